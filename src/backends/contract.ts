@@ -1,0 +1,147 @@
+/**
+ * Where bytes live: the content backend and snapshotter backends. They know nothing of namespaces or of the
+ * store. Implemented here (content directory, native, overlayfs) and by embedders; called by stores/ and gc/.
+ */
+import type { StringMap } from '../model/records.js';
+import type { Instant } from '../model/time.js';
+
+// ---------------------------------------------------------------------------------------------------- content
+
+export interface ContentInfo {
+  digest: string;
+  /** Bytes. */
+  size: number;
+  createdAt: Instant;
+  updatedAt: Instant;
+  labels: StringMap;
+}
+
+export interface IngestStatus {
+  ref: string;
+  /** Bytes written so far. */
+  offset: number;
+  /** Expected size in bytes; 0 when unknown. */
+  total: number;
+  expected?: string | undefined;
+  startedAt: Instant;
+  updatedAt: Instant;
+}
+
+/** Random access to one blob. `read` fills as much of `buffer` as there is and answers the count; 0 is the end. */
+export interface BlobReader extends AsyncDisposable {
+  readonly size: number;
+  read(buffer: Uint8Array, position: number): Promise<number>;
+  /** The bytes [start, end) as a stream of chunks. */
+  stream(start?: number, end?: number): AsyncIterable<Uint8Array>;
+  close(): Promise<void>;
+}
+
+export interface WriterDescriptor {
+  digest?: string | undefined;
+  /** Bytes; 0 or absent when unknown. */
+  size?: number | undefined;
+  mediaType?: string | undefined;
+}
+
+export interface BackendWriter {
+  readonly ref: string;
+  status(): Promise<IngestStatus>;
+  /** Digest of what was written so far. */
+  digest(): string;
+  write(bytes: Uint8Array): Promise<number>;
+  /** Only 0 (D21). */
+  truncate(size: number): Promise<void>;
+  sync(): Promise<void>;
+  close(): Promise<void>;
+  /** size 0 and expected '' mean unknown. FailedPrecondition: closed, size or digest differ; AlreadyExists. */
+  commit(size: number, expected: string): Promise<void>;
+}
+
+export interface ContentBackend {
+  info(digest: string): Promise<ContentInfo>;
+  readerAt(digest: string): Promise<BlobReader>;
+  walk(fn: (info: ContentInfo) => Promise<void> | void): Promise<void>;
+  /** Already absent is success. */
+  delete(digest: string): Promise<void>;
+  status(ref: string): Promise<IngestStatus>;
+  listStatuses(): Promise<IngestStatus[]>;
+  /** Optional cheap form of listStatuses. */
+  walkStatusRefs?(fn: (ref: string) => Promise<void> | void): Promise<void>;
+  /** Removes an unfinished ingest; absent is success. */
+  abort(ref: string): Promise<void>;
+  /** Unavailable at once when the ref is open. */
+  writer(ref: string, desc: WriterDescriptor): Promise<BackendWriter>;
+  /**
+   * Optional: removes many blobs, moving them out of the way at once and freeing the disk on the job pool.
+   * Absent ones count as removed with 0 bytes.
+   */
+  deleteMany?(digests: string[]): Promise<RemovalReport>;
+  close?(): Promise<void>;
+}
+
+// -------------------------------------------------------------------------------------------------- snapshotters
+
+export type SnapshotKind = 'active' | 'view' | 'committed';
+
+export interface SnapshotInfo {
+  kind: SnapshotKind;
+  name: string;
+  /** '' when there is none. */
+  parent: string;
+  labels: StringMap;
+  created: Instant;
+  updated: Instant;
+}
+
+export interface Usage {
+  inodes: number;
+  /** Bytes. */
+  size: number;
+}
+
+export interface Mount {
+  type: string;
+  source: string;
+  target?: string | undefined;
+  options: string[];
+}
+
+export interface SnapshotOptions {
+  labels?: StringMap | undefined;
+  /** Commit only: gives a parentless active snapshot this parent. */
+  parent?: string | undefined;
+}
+
+export interface SnapshotterBackend {
+  stat(key: string): Promise<SnapshotInfo>;
+  /** Labels only: paths `labels`, `labels.<k>`; none = all labels. */
+  update(info: SnapshotInfo, ...paths: string[]): Promise<SnapshotInfo>;
+  usage(key: string): Promise<Usage>;
+  mounts(key: string): Promise<Mount[]>;
+  prepare(key: string, parent: string, options?: SnapshotOptions): Promise<Mount[]>;
+  view(key: string, parent: string, options?: SnapshotOptions): Promise<Mount[]>;
+  commit(name: string, key: string, options?: SnapshotOptions): Promise<void>;
+  remove(key: string): Promise<void>;
+  walk(fn: (info: SnapshotInfo) => Promise<void> | void, ...filters: string[]): Promise<void>;
+  /** Optional: reclaims the disk of removed snapshots; answers what was freed where that is known. */
+  cleanup?(): Promise<RemovalReport | undefined>;
+  close(): Promise<void>;
+}
+
+// ------------------------------------------------------------------------------------------------------ disk jobs
+
+export interface RemovalReport {
+  removed: number;
+  /** Disk bytes freed (allocated blocks of files whose last link went). */
+  bytes: number;
+  errors: { path: string; message: string }[];
+}
+
+/**
+ * Slow work on directories and files, off the main thread. Streams keep their own order and do not wait for
+ * one another. Implemented by gc/disk-pool.ts (piscina); backends fall back to the calling thread without one.
+ */
+export interface DiskJobs {
+  /** Deletes these trees (files or directories); absent ones are fine. */
+  removeTrees(stream: string, paths: string[]): Promise<RemovalReport>;
+}

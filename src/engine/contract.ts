@@ -1,0 +1,222 @@
+/**
+ * What a store engine is: an ordered key/value store with consistent snapshots, serialisable optimistic
+ * transactions, a change feed, named locks, and a graph of references kept beside the records.
+ *
+ * Implemented by memory/, lmdb/ (and etcd/); used by stores/ and gc/. The engine knows nothing of images:
+ * what a record refers to is told by the `Indexer` it is opened with.
+ *
+ * Threading: one JavaScript thread owns an engine. Reads are synchronous. Commit is one synchronous step
+ * (validate, number, hand over) followed by an asynchronous wait for the durability that was asked for.
+ */
+import type { Instant } from '../model/time.js';
+import type { GraphCore } from './graph.js';
+
+// ------------------------------------------------------------------------------------------------ keys, values
+
+/**
+ * A record's path: components joined by NUL (`key()` in schema/keys.ts builds and checks them). The first
+ * component names the collection. Order everywhere is ascending by the UTF-8 bytes of the components.
+ */
+export type Key = string;
+
+/** A field of a record. bigint is an Instant. Arrays are not allowed; nested records and maps are. */
+export type FieldValue =
+  | string
+  | number
+  | bigint
+  | boolean
+  | Uint8Array
+  | { readonly [field: string]: FieldValue };
+
+/** What is stored under a key: a plain text, or a record of fields. Values handed out are never aliased. */
+export type Value = string | { readonly [field: string]: FieldValue };
+
+export interface ScanOptions {
+  /** Start strictly behind this key. */
+  after?: Key;
+  limit?: number;
+}
+
+// ------------------------------------------------------------------------------------------------- graph notions
+
+/** How an edge is followed while marking. */
+export const EdgeKind = {
+  /** Followed when the source is reached plain; the target is reached plain. Labels, container → snapshot. */
+  label: 0,
+  /** Followed from either variant; the target is reached in the same one. Snapshot → parent, image → target. */
+  structural: 1,
+  /** Followed when the source is reached plain; the target is reached flat. Flat leases. */
+  flat: 2,
+} as const;
+export type EdgeKind = (typeof EdgeKind)[keyof typeof EdgeKind];
+
+/** Bits of a node's flags as the indexer gives them; the engine adds `present`. The high byte is the type. */
+export const NodeFlag = {
+  /** The record exists. Set and cleared by the engine, never by the indexer. */
+  present: 1,
+  /** Kept unconditionally, or until `expireAt` when one is given. */
+  root: 2,
+  /** Only the engine: an expiry is stored for the node. */
+  expires: 4,
+  /** May be removed by a collection (leases, snapshots, ingests, blobs, images). */
+  collectible: 8,
+  /** Carries conditional references, which a collection evaluates. */
+  conditional: 16,
+  /** Supplies values to conditional references. */
+  conditionValue: 32,
+  /** Stands for an object outside the store: target of a collector's reference label. */
+  foreign: 64,
+} as const;
+
+export interface Edge {
+  to: Key;
+  kind: EdgeKind;
+  /** The edge runs from `to` to this node (a back reference declared here). */
+  back?: boolean;
+}
+
+export interface Adjacency {
+  /** `NodeFlag` bits | resource type << 8. */
+  flags: number;
+  /** Root only until then (a run strictly later than it does not count it). */
+  expireAt?: Instant | undefined;
+  edges: Edge[];
+}
+
+/** Derives the graph from records; pure, and called inside commit. */
+export interface Indexer {
+  node(key: Key, value: Value): Adjacency | undefined;
+  /** Flags of the node that stands for a key which has no record (yet): its type at least. */
+  absent(key: Key): number;
+  /** The edge that a link of this relation is, if it is one. */
+  link(from: Key, relation: string, to: Key): EdgeKind | undefined;
+}
+
+// ------------------------------------------------------------------------------------------------- transactions
+
+export interface Reader {
+  /** Revision this reader sees; grows by one with every commit. */
+  readonly revision: number;
+  get(key: Key): Value | undefined;
+  has(key: Key): boolean;
+  /** Records strictly below `prefix` (its components plus at least one more), in key order. */
+  scan(prefix: Key, options?: ScanOptions): Iterable<[Key, Value]>;
+  /**
+   * Targets of `from`'s links of one relation, in key order. Links are unbounded sets that belong to a record
+   * (children of a snapshot, resources of a lease) and go with it.
+   */
+  links(from: Key, relation: string): Iterable<Key>;
+  hasLinks(from: Key, relation: string): boolean;
+  hasLink(from: Key, relation: string, to: Key): boolean;
+}
+
+export interface Transaction extends Reader {
+  readonly writable: boolean;
+  /** 1 on the first run of the body, 2 after the first conflict, … */
+  readonly attempt: number;
+  put(key: Key, value: Value): void;
+  /** Removes a record with its own links; false when there was none. */
+  delete(key: Key): boolean;
+  /** False when the link was there already. */
+  link(from: Key, relation: string, to: Key): boolean;
+  /** False when there was no such link. */
+  unlink(from: Key, relation: string, to: Key): boolean;
+  /**
+   * The next number of a counter (first 1). A number handed out is never handed out again, even if the
+   * transaction fails, and never causes a conflict. `dropCounters` forgets all counters at or below a prefix.
+   */
+  next(counter: Key): number;
+  dropCounters(prefix: Key): void;
+  /**
+   * Runs an outside effect (a backend call) once over all attempts of this transaction and answers its kept
+   * result; a failed effect is kept too. `undo` runs if the transaction finally fails.
+   */
+  once<T>(name: string, effect: () => Promise<T>, undo?: (result: T) => Promise<void>): Promise<T>;
+  /** Called after a successful commit (the last attempt's hooks only), before the caller is resumed. */
+  onCommit(hook: () => void): void;
+}
+
+export type Durability = 'flushed' | 'visible';
+
+export interface UpdateOptions {
+  /** `flushed` (default): resolves when the commit is on disk; `visible`: when readers can see it. */
+  durability?: Durability;
+  signal?: AbortSignal | undefined;
+}
+
+// ------------------------------------------------------------------------------------------------- feed and locks
+
+export interface Change {
+  key: Key;
+  /** undefined: deleted. Link and counter changes are not in the feed. */
+  value: Value | undefined;
+}
+export interface ChangeSet {
+  revision: number;
+  changes: Change[];
+}
+
+/** Ends a hold; a second call is FailedPrecondition. */
+export type Unlock = () => Promise<void>;
+
+export interface Locks {
+  lock(name: string, signal?: AbortSignal): Promise<Unlock>;
+  rLock(name: string, signal?: AbortSignal): Promise<Unlock>;
+  /** Unavailable at once when the name is held or queued for. */
+  tryLock(name: string): Promise<Unlock>;
+}
+
+// ------------------------------------------------------------------------------------------------------- engine
+
+export interface EngineStats {
+  records: number;
+  /** Bytes of the store's file(s) in use; 0 in memory. */
+  fileBytes: number;
+  revision: number;
+}
+
+export interface EngineOptions {
+  indexer: Indexer;
+  graph: GraphCore;
+  durability?: Durability;
+  /** Told once per noteworthy event (rebuilt graph, unclean shutdown). */
+  warn?: (message: string) => void;
+}
+
+/** As a Reader, an engine answers plain reads of the newest visible state. */
+export interface Engine extends Reader, AsyncDisposable {
+  readonly kind: 'memory' | 'lmdb' | 'etcd';
+  readonly graph: GraphCore;
+  readonly locks: Locks;
+  /** Whether the store was found as its last owner's clean `close` left it (true for a new one). */
+  readonly cleanStart: boolean;
+
+  /** Runs `fn` over one consistent revision; the transaction's writing methods are FailedPrecondition. */
+  view<T>(fn: (tx: Transaction) => T | Promise<T>): Promise<T>;
+
+  /**
+   * Runs `fn` as one serialisable transaction: reads at one revision (its own writes visible), writes applied
+   * at once or not at all. `fn` runs again after a conflict; after a few it runs alone. If `fn` is synchronous
+   * and the engine has a single owner, it sees the newest commit and cannot conflict. Errors of `fn` pass
+   * through unchanged, and nothing is stored.
+   */
+  update<T>(fn: (tx: Transaction) => T | Promise<T>, options?: UpdateOptions): Promise<T>;
+
+  /** Change sets with a revision greater than `since`, oldest first, then live ones until `signal` ends.
+   *  FailedPrecondition when the feed no longer reaches back that far. */
+  feed(since: number, signal?: AbortSignal): AsyncIterable<ChangeSet>;
+
+  /** Key of a graph node, and id of a key's node (records, and dangling targets). */
+  keyOf(id: number): Key | undefined;
+  idOf(key: Key): number | undefined;
+  /** Whether a record exists under the key or anything in the graph points at it. */
+  mentioned(key: Key): boolean;
+
+  /** Differences between the graph and one derived anew from the records and links; empty when all is well. */
+  verifyGraph(): string[];
+
+  /** Waits until everything committed so far is on disk. */
+  flush(): Promise<void>;
+  stats(): EngineStats;
+  close(): Promise<void>;
+}

@@ -1,0 +1,101 @@
+/**
+ * The graph core: dense u32 ids, edges and bits; neither names nor namespaces. Implemented in C++ (native/)
+ * and in TypeScript (gc/graph-ts.ts: fallback and oracle), which must agree bit for bit.
+ *
+ * Threading: called from one JavaScript thread. `mark` and `save` run on a thread of their own; ops applied
+ * meanwhile are queued and take effect, with the write barrier, the moment it ends.
+ *
+ * Node state: flags u16 (contract.ts NodeFlag | type << 8), expiry i64 nanoseconds (saturated), a multiset of
+ * outgoing edges (target u32, kind 2 bits), an in-degree that saturates at 255. An id that was never set, or
+ * was freed, does not exist.
+ */
+
+/** Ops are words of a Uint32Array: code, then operands. Unknown codes and ids beyond maxNodes are errors. */
+export const GraphOp = {
+  /** id, flags, expiry low word, expiry high word (i64; ignored without NodeFlag.expires). Creates the node if need be. */
+  set: 1,
+  /** id. The node must not be present, have no outgoing edges and in-degree 0. */
+  free: 2,
+  /** from, to, kind. Both nodes must exist. */
+  add: 3,
+  /** from, to, kind. Removes one such edge; an error when there is none. */
+  remove: 4,
+} as const;
+
+export interface GraphStats {
+  /** Existing nodes, present or dangling. */
+  nodes: number;
+  edges: number;
+  /** Highest existing id + 1. */
+  limit: number;
+  /** Memory held by the graph outside the JavaScript heap (or estimated), bytes. */
+  bytes: number;
+  /** Ops applied and queued. */
+  queuedWords: number;
+}
+
+export interface MarkResult {
+  /** Present nodes reached (either variant), by resource type (index 0…31). */
+  markedByType: Uint32Array;
+  /** Existing nodes reached, dangling ones included. */
+  marked: number;
+  edgesFollowed: number;
+  durationMs: number;
+}
+
+/** Bits of a node's mark. */
+export const MarkBit = { plain: 1, flat: 2, born: 4 } as const;
+
+export interface GraphCore {
+  readonly kind: 'native' | 'typescript';
+
+  /** Applies ops atomically: an invalid batch throws InvalidArgument and changes nothing. Queued while busy. */
+  apply(ops: Uint32Array): void;
+
+  /**
+   * Begins a run: marks everything reachable from the roots at `now` (nanoseconds since 1970), off the main
+   * thread. Afterwards, until `endRun`, every applied op keeps the marks closed: an edge added from a marked
+   * node marks its target, a root added (or a raised expiry) is marked, each with what it reaches; a node that
+   * becomes present is `born` and never a candidate. One run at a time.
+   * With barrier: false (tests only) ops applied after the start change no mark.
+   */
+  mark(now: bigint, options?: { signal?: AbortSignal; barrier?: boolean }): Promise<MarkResult>;
+  /** Marks these nodes (plain) and all they reach; answers how many nodes were newly marked. During a run. */
+  markFrom(ids: Uint32Array): number;
+  /** Mark bits of a node during a run; 0 when unmarked or non-existing. */
+  marksOf(id: number): number;
+  /**
+   * Present, collectible nodes that are neither marked nor born, referrers before what they refer to
+   * (members of a cycle last, ascending by id; ties ascending by id). During a run.
+   */
+  candidates(): Uint32Array;
+  /** Those of `ids` that are candidates still, in the given order. */
+  stillCandidates(ids: Uint32Array): Uint32Array;
+  endRun(): void;
+
+  /** Ids that have become free-able since the last call: existing, not present, no edges in or out. */
+  takeFreeable(): Uint32Array;
+  /** Ids below `limit` that do not exist, at most `max`, ascending from `from`. */
+  unusedIds(from: number, max: number): Uint32Array;
+  /** Existing ids whose flags have all bits of `flags`, ascending. */
+  withFlags(flags: number): Uint32Array;
+
+  /** 0 when the node does not exist. */
+  flagsOf(id: number): number;
+  /** Saturated at 255; 0 when the node does not exist. */
+  inDegreeOf(id: number): number;
+  expiryOf(id: number): bigint | undefined;
+  /** Pairs (target, kind) in insertion-independent order: ascending by target, then kind. */
+  edgesOf(id: number): Uint32Array;
+  /** A shortest path root … id over followable edges at `now`, as ids; undefined when unreachable. */
+  path(id: number, now: bigint): Uint32Array | undefined;
+
+  /** A packed, checksummed image of the whole graph (queued ops included); load replaces the graph with one. */
+  save(): Promise<Buffer>;
+  /** False, with the graph left empty, when the bytes are damaged or of another format. */
+  load(bytes: Uint8Array): boolean;
+
+  stats(): GraphStats;
+  /** Forgets everything. */
+  clear(): void;
+}

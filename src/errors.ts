@@ -1,0 +1,90 @@
+/**
+ * Error kinds: every failure that leaves this package carries one. The kinds map one to one to gRPC codes.
+ * Called by every room. A wrapped error keeps the kind of its cause.
+ */
+
+export const errorKinds = [
+  'InvalidArgument',
+  'NotFound',
+  'AlreadyExists',
+  'FailedPrecondition',
+  'Unavailable',
+  'NotImplemented',
+  'Unknown',
+  'Canceled',
+  'DeadlineExceeded',
+] as const;
+
+export type ErrorKind = (typeof errorKinds)[number];
+
+export interface ErrorDetails {
+  /** The object the error is about: an image name, a digest, a snapshot key, a path. */
+  object?: string | undefined;
+  /** What the caller can do about it: one sentence. */
+  remedy?: string | undefined;
+  cause?: unknown;
+}
+
+export class EbbtideError extends Error {
+  override readonly name = 'EbbtideError';
+  readonly kind: ErrorKind;
+  readonly object: string | undefined;
+  readonly remedy: string | undefined;
+
+  constructor(kind: ErrorKind, message: string, details: ErrorDetails = {}) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    this.kind = kind;
+    this.object = details.object;
+    this.remedy = details.remedy;
+  }
+}
+
+const maker =
+  (kind: ErrorKind) =>
+  (message: string, details?: ErrorDetails): EbbtideError =>
+    new EbbtideError(kind, message, details);
+
+export const invalidArgument = maker('InvalidArgument');
+export const notFound = maker('NotFound');
+export const alreadyExists = maker('AlreadyExists');
+export const failedPrecondition = maker('FailedPrecondition');
+export const unavailable = maker('Unavailable');
+export const notImplemented = maker('NotImplemented');
+export const unknownError = maker('Unknown');
+export const canceled = maker('Canceled');
+export const deadlineExceeded = maker('DeadlineExceeded');
+
+/** The kind of any thrown value: its own, its cause's, a platform abort's; `Unknown` otherwise. */
+export function kindOf(error: unknown): ErrorKind {
+  for (let e = error, depth = 0; e instanceof Error && depth < 32; e = e.cause, depth++) {
+    if (e instanceof EbbtideError) return e.kind;
+    if (e.name === 'AbortError') return 'Canceled';
+    if (e.name === 'TimeoutError') return 'DeadlineExceeded';
+  }
+  return 'Unknown';
+}
+
+export const isKind = (error: unknown, kind: ErrorKind): boolean => kindOf(error) === kind;
+export const isNotFound = (error: unknown): boolean => isKind(error, 'NotFound');
+export const isAlreadyExists = (error: unknown): boolean => isKind(error, 'AlreadyExists');
+export const isFailedPrecondition = (error: unknown): boolean => isKind(error, 'FailedPrecondition');
+
+/** A new message in front of a failure; the kind stays the cause's. */
+export function wrap(message: string, cause: unknown, details: ErrorDetails = {}): EbbtideError {
+  const text = cause instanceof Error ? cause.message : String(cause);
+  return new EbbtideError(kindOf(cause), `${message}: ${text}`, { ...details, cause });
+}
+
+/** Throws when the signal has ended: `DeadlineExceeded` for a timeout, else `Canceled`. */
+export function throwIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw abortError(signal);
+}
+
+export function abortError(signal: AbortSignal): EbbtideError {
+  const reason: unknown = signal.reason;
+  if (reason instanceof EbbtideError) return reason;
+  const late = reason instanceof Error && reason.name === 'TimeoutError';
+  return late
+    ? deadlineExceeded('context deadline exceeded', { cause: reason })
+    : canceled('context canceled', { cause: reason });
+}

@@ -1,0 +1,65 @@
+/**
+ * Digests: `algorithm:hex`, the name of a blob. Called by stores/, backends/ and gc/; pure but for the hashing.
+ */
+import { createHash, type Hash } from 'node:crypto';
+import { type EbbtideError, invalidArgument } from '../errors.js';
+
+export type Algorithm = 'sha256' | 'sha384' | 'sha512';
+
+export const EMPTY_SHA256 = 'sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855';
+
+const HEX_DIGITS: Readonly<Record<Algorithm, number>> = { sha256: 64, sha384: 96, sha512: 128 };
+const PATTERN = /^(?:sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})$/;
+/** Characters of a malformed digest that a message shows. */
+const SHOWN_CHARACTERS = 150;
+
+export const isDigest = (d: string): boolean => PATTERN.test(d);
+
+const isAlgorithm = (name: string): name is Algorithm => Object.hasOwn(HEX_DIGITS, name);
+
+/** InvalidArgument unless `d` is a known algorithm, a colon and that algorithm's count of lower-case hex digits. */
+export function validateDigest(d: string): void {
+  if (!PATTERN.test(d)) parseDigest(d);
+}
+
+/** The parts of a digest; InvalidArgument like `validateDigest`. */
+export function parseDigest(d: string): { algorithm: Algorithm; hex: string } {
+  const colon = d.indexOf(':');
+  if (colon <= 0 || colon === d.length - 1) throw malformed(d, 'expected `algorithm:hex`');
+  const algorithm = d.slice(0, colon);
+  if (!isAlgorithm(algorithm)) throw malformed(d, 'unknown algorithm, expected sha256, sha384 or sha512');
+  const hex = d.slice(colon + 1);
+  const digits = HEX_DIGITS[algorithm];
+  if (hex.length !== digits) throw malformed(d, `${algorithm} has ${digits} hex digits`);
+  if (!PATTERN.test(d)) throw malformed(d, 'only the hex digits 0-9 and a-f are allowed');
+  return { algorithm, hex };
+}
+
+function malformed(d: string, reason: string): EbbtideError {
+  const shown = d.length > SHOWN_CHARACTERS ? `${d.slice(0, SHOWN_CHARACTERS)}…` : d;
+  return invalidArgument(`invalid digest "${shown}": ${reason}`, { object: shown });
+}
+
+/** The digest of these bytes. */
+export const digestOf = (bytes: Uint8Array, algorithm: Algorithm = 'sha256'): string =>
+  `${algorithm}:${createHash(algorithm).update(bytes).digest('hex')}`;
+
+/** A running digest, fed piece by piece. */
+export class Digester {
+  readonly algorithm: Algorithm;
+  readonly #hash: Hash;
+
+  constructor(algorithm: Algorithm = 'sha256') {
+    this.algorithm = algorithm;
+    this.#hash = createHash(algorithm);
+  }
+
+  update(bytes: Uint8Array): void {
+    this.#hash.update(bytes);
+  }
+
+  /** The digest of everything so far; may be asked again, also after more bytes. */
+  digest(): string {
+    return `${this.algorithm}:${this.#hash.copy().digest('hex')}`;
+  }
+}

@@ -1,0 +1,85 @@
+/**
+ * The stored form of every object, with the field names of containerd's tree (spec: schema §1).
+ * Stores translate between these and the public objects; engines encode them; nobody else looks.
+ * A record never holds `undefined` fields or empty label values.
+ */
+import type { Instant } from './time.js';
+
+export type StringMap = Readonly<Record<string, string>>;
+
+/** An opaque typed message; `typeUrl` is kept byte for byte. */
+export interface Any {
+  readonly typeUrl: string;
+  readonly value: Uint8Array;
+}
+export type AnyMap = Readonly<Record<string, Any>>;
+
+export interface NamespaceRecord {
+  labels?: StringMap;
+}
+
+export interface ImageRecord {
+  createdat: Instant;
+  updatedat: Instant;
+  labels?: StringMap;
+  annotations?: StringMap;
+  target: { digest: string; mediatype: string; size: number };
+}
+
+export interface RuntimeRecord {
+  name: string;
+  options?: Any;
+}
+
+export interface ContainerRecord {
+  createdat: Instant;
+  updatedat: Instant;
+  labels?: StringMap;
+  spec: Any;
+  image: string;
+  snapshotter: string;
+  snapshotKey: string;
+  sandboxid: string;
+  runtime: RuntimeRecord;
+  extensions?: AnyMap;
+}
+
+export interface SandboxRecord {
+  createdat: Instant;
+  updatedat: Instant;
+  labels?: StringMap;
+  spec?: Any;
+  sandboxer: string;
+  runtime: RuntimeRecord;
+  extensions?: AnyMap;
+}
+
+export interface BlobRecord {
+  createdat: Instant;
+  updatedat: Instant;
+  size: number;
+  labels?: StringMap;
+}
+
+export interface IngestRecord {
+  /** Key in the backend; empty in records that migration 2 found empty. */
+  ref: string;
+  expireat?: Instant;
+  /** Digest; only when opened in shared mode. */
+  expected?: string;
+}
+
+export interface SnapshotRecord {
+  createdat: Instant;
+  updatedat: Instant;
+  /** Key in the backend: `<namespace>/<sequence>/<key>`. */
+  name: string;
+  /** Key of the parent in this namespace and snapshotter. */
+  parent?: string;
+  labels?: StringMap;
+}
+
+export interface LeaseRecord {
+  createdat: Instant;
+  labels?: StringMap;
+}

@@ -1,0 +1,110 @@
+/**
+ * Instants: nanoseconds since 1970-01-01T00:00:00Z as a bigint, always UTC. Never rounded through
+ * milliseconds, so that two updates in one millisecond stay apart. Texts are parsed by one exact grammar and
+ * never by the host language's lenient parser. Called by every room; `now` keeps state, the rest is pure.
+ */
+
+export { parseDuration } from './duration.js';
+
+export type Instant = bigint;
+
+const NANOS_PER_MILLI = 1_000_000n;
+export const NANOS_PER_SECOND = 1_000_000_000n;
+const SECONDS_PER_DAY = 86_400;
+
+/** 0001-01-01T00:00:00Z, what a missing time reads as. */
+export const zeroTime: Instant = -62_135_596_800n * NANOS_PER_SECOND;
+
+let last = 0n;
+const skew = BigInt(Date.now()) * NANOS_PER_MILLI - process.hrtime.bigint();
+
+/** The current instant; strictly later than every earlier answer of this process. */
+export function now(): Instant {
+  const wall = BigInt(Date.now()) * NANOS_PER_MILLI;
+  let t = process.hrtime.bigint() + skew;
+  // Follow the wall clock when it was set; keep the finer clock while the two agree.
+  if (t - wall > NANOS_PER_SECOND || wall - t > NANOS_PER_SECOND) t = wall;
+  if (t <= last) t = last + 1n;
+  last = t;
+  return t;
+}
+
+const TIMESTAMP = /^(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:[.,](\d+))?(?:Z|([+-])(\d\d):(\d\d))$/;
+
+/**
+ * The instant of `YYYY-MM-DDThh:mm:ss[frac](Z|±hh:mm)`: upper-case T and Z, a fraction after `.` or `,` cut off at
+ * nanoseconds, real calendar days, seconds to 59, zones to 24:60. Undefined for every other text.
+ */
+export function parseTimestamp(text: string): Instant | undefined {
+  const match = TIMESTAMP.exec(text);
+  if (match === null) return undefined;
+  const field = (group: number): number => Number(match[group] ?? 0);
+  const [year, month, day] = [field(1), field(2), field(3)];
+  const [hour, minute, second] = [field(4), field(5), field(6)];
+  const [zoneHours, zoneMinutes] = [field(9), field(10)];
+  if (month < 1 || month > 12 || day < 1 || day > daysInMonth(year, month)) return undefined;
+  if (hour > 23 || minute > 59 || second > 59 || zoneHours > 24 || zoneMinutes > 60) return undefined;
+  const offset = (zoneHours * 60 + zoneMinutes) * (match[8] === '-' ? -60 : 60);
+  const seconds = daysSince1970(year, month, day) * SECONDS_PER_DAY + hour * 3600 + minute * 60 + second;
+  const nanos = Number((match[7] ?? '').slice(0, 9).padEnd(9, '0'));
+  return BigInt(seconds - offset) * NANOS_PER_SECOND + BigInt(nanos);
+}
+
+/** RFC 3339 in UTC with as many fraction digits as there are, none for whole seconds. */
+export function formatTimestamp(t: Instant): string {
+  const { text, nanos } = splitSecond(t);
+  if (nanos === 0) return `${text}Z`;
+  return `${text}.${String(nanos).padStart(9, '0').replace(/0+$/, '')}Z`;
+}
+
+/** RFC 3339 in UTC, whole seconds; the fraction is cut off (towards the past). */
+export const formatSeconds = (t: Instant): string => `${splitSecond(t).text}Z`;
+
+/** The text of an instant up to its second, and the nanoseconds behind that. */
+function splitSecond(t: Instant): { text: string; nanos: number } {
+  const nanos = Number(((t % NANOS_PER_SECOND) + NANOS_PER_SECOND) % NANOS_PER_SECOND);
+  const seconds = Number((t - BigInt(nanos)) / NANOS_PER_SECOND);
+  const days = Math.floor(seconds / SECONDS_PER_DAY);
+  const rest = seconds - days * SECONDS_PER_DAY;
+  const [year, month, day] = civilDate(days);
+  const sign = year < 0 ? '-' : '';
+  const date = `${sign}${String(Math.abs(year)).padStart(4, '0')}-${two(month)}-${two(day)}`;
+  const time = `${two(Math.floor(rest / 3600))}:${two(Math.floor(rest / 60) % 60)}:${two(rest % 60)}`;
+  return { text: `${date}T${time}`, nanos };
+}
+
+const two = (n: number): string => (n < 10 ? `0${n}` : String(n));
+
+// The calendar: years are counted from March, so that a leap day is the last day of its year, in eras of 400
+// years, which all have 146,097 days. 719,468 days lie between 0000-03-01 and 1970-01-01.
+const DAYS_PER_ERA = 146_097;
+const DAYS_TO_1970 = 719_468;
+
+function daysInMonth(year: number, month: number): number {
+  if (month === 2) return year % 4 === 0 && (year % 100 !== 0 || year % 400 === 0) ? 29 : 28;
+  return month === 4 || month === 6 || month === 9 || month === 11 ? 30 : 31;
+}
+
+function daysSince1970(year: number, month: number, day: number): number {
+  const y = month > 2 ? year : year - 1;
+  const era = Math.floor(y / 400);
+  const yearOfEra = y - era * 400;
+  const dayOfYear = Math.floor((153 * ((month + 9) % 12) + 2) / 5) + day - 1;
+  const dayOfEra = yearOfEra * 365 + Math.floor(yearOfEra / 4) - Math.floor(yearOfEra / 100) + dayOfYear;
+  return era * DAYS_PER_ERA + dayOfEra - DAYS_TO_1970;
+}
+
+function civilDate(days: number): [year: number, month: number, day: number] {
+  const shifted = days + DAYS_TO_1970;
+  const era = Math.floor(shifted / DAYS_PER_ERA);
+  const dayOfEra = shifted - era * DAYS_PER_ERA;
+  // Takes out the leap days of 4 and 400 years, puts back those of 100, to count in years of 365 days.
+  const leapless =
+    dayOfEra - Math.floor(dayOfEra / 1460) + Math.floor(dayOfEra / 36_524) - Math.floor(dayOfEra / 146_096);
+  const yearOfEra = Math.floor(leapless / 365);
+  const dayOfYear = dayOfEra - (365 * yearOfEra + Math.floor(yearOfEra / 4) - Math.floor(yearOfEra / 100));
+  const marchMonth = Math.floor((5 * dayOfYear + 2) / 153);
+  const day = dayOfYear - Math.floor((153 * marchMonth + 2) / 5) + 1;
+  const month = marchMonth < 10 ? marchMonth + 3 : marchMonth - 9;
+  return [era * 400 + yearOfEra + (month <= 2 ? 1 : 0), month, day];
+}

@@ -1,0 +1,49 @@
+/**
+ * What a store needs of the DB. Implemented by db.ts; every store is built on one of these.
+ */
+import type { ContentBackend, SnapshotterBackend } from '../backends/contract.js';
+import type { CallContext } from '../context.js';
+import type { Durability, Engine, Reader, Transaction } from '../engine/contract.js';
+import type { Guards } from './guards.js';
+
+export interface EventsPublisher {
+  /** Namespace, topic and payload (plain object). A failure is returned to the caller of the operation. */
+  publish(namespace: string, topic: string, payload: Readonly<Record<string, unknown>>): Promise<void>;
+}
+
+export type ContentPolicy = 'shared' | 'isolated';
+
+export interface StoreHost {
+  readonly engine: Engine;
+  readonly content: ContentBackend;
+  readonly backends: ReadonlyMap<string, SnapshotterBackend>;
+  readonly policy: ContentPolicy;
+  readonly durability: Durability;
+  /** Per-object guards shared by writers and backend sweeps. */
+  readonly guards: Guards;
+
+  /**
+   * Runs `fn` in the context's transaction when it carries one (read-only: FailedPrecondition), else in one of
+   * its own, followed by the mutation callbacks. Called inside another update's body without its transaction:
+   * FailedPrecondition instead of a hang. After close: FailedPrecondition. `ctx.signal` ended: its error.
+   */
+  update<T>(ctx: CallContext, fn: (tx: Transaction) => T | Promise<T>): Promise<T>;
+  /** The context's transaction, or the newest visible state. Same checks as `update`. */
+  reader(ctx: CallContext): Reader;
+
+  /** Counts one deletion if the transaction commits. */
+  countDeletion(tx: Transaction): void;
+  /** Marks the content backend or a snapshotter as needing a sweep, if the transaction commits. */
+  markContentDirty(tx: Transaction): void;
+  markSnapshotterDirty(tx: Transaction, snapshotter: string): void;
+
+  /** Publishes after commit; nothing when there is no publisher or the call is inside a context transaction. */
+  publish(
+    ctx: CallContext,
+    namespace: string,
+    topic: string,
+    payload: Readonly<Record<string, unknown>>,
+  ): Promise<void>;
+
+  log(level: 'warn' | 'error' | 'info', message: string, details?: Readonly<Record<string, unknown>>): void;
+}
