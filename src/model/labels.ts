@@ -1,0 +1,118 @@
+/**
+ * Labels: small text maps on every object, and the keys that have a meaning to the store, the collector or a
+ * snapshotter. Called by stores/ (validation, copies), gc/ (keys) and filters; pure.
+ *
+ * A key may be any text, also `__proto__` or `constructor`: read maps through `labelOf`, and build them with
+ * the functions here, which only ever see and make own properties.
+ */
+import { invalidArgument } from '../errors.js';
+import type { StringMap } from './records.js';
+
+/** Bytes of a label's key and value together. */
+export const MAX_LABEL_BYTES = 4096;
+/** Bytes of a too long label's key that its error message shows. */
+const SHOWN_KEY_BYTES = 64;
+
+/** Keys, or the constant beginning of keys. None ends in the `.` or `/` that may follow it, but snapshotPrefix. */
+export const Label = {
+  /** Beginning of a key: content or a snapshot carrying one is a root. */
+  gcRoot: 'containerd.io/gc.root',
+  /** Followed by `.<word>`: a forward reference. */
+  gcRef: 'containerd.io/gc.ref',
+  gcRefContent: 'containerd.io/gc.ref.content',
+  /** Followed by `.<snapshotter>`. */
+  gcRefSnapshot: 'containerd.io/gc.ref.snapshot',
+  gcRefImage: 'containerd.io/gc.ref.image',
+  /** Followed by `.<word>`: a back reference. */
+  gcBref: 'containerd.io/gc.bref',
+  gcBrefContainer: 'containerd.io/gc.bref.container',
+  gcBrefContent: 'containerd.io/gc.bref.content',
+  gcBrefImage: 'containerd.io/gc.bref.image',
+  /** Followed by `.<snapshotter>`. */
+  gcBrefSnapshot: 'containerd.io/gc.bref.snapshot',
+  /** Instant after which a lease or an image is no root any more. */
+  gcExpire: 'containerd.io/gc.expire',
+  /** Any value: what the lease holds is kept without what its labels refer to. */
+  gcFlat: 'containerd.io/gc.flat',
+  /** Beginning of a key: a reference to a snapshot under conditions. */
+  gcCondSnapshot: 'containerd.io/gc.cond.snapshot',
+  /** Beginning of a key: an instant that `usedat` conditions are tested against. */
+  gcCondUsedat: 'containerd.io/gc.cond.value-usedat',
+  /** Beginning of the keys that are handed down to snapshotters. */
+  snapshotPrefix: 'containerd.io/snapshot/',
+  /** Key a remote snapshotter may provide the snapshot under; handed down too. */
+  snapshotRef: 'containerd.io/snapshot.ref',
+  snapshotUidMapping: 'containerd.io/snapshot/uidmapping',
+  snapshotGidMapping: 'containerd.io/snapshot/gidmapping',
+  overlayUpperdir: 'containerd.io/snapshot/overlay.upperdir',
+  /** On a namespace, value `true`: other namespaces may take its content. */
+  namespaceShareable: 'containerd.io/namespace.shareable',
+  /** On a compressed layer: digest of its uncompressed bytes. */
+  uncompressed: 'containerd.io/uncompressed',
+  /** Followed by `.<registry host>`: repositories the blob came from. */
+  distributionSource: 'containerd.io/distribution.source',
+} as const;
+
+/** InvalidArgument when key and value exceed 4096 bytes together, or the key is empty or holds a NUL. */
+export function validateLabel(key: string, value: string): void {
+  if (typeof value !== 'string') throw invalidArgument(`value of label "${shownKey(key)}" must be text`);
+  if (key === '' && value !== '') throw invalidArgument('label key must not be empty');
+  if (key.includes('\0')) throw invalidArgument('label key must not contain NUL', { object: shownKey(key) });
+  // A UTF-16 unit is at most 3 bytes, so only long labels need counting.
+  if ((key.length + value.length) * 3 <= MAX_LABEL_BYTES) return;
+  const keyBytes = Buffer.byteLength(key);
+  const bytes = keyBytes + Buffer.byteLength(value);
+  if (bytes <= MAX_LABEL_BYTES) return;
+  const shown = shownKey(key);
+  throw invalidArgument(
+    `label key and value of ${bytes} bytes exceed the limit of ${MAX_LABEL_BYTES} bytes, key: ${shown}`,
+    { object: shown, remedy: `shorten the label by ${bytes - MAX_LABEL_BYTES} bytes` },
+  );
+}
+
+export function validateLabels(labels: StringMap | undefined): void {
+  if (labels === undefined) return;
+  for (const key of Object.keys(labels)) validateLabel(key, labels[key] ?? '');
+}
+
+/** At most the first 64 bytes of a key, ended before a character that would be cut in two. */
+function shownKey(key: string): string {
+  if (key.length * 3 <= SHOWN_KEY_BYTES) return key;
+  const bytes = Buffer.from(key);
+  if (bytes.length <= SHOWN_KEY_BYTES) return key;
+  let end = SHOWN_KEY_BYTES;
+  // 10xxxxxx continues a character.
+  while (end > 0 && (bytes[end]! & 0xc0) === 0x80) end--;
+  return bytes.toString('utf8', 0, end);
+}
+
+/** The value of one label; undefined when there is none (also for names that every object inherits). */
+export const labelOf = <T>(map: Readonly<Record<string, T>> | undefined, key: string): T | undefined =>
+  map !== undefined && Object.hasOwn(map, key) ? map[key] : undefined;
+
+/** A copy without empty values (an empty value means deletion); undefined when nothing is left. */
+export function compactMap(map: StringMap | undefined): StringMap | undefined {
+  if (map === undefined) return undefined;
+  let kept = 0;
+  let dropped = 0;
+  for (const key of Object.keys(map)) {
+    if (map[key]) kept++;
+    else dropped++;
+  }
+  if (kept === 0) return undefined;
+  // Spread and fromEntries define own properties, so a key `__proto__` is an entry like any other.
+  return dropped === 0 ? { ...map } : Object.fromEntries(Object.entries(map).filter(([, value]) => value));
+}
+
+/** A fresh copy; `{}` for undefined. */
+export const copyMap = (map: StringMap | undefined): Record<string, string> => ({ ...map });
+
+/** The labels of a snapshot that are handed down to its backend; undefined stays undefined. */
+export function inheritedSnapshotLabels(labels: StringMap | undefined): StringMap | undefined {
+  if (labels === undefined) return undefined;
+  return Object.fromEntries(
+    Object.entries(labels).filter(
+      ([key]) => key.startsWith(Label.snapshotPrefix) || key === Label.snapshotRef,
+    ),
+  );
+}
