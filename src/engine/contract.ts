@@ -129,7 +129,8 @@ export interface Transaction extends Reader {
   dropCounters(prefix: Key): void;
   /**
    * Runs an outside effect (a backend call) once over all attempts of this transaction and answers its kept
-   * result; a failed effect is kept too. `undo` runs if the transaction finally fails.
+   * result; a failed effect is kept too. `undo` runs if the transaction finally fails, or if the attempt that
+   * commits did not ask for the effect.
    */
   once<T>(name: string, effect: () => Promise<T>, undo?: (result: T) => Promise<void>): Promise<T>;
   /** Called after a successful commit (the last attempt's hooks only), before the caller is resumed. */

@@ -1,30 +1,64 @@
 /**
- * Guards: short in-process locks on single objects (a digest, an ingest ref, a backend snapshot). A writer that
- * makes a backend object and the record naming it holds the object's guard over both; a backend sweep holds it
- * over "no record names it" and the removal. Nobody ever waits for a guard of another object.
+ * Guards: short in-process locks on single objects (a digest, an ingest ref, a backend snapshot) between those
+ * who make a backend object and the record that names it, and those who remove backend objects.
  *
- * Guards are not re-entrant. Take several at once only through `acquireAll`, which orders them.
+ * A writer shares the object's guard from before its backend call until its record is visible. A backend sweep
+ * holds it alone over "no record names it" and the removal, and waits for nothing but that backend meanwhile.
+ * A share waits only for a holder, never for one who waits himself, so a writer whose commit is delayed by
+ * another writer's transaction cannot end up waiting for itself.
+ *
+ * Guards are not re-entrant (shares are). Take several alone only through `acquireAll`, which orders them.
  */
 
 export type Release = () => void;
 
-export class Guards {
-  readonly #tails = new Map<string, Promise<void>>();
+/** State of one name; forgotten when nobody holds or waits. */
+interface Guard {
+  shares: number;
+  held: boolean;
+  /** Those who wait for the holder to share, and those who wait to hold, each in order of arrival. */
+  sharers: (() => void)[];
+  holders: (() => void)[];
+}
 
-  /** Waits for its turn and answers the release; releasing twice is harmless. */
+export class Guards {
+  readonly #guards = new Map<string, Guard>();
+
+  /** Waits until nobody holds or shares it, in order of arrival; releasing twice is harmless. */
   async acquire(name: string): Promise<Release> {
-    const before = this.#tails.get(name);
-    let open!: () => void;
-    const mine = new Promise<void>((resolve) => {
-      open = resolve;
+    const guard = this.#of(name);
+    if (guard.held || guard.shares > 0 || guard.holders.length > 0) {
+      // The one who lets go hands the guard over, so that nobody slips in between.
+      await new Promise<void>((resolve) => guard.holders.push(resolve));
+    } else {
+      guard.held = true;
+    }
+    return once(() => {
+      guard.held = false;
+      this.#pass(name, guard);
     });
-    const tail = before === undefined ? mine : before.then(() => mine);
-    this.#tails.set(name, tail);
-    await before;
-    return () => {
-      open();
-      if (this.#tails.get(name) === tail) this.#tails.delete(name);
-    };
+  }
+
+  /** Waits only while somebody holds it; any number may share. */
+  async share(name: string): Promise<Release> {
+    const guard = this.#of(name);
+    if (guard.held) await new Promise<void>((resolve) => guard.sharers.push(resolve));
+    else guard.shares++;
+    return once(() => {
+      guard.shares--;
+      this.#pass(name, guard);
+    });
+  }
+
+  /** The guard at once, or undefined when somebody holds, shares or waits for it. */
+  tryAcquire(name: string): Release | undefined {
+    if (this.#guards.has(name)) return undefined;
+    const guard = this.#of(name);
+    guard.held = true;
+    return once(() => {
+      guard.held = false;
+      this.#pass(name, guard);
+    });
   }
 
   /** All of these names, in one global order, so that two callers never hold what the other waits for. */
@@ -44,6 +78,40 @@ export class Guards {
       release();
     }
   }
+
+  #of(name: string): Guard {
+    let guard = this.#guards.get(name);
+    if (guard === undefined) {
+      guard = { shares: 0, held: false, sharers: [], holders: [] };
+      this.#guards.set(name, guard);
+    }
+    return guard;
+  }
+
+  /** Lets in who waits, after a release: every sharer, else the next holder. */
+  #pass(name: string, guard: Guard): void {
+    if (guard.held) return;
+    const sharers = guard.sharers.splice(0);
+    guard.shares += sharers.length;
+    for (const enter of sharers) enter();
+    if (guard.shares > 0) return;
+    const enter = guard.holders.shift();
+    if (enter === undefined) {
+      this.#guards.delete(name);
+      return;
+    }
+    guard.held = true;
+    enter();
+  }
+}
+
+function once(release: Release): Release {
+  let done = false;
+  return () => {
+    if (done) return;
+    done = true;
+    release();
+  };
 }
 
 export const blobGuard = (digest: string): string => `blob\0${digest}`;

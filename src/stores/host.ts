@@ -13,6 +13,18 @@ export interface EventsPublisher {
 
 export type ContentPolicy = 'shared' | 'isolated';
 
+/** Something in a backend that a record has stopped naming. */
+export type UnnamedContent =
+  | { readonly kind: 'blob'; readonly digest: string }
+  | { readonly kind: 'ingest'; readonly ref: string };
+export interface UnnamedSnapshot {
+  readonly kind: 'snapshot';
+  readonly snapshotter: string;
+  readonly name: string;
+  /** Backend name of its parent, where known. */
+  readonly parent?: string | undefined;
+}
+
 export interface StoreHost {
   readonly engine: Engine;
   readonly content: ContentBackend;
@@ -33,9 +45,12 @@ export interface StoreHost {
 
   /** Counts one deletion if the transaction commits. */
   countDeletion(tx: Transaction): void;
-  /** Marks the content backend or a snapshotter as needing a sweep, if the transaction commits. */
-  markContentDirty(tx: Transaction): void;
-  markSnapshotterDirty(tx: Transaction, snapshotter: string): void;
+  /**
+   * Marks the content backend or a snapshotter as needing a sweep, if the transaction commits. `removed` is what
+   * the sweep should look at; without it, it looks at everything.
+   */
+  markContentDirty(tx: Transaction, removed?: UnnamedContent): void;
+  markSnapshotterDirty(tx: Transaction, snapshotter: string, removed?: UnnamedSnapshot): void;
 
   /** Publishes after commit; nothing when there is no publisher or the call is inside a context transaction. */
   publish(

@@ -1,0 +1,71 @@
+/** The course of a comparison: load both sides, check that they hold the same, measure one after the other. */
+import { writeFile } from 'node:fs/promises';
+import { imageNames } from '../src/synth/records.js';
+import { type Counts, drawImage, type Plan } from '../src/synth/shape.js';
+import { waitUntilCalm } from './calm.js';
+import type { Collected, Measured, Target } from './results.js';
+import type { Side } from './side.js';
+
+/** More would be asked for again before they have left the caches. */
+const TARGETS_MAX = 2000;
+
+/** Images of the first namespace that are there. */
+export async function writeTargets(path: string, plan: Plan): Promise<void> {
+  const targets: Target[] = [];
+  for (let i = 0; i < plan.images && targets.length < TARGETS_MAX; i++) {
+    const draw = drawImage(plan.shape, i);
+    if (draw.gone || draw.namespace !== plan.namespaces[0]) continue;
+    const { name, index, manifest, layers } = imageNames(plan, draw);
+    targets.push({ image: name, index, manifest, layer: layers.at(-1)! });
+  }
+  if (targets.length < 20) throw new Error('too few records: use --records 2000 or more');
+  await writeFile(path, JSON.stringify(targets));
+}
+
+function demandEqual(what: string, got: Readonly<Counts>, planned: Readonly<Counts>): void {
+  for (const kind of Object.keys(planned) as (keyof Counts)[]) {
+    if (got[kind] === planned[kind]) continue;
+    throw new Error(`${what} ${got[kind]} ${kind}, but ${planned[kind]} were planned`);
+  }
+}
+
+/** How long a measurement waits for the machine to become idle. */
+const CALM_LIMIT_MS = 30_000;
+
+export async function measure(
+  side: Side,
+  plan: Plan,
+  runs: number,
+  tell: (step: string) => void,
+): Promise<Measured> {
+  let pressure = 0;
+  const step = async (name: string): Promise<void> => {
+    tell(name);
+    pressure = Math.max(pressure, (await waitUntilCalm(CALM_LIMIT_MS)) ?? 0);
+  };
+  await step('load');
+  const loaded = await side.load();
+  demandEqual(`${side.name} loaded`, loaded.counts, plan.counts);
+  const collected: Collected[] = [];
+  for (let i = 0; i < runs; i++) {
+    await side.renew();
+    await step(`collect, run ${i + 1} of ${runs}`);
+    const one = await side.collect(3);
+    demandEqual(`${side.name} removed`, one.first.removed, plan.garbage);
+    collected.push(one);
+  }
+  await step('open again');
+  const reopened = await side.collect(0);
+  const delays: Measured['delays'] = [];
+  for (let i = 0; i < runs; i++) {
+    await side.renew();
+    await step(`writer delay, run ${i + 1} of ${runs}`);
+    delays.push(await side.delay());
+  }
+  await side.renew();
+  await step('operations');
+  const rates = await side.rates();
+  await step('operations with files');
+  const files = await side.files();
+  return { loaded, collected, reopened, delays, rates, files, pressure };
+}

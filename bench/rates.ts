@@ -1,0 +1,102 @@
+/** Operations per second, by tinybench; the counts are those that the peer is given. */
+import { Bench } from 'tinybench';
+import { type CallContext, withTransactionContext } from '../src/context.js';
+import { indexMediaType } from '../src/synth/records.js';
+import { Operations } from './operations.js';
+import type { Rates, Target } from './results.js';
+import { type BenchStore, openStore } from './store.js';
+
+/** Operations of one iteration of a fast read, so that tinybench's own clock does not count. */
+const READS_PER_ITERATION = 500;
+const LISTED = 10_000;
+
+/** Operations per second of `op`, which is `batch` operations at once, done `iterations` times. */
+export async function perSecond(
+  name: string,
+  iterations: number,
+  batch: number,
+  op: (i: number) => Promise<unknown>,
+): Promise<number> {
+  let i = 0;
+  const bench = new Bench({ time: 0, iterations, warmup: false, throws: true });
+  bench.add(name, () => op(i++));
+  const [task] = await bench.run();
+  const result = task?.result;
+  if (result?.state !== 'completed') throw new Error(`${name} did not complete`);
+  return (iterations * batch * 1000) / result.totalTime;
+}
+
+const inTurn =
+  (op: (i: number) => Promise<void>) =>
+  async (iteration: number): Promise<void> => {
+    const start = iteration * READS_PER_ITERATION;
+    for (let i = start; i < start + READS_PER_ITERATION; i++) await op(i);
+  };
+
+const atOnce =
+  (callers: number, op: (i: number) => Promise<void>) =>
+  (iteration: number): Promise<unknown> =>
+    Promise.all(Array.from({ length: callers }, (_, c) => op(iteration * callers + c)));
+
+export async function rates(dir: string, targets: readonly Target[], count: number): Promise<Rates> {
+  const store = await openStore(dir);
+  const { db, visible } = store;
+  const ops = new Operations(db, targets);
+  const reads = Math.ceil((count * 50) / READS_PER_ITERATION);
+  const crowds = Math.ceil((count * 4) / 64);
+  const read = (name: string, op: (i: number) => Promise<void>): Promise<number> =>
+    perSecond(name, reads, READS_PER_ITERATION, inTurn(op));
+  const write = (name: string, op: (i: number) => Promise<void>): Promise<number> =>
+    perSecond(name, count, 1, op);
+  const create = (i: number): Promise<void> => ops.imageCreate(i);
+  const before = {
+    imageGet: await read('imageGet', (i) => ops.imageGet(i)),
+    contentInfo: await read('contentInfo', (i) => ops.contentInfo(i)),
+    imageCreate1: await write('imageCreate1', create),
+    imageCreate64: await perSecond('imageCreate64', crowds, 64, atOnce(64, create)),
+    leaseCreate1: await write('leaseCreate1', () => ops.leaseCreate()),
+    labelUpdate1: await write('labelUpdate1', (i) => ops.labelUpdate(i)),
+    imageCreateVisible: await perSecond('imageCreateVisible', count * 4, 1, (i) =>
+      ops.imageCreate(i, visible),
+    ),
+    imageList10k: await listRate(store, ops),
+  };
+  await collectManyTimes(store, ops);
+  const after = {
+    imageCreate1Collected: await write('imageCreate1Collected', create),
+    imageCreate64Collected: await perSecond('imageCreate64Collected', crowds, 64, atOnce(64, create)),
+  };
+  await db.close();
+  return { ...before, ...after };
+}
+
+/** How often a second all of 10,000 images can be listed. */
+async function listRate({ db }: BenchStore, ops: Operations): Promise<number> {
+  const ctx: CallContext = { namespace: 'listed' };
+  await db.update(async (tx) => {
+    const inside = withTransactionContext(ctx, tx);
+    for (let i = 0; i < LISTED; i++) {
+      await db.images.create(inside, {
+        name: `registry.example.com/listed/app-${String(i).padStart(5, '0')}:latest`,
+        target: { mediaType: indexMediaType, digest: ops.at(i).index, size: 1400 },
+        labels: { 'io.cri-containerd.image': 'managed' },
+      });
+    }
+  });
+  return perSecond('imageList10k', 20, 1, async () => {
+    const images = await db.images.list(ctx);
+    if (images.length !== LISTED) throw new Error(`listed ${images.length} images`);
+  });
+}
+
+/** Six collections with deletions between them: what later writes meet. */
+async function collectManyTimes({ db }: BenchStore, ops: Operations): Promise<void> {
+  const part = Math.floor(ops.targets.length / 20);
+  for (let round = 0; round < 5; round++) {
+    await db.garbageCollect();
+    for (const { image } of ops.targets.slice(round * part, (round + 1) * part)) {
+      await db.images.delete(ops.ctx, image);
+    }
+  }
+  await db.garbageCollect();
+}

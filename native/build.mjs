@@ -1,0 +1,109 @@
+// Builds the addons, and their unit tests. Run by npm's install script, by `npm run check` and by hand:
+//
+//   node native/build.mjs              build; on failure say what follows from it and exit 0
+//   node native/build.mjs --strict     with warnings as errors; exit 1 on failure
+//   node native/build.mjs --if-needed  nothing when the addons are newer than their sources
+//   node native/build.mjs --sanitize   build test/native/*.cc with sanitizers, without Node, and run them
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, statSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const flags = new Set(process.argv.slice(2));
+const known = ['--strict', '--if-needed', '--sanitize'];
+const unknown = [...flags].filter((flag) => !known.includes(flag));
+if (unknown.length > 0) {
+  console.error(`native/build.mjs: unknown ${unknown.join(', ')}; use ${known.join(', ')}`);
+  process.exit(2);
+}
+process.exit(flags.has('--sanitize') ? sanitize() : build());
+
+function build() {
+  const strict = flags.has('--strict');
+  if (flags.has('--if-needed') && isUpToDate()) return 0;
+  const problem = compile(strict);
+  if (problem === undefined) return 0;
+  console.error(
+    strict
+      ? `ebbtide: building the C++ core failed: ${problem}`
+      : `ebbtide: the C++ core was not built (${problem}); the slower TypeScript core will be used. ` +
+          'With g++ (C++20), make and python3 installed, "npm rebuild ebbtide" builds it.',
+  );
+  return strict ? 1 : 0;
+}
+
+/** Runs node-gyp; answers what went wrong. Its output is shown only when it fails. */
+function compile(strict) {
+  const [command, ...args] = nodeGyp();
+  if (command === undefined) return 'node-gyp was not found';
+  const options = ['rebuild', ...headers(), ...(strict ? ['--', '-Dstrict=1'] : [])];
+  const { error, status, stdout, stderr } = spawnSync(command, [...args, ...options], {
+    cwd: root,
+    encoding: 'utf8',
+    env: { ...process.env, JOBS: process.env.JOBS ?? 'max' },
+    maxBuffer: 1 << 26,
+  });
+  if (error !== undefined) return error.message;
+  if (status === 0) return undefined;
+  process.stderr.write(`${stdout}${stderr}`.split('\n').slice(-60).join('\n'));
+  return `node-gyp ended with ${status}`;
+}
+
+/** The command that runs node-gyp: npm names its own one, else the PATH's, else the one beside npm. */
+function nodeGyp() {
+  const given = process.env.npm_config_node_gyp;
+  if (given !== undefined && existsSync(given)) return [process.execPath, given];
+  if (spawnSync('node-gyp', ['--version'], { stdio: 'ignore' }).status === 0) return ['node-gyp'];
+  const prefix = dirname(dirname(process.execPath));
+  const bundled = join(prefix, 'lib/node_modules/npm/node_modules/node-gyp/bin/node-gyp.js');
+  return existsSync(bundled) ? [process.execPath, bundled] : [];
+}
+
+/** Node's own headers where they are installed beside it, so that nothing has to be downloaded. */
+function headers() {
+  const prefix = dirname(dirname(process.execPath));
+  if (process.env.npm_config_nodedir !== undefined) return [];
+  return existsSync(join(prefix, 'include/node/node_api.h')) ? [`--nodedir=${prefix}`] : [];
+}
+
+function isUpToDate() {
+  const built = ['ebbtide_core', 'ebbtide_sys'].map((name) => join(root, 'build/Release', `${name}.node`));
+  if (!built.every((file) => existsSync(file))) return false;
+  const sources = readdirSync(join(root, 'native')).map((name) => join(root, 'native', name));
+  const newest = Math.max(...[...sources, join(root, 'binding.gyp')].map((file) => statSync(file).mtimeMs));
+  return built.every((file) => statSync(file).mtimeMs >= newest);
+}
+
+/** Every test/native/*.cc is a program; all run under address, undefined-behaviour and thread sanitizers. */
+function sanitize() {
+  const out = join(root, 'build/sanitize');
+  mkdirSync(out, { recursive: true });
+  const core = readdirSync(join(root, 'native'))
+    .filter((name) => name.endsWith('.cc') && name !== 'addon.cc' && name !== 'sys.cc')
+    .map((name) => join(root, 'native', name));
+  const tests = readdirSync(join(root, 'test/native')).filter((name) => name.endsWith('.cc'));
+  let passed = 0;
+  let failed = 0;
+  for (const sanitizers of ['address,undefined', 'thread']) {
+    for (const test of tests) {
+      const program = join(out, `${test.slice(0, -3)}-${sanitizers.split(',')[0]}`);
+      const result = compileTest(join(root, 'test/native', test), core, program, sanitizers);
+      if (result === 0 && spawnSync(program, [], { stdio: 'inherit' }).status === 0) passed++;
+      else {
+        failed++;
+        console.error(`${test} failed under ${sanitizers}`);
+      }
+    }
+  }
+  console.log(`${passed} passed, ${failed} failed`);
+  return failed === 0 && passed > 0 ? 0 : 1;
+}
+
+function compileTest(test, core, program, sanitizers) {
+  const warnings = ['-Wall', '-Wextra', '-Werror'];
+  const checks = [`-fsanitize=${sanitizers}`, '-fno-sanitize-recover=all', '-fno-omit-frame-pointer', '-g', '-O1'];
+  const include = ['-I', join(root, 'native')];
+  const args = ['-std=c++20', ...warnings, ...checks, ...include, test, ...core, '-o', program, '-pthread'];
+  return spawnSync(process.env.CXX ?? 'g++', args, { stdio: 'inherit' }).status;
+}

@@ -1,0 +1,99 @@
+// The packed, checksummed image of a whole graph; about six bytes a node. src/gc/graph-checkpoint.ts reads and writes
+// the same bytes. All numbers are little-endian. Equal graphs give equal bytes.
+//
+//   header  44 bytes   magic "EBBG", u32 version 1, u32 limit, u32 frames, u32 nodes, u32 zero, u64 edges,
+//                      u64 bytes in all, u32 CRC-32C of what is before it
+//   frame   for each 65,536 ids of which one exists, ascending:
+//     u32 number (first id / 65,536), u32 payload bytes, u32 CRC-32C of these two numbers and the payload
+//     payload:
+//       u16 dictionary size (0xffff: no dictionary), u16 zero, u32 ids (up to the frame's last node), u32 edges,
+//       u32 wide degrees, u32 wide in-degrees, u32 expiries
+//       u16 flags …            the dictionary, ascending
+//       u8 code …              for each id: 0 = no node, else place in the dictionary + 1
+//                              (without dictionary three bytes: exists, flags)
+//       u8 degree …            255: the next of the wide ones
+//       u8 in-degree …         255: the next of the wide ones
+//       u32 wide degree …, u32 wide in-degree …, i64 expiry … (of the nodes that have one, in order)
+//       2 bits an edge         bytes of it - 1, from the low bits up
+//       1 to 4 bytes an edge   (zigzag of target - id, wrapped to 30 bits) << 2 | kind; ascending by target, kind
+//
+// Contract: decoding trusts nothing that memory safety or the shape of the graph hangs on: counts, ids, lengths, targets
+// and the sum of in-degrees are checked. (That each in-degree is right, only the checksum says.) Writing is in steps,
+// between which the graph may change: what is changed is copied first, so the image is of the moment it was begun.
+//
+// Threads: none of its own. `gather` takes turns with changes, everything else of the writer runs beside them.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "graph.h"
+
+namespace ebbtide {
+
+class CheckpointWriter final : public GraphObserver {
+ public:
+  explicit CheckpointWriter(Graph& graph);
+  // Stops listening to the graph. Due, under the lock, before the writer is dropped; twice is harmless.
+  void detach() { graph_.unobserve(this); }
+  CheckpointWriter(const CheckpointWriter&) = delete;
+  CheckpointWriter& operator=(const CheckpointWriter&) = delete;
+
+  // Copies the next few ids; true at the end of a frame, when `closeFrame` is due.
+  bool gather();
+  void closeFrame();
+  // Whether everything has been gathered.
+  bool done() const { return next_ >= limit_; }
+  std::vector<uint8_t> finish();
+
+  void beforeChange(NodeId id) override;
+
+  // Set to make the writing thread give up; never cleared.
+  std::atomic<bool> cancelled{false};
+
+ private:
+  // A node as it was when the image was begun.
+  struct Earlier {
+    bool existed = false;
+    uint16_t flags = 0;
+    uint32_t inDegree = 0;
+    int64_t expiry = 0;
+    std::vector<uint32_t> words;
+  };
+
+  void gatherNode(NodeId id);
+  void gatherEarlier(NodeId id, const Earlier& node);
+  void gatherEdges(NodeId id, std::span<const uint32_t> words);
+  void putNode(NodeId id, uint32_t flags, uint64_t degree, uint32_t inDegree, int64_t expiry);
+  void clearFrame();
+
+  Graph& graph_;
+  const uint32_t limit_;
+  const uint32_t nodes_;
+  const uint64_t edges_;
+  NodeId next_ = 0;
+  std::unordered_map<NodeId, Earlier> earlier_;
+  std::vector<uint8_t> out_;
+  uint32_t frames_ = 0;
+  // Columns of the frame at hand.
+  std::vector<uint16_t> flags_;
+  std::vector<uint8_t> exists_;
+  std::vector<uint8_t> degrees_;
+  std::vector<uint8_t> inDegrees_;
+  std::vector<uint32_t> wideDegrees_;
+  std::vector<uint32_t> wideInDegrees_;
+  std::vector<int64_t> expiries_;
+  std::vector<uint8_t> controls_;
+  std::vector<uint8_t> data_;
+  std::vector<uint32_t> scratch_;
+  uint32_t ids_ = 0;        // up to the frame's last node
+  uint32_t edgeCount_ = 0;
+};
+
+// Fills an empty graph; false, with the graph in any state, when the bytes are not a whole checkpoint.
+bool decodeCheckpoint(std::span<const uint8_t> bytes, Graph& graph);
+
+}  // namespace ebbtide

@@ -1,0 +1,202 @@
+// See core.h for the contract and the threading rule.
+#include "core.h"
+
+#include <chrono>
+#include <thread>
+
+namespace ebbtide {
+
+namespace {
+
+GraphError canceled(const char* what) { return {"Canceled", std::string(what) + ": the graph's owner ended it"}; }
+GraphError outOfMemory(const char* what) { return {"Unavailable", std::string(what) + ": out of memory"}; }
+
+}  // namespace
+
+template <typename Step>
+void Core::inTurns(const std::atomic<bool>& cancelled, Step step) {
+  for (;;) {
+    while (wanted_.load(std::memory_order_relaxed)) std::this_thread::yield();
+    const std::lock_guard lock(mutex_);
+    do {
+      if (cancelled.load(std::memory_order_relaxed) || step()) return;
+    } while (!wanted_.load(std::memory_order_relaxed));
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------- owner
+
+// Without memory for the barrier's work a run cannot be trusted any more, so it ends; the ops themselves stand.
+void Core::apply(std::span<const uint32_t> ops) {
+  const Owner lock(*this);
+  try {
+    graph_.apply(ops);
+  } catch (const std::bad_alloc&) {
+    dropRun();
+    throw;
+  }
+  if (run_ == nullptr) return;
+  try {
+    run_->keepClosed(ops);
+  } catch (const std::bad_alloc&) {
+    dropRun();
+  }
+}
+
+std::unique_ptr<MarkJob> Core::mark(int64_t now, bool barrier) {
+  if (run_ != nullptr) throw failedPrecondition("mark: a run is in progress; end it with endRun first");
+  const Owner lock(*this);
+  run_ = std::make_shared<Run>(graph_, now, barrier);
+  return std::make_unique<MarkJob>(shared_from_this(), run_);
+}
+
+Run& Core::finishedRun(const char* what) const {
+  if (run_ == nullptr || !run_->ready()) {
+    throw failedPrecondition(std::string(what) + ": there is no run whose marking has finished; await mark first");
+  }
+  return *run_;
+}
+
+uint64_t Core::markFrom(std::span<const uint32_t> ids) {
+  const Owner lock(*this);
+  Run& run = finishedRun("markFrom");
+  for (const NodeId id : ids) {
+    if (id >= kMaxNodes) throw invalidArgument("node id " + std::to_string(id) + " is beyond the limit");
+  }
+  try {
+    return run.markFrom(ids);
+  } catch (const std::bad_alloc&) {
+    dropRun();
+    throw;
+  }
+}
+
+uint32_t Core::marksOf(NodeId id) {
+  const Owner lock(*this);
+  return run_ == nullptr ? 0 : run_->marksOf(id);
+}
+
+std::vector<NodeId> Core::candidates() {
+  const Owner lock(*this);
+  return finishedRun("candidates").candidates();
+}
+
+std::vector<NodeId> Core::stillCandidates(std::span<const uint32_t> ids) {
+  const Owner lock(*this);
+  const Run& run = finishedRun("stillCandidates");
+  std::vector<NodeId> still;
+  for (const NodeId id : ids) {
+    if (run.isCandidate(id)) still.push_back(id);
+  }
+  return still;
+}
+
+void Core::endRun() {
+  const Owner lock(*this);
+  dropRun();
+}
+
+void Core::dropRun() {
+  if (run_ == nullptr) return;
+  run_->cancelled = true;
+  run_->detach();
+  run_.reset();
+}
+
+std::unique_ptr<SaveJob> Core::save() {
+  const Owner lock(*this);
+  auto writer = std::make_shared<CheckpointWriter>(graph_);
+  std::erase_if(writers_, [](const auto& w) { return w.expired(); });
+  writers_.push_back(writer);
+  return std::make_unique<SaveJob>(shared_from_this(), std::move(writer));
+}
+
+void Core::dropJobs() {
+  dropRun();
+  for (const auto& weak : writers_) {
+    if (const auto writer = weak.lock()) {
+      writer->cancelled = true;
+      writer->detach();
+    }
+  }
+  writers_.clear();
+}
+
+bool Core::load(std::span<const uint8_t> bytes) {
+  const Owner lock(*this);
+  dropJobs();
+  graph_.clear();
+  bool whole = false;
+  try {
+    whole = decodeCheckpoint(bytes, graph_);
+    if (whole) graph_.listFreeable();
+  } catch (...) {
+    graph_.clear();
+    throw;
+  }
+  if (!whole) graph_.clear();
+  return whole;
+}
+
+void Core::clear() {
+  const Owner lock(*this);
+  dropJobs();
+  graph_.clear();
+}
+
+std::vector<NodeId> Core::takeFreeable() { return graph_.takeFreeable(); }
+
+// ----------------------------------------------------------------------------------------------------------- jobs
+
+void MarkJob::work() try {
+  const auto started = std::chrono::steady_clock::now();
+  core_->inTurns(run_->cancelled, [this] { return run_->step(); });
+  if (!run_->cancelled) run_->sortCandidates();
+  {
+    const std::lock_guard lock(core_->mutex_);
+    cancelled_ = run_->cancelled;
+    if (!cancelled_) run_->finish();
+    counts_ = run_->counts();
+  }
+  durationMs_ = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - started).count();
+} catch (const std::bad_alloc&) {
+  outOfMemory_ = true;
+}
+
+MarkCounts MarkJob::result() const {
+  if (outOfMemory_) {
+    // The run is no good: the next one may begin.
+    if (core_->run_ == run_) core_->endRun();
+    throw outOfMemory("mark");
+  }
+  if (cancelled_ || run_->cancelled) throw canceled("mark");
+  return counts_;
+}
+
+void SaveJob::work() try {
+  const auto& cancelled = writer_->cancelled;
+  while (!cancelled && !writer_->done()) {
+    core_->inTurns(cancelled, [this] { return writer_->gather(); });
+    if (!cancelled) writer_->closeFrame();
+  }
+  {
+    const std::lock_guard lock(core_->mutex_);
+    cancelled_ = cancelled;
+    writer_->detach();
+  }
+  if (!cancelled_) bytes_ = writer_->finish();
+} catch (const std::bad_alloc&) {
+  outOfMemory_ = true;
+}
+
+std::vector<uint8_t> SaveJob::result() {
+  if (outOfMemory_) {
+    const Core::Owner lock(*core_);
+    writer_->detach();
+    throw outOfMemory("save");
+  }
+  if (cancelled_) throw canceled("save");
+  return std::move(bytes_);
+}
+
+}  // namespace ebbtide

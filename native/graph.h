@@ -1,0 +1,196 @@
+// The mutable graph: dense ids, flags, expiries, edges, in-degrees, and three bits of marks for each node. Rules of nodes
+// and ops are those of src/engine/graph.ts; src/gc/graph-ts.ts is the twin that must behave the same.
+//
+// Contract: `apply` takes a whole batch or nothing. Memory is 8 bytes a node, 4 to 5 for each edge of a node that has
+// more than one, and a hash entry for each expiry, rare flag and in-degree beyond 254. Blocks of ids exist only where
+// ids are or were used. Marks mean nothing but during a run, which begins by wiping them (mark.h). No call recurses.
+//
+// Threads: none of its own. core.h runs one writer beside readers and takes care that they take turns.
+// Units: times in nanoseconds since 1970.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "edges.h"
+#include "flat_map.h"
+#include "pages.h"
+#include "types.h"
+
+namespace ebbtide {
+
+inline constexpr unsigned kBlockBits = 18;
+inline constexpr uint32_t kBlockIds = 1u << kBlockBits;
+inline constexpr uint32_t kBlockMask = kBlockIds - 1;
+inline constexpr uint32_t kBlockWords = kBlockIds / 64;
+
+// Where nodes are, for loops that are worth it: a copy in a local variable stays in a register. Valid until an op is
+// applied. The ids' blocks must exist, but for prefetching.
+struct NodeTable {
+  Node* const* blocks;
+
+  Node& node(NodeId id) const { return blocks[id >> kBlockBits][id & kBlockMask]; }
+  void prefetch(NodeId id) const { __builtin_prefetch(blocks[id >> kBlockBits] + (id & kBlockMask), 1); }
+};
+
+// Told before a node's flags, expiry, edges or in-degree change: for readers that work on an earlier state.
+class GraphObserver {
+ public:
+  virtual ~GraphObserver() = default;
+  virtual void beforeChange(NodeId id) = 0;
+};
+
+class Graph {
+ public:
+  struct Block {
+    explicit Block(bool huge) : pages(kBytes, huge) {}
+    Node* nodes() const { return pages.as<Node>(); }
+    uint64_t* exists() const { return reinterpret_cast<uint64_t*>(nodes() + kBlockIds); }
+
+    static constexpr size_t kBytes = kBlockIds * sizeof(Node) + kBlockIds / 8;
+    Pages pages;
+    uint32_t used = 0;
+  };
+
+  Graph() = default;
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+
+  // Applies a batch of ops. GraphError, with the graph as before, when one of them is not possible.
+  void apply(std::span<const uint32_t> ops);
+  static size_t opLength(uint32_t code);  // words; 0 for an unknown code
+
+  bool exists(NodeId id) const {
+    const Block* block = blockOf(id);
+    return block != nullptr && (block->exists()[(id & kBlockMask) >> 6] >> (id & 63) & 1) != 0;
+  }
+  // Null when the id's block does not exist. The node of an id that does not exist is all zero.
+  const Node* find(NodeId id) const {
+    const size_t b = id >> kBlockBits;
+    return b < bases_.size() && bases_[b] != nullptr ? &table().node(id) : nullptr;
+  }
+  uint32_t flags(NodeId id) const {
+    const Node* node = find(id);
+    return node == nullptr ? 0 : node->flags();
+  }
+  uint64_t degree(NodeId id) const {
+    const Node* node = find(id);
+    return node == nullptr ? 0 : edges_.degree(*node);
+  }
+  uint32_t inDegree(NodeId id) const;
+  std::optional<int64_t> expiry(NodeId id) const;
+  bool isRoot(NodeId id, int64_t now) const;
+  bool isFreeable(NodeId id) const;
+
+  uint32_t marks(NodeId id) const {
+    const Node* node = find(id);
+    return node == nullptr ? 0 : node->marks();
+  }
+  // Bits a node gets when it becomes present.
+  void setBornMark(uint32_t bits) { bornMark_ = bits; }
+
+  const EdgeStore& edges() const { return edges_; }
+  size_t blockCount() const { return blocks_.size(); }
+  const Block* blockAt(size_t i) const { return i < blocks_.size() ? blocks_[i].get() : nullptr; }
+  NodeTable table() const { return {bases_.data()}; }
+
+  // visit(id) for each existing id in [from, to), ascending.
+  template <typename Visit>
+  void forEach(NodeId from, NodeId to, Visit visit) const;
+
+  std::vector<NodeId> takeFreeable();
+  std::vector<NodeId> unused(uint64_t from, uint64_t max) const;
+  std::vector<NodeId> withFlags(uint32_t flags) const;
+
+  uint32_t nodeCount() const { return nodes_; }
+  uint64_t edgeCount() const { return edgeCount_; }
+  uint32_t limit() const { return limit_; }
+  size_t bytes() const;
+
+  // For the checkpoint: nodes, ascending; then their edges.
+  void loadNode(NodeId id, uint32_t flags, uint32_t inDegree, int64_t expiry);
+  uint32_t* loadEdges(NodeId from, uint32_t degree) {
+    edgeCount_ += degree;
+    return edges_.reserve(nodeAt(from), degree);
+  }
+  void loadBig(NodeId from, std::span<const uint32_t> words) {
+    edgeCount_ += words.size();
+    edges_.assign(nodeAt(from), words);
+  }
+  void listFreeable();
+
+  void observe(GraphObserver* observer) { observers_.push_back(observer); }
+  void unobserve(GraphObserver* observer) { std::erase(observers_, observer); }
+  void clear();
+
+ private:
+  struct Before {
+    int64_t expiry;
+    uint16_t flags;
+    uint8_t marks;
+    bool existed;
+  };
+
+  const Block* blockOf(NodeId id) const { return blockAt(id >> kBlockBits); }
+  Node& nodeAt(NodeId id) { return table().node(id); }
+  Block& makeBlock(NodeId id);
+  void changing(NodeId id) {
+    for (GraphObserver* observer : observers_) observer->beforeChange(id);
+  }
+
+  void applyOne(std::span<const uint32_t> op, size_t at, std::vector<Before>& before);
+  void takeBack(std::span<const uint32_t> ops, size_t end, std::vector<Before>& before);
+  Before stateOf(NodeId id) const;
+  void opSet(NodeId id, uint32_t flags, int64_t expiry, std::vector<Before>& before);
+  void set(NodeId id, uint32_t flags, int64_t expiry);
+  void free(NodeId id);
+  void addEdge(NodeId from, NodeId to, uint32_t kind);
+  bool removeEdge(NodeId from, NodeId to, uint32_t kind);
+  void setRare(NodeId id, uint32_t before, uint32_t after);
+  void countIn(Node& node, NodeId id);
+  void countOut(Node& node, NodeId id);
+  void noteFreeable(NodeId id) {
+    if (isFreeable(id)) freeable_.push_back(id);
+  }
+  uint32_t limitBelow(NodeId id) const;
+
+  // Flags that few nodes carry and collections ask for again and again: an index each.
+  static constexpr std::array<uint32_t, 3> kRare = {kConditional, kConditionValue, kForeign};
+
+  std::vector<std::unique_ptr<Block>> blocks_;
+  std::vector<Node*> bases_;  // the nodes of each block; null where there is none
+  EdgeStore edges_;
+  FlatMap<int64_t> expiries_;
+  FlatMap<uint32_t> wideInDegrees_;  // exact counts of nodes with 255 and more
+  std::array<FlatSet, kRare.size()> rare_;
+  std::vector<NodeId> freeable_;
+  std::vector<GraphObserver*> observers_;
+  uint64_t edgeCount_ = 0;
+  uint32_t nodes_ = 0;
+  uint32_t limit_ = 0;
+  uint32_t bornMark_ = 0;
+};
+
+template <typename Visit>
+void Graph::forEach(NodeId from, NodeId to, Visit visit) const {
+  while (from < to) {
+    const Block* block = blockOf(from);
+    if (block == nullptr) {
+      from = (from | kBlockMask) + 1;
+      continue;
+    }
+    const NodeId first = from & ~NodeId{63};
+    uint64_t word = block->exists()[(from & kBlockMask) >> 6] & ~uint64_t{0} << (from & 63);
+    if (to - first < 64) word &= (uint64_t{1} << (to - first)) - 1;
+    for (; word != 0; word &= word - 1) visit(first + static_cast<NodeId>(__builtin_ctzll(word)));
+    from = first + 64;
+  }
+}
+
+}  // namespace ebbtide

@@ -1,0 +1,318 @@
+// See mark.h for the contract and the threading rule.
+#include "mark.h"
+
+#include <utility>
+
+namespace ebbtide {
+
+namespace {
+
+// How far the scans and the expansion go in one step: some ten microseconds, after which a waiting writer has its turn.
+constexpr unsigned kSegmentBits = 13;
+constexpr uint32_t kSegmentIds = 1u << kSegmentBits;
+constexpr size_t kLinkEdges = 2048;
+constexpr size_t kBatch = 128;
+constexpr size_t kBigSlots = 4096;
+constexpr size_t kTargets = 1024;
+
+constexpr uint32_t kFirst = 1u << 31;
+constexpr NodeId idOf(uint32_t state) { return (state & ~kFirst) >> 1; }
+constexpr uint32_t bitOf(uint32_t state) { return kPlain << (state & 1); }
+constexpr uint32_t stateOf(NodeId id, uint32_t bit) { return id << 1 | (bit == kFlat ? 1u : 0u); }
+static_assert(kPlain << 1 == kFlat);
+
+// Reached states whose nodes are on their way into the cache.
+class Targets {
+ public:
+  explicit Targets(NodeTable nodes) : nodes_(nodes) {}
+
+  // Follows an edge of a node that is expanded as `bit`; false when that variant does not follow such edges.
+  bool add(uint32_t bit, uint32_t word) {
+    const uint32_t kind = edgeKind(word);
+    if (bit == kFlat && kind != kStructural) return false;
+    const NodeId to = edgeTarget(word);
+    nodes_.prefetch(to);
+    states_[size_++] = stateOf(to, bit == kFlat || kind == kFlatEdge ? kFlat : kPlain);
+    return true;
+  }
+  // Whether the edges of one more node might not fit.
+  bool isFull() const { return size_ >= kTargets; }
+  std::span<const uint32_t> take() {
+    followed_ += size_;
+    return {states_.data(), std::exchange(size_, 0)};
+  }
+  uint64_t followed() const { return followed_; }
+
+ private:
+  NodeTable nodes_;
+  std::array<uint32_t, kTargets + kBigDegree> states_;
+  size_t size_ = 0;
+  uint64_t followed_ = 0;
+};
+
+}  // namespace
+
+Run::Run(Graph& graph, int64_t now, bool barrier)
+    : graph_(graph), now_(now), barrier_(barrier), scanned_((graph.limit() + kSegmentIds - 1) >> kSegmentBits) {
+  graph_.observe(this);
+  graph_.setBornMark(barrier ? kBorn : 0);
+}
+
+void Run::detach() {
+  graph_.unobserve(this);
+  graph_.setBornMark(0);
+}
+
+void Run::sortCandidates() {
+  order_ = removalOrder_.sort();
+  removalOrder_ = RemovalOrder();
+}
+
+bool Run::step() {
+  switch (phase_) {
+    case Phase::kRoots:
+      if (scanRoots()) phase_ = Phase::kTracing;
+      break;
+    case Phase::kTracing:
+      expandSome();
+      if (!workLeft()) {
+        phase_ = Phase::kCollecting;
+        next_ = 0;
+      }
+      break;
+    case Phase::kCollecting:
+      if (collect()) {
+        phase_ = Phase::kLinking;
+        next_ = 0;
+        removalOrder_.closeIds();
+      }
+      break;
+    case Phase::kLinking:
+      if (link()) phase_ = Phase::kSorting;
+      break;
+    case Phase::kSorting:
+    case Phase::kReady:
+      return true;
+  }
+  return false;
+}
+
+bool Run::scanRoots() {
+  while (next_ < scanned_.size() && scanned_[next_]) next_++;
+  if (next_ < scanned_.size()) scanSegment(next_++);
+  return next_ >= scanned_.size();
+}
+
+void Run::scanSegment(size_t segment) {
+  scanned_[segment] = true;
+  const auto first = static_cast<NodeId>(segment << kSegmentBits);
+  if (graph_.find(first) == nullptr) return;
+  Node* const nodes = &graph_.table().node(first);
+  for (NodeId i = 0; i < kSegmentIds; i++) {
+    nodes[i].bits &= kMaxFlags;
+    if ((nodes[i].bits & kRoot) != 0 && graph_.isRoot(first + i, now_)) reach(first + i, kPlain);
+  }
+}
+
+// Ids that came later than the run have no marks of an earlier one.
+bool Run::isScanned(NodeId id) const {
+  const size_t segment = id >> kSegmentBits;
+  return segment >= scanned_.size() || scanned_[segment];
+}
+
+// ------------------------------------------------------------------------------------------------------- expansion
+
+void Run::expandSome() {
+  if (big_.has_value()) {
+    followBig(kBigSlots);
+    return;
+  }
+  if (work_.empty()) {
+    if (bigs_.empty()) return;
+    big_ = BigCursor{bigs_.back(), 0};
+    bigs_.pop_back();
+    return;
+  }
+  std::array<uint32_t, kBatch> batch;
+  const size_t n = std::min(kBatch, work_.size());
+  std::copy(work_.end() - static_cast<std::ptrdiff_t>(n), work_.end(), batch.begin());
+  work_.resize(work_.size() - n);
+  expandBatch({batch.data(), n});
+}
+
+void Run::drain() {
+  while (workLeft()) expandSome();
+}
+
+// In passes, each of which brings into the cache what the next one needs: nodes, blocks of edges, targets.
+void Run::expandBatch(std::span<const uint32_t> states) {
+  const NodeTable nodes = graph_.table();
+  for (const uint32_t state : states) nodes.prefetch(idOf(state));
+  Targets targets(nodes);
+  std::array<uint32_t, kBatch> withBlock;
+  size_t blocks = 0;
+  for (const uint32_t state : states) {
+    const Node node = nodes.node(idOf(state));
+    if ((node.marks() & bitOf(state)) == 0) continue;  // freed while it waited
+    const uint32_t first = state >> 31;
+    counts_.marked += first;
+    counts_.byType[typeOf(node.flags())] += first & node.bits;
+    if (node.degree == 1) {
+      targets.add(bitOf(state), node.slot);
+    } else if (node.degree == kBigDegree) {
+      bigs_.push_back(state & ~kFirst);
+    } else if (node.degree > 1) {
+      graph_.edges().prefetch(node);
+      withBlock[blocks++] = state;
+    }
+  }
+  for (size_t i = 0; i < blocks; i++) {
+    for (const uint32_t word : graph_.edges().small(nodes.node(idOf(withBlock[i])))) {
+      targets.add(bitOf(withBlock[i]), word);
+    }
+    if (targets.isFull()) reachAll(targets.take());
+  }
+  reachAll(targets.take());
+  counts_.edgesFollowed += targets.followed();
+}
+
+// Follows up to `slots` slots of the big list at hand.
+void Run::followBig(size_t slots) {
+  const uint32_t state = big_->state;
+  const bool marked = (graph_.marks(idOf(state)) & bitOf(state)) != 0;
+  const BigList* list = marked ? graph_.edges().big(*graph_.find(idOf(state))) : nullptr;
+  if (list == nullptr) {
+    // The list shrank, or the node went, while it waited.
+    big_.reset();
+    if (marked) expandBatch({&state, 1});
+    return;
+  }
+  Targets targets(graph_.table());
+  const size_t end = std::min(list->counts.capacity(), big_->slot + slots);
+  for (; big_->slot < end; big_->slot++) {
+    const auto& slot = list->counts.slot(big_->slot);
+    if (slot.key == FlatMap<uint32_t>::kEmpty) continue;
+    if (targets.add(bitOf(state), slot.key)) counts_.edgesFollowed += slot.value - 1;
+    if (targets.isFull()) reachAll(targets.take());
+  }
+  reachAll(targets.take());
+  counts_.edgesFollowed += targets.followed();
+  if (end == list->counts.capacity()) big_.reset();
+}
+
+void Run::beforeChange(NodeId id) {
+  if (!isScanned(id)) scanSegment(id >> kSegmentBits);
+  // A change moves the entries of a hash map about, so the list at hand is finished before it.
+  while (big_.has_value() && idOf(big_->state) == id) followBig(SIZE_MAX / 2);
+}
+
+void Run::reachAll(std::span<const uint32_t> states) {
+  const NodeTable nodes = graph_.table();
+  // Room first, so that the loop is free of calls.
+  const size_t before = work_.size();
+  work_.resize(before + states.size());
+  uint32_t* at = work_.data() + before;
+  for (const uint32_t state : states) {
+    Node& node = nodes.node(idOf(state));
+    const uint32_t marks = node.marks();
+    *at = state | ((marks & kReached) == 0 ? kFirst : 0);
+    at += (marks & bitOf(state)) == 0 ? 1 : 0;
+    node.setMarks(marks | bitOf(state));
+  }
+  work_.resize(static_cast<size_t>(at - work_.data()));
+}
+
+void Run::reach(NodeId id, uint32_t bit) {
+  const uint32_t state = stateOf(id, bit);
+  reachAll({&state, 1});
+}
+
+// --------------------------------------------------------------------------------------------------- write barrier
+
+void Run::keepClosed(std::span<const uint32_t> ops) {
+  if (!barrier_) return;
+  for (size_t at = 0; at < ops.size(); at += Graph::opLength(ops[at])) {
+    const NodeId id = ops[at + 1];
+    if (ops[at] == kOpSet && graph_.isRoot(id, now_)) reach(id, kPlain);
+    if (ops[at] != kOpAdd || !graph_.exists(ops[at + 2])) continue;
+    follow(graph_.marks(id), edgeWord(ops[at + 2], ops[at + 3]));
+  }
+  // While the marking thread is at it, the new work is on its list. Afterwards there is nobody else to do it.
+  if (phase_ > Phase::kTracing) drain();
+}
+
+void Run::follow(uint32_t marks, uint32_t word) {
+  const uint32_t kind = edgeKind(word);
+  if ((marks & kPlain) != 0) reach(edgeTarget(word), kind == kFlatEdge ? kFlat : kPlain);
+  if ((marks & kFlat) != 0 && kind == kStructural) reach(edgeTarget(word), kFlat);
+}
+
+uint64_t Run::markFrom(std::span<const uint32_t> ids) {
+  const uint64_t before = counts_.marked;
+  for (const NodeId id : ids) {
+    if (graph_.exists(id)) reach(id, kPlain);
+  }
+  drain();
+  return counts_.marked - before;
+}
+
+// ------------------------------------------------------------------------------------------------------ candidates
+
+bool Run::isCandidate(NodeId id) const {
+  constexpr uint32_t wanted = kPresent | kCollectible;
+  return (graph_.flags(id) & wanted) == wanted && (graph_.marks(id) & (kReached | kBorn)) == 0;
+}
+
+bool Run::collect() {
+  constexpr uint32_t wanted = kPresent | kCollectible;
+  constexpr uint32_t looked = wanted | (kReached | kBorn) << kMarkShift;
+  const NodeId limit = graph_.limit();
+  if (next_ < limit && graph_.find(next_) != nullptr) {
+    const Node* const nodes = &graph_.table().node(next_);
+    for (NodeId i = 0; i < kSegmentIds; i++) {
+      if ((nodes[i].bits & looked) == wanted) removalOrder_.add(next_ + i);
+    }
+  }
+  next_ += kSegmentIds;
+  return next_ >= limit;
+}
+
+// A big list that changes between two steps may lose or repeat an edge here. That moves a place in the order, which
+// is a courtesy; safety never hangs on it.
+bool Run::link() {
+  const size_t size = removalOrder_.size();
+  size_t left = kLinkEdges;
+  while (next_ < size && left > 0) {
+    const Node* node = graph_.find(removalOrder_.id(next_));
+    const BigList* big = node == nullptr ? nullptr : graph_.edges().big(*node);
+    left--;
+    if (big != nullptr && linkSlot_ < big->counts.capacity()) {
+      const size_t end = std::min(big->counts.capacity(), linkSlot_ + left);
+      left -= end - linkSlot_;
+      for (; linkSlot_ < end; linkSlot_++) {
+        const auto& slot = big->counts.slot(linkSlot_);
+        if (slot.key != FlatMap<uint32_t>::kEmpty) removalOrder_.target(edgeTarget(slot.key));
+      }
+      continue;
+    }
+    if (big == nullptr && node != nullptr) {
+      for (const uint32_t word : graph_.edges().small(*node)) removalOrder_.target(edgeTarget(word));
+      left -= std::min<size_t>(left, node->degree);
+    }
+    removalOrder_.next();
+    linkSlot_ = 0;
+    next_++;
+  }
+  return next_ == size;
+}
+
+std::vector<NodeId> Run::candidates() const {
+  std::vector<NodeId> ids;
+  ids.reserve(order_.size());
+  for (const NodeId id : order_) {
+    if (isCandidate(id)) ids.push_back(id);
+  }
+  return ids;
+}
+
+}  // namespace ebbtide

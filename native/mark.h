@@ -1,0 +1,102 @@
+// One run: which nodes can be reached from the roots, which of the others may be removed, and in what order.
+//
+// Contract: marks are closures, not visits, so they depend on no order. `plain` is the least set that holds the roots
+// at `now` and the targets of the label and structural edges of its members; `flat` is the least set that holds the
+// targets of flat edges of plain nodes and of structural edges of its members. A node can be both.
+// The work is done in steps, between which the graph may change: `keepClosed` then marks what a batch of ops made
+// reachable, so that at the end every reachable node is marked, whatever was changed meanwhile. The work list holds
+// each (node, variant) at most once: at most 8 bytes a node. Nothing recurses.
+// Marks of an earlier run are wiped segment by segment by the scan for roots; an op that comes first has the segments
+// of its nodes scanned at once. So neither the beginning nor the end of a run costs the writers anything.
+//
+// Threads: none of its own. core.h lets the marking thread take steps and the JavaScript thread apply ops in turns;
+// only `sortCandidates` runs beside ops. Units: times in nanoseconds since 1970.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "graph.h"
+#include "order.h"
+
+namespace ebbtide {
+
+struct MarkCounts {
+  std::array<uint32_t, 32> byType{};  // present nodes
+  uint64_t marked = 0;                // existing ones, dangling ones included
+  uint64_t edgesFollowed = 0;
+};
+
+class Run final : public GraphObserver {
+ public:
+  Run(Graph& graph, int64_t now, bool barrier);
+  // Stops listening to the graph. Due, under the lock, before the run is dropped; twice is harmless.
+  void detach();
+  Run(const Run&) = delete;
+  Run& operator=(const Run&) = delete;
+
+  // Does a little of the marking and of the search for candidates; true when only `sortCandidates` is left.
+  bool step();
+  // Sorts the candidates. Touches nothing that ops change.
+  void sortCandidates();
+  void finish() { phase_ = Phase::kReady; }
+  bool ready() const { return phase_ == Phase::kReady; }
+
+  // The write barrier, called with every batch once all of it is in the graph.
+  void keepClosed(std::span<const uint32_t> ops);
+  // Marks these nodes and all they reach; answers how many were newly marked. The run is ready.
+  uint64_t markFrom(std::span<const uint32_t> ids);
+  bool isCandidate(NodeId id) const;
+  uint32_t marksOf(NodeId id) const { return isScanned(id) ? graph_.marks(id) : 0; }
+  std::vector<NodeId> candidates() const;
+
+  void beforeChange(NodeId id) override;
+  const MarkCounts& counts() const { return counts_; }
+  int phase() const { return static_cast<int>(phase_); }
+
+  // Set to make the marking thread give up; never cleared.
+  std::atomic<bool> cancelled{false};
+
+ private:
+  enum class Phase { kRoots, kTracing, kCollecting, kLinking, kSorting, kReady };
+
+  bool scanRoots();
+  void scanSegment(size_t segment);
+  bool isScanned(NodeId id) const;
+  void expandSome();
+  void drain();
+  void expandBatch(std::span<const uint32_t> states);
+  void followBig(size_t slots);
+  bool collect();
+  bool link();
+  bool workLeft() const { return !work_.empty() || !bigs_.empty() || big_.has_value(); }
+  void reach(NodeId id, uint32_t bit);
+  void follow(uint32_t marks, uint32_t word);
+  void reachAll(std::span<const uint32_t> states);
+
+  Graph& graph_;
+  const int64_t now_;
+  const bool barrier_;
+  Phase phase_ = Phase::kRoots;
+  NodeId next_ = 0;      // where the scan of the phase goes on
+  size_t linkSlot_ = 0;  // and where in a big list
+  std::vector<bool> scanned_;  // segments wiped and searched for roots
+  // States whose edges are still to be followed: id << 1, | 1 for the flat variant, | 1 << 31 when the node was not
+  // marked before at all.
+  std::vector<uint32_t> work_;
+  std::vector<uint32_t> bigs_;  // the same, for nodes with a big list
+  struct BigCursor {
+    uint32_t state;
+    size_t slot;
+  };
+  std::optional<BigCursor> big_;  // the big list that is being followed
+  MarkCounts counts_;
+  RemovalOrder removalOrder_;
+  std::vector<NodeId> order_;
+};
+
+}  // namespace ebbtide

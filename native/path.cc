@@ -1,0 +1,99 @@
+// See path.h for the contract and the threading rule.
+#include "path.h"
+
+#include <algorithm>
+
+namespace ebbtide {
+
+namespace {
+
+constexpr uint32_t kNone = 0xffffffff;
+constexpr size_t kBatch = 64;
+
+// What a breadth-first search knows of each state: where it came from, and whether that is settled.
+class Search {
+ public:
+  explicit Search(const Graph& graph) : graph_(graph), blocks_(graph.blockCount()) {}
+
+  void begin(NodeId root) {
+    came(root << 1) = kNone;
+    settled(root << 1) = 1;
+    level_.push_back(root << 1);
+  }
+  bool knows(uint32_t state) { return blockOf(state) != nullptr && settled(state) != 0; }
+  bool exhausted() const { return level_.empty(); }
+  uint32_t cameFrom(uint32_t state) { return came(state); }
+
+  void advance() {
+    following_.clear();
+    for (size_t at = 0; at < level_.size(); at += kBatch) {
+      const std::span batch(level_.data() + at, std::min(kBatch, level_.size() - at));
+      for (const uint32_t state : batch) graph_.table().prefetchNode(state >> 1);
+      for (const uint32_t state : batch) graph_.edges().prefetch(*graph_.find(state >> 1));
+      for (const uint32_t state : batch) expand(state);
+    }
+    for (const uint32_t state : following_) settled(state) = 1;
+    level_.swap(following_);
+  }
+
+ private:
+  struct Block {
+    std::unique_ptr<uint32_t[]> came = std::make_unique_for_overwrite<uint32_t[]>(2 * kBlockIds);
+    std::unique_ptr<uint8_t[]> state = std::make_unique<uint8_t[]>(2 * kBlockIds);  // 1 settled, 2 of the next level
+  };
+  static constexpr uint32_t kMask = 2 * kBlockIds - 1;
+
+  Block* blockOf(uint32_t state) {
+    const size_t b = state >> (kBlockBits + 1);
+    return b < blocks_.size() ? blocks_[b].get() : nullptr;
+  }
+  Block& block(uint32_t state) {
+    auto& found = blocks_[state >> (kBlockBits + 1)];
+    if (found == nullptr) found = std::make_unique<Block>();
+    return *found;
+  }
+  uint32_t& came(uint32_t state) { return block(state).came[state & kMask]; }
+  uint8_t& settled(uint32_t state) { return block(state).state[state & kMask]; }
+
+  void expand(uint32_t from) {
+    graph_.edges().forEach(*graph_.find(from >> 1), [&](uint32_t word, uint32_t) {
+      const uint32_t kind = edgeKind(word);
+      const bool flat = (from & 1) != 0;
+      if (flat && kind != kStructural) return;
+      const uint32_t to = edgeTarget(word) << 1 | (flat || kind == kFlatEdge ? 1u : 0u);
+      uint8_t& known = settled(to);
+      if (known == 1) return;
+      if (known == 0) {
+        known = 2;
+        came(to) = from;
+        following_.push_back(to);
+      } else {
+        came(to) = std::min(came(to), from);
+      }
+    });
+  }
+
+  const Graph& graph_;
+  std::vector<std::unique_ptr<Block>> blocks_;
+  std::vector<uint32_t> level_;
+  std::vector<uint32_t> following_;
+};
+
+}  // namespace
+
+std::vector<NodeId> shortestPath(const Graph& graph, NodeId id, int64_t now) {
+  if (!graph.exists(id)) return {};
+  Search search(graph);
+  graph.forEach(0, graph.limit(), [&](NodeId root) {
+    if (graph.isRoot(root, now)) search.begin(root);
+  });
+  while (!search.exhausted() && !search.knows(id << 1) && !search.knows(id << 1 | 1)) search.advance();
+  uint32_t state = search.knows(id << 1) ? id << 1 : id << 1 | 1;
+  if (!search.knows(state)) return {};
+  std::vector<NodeId> path;
+  for (; state != kNone; state = search.cameFrom(state)) path.push_back(state >> 1);
+  std::reverse(path.begin(), path.end());
+  return path;
+}
+
+}  // namespace ebbtide

@@ -1,0 +1,225 @@
+// System calls that Node lacks on Linux: mount, umount2, mknod, extended attributes, times in nanoseconds. Wrapped by
+// src/backends/sys.ts, which turns error numbers into Node's kind of errors.
+//
+// Contract: a function answers 0 or an errno (the ones that read: a Buffer or an errno). Wrong arguments answer EINVAL
+// before any call is made. No path is followed at its last component. Strings and bytes must hold no NUL.
+//
+// Threads: any JavaScript thread; no state. Calls block for as long as the kernel does. Units: nanoseconds since 1970.
+#include <fcntl.h>
+#include <napi.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cmath>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace {
+
+using Info = const Napi::CallbackInfo&;
+
+// Thrown by the argument readers and by `Sys`; becomes the function's answer.
+struct Errno {
+  int number;
+};
+
+std::string bytesArgument(Info info, size_t i, bool nulAllowed = false) {
+  std::string bytes;
+  const Napi::Value value = info[i];
+  if (value.IsString()) {
+    bytes = value.As<Napi::String>().Utf8Value();
+  } else {
+    napi_typedarray_type type = napi_int8_array;
+    size_t length = 0;
+    void* data = nullptr;
+    napi_value buffer = nullptr;
+    if (!value.IsTypedArray() || napi_get_typedarray_info(info.Env(), value, &type, &length, &data, &buffer, nullptr) != napi_ok ||
+        type != napi_uint8_array) {
+      throw Errno{EINVAL};
+    }
+    if (data != nullptr) bytes.assign(static_cast<const char*>(data), length);
+  }
+  if (!nulAllowed && bytes.find('\0') != std::string::npos) throw Errno{EINVAL};
+  return bytes;
+}
+
+template <typename T>
+T numberArgument(Info info, size_t i) {
+  double number = 0;
+  if (napi_get_value_double(info.Env(), info[i], &number) != napi_ok || !(number >= 0) || number > 4294967295.0 ||
+      std::floor(number) != number) {
+    throw Errno{EINVAL};
+  }
+  return static_cast<T>(number);
+}
+
+timespec timeArgument(Info info, size_t i) {
+  int64_t ns = 0;
+  bool lossless = false;
+  if (napi_get_value_bigint_int64(info.Env(), info[i], &ns, &lossless) != napi_ok || !lossless) throw Errno{EINVAL};
+  int64_t seconds = ns / 1'000'000'000;
+  int64_t rest = ns % 1'000'000'000;
+  if (rest < 0) {
+    rest += 1'000'000'000;
+    seconds--;
+  }
+  return {static_cast<time_t>(seconds), static_cast<long>(rest)};
+}
+
+void check(int result) {
+  if (result != 0) throw Errno{errno};
+}
+
+template <typename Body>
+Napi::Value answer(Info info, Body body) {
+  int number = 0;
+  try {
+    return body();
+  } catch (const Errno& error) {
+    number = error.number;
+  } catch (const std::exception&) {
+    number = ENOMEM;
+  }
+  return Napi::Number::New(info.Env(), number);
+}
+
+Napi::Value success(Info info) { return Napi::Number::New(info.Env(), 0); }
+
+Napi::Value toBuffer(Info info, const std::vector<char>& bytes) {
+  return Napi::Buffer<char>::Copy(info.Env(), bytes.data(), bytes.size());
+}
+
+// --------------------------------------------------------------------------------------------------------- mounts
+
+struct MountCall {
+  std::string source;
+  std::string target;
+  std::string type;
+  unsigned long flags;
+  std::string data;
+
+  int run() const {
+    const bool done = mount(source.empty() ? nullptr : source.c_str(), target.c_str(), type.empty() ? nullptr : type.c_str(),
+                            flags, data.empty() ? nullptr : data.c_str()) == 0;
+    return done ? 0 : errno;
+  }
+
+  // Relative paths begin in `directory`: a thread of its own, so that the process stays where it is.
+  int runIn(const std::string& directory) const {
+    int number = 0;
+    std::thread([&] {
+      if (unshare(CLONE_FS) != 0 || chdir(directory.c_str()) != 0) number = errno;
+      else number = run();
+    }).join();
+    return number;
+  }
+};
+
+Napi::Value mountCall(Info info) {
+  return answer(info, [&] {
+    const MountCall call{bytesArgument(info, 0), bytesArgument(info, 1), bytesArgument(info, 2),
+                         numberArgument<unsigned long>(info, 3), bytesArgument(info, 4)};
+    const std::string directory = bytesArgument(info, 5);
+    // The kernel takes a page of options and cuts off the rest.
+    if (call.data.size() > 4095) throw Errno{E2BIG};
+    const int number = directory.empty() ? call.run() : call.runIn(directory);
+    if (number != 0) throw Errno{number};
+    return success(info);
+  });
+}
+
+Napi::Value umountCall(Info info) {
+  return answer(info, [&] {
+    check(umount2(bytesArgument(info, 0).c_str(), numberArgument<int>(info, 1)));
+    return success(info);
+  });
+}
+
+// ---------------------------------------------------------------------------------------------------------- files
+
+Napi::Value mknodCall(Info info) {
+  return answer(info, [&] {
+    const std::string path = bytesArgument(info, 0);
+    const auto mode = numberArgument<mode_t>(info, 1);
+    const dev_t device = makedev(numberArgument<unsigned>(info, 2), numberArgument<unsigned>(info, 3));
+    check(mknod(path.c_str(), mode, device));
+    // mknod(2) takes the umask away; changing that would be seen by every thread of the process.
+    check(fchmodat(AT_FDCWD, path.c_str(), mode & 07777, 0));
+    return success(info);
+  });
+}
+
+Napi::Value utimesCall(Info info) {
+  return answer(info, [&] {
+    const timespec times[2] = {timeArgument(info, 1), timeArgument(info, 2)};
+    check(utimensat(AT_FDCWD, bytesArgument(info, 0).c_str(), times, AT_SYMLINK_NOFOLLOW));
+    return success(info);
+  });
+}
+
+Napi::Value lsetxattrCall(Info info) {
+  return answer(info, [&] {
+    const std::string value = bytesArgument(info, 2, true);
+    check(lsetxattr(bytesArgument(info, 0).c_str(), bytesArgument(info, 1).c_str(), value.data(), value.size(), 0));
+    return success(info);
+  });
+}
+
+// Reads something whose size may change between asking for it and getting it.
+template <typename Read>
+std::vector<char> readWhole(Read read) {
+  for (;;) {
+    const ssize_t size = read(nullptr, 0);
+    if (size < 0) throw Errno{errno};
+    std::vector<char> bytes(static_cast<size_t>(size) + 1);
+    const ssize_t got = read(bytes.data(), bytes.size());
+    if (got < 0 && errno == ERANGE) continue;
+    if (got < 0) throw Errno{errno};
+    bytes.resize(static_cast<size_t>(got));
+    return bytes;
+  }
+}
+
+Napi::Value lgetxattrCall(Info info) {
+  return answer(info, [&] {
+    const std::string path = bytesArgument(info, 0);
+    const std::string name = bytesArgument(info, 1);
+    return toBuffer(info, readWhole([&](char* to, size_t size) { return lgetxattr(path.c_str(), name.c_str(), to, size); }));
+  });
+}
+
+Napi::Value llistxattrCall(Info info) {
+  return answer(info, [&] {
+    const std::string path = bytesArgument(info, 0);
+    return toBuffer(info, readWhole([&](char* to, size_t size) { return llistxattr(path.c_str(), to, size); }));
+  });
+}
+
+Napi::Value lremovexattrCall(Info info) {
+  return answer(info, [&] {
+    check(lremovexattr(bytesArgument(info, 0).c_str(), bytesArgument(info, 1).c_str()));
+    return success(info);
+  });
+}
+
+Napi::Object initialize(Napi::Env env, Napi::Object exports) {
+  exports.Set("mount", Napi::Function::New<mountCall>(env));
+  exports.Set("umount", Napi::Function::New<umountCall>(env));
+  exports.Set("mknod", Napi::Function::New<mknodCall>(env));
+  exports.Set("utimes", Napi::Function::New<utimesCall>(env));
+  exports.Set("lsetxattr", Napi::Function::New<lsetxattrCall>(env));
+  exports.Set("lgetxattr", Napi::Function::New<lgetxattrCall>(env));
+  exports.Set("llistxattr", Napi::Function::New<llistxattrCall>(env));
+  exports.Set("lremovexattr", Napi::Function::New<lremovexattrCall>(env));
+  return exports;
+}
+
+}  // namespace
+
+NODE_API_MODULE(ebbtide_sys, initialize)

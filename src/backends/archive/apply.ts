@@ -1,0 +1,211 @@
+/**
+ * Applies an OCI layer (tar, tar+gzip, tar+zstd) to the mounts of an unfinished snapshot, writing straight into
+ * its directories. Nothing is ever written outside them, whatever the archive says; a hostile or damaged archive
+ * is an error that names the entry, and leaves a half-written snapshot for the caller to remove.
+ *
+ * Called by images/unpack and the diff service. One layer at a time for one snapshot; several snapshots may be
+ * written at once. Not synced to disk: a snapshot is durable when its snapshotter commits it.
+ */
+import { createHash } from 'node:crypto';
+import { EbbtideError, invalidArgument, kindOf, notImplemented, throwIfAborted } from '../../errors.js';
+import type { Mount } from '../contract.js';
+import { fsError } from '../fs-errors.js';
+import { ChunkReader } from './chunks.js';
+import { type Compression, decompress } from './compression.js';
+import { isBadName, makeFile, makeHardLink, makeNode, makeSymlink } from './entries.js';
+import { badPath, type DirNode, LayerTree } from './layer-tree.js';
+import { type ArchiveLimits, Budget, withDefaults } from './limits.js';
+import { makeWhiteout, type Skipped, setFinal, setOwnerAndXattrs, timesOf } from './metadata.js';
+import { type BytePath, joinPath, showPath, splitEntryName } from './paths.js';
+import { readTar, type TarEntry } from './tar-reader.js';
+import { writableTarget } from './target.js';
+import { applyDelete, applyOpaque, whiteoutOf } from './whiteouts.js';
+
+export interface ApplyOptions {
+  /** Media type of the layer; its compression is taken from the bytes. Absent: any. */
+  mediaType?: string | undefined;
+  signal?: AbortSignal | undefined;
+  /** Told the compressed bytes read so far. */
+  progress?: ((bytesRead: number) => void) | undefined;
+  limits?: Partial<ArchiveLimits> | undefined;
+}
+
+export interface Applied {
+  /** Digest (sha256) of the uncompressed archive: the layer's diff id. */
+  digest: string;
+  /** Bytes of the uncompressed archive. */
+  size: number;
+  entries: number;
+  compression: Compression;
+  /** What this user was not allowed to set, by number of entries. */
+  skipped: Skipped;
+}
+
+const layerTypes = [
+  /^application\/vnd\.oci\.image\.layer\.(nondistributable\.)?v1\.tar(\+gzip|\+zstd)?$/,
+  /^application\/vnd\.docker\.image\.rootfs\.(foreign\.)?diff\.tar(\.gzip|\.zstd)?$/,
+];
+
+/**
+ * Writes the layer in `stream` into the snapshot behind `mounts` (one bind or overlay mount, writable).
+ * InvalidArgument: a malformed or hostile archive. FailedPrecondition: a limit, or a read-only mount.
+ * NotImplemented: a media type that is no layer. Unavailable: the disk is full.
+ */
+export async function applyLayer(
+  mounts: readonly Mount[],
+  stream: AsyncIterable<Uint8Array>,
+  options: ApplyOptions = {},
+): Promise<Applied> {
+  const { mediaType, signal } = options;
+  if (mediaType !== undefined && mediaType !== '' && !layerTypes.some((type) => type.test(mediaType))) {
+    throw notImplemented(`cannot apply a layer of type "${mediaType}"`, { object: mediaType });
+  }
+  throwIfAborted(signal);
+  const limits = withDefaults(options.limits);
+  const tree = new LayerTree(writableTarget(mounts));
+  const { compression, chunks } = await decompress(stream, {
+    limits,
+    name: 'layer',
+    signal,
+    onRead: options.progress,
+  });
+  const hash = createHash('sha256');
+  let size = 0;
+  const reader = new ChunkReader(
+    tap(chunks, (chunk) => {
+      hash.update(chunk);
+      size += chunk.length;
+    }),
+  );
+  const applier = new Applier(tree, limits, signal);
+  try {
+    for await (const entry of readTar(reader)) await applier.add(entry);
+    await applier.finish();
+    // What follows the end mark belongs to the digest.
+    await reader.drain();
+  } finally {
+    await reader.close();
+  }
+  return {
+    digest: `sha256:${hash.digest('hex')}`,
+    size,
+    entries: applier.entries,
+    compression,
+    skipped: applier.skipped,
+  };
+}
+
+async function* tap(
+  chunks: AsyncIterable<Uint8Array>,
+  see: (chunk: Uint8Array) => void,
+): AsyncGenerator<Uint8Array, void, void> {
+  for await (const chunk of chunks) {
+    see(chunk);
+    yield chunk;
+  }
+}
+
+class Applier {
+  readonly skipped: Skipped = { owners: 0, devices: 0, xattrs: 0 };
+  readonly #tree: LayerTree;
+  readonly #budget: Budget;
+  readonly #signal: AbortSignal | undefined;
+
+  constructor(tree: LayerTree, limits: ArchiveLimits, signal: AbortSignal | undefined) {
+    this.#tree = tree;
+    this.#budget = new Budget(limits);
+    this.#signal = signal;
+  }
+
+  get entries(): number {
+    return this.#budget.entries;
+  }
+
+  async add(entry: TarEntry): Promise<void> {
+    throwIfAborted(this.#signal);
+    const shown = showPath(entry.name);
+    this.#budget.path(entry.name);
+    this.#budget.path(entry.linkname);
+    this.#budget.take(shown, entry.size);
+    try {
+      await this.#add(entry);
+    } catch (error) {
+      if (error instanceof EbbtideError || kindOf(error) !== 'Unknown') throw error;
+      if (isBadName(error)) throw badPath(entry.name, 'has a name that is too long for the file system');
+      throw fsError('write the archive entry', shown, error);
+    }
+  }
+
+  async #add(entry: TarEntry): Promise<void> {
+    const tree = this.#tree;
+    const components = splitEntryName(entry.name);
+    const whiteout = whiteoutOf(components, entry.name);
+    const name = components.pop();
+    // The root is the snapshot's own directory: its owner and mode are the snapshotter's business.
+    if (name === undefined || whiteout.kind === 'ignored') return;
+    if (whiteout.kind !== 'none') {
+      const dir = await tree.resolve(components, false, entry.name);
+      if (dir === undefined) return;
+      return whiteout.kind === 'opaque' ? applyOpaque(tree, dir) : applyDelete(tree, dir, whiteout.name);
+    }
+    const parent = await tree.resolve(components, true, entry.name);
+    if (entry.type === 'directory') await this.#addDirectory(parent, name, entry);
+    else await this.#addOther(parent, name, entry);
+  }
+
+  async #addDirectory(parent: DirNode, name: BytePath, entry: TarEntry): Promise<void> {
+    const tree = this.#tree;
+    const found = await tree.lookup(parent, name);
+    let node: DirNode;
+    if (found.kind === 'directory') {
+      node = found.node;
+      await tree.open(node);
+    } else {
+      const hidden = await tree.clear(parent, name, found);
+      node = await tree.makeDirectory(parent, name, hidden);
+    }
+    node.placed = true;
+    await setOwnerAndXattrs(tree.upperPath(node), entry, this.skipped);
+    node.final = { mode: entry.mode, ...timesOf(entry) };
+  }
+
+  async #addOther(parent: DirNode, name: BytePath, entry: TarEntry): Promise<void> {
+    const tree = this.#tree;
+    await tree.open(parent);
+    await tree.clear(parent, name, await tree.lookup(parent, name));
+    const path = tree.upperPath(parent, name);
+    if (entry.type === 'file') await makeFile(path, entry, this.skipped, () => throwIfAborted(this.#signal));
+    else if (entry.type === 'symlink') await makeSymlink(path, checkedSymlink(entry), this.skipped);
+    else if (entry.type === 'link') await makeHardLink(tree, path, entry);
+    else if (!(await makeNode(path, entry, this.skipped))) return this.#leaveOut(parent, name);
+    tree.place(parent, name);
+  }
+
+  /** An entry that could not be made must not let a lower one of its name show. */
+  async #leaveOut(parent: DirNode, name: BytePath): Promise<void> {
+    if (await this.#tree.hasBelow(parent, name)) await makeWhiteout(this.#tree.upperPath(parent, name));
+  }
+
+  /** Modes and times of directories, inner ones first: now nothing more is written into them. */
+  async finish(): Promise<void> {
+    const order: DirNode[] = [];
+    const open: DirNode[] = [this.#tree.root];
+    for (let node = open.pop(); node !== undefined; node = open.pop()) {
+      order.push(node);
+      for (const child of node.children.values()) if (typeof child !== 'symbol') open.push(child);
+    }
+    for (const node of order.reverse()) {
+      throwIfAborted(this.#signal);
+      if (node.inUpper && node.final !== undefined) await setFinal(this.#tree.upperPath(node), node.final);
+    }
+  }
+}
+
+function checkedSymlink(entry: TarEntry): TarEntry {
+  if (entry.linkname === '' || entry.linkname.includes('\0')) {
+    throw invalidArgument(`archive entry "${showPath(entry.name)}" is a symlink to nowhere`, {
+      object: showPath(joinPath('', entry.name)),
+    });
+  }
+  return entry;
+}

@@ -1,0 +1,141 @@
+/**
+ * Puts single entries of a layer down: files, links, devices, directories. The caller has resolved the parent and
+ * cleared the name; everything is made anew (`O_EXCL`), so nothing that stands there is ever written through.
+ */
+import { chmod, constants, copyFile, link, lstat, open, readlink, symlink } from 'node:fs/promises';
+import { errnoOf } from '../fs-errors.js';
+import { badPath, type DirNode, type LayerTree } from './layer-tree.js';
+import {
+  copyMetadata,
+  FileType,
+  type Skipped,
+  setOwnerAndXattrs,
+  setTimes,
+  timesOf,
+  tryMakeNode,
+} from './metadata.js';
+import { type BytePath, fsPath, joinPath, showPath, splitEntryName } from './paths.js';
+import type { TarEntry } from './tar-reader.js';
+
+/** A new file with the entry's content; `onWrite` is told the bytes of each write. */
+export async function makeFile(
+  path: BytePath,
+  entry: TarEntry,
+  skipped: Skipped,
+  onWrite: (bytes: number) => void,
+): Promise<void> {
+  const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
+  const file = await open(fsPath(path), flags, 0o600);
+  try {
+    const places = placesOf(entry);
+    for await (const chunk of entry.body()) {
+      for (let done = 0; done < chunk.length; ) {
+        const { at, room } = places.next(chunk.length - done);
+        const { bytesWritten } = await file.write(chunk, done, room, at);
+        places.advance(bytesWritten);
+        done += bytesWritten;
+        onWrite(bytesWritten);
+      }
+    }
+    if (entry.segments !== undefined) await file.truncate(entry.size);
+  } finally {
+    await file.close();
+  }
+  await finishFile(path, entry, skipped);
+}
+
+async function finishFile(path: BytePath, entry: TarEntry, skipped: Skipped): Promise<void> {
+  await setOwnerAndXattrs(path, entry, skipped);
+  await chmod(fsPath(path), entry.mode);
+  const { atime, mtime } = timesOf(entry);
+  await setTimes(path, atime, mtime);
+}
+
+/** Where the next bytes of the content belong: straight on, or into the segments of a sparse file. */
+function placesOf(entry: TarEntry) {
+  const segments = entry.segments?.filter((segment) => segment.size > 0) ?? [{ offset: 0, size: entry.size }];
+  let index = 0;
+  let within = 0;
+  return {
+    next(wanted: number): { at: number; room: number } {
+      const segment = segments[index]!;
+      return { at: segment.offset + within, room: Math.min(wanted, segment.size - within) };
+    },
+    advance(bytes: number): void {
+      within += bytes;
+      if (within < segments[index]!.size) return;
+      index++;
+      within = 0;
+    },
+  };
+}
+
+export async function makeSymlink(path: BytePath, entry: TarEntry, skipped: Skipped): Promise<void> {
+  // The destination is stored as it is: whoever reads the link resolves it inside the container's root.
+  await symlink(fsPath(entry.linkname), fsPath(path));
+  await setOwnerAndXattrs(path, entry, skipped);
+  const { atime, mtime } = timesOf(entry);
+  await setTimes(path, atime, mtime);
+}
+
+/** A device or fifo; false when it was left out. */
+export async function makeNode(path: BytePath, entry: TarEntry, skipped: Skipped): Promise<boolean> {
+  const type = FileType[entry.type === 'char' ? 'char' : entry.type === 'block' ? 'block' : 'fifo'];
+  // To an overlay this device is a deletion mark, not a device; the kernel refuses to make one there too.
+  const isWhiteout = entry.type === 'char' && entry.major === 0 && entry.minor === 0;
+  if (isWhiteout || !(await tryMakeNode(path, type, entry.major, entry.minor))) {
+    skipped.devices++;
+    return false;
+  }
+  await finishFile(path, entry, skipped);
+  return true;
+}
+
+/**
+ * A second name for a file of the same layer or one below. The target is found inside the layer's root like any
+ * other path; a lower file is brought up first. Metadata stays the target's: there is only one file.
+ */
+export async function makeHardLink(tree: LayerTree, path: BytePath, entry: TarEntry): Promise<void> {
+  const components = splitEntryName(entry.linkname, 'link target');
+  const name = components.pop();
+  if (name === undefined) throw badPath(entry.name, 'is a hard link to the root');
+  const dir = await tree.resolve(components, false, entry.name);
+  const found = dir === undefined ? undefined : await tree.lookup(dir, name);
+  if (dir === undefined || found === undefined || found.kind === 'none') {
+    throw badPath(entry.name, `is a hard link to "${showPath(entry.linkname)}", which does not exist`);
+  }
+  if (found.kind === 'directory') {
+    throw badPath(entry.name, `is a hard link to the directory "${showPath(entry.linkname)}"`);
+  }
+  if (!found.inUpper) await copyUpFile(tree, dir, name, found.path);
+  await link(fsPath(tree.upperPath(dir, name)), fsPath(path));
+}
+
+async function copyUpFile(tree: LayerTree, dir: DirNode, name: BytePath, from: BytePath): Promise<void> {
+  await tree.open(dir);
+  const to = tree.upperPath(dir, name);
+  const stats = await lstat(fsPath(from));
+  if (stats.isFile()) {
+    await copyFile(fsPath(from), fsPath(to), constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE);
+  } else if (stats.isSymbolicLink()) {
+    await symlink(await readlink(fsPath(from), { encoding: 'buffer' }), fsPath(to));
+  } else {
+    const { major, minor } = deviceOf(stats.rdev);
+    if (!(await tryMakeNode(to, stats.mode & 0o170000, major, minor))) {
+      throw badPath(joinPath(dir.path, name), 'is a device that this user cannot make');
+    }
+  }
+  const { mode, atime, mtime } = await copyMetadata(from, to);
+  if (!stats.isSymbolicLink()) await chmod(fsPath(to), mode);
+  await setTimes(to, atime, mtime);
+}
+
+/** Linux's packing of major and minor into `st_rdev`. */
+export function deviceOf(rdev: number): { major: number; minor: number } {
+  const major = Math.floor(rdev / 256) & 0xfff;
+  const minor = (rdev & 0xff) | (Math.floor(rdev / 4096) & 0xfff00);
+  return { major, minor };
+}
+
+/** A name that file systems cannot hold is the archive's fault, not the disk's. */
+export const isBadName = (error: unknown): boolean => errnoOf(error) === 'ENAMETOOLONG';

@@ -1,0 +1,73 @@
+/**
+ * How much an archive may ask for. A limit that is hit is FailedPrecondition and names the entry: the archive
+ * may be honest, only larger than the caller allows. Counted while streaming, before anything is written.
+ */
+import { failedPrecondition } from '../../errors.js';
+
+export interface ArchiveLimits {
+  /** Entries of one archive. */
+  maxEntries: number;
+  /** Bytes of one archive after decompression, holes of sparse files included. */
+  maxBytes: number;
+  /** Bytes of one entry's name or link target. */
+  maxPathBytes: number;
+  /** Decompressed bytes for each compressed byte, once `RATIO_FREE_BYTES` have come out. */
+  maxRatio: number;
+}
+
+const GiB = 2 ** 30;
+
+export const defaultLimits: Readonly<ArchiveLimits> = {
+  maxEntries: 4_000_000,
+  maxBytes: 256 * GiB,
+  maxPathBytes: 4096,
+  maxRatio: 2000,
+};
+
+/** A small archive may be as dense as it likes. */
+export const RATIO_FREE_BYTES = 64 * 2 ** 20;
+
+export const withDefaults = (limits: Partial<ArchiveLimits> | undefined): ArchiveLimits => ({
+  ...defaultLimits,
+  ...limits,
+});
+
+/** Counts what one archive has asked for so far. */
+export class Budget {
+  readonly limits: ArchiveLimits;
+  #entries = 0;
+  #bytes = 0;
+
+  constructor(limits: ArchiveLimits) {
+    this.limits = limits;
+  }
+
+  get entries(): number {
+    return this.#entries;
+  }
+
+  /** One more entry with `size` bytes of content; `name` is for the message. */
+  take(name: string, size: number): void {
+    if (++this.#entries > this.limits.maxEntries) {
+      throw tooMuch(`has more than ${this.limits.maxEntries} entries`, name, 'maxEntries');
+    }
+    this.#bytes += size;
+    if (this.#bytes > this.limits.maxBytes) {
+      throw tooMuch(`needs more than ${this.limits.maxBytes} bytes`, name, 'maxBytes');
+    }
+  }
+
+  /** Checks a name's length in bytes (byte paths have one character a byte). */
+  path(name: string): void {
+    if (name.length > this.limits.maxPathBytes) {
+      const shown = `${name.slice(0, 64)}…`;
+      throw tooMuch(`has a name of ${name.length} bytes`, shown, 'maxPathBytes');
+    }
+  }
+}
+
+export const tooMuch = (what: string, entry: string, limit: keyof ArchiveLimits) =>
+  failedPrecondition(`archive ${what} (at "${entry}")`, {
+    object: entry,
+    remedy: `raise the limit ${limit} if the archive is to be trusted`,
+  });

@@ -1,0 +1,143 @@
+/**
+ * Owner, mode, times and extended attributes of what a layer puts down, and what this user may not set: skipped
+ * and counted, because an ordinary user's store is still of use. The only file of this room that calls sys.ts.
+ */
+import { chmod, lchown, lstat } from 'node:fs/promises';
+import { failedPrecondition } from '../../errors.js';
+import { errnoOf } from '../fs-errors.js';
+import { sys } from '../sys.js';
+import { type BytePath, fsPath, showPath } from './paths.js';
+import type { TarEntry } from './tar-reader.js';
+import { OVERLAY_XATTRS } from './target.js';
+
+export const isRoot = process.geteuid?.() === 0;
+
+/** Bits of `st_mode`. */
+export const FileType = { fifo: 0o010000, char: 0o020000, directory: 0o040000, block: 0o060000 } as const;
+
+/** Set on a directory once the layer is done. Times in nanoseconds since 1970. */
+export interface FinalMetadata {
+  mode?: number;
+  mtime?: bigint;
+  atime?: bigint;
+}
+
+/** How many entries had to do without something. */
+export interface Skipped {
+  owners: number;
+  devices: number;
+  xattrs: number;
+}
+
+const notPermitted = new Set(['EPERM', 'EACCES', 'EINVAL', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS']);
+
+/** Whether an error means "this user or file system cannot", as against "this went wrong". */
+export const isNotPermitted = (error: unknown): boolean => notPermitted.has(errnoOf(error) ?? '');
+
+/** Overlay's own attributes would let a layer rearrange its neighbours. */
+const isForbidden = (name: string): boolean => OVERLAY_XATTRS.some((prefix) => name.startsWith(prefix));
+
+/** Owner and attributes of a fresh file, directory, symlink or device; owner first, since it clears capabilities. */
+export async function setOwnerAndXattrs(path: BytePath, entry: TarEntry, skipped: Skipped): Promise<void> {
+  if (isRoot) {
+    try {
+      await lchown(fsPath(path), entry.uid, entry.gid);
+    } catch (error) {
+      if (!isNotPermitted(error)) throw error;
+      skipped.owners++;
+    }
+  } else if (entry.uid !== process.geteuid?.() || entry.gid !== process.getegid?.()) skipped.owners++;
+  for (const [name, value] of entry.xattrs) {
+    if (isForbidden(name) || !(await trySetXattr(path, name, value))) skipped.xattrs++;
+  }
+}
+
+/** Times of an entry: access time as given, but never before the modification time. */
+export function timesOf(entry: TarEntry): { atime: bigint; mtime: bigint } {
+  const mtime = bounded(entry.mtime);
+  const atime = entry.atime === undefined ? mtime : bounded(entry.atime);
+  if (atime > mtime) return { atime, mtime };
+  return { atime: mtime, mtime };
+}
+
+/** Times that no file system can hold become 1970, as containerd does. */
+const MAX_TIME = (1n << 63n) - 1n;
+const bounded = (t: bigint): bigint => (t < 0n || t > MAX_TIME ? 0n : t);
+
+export async function setTimes(path: BytePath, atime: bigint, mtime: bigint): Promise<void> {
+  sys.utimes(fsPath(path), atime, mtime);
+}
+
+/** Sets what a directory was to get in the end. */
+export async function setFinal(path: BytePath, final: FinalMetadata): Promise<void> {
+  if (final.mode !== undefined) await chmod(fsPath(path), final.mode);
+  if (final.mtime !== undefined) await setTimes(path, final.atime ?? final.mtime, final.mtime);
+}
+
+/** Owner and attributes of `from` on `to`; answers mode and times, for the caller to set when it is done. */
+export async function copyMetadata(from: BytePath, to: BytePath): Promise<Required<FinalMetadata>> {
+  const stats = await lstat(fsPath(from), { bigint: true });
+  if (isRoot) await lchown(fsPath(to), Number(stats.uid), Number(stats.gid));
+  for (const name of sys.xattrSupported ? sys.llistxattr(fsPath(from)) : []) {
+    if (isForbidden(name)) continue;
+    const value = await getXattr(from, name);
+    if (value !== undefined) await trySetXattr(to, name, value);
+  }
+  return { mode: Number(stats.mode & 0o7777n), mtime: stats.mtimeNs, atime: stats.atimeNs };
+}
+
+async function trySetXattr(path: BytePath, name: string, value: Buffer): Promise<boolean> {
+  if (!sys.xattrSupported) return false;
+  try {
+    sys.lsetxattr(fsPath(path), name, value);
+    return true;
+  } catch (error) {
+    if (isNotPermitted(error)) return false;
+    throw error;
+  }
+}
+
+/** Sets an attribute that correctness hangs on. FailedPrecondition where that cannot be. */
+export async function setXattr(path: BytePath, name: string, value: Buffer): Promise<void> {
+  if (await trySetXattr(path, name, value)) return;
+  throw failedPrecondition(`cannot set the attribute ${name} on ${showPath(path)}`, {
+    object: showPath(path),
+    remedy: 'run as root, use a file system with extended attributes, or use the native snapshotter',
+  });
+}
+
+/** Undefined when there is none, or no such thing as attributes. */
+export async function getXattr(path: BytePath, name: string): Promise<Buffer | undefined> {
+  if (!sys.xattrSupported) return undefined;
+  try {
+    return sys.lgetxattr(fsPath(path), name);
+  } catch (error) {
+    if (errnoOf(error) === 'ENODATA' || isNotPermitted(error)) return undefined;
+    throw error;
+  }
+}
+
+/** False when this user may not make it. `type` is one of `FileType`. */
+export async function tryMakeNode(
+  path: BytePath,
+  type: number,
+  major: number,
+  minor: number,
+): Promise<boolean> {
+  try {
+    sys.mknod(fsPath(path), type | 0o600, major, minor);
+    return true;
+  } catch (error) {
+    if (isNotPermitted(error)) return false;
+    throw error;
+  }
+}
+
+/** Overlay's deletion mark. FailedPrecondition where it cannot be made: without it deleted files would be back. */
+export async function makeWhiteout(path: BytePath): Promise<void> {
+  if (await tryMakeNode(path, FileType.char, 0, 0)) return;
+  throw failedPrecondition(`cannot mark ${showPath(path)} as deleted`, {
+    object: showPath(path),
+    remedy: 'run as root, on a file system that allows devices, or use the native snapshotter',
+  });
+}

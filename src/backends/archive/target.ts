@@ -1,0 +1,81 @@
+/**
+ * Which directories a snapshot's mounts stand for, so that layers can be written and read without mount(2): a
+ * bind is its source; an overlay is its upper directory over the lower ones, nearest first.
+ * Called by apply and diff.
+ */
+import { failedPrecondition, notImplemented } from '../../errors.js';
+import type { Mount } from '../contract.js';
+import { type BytePath, toBytePath } from './paths.js';
+
+/** Extended attributes that make an overlay work; a layer must not bring its own. */
+export const OVERLAY_XATTRS = ['trusted.overlay.', 'user.overlay.'] as const;
+
+export interface Target {
+  /** Directory that is written to. */
+  upper: BytePath;
+  /** Directories below it, nearest first; empty for a bind. */
+  lowers: readonly BytePath[];
+  /** Prefix of overlay's own attributes; undefined for a bind, where a deletion needs no trace. */
+  overlay: (typeof OVERLAY_XATTRS)[number] | undefined;
+}
+
+/** FailedPrecondition for a read-only mount, NotImplemented for a type that is neither bind nor overlay. */
+export function writableTarget(mounts: readonly Mount[]): Target {
+  const { mount, layers, upper, overlay } = describe(mounts);
+  if (upper === undefined) {
+    throw failedPrecondition(`cannot write to the read-only mount of ${mount.source}`, {
+      object: mount.source,
+      remedy: 'use the mounts of an active snapshot',
+    });
+  }
+  return { upper, lowers: layers, overlay };
+}
+
+/** All directories of the mounts, nearest first. */
+export function readableTarget(mounts: readonly Mount[]): Target {
+  const { layers, upper, overlay } = describe(mounts);
+  const [first, ...rest] = upper === undefined ? layers : [upper, ...layers];
+  return { upper: first!, lowers: rest, overlay };
+}
+
+interface Description {
+  mount: Mount;
+  upper: BytePath | undefined;
+  layers: BytePath[];
+  overlay: Target['overlay'];
+}
+
+function describe(mounts: readonly Mount[]): Description {
+  const [mount, ...more] = mounts;
+  if (mount === undefined || more.length > 0) {
+    throw notImplemented(`a layer needs exactly one mount, not ${mounts.length}`);
+  }
+  if (mount.type === 'bind') {
+    const source = toBytePath(mount.source);
+    return mount.options.includes('ro')
+      ? { mount, upper: undefined, layers: [source], overlay: undefined }
+      : { mount, upper: source, layers: [], overlay: undefined };
+  }
+  if (mount.type === 'overlay') return describeOverlay(mount);
+  throw notImplemented(`cannot write a layer to a mount of type "${mount.type}"`, {
+    object: mount.source,
+    remedy: 'use a snapshotter that mounts by bind or overlay',
+  });
+}
+
+function describeOverlay(mount: Mount): Description {
+  const layers = optionOf(mount, 'lowerdir')?.split(/(?<!\\):/) ?? [];
+  const upper = optionOf(mount, 'upperdir');
+  if (layers.length === 0)
+    throw failedPrecondition('an overlay mount without lowerdir', { object: mount.source });
+  return {
+    mount,
+    upper: upper === undefined || mount.options.includes('ro') ? undefined : toBytePath(upper),
+    layers: layers.map((dir) => toBytePath(dir.replaceAll('\\:', ':'))),
+    overlay: mount.options.includes('userxattr') ? 'user.overlay.' : 'trusted.overlay.',
+  };
+}
+
+function optionOf(mount: Mount, name: string): string | undefined {
+  return mount.options.find((option) => option.startsWith(`${name}=`))?.slice(name.length + 1);
+}

@@ -1,0 +1,69 @@
+/**
+ * Deletions in a layer: `.wh.<name>` hides what lies below under that name, `.wh..wh..opq` all that lies below in
+ * its directory. They never hide what the same layer brings, wherever in the archive it stands.
+ */
+import { readdir } from 'node:fs/promises';
+import { badPath, DirNode, type LayerTree } from './layer-tree.js';
+import { makeWhiteout } from './metadata.js';
+import { type BytePath, fsPath } from './paths.js';
+import { removeTree } from './remove.js';
+
+export const WHITEOUT_PREFIX = '.wh.';
+export const OPAQUE_MARK = '.wh..wh..opq';
+const AUFS_PREFIX = '.wh..wh.';
+
+export type Whiteout =
+  | { kind: 'none' }
+  | { kind: 'opaque' }
+  | { kind: 'ignored' }
+  | { kind: 'delete'; name: BytePath };
+
+/** What an entry's components say; InvalidArgument for a whiteout that names nothing. */
+export function whiteoutOf(components: readonly BytePath[], entry: BytePath): Whiteout {
+  for (const [i, component] of components.entries()) {
+    if (!component.startsWith(WHITEOUT_PREFIX)) continue;
+    const last = i === components.length - 1;
+    if (component === OPAQUE_MARK) {
+      if (last) return { kind: 'opaque' };
+    } else if (component.startsWith(AUFS_PREFIX)) return { kind: 'ignored' };
+    if (!last) throw badPath(entry, 'lies inside a whiteout');
+    const name = component.slice(WHITEOUT_PREFIX.length);
+    if (name === '' || name === '.' || name === '..') throw badPath(entry, 'is a whiteout of nothing');
+    return { kind: 'delete', name };
+  }
+  return { kind: 'none' };
+}
+
+/** Hides what lies below under a name. */
+export async function applyDelete(tree: LayerTree, dir: DirNode, name: BytePath): Promise<void> {
+  const found = await tree.lookup(dir, name);
+  if (tree.isPlaced(dir, name)) {
+    if (found.kind === 'directory') await applyOpaque(tree, found.node);
+    return;
+  }
+  if (found.kind === 'none') return;
+  await tree.clear(dir, name, found);
+  if (!(await tree.hasBelow(dir, name))) return;
+  await tree.open(dir);
+  await makeWhiteout(tree.upperPath(dir, name));
+}
+
+/** Hides all that lies below in a directory; entries of this layer stay. */
+export async function applyOpaque(tree: LayerTree, top: DirNode): Promise<void> {
+  await tree.hideBelow(top);
+  if (!top.inUpper) return;
+  const open = [top];
+  for (let dir = open.pop(); dir !== undefined; dir = open.pop()) {
+    await tree.open(dir);
+    const path = tree.upperPath(dir);
+    for (const name of await readdir(fsPath(path), { encoding: 'latin1' })) {
+      const child = dir.children.get(name);
+      if (tree.isPlaced(dir, name)) {
+        if (child instanceof DirNode) open.push(child);
+        continue;
+      }
+      await removeTree(`${path}/${name}`);
+      dir.children.delete(name);
+    }
+  }
+}

@@ -1,0 +1,40 @@
+/**
+ * Where things are in a content directory. Called by everything in content/; pure. The layout is containerd's, but
+ * for `.trash`.
+ *
+ *   <root>/blobs/<algorithm>/<hex>          one read-only file per blob
+ *   <root>/ingest/<sha256 of the ref>/      one directory per unfinished ingest: data, ref, startedat, updatedat, total
+ *   <root>/.trash/                          what is being deleted
+ */
+import { createHash } from 'node:crypto';
+import { join } from 'node:path';
+import { type Algorithm, parseDigest } from '../../model/digest.js';
+
+export const algorithms: readonly Algorithm[] = ['sha256', 'sha384', 'sha512'];
+
+export class ContentLayout {
+  readonly root: string;
+  readonly ingests: string;
+  readonly trash: string;
+
+  constructor(root: string) {
+    this.root = root;
+    this.ingests = join(root, 'ingest');
+    this.trash = join(root, '.trash');
+  }
+
+  blobs(algorithm: Algorithm): string {
+    return join(this.root, 'blobs', algorithm);
+  }
+
+  /** InvalidArgument for a malformed digest: only well-formed ones ever become paths. */
+  blob(digest: string): string {
+    const { algorithm, hex } = parseDigest(digest);
+    return join(this.blobs(algorithm), hex);
+  }
+
+  /** Directory of an ingest; the hash makes any text a safe name. */
+  ingest(ref: string): string {
+    return join(this.ingests, createHash('sha256').update(ref).digest('hex'));
+  }
+}

@@ -1,0 +1,337 @@
+/**
+ * The content directory: blobs as files named by their digest, and unfinished ingests that can be resumed. Knows
+ * nothing of namespaces; called by the content store and by content sweeps.
+ *
+ * Durability: a committed blob is on disk, name and bytes. Threading: everything overlaps; a ref has one writer at a
+ * time and instance, and is refused, not waited for. Several instances on one directory share no locks.
+ */
+import { constants, type Dir } from 'node:fs';
+import { type FileHandle, mkdir, open, opendir, readdir, stat, unlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import {
+  alreadyExists,
+  EbbtideError,
+  invalidArgument,
+  isNotFound,
+  notFound,
+  unavailable,
+} from '../../errors.js';
+import { type Algorithm, Digester, isDigest, parseDigest } from '../../model/digest.js';
+import { formatTimestamp, type Instant, now } from '../../model/time.js';
+import type {
+  BackendWriter,
+  BlobReader,
+  ContentBackend,
+  ContentInfo,
+  DiskJobs,
+  IngestStatus,
+  RemovalReport,
+  WriterDescriptor,
+} from '../contract.js';
+import { eachLimit, exists, makeRoot, orAbsent } from '../files.js';
+import { errnoOf, fsError, isAbsent, messageOf } from '../fs-errors.js';
+import { type BackendLog, stderrLog } from '../log.js';
+import { ObjectLocks } from '../object-locks.js';
+import { addReport, emptyReport, inlineJobs } from '../remove-tree.js';
+import { hashFile } from './hash-file.js';
+import { dataPath, readIngest, readRef, writeIngest } from './ingest.js';
+import { algorithms, ContentLayout } from './layout.js';
+import { FileReader } from './reader.js';
+import { Trash } from './trash.js';
+import { FileWriter, type OpenIngest } from './writer.js';
+
+export interface ContentOptions {
+  /** Where blobs are deleted; the calling thread when absent. */
+  jobs?: DiskJobs | undefined;
+  log?: BackendLog | undefined;
+}
+
+const PARALLEL = 8;
+/** Names that are read, and looked at, together while walking. */
+const WALK_BATCH = 64;
+
+/** Opens (or makes, 0755) a content directory. A clear error when it cannot be used. */
+export async function openContent(root: string, options: ContentOptions = {}): Promise<LocalContent> {
+  await makeRoot(root, 0o755);
+  const log = options.log ?? stderrLog;
+  const layout = new ContentLayout(root);
+  const trash = new Trash(layout.trash, options.jobs ?? inlineJobs, log);
+  await trash.recover();
+  return new LocalContent(layout, trash, log);
+}
+
+/** Made by `openContent`. */
+export class LocalContent implements ContentBackend {
+  readonly #layout: ContentLayout;
+  readonly #trash: Trash;
+  readonly #log: BackendLog;
+  readonly #digests = new ObjectLocks();
+  /** Since when each open ref has its writer. */
+  readonly #openRefs = new Map<string, Instant>();
+
+  constructor(layout: ContentLayout, trash: Trash, log: BackendLog) {
+    this.#layout = layout;
+    this.#trash = trash;
+    this.#log = log;
+  }
+
+  // ------------------------------------------------------------------------------------------------------- blobs
+
+  async info(digest: string): Promise<ContentInfo> {
+    const info = await this.#look(digest);
+    if (info === null) throw notFound(`content ${digest} does not exist`, { object: digest });
+    return info;
+  }
+
+  async #look(digest: string): Promise<ContentInfo | null> {
+    const path = this.#layout.blob(digest);
+    try {
+      const stats = await orAbsent(stat(path, { bigint: true }));
+      if (stats === null) return null;
+      return {
+        digest,
+        size: Number(stats.size),
+        createdAt: stats.mtimeNs,
+        updatedAt: stats.atimeNs,
+        labels: {},
+      };
+    } catch (error) {
+      throw fsError('look at', path, error);
+    }
+  }
+
+  async readerAt(digest: string): Promise<BlobReader> {
+    return FileReader.open(this.#layout.blob(digest), digest);
+  }
+
+  /** In no particular order. Blobs that vanish meanwhile are skipped, as are files that are no blobs. */
+  async walk(fn: (info: ContentInfo) => Promise<void> | void): Promise<void> {
+    for (const algorithm of algorithms) {
+      const path = this.#layout.blobs(algorithm);
+      let directory: Dir | null;
+      try {
+        directory = await orAbsent(opendir(path, { bufferSize: WALK_BATCH }));
+      } catch (error) {
+        throw fsError('list', path, error);
+      }
+      if (directory !== null) await this.#walkDirectory(algorithm, directory, fn);
+    }
+  }
+
+  async #walkDirectory(
+    algorithm: Algorithm,
+    directory: Dir,
+    fn: (info: ContentInfo) => Promise<void> | void,
+  ): Promise<void> {
+    let batch: string[] = [];
+    const visit = async (): Promise<void> => {
+      const infos = await Promise.all(batch.map((digest) => this.#look(digest)));
+      batch = [];
+      for (const info of infos) if (info !== null) await fn(info);
+    };
+    for await (const entry of directory) {
+      const digest = `${algorithm}:${entry.name}`;
+      if (!entry.isFile()) continue;
+      if (isDigest(digest)) batch.push(digest);
+      else this.#log('warn', `${join(directory.path, entry.name)} is no blob: skipped`);
+      if (batch.length >= WALK_BATCH) await visit();
+    }
+    await visit();
+  }
+
+  async delete(digest: string): Promise<void> {
+    const path = this.#layout.blob(digest);
+    try {
+      await orAbsent(unlink(path));
+    } catch (error) {
+      throw fsError('delete', path, error);
+    }
+  }
+
+  async deleteMany(digests: string[]): Promise<RemovalReport> {
+    const paths = digests.map((digest) => this.#layout.blob(digest));
+    const report = emptyReport();
+    const taken: string[] = [];
+    await eachLimit(paths, PARALLEL, async (path) => {
+      try {
+        const at = await this.#trash.take(path);
+        if (at === undefined) report.removed++;
+        else taken.push(at);
+      } catch (error) {
+        report.errors.push({ path, message: messageOf(error) });
+      }
+    });
+    addReport(report, await this.#trash.empty(taken));
+    return report;
+  }
+
+  // ----------------------------------------------------------------------------------------------------- ingests
+
+  async status(ref: string): Promise<IngestStatus> {
+    const directory = this.#layout.ingest(ref);
+    try {
+      return await readIngest(directory);
+    } catch (error) {
+      if (isNotFound(error)) throw notFound(`ingest "${ref}" does not exist`, { object: ref, cause: error });
+      throw error instanceof EbbtideError ? error : fsError('read', directory, error);
+    }
+  }
+
+  /** Half-made and unreadable ingests are left out. */
+  async listStatuses(): Promise<IngestStatus[]> {
+    const statuses: IngestStatus[] = [];
+    await eachLimit(await this.#ingestDirectories(), PARALLEL, async (directory) => {
+      try {
+        statuses.push(await readIngest(directory));
+      } catch (error) {
+        if (!isNotFound(error))
+          this.#log('warn', `cannot read ingest ${directory}`, { error: messageOf(error) });
+      }
+    });
+    return statuses;
+  }
+
+  async walkStatusRefs(fn: (ref: string) => Promise<void> | void): Promise<void> {
+    for (const directory of await this.#ingestDirectories()) {
+      let ref: string | null = null;
+      try {
+        ref = await readRef(directory);
+      } catch (error) {
+        this.#log('warn', `cannot read the ref of ingest ${directory}`, { error: messageOf(error) });
+      }
+      if (ref !== null) await fn(ref);
+    }
+  }
+
+  async #ingestDirectories(): Promise<string[]> {
+    const { ingests } = this.#layout;
+    try {
+      const entries = (await orAbsent(readdir(ingests, { withFileTypes: true }))) ?? [];
+      return entries.filter((entry) => entry.isDirectory()).map((entry) => join(ingests, entry.name));
+    } catch (error) {
+      throw fsError('list', ingests, error);
+    }
+  }
+
+  async abort(ref: string): Promise<void> {
+    const directory = this.#layout.ingest(ref);
+    try {
+      const taken = await this.#trash.take(directory);
+      if (taken !== undefined) this.#trash.emptyLater([taken]);
+    } catch (error) {
+      throw fsError('abort the ingest in', directory, error);
+    }
+  }
+
+  async writer(ref: string, desc: WriterDescriptor): Promise<BackendWriter> {
+    if (ref === '') throw invalidArgument('ref must not be empty');
+    const total = desc.size ?? 0;
+    if (!Number.isSafeInteger(total) || total < 0)
+      throw invalidArgument(`invalid size ${total}`, { object: ref });
+    const algorithm = desc.digest ? parseDigest(desc.digest).algorithm : 'sha256';
+    const release = this.#lock(ref);
+    try {
+      if (desc.digest && (await exists(this.#layout.blob(desc.digest)))) {
+        throw alreadyExists(`content ${desc.digest} already exists`, { object: desc.digest });
+      }
+      const ingest = await this.#openIngest(ref, total, algorithm);
+      const home = { layout: this.#layout, digests: this.#digests, log: this.#log };
+      return new FileWriter(home, { ...ingest, ref, release });
+    } catch (error) {
+      release();
+      throw error instanceof EbbtideError
+        ? error
+        : fsError('open the ingest in', this.#layout.ingest(ref), error);
+    }
+  }
+
+  #lock(ref: string): () => void {
+    const held = this.#openRefs.get(ref);
+    const time = now();
+    if (held !== undefined) {
+      const seconds = Number((time - held) / 1_000_000n) / 1000;
+      throw unavailable(`ref ${ref} locked for ${seconds}s (since ${formatTimestamp(held)})`, {
+        object: ref,
+        remedy: 'wait until its writer is closed',
+      });
+    }
+    this.#openRefs.set(ref, time);
+    // Times of locks are never equal, so a late second release cannot free somebody else's lock.
+    return () => {
+      if (this.#openRefs.get(ref) === time) this.#openRefs.delete(ref);
+    };
+  }
+
+  async #openIngest(
+    ref: string,
+    total: number,
+    algorithm: Algorithm,
+  ): Promise<Omit<OpenIngest, 'ref' | 'release'>> {
+    const directory = this.#layout.ingest(ref);
+    if (!(await this.#makeIngest(directory))) {
+      const resumed = await this.#resume(directory, ref, total, algorithm);
+      if (resumed !== undefined) return resumed;
+    }
+    const startedAt = now();
+    await writeIngest(directory, { ref, total, startedAt });
+    // Cut: what an ingest that cannot be resumed left must not end up behind shorter new data.
+    const handle = await open(
+      dataPath(directory),
+      constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC,
+      0o666,
+    );
+    return {
+      directory,
+      handle,
+      digester: new Digester(algorithm),
+      offset: 0,
+      total,
+      startedAt,
+      updatedAt: startedAt,
+    };
+  }
+
+  /** False when it exists. */
+  async #makeIngest(directory: string): Promise<boolean> {
+    try {
+      if ((await orAbsent(mkdir(directory, 0o755))) !== null) return true;
+      await mkdir(this.#layout.ingests, { recursive: true, mode: 0o777 });
+      await mkdir(directory, 0o755);
+      return true;
+    } catch (error) {
+      if (errnoOf(error) === 'EEXIST') return false;
+      throw error;
+    }
+  }
+
+  /** Undefined, and a word in the log, when what is there cannot be gone on with. */
+  async #resume(
+    directory: string,
+    ref: string,
+    total: number,
+    algorithm: Algorithm,
+  ): Promise<Omit<OpenIngest, 'ref' | 'release'> | undefined> {
+    let handle: FileHandle | undefined;
+    try {
+      const status = await readIngest(directory);
+      if (status.ref !== ref) throw new Error(`it belongs to ref "${status.ref}"`);
+      if (total > 0 && status.total > 0 && total !== status.total) {
+        throw new Error(`its total is ${status.total}, not ${total}`);
+      }
+      handle = await open(dataPath(directory), 'r+');
+      const { digester, size } = await hashFile(handle, algorithm);
+      const { startedAt, updatedAt } = status;
+      return { directory, handle, digester, offset: size, total: status.total, startedAt, updatedAt };
+    } catch (error) {
+      await handle?.close();
+      const level = isNotFound(error) || isAbsent(error) ? 'info' : 'warn';
+      this.#log(level, `cannot resume ingest "${ref}", starting it again`, { error: messageOf(error) });
+      return undefined;
+    }
+  }
+
+  /** Waits for deletions in the background. Open writers and readers stay usable. */
+  close(): Promise<void> {
+    return this.#trash.settle();
+  }
+}

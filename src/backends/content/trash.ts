@@ -1,0 +1,85 @@
+/**
+ * Deletion in two steps: a rename, after which the name is free, and the actual work on the disk job pool. What a
+ * crash leaves in the trash is deleted when the directory is opened again. Called by the content directory.
+ */
+import { randomBytes } from 'node:crypto';
+import { mkdir, readdir, rename } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { DiskJobs, RemovalReport } from '../contract.js';
+import { isAbsent, messageOf } from '../fs-errors.js';
+import type { BackendLog } from '../log.js';
+import { emptyReport } from '../remove-tree.js';
+
+const STREAM = 'content';
+
+export class Trash {
+  readonly #directory: string;
+  readonly #jobs: DiskJobs;
+  readonly #log: BackendLog;
+  readonly #background = new Set<Promise<unknown>>();
+  /** Names are this instance's own, and never the same twice. */
+  readonly #prefix = randomBytes(8).toString('hex');
+  #count = 0;
+
+  constructor(directory: string, jobs: DiskJobs, log: BackendLog) {
+    this.#directory = directory;
+    this.#jobs = jobs;
+    this.#log = log;
+  }
+
+  /** Moves a file or directory here and answers where it is now; undefined when there was none. */
+  async take(path: string): Promise<string | undefined> {
+    const taken = join(this.#directory, `${this.#prefix}-${this.#count++}`);
+    try {
+      await rename(path, taken);
+      return taken;
+    } catch (error) {
+      if (!isAbsent(error)) throw error;
+    }
+    // Either the path or the trash itself is missing.
+    await mkdir(this.#directory, { recursive: true, mode: 0o700 });
+    try {
+      await rename(path, taken);
+      return taken;
+    } catch (error) {
+      if (isAbsent(error)) return undefined;
+      throw error;
+    }
+  }
+
+  /** Deletes what was taken. Failures are logged and reported; the next open tries again. */
+  async empty(taken: string[]): Promise<RemovalReport> {
+    if (taken.length === 0) return emptyReport();
+    try {
+      const report = await this.#jobs.removeTrees(STREAM, taken);
+      for (const { path, message } of report.errors)
+        this.#log('warn', `cannot delete ${path}`, { error: message });
+      return report;
+    } catch (error) {
+      const message = messageOf(error);
+      this.#log('warn', `cannot empty ${this.#directory}`, { error: message });
+      return { ...emptyReport(), errors: [{ path: this.#directory, message }] };
+    }
+  }
+
+  /** Like `empty`, without anybody waiting but `settle`. */
+  emptyLater(taken: string[]): void {
+    const running: Promise<unknown> = this.empty(taken).finally(() => this.#background.delete(running));
+    this.#background.add(running);
+  }
+
+  /** Starts deleting what an earlier process left. */
+  async recover(): Promise<void> {
+    try {
+      const names = await readdir(this.#directory);
+      this.emptyLater(names.map((name) => join(this.#directory, name)));
+    } catch (error) {
+      if (!isAbsent(error)) this.#log('warn', `cannot read ${this.#directory}`, { error: messageOf(error) });
+    }
+  }
+
+  /** Waits for deletions in the background. */
+  async settle(): Promise<void> {
+    await Promise.all(this.#background);
+  }
+}

@@ -1,0 +1,286 @@
+/**
+ * One open ingest: bytes are appended to its file and hashed on the way; commit makes it a blob. Made by the content
+ * directory, used by one owner; calls that overlap run one after another.
+ *
+ * Memory: nothing is buffered, a write resolves when the system has the bytes. Durability: `sync`, `close` and
+ * `commit` resolve when they are on disk. The ref stays locked until close or commit, whatever their outcome.
+ */
+import { chmod, type FileHandle, rename, utimes } from 'node:fs/promises';
+import { alreadyExists, EbbtideError, failedPrecondition, invalidArgument, notFound } from '../../errors.js';
+import { type Algorithm, type Digester, parseDigest } from '../../model/digest.js';
+import { type Instant, now } from '../../model/time.js';
+import type { BackendWriter, IngestStatus } from '../contract.js';
+import { exists, makeDurableDirectory, orAbsent, syncDirectory } from '../files.js';
+import { fsError, isAbsent, messageOf } from '../fs-errors.js';
+import type { BackendLog } from '../log.js';
+import type { ObjectLocks } from '../object-locks.js';
+import { hashFile, PIECE_BYTES } from './hash-file.js';
+import { dataPath, removeIngest, writeTimestamp } from './ingest.js';
+import type { ContentLayout } from './layout.js';
+
+/** Leaves of the mode that a file was made with what is no writing or executing. */
+const READ_ONLY = 0o444;
+
+/** What the content directory hands its writers. */
+export interface WriterHome {
+  layout: ContentLayout;
+  /** Guard "is there such a blob" and its making, by digest. */
+  digests: ObjectLocks;
+  log: BackendLog;
+}
+
+export interface OpenIngest {
+  ref: string;
+  directory: string;
+  handle: FileHandle;
+  digester: Digester;
+  offset: number;
+  total: number;
+  startedAt: Instant;
+  updatedAt: Instant;
+  /** Gives the ref free; only the first call counts. */
+  release: () => void;
+}
+
+export class FileWriter implements BackendWriter {
+  readonly ref: string;
+  readonly #home: WriterHome;
+  readonly #ingest: OpenIngest;
+  #tail: Promise<unknown> = Promise.resolve();
+  #closed = false;
+  #unsynced = true;
+  #committed: string | undefined;
+  /** Mode of the data file, as seen at commit. */
+  #mode = 0;
+
+  constructor(home: WriterHome, ingest: OpenIngest) {
+    this.ref = ingest.ref;
+    this.#home = home;
+    this.#ingest = ingest;
+  }
+
+  async status(): Promise<IngestStatus> {
+    const { ref, offset, total, startedAt, updatedAt } = this.#ingest;
+    return { ref, offset, total, startedAt, updatedAt };
+  }
+
+  digest(): string {
+    return this.#committed ?? this.#ingest.digester.digest();
+  }
+
+  write(bytes: Uint8Array): Promise<number> {
+    return this.#inTurn(async () => {
+      this.#assertOpen();
+      for (let at = 0; at < bytes.length; at += PIECE_BYTES)
+        await this.#append(bytes.subarray(at, at + PIECE_BYTES));
+      return bytes.length;
+    });
+  }
+
+  /** Hashes while the system takes the bytes. */
+  async #append(piece: Uint8Array): Promise<void> {
+    const ingest = this.#ingest;
+    const writing = writeAll(ingest.handle, piece, ingest.offset);
+    ingest.digester.update(piece);
+    this.#unsynced = true;
+    try {
+      await writing;
+    } catch (error) {
+      await this.#takeBack();
+      throw fsError('write', dataPath(ingest.directory), error);
+    }
+    ingest.offset += piece.length;
+    ingest.updatedAt = now();
+  }
+
+  /** After a failed write: the file and the digest as they were before it. */
+  async #takeBack(): Promise<void> {
+    const ingest = this.#ingest;
+    try {
+      await ingest.handle.truncate(ingest.offset);
+      ingest.digester = (await hashFile(ingest.handle, ingest.digester.algorithm, ingest.offset)).digester;
+    } catch (error) {
+      this.#home.log('error', `cannot go on with ingest "${this.ref}"`, { error: messageOf(error) });
+      await this.#end();
+    }
+  }
+
+  truncate(size: number): Promise<void> {
+    return this.#inTurn(async () => {
+      this.#assertOpen();
+      if (size !== 0) {
+        throw invalidArgument(`cannot truncate ingest "${this.ref}" to ${size} bytes, only to 0`, {
+          object: this.ref,
+        });
+      }
+      const ingest = this.#ingest;
+      await this.#onFile('truncate', () => ingest.handle.truncate(0));
+      ingest.digester = (await hashFile(ingest.handle, ingest.digester.algorithm, 0)).digester;
+      ingest.offset = 0;
+      ingest.updatedAt = now();
+      this.#unsynced = true;
+    });
+  }
+
+  sync(): Promise<void> {
+    return this.#inTurn(() => {
+      this.#assertOpen();
+      return this.#sync();
+    });
+  }
+
+  async #sync(): Promise<void> {
+    if (!this.#unsynced) return;
+    await this.#onFile('sync', () => this.#ingest.handle.sync());
+    this.#unsynced = false;
+  }
+
+  async #onFile<T>(what: string, work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      throw fsError(what, dataPath(this.#ingest.directory), error);
+    }
+  }
+
+  close(): Promise<void> {
+    return this.#inTurn(async () => {
+      if (this.#closed) return;
+      const { directory, updatedAt } = this.#ingest;
+      try {
+        await this.#sync();
+        await writeTimestamp(directory, 'updatedat', updatedAt);
+      } catch (error) {
+        // An aborted ingest has no directory any more.
+        if (!isAbsent(error))
+          throw error instanceof EbbtideError ? error : fsError('close', directory, error);
+      } finally {
+        await this.#end();
+      }
+    });
+  }
+
+  /** The writer is of no use afterwards, and its ref is free. */
+  async #end(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    try {
+      await this.#ingest.handle.close();
+    } finally {
+      this.#ingest.release();
+    }
+  }
+
+  commit(size: number, expected: string): Promise<void> {
+    return this.#inTurn(async () => {
+      if (this.#closed) {
+        throw failedPrecondition(`cannot commit ingest "${this.ref}": its writer is closed`, {
+          object: this.ref,
+        });
+      }
+      try {
+        const digest = await this.#verify(size, expected);
+        await this.#home.digests.with(digest, 'exclusive', () => this.#publish(digest));
+        this.#committed = digest;
+      } finally {
+        await this.#end();
+      }
+    });
+  }
+
+  /** The digest of what is on disk now; FailedPrecondition unless size and digest are the expected ones. */
+  async #verify(size: number, expected: string): Promise<string> {
+    const { handle, digester, offset } = this.#ingest;
+    const wanted = expected === '' ? digester.algorithm : parseDigest(expected).algorithm;
+    await this.#sync();
+    const stored = await this.#onFile('look at', () => handle.stat());
+    this.#mode = stored.mode;
+    if ((size > 0 && size !== stored.size) || stored.size !== offset) {
+      throw failedPrecondition(
+        `unexpected commit size ${stored.size}, expected ${size > 0 ? size : offset}`,
+        {
+          object: this.ref,
+          remedy: 'reopen the ref and write the missing bytes, or truncate it',
+        },
+      );
+    }
+    const actual = await this.#digestBy(wanted);
+    if (expected !== '' && expected !== actual) {
+      throw failedPrecondition(`unexpected commit digest ${actual}, expected ${expected}`, {
+        object: this.ref,
+        remedy: 'reopen the ref, truncate it and write the right bytes',
+      });
+    }
+    return actual;
+  }
+
+  async #digestBy(algorithm: Algorithm): Promise<string> {
+    const { handle, digester } = this.#ingest;
+    if (digester.algorithm === algorithm) return digester.digest();
+    const { digester: other } = await this.#onFile('read', () => hashFile(handle, algorithm));
+    return other.digest();
+  }
+
+  async #publish(digest: string): Promise<void> {
+    const { layout } = this.#home;
+    const { directory } = this.#ingest;
+    const target = layout.blob(digest);
+    if (await exists(target)) {
+      await removeIngest(directory);
+      throw alreadyExists(`content ${digest} already exists`, { object: digest });
+    }
+    const blobs = layout.blobs(parseDigest(digest).algorithm);
+    await this.#moveTo(target, blobs);
+    await this.#finish(target, blobs);
+  }
+
+  /** ENOENT means that `blobs` is missing, or that the ingest was aborted. */
+  async #moveTo(target: string, blobs: string): Promise<void> {
+    const data = dataPath(this.#ingest.directory);
+    try {
+      if ((await orAbsent(rename(data, target))) !== null) return;
+      await makeDurableDirectory(blobs, 0o755);
+      await rename(data, target);
+    } catch (error) {
+      if (!isAbsent(error)) throw fsError('commit to', target, error);
+      throw notFound(`ingest "${this.ref}" was aborted`, { object: this.ref, cause: error });
+    }
+  }
+
+  /** The blob is there: what fails from here on is logged. */
+  async #finish(target: string, parent: string): Promise<void> {
+    const { directory } = this.#ingest;
+    const time = new Date();
+    const steps = [
+      syncDirectory(parent),
+      utimes(target, time, time),
+      chmod(target, this.#mode & READ_ONLY),
+      removeIngest(directory),
+    ];
+    for (const outcome of await Promise.allSettled(steps)) {
+      if (outcome.status === 'fulfilled') continue;
+      this.#home.log('error', `after committing ${target}`, { error: messageOf(outcome.reason) });
+    }
+  }
+
+  #assertOpen(): void {
+    if (!this.#closed) return;
+    throw failedPrecondition(`the writer of ingest "${this.ref}" is closed`, {
+      object: this.ref,
+      remedy: 'open the ref again',
+    });
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const run = this.#tail.then(work);
+    this.#tail = run.catch(() => undefined);
+    return run;
+  }
+}
+
+async function writeAll(handle: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
+  for (let done = 0; done < bytes.length; ) {
+    const { bytesWritten } = await handle.write(bytes, done, bytes.length - done, position + done);
+    done += bytesWritten;
+  }
+}

@@ -1,0 +1,61 @@
+/**
+ * One owner per directory: a lock on a file in it, held by the open file, so that the kernel releases it when the
+ * process ends in whatever way. Called when a snapshotter is opened; excludes this process too.
+ */
+
+import { type FileHandle, open } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { unavailable } from '../errors.js';
+import { fsError } from './fs-errors.js';
+
+/** What is used of `fs-native-extensions`, which has no types of its own. */
+interface LockModule {
+  tryLock(fd: number): boolean;
+  unlock(fd: number): void;
+}
+
+const isLockModule = (module: unknown): module is LockModule =>
+  typeof module === 'object' && module !== null && 'tryLock' in module && 'unlock' in module;
+
+function lockModule(): LockModule {
+  const module: unknown = createRequire(import.meta.url)('fs-native-extensions');
+  if (!isLockModule(module)) throw new Error('fs-native-extensions has no tryLock');
+  return module;
+}
+
+export class FileLock {
+  readonly #handle: FileHandle;
+  readonly #module: LockModule;
+
+  private constructor(handle: FileHandle, module: LockModule) {
+    this.#handle = handle;
+    this.#module = module;
+  }
+
+  /** Makes the lock file when missing (0600). Unavailable at once when somebody holds it; `owned` names what. */
+  static async acquire(path: string, owned: string): Promise<FileLock> {
+    const module = lockModule();
+    let handle: FileHandle;
+    try {
+      handle = await open(path, 'a+', 0o600);
+    } catch (error) {
+      throw fsError('open the lock file', path, error);
+    }
+    try {
+      if (module.tryLock(handle.fd)) return new FileLock(handle, module);
+    } catch (error) {
+      await handle.close();
+      throw fsError('lock', path, error);
+    }
+    await handle.close();
+    throw unavailable(`${owned} is in use by another process or another instance`, {
+      object: owned,
+      remedy: 'close the other one first, or open another directory',
+    });
+  }
+
+  async release(): Promise<void> {
+    this.#module.unlock(this.#handle.fd);
+    await this.#handle.close();
+  }
+}

@@ -1,0 +1,105 @@
+/**
+ * Small file system helpers shared by the backends. All asynchronous: nothing here holds up the event loop.
+ * Durability: `syncDirectory` is what makes a name (a create, a rename) survive a power cut.
+ */
+import { mkdir, open, stat } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { failedPrecondition } from '../errors.js';
+import { errnoOf, fsError, isAbsent } from './fs-errors.js';
+
+/** Makes the names in a directory durable. File systems that cannot (EINVAL) are taken at their word. */
+export async function syncDirectory(path: string): Promise<void> {
+  const handle = await open(path, 'r');
+  try {
+    await handle.sync();
+  } catch (error) {
+    if (errnoOf(error) !== 'EINVAL') throw error;
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Makes a directory with its parents; every directory that got a new name in it is synced. */
+export async function makeDurableDirectory(path: string, mode: number): Promise<void> {
+  const first = await mkdir(path, { recursive: true, mode });
+  if (first === undefined) return;
+  const top = dirname(first);
+  for (let at = path; at !== top && at !== dirname(at); at = dirname(at)) await syncDirectory(dirname(at));
+}
+
+/** The root directory of a backend, made when missing; a clear error when it cannot be used. */
+export async function makeRoot(path: string, mode: number): Promise<void> {
+  let isDirectory = true;
+  try {
+    const stats = await orAbsent(stat(path));
+    if (stats === null) await makeDurableDirectory(path, mode);
+    else isDirectory = stats.isDirectory();
+  } catch (error) {
+    throw fsError('use the directory', path, error);
+  }
+  if (isDirectory) return;
+  throw failedPrecondition(`cannot use the directory ${path}: it is no directory`, {
+    object: path,
+    remedy: 'move the file away, or use another root directory',
+  });
+}
+
+export async function exists(path: string): Promise<boolean> {
+  try {
+    await stat(path);
+    return true;
+  } catch (error) {
+    if (isAbsent(error)) return false;
+    throw fsError('look at', path, error);
+  }
+}
+
+/** `null` instead of ENOENT; other failures pass. */
+export async function orAbsent<T>(work: Promise<T>): Promise<T | null> {
+  try {
+    return await work;
+  } catch (error) {
+    if (isAbsent(error)) return null;
+    throw error;
+  }
+}
+
+/**
+ * Runs `fn` over the items, at most `limit` at once. Waits for those under way before it throws the first error;
+ * no further ones are started after an error.
+ */
+export async function eachLimit<T>(
+  items: readonly T[],
+  limit: number,
+  fn: (item: T, index: number) => Promise<void>,
+): Promise<void> {
+  let next = 0;
+  let failed = false;
+  const lane = async (): Promise<void> => {
+    while (!failed && next < items.length) {
+      const index = next++;
+      try {
+        await fn(items[index]!, index);
+      } catch (error) {
+        failed = true;
+        throw error;
+      }
+    }
+  };
+  const lanes = Array.from({ length: Math.min(limit, items.length) }, lane);
+  for (const outcome of await Promise.allSettled(lanes)) {
+    if (outcome.status === 'rejected') throw outcome.reason;
+  }
+}
+
+/** Lets timers and I/O run in a long loop. */
+export const breathe = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+export const SLASH = Buffer.from('/');
+
+/**
+ * The name of a directory entry read with the encoding `buffer`, which the type of Dirent does not say. File names
+ * are bytes: trees of containers hold some that are no UTF-8.
+ */
+export const entryName = (entry: { name: unknown }): Buffer =>
+  Buffer.isBuffer(entry.name) ? entry.name : Buffer.from(String(entry.name));

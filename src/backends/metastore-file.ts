@@ -1,0 +1,153 @@
+/**
+ * The LMDB file below a snapshotter's metastore: opening it safely, and writing several entries as one durable
+ * step. Called by metastore.ts alone.
+ *
+ * LMDB maps the file into memory and believes what it finds there, so a file that is not its own or was cut short
+ * is refused before LMDB sees it; it is never changed.
+ */
+import { chmodSync, closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { type Database, open, type RootDatabase } from 'lmdb';
+import { failedPrecondition, unavailable, unknownError } from '../errors.js';
+import { breathe } from './files.js';
+import { errnoOf, fsError, isAbsent, messageOf } from './fs-errors.js';
+
+export type Table = Database<Buffer, Buffer>;
+
+export interface TableWrite {
+  table: Table;
+  key: Buffer;
+  /** Absent removes the key. */
+  value?: Buffer | undefined;
+}
+
+const HEADER_BYTES = 160;
+const MAGIC_OFFSET = 24;
+const LMDB_MAGIC = 0xbeefc0de;
+const BOLT_MAGIC_OFFSET = 16;
+const BOLT_MAGIC = 0xed0cdaed;
+const PAGE_SIZE_OFFSET = 48;
+const LAST_PAGE_OFFSET = 144;
+const TRANSACTION_OFFSET = 152;
+/** The newest pages of a sound file may never have been written when they were freed at once. */
+const UNWRITTEN_PAGES_MAX = 64;
+
+export class MetastoreFile {
+  readonly path: string;
+  /** False when the file did not exist before. */
+  readonly existed: boolean;
+  readonly #root: RootDatabase<Buffer, Buffer>;
+
+  constructor(path: string, tables: number) {
+    this.path = path;
+    this.existed = inspect(path);
+    try {
+      this.#root = open<Buffer, Buffer>({
+        path,
+        noSubdir: true,
+        maxDbs: tables,
+        encoding: 'binary',
+        keyEncoding: 'binary',
+        // A resolved write is then on disk, not merely visible.
+        overlappingSync: false,
+        // With its own batching per event turn a failed commit also rejects a promise nobody can reach.
+        eventTurnBatching: false,
+        // Beyond these a long free list costs tens of milliseconds in every commit.
+        ...{ maxFreeSpaceToLoad: 1000, maxFreeSpaceToRetain: 2000 },
+      });
+      chmodSync(path, 0o600);
+    } catch (error) {
+      throw fsError('open the snapshot metadata', path, error);
+    }
+  }
+
+  table(name: string): Table {
+    return this.#root.openDB<Buffer, Buffer>({ name, encoding: 'binary', keyEncoding: 'binary' });
+  }
+
+  /** All of these or none; on disk when resolved. Unavailable when the disk refuses, and nothing is stored then. */
+  async write(writes: readonly TableWrite[]): Promise<void> {
+    try {
+      await this.#root.batch(() => {
+        for (const { table, key, value } of writes) {
+          if (value === undefined) void table.remove(key);
+          else void table.put(key, value);
+        }
+      });
+    } catch (error) {
+      const cause = await commitCause(error);
+      throw unavailable(`cannot write the snapshot metadata ${this.path}: ${messageOf(cause)}`, {
+        object: this.path,
+        remedy: 'free disk space or make the file writable, and try again',
+        cause,
+      });
+    }
+  }
+
+  close(): Promise<void> {
+    return this.#root.close();
+  }
+}
+
+/** A failed commit names its reason in a promise of its own, which must not stay unhandled. */
+async function commitCause(error: unknown): Promise<unknown> {
+  if (!(error instanceof Error) || !('commitError' in error)) return error;
+  const reason = Promise.resolve(error.commitError).catch((cause: unknown) => cause);
+  const told = await Promise.race([reason, breathe()]);
+  return told instanceof Error ? told : error;
+}
+
+/** True when there is a sound file, false when there is none (or an empty one); throws for anything else. */
+function inspect(path: string): boolean {
+  let fd: number;
+  try {
+    fd = openSync(path, 'r');
+  } catch (error) {
+    if (isAbsent(error)) return false;
+    throw fsError('open the snapshot metadata', path, error);
+  }
+  try {
+    const stats = fstatSync(fd);
+    if (!stats.isFile()) throw notOurs(path, 'it is no regular file');
+    if (stats.size === 0) return false;
+    checkHeaders(path, fd, stats.size);
+    return true;
+  } catch (error) {
+    throw errnoOf(error) === undefined ? error : fsError('read the snapshot metadata', path, error);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function checkHeaders(path: string, fd: number, size: number): void {
+  const first = readHeader(fd, 0);
+  if (first.readUInt32LE(BOLT_MAGIC_OFFSET) === BOLT_MAGIC) {
+    throw notOurs(path, "it is containerd's own (a bolt file)");
+  }
+  if (first.readUInt32LE(MAGIC_OFFSET) !== LMDB_MAGIC) throw notOurs(path, 'it is no LMDB file');
+  const pageBytes = first.readUInt32LE(PAGE_SIZE_OFFSET);
+  const second = readHeader(fd, pageBytes);
+  if (second.readUInt32LE(MAGIC_OFFSET) !== LMDB_MAGIC) throw damaged(path, 'its second header is missing');
+  const newer =
+    second.readBigUInt64LE(TRANSACTION_OFFSET) > first.readBigUInt64LE(TRANSACTION_OFFSET) ? second : first;
+  const pages = Number(newer.readBigUInt64LE(LAST_PAGE_OFFSET)) + 1;
+  const missing = pages - Math.floor(size / pageBytes);
+  if (missing > UNWRITTEN_PAGES_MAX) throw damaged(path, `${missing} of its ${pages} pages are missing`);
+}
+
+function readHeader(fd: number, position: number): Buffer {
+  const header = Buffer.alloc(HEADER_BYTES);
+  readSync(fd, header, 0, HEADER_BYTES, position);
+  return header;
+}
+
+const notOurs = (path: string, reason: string): Error =>
+  failedPrecondition(`${path} is not this snapshotter's metadata: ${reason}`, {
+    object: path,
+    remedy: 'use another root directory, or move the file away',
+  });
+
+const damaged = (path: string, reason: string): Error =>
+  unknownError(`${path} is damaged: ${reason}`, {
+    object: path,
+    remedy: 'restore the file from a backup; the snapshot directories beside it are untouched',
+  });

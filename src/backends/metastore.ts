@@ -1,0 +1,391 @@
+/**
+ * The metastore of a snapshotter: what snapshots there are, how they descend from one another, and which directory
+ * each has. A small LMDB file of its own, apart from the store of records. Called by the snapshotters.
+ *
+ *   snapshots  id → record (JSON)          keys     key → id
+ *   parents    parent id, child id → ''    meta     `sequence` → last id given out, `format`
+ *
+ * Reads are synchronous and see the newest committed state. Writes run one after another through `write`, whose
+ * body may work on directories before the commit: a scan of the directories made in another body therefore never
+ * sees a directory whose record is still on its way. A resolved write is on disk.
+ */
+import { alreadyExists, failedPrecondition, invalidArgument, notFound, unknownError } from '../errors.js';
+import type { StringMap } from '../model/records.js';
+import { now } from '../model/time.js';
+import type { Usage } from './contract.js';
+import { MetastoreFile, type Table, type TableWrite } from './metastore-file.js';
+import {
+  decodeSnapshot,
+  encodeSnapshot,
+  idBytes,
+  keyBytes,
+  type StoredSnapshot,
+} from './metastore-records.js';
+
+export type { StoredSnapshot } from './metastore-records.js';
+
+const FORMAT = 1;
+const FORMAT_KEY = Buffer.from('format');
+const SEQUENCE_KEY = Buffer.from('sequence');
+const PRESENT = Buffer.from([1]);
+
+export interface Created {
+  id: number;
+  /** Ids of the ancestors, nearest first. */
+  parents: number[];
+}
+
+export class Metastore {
+  /** False when this open made the file. */
+  readonly existed: boolean;
+  readonly #file: MetastoreFile;
+  readonly #snapshots: Table;
+  readonly #keys: Table;
+  readonly #parents: Table;
+  readonly #meta: Table;
+  #sequence: number;
+  #tail: Promise<unknown> = Promise.resolve();
+  #closing: Promise<void> | undefined;
+
+  private constructor(file: MetastoreFile) {
+    this.#file = file;
+    this.existed = file.existed;
+    this.#snapshots = file.table('snapshots');
+    this.#keys = file.table('keys');
+    this.#parents = file.table('parents');
+    this.#meta = file.table('meta');
+    const stored = this.#meta.getBinary(SEQUENCE_KEY);
+    this.#sequence = stored === undefined ? 0 : stored.readUIntBE(0, stored.length);
+  }
+
+  /** Opens (or makes) the file. Errors: not ours, damaged, of a newer version, no access. */
+  static async open(path: string): Promise<Metastore> {
+    const file = new MetastoreFile(path, 8);
+    try {
+      const store = new Metastore(file);
+      await store.#checkFormat();
+      return store;
+    } catch (error) {
+      await file.close();
+      throw error;
+    }
+  }
+
+  async #checkFormat(): Promise<void> {
+    const stored = this.#meta.getBinary(FORMAT_KEY);
+    if (stored === undefined) {
+      await this.#file.write([{ table: this.#meta, key: FORMAT_KEY, value: Buffer.from([FORMAT]) }]);
+    } else if (stored[0] !== FORMAT) {
+      throw failedPrecondition(`${this.#file.path} has format ${stored[0]}, this version knows ${FORMAT}`, {
+        object: this.#file.path,
+        remedy: 'open it with the newer version that wrote it',
+      });
+    }
+  }
+
+  /** The last id given out. */
+  get sequence(): number {
+    return this.#sequence;
+  }
+
+  /** Ids up to this one are never given out: directories of theirs exist. */
+  skipTo(id: number): void {
+    this.#sequence = Math.max(this.#sequence, id);
+  }
+
+  find(key: string): StoredSnapshot | undefined {
+    this.#assertOpen();
+    if (key === '') return undefined;
+    const id = this.#keys.getBinary(keyBytes(key));
+    return id === undefined ? undefined : this.byId(id.readUIntBE(0, id.length));
+  }
+
+  /** NotFound when there is none. */
+  get(key: string): StoredSnapshot {
+    const found = this.find(key);
+    if (found === undefined) throw notFound(`snapshot "${key}" does not exist`, { object: key });
+    return found;
+  }
+
+  byId(id: number): StoredSnapshot | undefined {
+    this.#assertOpen();
+    const bytes = this.#snapshots.getBinary(idBytes(id));
+    return bytes === undefined ? undefined : decodeSnapshot(id, bytes);
+  }
+
+  /** Key of the parent, '' when there is none. */
+  parentKey(snapshot: StoredSnapshot): string {
+    return snapshot.parent === 0 ? '' : this.#parentOf(snapshot).key;
+  }
+
+  #parentOf(snapshot: StoredSnapshot): StoredSnapshot {
+    const parent = this.byId(snapshot.parent);
+    if (parent !== undefined) return parent;
+    throw unknownError(`snapshot "${snapshot.key}" has lost its parent, number ${snapshot.parent}`, {
+      object: snapshot.key,
+    });
+  }
+
+  /** Ids of the ancestors, nearest first. */
+  ancestors(snapshot: StoredSnapshot): number[] {
+    const chain: number[] = [];
+    for (let at = snapshot; at.parent !== 0; at = this.#parentOf(at)) chain.push(at.parent);
+    return chain;
+  }
+
+  hasChildren(id: number): boolean {
+    const start = Buffer.concat([idBytes(id), idBytes(0)]);
+    const end = Buffer.concat([idBytes(id + 1), idBytes(0)]);
+    for (const _ of this.#parents.getKeys({ start, end, limit: 1 })) return true;
+    return false;
+  }
+
+  has(id: number): boolean {
+    this.#assertOpen();
+    return this.#snapshots.doesExist(idBytes(id));
+  }
+
+  /** The next snapshots in the order of their ids, for walks in steps. */
+  after(id: number, limit: number): StoredSnapshot[] {
+    this.#assertOpen();
+    const found: StoredSnapshot[] = [];
+    for (const { key, value } of this.#snapshots.getRange({ start: idBytes(id + 1), limit })) {
+      found.push(decodeSnapshot(key.readUIntBE(0, key.length), value));
+    }
+    return found;
+  }
+
+  /** Ids of all snapshots, ascending. Takes as long as there are many. */
+  ids(): number[] {
+    this.#assertOpen();
+    return [...this.#snapshots.getKeys().map((key) => key.readUIntBE(0, key.length))];
+  }
+
+  /** Keys by id: what directories belong to whom. */
+  idMap(): Map<number, string> {
+    return new Map(this.ids().map((id) => [id, this.byId(id)?.key ?? '']));
+  }
+
+  /**
+   * Runs `body` alone and commits what it asked of the transaction when it resolves; a body that throws changes
+   * nothing. Unavailable when the commit fails; nothing is changed then either.
+   */
+  write<T>(body: (tx: MetaTransaction) => Promise<T> | T): Promise<T> {
+    const run = this.#tail.then(async () => {
+      this.#assertOpen();
+      const tx = new MetaTransaction(this, this.#tables());
+      const result = await body(tx);
+      const writes = tx.end();
+      if (writes.length > 0) await this.#file.write(writes);
+      return result;
+    });
+    this.#tail = run.catch(() => undefined);
+    return run;
+  }
+
+  #tables(): Tables {
+    return { snapshots: this.#snapshots, keys: this.#keys, parents: this.#parents, meta: this.#meta };
+  }
+
+  /** The next id. Not given back by a failing transaction, so that no directory ever has two owners. */
+  nextId(): number {
+    this.#sequence += 1;
+    return this.#sequence;
+  }
+
+  #assertOpen(): void {
+    if (this.#closing !== undefined) throw failedPrecondition('the snapshotter is closed');
+  }
+
+  /** Waits for the writes under way. Again: no error. */
+  close(): Promise<void> {
+    this.#closing ??= this.#tail.then(() => this.#file.close());
+    return this.#closing;
+  }
+}
+
+interface Tables {
+  snapshots: Table;
+  keys: Table;
+  parents: Table;
+  meta: Table;
+}
+
+/** One change to the metastore: the checks of an operation, and the entries it writes. */
+export class MetaTransaction {
+  readonly #store: Metastore;
+  readonly #tables: Tables;
+  readonly #writes: TableWrite[] = [];
+  #ended = false;
+
+  constructor(store: Metastore, tables: Tables) {
+    this.#store = store;
+    this.#tables = tables;
+  }
+
+  /** The entries to commit; the transaction is of no use afterwards. */
+  end(): TableWrite[] {
+    this.#ended = true;
+    return this.#writes;
+  }
+
+  /**
+   * Records a new active snapshot or view. Parent unknown: NotFound; parent not committed: InvalidArgument; key
+   * in use: AlreadyExists; key empty: InvalidArgument.
+   */
+  create(kind: 'active' | 'view', key: string, parentKey: string, labels: StringMap | undefined): Created {
+    this.#begin();
+    const parent = checkCreate(this.#store, key, parentKey);
+    const id = this.#store.nextId();
+    const time = now();
+    this.#put({
+      id,
+      key,
+      kind,
+      parent: parent?.id ?? 0,
+      created: time,
+      updated: time,
+      labels,
+      inodes: 0,
+      size: 0,
+    });
+    this.#writes.push(
+      { table: this.#tables.keys, key: keyBytes(key), value: idBytes(id) },
+      { table: this.#tables.meta, key: SEQUENCE_KEY, value: idBytes(id) },
+    );
+    if (parent === undefined) return { id, parents: [] };
+    this.#link(parent.id, id);
+    return { id, parents: [parent.id, ...this.#store.ancestors(parent)] };
+  }
+
+  /**
+   * Makes the active snapshot `key` the committed snapshot `name`, with the same id. `rebase` names a parent for
+   * one that has none; the parent it has already is accepted as well.
+   */
+  commit(
+    name: string,
+    key: string,
+    usage: Usage,
+    labels: StringMap | undefined,
+    rebase = '',
+  ): StoredSnapshot {
+    this.#begin();
+    const active = checkCommit(this.#store, name, key);
+    const parent = this.#rebased(active, rebase);
+    const time = now();
+    const committed: StoredSnapshot = {
+      ...active,
+      key: name,
+      kind: 'committed',
+      parent,
+      created: time,
+      updated: time,
+      labels,
+      inodes: usage.inodes,
+      size: usage.size,
+    };
+    this.#put(committed);
+    this.#writes.push(
+      { table: this.#tables.keys, key: keyBytes(key) },
+      { table: this.#tables.keys, key: keyBytes(name), value: idBytes(active.id) },
+    );
+    if (parent !== active.parent) this.#link(parent, active.id);
+    return committed;
+  }
+
+  #rebased(active: StoredSnapshot, parentKey: string): number {
+    if (parentKey === '') return active.parent;
+    const parent = this.#store.find(parentKey);
+    if (active.parent !== 0 && parent?.id !== active.parent) {
+      throw invalidArgument(`snapshot "${active.key}" has another parent than "${parentKey}"`, {
+        object: active.key,
+        remedy: 'only a snapshot without a parent can be given one when it is committed',
+      });
+    }
+    if (parent === undefined) {
+      throw notFound(`parent snapshot "${parentKey}" does not exist`, { object: parentKey });
+    }
+    if (parent.kind !== 'committed') {
+      throw failedPrecondition(`parent snapshot "${parentKey}" is not committed`, { object: parentKey });
+    }
+    return parent.id;
+  }
+
+  /** NotFound; FailedPrecondition while it has children. Answers what was removed. */
+  remove(key: string): StoredSnapshot {
+    this.#begin();
+    const snapshot = this.#store.get(key);
+    if (this.#store.hasChildren(snapshot.id)) {
+      throw failedPrecondition(`cannot remove snapshot "${key}": it has children`, {
+        object: key,
+        remedy: 'remove the snapshots that were made on it first',
+      });
+    }
+    this.#writes.push(
+      { table: this.#tables.snapshots, key: idBytes(snapshot.id) },
+      { table: this.#tables.keys, key: keyBytes(key) },
+    );
+    if (snapshot.parent !== 0) {
+      this.#writes.push({ table: this.#tables.parents, key: linkBytes(snapshot.parent, snapshot.id) });
+    }
+    return snapshot;
+  }
+
+  /** Replaces the labels as `change` says and moves the time of the last update on. NotFound. */
+  relabel(key: string, change: (labels: StringMap | undefined) => StringMap | undefined): StoredSnapshot {
+    this.#begin();
+    const snapshot = this.#store.get(key);
+    const changed = { ...snapshot, labels: change(snapshot.labels), updated: now() };
+    this.#put(changed);
+    return changed;
+  }
+
+  /** Reads see committed state only, so a transaction makes one change. */
+  #begin(): void {
+    if (this.#ended || this.#writes.length > 0)
+      throw unknownError('a metastore transaction makes one change');
+  }
+
+  #put(snapshot: StoredSnapshot): void {
+    const value = encodeSnapshot(snapshot);
+    this.#writes.push({ table: this.#tables.snapshots, key: idBytes(snapshot.id), value });
+  }
+
+  #link(parent: number, child: number): void {
+    this.#writes.push({ table: this.#tables.parents, key: linkBytes(parent, child), value: PRESENT });
+  }
+}
+
+const linkBytes = (parent: number, child: number): Buffer => Buffer.concat([idBytes(parent), idBytes(child)]);
+
+/** What must hold for a snapshot to be made; answers its parent. Also asked before the work on directories. */
+export function checkCreate(store: Metastore, key: string, parentKey: string): StoredSnapshot | undefined {
+  keyBytes(key);
+  const parent = parentKey === '' ? undefined : store.find(parentKey);
+  if (parentKey !== '' && parent === undefined) {
+    throw notFound(`parent snapshot "${parentKey}" does not exist`, { object: parentKey });
+  }
+  if (parent !== undefined && parent.kind !== 'committed') {
+    throw invalidArgument(`parent snapshot "${parentKey}" is ${parent.kind}, not committed`, {
+      object: parentKey,
+      remedy: 'commit the parent first',
+    });
+  }
+  if (store.find(key) !== undefined) {
+    throw alreadyExists(`snapshot "${key}" already exists`, { object: key });
+  }
+  return parent;
+}
+
+/** What must hold for `key` to be committed as `name`, but for the parent; answers the active snapshot. */
+export function checkCommit(store: Metastore, name: string, key: string): StoredSnapshot {
+  keyBytes(name);
+  if (store.find(name) !== undefined) {
+    throw alreadyExists(`snapshot "${name}" already exists`, { object: name });
+  }
+  const active = store.get(key);
+  if (active.kind !== 'active') {
+    throw failedPrecondition(`snapshot "${key}" is ${active.kind}, not active`, { object: key });
+  }
+  return active;
+}

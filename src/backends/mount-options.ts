@@ -1,0 +1,113 @@
+/**
+ * Words of a mount's option list and the flags of mount(2) they stand for. Used by sys.ts. Pure.
+ */
+
+/** The MS_… flags of mount(2). */
+export const MountFlag = {
+  rdonly: 1,
+  nosuid: 2,
+  nodev: 4,
+  noexec: 8,
+  synchronous: 16,
+  remount: 32,
+  mandlock: 64,
+  dirsync: 128,
+  nosymfollow: 256,
+  noatime: 1024,
+  nodiratime: 2048,
+  bind: 4096,
+  move: 8192,
+  rec: 16384,
+  silent: 32768,
+  unbindable: 1 << 17,
+  private: 1 << 18,
+  slave: 1 << 19,
+  shared: 1 << 20,
+  relatime: 1 << 21,
+  strictatime: 1 << 24,
+} as const;
+
+/** A word sets its bits, or clears them after an earlier word set them. */
+interface Word {
+  bits: number;
+  clear?: boolean;
+}
+
+const words: Readonly<Record<string, Word>> = {
+  async: { bits: MountFlag.synchronous, clear: true },
+  atime: { bits: MountFlag.noatime, clear: true },
+  bind: { bits: MountFlag.bind },
+  defaults: { bits: 0 },
+  dev: { bits: MountFlag.nodev, clear: true },
+  diratime: { bits: MountFlag.nodiratime, clear: true },
+  dirsync: { bits: MountFlag.dirsync },
+  exec: { bits: MountFlag.noexec, clear: true },
+  mand: { bits: MountFlag.mandlock },
+  noatime: { bits: MountFlag.noatime },
+  nodev: { bits: MountFlag.nodev },
+  nodiratime: { bits: MountFlag.nodiratime },
+  noexec: { bits: MountFlag.noexec },
+  nomand: { bits: MountFlag.mandlock, clear: true },
+  norelatime: { bits: MountFlag.relatime, clear: true },
+  nostrictatime: { bits: MountFlag.strictatime, clear: true },
+  nosuid: { bits: MountFlag.nosuid },
+  nosymfollow: { bits: MountFlag.nosymfollow },
+  rbind: { bits: MountFlag.bind | MountFlag.rec },
+  relatime: { bits: MountFlag.relatime },
+  remount: { bits: MountFlag.remount },
+  ro: { bits: MountFlag.rdonly },
+  rw: { bits: MountFlag.rdonly, clear: true },
+  silent: { bits: MountFlag.silent },
+  strictatime: { bits: MountFlag.strictatime },
+  suid: { bits: MountFlag.nosuid, clear: true },
+  sync: { bits: MountFlag.synchronous },
+};
+
+const propagations: Readonly<Record<string, number>> = {
+  private: MountFlag.private,
+  rprivate: MountFlag.private | MountFlag.rec,
+  rshared: MountFlag.shared | MountFlag.rec,
+  rslave: MountFlag.slave | MountFlag.rec,
+  runbindable: MountFlag.unbindable | MountFlag.rec,
+  shared: MountFlag.shared,
+  slave: MountFlag.slave,
+  unbindable: MountFlag.unbindable,
+};
+
+export interface ParsedMountOptions {
+  flags: number;
+  /** What the words did not name: the file system's own options, comma-separated. */
+  data: string;
+  /** Flags for a mount call of its own after the first; 0 for none. */
+  propagation: number;
+}
+
+/** Later words win over earlier ones. A read-only bind needs a second call with `remount` (`mountWithOptions`). */
+export function parseMountOptions(options: readonly string[]): ParsedMountOptions {
+  let flags = 0;
+  let propagation = 0;
+  const data: string[] = [];
+  for (const option of options) {
+    const word = Object.hasOwn(words, option) ? words[option] : undefined;
+    if (word !== undefined) flags = word.clear ? flags & ~word.bits : flags | word.bits;
+    else if (Object.hasOwn(propagations, option)) propagation = propagations[option]!;
+    else if (option !== '') data.push(option);
+  }
+  return { flags, data: data.join(','), propagation };
+}
+
+/** The words that mount(8) takes for these flags. */
+export function mountFlagNames(flags: number): string[] {
+  const names: string[] = [];
+  let rest = flags;
+  const take = (name: string, bits: number): void => {
+    if (bits === 0 || (rest & bits) !== bits) return;
+    names.push(name);
+    rest &= ~bits;
+  };
+  for (const name of ['rprivate', 'rslave', 'rshared', 'runbindable']) take(name, propagations[name]!);
+  take('rbind', MountFlag.bind | MountFlag.rec);
+  for (const [name, word] of Object.entries({ ...words })) if (!word.clear) take(name, word.bits);
+  for (const [name, bits] of Object.entries(propagations)) take(name, bits);
+  return names;
+}

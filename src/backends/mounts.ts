@@ -1,0 +1,159 @@
+/**
+ * Mounting what a snapshotter answered, for as long as somebody works on the tree. Called by layer apply and diff,
+ * the command line and tests. Needs root; mounts are those of this process's mount namespace.
+ */
+import { mkdir, mkdtemp, rm, rmdir } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { isAbsolute, join, normalize } from 'node:path';
+import { failedPrecondition, invalidArgument, notImplemented } from '../errors.js';
+import type { Mount } from './contract.js';
+import { errnoOf, fsError, messageOf } from './fs-errors.js';
+import { sys, UmountFlag } from './sys.js';
+
+/** The kernel takes one page of options, its last byte a NUL. */
+const OPTIONS_BYTES = 4095;
+
+/**
+ * Mounts the chain on a temporary directory, hands that to `fn`, and unmounts again whatever happens. A mount with
+ * a `target` goes to that path below the directory. FailedPrecondition without the right to mount;
+ * InvalidArgument for an empty chain, a target that leads out, or more layers than the kernel takes.
+ */
+export async function withMounts<T>(
+  mounts: readonly Mount[],
+  fn: (directory: string) => Promise<T> | T,
+): Promise<T> {
+  if (mounts.length === 0) throw invalidArgument('there is nothing to mount');
+  const directory = await mkdtemp(join(tmpdir(), 'ebbtide-mount-'));
+  const mounted: string[] = [];
+  try {
+    for (const mount of mounts) {
+      const target = targetOf(mount, directory);
+      if (target !== directory) await mkdir(target, { recursive: true });
+      mountOne(mount, target);
+      mounted.push(target);
+    }
+    return await fn(directory);
+  } finally {
+    for (const target of mounted.reverse()) unmount(target);
+    await removeMountPoint(directory, mounts);
+  }
+}
+
+function targetOf(mount: Mount, directory: string): string {
+  if (mount.target === undefined || mount.target === '') return directory;
+  const path = normalize(mount.target);
+  if (isAbsolute(path) || path === '..' || path.startsWith('../')) {
+    throw invalidArgument(`mount target "${mount.target}" leads out of the directory`, {
+      object: mount.target,
+    });
+  }
+  return join(directory, path);
+}
+
+function mountOne(mount: Mount, target: string): void {
+  const mapped = mount.options.find((option) => option.startsWith('uidmap=') || option.startsWith('gidmap='));
+  if (mapped !== undefined) {
+    throw notImplemented(`cannot mount with mapped ids (${mapped})`, { object: mount.source });
+  }
+  const { options, base } = compact(mount.options);
+  const bytes = Buffer.byteLength(options.join(','));
+  if (mount.type === 'overlay' && bytes > OPTIONS_BYTES) {
+    throw invalidArgument(`the options of the mount take ${bytes} bytes, the kernel takes ${OPTIONS_BYTES}`, {
+      object: mount.source,
+      remedy: 'use fewer layers, or a shorter root directory',
+    });
+  }
+  try {
+    sys.mountWithOptions(mount.type, mount.source, target, options, base);
+  } catch (error) {
+    throw fsError(`mount ${mount.type} ${mount.source} on`, target, error);
+  }
+}
+
+/** Writes the paths of a long overlay relative to the directory they share, which many layers need. */
+function compact(options: readonly string[]): { options: string[]; base: string } {
+  const unchanged = { options: [...options], base: '' };
+  if (Buffer.byteLength(options.join(',')) <= OPTIONS_BYTES) return unchanged;
+  const lower = options.find((option) => option.startsWith('lowerdir='));
+  if (lower === undefined) return unchanged;
+  const base = sharedDirectory(lower.slice('lowerdir='.length).split(':'));
+  if (base === '/') return unchanged;
+  const shortened = options.map((option) => {
+    const [name, value] = split(option);
+    if (name !== 'lowerdir' && name !== 'upperdir' && name !== 'workdir') return option;
+    const paths = value
+      .split(':')
+      .map((path) => (path.startsWith(`${base}/`) ? path.slice(base.length + 1) : path));
+    return `${name}=${paths.join(':')}`;
+  });
+  return { options: shortened, base };
+}
+
+function split(option: string): [string, string] {
+  const equals = option.indexOf('=');
+  return equals < 0 ? [option, ''] : [option.slice(0, equals), option.slice(equals + 1)];
+}
+
+/** The deepest directory that is an ancestor of all these absolute paths. */
+function sharedDirectory(paths: readonly string[]): string {
+  const [first = '/', ...rest] = paths;
+  let shared = first.split('/').slice(0, -1);
+  for (const path of rest) {
+    const parts = path.split('/');
+    let same = 0;
+    while (same < shared.length && shared[same] === parts[same]) same++;
+    shared = shared.slice(0, same);
+  }
+  return shared.join('/') || '/';
+}
+
+/** A mount that is still in use disappears from the tree at once and goes when its last user does. */
+function unmount(target: string): void {
+  try {
+    sys.umount(target);
+  } catch (error) {
+    if (errnoOf(error) === 'EBUSY') sys.umount(target, UmountFlag.detach);
+    else throw fsError('unmount', target, error);
+  }
+}
+
+/** Never recursively: if something were still mounted, that would delete the snapshot. */
+async function removeMountPoint(directory: string, mounts: readonly Mount[]): Promise<void> {
+  if (mounts.every((mount) => !mount.target)) return rmdir(directory);
+  for (const mount of [...mounts].reverse()) {
+    for (
+      let path = mount.target ? join(directory, normalize(mount.target)) : directory;
+      path.length > directory.length;
+    ) {
+      await rmdir(path).catch(() => undefined);
+      path = join(path, '..');
+    }
+  }
+  await rmdir(directory);
+}
+
+let mountable: Promise<{ ok: boolean; reason?: string }> | undefined;
+
+/** Whether this process may mount: tried once with a bind mount. */
+export function canMount(): Promise<{ ok: boolean; reason?: string }> {
+  mountable ??= tryMount();
+  return mountable;
+}
+
+async function tryMount(): Promise<{ ok: boolean; reason?: string }> {
+  const directory = await mkdtemp(join(tmpdir(), 'ebbtide-mount-'));
+  try {
+    await withMounts([{ type: 'bind', source: directory, options: ['bind', 'ro'] }], () => undefined);
+    return { ok: true };
+  } catch (error) {
+    return { ok: false, reason: messageOf(error) };
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+/** FailedPrecondition with the reason, for operations that cannot do without mounting. */
+export async function assertCanMount(): Promise<void> {
+  const { ok, reason } = await canMount();
+  if (!ok) throw failedPrecondition(`cannot mount: ${reason}`, { remedy: 'run as root' });
+}

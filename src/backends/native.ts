@@ -1,0 +1,59 @@
+/**
+ * The native snapshotter: every active snapshot is a full copy of its parent's directory, bind-mounted. Works on
+ * any file system and for ordinary users; where the file system can share blocks (reflinks), copies are cheap.
+ *
+ * Rebasing at commit changes the recorded parent only: the directory holds what was put into it, nothing of the
+ * new parent.
+ */
+import { chmod, mkdir } from 'node:fs/promises';
+import type { Mount } from './contract.js';
+import { copyTree } from './copy-tree.js';
+import { type BackendLog, stderrLog } from './log.js';
+import type { StoredSnapshot } from './metastore.js';
+import {
+  DirectorySnapshotter,
+  type NewSnapshot,
+  type SnapshotDriver,
+  type SnapshotterOptions,
+  snapshotDirectory,
+} from './snapshotter.js';
+
+export type NativeOptions = SnapshotterOptions;
+
+/** Opens (or makes, 0700) a native snapshotter in the directory `root`. */
+export const openNative = (root: string, options: NativeOptions = {}): Promise<DirectorySnapshotter> =>
+  DirectorySnapshotter.open(root, new NativeDriver(root, options.log ?? stderrLog), options);
+
+class NativeDriver implements SnapshotDriver {
+  readonly name = 'native';
+  readonly removal = 'background';
+  readonly #root: string;
+  readonly #log: BackendLog;
+
+  constructor(root: string, log: BackendLog) {
+    this.#root = root;
+    this.#log = log;
+  }
+
+  /** A view of a parent shows the parent's directory. */
+  hasDirectory({ kind, parent }: NewSnapshot): boolean {
+    return kind === 'active' || parent === undefined;
+  }
+
+  async build(directory: string, { parent }: NewSnapshot): Promise<void> {
+    if (parent !== undefined) return copyTree(this.contents(parent.id), directory, this.#log);
+    await mkdir(directory);
+    // The mode given to mkdir is cut by the umask.
+    await chmod(directory, 0o755);
+  }
+
+  mounts(snapshot: StoredSnapshot, parents: readonly number[]): Mount[] {
+    const readOnly = snapshot.kind === 'view';
+    const shown = readOnly ? (parents[0] ?? snapshot.id) : snapshot.id;
+    return [{ type: 'bind', source: this.contents(shown), options: ['rbind', readOnly ? 'ro' : 'rw'] }];
+  }
+
+  contents(id: number): string {
+    return snapshotDirectory(this.#root, id);
+  }
+}

@@ -1,0 +1,89 @@
+/**
+ * Locks on single objects by name, shared or exclusive, first come first served: nobody waits for an object that
+ * he does not use, so a slow copy for one snapshot holds up no other. In memory, per instance; not re-entrant.
+ * Called by the content directory (digests) and the snapshotters (keys).
+ */
+
+export type LockMode = 'shared' | 'exclusive';
+
+interface Waiter {
+  mode: LockMode;
+  enter: () => void;
+}
+interface Lock {
+  holders: number;
+  exclusive: boolean;
+  queue: Waiter[];
+}
+
+export class ObjectLocks {
+  readonly #locks = new Map<string, Lock>();
+
+  /** Holds the lock while `fn` runs. */
+  async with<T>(name: string, mode: LockMode, fn: () => Promise<T>): Promise<T> {
+    await this.#enter(name, mode);
+    try {
+      return await fn();
+    } finally {
+      this.#leave(name);
+    }
+  }
+
+  /**
+   * Holds several locks while `fn` runs. They are taken in one global order, so that two callers never hold what
+   * the other waits for; a name that is given twice is locked once, exclusively if either asks for it. Empty
+   * names are left out.
+   */
+  async withAll<T>(
+    wanted: Readonly<{ exclusive: readonly string[]; shared?: readonly string[] }>,
+    fn: () => Promise<T>,
+  ): Promise<T> {
+    const modes = new Map<string, LockMode>();
+    for (const name of wanted.shared ?? []) modes.set(name, 'shared');
+    for (const name of wanted.exclusive) modes.set(name, 'exclusive');
+    modes.delete('');
+    const held: string[] = [];
+    try {
+      for (const name of [...modes.keys()].sort()) {
+        await this.#enter(name, modes.get(name)!);
+        held.push(name);
+      }
+      return await fn();
+    } finally {
+      for (const name of held) this.#leave(name);
+    }
+  }
+
+  #enter(name: string, mode: LockMode): Promise<void> | undefined {
+    let lock = this.#locks.get(name);
+    if (lock === undefined) {
+      lock = { holders: 0, exclusive: false, queue: [] };
+      this.#locks.set(name, lock);
+    }
+    const free = lock.holders === 0 || (mode === 'shared' && !lock.exclusive);
+    if (free && lock.queue.length === 0) {
+      lock.holders++;
+      lock.exclusive = mode === 'exclusive';
+      return undefined;
+    }
+    const { queue } = lock;
+    return new Promise((enter) => {
+      queue.push({ mode, enter });
+    });
+  }
+
+  #leave(name: string): void {
+    const lock = this.#locks.get(name)!;
+    if (--lock.holders > 0) return;
+    const next = lock.queue.shift();
+    if (next === undefined) {
+      this.#locks.delete(name);
+      return;
+    }
+    lock.exclusive = next.mode === 'exclusive';
+    const admitted = [next];
+    while (!lock.exclusive && lock.queue[0]?.mode === 'shared') admitted.push(lock.queue.shift()!);
+    lock.holders = admitted.length;
+    for (const waiter of admitted) waiter.enter();
+  }
+}

@@ -1,0 +1,189 @@
+/**
+ * The overlay snapshotter: a snapshot is only what differs from its parent; the kernel stacks the layers when it is
+ * mounted. Making and removing snapshots works for ordinary users; mounting them needs root.
+ *
+ *   snapshots/<id>/fs     what the snapshot changed (0755), every kind
+ *   snapshots/<id>/work   the kernel's scratch directory (0711), active snapshots only
+ */
+import { existsSync } from 'node:fs';
+import { chmod, lchown, lstat, mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { failedPrecondition } from '../errors.js';
+import { Label, labelOf } from '../model/labels.js';
+import type { StringMap } from '../model/records.js';
+import type { Mount } from './contract.js';
+import { supportsEntryTypes } from './entry-types.js';
+import { makeRoot } from './files.js';
+import { errnoOf, fsError } from './fs-errors.js';
+import { mappedRoot } from './id-map.js';
+import type { StoredSnapshot } from './metastore.js';
+import {
+  DirectorySnapshotter,
+  type NewSnapshot,
+  type RemovalMode,
+  type SnapshotDriver,
+  type SnapshotterOptions,
+  snapshotDirectory,
+} from './snapshotter.js';
+import { needsUserXattr } from './user-xattr.js';
+
+export interface OverlayOptions extends SnapshotterOptions {
+  /** Removed snapshots keep their directories until `cleanup`; default true. False: gone when `remove` resolves. */
+  asyncRemove?: boolean | undefined;
+  /** Options added to every overlay mount, never to binds. */
+  mountOptions?: readonly string[] | undefined;
+  /** Shows the path of `fs` as a label; default false. */
+  upperdirLabel?: boolean | undefined;
+  /** Honours the labels with user and group id mappings; default false. */
+  remapIds?: boolean | undefined;
+  /** What the system can do; asked of it when absent. */
+  system?: Partial<OverlaySystem> | undefined;
+}
+
+export interface OverlaySystem {
+  /** The file system tells the types of directory entries. */
+  entryTypes: boolean;
+  /** The kernel's overlay module knows the option `index`. */
+  index: boolean;
+  /** Overlays must keep their marks in `user.` attributes. */
+  userXattr: boolean;
+}
+
+/** Opens (or makes, 0700) an overlay snapshotter in `root`; FailedPrecondition on file systems it cannot work on. */
+export async function openOverlayfs(
+  root: string,
+  options: OverlayOptions = {},
+): Promise<DirectorySnapshotter> {
+  await makeRoot(root, 0o700);
+  const system = await examine(root, options.system ?? {});
+  if (!system.entryTypes) {
+    throw failedPrecondition(
+      `${root} is on a file system that does not tell the types of directory entries`,
+      {
+        object: root,
+        remedy:
+          'use a file system with d_type support (on xfs: mkfs.xfs -n ftype=1), or the native snapshotter',
+      },
+    );
+  }
+  return DirectorySnapshotter.open(root, new OverlayDriver(root, options, system), options);
+}
+
+async function examine(root: string, given: Partial<OverlaySystem>): Promise<OverlaySystem> {
+  try {
+    return {
+      entryTypes: given.entryTypes ?? supportsEntryTypes(root),
+      index: given.index ?? existsSync('/sys/module/overlay/parameters/index'),
+      userXattr: given.userXattr ?? (await needsUserXattr(root)),
+    };
+  } catch (error) {
+    throw fsError('use the directory', root, error);
+  }
+}
+
+class OverlayDriver implements SnapshotDriver {
+  readonly name = 'overlayfs';
+  readonly removal: RemovalMode;
+  readonly #root: string;
+  /** Ends of every overlay's options. */
+  readonly #mountOptions: string[];
+  readonly #upperdirLabel: boolean;
+  readonly #remapIds: boolean;
+
+  constructor(root: string, options: OverlayOptions, system: OverlaySystem) {
+    this.#root = root;
+    this.removal = (options.asyncRemove ?? true) ? 'deferred' : 'immediate';
+    this.#upperdirLabel = options.upperdirLabel ?? false;
+    this.#remapIds = options.remapIds ?? false;
+    this.#mountOptions = [...(options.mountOptions ?? [])];
+    const has = (name: string): boolean =>
+      this.#mountOptions.some((option) => option === name || option.startsWith(`${name}=`));
+    if (system.userXattr && !has('userxattr')) this.#mountOptions.push('userxattr');
+    if (system.index && !has('index')) this.#mountOptions.push('index=off');
+  }
+
+  hasDirectory(): boolean {
+    return true;
+  }
+
+  async build(directory: string, { kind, parent, labels }: NewSnapshot): Promise<void> {
+    const owner = await this.#owner(parent, labels);
+    const fs = join(directory, 'fs');
+    await mkdir(directory, 0o700);
+    await mkdir(fs);
+    await chmod(fs, 0o755);
+    if (kind === 'active') {
+      const work = join(directory, 'work');
+      await mkdir(work);
+      await chmod(work, 0o711);
+    }
+    if (owner !== undefined) await own(fs, owner);
+  }
+
+  /** The mapped root where ids are mapped, else whoever owns the parent's root; undefined leaves the caller's. */
+  async #owner(
+    parent: StoredSnapshot | undefined,
+    labels: StringMap | undefined,
+  ): Promise<Owner | undefined> {
+    const { users, groups } = this.#mappings(labels);
+    const inherited = parent === undefined ? undefined : await lstat(this.contents(parent.id));
+    if (users === undefined && groups === undefined) return inherited;
+    return {
+      uid: users === undefined ? (inherited?.uid ?? 0) : mappedRoot(users),
+      gid: groups === undefined ? (inherited?.gid ?? 0) : mappedRoot(groups),
+    };
+  }
+
+  #mappings(labels: StringMap | undefined): { users: string | undefined; groups: string | undefined } {
+    if (!this.#remapIds) return { users: undefined, groups: undefined };
+    return {
+      users: labelOf(labels, Label.snapshotUidMapping),
+      groups: labelOf(labels, Label.snapshotGidMapping),
+    };
+  }
+
+  mounts(snapshot: StoredSnapshot, parents: readonly number[]): Mount[] {
+    const { users, groups } = this.#mappings(snapshot.labels);
+    const options: string[] = [];
+    if (users !== undefined) options.push(`uidmap=${users}`);
+    if (groups !== undefined) options.push(`gidmap=${groups}`);
+    const [nearest] = parents;
+    if (nearest === undefined) {
+      const mode = snapshot.kind === 'view' ? 'ro' : 'rw';
+      return [{ type: 'bind', source: this.contents(snapshot.id), options: [...options, mode, 'rbind'] }];
+    }
+    if (snapshot.kind === 'view' && parents.length === 1) {
+      return [{ type: 'bind', source: this.contents(nearest), options: [...options, 'ro', 'rbind'] }];
+    }
+    if (snapshot.kind === 'active') {
+      const work = join(snapshotDirectory(this.#root, snapshot.id), 'work');
+      options.push(`workdir=${work}`, `upperdir=${this.contents(snapshot.id)}`);
+    }
+    options.push(`lowerdir=${parents.map((id) => this.contents(id)).join(':')}`, ...this.#mountOptions);
+    return [{ type: 'overlay', source: 'overlay', options }];
+  }
+
+  contents(id: number): string {
+    return join(snapshotDirectory(this.#root, id), 'fs');
+  }
+
+  shownLabels(snapshot: StoredSnapshot): StringMap {
+    return this.#upperdirLabel ? { [Label.overlayUpperdir]: this.contents(snapshot.id) } : {};
+  }
+}
+
+interface Owner {
+  uid: number;
+  gid: number;
+}
+
+async function own(path: string, { uid, gid }: Owner): Promise<void> {
+  const current = await lstat(path);
+  if (current.uid === uid && current.gid === gid) return;
+  try {
+    await lchown(path, uid, gid);
+  } catch (error) {
+    if (errnoOf(error) === 'EPERM') throw fsError(`give to user ${uid}, group ${gid}`, path, error);
+    throw error;
+  }
+}

@@ -1,0 +1,473 @@
+/**
+ * What the native and the overlay snapshotter have in common: a metastore, and one directory per snapshot named
+ * after its id. A driver says how directories are made and mounted. Called through SnapshotterBackend.
+ *
+ *   <root>/metadata.db              <root>/snapshots/<id>/       <root>/snapshots/new-<random>/  under construction
+ *   <root>/metadata.lock            <root>/snapshots/rm-<id>/    on its way out (native)
+ *
+ * Record and directory: a directory is renamed into place before its record is committed, and deleted after its
+ * record is gone, so a crash leaves at most directories nobody knows, which the next open or cleanup removes.
+ *
+ * Threading: operations on different keys overlap; building a directory (a copy can take minutes) holds up only
+ * users of that key and removals of its parent. Records change one commit at a time. Resolved means on disk.
+ */
+import { randomBytes } from 'node:crypto';
+import { readdir, rename } from 'node:fs/promises';
+import { join } from 'node:path';
+import { EbbtideError, failedPrecondition, invalidArgument } from '../errors.js';
+import { applyMapPath, unknownPath } from '../model/fieldpaths.js';
+import { adaptLabels, parseFilters } from '../model/filters.js';
+import { compactMap, copyMap } from '../model/labels.js';
+import type { StringMap } from '../model/records.js';
+import type {
+  DiskJobs,
+  Mount,
+  RemovalReport,
+  SnapshotInfo,
+  SnapshotOptions,
+  SnapshotterBackend,
+  Usage,
+} from './contract.js';
+import { diskUsage } from './disk-usage.js';
+import { FileLock } from './file-lock.js';
+import { breathe, makeRoot, orAbsent, syncDirectory } from './files.js';
+import { diskError, messageOf } from './fs-errors.js';
+import { type BackendLog, stderrLog } from './log.js';
+import {
+  checkCommit,
+  checkCreate,
+  Metastore,
+  type MetaTransaction,
+  type StoredSnapshot,
+} from './metastore.js';
+import { ObjectLocks } from './object-locks.js';
+import { addReport, emptyReport, inlineJobs } from './remove-tree.js';
+
+export interface SnapshotterOptions {
+  /** Where directories are deleted; the calling thread when absent. */
+  jobs?: DiskJobs | undefined;
+  log?: BackendLog | undefined;
+}
+
+/** When the directory of a removed snapshot goes. */
+export type RemovalMode =
+  /** Renamed with the record, deleted in the background. */
+  | 'background'
+  /** Left to `cleanup`. */
+  | 'deferred'
+  /** Deleted before `remove` resolves, with every other directory nobody knows. */
+  | 'immediate';
+
+export interface NewSnapshot {
+  kind: 'active' | 'view';
+  parent: StoredSnapshot | undefined;
+  labels: StringMap | undefined;
+}
+
+export interface SnapshotDriver {
+  readonly name: string;
+  readonly removal: RemovalMode;
+  /** False for snapshots that need no directory of their own. */
+  hasDirectory(snapshot: NewSnapshot): boolean;
+  /** Makes `directory`, which does not exist. What a failure leaves behind is removed by the caller. */
+  build(directory: string, snapshot: NewSnapshot): Promise<void>;
+  /** Mounts of an active snapshot or a view. `parents`: ids, nearest first. */
+  mounts(snapshot: StoredSnapshot, parents: readonly number[]): Mount[];
+  /** Directory whose tree is what the snapshot alone takes. */
+  contents(id: number): string;
+  /** Labels that are not stored but shown. */
+  shownLabels?(snapshot: StoredSnapshot): StringMap;
+}
+
+const BUILDING = 'new-';
+const REMOVED = 'rm-';
+const NUMBER = /^[1-9]\d{0,14}$/;
+/** Snapshots or names that are looked at without letting others run. */
+const STEP = 256;
+/** Cleanups that only do what is known to be left, before one looks through the whole directory again. */
+const CLEANUPS_PER_SCAN = 32;
+
+export const snapshotsDirectory = (root: string): string => join(root, 'snapshots');
+export const snapshotDirectory = (root: string, id: number): string => join(root, 'snapshots', String(id));
+
+export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable {
+  readonly #driver: SnapshotDriver;
+  readonly #directory: string;
+  readonly #meta: Metastore;
+  readonly #lock: FileLock;
+  readonly #jobs: DiskJobs;
+  readonly #log: BackendLog;
+  readonly #keys = new ObjectLocks();
+  /** Names in the directory that belong to an operation under way. */
+  readonly #busy = new Set<string>();
+  /** Directories found beside a missing metadata file: never removed. */
+  readonly #spared = new Set<string>();
+  readonly #background = new Set<Promise<void>>();
+  /** Directories of removed snapshots that wait for `cleanup`. */
+  readonly #left = new Set<string>();
+  /** Cleanups until the next one that looks through the whole directory. */
+  #scanIn = 0;
+  /** What background removals freed since it was last reported. */
+  #freed = emptyReport();
+  #closing: Promise<void> | undefined;
+
+  private constructor(
+    root: string,
+    driver: SnapshotDriver,
+    meta: Metastore,
+    lock: FileLock,
+    o: SnapshotterOptions,
+  ) {
+    this.#driver = driver;
+    this.#directory = snapshotsDirectory(root);
+    this.#meta = meta;
+    this.#lock = lock;
+    this.#jobs = o.jobs ?? inlineJobs;
+    this.#log = o.log ?? stderrLog;
+  }
+
+  /**
+   * Opens (or makes) a snapshotter in `root`. Unavailable when it is open already; clear errors for a root that
+   * cannot be used and for metadata that is damaged or not ours.
+   */
+  static async open(
+    root: string,
+    driver: SnapshotDriver,
+    options: SnapshotterOptions,
+  ): Promise<DirectorySnapshotter> {
+    await makeRoot(root, 0o700);
+    const lock = await FileLock.acquire(
+      join(root, 'metadata.lock'),
+      `the ${driver.name} snapshotter in ${root}`,
+    );
+    let meta: Metastore | undefined;
+    try {
+      await makeRoot(snapshotsDirectory(root), 0o700);
+      meta = await Metastore.open(join(root, 'metadata.db'));
+      const snapshotter = new DirectorySnapshotter(root, driver, meta, lock, options);
+      await snapshotter.#recover();
+      return snapshotter;
+    } catch (error) {
+      await meta?.close();
+      await lock.release();
+      throw error;
+    }
+  }
+
+  // ---------------------------------------------------------------------------------------------------- reading
+
+  async stat(key: string): Promise<SnapshotInfo> {
+    return this.#info(this.#meta.get(key));
+  }
+
+  async usage(key: string): Promise<Usage> {
+    const snapshot = this.#meta.get(key);
+    if (snapshot.kind === 'active') return this.#measure(snapshot.id);
+    return { inodes: snapshot.inodes, size: snapshot.size };
+  }
+
+  async mounts(key: string): Promise<Mount[]> {
+    const snapshot = this.#meta.get(key);
+    if (snapshot.kind === 'committed') {
+      throw failedPrecondition(`snapshot "${key}" is committed and cannot be mounted`, {
+        object: key,
+        remedy: 'make a view of it and mount that',
+      });
+    }
+    return this.#driver.mounts(snapshot, this.#meta.ancestors(snapshot));
+  }
+
+  async walk(fn: (info: SnapshotInfo) => Promise<void> | void, ...filters: string[]): Promise<void> {
+    const matches = parseFilters(filters);
+    let last = 0;
+    for (let step = this.#meta.after(last, STEP); step.length > 0; step = this.#meta.after(last, STEP)) {
+      for (const { id } of step) {
+        last = id;
+        // Looked at again, for what earlier calls of fn changed.
+        const snapshot = this.#meta.byId(id);
+        if (snapshot === undefined) continue;
+        const info = this.#info(snapshot);
+        if (matches((path) => field(info, path))) await fn(info);
+      }
+      await breathe();
+    }
+  }
+
+  #info(snapshot: StoredSnapshot): SnapshotInfo {
+    return {
+      kind: snapshot.kind,
+      name: snapshot.key,
+      parent: this.#meta.parentKey(snapshot),
+      labels: { ...copyMap(snapshot.labels), ...this.#driver.shownLabels?.(snapshot) },
+      created: snapshot.created,
+      updated: snapshot.updated,
+    };
+  }
+
+  async #measure(id: number): Promise<Usage> {
+    const path = this.#driver.contents(id);
+    try {
+      return await diskUsage(path);
+    } catch (error) {
+      throw diskError('measure', path, error);
+    }
+  }
+
+  // ---------------------------------------------------------------------------------------------------- changing
+
+  async update(info: SnapshotInfo, ...paths: string[]): Promise<SnapshotInfo> {
+    if (info.name === '') throw invalidArgument('snapshot name must not be empty');
+    const updated = await this.#meta.write((tx) =>
+      tx.relabel(info.name, (labels) => relabelled(info, paths, labels)),
+    );
+    return this.#info(updated);
+  }
+
+  prepare(key: string, parent: string, options: SnapshotOptions = {}): Promise<Mount[]> {
+    return this.#make('active', key, parent, options);
+  }
+
+  view(key: string, parent: string, options: SnapshotOptions = {}): Promise<Mount[]> {
+    return this.#make('view', key, parent, options);
+  }
+
+  #make(kind: 'active' | 'view', key: string, parentKey: string, options: SnapshotOptions): Promise<Mount[]> {
+    return this.#keys.withAll({ exclusive: [key], shared: [parentKey] }, async () => {
+      const parent = checkCreate(this.#meta, key, parentKey);
+      const snapshot = { kind, parent, labels: compactMap(options.labels) };
+      const create = (tx: MetaTransaction): number => tx.create(kind, key, parentKey, snapshot.labels).id;
+      if (this.#driver.hasDirectory(snapshot)) await this.#makeDirectory(snapshot, create);
+      else await this.#meta.write(create);
+      return this.mounts(key);
+    });
+  }
+
+  async #makeDirectory(snapshot: NewSnapshot, create: (tx: MetaTransaction) => number): Promise<void> {
+    let name = BUILDING + randomBytes(8).toString('hex');
+    const building = name;
+    this.#busy.add(building);
+    try {
+      await this.#driver.build(this.#path(name), snapshot);
+      await this.#meta.write(async (tx) => {
+        const id = String(create(tx));
+        await rename(this.#path(name), this.#path(id));
+        name = id;
+        await syncDirectory(this.#directory);
+      });
+    } catch (error) {
+      await this.#delete([name]);
+      throw error instanceof EbbtideError ? error : diskError('make', this.#path(name), error);
+    } finally {
+      this.#busy.delete(building);
+    }
+  }
+
+  commit(name: string, key: string, options: SnapshotOptions = {}): Promise<void> {
+    const rebase = options.parent ?? '';
+    return this.#keys.withAll({ exclusive: [name, key], shared: [rebase] }, async () => {
+      const active = checkCommit(this.#meta, name, key);
+      const usage = await this.#measure(active.id);
+      await this.#meta.write((tx) => {
+        tx.commit(name, key, usage, compactMap(options.labels), rebase);
+      });
+    });
+  }
+
+  remove(key: string): Promise<void> {
+    return this.#keys.with(key, 'exclusive', () => {
+      switch (this.#driver.removal) {
+        case 'background':
+          return this.#removeInBackground(key);
+        case 'immediate':
+          return this.#removeNow(key);
+        case 'deferred':
+          return this.#removeRecord(key).then((name) => void this.#left.add(name));
+      }
+    });
+  }
+
+  /** Answers the name of its directory. */
+  #removeRecord(key: string): Promise<string> {
+    return this.#meta.write((tx) => String(tx.remove(key).id));
+  }
+
+  async #removeInBackground(key: string): Promise<void> {
+    let renamed: { from: string; to: string } | undefined;
+    try {
+      await this.#meta.write(async (tx) => {
+        const { id } = tx.remove(key);
+        const names = { from: String(id), to: REMOVED + id };
+        this.#busy.add(names.to);
+        if ((await orAbsent(rename(this.#path(names.from), this.#path(names.to)))) !== null) renamed = names;
+        else this.#busy.delete(names.to);
+      });
+    } catch (error) {
+      if (renamed !== undefined) await this.#restore(renamed);
+      throw error instanceof EbbtideError ? error : diskError('remove', this.#directory, error);
+    }
+    if (renamed === undefined) return;
+    const { to } = renamed;
+    this.#run(async () => {
+      addReport(this.#freed, await this.#delete([to]));
+      this.#busy.delete(to);
+    });
+  }
+
+  async #restore({ from, to }: { from: string; to: string }): Promise<void> {
+    await rename(this.#path(to), this.#path(from));
+    this.#busy.delete(to);
+  }
+
+  async #removeNow(key: string): Promise<void> {
+    const { errors } = await this.#delete([await this.#removeRecord(key)]);
+    if (errors.length > 0) this.#scanIn = 0;
+  }
+
+  /**
+   * Deletes directories that belong to no snapshot, and waits for removals under way. Answers what that and the
+   * removals since the last call freed. What removals left is known; once after opening, when nothing is known to
+   * be left, and now and then, the whole directory is looked through.
+   */
+  async cleanup(): Promise<RemovalReport> {
+    await Promise.all(this.#background);
+    const report = this.#freed;
+    this.#freed = emptyReport();
+    const left = [...this.#left];
+    this.#left.clear();
+    const scan = this.#scanIn <= 0 || left.length === 0;
+    this.#scanIn = scan ? CLEANUPS_PER_SCAN : this.#scanIn - 1;
+    addReport(report, await this.#delete(scan ? await this.#scan() : left));
+    if (report.errors.length > 0) this.#scanIn = 0;
+    return report;
+  }
+
+  /**
+   * Names in the directory that are no snapshot's and nobody's work under way. Found in steps, then decided in a
+   * write transaction, in which no creation is between renaming its directory and committing its record. Ids are
+   * never used again, so what belongs to nobody then never will.
+   */
+  async #scan(): Promise<string[]> {
+    const isUnknown = (name: string): boolean =>
+      !this.#isKnown(name) && !this.#busy.has(name) && !this.#spared.has(name);
+    const names = await this.#list();
+    const candidates: string[] = [];
+    for (let at = 0; at < names.length; at += STEP) {
+      candidates.push(...names.slice(at, at + STEP).filter(isUnknown));
+      await breathe();
+    }
+    return this.#meta.write(() => candidates.filter(isUnknown));
+  }
+
+  async #list(): Promise<string[]> {
+    try {
+      return await readdir(this.#directory);
+    } catch (error) {
+      throw diskError('list', this.#directory, error);
+    }
+  }
+
+  /** What could not be deleted is logged; it is tried again by the next cleanup or open. */
+  async #delete(names: readonly string[]): Promise<RemovalReport> {
+    if (names.length === 0) return emptyReport();
+    const paths = names.map((name) => this.#path(name));
+    try {
+      const report = await this.#jobs.removeTrees(`snapshotter ${this.#driver.name}`, paths);
+      for (const { path, message } of report.errors)
+        this.#log('warn', `cannot delete ${path}`, { error: message });
+      return report;
+    } catch (error) {
+      const message = messageOf(error);
+      this.#log('warn', `cannot delete ${paths.length} snapshot directories`, { error: message });
+      return { ...emptyReport(), errors: [{ path: this.#directory, message }] };
+    }
+  }
+
+  #run(work: () => Promise<void>): void {
+    const running: Promise<void> = work().finally(() => this.#background.delete(running));
+    this.#background.add(running);
+  }
+
+  /** Puts right what a crash left: half-built and half-removed directories, ids given out but never recorded. */
+  async #recover(): Promise<void> {
+    const names = await this.#list();
+    const numbered = names.filter((name) => NUMBER.test(name));
+    for (const name of numbered) this.#meta.skipTo(Number(name));
+    if (!this.#meta.existed && numbered.length > 0) {
+      for (const name of numbered) this.#spared.add(name);
+      this.#log(
+        'warn',
+        `${this.#directory} holds ${numbered.length} snapshots, but their metadata file is gone`,
+        {
+          remedy: 'restore metadata.db, or delete the numbered directories',
+        },
+      );
+    }
+    const leftovers: string[] = [];
+    for (const name of names) {
+      const id = name.startsWith(REMOVED) ? name.slice(REMOVED.length) : undefined;
+      if (id !== undefined && this.#isKnown(id)) await this.#restore({ from: id, to: name });
+      else if (id !== undefined || name.startsWith(BUILDING)) leftovers.push(name);
+      else if (this.#isAbandoned(name)) leftovers.push(name);
+    }
+    if (leftovers.length === 0) return;
+    for (const name of leftovers) this.#busy.add(name);
+    this.#run(async () => {
+      addReport(this.#freed, await this.#delete(leftovers));
+      for (const name of leftovers) this.#busy.delete(name);
+    });
+  }
+
+  /** Deferred removals leave numbered directories on purpose; elsewhere one without a record is a crash's. */
+  #isAbandoned(name: string): boolean {
+    if (this.#driver.removal !== 'background' || this.#spared.has(name)) return false;
+    return NUMBER.test(name) && !this.#isKnown(name);
+  }
+
+  #isKnown(name: string): boolean {
+    return NUMBER.test(name) && this.#meta.has(Number(name));
+  }
+
+  #path(name: string): string {
+    return join(this.#directory, name);
+  }
+
+  /** Waits for operations and removals under way. Again: no error. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    await Promise.all(this.#background);
+    await this.#meta.close();
+    await this.#lock.release();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}
+
+function relabelled(
+  info: SnapshotInfo,
+  paths: readonly string[],
+  current: StringMap | undefined,
+): StringMap | undefined {
+  if (paths.length === 0) return compactMap(info.labels);
+  let labels = current;
+  for (const path of paths) {
+    const changed = applyMapPath('labels', path, labels, info.labels);
+    if (changed === null) throw unknownPath('snapshot', path, info.name);
+    labels = changed;
+  }
+  return compactMap(labels);
+}
+
+/** Fields that filters may name. */
+function field(info: SnapshotInfo, path: readonly string[]): string | undefined {
+  if (path[0] === 'labels') return adaptLabels(info.labels, path, 1);
+  if (path.length > 1) return undefined;
+  if (path[0] === 'name') return info.name;
+  if (path[0] === 'kind') return info.kind;
+  return path[0] === 'parent' ? info.parent : undefined;
+}

@@ -1,0 +1,220 @@
+/**
+ * System calls that Node lacks on Linux: mounts, device nodes, extended attributes, times in nanoseconds. Used by the
+ * backends. Calls are synchronous and short (a mount may wait for its device). Paths are never followed at their
+ * last component; a path given as bytes is used as it is, for names that are no UTF-8.
+ *
+ * Where the addon (native/sys.cc) does not load, mounts and devices are made by the system's own tools and there are
+ * no extended attributes (`xattrSupported` is false and the calls fail with ENOTSUP).
+ *
+ * Errors are like Node's own: `code` ("EPERM"), `errno`, `syscall`, `path`.
+ */
+import { spawnSync } from 'node:child_process';
+import { lutimesSync } from 'node:fs';
+import { getSystemErrorName } from 'node:util';
+import { addonError, loadAddon } from '../gc/addon.js';
+import { MountFlag, mountFlagNames, parseMountOptions } from './mount-options.js';
+
+export { MountFlag, parseMountOptions } from './mount-options.js';
+
+export type SysPath = string | Uint8Array;
+
+/** What native/sys.cc exports. A number is an errno, 0 for success. */
+interface Addon {
+  mount(
+    source: SysPath,
+    target: SysPath,
+    type: string,
+    flags: number,
+    data: SysPath,
+    directory: SysPath,
+  ): number;
+  umount(target: SysPath, flags: number): number;
+  mknod(path: SysPath, mode: number, major: number, minor: number): number;
+  lsetxattr(path: SysPath, name: string, value: Uint8Array): number;
+  lgetxattr(path: SysPath, name: string): Buffer | number;
+  llistxattr(path: SysPath): Buffer | number;
+  lremovexattr(path: SysPath, name: string): number;
+  utimes(path: SysPath, atimeNs: bigint, mtimeNs: bigint): number;
+}
+
+const addon = loadAddon('ebbtide_sys') as Addon | undefined;
+
+const ENOTSUP = 95;
+const ENODATA = 61;
+const NANOS = 1_000_000_000n;
+
+/** Whether the four xattr functions work here (the file system has its own say). */
+export const xattrSupported: boolean = addon !== undefined;
+
+/** Why the addon is not used; empty when it is. */
+export const fallbackReason = (): string => addonError('ebbtide_sys');
+
+/**
+ * mount(2).
+ * @param flags see `MountFlag` and `parseMountOptions`
+ * @param data the file system's own options, comma-separated; at most 4095 bytes
+ * @param directory where relative paths in `source`, `target` and `data` begin, if not in the process's own
+ *   directory: overlay mounts of many layers fit only with short relative paths. The process's is not changed.
+ */
+export function mount(
+  source: SysPath,
+  target: SysPath,
+  type: string,
+  flags: number,
+  data: SysPath = '',
+  directory: SysPath = '',
+): void {
+  if (addon !== undefined) check(addon.mount(source, target, type, flags, data, directory), 'mount', target);
+  else mountWithTool(source, target, type, flags, String(data), String(directory));
+}
+
+/** One entry of a mount table, with its options as words; a read-only bind is made in the two steps it needs. */
+export function mountWithOptions(
+  type: string,
+  source: SysPath,
+  target: SysPath,
+  options: readonly string[],
+  directory: SysPath = '',
+): void {
+  const { flags, data, propagation } = parseMountOptions(options);
+  mount(source, target, type, flags, data, directory);
+  try {
+    if (flags & MountFlag.bind && flags & MountFlag.rdonly) {
+      mount(source, target, '', flags | MountFlag.remount, data, directory);
+    }
+    if (propagation !== 0) mount('', target, '', propagation, '', directory);
+  } catch (error) {
+    umount(target, UmountFlag.detach);
+    throw error;
+  }
+}
+
+export const UmountFlag = { force: 1, detach: 2, expire: 4, nofollow: 8 } as const;
+
+/** umount2(2). */
+export function umount(target: SysPath, flags = 0): void {
+  if (addon !== undefined) check(addon.umount(target, flags), 'umount', target);
+  else {
+    const args = [...(flags & UmountFlag.force ? ['-f'] : []), ...(flags & UmountFlag.detach ? ['-l'] : [])];
+    runTool('umount', [...args, '--', String(target)], target);
+  }
+}
+
+/** mknod(2). @param mode type and permission bits, as in `st_mode`; the process's umask does not apply */
+export function mknod(path: SysPath, mode: number, major = 0, minor = 0): void {
+  if (addon !== undefined) {
+    check(addon.mknod(path, mode, major, minor), 'mknod', path);
+    return;
+  }
+  const letter = { 2401: 'p', 4802: 'c', 14406: 'b' }[mode & 0o170000];
+  if (letter === undefined) throw systemError(ENOTSUP, 'mknod', path);
+  const permissions = (mode & 0o7777).toString(8);
+  const numbers = letter === 'p' ? [] : [String(major), String(minor)];
+  runTool('mknod', ['-m', permissions, '--', String(path), letter, ...numbers], path);
+}
+
+export function lsetxattr(path: SysPath, name: string, value: Uint8Array): void {
+  check(addon?.lsetxattr(path, name, value) ?? ENOTSUP, 'lsetxattr', path);
+}
+
+/** Undefined when the file has no such attribute. */
+export function lgetxattr(path: SysPath, name: string): Buffer | undefined {
+  const value = addon?.lgetxattr(path, name) ?? ENOTSUP;
+  if (value === ENODATA) return undefined;
+  return bytesOf(value, 'lgetxattr', path);
+}
+
+/** Names of the file's attributes, sorted. */
+export function llistxattr(path: SysPath): string[] {
+  const names = bytesOf(addon?.llistxattr(path) ?? ENOTSUP, 'llistxattr', path);
+  return names.toString('utf8').split('\0').slice(0, -1).sort();
+}
+
+export function lremovexattr(path: SysPath, name: string): void {
+  check(addon?.lremovexattr(path, name) ?? ENOTSUP, 'lremovexattr', path);
+}
+
+/** Access and modification time of the path itself, in nanoseconds since 1970. Without the addon microseconds. */
+export function utimes(path: SysPath, atimeNs: bigint, mtimeNs: bigint): void {
+  if (addon !== undefined) {
+    check(addon.utimes(path, atimeNs, mtimeNs), 'utimensat', path);
+    return;
+  }
+  const seconds = (ns: bigint): number => Number(ns / NANOS) + Number(ns % NANOS) / 1e9;
+  lutimesSync(typeof path === 'string' ? path : Buffer.from(path), seconds(atimeNs), seconds(mtimeNs));
+}
+
+// ------------------------------------------------------------------------------------------------------- errors
+
+function check(errno: number, syscall: string, path: SysPath): void {
+  if (errno !== 0) throw systemError(errno, syscall, path);
+}
+
+function bytesOf(value: Buffer | number, syscall: string, path: SysPath): Buffer {
+  if (typeof value === 'number') throw systemError(value, syscall, path);
+  return value;
+}
+
+function systemError(errno: number, syscall: string, path: SysPath, note = ''): NodeJS.ErrnoException {
+  const code = getSystemErrorName(-errno);
+  const name = typeof path === 'string' ? path : Buffer.from(path).toString('utf8');
+  const error: NodeJS.ErrnoException = new Error(`${code}: ${syscall} '${name}'${note}`);
+  return Object.assign(error, { errno: -errno, code, syscall, path: name });
+}
+
+// -------------------------------------------------------------------------------------------- without the addon
+
+function mountWithTool(
+  source: SysPath,
+  target: SysPath,
+  type: string,
+  flags: number,
+  data: string,
+  directory: string,
+): void {
+  const options = [...mountFlagNames(flags), ...(data === '' ? [] : [data])];
+  const args = [
+    ...(type === '' ? [] : ['-t', type]),
+    ...(options.length === 0 ? [] : ['-o', options.join(',')]),
+  ];
+  const paths = source === '' ? [String(target)] : [String(source), String(target)];
+  runTool('mount', ['-i', ...args, '--', ...paths], target, directory);
+}
+
+/** Messages of mount(8), umount(8) and mknod(1) in the C locale, and the errno they stand for. */
+const messages: readonly [RegExp, number][] = [
+  [/permission denied|must be superuser|not permitted/i, 1],
+  [/no such file|does not exist|not found/i, 2],
+  [/busy/i, 16],
+  [/file exists/i, 17],
+  [/unknown filesystem/i, 19],
+  [/not a directory/i, 20],
+];
+const EINVAL = 22;
+
+function runTool(tool: string, args: string[], path: SysPath, directory = ''): void {
+  const { error, status, stderr } = spawnSync(tool, args, {
+    encoding: 'utf8',
+    env: { ...process.env, LC_ALL: 'C' },
+    stdio: ['ignore', 'ignore', 'pipe'],
+    ...(directory === '' ? {} : { cwd: directory }),
+  });
+  if (error !== undefined) throw error;
+  if (status === 0) return;
+  const errno = messages.find(([pattern]) => pattern.test(stderr))?.[1] ?? EINVAL;
+  throw systemError(errno, tool, path, ` (${stderr.trim()})`);
+}
+
+/** The calls as one object, for code that names its room: `sys.mount(…)`. */
+export const sys = {
+  xattrSupported,
+  mount,
+  mountWithOptions,
+  umount,
+  mknod,
+  lsetxattr,
+  lgetxattr,
+  llistxattr,
+  lremovexattr,
+  utimes,
+} as const;

@@ -1,0 +1,201 @@
+/**
+ * The steps of the demo. Every figure it prints is measured: bytes freed as the collection reports them stand
+ * beside the change of disk usage, and the end must be where the beginning was.
+ */
+
+import type { DB } from '../../db.js';
+import { layout as paths } from '../../db.js';
+import type { GCStats } from '../../gc/stats.js';
+import { importImage } from '../../images/import.js';
+import { unpackImage } from '../../images/unpack.js';
+import type { Image } from '../../stores/images.js';
+import { withId } from '../../stores/leases.js';
+import { bytes, duration, type Output } from '../output.js';
+import type { Progress } from '../progress.js';
+import { counts, printDryRun } from '../verbs/gc.js';
+import { diskUsage } from './disk.js';
+import { type KeptRow, keptBy } from './kept.js';
+
+export interface WalkthroughParts {
+  db: DB;
+  root: string;
+  snapshotter: string;
+  out: Output;
+  progress: Progress;
+  signal: AbortSignal;
+}
+
+interface Step {
+  step: string;
+  disk: number;
+  [detail: string]: unknown;
+}
+
+const CONTAINER = 'demo-container';
+const LEASE = 'demo-lease';
+/** Directories the store itself keeps (blobs/sha256 and the like) and their blocks. */
+const TOLERANCE_BYTES = 256 * 1024;
+
+export class Walkthrough {
+  readonly #p: WalkthroughParts;
+  readonly #ctx;
+  readonly #steps: Step[] = [];
+  #baseline = 0;
+  #problem: string | undefined;
+
+  constructor(parts: WalkthroughParts) {
+    this.#p = parts;
+    this.#ctx = { namespace: 'demo', signal: parts.signal };
+  }
+
+  async run(source: string): Promise<void> {
+    this.#baseline = await this.#disk();
+    const images = await this.#import(source);
+    const chains = await this.#unpack(images);
+    await this.#use(images, chains);
+    await this.#deleteOne(images.at(-1)!);
+    await this.#releaseAll(images.slice(0, -1));
+  }
+
+  /** What did not come out as promised, if anything. */
+  problem(): string | undefined {
+    return this.#problem;
+  }
+  report(): { steps: Step[]; problem: string | null } {
+    return { steps: this.#steps, problem: this.#problem ?? null };
+  }
+
+  async #import(source: string): Promise<Image[]> {
+    const { db, progress } = this.#p;
+    const started = performance.now();
+    const images = await importImage(db, this.#ctx, source, {
+      progress: (p) => progress.report(`${p.phase} ${p.name}`, p.done, p.total),
+    });
+    progress.end();
+    await this.#step(`imported ${images.map((i) => i.name).join(', ')}`, { ms: performance.now() - started });
+    return images;
+  }
+
+  async #unpack(images: readonly Image[]): Promise<string[]> {
+    const { db, snapshotter, progress } = this.#p;
+    const started = performance.now();
+    const chains: string[] = [];
+    for (const image of images) {
+      const { chainId } = await unpackImage(db, this.#ctx, image, snapshotter, {
+        progress: (p) => progress.report(`${p.phase} ${p.name}`, p.done, p.total),
+      });
+      chains.push(chainId);
+    }
+    progress.end();
+    await this.#step(`unpacked with the ${snapshotter} snapshotter`, {
+      chains,
+      ms: performance.now() - started,
+    });
+    return chains;
+  }
+
+  async #use(images: readonly Image[], chains: readonly string[]): Promise<void> {
+    const { db, snapshotter } = this.#p;
+    await db.update(async (tx) => {
+      const ctx = db.withTransactionContext(this.#ctx, tx);
+      await db.leases.create(ctx, withId(LEASE));
+      const target = images.at(-1)!.target.digest;
+      await db.leases.addResource(
+        ctx,
+        { id: LEASE },
+        { type: `snapshots/${snapshotter}`, id: chains.at(-1)! },
+      );
+      this.#steps.push({ step: `lease ${LEASE} holds the top snapshot of the last image`, disk: 0, target });
+    });
+    await db.snapshotter(snapshotter)!.prepare({ ...this.#ctx, lease: LEASE }, CONTAINER, chains[0]!);
+    await db.containers.create(this.#ctx, {
+      id: CONTAINER,
+      image: images[0]!.name,
+      runtime: { name: 'io.containerd.runc.v2' },
+      spec: { typeUrl: 'types.containerd.io/opencontainers/runtime-spec/1/Spec', value: Buffer.from('{}') },
+      snapshotter,
+      snapshotKey: CONTAINER,
+    });
+    await db.leases.deleteResource(
+      this.#ctx,
+      { id: LEASE },
+      { type: `snapshots/${snapshotter}`, id: CONTAINER },
+    );
+    await this.#step(`container ${CONTAINER} runs on ${images[0]!.name}; lease ${LEASE} holds a snapshot`);
+  }
+
+  async #deleteOne(image: Image): Promise<void> {
+    const { db, out } = this.#p;
+    await db.images.delete(this.#ctx, image.name);
+    await this.#step(`deleted image ${image.name}; its bytes are still there`);
+    const dry = await db.garbageCollect({ signal: this.#p.signal }, { dryRun: true });
+    if (!out.json) printDryRun(out, dry);
+    await this.#collect('collected');
+    this.#kept();
+  }
+
+  async #releaseAll(images: readonly Image[]): Promise<void> {
+    const { db } = this.#p;
+    for (const image of images) await db.images.delete(this.#ctx, image.name);
+    await db.containers.delete(this.#ctx, CONTAINER);
+    await db.leases.delete(this.#ctx, { id: LEASE });
+    await this.#step('deleted the other images, the container and the lease');
+    await this.#collect('collected');
+    const left = await this.#disk();
+    if (left > this.#baseline + TOLERANCE_BYTES) {
+      this.#problem = `${bytes(left - this.#baseline)} are still on the disk although nothing is kept`;
+    } else if (!this.#p.out.json) {
+      this.#p.out.line(
+        `the disk is back to where it was: ${bytes(this.#baseline)} before, ${bytes(left)} now`,
+      );
+    }
+  }
+
+  async #collect(what: string): Promise<GCStats> {
+    const before = await this.#disk();
+    const stats = await this.#p.db.garbageCollect({ signal: this.#p.signal });
+    const change = before - (await this.#disk());
+    await this.#step(`${what}: removed ${counts(stats.removed)}`, {
+      removed: stats.removed,
+      freed: stats.bytesFreed,
+      freedOnDisk: change,
+      ms: stats.elapsed(),
+    });
+    if (!this.#p.out.json) {
+      this.#p.out.line(`  reported freed ${bytes(stats.bytesFreed)}; the disk says ${bytes(change)}`);
+    }
+    if (Math.abs(change - stats.bytesFreed) > TOLERANCE_BYTES) {
+      this.#problem = `the collection reports ${stats.bytesFreed} bytes freed, the disk says ${change}`;
+    }
+    return stats;
+  }
+
+  #kept(): void {
+    const rows = keptBy(this.#p.db);
+    this.#steps.push({ step: 'kept', disk: 0, kept: rows });
+    if (this.#p.out.json) return;
+    this.#p.out.table<KeptRow>(rows, [
+      { title: 'KEPT BY', value: (r) => r.by },
+      { title: 'BLOBS', value: (r) => r.blobs, right: true },
+      { title: 'SNAPSHOTS', value: (r) => r.snapshots, right: true },
+      { title: 'BLOB BYTES', value: (r) => bytes(r.bytes), right: true },
+    ]);
+  }
+
+  /** Disk bytes of blobs, ingests and snapshots; the database's own file is another matter. */
+  async #disk(): Promise<number> {
+    const { root, snapshotter } = this.#p;
+    return (
+      (await diskUsage(paths.content(root))) +
+      (await diskUsage(`${paths.snapshotter(root, snapshotter)}/snapshots`))
+    );
+  }
+
+  async #step(step: string, details: Record<string, unknown> = {}): Promise<void> {
+    const disk = await this.#disk();
+    this.#steps.push({ step, disk, ...details });
+    if (this.#p.out.json) return;
+    const time = typeof details.ms === 'number' ? `, ${duration(details.ms)}` : '';
+    this.#p.out.line(`${step} [disk ${bytes(disk)}${time}]`);
+  }
+}

@@ -1,0 +1,64 @@
+#!/usr/bin/env node
+/** The `ebbtide` command: global options and the list of verbs; each verb is a file in verbs/. */
+import { createRequire } from 'node:module';
+import { Command, CommanderError } from 'commander';
+import { exitCodes } from './exit-codes.js';
+import { defaultRoot, report } from './runner.js';
+import { containers } from './verbs/containers.js';
+import { content } from './verbs/content.js';
+import { demo } from './verbs/demo.js';
+import { doctor } from './verbs/doctor.js';
+import { exportVerb } from './verbs/export.js';
+import { gc } from './verbs/gc.js';
+import { images } from './verbs/images.js';
+import { importVerb } from './verbs/import.js';
+import { leases } from './verbs/leases.js';
+import { namespaces } from './verbs/namespaces.js';
+import { snapshots } from './verbs/snapshots.js';
+
+const { version } = createRequire(import.meta.url)('../../../package.json') as { version: string };
+
+const program = new Command('ebbtide')
+  .description('Metadata store and garbage collector of a container host')
+  .version(version)
+  .option('--root <dir>', 'directory of the store (EBBTIDE_ROOT)', defaultRoot())
+  .option(
+    '-n, --namespace <name>',
+    'namespace to work in (EBBTIDE_NAMESPACE)',
+    process.env.EBBTIDE_NAMESPACE ?? 'default',
+  )
+  .option('--json', 'print JSON')
+  .enablePositionalOptions(false)
+  .showHelpAfterError('(ebbtide --help shows the verbs)')
+  .exitOverride();
+
+for (const register of [
+  doctor,
+  demo,
+  importVerb,
+  exportVerb,
+  images,
+  content,
+  snapshots,
+  containers,
+  leases,
+  namespaces,
+  gc,
+]) {
+  register(program);
+}
+
+// A reader that goes away (`| head`) ends the output, not the work.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+});
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  if (error instanceof CommanderError) {
+    process.exitCode = error.exitCode === 0 ? 0 : exitCodes.InvalidArgument;
+  } else {
+    process.exitCode = report(error);
+  }
+}

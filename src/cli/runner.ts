@@ -1,0 +1,110 @@
+/**
+ * How a verb runs: global options, the store opened and closed around it, Ctrl-C turned into an abort, errors
+ * into one sentence and an exit code. Every verb file registers itself with one of these.
+ */
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { type Command, InvalidArgumentError } from 'commander';
+import type { CallContext } from '../context.js';
+import { type DB, openDB } from '../db.js';
+import { EbbtideError, kindOf } from '../errors.js';
+import type { StringMap } from '../model/records.js';
+import { exitCodes } from './exit-codes.js';
+import { Output } from './output.js';
+import { Progress } from './progress.js';
+
+export interface GlobalOptions {
+  root: string;
+  namespace: string;
+  json?: boolean;
+}
+
+export interface Env {
+  options: GlobalOptions;
+  out: Output;
+  progress: Progress;
+  signal: AbortSignal;
+}
+export interface StoreEnv extends Env {
+  db: DB;
+  ctx: CallContext;
+}
+
+/** Where the store is without `--root`. */
+export function defaultRoot(): string {
+  if (process.env.EBBTIDE_ROOT) return process.env.EBBTIDE_ROOT;
+  if (process.getuid?.() === 0) return '/var/lib/ebbtide';
+  return join(process.env.XDG_DATA_HOME ?? join(homedir(), '.local', 'share'), 'ebbtide');
+}
+
+type Action<O> = (...args: [...string[], O, Command]) => Promise<void>;
+
+/** Wraps a verb that needs no store. Verb arguments come as an array, then the verb's own options. */
+export function verb<O extends object>(
+  fn: (env: Env, args: string[], options: O) => Promise<void>,
+): Action<O> {
+  return async (...raw) => {
+    const command = raw.at(-1) as Command;
+    const options = command.optsWithGlobals<GlobalOptions & O>();
+    const args = command.processedArgs.flat().filter((a): a is string => typeof a === 'string');
+    await guarded(options, async (env) => fn(env, args, options));
+  };
+}
+
+/** Wraps a verb that works on the store: opened before, closed after, whatever happens. */
+export function storeVerb<O extends object>(
+  fn: (env: StoreEnv, args: string[], options: O) => Promise<void>,
+): Action<O> {
+  return verb<O>(async (env, args, options) => {
+    await using db = await openDB({ root: env.options.root });
+    const ctx: CallContext = { namespace: env.options.namespace, signal: env.signal };
+    await fn({ ...env, db, ctx }, args, options);
+  });
+}
+
+async function guarded(options: GlobalOptions, fn: (env: Env) => Promise<void>): Promise<void> {
+  const abort = new AbortController();
+  const interrupt = (): void => {
+    // The second time the user means it: the store survives a kill at any moment.
+    if (abort.signal.aborted) process.exit(exitCodes.Canceled);
+    process.stderr.write('ebbtide: stopping; once more to stop at once\n');
+    abort.abort();
+  };
+  process.on('SIGINT', interrupt);
+  process.on('SIGTERM', interrupt);
+  const progress = new Progress();
+  try {
+    await fn({ options, out: new Output(options.json === true), progress, signal: abort.signal });
+  } catch (error) {
+    progress.end();
+    process.exitCode = report(error);
+  } finally {
+    progress.end();
+    process.off('SIGINT', interrupt);
+    process.off('SIGTERM', interrupt);
+  }
+}
+
+/** Prints an error as one sentence with its remedy; answers the exit code. */
+export function report(error: unknown): number {
+  const kind = kindOf(error);
+  const message = error instanceof Error ? error.message : String(error);
+  process.stderr.write(`ebbtide: ${message} (${kind})\n`);
+  if (error instanceof EbbtideError && error.remedy) process.stderr.write(`  ${error.remedy}\n`);
+  if (kind === 'Unknown' && process.env.EBBTIDE_DEBUG && error instanceof Error) {
+    process.stderr.write(`${error.stack}\n`);
+  }
+  return exitCodes[kind];
+}
+
+/** Parser for repeatable `--label key=value`. */
+export function collectLabel(text: string, sofar: Record<string, string> = {}): Record<string, string> {
+  const at = text.indexOf('=');
+  if (at <= 0) throw new InvalidArgumentError('a label is key=value');
+  return { ...sofar, [text.slice(0, at)]: text.slice(at + 1) };
+}
+
+/** Labels of `label OBJECT key=value…` arguments; `key=` removes. */
+export function labelArguments(args: readonly string[]): StringMap {
+  return args.reduce<Record<string, string>>((labels, arg) => collectLabel(arg, labels), {});
+}

@@ -1,0 +1,82 @@
+/** `ebbtide content ls|info|cat|rm` */
+import { once } from 'node:events';
+import type { Command } from 'commander';
+import { bytes, labelText, shortTime } from '../output.js';
+import { storeVerb } from '../runner.js';
+
+export function content(program: Command): void {
+  const command = program.command('content').description('content blobs of the namespace');
+
+  command
+    .command('ls [filter...]')
+    .description('list blobs; filters like digest==sha256:… or labels.k==v')
+    .option('--ingests', 'list unfinished ingests instead')
+    .action(
+      storeVerb<{ ingests?: boolean }>(async ({ db, ctx, out }, filters, { ingests }) => {
+        if (ingests) {
+          out.rows(await db.content.listStatuses(ctx, ...filters), [
+            { title: 'REF', value: (s) => s.ref },
+            { title: 'OFFSET', value: (s) => bytes(s.offset), right: true },
+            { title: 'TOTAL', value: (s) => (s.total ? bytes(s.total) : '?'), right: true },
+            { title: 'STARTED', value: (s) => shortTime(s.startedAt) },
+          ]);
+          return;
+        }
+        const infos: Awaited<ReturnType<typeof db.content.info>>[] = [];
+        await db.content.walk(
+          ctx,
+          (info) => {
+            infos.push(info);
+          },
+          ...filters,
+        );
+        out.rows(infos, [
+          { title: 'DIGEST', value: (i) => i.digest },
+          { title: 'SIZE', value: (i) => bytes(i.size), right: true },
+          { title: 'CREATED', value: (i) => shortTime(i.createdAt) },
+          { title: 'LABELS', value: (i) => labelText(i.labels) },
+        ]);
+      }),
+    );
+
+  command
+    .command('info <digest>')
+    .description('show one blob')
+    .action(
+      storeVerb(async ({ db, ctx, out }, [digest]) => {
+        const info = await db.content.info(ctx, digest!);
+        out.object(info, () => {
+          out.line(`digest    ${info.digest}`);
+          out.line(`size      ${info.size} bytes`);
+          out.line(`created   ${shortTime(info.createdAt)}`);
+          out.line(`updated   ${shortTime(info.updatedAt)}`);
+          for (const [k, v] of Object.entries(info.labels)) out.line(`label     ${k}=${v}`);
+        });
+      }),
+    );
+
+  command
+    .command('cat <digest>')
+    .description("write a blob's bytes to standard output")
+    .action(
+      storeVerb(async ({ db, ctx, signal }, [digest]) => {
+        await using reader = await db.content.readerAt(ctx, { digest: digest! });
+        for await (const chunk of reader.stream()) {
+          if (process.stdout.writableEnded || process.stdout.destroyed) break;
+          if (!process.stdout.write(chunk)) await once(process.stdout, 'drain', { signal });
+        }
+      }),
+    );
+
+  command
+    .command('rm <digest...>')
+    .description('delete blobs from the namespace; the bytes go with the next collection')
+    .action(
+      storeVerb(async ({ db, ctx, out }, digests) => {
+        for (const digest of digests) await db.content.delete(ctx, digest);
+        out.object({ removed: digests }, () => {
+          for (const digest of digests) out.line(digest);
+        });
+      }),
+    );
+}

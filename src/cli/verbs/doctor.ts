@@ -1,0 +1,114 @@
+/** `ebbtide doctor`: which core is in use, versions, limits, paths, and what this machine permits. */
+import { existsSync, readFileSync, statfsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { availableParallelism } from 'node:os';
+import { dirname, join } from 'node:path';
+import type { Command } from 'commander';
+import { canMount } from '../../backends/mounts.js';
+import { layout, openDB, snapshotterNames } from '../../db.js';
+import { MAX_COMPONENT_BYTES } from '../../engine/schema/keys.js';
+import { coreInfo } from '../../gc/graph.js';
+import { MAX_IDENTIFIER_BYTES } from '../../model/identifiers.js';
+import { MAX_LABEL_BYTES } from '../../model/labels.js';
+import { bytes } from '../output.js';
+import { verb } from '../runner.js';
+
+export function doctor(program: Command): void {
+  program
+    .command('doctor')
+    .description('show the core in use, versions, limits, paths, and whether the store is sound')
+    .option('--check', 'also open the store and compare its graph with its records')
+    .action(
+      verb<{ check?: boolean }>(async ({ options, out }, _args, { check }) => {
+        const report = await examine(options.root, check === true);
+        out.object(report, () => {
+          for (const [section, entries] of Object.entries(report)) {
+            out.line(section);
+            for (const [name, value] of Object.entries(entries)) {
+              out.line(`  ${name.padEnd(14)} ${Array.isArray(value) ? value.join(', ') || 'none' : value}`);
+            }
+          }
+        });
+      }),
+    );
+}
+
+async function examine(root: string, check: boolean): Promise<Record<string, Record<string, unknown>>> {
+  const core = coreInfo();
+  const mount = await canMount();
+  return {
+    core: {
+      'in use': core.core,
+      ...(core.reason !== undefined && { why: core.reason }),
+      ...(core.addonPath !== undefined && { addon: core.addonPath }),
+    },
+    versions: {
+      ebbtide: versionOf('ebbtide'),
+      node: process.version,
+      lmdb: versionOf('lmdb'),
+      piscina: versionOf('piscina'),
+    },
+    limits: {
+      'key component': `${MAX_COMPONENT_BYTES} bytes`,
+      identifier: `${MAX_IDENTIFIER_BYTES} bytes`,
+      label: `${MAX_LABEL_BYTES} bytes, key and value together`,
+      'open files': openFilesLimit(),
+    },
+    paths: {
+      root,
+      database: layout.database(root),
+      content: layout.content(root),
+      ...Object.fromEntries(snapshotterNames.map((name) => [name, layout.snapshotter(root, name)])),
+      'free disk': freeDisk(root),
+    },
+    machine: {
+      user: process.getuid?.() === 0 ? 'root' : `uid ${process.getuid?.()}`,
+      mounts: mount.ok ? 'permitted' : `not permitted: ${mount.reason}`,
+      cpus: availableParallelism(),
+    },
+    ...(check && { store: await checkStore(root) }),
+  };
+}
+
+/** Version of an installed package; its package.json need not be among its exports. */
+function versionOf(name: string): string {
+  const entry = name === 'ebbtide' ? import.meta.filename : createRequire(import.meta.url).resolve(name);
+  for (let dir = dirname(entry); dir !== dirname(dir); dir = dirname(dir)) {
+    const file = join(dir, 'package.json');
+    if (!existsSync(file)) continue;
+    const found = JSON.parse(readFileSync(file, 'utf8')) as { name?: string; version?: string };
+    if (found.name === name && found.version !== undefined) return found.version;
+  }
+  return 'unknown';
+}
+
+function openFilesLimit(): string {
+  const report = process.report?.getReport() as
+    | { userLimits?: { open_files?: { soft: number | string } } }
+    | undefined;
+  return String(report?.userLimits?.open_files?.soft ?? 'unknown');
+}
+
+function freeDisk(path: string): string {
+  let dir = path;
+  while (!existsSync(dir)) dir = dirname(dir);
+  const { bavail, bsize } = statfsSync(dir);
+  return bytes(bavail * bsize);
+}
+
+async function checkStore(root: string): Promise<Record<string, unknown>> {
+  if (!existsSync(layout.database(root))) return { state: 'no store here yet' };
+  await using db = await openDB({ root });
+  const { records, fileBytes, revision } = db.engine.stats();
+  const graph = db.engine.graph.stats();
+  const differences = db.engine.verifyGraph();
+  return {
+    state: differences.length === 0 ? 'sound' : 'the graph differs from the records',
+    'last shutdown': db.engine.cleanStart ? 'clean' : 'not clean (recovered)',
+    records,
+    file: `${bytes(fileBytes)} (${records > 0 ? Math.round(fileBytes / records) : 0} bytes a record)`,
+    revision,
+    graph: `${graph.nodes} nodes, ${graph.edges} edges, ${bytes(graph.bytes)}`,
+    ...(differences.length > 0 && { differences: differences.slice(0, 20) }),
+  };
+}

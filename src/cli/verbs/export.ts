@@ -1,0 +1,28 @@
+/** `ebbtide export NAME… -o DEST`: images into an OCI layout, blobs byte for byte. */
+import type { Command } from 'commander';
+import { exportImages } from '../../images/export.js';
+import { bytes } from '../output.js';
+import { storeVerb } from '../runner.js';
+
+interface Options {
+  output: string;
+  allPlatforms?: boolean;
+}
+
+export function exportVerb(program: Command): void {
+  program
+    .command('export <name...>')
+    .description('export images as an OCI layout: a directory, or a tar when the name ends in .tar')
+    .requiredOption('-o, --output <path>', 'directory or .tar file to write')
+    .option('--all-platforms', 'fail unless the blobs of every platform are there')
+    .action(
+      storeVerb<Options>(async ({ db, ctx, out, progress }, names, { output, allPlatforms }) => {
+        const result = await exportImages(db, ctx, names, output, {
+          allPlatforms: allPlatforms === true,
+          progress: (p) => progress.report(`${p.phase} ${p.name}`, p.done, p.total),
+        });
+        progress.end();
+        out.object(result, () => out.line(`${output}: ${result.blobs} blobs, ${bytes(result.bytes)}`));
+      }),
+    );
+}

@@ -1,0 +1,90 @@
+/** `ebbtide images ls|show|tag|label|rm` */
+import type { Command } from 'commander';
+import { isNotFound } from '../../errors.js';
+import { bytes, labelText, shortTime } from '../output.js';
+import { labelArguments, storeVerb } from '../runner.js';
+
+export function images(program: Command): void {
+  const command = program.command('images').description('images of the namespace');
+
+  command
+    .command('ls [filter...]')
+    .description('list images; filters like name==x or labels.k==v')
+    .action(
+      storeVerb(async ({ db, ctx, out }, filters) => {
+        out.rows(await db.images.list(ctx, ...filters), [
+          { title: 'NAME', value: (i) => i.name },
+          { title: 'DIGEST', value: (i) => i.target.digest },
+          { title: 'TYPE', value: (i) => i.target.mediaType },
+          { title: 'UPDATED', value: (i) => shortTime(i.updatedAt) },
+          { title: 'LABELS', value: (i) => labelText(i.labels) },
+        ]);
+      }),
+    );
+
+  command
+    .command('show <name>')
+    .description('show one image')
+    .action(
+      storeVerb(async ({ db, ctx, out }, [name]) => {
+        const image = await db.images.get(ctx, name!);
+        out.object(image, () => {
+          out.line(`name      ${image.name}`);
+          out.line(`digest    ${image.target.digest}`);
+          out.line(`type      ${image.target.mediaType}`);
+          out.line(`size      ${bytes(image.target.size)} (of the descriptor's target)`);
+          out.line(`created   ${shortTime(image.createdAt)}`);
+          out.line(`updated   ${shortTime(image.updatedAt)}`);
+          for (const [k, v] of Object.entries(image.labels)) out.line(`label     ${k}=${v}`);
+        });
+      }),
+    );
+
+  command
+    .command('tag <source> <name>')
+    .description('give an image one more name')
+    .option('--force', 'replace an image that has the name')
+    .action(
+      storeVerb<{ force?: boolean }>(async ({ db, ctx, out }, [source, name], { force }) => {
+        // One transaction, so that the source cannot go away in between.
+        const image = await db.update(async (tx) => {
+          const inside = db.withTransactionContext(ctx, tx);
+          const { target, labels } = await db.images.get(inside, source!);
+          if (force) await db.images.delete(inside, name!).catch(ignoreNotFound);
+          return db.images.create(inside, { name: name!, target, labels });
+        }, ctx);
+        out.object(image, () => out.line(image.name));
+      }),
+    );
+
+  command
+    .command('label <name> <labels...>')
+    .description('set labels (key=value; key= removes)')
+    .action(
+      storeVerb(async ({ db, ctx, out }, [name, ...rest]) => {
+        const labels = labelArguments(rest);
+        const current = await db.images.get(ctx, name!);
+        const paths = Object.keys(labels).map((k) => `labels.${k}`);
+        const image = await db.images.update(ctx, { ...current, labels }, ...paths);
+        out.object(image, () => out.line(labelText(image.labels)));
+      }),
+    );
+
+  command
+    .command('rm <name...>')
+    .description('delete images; their content goes with the next collection')
+    .option('--sync', 'collect garbage before returning')
+    .action(
+      storeVerb<{ sync?: boolean }>(async ({ db, ctx, out }, names, { sync }) => {
+        for (const name of names) await db.images.delete(ctx, name);
+        if (sync) await db.garbageCollect({ ...(ctx.signal && { signal: ctx.signal }) });
+        out.object({ removed: names }, () => {
+          for (const name of names) out.line(name);
+        });
+      }),
+    );
+}
+
+function ignoreNotFound(error: unknown): void {
+  if (!isNotFound(error)) throw error;
+}

@@ -1,0 +1,44 @@
+/** `ebbtide import SOURCE`: an OCI layout (directory or tar) or a `docker save` tar into the store. */
+import type { Command } from 'commander';
+import { importImage } from '../../images/import.js';
+import { unpackImage } from '../../images/unpack.js';
+import { bytes } from '../output.js';
+import { storeVerb } from '../runner.js';
+
+interface Options {
+  unpack?: string;
+  baseName?: string;
+}
+
+export function importVerb(program: Command): void {
+  program
+    .command('import <source>')
+    .description('import images: an OCI layout (directory or tar) or a docker save tar')
+    .option('--unpack <snapshotter>', 'also build the snapshots (native, overlayfs)')
+    .option('--base-name <name>', 'name of images that the source names by a tag only')
+    .action(
+      storeVerb<Options>(async ({ db, ctx, out, progress }, [source], { unpack, baseName }) => {
+        const report = (p: { phase: string; name: string; done: number; total: number }): void =>
+          progress.report(`${p.phase} ${p.name}`, p.done, p.total);
+        const images = await importImage(db, ctx, source!, {
+          ...(baseName && { baseName }),
+          progress: report,
+        });
+        const rows = [];
+        for (const image of images) {
+          const chainId =
+            unpack === undefined
+              ? undefined
+              : (await unpackImage(db, ctx, image, unpack, { progress: report })).chainId;
+          rows.push({ ...image, ...(chainId !== undefined && { chainId }) });
+        }
+        progress.end();
+        out.rows(rows, [
+          { title: 'NAME', value: (i) => i.name },
+          { title: 'DIGEST', value: (i) => i.target.digest },
+          { title: 'SIZE', value: (i) => bytes(i.target.size), right: true },
+          { title: 'SNAPSHOT', value: (i) => i.chainId ?? '-' },
+        ]);
+      }),
+    );
+}

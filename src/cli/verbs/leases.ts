@@ -1,0 +1,83 @@
+/** `ebbtide leases ls|create|add|rm` */
+import type { Command } from 'commander';
+import { invalidArgument } from '../../errors.js';
+import { Label } from '../../model/labels.js';
+import { parseDuration } from '../../model/time.js';
+import { withExpiration, withId, withLabel, withLabels, withRandomId } from '../../stores/leases.js';
+import { labelText, shortTime } from '../output.js';
+import { collectLabel, storeVerb } from '../runner.js';
+
+interface CreateOptions {
+  label?: Record<string, string>;
+  expires?: string;
+  flat?: boolean;
+}
+
+export function leases(program: Command): void {
+  const command = program.command('leases').description('leases of the namespace: what they hold is kept');
+
+  command
+    .command('ls [filter...]')
+    .description('list leases with what they hold')
+    .action(
+      storeVerb(async ({ db, ctx, out }, filters) => {
+        const rows = [];
+        for (const lease of await db.leases.list(ctx, ...filters)) {
+          rows.push({ ...lease, resources: await db.leases.listResources(ctx, lease) });
+        }
+        out.rows(rows, [
+          { title: 'ID', value: (l) => l.id },
+          { title: 'CREATED', value: (l) => shortTime(l.createdAt) },
+          { title: 'HOLDS', value: (l) => l.resources.length, right: true },
+          { title: 'LABELS', value: (l) => labelText(l.labels) },
+        ]);
+      }),
+    );
+
+  command
+    .command('create [id]')
+    .description('make a lease; prints its id')
+    .option('--label <key=value>', 'label (repeatable)', collectLabel)
+    .option('--expires <duration>', 'end by itself after this long (90s, 24h, 1h30m)')
+    .option('--flat', 'keep what it holds, not what that refers to')
+    .action(
+      storeVerb<CreateOptions>(async ({ db, ctx, out }, [id], { label, expires, flat }) => {
+        const options = [id === undefined ? withRandomId() : withId(id)];
+        if (label) options.push(withLabels(label));
+        if (flat) options.push(withLabel(Label.gcFlat, 'true'));
+        if (expires !== undefined) {
+          const nanos = parseDuration(expires);
+          if (nanos === undefined || nanos <= 0n) {
+            throw invalidArgument(`"${expires}" is no duration`, { remedy: 'like 90s, 24h or 1h30m' });
+          }
+          options.push(withExpiration(nanos));
+        }
+        const lease = await db.leases.create(ctx, ...options);
+        out.object(lease, () => out.line(lease.id));
+      }),
+    );
+
+  command
+    .command('add <lease> <type> <id>')
+    .description('let a lease hold something; type: content, ingests, images, snapshots/<snapshotter>')
+    .action(
+      storeVerb(async ({ db, ctx, out }, [lease, type, id]) => {
+        await db.leases.addResource(ctx, { id: lease! }, { type: type!, id: id! });
+        out.object({ lease, type, id }, () => out.line(`${lease} ${type} ${id}`));
+      }),
+    );
+
+  command
+    .command('rm <id...>')
+    .description('delete leases; what only they held goes with the next collection')
+    .option('--sync', 'collect garbage before returning')
+    .action(
+      storeVerb<{ sync?: boolean }>(async ({ db, ctx, out }, ids, { sync }) => {
+        for (const id of ids) await db.leases.delete(ctx, { id });
+        if (sync) await db.garbageCollect({ signal: ctx.signal });
+        out.object({ removed: ids }, () => {
+          for (const id of ids) out.line(id);
+        });
+      }),
+    );
+}

@@ -1,0 +1,113 @@
+/** `ebbtide snapshots ls|info|prepare|view|commit|mounts|rm` */
+import type { Command } from 'commander';
+import type { Mount, SnapshotInfo } from '../../backends/contract.js';
+import type { DB } from '../../db.js';
+import { notFound } from '../../errors.js';
+import type { Snapshotter } from '../../stores/snapshots.js';
+import { bytes, labelText, type Output, shortTime } from '../output.js';
+import { collectLabel, storeVerb } from '../runner.js';
+
+interface Options {
+  snapshotter: string;
+}
+interface LabelOptions extends Options {
+  label?: Record<string, string>;
+}
+
+/** The named snapshotter; NotFound tells which there are. */
+export function snapshotterOf(db: DB, name: string): Snapshotter {
+  const snapshotter = db.snapshotter(name);
+  if (snapshotter !== undefined) return snapshotter;
+  throw notFound(`snapshotter "${name}" is not configured`, {
+    object: name,
+    remedy: `there are: ${[...db.snapshotters().keys()].join(', ')}`,
+  });
+}
+
+/** Mounts as the commands that would make them. */
+export function printMounts(out: Output, mounts: readonly Mount[], target = '<target>'): void {
+  out.object(mounts, () => {
+    for (const m of mounts) out.line(`mount -t ${m.type} ${m.source} ${target} -o ${m.options.join(',')}`);
+  });
+}
+
+export function snapshots(program: Command): void {
+  const command = program.command('snapshots').description('snapshots of the namespace');
+  const sub = (usage: string, description: string): Command =>
+    command
+      .command(usage)
+      .description(description)
+      .option('-s, --snapshotter <name>', 'snapshotter', process.env.EBBTIDE_SNAPSHOTTER ?? 'overlayfs');
+  const labelled = (usage: string, description: string): Command =>
+    sub(usage, description).option('--label <key=value>', 'label (repeatable)', collectLabel);
+
+  sub('ls [filter...]', 'list snapshots; filters like kind==active or parent==x').action(
+    storeVerb<Options>(async ({ db, ctx, out }, filters, { snapshotter }) => {
+      const infos: SnapshotInfo[] = [];
+      await snapshotterOf(db, snapshotter).walk(
+        ctx,
+        (info) => {
+          infos.push(info);
+        },
+        ...filters,
+      );
+      out.rows(infos, [
+        { title: 'KEY', value: (i) => i.name },
+        { title: 'PARENT', value: (i) => i.parent },
+        { title: 'KIND', value: (i) => i.kind },
+        { title: 'LABELS', value: (i) => labelText(i.labels) },
+      ]);
+    }),
+  );
+
+  sub('info <key>', 'show one snapshot and its disk usage').action(
+    storeVerb<Options>(async ({ db, ctx, out }, [key], { snapshotter }) => {
+      const store = snapshotterOf(db, snapshotter);
+      const info = await store.stat(ctx, key!);
+      const usage = await store.usage(ctx, key!);
+      out.object({ ...info, usage }, () => {
+        out.line(`key       ${info.name}`);
+        out.line(`kind      ${info.kind}`);
+        out.line(`parent    ${info.parent || '-'}`);
+        out.line(`usage     ${bytes(usage.size)} in ${usage.inodes} inodes`);
+        out.line(`created   ${shortTime(info.created)}`);
+        out.line(`updated   ${shortTime(info.updated)}`);
+        for (const [k, v] of Object.entries(info.labels)) out.line(`label     ${k}=${v}`);
+      });
+    }),
+  );
+
+  for (const [name, text] of [
+    ['prepare', 'make a writable snapshot'],
+    ['view', 'make a read-only snapshot'],
+  ] as const) {
+    labelled(`${name} <key> [parent]`, `${text}; prints how to mount it`).action(
+      storeVerb<LabelOptions>(async ({ db, ctx, out }, [key, parent], { snapshotter, label }) => {
+        const store = snapshotterOf(db, snapshotter);
+        printMounts(out, await store[name](ctx, key!, parent ?? '', { labels: label }));
+      }),
+    );
+  }
+
+  labelled('commit <name> <key>', 'turn a writable snapshot into a committed one').action(
+    storeVerb<LabelOptions>(async ({ db, ctx, out }, [name, key], { snapshotter, label }) => {
+      await snapshotterOf(db, snapshotter).commit(ctx, name!, key!, { labels: label });
+      out.object({ name }, () => out.line(name));
+    }),
+  );
+
+  sub('mounts <key> [target]', 'print how to mount a snapshot').action(
+    storeVerb<Options>(async ({ db, ctx, out }, [key, target], { snapshotter }) => {
+      printMounts(out, await snapshotterOf(db, snapshotter).mounts(ctx, key!), target);
+    }),
+  );
+
+  sub('rm <key...>', 'delete snapshots; their disk goes with the next collection').action(
+    storeVerb<Options>(async ({ db, ctx, out }, keys, { snapshotter }) => {
+      for (const key of keys) await snapshotterOf(db, snapshotter).remove(ctx, key);
+      out.object({ removed: keys }, () => {
+        for (const key of keys) out.line(key);
+      });
+    }),
+  );
+}

@@ -1,0 +1,66 @@
+/** `ebbtide synth`: makes a store of so many records, shaped like a dense container host, to try things on. */
+import { type Command, InvalidArgumentError } from 'commander';
+import { loadSynth } from '../../synth/load.js';
+import { denseHost, planFor, type Shape, sum } from '../../synth/shape.js';
+import { bytes, duration } from '../output.js';
+import { storeVerb } from '../runner.js';
+
+const DEFAULT_RECORDS = 100_000;
+
+function number(text: string): number {
+  const value = Number(text);
+  if (text.trim() === '' || !Number.isFinite(value)) throw new InvalidArgumentError('must be a number');
+  return value;
+}
+
+/** `1000`, `100k` or `1m`. */
+function recordCount(text: string): number {
+  const match = /^(\d+(?:\.\d+)?)([km]?)$/i.exec(text);
+  if (match === null) throw new InvalidArgumentError('must be a number, like 1000, 100k or 1m');
+  const unit = { '': 1, k: 1000, m: 1_000_000 }[match[2]!.toLowerCase()] ?? 1;
+  return Math.round(Number(match[1]) * unit);
+}
+
+export function synth(program: Command): void {
+  const command = program
+    .command('synth')
+    .description('fill an empty store with records shaped like a dense host: records only, no bytes')
+    .option('--records <n>', 'how many, by less than one image more', recordCount, DEFAULT_RECORDS)
+    .option('--seed <text>', 'the same seed gives the same store', denseHost.seed)
+    .option('--garbage <share>', 'share of images that are gone', number, denseHost.garbage)
+    .option('--layers <n>', 'layers of an image', number, denseHost.layers)
+    .option('--shared <share>', 'share of layers that come from a base', number, denseHost.shared)
+    .option('--images-per-base <n>', 'images that share a base', number, denseHost.imagesPerBase)
+    .option('--containers <n>', 'containers for each image', number, denseHost.containers)
+    .option('--leases <n>', 'leases for each image', number, denseHost.leases)
+    .option('--ingests <n>', 'unfinished uploads for each image', number, denseHost.ingests)
+    .option('--namespaces <n>', 'namespaces the images are spread over', number, denseHost.namespaces);
+  command.action(
+    storeVerb<Partial<Shape> & { records: number }>(async ({ db, out, progress, signal }, _args, options) => {
+      const plan = planFor(options.records, shapeOf(options));
+      const started = performance.now();
+      const counts = await loadSynth(db.engine, plan, {
+        signal,
+        progress: (done, total) => progress.report('loading records', done, total, 'items'),
+      });
+      const milliseconds = performance.now() - started;
+      const { fileBytes } = db.engine.stats();
+      const records = sum(counts);
+      out.object(
+        { records, counts, garbage: plan.garbage, edges: plan.edges, fileBytes, milliseconds },
+        () => {
+          out.line(`${records} records in ${duration(milliseconds)}, ${bytes(fileBytes)}`);
+          for (const [kind, n] of Object.entries(counts)) out.line(`  ${kind.padEnd(11)} ${n}`);
+          out.line(`one collection removes ${sum(plan.garbage)} of them`);
+        },
+      );
+    }),
+  );
+}
+
+/** The options a user gave, over the dense host. */
+function shapeOf(options: Partial<Shape>): Shape {
+  const { seed, garbage, layers, shared, imagesPerBase, containers, leases, ingests, namespaces } = options;
+  const given = { seed, garbage, layers, shared, imagesPerBase, containers, leases, ingests, namespaces };
+  return { ...denseHost, ...Object.fromEntries(Object.entries(given).filter(([, v]) => v !== undefined)) };
+}

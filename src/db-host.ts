@@ -1,0 +1,154 @@
+/**
+ * What the stores and the collector see of a DB: transactions with callbacks and nesting checks, dirty flags,
+ * events, guards. Built by db.ts; never handed to users.
+ */
+import { AsyncLocalStorage } from 'node:async_hooks';
+import type { ContentBackend, DiskJobs, SnapshotterBackend } from './backends/contract.js';
+import type { CallContext } from './context.js';
+import type { Durability, Engine, Reader, Transaction } from './engine/contract.js';
+import { failedPrecondition, throwIfAborted } from './errors.js';
+import type { CollectHost } from './gc/collect.js';
+import { CollectorRegistry } from './gc/collectors.js';
+import { DirtyFlags } from './gc/dirty.js';
+import { ContentStore } from './stores/content.js';
+import { Guards } from './stores/guards.js';
+import type { ContentPolicy, EventsPublisher, UnnamedContent, UnnamedSnapshot } from './stores/host.js';
+import { Snapshotter } from './stores/snapshots.js';
+
+export type LogLevel = 'info' | 'warn' | 'error';
+export type Log = (level: LogLevel, message: string, details?: Readonly<Record<string, unknown>>) => void;
+
+/** Called after every successful update, in registration order; true when something was deleted since the last collection. */
+export type MutationCallback = (deletionSinceLastGC: boolean) => void;
+
+export interface HostParts {
+  engine: Engine;
+  content: ContentBackend;
+  backends: ReadonlyMap<string, SnapshotterBackend>;
+  policy: ContentPolicy;
+  durability: Durability;
+  jobs: DiskJobs;
+  publisher?: EventsPublisher | undefined;
+  log: Log;
+}
+
+interface ActiveBody {
+  open: boolean;
+}
+
+export class DBHost implements CollectHost {
+  readonly engine: Engine;
+  readonly content: ContentBackend;
+  readonly backends: ReadonlyMap<string, SnapshotterBackend>;
+  readonly policy: ContentPolicy;
+  readonly durability: Durability;
+  readonly jobs: DiskJobs;
+  readonly publisher: EventsPublisher | undefined;
+  readonly guards = new Guards();
+  readonly dirty: DirtyFlags;
+  readonly collectors = new CollectorRegistry();
+  readonly contentStore: ContentStore;
+  readonly snapshotterStores: ReadonlyMap<string, Snapshotter>;
+  readonly #log: Log;
+  readonly #callbacks: MutationCallback[] = [];
+  readonly #bodies = new AsyncLocalStorage<ActiveBody>();
+  #closed = false;
+
+  constructor(parts: HostParts) {
+    this.engine = parts.engine;
+    this.content = parts.content;
+    this.backends = parts.backends;
+    this.policy = parts.policy;
+    this.durability = parts.durability;
+    this.jobs = parts.jobs;
+    this.publisher = parts.publisher;
+    this.#log = parts.log;
+    this.dirty = new DirtyFlags(parts.engine);
+    this.contentStore = new ContentStore(this);
+    this.snapshotterStores = new Map(
+      [...parts.backends.keys()].map((name) => [name, new Snapshotter(this, name)]),
+    );
+  }
+
+  registerMutationCallback(fn: MutationCallback): void {
+    this.#callbacks.push(fn);
+  }
+
+  async update<T>(ctx: CallContext, fn: (tx: Transaction) => T | Promise<T>): Promise<T> {
+    this.#check(ctx);
+    if (ctx.tx !== undefined) {
+      if (!ctx.tx.writable) {
+        throw failedPrecondition('the transaction is read-only', { remedy: 'use update instead of view' });
+      }
+      return fn(ctx.tx);
+    }
+    const body: ActiveBody = { open: true };
+    const options = { durability: this.durability, ...(ctx.signal && { signal: ctx.signal }) };
+    try {
+      return await this.engine
+        .update((tx) => this.#bodies.run(body, () => fn(tx)), options)
+        .then((result) => {
+          body.open = false;
+          this.#runCallbacks();
+          return result;
+        });
+    } finally {
+      body.open = false;
+    }
+  }
+
+  view<T>(fn: (tx: Transaction) => T | Promise<T>): Promise<T> {
+    this.#check({});
+    return this.engine.view(fn);
+  }
+
+  reader(ctx: CallContext): Reader {
+    this.#check(ctx);
+    return ctx.tx ?? this.engine;
+  }
+
+  countDeletion(tx: Transaction): void {
+    this.dirty.countDeletion(tx);
+  }
+
+  markContentDirty(tx: Transaction, removed?: UnnamedContent): void {
+    this.dirty.markContentDirty(tx, removed);
+  }
+
+  markSnapshotterDirty(tx: Transaction, snapshotter: string, removed?: UnnamedSnapshot): void {
+    this.dirty.markSnapshotterDirty(tx, snapshotter, removed);
+  }
+
+  async publish(
+    ctx: CallContext,
+    namespace: string,
+    topic: string,
+    payload: Readonly<Record<string, unknown>>,
+  ): Promise<void> {
+    if (ctx.tx === undefined) await this.publisher?.publish(namespace, topic, payload);
+  }
+
+  log(level: LogLevel, message: string, details?: Readonly<Record<string, unknown>>): void {
+    this.#log(level, message, details);
+  }
+
+  close(): void {
+    this.#closed = true;
+  }
+
+  #check(ctx: CallContext): void {
+    if (this.#closed) throw failedPrecondition('the store is closed', { remedy: 'open it again' });
+    throwIfAborted(ctx.signal);
+    if (ctx.tx === undefined && this.#bodies.getStore()?.open) {
+      throw failedPrecondition('a store was called inside an update without its transaction', {
+        remedy: 'pass the transaction on: withTransactionContext(ctx, tx)',
+      });
+    }
+  }
+
+  #runCallbacks(): void {
+    if (this.#callbacks.length === 0) return;
+    const deleted = this.dirty.deletions > 0;
+    for (const callback of this.#callbacks) callback(deleted);
+  }
+}

@@ -1,0 +1,369 @@
+/**
+ * The DB: one engine, one content backend, any number of snapshotters; hands out the typed stores, runs
+ * collections. `openDB` assembles one in a directory; `newDB` from given parts.
+ *
+ * Durability: an operation that resolved is on disk, unless `durability: 'visible'` was asked for.
+ * Threading: one process owns a directory; calls may overlap freely.
+ */
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { openContent } from './backends/content/store.js';
+import type { ContentBackend, DiskJobs, SnapshotterBackend } from './backends/contract.js';
+import { openNative } from './backends/native.js';
+import { openOverlayfs } from './backends/overlayfs.js';
+import { type CallContext, withTransactionContext } from './context.js';
+import { DBHost, type Log, type MutationCallback } from './db-host.js';
+import type { Durability, Engine, Transaction, Unlock } from './engine/contract.js';
+import { openLmdbEngine } from './engine/lmdb/engine.js';
+import { openMemoryEngine } from './engine/memory/engine.js';
+import { type GetOptions, type PutOptions, RawStore, type Transactor } from './engine/raw.js';
+import { initSchema } from './engine/schema/migrations.js';
+import { invalidArgument, wrap } from './errors.js';
+import { type CollectOptions, collect } from './gc/collect.js';
+import type { Collector } from './gc/collectors.js';
+import { createDiskPool, type DiskPool } from './gc/disk-pool.js';
+import { createGraph } from './gc/graph.js';
+import { metadataIndexer } from './gc/references.js';
+import type { GCStats } from './gc/stats.js';
+import type { ResourceType } from './gc/types.js';
+import { ContainerStore } from './stores/containers.js';
+import type { ContentStore } from './stores/content.js';
+import type { ContentPolicy, EventsPublisher, StoreHost } from './stores/host.js';
+import { ImageStore } from './stores/images.js';
+import { LeaseManager } from './stores/leases.js';
+import { NamespaceStore } from './stores/namespaces.js';
+import { SandboxStore } from './stores/sandboxes.js';
+import type { Snapshotter } from './stores/snapshots.js';
+
+/** Options a DB is made with; `DBOpt` functions change them before use. */
+export interface DBOptions {
+  policy?: ContentPolicy;
+  durability?: Durability;
+  publisher?: EventsPublisher;
+  log?: Log;
+}
+export type DBOpt = (options: DBOptions) => void;
+
+/** Content is isolated between namespaces: its bytes must be written to be had. */
+export const withPolicyIsolated: DBOpt = (options) => {
+  options.policy = 'isolated';
+};
+export const withEventsPublisher =
+  (publisher: EventsPublisher): DBOpt =>
+  (options) => {
+    options.publisher = publisher;
+  };
+export const withDurability =
+  (durability: Durability): DBOpt =>
+  (options) => {
+    options.durability = durability;
+  };
+export const withLog =
+  (log: Log): DBOpt =>
+  (options) => {
+    options.log = log;
+  };
+
+const logToStderr: Log = (level, message, details) => {
+  if (level === 'info') return;
+  process.stderr.write(`ebbtide: ${level}: ${message}${details ? ` ${JSON.stringify(details)}` : ''}\n`);
+};
+
+export class DB implements AsyncDisposable {
+  readonly images: ImageStore;
+  readonly containers: ContainerStore;
+  readonly sandboxes: SandboxStore;
+  readonly leases: LeaseManager;
+  readonly namespaces: NamespaceStore;
+  readonly #host: DBHost;
+  readonly #raw: RawStore;
+  readonly #pool: DiskPool | undefined;
+  #collection: Promise<unknown> = Promise.resolve();
+  #closing: Promise<void> | undefined;
+
+  /** Use `openDB` or `newDB`. */
+  constructor(host: DBHost, pool?: DiskPool) {
+    this.#host = host;
+    this.#pool = pool;
+    this.#raw = new RawStore(host.engine);
+    this.images = new ImageStore(host);
+    this.containers = new ContainerStore(host);
+    this.sandboxes = new SandboxStore(host);
+    this.leases = new LeaseManager(host);
+    this.namespaces = new NamespaceStore(host);
+  }
+
+  /** What stores are built on; for this package's own rooms. */
+  get host(): StoreHost {
+    return this.#host;
+  }
+  get engine(): Engine {
+    return this.#host.engine;
+  }
+  get content(): ContentStore {
+    return this.#host.contentStore;
+  }
+  contentStore(): ContentStore {
+    return this.#host.contentStore;
+  }
+  /** The namespaced snapshotter, or undefined when none of that name is configured. */
+  snapshotter(name: string): Snapshotter | undefined {
+    return this.#host.snapshotterStores.get(name);
+  }
+  /** All snapshotters, as a new map. */
+  snapshotters(): Map<string, Snapshotter> {
+    return new Map(this.#host.snapshotterStores);
+  }
+
+  /** Brings the schema up to date; run by `openDB` and `newDB`, safe to run again. */
+  init(_ctx?: CallContext): Promise<void> {
+    return initSchema(this.engine);
+  }
+
+  /** Write transaction: `fn`'s store calls join it through `withTransactionContext(ctx, tx)`. */
+  update<T>(fn: (tx: Transaction) => T | Promise<T>, ctx: CallContext = {}): Promise<T> {
+    return this.#host.update(ctx, fn);
+  }
+  /** Read transaction at one revision; a write inside is FailedPrecondition. */
+  view<T>(fn: (tx: Transaction) => T | Promise<T>): Promise<T> {
+    return this.#host.view(fn);
+  }
+  withTransactionContext(ctx: CallContext, tx: Transaction): CallContext {
+    return withTransactionContext(ctx, tx);
+  }
+
+  /**
+   * One collection; a call during another waits and then runs its own. Rejects with the first error of marking
+   * or removing records; backend trouble is logged, counted in the stats and tried again by the next run.
+   */
+  garbageCollect(ctx: CallContext = {}, options: Omit<CollectOptions, 'signal'> = {}): Promise<GCStats> {
+    const run = this.#collection.then(() => {
+      this.#host.reader({});
+      return collect(this.#host, { ...options, ...(ctx.signal && { signal: ctx.signal }) });
+    });
+    this.#collection = run.catch(() => undefined);
+    return run;
+  }
+
+  /** InvalidArgument outside the range of registered types, AlreadyExists for a second one of a type. */
+  registerCollectibleResource(type: ResourceType, collector: Collector): void {
+    this.#host.collectors.register(type, collector);
+  }
+  registerMutationCallback(fn: MutationCallback): void {
+    this.#host.registerMutationCallback(fn);
+  }
+  /** The events publisher, unless the context carries a transaction. */
+  publisher(ctx: CallContext): EventsPublisher | undefined {
+    return ctx.tx === undefined ? this.#host.publisher : undefined;
+  }
+
+  // Raw keys and locks: a small key/value space beside the tree, with the semantics of an etcd client.
+
+  get(key: string, options: GetOptions = {}): Promise<Map<string, string>> {
+    return this.#raw.get(key, options);
+  }
+  put(key: string, value: string, options: PutOptions = {}): Promise<void> {
+    return this.#raw.put(key, value, options);
+  }
+  /** Removes raw keys; answers how many. */
+  del(key: string, options: { prefix?: boolean } = {}): Promise<number> {
+    return this.#raw.del(key, options);
+  }
+  /** One transaction over raw keys; mutation callbacks run as for `update`. */
+  eUpdate<T>(fn: (transactor: Transactor) => Promise<T>, ctx: CallContext = {}): Promise<T> {
+    return this.#raw.eUpdate(fn, (body) => this.#host.update(ctx, body));
+  }
+  transactor(): Transactor {
+    return this.#raw;
+  }
+  /** Exclusive in-process lock; resolves to the unlock function. */
+  lock(prefix: string, ctx: CallContext = {}): Promise<Unlock> {
+    return this.#raw.lock(prefix, ctx.signal);
+  }
+  rLock(prefix: string, ctx: CallContext = {}): Promise<Unlock> {
+    return this.#raw.rLock(prefix, ctx.signal);
+  }
+  tryLock(prefix: string): Promise<Unlock> {
+    return this.#raw.tryLock(prefix);
+  }
+
+  /** Waits for a running collection, then closes everything; later calls fail. Again: no error. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #close(): Promise<void> {
+    this.#host.close();
+    await this.#collection;
+    for (const backend of this.#host.backends.values()) await backend.close();
+    await this.#host.content.close?.();
+    await this.#pool?.close();
+    await this.engine.close();
+  }
+}
+
+/** Etcd client settings; accepted so that signatures stay, refused until the distributed engine lands. */
+export interface EtcdConfig {
+  hosts: string[];
+}
+
+/**
+ * A DB from given parts: an open engine, a content backend, snapshotters by name. The DB closes them all.
+ * InvalidArgument when there is no engine.
+ */
+export async function newDB(
+  etcd: EtcdConfig | undefined,
+  embedded: Engine | undefined,
+  content: ContentBackend,
+  snapshotters: Readonly<Record<string, SnapshotterBackend>>,
+  ...opts: DBOpt[]
+): Promise<DB> {
+  return assemble(etcd, embedded, content, new Map(Object.entries(snapshotters)), createDiskPool(), opts);
+}
+
+async function assemble(
+  etcd: EtcdConfig | undefined,
+  embedded: Engine | undefined,
+  content: ContentBackend,
+  backends: ReadonlyMap<string, SnapshotterBackend>,
+  pool: DiskPool,
+  opts: readonly DBOpt[],
+): Promise<DB> {
+  if (etcd !== undefined) {
+    throw invalidArgument('the etcd engine is not part of this version', {
+      remedy: 'leave the etcd config out',
+    });
+  }
+  if (embedded === undefined) throw invalidArgument('a DB needs an embedded engine or an etcd config');
+  const options: DBOptions = {};
+  for (const opt of opts) opt(options);
+  const host = new DBHost({
+    engine: embedded,
+    content,
+    backends,
+    policy: options.policy ?? 'shared',
+    durability: options.durability ?? 'flushed',
+    publisher: options.publisher,
+    jobs: pool satisfies DiskJobs,
+    log: options.log ?? logToStderr,
+  });
+  const db = new DB(host, pool);
+  await db.init();
+  host.dirty.load();
+  return db;
+}
+
+export const snapshotterNames = ['native', 'overlayfs'] as const;
+export type SnapshotterName = (typeof snapshotterNames)[number];
+
+export interface OpenOptions extends DBOptions {
+  /** Directory the store lives in; made (0711) when missing. */
+  root: string;
+  /** `memory` keeps the records in memory only (tests, experiments); blobs and snapshots are on disk all the same. */
+  engine?: 'lmdb' | 'memory';
+  /** Built-in snapshotters to open; default both. */
+  snapshotters?: readonly SnapshotterName[];
+  /** Which graph core to use; default native with the TypeScript one as fallback. */
+  core?: 'native' | 'typescript';
+}
+
+/** Where things are below a root: containerd's layout with our own database directory. */
+export const layout = {
+  content: (root: string): string => join(root, 'io.containerd.content.v1.content'),
+  snapshotter: (root: string, name: string): string => join(root, `io.containerd.snapshotter.v1.${name}`),
+  database: (root: string): string => join(root, 'io.containerd.metadata.v1.ebbtide'),
+};
+
+/**
+ * Opens (or makes) the store in `options.root` with the content directory and the built-in snapshotters.
+ * Unavailable when another process has it open; see the engine for the errors of damaged or foreign files.
+ */
+export async function openDB(options: OpenOptions): Promise<DB> {
+  validateOptions(options);
+  const { root } = options;
+  const log = options.log ?? logToStderr;
+  await mkdir(root, { recursive: true, mode: 0o711 }).catch((error: unknown) => {
+    throw wrap(`cannot make the root directory ${root}`, error, { object: root });
+  });
+  const engineOptions = {
+    indexer: metadataIndexer,
+    graph: createGraph(options.core),
+    durability: options.durability ?? ('flushed' as const),
+    warn: (message: string) => log('warn', message),
+  };
+  const cleanup: (() => Promise<void>)[] = [];
+  try {
+    const engine =
+      options.engine === 'memory'
+        ? await openMemoryEngine(engineOptions)
+        : await openLmdbEngine(layout.database(root), engineOptions);
+    cleanup.push(() => engine.close());
+    const pool = createDiskPool();
+    cleanup.push(() => pool.close());
+    const content = await openContent(layout.content(root), { jobs: pool });
+    const backends = new Map<string, SnapshotterBackend>();
+    for (const name of options.snapshotters ?? snapshotterNames) {
+      const open = name === 'native' ? openNative : openOverlayfs;
+      const backend = await open(layout.snapshotter(root, name), { jobs: pool });
+      cleanup.push(() => backend.close());
+      backends.set(name, backend);
+    }
+    return await assemble(undefined, engine, content, backends, pool, [
+      (o) => Object.assign(o, options, { log }),
+    ]);
+  } catch (error) {
+    for (const undo of cleanup.reverse()) await undo().catch(() => undefined);
+    throw error;
+  }
+}
+
+const knownOptions = new Set([
+  'root',
+  'engine',
+  'snapshotters',
+  'core',
+  'policy',
+  'durability',
+  'publisher',
+  'log',
+]);
+
+function validateOptions(options: OpenOptions): void {
+  if (typeof options?.root !== 'string' || options.root === '') {
+    throw invalidArgument('openDB needs a root directory', {
+      remedy: 'openDB({ root: "/var/lib/ebbtide" })',
+    });
+  }
+  for (const name of Object.keys(options)) {
+    if (!knownOptions.has(name)) {
+      throw invalidArgument(`openDB has no option "${name}"`, {
+        remedy: `known: ${[...knownOptions].join(', ')}`,
+      });
+    }
+  }
+  const choices = {
+    engine: ['lmdb', 'memory'],
+    core: ['native', 'typescript'],
+    policy: ['shared', 'isolated'],
+    durability: ['flushed', 'visible'],
+  } as const;
+  for (const [name, allowed] of Object.entries(choices)) {
+    const value = options[name as keyof typeof choices];
+    if (value !== undefined && !(allowed as readonly string[]).includes(value)) {
+      throw invalidArgument(`openDB option ${name} is "${value}"`, {
+        remedy: `use one of ${allowed.join(', ')}`,
+      });
+    }
+  }
+  for (const name of options.snapshotters ?? []) {
+    if (!snapshotterNames.includes(name)) {
+      throw invalidArgument(`there is no snapshotter "${name}"`, {
+        remedy: `known: ${snapshotterNames.join(', ')}`,
+      });
+    }
+  }
+}

@@ -1,0 +1,416 @@
+/**
+ * The transactional core of the embedded engines: runs transaction bodies, validates and numbers their commits,
+ * keeps the graph beside the records, and hands commits to a storage. memory/ and lmdb/ put a storage below it.
+ *
+ * Threading: one JavaScript thread. A commit is one synchronous step (validate, plan, number, apply to the graph,
+ * hand over); from then on every read sees it. Durability is the storage's business: `update` resolves when the
+ * storage says so, and if the storage loses the commit, the step is taken back.
+ */
+import { EbbtideError, failedPrecondition, throwIfAborted, unavailable } from '../../errors.js';
+import type {
+  ChangeSet,
+  Durability,
+  Engine,
+  EngineOptions,
+  EngineStats,
+  Indexer,
+  Key,
+  ScanOptions,
+  Transaction,
+  UpdateOptions,
+  Value,
+} from '../contract.js';
+import type { GraphCore } from '../graph.js';
+import { NamedLocks } from '../locks.js';
+import { decodeValue } from '../schema/codec.js';
+import { Counters } from './counters.js';
+import { Effects } from './effects.js';
+import { Feed } from './feed.js';
+import { History } from './history.js';
+import { Nodes, type Plan } from './nodes.js';
+import { below, layered } from './reads.js';
+import {
+  type Commit,
+  type LinkKey,
+  linkPrefix,
+  type Storage,
+  type StorageListener,
+  splitLink,
+  type Written,
+} from './storage.js';
+import { EngineTransaction, type TransactionHost } from './transaction.js';
+import { type Turn, Turns } from './turns.js';
+import { verifyGraph } from './verify.js';
+
+/** Conflicts after which a transaction runs alone. */
+const CONFLICTS_MAX = 4;
+
+export interface CoreOptions extends EngineOptions {
+  kind: 'memory' | 'lmdb';
+  storage: Storage;
+  /** Revision of the newest commit in the storage. */
+  revision: number;
+  cleanStart: boolean;
+  readOnly?: boolean;
+}
+
+/** A commit that is not visible yet. */
+interface Step {
+  revision: number;
+  inverse: Plan['inverse'];
+  changes: (readonly [Key, Uint8Array | undefined])[];
+}
+
+type Outcome<T> =
+  | { done: true; result: T; tx: EngineTransaction; written: Written | undefined }
+  | { done: false };
+
+export class CoreEngine implements Engine, TransactionHost, StorageListener {
+  readonly kind: 'memory' | 'lmdb';
+  readonly graph: GraphCore;
+  readonly indexer: Indexer;
+  readonly locks = new NamedLocks();
+  readonly cleanStart: boolean;
+  readonly storage: Storage;
+  readonly history = new History();
+  readonly counters: Counters;
+  readonly #nodes: Nodes;
+  readonly #feed: Feed;
+  readonly #turns = new Turns();
+  readonly #durability: Durability;
+  readonly #readOnly: boolean;
+  readonly #active = new Set<EngineTransaction>();
+  /** Steps the storage has not told to be visible, oldest first. */
+  #pending: Step[] = [];
+  #revision: number;
+  #epoch = 0;
+  #closing: Promise<void> | undefined;
+
+  constructor(options: CoreOptions) {
+    this.kind = options.kind;
+    this.graph = options.graph;
+    this.indexer = options.indexer;
+    this.storage = options.storage;
+    this.cleanStart = options.cleanStart;
+    this.#revision = options.revision;
+    this.#durability = options.durability ?? 'flushed';
+    this.#readOnly = options.readOnly ?? false;
+    this.counters = new Counters(options.storage);
+    this.#nodes = new Nodes(options.graph, options.indexer, options.storage);
+    this.#feed = new Feed(options.revision);
+    options.storage.listen(this);
+  }
+
+  // ------------------------------------------------------------------------------------------------- plain reads
+
+  get revision(): number {
+    return this.#revision;
+  }
+  get epoch(): number {
+    return this.#epoch;
+  }
+
+  get(key: Key): Value | undefined {
+    this.#checkOpen();
+    return this.storage.value(key);
+  }
+
+  has(key: Key): boolean {
+    this.#checkOpen();
+    return this.storage.has(key);
+  }
+
+  /** Sees every commit made before the chunk it is reading; use `view` for one revision throughout. */
+  *scan(prefix: Key, options: ScanOptions = {}): Generator<[Key, Value]> {
+    let left = options.limit ?? Number.POSITIVE_INFINITY;
+    if (left <= 0) return;
+    const read = (after: Key | undefined, limit: number) => {
+      this.#checkOpen();
+      return this.storage.range(prefix, after, Math.min(limit, left));
+    };
+    for (const [key, bytes] of layered(below(prefix), options.after, read, () => [])) {
+      yield [key, decodeValue(key, bytes)];
+      if (--left <= 0) return;
+    }
+  }
+
+  *links(from: Key, relation: string): Generator<Key> {
+    const prefix = linkPrefix(from, relation);
+    const read = (after: LinkKey | undefined, limit: number): [LinkKey, true][] => {
+      this.#checkOpen();
+      return this.storage.linkRange(prefix, after, limit).map((link) => [link, true]);
+    };
+    for (const [link] of layered(prefix, undefined, read, () => [])) yield splitLink(link).to;
+  }
+
+  hasLinks(from: Key, relation: string): boolean {
+    this.#checkOpen();
+    return this.storage.linkRange(linkPrefix(from, relation), undefined, 1).length > 0;
+  }
+
+  hasLink(from: Key, relation: string, to: Key): boolean {
+    this.#checkOpen();
+    return this.storage.hasLink(linkPrefix(from, relation) + to);
+  }
+
+  keyOf(id: number): Key | undefined {
+    this.#checkOpen();
+    return this.storage.keyOf(id);
+  }
+
+  idOf(key: Key): number | undefined {
+    this.#checkOpen();
+    return this.storage.idOf(key);
+  }
+
+  mentioned(key: Key): boolean {
+    this.#checkOpen();
+    const entry = this.storage.entry(key);
+    if (entry === undefined) return false;
+    if (entry.bytes !== undefined) return true;
+    // With ops in the queue the graph may not know the newest reference yet; a node that exists then counts.
+    return this.graph.stats().queuedWords > 0 || this.graph.inDegreeOf(entry.id) > 0;
+  }
+
+  // ------------------------------------------------------------------------------------------------ transactions
+
+  async view<T>(fn: (tx: Transaction) => T | Promise<T>): Promise<T> {
+    this.#checkOpen();
+    const tx = this.#begin(false, 1, new Effects());
+    try {
+      return await fn(tx);
+    } finally {
+      this.#end(tx);
+    }
+  }
+
+  async update<T>(fn: (tx: Transaction) => T | Promise<T>, options: UpdateOptions = {}): Promise<T> {
+    const effects = new Effects();
+    try {
+      for (let attempt = 1; ; attempt++) {
+        this.#checkWritable();
+        throwIfAborted(options.signal);
+        let turn: Turn | undefined;
+        if (attempt > CONFLICTS_MAX) turn = await this.#turns.alone(options.signal);
+        else if (this.#turns.isBlocked(undefined)) await this.#turns.pass(options.signal);
+        try {
+          const outcome = await this.#attempt(fn, attempt, effects, turn, options.signal);
+          if (outcome.done) {
+            turn?.();
+            await this.#settle(outcome.written, outcome.tx, options.durability ?? this.#durability);
+            if (attempt > 1) await effects.undo(attempt);
+            return outcome.result;
+          }
+        } finally {
+          turn?.();
+        }
+      }
+    } catch (error) {
+      await effects.undo();
+      throw error;
+    }
+  }
+
+  /** Not an async function: a synchronous body must have committed when this returns. */
+  #attempt<T>(
+    fn: (tx: Transaction) => T | Promise<T>,
+    attempt: number,
+    effects: Effects,
+    turn: Turn | undefined,
+    signal: AbortSignal | undefined,
+  ): Outcome<T> | Promise<Outcome<T>> {
+    this.#checkWritable();
+    const tx = this.#begin(true, attempt, effects);
+    let result: T | Promise<T>;
+    try {
+      result = fn(tx);
+      if (!isPromise(result)) return this.#finish(tx, result);
+    } catch (error) {
+      return this.#failed(tx, error);
+    }
+    return this.#awaited(tx, result, turn, signal);
+  }
+
+  async #awaited<T>(
+    tx: EngineTransaction,
+    body: Promise<T>,
+    turn: Turn | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<Outcome<T>> {
+    try {
+      const result = await body;
+      while (this.#turns.isBlocked(turn)) await this.#turns.pass(signal);
+      throwIfAborted(signal);
+      return this.#finish(tx, result);
+    } catch (error) {
+      return this.#failed(tx, error);
+    }
+  }
+
+  #finish<T>(tx: EngineTransaction, result: T): Outcome<T> {
+    this.#checkWritable();
+    if (tx.stale) {
+      this.#end(tx);
+      return { done: false };
+    }
+    return { done: true, result, tx, written: this.#commit(tx) };
+  }
+
+  /** An error of a body that had read what is no longer true is no error of the body: it runs again. */
+  #failed(tx: EngineTransaction, error: unknown): { done: false } {
+    const stale = this.#closing === undefined && tx.stale;
+    this.#end(tx);
+    if (stale) return { done: false };
+    throw error;
+  }
+
+  #begin(writable: boolean, attempt: number, effects: Effects): EngineTransaction {
+    const tx = new EngineTransaction(this, { revision: this.#revision, writable, attempt, effects });
+    this.#active.add(tx);
+    return tx;
+  }
+
+  #end(tx: EngineTransaction): void {
+    tx.end();
+    this.#active.delete(tx);
+  }
+
+  // ------------------------------------------------------------------------------------------------------- commit
+
+  #commit(tx: EngineTransaction): Written | undefined {
+    const links = tx.linkChanges();
+    this.#end(tx);
+    const { records, numbers, droppedCounters } = tx;
+    if (records.size + links.size + numbers.size + droppedCounters.size === 0) return undefined;
+    const plan = this.#nodes.plan(records.entries(), links);
+    const ops = Uint32Array.from(plan.ops);
+    if (ops.length > 0) this.graph.apply(ops);
+    const commit: Commit = {
+      revision: this.#revision + 1,
+      entries: plan.entries,
+      links,
+      counters: this.counters.changes(droppedCounters, numbers, this.#activeNumbers()),
+      ops,
+      freed: plan.freed,
+      recordDelta: plan.recordDelta,
+    };
+    if (this.history.hasReaders) this.#remember(tx, commit);
+    this.#revision = commit.revision;
+    this.#pending.push({
+      revision: commit.revision,
+      inverse: plan.inverse,
+      changes: [...records.entries()].map(([key, { bytes }]) => [key, bytes]),
+    });
+    const written = this.storage.accept(commit);
+    this.#nodes.done(plan);
+    // Whoever waits for the commit sees its failure; one that nobody waits for must not end the process.
+    written.visible.catch(() => undefined);
+    written.flushed.catch(() => undefined);
+    return written;
+  }
+
+  *#activeNumbers(): Generator<ReadonlyMap<Key, number>> {
+    for (const tx of this.#active) yield tx.numbers;
+  }
+
+  #remember(tx: EngineTransaction, commit: Commit): void {
+    const records = new Map<Key, Uint8Array | undefined>();
+    for (const key of tx.records.keys()) records.set(key, this.storage.entry(key)?.bytes);
+    const links = new Map<LinkKey, boolean>();
+    for (const [link, present] of commit.links) links.set(link, !present);
+    this.history.add({ revision: commit.revision, records, links });
+  }
+
+  visible(revision: number): void {
+    let count = 0;
+    for (const step of this.#pending) {
+      if (step.revision > revision) break;
+      this.#feed.push(step);
+      count++;
+    }
+    this.#pending.splice(0, count);
+  }
+
+  /** The graph goes back to what is stored. */
+  lost(): void {
+    const lost = this.#pending;
+    this.#pending = [];
+    this.#epoch++;
+    this.history.clear();
+    const words: number[] = [];
+    for (const { inverse } of lost.reverse()) {
+      for (const group of [...inverse].reverse()) words.push(...group);
+    }
+    if (words.length > 0) this.graph.apply(Uint32Array.from(words));
+  }
+
+  async #settle(written: Written | undefined, tx: EngineTransaction, durability: Durability): Promise<void> {
+    if (written !== undefined) await (durability === 'visible' ? written.visible : written.flushed);
+    for (const hook of tx.hooks) hook();
+  }
+
+  // --------------------------------------------------------------------------------------------------------- rest
+
+  feed(since: number, signal?: AbortSignal): AsyncIterable<ChangeSet> {
+    this.#checkOpen();
+    return this.#feed.since(since, signal);
+  }
+
+  verifyGraph(): string[] {
+    this.#checkOpen();
+    return verifyGraph(this.storage, this.graph, this.indexer);
+  }
+
+  flush(): Promise<void> {
+    this.#checkOpen();
+    return this.storage.flush();
+  }
+
+  stats(): EngineStats {
+    this.#checkOpen();
+    return {
+      records: this.storage.records(),
+      fileBytes: this.storage.fileBytes(),
+      revision: this.#revision,
+    };
+  }
+
+  /** Lets commits that were handed over come to their end; transactions still running fail. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #close(): Promise<void> {
+    this.locks.close();
+    this.#feed.close();
+    await this.storage.close();
+  }
+
+  #checkOpen(): void {
+    if (this.#closing !== undefined) {
+      throw failedPrecondition('the store is closed', { remedy: 'open it again' });
+    }
+  }
+
+  #checkWritable(): void {
+    this.#checkOpen();
+    if (this.#readOnly) {
+      throw failedPrecondition('the store was opened read-only', { remedy: 'open it for writing' });
+    }
+  }
+}
+
+const isPromise = <T>(value: T | Promise<T>): value is Promise<T> =>
+  typeof value === 'object' && value !== null && typeof (value as Promise<T>).then === 'function';
+
+/** What a storage rejects with: its own error, or Unavailable around one of another kind. */
+export function lostCommit(what: string, cause: unknown): EbbtideError {
+  if (cause instanceof EbbtideError) return cause;
+  const text = cause instanceof Error ? cause.message : String(cause);
+  return unavailable(`${what}: ${text}`, { cause, remedy: 'make room on the disk, then try again' });
+}

@@ -1,0 +1,113 @@
+/**
+ * The change feed: the last change sets, and those to come. Filled by engine.ts when a commit has become visible,
+ * in revision order. In memory only: it reaches back to the opening of the store at most.
+ */
+import { failedPrecondition } from '../../errors.js';
+import type { Change, ChangeSet, Key } from '../contract.js';
+import { decodeValue } from '../schema/codec.js';
+
+const SETS_MAX = 4096;
+const BYTES_MAX = 16 * 1024 * 1024;
+/** Beside keys and values, what an entry costs. */
+const ENTRY_BYTES = 64;
+
+export interface EncodedChanges {
+  readonly revision: number;
+  readonly changes: readonly (readonly [Key, Uint8Array | undefined])[];
+}
+
+export class Feed {
+  /** Revision before the oldest kept set. */
+  #base: number;
+  #sets: EncodedChanges[] = [];
+  #bytes = 0;
+  #closed = false;
+  readonly #wakers = new Set<() => void>();
+
+  constructor(revision: number) {
+    this.#base = revision;
+  }
+
+  push(set: EncodedChanges): void {
+    this.#sets.push(set);
+    this.#bytes += sizeOf(set);
+    if (this.#sets.length > SETS_MAX * 1.25 || this.#bytes > BYTES_MAX * 1.25) this.#trim();
+    this.#wake();
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#wake();
+  }
+
+  async *since(revision: number, signal: AbortSignal | undefined): AsyncGenerator<ChangeSet> {
+    for (let position = revision; ; ) {
+      if (position < this.#base) {
+        throw failedPrecondition(`the change feed no longer reaches back to revision ${position}`, {
+          remedy: 'read everything anew and follow the feed from the revision of that read',
+        });
+      }
+      const index = this.#indexBehind(position);
+      const set = this.#sets[index];
+      if (set !== undefined) {
+        position = set.revision;
+        yield { revision: set.revision, changes: set.changes.map(decode) };
+      } else if (this.#closed || signal?.aborted) {
+        return;
+      } else {
+        await this.#next(signal);
+      }
+      if (signal?.aborted) return;
+    }
+  }
+
+  /** Index of the first set newer than `revision`. */
+  #indexBehind(revision: number): number {
+    let low = 0;
+    let high = this.#sets.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (this.#sets[middle]!.revision <= revision) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+
+  #next(signal: AbortSignal | undefined): Promise<void> {
+    return new Promise((resolve) => {
+      const wake = () => {
+        this.#wakers.delete(wake);
+        signal?.removeEventListener('abort', wake);
+        resolve();
+      };
+      this.#wakers.add(wake);
+      signal?.addEventListener('abort', wake, { once: true });
+    });
+  }
+
+  #wake(): void {
+    for (const wake of [...this.#wakers]) wake();
+  }
+
+  #trim(): void {
+    let drop = 0;
+    while (this.#sets.length - drop > SETS_MAX || (this.#bytes > BYTES_MAX && drop < this.#sets.length - 1)) {
+      this.#bytes -= sizeOf(this.#sets[drop]!);
+      drop++;
+    }
+    if (drop === 0) return;
+    this.#base = this.#sets[drop - 1]!.revision;
+    this.#sets = this.#sets.slice(drop);
+  }
+}
+
+const decode = ([key, bytes]: readonly [Key, Uint8Array | undefined]): Change => ({
+  key,
+  value: bytes === undefined ? undefined : decodeValue(key, bytes),
+});
+
+function sizeOf(set: EncodedChanges): number {
+  let bytes = ENTRY_BYTES;
+  for (const [key, value] of set.changes) bytes += key.length + (value?.length ?? 0) + ENTRY_BYTES;
+  return bytes;
+}

@@ -1,0 +1,66 @@
+/**
+ * Reading in layers: the storage's newest state, over it what newer commits replaced (so that a transaction keeps
+ * seeing its revision), over that the transaction's own writes. Called by transaction.ts and engine.ts.
+ *
+ * Ranges are read in chunks, each in one synchronous step, so that a suspended scan pins nothing.
+ */
+
+import { compareUtf8 } from '../../model/utf8.js';
+import type { Key } from '../contract.js';
+import { SEPARATOR } from '../schema/keys.js';
+import type { SortedMap } from './sorted-map.js';
+
+/** Changes over a range: a value, or undefined for "absent here". */
+export type Layer<V> = SortedMap<V | undefined>;
+
+const FIRST_CHUNK = 16;
+const CHUNK_MAX = 512;
+
+/** The text every key strictly below `prefix` begins with. */
+export const below = (prefix: Key): string => (prefix === '' ? '' : prefix + SEPARATOR);
+
+/**
+ * Walks what begins with `start`, behind `after`. `read` answers the next entries of the storage; each layer, the
+ * upper one last, replaces or hides them.
+ */
+export function* layered<V>(
+  start: string,
+  after: string | undefined,
+  read: (after: string | undefined, limit: number) => [string, V][],
+  layers: () => Layer<V>[],
+): Generator<[string, V]> {
+  let size = FIRST_CHUNK;
+  for (let position = after; ; size = Math.min(size * 4, CHUNK_MAX)) {
+    const chunk = read(position, size);
+    const last = chunk.length < size ? undefined : chunk[chunk.length - 1]?.[0];
+    let merged = chunk;
+    for (const layer of layers()) {
+      if (layer.size > 0) merged = overlay(merged, layer, start, position, last);
+    }
+    yield* merged;
+    if (last === undefined) return;
+    position = last;
+  }
+}
+
+/** `entries` with the layer's changes between `after` (exclusive) and `last` (inclusive; undefined: no end). */
+function overlay<V>(
+  entries: [string, V][],
+  layer: Layer<V>,
+  start: string,
+  after: string | undefined,
+  last: string | undefined,
+): [string, V][] {
+  const merged: [string, V][] = [];
+  const exclusive = after !== undefined && compareUtf8(after, start) >= 0;
+  let i = 0;
+  for (const [key, value] of layer.from(exclusive ? after : start, exclusive)) {
+    if (!key.startsWith(start) || (last !== undefined && compareUtf8(key, last) > 0)) break;
+    while (i < entries.length && compareUtf8(entries[i]![0], key) < 0) merged.push(entries[i++]!);
+    if (entries[i]?.[0] === key) i++;
+    if (value !== undefined) merged.push([key, value]);
+  }
+  if (merged.length === 0 && i === 0) return entries;
+  while (i < entries.length) merged.push(entries[i++]!);
+  return merged;
+}

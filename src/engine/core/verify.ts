@@ -1,0 +1,160 @@
+/**
+ * Compares the graph with one derived anew from every record and link: the consistency check of an engine.
+ * Called by `verifyGraph`; reads the whole store, and keeps about 100 bytes a record while it runs.
+ */
+import { unavailable } from '../../errors.js';
+import { type Indexer, NodeFlag } from '../contract.js';
+import type { GraphCore } from '../graph.js';
+import { decodeValue, printable } from '../schema/codec.js';
+import { type Storage, splitLink } from './storage.js';
+
+/** Differences told at most. */
+const LINES_MAX = 100;
+const CHUNK = 512;
+
+interface Expected {
+  flags: number;
+  expireAt: bigint | undefined;
+  /** target * 4 + kind, in any order. */
+  edges: number[];
+}
+
+export function verifyGraph(storage: Storage, graph: GraphCore, indexer: Indexer): string[] {
+  if (graph.stats().queuedWords > 0) {
+    throw unavailable('the graph is being marked', { remedy: 'check again when the collection has ended' });
+  }
+  const derived = new Derived(storage, indexer);
+  derived.addRecords();
+  derived.addLinks();
+  return derived.compare(graph);
+}
+
+class Derived {
+  readonly #storage: Storage;
+  readonly #indexer: Indexer;
+  readonly #nodes = new Map<number, Expected>();
+  readonly #lines: string[] = [];
+
+  constructor(storage: Storage, indexer: Indexer) {
+    this.#storage = storage;
+    this.#indexer = indexer;
+  }
+
+  addRecords(): void {
+    for (let after: string | undefined; ; ) {
+      const chunk = this.#storage.range('', after, CHUNK);
+      for (const [key, bytes] of chunk) this.#addRecord(key, bytes);
+      if (chunk.length < CHUNK) return;
+      after = chunk[chunk.length - 1]![0];
+    }
+  }
+
+  addLinks(): void {
+    for (let after: string | undefined; ; ) {
+      const chunk = this.#storage.linkRange('', after, CHUNK);
+      for (const link of chunk) {
+        const { from, relation, to } = splitLink(link);
+        const kind = this.#indexer.link(from, relation, to);
+        if (kind !== undefined) this.#addEdge(from, to, kind);
+      }
+      if (chunk.length < CHUNK) return;
+      after = chunk[chunk.length - 1]!;
+    }
+  }
+
+  #addRecord(key: string, bytes: Uint8Array): void {
+    const wanted = this.#indexer.node(key, decodeValue(key, bytes));
+    if (wanted === undefined) return;
+    const node = this.#node(key);
+    if (node === undefined) return;
+    node.flags = (wanted.flags & ~NodeFlag.expires) | NodeFlag.present;
+    node.expireAt = wanted.expireAt;
+    if (wanted.expireAt !== undefined) node.flags |= NodeFlag.expires;
+    for (const { to, kind, back } of wanted.edges) {
+      if (back) this.#addEdge(to, key, kind);
+      else this.#addEdge(key, to, kind);
+    }
+  }
+
+  #addEdge(from: string, to: string, kind: number): void {
+    const source = this.#node(from);
+    this.#node(to);
+    const target = this.#storage.idOf(to);
+    if (source !== undefined && target !== undefined) source.edges.push(target * 4 + kind);
+  }
+
+  #node(key: string): Expected | undefined {
+    const id = this.#storage.idOf(key);
+    if (id === undefined) {
+      this.#tell(`${printable(key)} has no node`);
+      return undefined;
+    }
+    let node = this.#nodes.get(id);
+    if (node === undefined) {
+      node = { flags: this.#indexer.absent(key), expireAt: undefined, edges: [] };
+      this.#nodes.set(id, node);
+      if (this.#storage.keyOf(id) !== key) this.#tell(`node ${id} does not lead back to ${printable(key)}`);
+    }
+    return node;
+  }
+
+  compare(graph: GraphCore): string[] {
+    const inDegrees = new Map<number, number>();
+    for (const [id, node] of this.#nodes) {
+      this.#compareNode(graph, id, node);
+      for (const edge of node.edges) {
+        const target = Math.floor(edge / 4);
+        inDegrees.set(target, (inDegrees.get(target) ?? 0) + 1);
+      }
+    }
+    const { limit } = graph.stats();
+    const existing = new Set(this.#nodes.keys());
+    for (let id = 0; id < limit; id++) {
+      const told = graph.inDegreeOf(id);
+      const derived = Math.min(inDegrees.get(id) ?? 0, 255);
+      // A saturated in-degree stays so.
+      if (told !== derived && told !== 255) this.#tell(`node ${id} has in-degree ${told}, not ${derived}`);
+      if (!existing.has(id) && (graph.flagsOf(id) & NodeFlag.present) !== 0) {
+        this.#tell(`node ${id} is present without a record`);
+      }
+      if (!existing.has(id) && graph.edgesOf(id).length > 0) this.#tell(`node ${id} has edges of no record`);
+    }
+    return this.#lines;
+  }
+
+  #compareNode(graph: GraphCore, id: number, node: Expected): void {
+    const flags = graph.flagsOf(id);
+    if (flags !== node.flags) this.#tell(`${this.#name(id)} has flags ${flags}, not ${node.flags}`);
+    const expireAt = graph.expiryOf(id);
+    if (expireAt !== saturated(node.expireAt)) {
+      this.#tell(`${this.#name(id)} expires at ${expireAt}, not ${node.expireAt}`);
+    }
+    const edges = graph.edgesOf(id);
+    const told: number[] = [];
+    for (let i = 0; i < edges.length; i += 2) told.push(edges[i]! * 4 + edges[i + 1]!);
+    const derived = [...node.edges].sort((a, b) => a - b);
+    if (told.length !== derived.length || derived.some((edge, i) => edge !== told[i])) {
+      this.#tell(`${this.#name(id)} has edges [${told.map(edgeText)}], not [${derived.map(edgeText)}]`);
+    }
+  }
+
+  #name(id: number): string {
+    const key = this.#storage.keyOf(id);
+    return key === undefined ? `node ${id}` : printable(key);
+  }
+
+  #tell(line: string): void {
+    if (this.#lines.length < LINES_MAX) this.#lines.push(line);
+  }
+}
+
+const edgeText = (edge: number): string => `${Math.floor(edge / 4)}/${edge % 4}`;
+
+const I64_MIN = -(2n ** 63n);
+const I64_MAX = 2n ** 63n - 1n;
+
+/** As the graph keeps an expiry. */
+function saturated(t: bigint | undefined): bigint | undefined {
+  if (t === undefined) return undefined;
+  return t < I64_MIN ? I64_MIN : t > I64_MAX ? I64_MAX : t;
+}

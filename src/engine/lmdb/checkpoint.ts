@@ -1,0 +1,173 @@
+/**
+ * Checkpoints: the packed graph on disk, so that opening need not read every record. Written when the journal has
+ * grown and at a clean close; called by engine.ts in this directory. Packing runs off the main thread.
+ *
+ * Two slots alternate. The chunks of the new one are written first, one small transaction each; then one transaction
+ * makes it the valid one. The journal it replaces is removed behind that, in pieces; entries it covers are ignored.
+ */
+import { unknownError } from '../../errors.js';
+import type { GraphCore } from '../graph.js';
+import type { Databases } from './databases.js';
+import { journalKey } from './journal.js';
+import type { LmdbStorage } from './storage.js';
+
+const CHUNK_BYTES = 1024 * 1024;
+/** A journal smaller than this is never worth a checkpoint. */
+const JOURNAL_BYTES_MIN = 1024 * 1024;
+const TRIM_ENTRIES = 1000;
+
+export interface CheckpointState {
+  slot: number;
+  chunks: number;
+  bytes: number;
+  /** The graph after this commit. */
+  revision: number;
+  records: number;
+}
+
+export interface StoreState {
+  /** Whether the last owner closed the store. */
+  clean: boolean;
+  checkpoint?: CheckpointState;
+}
+
+const STATE = 'state';
+
+export function readState(dbs: Databases): StoreState | undefined {
+  const stored = dbs.meta.get(STATE);
+  if (stored === undefined) return undefined;
+  try {
+    // Only `stateBytes` writes it; damage shows as text that is no JSON, or in the checkpoint's own checksums.
+    return JSON.parse(Buffer.from(stored).toString('utf8')) as StoreState;
+  } catch (cause) {
+    throw unknownError('the state of the store is damaged', {
+      object: STATE,
+      remedy: 'restore the store from a copy',
+      cause,
+    });
+  }
+}
+
+const stateBytes = (state: StoreState): Buffer => Buffer.from(JSON.stringify(state));
+
+export function chunkKey(slot: number, chunk: number): Buffer {
+  const key = Buffer.allocUnsafe(5);
+  key.writeUInt8(slot, 0);
+  key.writeUInt32BE(chunk, 1);
+  return key;
+}
+
+function readChunkKey(bytes: Uint8Array): { slot: number; chunk: number } {
+  const key = Buffer.from(bytes);
+  return { slot: key.readUInt8(0), chunk: key.readUInt32BE(1) };
+}
+
+export class Checkpointer {
+  readonly #dbs: Databases;
+  readonly #graph: GraphCore;
+  readonly #storage: LmdbStorage;
+  readonly #revision: () => number;
+  readonly #warn: (message: string) => void;
+  #state: StoreState;
+  #journalBytes: number;
+  #running: Promise<void> | undefined;
+
+  constructor(
+    dbs: Databases,
+    graph: GraphCore,
+    storage: LmdbStorage,
+    options: {
+      state: StoreState;
+      journalBytes: number;
+      revision: () => number;
+      warn: (message: string) => void;
+    },
+  ) {
+    this.#dbs = dbs;
+    this.#graph = graph;
+    this.#storage = storage;
+    this.#state = options.state;
+    this.#journalBytes = options.journalBytes;
+    this.#revision = options.revision;
+    this.#warn = options.warn;
+  }
+
+  /** The store has an owner from now on. */
+  markOpen(): Promise<void> {
+    return this.#writeState({ ...this.#state, clean: false });
+  }
+
+  /** After a group was stored: begins a checkpoint when the journal has outgrown the last one. */
+  grown(bytes: number): void {
+    this.#journalBytes += bytes;
+    if (this.#running === undefined && this.#isDue()) {
+      this.#running = this.write()
+        .catch((error: unknown) => this.#warn(`no checkpoint of the graph was written: ${String(error)}`))
+        .finally(() => {
+          this.#running = undefined;
+        });
+    }
+  }
+
+  /** At a clean close, when nothing else is written any more. */
+  async close(): Promise<void> {
+    await this.#running;
+    try {
+      if (this.#isDue() || (this.#state.checkpoint === undefined && this.#journalBytes > 0))
+        await this.write();
+      await this.#writeState({ ...this.#state, clean: true });
+    } catch (error) {
+      this.#warn(`the store was not closed cleanly: ${String(error)}`);
+    }
+  }
+
+  #isDue(): boolean {
+    return this.#journalBytes > Math.max(JOURNAL_BYTES_MIN, this.#state.checkpoint?.bytes ?? 0);
+  }
+
+  async write(): Promise<void> {
+    const { writer } = this.#storage;
+    const old = this.#state.checkpoint;
+    const lostBefore = this.#storage.lostCount;
+    const journalBytes = this.#journalBytes;
+    const revision = this.#revision();
+    const records = this.#storage.records();
+    const image = await this.#graph.save();
+    const slot = old === undefined ? 0 : 1 - old.slot;
+    const chunks = Math.ceil(image.length / CHUNK_BYTES);
+    for (let i = 0; i < chunks; i++) {
+      const chunk = image.subarray(i * CHUNK_BYTES, (i + 1) * CHUNK_BYTES);
+      await writer.run(() => void this.#dbs.checkpoints.put(chunkKey(slot, i), chunk));
+    }
+    // The image holds commits that were lost meanwhile: it is of no use.
+    if (this.#storage.lostCount !== lostBefore) return;
+    await this.#writeState({
+      ...this.#state,
+      checkpoint: { slot, chunks, bytes: image.length, revision, records },
+    });
+    this.#journalBytes -= journalBytes;
+    await this.#trim(revision, { slot, chunks });
+  }
+
+  async #trim(revision: number, valid: { slot: number; chunks: number }): Promise<void> {
+    const { writer } = this.#storage;
+    const { journal, checkpoints } = this.#dbs;
+    for (const key of [...checkpoints.getKeys()]) {
+      const { slot, chunk } = readChunkKey(key);
+      if (slot !== valid.slot || chunk >= valid.chunks) await writer.run(() => void checkpoints.remove(key));
+    }
+    for (;;) {
+      // The newest entry stays: it tells the revision to a store that cannot use its checkpoint.
+      const keys = [...journal.getKeys({ end: journalKey(revision), limit: TRIM_ENTRIES })];
+      if (keys.length === 0) return;
+      await writer.run(() => {
+        for (const key of keys) journal.remove(key);
+      }, keys.length);
+    }
+  }
+
+  async #writeState(state: StoreState): Promise<void> {
+    await this.#storage.writer.run(() => void this.#dbs.meta.put(STATE, stateBytes(state)));
+    this.#state = state;
+  }
+}

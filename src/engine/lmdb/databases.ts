@@ -1,0 +1,96 @@
+/**
+ * The LMDB environment of a store and its databases. Called by engine.ts in this directory.
+ *
+ * The free-list settings keep commits from reading a long free list anew each time (without them a commit of a file
+ * with many free pages takes 70 ms). A batch resolves when it is flushed: overlapping flushes bring nothing when
+ * commits are grouped anyway, and made a single caller slower.
+ */
+import { type Database, open, type RootDatabase } from 'lmdb';
+import { failedPrecondition } from '../../errors.js';
+import { fileError, foreign } from './files.js';
+import { Table } from './table.js';
+
+type Bytes = Uint8Array;
+
+export interface Databases {
+  readonly env: RootDatabase;
+  /** Encoded key → node id, or the value of a record that has no node. */
+  readonly keys: Table;
+  /** Node id → key, adjacency, value (node-codec.ts). */
+  readonly nodes: Database<Bytes, number>;
+  readonly links: Table;
+  readonly counters: Table;
+  /** Revision (8 bytes, big-endian) → changes of the graph since the one before. */
+  readonly journal: Database<Bytes, Bytes>;
+  /** Slot and chunk number → part of a graph checkpoint. */
+  readonly checkpoints: Database<Bytes, Bytes>;
+  readonly meta: Database<Bytes, string>;
+}
+
+/** How the file is laid out; apart from the schema revision, which says what the records mean. */
+export const LAYOUT = 1;
+const FORMAT = 'ebbtide';
+
+const options = {
+  noSubdir: true,
+  maxDbs: 12,
+  overlappingSync: false,
+  maxFreeSpaceToLoad: 1000,
+  maxFreeSpaceToRetain: 2000,
+} as const;
+
+/** Refuses a file of somebody else or of a newer layout, without writing to it. */
+export async function checkLayout(path: string): Promise<void> {
+  const env = openEnvironment(path, true);
+  try {
+    // In a file without it `openDB` answers undefined, whatever the typings say.
+    const meta = env.openDB<Bytes, string>('meta', { encoding: 'binary' }) as
+      | Database<Bytes, string>
+      | undefined;
+    checkFormat(path, meta);
+  } finally {
+    await env.close();
+  }
+}
+
+function checkFormat(path: string, meta: Database<Bytes, string> | undefined): void {
+  const stored = meta?.get('format');
+  if (stored === undefined) throw foreign(path, 'it is an LMDB file of another program');
+  const match = /^(\S+) (\d+)$/.exec(Buffer.from(stored).toString('latin1'));
+  if (match === null || match[1] !== FORMAT) throw foreign(path, 'it is an LMDB file of another program');
+  if (Number(match[2]) > LAYOUT) {
+    throw failedPrecondition(`${path} has layout ${match[2]}; this version knows ${LAYOUT}`, {
+      object: path,
+      remedy: 'open it with the version that wrote it, or a newer one',
+    });
+  }
+}
+
+export async function openDatabases(path: string, readOnly: boolean): Promise<Databases> {
+  const env = openEnvironment(path, readOnly);
+  const bytes = (name: string): Database<Bytes, Bytes> =>
+    env.openDB<Bytes, Bytes>(name, { keyEncoding: 'binary', encoding: 'binary' });
+  const databases: Databases = {
+    env,
+    keys: new Table(bytes('keys')),
+    nodes: env.openDB<Bytes, number>('nodes', { keyEncoding: 'uint32', encoding: 'binary' }),
+    links: new Table(bytes('links')),
+    counters: new Table(bytes('counters')),
+    journal: bytes('journal'),
+    checkpoints: bytes('checkpoints'),
+    meta: env.openDB<Bytes, string>('meta', { encoding: 'binary' }),
+  };
+  // Last, so that a file with a format is a whole one.
+  if (!readOnly && databases.meta.get('format') === undefined) {
+    await databases.meta.put('format', Buffer.from(`${FORMAT} ${LAYOUT}`));
+  }
+  return databases;
+}
+
+function openEnvironment(path: string, readOnly: boolean): RootDatabase {
+  try {
+    return open({ ...options, path, readOnly });
+  } catch (error) {
+    throw fileError('open', path, error);
+  }
+}

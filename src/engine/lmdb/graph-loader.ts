@@ -1,0 +1,179 @@
+/**
+ * Brings the graph up at opening: from the checkpoint and the journal behind it, else from the adjacency stored with
+ * every record. Called by engine.ts in this directory, before anybody else sees the engine.
+ */
+import { EbbtideError } from '../../errors.js';
+import { type Indexer, NodeFlag } from '../contract.js';
+import { expandEdges, setOp } from '../core/nodes.js';
+import { splitLink } from '../core/storage.js';
+import { type GraphCore, GraphOp } from '../graph.js';
+import { chunkKey, type StoreState } from './checkpoint.js';
+import type { Databases } from './databases.js';
+import { readJournal } from './journal.js';
+import { decodeKey, decodeLink, encodeKey } from './key-codec.js';
+import { decodeAdjacency, nodeParts } from './node-codec.js';
+import type { StorageState } from './storage.js';
+import { asBuffer } from './table.js';
+
+/** Words of ops applied at once while rebuilding. */
+const WORDS_MAX = 64 * 1024;
+
+export interface LoadedGraph extends StorageState {
+  /** Bytes of the journal behind the checkpoint. */
+  journalBytes: number;
+  /** The stored checkpoint is of no use. */
+  rebuilt: boolean;
+}
+
+export function loadGraph(
+  dbs: Databases,
+  graph: GraphCore,
+  indexer: Indexer,
+  state: StoreState,
+  warn: (message: string) => void,
+): LoadedGraph {
+  const loaded = loadCheckpoint(dbs, graph, state);
+  if (typeof loaded !== 'string') return loaded;
+  warn(`the graph is rebuilt from the records: ${loaded}`);
+  graph.clear();
+  const rebuilt = rebuild(dbs, graph, indexer);
+  return { ...rebuilt, revision: Math.max(rebuilt.revision, state.checkpoint?.revision ?? 0) };
+}
+
+/** Answers why it could not, when it could not. */
+function loadCheckpoint(dbs: Databases, graph: GraphCore, state: StoreState): LoadedGraph | string {
+  const { checkpoint } = state;
+  const loaded: LoadedGraph = { revision: 0, records: 0, journalBytes: 0, rebuilt: false };
+  if (checkpoint !== undefined) {
+    const chunks: Buffer[] = [];
+    for (let i = 0; i < checkpoint.chunks; i++) {
+      const chunk = dbs.checkpoints.get(chunkKey(checkpoint.slot, i));
+      if (chunk === undefined) return `part ${i} of its checkpoint is missing`;
+      chunks.push(asBuffer(chunk));
+    }
+    if (!graph.load(Buffer.concat(chunks))) return 'its checkpoint is damaged';
+    loaded.revision = checkpoint.revision;
+    loaded.records = checkpoint.records;
+  }
+  try {
+    for (const entry of readJournal(dbs.journal, loaded.revision)) {
+      if (entry === undefined || entry.previous !== loaded.revision) {
+        return `its journal has a gap behind revision ${loaded.revision}`;
+      }
+      if (entry.ops.length > 0) graph.apply(entry.ops);
+      loaded.revision = entry.revision;
+      loaded.records += entry.recordDelta;
+      loaded.journalBytes += entry.ops.byteLength;
+    }
+  } catch (error) {
+    if (error instanceof EbbtideError) return `its journal does not fit its checkpoint (${error.message})`;
+    throw error;
+  }
+  return loaded;
+}
+
+/** All nodes first, then all edges, since both ends of an edge must exist. */
+function rebuild(dbs: Databases, graph: GraphCore, indexer: Indexer): LoadedGraph {
+  const ops = new OpBuffer(graph);
+  let records = 0;
+  for (const { id, key, bytes } of nodesOf(dbs)) {
+    const parts = nodeParts(id, bytes, bytes.length);
+    if (parts.valueStart >= 0) records++;
+    const adjacency =
+      parts.adjacencyEnd > parts.adjacencyStart
+        ? decodeAdjacency(id, bytes, parts.adjacencyStart, parts.adjacencyEnd)
+        : undefined;
+    const flags = adjacency === undefined ? indexer.absent(key) : adjacency.flags | NodeFlag.present;
+    ops.push(setOp(id, flags, adjacency?.expireAt));
+  }
+  ops.flush();
+  for (const { id, bytes } of nodesOf(dbs)) {
+    const { adjacencyStart, adjacencyEnd } = nodeParts(id, bytes, bytes.length);
+    if (adjacencyEnd === adjacencyStart) continue;
+    for (const [from, to, kind] of expandEdges(
+      id,
+      decodeAdjacency(id, bytes, adjacencyStart, adjacencyEnd),
+    )) {
+      ops.push([GraphOp.add, from, to, kind]);
+    }
+  }
+  addLinks(dbs, indexer, ops);
+  ops.flush();
+  return {
+    revision: newestRevision(dbs),
+    records: records + countInline(dbs),
+    journalBytes: 1,
+    rebuilt: true,
+  };
+}
+
+function addLinks(dbs: Databases, indexer: Indexer, ops: OpBuffer): void {
+  const idOf = (key: string): number | undefined => {
+    const found = dbs.keys.get(encodeKey(key));
+    return found === undefined || dbs.keys.lastSize !== 4 || found[0]! >= 0x40
+      ? undefined
+      : found.readUInt32BE(0);
+  };
+  forEachRow(dbs.links, (row) => {
+    const { from, relation, to } = splitLink(decodeLink(row));
+    const kind = indexer.link(from, relation, to);
+    const source = kind === undefined ? undefined : idOf(from);
+    const target = kind === undefined ? undefined : idOf(to);
+    if (kind !== undefined && source !== undefined && target !== undefined) {
+      ops.push([GraphOp.add, source, target, kind]);
+    }
+  });
+}
+
+function forEachRow(table: Databases['links'], visit: (key: Buffer, value: Buffer) => void): void {
+  for (let lower: Buffer = Buffer.alloc(0), exclusive = false; ; exclusive = true) {
+    const rows = table.range(lower, exclusive, undefined, 512);
+    for (const [key, value] of rows) visit(key, value);
+    const last = rows[rows.length - 1];
+    if (rows.length < 512 || last === undefined) return;
+    lower = last[0];
+  }
+}
+
+/** Records without a node are held by the key table itself. */
+function countInline(dbs: Databases): number {
+  let count = 0;
+  forEachRow(dbs.keys, (_key, value) => {
+    if (value[0]! >= 0x40) count++;
+  });
+  return count;
+}
+
+function newestRevision(dbs: Databases): number {
+  for (const key of dbs.journal.getKeys({ reverse: true, limit: 1 })) {
+    return Number(Buffer.from(key).readBigUInt64BE(0));
+  }
+  return 0;
+}
+
+function* nodesOf(dbs: Databases): Generator<{ id: number; key: string; bytes: Buffer }> {
+  for (const { key: id, value } of dbs.nodes.getRange({})) {
+    const bytes = asBuffer(value);
+    const { keyStart, keyEnd } = nodeParts(id, bytes, bytes.length);
+    yield { id, key: decodeKey(bytes, keyStart, keyEnd), bytes };
+  }
+}
+
+class OpBuffer {
+  readonly #graph: GraphCore;
+  #words: number[] = [];
+
+  constructor(graph: GraphCore) {
+    this.#graph = graph;
+  }
+
+  push(op: readonly number[]): void {
+    this.#words.push(...op);
+    if (this.#words.length >= WORDS_MAX) this.flush();
+  }
+
+  flush(): void {
+    if (this.#words.length > 0) this.#graph.apply(Uint32Array.from(this.#words));
+    this.#words = [];
+  }
+}

@@ -1,0 +1,108 @@
+/**
+ * What the file keeps under a node's id: its key, its part of the graph, its value. Called by the storage; part of
+ * the file format. All bytes are bounds-checked; damage is an error of kind Unknown that names the node.
+ *
+ *   head (bit 0: has a value, bit 1: has adjacency), key length, key, [adjacency length, adjacency], value
+ *   adjacency: flags, edge count, edges, [expiry: 8 bytes, or 9+ for one outside 64 bits]
+ */
+import { unknownError } from '../../errors.js';
+import { NodeFlag } from '../contract.js';
+import type { Entry, StoredAdjacency } from '../core/storage.js';
+import { DamagedRecord, TextReader, TextWriter } from '../schema/codec-text.js';
+
+const Head = { value: 1, adjacency: 2 } as const;
+const I64_MIN = -(2n ** 63n);
+const I64_MAX = 2n ** 63n - 1n;
+
+const adjacencyWriter = new TextWriter();
+const writer = new TextWriter();
+const reader = new TextReader();
+
+export function encodeNode(key: Uint8Array, entry: Entry): Uint8Array {
+  writer.begin('');
+  const { adjacency, bytes } = entry;
+  writer.byte((bytes === undefined ? 0 : Head.value) | (adjacency === undefined ? 0 : Head.adjacency));
+  writer.varint(key.length);
+  writer.bytes(key);
+  if (adjacency !== undefined) {
+    const encoded = encodeAdjacency(adjacency);
+    writer.varint(encoded.length);
+    writer.bytes(encoded);
+  }
+  if (bytes !== undefined) writer.bytes(bytes);
+  return writer.take();
+}
+
+function encodeAdjacency(adjacency: StoredAdjacency): Uint8Array {
+  const { flags, edges, expireAt } = adjacency;
+  adjacencyWriter.begin('');
+  adjacencyWriter.varint(flags);
+  adjacencyWriter.varint(edges.length);
+  for (const edge of edges) adjacencyWriter.varint(edge);
+  if (expireAt !== undefined) {
+    // The graph saturates an expiry in the same way.
+    adjacencyWriter.i64(expireAt < I64_MIN ? I64_MIN : expireAt > I64_MAX ? I64_MAX : expireAt);
+  }
+  return adjacencyWriter.take();
+}
+
+/** Where the parts of a node are in its bytes. */
+export interface NodeParts {
+  keyStart: number;
+  keyEnd: number;
+  /** Both equal when there is no adjacency. */
+  adjacencyStart: number;
+  adjacencyEnd: number;
+  /** -1 when there is no value; it ends where the bytes end. */
+  valueStart: number;
+}
+
+/** The answer is one object, used again by the next call. */
+export function nodeParts(id: number, bytes: Uint8Array, end: number): NodeParts {
+  const head = bytes[0] ?? 0;
+  at = 1;
+  const keyLength = varint(bytes, end);
+  parts.keyStart = at;
+  parts.keyEnd = at + keyLength;
+  at = parts.keyEnd;
+  const adjacencyLength = (head & Head.adjacency) === 0 ? 0 : varint(bytes, end);
+  parts.adjacencyStart = at;
+  parts.adjacencyEnd = at + adjacencyLength;
+  parts.valueStart = (head & Head.value) === 0 ? -1 : parts.adjacencyEnd;
+  if (end === 0 || head > 3 || parts.adjacencyEnd > end) throw damaged(id, 'it ends early');
+  return parts;
+}
+
+const parts: NodeParts = { keyStart: 0, keyEnd: 0, adjacencyStart: 0, adjacencyEnd: 0, valueStart: -1 };
+let at = 0;
+
+function varint(bytes: Uint8Array, end: number): number {
+  let value = 0;
+  for (let scale = 1; at < end && scale < 2 ** 35; scale *= 128) {
+    const byte = bytes[at++]!;
+    value += (byte & 0x7f) * scale;
+    if (byte < 0x80) return value;
+  }
+  return Number.POSITIVE_INFINITY;
+}
+
+export function decodeAdjacency(id: number, bytes: Buffer, start: number, end: number): StoredAdjacency {
+  reader.begin(bytes, start, end, '');
+  try {
+    const flags = reader.varint();
+    const count = reader.varint();
+    const edges: number[] = [];
+    for (let i = 0; i < count; i++) edges.push(reader.varint());
+    const expireAt = (flags & NodeFlag.expires) === 0 ? undefined : reader.i64();
+    return { flags, expireAt, edges };
+  } catch (error) {
+    if (error instanceof DamagedRecord) throw damaged(id, error.message);
+    throw error;
+  }
+}
+
+const damaged = (id: number, why: string) =>
+  unknownError(`node ${id} is damaged: ${why}`, {
+    object: `node ${id}`,
+    remedy: 'run a check and restore the store from a copy',
+  });

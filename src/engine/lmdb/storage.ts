@@ -1,0 +1,389 @@
+/**
+ * The LMDB storage: what core/ asks of a storage, over one LMDB environment. Reads are synchronous and see commits
+ * that are still on their way to the disk; commits go through the writer, all parts of one in one LMDB transaction
+ * with the graph journal, so that records and graph never come apart.
+ */
+import { unknownError } from '../../errors.js';
+import { compareUtf8 } from '../../model/utf8.js';
+import type { Key, Value } from '../contract.js';
+import { below, type Layer, layered } from '../core/reads.js';
+import {
+  type Commit,
+  type Entry,
+  type EntryChange,
+  type LinkKey,
+  NO_ID,
+  type Storage,
+  type StorageListener,
+  type Written,
+} from '../core/storage.js';
+import { decodeSlice } from '../schema/codec.js';
+import type { Databases } from './databases.js';
+import type { DataFile } from './files.js';
+import { encodeJournal, journalKey } from './journal.js';
+import { decodeKey, decodeLink, encodeBelow, encodeKey, encodeLink, encodeLinkPrefix } from './key-codec.js';
+import { decodeAdjacency, encodeNode, nodeParts } from './node-codec.js';
+import { Pending } from './pending.js';
+import { asBuffer, lastSizeOf, successor } from './table.js';
+import { Writer, type WriterHost } from './writer.js';
+
+/** First byte of what `keys` holds: the top of a node id (ids are below 2^30), or the head of a value. */
+const INLINE = 0x40;
+
+export interface StorageState {
+  revision: number;
+  records: number;
+}
+
+export class LmdbStorage implements Storage, WriterHost {
+  readonly writer: Writer;
+  readonly #dbs: Databases;
+  readonly #file: DataFile;
+  readonly #pending = new Pending();
+  #listener: StorageListener | undefined;
+  #records: number;
+  /** Newest revision on disk, and the records there. */
+  #stored: StorageState;
+  /** Told after each group that is on disk, with the bytes it added to the journal. */
+  onStored: (journalBytes: number) => void = () => {};
+  /** Runs before the environment is closed, and when everything is. */
+  onClose: () => Promise<void> = async () => {};
+  afterClose: () => void = () => {};
+  /** Grows when commits are lost. */
+  lostCount = 0;
+
+  constructor(dbs: Databases, file: DataFile, path: string, state: StorageState) {
+    this.#dbs = dbs;
+    this.#file = file;
+    this.#records = state.records;
+    this.#stored = state;
+    this.writer = new Writer(dbs.env, path, this);
+  }
+
+  // -------------------------------------------------------------------------------------------------------- reads
+
+  value(key: Key): Value | undefined {
+    const pending = this.#pending.entries.get(key);
+    if (pending !== undefined) {
+      const bytes = pending.value?.bytes;
+      return bytes === undefined ? undefined : decodeSlice(key, asBuffer(bytes), 0, bytes.length);
+    }
+    const found = this.#dbs.keys.get(encodeKey(key));
+    if (found === undefined) return undefined;
+    if (found[0]! >= INLINE) return decodeSlice(key, found, 1, this.#dbs.keys.lastSize);
+    const id = found.readUInt32BE(0);
+    const node = this.#node(id, key);
+    const size = lastSizeOf(this.#dbs.nodes);
+    const { valueStart } = nodeParts(id, node, size);
+    return valueStart < 0 ? undefined : decodeSlice(key, node, valueStart, size);
+  }
+
+  has(key: Key): boolean {
+    const pending = this.#pending.entries.get(key);
+    if (pending !== undefined) return pending.value?.bytes !== undefined;
+    const found = this.#dbs.keys.get(encodeKey(key));
+    if (found === undefined) return false;
+    if (found[0]! >= INLINE) return true;
+    const id = found.readUInt32BE(0);
+    return nodeParts(id, this.#node(id, key), lastSizeOf(this.#dbs.nodes)).valueStart >= 0;
+  }
+
+  entry(key: Key): Entry | undefined {
+    const pending = this.#pending.entries.get(key);
+    if (pending !== undefined) return pending.value;
+    const found = this.#dbs.keys.get(encodeKey(key));
+    if (found === undefined) return undefined;
+    if (found[0]! >= INLINE) {
+      return { id: NO_ID, adjacency: undefined, bytes: copyOf(found, 1, this.#dbs.keys.lastSize) };
+    }
+    const id = found.readUInt32BE(0);
+    const node = this.#node(id, key);
+    const size = lastSizeOf(this.#dbs.nodes);
+    const { adjacencyStart, adjacencyEnd, valueStart } = nodeParts(id, node, size);
+    return {
+      id,
+      adjacency:
+        adjacencyEnd === adjacencyStart ? undefined : decodeAdjacency(id, node, adjacencyStart, adjacencyEnd),
+      bytes: valueStart < 0 ? undefined : copyOf(node, valueStart, size),
+    };
+  }
+
+  /** Bytes of a node that `keys` names; valid until the next read. */
+  #node(id: number, key: Key): Buffer {
+    const node = this.#dbs.nodes.getBinaryFast(id);
+    if (node !== undefined) return asBuffer(node);
+    throw unknownError(`the store is damaged: "${key.replaceAll('\0', '/')}" has no node ${id}`, {
+      object: key,
+      remedy: 'run a check and restore the store from a copy',
+    });
+  }
+
+  range(prefix: Key, after: Key | undefined, limit: number): [Key, Uint8Array][] {
+    const read = (from: Key | undefined, count: number) => this.#storedRange(prefix, from, count);
+    if (this.#pending.values.size === 0) return read(after, limit);
+    return merged(below(prefix), after, limit, read, this.#pending.values);
+  }
+
+  #storedRange(prefix: Key, after: Key | undefined, limit: number): [Key, Uint8Array][] {
+    const start = below(prefix);
+    const bounds = boundsOf(Buffer.from(encodeBelow(prefix)), after, start, encodeKey);
+    const found: [Key, Uint8Array][] = [];
+    // Nodes without a record are passed over, so one read may not be enough.
+    for (;;) {
+      const count = limit - found.length;
+      const rows = this.#dbs.keys.range(bounds.lower, bounds.exclusive, bounds.upper, count);
+      for (const [encoded, value] of rows) {
+        const bytes = this.#valueOf(value, encoded);
+        if (bytes !== undefined) found.push([decodeKey(encoded), bytes]);
+      }
+      const last = rows[rows.length - 1];
+      if (rows.length < count || last === undefined || found.length >= limit) return found;
+      bounds.lower = last[0];
+      bounds.exclusive = true;
+    }
+  }
+
+  #valueOf(value: Buffer, encoded: Buffer): Uint8Array | undefined {
+    if (value[0]! >= INLINE) return value.subarray(1);
+    const id = value.readUInt32BE(0);
+    const node = this.#dbs.nodes.getBinaryFast(id);
+    if (node === undefined) this.#node(id, decodeKey(encoded));
+    const size = lastSizeOf(this.#dbs.nodes);
+    const bytes = asBuffer(node!);
+    const { valueStart } = nodeParts(id, bytes, size);
+    return valueStart < 0 ? undefined : copyOf(bytes, valueStart, size);
+  }
+
+  linkRange(prefix: string, after: LinkKey | undefined, limit: number): LinkKey[] {
+    const read = (from: LinkKey | undefined, count: number): [LinkKey, true][] => {
+      const { lower, exclusive, upper } = boundsOf(
+        Buffer.from(encodeLinkPrefix(prefix)),
+        from,
+        prefix,
+        encodeLink,
+      );
+      return this.#dbs.links.range(lower, exclusive, upper, count).map(([link]) => [decodeLink(link), true]);
+    };
+    const rows =
+      this.#pending.links.size === 0
+        ? read(after, limit)
+        : merged(prefix, after, limit, read, this.#pending.links);
+    return rows.map(([link]) => link);
+  }
+
+  hasLink(link: LinkKey): boolean {
+    if (this.#pending.links.has(link)) return this.#pending.links.get(link) !== undefined;
+    return this.#dbs.links.get(encodeLink(link)) !== undefined;
+  }
+
+  keyOf(id: number): Key | undefined {
+    const pending = this.#pending.ids.get(id);
+    if (pending !== undefined) return pending.value;
+    const node = this.#dbs.nodes.getBinaryFast(id);
+    if (node === undefined) return undefined;
+    const { keyStart, keyEnd } = nodeParts(id, node, lastSizeOf(this.#dbs.nodes));
+    return decodeKey(node, keyStart, keyEnd);
+  }
+
+  idOf(key: Key): number | undefined {
+    const pending = this.#pending.entries.get(key);
+    if (pending !== undefined) {
+      return pending.value === undefined || pending.value.id === NO_ID ? undefined : pending.value.id;
+    }
+    const found = this.#dbs.keys.get(encodeKey(key));
+    return found === undefined || found[0]! >= INLINE ? undefined : found.readUInt32BE(0);
+  }
+
+  counter(name: Key): number {
+    const pending = this.#pending.counters.get(name);
+    if (pending !== undefined) return pending.value ?? 0;
+    return this.#dbs.counters.get(encodeKey(name))?.readDoubleLE(0) ?? 0;
+  }
+
+  countersUnder(prefix: Key): Key[] {
+    const lower = Buffer.from(encodeBelow(prefix));
+    const rows = this.#dbs.counters.range(lower, false, successor(lower), Number.MAX_SAFE_INTEGER);
+    const names = new Set(rows.map(([name]) => decodeKey(name)));
+    names.add(prefix);
+    for (const name of this.#pending.counters.keys()) if (name.startsWith(below(prefix))) names.add(name);
+    return [...names].filter((name) => this.counter(name) > 0);
+  }
+
+  // ------------------------------------------------------------------------------------------------------- writes
+
+  listen(listener: StorageListener): void {
+    this.#listener = listener;
+  }
+
+  accept(commit: Commit): Written {
+    this.#pending.add(commit);
+    this.#records += commit.recordDelta;
+    return this.writer.push(commit);
+  }
+
+  prepare(commits: readonly Commit[]): () => void {
+    const last = commits[commits.length - 1];
+    if (last === undefined) return () => {};
+    const puts: (() => void)[] = [];
+    this.#prepareEntries(mergeEntries(commits), puts);
+    const { links, counters, journal } = this.#dbs;
+    for (const [link, present] of mergeMaps(commits.map((commit) => commit.links))) {
+      const encoded = Buffer.from(encodeLink(link));
+      puts.push(present ? () => links.put(encoded, EMPTY) : () => links.remove(encoded));
+    }
+    for (const [name, value] of mergeMaps(commits.map((commit) => commit.counters))) {
+      const encoded = Buffer.from(encodeKey(name));
+      if (value === undefined) {
+        puts.push(() => counters.remove(encoded));
+      } else {
+        const bytes = Buffer.allocUnsafe(8);
+        bytes.writeDoubleLE(value);
+        puts.push(() => counters.put(encoded, bytes));
+      }
+    }
+    const entry = encodeJournal(this.#stored.revision, commits);
+    this.#journalBytes = entry.length;
+    puts.push(() => journal.put(journalKey(last.revision), entry));
+    return () => {
+      for (const put of puts) put();
+    };
+  }
+  #journalBytes = 0;
+
+  #prepareEntries(changes: Map<Key, EntryChange>, puts: (() => void)[]): void {
+    const { keys, nodes } = this.#dbs;
+    const rows = [...changes].map(([key, change]) => ({ encoded: Buffer.from(encodeKey(key)), change }));
+    // In key order, neighbours share the pages they touch.
+    rows.sort((a, b) => Buffer.compare(a.encoded, b.encoded));
+    /** undefined: removed. */
+    const nodeBytes = new Map<number, Uint8Array | undefined>();
+    for (const { change } of rows) {
+      const id = change.before?.id ?? NO_ID;
+      if (id !== NO_ID) nodeBytes.set(id, undefined);
+    }
+    for (const { encoded, change } of rows) {
+      const { before, after } = change;
+      if (after === undefined) {
+        if (before !== undefined) puts.push(() => keys.remove(encoded));
+      } else if (after.id === NO_ID) {
+        const value = Buffer.concat([INLINE_HEAD, after.bytes ?? EMPTY]);
+        puts.push(() => keys.put(encoded, value));
+      } else {
+        nodeBytes.set(after.id, encodeNode(encoded, after));
+        if (before?.id !== after.id) {
+          const id = Buffer.allocUnsafe(4);
+          id.writeUInt32BE(after.id);
+          puts.push(() => keys.put(encoded, id));
+        }
+      }
+    }
+    // In id order new nodes are appended, which fills the pages.
+    for (const [id, bytes] of [...nodeBytes].sort(([a], [b]) => a - b)) {
+      puts.push(bytes === undefined ? () => nodes.remove(id) : () => nodes.put(id, bytes));
+    }
+  }
+
+  stored(commits: readonly Commit[]): void {
+    // The reads of this turn must not go on with the transaction they began before.
+    this.#dbs.env.resetReadTxn();
+    const last = commits[commits.length - 1];
+    if (last === undefined) return;
+    for (const commit of commits) {
+      this.#pending.drop(commit);
+      this.#stored.records += commit.recordDelta;
+    }
+    this.#stored.revision = last.revision;
+    this.#file.keepCushion();
+    this.#listener?.visible(last.revision);
+    this.onStored(this.#journalBytes);
+  }
+
+  lost(): void {
+    this.lostCount++;
+    this.#pending.clear();
+    this.#records = this.#stored.records;
+    this.#dbs.env.resetReadTxn();
+    this.#listener?.lost();
+  }
+
+  /** Records of the newest commit handed over. */
+  records(): number {
+    return this.#records;
+  }
+
+  fileBytes(): number {
+    return this.#file.usedBytes();
+  }
+
+  flush(): Promise<void> {
+    return this.writer.flush();
+  }
+
+  async close(): Promise<void> {
+    await this.writer.drain();
+    try {
+      await this.onClose();
+    } finally {
+      await this.#dbs.env.close();
+      this.#file.close();
+      this.afterClose();
+    }
+  }
+}
+
+const EMPTY = Buffer.alloc(0);
+const INLINE_HEAD = Buffer.from([INLINE]);
+
+/** A copy from the pool of small buffers. */
+function copyOf(bytes: Buffer, start: number, end: number): Buffer {
+  const copy = Buffer.allocUnsafe(end - start);
+  bytes.copy(copy, 0, start, end);
+  return copy;
+}
+
+/** Encoded bounds of what begins with `start`, behind `after`. */
+function boundsOf(
+  lower: Buffer,
+  after: string | undefined,
+  start: string,
+  encode: (text: string) => Buffer,
+): { lower: Buffer; exclusive: boolean; upper: Buffer | undefined } {
+  const upper = successor(lower);
+  if (after === undefined || compareUtf8(after, start) <= 0) return { lower, exclusive: false, upper };
+  return { lower: Buffer.from(encode(after)), exclusive: true, upper };
+}
+
+/** Stored entries under pending ones. */
+function merged<V>(
+  start: string,
+  after: string | undefined,
+  limit: number,
+  read: (after: string | undefined, limit: number) => [string, V][],
+  pending: Layer<V>,
+): [string, V][] {
+  const found: [string, V][] = [];
+  if (limit <= 0) return found;
+  for (const entry of layered<V>(start, after, read, () => [pending])) {
+    found.push(entry);
+    if (found.length >= limit) break;
+  }
+  return found;
+}
+
+/** First state before and last state after, for every key of a group. */
+function mergeEntries(commits: readonly Commit[]): Map<Key, EntryChange> {
+  const changes = new Map<Key, EntryChange>();
+  for (const commit of commits) {
+    for (const [key, change] of commit.entries) {
+      const earlier = changes.get(key);
+      changes.set(key, earlier === undefined ? change : { before: earlier.before, after: change.after });
+    }
+  }
+  return changes;
+}
+
+function mergeMaps<K, V>(maps: readonly ReadonlyMap<K, V>[]): Map<K, V> {
+  const merged = new Map<K, V>();
+  for (const map of maps) for (const [key, value] of map) merged.set(key, value);
+  return merged;
+}

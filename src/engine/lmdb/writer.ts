@@ -1,0 +1,140 @@
+/**
+ * The commit queue: gathers what arrives while LMDB is busy and writes it as one LMDB transaction with one flush.
+ * Called by the storage and the checkpointer. LMDB's own thread does the writing; nothing here blocks.
+ *
+ * Groups go one after the other. When one fails, everything queued behind it is lost as well, because later commits
+ * may build on earlier ones; the queue then takes new work as before.
+ */
+import type { RootDatabase } from 'lmdb';
+import { EbbtideError, unavailable } from '../../errors.js';
+import type { Commit, Written } from '../core/storage.js';
+
+/** A group this large is closed, so that no single LMDB transaction keeps others waiting for long. */
+const GROUP_CHANGES_MAX = 4096;
+/** Commits under way up to which a caller that asked for `visible` need not wait. */
+const BACKLOG_MAX = 2048;
+
+class Group {
+  readonly commits: Commit[] = [];
+  readonly jobs: (() => void)[] = [];
+  changes = 0;
+  readonly done: Promise<void>;
+  resolve!: () => void;
+  reject!: (error: Error) => void;
+
+  constructor() {
+    this.done = new Promise((resolve, reject) => {
+      this.resolve = resolve;
+      this.reject = reject;
+    });
+    // Those who wait see the failure; that nobody does must not end the process.
+    this.done.catch(() => undefined);
+  }
+}
+
+export interface WriterHost {
+  /** Encodes commits; the answer puts them, inside an LMDB batch, and must not fail half-way. */
+  prepare(commits: readonly Commit[]): () => void;
+  /** Both are called before anybody who waits is resumed. */
+  stored(commits: readonly Commit[]): void;
+  lost(): void;
+}
+
+const resolved = Promise.resolve();
+
+export class Writer {
+  readonly #env: RootDatabase;
+  readonly #host: WriterHost;
+  readonly #path: string;
+  readonly #groups: Group[] = [];
+  #current: Group | undefined;
+  #running: Promise<void> | undefined;
+  #backlog = 0;
+
+  constructor(env: RootDatabase, path: string, host: WriterHost) {
+    this.#env = env;
+    this.#path = path;
+    this.#host = host;
+  }
+
+  push(commit: Commit): Written {
+    const group = this.#group();
+    group.commits.push(commit);
+    group.changes += commit.entries.size + commit.links.size + 1;
+    this.#backlog++;
+    return { visible: this.#backlog < BACKLOG_MAX ? resolved : group.done, flushed: group.done };
+  }
+
+  /** Writes of another kind, behind all commits that were pushed before; resolves when they are on disk. */
+  run(job: () => void, changes = 1): Promise<void> {
+    const group = this.#group();
+    group.jobs.push(job);
+    group.changes += changes;
+    return group.done;
+  }
+
+  /** Resolves when everything pushed so far is on disk. */
+  flush(): Promise<void> {
+    return (this.#groups[this.#groups.length - 1] ?? this.#current)?.done ?? resolved;
+  }
+
+  /** Waits until nothing is under way, whatever became of it. */
+  async drain(): Promise<void> {
+    while (this.#running !== undefined) await this.#running;
+  }
+
+  #group(): Group {
+    const last = this.#groups[this.#groups.length - 1];
+    if (last !== undefined && last.changes < GROUP_CHANGES_MAX) return last;
+    const group = new Group();
+    this.#groups.push(group);
+    this.#running ??= this.#run();
+    return group;
+  }
+
+  async #run(): Promise<void> {
+    while (this.#groups.length > 0) {
+      // Callers that the last group resumed get to push their next commit into this one.
+      await new Promise(setImmediate);
+      const group = this.#groups.shift();
+      if (group === undefined) break;
+      this.#current = group;
+      try {
+        await this.#write(group);
+        this.#backlog -= group.commits.length;
+        this.#host.stored(group.commits);
+        group.resolve();
+      } catch (error) {
+        this.#fail(group, error);
+      }
+      this.#current = undefined;
+    }
+    this.#running = undefined;
+  }
+
+  async #write(group: Group): Promise<void> {
+    const put = this.#host.prepare(group.commits);
+    await this.#env.batch(() => {
+      put();
+      for (const job of group.jobs) job();
+    });
+  }
+
+  #fail(group: Group, cause: unknown): void {
+    const error = writeError(this.#path, cause);
+    const lost = [group, ...this.#groups.splice(0)];
+    for (const { commits } of lost) this.#backlog -= commits.length;
+    this.#host.lost();
+    for (const { reject } of lost) reject(error);
+  }
+}
+
+function writeError(path: string, cause: unknown): EbbtideError {
+  if (cause instanceof EbbtideError) return cause;
+  const text = cause instanceof Error ? cause.message : String(cause);
+  return unavailable(`cannot write to ${path}: ${text}`, {
+    object: path,
+    remedy: 'make room on the disk (the kernel log tells of other troubles), then try again',
+    cause,
+  });
+}

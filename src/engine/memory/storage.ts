@@ -1,0 +1,137 @@
+/**
+ * A storage in memory: the reference for the others, and the store of tests. Nothing outlives the process;
+ * every commit is visible and "flushed" at once.
+ */
+
+import { compareUtf8 } from '../../model/utf8.js';
+import type { Key, Value } from '../contract.js';
+import { below } from '../core/reads.js';
+import { SortedMap } from '../core/sorted-map.js';
+import {
+  type Commit,
+  type Entry,
+  type LinkKey,
+  NO_ID,
+  type Storage,
+  type StorageListener,
+  type Written,
+} from '../core/storage.js';
+import { decodeValue } from '../schema/codec.js';
+
+const done = Promise.resolve();
+const written: Written = { visible: done, flushed: done };
+
+export class MemoryStorage implements Storage {
+  readonly #entries = new SortedMap<Entry>();
+  readonly #links = new SortedMap<true>();
+  readonly #counters = new Map<Key, number>();
+  /** Key of each node. */
+  readonly #keys: (Key | undefined)[] = [];
+  #records = 0;
+  #listener: StorageListener | undefined;
+
+  listen(listener: StorageListener): void {
+    this.#listener = listener;
+  }
+
+  entry(key: Key): Entry | undefined {
+    return this.#entries.get(key);
+  }
+
+  value(key: Key): Value | undefined {
+    const bytes = this.#entries.get(key)?.bytes;
+    return bytes === undefined ? undefined : decodeValue(key, bytes);
+  }
+
+  has(key: Key): boolean {
+    return this.#entries.get(key)?.bytes !== undefined;
+  }
+
+  range(prefix: Key, after: Key | undefined, limit: number): [Key, Uint8Array][] {
+    const start = below(prefix);
+    const found: [Key, Uint8Array][] = [];
+    for (const [key, entry] of from(this.#entries, start, after)) {
+      if (found.length >= limit || !key.startsWith(start)) break;
+      if (entry.bytes !== undefined) found.push([key, entry.bytes]);
+    }
+    return found;
+  }
+
+  linkRange(prefix: string, after: LinkKey | undefined, limit: number): LinkKey[] {
+    const found: LinkKey[] = [];
+    for (const [link] of from(this.#links, prefix, after)) {
+      if (found.length >= limit || !link.startsWith(prefix)) break;
+      found.push(link);
+    }
+    return found;
+  }
+
+  hasLink(link: LinkKey): boolean {
+    return this.#links.has(link);
+  }
+
+  keyOf(id: number): Key | undefined {
+    return this.#keys[id];
+  }
+
+  idOf(key: Key): number | undefined {
+    const id = this.#entries.get(key)?.id;
+    return id === undefined || id === NO_ID ? undefined : id;
+  }
+
+  counter(name: Key): number {
+    return this.#counters.get(name) ?? 0;
+  }
+
+  countersUnder(prefix: Key): Key[] {
+    const start = below(prefix);
+    return [...this.#counters.keys()].filter((name) => name === prefix || name.startsWith(start));
+  }
+
+  accept(commit: Commit): Written {
+    for (const id of commit.freed.keys()) this.#keys[id] = undefined;
+    for (const [key, { after: entry }] of commit.entries) {
+      if (entry === undefined) {
+        this.#entries.delete(key);
+      } else {
+        this.#entries.set(key, entry);
+        if (entry.id !== NO_ID) this.#keys[entry.id] = key;
+      }
+    }
+    for (const [link, present] of commit.links) {
+      if (present) this.#links.set(link, true);
+      else this.#links.delete(link);
+    }
+    for (const [name, value] of commit.counters) {
+      if (value === undefined) this.#counters.delete(name);
+      else this.#counters.set(name, value);
+    }
+    this.#records += commit.recordDelta;
+    this.#listener?.visible(commit.revision);
+    return written;
+  }
+
+  records(): number {
+    return this.#records;
+  }
+
+  fileBytes(): number {
+    return 0;
+  }
+
+  flush(): Promise<void> {
+    return done;
+  }
+
+  async close(): Promise<void> {
+    this.#entries.clear();
+    this.#links.clear();
+    this.#counters.clear();
+    this.#keys.length = 0;
+  }
+}
+
+/** Entries at or behind `start`, and behind `after` when that is further. */
+function from<V>(map: SortedMap<V>, start: string, after: string | undefined): Iterable<[string, V]> {
+  return after !== undefined && compareUtf8(after, start) >= 0 ? map.from(after, true) : map.from(start);
+}

@@ -1,0 +1,295 @@
+/**
+ * Texts and numbers of the record codec: a growing scratch buffer to write to, a bounds-checked cursor to read
+ * from. Called by codec.ts only; not re-entrant (one scratch buffer a thread).
+ *
+ * First byte of a text:
+ *   00–7f  a whole word of the dictionary
+ *   80–bf  a beginning of the dictionary, then the rest as a text
+ *   c0–ef  0–47 bytes of UTF-8
+ *   f0     length, UTF-8
+ *   f1     `sha256:` + 64 hex digits, as 32 bytes         f2  sha512 (64 bytes)       f3  sha384 (48 bytes)
+ *   f4     length, UTF-8, then 32 bytes: a text that ends in `sha256:` + 64 hex digits
+ *   f5     length, UTF-8, then 32 bytes: a text that ends in 64 hex digits
+ *   f6     length, UTF-8: a text that ends in the last component of the record's own key
+ */
+import { invalidArgument } from '../../errors.js';
+import { prefixWords, textWords } from './dictionary.js';
+
+const SHORT_MAX = 47;
+const LONE_SURROGATE = /\p{Surrogate}/u;
+const HEX64 = /^[0-9a-f]{64}$/;
+const wordCodes = new Map<string, number>(textWords.map((word, code) => [word, code]));
+
+/** Dictionary beginnings by their first unit, longest first. */
+const prefixesByUnit = new Map<number, { text: string; code: number }[]>();
+prefixWords.forEach((text, code) => {
+  const unit = text.charCodeAt(0);
+  const list = prefixesByUnit.get(unit) ?? [];
+  list.push({ text, code });
+  list.sort((a, b) => b.text.length - a.text.length);
+  prefixesByUnit.set(unit, list);
+});
+
+export class TextWriter {
+  #buffer = Buffer.allocUnsafe(4096);
+  #length = 0;
+  /** Last component of the key of the record being written. */
+  #leaf = '';
+
+  begin(leaf: string): void {
+    this.#length = 0;
+    this.#leaf = leaf;
+  }
+
+  /** A copy of what was written since `begin`. */
+  take(): Uint8Array {
+    const copy = Buffer.allocUnsafe(this.#length);
+    this.#buffer.copy(copy, 0, 0, this.#length);
+    return copy;
+  }
+
+  byte(value: number): void {
+    this.#reserve(1);
+    this.#buffer[this.#length++] = value;
+  }
+
+  /** Unsigned, up to 2^53 - 1. */
+  varint(value: number): void {
+    this.#reserve(8);
+    let rest = value;
+    while (rest > 0x7f) {
+      this.#buffer[this.#length++] = (rest % 128) | 0x80;
+      rest = Math.floor(rest / 128);
+    }
+    this.#buffer[this.#length++] = rest;
+  }
+
+  double(value: number): void {
+    this.#reserve(8);
+    this.#length = this.#buffer.writeDoubleLE(value, this.#length);
+  }
+
+  i64(value: bigint): void {
+    this.#reserve(8);
+    this.#length = this.#buffer.writeBigInt64LE(value, this.#length);
+  }
+
+  bytes(value: Uint8Array): void {
+    this.#reserve(value.length);
+    this.#buffer.set(value, this.#length);
+    this.#length += value.length;
+  }
+
+  text(value: string): void {
+    const word = wordCodes.get(value);
+    if (word !== undefined) {
+      this.byte(word);
+    } else if (value.length > 8) {
+      this.#longer(value, true);
+    } else {
+      this.#raw(value);
+    }
+  }
+
+  #longer(value: string, mayHavePrefix: boolean): void {
+    const leaf = this.#leaf;
+    if (leaf.length > 8 && value.endsWith(leaf)) {
+      this.byte(0xf6);
+      this.#counted(value.slice(0, value.length - leaf.length));
+      return;
+    }
+    if (value.length >= 64 && this.#digest(value)) return;
+    const prefix = mayHavePrefix ? dictionaryPrefix(value) : undefined;
+    if (prefix === undefined) {
+      this.#raw(value);
+      return;
+    }
+    this.byte(0x80 | prefix.code);
+    const rest = value.slice(prefix.text.length);
+    if (rest.length > 8) this.#longer(rest, false);
+    else this.#raw(rest);
+  }
+
+  /** Writes a text that ends in hex digits of a digest; false when it does not. */
+  #digest(value: string): boolean {
+    const hex = value.slice(-64);
+    if (!HEX64.test(hex)) return false;
+    const before = value.slice(0, -64);
+    if (before === 'sha256:') {
+      this.byte(0xf1);
+    } else if (before.startsWith('sha512:') && HEX64.test(before.slice(7))) {
+      this.byte(0xf2);
+      this.#hex(before.slice(7));
+    } else if (before.startsWith('sha384:') && /^[0-9a-f]{32}$/.test(before.slice(7))) {
+      this.byte(0xf3);
+      this.#hex(before.slice(7));
+    } else if (before.endsWith('sha256:')) {
+      this.byte(0xf4);
+      this.#counted(before.slice(0, -7));
+    } else {
+      this.byte(0xf5);
+      this.#counted(before);
+    }
+    this.#hex(hex);
+    return true;
+  }
+
+  #hex(digits: string): void {
+    this.#reserve(digits.length / 2);
+    this.#length += this.#buffer.write(digits, this.#length, 'hex');
+  }
+
+  #raw(value: string): void {
+    const size = this.#size(value);
+    if (size <= SHORT_MAX) this.byte(0xc0 + size);
+    else {
+      this.byte(0xf0);
+      this.varint(size);
+    }
+    this.#utf8(value, size);
+  }
+
+  #counted(value: string): void {
+    const size = this.#size(value);
+    this.varint(size);
+    this.#utf8(value, size);
+  }
+
+  #size(value: string): number {
+    const size = Buffer.byteLength(value);
+    // Only texts with more than ASCII can hold half a surrogate pair, which UTF-8 could not give back.
+    if (size !== value.length && LONE_SURROGATE.test(value)) {
+      throw invalidArgument(`text ${JSON.stringify(value.slice(0, 64))} is not well-formed Unicode`);
+    }
+    return size;
+  }
+
+  #utf8(value: string, size: number): void {
+    this.#reserve(size);
+    this.#length += this.#buffer.write(value, this.#length, 'utf8');
+  }
+
+  #reserve(size: number): void {
+    if (this.#length + size <= this.#buffer.length) return;
+    const larger = Buffer.allocUnsafe(Math.max(this.#buffer.length * 2, this.#length + size));
+    larger.set(this.#buffer.subarray(0, this.#length));
+    this.#buffer = larger;
+  }
+}
+
+function dictionaryPrefix(value: string): { text: string; code: number } | undefined {
+  for (const prefix of prefixesByUnit.get(value.charCodeAt(0)) ?? []) {
+    if (value.startsWith(prefix.text)) return prefix;
+  }
+  return undefined;
+}
+
+/** Buffer's own slicing methods: undocumented, but what its toString calls, and twice as fast for short texts. */
+interface SlicingBuffer extends Buffer {
+  utf8Slice(start: number, end: number): string;
+  hexSlice(start: number, end: number): string;
+}
+
+/** Thrown by reading past the end or an unknown code; the codec names the record. */
+export class DamagedRecord extends Error {}
+
+export class TextReader {
+  #buffer = Buffer.alloc(0) as unknown as SlicingBuffer; // every Buffer has the two methods
+  #position = 0;
+  #end = 0;
+  #leaf = '';
+
+  begin(buffer: Buffer, start: number, end: number, leaf: string): void {
+    this.#buffer = buffer as SlicingBuffer;
+    this.#position = start;
+    this.#end = end;
+    this.#leaf = leaf;
+  }
+
+  get atEnd(): boolean {
+    return this.#position >= this.#end;
+  }
+
+  byte(): number {
+    if (this.#position >= this.#end) throw new DamagedRecord('it ends early');
+    return this.#buffer[this.#position++]!;
+  }
+
+  varint(): number {
+    let value = 0;
+    let scale = 1;
+    for (let count = 0; count < 8; count++) {
+      const byte = this.byte();
+      value += (byte & 0x7f) * scale;
+      if (byte < 0x80) return value;
+      scale *= 128;
+    }
+    throw new DamagedRecord('a number has no end');
+  }
+
+  double(): number {
+    return this.#buffer.readDoubleLE(this.#skip(8));
+  }
+
+  i64(): bigint {
+    return this.#buffer.readBigInt64LE(this.#skip(8));
+  }
+
+  /** A copy. */
+  bytes(size: number): Uint8Array {
+    const start = this.#skip(size);
+    return new Uint8Array(this.#buffer.subarray(start, start + size));
+  }
+
+  text(): string {
+    const code = this.byte();
+    if (code < 0x80) return this.#word(code);
+    if (code < 0xc0) {
+      const prefix = prefixWords[code & 0x3f];
+      if (prefix === undefined) throw new DamagedRecord(`beginning ${code & 0x3f} is unknown`);
+      return prefix + this.text();
+    }
+    if (code <= 0xc0 + SHORT_MAX) return this.#utf8(code - 0xc0);
+    switch (code) {
+      case 0xf0:
+        return this.#utf8(this.varint());
+      case 0xf1:
+        return `sha256:${this.#hex(32)}`;
+      case 0xf2:
+        return `sha512:${this.#hex(64)}`;
+      case 0xf3:
+        return `sha384:${this.#hex(48)}`;
+      case 0xf4:
+        return `${this.#utf8(this.varint())}sha256:${this.#hex(32)}`;
+      case 0xf5:
+        return this.#utf8(this.varint()) + this.#hex(32);
+      case 0xf6:
+        return this.#utf8(this.varint()) + this.#leaf;
+      default:
+        throw new DamagedRecord(`text code ${code} is unknown`);
+    }
+  }
+
+  #word(code: number): string {
+    const word = textWords[code];
+    if (word === undefined) throw new DamagedRecord(`word ${code} is unknown`);
+    return word;
+  }
+
+  #utf8(size: number): string {
+    const start = this.#skip(size);
+    return this.#buffer.utf8Slice(start, start + size);
+  }
+
+  #hex(size: number): string {
+    const start = this.#skip(size);
+    return this.#buffer.hexSlice(start, start + size);
+  }
+
+  #skip(size: number): number {
+    const start = this.#position;
+    if (start + size > this.#end) throw new DamagedRecord('it ends early');
+    this.#position = start + size;
+    return start;
+  }
+}

@@ -1,0 +1,243 @@
+/**
+ * The record codec: a value as compact bytes, and back. Engines store these bytes; nobody else looks inside.
+ * Pure but for one scratch buffer; called on the thread that owns the engine.
+ *
+ * A value is one byte of kind and its payload. A record is a count of fields, each a name (one byte for a word of
+ * the dictionary) and a value; a map whose values are all texts drops the kind of each. Nothing is padded, and an
+ * instant equal to the one before it in the record takes one byte. The bytes carry their format version in the
+ * first byte's high bits, so that a later form can stand beside this one.
+ */
+import { EbbtideError, invalidArgument, unknownError } from '../../errors.js';
+import type { FieldValue, Key, Value } from '../contract.js';
+import { DamagedRecord, TextReader, TextWriter } from './codec-text.js';
+import { fieldWords } from './dictionary.js';
+import { leaf } from './keys.js';
+
+const Kind = {
+  text: 1,
+  record: 2,
+  /** A record whose fields are all texts. */
+  textMap: 3,
+  /** Whole number, 0 … 2^53 - 1. */
+  natural: 4,
+  /** Whole number below 0, as its distance from -1. */
+  negative: 5,
+  double: 6,
+  instant: 7,
+  sameInstant: 8,
+  /** Sign, length and magnitude of an instant outside 64 bits. */
+  wideInstant: 9,
+  true: 10,
+  false: 11,
+  bytes: 12,
+} as const;
+
+const DEPTH_MAX = 32;
+const I64_MIN = -(2n ** 63n);
+const I64_MAX = 2n ** 63n - 1n;
+const fieldCodes = new Map<string, number>(fieldWords.map((word, index) => [word, index + 1]));
+
+const writer = new TextWriter();
+const reader = new TextReader();
+let lastInstant: bigint | undefined;
+
+/** InvalidArgument when the value holds something that is not a FieldValue. Undefined fields are left out. */
+export function encodeValue(key: Key, value: Value): Uint8Array {
+  writer.begin(leaf(key));
+  lastInstant = undefined;
+  try {
+    writeValue(value, 0);
+  } catch (error) {
+    if (error instanceof EbbtideError) {
+      throw invalidArgument(`cannot store ${printable(key)}: ${error.message}`, {
+        object: key,
+        cause: error,
+      });
+    }
+    throw error;
+  }
+  return writer.take();
+}
+
+/** A fresh value; Unknown, naming the key, when the bytes are damaged. */
+export function decodeValue(key: Key, bytes: Uint8Array): Value {
+  const buffer = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+  return decodeSlice(key, buffer, 0, buffer.length);
+}
+
+/** As `decodeValue`, for a part of a buffer. */
+export function decodeSlice(key: Key, buffer: Buffer, start: number, end: number): Value {
+  reader.begin(buffer, start, end, leaf(key));
+  lastInstant = undefined;
+  try {
+    const value = readValue(0);
+    if (!reader.atEnd) throw new DamagedRecord('bytes are left over');
+    if (typeof value !== 'string' && !isRecord(value)) throw new DamagedRecord('it is no record');
+    return value;
+  } catch (error) {
+    if (!(error instanceof DamagedRecord)) throw error;
+    throw unknownError(`the record of ${printable(key)} is damaged: ${error.message}`, {
+      object: key,
+      remedy: 'run a check and restore the store from a copy',
+      cause: error,
+    });
+  }
+}
+
+/** A key as people read it. */
+export const printable = (key: Key): string => `"${key.replaceAll('\0', '/')}"`;
+
+const isRecord = (value: unknown): value is Readonly<Record<string, FieldValue>> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof Uint8Array);
+
+function writeValue(value: FieldValue, depth: number): void {
+  switch (typeof value) {
+    case 'string':
+      writer.byte(Kind.text);
+      writer.text(value);
+      return;
+    case 'number':
+      writeNumber(value);
+      return;
+    case 'bigint':
+      writeInstant(value);
+      return;
+    case 'boolean':
+      writer.byte(value ? Kind.true : Kind.false);
+      return;
+    default:
+      if (value instanceof Uint8Array) {
+        writer.byte(Kind.bytes);
+        writer.varint(value.length);
+        writer.bytes(value);
+      } else if (isRecord(value)) {
+        writeRecord(value, depth);
+      } else {
+        const what = value === null ? 'null' : Array.isArray(value) ? 'a list' : `a ${typeof value}`;
+        throw invalidArgument(`${what} is no field value`);
+      }
+  }
+}
+
+function writeRecord(record: Readonly<Record<string, FieldValue>>, depth: number): void {
+  if (depth === DEPTH_MAX) throw invalidArgument(`records are nested more than ${DEPTH_MAX} deep`);
+  const names = Object.keys(record);
+  let count = 0;
+  let texts = true;
+  for (const name of names) {
+    const value = record[name];
+    if (value === undefined) continue;
+    count++;
+    if (typeof value !== 'string') texts = false;
+  }
+  writer.byte(texts ? Kind.textMap : Kind.record);
+  writer.varint(count);
+  for (const name of names) {
+    const value = record[name];
+    if (value === undefined) continue;
+    if (texts) {
+      writer.text(name);
+      writer.text(value as string); // `texts` says that every value is one
+      continue;
+    }
+    const code = fieldCodes.get(name) ?? 0;
+    writer.byte(code);
+    if (code === 0) writer.text(name);
+    writeValue(value, depth + 1);
+  }
+}
+
+function writeNumber(value: number): void {
+  if (Number.isSafeInteger(value) && !Object.is(value, -0)) {
+    writer.byte(value < 0 ? Kind.negative : Kind.natural);
+    writer.varint(value < 0 ? -1 - value : value);
+  } else {
+    writer.byte(Kind.double);
+    writer.double(value);
+  }
+}
+
+function writeInstant(value: bigint): void {
+  if (value === lastInstant) {
+    writer.byte(Kind.sameInstant);
+    return;
+  }
+  lastInstant = value;
+  if (value >= I64_MIN && value <= I64_MAX) {
+    writer.byte(Kind.instant);
+    writer.i64(value);
+    return;
+  }
+  const digits = (value < 0n ? -value : value).toString(16);
+  const magnitude = Buffer.from(digits.length % 2 === 0 ? digits : `0${digits}`, 'hex');
+  writer.byte(Kind.wideInstant);
+  writer.byte(value < 0n ? 1 : 0);
+  writer.varint(magnitude.length);
+  writer.bytes(magnitude);
+}
+
+function readValue(depth: number): FieldValue {
+  const kind = reader.byte();
+  switch (kind) {
+    case Kind.text:
+      return reader.text();
+    case Kind.record:
+    case Kind.textMap:
+      return readRecord(kind === Kind.textMap, depth);
+    case Kind.natural:
+      return reader.varint();
+    case Kind.negative:
+      return -1 - reader.varint();
+    case Kind.double:
+      return reader.double();
+    case Kind.instant:
+      lastInstant = reader.i64();
+      return lastInstant;
+    case Kind.sameInstant:
+      if (lastInstant === undefined) throw new DamagedRecord('an instant refers to none');
+      return lastInstant;
+    case Kind.wideInstant:
+      return readWideInstant();
+    case Kind.true:
+      return true;
+    case Kind.false:
+      return false;
+    case Kind.bytes:
+      return reader.bytes(reader.varint());
+    default:
+      throw new DamagedRecord(`value kind ${kind} is unknown`);
+  }
+}
+
+function readRecord(texts: boolean, depth: number): FieldValue {
+  if (depth === DEPTH_MAX) throw new DamagedRecord('it is nested too deep');
+  const count = reader.varint();
+  const record: Record<string, FieldValue> = {};
+  for (let i = 0; i < count; i++) {
+    let name: string;
+    if (texts) {
+      name = reader.text();
+    } else {
+      const code = reader.byte();
+      const word = code === 0 ? reader.text() : fieldWords[code - 1];
+      if (word === undefined) throw new DamagedRecord(`field ${code} is unknown`);
+      name = word;
+    }
+    const value = texts ? reader.text() : readValue(depth + 1);
+    if (name === '__proto__') {
+      Object.defineProperty(record, name, { value, enumerable: true, writable: true, configurable: true });
+    } else {
+      record[name] = value;
+    }
+  }
+  return record;
+}
+
+function readWideInstant(): bigint {
+  const negative = reader.byte() === 1;
+  const magnitude = reader.bytes(reader.varint());
+  if (magnitude.length === 0) throw new DamagedRecord('an instant is empty');
+  const value = BigInt(`0x${Buffer.from(magnitude).toString('hex')}`);
+  lastInstant = negative ? -value : value;
+  return lastInstant;
+}

@@ -1,0 +1,32 @@
+/**
+ * The engine contract as tests: `describeEngine` runs them over any engine. Exported as `ebbtide/testing`, so that an
+ * engine made elsewhere can be held to the same contract. Runs under node:test.
+ */
+import { describe, it } from 'node:test';
+import { graphs } from './suite/graph.js';
+import { reads } from './suite/reads.js';
+import { services } from './suite/services.js';
+import { type OpenEngine, suiteIndexer } from './suite/support.js';
+import { transactions } from './suite/transactions.js';
+
+export { type EngineUnderTest, type OpenEngine, suiteIndexer } from './suite/support.js';
+
+/** Registers the whole suite; `open` answers an empty engine each time, with the given indexer. */
+export function describeEngine(name: string, open: OpenEngine): void {
+  describe(`engine contract: ${name}`, () => {
+    for (const [group, tests] of Object.entries({ reads, transactions, graphs, services })) {
+      describe(group, () => {
+        for (const [title, test] of Object.entries(tests)) {
+          it(title, async (t) => {
+            const subject = await open(suiteIndexer);
+            try {
+              await test(subject, t);
+            } finally {
+              await subject.dispose();
+            }
+          });
+        }
+      });
+    }
+  });
+}

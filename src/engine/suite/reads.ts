@@ -1,0 +1,220 @@
+/** Contract suite: keys, order, values, plain reads. */
+import assert from 'node:assert/strict';
+import type { TestContext } from 'node:test';
+import { compareUtf8 } from '../../model/utf8.js';
+import type { Key, Value } from '../contract.js';
+import { components, key } from '../schema/keys.js';
+import { assertGraphSound, assertKind, type EngineUnderTest, keysBelow, putAll } from './support.js';
+
+type Test = (subject: EngineUnderTest, t: TestContext) => Promise<void>;
+
+const digest = (fill: string): string => `sha256:${fill.repeat(64).slice(0, 64)}`;
+
+/** Names around every corner of the order: digests, what looks like one, other planes, prefixes of one another. */
+const cornerNames = [
+  'a',
+  'a!',
+  'ab',
+  'r~',
+  's',
+  'sandbox',
+  'sha255:zz',
+  'sha256',
+  'sha256:',
+  'sha256:0',
+  'sha256:-',
+  digest('0'),
+  digest('09'),
+  `${digest('1')}x`,
+  digest('1').slice(0, -1),
+  'sha256:1z',
+  'sha256:1A',
+  'sha256:9:',
+  digest('f'),
+  `${digest('f')}.`,
+  'sha256:g',
+  digest('A'),
+  'sha384:00',
+  'sha512:00',
+  't',
+  'z',
+  '~',
+  'é',
+  '豆',
+  '\uff5e',
+  '\u{1f600}',
+  '\u{10ffff}',
+  '__proto__',
+  'x'.repeat(600),
+  `${'x'.repeat(600)}y`,
+  `${'x'.repeat(2000)}a`,
+  `${'x'.repeat(2000)}b`,
+  `${'x'.repeat(2000)}`,
+  'y'.repeat(32768),
+];
+
+export const reads: Record<string, Test> = {
+  'given names of every kind, when listed, then they come in the order of their UTF-8 bytes': async ({
+    engine,
+  }) => {
+    const records = cornerNames.map((name) => [key('images', 'ns', name), { digest: name }] as const);
+    await putAll(engine, [...records].reverse());
+    const expected = records.map(([k]) => k).sort(compareUtf8);
+    assert.deepEqual(keysBelow(engine, key('images', 'ns')), expected);
+    for (const [k, value] of records) assert.deepEqual(engine.get(k), value);
+    for (const [i, k] of expected.entries()) {
+      const rest = [...engine.scan(key('images', 'ns'), { after: k })].map(([found]) => found);
+      assert.deepEqual(rest, expected.slice(i + 1), `behind ${k.slice(0, 80)}`);
+    }
+  },
+
+  'given keys in several collections and levels, when a prefix is scanned, then only what is strictly below comes':
+    async ({ engine }) => {
+      const all = [
+        key('images', 'a'),
+        key('images', 'a', 'x'),
+        key('images', 'a', 'x', 'deep'),
+        key('images', 'a', 'xy'),
+        key('images', 'ab', 'x'),
+        key('blobs', 'a', digest('3')),
+        key('unlisted', 'a', 'x'),
+        key('imagery', 'a', 'x'),
+      ];
+      await putAll(
+        engine,
+        all.map((k) => [k, 'v'] as const),
+      );
+      assert.deepEqual(keysBelow(engine, key('images', 'a')), all.slice(1, 4));
+      assert.deepEqual(keysBelow(engine, key('images', 'a', 'x')), [all[2]]);
+      assert.deepEqual(keysBelow(engine, 'images'), all.slice(0, 5));
+      assert.deepEqual(keysBelow(engine, ''), [...all].sort(compareUtf8));
+      assert.deepEqual(keysBelow(engine, key('images', 'b')), []);
+    },
+
+  'given many records, when scanned with a limit and from a key, then that part comes': async ({
+    engine,
+  }) => {
+    const names = Array.from({ length: 1500 }, (_, i) => `n${String(i).padStart(5, '0')}`);
+    await putAll(
+      engine,
+      names.map((name) => [key('containers', 'ns', name), { image: name }] as const),
+    );
+    const prefix = key('containers', 'ns');
+    assert.equal(keysBelow(engine, prefix).length, 1500);
+    const some = [...engine.scan(prefix, { after: key('containers', 'ns', 'n00699'), limit: 3 })];
+    assert.deepEqual(
+      some.map(([k, value]) => [components(k)[2], value]),
+      ['n00700', 'n00701', 'n00702'].map((name) => [name, { image: name }]),
+    );
+    assert.deepEqual([...engine.scan(prefix, { limit: 0 })], []);
+    await engine.view((tx) => {
+      assert.equal([...tx.scan(prefix, { limit: 700 })].length, 700);
+    });
+  },
+
+  'given values of every kind, when stored, then they come back equal and not shared': async ({
+    engine,
+    reopen,
+  }) => {
+    const values: Value[] = [
+      '',
+      'text',
+      {},
+      { labels: {} },
+      { labels: { 'containerd.io/gc.root': 'yes', '': 'empty', ['__proto__']: 'own' }, size: 0 },
+      { a: -1, b: 2 ** 53 - 1, c: -(2 ** 53 - 1), d: 0.5, e: Number.NaN, f: -0, g: Number.POSITIVE_INFINITY },
+      { createdat: 1n, updatedat: 1n, zero: -62_135_596_800_000_000_000n, far: 2n ** 70n, negative: -5n },
+      { spec: new Uint8Array([0, 1, 255]), empty: new Uint8Array(), on: true, off: false },
+      {
+        digest: digest('a'),
+        ref: `x/y@${digest('b')}`,
+        id: 'c'.repeat(64),
+        other: `sha512:${'d'.repeat(128)}`,
+      },
+      { name: 'default/17/the-record', deep: { er: { still: { value: 'é豆\u{1f600}' } } } },
+      { long: 'x'.repeat(70_000), bytes: new Uint8Array(300_000).fill(7) },
+    ];
+    const keyOf = (i: number): Key => key('snapshots', 'default', 'native', `the-record-${i}`);
+    await putAll(
+      engine,
+      values.map((value, i) => [keyOf(i), value] as const),
+    );
+    for (const [i, value] of values.entries()) assert.deepEqual(engine.get(keyOf(i)), value);
+    const first = engine.get(keyOf(4));
+    assert.ok(typeof first === 'object' && typeof first.labels === 'object');
+    Object.assign(first.labels, { changed: 'by the caller' });
+    assert.deepEqual(engine.get(keyOf(4)), values[4]);
+    if (reopen === undefined) return;
+    const again = await reopen();
+    for (const [i, value] of values.entries()) assert.deepEqual(again.get(keyOf(i)), value);
+  },
+
+  'given a bad key or value, when put, then it is refused and nothing is stored': async ({ engine }) => {
+    const bad: [Key, unknown][] = [
+      ['', 'v'],
+      ['images\0\0x', 'v'],
+      ['images\0ns\0', 'v'],
+      ['images\0ns\0\ud800', 'v'],
+      [key('images', 'ns', 'x'), { list: ['a'] }],
+      [key('images', 'ns', 'x'), { nothing: null }],
+      [key('images', 'ns', 'x'), { half: 'a\udc00' }],
+    ];
+    for (const [k, value] of bad) {
+      await assert.rejects(
+        engine.update((tx) => tx.put(k, value as Value)),
+        assertKind('InvalidArgument'),
+      );
+    }
+    assert.deepEqual(keysBelow(engine, ''), []);
+  },
+
+  'given links, when added and removed, then they are sets in key order that go with their record': async ({
+    engine,
+  }) => {
+    const lease = key('leases', 'ns', 'l');
+    const held = [key('blobs', 'ns', digest('1')), key('images', 'ns', 'i'), key('ingests', 'ns', 'r')];
+    await engine.update((tx) => {
+      tx.put(lease, {});
+      assert.equal(tx.link(lease, 'holds', held[2]!), true);
+      assert.equal(tx.link(lease, 'holds', held[0]!), true);
+      assert.equal(tx.link(lease, 'holds', held[1]!), true);
+      assert.equal(tx.link(lease, 'holds', held[1]!), false);
+      assert.equal(tx.link(lease, 'odd relation', held[1]!), true);
+      assert.deepEqual([...tx.links(lease, 'holds')], held);
+    });
+    assert.deepEqual([...engine.links(lease, 'holds')], held);
+    assert.deepEqual([...engine.links(lease, 'odd relation')], [held[1]]);
+    assert.equal(engine.hasLink(lease, 'holds', held[0]!), true);
+    assert.equal(engine.hasLink(lease, 'holds.flat', held[0]!), false);
+    assertGraphSound(engine);
+    await engine.update((tx) => {
+      assert.equal(tx.unlink(lease, 'holds', held[0]!), true);
+      assert.equal(tx.unlink(lease, 'holds', held[0]!), false);
+    });
+    assert.deepEqual([...engine.links(lease, 'holds')], held.slice(1));
+    await engine.update((tx) => {
+      assert.equal(tx.delete(lease), true);
+      assert.equal(tx.hasLinks(lease, 'holds'), false);
+      tx.put(lease, {});
+      tx.link(lease, 'holds', held[2]!);
+    });
+    assert.deepEqual([...engine.links(lease, 'holds')], [held[2]]);
+    assert.equal(engine.hasLinks(lease, 'odd relation'), false);
+    assertGraphSound(engine);
+  },
+
+  'given long link ends, when listed, then they are whole and in order': async ({ engine, reopen }) => {
+    const from = key('snapshots', 'ns', 'native', 'f'.repeat(900));
+    const to = ['c', 'a', 'b'].map((end) => key('snapshots', 'ns', 'native', 'g'.repeat(1500) + end));
+    await engine.update((tx) => {
+      tx.put(from, {});
+      for (const target of to) tx.link(from, 'children', target);
+    });
+    const expected = [...to].sort(compareUtf8);
+    assert.deepEqual([...engine.links(from, 'children')], expected);
+    const again = (await reopen?.()) ?? engine;
+    assert.deepEqual([...again.links(from, 'children')], expected);
+    await again.update((tx) => tx.delete(from));
+    assert.deepEqual([...again.links(from, 'children')], []);
+  },
+};

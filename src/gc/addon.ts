@@ -1,0 +1,47 @@
+/**
+ * Finds and loads the compiled addons beside this package. Used by graph.ts and backends/sys.ts. An addon that does
+ * not load is remembered with its reason; nothing is thrown.
+ */
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+export type AddonName = 'ebbtide_core' | 'ebbtide_sys';
+
+const require = createRequire(import.meta.url);
+const loaded = new Map<AddonName, { addon?: object; error?: string }>();
+
+/** Where the addon is, or would be, under the package's root: the nearest directory above that has a package.json. */
+export function addonPath(name: AddonName): string {
+  let root = dirname(fileURLToPath(import.meta.url));
+  while (!existsSync(join(root, 'package.json')) && dirname(root) !== root) root = dirname(root);
+  return join(root, 'build', 'Release', `${name}.node`);
+}
+
+export function loadAddon(name: AddonName): object | undefined {
+  let entry = loaded.get(name);
+  if (entry === undefined) {
+    entry = load(name);
+    loaded.set(name, entry);
+  }
+  return entry.addon;
+}
+
+/** Why the addon did not load; empty when it did. */
+export function addonError(name: AddonName): string {
+  loadAddon(name);
+  return loaded.get(name)?.error ?? '';
+}
+
+function load(name: AddonName): { addon?: object; error?: string } {
+  const path = addonPath(name);
+  if (!existsSync(path)) return { error: `${path} does not exist` };
+  try {
+    const addon: unknown = require(path);
+    if (typeof addon === 'object' && addon !== null) return { addon };
+    return { error: `${path} is not an addon` };
+  } catch (error) {
+    return { error: error instanceof Error ? error.message : String(error) };
+  }
+}

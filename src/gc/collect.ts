@@ -1,0 +1,240 @@
+/**
+ * A collection: marks beside the writers, removes unreachable records in short slices, then has the backends
+ * remove what no record names any more. Called by db.ts, one run at a time.
+ *
+ * Promise: a run never removes an object that is reachable at the moment of its removal, and removes every
+ * object that was unreachable when the run began and still is when its turn comes. What becomes garbage during
+ * a run may wait for the next.
+ *
+ * No lock is held. Marking runs on a thread of its own; from then to the end of the run the graph core keeps the
+ * marks closed over every commit, and each slice is one synchronous transaction that asks again before it
+ * removes. Bytes go only after the removal of their records is on disk.
+ */
+import type { DiskJobs } from '../backends/contract.js';
+import { throwIfAborted } from '../errors.js';
+import { now } from '../model/time.js';
+import type { EventsPublisher, StoreHost } from '../stores/host.js';
+import {
+  type CollectorRegistry,
+  endCollectors,
+  type StartedCollector,
+  startCollectors,
+} from './collectors.js';
+import type { DirtyFlags } from './dirty.js';
+import { listCandidates } from './dry-run.js';
+import { RecordSweep } from './record-sweep.js';
+import type { RemovalEvent } from './removal.js';
+import { RunEdges } from './run-edges.js';
+import { Slicer } from './slicer.js';
+import { type Counts, count, emptyStats, type GCStats } from './stats.js';
+import { messageOf, type SweepReport } from './sweep.js';
+import { sweepContent } from './sweep-content.js';
+import { sweepSnapshotter } from './sweep-snapshots.js';
+import { kindName, type Node } from './types.js';
+
+/** What a collection needs of the DB. */
+export interface CollectHost extends StoreHost {
+  readonly collectors: CollectorRegistry;
+  readonly publisher?: EventsPublisher | undefined;
+  readonly jobs: DiskJobs;
+  readonly dirty: DirtyFlags;
+  readonly contentStore: { inFlightIngests(): ReadonlySet<string> };
+  readonly snapshotterStores: ReadonlyMap<string, { inFlight(): ReadonlySet<string> }>;
+}
+
+export interface CollectOptions {
+  /** Ends marking and removing with its error; what was removed stays so. Backends are not interrupted. */
+  signal?: AbortSignal | undefined;
+  /** Removes nothing and lists what would go. */
+  dryRun?: boolean | undefined;
+  /** Milliseconds a slice may hold the main thread; 2 unless told. */
+  sliceBudgetMs?: number | undefined;
+  /** Walks every backend for items that no record names, instead of looking at what was removed. */
+  fullSweep?: boolean | undefined;
+}
+
+const SLICE_BUDGET_MS = 2;
+
+/** One collection. Rejects with the first error of marking or removing; backends' failures are in the stats. */
+export function collect(host: CollectHost, options: CollectOptions = {}): Promise<GCStats> {
+  return new Collection(host, options).run();
+}
+
+class Collection {
+  readonly #host: CollectHost;
+  readonly #options: CollectOptions;
+  readonly #stats = emptyStats();
+  readonly #slicer: Slicer;
+  #events: readonly RemovalEvent[] = [];
+  #collectors: StartedCollector[] = [];
+
+  constructor(host: CollectHost, options: CollectOptions) {
+    this.#host = host;
+    this.#options = options;
+    this.#slicer = new Slicer(options.sliceBudgetMs ?? SLICE_BUDGET_MS);
+  }
+
+  async run(): Promise<GCStats> {
+    const { signal, dryRun } = this.#options;
+    throwIfAborted(signal);
+    const start = performance.now();
+    this.#collectors = await startCollectors(this.#host.collectors, signal, this.#warn);
+    this.#stats.phases.collectors = performance.now() - start;
+    try {
+      await this.#records();
+    } catch (error) {
+      await endCollectors(this.#collectors, 'cancel', this.#warn);
+      await this.#publish();
+      throw error;
+    }
+    this.#stats.metaD = performance.now() - start;
+    if (dryRun) await endCollectors(this.#collectors, 'cancel', this.#warn);
+    else await this.#afterwards();
+    return this.#finished();
+  }
+
+  readonly #warn = (message: string, details: Readonly<Record<string, unknown>>): void =>
+    this.#host.log('warn', message, details);
+
+  // --------------------------------------------------------------------------------------------- the records
+
+  async #records(): Promise<void> {
+    const { engine, dirty } = this.#host;
+    const { signal, dryRun } = this.#options;
+    const markStart = performance.now();
+    const at = now();
+    // What is deleted from here on may be garbage that this run does not see.
+    const seenDeletions = dirty.deletions;
+    const result = await engine.graph.mark(at, signal ? { signal } : {});
+    try {
+      countMarked(this.#stats.marked, result.markedByType);
+      const edges = new RunEdges(engine, this.#collectors, at, signal);
+      await edges.settle();
+      const sweepStart = performance.now();
+      this.#stats.phases.mark = sweepStart - markStart;
+      throwIfAborted(signal);
+      const candidates = this.#slicer.timed(() => engine.graph.candidates());
+      if (dryRun) {
+        this.#stats.wouldRemove = await listCandidates(this.#host, candidates);
+        return;
+      }
+      await this.#removal(candidates, edges);
+      await this.#collectorResources(edges);
+      dirty.resetDeletions(seenDeletions);
+      await engine.flush();
+      this.#stats.phases.sweep = performance.now() - sweepStart;
+    } finally {
+      engine.graph.endRun();
+    }
+  }
+
+  async #removal(candidates: Uint32Array, edges: RunEdges): Promise<void> {
+    const sweep = new RecordSweep(this.#host, edges, this.#slicer, this.#stats.removed);
+    try {
+      await sweep.run(candidates, this.#options.signal);
+    } finally {
+      if (this.#host.publisher) this.#events = sweep.events;
+    }
+  }
+
+  /** Tells collectors which of their resources nothing keeps, in one turn with the last look at the store. */
+  async #collectorResources(edges: RunEdges): Promise<void> {
+    if (this.#collectors.length === 0) return;
+    const all: [StartedCollector, Node][] = [];
+    for (const collector of this.#collectors) {
+      await collector.context.all((node) => all.push([collector, node]));
+    }
+    do await edges.settle();
+    while (!edges.isSettled());
+    for (const [{ context, type }, node] of all) {
+      if (edges.isReached(node)) continue;
+      context.remove(node);
+      count(this.#stats.removed, kindName(type));
+    }
+  }
+
+  // -------------------------------------------------------------------------------------------- what follows
+
+  async #afterwards(): Promise<void> {
+    const { dirty, backends } = this.#host;
+    const start = performance.now();
+    dirty.distrustAfterUncleanStart(backends.keys());
+    if (this.#options.fullSweep) dirty.distrust(backends.keys());
+    const snapshotters = [...dirty.dirtySnapshotters].filter((name) => backends.has(name));
+    await Promise.all([
+      endCollectors(this.#collectors, 'finish', this.#warn),
+      this.#publish(),
+      dirty.contentDirty ? this.#content() : undefined,
+      ...snapshotters.map((name) => this.#snapshotter(name)),
+    ]);
+    this.#stats.phases.backends = performance.now() - start;
+  }
+
+  async #content(): Promise<void> {
+    const { dirty, contentStore } = this.#host;
+    const start = performance.now();
+    const order = dirty.takeContent();
+    const report = await sweepContent(this.#host, order, () => contentStore.inFlightIngests());
+    this.#swept('content', report);
+    if (report.errors.length > 0) dirty.failedContent();
+    else {
+      dirty.postponeContent(report.postponed);
+      await dirty.sweptContent(order);
+    }
+    this.#stats.contentD = performance.now() - start;
+  }
+
+  async #snapshotter(name: string): Promise<void> {
+    const { dirty, backends, snapshotterStores } = this.#host;
+    const backend = backends.get(name);
+    if (backend === undefined) return;
+    const start = performance.now();
+    const order = dirty.takeSnapshotter(name);
+    const inFlight = (): ReadonlySet<string> => snapshotterStores.get(name)?.inFlight() ?? new Set();
+    const report = await sweepSnapshotter(this.#host, name, backend, order, inFlight);
+    this.#swept(name, report);
+    if (report.errors.length > 0) dirty.failedSnapshotter(name);
+    else {
+      dirty.postponeSnapshotter(name, report.postponed);
+      await dirty.sweptSnapshotter(name, order);
+    }
+    this.#stats.snapshotD[name] = performance.now() - start;
+  }
+
+  #swept(backend: string, { bytes, errors }: SweepReport): void {
+    this.#stats.bytesFreed += bytes;
+    if (errors.length === 0) return;
+    this.#stats.backendErrors += errors.length;
+    this.#warn('a backend sweep failed and is tried again by the next collection', {
+      backend,
+      errors: errors.slice(0, 8),
+    });
+  }
+
+  /** Publishes the events of the removals that were committed; failures are logged. */
+  async #publish(): Promise<void> {
+    const { publisher } = this.#host;
+    if (publisher === undefined) return;
+    for (const { namespace, topic, payload } of this.#events) {
+      try {
+        await publisher.publish(namespace, topic, payload);
+      } catch (error) {
+        this.#warn('publishing an event failed', { topic, error: messageOf(error) });
+      }
+    }
+  }
+
+  #finished(): GCStats {
+    const stats = this.#stats;
+    stats.pauseMax = this.#slicer.pauseMax;
+    stats.pauseTotal = this.#slicer.pauseTotal;
+    stats.slices = this.#slicer.slices;
+    return stats;
+  }
+}
+
+function countMarked(marked: Counts, byType: Uint32Array): void {
+  byType.forEach((n, type) => {
+    if (n > 0) count(marked, kindName(type), n);
+  });
+}

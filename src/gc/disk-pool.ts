@@ -1,0 +1,86 @@
+/**
+ * DiskJobs on worker threads: deleting trees never occupies the main thread. Used by content and snapshotter
+ * backends; one pool per DB.
+ *
+ * Threads start with the first job, at most two, and end soon after the last, so an idle pool keeps no process
+ * alive. Jobs of one stream run in order; streams do not wait for one another. `close` waits for what was
+ * handed in: a thread is never ended in the middle of a job.
+ */
+import { fileURLToPath } from 'node:url';
+import { Piscina } from 'piscina';
+import type { DiskJobs, RemovalReport } from '../backends/contract.js';
+import { addReport, emptyReport } from '../backends/remove-tree.js';
+import { failedPrecondition } from '../errors.js';
+
+/** Trees per task, so that a long job shares its thread with other streams. */
+const TREES_PER_TASK = 128;
+/** Milliseconds a thread waits for work before it ends. */
+const IDLE_TIMEOUT_MS = 1000;
+
+export interface DiskPool extends DiskJobs {
+  /** Waits for every job handed in, then ends the threads. Again: no error. */
+  close(): Promise<void>;
+}
+
+export interface DiskPoolOptions {
+  /** Most threads; 2 unless told. */
+  threads?: number;
+}
+
+class PiscinaPool implements DiskPool {
+  readonly #threads: number;
+  readonly #tails = new Map<string, Promise<unknown>>();
+  #pool: Piscina<string[], RemovalReport> | undefined;
+  #closing: Promise<void> | undefined;
+
+  constructor(threads: number) {
+    this.#threads = threads;
+  }
+
+  removeTrees(stream: string, paths: string[]): Promise<RemovalReport> {
+    if (this.#closing !== undefined) {
+      return Promise.reject(failedPrecondition('the disk pool is closed', { object: stream }));
+    }
+    const before = this.#tails.get(stream) ?? Promise.resolve();
+    const job = before.then(() => this.#run(paths));
+    const tail = job
+      .catch(() => undefined)
+      .then(() => {
+        if (this.#tails.get(stream) === tail) this.#tails.delete(stream);
+      });
+    this.#tails.set(stream, tail);
+    return job;
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    await Promise.all(this.#tails.values());
+    await this.#pool?.close();
+  }
+
+  async #run(paths: string[]): Promise<RemovalReport> {
+    const total = emptyReport();
+    for (let at = 0; at < paths.length; at += TREES_PER_TASK) {
+      addReport(total, await this.#started().run(paths.slice(at, at + TREES_PER_TASK)));
+    }
+    return total;
+  }
+
+  #started(): Piscina<string[], RemovalReport> {
+    this.#pool ??= new Piscina<string[], RemovalReport>({
+      filename: fileURLToPath(new URL('./disk-worker.js', import.meta.url)),
+      minThreads: 0,
+      maxThreads: this.#threads,
+      idleTimeout: IDLE_TIMEOUT_MS,
+    });
+    return this.#pool;
+  }
+}
+
+export function createDiskPool(options: DiskPoolOptions = {}): DiskPool {
+  return new PiscinaPool(Math.max(1, options.threads ?? 2));
+}

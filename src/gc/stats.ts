@@ -1,0 +1,67 @@
+/**
+ * What a collection reports. All times are milliseconds, all sizes bytes.
+ */
+
+/** An object that a collection would remove (dry run). */
+export interface Candidate {
+  /** content, snapshot, image, lease, ingest, or the kind of a collector. */
+  kind: string;
+  namespace: string;
+  /** Digest, name, id or ref; `<snapshotter>/<key>` for snapshots. */
+  key: string;
+  /** Bytes the object itself takes in its backend; 0 where that is not known or nothing is. */
+  size: number;
+}
+
+/** Counts by kind: content, snapshot, container, image, lease, ingest, sandbox, and collectors' kinds. */
+export type Counts = Record<string, number>;
+
+export interface GCStats {
+  /** From the start to the last record's removal, made durable; backends come after. */
+  metaD: number;
+  /** Sweep of the content backend; 0 when it was not swept. */
+  contentD: number;
+  /** Sweep of each snapshotter that was swept, deferred cleanup included. */
+  snapshotD: Record<string, number>;
+  /** metaD. */
+  elapsed(): number;
+  /** Records reached from the roots by references the store itself knows. */
+  marked: Counts;
+  /** Records and collectors' resources removed. */
+  removed: Counts;
+  /** Disk bytes freed, as far as the backends know. */
+  bytesFreed: number;
+  /** Longest time the run kept the main thread at a stretch, and the sum of such times. */
+  pauseMax: number;
+  pauseTotal: number;
+  /** Transactions the removal took. */
+  slices: number;
+  phases: { collectors: number; mark: number; sweep: number; backends: number };
+  /** Failures of backends; they are logged and tried again by the next run. */
+  backendErrors: number;
+  /** Dry run only: what would be removed, referrers before what they refer to. */
+  wouldRemove?: Candidate[];
+}
+
+export function emptyStats(): GCStats {
+  return {
+    metaD: 0,
+    contentD: 0,
+    snapshotD: {},
+    elapsed() {
+      return this.metaD;
+    },
+    marked: {},
+    removed: {},
+    bytesFreed: 0,
+    pauseMax: 0,
+    pauseTotal: 0,
+    slices: 0,
+    phases: { collectors: 0, mark: 0, sweep: 0, backends: 0 },
+    backendErrors: 0,
+  };
+}
+
+export function count(counts: Counts, kind: string, n = 1): void {
+  counts[kind] = (counts[kind] ?? 0) + n;
+}

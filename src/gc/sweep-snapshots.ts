@@ -1,0 +1,155 @@
+/**
+ * The sweep of one snapshotter: removes backend snapshots that no record in any namespace names, children
+ * before parents, each under its own guard; then lets the snapshotter reclaim its disk.
+ *
+ * A snapshot that cannot be removed keeps its ancestors, and nothing else: siblings and other trees go on.
+ */
+import type { RemovalReport, SnapshotterBackend } from '../backends/contract.js';
+import { breathe } from '../backends/files.js';
+import { isFailedPrecondition, isKind, isNotFound } from '../errors.js';
+import { snapshotGuard } from '../stores/guards.js';
+import type { SweepOrder } from './dirty.js';
+import {
+  emptyReport,
+  type InFlight,
+  isSnapshotNamed,
+  MAX_SWEEP_ERRORS,
+  messageOf,
+  type SweepHost,
+  type SweepReport,
+  underGuard,
+} from './sweep.js';
+
+/** Removes what the order names, or walks. Never throws for the backend's failure: the report tells. */
+export async function sweepSnapshotter(
+  host: SweepHost,
+  snapshotter: string,
+  backend: SnapshotterBackend,
+  order: SweepOrder,
+  inFlight: InFlight,
+): Promise<SweepReport> {
+  const sweep = new SnapshotSweep(host, snapshotter, backend, inFlight);
+  try {
+    if (order.walk) await sweep.walk();
+    else await sweep.remove(order);
+  } catch (error) {
+    sweep.report.errors.push(messageOf(error));
+  }
+  await sweep.cleanup();
+  return sweep.report;
+}
+
+/** Items only looked at before other work gets its turn. */
+const LOOKS_PER_TURN = 256;
+
+class SnapshotSweep {
+  readonly report = emptyReport();
+  readonly #host: SweepHost;
+  readonly #snapshotter: string;
+  readonly #backend: SnapshotterBackend;
+  readonly #inFlight: InFlight;
+  /** Backend names that must stay because a child of theirs did. */
+  readonly #kept = new Set<string>();
+  #looks = 0;
+
+  constructor(host: SweepHost, snapshotter: string, backend: SnapshotterBackend, inFlight: InFlight) {
+    this.#host = host;
+    this.#snapshotter = snapshotter;
+    this.#backend = backend;
+    this.#inFlight = inFlight;
+  }
+
+  /** The items come in the order their records went, which has children before parents. */
+  async remove(order: SweepOrder): Promise<void> {
+    for (const item of order.items) {
+      if (item.kind === 'snapshot') await this.#one(item.name, item.parent ?? '');
+    }
+  }
+
+  /** Walks the backend once; memory grows with its snapshots. */
+  async walk(): Promise<void> {
+    const parents = new Map<string, string>();
+    await this.#backend.walk(({ name, parent }) => void parents.set(name, parent));
+    for (const name of childrenFirst(parents)) await this.#one(name, parents.get(name) ?? '');
+  }
+
+  async cleanup(): Promise<void> {
+    if (!this.#backend.cleanup) return;
+    try {
+      this.#add(await this.#backend.cleanup());
+    } catch (error) {
+      if (!isKind(error, 'NotImplemented')) this.report.errors.push(`cleanup: ${messageOf(error)}`);
+    }
+  }
+
+  #add(report: RemovalReport | undefined): void {
+    if (report === undefined) return;
+    this.report.bytes += report.bytes;
+    for (const { path, message } of report.errors) this.report.errors.push(`${path}: ${message}`);
+  }
+
+  async #one(name: string, parent: string): Promise<void> {
+    const { guards, engine } = this.#host;
+    if (++this.#looks % LOOKS_PER_TURN === 0) await breathe();
+    if (isSnapshotNamed(engine, this.#snapshotter, name)) return;
+    if (this.#kept.has(name)) {
+      this.#kept.add(parent);
+      return;
+    }
+    let gone = true;
+    const done = await underGuard(guards, snapshotGuard(this.#snapshotter, name), async () => {
+      if (this.#inFlight().has(name) || isSnapshotNamed(engine, this.#snapshotter, name)) return;
+      gone = await this.#remove(name);
+    });
+    if (!done) {
+      this.report.postponed.push({ kind: 'snapshot', snapshotter: this.#snapshotter, name, parent });
+    }
+    if (!(done && gone) && parent !== '') this.#kept.add(parent);
+  }
+
+  /** False when the snapshot is still there. */
+  async #remove(name: string): Promise<boolean> {
+    try {
+      await this.#backend.remove(name);
+      this.report.removed++;
+      return true;
+    } catch (error) {
+      if (isNotFound(error)) return true;
+      if (isFailedPrecondition(error)) {
+        this.#host.log('info', 'a snapshot was not removed: the snapshotter says it is in use', {
+          snapshotter: this.#snapshotter,
+          name,
+          error: messageOf(error),
+        });
+        return false;
+      }
+      this.report.errors.push(`${name}: ${messageOf(error)}`);
+      if (this.report.errors.length >= MAX_SWEEP_ERRORS) throw new Error('too many failures');
+      return false;
+    }
+  }
+}
+
+/**
+ * The names of a forest given as name → parent, each behind its children. Parents that do not occur end a tree,
+ * as '' does; a cycle, which only a damaged backend has, comes last in no particular order.
+ */
+export function childrenFirst(parents: ReadonlyMap<string, string>): string[] {
+  const waiting = new Map<string, number>();
+  for (const parent of parents.values()) {
+    if (parents.has(parent)) waiting.set(parent, (waiting.get(parent) ?? 0) + 1);
+  }
+  const order: string[] = [];
+  for (const name of parents.keys()) if (!waiting.has(name)) order.push(name);
+  for (let at = 0; at < order.length; at++) {
+    const parent = parents.get(order[at] ?? '');
+    const left = parent === undefined ? undefined : waiting.get(parent);
+    if (parent === undefined || left === undefined) continue;
+    if (left > 1) waiting.set(parent, left - 1);
+    else {
+      waiting.delete(parent);
+      order.push(parent);
+    }
+  }
+  return [...order, ...waiting.keys()];
+}

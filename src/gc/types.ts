@@ -1,0 +1,129 @@
+/**
+ * Words of a collection: resource types, nodes and what names them. Used by every file of this room and by
+ * those who register collectors. Nothing here is stored but the type in the high byte of a node's flags.
+ */
+import type { Key } from '../engine/contract.js';
+import {
+  blobKey,
+  components,
+  containerKey,
+  imageKey,
+  ingestKey,
+  leaseKey,
+  SEPARATOR,
+  snapshotKey,
+} from '../engine/schema/keys.js';
+import { invalidArgument } from '../errors.js';
+
+/** Types of resources, with the numbers of containerd 2.x. They live in memory and are never written out. */
+export const ResourceType = {
+  Unknown: 0,
+  Content: 1,
+  Snapshot: 2,
+  Container: 3,
+  Task: 4,
+  Image: 5,
+  Lease: 6,
+  Ingest: 7,
+  Stream: 9,
+  Mount: 10,
+} as const;
+/** One of the above, or the number a collector registered. */
+export type ResourceType = number;
+
+export const ResourceUnknown = ResourceType.Unknown;
+export const ResourceContent = ResourceType.Content;
+export const ResourceSnapshot = ResourceType.Snapshot;
+export const ResourceContainer = ResourceType.Container;
+export const ResourceTask = ResourceType.Task;
+export const ResourceImage = ResourceType.Image;
+export const ResourceLease = ResourceType.Lease;
+export const ResourceIngest = ResourceType.Ingest;
+export const ResourceStream = ResourceType.Stream;
+export const ResourceMount = ResourceType.Mount;
+
+/** End marker of the built-in types: the first number a collector may register. */
+export const RESOURCE_END = 8;
+/** A registered type must be below this; also the mask that clears variant bits. */
+export const ResourceMax = 0x1f;
+/** Variant bit: kept with its structural parents, but not what its labels point at. */
+export const FLAT_VARIANT = 0x20;
+
+/** One object a collection decides about; equal when all three parts are. */
+export interface Node {
+  /** ResourceType, or a collector's; may carry FLAT_VARIANT while marking. */
+  readonly type: number;
+  readonly namespace: string;
+  /** Digest, image name, container, lease id, ingest ref; `<snapshotter>/<key>` for snapshots. */
+  readonly key: string;
+}
+
+/** A text that two nodes share exactly when they are equal. */
+export const nodeName = (node: Node): string => `${node.type}\0${node.namespace}\0${node.key}`;
+
+const kindNames = new Map<number, string>([
+  [ResourceContent, 'content'],
+  [ResourceSnapshot, 'snapshot'],
+  [ResourceContainer, 'container'],
+  [ResourceTask, 'task'],
+  [ResourceImage, 'image'],
+  [ResourceLease, 'lease'],
+  [ResourceIngest, 'ingest'],
+  [ResourceStream, 'stream'],
+  [ResourceMount, 'mount'],
+  [ResourceUnknown, 'sandbox'],
+]);
+
+/** The word for a type in reports; sandboxes are the only records of type 0. */
+export const kindName = (type: number): string => kindNames.get(type & ResourceMax) ?? `type${type}`;
+
+/** Type of the records of a collection; undefined when they are no nodes. */
+const typeOfCollection = new Map<string, number>([
+  ['images', ResourceImage],
+  ['containers', ResourceContainer],
+  ['snapshots', ResourceSnapshot],
+  ['blobs', ResourceContent],
+  ['ingests', ResourceIngest],
+  ['leases', ResourceLease],
+  ['sandboxes', ResourceUnknown],
+]);
+
+export const resourceTypeOf = (collection: string): number | undefined => typeOfCollection.get(collection);
+
+/** The node a record's key stands for; undefined for keys of other collections. */
+export function nodeOfKey(key: Key): Node | undefined {
+  const [collection = '', namespace = '', ...rest] = components(key);
+  const type = typeOfCollection.get(collection);
+  if (type === undefined || rest.length === 0) return undefined;
+  return { type, namespace, key: rest.join('/') };
+}
+
+/**
+ * The record a node stands for, variant bits ignored; undefined for types that are no records and for keys
+ * that cannot exist (empty, with a NUL). A snapshot key without `/` is InvalidArgument.
+ */
+export function keyOfNode(node: Node): Key | undefined {
+  const { namespace, key } = node;
+  const type = node.type & ResourceMax;
+  if (key === '' || key.includes(SEPARATOR) || namespace === '') return undefined;
+  switch (type) {
+    case ResourceContent:
+      return blobKey(namespace, key);
+    case ResourceContainer:
+      return containerKey(namespace, key);
+    case ResourceImage:
+      return imageKey(namespace, key);
+    case ResourceLease:
+      return leaseKey(namespace, key);
+    case ResourceIngest:
+      return ingestKey(namespace, key);
+    case ResourceSnapshot: {
+      const slash = key.indexOf('/');
+      if (slash < 0) throw invalidArgument(`invalid snapshot gc key "${key}"`, { object: key });
+      if (slash === 0 || slash === key.length - 1) return undefined;
+      return snapshotKey(namespace, key.slice(0, slash), key.slice(slash + 1));
+    }
+    default:
+      return undefined;
+  }
+}

@@ -1,0 +1,155 @@
+/**
+ * Indexes, manifests and image configs: JSON that anybody may have written, checked before any field of it is
+ * used. A document that is not what its media type says is InvalidArgument (one blob must not pass for an index
+ * here and for a manifest there). Pure, but for `readDocument`.
+ */
+import type { CallContext } from '../context.js';
+import { type EbbtideError, invalidArgument } from '../errors.js';
+import { isDigest } from '../model/digest.js';
+import type { StringMap } from '../model/records.js';
+import { type Provider, readBlob } from '../stores/content-helpers.js';
+import { isIndexType, isManifestType } from './media-types.js';
+
+/** Largest JSON document that is read. */
+export const MAX_DOCUMENT_BYTES = 8 * 2 ** 20;
+
+export interface Platform {
+  os: string;
+  architecture: string;
+  variant?: string | undefined;
+}
+
+export interface Descriptor {
+  mediaType: string;
+  digest: string;
+  /** Bytes. */
+  size: number;
+  annotations?: StringMap | undefined;
+  platform?: Platform | undefined;
+}
+
+export interface Index {
+  manifests: Descriptor[];
+}
+
+export interface Manifest {
+  config: Descriptor;
+  layers: Descriptor[];
+}
+
+/** What unpacking needs of an image config. */
+export interface ImageConfig {
+  platform: Platform;
+  /** Digests of the uncompressed layers, lowest first. */
+  diffIds: string[];
+}
+
+type Json = Readonly<Record<string, unknown>>;
+
+const wrong = (name: string, what: string, cause?: unknown): EbbtideError =>
+  invalidArgument(`${name} ${what}`, {
+    object: name,
+    cause,
+    remedy: 'the image is damaged or hostile: do not use it',
+  });
+
+/** Reads a blob of JSON; its size is the descriptor's. */
+export async function readDocument(provider: Provider, ctx: CallContext, desc: Descriptor): Promise<Json> {
+  if (desc.size > MAX_DOCUMENT_BYTES) {
+    throw wrong(
+      desc.digest,
+      `of type ${desc.mediaType} is ${desc.size} bytes, more than ${MAX_DOCUMENT_BYTES}`,
+    );
+  }
+  return parseObject(await readBlob(provider, ctx, { digest: desc.digest }), desc.digest);
+}
+
+export function parseJson(bytes: Uint8Array, name: string): unknown {
+  if (bytes.length > MAX_DOCUMENT_BYTES) throw wrong(name, `is larger than ${MAX_DOCUMENT_BYTES} bytes`);
+  try {
+    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
+  } catch (error) {
+    throw wrong(name, 'is no JSON', error);
+  }
+}
+
+export function parseObject(bytes: Uint8Array, name: string): Json {
+  const value = parseJson(bytes, name);
+  if (!isObject(value)) throw wrong(name, 'is no JSON object');
+  return value;
+}
+
+const isObject = (value: unknown): value is Json =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
+
+export function parseIndex(json: Json, name: string): Index {
+  checkShape(json, name, isIndexType, ['layers', 'config', 'fsLayers']);
+  if (!Array.isArray(json.manifests)) throw wrong(name, 'is an index without manifests');
+  return { manifests: json.manifests.map((m: unknown, i) => parseDescriptor(m, `${name} manifests[${i}]`)) };
+}
+
+export function parseManifest(json: Json, name: string): Manifest {
+  checkShape(json, name, isManifestType, ['manifests', 'fsLayers']);
+  if (!Array.isArray(json.layers)) throw wrong(name, 'is a manifest without layers');
+  return {
+    config: parseDescriptor(json.config, `${name} config`),
+    layers: json.layers.map((l: unknown, i) => parseDescriptor(l, `${name} layers[${i}]`)),
+  };
+}
+
+function checkShape(
+  json: Json,
+  name: string,
+  fits: (type: string) => boolean,
+  foreign: readonly string[],
+): void {
+  const { mediaType } = json;
+  if (mediaType !== undefined && mediaType !== '' && !(typeof mediaType === 'string' && fits(mediaType))) {
+    throw wrong(name, `says it is of type ${JSON.stringify(mediaType)}, its descriptor says otherwise`);
+  }
+  for (const field of foreign) {
+    if (json[field] !== undefined) throw wrong(name, `has "${field}", which does not belong in it`);
+  }
+}
+
+export function parseDescriptor(value: unknown, name: string): Descriptor {
+  if (!isObject(value)) throw wrong(name, 'is no descriptor');
+  const { mediaType, digest, size } = value;
+  if (typeof mediaType !== 'string' || mediaType === '') throw wrong(name, 'has no media type');
+  if (typeof digest !== 'string' || !isDigest(digest)) throw wrong(name, 'has no valid digest');
+  if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0)
+    throw wrong(name, 'has no valid size');
+  const annotations =
+    value.annotations == null ? undefined : parseStrings(value.annotations, `${name} annotations`);
+  const platform = value.platform == null ? undefined : parsePlatform(value.platform, `${name} platform`);
+  return { mediaType, digest, size, ...(annotations && { annotations }), ...(platform && { platform }) };
+}
+
+function parseStrings(value: unknown, name: string): StringMap {
+  if (!isObject(value)) throw wrong(name, 'are no map');
+  const entries: [string, string][] = [];
+  for (const [key, text] of Object.entries(value)) {
+    if (typeof text !== 'string') throw wrong(name, `hold something else than text under "${key}"`);
+    entries.push([key, text]);
+  }
+  return Object.fromEntries(entries);
+}
+
+function parsePlatform(value: unknown, name: string): Platform {
+  if (!isObject(value)) throw wrong(name, 'is no object');
+  const { os = '', architecture = '', variant } = value;
+  if (typeof os !== 'string' || typeof architecture !== 'string') throw wrong(name, 'is not text');
+  return { os, architecture, ...(typeof variant === 'string' && variant !== '' && { variant }) };
+}
+
+export function parseConfig(json: Json, name: string): ImageConfig {
+  const { rootfs } = json;
+  if (!isObject(rootfs) || !Array.isArray(rootfs.diff_ids))
+    throw wrong(name, 'is an image config without rootfs');
+  const diffIds: string[] = [];
+  for (const diffId of rootfs.diff_ids as unknown[]) {
+    if (typeof diffId !== 'string' || !isDigest(diffId)) throw wrong(name, 'has an invalid diff id');
+    diffIds.push(diffId);
+  }
+  return { platform: parsePlatform(json, name), diffIds };
+}

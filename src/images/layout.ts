@@ -1,0 +1,76 @@
+/**
+ * An OCI image layout in a directory. Blobs are opened when they are asked for, so only what images need is read.
+ * Names come from digests that were checked, never from the index as such.
+ */
+import { constants, type FileHandle, open } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fsError, isAbsent } from '../backends/fs-errors.js';
+import { invalidArgument } from '../errors.js';
+import { parseDigest } from '../model/digest.js';
+import { type Descriptor, MAX_DOCUMENT_BYTES, parseIndex, parseObject } from './documents.js';
+import { type ImageSource, INDEX_FILE, LAYOUT_FILE, LAYOUT_VERSION, type OpenBlob } from './source.js';
+
+/** InvalidArgument: the directory holds no layout, or one of a version nobody knows. */
+export async function openLayout(dir: string): Promise<ImageSource> {
+  checkLayoutFile(await readSmall(dir, LAYOUT_FILE), dir);
+  const entries = parseLayoutIndex(await readSmall(dir, INDEX_FILE), join(dir, INDEX_FILE));
+  return { entries, open: (digest) => openBlob(dir, digest) };
+}
+
+export function checkLayoutFile(bytes: Uint8Array, where: string): void {
+  const { imageLayoutVersion: version } = parseObject(bytes, `${LAYOUT_FILE} of ${where}`);
+  if (version === LAYOUT_VERSION) return;
+  throw invalidArgument(`${where} is an OCI layout of the unknown version ${JSON.stringify(version)}`, {
+    object: where,
+    remedy: `write it as version ${LAYOUT_VERSION}`,
+  });
+}
+
+export const parseLayoutIndex = (bytes: Uint8Array, name: string): Descriptor[] =>
+  parseIndex(parseObject(bytes, name), name).manifests;
+
+async function readSmall(dir: string, name: string): Promise<Buffer> {
+  const path = join(dir, name);
+  const file = await openFile(path);
+  if (file === undefined) {
+    throw invalidArgument(`${dir} is no OCI image layout: it has no ${name}`, {
+      object: dir,
+      remedy: 'give an OCI layout directory, an OCI layout tar, or a docker save tar',
+    });
+  }
+  try {
+    const { size } = await file.stat();
+    if (size > MAX_DOCUMENT_BYTES) {
+      throw invalidArgument(`${path} is larger than ${MAX_DOCUMENT_BYTES} bytes`, { object: path });
+    }
+    return await file.readFile();
+  } finally {
+    await file.close();
+  }
+}
+
+async function openBlob(dir: string, digest: string): Promise<OpenBlob | undefined> {
+  const { algorithm, hex } = parseDigest(digest);
+  const file = await openFile(join(dir, 'blobs', algorithm, hex));
+  if (file === undefined) return undefined;
+  const { size } = await file.stat();
+  const source = {
+    read: async (buffer: Uint8Array, position: number) =>
+      (await file.read(buffer, 0, buffer.length, position)).bytesRead,
+  };
+  return { source, size, close: () => file.close() };
+}
+
+/** Undefined when it is not there. A pipe or device in its place is an error, not a wait. */
+async function openFile(path: string): Promise<FileHandle | undefined> {
+  let file: FileHandle;
+  try {
+    file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  } catch (error) {
+    if (isAbsent(error)) return undefined;
+    throw fsError('read', path, error);
+  }
+  if ((await file.stat()).isFile()) return file;
+  await file.close();
+  throw invalidArgument(`${path} is no regular file`, { object: path });
+}

@@ -1,0 +1,88 @@
+/** Media types of images and what they stand for. Pure; called by everything in this room. */
+import { Label, labelOf } from '../model/labels.js';
+import type { StringMap } from '../model/records.js';
+
+export const MediaType = {
+  ociIndex: 'application/vnd.oci.image.index.v1+json',
+  ociManifest: 'application/vnd.oci.image.manifest.v1+json',
+  ociConfig: 'application/vnd.oci.image.config.v1+json',
+  dockerList: 'application/vnd.docker.distribution.manifest.list.v2+json',
+  dockerManifest: 'application/vnd.docker.distribution.manifest.v2+json',
+  dockerConfig: 'application/vnd.docker.container.image.v1+json',
+  dockerLayer: 'application/vnd.docker.image.rootfs.diff.tar',
+  dockerLayerGzip: 'application/vnd.docker.image.rootfs.diff.tar.gzip',
+  dockerLayerZstd: 'application/vnd.docker.image.rootfs.diff.tar.zstd',
+} as const;
+
+export const Annotation = {
+  /** Full image name, as containerd writes it. */
+  imageName: 'io.containerd.image.name',
+  /** Tag, or anything an OCI tool made of it. */
+  refName: 'org.opencontainers.image.ref.name',
+  /** Docker's mark on manifests that describe another one. */
+  referenceType: 'vnd.docker.reference.type',
+  manifestSubject: 'io.containerd.manifest.subject',
+} as const;
+
+export const isIndexType = (type: string): boolean =>
+  type === MediaType.ociIndex || type === MediaType.dockerList;
+export const isManifestType = (type: string): boolean =>
+  type === MediaType.ociManifest || type === MediaType.dockerManifest;
+
+const configTypes: ReadonlySet<string> = new Set([
+  MediaType.ociConfig,
+  MediaType.dockerConfig,
+  'application/vnd.containerd.container.criu.checkpoint.criu.tar',
+  'application/vnd.containerd.container.checkpoint.config.v1+proto',
+]);
+
+const layerBases: ReadonlySet<string> = new Set([
+  MediaType.dockerLayer,
+  MediaType.dockerLayerGzip,
+  MediaType.dockerLayerZstd,
+  'application/vnd.docker.image.rootfs.foreign.diff.tar',
+  'application/vnd.docker.image.rootfs.foreign.diff.tar.gzip',
+]);
+
+export const isLayerType = (type: string): boolean =>
+  type.startsWith('application/vnd.oci.image.layer.') || layerBases.has(type.split('+')[0]!);
+
+/** Layers that may be left where they are (their licence forbids copies). */
+export const isNonDistributable = (type: string): boolean =>
+  type.startsWith('application/vnd.oci.image.layer.nondistributable.') ||
+  type.startsWith('application/vnd.docker.image.rootfs.foreign.');
+
+/** A blob's child, as far as its reference label goes. */
+export interface LabelledChild {
+  mediaType: string;
+  digest: string;
+  annotations?: StringMap | undefined;
+}
+
+/**
+ * The labels by which a blob keeps its children, with containerd's keys: `…content.config`, `…content.m.<i>` for
+ * manifests, `…content.l.<i>` for layers, `…content.<i>` for the rest, each kind counted apart.
+ */
+export function childLabels(children: readonly LabelledChild[]): Record<string, string> {
+  const labels: Record<string, string> = {};
+  const counts = new Map<string, number>();
+  for (const child of children) {
+    const key = childKey(child);
+    const index = counts.get(key) ?? 0;
+    counts.set(key, index + 1);
+    if (key.endsWith('.sha256.'))
+      labels[key + (child.digest.split(':')[1] ?? '').slice(0, 12)] = child.digest;
+    else if (index > 0 || key.endsWith('.')) labels[`${key}${index}`] = child.digest;
+    else labels[key] = child.digest;
+  }
+  return labels;
+}
+
+function childKey({ mediaType, annotations }: LabelledChild): string {
+  if (labelOf(annotations, Annotation.manifestSubject) !== undefined)
+    return `${Label.gcRefContent}.referrer.sha256.`;
+  if (configTypes.has(mediaType)) return `${Label.gcRefContent}.config`;
+  if (isManifestType(mediaType)) return `${Label.gcRefContent}.m.`;
+  if (isLayerType(mediaType)) return `${Label.gcRefContent}.l.`;
+  return `${Label.gcRefContent}.`;
+}

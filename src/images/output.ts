@@ -1,0 +1,180 @@
+/**
+ * Where an exported layout goes: a directory or a tar. Both are written beside their final name and moved there
+ * at the end, so that an interrupted export leaves nothing that looks whole. Called by export.
+ */
+import { randomBytes } from 'node:crypto';
+import { type FileHandle, mkdir, open, readdir, rename, rm, rmdir } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { type Sink, TarWriter } from '../backends/archive/tar-writer.js';
+import { syncDirectory } from '../backends/files.js';
+import { fsError, isAbsent } from '../backends/fs-errors.js';
+import { alreadyExists } from '../errors.js';
+
+/** A path, or what takes the bytes of a tar. */
+export type Output = string | Sink;
+
+export interface LayoutWriter {
+  /** `content` gives exactly `size` bytes. */
+  blob(algorithm: string, hex: string, size: number, content: AsyncIterable<Uint8Array>): Promise<void>;
+  file(name: string, bytes: Uint8Array): Promise<void>;
+  /** Puts everything under its final name, on disk. */
+  finish(): Promise<void>;
+  /** Takes away what was written. */
+  abandon(): Promise<void>;
+}
+
+/** AlreadyExists: the directory is not empty. */
+export async function openOutput(output: Output): Promise<LayoutWriter> {
+  if (typeof output !== 'string')
+    return new TarLayout(
+      output,
+      async () => {},
+      async () => {},
+    );
+  try {
+    return output.endsWith('.tar') ? await openTar(output) : await openDirectory(output);
+  } catch (error) {
+    throw fsError('export to', output, error);
+  }
+}
+
+const beside = (path: string): string =>
+  `${path.replace(/\/+$/, '')}.partial-${randomBytes(4).toString('hex')}`;
+
+async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
+  for (let done = 0; done < bytes.length; ) done += (await file.write(bytes, done)).bytesWritten;
+}
+
+// --------------------------------------------------------------------------------------------------------- tar
+
+async function openTar(path: string): Promise<LayoutWriter> {
+  const partial = beside(path);
+  const file = await open(partial, 'wx', 0o644);
+  return new TarLayout(
+    (bytes) => writeAll(file, bytes),
+    async () => {
+      await file.sync();
+      await file.close();
+      await rename(partial, path);
+      await syncDirectory(dirname(path));
+    },
+    async () => {
+      await file.close();
+      await rm(partial, { force: true });
+    },
+  );
+}
+
+/** Directories go before what is in them; times are 0, so that the same images give the same bytes. */
+class TarLayout implements LayoutWriter {
+  readonly #tar: TarWriter;
+  readonly #finish: () => Promise<void>;
+  readonly #abandon: () => Promise<void>;
+  readonly #directories = new Set<string>();
+
+  constructor(sink: Sink, finish: () => Promise<void>, abandon: () => Promise<void>) {
+    this.#tar = new TarWriter(sink);
+    this.#finish = finish;
+    this.#abandon = abandon;
+  }
+
+  async blob(
+    algorithm: string,
+    hex: string,
+    size: number,
+    content: AsyncIterable<Uint8Array>,
+  ): Promise<void> {
+    for (const name of ['blobs', `blobs/${algorithm}`]) {
+      if (this.#directories.has(name)) continue;
+      this.#directories.add(name);
+      await this.#tar.add({ name, type: 'directory', mode: 0o755 });
+    }
+    await this.#tar.add({ name: `blobs/${algorithm}/${hex}`, type: 'file', mode: 0o444, size }, content);
+  }
+
+  file(name: string, bytes: Uint8Array): Promise<void> {
+    return this.#tar.add({ name, type: 'file', mode: 0o644, size: bytes.length }, [bytes]);
+  }
+
+  async finish(): Promise<void> {
+    await this.#tar.end();
+    await this.#finish();
+  }
+
+  abandon(): Promise<void> {
+    return this.#abandon();
+  }
+}
+
+// --------------------------------------------------------------------------------------------------- directory
+
+async function openDirectory(path: string): Promise<LayoutWriter> {
+  const there = await readdir(path).catch((error: unknown) => {
+    if (isAbsent(error)) return undefined;
+    throw error;
+  });
+  if (there !== undefined && there.length > 0) {
+    throw alreadyExists(`${path} is not empty`, {
+      object: path,
+      remedy: 'export to a new or an empty directory',
+    });
+  }
+  const partial = beside(path);
+  await mkdir(partial, { mode: 0o755 });
+  return new DirectoryLayout(path, partial);
+}
+
+class DirectoryLayout implements LayoutWriter {
+  readonly #path: string;
+  readonly #partial: string;
+  readonly #directories = new Set<string>();
+
+  constructor(path: string, partial: string) {
+    this.#path = path;
+    this.#partial = partial;
+    this.#directories.add(partial);
+  }
+
+  async blob(
+    algorithm: string,
+    hex: string,
+    _size: number,
+    content: AsyncIterable<Uint8Array>,
+  ): Promise<void> {
+    const dir = join(this.#partial, 'blobs', algorithm);
+    await mkdir(dir, { recursive: true, mode: 0o755 });
+    this.#directories.add(join(this.#partial, 'blobs')).add(dir);
+    await this.#write(join(dir, hex), 0o444, content);
+  }
+
+  file(name: string, bytes: Uint8Array): Promise<void> {
+    return this.#write(join(this.#partial, name), 0o644, [bytes]);
+  }
+
+  async #write(
+    path: string,
+    mode: number,
+    content: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
+  ): Promise<void> {
+    const file = await open(path, 'wx', mode);
+    try {
+      for await (const chunk of content) await writeAll(file, chunk);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+  }
+
+  async finish(): Promise<void> {
+    for (const dir of this.#directories) await syncDirectory(dir);
+    await rmdir(this.#path).catch((error: unknown) => {
+      if (!isAbsent(error)) throw error;
+    });
+    await rename(this.#partial, this.#path);
+    await syncDirectory(dirname(this.#path));
+  }
+
+  abandon(): Promise<void> {
+    return rm(this.#partial, { recursive: true, force: true });
+  }
+}

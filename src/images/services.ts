@@ -1,0 +1,77 @@
+/**
+ * What image import, export and unpacking need of a store: a DB is one. Structural, so that embedders and tests can
+ * give their own. Everything in this room takes it as first argument and keeps nothing between calls.
+ */
+import { randomBytes } from 'node:crypto';
+import type { Mount, SnapshotInfo, SnapshotOptions } from '../backends/contract.js';
+import { type CallContext, withLease } from '../context.js';
+import { isKind, isNotFound } from '../errors.js';
+import { NANOS_PER_SECOND, now } from '../model/time.js';
+import type { ContentStore } from '../stores/content.js';
+import type { ImageStore } from '../stores/images.js';
+import { type LeaseManager, withExpiration, withRandomId } from '../stores/leases.js';
+
+/** A namespaced snapshotter, as far as unpacking goes. */
+export interface LayerSnapshotter {
+  stat(ctx: CallContext, key: string): Promise<SnapshotInfo>;
+  prepare(ctx: CallContext, key: string, parent: string, options?: SnapshotOptions): Promise<Mount[]>;
+  commit(ctx: CallContext, name: string, key: string, options?: SnapshotOptions): Promise<void>;
+  remove(ctx: CallContext, key: string): Promise<void>;
+}
+
+export interface ImageServices {
+  readonly content: Pick<ContentStore, 'info' | 'update' | 'readerAt' | 'writer' | 'abort'>;
+  readonly images: Pick<ImageStore, 'get' | 'create' | 'update'>;
+  readonly leases: Pick<LeaseManager, 'create' | 'delete' | 'addResource'>;
+  snapshotter(name: string): LayerSnapshotter | undefined;
+}
+
+export interface Progress {
+  phase: 'import' | 'unpack' | 'export';
+  /** A digest or a file name. */
+  name: string;
+  /** Bytes. */
+  done: number;
+  /** Bytes; 0 when unknown. */
+  total: number;
+}
+export type OnProgress = (progress: Progress) => void;
+
+/** How long a lease that nobody deleted holds on: containerd's own default. */
+const LEASE_LIFETIME_MS = 24 * 3600 * 1000;
+
+/**
+ * Runs `work` under a lease: the context's own, or a new one that is deleted afterwards. When the context was
+ * ended (Ctrl-C), the new lease stays until it expires, so that what was fetched is there for the next attempt.
+ */
+export async function underLease<T>(
+  services: ImageServices,
+  ctx: CallContext,
+  work: (ctx: LeasedContext) => Promise<T>,
+): Promise<T> {
+  if (ctx.lease !== undefined && ctx.lease !== '') return work({ ...ctx, lease: ctx.lease });
+  const { id } = await services.leases.create(ctx, withRandomId(), withExpiration(LEASE_LIFETIME_MS));
+  let result: T;
+  try {
+    result = await work({ ...withLease(ctx, id), lease: id });
+  } catch (error) {
+    if (!isKind(error, 'Canceled')) await dropLease(services, ctx, id).catch(() => undefined);
+    throw error;
+  }
+  await dropLease(services, ctx, id);
+  return result;
+}
+
+export type LeasedContext = CallContext & { readonly lease: string };
+
+async function dropLease(services: ImageServices, ctx: CallContext, id: string): Promise<void> {
+  await services.leases.delete(unended(ctx), id).catch((error: unknown) => {
+    if (!isNotFound(error)) throw error;
+  });
+}
+
+/** The same context for cleaning up after its signal has ended. */
+export const unended = <C extends CallContext>(ctx: C): C => ({ ...ctx, signal: undefined });
+
+/** Text that no other call makes: `<nanosecond of the second>-<4 url-safe characters>`. */
+export const uniquePart = (): string => `${now() % NANOS_PER_SECOND}-${randomBytes(3).toString('base64url')}`;

@@ -1,0 +1,24 @@
+/**
+ * What an image source turned out to hold, whatever its form: entries to be named, and blobs that are either in the
+ * store already or can still be opened. Made by layout.ts (directories) and archive.ts (tar files); used by import.
+ */
+import type { Source } from '../stores/content-helpers.js';
+import type { Descriptor } from './documents.js';
+
+export interface OpenBlob {
+  source: Source;
+  /** Bytes. */
+  size: number;
+  close(): Promise<void>;
+}
+
+export interface ImageSource {
+  /** Top-level entries with their annotations, in the source's order. */
+  entries: Descriptor[];
+  /** A blob that was not taken in yet; undefined when the source does not have it. */
+  open(digest: string): Promise<OpenBlob | undefined>;
+}
+
+export const LAYOUT_FILE = 'oci-layout';
+export const INDEX_FILE = 'index.json';
+export const LAYOUT_VERSION = '1.0.0';

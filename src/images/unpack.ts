@@ -1,0 +1,252 @@
+/**
+ * Builds an image's chain of snapshots: one committed snapshot for each layer, named by its chain id, kept by a label
+ * on the image's config. What is there already is used; several unpackings of the same layers may run at once.
+ * Called by the CLI, the services and embedders, under the context's lease or one of its own.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Applied, applyLayer } from '../backends/archive/apply.js';
+import type { ArchiveLimits } from '../backends/archive/limits.js';
+import type { CallContext } from '../context.js';
+import {
+  EbbtideError,
+  invalidArgument,
+  isAlreadyExists,
+  isNotFound,
+  notFound,
+  throwIfAborted,
+  unavailable,
+  wrap,
+} from '../errors.js';
+import { digestOf } from '../model/digest.js';
+import { inheritedSnapshotLabels, Label } from '../model/labels.js';
+import { addBlobLabels, holdBlob } from './content.js';
+import { type Descriptor, type Manifest, type Platform, parseConfig, readDocument } from './documents.js';
+import { resolveManifest } from './resolve.js';
+import {
+  type ImageServices,
+  type LayerSnapshotter,
+  type LeasedContext,
+  type OnProgress,
+  underLease,
+  unended,
+  uniquePart,
+} from './services.js';
+
+export interface UnpackOptions {
+  /** Which manifest of an index; default the host's platform. */
+  platform?: Platform | undefined;
+  limits?: Partial<ArchiveLimits> | undefined;
+  progress?: OnProgress | undefined;
+}
+
+export interface Unpacked {
+  /** Key of the top snapshot; '' for an image without layers. */
+  chainId: string;
+  /** Digest of the manifest that was taken. */
+  manifest: string;
+  layers: number;
+  /** Layers that were written now; the others were there. */
+  applied: number;
+  /** Numbers of entries that this user could not give their owner, device or attributes. */
+  skipped: Applied['skipped'];
+}
+
+/** A layer on its way into a snapshot. */
+interface Layer {
+  descriptor: Descriptor;
+  diffId: string;
+  chainId: string;
+  /** Chain id of the layer below; '' for the lowest. */
+  parent: string;
+}
+
+/** Tries to win or wait for a layer that somebody else is unpacking too. */
+const MAX_ATTEMPTS = 10;
+
+/**
+ * Unpacks an image with a snapshotter. NotFound: no such snapshotter, a blob is missing, or nothing for the
+ * platform. InvalidArgument: a layer is malformed, hostile, or not the one its config names.
+ */
+export function unpackImage(
+  services: ImageServices,
+  ctx: CallContext,
+  image: { readonly target: Descriptor },
+  snapshotter: string,
+  options: UnpackOptions = {},
+): Promise<Unpacked> {
+  return underLease(services, ctx, (leased) =>
+    new Unpacker(services, leased, snapshotter, options).run(image.target),
+  );
+}
+
+/** Chain ids of layers, lowest first: each names its layer together with all below it. */
+export function chainIds(diffIds: readonly string[]): string[] {
+  const chain: string[] = [];
+  for (const diffId of diffIds) {
+    const below = chain.at(-1);
+    chain.push(below === undefined ? diffId : digestOf(Buffer.from(`${below} ${diffId}`)));
+  }
+  return chain;
+}
+
+class Unpacker {
+  readonly #services: ImageServices;
+  readonly #ctx: LeasedContext;
+  readonly #name: string;
+  readonly #snapshotter: LayerSnapshotter;
+  readonly #options: UnpackOptions;
+  readonly #skipped: Applied['skipped'] = { owners: 0, devices: 0, xattrs: 0 };
+
+  constructor(services: ImageServices, ctx: LeasedContext, name: string, options: UnpackOptions) {
+    const snapshotter = services.snapshotter(name);
+    if (snapshotter === undefined) {
+      throw notFound(`there is no snapshotter "${name}"`, { object: name, remedy: 'open the store with it' });
+    }
+    this.#services = services;
+    this.#ctx = ctx;
+    this.#name = name;
+    this.#snapshotter = snapshotter;
+    this.#options = options;
+  }
+
+  async run(target: Descriptor): Promise<Unpacked> {
+    const { content } = this.#services;
+    const resolved = await resolveManifest(content, this.#ctx, target, this.#options.platform);
+    const { manifest } = resolved;
+    await holdBlob(this.#services, this.#ctx, resolved.descriptor.digest);
+    const config = parseConfig(
+      await readDocument(content, this.#ctx, manifest.config),
+      manifest.config.digest,
+    );
+    const layers = layersOf(manifest, config.diffIds);
+    const top = layers.at(-1);
+    let applied = 0;
+    if (top !== undefined) {
+      if (!(await this.#isThere(top.chainId))) {
+        for (const layer of layers) if (await this.#layer(layer)) applied++;
+      }
+      await this.#label(manifest, layers, top.chainId);
+    }
+    return {
+      chainId: top?.chainId ?? '',
+      manifest: resolved.descriptor.digest,
+      layers: layers.length,
+      applied,
+      skipped: this.#skipped,
+    };
+  }
+
+  /** The config keeps the top snapshot, and so the chain; compressed layers say what they unfold to. */
+  async #label(manifest: Manifest, layers: readonly Layer[], top: string): Promise<void> {
+    for (const { descriptor, diffId } of layers) {
+      await addBlobLabels(this.#services, this.#ctx, descriptor.digest, {
+        [Label.uncompressed]: diffId,
+      }).catch((error: unknown) => {
+        // With its snapshot in place a layer's blob need not be.
+        if (!isNotFound(error)) throw error;
+      });
+    }
+    await addBlobLabels(this.#services, this.#ctx, manifest.config.digest, {
+      [`${Label.gcRefSnapshot}.${this.#name}`]: top,
+    });
+  }
+
+  /** Whether a layer is committed; the lease holds it then. */
+  async #isThere(chainId: string): Promise<boolean> {
+    const { leases } = this.#services;
+    // Leased before it is looked for: the other way round a collection could take it in between.
+    await leases.addResource(this.#ctx, this.#ctx.lease, { type: `snapshots/${this.#name}`, id: chainId });
+    try {
+      return (await this.#snapshotter.stat(this.#ctx, chainId)).kind === 'committed';
+    } catch (error) {
+      if (isNotFound(error)) return false;
+      throw error;
+    }
+  }
+
+  /** False when the layer was there. */
+  async #layer(layer: Layer): Promise<boolean> {
+    for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
+      throwIfAborted(this.#ctx.signal);
+      if (await this.#isThere(layer.chainId)) return false;
+      try {
+        return await this.#unpackLayer(layer);
+      } catch (error) {
+        if (!isAlreadyExists(error)) throw error;
+      }
+      await sleep(attempt * 20 * Math.random());
+    }
+    throw unavailable(`cannot get hold of the snapshot of layer ${layer.descriptor.digest}`, {
+      object: layer.chainId,
+      remedy: 'somebody else keeps making and removing it: try again later',
+    });
+  }
+
+  /** AlreadyExists when somebody else was first. */
+  async #unpackLayer(layer: Layer): Promise<boolean> {
+    const { chainId, descriptor, parent } = layer;
+    const key = `extract-${uniquePart()} ${chainId}`;
+    const labels = { ...inheritedSnapshotLabels(descriptor.annotations), [Label.snapshotRef]: chainId };
+    const mounts = await this.#snapshotter.prepare(this.#ctx, key, parent, { labels });
+    try {
+      const { digest, skipped } = await this.#apply(layer, mounts);
+      if (digest !== layer.diffId) {
+        throw invalidArgument(
+          `layer ${descriptor.digest} unfolds to ${digest}, its config names ${layer.diffId}`,
+          {
+            object: descriptor.digest,
+            remedy: 'the image is damaged or hostile: do not use it',
+          },
+        );
+      }
+      await this.#snapshotter.commit(this.#ctx, chainId, key, { labels });
+      for (const what of ['owners', 'devices', 'xattrs'] as const) this.#skipped[what] += skipped[what];
+      return true;
+    } catch (error) {
+      // What cannot be removed now goes with the lease.
+      await this.#snapshotter.remove(unended(this.#ctx), key).catch(() => undefined);
+      throw error;
+    }
+  }
+
+  async #apply({ descriptor }: Layer, mounts: Parameters<typeof applyLayer>[0]): Promise<Applied> {
+    const { limits, progress } = this.#options;
+    const { digest: name, size: total, mediaType } = descriptor;
+    const reader = await this.#services.content.readerAt(this.#ctx, name);
+    try {
+      return await applyLayer(mounts, reader.stream(), {
+        mediaType,
+        signal: this.#ctx.signal,
+        limits,
+        progress: progress && ((done) => progress({ phase: 'unpack', name, done, total })),
+      });
+    } catch (error) {
+      throw wrap(`cannot unpack layer ${name}`, error, { object: name, remedy: remedyOf(error) });
+    } finally {
+      await reader.close();
+    }
+  }
+}
+
+const remedyOf = (error: unknown): string | undefined =>
+  error instanceof EbbtideError ? error.remedy : undefined;
+
+function layersOf(manifest: Manifest, diffIds: readonly string[]): Layer[] {
+  const { config, layers } = manifest;
+  if (layers.length !== diffIds.length) {
+    throw invalidArgument(
+      `config ${config.digest} names ${diffIds.length} layers, its manifest ${layers.length}`,
+      {
+        object: config.digest,
+        remedy: 'the image is damaged or hostile: do not use it',
+      },
+    );
+  }
+  const chain = chainIds(diffIds);
+  return layers.map((descriptor, i) => ({
+    descriptor,
+    diffId: diffIds[i]!,
+    chainId: chain[i]!,
+    parent: chain[i - 1] ?? '',
+  }));
+}

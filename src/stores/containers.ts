@@ -1,0 +1,240 @@
+/**
+ * Containers: what to run, and the snapshot it runs on. Called by db.ts and the servers. Containers are roots:
+ * a collection never removes one, and keeps its snapshot chain until it is deleted.
+ *
+ * Neither image, snapshot nor sandbox need exist. Writes are durable as the DB is; reads are synchronous underneath.
+ */
+import { type CallContext, requireNamespace } from '../context.js';
+import type { Transaction } from '../engine/contract.js';
+import { containerKey, key, leaf } from '../engine/schema/keys.js';
+import { alreadyExists, type EbbtideError, invalidArgument, notFound } from '../errors.js';
+import { applyMapPath, unknownPath } from '../model/fieldpaths.js';
+import { type Adaptor, adaptLabels, parseFilters } from '../model/filters.js';
+import { validateIdentifier } from '../model/identifiers.js';
+import { compactMap, copyMap, validateLabels } from '../model/labels.js';
+import type { Any, AnyMap, ContainerRecord, RuntimeRecord, StringMap } from '../model/records.js';
+import { type Instant, now } from '../model/time.js';
+import {
+  copyAny,
+  copyAnyMap,
+  copyRuntime,
+  ensureNamespace,
+  putRecord,
+  readRecord,
+  scanRecords,
+  updateTime,
+} from './common.js';
+import type { StoreHost } from './host.js';
+
+export interface Container {
+  id: string;
+  labels: StringMap;
+  /** Name of the image it was made from; no reference, so it keeps nothing. */
+  image: string;
+  runtime: RuntimeRecord;
+  spec: Any;
+  snapshotKey: string;
+  snapshotter: string;
+  extensions: AnyMap;
+  sandboxId: string;
+  createdAt: Instant;
+  updatedAt: Instant;
+}
+
+/** What create and update take; a missing text is "". Times are ignored. */
+export interface ContainerInput {
+  id: string;
+  labels?: StringMap | undefined;
+  image?: string | undefined;
+  runtime?: RuntimeRecord | undefined;
+  spec?: Any | undefined;
+  snapshotKey?: string | undefined;
+  snapshotter?: string | undefined;
+  extensions?: Readonly<Record<string, Any | undefined>> | undefined;
+  sandboxId?: string | undefined;
+}
+
+/** A container on its way into the store: not valid yet, maps may hold empty values still. */
+type Draft = Omit<ContainerInput, 'id'>;
+
+export class ContainerStore {
+  readonly #host: StoreHost;
+
+  constructor(host: StoreHost) {
+    this.#host = host;
+  }
+
+  /** NotFound when the namespace has no container of that id. */
+  async get(ctx: CallContext, id: string): Promise<Container> {
+    const ns = requireNamespace(ctx);
+    const reader = this.#host.reader(ctx);
+    const record = id === '' ? undefined : readRecord<ContainerRecord>(reader, containerKey(ns, id));
+    if (record === undefined) throw containerNotFound(id);
+    return containerOf(id, record);
+  }
+
+  /** Containers that match any of the filters (all without one), by id. InvalidArgument: a bad filter. */
+  async list(ctx: CallContext, ...filters: string[]): Promise<Container[]> {
+    const ns = requireNamespace(ctx);
+    const matches = parseFilters(filters);
+    const containers: Container[] = [];
+    for (const [k, record] of scanRecords<ContainerRecord>(this.#host.reader(ctx), key('containers', ns))) {
+      const id = leaf(k);
+      if (matches(adapt(id, record))) containers.push(containerOf(id, record));
+    }
+    return containers;
+  }
+
+  /** InvalidArgument, AlreadyExists. */
+  async create(ctx: CallContext, container: ContainerInput): Promise<Container> {
+    const ns = requireNamespace(ctx);
+    const { id } = container;
+    const at = now();
+    const record = recordOf(id, container, at, at);
+    const k = containerKey(ns, id);
+    await this.#host.update(ctx, (tx) => {
+      if (tx.has(k)) throw alreadyExists(`container "${id}" already exists`, { object: id });
+      ensureNamespace(tx, ns);
+      putRecord(tx, k, record);
+    });
+    return containerOf(id, record);
+  }
+
+  /**
+   * Replaces `labels`, `labels.<key>`, `spec`, `extensions`, `extensions.<name>`, `image`, `snapshotkey`: those the
+   * paths name, or all of them without paths (then snapshotter and runtime name must be the stored ones).
+   * InvalidArgument: unknown path, or the result is not valid. NotFound.
+   */
+  async update(ctx: CallContext, container: ContainerInput, ...paths: string[]): Promise<Container> {
+    const ns = requireNamespace(ctx);
+    if (container.id === '') throw invalidArgument('container id is required for update');
+    const record = await this.#host.update(ctx, (tx) => replace(tx, ns, container, paths));
+    return containerOf(container.id, record);
+  }
+
+  /** Deletes the record, which frees its snapshot for collection. NotFound. */
+  async delete(ctx: CallContext, id: string): Promise<void> {
+    const ns = requireNamespace(ctx);
+    await this.#host.update(ctx, (tx) => {
+      if (id === '' || !tx.delete(containerKey(ns, id))) throw containerNotFound(id);
+      this.#host.countDeletion(tx);
+    });
+  }
+}
+
+const containerNotFound = (id: string): EbbtideError =>
+  notFound(`container "${id}" not found`, { object: id });
+
+function replace(
+  tx: Transaction,
+  ns: string,
+  container: ContainerInput,
+  paths: readonly string[],
+): ContainerRecord {
+  const { id } = container;
+  const k = containerKey(ns, id);
+  const stored = readRecord<ContainerRecord>(tx, k);
+  if (stored === undefined) throw containerNotFound(id);
+  const draft = paths.length === 0 ? mergeAll(stored, container) : mergePaths(stored, container, paths);
+  const record = recordOf(id, draft, stored.createdat, updateTime(stored));
+  putRecord(tx, k, record);
+  return record;
+}
+
+const draftOf = ({ snapshotKey, sandboxid, ...stored }: ContainerRecord): Draft => ({
+  ...stored,
+  snapshotKey,
+  sandboxId: sandboxid,
+});
+
+function mergeAll(stored: ContainerRecord, container: ContainerInput): Draft {
+  const immutable = (field: string): EbbtideError =>
+    invalidArgument(`container.${field} of "${container.id}" cannot be changed`, { object: container.id });
+  if ((container.snapshotter ?? '') !== stored.snapshotter) throw immutable('snapshotter');
+  if ((container.runtime?.name ?? '') !== stored.runtime.name) throw immutable('runtime.name');
+  const { labels, spec, extensions, image, snapshotKey } = container;
+  return { ...draftOf(stored), labels, spec, extensions, image, snapshotKey };
+}
+
+function mergePaths(stored: ContainerRecord, container: ContainerInput, paths: readonly string[]): Draft {
+  const draft = draftOf(stored);
+  for (const path of paths) {
+    if (path === 'spec') draft.spec = container.spec;
+    else if (path === 'image') draft.image = container.image;
+    else if (path === 'snapshotkey') draft.snapshotKey = container.snapshotKey;
+    else mergeMapPath(draft, container, path);
+  }
+  return draft;
+}
+
+function mergeMapPath(draft: Draft, container: ContainerInput, path: string): void {
+  const labels = applyMapPath('labels', path, draft.labels, container.labels);
+  if (labels !== null) {
+    draft.labels = labels;
+    return;
+  }
+  const extensions = applyMapPath('extensions', path, draft.extensions, container.extensions);
+  if (extensions === null) throw unknownPath('container', path, container.id);
+  draft.extensions = extensions;
+}
+
+/** Validates the draft as a whole; the record shares nothing with it. */
+function recordOf(id: string, draft: Draft, createdat: Instant, updatedat: Instant): ContainerRecord {
+  const invalid = (what: string): EbbtideError =>
+    invalidArgument(`container "${id}": ${what}`, { object: id });
+  validateIdentifier(id, 'container id');
+  const extensions = copyAnyMap(draft.extensions);
+  if (extensions !== undefined && Object.hasOwn(extensions, ''))
+    throw invalid('extension names must not be empty');
+  validateLabels(draft.labels);
+  const { runtime, spec, snapshotKey = '', snapshotter = '' } = draft;
+  if (runtime === undefined || runtime.name === '') throw invalid('runtime name must not be empty');
+  if (spec === undefined) throw invalid('spec must be given');
+  if (snapshotKey !== '' && snapshotter === '') throw invalid('a snapshot key needs a snapshotter');
+  const labels = compactMap(draft.labels);
+  return {
+    createdat,
+    updatedat,
+    ...(labels && { labels }),
+    spec: copyAny(spec),
+    image: draft.image ?? '',
+    snapshotter,
+    snapshotKey,
+    sandboxid: draft.sandboxId ?? '',
+    runtime: copyRuntime(runtime),
+    ...(extensions && { extensions }),
+  };
+}
+
+/** The public form; shares nothing with the record. */
+const containerOf = (id: string, record: ContainerRecord): Container => ({
+  id,
+  labels: copyMap(record.labels),
+  image: record.image,
+  runtime: copyRuntime(record.runtime),
+  spec: copyAny(record.spec),
+  snapshotKey: record.snapshotKey,
+  snapshotter: record.snapshotter,
+  extensions: copyAnyMap(record.extensions) ?? {},
+  sandboxId: record.sandboxid,
+  createdAt: record.createdat,
+  updatedAt: record.updatedat,
+});
+
+/** Filter fields: id, runtime.name, image, labels.*. */
+const adapt =
+  (id: string, record: ContainerRecord): Adaptor =>
+  (path) => {
+    switch (path[0]) {
+      case 'id':
+        return id;
+      case 'runtime':
+        return path[1] === 'name' ? record.runtime.name || undefined : undefined;
+      case 'image':
+        return record.image || undefined;
+      case 'labels':
+        return adaptLabels(record.labels, path.slice(1));
+      default:
+        return undefined;
+    }
+  };

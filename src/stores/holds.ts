@@ -1,0 +1,104 @@
+/**
+ * What a writing call holds until its record is visible: shares of guards, and marks that a backend object is
+ * on its way. Called by the content and snapshot stores.
+ *
+ * In a transaction of the caller's (context transaction) the record becomes visible when that one commits, so
+ * everything is held until then, or until it has failed for good; over its conflicts it is taken once.
+ */
+import type { CallContext } from '../context.js';
+import type { Transaction } from '../engine/contract.js';
+import { failedPrecondition } from '../errors.js';
+import type { Release } from './guards.js';
+import type { StoreHost } from './host.js';
+
+/**
+ * The checks of `StoreHost.update`, for calls that reach a backend before their transaction: closed store, ended
+ * signal, forgotten or read-only context transaction.
+ */
+export function beginWrite(host: StoreHost, ctx: CallContext): void {
+  host.reader(ctx);
+  if (ctx.tx !== undefined && !ctx.tx.writable) {
+    throw failedPrecondition('the transaction is read-only', { remedy: 'use update instead of view' });
+  }
+}
+
+export class Holds {
+  readonly #host: StoreHost;
+  readonly #ctx: CallContext;
+  readonly #releases: Release[] = [];
+
+  constructor(host: StoreHost, ctx: CallContext) {
+    this.#host = host;
+    this.#ctx = ctx;
+  }
+
+  /** Shares a guard: no sweep removes the object meanwhile. */
+  share(guard: string): Promise<void> {
+    return this.#take(`share ${guard}`, () => this.#host.guards.share(guard));
+  }
+
+  /** Counts a backend name among those whose record is not there yet. */
+  mark(names: InFlight, name: string): Promise<void> {
+    return this.#take(`in flight ${name}`, async () => names.add(name));
+  }
+
+  /** Lets go, unless a context transaction holds on. */
+  release(): void {
+    for (const release of this.#releases.splice(0)) release();
+  }
+
+  async #take(name: string, take: () => Promise<Release>): Promise<void> {
+    const tx = this.#ctx.tx;
+    if (tx === undefined) {
+      this.#releases.push(await take());
+      return;
+    }
+    const release = await tx.once(name, take, async (taken) => taken());
+    tx.onCommit(release);
+  }
+}
+
+/** Backend names between the backend call that makes them and the record that names them, counted. */
+export class InFlight {
+  readonly #counts = new Map<string, number>();
+
+  add(name: string): Release {
+    this.#counts.set(name, (this.#counts.get(name) ?? 0) + 1);
+    let done = false;
+    return () => {
+      if (done) return;
+      done = true;
+      const left = (this.#counts.get(name) ?? 0) - 1;
+      if (left > 0) this.#counts.set(name, left);
+      else this.#counts.delete(name);
+    };
+  }
+
+  /** A set of its own: later changes do not show in it. */
+  names(): ReadonlySet<string> {
+    return new Set(this.#counts.keys());
+  }
+}
+
+/**
+ * A value made once for one use in a transaction, and found again by that use when the transaction runs again
+ * after a conflict. A second use of the same name within one run gets a value of its own. `undo` runs when the
+ * transaction fails for good. The value is where the use notes what it has done in the backend.
+ */
+export async function keptOverAttempts<T extends object>(
+  tx: Transaction,
+  name: string,
+  make: () => T,
+  undo: (value: T) => Promise<void>,
+): Promise<T> {
+  for (let n = 1; ; n++) {
+    const kept = await tx.once(
+      `${name} ${n}`,
+      async () => ({ value: make(), attempt: 0 }),
+      ({ value }) => undo(value),
+    );
+    if (kept.attempt === tx.attempt) continue;
+    kept.attempt = tx.attempt;
+    return kept.value;
+  }
+}

@@ -1,0 +1,274 @@
+/**
+ * Images: a name for the content it targets. Called by db.ts and the servers. An image is a root of
+ * collections until its expiry label is past; deleting one frees what only it kept.
+ *
+ * Writes are durable as the DB is and are followed by an event; reads are synchronous underneath.
+ */
+import { type CallContext, requireNamespace } from '../context.js';
+import type { Transaction } from '../engine/contract.js';
+import { imageKey, key, leaf } from '../engine/schema/keys.js';
+import { alreadyExists, type EbbtideError, invalidArgument, notFound } from '../errors.js';
+import { validateDigest } from '../model/digest.js';
+import { applyMapPath, unknownPath } from '../model/fieldpaths.js';
+import { type Adaptor, adaptLabels, parseFilters } from '../model/filters.js';
+import { compactMap, copyMap, Label, validateLabels } from '../model/labels.js';
+import type { ImageRecord, StringMap } from '../model/records.js';
+import { type Instant, now } from '../model/time.js';
+import { ensureNamespace, putRecord, readRecord, scanRecords, updateTime } from './common.js';
+import type { StoreHost } from './host.js';
+import { addToLease, removeFromLease, requireContextLease } from './lease-context.js';
+
+/** What an image points at. */
+export interface Descriptor {
+  mediaType: string;
+  digest: string;
+  /** Bytes. */
+  size: number;
+  annotations: StringMap;
+}
+
+export interface Image {
+  name: string;
+  labels: StringMap;
+  target: Descriptor;
+  createdAt: Instant;
+  updatedAt: Instant;
+}
+
+/** What create and update take: times and unknown descriptor fields are ignored. */
+export interface ImageInput {
+  name: string;
+  labels?: StringMap | undefined;
+  target?: Partial<Descriptor> | undefined;
+}
+
+export interface ImageDeleteOptions {
+  /** Delete only if the image still targets this digest (an empty one is no condition). */
+  target?: { readonly digest?: string | undefined } | undefined;
+  /** For the services, which collect before they answer; the store does not look at it. */
+  synchronous?: boolean | undefined;
+}
+
+/** An image on its way into the store: maps may hold empty values still. */
+interface Draft {
+  labels: StringMap | undefined;
+  annotations: StringMap | undefined;
+  target: { digest: string; mediatype: string; size: number };
+}
+
+export class ImageStore {
+  readonly #host: StoreHost;
+
+  constructor(host: StoreHost) {
+    this.#host = host;
+  }
+
+  /** NotFound when the namespace has no image of that name. */
+  async get(ctx: CallContext, name: string): Promise<Image> {
+    const ns = requireNamespace(ctx);
+    const reader = this.#host.reader(ctx);
+    const record = name === '' ? undefined : readRecord<ImageRecord>(reader, imageKey(ns, name));
+    if (record === undefined) throw imageNotFound(name);
+    return imageOf(name, record);
+  }
+
+  /** Images that match any of the filters (all without one), by name. InvalidArgument: a bad filter. */
+  async list(ctx: CallContext, ...filters: string[]): Promise<Image[]> {
+    const ns = requireNamespace(ctx);
+    const matches = parseFilters(filters);
+    const images: Image[] = [];
+    for (const [k, record] of scanRecords<ImageRecord>(this.#host.reader(ctx), key('images', ns))) {
+      const name = leaf(k);
+      if (matches(adapt(name, record))) images.push(imageOf(name, record));
+    }
+    return images;
+  }
+
+  /**
+   * Creates an image; both times are the context's source date epoch, else now. An image with an expiry label
+   * is added to the context's lease. InvalidArgument, AlreadyExists; NotFound: the lease is missing.
+   */
+  async create(ctx: CallContext, image: ImageInput): Promise<Image> {
+    const ns = requireNamespace(ctx);
+    const { name } = image;
+    const draft = draftOf(image);
+    validate(name, draft);
+    const at = ctx.sourceDateEpoch ?? now();
+    const record = recordOf(draft, at, at);
+    const k = imageKey(ns, name);
+    const leased = image.labels?.[Label.gcExpire] !== undefined;
+    await this.#host.update(ctx, (tx) => {
+      if (leased) requireContextLease(tx, ctx, ns);
+      if (tx.has(k)) throw alreadyExists(`image "${name}" already exists`, { object: name });
+      ensureNamespace(tx, ns);
+      putRecord(tx, k, record);
+      if (leased) addToLease(tx, ctx, ns, k);
+    });
+    return this.#announce(ctx, ns, '/images/create', name, record);
+  }
+
+  /**
+   * Replaces labels and target (annotations included), or only what the paths name: `labels`, `labels.<key>`,
+   * `target`, `annotations`, `annotations.<key>`. InvalidArgument: unknown path, or the result is not valid.
+   */
+  async update(ctx: CallContext, image: ImageInput, ...paths: string[]): Promise<Image> {
+    const ns = requireNamespace(ctx);
+    const { name } = image;
+    if (name === '') throw invalidArgument('image name is required for update');
+    const record = await this.#host.update(ctx, (tx) => this.#replace(tx, ctx, ns, image, paths));
+    return this.#announce(ctx, ns, '/images/update', name, record);
+  }
+
+  /** Deletes the record; its content stays until a collection. NotFound: absent, or of another target. */
+  async delete(ctx: CallContext, name: string, options: ImageDeleteOptions = {}): Promise<void> {
+    const ns = requireNamespace(ctx);
+    const expected = options.target?.digest ?? '';
+    await this.#host.update(ctx, (tx) => {
+      if (name === '') throw imageNotFound(name);
+      const k = imageKey(ns, name);
+      if (expected !== '') requireTarget(readRecord<ImageRecord>(tx, k), name, expected);
+      if (!tx.delete(k)) throw imageNotFound(name);
+      removeFromLease(tx, ctx, ns, k);
+      this.#host.countDeletion(tx);
+    });
+    await this.#host.publish(ctx, ns, '/images/delete', { name });
+  }
+
+  #replace(
+    tx: Transaction,
+    ctx: CallContext,
+    ns: string,
+    image: ImageInput,
+    paths: readonly string[],
+  ): ImageRecord {
+    const k = imageKey(ns, image.name);
+    const stored = readRecord<ImageRecord>(tx, k);
+    if (stored === undefined) throw imageNotFound(image.name);
+    const draft = paths.length === 0 ? draftOf(image) : merge(stored, image, paths);
+    validate(image.name, draft);
+    const record = recordOf(draft, stored.createdat, ctx.sourceDateEpoch ?? updateTime(stored));
+    if (draft.labels?.[Label.gcExpire] !== undefined || asksForExpiry(image, paths)) {
+      addToLease(tx, ctx, ns, k);
+    }
+    putRecord(tx, k, record);
+    return record;
+  }
+
+  async #announce(
+    ctx: CallContext,
+    ns: string,
+    topic: string,
+    name: string,
+    record: ImageRecord,
+  ): Promise<Image> {
+    await this.#host.publish(ctx, ns, topic, { name, labels: copyMap(record.labels) });
+    return imageOf(name, {
+      ...record,
+      labels: copyMap(record.labels),
+      annotations: copyMap(record.annotations),
+    });
+  }
+}
+
+const imageNotFound = (name: string): EbbtideError => notFound(`image "${name}" not found`, { object: name });
+
+function requireTarget(record: ImageRecord | undefined, name: string, digest: string): void {
+  if (record === undefined) throw imageNotFound(name);
+  if (record.target.digest === digest) return;
+  throw notFound(`image "${name}" has target ${record.target.digest}, not ${digest}`, { object: name });
+}
+
+/** The public form; takes over the record's maps. */
+const imageOf = (name: string, record: ImageRecord): Image => ({
+  name,
+  labels: record.labels ?? {},
+  target: {
+    mediaType: record.target.mediatype,
+    digest: record.target.digest,
+    size: record.target.size,
+    annotations: record.annotations ?? {},
+  },
+  createdAt: record.createdat,
+  updatedAt: record.updatedat,
+});
+
+const targetOf = (target: ImageInput['target']): Draft['target'] => ({
+  digest: target?.digest ?? '',
+  mediatype: target?.mediaType ?? '',
+  size: target?.size ?? 0,
+});
+
+const draftOf = (image: ImageInput): Draft => ({
+  labels: image.labels,
+  annotations: image.target?.annotations,
+  target: targetOf(image.target),
+});
+
+function recordOf(draft: Draft, createdat: Instant, updatedat: Instant): ImageRecord {
+  const labels = compactMap(draft.labels);
+  const annotations = compactMap(draft.annotations);
+  return {
+    createdat,
+    updatedat,
+    ...(labels && { labels }),
+    ...(annotations && { annotations }),
+    target: draft.target,
+  };
+}
+
+function merge(stored: ImageRecord, image: ImageInput, paths: readonly string[]): Draft {
+  const draft: Draft = { labels: stored.labels, annotations: stored.annotations, target: stored.target };
+  for (const path of paths) {
+    if (path === 'target') {
+      draft.target = targetOf(image.target);
+      draft.annotations = image.target?.annotations;
+      continue;
+    }
+    const labels = applyMapPath('labels', path, draft.labels, image.labels);
+    if (labels !== null) {
+      draft.labels = labels;
+      continue;
+    }
+    const annotations = applyMapPath('annotations', path, draft.annotations, image.target?.annotations);
+    if (annotations === null) throw unknownPath('image', path, image.name);
+    draft.annotations = annotations;
+  }
+  return draft;
+}
+
+/** Whether an update sets the expiry label, even if to the empty value that then deletes it. */
+function asksForExpiry(image: ImageInput, paths: readonly string[]): boolean {
+  if (image.labels?.[Label.gcExpire] === undefined) return false;
+  return paths.length === 0 || paths.includes('labels') || paths.includes(`labels.${Label.gcExpire}`);
+}
+
+function validate(name: string, { labels, target }: Draft): void {
+  if (name === '') throw invalidArgument('image name must not be empty');
+  validateLabels(labels);
+  validateDigest(target.digest);
+  if (!Number.isSafeInteger(target.size) || target.size <= 0) {
+    throw invalidArgument(`target size of image "${name}" must be greater than zero`, { object: name });
+  }
+  if (target.mediatype === '') {
+    throw invalidArgument(`target media type of image "${name}" must not be empty`, { object: name });
+  }
+}
+
+/** Filter fields: name, target.digest, target.mediatype, labels.*, annotations.*. */
+const adapt =
+  (name: string, record: ImageRecord): Adaptor =>
+  (path) => {
+    switch (path[0]) {
+      case 'name':
+        return name;
+      case 'target':
+        if (path[1] === 'digest') return record.target.digest || undefined;
+        return path[1] === 'mediatype' ? record.target.mediatype || undefined : undefined;
+      case 'labels':
+        return adaptLabels(record.labels, path.slice(1));
+      case 'annotations':
+        return adaptLabels(record.annotations, path.slice(1));
+      default:
+        return undefined;
+    }
+  };

@@ -1,0 +1,242 @@
+/**
+ * Leases: named holds on resources, so that what is being built is not collected. Called by db.ts, the servers
+ * and whoever pulls. The other stores add to the context's lease through lease-context.ts.
+ *
+ * What a lease holds are links of its record: they go with it, and need not exist. Writes are durable as the DB is.
+ */
+import { randomBytes } from 'node:crypto';
+import { type CallContext, requireNamespace } from '../context.js';
+import type { Key } from '../engine/contract.js';
+import {
+  blobKey,
+  checkComponent,
+  collectionOf,
+  components,
+  imageKey,
+  ingestKey,
+  key,
+  leaf,
+  leaseKey,
+  Relation,
+  snapshotKey,
+} from '../engine/schema/keys.js';
+import { alreadyExists, invalidArgument, notImplemented } from '../errors.js';
+import { validateDigest } from '../model/digest.js';
+import { type Adaptor, adaptLabels, parseFilters } from '../model/filters.js';
+import { compactMap, copyMap, Label } from '../model/labels.js';
+import type { LeaseRecord, StringMap } from '../model/records.js';
+import { formatSeconds, type Instant, NANOS_PER_SECOND, now } from '../model/time.js';
+import { ensureNamespace, putRecord, scanRecords } from './common.js';
+import type { StoreHost } from './host.js';
+import { holdByLease, leaseExists, leaseNotFound, releaseByLease } from './lease-context.js';
+
+export interface Lease {
+  id: string;
+  createdAt: Instant;
+  labels: StringMap;
+}
+
+/** Something a lease can hold. */
+export interface Resource {
+  /** A digest, ingest ref, image name or snapshot key. */
+  id: string;
+  /** `content`, `ingests`, `images` or `snapshots/<snapshotter>`. */
+  type: string;
+}
+
+/** A lease on its way into the store. */
+export interface LeaseDraft {
+  id: string;
+  labels: Record<string, string>;
+}
+
+/** Changes the draft; options apply in the order given. */
+export type LeaseOption = (draft: LeaseDraft) => void;
+
+export interface LeaseDeleteOptions {
+  /** For the services, which collect before they answer; the store does not look at it. */
+  synchronous?: boolean | undefined;
+}
+
+export const withId =
+  (id: string): LeaseOption =>
+  (draft) => {
+    draft.id = id;
+  };
+
+/** `<nanosecond of the second>-<4 url-safe characters>`. */
+export const withRandomId = (): LeaseOption => (draft) => {
+  draft.id = `${now() % NANOS_PER_SECOND}-${randomBytes(3).toString('base64url')}`;
+};
+
+export const withLabel =
+  (label: string, value: string): LeaseOption =>
+  (draft) => {
+    draft.labels = { ...draft.labels, [label]: value };
+  };
+
+/** Adds the labels to those given before. */
+export const withLabels =
+  (labels: StringMap): LeaseOption =>
+  (draft) => {
+    draft.labels = { ...draft.labels, ...labels };
+  };
+
+/** Leases that live longer need no expiry; a label's time has years of four digits. */
+const EXPIRATION_MAX = 1000n * 365n * 86_400n * NANOS_PER_SECOND;
+
+/**
+ * Lets the lease expire after a duration from now, cut to the whole second: a bigint of nanoseconds (as
+ * `parseDuration` answers) or a number of milliseconds. InvalidArgument: not finite, or over 1000 years.
+ */
+export const withExpiration =
+  (duration: bigint | number): LeaseOption =>
+  (draft) => {
+    const nanos = typeof duration === 'bigint' ? duration : nanosOf(duration);
+    if (nanos === undefined || nanos > EXPIRATION_MAX || nanos < -EXPIRATION_MAX) {
+      throw invalidArgument(`${duration} is no duration a lease can expire after`);
+    }
+    withLabel(Label.gcExpire, formatSeconds(now() + nanos))(draft);
+  };
+
+const nanosOf = (milliseconds: number): bigint | undefined =>
+  Number.isFinite(milliseconds) ? BigInt(Math.round(milliseconds * 1000)) * 1000n : undefined;
+
+/** A lease, or just its id. */
+export type LeaseRef = string | { readonly id: string };
+const idOf = (lease: LeaseRef): string => (typeof lease === 'string' ? lease : lease.id);
+
+export class LeaseManager {
+  readonly #host: StoreHost;
+
+  constructor(host: StoreHost) {
+    this.#host = host;
+  }
+
+  /** InvalidArgument: no option gave an id (free text). AlreadyExists. */
+  async create(ctx: CallContext, ...options: LeaseOption[]): Promise<Lease> {
+    const draft: LeaseDraft = { id: '', labels: {} };
+    for (const option of options) option(draft);
+    const { id } = draft;
+    if (id === '') throw invalidArgument('a lease needs an id', { remedy: 'pass withId or withRandomId' });
+    const ns = requireNamespace(ctx);
+    const k = leaseKey(ns, id);
+    const labels = compactMap(draft.labels);
+    const record: LeaseRecord = { createdat: now(), ...(labels && { labels }) };
+    await this.#host.update(ctx, (tx) => {
+      if (tx.has(k)) throw alreadyExists(`lease "${id}" already exists`, { object: id });
+      ensureNamespace(tx, ns);
+      putRecord(tx, k, record);
+    });
+    return leaseOf(id, { ...record, labels: copyMap(labels) });
+  }
+
+  /** Deletes the lease; what only it held goes with the next collection. NotFound. */
+  async delete(ctx: CallContext, lease: LeaseRef, _options: LeaseDeleteOptions = {}): Promise<void> {
+    const ns = requireNamespace(ctx);
+    const id = idOf(lease);
+    await this.#host.update(ctx, (tx) => {
+      if (id === '' || !tx.delete(leaseKey(ns, id))) throw leaseNotFound(id);
+      this.#host.countDeletion(tx);
+    });
+  }
+
+  /** Leases that match any of the filters (all without one), by id. InvalidArgument: a bad filter. */
+  async list(ctx: CallContext, ...filters: string[]): Promise<Lease[]> {
+    const ns = requireNamespace(ctx);
+    const matches = parseFilters(filters);
+    const leases: Lease[] = [];
+    for (const [k, record] of scanRecords<LeaseRecord>(this.#host.reader(ctx), key('leases', ns))) {
+      const id = leaf(k);
+      if (matches(adapt(id, record))) leases.push(leaseOf(id, record));
+    }
+    return leases;
+  }
+
+  /**
+   * Makes the lease hold a resource, which need not exist; again is fine. NotFound: no such lease.
+   * InvalidArgument: malformed type or id. NotImplemented: a type no lease can hold.
+   */
+  async addResource(ctx: CallContext, lease: LeaseRef, resource: Resource): Promise<void> {
+    const ns = requireNamespace(ctx);
+    const id = idOf(lease);
+    await this.#host.update(ctx, (tx) => {
+      if (!leaseExists(tx, ns, id)) throw leaseNotFound(id);
+      holdByLease(tx, ns, id, resourceKey(ns, resource));
+    });
+  }
+
+  /** Makes the lease let go of a resource; fine if it does not hold it. Errors as `addResource`. */
+  async deleteResource(ctx: CallContext, lease: LeaseRef, resource: Resource): Promise<void> {
+    const ns = requireNamespace(ctx);
+    const id = idOf(lease);
+    await this.#host.update(ctx, (tx) => {
+      if (!leaseExists(tx, ns, id)) throw leaseNotFound(id);
+      releaseByLease(tx, ns, id, resourceKey(ns, resource));
+      this.#host.countDeletion(tx);
+    });
+  }
+
+  /** What the lease holds: content, images, ingests, then snapshots, each in byte order. NotFound. */
+  async listResources(ctx: CallContext, lease: LeaseRef): Promise<Resource[]> {
+    const ns = requireNamespace(ctx);
+    const id = idOf(lease);
+    const reader = this.#host.reader(ctx);
+    if (!leaseExists(reader, ns, id)) throw leaseNotFound(id);
+    const held: Record<string, Resource[]> = { blobs: [], images: [], ingests: [], snapshots: [] };
+    for (const relation of [Relation.holds, Relation.holdsFlat]) {
+      for (const target of reader.links(leaseKey(ns, id), relation)) {
+        held[collectionOf(target)]?.push(resourceOf(target));
+      }
+    }
+    return Object.values(held).flat();
+  }
+}
+
+const leaseOf = (id: string, record: LeaseRecord): Lease => ({
+  id,
+  createdAt: record.createdat,
+  labels: record.labels ?? {},
+});
+
+/** The record a resource names. */
+function resourceKey(ns: string, { type, id }: Resource): Key {
+  const [kind, ...rest] = type.split('/');
+  const [snapshotter = ''] = rest;
+  if (kind !== 'content' && kind !== 'images' && kind !== 'ingests' && kind !== 'snapshots') {
+    throw notImplemented(`lease resource type "${type}" is not supported`, { object: type });
+  }
+  if (rest.length !== (kind === 'snapshots' ? 1 : 0)) {
+    throw invalidArgument(`invalid lease resource type "${type}"`, {
+      object: type,
+      remedy: 'use content, images, ingests or snapshots/<snapshotter>',
+    });
+  }
+  checkComponent(id, 'lease resource id');
+  switch (kind) {
+    case 'content':
+      validateDigest(id);
+      return blobKey(ns, id);
+    case 'images':
+      return imageKey(ns, id);
+    case 'ingests':
+      return ingestKey(ns, id);
+    case 'snapshots':
+      checkComponent(snapshotter, 'snapshotter of a lease resource');
+      return snapshotKey(ns, snapshotter, id);
+  }
+}
+
+function resourceOf(target: Key): Resource {
+  const [collection, , first = '', second = ''] = components(target);
+  if (collection === 'snapshots') return { id: second, type: `snapshots/${first}` };
+  return { id: first, type: collection === 'blobs' ? 'content' : (collection ?? '') };
+}
+
+/** Filter fields: id, labels.*. */
+const adapt =
+  (id: string, record: LeaseRecord): Adaptor =>
+  (path) => {
+    if (path[0] === 'id') return id;
+    return path[0] === 'labels' ? adaptLabels(record.labels, path.slice(1)) : undefined;
+  };

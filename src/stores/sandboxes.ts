@@ -1,0 +1,231 @@
+/**
+ * Sandboxes: what containers share. Called by db.ts and the servers. A collection never removes one; what its
+ * reference labels name is kept while it exists.
+ *
+ * Labels are not limited in size here. Writes are durable as the DB is; reads are synchronous underneath.
+ */
+import { type CallContext, requireNamespace } from '../context.js';
+import type { Transaction } from '../engine/contract.js';
+import { key, leaf, sandboxKey } from '../engine/schema/keys.js';
+import { alreadyExists, type EbbtideError, invalidArgument, notFound } from '../errors.js';
+import { applyMapPath, unknownPath } from '../model/fieldpaths.js';
+import { type Adaptor, adaptLabels, parseFilters } from '../model/filters.js';
+import { validateIdentifier } from '../model/identifiers.js';
+import { compactMap, copyMap, labelOf } from '../model/labels.js';
+import type { Any, AnyMap, RuntimeRecord, SandboxRecord, StringMap } from '../model/records.js';
+import { type Instant, now } from '../model/time.js';
+import {
+  copyAny,
+  copyAnyMap,
+  copyRuntime,
+  ensureNamespace,
+  putRecord,
+  readRecord,
+  scanRecords,
+  updateTime,
+} from './common.js';
+import type { StoreHost } from './host.js';
+
+export interface Sandbox {
+  id: string;
+  labels: StringMap;
+  runtime: RuntimeRecord;
+  spec?: Any;
+  sandboxer: string;
+  extensions: AnyMap;
+  createdAt: Instant;
+  updatedAt: Instant;
+}
+
+/** What create and update take; a missing text is "". Times are ignored. */
+export interface SandboxInput {
+  id: string;
+  labels?: StringMap | undefined;
+  runtime?: RuntimeRecord | undefined;
+  spec?: Any | undefined;
+  sandboxer?: string | undefined;
+  extensions?: Readonly<Record<string, Any | undefined>> | undefined;
+}
+
+/** A sandbox on its way into the store: maps may hold empty values still. */
+type Draft = Omit<SandboxInput, 'id'>;
+
+export class SandboxStore {
+  readonly #host: StoreHost;
+
+  constructor(host: StoreHost) {
+    this.#host = host;
+  }
+
+  /** NotFound when the namespace has no sandbox of that id. */
+  async get(ctx: CallContext, id: string): Promise<Sandbox> {
+    const ns = requireNamespace(ctx);
+    const reader = this.#host.reader(ctx);
+    const record = id === '' ? undefined : readRecord<SandboxRecord>(reader, sandboxKey(ns, id));
+    if (record === undefined) throw sandboxNotFound(id);
+    return sandboxOf(id, record);
+  }
+
+  /** Sandboxes that match any of the filters (all without one), by id. InvalidArgument: a bad filter. */
+  async list(ctx: CallContext, ...filters: string[]): Promise<Sandbox[]> {
+    const ns = requireNamespace(ctx);
+    const matches = parseFilters(filters);
+    const sandboxes: Sandbox[] = [];
+    for (const [k, record] of scanRecords<SandboxRecord>(this.#host.reader(ctx), key('sandboxes', ns))) {
+      const id = leaf(k);
+      if (matches(adapt(id, record))) sandboxes.push(sandboxOf(id, record));
+    }
+    return sandboxes;
+  }
+
+  /** InvalidArgument: the id is no identifier. AlreadyExists. */
+  async create(ctx: CallContext, sandbox: SandboxInput): Promise<Sandbox> {
+    const ns = requireNamespace(ctx);
+    const { id } = sandbox;
+    validateIdentifier(id, 'sandbox id');
+    const at = now();
+    const record = recordOf(sandbox, at, at);
+    const k = sandboxKey(ns, id);
+    await this.#host.update(ctx, (tx) => {
+      if (tx.has(k)) throw alreadyExists(`sandbox "${id}" already exists`, { object: id });
+      ensureNamespace(tx, ns);
+      putRecord(tx, k, record);
+    });
+    return sandboxOf(id, record);
+  }
+
+  /**
+   * Replaces `labels`, `labels.<key>`, `extensions`, `extensions.<name>`, `runtime`, `spec`: those the paths name,
+   * or all of them without paths (then the runtime name must be the stored one). InvalidArgument, NotFound.
+   */
+  async update(ctx: CallContext, sandbox: SandboxInput, ...paths: string[]): Promise<Sandbox> {
+    const ns = requireNamespace(ctx);
+    const record = await this.#host.update(ctx, (tx) => replace(tx, ns, sandbox, paths));
+    return sandboxOf(sandbox.id, record);
+  }
+
+  /** NotFound. */
+  async delete(ctx: CallContext, id: string): Promise<void> {
+    const ns = requireNamespace(ctx);
+    await this.#host.update(ctx, (tx) => {
+      if (id === '' || !tx.delete(sandboxKey(ns, id))) throw sandboxNotFound(id);
+      this.#host.countDeletion(tx);
+    });
+  }
+}
+
+// ------------------------------------------------------------------------------- helpers on plain sandbox objects
+
+/** A sandbox that has the extension besides its others; the given one is not changed. */
+export const addExtension = <T extends SandboxInput>(sandbox: T, name: string, extension: Any): T => ({
+  ...sandbox,
+  extensions: { ...sandbox.extensions, [name]: copyAny(extension) },
+});
+
+/** NotFound when the sandbox has no extension of that name. */
+export function getExtension(sandbox: SandboxInput, name: string): Any {
+  const extension = labelOf(sandbox.extensions, name);
+  if (extension === undefined) throw absent(sandbox, 'extension', name);
+  return copyAny(extension);
+}
+
+/** A sandbox that has the label besides its others; the given one is not changed. */
+export const addLabel = <T extends SandboxInput>(sandbox: T, label: string, value: string): T => ({
+  ...sandbox,
+  labels: { ...sandbox.labels, [label]: value },
+});
+
+/** NotFound when the sandbox has no label of that key. */
+export function getLabel(sandbox: SandboxInput, label: string): string {
+  const value = labelOf(sandbox.labels, label);
+  if (value === undefined) throw absent(sandbox, 'label', label);
+  return value;
+}
+
+const absent = (sandbox: SandboxInput, what: string, name: string): EbbtideError =>
+  notFound(`sandbox "${sandbox.id}" has no ${what} "${name}"`, { object: name });
+
+// --------------------------------------------------------------------------------------------------- record rules
+
+const sandboxNotFound = (id: string): EbbtideError => notFound(`sandbox "${id}" not found`, { object: id });
+
+function replace(
+  tx: Transaction,
+  ns: string,
+  sandbox: SandboxInput,
+  paths: readonly string[],
+): SandboxRecord {
+  const { id } = sandbox;
+  const stored = id === '' ? undefined : readRecord<SandboxRecord>(tx, sandboxKey(ns, id));
+  if (stored === undefined) throw sandboxNotFound(id);
+  const draft = paths.length === 0 ? mergeAll(stored, sandbox) : mergePaths(stored, sandbox, paths);
+  const record = recordOf(draft, stored.createdat, updateTime(stored));
+  putRecord(tx, sandboxKey(ns, id), record);
+  return record;
+}
+
+function mergeAll(stored: SandboxRecord, sandbox: SandboxInput): Draft {
+  if ((sandbox.runtime?.name ?? '') !== stored.runtime.name) {
+    throw invalidArgument(`sandbox.runtime.name of "${sandbox.id}" cannot be changed`, {
+      object: sandbox.id,
+      remedy: 'name the path `runtime` to change the runtime as a whole',
+    });
+  }
+  return { ...sandbox, sandboxer: stored.sandboxer };
+}
+
+function mergePaths(stored: SandboxRecord, sandbox: SandboxInput, paths: readonly string[]): Draft {
+  const draft: Draft = { ...stored };
+  for (const path of paths) {
+    if (path === 'runtime') draft.runtime = sandbox.runtime;
+    else if (path === 'spec') draft.spec = sandbox.spec;
+    else mergeMapPath(draft, sandbox, path);
+  }
+  return draft;
+}
+
+function mergeMapPath(draft: Draft, sandbox: SandboxInput, path: string): void {
+  const labels = applyMapPath('labels', path, draft.labels, sandbox.labels);
+  if (labels !== null) {
+    draft.labels = labels;
+    return;
+  }
+  const extensions = applyMapPath('extensions', path, draft.extensions, sandbox.extensions);
+  if (extensions === null) throw unknownPath('sandbox', path, sandbox.id);
+  draft.extensions = extensions;
+}
+
+/** The stored form; shares nothing with the draft. */
+function recordOf(draft: Draft, createdat: Instant, updatedat: Instant): SandboxRecord {
+  const labels = compactMap(draft.labels);
+  const extensions = copyAnyMap(draft.extensions);
+  return {
+    createdat,
+    updatedat,
+    ...(labels && { labels }),
+    ...(draft.spec && { spec: copyAny(draft.spec) }),
+    sandboxer: draft.sandboxer ?? '',
+    runtime: draft.runtime === undefined ? { name: '' } : copyRuntime(draft.runtime),
+    ...(extensions && { extensions }),
+  };
+}
+
+/** The public form; shares nothing with the record. */
+const sandboxOf = (id: string, record: SandboxRecord): Sandbox => ({
+  id,
+  labels: copyMap(record.labels),
+  runtime: copyRuntime(record.runtime),
+  ...(record.spec && { spec: copyAny(record.spec) }),
+  sandboxer: record.sandboxer,
+  extensions: copyAnyMap(record.extensions) ?? {},
+  createdAt: record.createdat,
+  updatedAt: record.updatedat,
+});
+
+/** Filter fields: id, labels.*. */
+const adapt =
+  (id: string, record: SandboxRecord): Adaptor =>
+  (path) => {
+    if (path[0] === 'id') return id;
+    return path[0] === 'labels' ? adaptLabels(record.labels, path.slice(1)) : undefined;
+  };

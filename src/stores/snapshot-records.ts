@@ -1,0 +1,189 @@
+/**
+ * Snapshot records: how a namespaced key names a backend snapshot, and what belongs to a record (its place among
+ * its parent's children, the claim on a backend snapshot it did not make). Called by the snapshot store's files
+ * and, for the last part, by the collection.
+ */
+import type { Mount, SnapshotInfo, SnapshotterBackend } from '../backends/contract.js';
+import type { CallContext } from '../context.js';
+import type { Reader, Transaction } from '../engine/contract.js';
+import { backendNameKey, Relation, snapshotKey, snapshotterKey } from '../engine/schema/keys.js';
+import { alreadyExists, type EbbtideError, invalidArgument, isNotFound, notFound } from '../errors.js';
+import { copyMap } from '../model/labels.js';
+import type { SnapshotRecord, StringMap } from '../model/records.js';
+import { ensureNamespace, putRecord, readRecord } from './common.js';
+import type { InFlight } from './holds.js';
+import type { StoreHost } from './host.js';
+
+/** One writing call on one snapshotter in one namespace. */
+export interface SnapshotCall {
+  readonly host: StoreHost;
+  readonly backend: SnapshotterBackend;
+  readonly snapshotter: string;
+  readonly inFlight: InFlight;
+  readonly ctx: CallContext;
+  readonly ns: string;
+}
+
+/** A Prepare or View. */
+export interface CreateRequest {
+  readonly kind: 'active' | 'view';
+  readonly key: string;
+  /** '' when there is none. */
+  readonly parent: string;
+  readonly labels: StringMap | undefined;
+}
+
+/** A backend snapshot that a call makes; what has happened to it so far. */
+export interface Made {
+  /** Its backend name. */
+  readonly name: string;
+  /** Set once the backend has made it. */
+  mounts?: Mount[];
+  /** Backend name of the parent it was made on. */
+  parent?: string;
+  /** It was removed again, or never came to be: make another. */
+  discarded?: boolean;
+}
+
+export const snapshotNotFound = (snapshotter: string, key: string): EbbtideError =>
+  notFound(`snapshot "${key}" not found on "${snapshotter}"`, { object: key });
+
+export const snapshotExists = (snapshotter: string, key: string): EbbtideError =>
+  alreadyExists(`snapshot "${key}" already exists on "${snapshotter}"`, { object: key });
+
+/** Numbers every backend name of the namespace apart; reading it writes nothing. */
+export function nextBackendName(tx: Transaction, { ns, snapshotter }: SnapshotCall, key: string): string {
+  return `${ns}/${tx.next(snapshotterKey(ns, snapshotter))}/${key}`;
+}
+
+/** Makes the namespace and the snapshotter's place in it. */
+export function ensureSnapshotter(tx: Transaction, { ns, snapshotter }: SnapshotCall): void {
+  ensureNamespace(tx, ns);
+  const k = snapshotterKey(ns, snapshotter);
+  if (!tx.has(k)) tx.put(k, {});
+}
+
+export function findSnapshot(
+  reader: Reader,
+  ns: string,
+  snapshotter: string,
+  key: string,
+): SnapshotRecord | undefined {
+  // No record has an empty key, and asking for one is not an error.
+  if (key === '') return undefined;
+  return readRecord<SnapshotRecord>(reader, snapshotKey(ns, snapshotter, key));
+}
+
+/** As `findSnapshot`, NotFound when there is none. */
+export function requireSnapshot(
+  reader: Reader,
+  ns: string,
+  snapshotter: string,
+  key: string,
+): SnapshotRecord {
+  const record = findSnapshot(reader, ns, snapshotter, key);
+  if (record === undefined) throw snapshotNotFound(snapshotter, key);
+  return record;
+}
+
+/** The parent must still be the backend snapshot the child was made on. */
+export function requireParent(tx: Transaction, call: SnapshotCall, parent: string, parentName: string): void {
+  if (parent === '') return;
+  const { name } = requireSnapshot(tx, call.ns, call.snapshotter, parent);
+  if (name === parentName) return;
+  throw invalidArgument(`parent "${parent}" was replaced by another snapshot of that key meanwhile`, {
+    object: parent,
+    remedy: 'try again',
+  });
+}
+
+/** Stores a new record and its place among its parent's children. */
+export function putSnapshot(tx: Transaction, call: SnapshotCall, key: string, record: SnapshotRecord): void {
+  const { ns, snapshotter } = call;
+  const k = snapshotKey(ns, snapshotter, key);
+  ensureSnapshotter(tx, call);
+  putRecord(tx, k, record);
+  if (record.parent !== undefined) {
+    tx.link(snapshotKey(ns, snapshotter, record.parent), Relation.children, k);
+  }
+}
+
+export function recordOf(
+  times: { createdat: bigint; updatedat: bigint },
+  name: string,
+  parent: string,
+  labels: StringMap | undefined,
+): SnapshotRecord {
+  const { createdat, updatedat } = times;
+  return { createdat, updatedat, name, ...(parent !== '' && { parent }), ...(labels && { labels }) };
+}
+
+/** The public form: kind and further labels are the backend's, everything else the record's. */
+export function infoOf(key: string, record: SnapshotRecord, backend: SnapshotInfo): SnapshotInfo {
+  return {
+    kind: backend.kind,
+    name: key,
+    parent: record.parent ?? '',
+    labels: { ...copyMap(backend.labels), ...record.labels },
+    created: record.createdat,
+    updated: record.updatedat,
+  };
+}
+
+/**
+ * Notes that a record names a backend snapshot which was made for another record: sweeps, which first look for
+ * the record a name was made from, find it in use by this one.
+ */
+export function claimBackendName(tx: Transaction, call: SnapshotCall, key: string, name: string): void {
+  const { ns, snapshotter } = call;
+  if (isNamedAfter(name, ns, key)) return;
+  tx.link(backendNameKey(snapshotter, name), Relation.named, snapshotKey(ns, snapshotter, key));
+}
+
+/** Ends such a claim, if the record has one. */
+export function dropClaim(tx: Transaction, ns: string, snapshotter: string, key: string, name: string): void {
+  if (name === '' || isNamedAfter(name, ns, key)) return;
+  tx.unlink(backendNameKey(snapshotter, name), Relation.named, snapshotKey(ns, snapshotter, key));
+}
+
+/** Whether a backend name (`<namespace>/<number>/<key>`) was made for this record. */
+function isNamedAfter(name: string, ns: string, key: string): boolean {
+  return (
+    name.startsWith(`${ns}/`) &&
+    name.endsWith(`/${key}`) &&
+    /^\d+$/.test(name.slice(ns.length + 1, -key.length - 1))
+  );
+}
+
+/** Removes a backend snapshot that no record will name; a failure is logged and left to the next sweep. */
+export async function discard(call: SnapshotCall, made: Made): Promise<void> {
+  if (made.discarded) return;
+  made.discarded = true;
+  if (made.mounts === undefined) return;
+  try {
+    await call.backend.remove(made.name);
+  } catch (error) {
+    if (isNotFound(error)) return;
+    call.host.log('warn', 'removing a snapshot that was not recorded failed', {
+      snapshotter: call.snapshotter,
+      name: made.name,
+      error: String(error),
+    });
+    await leaveToSweep(call, made.name);
+  }
+}
+
+/** Marks a backend snapshot that no record names as work for the next sweep. */
+export async function leaveToSweep({ host, snapshotter, ns }: SnapshotCall, name: string): Promise<void> {
+  await host
+    .update({ namespace: ns }, (tx) =>
+      host.markSnapshotterDirty(tx, snapshotter, { kind: 'snapshot', snapshotter, name }),
+    )
+    .catch((error: unknown) => {
+      host.log('warn', 'a snapshot without a record is left in the backend', {
+        snapshotter,
+        name,
+        error: String(error),
+      });
+    });
+}

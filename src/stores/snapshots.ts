@@ -1,0 +1,297 @@
+/**
+ * Snapshots: a namespace's view of one snapshotter backend. Called by db.ts, the servers and image unpacking.
+ * Keys, labels and times are the namespace's own; the backend knows each snapshot by a name that is never used
+ * twice, so a key is free again the moment its record is removed. Removing frees the disk for a collection.
+ *
+ * Writes are durable as the DB is. Calls that make or remove the same key run one after another; calls about
+ * different keys do not wait for each other.
+ */
+import type { Mount, RemovalReport, SnapshotInfo, SnapshotterBackend, Usage } from '../backends/contract.js';
+import { type CallContext, requireNamespace } from '../context.js';
+import type { Transaction } from '../engine/contract.js';
+import { checkComponent, key as keyOf, leaf, Relation, snapshotKey } from '../engine/schema/keys.js';
+import { failedPrecondition, invalidArgument, isNotFound, notImplemented } from '../errors.js';
+import { applyMapPath, unknownPath } from '../model/fieldpaths.js';
+import { type Adaptor, adaptLabels, parseFilters } from '../model/filters.js';
+import { compactMap, inheritedSnapshotLabels, validateLabels } from '../model/labels.js';
+import type { SnapshotRecord, StringMap } from '../model/records.js';
+import { checkNamespaceName, putRecord, updateTime } from './common.js';
+import { Guards } from './guards.js';
+import { beginWrite, InFlight } from './holds.js';
+import type { StoreHost } from './host.js';
+import { removeFromLease } from './lease-context.js';
+import {
+  type CreateRequest,
+  dropClaim,
+  infoOf,
+  recordOf,
+  requireSnapshot,
+  type SnapshotCall,
+} from './snapshot-records.js';
+import { commitSnapshot } from './snapshots-commit.js';
+import { createSnapshot } from './snapshots-create.js';
+
+export interface CreateOptions {
+  labels?: StringMap | undefined;
+}
+
+export interface CommitOptions {
+  /** Labels of the committed snapshot; those of the active one are not taken over. */
+  labels?: StringMap | undefined;
+  /** Key of a parent for an active snapshot that has none; ignored for one that has. */
+  parent?: string | undefined;
+}
+
+/** What update takes: everything but name and labels is ignored. */
+export interface SnapshotInput {
+  name: string;
+  labels?: StringMap | undefined;
+}
+
+/** Records read at once by a walk. */
+const WALK_BATCH = 100;
+
+export class Snapshotter {
+  readonly name: string;
+  readonly #host: StoreHost;
+  readonly #backend: SnapshotterBackend;
+  readonly #inFlight = new InFlight();
+  /** Who makes or removes the record of a key; unlike the host's guards never waited for in a context transaction. */
+  readonly #keys = new Guards();
+
+  constructor(host: StoreHost, name: string) {
+    const backend = host.backends.get(name);
+    if (backend === undefined) {
+      throw invalidArgument(`snapshotter "${name}" is not configured`, { object: name });
+    }
+    this.name = name;
+    this.#host = host;
+    this.#backend = backend;
+  }
+
+  /** NotFound without a record, and when the backend has lost the snapshot. */
+  async stat(ctx: CallContext, key: string): Promise<SnapshotInfo> {
+    const record = this.#find(ctx, key);
+    return infoOf(key, record, await this.#backend.stat(record.name));
+  }
+
+  /** Inodes and bytes of the snapshot alone, without its parents. */
+  async usage(ctx: CallContext, key: string): Promise<Usage> {
+    return this.#backend.usage(this.#find(ctx, key).name);
+  }
+
+  /** How to mount an active snapshot or a view; FailedPrecondition for a committed one. */
+  async mounts(ctx: CallContext, key: string): Promise<Mount[]> {
+    return this.#backend.mounts(this.#find(ctx, key).name);
+  }
+
+  /**
+   * Replaces the labels, or what the paths `labels` and `labels.<key>` name; those that concern the backend are
+   * handed down. NotFound, InvalidArgument; nothing changes when the backend refuses.
+   */
+  async update(ctx: CallContext, info: SnapshotInput, ...paths: string[]): Promise<SnapshotInfo> {
+    const ns = requireNamespace(ctx);
+    const key = info.name;
+    if (key === '') throw invalidArgument('snapshot name is required for update');
+    beginWrite(this.#host, ctx);
+    return this.#alone(ctx, ns, [key], () =>
+      this.#host.update(ctx, async (tx) => {
+        const stored = requireSnapshot(tx, ns, this.name, key);
+        const labels = compactMap(mergeLabels(stored.labels, info, paths));
+        validateLabels(labels);
+        const times = { createdat: stored.createdat, updatedat: updateTime(stored) };
+        const updated = recordOf(times, stored.name, stored.parent ?? '', labels);
+        putRecord(tx, snapshotKey(ns, this.name, key), updated);
+        // Every run of the transaction tells the backend: the labels are those of that run.
+        const before = await this.#backend.stat(stored.name);
+        const handedDown = { ...before, labels: inheritedSnapshotLabels(labels) ?? {} };
+        return infoOf(key, updated, await this.#backend.update(handedDown, ...paths));
+      }),
+    );
+  }
+
+  /**
+   * Makes a writable snapshot on a committed parent ('' for none) and answers how to mount it. AlreadyExists: the
+   * key, or the target named by the label `containerd.io/snapshot.ref`, is there (now); the context's lease then
+   * holds that. NotFound: no such parent or lease. InvalidArgument: the parent is not committed.
+   */
+  prepare(ctx: CallContext, key: string, parent: string, options: CreateOptions = {}): Promise<Mount[]> {
+    return this.#create(ctx, { kind: 'active', key, parent, labels: options.labels });
+  }
+
+  /** As `prepare`, for a read-only snapshot. */
+  view(ctx: CallContext, key: string, parent: string, options: CreateOptions = {}): Promise<Mount[]> {
+    return this.#create(ctx, { kind: 'view', key, parent, labels: options.labels });
+  }
+
+  /**
+   * Makes a committed snapshot out of an active one, whose key goes. AlreadyExists: the name is taken (the
+   * context's lease then holds it, and the active snapshot stays). NotFound; FailedPrecondition: not active.
+   */
+  async commit(ctx: CallContext, name: string, key: string, options: CommitOptions = {}): Promise<void> {
+    const call = this.#begin(ctx);
+    validateLabels(options.labels);
+    const request = { name, key, labels: options.labels, parent: options.parent ?? '' };
+    await this.#alone(ctx, call.ns, [name, key], () => commitSnapshot(call, request));
+    await this.#host.publish(ctx, call.ns, '/snapshot/commit', { key, name, snapshotter: this.name });
+  }
+
+  /** Removes the record; the disk goes with a collection. FailedPrecondition while the snapshot has children. */
+  async remove(ctx: CallContext, key: string): Promise<void> {
+    const { ns } = this.#begin(ctx);
+    await this.#alone(ctx, ns, [key], () =>
+      this.#host.update(ctx, (tx) => this.#removeRecord(tx, ctx, ns, key)),
+    );
+    await this.#host.publish(ctx, ns, '/snapshot/remove', { key, snapshotter: this.name });
+  }
+
+  /**
+   * Calls `fn` for every snapshot that matches any of the filters (all without one), by key. Snapshots made or
+   * removed meanwhile may or may not be seen, none twice; `fn` may call the store. One that the backend has lost
+   * is passed over. The first error of `fn` ends the walk and is passed on.
+   */
+  async walk(
+    ctx: CallContext,
+    fn: (info: SnapshotInfo) => Promise<void> | void,
+    ...filters: string[]
+  ): Promise<void> {
+    const ns = requireNamespace(ctx);
+    const matches = parseFilters(filters);
+    const prefix = keyOf('snapshots', ns, this.name);
+    let after: string | undefined;
+    for (;;) {
+      const range = { limit: WALK_BATCH, ...(after !== undefined && { after }) };
+      const batch = [...this.#host.reader(ctx).scan(prefix, range)];
+      for (const [k, value] of batch) {
+        // Snapshot records are written by this store alone.
+        const info = await this.#infoIfThere(leaf(k), value as unknown as SnapshotRecord);
+        if (info !== undefined && matches(adapt(info))) await fn(info);
+      }
+      if (batch.length < WALK_BATCH) return;
+      after = batch.at(-1)?.[0];
+    }
+  }
+
+  /** Has the backend reclaim the disk of removed snapshots. NotImplemented where it does so by itself. */
+  async cleanup(ctx: CallContext): Promise<RemovalReport | undefined> {
+    this.#host.reader(ctx);
+    if (this.#backend.cleanup === undefined) {
+      throw notImplemented(`snapshotter "${this.name}" has no cleanup`, { object: this.name });
+    }
+    return this.#backend.cleanup();
+  }
+
+  /** Closes the backend, not the records; twice is fine. */
+  close(): Promise<void> {
+    return this.#backend.close();
+  }
+
+  /** Backend names that a call is about to record: no orphans, though no record names them yet. */
+  inFlight(): ReadonlySet<string> {
+    return this.#inFlight.names();
+  }
+
+  async #create(ctx: CallContext, request: CreateRequest): Promise<Mount[]> {
+    const call = this.#begin(ctx);
+    checkNamespaceName(call.ns);
+    validateLabels(request.labels);
+    checkComponent(request.key, 'snapshot key');
+    const mounts = await createSnapshot(call, request, (key, fn) => this.#alone(ctx, call.ns, [key], fn));
+    if (request.kind === 'active') {
+      const { key, parent } = request;
+      await this.#host.publish(ctx, call.ns, '/snapshot/prepare', { key, parent, snapshotter: this.name });
+    }
+    return mounts;
+  }
+
+  #begin(ctx: CallContext): SnapshotCall {
+    const ns = requireNamespace(ctx);
+    beginWrite(this.#host, ctx);
+    const [host, backend, inFlight] = [this.#host, this.#backend, this.#inFlight];
+    return { host, backend, snapshotter: this.name, inFlight, ctx, ns };
+  }
+
+  #find(ctx: CallContext, key: string): SnapshotRecord {
+    const ns = requireNamespace(ctx);
+    return requireSnapshot(this.#host.reader(ctx), ns, this.name, key);
+  }
+
+  /** Runs `fn` alone on the keys, except in a context transaction: that one's conflicts are found at its commit. */
+  async #alone<T>(ctx: CallContext, ns: string, keys: string[], fn: () => Promise<T>): Promise<T> {
+    if (ctx.tx !== undefined) return fn();
+    const release = await this.#keys.acquireAll(keys.map((key) => `${ns}\0${key}`));
+    try {
+      return await fn();
+    } finally {
+      release();
+    }
+  }
+
+  #removeRecord(tx: Transaction, ctx: CallContext, ns: string, key: string): void {
+    const record = requireSnapshot(tx, ns, this.name, key);
+    const k = snapshotKey(ns, this.name, key);
+    if (tx.hasLinks(k, Relation.children)) {
+      throw failedPrecondition(`cannot remove snapshot with child: "${key}"`, {
+        object: key,
+        remedy: 'remove the snapshots that are based on it first',
+      });
+    }
+    let parentName: string | undefined;
+    if (record.parent !== undefined) {
+      parentName = requireSnapshot(tx, ns, this.name, record.parent).name;
+      tx.unlink(snapshotKey(ns, this.name, record.parent), Relation.children, k);
+    }
+    tx.delete(k);
+    dropClaim(tx, ns, this.name, key, record.name);
+    removeFromLease(tx, ctx, ns, k);
+    this.#host.countDeletion(tx);
+    this.#host.markSnapshotterDirty(tx, this.name, {
+      kind: 'snapshot',
+      snapshotter: this.name,
+      name: record.name,
+      ...(parentName !== undefined && { parent: parentName }),
+    });
+  }
+
+  async #infoIfThere(key: string, record: SnapshotRecord): Promise<SnapshotInfo | undefined> {
+    try {
+      return infoOf(key, record, await this.#backend.stat(record.name));
+    } catch (error) {
+      if (isNotFound(error)) return undefined;
+      throw error;
+    }
+  }
+}
+
+function mergeLabels(
+  stored: StringMap | undefined,
+  given: SnapshotInput,
+  paths: readonly string[],
+): StringMap | undefined {
+  if (paths.length === 0) return given.labels;
+  let labels = stored;
+  for (const path of paths) {
+    const merged = applyMapPath('labels', path, labels, given.labels);
+    if (merged === null) throw unknownPath('snapshot', path, given.name);
+    labels = merged;
+  }
+  return labels;
+}
+
+/** Filter fields: kind, name, parent, labels.*; the first three are always present. */
+const adapt =
+  (info: SnapshotInfo): Adaptor =>
+  (path) => {
+    switch (path[0]) {
+      case 'kind':
+        return info.kind;
+      case 'name':
+        return info.name;
+      case 'parent':
+        return info.parent;
+      case 'labels':
+        return adaptLabels(info.labels, path, 1);
+      default:
+        return undefined;
+    }
+  };

@@ -1,0 +1,188 @@
+/**
+ * The shape of a synthetic store: a dense container host, told by a few means and shares. Called by the loader
+ * and the benchmarks; pure. `planFor` works out what a shape comes to before a record is made, so that a loader
+ * can be checked against it.
+ *
+ * An image is an index, a manifest, a config and layers, the lower ones from a base that other images share; each
+ * layer has a snapshot on top of the one below. Bases are drawn from those that exist when the image comes, so
+ * that old bases are popular and a smaller store is the beginning of a larger one. Garbage is what images that
+ * are gone have left, and expired leases and ingests.
+ */
+import { invalidArgument } from '../errors.js';
+import { chance, countFor } from './picks.js';
+
+export interface Shape {
+  seed: string;
+  namespaces: number;
+  /** Layers of an image. */
+  layers: number;
+  /** Part of an image's layers that comes from a base. */
+  shared: number;
+  /** Images of a namespace for each of its bases. */
+  imagesPerBase: number;
+  /** Part of the images that is gone and has left its content and snapshots. */
+  garbage: number;
+  /** Containers for each image that is there. */
+  containers: number;
+  /** Leases for each image that is there; each holds a manifest and a snapshot. */
+  leases: number;
+  leasesExpired: number;
+  /** Unfinished uploads for each image. */
+  ingests: number;
+  ingestsExpired: number;
+}
+
+export const denseHost: Readonly<Shape> = {
+  seed: 'ebbtide',
+  namespaces: 4,
+  layers: 8,
+  shared: 0.5,
+  imagesPerBase: 20,
+  garbage: 0.1,
+  containers: 0.5,
+  leases: 0.02,
+  leasesExpired: 0.25,
+  ingests: 0.02,
+  ingestsExpired: 0.5,
+};
+
+/** Records by kind. */
+export interface Counts {
+  images: number;
+  blobs: number;
+  snapshots: number;
+  containers: number;
+  ingests: number;
+  leases: number;
+}
+export const noRecords: Readonly<Counts> = {
+  images: 0,
+  blobs: 0,
+  snapshots: 0,
+  containers: 0,
+  ingests: 0,
+  leases: 0,
+};
+export const sum = (counts: Readonly<Counts>): number =>
+  counts.images + counts.blobs + counts.snapshots + counts.containers + counts.ingests + counts.leases;
+
+/** What is drawn for one image. */
+export interface ImageDraw {
+  index: number;
+  namespace: string;
+  /** Position within its namespace. */
+  position: number;
+  gone: boolean;
+  base: string;
+  containers: number;
+  lease: 'none' | 'live' | 'expired';
+  ingest: 'none' | 'live' | 'expired';
+}
+
+export interface Plan {
+  readonly shape: Readonly<Shape>;
+  /** Images drawn, those that are gone included. */
+  readonly images: number;
+  readonly sharedLayers: number;
+  readonly namespaces: readonly string[];
+  /** Records of the store as it is loaded. */
+  readonly counts: Readonly<Counts>;
+  /** Those of them that one collection removes. */
+  readonly garbage: Readonly<Counts>;
+  /** References between records, and those to content that never arrived. */
+  readonly edges: number;
+  /** Whether any image that is there uses the base. */
+  baseIsLive(namespace: string, base: string): boolean;
+}
+
+const namespaceName = (i: number): string => (i === 0 ? 'k8s.io' : `tenant-${String(i).padStart(2, '0')}`);
+
+export function drawImage(shape: Readonly<Shape>, index: number): ImageDraw {
+  const { seed } = shape;
+  const position = Math.floor(index / shape.namespaces);
+  const gone = chance(seed, 'gone', index) < shape.garbage;
+  const bases = 1 + Math.floor(position / shape.imagesPerBase);
+  const expiry = (what: string, share: number): 'live' | 'expired' =>
+    chance(seed, `${what}-expired`, index) < share ? 'expired' : 'live';
+  const leased = !gone && chance(seed, 'lease', index) < shape.leases;
+  const uploading = chance(seed, 'ingest', index) < shape.ingests;
+  return {
+    index,
+    namespace: namespaceName(index % shape.namespaces),
+    position,
+    gone,
+    base: `base-${Math.floor(chance(seed, 'base', index) * bases)}`,
+    containers: gone ? 0 : countFor(shape.containers, seed, 'containers', index),
+    lease: leased ? expiry('lease', shape.leasesExpired) : 'none',
+    ingest: uploading ? expiry('ingest', shape.ingestsExpired) : 'none',
+  };
+}
+
+/** A store of at least `records` records, by less than one image. InvalidArgument for a shape that makes no sense. */
+export function planFor(records: number, shape: Readonly<Shape> = denseHost): Plan {
+  validate(records, shape);
+  const sharedLayers = Math.round(shape.layers * shape.shared);
+  const ownLayers = shape.layers - sharedLayers;
+  const counts: Counts = { ...noRecords };
+  const garbage: Counts = { ...noRecords };
+  const live = new Map<string, boolean>();
+  let edges = 0;
+  let total = 0;
+  let images = 0;
+  for (; total < records; images++) {
+    const draw = drawImage(shape, images);
+    const base = `${draw.namespace} ${draw.base}`;
+    const isNew = sharedLayers > 0 && !live.has(base);
+    live.set(base, live.get(base) === true || !draw.gone);
+    const layers = ownLayers + (isNew ? sharedLayers : 0);
+    counts.blobs += 3 + layers;
+    counts.snapshots += layers + draw.containers;
+    counts.containers += draw.containers;
+    if (!draw.gone) counts.images++;
+    if (draw.lease !== 'none') counts.leases++;
+    if (draw.ingest !== 'none') counts.ingests++;
+    // index → manifest → config and layers; config → snapshot; each snapshot → the one below, but the lowest.
+    edges += 3 + shape.layers + layers - (isNew || sharedLayers === 0 ? 1 : 0);
+    if (!draw.gone) edges += 1 + 2 * draw.containers;
+    if (draw.lease !== 'none') edges += 2;
+    if (draw.ingest !== 'none') edges += 1;
+    if (draw.gone) {
+      garbage.blobs += 3 + ownLayers;
+      garbage.snapshots += ownLayers;
+    }
+    if (draw.lease === 'expired') garbage.leases++;
+    if (draw.ingest === 'expired') garbage.ingests++;
+    total = sum(counts);
+  }
+  for (const isLive of live.values()) {
+    if (isLive) continue;
+    garbage.blobs += sharedLayers;
+    garbage.snapshots += sharedLayers;
+  }
+  return {
+    shape: { ...shape },
+    images,
+    sharedLayers,
+    namespaces: Array.from({ length: shape.namespaces }, (_, i) => namespaceName(i)),
+    counts,
+    garbage,
+    edges,
+    baseIsLive: (namespace, base) => live.get(`${namespace} ${base}`) === true,
+  };
+}
+
+function validate(records: number, shape: Readonly<Shape>): void {
+  const demand = (ok: boolean, name: string, rule: string): void => {
+    if (!ok) throw invalidArgument(`synthetic store: ${name} must be ${rule}`, { object: name });
+  };
+  const atLeast = (name: string, value: number, least: number): void =>
+    demand(Number.isSafeInteger(value) && value >= least, name, `a whole number of at least ${least}`);
+  atLeast('records', records, 1);
+  atLeast('namespaces', shape.namespaces, 1);
+  atLeast('layers', shape.layers, 1);
+  atLeast('imagesPerBase', shape.imagesPerBase, 1);
+  for (const name of ['shared', 'garbage', 'leases', 'leasesExpired', 'ingests', 'ingestsExpired'] as const) {
+    demand(shape[name] >= 0 && shape[name] <= 1, name, 'between 0 and 1');
+  }
+  demand(shape.containers >= 0 && shape.containers <= 1000, 'containers', 'between 0 and 1000');
+}

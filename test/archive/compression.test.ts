@@ -1,0 +1,136 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { describe, test } from 'node:test';
+import { gzipSync } from 'node:zlib';
+import { decompress, detectCompression } from '../../src/backends/archive/compression.js';
+import { type ArchiveLimits, withDefaults } from '../../src/backends/archive/limits.js';
+import { EbbtideError, isKind } from '../../src/errors.js';
+import { hasTool, run, streamOf } from './support.js';
+
+async function unpack(
+  bytes: Uint8Array,
+  limits: Partial<ArchiveLimits> = {},
+  chunk?: number,
+): Promise<Buffer> {
+  const { chunks } = await decompress(streamOf(bytes, chunk), { limits: withDefaults(limits), name: 'test' });
+  const parts: Buffer[] = [];
+  for await (const part of chunks) parts.push(Buffer.from(part));
+  return Buffer.concat(parts);
+}
+
+const plain = Buffer.concat([Buffer.alloc(300_000, 'abcdefgh'), randomBytes(50_000), Buffer.alloc(400_000)]);
+const zstdMissing = hasTool('zstd') ? false : 'the zstd tool is not installed';
+
+/** A frame of zeros: `count` blocks of 128 KiB, four bytes each. */
+function zstdBomb(count: number, windowByte = 0x38): Buffer {
+  const blocks = Buffer.alloc(count * 4);
+  for (let i = 0; i < count; i++) {
+    const last = i === count - 1 ? 1 : 0;
+    blocks.writeUIntLE((128 * 1024 * 8) | (1 << 1) | last, i * 4, 3);
+  }
+  return Buffer.concat([Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0x00, windowByte]), blocks]);
+}
+
+describe('compression', () => {
+  test('given the first bytes, the form is told', () => {
+    assert.equal(detectCompression(gzipSync('x')), 'gzip');
+    assert.equal(detectCompression(zstdBomb(1)), 'zstd');
+    assert.equal(detectCompression(Buffer.from([0x50, 0x2a, 0x4d, 0x18])), 'zstd');
+    assert.equal(detectCompression(Buffer.from('plain')), 'none');
+    assert.equal(detectCompression(Buffer.alloc(0)), 'none');
+  });
+
+  for (const chunk of [1000, 70_000]) {
+    test(`given chunks of ${chunk} bytes, plain and gzip come out as they were`, async () => {
+      assert.ok((await unpack(plain, {}, chunk)).equals(plain));
+      assert.ok((await unpack(gzipSync(plain), {}, chunk)).equals(plain));
+    });
+  }
+
+  test('given several gzip members, they come out in a row', async () => {
+    const two = Buffer.concat([gzipSync('one'), gzipSync('two')]);
+    assert.equal((await unpack(two)).toString(), 'onetwo');
+  });
+
+  for (const level of ['-1', '-19', '--ultra -22 --long=27']) {
+    test(`given zstd ${level}, the bytes come out as they were`, { skip: zstdMissing }, async () => {
+      const packed = run('zstd', ['-q', '-c', ...level.split(' ')], plain);
+      assert.ok((await unpack(packed, {}, 997)).equals(plain));
+    });
+  }
+
+  test('given several zstd frames and skippable ones, the data comes out in a row', {
+    skip: zstdMissing,
+  }, async () => {
+    const skippable = Buffer.concat([Buffer.from([0x51, 0x2a, 0x4d, 0x18, 5, 0, 0, 0]), randomBytes(5)]);
+    const frames = [
+      run('zstd', ['-q', '-c'], Buffer.from('one')),
+      skippable,
+      run('zstd', ['-qc', '--no-check'], plain),
+    ];
+    const out = await unpack(Buffer.concat([skippable, ...frames]), {}, 11);
+    assert.ok(out.equals(Buffer.concat([Buffer.from('one'), plain])));
+  });
+
+  test('given damaged or cut data, the error is InvalidArgument', async () => {
+    const packed = gzipSync(plain);
+    await assert.rejects(unpack(packed.subarray(0, 5000)), (e) => isKind(e, 'InvalidArgument'));
+    const flipped = Buffer.from(packed);
+    flipped[3000]! ^= 0xff;
+    await assert.rejects(unpack(flipped), (e) => isKind(e, 'InvalidArgument'));
+    await assert.rejects(unpack(zstdBomb(3).subarray(0, 12)), (e) => isKind(e, 'InvalidArgument'));
+  });
+
+  test('given zstd data with flipped bytes, it ends in InvalidArgument or in other bytes', {
+    skip: zstdMissing,
+  }, async () => {
+    const packed = run('zstd', ['-q', '-c', '-19'], plain.subarray(280_000, 360_000));
+    for (let at = 4; at < Math.min(packed.length, 3000); at += 61) {
+      const flipped = Buffer.from(packed);
+      flipped[at]! ^= 0x55;
+      await unpack(flipped).catch((error: unknown) => {
+        assert.ok(error instanceof EbbtideError && error.kind === 'InvalidArgument', String(error));
+      });
+    }
+  });
+
+  test('given a zstd window above 128 MiB, it is refused', async () => {
+    await assert.rejects(unpack(zstdBomb(1, 0xa8)), /window of .* above the limit/);
+  });
+});
+
+describe('compression bombs', () => {
+  const bombs: [string, () => Buffer][] = [
+    ['gzip', () => gzipSync(Buffer.alloc(200 * 2 ** 20))],
+    ['zstd', () => zstdBomb(1600)],
+  ];
+  for (const [name, make] of bombs) {
+    test(`given a ${name} bomb, the ratio stops it`, async () => {
+      await assert.rejects(unpack(make(), { maxRatio: 500 }), (error: unknown) => {
+        assert.ok(error instanceof EbbtideError);
+        assert.equal(error.kind, 'FailedPrecondition');
+        assert.match(error.message, /more than 500 times its size/);
+        return true;
+      });
+    });
+    test(`given a ${name} bomb, the size stops it`, async () => {
+      await assert.rejects(unpack(make(), { maxBytes: 10_000_000 }), /more than 10000000 bytes/);
+    });
+  }
+
+  test('given a zstd bomb, memory stays small', async () => {
+    const { chunks } = await decompress(streamOf(zstdBomb(4000)), {
+      limits: withDefaults({ maxRatio: 1e9 }),
+      name: 'test',
+    });
+    let bytes = 0;
+    const before = process.memoryUsage().rss;
+    let most = before;
+    for await (const chunk of chunks) {
+      bytes += chunk.length;
+      most = Math.max(most, process.memoryUsage().rss);
+    }
+    assert.equal(bytes, 4000 * 128 * 1024);
+    assert.ok(most - before < 200 * 2 ** 20, `grew by ${most - before} bytes`);
+  });
+});

@@ -1,0 +1,185 @@
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { chmod, link, lutimes, mkdir, open, readdir, stat, symlink, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { copyTree, major, minor } from '../../src/backends/copy-tree.js';
+import { diskUsage } from '../../src/backends/disk-usage.js';
+import { supportsEntryTypes } from '../../src/backends/entry-types.js';
+import { exists } from '../../src/backends/files.js';
+import { mappedRoot } from '../../src/backends/id-map.js';
+import { inlineJobs, removeTreeSync } from '../../src/backends/remove-tree.js';
+import { sys } from '../../src/backends/sys.js';
+import { describeTree, treeDifferences } from '../support/tree.js';
+import { failsWith, recordingLog, tempDir } from './temp.js';
+
+const isRoot = process.geteuid?.() === 0;
+
+test('given a tree with everything a container holds, when copied, then nothing is different', async (t) => {
+  const root = await tempDir(t);
+  const from = join(root, 'from');
+  const path = (name: string): string => join(from, name);
+  await mkdir(from);
+  await writeFile(path('plain'), 'content');
+  await writeFile(path('setuid'), '#!', { mode: 0o755 });
+  await chmod(path('setuid'), 0o6755);
+  await writeFile(path('secret'), 'x', { mode: 0o000 });
+  await mkdir(path('sealed'));
+  await writeFile(path('sealed/inside'), 'x');
+  await symlink('/nowhere/at all', path('dangling'));
+  await symlink('sealed', path('to-directory'));
+  await link(path('plain'), path('again'));
+  await mkdir(path('deep'));
+  await link(path('plain'), path('deep/third'));
+  sys.mknod(path('fifo'), 0o010640);
+  const server = createServer().listen(path('socket'));
+  await new Promise((resolve) => server.once('listening', resolve));
+  t.after(() => server.close());
+  if (isRoot) {
+    sys.mknod(path('null'), 0o020666, 1, 3);
+    sys.mknod(path('big-numbers'), 0o060600, 4095, 1048575);
+    execFileSync('chown', ['1234:5678', path('setuid')]);
+    await chmod(path('setuid'), 0o6755);
+  }
+  if (sys.xattrSupported) sys.lsetxattr(path('plain'), 'user.note', Buffer.from([0, 255, 10]));
+  await lutimes(path('dangling'), 1e9, 1.5e9);
+  for (const name of ['plain', 'sealed', 'deep']) sys.utimes(path(name), 1_000_000_001_234_567_891n, 3n);
+  if (!isRoot) await chmod(path('secret'), 0o400);
+  await chmod(path('sealed'), 0o1500);
+  await chmod(from, 0o2711);
+
+  const { log, lines } = recordingLog();
+  const to = join(root, 'to');
+  await copyTree(from, to, log);
+  assert.deepEqual(treeDifferences(describeTree(from), describeTree(to)), []);
+  assert.deepEqual(lines, []);
+  const [a, b] = await Promise.all([path('plain'), join(to, 'plain')].map((p) => stat(p, { bigint: true })));
+  assert.deepEqual([b!.mtimeNs, b!.nlink], [a!.mtimeNs, 3n]);
+  assert.notEqual(a!.ino, b!.ino);
+  for (const tree of [from, to]) await chmod(join(tree, 'sealed'), 0o700);
+});
+
+test('given names that are no UTF-8, when measured, copied and removed, then they are not lost', async (t) => {
+  const root = await tempDir(t);
+  const from = join(root, 'from');
+  const odd = Buffer.concat([Buffer.from(`${from}/`), Buffer.from([0x66, 0xe9, 0xff])]);
+  await mkdir(odd, { recursive: true });
+  await writeFile(Buffer.concat([odd, Buffer.from('/'), Buffer.from([0xfe])]), 'x');
+  await copyTree(from, join(root, 'to'), recordingLog().log);
+  assert.deepEqual(await readdir(join(root, 'to'), { encoding: 'buffer' }), [
+    Buffer.from([0x66, 0xe9, 0xff]),
+  ]);
+  assert.deepEqual(await diskUsage(from), await diskUsage(join(root, 'to')));
+  const { removed, errors } = removeTreeSync(join(root, 'to'));
+  assert.deepEqual([removed, errors, await exists(join(root, 'to'))], [1, [], false]);
+});
+
+test('given a sparse file, when copied, then its holes stay holes', async (t) => {
+  const root = await tempDir(t);
+  await mkdir(join(root, 'from'));
+  const handle = await open(join(root, 'from/sparse'), 'w');
+  await handle.write(Buffer.from('begin'), 0, 5, 0);
+  await handle.write(Buffer.from('end'), 0, 3, 40_000_000);
+  await handle.truncate(50_000_000);
+  await handle.close();
+  await copyTree(join(root, 'from'), join(root, 'to'), recordingLog().log);
+  assert.deepEqual(treeDifferences(describeTree(join(root, 'from')), describeTree(join(root, 'to'))), []);
+  assert.ok((await diskUsage(join(root, 'to'))).size < 1_000_000);
+});
+
+test('given a copy to an existing target, or from nowhere, then the error names the path', async (t) => {
+  const root = await tempDir(t);
+  const { log } = recordingLog();
+  await mkdir(join(root, 'from'));
+  await mkdir(join(root, 'to'));
+  await failsWith(copyTree(join(root, 'from'), join(root, 'to'), log), 'Unknown', /cannot copy .*from/);
+  await failsWith(copyTree(join(root, 'missing'), join(root, 'new'), log), 'Unknown', /missing/);
+});
+
+test('given a file with several names, when measured, then it counts once, and directories count', async (t) => {
+  const root = await tempDir(t);
+  await mkdir(join(root, 'a/b'), { recursive: true });
+  await writeFile(join(root, 'a/file'), Buffer.alloc(10_000, 1));
+  await link(join(root, 'a/file'), join(root, 'a/b/again'));
+  let size = 0;
+  for (const name of ['a', 'a/b', 'a/file']) size += (await stat(join(root, name))).blocks * 512;
+  assert.deepEqual(await diskUsage(join(root, 'a')), { inodes: 3, size });
+  assert.deepEqual(await diskUsage(join(root, 'missing')), { inodes: 0, size: 0 });
+});
+
+test('given linked files, when trees are removed, then only bytes of last links count', async (t) => {
+  const root = await tempDir(t);
+  await mkdir(join(root, 'a'));
+  await writeFile(join(root, 'a/twice'), Buffer.alloc(8192, 1));
+  await link(join(root, 'a/twice'), join(root, 'a/again'));
+  await writeFile(join(root, 'a/outside'), Buffer.alloc(8192, 1));
+  await link(join(root, 'a/outside'), join(root, 'kept'));
+  const blocks = async (name: string): Promise<number> => (await stat(join(root, name))).blocks * 512;
+  const bytes = (await blocks('a')) + (await blocks('a/twice'));
+  const report = await inlineJobs.removeTrees('s', [join(root, 'a'), join(root, 'missing')]);
+  assert.deepEqual(report, { removed: 2, bytes, errors: [] });
+  assert.deepEqual(await readdir(root), ['kept']);
+});
+
+test('given a tree that is deeper than a path can say, then it is removed, and measuring does not fail', async (t) => {
+  const root = await tempDir(t);
+  // Made with relative paths, as a process in a container can.
+  const script =
+    'mkdir top && cd top && for i in $(seq 300); do mkdir dddddddddddddddddddd{,x} && cd dddddddddddddddddddd; done; touch f';
+  execFileSync('bash', ['-c', script], { cwd: root });
+  const top = join(root, 'top');
+  assert.ok((await diskUsage(top)).inodes > 100);
+  await failsWith(
+    copyTree(top, join(root, 'copy'), recordingLog().log),
+    'FailedPrecondition',
+    /ENAMETOOLONG/,
+  );
+  const { removed, errors } = removeTreeSync(top);
+  assert.deepEqual([removed, errors], [1, []]);
+  assert.ok(!(await exists(top)));
+});
+
+test('given a link to a directory, when removed, then what it points at stays', async (t) => {
+  const root = await tempDir(t);
+  await mkdir(join(root, 'outside'));
+  await writeFile(join(root, 'outside/file'), 'x');
+  await mkdir(join(root, 'tree'));
+  await symlink('../outside', join(root, 'tree/link'));
+  await symlink('outside', join(root, 'top-link'));
+  removeTreeSync(join(root, 'tree'));
+  removeTreeSync(join(root, 'top-link'));
+  assert.deepEqual(await readdir(root), ['outside']);
+  assert.deepEqual(await readdir(join(root, 'outside')), ['file']);
+});
+
+test('given device numbers as stat tells them, then major and minor are those of mknod', () => {
+  assert.deepEqual([major(0x103n), minor(0x103n)], [1, 3]);
+  assert.deepEqual([major(0xffff_ffffn), minor(0xffff_ffffn)], [4095, 1_048_575]);
+});
+
+test('given this file system, then entry types are told and the probe leaves nothing behind', async (t) => {
+  const root = await tempDir(t);
+  assert.equal(supportsEntryTypes(root), true);
+  assert.deepEqual(await readdir(root), []);
+});
+
+test('given id mappings, then the host id of root is found or the mapping refused', () => {
+  assert.equal(mappedRoot('0:5:1'), 5);
+  assert.equal(mappedRoot('1:5:9,0:7:1'), 7);
+  assert.equal(mappedRoot('0:0:4294967295'), 0);
+  for (const bad of [
+    '',
+    '0',
+    '0:1',
+    '0:1:0',
+    '1:0:5',
+    '0:1:1,',
+    ' 0:1:1',
+    '-1:0:1',
+    '0:1:4294967296',
+    '0:1:1:1',
+  ]) {
+    assert.throws(() => mappedRoot(bad), { kind: 'InvalidArgument' }, bad);
+  }
+});
