@@ -102,7 +102,13 @@ function sanitize() {
 
 function compileTest(test, core, program, sanitizers) {
   const warnings = ['-Wall', '-Wextra', '-Werror'];
-  const checks = [`-fsanitize=${sanitizers}`, '-fno-sanitize-recover=all', '-fno-omit-frame-pointer', '-g', '-O1'];
+  const checks = [
+    `-fsanitize=${sanitizers}`,
+    '-fno-sanitize-recover=all',
+    '-fno-omit-frame-pointer',
+    '-g',
+    '-O1',
+  ];
   const include = ['-I', join(root, 'native')];
   const args = ['-std=c++20', ...warnings, ...checks, ...include, test, ...core, '-o', program, '-pthread'];
   return spawnSync(process.env.CXX ?? 'g++', args, { stdio: 'inherit' }).status;

@@ -26,13 +26,23 @@ class Targets {
  public:
   explicit Targets(NodeTable nodes) : nodes_(nodes) {}
 
-  // Follows an edge of a node that is expanded as `bit`; false when that variant does not follow such edges.
-  bool add(uint32_t bit, uint32_t word) {
-    const uint32_t kind = edgeKind(word);
-    if (bit == kFlat && kind != kStructural) return false;
-    const NodeId to = edgeTarget(word);
-    nodes_.prefetch(to);
-    states_[size_++] = stateOf(to, bit == kFlat || kind == kFlatEdge ? kFlat : kPlain);
+  // Follows an edge of a node reached plain, if `really`. The kind's upper bit is just the variant of the target.
+  void addPlain(uint32_t word, bool really = true) {
+    static_assert(kLabel >> 1 == 0 && kStructural >> 1 == 0 && kFlatEdge >> 1 == 1);
+    nodes_.prefetch(edgeTarget(word));
+    states_[size_] = word >> 1;
+    size_ += really ? 1 : 0;
+  }
+  // Follows an edge of a node reached flat; false when that variant does not follow such edges.
+  bool addFlat(uint32_t word) {
+    if (edgeKind(word) != kStructural) return false;
+    addPlain(word);
+    states_[size_ - 1] |= 1;
+    return true;
+  }
+  bool add(uint32_t state, uint32_t word) {
+    if ((state & 1) != 0) return addFlat(word);
+    addPlain(word);
     return true;
   }
   // Whether the edges of one more node might not fit.
@@ -45,7 +55,7 @@ class Targets {
 
  private:
   NodeTable nodes_;
-  std::array<uint32_t, kTargets + kBigDegree> states_;
+  std::array<uint32_t, kTargets + kBatch + kBigDegree> states_;
   size_t size_ = 0;
   uint64_t followed_ = 0;
 };
@@ -55,7 +65,7 @@ class Targets {
 Run::Run(Graph& graph, int64_t now, bool barrier)
     : graph_(graph), now_(now), barrier_(barrier), scanned_((graph.limit() + kSegmentIds - 1) >> kSegmentBits) {
   graph_.observe(this);
-  graph_.setBornMark(barrier ? kBorn : 0);
+  graph_.setBornMark(barrier ? uint32_t{kBorn} : 0);
 }
 
 void Run::detach() {
@@ -144,32 +154,30 @@ void Run::drain() {
   while (workLeft()) expandSome();
 }
 
-// In passes, each of which brings into the cache what the next one needs: nodes, blocks of edges, targets.
+// In passes, each of which brings into the cache what the next one needs: nodes, blocks of edges, targets. The first
+// one has no branch that depends on a node's degree, since nobody can predict it.
 void Run::expandBatch(std::span<const uint32_t> states) {
   const NodeTable nodes = graph_.table();
   for (const uint32_t state : states) nodes.prefetch(idOf(state));
   Targets targets(nodes);
-  std::array<uint32_t, kBatch> withBlock;
-  size_t blocks = 0;
+  std::array<uint32_t, kBatch> others;  // all but plain nodes with one edge or none
+  size_t count = 0;
   for (const uint32_t state : states) {
     const Node node = nodes.node(idOf(state));
     if ((node.marks() & bitOf(state)) == 0) continue;  // freed while it waited
     const uint32_t first = state >> 31;
     counts_.marked += first;
     counts_.byType[typeOf(node.flags())] += first & node.bits;
-    if (node.degree == 1) {
-      targets.add(bitOf(state), node.slot);
-    } else if (node.degree == kBigDegree) {
-      bigs_.push_back(state & ~kFirst);
-    } else if (node.degree > 1) {
-      graph_.edges().prefetch(node);
-      withBlock[blocks++] = state;
-    }
+    const bool simple = node.degree < 2 && (state & 1) == 0;
+    targets.addPlain(simple ? node.slot : 0, simple && node.degree == 1);
+    others[count] = state & ~kFirst;
+    count += simple ? 0 : 1;
   }
-  for (size_t i = 0; i < blocks; i++) {
-    for (const uint32_t word : graph_.edges().small(nodes.node(idOf(withBlock[i])))) {
-      targets.add(bitOf(withBlock[i]), word);
-    }
+  for (size_t i = 0; i < count; i++) graph_.edges().prefetch(nodes.node(idOf(others[i])));
+  for (size_t i = 0; i < count; i++) {
+    const Node& node = nodes.node(idOf(others[i]));
+    if (node.degree == kBigDegree) bigs_.push_back(others[i]);
+    for (const uint32_t word : graph_.edges().small(node)) targets.add(others[i], word);
     if (targets.isFull()) reachAll(targets.take());
   }
   reachAll(targets.take());
@@ -192,7 +200,7 @@ void Run::followBig(size_t slots) {
   for (; big_->slot < end; big_->slot++) {
     const auto& slot = list->counts.slot(big_->slot);
     if (slot.key == FlatMap<uint32_t>::kEmpty) continue;
-    if (targets.add(bitOf(state), slot.key)) counts_.edgesFollowed += slot.value - 1;
+    if (targets.add(state, slot.key)) counts_.edgesFollowed += slot.value - 1;
     if (targets.isFull()) reachAll(targets.take());
   }
   reachAll(targets.take());

@@ -9,7 +9,7 @@
  * Errors are like Node's own: `code` ("EPERM"), `errno`, `syscall`, `path`.
  */
 import { spawnSync } from 'node:child_process';
-import { lutimesSync } from 'node:fs';
+import { constants, lutimesSync } from 'node:fs';
 import { getSystemErrorName } from 'node:util';
 import { addonError, loadAddon } from '../gc/addon.js';
 import { MountFlag, mountFlagNames, parseMountOptions } from './mount-options.js';
@@ -100,13 +100,20 @@ export function umount(target: SysPath, flags = 0): void {
   }
 }
 
+/** What mknod(1) calls the kinds. */
+const NODE_LETTERS = new Map([
+  [constants.S_IFIFO, 'p'],
+  [constants.S_IFCHR, 'c'],
+  [constants.S_IFBLK, 'b'],
+]);
+
 /** mknod(2). @param mode type and permission bits, as in `st_mode`; the process's umask does not apply */
 export function mknod(path: SysPath, mode: number, major = 0, minor = 0): void {
   if (addon !== undefined) {
     check(addon.mknod(path, mode, major, minor), 'mknod', path);
     return;
   }
-  const letter = { 2401: 'p', 4802: 'c', 14406: 'b' }[mode & 0o170000];
+  const letter = NODE_LETTERS.get(mode & constants.S_IFMT);
   if (letter === undefined) throw systemError(ENOTSUP, 'mknod', path);
   const permissions = (mode & 0o7777).toString(8);
   const numbers = letter === 'p' ? [] : [String(major), String(minor)];

@@ -3,9 +3,9 @@
  * and in TypeScript (gc/graph-ts.ts: fallback and oracle), which must agree bit for bit.
  *
  * Threading: called from one JavaScript thread. `mark` and `save` run on a thread of their own; ops applied
- * meanwhile are queued and take effect, with the write barrier, the moment it ends.
+ * meanwhile take effect at once, under the write barrier (a save is of the moment of its call all the same).
  *
- * Node state: flags u16 (contract.ts NodeFlag | type << 8), expiry i64 nanoseconds (saturated), a multiset of
+ * Node state: flags (contract.ts NodeFlag | type << 8, a type being 31 at most), expiry i64 nanoseconds (saturated), a multiset of
  * outgoing edges (target u32, kind 2 bits), an in-degree that saturates at 255. An id that was never set, or
  * was freed, does not exist.
  */
@@ -30,7 +30,7 @@ export interface GraphStats {
   limit: number;
   /** Memory held by the graph outside the JavaScript heap (or estimated), bytes. */
   bytes: number;
-  /** Ops applied and queued. */
+  /** Ops waiting to take effect; 0 in both cores. */
   queuedWords: number;
 }
 
@@ -49,7 +49,7 @@ export const MarkBit = { plain: 1, flat: 2, born: 4 } as const;
 export interface GraphCore {
   readonly kind: 'native' | 'typescript';
 
-  /** Applies ops atomically: an invalid batch throws InvalidArgument and changes nothing. Queued while busy. */
+  /** Applies ops atomically: an invalid batch throws InvalidArgument and changes nothing. */
   apply(ops: Uint32Array): void;
 
   /**
@@ -66,7 +66,8 @@ export interface GraphCore {
   marksOf(id: number): number;
   /**
    * Present, collectible nodes that are neither marked nor born, referrers before what they refer to
-   * (members of a cycle last, ascending by id; ties ascending by id). During a run.
+   * (level by level, ascending within each; members of a cycle and what only they lead to last, ascending). The
+   * order is that of the end of marking; later ops take nodes out of it but move and add none. During a run.
    */
   candidates(): Uint32Array;
   /** Those of `ids` that are candidates still, in the given order. */

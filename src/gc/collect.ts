@@ -11,7 +11,7 @@
  * removes. Bytes go only after the removal of their records is on disk.
  */
 import type { DiskJobs } from '../backends/contract.js';
-import { throwIfAborted } from '../errors.js';
+import { invalidArgument, throwIfAborted } from '../errors.js';
 import { now } from '../model/time.js';
 import type { EventsPublisher, StoreHost } from '../stores/host.js';
 import {
@@ -77,6 +77,7 @@ class Collection {
   async run(): Promise<GCStats> {
     const { signal, dryRun } = this.#options;
     throwIfAborted(signal);
+    checkBudget(this.#options.sliceBudgetMs);
     const start = performance.now();
     this.#collectors = await startCollectors(this.#host.collectors, signal, this.#warn);
     this.#stats.phases.collectors = performance.now() - start;
@@ -231,6 +232,11 @@ class Collection {
     stats.slices = this.#slicer.slices;
     return stats;
   }
+}
+
+function checkBudget(ms: number | undefined): void {
+  if (ms === undefined || ms > 0) return;
+  throw invalidArgument(`a slice budget of ${ms} ms is no budget`, { remedy: 'use a number above 0' });
 }
 
 function countMarked(marked: Counts, byType: Uint32Array): void {

@@ -18,6 +18,7 @@ const FRAME_IDS = 65_536;
 /** Size of the flags dictionary that says "no dictionary". */
 const WIDE = 0xffff;
 const ID_MASK = 2 ** 30 - 1;
+const MAX_FLAGS = 0x1fff;
 
 export function encodeGraph(nodes: NodeTable): Buffer {
   const frames: Buffer[] = [];
@@ -281,6 +282,7 @@ function decodeNodes(payload: Buffer, first: number, nodes: NodeTable): () => vo
   for (let i = 0; i < parts.count; i++) {
     const flags = flagsAt(parts, i);
     if (flags === undefined) continue;
+    must(flags <= MAX_FLAGS);
     const expires = (flags & NodeFlag.expires) !== 0;
     must(!expires || (expiries + 1) * 8 <= parts.expiries.length);
     nodes.set(first + i, flags, expires ? parts.expiries.readBigInt64LE(expiries++ * 8) : undefined);

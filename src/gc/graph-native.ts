@@ -6,7 +6,7 @@
  * meanwhile take effect at once (they wait some microseconds for the other thread to pause) under the write barrier.
  */
 import type { GraphCore, GraphStats, MarkResult } from '../engine/graph.js';
-import { abortError, EbbtideError, errorKinds, invalidArgument, unknownError } from '../errors.js';
+import { abortError, EbbtideError, errorKinds, unknownError } from '../errors.js';
 
 interface MarkCounts {
   markedByType: Uint32Array;
@@ -54,7 +54,6 @@ export class NativeGraph implements GraphCore {
 
   async mark(now: bigint, options: { signal?: AbortSignal; barrier?: boolean } = {}): Promise<MarkResult> {
     const { signal, barrier = true } = options;
-    if (BigInt.asIntN(64, now) !== now) throw invalidArgument(`mark: time ${now} is outside 64 bits`);
     if (signal?.aborted) throw abortError(signal);
     const running = translate(() => this.#core.mark(now, barrier));
     const cancel = (): void => this.#core.endRun();

@@ -23,6 +23,8 @@ const SLICE_NODES = 16_384;
 /** Most ids that `unusedIds` answers in one call. */
 const MAX_UNUSED = 1 << 20;
 const KINDS = 3;
+/** A type is 31 at most. */
+const MAX_FLAGS = 0x1fff;
 /** Set beside the public bits once a node was counted in the result. */
 const COUNTED = 8;
 const PUBLIC_BITS = MarkBit.plain | MarkBit.flat | MarkBit.born;
@@ -73,7 +75,7 @@ export class TypeScriptGraph implements GraphCore {
 
   async mark(now: bigint, options: { signal?: AbortSignal; barrier?: boolean } = {}): Promise<MarkResult> {
     const { signal, barrier = true } = options;
-    if (BigInt.asIntN(64, now) !== now) throw invalidArgument(`mark: time ${now} is outside 64 bits`);
+    checkTime(now);
     if (this.#run !== undefined) {
       throw failedPrecondition('mark: a run is in progress', { remedy: 'end it with endRun first' });
     }
@@ -109,6 +111,7 @@ export class TypeScriptGraph implements GraphCore {
   }
 
   marksOf(id: number): number {
+    checkCount(id);
     return this.#nodes.marks(id) & PUBLIC_BITS;
   }
 
@@ -140,24 +143,29 @@ export class TypeScriptGraph implements GraphCore {
   }
 
   withFlags(flags: number): Uint32Array {
+    checkCount(flags);
     const found: number[] = [];
     for (const id of this.#nodes.ids()) if ((this.#nodes.flags(id) & flags) === flags) found.push(id);
     return Uint32Array.from(found);
   }
 
   flagsOf(id: number): number {
+    checkCount(id);
     return this.#nodes.flags(id);
   }
 
   inDegreeOf(id: number): number {
+    checkCount(id);
     return Math.min(this.#nodes.inDegree(id), 255);
   }
 
   expiryOf(id: number): bigint | undefined {
+    checkCount(id);
     return this.#nodes.expiry(id);
   }
 
   edgesOf(id: number): Uint32Array {
+    checkCount(id);
     const words = this.#nodes.sortedEdges(id);
     const pairs = new Uint32Array(words.length * 2);
     words.forEach((word, i) => {
@@ -168,6 +176,8 @@ export class TypeScriptGraph implements GraphCore {
   }
 
   path(id: number, now: bigint): Uint32Array | undefined {
+    checkCount(id);
+    checkTime(now);
     if (!this.#nodes.exists(id)) return undefined;
     const roots: number[] = [];
     for (const root of this.#nodes.ids()) if (this.#isRoot(root, now)) roots.push(root);
@@ -208,7 +218,7 @@ export class TypeScriptGraph implements GraphCore {
     if (a >= MAX_NODES) throw badOp(at, `has a node id beyond the limit: ${a}`);
     switch (code) {
       case GraphOp.set:
-        if (b > 0xffff) throw badOp(at, `has flags beyond 16 bits: ${b}`);
+        if (b > MAX_FLAGS) throw badOp(at, `has flags beyond 13 bits: ${b}`);
         this.#set(a, b, toInt64(c, ops[at + 4]!), before);
         break;
       case GraphOp.free:
@@ -307,7 +317,7 @@ export class TypeScriptGraph implements GraphCore {
     if (marks & COUNTED) return;
     run.result.marked++;
     const flags = this.#nodes.flags(id);
-    if (flags & NodeFlag.present) run.result.markedByType[(flags >>> 8) & 31]!++;
+    if (flags & NodeFlag.present) run.result.markedByType[flags >>> 8]!++;
   }
 
   /** Expands up to `max` nodes; true when none is left. */
@@ -390,7 +400,11 @@ function checkId(id: number): void {
   if (id >= MAX_NODES) throw invalidArgument(`node id ${id} is beyond the limit`);
 }
 
+function checkTime(now: bigint): void {
+  if (BigInt.asIntN(64, now) !== now) throw invalidArgument(`time ${now} is outside 64 bits`);
+}
+
 function checkCount(n: number): number {
-  if (!Number.isInteger(n) || n < 0) throw invalidArgument(`expected a count, got ${n}`);
+  if (!Number.isSafeInteger(n) || n < 0) throw invalidArgument(`expected a count, got ${n}`);
   return n;
 }

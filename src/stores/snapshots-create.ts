@@ -73,7 +73,8 @@ async function createApart(call: SnapshotCall, request: CreateRequest, holds: Ho
       const plan = planCreation(tx, call, request);
       if (plan.existing !== undefined) return { plan, made: undefined };
       ensureSnapshotter(tx, call);
-      return { plan, made: { name: nextBackendName(tx, call, request.key) } satisfies Made as Made };
+      const named: Made = { name: nextBackendName(tx, call, request.key) };
+      return { plan, made: named };
     });
     if (made === undefined) throw snapshotExists(call.snapshotter, plan.existing);
     const outcome = await makeInBackend(call, request, made, plan.parentName, holds);
@@ -138,7 +139,7 @@ function planCreation(tx: Transaction, call: SnapshotCall, request: CreateReques
 
 /** Has the backend make the snapshot, under guard from now on. */
 async function makeInBackend(
-  { host, backend, snapshotter, inFlight }: SnapshotCall,
+  { backend, snapshotter, inFlight }: SnapshotCall,
   request: CreateRequest,
   made: Made,
   parentName: string,
@@ -157,7 +158,6 @@ async function makeInBackend(
     return 'made';
   } catch (error) {
     if (isAlreadyExists(error)) return 'exists';
-    host.log('info', 'a snapshotter could not make a snapshot', { snapshotter, name: made.name });
     throw error;
   }
 }

@@ -230,11 +230,11 @@ class Oracle {
     const at = parentOf(item.name).replace(/\/$/, '');
     const leaf = leafOf(item.name);
     if (leaf === '.wh..wh..opq') {
-      if (this.#walk(at)) this.#dropOld(at);
+      if (this.#walk(at) === 'there') this.#dropOld(at);
       return;
     }
     if (leaf.startsWith('.wh.')) {
-      if (!this.#walk(at)) return;
+      if (this.#walk(at) !== 'there') return;
       const target = (at === '' ? '' : `${at}/`) + leaf.slice(4);
       this.#dropOld(target);
       const node = this.#nodes.get(target);
@@ -252,7 +252,7 @@ class Oracle {
     let content = item.type === 'directory' ? 'dir' : (item.text ?? '').toString();
     if (item.type === 'link') {
       const target = item.linkname!;
-      if (!this.#walk(parentOf(target).replace(/\/$/, ''))) throw new Error('no target');
+      if (this.#walk(parentOf(target).replace(/\/$/, '')) !== 'there') throw new Error('no target');
       const linked = this.#nodes.get(target);
       if (linked === undefined || linked.content === 'dir') throw new Error('no target');
       content = linked.content;
@@ -260,20 +260,22 @@ class Oracle {
     this.#nodes.set(item.name, { content, fresh: true });
   }
 
-  /** Whether the directory is there; throws when a file stands in the way. */
-  #walk(p: string): boolean {
-    if (p === '') return true;
+  /** Whether the directory is there; `blocked` when a file stands in the way. */
+  #walk(p: string): 'there' | 'missing' | 'blocked' {
+    if (p === '') return 'there';
     const parts = p.split('/');
     for (let i = 1; i <= parts.length; i++) {
       const node = this.#nodes.get(parts.slice(0, i).join('/'));
-      if (node === undefined) return false;
-      if (node.content !== 'dir') throw new Error('a file in the way');
+      if (node === undefined) return 'missing';
+      if (node.content !== 'dir') return 'blocked';
     }
-    return true;
+    return 'there';
   }
 
   #makeParents(p: string): void {
-    if (this.#walk(p)) return;
+    const found = this.#walk(p);
+    if (found === 'there') return;
+    if (found === 'blocked') throw new Error('a file in the way');
     const parts = p.split('/');
     for (let i = 1; i <= parts.length; i++) {
       const made = parts.slice(0, i).join('/');

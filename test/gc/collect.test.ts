@@ -452,6 +452,13 @@ describe('what a collection does', () => {
     assert.deepEqual(w.left(), []);
   });
 
+  test('given a slice budget of nothing, when collected, then it is refused', async (t) => {
+    const w = await world(t);
+    for (const sliceBudgetMs of [0, -1, Number.NaN]) {
+      await assert.rejects(w.collect({ sliceBudgetMs }), (e) => isKind(e, 'InvalidArgument'));
+    }
+  });
+
   test('given deletions, when collected, then the counter starts over', async (t) => {
     const w = await world(t);
     await w.image('app', 'x');

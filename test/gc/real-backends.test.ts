@@ -3,6 +3,8 @@ import { readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { type DB, layout, openDB } from '../../src/db.js';
+import { Scheduler } from '../../src/gc/scheduler.js';
+import type { GCStats } from '../../src/gc/stats.js';
 import { writeBlob } from '../../src/stores/content-helpers.js';
 import { tempDir, testDB } from '../support/db.js';
 import { digest, gc } from '../support/gc-world.js';
@@ -52,10 +54,29 @@ for (const engine of ['memory', 'lmdb'] as const) {
     assert.deepEqual(stats.removed, { content: 2, snapshot: 2 });
     assert.equal((await directories(root)).length, 1);
     await assert.rejects(db.host.content.info(digest('config')));
-    assert.ok(stats.bytesFreed > 0, `${stats.bytesFreed} bytes`);
+    // Two layers of 1 MiB each.
+    assert.ok(stats.bytesFreed >= 2 * 1024 * 1024, `${stats.bytesFreed} bytes`);
     assert.equal(stats.backendErrors, 0);
   });
 }
+
+test('given a scheduler on a store, when something is deleted, then it is collected without being asked', async (t) => {
+  const db = await testDB(t);
+  const runs: GCStats[] = [];
+  await using scheduler = new Scheduler<GCStats>(
+    db,
+    { startupDelay: 0, pauseThreshold: 0.5 },
+    { onRun: (outcome) => 'stats' in outcome && runs.push(outcome.stats) },
+  );
+  await blob(db, 'a');
+  assert.deepEqual((await scheduler.scheduleAndWait()).removed, { content: 1 });
+  await db.images.create(ctx, { name: 'app', target: { digest: digest('b'), mediaType: 'm', size: 1 } });
+  await blob(db, 'b');
+  const next = scheduler.waitForNext(AbortSignal.timeout(20_000));
+  await db.images.delete(ctx, 'app');
+  assert.deepEqual((await next).removed, { content: 1 });
+  assert.equal(runs.length, 2);
+});
 
 test('given deletions before a restart, when collected after it, then the backends are swept', async (t) => {
   const root = await tempDir(t);

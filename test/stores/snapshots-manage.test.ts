@@ -258,6 +258,7 @@ describe('snapshots: walk, mounts and usage', () => {
   });
 
   it('[#160] given close twice, then fine; cleanup of a backend without one is NotImplemented', async (t) => {
+    // The type has no such thing as a cleanup that is undefined; an embedder's object may.
     const world = await storeWorld(t, { native: () => ({ cleanup: undefined }) as never });
     await rejects(world.snapshots.cleanup(ns1), 'NotImplemented');
     await world.snapshots.close();

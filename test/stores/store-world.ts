@@ -1,5 +1,6 @@
 /**
- * The content and snapshot stores over real backends in a temporary directory, with chosen backend calls replaced (failing, slow, remote) where a test needs that.
+ * The content and snapshot stores over real backends in a temporary directory, with chosen backend calls replaced
+ * (failing, slow, remote) where a test needs that.
  */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
