@@ -28,7 +28,7 @@ class Search {
     following_.clear();
     for (size_t at = 0; at < level_.size(); at += kBatch) {
       const std::span batch(level_.data() + at, std::min(kBatch, level_.size() - at));
-      for (const uint32_t state : batch) graph_.table().prefetchNode(state >> 1);
+      for (const uint32_t state : batch) graph_.table().prefetch(state >> 1);
       for (const uint32_t state : batch) graph_.edges().prefetch(*graph_.find(state >> 1));
       for (const uint32_t state : batch) expand(state);
     }

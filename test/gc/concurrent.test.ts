@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import type { Key, Transaction } from '../../src/engine/contract.js';
+import type { GraphCore } from '../../src/engine/graph.js';
 import { openMemoryEngine } from '../../src/engine/memory/engine.js';
 import { blobKey, imageKey, leaseKey, Relation, snapshotKey } from '../../src/engine/schema/keys.js';
+import { createGraph } from '../../src/gc/graph.js';
 import { TypeScriptGraph } from '../../src/gc/graph-ts.js';
 import { metadataIndexer } from '../../src/gc/references.js';
 import type { GCStats } from '../../src/gc/stats.js';
@@ -103,7 +105,7 @@ function change(tx: Transaction, random: Random, serial: number, needed: Set<Key
 /** Runs a collection with writers beside it; answers what a writer had made reachable and is gone. */
 async function race(
   t: TestContext,
-  graph: TypeScriptGraph,
+  graph: GraphCore,
   seed: number,
 ): Promise<{ lost: Key[]; stats: GCStats }> {
   const engine = await openMemoryEngine({ indexer: metadataIndexer, graph });
@@ -148,15 +150,21 @@ function whenMarked(w: World, fn: () => void): void {
 
 const SEEDS = 40;
 
-test('given writers beside a collection, when they refer to what it was about to remove, then nothing is lost', async (t) => {
-  let slices = 0;
-  for (let seed = 1; seed <= SEEDS; seed++) {
-    const { lost, stats } = await race(t, new TypeScriptGraph(), seed);
-    assert.deepEqual(lost, [], `seed ${seed}`);
-    slices += stats.slices;
-  }
-  assert.ok(slices > 2 * SEEDS, 'collections took several slices, so writers came in between');
-});
+const cores: [name: string, make: () => GraphCore][] = [
+  ['the TypeScript core', () => new TypeScriptGraph()],
+  ['the core in use', () => createGraph()],
+];
+for (const [name, make] of cores) {
+  test(`given writers beside a collection on ${name}, when they refer to what it was about to remove, then nothing is lost`, async (t) => {
+    let slices = 0;
+    for (let seed = 1; seed <= SEEDS; seed++) {
+      const { lost, stats } = await race(t, make(), seed);
+      assert.deepEqual(lost, [], `seed ${seed}`);
+      slices += stats.slices;
+    }
+    assert.ok(slices > 2 * SEEDS, 'collections took several slices, so writers came in between');
+  });
+}
 
 test('given the same without the write barrier, when they refer to it, then live objects are lost', async (t) => {
   let lost = 0;

@@ -85,6 +85,7 @@ export class World implements CollectHost {
     return ctx.tx ? Promise.resolve(fn(ctx.tx)) : this.engine.update(fn);
   }
   reader(ctx: CallContext): Reader {
+    // An engine has every method of a reader but the revision, which no store asks for.
     return ctx.tx ?? (this.engine as unknown as Reader);
   }
   countDeletion(tx: Transaction): void {

@@ -57,7 +57,7 @@ export interface CoreOptions extends EngineOptions {
 /** A commit that is not visible yet. */
 interface Step {
   revision: number;
-  inverse: Plan['inverse'];
+  plan: Plan;
   changes: (readonly [Key, Uint8Array | undefined])[];
 }
 
@@ -298,7 +298,7 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
     this.#revision = commit.revision;
     this.#pending.push({
       revision: commit.revision,
-      inverse: plan.inverse,
+      plan,
       changes: [...records.entries()].map(([key, { bytes }]) => [key, bytes]),
     });
     const written = this.storage.accept(commit);
@@ -338,10 +338,11 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
     this.#epoch++;
     this.history.clear();
     const words: number[] = [];
-    for (const { inverse } of lost.reverse()) {
-      for (const group of [...inverse].reverse()) words.push(...group);
+    for (const { plan } of lost.reverse()) {
+      for (const group of [...plan.inverse].reverse()) words.push(...group);
     }
     if (words.length > 0) this.graph.apply(Uint32Array.from(words));
+    for (const { plan } of lost) this.#nodes.undone(plan);
   }
 
   async #settle(written: Written | undefined, tx: EngineTransaction, durability: Durability): Promise<void> {

@@ -37,6 +37,11 @@ export class Ids {
     this.#free.push(id);
   }
 
+  /** These are in use again: what freed them was undone. */
+  forget(ids: { has(id: number): boolean; readonly size: number }): void {
+    if (ids.size > 0) this.#free = this.#free.filter((id) => !ids.has(id));
+  }
+
   #refill(): void {
     while (this.#free.length === 0 && this.#cursor < this.#loaded) {
       const holes = this.#graph.unusedIds(this.#cursor, REFILL);

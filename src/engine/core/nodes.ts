@@ -37,6 +37,8 @@ export interface Plan {
   /** Undoes `ops`; groups of words, in the order of `ops` (run the last group first). */
   readonly inverse: number[][];
   readonly freed: Map<number, Key>;
+  /** Ids that were handed out. */
+  readonly taken: number[];
   readonly recordDelta: number;
 }
 
@@ -80,6 +82,13 @@ export class Nodes {
     for (const id of plan.freed.keys()) this.#ids.giveBack(id);
   }
 
+  /** After the commit was lost, and every later one was undone. */
+  undone(plan: Pick<Plan, 'freed' | 'taken'>): void {
+    for (const id of plan.taken) this.#ids.giveBack(id);
+    this.#ids.forget(plan.freed);
+    this.#freeable = [];
+  }
+
   #takeFreeable(): number[] {
     if (this.#freeable.length === 0) this.#freeable = Array.from(this.#graph.takeFreeable());
     return this.#freeable.splice(-FREED_PER_COMMIT);
@@ -96,6 +105,7 @@ class Planner {
   readonly #ops: number[] = [];
   readonly #inverse: number[][] = [];
   readonly #freed = new Map<number, Key>();
+  readonly #taken: number[] = [];
   /** Changes of in- and out-degrees by this commit. */
   readonly #inDelta = new Map<number, number>();
   readonly #outDelta = new Map<number, number>();
@@ -132,8 +142,15 @@ class Planner {
       ops: this.#ops,
       inverse: this.#inverse,
       freed: this.#freed,
+      taken: this.#taken,
       recordDelta: this.#recordDelta,
     };
+  }
+
+  #takeId(): number {
+    const id = this.#ids.take();
+    this.#taken.push(id);
+    return id;
   }
 
   #draft(key: Key): Draft {
@@ -167,7 +184,7 @@ class Planner {
       this.#emitSet(draft.id, flags, wanted.expireAt, { flags: absent, expireAt: undefined });
     } else if (before === undefined || before.flags !== flags || before.expireAt !== wanted.expireAt) {
       const old = before ?? (draft.id === NO_ID ? undefined : absentState(this.#indexer.absent(key)));
-      if (draft.id === NO_ID) draft.id = this.#ids.take();
+      if (draft.id === NO_ID) draft.id = this.#takeId();
       this.#emitSet(draft.id, flags, wanted.expireAt, old);
     }
     // Edges follow when every node of the commit has its id.
@@ -201,7 +218,7 @@ class Planner {
   #target(key: Key): number {
     const draft = this.#draft(key);
     if (draft.id === NO_ID) {
-      draft.id = this.#ids.take();
+      draft.id = this.#takeId();
       this.#emitSet(draft.id, this.#indexer.absent(key), undefined, undefined);
     }
     return draft.id;
@@ -248,7 +265,9 @@ class Planner {
   ): void {
     this.#ops.push(...setWords(id, flags, expireAt));
     this.#inverse.push(
-      before === undefined ? [GraphOp.free, id] : setWords(id, before.flags, before.expireAt),
+      before === undefined
+        ? [...setWords(id, 0, undefined), GraphOp.free, id]
+        : setWords(id, before.flags, before.expireAt),
     );
   }
 

@@ -35,6 +35,8 @@ const options = {
   noSubdir: true,
   maxDbs: 12,
   overlappingSync: false,
+  // Every write is in a batch; the package's own batching by event turn would reject promises nobody has.
+  eventTurnBatching: false,
   maxFreeSpaceToLoad: 1000,
   maxFreeSpaceToRetain: 2000,
 } as const;

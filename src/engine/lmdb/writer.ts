@@ -105,7 +105,7 @@ export class Writer {
         this.#host.stored(group.commits);
         group.resolve();
       } catch (error) {
-        this.#fail(group, error);
+        this.#fail(group, await reasonOf(error));
       }
       this.#current = undefined;
     }
@@ -129,9 +129,26 @@ export class Writer {
   }
 }
 
+/** LMDB's own error; its package first tells only that there is one. */
+async function reasonOf(error: unknown): Promise<unknown> {
+  if (!(error instanceof Error && 'commitError' in error)) return error;
+  const told = Promise.resolve(error.commitError).catch((reason: unknown) => reason);
+  // It has been told already if it ever will.
+  const waited = new Promise((resolve) => setImmediate(() => resolve(error)));
+  return Promise.race([told, waited]);
+}
+
+/** Numbers of the system's errors, whose texts LMDB mixes up. */
+const systemErrors: Readonly<Record<string, string>> = {
+  5: 'input/output error, or no space left on the device',
+  28: 'no space left on the device',
+  122: 'the quota is used up',
+};
+
 function writeError(path: string, cause: unknown): EbbtideError {
   if (cause instanceof EbbtideError) return cause;
-  const text = cause instanceof Error ? cause.message : String(cause);
+  const code = cause instanceof Error && 'code' in cause ? String(cause.code) : '';
+  const text = systemErrors[code] ?? (cause instanceof Error ? cause.message : String(cause));
   return unavailable(`cannot write to ${path}: ${text}`, {
     object: path,
     remedy: 'make room on the disk (the kernel log tells of other troubles), then try again',

@@ -1,0 +1,384 @@
+// Unit tests of the C++ core without Node, meant to run under sanitizers: node native/build.mjs --sanitize.
+// A naive model of nodes and edges says what every answer must be.
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <random>
+#include <set>
+#include <thread>
+#include <tuple>
+
+#include "checkpoint.h"
+#include "core.h"
+#include "crc32c.h"
+#include "path.h"
+
+using namespace ebbtide;
+
+namespace {
+
+int failures = 0;
+
+#define EXPECT(condition)                                                \
+  do {                                                                   \
+    if (!(condition)) {                                                  \
+      std::printf("%s:%d: %s\n", __FILE__, __LINE__, #condition);        \
+      failures++;                                                        \
+    }                                                                    \
+  } while (0)
+
+using Words = std::vector<uint32_t>;
+
+// The rules of a graph, written down as plainly as can be.
+struct Model {
+  struct Node {
+    uint32_t flags;
+    int64_t expiry;
+  };
+  std::map<NodeId, Node> nodes;
+  std::multiset<std::tuple<NodeId, NodeId, uint32_t>> edges;
+
+  bool isRoot(const Node& node, int64_t now) const {
+    return (node.flags & kRoot) != 0 && ((node.flags & kExpires) == 0 || now <= node.expiry);
+  }
+  std::set<std::pair<NodeId, bool>> reachable(int64_t now) const {
+    std::set<std::pair<NodeId, bool>> seen;
+    std::deque<std::pair<NodeId, bool>> queue;
+    const auto reach = [&](NodeId id, bool flat) {
+      if (seen.insert({id, flat}).second) queue.push_back({id, flat});
+    };
+    for (const auto& [id, node] : nodes) {
+      if (isRoot(node, now)) reach(id, false);
+    }
+    while (!queue.empty()) {
+      const auto [id, flat] = queue.front();
+      queue.pop_front();
+      for (auto edge = edges.lower_bound({id, 0, 0}); edge != edges.end() && std::get<0>(*edge) == id; ++edge) {
+        const auto& [from, to, kind] = *edge;
+        if (kind == kStructural) reach(to, flat);
+        else if (!flat) reach(to, kind == kFlatEdge);
+      }
+    }
+    return seen;
+  }
+};
+
+Words setOp(NodeId id, uint32_t flags, int64_t expiry = 0) {
+  return {kOpSet, id, flags, static_cast<uint32_t>(expiry), static_cast<uint32_t>(expiry >> 32)};
+}
+
+void append(Words& ops, const Words& op) { ops.insert(ops.end(), op.begin(), op.end()); }
+
+MarkCounts runMark(Core& core, int64_t now, bool barrier = true) {
+  const auto job = core.mark(now, barrier);
+  job->work();
+  return job->result();
+}
+
+std::vector<uint8_t> runSave(Core& core) {
+  const auto job = core.save();
+  job->work();
+  return job->result();
+}
+
+// A random graph over `ids` ids, in the core and in the model.
+void fill(Core& core, Model& model, std::mt19937& random, NodeId ids, size_t edges) {
+  Words ops;
+  for (NodeId id = 0; id < ids; id++) {
+    if (random() % 10 == 0) continue;
+    uint32_t flags = kCollectible | (random() % 8) << 8 | (random() % 6 != 0 ? kPresent : 0u);
+    if (random() % 8 == 0) flags |= kRoot;
+    if (random() % 8 == 0) flags |= kExpires;
+    if (random() % 16 == 0) flags |= kConditional;
+    const auto expiry = static_cast<int64_t>(random() % 100) - 50;
+    append(ops, setOp(id, flags, expiry));
+    model.nodes[id] = {flags, expiry};
+  }
+  for (size_t n = 0; n < edges; n++) {
+    const NodeId from = random() % ids;
+    const NodeId to = random() % ids;
+    const uint32_t kind = random() % kEdgeKinds;
+    if (!model.nodes.contains(from) || !model.nodes.contains(to)) continue;
+    append(ops, {kOpAdd, from, to, kind});
+    model.edges.insert({from, to, kind});
+  }
+  core.apply(ops);
+}
+
+void expectMarks(Core& core, const Model& model, int64_t now) {
+  const auto reachable = model.reachable(now);
+  for (const auto& [id, node] : model.nodes) {
+    const uint32_t wanted = (reachable.contains({id, false}) ? kPlain : 0u) | (reachable.contains({id, true}) ? kFlat : 0u);
+    EXPECT((core.marksOf(id) & kReached) == wanted);
+  }
+}
+
+// ------------------------------------------------------------------------------------------------------------ tests
+
+void crcKnowsItsCheckValue() {
+  const auto* digits = reinterpret_cast<const uint8_t*>("123456789");
+  EXPECT(crc32c(digits, 9) == 0xe3069283u);
+  EXPECT(crc32cPortable(digits, 9) == 0xe3069283u);
+  std::vector<uint8_t> bytes(1000);
+  for (size_t i = 0; i < bytes.size(); i++) bytes[i] = static_cast<uint8_t>(i * 7);
+  for (size_t n = 0; n < bytes.size(); n += 13) EXPECT(crc32c(bytes.data(), n, 5) == crc32cPortable(bytes.data(), n, 5));
+}
+
+void flatMapKeepsWhatItIsTold() {
+  std::mt19937 random(1);
+  FlatMap<uint32_t> map;
+  std::map<uint32_t, uint32_t> model;
+  for (int i = 0; i < 20'000; i++) {
+    const uint32_t key = random() % 500 * 4;
+    if (random() % 2 == 0) {
+      map.at(key) = static_cast<uint32_t>(i);
+      model[key] = static_cast<uint32_t>(i);
+    } else {
+      EXPECT(map.erase(key) == (model.erase(key) == 1));
+    }
+  }
+  EXPECT(map.size() == model.size());
+  for (const auto& [key, value] : model) EXPECT(map.find(key) != nullptr && *map.find(key) == value);
+}
+
+// Every size class, the step to a big list and back, repeated edges, and removal in another order.
+void edgesOfEverySizeComeAndGo() {
+  std::mt19937 random(2);
+  EdgeStore store;
+  Node node{};
+  std::multiset<uint32_t> model;
+  for (const size_t peak : {3u, 40u, 254u, 255u, 256u, 3000u}) {
+    while (model.size() < peak) {
+      const uint32_t word = random() % 2000;
+      store.add(node, word);
+      model.insert(word);
+    }
+    Words words;
+    store.sorted(node, words);
+    EXPECT(std::equal(words.begin(), words.end(), model.begin(), model.end()));
+    EXPECT(store.degree(node) == model.size());
+    EXPECT(!store.remove(node, 2001));
+    std::shuffle(words.begin(), words.end(), random);
+    for (const uint32_t word : words) {
+      EXPECT(store.remove(node, word));
+      model.erase(model.find(word));
+      if (model.size() % 97 == 0) EXPECT(store.degree(node) == model.size());
+    }
+    EXPECT(node.degree == 0 && node.slot == 0);
+  }
+}
+
+void marksAreTheClosure() {
+  std::mt19937 random(3);
+  for (int round = 0; round < 60; round++) {
+    const auto core = std::make_shared<Core>();
+    Model model;
+    fill(*core, model, random, 1 + random() % 200, random() % 500);
+    const auto now = static_cast<int64_t>(random() % 100) - 50;
+    const MarkCounts counts = runMark(*core, now);
+    expectMarks(*core, model, now);
+    std::set<NodeId> reached;
+    for (const auto& [id, flat] : model.reachable(now)) reached.insert(id);
+    EXPECT(counts.marked == reached.size());
+    for (const auto& [id, node] : model.nodes) {
+      const auto path = shortestPath(core->graph(), id, now);
+      EXPECT(path.empty() == !reached.contains(id));
+      EXPECT(path.empty() || (path.back() == id && model.isRoot(model.nodes.at(path.front()), now)));
+    }
+    core->endRun();
+  }
+}
+
+void invalidBatchesChangeNothing() {
+  std::mt19937 random(4);
+  for (int round = 0; round < 200; round++) {
+    const auto core = std::make_shared<Core>();
+    Model model;
+    fill(*core, model, random, 20, 40);
+    const auto before = runSave(*core);
+    Words ops;
+    for (int i = 0; i < 30; i++) {
+      const uint32_t code = random() % 5;
+      ops.push_back(code);
+      for (size_t n = 1; n < Graph::opLength(code); n++) ops.push_back(random() % 50 == 0 ? random() : random() % 20);
+    }
+    ops.push_back(9);
+    try {
+      core->apply(ops);
+      EXPECT(!"an invalid batch was accepted");
+    } catch (const GraphError&) {
+    }
+    EXPECT(runSave(*core) == before);
+  }
+}
+
+void checkpointsComeBack() {
+  std::mt19937 random(5);
+  for (int round = 0; round < 30; round++) {
+    const auto core = std::make_shared<Core>();
+    Model model;
+    fill(*core, model, random, 300, 900);
+    // A big list, a wide in-degree, and ids in frames far away.
+    Words ops = setOp(140'000, kPresent);
+    append(ops, setOp(1'000'000'000, 0));
+    for (NodeId id = 200'000; id < 200'600; id++) {
+      append(ops, setOp(id, kPresent | kCollectible));
+      append(ops, {kOpAdd, 140'000, id, kLabel});
+      append(ops, {kOpAdd, id, 140'000, kStructural});
+    }
+    core->apply(ops);
+    const auto bytes = runSave(*core);
+    const auto other = std::make_shared<Core>();
+    EXPECT(other->load(bytes));
+    EXPECT(runSave(*other) == bytes);
+    EXPECT(other->graph().inDegree(140'000) == 600);
+    EXPECT(other->takeFreeable().back() == 1'000'000'000);
+  }
+}
+
+// No damage, whether the checksums notice or not, may do worse than be refused or give some graph.
+void damagedCheckpointsAreRefused() {
+  std::mt19937 random(6);
+  const auto core = std::make_shared<Core>();
+  Model model;
+  fill(*core, model, random, 100, 300);
+  const auto bytes = runSave(*core);
+  for (size_t i = 0; i < bytes.size(); i++) {
+    auto damaged = bytes;
+    damaged[i] ^= static_cast<uint8_t>(1u << random() % 8);
+    EXPECT(!core->load(damaged));
+    EXPECT(core->graph().nodeCount() == 0 && core->graph().limit() == 0);
+    damaged.resize(i);
+    EXPECT(!core->load(damaged));
+  }
+  for (int round = 0; round < 20'000; round++) {
+    auto damaged = bytes;
+    for (size_t n = 1 + random() % 4; n > 0; n--) {
+      const size_t at = 44 + random() % (damaged.size() - 44);
+      damaged[at] = static_cast<uint8_t>(random() % 3 == 0 ? 255 : random());
+    }
+    const size_t length = damaged.size() - 56;
+    const uint32_t frame = crc32c(damaged.data() + 56, length, crc32c(damaged.data() + 44, 8));
+    std::memcpy(damaged.data() + 52, &frame, 4);
+    if (!core->load(damaged)) continue;
+    runMark(*core, 0);
+    core->candidates();
+    core->endRun();
+    runSave(*core);
+  }
+}
+
+// A thread marks and another saves while the owner changes the graph; the marks must hold all that is reachable at
+// the end, and the image must be that of its beginning.
+void opsBesideJobsAreSafe() {
+  std::mt19937 random(7);
+  for (int round = 0; round < 6; round++) {
+    const auto core = std::make_shared<Core>();
+    Model model;
+    fill(*core, model, random, 30'000, 40'000);
+    Words big;
+    for (NodeId id = 0; id < 3000; id++) {
+      if (!model.nodes.contains(id) || !model.nodes.contains(7)) continue;
+      append(big, {kOpAdd, 7, id, kLabel});
+      model.edges.insert({7, id, kLabel});
+    }
+    core->apply(big);
+    const auto before = runSave(*core);
+    const auto save = core->save();
+    const auto mark = core->mark(0, true);
+    std::thread saver([&] { save->work(); });
+    std::thread marker([&] { mark->work(); });
+    std::vector<std::tuple<NodeId, NodeId, uint32_t>> edges(model.edges.begin(), model.edges.end());
+    for (int i = 0; i < 3000; i++) {
+      Words ops;
+      const auto& [from, to, kind] = edges[random() % edges.size()];
+      if (model.edges.contains({from, to, kind})) {
+        append(ops, {kOpRemove, from, to, kind});
+        model.edges.erase(model.edges.find({from, to, kind}));
+        const NodeId other = std::get<0>(edges[random() % edges.size()]);
+        append(ops, {kOpAdd, other, to, kind});
+        model.edges.insert({other, to, kind});
+      }
+      auto& node = model.nodes.at(to);
+      if (i % 10 == 0) {
+        node.flags |= kRoot;
+        node.flags &= ~uint32_t{kExpires};
+        append(ops, setOp(to, node.flags));
+      }
+      core->apply(ops);
+    }
+    saver.join();
+    marker.join();
+    mark->result();
+    EXPECT(save->result() == before);
+    for (const auto& [id, flat] : model.reachable(0)) EXPECT((core->marksOf(id) & (flat ? kFlat : kPlain)) != 0);
+    for (const NodeId id : core->candidates()) EXPECT((core->marksOf(id) & kReached) == 0);
+    core->endRun();
+  }
+}
+
+void jobsCanBeCancelled() {
+  std::mt19937 random(8);
+  const auto core = std::make_shared<Core>();
+  Model model;
+  fill(*core, model, random, 50'000, 60'000);
+  for (int round = 0; round < 20; round++) {
+    const auto mark = core->mark(0, true);
+    const auto save = core->save();
+    std::thread marker([&] { mark->work(); });
+    std::thread saver([&] { save->work(); });
+    if (round % 2 == 0) core->endRun();
+    else core->clear();
+    marker.join();
+    saver.join();
+    try {
+      mark->result();
+      EXPECT(!"a cancelled marking gave a result");
+    } catch (const GraphError& error) {
+      EXPECT(std::string(error.kind()) == "Canceled");
+    }
+    if (core->graph().nodeCount() == 0) {
+      Model again;
+      fill(*core, again, random, 50'000, 60'000);
+    }
+  }
+}
+
+void longChainsNeedNoStack() {
+  const auto core = std::make_shared<Core>();
+  constexpr NodeId kLength = 1'000'000;
+  Words ops;
+  for (NodeId id = 0; id < kLength; id++) append(ops, setOp(id, kPresent | kCollectible | (id == 0 ? kRoot : 0u)));
+  for (NodeId id = 0; id < kLength; id++) append(ops, {kOpAdd, id, (id + 1) % kLength, kStructural});
+  core->apply(ops);
+  EXPECT(runMark(*core, 0).marked == kLength);
+  core->endRun();
+  core->apply(setOp(0, kPresent | kCollectible));
+  EXPECT(runMark(*core, 0).marked == 0);
+  const auto order = core->candidates();
+  EXPECT(order.size() == kLength && std::is_sorted(order.begin(), order.end()));
+  core->endRun();
+  core->apply(Words{kOpRemove, kLength - 1, 0, kStructural});
+  runMark(*core, 0);
+  EXPECT(core->candidates() == order);
+  core->endRun();
+}
+
+}  // namespace
+
+int main() {
+  crcKnowsItsCheckValue();
+  flatMapKeepsWhatItIsTold();
+  edgesOfEverySizeComeAndGo();
+  marksAreTheClosure();
+  invalidBatchesChangeNothing();
+  checkpointsComeBack();
+  damagedCheckpointsAreRefused();
+  opsBesideJobsAreSafe();
+  jobsCanBeCancelled();
+  longChainsNeedNoStack();
+  std::printf("core_test: %d failures\n", failures);
+  return failures == 0 ? 0 : 1;
+}
