@@ -20,7 +20,7 @@ const usage = `npm run bench -- [options]
   --seed TEXT      another store of the same shape
   --runs N         collections and delays are measured so often (default 3)
   --count N        writes of one rate (default 1000)
-  --rate N         arrivals a second of each kind of write while delays are measured (default 100)
+  --rate N         arrivals a second of each kind of write while delays are measured (default 25)
   --no-peer        ebbtide alone
   --no-install     never install the peer's Debian packages
   --dir DIR        where the stores are made; a real disk, else flushing costs nothing (default: temporary)
@@ -38,7 +38,7 @@ const { values: options } = parseArgs({
     seed: { type: 'string', default: denseHost.seed },
     runs: { type: 'string' },
     count: { type: 'string', default: '1000' },
-    rate: { type: 'string', default: '100' },
+    rate: { type: 'string', default: '25' },
     'no-peer': { type: 'boolean', default: false },
     'no-install': { type: 'boolean', default: false },
     dir: { type: 'string' },

@@ -56,7 +56,6 @@ class Run final : public GraphObserver {
 
   void beforeChange(NodeId id) override;
   const MarkCounts& counts() const { return counts_; }
-  int phase() const { return static_cast<int>(phase_); }
 
   // Set to make the marking thread give up; never cleared.
   std::atomic<bool> cancelled{false};

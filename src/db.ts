@@ -13,6 +13,7 @@ import { openNative } from './backends/native.js';
 import { openOverlayfs } from './backends/overlayfs.js';
 import { type CallContext, withTransactionContext } from './context.js';
 import { DBHost, type Log, type MutationCallback } from './db-host.js';
+import { checkLeaseBackend, EnableEtcdGC, LeaseBackend, type LeaseBackendName } from './defaults.js';
 import type { Durability, Engine, Transaction, Unlock } from './engine/contract.js';
 import { openLmdbEngine } from './engine/lmdb/engine.js';
 import { openMemoryEngine } from './engine/memory/engine.js';
@@ -41,6 +42,10 @@ export interface DBOptions {
   durability?: Durability;
   publisher?: EventsPublisher;
   log?: Log;
+  /** Whether this host collects a tree shared over etcd; an embedded store is collected either way. */
+  enableEtcdGC?: boolean;
+  /** Where leases live: `''` or `bolt`. Unset: the process-wide default. */
+  leaseBackend?: LeaseBackendName;
 }
 export type DBOpt = (options: DBOptions) => void;
 
@@ -64,6 +69,17 @@ export const withLog =
     options.log = log;
   };
 
+export const withEtcdGC =
+  (enable: boolean): DBOpt =>
+  (options) => {
+    options.enableEtcdGC = enable;
+  };
+export const withLeaseBackend =
+  (name: LeaseBackendName): DBOpt =>
+  (options) => {
+    options.leaseBackend = name;
+  };
+
 const logToStderr: Log = (level, message, details) => {
   if (level === 'info') return;
   process.stderr.write(`ebbtide: ${level}: ${message}${details ? ` ${JSON.stringify(details)}` : ''}\n`);
@@ -78,13 +94,19 @@ export class DB implements AsyncDisposable {
   readonly #host: DBHost;
   readonly #raw: RawStore;
   readonly #pool: DiskPool | undefined;
+  readonly #switches: Pick<DBOptions, 'enableEtcdGC' | 'leaseBackend'>;
   #collection: Promise<unknown> = Promise.resolve();
   #closing: Promise<void> | undefined;
 
   /** Use `openDB` or `newDB`. */
-  constructor(host: DBHost, pool?: DiskPool) {
+  constructor(
+    host: DBHost,
+    pool?: DiskPool,
+    switches: Pick<DBOptions, 'enableEtcdGC' | 'leaseBackend'> = {},
+  ) {
     this.#host = host;
     this.#pool = pool;
+    this.#switches = switches;
     this.#raw = new RawStore(host.engine);
     this.images = new ImageStore(host);
     this.containers = new ContainerStore(host);
@@ -99,6 +121,14 @@ export class DB implements AsyncDisposable {
   }
   get engine(): Engine {
     return this.#host.engine;
+  }
+  /** The option, or else the process-wide default as it is now. */
+  get leaseBackend(): string {
+    return this.#switches.leaseBackend ?? LeaseBackend;
+  }
+  /** As `leaseBackend`. */
+  get enableEtcdGC(): boolean {
+    return this.#switches.enableEtcdGC ?? EnableEtcdGC;
   }
   get content(): ContentStore {
     return this.#host.contentStore;
@@ -241,6 +271,7 @@ async function assemble(
   if (embedded === undefined) throw invalidArgument('a DB needs an embedded engine or an etcd config');
   const options: DBOptions = {};
   for (const opt of opts) opt(options);
+  checkLeaseBackend(options.leaseBackend);
   const host = new DBHost({
     engine: embedded,
     content,
@@ -251,7 +282,7 @@ async function assemble(
     jobs: pool satisfies DiskJobs,
     log: options.log ?? logToStderr,
   });
-  const db = new DB(host, pool);
+  const db = new DB(host, pool, options);
   await db.init();
   host.dirty.load();
   return db;
@@ -330,6 +361,8 @@ const knownOptions = new Set([
   'durability',
   'publisher',
   'log',
+  'enableEtcdGC',
+  'leaseBackend',
 ]);
 
 function validateOptions(options: OpenOptions): void {

@@ -19,6 +19,8 @@ const REPORTED_ERRORS = 20;
 
 interface Visit {
   path: Buffer;
+  /** Device of the tree: what is mounted inside is somebody else's and stays. */
+  device?: number;
   /** Times its entries were removed; it is tried again when others added entries meanwhile. */
   rounds: number;
 }
@@ -74,8 +76,9 @@ export function* removalSteps(tree: string, sum: RemovalReport): Generator<void,
       visit.rounds++;
       for (const entry of readdirSync(visit.path, { encoding: 'buffer', withFileTypes: true })) {
         const path = Buffer.concat([visit.path, SLASH, entryName(entry)]);
-        if (entry.isDirectory()) stack.push({ path, rounds: 0 });
-        else unlink(path, report);
+        if (entry.isDirectory()) {
+          stack.push({ path, rounds: 0, ...(visit.device !== undefined && { device: visit.device }) });
+        } else unlink(path, report);
         if (++steps % STEPS_BETWEEN_BREATHS === 0) yield;
       }
     } catch (error) {
@@ -95,16 +98,19 @@ function isDone(visit: Visit, root: Buffer, report: RemovalReport): boolean {
     renameSync(visit.path, nearer);
     visit.path = nearer;
   }
-  return !openUp(visit.path, report);
+  return !openUp(visit, report);
 }
 
 /** True for a directory, made enterable; anything else is unlinked at once. */
-function openUp(path: Buffer, report: RemovalReport): boolean {
+function openUp(visit: Visit, report: RemovalReport): boolean {
+  const { path } = visit;
   const stats = lstatSync(path);
   if (!stats.isDirectory()) {
     unlink(path, report);
     return false;
   }
+  visit.device ??= stats.dev;
+  if (stats.dev !== visit.device) throw new Error('a file system is mounted here: unmount it first');
   const entered = 0o700;
   if ((stats.mode & entered) !== entered && process.geteuid?.() !== 0) chmodSync(path, entered);
   return true;

@@ -43,6 +43,15 @@ export interface MarkResult {
   durationMs: number;
 }
 
+export interface MarkOptions {
+  signal?: AbortSignal;
+  /**
+   * For tests that must fail without it. `false`: ops applied after the start change no mark; `'late'` (TypeScript
+   * core only): those applied before the end of marking do not, as if the journal were followed only from there.
+   */
+  barrier?: boolean | 'late';
+}
+
 /** Bits of a node's mark. */
 export const MarkBit = { plain: 1, flat: 2, born: 4 } as const;
 
@@ -57,9 +66,8 @@ export interface GraphCore {
    * thread. Afterwards, until `endRun`, every applied op keeps the marks closed: an edge added from a marked
    * node marks its target, a root added (or a raised expiry) is marked, each with what it reaches; a node that
    * becomes present is `born` and never a candidate. One run at a time.
-   * With barrier: false (tests only) ops applied after the start change no mark.
    */
-  mark(now: bigint, options?: { signal?: AbortSignal; barrier?: boolean }): Promise<MarkResult>;
+  mark(now: bigint, options?: MarkOptions): Promise<MarkResult>;
   /** Marks these nodes (plain) and all they reach; answers how many nodes were newly marked. During a run. */
   markFrom(ids: Uint32Array): number;
   /** Mark bits of a node during a run; 0 when unmarked or non-existing. */

@@ -3,7 +3,14 @@
  * if their names are equal; `a` and `a/b` have nothing to do with each other. Not re-entrant. Called by the engines
  * and, through them, by users of the raw key space.
  */
-import { abortError, canceled, failedPrecondition, throwIfAborted, unavailable } from '../errors.js';
+import {
+  abortError,
+  canceled,
+  failedPrecondition,
+  invalidArgument,
+  throwIfAborted,
+  unavailable,
+} from '../errors.js';
 import type { Locks, Unlock } from './contract.js';
 
 interface Request {
@@ -46,6 +53,7 @@ export class NamedLocks implements Locks {
   }
 
   async #request(name: string, shared: boolean, signal: AbortSignal | undefined): Promise<Unlock> {
+    if (name === '') throw invalidArgument('a lock needs a name');
     if (this.#closed) throw failedPrecondition('the store is closed', { remedy: 'open it again' });
     throwIfAborted(signal);
     const queue = this.#queues.get(name) ?? { holders: new Set<Request>(), waiting: [] };

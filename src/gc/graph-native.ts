@@ -5,8 +5,8 @@
  * Threading: one instance belongs to one JavaScript thread. `mark` and `save` run on the thread pool; ops applied
  * meanwhile take effect at once (they wait some microseconds for the other thread to pause) under the write barrier.
  */
-import type { GraphCore, GraphStats, MarkResult } from '../engine/graph.js';
-import { abortError, EbbtideError, errorKinds, unknownError } from '../errors.js';
+import type { GraphCore, GraphStats, MarkOptions, MarkResult } from '../engine/graph.js';
+import { abortError, EbbtideError, errorKinds, notImplemented, unknownError } from '../errors.js';
 
 interface MarkCounts {
   markedByType: Uint32Array;
@@ -52,8 +52,9 @@ export class NativeGraph implements GraphCore {
     translate(() => this.#core.apply(ops));
   }
 
-  async mark(now: bigint, options: { signal?: AbortSignal; barrier?: boolean } = {}): Promise<MarkResult> {
+  async mark(now: bigint, options: MarkOptions = {}): Promise<MarkResult> {
     const { signal, barrier = true } = options;
+    if (barrier === 'late') throw notImplemented('mark: only the TypeScript core has a late barrier');
     if (signal?.aborted) throw abortError(signal);
     const running = translate(() => this.#core.mark(now, barrier));
     const cancel = (): void => this.#core.endRun();

@@ -11,7 +11,14 @@
  * of flat edges of plain nodes and of the structural edges of its members. A node can be both.
  */
 import { NodeFlag } from '../engine/contract.js';
-import { type GraphCore, GraphOp, type GraphStats, MarkBit, type MarkResult } from '../engine/graph.js';
+import {
+  type GraphCore,
+  GraphOp,
+  type GraphStats,
+  MarkBit,
+  type MarkOptions,
+  type MarkResult,
+} from '../engine/graph.js';
 import { abortError, canceled, type EbbtideError, failedPrecondition, invalidArgument } from '../errors.js';
 import { decodeGraph, encodeGraph } from './graph-checkpoint.js';
 import { removalOrder } from './graph-order.js';
@@ -33,7 +40,8 @@ const STRUCTURAL = 1;
 
 interface Run {
   readonly now: bigint;
-  readonly barrier: boolean;
+  /** Whether ops change marks; a late barrier comes up at the end of marking. */
+  barrier: boolean;
   /** Nodes whose edges are still to be followed: id × 2, + 1 for the flat variant. */
   readonly work: number[];
   readonly result: MarkResult;
@@ -52,11 +60,21 @@ interface Before {
 
 const aTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
+export interface TypeScriptGraphOptions {
+  /** Nodes expanded before the event loop gets a turn. */
+  sliceNodes?: number;
+}
+
 export class TypeScriptGraph implements GraphCore {
   readonly kind = 'typescript';
+  readonly #sliceNodes: number;
   readonly #nodes = new NodeTable();
   #freeable: number[] = [];
   #run: Run | undefined;
+
+  constructor(options: TypeScriptGraphOptions = {}) {
+    this.#sliceNodes = options.sliceNodes ?? SLICE_NODES;
+  }
 
   apply(ops: Uint32Array): void {
     checkWords(ops, 'ops');
@@ -73,7 +91,7 @@ export class TypeScriptGraph implements GraphCore {
     if (this.#run?.barrier) this.#keepClosed(this.#run, ops);
   }
 
-  async mark(now: bigint, options: { signal?: AbortSignal; barrier?: boolean } = {}): Promise<MarkResult> {
+  async mark(now: bigint, options: MarkOptions = {}): Promise<MarkResult> {
     const { signal, barrier = true } = options;
     checkTime(now);
     if (this.#run !== undefined) {
@@ -82,10 +100,10 @@ export class TypeScriptGraph implements GraphCore {
     if (signal?.aborted) throw abortError(signal);
     const started = performance.now();
     const result = { markedByType: new Uint32Array(32), marked: 0, edgesFollowed: 0, durationMs: 0 };
-    const run: Run = { now, barrier, work: [], result, order: undefined, ended: false };
+    const run: Run = { now, barrier: barrier === true, work: [], result, order: undefined, ended: false };
     this.#run = run;
     for (const id of this.#nodes.ids()) if (this.#isRoot(id, now)) this.#reach(run, id, MarkBit.plain);
-    while (!this.#drain(run, SLICE_NODES)) {
+    while (!this.#drain(run, this.#sliceNodes)) {
       await aTurn();
       if (run.ended) throw canceled('mark: the run was ended');
       if (signal?.aborted) {
@@ -96,6 +114,7 @@ export class TypeScriptGraph implements GraphCore {
     run.order = removalOrder(this.#unmarked(), (id, visit) =>
       this.#nodes.forEachEdge(id, (word) => visit(word >>> 2)),
     );
+    if (barrier === 'late') run.barrier = true;
     result.durationMs = performance.now() - started;
     return { ...result, markedByType: result.markedByType.slice() };
   }

@@ -29,6 +29,8 @@ export class RunEdges {
   readonly #now: Instant;
   readonly #signal: AbortSignal | undefined;
 
+  /** Records that collectors named, for reports. */
+  readonly fromCollectors = new Set<number>();
   /** Collectors' resources in use. */
   readonly #reached = new NodeSet();
   /** Reached ones whose collector was not asked for their references yet. */
@@ -124,7 +126,9 @@ export class RunEdges {
     }
     const record = keyOfNode(node);
     const id = record === undefined ? undefined : this.#engine.idOf(record);
-    if (id !== undefined && !this.#isMarked(id)) this.#toMark.push(id);
+    if (id === undefined) return;
+    this.fromCollectors.add(id);
+    if (!this.#isMarked(id)) this.#toMark.push(id);
   }
 
   #isMarked(id: number): boolean {
@@ -215,17 +219,22 @@ export class RunEdges {
     const { graph } = this.#engine;
     for (const id of graph.withFlags(NodeFlag.conditional | NodeFlag.present)) {
       if (!this.#isMarked(id)) continue;
-      const record = this.#engine.keyOf(id);
-      if (record === undefined) continue;
-      const labels = labelsOf(this.#engine.get(record));
-      for (const { snapshotter, snapshotKey: name, tests } of conditionalReferences(labels)) {
-        const target = targetSnapshot(namespaceOf(record), snapshotter, name);
-        const to = target === undefined ? undefined : this.#engine.idOf(target);
-        if (target === undefined || to === undefined || this.#isMarked(to)) continue;
-        const times = conditionTimes(labelsOf(this.#engine.get(target)));
-        if (conditionHolds(tests, times, this.#now)) this.#toMark.push(to);
+      for (const to of conditionTargets(this.#engine, id, this.#now)) {
+        if (!this.#isMarked(to)) this.#toMark.push(to);
       }
     }
+  }
+}
+
+/** Nodes of the snapshots that a node keeps by conditional references which hold at `now`. */
+export function* conditionTargets(engine: Engine, id: number, now: Instant): Generator<number> {
+  const record = engine.keyOf(id);
+  if (record === undefined) return;
+  for (const reference of conditionalReferences(labelsOf(engine.get(record)))) {
+    const target = targetSnapshot(namespaceOf(record), reference.snapshotter, reference.snapshotKey);
+    const to = target === undefined ? undefined : engine.idOf(target);
+    if (target === undefined || to === undefined) continue;
+    if (conditionHolds(reference.tests, conditionTimes(labelsOf(engine.get(target))), now)) yield to;
   }
 }
 

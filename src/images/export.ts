@@ -44,7 +44,7 @@ export interface Exported {
  * Writes the images to `output`: a directory (new or empty), a tar when it ends in `.tar`, or a function that takes
  * the bytes of a tar. NotFound: no such image, or blobs are missing (named). AlreadyExists: the output is there.
  */
-export function exportImages(
+export async function exportImages(
   services: ImageServices,
   ctx: CallContext,
   names: readonly string[],

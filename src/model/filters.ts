@@ -50,7 +50,7 @@ export function adaptLabels(
   return labelOf(labels, path.length === from + 1 ? path[from]! : path.slice(from).join('.'));
 }
 
-function parseFilter(input: string): Filter {
+export function parseFilter(input: string): Filter {
   return input === '' ? always : new Parser(input).filter();
 }
 

@@ -64,8 +64,8 @@ interface Settled {
   digest: string;
   /** Bytes. */
   size: number;
-  /** The shared blob, and whether the backend still has it. */
-  shared?: { blob: SharedBlob; present: boolean };
+  /** The shared blob, whether the backend still has it, and whether an earlier opening of the ref left bytes. */
+  shared?: { blob: SharedBlob; present: boolean; leftover: boolean };
 }
 
 let writers = 0;
@@ -195,11 +195,13 @@ export class NamespacedWriter implements ContentWriter {
     if (!isShared(source)) return this.#settleOwn(source, size, expected, options);
     validateLabels(options.labels);
     checkExpectations(source, this.ref, size, expected);
-    const present = await this.#target.host.content.info(source.digest).then(
-      () => true,
-      () => false,
-    );
-    return { digest: source.digest, size: source.size, shared: { blob: source, present } };
+    const { host, backendRef } = this.#target;
+    const exists = (found: Promise<unknown>): Promise<boolean> => found.then(Boolean, () => false);
+    const [present, leftover] = await Promise.all([
+      exists(host.content.info(source.digest)),
+      exists(host.content.status(backendRef)),
+    ]);
+    return { digest: source.digest, size: source.size, shared: { blob: source, present, leftover } };
   }
 
   async #settleOwn(
@@ -236,7 +238,7 @@ export class NamespacedWriter implements ContentWriter {
   }
 
   #write(tx: Transaction, ctx: CallContext, settled: Settled, labels: StringMap | undefined): boolean {
-    const { namespace: ns } = this.#target;
+    const { namespace: ns, host, backendRef } = this.#target;
     const { digest, size, shared } = settled;
     const blob = blobKey(ns, digest);
     const ingest = ingestKey(ns, this.ref);
@@ -248,6 +250,7 @@ export class NamespacedWriter implements ContentWriter {
       putRecord<BlobRecord>(tx, blob, { createdat: at, updatedat: at, size, ...(labels && { labels }) });
     }
     tx.delete(ingest);
+    if (shared?.leftover) host.markContentDirty(tx, { kind: 'ingest', ref: backendRef });
     removeFromLease(tx, ctx, ns, ingest);
     addToLease(tx, ctx, ns, blob);
     return existed;

@@ -23,10 +23,13 @@ export type NamespaceDeleteOption = (
 /** What vanishes with its namespace without ever keeping it alive. */
 const dependents = ['leases', 'ingests', 'sandboxes', 'snapshotters'] as const;
 
-export class NamespaceStore {
-  readonly #host: StoreHost;
+/** What it needs of a DB: less than other stores, so that one can be made for a single transaction. */
+export type NamespaceHost = Pick<StoreHost, 'update' | 'reader' | 'countDeletion' | 'markContentDirty'>;
 
-  constructor(host: StoreHost) {
+export class NamespaceStore {
+  readonly #host: NamespaceHost;
+
+  constructor(host: NamespaceHost) {
     this.#host = host;
   }
 

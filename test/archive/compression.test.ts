@@ -2,8 +2,10 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { describe, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
+import { ChunkReader } from '../../src/backends/archive/chunks.js';
 import { decompress, detectCompression } from '../../src/backends/archive/compression.js';
 import { type ArchiveLimits, withDefaults } from '../../src/backends/archive/limits.js';
+import { unzstd } from '../../src/backends/archive/zstd.js';
 import { EbbtideError, isKind } from '../../src/errors.js';
 import { hasTool, run, streamOf } from './support.js';
 
@@ -99,7 +101,41 @@ describe('compression', () => {
   });
 });
 
+/** One block of 65,000 matches of 98,000 bytes each: 120 KiB that a decoder without bounds unfolds for minutes. */
+function zstdSpinner(): Buffer {
+  const sequences = 60_000;
+  // Literals: one raw byte. Codes as run-length tables: literal length 0, offset code 0, match length code 52.
+  const head = [0x08, 0x61, 0xff, (sequences - 0x7f00) & 255, (sequences - 0x7f00) >> 8, 0x54, 0, 0, 52];
+  // Sixteen extra bits for each match length, all set; the last byte is the end mark.
+  const bits = Buffer.alloc(sequences * 2 + 1, 0xff);
+  bits[bits.length - 1] = 1;
+  const block = Buffer.concat([Buffer.from(head), bits]);
+  const blockHead = Buffer.alloc(3);
+  blockHead.writeUIntLE((block.length << 3) | (2 << 1) | 1, 0, 3);
+  return Buffer.concat([Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x38]), blockHead, block]);
+}
+
 describe('compression bombs', () => {
+  test('given a zstd block that makes the decoder spin, it is given up and the caller was never held up', async () => {
+    let late = 0;
+    let last = performance.now();
+    const clock = setInterval(() => {
+      late = Math.max(late, performance.now() - last - 20);
+      last = performance.now();
+    }, 20);
+    const reading = async (): Promise<number> => {
+      let bytes = 0;
+      for await (const chunk of unzstd(new ChunkReader(streamOf(zstdSpinner())), 1500)) bytes += chunk.length;
+      return bytes;
+    };
+    await assert.rejects(
+      reading(),
+      (e) => isKind(e, 'InvalidArgument') && /took longer than 1500 ms/.test(String(e)),
+    );
+    clearInterval(clock);
+    assert.ok(late < 1000, `the event loop was late by ${late} ms`);
+  });
+
   const bombs: [string, () => Buffer][] = [
     ['gzip', () => gzipSync(Buffer.alloc(200 * 2 ** 20))],
     ['zstd', () => zstdBomb(1600)],

@@ -11,6 +11,8 @@ import { applyLayer } from '../../src/backends/archive/apply.js';
 import type { Mount } from '../../src/backends/contract.js';
 import { canMount, withMounts } from '../../src/backends/mounts.js';
 import { sys } from '../../src/backends/sys.js';
+import { anyItem, layersOf, leafOf, parentOf, plainItem } from './random-layers.js';
+import { Stack } from './stack.js';
 import { bind, type Item, streamOf, tarOf, tempDir, treeOf } from './support.js';
 
 const mountable = await canMount();
@@ -20,48 +22,6 @@ const reason = !sys.xattrSupported
     ? false
     : `mounts are not permitted: ${mountable.reason}`;
 if (reason) console.log(`overlay layers are not tested: ${reason}`);
-
-/** One directory for each layer, as the overlay snapshotter has them. */
-class Stack {
-  readonly #dir: string;
-  #layers = 0;
-
-  constructor(dir: string) {
-    this.#dir = dir;
-  }
-
-  #fs(layer: number): string {
-    return join(this.#dir, String(layer), 'fs');
-  }
-
-  #lowerdir(): string {
-    const below = Array.from({ length: this.#layers - 1 }, (_, i) => this.#fs(i + 1)).reverse();
-    return `lowerdir=${below.join(':')}`;
-  }
-
-  async push(layer: Buffer): Promise<void> {
-    this.#layers++;
-    const upper = this.#fs(this.#layers);
-    const work = join(this.#dir, String(this.#layers), 'work');
-    await mkdir(upper, { recursive: true });
-    await mkdir(work);
-    const options = [`workdir=${work}`, `upperdir=${upper}`, this.#lowerdir()];
-    const mounts = this.#layers === 1 ? [bind(upper)] : [{ type: 'overlay', source: 'overlay', options }];
-    await applyLayer(mounts, streamOf(layer));
-  }
-
-  view(): Mount[] {
-    if (this.#layers === 1) return [{ type: 'bind', source: this.#fs(1), options: ['rbind', 'ro'] }];
-    this.#layers++;
-    const options = [this.#lowerdir()];
-    this.#layers--;
-    return [{ type: 'overlay', source: 'overlay', options }];
-  }
-
-  upper(path: string): string {
-    return join(this.#fs(this.#layers), path);
-  }
-}
 
 async function seen(mounts: Mount[]): Promise<Record<string, string>> {
   return withMounts(mounts, (dir) => treeOf(dir));
@@ -183,34 +143,6 @@ describe('layers in overlay directories', { skip: reason }, () => {
 });
 
 // ------------------------------------------------------------------------------------------------ random layers
-
-const names = ['a', 'b', 'c'];
-const paths = [...names, ...names.flatMap((n) => names.map((m) => `${n}/${m}`)), 'a/b/a', 'a/b/b', 'b/a/a'];
-const path = fc.constantFrom(...paths);
-const parentOf = (p: string): string => p.slice(0, p.lastIndexOf('/') + 1);
-const leafOf = (p: string): string => p.slice(p.lastIndexOf('/') + 1);
-
-const plainItem: fc.Arbitrary<Item> = fc.oneof(
-  { weight: 4, arbitrary: path.chain((name) => fc.nat(99).map((n) => ({ name, text: `${n}` }))) },
-  { weight: 3, arbitrary: path.map((name) => dir(name)) },
-  { weight: 3, arbitrary: path.map((p) => ({ name: `${parentOf(p)}.wh.${leafOf(p)}` })) },
-  { weight: 2, arbitrary: path.map((p) => ({ name: `${p}/.wh..wh..opq` })) },
-  {
-    weight: 1,
-    arbitrary: fc.tuple(path, path).map(([name, linkname]): Item => ({ name, type: 'link', linkname })),
-  },
-);
-const anyItem: fc.Arbitrary<Item> = fc.oneof(
-  { weight: 5, arbitrary: plainItem },
-  {
-    weight: 1,
-    arbitrary: fc
-      .tuple(path, fc.constantFrom('/a', 'b', '..', '../c', '/b/a', 'a/b'))
-      .map(([name, linkname]): Item => ({ name, type: 'symlink', linkname })),
-  },
-);
-const layersOf = (item: fc.Arbitrary<Item>) =>
-  fc.array(fc.array(item, { maxLength: 7 }), { minLength: 1, maxLength: 4 });
 
 /** The specification's rules on a map, written apart from the implementation. Throws where a layer is wrong. */
 class Oracle {

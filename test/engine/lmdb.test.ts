@@ -324,8 +324,17 @@ test('given a full disk, when a commit cannot be written, then Unavailable, noth
     t.skip('mounting a small tmpfs is not permitted here');
     return;
   }
-  t.after(() => run('umount', ['-l', mount]));
-  const engine = await open(t, join(mount, 'store'));
+  try {
+    await fillDisk(t, join(mount, 'store'));
+  } finally {
+    await run('umount', ['-l', mount]);
+  }
+});
+
+async function fillDisk(t: TestContext, dir: string): Promise<void> {
+  // The lmdb package tells of the failure there, too.
+  t.mock.method(console, 'error', () => {});
+  const engine = await open(t, dir);
   await fill(engine, 500);
   await engine.update((tx) => tx.put(key('meta', 'seen'), 'before'));
   let stored = 0;
@@ -356,11 +365,11 @@ test('given a full disk, when a commit cannot be written, then Unavailable, noth
   await fill(engine, 10, 1000);
   assert.deepEqual(engine.verifyGraph(), []);
   await engine.close();
-  const again = await open(t, join(mount, 'store'));
+  const again = await open(t, dir);
   assert.equal(again.stats().records, 511);
   assert.deepEqual(again.verifyGraph(), []);
   await again.close();
-});
+}
 
 async function run(command: string, args: string[]): Promise<boolean> {
   const child = spawn(command, args, { stdio: 'ignore' });

@@ -193,7 +193,7 @@ void marksAreTheClosure() {
 
 void invalidBatchesChangeNothing() {
   std::mt19937 random(4);
-  for (int round = 0; round < 200; round++) {
+  for (int round = 0; round < 60; round++) {
     const auto core = std::make_shared<Core>();
     Model model;
     fill(*core, model, random, 20, 40);
@@ -253,7 +253,7 @@ void damagedCheckpointsAreRefused() {
     damaged.resize(i);
     EXPECT(!core->load(damaged));
   }
-  for (int round = 0; round < 20'000; round++) {
+  for (int round = 0; round < 3000; round++) {
     auto damaged = bytes;
     for (size_t n = 1 + random() % 4; n > 0; n--) {
       const size_t at = 44 + random() % (damaged.size() - 44);

@@ -78,12 +78,28 @@ export async function setFinal(path: BytePath, final: FinalMetadata): Promise<vo
 export async function copyMetadata(from: BytePath, to: BytePath): Promise<Required<FinalMetadata>> {
   const stats = await lstat(fsPath(from), { bigint: true });
   if (isRoot) await lchown(fsPath(to), Number(stats.uid), Number(stats.gid));
-  for (const name of sys.xattrSupported ? sys.llistxattr(fsPath(from)) : []) {
-    if (isForbidden(name)) continue;
-    const value = await getXattr(from, name);
-    if (value !== undefined) await trySetXattr(to, name, value);
-  }
+  for (const [name, value] of await readXattrs(from)) await trySetXattr(to, name, value);
   return { mode: Number(stats.mode & 0o7777n), mtime: stats.mtimeNs, atime: stats.atimeNs };
+}
+
+/** All attributes but overlay's own. */
+export async function readXattrs(path: BytePath): Promise<Map<string, Buffer>> {
+  const xattrs = new Map<string, Buffer>();
+  for (const name of listXattrs(path)) {
+    const value = isForbidden(name) ? undefined : await getXattr(path, name);
+    if (value !== undefined) xattrs.set(name, value);
+  }
+  return xattrs;
+}
+
+function listXattrs(path: BytePath): string[] {
+  if (!sys.xattrSupported) return [];
+  try {
+    return sys.llistxattr(fsPath(path));
+  } catch (error) {
+    if (isNotPermitted(error)) return [];
+    throw error;
+  }
 }
 
 async function trySetXattr(path: BytePath, name: string, value: Buffer): Promise<boolean> {

@@ -1,0 +1,307 @@
+/**
+ * The layer that turns one tree into another, as a tar: both are walked side by side, what differs is written, what
+ * is gone becomes a whiteout. Reads the directories behind the mounts and needs no mount(2). The same trees give
+ * the same bytes. Neither tree may change meanwhile.
+ *
+ * Called by the diff service and by export of what was committed by hand. Memory: one directory at a time, and a
+ * name for each file with several links.
+ */
+import { createHash } from 'node:crypto';
+import type { BigIntStats } from 'node:fs';
+import { constants, lstat, open, readdir, readlink } from 'node:fs/promises';
+import { failedPrecondition, throwIfAborted } from '../../errors.js';
+import type { Mount } from '../contract.js';
+import { fsError } from '../fs-errors.js';
+import { deviceOf } from './entries.js';
+import { DirNode, type Found, LayerTree } from './layer-tree.js';
+import { readXattrs } from './metadata.js';
+import { type BytePath, fsPath, joinPath, showPath } from './paths.js';
+import type { EntryType } from './tar-reader.js';
+import { type NewEntry, type Sink, TarWriter } from './tar-writer.js';
+import { readableTarget } from './target.js';
+import { WHITEOUT_PREFIX } from './whiteouts.js';
+
+export interface DiffOptions {
+  signal?: AbortSignal | undefined;
+}
+
+export interface Diffed {
+  /** Digest (sha256) of the tar: the layer's diff id. */
+  digest: string;
+  /** Bytes of the tar. */
+  size: number;
+  entries: number;
+}
+
+/**
+ * Writes the layer that makes `upper` of `lower` (no mounts: of nothing) to `sink`.
+ * FailedPrecondition: a file whose name a layer cannot hold.
+ */
+export async function diffLayer(
+  lower: readonly Mount[],
+  upper: readonly Mount[],
+  sink: Sink,
+  options: DiffOptions = {},
+): Promise<Diffed> {
+  const hash = createHash('sha256');
+  let size = 0;
+  const tar = new TarWriter(async (bytes) => {
+    hash.update(bytes);
+    size += bytes.length;
+    await sink(bytes);
+  });
+  const from = lower.length === 0 ? undefined : new LayerTree(readableTarget(lower));
+  const walk = new DiffWalk(from, new LayerTree(readableTarget(upper)), tar, options.signal);
+  await walk.run();
+  await tar.end();
+  return { digest: `sha256:${hash.digest('hex')}`, size, entries: walk.entries };
+}
+
+/** Something that stands in a tree. */
+interface Node {
+  type: EntryType | 'other';
+  /** Where it really is. */
+  path: BytePath;
+  stats: BigIntStats;
+  dir: DirNode | undefined;
+}
+
+/** A directory on the walk: what both trees have under it is compared name by name. */
+interface Visit {
+  name: BytePath;
+  below: DirNode | undefined;
+  above: DirNode;
+  /** Its own entry, until that was written: a directory is written when it, or anything in it, differs. */
+  pending: { entry: NewEntry; parent: Visit | undefined } | undefined;
+}
+
+class DiffWalk {
+  entries = 0;
+  readonly #from: LayerTree | undefined;
+  readonly #to: LayerTree;
+  readonly #tar: TarWriter;
+  readonly #signal: AbortSignal | undefined;
+  /** Names of files with several links by inode; whether one was written. */
+  readonly #links = new Map<string, { name: BytePath; written: boolean }>();
+
+  constructor(from: LayerTree | undefined, to: LayerTree, tar: TarWriter, signal: AbortSignal | undefined) {
+    this.#from = from;
+    this.#to = to;
+    this.#tar = tar;
+    this.#signal = signal;
+  }
+
+  async run(): Promise<void> {
+    const open: Visit[] = [{ name: '', below: this.#from?.root, above: this.#to.root, pending: undefined }];
+    for (let visit = open.pop(); visit !== undefined; visit = open.pop()) {
+      const inside = await this.#compare(visit);
+      for (const next of inside.reverse()) open.push(next);
+    }
+  }
+
+  /** Compares what is directly in a directory; answers the directories to go on with, in order. */
+  async #compare(visit: Visit): Promise<Visit[]> {
+    const { below, above } = visit;
+    const names = new Set(await namesIn(this.#to, above));
+    if (this.#from !== undefined && below !== undefined) {
+      for (const name of await namesIn(this.#from, below)) names.add(name);
+    }
+    const inside: Visit[] = [];
+    for (const name of [...names].sort(byBytes)) {
+      throwIfAborted(this.#signal);
+      const before = this.#from && below && (await nodeAt(this.#from, below, name));
+      const now = await nodeAt(this.#to, above, name);
+      const next = await this.#name(visit, joinPath(visit.name, name), before, now);
+      if (next !== undefined) inside.push(next);
+      // Directories that are done need not be remembered.
+      if (!(now?.dir instanceof DirNode)) above.children.delete(name);
+    }
+    return inside;
+  }
+
+  async #name(
+    visit: Visit,
+    name: BytePath,
+    before: Node | undefined,
+    now: Node | undefined,
+  ): Promise<Visit | undefined> {
+    if (now === undefined || now.type === 'other') {
+      if (before !== undefined && before.type !== 'other') await this.#whiteout(visit, name);
+      return undefined;
+    }
+    if (name.slice(name.lastIndexOf('/') + 1).startsWith(WHITEOUT_PREFIX)) {
+      throw failedPrecondition(`a layer cannot hold "${showPath(name)}": its name means a deletion`, {
+        object: showPath(name),
+        remedy: `rename files that begin with "${WHITEOUT_PREFIX}"`,
+      });
+    }
+    const same = before !== undefined && (await isSame(before, now));
+    if (now.dir !== undefined) return this.#directory(visit, name, before, now, now.dir, same);
+    await this.#file(visit, name, now, same);
+    return undefined;
+  }
+
+  async #directory(
+    visit: Visit,
+    name: BytePath,
+    before: Node | undefined,
+    now: Node,
+    above: DirNode,
+    same: boolean,
+  ): Promise<Visit> {
+    const entry = await entryOf(name, now);
+    const next: Visit = { name, below: before?.dir, above, pending: { entry, parent: visit } };
+    if (!same) await this.#flush(next);
+    return next;
+  }
+
+  async #file(visit: Visit, name: BytePath, now: Node, same: boolean): Promise<void> {
+    const inode = now.stats.nlink > 1n ? `${now.stats.dev}:${now.stats.ino}` : undefined;
+    const first = inode === undefined ? undefined : this.#links.get(inode);
+    // A file whose other name was written anew is no longer the lower one, so this name has to follow.
+    if (same && !first?.written) {
+      if (inode !== undefined && first === undefined) this.#links.set(inode, { name, written: false });
+      return;
+    }
+    await this.#flush(visit);
+    const entry = await entryOf(name, now);
+    this.entries++;
+    if (first !== undefined) {
+      await this.#tar.add({ ...entry, type: 'link', linkname: first.name, size: 0 });
+      return;
+    }
+    if (inode !== undefined) this.#links.set(inode, { name, written: true });
+    await this.#tar.add(entry, now.type === 'file' ? contentOf(now) : undefined);
+  }
+
+  async #whiteout(visit: Visit, name: BytePath): Promise<void> {
+    await this.#flush(visit);
+    this.entries++;
+    const slash = name.lastIndexOf('/') + 1;
+    const marked = `${name.slice(0, slash)}${WHITEOUT_PREFIX}${name.slice(slash)}`;
+    await this.#tar.add({ name: marked, type: 'file', mode: 0o600 });
+  }
+
+  /** Writes the directories on the way that were not written yet, outermost first. */
+  async #flush(visit: Visit): Promise<void> {
+    const entries: NewEntry[] = [];
+    for (let at: Visit | undefined = visit; at?.pending !== undefined; ) {
+      const { entry, parent }: NonNullable<Visit['pending']> = at.pending;
+      entries.push(entry);
+      at.pending = undefined;
+      at = parent;
+    }
+    for (const entry of entries.reverse()) {
+      this.entries++;
+      await this.#tar.add(entry);
+    }
+  }
+}
+
+const byBytes = (a: BytePath, b: BytePath): number => (a < b ? -1 : a > b ? 1 : 0);
+
+/** Names in all the directories that merge; some may turn out to be hidden. */
+async function namesIn(tree: LayerTree, dir: DirNode): Promise<BytePath[]> {
+  const names: BytePath[] = [];
+  for (const path of [...(dir.inUpper ? [tree.upperPath(dir)] : []), ...dir.lowers]) {
+    try {
+      names.push(...(await readdir(fsPath(path), { encoding: 'latin1' })));
+    } catch (error) {
+      throw fsError('read the directory', showPath(path), error);
+    }
+  }
+  return names;
+}
+
+async function nodeAt(tree: LayerTree, dir: DirNode, name: BytePath): Promise<Node | undefined> {
+  const found = await tree.lookup(dir, name);
+  if (found.kind === 'none') return undefined;
+  const path = placeOf(tree, found);
+  const stats = await lstat(fsPath(path), { bigint: true });
+  return { type: typeOf(stats), path, stats, dir: found.kind === 'directory' ? found.node : undefined };
+}
+
+function placeOf(tree: LayerTree, found: Exclude<Found, { kind: 'none' }>): BytePath {
+  if (found.kind !== 'directory') return found.path;
+  return found.node.inUpper ? tree.upperPath(found.node) : found.node.lowers[0]!;
+}
+
+function typeOf(stats: BigIntStats): Node['type'] {
+  if (stats.isFile()) return 'file';
+  if (stats.isDirectory()) return 'directory';
+  if (stats.isSymbolicLink()) return 'symlink';
+  if (stats.isFIFO()) return 'fifo';
+  if (stats.isBlockDevice()) return 'block';
+  // Sockets mean nothing in a layer, and the device 0/0 would mean a deletion.
+  return stats.isCharacterDevice() && stats.rdev !== 0n ? 'char' : 'other';
+}
+
+async function entryOf(name: BytePath, node: Node): Promise<NewEntry> {
+  const { stats, path, type } = node;
+  const device = type === 'char' || type === 'block' ? deviceOf(Number(stats.rdev)) : {};
+  return {
+    name,
+    type: type === 'other' ? 'file' : type,
+    mode: Number(stats.mode & 0o7777n),
+    uid: Number(stats.uid),
+    gid: Number(stats.gid),
+    size: type === 'file' ? Number(stats.size) : 0,
+    mtime: stats.mtimeNs,
+    ...(type === 'symlink' && { linkname: await readlink(fsPath(path), { encoding: 'latin1' }) }),
+    ...device,
+    xattrs: await readXattrs(path),
+  };
+}
+
+/** Equal in all that a layer holds. Contents are compared only where times cannot tell. */
+async function isSame(before: Node, now: Node): Promise<boolean> {
+  const [a, b] = [before.stats, now.stats];
+  if (a.dev === b.dev && a.ino === b.ino && before.type !== 'directory') return true;
+  if (a.mode !== b.mode || a.uid !== b.uid || a.gid !== b.gid || a.mtimeNs !== b.mtimeNs) return false;
+  if (!equalXattrs(await readXattrs(before.path), await readXattrs(now.path))) return false;
+  if (now.type === 'char' || now.type === 'block') return a.rdev === b.rdev;
+  if (now.type === 'symlink') {
+    const [x, y] = await Promise.all(
+      [before, now].map(({ path }) => readlink(fsPath(path), { encoding: 'latin1' })),
+    );
+    return x === y;
+  }
+  return now.type !== 'file' || (a.size === b.size && (await equalContents(before, now)));
+}
+
+function equalXattrs(a: ReadonlyMap<string, Buffer>, b: ReadonlyMap<string, Buffer>): boolean {
+  if (a.size !== b.size) return false;
+  for (const [name, value] of a) if (!b.get(name)?.equals(value)) return false;
+  return true;
+}
+
+const COMPARE_BYTES = 256 * 1024;
+
+async function equalContents(a: Node, b: Node): Promise<boolean> {
+  await using x = await openFile(a);
+  await using y = await openFile(b);
+  const [left, right] = [Buffer.allocUnsafe(COMPARE_BYTES), Buffer.allocUnsafe(COMPARE_BYTES)];
+  for (let at = 0; ; ) {
+    const [{ bytesRead: n }, { bytesRead: m }] = await Promise.all([
+      x.read(left, 0, COMPARE_BYTES, at),
+      y.read(right, 0, COMPARE_BYTES, at),
+    ]);
+    if (n !== m || !left.subarray(0, n).equals(right.subarray(0, m))) return false;
+    if (n === 0) return true;
+    at += n;
+  }
+}
+
+const openFile = ({ path }: Node) => open(fsPath(path), constants.O_RDONLY | constants.O_NOFOLLOW);
+
+async function* contentOf(node: Node): AsyncGenerator<Uint8Array, void, void> {
+  await using file = await openFile(node);
+  for (let at = 0; ; ) {
+    // A fresh buffer each time: the receiver may still be busy with the last one.
+    const buffer = Buffer.allocUnsafe(COMPARE_BYTES);
+    const { bytesRead } = await file.read(buffer, 0, COMPARE_BYTES, at);
+    if (bytesRead === 0) return;
+    yield buffer.subarray(0, bytesRead);
+    at += bytesRead;
+  }
+}

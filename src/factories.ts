@@ -1,0 +1,48 @@
+/**
+ * Makers of stores on a DB, under the names containerd's users know; a DB hands out the same stores as its
+ * properties. Called by embedders only. What they answer is open as long as the DB is.
+ */
+
+import type { DB } from './db.js';
+import { checkLeaseBackend } from './defaults.js';
+import type { Transaction } from './engine/contract.js';
+import type { Transactor } from './engine/raw.js';
+import type { ContainerStore } from './stores/containers.js';
+import type { ImageStore } from './stores/images.js';
+import type { LeaseManager } from './stores/leases.js';
+import { NamespaceStore } from './stores/namespaces.js';
+import type { SandboxStore } from './stores/sandboxes.js';
+
+export const newImageStore = (db: DB): ImageStore => db.images;
+export const newContainerStore = (db: DB): ContainerStore => db.containers;
+export const newSandboxStore = (db: DB): SandboxStore => db.sandboxes;
+
+/**
+ * The namespace store on a DB; or, given a transaction of it, one whose every call joins that transaction (unless
+ * the call's context carries another).
+ */
+export function newNamespaceStore(db: DB, tx?: Transaction): NamespaceStore {
+  if (tx === undefined) return db.namespaces;
+  const { host } = db;
+  return new NamespaceStore({
+    update: (ctx, fn) => host.update({ ...ctx, tx: ctx.tx ?? tx }, fn),
+    reader: (ctx) => host.reader({ ...ctx, tx: ctx.tx ?? tx }),
+    countDeletion: (inTx) => host.countDeletion(inTx),
+    markContentDirty: (inTx, removed) => host.markContentDirty(inTx, removed),
+  });
+}
+
+/**
+ * The lease manager on the backend that the DB's option names, or else the default at the time of the call.
+ * InvalidArgument: no such backend. FailedPrecondition: etcd, which this version has not.
+ */
+export function newLeaseManager(db: DB): LeaseManager {
+  checkLeaseBackend(db.leaseBackend);
+  return db.leases;
+}
+
+/** The lease manager on the embedded engine, whatever the options say. */
+export const newBoltLeaseManager = (db: DB): LeaseManager => db.leases;
+
+/** Direct access to the raw keys and locks: each write is a transaction of its own. */
+export const newTransactor = (db: DB): Transactor => db.transactor();

@@ -1,0 +1,274 @@
+/**
+ * The public API: everything an embedder, a snapshotter or a collector needs. Re-exports only; what is not named
+ * here is free to change. Another engine's contract tests are at `ebbtide/testing`.
+ */
+
+// ---- The database
+
+export {
+  DB,
+  type DBOpt,
+  type DBOptions,
+  type EtcdConfig,
+  layout,
+  newDB,
+  type OpenOptions,
+  openDB,
+  type SnapshotterName,
+  snapshotterNames,
+  withDurability,
+  withEtcdGC,
+  withEventsPublisher,
+  withLeaseBackend,
+  withLog,
+  withPolicyIsolated,
+} from './db.js';
+export type { Log, LogLevel, MutationCallback } from './db-host.js';
+export {
+  EnableEtcdGC,
+  LeaseBackend,
+  type LeaseBackendName,
+  setEnableEtcdGC,
+  setLeaseBackend,
+} from './defaults.js';
+export {
+  newBoltLeaseManager,
+  newContainerStore,
+  newImageStore,
+  newLeaseManager,
+  newNamespaceStore,
+  newSandboxStore,
+  newTransactor,
+} from './factories.js';
+export type { ContentPolicy, EventsPublisher } from './stores/host.js';
+
+// ---- Call contexts and errors
+
+export {
+  type CallContext,
+  requireNamespace,
+  withLease,
+  withNamespace,
+  withSignal,
+  withSourceDateEpoch,
+  withTransactionContext,
+} from './context.js';
+export {
+  EbbtideError,
+  type ErrorDetails,
+  type ErrorKind,
+  errorKinds,
+  isAlreadyExists,
+  isFailedPrecondition,
+  isKind,
+  isNotFound,
+  kindOf,
+  wrap,
+} from './errors.js';
+
+// ---- Records and their rules
+
+export {
+  type Algorithm,
+  Digester,
+  digestOf,
+  EMPTY_SHA256,
+  isDigest,
+  parseDigest,
+  validateDigest,
+} from './model/digest.js';
+export {
+  type Adaptor,
+  adaptLabels,
+  type Filter,
+  parseFilter,
+  parseFilters,
+  quoteForFilter,
+} from './model/filters.js';
+export { MAX_IDENTIFIER_BYTES, validateIdentifier } from './model/identifiers.js';
+export {
+  inheritedSnapshotLabels,
+  Label,
+  MAX_LABEL_BYTES,
+  validateLabel,
+  validateLabels,
+} from './model/labels.js';
+export type { Any, AnyMap, StringMap } from './model/records.js';
+export {
+  formatTimestamp,
+  type Instant,
+  now,
+  parseDuration,
+  parseTimestamp,
+  zeroTime,
+} from './model/time.js';
+export { compareUtf8 } from './model/utf8.js';
+
+// ---- Stores
+
+export { type Container, type ContainerInput, ContainerStore } from './stores/containers.js';
+export { type ContentInput, ContentStore } from './stores/content.js';
+export {
+  copy as copyContent,
+  type Ingester,
+  openWriter,
+  type Provider,
+  type RandomAccessSource,
+  type ReadDescriptor,
+  readBlob,
+  type SeekableSource,
+  type Source,
+  WriterReset,
+  writeBlob,
+} from './stores/content-helpers.js';
+export type { CommitOptions as ContentCommitOptions, ContentWriter } from './stores/content-writer.js';
+export {
+  type Descriptor,
+  type Image,
+  type ImageDeleteOptions,
+  type ImageInput,
+  ImageStore,
+} from './stores/images.js';
+export {
+  type Lease,
+  type LeaseDeleteOptions,
+  type LeaseDraft,
+  LeaseManager,
+  type LeaseOption,
+  type LeaseRef,
+  type Resource,
+  withExpiration,
+  withId,
+  withLabel,
+  withLabels,
+  withRandomId,
+} from './stores/leases.js';
+export { withNamespaceCgroupDeletion } from './stores/namespace-cgroup.js';
+export { type NamespaceDeleteOption, type NamespaceHost, NamespaceStore } from './stores/namespaces.js';
+export {
+  addExtension,
+  addLabel,
+  getExtension,
+  getLabel,
+  type Sandbox,
+  type SandboxInput,
+  SandboxStore,
+} from './stores/sandboxes.js';
+export {
+  type CommitOptions as SnapshotCommitOptions,
+  type CreateOptions as SnapshotCreateOptions,
+  type SnapshotInput,
+  Snapshotter,
+} from './stores/snapshots.js';
+
+// ---- Images: import, export, layers
+
+export type { Applied, ApplyOptions } from './backends/archive/apply.js';
+export { applyLayer } from './backends/archive/apply.js';
+export { type ArchiveLimits, defaultLimits } from './backends/archive/limits.js';
+export type { Platform } from './images/documents.js';
+export { type Exported, type ExportOptions, exportImages } from './images/export.js';
+export { type ImportOptions, importImage } from './images/import.js';
+export { normalizeDockerReference } from './images/names.js';
+export type { Output } from './images/output.js';
+export { hostPlatform, parsePlatformText } from './images/platforms.js';
+export type { ImageServices, LayerSnapshotter, OnProgress, Progress } from './images/services.js';
+export { chainIds, type Unpacked, type UnpackOptions, unpackImage } from './images/unpack.js';
+
+// ---- Collections
+
+export type { CollectOptions } from './gc/collect.js';
+export type {
+  CollectionContext,
+  CollectOptionsForCollector,
+  Collector,
+  Send,
+  SendBackReference,
+} from './gc/collectors.js';
+export {
+  type Clock,
+  type Collectable,
+  Scheduler,
+  type SchedulerHooks,
+} from './gc/scheduler.js';
+export {
+  type Duration,
+  type SchedulerOptions,
+  type SchedulerParams,
+  schedulerParams,
+} from './gc/scheduler-params.js';
+export type { Candidate, Counts, GCStats } from './gc/stats.js';
+export { type Stream, Streams } from './gc/streams.js';
+export { type ConcurrentOptions, concurrentMark, NodeSet, sweep, tricolor } from './gc/tricolor.js';
+export {
+  FLAT_VARIANT,
+  type Node,
+  ResourceContainer,
+  ResourceContent,
+  ResourceImage,
+  ResourceIngest,
+  ResourceLease,
+  ResourceMax,
+  ResourceMount,
+  ResourceSnapshot,
+  ResourceStream,
+  ResourceTask,
+  ResourceType,
+  ResourceUnknown,
+} from './gc/types.js';
+
+// ---- Engines, for `newDB` and for engines of your own
+
+export type {
+  Adjacency,
+  Change,
+  ChangeSet,
+  Durability,
+  Edge,
+  Engine,
+  EngineOptions,
+  EngineStats,
+  FieldValue,
+  Indexer,
+  Key,
+  Locks,
+  Reader,
+  ScanOptions,
+  Transaction,
+  Unlock,
+  UpdateOptions,
+  Value,
+} from './engine/contract.js';
+export { EdgeKind, NodeFlag } from './engine/contract.js';
+export type { GraphCore } from './engine/graph.js';
+export { type LmdbEngineOptions, openLmdbEngine } from './engine/lmdb/engine.js';
+export { openMemoryEngine } from './engine/memory/engine.js';
+export type { GetOptions, PutOptions, SortField, Transactor } from './engine/raw.js';
+export * from './engine/schema/names.js';
+export { type CoreInfo, type CoreKind, coreInfo, createGraph } from './gc/graph.js';
+export { metadataIndexer } from './gc/references.js';
+
+// ---- Backends, for `newDB` and for backends of your own
+
+export { type ContentOptions, openContent } from './backends/content/store.js';
+export type {
+  BackendWriter,
+  BlobReader,
+  ContentBackend,
+  ContentInfo,
+  DiskJobs,
+  IngestStatus,
+  Mount,
+  RemovalReport,
+  SnapshotInfo,
+  SnapshotKind,
+  SnapshotOptions,
+  SnapshotterBackend,
+  Usage,
+  WriterDescriptor,
+} from './backends/contract.js';
+export { assertCanMount, canMount, withMounts } from './backends/mounts.js';
+export { type NativeOptions, openNative } from './backends/native.js';
+export { type OverlayOptions, openOverlayfs } from './backends/overlayfs.js';
+export type { SnapshotterOptions } from './backends/snapshotter.js';
+export { createDiskPool, type DiskPool, type DiskPoolOptions } from './gc/disk-pool.js';

@@ -1,0 +1,186 @@
+import assert from 'node:assert/strict';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, type TestContext, test } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { gzipSync } from 'node:zlib';
+import type { DB } from '../../src/db.js';
+import { EbbtideError, isKind, isNotFound } from '../../src/errors.js';
+import { importImage } from '../../src/images/import.js';
+import { digestOf } from '../../src/model/digest.js';
+import { type Item, streamOf, tarOf } from '../archive/support.js';
+import { tempDir, testDB } from '../support/db.js';
+import {
+  Blobs,
+  type Desc,
+  DOCKER_MANIFEST,
+  dockerSave,
+  IMAGE_NAME,
+  named,
+  OCI_CONFIG,
+  OCI_INDEX,
+  OCI_MANIFEST,
+  REF_NAME,
+  tarOfFiles,
+  writeFiles,
+} from './fixtures.js';
+
+const ctx = { namespace: 'images' };
+const layerA: Item[] = [{ name: 'a', text: 'a'.repeat(5000) }];
+const layerB: Item[] = [{ name: 'b', text: 'b' }];
+const arm = { os: 'linux', architecture: 'arm64' };
+
+async function digests(db: DB): Promise<string[]> {
+  const found: string[] = [];
+  await db.content.walk(ctx, (info) => void found.push(info.digest));
+  return found.sort();
+}
+
+const gcLabels = async (db: DB, digest: string): Promise<Record<string, string>> =>
+  Object.fromEntries(
+    Object.entries((await db.content.info(ctx, digest)).labels).filter(([key]) => key.includes('/gc.ref.')),
+  );
+
+/** Imports must leave no lease, and what they made must survive a collection (or none of it). */
+async function settled(db: DB): Promise<void> {
+  assert.deepEqual(await db.leases.list(ctx), []);
+  await db.garbageCollect();
+}
+
+describe('hostile and damaged sources', () => {
+  /** Each changes the files of a good layout. */
+  const cases: [string, (files: Map<string, Buffer>, blobs: Blobs, manifest: Desc) => void, RegExp][] = [
+    [
+      'a blob with other bytes',
+      (f, _, m) => f.set(`blobs/sha256/${m.digest.slice(7)}`, Buffer.from('evil')),
+      /not what its digest/,
+    ],
+    ['an index that is no JSON', (f) => f.set('index.json', Buffer.from('{')), /no JSON/],
+    ['an index that is no object', (f) => f.set('index.json', Buffer.from('[]')), /no JSON object/],
+    [
+      'an unknown layout version',
+      (f) => f.set('oci-layout', Buffer.from('{"imageLayoutVersion":"9"}')),
+      /unknown version "9"/,
+    ],
+    ['no images', (f) => f.set('index.json', Buffer.from('{"manifests":[]}')), /has no image/],
+    ['a huge index', (f) => f.set('index.json', Buffer.alloc(9 * 2 ** 20, ' ')), /larger than 8388608 bytes/],
+    ['a wrong size', (f, _, m) => entry(f, { ...m, size: m.size + 1 }), /descriptor says/],
+    ['a negative size', (f, _, m) => entry(f, { ...m, size: -1 }), /no valid size/],
+    [
+      'a malformed digest',
+      (f, _, m) => entry(f, { ...m, digest: 'sha256:../../etc/passwd' }),
+      /no valid digest/,
+    ],
+    ['an entry that is no image', (f, _, m) => entry(f, { ...m, mediaType: 'text/plain' }), /is no image/],
+    [
+      'a manifest served as an index',
+      (f, _, m) => entry(f, { ...m, mediaType: OCI_INDEX }),
+      /says it is of type/,
+    ],
+    [
+      'annotations that are no text',
+      (f, _, m) => entry(f, { ...m, annotations: { x: 1 } }),
+      /something else than text/,
+    ],
+    [
+      'a manifest that is an index too',
+      (f, blobs) => {
+        const both = { schemaVersion: 2, manifests: [], config: {}, layers: [] };
+        entry(f, put(f, blobs.add(OCI_MANIFEST, both), both));
+      },
+      /"manifests", which does not belong/,
+    ],
+    [
+      'a manifest of schema 1',
+      (f, blobs) => {
+        const old = { schemaVersion: 1, fsLayers: [], layers: [], config: {} };
+        entry(f, put(f, blobs.add(OCI_MANIFEST, old), old));
+      },
+      /"fsLayers"/,
+    ],
+    [
+      'indexes nested without end',
+      (f, blobs, m) => {
+        let inner: Desc = m;
+        for (let i = 0; i < 12; i++) {
+          const index = { schemaVersion: 2, manifests: [inner] };
+          inner = put(f, blobs.add(OCI_INDEX, index), index);
+        }
+        entry(f, inner);
+      },
+      /nested deeper/,
+    ],
+  ];
+  const entry = (files: Map<string, Buffer>, desc: object): void => {
+    files.set('index.json', Buffer.from(JSON.stringify({ schemaVersion: 2, manifests: [desc] })));
+  };
+  const put = (files: Map<string, Buffer>, desc: Desc, content: object): Desc => {
+    files.set(`blobs/sha256/${desc.digest.slice(7)}`, Buffer.from(JSON.stringify(content)));
+    return desc;
+  };
+
+  for (const [name, change, message] of cases) {
+    for (const form of ['directory', 'tar'] as const) {
+      test(`given ${name} (${form}), it is InvalidArgument and a collection leaves nothing`, async (t) => {
+        const db = await testDB(t);
+        const blobs = new Blobs();
+        const { manifest } = await blobs.image([layerA]);
+        const files = blobs.layout([named(manifest, 'x/y:z')]);
+        change(files, blobs, manifest);
+        const source =
+          form === 'tar' ? streamOf(await tarOfFiles(files)) : await writeFiles(await tempDir(t), files);
+        await assert.rejects(importImage(db, ctx, source), (error: unknown) => {
+          assert.ok(error instanceof EbbtideError, String(error));
+          assert.equal(error.kind, 'InvalidArgument', error.message);
+          assert.match(error.message, message);
+          return true;
+        });
+        await settled(db);
+        assert.deepEqual(await digests(db), []);
+        assert.deepEqual(await db.images.list(ctx), []);
+        assert.deepEqual(await db.content.listStatuses(ctx), []);
+      });
+    }
+  }
+
+  test('given names that lead out of the archive, it is refused', async (t) => {
+    const db = await testDB(t);
+    for (const name of ['../blobs/x.tar', '/../x.tar', 'a/../../x.tar']) {
+      await assert.rejects(importImage(db, ctx, streamOf(await tarOf([{ name, text: 'x' }]))), /leads out/);
+    }
+  });
+
+  const noArchives: [string, Buffer | Promise<Buffer>][] = [
+    ['text', Buffer.from('hello, this is not a tar file. '.repeat(40))],
+    ['nothing', Buffer.alloc(0)],
+    ['a tar of something else', tarOf([{ name: 'README', text: 'x' }])],
+    ['a cut tar', tarOf([{ name: 'oci-layout', text: 'x'.repeat(2000) }]).then((b) => b.subarray(0, 1000))],
+    ['damaged gzip', Buffer.concat([Buffer.from([0x1f, 0x8b, 8]), Buffer.alloc(100, 7)])],
+  ];
+  for (const [name, bytes] of noArchives) {
+    test(`given ${name}, it is InvalidArgument`, async (t) => {
+      const db = await testDB(t);
+      await assert.rejects(importImage(db, ctx, streamOf(await bytes)), (e) => isKind(e, 'InvalidArgument'));
+    });
+  }
+
+  test('given a path that is not there, or a directory without a layout, the error says so', async (t) => {
+    const db = await testDB(t);
+    const dir = await tempDir(t);
+    await assert.rejects(importImage(db, ctx, join(dir, 'none')), isNotFound);
+    await assert.rejects(importImage(db, ctx, dir), /no OCI image layout: it has no oci-layout/);
+  });
+
+  test('given limits, an archive beyond them is FailedPrecondition', async (t) => {
+    const db = await testDB(t);
+    const blobs = new Blobs();
+    const { manifest } = await blobs.image([layerA]);
+    const tar = await tarOfFiles(blobs.layout([named(manifest, 'x')]));
+    for (const limits of [{ maxBytes: 3000 }, { maxEntries: 2 }]) {
+      await assert.rejects(importImage(db, ctx, streamOf(tar), { limits }), (e) =>
+        isKind(e, 'FailedPrecondition'),
+      );
+    }
+  });
+});
+

@@ -1,0 +1,92 @@
+/**
+ * What the tests of the graph cores share: both cores, readable batches of ops, and a naive model that says what
+ * every answer must be.
+ */
+import { EdgeKind, NodeFlag } from '../../src/engine/contract.js';
+import { type GraphCore, GraphOp } from '../../src/engine/graph.js';
+import { coreInfo, createGraph } from '../../src/gc/graph.js';
+import { TypeScriptGraph } from '../../src/gc/graph-ts.js';
+
+/** Undefined, with the reason, where the addon was not built. */
+export const nativeMissing: string | undefined = (() => {
+  const forced = process.env.EBBTIDE_CORE;
+  delete process.env.EBBTIDE_CORE;
+  const { core, reason } = coreInfo();
+  if (forced !== undefined) process.env.EBBTIDE_CORE = forced;
+  return core === 'native' ? undefined : (reason ?? 'not built');
+})();
+
+export const kinds: readonly GraphCore['kind'][] =
+  nativeMissing === undefined ? ['typescript', 'native'] : ['typescript'];
+
+export const newCore = (kind: GraphCore['kind']): GraphCore =>
+  kind === 'typescript' ? new TypeScriptGraph() : createGraph('native');
+
+export const P = NodeFlag.present;
+export const R = NodeFlag.root;
+export const X = NodeFlag.expires;
+export const C = NodeFlag.collectible;
+export const { label, structural, flat } = EdgeKind;
+
+export const set = (id: number, flags: number, expiry = 0n): number[] => [
+  GraphOp.set,
+  id,
+  flags,
+  Number(BigInt.asUintN(32, expiry)),
+  Number(BigInt.asUintN(32, expiry >> 32n)),
+];
+export const free = (id: number): number[] => [GraphOp.free, id];
+export const add = (from: number, to: number, kind: number): number[] => [GraphOp.add, from, to, kind];
+export const remove = (from: number, to: number, kind: number): number[] => [GraphOp.remove, from, to, kind];
+export const batch = (...ops: number[][]): Uint32Array => Uint32Array.from(ops.flat());
+
+/** A graph as two plain maps, and reachability as the definition has it. */
+export class Model {
+  readonly nodes = new Map<number, { flags: number; expiry: bigint }>();
+  edges: { from: number; to: number; kind: number }[] = [];
+
+  reachable(now: bigint): { plain: Set<number>; flat: Set<number> } {
+    const plain = new Set<number>();
+    const flatly = new Set<number>();
+    for (const [id, { flags, expiry }] of this.nodes) {
+      if (flags & R && !(flags & X && now > expiry)) plain.add(id);
+    }
+    for (let grown = true; grown; ) {
+      const before = plain.size + flatly.size;
+      for (const { from, to, kind } of this.edges) {
+        if (plain.has(from)) (kind === flat ? flatly : plain).add(to);
+        if (flatly.has(from) && kind === structural) flatly.add(to);
+      }
+      grown = plain.size + flatly.size > before;
+    }
+    return { plain, flat: flatly };
+  }
+}
+
+/** Everything a core says about its graph, in comparable form. */
+export function describeGraph(core: GraphCore, ids: number): unknown {
+  const { nodes, edges, limit, queuedWords } = core.stats();
+  return {
+    stats: { nodes, edges, limit, queuedWords },
+    nodes: Array.from({ length: ids }, (_, id) => ({
+      flags: core.flagsOf(id),
+      inDegree: core.inDegreeOf(id),
+      expiry: core.expiryOf(id),
+      edges: [...core.edgesOf(id)],
+    })),
+    unused: [...core.unusedIds(0, 1000)],
+    unusedLater: [...core.unusedIds(3, 2)],
+    flagged: [0, P, R, P | C, NodeFlag.conditional, NodeFlag.foreign | P].map((f) => [...core.withFlags(f)]),
+    paths: Array.from({ length: ids }, (_, id) => core.path(id, 0n)?.join()),
+  };
+}
+
+/** What a run of a core shows. */
+export function describeRun(core: GraphCore, ids: number): unknown {
+  const all = Uint32Array.from({ length: ids + 2 }, (_, id) => id);
+  return {
+    marks: [...all].map((id) => core.marksOf(id)),
+    candidates: [...core.candidates()],
+    still: [...core.stillCandidates(all.toReversed())],
+  };
+}
