@@ -165,10 +165,13 @@ export {
 
 export type { Applied, ApplyOptions } from './backends/archive/apply.js';
 export { applyLayer } from './backends/archive/apply.js';
+export { type Diffed, type DiffOptions, diffLayer } from './backends/archive/diff.js';
 export { type ArchiveLimits, defaultLimits } from './backends/archive/limits.js';
+export type { Sink } from './backends/archive/tar-writer.js';
 export type { Platform } from './images/documents.js';
 export { type Exported, type ExportOptions, exportImages } from './images/export.js';
 export { type ImportOptions, importImage } from './images/import.js';
+export { childLabels, type LabelledChild, MediaType } from './images/media-types.js';
 export { normalizeDockerReference } from './images/names.js';
 export type { Output } from './images/output.js';
 export { hostPlatform, parsePlatformText } from './images/platforms.js';

@@ -219,21 +219,25 @@ export class RunEdges {
     const { graph } = this.#engine;
     for (const id of graph.withFlags(NodeFlag.conditional | NodeFlag.present)) {
       if (!this.#isMarked(id)) continue;
-      for (const to of conditionTargets(this.#engine, id, this.#now)) {
-        if (!this.#isMarked(to)) this.#toMark.push(to);
-      }
+      const unmarked = (to: number): boolean => !this.#isMarked(to);
+      for (const to of conditionTargets(this.#engine, id, this.#now, unmarked)) this.#toMark.push(to);
     }
   }
 }
 
-/** Nodes of the snapshots that a node keeps by conditional references which hold at `now`. */
-export function* conditionTargets(engine: Engine, id: number, now: Instant): Generator<number> {
+/** Those wanted of the snapshots' nodes that a node keeps by conditional references which hold at `now`. */
+export function* conditionTargets(
+  engine: Engine,
+  id: number,
+  now: Instant,
+  wanted: (id: number) => boolean = () => true,
+): Generator<number> {
   const record = engine.keyOf(id);
   if (record === undefined) return;
   for (const reference of conditionalReferences(labelsOf(engine.get(record)))) {
     const target = targetSnapshot(namespaceOf(record), reference.snapshotter, reference.snapshotKey);
     const to = target === undefined ? undefined : engine.idOf(target);
-    if (target === undefined || to === undefined) continue;
+    if (target === undefined || to === undefined || !wanted(to)) continue;
     if (conditionHolds(reference.tests, conditionTimes(labelsOf(engine.get(target))), now)) yield to;
   }
 }

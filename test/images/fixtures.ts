@@ -1,7 +1,9 @@
 /** Images made for tests, in every form an import takes. */
+import assert from 'node:assert/strict';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
+import type { DB } from '../../src/db.js';
 import { digestOf } from '../../src/model/digest.js';
 import { type Item, tarOf } from '../archive/support.js';
 
@@ -125,4 +127,20 @@ export async function dockerSave(
   });
   items.push({ name: 'repositories', text: '{}' });
   return tarOf(items);
+}
+
+/** Where the tests of imports work. */
+export const ctx = { namespace: 'images' };
+
+/** What the content store has. */
+export async function digests(db: DB): Promise<string[]> {
+  const found: string[] = [];
+  await db.content.walk(ctx, (info) => void found.push(info.digest));
+  return found.sort();
+}
+
+/** Imports must leave no lease, and what they made must survive a collection (or none of it). */
+export async function settled(db: DB): Promise<void> {
+  assert.deepEqual(await db.leases.list(ctx), []);
+  await db.garbageCollect();
 }

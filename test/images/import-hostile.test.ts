@@ -1,51 +1,25 @@
+/** Sources that lie, lack something, or are no images: an error that says which, and nothing stays behind. */
 import assert from 'node:assert/strict';
-import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { describe, type TestContext, test } from 'node:test';
-import { setImmediate as nextTurn } from 'node:timers/promises';
-import { gzipSync } from 'node:zlib';
-import type { DB } from '../../src/db.js';
+import { describe, test } from 'node:test';
 import { EbbtideError, isKind, isNotFound } from '../../src/errors.js';
 import { importImage } from '../../src/images/import.js';
-import { digestOf } from '../../src/model/digest.js';
 import { type Item, streamOf, tarOf } from '../archive/support.js';
 import { tempDir, testDB } from '../support/db.js';
 import {
   Blobs,
+  ctx,
   type Desc,
-  DOCKER_MANIFEST,
-  dockerSave,
-  IMAGE_NAME,
+  digests,
   named,
-  OCI_CONFIG,
   OCI_INDEX,
   OCI_MANIFEST,
-  REF_NAME,
+  settled,
   tarOfFiles,
   writeFiles,
 } from './fixtures.js';
 
-const ctx = { namespace: 'images' };
 const layerA: Item[] = [{ name: 'a', text: 'a'.repeat(5000) }];
-const layerB: Item[] = [{ name: 'b', text: 'b' }];
-const arm = { os: 'linux', architecture: 'arm64' };
-
-async function digests(db: DB): Promise<string[]> {
-  const found: string[] = [];
-  await db.content.walk(ctx, (info) => void found.push(info.digest));
-  return found.sort();
-}
-
-const gcLabels = async (db: DB, digest: string): Promise<Record<string, string>> =>
-  Object.fromEntries(
-    Object.entries((await db.content.info(ctx, digest)).labels).filter(([key]) => key.includes('/gc.ref.')),
-  );
-
-/** Imports must leave no lease, and what they made must survive a collection (or none of it). */
-async function settled(db: DB): Promise<void> {
-  assert.deepEqual(await db.leases.list(ctx), []);
-  await db.garbageCollect();
-}
 
 describe('hostile and damaged sources', () => {
   /** Each changes the files of a good layout. */
@@ -183,4 +157,3 @@ describe('hostile and damaged sources', () => {
     }
   });
 });
-

@@ -12,40 +12,29 @@ import { type Item, streamOf, tarOf } from '../archive/support.js';
 import { tempDir, testDB } from '../support/db.js';
 import {
   Blobs,
+  ctx,
   type Desc,
   DOCKER_MANIFEST,
+  digests,
   dockerSave,
   IMAGE_NAME,
   named,
   OCI_CONFIG,
-  OCI_INDEX,
   OCI_MANIFEST,
   REF_NAME,
+  settled,
   tarOfFiles,
   writeFiles,
 } from './fixtures.js';
 
-const ctx = { namespace: 'images' };
 const layerA: Item[] = [{ name: 'a', text: 'a'.repeat(5000) }];
 const layerB: Item[] = [{ name: 'b', text: 'b' }];
 const arm = { os: 'linux', architecture: 'arm64' };
-
-async function digests(db: DB): Promise<string[]> {
-  const found: string[] = [];
-  await db.content.walk(ctx, (info) => void found.push(info.digest));
-  return found.sort();
-}
 
 const gcLabels = async (db: DB, digest: string): Promise<Record<string, string>> =>
   Object.fromEntries(
     Object.entries((await db.content.info(ctx, digest)).labels).filter(([key]) => key.includes('/gc.ref.')),
   );
-
-/** Imports must leave no lease, and what they made must survive a collection (or none of it). */
-async function settled(db: DB): Promise<void> {
-  assert.deepEqual(await db.leases.list(ctx), []);
-  await db.garbageCollect();
-}
 
 describe('import of an OCI layout', () => {
   for (const form of ['directory', 'tar', 'tar.gz', 'stream'] as const) {

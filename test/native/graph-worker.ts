@@ -3,14 +3,14 @@
  * and saves without end until it is terminated (or once, when told so).
  */
 import { parentPort, workerData } from 'node:worker_threads';
-import { add, batch, C, newCore, P, R, set, structural } from './cores.js';
+import { add, C, newCore, P, R, set, structural } from './cores.js';
 
 const { nodes, once } = workerData as { nodes: number; once: boolean };
 const graph = newCore('native');
 const ops: number[][] = [];
 for (let id = 0; id < nodes; id++) ops.push(set(id, id === 0 ? P | R : P | C));
 for (let id = 0; id + 1 < nodes; id++) ops.push(add(id, id + 1, structural));
-graph.apply(batch(...ops));
+graph.apply(Uint32Array.from(ops.flat()));
 do {
   const [{ marked }, image] = await Promise.all([graph.mark(0n), graph.save()]);
   parentPort?.postMessage({ marked, bytes: image.length });

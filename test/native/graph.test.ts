@@ -151,8 +151,8 @@ for (const kind of kinds) {
           free(2),
           set(9, P),
           add(4, 1, label),
-          remove(0, 1, label),
-          set(0, 0),
+          add(0, 4, flat),
+          remove(0, 4, flat),
           op,
         );
         assert.throws(

@@ -40,9 +40,9 @@ describe('the addon in several threads', { skip: nativeMissing ?? false }, () =>
   it('given a process that ends while it marks, when it exits, then its exit code is its own', () => {
     const cores = new URL('./cores.js', import.meta.url).href;
     const script = `
-      const { newCore, batch, set } = await import(${JSON.stringify(cores)});
+      const { newCore, set } = await import(${JSON.stringify(cores)});
       const graph = newCore('native');
-      graph.apply(batch(...Array.from({ length: 200000 }, (_, id) => set(id, 3))));
+      graph.apply(Uint32Array.from(Array.from({ length: 200000 }, (_, id) => set(id, 3)).flat()));
       graph.mark(0n); graph.save();
       setTimeout(() => process.exit(7), 1);`;
     const { status, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', script]);

@@ -27,10 +27,12 @@ import { Counters } from './counters.js';
 import { Effects } from './effects.js';
 import { Feed } from './feed.js';
 import { History } from './history.js';
-import { Nodes, type Plan } from './nodes.js';
+import { Nodes } from './nodes.js';
+import type { Plan } from './planner.js';
 import { below, layered } from './reads.js';
 import {
   type Commit,
+  type Entry,
   type LinkKey,
   linkPrefix,
   type Storage,
@@ -282,15 +284,14 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
     this.#end(tx);
     const { records, numbers, droppedCounters } = tx;
     if (records.size + links.size + numbers.size + droppedCounters.size === 0) return undefined;
-    const plan = this.#nodes.plan(records.entries(), links);
-    const ops = Uint32Array.from(plan.ops);
-    if (ops.length > 0) this.graph.apply(ops);
+    const known = tx.revision === this.#revision ? tx.known : nothingKnown;
+    const plan = this.#nodes.commit(records.entries(), links, known);
     const commit: Commit = {
       revision: this.#revision + 1,
       entries: plan.entries,
       links,
       counters: this.counters.changes(droppedCounters, numbers, this.#activeNumbers()),
-      ops,
+      ops: plan.ops,
       freed: plan.freed,
       recordDelta: plan.recordDelta,
     };
@@ -405,6 +406,8 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
     }
   }
 }
+
+const nothingKnown: ReadonlyMap<Key, Entry | undefined> = new Map();
 
 const isPromise = <T>(value: T | Promise<T>): value is Promise<T> =>
   typeof value === 'object' && value !== null && typeof (value as Promise<T>).then === 'function';

@@ -8,10 +8,10 @@ import { decodeValue, encodeValue, printable } from '../schema/codec.js';
 import type { Counters } from './counters.js';
 import type { Effects } from './effects.js';
 import { type History, ReadSet } from './history.js';
-import type { RecordChange } from './nodes.js';
+import type { RecordChange } from './planner.js';
 import { below, type Layer, layered } from './reads.js';
 import { SortedMap } from './sorted-map.js';
-import { type LinkKey, linkPrefix, linksPrefix, type Storage, splitLink } from './storage.js';
+import { type Entry, type LinkKey, linkPrefix, linksPrefix, type Storage, splitLink } from './storage.js';
 
 export interface TransactionHost {
   readonly storage: Storage;
@@ -44,6 +44,8 @@ export class EngineTransaction implements Transaction {
   /** Records deleted here: none of their stored links count. */
   readonly #wiped = new Set<Key>();
   readonly #hooks: (() => void)[] = [];
+  /** Entries as they were read, good while no other commit comes between. */
+  readonly #known = new Map<Key, Entry | undefined>();
   readonly #droppedCounters = new Set<Key>();
   /** Highest number handed out here by counter. */
   readonly #numbers = new Map<Key, number>();
@@ -178,12 +180,21 @@ export class EngineTransaction implements Transaction {
 
   delete(key: Key): boolean {
     this.#checkWrite();
-    const existed = this.has(key);
+    const existed = this.#existsForDelete(key);
     this.#wipeLinks(key);
     if (!existed) return false;
     this.#records.set(key, { bytes: undefined, adjacency: undefined, recreated: false });
     this.#written.set(key, undefined);
     return true;
+  }
+
+  /** As `has`, but reads the whole entry, which the commit will ask for. */
+  #existsForDelete(key: Key): boolean {
+    if (this.#records.has(key) || this.#host.history.since(this.revision).length > 0) return this.has(key);
+    this.#reads.keys.add(key);
+    const entry = this.#host.storage.entry(key);
+    this.#known.set(key, entry);
+    return entry?.bytes !== undefined;
   }
 
   #wipeLinks(from: Key): void {
@@ -249,6 +260,9 @@ export class EngineTransaction implements Transaction {
 
   get records(): SortedMap<RecordChange> {
     return this.#records;
+  }
+  get known(): ReadonlyMap<Key, Entry | undefined> {
+    return this.#known;
   }
   get numbers(): ReadonlyMap<Key, number> {
     return this.#numbers;

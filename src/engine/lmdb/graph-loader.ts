@@ -4,7 +4,7 @@
  */
 import { EbbtideError } from '../../errors.js';
 import { type Indexer, NodeFlag } from '../contract.js';
-import { expandEdges, setOp } from '../core/nodes.js';
+import { expandEdges, setOp } from '../core/planner.js';
 import { splitLink } from '../core/storage.js';
 import { type GraphCore, GraphOp } from '../graph.js';
 import { chunkKey, type StoreState } from './checkpoint.js';

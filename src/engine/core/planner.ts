@@ -1,0 +1,244 @@
+/**
+ * The plan of one commit: what its changes mean for entries, ids and edges. Made by nodes.ts inside the commit step;
+ * reads the state before the commit, changes nothing but the supply of ids.
+ */
+import { type Adjacency, type Edge, type EdgeKind, type Indexer, type Key, NodeFlag } from '../contract.js';
+import { GraphOp } from '../graph.js';
+import type { Ids } from './ids.js';
+import {
+  type Entry,
+  type EntryChange,
+  edgeIsBack,
+  edgeKind,
+  edgeTarget,
+  type LinkKey,
+  NO_ID,
+  packEdge,
+  type Storage,
+  type StoredAdjacency,
+  splitLink,
+} from './storage.js';
+
+/** What a transaction wants stored under a key. */
+export interface RecordChange {
+  /** Encoded value; undefined deletes. */
+  readonly bytes: Uint8Array | undefined;
+  readonly adjacency: Adjacency | undefined;
+  /** A record of that key was deleted earlier in the same transaction: the node is a new one to a collection. */
+  readonly recreated: boolean;
+}
+
+export interface Plan {
+  readonly entries: Map<Key, EntryChange>;
+  readonly ops: Uint32Array;
+  /** Undoes `ops`; groups of words, in the order of `ops` (run the last group first). */
+  readonly inverse: number[][];
+  readonly freed: Map<number, Key>;
+  /** Ids that were handed out. */
+  readonly taken: number[];
+  readonly recordDelta: number;
+}
+
+interface Draft {
+  readonly before: Entry | undefined;
+  id: number;
+  adjacency: StoredAdjacency | undefined;
+  bytes: Uint8Array | undefined;
+}
+
+const I64_MIN = -(2n ** 63n);
+const I64_MAX = 2n ** 63n - 1n;
+
+export class Planner {
+  readonly #indexer: Indexer;
+  readonly #storage: Storage;
+  readonly #ids: Ids;
+  readonly #known: ReadonlyMap<Key, Entry | undefined>;
+  readonly #drafts = new Map<Key, Draft>();
+  readonly #inverse: number[][] = [];
+  readonly #freed = new Map<number, Key>();
+  readonly #taken: number[] = [];
+  readonly #deleted = new Map<number, Key>();
+  #recordDelta = 0;
+  readonly ops: number[] = [];
+
+  /** `known` are entries that have been read already. */
+  constructor(indexer: Indexer, storage: Storage, ids: Ids, known: ReadonlyMap<Key, Entry | undefined>) {
+    this.#indexer = indexer;
+    this.#storage = storage;
+    this.#ids = ids;
+    this.#known = known;
+  }
+
+  change(records: Iterable<[Key, RecordChange]>, links: ReadonlyMap<LinkKey, boolean>): void {
+    const edges: { draft: Draft; before: readonly number[]; wanted: readonly Edge[] }[] = [];
+    for (const [key, change] of records) {
+      const draft = this.#draft(key);
+      const before = draft.adjacency?.edges ?? [];
+      this.#setRecord(key, draft, change);
+      if (change.bytes === undefined && draft.id !== NO_ID) this.#deleted.set(draft.id, key);
+      edges.push({ draft, before, wanted: change.adjacency?.edges ?? [] });
+    }
+    // Every record of the commit has its node now.
+    for (const { draft, before, wanted } of edges) this.#setEdges(draft, before, wanted);
+    for (const [link, present] of links) this.#setLink(link, present);
+  }
+
+  /** Takes away nodes that the graph calls free: those deleted here, and what earlier commits left. */
+  free(ids: readonly number[]): void {
+    for (const id of ids) {
+      const key = this.#deleted.get(id) ?? this.#storage.keyOf(id);
+      const draft = key === undefined ? undefined : this.#draft(key);
+      if (key === undefined || draft?.id !== id || draft.adjacency !== undefined) continue;
+      this.ops.push(GraphOp.free, id);
+      this.#inverse.push(setWords(id, this.#indexer.absent(key), undefined));
+      this.#freed.set(id, key);
+      draft.id = NO_ID;
+    }
+  }
+
+  plan(): Plan {
+    const entries = new Map<Key, EntryChange>();
+    for (const [key, { before, ...after }] of this.#drafts) {
+      const changed = { before, after: after.id === NO_ID && after.bytes === undefined ? undefined : after };
+      if (isChange(changed)) entries.set(key, changed);
+    }
+    return {
+      entries,
+      ops: Uint32Array.from(this.ops),
+      inverse: this.#inverse,
+      freed: this.#freed,
+      taken: this.#taken,
+      recordDelta: this.#recordDelta,
+    };
+  }
+
+  #takeId(): number {
+    const id = this.#ids.take();
+    this.#taken.push(id);
+    return id;
+  }
+
+  #draft(key: Key): Draft {
+    let draft = this.#drafts.get(key);
+    if (draft === undefined) {
+      const entry = this.#known.has(key) ? this.#known.get(key) : this.#storage.entry(key);
+      draft = { before: entry, id: entry?.id ?? NO_ID, adjacency: entry?.adjacency, bytes: entry?.bytes };
+      this.#drafts.set(key, draft);
+    }
+    return draft;
+  }
+
+  #setRecord(key: Key, draft: Draft, change: RecordChange): void {
+    this.#recordDelta += (change.bytes === undefined ? 0 : 1) - (draft.bytes === undefined ? 0 : 1);
+    const before = draft.adjacency;
+    const wanted = change.adjacency;
+    draft.bytes = change.bytes;
+    if (wanted === undefined) {
+      draft.adjacency = undefined;
+      if (before !== undefined) this.#emitSet(draft.id, this.#indexer.absent(key), undefined, before);
+      return;
+    }
+    const flags =
+      (wanted.flags & ~NodeFlag.expires) |
+      NodeFlag.present |
+      (wanted.expireAt === undefined ? 0 : NodeFlag.expires);
+    if (before !== undefined && change.recreated) {
+      // A collection must take it for a new object, which it does when the node appears anew.
+      const absent = this.#indexer.absent(key);
+      this.#emitSet(draft.id, absent, undefined, before);
+      this.#emitSet(draft.id, flags, wanted.expireAt, { flags: absent, expireAt: undefined });
+    } else if (before === undefined || before.flags !== flags || before.expireAt !== wanted.expireAt) {
+      const old = before ?? (draft.id === NO_ID ? undefined : absentState(this.#indexer.absent(key)));
+      if (draft.id === NO_ID) draft.id = this.#takeId();
+      this.#emitSet(draft.id, flags, wanted.expireAt, old);
+    }
+    // Edges follow when every node of the commit has its id.
+    draft.adjacency = { flags, expireAt: wanted.expireAt, edges: [] };
+  }
+
+  #setEdges(draft: Draft, before: readonly number[], wanted: readonly Edge[]): void {
+    const edges = wanted.map((edge) => packEdge(this.#target(edge.to), edge.kind, edge.back === true));
+    if (draft.adjacency !== undefined) draft.adjacency = { ...draft.adjacency, edges };
+    if (before.length === edges.length && before.every((edge, i) => edge === edges[i])) return;
+    const surplus = new Map<number, number>();
+    for (const edge of before) surplus.set(edge, (surplus.get(edge) ?? 0) + 1);
+    for (const edge of edges) {
+      const count = surplus.get(edge) ?? 0;
+      if (count > 0) surplus.set(edge, count - 1);
+      else this.#emitPacked(GraphOp.add, draft.id, edge);
+    }
+    for (const [edge, count] of surplus) {
+      for (let i = 0; i < count; i++) this.#emitPacked(GraphOp.remove, draft.id, edge);
+    }
+  }
+
+  #setLink(link: LinkKey, present: boolean): void {
+    const { from, relation, to } = splitLink(link);
+    const kind = this.#indexer.link(from, relation, to);
+    if (kind === undefined) return;
+    this.#emitEdge(present ? GraphOp.add : GraphOp.remove, this.#target(from), this.#target(to), kind);
+  }
+
+  /** Id of a key's node; makes a dangling one if need be. */
+  #target(key: Key): number {
+    const draft = this.#draft(key);
+    if (draft.id === NO_ID) {
+      draft.id = this.#takeId();
+      this.#emitSet(draft.id, this.#indexer.absent(key), undefined, undefined);
+    }
+    return draft.id;
+  }
+
+  #emitSet(
+    id: number,
+    flags: number,
+    expireAt: bigint | undefined,
+    before: { flags: number; expireAt: bigint | undefined } | undefined,
+  ): void {
+    this.ops.push(...setWords(id, flags, expireAt));
+    this.#inverse.push(
+      before === undefined
+        ? [...setWords(id, 0, undefined), GraphOp.free, id]
+        : setWords(id, before.flags, before.expireAt),
+    );
+  }
+
+  #emitPacked(op: number, id: number, edge: number): void {
+    const target = edgeTarget(edge);
+    if (edgeIsBack(edge)) this.#emitEdge(op, target, id, edgeKind(edge));
+    else this.#emitEdge(op, id, target, edgeKind(edge));
+  }
+
+  #emitEdge(op: number, from: number, to: number, kind: number): void {
+    this.ops.push(op, from, to, kind);
+    this.#inverse.push([op === GraphOp.add ? GraphOp.remove : GraphOp.add, from, to, kind]);
+  }
+}
+
+/** Most targets of edges are looked up and stay as they are. */
+function isChange({ before, after }: EntryChange): boolean {
+  if (before === undefined || after === undefined) return before !== after;
+  return before.id !== after.id || before.bytes !== after.bytes || before.adjacency !== after.adjacency;
+}
+
+const absentState = (flags: number) => ({ flags, expireAt: undefined });
+
+function setWords(id: number, flags: number, expireAt: bigint | undefined): number[] {
+  if (expireAt === undefined) return [GraphOp.set, id, flags & ~NodeFlag.expires, 0, 0];
+  const clamped = expireAt < I64_MIN ? I64_MIN : expireAt > I64_MAX ? I64_MAX : expireAt;
+  const words = BigInt.asUintN(64, clamped);
+  return [GraphOp.set, id, flags | NodeFlag.expires, Number(words & 0xffffffffn), Number(words >> 32n)];
+}
+
+/** All edges of a record as the graph holds them: from, to, kind. */
+export function expandEdges(id: number, adjacency: StoredAdjacency): [number, number, EdgeKind][] {
+  return adjacency.edges.map((edge) => {
+    const target = edgeTarget(edge);
+    const kind = edgeKind(edge) as EdgeKind; // stored from an EdgeKind by packEdge
+    return edgeIsBack(edge) ? [target, id, kind] : [id, target, kind];
+  });
+}
+
+/** The op that makes a node look as an entry says. */
+export const setOp = setWords;

@@ -1,0 +1,118 @@
+/**
+ * Backends in memory whose every call is a step of the schedule, before and after it has done its work, and whose
+ * removals are shown to the judge at the very moment they happen. They fail now and then, when the schedule says so.
+ */
+import type {
+  BackendWriter,
+  ContentBackend,
+  RemovalReport,
+  SnapshotterBackend,
+} from '../../src/backends/contract.js';
+import { unknownError } from '../../src/errors.js';
+import { FakeContent, FakeSnapshotter } from '../support/fake-backends.js';
+import type { Random } from '../support/random.js';
+import { altered } from '../stores/store-world.js';
+import type { Scheduler } from './scheduler.js';
+
+/** Who is told of removals before they happen. */
+export interface RemovalWatcher {
+  blobGoes(digest: string): void;
+  ingestGoes(ref: string): void;
+  snapshotGoes(snapshotter: string, name: string): void;
+}
+
+/** Chance that a backend call fails. */
+export interface Faults {
+  rate: number;
+}
+
+export class Steps {
+  readonly #scheduler: Scheduler;
+  readonly #random: Random;
+  readonly #faults: Faults;
+
+  constructor(scheduler: Scheduler, random: Random, faults: Faults) {
+    this.#scheduler = scheduler;
+    this.#random = random;
+    this.#faults = faults;
+  }
+
+  /** A call that changes something: a step before it and one behind. */
+  async change<T>(name: string, work: () => Promise<T>): Promise<T> {
+    await this.#scheduler.step(name);
+    if (this.#random.chance(this.#faults.rate)) throw unknownError(`${name}: the disk says no`);
+    const result = await work();
+    await this.#scheduler.step(name);
+    return result;
+  }
+
+  async look<T>(name: string, work: () => Promise<T>): Promise<T> {
+    await this.#scheduler.step(name);
+    return work();
+  }
+}
+
+/** The content backend of a schedule over the bytes of `real`. */
+export function scheduledContent(real: FakeContent, steps: Steps, watcher: RemovalWatcher): ContentBackend {
+  const remove = (digest: string): Promise<void> => {
+    if (real.blobs.has(digest)) watcher.blobGoes(digest);
+    return real.delete(digest);
+  };
+  const changes: Partial<ContentBackend> = {
+    info: (digest) => steps.look('content looks up a blob', () => real.info(digest)),
+    delete: (digest) => steps.change('content removes a blob', () => remove(digest)),
+    deleteMany: async (digests): Promise<RemovalReport> => {
+      const report: RemovalReport = { removed: 0, bytes: 0, errors: [] };
+      for (const digest of digests) {
+        try {
+          await steps.change('content removes a blob of many', () => remove(digest));
+          report.removed++;
+        } catch (error) {
+          report.errors.push({ path: digest, message: String(error) });
+        }
+      }
+      return report;
+    },
+    abort: (ref) =>
+      steps.change('content aborts an ingest', () => {
+        if (real.ingests.has(ref)) watcher.ingestGoes(ref);
+        return real.abort(ref);
+      }),
+    walk: (fn) =>
+      real.walk(async (info) => {
+        await steps.look('content walks', async () => {});
+        await fn(info);
+      }),
+    writer: (ref, desc) =>
+      steps.change('content opens an ingest', async () => writerOf(await real.writer(ref, desc), steps)),
+  };
+  return altered<ContentBackend>(real, changes);
+}
+
+function writerOf(real: BackendWriter, steps: Steps): BackendWriter {
+  return altered<BackendWriter>(real, {
+    commit: (size, expected) => steps.change('content commits an ingest', () => real.commit(size, expected)),
+    sync: () => steps.look('content syncs an ingest', () => real.sync()),
+  });
+}
+
+/** A snapshotter of a schedule over the items of `real`. */
+export function scheduledSnapshotter(
+  name: string,
+  real: FakeSnapshotter,
+  steps: Steps,
+  watcher: RemovalWatcher,
+): SnapshotterBackend {
+  return altered<SnapshotterBackend>(real, {
+    prepare: (key, parent) => steps.change('snapshotter prepares', () => real.prepare(key, parent)),
+    view: (key, parent) => steps.change('snapshotter makes a view', () => real.view(key, parent)),
+    commit: (to, key) => steps.change('snapshotter commits', () => real.commit(to, key)),
+    remove: (key) =>
+      steps.change('snapshotter removes', () => {
+        if (real.items.has(key)) watcher.snapshotGoes(name, key);
+        return real.remove(key);
+      }),
+    stat: (key) => steps.look('snapshotter looks up', () => real.stat(key)),
+    cleanup: () => steps.look('snapshotter cleans up', () => real.cleanup()),
+  });
+}

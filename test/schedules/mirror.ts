@@ -1,0 +1,136 @@
+/**
+ * What the store holds, kept beside it from the commits it takes: once as everybody reads it, once as it would be
+ * found after a crash. The judge looks here, never through the code under test. Also the storage that feeds them.
+ */
+import type { Key, Value } from '../../src/engine/contract.js';
+import type { Commit, StorageListener, Written } from '../../src/engine/core/storage.js';
+import { MemoryStorage } from '../../src/engine/memory/storage.js';
+import { decodeValue } from '../../src/engine/schema/codec.js';
+import type { RecordSource } from '../support/oracle.js';
+import type { Scheduler } from './scheduler.js';
+
+/** A commit in the judge's words. */
+export interface Change {
+  readonly revision: number;
+  /** Only records that changed; undefined: deleted. */
+  readonly records: readonly (readonly [Key, Value | undefined])[];
+  /** Whether there was a record before, by key. */
+  readonly existed: ReadonlySet<Key>;
+  readonly links: ReadonlyMap<string, boolean>;
+}
+
+const collectionOf = (record: Key): string => record.slice(0, record.indexOf('\0'));
+
+export class Mirror implements RecordSource {
+  readonly #collections = new Map<string, Map<Key, Value>>();
+  /** Targets by record and relation. */
+  readonly #links = new Map<string, Set<Key>>();
+
+  apply({ records, links }: Change): void {
+    for (const [record, value] of records) {
+      if (value === undefined) this.#of(collectionOf(record)).delete(record);
+      else this.#of(collectionOf(record)).set(record, value);
+    }
+    for (const [link, present] of links) {
+      const at = link.lastIndexOf('\0\0');
+      const from = link.slice(0, at);
+      const targets = this.#links.get(from) ?? new Set<Key>();
+      this.#links.set(from, targets);
+      if (present) targets.add(link.slice(at + 2));
+      else targets.delete(link.slice(at + 2));
+    }
+  }
+
+  /** Records of one collection. */
+  scan(collection: string): ReadonlyMap<Key, Value> {
+    return this.#of(collection);
+  }
+
+  links(from: string, relation: string): Iterable<Key> {
+    return this.#links.get(`${from}\0\0${relation}`) ?? [];
+  }
+
+  /** Every snapshot with each child it is said to have. */
+  *children(): Generator<[Key, Key]> {
+    for (const [from, targets] of this.#links) {
+      if (!from.endsWith('\0\0children')) continue;
+      for (const child of targets) yield [from.slice(0, from.indexOf('\0\0')), child];
+    }
+  }
+
+  has(record: Key): boolean {
+    return this.#of(collectionOf(record)).has(record);
+  }
+
+  #of(collection: string): Map<Key, Value> {
+    let records = this.#collections.get(collection);
+    if (records === undefined) {
+      records = new Map();
+      this.#collections.set(collection, records);
+    }
+    return records;
+  }
+}
+
+function changeOf(commit: Commit): Change {
+  const records: [Key, Value | undefined][] = [];
+  const existed = new Set<Key>();
+  for (const [record, { before, after }] of commit.entries) {
+    if (before?.bytes !== undefined) existed.add(record);
+    if (before?.bytes === after?.bytes) continue;
+    records.push([record, after?.bytes === undefined ? undefined : decodeValue(record, after.bytes)]);
+  }
+  return { revision: commit.revision, records, existed, links: commit.links };
+}
+
+export interface CommitWatcher {
+  /** The mirrors are still as before. */
+  before(change: Change): void;
+  /** The newest mirror has the change. */
+  after(change: Change): void;
+}
+
+/** A storage in memory whose commits are on its disk only when the schedule says so. */
+export class WatchedStorage extends MemoryStorage {
+  readonly newest = new Mirror();
+  readonly durable = new Mirror();
+  watcher: CommitWatcher | undefined;
+  readonly #scheduler: Scheduler;
+  #inner: StorageListener | undefined;
+  #unflushed: Change[] = [];
+  #flushing: Promise<void> = Promise.resolve();
+
+  constructor(scheduler: Scheduler) {
+    super();
+    this.#scheduler = scheduler;
+  }
+
+  override listen(listener: StorageListener): void {
+    this.#inner = listener;
+    super.listen({ visible: () => {}, lost: () => listener.lost() });
+  }
+
+  override accept(commit: Commit): Written {
+    const change = changeOf(commit);
+    this.watcher?.before(change);
+    const written = super.accept(commit);
+    this.newest.apply(change);
+    this.watcher?.after(change);
+    if (this.#unflushed.push(change) === 1) {
+      this.#flushing = this.#scheduler.step('flush of commits').then(() => this.flushNow());
+    }
+    return { visible: written.visible, flushed: this.#flushing };
+  }
+
+  override flush(): Promise<void> {
+    return this.#unflushed.length === 0 ? super.flush() : this.#flushing;
+  }
+
+  /** Everything accepted until now is on disk. */
+  flushNow(): void {
+    for (const change of this.#unflushed.splice(0)) {
+      this.durable.apply(change);
+      this.#inner?.visible(change.revision);
+    }
+  }
+}

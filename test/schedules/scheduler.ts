@@ -1,0 +1,158 @@
+/**
+ * A deterministic scheduler: everything that could happen next waits as a step, and a seed decides which goes first.
+ * Used by the schedule tests only. Between two steps every promise settles, so one seed always tells one story.
+ *
+ * While `underControl` runs, the globals that let time pass (setImmediate, setTimeout, performance.now) belong to the
+ * scheduler: a turn of the event loop and the end of a patience are steps like any other.
+ */
+import type { Random } from '../support/random.js';
+
+interface Step {
+  readonly name: string;
+  readonly go: () => void;
+}
+
+interface Timer extends Step {
+  readonly due: number;
+}
+
+const realImmediate = globalThis.setImmediate;
+const promisesSettle = (): Promise<void> => new Promise((resolve) => realImmediate(resolve));
+
+/** Steps a schedule may take before it counts as running in circles. */
+const STEPS_MAX = 20_000;
+/** What is told of a schedule that failed. */
+const TRACE_STEPS = 60;
+
+export class Scheduler {
+  readonly #random: Random;
+  /** How likely each kind of step (the name up to the first space) is: some schedules starve somebody. */
+  readonly #weights = new Map<string, number>();
+  readonly #trace: string[] = [];
+  #steps: Step[] = [];
+  #timers: Timer[] = [];
+  #tasks = 0;
+  #stopped: string | undefined;
+  #clockMs = 0;
+  readonly #tickMs: number;
+  #count = 0;
+
+  constructor(random: Random) {
+    this.#random = random;
+    this.#tickMs = random.pick([0, 0.02, 3, 3]);
+  }
+
+  /** Steps taken. */
+  get count(): number {
+    return this.#count;
+  }
+
+  /** The last steps, for the report of a failure. */
+  get trace(): readonly string[] {
+    return this.#trace.slice(-TRACE_STEPS);
+  }
+
+  /** Why the schedule was ended early. */
+  get stopped(): string | undefined {
+    return this.#stopped;
+  }
+
+  /** Adds a line to the trace. */
+  note(text: string): void {
+    this.#trace.push(`  ${text}`);
+  }
+
+  /** Waits until this is what happens next. */
+  step(name: string): Promise<void> {
+    return new Promise((go) => this.#steps.push({ name, go }));
+  }
+
+  /** Ends the schedule: nobody gets another step. */
+  stop(reason: string): void {
+    this.#stopped ??= reason;
+  }
+
+  spawn(name: string, task: () => Promise<void>): void {
+    this.#tasks++;
+    this.step(`${name} starts`)
+      .then(task)
+      .catch((error: unknown) => this.stop(`${name} failed: ${told(error)}`))
+      .finally(() => {
+        this.#tasks--;
+      });
+  }
+
+  /** Takes steps until every task has ended, or one fails, or somebody stops the schedule. */
+  async run(): Promise<void> {
+    await promisesSettle();
+    while (this.#tasks > 0 && this.#stopped === undefined) {
+      const step = this.#next();
+      if (step === undefined) {
+        this.stop('everybody waits for somebody else');
+        return;
+      }
+      this.#trace.push(step.name);
+      if (++this.#count > STEPS_MAX) this.stop('the schedule runs in circles');
+      step.go();
+      await promisesSettle();
+    }
+  }
+
+  #next(): Step | undefined {
+    // Patience seldom ends while others can go on.
+    if (this.#timers.length > 0 && (this.#steps.length === 0 || this.#random.chance(0.01))) {
+      const timer = this.#timers.reduce((a, b) => (b.due < a.due ? b : a));
+      this.#timers.splice(this.#timers.indexOf(timer), 1);
+      this.#clockMs = Math.max(this.#clockMs, timer.due);
+      return timer;
+    }
+    const weights = this.#steps.map(({ name }) => this.#weightOf(name));
+    let at = this.#random.next() * weights.reduce((a, b) => a + b, 0);
+    const index = weights.findIndex((weight) => {
+      at -= weight;
+      return at < 0;
+    });
+    return this.#steps.splice(index, 1)[0];
+  }
+
+  #weightOf(name: string): number {
+    const kind = name.slice(0, name.indexOf(' '));
+    let weight = this.#weights.get(kind);
+    if (weight === undefined) {
+      weight = this.#random.pick([1, 4, 4, 16]);
+      this.#weights.set(kind, weight);
+    }
+    return weight;
+  }
+
+  /** Runs `fn` with the globals of time in this scheduler's hands. */
+  async underControl<T>(fn: () => Promise<T>): Promise<T> {
+    const { setImmediate, setTimeout, clearTimeout } = globalThis;
+    Object.assign(globalThis, {
+      setImmediate: (go: () => void) => void this.#steps.push({ name: 'turn of the event loop', go }),
+      setTimeout: (fn: (...args: unknown[]) => void, ms: number, ...args: unknown[]) =>
+        this.#setTimeout(() => fn(...args), ms),
+      clearTimeout: (timer: unknown) => {
+        this.#timers = this.#timers.filter((t) => t !== timer);
+      },
+    });
+    performance.now = () => {
+      this.#clockMs += this.#tickMs;
+      return this.#clockMs;
+    };
+    try {
+      return await fn();
+    } finally {
+      Object.assign(globalThis, { setImmediate, setTimeout, clearTimeout });
+      Reflect.deleteProperty(performance, 'now');
+    }
+  }
+
+  #setTimeout(go: () => void, ms: number): Timer {
+    const timer = { name: `timer of ${ms} ms`, go, due: this.#clockMs + ms };
+    this.#timers.push(timer);
+    return timer;
+  }
+}
+
+const told = (error: unknown): string => (error instanceof Error ? (error.stack ?? error.message) : String(error));
