@@ -9,7 +9,7 @@ import { chmod, mkdir } from 'node:fs/promises';
 import type { Mount } from './contract.js';
 import { copyTree } from './copy-tree.js';
 import { type BackendLog, stderrLog } from './log.js';
-import type { StoredSnapshot } from './metastore.js';
+import type { StoredSnapshot } from './metastore-records.js';
 import {
   DirectorySnapshotter,
   type NewSnapshot,

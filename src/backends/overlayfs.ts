@@ -16,7 +16,7 @@ import { supportsEntryTypes } from './entry-types.js';
 import { makeRoot } from './files.js';
 import { errnoOf, fsError } from './fs-errors.js';
 import { mappedRoot } from './id-map.js';
-import type { StoredSnapshot } from './metastore.js';
+import type { StoredSnapshot } from './metastore-records.js';
 import {
   DirectorySnapshotter,
   type NewSnapshot,

@@ -33,13 +33,9 @@ import { FileLock } from './file-lock.js';
 import { breathe, makeRoot, orAbsent, syncDirectory } from './files.js';
 import { diskError, messageOf } from './fs-errors.js';
 import { type BackendLog, stderrLog } from './log.js';
-import {
-  checkCommit,
-  checkCreate,
-  Metastore,
-  type MetaTransaction,
-  type StoredSnapshot,
-} from './metastore.js';
+import { checkCommit, checkCreate, Metastore, type MetaTransaction } from './metastore.js';
+// Not through metastore.js: our declarations must not drag lmdb's, which are unsound, into users' builds.
+import type { StoredSnapshot } from './metastore-records.js';
 import { ObjectLocks } from './object-locks.js';
 import { addReport, emptyReport, inlineJobs } from './remove-tree.js';
 

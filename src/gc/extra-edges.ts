@@ -32,8 +32,7 @@ export async function extraEdges(
     const targets = [...conditionTargets(engine, id, at)];
     if (targets.length > 0) edges.set(id, targets);
   }
-  const roots =
-    host.collectors.size === 0 ? new Set<number>() : await inTurn(() => inUse(host, at, signal));
+  const roots = host.collectors.size === 0 ? new Set<number>() : await inTurn(() => inUse(host, at, signal));
   return { edges, roots };
 }
 

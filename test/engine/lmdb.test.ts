@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
-import { mkdir, symlink } from 'node:fs/promises';
+import { chmod, mkdir, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { type TestContext, test } from 'node:test';
@@ -156,6 +156,27 @@ test('given paths that cannot be opened, when opened, then the error names path 
     });
   }
   assert.equal(readFileSync(join(dir, 'file'), 'utf8'), 'x');
+});
+
+test('given a user without access, when a store is opened, then FailedPrecondition names the path', async (t) => {
+  const { seteuid, geteuid } = process;
+  if (seteuid === undefined || geteuid === undefined || geteuid() !== 0) {
+    t.skip('only root can act as another user here');
+    return;
+  }
+  const dir = await tempDir(t);
+  await (await open(t, dir)).close();
+  await chmod(dir, 0o700);
+  seteuid(65534);
+  try {
+    await assert.rejects(open(t, dir), (error) => {
+      assertKind('FailedPrecondition')(error);
+      assert.ok(error instanceof EbbtideError && error.object?.startsWith(dir) && error.remedy !== undefined);
+      return true;
+    });
+  } finally {
+    seteuid(0);
+  }
 });
 
 test('given a truncated file, when opened, then Unknown, and the process lives', async (t) => {

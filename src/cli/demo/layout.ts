@@ -2,14 +2,15 @@
  * Makes an OCI image layout from files at hand, for `ebbtide demo`: two images that share a base layer. Nothing
  * is downloaded; the layers are this package's own installed dependencies.
  */
-import { createHash, type Hash } from 'node:crypto';
-import { createReadStream, createWriteStream } from 'node:fs';
-import { lstat, mkdir, readdir, readlink, rename, stat, writeFile } from 'node:fs/promises';
-import { join, relative } from 'node:path';
-import { Readable, Transform } from 'node:stream';
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import { createWriteStream } from 'node:fs';
+import { mkdir, rename, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { createGzip } from 'node:zlib';
-import { pack as newPack } from 'tar-stream';
+import { diffLayer } from '../../backends/archive/diff.js';
 import { digestOf } from '../../model/digest.js';
 
 interface Descriptor {
@@ -35,8 +36,7 @@ export async function makeLayout(dir: string, sources: readonly [string, string,
   const blobs = join(dir, 'blobs', 'sha256');
   await mkdir(blobs, { recursive: true });
   const layers: Layer[] = [];
-  for (const [i, source] of sources.entries())
-    layers.push(await writeLayer(dir, source, `opt/demo/layer-${i}`));
+  for (const source of sources) layers.push(await writeLayer(dir, source));
   const manifests: Descriptor[] = [];
   for (const [i, name] of demoImages.entries()) {
     const manifest = await writeImage(dir, [layers[0]!, layers[i + 1]!]);
@@ -71,52 +71,27 @@ async function writeJson(dir: string, mediaType: string, value: unknown): Promis
   return { mediaType, digest, size: body.length };
 }
 
-/** One gzip layer with everything below `source`, under the name `prefix` inside the image. */
-async function writeLayer(dir: string, source: string, prefix: string): Promise<Layer> {
-  const tar = newPack();
-  const diff = createHash('sha256');
-  const blob = createHash('sha256');
+/** One gzip layer with everything below `source`. */
+async function writeLayer(dir: string, source: string): Promise<Layer> {
   const temporary = join(dir, `layer-${process.pid}.tmp`);
-  const hashing = (hash: Hash): Transform =>
-    new Transform({
-      transform(chunk: Buffer, _encoding, done) {
-        hash.update(chunk);
-        done(null, chunk);
-      },
-    });
-  const written = pipeline(
-    Readable.from(tar),
-    hashing(diff),
-    createGzip({ level: 1 }),
-    hashing(blob),
-    createWriteStream(temporary),
-  );
-  await Promise.all([addTree(tar, source, prefix), written]);
+  const gzip = createGzip({ level: 1 });
+  const blob = createHash('sha256');
+  const hashing = new Transform({
+    transform(chunk: Buffer, _encoding, done) {
+      blob.update(chunk);
+      done(null, chunk);
+    },
+  });
+  const written = pipeline(gzip, hashing, createWriteStream(temporary));
+  const mounts = [{ type: 'bind', source, options: ['rbind', 'ro'] }];
+  const { digest: diffId } = await diffLayer([], mounts, async (bytes) => {
+    if (!gzip.write(bytes)) await once(gzip, 'drain');
+  });
+  gzip.end();
+  await written;
   const hex = blob.digest('hex');
-  await rename(temporary, join(dir, 'blobs', 'sha256', hex));
-  const { size } = await stat(join(dir, 'blobs', 'sha256', hex));
-  const descriptor = {
-    mediaType: 'application/vnd.oci.image.layer.v1.tar+gzip',
-    digest: `sha256:${hex}`,
-    size,
-  };
-  return { descriptor, diffId: `sha256:${diff.digest('hex')}` };
-}
-
-async function addTree(tar: ReturnType<typeof newPack>, source: string, prefix: string): Promise<void> {
-  const queue = [source];
-  for (let path = queue.shift(); path !== undefined; path = queue.shift()) {
-    const s = await lstat(path);
-    const name = join(prefix, relative(source, path));
-    const header = { name, mode: s.mode & 0o7777, mtime: s.mtime, uid: 0, gid: 0 };
-    if (s.isDirectory()) {
-      tar.entry({ ...header, type: 'directory' });
-      for (const entry of (await readdir(path)).sort()) queue.push(join(path, entry));
-    } else if (s.isSymbolicLink()) {
-      tar.entry({ ...header, type: 'symlink', linkname: await readlink(path) });
-    } else if (s.isFile()) {
-      await pipeline(createReadStream(path), tar.entry({ ...header, size: s.size }));
-    }
-  }
-  tar.finalize();
+  const path = join(dir, 'blobs', 'sha256', hex);
+  await rename(temporary, path);
+  const mediaType = 'application/vnd.oci.image.layer.v1.tar+gzip';
+  return { descriptor: { mediaType, digest: `sha256:${hex}`, size: (await stat(path)).size }, diffId };
 }

@@ -19,7 +19,10 @@ export class Nodes {
   readonly #indexer: Indexer;
   readonly #storage: Storage;
   #ids: Ids;
+  /** Free ones that one commit was not enough for. */
   #freeable: number[] = [];
+  /** Whether the graph may know of free nodes; a loaded one may. */
+  #mayFree = true;
 
   constructor(graph: GraphCore, indexer: Indexer, storage: Storage) {
     this.#graph = graph;
@@ -38,7 +41,8 @@ export class Nodes {
     planner.change(records, links);
     const changes = Uint32Array.from(planner.ops);
     if (changes.length > 0) this.#graph.apply(changes);
-    planner.free(this.#takeFreeable());
+    this.#mayFree ||= planner.mayFree;
+    if (this.#mayFree) planner.free(this.#takeFreeable());
     const frees = Uint32Array.from(planner.ops.slice(changes.length));
     if (frees.length > 0) this.#graph.apply(frees);
     return planner.plan();
@@ -54,12 +58,14 @@ export class Nodes {
     for (const id of plan.taken) this.#ids.giveBack(id);
     this.#ids.forget(plan.freed);
     this.#freeable = [];
+    this.#mayFree = true;
   }
 
   /** Ids that are free now. While ops are queued the graph's answers lag behind, so nothing is freed then. */
   #takeFreeable(): number[] {
     if (this.#graph.stats().queuedWords > 0) return [];
     const fresh = Array.from(this.#graph.takeFreeable());
+    this.#mayFree = this.#freeable.length + fresh.length > FREED_PER_COMMIT;
     if (this.#freeable.length === 0 && fresh.length <= FREED_PER_COMMIT) return fresh;
     this.#freeable = this.#freeable.concat(fresh);
     // What an earlier commit left over may be in use again.

@@ -61,6 +61,8 @@ export class Planner {
   readonly #deleted = new Map<number, Key>();
   #recordDelta = 0;
   readonly ops: number[] = [];
+  /** Whether the commit deletes a node or an edge. */
+  mayFree = false;
 
   /** `known` are entries that have been read already. */
   constructor(indexer: Indexer, storage: Storage, ids: Ids, known: ReadonlyMap<Key, Entry | undefined>) {
@@ -136,6 +138,7 @@ export class Planner {
     draft.bytes = change.bytes;
     if (wanted === undefined) {
       draft.adjacency = undefined;
+      this.mayFree = true;
       if (before !== undefined) this.#emitSet(draft.id, this.#indexer.absent(key), undefined, before);
       return;
     }
@@ -212,6 +215,7 @@ export class Planner {
 
   #emitEdge(op: number, from: number, to: number, kind: number): void {
     this.ops.push(op, from, to, kind);
+    if (op === GraphOp.remove) this.mayFree = true;
     this.#inverse.push([op === GraphOp.add ? GraphOp.remove : GraphOp.add, from, to, kind]);
   }
 }

@@ -13,6 +13,7 @@ const LINES_MAX = 100;
 const CHUNK = 512;
 
 interface Expected {
+  readonly id: number;
   flags: number;
   expireAt: bigint | undefined;
   /** target * 4 + kind, in any order. */
@@ -34,6 +35,8 @@ class Derived {
   readonly #indexer: Indexer;
   readonly #nodes = new Map<number, Expected>();
   readonly #lines: string[] = [];
+  /** Most edges of neighbouring records lead to few places. */
+  #last: { key: string; node: Expected } | undefined;
 
   constructor(storage: Storage, indexer: Indexer) {
     this.#storage = storage;
@@ -78,12 +81,12 @@ class Derived {
 
   #addEdge(from: string, to: string, kind: number): void {
     const source = this.#node(from);
-    this.#node(to);
-    const target = this.#storage.idOf(to);
-    if (source !== undefined && target !== undefined) source.edges.push(target * 4 + kind);
+    const target = this.#node(to);
+    if (source !== undefined && target !== undefined) source.edges.push(target.id * 4 + kind);
   }
 
   #node(key: string): Expected | undefined {
+    if (this.#last?.key === key) return this.#last.node;
     const id = this.#storage.idOf(key);
     if (id === undefined) {
       this.#tell(`${printable(key)} has no node`);
@@ -91,10 +94,11 @@ class Derived {
     }
     let node = this.#nodes.get(id);
     if (node === undefined) {
-      node = { flags: this.#indexer.absent(key), expireAt: undefined, edges: [] };
+      node = { id, flags: this.#indexer.absent(key), expireAt: undefined, edges: [] };
       this.#nodes.set(id, node);
       if (this.#storage.keyOf(id) !== key) this.#tell(`node ${id} does not lead back to ${printable(key)}`);
     }
+    this.#last = { key, node };
     return node;
   }
 

@@ -72,7 +72,12 @@ async function openEngine(
   });
   if (!readOnly) {
     storage.onStored = (bytes) => checkpointer.grown(bytes);
-    await checkpointer.markOpen();
+    try {
+      await checkpointer.markOpen();
+    } catch (error) {
+      file.close();
+      throw error;
+    }
   }
   storage.onClose = async () => {
     if (!readOnly) await checkpointer.close();

@@ -1,0 +1,135 @@
+// Writes docs/coverage.md: every numbered edge case with the tests that carry its number in their names, as `[#12]`.
+// `--check` writes nothing and fails when the file is out of date or a case has neither a test nor a reason.
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const repository = fileURLToPath(new URL('../../', import.meta.url));
+const target = join(repository, 'docs', 'coverage.md');
+
+/** Groups of cases, with their last numbers. */
+const groups = [
+  ['Call context, identifiers, labels', 12],
+  ['Images', 33],
+  ['Containers', 47],
+  ['Sandboxes', 55],
+  ['Namespaces', 65],
+  ['Filters', 78],
+  ['Content: writing', 115],
+  ['Content: management', 130],
+  ['Snapshots', 167],
+  ['Leases', 180],
+  ['Collections: what is kept', 216],
+  ['Collections and backends', 226],
+  ['Database, transactions, callbacks, migrations', 241],
+  ['Scheduler', 250],
+  ['Raw keys, locks, several hosts', 265],
+];
+
+const distributed = 'needs several hosts on one tree: part of the engine on etcd, which is a later version';
+
+/** Why a case has no test. */
+const leftOut = new Map([
+  [259, `a holder that crashes while others wait ${distributed}; within a process locks end with it`],
+  [
+    260,
+    `a host that shares a tree without collecting it ${distributed}; an embedded store is collected either way`,
+  ],
+  [261, `two hosts that collect at once: ${distributed}; two collections of one DB run one after the other`],
+  [262, `a deletion on one host that others are told of: ${distributed}`],
+  [264, `an update on one host that others see: ${distributed}`],
+]);
+
+/** Where we mean something else than containerd. */
+const differs = new Map([
+  [225, 'by design an update is not held up by a collection either'],
+  [263, 'an etcd manager does not exist yet: asking for one is FailedPrecondition'],
+]);
+
+function* sources() {
+  for (const dir of ['test', 'src/engine/suite']) {
+    for (const name of readdirSync(join(repository, dir), { recursive: true }).map(String).sort()) {
+      if (name.endsWith('.ts')) yield `${dir}/${name}`;
+    }
+  }
+}
+
+/** Case number → its tests. */
+function tagged() {
+  const found = new Map();
+  for (const file of sources()) {
+    for (const line of readFileSync(join(repository, file), 'utf8').split('\n')) {
+      const name = /(['"`])((?:\\.|(?!\1).)*\[#\d+\](?:\\.|(?!\1).)*)\1/.exec(line)?.[2];
+      if (name === undefined) continue;
+      for (const [, number] of name.matchAll(/\[#(\d+)\]/g)) {
+        const tests = found.get(Number(number)) ?? [];
+        tests.push({
+          file,
+          name: name
+            .replace(/ ?\[#\d+\] ?/g, ' ')
+            .replace(/\\(.)/g, '$1')
+            .trim(),
+        });
+        found.set(Number(number), tests);
+      }
+    }
+  }
+  return found;
+}
+
+const cell = (text) => text.replaceAll('|', '\\|').replaceAll('<', '&lt;');
+
+function rows(number, tests) {
+  const reason = leftOut.get(number);
+  const lines = tests.map(({ file, name }) => `| ${number} | ${cell(name)} | ${file} |`);
+  if (differs.has(number)) lines.push(`| ${number} | *differs:* ${cell(differs.get(number))} | |`);
+  if (reason !== undefined) lines.push(`| ${number} | *no test:* ${cell(reason)} | |`);
+  return lines;
+}
+
+function table(found) {
+  const lines = [
+    '# Edge cases and their tests',
+    '',
+    'The project is built against a list of numbered edge cases: what containerd does, where it is surprising, and',
+    'what was decided where it is wrong. A test for a case carries its number in its name. Made by',
+    '`node test/coverage/make.mjs`; a test fails when this page is out of date.',
+  ];
+  let number = 1;
+  for (const [index, [title, last]] of groups.entries()) {
+    lines.push(
+      '',
+      `## ${String.fromCharCode(65 + index)}. ${title}`,
+      '',
+      '| case | test | file |',
+      '|---|---|---|',
+    );
+    for (; number <= last; number++) lines.push(...rows(number, found.get(number) ?? []));
+  }
+  return `${lines.join('\n')}\n`;
+}
+
+const found = tagged();
+const last = groups.at(-1)[1];
+const problems = [];
+for (let number = 1; number <= last; number++) {
+  const tested = found.has(number);
+  if (!tested && !leftOut.has(number)) problems.push(`case ${number} has neither a test nor a reason`);
+  if (tested && leftOut.has(number)) problems.push(`case ${number} has a test, and a reason why it has none`);
+}
+for (const number of found.keys()) {
+  if (number < 1 || number > last) problems.push(`there is no case ${number}`);
+}
+
+const text = table(found);
+if (process.argv.includes('--check')) {
+  let committed = '';
+  try {
+    committed = readFileSync(target, 'utf8');
+  } catch {}
+  if (committed !== text) problems.push('docs/coverage.md is out of date: run `node test/coverage/make.mjs`');
+} else {
+  writeFileSync(target, text);
+}
+for (const problem of problems) console.error(problem);
+process.exitCode = problems.length > 0 ? 1 : 0;

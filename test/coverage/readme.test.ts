@@ -1,0 +1,97 @@
+/** The README's example compiles and runs as it stands, but for its paths; so does a program of a user's own. */
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { Blobs, named, writeFiles } from '../images/fixtures.js';
+import { tempDir } from '../support/db.js';
+import { compile, consumer, execute, repository } from './consumer.js';
+
+/** The example with other paths; every path it has must be replaced. */
+async function example(paths: Readonly<Record<string, string>>): Promise<string> {
+  const readme = await readFile(join(repository, 'README.md'), 'utf8');
+  const block = /^```ts\n([\s\S]*?)^```$/m.exec(readme)?.[1];
+  assert.ok(block !== undefined, 'the README has an example in TypeScript');
+  let code = block;
+  for (const [path, replacement] of Object.entries(paths)) {
+    assert.ok(code.includes(`'${path}'`), `the example no longer has the path ${path}`);
+    code = code.replaceAll(`'${path}'`, JSON.stringify(replacement));
+  }
+  return code;
+}
+
+test('given the README, when its example is compiled and run, then it imports, unpacks and collects', async (t) => {
+  const dir = await tempDir(t);
+  const blobs = new Blobs();
+  const image = await blobs.image([
+    [
+      { name: 'etc', type: 'directory' },
+      { name: 'etc/motd', text: 'hello' },
+    ],
+  ]);
+  const layout = await writeFiles(
+    join(dir, 'layout'),
+    blobs.layout([named(image.manifest, 'docker.io/library/small:latest')]),
+  );
+  const code = await example({ '/var/lib/ebbtide': join(dir, 'root'), './debian.tar': layout });
+  const project = await consumer(t, { 'example.ts': code });
+  assert.equal(await compile(project), '');
+  const printed = await execute(project, 'example.js');
+  // The image goes with its manifest, config and layer; the container keeps the snapshots.
+  assert.match(printed, /content: 3/);
+  assert.doesNotMatch(printed, /snapshot: \d/);
+  assert.match(printed, /lowerdir=|upperdir=/);
+});
+
+const program = `
+import {
+  type CollectionContext,
+  type Collector,
+  EbbtideError,
+  isNotFound,
+  newImageStore,
+  openDB,
+  ResourceMax,
+  Scheduler,
+  withId,
+} from 'ebbtide';
+import { describeEngine } from 'ebbtide/testing';
+
+class Nothing implements Collector {
+  referenceLabel(): string {
+    return 'nothing';
+  }
+  startCollection(): CollectionContext {
+    return { all() {}, active() {}, leased() {}, remove() {}, cancel() {}, finish() {} };
+  }
+}
+
+export const suite: (name: string, open: Parameters<typeof describeEngine>[1]) => void = describeEngine;
+
+await using db = await openDB({ root: process.argv[1] + '.root', engine: 'memory', snapshotters: ['native'] });
+db.registerCollectibleResource(ResourceMax - 1, new Nothing());
+await using scheduler = new Scheduler(db, { startupDelay: 0 });
+const ctx = { namespace: 'default', signal: AbortSignal.timeout(60_000) };
+const lease = await db.leases.create(ctx, withId('held'));
+await db.leases.delete(ctx, lease);
+const stats = await scheduler.scheduleAndWait(ctx.signal);
+const error: unknown = await newImageStore(db).get(ctx, 'none').catch((e: unknown) => e);
+console.log(JSON.stringify([stats.elapsed() >= 0, isNotFound(error), error instanceof EbbtideError && error.kind]));
+`;
+
+test('given a program of a user, when it takes the package by its name, then types and values are there', async (t) => {
+  const project = await consumer(t, { 'program.ts': program });
+  assert.equal(await compile(project), '');
+  assert.deepEqual(JSON.parse(await execute(project, 'program.js')), [true, true, 'NotFound']);
+});
+
+test('given a program that misuses the API, when it is compiled, then the types say so', async (t) => {
+  const wrong = `
+    import { openDB } from 'ebbtide';
+    const db = await openDB({ root: 'x', snapshotters: ['btrfs'] });
+    db.snapshotter('native').stat({ namespace: 'a' }, 'key');
+  `;
+  const said = await compile(await consumer(t, { 'wrong.ts': wrong }));
+  assert.match(said, /wrong\.ts.*btrfs/);
+  assert.match(said, /wrong\.ts.*possibly 'undefined'/);
+});

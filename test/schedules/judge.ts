@@ -1,0 +1,266 @@
+/**
+ * The judge of a schedule. Looks at every removal at the moment it happens, with the slow oracle over the state of
+ * that moment: nothing reachable may go, no bytes may go that a record names (now, or after a crash), no record may
+ * come without its bytes. Keeps the list of what a run must have removed at its end.
+ */
+import type { Key } from '../../src/engine/contract.js';
+import type { Node } from '../../src/gc/types.js';
+import { ResourceStream } from '../../src/gc/types.js';
+import type { FakeContent, FakeSnapshotter } from '../support/fake-backends.js';
+import { collectibles, type Model, readModel, type Resource as Held, survivors } from '../support/oracle.js';
+import type { RemovalWatcher } from './backends.js';
+import type { Change, CommitWatcher, Mirror, WatchedStorage } from './mirror.js';
+import { asRecords, isKept, type Resource } from './resources.js';
+
+/** `kind|namespace|key` of a collectible record, as the oracle names it; undefined for others. */
+function nameOf(record: Key): string | undefined {
+  const kinds: Readonly<Record<string, string>> = {
+    leases: 'lease',
+    images: 'image',
+    ingests: 'ingest',
+    blobs: 'content',
+    snapshots: 'snapshot',
+  };
+  const [collection = '', namespace = '', ...rest] = record.split('\0');
+  const kind = kinds[collection];
+  return kind === undefined ? undefined : `${kind}|${namespace}|${rest.join('/')}`;
+}
+
+/** One collection as the judge sees it. */
+interface Run {
+  readonly now: bigint;
+  /** Unreachable since the run began, and there all the time. */
+  readonly garbage: Set<string>;
+  /** Reachable at some moment of the run: what hangs on these may wait for the next run. */
+  readonly everReached: Set<string>;
+  /** Records that came during the run. */
+  readonly born: Set<string>;
+}
+
+type Fields = Readonly<Record<string, unknown>>;
+
+export interface JudgeParts {
+  readonly storage: WatchedStorage;
+  readonly content: FakeContent;
+  readonly snapshotters: ReadonlyMap<string, FakeSnapshotter>;
+  readonly resources: Resource[];
+  /** Told of each violation. */
+  readonly violation: (text: string) => void;
+}
+
+export class Judge implements CommitWatcher, RemovalWatcher {
+  /** Whose commits arrive. */
+  origin: 'writer' | 'collection' = 'writer';
+  /** Records that collections removed, and objects that had to wait for the next run. */
+  readonly seen = { removed: 0, blobs: 0, snapshots: 0, ingests: 0, resources: 0, waiting: 0 };
+  readonly #parts: JudgeParts;
+  #run: Run | undefined;
+
+  constructor(parts: JudgeParts) {
+    this.#parts = parts;
+  }
+
+  // ---------------------------------------------------------------------------------------------------- commits
+
+  before(change: Change): void {
+    if (this.origin === 'collection') this.#recordsGo(change);
+    for (const [record, value] of change.records) {
+      if (value === undefined || change.existed.has(record)) continue;
+      const missing = this.#missingBytes(record, value as Fields);
+      if (missing !== undefined) this.#parts.violation(`a record came whose ${missing} is not there: ${told(record)}`);
+    }
+  }
+
+  after(change: Change): void {
+    const run = this.#run;
+    if (run === undefined) return;
+    for (const [record, value] of change.records) {
+      const name = nameOf(record);
+      if (name === undefined) continue;
+      if (value === undefined) run.garbage.delete(name);
+      else if (!change.existed.has(record)) run.born.add(name);
+    }
+    if (run.garbage.size === 0) return;
+    const reached = survivors(withRoots(this.#model(), run.everReached), run.now);
+    for (const name of reached) {
+      run.everReached.add(name);
+      run.garbage.delete(name);
+    }
+  }
+
+  #recordsGo(change: Change): void {
+    const going = change.records.flatMap(([record, value]) => {
+      const name = value === undefined && change.existed.has(record) ? nameOf(record) : undefined;
+      return name === undefined ? [] : [name];
+    });
+    if (going.length === 0) return;
+    this.seen.removed += going.length;
+    const now = this.#run?.now;
+    if (now === undefined) {
+      this.#parts.violation(`records were removed outside a run: ${going.join(', ')}`);
+      return;
+    }
+    const kept = survivors(this.#model(), now);
+    for (const name of going) {
+      if (kept.has(name)) this.#parts.violation(`a reachable record was removed: ${name}`);
+    }
+  }
+
+  #missingBytes(record: Key, value: Fields): string | undefined {
+    const [collection, , second = ''] = record.split('\0');
+    const { content, snapshotters } = this.#parts;
+    if (collection === 'blobs') return content.blobs.has(second) ? undefined : 'blob';
+    if (collection === 'ingests') {
+      return value.expected !== undefined || content.ingests.has(String(value.ref)) ? undefined : 'ingest';
+    }
+    if (collection !== 'snapshots') return undefined;
+    return snapshotters.get(second)?.items.has(String(value.name)) ? undefined : 'backend snapshot';
+  }
+
+  // ------------------------------------------------------------------------------------------------------ bytes
+
+  blobGoes(digest: string): void {
+    this.seen.blobs++;
+    this.#bytesGo(`blob ${digest}`, (mirror) => {
+      for (const record of mirror.scan('blobs').keys()) if (record.endsWith(`\0${digest}`)) return record;
+      for (const [record, value] of mirror.scan('ingests')) {
+        if ((value as Fields).expected === digest) return record;
+      }
+      return undefined;
+    });
+  }
+
+  ingestGoes(ref: string): void {
+    this.seen.ingests++;
+    for (const [record, value] of this.#parts.storage.newest.scan('ingests')) {
+      if ((value as Fields).ref !== ref || (value as Fields).expected !== undefined) continue;
+      this.#parts.violation(`ingest ${ref} goes while ${told(record)} names it`);
+    }
+  }
+
+  snapshotGoes(snapshotter: string, name: string): void {
+    this.seen.snapshots++;
+    this.#bytesGo(`snapshot ${name} of ${snapshotter}`, (mirror) => {
+      for (const [record, value] of mirror.scan('snapshots')) {
+        if (record.split('\0')[2] === snapshotter && (value as Fields).name === name) return record;
+      }
+      return undefined;
+    });
+  }
+
+  #bytesGo(what: string, namedBy: (mirror: Mirror) => Key | undefined): void {
+    const { newest, durable } = this.#parts.storage;
+    const record = namedBy(newest);
+    if (record !== undefined) this.#parts.violation(`${what} goes while ${told(record)} names it`);
+    const onDisk = namedBy(durable);
+    if (record === undefined && onDisk !== undefined) {
+      this.#parts.violation(`${what} goes while, after a crash, ${told(onDisk)} would name it`);
+    }
+  }
+
+  resourceGoes(node: Node): void {
+    this.seen.resources++;
+    const word = node.type === ResourceStream ? 'stream' : 'mount';
+    const { resources } = this.#parts;
+    const at = resources.findIndex(
+      (r) => r.word === word && r.namespace === node.namespace && r.name === node.key,
+    );
+    const resource = resources[at];
+    if (resource === undefined || this.#run === undefined) {
+      this.#parts.violation(`an unknown ${word} was removed: ${node.namespace} ${node.key}`);
+    } else if (isKept(survivors(this.#model(), this.#run.now), resource)) {
+      this.#parts.violation(`a ${word} in use was removed: ${node.namespace} ${node.key}`);
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------------------- runs
+
+  /** Marking begins in this very step. */
+  runBegins(now: bigint): void {
+    const model = this.#model();
+    const all = collectibles(readModel(this.#parts.storage.newest));
+    const kept = survivors(model, now);
+    const garbage = new Set([...all].filter((name) => !kept.has(name)));
+    this.#run = { now, garbage, everReached: kept, born: new Set() };
+  }
+
+  /** The records' part of a run is over; it must have been complete unless it failed. */
+  runEnds(complete: boolean): void {
+    const run = this.#run;
+    this.#run = undefined;
+    if (run === undefined || !complete) return;
+    // Garbage under a snapshot that came meanwhile has to wait, and so has what a record that came refers to.
+    const waiting = survivors(withRoots(this.#model(), run.born), run.now);
+    for (const name of run.garbage) {
+      if (waiting.has(name)) this.seen.waiting++;
+      else this.#parts.violation(`garbage was left by a run: ${name}`);
+    }
+  }
+
+  /** Nobody is at work and a quiet run has just ended: nothing may be left over anywhere. */
+  atRest(now: bigint): void {
+    const { storage, content, snapshotters, violation } = this.#parts;
+    const model = readModel(storage.newest);
+    const kept = survivors(this.#model(), now);
+    for (const name of collectibles(model)) if (!kept.has(name)) violation(`garbage is left: ${name}`);
+    const digests = new Set<string>();
+    const refs = new Set<string>();
+    for (const record of storage.newest.scan('blobs').keys()) digests.add(record.split('\0')[2] ?? '');
+    for (const value of storage.newest.scan('ingests').values()) {
+      refs.add(String((value as Fields).ref));
+      digests.add(String((value as Fields).expected ?? ''));
+    }
+    for (const digest of content.blobs.keys()) {
+      if (!digests.has(digest)) violation(`a blob without a record is left: ${digest}`);
+    }
+    for (const ref of content.ingests) if (!refs.has(ref)) violation(`an ingest without a record is left: ${ref}`);
+    this.#snapshotsAtRest(snapshotters);
+  }
+
+  #snapshotsAtRest(snapshotters: ReadonlyMap<string, FakeSnapshotter>): void {
+    const { storage, violation } = this.#parts;
+    const named = new Set<string>();
+    for (const [record, value] of storage.newest.scan('snapshots')) {
+      const { name, parent } = value as Fields;
+      const [, ns, snapshotter] = record.split('\0');
+      named.add(`${snapshotter}\0${name}`);
+      if (parent === undefined) continue;
+      const children = storage.newest.links(['snapshots', ns, snapshotter, parent].join('\0'), 'children');
+      if (![...children].includes(record)) violation(`a snapshot is no child of its parent: ${told(record)}`);
+    }
+    for (const [parent, child] of storage.newest.children()) {
+      if (!storage.newest.has(child)) violation(`${told(parent)} has a child that is gone: ${told(child)}`);
+    }
+    for (const [snapshotter, { items }] of snapshotters) {
+      for (const name of items.keys()) {
+        if (!named.has(`${snapshotter}\0${name}`)) violation(`a snapshot without a record is left: ${name}`);
+      }
+    }
+  }
+
+  /** The newest state with the resources in it. */
+  #model(): Model {
+    const model = readModel(this.#parts.storage.newest);
+    asRecords(model, this.#parts.resources);
+    return model;
+  }
+}
+
+/** The model with leases that hold all of these. */
+function withRoots(model: Model, roots: Iterable<string>): Model {
+  for (const root of roots) {
+    const [kind = '', ns = '', key = ''] = root.split('|');
+    const space = model.get(ns);
+    if (space === undefined || kind === 'lease') continue;
+    let lease = space.leases.get('\0judge');
+    if (lease === undefined) {
+      const resources: Held[] = [];
+      lease = { labels: {}, resources };
+      space.leases.set('\0judge', lease);
+    }
+    lease.resources.push({ kind, key });
+  }
+  return model;
+}
+
+const told = (record: Key): string => record.replaceAll('\0', '/');

@@ -1,0 +1,149 @@
+/**
+ * Resources outside the store in a schedule: streams (the ready-made collector) and mounts (one of the test's own,
+ * with leases, back references and references of its own). `asRecords` tells the oracle of them in the only words it
+ * knows: each becomes a blob that nothing can mistake for one, with labels that mean the same.
+ */
+import type { CollectionContext, Collector, Send, SendBackReference } from '../../src/gc/collectors.js';
+import { type Node, ResourceContent, ResourceImage, ResourceMount } from '../../src/gc/types.js';
+import type { Model, NamespaceModel } from '../support/oracle.js';
+import { altered } from '../stores/store-world.js';
+
+export interface Resource {
+  readonly word: 'stream' | 'mount';
+  readonly namespace: string;
+  readonly name: string;
+  /** In use without anybody's doing. */
+  readonly active: boolean;
+  readonly lease?: string;
+  /** Kept while these are. */
+  readonly parents: readonly Node[];
+  readonly references: readonly Node[];
+}
+
+export const resourceName = ({ word, namespace, name }: Omit<Resource, 'active' | 'parents' | 'references'>) =>
+  `${word}|${namespace}|${name}`;
+
+const stands = (word: string, name: string): string => `${word}!${name}`;
+
+/** The label word and value that name a node. */
+function labelOf({ type, key }: Node): [string, string] {
+  if (type === ResourceContent) return ['content', key];
+  if (type === ResourceImage) return ['image', key];
+  const slash = key.indexOf('/');
+  return [`snapshot.${key.slice(0, slash)}`, key.slice(slash + 1)];
+}
+
+const GC = 'containerd.io/gc.';
+
+/** Adds the resources to a model, and to every label that names one the label it stands for. */
+export function asRecords(model: Model, resources: Iterable<Resource>): void {
+  for (const resource of resources) {
+    const space = model.get(resource.namespace);
+    if (space === undefined) continue;
+    const labels: Record<string, string> = {};
+    if (resource.active) labels[`${GC}root`] = 'x';
+    for (const [kind, nodes] of [
+      ['ref', resource.references],
+      ['bref', resource.parents],
+    ] as const) {
+      nodes.forEach((node, i) => {
+        const [word, value] = labelOf(node);
+        labels[`${GC}${kind}.${word}/${i}`] = value;
+      });
+    }
+    const key = stands(resource.word, resource.name);
+    space.blobs.set(key, { labels });
+    if (resource.lease === undefined) continue;
+    // By way of an ingest, because every lease holds those plain.
+    space.ingests.set(key, { expireat: undefined, expected: key });
+    space.leases.get(resource.lease)?.resources.push({ kind: 'ingest', key });
+  }
+  for (const space of model.values()) translateLabels(space);
+}
+
+function translateLabels(space: NamespaceModel): void {
+  for (const objects of [space.blobs, space.images, space.snapshots, space.containers, space.sandboxes]) {
+    for (const object of objects.values()) {
+      for (const [label, value] of Object.entries(object.labels)) {
+        const word = /^containerd\.io\/gc\.ref\.(stream|mount)(?:[./]|$)/.exec(label)?.[1];
+        if (word === undefined) continue;
+        object.labels = { ...object.labels, [`${GC}ref.content/${label}`]: stands(word, value) };
+      }
+    }
+  }
+}
+
+/** Whether the oracle's answer keeps a resource. */
+export const isKept = (survivors: ReadonlySet<string>, { word, namespace, name }: Resource): boolean =>
+  survivors.has(`content|${namespace}|${stands(word, name)}`);
+
+/** A collector over a fixed list. It answers at once or by promises, as the schedule likes. */
+export class Mounts implements Collector {
+  readonly resources: Resource[];
+  readonly #answer: () => Promise<void> | undefined;
+
+  constructor(resources: readonly Resource[], answer: () => Promise<void> | undefined) {
+    this.resources = [...resources];
+    this.#answer = answer;
+  }
+
+  referenceLabel(): string {
+    return 'mount';
+  }
+
+  startCollection(): CollectionContext {
+    const told = (fn: () => void): void | Promise<void> => {
+      const wait = this.#answer();
+      return wait === undefined ? fn() : wait.then(fn);
+    };
+    const of = (namespace: string) => this.resources.filter((r) => r.namespace === namespace);
+    const garbage: Node[] = [];
+    return {
+      all: (send) => this.resources.forEach((r) => void send(nodeOf(r))),
+      active: () => {
+        throw new Error('asked for less than it offers');
+      },
+      activeWithBackRefs: (ns: string, send: Send, bref: SendBackReference) =>
+        told(() => {
+          for (const r of of(ns)) {
+            if (r.active) send(nodeOf(r));
+            for (const parent of r.parents) bref(parent, nodeOf(r));
+          }
+        }),
+      leased: (ns, lease, send) =>
+        told(() => of(ns).forEach((r) => void (r.lease === lease && send(nodeOf(r))))),
+      references: (_ctx, node, send) =>
+        told(() => {
+          for (const r of of(node.namespace)) {
+            if (r.name !== node.key) continue;
+            for (const target of r.references) send(target);
+          }
+        }),
+      remove: (node) => void garbage.push(node),
+      cancel: () => void garbage.splice(0),
+      finish: () => {
+        for (const { namespace, key } of garbage) {
+          const at = this.resources.findIndex((r) => r.namespace === namespace && r.name === key);
+          if (at >= 0) this.resources.splice(at, 1);
+        }
+      },
+    };
+  }
+}
+
+const nodeOf = ({ namespace, name }: Resource): Node => ({ type: ResourceMount, namespace, key: name });
+
+/** A collector whose removals are shown to somebody at the moment they are decided. */
+export function watched(collector: Collector, removing: (node: Node) => void): Collector {
+  return altered<Collector>(collector, {
+    startCollection: async (ctx) => {
+      const context = await collector.startCollection(ctx);
+      return altered<CollectionContext>(context, {
+        remove: (node) => {
+          removing(node);
+          context.remove(node);
+        },
+      });
+    },
+  });
+}
