@@ -5,11 +5,12 @@
 //   node native/build.mjs --if-needed  nothing when the addons are newer than their sources
 //   node native/build.mjs --sanitize   build test/native/*.cc with sanitizers, without Node, and run them
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const addons = ['ebbtide_core', 'ebbtide_sys'].map((name) => join(root, 'build/Release', `${name}.node`));
 const flags = new Set(process.argv.slice(2));
 const known = ['--strict', '--if-needed', '--sanitize'];
 const unknown = [...flags].filter((flag) => !known.includes(flag));
@@ -24,6 +25,8 @@ function build() {
   if (flags.has('--if-needed') && isUpToDate()) return 0;
   const problem = compile(strict);
   if (problem === undefined) return 0;
+  // An addon of older sources may not fit the package's JavaScript any more.
+  for (const addon of addons) rmSync(addon, { force: true });
   console.error(
     strict
       ? `ebbtide: building the C++ core failed: ${problem}`
@@ -37,11 +40,11 @@ function build() {
 function compile(strict) {
   const [command, ...args] = nodeGyp();
   if (command === undefined) return 'node-gyp was not found';
-  const options = ['rebuild', ...headers(), ...(strict ? ['--', '-Dstrict=1'] : [])];
+  const options = ['configure', 'build', ...headers()];
   const { error, status, stdout, stderr } = spawnSync(command, [...args, ...options], {
     cwd: root,
     encoding: 'utf8',
-    env: { ...process.env, JOBS: process.env.JOBS ?? 'max' },
+    env: { ...process.env, JOBS: process.env.JOBS ?? 'max', GYP_DEFINES: `strict=${strict ? 1 : 0}` },
     maxBuffer: 1 << 26,
   });
   if (error !== undefined) return error.message;
@@ -68,11 +71,10 @@ function headers() {
 }
 
 function isUpToDate() {
-  const built = ['ebbtide_core', 'ebbtide_sys'].map((name) => join(root, 'build/Release', `${name}.node`));
-  if (!built.every((file) => existsSync(file))) return false;
+  if (!addons.every((file) => existsSync(file))) return false;
   const sources = readdirSync(join(root, 'native')).map((name) => join(root, 'native', name));
   const newest = Math.max(...[...sources, join(root, 'binding.gyp')].map((file) => statSync(file).mtimeMs));
-  return built.every((file) => statSync(file).mtimeMs >= newest);
+  return addons.every((file) => statSync(file).mtimeMs >= newest);
 }
 
 /** Every test/native/*.cc is a program; all run under address, undefined-behaviour and thread sanitizers. */

@@ -32,9 +32,16 @@ export interface HostParts {
   log: Log;
 }
 
+/** An update whose body is running, or has run. */
 interface ActiveBody {
+  readonly host: DBHost;
   open: boolean;
+  /** The update, of another DB, that it was called in. */
+  readonly outer: ActiveBody | undefined;
 }
+
+/** One for all DBs: Node keeps every such storage, and pays for it with each promise, to the end of the process. */
+const bodies = new AsyncLocalStorage<ActiveBody>();
 
 export class DBHost implements CollectHost {
   readonly engine: Engine;
@@ -51,7 +58,6 @@ export class DBHost implements CollectHost {
   readonly snapshotterStores: ReadonlyMap<string, Snapshotter>;
   readonly #log: Log;
   readonly #callbacks: MutationCallback[] = [];
-  readonly #bodies = new AsyncLocalStorage<ActiveBody>();
   #closed = false;
 
   constructor(parts: HostParts) {
@@ -82,11 +88,11 @@ export class DBHost implements CollectHost {
       }
       return fn(ctx.tx);
     }
-    const body: ActiveBody = { open: true };
+    const body: ActiveBody = { host: this, open: true, outer: bodies.getStore() };
     const options = { durability: this.durability, ...(ctx.signal && { signal: ctx.signal }) };
     try {
       return await this.engine
-        .update((tx) => this.#bodies.run(body, () => fn(tx)), options)
+        .update((tx) => bodies.run(body, () => fn(tx)), options)
         .then((result) => {
           body.open = false;
           this.#runCallbacks();
@@ -139,7 +145,9 @@ export class DBHost implements CollectHost {
   #check(ctx: CallContext): void {
     if (this.#closed) throw failedPrecondition('the store is closed', { remedy: 'open it again' });
     throwIfAborted(ctx.signal);
-    if (ctx.tx === undefined && this.#bodies.getStore()?.open) {
+    if (ctx.tx !== undefined) return;
+    for (let body = bodies.getStore(); body !== undefined; body = body.outer) {
+      if (body.host !== this || !body.open) continue;
       throw failedPrecondition('a store was called inside an update without its transaction', {
         remedy: 'pass the transaction on: withTransactionContext(ctx, tx)',
       });

@@ -23,10 +23,16 @@ import { invalidArgument, wrap } from './errors.js';
 import { type CollectOptions, collect } from './gc/collect.js';
 import type { Collector } from './gc/collectors.js';
 import { createDiskPool, type DiskPool } from './gc/disk-pool.js';
+import { nextExpiry } from './gc/expiry-wake.js';
 import { createGraph } from './gc/graph.js';
+import type { ObjectName } from './gc/objects.js';
+import { applyPlan, type CollectionPlan, type PlanOutcome, planCollection } from './gc/plan.js';
 import { metadataIndexer } from './gc/references.js';
+import { diskUsageBy, type UsageOptions, type UsageReport } from './gc/retained.js';
 import type { GCStats } from './gc/stats.js';
 import type { ResourceType } from './gc/types.js';
+import { type Why, type WhyOptions, why } from './gc/why.js';
+import type { Instant } from './model/time.js';
 import { ContainerStore } from './stores/containers.js';
 import type { ContentStore } from './stores/content.js';
 import type { ContentPolicy, EventsPublisher, StoreHost } from './stores/host.js';
@@ -47,6 +53,8 @@ export interface DBOptions {
   /** Where leases live: `''` or `bolt`. Unset: the process-wide default. */
   leaseBackend?: LeaseBackendName;
 }
+/** Options of one collection. */
+export type RunOptions = Omit<CollectOptions, 'signal' | 'only'>;
 export type DBOpt = (options: DBOptions) => void;
 
 /** Content is isolated between namespaces: its bytes must be written to be had. */
@@ -166,13 +174,52 @@ export class DB implements AsyncDisposable {
    * One collection; a call during another waits and then runs its own. Rejects with the first error of marking
    * or removing records; backend trouble is logged, counted in the stats and tried again by the next run.
    */
-  garbageCollect(ctx: CallContext = {}, options: Omit<CollectOptions, 'signal'> = {}): Promise<GCStats> {
-    const run = this.#collection.then(() => {
+  garbageCollect(ctx: CallContext = {}, options: RunOptions = {}): Promise<GCStats> {
+    return this.#inTurn(() => collect(this.#host, { ...options, ...(ctx.signal && { signal: ctx.signal }) }));
+  }
+
+  /** What a collection would remove now; plain JSON, to be looked at, kept in a file and applied later. */
+  planCollection(ctx: CallContext = {}, options: RunOptions = {}): Promise<CollectionPlan> {
+    return this.#inTurn(() =>
+      planCollection(this.#host, { ...options, ...(ctx.signal && { signal: ctx.signal }) }),
+    );
+  }
+  /**
+   * Removes those objects of a plan that are garbage still, and nothing else; the answer names the rest.
+   * InvalidArgument: not a plan. FailedPrecondition: a plan of another store or a later revision.
+   */
+  applyPlan(plan: CollectionPlan, ctx: CallContext = {}, options: RunOptions = {}): Promise<PlanOutcome> {
+    return this.#inTurn(() =>
+      applyPlan(this.#host, plan, { ...options, ...(ctx.signal && { signal: ctx.signal }) }),
+    );
+  }
+
+  /**
+   * Why an object of the context's namespace is kept, or since when it is garbage. By name, id, ref or snapshot key, or
+   * by digest or the beginning of one (4 hex digits at least). NotFound; InvalidArgument when several match.
+   */
+  why(ctx: CallContext, object: string | ObjectName, options: WhyOptions = {}): Promise<Why> {
+    const name = typeof object === 'string' ? { name: object } : object;
+    return why(this.#host, (run) => this.#inTurn(run), ctx, name, options);
+  }
+  /** Bytes by image, lease, namespace or snapshotter, of the context's namespace or, without one, of all. */
+  du(ctx: CallContext = {}, options: UsageOptions = {}): Promise<UsageReport> {
+    return diskUsageBy(this.#host, (run) => this.#inTurn(run), ctx, options);
+  }
+  /** The earliest time later than `after` at which a lease, image or ingest expires; used by the scheduler. */
+  nextExpiry(after: Instant): Instant | undefined {
+    this.#host.reader({});
+    return nextExpiry(this.engine, after);
+  }
+
+  /** Runs one thing that marks after the other. */
+  #inTurn<T>(run: () => Promise<T>): Promise<T> {
+    const turn = this.#collection.then(() => {
       this.#host.reader({});
-      return collect(this.#host, { ...options, ...(ctx.signal && { signal: ctx.signal }) });
+      return run();
     });
-    this.#collection = run.catch(() => undefined);
-    return run;
+    this.#collection = turn.catch(() => undefined);
+    return turn;
   }
 
   /** InvalidArgument outside the range of registered types, AlreadyExists for a second one of a type. */

@@ -8,6 +8,7 @@ import { containers } from './verbs/containers.js';
 import { content } from './verbs/content.js';
 import { demo } from './verbs/demo.js';
 import { doctor } from './verbs/doctor.js';
+import { du } from './verbs/du.js';
 import { exportVerb } from './verbs/export.js';
 import { gc } from './verbs/gc.js';
 import { images } from './verbs/images.js';
@@ -15,6 +16,7 @@ import { importVerb } from './verbs/import.js';
 import { leases } from './verbs/leases.js';
 import { namespaces } from './verbs/namespaces.js';
 import { snapshots } from './verbs/snapshots.js';
+import { why } from './verbs/why.js';
 
 const { version } = createRequire(import.meta.url)('../../../package.json') as { version: string };
 
@@ -44,6 +46,8 @@ for (const register of [
   leases,
   namespaces,
   gc,
+  why,
+  du,
 ]) {
   register(program);
 }

@@ -10,7 +10,7 @@
  * marks closed over every commit, and each slice is one synchronous transaction that asks again before it
  * removes. Bytes go only after the removal of their records is on disk.
  */
-import type { DiskJobs } from '../backends/contract.js';
+import type { DiskJobs, SnapshotterBackend } from '../backends/contract.js';
 import { invalidArgument, throwIfAborted } from '../errors.js';
 import { now } from '../model/time.js';
 import type { EventsPublisher, StoreHost } from '../stores/host.js';
@@ -20,11 +20,13 @@ import {
   type StartedCollector,
   startCollectors,
 } from './collectors.js';
-import type { DirtyFlags } from './dirty.js';
+import type { BackendItem, DirtyFlags, SweepOrder } from './dirty.js';
 import { listCandidates } from './dry-run.js';
+import { checkMass, type MassGuard, massGuard } from './mass-guard.js';
 import { RecordSweep } from './record-sweep.js';
 import type { RemovalEvent } from './removal.js';
 import { RunEdges } from './run-edges.js';
+import { checkLimits, limitCandidates, type RunLimits } from './run-limits.js';
 import { Slicer } from './slicer.js';
 import { type Counts, count, emptyStats, type GCStats } from './stats.js';
 import { messageOf, type SweepReport } from './sweep.js';
@@ -42,7 +44,7 @@ export interface CollectHost extends StoreHost {
   readonly snapshotterStores: ReadonlyMap<string, { inFlight(): ReadonlySet<string> }>;
 }
 
-export interface CollectOptions {
+export interface CollectOptions extends RunLimits {
   /** Ends marking and removing with its error; what was removed stays so. Backends are not interrupted. */
   signal?: AbortSignal | undefined;
   /** Removes nothing and lists what would go. */
@@ -51,6 +53,13 @@ export interface CollectOptions {
   sliceBudgetMs?: number | undefined;
   /** Walks every backend for items that no record names, instead of looking at what was removed. */
   fullSweep?: boolean | undefined;
+  /** Stops, before it removes anything, a run that would remove nearly everything; off unless told. */
+  massGuard?: boolean | MassGuard | undefined;
+  /**
+   * Chooses among the candidates. The run then removes the chosen records and their bytes only: no collector's
+   * resources, and nothing else that a backend sweep would find.
+   */
+  only?: ((candidates: Uint32Array) => Uint32Array) | undefined;
 }
 
 const SLICE_BUDGET_MS = 2;
@@ -66,6 +75,8 @@ class Collection {
   readonly #stats = emptyStats();
   readonly #slicer: Slicer;
   #events: readonly RemovalEvent[] = [];
+  /** Backend items of the records that a run with a choice removed. */
+  #items: readonly BackendItem[] = [];
   #collectors: StartedCollector[] = [];
 
   constructor(host: CollectHost, options: CollectOptions) {
@@ -78,6 +89,8 @@ class Collection {
     const { signal, dryRun } = this.#options;
     throwIfAborted(signal);
     checkBudget(this.#options.sliceBudgetMs);
+    checkLimits(this.#options);
+    massGuard(this.#options.massGuard);
     const start = performance.now();
     this.#collectors = await startCollectors(this.#host.collectors, signal, this.#warn);
     this.#stats.phases.collectors = performance.now() - start;
@@ -90,6 +103,7 @@ class Collection {
     }
     this.#stats.metaD = performance.now() - start;
     if (dryRun) await endCollectors(this.#collectors, 'cancel', this.#warn);
+    else if (this.#options.only) await this.#afterwardsOnly();
     else await this.#afterwards();
     return this.#finished();
   }
@@ -101,11 +115,12 @@ class Collection {
 
   async #records(): Promise<void> {
     const { engine, dirty } = this.#host;
-    const { signal, dryRun } = this.#options;
+    const { signal, dryRun, only } = this.#options;
     const markStart = performance.now();
     const at = now();
     // What is deleted from here on may be garbage that this run does not see.
     const seenDeletions = dirty.deletions;
+    this.#stats.revision = engine.revision;
     const result = await engine.graph.mark(at, signal ? { signal } : {});
     try {
       countMarked(this.#stats.marked, result.markedByType);
@@ -114,14 +129,15 @@ class Collection {
       const sweepStart = performance.now();
       this.#stats.phases.mark = sweepStart - markStart;
       throwIfAborted(signal);
-      const candidates = this.#slicer.timed(() => engine.graph.candidates());
+      const candidates = await this.#candidates(result.markedByType);
       if (dryRun) {
         this.#stats.wouldRemove = await listCandidates(this.#host, candidates);
         return;
       }
       await this.#removal(candidates, edges);
-      await this.#collectorResources(edges);
-      dirty.resetDeletions(seenDeletions);
+      if (!only) await this.#collectorResources(edges);
+      // What was left over is a reason for the next run.
+      if (!only && !this.#stats.limited) dirty.resetDeletions(seenDeletions);
       await engine.flush();
       this.#stats.phases.sweep = performance.now() - sweepStart;
     } finally {
@@ -129,12 +145,27 @@ class Collection {
     }
   }
 
+  /** What this run is to remove: the garbage, as far as choice, limits and guard let it. */
+  async #candidates(markedByType: Uint32Array): Promise<Uint32Array> {
+    const { engine } = this.#host;
+    const { only, dryRun } = this.#options;
+    const garbage = this.#slicer.timed(() => engine.graph.candidates());
+    const chosen = only ? this.#slicer.timed(() => only(garbage)) : garbage;
+    const candidates = await limitCandidates(this.#host, chosen, this.#options);
+    this.#stats.limited = candidates.length < chosen.length;
+    const guard = massGuard(this.#options.massGuard);
+    if (guard && !dryRun) await checkMass(engine, candidates, markedByType, guard);
+    return candidates;
+  }
+
   async #removal(candidates: Uint32Array, edges: RunEdges): Promise<void> {
-    const sweep = new RecordSweep(this.#host, edges, this.#slicer, this.#stats.removed);
+    const keepItems = this.#options.only !== undefined;
+    const sweep = new RecordSweep(this.#host, edges, this.#slicer, this.#stats.removed, keepItems);
     try {
       await sweep.run(candidates, this.#options.signal);
     } finally {
       if (this.#host.publisher) this.#events = sweep.events;
+      this.#items = sweep.items;
     }
   }
 
@@ -167,6 +198,31 @@ class Collection {
       this.#publish(),
       dirty.contentDirty ? this.#content() : undefined,
       ...snapshotters.map((name) => this.#snapshotter(name)),
+    ]);
+    this.#stats.phases.backends = performance.now() - start;
+  }
+
+  /** After a run with a choice: sweeps its own items only. The dirty flags stay for the next ordinary run. */
+  async #afterwardsOnly(): Promise<void> {
+    const { backends, contentStore, snapshotterStores } = this.#host;
+    const start = performance.now();
+    const order = (items: BackendItem[]): SweepOrder => ({ items, walk: false, raised: 0 });
+    const content = this.#items.filter(({ kind }) => kind !== 'snapshot');
+    const sweepOne = async (name: string, backend: SnapshotterBackend): Promise<void> => {
+      const own = this.#items.filter((item) => item.kind === 'snapshot' && item.snapshotter === name);
+      if (own.length === 0) return;
+      const inFlight = (): ReadonlySet<string> => snapshotterStores.get(name)?.inFlight() ?? new Set();
+      this.#swept(name, await sweepSnapshotter(this.#host, name, backend, order(own), inFlight));
+    };
+    const sweepBlobs = async (): Promise<void> => {
+      const inFlight = (): ReadonlySet<string> => contentStore.inFlightIngests();
+      this.#swept('content', await sweepContent(this.#host, order(content), inFlight));
+    };
+    await Promise.all([
+      endCollectors(this.#collectors, 'cancel', this.#warn),
+      this.#publish(),
+      content.length > 0 ? sweepBlobs() : undefined,
+      ...[...backends].map(([name, backend]) => sweepOne(name, backend)),
     ]);
     this.#stats.phases.backends = performance.now() - start;
   }

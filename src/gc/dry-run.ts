@@ -3,7 +3,8 @@
  * the mark and the end of the run; reads only.
  */
 import type { SnapshotterBackend } from '../backends/contract.js';
-import type { Engine } from '../engine/contract.js';
+import { breathe } from '../backends/files.js';
+import type { Engine, Value } from '../engine/contract.js';
 import { components } from '../engine/schema/keys.js';
 import type { Candidate } from './stats.js';
 import { kindName, nodeOfKey, ResourceContent, ResourceSnapshot } from './types.js';
@@ -17,25 +18,40 @@ export interface DryRunHost {
 const BATCH = 512;
 
 export async function listCandidates(host: DryRunHost, ids: Uint32Array): Promise<Candidate[]> {
+  const { engine } = host;
   const list: Candidate[] = [];
-  for (const id of ids) {
-    const record = host.engine.keyOf(id);
+  for (const [i, id] of ids.entries()) {
+    if (i % BATCH === BATCH - 1) await breathe();
+    // Referred to again, or replaced by a new record of the same name, while the list was made.
+    if (engine.graph.marksOf(id) !== 0) continue;
+    const record = engine.keyOf(id);
+    const value = record === undefined ? undefined : engine.get(record);
     const node = record === undefined ? undefined : nodeOfKey(record);
-    if (record === undefined || node === undefined) continue;
-    const size = await sizeOf(host, record, node.type);
-    list.push({ kind: kindName(node.type), namespace: node.namespace, key: node.key, size });
-    if (list.length % BATCH === 0) await new Promise((resolve) => setImmediate(resolve));
+    if (value === undefined || node === undefined) continue;
+    const { namespace, key } = node;
+    const identity = identityOf(value);
+    list.push({ kind: kindName(node.type), namespace, key, size: await sizeOf(host, id), identity });
   }
   return list;
 }
 
-/** Bytes a record's object takes in its backend; 0 when the backend does not know it. */
-async function sizeOf(host: DryRunHost, record: string, type: number): Promise<number> {
+/** Tells a record from a later one under the same key; label updates do not change it. */
+export function identityOf(value: Value): string {
+  if (typeof value === 'string') return '';
+  const times = [value.createdat, value.expireat].filter((time) => typeof time === 'bigint');
+  const names = [value.name, value.ref].filter((name) => typeof name === 'string');
+  return [...times, ...names].join(' ');
+}
+
+/** Bytes a node's object takes in its backend; 0 when the backend does not know it. */
+export async function sizeOf({ engine, backends }: DryRunHost, id: number): Promise<number> {
+  const type = engine.graph.flagsOf(id) >> 8;
   if (type !== ResourceContent && type !== ResourceSnapshot) return 0;
-  const value = host.engine.get(record);
-  if (typeof value !== 'object') return 0;
+  const record = engine.keyOf(id);
+  const value = record === undefined ? undefined : engine.get(record);
+  if (record === undefined || typeof value !== 'object') return 0;
   if (type === ResourceContent) return typeof value.size === 'number' ? value.size : 0;
-  const backend = host.backends.get(components(record)[2] ?? '');
+  const backend = backends.get(components(record)[2] ?? '');
   if (backend === undefined || typeof value.name !== 'string') return 0;
   try {
     return (await backend.usage(value.name)).size;

@@ -8,6 +8,7 @@
 import type { Transaction } from '../engine/contract.js';
 import { throwIfAborted } from '../errors.js';
 import type { CollectHost } from './collect.js';
+import type { BackendItem } from './dirty.js';
 import { Outstanding } from './outstanding.js';
 import { Removal, type RemovalEvent } from './removal.js';
 import type { RunEdges } from './run-edges.js';
@@ -34,20 +35,24 @@ interface Slice {
 export class RecordSweep {
   /** Events of the removals that were committed. */
   readonly events: RemovalEvent[] = [];
+  /** Backend items of the same removals. */
+  readonly items: BackendItem[] = [];
   readonly #host: CollectHost;
   readonly #edges: RunEdges;
   readonly #slicer: Slicer;
   readonly #removed: Counts;
+  readonly #keepItems: boolean;
   /** Garbage snapshots with children, and those that have lost one since. */
   readonly #withChild = new Set<number>();
   readonly #childless: number[] = [];
 
-  /** Adds to `removed` as removals become visible. */
-  constructor(host: CollectHost, edges: RunEdges, slicer: Slicer, removed: Counts) {
+  /** Adds to `removed`, and to `items` if they are to be kept, as removals become visible. */
+  constructor(host: CollectHost, edges: RunEdges, slicer: Slicer, removed: Counts, keepItems = false) {
     this.#host = host;
     this.#edges = edges;
     this.#slicer = slicer;
     this.#removed = removed;
+    this.#keepItems = keepItems;
   }
 
   /** Rejects with the first failure; what was committed until then is gone. */
@@ -118,9 +123,10 @@ export class RecordSweep {
     tx.onCommit(() => this.#committed(removal));
   }
 
-  #committed({ counts, events, withChild, parents }: Removal): void {
+  #committed({ counts, events, items, withChild, parents }: Removal): void {
     for (const [kind, n] of Object.entries(counts)) count(this.#removed, kind, n);
     for (const event of events) this.events.push(event);
+    if (this.#keepItems) for (const item of items) this.items.push(item);
     // Snapshots that were passed over because of a child get another turn when it goes.
     for (const id of withChild) this.#withChild.add(id);
     if (this.#withChild.size === 0) return;

@@ -37,7 +37,13 @@ export class RunEdges {
   readonly #unasked: Node[] = [];
   readonly #askedNamespaces = new Set<string>();
   readonly #askedLeases = new Set<Key>();
-  readonly #followedForeign = new Set<number>();
+  /** By key: an id may stand for another object before the run is over. */
+  readonly #followedForeign = new Set<Key>();
+  /**
+   * Records in use for a collector's sake, each with the node it had when last looked at. A record may be missing,
+   * or be removed and made anew during the run: its new node has to be marked like the old one.
+   */
+  readonly #sent = new Map<Key, number | undefined>();
   readonly #backFromResources = new Map<string, Node[]>();
   #backFromRecords: BackReference[] = [];
   /** Store nodes to be marked. */
@@ -97,17 +103,20 @@ export class RunEdges {
   #followAll(): void {
     let more = true;
     while (more) {
+      const sent = this.#sent.size;
       if (this.#collectors.size > 0) {
         this.#askNamespaces();
         this.#askLeases();
         this.#followForeign();
         this.#followBackReferences();
         this.#askReferences();
+        this.#followSent();
       }
       this.#followConditions();
       const ids = Uint32Array.from(this.#toMark);
       this.#toMark = [];
-      more = (ids.length > 0 && this.#engine.graph.markFrom(ids) > 0) || this.#unasked.length > 0;
+      const marked = ids.length > 0 && this.#engine.graph.markFrom(ids) > 0;
+      more = marked || this.#unasked.length > 0 || this.#sent.size > sent;
     }
   }
 
@@ -125,10 +134,25 @@ export class RunEdges {
       return;
     }
     const record = keyOfNode(node);
-    const id = record === undefined ? undefined : this.#engine.idOf(record);
-    if (id === undefined) return;
-    this.fromCollectors.add(id);
-    if (!this.#isMarked(id)) this.#toMark.push(id);
+    if (record !== undefined && !this.#sent.has(record)) this.#sent.set(record, undefined);
+  }
+
+  #followSent(): void {
+    for (const [record, known] of this.#sent) {
+      if (known !== undefined && this.#isMarkedSinceBegin(known)) continue;
+      const id = this.#engine.idOf(record);
+      if (id !== known) this.#sent.set(record, id);
+      if (id === undefined) continue;
+      this.fromCollectors.add(id);
+      if (!this.#isMarked(id)) this.#toMark.push(id);
+    }
+  }
+
+  /** Whether a node is marked and stands for the record it stood for when the run began. */
+  #isMarkedSinceBegin(id: number): boolean {
+    const { graph } = this.#engine;
+    const sinceBegin = (graph.marksOf(id) & (MarkBit.plain | MarkBit.born)) === MarkBit.plain;
+    return sinceBegin && (graph.flagsOf(id) & NodeFlag.present) !== 0;
   }
 
   #isMarked(id: number): boolean {
@@ -197,9 +221,11 @@ export class RunEdges {
   /** Labels whose word is a collector's, on objects that are kept. */
   #followForeign(): void {
     for (const id of this.#engine.graph.withFlags(NodeFlag.foreign)) {
-      if (this.#followedForeign.has(id) || !this.#isMarked(id)) continue;
-      this.#followedForeign.add(id);
-      const [, namespace = '', word = '', target = ''] = components(this.#engine.keyOf(id) ?? '');
+      if (!this.#isMarked(id)) continue;
+      const record = this.#engine.keyOf(id);
+      if (record === undefined || this.#followedForeign.has(record)) continue;
+      this.#followedForeign.add(record);
+      const [, namespace = '', word = '', target = ''] = components(record);
       for (const { type, label } of this.#collectors.values()) {
         if (label !== '' && isWord(word, label)) this.#reach({ type, namespace, key: target });
       }
@@ -209,7 +235,8 @@ export class RunEdges {
   #followBackReferences(): void {
     this.#backFromRecords = this.#backFromRecords.filter(({ parent, child }) => {
       const id = this.#engine.idOf(parent);
-      if (id === undefined || !this.#isMarked(id)) return true;
+      // What a collector keeps counts as kept even while there is no record of it, as what a label names does.
+      if (!this.#sent.has(parent) && (id === undefined || !this.#isMarked(id))) return true;
       this.#reach(child);
       return false;
     });

@@ -3,6 +3,7 @@
  */
 import { invalidArgument } from '../errors.js';
 import { parseDuration } from '../model/time.js';
+import type { MassGuard } from './mass-guard.js';
 
 /** A duration: milliseconds, or a text like `100ms`, `1s`, `1m30s`. */
 export type Duration = number | string;
@@ -18,6 +19,8 @@ export interface SchedulerOptions {
   scheduleDelay?: Duration;
   /** Before the first run; 0 means no first run. Default 100 ms. */
   startupDelay?: Duration;
+  /** Stops a run that would remove nearly everything; true (default limits) unless told. */
+  massGuard?: boolean | MassGuard;
 }
 
 /** Durations in milliseconds. */

@@ -1,11 +1,14 @@
 /**
- * Decides when to collect: after deletions, after many mutations, or when somebody asks, but never so often that
- * collections take more than their share of time. Fed by mutation callbacks; runs collections one at a time.
+ * Decides when to collect: after deletions, after many mutations, when a lease or an image expires, or when somebody
+ * asks, but never so often that collections take more than their share of time. Fed by mutation callbacks; runs collections one at a time.
  *
  * Nothing is stored. Mutations go on during a collection; those that happen before its start are covered by it,
  * later ones are counted for the next.
  */
 import { abortError, canceled, EbbtideError, kindOf, throwIfAborted } from '../errors.js';
+import { type Instant, now } from '../model/time.js';
+import { ExpiryWake } from './expiry-wake.js';
+import { type MassGuard, massGuard } from './mass-guard.js';
 import { type SchedulerOptions, type SchedulerParams, schedulerParams } from './scheduler-params.js';
 
 /** Where time comes from; tests give their own. */
@@ -24,21 +27,30 @@ const systemClock: Clock = {
 
 /** What is scheduled: a DB is one. */
 export interface Collectable<S> {
-  garbageCollect(ctx: { signal?: AbortSignal | undefined }): Promise<S>;
+  garbageCollect(
+    ctx: { signal?: AbortSignal | undefined },
+    options: { massGuard: boolean | MassGuard },
+  ): Promise<S>;
   registerMutationCallback(fn: (deletionSinceLastGC: boolean) => void): void;
+  /** When the next root later than `after` expires; without it, nothing wakes an idle scheduler. */
+  nextExpiry?(after: Instant): Instant | undefined;
 }
 
 export interface SchedulerHooks<S> {
   clock?: Clock;
+  /** The wall clock that expiries are compared with. */
+  time?: () => Instant;
   /** Ends planning, as `close` does. */
   signal?: AbortSignal;
   /** Told of each run: its stats, or its error. */
   onRun?: (outcome: { stats: S } | { error: unknown }) => void;
 }
 
-/** Only `elapsed` is looked at: milliseconds the collection took. */
+/** What is looked at of a collection's stats, in milliseconds. */
 interface HasElapsed {
   elapsed(): number;
+  /** Time it really held others up; `elapsed` where that is not known. */
+  readonly pauseTotal?: number;
 }
 
 interface Event {
@@ -76,6 +88,7 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
   #triggered = false;
   #deletions = 0;
   #mutations = 0;
+  #pauseSum = 0;
   #runTimeSum = 0;
   #runs = 0;
 
@@ -83,14 +96,21 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
   /** What happened during the run under way. */
   #postponed: Event[] = [];
   #waiters = new Set<Waiter<S>>();
+  readonly #time: () => Instant;
+  readonly #expiry: ExpiryWake | undefined;
+  readonly #massGuard: boolean | MassGuard;
 
   constructor(target: Collectable<S>, options: SchedulerOptions = {}, hooks: SchedulerHooks<S> = {}) {
     this.params = schedulerParams(options);
     this.#target = target;
+    this.#massGuard = options.massGuard ?? true;
+    massGuard(this.#massGuard);
     this.#clock = hooks.clock ?? systemClock;
     this.#onRun = hooks.onRun;
     target.registerMutationCallback((dirty) => this.notify(dirty));
     if (this.params.startupDelay > 0) this.#plan(this.params.startupDelay);
+    this.#time = hooks.time ?? now;
+    this.#expiry = this.#watchExpiry();
     const { signal } = hooks;
     if (signal?.aborted) this.#stop(abortError(signal));
     else signal?.addEventListener('abort', () => this.#stop(abortError(signal)), { once: true });
@@ -99,6 +119,7 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
   /** A mutation happened; `dirty` when something was deleted since the last collection. Never blocks. */
   notify(dirty: boolean): void {
     this.#post({ at: this.#clock.now(), mutation: true, dirty });
+    this.#expiry?.changed();
   }
 
   /**
@@ -122,6 +143,19 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  #watchExpiry(): ExpiryWake | undefined {
+    const target = this.#target;
+    if (target.nextExpiry === undefined) return undefined;
+    return new ExpiryWake({
+      nextExpiry: (after) => target.nextExpiry?.(after),
+      // As if somebody had asked for a collection.
+      wake: () => this.#post({ at: this.#clock.now(), mutation: false, dirty: false }),
+      time: this.#time,
+      setTimeout: (fn, ms) => this.#clock.setTimeout(fn, ms),
+      clearTimeout: (timer) => this.#clock.clearTimeout(timer),
+    });
   }
 
   // ------------------------------------------------------------------------------------------------ waiting
@@ -197,6 +231,7 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
     if (this.#abort.signal.aborted) return;
     this.#abort.abort(reason);
     this.#clock.clearTimeout(this.#timer);
+    this.#expiry?.close();
     if (this.#running === undefined) this.#settle((waiter) => waiter.reject(reason));
   }
 
@@ -204,15 +239,21 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
 
   async #collect(): Promise<void> {
     const start = this.#clock.now();
+    const time = this.#time();
     try {
-      const stats = await this.#target.garbageCollect({ signal: this.#abort.signal });
+      const stats = await this.#target.garbageCollect(
+        { signal: this.#abort.signal },
+        { massGuard: this.#massGuard },
+      );
       this.#succeeded(start, stats);
+      this.#expiry?.collected(time);
     } catch (error) {
       this.#failed(start, error);
     }
   }
 
   #succeeded(start: number, stats: S): void {
+    this.#pauseSum += stats.pauseTotal ?? stats.elapsed();
     this.#runTimeSum += stats.elapsed();
     this.#runs++;
     this.#triggered = false;
@@ -220,8 +261,9 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
     this.#mutations = 0;
     const { pauseThreshold } = this.params;
     if (pauseThreshold > 0) {
-      const average = Math.max(MINIMUM_RUN_MS, this.#runTimeSum / this.#runs);
-      this.#interval = average / pauseThreshold - average;
+      const average = Math.max(MINIMUM_RUN_MS, this.#pauseSum / this.#runs);
+      // A run takes a processor's time also where it holds nobody up: at most half of all time goes to runs.
+      this.#interval = Math.max(average / pauseThreshold - average, this.#runTimeSum / this.#runs);
     }
     this.#lastStart = start;
     this.#lastEnd = this.#clock.now();

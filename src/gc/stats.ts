@@ -11,6 +11,8 @@ export interface Candidate {
   key: string;
   /** Bytes the object itself takes in its backend; 0 where that is not known or nothing is. */
   size: number;
+  /** Tells the object from a later one of the same name. */
+  identity: string;
 }
 
 /** Counts by kind: content, snapshot, container, image, lease, ingest, sandbox, and collectors' kinds. */
@@ -39,6 +41,10 @@ export interface GCStats {
   phases: { collectors: number; mark: number; sweep: number; backends: number };
   /** Failures of backends; they are logged and tried again by the next run. */
   backendErrors: number;
+  /** Revision of the store when the run began. */
+  revision: number;
+  /** More was garbage than the run was allowed to remove (maxObjects, maxBytes). */
+  limited: boolean;
   /** Dry run only: what would be removed, referrers before what they refer to. */
   wouldRemove?: Candidate[];
 }
@@ -59,6 +65,8 @@ export function emptyStats(): GCStats {
     slices: 0,
     phases: { collectors: 0, mark: 0, sweep: 0, backends: 0 },
     backendErrors: 0,
+    revision: 0,
+    limited: false,
   };
 }
 

@@ -43,7 +43,7 @@ export interface LoadOptions {
 }
 
 /** Large enough that the cost of a commit does not show, small enough to keep the process responsive. */
-const RECORDS_PER_TRANSACTION = 4000;
+const RECORDS_PER_TRANSACTION = 2000;
 const NANOS_PER_MS = 1_000_000n;
 
 type Of<K extends SynthRecord['kind']> = Extract<SynthRecord, { kind: K }>;
@@ -64,6 +64,7 @@ export async function loadSynth(engine: Engine, plan: Plan, options: LoadOptions
   const counts: Counts = { ...noRecords };
   const total = sum(plan.counts);
   const records = synthRecords(plan);
+  let underWay = Promise.resolve();
   for (let more = true; more; ) {
     throwIfAborted(options.signal);
     // Taken out of the generator first: a transaction's body may run more than once.
@@ -74,16 +75,17 @@ export async function loadSynth(engine: Engine, plan: Plan, options: LoadOptions
       batch.push(next.value);
     }
     more = batch.length === RECORDS_PER_TRANSACTION;
-    await engine.update(
-      (tx) => {
-        for (const record of batch) write(tx, record, at);
-      },
-      { durability: 'visible' },
-    );
+    const commit = engine.update((tx) => {
+      for (const record of batch) write(tx, record, at);
+    });
+    commit.catch(() => undefined); // awaited below; must not end the process before
+    // The next batch is prepared while this one goes to the disk, but no more than that is held in memory.
+    await underWay;
+    underWay = commit;
     for (const { kind } of batch) if (kind !== 'namespace') counts[`${kind}s`]++;
     options.progress?.(sum(counts), total);
   }
-  await engine.flush();
+  await underWay;
   return counts;
 }
 

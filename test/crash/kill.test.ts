@@ -59,6 +59,9 @@ async function runAndKill(root: string, round: number, random: Random, promises:
   const exited = new Promise<NodeJS.Signals | null>((resolve) =>
     child.on('exit', (_code, signal) => resolve(signal)),
   );
+  // After a number of steps and a moment more, so that a slow machine is killed in the middle of things as well.
+  let stepsLeft = 1 + random.int(24);
+  const momentMs = random.next() * 25;
   let timer: NodeJS.Timeout | undefined;
   for await (const line of createInterface({ input: child.stdout })) {
     let message: Message;
@@ -67,7 +70,9 @@ async function runAndKill(root: string, round: number, random: Random, promises:
     } catch {
       continue; // the line that the kill cut
     }
-    if (message.event === 'open') timer = setTimeout(() => child.kill('SIGKILL'), 20 + random.int(400));
+    if ((message.event === 'begin' || message.event === 'ack') && --stepsLeft === 0) {
+      timer = setTimeout(() => child.kill('SIGKILL'), momentMs);
+    }
     promises.take(message);
   }
   clearTimeout(timer);

@@ -108,11 +108,7 @@ test('given parts, when a DB is made of them, then it works, and without an engi
     graph: ebbtide.createGraph('typescript'),
   });
   const published: string[] = [];
-  const db = await newDB(
-    undefined,
-    engine,
-    content,
-    { native },
+  const opts: ebbtide.DBOpt[] = [
     ebbtide.withPolicyIsolated,
     ebbtide.withLeaseBackend('bolt'),
     ebbtide.withEtcdGC(true),
@@ -123,7 +119,8 @@ test('given parts, when a DB is made of them, then it works, and without an engi
         published.push(topic);
       },
     }),
-  );
+  ];
+  const db = await newDB(undefined, engine, content, { native }, ...opts);
   t.after(() => db.close());
   assert.equal(db.host.policy, 'isolated');
   assert.equal(db.host.durability, 'visible');

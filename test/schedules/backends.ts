@@ -8,7 +8,7 @@ import type {
   RemovalReport,
   SnapshotterBackend,
 } from '../../src/backends/contract.js';
-import { unknownError } from '../../src/errors.js';
+import { failedPrecondition, invalidArgument, unknownError } from '../../src/errors.js';
 import { FakeContent, FakeSnapshotter } from '../support/fake-backends.js';
 import type { Random } from '../support/random.js';
 import { altered } from '../stores/store-world.js';
@@ -96,6 +96,11 @@ function writerOf(real: BackendWriter, steps: Steps): BackendWriter {
   });
 }
 
+function requireCommitted(real: FakeSnapshotter, parent: string): void {
+  const kind = real.items.get(parent)?.kind;
+  if (kind !== undefined && kind !== 'committed') throw invalidArgument(`parent ${parent} is not committed`);
+}
+
 /** A snapshotter of a schedule over the items of `real`. */
 export function scheduledSnapshotter(
   name: string,
@@ -104,9 +109,21 @@ export function scheduledSnapshotter(
   watcher: RemovalWatcher,
 ): SnapshotterBackend {
   return altered<SnapshotterBackend>(real, {
-    prepare: (key, parent) => steps.change('snapshotter prepares', () => real.prepare(key, parent)),
-    view: (key, parent) => steps.change('snapshotter makes a view', () => real.view(key, parent)),
-    commit: (to, key) => steps.change('snapshotter commits', () => real.commit(to, key)),
+    prepare: (key, parent) =>
+      steps.change('snapshotter prepares', async () => {
+        requireCommitted(real, parent);
+        return real.prepare(key, parent);
+      }),
+    view: (key, parent) =>
+      steps.change('snapshotter makes a view', async () => {
+        requireCommitted(real, parent);
+        return real.view(key, parent);
+      }),
+    commit: (to, key) =>
+      steps.change('snapshotter commits', async () => {
+        if (real.items.get(key)?.kind !== 'active') throw failedPrecondition(`${key} is not active`);
+        await real.commit(to, key);
+      }),
     remove: (key) =>
       steps.change('snapshotter removes', () => {
         if (real.items.has(key)) watcher.snapshotGoes(name, key);

@@ -35,6 +35,8 @@ interface Run {
   readonly everReached: Set<string>;
   /** Records that came during the run. */
   readonly born: Set<string>;
+  /** What hung on a record that came during the run, or that a writer removed: its turn may have been in vain. */
+  readonly mayWait: Set<string>;
 }
 
 type Fields = Readonly<Record<string, unknown>>;
@@ -64,6 +66,7 @@ export class Judge implements CommitWatcher, RemovalWatcher {
 
   before(change: Change): void {
     if (this.origin === 'collection') this.#recordsGo(change);
+    else this.#writerRemoves(change);
     for (const [record, value] of change.records) {
       if (value === undefined || change.existed.has(record)) continue;
       const missing = this.#missingBytes(record, value as Fields);
@@ -88,11 +91,16 @@ export class Judge implements CommitWatcher, RemovalWatcher {
     }
   }
 
+  #writerRemoves(change: Change): void {
+    const run = this.#run;
+    const going = removals(change);
+    if (run === undefined || run.garbage.size === 0 || going.length === 0) return;
+    const hanging = survivors(withRoots(this.#model(), [...run.born, ...going]), run.now);
+    for (const name of hanging) run.mayWait.add(name);
+  }
+
   #recordsGo(change: Change): void {
-    const going = change.records.flatMap(([record, value]) => {
-      const name = value === undefined && change.existed.has(record) ? nameOf(record) : undefined;
-      return name === undefined ? [] : [name];
-    });
+    const going = removals(change);
     if (going.length === 0) return;
     this.seen.removed += going.length;
     const now = this.#run?.now;
@@ -181,20 +189,24 @@ export class Judge implements CommitWatcher, RemovalWatcher {
     const all = collectibles(readModel(this.#parts.storage.newest));
     const kept = survivors(model, now);
     const garbage = new Set([...all].filter((name) => !kept.has(name)));
-    this.#run = { now, garbage, everReached: kept, born: new Set() };
+    this.#run = { now, garbage, everReached: kept, born: new Set(), mayWait: new Set() };
   }
 
-  /** The records' part of a run is over; it must have been complete unless it failed. */
-  runEnds(complete: boolean): void {
+  /** A run has removed its last record. */
+  runIsComplete(): void {
     const run = this.#run;
-    this.#run = undefined;
-    if (run === undefined || !complete) return;
+    if (run === undefined) return;
     // Garbage under a snapshot that came meanwhile has to wait, and so has what a record that came refers to.
     const waiting = survivors(withRoots(this.#model(), run.born), run.now);
     for (const name of run.garbage) {
-      if (waiting.has(name)) this.seen.waiting++;
+      if (waiting.has(name) || run.mayWait.has(name)) this.seen.waiting++;
       else this.#parts.violation(`garbage was left by a run: ${name}`);
     }
+  }
+
+  /** A run's records are done with, or it failed. */
+  runEnds(): void {
+    this.#run = undefined;
   }
 
   /** Nobody is at work and a quiet run has just ended: nothing may be left over anywhere. */
@@ -244,6 +256,14 @@ export class Judge implements CommitWatcher, RemovalWatcher {
     asRecords(model, this.#parts.resources);
     return model;
   }
+}
+
+/** Names of the collectible records a commit removes. */
+function removals({ records, existed }: Change): string[] {
+  return records.flatMap(([record, value]) => {
+    const name = value === undefined && existed.has(record) ? nameOf(record) : undefined;
+    return name === undefined ? [] : [name];
+  });
 }
 
 /** The model with leases that hold all of these. */

@@ -1,12 +1,23 @@
-/** `ebbtide gc [--dry-run] [--full]`: one collection of the whole store. */
-import type { Command } from 'commander';
+/** `ebbtide gc`: one collection of the whole store; as a dry run, a plan, or the application of a plan. */
+import { readFile, writeFile } from 'node:fs/promises';
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import { fsError } from '../../backends/fs-errors.js';
+import type { RunOptions } from '../../db.js';
+import { invalidArgument } from '../../errors.js';
+import { type PlanOutcome, parsePlan } from '../../gc/plan.js';
 import type { Candidate, Counts, GCStats } from '../../gc/stats.js';
 import { bytes, duration, type Output } from '../output.js';
-import { storeVerb } from '../runner.js';
+import { type StoreEnv, storeVerb } from '../runner.js';
 
 interface Options {
   dryRun?: boolean;
   full?: boolean;
+  plan?: string;
+  apply?: string;
+  maxObjects?: number;
+  maxBytes?: number;
+  sliceMs?: number;
+  allowMassRemoval?: boolean;
 }
 
 export function gc(program: Command): void {
@@ -14,27 +25,108 @@ export function gc(program: Command): void {
     .command('gc')
     .description('collect garbage in all namespaces')
     .option('--dry-run', 'remove nothing; list what would go, with bytes')
+    .addOption(
+      new Option('--plan <file>', 'remove nothing; write what would go to a file').conflicts('dryRun'),
+    )
+    .addOption(
+      new Option(
+        '--apply <file>',
+        'remove what the plan names and is garbage still, and nothing else',
+      ).conflicts(['dryRun', 'plan', 'full']),
+    )
     .option('--full', 'also walk the backends for what no record names')
+    .option('--max-objects <n>', 'remove at most so many objects', positive)
+    .option('--max-bytes <size>', 'remove at most so much: 500M, 10G', size)
+    .option('--slice-ms <ms>', 'milliseconds a slice may take (default 2)', positive)
+    .option('--allow-mass-removal', 'go on even if nearly everything would be removed')
     .action(
-      storeVerb<Options>(async ({ db, out, signal, progress }, _args, { dryRun, full }) => {
+      storeVerb<Options>(async (env, _args, options) => {
+        const { progress } = env;
         const started = Date.now();
         const ticker = setInterval(
           () => progress.report('collecting', Math.round((Date.now() - started) / 1000), 0, 'items'),
           500,
         );
         try {
-          const stats = await db.garbageCollect(
-            { signal },
-            { dryRun: dryRun === true, fullSweep: full === true },
-          );
-          progress.end();
-          if (dryRun) printDryRun(out, stats);
-          else out.object(stats, () => printStats(out, stats));
+          if (options.plan !== undefined) await writePlan(env, options.plan, runOptions(options));
+          else if (options.apply !== undefined) await apply(env, options.apply, runOptions(options));
+          else await collectNow(env, options);
         } finally {
           clearInterval(ticker);
+          progress.end();
         }
       }),
     );
+}
+
+function runOptions({ full, maxObjects, maxBytes, sliceMs }: Options): RunOptions {
+  return { fullSweep: full === true, maxObjects, maxBytes, sliceBudgetMs: sliceMs };
+}
+
+async function collectNow({ db, out, signal, progress }: StoreEnv, options: Options): Promise<void> {
+  const { dryRun, allowMassRemoval } = options;
+  const stats = await db.garbageCollect(
+    { signal },
+    { ...runOptions(options), dryRun: dryRun === true, massGuard: allowMassRemoval !== true },
+  );
+  progress.end();
+  if (dryRun) printDryRun(out, stats);
+  else out.object(stats, () => printStats(out, stats));
+}
+
+async function writePlan({ db, out, signal }: StoreEnv, file: string, options: RunOptions): Promise<void> {
+  const plan = await db.planCollection({ signal }, options);
+  await writeFile(file, `${JSON.stringify(plan, undefined, 2)}\n`).catch((error: unknown) => {
+    throw fsError('write the plan', file, error);
+  });
+  const { objects, bytes: size, revision } = plan;
+  out.object({ file, revision, objects: objects.length, bytes: size }, () =>
+    out.line(
+      `${file}: ${objects.length} objects, ${bytes(size)}, at revision ${revision}; nothing was removed`,
+    ),
+  );
+}
+
+async function apply({ db, out, signal }: StoreEnv, file: string, options: RunOptions): Promise<void> {
+  const text = await readFile(file, 'utf8').catch((error: unknown) => {
+    throw fsError('read the plan', file, error);
+  });
+  const outcome = await db.applyPlan(parsePlan(parseJson(file, text)), { signal }, options);
+  out.object(outcome, () => printOutcome(out, outcome));
+}
+
+function parseJson(file: string, text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw invalidArgument(`the plan ${file} is not JSON`, { object: file, cause: error });
+  }
+}
+
+function printOutcome(out: Output, { removed, rest, stats }: PlanOutcome): void {
+  out.line(`removed   ${counts(stats.removed)} of the plan's ${removed.length + rest.length} objects`);
+  out.line(`freed     ${bytes(stats.bytesFreed)}`);
+  if (rest.length === 0) return;
+  out.table(rest, [
+    { title: 'LEFT', value: (r) => r.reason },
+    { title: 'KIND', value: (r) => r.kind },
+    { title: 'NAMESPACE', value: (r) => r.namespace },
+    { title: 'OBJECT', value: (r) => r.key },
+  ]);
+}
+
+function positive(text: string): number {
+  const value = Number(text);
+  if (text.trim() === '' || !(value > 0)) throw new InvalidArgumentError('must be a number above 0');
+  return value;
+}
+
+/** `1000`, `500M`, `1.5G`: powers of 1024. */
+function size(text: string): number {
+  const match = /^(\d+(?:\.\d+)?)([kmgt]?)(?:i?b)?$/i.exec(text);
+  if (match === null || Number(match[1]) === 0)
+    throw new InvalidArgumentError('must be a size, like 500M or 10G');
+  return Math.round(Number(match[1]) * 1024 ** ' kmgt'.indexOf(match[2]!.toLowerCase() || ' '));
 }
 
 export function printDryRun(out: Output, stats: GCStats): void {
@@ -58,6 +150,7 @@ export function printStats(out: Output, stats: GCStats): void {
   const { mark, sweep, backends } = stats.phases;
   out.line(`time      mark ${duration(mark)}, records ${duration(sweep)}, backends ${duration(backends)}`);
   out.line(`pauses    longest ${duration(stats.pauseMax)}, ${stats.slices} slices`);
+  if (stats.limited) out.line('limited   more is garbage than this run was allowed to remove');
   if (stats.backendErrors > 0)
     out.line(`errors    ${stats.backendErrors} in backends; the next run tries again`);
 }

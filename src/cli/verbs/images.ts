@@ -77,7 +77,7 @@ export function images(program: Command): void {
     .action(
       storeVerb<{ sync?: boolean }>(async ({ db, ctx, out }, names, { sync }) => {
         for (const name of names) await db.images.delete(ctx, name);
-        if (sync) await db.garbageCollect({ ...(ctx.signal && { signal: ctx.signal }) });
+        if (sync) await db.garbageCollect({ signal: ctx.signal }, { massGuard: true });
         out.object({ removed: names }, () => {
           for (const name of names) out.line(name);
         });

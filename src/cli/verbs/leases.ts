@@ -74,7 +74,7 @@ export function leases(program: Command): void {
     .action(
       storeVerb<{ sync?: boolean }>(async ({ db, ctx, out }, ids, { sync }) => {
         for (const id of ids) await db.leases.delete(ctx, { id });
-        if (sync) await db.garbageCollect({ signal: ctx.signal });
+        if (sync) await db.garbageCollect({ signal: ctx.signal }, { massGuard: true });
         out.object({ removed: ids }, () => {
           for (const id of ids) out.line(id);
         });

@@ -6,7 +6,7 @@
  * hand over); from then on every read sees it. Durability is the storage's business: `update` resolves when the
  * storage says so, and if the storage loses the commit, the step is taken back.
  */
-import { EbbtideError, failedPrecondition, throwIfAborted, unavailable } from '../../errors.js';
+import { failedPrecondition, throwIfAborted, unavailable } from '../../errors.js';
 import type {
   ChangeSet,
   Durability,
@@ -46,6 +46,8 @@ import { verifyGraph } from './verify.js';
 
 /** Conflicts after which a transaction runs alone. */
 const CONFLICTS_MAX = 4;
+/** Only a body that conflicts with itself (it commits what it has read past its own transaction) gets this far. */
+const ATTEMPTS_MAX = 32;
 
 export interface CoreOptions extends EngineOptions {
   kind: 'memory' | 'lmdb';
@@ -192,6 +194,11 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
       for (let attempt = 1; ; attempt++) {
         this.#checkWritable();
         throwIfAborted(options.signal);
+        if (attempt > ATTEMPTS_MAX) {
+          throw unavailable(`the transaction met a conflict in each of ${ATTEMPTS_MAX} runs`, {
+            remedy: 'make changes inside the body through its own transaction only',
+          });
+        }
         let turn: Turn | undefined;
         if (attempt > CONFLICTS_MAX) turn = await this.#turns.alone(options.signal);
         else if (this.#turns.isBlocked(undefined)) await this.#turns.pass(options.signal);
@@ -411,10 +418,3 @@ const nothingKnown: ReadonlyMap<Key, Entry | undefined> = new Map();
 
 const isPromise = <T>(value: T | Promise<T>): value is Promise<T> =>
   typeof value === 'object' && value !== null && typeof (value as Promise<T>).then === 'function';
-
-/** What a storage rejects with: its own error, or Unavailable around one of another kind. */
-export function lostCommit(what: string, cause: unknown): EbbtideError {
-  if (cause instanceof EbbtideError) return cause;
-  const text = cause instanceof Error ? cause.message : String(cause);
-  return unavailable(`${what}: ${text}`, { cause, remedy: 'make room on the disk, then try again' });
-}

@@ -1,14 +1,16 @@
 /**
  * The LMDB engine: the embedded store of a directory. Called by db.ts and by embedders.
  *
- * Durability: a commit is on disk when `update` resolves, unless `visible` was asked for. A directory has one owner
+ * Durability: a commit is on disk when `update` resolves, unless `visible` was asked for: such a commit is on its way
+ * there and may be lost, with those behind it, when the process or the machine dies within the next moments (`flush`
+ * waits for it). A directory has one owner
  * process; a second one is refused. The data file is checked before LMDB may touch it.
  */
 import type { EngineOptions } from '../contract.js';
 import { CoreEngine } from '../core/engine.js';
 import { Checkpointer, readState, type StoreState } from './checkpoint.js';
 import { checkLayout, type Databases, openDatabases } from './databases.js';
-import { DataFile, dataPath, fileError, inspectDataFile, ownDirectory } from './files.js';
+import { DataFile, dataPath, fileError, inspectDataFile, ownDirectory, syncDirectory } from './files.js';
 import { loadGraph } from './graph-loader.js';
 import { LmdbStorage } from './storage.js';
 
@@ -33,6 +35,7 @@ export async function openLmdbEngine(dir: string, options: LmdbEngineOptions): P
       throw fileError('open', path, Object.assign(new Error('no such file'), { code: 'ENOENT' }));
     const dbs = await openDatabases(path, readOnly);
     try {
+      if (!exists) syncDirectory(dir);
       return await openEngine(dbs, path, { ...options, readOnly }, owner.release);
     } catch (error) {
       await dbs.env.close();
@@ -82,6 +85,7 @@ async function openEngine(
   storage.onClose = async () => {
     if (!readOnly) await checkpointer.close();
   };
+  storage.onLost = warn;
   storage.afterClose = release;
   return engine;
 }

@@ -3,8 +3,8 @@
  * when a store is opened, before LMDB sees the file, because LMDB would write to a foreign file and crash on a
  * truncated one. Nothing here changes the data file but `DataFile`, which belongs to an open store.
  */
-import { closeSync, fstatSync, ftruncateSync, mkdirSync, openSync, readSync } from 'node:fs';
-import { join } from 'node:path';
+import { closeSync, fstatSync, fsyncSync, ftruncateSync, mkdirSync, openSync, readSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
 import { tryLock } from 'fs-native-extensions';
 import { EbbtideError, type ErrorKind, failedPrecondition, unavailable, unknownError } from '../../errors.js';
 
@@ -56,6 +56,18 @@ export function ownDirectory(dir: string, readOnly: boolean): { release: () => v
     throw fileError('lock', path, error);
   }
   return { release: () => closeSync(fd) };
+}
+
+/** Puts a new file's name on disk: without it a power cut could leave the store's bytes without a name. */
+export function syncDirectory(dir: string): void {
+  for (const path of [dir, dirname(resolve(dir))]) {
+    const fd = openSync(path, 'r');
+    try {
+      fsyncSync(fd);
+    } finally {
+      closeSync(fd);
+    }
+  }
 }
 
 function makeDirectory(dir: string): void {

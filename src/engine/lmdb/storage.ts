@@ -46,6 +46,8 @@ export class LmdbStorage implements Storage, WriterHost {
   #stored: StorageState;
   /** Told after each group that is on disk, with the bytes it added to the journal. */
   onStored: (journalBytes: number) => void = () => {};
+  /** Told when commits are lost: those who asked for `visible` only are gone by then. */
+  onLost: (message: string) => void = () => {};
   /** Runs before the environment is closed, and when everything is. */
   onClose: () => Promise<void> = async () => {};
   afterClose: () => void = () => {};
@@ -298,12 +300,13 @@ export class LmdbStorage implements Storage, WriterHost {
     this.onStored(this.#journalBytes);
   }
 
-  lost(): void {
+  lost(commits: number, error: Error): void {
     this.lostCount++;
     this.#pending.clear();
     this.#records = this.#stored.records;
     this.#dbs.env.resetReadTxn();
     this.#listener?.lost();
+    this.onLost(`${commits} commits could not be stored: ${error.message}`);
   }
 
   /** Records of the newest commit handed over. */

@@ -37,7 +37,7 @@ export interface WriterHost {
   prepare(commits: readonly Commit[]): () => void;
   /** Both are called before anybody who waits is resumed. */
   stored(commits: readonly Commit[]): void;
-  lost(): void;
+  lost(commits: number, error: Error): void;
 }
 
 const resolved = Promise.resolve();
@@ -123,8 +123,9 @@ export class Writer {
   #fail(group: Group, cause: unknown): void {
     const error = writeError(this.#path, cause);
     const lost = [group, ...this.#groups.splice(0)];
-    for (const { commits } of lost) this.#backlog -= commits.length;
-    this.#host.lost();
+    const count = lost.reduce((sum, { commits }) => sum + commits.length, 0);
+    this.#backlog -= count;
+    this.#host.lost(count, error);
     for (const { reject } of lost) reject(error);
   }
 }

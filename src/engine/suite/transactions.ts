@@ -17,7 +17,7 @@ function numberAt(reader: Pick<Reader, 'get'>, k: Key): number {
 }
 
 export const transactions: Record<string, Test> = {
-  'given a transaction, when it writes, then it sees its own writes and others see them at once after it':
+  'given a transaction, when it writes, then it sees its own writes and others see them at once after it [#231]':
     async ({ engine }) => {
       await putAll(engine, [
         [image('a'), 'old'],

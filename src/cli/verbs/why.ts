@@ -1,0 +1,62 @@
+/** `ebbtide why OBJECT`: what keeps an object, or that it is garbage. */
+import { type Command, Option } from 'commander';
+import { type ObjectKind, objectKinds } from '../../gc/objects.js';
+import type { Why, WhyStep } from '../../gc/why.js';
+import { labelText, type Output, printable, shortTime } from '../output.js';
+import { storeVerb } from '../runner.js';
+
+interface Options {
+  all?: boolean;
+  kind?: ObjectKind;
+}
+
+export function why(program: Command): void {
+  program
+    .command('why <object>')
+    .description('what keeps an object: the shortest way from a root; or that it is garbage')
+    .option('--all', 'a way from every root, not only from a nearest one')
+    .addOption(new Option('--kind <kind>', 'look among these only').choices([...objectKinds]))
+    .addHelpText(
+      'after',
+      '\nOBJECT is a digest or its beginning (4 hex digits at least), an image, container, lease or sandbox,' +
+        '\nthe ref of an ingest, or a snapshot: KEY or SNAPSHOTTER/KEY.',
+    )
+    .action(
+      storeVerb<Options>(async ({ db, ctx, out }, [name], { all, kind }) => {
+        const answer = await db.why(ctx, { name: name!, kind }, { all: all === true });
+        out.object(answer, () => print(out, answer));
+      }),
+    );
+}
+
+function print(out: Output, { object, state, paths, since, goes, keptUntil }: Why): void {
+  out.line(printable(`${object.kind} ${object.key} is ${state}`));
+  if (since) {
+    const meaning = since.meaning === 'expired' ? 'expired' : 'its record last changed';
+    out.line(`  since     ${shortTime(since.at)} at the earliest (${meaning})`);
+  }
+  if (goes) out.line(`  goes      ${goes}`);
+  if (keptUntil !== undefined)
+    out.line(`  kept      until ${shortTime(keptUntil)}, when the last root expires`);
+  for (const path of paths) {
+    out.line();
+    for (const [depth, step] of path.entries())
+      out.line(printable(`  ${'  '.repeat(depth)}${stepText(step)}`));
+  }
+}
+
+function stepText(step: WhyStep): string {
+  const { kind, key, via, name, expiresAt, labels, createdAt } = step;
+  const parts = [`${kind} ${key}`];
+  if (via === 'root') parts.push(name === '' ? 'a root' : `a root by label ${name}`);
+  else if (via === 'collector') parts.push('in use, says a collector');
+  else if (via === 'back label') parts.push(`by its own label ${name}`);
+  else if (via === 'lease') parts.push('held by the lease');
+  else if (via === 'flat lease') parts.push('held by the lease, without what it refers to');
+  else parts.push(`by ${via} ${name}`.trimEnd());
+  if (createdAt !== undefined) parts.push(`created ${shortTime(createdAt)}`);
+  if (expiresAt !== undefined) parts.push(`expires ${shortTime(expiresAt)}`);
+  else if (kind === 'lease') parts.push('never expires');
+  if (labels !== undefined && Object.keys(labels).length > 0) parts.push(labelText(labels));
+  return parts.join('  ');
+}

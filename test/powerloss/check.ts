@@ -1,0 +1,46 @@
+/** The test's side of checker.ts: one child process, begun anew when a damaged store ended it. */
+import { type ChildProcess, fork } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import type { Answer, Request } from './checker.js';
+
+const program = fileURLToPath(new URL('./checker.js', import.meta.url));
+const TIME_MS_MAX = 60_000;
+
+export class Checker implements AsyncDisposable {
+  #child: ChildProcess | undefined;
+
+  check(request: Request): Promise<Answer> {
+    this.#child ??= fork(program, { stdio: ['ignore', 'ignore', 'pipe', 'ipc'] });
+    const child = this.#child;
+    return new Promise((resolve) => {
+      let stderr = '';
+      const hear = (chunk: Buffer): void => {
+        stderr += chunk.toString();
+      };
+      const timer = setTimeout(() => child.kill('SIGKILL'), TIME_MS_MAX);
+      const finish = (answer: Answer): void => {
+        clearTimeout(timer);
+        child.off('exit', ended);
+        child.stderr?.off('data', hear);
+        child.off('message', finish);
+        resolve(answer);
+      };
+      const ended = (code: number | null, signal: NodeJS.Signals | null): void => {
+        this.#child = undefined;
+        finish({ trouble: `the process ended with ${signal ?? code}: ${stderr}`, objects: 0 });
+      };
+      child.on('exit', ended);
+      child.stderr?.on('data', hear);
+      child.on('message', finish);
+      child.send(request);
+    });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const child = this.#child;
+    if (child === undefined) return;
+    const exited = new Promise((resolve) => child.on('exit', resolve));
+    child.disconnect();
+    await exited;
+  }
+}

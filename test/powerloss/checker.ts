@@ -1,0 +1,111 @@
+/**
+ * Opens stores that lost their power and tells what is wrong with them. A process of its own, because a damaged file
+ * may end the process that maps it; one for many stores, because starting one takes longer than checking.
+ *
+ * Messages: `Request` in, `Answer` out, one at a time.
+ */
+import assert from 'node:assert/strict';
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type DB, layout, openDB } from '../../src/db.js';
+import { isNotFound } from '../../src/errors.js';
+import { digestOf } from '../../src/model/digest.js';
+import { readBlob } from '../../src/stores/content-helpers.js';
+import { type Expected, type ImagePlan, layerBytes, manifestBytes, namespaceOf } from './plan.js';
+
+export interface Request {
+  dir: string;
+  expected: Expected;
+}
+export interface Answer {
+  /** Nothing when all is well. */
+  trouble?: string;
+  /** Objects that were looked at. */
+  objects: number;
+}
+
+async function versionOf(db: DB, plan: ImagePlan): Promise<number | undefined> {
+  const ctx = { namespace: namespaceOf(plan.writer) };
+  try {
+    return Number((await db.images.get(ctx, plan.name)).labels.version);
+  } catch (error) {
+    if (isNotFound(error)) return undefined;
+    throw error;
+  }
+}
+
+/** Everything an image needs is there, byte for byte. Its container may be going. */
+async function checkWhole(db: DB, plan: ImagePlan, container: boolean): Promise<number> {
+  const ctx = { namespace: namespaceOf(plan.writer) };
+  const blobs = [manifestBytes(plan.name), ...plan.layers.map(layerBytes)];
+  for (const bytes of blobs) {
+    const digest = digestOf(bytes);
+    assert.equal((await db.content.info(ctx, digest)).size, bytes.length);
+    assert.equal(digestOf(await readBlob(db.content, ctx, { digest })), digest, `bytes of ${digest}`);
+  }
+  const snapshots = db.snapshotter('native')!;
+  assert.equal((await snapshots.stat(ctx, `snap-${plan.name}`)).kind, 'committed');
+  if (container) {
+    await db.containers.get(ctx, `c-${plan.name}`);
+    const [mount] = await snapshots.mounts(ctx, `c-${plan.name}`);
+    await readdir(mount!.source);
+  }
+  return blobs.length + (container ? 4 : 2);
+}
+
+async function checkAll(db: DB, { live, gone, open, raw }: Expected): Promise<number> {
+  let objects = gone.length;
+  assert.deepEqual(db.engine.verifyGraph(), [], 'the graph is the one derived from the labels');
+  for (const plan of live) {
+    assert.equal(await versionOf(db, plan), plan.version, `version of ${plan.name}`);
+    objects += await checkWhole(db, plan, plan.container);
+  }
+  for (const plan of gone) assert.equal(await versionOf(db, plan), undefined, `${plan.name} was deleted`);
+  for (const { plan, before, op } of open) {
+    const version = await versionOf(db, plan);
+    const allowed = [before?.version, op === 'delete' ? undefined : plan.version];
+    assert.ok(allowed.includes(version), `version ${version} of ${plan.name}, which was under way`);
+    // A deletion takes the container first.
+    if (version !== undefined) objects += await checkWhole(db, plan, plan.container && op === 'create');
+  }
+  for (const [key, least] of Object.entries(raw)) {
+    const value = Number((await db.get(key)).get(key));
+    assert.ok(value >= least, `raw key ${key} is ${value}, was ${least}`);
+  }
+  return objects;
+}
+
+/** After a full sweep every blob file belongs to a record. */
+async function checkOrphans(db: DB, dir: string): Promise<void> {
+  const known = new Set<string>();
+  for (const namespace of ['even', 'odd']) {
+    await db.content.walk({ namespace }, ({ digest }) => {
+      known.add(digest);
+    });
+  }
+  const files = await readdir(join(layout.content(dir), 'blobs', 'sha256')).catch(() => []);
+  const orphans = files.map((file) => `sha256:${file}`).filter((digest) => !known.has(digest));
+  assert.deepEqual(orphans, [], 'blob files without a record');
+}
+
+async function check({ dir, expected }: Request): Promise<number> {
+  await using db = await openDB({ root: dir, snapshotters: ['native'], log: () => {} });
+  const objects = await checkAll(db, expected);
+  await db.garbageCollect({}, { fullSweep: true });
+  await checkAll(db, expected);
+  await checkOrphans(db, dir);
+  return objects;
+}
+
+process.on('message', (request: Request) => {
+  const answer = (message: Answer): void => {
+    process.send?.(message);
+  };
+  check(request).then(
+    (objects) => answer({ objects }),
+    (error: unknown) => {
+      const trouble = error instanceof Error ? (error.stack ?? error.message) : String(error);
+      answer({ trouble, objects: 0 });
+    },
+  );
+});

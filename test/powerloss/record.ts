@@ -1,0 +1,60 @@
+/** Runs the workload under the recorder and hands out what it did to the disk. */
+import assert from 'node:assert/strict';
+import { spawn, spawnSync } from 'node:child_process';
+import { readFile, realpath } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { type DiskEvent, readLog } from './log.js';
+
+const source = fileURLToPath(new URL('../../../test/powerloss/recorder.c', import.meta.url));
+const workload = fileURLToPath(new URL('./workload.js', import.meta.url));
+
+/** Compiles the recorder into `dir`; answers its path, or why there is none. */
+export function buildRecorder(dir: string): { path: string } | { missing: string } {
+  if (process.platform !== 'linux') return { missing: 'calls are recorded on Linux only' };
+  const path = join(dir, 'recorder.so');
+  const flags = ['-shared', '-fPIC', '-O1', '-Wall', '-Wextra', '-Werror'];
+  const compiler = process.env.CC ?? 'cc';
+  const done = spawnSync(compiler, [...flags, '-o', path, source, '-ldl', '-lpthread'], { encoding: 'utf8' });
+  if (done.error !== undefined) return { missing: `no C compiler (${compiler}): apt-get install gcc libc6-dev` };
+  assert.equal(done.status, 0, `the recorder does not compile:\n${done.stderr}`);
+  return { path };
+}
+
+export interface Recording {
+  root: string;
+  events: DiskEvent[];
+}
+
+export async function record(
+  dir: string,
+  recorder: string,
+  seed: number,
+  operations: number,
+): Promise<Recording> {
+  const home = await realpath(dir);
+  const root = join(home, 'root');
+  const log = join(home, 'log');
+  const marks = join(home, 'marks');
+  // The addon of this process may have been built with sanitizers or coverage; the child needs none of that.
+  const env = {
+    PATH: process.env.PATH ?? '',
+    TMPDIR: tmpdir(),
+    LD_PRELOAD: recorder,
+    POWERLOSS_ROOT: root,
+    POWERLOSS_LOG: log,
+    POWERLOSS_MARK: marks,
+  };
+  const child = spawn(process.execPath, [workload, root, marks, String(seed), String(operations)], {
+    env,
+    stdio: ['ignore', 'inherit', 'pipe'],
+  });
+  let stderr = '';
+  child.stderr.on('data', (chunk: Buffer) => {
+    stderr += chunk.toString();
+  });
+  const code = await new Promise<number | null>((resolve) => child.on('exit', resolve));
+  assert.equal(code, 0, `the workload failed (seed ${seed}):\n${stderr}`);
+  return { root, events: readLog(await readFile(log)) };
+}
