@@ -43,6 +43,12 @@ interface ActiveBody {
 /** One for all DBs: Node keeps every such storage, and pays for it with each promise, to the end of the process. */
 const bodies = new AsyncLocalStorage<ActiveBody>();
 
+function innermostOpen(): ActiveBody | undefined {
+  let body = bodies.getStore();
+  while (body !== undefined && !body.open) body = body.outer;
+  return body;
+}
+
 export class DBHost implements CollectHost {
   readonly engine: Engine;
   readonly content: ContentBackend;
@@ -88,7 +94,7 @@ export class DBHost implements CollectHost {
       }
       return fn(ctx.tx);
     }
-    const body: ActiveBody = { host: this, open: true, outer: bodies.getStore() };
+    const body: ActiveBody = { host: this, open: true, outer: innermostOpen() };
     const options = { durability: this.durability, ...(ctx.signal && { signal: ctx.signal }) };
     try {
       return await this.engine

@@ -9,6 +9,7 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { openContent } from './backends/content/store.js';
 import type { ContentBackend, DiskJobs, SnapshotterBackend } from './backends/contract.js';
+import { errnoOf, fsError } from './backends/fs-errors.js';
 import { openNative } from './backends/native.js';
 import { openOverlayfs } from './backends/overlayfs.js';
 import { type CallContext, withTransactionContext } from './context.js';
@@ -19,7 +20,7 @@ import { openLmdbEngine } from './engine/lmdb/engine.js';
 import { openMemoryEngine } from './engine/memory/engine.js';
 import { type GetOptions, type PutOptions, RawStore, type Transactor } from './engine/raw.js';
 import { initSchema } from './engine/schema/migrations.js';
-import { invalidArgument, wrap } from './errors.js';
+import { failedPrecondition, invalidArgument } from './errors.js';
 import { type CollectOptions, collect } from './gc/collect.js';
 import type { Collector } from './gc/collectors.js';
 import { createDiskPool, type DiskPool } from './gc/disk-pool.js';
@@ -365,7 +366,13 @@ export async function openDB(options: OpenOptions): Promise<DB> {
   const { root } = options;
   const log = options.log ?? logToStderr;
   await mkdir(root, { recursive: true, mode: 0o711 }).catch((error: unknown) => {
-    throw wrap(`cannot make the root directory ${root}`, error, { object: root });
+    if (errnoOf(error) === 'EEXIST') {
+      throw failedPrecondition(`the root ${root} is not a directory`, {
+        object: root,
+        remedy: 'name a directory',
+      });
+    }
+    throw fsError('make the root directory', root, error);
   });
   const engineOptions = {
     indexer: metadataIndexer,

@@ -3,12 +3,15 @@
  * step. Called by metastore.ts alone.
  *
  * LMDB maps the file into memory and believes what it finds there, so a file that is not its own or was cut short
- * is refused before LMDB sees it; it is never changed.
+ * is refused before LMDB sees it; it is never changed. A new file gets its name when it is whole and on disk, so that
+ * a power cut leaves no half-made one.
  */
-import { chmodSync, closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { chmod, open as openFile, rename, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { type Database, open, type RootDatabase } from 'lmdb';
 import { failedPrecondition, unavailable, unknownError } from '../errors.js';
-import { breathe } from './files.js';
+import { breathe, syncDirectory } from './files.js';
 import { errnoOf, fsError, isAbsent, messageOf } from './fs-errors.js';
 
 export type Table = Database<Buffer, Buffer>;
@@ -37,24 +40,18 @@ export class MetastoreFile {
   readonly existed: boolean;
   readonly #root: RootDatabase<Buffer, Buffer>;
 
-  constructor(path: string, tables: number) {
+  private constructor(path: string, existed: boolean, root: RootDatabase<Buffer, Buffer>) {
     this.path = path;
-    this.existed = inspect(path);
+    this.existed = existed;
+    this.#root = root;
+  }
+
+  /** Opens (or makes, 0600) the file, for up to so many tables. */
+  static async open(path: string, tables: number): Promise<MetastoreFile> {
+    const existed = inspect(path);
     try {
-      this.#root = open<Buffer, Buffer>({
-        path,
-        noSubdir: true,
-        maxDbs: tables,
-        encoding: 'binary',
-        keyEncoding: 'binary',
-        // A resolved write is then on disk, not merely visible.
-        overlappingSync: false,
-        // With its own batching per event turn a failed commit also rejects a promise nobody can reach.
-        eventTurnBatching: false,
-        // Beyond these a long free list costs tens of milliseconds in every commit.
-        ...{ maxFreeSpaceToLoad: 1000, maxFreeSpaceToRetain: 2000 },
-      });
-      chmodSync(path, 0o600);
+      if (!existed) await create(path, tables);
+      return new MetastoreFile(path, existed, openEnvironment(path, tables));
     } catch (error) {
       throw fsError('open the snapshot metadata', path, error);
     }
@@ -86,6 +83,39 @@ export class MetastoreFile {
   close(): Promise<void> {
     return this.#root.close();
   }
+}
+
+function openEnvironment(path: string, tables: number): RootDatabase<Buffer, Buffer> {
+  return open<Buffer, Buffer>({
+    path,
+    noSubdir: true,
+    maxDbs: tables,
+    encoding: 'binary',
+    keyEncoding: 'binary',
+    // A resolved write is then on disk, not merely visible.
+    overlappingSync: false,
+    // With its own batching per event turn a failed commit also rejects a promise nobody can reach.
+    eventTurnBatching: false,
+    // Beyond these a long free list costs tens of milliseconds in every commit.
+    ...{ maxFreeSpaceToLoad: 1000, maxFreeSpaceToRetain: 2000 },
+  });
+}
+
+async function create(path: string, tables: number): Promise<void> {
+  const draft = `${path}.new`;
+  const lock = `${draft}-lock`;
+  for (const name of [draft, lock]) await rm(name, { force: true });
+  await openEnvironment(draft, tables).close();
+  const handle = await openFile(draft, 'r+');
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+  await chmod(draft, 0o600);
+  await rm(lock, { force: true });
+  await rename(draft, path);
+  await syncDirectory(dirname(path));
 }
 
 /** A failed commit names its reason in a promise of its own, which must not stay unhandled. */

@@ -60,7 +60,7 @@ export class Metastore {
 
   /** Opens (or makes) the file. Errors: not ours, damaged, of a newer version, no access. */
   static async open(path: string): Promise<Metastore> {
-    const file = new MetastoreFile(path, 8);
+    const file = await MetastoreFile.open(path, 8);
     try {
       const store = new Metastore(file);
       await store.#checkFormat();

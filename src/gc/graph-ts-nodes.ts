@@ -175,7 +175,8 @@ export class NodeTable {
       const block = this.#blocks[b];
       if (block === undefined) continue;
       const start = b << BLOCK_BITS;
-      for (let i = Math.max(0, from - start); i < BLOCK_SIZE; i++) if (block.exists[i] === 1) yield start + i;
+      const end = Math.min(BLOCK_SIZE, this.limit - start);
+      for (let i = Math.max(0, from - start); i < end; i++) if (block.exists[i] === 1) yield start + i;
     }
   }
 

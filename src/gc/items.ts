@@ -24,6 +24,9 @@ export class Items {
   /** Bytes by item. */
   readonly sizes: number[] = [];
   readonly #known = new Map<string, number>();
+  /** Nodes by item: namers[first[i]] … namers[first[i + 1] - 1]. */
+  #first = new Uint32Array(1);
+  #namers = new Uint32Array(0);
 
   private constructor(nodes: number) {
     this.ofNode = new Int32Array(nodes).fill(NO_ITEM);
@@ -52,7 +55,27 @@ export class Items {
           : await items.#addSnapshot(host, record, value);
     }
     for (const id of ingests) items.#expect(host.engine, id);
+    items.#index();
     return items;
+  }
+
+  /** Whether `test` says so of a node that names the item; ends with the first. */
+  someNamer(item: number, test: (id: number) => boolean): boolean {
+    for (let at = this.#first[item]!; at < this.#first[item + 1]!; at++) {
+      if (test(this.#namers[at]!)) return true;
+    }
+    return false;
+  }
+
+  #index(): void {
+    const first = new Uint32Array(this.sizes.length + 1);
+    for (const item of this.ofNode) if (item !== NO_ITEM) first[item + 1]!++;
+    for (let item = 0; item < this.sizes.length; item++) first[item + 1]! += first[item]!;
+    this.#first = first.slice();
+    this.#namers = new Uint32Array(first[this.sizes.length]!);
+    for (const [id, item] of this.ofNode.entries()) {
+      if (item !== NO_ITEM) this.#namers[first[item]!++] = id;
+    }
   }
 
   #add(name: string, size: () => number): number {

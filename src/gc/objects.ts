@@ -41,10 +41,15 @@ const DIGEST_PREFIX = new RegExp(`^(?:sha(?:256|384|512):)?[0-9a-f]{${SHORTEST_P
 const MAX_LISTED = 5;
 
 /**
- * The record's key. NotFound when nothing matches; InvalidArgument for a kind that does not exist, and when several
+ * The record's key. `snapshotters` are those looked at for snapshots. NotFound when nothing matches; InvalidArgument for a kind that does not exist, and when several
  * objects match: the message lists them.
  */
-export function findObject(reader: Reader, namespace: string, object: ObjectName): Key {
+export function findObject(
+  reader: Reader,
+  snapshotters: readonly string[],
+  namespace: string,
+  object: ObjectName,
+): Key {
   const { name, kind } = object;
   if (kind !== undefined && !objectKinds.includes(kind)) {
     throw invalidArgument(`there are no objects of kind "${kind}"`, {
@@ -54,8 +59,9 @@ export function findObject(reader: Reader, namespace: string, object: ObjectName
   }
   if (name === '') throw invalidArgument('the object needs a name');
   const wanted = (found: Key): boolean => kind === undefined || kindOfKey(found) === kind;
-  const exact = exactMatches(reader, namespace, name).filter(wanted);
-  const found = exact.length > 0 ? exact : prefixMatches(reader, namespace, name).filter(wanted);
+  const place: Place = { reader, ns: namespace, snapshotters };
+  const exact = exactMatches(place, name).filter(wanted);
+  const found = exact.length > 0 ? exact : prefixMatches(place, name).filter(wanted);
   if (found.length === 0) {
     throw notFound(`no ${kind ?? 'object'} "${name}" in namespace "${namespace}"`, { object: name });
   }
@@ -68,6 +74,12 @@ export function describeKey(record: Key): { kind: string; namespace: string; key
   const node = nodeOfKey(record);
   if (node === undefined) return { kind: 'record', namespace: '', key: record.replaceAll('\0', '/') };
   return { kind: kindName(node.type), namespace: node.namespace, key: node.key };
+}
+
+interface Place {
+  readonly reader: Reader;
+  readonly ns: string;
+  readonly snapshotters: readonly string[];
 }
 
 const kindOfKey = (record: Key): string => describeKey(record).kind;
@@ -87,11 +99,7 @@ function ambiguous(name: string, found: readonly Key[]): EbbtideError {
   });
 }
 
-function snapshotters(reader: Reader, namespace: string): string[] {
-  return Array.from(reader.scan(key('snapshotters', namespace)), ([record]) => leaf(record));
-}
-
-function exactMatches(reader: Reader, ns: string, name: string): Key[] {
+function exactMatches({ reader, ns, snapshotters }: Place, name: string): Key[] {
   const possible = [
     blobKey(ns, name),
     imageKey(ns, name),
@@ -100,7 +108,7 @@ function exactMatches(reader: Reader, ns: string, name: string): Key[] {
     ingestKey(ns, name),
     sandboxKey(ns, name),
   ];
-  for (const snapshotter of snapshotters(reader, ns)) {
+  for (const snapshotter of snapshotters) {
     possible.push(snapshotKey(ns, snapshotter, name));
     if (name.startsWith(`${snapshotter}/`) && name.length > snapshotter.length + 1) {
       possible.push(snapshotKey(ns, snapshotter, name.slice(snapshotter.length + 1)));
@@ -110,14 +118,14 @@ function exactMatches(reader: Reader, ns: string, name: string): Key[] {
 }
 
 /** Blobs and snapshots whose name is a digest that begins so; a missing algorithm means sha256. */
-function prefixMatches(reader: Reader, ns: string, text: string): Key[] {
+function prefixMatches({ reader, ns, snapshotters }: Place, text: string): Key[] {
   const slash = text.lastIndexOf('/');
   const digits = text.slice(slash + 1);
   if (!DIGEST_PREFIX.test(digits)) return [];
   const prefix = digits.includes(':') ? digits : `sha256:${digits}`;
   const found: Key[] = [];
   if (slash < 0) found.push(...beginning(reader, key('blobs', ns), prefix));
-  for (const snapshotter of snapshotters(reader, ns)) {
+  for (const snapshotter of snapshotters) {
     if (slash >= 0 && text.slice(0, slash) !== snapshotter) continue;
     found.push(...beginning(reader, key('snapshots', ns, snapshotter), prefix));
   }
@@ -126,8 +134,9 @@ function prefixMatches(reader: Reader, ns: string, text: string): Key[] {
 
 /** The first few records below `collection` whose last component begins so. */
 function beginning(reader: Reader, collection: Key, prefix: string): Key[] {
-  const found: Key[] = [];
   const after = `${collection}\0${prefix}`;
+  // The scan starts behind it.
+  const found: Key[] = reader.has(after) ? [after] : [];
   for (const [record] of reader.scan(collection, { after, limit: MAX_LISTED + 1 })) {
     if (!leaf(record).startsWith(prefix)) break;
     found.push(record);

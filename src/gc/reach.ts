@@ -49,6 +49,11 @@ class Words {
   }
 }
 
+interface Edges {
+  readonly first: Uint32Array;
+  readonly words: Uint32Array;
+}
+
 export class GraphView {
   /** Highest id + 1. */
   readonly limit: number;
@@ -59,6 +64,8 @@ export class GraphView {
   /** Edges of node n are the words from first[n] to first[n + 1]: target << 2 | kind. */
   readonly #first: Uint32Array;
   readonly #words: Uint32Array;
+  /** The same by target, once it was needed: source << 2 | kind. */
+  #into: Edges | undefined;
 
   private constructor(flags: Uint16Array, roots: readonly number[], first: Uint32Array, words: Uint32Array) {
     this.limit = flags.length;
@@ -101,24 +108,12 @@ export class GraphView {
     return new GraphView(flags, roots, first, words.take());
   }
 
-  get edges(): number {
-    return this.#words.length;
-  }
-
   isPresent(id: number): boolean {
     return (this.flags[id]! & NodeFlag.present) !== 0;
   }
 
   typeOf(id: number): number {
     return this.flags[id]! >> 8;
-  }
-
-  /** Edges of a node by position, for walks that must be able to pause: target << 2 | kind. */
-  firstEdge(id: number): number {
-    return this.#first[id]!;
-  }
-  edgeAt(position: number): number {
-    return this.#words[position]!;
   }
 
   /** States that a state leads to. */
@@ -131,12 +126,12 @@ export class GraphView {
     }
   }
 
-  /** Everything reached from the states, by state; nodes for which `avoid` says so are not entered. */
-  reach(starts: Iterable<number>, avoid: (id: number) => boolean = () => false): Uint8Array {
+  /** 1 for each state that is reached from these. */
+  reach(starts: Iterable<number>): Uint8Array {
     const seen = new Uint8Array(this.limit * 2);
     const open: number[] = [];
     const enter = (state: number): void => {
-      if (seen[state] || avoid(idOfState(state))) return;
+      if (seen[state]) return;
       seen[state] = 1;
       open.push(state);
     };
@@ -147,20 +142,18 @@ export class GraphView {
 
   /** What keeps the node, found backwards: for each state that leads to it, the next one on a shortest way. */
   waysTo(id: number): Int32Array {
-    const into = this.#reversed();
     const next = new Int32Array(this.limit * 2).fill(NO_WAY);
     let level = [plainState(id), flatState(id)];
     for (const state of level) next[state] = END_OF_WAY;
     while (level.length > 0) {
       const further: number[] = [];
       for (const state of level) {
-        into(idOfState(state), (from, kind) => {
-          for (const before of [plainState(from), flatState(from)]) {
-            if (next[before] !== NO_WAY) continue;
-            if (stepOver(before, (idOfState(state) << KIND_BITS) | kind) !== state) continue;
+        this.someBefore(state, (before) => {
+          if (next[before] === NO_WAY) {
             next[before] = state;
             further.push(before);
           }
+          return false;
         });
       }
       level = further;
@@ -168,8 +161,21 @@ export class GraphView {
     return next;
   }
 
-  /** Edges by target. */
-  #reversed(): (to: number, visit: (from: number, kind: number) => void) => void {
+  /** Whether `test` says so of a state that leads to this one in a step; ends with the first. */
+  someBefore(state: number, test: (before: number) => boolean): boolean {
+    this.#into ??= this.#reversed();
+    const { first, words } = this.#into;
+    const to = idOfState(state);
+    for (let at = first[to]!; at < first[to + 1]!; at++) {
+      const from = words[at]! >>> KIND_BITS;
+      const word = (to << KIND_BITS) | (words[at]! & 3);
+      if (stepOver(plainState(from), word) === state && test(plainState(from))) return true;
+      if (stepOver(flatState(from), word) === state && test(flatState(from))) return true;
+    }
+    return false;
+  }
+
+  #reversed(): Edges {
     const first = new Uint32Array(this.limit + 1);
     for (const word of this.#words) first[(word >>> KIND_BITS) + 1]!++;
     for (let id = 0; id < this.limit; id++) first[id + 1]! += first[id]!;
@@ -181,9 +187,7 @@ export class GraphView {
         words[filled[word >>> KIND_BITS]!++] = (from << KIND_BITS) | (word & 3);
       }
     }
-    return (to, visit) => {
-      for (let at = first[to]!; at < first[to + 1]!; at++) visit(words[at]! >>> KIND_BITS, words[at]! & 3);
-    };
+    return { first, words };
   }
 }
 

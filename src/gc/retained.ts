@@ -4,8 +4,7 @@
  *
  * For each row: `total` is all that is reached from it, `retained` what would go if it were removed and the store
  * collected, `shared` the rest. Bytes that several records name (a blob in two namespaces) are counted once, and are
- * freed only when the last of the records goes. Images and leases are single nodes, so one pass over the graph gives
- * what each of them dominates; namespaces and snapshotters are sets of nodes, left out one after the other.
+ * freed only when the last of the records goes.
  */
 import { breathe } from '../backends/files.js';
 import type { CallContext } from '../context.js';
@@ -13,11 +12,11 @@ import { components, namespaceOf } from '../engine/schema/keys.js';
 import { invalidArgument, throwIfAborted } from '../errors.js';
 import { type Instant, now } from '../model/time.js';
 import type { CollectHost } from './collect.js';
-import { dominators } from './dominators.js';
 import { extraEdges, type InTurn } from './extra-edges.js';
-import { Items, NO_ITEM } from './items.js';
+import { Removals } from './impact.js';
+import { Items } from './items.js';
 import { describeKey } from './objects.js';
-import { flatState, GraphView, idOfState, plainState } from './reach.js';
+import { flatState, GraphView, plainState } from './reach.js';
 import { ResourceImage, ResourceLease, ResourceSnapshot } from './types.js';
 
 export const usageGroups = ['image', 'lease', 'namespace', 'snapshotter'] as const;
@@ -80,115 +79,54 @@ class Usage {
   readonly #view: GraphView;
   readonly #items: Items;
   readonly #ctx: CallContext;
-  readonly #roots: number[];
   /** By state. */
   readonly #reached: Uint8Array;
+  readonly #removals: Removals;
 
   constructor(host: CollectHost, view: GraphView, items: Items, ctx: CallContext) {
     this.#host = host;
     this.#view = view;
     this.#items = items;
     this.#ctx = ctx;
-    this.#roots = view.roots.map(plainState);
-    this.#reached = view.reach(this.#roots);
+    this.#reached = view.reach(view.roots.map(plainState));
+    this.#removals = new Removals(view, items, this.#reached);
   }
 
   sums(): { kept: number; garbage: number } {
-    const kept = this.#bytes(this.#reached);
+    const kept = this.#keptBytes();
     return { kept, garbage: this.#items.sizes.reduce((sum, size) => sum + size, 0) - kept };
   }
 
-  // --------------------------------------------------------------------------------------------- single nodes
-
   async single(by: 'image' | 'lease'): Promise<UsageRow[]> {
     const view = this.#view;
-    const retained = this.#dominated();
-    const measure = new Measure(view, this.#items);
+    const { engine } = this.#host;
     const type = by === 'image' ? ResourceImage : ResourceLease;
     const rows: UsageRow[] = [];
     for (let id = 0; id < view.limit; id++) {
       if (view.typeOf(id) !== type || !view.isPresent(id) || !this.#isReached(id)) continue;
-      const record = this.#host.engine.keyOf(id);
+      const record = engine.keyOf(id);
       if (record === undefined) continue;
       const { namespace, key: name } = describeKey(record);
       if (!this.#isWanted(namespace)) continue;
-      const state = this.#stateOf(id);
-      const total = measure.from(state);
-      const expiresAt = this.#host.engine.graph.expiryOf(id);
-      rows.push({
-        name,
-        namespace,
-        ...(expiresAt !== undefined && { expiresAt }),
-        total,
-        shared: total - retained[state]!,
-        retained: retained[state]!,
-      });
+      const expiresAt = engine.graph.expiryOf(id);
+      rows.push({ name, namespace, ...(expiresAt !== undefined && { expiresAt }), ...this.#sizes([id]) });
       if (rows.length % 256 === 0) await this.#turn();
     }
     return rows;
   }
 
-  /**
-   * Bytes that each state dominates. The flow graph has an entry before the roots, the states, and the items behind
-   * the states whose nodes name them.
-   */
-  #dominated(): Float64Array {
-    const { limit } = this.#view;
-    const { ofNode, sizes } = this.#items;
-    const entry = limit * 2;
-    const firstItem = entry + 1;
-    const successors = (node: number): number[] => {
-      if (node === entry) return this.#roots;
-      if (node > entry) return [];
-      const next: number[] = [];
-      this.#view.forEachStep(node, (to) => next.push(this.#merged(to)));
-      const item = ofNode[idOfState(node)]!;
-      if (item !== NO_ITEM) next.push(firstItem + item);
-      return next;
-    };
-    const { order, immediate } = dominators({ size: firstItem + sizes.length, entry, successors });
-    const bytes = new Float64Array(firstItem + sizes.length);
-    for (let i = order.length - 1; i > 0; i--) {
-      const node = order[i]!;
-      if (node >= firstItem) bytes[node]! += sizes[node - firstItem]!;
-      bytes[immediate[node]!]! += bytes[node]!;
-    }
-    return bytes;
-  }
-
-  /**
-   * An image has one state, so that what it dominates is what its removal frees: what a flat image reaches is reached
-   * by the plain one as well, where there is one.
-   */
-  #merged(state: number): number {
-    const id = idOfState(state);
-    return this.#view.typeOf(id) === ResourceImage ? this.#stateOf(id) : state;
-  }
-
-  #stateOf(id: number): number {
-    return this.#reached[plainState(id)] ? plainState(id) : flatState(id);
-  }
-
-  // ------------------------------------------------------------------------------------------------------ sets
-
   async sets(by: 'namespace' | 'snapshotter'): Promise<UsageRow[]> {
-    const groups = await this.#groups(by);
-    const kept = this.#bytes(this.#reached);
     const rows: UsageRow[] = [];
-    for (const [name, ids] of groups) {
-      const members = new Uint8Array(this.#view.limit);
-      const starts: number[] = [];
-      for (const id of ids) {
-        members[id] = 1;
-        for (const state of [plainState(id), flatState(id)]) if (this.#reached[state]) starts.push(state);
-      }
-      const total = this.#bytes(this.#view.reach(starts));
-      const without = this.#view.reach(this.#roots, (id) => members[id] === 1);
-      const retained = kept - this.#bytes(without);
-      rows.push({ name, total, shared: total - retained, retained });
+    for (const [name, ids] of await this.#groups(by)) {
+      rows.push({ name, ...this.#sizes(ids) });
       await this.#turn();
     }
     return rows;
+  }
+
+  #sizes(ids: readonly number[]): Pick<UsageRow, 'total' | 'shared' | 'retained'> {
+    const { total, retained } = this.#removals.of(ids);
+    return { total, shared: total - retained, retained };
   }
 
   /** Reached nodes of each namespace, or reached snapshots of each snapshotter. */
@@ -209,8 +147,6 @@ class Usage {
     return groups;
   }
 
-  // ---------------------------------------------------------------------------------------------------- shared
-
   #isReached(id: number): boolean {
     return (this.#reached[plainState(id)]! | this.#reached[flatState(id)]!) !== 0;
   }
@@ -221,16 +157,10 @@ class Usage {
   }
 
   /** Bytes of the items of reached nodes, each item once. */
-  #bytes(reached: Uint8Array): number {
-    const { ofNode, sizes } = this.#items;
-    const counted = new Uint8Array(sizes.length);
+  #keptBytes(): number {
     let bytes = 0;
-    for (let id = 0; id < this.#view.limit; id++) {
-      const item = ofNode[id]!;
-      if (item === NO_ITEM || counted[item]) continue;
-      if (!reached[plainState(id)] && !reached[flatState(id)]) continue;
-      counted[item] = 1;
-      bytes += sizes[item]!;
+    for (const [item, size] of this.#items.sizes.entries()) {
+      if (this.#items.someNamer(item, (id) => this.#isReached(id))) bytes += size;
     }
     return bytes;
   }
@@ -238,42 +168,5 @@ class Usage {
   async #turn(): Promise<void> {
     await breathe();
     throwIfAborted(this.#ctx.signal);
-  }
-}
-
-/** Bytes reached from one state after the other, without clearing anything in between. */
-class Measure {
-  readonly #view: GraphView;
-  readonly #items: Items;
-  readonly #seen: Int32Array;
-  readonly #counted: Int32Array;
-  #round = 0;
-
-  constructor(view: GraphView, items: Items) {
-    this.#view = view;
-    this.#items = items;
-    this.#seen = new Int32Array(view.limit * 2);
-    this.#counted = new Int32Array(items.sizes.length);
-  }
-
-  from(start: number): number {
-    const round = ++this.#round;
-    const { ofNode, sizes } = this.#items;
-    const open = [start];
-    this.#seen[start] = round;
-    let bytes = 0;
-    for (let state = open.pop(); state !== undefined; state = open.pop()) {
-      const item = ofNode[idOfState(state)]!;
-      if (item !== NO_ITEM && this.#counted[item] !== round) {
-        this.#counted[item] = round;
-        bytes += sizes[item]!;
-      }
-      this.#view.forEachStep(state, (to) => {
-        if (this.#seen[to] === round) return;
-        this.#seen[to] = round;
-        open.push(to);
-      });
-    }
-    return bytes;
   }
 }

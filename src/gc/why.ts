@@ -67,7 +67,7 @@ export async function why(
   { all = false }: WhyOptions = {},
 ): Promise<Why> {
   const { engine } = host;
-  const record = findObject(host.reader(ctx), requireNamespace(ctx), object);
+  const record = findObject(host.reader(ctx), [...host.backends.keys()], requireNamespace(ctx), object);
   const id = engine.idOf(record);
   if (id === undefined) throw notFound(`"${object.name}" was removed meanwhile`, { object: object.name });
   const at = now();

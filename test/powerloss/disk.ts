@@ -111,7 +111,7 @@ export class Disk {
       assert.ok(inode, `${event.from} is not there`);
       const added = { ...this.#at(event.to), inode };
       this.#step(event.kind === 'link' ? [added] : [{ ...from, inode: undefined }, added]);
-    } else {
+    } else if (event.path !== this.#prefix) {
       const inode = event.kind === 'mkdir' ? newDirectory() : undefined;
       this.#step([{ ...this.#at(event.path), inode }]);
     }

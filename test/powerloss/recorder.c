@@ -330,6 +330,8 @@ long syscall(long number, ...) {
     return -1;
   }
 #endif
+  /* libuv closes this way. */
+  if (number == SYS_close) return close((int)a[0]);
 #ifdef SYS_copy_file_range
   if (number == SYS_copy_file_range && (state_of((int)a[2]) & TRACKED)) unsupported((int)a[2], "copy_file_range");
 #endif

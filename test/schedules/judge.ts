@@ -7,7 +7,7 @@ import type { Key } from '../../src/engine/contract.js';
 import type { Node } from '../../src/gc/types.js';
 import { ResourceStream } from '../../src/gc/types.js';
 import type { FakeContent, FakeSnapshotter } from '../support/fake-backends.js';
-import { collectibles, type Model, readModel, type Resource as Held, survivors } from '../support/oracle.js';
+import { collectibles, type Model, readModel, survivors } from '../support/oracle.js';
 import type { RemovalWatcher } from './backends.js';
 import type { Change, CommitWatcher, Mirror, WatchedStorage } from './mirror.js';
 import { asRecords, isKept, type Resource } from './resources.js';
@@ -57,6 +57,8 @@ export class Judge implements CommitWatcher, RemovalWatcher {
   readonly seen = { removed: 0, blobs: 0, snapshots: 0, ingests: 0, resources: 0, waiting: 0 };
   readonly #parts: JudgeParts;
   #run: Run | undefined;
+  /** The last model made, and of which state. */
+  #modelled: { state: string; model: Model } = { state: '', model: new Map() };
 
   constructor(parts: JudgeParts) {
     this.#parts = parts;
@@ -83,9 +85,8 @@ export class Judge implements CommitWatcher, RemovalWatcher {
       if (value === undefined) run.garbage.delete(name);
       else if (!change.existed.has(record)) run.born.add(name);
     }
-    if (run.garbage.size === 0) return;
-    const reached = survivors(withRoots(this.#model(), run.everReached), run.now);
-    for (const name of reached) {
+    if (run.garbage.size === 0 || this.origin === 'collection') return;
+    for (const name of this.#survivorsWith(run.everReached, run.now)) {
       run.everReached.add(name);
       run.garbage.delete(name);
     }
@@ -95,8 +96,7 @@ export class Judge implements CommitWatcher, RemovalWatcher {
     const run = this.#run;
     const going = removals(change);
     if (run === undefined || run.garbage.size === 0 || going.length === 0) return;
-    const hanging = survivors(withRoots(this.#model(), [...run.born, ...going]), run.now);
-    for (const name of hanging) run.mayWait.add(name);
+    for (const name of this.#survivorsWith([...run.born, ...going], run.now)) run.mayWait.add(name);
   }
 
   #recordsGo(change: Change): void {
@@ -197,7 +197,8 @@ export class Judge implements CommitWatcher, RemovalWatcher {
     const run = this.#run;
     if (run === undefined) return;
     // Garbage under a snapshot that came meanwhile has to wait, and so has what a record that came refers to.
-    const waiting = survivors(withRoots(this.#model(), run.born), run.now);
+    if (run.garbage.size === 0) return;
+    const waiting = this.#survivorsWith(run.born, run.now);
     for (const name of run.garbage) {
       if (waiting.has(name) || run.mayWait.has(name)) this.seen.waiting++;
       else this.#parts.violation(`garbage was left by a run: ${name}`);
@@ -250,10 +251,31 @@ export class Judge implements CommitWatcher, RemovalWatcher {
     }
   }
 
+  /** What is kept if a lease holds all of these, too. */
+  #survivorsWith(roots: Iterable<string>, now: bigint): Set<string> {
+    const model = this.#model();
+    const lease = '\0judge';
+    for (const root of roots) {
+      const [kind = '', ns = '', key = ''] = root.split('|');
+      const space = model.get(ns);
+      if (space === undefined || kind === 'lease') continue;
+      const held = space.leases.get(lease)?.resources ?? [];
+      held.push({ kind, key });
+      space.leases.set(lease, { labels: {}, resources: held });
+    }
+    const kept = survivors(model, now);
+    for (const space of model.values()) space.leases.delete(lease);
+    return kept;
+  }
+
   /** The newest state with the resources in it. */
   #model(): Model {
-    const model = readModel(this.#parts.storage.newest);
-    asRecords(model, this.#parts.resources);
+    const { storage, resources } = this.#parts;
+    const state = `${storage.newest.changes} ${resources.length}`;
+    if (state === this.#modelled.state) return this.#modelled.model;
+    const model = readModel(storage.newest);
+    asRecords(model, resources);
+    this.#modelled = { state, model };
     return model;
   }
 }
@@ -264,23 +286,6 @@ function removals({ records, existed }: Change): string[] {
     const name = value === undefined && existed.has(record) ? nameOf(record) : undefined;
     return name === undefined ? [] : [name];
   });
-}
-
-/** The model with leases that hold all of these. */
-function withRoots(model: Model, roots: Iterable<string>): Model {
-  for (const root of roots) {
-    const [kind = '', ns = '', key = ''] = root.split('|');
-    const space = model.get(ns);
-    if (space === undefined || kind === 'lease') continue;
-    let lease = space.leases.get('\0judge');
-    if (lease === undefined) {
-      const resources: Held[] = [];
-      lease = { labels: {}, resources };
-      space.leases.set('\0judge', lease);
-    }
-    lease.resources.push({ kind, key });
-  }
-  return model;
 }
 
 const told = (record: Key): string => record.replaceAll('\0', '/');

@@ -22,11 +22,14 @@ export interface Change {
 const collectionOf = (record: Key): string => record.slice(0, record.indexOf('\0'));
 
 export class Mirror implements RecordSource {
+  /** Commits that changed a record or a link of the graph. */
+  changes = 0;
   readonly #collections = new Map<string, Map<Key, Value>>();
   /** Targets by record and relation. */
   readonly #links = new Map<string, Set<Key>>();
 
   apply({ records, links }: Change): void {
+    if (links.size > 0 || records.some(([record]) => collectionOf(record) !== 'meta')) this.changes++;
     for (const [record, value] of records) {
       if (value === undefined) this.#of(collectionOf(record)).delete(record);
       else this.#of(collectionOf(record)).set(record, value);

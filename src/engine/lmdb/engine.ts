@@ -9,6 +9,7 @@
 import type { EngineOptions } from '../contract.js';
 import { CoreEngine } from '../core/engine.js';
 import { Checkpointer, readState, type StoreState } from './checkpoint.js';
+import { createDataFile } from './create.js';
 import { checkLayout, type Databases, openDatabases } from './databases.js';
 import { DataFile, dataPath, fileError, inspectDataFile, ownDirectory, syncDirectory } from './files.js';
 import { loadGraph } from './graph-loader.js';
@@ -33,9 +34,12 @@ export async function openLmdbEngine(dir: string, options: LmdbEngineOptions): P
     if (exists) await checkLayout(path);
     else if (readOnly)
       throw fileError('open', path, Object.assign(new Error('no such file'), { code: 'ENOENT' }));
+    else {
+      await createDataFile(path);
+      syncDirectory(dir);
+    }
     const dbs = await openDatabases(path, readOnly);
     try {
-      if (!exists) syncDirectory(dir);
       return await openEngine(dbs, path, { ...options, readOnly }, owner.release);
     } catch (error) {
       await dbs.env.close();

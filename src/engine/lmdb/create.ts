@@ -1,0 +1,31 @@
+/**
+ * Makes a new data file. Called by engine.ts in this directory when there is none, with the directory's lock held.
+ *
+ * Durability: the file gets its name when it is whole and on disk. One that a crash or a power cut leaves half made
+ * has another name and is made anew; under the final name LMDB and we would have to take it for a foreign file.
+ */
+import { closeSync, fsyncSync, openSync, renameSync, rmSync } from 'node:fs';
+import { openDatabases } from './databases.js';
+import { DataFile, fileError } from './files.js';
+
+export async function createDataFile(path: string): Promise<void> {
+  const draft = `${path}.new`;
+  const lock = `${draft}-lock`;
+  try {
+    for (const name of [draft, lock]) rmSync(name, { force: true });
+    const dbs = await openDatabases(draft, false);
+    await dbs.env.close();
+    // LMDB may end the file before the last page in use.
+    new DataFile(draft, false).close();
+    const fd = openSync(draft, 'r+');
+    try {
+      fsyncSync(fd);
+    } finally {
+      closeSync(fd);
+    }
+    rmSync(lock, { force: true });
+    renameSync(draft, path);
+  } catch (error) {
+    throw fileError('make', path, error);
+  }
+}
