@@ -2,7 +2,7 @@
  * `npm run bench`: measures ebbtide and, where Debian's Go packages are there, containerd's metadata store over the
  * same records in the same run, and prints a table of both. Nothing else should run on the machine meanwhile.
  */
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -22,14 +22,16 @@ const usage = `npm run bench -- [options]
   --count N        writes of one rate (default 1000)
   --rate N         arrivals a second of each kind of write while delays are measured (default 25)
   --no-peer        ebbtide alone
+  --no-wait        measure at once, even if the machine is busy
   --no-install     never install the peer's Debian packages
   --dir DIR        where the stores are made; a real disk, else flushing costs nothing (default: temporary)
   --json FILE      all figures and samples
-  --markdown FILE  the table as in docs/benchmarks.md
+  --markdown FILE  the table as Markdown; in place of the last one of this size in docs/benchmarks.md
   --profile DIR    CPU profiles of ebbtide's processes`;
 
 const SCALE_RECORDS = 10_000_000;
 const DELAY_LEAD_MS = 2000;
+const CALM_LIMIT_MS = 30_000;
 
 const { values: options } = parseArgs({
   options: {
@@ -40,6 +42,7 @@ const { values: options } = parseArgs({
     count: { type: 'string', default: '1000' },
     rate: { type: 'string', default: '25' },
     'no-peer': { type: 'boolean', default: false },
+    'no-wait': { type: 'boolean', default: false },
     'no-install': { type: 'boolean', default: false },
     dir: { type: 'string' },
     json: { type: 'string' },
@@ -68,7 +71,6 @@ async function main(): Promise<void> {
     const machine = describeMachine(scratch);
     const settings: Settings = {
       plan,
-      records,
       scratch,
       targets: join(scratch, 'targets.json'),
       rate: wholeNumber('rate', options.rate),
@@ -79,14 +81,15 @@ async function main(): Promise<void> {
     await writeTargets(settings.targets, plan);
     const peer = await choosePeer(scratch);
     say(`${sum(plan.counts)} records, ${plan.edges} references, ${sum(plan.garbage)} records of garbage`);
+    const calmLimitMs = options['no-wait'] ? 0 : CALM_LIMIT_MS;
     const started = Date.now();
     const tell = (side: string) => (step: string) =>
       say(`${String(Math.round((Date.now() - started) / 1000)).padStart(5)} s  ${side}: ${step}`);
     const theirs =
       'program' in peer
-        ? await measure(peerSide(settings, peer.program), plan, runs, tell('peer'))
+        ? await measure(peerSide(settings, peer.program), plan, runs, calmLimitMs, tell('peer'))
         : undefined;
-    const ours = await measure(ourSide(settings), plan, runs, tell('ebbtide'));
+    const ours = await measure(ourSide(settings), plan, runs, calmLimitMs, tell('ebbtide'));
     await report({ machine, plan, peer, ours, theirs });
   } finally {
     await rm(scratch, { recursive: true, force: true });
@@ -126,8 +129,20 @@ async function report({ machine, plan, peer, ours, theirs }: Report): Promise<vo
     await writeFile(options.json, `${JSON.stringify(document, null, 1)}\n`);
   }
   if (options.markdown !== undefined) {
-    await writeFile(options.markdown, `${[what, '', where, against, '', markdown(rows)].join('\n')}\n`);
+    const section = [what, '', `${where} ${against}`, '', markdown(rows)].join('\n');
+    await writeSection(options.markdown, plan.records, section);
   }
+}
+
+/** Replaces what is between the markers of this size, or appends it with markers. */
+async function writeSection(path: string, records: number, section: string): Promise<void> {
+  const text = await readFile(path, 'utf8').catch(() => '');
+  const [start, end] = [`<!-- bench ${records} -->`, `<!-- /bench ${records} -->`];
+  const from = text.indexOf(start);
+  const to = text.indexOf(end);
+  const before = to < from || from < 0 ? text : text.slice(0, from);
+  const after = to < from || from < 0 ? '\n' : text.slice(to + end.length);
+  await writeFile(path, `${before}${start}\n${section}\n${end}${after}`);
 }
 
 if (options.help) say(usage);

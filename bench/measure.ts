@@ -29,19 +29,18 @@ function demandEqual(what: string, got: Readonly<Counts>, planned: Readonly<Coun
   }
 }
 
-/** How long a measurement waits for the machine to become idle. */
-const CALM_LIMIT_MS = 30_000;
-
 export async function measure(
   side: Side,
   plan: Plan,
   runs: number,
+  /** How long each measurement may wait for the machine to become idle. */
+  calmLimitMs: number,
   tell: (step: string) => void,
 ): Promise<Measured> {
   let pressure = 0;
   const step = async (name: string): Promise<void> => {
     tell(name);
-    pressure = Math.max(pressure, (await waitUntilCalm(CALM_LIMIT_MS)) ?? 0);
+    pressure = Math.max(pressure, (await waitUntilCalm(calmLimitMs)) ?? 0);
   };
   await step('load');
   const loaded = await side.load();

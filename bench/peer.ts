@@ -24,7 +24,7 @@ export async function buildPeer(scratch: string, install: boolean): Promise<Peer
   if (absent.length > 0) {
     const names = absent.join(' and ');
     if (!install || process.getuid?.() !== 0) {
-      return { missing: `The peer is left out: Debian's ${names} not installed (apt-get install them).` };
+      return { missing: `The peer is left out: it needs Debian's ${names} (apt-get install them).` };
     }
     process.stderr.write(`installing ${names}\n`);
     try {

@@ -15,7 +15,6 @@ import type { Collected, Delays, FileRates, Loaded, Rates } from './results.js';
 
 export interface Settings {
   plan: Plan;
-  records: number;
   /** Scratch directory; each side works below it. */
   scratch: string;
   targets: string;
@@ -59,9 +58,19 @@ export function ourSide(settings: Settings): Side {
   const used = join(settings.scratch, 'ebbtide-used');
   const program = fileURLToPath(new URL('./ours.js', import.meta.url));
   const run = <T>(mode: OursMode, more: Partial<OursSettings>): Promise<T> => {
-    const { records, plan, targets, rate, leadMs, count, profile } = settings;
+    const { plan, targets, rate, leadMs, count, profile } = settings;
     const profiling = profile === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${join(profile, mode)}`];
-    const all = { dir: used, records, shape: plan.shape, targets, runs: 0, rate, leadMs, count, ...more };
+    const all = {
+      dir: used,
+      records: plan.records,
+      shape: plan.shape,
+      targets,
+      runs: 0,
+      rate,
+      leadMs,
+      count,
+      ...more,
+    };
     return runJson<T>({
       command: process.execPath,
       args: [...profiling, program, mode, JSON.stringify(all)],
@@ -81,6 +90,9 @@ export function ourSide(settings: Settings): Side {
     files: async () => run('files', { dir: await emptyDirectory(join(settings.scratch, 'ebbtide-files')) }),
   };
 }
+
+/** Files take longer than records. */
+const fileCount = ({ count }: Settings): number => Math.ceil(count / 4);
 
 /** Lines of JSON as the peer reads them: the text of a container's spec, then every record. */
 function* lines(plan: Plan): Generator<string> {
@@ -115,7 +127,7 @@ export function peerSide(settings: Settings, program: string): Side {
     rates: () => run('rates', ['-db', used, '-targets', targets, '-count', String(count)]),
     files: async () => {
       const dir = await emptyDirectory(join(settings.scratch, 'peer-files'));
-      return run('files', ['-dir', dir, '-count', String(count)]);
+      return run('files', ['-dir', dir, '-count', String(fileCount(settings))]);
     },
   };
 }

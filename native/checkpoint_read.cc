@@ -122,7 +122,7 @@ class EdgeReader {
   uint32_t left() const { return frame_.edges - edge_; }
   bool atEnd() const { return left() == 0 && data_ == frame_.end; }
   // Fills in `degree` edges of `from`, no more than are left. False when the data is short, or an edge impossible.
-  bool read(const Graph& graph, NodeId from, uint32_t* words, uint32_t degree) {
+  bool read(NodeTable nodes, NodeId from, uint32_t* words, uint32_t degree) {
     constexpr std::array<uint32_t, 4> kMasks = {0xff, 0xffff, 0xffffff, 0xffffffff};
     for (uint32_t n = 0; n < degree; n++, edge_++) {
       const uint32_t code = frame_.controls[edge_ / 4] >> 2 * (edge_ % 4) & 3;
@@ -133,7 +133,7 @@ class EdgeReader {
       else std::memcpy(&packed, data_, code + 1);
       data_ += code + 1;
       words[n] = unpackEdge(from, packed);
-      if (edgeKind(words[n]) >= kEdgeKinds || !graph.exists(edgeTarget(words[n]))) return false;
+      if (edgeKind(words[n]) >= kEdgeKinds || !nodes.exists(edgeTarget(words[n]))) return false;
     }
     return true;
   }
@@ -147,6 +147,7 @@ class EdgeReader {
 bool decodeEdges(const Frame& frame, Graph& graph) {
   Widened degrees(frame.degrees, frame.wideDegree, frame.wideDegrees);
   EdgeReader edges(frame);
+  const NodeTable nodes = graph.table();
   std::vector<uint32_t> words;
   for (uint32_t i = 0; i < frame.ids; i++) {
     uint32_t degree = 0;
@@ -155,11 +156,11 @@ bool decodeEdges(const Frame& frame, Graph& graph) {
     if (degree > edges.left()) return false;
     const NodeId id = frame.first + i;
     if (degree < kBigDegree) {
-      if (!edges.read(graph, id, graph.loadEdges(id, degree), degree)) return false;
+      if (!edges.read(nodes, id, graph.loadEdges(id, degree), degree)) return false;
       continue;
     }
     words.resize(degree);
-    if (!edges.read(graph, id, words.data(), degree)) return false;
+    if (!edges.read(nodes, id, words.data(), degree)) return false;
     graph.loadBig(id, words);
   }
   return edges.atEnd() && degrees.used();

@@ -47,9 +47,6 @@ class FlatMap {
     return slot.value;
   }
 
-  // Makes room so that one more `at` does not grow the map.
-  bool growsOnNext() const { return (size_ + 1) * 4 > capacity_ * 3; }
-
   bool erase(uint32_t key) {
     if (size_ == 0) return false;
     size_t hole = home(key);

@@ -34,6 +34,15 @@ inline constexpr uint32_t kBlockWords = kBlockIds / 64;
 // applied. The ids' blocks must exist, but for prefetching.
 struct NodeTable {
   Node* const* blocks;
+  size_t count;
+
+  // For any id. The bits of existence lie behind a block's nodes.
+  bool exists(NodeId id) const {
+    const size_t b = id >> kBlockBits;
+    if (b >= count || blocks[b] == nullptr) return false;
+    const auto* bits = reinterpret_cast<const uint64_t*>(blocks[b] + kBlockIds);
+    return (bits[(id & kBlockMask) >> 6] >> (id & 63) & 1) != 0;
+  }
 
   Node& node(NodeId id) const { return blocks[id >> kBlockBits][id & kBlockMask]; }
   void prefetch(NodeId id) const { __builtin_prefetch(blocks[id >> kBlockBits] + (id & kBlockMask), 1); }
@@ -66,10 +75,7 @@ class Graph {
   void apply(std::span<const uint32_t> ops);
   static size_t opLength(uint32_t code);  // words; 0 for an unknown code
 
-  bool exists(NodeId id) const {
-    const Block* block = blockOf(id);
-    return block != nullptr && (block->exists()[(id & kBlockMask) >> 6] >> (id & 63) & 1) != 0;
-  }
+  bool exists(NodeId id) const { return table().exists(id); }
   // Null when the id's block does not exist. The node of an id that does not exist is all zero.
   const Node* find(NodeId id) const {
     const size_t b = id >> kBlockBits;
@@ -98,7 +104,7 @@ class Graph {
   const EdgeStore& edges() const { return edges_; }
   size_t blockCount() const { return blocks_.size(); }
   const Block* blockAt(size_t i) const { return i < blocks_.size() ? blocks_[i].get() : nullptr; }
-  NodeTable table() const { return {bases_.data()}; }
+  NodeTable table() const { return {bases_.data(), bases_.size()}; }
 
   // visit(id) for each existing id in [from, to), ascending.
   template <typename Visit>

@@ -24,6 +24,8 @@ static_assert(kPlain << 1 == kFlat);
 // Reached states whose nodes are on their way into the cache.
 class Targets {
  public:
+  static constexpr size_t kMost = kTargets + kBatch + kBigDegree;
+
   explicit Targets(NodeTable nodes) : nodes_(nodes) {}
 
   // Follows an edge of a node reached plain, if `really`. The kind's upper bit is just the variant of the target.
@@ -55,7 +57,7 @@ class Targets {
 
  private:
   NodeTable nodes_;
-  std::array<uint32_t, kTargets + kBatch + kBigDegree> states_;
+  std::array<uint32_t, kMost> states_;
   size_t size_ = 0;
   uint64_t followed_ = 0;
 };
@@ -144,10 +146,7 @@ void Run::expandSome() {
     return;
   }
   std::array<uint32_t, kBatch> batch;
-  const size_t n = std::min(kBatch, work_.size());
-  std::copy(work_.end() - static_cast<std::ptrdiff_t>(n), work_.end(), batch.begin());
-  work_.resize(work_.size() - n);
-  expandBatch({batch.data(), n});
+  expandBatch({batch.data(), work_.take(batch.data(), kBatch)});
 }
 
 void Run::drain() {
@@ -216,18 +215,16 @@ void Run::beforeChange(NodeId id) {
 
 void Run::reachAll(std::span<const uint32_t> states) {
   const NodeTable nodes = graph_.table();
-  // Room first, so that the loop is free of calls.
-  const size_t before = work_.size();
-  work_.resize(before + states.size());
-  uint32_t* at = work_.data() + before;
+  std::array<uint32_t, Targets::kMost> fresh;
+  size_t count = 0;
   for (const uint32_t state : states) {
     Node& node = nodes.node(idOf(state));
     const uint32_t marks = node.marks();
-    *at = state | ((marks & kReached) == 0 ? kFirst : 0);
-    at += (marks & bitOf(state)) == 0 ? 1 : 0;
+    fresh[count] = state | ((marks & kReached) == 0 ? kFirst : 0);
+    count += (marks & bitOf(state)) == 0 ? 1 : 0;
     node.setMarks(marks | bitOf(state));
   }
-  work_.resize(static_cast<size_t>(at - work_.data()));
+  work_.append({fresh.data(), count});
 }
 
 void Run::reach(NodeId id, uint32_t bit) {

@@ -20,6 +20,7 @@
 #include <span>
 #include <vector>
 
+#include "chunked.h"
 #include "graph.h"
 #include "order.h"
 
@@ -86,7 +87,7 @@ class Run final : public GraphObserver {
   std::vector<bool> scanned_;  // segments wiped and searched for roots
   // States whose edges are still to be followed: id << 1, | 1 for the flat variant, | 1 << 31 when the node was not
   // marked before at all.
-  std::vector<uint32_t> work_;
+  ChunkedWords work_;
   std::vector<uint32_t> bigs_;  // the same, for nodes with a big list
   struct BigCursor {
     uint32_t state;

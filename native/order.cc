@@ -12,7 +12,7 @@ void RemovalOrder::add(NodeId id) {
   if (blocks_[b] == nullptr) blocks_[b] = std::make_unique<Block>();
   const uint32_t word = id >> 6 & ((1u << (kBits - 6)) - 1);
   blocks_[b]->bits[word] |= uint64_t{1} << (id & 63);
-  ids_.push_back(id);
+  ids_.push(id);
 }
 
 void RemovalOrder::closeIds() {
@@ -38,13 +38,13 @@ uint32_t RemovalOrder::indexOf(NodeId id) const {
 
 void RemovalOrder::target(NodeId to) {
   const uint32_t i = indexOf(to);
-  if (i != kNone) targets_.push_back(i);
+  if (i != kNone) targets_.push(i);
 }
 
 std::vector<NodeId> RemovalOrder::sort() {
   const size_t n = ids_.size();
   std::vector<uint32_t> referrers(n, 0);
-  for (const uint32_t to : targets_) referrers[to]++;
+  for (size_t e = 0; e < targets_.size(); e++) referrers[targets_[e]]++;
 
   std::vector<NodeId> order;
   order.reserve(n);
@@ -59,7 +59,7 @@ std::vector<NodeId> RemovalOrder::sort() {
     for (const uint32_t i : level) {
       placed[i] = true;
       order.push_back(ids_[i]);
-      for (uint32_t e = starts_[i]; e < starts_[i + 1]; e++) {
+      for (uint32_t e = i == 0 ? 0 : ends_[i - 1]; e < ends_[i]; e++) {
         if (--referrers[targets_[e]] == 0) following.push_back(targets_[e]);
       }
     }

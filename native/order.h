@@ -13,6 +13,7 @@
 #include <memory>
 #include <vector>
 
+#include "chunked.h"
 #include "types.h"
 
 namespace ebbtide {
@@ -26,7 +27,7 @@ class RemovalOrder {
   size_t size() const { return ids_.size(); }
   NodeId id(size_t i) const { return ids_[i]; }
   void target(NodeId to);
-  void next() { starts_.push_back(static_cast<uint32_t>(targets_.size())); }
+  void next() { ends_.push(static_cast<uint32_t>(targets_.size())); }
 
   std::vector<NodeId> sort();
 
@@ -40,10 +41,10 @@ class RemovalOrder {
   static constexpr uint32_t kNone = 0xffffffff;
   uint32_t indexOf(NodeId id) const;
 
-  std::vector<NodeId> ids_;
+  ChunkedWords ids_;
   std::vector<std::unique_ptr<Block>> blocks_;
-  std::vector<uint32_t> starts_{0};
-  std::vector<uint32_t> targets_;  // places in ids_
+  ChunkedWords ends_;     // of each candidate's targets
+  ChunkedWords targets_;  // places in ids_
 };
 
 }  // namespace ebbtide

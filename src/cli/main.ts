@@ -16,6 +16,7 @@ import { importVerb } from './verbs/import.js';
 import { leases } from './verbs/leases.js';
 import { namespaces } from './verbs/namespaces.js';
 import { snapshots } from './verbs/snapshots.js';
+import { synth } from './verbs/synth.js';
 import { why } from './verbs/why.js';
 
 const { version } = createRequire(import.meta.url)('../../../package.json') as { version: string };
@@ -48,6 +49,7 @@ for (const register of [
   gc,
   why,
   du,
+  synth,
 ]) {
   register(program);
 }

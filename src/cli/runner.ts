@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { type Command, InvalidArgumentError } from 'commander';
 import type { CallContext } from '../context.js';
 import { type DB, openDB } from '../db.js';
-import { EbbtideError, kindOf } from '../errors.js';
+import { EbbtideError, invalidArgument, kindOf } from '../errors.js';
 import type { StringMap } from '../model/records.js';
 import { exitCodes } from './exit-codes.js';
 import { Output } from './output.js';
@@ -64,9 +64,15 @@ export function storeVerb<O extends object>(
 
 async function guarded(options: GlobalOptions, fn: (env: Env) => Promise<void>): Promise<void> {
   const abort = new AbortController();
-  const interrupt = (): void => {
-    // The second time the user means it: the store survives a kill at any moment.
-    if (abort.signal.aborted) process.exit(exitCodes.Canceled);
+  const interrupt = (name: NodeJS.Signals): void => {
+    // The second time the user means it, and the store survives a kill at any moment. An exit would wait for threads
+    // that are stuck in a read; the signal's own effect does not.
+    if (abort.signal.aborted) {
+      process.off('SIGINT', interrupt);
+      process.off('SIGTERM', interrupt);
+      process.kill(process.pid, name);
+      return;
+    }
     process.stderr.write('ebbtide: stopping; once more to stop at once\n');
     abort.abort();
   };
@@ -99,12 +105,24 @@ export function report(error: unknown): number {
 
 /** Parser for repeatable `--label key=value`. */
 export function collectLabel(text: string, sofar: Record<string, string> = {}): Record<string, string> {
-  const at = text.indexOf('=');
-  if (at <= 0) throw new InvalidArgumentError('a label is key=value');
-  return { ...sofar, [text.slice(0, at)]: text.slice(at + 1) };
+  const label = splitLabel(text);
+  if (label === undefined) throw new InvalidArgumentError(NO_LABEL);
+  return { ...sofar, [label[0]]: label[1] };
 }
 
 /** Labels of `label OBJECT key=value…` arguments; `key=` removes. */
 export function labelArguments(args: readonly string[]): StringMap {
-  return args.reduce<Record<string, string>>((labels, arg) => collectLabel(arg, labels), {});
+  const labels = args.map((text) => {
+    const label = splitLabel(text);
+    if (label === undefined) throw invalidArgument(`"${text}" is no label: ${NO_LABEL}`, { object: text });
+    return label;
+  });
+  return Object.fromEntries(labels);
+}
+
+const NO_LABEL = 'a label is key=value';
+
+function splitLabel(text: string): [string, string] | undefined {
+  const at = text.indexOf('=');
+  return at > 0 ? [text.slice(0, at), text.slice(at + 1)] : undefined;
 }

@@ -90,6 +90,11 @@ export interface Indexer {
   absent(key: Key): number;
   /** The edge that a link of this relation is, if it is one. */
   link(from: Key, relation: string, to: Key): EdgeKind | undefined;
+  /**
+   * False when no record of that key, its node entered by so many edges (saturated), owns links: its removal then
+   * need not look for them. Without this method any record may.
+   */
+  mayOwnLinks?(key: Key, inDegree: number): boolean;
 }
 
 // ------------------------------------------------------------------------------------------------- transactions

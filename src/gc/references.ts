@@ -242,6 +242,22 @@ export const metadataIndexer: Indexer = {
     return typed(resourceTypeOf(collection) ?? 0, 0);
   },
 
+  mayOwnLinks(key, inDegree) {
+    switch (collectionOf(key)) {
+      case 'blobs':
+      case 'images':
+      case 'containers':
+      case 'ingests':
+      case 'sandboxes':
+        return false;
+      case 'snapshots':
+        // Its links are its children, and every child has an edge to it.
+        return inDegree > 0;
+      default:
+        return true;
+    }
+  },
+
   link(_from, relation) {
     if (relation === Relation.holds) return EdgeKind.label;
     if (relation === Relation.holdsFlat) return EdgeKind.flat;

@@ -50,6 +50,7 @@ export class Removal {
   readonly parents: Key[] = [];
   readonly #engine: Engine;
   readonly #tx: Transaction;
+  readonly #backendNames = new Map<Key, string>();
 
   constructor(engine: Engine, tx: Transaction) {
     this.#engine = engine;
@@ -65,7 +66,7 @@ export class Removal {
     const type = flags >> 8;
     switch (type) {
       case ResourceSnapshot:
-        if (!this.#snapshot(record)) {
+        if (!this.#snapshot(id, record)) {
           this.withChild.push(id);
           return true;
         }
@@ -100,9 +101,12 @@ export class Removal {
    * Prepares a snapshot's removal. False when it has to stay for a child: one whose turn comes later (among back
    * references in a circle), or one that came during the run.
    */
-  #snapshot(record: Key): boolean {
+  #snapshot(id: number, record: Key): boolean {
     const tx = this.#tx;
-    for (const child of tx.links(record, Relation.children)) if (tx.has(child)) return false;
+    // A child refers to its parent, so most lookups can be spared.
+    if (this.#engine.graph.inDegreeOf(id) > 0) {
+      for (const child of tx.links(record, Relation.children)) if (tx.has(child)) return false;
+    }
     const [, namespace = '', snapshotter = '', name = ''] = components(record);
     const value = tx.get(record);
     const backendName = fieldOf(value, 'name');
@@ -117,10 +121,20 @@ export class Removal {
     if (backendName !== '' && (owner?.namespace !== namespace || owner.key !== name)) {
       tx.unlink(backendNameKey(snapshotter, backendName), Relation.named, record);
     }
-    const parent = parentKey === undefined ? '' : fieldOf(tx.get(parentKey), 'name');
+    const parent = parentKey === undefined ? '' : this.#backendNameOf(parentKey);
     this.items.push({ kind: 'snapshot', snapshotter, name: backendName, parent });
     this.events.push({ namespace, topic: '/snapshot/remove', payload: { key: name, snapshotter } });
     return true;
+  }
+
+  /** Siblings ask for the same parent. */
+  #backendNameOf(snapshot: Key): string {
+    let name = this.#backendNames.get(snapshot);
+    if (name === undefined) {
+      name = fieldOf(this.#tx.get(snapshot), 'name');
+      this.#backendNames.set(snapshot, name);
+    }
+    return name;
   }
 
   /** Drops links of an expired lease; true when so few are left that they can go with the record. */

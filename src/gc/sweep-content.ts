@@ -124,7 +124,9 @@ class ContentSweep {
     const names = new BlobNames(this.#host.engine);
     const unnamed = digests.filter((digest) => !names.isNamed(digest));
     if (unnamed.length === 0) return;
-    const { content } = this.#host;
+    const { content, engine } = this.#host;
+    // The record of one may have gone a moment ago, and would be back after a crash. The guard keeps new ones away.
+    await engine.flush();
     if (content.deleteMany) {
       const { removed, bytes, errors } = await content.deleteMany(unnamed);
       this.report.removed += removed;

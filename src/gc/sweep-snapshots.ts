@@ -99,6 +99,8 @@ class SnapshotSweep {
     let gone = true;
     const done = await underGuard(guards, snapshotGuard(this.#snapshotter, name), async () => {
       if (this.#inFlight().has(name) || isSnapshotNamed(engine, this.#snapshotter, name)) return;
+      // Its record may have gone a moment ago, and would be back after a crash.
+      await engine.flush();
       gone = await this.#remove(name);
     });
     if (!done) {

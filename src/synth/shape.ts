@@ -80,6 +80,8 @@ export interface ImageDraw {
 }
 
 export interface Plan {
+  /** Records asked for. */
+  readonly records: number;
   readonly shape: Readonly<Shape>;
   /** Images drawn, those that are gone included. */
   readonly images: number;
@@ -160,6 +162,7 @@ export function planFor(records: number, shape: Readonly<Shape> = denseHost): Pl
     garbage.snapshots += sharedLayers;
   }
   return {
+    records,
     shape: { ...shape },
     images,
     sharedLayers,

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
-import { mkdtemp, readdir } from 'node:fs/promises';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -15,6 +15,7 @@ import { tempDir, testDB } from '../support/db.js';
 test('given bytes of an earlier opening under the ref, when it is committed as a shared blob, then a collection takes them', async (t) => {
   const root = await mkdtemp(join(tmpdir(), 'ebbtide-test-'));
   const db = await testDB(t, { root });
+  t.after(() => rm(root, { recursive: true, force: true }));
   const data = Buffer.from('shared between namespaces');
   const digest = digestOf(data);
   await db.leases.create({ namespace: 'a' }, (draft) => {

@@ -7,10 +7,17 @@ const program = fileURLToPath(new URL('./checker.js', import.meta.url));
 const TIME_MS_MAX = 60_000;
 
 export class Checker implements AsyncDisposable {
+  readonly #recorder: string;
   #child: ChildProcess | undefined;
 
+  /** `recorder`: the library that also saves the checked stores their flushes. */
+  constructor(recorder: string) {
+    this.#recorder = recorder;
+  }
+
   check(request: Request): Promise<Answer> {
-    this.#child ??= fork(program, { stdio: ['ignore', 'ignore', 'pipe', 'ipc'] });
+    const env = { ...process.env, LD_PRELOAD: this.#recorder, POWERLOSS_NO_FLUSH: '1' };
+    this.#child ??= fork(program, { env, stdio: ['ignore', 'ignore', 'pipe', 'ipc'] });
     const child = this.#child;
     return new Promise((resolve) => {
       let stderr = '';

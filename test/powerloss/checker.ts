@@ -8,10 +8,18 @@ import assert from 'node:assert/strict';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type DB, layout, openDB } from '../../src/db.js';
+import { blobKey, snapshotKey } from '../../src/engine/schema/keys.js';
 import { isNotFound } from '../../src/errors.js';
 import { digestOf } from '../../src/model/digest.js';
 import { readBlob } from '../../src/stores/content-helpers.js';
-import { type Expected, type ImagePlan, layerBytes, manifestBytes, namespaceOf } from './plan.js';
+import {
+  type Expected,
+  type ImagePlan,
+  layerBytes,
+  manifestBytes,
+  namespaceOf,
+  type PinPlan,
+} from './plan.js';
 
 export interface Request {
   dir: string;
@@ -24,14 +32,36 @@ export interface Answer {
   objects: number;
 }
 
-async function versionOf(db: DB, plan: ImagePlan): Promise<number | undefined> {
-  const ctx = { namespace: namespaceOf(plan.writer) };
+async function found<T>(work: Promise<T>): Promise<T | undefined> {
   try {
-    return Number((await db.images.get(ctx, plan.name)).labels.version);
+    return await work;
   } catch (error) {
     if (isNotFound(error)) return undefined;
     throw error;
   }
+}
+
+async function versionOf(db: DB, plan: ImagePlan): Promise<number | undefined> {
+  const image = await found(db.images.get({ namespace: namespaceOf(plan.writer) }, plan.name));
+  return image === undefined ? undefined : Number(image.labels.version);
+}
+
+/** The parts of a pin that have a record: each has its bytes or its directory too. */
+async function partsOf(db: DB, { name, writer }: PinPlan): Promise<number> {
+  const ctx = { namespace: namespaceOf(writer) };
+  let parts = 0;
+  // The records themselves, since the stores tell of a record whose backend item is gone that it is not there.
+  const digest = digestOf(manifestBytes(name));
+  if (db.engine.has(blobKey(ctx.namespace, digest))) {
+    assert.equal(digestOf(await readBlob(db.content, ctx, { digest })), digest, `bytes of ${digest}`);
+    parts++;
+  }
+  if (db.engine.has(snapshotKey(ctx.namespace, 'native', name))) {
+    const [mount] = await db.snapshotter('native')!.mounts(ctx, name);
+    await readdir(mount!.source);
+    parts++;
+  }
+  return parts;
 }
 
 /** Everything an image needs is there, byte for byte. Its container may be going. */
@@ -57,13 +87,26 @@ async function checkAll(db: DB, { live, gone, open, raw }: Expected): Promise<nu
   let objects = gone.length;
   assert.deepEqual(db.engine.verifyGraph(), [], 'the graph is the one derived from the labels');
   for (const plan of live) {
+    if (plan.kind === 'pin') {
+      assert.equal(await partsOf(db, plan), 2, `records of ${plan.name}`);
+      objects += 2;
+      continue;
+    }
     assert.equal(await versionOf(db, plan), plan.version, `version of ${plan.name}`);
     objects += await checkWhole(db, plan, plan.container);
   }
-  for (const plan of gone) assert.equal(await versionOf(db, plan), undefined, `${plan.name} was deleted`);
+  for (const plan of gone) {
+    if (plan.kind === 'pin') assert.equal(await partsOf(db, plan), 0, `${plan.name} was deleted`);
+    else assert.equal(await versionOf(db, plan), undefined, `${plan.name} was deleted`);
+  }
   for (const { plan, before, op } of open) {
+    if (plan.kind === 'pin') {
+      objects += await partsOf(db, plan);
+      continue;
+    }
     const version = await versionOf(db, plan);
-    const allowed = [before?.version, op === 'delete' ? undefined : plan.version];
+    const earlier = before?.kind === 'image' ? before.version : undefined;
+    const allowed = [earlier, op === 'delete' ? undefined : plan.version];
     assert.ok(allowed.includes(version), `version ${version} of ${plan.name}, which was under way`);
     // A deletion takes the container first.
     if (version !== undefined) objects += await checkWhole(db, plan, plan.container && op === 'create');

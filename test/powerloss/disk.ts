@@ -36,14 +36,16 @@ interface NameStep {
 
 const newDirectory = (): DirectoryInode => ({ kind: 'directory', durable: new Map(), current: new Map() });
 
+/** Flushes of files, flushes of directories, and writes that go through by themselves. */
+export type Flush = 'file' | 'directory' | 'through';
 export interface DiskOptions {
-  /** Treats every flush as if it had not happened: the test of the test. */
-  ignoreFlushes?: boolean;
+  /** Treats flushes of these kinds as if they had not happened: the test of the test. */
+  ignored?: readonly Flush[];
 }
 
 export class Disk {
   readonly #prefix: string;
-  readonly #ignoreFlushes: boolean;
+  readonly #ignored: ReadonlySet<Flush>;
   readonly #top = newDirectory();
   readonly #open = new Map<number, { inode: Inode; path: string }>();
   /** Number of the event at which the flush under way of a descriptor began; several may be. */
@@ -53,7 +55,7 @@ export class Disk {
 
   constructor(root: string, options: DiskOptions = {}) {
     this.#prefix = root;
-    this.#ignoreFlushes = options.ignoreFlushes ?? false;
+    this.#ignored = new Set(options.ignored);
   }
 
   apply(event: DiskEvent): void {
@@ -67,7 +69,8 @@ export class Disk {
       case 'write': {
         const image = this.#file(event.fd);
         image.write(this.#number, event.offset, event.bytes);
-        if (event.through && !this.#ignoreFlushes) image.flushRange(event.offset, event.bytes.length);
+        if (event.through && !this.#ignored.has('through'))
+          image.flushRange(event.offset, event.bytes.length);
         return;
       }
       case 'truncate':
@@ -125,8 +128,8 @@ export class Disk {
   #synced(fd: number, done: boolean): void {
     const began = this.#syncs.get(fd)?.shift();
     assert.ok(began !== undefined, 'a flush ended that never began');
-    if (!done || this.#ignoreFlushes) return;
     const { inode } = this.#opening(fd);
+    if (!done || this.#ignored.has(inode.kind)) return;
     if (inode.kind === 'file') {
       inode.image.flush(began);
       return;
@@ -151,19 +154,6 @@ export class Disk {
       for (const { directory } of step.changes) directories.add(directory);
     }
     return kept;
-  }
-
-  /** Number of writes and name changes that a power loss now would put at risk. */
-  atRisk(): number {
-    const writes = new Set<number>();
-    const visit = ({ current }: DirectoryInode): void => {
-      for (const inode of current.values()) {
-        if (inode.kind === 'file') inode.image.addUnflushed(writes);
-        else visit(inode);
-      }
-    };
-    visit(this.#top);
-    return writes.size + this.#steps.length;
   }
 
   /** Writes one state the disk may be found in to the directory `to`; answers the unflushed writes dropped or torn. */
@@ -200,7 +190,8 @@ export class Disk {
       mkdirSync(path, { recursive: true });
       for (const [name, inode] of namesOf(directory)) {
         if (inode.kind === 'directory') write(inode, join(path, name));
-        else writeFile(join(path, name), inode.image.contents({ of: draw, sector: () => random.chance(0.5) }));
+        else
+          writeFile(join(path, name), inode.image.contents({ of: draw, sector: () => random.chance(0.5) }));
       }
     };
     write(this.#top, to);

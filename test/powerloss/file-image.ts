@@ -92,14 +92,6 @@ export class FileImage {
     return { size: size ?? this.#durableSize, sectors };
   }
 
-  /** Writes that are not on disk. */
-  addUnflushed(writes: Set<number>): void {
-    for (const number of this.#unflushed) {
-      for (const { write } of this.#sectors.get(number)!.pending) writes.add(write);
-    }
-    for (const { write } of this.#sizes) writes.add(write);
-  }
-
   #change(write: number, number: number, edit: (sector: Buffer) => void): void {
     let sector = this.#sectors.get(number);
     if (sector === undefined) {

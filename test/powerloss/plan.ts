@@ -9,7 +9,15 @@ export const layerBytes = (n: number): Buffer => Buffer.alloc(700 + n * 911, `la
 export const manifestBytes = (name: string): Buffer => Buffer.from(`manifest of ${name}`);
 export const namespaceOf = (writer: number): string => (writer % 2 === 0 ? 'even' : 'odd');
 
+/** Bytes and a directory that are kept by a label on them, and removed by name. */
+export interface PinPlan {
+  kind: 'pin';
+  name: string;
+  writer: number;
+}
+
 export interface ImagePlan {
+  kind: 'image';
   name: string;
   writer: number;
   layers: number[];
@@ -21,31 +29,40 @@ export interface ImagePlan {
 
 export function planImage(writer: number, session: number, n: number, random: Random): ImagePlan {
   const layers = [random.int(LAYERS), random.int(LAYERS)];
-  return { name: `img-${writer}-${session}-${n}`, writer, layers, container: random.chance(0.3), version: 1 };
+  return {
+    kind: 'image',
+    name: `img-${writer}-${session}-${n}`,
+    writer,
+    layers,
+    container: random.chance(0.3),
+    version: 1,
+  };
 }
+
+export type Plan = ImagePlan | PinPlan;
 
 export type Mark =
   | { event: 'open' | 'closed' }
   /** `create` with a version above 1 is an update. */
-  | { event: 'begin' | 'ack'; op: 'create' | 'delete'; plan: ImagePlan }
+  | { event: 'begin' | 'ack'; op: 'create' | 'delete'; plan: Plan }
   | { event: 'put'; key: string; value: number }
   | { event: 'collected'; removed: number };
 
 /** State at one moment. */
 export interface Expected {
-  live: ImagePlan[];
+  live: Plan[];
   /** Deleted, and so acknowledged. */
-  gone: ImagePlan[];
+  gone: Plan[];
   /** Under way: there or not; an update may have happened or not. `before`: what was acknowledged before it. */
-  open: { plan: ImagePlan; before: ImagePlan | undefined; op: 'create' | 'delete' }[];
+  open: { plan: Plan; before: Plan | undefined; op: 'create' | 'delete' }[];
   /** Lowest value of a raw key. */
   raw: Record<string, number>;
   acks: number;
 }
 
 export class Promised {
-  readonly #live = new Map<string, ImagePlan>();
-  readonly #gone = new Map<string, ImagePlan>();
+  readonly #live = new Map<string, Plan>();
+  readonly #gone = new Map<string, Plan>();
   readonly #open = new Map<string, Expected['open'][number]>();
   readonly #raw = new Map<string, number>();
   acks = 0;

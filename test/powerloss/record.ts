@@ -17,12 +17,14 @@ export function buildRecorder(dir: string): { path: string } | { missing: string
   const flags = ['-shared', '-fPIC', '-O1', '-Wall', '-Wextra', '-Werror'];
   const compiler = process.env.CC ?? 'cc';
   const done = spawnSync(compiler, [...flags, '-o', path, source, '-ldl', '-lpthread'], { encoding: 'utf8' });
-  if (done.error !== undefined) return { missing: `no C compiler (${compiler}): apt-get install gcc libc6-dev` };
+  if (done.error !== undefined)
+    return { missing: `no C compiler (${compiler}): apt-get install gcc libc6-dev` };
   assert.equal(done.status, 0, `the recorder does not compile:\n${done.stderr}`);
   return { path };
 }
 
 export interface Recording {
+  recorder: string;
   root: string;
   events: DiskEvent[];
 }
@@ -56,5 +58,5 @@ export async function record(
   });
   const code = await new Promise<number | null>((resolve) => child.on('exit', resolve));
   assert.equal(code, 0, `the workload failed (seed ${seed}):\n${stderr}`);
-  return { root, events: readLog(await readFile(log)) };
+  return { recorder, root, events: readLog(await readFile(log)) };
 }

@@ -7,6 +7,8 @@
  *
  * Order: a call that changes something runs and is recorded under one lock, so the log has the order in which the
  * kernel saw the calls. A flush is long: it is recorded when it begins and when it has ended, and runs unlocked.
+ * With POWERLOSS_NO_FLUSH instead of these, nothing is recorded and flushes do nothing, for stores that are thrown away.
+ *
  * What cannot be replayed from such a log (writable shared maps, copies inside the kernel) is recorded as such, and
  * the reader of the log judges. Durations, times and permissions are not recorded.
  *
@@ -44,7 +46,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static unsigned char fds[FDS_MAX];
 static char root[4096], mark[4096];
 static size_t root_length;
-static int log_fd = -1;
+static int log_fd = -1, no_flush = 0;
 
 #define REAL(type, name, ...) \
   static type (*real_##name)(__VA_ARGS__); \
@@ -57,6 +59,7 @@ static void die(const char *what) {
 
 __attribute__((constructor)) static void begin(void) {
   const char *dir = getenv("POWERLOSS_ROOT"), *log = getenv("POWERLOSS_LOG"), *marks = getenv("POWERLOSS_MARK");
+  no_flush = getenv("POWERLOSS_NO_FLUSH") != NULL;
   if (dir == NULL || log == NULL) return;
   snprintf(root, sizeof root, "%s", dir);
   root_length = strlen(root);
@@ -119,6 +122,7 @@ static void unsupported(int fd, const char *what) {
 
 static int open_recorded(int (*call)(const char *, int, ...), const char *path, int flags, mode_t mode) {
   int marks = log_fd >= 0 && mark[0] != 0 && strcmp(path, mark) == 0;
+  if (no_flush) flags &= ~(O_SYNC | O_DSYNC);
   if (!marks && !below_root(path)) return call(path, flags, mode);
   if ((flags & O_TMPFILE) == O_TMPFILE) unsupported(-1, "O_TMPFILE");
   enter();
@@ -267,6 +271,7 @@ FTRUNCATE_CALL(ftruncate64)
 #define SYNC_CALL(name) \
   int name(int fd) { \
     REAL(int, name, int); \
+    if (no_flush) return 0; \
     if ((state_of(fd) & TRACKED) == 0) return real_##name(fd); \
     enter(); \
     record(SYNC_BEGIN, 0, fd, 0, NULL, 0, NULL, 0); \

@@ -19,6 +19,8 @@ import {
   type Mark,
   manifestBytes,
   namespaceOf,
+  type PinPlan,
+  type Plan,
   planImage,
   SESSIONS,
   WRITERS,
@@ -57,13 +59,31 @@ async function createImage(db: DB, base: CallContext, plan: ImagePlan): Promise<
   await db.leases.delete(base, lease);
 }
 
-async function told(op: 'create' | 'delete', plan: ImagePlan, work: () => Promise<void>): Promise<void> {
+async function createPin(db: DB, base: CallContext, { name }: PinPlan): Promise<void> {
+  const lease = await db.leases.create(base, withRandomId());
+  const ctx = { ...base, lease: lease.id };
+  const data = manifestBytes(name);
+  const labels = { 'containerd.io/gc.root': 'x' };
+  const desc = { digest: digestOf(data), size: data.length };
+  await writeBlob(db.content, ctx, name, data, desc, { labels });
+  await db.snapshotter('native')!.prepare(ctx, name, '', { labels });
+  await db.leases.delete(base, lease);
+}
+
+async function told(op: 'create' | 'delete', plan: Plan, work: () => Promise<void>): Promise<void> {
   tell({ event: 'begin', op, plan });
   await work();
   tell({ event: 'ack', op, plan });
 }
 
-async function writer(db: DB, id: number, session: number, operations: number, live: ImagePlan[], random: Random) {
+/** What one writer has made and not yet removed. */
+interface Own {
+  live: ImagePlan[];
+  pins: PinPlan[];
+}
+
+async function writer(db: DB, id: number, session: number, operations: number, own: Own, random: Random) {
+  const { live, pins } = own;
   const ctx: CallContext = { namespace: namespaceOf(id) };
   for (let n = 0; n < operations; n++) {
     const choice = live.length < 2 ? 0 : random.next();
@@ -83,7 +103,23 @@ async function writer(db: DB, id: number, session: number, operations: number, l
       live[at] = plan;
       await told('create', plan, async () => {
         const image = await db.images.get(ctx, plan.name);
-        await db.images.update(ctx, { ...image, labels: { version: String(plan.version) } }, 'labels.version');
+        await db.images.update(
+          ctx,
+          { ...image, labels: { version: String(plan.version) } },
+          'labels.version',
+        );
+      });
+    }
+    if (random.chance(0.5)) {
+      const plan: PinPlan = { kind: 'pin', name: `pin-${id}-${session}-${n}`, writer: id };
+      await told('create', plan, () => createPin(db, ctx, plan));
+      pins.push(plan);
+    }
+    if (pins.length > 1 && random.chance(0.5)) {
+      const [plan] = pins.splice(random.int(pins.length), 1);
+      await told('delete', plan!, async () => {
+        await db.content.delete(ctx, digestOf(manifestBytes(plan!.name)));
+        await db.snapshotter('native')!.remove(ctx, plan!.name);
       });
     }
     const value = session * operations + n + 1;
@@ -94,18 +130,18 @@ async function writer(db: DB, id: number, session: number, operations: number, l
 
 async function main(root: string, markFile: string, seed: number, operations: number): Promise<void> {
   marks = openSync(markFile, 'w');
-  const live = Array.from({ length: WRITERS }, (): ImagePlan[] => []);
+  const owned = Array.from({ length: WRITERS }, (): Own => ({ live: [], pins: [] }));
   for (let session = 0; session < SESSIONS; session++) {
     const db = await openDB({ root, snapshotters: ['native'] });
     tell({ event: 'open' });
     let writing = true;
     const random = (id: number) => new Random(seed * 31 + session * 7 + id);
-    const writers = live.map((own, id) => writer(db, id, session, operations, own, random(id)));
+    const writers = owned.map((own, id) => writer(db, id, session, operations, own, random(id)));
     const collector = (async () => {
       while (writing) {
         const stats = await db.garbageCollect();
         tell({ event: 'collected', removed: Object.values(stats.removed).reduce((a, b) => a + b, 0) });
-        await setTimeout(10);
+        await setTimeout(3);
       }
     })();
     await Promise.all(writers).finally(() => {

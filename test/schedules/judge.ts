@@ -7,10 +7,10 @@ import type { Key } from '../../src/engine/contract.js';
 import type { Node } from '../../src/gc/types.js';
 import { ResourceStream } from '../../src/gc/types.js';
 import type { FakeContent, FakeSnapshotter } from '../support/fake-backends.js';
-import { collectibles, type Model, readModel, survivors } from '../support/oracle.js';
+import { collectibles, type Model, reached, readModel } from '../support/oracle.js';
 import type { RemovalWatcher } from './backends.js';
 import type { Change, CommitWatcher, Mirror, WatchedStorage } from './mirror.js';
-import { asRecords, isKept, type Resource } from './resources.js';
+import { asRecords, isKept, type Resource, resourceName } from './resources.js';
 
 /** `kind|namespace|key` of a collectible record, as the oracle names it; undefined for others. */
 function nameOf(record: Key): string | undefined {
@@ -68,7 +68,10 @@ export class Judge implements CommitWatcher, RemovalWatcher {
 
   before(change: Change): void {
     if (this.origin === 'collection') this.#recordsGo(change);
-    else this.#writerRemoves(change);
+    else {
+      this.#writerRemoves(change);
+      this.#writerReplaces(change);
+    }
     for (const [record, value] of change.records) {
       if (value === undefined || change.existed.has(record)) continue;
       const missing = this.#missingBytes(record, value as Fields);
@@ -86,7 +89,7 @@ export class Judge implements CommitWatcher, RemovalWatcher {
       else if (!change.existed.has(record)) run.born.add(name);
     }
     if (run.garbage.size === 0 || this.origin === 'collection') return;
-    for (const name of this.#survivorsWith(run.everReached, run.now)) {
+    for (const name of this.#reachedWith(run.everReached, run.now)) {
       run.everReached.add(name);
       run.garbage.delete(name);
     }
@@ -96,7 +99,22 @@ export class Judge implements CommitWatcher, RemovalWatcher {
     const run = this.#run;
     const going = removals(change);
     if (run === undefined || run.garbage.size === 0 || going.length === 0) return;
-    for (const name of this.#survivorsWith([...run.born, ...going], run.now)) run.mayWait.add(name);
+    for (const name of this.#reachedWith([...run.born, ...going], run.now)) run.mayWait.add(name);
+  }
+
+  /** A record that was deleted and made anew in one commit is another one. Ingests do not tell. */
+  #writerReplaces(change: Change): void {
+    const run = this.#run;
+    if (run === undefined) return;
+    for (const [record, value] of change.records) {
+      const name = nameOf(record);
+      const before = this.#parts.storage.newest.get(record);
+      if (name === undefined || value === undefined || before === undefined) continue;
+      const [created, createdBefore] = [(value as Fields).createdat, (before as Fields).createdat];
+      if (created === createdBefore && created !== undefined) continue;
+      run.garbage.delete(name);
+      run.born.add(name);
+    }
   }
 
   #recordsGo(change: Change): void {
@@ -108,7 +126,7 @@ export class Judge implements CommitWatcher, RemovalWatcher {
       this.#parts.violation(`records were removed outside a run: ${going.join(', ')}`);
       return;
     }
-    const kept = survivors(this.#model(), now);
+    const kept = reached(this.#model(), now);
     for (const name of going) {
       if (kept.has(name)) this.#parts.violation(`a reachable record was removed: ${name}`);
     }
@@ -176,8 +194,11 @@ export class Judge implements CommitWatcher, RemovalWatcher {
     const resource = resources[at];
     if (resource === undefined || this.#run === undefined) {
       this.#parts.violation(`an unknown ${word} was removed: ${node.namespace} ${node.key}`);
-    } else if (isKept(survivors(this.#model(), this.#run.now), resource)) {
+    } else if (isKept(reached(this.#model(), this.#run.now), resource)) {
       this.#parts.violation(`a ${word} in use was removed: ${node.namespace} ${node.key}`);
+    } else {
+      // Nothing else goes in that run, so what it kept is not missed.
+      resources.splice(at, 1);
     }
   }
 
@@ -187,7 +208,7 @@ export class Judge implements CommitWatcher, RemovalWatcher {
   runBegins(now: bigint): void {
     const model = this.#model();
     const all = collectibles(readModel(this.#parts.storage.newest));
-    const kept = survivors(model, now);
+    const kept = reached(model, now);
     const garbage = new Set([...all].filter((name) => !kept.has(name)));
     this.#run = { now, garbage, everReached: kept, born: new Set(), mayWait: new Set() };
   }
@@ -198,7 +219,7 @@ export class Judge implements CommitWatcher, RemovalWatcher {
     if (run === undefined) return;
     // Garbage under a snapshot that came meanwhile has to wait, and so has what a record that came refers to.
     if (run.garbage.size === 0) return;
-    const waiting = this.#survivorsWith(run.born, run.now);
+    const waiting = this.#reachedWith(run.born, run.now);
     for (const name of run.garbage) {
       if (waiting.has(name) || run.mayWait.has(name)) this.seen.waiting++;
       else this.#parts.violation(`garbage was left by a run: ${name}`);
@@ -214,7 +235,7 @@ export class Judge implements CommitWatcher, RemovalWatcher {
   atRest(now: bigint): void {
     const { storage, content, snapshotters, violation } = this.#parts;
     const model = readModel(storage.newest);
-    const kept = survivors(this.#model(), now);
+    const kept = reached(this.#model(), now);
     for (const name of collectibles(model)) if (!kept.has(name)) violation(`garbage is left: ${name}`);
     const digests = new Set<string>();
     const refs = new Set<string>();
@@ -242,7 +263,7 @@ export class Judge implements CommitWatcher, RemovalWatcher {
       if (![...children].includes(record)) violation(`a snapshot is no child of its parent: ${told(record)}`);
     }
     for (const [parent, child] of storage.newest.children()) {
-      if (!storage.newest.has(child)) violation(`${told(parent)} has a child that is gone: ${told(child)}`);
+      if (storage.newest.get(child) === undefined) violation(`${told(parent)} has a child that is gone: ${told(child)}`);
     }
     for (const [snapshotter, { items }] of snapshotters) {
       for (const name of items.keys()) {
@@ -252,7 +273,7 @@ export class Judge implements CommitWatcher, RemovalWatcher {
   }
 
   /** What is kept if a lease holds all of these, too. */
-  #survivorsWith(roots: Iterable<string>, now: bigint): Set<string> {
+  #reachedWith(roots: Iterable<string>, now: bigint): Set<string> {
     const model = this.#model();
     const lease = '\0judge';
     for (const root of roots) {
@@ -263,7 +284,7 @@ export class Judge implements CommitWatcher, RemovalWatcher {
       held.push({ kind, key });
       space.leases.set(lease, { labels: {}, resources: held });
     }
-    const kept = survivors(model, now);
+    const kept = reached(model, now);
     for (const space of model.values()) space.leases.delete(lease);
     return kept;
   }
@@ -271,7 +292,7 @@ export class Judge implements CommitWatcher, RemovalWatcher {
   /** The newest state with the resources in it. */
   #model(): Model {
     const { storage, resources } = this.#parts;
-    const state = `${storage.newest.changes} ${resources.length}`;
+    const state = `${storage.newest.changes} ${resources.map(resourceName)}`;
     if (state === this.#modelled.state) return this.#modelled.model;
     const model = readModel(storage.newest);
     asRecords(model, resources);

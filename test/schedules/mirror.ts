@@ -61,8 +61,8 @@ export class Mirror implements RecordSource {
     }
   }
 
-  has(record: Key): boolean {
-    return this.#of(collectionOf(record)).has(record);
+  get(record: Key): Value | undefined {
+    return this.#of(collectionOf(record)).get(record);
   }
 
   #of(collection: string): Map<Key, Value> {

@@ -74,8 +74,8 @@ function translateLabels(space: NamespaceModel): void {
 }
 
 /** Whether the oracle's answer keeps a resource. */
-export const isKept = (survivors: ReadonlySet<string>, { word, namespace, name }: Resource): boolean =>
-  survivors.has(`content|${namespace}|${stands(word, name)}`);
+export const isKept = (reached: ReadonlySet<string>, { word, namespace, name }: Resource): boolean =>
+  reached.has(`content|${namespace}|${stands(word, name)}`);
 
 /** A collector over a fixed list. It answers at once or by promises, as the schedule likes. */
 export class Mounts implements Collector {

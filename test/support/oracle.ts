@@ -161,13 +161,14 @@ class Oracle {
     this.#now = now;
   }
 
-  survivors(): Set<string> {
+  /** Everything reachable, in either variant: also containers, and what is only referred to. */
+  reached(): Set<string> {
     for (const [ns, space] of this.#model) this.#declared(ns, space);
     for (const [ns, space] of this.#model) this.#roots(ns, space);
     for (let mark = this.#stack.pop(); mark !== undefined; mark = this.#stack.pop()) this.#expand(mark);
-    const kept = new Set<string>();
-    for (const name of this.#seen) kept.add(name.replace('flat ', ''));
-    return new Set([...collectibles(this.#model)].filter((name) => kept.has(name)));
+    const reached = new Set<string>();
+    for (const name of this.#seen) reached.add(name.replace('flat ', ''));
+    return reached;
   }
 
   #reach(kind: string, ns: string, key: string, flat = false): void {
@@ -274,5 +275,11 @@ class Oracle {
   }
 }
 
+/** `kind|ns|key` of all that is reachable at `now`, whether there is a record of it or not. */
+export const reached = (model: Model, now: bigint): Set<string> => new Oracle(model, now).reached();
+
 /** What a collection at `now` keeps of the model's leases, images, ingests, blobs and snapshots. */
-export const survivors = (model: Model, now: bigint): Set<string> => new Oracle(model, now).survivors();
+export function survivors(model: Model, now: bigint): Set<string> {
+  const kept = reached(model, now);
+  return new Set([...collectibles(model)].filter((name) => kept.has(name)));
+}

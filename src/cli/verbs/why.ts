@@ -2,6 +2,7 @@
 import { type Command, Option } from 'commander';
 import { type ObjectKind, objectKinds } from '../../gc/objects.js';
 import type { Why, WhyStep } from '../../gc/why.js';
+import { Label } from '../../model/labels.js';
 import { labelText, type Output, printable, shortTime } from '../output.js';
 import { storeVerb } from '../runner.js';
 
@@ -57,6 +58,8 @@ function stepText(step: WhyStep): string {
   if (createdAt !== undefined) parts.push(`created ${shortTime(createdAt)}`);
   if (expiresAt !== undefined) parts.push(`expires ${shortTime(expiresAt)}`);
   else if (kind === 'lease') parts.push('never expires');
-  if (labels !== undefined && Object.keys(labels).length > 0) parts.push(labelText(labels));
+  // The expiry is told already.
+  const told = Object.entries(labels ?? {}).filter(([label]) => label !== Label.gcExpire);
+  if (told.length > 0) parts.push(labelText(Object.fromEntries(told)));
   return parts.join('  ');
 }

@@ -287,11 +287,12 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
   // ------------------------------------------------------------------------------------------------------- commit
 
   #commit(tx: EngineTransaction): Written | undefined {
-    const links = tx.linkChanges();
+    const isNewest = tx.revision === this.#revision;
+    const links = tx.linkChanges(isNewest);
     this.#end(tx);
     const { records, numbers, droppedCounters } = tx;
     if (records.size + links.size + numbers.size + droppedCounters.size === 0) return undefined;
-    const known = tx.revision === this.#revision ? tx.known : nothingKnown;
+    const known = isNewest ? tx.known : nothingKnown;
     const plan = this.#nodes.commit(records.entries(), links, known);
     const commit: Commit = {
       revision: this.#revision + 1,

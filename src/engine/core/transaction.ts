@@ -4,6 +4,7 @@
  */
 import { failedPrecondition, invalidArgument, unavailable } from '../../errors.js';
 import type { Indexer, Key, ScanOptions, Transaction, Value } from '../contract.js';
+import type { GraphCore } from '../graph.js';
 import { decodeValue, encodeValue, printable } from '../schema/codec.js';
 import type { Counters } from './counters.js';
 import type { Effects } from './effects.js';
@@ -11,12 +12,21 @@ import { type History, ReadSet } from './history.js';
 import type { RecordChange } from './planner.js';
 import { below, type Layer, layered } from './reads.js';
 import { SortedMap } from './sorted-map.js';
-import { type Entry, type LinkKey, linkPrefix, linksPrefix, type Storage, splitLink } from './storage.js';
+import {
+  type Entry,
+  type LinkKey,
+  linkPrefix,
+  linksPrefix,
+  NO_ID,
+  type Storage,
+  splitLink,
+} from './storage.js';
 
 export interface TransactionHost {
   readonly storage: Storage;
   readonly history: History;
   readonly indexer: Indexer;
+  readonly graph: GraphCore;
   readonly counters: Counters;
   /** Grows when commits were lost: what was read before may never have been stored. */
   readonly epoch: number;
@@ -46,6 +56,8 @@ export class EngineTransaction implements Transaction {
   readonly #hooks: (() => void)[] = [];
   /** Entries as they were read, good while no other commit comes between. */
   readonly #known = new Map<Key, Entry | undefined>();
+  /** Links as they were found in the storage; good as long. */
+  readonly #knownLinks = new Map<LinkKey, boolean>();
   readonly #droppedCounters = new Set<Key>();
   /** Highest number handed out here by counter. */
   readonly #numbers = new Map<Key, number>();
@@ -131,7 +143,9 @@ export class EngineTransaction implements Transaction {
     if (this.#wiped.has(from)) return false;
     this.#absorb();
     if (this.#pastLinks.has(link)) return this.#pastLinks.get(link) !== undefined;
-    return this.#host.storage.hasLink(link);
+    const stored = this.#host.storage.hasLink(link);
+    this.#knownLinks.set(link, stored);
+    return stored;
   }
 
   #linkEntries(prefix: string, from: Key): Generator<[LinkKey, true]> {
@@ -198,6 +212,8 @@ export class EngineTransaction implements Transaction {
   }
 
   #wipeLinks(from: Key): void {
+    this.#wiped.add(from);
+    if (this.#links.size === 0) return;
     const prefix = linksPrefix(from);
     const own: LinkKey[] = [];
     for (const [link] of this.#links.from(prefix)) {
@@ -205,7 +221,6 @@ export class EngineTransaction implements Transaction {
       own.push(link);
     }
     for (const link of own) this.#links.delete(link);
-    this.#wiped.add(from);
   }
 
   link(from: Key, relation: string, to: Key): boolean {
@@ -274,11 +289,12 @@ export class EngineTransaction implements Transaction {
     return this.#hooks;
   }
 
-  /** The links that change, against the newest state. */
-  linkChanges(): Map<LinkKey, boolean> {
+  /** The links that change, against the newest state; `isNewest`: this transaction has seen that. */
+  linkChanges(isNewest: boolean): Map<LinkKey, boolean> {
     const changes = new Map<LinkKey, boolean>();
     const storage = this.#host.storage;
     for (const from of this.#wiped) {
+      if (!this.#mayOwnLinks(from, isNewest)) continue;
       const prefix = linksPrefix(from);
       for (let after: LinkKey | undefined; ; ) {
         const links = storage.linkRange(prefix, after, 1024);
@@ -289,10 +305,19 @@ export class EngineTransaction implements Transaction {
     }
     for (const [link, present] of this.#links.entries()) {
       const wanted = present === true;
-      if (storage.hasLink(link) === wanted) changes.delete(link);
+      const stored = (isNewest ? this.#knownLinks.get(link) : undefined) ?? storage.hasLink(link);
+      if (stored === wanted) changes.delete(link);
       else changes.set(link, wanted);
     }
     return changes;
+  }
+
+  #mayOwnLinks(from: Key, isNewest: boolean): boolean {
+    const { indexer, graph, storage } = this.#host;
+    if (indexer.mayOwnLinks === undefined) return true;
+    const known = isNewest ? this.#known.get(from) : undefined;
+    const id = known === undefined ? storage.idOf(from) : known.id;
+    return indexer.mayOwnLinks(from, id === undefined || id === NO_ID ? 0 : graph.inDegreeOf(id));
   }
 
   end(): void {

@@ -22,13 +22,11 @@ import type { Databases } from './databases.js';
 import type { DataFile } from './files.js';
 import { encodeJournal, journalKey } from './journal.js';
 import { decodeKey, decodeLink, encodeBelow, encodeKey, encodeLink, encodeLinkPrefix } from './key-codec.js';
-import { decodeAdjacency, encodeNode, nodeParts } from './node-codec.js';
+import { decodeAdjacency, nodeParts } from './node-codec.js';
 import { Pending } from './pending.js';
+import { CHANGES_PER_STEP, INLINE, Rows } from './rows.js';
 import { asBuffer, lastSizeOf, successor } from './table.js';
 import { Writer, type WriterHost } from './writer.js';
-
-/** First byte of what `keys` holds: the top of a node id (ids are below 2^30), or the head of a value. */
-const INLINE = 0x40;
 
 export interface StorageState {
   revision: number;
@@ -44,6 +42,10 @@ export class LmdbStorage implements Storage, WriterHost {
   #records: number;
   /** Newest revision on disk, and the records there. */
   #stored: StorageState;
+  /** Newest revision that is prepared for the disk. */
+  #prepared: number;
+  /** The node asked for last by its id: who wants its key mostly goes on to its record. Good until the next commit. */
+  #lastNode: { readonly id: number; readonly key: Key; readonly entry: Entry } | undefined;
   /** Told after each group that is on disk, with the bytes it added to the journal. */
   onStored: (journalBytes: number) => void = () => {};
   /** Told when commits are lost: those who asked for `visible` only are gone by then. */
@@ -59,6 +61,7 @@ export class LmdbStorage implements Storage, WriterHost {
     this.#file = file;
     this.#records = state.records;
     this.#stored = state;
+    this.#prepared = state.revision;
     this.writer = new Writer(dbs.env, path, this);
   }
 
@@ -68,6 +71,10 @@ export class LmdbStorage implements Storage, WriterHost {
     const pending = this.#pending.entries.get(key);
     if (pending !== undefined) {
       const bytes = pending.value?.bytes;
+      return bytes === undefined ? undefined : decodeSlice(key, asBuffer(bytes), 0, bytes.length);
+    }
+    if (this.#lastNode?.key === key) {
+      const { bytes } = this.#lastNode.entry;
       return bytes === undefined ? undefined : decodeSlice(key, asBuffer(bytes), 0, bytes.length);
     }
     const found = this.#dbs.keys.get(encodeKey(key));
@@ -93,6 +100,7 @@ export class LmdbStorage implements Storage, WriterHost {
   entry(key: Key): Entry | undefined {
     const pending = this.#pending.entries.get(key);
     if (pending !== undefined) return pending.value;
+    if (this.#lastNode?.key === key) return this.#lastNode.entry;
     const found = this.#dbs.keys.get(encodeKey(key));
     if (found === undefined) return undefined;
     if (found[0]! >= INLINE) {
@@ -100,14 +108,7 @@ export class LmdbStorage implements Storage, WriterHost {
     }
     const id = found.readUInt32BE(0);
     const node = this.#node(id, key);
-    const size = lastSizeOf(this.#dbs.nodes);
-    const { adjacencyStart, adjacencyEnd, valueStart } = nodeParts(id, node, size);
-    return {
-      id,
-      adjacency:
-        adjacencyEnd === adjacencyStart ? undefined : decodeAdjacency(id, node, adjacencyStart, adjacencyEnd),
-      bytes: valueStart < 0 ? undefined : copyOf(node, valueStart, size),
-    };
+    return readEntry(id, node, lastSizeOf(this.#dbs.nodes));
   }
 
   /** Bytes of a node that `keys` names; valid until the next read. */
@@ -181,10 +182,14 @@ export class LmdbStorage implements Storage, WriterHost {
   keyOf(id: number): Key | undefined {
     const pending = this.#pending.ids.get(id);
     if (pending !== undefined) return pending.value;
+    if (this.#lastNode?.id === id) return this.#lastNode.key;
     const node = this.#dbs.nodes.getBinaryFast(id);
     if (node === undefined) return undefined;
-    const { keyStart, keyEnd } = nodeParts(id, node, lastSizeOf(this.#dbs.nodes));
-    return decodeKey(node, keyStart, keyEnd);
+    const size = lastSizeOf(this.#dbs.nodes);
+    const { keyStart, keyEnd } = nodeParts(id, node, size);
+    const key = decodeKey(node, keyStart, keyEnd);
+    this.#lastNode = { id, key, entry: readEntry(id, asBuffer(node), size) };
+    return key;
   }
 
   idOf(key: Key): number | undefined {
@@ -218,72 +223,39 @@ export class LmdbStorage implements Storage, WriterHost {
   }
 
   accept(commit: Commit): Written {
+    this.#lastNode = undefined;
     this.#pending.add(commit);
     this.#records += commit.recordDelta;
     return this.writer.push(commit);
   }
 
-  prepare(commits: readonly Commit[]): () => void {
+  /** Steps of little work each; what they answer puts it all. */
+  *prepare(commits: readonly Commit[]): Generator<void, () => void> {
     const last = commits[commits.length - 1];
     if (last === undefined) return () => {};
-    const puts: (() => void)[] = [];
-    this.#prepareEntries(mergeEntries(commits), puts);
-    const { links, counters, journal } = this.#dbs;
+    const rows = new Rows(this.#dbs);
+    let work = 0;
+    for (const [key, change] of yield* mergeEntries(commits)) {
+      rows.change(key, change);
+      if (++work % CHANGES_PER_STEP === 0) yield;
+    }
     for (const [link, present] of mergeMaps(commits.map((commit) => commit.links))) {
-      const encoded = Buffer.from(encodeLink(link));
-      puts.push(present ? () => links.put(encoded, EMPTY) : () => links.remove(encoded));
+      rows.link(link, present);
+      if (++work % CHANGES_PER_STEP === 0) yield;
     }
     for (const [name, value] of mergeMaps(commits.map((commit) => commit.counters))) {
-      const encoded = Buffer.from(encodeKey(name));
-      if (value === undefined) {
-        puts.push(() => counters.remove(encoded));
-      } else {
-        const bytes = Buffer.allocUnsafe(8);
-        bytes.writeDoubleLE(value);
-        puts.push(() => counters.put(encoded, bytes));
-      }
+      rows.counter(name, value);
     }
-    const entry = encodeJournal(this.#stored.revision, commits);
-    this.#journalBytes = entry.length;
-    puts.push(() => journal.put(journalKey(last.revision), entry));
+    rows.sort();
+    const entry = encodeJournal(this.#prepared, commits);
+    this.#prepared = last.revision;
     return () => {
-      for (const put of puts) put();
+      rows.put();
+      this.#dbs.journal.put(journalKey(last.revision), entry);
+      this.#journalBytes = entry.length;
     };
   }
   #journalBytes = 0;
-
-  #prepareEntries(changes: Map<Key, EntryChange>, puts: (() => void)[]): void {
-    const { keys, nodes } = this.#dbs;
-    const rows = [...changes].map(([key, change]) => ({ encoded: Buffer.from(encodeKey(key)), change }));
-    // In key order, neighbours share the pages they touch.
-    rows.sort((a, b) => Buffer.compare(a.encoded, b.encoded));
-    /** undefined: removed. */
-    const nodeBytes = new Map<number, Uint8Array | undefined>();
-    for (const { change } of rows) {
-      const id = change.before?.id ?? NO_ID;
-      if (id !== NO_ID) nodeBytes.set(id, undefined);
-    }
-    for (const { encoded, change } of rows) {
-      const { before, after } = change;
-      if (after === undefined) {
-        if (before !== undefined) puts.push(() => keys.remove(encoded));
-      } else if (after.id === NO_ID) {
-        const value = Buffer.concat([INLINE_HEAD, after.bytes ?? EMPTY]);
-        puts.push(() => keys.put(encoded, value));
-      } else {
-        nodeBytes.set(after.id, encodeNode(encoded, after));
-        if (before?.id !== after.id) {
-          const id = Buffer.allocUnsafe(4);
-          id.writeUInt32BE(after.id);
-          puts.push(() => keys.put(encoded, id));
-        }
-      }
-    }
-    // In id order new nodes are appended, which fills the pages.
-    for (const [id, bytes] of [...nodeBytes].sort(([a], [b]) => a - b)) {
-      puts.push(bytes === undefined ? () => nodes.remove(id) : () => nodes.put(id, bytes));
-    }
-  }
 
   stored(commits: readonly Commit[]): void {
     // The reads of this turn must not go on with the transaction they began before.
@@ -302,6 +274,8 @@ export class LmdbStorage implements Storage, WriterHost {
 
   lost(commits: number, error: Error): void {
     this.lostCount++;
+    this.#lastNode = undefined;
+    this.#prepared = this.#stored.revision;
     this.#pending.clear();
     this.#records = this.#stored.records;
     this.#dbs.env.resetReadTxn();
@@ -334,8 +308,16 @@ export class LmdbStorage implements Storage, WriterHost {
   }
 }
 
-const EMPTY = Buffer.alloc(0);
-const INLINE_HEAD = Buffer.from([INLINE]);
+/** The parts of a node's bytes, which end at `end`; nothing of the answer shares them. */
+function readEntry(id: number, node: Buffer, end: number): Entry {
+  const { adjacencyStart, adjacencyEnd, valueStart } = nodeParts(id, node, end);
+  return {
+    id,
+    adjacency:
+      adjacencyEnd === adjacencyStart ? undefined : decodeAdjacency(id, node, adjacencyStart, adjacencyEnd),
+    bytes: valueStart < 0 ? undefined : copyOf(node, valueStart, end),
+  };
+}
 
 /** A copy from the pool of small buffers. */
 function copyOf(bytes: Buffer, start: number, end: number): Buffer {
@@ -374,19 +356,24 @@ function merged<V>(
 }
 
 /** First state before and last state after, for every key of a group. */
-function mergeEntries(commits: readonly Commit[]): Map<Key, EntryChange> {
-  const changes = new Map<Key, EntryChange>();
+function* mergeEntries(commits: readonly Commit[]): Generator<void, Commit['entries']> {
+  const first = commits[0];
+  if (first !== undefined && commits.length === 1) return first.entries;
+  const changes: Map<Key, EntryChange> = new Map();
   for (const commit of commits) {
     for (const [key, change] of commit.entries) {
       const earlier = changes.get(key);
       changes.set(key, earlier === undefined ? change : { before: earlier.before, after: change.after });
     }
+    yield;
   }
   return changes;
 }
 
-function mergeMaps<K, V>(maps: readonly ReadonlyMap<K, V>[]): Map<K, V> {
+function mergeMaps<K, V>(maps: readonly ReadonlyMap<K, V>[]): ReadonlyMap<K, V> {
+  const filled = maps.filter(({ size }) => size > 0);
+  if (filled.length <= 1) return filled[0] ?? new Map();
   const merged = new Map<K, V>();
-  for (const map of maps) for (const [key, value] of map) merged.set(key, value);
+  for (const map of filled) for (const [key, value] of map) merged.set(key, value);
   return merged;
 }

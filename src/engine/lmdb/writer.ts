@@ -2,15 +2,18 @@
  * The commit queue: gathers what arrives while LMDB is busy and writes it as one LMDB transaction with one flush.
  * Called by the storage and the checkpointer. LMDB's own thread does the writing; nothing here blocks.
  *
- * Groups go one after the other. When one fails, everything queued behind it is lost as well, because later commits
+ * Groups go one after the other; while one is written, the next is worked out if it is full, in steps between which other work gets
+ * its turn. When one fails, everything queued behind it is lost as well, because later commits
  * may build on earlier ones; the queue then takes new work as before.
  */
 import type { RootDatabase } from 'lmdb';
 import { EbbtideError, unavailable } from '../../errors.js';
 import type { Commit, Written } from '../core/storage.js';
 
-/** A group this large is closed, so that no single LMDB transaction keeps others waiting for long. */
-const GROUP_CHANGES_MAX = 4096;
+/** A group this large is closed: handing it to LMDB holds the thread for about a microsecond a row. */
+const GROUP_CHANGES_MAX = 1024;
+/** Milliseconds that working out a group may hold the thread at a time. */
+const STEP_MS = 0.5;
 /** Commits under way up to which a caller that asked for `visible` need not wait. */
 const BACKLOG_MAX = 2048;
 
@@ -18,9 +21,15 @@ class Group {
   readonly commits: Commit[] = [];
   readonly jobs: (() => void)[] = [];
   changes = 0;
+  /** Puts the commits; worked out ahead of the group's turn. */
+  put: (() => void) | undefined;
   readonly done: Promise<void>;
   resolve!: () => void;
   reject!: (error: Error) => void;
+
+  get isFull(): boolean {
+    return this.changes >= GROUP_CHANGES_MAX;
+  }
 
   constructor() {
     this.done = new Promise((resolve, reject) => {
@@ -33,14 +42,15 @@ class Group {
 }
 
 export interface WriterHost {
-  /** Encodes commits; the answer puts them, inside an LMDB batch, and must not fail half-way. */
-  prepare(commits: readonly Commit[]): () => void;
+  /** Encodes commits, in short steps; the answer puts them, inside an LMDB batch, and must not fail half-way. */
+  prepare(commits: readonly Commit[]): Generator<void, () => void>;
   /** Both are called before anybody who waits is resumed. */
   stored(commits: readonly Commit[]): void;
   lost(commits: number, error: Error): void;
 }
 
 const resolved = Promise.resolve();
+const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 export class Writer {
   readonly #env: RootDatabase;
@@ -85,7 +95,7 @@ export class Writer {
 
   #group(): Group {
     const last = this.#groups[this.#groups.length - 1];
-    if (last !== undefined && last.changes < GROUP_CHANGES_MAX) return last;
+    if (last !== undefined && !last.isFull) return last;
     const group = new Group();
     this.#groups.push(group);
     this.#running ??= this.#run();
@@ -95,7 +105,7 @@ export class Writer {
   async #run(): Promise<void> {
     while (this.#groups.length > 0) {
       // Callers that the last group resumed get to push their next commit into this one.
-      await new Promise(setImmediate);
+      await nextTurn();
       const group = this.#groups.shift();
       if (group === undefined) break;
       this.#current = group;
@@ -113,11 +123,28 @@ export class Writer {
   }
 
   async #write(group: Group): Promise<void> {
-    const put = this.#host.prepare(group.commits);
-    await this.#env.batch(() => {
+    const put = group.put ?? (await this.#prepare(group));
+    const written = this.#env.batch(() => {
       put();
       for (const job of group.jobs) job();
     });
+    const next = this.#groups[0];
+    if (next?.isFull) {
+      written.catch(() => undefined); // awaited below; it may fail before
+      next.put = await this.#prepare(next);
+    }
+    await written;
+  }
+
+  async #prepare(group: Group): Promise<() => void> {
+    const steps = this.#host.prepare(group.commits);
+    for (let start = performance.now(); ; ) {
+      const step = steps.next();
+      if (step.done) return step.value;
+      if (performance.now() - start < STEP_MS) continue;
+      await nextTurn();
+      start = performance.now();
+    }
   }
 
   #fail(group: Group, cause: unknown): void {

@@ -1,0 +1,146 @@
+import assert from 'node:assert/strict';
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import { type Cli, cli, layout } from './support.js';
+
+const ONE = 'example.com/one:1';
+const TWO = 'example.com/two:1';
+
+interface Stats {
+  removed: Record<string, number>;
+  bytesFreed: number;
+  limited: boolean;
+}
+interface Plan {
+  revision: number;
+  objects: { kind: string; key: string }[];
+}
+interface Outcome {
+  removed: unknown[];
+  rest: { key: string; reason: string }[];
+}
+
+const blobs = async (run: Cli): Promise<number> => (await run.json<unknown[]>('content', 'ls')).length;
+
+describe('gc on the command line', () => {
+  test('given garbage, when planned and applied, then exactly what is garbage still goes', async (t) => {
+    const run = await cli(t);
+    const { path, manifest } = await layout(t);
+    const file = join(run.root, '..', 'plan.json');
+    await run.ok('import', path);
+    await run.ok('images', 'rm', ONE, TWO);
+    assert.match(await run.ok('gc', '--plan', file), /plan.json: 7 objects, .* nothing was removed\n$/);
+    const plan = JSON.parse(await readFile(file, 'utf8')) as Plan;
+    assert.deepEqual([plan.objects.length, await blobs(run)], [7, 7]);
+    await run.ok('leases', 'create', 'keep');
+    await run.ok('leases', 'add', 'keep', 'content', manifest);
+    const { removed, rest } = await run.json<Outcome>('gc', '--apply', file);
+    // The manifest holds its config and two layers; the other image's manifest, config and layer go.
+    assert.equal(removed.length, 3);
+    assert.deepEqual(
+      rest.map(({ reason }) => reason),
+      ['in use', 'in use', 'in use', 'in use'],
+    );
+    assert.ok(rest.some(({ key }) => key === manifest));
+    assert.equal(await blobs(run), 4);
+    assert.match(await run.ok('gc', '--apply', file), /removed +nothing of the plan's 7 objects\n/);
+    await run.ok('leases', 'rm', 'keep');
+    assert.equal((await run.json<Stats>('gc')).removed.content, 4);
+    await writeFile(file, 'no plan');
+    await run.fails(2, /is not JSON/, 'gc', '--apply', file);
+    await writeFile(file, '{}');
+    await run.fails(2, /no plan of a collection/, 'gc', '--apply', file);
+    await run.fails(3, /no such file/, 'gc', '--apply', `${file}.gone`);
+    await run.fails(2, /cannot be used with option/, 'gc', '--apply', file, '--dry-run');
+  });
+
+  test('given limits, when collected, then a run removes so much and says that there is more', async (t) => {
+    const run = await cli(t);
+    const { path } = await layout(t);
+    await run.ok('import', path);
+    await run.ok('images', 'rm', ONE, TWO);
+    assert.match(await run.ok('gc', '--max-objects', '2', '--slice-ms', '1'), /limited +more is garbage/);
+    assert.equal(await blobs(run), 5);
+    const one = await run.json<Stats>('gc', '--max-bytes', '1');
+    assert.deepEqual([one.removed.content, one.limited], [1, true]);
+    await run.fails(2, /must be a size/, 'gc', '--max-bytes', 'much');
+    const rest = await run.json<Stats>('gc', '--full', '--max-bytes', '1G');
+    assert.deepEqual([rest.removed.content, rest.limited], [4, false]);
+  });
+
+  test('given that nearly everything would go, when collected, then it must be confirmed', async (t) => {
+    const run = await cli(t);
+    await run.ok('synth', '--records', '2k', '--garbage', '1', '--leases', '0', '--ingests', '0');
+    await run.fails(5, /(would remove \d+ of \d+|no root left)[\s\S]*--allow-mass-removal/, 'gc');
+    const dry = await run.json<{ wouldRemove: unknown[] }>('gc', '--dry-run');
+    assert.ok(dry.wouldRemove.length > 1000);
+    const { removed } = await run.json<Stats>('gc', '--allow-mass-removal');
+    assert.equal((removed.content ?? 0) + (removed.snapshot ?? 0), dry.wouldRemove.length);
+  });
+});
+
+describe('why and du on the command line', () => {
+  test('given unpacked images, when asked why, then people and programs get the way from a root', async (t) => {
+    const run = await cli(t);
+    const { path, base, manifest } = await layout(t);
+    await run.ok('import', path, '--unpack', 'native');
+    await run.ok('leases', 'create', 'ci', '--expires', '24h', '--label', 'owner=ci');
+    await run.ok('leases', 'add', 'ci', 'content', base);
+    const text = await run.ok('why', base.slice(7, 19));
+    assert.match(
+      text,
+      new RegExp(`^content ${base} is kept\n\n  lease ci  a root  created 20.*  expires 20`),
+    );
+    assert.match(text, /owner=ci\n {4}content sha256:[0-9a-f]{64} {2}held by the lease\n$/);
+    interface Answer {
+      state: string;
+      paths: { kind: string; key: string; via: string; name: string }[][];
+    }
+    const all = await run.json<Answer>('why', base, '--all');
+    assert.deepEqual(
+      all.paths.map((steps) => steps[0]?.key),
+      ['ci', ONE, TWO],
+    );
+    assert.deepEqual(
+      all.paths[1]?.map(({ via, name }) => `${via} ${name}`),
+      ['root ', 'field target', 'label containerd.io/gc.ref.content.l.0'],
+    );
+    await run.ok('images', 'rm', ONE);
+    const garbage = await run.ok('why', manifest, '--kind', 'content');
+    assert.match(
+      garbage,
+      /is garbage\n {2}since +20.* at the earliest \(its record last changed\)\n {2}goes +with the next/,
+    );
+    await run.fails(3, /no object "nothing"/, 'why', 'nothing');
+    await run.fails(2, /Allowed choices/, 'why', base, '--kind', 'tree');
+  });
+
+  test('given images over one base, when usage is asked for, then a removal frees what it says', async (t) => {
+    const run = await cli(t);
+    const { path } = await layout(t);
+    await run.ok('import', path);
+    interface Usage {
+      kept: number;
+      garbage: number;
+      rows: { name: string; total: number; shared: number; retained: number }[];
+    }
+    const before = await run.json<Usage>('du');
+    const one = before.rows.find(({ name }) => name === ONE)!;
+    assert.ok(one.shared > 0 && one.retained > 0 && one.total === one.shared + one.retained);
+    await run.ok('images', 'rm', ONE);
+    const between = await run.json<Usage>('du');
+    assert.equal(between.garbage, one.retained);
+    await run.ok('gc');
+    const after = await run.json<Usage>('du', '--by', 'image', '-A');
+    assert.deepEqual([after.kept, after.garbage], [before.kept - one.retained, 0]);
+    for (const by of ['namespace', 'snapshotter', 'lease']) {
+      assert.match(await run.ok('du', '--by', by), new RegExp(`^${by.toUpperCase()} .*RETAINED\n`));
+    }
+    assert.match(
+      await run.ok('du', '--namespace', 'other'),
+      /^IMAGE[^\n]*\nthe whole store: .* kept, 0 B garbage\n$/,
+    );
+    await run.fails(2, /Allowed choices/, 'du', '--by', 'owner');
+  });
+});

@@ -1,0 +1,106 @@
+/** Runs the `ebbtide` command as users do: as a process of its own, on a store in a temporary directory. */
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { Blobs, named, writeFiles } from '../images/fixtures.js';
+import { tempDir } from '../support/db.js';
+
+const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
+
+export interface Ended {
+  code: number | null;
+  /** The signal that ended it. */
+  signal: NodeJS.Signals | null;
+  stdout: string;
+  stderr: string;
+}
+
+export interface Started {
+  child: ChildProcess;
+  /** What was written to standard error so far. */
+  stderr(): string;
+  ended: Promise<Ended>;
+}
+
+/** The command under a root, with the verbs as `json` and `fails` check them. */
+export class Cli {
+  readonly root: string;
+
+  constructor(root: string) {
+    this.root = root;
+  }
+
+  start(...args: string[]): Started {
+    const env = {
+      ...process.env,
+      EBBTIDE_ROOT: this.root,
+      EBBTIDE_NAMESPACE: 'test',
+      EBBTIDE_SNAPSHOTTER: 'native',
+    };
+    const child = spawn(process.execPath, [MAIN, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] });
+    const out: Buffer[] = [];
+    const err: Buffer[] = [];
+    child.stdout.on('data', (chunk: Buffer) => out.push(chunk));
+    child.stderr.on('data', (chunk: Buffer) => err.push(chunk));
+    const stderr = (): string => Buffer.concat(err).toString();
+    const ended = new Promise<Ended>((resolve, reject) => {
+      child.on('error', reject);
+      child.on('close', (code, signal) =>
+        resolve({ code, signal, stdout: Buffer.concat(out).toString(), stderr: stderr() }),
+      );
+    });
+    return { child, stderr, ended };
+  }
+
+  run(...args: string[]): Promise<Ended> {
+    return this.start(...args).ended;
+  }
+
+  /** Standard output of a run that must succeed and say nothing else. */
+  async ok(...args: string[]): Promise<string> {
+    const { code, stdout, stderr } = await this.run(...args);
+    assert.deepEqual({ code, stderr }, { code: 0, stderr: '' }, `ebbtide ${args.join(' ')}`);
+    return stdout;
+  }
+
+  /** The JSON document of a run that must succeed. T is the caller's claim, checked by what it compares. */
+  async json<T>(...args: string[]): Promise<T> {
+    return JSON.parse(await this.ok(...args, '--json')) as T;
+  }
+
+  /** A run that must fail with this exit code and a message that matches, and print no result. */
+  async fails(code: number, message: RegExp, ...args: string[]): Promise<void> {
+    const ended = await this.run(...args);
+    assert.equal(ended.code, code, `ebbtide ${args.join(' ')}: ${ended.stderr}`);
+    assert.match(ended.stderr, message);
+    assert.equal(ended.stdout, '');
+  }
+}
+
+/** The command on a new root that is removed with the test. */
+export async function cli(t: TestContext): Promise<Cli> {
+  return new Cli(join(await tempDir(t, 'ebbtide-cli-'), 'store'));
+}
+
+export interface Layout {
+  path: string;
+  /** Digest of the layer both images have, and of the manifest of the first. */
+  base: string;
+  manifest: string;
+}
+
+/** A layout with the images example.com/one:1 and example.com/two:1 over one base layer. */
+export async function layout(t: TestContext): Promise<Layout> {
+  const blobs = new Blobs();
+  const base = [
+    { name: 'etc', type: 'directory' as const },
+    { name: 'etc/base', text: 'b'.repeat(20_000) },
+  ];
+  const one = await blobs.image([base, [{ name: 'one', text: '1'.repeat(9000) }]]);
+  const two = await blobs.image([base, [{ name: 'two', text: '2'.repeat(5000) }]]);
+  const entries = [named(one.manifest, 'example.com/one:1'), named(two.manifest, 'example.com/two:1')];
+  const path = await writeFiles(await tempDir(t, 'ebbtide-layout-'), blobs.layout(entries));
+  return { path, base: one.layers[0]!.digest, manifest: one.manifest.digest };
+}
