@@ -8,7 +8,7 @@
  * with a journal give that much.
  */
 import assert from 'node:assert/strict';
-import { closeSync, ftruncateSync, mkdirSync, openSync, writeSync } from 'node:fs';
+import { closeSync, ftruncateSync, mkdirSync, openSync, readdirSync, readFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Random } from '../support/random.js';
 import { type Fate, FileImage, SECTOR } from './file-image.js';
@@ -58,11 +58,28 @@ export class Disk {
     this.#ignored = new Set(options.ignored);
   }
 
+  /** Begins with the files that are below the root now, all of them on disk. */
+  load(): void {
+    const read = (directory: DirectoryInode, path: string): void => {
+      for (const entry of readdirSync(path, { withFileTypes: true })) {
+        const below = join(path, entry.name);
+        const inode: Inode = entry.isDirectory()
+          ? newDirectory()
+          : { kind: 'file', image: FileImage.of(readFileSync(below)) };
+        directory.durable.set(entry.name, inode);
+        directory.current.set(entry.name, inode);
+        if (inode.kind === 'directory') read(inode, below);
+      }
+    };
+    read(this.#top, this.#prefix);
+  }
+
   apply(event: DiskEvent): void {
     this.#number++;
     switch (event.kind) {
       case 'open':
-        return this.#opened(event);
+        this.#opened(event);
+        return;
       case 'close':
         this.#open.delete(event.fd);
         return;
@@ -74,12 +91,14 @@ export class Disk {
         return;
       }
       case 'truncate':
-        return this.#file(event.fd).truncate(this.#number, event.size);
+        this.#file(event.fd).truncate(this.#number, event.size);
+        return;
       case 'syncBegin':
         this.#syncs.set(event.fd, [...(this.#syncs.get(event.fd) ?? []), this.#number]);
         return;
       case 'syncEnd':
-        return this.#synced(event.fd, event.done);
+        this.#synced(event.fd, event.done);
+        return;
       case 'sharedMap': {
         const { path } = this.#opening(event.fd);
         // Reader slots and a mutex: LMDB makes them anew when nobody has the file open.

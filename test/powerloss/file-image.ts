@@ -4,6 +4,7 @@
  * since it was last flushed, whatever became of its neighbours.
  */
 export const SECTOR = 512;
+const ZEROES = Buffer.alloc(SECTOR);
 
 /** What becomes of a write that was not flushed; `torn`: each of its sectors for itself. */
 export type Fate = 'kept' | 'dropped' | 'torn';
@@ -35,6 +36,20 @@ export class FileImage {
   readonly #unflushed = new Set<number>();
   #durableSize = 0;
   #sizes: { write: number; size: number }[] = [];
+
+  /** A file that is on disk as it is. */
+  static of(bytes: Buffer): FileImage {
+    const image = new FileImage();
+    image.#durableSize = bytes.length;
+    for (let at = 0; at < bytes.length; at += SECTOR) {
+      const part = bytes.subarray(at, at + SECTOR);
+      if (part.equals(ZEROES.subarray(0, part.length))) continue;
+      const durable = Buffer.alloc(SECTOR);
+      part.copy(durable);
+      image.#sectors.set(at / SECTOR, { durable, pending: [] });
+    }
+    return image;
+  }
 
   get size(): number {
     return this.#sizes.at(-1)?.size ?? this.#durableSize;

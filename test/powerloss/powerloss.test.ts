@@ -10,11 +10,11 @@ import assert from 'node:assert/strict';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { after, before, describe, type TestContext, test } from 'node:test';
 import { Random } from '../support/random.js';
 import { Checker } from './check.js';
 import { Disk, type Flush } from './disk.js';
-import { type Mark, Promised } from './plan.js';
+import { type Expected, type Mark, Promised } from './plan.js';
 import { buildRecorder, type Recording, record } from './record.js';
 
 const points = Number(process.env.EBBTIDE_POWERLOSS_POINTS ?? 200);
@@ -32,14 +32,39 @@ interface Outcome {
   troubles: string[];
 }
 
-function pickMoments(recording: Recording, wanted: number, random: Random): Set<number> {
-  const all = recording.events.map((_, i) => i);
+const noOutcome = (): Outcome => ({
+  points: 0,
+  dropped: 0,
+  torn: 0,
+  objects: 0,
+  acks: 0,
+  collections: 0,
+  troubles: [],
+});
+
+function pickMoments({ events }: Recording, wanted: number, random: Random): Set<number> {
+  const all = events.map((_, i) => i);
   if (wanted === 0 || wanted >= all.length) return new Set(all);
   const picked = new Set<number>();
   // Half around flushes and acknowledgements, where it is decided what must be there.
-  const near = all.filter((i) => ['syncBegin', 'syncEnd', 'mark'].includes(recording.events[i]!.kind));
+  const near = all.filter((i) => ['syncBegin', 'syncEnd', 'mark'].includes(events[i]!.kind));
   while (picked.size < wanted) picked.add(random.chance(0.5) ? random.pick(near) : random.pick(all));
   return picked;
+}
+
+/** Takes a disk through the events and stops at some of them. */
+async function* moments(
+  recording: Recording,
+  disk: Disk,
+  wanted: number,
+): AsyncGenerator<[number, Promised]> {
+  const picked = pickMoments(recording, wanted, new Random(seed));
+  const promised = new Promised();
+  for (const [i, event] of recording.events.entries()) {
+    disk.apply(event);
+    if (event.kind === 'mark') promised.take(JSON.parse(event.text) as Mark);
+    if (picked.has(i)) yield [i, promised];
+  }
 }
 
 async function replay(
@@ -47,43 +72,72 @@ async function replay(
   dir: string,
   options: { points: number; ignored?: readonly Flush[]; stopAt?: number },
 ): Promise<Outcome> {
-  const random = new Random(seed);
-  const moments = pickMoments(recording, options.points, random);
+  const { events, recorder } = recording;
   const disk = new Disk(recording.root, options);
-  const promised = new Promised();
-  const outcome: Outcome = {
-    points: 0,
-    dropped: 0,
-    torn: 0,
-    objects: 0,
-    acks: 0,
-    collections: 0,
-    troubles: [],
-  };
-  await using checker = new Checker(recording.recorder);
-  for (const [i, event] of recording.events.entries()) {
-    disk.apply(event);
-    if (event.kind === 'mark') promised.take(JSON.parse(event.text) as Mark);
-    if (!moments.has(i)) continue;
-    const store = join(dir, `point-${i}`);
-    const lost = disk.restore(store, new Random(seed + i));
-    const answer = await checker.check({ dir: store, expected: promised.expected() });
-    outcome.points++;
-    outcome.dropped += lost.dropped;
-    outcome.torn += lost.torn;
-    outcome.objects += answer.objects;
-    if (answer.trouble !== undefined) {
-      const where = `after event ${i} of ${recording.events.length} (${event.kind})`;
-      outcome.troubles.push(`${where}, ${promised.acks} acknowledged: ${answer.trouble}`);
-    }
-    if (process.env.EBBTIDE_POWERLOSS_KEEP === undefined || answer.trouble === undefined) {
-      await rm(store, { recursive: true, force: true });
-    }
+  const outcome = noOutcome();
+  await using checker = new Checker(recorder);
+  for await (const [i, promised] of moments(recording, disk, options.points)) {
+    const where = `after event ${i} of ${events.length} (${events[i]!.kind})`;
+    await checkState(disk, i, promised.expected(), dir, checker, where, outcome);
+    outcome.acks = promised.acks;
+    outcome.collections = promised.collections;
     if (outcome.troubles.length >= (options.stopAt ?? Number.POSITIVE_INFINITY)) break;
   }
-  outcome.acks = promised.acks;
-  outcome.collections = promised.collections;
   return outcome;
+}
+
+/** One state the disk may be found in at event `i`, opened and looked through. */
+async function checkState(
+  disk: Disk,
+  i: number,
+  expected: Expected,
+  dir: string,
+  checker: Checker,
+  where: string,
+  outcome: Outcome,
+): Promise<void> {
+  const store = join(dir, `point-${i}`);
+  const lost = disk.restore(store, new Random(seed + i));
+  const { objects, trouble } = await checker.check({ dir: store, expected });
+  outcome.points++;
+  outcome.dropped += lost.dropped;
+  outcome.torn += lost.torn;
+  outcome.objects += objects;
+  if (trouble !== undefined) outcome.troubles.push(`${where}, ${expected.acks} acknowledged: ${trouble}`);
+  await rm(store, { recursive: true, force: true });
+}
+
+/** The power goes at `first` moments, and at some of each recovery. */
+async function replayTwice(
+  recording: Recording,
+  dir: string,
+  first: number,
+  second: number,
+): Promise<Outcome> {
+  const { recorder } = recording;
+  const disk = new Disk(recording.root);
+  const outcome = noOutcome();
+  await using checker = new Checker(recorder);
+  for await (const [i, promised] of moments(recording, disk, first)) {
+    const home = await mkdtemp(join(dir, 'again-'));
+    disk.restore(join(home, 'root'), new Random(seed + i));
+    const again = new Disk(join(home, 'root'));
+    again.load();
+    const recovery = await record(home, recorder, 'recovery');
+    for await (const [k] of moments(recovery, again, second)) {
+      const where = `after event ${i}, then ${k} of ${recovery.events.length} (${recovery.events[k]!.kind})`;
+      await checkState(again, k, promised.expected(), home, checker, where, outcome);
+    }
+    await rm(home, { recursive: true, force: true });
+  }
+  return outcome;
+}
+
+function assertInOrder(t: TestContext, { troubles, ...counts }: Outcome): void {
+  t.diagnostic(JSON.stringify(counts));
+  const text = `${troubles.length} of ${counts.points} states (EBBTIDE_POWERLOSS_SEED=${seed})`;
+  assert.deepEqual(troubles.slice(0, 3), [], text);
+  assert.ok(counts.dropped > 0, 'something was lost');
 }
 
 const tools = await mkdtemp(join(tmpdir(), 'ebbtide-powerloss-tools-'));
@@ -96,22 +150,19 @@ describe('power loss', { skip: 'missing' in recorder ? recorder.missing : false 
   before(async () => {
     dir = await mkdtemp(join(tmpdir(), 'ebbtide-powerloss-'));
     assert.ok('path' in recorder);
-    recording = await record(dir, recorder.path, seed, OPERATIONS);
+    recording = await record(dir, recorder.path, 'workload', seed, OPERATIONS);
   });
   after(() => rm(dir, { recursive: true, force: true }));
 
   test('given a busy store, when the power goes at any moment, then it opens, complete as acknowledged', async (t) => {
     t.diagnostic(`seed ${seed}, ${recording.events.length} recorded events`);
     const outcome = await replay(recording, dir, { points });
-    const { troubles, ...counts } = outcome;
-    t.diagnostic(JSON.stringify(counts));
-    assert.deepEqual(
-      troubles.slice(0, 3),
-      [],
-      `${troubles.length} of ${outcome.points} states (EBBTIDE_POWERLOSS_SEED=${seed})`,
-    );
-    assert.ok(counts.acks > OPERATIONS && counts.collections > 0, 'the workload did something');
-    assert.ok(counts.dropped > 0 && counts.torn > 0, 'something was lost');
+    assertInOrder(t, outcome);
+    assert.ok(outcome.torn > 0 && outcome.collections > 0 && outcome.acks > OPERATIONS, 'a busy store');
+  });
+
+  test('given a store that lost its power, when the power goes during recovery too, then the same', async (t) => {
+    assertInOrder(t, await replayTwice(recording, dir, Math.ceil((points || 1000) / 50), 10));
   });
 
   for (const kind of ['file', 'directory', 'through'] as const) {

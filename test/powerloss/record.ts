@@ -1,4 +1,4 @@
-/** Runs the workload under the recorder and hands out what it did to the disk. */
+/** Runs a program under the recorder and hands out what it did to the disk. */
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { readFile, realpath } from 'node:fs/promises';
@@ -8,7 +8,6 @@ import { fileURLToPath } from 'node:url';
 import { type DiskEvent, readLog } from './log.js';
 
 const source = fileURLToPath(new URL('../../../test/powerloss/recorder.c', import.meta.url));
-const workload = fileURLToPath(new URL('./workload.js', import.meta.url));
 
 /** Compiles the recorder into `dir`; answers its path, or why there is none. */
 export function buildRecorder(dir: string): { path: string } | { missing: string } {
@@ -29,17 +28,18 @@ export interface Recording {
   events: DiskEvent[];
 }
 
+/** Runs a program on the store in `dir`/root, which may exist. Its arguments: the root, a file for marks, `args`. */
 export async function record(
   dir: string,
   recorder: string,
-  seed: number,
-  operations: number,
+  program: 'workload' | 'recovery',
+  ...args: readonly number[]
 ): Promise<Recording> {
   const home = await realpath(dir);
   const root = join(home, 'root');
   const log = join(home, 'log');
   const marks = join(home, 'marks');
-  // The addon of this process may have been built with sanitizers or coverage; the child needs none of that.
+  // Nothing that a test run sets for itself (coverage, options of node) is for the program.
   const env = {
     PATH: process.env.PATH ?? '',
     TMPDIR: tmpdir(),
@@ -48,7 +48,8 @@ export async function record(
     POWERLOSS_LOG: log,
     POWERLOSS_MARK: marks,
   };
-  const child = spawn(process.execPath, [workload, root, marks, String(seed), String(operations)], {
+  const path = fileURLToPath(new URL(`./${program}.js`, import.meta.url));
+  const child = spawn(process.execPath, [path, root, marks, ...args.map(String)], {
     env,
     stdio: ['ignore', 'inherit', 'pipe'],
   });
@@ -57,6 +58,6 @@ export async function record(
     stderr += chunk.toString();
   });
   const code = await new Promise<number | null>((resolve) => child.on('exit', resolve));
-  assert.equal(code, 0, `the workload failed (seed ${seed}):\n${stderr}`);
+  assert.equal(code, 0, `the ${program} failed (${args}):\n${stderr}`);
   return { recorder, root, events: readLog(await readFile(log)) };
 }

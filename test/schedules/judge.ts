@@ -95,6 +95,11 @@ export class Judge implements CommitWatcher, RemovalWatcher {
     }
   }
 
+  lost(): void {
+    // What a run must have removed at its end is no question any more; what it must not, still is.
+    this.#run?.garbage.clear();
+  }
+
   #writerRemoves(change: Change): void {
     const run = this.#run;
     const going = removals(change);

@@ -3,10 +3,18 @@
  * found after a crash. The judge looks here, never through the code under test. Also the storage that feeds them.
  */
 import type { Key, Value } from '../../src/engine/contract.js';
-import type { Commit, StorageListener, Written } from '../../src/engine/core/storage.js';
+import {
+  type Commit,
+  type EntryChange,
+  NO_ID,
+  type StorageListener,
+  type Written,
+} from '../../src/engine/core/storage.js';
 import { MemoryStorage } from '../../src/engine/memory/storage.js';
 import { decodeValue } from '../../src/engine/schema/codec.js';
+import { unavailable } from '../../src/errors.js';
 import type { RecordSource } from '../support/oracle.js';
+import type { Random } from '../support/random.js';
 import type { Scheduler } from './scheduler.js';
 
 /** A commit in the judge's words. */
@@ -91,21 +99,44 @@ export interface CommitWatcher {
   before(change: Change): void;
   /** The newest mirror has the change. */
   after(change: Change): void;
+  /** Everything that was not on disk is undone. */
+  lost(): void;
 }
 
-/** A storage in memory whose commits are on its disk only when the schedule says so. */
+/** The commit that takes another one back. */
+function inverseOf(commit: Commit): Commit {
+  const entries = new Map<Key, EntryChange>();
+  const freed = new Map<number, Key>();
+  for (const [record, { before, after }] of commit.entries) {
+    entries.set(record, { before: after, after: before });
+    if (after !== undefined && after.id !== NO_ID && after.id !== before?.id) freed.set(after.id, record);
+  }
+  const links = new Map([...commit.links].map(([link, present]) => [link, !present]));
+  // Numbers once handed out stay so; that is all a counter promises.
+  return { ...commit, entries, links, freed, counters: new Map(), recordDelta: -commit.recordDelta };
+}
+
+/** Chance that commits are lost instead of flushed. */
+export interface DiskFaults {
+  lossRate: number;
+}
+
+/** A storage in memory whose commits are on its disk only when the schedule says so, or not at all. */
 export class WatchedStorage extends MemoryStorage {
   readonly newest = new Mirror();
   readonly durable = new Mirror();
+  readonly faults: DiskFaults = { lossRate: 0 };
   watcher: CommitWatcher | undefined;
   readonly #scheduler: Scheduler;
+  readonly #random: Random;
   #inner: StorageListener | undefined;
-  #unflushed: Change[] = [];
+  #unflushed: { commit: Commit; change: Change }[] = [];
   #flushing: Promise<void> = Promise.resolve();
 
-  constructor(scheduler: Scheduler) {
+  constructor(scheduler: Scheduler, random: Random) {
     super();
     this.#scheduler = scheduler;
+    this.#random = random;
   }
 
   override listen(listener: StorageListener): void {
@@ -119,8 +150,11 @@ export class WatchedStorage extends MemoryStorage {
     const written = super.accept(commit);
     this.newest.apply(change);
     this.watcher?.after(change);
-    if (this.#unflushed.push(change) === 1) {
-      this.#flushing = this.#scheduler.step('flush of commits').then(() => this.flushNow());
+    if (this.#unflushed.push({ commit, change }) === 1) {
+      this.#flushing = this.#scheduler.step('flush of commits').then(() => {
+        if (!this.#random.chance(this.faults.lossRate)) this.flushNow();
+        else this.#lose();
+      });
     }
     return { visible: written.visible, flushed: this.#flushing };
   }
@@ -131,9 +165,21 @@ export class WatchedStorage extends MemoryStorage {
 
   /** Everything accepted until now is on disk. */
   flushNow(): void {
-    for (const change of this.#unflushed.splice(0)) {
+    for (const { change } of this.#unflushed.splice(0)) {
       this.durable.apply(change);
       this.#inner?.visible(change.revision);
     }
+  }
+
+  #lose(): never {
+    this.#scheduler.note(`${this.#unflushed.length} commits are lost`);
+    for (const { commit } of this.#unflushed.splice(0).reverse()) {
+      const inverse = inverseOf(commit);
+      super.accept(inverse);
+      this.newest.apply(changeOf(inverse));
+    }
+    this.#inner?.lost();
+    this.watcher?.lost();
+    throw unavailable('the disk says no', { remedy: 'try again' });
   }
 }

@@ -1,5 +1,6 @@
 /** Runs one schedule from its seed: writers and collections over one world, then a rest in which all is checked. */
 import type { GraphCore } from '../../src/engine/graph.js';
+import { isKind } from '../../src/errors.js';
 import { Random } from '../support/random.js';
 import { Scheduler } from './scheduler.js';
 import { type Mutation, ScheduledWorld } from './world.js';
@@ -26,6 +27,7 @@ export async function schedule(seed: number, options: ScheduleOptions): Promise<
     const world = new ScheduledWorld(random, scheduler, options);
     await world.fill();
     world.faults.rate = random.pick([0, 0, 0, 0.05]);
+    world.disk.lossRate = random.pick([0, 0, 0, 0.1]);
     for (let i = 1 + random.int(3); i > 0; i--) {
       const length = 2 + random.int(8);
       scheduler.spawn('writer', () => write(world, length));
@@ -52,7 +54,7 @@ async function collections(world: ScheduledWorld, count: number): Promise<void> 
     try {
       await world.collect({ sliceBudgetMs: 2, fullSweep, signal: ending.signal });
     } catch (error) {
-      if (!ending.signal.aborted) throw error;
+      if (!ending.signal.aborted && !isKind(error, 'Unavailable')) throw error;
     }
   }
 }

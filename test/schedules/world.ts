@@ -26,7 +26,7 @@ import type { Random } from '../support/random.js';
 import { type Faults, Steps, scheduledContent, scheduledSnapshotter } from './backends.js';
 import { fill } from './fill.js';
 import { Judge } from './judge.js';
-import { WatchedStorage } from './mirror.js';
+import { type DiskFaults, WatchedStorage } from './mirror.js';
 import * as names from './names.js';
 import { Mounts, type Resource, watched } from './resources.js';
 import type { Scheduler } from './scheduler.js';
@@ -78,7 +78,7 @@ export class ScheduledWorld {
     this.random = random;
     this.scheduler = scheduler;
     this.#mutation = options.mutation;
-    this.#storage = new WatchedStorage(scheduler);
+    this.#storage = new WatchedStorage(scheduler, random);
     this.judge = new Judge({
       storage: this.#storage,
       content: this.content,
@@ -114,6 +114,10 @@ export class ScheduledWorld {
     this.sandboxes = new SandboxStore(this.host);
     this.leases = new LeaseManager(this.host);
     this.#collectHost = this.#hostOfCollections();
+  }
+
+  get disk(): DiskFaults {
+    return this.#storage.faults;
   }
 
   /** Puts records, backend items and resources there, and sees them on disk. */
@@ -241,6 +245,7 @@ export class ScheduledWorld {
   /** Two quiet collections, the second with a walk; then nothing may be left anywhere. */
   async settle(): Promise<void> {
     this.faults.rate = 0;
+    this.disk.lossRate = 0;
     await this.collect();
     const stats = await this.collect({ fullSweep: true });
     if (stats.backendErrors > 0) this.scheduler.stop('a quiet collection had trouble with a backend');

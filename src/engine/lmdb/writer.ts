@@ -60,6 +60,8 @@ export class Writer {
   #current: Group | undefined;
   #running: Promise<void> | undefined;
   #backlog = 0;
+  /** Commits of the newest group. */
+  #lastCommits = 0;
 
   constructor(env: RootDatabase, path: string, host: WriterHost) {
     this.#env = env;
@@ -72,6 +74,7 @@ export class Writer {
     group.commits.push(commit);
     group.changes += commit.entries.size + commit.links.size + 1;
     this.#backlog++;
+    this.#running ??= this.#run();
     return { visible: this.#backlog < BACKLOG_MAX ? resolved : group.done, flushed: group.done };
   }
 
@@ -80,6 +83,7 @@ export class Writer {
     const group = this.#group();
     group.jobs.push(job);
     group.changes += changes;
+    this.#running ??= this.#run();
     return group.done;
   }
 
@@ -98,17 +102,20 @@ export class Writer {
     if (last !== undefined && !last.isFull) return last;
     const group = new Group();
     this.#groups.push(group);
-    this.#running ??= this.#run();
     return group;
   }
 
   async #run(): Promise<void> {
+    // Callers that the last group resumed get to push their next commits into the next one; a single caller need not
+    // wait for others.
+    let isAlone = this.#lastCommits === 1;
     while (this.#groups.length > 0) {
-      // Callers that the last group resumed get to push their next commit into this one.
-      await nextTurn();
+      if (!isAlone) await nextTurn();
+      isAlone = false;
       const group = this.#groups.shift();
       if (group === undefined) break;
       this.#current = group;
+      this.#lastCommits = group.commits.length;
       try {
         await this.#write(group);
         this.#backlog -= group.commits.length;

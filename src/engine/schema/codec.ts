@@ -12,6 +12,7 @@ import type { FieldValue, Key, Value } from '../contract.js';
 import { DamagedRecord, TextReader, TextWriter } from './codec-text.js';
 import { fieldWords } from './dictionary.js';
 import { leaf } from './keys.js';
+import { packBytes, unpackBytes } from './packed-bytes.js';
 
 const Kind = {
   text: 1,
@@ -30,6 +31,8 @@ const Kind = {
   true: 10,
   false: 11,
   bytes: 12,
+  /** Whole length, packed length, bytes as packed-bytes.ts leaves them. */
+  packedBytes: 13,
 } as const;
 
 const DEPTH_MAX = 32;
@@ -107,9 +110,7 @@ function writeValue(value: FieldValue, depth: number): void {
       return;
     default:
       if (value instanceof Uint8Array) {
-        writer.byte(Kind.bytes);
-        writer.varint(value.length);
-        writer.bytes(value);
+        writeBytes(value);
       } else if (isRecord(value)) {
         writeRecord(value, depth);
       } else {
@@ -145,6 +146,14 @@ function writeRecord(record: Readonly<Record<string, FieldValue>>, depth: number
     if (code === 0) writer.text(name);
     writeValue(value, depth + 1);
   }
+}
+
+function writeBytes(value: Uint8Array): void {
+  const packed = packBytes(value);
+  writer.byte(packed === undefined ? Kind.bytes : Kind.packedBytes);
+  writer.varint(value.length);
+  if (packed !== undefined) writer.varint(packed.length);
+  writer.bytes(packed ?? value);
 }
 
 function writeNumber(value: number): void {
@@ -204,6 +213,8 @@ function readValue(depth: number): FieldValue {
       return false;
     case Kind.bytes:
       return reader.bytes(reader.varint());
+    case Kind.packedBytes:
+      return readPackedBytes();
     default:
       throw new DamagedRecord(`value kind ${kind} is unknown`);
   }
@@ -231,6 +242,13 @@ function readRecord(texts: boolean, depth: number): FieldValue {
     }
   }
   return record;
+}
+
+function readPackedBytes(): Uint8Array {
+  const size = reader.varint();
+  const bytes = unpackBytes(reader.bytes(reader.varint()), size);
+  if (bytes === undefined) throw new DamagedRecord('packed bytes do not unpack');
+  return bytes;
 }
 
 function readWideInstant(): bigint {

@@ -1,0 +1,42 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { sweepContent } from '../../src/gc/sweep-content.js';
+import { sweepSnapshotter } from '../../src/gc/sweep-snapshots.js';
+import { digest, world } from '../support/gc-world.js';
+
+const nothing: ReadonlySet<string> = new Set();
+
+for (const walk of [false, true]) {
+  const how = walk ? 'walks' : 'takes a list';
+
+  test(`given records whose removal is not on disk yet, when a sweep ${how}, then bytes go behind it`, async (t) => {
+    const w = await world(t);
+    const log: string[] = [];
+    w.engine.flush = async () => void log.push('flush');
+    w.content.blobs.set(digest('a'), 1);
+    w.content.beforeDelete = async () => void log.push('blob');
+    const blob = { kind: 'blob', digest: digest('a') } as const;
+    const content = await sweepContent(w, { items: [blob], walk, raised: 0 }, () => nothing);
+    assert.equal(content.removed, 1);
+    assert.deepEqual(log, ['flush', 'blob']);
+
+    log.length = 0;
+    w.native.add('ns1/1/s');
+    w.native.beforeRemove = async () => void log.push('snapshot');
+    const snapshot = { kind: 'snapshot', snapshotter: 'native', name: 'ns1/1/s' } as const;
+    const order = { items: [snapshot], walk, raised: 0 };
+    const snapshots = await sweepSnapshotter(w, 'native', w.native, order, () => nothing);
+    assert.equal(snapshots.removed, 1);
+    assert.deepEqual(log, ['flush', 'snapshot']);
+  });
+}
+
+test('given a removal that cannot be put on disk, when a sweep comes to it, then the bytes stay', async (t) => {
+  const w = await world(t);
+  w.engine.flush = () => Promise.reject(new Error('no space'));
+  w.content.blobs.set(digest('a'), 1);
+  const blob = { kind: 'blob', digest: digest('a') } as const;
+  const { errors } = await sweepContent(w, { items: [blob], walk: false, raised: 0 }, () => nothing);
+  assert.match(errors.join(), /no space/);
+  assert.deepEqual([...w.content.blobs.keys()], [digest('a')]);
+});

@@ -1,0 +1,84 @@
+/**
+ * Randomised schedules of writers beside collections; see scheduler.ts for how one seed tells one story. The number of
+ * schedules is EBBTIDE_SCHEDULES (default 2,400), the first seed EBBTIDE_SEED (default 1). A failure prints its seed;
+ * `node dist/test/schedules/main.js --seed N --count 1` tells that story again.
+ */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { GraphCore } from '../../src/engine/graph.js';
+import { coreInfo } from '../../src/gc/graph.js';
+import { type Outcome, schedule } from './schedule.js';
+import { type Mutation, mutations } from './world.js';
+
+const COUNT = Number(process.env.EBBTIDE_SCHEDULES ?? 2400);
+const FIRST = Number(process.env.EBBTIDE_SEED ?? 1);
+/** Schedules after which a missing protection must have shown. */
+const MUTATION_MAX = 3000;
+
+const { core: loaded, reason } = coreInfo();
+const noNative = loaded === 'native' ? false : `schedules of the C++ core are left out: ${reason}`;
+
+function story({ seed, violation, trace }: Outcome, core: GraphCore['kind']): string {
+  const again = `node dist/test/schedules/main.js --core ${core} --seed ${seed} --count 1`;
+  return `seed ${seed}: ${violation}\n${again}\n${trace.join('\n')}`;
+}
+
+/** Runs so many schedules; all must hold. Answers what they did, summed up. */
+async function allHold(core: GraphCore['kind'], first: number, count: number): Promise<Record<string, number>> {
+  const sums: Record<string, number> = {};
+  for (let seed = first; seed < first + count; seed++) {
+    const outcome = await schedule(seed, { core });
+    assert.equal(outcome.violation, undefined, story(outcome, core));
+    for (const [name, n] of Object.entries(outcome.seen)) sums[name] = (sums[name] ?? 0) + n;
+  }
+  return sums;
+}
+
+/** The first schedule that goes wrong without a protection. */
+async function firstLoss(core: GraphCore['kind'], mutation: Mutation): Promise<Outcome | undefined> {
+  for (let seed = 1; seed <= MUTATION_MAX; seed++) {
+    const outcome = await schedule(seed, { core, mutation });
+    if (outcome.violation !== undefined) return outcome;
+  }
+  return undefined;
+}
+
+const share = { typescript: 0.6, native: 0.4 } as const;
+
+for (const core of ['typescript', 'native'] as const) {
+  const skip = core === 'native' ? noNative : false;
+  const count = Math.max(1, Math.round(COUNT * share[core]));
+  const first = core === 'native' ? FIRST + COUNT : FIRST;
+
+  test(`given writers beside collections with the ${core} core, when ${count} schedules are told, then all hold`, {
+    skip,
+  }, async (t) => {
+    const seen = await allHold(core, first, count);
+    t.diagnostic(`seeds ${first} to ${first + count - 1}: ${JSON.stringify(seen)}`);
+    if (count < 100) return;
+    const removed = seen.removed ?? 0;
+    assert.ok(removed > 10 * count, `collections removed ${removed} records in all`);
+    for (const kind of ['blobs', 'snapshots', 'ingests', 'resources']) {
+      assert.ok((seen[kind] ?? 0) > count / 2, `${seen[kind]} ${kind} went in all`);
+    }
+    assert.ok((seen.waiting ?? 0) < removed / 50, `${seen.waiting} objects had to wait for the next run`);
+  });
+
+  for (const mutation of mutations) {
+    // A small graph is marked by the C++ core within the call, so nothing can come before the end of marking.
+    if (core === 'native' && mutation === 'late-journal') continue;
+    test(`given the ${core} core and collections with ${mutation}, when schedules are told, then one goes wrong`, {
+      skip,
+    }, async (t) => {
+      const loss = await firstLoss(core, mutation);
+      assert.ok(loss !== undefined, `a protection that can be missed in ${MUTATION_MAX} schedules`);
+      t.diagnostic(`seed ${loss.seed}: ${loss.violation}`);
+    });
+  }
+}
+
+test('given one seed, when its schedule is told twice, then it is the same story', async () => {
+  const [once, again] = [await schedule(7, { core: 'typescript' }), await schedule(7, { core: 'typescript' })];
+  assert.ok(once.steps > 10);
+  assert.deepEqual(again, once);
+});
