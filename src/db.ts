@@ -5,10 +5,10 @@
  * Durability: an operation that resolved is on disk, unless `durability: 'visible'` was asked for.
  * Threading: one process owns a directory; calls may overlap freely.
  */
-import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { openContent } from './backends/content/store.js';
 import type { ContentBackend, DiskJobs, SnapshotterBackend } from './backends/contract.js';
+import { makeDurableDirectory } from './backends/files.js';
 import { errnoOf, fsError } from './backends/fs-errors.js';
 import { openNative } from './backends/native.js';
 import { openOverlayfs } from './backends/overlayfs.js';
@@ -365,7 +365,7 @@ export async function openDB(options: OpenOptions): Promise<DB> {
   validateOptions(options);
   const { root } = options;
   const log = options.log ?? logToStderr;
-  await mkdir(root, { recursive: true, mode: 0o711 }).catch((error: unknown) => {
+  await makeDurableDirectory(root, 0o711).catch((error: unknown) => {
     if (errnoOf(error) === 'EEXIST') {
       throw failedPrecondition(`the root ${root} is not a directory`, {
         object: root,

@@ -147,6 +147,8 @@ export type Durability = 'flushed' | 'visible';
 export interface UpdateOptions {
   /** `flushed` (default): resolves when the commit is on disk; `visible`: when readers can see it. */
   durability?: Durability;
+  /** Work that can wait: resolves only when so little is on its way to the disk that others need not wait long. */
+  background?: boolean;
   signal?: AbortSignal | undefined;
 }
 
@@ -194,6 +196,8 @@ export interface Engine extends Reader, AsyncDisposable {
   readonly kind: 'memory' | 'lmdb' | 'etcd';
   readonly graph: GraphCore;
   readonly locks: Locks;
+  /** Grows when commits were lost: the state then goes back, though the revision does not. */
+  readonly epoch: number;
   /** Whether the store was found as its last owner's clean `close` left it (true for a new one). */
   readonly cleanStart: boolean;
 

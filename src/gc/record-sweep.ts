@@ -16,7 +16,7 @@ import type { Slicer } from './slicer.js';
 import { type Counts, count } from './stats.js';
 
 /** Commits of slices that may be on their way at once. */
-const COMMITS_UNDER_WAY = 4;
+const COMMITS_UNDER_WAY = 1;
 
 const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
@@ -89,7 +89,7 @@ export class RecordSweep {
         this.#body(tx, ids, slice, bodyStart);
         pauseMs = performance.now() - bodyStart;
       },
-      { durability: 'visible' },
+      { durability: 'visible', background: true },
     );
     // A synchronous body has run and committed when the call returns, unless it had to wait for its turn.
     if (slice.ran) {

@@ -50,8 +50,9 @@ export class RunEdges {
   #toMark: number[] = [];
   /** Answers of collectors that are still to come. */
   #pending: Promise<void>[] = [];
-  /** Revision up to which everything is settled. */
+  /** Revision up to which everything is settled, and the engine's epoch then. */
   #settledAt = -1;
+  #settledIn = -1;
 
   constructor(
     engine: Engine,
@@ -84,9 +85,11 @@ export class RunEdges {
 
   /** The same inside a slice, at the slice's revision; when false, nothing may be removed. */
   settleAt(revision: number): boolean {
-    if (revision === this.#settledAt) return true;
+    const { epoch } = this.#engine;
+    if (revision === this.#settledAt && epoch === this.#settledIn) return true;
     if (!this.isSettled()) return false;
     this.#settledAt = revision;
+    this.#settledIn = epoch;
     return true;
   }
 

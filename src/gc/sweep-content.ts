@@ -157,6 +157,7 @@ class ContentSweep {
       if (names.isNamed(ref)) continue;
       const done = await underGuard(guards, ingestGuard(ref), async () => {
         if (names.isNamed(ref) || this.#inFlight().has(ref)) return;
+        await engine.flush();
         try {
           await content.abort(ref);
           this.report.removed++;

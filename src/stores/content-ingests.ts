@@ -66,6 +66,8 @@ export async function abortUnrecorded(
     await host.guards.with(ingestGuard(backendRef), async () => {
       const record = readRecord<IngestRecord>(host.engine, ingestKey(ns, ref));
       if (record?.ref === backendRef) return;
+      // Its removal must not be lost when the bytes are gone.
+      await host.engine.flush();
       await host.content.abort(backendRef);
     });
   } catch (error) {

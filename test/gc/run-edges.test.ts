@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { CollectionContext, Collector, Send } from '../../src/gc/collectors.js';
+import { RunEdges } from '../../src/gc/run-edges.js';
 import { type Node, ResourceImage, ResourceMount, ResourceStream } from '../../src/gc/types.js';
+import { now } from '../../src/model/time.js';
 import { digest, gc, past, type World, world } from '../support/gc-world.js';
 
 const image = (key: string): Node => ({ type: ResourceImage, namespace: 'ns1', key });
@@ -104,4 +106,21 @@ test('given a label to one stream that becomes a label to another during a run, 
   await w.collect();
   assert.deepEqual(removed, ['t3']);
   assert.equal(w.content.blobs.has(digest('user')), true);
+});
+
+test('given commits that are lost between two slices, when the second begins, then all is looked at again', async (t) => {
+  const w = await world(t);
+  await w.blob('y', { [gc('root')]: '1', [gc('cond.snapshot.native')]: 'usedat<2h|s' });
+  await w.snapshot('s');
+  const id = w.engine.idOf(w.snapshotKey('s')) ?? -1;
+  await w.engine.graph.mark(now());
+  const edges = new RunEdges(w.engine, [], now(), undefined);
+  assert.equal(edges.settleAt(7), true);
+  assert.equal(w.engine.graph.marksOf(id), 0);
+  // What takes the label away again is lost: the condition holds, and the revision is what it was.
+  const labels = { [gc('cond.value-usedat')]: past() };
+  await w.put(w.snapshotKey('s'), { createdat: 1n, updatedat: 1n, name: 'ns1/1/s', labels });
+  Object.defineProperty(w.engine, 'epoch', { value: w.engine.epoch + 1 });
+  assert.equal(edges.settleAt(7), true);
+  assert.notEqual(w.engine.graph.marksOf(id), 0);
 });

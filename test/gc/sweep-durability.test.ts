@@ -21,6 +21,13 @@ for (const walk of [false, true]) {
     assert.deepEqual(log, ['flush', 'blob']);
 
     log.length = 0;
+    w.content.ingests.add('ns1/1/r');
+    w.content.abort = async () => void log.push('ingest');
+    const ingest = { kind: 'ingest', ref: 'ns1/1/r' } as const;
+    await sweepContent(w, { items: [ingest], walk, raised: 0 }, () => nothing);
+    assert.deepEqual(log, ['flush', 'ingest']);
+
+    log.length = 0;
     w.native.add('ns1/1/s');
     w.native.beforeRemove = async () => void log.push('snapshot');
     const snapshot = { kind: 'snapshot', snapshotter: 'native', name: 'ns1/1/s' } as const;

@@ -19,6 +19,7 @@ import {
   manifestBytes,
   namespaceOf,
   type PinPlan,
+  storeIn,
 } from './plan.js';
 
 export interface Request {
@@ -126,13 +127,13 @@ async function checkOrphans(db: DB, dir: string): Promise<void> {
       known.add(digest);
     });
   }
-  const files = await readdir(join(layout.content(dir), 'blobs', 'sha256')).catch(() => []);
+  const files = await readdir(join(layout.content(storeIn(dir)), 'blobs', 'sha256')).catch(() => []);
   const orphans = files.map((file) => `sha256:${file}`).filter((digest) => !known.has(digest));
   assert.deepEqual(orphans, [], 'blob files without a record');
 }
 
 async function check({ dir, expected }: Request): Promise<number> {
-  await using db = await openDB({ root: dir, snapshotters: ['native'], log: () => {} });
+  await using db = await openDB({ root: storeIn(dir), snapshotters: ['native'], log: () => {} });
   const objects = await checkAll(db, expected);
   await db.garbageCollect({}, { fullSweep: true });
   await checkAll(db, expected);

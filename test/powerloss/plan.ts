@@ -1,6 +1,9 @@
 /** What the workload of the power-loss test does and tells, and what it was promised up to a moment. */
+import { join } from 'node:path';
 import type { Random } from '../support/random.js';
 
+/** Where the store is below the recorded root: making it is part of what is tested. */
+export const storeIn = (root: string): string => join(root, 'store');
 export const SESSIONS = 3;
 export const WRITERS = 3;
 export const LAYERS = 6;

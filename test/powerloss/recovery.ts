@@ -4,9 +4,10 @@
  * Usage: node recovery.js ROOT
  */
 import { openDB } from '../../src/db.js';
+import { storeIn } from './plan.js';
 
 async function main(root: string): Promise<void> {
-  await using db = await openDB({ root, snapshotters: ['native'], log: () => {} });
+  await using db = await openDB({ root: storeIn(root), snapshotters: ['native'], log: () => {} });
   await db.garbageCollect({}, { fullSweep: true });
 }
 

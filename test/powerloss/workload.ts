@@ -23,6 +23,7 @@ import {
   type Plan,
   planImage,
   SESSIONS,
+  storeIn,
   WRITERS,
 } from './plan.js';
 
@@ -132,7 +133,7 @@ async function main(root: string, markFile: string, seed: number, operations: nu
   marks = openSync(markFile, 'w');
   const owned = Array.from({ length: WRITERS }, (): Own => ({ live: [], pins: [] }));
   for (let session = 0; session < SESSIONS; session++) {
-    const db = await openDB({ root, snapshotters: ['native'] });
+    const db = await openDB({ root: storeIn(root), snapshotters: ['native'] });
     tell({ event: 'open' });
     let writing = true;
     const random = (id: number) => new Random(seed * 31 + session * 7 + id);

@@ -9,9 +9,9 @@ import type {
   SnapshotterBackend,
 } from '../../src/backends/contract.js';
 import { failedPrecondition, invalidArgument, unknownError } from '../../src/errors.js';
-import { FakeContent, FakeSnapshotter } from '../support/fake-backends.js';
-import type { Random } from '../support/random.js';
 import { altered } from '../stores/store-world.js';
+import type { FakeContent, FakeSnapshotter } from '../support/fake-backends.js';
+import type { Random } from '../support/random.js';
 import type { Scheduler } from './scheduler.js';
 
 /** Who is told of removals before they happen. */

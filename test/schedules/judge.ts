@@ -10,7 +10,7 @@ import type { FakeContent, FakeSnapshotter } from '../support/fake-backends.js';
 import { collectibles, type Model, reached, readModel } from '../support/oracle.js';
 import type { RemovalWatcher } from './backends.js';
 import type { Change, CommitWatcher, Mirror, WatchedStorage } from './mirror.js';
-import { asRecords, isKept, type Resource, resourceName } from './resources.js';
+import { asRecords, isKept, type Resource, type ResourceWatcher, resourceName } from './resources.js';
 
 /** `kind|namespace|key` of a collectible record, as the oracle names it; undefined for others. */
 function nameOf(record: Key): string | undefined {
@@ -50,7 +50,7 @@ export interface JudgeParts {
   readonly violation: (text: string) => void;
 }
 
-export class Judge implements CommitWatcher, RemovalWatcher {
+export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
   /** Whose commits arrive. */
   origin: 'writer' | 'collection' = 'writer';
   /** Records that collections removed, and objects that had to wait for the next run. */
@@ -75,7 +75,8 @@ export class Judge implements CommitWatcher, RemovalWatcher {
     for (const [record, value] of change.records) {
       if (value === undefined || change.existed.has(record)) continue;
       const missing = this.#missingBytes(record, value as Fields);
-      if (missing !== undefined) this.#parts.violation(`a record came whose ${missing} is not there: ${told(record)}`);
+      if (missing !== undefined)
+        this.#parts.violation(`a record came whose ${missing} is not there: ${told(record)}`);
     }
   }
 
@@ -191,20 +192,22 @@ export class Judge implements CommitWatcher, RemovalWatcher {
 
   resourceGoes(node: Node): void {
     this.seen.resources++;
-    const word = node.type === ResourceStream ? 'stream' : 'mount';
-    const { resources } = this.#parts;
-    const at = resources.findIndex(
-      (r) => r.word === word && r.namespace === node.namespace && r.name === node.key,
-    );
-    const resource = resources[at];
+    const resource = this.#parts.resources[this.#indexOf(node)];
+    const what = `${wordOf(node)} ${node.namespace} ${node.key}`;
     if (resource === undefined || this.#run === undefined) {
-      this.#parts.violation(`an unknown ${word} was removed: ${node.namespace} ${node.key}`);
+      this.#parts.violation(`something unknown was removed: ${what}`);
     } else if (isKept(reached(this.#model(), this.#run.now), resource)) {
-      this.#parts.violation(`a ${word} in use was removed: ${node.namespace} ${node.key}`);
-    } else {
-      // Nothing else goes in that run, so what it kept is not missed.
-      resources.splice(at, 1);
+      this.#parts.violation(`something in use was removed: ${what}`);
     }
+  }
+
+  resourcesGone(nodes: readonly Node[]): void {
+    for (const node of nodes) this.#parts.resources.splice(this.#indexOf(node), 1);
+  }
+
+  #indexOf(node: Node): number {
+    const name = resourceName({ ...node, word: wordOf(node), name: node.key });
+    return this.#parts.resources.findIndex((resource) => resourceName(resource) === name);
   }
 
   // ------------------------------------------------------------------------------------------------------- runs
@@ -252,7 +255,8 @@ export class Judge implements CommitWatcher, RemovalWatcher {
     for (const digest of content.blobs.keys()) {
       if (!digests.has(digest)) violation(`a blob without a record is left: ${digest}`);
     }
-    for (const ref of content.ingests) if (!refs.has(ref)) violation(`an ingest without a record is left: ${ref}`);
+    for (const ref of content.ingests)
+      if (!refs.has(ref)) violation(`an ingest without a record is left: ${ref}`);
     this.#snapshotsAtRest(snapshotters);
   }
 
@@ -268,7 +272,8 @@ export class Judge implements CommitWatcher, RemovalWatcher {
       if (![...children].includes(record)) violation(`a snapshot is no child of its parent: ${told(record)}`);
     }
     for (const [parent, child] of storage.newest.children()) {
-      if (storage.newest.get(child) === undefined) violation(`${told(parent)} has a child that is gone: ${told(child)}`);
+      if (storage.newest.get(child) === undefined)
+        violation(`${told(parent)} has a child that is gone: ${told(child)}`);
     }
     for (const [snapshotter, { items }] of snapshotters) {
       for (const name of items.keys()) {
@@ -305,6 +310,8 @@ export class Judge implements CommitWatcher, RemovalWatcher {
     return model;
   }
 }
+
+const wordOf = (node: Node) => (node.type === ResourceStream ? 'stream' : 'mount');
 
 /** Names of the collectible records a commit removes. */
 function removals({ records, existed }: Change): string[] {

@@ -126,6 +126,7 @@ export class WatchedStorage extends MemoryStorage {
   readonly newest = new Mirror();
   readonly durable = new Mirror();
   readonly faults: DiskFaults = { lossRate: 0 };
+  /** Until there is one, commits are on disk at once. */
   watcher: CommitWatcher | undefined;
   readonly #scheduler: Scheduler;
   readonly #random: Random;
@@ -150,9 +151,11 @@ export class WatchedStorage extends MemoryStorage {
     const written = super.accept(commit);
     this.newest.apply(change);
     this.watcher?.after(change);
-    if (this.#unflushed.push({ commit, change }) === 1) {
+    const waiting = this.#unflushed.push({ commit, change });
+    if (this.watcher === undefined) this.#flush();
+    else if (waiting === 1) {
       this.#flushing = this.#scheduler.step('flush of commits').then(() => {
-        if (!this.#random.chance(this.faults.lossRate)) this.flushNow();
+        if (!this.#random.chance(this.faults.lossRate)) this.#flush();
         else this.#lose();
       });
     }
@@ -164,7 +167,7 @@ export class WatchedStorage extends MemoryStorage {
   }
 
   /** Everything accepted until now is on disk. */
-  flushNow(): void {
+  #flush(): void {
     for (const { change } of this.#unflushed.splice(0)) {
       this.durable.apply(change);
       this.#inner?.visible(change.revision);

@@ -2,15 +2,10 @@
  * The few names every schedule is about. Few, so that writers and collections keep meeting on the same objects, keys
  * are used again, and references dangle and are filled in. Random labels over them, in the words of the grammar.
  */
+
+import { type Node, ResourceContent, ResourceImage, ResourceSnapshot } from '../../src/gc/types.js';
 import { digestOf } from '../../src/model/digest.js';
 import { formatTimestamp, now } from '../../src/model/time.js';
-import {
-  type Node,
-
-  ResourceContent,
-  ResourceImage,
-  ResourceSnapshot,
-} from '../../src/gc/types.js';
 import type { Random } from '../support/random.js';
 
 export const namespaces = ['ns1', 'ns2'] as const;
@@ -99,4 +94,3 @@ export function node(random: Random, namespace: string): Node {
       };
   }
 }
-

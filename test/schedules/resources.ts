@@ -5,8 +5,8 @@
  */
 import type { CollectionContext, Collector, Send, SendBackReference } from '../../src/gc/collectors.js';
 import { type Node, ResourceContent, ResourceImage, ResourceMount } from '../../src/gc/types.js';
-import type { Model, NamespaceModel } from '../support/oracle.js';
 import { altered } from '../stores/store-world.js';
+import type { Model, NamespaceModel } from '../support/oracle.js';
 
 export interface Resource {
   readonly word: 'stream' | 'mount';
@@ -20,7 +20,7 @@ export interface Resource {
   readonly references: readonly Node[];
 }
 
-export const resourceName = ({ word, namespace, name }: Omit<Resource, 'active' | 'parents' | 'references'>) =>
+export const resourceName = ({ word, namespace, name }: Pick<Resource, 'word' | 'namespace' | 'name'>) =>
   `${word}|${namespace}|${name}`;
 
 const stands = (word: string, name: string): string => `${word}!${name}`;
@@ -133,15 +133,28 @@ export class Mounts implements Collector {
 
 const nodeOf = ({ namespace, name }: Resource): Node => ({ type: ResourceMount, namespace, key: name });
 
-/** A collector whose removals are shown to somebody at the moment they are decided. */
-export function watched(collector: Collector, removing: (node: Node) => void): Collector {
+export interface ResourceWatcher {
+  /** At the moment it is decided. */
+  resourceGoes(node: Node): void;
+  /** The collection has succeeded, so these are gone. */
+  resourcesGone(nodes: readonly Node[]): void;
+}
+
+/** A collector whose removals are shown to somebody. */
+export function watched(collector: Collector, watcher: ResourceWatcher): Collector {
   return altered<Collector>(collector, {
     startCollection: async (ctx) => {
       const context = await collector.startCollection(ctx);
+      const going: Node[] = [];
       return altered<CollectionContext>(context, {
         remove: (node) => {
-          removing(node);
+          watcher.resourceGoes(node);
+          going.push(node);
           context.remove(node);
+        },
+        finish: async () => {
+          await context.finish();
+          watcher.resourcesGone(going);
         },
       });
     },

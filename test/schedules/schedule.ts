@@ -49,7 +49,8 @@ async function collections(world: ScheduledWorld, count: number): Promise<void> 
   for (let i = 0; i < count; i++) {
     await scheduler.step('collector begins');
     const ending = new AbortController();
-    if (random.chance(0.05)) void scheduler.step('collection is ended by its caller').then(() => ending.abort());
+    if (random.chance(0.05))
+      void scheduler.step('collection is ended by its caller').then(() => ending.abort());
     const fullSweep = random.chance(0.2);
     try {
       await world.collect({ sliceBudgetMs: 2, fullSweep, signal: ending.signal });

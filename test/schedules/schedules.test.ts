@@ -24,7 +24,11 @@ function story({ seed, violation, trace }: Outcome, core: GraphCore['kind']): st
 }
 
 /** Runs so many schedules; all must hold. Answers what they did, summed up. */
-async function allHold(core: GraphCore['kind'], first: number, count: number): Promise<Record<string, number>> {
+async function allHold(
+  core: GraphCore['kind'],
+  first: number,
+  count: number,
+): Promise<Record<string, number>> {
   const sums: Record<string, number> = {};
   for (let seed = first; seed < first + count; seed++) {
     const outcome = await schedule(seed, { core });
@@ -78,7 +82,10 @@ for (const core of ['typescript', 'native'] as const) {
 }
 
 test('given one seed, when its schedule is told twice, then it is the same story', async () => {
-  const [once, again] = [await schedule(7, { core: 'typescript' }), await schedule(7, { core: 'typescript' })];
+  const [once, again] = [
+    await schedule(7, { core: 'typescript' }),
+    await schedule(7, { core: 'typescript' }),
+  ];
   assert.ok(once.steps > 10);
   assert.deepEqual(again, once);
 });

@@ -149,7 +149,8 @@ const updateContainer: Operation = ({ containers, random }, ctx) => {
 
 const registerStream: Operation = async (world, ctx) => {
   const lease = world.random.chance(0.7) ? world.random.pick(names.leases) : undefined;
-  if (world.host.collectors.size > 0) world.addStream(ctx.namespace ?? 'ns1', `t-${world.scheduler.count}`, lease);
+  if (world.host.collectors.size > 0)
+    world.addStream(ctx.namespace ?? 'ns1', `t-${world.scheduler.count}`, lease);
 };
 
 /** Each with how often it is drawn. */
@@ -166,7 +167,11 @@ const operations: readonly (readonly [number, Operation])[] = [
   [
     3,
     (world, ctx) =>
-      snapshotterOf(world).commit(ctx, world.random.pick(names.snapshots), world.random.pick(names.snapshots)),
+      snapshotterOf(world).commit(
+        ctx,
+        world.random.pick(names.snapshots),
+        world.random.pick(names.snapshots),
+      ),
   ],
   [2, (world, ctx) => snapshotterOf(world).remove(ctx, world.random.pick(names.snapshots))],
   [
@@ -180,7 +185,10 @@ const operations: readonly (readonly [number, Operation])[] = [
   [3, createLease],
   [1, ({ leases, random }, ctx) => leases.delete(ctx, random.pick(names.leases))],
   [5, ({ leases, random }, ctx) => leases.addResource(ctx, random.pick(names.leases), leaseResource(random))],
-  [1, ({ leases, random }, ctx) => leases.deleteResource(ctx, random.pick(names.leases), leaseResource(random))],
+  [
+    1,
+    ({ leases, random }, ctx) => leases.deleteResource(ctx, random.pick(names.leases), leaseResource(random)),
+  ],
   [2, createContainer],
   [2, updateContainer],
   [1, ({ containers, random }, ctx) => containers.delete(ctx, random.pick(names.containers))],

@@ -225,13 +225,25 @@ export class FileWriter implements BackendWriter {
     const { layout } = this.#home;
     const { directory } = this.#ingest;
     const target = layout.blob(digest);
+    const blobs = layout.blobs(parseDigest(digest).algorithm);
     if (await exists(target)) {
+      // Whoever renamed it may not have got to the flush yet, and the caller is about to rely on the name.
+      await this.#syncName(target, blobs);
       await removeIngest(directory);
       throw alreadyExists(`content ${digest} already exists`, { object: digest });
     }
-    const blobs = layout.blobs(parseDigest(digest).algorithm);
     await this.#moveTo(target, blobs);
-    await this.#finish(target, blobs);
+    await this.#syncName(target, blobs);
+    await this.#finish(target);
+  }
+
+  /** A blob whose name may not last must not be acknowledged; committing the ref again is safe. */
+  async #syncName(target: string, blobs: string): Promise<void> {
+    try {
+      await syncDirectory(blobs);
+    } catch (error) {
+      throw fsError('make the name durable of', target, error);
+    }
   }
 
   /** ENOENT means that `blobs` is missing, or that the ingest was aborted. */
@@ -248,11 +260,10 @@ export class FileWriter implements BackendWriter {
   }
 
   /** The blob is there: what fails from here on is logged. */
-  async #finish(target: string, parent: string): Promise<void> {
+  async #finish(target: string): Promise<void> {
     const { directory } = this.#ingest;
     const time = new Date();
     const steps = [
-      syncDirectory(parent),
       utimes(target, time, time),
       chmod(target, this.#mode & READ_ONLY),
       removeIngest(directory),

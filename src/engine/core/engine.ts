@@ -207,6 +207,7 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
           if (outcome.done) {
             turn?.();
             await this.#settle(outcome.written, outcome.tx, options.durability ?? this.#durability);
+            if (options.background) await this.storage.paced();
             if (attempt > 1) await effects.undo(attempt);
             return outcome.result;
           }

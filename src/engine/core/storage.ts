@@ -103,5 +103,7 @@ export interface Storage {
   records(): number;
   fileBytes(): number;
   flush(): Promise<void>;
+  /** Resolves when work that can wait may go on without keeping others waiting for the disk; never rejects. */
+  paced(): Promise<void>;
   close(): Promise<void>;
 }

@@ -130,6 +130,8 @@ export class Checkpointer {
     const old = this.#state.checkpoint;
     const lostBefore = this.#storage.lostCount;
     const journalBytes = this.#journalBytes;
+    // The journal has one entry a group: the checkpoint's revision must be the end of one.
+    writer.seal();
     const revision = this.#revision();
     const records = this.#storage.records();
     const image = await this.#graph.save();

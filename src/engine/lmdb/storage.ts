@@ -296,6 +296,10 @@ export class LmdbStorage implements Storage, WriterHost {
     return this.writer.flush();
   }
 
+  paced(): Promise<void> {
+    return this.writer.paced();
+  }
+
   async close(): Promise<void> {
     await this.writer.drain();
     try {

@@ -14,6 +14,11 @@ import type { Commit, Written } from '../core/storage.js';
 const GROUP_CHANGES_MAX = 1024;
 /** Milliseconds that working out a group may hold the thread at a time. */
 const STEP_MS = 0.5;
+/** Queued changes up to which work that can wait goes on: while others commit, and while nobody does. */
+const SHARED_CHANGES_MAX = 128;
+const ALONE_CHANGES_MAX = 2 * GROUP_CHANGES_MAX;
+/** Milliseconds for which a commit of others counts. */
+const SHARED_MS = 200;
 /** Commits under way up to which a caller that asked for `visible` need not wait. */
 const BACKLOG_MAX = 2048;
 
@@ -27,8 +32,11 @@ class Group {
   resolve!: () => void;
   reject!: (error: Error) => void;
 
+  /** Takes no more: its last commit is a revision that something else relies on. */
+  sealed = false;
+
   get isFull(): boolean {
-    return this.changes >= GROUP_CHANGES_MAX;
+    return this.sealed || this.changes >= GROUP_CHANGES_MAX;
   }
 
   constructor() {
@@ -60,6 +68,11 @@ export class Writer {
   #current: Group | undefined;
   #running: Promise<void> | undefined;
   #backlog = 0;
+  #queuedChanges = 0;
+  /** Commits so far, and those that `paced` knew of when it was last asked. */
+  #pushes = 0;
+  #pushesSeen = 0;
+  #sharedUntil = 0;
   /** Commits of the newest group. */
   #lastCommits = 0;
 
@@ -72,8 +85,11 @@ export class Writer {
   push(commit: Commit): Written {
     const group = this.#group();
     group.commits.push(commit);
-    group.changes += commit.entries.size + commit.links.size + 1;
+    const changes = commit.entries.size + commit.links.size + 1;
+    group.changes += changes;
+    this.#queuedChanges += changes;
     this.#backlog++;
+    this.#pushes++;
     this.#running ??= this.#run();
     return { visible: this.#backlog < BACKLOG_MAX ? resolved : group.done, flushed: group.done };
   }
@@ -83,13 +99,37 @@ export class Writer {
     const group = this.#group();
     group.jobs.push(job);
     group.changes += changes;
+    this.#queuedChanges += changes;
     this.#running ??= this.#run();
     return group.done;
+  }
+
+  /** Ends the open group, so that no LMDB transaction holds commits from both sides of this moment. */
+  seal(): void {
+    const last = this.#groups[this.#groups.length - 1];
+    if (last !== undefined) last.sealed = true;
   }
 
   /** Resolves when everything pushed so far is on disk. */
   flush(): Promise<void> {
     return (this.#groups[this.#groups.length - 1] ?? this.#current)?.done ?? resolved;
+  }
+
+  /**
+   * For work that can wait, after each of its commits: resolves when what is queued keeps others waiting for little
+   * longer than the disk does anyway.
+   */
+  async paced(): Promise<void> {
+    const time = performance.now();
+    if (this.#pushes - this.#pushesSeen > 1) this.#sharedUntil = time + SHARED_MS;
+    this.#pushesSeen = this.#pushes;
+    const limit = time < this.#sharedUntil ? SHARED_CHANGES_MAX : ALONE_CHANGES_MAX;
+    while (this.#queuedChanges > limit) {
+      const oldest = this.#current ?? this.#groups[0];
+      if (oldest === undefined) return;
+      // Whoever made the commits is told of their failure.
+      await oldest.done.catch(() => undefined);
+    }
   }
 
   /** Waits until nothing is under way, whatever became of it. */
@@ -119,6 +159,7 @@ export class Writer {
       try {
         await this.#write(group);
         this.#backlog -= group.commits.length;
+        this.#queuedChanges -= group.changes;
         this.#host.stored(group.commits);
         group.resolve();
       } catch (error) {
@@ -159,6 +200,7 @@ export class Writer {
     const lost = [group, ...this.#groups.splice(0)];
     const count = lost.reduce((sum, { commits }) => sum + commits.length, 0);
     this.#backlog -= count;
+    for (const { changes } of lost) this.#queuedChanges -= changes;
     this.#host.lost(count, error);
     for (const { reject } of lost) reject(error);
   }

@@ -123,6 +123,10 @@ export class MemoryStorage implements Storage {
     return done;
   }
 
+  paced(): Promise<void> {
+    return done;
+  }
+
   async close(): Promise<void> {
     this.#entries.clear();
     this.#links.clear();

@@ -1,0 +1,73 @@
+/** Background commits: they wait while much is on its way to the disk, and leave room for others. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { openLmdbEngine } from '../../src/engine/lmdb/engine.js';
+import { key } from '../../src/engine/schema/keys.js';
+import { suiteIndexer } from '../../src/engine/suite.js';
+import { createGraph } from '../../src/gc/graph.js';
+import { tempDir } from './temp.js';
+
+const blob = (i: number): string => key('blobs', 'ns', `b${i}`);
+const turns = async (count: number): Promise<void> => {
+  for (let i = 0; i < count; i++) await Promise.resolve();
+};
+
+test('given much on its way to the disk, when a background commit is made, then it resolves behind that only', async (t) => {
+  const engine = await openLmdbEngine(await tempDir(t), { indexer: suiteIndexer, graph: createGraph() });
+  t.after(() => engine.close());
+  const order: string[] = [];
+  const large = engine.update((tx) => {
+    for (let i = 0; i < 5000; i++) tx.put(blob(i), { size: i });
+  });
+  const visible = engine.update((tx) => tx.put(blob(5000), { size: 1 }), { durability: 'visible' });
+  const background = engine.update((tx) => tx.put(blob(5001), { size: 1 }), {
+    durability: 'visible',
+    background: true,
+  });
+  await Promise.all([
+    large.then(() => order.push('large')),
+    visible.then(() => order.push('visible')),
+    background.then(() => order.push('background')),
+  ]);
+  assert.deepEqual(order, ['visible', 'large', 'background']);
+});
+
+test('given a single background commit, when nothing else is under way, then it need not wait for the disk', async (t) => {
+  const engine = await openLmdbEngine(await tempDir(t), { indexer: suiteIndexer, graph: createGraph() });
+  t.after(() => engine.close());
+  let resolved = false;
+  const commit = engine
+    .update((tx) => tx.put(blob(1), { size: 1 }), { durability: 'visible', background: true })
+    .then(() => {
+      resolved = true;
+    });
+  // No flush can end within one turn of the event loop: only microtasks run here.
+  await turns(50);
+  assert.equal(resolved, true);
+  await commit;
+  await engine.flush();
+  assert.deepEqual(engine.verifyGraph(), []);
+});
+
+test('given a large commit, when it is prepared for the disk, then other work gets its turn meanwhile', async (t) => {
+  const engine = await openLmdbEngine(await tempDir(t), { indexer: suiteIndexer, graph: createGraph() });
+  t.after(() => engine.close());
+  const commit = engine.update((tx) => {
+    for (let i = 0; i < 20_000; i++) tx.put(blob(i), { size: i, refs: { label: blob(i + 1) } });
+  });
+  let turnsMeanwhile = 0;
+  let done = false;
+  void commit.then(() => {
+    done = true;
+  });
+  while (!done) {
+    turnsMeanwhile++;
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  assert.ok(turnsMeanwhile > 3, `${turnsMeanwhile} turns`);
+  await engine.update((tx) => {
+    for (let i = 0; i < 20_000; i++) tx.delete(blob(i));
+  });
+  assert.equal(engine.stats().records, 0);
+  assert.deepEqual(engine.verifyGraph(), []);
+});
