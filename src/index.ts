@@ -14,6 +14,7 @@ export {
   newDB,
   type OpenOptions,
   openDB,
+  type RunOptions,
   type SnapshotterName,
   snapshotterNames,
   withDurability,
@@ -188,6 +189,16 @@ export type {
   Send,
   SendBackReference,
 } from './gc/collectors.js';
+export type { MassGuard } from './gc/mass-guard.js';
+export { type ObjectKind, type ObjectName, objectKinds } from './gc/objects.js';
+export { type CollectionPlan, type PlanOutcome, parsePlan, type RestReason } from './gc/plan.js';
+export {
+  type UsageGroup,
+  type UsageOptions,
+  type UsageReport,
+  type UsageRow,
+  usageGroups,
+} from './gc/retained.js';
 export {
   type Clock,
   type Collectable,
@@ -219,6 +230,7 @@ export {
   ResourceType,
   ResourceUnknown,
 } from './gc/types.js';
+export type { Why, WhyOptions, WhyStep } from './gc/why.js';
 
 // ---- Engines, for `newDB` and for engines of your own
 
