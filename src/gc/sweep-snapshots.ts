@@ -61,8 +61,10 @@ class SnapshotSweep {
 
   /** The items come in the order their records went, which has children before parents. */
   async remove(order: SweepOrder): Promise<void> {
+    // Their records must be gone for good; a backend name is never given to another snapshot.
+    await this.#host.engine.flush();
     for (const item of order.items) {
-      if (item.kind === 'snapshot') await this.#one(item.name, item.parent ?? '');
+      if (item.kind === 'snapshot') await this.#one(item.name, item.parent ?? '', async () => {});
     }
   }
 
@@ -70,7 +72,10 @@ class SnapshotSweep {
   async walk(): Promise<void> {
     const parents = new Map<string, string>();
     await this.#backend.walk(({ name, parent }) => void parents.set(name, parent));
-    for (const name of childrenFirst(parents)) await this.#one(name, parents.get(name) ?? '');
+    for (const name of childrenFirst(parents)) {
+      // The record of one may have gone a moment ago, and would be back after a crash.
+      await this.#one(name, parents.get(name) ?? '', () => this.#host.engine.flush());
+    }
   }
 
   async cleanup(): Promise<void> {
@@ -88,7 +93,8 @@ class SnapshotSweep {
     for (const { path, message } of report.errors) this.report.errors.push(`${path}: ${message}`);
   }
 
-  async #one(name: string, parent: string): Promise<void> {
+  /** `settled` waits until the removal of the snapshot's record is on disk. */
+  async #one(name: string, parent: string, settled: () => Promise<void>): Promise<void> {
     const { guards, engine } = this.#host;
     if (++this.#looks % LOOKS_PER_TURN === 0) await breathe();
     if (isSnapshotNamed(engine, this.#snapshotter, name)) return;
@@ -99,8 +105,7 @@ class SnapshotSweep {
     let gone = true;
     const done = await underGuard(guards, snapshotGuard(this.#snapshotter, name), async () => {
       if (this.#inFlight().has(name) || isSnapshotNamed(engine, this.#snapshotter, name)) return;
-      // Its record may have gone a moment ago, and would be back after a crash.
-      await engine.flush();
+      await settled();
       gone = await this.#remove(name);
     });
     if (!done) {

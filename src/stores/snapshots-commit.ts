@@ -43,26 +43,26 @@ interface Committed {
 export async function commitSnapshot(call: SnapshotCall, request: CommitRequest): Promise<void> {
   const { host, ctx } = call;
   const holds = new Holds(host, ctx);
-  let committed: Committed | undefined;
   try {
     const existed = await host.update(ctx, async (tx) => {
       const active = planCommit(tx, call, request);
       if (active === undefined) return true;
+      const parentName = parentNameOf(tx, call, request, active);
       const fresh = nextBackendName(tx, call, request.name);
-      committed = await keptOverAttempts(
+      // A run that commits another active snapshot, or onto another parent, must not get what an earlier run made.
+      const committed = await keptOverAttempts(
         tx,
-        `snapshot commit ${snapshotKey(call.ns, call.snapshotter, request.name)}`,
+        `snapshot commit ${snapshotKey(call.ns, call.snapshotter, request.name)} ${active.name} ${parentName}`,
         (): Committed => ({ name: fresh, done: false }),
-        async () => undefined,
+        async ({ name, done }) => {
+          if (done) await leaveToSweep(call, name);
+        },
       );
-      await commitInBackend(tx, call, request, active, committed, holds);
+      await commitInBackend(tx, call, request, active, parentName, committed, holds);
       recordCommit(tx, call, request, active, committed.name);
       return false;
     });
     if (existed) throw snapshotExists(call.snapshotter, request.name);
-  } catch (error) {
-    if (committed?.done && ctx.tx === undefined) await leaveToSweep(call, committed.name);
-    throw error;
   } finally {
     holds.release();
   }
@@ -86,17 +86,27 @@ function planCommit(tx: Transaction, call: SnapshotCall, request: CommitRequest)
 
 const parentOf = (active: SnapshotRecord, request: CommitRequest): string => active.parent ?? request.parent;
 
+/** Backend name of the parent; '' when there is none. */
+function parentNameOf(
+  tx: Transaction,
+  { ns, snapshotter }: SnapshotCall,
+  request: CommitRequest,
+  active: SnapshotRecord,
+): string {
+  const parent = parentOf(active, request);
+  return parent === '' ? '' : requireSnapshot(tx, ns, snapshotter, parent).name;
+}
+
 async function commitInBackend(
   tx: Transaction,
   call: SnapshotCall,
   request: CommitRequest,
   active: SnapshotRecord,
+  parentName: string,
   committed: Committed,
   holds: Holds,
 ): Promise<void> {
   const { backend, ctx, ns, snapshotter } = call;
-  const parent = parentOf(active, request);
-  const parentName = parent === '' ? '' : requireSnapshot(tx, ns, snapshotter, parent).name;
   await holds.share(snapshotGuard(snapshotter, committed.name));
   await holds.mark(call.inFlight, committed.name);
   if (committed.done) return;

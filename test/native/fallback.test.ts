@@ -44,7 +44,7 @@ describe('a package whose addons were not built', () => {
   before(() => {
     dir = mkdtempSync(join(tmpdir(), 'ebbtide-fallback-'));
     writeFileSync(join(dir, 'package.json'), '{"type":"module"}');
-    for (const part of ['errors.js', 'gc', 'engine', 'backends']) {
+    for (const part of ['errors.js', 'addon.js', 'gc', 'engine', 'backends']) {
       const from = fileURLToPath(new URL(`../../src/${part}`, import.meta.url));
       cpSync(from, join(dir, 'dist/src', part), { recursive: true });
     }

@@ -190,11 +190,6 @@ interface SlicingBuffer extends Buffer {
   hexSlice(start: number, end: number): string;
 }
 
-/** Names kept at most, by their bytes; a power of 2. */
-const NAMES_KEPT = 512;
-const NAME_BYTES_MAX = 24;
-const keptNames = new Array<{ readonly bytes: Buffer; readonly name: string } | undefined>(NAMES_KEPT);
-
 /** Thrown by reading past the end or an unknown code; the codec names the record. */
 export class DamagedRecord extends Error {}
 
@@ -273,30 +268,6 @@ export class TextReader {
       default:
         throw new DamagedRecord(`text code ${code} is unknown`);
     }
-  }
-
-  /** As `text`, for names that many records share: a short one is kept, as a string that V8 knows as a name. */
-  name(): string {
-    const buffer = this.#buffer;
-    const start = this.#position;
-    let at = start;
-    let code = at < this.#end ? buffer[at++]! : 0;
-    if (code >= 0x80 && code < 0xc0 && at < this.#end) code = buffer[at++]!;
-    const end = at + code - 0xc0;
-    if (code < 0xc0 || code > 0xc0 + SHORT_MAX || end > this.#end || end - start > NAME_BYTES_MAX) {
-      return this.text();
-    }
-    let hash = end - start;
-    for (let i = start; i < end; i++) hash = (hash * 31 + buffer[i]!) | 0;
-    const slot = (hash ^ (hash >>> 12)) & (NAMES_KEPT - 1);
-    const kept = keptNames[slot];
-    if (kept !== undefined && kept.bytes.compare(buffer, start, end) === 0) {
-      this.#position = end;
-      return kept.name;
-    }
-    const name = this.text();
-    keptNames[slot] = { bytes: Buffer.from(buffer.subarray(start, end)), name };
-    return name;
   }
 
   #word(code: number): string {

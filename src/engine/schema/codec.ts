@@ -227,7 +227,7 @@ function readRecord(texts: boolean, depth: number): FieldValue {
   for (let i = 0; i < count; i++) {
     let name: string;
     if (texts) {
-      name = reader.name();
+      name = reader.text();
     } else {
       const code = reader.byte();
       const word = code === 0 ? reader.text() : fieldWords[code - 1];
