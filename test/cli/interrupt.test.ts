@@ -114,9 +114,9 @@ describe('Ctrl-C', () => {
     // A shell reports this as 130.
     assert.equal((await first.ended).signal, 'SIGINT');
     await pipe.close();
-    const { code, stdout, stderr } = await run.run('doctor', '--check');
+    // The first signal may have had time to close the store, or not.
+    const { code, stdout } = await run.run('doctor', '--check');
     assert.equal(code, 0);
     assert.match(stdout, /state +sound/);
-    assert.match(stderr, /was not closed by its last owner/);
   });
 });
