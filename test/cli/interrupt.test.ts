@@ -111,8 +111,9 @@ describe('Ctrl-C', () => {
     first.child.kill('SIGINT');
     await until('the answer to the signal', () => first.stderr().includes('stopping'));
     first.child.kill('SIGINT');
-    // A shell reports this as 130.
-    assert.equal((await first.ended).signal, 'SIGINT');
+    // A shell reports both as 130: the second signal's own effect, and an end that the first one had time for.
+    const { signal, code: exit } = await first.ended;
+    assert.ok(signal === 'SIGINT' || exit === 130, `ended with ${signal ?? exit}`);
     await pipe.close();
     // The first signal may have had time to close the store, or not.
     const { code, stdout } = await run.run('doctor', '--check');
