@@ -23,10 +23,10 @@ async function openFailing(
   const engine = await openLmdbEngine(dir, { indexer: suiteIndexer, graph: createGraph(), warn });
   const { storage } = engine;
   assert.ok(storage instanceof LmdbStorage);
-  const prepare = storage.prepare.bind(storage);
+  const append = storage.append.bind(storage);
   const failNext = () => {
-    storage.prepare = () => {
-      storage.prepare = prepare;
+    storage.append = async () => {
+      storage.append = append;
       throw unavailable('the disk is full');
     };
   };

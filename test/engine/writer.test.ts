@@ -1,10 +1,7 @@
 import assert from 'node:assert/strict';
-import { join } from 'node:path';
 import { test } from 'node:test';
-import { open } from 'lmdb';
 import type { Commit } from '../../src/engine/core/storage.js';
 import { Writer } from '../../src/engine/lmdb/writer.js';
-import { tempDir } from '../support/db.js';
 
 const commit = (revision: number): Commit => ({
   revision,
@@ -16,16 +13,17 @@ const commit = (revision: number): Commit => ({
   recordDelta: 0,
 });
 
-// The journal has one entry a group, so a checkpoint taken in the middle of one could not be continued from it.
-test('given a moment that was sealed, then no group of commits spans it', async (t) => {
-  const env = open({ path: join(await tempDir(t), 'x.mdb'), encoding: 'binary', overlappingSync: false });
-  t.after(() => env.close());
-  const groups: number[][] = [];
-  const writer = new Writer(env, 'x.mdb', {
-    *prepare() {
-      return () => {};
+// The journal has one entry a transaction, so a checkpoint taken in the middle of one could not be continued from it.
+test('given a moment that was sealed, then no batch spans it, and who is behind it is told', async () => {
+  const groups: [number[], boolean][] = [];
+  const writer = new Writer('x.mdb', {
+    // biome-ignore lint/correctness/useYield: there is nothing to encode
+    *encode() {
+      return Buffer.alloc(0);
     },
-    stored: (commits) => void (commits.length > 0 && groups.push(commits.map((c) => c.revision))),
+    append: async () => {},
+    stored: (commits, _batch, isSealed) =>
+      void groups.push([commits.map(({ revision }) => revision), isSealed]),
     lost: () => assert.fail('a commit was lost'),
   });
 
@@ -36,8 +34,8 @@ test('given a moment that was sealed, then no group of commits spans it', async 
   await writer.flush();
 
   assert.deepEqual(groups, [
-    [1, 2, 3, 4],
-    [5, 6, 7],
-    [8, 9, 10],
+    [[1, 2, 3, 4], true],
+    [[5, 6, 7], true],
+    [[8, 9, 10], false],
   ]);
 });

@@ -7,7 +7,9 @@
  */
 import { unknownError } from '../../errors.js';
 import type { GraphCore } from '../graph.js';
+import { runJobs } from './apply.js';
 import type { Databases } from './databases.js';
+import type { DataFile } from './files.js';
 import { journalKey } from './journal.js';
 import type { LmdbStorage } from './storage.js';
 
@@ -46,6 +48,11 @@ export function readState(dbs: Databases): StoreState | undefined {
       cause,
     });
   }
+}
+
+/** The store has an owner from now on. */
+export function markOpen(dbs: Databases, file: DataFile, state: StoreState): void {
+  runJobs(dbs, file, [{ into: 'meta', key: STATE, value: stateBytes({ ...state, clean: false }) }]);
 }
 
 const stateBytes = (state: StoreState): Buffer => Buffer.from(JSON.stringify(state));
@@ -92,12 +99,7 @@ export class Checkpointer {
     this.#warn = options.warn;
   }
 
-  /** The store has an owner from now on. */
-  markOpen(): Promise<void> {
-    return this.#writeState({ ...this.#state, clean: false });
-  }
-
-  /** After a group was stored: begins a checkpoint when the journal has outgrown the last one. */
+  /** After a group reached the tree: begins a checkpoint when the journal has outgrown the last one. */
   grown(bytes: number): void {
     this.#journalBytes += bytes;
     if (this.#running === undefined && this.#isDue()) {
@@ -109,9 +111,10 @@ export class Checkpointer {
     }
   }
 
-  /** At a clean close, when nothing else is written any more. */
-  async close(): Promise<void> {
+  /** At the close, when nothing else is written any more; `isWhole`: the tree has everything. */
+  async close(isWhole: boolean): Promise<void> {
     await this.#running;
+    if (!isWhole) return;
     try {
       if (this.#isDue() || (this.#state.checkpoint === undefined && this.#journalBytes > 0))
         await this.write();
@@ -126,23 +129,26 @@ export class Checkpointer {
   }
 
   async write(): Promise<void> {
-    const { writer } = this.#storage;
+    const storage = this.#storage;
+    const { applier } = storage;
     const old = this.#state.checkpoint;
-    const lostBefore = this.#storage.lostCount;
+    const lostBefore = storage.lostCount;
     const journalBytes = this.#journalBytes;
-    // The journal has one entry a group: the checkpoint's revision must be the end of one.
-    writer.seal();
+    // The journal has one entry for each transaction: the checkpoint's revision must be the end of one.
+    storage.seal();
     const revision = this.#revision();
-    const records = this.#storage.records();
+    const records = storage.records();
     const image = await this.#graph.save();
     const slot = old === undefined ? 0 : 1 - old.slot;
     const chunks = Math.ceil(image.length / CHUNK_BYTES);
     for (let i = 0; i < chunks; i++) {
-      const chunk = image.subarray(i * CHUNK_BYTES, (i + 1) * CHUNK_BYTES);
-      await writer.run(() => void this.#dbs.checkpoints.put(chunkKey(slot, i), chunk));
+      // A copy: what is sent to another thread goes with all of the buffer behind it.
+      const value = new Uint8Array(image.subarray(i * CHUNK_BYTES, (i + 1) * CHUNK_BYTES));
+      await applier.run([{ into: 'checkpoints', key: chunkKey(slot, i), value }]);
     }
-    // The image holds commits that were lost meanwhile: it is of no use.
-    if (this.#storage.lostCount !== lostBefore) return;
+    // The image may hold what is not in the tree yet, and may never be.
+    await storage.settle();
+    if (storage.lostCount !== lostBefore) return;
     await this.#writeState({
       ...this.#state,
       checkpoint: { slot, chunks, bytes: image.length, revision, records },
@@ -152,24 +158,25 @@ export class Checkpointer {
   }
 
   async #trim(revision: number, valid: { slot: number; chunks: number }): Promise<void> {
-    const { writer } = this.#storage;
+    const { applier } = this.#storage;
     const { journal, checkpoints } = this.#dbs;
     for (const key of [...checkpoints.getKeys()]) {
       const { slot, chunk } = readChunkKey(key);
-      if (slot !== valid.slot || chunk >= valid.chunks) await writer.run(() => void checkpoints.remove(key));
+      if (slot !== valid.slot || chunk >= valid.chunks) {
+        await applier.run([{ into: 'checkpoints', key: new Uint8Array(key), value: undefined }]);
+      }
     }
     for (;;) {
+      this.#dbs.env.resetReadTxn();
       // The newest entry stays: it tells the revision to a store that cannot use its checkpoint.
       const keys = [...journal.getKeys({ end: journalKey(revision), limit: TRIM_ENTRIES })];
       if (keys.length === 0) return;
-      await writer.run(() => {
-        for (const key of keys) journal.remove(key);
-      }, keys.length);
+      await applier.run(keys.map((key) => ({ into: 'journal', key: new Uint8Array(key), value: undefined })));
     }
   }
 
   async #writeState(state: StoreState): Promise<void> {
-    await this.#storage.writer.run(() => void this.#dbs.meta.put(STATE, stateBytes(state)));
+    await this.#storage.applier.run([{ into: 'meta', key: STATE, value: stateBytes(state) }]);
     this.#state = state;
   }
 }

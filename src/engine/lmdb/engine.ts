@@ -8,12 +8,18 @@
  */
 import type { EngineOptions } from '../contract.js';
 import { CoreEngine } from '../core/engine.js';
-import { Checkpointer, readState, type StoreState } from './checkpoint.js';
+import type { GraphCore } from '../graph.js';
+import { applyBatches } from './apply.js';
+import { Checkpointer, markOpen, readState, type StoreState } from './checkpoint.js';
+import { CommitLog, recoverLog, removeLog } from './commit-log.js';
 import { createDataFile } from './create.js';
 import { checkLayout, type Databases, openDatabases } from './databases.js';
 import { DataFile, dataPath, fileError, inspectDataFile, ownDirectory, syncDirectory } from './files.js';
-import { loadGraph } from './graph-loader.js';
+import { type LoadedGraph, loadGraph, newestRevision } from './graph-loader.js';
+import { decodeCommit } from './log-commits.js';
+import { openBatch } from './log-format.js';
 import { LmdbStorage } from './storage.js';
+import { writeError } from './write-error.js';
 
 export interface LmdbEngineOptions extends EngineOptions {
   /** Opens an existing store for reading; writes are FailedPrecondition, and the files stay as they are. */
@@ -40,7 +46,7 @@ export async function openLmdbEngine(dir: string, options: LmdbEngineOptions): P
     }
     const dbs = await openDatabases(path, readOnly);
     try {
-      return await openEngine(dbs, path, { ...options, readOnly }, owner.release);
+      return await openEngine(dbs, dir, { ...options, readOnly }, owner.release);
     } catch (error) {
       await dbs.env.close();
       throw error;
@@ -53,22 +59,72 @@ export async function openLmdbEngine(dir: string, options: LmdbEngineOptions): P
 
 async function openEngine(
   dbs: Databases,
-  path: string,
+  dir: string,
   options: LmdbEngineOptions & { readOnly: boolean },
   release: () => void,
 ): Promise<CoreEngine> {
   const { graph, indexer, readOnly } = options;
+  const path = dataPath(dir);
   const warn = options.warn ?? (() => {});
   const state: StoreState = readState(dbs) ?? { clean: true };
   if (!state.clean) warn(`${path} was not closed by its last owner`);
-  const loaded = loadGraph(dbs, graph, indexer, state, warn);
   const file = new DataFile(path, readOnly);
-  const storage = new LmdbStorage(dbs, file, path, { revision: loaded.revision, records: loaded.records });
+  try {
+    const { batches, generation } = recoverLog(dir, newestRevision(dbs, state));
+    if (!readOnly) bringIn(dbs, file, dir, batches);
+    const loaded = loadGraph(dbs, graph, indexer, state, warn);
+    if (!readOnly) markOpen(dbs, file, loaded.rebuilt ? { clean: state.clean } : state);
+    const { revision } = loaded;
+    const log = readOnly ? undefined : new CommitLog(dir, generation, revision);
+    const storage = new LmdbStorage(dbs, file, log, path, loaded);
+    if (readOnly) {
+      for (const batch of batches) overlay(storage, graph, batch);
+    }
+    return makeEngine(dbs, storage, { ...options, state, loaded, warn, release });
+  } catch (error) {
+    file.release();
+    throw error;
+  }
+}
+
+/** What the last owner had acknowledged and not brought into the tree. */
+function bringIn(dbs: Databases, file: DataFile, dir: string, batches: readonly Buffer[]): void {
+  try {
+    for (let at = 0; at < batches.length; at += BATCHES_AT_ONCE) {
+      applyBatches(dbs, file, batches.slice(at, at + BATCHES_AT_ONCE));
+    }
+  } catch (error) {
+    throw writeError(dataPath(dir), error);
+  }
+  dbs.env.resetReadTxn();
+  removeLog(dir);
+}
+const BATCHES_AT_ONCE = 4096;
+
+/** The same for a reader, who leaves the files as they are. */
+function overlay(storage: LmdbStorage, graph: GraphCore, bytes: Buffer): void {
+  const batch = openBatch(bytes);
+  storage.overlay(decodeCommit(batch, (id) => storage.keyOf(id)), batch.recordDelta);
+  if (batch.ops.length > 0) graph.apply(batch.ops);
+}
+
+function makeEngine(
+  dbs: Databases,
+  storage: LmdbStorage,
+  options: LmdbEngineOptions & {
+    readOnly: boolean;
+    state: StoreState;
+    loaded: LoadedGraph;
+    warn: (message: string) => void;
+    release: () => void;
+  },
+): CoreEngine {
+  const { graph, readOnly, state, loaded, warn, release } = options;
   const engine = new CoreEngine({
     ...options,
     kind: 'lmdb',
     storage,
-    revision: loaded.revision,
+    revision: storage.revision(),
     cleanStart: state.clean,
   });
   const checkpointer = new Checkpointer(dbs, graph, storage, {
@@ -78,18 +134,10 @@ async function openEngine(
     warn,
   });
   if (!readOnly) {
-    storage.onStored = (bytes) => checkpointer.grown(bytes);
-    try {
-      await checkpointer.markOpen();
-    } catch (error) {
-      file.close();
-      throw error;
-    }
+    storage.onApplied = (bytes) => checkpointer.grown(bytes);
+    storage.onClose = (isWhole) => checkpointer.close(isWhole);
   }
-  storage.onClose = async () => {
-    if (!readOnly) await checkpointer.close();
-  };
-  storage.onLost = warn;
+  storage.onTrouble = warn;
   storage.afterClose = release;
   return engine;
 }

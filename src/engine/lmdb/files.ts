@@ -175,7 +175,7 @@ export class DataFile {
     this.#readOnly = readOnly;
     this.#fd = openSync(path, readOnly ? 'r' : 'r+');
     this.#size = fstatSync(this.#fd).size;
-    this.keepCushion();
+    this.keepCushion(0);
   }
 
   /** Bytes of pages in use. */
@@ -183,12 +183,21 @@ export class DataFile {
     return readHeader(this.#fd, this.#path, this.#size).usedBytes;
   }
 
-  keepCushion(): void {
+  /**
+   * Called before and after each transaction by whoever writes it; `more` bytes are about to be added. Nobody else may
+   * write to the file meanwhile, who could make it longer than it is made here.
+   */
+  keepCushion(more: number): void {
     if (this.#readOnly) return;
-    const used = this.usedBytes();
+    const used = this.usedBytes() + more;
     if (used + CUSHION_BYTES / 2 <= this.#size) return;
     this.#size = Math.max(used + CUSHION_BYTES, fstatSync(this.#fd).size);
     ftruncateSync(this.#fd, this.#size);
+  }
+
+  /** Lets go of the file, which others have open. */
+  release(): void {
+    closeSync(this.#fd);
   }
 
   /** After LMDB has closed the file. */

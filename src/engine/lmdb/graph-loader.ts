@@ -36,8 +36,7 @@ export function loadGraph(
   if (typeof loaded !== 'string') return loaded;
   warn(`the graph is rebuilt from the records: ${loaded}`);
   graph.clear();
-  const rebuilt = rebuild(dbs, graph, indexer);
-  return { ...rebuilt, revision: Math.max(rebuilt.revision, state.checkpoint?.revision ?? 0) };
+  return { ...rebuild(dbs, graph, indexer), revision: newestRevision(dbs, state) };
 }
 
 /** Answers why it could not, when it could not. */
@@ -73,7 +72,7 @@ function loadCheckpoint(dbs: Databases, graph: GraphCore, state: StoreState): Lo
 }
 
 /** All nodes first, then all edges, since both ends of an edge must exist. */
-function rebuild(dbs: Databases, graph: GraphCore, indexer: Indexer): LoadedGraph {
+function rebuild(dbs: Databases, graph: GraphCore, indexer: Indexer): Omit<LoadedGraph, 'revision'> {
   const ops = new OpBuffer(graph);
   let records = 0;
   for (const { id, key, bytes } of nodesOf(dbs)) {
@@ -100,7 +99,6 @@ function rebuild(dbs: Databases, graph: GraphCore, indexer: Indexer): LoadedGrap
   addLinks(dbs, indexer, ops);
   ops.flush();
   return {
-    revision: newestRevision(dbs),
     records: records + countInline(dbs),
     journalBytes: 1,
     rebuilt: true,
@@ -144,11 +142,11 @@ function countInline(dbs: Databases): number {
   return count;
 }
 
-function newestRevision(dbs: Databases): number {
-  for (const key of dbs.journal.getKeys({ reverse: true, limit: 1 })) {
-    return Number(Buffer.from(key).readBigUInt64BE(0));
-  }
-  return 0;
+/** The revision that the tree is at. */
+export function newestRevision(dbs: Databases, { checkpoint }: StoreState): number {
+  const last = [...dbs.journal.getKeys({ reverse: true, limit: 1 })][0];
+  const journal = last === undefined ? 0 : Number(Buffer.from(last).readBigUInt64BE(0));
+  return Math.max(journal, checkpoint?.revision ?? 0);
 }
 
 function* nodesOf(dbs: Databases): Generator<{ id: number; key: string; bytes: Buffer }> {

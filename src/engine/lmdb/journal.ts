@@ -5,7 +5,7 @@
  *   previous revision on disk (f64), change in the number of records (i32), op words (u32 each); little-endian
  */
 import type { Database } from 'lmdb';
-import type { Commit } from '../core/storage.js';
+import type { Batch } from './log-format.js';
 
 const HEAD_BYTES = 12;
 
@@ -22,7 +22,7 @@ export function journalKey(revision: number): Buffer {
   return key;
 }
 
-export function encodeJournal(previous: number, commits: readonly Commit[]): Buffer {
+export function encodeJournal(previous: number, commits: readonly Pick<Batch, 'ops' | 'recordDelta'>[]): Buffer {
   const words = commits.reduce((sum, commit) => sum + commit.ops.length, 0);
   const bytes = Buffer.allocUnsafe(HEAD_BYTES + words * 4);
   bytes.writeDoubleLE(previous, 0);

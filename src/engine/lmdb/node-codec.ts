@@ -101,6 +101,24 @@ export function decodeAdjacency(id: number, bytes: Buffer, start: number, end: n
   }
 }
 
+/** The parts of a node's bytes, which end at `end`; nothing of the answer shares them. */
+export function readEntry(id: number, node: Buffer, end: number): Entry {
+  const { adjacencyStart, adjacencyEnd, valueStart } = nodeParts(id, node, end);
+  return {
+    id,
+    adjacency:
+      adjacencyEnd === adjacencyStart ? undefined : decodeAdjacency(id, node, adjacencyStart, adjacencyEnd),
+    bytes: valueStart < 0 ? undefined : copyOf(node, valueStart, end),
+  };
+}
+
+/** A copy from the pool of small buffers. */
+export function copyOf(bytes: Buffer, start: number, end: number): Buffer {
+  const copy = Buffer.allocUnsafe(end - start);
+  bytes.copy(copy, 0, start, end);
+  return copy;
+}
+
 const damaged = (id: number, why: string) =>
   unknownError(`node ${id} is damaged: ${why}`, {
     object: `node ${id}`,

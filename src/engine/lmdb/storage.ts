@@ -1,7 +1,8 @@
 /**
- * The LMDB storage: what core/ asks of a storage, over one LMDB environment. Reads are synchronous and see commits
- * that are still on their way to the disk; commits go through the writer, all parts of one in one LMDB transaction
- * with the graph journal, so that records and graph never come apart.
+ * The LMDB storage: what core/ asks of a storage, over a commit log and one LMDB environment (the tree). Reads are
+ * synchronous and see commits that the tree does not have yet. A commit goes through the writer into the log, which
+ * makes it durable, and later through the applier into the tree, all parts of it in one LMDB transaction with the graph
+ * journal, so that records and graph never come apart.
  */
 import { unknownError } from '../../errors.js';
 import { compareUtf8 } from '../../model/utf8.js';
@@ -10,7 +11,6 @@ import { below, type Layer, layered } from '../core/reads.js';
 import {
   type Commit,
   type Entry,
-  type EntryChange,
   type LinkKey,
   NO_ID,
   type Storage,
@@ -18,13 +18,15 @@ import {
   type Written,
 } from '../core/storage.js';
 import { decodeSlice } from '../schema/codec.js';
+import { Applier, type ApplierHost } from './applier.js';
+import { type Applied, INLINE } from './apply.js';
+import type { CommitLog } from './commit-log.js';
 import type { Databases } from './databases.js';
 import type { DataFile } from './files.js';
-import { encodeJournal, journalKey } from './journal.js';
 import { decodeKey, decodeLink, encodeBelow, encodeKey, encodeLink, encodeLinkPrefix } from './key-codec.js';
-import { decodeAdjacency, nodeParts } from './node-codec.js';
+import { BatchEncoder } from './log-format.js';
+import { copyOf, nodeParts, readEntry } from './node-codec.js';
 import { Pending } from './pending.js';
-import { CHANGES_PER_STEP, INLINE, Rows } from './rows.js';
 import { asBuffer, lastSizeOf, successor } from './table.js';
 import { Writer, type WriterHost } from './writer.js';
 
@@ -33,36 +35,42 @@ export interface StorageState {
   records: number;
 }
 
-export class LmdbStorage implements Storage, WriterHost {
-  readonly writer: Writer;
+export class LmdbStorage implements Storage, WriterHost, ApplierHost {
+  readonly applier: Applier;
+  readonly #writer: Writer;
+  readonly #log: CommitLog | undefined;
   readonly #dbs: Databases;
   readonly #file: DataFile;
   readonly #pending = new Pending();
+  readonly #encoder = new BatchEncoder();
   #listener: StorageListener | undefined;
   #records: number;
-  /** Newest revision on disk, and the records there. */
+  /** Newest revision in the log, and the records then. */
   #stored: StorageState;
-  /** Newest revision that is prepared for the disk. */
-  #prepared: number;
+  /** Newest revision that is encoded for the log. */
+  #encoded: number;
   /** The node asked for last by its id: who wants its key mostly goes on to its record. Good until the next commit. */
   #lastNode: { readonly id: number; readonly key: Key; readonly entry: Entry } | undefined;
-  /** Told after each group that is on disk, with the bytes it added to the journal. */
-  onStored: (journalBytes: number) => void = () => {};
-  /** Told when commits are lost: those who asked for `visible` only are gone by then. */
-  onLost: (message: string) => void = () => {};
-  /** Runs before the environment is closed, and when everything is. */
-  onClose: () => Promise<void> = async () => {};
+  /** Told after each group that the tree has, with the bytes it added to the journal. */
+  onApplied: (journalBytes: number) => void = () => {};
+  /** Told what a caller of `update` does not learn: commits that are lost or held up. */
+  onTrouble: (message: string) => void = () => {};
+  /** Runs when the tree has all commits, or cannot get them (`isWhole`), before the environment is closed. */
+  onClose: (isWhole: boolean) => Promise<void> = async () => {};
   afterClose: () => void = () => {};
   /** Grows when commits are lost. */
   lostCount = 0;
 
-  constructor(dbs: Databases, file: DataFile, path: string, state: StorageState) {
+  /** @param log undefined: nothing will be written */
+  constructor(dbs: Databases, file: DataFile, log: CommitLog | undefined, path: string, state: StorageState) {
     this.#dbs = dbs;
     this.#file = file;
+    this.#log = log;
     this.#records = state.records;
-    this.#stored = state;
-    this.#prepared = state.revision;
-    this.writer = new Writer(dbs.env, path, this);
+    this.#stored = { ...state };
+    this.#encoded = state.revision;
+    this.#writer = new Writer(path, this);
+    this.applier = new Applier(dbs, file, path, this);
   }
 
   // -------------------------------------------------------------------------------------------------------- reads
@@ -224,63 +232,74 @@ export class LmdbStorage implements Storage, WriterHost {
 
   accept(commit: Commit): Written {
     this.#lastNode = undefined;
-    this.#pending.add(commit);
+    this.#pending.add(commit, this.#stored.revision);
     this.#records += commit.recordDelta;
-    return this.writer.push(commit);
+    return this.#writer.push(commit);
   }
 
-  /** Steps of little work each; what they answer puts it all. */
-  *prepare(commits: readonly Commit[]): Generator<void, () => void> {
-    const last = commits[commits.length - 1];
-    if (last === undefined) return () => {};
-    const rows = new Rows(this.#dbs);
-    let work = 0;
-    for (const [key, change] of yield* mergeEntries(commits)) {
-      rows.change(key, change);
-      if (++work % CHANGES_PER_STEP === 0) yield;
-    }
-    for (const [link, present] of mergeMaps(commits.map((commit) => commit.links))) {
-      rows.link(link, present);
-      if (++work % CHANGES_PER_STEP === 0) yield;
-    }
-    for (const [name, value] of mergeMaps(commits.map((commit) => commit.counters))) {
-      rows.counter(name, value);
-    }
-    rows.sort();
-    const entry = encodeJournal(this.#prepared, commits);
-    this.#prepared = last.revision;
-    return () => {
-      rows.put();
-      this.#dbs.journal.put(journalKey(last.revision), entry);
-      this.#journalBytes = entry.length;
-    };
+  /** Commits of the log that the tree does not have, in a store that must not be changed. */
+  overlay(commit: Parameters<Pending['add']>[0], recordDelta: number): void {
+    this.#pending.add(commit, commit.revision);
+    this.#records += recordDelta;
+    this.#stored = { revision: commit.revision, records: this.#records };
   }
-  #journalBytes = 0;
 
-  stored(commits: readonly Commit[]): void {
-    // The reads of this turn must not go on with the transaction they began before.
-    this.#dbs.env.resetReadTxn();
+  /** Newest revision that can be lost no more. */
+  revision(): number {
+    return this.#stored.revision;
+  }
+
+  *encode(commits: readonly Commit[]): Generator<void, Buffer> {
+    const previous = this.#encoded;
+    this.#encoded = commits[commits.length - 1]?.revision ?? previous;
+    return yield* this.#encoder.encode(previous, commits);
+  }
+
+  async append(batch: Buffer): Promise<void> {
+    await this.applier.room();
+    await this.#log?.append(batch);
+  }
+
+  stored(commits: readonly Commit[], batch: Buffer, isSealed: boolean): void {
     const last = commits[commits.length - 1];
     if (last === undefined) return;
-    for (const commit of commits) {
-      this.#pending.drop(commit);
-      this.#stored.records += commit.recordDelta;
+    let changes = 0;
+    for (const { recordDelta, entries, links } of commits) {
+      this.#stored.records += recordDelta;
+      changes += entries.size + links.size;
     }
     this.#stored.revision = last.revision;
-    this.#file.keepCushion();
+    this.applier.push(batch, changes);
+    if (isSealed) this.applier.seal();
     this.#listener?.visible(last.revision);
-    this.onStored(this.#journalBytes);
+  }
+
+  applied({ revision, journalBytes }: Applied): void {
+    // The reads of this turn must not go on with the transaction they began before.
+    this.#dbs.env.resetReadTxn();
+    this.#pending.drop(revision);
+    this.#log?.applied(revision);
+    this.onApplied(journalBytes);
   }
 
   lost(commits: number, error: Error): void {
     this.lostCount++;
     this.#lastNode = undefined;
-    this.#prepared = this.#stored.revision;
-    this.#pending.clear();
+    this.#encoded = this.#stored.revision;
+    this.#pending.revert(this.#stored.revision);
     this.#records = this.#stored.records;
-    this.#dbs.env.resetReadTxn();
     this.#listener?.lost();
-    this.onLost(`${commits} commits could not be stored: ${error.message}`);
+    this.onTrouble(`${commits} commits could not be stored: ${error.message}`);
+  }
+
+  warn(message: string): void {
+    this.onTrouble(message);
+  }
+
+  /** No transaction of the tree will hold commits from both sides of this moment. */
+  seal(): void {
+    this.#writer.seal();
+    this.applier.seal();
   }
 
   /** Records of the newest commit handed over. */
@@ -289,45 +308,42 @@ export class LmdbStorage implements Storage, WriterHost {
   }
 
   fileBytes(): number {
-    return this.#file.usedBytes();
+    return this.#file.usedBytes() + (this.#log?.bytes ?? 0);
   }
 
   flush(): Promise<void> {
-    return this.writer.flush();
+    return this.#writer.flush();
+  }
+
+  /** Waits until the tree has everything. */
+  async settle(): Promise<void> {
+    await this.#writer.flush();
+    await this.applier.flush();
   }
 
   paced(): Promise<void> {
-    return this.writer.paced();
+    return this.#writer.paced();
   }
 
   async close(): Promise<void> {
-    await this.writer.drain();
+    await this.#writer.drain();
+    let isWhole = true;
     try {
-      await this.onClose();
+      await this.applier.flush();
+    } catch {
+      // The log keeps them for the next opening; `warn` has told.
+      isWhole = false;
+    }
+    try {
+      await this.applier.stop();
+      await this.onClose(isWhole);
     } finally {
       await this.#dbs.env.close();
       this.#file.close();
+      await this.#log?.close();
       this.afterClose();
     }
   }
-}
-
-/** The parts of a node's bytes, which end at `end`; nothing of the answer shares them. */
-function readEntry(id: number, node: Buffer, end: number): Entry {
-  const { adjacencyStart, adjacencyEnd, valueStart } = nodeParts(id, node, end);
-  return {
-    id,
-    adjacency:
-      adjacencyEnd === adjacencyStart ? undefined : decodeAdjacency(id, node, adjacencyStart, adjacencyEnd),
-    bytes: valueStart < 0 ? undefined : copyOf(node, valueStart, end),
-  };
-}
-
-/** A copy from the pool of small buffers. */
-function copyOf(bytes: Buffer, start: number, end: number): Buffer {
-  const copy = Buffer.allocUnsafe(end - start);
-  bytes.copy(copy, 0, start, end);
-  return copy;
 }
 
 /** Encoded bounds of what begins with `start`, behind `after`. */
@@ -357,27 +373,4 @@ function merged<V>(
     if (found.length >= limit) break;
   }
   return found;
-}
-
-/** First state before and last state after, for every key of a group. */
-function* mergeEntries(commits: readonly Commit[]): Generator<void, Commit['entries']> {
-  const first = commits[0];
-  if (first !== undefined && commits.length === 1) return first.entries;
-  const changes: Map<Key, EntryChange> = new Map();
-  for (const commit of commits) {
-    for (const [key, change] of commit.entries) {
-      const earlier = changes.get(key);
-      changes.set(key, earlier === undefined ? change : { before: earlier.before, after: change.after });
-    }
-    yield;
-  }
-  return changes;
-}
-
-function mergeMaps<K, V>(maps: readonly ReadonlyMap<K, V>[]): ReadonlyMap<K, V> {
-  const filled = maps.filter(({ size }) => size > 0);
-  if (filled.length <= 1) return filled[0] ?? new Map();
-  const merged = new Map<K, V>();
-  for (const map of filled) for (const [key, value] of map) merged.set(key, value);
-  return merged;
 }

@@ -1,16 +1,15 @@
 /**
- * The commit queue: gathers what arrives while LMDB is busy and writes it as one LMDB transaction with one flush.
- * Called by the storage and the checkpointer. LMDB's own thread does the writing; nothing here blocks.
+ * The commit queue: gathers what arrives while the log is being written and writes it as one batch with one flush.
+ * Called by the storage. Nothing here blocks.
  *
- * Groups go one after the other; while one is written, the next is worked out if it is full, in steps between which other work gets
- * its turn. When one fails, everything queued behind it is lost as well, because later commits
- * may build on earlier ones; the queue then takes new work as before.
+ * Groups go one after the other; while one is written, the next is worked out if it is full, in steps between which
+ * other work gets its turn. When one fails, everything queued behind it is lost as well, because later commits may
+ * build on earlier ones; the queue then takes new work as before.
  */
-import type { RootDatabase } from 'lmdb';
-import { EbbtideError, unavailable } from '../../errors.js';
 import type { Commit, Written } from '../core/storage.js';
+import { writeError } from './write-error.js';
 
-/** A group this large is closed: handing it to LMDB holds the thread for about a microsecond a row. */
+/** A group this large is closed. */
 const GROUP_CHANGES_MAX = 1024;
 /** Milliseconds that working out a group may hold the thread at a time. */
 const STEP_MS = 0.5;
@@ -24,10 +23,9 @@ const BACKLOG_MAX = 2048;
 
 class Group {
   readonly commits: Commit[] = [];
-  readonly jobs: (() => void)[] = [];
   changes = 0;
-  /** Puts the commits; worked out ahead of the group's turn. */
-  put: (() => void) | undefined;
+  /** Worked out ahead of the group's turn. */
+  batch: Buffer | undefined;
   readonly done: Promise<void>;
   resolve!: () => void;
   reject!: (error: Error) => void;
@@ -50,10 +48,12 @@ class Group {
 }
 
 export interface WriterHost {
-  /** Encodes commits, in short steps; the answer puts them, inside an LMDB batch, and must not fail half-way. */
-  prepare(commits: readonly Commit[]): Generator<void, () => void>;
-  /** Both are called before anybody who waits is resumed. */
-  stored(commits: readonly Commit[]): void;
+  /** Encodes commits, in short steps. */
+  encode(commits: readonly Commit[]): Generator<void, Buffer>;
+  /** Puts a batch on disk. Rejects when nothing of it is, or will be. */
+  append(batch: Buffer): Promise<void>;
+  /** Both are called before anybody who waits is resumed. `isSealed`: the next commit begins something new. */
+  stored(commits: readonly Commit[], batch: Buffer, isSealed: boolean): void;
   lost(commits: number, error: Error): void;
 }
 
@@ -61,7 +61,6 @@ const resolved = Promise.resolve();
 const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 export class Writer {
-  readonly #env: RootDatabase;
   readonly #host: WriterHost;
   readonly #path: string;
   readonly #groups: Group[] = [];
@@ -76,8 +75,7 @@ export class Writer {
   /** Commits of the newest group. */
   #lastCommits = 0;
 
-  constructor(env: RootDatabase, path: string, host: WriterHost) {
-    this.#env = env;
+  constructor(path: string, host: WriterHost) {
     this.#path = path;
     this.#host = host;
   }
@@ -94,19 +92,9 @@ export class Writer {
     return { visible: this.#backlog < BACKLOG_MAX ? resolved : group.done, flushed: group.done };
   }
 
-  /** Writes of another kind, behind all commits that were pushed before; resolves when they are on disk. */
-  run(job: () => void, changes = 1): Promise<void> {
-    const group = this.#group();
-    group.jobs.push(job);
-    group.changes += changes;
-    this.#queuedChanges += changes;
-    this.#running ??= this.#run();
-    return group.done;
-  }
-
-  /** Ends the open group, so that no LMDB transaction holds commits from both sides of this moment. */
+  /** Ends the open group, so that no batch holds commits from both sides of this moment. */
   seal(): void {
-    const last = this.#groups[this.#groups.length - 1];
+    const last = this.#groups[this.#groups.length - 1] ?? this.#current;
     if (last !== undefined) last.sealed = true;
   }
 
@@ -157,35 +145,34 @@ export class Writer {
       this.#current = group;
       this.#lastCommits = group.commits.length;
       try {
-        await this.#write(group);
+        const batch = await this.#write(group);
         this.#backlog -= group.commits.length;
         this.#queuedChanges -= group.changes;
-        this.#host.stored(group.commits);
+        this.#current = undefined;
+        this.#host.stored(group.commits, batch, group.sealed);
         group.resolve();
       } catch (error) {
-        this.#fail(group, await reasonOf(error));
+        this.#fail(group, error);
       }
       this.#current = undefined;
     }
     this.#running = undefined;
   }
 
-  async #write(group: Group): Promise<void> {
-    const put = group.put ?? (await this.#prepare(group));
-    const written = this.#env.batch(() => {
-      put();
-      for (const job of group.jobs) job();
-    });
+  async #write(group: Group): Promise<Buffer> {
+    const batch = group.batch ?? (await this.#encode(group));
+    const written = this.#host.append(batch);
     const next = this.#groups[0];
     if (next?.isFull) {
       written.catch(() => undefined); // awaited below; it may fail before
-      next.put = await this.#prepare(next);
+      next.batch = await this.#encode(next);
     }
     await written;
+    return batch;
   }
 
-  async #prepare(group: Group): Promise<() => void> {
-    const steps = this.#host.prepare(group.commits);
+  async #encode(group: Group): Promise<Buffer> {
+    const steps = this.#host.encode(group.commits);
     for (let start = performance.now(); ; ) {
       const step = steps.next();
       if (step.done) return step.value;
@@ -204,31 +191,4 @@ export class Writer {
     this.#host.lost(count, error);
     for (const { reject } of lost) reject(error);
   }
-}
-
-/** LMDB's own error; its package first tells only that there is one. */
-async function reasonOf(error: unknown): Promise<unknown> {
-  if (!(error instanceof Error && 'commitError' in error)) return error;
-  const told = Promise.resolve(error.commitError).catch((reason: unknown) => reason);
-  // It has been told already if it ever will.
-  const waited = new Promise((resolve) => setImmediate(() => resolve(error)));
-  return Promise.race([told, waited]);
-}
-
-/** Numbers of the system's errors, whose texts LMDB mixes up. */
-const systemErrors: Readonly<Record<string, string>> = {
-  5: 'input/output error, or no space left on the device',
-  28: 'no space left on the device',
-  122: 'the quota is used up',
-};
-
-function writeError(path: string, cause: unknown): EbbtideError {
-  if (cause instanceof EbbtideError) return cause;
-  const code = cause instanceof Error && 'code' in cause ? String(cause.code) : '';
-  const text = systemErrors[code] ?? (cause instanceof Error ? cause.message : String(cause));
-  return unavailable(`cannot write to ${path}: ${text}`, {
-    object: path,
-    remedy: 'make room on the disk (the kernel log tells of other troubles), then try again',
-    cause,
-  });
 }

@@ -1,0 +1,302 @@
+/**
+ * Decides when commits of the log go into the tree, and has a thread do it (apply-worker.ts). Called by the storage and
+ * the checkpointer; lives on the thread that owns the store.
+ *
+ * Commits are safe before they come here, so nothing waits for this but checkpoints, closing, and writers when far too
+ * much is outstanding. Larger groups touch fewer pages a commit and make fewer flushes; a short wait brings them about.
+ * A failure (a full disk) loses nothing: the same commits are tried again.
+ */
+import { Worker } from 'node:worker_threads';
+import { unavailable } from '../../errors.js';
+import { type Applied, type Job, runJobs } from './apply.js';
+import type { Databases } from './databases.js';
+import type { DataFile } from './files.js';
+import { writeError } from './write-error.js';
+
+/** So many changes are worth a transaction at once; fewer wait for more. */
+const CHANGES_WANTED = 16 * 1024;
+const CHANGES_MAX = 32 * 1024;
+const WAIT_MS = 1000;
+/** Writers are held back while more than this is outstanding. */
+const OUTSTANDING_BYTES_MAX = 128 * 1024 * 1024;
+const RETRY_MS = 500;
+
+/** Places of the flags shared with the worker. */
+export const Flag = { busy: 0, ending: 1 } as const;
+
+export interface WorkerData {
+  path: string;
+  shared: SharedArrayBuffer;
+}
+export type Request = { kind: 'apply'; batches: Uint8Array[] } | { kind: 'jobs'; jobs: readonly Job[] };
+export type Response = Applied | { error: string };
+
+interface QueuedBatch {
+  batch: Buffer;
+  changes: number;
+  /** The next batch belongs to another transaction. */
+  sealed: boolean;
+}
+interface QueuedJobs {
+  jobs: readonly Job[];
+  resolve: () => void;
+  reject: (error: Error) => void;
+}
+
+interface Waiter {
+  /** Bytes that the tree must have. */
+  until: number;
+  resolve: () => void;
+  reject: (error: Error) => void;
+}
+
+export interface ApplierHost {
+  /** Told when the tree has everything up to a revision, before anybody who waits is resumed. */
+  applied(result: Applied): void;
+  warn(message: string): void;
+}
+
+export class Applier {
+  readonly #dbs: Databases;
+  readonly #file: DataFile;
+  readonly #path: string;
+  readonly #host: ApplierHost;
+  #queue: (QueuedBatch | QueuedJobs)[] = [];
+  #changes = 0;
+  #worker: Thread | undefined;
+  #running: Promise<void> | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  /** Somebody waits: do not wait for more. */
+  #isUrgent = false;
+  #failure: string | undefined;
+  #isStopped = false;
+  /** Bytes ever pushed, and those of them that the tree has. */
+  #pushed = 0;
+  #done = 0;
+  #waiters: Waiter[] = [];
+
+  constructor(dbs: Databases, file: DataFile, path: string, host: ApplierHost) {
+    this.#dbs = dbs;
+    this.#file = file;
+    this.#path = path;
+    this.#host = host;
+  }
+
+  /** A batch that the log has. Its buffer belongs to the applier from now on. */
+  push(batch: Buffer, changes: number): void {
+    this.#queue.push({ batch, changes, sealed: false });
+    this.#changes += changes;
+    this.#pushed += batch.length;
+    if (this.#changes >= CHANGES_WANTED) this.#begin();
+    else this.#timer ??= setTimeout(() => this.#begin(), WAIT_MS).unref();
+  }
+
+  /** Ends the transaction here, so that its journal entry ends at the newest revision. */
+  seal(): void {
+    const last = this.#queue[this.#queue.length - 1];
+    if (last !== undefined && 'batch' in last) last.sealed = true;
+  }
+
+  /** Other writes, behind all batches pushed before; resolves when they are on disk. */
+  async run(jobs: readonly Job[]): Promise<void> {
+    if (this.#isStopped) {
+      this.#runHere(jobs);
+      return;
+    }
+    await new Promise<void>((resolve, reject) => {
+      this.#queue.push({ jobs, resolve, reject });
+      this.#isUrgent = true;
+      this.#begin();
+    });
+  }
+
+  /** Resolves when the tree has everything pushed so far; rejects when it cannot be written now. */
+  flush(): Promise<void> {
+    return this.#wait(this.#pushed);
+  }
+
+  /** Resolves when little enough is outstanding that more may come. */
+  room(): Promise<void> {
+    return this.#wait(this.#pushed - OUTSTANDING_BYTES_MAX);
+  }
+
+  /** Ends the thread; batches that are queued stay in the log. Jobs are done by the calling thread from then on. */
+  async stop(): Promise<void> {
+    this.#isStopped = true;
+    for (const item of this.#queue) if ('jobs' in item) item.reject(this.#error('the store is being closed'));
+    this.#queue = [];
+    await this.#running;
+    clearTimeout(this.#timer);
+    await this.#worker?.stop();
+    this.#worker = undefined;
+  }
+
+  #runHere(jobs: readonly Job[]): void {
+    try {
+      runJobs(this.#dbs, this.#file, jobs);
+    } catch (error) {
+      throw writeError(this.#path, error);
+    }
+  }
+
+  #wait(until: number): Promise<void> {
+    if (this.#done >= until) return Promise.resolve();
+    this.#isUrgent = true;
+    const waiting = new Promise<void>((resolve, reject) => this.#waiters.push({ until, resolve, reject }));
+    this.#begin();
+    return waiting;
+  }
+
+  #begin(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    this.#running ??= this.#run().finally(() => {
+      this.#running = undefined;
+      this.#settle();
+      this.#isUrgent = this.#waiters.length > 0 || this.#queue.some((item) => 'jobs' in item);
+      if (this.#queue.length === 0) return;
+      if (this.#isUrgent && this.#failure === undefined) this.#begin();
+      else this.#timer ??= setTimeout(() => this.#begin(), RETRY_MS).unref();
+    });
+  }
+
+  async #run(): Promise<void> {
+    do {
+      const first = this.#queue[0];
+      if (first === undefined) return;
+      if ('jobs' in first) {
+        this.#queue.shift();
+        await this.#jobs(first);
+      } else if (!(await this.#apply())) {
+        return;
+      }
+      this.#settle();
+    } while (this.#isUrgent || this.#changes >= CHANGES_WANTED);
+  }
+
+  async #jobs({ jobs, resolve, reject }: QueuedJobs): Promise<void> {
+    const answer = await this.#ask({ kind: 'jobs', jobs });
+    if ('error' in answer) reject(this.#error(answer.error));
+    else resolve();
+  }
+
+  async #apply(): Promise<boolean> {
+    const group: QueuedBatch[] = [];
+    let changes = 0;
+    for (const item of this.#queue) {
+      if (!('batch' in item) || (changes > 0 && changes + item.changes > CHANGES_MAX)) break;
+      group.push(item);
+      changes += item.changes;
+      if (item.sealed) break;
+    }
+    const answer = await this.#ask({ kind: 'apply', batches: group.map(({ batch }) => batch) });
+    if ('error' in answer) {
+      if (this.#failure === undefined) {
+        this.#host.warn(`commits wait in the log, because the tree cannot be written: ${answer.error}`);
+      }
+      this.#failure = answer.error;
+      return false;
+    }
+    this.#failure = undefined;
+    if (!this.#isStopped) this.#queue.splice(0, group.length);
+    this.#changes -= changes;
+    for (const { batch } of group) this.#done += batch.length;
+    this.#host.applied(answer);
+    return true;
+  }
+
+  async #ask(request: Request): Promise<Response> {
+    this.#worker ??= new Thread(this.#path);
+    return this.#worker.ask(request);
+  }
+
+  #settle(): void {
+    const waiters = this.#waiters;
+    this.#waiters = [];
+    for (const waiter of waiters) {
+      if (this.#done >= waiter.until) waiter.resolve();
+      else if (this.#failure !== undefined) waiter.reject(this.#error(this.#failure));
+      else this.#waiters.push(waiter);
+    }
+  }
+
+  #error(text: string): Error {
+    return unavailable(text, {
+      object: this.#path,
+      remedy: 'make room on the disk (the kernel log tells of other troubles), then try again',
+    });
+  }
+}
+
+/** The worker thread: one request at a time. */
+class Thread {
+  readonly #worker: Worker;
+  readonly #flags: Int32Array;
+  #answer: ((response: Response) => void) | undefined;
+  #gone: string | undefined;
+  readonly #ended: Promise<void>;
+
+  constructor(path: string) {
+    const shared = new SharedArrayBuffer(8);
+    this.#flags = new Int32Array(shared);
+    const data: WorkerData = { path, shared };
+    this.#worker = new Worker(new URL('./apply-worker.js', import.meta.url), { workerData: data });
+    this.#worker.unref();
+    this.#worker.on('message', (response: Response) => this.#answered(response));
+    this.#worker.on('error', (error) => this.#failed(String(error)));
+    this.#ended = new Promise((resolve) => {
+      this.#worker.on('exit', () => {
+        threads.delete(this);
+        this.#failed('the thread that writes the tree has ended');
+        resolve();
+      });
+    });
+    threads.add(this);
+    if (!isListening) process.once('exit', letTransactionsEnd);
+    isListening = true;
+  }
+
+  ask(request: Request): Promise<Response> {
+    if (this.#gone !== undefined) return Promise.resolve({ error: this.#gone });
+    return new Promise((resolve) => {
+      this.#answer = resolve;
+      this.#worker.ref();
+      this.#worker.postMessage(request);
+    });
+  }
+
+  async stop(): Promise<void> {
+    if (this.#gone === undefined) {
+      this.#worker.ref();
+      this.#worker.postMessage({ kind: 'stop' });
+    }
+    await this.#ended;
+  }
+
+  /** The process ends: waits for a transaction that is open, and lets no other begin. */
+  letTransactionEnd(): void {
+    Atomics.store(this.#flags, Flag.ending, 1);
+    while (Atomics.load(this.#flags, Flag.busy) === 1) Atomics.wait(this.#flags, Flag.busy, 1, 1000);
+  }
+
+  #answered(response: Response): void {
+    this.#worker.unref();
+    const answer = this.#answer;
+    this.#answer = undefined;
+    answer?.(response);
+  }
+
+  #failed(why: string): void {
+    this.#gone ??= why;
+    const answer = this.#answer;
+    this.#answer = undefined;
+    answer?.({ error: why });
+  }
+}
+
+const threads = new Set<Thread>();
+let isListening = false;
+
+function letTransactionsEnd(): void {
+  for (const thread of threads) thread.letTransactionEnd();
+}

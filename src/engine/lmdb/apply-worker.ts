@@ -1,0 +1,46 @@
+/**
+ * The thread that writes the tree while a store is in use: applies batches and runs jobs, one request after the other,
+ * as applier.ts sends them. Nobody else writes to the file while it runs.
+ *
+ * Ending the process in the middle of an LMDB write transaction would hang it, so `flags` tells when one is open, and no
+ * new one begins once the process is on its way out.
+ */
+import { parentPort, workerData } from 'node:worker_threads';
+import { applyBatches, runJobs } from './apply.js';
+import type { Request, Response, WorkerData } from './applier.js';
+import { Flag } from './applier.js';
+import { openDatabases } from './databases.js';
+import { DataFile } from './files.js';
+import { writeError } from './write-error.js';
+
+const { path, shared } = workerData as WorkerData; // only applier.ts starts this
+const flags = new Int32Array(shared);
+const dbs = await openDatabases(path, false);
+const file = new DataFile(path, false);
+
+function answer(request: Request): Response {
+  Atomics.store(flags, Flag.busy, 1);
+  try {
+    if (Atomics.load(flags, Flag.ending) === 1) return { error: 'the process is ending' };
+    if (request.kind === 'jobs') {
+      runJobs(dbs, file, request.jobs);
+      return { revision: 0, journalBytes: 0 };
+    }
+    return applyBatches(dbs, file, request.batches.map((batch) => Buffer.from(batch)));
+  } catch (error) {
+    return { error: writeError(path, error).message };
+  } finally {
+    Atomics.store(flags, Flag.busy, 0);
+    Atomics.notify(flags, Flag.busy);
+  }
+}
+
+parentPort?.on('message', (request: Request | { kind: 'stop' }) => {
+  if (request.kind !== 'stop') {
+    parentPort?.postMessage(answer(request));
+    return;
+  }
+  parentPort?.close();
+  file.release();
+  void dbs.env.close();
+});

@@ -1,0 +1,254 @@
+/**
+ * The commit log: two files that take turns, into which every batch of commits is written, and flushed, before anybody is
+ * told that it is stored. The tree (LMDB) gets the same commits later and in larger groups; a file whose commits it
+ * has is written over from its beginning. Called by the writer; read by `recoverLog` at opening.
+ *
+ * Durability: one write of one batch is under way at a time, through a descriptor that flushes (O_DSYNC). What a crash can
+ * tear is therefore the last batch only, which nobody was told of. Files are filled with zeros ahead of the writing, since
+ * writing over allocated blocks takes the disk one flush instead of two.
+ */
+import {
+  closeSync,
+  constants,
+  existsSync,
+  fdatasyncSync,
+  ftruncateSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  write,
+} from 'node:fs';
+import { join } from 'node:path';
+import { unknownError } from '../../errors.js';
+import { fileError, syncDirectory } from './files.js';
+import { BATCH_MAGIC, batchAt, batchRevision, sealBatch } from './log-format.js';
+
+/** A file this large is left for the other one as soon as that is free. */
+const TURN_BYTES = 8 * 1024 * 1024;
+/** Zeros are written so many bytes at a time, when fewer than half as many are left. */
+const AHEAD_BYTES = 1024 * 1024;
+const ZEROS = Buffer.alloc(AHEAD_BYTES);
+const NAMES = ['log.0', 'log.1'] as const;
+
+const pathsIn = (dir: string): string[] => NAMES.map((name) => join(dir, name));
+
+// ------------------------------------------------------------------------------------------------------ recovering
+
+/** Whole batches behind a revision, oldest first. Unknown when there is a gap: commits that were acknowledged are missing. */
+export function recoverLog(dir: string, applied: number): { batches: Buffer[]; generation: number } {
+  const files = pathsIn(dir)
+    .filter((path) => existsSync(path))
+    .map((path) => readBatches(path))
+    .filter(({ generation }) => generation > 0)
+    .sort((a, b) => a.generation - b.generation);
+  const batches: Buffer[] = [];
+  let revision = applied;
+  for (const [i, { path, found, torn }] of files.entries()) {
+    // Only what was written last can be torn.
+    if (torn && i + 1 < files.length) throw damagedLog(path);
+    for (const batch of found) {
+      if (batchRevision(batch) <= revision) continue;
+      if (batch.readDoubleLE(16) !== revision) throw damagedLog(path);
+      revision = batchRevision(batch);
+      batches.push(batch);
+    }
+  }
+  return { batches, generation: files[files.length - 1]?.generation ?? 0 };
+}
+
+interface Found {
+  path: string;
+  /** 0: nothing in it. */
+  generation: number;
+  found: Buffer[];
+  /** Something follows the last whole batch that belongs to the same generation. */
+  torn: boolean;
+}
+
+function readBatches(path: string): Found {
+  let log: Buffer;
+  try {
+    log = readFileSync(path);
+  } catch (error) {
+    throw fileError('read', path, error);
+  }
+  const found: Buffer[] = [];
+  let generation = 0;
+  let at = 0;
+  for (let next = batchAt(log, at); next !== undefined; next = batchAt(log, at)) {
+    if (found.length === 0) generation = next.generation;
+    else if (next.generation !== generation) break;
+    found.push(next.batch);
+    at += next.batch.length;
+  }
+  // A whole batch behind one that is not: what was acknowledged has been damaged since.
+  for (let behind = log.indexOf(MAGIC_BYTES, at + 1); behind >= 0; behind = log.indexOf(MAGIC_BYTES, behind + 1)) {
+    const next = batchAt(log, behind);
+    const isNewer =
+      next?.generation === generation && batchRevision(next.batch) > batchRevision(found[found.length - 1]!);
+    if (isNewer) throw damagedLog(path);
+  }
+  const torn = at + 8 <= log.length && log.readUInt32LE(at) === BATCH_MAGIC && log.readUInt32LE(at + 4) === generation;
+  return { path, generation, found, torn };
+}
+
+const MAGIC_BYTES = Buffer.alloc(4);
+MAGIC_BYTES.writeUInt32LE(BATCH_MAGIC);
+
+const damagedLog = (path: string) =>
+  unknownError(`the commit log ${path} is damaged: acknowledged commits are missing`, {
+    object: path,
+    remedy: 'restore the store from a copy, or move log.0 and log.1 away to go back to before them',
+  });
+
+/**
+ * Takes the files away: the tree has all their commits. For good: a file that came back after a power cut would stand
+ * beside newer ones.
+ */
+export function removeLog(dir: string): void {
+  const paths = pathsIn(dir).filter((path) => existsSync(path));
+  for (const path of paths) rmSync(path, { force: true });
+  if (paths.length > 0) syncDirectory(dir);
+}
+
+// --------------------------------------------------------------------------------------------------------- writing
+
+interface LogFile {
+  readonly path: string;
+  readonly fd: number;
+  /** Bytes that have blocks. */
+  allocated: number;
+  /** Bytes of this turn. */
+  used: number;
+  /** Newest revision in it. */
+  revision: number;
+}
+
+export class CommitLog {
+  readonly #dir: string;
+  readonly #files: (LogFile | undefined)[] = [undefined, undefined];
+  #current = 0;
+  #generation: number;
+  #applied: number;
+  #growing: Promise<void> | undefined;
+  /** A write to this file failed, and what it left has not been cut off. */
+  #dirty: LogFile | undefined;
+
+  /** @param generation the newest one ever used in the directory */
+  constructor(dir: string, generation: number, applied: number) {
+    this.#dir = dir;
+    this.#generation = generation + 1;
+    this.#applied = applied;
+  }
+
+  /** Bytes of commits that the tree does not have. */
+  get bytes(): number {
+    return this.#files.reduce(
+      (sum, file) => sum + (file !== undefined && file.revision > this.#applied ? file.used : 0),
+      0,
+    );
+  }
+
+  /**
+   * Writes one batch; resolves when it is on disk. To be called again only when it has. After a failure nothing of the
+   * batch will ever be found in the log.
+   */
+  async append(batch: Buffer): Promise<void> {
+    const file = this.#place(batch.length);
+    try {
+      if (this.#dirty !== undefined) this.#cut(this.#dirty);
+      // Zeros must not land on what is written now.
+      if (this.#growing !== undefined && file.used + batch.length > file.allocated) await this.#growing;
+      sealBatch(batch, this.#generation);
+      await writeAll(file.fd, batch, file.used);
+    } catch (error) {
+      this.#dirty ??= file;
+      try {
+        await this.#growing;
+        this.#cut(this.#dirty);
+      } catch {
+        // The next batch tries again before it writes.
+      }
+      throw error;
+    }
+    file.used += batch.length;
+    file.allocated = Math.max(file.allocated, file.used);
+    file.revision = batchRevision(batch);
+    if (file.allocated - file.used < AHEAD_BYTES / 2 && file.used < TURN_BYTES) this.#grow(file);
+  }
+
+  /** The tree has everything up to a revision. */
+  applied(revision: number): void {
+    this.#applied = revision;
+  }
+
+  /** Closes the files, and takes them away when the tree has all that is in them. */
+  async close(): Promise<void> {
+    await this.#growing;
+    const isApplied = this.bytes === 0 && this.#dirty === undefined;
+    for (const file of this.#files) if (file !== undefined) closeSync(file.fd);
+    if (isApplied) removeLog(this.#dir);
+  }
+
+  #place(size: number): LogFile {
+    const file = this.#open(this.#current);
+    if (file.used === 0 || file.used + size <= TURN_BYTES) return file;
+    const other = this.#open(1 - this.#current);
+    if (other.used > 0 && other.revision > this.#applied) return file;
+    this.#current = 1 - this.#current;
+    this.#generation++;
+    other.used = 0;
+    return other;
+  }
+
+  #open(index: number): LogFile {
+    const known = this.#files[index];
+    if (known !== undefined) return known;
+    const path = join(this.#dir, NAMES[index]!);
+    try {
+      const flags = constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC | constants.O_DSYNC;
+      const fd = openSync(path, flags, 0o644);
+      syncDirectory(this.#dir);
+      const file = { path, fd, allocated: 0, used: 0, revision: 0 };
+      this.#files[index] = file;
+      this.#grow(file);
+      return file;
+    } catch (error) {
+      throw fileError('make', path, error);
+    }
+  }
+
+  #cut(file: LogFile): void {
+    ftruncateSync(file.fd, file.used);
+    fdatasyncSync(file.fd);
+    file.allocated = file.used;
+    this.#dirty = undefined;
+  }
+
+  #grow(file: LogFile): void {
+    if (this.#growing !== undefined) return;
+    const at = file.allocated;
+    this.#growing = writeAll(file.fd, ZEROS, at)
+      .then(
+        () => {
+          file.allocated = Math.max(file.allocated, at + ZEROS.length);
+        },
+        // Too little room for zeros need not be too little for commits.
+        () => undefined,
+      )
+      .finally(() => {
+        this.#growing = undefined;
+      });
+  }
+}
+
+async function writeAll(fd: number, bytes: Buffer, offset: number): Promise<void> {
+  for (let done = 0; done < bytes.length; ) {
+    done += await new Promise<number>((resolve, reject) => {
+      write(fd, bytes, done, bytes.length - done, offset + done, (error, written) => {
+        if (error) reject(error);
+        else resolve(written);
+      });
+    });
+  }
+}

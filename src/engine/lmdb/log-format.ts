@@ -1,0 +1,281 @@
+/**
+ * What the commit log holds: batches of commits as bytes, which the applier turns into rows of the tree. Encoded by the
+ * storage, decoded by the applier and at opening; part of the file format. Pure but for a scratch buffer.
+ *
+ * A batch (little-endian):
+ *
+ *   magic u32, generation u32, payload length u32, CRC-32 u32 (of all that follows)
+ *   previous revision f64, revision f64, change in the number of records i32, words of graph ops u32
+ *   rows, then graph ops (u32 each)
+ *
+ * A row is its kind and operands: ids are varints; keys, values and nodes are a length and bytes. Rows are in the order of
+ * their commits, so that a later one counts.
+ */
+import { crc32 } from 'node:zlib';
+import { unknownError } from '../../errors.js';
+import type { Key } from '../contract.js';
+import { type Commit, type EntryChange, type LinkKey, NO_ID } from '../core/storage.js';
+import { encodeKey, encodeLink } from './key-codec.js';
+import { encodeNode } from './node-codec.js';
+
+export const RowKind = {
+  /** id, node: a node whose key keeps its id. */
+  node: 1,
+  /** id, node: and its key gets this id. */
+  newNode: 2,
+  /** id: the node goes, and its key with it. */
+  nodeGone: 3,
+  /** key, value: a record that is no node. */
+  inline: 4,
+  /** key. */
+  inlineGone: 5,
+  /** link. */
+  link: 6,
+  linkGone: 7,
+  /** key, f64. */
+  counter: 8,
+  counterGone: 9,
+} as const;
+
+export const BATCH_HEAD_BYTES = 40;
+export const BATCH_MAGIC = 0x3147_4c45;
+/** Offset of what the checksum covers. */
+const CHECKED_FROM = 16;
+/** Commits encoded between two looks at the clock are few, but one may be large. */
+const CHANGES_PER_STEP = 64;
+
+export interface Batch {
+  readonly previous: number;
+  readonly revision: number;
+  readonly recordDelta: number;
+  readonly rows: Buffer;
+  /** A copy, aligned. */
+  readonly ops: Uint32Array;
+}
+
+// --------------------------------------------------------------------------------------------------------- writing
+
+const SCRATCH_BYTES = 64 * 1024;
+/** One large commit must not hold its memory for good. */
+const SCRATCH_KEPT_BYTES = 8 * 1024 * 1024;
+const NOTHING = Buffer.alloc(0);
+
+/** Encodes one batch at a time. */
+export class BatchEncoder {
+  #scratch = Buffer.allocUnsafeSlow(SCRATCH_BYTES);
+  #length = 0;
+
+  /**
+   * Encodes commits in short steps; answers one batch in a buffer of its own, whose head still lacks what `sealBatch`
+   * adds. `previous` is the revision before them.
+   */
+  *encode(previous: number, commits: readonly Commit[]): Generator<void, Buffer> {
+    this.#length = BATCH_HEAD_BYTES;
+    let work = 0;
+    let delta = 0;
+    let words = 0;
+    for (const { entries, links, counters, recordDelta, ops } of commits) {
+      for (const [key, entry] of entries) {
+        this.#change(key, entry);
+        if (++work % CHANGES_PER_STEP === 0) yield;
+      }
+      for (const [key, present] of links) {
+        this.#link(key, present);
+        if (++work % CHANGES_PER_STEP === 0) yield;
+      }
+      for (const [name, value] of counters) this.#counter(name, value);
+      delta += recordDelta;
+      words += ops.length;
+    }
+    const rowsEnd = this.#length;
+    const batch = Buffer.allocUnsafeSlow(rowsEnd + words * 4);
+    this.#scratch.copy(batch, 0, 0, rowsEnd);
+    let at = rowsEnd;
+    for (const { ops } of commits) {
+      // Both sides are little-endian on every platform this runs on.
+      batch.set(new Uint8Array(ops.buffer, ops.byteOffset, ops.byteLength), at);
+      at += ops.byteLength;
+    }
+    batch.writeUInt32LE(BATCH_MAGIC, 0);
+    batch.writeUInt32LE(batch.length - BATCH_HEAD_BYTES, 8);
+    batch.writeDoubleLE(previous, 16);
+    batch.writeDoubleLE(commits[commits.length - 1]?.revision ?? previous, 24);
+    batch.writeInt32LE(delta, 32);
+    batch.writeUInt32LE(words, 36);
+    if (this.#scratch.length > SCRATCH_KEPT_BYTES) this.#scratch = Buffer.allocUnsafeSlow(SCRATCH_BYTES);
+    return batch;
+  }
+
+  #change(key: Key, { before, after }: EntryChange): void {
+    const beforeId = before?.id ?? NO_ID;
+    const afterId = after?.id ?? NO_ID;
+    if (beforeId !== NO_ID && beforeId !== afterId) {
+      this.#kind(RowKind.nodeGone);
+      this.#varint(beforeId);
+    }
+    if (before !== undefined && beforeId === NO_ID && (after === undefined || afterId !== NO_ID)) {
+      this.#kind(RowKind.inlineGone);
+      this.#bytes(encodeKey(key));
+    }
+    if (after === undefined) return;
+    if (afterId === NO_ID) {
+      this.#kind(RowKind.inline);
+      this.#bytes(encodeKey(key));
+      this.#bytes(after.bytes ?? NOTHING);
+    } else {
+      this.#kind(beforeId === afterId ? RowKind.node : RowKind.newNode);
+      this.#varint(afterId);
+      this.#bytes(encodeNode(encodeKey(key), after));
+    }
+  }
+
+  #link(key: LinkKey, present: boolean): void {
+    this.#kind(present ? RowKind.link : RowKind.linkGone);
+    this.#bytes(encodeLink(key));
+  }
+
+  #counter(name: Key, value: number | undefined): void {
+    this.#kind(value === undefined ? RowKind.counterGone : RowKind.counter);
+    this.#bytes(encodeKey(name));
+    if (value === undefined) return;
+    this.#reserve(8);
+    this.#length = this.#scratch.writeDoubleLE(value, this.#length);
+  }
+
+  #kind(value: number): void {
+    this.#reserve(1);
+    this.#scratch[this.#length++] = value;
+  }
+
+  #bytes(value: Uint8Array): void {
+    this.#varint(value.length);
+    this.#reserve(value.length);
+    this.#scratch.set(value, this.#length);
+    this.#length += value.length;
+  }
+
+  #varint(value: number): void {
+    this.#reserve(8);
+    let rest = value;
+    while (rest > 0x7f) {
+      this.#scratch[this.#length++] = (rest & 0x7f) | 0x80;
+      rest = Math.floor(rest / 128);
+    }
+    this.#scratch[this.#length++] = rest;
+  }
+
+  #reserve(size: number): void {
+    if (this.#length + size <= this.#scratch.length) return;
+    const larger = Buffer.allocUnsafeSlow(Math.max(this.#scratch.length * 2, this.#length + size));
+    this.#scratch.copy(larger, 0, 0, this.#length);
+    this.#scratch = larger;
+  }
+}
+
+/** Completes a batch for its place in the log. */
+export function sealBatch(batch: Buffer, generation: number): void {
+  batch.writeUInt32LE(generation, 4);
+  batch.writeUInt32LE(checksum(batch, generation), 12);
+}
+
+const checksum = (batch: Buffer, generation: number): number =>
+  crc32(batch.subarray(CHECKED_FROM), generation);
+
+// --------------------------------------------------------------------------------------------------------- reading
+
+export const batchRevision = (batch: Buffer): number => batch.readDoubleLE(24);
+
+/** The whole batch at an offset, with its generation; undefined when there is none or it is torn. */
+export function batchAt(log: Buffer, offset: number): { generation: number; batch: Buffer } | undefined {
+  if (offset + BATCH_HEAD_BYTES > log.length || log.readUInt32LE(offset) !== BATCH_MAGIC) return undefined;
+  const generation = log.readUInt32LE(offset + 4);
+  const end = offset + BATCH_HEAD_BYTES + log.readUInt32LE(offset + 8);
+  if (end > log.length) return undefined;
+  const batch = log.subarray(offset, end);
+  if (batch.readUInt32LE(12) !== checksum(batch, generation)) return undefined;
+  if (batch.readUInt32LE(36) * 4 > batch.length - BATCH_HEAD_BYTES) return undefined;
+  return { generation, batch };
+}
+
+/** Takes a batch apart. It must be whole: `batchAt` or the encoder has seen to that. */
+export function openBatch(batch: Buffer): Batch {
+  const words = batch.readUInt32LE(36);
+  const rowsEnd = batch.length - words * 4;
+  const ops = new Uint32Array(words);
+  new Uint8Array(ops.buffer).set(batch.subarray(rowsEnd));
+  return {
+    previous: batch.readDoubleLE(16),
+    revision: batch.readDoubleLE(24),
+    recordDelta: batch.readInt32LE(32),
+    rows: batch.subarray(BATCH_HEAD_BYTES, rowsEnd),
+    ops,
+  };
+}
+
+/** What is done with each row; buffers are parts of the batch. */
+export interface RowVisitor {
+  node(id: number, node: Buffer, isNew: boolean): void;
+  nodeGone(id: number): void;
+  /** Without a value: gone. */
+  inline(key: Buffer, value: Buffer | undefined): void;
+  link(link: Buffer, present: boolean): void;
+  counter(name: Buffer, value: number | undefined): void;
+}
+
+export function visitRows(rows: Buffer, visitor: RowVisitor): void {
+  let at = 0;
+  const number = (): number => {
+    let value = 0;
+    for (let scale = 1; scale < 2 ** 49; scale *= 128) {
+      const byte = rows[at++];
+      if (byte === undefined) throw damaged();
+      value += (byte & 0x7f) * scale;
+      if (byte < 0x80) return value;
+    }
+    throw damaged();
+  };
+  const take = (): Buffer => {
+    const size = number();
+    const start = at;
+    at += size;
+    if (at > rows.length) throw damaged();
+    return rows.subarray(start, at);
+  };
+  while (at < rows.length) {
+    const rowKind = rows[at++];
+    switch (rowKind) {
+      case RowKind.node:
+      case RowKind.newNode:
+        visitor.node(number(), take(), rowKind === RowKind.newNode);
+        break;
+      case RowKind.nodeGone:
+        visitor.nodeGone(number());
+        break;
+      case RowKind.inline:
+        visitor.inline(take(), take());
+        break;
+      case RowKind.inlineGone:
+        visitor.inline(take(), undefined);
+        break;
+      case RowKind.link:
+      case RowKind.linkGone:
+        visitor.link(take(), rowKind === RowKind.link);
+        break;
+      case RowKind.counter: {
+        const name = take();
+        if (at + 8 > rows.length) throw damaged();
+        visitor.counter(name, rows.readDoubleLE(at));
+        at += 8;
+        break;
+      }
+      case RowKind.counterGone:
+        visitor.counter(take(), undefined);
+        break;
+      default:
+        throw damaged();
+    }
+  }
+}
+
+const damaged = () =>
+  unknownError('a batch of the commit log is damaged', { remedy: 'restore the store from a copy' });
