@@ -17,11 +17,12 @@ import {
   readFileSync,
   rmSync,
   write,
+  writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
 import { unknownError } from '../../errors.js';
 import { fileError, syncDirectory } from './files.js';
-import { BATCH_MAGIC, batchAt, batchRevision, sealBatch } from './log-format.js';
+import { BATCH_HEAD_BYTES, BATCH_MAGIC, batchAt, batchRevision, sealBatch } from './log-format.js';
 
 /** A file this large is left for the other one as soon as that is free. */
 const TURN_BYTES = 8 * 1024 * 1024;
@@ -34,26 +35,39 @@ const pathsIn = (dir: string): string[] => NAMES.map((name) => join(dir, name));
 
 // ------------------------------------------------------------------------------------------------------ recovering
 
-/** Whole batches behind a revision, oldest first. Unknown when there is a gap: commits that were acknowledged are missing. */
-export function recoverLog(dir: string, applied: number): { batches: Buffer[]; generation: number } {
-  const files = pathsIn(dir)
-    .filter((path) => existsSync(path))
-    .map((path) => readBatches(path))
-    .filter(({ generation }) => generation > 0)
-    .sort((a, b) => a.generation - b.generation);
+export interface Recovered {
+  /** Whole batches that the tree does not have, oldest first. */
+  batches: Buffer[];
+  /** The newest one used in the directory. */
+  generation: number;
+  /** How far each file is filled. */
+  filled: readonly ({ used: number; size: number; revision: number; generation: number } | undefined)[];
+}
+
+/** Reads what is behind a revision. Unknown when there is a gap: commits that were acknowledged are missing. */
+export function recoverLog(dir: string, applied: number): Recovered {
+  const found = pathsIn(dir).map((path) => (existsSync(path) ? readBatches(path) : undefined));
+  const files = found.filter((file) => file !== undefined && file.generation > 0) as Found[];
+  files.sort((a, b) => a.generation - b.generation);
   const batches: Buffer[] = [];
   let revision = applied;
-  for (const [i, { path, found, torn }] of files.entries()) {
+  for (const [i, { path, found: inFile, torn }] of files.entries()) {
     // Only what was written last can be torn.
     if (torn && i + 1 < files.length) throw damagedLog(path);
-    for (const batch of found) {
+    for (const batch of inFile) {
       if (batchRevision(batch) <= revision) continue;
       if (batch.readDoubleLE(16) !== revision) throw damagedLog(path);
       revision = batchRevision(batch);
       batches.push(batch);
     }
   }
-  return { batches, generation: files[files.length - 1]?.generation ?? 0 };
+  const filled = found.map((file) => {
+    const last = file?.found[file.found.length - 1];
+    if (file === undefined || last === undefined) return undefined;
+    const { used, size, generation } = file;
+    return { used, size, generation, revision: batchRevision(last) };
+  });
+  return { batches, generation: files[files.length - 1]?.generation ?? 0, filled };
 }
 
 interface Found {
@@ -61,6 +75,8 @@ interface Found {
   /** 0: nothing in it. */
   generation: number;
   found: Buffer[];
+  used: number;
+  size: number;
   /** Something follows the last whole batch that belongs to the same generation. */
   torn: boolean;
 }
@@ -89,7 +105,7 @@ function readBatches(path: string): Found {
     if (isNewer) throw damagedLog(path);
   }
   const torn = at + 8 <= log.length && log.readUInt32LE(at) === BATCH_MAGIC && log.readUInt32LE(at + 4) === generation;
-  return { path, generation, found, torn };
+  return { path, generation, found, used: at, size: log.length, torn };
 }
 
 const MAGIC_BYTES = Buffer.alloc(4);
@@ -134,11 +150,25 @@ export class CommitLog {
   /** A write to this file failed, and what it left has not been cut off. */
   #dirty: LogFile | undefined;
 
-  /** @param generation the newest one ever used in the directory */
-  constructor(dir: string, generation: number, applied: number) {
+  /** @param recovered what is in the directory; its files are gone unless `resume` is called */
+  constructor(dir: string, recovered: Recovered, applied: number) {
     this.#dir = dir;
-    this.#generation = generation + 1;
+    this.#generation = recovered.generation + 1;
     this.#applied = applied;
+  }
+
+  /** Goes on behind what was recovered: the tree could not take it yet. */
+  resume({ filled, generation }: Recovered): void {
+    for (const [index, place] of filled.entries()) {
+      if (place === undefined) continue;
+      const file = this.#open(index, 0);
+      Object.assign(file, { used: place.used, allocated: place.size, revision: place.revision });
+      if (place.generation !== generation) continue;
+      this.#current = index;
+      this.#generation = generation;
+      // What the crash has torn must not be taken for damage later.
+      this.#dirty = file;
+    }
   }
 
   /** Bytes of commits that the tree does not have. */
@@ -201,27 +231,31 @@ export class CommitLog {
     return other;
   }
 
-  #open(index: number): LogFile {
+  #open(index: number, flag: number = constants.O_TRUNC): LogFile {
     const known = this.#files[index];
     if (known !== undefined) return known;
     const path = join(this.#dir, NAMES[index]!);
     try {
-      const flags = constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC | constants.O_DSYNC;
+      const flags = constants.O_RDWR | constants.O_CREAT | constants.O_DSYNC | flag;
       const fd = openSync(path, flags, 0o644);
       syncDirectory(this.#dir);
       const file = { path, fd, allocated: 0, used: 0, revision: 0 };
       this.#files[index] = file;
-      this.#grow(file);
+      if (flag !== 0) this.#grow(file);
       return file;
     } catch (error) {
       throw fileError('make', path, error);
     }
   }
 
+  /** Makes sure that what a failed write has left is no batch. Keeps the blocks: a full disk still takes deletions. */
   #cut(file: LogFile): void {
-    ftruncateSync(file.fd, file.used);
-    fdatasyncSync(file.fd);
-    file.allocated = file.used;
+    file.allocated = Math.max(file.allocated, file.used);
+    ftruncateSync(file.fd, file.allocated);
+    if (file.allocated > file.used) {
+      const size = Math.min(BATCH_HEAD_BYTES, file.allocated - file.used);
+      writeSync(file.fd, ZEROS, 0, size, file.used);
+    } else fdatasyncSync(file.fd);
     this.#dirty = undefined;
   }
 

@@ -8,10 +8,9 @@
  */
 import type { EngineOptions } from '../contract.js';
 import { CoreEngine } from '../core/engine.js';
-import type { GraphCore } from '../graph.js';
 import { applyBatches } from './apply.js';
 import { Checkpointer, markOpen, readState, type StoreState } from './checkpoint.js';
-import { CommitLog, recoverLog, removeLog } from './commit-log.js';
+import { CommitLog, type Recovered, recoverLog, removeLog } from './commit-log.js';
 import { createDataFile } from './create.js';
 import { checkLayout, type Databases, openDatabases } from './databases.js';
 import { DataFile, dataPath, fileError, inspectDataFile, ownDirectory, syncDirectory } from './files.js';
@@ -70,42 +69,63 @@ async function openEngine(
   if (!state.clean) warn(`${path} was not closed by its last owner`);
   const file = new DataFile(path, readOnly);
   try {
-    const { batches, generation } = recoverLog(dir, newestRevision(dbs, state));
-    if (!readOnly) bringIn(dbs, file, dir, batches);
+    const recovered = recoverLog(dir, newestRevision(dbs, state));
+    const waiting = readOnly ? recovered.batches : bringIn(dbs, file, dir, recovered, warn);
     const loaded = loadGraph(dbs, graph, indexer, state, warn);
-    if (!readOnly) markOpen(dbs, file, loaded.rebuilt ? { clean: state.clean } : state);
-    const { revision } = loaded;
-    const log = readOnly ? undefined : new CommitLog(dir, generation, revision);
+    if (!readOnly) own(dbs, file, loaded.rebuilt ? { clean: state.clean } : state, warn);
+    const log = readOnly ? undefined : new CommitLog(dir, recovered, loaded.revision);
     const storage = new LmdbStorage(dbs, file, log, path, loaded);
-    if (readOnly) {
-      for (const batch of batches) overlay(storage, graph, batch);
+    for (const bytes of waiting) {
+      const batch = openBatch(bytes);
+      storage.overlay(decodeCommit(batch, (id) => storage.keyOf(id)), batch.recordDelta);
+      if (batch.ops.length > 0) graph.apply(batch.ops);
+      if (!readOnly) storage.applier.push(Buffer.from(new Uint8Array(bytes).buffer), batch.ops.length);
     }
-    return makeEngine(dbs, storage, { ...options, state, loaded, warn, release });
+    if (waiting.length > 0) log?.resume(recovered);
+    const cleanStart = state.clean && recovered.batches.length === 0;
+    return makeEngine(dbs, storage, { ...options, state, loaded, cleanStart, warn, release });
   } catch (error) {
     file.release();
     throw error;
   }
 }
 
-/** What the last owner had acknowledged and not brought into the tree. */
-function bringIn(dbs: Databases, file: DataFile, dir: string, batches: readonly Buffer[]): void {
-  try {
-    for (let at = 0; at < batches.length; at += BATCHES_AT_ONCE) {
+/**
+ * Brings what the last owner had acknowledged into the tree. Answers what it has no room for now: that stays in the log,
+ * and is seen by reads all the same.
+ */
+function bringIn(
+  dbs: Databases,
+  file: DataFile,
+  dir: string,
+  { batches }: Recovered,
+  warn: (message: string) => void,
+): Buffer[] {
+  for (let at = 0; at < batches.length; at += BATCHES_AT_ONCE) {
+    try {
       applyBatches(dbs, file, batches.slice(at, at + BATCHES_AT_ONCE));
+    } catch (cause) {
+      const error = writeError(dataPath(dir), cause);
+      if (error.kind !== 'Unavailable') throw error;
+      warn(`commits wait in the log, because the tree cannot be written: ${error.message}`);
+      return batches.slice(at);
     }
-  } catch (error) {
-    throw writeError(dataPath(dir), error);
   }
   dbs.env.resetReadTxn();
   removeLog(dir);
+  return [];
 }
 const BATCHES_AT_ONCE = 4096;
 
-/** The same for a reader, who leaves the files as they are. */
-function overlay(storage: LmdbStorage, graph: GraphCore, bytes: Buffer): void {
-  const batch = openBatch(bytes);
-  storage.overlay(decodeCommit(batch, (id) => storage.keyOf(id)), batch.recordDelta);
-  if (batch.ops.length > 0) graph.apply(batch.ops);
+/** On a full disk the mark is missing; the log that is there tells the same. */
+function own(dbs: Databases, file: DataFile, state: StoreState, warn: (message: string) => void): void {
+  try {
+    markOpen(dbs, file, state);
+  } catch (cause) {
+    const error = writeError('the store', cause);
+    if (error.kind !== 'Unavailable') throw error;
+    warn(error.message);
+  }
 }
 
 function makeEngine(
@@ -115,6 +135,7 @@ function makeEngine(
     readOnly: boolean;
     state: StoreState;
     loaded: LoadedGraph;
+    cleanStart: boolean;
     warn: (message: string) => void;
     release: () => void;
   },
@@ -125,7 +146,6 @@ function makeEngine(
     kind: 'lmdb',
     storage,
     revision: storage.revision(),
-    cleanStart: state.clean,
   });
   const checkpointer = new Checkpointer(dbs, graph, storage, {
     state: loaded.rebuilt ? { clean: state.clean } : state,
