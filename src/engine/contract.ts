@@ -126,6 +126,8 @@ export interface Transaction extends Reader {
   link(from: Key, relation: string, to: Key): boolean;
   /** False when there was no such link. */
   unlink(from: Key, relation: string, to: Key): boolean;
+  /** As `unlink`, for who need not know whether there was one: without a read, the transaction cannot conflict over it. */
+  dropLink(from: Key, relation: string, to: Key): void;
   /**
    * The next number of a counter (first 1). A number handed out is never handed out again, even if the
    * transaction fails, and never causes a conflict. `dropCounters` forgets all counters at or below a prefix.

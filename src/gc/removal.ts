@@ -50,7 +50,6 @@ export class Removal {
   readonly parents: Key[] = [];
   readonly #engine: Engine;
   readonly #tx: Transaction;
-  readonly #backendNames = new Map<Key, string>();
 
   constructor(engine: Engine, tx: Transaction) {
     this.#engine = engine;
@@ -114,27 +113,16 @@ export class Removal {
     const parentKey = parentName === '' ? undefined : snapshotKey(namespace, snapshotter, parentName);
     // The parent may survive: without this it could never be removed, because it would seem to have a child.
     if (parentKey !== undefined) {
-      tx.unlink(parentKey, Relation.children, record);
+      tx.dropLink(parentKey, Relation.children, record);
       this.parents.push(parentKey);
     }
     const owner = parseBackendName(backendName);
     if (backendName !== '' && (owner?.namespace !== namespace || owner.key !== name)) {
       tx.unlink(backendNameKey(snapshotter, backendName), Relation.named, record);
     }
-    const parent = parentKey === undefined ? '' : this.#backendNameOf(parentKey);
-    this.items.push({ kind: 'snapshot', snapshotter, name: backendName, parent });
+    this.items.push({ kind: 'snapshot', snapshotter, name: backendName });
     this.events.push({ namespace, topic: '/snapshot/remove', payload: { key: name, snapshotter } });
     return true;
-  }
-
-  /** Siblings ask for the same parent. */
-  #backendNameOf(snapshot: Key): string {
-    let name = this.#backendNames.get(snapshot);
-    if (name === undefined) {
-      name = fieldOf(this.#tx.get(snapshot), 'name');
-      this.#backendNames.set(snapshot, name);
-    }
-    return name;
   }
 
   /** Drops links of an expired lease; true when so few are left that they can go with the record. */

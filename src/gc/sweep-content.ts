@@ -60,7 +60,8 @@ class ContentSweep {
       if (item.kind === 'blob') digests.add(item.digest);
       else if (item.kind === 'ingest' && item.ref !== '') refs.add(item.ref);
     }
-    const all = [...digests].filter(isDigest);
+    // Neighbours in the order of their digests are looked up faster.
+    const all = [...digests].filter(isDigest).sort();
     for (let at = 0; at < all.length; at += BATCH) {
       await this.#blobs(all.slice(at, at + BATCH));
       await breathe();

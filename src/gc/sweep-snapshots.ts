@@ -64,7 +64,7 @@ class SnapshotSweep {
     // Their records must be gone for good; a backend name is never given to another snapshot.
     await this.#host.engine.flush();
     for (const item of order.items) {
-      if (item.kind === 'snapshot') await this.#one(item.name, item.parent ?? '', async () => {});
+      if (item.kind === 'snapshot') await this.#one(item.name, item.parent, async () => {});
     }
   }
 
@@ -74,7 +74,7 @@ class SnapshotSweep {
     await this.#backend.walk(({ name, parent }) => void parents.set(name, parent));
     for (const name of childrenFirst(parents)) {
       // The record of one may have gone a moment ago, and would be back after a crash.
-      await this.#one(name, parents.get(name) ?? '', () => this.#host.engine.flush());
+      await this.#one(name, parents.get(name), () => this.#host.engine.flush());
     }
   }
 
@@ -93,13 +93,16 @@ class SnapshotSweep {
     for (const { path, message } of report.errors) this.report.errors.push(`${path}: ${message}`);
   }
 
-  /** `settled` waits until the removal of the snapshot's record is on disk. */
-  async #one(name: string, parent: string, settled: () => Promise<void>): Promise<void> {
+  /**
+   * `settled` waits until the removal of the snapshot's record is on disk. A parent that is not known is asked for when
+   * it matters, which is when the snapshot stays.
+   */
+  async #one(name: string, parent: string | undefined, settled: () => Promise<void>): Promise<void> {
     const { guards, engine } = this.#host;
     if (++this.#looks % LOOKS_PER_TURN === 0) await breathe();
     if (isSnapshotNamed(engine, this.#snapshotter, name)) return;
     if (this.#kept.has(name)) {
-      this.#kept.add(parent);
+      this.#kept.add(parent ?? (await this.#parentOf(name)));
       return;
     }
     let gone = true;
@@ -108,10 +111,20 @@ class SnapshotSweep {
       await settled();
       gone = await this.#remove(name);
     });
+    if (done && gone) return;
+    const above = parent ?? (await this.#parentOf(name));
     if (!done) {
-      this.report.postponed.push({ kind: 'snapshot', snapshotter: this.#snapshotter, name, parent });
+      this.report.postponed.push({ kind: 'snapshot', snapshotter: this.#snapshotter, name, parent: above });
     }
-    if (!(done && gone) && parent !== '') this.#kept.add(parent);
+    if (above !== '') this.#kept.add(above);
+  }
+
+  async #parentOf(name: string): Promise<string> {
+    try {
+      return (await this.#backend.stat(name)).parent;
+    } catch {
+      return '';
+    }
   }
 
   /** False when the snapshot is still there. */

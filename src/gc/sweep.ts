@@ -9,11 +9,11 @@ import type { ContentBackend, SnapshotterBackend } from '../backends/contract.js
 import type { Engine, Key } from '../engine/contract.js';
 import {
   backendNameKey,
-  blobKey,
   ingestKey,
   key,
   leaf,
   Relation,
+  SEPARATOR,
   snapshotKey,
 } from '../engine/schema/keys.js';
 import type { Guards } from '../stores/guards.js';
@@ -154,17 +154,19 @@ function naturalIngest(ref: string): Key | undefined {
  */
 export class BlobNames {
   readonly #engine: Engine;
-  readonly #namespaces: string[];
+  /** Each with the beginning of its blobs' keys. */
+  readonly #namespaces: { ns: string; prefix: string }[];
   readonly #expected = new Map<string, ReadonlySet<string>>();
 
   constructor(engine: Engine) {
     this.#engine = engine;
-    this.#namespaces = namespaces(engine);
+    this.#namespaces = namespaces(engine).map((ns) => ({ ns, prefix: `${key('blobs', ns)}${SEPARATOR}` }));
   }
 
+  /** The digest must be one that `isDigest` accepts. */
   isNamed(digest: string): boolean {
-    return this.#namespaces.some((ns) => {
-      const record = blobKey(ns, digest);
+    return this.#namespaces.some(({ ns, prefix }) => {
+      const record = prefix + digest;
       // Cheap and usually final: no record, and nothing in the graph points there.
       if (!this.#engine.mentioned(record)) return false;
       return this.#engine.has(record) || this.#expectedIn(ns).has(digest);

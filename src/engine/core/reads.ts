@@ -13,6 +13,12 @@ import type { SortedMap } from './sorted-map.js';
 /** Changes over a range: a value, or undefined for "absent here". */
 export type Layer<V> = SortedMap<V | undefined>;
 
+/** What is read of a layer: entries from `start` on, at least those that begin with `within`. */
+export interface ReadLayer<V> {
+  readonly size: number;
+  from(start: string, exclusive: boolean, within: string): Iterable<[string, V | undefined]>;
+}
+
 const FIRST_CHUNK = 16;
 const CHUNK_MAX = 512;
 
@@ -27,7 +33,7 @@ export function* layered<V>(
   start: string,
   after: string | undefined,
   read: (after: string | undefined, limit: number) => [string, V][],
-  layers: () => Layer<V>[],
+  layers: () => ReadLayer<V>[],
 ): Generator<[string, V]> {
   let size = FIRST_CHUNK;
   for (let position = after; ; size = Math.min(size * 4, CHUNK_MAX)) {
@@ -46,7 +52,7 @@ export function* layered<V>(
 /** `entries` with the layer's changes between `after` (exclusive) and `last` (inclusive; undefined: no end). */
 function overlay<V>(
   entries: [string, V][],
-  layer: Layer<V>,
+  layer: ReadLayer<V>,
   start: string,
   after: string | undefined,
   last: string | undefined,
@@ -54,7 +60,7 @@ function overlay<V>(
   const merged: [string, V][] = [];
   const exclusive = after !== undefined && compareUtf8(after, start) >= 0;
   let i = 0;
-  for (const [key, value] of layer.from(exclusive ? after : start, exclusive)) {
+  for (const [key, value] of layer.from(exclusive ? after : start, exclusive, start)) {
     if (!key.startsWith(start) || (last !== undefined && compareUtf8(key, last) > 0)) break;
     while (i < entries.length && compareUtf8(entries[i]![0], key) < 0) merged.push(entries[i++]!);
     if (entries[i]?.[0] === key) i++;

@@ -51,6 +51,8 @@ export class EngineTransaction implements Transaction {
   /** The same writes, as a layer over what is read. */
   readonly #written: Layer<Uint8Array> = new SortedMap();
   readonly #links: Layer<true> = new SortedMap();
+  /** Whose links change here. */
+  readonly #linked = new Set<Key>();
   /** Records deleted here: none of their stored links count. */
   readonly #wiped = new Set<Key>();
   readonly #hooks: (() => void)[] = [];
@@ -213,7 +215,7 @@ export class EngineTransaction implements Transaction {
 
   #wipeLinks(from: Key): void {
     this.#wiped.add(from);
-    if (this.#links.size === 0) return;
+    if (!this.#linked.has(from)) return;
     const prefix = linksPrefix(from);
     const own: LinkKey[] = [];
     for (const [link] of this.#links.from(prefix)) {
@@ -229,6 +231,7 @@ export class EngineTransaction implements Transaction {
     checkKey(to);
     if (this.hasLink(from, relation, to)) return false;
     this.#links.set(linkPrefix(from, relation) + to, true);
+    this.#linked.add(from);
     return true;
   }
 
@@ -236,7 +239,21 @@ export class EngineTransaction implements Transaction {
     this.#checkWrite();
     if (!this.hasLink(from, relation, to)) return false;
     this.#links.set(linkPrefix(from, relation) + to, undefined);
+    this.#linked.add(from);
     return true;
+  }
+
+  dropLink(from: Key, relation: string, to: Key): void {
+    // The graph must not lose an edge twice.
+    if (this.#host.indexer.link(from, relation, to) !== undefined) {
+      this.unlink(from, relation, to);
+      return;
+    }
+    this.#checkWrite();
+    const link = linkPrefix(from, relation) + to;
+    this.#links.set(link, undefined);
+    this.#linked.add(from);
+    this.#knownLinks.set(link, true);
   }
 
   next(counter: Key): number {

@@ -259,9 +259,35 @@ let sourceEnd = 0;
 
 export function decodeKey(bytes: Uint8Array, start = 0, end = bytes.length): Key {
   begin(bytes, start, end);
+  const digestStart = end - DIGEST_BYTES - 2;
+  if (digestStart > start && source[digestStart] === BYTE_DIGEST && source[end - 1] === Marker.exact) {
+    const key = keyOfDigest(start, digestStart);
+    if (key !== undefined) return key;
+  }
   const key = readKey();
   if (position !== sourceEnd) throw new DamagedRecord('a key has bytes left over');
   return key;
+}
+
+/** Neighbours mostly share all but their digest: the bytes before that, and their text. */
+let sharedBytes: Buffer = Buffer.alloc(0);
+let sharedText = '';
+
+/** The key whose last component is a digest; undefined when the bytes only look as if it were. */
+function keyOfDigest(start: number, digestStart: number): Key | undefined {
+  const size = digestStart - start;
+  if (sharedBytes.length !== size || source.compare(sharedBytes, 0, size, start, digestStart) !== 0) {
+    const whole = readKey();
+    const isDigest = position === sourceEnd && whole.length > 64 && whole.startsWith(DIGEST_PREFIX, whole.length - 71);
+    if (!isDigest) {
+      position = start;
+      return undefined;
+    }
+    sharedBytes = Buffer.from(source.subarray(start, digestStart));
+    sharedText = whole.slice(0, -64);
+    return whole;
+  }
+  return sharedText + source.toString('hex', digestStart + 1, digestStart + 1 + DIGEST_BYTES);
 }
 
 export function decodeLink(bytes: Uint8Array): LinkKey {

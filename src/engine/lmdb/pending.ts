@@ -3,8 +3,8 @@
  * commit of the same key takes the place of the earlier one; the earlier one is kept while the later can be lost.
  */
 import type { Key } from '../contract.js';
-import type { Layer } from '../core/reads.js';
-import { SortedMap } from '../core/sorted-map.js';
+import { PartitionedMap } from '../core/partitioned-map.js';
+import type { ReadLayer } from '../core/reads.js';
 import { type Commit, type Entry, type LinkKey, NO_ID } from '../core/storage.js';
 
 /** A state since a revision; before it, an older one that the tree does not have either. */
@@ -14,29 +14,29 @@ interface At<T> {
   older: At<T> | undefined;
 }
 
+interface Store<K, V> {
+  get(key: K): V | undefined;
+  set(key: K, value: V): unknown;
+  delete(key: K): boolean;
+}
+
 /** Newest states by key, each with those that would be there if it were lost. */
 class Versions<K, T> {
-  readonly #newest = new Map<K, At<T>>();
-  readonly #changed: (key: K, value: At<T> | undefined) => void;
+  readonly #newest: Store<K, At<T>>;
 
-  /** `changed` is told whenever the newest state of a key is another one. */
-  constructor(changed: (key: K, value: At<T> | undefined) => void = () => {}) {
-    this.#changed = changed;
+  constructor(store: Store<K, At<T>>) {
+    this.#newest = store;
   }
 
   get(key: K): At<T> | undefined {
     return this.#newest.get(key);
   }
 
-  keys(): IterableIterator<K> {
-    return this.#newest.keys();
-  }
-
   /** Revisions up to `stored` can be lost no more. */
   set(key: K, revision: number, value: T, stored: number): void {
     const older = this.#newest.get(key);
     if (older !== undefined && older.revision <= stored) older.older = undefined;
-    this.#put(key, { revision, value, older });
+    this.#newest.set(key, { revision, value, older });
   }
 
   /** The tree has a revision now. */
@@ -45,7 +45,6 @@ class Versions<K, T> {
     if (newest === undefined) return;
     if (newest.revision <= revision) {
       this.#newest.delete(key);
-      this.#changed(key, undefined);
       return;
     }
     for (let at = newest; at.older !== undefined; at = at.older) {
@@ -60,17 +59,29 @@ class Versions<K, T> {
     let at = this.#newest.get(key);
     if (at === undefined || at.revision <= revision) return;
     while (at !== undefined && at.revision > revision) at = at.older;
-    if (at !== undefined) {
-      this.#put(key, at);
-      return;
-    }
-    this.#newest.delete(key);
-    this.#changed(key, undefined);
+    if (at === undefined) this.#newest.delete(key);
+    else this.#newest.set(key, at);
+  }
+}
+
+/** Versions in order, as what they stand for. */
+class Ordered<T, V> implements ReadLayer<V> {
+  readonly #versions: PartitionedMap<At<T>>;
+  readonly #valueOf: (value: T) => V | undefined;
+
+  constructor(versions: PartitionedMap<At<T>>, valueOf: (value: T) => V | undefined) {
+    this.#versions = versions;
+    this.#valueOf = valueOf;
   }
 
-  #put(key: K, at: At<T>): void {
-    this.#newest.set(key, at);
-    this.#changed(key, at);
+  get size(): number {
+    return this.#versions.size;
+  }
+
+  *from(start: string, exclusive: boolean, within: string): Generator<[string, V | undefined]> {
+    for (const [key, { value }] of this.#versions.from(start, exclusive, within)) {
+      yield [key, this.#valueOf(value)];
+    }
   }
 }
 
@@ -84,21 +95,26 @@ interface Touched {
 }
 
 export class Pending {
-  /** The newest records, and the newest links, in order. */
-  readonly values: Layer<Uint8Array> = new SortedMap();
-  readonly links: Layer<true> = new SortedMap();
-  readonly entries = new Versions<Key, Entry | undefined>((key, at) => {
-    if (at === undefined) this.values.delete(key);
-    else this.values.set(key, at.value?.bytes);
-  });
-  readonly counters = new Versions<Key, number | undefined>();
+  readonly #newestEntries = new PartitionedMap<At<Entry | undefined>>();
+  readonly #newestLinks = new PartitionedMap<At<boolean>>();
+  readonly #newestCounters = new Map<Key, At<number | undefined>>();
+  readonly entries = new Versions<Key, Entry | undefined>(this.#newestEntries);
+  readonly links = new Versions<LinkKey, boolean>(this.#newestLinks);
+  readonly counters = new Versions<Key, number | undefined>(this.#newestCounters);
   /** Keys of nodes; undefined: freed. */
-  readonly ids = new Versions<number, Key | undefined>();
-  readonly #links = new Versions<LinkKey, boolean>((link, at) => {
-    if (at === undefined) this.links.delete(link);
-    else this.links.set(link, at.value ? true : undefined);
-  });
+  readonly ids = new Versions<number, Key | undefined>(new Map());
+  /** Records and links in order; undefined: gone. */
+  readonly orderedValues: ReadLayer<Uint8Array> = new Ordered(this.#newestEntries, (entry) => entry?.bytes);
+  readonly orderedLinks: ReadLayer<true> = new Ordered(this.#newestLinks, (present) => present || undefined);
   #touched: Touched[] = [];
+
+  get hasEntries(): boolean {
+    return this.#newestEntries.size > 0;
+  }
+
+  counterNames(): Iterable<Key> {
+    return this.#newestCounters.keys();
+  }
 
   /** Revisions up to `stored` can be lost no more. */
   add(commit: Pick<Commit, 'revision' | 'entries' | 'links' | 'counters' | 'freed'>, stored: number): void {
@@ -109,15 +125,20 @@ export class Pending {
       ids.push(id);
     };
     for (const id of commit.freed.keys()) setId(id, undefined);
-    for (const [key, { after }] of commit.entries) {
+    const keys: Key[] = [];
+    for (const [key, { before, after }] of commit.entries) {
+      // A node that is gone is told by its id: most are removed in bulk, and nobody asks for their keys.
+      const isTold = after === undefined && before !== undefined && commit.freed.has(before.id);
+      if (isTold && this.entries.get(key) === undefined) continue;
       this.entries.set(key, revision, after, stored);
+      keys.push(key);
       if (after !== undefined && after.id !== NO_ID) setId(after.id, key);
     }
-    for (const [link, present] of commit.links) this.#links.set(link, revision, present, stored);
+    for (const [link, present] of commit.links) this.links.set(link, revision, present, stored);
     for (const [name, value] of commit.counters) this.counters.set(name, revision, value, stored);
     this.#touched.push({
       revision,
-      keys: [...commit.entries.keys()],
+      keys,
       ids,
       links: [...commit.links.keys()],
       counters: [...commit.counters.keys()],
@@ -132,7 +153,7 @@ export class Pending {
       count++;
       for (const key of touched.keys) this.entries.drop(key, revision);
       for (const id of touched.ids) this.ids.drop(id, revision);
-      for (const link of touched.links) this.#links.drop(link, revision);
+      for (const link of touched.links) this.links.drop(link, revision);
       for (const name of touched.counters) this.counters.drop(name, revision);
     }
     this.#touched.splice(0, count);
@@ -145,7 +166,7 @@ export class Pending {
       if (last.revision <= revision) return;
       for (const key of last.keys) this.entries.revert(key, revision);
       for (const id of last.ids) this.ids.revert(id, revision);
-      for (const link of last.links) this.#links.revert(link, revision);
+      for (const link of last.links) this.links.revert(link, revision);
       for (const name of last.counters) this.counters.revert(name, revision);
       this.#touched.pop();
     }

@@ -7,7 +7,7 @@
 import { unknownError } from '../../errors.js';
 import { compareUtf8 } from '../../model/utf8.js';
 import type { Key, Value } from '../contract.js';
-import { below, type Layer, layered } from '../core/reads.js';
+import { below, layered, type ReadLayer } from '../core/reads.js';
 import {
   type Commit,
   type Entry,
@@ -18,6 +18,7 @@ import {
   type Written,
 } from '../core/storage.js';
 import { decodeSlice } from '../schema/codec.js';
+import { collectionOf } from '../schema/keys.js';
 import { Applier, type ApplierHost } from './applier.js';
 import { type Applied, INLINE } from './apply.js';
 import type { CommitLog } from './commit-log.js';
@@ -51,6 +52,8 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   #encoded: number;
   /** The node asked for last by its id: who wants its key mostly goes on to its record. Good until the next commit. */
   #lastNode: { readonly id: number; readonly key: Key; readonly entry: Entry } | undefined;
+  /** Collections known to own no links, or known to. */
+  readonly #linkless = new Map<string, boolean>();
   /** Told after each group that the tree has, with the bytes it added to the journal. */
   onApplied: (journalBytes: number) => void = () => {};
   /** Told what a caller of `update` does not learn: commits that are lost or held up. */
@@ -89,10 +92,17 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     if (found === undefined) return undefined;
     if (found[0]! >= INLINE) return decodeSlice(key, found, 1, this.#dbs.keys.lastSize);
     const id = found.readUInt32BE(0);
+    if (this.#isTaken(id, key)) return undefined;
     const node = this.#node(id, key);
     const size = lastSizeOf(this.#dbs.nodes);
     const { valueStart } = nodeParts(id, node, size);
     return valueStart < 0 ? undefined : decodeSlice(key, node, valueStart, size);
+  }
+
+  /** Whether a node of the tree has gone since, or stands for another key. */
+  #isTaken(id: number, key: Key): boolean {
+    const pending = this.#pending.ids.get(id);
+    return pending !== undefined && pending.value !== key;
   }
 
   has(key: Key): boolean {
@@ -102,6 +112,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     if (found === undefined) return false;
     if (found[0]! >= INLINE) return true;
     const id = found.readUInt32BE(0);
+    if (this.#isTaken(id, key)) return false;
     return nodeParts(id, this.#node(id, key), lastSizeOf(this.#dbs.nodes)).valueStart >= 0;
   }
 
@@ -115,6 +126,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
       return { id: NO_ID, adjacency: undefined, bytes: copyOf(found, 1, this.#dbs.keys.lastSize) };
     }
     const id = found.readUInt32BE(0);
+    if (this.#isTaken(id, key)) return undefined;
     const node = this.#node(id, key);
     return readEntry(id, node, lastSizeOf(this.#dbs.nodes));
   }
@@ -131,8 +143,8 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
 
   range(prefix: Key, after: Key | undefined, limit: number): [Key, Uint8Array][] {
     const read = (from: Key | undefined, count: number) => this.#storedRange(prefix, from, count);
-    if (this.#pending.values.size === 0) return read(after, limit);
-    return merged(below(prefix), after, limit, read, this.#pending.values);
+    if (!this.#pending.hasEntries) return read(after, limit);
+    return merged(below(prefix), after, limit, read, this.#pending.orderedValues);
   }
 
   #storedRange(prefix: Key, after: Key | undefined, limit: number): [Key, Uint8Array][] {
@@ -144,8 +156,9 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
       const count = limit - found.length;
       const rows = this.#dbs.keys.range(bounds.lower, bounds.exclusive, bounds.upper, count);
       for (const [encoded, value] of rows) {
-        const bytes = this.#valueOf(value, encoded);
-        if (bytes !== undefined) found.push([decodeKey(encoded), bytes]);
+        const key = decodeKey(encoded);
+        const bytes = this.#valueOf(value, key);
+        if (bytes !== undefined) found.push([key, bytes]);
       }
       const last = rows[rows.length - 1];
       if (rows.length < count || last === undefined || found.length >= limit) return found;
@@ -154,18 +167,18 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     }
   }
 
-  #valueOf(value: Buffer, encoded: Buffer): Uint8Array | undefined {
+  #valueOf(value: Buffer, key: Key): Uint8Array | undefined {
     if (value[0]! >= INLINE) return value.subarray(1);
     const id = value.readUInt32BE(0);
-    const node = this.#dbs.nodes.getBinaryFast(id);
-    if (node === undefined) this.#node(id, decodeKey(encoded));
+    if (this.#isTaken(id, key)) return undefined;
+    const bytes = this.#node(id, key);
     const size = lastSizeOf(this.#dbs.nodes);
-    const bytes = asBuffer(node!);
     const { valueStart } = nodeParts(id, bytes, size);
     return valueStart < 0 ? undefined : copyOf(bytes, valueStart, size);
   }
 
   linkRange(prefix: string, after: LinkKey | undefined, limit: number): LinkKey[] {
+    if (prefix !== '' && this.#ownsNone(collectionOf(prefix))) return [];
     const read = (from: LinkKey | undefined, count: number): [LinkKey, true][] => {
       const { lower, exclusive, upper } = boundsOf(
         Buffer.from(encodeLinkPrefix(prefix)),
@@ -176,14 +189,28 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
       return this.#dbs.links.range(lower, exclusive, upper, count).map(([link]) => [decodeLink(link), true]);
     };
     const rows =
-      this.#pending.links.size === 0
+      this.#pending.orderedLinks.size === 0
         ? read(after, limit)
-        : merged(prefix, after, limit, read, this.#pending.links);
+        : merged(prefix, after, limit, read, this.#pending.orderedLinks);
     return rows.map(([link]) => link);
   }
 
+  /** Whether no record of a collection owns links: most are asked for in vain. */
+  #ownsNone(collection: string): boolean {
+    let none = this.#linkless.get(collection);
+    if (none === undefined) {
+      const lower = Buffer.from(encodeBelow(collection));
+      const start = below(collection);
+      none = this.#dbs.links.range(lower, false, successor(lower), 1).length === 0;
+      for (const _ of this.#pending.orderedLinks.from(start, false, start)) none = false;
+      this.#linkless.set(collection, none);
+    }
+    return none;
+  }
+
   hasLink(link: LinkKey): boolean {
-    if (this.#pending.links.has(link)) return this.#pending.links.get(link) !== undefined;
+    const pending = this.#pending.links.get(link);
+    if (pending !== undefined) return pending.value;
     return this.#dbs.links.get(encodeLink(link)) !== undefined;
   }
 
@@ -206,7 +233,9 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
       return pending.value === undefined || pending.value.id === NO_ID ? undefined : pending.value.id;
     }
     const found = this.#dbs.keys.get(encodeKey(key));
-    return found === undefined || found[0]! >= INLINE ? undefined : found.readUInt32BE(0);
+    if (found === undefined || found[0]! >= INLINE) return undefined;
+    const id = found.readUInt32BE(0);
+    return this.#isTaken(id, key) ? undefined : id;
   }
 
   counter(name: Key): number {
@@ -220,7 +249,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     const rows = this.#dbs.counters.range(lower, false, successor(lower), Number.MAX_SAFE_INTEGER);
     const names = new Set(rows.map(([name]) => decodeKey(name)));
     names.add(prefix);
-    for (const name of this.#pending.counters.keys()) if (name.startsWith(below(prefix))) names.add(name);
+    for (const name of this.#pending.counterNames()) if (name.startsWith(below(prefix))) names.add(name);
     return [...names].filter((name) => this.counter(name) > 0);
   }
 
@@ -234,11 +263,13 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     this.#lastNode = undefined;
     this.#pending.add(commit, this.#stored.revision);
     this.#records += commit.recordDelta;
+    for (const link of commit.links.keys()) this.#linkless.set(collectionOf(link), false);
     return this.#writer.push(commit);
   }
 
   /** Commits of the log that the tree does not have, in a store that must not be changed. */
   overlay(commit: Parameters<Pending['add']>[0], recordDelta: number): void {
+    this.#linkless.clear();
     this.#pending.add(commit, commit.revision);
     this.#records += recordDelta;
     this.#stored = { revision: commit.revision, records: this.#records };
@@ -364,7 +395,7 @@ function merged<V>(
   after: string | undefined,
   limit: number,
   read: (after: string | undefined, limit: number) => [string, V][],
-  pending: Layer<V>,
+  pending: ReadLayer<V>,
 ): [string, V][] {
   const found: [string, V][] = [];
   if (limit <= 0) return found;
