@@ -111,7 +111,7 @@ test('given files that are no store, when opened, then each is refused by name a
     ],
     ['short text', (path) => writeFileSync(path, 'short'), /no LMDB file/],
     ['foreign', makeForeignLmdb, /LMDB file of another program/],
-    ['newer', (path) => makeForeignLmdb(path, 'ebbtide 2'), /layout 2/],
+    ['newer', (path) => makeForeignLmdb(path, 'ebbtide 3'), /layout 3/],
     ['directory', async (path) => void (await mkdir(path)), /no regular file/],
   ];
   for (const [name, make, message] of cases) {
@@ -228,7 +228,7 @@ test('given a damaged checkpoint or journal, when opened, then it warns once and
   });
   await first.close();
   for (const name of ['checkpoints', 'journal']) {
-    const env = openLmdb({ path: dataFile(dir), noSubdir: true, maxDbs: 12 });
+    const env = openLmdb({ path: dataFile(dir), noSubdir: true, maxDbs: 14 });
     const db = env.openDB<Uint8Array, Uint8Array>(name, { keyEncoding: 'binary', encoding: 'binary' });
     for (const k of [...db.getKeys()]) {
       const value = Buffer.from(db.get(k)!);
@@ -266,7 +266,7 @@ test('given a growing journal, when it outgrows the checkpoint, then one is writ
   while (checkpoint === undefined && Date.now() < deadline) {
     await engine.update((tx) => tx.put(key('meta', 'n'), 'v'));
     writeFileSync(copy, readFileSync(dataFile(dir)));
-    const env = openLmdb({ path: copy, noSubdir: true, maxDbs: 12 });
+    const env = openLmdb({ path: copy, noSubdir: true, maxDbs: 14 });
     const meta = env.openDB<Uint8Array, string>('meta', { encoding: 'binary' });
     checkpoint = JSON.parse(Buffer.from(meta.get('state')!).toString()).checkpoint;
     await env.close();

@@ -85,8 +85,10 @@ export interface Storage {
   has(key: Key): boolean;
   /** Up to `limit` records strictly below `prefix` ('' for all), behind `after`, in key order. */
   range(prefix: Key, after: Key | undefined, limit: number): [Key, Uint8Array][];
-  /** Up to `limit` links that begin with `prefix`, behind `after`, in order. */
+  /** Up to `limit` links that begin with `prefix` (a record's, of one relation or all), behind `after`, in order. */
   linkRange(prefix: string, after: LinkKey | undefined, limit: number): LinkKey[];
+  /** Every link once, in no particular order. */
+  allLinks(): Iterable<LinkKey>;
   hasLink(link: LinkKey): boolean;
   keyOf(id: number): Key | undefined;
   idOf(key: Key): number | undefined;

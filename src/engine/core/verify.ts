@@ -53,15 +53,10 @@ class Derived {
   }
 
   addLinks(): void {
-    for (let after: string | undefined; ; ) {
-      const chunk = this.#storage.linkRange('', after, CHUNK);
-      for (const link of chunk) {
-        const { from, relation, to } = splitLink(link);
-        const kind = this.#indexer.link(from, relation, to);
-        if (kind !== undefined) this.#addEdge(from, to, kind);
-      }
-      if (chunk.length < CHUNK) return;
-      after = chunk[chunk.length - 1]!;
+    for (const link of this.#storage.allLinks()) {
+      const { from, relation, to } = splitLink(link);
+      const kind = this.#indexer.link(from, relation, to);
+      if (kind !== undefined) this.#addEdge(from, to, kind);
     }
   }
 

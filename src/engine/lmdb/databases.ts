@@ -7,6 +7,7 @@
  */
 import { type Database, open, type RootDatabase } from 'lmdb';
 import { failedPrecondition } from '../../errors.js';
+import type { ChildTable } from './child-links.js';
 import { fileError, foreign } from './files.js';
 import { Table } from './table.js';
 
@@ -14,11 +15,14 @@ type Bytes = Uint8Array;
 
 export interface Databases {
   readonly env: RootDatabase;
-  /** Encoded key → node id, or the value of a record that has no node. */
+  /** From keys to nodes (key-index.ts). */
   readonly keys: Table;
+  readonly digests: Table;
   /** Node id → key, adjacency, value (node-codec.ts). */
   readonly nodes: Database<Bytes, number>;
   readonly links: Table;
+  /** Links of children by ids (child-links.ts). */
+  readonly children: ChildTable;
   readonly counters: Table;
   /** Revision (8 bytes, big-endian) → changes of the graph since the one before. */
   readonly journal: Database<Bytes, Bytes>;
@@ -28,12 +32,12 @@ export interface Databases {
 }
 
 /** How the file is laid out; apart from the schema revision, which says what the records mean. */
-export const LAYOUT = 1;
+export const LAYOUT = 2;
 const FORMAT = 'ebbtide';
 
 const options = {
   noSubdir: true,
-  maxDbs: 12,
+  maxDbs: 14,
   overlappingSync: false,
   // Every write is in a batch; the package's own batching by event turn would reject promises nobody has.
   eventTurnBatching: false,
@@ -60,10 +64,10 @@ function checkFormat(path: string, meta: Database<Bytes, string> | undefined): v
   if (stored === undefined) throw foreign(path, 'it is an LMDB file of another program');
   const match = /^(\S+) (\d+)$/.exec(Buffer.from(stored).toString('latin1'));
   if (match === null || match[1] !== FORMAT) throw foreign(path, 'it is an LMDB file of another program');
-  if (Number(match[2]) > LAYOUT) {
+  if (Number(match[2]) !== LAYOUT) {
     throw failedPrecondition(`${path} has layout ${match[2]}; this version knows ${LAYOUT}`, {
       object: path,
-      remedy: 'open it with the version that wrote it, or a newer one',
+      remedy: 'open it with the version that wrote it',
     });
   }
 }
@@ -75,8 +79,10 @@ export async function openDatabases(path: string, readOnly: boolean): Promise<Da
   const databases: Databases = {
     env,
     keys: new Table(bytes('keys')),
+    digests: new Table(bytes('digests')),
     nodes: env.openDB<Bytes, number>('nodes', { keyEncoding: 'uint32', encoding: 'binary' }),
     links: new Table(bytes('links')),
+    children: bytes('children'),
     counters: new Table(bytes('counters')),
     journal: bytes('journal'),
     checkpoints: bytes('checkpoints'),

@@ -7,10 +7,13 @@ import { type Indexer, NodeFlag } from '../contract.js';
 import { expandEdges, setOp } from '../core/planner.js';
 import { splitLink } from '../core/storage.js';
 import { type GraphCore, GraphOp } from '../graph.js';
+import { Relation } from '../schema/keys.js';
 import { chunkKey, type StoreState } from './checkpoint.js';
+import { childPairs } from './child-links.js';
 import type { Databases } from './databases.js';
 import { readJournal } from './journal.js';
-import { decodeKey, decodeLink, encodeKey } from './key-codec.js';
+import { decodeKey, decodeLink } from './key-codec.js';
+import { find, INLINE } from './key-index.js';
 import { decodeAdjacency, nodeParts } from './node-codec.js';
 import type { StorageState } from './storage.js';
 import { asBuffer } from './table.js';
@@ -106,21 +109,28 @@ function rebuild(dbs: Databases, graph: GraphCore, indexer: Indexer): Omit<Loade
 }
 
 function addLinks(dbs: Databases, indexer: Indexer, ops: OpBuffer): void {
-  const idOf = (key: string): number | undefined => {
-    const found = dbs.keys.get(encodeKey(key));
-    return found === undefined || dbs.keys.lastSize !== 4 || found[0]! >= 0x40
-      ? undefined
-      : found.readUInt32BE(0);
+  const add = (from: string, relation: string, to: string): boolean => {
+    const kind = indexer.link(from, relation, to);
+    if (kind === undefined) return false;
+    const source = find(dbs, from)?.id;
+    const target = find(dbs, to)?.id;
+    if (source !== undefined && target !== undefined) ops.push([GraphOp.add, source, target, kind]);
+    return true;
   };
   forEachRow(dbs.links, (row) => {
     const { from, relation, to } = splitLink(decodeLink(row));
-    const kind = indexer.link(from, relation, to);
-    const source = kind === undefined ? undefined : idOf(from);
-    const target = kind === undefined ? undefined : idOf(to);
-    if (kind !== undefined && source !== undefined && target !== undefined) {
-      ops.push([GraphOp.add, source, target, kind]);
-    }
+    add(from, relation, to);
   });
+  const keyOf = (id: number): string | undefined => {
+    const node = asBuffer(dbs.nodes.getBinary(id));
+    if (node === undefined) return undefined;
+    const { keyStart, keyEnd } = nodeParts(id, node, node.length);
+    return decodeKey(node, keyStart, keyEnd);
+  };
+  for (const { from, to } of childPairs(dbs.children, keyOf)) {
+    // A relation is made of edges, or it is not.
+    if (!add(from, Relation.children, to)) break;
+  }
 }
 
 function forEachRow(table: Databases['links'], visit: (key: Buffer, value: Buffer) => void): void {
@@ -137,7 +147,7 @@ function forEachRow(table: Databases['links'], visit: (key: Buffer, value: Buffe
 function countInline(dbs: Databases): number {
   let count = 0;
   forEachRow(dbs.keys, (_key, value) => {
-    if (value[0]! >= 0x40) count++;
+    if (value[0]! >= INLINE) count++;
   });
   return count;
 }

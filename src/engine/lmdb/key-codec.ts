@@ -368,3 +368,40 @@ function textEnd(): number {
   while (end < sourceEnd && source[end] !== 0) end++;
   return end;
 }
+
+// --------------------------------------------------------------------------------------------------- short digests
+
+/** Digits of a digest that are kept in the index, in bytes. */
+const CUT_BYTES = 10;
+/** A longer beginning is not worth it. */
+const CUT_KEY_MAX = 512;
+
+/**
+ * How many bytes of an encoded key name it in the index of digests: all but the end of a digest that it ends in; 0 when
+ * it does not. Many keys may share these bytes; in the order of keys they stand where any of them would.
+ */
+export function digestCut(bytes: Uint8Array): number {
+  const start = bytes.length - DIGEST_BYTES - 2;
+  if (start < 2 || bytes[start] !== BYTE_DIGEST || bytes[bytes.length - 1] !== Marker.exact) return 0;
+  if (start + 1 + CUT_BYTES > CUT_KEY_MAX) return 0;
+  // A digest may hold any byte, so only the components before it tell whether one begins here.
+  for (let at = bytes.indexOf(0) + 1; at > 0 && at <= start; ) {
+    if (at === start) return start + 1 + CUT_BYTES;
+    at = componentEnd(bytes, at) + 1;
+  }
+  return 0;
+}
+
+/** The bound among cut keys that lies before every one whose whole key lies behind `bytes`. */
+export function cutBound(bytes: Uint8Array): Uint8Array {
+  for (let at = bytes.indexOf(0) + 1; at > 0 && at < bytes.length; at = componentEnd(bytes, at) + 1) {
+    if (bytes[at] === BYTE_DIGEST) return bytes.subarray(0, at + 1 + CUT_BYTES);
+  }
+  return bytes;
+}
+
+/** Where the component that begins at `at` ends: at its separator, or at the end. */
+function componentEnd(bytes: Uint8Array, at: number): number {
+  const end = bytes.indexOf(0, bytes[at] === BYTE_DIGEST ? at + DIGEST_BYTES + 2 : at);
+  return end < 0 ? bytes.length : end;
+}

@@ -12,24 +12,31 @@ import {
   type Commit,
   type Entry,
   type LinkKey,
+  linkPrefix,
   NO_ID,
   type Storage,
   type StorageListener,
+  splitLink,
   type Written,
 } from '../core/storage.js';
-import { decodeSlice } from '../schema/codec.js';
-import { collectionOf } from '../schema/keys.js';
+import { decodeSlice, printable } from '../schema/codec.js';
+import { collectionOf, Relation } from '../schema/keys.js';
 import { Applier, type ApplierHost } from './applier.js';
-import { type Applied, INLINE } from './apply.js';
+import type { Applied } from './apply.js';
+import { childPairs, childrenOf, hasChild } from './child-links.js';
 import type { CommitLog } from './commit-log.js';
 import type { Databases } from './databases.js';
 import type { DataFile } from './files.js';
 import { decodeKey, decodeLink, encodeBelow, encodeKey, encodeLink, encodeLinkPrefix } from './key-codec.js';
+import { type Found, find, rowsWithin } from './key-index.js';
 import { BatchEncoder } from './log-format.js';
 import { copyOf, nodeParts, readEntry } from './node-codec.js';
 import { Pending } from './pending.js';
 import { asBuffer, lastSizeOf, successor } from './table.js';
 import { Writer, type WriterHost } from './writer.js';
+
+/** Rows read ahead at a time. */
+const CHUNK_ROWS = 512;
 
 export interface StorageState {
   revision: number;
@@ -88,15 +95,19 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
       const { bytes } = this.#lastNode.entry;
       return bytes === undefined ? undefined : decodeSlice(key, asBuffer(bytes), 0, bytes.length);
     }
-    const found = this.#dbs.keys.get(encodeKey(key));
+    const found = this.#find(key);
     if (found === undefined) return undefined;
-    if (found[0]! >= INLINE) return decodeSlice(key, found, 1, this.#dbs.keys.lastSize);
-    const id = found.readUInt32BE(0);
-    if (this.#isTaken(id, key)) return undefined;
-    const node = this.#node(id, key);
-    const size = lastSizeOf(this.#dbs.nodes);
-    const { valueStart } = nodeParts(id, node, size);
-    return valueStart < 0 ? undefined : decodeSlice(key, node, valueStart, size);
+    const start = valueStart(found);
+    return start < 0 ? undefined : decodeSlice(key, found.bytes, start, found.end);
+  }
+
+  /** What the tree has, unless commits that it does not have yet took it away. */
+  #find(key: Key): Found | undefined {
+    const found = find(this.#dbs, key);
+    if (found?.id === undefined) return found;
+    if (this.#isTaken(found.id, key)) return undefined;
+    if (found.end === 0) throw missingNode(found.id, key);
+    return found;
   }
 
   /** Whether a node of the tree has gone since, or stands for another key. */
@@ -108,37 +119,18 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   has(key: Key): boolean {
     const pending = this.#pending.entries.get(key);
     if (pending !== undefined) return pending.value?.bytes !== undefined;
-    const found = this.#dbs.keys.get(encodeKey(key));
-    if (found === undefined) return false;
-    if (found[0]! >= INLINE) return true;
-    const id = found.readUInt32BE(0);
-    if (this.#isTaken(id, key)) return false;
-    return nodeParts(id, this.#node(id, key), lastSizeOf(this.#dbs.nodes)).valueStart >= 0;
+    const found = this.#find(key);
+    return found !== undefined && valueStart(found) >= 0;
   }
 
   entry(key: Key): Entry | undefined {
     const pending = this.#pending.entries.get(key);
     if (pending !== undefined) return pending.value;
     if (this.#lastNode?.key === key) return this.#lastNode.entry;
-    const found = this.#dbs.keys.get(encodeKey(key));
+    const found = this.#find(key);
     if (found === undefined) return undefined;
-    if (found[0]! >= INLINE) {
-      return { id: NO_ID, adjacency: undefined, bytes: copyOf(found, 1, this.#dbs.keys.lastSize) };
-    }
-    const id = found.readUInt32BE(0);
-    if (this.#isTaken(id, key)) return undefined;
-    const node = this.#node(id, key);
-    return readEntry(id, node, lastSizeOf(this.#dbs.nodes));
-  }
-
-  /** Bytes of a node that `keys` names; valid until the next read. */
-  #node(id: number, key: Key): Buffer {
-    const node = this.#dbs.nodes.getBinaryFast(id);
-    if (node !== undefined) return asBuffer(node);
-    throw unknownError(`the store is damaged: "${key.replaceAll('\0', '/')}" has no node ${id}`, {
-      object: key,
-      remedy: 'run a check and restore the store from a copy',
-    });
+    if (found.id !== undefined) return readEntry(found.id, found.bytes, found.end);
+    return { id: NO_ID, adjacency: undefined, bytes: copyOf(found.bytes, found.start, found.end) };
   }
 
   range(prefix: Key, after: Key | undefined, limit: number): [Key, Uint8Array][] {
@@ -151,42 +143,30 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     const start = below(prefix);
     const bounds = boundsOf(Buffer.from(encodeBelow(prefix)), after, start, encodeKey);
     const found: [Key, Uint8Array][] = [];
-    // Nodes without a record are passed over, so one read may not be enough.
-    for (;;) {
-      const count = limit - found.length;
-      const rows = this.#dbs.keys.range(bounds.lower, bounds.exclusive, bounds.upper, count);
-      for (const [encoded, value] of rows) {
-        const key = decodeKey(encoded);
-        const bytes = this.#valueOf(value, key);
-        if (bytes !== undefined) found.push([key, bytes]);
-      }
-      const last = rows[rows.length - 1];
-      if (rows.length < count || last === undefined || found.length >= limit) return found;
-      bounds.lower = last[0];
-      bounds.exclusive = true;
+    if (limit <= 0) return found;
+    // Nodes without a record are passed over.
+    for (const row of rowsWithin(this.#dbs, bounds, Math.min(limit, CHUNK_ROWS))) {
+      if (row.id !== undefined && this.#isTaken(row.id, row.key)) continue;
+      if (row.id !== undefined && row.end === 0) throw missingNode(row.id, row.key);
+      const from = valueStart(row);
+      if (from >= 0) found.push([row.key, copyOf(row.bytes, from, row.end)]);
+      if (found.length >= limit) break;
     }
-  }
-
-  #valueOf(value: Buffer, key: Key): Uint8Array | undefined {
-    if (value[0]! >= INLINE) return value.subarray(1);
-    const id = value.readUInt32BE(0);
-    if (this.#isTaken(id, key)) return undefined;
-    const bytes = this.#node(id, key);
-    const size = lastSizeOf(this.#dbs.nodes);
-    const { valueStart } = nodeParts(id, bytes, size);
-    return valueStart < 0 ? undefined : copyOf(bytes, valueStart, size);
+    return found;
   }
 
   linkRange(prefix: string, after: LinkKey | undefined, limit: number): LinkKey[] {
-    if (prefix !== '' && this.#ownsNone(collectionOf(prefix))) return [];
+    if (this.#ownsNone(prefix)) return [];
     const read = (from: LinkKey | undefined, count: number): [LinkKey, true][] => {
-      const { lower, exclusive, upper } = boundsOf(
-        Buffer.from(encodeLinkPrefix(prefix)),
-        from,
-        prefix,
-        encodeLink,
-      );
-      return this.#dbs.links.range(lower, exclusive, upper, count).map(([link]) => [decodeLink(link), true]);
+      const bounds = boundsOf(Buffer.from(encodeLinkPrefix(prefix)), from, prefix, encodeLink);
+      const { lower, exclusive, upper } = bounds;
+      const links = this.#dbs.links.range(lower, exclusive, upper, count).map(([link]) => decodeLink(link));
+      const children = this.#storedChildren(prefix);
+      if (children.length > 0) {
+        for (const link of children) if (from === undefined || compareUtf8(link, from) > 0) links.push(link);
+        links.sort(compareUtf8);
+      }
+      return links.slice(0, count).map((link) => [link, true]);
     };
     const rows =
       this.#pending.orderedLinks.size === 0
@@ -195,22 +175,77 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     return rows.map(([link]) => link);
   }
 
-  /** Whether no record of a collection owns links: most are asked for in vain. */
-  #ownsNone(collection: string): boolean {
-    let none = this.#linkless.get(collection);
+  /** Links of children that the tree has and that begin with a prefix, in order. */
+  #storedChildren(prefix: string): readonly LinkKey[] {
+    const { from, relation } = splitLink(`${prefix}\0\0`);
+    if (relation !== '' && relation !== Relation.children) return [];
+    if (this.#lastChildren?.from === from) return this.#lastChildren.links;
+    const id = find(this.#dbs, from)?.id;
+    if (id === undefined) return [];
+    const start = linkPrefix(from, Relation.children);
+    const keys = childrenOf(this.#dbs.children, id, (child) => this.#storedKeyOf(child));
+    const links = keys.map((to) => start + to);
+    this.#lastChildren = { from, links };
+    return links;
+  }
+  /** Good until the tree changes: a long list is asked for in chunks. */
+  #lastChildren: { readonly from: Key; readonly links: readonly LinkKey[] } | undefined;
+
+  #storedKeyOf(id: number): Key | undefined {
+    const node = this.#dbs.nodes.getBinaryFast(id);
+    if (node === undefined) return undefined;
+    const { keyStart, keyEnd } = nodeParts(id, node, lastSizeOf(this.#dbs.nodes));
+    return decodeKey(node, keyStart, keyEnd);
+  }
+
+  /** Whether no record of the prefix's collection owns such links: most are asked for in vain. */
+  #ownsNone(prefix: string): boolean {
+    const { from, relation } = splitLink(`${prefix}\0\0`);
+    const collection = collectionOf(from);
+    const about = relation === '' || relation === Relation.children ? `${collection}\0` : collection;
+    let none = this.#linkless.get(about);
     if (none === undefined) {
       const lower = Buffer.from(encodeBelow(collection));
       const start = below(collection);
       none = this.#dbs.links.range(lower, false, successor(lower), 1).length === 0;
+      if (about !== collection) for (const _ of this.#dbs.children.getKeys({ limit: 1 })) none = false;
       for (const _ of this.#pending.orderedLinks.from(start, false, start)) none = false;
-      this.#linkless.set(collection, none);
+      this.#linkless.set(about, none);
     }
     return none;
+  }
+
+  *allLinks(): Generator<LinkKey> {
+    const { links, children } = this.#dbs;
+    const isStored = (link: LinkKey): boolean => this.#pending.links.get(link) === undefined;
+    for (let lower: Buffer = Buffer.alloc(0), exclusive = false; ; exclusive = true) {
+      const rows = links.range(lower, exclusive, undefined, CHUNK_ROWS);
+      for (const [row] of rows) {
+        const link = decodeLink(row);
+        if (isStored(link)) yield link;
+      }
+      const last = rows[rows.length - 1];
+      if (rows.length < CHUNK_ROWS || last === undefined) break;
+      lower = last[0];
+    }
+    for (const { from, to } of childPairs(children, (id) => this.#storedKeyOf(id))) {
+      const link = linkPrefix(from, Relation.children) + to;
+      if (isStored(link)) yield link;
+    }
+    for (const [link, present] of this.#pending.orderedLinks.from('', false, '')) {
+      if (present !== undefined) yield link;
+    }
   }
 
   hasLink(link: LinkKey): boolean {
     const pending = this.#pending.links.get(link);
     if (pending !== undefined) return pending.value;
+    const { from, relation, to } = splitLink(link);
+    if (relation === Relation.children) {
+      const fromId = find(this.#dbs, from)?.id;
+      const toId = fromId === undefined ? undefined : find(this.#dbs, to)?.id;
+      if (fromId !== undefined && toId !== undefined && hasChild(this.#dbs.children, fromId, toId, to)) return true;
+    }
     return this.#dbs.links.get(encodeLink(link)) !== undefined;
   }
 
@@ -232,10 +267,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     if (pending !== undefined) {
       return pending.value === undefined || pending.value.id === NO_ID ? undefined : pending.value.id;
     }
-    const found = this.#dbs.keys.get(encodeKey(key));
-    if (found === undefined || found[0]! >= INLINE) return undefined;
-    const id = found.readUInt32BE(0);
-    return this.#isTaken(id, key) ? undefined : id;
+    return this.#find(key)?.id;
   }
 
   counter(name: Key): number {
@@ -263,8 +295,13 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     this.#lastNode = undefined;
     this.#pending.add(commit, this.#stored.revision);
     this.#records += commit.recordDelta;
-    for (const link of commit.links.keys()) this.#linkless.set(collectionOf(link), false);
+    for (const link of commit.links.keys()) this.#owns(collectionOf(link));
     return this.#writer.push(commit);
+  }
+
+  #owns(collection: string): void {
+    this.#linkless.set(collection, false);
+    this.#linkless.set(`${collection}\0`, false);
   }
 
   /** Commits of the log that the tree does not have, in a store that must not be changed. */
@@ -309,6 +346,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     // The reads of this turn must not go on with the transaction they began before.
     this.#dbs.env.resetReadTxn();
     this.#pending.drop(revision);
+    this.#lastChildren = undefined;
     this.#log?.applied(revision);
     this.onApplied(journalBytes);
   }
@@ -376,6 +414,17 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     }
   }
 }
+
+/** Where the value begins; -1 when there is none. */
+function valueStart({ id, bytes, start, end }: Found): number {
+  return id === undefined ? start : nodeParts(id, bytes, end).valueStart;
+}
+
+const missingNode = (id: number, key: Key) =>
+  unknownError(`the store is damaged: ${printable(key)} has no node ${id}`, {
+    object: key,
+    remedy: 'run a check and restore the store from a copy',
+  });
 
 /** Encoded bounds of what begins with `start`, behind `after`. */
 function boundsOf(

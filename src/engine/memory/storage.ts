@@ -66,6 +66,10 @@ export class MemoryStorage implements Storage {
     return found;
   }
 
+  allLinks(): Iterable<LinkKey> {
+    return this.#links.keys();
+  }
+
   hasLink(link: LinkKey): boolean {
     return this.#links.has(link);
   }

@@ -1,0 +1,212 @@
+/**
+ * From keys to what is stored under them: two tables that are one in order. Called by the storage for reading and by
+ * apply.ts for writing; not shared between threads.
+ *
+ *   keys      encoded key → node id (4 bytes, big-endian), or a head and the value of a record that has no node
+ *   digests   the beginning of an encoded key that ends in a digest (`digestCut`) → the ids of all nodes with that
+ *             beginning; the node has the whole key, so most of a digest need not be stored twice
+ */
+import type { Database } from 'lmdb';
+import type { Key } from '../contract.js';
+import { cutBound, decodeKey, digestCut, encodeKey } from './key-codec.js';
+import { nodeParts } from './node-codec.js';
+import { asBuffer, lastSizeOf, type Table } from './table.js';
+
+/** First byte of what `keys` holds: the top of a node id (ids are below 2^30), or the head of a value. */
+export const INLINE = 0x40;
+const ID_BYTES = 4;
+
+export interface KeyTables {
+  readonly keys: Table;
+  readonly digests: Table;
+  readonly nodes: Database<Uint8Array, number>;
+}
+
+/** What stands under a key: a node, or (id undefined) a value. The bytes are valid until the next read. */
+export interface Found {
+  readonly id: number | undefined;
+  readonly bytes: Buffer;
+  /** Where the value or node begins and ends in `bytes`. */
+  readonly start: number;
+  readonly end: number;
+}
+
+export function find({ keys, digests, nodes }: KeyTables, key: Key): Found | undefined {
+  const encoded = encodeKey(key);
+  const cut = digestCut(encoded);
+  if (cut > 0) {
+    const ids = digests.get(encoded.subarray(0, cut));
+    if (ids !== undefined) {
+      for (const id of idsIn(ids, digests.lastSize)) {
+        const node = nodes.getBinaryFast(id);
+        const end = lastSizeOf(nodes);
+        if (node !== undefined && hasKey(id, asBuffer(node), end, encoded)) {
+          return { id, bytes: asBuffer(node), start: 0, end };
+        }
+      }
+    }
+  }
+  const row = keys.get(encoded);
+  if (row === undefined) return undefined;
+  if (row[0]! >= INLINE) return { id: undefined, bytes: row, start: 1, end: keys.lastSize };
+  const id = row.readUInt32BE(0);
+  const node = nodes.getBinaryFast(id);
+  // The storage tells of the damage.
+  if (node === undefined) return { id, bytes: row, start: 0, end: 0 };
+  return { id, bytes: asBuffer(node), start: 0, end: lastSizeOf(nodes) };
+}
+
+export function idsIn(row: Buffer, size: number): number[] {
+  const ids: number[] = [];
+  for (let at = 0; at + ID_BYTES <= size; at += ID_BYTES) ids.push(row.readUInt32BE(at));
+  return ids;
+}
+
+export function idBytes(ids: readonly number[]): Buffer {
+  const bytes = Buffer.allocUnsafe(ids.length * ID_BYTES);
+  for (const [i, id] of ids.entries()) bytes.writeUInt32BE(id, i * ID_BYTES);
+  return bytes;
+}
+
+function hasKey(id: number, node: Buffer, size: number, encoded: Buffer): boolean {
+  const { keyStart, keyEnd } = nodeParts(id, node, size);
+  return keyEnd - keyStart === encoded.length && node.compare(encoded, 0, encoded.length, keyStart, keyEnd) === 0;
+}
+
+// ------------------------------------------------------------------------------------------------------- in order
+
+export interface KeyRow extends Found {
+  readonly key: Key;
+}
+
+interface Bounds {
+  readonly lower: Buffer;
+  readonly exclusive: boolean;
+  readonly upper: Buffer | undefined;
+}
+
+/** All keys within bounds, in order; each row is good until the next one is asked for. `chunk`: rows read ahead. */
+export function* rowsWithin(tables: KeyTables, bounds: Bounds, chunk: number): Generator<KeyRow> {
+  const whole = new Cursor(tables.keys, bounds, chunk);
+  const lower = Buffer.from(cutBound(bounds.lower));
+  const cut = new Cursor(tables.digests, { ...bounds, lower, exclusive: false }, chunk);
+  for (;;) {
+    const a = whole.peek();
+    const b = cut.peek();
+    if (a === undefined && b === undefined) return;
+    if (b === undefined || (a !== undefined && Buffer.compare(a[0], b[0]) < 0)) {
+      whole.skip();
+      yield* rowsOf(tables, a!, bounds);
+      continue;
+    }
+    cut.skip();
+    if (a !== undefined && a[0].subarray(0, b[0].length).equals(b[0])) yield* mixed(tables, whole, b, bounds);
+    else yield* nodesOf(tables, b, bounds);
+  }
+}
+
+function* rowsOf(
+  { nodes }: KeyTables,
+  [encoded, value]: readonly [Buffer, Buffer],
+  bounds: Bounds,
+): Generator<KeyRow> {
+  if (!isWithin(encoded, bounds)) return;
+  const key = decodeKey(encoded);
+  if (value[0]! >= INLINE) {
+    yield { key, id: undefined, bytes: value, start: 1, end: value.length };
+    return;
+  }
+  const id = value.readUInt32BE(0);
+  const node = nodes.getBinaryFast(id);
+  if (node === undefined) yield { key, id, bytes: value, start: 0, end: 0 };
+  else yield { key, id, bytes: asBuffer(node), start: 0, end: lastSizeOf(nodes) };
+}
+
+/** The nodes that share a cut key. */
+function* nodesOf(
+  { nodes }: KeyTables,
+  [, value]: readonly [Buffer, Buffer],
+  bounds: Bounds,
+): Generator<KeyRow & { encoded: Buffer }> {
+  const ids = idsIn(value, value.length);
+  const rows: (KeyRow & { encoded: Buffer })[] = [];
+  for (const id of ids) {
+    // Several must not share the buffer of the fast read.
+    const node = ids.length === 1 ? nodes.getBinaryFast(id) : nodes.getBinary(id);
+    if (node === undefined) continue;
+    const bytes = asBuffer(node);
+    const end = ids.length === 1 ? lastSizeOf(nodes) : bytes.length;
+    const { keyStart, keyEnd } = nodeParts(id, bytes, end);
+    const encoded = bytes.subarray(keyStart, keyEnd);
+    if (!isWithin(encoded, bounds)) continue;
+    rows.push({ key: decodeKey(bytes, keyStart, keyEnd), encoded, id, bytes, start: 0, end });
+  }
+  if (rows.length > 1) rows.sort((a, b) => Buffer.compare(a.encoded, b.encoded));
+  yield* rows;
+}
+
+/** Whole keys that begin with a cut one stand among its nodes. */
+function* mixed(
+  tables: KeyTables,
+  whole: Cursor,
+  row: readonly [Buffer, Buffer],
+  bounds: Bounds,
+): Generator<KeyRow> {
+  const all: { encoded: Buffer; row: KeyRow }[] = [];
+  for (const found of nodesOf(tables, row, bounds)) {
+    const bytes = Buffer.from(found.bytes.subarray(0, found.end));
+    all.push({ encoded: Buffer.from(found.encoded), row: { ...found, bytes } });
+  }
+  for (let a = whole.peek(); a?.[0].subarray(0, row[0].length).equals(row[0]); a = whole.peek()) {
+    whole.skip();
+    for (const found of rowsOf(tables, a, bounds)) {
+      all.push({ encoded: a[0], row: { ...found, bytes: Buffer.from(found.bytes) } });
+    }
+  }
+  all.sort((a, b) => Buffer.compare(a.encoded, b.encoded));
+  for (const { row: found } of all) yield found;
+}
+
+function isWithin(encoded: Buffer, { lower, exclusive, upper }: Bounds): boolean {
+  const order = Buffer.compare(encoded, lower);
+  if (order < 0 || (exclusive && order === 0)) return false;
+  return upper === undefined || Buffer.compare(encoded, upper) < 0;
+}
+
+/** Reads a table ahead in chunks. */
+class Cursor {
+  readonly #table: Table;
+  readonly #upper: Buffer | undefined;
+  readonly #chunk: number;
+  #lower: Buffer;
+  #exclusive: boolean;
+  #rows: (readonly [Buffer, Buffer])[] = [];
+  #at = 0;
+  #isDone = false;
+
+  constructor(table: Table, { lower, exclusive, upper }: Bounds, chunk: number) {
+    this.#table = table;
+    this.#lower = lower;
+    this.#exclusive = exclusive;
+    this.#upper = upper;
+    this.#chunk = chunk;
+  }
+
+  peek(): readonly [Buffer, Buffer] | undefined {
+    if (this.#at === this.#rows.length && !this.#isDone) {
+      this.#rows = this.#table.range(this.#lower, this.#exclusive, this.#upper, this.#chunk);
+      this.#at = 0;
+      this.#isDone = this.#rows.length < this.#chunk;
+      const last = this.#rows[this.#rows.length - 1];
+      if (last !== undefined) {
+        this.#lower = last[0];
+        this.#exclusive = true;
+      }
+    }
+    return this.#rows[this.#at];
+  }
+
+  skip(): void {
+    this.#at++;
+  }
+}

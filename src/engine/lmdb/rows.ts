@@ -1,0 +1,176 @@
+/**
+ * The rows of the tree that many commits put and remove, gathered and sorted before the transaction begins, so that
+ * neighbours share the pages they touch. Called by apply.ts; `put` only inside a transaction.
+ *
+ * Rows arrive in the order of their commits; of several for the same key the last one counts.
+ */
+import { splitLink } from '../core/storage.js';
+import { Relation } from '../schema/keys.js';
+import { childCheck, childRow, childRows } from './child-links.js';
+import type { Databases } from './databases.js';
+import { decodeLink, digestCut, encodeKey } from './key-codec.js';
+import { find, INLINE, idBytes, idsIn } from './key-index.js';
+import type { RowVisitor } from './log-format.js';
+import { nodeParts } from './node-codec.js';
+import { asBuffer, type Table } from './table.js';
+
+const INLINE_HEAD = Buffer.from([INLINE]);
+const EMPTY = Buffer.alloc(0);
+
+/** Without a value: removed. */
+interface Row {
+  readonly key: Buffer;
+  readonly value: Buffer | undefined;
+}
+
+/** Ids that come and go under a cut key. */
+interface CutRow {
+  readonly key: Buffer;
+  readonly ids: Map<number, boolean>;
+}
+
+export class Rows implements RowVisitor {
+  readonly #dbs: Databases;
+  readonly #keys = new Map<string, Row>();
+  readonly #digests = new Map<string, CutRow>();
+  readonly #nodes = new Map<number, Buffer | undefined>();
+  readonly #links = new Map<string, Row>();
+  /** Links of children: from → to → checksum, undefined when the link goes. */
+  readonly #children = new Map<number, Map<number, Buffer | undefined>>();
+  readonly #counters = new Map<string, Row>();
+  /** Ids of nodes by encoded key: those that come, and those that went. */
+  readonly #ids = new Map<string, number>();
+
+  constructor(dbs: Databases) {
+    this.#dbs = dbs;
+  }
+
+  get size(): number {
+    let children = 0;
+    for (const { size } of this.#children.values()) children += size;
+    const { size } = this.#keys;
+    return size + this.#digests.size + this.#nodes.size + this.#links.size + children + this.#counters.size;
+  }
+
+  node(id: number, node: Buffer, isNew: boolean): void {
+    this.#nodes.set(id, node);
+    if (isNew) this.#setKey(keyOf(id, node), id, true);
+  }
+
+  nodeGone(id: number): void {
+    const node = this.#nodes.has(id) ? this.#nodes.get(id) : asBuffer(this.#dbs.nodes.getBinary(id));
+    if (node === undefined) return;
+    this.#setKey(keyOf(id, node), id, false);
+    this.#nodes.set(id, undefined);
+    // The id may be another's soon.
+    for (const to of this.#children.get(id)?.keys() ?? []) this.#setChild(id, to, undefined);
+    for (const { key } of childRows(this.#dbs.children, id)) {
+      this.#setChild(id, Buffer.from(key).readUInt32BE(4), undefined);
+    }
+  }
+
+  #setKey(key: Buffer, id: number, present: boolean): void {
+    const name = key.toString('latin1');
+    this.#ids.set(name, id);
+    const cut = digestCut(key);
+    if (cut === 0) {
+      this.#keys.set(name, { key, value: present ? idBytes([id]) : undefined });
+      return;
+    }
+    const cutName = name.slice(0, cut);
+    let row = this.#digests.get(cutName);
+    if (row === undefined) {
+      row = { key: key.subarray(0, cut), ids: new Map() };
+      this.#digests.set(cutName, row);
+    }
+    row.ids.set(id, present);
+  }
+
+  inline(key: Buffer, value: Buffer | undefined): void {
+    set(this.#keys, key, value && Buffer.concat([INLINE_HEAD, value]));
+  }
+
+  link(link: Buffer, present: boolean): void {
+    const { from, relation, to } = splitLink(decodeLink(link));
+    if (relation === Relation.children) {
+      const fromId = this.#idOf(from);
+      const toId = this.#idOf(to);
+      if (fromId !== undefined && toId !== undefined) {
+        this.#setChild(fromId, toId, present ? childCheck(encodeKey(to)) : undefined);
+        if (present) return;
+      }
+    }
+    set(this.#links, link, present ? EMPTY : undefined);
+  }
+
+  #idOf(key: string): number | undefined {
+    return this.#ids.get(encodeKey(key).toString('latin1')) ?? find(this.#dbs, key)?.id;
+  }
+
+  #setChild(from: number, to: number, check: Buffer | undefined): void {
+    let links = this.#children.get(from);
+    if (links === undefined) {
+      links = new Map();
+      this.#children.set(from, links);
+    }
+    links.set(to, check);
+  }
+
+  counter(name: Buffer, value: number | undefined): void {
+    const bytes = value === undefined ? undefined : Buffer.allocUnsafe(8);
+    bytes?.writeDoubleLE(value ?? 0);
+    set(this.#counters, name, bytes);
+  }
+
+  put(): void {
+    putAll(this.#dbs.keys, this.#keys);
+    this.#putDigests();
+    // New ids are appended, which fills their pages.
+    for (const id of sorted(this.#nodes.keys())) {
+      const node = this.#nodes.get(id);
+      if (node === undefined) void this.#dbs.nodes.remove(id);
+      else void this.#dbs.nodes.put(id, node);
+    }
+    putAll(this.#dbs.links, this.#links);
+    for (const from of sorted(this.#children.keys())) {
+      const links = this.#children.get(from)!;
+      for (const to of sorted(links.keys())) {
+        const check = links.get(to);
+        if (check === undefined) void this.#dbs.children.remove(childRow(from, to));
+        else void this.#dbs.children.put(childRow(from, to), check);
+      }
+    }
+    putAll(this.#dbs.counters, this.#counters);
+  }
+
+  #putDigests(): void {
+    const { digests } = this.#dbs;
+    for (const { key, ids } of [...this.#digests.values()].sort(byKey)) {
+      const stored = digests.get(key);
+      const kept = stored === undefined ? [] : idsIn(stored, digests.lastSize).filter((id) => !ids.has(id));
+      for (const [id, present] of ids) if (present) kept.push(id);
+      if (kept.length > 0) digests.put(key, idBytes(kept));
+      else if (stored !== undefined) digests.remove(key);
+    }
+  }
+}
+
+function keyOf(id: number, node: Buffer): Buffer {
+  const { keyStart, keyEnd } = nodeParts(id, node, node.length);
+  return node.subarray(keyStart, keyEnd);
+}
+
+const sorted = (ids: Iterable<number>): Uint32Array => Uint32Array.from(ids).sort();
+
+function set(rows: Map<string, Row>, key: Buffer, value: Buffer | undefined): void {
+  rows.set(key.toString('latin1'), { key, value });
+}
+
+const byKey = (a: { readonly key: Buffer }, b: { readonly key: Buffer }): number => Buffer.compare(a.key, b.key);
+
+function putAll(table: Table, rows: ReadonlyMap<string, Row>): void {
+  for (const { key, value } of [...rows.values()].sort(byKey)) {
+    if (value === undefined) table.remove(key);
+    else table.put(key, value);
+  }
+}
