@@ -14,11 +14,11 @@ import type { DataFile } from './files.js';
 import { writeError } from './write-error.js';
 
 /** So many changes are worth a transaction at once; fewer wait for more. */
-const CHANGES_WANTED = 16 * 1024;
-const CHANGES_MAX = 32 * 1024;
+const CHANGES_WANTED = 4 * 1024;
+const CHANGES_MAX = 8 * 1024;
 const WAIT_MS = 1000;
 /** Writers are held back while more than this is outstanding. */
-const OUTSTANDING_BYTES_MAX = 128 * 1024 * 1024;
+const OUTSTANDING_BYTES_MAX = 32 * 1024 * 1024;
 const RETRY_MS = 500;
 
 /** Places of the flags shared with the worker. */
@@ -61,7 +61,8 @@ export class Applier {
   readonly #file: DataFile;
   readonly #path: string;
   readonly #host: ApplierHost;
-  #queue: (QueuedBatch | QueuedJobs)[] = [];
+  #queue: QueuedBatch[] = [];
+  #jobs: QueuedJobs[] = [];
   #changes = 0;
   #worker: Thread | undefined;
   #running: Promise<void> | undefined;
@@ -94,18 +95,17 @@ export class Applier {
   /** Ends the transaction here, so that its journal entry ends at the newest revision. */
   seal(): void {
     const last = this.#queue[this.#queue.length - 1];
-    if (last !== undefined && 'batch' in last) last.sealed = true;
+    if (last !== undefined) last.sealed = true;
   }
 
-  /** Other writes, behind all batches pushed before; resolves when they are on disk. */
+  /** Other writes, which must not depend on what is queued; resolves when they are on disk. */
   async run(jobs: readonly Job[]): Promise<void> {
     if (this.#isStopped) {
       this.#runHere(jobs);
       return;
     }
     await new Promise<void>((resolve, reject) => {
-      this.#queue.push({ jobs, resolve, reject });
-      this.#isUrgent = true;
+      this.#jobs.push({ jobs, resolve, reject });
       this.#begin();
     });
   }
@@ -123,7 +123,7 @@ export class Applier {
   /** Ends the thread; batches that are queued stay in the log. Jobs are done by the calling thread from then on. */
   async stop(): Promise<void> {
     this.#isStopped = true;
-    for (const item of this.#queue) if ('jobs' in item) item.reject(this.#error('the store is being closed'));
+    for (const { reject } of this.#jobs.splice(0)) reject(this.#error('the store is being closed'));
     this.#queue = [];
     await this.#running;
     clearTimeout(this.#timer);
@@ -153,28 +153,27 @@ export class Applier {
     this.#running ??= this.#run().finally(() => {
       this.#running = undefined;
       this.#settle();
-      this.#isUrgent = this.#waiters.length > 0 || this.#queue.some((item) => 'jobs' in item);
-      if (this.#queue.length === 0) return;
-      if (this.#isUrgent && this.#failure === undefined) this.#begin();
+      this.#isUrgent = this.#waiters.length > 0;
+      if (this.#queue.length + this.#jobs.length === 0) return;
+      if ((this.#isUrgent && this.#failure === undefined) || this.#jobs.length > 0) this.#begin();
       else this.#timer ??= setTimeout(() => this.#begin(), RETRY_MS).unref();
     });
   }
 
   async #run(): Promise<void> {
-    do {
-      const first = this.#queue[0];
-      if (first === undefined) return;
-      if ('jobs' in first) {
-        this.#queue.shift();
-        await this.#jobs(first);
-      } else if (!(await this.#apply())) {
-        return;
+    for (;;) {
+      const job = this.#jobs.shift();
+      if (job !== undefined) {
+        await this.#job(job);
+        continue;
       }
+      if (this.#queue.length === 0 || !(await this.#apply())) return;
       this.#settle();
-    } while (this.#isUrgent || this.#changes >= CHANGES_WANTED);
+      if (!this.#isUrgent && this.#changes < CHANGES_WANTED && this.#jobs.length === 0) return;
+    }
   }
 
-  async #jobs({ jobs, resolve, reject }: QueuedJobs): Promise<void> {
+  async #job({ jobs, resolve, reject }: QueuedJobs): Promise<void> {
     const answer = await this.#ask({ kind: 'jobs', jobs });
     if ('error' in answer) reject(this.#error(answer.error));
     else resolve();
@@ -184,7 +183,7 @@ export class Applier {
     const group: QueuedBatch[] = [];
     let changes = 0;
     for (const item of this.#queue) {
-      if (!('batch' in item) || (changes > 0 && changes + item.changes > CHANGES_MAX)) break;
+      if (changes > 0 && changes + item.changes > CHANGES_MAX) break;
       group.push(item);
       changes += item.changes;
       if (item.sealed) break;

@@ -1,13 +1,16 @@
 /**
- * The graph journal: one entry per group of commits with the graph ops it made. Written with the records in one LMDB
- * transaction; read at opening, behind the checkpoint. Also where the newest revision and the number of records are.
+ * The graph journal: one entry for each transaction of the tree with the graph ops of its commits. Written with the
+ * records in one LMDB transaction; read at opening, behind the checkpoint. Also where the newest revision and the number
+ * of records are.
  *
- *   previous revision on disk (f64), change in the number of records (i32), op words (u32 each); little-endian
+ *   previous revision in the tree (f64), change in the number of records (i32), number of op words (u32);
+ *   little-endian; then the words as varints, most of which take one byte or three
  */
 import type { Database } from 'lmdb';
 import type { Batch } from './log-format.js';
 
-const HEAD_BYTES = 12;
+const HEAD_BYTES = 16;
+const VARINT_BYTES_MAX = 5;
 
 export interface JournalEntry {
   revision: number;
@@ -22,21 +25,26 @@ export function journalKey(revision: number): Buffer {
   return key;
 }
 
-export function encodeJournal(previous: number, commits: readonly Pick<Batch, 'ops' | 'recordDelta'>[]): Buffer {
+export function encodeJournal(
+  previous: number,
+  commits: readonly Pick<Batch, 'ops' | 'recordDelta'>[],
+): Buffer {
   const words = commits.reduce((sum, commit) => sum + commit.ops.length, 0);
-  const bytes = Buffer.allocUnsafe(HEAD_BYTES + words * 4);
+  const bytes = Buffer.allocUnsafe(HEAD_BYTES + words * VARINT_BYTES_MAX);
   bytes.writeDoubleLE(previous, 0);
   bytes.writeInt32LE(
     commits.reduce((sum, commit) => sum + commit.recordDelta, 0),
     8,
   );
+  bytes.writeUInt32LE(words, 12);
   let at = HEAD_BYTES;
   for (const { ops } of commits) {
-    // Both sides are little-endian on every platform this runs on.
-    bytes.set(Buffer.from(ops.buffer, ops.byteOffset, ops.byteLength), at);
-    at += ops.byteLength;
+    for (let rest of ops) {
+      for (; rest > 0x7f; rest >>>= 7) bytes[at++] = (rest & 0x7f) | 0x80;
+      bytes[at++] = rest;
+    }
   }
-  return bytes;
+  return bytes.subarray(0, at);
 }
 
 /** Entries behind a revision, oldest first; undefined stands for a damaged one. */
@@ -50,14 +58,29 @@ export function* readJournal(
 }
 
 function decodeJournal(key: Buffer, value: Uint8Array): JournalEntry | undefined {
-  if (key.length !== 8 || value.length < HEAD_BYTES || value.length % 4 !== 0) return undefined;
-  // A copy of its own is aligned, as words must be.
-  const copy = Uint8Array.from(value);
-  const view = new DataView(copy.buffer);
+  if (key.length !== 8 || value.length < HEAD_BYTES) return undefined;
+  const view = new DataView(value.buffer, value.byteOffset, value.byteLength);
+  const words = view.getUint32(12, true);
+  if (words > value.length - HEAD_BYTES) return undefined;
+  const ops = new Uint32Array(words);
+  let at = HEAD_BYTES;
+  for (let i = 0; i < words; i++) {
+    let word = 0;
+    let shift = 0;
+    for (; shift < 35; shift += 7) {
+      const byte = value[at++];
+      if (byte === undefined) return undefined;
+      word |= (byte & 0x7f) << shift;
+      if (byte < 0x80) break;
+    }
+    if (shift === 35) return undefined;
+    ops[i] = word;
+  }
+  if (at !== value.length) return undefined;
   return {
     revision: Number(key.readBigUInt64BE(0)),
     previous: view.getFloat64(0, true),
     recordDelta: view.getInt32(8, true),
-    ops: new Uint32Array(copy.buffer, HEAD_BYTES),
+    ops,
   };
 }
