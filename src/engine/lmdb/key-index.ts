@@ -9,7 +9,7 @@
 import type { Database } from 'lmdb';
 import type { Key } from '../contract.js';
 import { cutBound, decodeKey, digestCut, encodeKey } from './key-codec.js';
-import { nodeParts } from './node-codec.js';
+import { copyOf, nodeParts } from './node-codec.js';
 import { asBuffer, lastSizeOf, type Table } from './table.js';
 
 /** First byte of what `keys` holds: the top of a node id (ids are below 2^30), or the head of a value. */
@@ -79,6 +79,11 @@ export interface KeyRow extends Found {
   readonly key: Key;
 }
 
+interface NodeRow extends KeyRow {
+  readonly keyStart: number;
+  readonly keyEnd: number;
+}
+
 interface Bounds {
   readonly lower: Buffer;
   readonly exclusive: boolean;
@@ -127,9 +132,9 @@ function* nodesOf(
   { nodes }: KeyTables,
   [, value]: readonly [Buffer, Buffer],
   bounds: Bounds,
-): Generator<KeyRow & { encoded: Buffer }> {
+): Generator<NodeRow> {
   const ids = idsIn(value, value.length);
-  const rows: (KeyRow & { encoded: Buffer })[] = [];
+  const rows: NodeRow[] = [];
   for (const id of ids) {
     // Several must not share the buffer of the fast read.
     const node = ids.length === 1 ? nodes.getBinaryFast(id) : nodes.getBinary(id);
@@ -137,11 +142,12 @@ function* nodesOf(
     const bytes = asBuffer(node);
     const end = ids.length === 1 ? lastSizeOf(nodes) : bytes.length;
     const { keyStart, keyEnd } = nodeParts(id, bytes, end);
-    const encoded = bytes.subarray(keyStart, keyEnd);
-    if (!isWithin(encoded, bounds)) continue;
-    rows.push({ key: decodeKey(bytes, keyStart, keyEnd), encoded, id, bytes, start: 0, end });
+    if (!isWithin(bytes.subarray(keyStart, keyEnd), bounds)) continue;
+    rows.push({ key: decodeKey(bytes, keyStart, keyEnd), id, bytes, start: 0, end, keyStart, keyEnd });
   }
-  if (rows.length > 1) rows.sort((a, b) => Buffer.compare(a.encoded, b.encoded));
+  if (rows.length > 1) {
+    rows.sort((a, b) => a.bytes.compare(b.bytes, b.keyStart, b.keyEnd, a.keyStart, a.keyEnd));
+  }
   yield* rows;
 }
 
@@ -154,13 +160,16 @@ function* mixed(
 ): Generator<KeyRow> {
   const all: { encoded: Buffer; row: KeyRow }[] = [];
   for (const found of nodesOf(tables, row, bounds)) {
-    const bytes = Buffer.from(found.bytes.subarray(0, found.end));
-    all.push({ encoded: Buffer.from(found.encoded), row: { ...found, bytes } });
+    const { key, id, start, end, keyStart, keyEnd } = found;
+    // The bytes of a fast read are good until the next one.
+    const bytes = copyOf(found.bytes, 0, end);
+    all.push({ encoded: bytes.subarray(keyStart, keyEnd), row: { key, id, bytes, start, end } });
   }
   for (let a = whole.peek(); a?.[0].subarray(0, row[0].length).equals(row[0]); a = whole.peek()) {
     whole.skip();
     for (const found of rowsOf(tables, a, bounds)) {
-      all.push({ encoded: a[0], row: { ...found, bytes: Buffer.from(found.bytes) } });
+      const { key, id, start, end } = found;
+      all.push({ encoded: a[0], row: { key, id, bytes: copyOf(found.bytes, 0, end), start, end } });
     }
   }
   all.sort((a, b) => Buffer.compare(a.encoded, b.encoded));

@@ -46,6 +46,9 @@ function encodeAdjacency(adjacency: StoredAdjacency): Uint8Array {
   return adjacencyWriter.take();
 }
 
+/** Whether the node stands for a record that the graph knows. */
+export const hasAdjacency = (node: Uint8Array): boolean => ((node[0] ?? 0) & Head.adjacency) !== 0;
+
 /** Where the parts of a node are in its bytes. */
 export interface NodeParts {
   keyStart: number;
@@ -112,10 +115,13 @@ export function readEntry(id: number, node: Buffer, end: number): Entry {
   };
 }
 
-/** A copy from the pool of small buffers. */
+/**
+ * A copy from the pool of small buffers. Not by `copy`: the buffer of a fast read is longer than its `length` says,
+ * which `copy` trusts when it is asked for all of it.
+ */
 export function copyOf(bytes: Buffer, start: number, end: number): Buffer {
   const copy = Buffer.allocUnsafe(end - start);
-  bytes.copy(copy, 0, start, end);
+  copy.set(bytes.subarray(start, end));
   return copy;
 }
 

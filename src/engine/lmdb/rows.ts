@@ -11,7 +11,7 @@ import type { Databases } from './databases.js';
 import { decodeLink, digestCut, encodeKey } from './key-codec.js';
 import { find, INLINE, idBytes, idsIn } from './key-index.js';
 import type { RowVisitor } from './log-format.js';
-import { nodeParts } from './node-codec.js';
+import { hasAdjacency, nodeParts } from './node-codec.js';
 import { asBuffer, type Table } from './table.js';
 
 const INLINE_HEAD = Buffer.from([INLINE]);
@@ -93,9 +93,9 @@ export class Rows implements RowVisitor {
   link(link: Buffer, present: boolean): void {
     const { from, relation, to } = splitLink(decodeLink(link));
     if (relation === Relation.children) {
-      const fromId = this.#idOf(from);
-      const toId = this.#idOf(to);
-      if (fromId !== undefined && toId !== undefined) {
+      const fromId = this.#idOf(from, present);
+      const toId = this.#idOf(to, present);
+      if (fromId !== undefined && toId !== undefined && (!present || (this.#isRecord(fromId) && this.#isRecord(toId)))) {
         this.#setChild(fromId, toId, present ? childCheck(encodeKey(to)) : undefined);
         if (present) return;
       }
@@ -103,8 +103,17 @@ export class Rows implements RowVisitor {
     set(this.#links, link, present ? EMPTY : undefined);
   }
 
-  #idOf(key: string): number | undefined {
-    return this.#ids.get(encodeKey(key).toString('latin1')) ?? find(this.#dbs, key)?.id;
+  /** Whether a node stands for a record of the graph, and so stays as long as the record does. */
+  #isRecord(id: number): boolean {
+    const node = this.#nodes.has(id) ? this.#nodes.get(id) : asBuffer(this.#dbs.nodes.getBinary(id));
+    return node !== undefined && hasAdjacency(node);
+  }
+
+  /** The id of a key's node; of one that went, unless it `must` be there. */
+  #idOf(key: string, must: boolean): number | undefined {
+    const own = this.#ids.get(encodeKey(key).toString('latin1'));
+    if (own === undefined) return find(this.#dbs, key)?.id;
+    return must && this.#nodes.get(own) === undefined ? undefined : own;
   }
 
   #setChild(from: number, to: number, check: Buffer | undefined): void {

@@ -1,0 +1,166 @@
+/**
+ * The LMDB storage beside the memory one: the same random transactions, with commits that are lost, pauses in which the
+ * tree catches up, and reopenings after a clean end and after none. Everything that can be read must be equal.
+ */
+import assert from 'node:assert/strict';
+import { cpSync } from 'node:fs';
+import { join as joinPath } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { test } from 'node:test';
+import type { Transaction } from '../../src/engine/contract.js';
+import type { CoreEngine } from '../../src/engine/core/engine.js';
+import { openLmdbEngine } from '../../src/engine/lmdb/engine.js';
+import { LmdbStorage } from '../../src/engine/lmdb/storage.js';
+import { openMemoryEngine } from '../../src/engine/memory/engine.js';
+import { key } from '../../src/engine/schema/keys.js';
+import { suiteIndexer } from '../../src/engine/suite.js';
+import { unavailable } from '../../src/errors.js';
+import { createGraph } from '../../src/gc/graph.js';
+import { Random } from '../support/random.js';
+import { tempDir } from './temp.js';
+
+const options = () => ({ indexer: suiteIndexer, graph: createGraph() });
+const digest = (i: number): string => `sha256:${(i % 5).toString(16).repeat(20)}${String(i).padStart(44, '0')}`;
+/** Digests that share their beginning, texts around them, and keys that are no nodes. */
+const NAMES = [
+  ...Array.from({ length: 12 }, (_, i) => digest(i)),
+  'sha1:x',
+  'sha256:short',
+  `${digest(3)}0`,
+  'web',
+  'zz',
+];
+const KEYS = NAMES.flatMap((name) => [
+  key('blobs', 'ns', name),
+  key('snapshots', 'ns', 'overlay', name),
+  key('images', name),
+  key('meta', name),
+]);
+const RELATIONS = ['children', 'holds', 'named'];
+
+function change(tx: Transaction, random: Random): void {
+  for (let n = 1 + random.int(6); n > 0; n--) {
+    const from = random.pick(KEYS);
+    const to = random.pick(KEYS);
+    const choice = random.next();
+    if (choice < 0.4) tx.put(from, { size: random.int(9), refs: { a: to, b: random.pick(KEYS) } });
+    else if (choice < 0.6) remove(tx, from);
+    else if (choice < 0.85) join(tx, from, random.pick(RELATIONS), to);
+    else if (choice < 0.95) tx.unlink(from, random.pick(RELATIONS), to);
+    else tx.next(key('meta', 'counter'));
+  }
+}
+
+/** Links belong to records, and nobody leaves children behind: the stores take them from their parents. */
+function remove(tx: Transaction, gone: string): void {
+  for (const parent of KEYS) tx.unlink(parent, 'children', gone);
+  tx.delete(gone);
+}
+
+function join(tx: Transaction, from: string, relation: string, to: string): void {
+  if (tx.has(from) && (relation !== 'children' || tx.has(to))) tx.link(from, relation, to);
+}
+
+/** All that can be read, as one value. */
+function contents(engine: CoreEngine) {
+  return {
+    all: [...engine.scan('')],
+    below: KEYS.map((k) => [...engine.scan(k.slice(0, k.lastIndexOf('\0')))]),
+    after: KEYS.map((k) => [...engine.scan('', { after: k, limit: 3 })].map(([found]) => found)),
+    single: KEYS.map((k) => [engine.get(k), engine.has(k), engine.mentioned(k)]),
+    keysOfIds: KEYS.map((k) => {
+      const id = engine.idOf(k);
+      return id === undefined ? undefined : engine.keyOf(id);
+    }),
+    links: KEYS.map((k) => RELATIONS.map((relation) => [...engine.links(k, relation)])),
+    every: [...new Set(engine.storage.allLinks())].sort(),
+    records: engine.stats().records,
+  };
+}
+
+/** One thing that differs, so that a failure can be read. */
+function assertSame(actual: ReturnType<typeof contents>, expected: ReturnType<typeof contents>, where: string) {
+  for (const what of Object.keys(expected) as (keyof typeof expected)[]) {
+    const [a, b] = [actual[what], expected[what]];
+    if (!Array.isArray(a) || !Array.isArray(b)) assert.deepEqual(a, b, `${where}: ${what}`);
+    else {
+      assert.equal(a.length, b.length, `${where}: ${what}`);
+      for (const [i, one] of a.entries()) assert.deepEqual(one, b[i], `${where}: ${what} ${i}`);
+    }
+  }
+}
+
+async function story(t: Parameters<typeof tempDir>[0], seed: number, steps: number): Promise<void> {
+  const random = new Random(seed);
+  let dir = await tempDir(t);
+  let lmdb = await openLmdbEngine(dir, options());
+  const memory = await openMemoryEngine(options());
+  for (let step = 0; step < steps; step++) {
+    const choice = random.next();
+    if (choice < 0.86) {
+      const draws = random.int(2 ** 30);
+      await Promise.all([
+        lmdb.update((tx) => change(tx, new Random(draws)), { durability: random.pick(['flushed', 'visible']) }),
+        memory.update((tx) => change(tx, new Random(draws))),
+      ]);
+    } else if (choice < 0.9) {
+      await lose(lmdb, random);
+    } else if (choice < 0.95) {
+      await lmdb.flush();
+      if (random.chance(0.5)) await (lmdb.storage as LmdbStorage).settle();
+      else await sleep(1);
+    } else if (choice < 0.97) {
+      await lmdb.close();
+      lmdb = await openLmdbEngine(dir, options());
+    } else {
+      // As a crash leaves it: the files in the middle of their use.
+      await lmdb.flush();
+      const copy = joinPath(await tempDir(t), 'copy');
+      cpSync(dir, copy, { recursive: true });
+      await lmdb.close();
+      const reader = await openLmdbEngine(copy, { ...options(), readOnly: true });
+      assertSame(contents(reader), contents(memory), `seed ${seed}, step ${step}, a reader after a crash`);
+      assert.deepEqual(reader.verifyGraph(), []);
+      await reader.close();
+      dir = copy;
+      lmdb = await openLmdbEngine(dir, options());
+    }
+    if (random.chance(0.3)) assertSame(contents(lmdb), contents(memory), `seed ${seed}, step ${step}`);
+  }
+  assertSame(contents(lmdb), contents(memory), `seed ${seed}, at the end`);
+  assert.deepEqual(lmdb.verifyGraph(), []);
+  await lmdb.close();
+  const again = await openLmdbEngine(dir, options());
+  assertSame(contents(again), contents(memory), `seed ${seed}, opened again`);
+  assert.deepEqual(again.verifyGraph(), []);
+  await again.close();
+  await memory.close();
+}
+
+/** Some commits, none of which reaches the disk. */
+async function lose(engine: CoreEngine, random: Random): Promise<void> {
+  await engine.flush();
+  const { storage } = engine;
+  assert.ok(storage instanceof LmdbStorage);
+  const append = storage.append.bind(storage);
+  storage.append = async () => {
+    storage.append = append;
+    throw unavailable('the disk is full');
+  };
+  const lost = Array.from({ length: 1 + random.int(3) }, () =>
+    engine.update((tx) => change(tx, new Random(random.int(2 ** 30)))).then(
+      () => 'stored',
+      () => 'lost',
+    ),
+  );
+  const outcomes = await Promise.all(lost);
+  storage.append = append;
+  // A transaction that changed nothing has nothing to lose.
+  assert.ok(outcomes.length > 0);
+}
+
+test('given random transactions, lost commits and reopenings, then both storages read the same', async (t) => {
+  const rounds = Number(process.env.EBBTIDE_TWINS ?? 6);
+  const first = Number(process.env.EBBTIDE_SEED ?? 1);
+  for (let seed = first; seed < first + rounds; seed++) await story(t, seed, 120);
+});
