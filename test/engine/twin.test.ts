@@ -5,8 +5,8 @@
 import assert from 'node:assert/strict';
 import { cpSync } from 'node:fs';
 import { join as joinPath } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Transaction } from '../../src/engine/contract.js';
 import type { CoreEngine } from '../../src/engine/core/engine.js';
 import { openLmdbEngine } from '../../src/engine/lmdb/engine.js';
@@ -20,7 +20,8 @@ import { Random } from '../support/random.js';
 import { tempDir } from './temp.js';
 
 const options = () => ({ indexer: suiteIndexer, graph: createGraph() });
-const digest = (i: number): string => `sha256:${(i % 5).toString(16).repeat(20)}${String(i).padStart(44, '0')}`;
+const digest = (i: number): string =>
+  `sha256:${(i % 5).toString(16).repeat(20)}${String(i).padStart(44, '0')}`;
 /** Digests that share their beginning, texts around them, and keys that are no nodes. */
 const NAMES = [
   ...Array.from({ length: 12 }, (_, i) => digest(i)),
@@ -79,7 +80,11 @@ function contents(engine: CoreEngine) {
 }
 
 /** One thing that differs, so that a failure can be read. */
-function assertSame(actual: ReturnType<typeof contents>, expected: ReturnType<typeof contents>, where: string) {
+function assertSame(
+  actual: ReturnType<typeof contents>,
+  expected: ReturnType<typeof contents>,
+  where: string,
+) {
   for (const what of Object.keys(expected) as (keyof typeof expected)[]) {
     const [a, b] = [actual[what], expected[what]];
     if (!Array.isArray(a) || !Array.isArray(b)) assert.deepEqual(a, b, `${where}: ${what}`);
@@ -100,7 +105,9 @@ async function story(t: Parameters<typeof tempDir>[0], seed: number, steps: numb
     if (choice < 0.86) {
       const draws = random.int(2 ** 30);
       await Promise.all([
-        lmdb.update((tx) => change(tx, new Random(draws)), { durability: random.pick(['flushed', 'visible']) }),
+        lmdb.update((tx) => change(tx, new Random(draws)), {
+          durability: random.pick(['flushed', 'visible']),
+        }),
         memory.update((tx) => change(tx, new Random(draws))),
       ]);
     } else if (choice < 0.9) {
@@ -148,10 +155,12 @@ async function lose(engine: CoreEngine, random: Random): Promise<void> {
     throw unavailable('the disk is full');
   };
   const lost = Array.from({ length: 1 + random.int(3) }, () =>
-    engine.update((tx) => change(tx, new Random(random.int(2 ** 30)))).then(
-      () => 'stored',
-      () => 'lost',
-    ),
+    engine
+      .update((tx) => change(tx, new Random(random.int(2 ** 30))))
+      .then(
+        () => 'stored',
+        () => 'lost',
+      ),
   );
   const outcomes = await Promise.all(lost);
   storage.append = append;

@@ -5,7 +5,7 @@
 import type { GraphCore } from '../graph.js';
 
 /** Most ids the graph can address. */
-const IDS_MAX = 2 ** 30 - 1;
+const IDS_MAX = 2 ** 30 - 2;
 const REFILL = 1024;
 
 export class Ids {

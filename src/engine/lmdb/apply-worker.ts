@@ -6,9 +6,9 @@
  * new one begins once the process is on its way out.
  */
 import { parentPort, workerData } from 'node:worker_threads';
-import { applyBatches, runJobs } from './apply.js';
 import type { Request, Response, WorkerData } from './applier.js';
 import { Flag } from './applier.js';
+import { applyBatches, runJobs } from './apply.js';
 import { openDatabases } from './databases.js';
 import { DataFile } from './files.js';
 import { writeError } from './write-error.js';
@@ -26,7 +26,11 @@ function answer(request: Request): Response {
       runJobs(dbs, file, request.jobs);
       return { revision: 0, journalBytes: 0 };
     }
-    return applyBatches(dbs, file, request.batches.map((batch) => Buffer.from(batch)));
+    return applyBatches(
+      dbs,
+      file,
+      request.batches.map((batch) => Buffer.from(batch)),
+    );
   } catch (error) {
     return { error: writeError(path, error).message };
   } finally {

@@ -15,7 +15,7 @@ import type { LmdbStorage } from './storage.js';
 
 const CHUNK_BYTES = 1024 * 1024;
 /** A journal smaller than this is never worth a checkpoint. */
-const JOURNAL_BYTES_MIN = 1024 * 1024;
+const JOURNAL_BYTES_MIN = 512 * 1024;
 const TRIM_ENTRIES = 1000;
 
 export interface CheckpointState {

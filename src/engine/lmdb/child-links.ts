@@ -9,8 +9,8 @@
  */
 import { crc32 } from 'node:zlib';
 import type { Database } from 'lmdb';
-import type { Key } from '../contract.js';
 import { compareUtf8 } from '../../model/utf8.js';
+import type { Key } from '../contract.js';
 import { encodeKey } from './key-codec.js';
 
 export type ChildTable = Database<Uint8Array, Uint8Array>;
@@ -40,11 +40,7 @@ export function hasChild(table: ChildTable, from: number, to: number, key: Key):
 }
 
 /** Targets of one node's links, in key order; `keyOf` answers a node's key. */
-export function childrenOf(
-  table: ChildTable,
-  from: number,
-  keyOf: (id: number) => Key | undefined,
-): Key[] {
+export function childrenOf(table: ChildTable, from: number, keyOf: (id: number) => Key | undefined): Key[] {
   // The reads of `keyOf` must not come between those of the range.
   const rows = Array.from(childRows(table, from), ({ key, value }) => ({
     id: Buffer.from(key).readUInt32BE(4),

@@ -98,13 +98,18 @@ function readBatches(path: string): Found {
     at += next.batch.length;
   }
   // A whole batch behind one that is not: what was acknowledged has been damaged since.
-  for (let behind = log.indexOf(MAGIC_BYTES, at + 1); behind >= 0; behind = log.indexOf(MAGIC_BYTES, behind + 1)) {
+  for (
+    let behind = log.indexOf(MAGIC_BYTES, at + 1);
+    behind >= 0;
+    behind = log.indexOf(MAGIC_BYTES, behind + 1)
+  ) {
     const next = batchAt(log, behind);
     const isNewer =
       next?.generation === generation && batchRevision(next.batch) > batchRevision(found[found.length - 1]!);
     if (isNewer) throw damagedLog(path);
   }
-  const torn = at + 8 <= log.length && log.readUInt32LE(at) === BATCH_MAGIC && log.readUInt32LE(at + 4) === generation;
+  const torn =
+    at + 8 <= log.length && log.readUInt32LE(at) === BATCH_MAGIC && log.readUInt32LE(at + 4) === generation;
   return { path, generation, found, used: at, size: log.length, torn };
 }
 

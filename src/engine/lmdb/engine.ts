@@ -67,9 +67,10 @@ async function openEngine(
   const warn = options.warn ?? (() => {});
   const state: StoreState = readState(dbs) ?? { clean: true };
   if (!state.clean) warn(`${path} was not closed by its last owner`);
+  // Nothing is changed before it is known that the log is whole.
+  const recovered = recoverLog(dir, newestRevision(dbs, state));
   const file = new DataFile(path, readOnly);
   try {
-    const recovered = recoverLog(dir, newestRevision(dbs, state));
     const waiting = readOnly ? recovered.batches : bringIn(dbs, file, dir, recovered, warn);
     const loaded = loadGraph(dbs, graph, indexer, state, warn);
     if (!readOnly) own(dbs, file, loaded.rebuilt ? { clean: state.clean } : state, warn);
@@ -77,7 +78,10 @@ async function openEngine(
     const storage = new LmdbStorage(dbs, file, log, path, loaded);
     for (const bytes of waiting) {
       const batch = openBatch(bytes);
-      storage.overlay(decodeCommit(batch, (id) => storage.keyOf(id)), batch.recordDelta);
+      storage.overlay(
+        decodeCommit(batch, (id) => storage.keyOf(id)),
+        batch.recordDelta,
+      );
       if (batch.ops.length > 0) graph.apply(batch.ops);
       if (!readOnly) storage.applier.push(Buffer.from(new Uint8Array(bytes).buffer), batch.ops.length);
     }

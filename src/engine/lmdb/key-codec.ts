@@ -278,7 +278,8 @@ function keyOfDigest(start: number, digestStart: number): Key | undefined {
   const size = digestStart - start;
   if (sharedBytes.length !== size || source.compare(sharedBytes, 0, size, start, digestStart) !== 0) {
     const whole = readKey();
-    const isDigest = position === sourceEnd && whole.length > 64 && whole.startsWith(DIGEST_PREFIX, whole.length - 71);
+    const isDigest =
+      position === sourceEnd && whole.length > 64 && whole.startsWith(DIGEST_PREFIX, whole.length - 71);
     if (!isDigest) {
       position = start;
       return undefined;

@@ -4,7 +4,8 @@
  *
  *   keys      encoded key → node id (4 bytes, big-endian), or a head and the value of a record that has no node
  *   digests   the beginning of an encoded key that ends in a digest (`digestCut`) → the ids of all nodes with that
- *             beginning; the node has the whole key, so most of a digest need not be stored twice
+ *             beginning; the node has the whole key, so most of a digest need not be stored twice. The id INLINE_ID says
+ *             that `keys` may have values with that beginning, so that nobody looks there in vain.
  */
 import type { Database } from 'lmdb';
 import type { Key } from '../contract.js';
@@ -14,6 +15,8 @@ import { asBuffer, lastSizeOf, type Table } from './table.js';
 
 /** First byte of what `keys` holds: the top of a node id (ids are below 2^30), or the head of a value. */
 export const INLINE = 0x40;
+/** No node has it. */
+export const INLINE_ID = 2 ** 30 - 1;
 const ID_BYTES = 4;
 
 export interface KeyTables {
@@ -35,16 +38,17 @@ export function find({ keys, digests, nodes }: KeyTables, key: Key): Found | und
   const encoded = encodeKey(key);
   const cut = digestCut(encoded);
   if (cut > 0) {
-    const ids = digests.get(encoded.subarray(0, cut));
-    if (ids !== undefined) {
-      for (const id of idsIn(ids, digests.lastSize)) {
-        const node = nodes.getBinaryFast(id);
-        const end = lastSizeOf(nodes);
-        if (node !== undefined && hasKey(id, asBuffer(node), end, encoded)) {
-          return { id, bytes: asBuffer(node), start: 0, end };
-        }
+    const row = digests.get(encoded.subarray(0, cut));
+    if (row === undefined) return undefined;
+    const ids = idsIn(row, digests.lastSize);
+    for (const id of ids) {
+      const node = nodes.getBinaryFast(id);
+      const end = lastSizeOf(nodes);
+      if (node !== undefined && hasKey(id, asBuffer(node), end, encoded)) {
+        return { id, bytes: asBuffer(node), start: 0, end };
       }
     }
+    if (!ids.includes(INLINE_ID)) return undefined;
   }
   const row = keys.get(encoded);
   if (row === undefined) return undefined;
@@ -70,7 +74,9 @@ export function idBytes(ids: readonly number[]): Buffer {
 
 function hasKey(id: number, node: Buffer, size: number, encoded: Buffer): boolean {
   const { keyStart, keyEnd } = nodeParts(id, node, size);
-  return keyEnd - keyStart === encoded.length && node.compare(encoded, 0, encoded.length, keyStart, keyEnd) === 0;
+  return (
+    keyEnd - keyStart === encoded.length && node.compare(encoded, 0, encoded.length, keyStart, keyEnd) === 0
+  );
 }
 
 // ------------------------------------------------------------------------------------------------------- in order

@@ -67,11 +67,11 @@ class Versions<K, T> {
 /** Versions in order, as what they stand for. */
 class Ordered<T, V> implements ReadLayer<V> {
   readonly #versions: PartitionedMap<At<T>>;
-  readonly #valueOf: (value: T) => V | undefined;
+  readonly #shown: (value: T) => V | undefined;
 
-  constructor(versions: PartitionedMap<At<T>>, valueOf: (value: T) => V | undefined) {
+  constructor(versions: PartitionedMap<At<T>>, shown: (value: T) => V | undefined) {
     this.#versions = versions;
-    this.#valueOf = valueOf;
+    this.#shown = shown;
   }
 
   get size(): number {
@@ -80,7 +80,7 @@ class Ordered<T, V> implements ReadLayer<V> {
 
   *from(start: string, exclusive: boolean, within: string): Generator<[string, V | undefined]> {
     for (const [key, { value }] of this.#versions.from(start, exclusive, within)) {
-      yield [key, this.#valueOf(value)];
+      yield [key, this.#shown(value)];
     }
   }
 }

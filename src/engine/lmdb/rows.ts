@@ -9,7 +9,7 @@ import { Relation } from '../schema/keys.js';
 import { childCheck, childRow, childRows } from './child-links.js';
 import type { Databases } from './databases.js';
 import { decodeLink, digestCut, encodeKey } from './key-codec.js';
-import { find, INLINE, idBytes, idsIn } from './key-index.js';
+import { find, INLINE, INLINE_ID, idBytes, idsIn } from './key-index.js';
 import type { RowVisitor } from './log-format.js';
 import { hasAdjacency, nodeParts } from './node-codec.js';
 import { asBuffer, type Table } from './table.js';
@@ -77,16 +77,23 @@ export class Rows implements RowVisitor {
       this.#keys.set(name, { key, value: present ? idBytes([id]) : undefined });
       return;
     }
-    const cutName = name.slice(0, cut);
-    let row = this.#digests.get(cutName);
+    this.#cutRow(key, cut).ids.set(id, present);
+  }
+
+  #cutRow(key: Buffer, cut: number): CutRow {
+    const name = key.toString('latin1', 0, cut);
+    let row = this.#digests.get(name);
     if (row === undefined) {
       row = { key: key.subarray(0, cut), ids: new Map() };
-      this.#digests.set(cutName, row);
+      this.#digests.set(name, row);
     }
-    row.ids.set(id, present);
+    return row;
   }
 
   inline(key: Buffer, value: Buffer | undefined): void {
+    const cut = digestCut(key);
+    // Others may share the beginning, so the sign stays when this one goes.
+    if (cut > 0 && value !== undefined) this.#cutRow(key, cut).ids.set(INLINE_ID, true);
     set(this.#keys, key, value && Buffer.concat([INLINE_HEAD, value]));
   }
 
@@ -95,7 +102,11 @@ export class Rows implements RowVisitor {
     if (relation === Relation.children) {
       const fromId = this.#idOf(from, present);
       const toId = this.#idOf(to, present);
-      if (fromId !== undefined && toId !== undefined && (!present || (this.#isRecord(fromId) && this.#isRecord(toId)))) {
+      if (
+        fromId !== undefined &&
+        toId !== undefined &&
+        (!present || (this.#isRecord(fromId) && this.#isRecord(toId)))
+      ) {
         this.#setChild(fromId, toId, present ? childCheck(encodeKey(to)) : undefined);
         if (present) return;
       }
@@ -175,7 +186,8 @@ function set(rows: Map<string, Row>, key: Buffer, value: Buffer | undefined): vo
   rows.set(key.toString('latin1'), { key, value });
 }
 
-const byKey = (a: { readonly key: Buffer }, b: { readonly key: Buffer }): number => Buffer.compare(a.key, b.key);
+const byKey = (a: { readonly key: Buffer }, b: { readonly key: Buffer }): number =>
+  Buffer.compare(a.key, b.key);
 
 function putAll(table: Table, rows: ReadonlyMap<string, Row>): void {
   for (const { key, value } of [...rows.values()].sort(byKey)) {

@@ -244,7 +244,8 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     if (relation === Relation.children) {
       const fromId = find(this.#dbs, from)?.id;
       const toId = fromId === undefined ? undefined : find(this.#dbs, to)?.id;
-      if (fromId !== undefined && toId !== undefined && hasChild(this.#dbs.children, fromId, toId, to)) return true;
+      if (fromId !== undefined && toId !== undefined && hasChild(this.#dbs.children, fromId, toId, to))
+        return true;
     }
     return this.#dbs.links.get(encodeLink(link)) !== undefined;
   }

@@ -1,0 +1,187 @@
+/** The commit log: what a crash may tear, what is damage, the turn of the files, and a process that ends at any time. */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import {
+  copyFileSync,
+  cpSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import type { CoreEngine } from '../../src/engine/core/engine.js';
+import { openLmdbEngine } from '../../src/engine/lmdb/engine.js';
+import { batchAt } from '../../src/engine/lmdb/log-format.js';
+import { key } from '../../src/engine/schema/keys.js';
+import { assertKind } from '../../src/engine/suite/support.js';
+import { suiteIndexer } from '../../src/engine/suite.js';
+import { EbbtideError } from '../../src/errors.js';
+import { createGraph } from '../../src/gc/graph.js';
+import { digestOf } from '../../src/model/digest.js';
+import { tempDir } from './temp.js';
+
+const image = (i: number): string => key('images', 'ns', `i${String(i).padStart(5, '0')}`);
+
+async function open(t: TestContext, dir: string, readOnly = false): Promise<CoreEngine> {
+  const engine = await openLmdbEngine(dir, { indexer: suiteIndexer, graph: createGraph(), readOnly });
+  t.after(() => engine.close());
+  return engine;
+}
+
+/** A store as a crash leaves it, with commits 0 … count - 1 in its log, one batch each. */
+async function crashed(t: TestContext, count: number, size = 100): Promise<string> {
+  const dir = await tempDir(t);
+  const engine = await open(t, dir);
+  for (let i = 0; i < count; i++) {
+    await engine.update((tx) =>
+      tx.put(image(i), { size: i, value: 'x'.repeat(size), refs: { a: image(i + 1) } }),
+    );
+  }
+  const copy = join(await tempDir(t), 'crashed');
+  cpSync(dir, copy, { recursive: true });
+  await engine.close();
+  return copy;
+}
+
+/** Where the batches of a log file begin, and where the last one ends. */
+function batchesIn(path: string): number[] {
+  const log = readFileSync(path);
+  const starts = [0];
+  for (let at = 0, next = batchAt(log, at); next !== undefined; next = batchAt(log, at)) {
+    at += next.batch.length;
+    starts.push(at);
+  }
+  return starts;
+}
+
+function flip(path: string, offset: number): void {
+  const bytes = readFileSync(path);
+  bytes[offset]! ^= 0x40;
+  writeFileSync(path, bytes);
+}
+
+/** Without LMDB's list of readers. */
+const digestsOf = (dir: string): string[] =>
+  ['log.0', 'meta.mdb'].map((name) => `${name} ${digestOf(readFileSync(join(dir, name)))}`);
+
+const imagesIn = (engine: CoreEngine): number => [...engine.scan('images')].length;
+
+test('given a crash, when the last batch is torn anywhere, then the store opens with all before it', async (t) => {
+  const dir = await crashed(t, 12);
+  const log = join(dir, 'log.0');
+  const starts = batchesIn(log);
+  assert.equal(starts.length, 13, 'one batch a commit');
+  const last = starts[11]!;
+  const size = starts[12]! - last;
+  for (const offset of [0, 5, 9, 13, 20, 33, 41, Math.floor(size / 2), size - 1]) {
+    const torn = join(await tempDir(t), 'torn');
+    cpSync(dir, torn, { recursive: true });
+    flip(join(torn, 'log.0'), last + offset);
+    for (const readOnly of [true, false]) {
+      const engine = await open(t, torn, readOnly);
+      assert.equal(imagesIn(engine), 11, `offset ${offset}`);
+      assert.equal(engine.cleanStart, false);
+      assert.deepEqual(engine.verifyGraph(), []);
+      await engine.close();
+    }
+    assert.equal(existsSync(join(torn, 'log.0')), false, 'a clean close leaves no log');
+  }
+});
+
+test('given a batch damaged in the middle, when opened, then Unknown names the file, and nothing is changed', async (t) => {
+  const dir = await crashed(t, 12);
+  const log = join(dir, 'log.0');
+  const starts = batchesIn(log);
+  flip(log, starts[4]! + 60);
+  const before = digestsOf(dir);
+  await assert.rejects(open(t, dir), (error) => {
+    assertKind('Unknown')(error);
+    assert.ok(error instanceof EbbtideError && error.object === log && error.remedy !== undefined);
+    return true;
+  });
+  assert.deepEqual(digestsOf(dir), before);
+});
+
+test('given more commits than one file takes, when the process dies, then both files tell all of them', async (t) => {
+  const dir = await tempDir(t);
+  const engine = await open(t, dir);
+  const turns = new Set<string>();
+  for (let i = 0; i < 90; i++) {
+    await engine.update((tx) => tx.put(image(i), { size: i, value: `${i}`.repeat(100_000) }));
+    if (i % 9 !== 8) continue;
+    const copy = join(await tempDir(t), 'copy');
+    cpSync(dir, copy, { recursive: true });
+    for (const name of readdirSync(copy)) if (name.startsWith('log.')) turns.add(name);
+    const again = await open(t, copy);
+    assert.equal(imagesIn(again), i + 1);
+    await again.close();
+  }
+  assert.deepEqual([...turns].sort(), ['log.0', 'log.1']);
+  // An old file beside newer ones is nothing new.
+  await engine.close();
+  assert.deepEqual(
+    readdirSync(dir).filter((name) => name.startsWith('log.')),
+    [],
+  );
+});
+
+test('given a log of which a file is missing, when opened, then Unknown: what was acknowledged is gone', async (t) => {
+  const dir = await crashed(t, 12);
+  const log = join(dir, 'log.0');
+  const [, , third] = batchesIn(log);
+  // The first commits are only in this file.
+  writeFileSync(log, readFileSync(log).subarray(third));
+  await assert.rejects(open(t, dir), assertKind('Unknown'));
+});
+
+test('given files of an earlier crash that came back, when opened, then they are passed over', async (t) => {
+  const dir = await crashed(t, 6);
+  const kept = join(await tempDir(t), 'kept');
+  copyFileSync(join(dir, 'log.0'), kept);
+  const engine = await open(t, dir);
+  await engine.update((tx) => tx.put(image(50), { size: 50 }));
+  const copy = join(await tempDir(t), 'copy');
+  cpSync(dir, copy, { recursive: true });
+  copyFileSync(kept, join(copy, 'log.1'));
+  await engine.close();
+  const again = await open(t, copy);
+  assert.equal(imagesIn(again), 7);
+  await again.close();
+});
+
+for (const how of ['exit', 'end', 'throw']) {
+  test(`given commits on their way to the tree, when the process comes to its end by ${how}, then it ends, and all is there`, async (t) => {
+    const dir = await tempDir(t);
+    const script = fileURLToPath(import.meta.resolve('./lmdb-child.js'));
+    const child = spawn(process.execPath, [script, dir, how], { stdio: ['ignore', 'pipe', 'ignore'] });
+    let output = '';
+    child.stdout.on('data', (chunk: Buffer) => {
+      output += chunk.toString();
+    });
+    const [code] = await once(child, 'close');
+    assert.equal(code, how === 'throw' ? 1 : 0);
+    const engine = await open(t, dir);
+    const acknowledged = Number(output.trim().split('\n').at(-1));
+    assert.ok(acknowledged > 0);
+    assert.ok(imagesIn(engine) >= acknowledged, `${imagesIn(engine)} of ${acknowledged}`);
+    assert.deepEqual(engine.verifyGraph(), []);
+    await engine.close();
+  });
+}
+
+test('given a store that was written and closed, then its files hold nothing that only the log has', async (t) => {
+  const dir = await tempDir(t);
+  const engine = await open(t, dir);
+  for (let i = 0; i < 50; i++) await engine.update((tx) => tx.put(image(i), { size: i }));
+  assert.ok(statSync(join(dir, 'log.0')).size > 0);
+  await engine.close();
+  assert.deepEqual(readdirSync(dir).sort(), ['lock', 'meta.mdb', 'meta.mdb-lock']);
+  rmSync(join(dir, 'meta.mdb-lock'));
+  assert.equal(imagesIn(await open(t, dir)), 50);
+});
