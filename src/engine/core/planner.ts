@@ -185,6 +185,11 @@ export class Planner {
 
   /** Id of a key's node; makes a dangling one if need be. */
   #target(key: Key): number {
+    if (!this.#drafts.has(key)) {
+      // Most are there and stay as they are: their record need not be read.
+      const id = this.#storage.idOf(key);
+      if (id !== undefined) return id;
+    }
     const draft = this.#draft(key);
     if (draft.id === NO_ID) {
       draft.id = this.#takeId();

@@ -100,7 +100,11 @@ export class EngineTransaction implements Transaction {
     if (own !== undefined) return own.bytes !== undefined;
     this.#absorb();
     if (this.#pastRecords.has(key)) return this.#pastRecords.get(key) !== undefined;
-    return this.#host.storage.has(key);
+    if (!this.writable) return this.#host.storage.has(key);
+    // Who asks mostly writes the record next, and its commit asks for the entry.
+    const entry = this.#host.storage.entry(key);
+    this.#known.set(key, entry);
+    return entry?.bytes !== undefined;
   }
 
   *scan(prefix: Key, options: ScanOptions = {}): Generator<[Key, Value]> {

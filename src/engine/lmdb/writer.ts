@@ -32,12 +32,14 @@ class Group {
 
   /** Takes no more: its last commit is a revision that something else relies on. */
   sealed = false;
+  readonly #commitsWanted: number;
 
   get isFull(): boolean {
-    return this.sealed || this.changes >= GROUP_CHANGES_MAX;
+    return this.sealed || this.changes >= GROUP_CHANGES_MAX || this.commits.length >= this.#commitsWanted;
   }
 
-  constructor() {
+  constructor(commitsWanted: number) {
+    this.#commitsWanted = commitsWanted;
     this.done = new Promise((resolve, reject) => {
       this.resolve = resolve;
       this.reject = reject;
@@ -72,8 +74,8 @@ export class Writer {
   #pushes = 0;
   #pushesSeen = 0;
   #sharedUntil = 0;
-  /** Commits of the newest group. */
-  #lastCommits = 0;
+  /** Most commits that were under way at a time lately. */
+  #callers = 0;
 
   constructor(path: string, host: WriterHost) {
     this.#path = path;
@@ -87,8 +89,10 @@ export class Writer {
     group.changes += changes;
     this.#queuedChanges += changes;
     this.#backlog++;
+    if (this.#backlog > this.#callers) this.#callers = this.#backlog;
     this.#pushes++;
     this.#running ??= this.#run();
+    if (group.isFull) this.#wake?.();
     return { visible: this.#backlog < BACKLOG_MAX ? resolved : group.done, flushed: group.done };
   }
 
@@ -128,22 +132,20 @@ export class Writer {
   #group(): Group {
     const last = this.#groups[this.#groups.length - 1];
     if (last !== undefined && !last.isFull) return last;
-    const group = new Group();
+    // Half of those who commit at a time: while one half waits for the disk, the other half does its work.
+    const group = new Group(Math.max(1, Math.ceil(this.#callers / 2)));
     this.#groups.push(group);
     return group;
   }
 
   async #run(): Promise<void> {
-    // Callers that the last group resumed get to push their next commits into the next one; a single caller need not
-    // wait for others.
-    let isAlone = this.#lastCommits === 1;
     while (this.#groups.length > 0) {
-      if (!isAlone) await nextTurn();
-      isAlone = false;
+      // Callers that the last group resumed get to push their next commits, up to what makes a group.
+      if (this.#groups[0]?.isFull !== true) await this.#gathered();
       const group = this.#groups.shift();
       if (group === undefined) break;
       this.#current = group;
-      this.#lastCommits = group.commits.length;
+      this.#callers = Math.max(this.#backlog, Math.floor(this.#callers * 0.9));
       try {
         const batch = await this.#write(group);
         this.#backlog -= group.commits.length;
@@ -158,6 +160,19 @@ export class Writer {
     }
     this.#running = undefined;
   }
+
+  /** The end of this turn, or the moment in which a group is full. */
+  #gathered(): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setImmediate(resolve);
+      this.#wake = () => {
+        clearImmediate(timer);
+        this.#wake = undefined;
+        resolve();
+      };
+    });
+  }
+  #wake: (() => void) | undefined;
 
   async #write(group: Group): Promise<Buffer> {
     const batch = group.batch ?? (await this.#encode(group));
