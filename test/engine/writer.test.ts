@@ -33,9 +33,13 @@ test('given a moment that was sealed, then no batch spans it, and who is behind 
   }
   await writer.flush();
 
-  assert.deepEqual(groups, [
-    [[1, 2, 3, 4], true],
-    [[5, 6, 7], true],
-    [[8, 9, 10], false],
-  ]);
+  assert.deepEqual(
+    groups.flatMap(([revisions]) => revisions),
+    [1, 2, 3, 4, 5, 6, 7, 8, 9, 10],
+  );
+  const sealed = groups.filter(([, isSealed]) => isSealed).map(([revisions]) => revisions.at(-1));
+  assert.deepEqual(sealed, [4, 7]);
+  for (const end of [4, 7]) {
+    assert.ok(!groups.some(([revisions]) => revisions.includes(end) && revisions.includes(end + 1)));
+  }
 });

@@ -111,7 +111,7 @@ export function* rowsWithin(tables: KeyTables, bounds: Bounds, chunk: number): G
       continue;
     }
     cut.skip();
-    if (a !== undefined && a[0].subarray(0, b[0].length).equals(b[0])) yield* mixed(tables, whole, b, bounds);
+    if (a?.[0].subarray(0, b[0].length).equals(b[0])) yield* mixed(tables, whole, b, bounds);
     else yield* nodesOf(tables, b, bounds);
   }
 }
