@@ -13,10 +13,12 @@ import { buildPeer, type PeerOrReason } from './peer.js';
 import { markdown, rowsOf, tableText } from './report.js';
 import type { Measured } from './results.js';
 import { ourSide, peerSide, type Settings } from './side.js';
+import { sizesTable } from './sizes.js';
 
 const usage = `npm run bench -- [options]
   --records N      records of the store; k and m are understood (default 100k)
   --scale          10 million records, ebbtide alone, one run
+  --sizes LIST     ebbtide alone over stores of several sizes, such as 100k,1m,10m: what grows and what does not
   --seed TEXT      another store of the same shape
   --runs N         collections and delays are measured so often (default 3)
   --count N        writes of one rate (default 1000)
@@ -37,6 +39,7 @@ const { values: options } = parseArgs({
   options: {
     records: { type: 'string' },
     scale: { type: 'boolean', default: false },
+    sizes: { type: 'string' },
     seed: { type: 'string', default: denseHost.seed },
     runs: { type: 'string' },
     count: { type: 'string', default: '1000' },
@@ -62,7 +65,35 @@ function wholeNumber(name: string, text: string): number {
 
 const say = (line: string): void => void process.stderr.write(`${line}\n`);
 
+/** A size after the other. */
+async function sizes(list: string): Promise<void> {
+  const planned = list.split(',').map((text) => wholeNumber('sizes', text.trim()));
+  const plans = planned.map((records) => planFor(records, { ...denseHost, seed: options.seed }));
+  const scratch = await mkdtemp(join(options.dir ?? tmpdir(), 'ebbtide-bench-'));
+  try {
+    const settings = {
+      scratch,
+      rate: wholeNumber('rate', options.rate),
+      leadMs: DELAY_LEAD_MS,
+      count: wholeNumber('count', options.count),
+      profile: options.profile,
+    };
+    const machine = machineText(describeMachine(scratch));
+    const table = await sizesTable(plans, settings, options['no-wait'] ? 0 : CALM_LIMIT_MS, say);
+    process.stdout.write(`${machine}\n\n${table}\n`);
+    if (options.markdown !== undefined)
+      await writeSection(options.markdown, 'sizes', `${machine}\n\n${table}`);
+  } finally {
+    await rm(scratch, { recursive: true, force: true });
+  }
+}
+
+const machineText = (machine: ReturnType<typeof describeMachine>): string =>
+  `${machine.cpu}; ${machine.memoryGiB} GiB; ${machine.disk}; ${machine.kernel}; ` +
+  `Node ${machine.node}, lmdb ${machine.lmdb}, ${machine.core} core; ${machine.date}`;
+
 async function main(): Promise<void> {
+  if (options.sizes !== undefined) return sizes(options.sizes);
   const records = options.scale ? SCALE_RECORDS : wholeNumber('records', options.records ?? '100k');
   const runs = wholeNumber('runs', options.runs ?? (options.scale ? '1' : '3'));
   const plan = planFor(records, { ...denseHost, seed: options.seed });
@@ -114,10 +145,7 @@ async function report({ machine, plan, peer, ours, theirs }: Report): Promise<vo
   const rows = rowsOf(ours, theirs);
   const against = 'version' in peer ? `Peer: ${peer.version}.` : peer.missing;
   const pressure = Math.round(Math.max(ours.pressure, theirs?.pressure ?? 0));
-  const where =
-    `${machine.cpu}; ${machine.memoryGiB} GiB; ${machine.disk}; ${machine.kernel}; ` +
-    `Node ${machine.node}, lmdb ${machine.lmdb}, ${machine.core} core; ${machine.date}; ` +
-    `CPU pressure before a measurement at most ${pressure} %.`;
+  const where = `${machineText(machine)}; ` + `CPU pressure before a measurement at most ${pressure} %.`;
   const what =
     `${sum(plan.counts).toLocaleString('en-US')} records (${Object.entries(plan.counts)
       .map(([kind, n]) => `${n} ${kind}`)
@@ -130,14 +158,14 @@ async function report({ machine, plan, peer, ours, theirs }: Report): Promise<vo
   }
   if (options.markdown !== undefined) {
     const section = [what, '', `${where} ${against}`, '', markdown(rows)].join('\n');
-    await writeSection(options.markdown, plan.records, section);
+    await writeSection(options.markdown, String(plan.records), section);
   }
 }
 
-/** Replaces what is between the markers of this size, or appends it with markers. */
-async function writeSection(path: string, records: number, section: string): Promise<void> {
+/** Replaces what is between the markers of this name, or appends it with markers. */
+async function writeSection(path: string, name: string, section: string): Promise<void> {
   const text = await readFile(path, 'utf8').catch(() => '');
-  const [start, end] = [`<!-- bench ${records} -->`, `<!-- /bench ${records} -->`];
+  const [start, end] = [`<!-- bench ${name} -->`, `<!-- /bench ${name} -->`];
   const from = text.indexOf(start);
   const to = text.indexOf(end);
   const before = to < from || from < 0 ? text : text.slice(0, from);

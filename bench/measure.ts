@@ -3,7 +3,7 @@ import { writeFile } from 'node:fs/promises';
 import { imageNames } from '../src/synth/records.js';
 import { type Counts, drawImage, type Plan } from '../src/synth/shape.js';
 import { waitUntilCalm } from './calm.js';
-import type { Collected, Measured, Target } from './results.js';
+import type { Brief, Collected, Measured, Target } from './results.js';
 import type { Side } from './side.js';
 
 /** More would be asked for again before they have left the caches. */
@@ -67,4 +67,28 @@ export async function measure(
   await step('operations with files');
   const files = await side.files();
   return { loaded, collected, reopened, delays, rates, files, pressure };
+}
+
+/** One of each, for a comparison of sizes. */
+export async function measureBriefly(
+  side: Side,
+  plan: Plan,
+  calmLimitMs: number,
+  tell: (step: string) => void,
+): Promise<Brief> {
+  const step = async (name: string): Promise<void> => {
+    tell(name);
+    await waitUntilCalm(calmLimitMs);
+  };
+  await step('load');
+  const loaded = await side.load();
+  await side.renew();
+  await step('collect');
+  const collected = await side.collect(5);
+  demandEqual(`${side.name} removed`, collected.first.removed, plan.garbage);
+  await step('open again');
+  const reopened = await side.collect(0);
+  await side.renew();
+  await step('writer delay');
+  return { loaded, collected, reopened, delays: await side.delay() };
 }

@@ -65,6 +65,9 @@ const collectionFigures: Figure[] = [
   lower('collection', 'mark', 'ms', (m) => median(nexts(m).map((c) => c.markMs))),
   lower('collection', 'nothing to remove', 'ms', (m) => median(nexts(m).map((c) => c.totalMs))),
   lower('collection', 'with garbage', 'ms', (m) => medianOf(m, (c) => c.first.totalMs)),
+  lower('collection', 'then, until the tree has it', 'ms', (m) =>
+    m.collected[0]?.settledMs === undefined ? undefined : medianOf(m, (c) => c.settledMs ?? 0),
+  ),
   lower('collection', 'writers kept out at a stretch', 'ms', (m) => medianOf(m, (c) => c.first.lockedMs)),
   lower('collection', 'memory of the process', 'MiB', (m) => medianOf(m, memoryOf) / MIB),
   lower('collection', 'memory of the graph a node', 'B', ({ collected: [c] }) =>
@@ -72,7 +75,7 @@ const collectionFigures: Figure[] = [
   ),
 ];
 
-const samplesOf = (m: Measured, which: 'without' | 'with'): number[] =>
+export const samplesOf = (m: Pick<Measured, 'delays'>, which: 'without' | 'with'): number[] =>
   m.delays.flatMap((d: Delays) => writeKinds.flatMap((kind) => d.delays[kind][which]));
 
 const delayFigures: Figure[] = (['without', 'with'] as const).flatMap((which) => {
@@ -83,6 +86,12 @@ const delayFigures: Figure[] = (['without', 'with'] as const).flatMap((which) =>
     lower('writer delay', named('max'), 'ms', (m) => largest(samplesOf(m, which))),
   ];
 });
+
+delayFigures.push(
+  lower('writer delay', 'p99, how much more during a collection', 'ms', (m) =>
+    Math.max(0.001, quantile(samplesOf(m, 'with'), 0.99) - quantile(samplesOf(m, 'without'), 0.99)),
+  ),
+);
 
 const rateTitles: Record<(typeof rateNames)[number], string> = {
   imageGet: 'image get',

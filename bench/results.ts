@@ -32,6 +32,8 @@ export interface Collected {
   first: Collection;
   /** Further collections, which find nothing. */
   next: Collection[];
+  /** ebbtide only: from the end of the first collection until the tree has what it removed. */
+  settledMs?: number;
   /** Part of the memory that stands in for backends. */
   backendBytes: number;
   /** ebbtide only: memory of the graph of references. */
@@ -77,6 +79,14 @@ export interface Measured {
   files: FileRates;
   /** Per cent of the time in which something waited for a CPU, before the busiest measurement. */
   pressure: number;
+}
+
+/** The part of it that is looked at over several sizes. */
+export interface Brief {
+  loaded: Loaded;
+  collected: Collected;
+  reopened: Collected;
+  delays: Delays;
 }
 
 /** Objects that delay and rates work on, all in the first namespace. */

@@ -2,7 +2,9 @@
 import { readFileSync } from 'node:fs';
 import { type DB, newDB, withDurability, withLog } from '../src/db.js';
 import type { Engine } from '../src/engine/contract.js';
+import { CoreEngine } from '../src/engine/core/engine.js';
 import { openLmdbEngine } from '../src/engine/lmdb/engine.js';
+import { LmdbStorage } from '../src/engine/lmdb/storage.js';
 import { openMemoryEngine } from '../src/engine/memory/engine.js';
 import { createGraph } from '../src/gc/graph.js';
 import { metadataIndexer } from '../src/gc/references.js';
@@ -15,6 +17,8 @@ export interface BenchStore {
   /** The same records; resolves when a write is visible, before it is on disk. Not to be closed. */
   visible: DB;
   openMs: number;
+  /** Resolves when all that is durable is in the tree, too. */
+  settle(): Promise<void>;
 }
 
 const warnings = withLog((level, message, details) => {
@@ -45,7 +49,10 @@ export async function openStore(dir: string | undefined): Promise<BenchStore> {
     );
   const db = await dbOver('flushed');
   const openMs = performance.now() - start;
-  return { db, visible: await dbOver('visible'), openMs };
+  const settle = async (): Promise<void> => {
+    if (engine instanceof CoreEngine && engine.storage instanceof LmdbStorage) await engine.storage.settle();
+  };
+  return { db, visible: await dbOver('visible'), openMs, settle };
 }
 
 /** The process's resident memory now. */
