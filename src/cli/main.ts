@@ -15,6 +15,7 @@ import { images } from './verbs/images.js';
 import { importVerb } from './verbs/import.js';
 import { leases } from './verbs/leases.js';
 import { namespaces } from './verbs/namespaces.js';
+import { serve } from './verbs/serve.js';
 import { snapshots } from './verbs/snapshots.js';
 import { synth } from './verbs/synth.js';
 import { why } from './verbs/why.js';
@@ -50,6 +51,7 @@ for (const register of [
   why,
   du,
   synth,
+  serve,
 ]) {
   register(program);
 }
