@@ -6,6 +6,7 @@
 import type { Duplex as NodeStream } from 'node:stream';
 import { type handleUnaryCall, Server, ServerCredentials, type UntypedHandleCall } from '@grpc/grpc-js';
 import { duplexHandler, type OnEnd, serverStreamHandler, unaryHandler } from './call.js';
+import { presetHttp2, widenConnections } from './http2-options.js';
 import type { Limits } from './limits.js';
 import { type Method, methodsOf } from './schema.js';
 import type { MethodImpl, Service } from './service.js';
@@ -26,6 +27,7 @@ export class RpcServer {
       'grpc.max_concurrent_streams': limits.streamsPerConnection,
       'grpc.enable_channelz': 0,
     });
+    presetHttp2(this.#server, limits);
     for (const service of services) {
       this.#services.add(service.name);
       for (const method of methodsOf(service.name).values()) {
@@ -34,6 +36,7 @@ export class RpcServer {
       }
     }
     this.#injector = this.#server.createConnectionInjector(ServerCredentials.createInsecure());
+    widenConnections(this.#server);
   }
 
   get services(): ReadonlySet<string> {
