@@ -31,6 +31,7 @@ const program = new Command('ebbtide')
     'namespace to work in (EBBTIDE_NAMESPACE)',
     process.env.EBBTIDE_NAMESPACE ?? 'default',
   )
+  .option('--address <socket>', 'work through the daemon at this socket (EBBTIDE_ADDRESS)')
   .option('--json', 'print JSON')
   .enablePositionalOptions(false)
   .showHelpAfterError('(ebbtide --help shows the verbs)')

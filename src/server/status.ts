@@ -106,7 +106,7 @@ export function errorOf(answer: { code?: number; details?: string; metadata?: Me
   if (Buffer.isBuffer(bytes)) {
     const detail = statusCodec()
       .decode(bytes)
-      .details.find((any) => any.typeUrl.endsWith(INFO_TYPE));
+      .details.find((any) => any.typeUrl.endsWith(`/${INFO_TYPE}`));
     if (detail !== undefined) found = infoCodec().decode(Buffer.from(detail.value)).metadata;
   }
   const message = answer.details || `the daemon answered with code ${answer.code}`;

@@ -2,9 +2,7 @@
 
 import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
-import { daemonOptions, type GivenOptions, readConfig } from '../../server/config.js';
-import { Daemon } from '../../server/daemon.js';
-import { logLevels } from '../../server/log.js';
+import type { GivenOptions } from '../../server/config.js';
 import { verb } from '../runner.js';
 
 interface Options extends GivenOptions {
@@ -16,7 +14,6 @@ export function serve(program: Command): void {
   program
     .command('serve')
     .description("serve the store on a unix socket, to containerd's clients and to this command")
-    .option('--address <socket>', 'path of the socket (default: run/ebbtide.sock in the root)')
     .option('--metrics <host:port>', 'serve Prometheus metrics and /healthz over HTTP')
     .option('--config <file>', 'JSON file with the same options and the limits')
     .addOption(
@@ -30,10 +27,22 @@ export function serve(program: Command): void {
     )
     .option('--snapshotters <names>', 'comma-separated (default: native,overlayfs)')
     .addOption(
-      new Option('--log-level <level>', 'least level that is logged (default: info)').choices(logLevels),
+      new Option('--log-level <level>', 'least level that is logged (default: info)').choices([
+        'trace',
+        'debug',
+        'info',
+        'warn',
+        'error',
+        'fatal',
+      ]),
     )
     .action(
       verb<Options>(async ({ signal }, _args, options) => {
+        // Loaded here: no other verb needs the server.
+        const [{ daemonOptions, readConfig }, { Daemon }] = await Promise.all([
+          import('../../server/config.js'),
+          import('../../server/daemon.js'),
+        ]);
         const root = resolve(options.root);
         const daemon = await Daemon.start(
           daemonOptions(root, await readConfig(options.config), { ...options }),
