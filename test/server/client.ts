@@ -1,4 +1,6 @@
 /** A client with nothing of its own: sends messages and headers as told, answers what came back. For tests only. */
+import { type ClientHttp2Stream, connect as connectHttp2 } from 'node:http2';
+import { connect as connectSocket } from 'node:net';
 import {
   Client,
   type ClientDuplexStream,
@@ -162,4 +164,30 @@ function methodOf(service: ServiceName, name: string) {
   const method = methodsOf(services[service]).get(name);
   if (method === undefined) throw new Error(`no method ${name} in ${services[service]}`);
   return method;
+}
+
+/** A call whose answers nobody reads: HTTP/2 by hand, so that nothing in between reads them either. */
+export function unreadStream(
+  address: string,
+  service: ServiceName,
+  name: string,
+  request: object,
+): { stream: ClientHttp2Stream; close(): void } {
+  const { path, request: input } = methodOf(service, name);
+  const session = connectHttp2('http://localhost', { createConnection: () => connectSocket(address) });
+  session.on('error', () => undefined);
+  const stream = session.request({
+    ':method': 'POST',
+    ':path': path,
+    'content-type': 'application/grpc',
+    te: 'trailers',
+    'containerd-namespace': 'test',
+  });
+  stream.on('error', () => undefined);
+  const message = input.encode(request);
+  const frame = Buffer.alloc(5 + message.length);
+  frame.writeUInt32BE(message.length, 1);
+  message.copy(frame, 5);
+  stream.end(frame);
+  return { stream, close: () => session.destroy() };
 }
