@@ -33,11 +33,7 @@ import { sandboxStoreService } from './services/sandbox-store.js';
 import { snapshotsService } from './services/snapshots.js';
 import { tasksService } from './services/tasks.js';
 import { versionService } from './services/version.js';
-import { Soon } from './soon.js';
 import { version } from './version-info.js';
-
-/** A deletion by containerd is seldom alone. */
-const PROXY_COLLECT_MS = 250;
 
 export class Daemon {
   readonly address: string;
@@ -153,12 +149,11 @@ async function startParts(
   };
   const endpoints: Endpoint[] = [];
   if (options.proxyAddress !== undefined) {
-    const soon = new Soon(() => collections.collect(stopping.signal), PROXY_COLLECT_MS);
-    const proxied = proxiedServices(
-      host,
-      () => soon.ask(),
-      () => proxyNames,
-    );
+    // A run under way or waiting takes the deletions of the moment with it.
+    const deleted = (): void => {
+      collections.collect(stopping.signal).catch(() => undefined);
+    };
+    const proxied = proxiedServices(host, deleted, () => proxyNames);
     const proxyNames = new Set(proxied.map(({ name }) => name));
     endpoints.push(await open(options.proxyAddress, proxied));
   }

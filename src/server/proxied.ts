@@ -3,7 +3,7 @@
  * containerd keeps namespaces, labels and references itself and calls without any of them, so everything made here is
  * in one namespace of its own and kept by a root label until containerd deletes it. The label is never shown.
  *
- * Deleting frees the disk with the next collection, which is asked for soon after. Called by daemon.ts for the socket
+ * Deleting frees the disk with the next collection, which is asked for at once. Called by daemon.ts for the socket
  * that `--proxy-address` names; the services on it are the ordinary ones.
  */
 import type { ContentInfo, Mount, SnapshotInfo, Usage, WriterDescriptor } from '../backends/contract.js';
