@@ -150,10 +150,8 @@ async function startParts(
   const endpoints: Endpoint[] = [];
   if (options.proxyAddress !== undefined) {
     // A run under way or waiting takes the deletions of the moment with it.
-    const deleted = (): void => {
-      collections.collect(stopping.signal).catch(() => undefined);
-    };
-    const proxied = proxiedServices(host, deleted, () => proxyNames);
+    const collect = (): Promise<unknown> => collections.run();
+    const proxied = proxiedServices(host, collect, () => proxyNames);
     const proxyNames = new Set(proxied.map(({ name }) => name));
     endpoints.push(await open(options.proxyAddress, proxied));
   }
@@ -209,23 +207,24 @@ function servicesOf(
 /** What containerd's proxy plugins call. */
 function proxiedServices(
   host: ServiceHost,
-  deleted: () => void,
+  collect: () => Promise<unknown>,
   names: () => ReadonlySet<string>,
 ): readonly Service[] {
   return [
     versionService(),
     healthService(host, names),
-    contentService(new ProxiedContent(host.db.content, deleted), host.limits),
+    contentService(new ProxiedContent(host.db.content, collect), host.limits),
     snapshotsService((name) => {
       const snapshotter = snapshotterBehind(host.db, name);
-      return snapshotter && new ProxiedSnapshotter(snapshotter, deleted);
+      return snapshotter && new ProxiedSnapshotter(snapshotter, collect);
     }),
   ];
 }
 
 function logRun(log: Logger, outcome: { stats: GCStats } | { error: unknown }): void {
   if ('error' in outcome) {
-    log.error({ err: outcome.error }, 'collection failed');
+    if (isKind(outcome.error, 'Canceled')) log.debug('collection ended early');
+    else log.error({ err: outcome.error }, 'collection failed');
     return;
   }
   const { removed, bytesFreed, metaD, pauseMax, backendErrors } = outcome.stats;

@@ -3,7 +3,8 @@
  * containerd keeps namespaces, labels and references itself and calls without any of them, so everything made here is
  * in one namespace of its own and kept by a root label until containerd deletes it. The label is never shown.
  *
- * Deleting frees the disk with the next collection, which is asked for at once. Called by daemon.ts for the socket
+ * Deleting frees the disk with the next collection, which is asked for at once; containerd's cleanup after its own
+ * collection waits for it. Called by daemon.ts for the socket
  * that `--proxy-address` names; the services on it are the ordinary ones.
  */
 import type { ContentInfo, Mount, SnapshotInfo, Usage, WriterDescriptor } from '../backends/contract.js';
@@ -33,13 +34,18 @@ const keptInput = <T extends { labels?: StringMap | undefined }>(input: T): T =>
   labels: kept(input.labels),
 });
 
+/** What fails is reported with the collection. */
+const background = (run: Promise<unknown>): void => {
+  run.catch(() => undefined);
+};
+
 export class ProxiedContent implements ServedContent {
   readonly #store: DB['content'];
-  readonly #deleted: () => void;
+  readonly #collect: () => Promise<unknown>;
 
-  constructor(store: DB['content'], deleted: () => void) {
+  constructor(store: DB['content'], collect: () => Promise<unknown>) {
     this.#store = store;
-    this.#deleted = deleted;
+    this.#collect = collect;
   }
 
   async info(ctx: CallContext, digest: string): Promise<ContentInfo> {
@@ -57,7 +63,7 @@ export class ProxiedContent implements ServedContent {
   }
   async delete(ctx: CallContext, digest: string): Promise<void> {
     await this.#store.delete(inside(ctx), digest);
-    this.#deleted();
+    background(this.#collect());
   }
   status: ServedContent['status'] = (ctx, ref) => this.#store.status(inside(ctx), ref);
   listStatuses: ServedContent['listStatuses'] = (ctx, ...filters) =>
@@ -101,11 +107,11 @@ interface Options {
 
 export class ProxiedSnapshotter implements ServedSnapshotter {
   readonly #store: ServedSnapshotter;
-  readonly #deleted: () => void;
+  readonly #collect: () => Promise<unknown>;
 
-  constructor(store: ServedSnapshotter, deleted: () => void) {
+  constructor(store: ServedSnapshotter, collect: () => Promise<unknown>) {
     this.#store = store;
-    this.#deleted = deleted;
+    this.#collect = collect;
   }
 
   async stat(ctx: CallContext, key: string): Promise<SnapshotInfo> {
@@ -131,7 +137,7 @@ export class ProxiedSnapshotter implements ServedSnapshotter {
   }
   async remove(ctx: CallContext, key: string): Promise<void> {
     await this.#store.remove(inside(ctx), key);
-    this.#deleted();
+    background(this.#collect());
   }
   walk(
     ctx: CallContext,
@@ -140,7 +146,9 @@ export class ProxiedSnapshotter implements ServedSnapshotter {
   ): Promise<void> {
     return this.#store.walk(inside(ctx), (info) => fn(shown(info)), ...filters);
   }
-  cleanup: ServedSnapshotter['cleanup'] = (ctx) => this.#store.cleanup(inside(ctx));
+  async cleanup(): Promise<undefined> {
+    await this.#collect();
+  }
 }
 
 /**
