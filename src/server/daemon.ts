@@ -1,0 +1,233 @@
+/**
+ * The daemon: opens a root, serves it on a unix socket until told to stop, closes it. One for a root, which the store's
+ * own lock sees to. Called by `ebbtide serve` and by tests.
+ *
+ * Stopping: no new calls; open ones may end within a deadline and are aborted then; a collection under way ends its
+ * slice; the store is closed last. A kill at any moment loses nothing that was acknowledged.
+ */
+import { type DB, openDB } from '../db.js';
+import { isKind, wrap } from '../errors.js';
+import type { GCStats } from '../gc/stats.js';
+import { Collections } from './collections.js';
+import type { DaemonOptions } from './config.js';
+import { Endpoint } from './endpoint.js';
+import { EventExchange } from './event-exchange.js';
+import { GarbageAge } from './garbage-age.js';
+import { createLog, type Logger, storeLog } from './log.js';
+import { Metrics, serveMetrics } from './metrics.js';
+import { type Notify, notifier } from './notify.js';
+import { ProxiedContent, ProxiedSnapshotter, snapshotterBehind } from './proxied.js';
+import { removeRunFile, writeRunFile } from './run-file.js';
+import type { Service, ServiceHost } from './service.js';
+import { containersService } from './services/containers.js';
+import { contentService } from './services/content.js';
+import { diffService } from './services/diff.js';
+import { ebbtideService } from './services/ebbtide.js';
+import { eventsService } from './services/events.js';
+import { healthService } from './services/health.js';
+import { imagesService } from './services/images.js';
+import { introspectionService } from './services/introspection.js';
+import { leasesService } from './services/leases.js';
+import { namespacesService } from './services/namespaces.js';
+import { sandboxStoreService } from './services/sandbox-store.js';
+import { snapshotsService } from './services/snapshots.js';
+import { tasksService } from './services/tasks.js';
+import { versionService } from './services/version.js';
+import { version } from './version-info.js';
+
+export class Daemon {
+  readonly address: string;
+  /** `host:port` of the metrics, when they are served. */
+  readonly metricsAddress: string | undefined;
+  readonly #parts: Parts;
+  #stopping: Promise<void> | undefined;
+
+  private constructor(parts: Parts) {
+    this.#parts = parts;
+    this.address = parts.options.address;
+    this.metricsAddress = parts.metricsServer?.address;
+  }
+
+  /** Unavailable: another process has the root, or listens at the address. Nothing is left behind on failure. */
+  static async start(options: DaemonOptions): Promise<Daemon> {
+    const log = createLog(options.logLevel);
+    const undo: (() => Promise<unknown>)[] = [];
+    try {
+      return new Daemon(await startParts(options, log, undo));
+    } catch (error) {
+      for (const step of undo.reverse()) await step().catch(() => undefined);
+      throw error;
+    }
+  }
+
+  /** Again: waits for the same end. */
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stop();
+    return this.#stopping;
+  }
+
+  async #stop(): Promise<void> {
+    const { log, notify, stopping, endpoints, collections, db, options, metricsServer } = this.#parts;
+    log.info('stopping');
+    void notify('stopping');
+    stopping.abort();
+    await removeRunFile(options.root);
+    const { shutdownMs } = options.limits;
+    const ends = await Promise.all(endpoints.map((endpoint) => endpoint.stop(shutdownMs)));
+    if (ends.some(({ aborted }) => aborted)) log.warn({ afterMs: shutdownMs }, 'open calls were aborted');
+    await collections.close();
+    await metricsServer?.close();
+    await db.close();
+    log.info('stopped');
+  }
+}
+
+interface Parts {
+  readonly options: DaemonOptions;
+  readonly log: Logger;
+  readonly notify: Notify;
+  readonly stopping: AbortController;
+  readonly db: DB;
+  readonly endpoints: readonly Endpoint[];
+  readonly collections: Collections;
+  readonly metricsServer: Awaited<ReturnType<typeof serveMetrics>> | undefined;
+}
+
+async function startParts(
+  options: DaemonOptions,
+  log: Logger,
+  undo: (() => Promise<unknown>)[],
+): Promise<Parts> {
+  const { root, limits, policy, snapshotters } = options;
+  const events = new EventExchange(limits.subscriberEvents);
+  const db = await openDB({ root, policy, snapshotters, publisher: events, log: storeLog(log) }).catch(
+    (error: unknown) => {
+      throw isKind(error, 'Unavailable')
+        ? wrap('another process has the root', error, { object: root })
+        : error;
+    },
+  );
+  undo.push(() => db.close());
+  const metrics = new Metrics();
+  const age = new GarbageAge(db);
+  const collections = new Collections(db, options.gc, options.scheduler, {
+    onRun: (outcome) => {
+      age.collected();
+      metrics.collected(outcome);
+      logRun(log, outcome);
+    },
+  });
+  undo.push(() => collections.close());
+  const stopping = new AbortController();
+  const host: ServiceHost = {
+    db,
+    root,
+    events,
+    limits,
+    stopping: stopping.signal,
+    collect: (signal) => collections.collect(signal),
+  };
+  const started = performance.now();
+  const connections = (): number => endpoints.reduce((sum, endpoint) => sum + endpoint.connections, 0);
+  const stats = (): unknown => ({
+    daemon: { version, pid: process.pid, address: options.address, upMs: performance.now() - started },
+    store: db.engine.stats(),
+    graph: db.engine.graph.stats(),
+    garbageAgeMs: age.ms,
+    connections: connections(),
+  });
+  const open = async (address: string, services: readonly Service[]): Promise<Endpoint> => {
+    const endpoint = await Endpoint.open(address, limits, services, {
+      observe: metrics.observe,
+      refused: (reason) => {
+        metrics.refused(reason);
+        log.warn({ reason, address }, 'connection refused');
+      },
+    });
+    undo.push(() => endpoint.stop(0));
+    return endpoint;
+  };
+  const endpoints: Endpoint[] = [];
+  if (options.proxyAddress !== undefined) {
+    // A run under way or waiting takes the deletions of the moment with it.
+    const collect = (): Promise<unknown> => collections.run();
+    const proxied = proxiedServices(host, collect, () => proxyNames);
+    const proxyNames = new Set(proxied.map(({ name }) => name));
+    endpoints.push(await open(options.proxyAddress, proxied));
+  }
+  const services = servicesOf(host, stats, () => names);
+  const names = new Set(services.map(({ name }) => name));
+  const main = await open(options.address, services);
+  endpoints.push(main);
+  metrics.watch(
+    db,
+    () => age.ms,
+    connections,
+    () => events.subscribers,
+  );
+  const metricsServer =
+    options.metrics === undefined
+      ? undefined
+      : await serveMetrics(options.metrics, metrics.registry, () => !stopping.signal.aborted);
+  if (metricsServer !== undefined) undo.push(() => metricsServer.close());
+  await writeRunFile(root, main.address);
+  const notify = notifier((message) => log.warn(message));
+  await notify('ready');
+  log.info(
+    { root, address: main.address, proxy: options.proxyAddress, metrics: metricsServer?.address, version },
+    'serving',
+  );
+  return { options, log, notify, stopping, db, endpoints, collections, metricsServer };
+}
+
+function servicesOf(
+  host: ServiceHost,
+  stats: () => unknown,
+  names: () => ReadonlySet<string>,
+): readonly Service[] {
+  const { db } = host;
+  return [
+    versionService(),
+    introspectionService(host),
+    namespacesService(host),
+    leasesService(host),
+    contentService(db.content, host.limits),
+    imagesService(host),
+    containersService(host),
+    snapshotsService((name) => db.snapshotter(name)),
+    sandboxStoreService(host),
+    diffService(host),
+    eventsService(host),
+    tasksService(),
+    healthService(host, names),
+    ebbtideService(host, stats),
+  ];
+}
+
+/** What containerd's proxy plugins call. */
+function proxiedServices(
+  host: ServiceHost,
+  collect: () => Promise<unknown>,
+  names: () => ReadonlySet<string>,
+): readonly Service[] {
+  return [
+    versionService(),
+    healthService(host, names),
+    contentService(new ProxiedContent(host.db.content, collect), host.limits),
+    snapshotsService((name) => {
+      const snapshotter = snapshotterBehind(host.db, name);
+      return snapshotter && new ProxiedSnapshotter(snapshotter, collect);
+    }),
+  ];
+}
+
+function logRun(log: Logger, outcome: { stats: GCStats } | { error: unknown }): void {
+  if ('error' in outcome) {
+    if (isKind(outcome.error, 'Canceled')) log.debug('collection ended early');
+    else log.error({ err: outcome.error }, 'collection failed');
+    return;
+  }
+  const { removed, bytesFreed, metaD, pauseMax, backendErrors } = outcome.stats;
+  const idle = Object.keys(removed).length === 0 && backendErrors === 0;
+  log[idle ? 'debug' : 'info']({ removed, bytesFreed, metaD, pauseMax, backendErrors }, 'collected');
+}

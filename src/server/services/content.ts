@@ -1,0 +1,113 @@
+/** containerd.services.content.v1.Content; its two streams of bytes are in content-read.ts and content-write.ts. */
+import type { ContentInfo, IngestStatus } from '../../backends/contract.js';
+import type { DB } from '../../db.js';
+import { invalidArgument } from '../../errors.js';
+import { validateDigest } from '../../model/digest.js';
+import { decodeWriteRequest, encodeReadResponse } from '../content-codec.js';
+import { timestampOf } from '../convert.js';
+import type { Limits } from '../limits.js';
+import type { ContentInfoMessage, FieldMask, IngestStatusMessage } from '../messages.js';
+import { duplex, EMPTY, type Service, stream, unary } from '../service.js';
+import { readContent } from './content-read.js';
+import { writeContent } from './content-write.js';
+
+interface DigestRequest {
+  digest: string;
+}
+interface RefRequest {
+  ref: string;
+}
+interface FilterRequest {
+  filters: string[];
+}
+interface UpdateRequest {
+  info: ContentInfoMessage | null;
+  updateMask: FieldMask | null;
+}
+
+/** Blobs in one message of a list, as containerd does it, which leaves out when they were updated. */
+const LIST_BATCH = 100;
+
+/** What the service calls: the content store, or one that stands before it. */
+export type ServedContent = Pick<
+  DB['content'],
+  'info' | 'update' | 'walk' | 'delete' | 'status' | 'listStatuses' | 'abort' | 'readerAt' | 'writer'
+>;
+
+export function contentService(store: ServedContent, limits: Limits): Service {
+  return {
+    name: 'containerd.services.content.v1.Content',
+    codecs: {
+      Write: { decodeRequest: decodeWriteRequest },
+      Read: { encodeResponse: encodeReadResponse },
+    },
+    methods: {
+      Info: unary(async ({ digest }: DigestRequest, { context }) => {
+        validateDigest(digest);
+        return { info: message(await store.info(context, digest)) };
+      }),
+
+      Update: unary(async ({ info, updateMask }: UpdateRequest, { context }) => {
+        if (info === null) throw invalidArgument('the request has no info');
+        validateDigest(info.digest);
+        return { info: message(await store.update(context, info, ...(updateMask?.paths ?? []))) };
+      }),
+
+      List: stream<FilterRequest, { info: ContentInfoMessage[] }>(async ({ filters }, call, send) => {
+        let batch: ContentInfoMessage[] = [];
+        const take = async (info: ContentInfo): Promise<void> => {
+          batch.push({ ...message(info), updatedAt: null });
+          if (batch.length < LIST_BATCH) return;
+          await send({ info: batch });
+          batch = [];
+        };
+        await store.walk(call.cancellable, take, ...filters);
+        if (batch.length > 0) await send({ info: batch });
+      }),
+
+      Delete: unary(async ({ digest }: DigestRequest, { context }) => {
+        validateDigest(digest);
+        await store.delete(context, digest);
+        return EMPTY;
+      }),
+
+      Read: stream((request: Parameters<typeof readContent>[1], call, send) =>
+        readContent(store, request, call, send as Parameters<typeof readContent>[3]),
+      ),
+
+      Status: unary(async ({ ref }: RefRequest, { context }) => ({
+        status: statusMessage(await store.status(context, ref)),
+      })),
+
+      ListStatuses: unary(async ({ filters }: FilterRequest, { context }) => ({
+        statuses: (await store.listStatuses(context, ...filters)).map(statusMessage),
+      })),
+
+      Write: duplex((requests: Parameters<typeof writeContent>[1], call) =>
+        writeContent({ store, limits }, requests, call),
+      ),
+
+      Abort: unary(async ({ ref }: RefRequest, { context }) => {
+        await store.abort(context, ref);
+        return EMPTY;
+      }),
+    },
+  };
+}
+
+const message = ({ digest, size, createdAt, updatedAt, labels }: ContentInfo): ContentInfoMessage => ({
+  digest,
+  size,
+  createdAt: timestampOf(createdAt),
+  updatedAt: timestampOf(updatedAt),
+  labels,
+});
+
+const statusMessage = (status: IngestStatus): IngestStatusMessage => ({
+  startedAt: timestampOf(status.startedAt),
+  updatedAt: timestampOf(status.updatedAt),
+  ref: status.ref,
+  offset: status.offset,
+  total: status.total,
+  expected: status.expected ?? '',
+});
