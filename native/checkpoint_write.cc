@@ -41,10 +41,9 @@ uint8_t narrow(uint64_t n, std::vector<uint32_t>& wide) {
 }  // namespace
 
 CheckpointWriter::CheckpointWriter(Graph& graph)
-    : graph_(graph), limit_(graph.limit()), nodes_(graph.nodeCount()), edges_(graph.edgeCount()) {
+    : GraphCopy(graph), limit_(graph.limit()), nodes_(graph.nodeCount()), edges_(graph.edgeCount()) {
   out_.resize(kHeaderBytes);
   clearFrame();
-  graph_.observe(this);
 }
 
 void CheckpointWriter::beforeChange(NodeId id) {

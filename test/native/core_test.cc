@@ -71,7 +71,7 @@ Words setOp(NodeId id, uint32_t flags, int64_t expiry = 0) {
 
 void append(Words& ops, const Words& op) { ops.insert(ops.end(), op.begin(), op.end()); }
 
-MarkCounts runMark(Core& core, int64_t now, bool barrier = true) {
+MarkCounts runMark(Core& core, int64_t now, Barrier barrier = Barrier::kOn) {
   const auto job = core.mark(now, barrier);
   job->work();
   return job->result();
@@ -287,7 +287,7 @@ void opsBesideJobsAreSafe() {
     core->apply(big);
     const auto before = runSave(*core);
     const auto save = core->save();
-    const auto mark = core->mark(0, true);
+    const auto mark = core->mark(0, Barrier::kOn);
     std::thread saver([&] { save->work(); });
     std::thread marker([&] { mark->work(); });
     std::vector<std::tuple<NodeId, NodeId, uint32_t>> edges(model.edges.begin(), model.edges.end());
@@ -325,7 +325,7 @@ void jobsCanBeCancelled() {
   Model model;
   fill(*core, model, random, 50'000, 60'000);
   for (int round = 0; round < 20; round++) {
-    const auto mark = core->mark(0, true);
+    const auto mark = core->mark(0, Barrier::kOn);
     const auto save = core->save();
     std::thread marker([&] { mark->work(); });
     std::thread saver([&] { save->work(); });
