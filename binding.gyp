@@ -15,7 +15,8 @@
       'target_name': 'ebbtide_core',
       'sources': [
         'native/addon.cc', 'native/checkpoint_read.cc', 'native/checkpoint_write.cc', 'native/core.cc',
-        'native/crc32c.cc', 'native/edges.cc', 'native/graph.cc', 'native/mark.cc', 'native/order.cc', 'native/path.cc'
+        'native/crc32c.cc', 'native/edges.cc', 'native/graph.cc', 'native/mark.cc', 'native/order.cc', 'native/path.cc',
+        'native/picture.cc', 'native/ranks.cc', 'native/retained.cc'
       ]
     },
     { 'target_name': 'ebbtide_sys', 'sources': ['native/sys.cc'] }

@@ -24,6 +24,16 @@ namespace {
 
 Napi::Value argument(const Napi::CallbackInfo& info, size_t i) { return info[i]; }
 
+const char* nameOf(napi_typedarray_type type) {
+  if (type == napi_uint32_array) return "Uint32Array";
+  return type == napi_float64_array ? "Float64Array" : "Uint8Array";
+}
+
+size_t sizeOf(napi_typedarray_type type) {
+  if (type == napi_uint32_array) return sizeof(uint32_t);
+  return type == napi_float64_array ? sizeof(double) : 1;
+}
+
 // The bytes of a typed array of this type. Shared memory is refused: another thread could change it while it is read.
 std::span<const uint8_t> arrayArgument(const Napi::CallbackInfo& info, size_t i, napi_typedarray_type wanted) {
   napi_env env = info.Env();
@@ -38,17 +48,20 @@ std::span<const uint8_t> arrayArgument(const Napi::CallbackInfo& info, size_t i,
   if (napi_is_typedarray(env, value, &isArray) != napi_ok || !isArray ||
       napi_get_typedarray_info(env, value, &type, &length, &data, &buffer, &offset) != napi_ok || type != wanted ||
       napi_is_arraybuffer(env, buffer, &isPlain) != napi_ok || !isPlain) {
-    throw invalidArgument(wanted == napi_uint32_array
-                              ? "expected a Uint32Array that is not shared between threads"
-                              : "expected a Uint8Array that is not shared between threads");
+    throw invalidArgument(std::string("expected a ") + nameOf(wanted) + " that is not shared between threads");
   }
   if (data == nullptr) return {};
-  return {static_cast<const uint8_t*>(data), length * (wanted == napi_uint32_array ? 4 : 1)};
+  return {static_cast<const uint8_t*>(data), length * sizeOf(wanted)};
 }
 
 std::span<const uint32_t> wordsArgument(const Napi::CallbackInfo& info, size_t i) {
   const auto bytes = arrayArgument(info, i, napi_uint32_array);
   return {reinterpret_cast<const uint32_t*>(bytes.data()), bytes.size() / 4};
+}
+
+std::span<const double> doublesArgument(const Napi::CallbackInfo& info, size_t i) {
+  const auto bytes = arrayArgument(info, i, napi_float64_array);
+  return {reinterpret_cast<const double*>(bytes.data()), bytes.size() / sizeof(double)};
 }
 
 uint64_t countArgument(const Napi::CallbackInfo& info, size_t i) {
@@ -63,6 +76,13 @@ uint64_t countArgument(const Napi::CallbackInfo& info, size_t i) {
 // An id, or more than any id.
 NodeId idArgument(const Napi::CallbackInfo& info, size_t i) {
   return static_cast<NodeId>(std::min<uint64_t>(countArgument(info, i), kMaxNodes));
+}
+
+// How ops change marks: false, true or "late" as 0, 1, 2.
+Barrier barrierArgument(const Napi::CallbackInfo& info, size_t i) {
+  const uint64_t number = countArgument(info, i);
+  if (number > static_cast<uint64_t>(Barrier::kLate)) throw invalidArgument("barrier must be 0, 1 or 2");
+  return static_cast<Barrier>(number);
 }
 
 int64_t timeArgument(const Napi::CallbackInfo& info, size_t i) {
@@ -98,6 +118,16 @@ Napi::Value makeWords(Napi::Env env, std::span<const uint32_t> words) {
   return {env, array};
 }
 
+Napi::Value makeDoubles(Napi::Env env, std::span<const double> doubles) {
+  napi_value buffer = nullptr;
+  napi_value array = nullptr;
+  void* data = nullptr;
+  if (napi_create_arraybuffer(env, doubles.size_bytes(), &data, &buffer) != napi_ok) throw std::bad_alloc();
+  if (!doubles.empty()) std::memcpy(data, doubles.data(), doubles.size_bytes());
+  if (napi_create_typedarray(env, napi_float64_array, doubles.size(), buffer, 0, &array) != napi_ok) throw std::bad_alloc();
+  return {env, array};
+}
+
 // Runs a method's body and turns what it throws into a JavaScript exception.
 template <typename Body>
 Napi::Value guarded(const Napi::CallbackInfo& info, Body body) {
@@ -126,6 +156,17 @@ napi_value makeResult(napi_env env, MarkJob& job) {
   object.Set("markedByType", makeWords(env, counts.byType));
   object.Set("marked", static_cast<double>(counts.marked));
   object.Set("edgesFollowed", static_cast<double>(counts.edgesFollowed));
+  object.Set("durationMs", job.durationMs());
+  return object;
+}
+
+napi_value makeResult(napi_env env, RetainedJob& job) {
+  const RetainedSums sums = job.result();
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("kept", sums.kept);
+  object.Set("total", makeDoubles(env, sums.total));
+  object.Set("retained", makeDoubles(env, sums.retained));
+  object.Set("reached", makeWords(env, sums.reached));
   object.Set("durationMs", job.durationMs());
   return object;
 }
@@ -212,6 +253,7 @@ class GraphObject : public Napi::ObjectWrap<GraphObject> {
                        {
                            InstanceMethod<&GraphObject::apply>("apply"),
                            InstanceMethod<&GraphObject::mark>("mark"),
+                           InstanceMethod<&GraphObject::markInSteps>("markInSteps"),
                            InstanceMethod<&GraphObject::markFrom>("markFrom"),
                            InstanceMethod<&GraphObject::marksOf>("marksOf"),
                            InstanceMethod<&GraphObject::candidates>("candidates"),
@@ -225,6 +267,7 @@ class GraphObject : public Napi::ObjectWrap<GraphObject> {
                            InstanceMethod<&GraphObject::expiryOf>("expiryOf"),
                            InstanceMethod<&GraphObject::edgesOf>("edgesOf"),
                            InstanceMethod<&GraphObject::path>("path"),
+                           InstanceMethod<&GraphObject::retained>("retained"),
                            InstanceMethod<&GraphObject::save>("save"),
                            InstanceMethod<&GraphObject::load>("load"),
                            InstanceMethod<&GraphObject::stats>("stats"),
@@ -246,13 +289,27 @@ class GraphObject : public Napi::ObjectWrap<GraphObject> {
 
   Napi::Value mark(Info info) {
     return guarded(info, [&] {
-      bool barrier = true;
-      if (napi_get_value_bool(info.Env(), argument(info, 1), &barrier) != napi_ok) {
-        throw invalidArgument("barrier must be a boolean");
-      }
+      const Barrier barrier = barrierArgument(info, 1);
       const int64_t now = timeArgument(info, 0);
       const bool atOnce = core_->isSmall();
       return Promised<MarkJob>::start(info.Env(), core_->mark(now, barrier), "ebbtide.mark", atOnce);
+    });
+  }
+
+  // For tests: answers a function that expands so many nodes on this thread, and answers the result in the end.
+  Napi::Value markInSteps(Info info) {
+    return guarded(info, [&]() -> Napi::Value {
+      const Barrier barrier = barrierArgument(info, 1);
+      const std::shared_ptr<MarkJob> job = core_->mark(timeArgument(info, 0), barrier);
+      const auto step = [job](Info call) {
+        return guarded(call, [&]() -> Napi::Value {
+          const size_t nodes = countArgument(call, 0);
+          if (nodes == 0) throw invalidArgument("a step must be of one node or more");
+          if (!job->step(nodes)) return call.Env().Undefined();
+          return {call.Env(), makeResult(call.Env(), *job)};
+        });
+      };
+      return Napi::Function::New(info.Env(), step, "markStep");
     });
   }
 
@@ -341,6 +398,25 @@ class GraphObject : public Napi::ObjectWrap<GraphObject> {
       const auto path = shortestPath(core_->graph(), idArgument(info, 0), timeArgument(info, 1));
       if (path.empty()) return info.Env().Undefined();
       return makeWords(info.Env(), path);
+    });
+  }
+
+  // Answers { promise, cancel }.
+  Napi::Value retained(Info info) {
+    return guarded(info, [&]() -> Napi::Value {
+      RetainedQuery query{timeArgument(info, 0),  wordsArgument(info, 1), doublesArgument(info, 2),
+                          wordsArgument(info, 3), wordsArgument(info, 4), wordsArgument(info, 5),
+                          wordsArgument(info, 6)};
+      const bool atOnce = core_->isSmall(query);
+      auto job = core_->retained(std::move(query));
+      const auto cancel = [taker = job->taker()](Info call) {
+        taker->cancelled = true;
+        return call.Env().Undefined();
+      };
+      Napi::Object answer = Napi::Object::New(info.Env());
+      answer.Set("cancel", Napi::Function::New(info.Env(), cancel, "cancel"));
+      answer.Set("promise", Promised<RetainedJob>::start(info.Env(), std::move(job), "ebbtide.retained", atOnce));
+      return answer;
     });
   }
 

@@ -24,7 +24,6 @@
 // Threads: none of its own. `gather` takes turns with changes, everything else of the writer runs beside them.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <span>
 #include <unordered_map>
@@ -34,13 +33,9 @@
 
 namespace ebbtide {
 
-class CheckpointWriter final : public GraphObserver {
+class CheckpointWriter final : public GraphCopy {
  public:
   explicit CheckpointWriter(Graph& graph);
-  // Stops listening to the graph. Due, under the lock, before the writer is dropped; twice is harmless.
-  void detach() { graph_.unobserve(this); }
-  CheckpointWriter(const CheckpointWriter&) = delete;
-  CheckpointWriter& operator=(const CheckpointWriter&) = delete;
 
   // Copies the next few ids; true at the end of a frame, when `closeFrame` is due.
   bool gather();
@@ -50,9 +45,6 @@ class CheckpointWriter final : public GraphObserver {
   std::vector<uint8_t> finish();
 
   void beforeChange(NodeId id) override;
-
-  // Set to make the writing thread give up; never cleared.
-  std::atomic<bool> cancelled{false};
 
  private:
   // A node as it was when the image was begun.
@@ -70,7 +62,6 @@ class CheckpointWriter final : public GraphObserver {
   void putNode(NodeId id, uint32_t flags, uint64_t degree, uint32_t inDegree, int64_t expiry);
   void clearFrame();
 
-  Graph& graph_;
   const uint32_t limit_;
   const uint32_t nodes_;
   const uint64_t edges_;

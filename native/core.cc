@@ -43,7 +43,7 @@ void Core::apply(std::span<const uint32_t> ops) {
   }
 }
 
-std::unique_ptr<MarkJob> Core::mark(int64_t now, bool barrier) {
+std::unique_ptr<MarkJob> Core::mark(int64_t now, Barrier barrier) {
   if (run_ != nullptr) throw failedPrecondition("mark: a run is in progress; end it with endRun first");
   const Owner lock(*this);
   run_ = std::make_shared<Run>(graph_, now, barrier);
@@ -106,20 +106,43 @@ void Core::dropRun() {
 std::unique_ptr<SaveJob> Core::save() {
   const Owner lock(*this);
   auto writer = std::make_shared<CheckpointWriter>(graph_);
-  std::erase_if(writers_, [](const auto& w) { return w.expired(); });
-  writers_.push_back(writer);
+  keep(writer);
   return std::make_unique<SaveJob>(shared_from_this(), std::move(writer));
+}
+
+std::unique_ptr<RetainedJob> Core::retained(RetainedQuery query) {
+  const Owner lock(*this);
+  auto taker = std::make_shared<PictureTaker>(graph_, query.now);
+  keep(taker);
+  return std::make_unique<RetainedJob>(shared_from_this(), std::move(taker), std::move(query));
+}
+
+bool Core::isSmall(const RetainedQuery& query) const {
+  constexpr uint64_t kFewSteps = 1 << 18;
+  const uint64_t size = graph_.nodeCount() + graph_.edgeCount() + query.edges.size();
+  return isSmall() && query.itemOf.size() + query.sizes.size() + query.members.size() + query.roots.size() <= kSmallIds &&
+         (1 + query.ends.size()) * (1 + size) <= kFewSteps;
+}
+
+void Core::keep(const std::shared_ptr<GraphCopy>& copy) {
+  std::erase_if(copies_, [](const auto& c) { return c.expired(); });
+  copies_.push_back(copy);
+}
+
+void Core::forget(GraphCopy& copy) {
+  const Owner lock(*this);
+  copy.detach();
 }
 
 void Core::dropJobs() {
   dropRun();
-  for (const auto& weak : writers_) {
-    if (const auto writer = weak.lock()) {
-      writer->cancelled = true;
-      writer->detach();
+  for (const auto& weak : copies_) {
+    if (const auto copy = weak.lock()) {
+      copy->cancelled = true;
+      copy->detach();
     }
   }
-  writers_.clear();
+  copies_.clear();
 }
 
 bool Core::load(std::span<const uint8_t> bytes) {
@@ -151,16 +174,30 @@ std::vector<NodeId> Core::takeFreeable() { return graph_.takeFreeable(); }
 void MarkJob::work() try {
   const auto started = std::chrono::steady_clock::now();
   core_->inTurns(run_->cancelled, [this] { return run_->step(); });
-  if (!run_->cancelled) run_->sortCandidates();
-  {
-    const std::lock_guard lock(core_->mutex_);
-    cancelled_ = run_->cancelled;
-    if (!cancelled_) run_->finish();
-    counts_ = run_->counts();
-  }
+  finish();
   durationMs_ = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - started).count();
 } catch (const std::bad_alloc&) {
   outOfMemory_ = true;
+}
+
+bool MarkJob::step(size_t nodes) try {
+  {
+    const std::lock_guard lock(core_->mutex_);
+    if (!run_->cancelled && !run_->step(nodes)) return false;
+  }
+  finish();
+  return true;
+} catch (const std::bad_alloc&) {
+  outOfMemory_ = true;
+  return true;
+}
+
+void MarkJob::finish() {
+  if (!run_->cancelled) run_->sortCandidates();
+  const std::lock_guard lock(core_->mutex_);
+  cancelled_ = run_->cancelled;
+  if (!cancelled_) run_->finish();
+  counts_ = run_->counts();
 }
 
 MarkCounts MarkJob::result() const {
@@ -173,30 +210,97 @@ MarkCounts MarkJob::result() const {
   return counts_;
 }
 
+SaveJob::~SaveJob() { core_->forget(*writer_); }
+
 void SaveJob::work() try {
   const auto& cancelled = writer_->cancelled;
   while (!cancelled && !writer_->done()) {
     core_->inTurns(cancelled, [this] { return writer_->gather(); });
     if (!cancelled) writer_->closeFrame();
   }
-  {
-    const std::lock_guard lock(core_->mutex_);
-    cancelled_ = cancelled;
-    writer_->detach();
-  }
-  if (!cancelled_) bytes_ = writer_->finish();
+  finish();
 } catch (const std::bad_alloc&) {
   outOfMemory_ = true;
 }
 
-std::vector<uint8_t> SaveJob::result() {
-  if (outOfMemory_) {
-    const Core::Owner lock(*core_);
-    writer_->detach();
-    throw outOfMemory("save");
+bool SaveJob::step() try {
+  if (!writer_->cancelled && !writer_->done()) {
+    const std::lock_guard lock(core_->mutex_);
+    if (writer_->gather()) writer_->closeFrame();
+    return false;
   }
+  finish();
+  return true;
+} catch (const std::bad_alloc&) {
+  outOfMemory_ = true;
+  return true;
+}
+
+void SaveJob::finish() {
+  {
+    const std::lock_guard lock(core_->mutex_);
+    cancelled_ = writer_->cancelled;
+    writer_->detach();
+  }
+  if (!cancelled_) bytes_ = writer_->finish();
+}
+
+std::vector<uint8_t> SaveJob::result() {
+  if (outOfMemory_) throw outOfMemory("save");
   if (cancelled_) throw canceled("save");
   return std::move(bytes_);
+}
+
+RetainedJob::~RetainedJob() { core_->forget(*taker_); }
+
+void RetainedJob::work() {
+  const auto started = std::chrono::steady_clock::now();
+  advance([this] {
+    query_.check();
+    core_->inTurns(taker_->cancelled, [this] { return taker_->gather(); });
+    sum();
+    return true;
+  });
+  durationMs_ = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - started).count();
+}
+
+bool RetainedJob::step() {
+  return advance([this] {
+    {
+      const std::lock_guard lock(core_->mutex_);
+      if (!taker_->cancelled && !taker_->gather()) return false;
+    }
+    query_.check();
+    sum();
+    return true;
+  });
+}
+
+void RetainedJob::sum() {
+  Patience patience(taker_->cancelled);
+  if (taker_->cancelled) throw Stopped();
+  sums_ = retainedSums(taker_->develop(query_.roots, query_.edges, patience), query_, patience);
+}
+
+template <typename Body>
+bool RetainedJob::advance(Body body) {
+  try {
+    if (!body()) return false;
+  } catch (const Stopped&) {
+    error_ = canceled("retained");
+  } catch (const GraphError& error) {
+    error_ = error;
+  } catch (const std::bad_alloc&) {
+    error_ = outOfMemory("retained");
+  }
+  const std::lock_guard lock(core_->mutex_);
+  taker_->detach();
+  return true;
+}
+
+RetainedSums RetainedJob::result() {
+  if (error_.has_value()) throw *error_;
+  return std::move(sums_);
 }
 
 }  // namespace ebbtide

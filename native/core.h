@@ -1,6 +1,8 @@
-// A graph with its run and its checkpoints, shared between the JavaScript thread and the threads that mark and save.
+// A graph with its run, its checkpoints and its reports, shared between the JavaScript thread and the threads that mark,
+// save and report.
 //
-// Threads: one owner (the JavaScript thread) calls everything here but `work`, which a job's own thread calls. Only
+// Threads: one owner (the JavaScript thread) calls everything here but `work`, which a job's own thread calls (`step`
+// is the owner's way of doing the same little by little, in tests that decide what happens between two steps). Only
 // the owner changes the graph, so it reads without a lock; it takes the lock to change it and to use marks. A job
 // holds the lock for steps of some ten microseconds and gives it away as soon as the owner asks for it, so ops take
 // effect at once, also while a run or a save is going on; the write barrier (mark.h) and the copies of what changes
@@ -13,12 +15,15 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "checkpoint.h"
 #include "graph.h"
 #include "mark.h"
+#include "picture.h"
+#include "retained.h"
 
 namespace ebbtide {
 
@@ -30,11 +35,15 @@ class MarkJob {
   MarkJob(std::shared_ptr<Core> core, std::shared_ptr<Run> run) : core_(std::move(core)), run_(std::move(run)) {}
   // The job thread's part. Never throws.
   void work();
+  // In its place: expands up to `nodes` nodes; true when there is nothing left to do.
+  bool step(size_t nodes);
   // Afterwards, for the owner: what was counted, or a GraphError of kind Canceled or Unavailable.
   MarkCounts result() const;
   double durationMs() const { return durationMs_; }
 
  private:
+  void finish();
+
   std::shared_ptr<Core> core_;
   std::shared_ptr<Run> run_;
   MarkCounts counts_;
@@ -48,10 +57,16 @@ class SaveJob {
  public:
   SaveJob(std::shared_ptr<Core> core, std::shared_ptr<CheckpointWriter> writer)
       : core_(std::move(core)), writer_(std::move(writer)) {}
+  ~SaveJob();
+  SaveJob(const SaveJob&) = delete;
+  SaveJob& operator=(const SaveJob&) = delete;
   void work();
+  bool step();
   std::vector<uint8_t> result();
 
  private:
+  void finish();
+
   std::shared_ptr<Core> core_;
   std::shared_ptr<CheckpointWriter> writer_;
   std::vector<uint8_t> bytes_;
@@ -59,11 +74,40 @@ class SaveJob {
   bool outOfMemory_ = false;
 };
 
+// One answer about retained sizes, of the moment the job was made.
+class RetainedJob {
+ public:
+  RetainedJob(std::shared_ptr<Core> core, std::shared_ptr<PictureTaker> taker, RetainedQuery query)
+      : core_(std::move(core)), taker_(std::move(taker)), query_(std::move(query)) {}
+  ~RetainedJob();
+  RetainedJob(const RetainedJob&) = delete;
+  RetainedJob& operator=(const RetainedJob&) = delete;
+  void work();
+  bool step();
+  // The sums, or a GraphError of kind InvalidArgument, Canceled or Unavailable.
+  RetainedSums result();
+  double durationMs() const { return durationMs_; }
+  // Where to say, from any thread, that nobody waits for the answer any more.
+  const std::shared_ptr<PictureTaker>& taker() const { return taker_; }
+
+ private:
+  template <typename Body>
+  bool advance(Body body);
+  void sum();
+
+  std::shared_ptr<Core> core_;
+  std::shared_ptr<PictureTaker> taker_;
+  RetainedQuery query_;
+  RetainedSums sums_;
+  double durationMs_ = 0;
+  std::optional<GraphError> error_;
+};
+
 class Core : public std::enable_shared_from_this<Core> {
  public:
   void apply(std::span<const uint32_t> ops);
 
-  std::unique_ptr<MarkJob> mark(int64_t now, bool barrier);
+  std::unique_ptr<MarkJob> mark(int64_t now, Barrier barrier);
   // Whether a marking of this graph is so short that a thread of its own would cost more.
   bool isSmall() const { return graph_.limit() <= kSmallIds && graph_.edgeCount() <= 4 * kSmallIds; }
   uint64_t markFrom(std::span<const uint32_t> ids);
@@ -73,6 +117,9 @@ class Core : public std::enable_shared_from_this<Core> {
   void endRun();
 
   std::unique_ptr<SaveJob> save();
+  std::unique_ptr<RetainedJob> retained(RetainedQuery query);
+  // Whether the answer is so near that a thread of its own would cost more.
+  bool isSmall(const RetainedQuery& query) const;
   bool load(std::span<const uint8_t> bytes);
   void clear();
 
@@ -83,6 +130,7 @@ class Core : public std::enable_shared_from_this<Core> {
  private:
   friend class MarkJob;
   friend class SaveJob;
+  friend class RetainedJob;
   static constexpr uint32_t kSmallIds = 16'384;
 
   // The owner's hold of the lock: a job that sees `wanted_` makes way.
@@ -105,15 +153,18 @@ class Core : public std::enable_shared_from_this<Core> {
   template <typename Step>
   void inTurns(const std::atomic<bool>& cancelled, Step step);
   Run& finishedRun(const char* what) const;
+  // Of a job that ends, whether it has done its work or not.
+  void forget(GraphCopy& copy);
   // With the lock held.
   void dropRun();
   void dropJobs();
+  void keep(const std::shared_ptr<GraphCopy>& copy);
 
   std::mutex mutex_;
   std::atomic<bool> wanted_{false};
   Graph graph_;
   std::shared_ptr<Run> run_;
-  std::vector<std::weak_ptr<CheckpointWriter>> writers_;
+  std::vector<std::weak_ptr<GraphCopy>> copies_;
 };
 
 }  // namespace ebbtide

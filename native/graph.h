@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -24,6 +25,8 @@
 #include "types.h"
 
 namespace ebbtide {
+
+class Graph;
 
 inline constexpr unsigned kBlockBits = 18;
 inline constexpr uint32_t kBlockIds = 1u << kBlockBits;
@@ -53,6 +56,22 @@ class GraphObserver {
  public:
   virtual ~GraphObserver() = default;
   virtual void beforeChange(NodeId id) = 0;
+};
+
+// A copy of the graph as it was when it was begun, taken in steps by a thread of its own.
+class GraphCopy : public GraphObserver {
+ public:
+  explicit GraphCopy(Graph& graph);
+  // Stops listening to the graph. Due, under the lock, before the copy is dropped; twice is harmless.
+  void detach();
+  GraphCopy(const GraphCopy&) = delete;
+  GraphCopy& operator=(const GraphCopy&) = delete;
+
+  // Set to make the thread give up; never cleared.
+  std::atomic<bool> cancelled{false};
+
+ protected:
+  Graph& graph_;
 };
 
 class Graph {
@@ -182,6 +201,9 @@ class Graph {
   uint32_t limit_ = 0;
   uint32_t bornMark_ = 0;
 };
+
+inline GraphCopy::GraphCopy(Graph& graph) : graph_(graph) { graph_.observe(this); }
+inline void GraphCopy::detach() { graph_.unobserve(this); }
 
 template <typename Visit>
 void Graph::forEach(NodeId from, NodeId to, Visit visit) const {

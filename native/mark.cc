@@ -64,10 +64,14 @@ class Targets {
 
 }  // namespace
 
-Run::Run(Graph& graph, int64_t now, bool barrier)
-    : graph_(graph), now_(now), barrier_(barrier), scanned_((graph.limit() + kSegmentIds - 1) >> kSegmentBits) {
+Run::Run(Graph& graph, int64_t now, Barrier barrier)
+    : graph_(graph),
+      now_(now),
+      barrier_(barrier == Barrier::kOn),
+      barrierIsLate_(barrier == Barrier::kLate),
+      scanned_((graph.limit() + kSegmentIds - 1) >> kSegmentBits) {
   graph_.observe(this);
-  graph_.setBornMark(barrier ? uint32_t{kBorn} : 0);
+  graph_.setBornMark(barrier_ ? uint32_t{kBorn} : 0);
 }
 
 void Run::detach() {
@@ -80,13 +84,20 @@ void Run::sortCandidates() {
   removalOrder_ = RemovalOrder();
 }
 
-bool Run::step() {
+void Run::finish() {
+  phase_ = Phase::kReady;
+  if (!barrierIsLate_) return;
+  barrier_ = true;
+  graph_.setBornMark(kBorn);
+}
+
+bool Run::step(size_t most) {
   switch (phase_) {
     case Phase::kRoots:
       if (scanRoots()) phase_ = Phase::kTracing;
       break;
     case Phase::kTracing:
-      expandSome();
+      expandSome(most);
       if (!workLeft()) {
         phase_ = Phase::kCollecting;
         next_ = 0;
@@ -134,9 +145,9 @@ bool Run::isScanned(NodeId id) const {
 
 // ------------------------------------------------------------------------------------------------------- expansion
 
-void Run::expandSome() {
+void Run::expandSome(size_t most) {
   if (big_.has_value()) {
-    followBig(kBigSlots);
+    followBig(std::min(most, kBigSlots));
     return;
   }
   if (work_.empty()) {
@@ -146,7 +157,7 @@ void Run::expandSome() {
     return;
   }
   std::array<uint32_t, kBatch> batch;
-  expandBatch({batch.data(), work_.take(batch.data(), kBatch)});
+  expandBatch({batch.data(), work_.take(batch.data(), std::min(most, kBatch))});
 }
 
 void Run::drain() {

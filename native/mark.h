@@ -32,19 +32,23 @@ struct MarkCounts {
   uint64_t edgesFollowed = 0;
 };
 
+// Whether ops keep the marks closed: always, but for tests that must fail without. `kLate`: from the end of marking.
+enum class Barrier : uint8_t { kOff, kOn, kLate };
+
 class Run final : public GraphObserver {
  public:
-  Run(Graph& graph, int64_t now, bool barrier);
+  Run(Graph& graph, int64_t now, Barrier barrier);
   // Stops listening to the graph. Due, under the lock, before the run is dropped; twice is harmless.
   void detach();
   Run(const Run&) = delete;
   Run& operator=(const Run&) = delete;
 
-  // Does a little of the marking and of the search for candidates; true when only `sortCandidates` is left.
-  bool step();
+  // Does a little of the marking and of the search for candidates; true when only `sortCandidates` is left. Expands
+  // `most` nodes, or places in a big list, at once, or as many as is fastest.
+  bool step(size_t most = SIZE_MAX);
   // Sorts the candidates. Touches nothing that ops change.
   void sortCandidates();
-  void finish() { phase_ = Phase::kReady; }
+  void finish();
   bool ready() const { return phase_ == Phase::kReady; }
 
   // The write barrier, called with every batch once all of it is in the graph.
@@ -67,7 +71,7 @@ class Run final : public GraphObserver {
   bool scanRoots();
   void scanSegment(size_t segment);
   bool isScanned(NodeId id) const;
-  void expandSome();
+  void expandSome(size_t most = SIZE_MAX);
   void drain();
   void expandBatch(std::span<const uint32_t> states);
   void followBig(size_t slots);
@@ -80,7 +84,8 @@ class Run final : public GraphObserver {
 
   Graph& graph_;
   const int64_t now_;
-  const bool barrier_;
+  bool barrier_;             // whether ops change marks
+  const bool barrierIsLate_; // it comes up at the end of marking
   Phase phase_ = Phase::kRoots;
   NodeId next_ = 0;      // where the scan of the phase goes on
   size_t linkSlot_ = 0;  // and where in a big list

@@ -8,12 +8,11 @@
 // Threads: one at a time.
 #pragma once
 
-#include <array>
 #include <cstdint>
-#include <memory>
 #include <vector>
 
 #include "chunked.h"
+#include "ranks.h"
 #include "types.h"
 
 namespace ebbtide {
@@ -21,8 +20,11 @@ namespace ebbtide {
 class RemovalOrder {
  public:
   // First all candidates, ascending.
-  void add(NodeId id);
-  void closeIds();
+  void add(NodeId id) {
+    ranks_.add(id);
+    ids_.push(id);
+  }
+  void closeIds() { ranks_.close(); }
   // Then, for each candidate in turn, its edges' targets, and `next`.
   size_t size() const { return ids_.size(); }
   NodeId id(size_t i) const { return ids_[i]; }
@@ -32,17 +34,8 @@ class RemovalOrder {
   std::vector<NodeId> sort();
 
  private:
-  static constexpr unsigned kBits = 16;
-  // Candidates among 65,536 ids, and how many are before each word of them.
-  struct Block {
-    std::array<uint64_t, (1 << kBits) / 64> bits{};
-    std::array<uint32_t, (1 << kBits) / 64> before{};
-  };
-  static constexpr uint32_t kNone = 0xffffffff;
-  uint32_t indexOf(NodeId id) const;
-
   ChunkedWords ids_;
-  std::vector<std::unique_ptr<Block>> blocks_;
+  IdRanks ranks_;
   ChunkedWords ends_;     // of each candidate's targets
   ChunkedWords targets_;  // places in ids_
 };

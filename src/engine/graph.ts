@@ -2,13 +2,15 @@
  * The graph core: dense u32 ids, edges and bits; neither names nor namespaces. Implemented in C++ (native/)
  * and in TypeScript (gc/graph-ts.ts: fallback and oracle), which must agree bit for bit.
  *
- * Threading: called from one JavaScript thread. `mark` and `save` run on a thread of their own; ops applied
- * meanwhile take effect at once, under the write barrier (a save is of the moment of its call all the same).
+ * Threading: called from one JavaScript thread. `mark`, `save` and `retained` run on a thread of their own; ops applied
+ * meanwhile take effect at once, under the write barrier (a save or a report is of the moment of its call all the same).
  *
  * Node state: flags (contract.ts NodeFlag | type << 8, a type being 31 at most), expiry i64 nanoseconds (saturated), a multiset of
  * outgoing edges (target u32, kind 2 bits), an in-degree that saturates at 255. An id that was never set, or
  * was freed, does not exist.
  */
+
+import { invalidArgument } from '../errors.js';
 
 /** Ops are words of a Uint32Array: code, then operands. Unknown codes and ids beyond maxNodes are errors. */
 export const GraphOp = {
@@ -46,10 +48,58 @@ export interface MarkResult {
 export interface MarkOptions {
   signal?: AbortSignal;
   /**
-   * For tests that must fail without it. `false`: ops applied after the start change no mark; `'late'` (TypeScript
-   * core only): those applied before the end of marking do not, as if the journal were followed only from there.
+   * For tests that must fail without it. `false`: ops applied after the start change no mark; `'late'`: those applied
+   * before the end of marking do not, as if the journal were followed only from there.
    */
   barrier?: boolean | 'late';
+  /**
+   * For tests that decide what happens beside marking: expands so many nodes at a time (1 or more) on the calling
+   * thread, with a turn of the event loop between.
+   */
+  stepNodes?: number;
+}
+
+/** InvalidArgument unless marking can go on in steps of so many nodes. */
+export function checkStep(stepNodes: number): void {
+  if (!Number.isSafeInteger(stepNodes) || stepNodes < 1) {
+    throw invalidArgument(`stepNodes is ${stepNodes}`, { remedy: 'use a whole number, 1 or more' });
+  }
+}
+
+/** In `RetainedQuery.itemOf`: the node keeps nothing by itself. */
+export const NO_ITEM = 0xffffffff;
+
+/**
+ * Which sizes are asked for. An item is something that takes space (a blob, a directory); it is there as long as one
+ * of the nodes that name it. InvalidArgument when a number is out of its range.
+ */
+export interface RetainedQuery {
+  /** Roots are those of this time, nanoseconds since 1970. */
+  now: bigint;
+  /** Item by node id; ids from its length on have none. */
+  itemOf: Uint32Array;
+  /** Bytes by item: whole numbers, 2^53 - 1 at most all together. */
+  sizes: Float64Array;
+  /** Ids of the nodes of the first set, then of the second, and so on; those that do not exist do not count. */
+  members: Uint32Array;
+  /** Where in `members` each set ends. */
+  ends: Uint32Array;
+  /** Nodes that are roots too. */
+  roots?: Uint32Array;
+  /** Pairs (from, to): edges beside those of the graph, followed like labels. */
+  edges?: Uint32Array;
+}
+
+export interface RetainedSizes {
+  /** Bytes of all items that a reached node names. */
+  kept: number;
+  /** By set: bytes of the items named by what is reached from its members, as far as those are reached. */
+  total: Float64Array;
+  /** By set: bytes of those items that nothing would keep if the members were no more. */
+  retained: Float64Array;
+  /** By set: members that are reached from a root. */
+  reached: Uint32Array;
+  durationMs: number;
 }
 
 /** Bits of a node's mark. */
@@ -98,6 +148,12 @@ export interface GraphCore {
   edgesOf(id: number): Uint32Array;
   /** A shortest path root … id over followable edges at `now`, as ids; undefined when unreachable. */
   path(id: number, now: bigint): Uint32Array | undefined;
+
+  /**
+   * What the removal of each of some sets of nodes would free. Takes the time of one walk over the graph and, for each
+   * set, of what is reached from it. A signal ends it.
+   */
+  retained(query: RetainedQuery, options?: { signal?: AbortSignal | undefined }): Promise<RetainedSizes>;
 
   /** A packed, checksummed image of the whole graph (queued ops included); load replaces the graph with one. */
   save(): Promise<Buffer>;

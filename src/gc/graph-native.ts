@@ -2,23 +2,26 @@
  * The C++ graph core as a GraphCore: turns calls into batched calls of the addon (native/addon.cc) and its errors
  * into EbbtideErrors. Created by graph.ts; the contract is engine/graph.ts.
  *
- * Threading: one instance belongs to one JavaScript thread. `mark` and `save` run on the thread pool; ops applied
- * meanwhile take effect at once (they wait some microseconds for the other thread to pause) under the write barrier.
+ * Threading: one instance belongs to one JavaScript thread. `mark`, `save` and `retained` run on the thread pool; ops
+ * applied meanwhile take effect at once (they wait some microseconds for the other thread to pause) under the write barrier.
  */
-import type { GraphCore, GraphStats, MarkOptions, MarkResult } from '../engine/graph.js';
-import { abortError, EbbtideError, errorKinds, notImplemented, unknownError } from '../errors.js';
-
-interface MarkCounts {
-  markedByType: Uint32Array;
-  marked: number;
-  edgesFollowed: number;
-  durationMs: number;
-}
+import {
+  checkStep,
+  type GraphCore,
+  type GraphStats,
+  type MarkOptions,
+  type MarkResult,
+  type RetainedQuery,
+  type RetainedSizes,
+} from '../engine/graph.js';
+import { abortError, EbbtideError, errorKinds, unknownError } from '../errors.js';
 
 /** What native/addon.cc exports as `Graph`. */
 interface Addon {
   apply(ops: Uint32Array): void;
-  mark(now: bigint, barrier: boolean): Promise<MarkCounts>;
+  mark(now: bigint, barrier: number): Promise<MarkResult>;
+  /** Undefined until marking has ended. */
+  markInSteps(now: bigint, barrier: number): (nodes: number) => MarkResult | undefined;
   markFrom(ids: Uint32Array): number;
   marksOf(id: number): number;
   candidates(): Uint32Array;
@@ -32,11 +35,22 @@ interface Addon {
   expiryOf(id: number): bigint | undefined;
   edgesOf(id: number): Uint32Array;
   path(id: number, now: bigint): Uint32Array | undefined;
+  retained(
+    now: bigint,
+    itemOf: Uint32Array,
+    sizes: Float64Array,
+    members: Uint32Array,
+    ends: Uint32Array,
+    roots: Uint32Array,
+    edges: Uint32Array,
+  ): { promise: Promise<RetainedSizes>; cancel(): void };
   save(): Promise<Buffer>;
   load(bytes: Uint8Array): boolean;
   stats(): { nodes: number; edges: number; limit: number; bytes: number };
   clear(): void;
 }
+
+const NONE = new Uint32Array();
 
 export class NativeGraph implements GraphCore {
   readonly kind = 'native';
@@ -53,10 +67,17 @@ export class NativeGraph implements GraphCore {
   }
 
   async mark(now: bigint, options: MarkOptions = {}): Promise<MarkResult> {
-    const { signal, barrier = true } = options;
-    if (barrier === 'late') throw notImplemented('mark: only the TypeScript core has a late barrier');
+    const { signal, barrier = true, stepNodes } = options;
     if (signal?.aborted) throw abortError(signal);
-    const running = translate(() => this.#core.mark(now, barrier));
+    if (stepNodes !== undefined) checkStep(stepNodes);
+    const how = barrier === 'late' ? 2 : barrier === true ? 1 : 0;
+    const running =
+      stepNodes === undefined
+        ? translate(() => this.#core.mark(now, how))
+        : inSteps(
+            translate(() => this.#core.markInSteps(now, how)),
+            stepNodes,
+          );
     const cancel = (): void => this.#core.endRun();
     signal?.addEventListener('abort', cancel, { once: true });
     try {
@@ -122,6 +143,24 @@ export class NativeGraph implements GraphCore {
     return translate(() => this.#core.path(id, now));
   }
 
+  async retained(
+    { now, itemOf, sizes, members, ends, roots = NONE, edges = NONE }: RetainedQuery,
+    { signal }: { signal?: AbortSignal | undefined } = {},
+  ): Promise<RetainedSizes> {
+    if (signal?.aborted) throw abortError(signal);
+    const { promise, cancel } = translate(() =>
+      this.#core.retained(now, itemOf, sizes, members, ends, roots, edges),
+    );
+    signal?.addEventListener('abort', cancel, { once: true });
+    try {
+      return await promise;
+    } catch (error) {
+      throw signal?.aborted ? abortError(signal) : translated(error);
+    } finally {
+      signal?.removeEventListener('abort', cancel);
+    }
+  }
+
   async save(): Promise<Buffer> {
     try {
       return await this.#core.save();
@@ -140,6 +179,14 @@ export class NativeGraph implements GraphCore {
 
   clear(): void {
     this.#core.clear();
+  }
+}
+
+async function inSteps(step: (nodes: number) => MarkResult | undefined, nodes: number): Promise<MarkResult> {
+  for (;;) {
+    const result = step(nodes);
+    if (result !== undefined) return result;
+    await new Promise((resolve) => setImmediate(resolve));
   }
 }
 

@@ -12,6 +12,8 @@ const BLOCK_MASK = BLOCK_SIZE - 1;
 /** From this many edges on a node's bag is a map, so that removing one of a million edges is not a search. */
 const LIST_MAX = 48;
 
+/** Ids that are stored together. */
+export const BLOCK_IDS = BLOCK_SIZE;
 /** Number of ids; the highest is one less. Leaves room for a kind in the two low bits of an edge word. */
 export const MAX_NODES = 2 ** 30 - 1;
 export const MAX_EDGES = 1_000_000_000;
@@ -167,6 +169,11 @@ export class NodeTable {
       n += times;
     });
     return words.sort();
+  }
+
+  /** False when none of the ids exists that are stored together with this one. */
+  hasBlock(id: number): boolean {
+    return this.#block(id) !== undefined;
   }
 
   /** Existing ids from `from`, ascending. */

@@ -12,17 +12,22 @@
  */
 import { NodeFlag } from '../engine/contract.js';
 import {
+  checkStep,
   type GraphCore,
   GraphOp,
   type GraphStats,
   MarkBit,
   type MarkOptions,
   type MarkResult,
+  type RetainedQuery,
+  type RetainedSizes,
 } from '../engine/graph.js';
 import { abortError, canceled, type EbbtideError, failedPrecondition, invalidArgument } from '../errors.js';
 import { decodeGraph, encodeGraph } from './graph-checkpoint.js';
 import { removalOrder } from './graph-order.js';
 import { shortestPath } from './graph-path.js';
+import { PictureTaker } from './graph-picture.js';
+import { copiedQuery, retainedSums } from './graph-retained.js';
 import { MAX_EDGES, MAX_NODES, NodeTable } from './graph-ts-nodes.js';
 
 /** Nodes expanded before the event loop gets a turn; smaller graphs are marked within the call. */
@@ -60,21 +65,13 @@ interface Before {
 
 const aTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
-export interface TypeScriptGraphOptions {
-  /** Nodes expanded before the event loop gets a turn. */
-  sliceNodes?: number;
-}
-
 export class TypeScriptGraph implements GraphCore {
   readonly kind = 'typescript';
-  readonly #sliceNodes: number;
   readonly #nodes = new NodeTable();
+  /** Who copies the graph, and is to know what changes. */
+  readonly #takers = new Set<PictureTaker>();
   #freeable: number[] = [];
   #run: Run | undefined;
-
-  constructor(options: TypeScriptGraphOptions = {}) {
-    this.#sliceNodes = options.sliceNodes ?? SLICE_NODES;
-  }
 
   apply(ops: Uint32Array): void {
     checkWords(ops, 'ops');
@@ -92,8 +89,9 @@ export class TypeScriptGraph implements GraphCore {
   }
 
   async mark(now: bigint, options: MarkOptions = {}): Promise<MarkResult> {
-    const { signal, barrier = true } = options;
+    const { signal, barrier = true, stepNodes = SLICE_NODES } = options;
     checkTime(now);
+    checkStep(stepNodes);
     if (this.#run !== undefined) {
       throw failedPrecondition('mark: a run is in progress', { remedy: 'end it with endRun first' });
     }
@@ -103,7 +101,7 @@ export class TypeScriptGraph implements GraphCore {
     const run: Run = { now, barrier: barrier === true, work: [], result, order: undefined, ended: false };
     this.#run = run;
     for (const id of this.#nodes.ids()) if (this.#isRoot(id, now)) this.#reach(run, id, MarkBit.plain);
-    while (!this.#drain(run, this.#sliceNodes)) {
+    while (!this.#drain(run, stepNodes)) {
       await aTurn();
       if (run.ended) throw canceled('mark: the run was ended');
       if (signal?.aborted) {
@@ -203,6 +201,30 @@ export class TypeScriptGraph implements GraphCore {
     return shortestPath(this.#nodes, roots, id);
   }
 
+  async retained(
+    query: RetainedQuery,
+    { signal }: { signal?: AbortSignal | undefined } = {},
+  ): Promise<RetainedSizes> {
+    if (signal?.aborted) throw abortError(signal);
+    checkTime(query.now);
+    const copied = copiedQuery(query);
+    const started = performance.now();
+    const taker = new PictureTaker(this.#nodes, (id) => this.#isRoot(id, query.now));
+    this.#takers.add(taker);
+    try {
+      const work = retainedSums(taker, copied);
+      for (;;) {
+        const { done, value } = work.next();
+        if (done) return { ...value, durationMs: performance.now() - started };
+        await aTurn();
+        if (signal?.aborted) throw abortError(signal);
+        if (taker.cancelled) throw canceled('retained: the graph was forgotten');
+      }
+    } finally {
+      this.#takers.delete(taker);
+    }
+  }
+
   async save(): Promise<Buffer> {
     return encodeGraph(this.#nodes);
   }
@@ -222,6 +244,7 @@ export class TypeScriptGraph implements GraphCore {
 
   clear(): void {
     this.endRun();
+    for (const taker of this.#takers) taker.cancelled = true;
     this.#nodes.clear();
     this.#freeable = [];
   }
@@ -235,6 +258,7 @@ export class TypeScriptGraph implements GraphCore {
     if (end > ops.length) throw badOp(at, 'is cut short or unknown');
     const [a, b, c] = [ops[at + 1]!, ops[at + 2]!, ops[at + 3]!];
     if (a >= MAX_NODES) throw badOp(at, `has a node id beyond the limit: ${a}`);
+    for (const taker of this.#takers) taker.beforeChange(a);
     switch (code) {
       case GraphOp.set:
         if (b > MAX_FLAGS) throw badOp(at, `has flags beyond 13 bits: ${b}`);

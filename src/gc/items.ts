@@ -1,13 +1,13 @@
 /**
  * What takes disk: blobs and snapshots in the backends, each once, however many records name it. Read for reports by
- * retained.ts. Sizes of blobs come from their records, those of snapshots from the snapshotter.
+ * retained.ts, which asks the graph core what goes with what. Sizes of blobs come from their records, those of snapshots from the snapshotter.
  */
 import type { SnapshotterBackend } from '../backends/contract.js';
 import { breathe } from '../backends/files.js';
-import type { Engine, Key, Value } from '../engine/contract.js';
+import { type Engine, type Key, NodeFlag, type Value } from '../engine/contract.js';
+import { type GraphCore, NO_ITEM } from '../engine/graph.js';
 import { components, leaf } from '../engine/schema/keys.js';
 import { throwIfAborted } from '../errors.js';
-import type { GraphView } from './reach.js';
 import { ResourceContent, ResourceIngest, ResourceSnapshot } from './types.js';
 
 export interface ItemsHost {
@@ -15,67 +15,48 @@ export interface ItemsHost {
   readonly backends: ReadonlyMap<string, SnapshotterBackend>;
 }
 
-export const NO_ITEM = -1;
 const RECORDS_PER_TURN = 1024;
+const TYPE_SHIFT = 8;
 
 export class Items {
   /** Item by node; NO_ITEM for nodes that keep nothing on the disk themselves. */
-  readonly ofNode: Int32Array;
+  readonly ofNode: Uint32Array;
   /** Bytes by item. */
   readonly sizes: number[] = [];
   readonly #known = new Map<string, number>();
-  /** Nodes by item: namers[first[i]] … namers[first[i + 1] - 1]. */
-  #first = new Uint32Array(1);
-  #namers = new Uint32Array(0);
 
   private constructor(nodes: number) {
-    this.ofNode = new Int32Array(nodes).fill(NO_ITEM);
+    this.ofNode = new Uint32Array(nodes).fill(NO_ITEM);
   }
 
-  /** Nodes whose record went since the view was read have no item. */
-  static async read(host: ItemsHost, view: GraphView, signal?: AbortSignal): Promise<Items> {
-    const items = new Items(view.limit);
-    const ingests: number[] = [];
+  /** Of the nodes as they are at the time of the call; those whose record goes meanwhile have no item. */
+  static async read(host: ItemsHost, signal?: AbortSignal): Promise<Items> {
+    const { graph } = host.engine;
+    const items = new Items(graph.stats().limit);
+    const ingests = presentNodes(graph, ResourceIngest);
+    const blobs = presentNodes(graph, ResourceContent);
+    const snapshots = presentNodes(graph, ResourceSnapshot);
     let read = 0;
-    for (let id = 0; id < view.limit; id++) {
-      const type = view.typeOf(id);
-      if (!view.isPresent(id)) continue;
-      if (type === ResourceIngest) ingests.push(id);
-      if (type !== ResourceContent && type !== ResourceSnapshot) continue;
-      if (++read % RECORDS_PER_TURN === 0) {
-        await breathe();
-        throwIfAborted(signal);
+    for (const [ids, type] of [
+      [blobs, ResourceContent],
+      [snapshots, ResourceSnapshot],
+    ] as const) {
+      for (const id of ids) {
+        if (++read % RECORDS_PER_TURN === 0) {
+          await breathe();
+          throwIfAborted(signal);
+        }
+        const record = host.engine.keyOf(id);
+        const value = record === undefined ? undefined : host.engine.get(record);
+        if (record === undefined || typeof value !== 'object') continue;
+        items.ofNode[id] =
+          type === ResourceContent
+            ? items.#add(leaf(record), () => sizeField(value))
+            : await items.#addSnapshot(host, record, value);
       }
-      const record = host.engine.keyOf(id);
-      const value = record === undefined ? undefined : host.engine.get(record);
-      if (record === undefined || typeof value !== 'object') continue;
-      items.ofNode[id] =
-        type === ResourceContent
-          ? items.#add(leaf(record), () => sizeField(value))
-          : await items.#addSnapshot(host, record, value);
     }
     for (const id of ingests) items.#expect(host.engine, id);
-    items.#index();
     return items;
-  }
-
-  /** Whether `test` says so of a node that names the item; ends with the first. */
-  someNamer(item: number, test: (id: number) => boolean): boolean {
-    for (let at = this.#first[item]!; at < this.#first[item + 1]!; at++) {
-      if (test(this.#namers[at]!)) return true;
-    }
-    return false;
-  }
-
-  #index(): void {
-    const first = new Uint32Array(this.sizes.length + 1);
-    for (const item of this.ofNode) if (item !== NO_ITEM) first[item + 1]!++;
-    for (let item = 0; item < this.sizes.length; item++) first[item + 1]! += first[item]!;
-    this.#first = first.slice();
-    this.#namers = new Uint32Array(first[this.sizes.length]!);
-    for (const [id, item] of this.ofNode.entries()) {
-      if (item !== NO_ITEM) this.#namers[first[item]!++] = id;
-    }
   }
 
   #add(name: string, size: () => number): number {
@@ -106,8 +87,16 @@ export class Items {
   }
 }
 
-const sizeField = (value: Exclude<Value, string>): number =>
-  typeof value.size === 'number' ? value.size : 0;
+/** Ids of the records of a type, ascending. */
+export function presentNodes(graph: GraphCore, type: number): Uint32Array {
+  return graph
+    .withFlags(NodeFlag.present | (type << TYPE_SHIFT))
+    .filter((id) => graph.flagsOf(id) >>> TYPE_SHIFT === type);
+}
+
+/** A size that no file can have counts as none: a report must not fail for one record. */
+const sizeField = ({ size }: Exclude<Value, string>): number =>
+  typeof size === 'number' && Number.isSafeInteger(size) && size >= 0 ? size : 0;
 
 /** 0 when the backend does not know the snapshot, or is not there. */
 async function usageOf(backend: SnapshotterBackend | undefined, name: string): Promise<number> {

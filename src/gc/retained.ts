@@ -1,6 +1,6 @@
 /**
  * Who takes the disk: bytes by image, lease, namespace or snapshotter. Called by db.ts; reads only. Writers go on
- * meanwhile: the graph is of one moment, records are read while they last.
+ * meanwhile: records are read while they last, then the graph core says for one moment what goes with what.
  *
  * For each row: `total` is all that is reached from it, `retained` what would go if it were removed and the store
  * collected, `shared` the rest. Bytes that several records name (a blob in two namespaces) are counted once, and are
@@ -8,16 +8,20 @@
  */
 import { breathe } from '../backends/files.js';
 import type { CallContext } from '../context.js';
+import { NodeFlag } from '../engine/contract.js';
+import type { RetainedQuery } from '../engine/graph.js';
 import { components, namespaceOf } from '../engine/schema/keys.js';
 import { invalidArgument, throwIfAborted } from '../errors.js';
 import { type Instant, now } from '../model/time.js';
 import type { CollectHost } from './collect.js';
 import { extraEdges, type InTurn } from './extra-edges.js';
-import { Removals } from './impact.js';
-import { Items } from './items.js';
+import { Items, presentNodes } from './items.js';
 import { describeKey } from './objects.js';
-import { flatState, GraphView, plainState } from './reach.js';
+import type { ExtraEdges } from './reach.js';
 import { ResourceImage, ResourceLease, ResourceSnapshot } from './types.js';
+
+/** Nodes looked at before other work gets its turn. */
+const NODES_PER_TURN = 4096;
 
 export const usageGroups = ['image', 'lease', 'namespace', 'snapshotter'] as const;
 export type UsageGroup = (typeof usageGroups)[number];
@@ -65,90 +69,76 @@ export async function diskUsageBy(
   }
   host.reader(ctx);
   const at = now();
+  const { graph } = host.engine;
   const extra = await extraEdges(host, inTurn, at, ctx.signal);
-  const view = await GraphView.read(host.engine.graph, at, extra, ctx.signal);
-  const items = await Items.read(host, view, ctx.signal);
-  const usage = new Usage(host, view, items, ctx);
-  const rows = by === 'image' || by === 'lease' ? await usage.single(by) : await usage.sets(by);
+  const items = await Items.read(host, ctx.signal);
+  const groups = await new Groups(host, ctx).by(by);
+  const sizes = await graph.retained(queryOf(at, items, groups, extra), { signal: ctx.signal });
+  const rows: UsageRow[] = [];
+  for (const [n, { ids: _, ...group }] of groups.entries()) {
+    if (sizes.reached[n] === 0) continue;
+    const [total, retained] = [sizes.total[n]!, sizes.retained[n]!];
+    rows.push({ ...group, total, shared: total - retained, retained });
+  }
   rows.sort((a, b) => b.retained - a.retained || b.total - a.total || (a.name < b.name ? -1 : 1));
-  return { by, ...usage.sums(), rows };
+  const all = items.sizes.reduce((sum, size) => sum + size, 0);
+  return { by, kept: sizes.kept, garbage: all - sizes.kept, rows };
 }
 
-class Usage {
+/** The rows to be, each with the ids of its nodes. */
+interface Group {
+  readonly name: string;
+  readonly namespace?: string;
+  readonly expiresAt?: Instant;
+  readonly ids: readonly number[];
+}
+
+class Groups {
   readonly #host: CollectHost;
-  readonly #view: GraphView;
-  readonly #items: Items;
   readonly #ctx: CallContext;
-  /** By state. */
-  readonly #reached: Uint8Array;
-  readonly #removals: Removals;
 
-  constructor(host: CollectHost, view: GraphView, items: Items, ctx: CallContext) {
+  constructor(host: CollectHost, ctx: CallContext) {
     this.#host = host;
-    this.#view = view;
-    this.#items = items;
     this.#ctx = ctx;
-    this.#reached = view.reach(view.roots.map(plainState));
-    this.#removals = new Removals(view, items, this.#reached);
   }
 
-  sums(): { kept: number; garbage: number } {
-    const kept = this.#keptBytes();
-    return { kept, garbage: this.#items.sizes.reduce((sum, size) => sum + size, 0) - kept };
+  by(group: UsageGroup): Promise<Group[]> {
+    return group === 'image' || group === 'lease' ? this.#single(group) : this.#sets(group);
   }
 
-  async single(by: 'image' | 'lease'): Promise<UsageRow[]> {
-    const view = this.#view;
+  async #single(by: 'image' | 'lease'): Promise<Group[]> {
     const { engine } = this.#host;
-    const type = by === 'image' ? ResourceImage : ResourceLease;
-    const rows: UsageRow[] = [];
-    for (let id = 0; id < view.limit; id++) {
-      if (view.typeOf(id) !== type || !view.isPresent(id) || !this.#isReached(id)) continue;
+    const groups: Group[] = [];
+    for (const id of presentNodes(engine.graph, by === 'image' ? ResourceImage : ResourceLease)) {
       const record = engine.keyOf(id);
       if (record === undefined) continue;
       const { namespace, key: name } = describeKey(record);
       if (!this.#isWanted(namespace)) continue;
       const expiresAt = engine.graph.expiryOf(id);
-      rows.push({ name, namespace, ...(expiresAt !== undefined && { expiresAt }), ...this.#sizes([id]) });
-      if (rows.length % 256 === 0) await this.#turn();
+      groups.push({ name, namespace, ...(expiresAt !== undefined && { expiresAt }), ids: [id] });
+      if (groups.length % NODES_PER_TURN === 0) await this.#turn();
     }
-    return rows;
+    return groups;
   }
 
-  async sets(by: 'namespace' | 'snapshotter'): Promise<UsageRow[]> {
-    const rows: UsageRow[] = [];
-    for (const [name, ids] of await this.#groups(by)) {
-      rows.push({ name, ...this.#sizes(ids) });
-      await this.#turn();
-    }
-    return rows;
-  }
-
-  #sizes(ids: readonly number[]): Pick<UsageRow, 'total' | 'shared' | 'retained'> {
-    const { total, retained } = this.#removals.of(ids);
-    return { total, shared: total - retained, retained };
-  }
-
-  /** Reached nodes of each namespace, or reached snapshots of each snapshotter. */
-  async #groups(by: 'namespace' | 'snapshotter'): Promise<Map<string, number[]>> {
-    const view = this.#view;
+  /** All nodes of each namespace, or all snapshots of each snapshotter. */
+  async #sets(by: 'namespace' | 'snapshotter'): Promise<Group[]> {
+    const { engine } = this.#host;
+    const nodes =
+      by === 'namespace'
+        ? engine.graph.withFlags(NodeFlag.present)
+        : presentNodes(engine.graph, ResourceSnapshot);
     const groups = new Map<string, number[]>();
-    for (let id = 0; id < view.limit; id++) {
-      if (id % 4096 === 4095) await this.#turn();
-      if (!view.isPresent(id) || !this.#isReached(id)) continue;
-      if (by === 'snapshotter' && view.typeOf(id) !== ResourceSnapshot) continue;
-      const record = this.#host.engine.keyOf(id);
+    for (const [n, id] of nodes.entries()) {
+      if (n % NODES_PER_TURN === NODES_PER_TURN - 1) await this.#turn();
+      const record = engine.keyOf(id);
       if (record === undefined || !this.#isWanted(namespaceOf(record))) continue;
       const name = by === 'namespace' ? namespaceOf(record) : (components(record)[2] ?? '');
       const group = groups.get(name);
       if (group === undefined) groups.set(name, [id]);
       else group.push(id);
     }
-    return groups;
-  }
-
-  #isReached(id: number): boolean {
-    return (this.#reached[plainState(id)]! | this.#reached[flatState(id)]!) !== 0;
+    return [...groups].map(([name, ids]) => ({ name, ids }));
   }
 
   #isWanted(namespace: string): boolean {
@@ -156,17 +146,33 @@ class Usage {
     return wanted === undefined || wanted === '' || wanted === namespace;
   }
 
-  /** Bytes of the items of reached nodes, each item once. */
-  #keptBytes(): number {
-    let bytes = 0;
-    for (const [item, size] of this.#items.sizes.entries()) {
-      if (this.#items.someNamer(item, (id) => this.#isReached(id))) bytes += size;
-    }
-    return bytes;
-  }
-
   async #turn(): Promise<void> {
     await breathe();
     throwIfAborted(this.#ctx.signal);
   }
+}
+
+function queryOf(
+  now: Instant,
+  items: Items,
+  groups: readonly Group[],
+  { edges, roots }: ExtraEdges,
+): RetainedQuery {
+  let end = 0;
+  const pairs = [...edges].flatMap(([from, targets]) => targets.flatMap((to) => [from, to]));
+  const ends = Uint32Array.from(groups, ({ ids }) => {
+    end += ids.length;
+    return end;
+  });
+  const members = new Uint32Array(end);
+  for (const [n, { ids }] of groups.entries()) members.set(ids, ends[n]! - ids.length);
+  return {
+    now,
+    itemOf: items.ofNode,
+    sizes: Float64Array.from(items.sizes),
+    members,
+    ends,
+    roots: Uint32Array.from(roots),
+    edges: Uint32Array.from(pairs),
+  };
 }

@@ -45,15 +45,35 @@ export class Model {
   readonly nodes = new Map<number, { flags: number; expiry: bigint }>();
   edges: { from: number; to: number; kind: number }[] = [];
 
-  reachable(now: bigint): { plain: Set<number>; flat: Set<number> } {
+  /** Takes ops that a core has taken. */
+  follow(ops: number[][]): void {
+    for (const [code, a = 0, b = 0, c = 0, d = 0] of ops) {
+      if (code === GraphOp.set) {
+        this.nodes.set(a, { flags: b, expiry: BigInt.asIntN(64, (BigInt(d) << 32n) | BigInt(c)) });
+      } else if (code === GraphOp.free) this.nodes.delete(a);
+      else if (code === GraphOp.add) this.edges.push({ from: a, to: b, kind: c });
+      else {
+        const at = this.edges.findIndex((e) => e.from === a && e.to === b && e.kind === c);
+        this.edges.splice(at, 1);
+      }
+    }
+  }
+
+  /** From the roots at that time and those of `roots`, as if the nodes of `gone` were not there. */
+  reachable(
+    now: bigint,
+    { gone = new Set<number>(), roots = new Set<number>() } = {},
+  ): { plain: Set<number>; flat: Set<number> } {
     const plain = new Set<number>();
     const flatly = new Set<number>();
     for (const [id, { flags, expiry }] of this.nodes) {
-      if (flags & R && !(flags & X && now > expiry)) plain.add(id);
+      const isRoot = roots.has(id) || (flags & R && !(flags & X && now > expiry));
+      if (isRoot && !gone.has(id)) plain.add(id);
     }
     for (let grown = true; grown; ) {
       const before = plain.size + flatly.size;
       for (const { from, to, kind } of this.edges) {
+        if (gone.has(to)) continue;
         if (plain.has(from)) (kind === flat ? flatly : plain).add(to);
         if (flatly.has(from) && kind === structural) flatly.add(to);
       }

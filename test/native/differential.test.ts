@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import type { GraphCore } from '../../src/engine/graph.js';
+import type { GraphCore, RetainedQuery } from '../../src/engine/graph.js';
 import { EbbtideError } from '../../src/errors.js';
 import {
   add,
@@ -19,6 +19,7 @@ import {
   set,
   structural,
 } from './cores.js';
+import { aQuery } from './queries.js';
 
 const IDS = 12;
 if (nativeMissing !== undefined) console.log(`native core not compared: ${nativeMissing}`);
@@ -44,6 +45,7 @@ type Step =
   | { do: 'apply'; ops: number[][] }
   | { do: 'mark'; now: bigint; barrier: boolean }
   | { do: 'markFrom'; ids: number[] }
+  | { do: 'retained'; query: RetainedQuery }
   | { do: 'end' | 'freeable' | 'reload' };
 const aStep: fc.Arbitrary<Step> = fc.oneof(
   { weight: 12, arbitrary: aBatch.map((ops): Step => ({ do: 'apply', ops })) },
@@ -54,6 +56,7 @@ const aStep: fc.Arbitrary<Step> = fc.oneof(
       .map(([now, off]): Step => ({ do: 'mark', now, barrier: !off || now > 0n })),
   },
   { weight: 1, arbitrary: fc.array(id, { maxLength: 3 }).map((ids): Step => ({ do: 'markFrom', ids })) },
+  { weight: 2, arbitrary: aQuery(IDS).map((query): Step => ({ do: 'retained', query })) },
   { weight: 2, arbitrary: fc.constantFrom<Step>({ do: 'end' }, { do: 'freeable' }, { do: 'reload' }) },
 );
 
@@ -69,6 +72,10 @@ async function outcome(core: GraphCore, step: Step): Promise<unknown> {
       }
       case 'markFrom':
         return core.markFrom(Uint32Array.from(step.ids));
+      case 'retained': {
+        const { durationMs: _, ...sizes } = await core.retained(step.query);
+        return sizes;
+      }
       case 'end':
         return core.endRun();
       case 'freeable':
@@ -164,7 +171,7 @@ for (const core of kinds) {
             const graph = newCore(core);
             const model = new Model();
             graph.apply(batch(...nodes));
-            follow(model, nodes);
+            model.follow(nodes);
             const absentAtStart = new Set<number>();
             for (const [n, ops] of batches.entries()) {
               if (n === when % batches.length) {
@@ -176,7 +183,7 @@ for (const core of kinds) {
               } catch {
                 continue; // not possible in this state, hence without effect
               }
-              follow(model, ops);
+              model.follow(ops);
             }
             const { plain, flat: flatly } = model.reachable(0n);
             for (const i of plain) assert.equal(graph.marksOf(i) & 1, 1, `node ${i} is reachable`);
@@ -190,21 +197,6 @@ for (const core of kinds) {
       );
     });
   });
-}
-
-function follow(model: Model, ops: number[][]): void {
-  for (const [code, a = 0, b = 0, c = 0, d = 0] of ops) {
-    if (code === 1)
-      model.nodes.set(a, { flags: b, expiry: BigInt.asIntN(64, (BigInt(d) << 32n) | BigInt(c)) });
-    else if (code === 2) model.nodes.delete(a);
-    else if (code === 3) model.edges.push({ from: a, to: b, kind: c });
-    else {
-      model.edges.splice(
-        model.edges.findIndex((e) => e.from === a && e.to === b && e.kind === c),
-        1,
-      );
-    }
-  }
 }
 
 /** Every reached node, and no other, has a path, and every step of it is an edge that marking follows. */

@@ -54,6 +54,8 @@ const methods = [
   'load',
   'stats',
   'mark',
+  'markInSteps',
+  'retained',
   'save',
   'clear',
 ];

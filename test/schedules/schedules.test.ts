@@ -69,8 +69,6 @@ for (const core of ['typescript', 'native'] as const) {
   });
 
   for (const mutation of mutations) {
-    // A small graph is marked by the C++ core within the call, so nothing can come before the end of marking.
-    if (core === 'native' && mutation === 'late-journal') continue;
     test(`given the ${core} core and collections with ${mutation}, when schedules are told, then one goes wrong`, {
       skip,
     }, async (t) => {

@@ -1,7 +1,8 @@
 /**
  * One store under a schedule: the real stores, transactions, graph core and collection over a storage and backends
  * whose every step the scheduler decides on, with a judge looking on. What a `Mutation` takes away is taken away from
- * outside, by wrapping; only the graph's barrier is switched by the core's own option for tests.
+ * outside, by wrapping; only the graph's barrier is switched by the core's own option for tests. Both cores mark in
+ * steps, between which the schedule goes on.
  */
 
 import { DBHost } from '../../src/db-host.js';
@@ -10,7 +11,6 @@ import { CoreEngine } from '../../src/engine/core/engine.js';
 import type { GraphCore, MarkOptions } from '../../src/engine/graph.js';
 import { type CollectHost, type CollectOptions, collect } from '../../src/gc/collect.js';
 import { createGraph } from '../../src/gc/graph.js';
-import { TypeScriptGraph } from '../../src/gc/graph-ts.js';
 import { metadataIndexer } from '../../src/gc/references.js';
 import type { GCStats } from '../../src/gc/stats.js';
 import { Streams } from '../../src/gc/streams.js';
@@ -175,13 +175,13 @@ export class ScheduledWorld {
   // -------------------------------------------------------------------------------------------------- the graph
 
   #graph(kind: GraphCore['kind']): GraphCore {
-    const sliceNodes = this.random.pick([1, 1, 3, 16_384]);
-    const core = kind === 'native' ? createGraph('native') : new TypeScriptGraph({ sliceNodes });
+    const stepNodes = this.random.pick([1, 1, 3, 16_384]);
+    const core = createGraph(kind);
     const changes: Partial<GraphCore> = {
       mark: async (at, options = {}) => {
         await this.scheduler.step('marking begins');
         this.judge.runBegins(at);
-        const result = await core.mark(at, this.#markOptions(options));
+        const result = await core.mark(at, this.#markOptions({ ...options, stepNodes }));
         await this.scheduler.step('marking has ended');
         return result;
       },

@@ -1,0 +1,91 @@
+// A copy of a graph as it was at one moment, for reports that walk it forwards and backwards while writers go on.
+//
+// Contract: the picture holds the existing nodes under dense numbers, in the order of their ids; which of them are roots
+// at `now`; each distinct edge between them, and extra edges and roots of the caller's, which are passed over when a node
+// they name does not exist. Memory: 17 bytes a node and 8 an edge. Nothing recurses. bad_alloc when there is no memory.
+// Taking it is in steps, between which the graph may change: what is changed is copied first.
+//
+// Threads: none of its own. `gather` takes turns with changes, `develop` and the picture run beside them.
+// Units: `now` is nanoseconds since 1970.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "graph.h"
+#include "ranks.h"
+
+namespace ebbtide {
+
+// Words of node n are words[first[n]] to words[first[n + 1] - 1]: number << 2 | kind.
+struct Adjacency {
+  std::vector<uint32_t> first;
+  std::vector<uint32_t> words;
+
+  std::span<const uint32_t> of(uint32_t node) const { return {words.data() + first[node], words.data() + first[node + 1]}; }
+};
+
+struct Picture {
+  IdRanks numbers;             // node numbers by id
+  std::vector<NodeId> ids;     // by number, ascending
+  std::vector<uint8_t> isRoot; // by number
+  Adjacency out;               // words hold targets
+  Adjacency in;                // words hold sources
+
+  uint32_t size() const { return static_cast<uint32_t>(ids.size()); }
+};
+
+// Thrown by long loops that find themselves cancelled.
+struct Stopped {};
+
+// Asks now and then, in loops, whether to go on.
+class Patience {
+ public:
+  explicit Patience(const std::atomic<bool>& cancelled) : cancelled_(cancelled) {}
+  // Counts a step; throws Stopped.
+  void step() {
+    if ((++steps_ & 0x3fff) == 0 && cancelled_.load(std::memory_order_relaxed)) throw Stopped();
+  }
+
+ private:
+  const std::atomic<bool>& cancelled_;
+  uint32_t steps_ = 0;
+};
+
+class PictureTaker final : public GraphCopy {
+ public:
+  PictureTaker(Graph& graph, int64_t now);
+
+  // Copies the next few nodes; true when all have been copied.
+  bool gather();
+  // Once all is gathered. `roots` are ids, `edges` are pairs of ids (from, to), followed like labels.
+  Picture develop(std::span<const NodeId> roots, std::span<const NodeId> edges, Patience& patience);
+
+  void beforeChange(NodeId id) override;
+
+ private:
+  // A node as it was when the picture was begun.
+  struct Earlier {
+    bool existed = false;
+    bool isRoot = false;
+    std::vector<uint32_t> words;
+  };
+
+  void gatherNode(NodeId id);
+  void put(NodeId id, bool isRoot);
+
+  const int64_t now_;
+  const NodeId limit_;
+  NodeId next_ = 0;
+  std::unordered_map<NodeId, Earlier> earlier_;
+  // What was gathered: words still hold ids.
+  std::vector<NodeId> ids_;
+  std::vector<uint8_t> isRoot_;
+  std::vector<uint32_t> ends_;
+  std::vector<uint32_t> words_;
+};
+
+}  // namespace ebbtide

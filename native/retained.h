@@ -1,0 +1,45 @@
+// What would go if some nodes were removed: bytes that a set of nodes reaches, and those that nothing else keeps.
+//
+// Contract: the rules of `retained` in src/engine/graph.ts; src/gc/graph-retained.ts is the twin and gives the same
+// numbers. Pure, over a picture (picture.h). Time: once what the graph and the question have in nodes, edges and items;
+// then, for each set, what it reaches and the edges into that. Worklists hold each (node, variant) once. Nothing
+// recurses. Memory beside the picture: 2 bytes a node, 8 a named item, 8 a node of the set at hand.
+//
+// Threads: none of its own. Units: bytes, as whole numbers below 2^53.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "copied.h"
+#include "picture.h"
+
+namespace ebbtide {
+
+// The question, as it came from outside.
+struct RetainedQuery {
+  static constexpr uint32_t kNoItem = 0xffffffff;
+
+  int64_t now = 0;
+  Copied<uint32_t> itemOf;  // by id; kNoItem: keeps nothing by itself. Ids beyond the end have none.
+  Copied<double> sizes;     // bytes by item
+  Copied<NodeId> members;   // of the first set, then of the second …
+  Copied<uint32_t> ends;    // of each set in `members`
+  Copied<NodeId> roots;     // beside those of the graph
+  Copied<NodeId> edges;     // pairs, beside those of the graph
+
+  // GraphError, kind InvalidArgument, when something is not as the contract says.
+  void check() const;
+};
+
+struct RetainedSums {
+  double kept = 0;
+  std::vector<double> total;      // by set
+  std::vector<double> retained;   // by set
+  std::vector<uint32_t> reached;  // by set: members that anything keeps
+};
+
+// Throws Stopped when the patience ends.
+RetainedSums retainedSums(const Picture& picture, const RetainedQuery& query, Patience& patience);
+
+}  // namespace ebbtide
