@@ -1,0 +1,106 @@
+/**
+ * `npm run test:conformance`: judges `ebbtide serve` by software that is not ours, beside a real containerd.
+ *
+ *   node dist/test/conformance/main.js [PART…] [--only REGEXP] [--self] [--keep] [--json FILE]
+ *
+ * Parts: suites (containerd's exported test suites), ctr (a session of its command line tool), proxy (a real
+ * containerd on our content store and snapshotter), load; all of them when none is named. `--self` puts containerd
+ * in our place: every difference it shows is a fault of the harness. Exit 1 when something containerd can do fails
+ * here, 2 when nothing could be judged.
+ */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { ensurePackages, imagePackages, judgePackages, packageVersion } from './debian.js';
+import { makeImages } from './images.js';
+import { Registry } from './registry.js';
+import { suitesReport, transcriptReport } from './report.js';
+import type { Side } from './servers.js';
+import { runSuites, suiteRows, worse } from './suites.js';
+import { compareTranscripts, runTranscript } from './transcript.js';
+
+const parts = ['suites', 'ctr'] as const;
+type Part = (typeof parts)[number];
+
+interface Options {
+  dir: string;
+  ours: Side;
+  only?: RegExp;
+}
+
+interface Verdict {
+  ok: boolean;
+  report: string;
+  result: unknown;
+}
+
+const judges: Record<Part, (options: Options) => Promise<Verdict>> = { suites: judgeSuites, ctr: judgeCtr };
+
+async function judgeSuites({ dir, ours, only }: Options): Promise<Verdict> {
+  const theirs = await runSuites('containerd', join(dir, 'suites-theirs'), only);
+  const here = await runSuites(ours, join(dir, 'suites-ours'), only);
+  const rows = suiteRows(theirs, here);
+  const lost = worse(rows);
+  return { ok: lost.length === 0, report: suitesReport(rows, lost, here.output), result: rows };
+}
+
+async function judgeCtr({ dir, ours }: Options): Promise<Verdict> {
+  const images = makeImages();
+  await using registry = await Registry.start(images);
+  const theirs = await runTranscript('containerd', join(dir, 'ctr-theirs'), images, registry.host);
+  const here = await runTranscript(ours, join(dir, 'ctr-ours'), images, registry.host);
+  const steps = compareTranscripts(theirs, here);
+  const ok = steps.every((s) => s.differences.length === 0);
+  return { ok, report: transcriptReport(steps), result: { steps, theirs, ours: here } };
+}
+
+async function main(): Promise<number> {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      only: { type: 'string' },
+      self: { type: 'boolean', default: false },
+      keep: { type: 'boolean', default: false },
+      json: { type: 'string' },
+    },
+  });
+  const unknown = positionals.find((p) => !parts.includes(p as Part));
+  if (unknown !== undefined) return complain(`no part is called ${unknown}: ${parts.join(', ')}`);
+  if (process.getuid?.() !== 0) return complain('the suites mount file systems: run this as root');
+  const missing = ensurePackages([...judgePackages, ...imagePackages]);
+  if (missing !== undefined) return complain(missing);
+
+  const wanted = positionals.length === 0 ? parts : (positionals as Part[]);
+  const options: Options = {
+    dir: mkdtempSync(join(tmpdir(), 'conformance-')),
+    ours: values.self ? 'containerd' : 'ebbtide',
+    ...(values.only === undefined ? {} : { only: new RegExp(values.only) }),
+  };
+  process.stdout.write(`containerd ${packageVersion('containerd')} beside ${options.ours}\n`);
+  const results: Record<string, unknown> = {};
+  let ok = true;
+  try {
+    for (const part of wanted) {
+      const verdict = await judges[part](options);
+      ok &&= verdict.ok;
+      results[part] = verdict.result;
+      process.stdout.write(`\n${verdict.report}\n`);
+    }
+  } finally {
+    if (values.keep) process.stdout.write(`kept: ${options.dir}\n`);
+    else rmSync(options.dir, { recursive: true, force: true });
+  }
+  if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(results, null, 1)}\n`);
+  process.stdout.write(
+    ok ? '\nnothing is worse than on containerd\n' : '\nWORSE than on containerd, see above\n',
+  );
+  return ok ? 0 : 1;
+}
+
+function complain(message: string): number {
+  process.stderr.write(`${message}\n`);
+  return 2;
+}
+
+process.exitCode = await main();
