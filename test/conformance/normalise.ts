@@ -5,8 +5,8 @@
  */
 
 export interface Places {
-  /** The server's root directory. */
-  root: string;
+  /** Root directories of the server and of servers behind it. */
+  roots: readonly string[];
   /** The session's working directory. */
   work: string;
 }
@@ -31,7 +31,7 @@ export class Normaliser {
         .replace(/\bimport-\d{4}-\d\d-\d\d\b/g, 'import-<day>')
         .replace(/\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)/g, '<time>')
         .replace(/\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+ \+0000 UTC\b/g, '<time>')
-        .replace(/\b(less than a second|about an? \w+|\d+ (seconds|minutes))( ago)?\b/gi, '<age>')
+        .replace(/\b(less than a second|about an? \w+|\d+ (seconds?|minutes?))( ago)?\b/gi, '<age>')
         // ctr names what it makes for itself by clock and chance.
         .replace(/\b(extract|view|containerd-mount)-?\d+(-[\w-]{4})?/g, '$1-<chance>')
         .replace(/\b(elapsed|done): [\d.]+ ?(ms|µs|s|m)\b/g, '$1: <duration>')
@@ -46,15 +46,21 @@ export class Normaliser {
   }
 
   #paths(text: string): string {
-    const { root, work } = this.#places;
-    const snapshot = new RegExp(
-      `${literal(root)}/[^\\s:,"]*?(native|overlayfs)[^\\s:,"]*?/snapshots/([^\\s:,"/]+)`,
-      'g',
-    );
-    return text
-      .replace(snapshot, (_, name: string, id: string) => `<${name}>/snapshots/<${this.#number(name, id)}>`)
-      .replaceAll(work, '<work>')
-      .replaceAll(root, '<root>');
+    const { roots, work } = this.#places;
+    let out = text;
+    for (const root of roots) {
+      const snapshot = new RegExp(
+        `${literal(root)}/[^\\s:,"]*?(native|overlayfs)[^\\s:,"]*?/snapshots/([^\\s:,"/]+)`,
+        'g',
+      );
+      out = out.replace(
+        snapshot,
+        (_, name: string, id: string) => `<${name}>/snapshots/<${this.#number(name, id)}>`,
+      );
+    }
+    out = out.replaceAll(work, '<work>');
+    for (const root of roots) out = out.replaceAll(root, '<root>');
+    return out;
   }
 
   #number(snapshotter: string, id: string): number {

@@ -1,4 +1,6 @@
 /** What a conformance run prints. Pure. */
+import type { LoadOptions, LoadReport } from './load.js';
+import type { ProxyRun } from './proxy.js';
 import type { TestRow } from './suites.js';
 import type { StepComparison } from './transcript.js';
 
@@ -22,7 +24,16 @@ export function suitesReport(rows: readonly TestRow[], lost: readonly TestRow[],
   ].join('\n');
 }
 
-export function transcriptReport(steps: readonly StepComparison[]): string {
+export function proxyReport(steps: readonly StepComparison[], run: ProxyRun, freed: boolean): string {
+  const mib = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+  const space = `the store behind held ${mib(run.fullBytes)} and holds ${mib(run.leftBytes)} after the removal`;
+  return [
+    transcriptReport(steps, 'a containerd on proxy plugins beside one on its own'),
+    freed ? space : `NOT FREED: ${space}`,
+  ].join('\n');
+}
+
+export function transcriptReport(steps: readonly StepComparison[], title = 'a session of ctr'): string {
   const sections = [...new Set(steps.map((step) => step.section))];
   const body = sections.map((section) => {
     const own = steps.filter((step) => step.section === section);
@@ -45,11 +56,34 @@ export function transcriptReport(steps: readonly StepComparison[]): string {
     .filter((step) => step.wording !== undefined)
     .flatMap(({ line, wording }) => [`  ${line}`, `    ${wording!.theirs}`, `    ${wording!.ours}`]);
   return [
-    'a session of ctr',
+    title,
     table(['section', 'steps', 'lines', ''], body),
     ...details,
     ...(wording.length > 0
       ? ['\nerrors of the same kind in other words (containerd, here):', ...wording]
       : []),
+  ].join('\n');
+}
+
+export function loadReport(report: LoadReport, wrong: readonly string[], options: LoadOptions): string {
+  const ms = (value: number): string => value.toFixed(1);
+  const body = Object.entries(report.kinds)
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([kind, k]) => [
+      kind,
+      String(k.acknowledged),
+      String(k.unknown),
+      ms(k.p50Ms),
+      ms(k.p99Ms),
+      ms(k.maxMs),
+    ]);
+  const restarts = report.restartMs.map((value) => value.toFixed(0)).join(', ');
+  return [
+    `load: ${options.clients} clients for ${options.seconds} s, killed ${report.kills} times, seed ${options.seed}`,
+    table(['call', 'acknowledged', 'cut short', 'p50 ms', 'p99 ms', 'max ms'], body),
+    `back after ${restarts} ms; ${report.verified} objects checked twice at the end`,
+    ...(wrong.length === 0
+      ? ['nothing acknowledged was lost, nothing live is missing, no garbage is left']
+      : wrong),
   ].join('\n');
 }

@@ -8,9 +8,12 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { buildGo } from './go-programs.js';
 
 export const sides = ['containerd', 'ebbtide'] as const;
 export type Side = (typeof sides)[number];
+/** Which program a Server runs: one of the compared, or the reference of a proxy plugin (backend/main.go). */
+type Program = Side | 'backend';
 
 export interface ServerOptions {
   /** Private directory of this server, made when missing. */
@@ -34,7 +37,7 @@ process.on('exit', () => {
 });
 
 export class Server implements AsyncDisposable {
-  readonly side: Side;
+  readonly side: Program;
   readonly dir: string;
   readonly root: string;
   readonly address: string;
@@ -43,17 +46,21 @@ export class Server implements AsyncDisposable {
   #child: ChildProcess | undefined;
   #ended: Promise<void> = Promise.resolve();
 
-  private constructor(side: Side, options: ServerOptions) {
+  private constructor(side: Program, options: ServerOptions) {
     this.side = side;
     this.dir = options.dir;
     this.root = join(options.dir, 'root');
     this.address = join(options.dir, 's.sock');
     this.logFile = join(options.dir, 'log');
     mkdirSync(this.root, { recursive: true, mode: 0o711 });
-    this.#command = side === 'containerd' ? this.#containerd(options) : this.#ebbtide(options);
+    if (side === 'backend') {
+      this.#command = [buildGo('test/conformance/backend', 'program'), this.root, this.address];
+    } else {
+      this.#command = side === 'containerd' ? this.#containerd(options) : this.#ebbtide(options);
+    }
   }
 
-  static async start(side: Side, options: ServerOptions): Promise<Server> {
+  static async start(side: Program, options: ServerOptions): Promise<Server> {
     const server = new Server(side, options);
     await server.start();
     return server;

@@ -9,7 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { MadeImages } from './images.js';
 import { errorKind, type LineDifference, lineDifferences, Normaliser } from './normalise.js';
 import { Server, type Side } from './servers.js';
-import { sections } from './transcript-steps.js';
+import { type Section, sections } from './transcript-steps.js';
 
 export interface StepResult {
   section: string;
@@ -34,40 +34,68 @@ export async function runTranscript(
   registry: string,
 ): Promise<StepResult[]> {
   await using server = await Server.start(side, { dir: join(dir, side) });
-  const work = join(server.dir, 'work');
-  mkdirSync(work);
-  const normaliser = new Normaliser({ root: server.root, work });
-  const { app, base, config, layer } = images.digests;
-  const env = {
-    ...process.env,
-    ...{
-      CONTAINERD_ADDRESS: server.address,
-      CONTAINERD_NAMESPACE: 'conform',
-      IMAGES: images.dir,
-      WORK: work,
-      REGISTRY: registry,
-    },
-    ...{ APP: app, BASE: base, CONFIG: config, LAYER: layer },
-  };
+  const session = new Session(server, images, { REGISTRY: registry });
   const events = spawn('ctr', ['--address', server.address, 'events'], { stdio: ['ignore', 'pipe', 'pipe'] });
   const heard = collect(events);
   const results: StepResult[] = [];
   try {
     await sleep(500); // A subscription is not acknowledged.
-    for (const { title, steps } of sections) {
-      for (const line of steps) results.push(await runStep(title, line, work, env, normaliser));
-    }
+    results.push(...(await session.run(sections)));
     await sleep(500);
   } finally {
     events.kill('SIGTERM');
-    unmountBelow(server.dir);
+    session.close();
   }
   const { stdout } = await heard;
   results.push({
     ...{ section: 'events', line: 'ctr events', status: '0' },
-    ...{ stdout: normaliser.lines(stdout), stderr: [] },
+    ...{ stdout: session.normaliser.lines(stdout), stderr: [] },
   });
   return results;
+}
+
+/** A working directory and an environment in which steps are run against one server, one after the other. */
+export class Session {
+  readonly normaliser: Normaliser;
+  readonly #work: string;
+  readonly #env: NodeJS.ProcessEnv;
+
+  /** `also`: more variables of the environment; `roots`: directories of other servers behind this one. */
+  constructor(
+    server: Server,
+    images: MadeImages,
+    also: Record<string, string>,
+    roots: readonly string[] = [],
+  ) {
+    this.#work = join(server.dir, 'work');
+    mkdirSync(this.#work);
+    this.normaliser = new Normaliser({ roots: [server.root, ...roots], work: this.#work });
+    const { app, base, config, layer } = images.digests;
+    this.#env = {
+      ...process.env,
+      ...{ CONTAINERD_ADDRESS: server.address, CONTAINERD_NAMESPACE: 'conform' },
+      ...{ IMAGES: images.dir, WORK: this.#work, APP: app, BASE: base, CONFIG: config, LAYER: layer },
+      ...also,
+    };
+  }
+
+  async run(parts: readonly Section[]): Promise<StepResult[]> {
+    const results: StepResult[] = [];
+    for (const { title, steps } of parts) {
+      for (const line of steps)
+        results.push(await runStep(title, line, this.#work, this.#env, this.normaliser));
+    }
+    return results;
+  }
+
+  /** A session that failed half-way may leave mounts. */
+  close(): void {
+    const points = readFileSync('/proc/self/mountinfo', 'utf8')
+      .split('\n')
+      .map((line) => line.split(' ')[4] ?? '')
+      .filter((point) => point.startsWith(`${this.#work}/`));
+    for (const point of points.reverse()) spawnSync('umount', ['-l', point]);
+  }
 }
 
 async function runStep(
@@ -99,15 +127,6 @@ async function collect(child: ChildProcess): Promise<{ stdout: string; stderr: s
     child.on('error', reject).on('close', (code, signal) => resolve(String(signal ?? code)));
   });
   return { ...texts, status };
-}
-
-/** A session that failed half-way may leave mounts. */
-function unmountBelow(dir: string): void {
-  const points = readFileSync('/proc/self/mountinfo', 'utf8')
-    .split('\n')
-    .map((line) => line.split(' ')[4] ?? '')
-    .filter((point) => point.startsWith(`${dir}/`));
-  for (const point of points.reverse()) spawnSync('umount', ['-l', point]);
 }
 
 export interface StepComparison {
