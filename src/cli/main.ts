@@ -15,6 +15,7 @@ import { images } from './verbs/images.js';
 import { importVerb } from './verbs/import.js';
 import { leases } from './verbs/leases.js';
 import { namespaces } from './verbs/namespaces.js';
+import { serve } from './verbs/serve.js';
 import { snapshots } from './verbs/snapshots.js';
 import { synth } from './verbs/synth.js';
 import { why } from './verbs/why.js';
@@ -30,6 +31,7 @@ const program = new Command('ebbtide')
     'namespace to work in (EBBTIDE_NAMESPACE)',
     process.env.EBBTIDE_NAMESPACE ?? 'default',
   )
+  .option('--address <socket>', 'work through the daemon at this socket (EBBTIDE_ADDRESS)')
   .option('--json', 'print JSON')
   .enablePositionalOptions(false)
   .showHelpAfterError('(ebbtide --help shows the verbs)')
@@ -50,6 +52,7 @@ for (const register of [
   why,
   du,
   synth,
+  serve,
 ]) {
   register(program);
 }

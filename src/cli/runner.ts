@@ -1,21 +1,24 @@
 /**
- * How a verb runs: global options, the store opened and closed around it, Ctrl-C turned into an abort, errors
- * into one sentence and an exit code. Every verb file registers itself with one of these.
+ * How a verb runs: global options, the store (or the daemon that has it) opened and closed around it, Ctrl-C turned
+ * into an abort, errors into one sentence and an exit code. Every verb file registers itself with one of these.
  */
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { type Command, InvalidArgumentError } from 'commander';
 import type { CallContext } from '../context.js';
-import { type DB, openDB } from '../db.js';
-import { EbbtideError, invalidArgument, kindOf } from '../errors.js';
+import { openDB } from '../db.js';
+import { EbbtideError, invalidArgument, isKind, kindOf } from '../errors.js';
 import type { StringMap } from '../model/records.js';
 import { exitCodes } from './exit-codes.js';
 import { Output } from './output.js';
 import { Progress } from './progress.js';
+import type { Store } from './store.js';
 
 export interface GlobalOptions {
   root: string;
   namespace: string;
+  /** Socket of a daemon; also EBBTIDE_ADDRESS. */
+  address?: string;
   json?: boolean;
 }
 
@@ -26,7 +29,7 @@ export interface Env {
   signal: AbortSignal;
 }
 export interface StoreEnv extends Env {
-  db: DB;
+  db: Store;
   ctx: CallContext;
 }
 
@@ -56,10 +59,40 @@ export function storeVerb<O extends object>(
   fn: (env: StoreEnv, args: string[], options: O) => Promise<void>,
 ): Action<O> {
   return verb<O>(async (env, args, options) => {
-    await using db = await openDB({ root: env.options.root });
+    await using db = await openStore(env.options);
     const ctx: CallContext = { namespace: env.options.namespace, signal: env.signal };
     await fn({ ...env, db, ctx }, args, options);
   });
+}
+
+/** The daemon that was named, or that has the root; else the root itself. */
+export async function openStore({ root, address }: GlobalOptions): Promise<Store> {
+  const named = address ?? process.env.EBBTIDE_ADDRESS;
+  if (named) return connect(named);
+  try {
+    return await openDB({ root });
+  } catch (error) {
+    if (!isKind(error, 'Unavailable')) throw error;
+    const found = await findDaemon(root);
+    if (found === undefined) throw error;
+    return connect(found);
+  }
+}
+
+// Loaded when there is a daemon: most runs of the command do not need the client.
+async function connect(address: string): Promise<Store> {
+  const { RemoteStore } = await import('./remote/store.js');
+  return RemoteStore.connect(address);
+}
+
+/** Where the daemon of a root listens, if there is one. */
+export async function findDaemon(root: string): Promise<string | undefined> {
+  const [{ daemonAddress }, { answers }] = await Promise.all([
+    import('../server/run-file.js'),
+    import('../server/listener.js'),
+  ]);
+  const address = await daemonAddress(root);
+  return address !== undefined && (await answers(address)) ? address : undefined;
 }
 
 async function guarded(options: GlobalOptions, fn: (env: Env) => Promise<void>): Promise<void> {

@@ -11,7 +11,7 @@ import { coreInfo } from '../../gc/graph.js';
 import { MAX_IDENTIFIER_BYTES } from '../../model/identifiers.js';
 import { MAX_LABEL_BYTES } from '../../model/labels.js';
 import { bytes } from '../output.js';
-import { verb } from '../runner.js';
+import { findDaemon, verb } from '../runner.js';
 
 export function doctor(program: Command): void {
   program
@@ -98,6 +98,17 @@ function freeDisk(path: string): string {
 
 async function checkStore(root: string): Promise<Record<string, unknown>> {
   if (!existsSync(layout.database(root))) return { state: 'no store here yet' };
+  const daemon = await findDaemon(root);
+  if (daemon !== undefined) {
+    const { RemoteStore } = await import('../remote/store.js');
+    await using remote = await RemoteStore.connect(daemon);
+    const { store } = (await remote.stats()) as { store: { records: number; fileBytes: number } };
+    return {
+      state: `in use by the daemon at ${daemon}; stop it to compare its graph with its records`,
+      records: store.records,
+      file: bytes(store.fileBytes),
+    };
+  }
   await using db = await openDB({ root });
   const { records, fileBytes, revision } = db.engine.stats();
   const graph = db.engine.graph.stats();

@@ -1,8 +1,12 @@
 /** `ebbtide images ls|show|tag|label|rm` */
 import type { Command } from 'commander';
-import { isNotFound } from '../../errors.js';
+import type { CallContext } from '../../context.js';
+import { isAlreadyExists, unavailable } from '../../errors.js';
+import { underLease } from '../../images/services.js';
+import type { Image } from '../../stores/images.js';
 import { bytes, labelText, shortTime } from '../output.js';
 import { labelArguments, storeVerb } from '../runner.js';
+import type { Store } from '../store.js';
 
 export function images(program: Command): void {
   const command = program.command('images').description('images of the namespace');
@@ -46,13 +50,7 @@ export function images(program: Command): void {
     .option('--force', 'replace an image that has the name')
     .action(
       storeVerb<{ force?: boolean }>(async ({ db, ctx, out }, [source, name], { force }) => {
-        // One transaction, so that the source cannot go away in between.
-        const image = await db.update(async (tx) => {
-          const inside = db.withTransactionContext(ctx, tx);
-          const { target, labels } = await db.images.get(inside, source!);
-          if (force) await db.images.delete(inside, name!).catch(ignoreNotFound);
-          return db.images.create(inside, { name: name!, target, labels });
-        }, ctx);
+        const image = await tag(db, ctx, source!, name!, force === true);
         out.object(image, () => out.line(image.name));
       }),
     );
@@ -85,6 +83,21 @@ export function images(program: Command): void {
     );
 }
 
-function ignoreNotFound(error: unknown): void {
-  if (!isNotFound(error)) throw error;
+/** Under a lease that holds what the image targets, so that nothing can take it before the new name keeps it. */
+function tag(db: Store, ctx: CallContext, source: string, name: string, force: boolean): Promise<Image> {
+  return underLease(db, ctx, async (leased) => {
+    const { target } = await db.images.get(leased, source);
+    await db.leases.addResource(leased, leased.lease, { type: 'content', id: target.digest });
+    // Once more: it is leased now, and whatever the source targets still was not collected before that.
+    const { labels, target: held } = await db.images.get(leased, source);
+    if (held.digest !== target.digest) {
+      throw unavailable(`image "${source}" was changed meanwhile`, { object: source, remedy: 'try again' });
+    }
+    const image = { name, target: held, labels };
+    if (!force) return db.images.create(leased, image);
+    return db.images.create(leased, image).catch((error: unknown) => {
+      if (!isAlreadyExists(error)) throw error;
+      return db.images.update(leased, image);
+    });
+  });
 }

@@ -1,11 +1,10 @@
 /** `ebbtide snapshots ls|info|prepare|view|commit|mounts|rm` */
 import type { Command } from 'commander';
 import type { Mount, SnapshotInfo } from '../../backends/contract.js';
-import type { DB } from '../../db.js';
 import { notFound } from '../../errors.js';
-import type { Snapshotter } from '../../stores/snapshots.js';
 import { bytes, labelText, type Output, shortTime } from '../output.js';
 import { collectLabel, storeVerb } from '../runner.js';
+import type { SnapshotStore, Store } from '../store.js';
 
 interface Options {
   snapshotter: string;
@@ -15,7 +14,7 @@ interface LabelOptions extends Options {
 }
 
 /** The named snapshotter; NotFound tells which there are. */
-export function snapshotterOf(db: DB, name: string): Snapshotter {
+export function snapshotterOf(db: Store, name: string): SnapshotStore {
   const snapshotter = db.snapshotter(name);
   if (snapshotter !== undefined) return snapshotter;
   throw notFound(`snapshotter "${name}" is not configured`, {

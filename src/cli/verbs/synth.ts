@@ -1,5 +1,7 @@
 /** `ebbtide synth`: makes a store of so many records, shaped like a dense container host, to try things on. */
 import { type Command, InvalidArgumentError } from 'commander';
+import { DB } from '../../db.js';
+import { failedPrecondition } from '../../errors.js';
 import { loadSynth } from '../../synth/load.js';
 import { denseHost, planFor, type Shape, sum } from '../../synth/shape.js';
 import { bytes, duration } from '../output.js';
@@ -37,6 +39,11 @@ export function synth(program: Command): void {
     .option('--namespaces <n>', 'namespaces the images are spread over', number, denseHost.namespaces);
   command.action(
     storeVerb<Partial<Shape> & { records: number }>(async ({ db, out, progress, signal }, _args, options) => {
+      if (!(db instanceof DB)) {
+        throw failedPrecondition('a daemon has the store', {
+          remedy: 'stop it first, or name another --root',
+        });
+      }
       const plan = planFor(options.records, shapeOf(options));
       const started = performance.now();
       const counts = await loadSynth(db.engine, plan, {

@@ -1,0 +1,145 @@
+/**
+ * A connection to a daemon: calls methods of the definitions, turns what comes back into values and errors of this
+ * package. Called by the remote stores. The call context's namespace and lease travel as headers, its signal cancels.
+ */
+import {
+  type CallOptions,
+  Client,
+  type ClientDuplexStream,
+  credentials,
+  Metadata,
+  type ServiceError,
+} from '@grpc/grpc-js';
+import type { CallContext } from '../../context.js';
+import { abortError, throwIfAborted, unavailable } from '../../errors.js';
+import { type Method, methodsOf } from '../../server/schema.js';
+import { errorOf } from '../../server/status.js';
+
+const MESSAGE_BYTES_MAX = 16 * 2 ** 20;
+const CONNECT_MS = 5000;
+
+export class Connection implements AsyncDisposable {
+  readonly address: string;
+  readonly #client: Client;
+
+  private constructor(address: string, client: Client) {
+    this.address = address;
+    this.#client = client;
+  }
+
+  /** Unavailable when nobody answers at the socket. */
+  static async open(address: string): Promise<Connection> {
+    const client = new Client(`unix:${address}`, credentials.createInsecure(), {
+      'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
+      'grpc.max_send_message_length': MESSAGE_BYTES_MAX,
+      'grpc.enable_channelz': 0,
+      // One connection of this client's own: nothing is shared with others in the process.
+      'grpc.use_local_subchannel_pool': 1,
+    });
+    try {
+      await new Promise<void>((resolve, reject) => {
+        client.waitForReady(Date.now() + CONNECT_MS, (error) => (error ? reject(error) : resolve()));
+      });
+    } catch (cause) {
+      client.close();
+      throw unavailable(`no daemon answers at ${address}`, {
+        object: address,
+        cause,
+        remedy: 'start one with `ebbtide serve`, or leave --address out',
+      });
+    }
+    return new Connection(address, client);
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#client.close();
+    return Promise.resolve();
+  }
+
+  unary<Response>(
+    service: string,
+    method: string,
+    request: object,
+    ctx: CallContext = {},
+  ): Promise<Response> {
+    throwIfAborted(ctx.signal);
+    const { path, request: input, response: output } = methodOf(service, method);
+    return new Promise<Response>((resolve, reject) => {
+      const call = this.#client.makeUnaryRequest(
+        path,
+        input.encode,
+        output.decode,
+        request,
+        headers(ctx),
+        (error, response) => {
+          ctx.signal?.removeEventListener('abort', cancel);
+          // The cast is the definition's claim.
+          if (error === null) resolve(response as Response);
+          else reject(failure(error, ctx));
+        },
+      );
+      const cancel = (): void => call.cancel();
+      ctx.signal?.addEventListener('abort', cancel, { once: true });
+    });
+  }
+
+  /** Leaving the loop early cancels the call. */
+  async *stream<Response>(
+    service: string,
+    method: string,
+    request: object,
+    ctx: CallContext = {},
+  ): AsyncGenerator<Response, void, void> {
+    throwIfAborted(ctx.signal);
+    const { path, request: input, response: output } = methodOf(service, method);
+    const call = this.#client.makeServerStreamRequest(
+      path,
+      input.encode,
+      output.decode,
+      request,
+      headers(ctx),
+    );
+    const cancel = (): void => call.cancel();
+    ctx.signal?.addEventListener('abort', cancel, { once: true });
+    try {
+      for await (const message of call) yield message as Response;
+    } catch (error) {
+      throw failure(error as ServiceError, ctx);
+    } finally {
+      ctx.signal?.removeEventListener('abort', cancel);
+      call.cancel();
+    }
+  }
+
+  duplex(service: string, method: string, ctx: CallContext, options: CallOptions = {}) {
+    throwIfAborted(ctx.signal);
+    const { path, request, response } = methodOf(service, method);
+    const call: ClientDuplexStream<unknown, unknown> = this.#client.makeBidiStreamRequest(
+      path,
+      request.encode,
+      response.decode,
+      headers(ctx),
+      options,
+    );
+    return call;
+  }
+}
+
+function methodOf(service: string, name: string): Method {
+  const method = methodsOf(service).get(name);
+  if (method === undefined) throw new Error(`the definition of ${service} has no method ${name}`);
+  return method;
+}
+
+function headers({ namespace, lease }: CallContext): Metadata {
+  const metadata = new Metadata();
+  if (namespace) metadata.set('containerd-namespace', namespace);
+  if (lease) metadata.set('containerd-lease', lease);
+  return metadata;
+}
+
+/** The error an answer stands for; the signal's own when that ended the call. */
+export function failure(error: ServiceError, { signal }: CallContext): Error {
+  if (signal?.aborted) return abortError(signal);
+  return errorOf(error);
+}

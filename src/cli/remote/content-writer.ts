@@ -1,0 +1,145 @@
+/**
+ * One ingest of a daemon: a stream of requests, each answered before the next is sent. Has one owner; calls that overlap
+ * run one after another. Closing keeps the progress.
+ */
+import type { ClientDuplexStream, ServiceError } from '@grpc/grpc-js';
+import type { IngestStatus, WriterDescriptor } from '../../backends/contract.js';
+import type { CallContext } from '../../context.js';
+import { failedPrecondition, invalidArgument, unavailable } from '../../errors.js';
+import { instantOf } from '../../server/convert.js';
+import { WriteAction, type WriteRequest, type WriteResponse } from '../../server/messages.js';
+import type { CommitOptions, ContentWriter } from '../../stores/content-writer.js';
+import { type Connection, failure } from './connection.js';
+import { CONTENT } from './content.js';
+
+const PIECE_BYTES = 1024 * 1024;
+
+export class RemoteWriter implements ContentWriter {
+  readonly ref: string;
+  readonly #ctx: CallContext;
+  readonly #call: ClientDuplexStream<unknown, unknown>;
+  readonly #answers: AsyncIterator<unknown>;
+  #status: IngestStatus;
+  #digest = '';
+  #ended = false;
+  #last: Promise<unknown> = Promise.resolve();
+
+  private constructor(call: ClientDuplexStream<unknown, unknown>, ctx: CallContext, ref: string) {
+    this.ref = ref;
+    this.#ctx = ctx;
+    this.#call = call;
+    this.#answers = call[Symbol.asyncIterator]();
+    this.#status = { ref, offset: 0, total: 0, startedAt: 0n, updatedAt: 0n };
+  }
+
+  /** AlreadyExists, Unavailable and the rest as the content store's. */
+  static async open(
+    connection: Connection,
+    ctx: CallContext,
+    ref: string,
+    { digest = '', size = 0 }: WriterDescriptor,
+  ): Promise<RemoteWriter> {
+    const writer = new RemoteWriter(connection.duplex(CONTENT, 'Write', ctx), ctx, ref);
+    await writer.#stat({ total: size, expected: digest });
+    return writer;
+  }
+
+  status(): Promise<IngestStatus> {
+    return Promise.resolve({ ...this.#status });
+  }
+
+  digest(): string {
+    return this.#digest;
+  }
+
+  write(bytes: Uint8Array): Promise<number> {
+    return this.#inTurn(async () => {
+      for (let at = 0; at < bytes.length; at += PIECE_BYTES) {
+        const data = bytes.subarray(at, at + PIECE_BYTES);
+        await this.#ask({ action: WriteAction.write, offset: this.#status.offset, data });
+      }
+      return bytes.length;
+    });
+  }
+
+  truncate(size: number): Promise<void> {
+    return this.#inTurn(async () => {
+      if (size !== 0) throw invalidArgument(`cannot cut ingest "${this.ref}" to ${size} bytes, only to 0`);
+      // A write at 0 starts over.
+      if (this.#status.offset > 0) await this.#ask({ action: WriteAction.write, offset: 0 });
+    });
+  }
+
+  /** The commit waits for the disk; until then nothing was promised. */
+  sync(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  commit(size: number, expected: string, { labels }: CommitOptions = {}): Promise<void> {
+    return this.#inTurn(async () => {
+      try {
+        const { offset } = this.#status;
+        await this.#ask({ action: WriteAction.commit, total: size, expected, offset, labels: { ...labels } });
+      } finally {
+        await this.#end();
+      }
+    });
+  }
+
+  close(): Promise<void> {
+    return this.#inTurn(() => this.#end());
+  }
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #stat(given: Pick<WriteRequest, 'total' | 'expected'>): Promise<void> {
+    const answer = await this.#ask({ action: WriteAction.stat, ref: this.ref, ...given });
+    this.#status = {
+      ref: this.ref,
+      offset: answer.offset,
+      total: answer.total ?? 0,
+      startedAt: instantOf(answer.startedAt),
+      updatedAt: instantOf(answer.updatedAt),
+    };
+  }
+
+  async #ask(request: Partial<WriteRequest>): Promise<WriteResponse> {
+    if (this.#ended) {
+      throw failedPrecondition(`writer of ingest "${this.ref}" is closed`, {
+        object: this.ref,
+        remedy: 'open the ref again',
+      });
+    }
+    try {
+      this.#call.write(request);
+      const { value, done } = await this.#answers.next();
+      if (done) throw unavailable(`the daemon ended the ingest "${this.ref}"`, { object: this.ref });
+      const answer = value as WriteResponse;
+      this.#status.offset = answer.offset;
+      this.#digest = answer.digest ?? this.#digest;
+      return answer;
+    } catch (error) {
+      this.#ended = true;
+      throw 'code' in (error as object) ? failure(error as ServiceError, this.#ctx) : error;
+    }
+  }
+
+  /** Waits for the daemon's end of the stream: the ref is free then. */
+  async #end(): Promise<void> {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#call.end();
+    try {
+      for (let next = await this.#answers.next(); !next.done; next = await this.#answers.next());
+    } catch {
+      // A stream that ends with an error has ended.
+    }
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const run = this.#last.then(work);
+    this.#last = run.catch(() => undefined);
+    return run;
+  }
+}

@@ -1,0 +1,134 @@
+/** A daemon as the store of a verb: containerd's calls where there are any, our own service for the rest. */
+import type { CallContext } from '../../context.js';
+import type { RunOptions } from '../../db.js';
+import { unknownError } from '../../errors.js';
+import type { ObjectName } from '../../gc/objects.js';
+import type { CollectionPlan, PlanOutcome } from '../../gc/plan.js';
+import type { UsageOptions, UsageReport } from '../../gc/retained.js';
+import type { GCStats } from '../../gc/stats.js';
+import type { Why, WhyOptions } from '../../gc/why.js';
+import { type DocumentMessage, fromDocument, toDocument } from '../../server/documents.js';
+import type { CollectResponse } from '../../server/services/ebbtide.js';
+import type { SnapshotStore, Store } from '../store.js';
+import { Connection } from './connection.js';
+import { RemoteContent } from './content.js';
+import { RemoteContainers, RemoteImages, RemoteLeases, RemoteNamespaces } from './records.js';
+import { RemoteSnapshotter } from './snapshots.js';
+
+const EBBTIDE = 'ebbtide.v1.Ebbtide';
+
+export class RemoteStore implements Store {
+  readonly images: RemoteImages;
+  readonly content: RemoteContent;
+  readonly containers: RemoteContainers;
+  readonly leases: RemoteLeases;
+  readonly namespaces: RemoteNamespaces;
+  readonly #connection: Connection;
+  readonly #snapshotters: ReadonlyMap<string, SnapshotStore>;
+
+  private constructor(connection: Connection, snapshotters: readonly string[]) {
+    this.#connection = connection;
+    this.images = new RemoteImages(connection);
+    this.content = new RemoteContent(connection);
+    this.containers = new RemoteContainers(connection);
+    this.leases = new RemoteLeases(connection);
+    this.namespaces = new RemoteNamespaces(connection);
+    this.#snapshotters = new Map(snapshotters.map((name) => [name, new RemoteSnapshotter(connection, name)]));
+  }
+
+  /** Unavailable when nobody answers. */
+  static async connect(address: string): Promise<RemoteStore> {
+    const connection = await Connection.open(address);
+    try {
+      const { plugins } = await connection.unary<{ plugins: { id: string }[] }>(
+        'containerd.services.introspection.v1.Introspection',
+        'Plugins',
+        { filters: ['type==io.containerd.snapshotter.v1'] },
+      );
+      return new RemoteStore(
+        connection,
+        plugins.map(({ id }) => id),
+      );
+    } catch (error) {
+      await connection[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#connection[Symbol.asyncDispose]();
+  }
+
+  snapshotter(name: string): SnapshotStore | undefined {
+    return this.#snapshotters.get(name);
+  }
+  snapshotters(): ReadonlyMap<string, SnapshotStore> {
+    return this.#snapshotters;
+  }
+
+  async garbageCollect(ctx: CallContext = {}, options: RunOptions = {}): Promise<GCStats> {
+    const { dryRun, fullSweep, massGuard } = options;
+    const request = {
+      ...limitsOf(options),
+      dryRun: dryRun === true,
+      fullSweep: fullSweep === true,
+      massGuard: massGuard !== undefined && massGuard !== false,
+    };
+    return statsOf(await this.#outcome<GCStats>(ctx, 'Collect', request));
+  }
+
+  planCollection(ctx: CallContext = {}, options: RunOptions = {}): Promise<CollectionPlan> {
+    const { maxObjects, maxBytes } = limitsOf(options);
+    const request = { maxObjects, maxBytes, fullSweep: options.fullSweep === true };
+    return this.#document<CollectionPlan>(ctx, 'Plan', request);
+  }
+
+  async applyPlan(
+    plan: CollectionPlan,
+    ctx: CallContext = {},
+    options: RunOptions = {},
+  ): Promise<PlanOutcome> {
+    const request = { plan: toDocument(plan), ...limitsOf(options) };
+    const outcome = await this.#outcome<PlanOutcome>(ctx, 'Apply', request);
+    return { ...outcome, stats: statsOf(outcome.stats) };
+  }
+
+  why(ctx: CallContext, object: string | ObjectName, { all }: WhyOptions = {}): Promise<Why> {
+    const { name, kind = '' } = typeof object === 'string' ? { name: object } : object;
+    return this.#document<Why>(ctx, 'Why', { object: name, kind, all: all === true });
+  }
+
+  du(ctx: CallContext = {}, { by = 'image' }: UsageOptions = {}): Promise<UsageReport> {
+    return this.#document<UsageReport>(ctx, 'DiskUsage', { by, allNamespaces: ctx.namespace === undefined });
+  }
+
+  /** Numbers of the store and the daemon. */
+  stats(): Promise<Record<string, unknown>> {
+    return this.#document({}, 'Stats', {});
+  }
+
+  async #document<T>(ctx: CallContext, method: string, request: object): Promise<T> {
+    return fromDocument<T>(await this.#connection.unary<DocumentMessage>(EBBTIDE, method, request, ctx));
+  }
+
+  async #outcome<T>(ctx: CallContext, method: string, request: object): Promise<T> {
+    for await (const { outcome } of this.#connection.stream<CollectResponse>(EBBTIDE, method, request, ctx)) {
+      if (outcome) return fromDocument<T>(outcome);
+    }
+    throw unknownError('the daemon ended the collection without its outcome');
+  }
+}
+
+const limitsOf = ({ maxObjects = 0, maxBytes = 0, sliceBudgetMs = 0 }: RunOptions) => ({
+  maxObjects,
+  maxBytes,
+  sliceMs: sliceBudgetMs,
+});
+
+/** Functions do not travel. */
+const statsOf = (stats: GCStats): GCStats => ({
+  ...stats,
+  elapsed() {
+    return this.metaD;
+  },
+});

@@ -1,0 +1,56 @@
+/** `ebbtide serve`: the daemon that containerd's own clients can talk to. Runs until SIGTERM or SIGINT. */
+
+import { resolve } from 'node:path';
+import { type Command, Option } from 'commander';
+import type { GivenOptions } from '../../server/config.js';
+import { verb } from '../runner.js';
+
+interface Options extends GivenOptions {
+  root: string;
+  config?: string;
+}
+
+export function serve(program: Command): void {
+  program
+    .command('serve')
+    .description("serve the store on a unix socket, to containerd's clients and to this command")
+    .option('--metrics <host:port>', 'serve Prometheus metrics and /healthz over HTTP')
+    .option('--config <file>', 'JSON file with the same options and the limits')
+    .addOption(
+      new Option('--gc <when>', 'when to collect (default: scheduled)').choices(['scheduled', 'on-request']),
+    )
+    .addOption(
+      new Option('--policy <name>', 'who may use content by its digest (default: shared)').choices([
+        'shared',
+        'isolated',
+      ]),
+    )
+    .option('--snapshotters <names>', 'comma-separated (default: native,overlayfs)')
+    .addOption(
+      new Option('--log-level <level>', 'least level that is logged (default: info)').choices([
+        'trace',
+        'debug',
+        'info',
+        'warn',
+        'error',
+        'fatal',
+      ]),
+    )
+    .action(
+      verb<Options>(async ({ signal }, _args, options) => {
+        // Loaded here: no other verb needs the server.
+        const [{ daemonOptions, readConfig }, { Daemon }] = await Promise.all([
+          import('../../server/config.js'),
+          import('../../server/daemon.js'),
+        ]);
+        const root = resolve(options.root);
+        const daemon = await Daemon.start(
+          daemonOptions(root, await readConfig(options.config), { ...options }),
+        );
+        if (!signal.aborted) {
+          await new Promise((done) => signal.addEventListener('abort', done, { once: true }));
+        }
+        await daemon.stop();
+      }),
+    );
+}

@@ -1,0 +1,72 @@
+/**
+ * Collections of the daemon: by schedule, or only when a client asks. Whoever asks waits for a run that began after
+ * the asking; several who ask at once share one. Called by the services and the daemon.
+ */
+import type { DB } from '../db.js';
+import { abortError, canceled, throwIfAborted } from '../errors.js';
+import { Scheduler } from '../gc/scheduler.js';
+import type { SchedulerOptions } from '../gc/scheduler-params.js';
+import type { GCStats } from '../gc/stats.js';
+
+export type CollectMode = 'scheduled' | 'on-request';
+
+export interface CollectionHooks {
+  /** Told of each run: its stats, or its error. */
+  onRun: (outcome: { stats: GCStats } | { error: unknown }) => void;
+}
+
+export class Collections implements AsyncDisposable {
+  readonly #db: DB;
+  readonly #onRun: CollectionHooks['onRun'];
+  readonly #scheduler: Scheduler<GCStats> | undefined;
+  readonly #closing = new AbortController();
+  /** On request only: the run that those who ask now will get. */
+  #waiting: Promise<GCStats> | undefined;
+  #running: Promise<unknown> = Promise.resolve();
+
+  constructor(db: DB, mode: CollectMode, schedule: SchedulerOptions, hooks: CollectionHooks) {
+    this.#db = db;
+    this.#onRun = hooks.onRun;
+    if (mode === 'scheduled') this.#scheduler = new Scheduler<GCStats>(db, schedule, hooks);
+  }
+
+  /**
+   * A collection that begins after this call. A client that deletes and waits means what it says, so no guard against
+   * the removal of nearly everything holds it up. When the signal ends the wait ends; the run goes on for the others.
+   */
+  async collect(signal: AbortSignal): Promise<GCStats> {
+    throwIfAborted(signal);
+    throwIfAborted(this.#closing.signal);
+    this.#waiting ??= this.#next();
+    const run = this.#waiting;
+    return new Promise<GCStats>((resolve, reject) => {
+      const onAbort = (): void => reject(abortError(signal));
+      signal.addEventListener('abort', onAbort, { once: true });
+      run.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
+    });
+  }
+
+  /** Ends planning and waits for a run under way. */
+  async close(): Promise<void> {
+    this.#closing.abort(canceled('the daemon is stopping'));
+    await this.#scheduler?.close();
+    await this.#running;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  #next(): Promise<GCStats> {
+    const run = this.#running.then(() => {
+      this.#waiting = undefined;
+      throwIfAborted(this.#closing.signal);
+      return this.#db.garbageCollect({ signal: this.#closing.signal });
+    });
+    this.#running = run.then(
+      (stats) => this.#onRun({ stats }),
+      (error: unknown) => this.#onRun({ error }),
+    );
+    return run;
+  }
+}

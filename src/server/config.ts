@@ -1,0 +1,117 @@
+/** The daemon's configuration: a JSON file, overruled by the command line. InvalidArgument names what is not known. */
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fsError } from '../backends/fs-errors.js';
+import { type SnapshotterName, snapshotterNames } from '../db.js';
+import { invalidArgument } from '../errors.js';
+import { type SchedulerOptions, schedulerParams } from '../gc/scheduler-params.js';
+import type { CollectMode } from './collections.js';
+import { type Limits, limitsOf } from './limits.js';
+import { type LogLevel, logLevels } from './log.js';
+
+export interface DaemonOptions {
+  root: string;
+  /** Path of the unix socket. */
+  address: string;
+  /** `host:port` of the metrics; undefined: none. */
+  metrics: string | undefined;
+  gc: CollectMode;
+  policy: 'shared' | 'isolated';
+  snapshotters: readonly SnapshotterName[];
+  logLevel: LogLevel;
+  scheduler: SchedulerOptions;
+  limits: Limits;
+}
+
+/** Where a root's daemon listens unless told. */
+export const defaultAddress = (root: string): string => join(root, 'run', 'ebbtide.sock');
+
+const fields = [
+  'address',
+  'metrics',
+  'gc',
+  'policy',
+  'snapshotters',
+  'logLevel',
+  'scheduler',
+  'limits',
+] as const;
+type Field = (typeof fields)[number];
+export type GivenOptions = { [name in Field]?: unknown };
+
+/** What the file says; {} without one. */
+export async function readConfig(file: string | undefined): Promise<GivenOptions> {
+  if (file === undefined) return {};
+  const text = await readFile(file, 'utf8').catch((error: unknown) => {
+    throw fsError('read the config', file, error);
+  });
+  let document: unknown;
+  try {
+    document = JSON.parse(text);
+  } catch (error) {
+    throw invalidArgument(`the config ${file} is not JSON: ${(error as Error).message}`, { object: file });
+  }
+  if (typeof document !== 'object' || document === null || Array.isArray(document)) {
+    throw invalidArgument(`the config ${file} is no JSON object`, { object: file });
+  }
+  for (const name of Object.keys(document)) {
+    if ((fields as readonly string[]).includes(name)) continue;
+    throw invalidArgument(`the config ${file} has an unknown field "${name}"`, {
+      object: file,
+      remedy: `known: ${fields.join(', ')}`,
+    });
+  }
+  return document;
+}
+
+/** Defaults, then the file, then the command line. */
+export function daemonOptions(root: string, file: GivenOptions, line: GivenOptions): DaemonOptions {
+  const given: GivenOptions = { ...file };
+  for (const name of fields) if (line[name] !== undefined) given[name] = line[name];
+  const scheduler = object<SchedulerOptions>('scheduler', given.scheduler);
+  // Refused here rather than when the first collection is planned.
+  schedulerParams(scheduler);
+  return {
+    root,
+    address: text('address', given.address) ?? defaultAddress(root),
+    metrics: text('metrics', given.metrics),
+    gc: choice('gc', given.gc, ['scheduled', 'on-request'] as const),
+    policy: choice('policy', given.policy, ['shared', 'isolated'] as const),
+    snapshotters: snapshotterList(given.snapshotters),
+    logLevel: given.logLevel === undefined ? 'info' : choice('logLevel', given.logLevel, logLevels),
+    scheduler,
+    limits: limitsOf(object('limits', given.limits)),
+  };
+}
+
+function text(name: string, value: unknown): string | undefined {
+  if (value === undefined) return undefined;
+  if (typeof value === 'string' && value !== '') return value;
+  throw invalidArgument(`option ${name} is no text`, { object: name });
+}
+
+/** The first is the default. */
+function choice<T extends string>(name: string, value: unknown, allowed: readonly [T, ...T[]]): T {
+  if (value === undefined) return allowed[0];
+  const found = allowed.find((one) => one === value);
+  if (found !== undefined) return found;
+  throw invalidArgument(`option ${name} is "${String(value)}"`, {
+    object: name,
+    remedy: `use one of ${allowed.join(', ')}`,
+  });
+}
+
+function object<T extends object>(name: string, value: unknown): T {
+  if (value === undefined) return {} as T;
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as T;
+  throw invalidArgument(`option ${name} is no object`, { object: name });
+}
+
+function snapshotterList(value: unknown): readonly SnapshotterName[] {
+  if (value === undefined) return snapshotterNames;
+  const names = typeof value === 'string' ? value.split(',').filter((name) => name !== '') : value;
+  if (!Array.isArray(names)) {
+    throw invalidArgument('option snapshotters is no list', { object: 'snapshotters' });
+  }
+  return names.map((name) => choice('snapshotters', name, snapshotterNames));
+}

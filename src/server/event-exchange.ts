@@ -1,0 +1,164 @@
+/**
+ * Hands events to whoever subscribed. Each subscriber has a queue of its own: one that does not keep up loses its
+ * subscription, and neither publishers nor other subscribers wait for it. Fed by the stores (as the DB's publisher),
+ * by services and by clients. Nothing is stored, and nothing is encoded unless somebody listens.
+ */
+import { type EbbtideError, invalidArgument } from '../errors.js';
+import { type Adaptor, adaptLabels, type Filter, parseFilters } from '../model/filters.js';
+import { validateIdentifier } from '../model/identifiers.js';
+import type { Any, StringMap } from '../model/records.js';
+import { type Instant, now, zeroTime } from '../model/time.js';
+import type { EventsPublisher } from '../stores/host.js';
+import { decodeEvent, encodeEvent } from './event-types.js';
+import { resourceExhausted } from './status.js';
+
+export interface Envelope {
+  readonly timestamp: Instant;
+  readonly namespace: string;
+  readonly topic: string;
+  readonly event: Any | undefined;
+}
+
+export class EventExchange implements EventsPublisher {
+  readonly #subscriptions = new Set<Subscription>();
+  readonly #queueMax: number;
+
+  /** `queueMax`: events a subscriber may be behind. */
+  constructor(queueMax: number) {
+    this.#queueMax = queueMax;
+  }
+
+  /** An event of this program's own. Never fails and never waits. */
+  publish(namespace: string, topic: string, payload: Readonly<Record<string, unknown>>): Promise<void> {
+    if (this.#subscriptions.size > 0) {
+      const event = encodeEvent(topic, payload);
+      if (event !== undefined) this.#send({ timestamp: now(), namespace, topic, event });
+    }
+    return Promise.resolve();
+  }
+
+  /** An event that a client publishes; gets its time here. InvalidArgument: namespace or topic. */
+  publishAny(namespace: string, topic: string, event: Any | undefined): void {
+    this.forward({ timestamp: now(), namespace, topic, event });
+  }
+
+  /** An event that a client passes on. InvalidArgument: namespace, topic, or no time. */
+  forward(envelope: Envelope): void {
+    validateIdentifier(envelope.namespace, 'namespace');
+    validateTopic(envelope.topic);
+    if (envelope.timestamp === zeroTime) throw invalidArgument('a forwarded event must have a timestamp');
+    this.#send(envelope);
+  }
+
+  /** Events from now on that match any of the filters (all without one), until the signal ends. InvalidArgument. */
+  subscribe(filters: readonly string[], signal: AbortSignal): Subscription {
+    const subscription = new Subscription(parseFilters(filters), this.#queueMax);
+    if (signal.aborted) subscription.close();
+    else this.#subscriptions.add(subscription);
+    const end = (): void => {
+      subscription.close();
+      this.#subscriptions.delete(subscription);
+    };
+    signal.addEventListener('abort', end, { once: true });
+    return subscription;
+  }
+
+  get subscribers(): number {
+    return this.#subscriptions.size;
+  }
+
+  #send(envelope: Envelope): void {
+    for (const subscription of this.#subscriptions) {
+      if (!subscription.offer(envelope)) this.#subscriptions.delete(subscription);
+    }
+  }
+}
+
+/** What one subscriber has yet to get. */
+export class Subscription {
+  readonly #matches: Filter;
+  readonly #max: number;
+  #queue: Envelope[] = [];
+  #wake: (() => void) | undefined;
+  #overrun = false;
+  #closed = false;
+
+  constructor(matches: Filter, max: number) {
+    this.#matches = matches;
+    this.#max = max;
+  }
+
+  /** False when the subscriber is too far behind: nothing more is kept for it. */
+  offer(envelope: Envelope): boolean {
+    if (!this.#matches(adapt(envelope))) return true;
+    if (this.#queue.length < this.#max) this.#queue.push(envelope);
+    else this.#overrun = true;
+    this.#wake?.();
+    return !this.#overrun;
+  }
+
+  /** The next events, at least one; [] at the end. ResourceExhausted: the subscriber was too far behind. */
+  async next(): Promise<Envelope[]> {
+    while (this.#queue.length === 0 && !this.#overrun && !this.#closed) {
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+      this.#wake = undefined;
+    }
+    if (this.#closed) return [];
+    if (this.#overrun) throw resourceExhausted(`the subscriber is more than ${this.#max} events behind`);
+    const events = this.#queue;
+    this.#queue = [];
+    return events;
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#queue = [];
+    this.#wake?.();
+  }
+}
+
+function validateTopic(topic: string): void {
+  const invalid = (how: string): EbbtideError =>
+    invalidArgument(`envelope topic "${topic}": ${how}`, { object: topic });
+  if (topic === '') throw invalid('must not be empty');
+  if (!topic.startsWith('/')) throw invalid("must start with '/'");
+  if (topic === '/') throw invalid('must have at least one component');
+  for (const component of topic.slice(1).split('/')) validateIdentifier(component, 'topic component');
+}
+
+/** Filter fields: namespace, topic, event.<field of the payload>. */
+const adapt =
+  ({ namespace, topic, event }: Envelope): Adaptor =>
+  (path) => {
+    switch (path[0]) {
+      case 'namespace':
+        return namespace || undefined;
+      case 'topic':
+        return topic || undefined;
+      case 'event':
+        return event && fieldOf(decodeEvent(event), path, 1);
+      default:
+        return undefined;
+    }
+  };
+
+function fieldOf(
+  fields: Readonly<Record<string, unknown>> | undefined,
+  path: readonly string[],
+  from: number,
+): string | undefined {
+  const name = camelCase(path[from] ?? '');
+  if (fields === undefined || !(name in fields)) return undefined;
+  const value = fields[name];
+  if (typeof value === 'function') return undefined;
+  if (name === 'labels') return adaptLabels(value as StringMap, path, from + 1);
+  if (typeof value === 'object' && value !== null) {
+    return fieldOf(value as Record<string, unknown>, path, from + 1);
+  }
+  return value === undefined || value === null || value === '' ? undefined : String(value);
+}
+
+const camelCase = (name: string): string =>
+  name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());

@@ -1,0 +1,38 @@
+/**
+ * HTTP/2 settings that the gRPC library has no option for: how much a client may send before it waits for leave, and
+ * how large a call's headers may be. With HTTP/2's 64 KiB a blob of 1 MiB pieces waits sixteen times for each.
+ *
+ * Reaches into the library's server: its own settings for the HTTP/2 server before that is made, then the HTTP/2
+ * server itself. A test looks at what clients are told, and so tells when a new version of the library is different.
+ */
+import type { Http2Server, ServerOptions } from 'node:http2';
+import type { Server } from '@grpc/grpc-js';
+import type { Limits } from './limits.js';
+
+/** Bytes in flight of one call, and of all calls of a connection. */
+const STREAM_WINDOW_BYTES = 4 * 2 ** 20;
+const CONNECTION_WINDOW_BYTES = 16 * 2 ** 20;
+
+interface Internals {
+  commonServerOptions?: ServerOptions;
+  http2Servers?: Map<Http2Server, unknown>;
+}
+
+/** Call before the server makes its HTTP/2 server. */
+export function presetHttp2(server: Server, limits: Limits): void {
+  const { commonServerOptions } = server as unknown as Internals;
+  if (commonServerOptions === undefined) return;
+  commonServerOptions.settings = {
+    ...commonServerOptions.settings,
+    initialWindowSize: STREAM_WINDOW_BYTES,
+    maxHeaderListSize: limits.metadataBytes,
+  };
+}
+
+/** Call afterwards. */
+export function widenConnections(server: Server): void {
+  const { http2Servers } = server as unknown as Internals;
+  for (const http2 of http2Servers?.keys() ?? []) {
+    http2.on('session', (session) => session.setLocalWindowSize(CONNECTION_WINDOW_BYTES));
+  }
+}

@@ -1,0 +1,53 @@
+/** What one client may ask of the daemon, so that the others get their share. Set by the config file; used everywhere. */
+import { invalidArgument } from '../errors.js';
+
+const MiB = 2 ** 20;
+
+export interface Limits {
+  /** Bytes of one message, either way; containerd's clients send and expect up to 16 MiB. */
+  readonly messageBytes: number;
+  /** Calls at once on one connection; more of them wait at the client. */
+  readonly streamsPerConnection: number;
+  /** Connections at once; more are closed at once. */
+  readonly connections: number;
+  /** Bytes of a call's headers. */
+  readonly metadataBytes: number;
+  /** Bytes of one ingest. */
+  readonly ingestBytes: number;
+  /** Events kept for a subscriber that does not read; then it is cut off. */
+  readonly subscriberEvents: number;
+  /** Milliseconds a connection may take to say hello in HTTP/2. */
+  readonly helloMs: number;
+  /** Milliseconds that open calls get to end when the daemon stops. */
+  readonly shutdownMs: number;
+}
+
+export const defaultLimits: Limits = {
+  messageBytes: 16 * MiB,
+  streamsPerConnection: 1000,
+  connections: 1000,
+  metadataBytes: 64 * 1024,
+  ingestBytes: 2 ** 40,
+  subscriberEvents: 10_000,
+  helloMs: 10_000,
+  shutdownMs: 5000,
+};
+
+/** The defaults with what was set. InvalidArgument names a limit that is unknown or no positive whole number. */
+export function limitsOf(set: Readonly<Record<string, unknown>> = {}): Limits {
+  for (const [name, value] of Object.entries(set)) {
+    if (!Object.hasOwn(defaultLimits, name)) {
+      throw invalidArgument(`there is no limit "${name}"`, {
+        object: name,
+        remedy: `known: ${Object.keys(defaultLimits).join(', ')}`,
+      });
+    }
+    if (!Number.isSafeInteger(value) || (value as number) <= 0) {
+      throw invalidArgument(`limit ${name} is ${String(value)}`, {
+        object: name,
+        remedy: 'use a whole number above 0',
+      });
+    }
+  }
+  return { ...defaultLimits, ...set };
+}

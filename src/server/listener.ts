@@ -1,0 +1,174 @@
+/**
+ * The daemon's unix socket: made with its final mode under a private name and then renamed, so that it is never open
+ * to more than its owner and group, whatever the umask, and takes the place of a stale one in one step. Connections
+ * that do not begin as HTTP/2 in time, and those over the limit, are closed. Called by daemon.ts.
+ *
+ * Only the owner of the store's root may call `listen`: then a socket that is already there is a stale one, or
+ * another store's, which is found out by connecting.
+ */
+import { randomBytes } from 'node:crypto';
+import { chmod, lstat, mkdir, rename, unlink } from 'node:fs/promises';
+import { connect, createServer, type Server, type Socket } from 'node:net';
+import { dirname, join } from 'node:path';
+import { errnoOf, fsError } from '../backends/fs-errors.js';
+import { failedPrecondition, invalidArgument, unavailable } from '../errors.js';
+import type { Limits } from './limits.js';
+
+const SOCKET_MODE = 0o660;
+const DIRECTORY_MODE = 0o711;
+/** What the kernel takes for a socket's path, with the closing NUL. */
+const PATH_BYTES_MAX = 107;
+const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
+
+export interface ListenerHooks {
+  /** A connection that begins as HTTP/2. */
+  serve: (connection: Socket) => void;
+  /** A connection that was closed by this server, and why. */
+  refused: (reason: string) => void;
+}
+
+export class Listener {
+  readonly path: string;
+  readonly #server: Server;
+  readonly #connections = new Set<Socket>();
+  #inode: bigint | undefined;
+
+  private constructor(path: string, limits: Limits, hooks: ListenerHooks) {
+    this.path = path;
+    this.#server = createServer({ allowHalfOpen: false }, (socket) => this.#accept(socket, limits, hooks));
+  }
+
+  /** Unavailable: somebody listens there. FailedPrecondition: something that is no socket is in the way. */
+  static async listen(path: string, limits: Limits, hooks: ListenerHooks): Promise<Listener> {
+    if (Buffer.byteLength(path) > PATH_BYTES_MAX) {
+      throw invalidArgument(`the socket path ${path} is longer than ${PATH_BYTES_MAX} bytes`, {
+        object: path,
+        remedy: 'name a shorter one with --address',
+      });
+    }
+    await makeDirectory(dirname(path));
+    await clear(path);
+    const listener = new Listener(path, limits, hooks);
+    await listener.#bind();
+    return listener;
+  }
+
+  get connections(): number {
+    return this.#connections.size;
+  }
+
+  /** Takes no more connections and removes the socket's name, if it is this one's still. */
+  async close(): Promise<void> {
+    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    const found = await lstat(this.path, { bigint: true }).catch(() => undefined);
+    if (found?.ino === this.#inode) await unlink(this.path).catch(() => undefined);
+    for (const socket of this.#connections) if (!socket.destroyed) socket.destroySoon();
+    await closed;
+  }
+
+  async #bind(): Promise<void> {
+    const temporary = join(dirname(this.path), `.${randomBytes(4).toString('hex')}`);
+    await new Promise<void>((resolve, reject) => {
+      this.#server.once('error', reject);
+      this.#server.listen({ path: temporary }, () => {
+        this.#server.off('error', reject);
+        resolve();
+      });
+    }).catch((error: unknown) => {
+      throw fsError('listen on', this.path, error);
+    });
+    try {
+      await chmod(temporary, SOCKET_MODE);
+      this.#inode = (await lstat(temporary, { bigint: true })).ino;
+      await rename(temporary, this.path);
+    } catch (error) {
+      this.#server.close();
+      throw fsError('make the socket', this.path, error);
+    }
+  }
+
+  #accept(socket: Socket, limits: Limits, hooks: ListenerHooks): void {
+    // Errors of a connection are the end of that connection.
+    socket.on('error', () => undefined);
+    if (this.#connections.size >= limits.connections) {
+      hooks.refused('too many connections');
+      socket.destroy();
+      return;
+    }
+    this.#connections.add(socket);
+    socket.once('close', () => this.#connections.delete(socket));
+    greet(socket, limits.helloMs, hooks);
+  }
+}
+
+/** Waits for the first bytes; what does not begin like HTTP/2 never gets to the HTTP/2 library. */
+function greet(socket: Socket, helloMs: number, hooks: ListenerHooks): void {
+  let head: Buffer = Buffer.alloc(0);
+  const end = (reason: string): void => {
+    clearTimeout(timer);
+    socket.off('data', take);
+    hooks.refused(reason);
+    socket.destroy();
+  };
+  const timer = setTimeout(() => end('no greeting in time'), helloMs);
+  const take = (bytes: Buffer): void => {
+    head = head.length === 0 ? bytes : Buffer.concat([head, bytes]);
+    const known = Math.min(head.length, PREFACE.length);
+    if (!head.subarray(0, known).equals(PREFACE.subarray(0, known))) {
+      end('not HTTP/2');
+      return;
+    }
+    if (head.length < PREFACE.length) return;
+    clearTimeout(timer);
+    socket.off('data', take);
+    socket.pause();
+    socket.unshift(head);
+    hooks.serve(socket);
+  };
+  socket.on('data', take);
+  socket.once('close', () => clearTimeout(timer));
+}
+
+async function makeDirectory(directory: string): Promise<void> {
+  try {
+    const made = await mkdir(directory, { recursive: true, mode: DIRECTORY_MODE });
+    // The umask may have taken bits away. A directory that was there keeps its mode: it may be /run.
+    if (made !== undefined) await chmod(directory, DIRECTORY_MODE);
+  } catch (error) {
+    throw fsError('make the directory of the socket', directory, error);
+  }
+}
+
+/** Makes sure that nobody listens at the path and that nothing else is there. */
+async function clear(path: string): Promise<void> {
+  let found: Awaited<ReturnType<typeof lstat>>;
+  try {
+    found = await lstat(path);
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return;
+    throw fsError('look at', path, error);
+  }
+  if (!found.isSocket()) {
+    throw failedPrecondition(`${path} is there and is no socket`, {
+      object: path,
+      remedy: 'move it away or name another --address',
+    });
+  }
+  if (await answers(path)) {
+    throw unavailable(`another daemon listens on ${path}`, {
+      object: path,
+      remedy: 'name another --address, or stop the other daemon',
+    });
+  }
+}
+
+/** Whether somebody accepts connections at a socket. */
+export function answers(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(path, () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once('error', (error) => resolve(errnoOf(error) === 'EAGAIN'));
+  });
+}

@@ -1,0 +1,19 @@
+/** The daemon's log: one JSON object a line on standard error, as journald and log collectors take it. */
+import { type Logger, pino } from 'pino';
+import type { Log } from '../db-host.js';
+
+export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal'] as const;
+export type LogLevel = (typeof logLevels)[number];
+export type { Logger };
+
+export function createLog(level: LogLevel): Logger {
+  const options = { level, base: { pid: process.pid }, timestamp: pino.stdTimeFunctions.isoTime };
+  // Written before the call returns: the last lines of a process that dies are the ones that are needed.
+  return pino(options, pino.destination({ fd: 2, sync: true }));
+}
+
+/** As the DB wants it. */
+export const storeLog =
+  (log: Logger): Log =>
+  (level, message, details) =>
+    log[level]({ ...details, from: 'store' }, message);

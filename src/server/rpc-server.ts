@@ -1,0 +1,75 @@
+/**
+ * The gRPC server: services in, connections in. Every method of every definition is registered, what has no function
+ * is Unimplemented at once. Connections are handed in by listener.ts, so that this file knows nothing of sockets.
+ * Called by daemon.ts.
+ */
+import type { Duplex as NodeStream } from 'node:stream';
+import { type handleUnaryCall, Server, ServerCredentials, type UntypedHandleCall } from '@grpc/grpc-js';
+import { duplexHandler, type OnEnd, serverStreamHandler, unaryHandler } from './call.js';
+import { presetHttp2, widenConnections } from './http2-options.js';
+import type { Limits } from './limits.js';
+import { type Method, methodsOf } from './schema.js';
+import type { MethodImpl, Service } from './service.js';
+import { detailedStatusOf, statusOf } from './status.js';
+
+/** Told once for each method; answers what is told of the end of each of its calls. */
+export type ObserveMethod = (service: string, method: string) => OnEnd;
+
+export class RpcServer {
+  readonly #server: Server;
+  readonly #injector: ReturnType<Server['createConnectionInjector']>;
+  readonly #services = new Set<string>();
+
+  constructor(limits: Limits, services: readonly Service[], observe: ObserveMethod) {
+    this.#server = new Server({
+      'grpc.max_receive_message_length': limits.messageBytes,
+      'grpc.max_send_message_length': limits.messageBytes,
+      'grpc.max_concurrent_streams': limits.streamsPerConnection,
+      'grpc.enable_channelz': 0,
+    });
+    presetHttp2(this.#server, limits);
+    for (const service of services) {
+      this.#services.add(service.name);
+      for (const method of methodsOf(service.name).values()) {
+        const impl = service.methods[method.name];
+        if (impl !== undefined) this.#register(service, method, impl, observe(service.name, method.name));
+      }
+    }
+    this.#injector = this.#server.createConnectionInjector(ServerCredentials.createInsecure());
+    widenConnections(this.#server);
+  }
+
+  get services(): ReadonlySet<string> {
+    return this.#services;
+  }
+
+  /** Serves a connection that somebody else accepted. */
+  serve(connection: NodeStream): void {
+    this.#injector.injectConnection(connection);
+  }
+
+  /** Lets open calls end, takes no new ones; after the deadline ends those that have not. */
+  async stop(deadlineMs: number): Promise<{ aborted: boolean }> {
+    let aborted = false;
+    const timer = setTimeout(() => {
+      aborted = true;
+      this.#server.forceShutdown();
+    }, deadlineMs);
+    await new Promise<void>((resolve) => this.#server.tryShutdown(() => resolve()));
+    clearTimeout(timer);
+    return { aborted };
+  }
+
+  #register(service: Service, method: Method, impl: MethodImpl, onEnd: OnEnd): void {
+    const toStatus = service.detailedErrors ? detailedStatusOf : statusOf;
+    const codecs = service.codecs?.[method.name];
+    const encode = codecs?.encodeResponse ?? method.response.encode;
+    const decode = codecs?.decodeRequest ?? method.request.decode;
+    const register = (handler: UntypedHandleCall, type: string): void => {
+      this.#server.register(method.path, handler as handleUnaryCall<unknown, unknown>, encode, decode, type);
+    };
+    if (impl.kind === 'unary') register(unaryHandler(impl.run, onEnd, toStatus), 'unary');
+    else if (impl.kind === 'stream') register(serverStreamHandler(impl.run, onEnd, toStatus), 'serverStream');
+    else register(duplexHandler(impl.run, onEnd, toStatus), 'bidi');
+  }
+}

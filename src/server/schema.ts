@@ -1,0 +1,103 @@
+/**
+ * The interface definitions in api/ as methods and codecs: reads the .proto files once, on first use, and answers for
+ * each method its path and how its messages are turned into bytes and back. Called by the daemon and by clients.
+ *
+ * Messages are plain objects with the fields' names in camelCase. Decoded ones have '' , 0, [] or {} where a field
+ * was not sent, and null for a message. 64-bit numbers are JavaScript numbers: none of ours is beyond 2^53, and what
+ * a client sends beyond it is refused by the stores as no count of bytes.
+ */
+import { fileURLToPath } from 'node:url';
+import protobuf from 'protobufjs';
+
+const API = fileURLToPath(new URL('../../../src/server/api/', import.meta.url));
+
+const files = [
+  'containerd/services/containers.proto',
+  'containerd/services/content.proto',
+  'containerd/services/diff.proto',
+  'containerd/services/events.proto',
+  'containerd/services/images.proto',
+  'containerd/services/introspection.proto',
+  'containerd/services/leases.proto',
+  'containerd/services/namespaces.proto',
+  'containerd/services/sandbox.proto',
+  'containerd/services/snapshots.proto',
+  'containerd/services/tasks.proto',
+  'containerd/services/version.proto',
+  'containerd/events/events.proto',
+  'containerd/events/image-events.proto',
+  'ebbtide/ebbtide.proto',
+  'grpc/health/health.proto',
+];
+
+let loaded: protobuf.Root | undefined;
+
+function root(): protobuf.Root {
+  if (loaded !== undefined) return loaded;
+  // Plain numbers instead of a class of their own for 64 bits: see above.
+  (protobuf.util as { Long: unknown }).Long = undefined;
+  protobuf.configure();
+  const tree = new protobuf.Root();
+  tree.resolvePath = (_origin, target) => API + target;
+  tree.loadSync(files);
+  tree.resolveAll();
+  loaded = tree;
+  return tree;
+}
+
+/** How one type of message is written and read. */
+export interface Codec<T = unknown> {
+  encode(message: T): Buffer;
+  decode(bytes: Buffer): T;
+}
+
+/** The codec of a message type by its full name, or undefined. */
+export function codecOf<T = unknown>(typeName: string): Codec<T> | undefined {
+  const type = root().lookup(typeName, protobuf.Type);
+  return type === null ? undefined : codec<T>(type as protobuf.Type);
+}
+
+function codec<T>(type: protobuf.Type): Codec<T> {
+  return {
+    encode: (message) => type.encode(message as object).finish() as Buffer,
+    // The cast is the definition's claim; unknown fields are skipped.
+    decode: (bytes) => type.decode(bytes) as T,
+  };
+}
+
+export interface Method {
+  /** As it is in the definition: `ListStatuses`. */
+  readonly name: string;
+  /** `/containerd.services.content.v1.Content/ListStatuses` */
+  readonly path: string;
+  readonly requestStream: boolean;
+  readonly responseStream: boolean;
+  readonly request: Codec;
+  readonly response: Codec;
+}
+
+const services = new Map<string, ReadonlyMap<string, Method>>();
+
+/** The methods of a service by name. */
+export function methodsOf(service: string): ReadonlyMap<string, Method> {
+  let methods = services.get(service);
+  if (methods === undefined) {
+    const found = root().lookupService(service);
+    methods = new Map(found.methodsArray.map((method) => [method.name, shapeOf(service, method)]));
+    services.set(service, methods);
+  }
+  return methods;
+}
+
+function shapeOf(service: string, method: protobuf.Method): Method {
+  method.resolve();
+  const { name, requestStream, responseStream, resolvedRequestType, resolvedResponseType } = method;
+  return {
+    name,
+    path: `/${service}/${name}`,
+    requestStream: requestStream === true,
+    responseStream: responseStream === true,
+    request: codec(resolvedRequestType!),
+    response: codec(resolvedResponseType!),
+  };
+}

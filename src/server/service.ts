@@ -1,0 +1,60 @@
+/**
+ * What a service is to the server: its full name and a plain function for each method. A method of the definition
+ * without a function is Unimplemented. Implemented in services/, registered by rpc-server.ts.
+ */
+import type { DB } from '../db.js';
+import type { GCStats } from '../gc/stats.js';
+import type { Call, Duplex, Send } from './call.js';
+import type { EventExchange } from './event-exchange.js';
+import type { Limits } from './limits.js';
+
+/** Written as methods, whose parameters may be narrower: what is sent is what the definition says. */
+export type MethodImpl =
+  | { kind: 'unary'; run(request: unknown, call: Call): unknown }
+  | { kind: 'stream'; run(request: unknown, call: Call, send: Send<unknown>): Promise<void> }
+  | { kind: 'duplex'; run(stream: Duplex<unknown, unknown>, call: Call): Promise<void> };
+
+export interface Service {
+  /** Full name: `containerd.services.images.v1.Images`. */
+  readonly name: string;
+  readonly methods: Readonly<Record<string, MethodImpl>>;
+  /** Codecs of a method's messages, instead of the general ones. */
+  readonly codecs?: Readonly<Record<string, MethodCodecs>>;
+  /** Whether errors carry object and remedy, which only our own clients understand. */
+  readonly detailedErrors?: boolean;
+}
+export interface MethodCodecs {
+  decodeRequest?(bytes: Buffer): unknown;
+  encodeResponse?(message: unknown): Buffer;
+}
+
+export const unary = <Request, Response>(
+  run: (request: Request, call: Call) => Promise<Response> | Response,
+): MethodImpl => methodOf({ kind: 'unary', run });
+
+/** The answer is a stream. */
+export const stream = <Request, Response>(
+  run: (request: Request, call: Call, send: Send<Response>) => Promise<void>,
+): MethodImpl => methodOf({ kind: 'stream', run });
+
+/** Request and answer are streams. */
+export const duplex = <Request, Response>(
+  run: (stream: Duplex<Request, Response>, call: Call) => Promise<void>,
+): MethodImpl => methodOf({ kind: 'duplex', run });
+
+/** Forgets the types of the messages: from here on the definition stands for them. */
+const methodOf = (impl: { kind: MethodImpl['kind']; run: unknown }): MethodImpl => impl as MethodImpl;
+
+/** What services work with. */
+export interface ServiceHost {
+  readonly db: DB;
+  readonly root: string;
+  readonly events: EventExchange;
+  readonly limits: Limits;
+  /** Ends when the server stops: what would never end by itself ends with it. */
+  readonly stopping: AbortSignal;
+  /** Runs a collection, or waits for the next one when one is under way. */
+  collect(signal: AbortSignal): Promise<GCStats>;
+}
+
+export const EMPTY = {};

@@ -1,0 +1,138 @@
+/**
+ * Content.Write: one ingest, driven by a stream of requests, each answered before the next is read. The first names
+ * the ref, which stays locked until the stream ends; what was written stays for the next stream.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { alreadyExists, invalidArgument, isKind } from '../../errors.js';
+import type { ContentWriter } from '../../stores/content-writer.js';
+import type { Call, Duplex } from '../call.js';
+import { timestampOf } from '../convert.js';
+import { WriteAction, type WriteRequest, type WriteResponse } from '../messages.js';
+import type { ServiceHost } from '../service.js';
+import { outOfRange, resourceExhausted } from '../status.js';
+
+/** Clients close a stream and open the ref again at once; the first may not have ended here by then. */
+const LOCKED_REF_MS = 100;
+const LOCKED_REF_PAUSE_MS = 5;
+
+export async function writeContent(
+  host: ServiceHost,
+  { requests, send }: Duplex<WriteRequest, WriteResponse>,
+  call: Call,
+): Promise<void> {
+  let session: WriteSession | undefined;
+  try {
+    for await (const request of requests) {
+      session ??= await WriteSession.open(host, call, request);
+      const response = await session.answer(request);
+      await send(response);
+      if (request.action === WriteAction.commit) return;
+    }
+  } finally {
+    await session?.close();
+  }
+}
+
+class WriteSession {
+  readonly #host: ServiceHost;
+  readonly #call: Call;
+  readonly #writer: ContentWriter;
+  readonly #ref: string;
+  /** As told last; 0 and '' when unknown. */
+  #total: number;
+  #expected: string;
+  #first = true;
+
+  private constructor(host: ServiceHost, call: Call, writer: ContentWriter, request: WriteRequest) {
+    this.#host = host;
+    this.#call = call;
+    this.#writer = writer;
+    this.#ref = request.ref;
+    this.#total = request.total;
+    this.#expected = request.expected;
+  }
+
+  static async open(host: ServiceHost, call: Call, request: WriteRequest): Promise<WriteSession> {
+    const { ref, total, expected } = request;
+    if (ref === '') throw invalidArgument('first message must have a reference');
+    checkSize(host, total);
+    const descriptor = { size: Math.max(0, total), digest: expected };
+    const deadline = performance.now() + LOCKED_REF_MS;
+    for (;;) {
+      try {
+        const writer = await host.db.content.writer(call.context, ref, descriptor);
+        return new WriteSession(host, call, writer, request);
+      } catch (error) {
+        if (!isKind(error, 'Unavailable') || performance.now() >= deadline) throw error;
+        await sleep(LOCKED_REF_PAUSE_MS);
+      }
+    }
+  }
+
+  async answer(request: WriteRequest): Promise<WriteResponse> {
+    const { action } = request;
+    await this.#learn(request);
+    const status = await this.#writer.status();
+    if (action === WriteAction.stat) {
+      return {
+        action,
+        offset: status.offset,
+        total: this.#total,
+        startedAt: timestampOf(status.startedAt),
+        updatedAt: timestampOf(status.updatedAt),
+        digest: this.#writer.digest(),
+      };
+    }
+    if (action !== WriteAction.write && action !== WriteAction.commit) {
+      throw invalidArgument(`unknown write action ${action}`, { object: this.#ref });
+    }
+    const offset = await this.#append(request, status.offset);
+    if (action === WriteAction.commit) {
+      await this.#writer.commit(this.#total, this.#expected, { labels: request.labels });
+    }
+    return { action, offset, digest: this.#writer.digest() };
+  }
+
+  /** Takes over what a request tells of the whole; a blob that has come into being meanwhile ends the ingest. */
+  async #learn({ total, expected }: WriteRequest): Promise<void> {
+    const first = this.#first;
+    this.#first = false;
+    if (total > 0) {
+      checkSize(this.#host, total);
+      this.#total = total;
+    }
+    // The writer was opened with the first request's digest and has looked for the blob.
+    if (expected === '' || first) return;
+    this.#expected = expected;
+    const { content } = this.#host.db;
+    const exists = await content.info(this.#call.context, expected).then(
+      () => true,
+      () => false,
+    );
+    if (!exists) return;
+    await this.#writer.close();
+    await content.abort(this.#call.context, this.#ref).catch(() => undefined);
+    throw alreadyExists(`blob with expected digest ${expected} exists`, { object: expected });
+  }
+
+  /** Writes the request's bytes at its offset, which is the end or 0 for from the beginning; answers the new end. */
+  async #append({ offset, data }: WriteRequest, end: number): Promise<number> {
+    if (offset > 0 && offset !== end) {
+      throw outOfRange(`write @${offset} must occur at current offset ${end}`);
+    }
+    if (offset < 0) throw invalidArgument(`offset ${offset} is negative`, { object: this.#ref });
+    if (offset === 0 && end > 0) await this.#writer.truncate(0);
+    checkSize(this.#host, offset + data.length);
+    if (data.length > 0) await this.#writer.write(data);
+    return offset + data.length;
+  }
+
+  close(): Promise<void> {
+    return this.#writer.close();
+  }
+}
+
+function checkSize({ limits }: ServiceHost, bytes: number): void {
+  if (bytes <= limits.ingestBytes) return;
+  throw resourceExhausted(`an ingest of ${bytes} bytes is over the limit of ${limits.ingestBytes}`);
+}

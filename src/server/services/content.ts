@@ -1,0 +1,108 @@
+/** containerd.services.content.v1.Content; its two streams of bytes are in content-read.ts and content-write.ts. */
+import type { ContentInfo, IngestStatus } from '../../backends/contract.js';
+import { requireNamespace } from '../../context.js';
+import { invalidArgument } from '../../errors.js';
+import { validateDigest } from '../../model/digest.js';
+import { decodeWriteRequest, encodeReadResponse } from '../content-codec.js';
+import { timestampOf } from '../convert.js';
+import type { ContentInfoMessage, FieldMask, IngestStatusMessage } from '../messages.js';
+import { duplex, EMPTY, type Service, type ServiceHost, stream, unary } from '../service.js';
+import { readContent } from './content-read.js';
+import { writeContent } from './content-write.js';
+
+interface DigestRequest {
+  digest: string;
+}
+interface RefRequest {
+  ref: string;
+}
+interface FilterRequest {
+  filters: string[];
+}
+interface UpdateRequest {
+  info: ContentInfoMessage | null;
+  updateMask: FieldMask | null;
+}
+
+/** Blobs in one message of a list, as containerd does it. */
+const LIST_BATCH = 100;
+
+export function contentService(host: ServiceHost): Service {
+  const store = host.db.content;
+  return {
+    name: 'containerd.services.content.v1.Content',
+    codecs: {
+      Write: { decodeRequest: decodeWriteRequest },
+      Read: { encodeResponse: encodeReadResponse },
+    },
+    methods: {
+      Info: unary(async ({ digest }: DigestRequest, { context }) => {
+        validateDigest(digest);
+        return { info: message(await store.info(context, digest)) };
+      }),
+
+      Update: unary(async ({ info, updateMask }: UpdateRequest, { context }) => {
+        if (info === null) throw invalidArgument('the request has no info');
+        validateDigest(info.digest);
+        return { info: message(await store.update(context, info, ...(updateMask?.paths ?? []))) };
+      }),
+
+      List: stream<FilterRequest, { info: ContentInfoMessage[] }>(async ({ filters }, call, send) => {
+        let batch: ContentInfoMessage[] = [];
+        const take = async (info: ContentInfo): Promise<void> => {
+          batch.push(message(info));
+          if (batch.length < LIST_BATCH) return;
+          await send({ info: batch });
+          batch = [];
+        };
+        await store.walk(call.cancellable, take, ...filters);
+        if (batch.length > 0) await send({ info: batch });
+      }),
+
+      Delete: unary(async ({ digest }: DigestRequest, { context }) => {
+        validateDigest(digest);
+        await store.delete(context, digest);
+        return EMPTY;
+      }),
+
+      Read: stream((request: Parameters<typeof readContent>[1], call, send) =>
+        readContent(store, request, call, send as Parameters<typeof readContent>[3]),
+      ),
+
+      Status: unary(async ({ ref }: RefRequest, { context }) => {
+        requireNamespace(context);
+        return { status: statusMessage(await store.status(context, ref)) };
+      }),
+
+      ListStatuses: unary(async ({ filters }: FilterRequest, { context }) => ({
+        statuses: (await store.listStatuses(context, ...filters)).map(statusMessage),
+      })),
+
+      Write: duplex((requests: Parameters<typeof writeContent>[1], call) =>
+        writeContent(host, requests, call),
+      ),
+
+      Abort: unary(async ({ ref }: RefRequest, { context }) => {
+        await store.abort(context, ref);
+        return EMPTY;
+      }),
+    },
+  };
+}
+
+const message = ({ digest, size, createdAt, updatedAt, labels }: ContentInfo): ContentInfoMessage => ({
+  digest,
+  size,
+  createdAt: timestampOf(createdAt),
+  updatedAt: timestampOf(updatedAt),
+  labels,
+});
+
+const statusMessage = (status: IngestStatus): IngestStatusMessage => ({
+  startedAt: timestampOf(status.startedAt),
+  updatedAt: timestampOf(status.updatedAt),
+  ref: status.ref,
+  offset: status.offset,
+  total: status.total,
+  expected: status.expected ?? '',
+});

@@ -1,0 +1,109 @@
+/** A layer between two trees as a blob: made, compressed and written to the content store in one go. Called by diff.ts. */
+import { once } from 'node:events';
+import { createGzip } from 'node:zlib';
+import { diffLayer } from '../../backends/archive/diff.js';
+import type { Sink } from '../../backends/archive/tar-writer.js';
+import type { Mount } from '../../backends/contract.js';
+import type { CallContext } from '../../context.js';
+import { isAlreadyExists, unknownError } from '../../errors.js';
+import { unended, uniquePart } from '../../images/services.js';
+import { Label } from '../../model/labels.js';
+import type { StringMap } from '../../model/records.js';
+import type { ContentStore } from '../../stores/content.js';
+import { openWriter } from '../../stores/content-helpers.js';
+import type { ContentWriter } from '../../stores/content-writer.js';
+
+export type LayerCompression = 'none' | 'gzip';
+export const isLayerCompression = (value: unknown): value is LayerCompression =>
+  value === 'none' || value === 'gzip';
+
+export interface DiffJob {
+  lower: readonly Mount[];
+  upper: readonly Mount[];
+  mediaType: string;
+  compression: LayerCompression;
+  /** '' for one of our own, which is thrown away on failure; a caller's own is kept to be looked at. */
+  ref: string;
+  labels: StringMap;
+}
+
+/** The blob; its label tells the digest of the uncompressed layer. */
+export async function writeDiff(
+  store: ContentStore,
+  ctx: CallContext,
+  job: DiffJob,
+): Promise<{ digest: string; size: number }> {
+  const ref = job.ref || uniquePart();
+  const writer = await openWriter(store, ctx, ref, { mediaType: job.mediaType });
+  try {
+    // What an earlier attempt left under the ref is of no use.
+    if ((await writer.status()).offset > 0) await writer.truncate(0);
+    const diffId = await writeLayer(writer, ctx, job);
+    const digest = writer.digest();
+    await commit(writer, job, diffId);
+    return { digest, size: await sizeOf(store, ctx, digest, diffId) };
+  } catch (error) {
+    await writer.close();
+    if (job.ref === '') await store.abort(unended(ctx), ref).catch(() => undefined);
+    throw error;
+  } finally {
+    await writer.close();
+  }
+}
+
+/** Answers the digest of the layer before compression. */
+async function writeLayer(
+  writer: ContentWriter,
+  { signal }: CallContext,
+  { lower, upper, compression }: DiffJob,
+): Promise<string> {
+  const write: Sink = async (bytes) => {
+    await writer.write(bytes);
+  };
+  const options = signal ? { signal } : {};
+  if (compression === 'none') return (await diffLayer(lower, upper, write, options)).digest;
+  const gzip = createGzip();
+  const written = (async () => {
+    for await (const chunk of gzip) await write(chunk as Buffer);
+  })();
+  // Seen again below; an error here ends the compressor, and with it the making of the layer.
+  written.catch((error: Error) => gzip.destroy(error));
+  try {
+    const { digest } = await diffLayer(lower, upper, into(gzip), options);
+    gzip.end();
+    await written;
+    return digest;
+  } finally {
+    gzip.destroy();
+  }
+}
+
+const into =
+  (gzip: ReturnType<typeof createGzip>): Sink =>
+  async (bytes) => {
+    if (gzip.destroyed) throw gzip.errored ?? unknownError('the compressor has ended');
+    if (!gzip.write(bytes)) await once(gzip, 'drain');
+  };
+
+async function commit(writer: ContentWriter, { labels }: DiffJob, diffId: string): Promise<void> {
+  try {
+    await writer.commit(0, '', { labels: { ...labels, [Label.uncompressed]: diffId } });
+  } catch (error) {
+    if (!isAlreadyExists(error)) throw error;
+  }
+}
+
+/** Of the blob, which has the label afterwards even if it was there before. */
+async function sizeOf(
+  store: ContentStore,
+  ctx: CallContext,
+  digest: string,
+  diffId: string,
+): Promise<number> {
+  const { size, labels } = await store.info(ctx, digest);
+  if (labels[Label.uncompressed] === undefined) {
+    const label = { [Label.uncompressed]: diffId };
+    await store.update(ctx, { digest, labels: label }, `labels.${Label.uncompressed}`);
+  }
+  return size;
+}

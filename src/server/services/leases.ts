@@ -1,0 +1,64 @@
+/** containerd.services.leases.v1.Leases */
+import { invalidArgument } from '../../errors.js';
+import type { StringMap } from '../../model/records.js';
+import { type Lease, type Resource, withId, withLabels, withRandomId } from '../../stores/leases.js';
+import { timestampOf } from '../convert.js';
+import type { LeaseMessage, ResourceMessage } from '../messages.js';
+import { EMPTY, type Service, type ServiceHost, unary } from '../service.js';
+
+interface ResourceRequest {
+  id: string;
+  resource: ResourceMessage | null;
+}
+
+export function leasesService({ db, collect }: ServiceHost): Service {
+  const store = db.leases;
+  return {
+    name: 'containerd.services.leases.v1.Leases',
+    methods: {
+      Create: unary(async ({ id, labels }: { id: string; labels: StringMap }, { context }) => {
+        const lease = await store.create(
+          context,
+          withLabels(labels),
+          id === '' ? withRandomId() : withId(id),
+        );
+        return { lease: message(lease) };
+      }),
+
+      Delete: unary(async ({ id, sync }: { id: string; sync: boolean }, call) => {
+        await store.delete(call.context, id);
+        if (sync) await collect(call.signal);
+        return EMPTY;
+      }),
+
+      List: unary(async ({ filters }: { filters: string[] }, { context }) => ({
+        leases: (await store.list(context, ...filters)).map(message),
+      })),
+
+      AddResource: unary(async (request: ResourceRequest, { context }) => {
+        await store.addResource(context, request.id, resourceOf(request));
+        return EMPTY;
+      }),
+
+      DeleteResource: unary(async (request: ResourceRequest, { context }) => {
+        await store.deleteResource(context, request.id, resourceOf(request));
+        return EMPTY;
+      }),
+
+      ListResources: unary(async ({ id }: { id: string }, { context }) => ({
+        resources: await store.listResources(context, id),
+      })),
+    },
+  };
+}
+
+const message = ({ id, createdAt, labels }: Lease): LeaseMessage => ({
+  id,
+  createdAt: timestampOf(createdAt),
+  labels,
+});
+
+function resourceOf({ resource }: ResourceRequest): Resource {
+  if (resource === null) throw invalidArgument('the request names no resource');
+  return { id: resource.id, type: resource.type };
+}

@@ -1,0 +1,77 @@
+/** containerd.services.namespaces.v1.Namespaces. The stores announce nothing about namespaces, so this does. */
+import { invalidArgument } from '../../errors.js';
+import { compactMap } from '../../model/labels.js';
+import type { FieldMask, NamespaceMessage } from '../messages.js';
+import { EMPTY, type Service, type ServiceHost, unary } from '../service.js';
+
+interface NameRequest {
+  name: string;
+}
+interface NamespaceRequest {
+  namespace: NamespaceMessage | null;
+  updateMask?: FieldMask | null;
+}
+
+const LABEL_PATH = 'labels.';
+
+export function namespacesService({ db, events }: ServiceHost): Service {
+  const store = db.namespaces;
+  const load = async (name: string): Promise<NamespaceMessage> => ({
+    name,
+    labels: await store.labels({}, name),
+  });
+
+  return {
+    name: 'containerd.services.namespaces.v1.Namespaces',
+    methods: {
+      Get: unary(async ({ name }: NameRequest) => ({ namespace: await load(name) })),
+
+      // containerd does not look at the filter either.
+      List: unary(async (_request: { filter: string }) => {
+        const namespaces: NamespaceMessage[] = [];
+        for (const name of await store.list({})) namespaces.push(await load(name));
+        return { namespaces };
+      }),
+
+      Create: unary(async (request: NamespaceRequest) => {
+        const { name, labels } = required(request);
+        await store.create({}, name, compactMap(labels));
+        await events.publish(name, '/namespaces/create', { name, labels });
+        return { namespace: { name, labels } };
+      }),
+
+      Update: unary(async (request: NamespaceRequest) => {
+        const { name, labels } = required(request);
+        const paths = request.updateMask?.paths ?? [];
+        for (const path of paths) {
+          if (!path.startsWith(LABEL_PATH)) {
+            throw invalidArgument(`cannot update "${path}" field`, { object: name });
+          }
+        }
+        await db.update(async (tx) => {
+          const ctx = db.withTransactionContext({}, tx);
+          const set = (label: string): Promise<void> => store.setLabel(ctx, name, label, labels[label] ?? '');
+          if (paths.length > 0) {
+            for (const path of paths) await set(path.slice(LABEL_PATH.length));
+            return;
+          }
+          const stored = Object.keys(await store.labels(ctx, name));
+          for (const label of new Set([...stored, ...Object.keys(labels)])) await set(label);
+        });
+        await events.publish(name, '/namespaces/update', { name, labels });
+        return { namespace: await load(name) };
+      }),
+
+      Delete: unary(async ({ name }: NameRequest) => {
+        await store.delete({}, name);
+        await events.publish(name, '/namespaces/delete', { name });
+        return EMPTY;
+      }),
+    },
+  };
+}
+
+function required({ namespace }: NamespaceRequest): NamespaceMessage {
+  if (namespace === null) throw invalidArgument('the request has no namespace');
+  return namespace;
+}

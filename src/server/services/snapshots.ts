@@ -1,0 +1,102 @@
+/** containerd.services.snapshots.v1.Snapshots */
+import type { Mount, SnapshotInfo } from '../../backends/contract.js';
+import { invalidArgument } from '../../errors.js';
+import type { StringMap } from '../../model/records.js';
+import type { Snapshotter } from '../../stores/snapshots.js';
+import { mountMessage, timestampOf } from '../convert.js';
+import { type FieldMask, type MountMessage, type SnapshotInfoMessage, snapshotKinds } from '../messages.js';
+import { EMPTY, type Service, type ServiceHost, stream, unary } from '../service.js';
+
+interface KeyRequest {
+  snapshotter: string;
+  key: string;
+}
+interface CreateRequest extends KeyRequest {
+  parent: string;
+  labels: StringMap;
+}
+interface CommitRequest extends CreateRequest {
+  name: string;
+}
+interface UpdateRequest {
+  snapshotter: string;
+  info: SnapshotInfoMessage | null;
+  updateMask: FieldMask | null;
+}
+interface ListRequest {
+  snapshotter: string;
+  filters: string[];
+}
+
+/** Snapshots in one message of a list, as containerd does it. */
+const LIST_BATCH = 100;
+
+export function snapshotsService({ db }: ServiceHost): Service {
+  const find = (name: string): Snapshotter => {
+    if (name === '') throw invalidArgument('snapshotter argument missing');
+    const snapshotter = db.snapshotter(name);
+    if (snapshotter !== undefined) return snapshotter;
+    throw invalidArgument(`snapshotter not loaded: ${name}`, { object: name });
+  };
+  const answer = (mounts: readonly Mount[]): { mounts: MountMessage[] } => ({
+    mounts: mounts.map(mountMessage),
+  });
+
+  return {
+    name: 'containerd.services.snapshots.v1.Snapshots',
+    methods: {
+      Prepare: unary(async ({ snapshotter, key, parent, labels }: CreateRequest, { context }) =>
+        answer(await find(snapshotter).prepare(context, key, parent, { labels })),
+      ),
+      View: unary(async ({ snapshotter, key, parent, labels }: CreateRequest, { context }) =>
+        answer(await find(snapshotter).view(context, key, parent, { labels })),
+      ),
+      Mounts: unary(async ({ snapshotter, key }: KeyRequest, { context }) =>
+        answer(await find(snapshotter).mounts(context, key)),
+      ),
+      Commit: unary(async ({ snapshotter, name, key, parent, labels }: CommitRequest, { context }) => {
+        await find(snapshotter).commit(context, name, key, { labels, ...(parent !== '' && { parent }) });
+        return EMPTY;
+      }),
+      Remove: unary(async ({ snapshotter, key }: KeyRequest, { context }) => {
+        await find(snapshotter).remove(context, key);
+        return EMPTY;
+      }),
+      Stat: unary(async ({ snapshotter, key }: KeyRequest, { context }) => ({
+        info: message(await find(snapshotter).stat(context, key)),
+      })),
+      Update: unary(async ({ snapshotter, info, updateMask }: UpdateRequest, { context }) => {
+        const store = find(snapshotter);
+        if (info === null) throw invalidArgument('the request has no info');
+        return { info: message(await store.update(context, info, ...(updateMask?.paths ?? []))) };
+      }),
+      List: stream<ListRequest, { info: SnapshotInfoMessage[] }>(
+        async ({ snapshotter, filters }, call, send) => {
+          let batch: SnapshotInfoMessage[] = [];
+          const take = async (info: SnapshotInfo): Promise<void> => {
+            batch.push(message(info));
+            if (batch.length < LIST_BATCH) return;
+            await send({ info: batch });
+            batch = [];
+          };
+          await find(snapshotter).walk(call.cancellable, take, ...filters);
+          if (batch.length > 0) await send({ info: batch });
+        },
+      ),
+      Usage: unary(({ snapshotter, key }: KeyRequest, { context }) => find(snapshotter).usage(context, key)),
+      Cleanup: unary(async ({ snapshotter }: { snapshotter: string }, { context }) => {
+        await find(snapshotter).cleanup(context);
+        return EMPTY;
+      }),
+    },
+  };
+}
+
+const message = ({ name, parent, kind, labels, created, updated }: SnapshotInfo): SnapshotInfoMessage => ({
+  name,
+  parent,
+  kind: snapshotKinds[kind],
+  labels,
+  createdAt: timestampOf(created),
+  updatedAt: timestampOf(updated),
+});

@@ -1,0 +1,117 @@
+/**
+ * Errors as clients get them: kinds of error are gRPC codes one to one. containerd's clients add the name of the kind
+ * to a message unless it ends with it, so messages end the way containerd's do. Called by call.ts; pure.
+ */
+import { Metadata, status } from '@grpc/grpc-js';
+import { EbbtideError, type ErrorKind, kindOf } from '../errors.js';
+import { type Codec, codecOf } from './schema.js';
+
+export const codes: Readonly<Record<ErrorKind, number>> = {
+  InvalidArgument: status.INVALID_ARGUMENT,
+  NotFound: status.NOT_FOUND,
+  AlreadyExists: status.ALREADY_EXISTS,
+  FailedPrecondition: status.FAILED_PRECONDITION,
+  Unavailable: status.UNAVAILABLE,
+  NotImplemented: status.UNIMPLEMENTED,
+  Unknown: status.UNKNOWN,
+  Canceled: status.CANCELLED,
+  DeadlineExceeded: status.DEADLINE_EXCEEDED,
+};
+
+/** A failure that has a code but no kind: reading past an end, a limit of this server. */
+export class StatusError extends Error {
+  readonly code: number;
+  constructor(code: number, message: string) {
+    super(message);
+    this.code = code;
+  }
+}
+
+export const outOfRange = (message: string): StatusError => new StatusError(status.OUT_OF_RANGE, message);
+export const resourceExhausted = (message: string): StatusError =>
+  new StatusError(status.RESOURCE_EXHAUSTED, message);
+
+export interface CallStatus {
+  code: number;
+  details: string;
+  metadata?: Metadata;
+}
+
+export function statusOf(error: unknown): CallStatus {
+  if (error instanceof StatusError) return { code: error.code, details: error.message };
+  const kind = kindOf(error);
+  const message = error instanceof Error ? error.message : String(error);
+  return { code: codes[kind], details: asContainerdSays(kind, message) };
+}
+
+const endings: Partial<Record<ErrorKind, string>> = {
+  NotFound: 'not found',
+  AlreadyExists: 'already exists',
+};
+
+/** `image "x" not found` → `image "x": not found` */
+function asContainerdSays(kind: ErrorKind, message: string): string {
+  const ending = endings[kind];
+  if (ending === undefined || !message.endsWith(` ${ending}`)) return message;
+  const object = message.slice(0, -ending.length - 1);
+  return object.endsWith(':') ? message : `${object}: ${ending}`;
+}
+
+// -------------------------------------------------------------- the same with what only our own clients can use
+
+interface ErrorInfo {
+  reason: string;
+  domain: string;
+  metadata: Record<string, string>;
+}
+interface StatusMessage {
+  code: number;
+  message: string;
+  details: { typeUrl: string; value: Uint8Array }[];
+}
+
+const DETAILS = 'grpc-status-details-bin';
+const DOMAIN = 'ebbtide';
+const INFO_TYPE = 'google.rpc.ErrorInfo';
+
+/** With the object and the remedy of the error as google.rpc details: for the methods of our own service. */
+export function detailedStatusOf(error: unknown): CallStatus {
+  const { code, details } = statusOf(error);
+  const plain = { code, details: error instanceof Error ? error.message : details };
+  if (!(error instanceof EbbtideError)) return plain;
+  const { object, remedy } = error;
+  const info: ErrorInfo = {
+    reason: error.kind,
+    domain: DOMAIN,
+    metadata: { ...(object !== undefined && { object }), ...(remedy !== undefined && { remedy }) },
+  };
+  const value = infoCodec().encode(info);
+  const message: StatusMessage = {
+    code,
+    message: plain.details,
+    details: [{ typeUrl: `type.googleapis.com/${INFO_TYPE}`, value }],
+  };
+  const metadata = new Metadata();
+  metadata.set(DETAILS, statusCodec().encode(message));
+  return { ...plain, metadata };
+}
+
+const kinds = new Map(Object.entries(codes).map(([kind, code]) => [code, kind as ErrorKind]));
+
+/** The error that an answer of a server stands for, with object and remedy where it has them. */
+export function errorOf(answer: { code?: number; details?: string; metadata?: Metadata }): EbbtideError {
+  const kind = kinds.get(answer.code ?? status.UNKNOWN) ?? 'Unknown';
+  const [bytes] = answer.metadata?.get(DETAILS) ?? [];
+  let found: ErrorInfo['metadata'] = {};
+  if (Buffer.isBuffer(bytes)) {
+    const detail = statusCodec()
+      .decode(bytes)
+      .details.find((any) => any.typeUrl.endsWith(`/${INFO_TYPE}`));
+    if (detail !== undefined) found = infoCodec().decode(Buffer.from(detail.value)).metadata;
+  }
+  const message = answer.details || `the daemon answered with code ${answer.code}`;
+  return new EbbtideError(kind, message, { object: found.object, remedy: found.remedy });
+}
+
+const statusCodec = (): Codec<StatusMessage> => codecOf<StatusMessage>('google.rpc.Status')!;
+const infoCodec = (): Codec<ErrorInfo> => codecOf<ErrorInfo>(INFO_TYPE)!;

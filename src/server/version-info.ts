@@ -1,0 +1,11 @@
+/** What the daemon calls itself. Clients show it; containerd's version it speaks like is in docs/daemon.md. */
+import { createRequire } from 'node:module';
+
+const manifest = createRequire(import.meta.url)('../../../package.json') as {
+  version: string;
+  gitHead?: string;
+};
+
+export const version = `ebbtide-${manifest.version}`;
+/** Set by npm when the package is published; '' in a work tree. */
+export const revision = manifest.gitHead ?? '';
