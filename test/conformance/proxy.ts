@@ -14,7 +14,7 @@ export const proxySnapshotter = 'ebbtide-overlayfs';
 
 const image = 'example.com/conform/app';
 const look =
-  "cd $WORK/mounted && find . -printf '%p %y %m %U:%G %s %l\\n' | LC_ALL=C sort | sha256sum && find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum";
+  "cd $WORK/mounted && find . -type d -printf '%p %m %U:%G\\n' -o -printf '%p %y %m %U:%G %s %l %TY-%Tm-%Td %TT\\n' | LC_ALL=C sort | sha256sum && find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum";
 
 const beforeRestart: readonly Section[] = [
   {
@@ -31,7 +31,7 @@ const beforeRestart: readonly Section[] = [
       'ctr snapshots --snapshotter $SNAPSHOTTER mounts $WORK/mounted web',
       'ctr snapshots --snapshotter $SNAPSHOTTER mounts $WORK/mounted web | sh',
       look,
-      'echo written >$WORK/mounted/written',
+      "cd $WORK/mounted && echo written >written && touch -d '2001-02-03 04:05:06' written",
       'umount $WORK/mounted',
       'ctr snapshots --snapshotter $SNAPSHOTTER diff web | list | grep -v " ./$"',
       'ctr -n second images import --snapshotter $SNAPSHOTTER $IMAGES/app.docker.tar',
