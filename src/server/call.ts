@@ -67,8 +67,11 @@ function firstHeader(metadata: Metadata, name: string): string | undefined {
   return (comma < 0 ? text : text.slice(0, comma)).trim();
 }
 
-/** Told of the end of each call: how it went and how long it took, in milliseconds. */
-export type OnEnd = (code: number, ms: number) => void;
+/** Told of the start of each call, and of its end: how it went and how long it took, in milliseconds. */
+export interface Observer {
+  begin(): void;
+  end(code: number, ms: number): void;
+}
 
 /** Sends one message of a stream; resolves when the next may be sent. Rejects when the client has gone. */
 export type Send<Response> = (message: Response) => Promise<void>;
@@ -82,18 +85,19 @@ type ToStatus = (error: unknown) => CallStatus;
 
 export function unaryHandler<Request, Response>(
   run: (request: Request, call: Call) => Promise<Response> | Response,
-  onEnd: OnEnd,
+  observer: Observer,
   toStatus: ToStatus = statusOf,
 ) {
   return (raw: ServerUnaryCall<Request, Response>, callback: sendUnaryData<Response>): void => {
     const start = performance.now();
+    observer.begin();
     const fail = (error: unknown): void => {
       const failure = toStatus(error);
-      onEnd(failure.code, performance.now() - start);
+      observer.end(failure.code, performance.now() - start);
       callback(failure);
     };
     const succeed = (response: Response): void => {
-      onEnd(0, performance.now() - start);
+      observer.end(0, performance.now() - start);
       callback(null, response);
     };
     try {
@@ -108,17 +112,17 @@ export function unaryHandler<Request, Response>(
 
 export function serverStreamHandler<Request, Response>(
   run: (request: Request, call: Call, send: Send<Response>) => Promise<void>,
-  onEnd: OnEnd,
+  observer: Observer,
   toStatus: ToStatus = statusOf,
 ) {
   return (raw: ServerWritableStream<Request, Response>): void => {
-    answer(raw, onEnd, toStatus, () => run(raw.request, new Call(raw), sender(raw)));
+    answer(raw, observer, toStatus, () => run(raw.request, new Call(raw), sender(raw)));
   };
 }
 
 export function duplexHandler<Request, Response>(
   run: (stream: Duplex<Request, Response>, call: Call) => Promise<void>,
-  onEnd: OnEnd,
+  observer: Observer,
   toStatus: ToStatus = statusOf,
 ) {
   return (raw: ServerDuplexStream<Request, Response>): void => {
@@ -126,7 +130,7 @@ export function duplexHandler<Request, Response>(
     const requests: AsyncIterable<Request> = {
       [Symbol.asyncIterator]: () => raw.iterator({ destroyOnReturn: false }),
     };
-    answer(raw, onEnd, toStatus, () => run({ requests, send: sender(raw) }, new Call(raw)));
+    answer(raw, observer, toStatus, () => run({ requests, send: sender(raw) }, new Call(raw)));
   };
 }
 
@@ -134,21 +138,22 @@ type AnyStream<Response> = ServerWritableStream<unknown, Response> | ServerDuple
 
 function answer<Response>(
   raw: AnyStream<Response>,
-  onEnd: OnEnd,
+  observer: Observer,
   toStatus: ToStatus,
   run: () => Promise<void>,
 ): void {
   const start = performance.now();
+  observer.begin();
   // A client that goes away shows as an error on the stream; `cancelled` has told the service already.
   raw.on('error', () => undefined);
   run().then(
     () => {
-      onEnd(0, performance.now() - start);
+      observer.end(0, performance.now() - start);
       raw.end();
     },
     (error: unknown) => {
       const failure = toStatus(raw.cancelled ? canceled('context canceled') : error);
-      onEnd(failure.code, performance.now() - start);
+      observer.end(failure.code, performance.now() - start);
       raw.emit('error', failure);
     },
   );

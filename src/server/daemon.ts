@@ -72,10 +72,10 @@ export class Daemon {
     void notify('stopping');
     stopping.abort();
     await removeRunFile(options.root);
-    const closed = listener.close();
-    const { aborted } = await server.stop(options.limits.shutdownMs);
+    await listener.refuse();
+    const { aborted } = await server.stop(options.limits.shutdownMs, () => listener.cut());
     if (aborted) log.warn({ afterMs: options.limits.shutdownMs }, 'open calls were aborted');
-    await closed;
+    await listener.close();
     await collections.close();
     await metricsServer?.close();
     await db.close();
@@ -142,7 +142,7 @@ async function startParts(
     servicesOf(host, stats, () => server.services),
     metrics.observe,
   );
-  undo.push(() => server.stop(0));
+  undo.push(() => server.stop(0, () => undefined));
   const listener = await Listener.listen(options.address, limits, {
     serve: (connection) => server.serve(connection),
     refused: (reason) => {

@@ -32,6 +32,7 @@ export class Listener {
   readonly #server: Server;
   readonly #connections = new Set<Socket>();
   #inode: bigint | undefined;
+  #closed: Promise<void> | undefined;
 
   private constructor(path: string, limits: Limits, hooks: ListenerHooks) {
     this.path = path;
@@ -57,13 +58,22 @@ export class Listener {
     return this.#connections.size;
   }
 
-  /** Takes no more connections and removes the socket's name, if it is this one's still. */
-  async close(): Promise<void> {
-    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+  /** Takes no more connections and removes the socket's name, if it is this one's still. Open ones stay. */
+  async refuse(): Promise<void> {
+    this.#closed ??= new Promise<void>((resolve) => this.#server.close(() => resolve()));
     const found = await lstat(this.path, { bigint: true }).catch(() => undefined);
     if (found?.ino === this.#inode) await unlink(this.path).catch(() => undefined);
-    for (const socket of this.#connections) if (!socket.destroyed) socket.destroySoon();
-    await closed;
+  }
+
+  /** Ends every connection where it is. */
+  cut(): void {
+    for (const socket of this.#connections) socket.destroy();
+  }
+
+  async close(): Promise<void> {
+    await this.refuse();
+    this.cut();
+    await this.#closed;
   }
 
   async #bind(): Promise<void> {

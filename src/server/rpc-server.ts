@@ -5,20 +5,25 @@
  */
 import type { Duplex as NodeStream } from 'node:stream';
 import { type handleUnaryCall, Server, ServerCredentials, type UntypedHandleCall } from '@grpc/grpc-js';
-import { duplexHandler, type OnEnd, serverStreamHandler, unaryHandler } from './call.js';
+import { duplexHandler, type Observer, serverStreamHandler, unaryHandler } from './call.js';
 import { presetHttp2, widenConnections } from './http2-options.js';
 import type { Limits } from './limits.js';
 import { type Method, methodsOf } from './schema.js';
 import type { MethodImpl, Service } from './service.js';
 import { detailedStatusOf, statusOf } from './status.js';
 
-/** Told once for each method; answers what is told of the end of each of its calls. */
-export type ObserveMethod = (service: string, method: string) => OnEnd;
+/** Told once for each method; answers what is told of the end of each of its calls: code and milliseconds. */
+export type ObserveMethod = (service: string, method: string) => Observer['end'];
+
+/** Milliseconds that services get to notice that their clients were cut off. */
+const LAST_CALLS_MS = 2000;
 
 export class RpcServer {
   readonly #server: Server;
   readonly #injector: ReturnType<Server['createConnectionInjector']>;
   readonly #services = new Set<string>();
+  #running = 0;
+  #onIdle: (() => void) | undefined;
 
   constructor(limits: Limits, services: readonly Service[], observe: ObserveMethod) {
     this.#server = new Server({
@@ -32,7 +37,9 @@ export class RpcServer {
       this.#services.add(service.name);
       for (const method of methodsOf(service.name).values()) {
         const impl = service.methods[method.name];
-        if (impl !== undefined) this.#register(service, method, impl, observe(service.name, method.name));
+        if (impl !== undefined) {
+          this.#register(service, method, impl, this.#observer(observe(service.name, method.name)));
+        }
       }
     }
     this.#injector = this.#server.createConnectionInjector(ServerCredentials.createInsecure());
@@ -48,19 +55,45 @@ export class RpcServer {
     this.#injector.injectConnection(connection);
   }
 
-  /** Lets open calls end, takes no new ones; after the deadline ends those that have not. */
-  async stop(deadlineMs: number): Promise<{ aborted: boolean }> {
+  /**
+   * Lets open calls end, takes no new ones; after the deadline ends those that have not. `cut` ends the connections
+   * under them: an HTTP/2 session alone would wait for a client that does not read.
+   */
+  async stop(deadlineMs: number, cut: () => void): Promise<{ aborted: boolean }> {
     let aborted = false;
     const timer = setTimeout(() => {
       aborted = true;
       this.#server.forceShutdown();
+      cut();
     }, deadlineMs);
     await new Promise<void>((resolve) => this.#server.tryShutdown(() => resolve()));
     clearTimeout(timer);
+    await this.#idle(LAST_CALLS_MS);
     return { aborted };
   }
 
-  #register(service: Service, method: Method, impl: MethodImpl, onEnd: OnEnd): void {
+  /** Waits until no service works on a call any more. */
+  async #idle(deadlineMs: number): Promise<void> {
+    if (this.#running === 0) return;
+    await new Promise<void>((resolve) => {
+      this.#onIdle = resolve;
+      setTimeout(resolve, deadlineMs).unref();
+    });
+  }
+
+  #observer(end: Observer['end']): Observer {
+    return {
+      begin: () => {
+        this.#running++;
+      },
+      end: (code, ms) => {
+        end(code, ms);
+        if (--this.#running === 0) this.#onIdle?.();
+      },
+    };
+  }
+
+  #register(service: Service, method: Method, impl: MethodImpl, observer: Observer): void {
     const toStatus = service.detailedErrors ? detailedStatusOf : statusOf;
     const codecs = service.codecs?.[method.name];
     const encode = codecs?.encodeResponse ?? method.response.encode;
@@ -68,8 +101,9 @@ export class RpcServer {
     const register = (handler: UntypedHandleCall, type: string): void => {
       this.#server.register(method.path, handler as handleUnaryCall<unknown, unknown>, encode, decode, type);
     };
-    if (impl.kind === 'unary') register(unaryHandler(impl.run, onEnd, toStatus), 'unary');
-    else if (impl.kind === 'stream') register(serverStreamHandler(impl.run, onEnd, toStatus), 'serverStream');
-    else register(duplexHandler(impl.run, onEnd, toStatus), 'bidi');
+    if (impl.kind === 'unary') register(unaryHandler(impl.run, observer, toStatus), 'unary');
+    else if (impl.kind === 'stream')
+      register(serverStreamHandler(impl.run, observer, toStatus), 'serverStream');
+    else register(duplexHandler(impl.run, observer, toStatus), 'bidi');
   }
 }

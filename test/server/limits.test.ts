@@ -1,0 +1,139 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { connect as connectHttp2, type Settings } from 'node:http2';
+import { connect, type Socket } from 'node:net';
+import { type TestContext, test } from 'node:test';
+import { digestOf } from '../../src/model/digest.js';
+import { unreadStream } from './client.js';
+import { code, world } from './world.js';
+
+const MiB = 2 ** 20;
+const PREFACE = 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n';
+
+async function raw(t: TestContext, address: string): Promise<Socket> {
+  const socket = connect(address);
+  t.after(() => socket.destroy());
+  socket.on('error', () => undefined);
+  await once(socket, 'connect');
+  return socket;
+}
+
+/** Resolves when the other side has closed the connection. */
+const closed = (socket: Socket): Promise<unknown> => {
+  socket.resume();
+  return socket.closed ? Promise.resolve() : once(socket, 'close');
+};
+
+test('what is no HTTP/2, or no more of it, is closed; everybody else is served on', async (t) => {
+  const { client, daemon } = await world(t, { limits: { helloMs: 300 } });
+  const openings: (string | Buffer)[] = [
+    randomBytes(1000),
+    'GET / HTTP/1.1\r\nHost: x\r\n\r\n',
+    Buffer.from([0x16, 0x03, 0x01, 0x02, 0x00, 0x01]),
+    '',
+    'PRI * HTT',
+    // A client that greets and then talks nonsense.
+    `${PREFACE}${'x'.repeat(5000)}`,
+    Buffer.concat([
+      Buffer.from(PREFACE),
+      Buffer.from([0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0xff, 0xff, 0xff, 0xff]),
+    ]),
+  ];
+  for (const opening of openings) {
+    const socket = await raw(t, daemon.address);
+    if (opening.length > 0) socket.write(opening);
+    await closed(socket);
+    assert.deepEqual((await client.call('images', 'List')).images, []);
+  }
+  // One that sends a byte at a time is served all the same.
+  const slow = await raw(t, daemon.address);
+  const greeting = Buffer.concat([Buffer.from(PREFACE), Buffer.from([0, 0, 0, 4, 0, 0, 0, 0, 0])]);
+  for (const byte of greeting) {
+    slow.write(Buffer.of(byte));
+    await new Promise((done) => setImmediate(done));
+  }
+  const [settings] = (await once(slow, 'data')) as [Buffer];
+  assert.equal(settings[3], 4);
+});
+
+test('connections over the limit are closed at once, and there is room again when one goes', async (t) => {
+  const { client, daemon } = await world(t, { limits: { connections: 3 } });
+  await client.call('images', 'List');
+  const sockets = [await raw(t, daemon.address), await raw(t, daemon.address)];
+  await closed(await raw(t, daemon.address));
+  assert.deepEqual((await client.call('images', 'List')).images, []);
+  sockets[0]!.destroy();
+  const next = await raw(t, daemon.address);
+  // Room may take a moment; a refused connection is closed, so one that stays was taken.
+  await new Promise((done) => setTimeout(done, 50));
+  if (!next.destroyed) return;
+  const again = await raw(t, daemon.address);
+  await new Promise((done) => setTimeout(done, 50));
+  assert.equal(again.destroyed, false);
+});
+
+test('calls over the limit of a connection wait and are all answered', async (t) => {
+  const { client } = await world(t, { limits: { streamsPerConnection: 4 } });
+  const answers = await Promise.all(Array.from({ length: 60 }, () => client.call('images', 'List')));
+  assert.equal(answers.length, 60);
+});
+
+test('headers over the limit fail their call only', async (t) => {
+  const { client } = await world(t, { limits: { metadataBytes: 16 * 1024 } });
+  const fat = client.with({ 'x-fat': 'x'.repeat(40_000) });
+  assert.notEqual((await fat.fails('images', 'List')).code, 0);
+  const many = client.with(
+    Object.fromEntries(Array.from({ length: 300 }, (_, i) => [`x-header-${i}`, 'v'.repeat(100)])),
+  );
+  assert.notEqual((await many.fails('images', 'List')).code, 0);
+  assert.deepEqual((await client.with({ 'x-thin': 'x'.repeat(4000) }).call('images', 'List')).images, []);
+});
+
+test('an ingest over the limit is refused, by what it announces or by what it sends', async (t) => {
+  const { client } = await world(t, { limits: { ingestBytes: 1000 } });
+  assert.equal((await client.write().fails({ ref: 'a', total: 1001 })).code, code.resourceExhausted);
+  const stream = client.write();
+  await stream.ask({ ref: 'b' });
+  await stream.ask({ action: 1, data: Buffer.alloc(900) });
+  const failure = await stream.fails({ action: 1, offset: 900, data: Buffer.alloc(101) });
+  assert.equal(failure.code, code.resourceExhausted);
+  const { status } = await client.call('content', 'Status', { ref: 'b' });
+  assert.equal(status.offset, 900);
+});
+
+test('readers that do not read keep little in memory and hold nobody up', async (t) => {
+  const { client, daemon } = await world(t, { limits: { shutdownMs: 300 } });
+  const data = randomBytes(24 * MiB);
+  const digest = digestOf(data);
+  const stream = client.write();
+  await stream.ask({ ref: 'r' });
+  for (let at = 0; at < data.length; at += 8 * MiB) {
+    await stream.ask({ action: 1, offset: at, data: data.subarray(at, at + 8 * MiB) });
+  }
+  await stream.ask({ action: 2, offset: data.length, expected: digest });
+  await stream.end();
+  const before = process.memoryUsage().rss;
+  const readers = Array.from({ length: 30 }, () =>
+    unreadStream(daemon.address, 'content', 'Read', { digest }),
+  );
+  t.after(() => {
+    for (const reader of readers) reader.close();
+  });
+  await Promise.all(readers.map(({ stream: unread }) => once(unread, 'response')));
+  for (let i = 0; i < 20; i++) await client.call('content', 'Info', { digest });
+  // 720 MiB if each had it all; a few pieces each are 90.
+  const grown = (process.memoryUsage().rss - before) / MiB;
+  assert.equal(grown < 350, true, `${grown} MiB more`);
+});
+
+test('clients are told how much they may send, and how large headers may be', async (t) => {
+  const { daemon } = await world(t, { limits: { metadataBytes: 5000, streamsPerConnection: 77 } });
+  const session = connectHttp2('http://localhost', { createConnection: () => connect(daemon.address) });
+  t.after(() => session.destroy());
+  const [settings] = (await once(session, 'remoteSettings')) as [Settings];
+  assert.deepEqual(
+    [settings.initialWindowSize, settings.maxHeaderListSize, settings.maxConcurrentStreams],
+    [4 * MiB, 5000, 77],
+  );
+});
