@@ -4,27 +4,28 @@
  *   node dist/test/conformance/main.js [PART…] [--only REGEXP] [--self] [--keep] [--json FILE]
  *                                       [--seconds N] [--clients N] [--seed N] [--sabotage]
  *
- * Parts: suites (containerd's exported test suites), ctr (a session of its command line tool), proxy (a real
- * containerd on our content store and snapshotter), load; all of them when none is named. `--self` puts containerd
- * in our place: every difference it shows is a fault of the harness. The second line is for the load: `--sabotage`
- * removes things before its check, which must then complain. Exit 1 when something containerd can do fails
- * here, 2 when nothing could be judged.
+ * Parts: suites (containerd's exported test suites), ctr (a session of its command line tool), calls (raw calls,
+ * also wrong ones), proxy (a real containerd on our content store and snapshotter), load; all of them when none is
+ * named. `--self` puts containerd in our place: every difference it shows is a fault of the harness. The second line
+ * is for the load: `--sabotage` removes things before its check, which must then complain. Exit 1 when something
+ * containerd can do fails here, 2 when nothing could be judged.
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { compareCalls, runCalls } from './calls.js';
 import { ensurePackages, imagePackages, judgePackages, packageVersion } from './debian.js';
 import { makeImages } from './images.js';
 import { type LoadReport, loadVerdict, runLoad } from './load.js';
 import { runBuiltIn, runProxied } from './proxy.js';
 import { Registry } from './registry.js';
-import { loadReport, proxyReport, suitesReport, transcriptReport } from './report.js';
+import { callsReport, loadReport, proxyReport, suitesReport, transcriptReport } from './report.js';
 import type { Side } from './servers.js';
 import { runSuites, suiteRows, worse } from './suites.js';
 import { compareTranscripts, runTranscript } from './transcript.js';
 
-const parts = ['suites', 'ctr', 'proxy', 'load'] as const;
+const parts = ['suites', 'ctr', 'calls', 'proxy', 'load'] as const;
 type Part = (typeof parts)[number];
 
 interface Options {
@@ -46,6 +47,7 @@ interface Verdict {
 const judges: Record<Part, (options: Options) => Promise<Verdict>> = {
   suites: judgeSuites,
   ctr: judgeCtr,
+  calls: judgeCalls,
   proxy: judgeProxy,
   load: judgeLoad,
 };
@@ -69,6 +71,17 @@ async function judgeCtr({ dir, ours }: Options): Promise<Verdict> {
   const steps = compareTranscripts(theirs, here);
   const ok = steps.every((s) => s.differences.length === 0);
   return { ok, report: transcriptReport(steps), result: { steps, theirs, ours: here } };
+}
+
+async function judgeCalls({ dir, ours }: Options): Promise<Verdict> {
+  const theirs = await runCalls('containerd', join(dir, 'calls-theirs'));
+  const here = await runCalls(ours, join(dir, 'calls-ours'));
+  const compared = compareCalls(theirs, here);
+  // Between two containerds nothing is deliberate.
+  const ok =
+    compared.differences.every((d) => d.reason !== undefined) &&
+    (ours === 'containerd' || compared.stale.length === 0);
+  return { ok, report: callsReport(compared), result: { compared, theirs, ours: here } };
 }
 
 /** What a store may still hold of images that are gone, as a part of what it held. */

@@ -1,4 +1,5 @@
 /** What a conformance run prints. Pure. */
+import type { CallComparison } from './calls.js';
 import type { LoadOptions, LoadReport } from './load.js';
 import type { ProxyRun } from './proxy.js';
 import type { TestRow } from './suites.js';
@@ -21,6 +22,17 @@ export function suitesReport(rows: readonly TestRow[], lost: readonly TestRow[],
     `containerd's suites: ${rows.length} tests, ${passed('containerd')} pass on containerd, ${passed('ours')} here`,
     table(['test', 'containerd', 'here', ''], body),
     ...(lost.length > 0 ? ['', output] : []),
+  ].join('\n');
+}
+
+export function callsReport({ calls, differences, stale }: CallComparison): string {
+  const meant = differences.filter((d) => d.reason !== undefined);
+  const others = differences.filter((d) => d.reason === undefined);
+  return [
+    `raw calls: ${calls}, equal ${calls - differences.length}, meant to differ ${meant.length}, different ${others.length}`,
+    ...others.flatMap((d) => [d.call, `  containerd | ${d.theirs}`, `  here       | ${d.ours}`]),
+    ...meant.map((d) => `meant: ${d.call}: ${d.reason}`),
+    ...stale.map((call) => `no longer differs, yet listed as meant: ${call}`),
   ].join('\n');
 }
 
