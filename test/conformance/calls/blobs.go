@@ -199,6 +199,8 @@ func (p *prober) probeWrites() {
 	p.write("write: odd ref", &request{Action: stat, Ref: "../../odd\x01ref"})
 	p.write("write: unknown action", &request{Action: 9, Ref: "w13"})
 	p.write("write: negative offset", &request{Action: data, Ref: "w14", Offset: -1, Data: text})
+	p.forget("w13")
+	p.forget("w14")
 	p.locked()
 	answers, err := p.session(in("other"), &request{Action: stat, Ref: "shared", Total: 10, Expected: d})
 	p.said("shared: another namespace starts at the end", answers, err)
