@@ -11,7 +11,8 @@ import {
   type ServiceError,
 } from '@grpc/grpc-js';
 import type { CallContext } from '../../context.js';
-import { abortError, throwIfAborted, unavailable } from '../../errors.js';
+import { abortError, type EbbtideError, throwIfAborted, unavailable } from '../../errors.js';
+import { answers } from '../../server/listener.js';
 import { type Method, methodsOf } from '../../server/schema.js';
 import { errorOf } from '../../server/status.js';
 
@@ -29,6 +30,8 @@ export class Connection implements AsyncDisposable {
 
   /** Unavailable when nobody answers at the socket. */
   static async open(address: string): Promise<Connection> {
+    // The client below would try for its whole deadline.
+    if (!(await answers(address))) throw noDaemon(address);
     const client = new Client(`unix:${address}`, credentials.createInsecure(), {
       'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
       'grpc.max_send_message_length': MESSAGE_BYTES_MAX,
@@ -42,11 +45,7 @@ export class Connection implements AsyncDisposable {
       });
     } catch (cause) {
       client.close();
-      throw unavailable(`no daemon answers at ${address}`, {
-        object: address,
-        cause,
-        remedy: 'start one with `ebbtide serve`, or leave --address out',
-      });
+      throw noDaemon(address, cause);
     }
     return new Connection(address, client);
   }
@@ -124,6 +123,13 @@ export class Connection implements AsyncDisposable {
     return call;
   }
 }
+
+const noDaemon = (address: string, cause?: unknown): EbbtideError =>
+  unavailable(`no daemon answers at ${address}`, {
+    object: address,
+    cause,
+    remedy: 'start one with `ebbtide serve`, or leave --address out',
+  });
 
 function methodOf(service: string, name: string): Method {
   const method = methodsOf(service).get(name);

@@ -1,0 +1,154 @@
+import assert from 'node:assert/strict';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { answers } from '../../src/server/listener.js';
+import { type Cli, cli, layout } from '../cli/support.js';
+
+interface Row {
+  name: string;
+  id: string;
+  kind: string;
+  digest: string;
+}
+
+/** A daemon on the command's root, found by the command itself. */
+async function daemon(
+  t: TestContext,
+  command: Cli,
+): Promise<{ address: string; stop(): Promise<number | null> }> {
+  const server = command.start('serve', '--gc', 'on-request');
+  t.after(() => server.child.kill('SIGKILL'));
+  const address = join(command.root, 'run', 'ebbtide.sock');
+  while (!(existsSync(join(command.root, 'daemon.json')) && (await answers(address)))) {
+    if (server.child.exitCode !== null) throw new Error(server.stderr());
+    await sleep(20);
+  }
+  return {
+    address,
+    async stop() {
+      server.child.kill('SIGTERM');
+      return (await server.ended).code;
+    },
+  };
+}
+
+test('verbs work the same through a daemon that has the root', async (t) => {
+  const command = await cli(t);
+  const source = await layout(t);
+  const { stop } = await daemon(t, command);
+
+  // Images: imported with their snapshots, listed, tagged, labelled, exported, removed.
+  const imported = await command.json<Row[]>('import', source.path, '--unpack', 'native');
+  assert.deepEqual(
+    imported.map((i) => i.name),
+    ['example.com/one:1', 'example.com/two:1'],
+  );
+  await command.ok('images', 'tag', 'example.com/one:1', 'example.com/three:1');
+  await command.fails(4, /already exists/, 'images', 'tag', 'example.com/two:1', 'example.com/three:1');
+  await command.ok('images', 'tag', 'example.com/two:1', 'example.com/three:1', '--force');
+  await command.ok('images', 'label', 'example.com/three:1', 'a=1', 'b=2');
+  await command.ok('images', 'label', 'example.com/three:1', 'a=');
+  const three = await command.json<{ labels: object; target: Row }>('images', 'show', 'example.com/three:1');
+  assert.deepEqual(three.labels, { b: '2' });
+  const two = await command.json<{ target: Row }>('images', 'show', 'example.com/two:1');
+  assert.equal(three.target.digest, two.target.digest);
+  await command.fails(3, /"nosuch": not found \(NotFound\)/, 'images', 'show', 'nosuch');
+  const tar = join(command.root, '..', 'out.tar');
+  await command.ok('export', 'example.com/one:1', '-o', tar);
+  assert.equal(existsSync(tar), true);
+
+  // Content: listed, shown, and byte for byte.
+  const blobs = await command.json<Row[]>('content', 'ls');
+  assert.equal(blobs.length, 7);
+  const manifest = await command.ok('content', 'cat', source.manifest);
+  assert.equal(
+    manifest,
+    readFileSync(join(source.path, 'blobs', 'sha256', source.manifest.slice(7)), 'utf8'),
+  );
+  assert.equal((await command.json<Row>('content', 'info', source.base)).digest, source.base);
+
+  // Containers and snapshots.
+  await command.ok('containers', 'create', 'web', '--image', 'example.com/one:1');
+  assert.deepEqual(
+    (await command.json<Row[]>('containers', 'ls')).map((c) => c.id),
+    ['web'],
+  );
+  const snapshots = await command.json<Row[]>('snapshots', 'ls');
+  assert.deepEqual(snapshots.map((s) => s.kind).sort(), ['active', 'committed', 'committed', 'committed']);
+  assert.match(await command.ok('snapshots', 'mounts', 'web'), /^mount -t bind /);
+  await command.ok('snapshots', 'info', 'web');
+
+  // Leases and namespaces.
+  await command.ok('leases', 'create', 'mine', '--expires', '1h', '--label', 'a=1');
+  await command.ok('leases', 'add', 'mine', 'content', source.base);
+  const leases = await command.json<(Row & { resources: Row[] })[]>('leases', 'ls');
+  assert.deepEqual([leases[0]?.id, leases[0]?.resources.length], ['mine', 1]);
+  await command.ok('leases', 'rm', 'mine');
+  await command.ok('namespaces', 'create', 'spare', '--label', 'a=1');
+  await command.ok('namespaces', 'label', 'spare', 'b=2');
+  const namespaces = await command.json<Row[]>('namespaces', 'ls');
+  assert.deepEqual(
+    namespaces.map((n) => n.name),
+    ['spare', 'test'],
+  );
+  await command.ok('namespaces', 'rm', 'spare');
+
+  // What only this store has: why, du, plans, collections; with kinds, remedies and exit codes.
+  const why = await command.json<{ state: string; paths: Row[][] }>('why', '--kind', 'snapshot', 'web');
+  assert.deepEqual([why.state, why.paths[0]?.map((step) => step.kind)], ['kept', ['container', 'snapshot']]);
+  await command.fails(3, /no object/, 'why', 'sha256:0000');
+  const usage = await command.json<{ rows: Row[] }>('du', '--by', 'image');
+  assert.equal(usage.rows.length, 3);
+  await command.ok('images', 'rm', 'example.com/two:1', 'example.com/three:1');
+  const dry = await command.json<{ wouldRemove: Row[] }>('gc', '--dry-run');
+  const plan = join(command.root, '..', 'plan.json');
+  await command.ok('gc', '--plan', plan);
+  const applied = await command.json<{ removed: Row[]; rest: Row[] }>('gc', '--apply', plan);
+  assert.deepEqual([applied.removed.length, applied.rest.length], [dry.wouldRemove.length, 0]);
+  assert.equal(dry.wouldRemove.length > 0, true);
+  const again = await command.json<{ removed: Record<string, number> }>('gc');
+  assert.deepEqual(again.removed, {});
+  await command.ok('containers', 'rm', 'web');
+  await command.ok('images', 'rm', 'example.com/one:1', '--sync');
+  assert.deepEqual(await command.json('content', 'ls'), []);
+  assert.deepEqual(await command.json('snapshots', 'ls'), []);
+
+  // Verbs that need the store itself say so; the doctor tells who has it.
+  await command.fails(5, /a daemon has the store[\s\S]*stop it first/, 'synth', '--records', '100');
+  assert.match(await command.ok('doctor', '--check'), /in use by the daemon at/);
+  assert.equal(await stop(), 0);
+  assert.match(await command.ok('doctor', '--check'), /state +sound/);
+});
+
+test('a daemon is named by option or environment; one that does not answer is an error', async (t) => {
+  const command = await cli(t);
+  const { address } = await daemon(t, command);
+  await command.ok('images', 'ls', '--address', address);
+  const elsewhere = await cli(t);
+  await command.ok('namespaces', 'create', 'here');
+  const names = await elsewhere.json<Row[]>('namespaces', 'ls', '--address', address);
+  assert.deepEqual(
+    names.map((n) => n.name),
+    ['here'],
+  );
+  assert.equal(existsSync(elsewhere.root), false);
+  await elsewhere.fails(
+    6,
+    /no daemon answers at/,
+    'images',
+    'ls',
+    '--address',
+    join(elsewhere.root, 'no.sock'),
+  );
+});
+
+test('the remedy of an error crosses the socket', async (t) => {
+  const command = await cli(t);
+  await daemon(t, command);
+  const plan = join(command.root, '..', 'plan.json');
+  const later = { format: 'ebbtide-plan', version: 1, createdAt: '2026-01-01T00:00:00Z', revision: 10 ** 9 };
+  writeFileSync(plan, JSON.stringify({ ...later, bytes: 0, objects: [] }));
+  await command.fails(5, /\(FailedPrecondition\)\n {2}make a plan of this store/, 'gc', '--apply', plan);
+});
