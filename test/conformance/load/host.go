@@ -19,7 +19,7 @@ const (
 	callLimit = 60 * time.Second
 	// A connection is re-made with a growing pause of at most 3 s.
 	reconnectLimit = 10 * time.Second
-	faultsShown    = 40
+	faultsShown    = 300
 )
 
 // host is what all clients know of the server together. Safe for concurrent use.
