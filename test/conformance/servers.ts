@@ -97,18 +97,20 @@ export class Server implements AsyncDisposable {
     }
   }
 
-  /** Asks it to end; says how it did. */
-  async stop(): Promise<'ended' | 'had to be killed'> {
+  /** Asks it to end. A server that has to be killed, or ends with a complaint, is a fault. */
+  async stop(): Promise<void> {
     const child = this.#child;
-    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return 'ended';
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
     child.kill('SIGTERM');
     const given = new AbortController();
     const late = sleep(STOP_MS_MAX, 'late', { signal: given.signal }).catch(() => 'aborted');
     const first = await Promise.race([this.#ended.then(() => 'ended'), late]);
     given.abort();
-    if (first === 'ended') return 'ended';
-    await this.kill();
-    return 'had to be killed';
+    if (first === 'late') await this.kill();
+    if (child.exitCode === 0 || this.side === 'backend') return;
+    const how =
+      first === 'late' ? `did not end within ${STOP_MS_MAX / 1000} s` : `ended with ${child.exitCode}`;
+    throw new Error(`${this.side} ${how} when it was asked to; its last lines:\n${this.lastLines()}`);
   }
 
   /** kill -9. */

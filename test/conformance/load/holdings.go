@@ -1,12 +1,18 @@
 package main
 
 import (
+	"archive/tar"
+	"bytes"
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 
 	"github.com/containerd/containerd/containers"
 	"github.com/containerd/containerd/errdefs"
+	"github.com/containerd/containerd/mount"
 	"github.com/gogo/protobuf/types"
+	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -53,6 +59,25 @@ func (c *container) spec() *types.Any {
 	return &types.Any{TypeUrl: "load.test/spec/" + c.key, Value: []byte(c.id + "\x00\xff")}
 }
 
+// layer is a tar that holds the container's id.
+func (c *container) layer() ([]byte, ocispec.Descriptor) {
+	var b bytes.Buffer
+	t := tar.NewWriter(&b)
+	text := []byte(c.id)
+	if err := t.WriteHeader(&tar.Header{Name: "id", Mode: 0600, Size: int64(len(text)), Format: tar.FormatPAX}); err != nil {
+		panic(err)
+	}
+	if _, err := t.Write(text); err != nil {
+		panic(err)
+	}
+	if err := t.Close(); err != nil {
+		panic(err)
+	}
+	return b.Bytes(), ocispec.Descriptor{
+		MediaType: ocispec.MediaTypeImageLayer, Digest: digest.FromBytes(b.Bytes()), Size: int64(b.Len()),
+	}
+}
+
 func (w *worker) makeContainer() {
 	if len(w.containers) >= liveContainers {
 		w.deleteContainer()
@@ -64,12 +89,21 @@ func (w *worker) makeContainer() {
 	defer w.unlease(lease)
 	c := &container{id: w.name("container"), key: w.name("active"), parent: w.name("layer")}
 	draft := w.name("draft")
+	layer, desc := c.layer()
+	if !w.write(ctx, w.name("ref"), layer, desc) {
+		return
+	}
 	sn := w.client.SnapshotService(snapshotter)
+	var mounts []mount.Mount
 	steps := []struct {
 		kind string
 		do   func(context.Context) error
 	}{
-		{"snapshot prepare", func(ctx context.Context) error { _, err := sn.Prepare(ctx, draft, ""); return err }},
+		{"snapshot prepare", func(ctx context.Context) (err error) { mounts, err = sn.Prepare(ctx, draft, ""); return err }},
+		{"diff apply", func(ctx context.Context) error {
+			_, err := w.client.DiffService().Apply(ctx, desc, mounts)
+			return err
+		}},
 		{"snapshot commit", func(ctx context.Context) error { return sn.Commit(ctx, c.parent, draft) }},
 		{"snapshot prepare", func(ctx context.Context) error { _, err := sn.Prepare(ctx, c.key, c.parent); return err }},
 	}
@@ -110,7 +144,7 @@ func (w *worker) deleteContainer() {
 		return
 	}
 	c := w.containers[i]
-	w.verifyContainer(fmt.Sprintf("client %d at work", w.number), c)
+	w.verifyContainer(fmt.Sprintf("client %d at work", w.number), c, false)
 	w.containers = append(w.containers[:i], w.containers[i+1:]...)
 	cutBefore := false
 	for {
@@ -128,7 +162,7 @@ func (w *worker) deleteContainer() {
 	}
 }
 
-func (w *worker) verifyContainer(when string, c *container) {
+func (w *worker) verifyContainer(when string, c *container, mounted bool) {
 	why := fmt.Sprintf("%s, container %s", when, c.id)
 	err := w.sure("container get", w.ctx(), func(ctx context.Context) error {
 		found, err := w.client.ContainerService().Get(ctx, c.id)
@@ -150,13 +184,20 @@ func (w *worker) verifyContainer(when string, c *container) {
 			w.host.fault("%s: snapshot %s: %v", why, key, err)
 		}
 	}
-	err = w.sure("snapshot mounts", w.ctx(), func(ctx context.Context) error {
-		mounts, err := sn.Mounts(ctx, c.key)
-		if err == nil && len(mounts) == 0 {
-			return fmt.Errorf("no mounts")
-		}
+	var mounts []mount.Mount
+	err = w.sure("snapshot mounts", w.ctx(), func(ctx context.Context) (err error) {
+		mounts, err = sn.Mounts(ctx, c.key)
 		return err
 	})
+	if err == nil && mounted {
+		err = mount.WithTempMount(w.ctx(), mounts, func(root string) error {
+			b, err := os.ReadFile(filepath.Join(root, "id"))
+			if err == nil && string(b) != c.id {
+				return fmt.Errorf("the layer's file says %q", b)
+			}
+			return err
+		})
+	}
 	if err != nil {
 		w.host.fault("%s: mounts of %s: %v", why, c.key, err)
 	}

@@ -39,7 +39,7 @@ func (w *worker) verify(when string) {
 		w.read(fmt.Sprintf("%s, lease %s", when, h.lease), h.desc)
 	}
 	for _, c := range w.containers {
-		w.verifyContainer(when, c)
+		w.verifyContainer(when, c, true)
 	}
 	w.verified = len(w.images) + len(w.gone) + len(w.held) + len(w.containers)
 }
