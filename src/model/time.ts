@@ -16,14 +16,20 @@ const SECONDS_PER_DAY = 86_400;
 export const zeroTime: Instant = -62_135_596_800n * NANOS_PER_SECOND;
 
 let last = 0n;
-const skew = BigInt(Date.now()) * NANOS_PER_MILLI - process.hrtime.bigint();
+/** What the fine clock is behind the wall clock, as far as known: the start of the process is known to microseconds. */
+let skew =
+  BigInt(Math.round((performance.timeOrigin + performance.now()) * 1000)) * 1000n - process.hrtime.bigint();
 
 /** The current instant; strictly later than every earlier answer of this process. */
 export function now(): Instant {
-  const wall = BigInt(Date.now()) * NANOS_PER_MILLI;
+  // Two looks at the wall clock, which cuts off at milliseconds, around one at the fine clock: what that says lies
+  // between the first and the end of the second's millisecond, or it was left by the wall clock and has to follow.
+  const earliest = BigInt(Date.now()) * NANOS_PER_MILLI;
   let t = process.hrtime.bigint() + skew;
-  // Follow the wall clock when it was set; keep the finer clock while the two agree.
-  if (t - wall > NANOS_PER_SECOND || wall - t > NANOS_PER_SECOND) t = wall;
+  const latest = (BigInt(Date.now()) + 1n) * NANOS_PER_MILLI - 1n;
+  const off = t < earliest ? earliest - t : t > latest ? latest - t : 0n;
+  skew += off;
+  t += off;
   if (t <= last) t = last + 1n;
   last = t;
   return t;

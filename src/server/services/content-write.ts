@@ -42,6 +42,8 @@ class WriteSession {
   #total: number;
   #expected: string;
   #first = true;
+  /** What answers repeat from the last stat on. */
+  #told: Pick<WriteResponse, 'startedAt' | 'updatedAt' | 'total'> = {};
 
   private constructor(host: ServiceHost, call: Call, writer: ContentWriter, request: WriteRequest) {
     this.#host = host;
@@ -74,14 +76,10 @@ class WriteSession {
     await this.#learn(request);
     const status = await this.#writer.status();
     if (action === WriteAction.stat) {
-      return {
-        action,
-        offset: status.offset,
-        total: this.#total,
-        startedAt: timestampOf(status.startedAt),
-        updatedAt: timestampOf(status.updatedAt),
-        digest: this.#writer.digest(),
-      };
+      const { startedAt, updatedAt, offset } = status;
+      const times = { startedAt: timestampOf(startedAt), updatedAt: timestampOf(updatedAt) };
+      this.#told = { ...times, total: this.#total };
+      return { action, offset, ...this.#told, digest: this.#writer.digest() };
     }
     if (action !== WriteAction.write && action !== WriteAction.commit) {
       throw invalidArgument(`unknown write action ${action}`, { object: this.#ref });
@@ -90,7 +88,7 @@ class WriteSession {
     if (action === WriteAction.commit) {
       await this.#writer.commit(this.#total, this.#expected, { labels: request.labels });
     }
-    return { action, offset, digest: this.#writer.digest() };
+    return { action, offset, ...this.#told, digest: this.#writer.digest() };
   }
 
   /** Takes over what a request tells of the whole; a blob that has come into being meanwhile ends the ingest. */

@@ -24,7 +24,7 @@ interface UpdateRequest {
   updateMask: FieldMask | null;
 }
 
-/** Blobs in one message of a list, as containerd does it. */
+/** Blobs in one message of a list, as containerd does it, which leaves out when they were updated. */
 const LIST_BATCH = 100;
 
 export function contentService(host: ServiceHost): Service {
@@ -50,7 +50,7 @@ export function contentService(host: ServiceHost): Service {
       List: stream<FilterRequest, { info: ContentInfoMessage[] }>(async ({ filters }, call, send) => {
         let batch: ContentInfoMessage[] = [];
         const take = async (info: ContentInfo): Promise<void> => {
-          batch.push(message(info));
+          batch.push({ ...message(info), updatedAt: null });
           if (batch.length < LIST_BATCH) return;
           await send({ info: batch });
           batch = [];
