@@ -169,8 +169,7 @@ export function compareTranscripts(
 
 function comparedLines(result: StepResult): string[] {
   const { line, stdout, stderr, status } = result;
-  const shown = stdout.filter((l) =>
-    line === 'ctr plugins ls' ? comparedPlugins.test(`${l} `) : !versionWarning.test(l),
-  );
-  return [...shown, ...stderr.map(errorKind), `exit ${status}`];
+  const shown = line === 'ctr plugins ls' ? stdout.filter((l) => comparedPlugins.test(`${l} `)) : stdout;
+  const complaints = stderr.filter((l) => !versionWarning.test(l)).map(errorKind);
+  return [...shown, ...complaints, `exit ${status}`];
 }
