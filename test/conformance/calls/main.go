@@ -70,6 +70,7 @@ func main() {
 	p.probeLeases()
 	p.probeSnapshots()
 	p.probeOthers()
+	p.probeCollections()
 }
 
 func in(namespace string) context.Context {
