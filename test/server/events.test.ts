@@ -70,7 +70,7 @@ test('the store and the services announce what changes, with containerd’s topi
   assert.deepEqual(
     got.map((message) => [message.namespace, message.topic, plain(message)]),
     [
-      ['other', '/namespaces/create', { labels: { a: '1' }, name: 'other' }],
+      ['test', '/namespaces/create', { labels: { a: '1' }, name: 'other' }],
       ['test', '/images/create', { labels: { l: '1' }, name: 'i' }],
       ['test', '/images/delete', { name: 'i' }],
       ['test', '/content/create', { digest, size: 8 }],
@@ -79,7 +79,7 @@ test('the store and the services announce what changes, with containerd’s topi
       ['test', '/snapshot/remove', { key: 'n', snapshotter: 'native' }],
       ['test', '/containers/create', { id: 'c', image: 'i', runtime: { name: 'r' } }],
       ['test', '/containers/delete', { id: 'c' }],
-      ['other', '/namespaces/delete', { name: 'other' }],
+      ['test', '/namespaces/delete', { name: 'other' }],
     ],
   );
 });

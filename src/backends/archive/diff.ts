@@ -3,8 +3,8 @@
  * is gone becomes a whiteout. Reads the directories behind the mounts and needs no mount(2). The same trees give
  * the same bytes. Neither tree may change meanwhile.
  *
- * Called by the diff service and by export of what was committed by hand. Memory: one directory at a time, and a
- * name for each file with several links.
+ * Called by the diff service and by export of what was committed by hand. Memory: the names in the directories on the
+ * way down, and a name for each file with several links.
  */
 import { createHash } from 'node:crypto';
 import type { BigIntStats } from 'node:fs';
@@ -13,7 +13,7 @@ import { failedPrecondition, throwIfAborted } from '../../errors.js';
 import type { Mount } from '../contract.js';
 import { fsError } from '../fs-errors.js';
 import { deviceOf } from './entries.js';
-import { DirNode, type Found, LayerTree } from './layer-tree.js';
+import { type DirNode, type Found, LayerTree } from './layer-tree.js';
 import { readXattrs } from './metadata.js';
 import { type BytePath, fsPath, joinPath, showPath } from './paths.js';
 import type { EntryType } from './tar-reader.js';
@@ -91,32 +91,41 @@ class DiffWalk {
     this.#signal = signal;
   }
 
+  /** What a directory holds comes right after it, names in the order of their bytes, as containerd writes layers. */
   async run(): Promise<void> {
-    const open: Visit[] = [{ name: '', below: this.#from?.root, above: this.#to.root, pending: undefined }];
-    for (let visit = open.pop(); visit !== undefined; visit = open.pop()) {
-      const inside = await this.#compare(visit);
-      for (const next of inside.reverse()) open.push(next);
+    const root: Visit = { name: '', below: this.#from?.root, above: this.#to.root, pending: undefined };
+    const way = [await this.#enter(root)];
+    for (let here = way.at(-1); here !== undefined; here = way.at(-1)) {
+      throwIfAborted(this.#signal);
+      const name = here.names.pop();
+      // What is done need not be remembered.
+      if (here.last !== undefined) here.visit.above.children.delete(here.last);
+      here.last = name;
+      if (name === undefined) {
+        way.pop();
+        continue;
+      }
+      const next = await this.#compare(here.visit, name);
+      if (next !== undefined) way.push(await this.#enter(next));
     }
   }
 
-  /** Compares what is directly in a directory; answers the directories to go on with, in order. */
-  async #compare(visit: Visit): Promise<Visit[]> {
+  /** The names in a directory of both trees, the last one first. */
+  async #enter(visit: Visit): Promise<{ visit: Visit; names: BytePath[]; last: BytePath | undefined }> {
     const { below, above } = visit;
     const names = new Set(await namesIn(this.#to, above));
     if (this.#from !== undefined && below !== undefined) {
       for (const name of await namesIn(this.#from, below)) names.add(name);
     }
-    const inside: Visit[] = [];
-    for (const name of [...names].sort(byBytes)) {
-      throwIfAborted(this.#signal);
-      const before = this.#from && below && (await nodeAt(this.#from, below, name));
-      const now = await nodeAt(this.#to, above, name);
-      const next = await this.#name(visit, joinPath(visit.name, name), before, now);
-      if (next !== undefined) inside.push(next);
-      // Directories that are done need not be remembered.
-      if (!(now?.dir instanceof DirNode)) above.children.delete(name);
-    }
-    return inside;
+    return { visit, names: [...names].sort(byBytes).reverse(), last: undefined };
+  }
+
+  /** Compares one name in a directory; answers the directory to go into, if it is one. */
+  async #compare(visit: Visit, name: BytePath): Promise<Visit | undefined> {
+    const { below, above } = visit;
+    const before = this.#from && below && (await nodeAt(this.#from, below, name));
+    const now = await nodeAt(this.#to, above, name);
+    return this.#name(visit, joinPath(visit.name, name), before, now);
   }
 
   async #name(
@@ -179,7 +188,7 @@ class DiffWalk {
     this.entries++;
     const slash = name.lastIndexOf('/') + 1;
     const marked = `${name.slice(0, slash)}${WHITEOUT_PREFIX}${name.slice(slash)}`;
-    await this.#tar.add({ name: marked, type: 'file', mode: 0o600 });
+    await this.#tar.add({ name: marked, type: 'file', mode: 0 });
   }
 
   /** Writes the directories on the way that were not written yet, outermost first. */

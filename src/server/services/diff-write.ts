@@ -40,8 +40,9 @@ export async function writeDiff(
     if ((await writer.status()).offset > 0) await writer.truncate(0);
     const diffId = await writeLayer(writer, ctx, job);
     const digest = writer.digest();
-    await commit(writer, job, diffId);
-    return { digest, size: await sizeOf(store, ctx, digest, diffId) };
+    const labels = { ...job.labels, [Label.uncompressed]: diffId };
+    await writer.commit(0, '', { labels }).catch(unlessThere);
+    return { digest, size: await sizeOf(store, ctx, digest, labels) };
   } catch (error) {
     await writer.close();
     if (job.ref === '') await store.abort(unended(ctx), ref).catch(() => undefined);
@@ -85,25 +86,22 @@ const into =
     if (!gzip.write(bytes)) await once(gzip, 'drain');
   };
 
-async function commit(writer: ContentWriter, { labels }: DiffJob, diffId: string): Promise<void> {
-  try {
-    await writer.commit(0, '', { labels: { ...labels, [Label.uncompressed]: diffId } });
-  } catch (error) {
-    if (!isAlreadyExists(error)) throw error;
-  }
-}
+/** The same trees give the same layer, so it may well be there. */
+const unlessThere = (error: unknown): void => {
+  if (!isAlreadyExists(error)) throw error;
+};
 
-/** Of the blob, which has the label afterwards even if it was there before. */
+/** Of the blob, which has the labels afterwards even if it was there before. */
 async function sizeOf(
   store: ContentStore,
   ctx: CallContext,
   digest: string,
-  diffId: string,
+  wanted: StringMap,
 ): Promise<number> {
   const { size, labels } = await store.info(ctx, digest);
-  if (labels[Label.uncompressed] === undefined) {
-    const label = { [Label.uncompressed]: diffId };
-    await store.update(ctx, { digest, labels: label }, `labels.${Label.uncompressed}`);
+  const missing = Object.keys(wanted).filter((label) => labels[label] !== wanted[label]);
+  if (missing.length > 0) {
+    await store.update(ctx, { digest, labels: wanted }, ...missing.map((label) => `labels.${label}`));
   }
   return size;
 }

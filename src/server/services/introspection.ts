@@ -26,14 +26,15 @@ interface PluginInfoRequest {
   id: string;
 }
 
+/** In the order in which containerd starts them. */
 const grpcPlugins = [
+  'introspection',
   'containers',
   'content',
   'diff',
   'events',
   'healthcheck',
   'images',
-  'introspection',
   'leases',
   'namespaces',
   'snapshots',

@@ -1,4 +1,7 @@
-/** containerd.services.namespaces.v1.Namespaces. The stores announce nothing about namespaces, so this does. */
+/**
+ * containerd.services.namespaces.v1.Namespaces. The stores announce nothing about namespaces, so this does: as events of
+ * the caller's namespace, as containerd 1.6 has it, or else of the one they are about.
+ */
 import { invalidArgument } from '../../errors.js';
 import { compactMap } from '../../model/labels.js';
 import type { FieldMask, NamespaceMessage } from '../messages.js';
@@ -33,14 +36,14 @@ export function namespacesService({ db, events }: ServiceHost): Service {
         return { namespaces };
       }),
 
-      Create: unary(async (request: NamespaceRequest) => {
+      Create: unary(async (request: NamespaceRequest, { context }) => {
         const { name, labels } = required(request);
         await store.create({}, name, compactMap(labels));
-        await events.publish(name, '/namespaces/create', { name, labels });
+        await events.publish(context.namespace || name, '/namespaces/create', { name, labels });
         return { namespace: { name, labels } };
       }),
 
-      Update: unary(async (request: NamespaceRequest) => {
+      Update: unary(async (request: NamespaceRequest, { context }) => {
         const { name, labels } = required(request);
         const paths = request.updateMask?.paths ?? [];
         for (const path of paths) {
@@ -58,13 +61,13 @@ export function namespacesService({ db, events }: ServiceHost): Service {
           const stored = Object.keys(await store.labels(ctx, name));
           for (const label of new Set([...stored, ...Object.keys(labels)])) await set(label);
         });
-        await events.publish(name, '/namespaces/update', { name, labels });
+        await events.publish(context.namespace || name, '/namespaces/update', { name, labels });
         return { namespace: await load(name) };
       }),
 
-      Delete: unary(async ({ name }: NameRequest) => {
+      Delete: unary(async ({ name }: NameRequest, { context }) => {
         await store.delete({}, name);
-        await events.publish(name, '/namespaces/delete', { name });
+        await events.publish(context.namespace || name, '/namespaces/delete', { name });
         return EMPTY;
       }),
     },
