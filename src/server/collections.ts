@@ -32,13 +32,17 @@ export class Collections implements AsyncDisposable {
 
   /**
    * A collection that begins after this call. A client that deletes and waits means what it says, so no guard against
-   * the removal of nearly everything holds it up. When the signal ends the wait ends; the run goes on for the others.
+   * the removal of nearly everything holds it up.
    */
+  run(): Promise<GCStats> {
+    this.#waiting ??= this.#next();
+    return this.#waiting;
+  }
+
+  /** As `run`. When the signal ends the wait ends; the run goes on for the others. */
   async collect(signal: AbortSignal): Promise<GCStats> {
     throwIfAborted(signal);
-    throwIfAborted(this.#closing.signal);
-    this.#waiting ??= this.#next();
-    const run = this.#waiting;
+    const run = this.run();
     return new Promise<GCStats>((resolve, reject) => {
       const onAbort = (): void => reject(abortError(signal));
       signal.addEventListener('abort', onAbort, { once: true });

@@ -13,6 +13,8 @@ export interface DaemonOptions {
   root: string;
   /** Path of the unix socket. */
   address: string;
+  /** Socket for a containerd whose proxy plugins this store serves; undefined: none. */
+  proxyAddress: string | undefined;
   /** `host:port` of the metrics; undefined: none. */
   metrics: string | undefined;
   gc: CollectMode;
@@ -28,6 +30,7 @@ export const defaultAddress = (root: string): string => join(root, 'run', 'ebbti
 
 const fields = [
   'address',
+  'proxyAddress',
   'metrics',
   'gc',
   'policy',
@@ -74,6 +77,7 @@ export function daemonOptions(root: string, file: GivenOptions, line: GivenOptio
   return {
     root,
     address: text('address', given.address) ?? defaultAddress(root),
+    proxyAddress: text('proxyAddress', given.proxyAddress),
     metrics: text('metrics', given.metrics),
     gc: choice('gc', given.gc, ['scheduled', 'on-request'] as const),
     policy: choice('policy', given.policy, ['shared', 'isolated'] as const),

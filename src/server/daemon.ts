@@ -10,13 +10,13 @@ import { isKind, wrap } from '../errors.js';
 import type { GCStats } from '../gc/stats.js';
 import { Collections } from './collections.js';
 import type { DaemonOptions } from './config.js';
+import { Endpoint } from './endpoint.js';
 import { EventExchange } from './event-exchange.js';
 import { GarbageAge } from './garbage-age.js';
-import { Listener } from './listener.js';
 import { createLog, type Logger, storeLog } from './log.js';
 import { Metrics, serveMetrics } from './metrics.js';
 import { type Notify, notifier } from './notify.js';
-import { RpcServer } from './rpc-server.js';
+import { ProxiedContent, ProxiedSnapshotter, snapshotterBehind } from './proxied.js';
 import { removeRunFile, writeRunFile } from './run-file.js';
 import type { Service, ServiceHost } from './service.js';
 import { containersService } from './services/containers.js';
@@ -44,7 +44,7 @@ export class Daemon {
 
   private constructor(parts: Parts) {
     this.#parts = parts;
-    this.address = parts.listener.path;
+    this.address = parts.options.address;
     this.metricsAddress = parts.metricsServer?.address;
   }
 
@@ -67,15 +67,14 @@ export class Daemon {
   }
 
   async #stop(): Promise<void> {
-    const { log, notify, stopping, listener, server, collections, db, options, metricsServer } = this.#parts;
+    const { log, notify, stopping, endpoints, collections, db, options, metricsServer } = this.#parts;
     log.info('stopping');
     void notify('stopping');
     stopping.abort();
     await removeRunFile(options.root);
-    await listener.refuse();
-    const { aborted } = await server.stop(options.limits.shutdownMs, () => listener.cut());
-    if (aborted) log.warn({ afterMs: options.limits.shutdownMs }, 'open calls were aborted');
-    await listener.close();
+    const { shutdownMs } = options.limits;
+    const ends = await Promise.all(endpoints.map((endpoint) => endpoint.stop(shutdownMs)));
+    if (ends.some(({ aborted }) => aborted)) log.warn({ afterMs: shutdownMs }, 'open calls were aborted');
     await collections.close();
     await metricsServer?.close();
     await db.close();
@@ -89,8 +88,7 @@ interface Parts {
   readonly notify: Notify;
   readonly stopping: AbortController;
   readonly db: DB;
-  readonly listener: Listener;
-  readonly server: RpcServer;
+  readonly endpoints: readonly Endpoint[];
   readonly collections: Collections;
   readonly metricsServer: Awaited<ReturnType<typeof serveMetrics>> | undefined;
 }
@@ -130,31 +128,41 @@ async function startParts(
     collect: (signal) => collections.collect(signal),
   };
   const started = performance.now();
+  const connections = (): number => endpoints.reduce((sum, endpoint) => sum + endpoint.connections, 0);
   const stats = (): unknown => ({
     daemon: { version, pid: process.pid, address: options.address, upMs: performance.now() - started },
     store: db.engine.stats(),
     graph: db.engine.graph.stats(),
     garbageAgeMs: age.ms,
-    connections: listener.connections,
+    connections: connections(),
   });
-  const server: RpcServer = new RpcServer(
-    limits,
-    servicesOf(host, stats, () => server.services),
-    metrics.observe,
-  );
-  undo.push(() => server.stop(0, () => undefined));
-  const listener = await Listener.listen(options.address, limits, {
-    serve: (connection) => server.serve(connection),
-    refused: (reason) => {
-      metrics.refused(reason);
-      log.warn({ reason }, 'connection refused');
-    },
-  });
-  undo.push(() => listener.close());
+  const open = async (address: string, services: readonly Service[]): Promise<Endpoint> => {
+    const endpoint = await Endpoint.open(address, limits, services, {
+      observe: metrics.observe,
+      refused: (reason) => {
+        metrics.refused(reason);
+        log.warn({ reason, address }, 'connection refused');
+      },
+    });
+    undo.push(() => endpoint.stop(0));
+    return endpoint;
+  };
+  const endpoints: Endpoint[] = [];
+  if (options.proxyAddress !== undefined) {
+    // A run under way or waiting takes the deletions of the moment with it.
+    const collect = (): Promise<unknown> => collections.run();
+    const proxied = proxiedServices(host, collect, () => proxyNames);
+    const proxyNames = new Set(proxied.map(({ name }) => name));
+    endpoints.push(await open(options.proxyAddress, proxied));
+  }
+  const services = servicesOf(host, stats, () => names);
+  const names = new Set(services.map(({ name }) => name));
+  const main = await open(options.address, services);
+  endpoints.push(main);
   metrics.watch(
     db,
     () => age.ms,
-    () => listener.connections,
+    connections,
     () => events.subscribers,
   );
   const metricsServer =
@@ -162,11 +170,14 @@ async function startParts(
       ? undefined
       : await serveMetrics(options.metrics, metrics.registry, () => !stopping.signal.aborted);
   if (metricsServer !== undefined) undo.push(() => metricsServer.close());
-  await writeRunFile(root, listener.path);
+  await writeRunFile(root, main.address);
   const notify = notifier((message) => log.warn(message));
   await notify('ready');
-  log.info({ root, address: listener.path, metrics: metricsServer?.address, version }, 'serving');
-  return { options, log, notify, stopping, db, listener, server, collections, metricsServer };
+  log.info(
+    { root, address: main.address, proxy: options.proxyAddress, metrics: metricsServer?.address, version },
+    'serving',
+  );
+  return { options, log, notify, stopping, db, endpoints, collections, metricsServer };
 }
 
 function servicesOf(
@@ -174,15 +185,16 @@ function servicesOf(
   stats: () => unknown,
   names: () => ReadonlySet<string>,
 ): readonly Service[] {
+  const { db } = host;
   return [
     versionService(),
     introspectionService(host),
     namespacesService(host),
     leasesService(host),
-    contentService(host),
+    contentService(db.content, host.limits),
     imagesService(host),
     containersService(host),
-    snapshotsService(host),
+    snapshotsService((name) => db.snapshotter(name)),
     sandboxStoreService(host),
     diffService(host),
     eventsService(host),
@@ -192,9 +204,27 @@ function servicesOf(
   ];
 }
 
+/** What containerd's proxy plugins call. */
+function proxiedServices(
+  host: ServiceHost,
+  collect: () => Promise<unknown>,
+  names: () => ReadonlySet<string>,
+): readonly Service[] {
+  return [
+    versionService(),
+    healthService(host, names),
+    contentService(new ProxiedContent(host.db.content, collect), host.limits),
+    snapshotsService((name) => {
+      const snapshotter = snapshotterBehind(host.db, name);
+      return snapshotter && new ProxiedSnapshotter(snapshotter, collect);
+    }),
+  ];
+}
+
 function logRun(log: Logger, outcome: { stats: GCStats } | { error: unknown }): void {
   if ('error' in outcome) {
-    log.error({ err: outcome.error }, 'collection failed');
+    if (isKind(outcome.error, 'Canceled')) log.debug('collection ended early');
+    else log.error({ err: outcome.error }, 'collection failed');
     return;
   }
   const { removed, bytesFreed, metaD, pauseMax, backendErrors } = outcome.stats;

@@ -21,7 +21,6 @@ const LAST_CALLS_MS = 2000;
 export class RpcServer {
   readonly #server: Server;
   readonly #injector: ReturnType<Server['createConnectionInjector']>;
-  readonly #services = new Set<string>();
   #running = 0;
   #onIdle: (() => void) | undefined;
 
@@ -34,7 +33,6 @@ export class RpcServer {
     });
     presetHttp2(this.#server, limits);
     for (const service of services) {
-      this.#services.add(service.name);
       for (const method of methodsOf(service.name).values()) {
         const impl = service.methods[method.name];
         if (impl !== undefined) {
@@ -44,10 +42,6 @@ export class RpcServer {
     }
     this.#injector = this.#server.createConnectionInjector(ServerCredentials.createInsecure());
     widenConnections(this.#server);
-  }
-
-  get services(): ReadonlySet<string> {
-    return this.#services;
   }
 
   /** Serves a connection that somebody else accepted. */

@@ -79,7 +79,7 @@ test('the store and the services announce what changes, with containerd’s topi
       ['test', '/snapshot/remove', { key: 'n', snapshotter: 'native' }],
       ['test', '/containers/create', { id: 'c', image: 'i', runtime: { name: 'r' } }],
       ['test', '/containers/delete', { id: 'c' }],
-      ['test', '/namespaces/delete', { name: 'other' }],
+      ['other', '/namespaces/delete', { name: 'other' }],
     ],
   );
 });

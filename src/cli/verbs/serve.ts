@@ -14,6 +14,7 @@ export function serve(program: Command): void {
   program
     .command('serve')
     .description("serve the store on a unix socket, to containerd's clients and to this command")
+    .option('--proxy-address <socket>', 'one more socket, for the proxy plugins of a real containerd')
     .option('--metrics <host:port>', 'serve Prometheus metrics and /healthz over HTTP')
     .option('--config <file>', 'JSON file with the same options and the limits')
     .addOption(

@@ -3,9 +3,9 @@
  * client that reads slowly keeps two pieces in memory, one that goes away early ends the reading.
  */
 import type { BlobReader } from '../../backends/contract.js';
+import type { DB } from '../../db.js';
 import { unknownError } from '../../errors.js';
 import { validateDigest } from '../../model/digest.js';
-import type { ContentStore } from '../../stores/content.js';
 import type { Call, Send } from '../call.js';
 import type { ReadResponse } from '../messages.js';
 import { outOfRange } from '../status.js';
@@ -21,7 +21,7 @@ const PIECE_BYTES = 1024 * 1024;
 
 /** Offsets of the answers count from the start of the range, as containerd's do. */
 export async function readContent(
-  store: ContentStore,
+  store: Pick<DB['content'], 'readerAt'>,
   request: ReadRequest,
   call: Call,
   send: Send<ReadResponse>,

@@ -3,20 +3,26 @@
  * the ref, which stays locked until the stream ends; what was written stays for the next stream.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { DB } from '../../db.js';
 import { alreadyExists, invalidArgument, isKind } from '../../errors.js';
 import type { ContentWriter } from '../../stores/content-writer.js';
 import type { Call, Duplex } from '../call.js';
 import { timestampOf } from '../convert.js';
+import type { Limits } from '../limits.js';
 import { WriteAction, type WriteRequest, type WriteResponse } from '../messages.js';
-import type { ServiceHost } from '../service.js';
 import { outOfRange, resourceExhausted } from '../status.js';
+
+export interface WriteHost {
+  readonly store: Pick<DB['content'], 'info' | 'abort' | 'writer'>;
+  readonly limits: Limits;
+}
 
 /** Clients close a stream and open the ref again at once; the first may not have ended here by then. */
 const LOCKED_REF_MS = 100;
 const LOCKED_REF_PAUSE_MS = 5;
 
 export async function writeContent(
-  host: ServiceHost,
+  host: WriteHost,
   { requests, send }: Duplex<WriteRequest, WriteResponse>,
   call: Call,
 ): Promise<void> {
@@ -34,7 +40,7 @@ export async function writeContent(
 }
 
 class WriteSession {
-  readonly #host: ServiceHost;
+  readonly #host: WriteHost;
   readonly #call: Call;
   readonly #writer: ContentWriter;
   readonly #ref: string;
@@ -45,7 +51,7 @@ class WriteSession {
   /** What answers repeat from the last stat on. */
   #told: Pick<WriteResponse, 'startedAt' | 'updatedAt' | 'total'> = {};
 
-  private constructor(host: ServiceHost, call: Call, writer: ContentWriter, request: WriteRequest) {
+  private constructor(host: WriteHost, call: Call, writer: ContentWriter, request: WriteRequest) {
     this.#host = host;
     this.#call = call;
     this.#writer = writer;
@@ -54,7 +60,7 @@ class WriteSession {
     this.#expected = request.expected;
   }
 
-  static async open(host: ServiceHost, call: Call, request: WriteRequest): Promise<WriteSession> {
+  static async open(host: WriteHost, call: Call, request: WriteRequest): Promise<WriteSession> {
     const { ref, total, expected } = request;
     if (ref === '') throw invalidArgument('first message must have a reference');
     checkSize(host, total);
@@ -62,7 +68,7 @@ class WriteSession {
     const deadline = performance.now() + LOCKED_REF_MS;
     for (;;) {
       try {
-        const writer = await host.db.content.writer(call.context, ref, descriptor);
+        const writer = await host.store.writer(call.context, ref, descriptor);
         return new WriteSession(host, call, writer, request);
       } catch (error) {
         if (!isKind(error, 'Unavailable') || performance.now() >= deadline) throw error;
@@ -102,7 +108,7 @@ class WriteSession {
     // The writer was opened with the first request's digest and has looked for the blob.
     if (expected === '' || first) return;
     this.#expected = expected;
-    const { content } = this.#host.db;
+    const { store: content } = this.#host;
     const exists = await content.info(this.#call.context, expected).then(
       () => true,
       () => false,
@@ -130,7 +136,7 @@ class WriteSession {
   }
 }
 
-function checkSize({ limits }: ServiceHost, bytes: number): void {
+function checkSize({ limits }: WriteHost, bytes: number): void {
   if (bytes <= limits.ingestBytes) return;
   throw resourceExhausted(`an ingest of ${bytes} bytes is over the limit of ${limits.ingestBytes}`);
 }

@@ -1,12 +1,13 @@
 /** containerd.services.content.v1.Content; its two streams of bytes are in content-read.ts and content-write.ts. */
 import type { ContentInfo, IngestStatus } from '../../backends/contract.js';
-import { requireNamespace } from '../../context.js';
+import type { DB } from '../../db.js';
 import { invalidArgument } from '../../errors.js';
 import { validateDigest } from '../../model/digest.js';
 import { decodeWriteRequest, encodeReadResponse } from '../content-codec.js';
 import { timestampOf } from '../convert.js';
+import type { Limits } from '../limits.js';
 import type { ContentInfoMessage, FieldMask, IngestStatusMessage } from '../messages.js';
-import { duplex, EMPTY, type Service, type ServiceHost, stream, unary } from '../service.js';
+import { duplex, EMPTY, type Service, stream, unary } from '../service.js';
 import { readContent } from './content-read.js';
 import { writeContent } from './content-write.js';
 
@@ -27,8 +28,13 @@ interface UpdateRequest {
 /** Blobs in one message of a list, as containerd does it, which leaves out when they were updated. */
 const LIST_BATCH = 100;
 
-export function contentService(host: ServiceHost): Service {
-  const store = host.db.content;
+/** What the service calls: the content store, or one that stands before it. */
+export type ServedContent = Pick<
+  DB['content'],
+  'info' | 'update' | 'walk' | 'delete' | 'status' | 'listStatuses' | 'abort' | 'readerAt' | 'writer'
+>;
+
+export function contentService(store: ServedContent, limits: Limits): Service {
   return {
     name: 'containerd.services.content.v1.Content',
     codecs: {
@@ -69,17 +75,16 @@ export function contentService(host: ServiceHost): Service {
         readContent(store, request, call, send as Parameters<typeof readContent>[3]),
       ),
 
-      Status: unary(async ({ ref }: RefRequest, { context }) => {
-        requireNamespace(context);
-        return { status: statusMessage(await store.status(context, ref)) };
-      }),
+      Status: unary(async ({ ref }: RefRequest, { context }) => ({
+        status: statusMessage(await store.status(context, ref)),
+      })),
 
       ListStatuses: unary(async ({ filters }: FilterRequest, { context }) => ({
         statuses: (await store.listStatuses(context, ...filters)).map(statusMessage),
       })),
 
       Write: duplex((requests: Parameters<typeof writeContent>[1], call) =>
-        writeContent(host, requests, call),
+        writeContent({ store, limits }, requests, call),
       ),
 
       Abort: unary(async ({ ref }: RefRequest, { context }) => {

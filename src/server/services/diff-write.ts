@@ -42,7 +42,7 @@ export async function writeDiff(
     const digest = writer.digest();
     const labels = { ...job.labels, [Label.uncompressed]: diffId };
     await writer.commit(0, '', { labels }).catch(unlessThere);
-    return { digest, size: await sizeOf(store, ctx, digest, labels) };
+    return { digest, size: await sizeOf(store, ctx, digest, diffId) };
   } catch (error) {
     await writer.close();
     if (job.ref === '') await store.abort(unended(ctx), ref).catch(() => undefined);
@@ -91,17 +91,17 @@ const unlessThere = (error: unknown): void => {
   if (!isAlreadyExists(error)) throw error;
 };
 
-/** Of the blob, which has the labels afterwards even if it was there before. */
+/** Of the blob, which tells its uncompressed form afterwards; other labels of a blob that was there are not touched. */
 async function sizeOf(
   store: ContentStore,
   ctx: CallContext,
   digest: string,
-  wanted: StringMap,
+  diffId: string,
 ): Promise<number> {
   const { size, labels } = await store.info(ctx, digest);
-  const missing = Object.keys(wanted).filter((label) => labels[label] !== wanted[label]);
-  if (missing.length > 0) {
-    await store.update(ctx, { digest, labels: wanted }, ...missing.map((label) => `labels.${label}`));
+  if (labels[Label.uncompressed] === undefined) {
+    const label = { [Label.uncompressed]: diffId };
+    await store.update(ctx, { digest, labels: label }, `labels.${Label.uncompressed}`);
   }
   return size;
 }

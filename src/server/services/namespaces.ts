@@ -1,6 +1,6 @@
 /**
- * containerd.services.namespaces.v1.Namespaces. The stores announce nothing about namespaces, so this does: as events of
- * the caller's namespace, as containerd 1.6 has it, or else of the one they are about.
+ * containerd.services.namespaces.v1.Namespaces. The stores announce nothing about namespaces, so this does: creations and
+ * updates as events of the caller's namespace, if there is one, deletions of the deleted one, as containerd 1.6 has it.
  */
 import { invalidArgument } from '../../errors.js';
 import { compactMap } from '../../model/labels.js';
@@ -65,9 +65,9 @@ export function namespacesService({ db, events }: ServiceHost): Service {
         return { namespace: await load(name) };
       }),
 
-      Delete: unary(async ({ name }: NameRequest, { context }) => {
+      Delete: unary(async ({ name }: NameRequest) => {
         await store.delete({}, name);
-        await events.publish(context.namespace || name, '/namespaces/delete', { name });
+        await events.publish(name, '/namespaces/delete', { name });
         return EMPTY;
       }),
     },

@@ -5,7 +5,7 @@ import type { StringMap } from '../../model/records.js';
 import type { Snapshotter } from '../../stores/snapshots.js';
 import { mountMessage, timestampOf } from '../convert.js';
 import { type FieldMask, type MountMessage, type SnapshotInfoMessage, snapshotKinds } from '../messages.js';
-import { EMPTY, type Service, type ServiceHost, stream, unary } from '../service.js';
+import { EMPTY, type Service, stream, unary } from '../service.js';
 
 interface KeyRequest {
   snapshotter: string;
@@ -31,10 +31,16 @@ interface ListRequest {
 /** Snapshots in one message of a list, as containerd does it. */
 const LIST_BATCH = 100;
 
-export function snapshotsService({ db }: ServiceHost): Service {
-  const find = (name: string): Snapshotter => {
+/** What the service calls: a snapshotter of the store, or one that stands before it. */
+export type ServedSnapshotter = Pick<
+  Snapshotter,
+  'stat' | 'usage' | 'mounts' | 'update' | 'prepare' | 'view' | 'commit' | 'remove' | 'walk' | 'cleanup'
+>;
+
+export function snapshotsService(snapshotterOf: (name: string) => ServedSnapshotter | undefined): Service {
+  const find = (name: string): ServedSnapshotter => {
     if (name === '') throw invalidArgument('snapshotter argument missing');
-    const snapshotter = db.snapshotter(name);
+    const snapshotter = snapshotterOf(name);
     if (snapshotter !== undefined) return snapshotter;
     throw invalidArgument(`snapshotter not loaded: ${name}`, { object: name });
   };
