@@ -1,0 +1,118 @@
+/**
+ * Measures `ebbtide serve` beside a real containerd in one run, both through containerd's own Go client over a unix
+ * socket. As root; installs what it needs from Debian.
+ *
+ *   node dist/bench/daemon/main.js [--quick] [--rounds N] [--bytes N] [--seconds N] [--bulk N] [--json FILE] [--dir DIR]
+ *
+ * Both servers hold the same image records before the clock starts (`--bulk`, and 10,000 to list), both are up the
+ * whole time, figures are taken from one after the other and are medians over the rounds.
+ */
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { cpus, release, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { ensurePackages, judgePackages, packageVersion } from '../../test/conformance/debian.js';
+import { Server } from '../../test/conformance/servers.js';
+import { type Plan, type Row, takeFigures } from './figures.js';
+import { clientProgram, runClient } from './measure.js';
+import { markdown, tableText } from './table.js';
+
+const full: Plan = {
+  bytes: 2 ** 30,
+  seconds: 2,
+  clients: [1, 32],
+  deletes: 3200,
+  lists: 10_000,
+  collections: 10,
+  garbage: 200,
+  rate: 200,
+};
+const quick: Plan = { ...full, bytes: 2 ** 27, seconds: 0.5, deletes: 640, collections: 3 };
+
+interface Result {
+  machine: string;
+  versions: string;
+  rounds: number;
+  bulk: number;
+  plan: Plan;
+  rows: Row[];
+}
+
+async function run(plan: Plan, rounds: number, bulk: number, dir: string): Promise<Result> {
+  const said = (text: string): void => void process.stderr.write(`${text}\n`);
+  clientProgram();
+  said(`seeding ${plan.lists + bulk} images on each side`);
+  const dirs = { containerd: join(dir, 'containerd'), ebbtide: join(dir, 'ebbtide') };
+  const database = join(dirs.containerd, 'root/io.containerd.metadata.v1.bolt');
+  mkdirSync(database, { recursive: true, mode: 0o711 });
+  await runClient('seed', { db: join(database, 'meta.db'), count: bulk, lists: plan.lists });
+  seedOurs(join(dirs.ebbtide, 'root'), plan.lists, bulk);
+
+  await using theirs = await Server.start('containerd', { dir: dirs.containerd });
+  await using ours = await Server.start('ebbtide', { dir: dirs.ebbtide });
+  const rows = await takeFigures([theirs, ours], plan, rounds, said);
+  const all = cpus();
+  return {
+    machine: `${all.length} × ${all[0]?.model.trim()}, Linux ${release()}`,
+    versions: `Node ${process.version}, containerd ${packageVersion('containerd')}, Go client ${packageVersion('golang-github-containerd-containerd-dev')}`,
+    rounds,
+    bulk,
+    plan,
+    rows,
+  };
+}
+
+function seedOurs(root: string, lists: number, bulk: number): void {
+  const program = fileURLToPath(new URL('./seed.js', import.meta.url));
+  const { status, stderr } = spawnSync(process.execPath, [program, root, String(lists), String(bulk)], {
+    encoding: 'utf8',
+  });
+  if (status !== 0) throw new Error(`the store could not be seeded: ${stderr}`);
+}
+
+async function main(): Promise<number> {
+  const { values } = parseArgs({
+    options: {
+      quick: { type: 'boolean', default: false },
+      rounds: { type: 'string' },
+      bytes: { type: 'string' },
+      seconds: { type: 'string' },
+      bulk: { type: 'string' },
+      json: { type: 'string' },
+      markdown: { type: 'boolean', default: false },
+      dir: { type: 'string', default: tmpdir() },
+    },
+  });
+  const missing =
+    process.getuid?.() === 0 ? ensurePackages(judgePackages) : 'a containerd can only be started by root';
+  if (missing !== undefined) {
+    process.stderr.write(`${missing}\n`);
+    return 2;
+  }
+  const number = (text: string | undefined, otherwise: number): number => {
+    const value = Number(text ?? otherwise);
+    if (!(value > 0)) throw new Error(`${text} is no number above 0`);
+    return value;
+  };
+  const given = values.quick ? quick : full;
+  const plan = {
+    ...given,
+    bytes: number(values.bytes, given.bytes),
+    seconds: number(values.seconds, given.seconds),
+  };
+  const dir = mkdtempSync(join(values.dir, 'bench-daemon-'));
+  try {
+    const rounds = number(values.rounds, values.quick ? 1 : 3);
+    const result = await run(plan, rounds, number(values.bulk, values.quick ? 10_000 : 100_000), dir);
+    if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(result, null, 1)}\n`);
+    const table = values.markdown ? markdown(result.rows) : tableText(result.rows);
+    process.stdout.write(`${result.machine}\n${result.versions}\n${table}\n`);
+  } finally {
+    rmSync(dir, { recursive: true, force: true });
+  }
+  return 0;
+}
+
+process.exitCode = await main();

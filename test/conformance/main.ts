@@ -1,0 +1,171 @@
+/**
+ * `npm run test:conformance`: judges `ebbtide serve` by software that is not ours, beside a real containerd.
+ *
+ *   node dist/test/conformance/main.js [PART…] [--only REGEXP] [--self] [--keep] [--json FILE]
+ *                                       [--seconds N] [--clients N] [--seed N] [--sabotage]
+ *
+ * Parts: suites (containerd's exported test suites), ctr (a session of its command line tool), calls (raw calls,
+ * also wrong ones), proxy (a real containerd on our content store and snapshotter), load; all of them when none is
+ * named. `--self` puts containerd in our place: every difference it shows is a fault of the harness. The second line
+ * is for the load: `--sabotage` removes things before its check, which must then complain. Exit 1 when something
+ * containerd can do fails here, 2 when nothing could be judged.
+ */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { compareCalls, runCalls } from './calls.js';
+import { ensurePackages, imagePackages, judgePackages, packageVersion } from './debian.js';
+import { makeImages } from './images.js';
+import { type LoadReport, loadVerdict, runLoad } from './load.js';
+import { runBuiltIn, runProxied } from './proxy.js';
+import { Registry } from './registry.js';
+import { callsReport, loadReport, proxyReport, suitesReport, transcriptReport } from './report.js';
+import type { Side } from './servers.js';
+import { runSuites, suiteRows, worse } from './suites.js';
+import { compareTranscripts, runTranscript } from './transcript.js';
+
+const parts = ['suites', 'ctr', 'calls', 'proxy', 'load'] as const;
+type Part = (typeof parts)[number];
+
+interface Options {
+  dir: string;
+  ours: Side;
+  only?: RegExp;
+  seconds: number;
+  clients: number;
+  seed: number;
+  sabotage: boolean;
+}
+
+interface Verdict {
+  ok: boolean;
+  report: string;
+  result: unknown;
+}
+
+const judges: Record<Part, (options: Options) => Promise<Verdict>> = {
+  suites: judgeSuites,
+  ctr: judgeCtr,
+  calls: judgeCalls,
+  proxy: judgeProxy,
+  load: judgeLoad,
+};
+/** As often as in the long run, where the server is killed every 30 s of 5 minutes. */
+const KILLS = 10;
+const KILL_SECONDS_MIN = 3;
+
+async function judgeSuites({ dir, ours, only }: Options): Promise<Verdict> {
+  const theirs = await runSuites('containerd', join(dir, 'suites-theirs'), only);
+  const here = await runSuites(ours, join(dir, 'suites-ours'), only);
+  const rows = suiteRows(theirs, here);
+  const lost = worse(rows);
+  return { ok: lost.length === 0, report: suitesReport(rows, lost, here.output), result: rows };
+}
+
+async function judgeCtr({ dir, ours }: Options): Promise<Verdict> {
+  const images = makeImages();
+  await using registry = await Registry.start(images);
+  const theirs = await runTranscript('containerd', join(dir, 'ctr-theirs'), images, registry.host);
+  const here = await runTranscript(ours, join(dir, 'ctr-ours'), images, registry.host);
+  const steps = compareTranscripts(theirs, here);
+  const ok = steps.every((s) => s.differences.length === 0);
+  return { ok, report: transcriptReport(steps), result: { steps, theirs, ours: here } };
+}
+
+async function judgeCalls({ dir, ours }: Options): Promise<Verdict> {
+  const theirs = await runCalls('containerd', join(dir, 'calls-theirs'));
+  const here = await runCalls(ours, join(dir, 'calls-ours'));
+  const compared = compareCalls(theirs, here);
+  // Between two containerds nothing is deliberate.
+  if (ours === 'containerd') compared.stale = [];
+  const ok = compared.differences.every((d) => d.reason !== undefined) && compared.stale.length === 0;
+  return { ok, report: callsReport(compared), result: { compared, theirs, ours: here } };
+}
+
+/** What a store may still hold of images that are gone, as a part of what it held. */
+const LEFT_MAX = 0.05;
+
+async function judgeProxy({ dir, ours }: Options): Promise<Verdict> {
+  const images = makeImages();
+  const builtIn = await runBuiltIn(join(dir, 'proxy-theirs'), images);
+  const proxied = await runProxied(ours, join(dir, 'proxy-ours'), images);
+  const steps = compareTranscripts(builtIn.steps, proxied.steps);
+  const freed = proxied.leftBytes < proxied.fullBytes * LEFT_MAX;
+  const ok = freed && steps.every((s) => s.differences.length === 0);
+  return { ok, report: proxyReport(steps, proxied, freed), result: { steps, builtIn, proxied } };
+}
+
+async function judgeLoad({ dir, ours, seconds, clients, seed, sabotage }: Options): Promise<Verdict> {
+  const killSeconds = Math.max(KILL_SECONDS_MIN, seconds / KILLS);
+  const options = { dir: join(dir, 'load'), seconds, killSeconds, clients, seed, sabotage };
+  const report: LoadReport = await runLoad(ours, options);
+  const wrong = loadVerdict(report);
+  // Of what was removed behind the clients' backs each kind has to be noticed.
+  const noticed = ['image', 'blob', 'container'].every((kind) =>
+    report.faults?.some((fault) => new RegExp(`, ${kind} |: ${kind} .*not found`).test(fault)),
+  );
+  const ok = sabotage ? noticed : wrong.length === 0;
+  return { ok, report: loadReport(report, wrong, options), result: report };
+}
+
+async function main(): Promise<number> {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      only: { type: 'string' },
+      self: { type: 'boolean', default: false },
+      keep: { type: 'boolean', default: false },
+      json: { type: 'string' },
+      seconds: { type: 'string', default: '60' },
+      clients: { type: 'string', default: '32' },
+      seed: { type: 'string', default: String(Date.now() % 1_000_000) },
+      sabotage: { type: 'boolean', default: false },
+    },
+  });
+  for (const name of ['seconds', 'clients', 'seed'] as const) {
+    if (!/^\d+$/.test(values[name])) return complain(`--${name} takes a whole number, not ${values[name]}`);
+  }
+  const unknown = positionals.find((p) => !parts.includes(p as Part));
+  if (unknown !== undefined) return complain(`no part is called ${unknown}: ${parts.join(', ')}`);
+  if (process.getuid?.() !== 0) return complain('the suites mount file systems: run this as root');
+  const missing = ensurePackages([...judgePackages, ...imagePackages]);
+  if (missing !== undefined) return complain(missing);
+
+  const wanted = positionals.length === 0 ? parts : (positionals as Part[]);
+  const options: Options = {
+    dir: mkdtempSync(join(tmpdir(), 'conformance-')),
+    ours: values.self ? 'containerd' : 'ebbtide',
+    ...(values.only === undefined ? {} : { only: new RegExp(values.only) }),
+    seconds: Number(values.seconds),
+    clients: Number(values.clients),
+    seed: Number(values.seed),
+    sabotage: values.sabotage,
+  };
+  process.stdout.write(`containerd ${packageVersion('containerd')} beside ${options.ours}\n`);
+  const results: Record<string, unknown> = {};
+  let ok = true;
+  try {
+    for (const part of wanted) {
+      const verdict = await judges[part](options);
+      ok &&= verdict.ok;
+      results[part] = verdict.result;
+      process.stdout.write(`\n${verdict.report}\n`);
+    }
+  } finally {
+    if (values.keep) process.stdout.write(`kept: ${options.dir}\n`);
+    else rmSync(options.dir, { recursive: true, force: true });
+  }
+  if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(results, null, 1)}\n`);
+  process.stdout.write(
+    ok ? '\nnothing is worse than on containerd\n' : '\nWORSE than on containerd, see above\n',
+  );
+  return ok ? 0 : 1;
+}
+
+function complain(message: string): number {
+  process.stderr.write(`${message}\n`);
+  return 2;
+}
+
+process.exitCode = await main();

@@ -1,0 +1,101 @@
+/** What a conformance run prints. Pure. */
+import type { CallComparison } from './calls.js';
+import type { LoadOptions, LoadReport } from './load.js';
+import type { ProxyRun } from './proxy.js';
+import type { TestRow } from './suites.js';
+import type { StepComparison } from './transcript.js';
+
+export function table(heading: readonly string[], rows: readonly (readonly string[])[]): string {
+  const widths = heading.map((title, i) => Math.max(title.length, ...rows.map((row) => row[i]!.length)));
+  const line = (cells: readonly string[]): string =>
+    cells
+      .map((cell, i) => cell.padEnd(widths[i]!))
+      .join('  ')
+      .trimEnd();
+  return [line(heading), ...rows.map(line)].join('\n');
+}
+
+export function suitesReport(rows: readonly TestRow[], lost: readonly TestRow[], output: string): string {
+  const passed = (side: 'containerd' | 'ours'): number => rows.filter((row) => row[side] === 'pass').length;
+  const body = rows.map((row) => [row.name, row.containerd, row.ours, lost.includes(row) ? '← worse' : '']);
+  return [
+    `containerd's suites: ${rows.length} tests, ${passed('containerd')} pass on containerd, ${passed('ours')} here`,
+    table(['test', 'containerd', 'here', ''], body),
+    ...(lost.length > 0 ? ['', output] : []),
+  ].join('\n');
+}
+
+export function callsReport({ calls, differences, stale }: CallComparison): string {
+  const meant = differences.filter((d) => d.reason !== undefined);
+  const others = differences.filter((d) => d.reason === undefined);
+  return [
+    `raw calls: ${calls}, equal ${calls - differences.length}, meant to differ ${meant.length}, different ${others.length}`,
+    ...others.flatMap((d) => [d.call, `  containerd | ${d.theirs}`, `  here       | ${d.ours}`]),
+    ...meant.map((d) => `meant: ${d.call}: ${d.reason}`),
+    ...stale.map((call) => `no longer differs, yet listed as meant: ${call}`),
+  ].join('\n');
+}
+
+export function proxyReport(steps: readonly StepComparison[], run: ProxyRun, freed: boolean): string {
+  const mib = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+  const space = `the store behind held ${mib(run.fullBytes)} and holds ${mib(run.leftBytes)} after the removal`;
+  return [
+    transcriptReport(steps, 'a containerd on proxy plugins beside one on its own'),
+    freed ? space : `NOT FREED: ${space}`,
+  ].join('\n');
+}
+
+export function transcriptReport(steps: readonly StepComparison[], title = 'a session of ctr'): string {
+  const sections = [...new Set(steps.map((step) => step.section))];
+  const body = sections.map((section) => {
+    const own = steps.filter((step) => step.section === section);
+    const lines = own.reduce((sum, step) => sum + step.lines, 0);
+    const different = own.reduce((sum, step) => sum + step.differences.length, 0);
+    return [
+      section,
+      String(own.length),
+      String(lines),
+      different === 0 ? 'equal' : `${different} lines differ`,
+    ];
+  });
+  const details = steps
+    .filter((step) => step.differences.length > 0)
+    .flatMap(({ section, line, differences }) => [
+      `\n${section}: ${line}`,
+      ...differences.map((d) => `  ${d.side === 'ours' ? 'here      ' : 'containerd'} | ${d.line}`),
+    ]);
+  const wording = steps
+    .filter((step) => step.wording !== undefined)
+    .flatMap(({ line, wording }) => [`  ${line}`, `    ${wording!.theirs}`, `    ${wording!.ours}`]);
+  return [
+    title,
+    table(['section', 'steps', 'lines', ''], body),
+    ...details,
+    ...(wording.length > 0
+      ? ['\nerrors of the same kind in other words (containerd, here):', ...wording]
+      : []),
+  ].join('\n');
+}
+
+export function loadReport(report: LoadReport, wrong: readonly string[], options: LoadOptions): string {
+  const ms = (value: number): string => value.toFixed(1);
+  const body = Object.entries(report.kinds)
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([kind, k]) => [
+      kind,
+      String(k.acknowledged),
+      String(k.unknown),
+      ms(k.p50Ms),
+      ms(k.p99Ms),
+      ms(k.maxMs),
+    ]);
+  const restarts = report.restartMs.map((value) => value.toFixed(0)).join(', ');
+  return [
+    `load: ${options.clients} clients for ${options.seconds} s, killed ${report.kills} times, seed ${options.seed}`,
+    table(['call', 'acknowledged', 'cut short', 'p50 ms', 'p99 ms', 'max ms'], body),
+    `back after ${restarts} ms; ${report.verified} objects checked twice at the end`,
+    ...(wrong.length === 0
+      ? ['nothing acknowledged was lost, nothing live is missing, no garbage is left']
+      : wrong),
+  ].join('\n');
+}
