@@ -186,6 +186,11 @@ export class EtcdClient {
     };
   }
 
+  /** Absolute end of the range of all keys of the tree. */
+  get endOfTree(): Buffer {
+    return this.#end('');
+  }
+
   /** Absolute bytes of a relative key. */
   absolute(key: string): Buffer {
     return this.#bytes(key);

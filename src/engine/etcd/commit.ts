@@ -15,7 +15,7 @@ import { EbbtideError, failedPrecondition, throwIfAborted } from '../../errors.j
 import type { Compare, EtcdClient, Op, TxnResult } from './client.js';
 import { prefixEnd } from './client.js';
 import { EtcdFailure } from './failure.js';
-import { DIRTY, Sys, unescape } from './layout.js';
+import { DIRTY, plainPart, Sys } from './layout.js';
 import type { Fence } from './locks.js';
 import { chunkName, fetchUnit, type Gate, type Mirror, parseGate } from './mirror.js';
 import { type CommitPlan, type PlanParts, planCommit } from './plan.js';
@@ -359,7 +359,7 @@ export class Committer {
     const ids = new Set(kvs.map(({ key }) => key.slice(Sys.units.length).split('/')[0]!));
     for (const id of ids) {
       if (alive.some((host) => id.startsWith(`${host}-`)) && !id.includes(this.#nonce)) continue;
-      await this.#dropStage(unescape(id));
+      await this.#dropStage(plainPart(id));
     }
   }
 

@@ -48,6 +48,8 @@ const PAUSE_MS = 2;
 
 export interface EtcdEngineOptions extends EngineOptions {
   etcd: EtcdConfig;
+  /** Makes the default name of this host unique on its machine: its directory. */
+  place?: string;
   /** Directory of the mirror's LMDB files; undefined: a mirror in memory, loaded anew at each start. */
   mirrorDir?: string;
 }
@@ -67,7 +69,7 @@ export interface ClusterListener {
  * InvalidArgument: an option; FailedPrecondition: refused credentials.
  */
 export async function openEtcdEngine(options: EtcdEngineOptions): Promise<EtcdEngine> {
-  const settings = etcdSettings(options.etcd, options.mirrorDir);
+  const settings = etcdSettings(options.etcd, options.place ?? options.mirrorDir);
   const warn = options.warn ?? (() => {});
   const client = new EtcdClient(settings);
   const undo: (() => Promise<unknown>)[] = [async () => client.close()];
@@ -151,6 +153,7 @@ export class EtcdEngine implements Engine {
   #confirming: Promise<void> | undefined;
   #nextConfirm: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
+  #missedRemovals = false;
 
   constructor(parts: EtcdEngineParts) {
     this.client = parts.client;
@@ -163,7 +166,10 @@ export class EtcdEngine implements Engine {
     this.#indexer = parts.indexer;
     this.locks = new EtcdLocks(parts.client, parts.session);
     this.graph = this.#noted(parts.graph);
-    this.listen({ removing() {}, remoteDeletions() {}, collected() {} });
+    const missed = (_keys: readonly Key[], own: boolean): void => {
+      if (!own) this.#missedRemovals = true;
+    };
+    this.listen({ removing: missed, remoteDeletions() {}, collected() {} });
   }
 
   /** One listener, told from now on. */
@@ -192,9 +198,9 @@ export class EtcdEngine implements Engine {
   get epoch(): number {
     return this.#embedded.epoch + this.#mirror.epoch;
   }
-  /** Whether the mirror went on from a clean stop of this host, having missed nothing. */
+  /** Whether the mirror went on from a clean stop of this host, and nobody missed what others removed since. */
   get cleanStart(): boolean {
-    return this.#embedded.cleanStart && this.#mirror.resumed;
+    return this.#embedded.cleanStart && this.#mirror.resumed && !this.#missedRemovals;
   }
 
   get(key: Key): Value | undefined {
@@ -522,6 +528,10 @@ export class EtcdEngine implements Engine {
     await this.#session.close();
     await this.#mirror.close();
     this.client.close();
+  }
+
+  get isClosed(): boolean {
+    return this.#closing !== undefined;
   }
 
   #checkOpen(): void {

@@ -22,12 +22,12 @@ import { invalidArgument } from '../../errors.js';
 import type { Key } from '../contract.js';
 import { components, metaKey, Relation, SEPARATOR } from '../schema/keys.js';
 
-export const escape = (part: string): string =>
+export const escapePart = (part: string): string =>
   part.replace(
     /[%/\x00-\x1f\x7f]/g,
     (c) => `%${c.charCodeAt(0).toString(16).toUpperCase().padStart(2, '0')}`,
   );
-export const unescape = (part: string): string =>
+export const plainPart = (part: string): string =>
   part.replace(/%([0-9A-F]{2})/g, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)));
 
 /** Keys of the machinery, all below `sys/`. */
@@ -36,25 +36,25 @@ export const Sys = {
   head: 'sys/head',
   /** Present while a unit too big for one etcd transaction is applied. */
   gate: 'sys/gate',
-  unit: (id: string): string => `sys/unit/${escape(id)}/`,
+  unit: (id: string): string => `sys/unit/${escapePart(id)}/`,
   units: 'sys/unit/',
   /** Written by changes of links, and deletions, of the owners that fall into the bucket. */
   stamp: (owner: Key): string => `sys/stamp/${bucketOf(owner)}`,
   /** Written when a record of the collection (and namespace) is deleted. */
   gone: (collection: string, namespace: string): string =>
-    `sys/gone/${escape(collection)}/${escape(namespace)}`,
+    `sys/gone/${escapePart(collection)}/${escapePart(namespace)}`,
   /** Present while the host's session lasts; rewritten to shut out the host's own earlier requests. */
-  host: (id: string): string => `sys/host/${escape(id)}`,
+  host: (id: string): string => `sys/host/${escapePart(id)}`,
   hosts: 'sys/host/',
   /** The last transaction of each slot of each host: every commit writes one. */
-  commit: (host: string, slot: number | string): string => `sys/commit/${escape(host)}/${slot}`,
-  commitsOf: (host: string): string => `sys/commit/${escape(host)}/`,
+  commit: (host: string, slot: number | string): string => `sys/commit/${escapePart(host)}/${slot}`,
+  commitsOf: (host: string): string => `sys/commit/${escapePart(host)}/`,
   commits: 'sys/commit/',
 } as const;
 
 export const DIRTY = 'scheduler.v1/dirty';
 export const LAST = 'scheduler.v1/last';
-export const lockPrefix = (name: string): string => `lock/${escape(name)}/`;
+export const lockPrefix = (name: string): string => `lock/${escapePart(name)}/`;
 
 /** First components that are not to be had by raw keys. */
 const reserved = new Set(['v1', 'scheduler.v1', 'lock', 'other', 'otherlinks', 'sys']);
@@ -89,7 +89,7 @@ export class Layout {
   readonly #backend: string;
 
   constructor(backendId: string) {
-    this.#backend = escape(backendId);
+    this.#backend = escapePart(backendId);
   }
 
   // ------------------------------------------------------------------------------------------------- to etcd
@@ -101,10 +101,10 @@ export class Layout {
       if (key === VERSION) return 'v1/version';
       if (key === DIRTY_CONTENT) return `scheduler.v1/dirtyCS/${this.#backend}`;
       if (key.startsWith(DIRTY_SNAPSHOTS + SEPARATOR) && parts.length === 4) {
-        return `scheduler.v1/dirtySS/${escape(parts[3]!)}/${this.#backend}`;
+        return `scheduler.v1/dirtySS/${escapePart(parts[3]!)}/${this.#backend}`;
       }
     }
-    return regular(parts) ?? `other/${parts.map(escape).join('/')}`;
+    return regular(parts) ?? `other/${parts.map(escapePart).join('/')}`;
   }
 
   /** Everything that belongs to a record and goes with it begins with this. */
@@ -115,21 +115,21 @@ export class Layout {
 
   link(from: Key, relation: string, to: Key): string {
     return (
-      this.linksOf(from) + (directoryOf(from, relation, to) ?? `links/${escape(relation)}/${joined(to)}`)
+      this.linksOf(from) + (directoryOf(from, relation, to) ?? `links/${escapePart(relation)}/${joined(to)}`)
     );
   }
 
   counter(name: Key): string {
     const [collection = '', ns, ...rest] = components(name);
     if (ns === undefined || rest.length === 0) return `other/sequence/${joined(name)}`;
-    return `v1/${namespaceDir(ns)}/sequence/${[collection, ...rest].map(escape).join('/')}`;
+    return `v1/${namespaceDir(ns)}/sequence/${[collection, ...rest].map(escapePart).join('/')}`;
   }
 
   /** Ranges (key, end) that hold every counter at or below a prefix. */
   countersBelow(prefix: Key): [string, string | undefined][] {
     const [collection = '', ns, ...rest] = components(prefix);
     if (ns === undefined) return [[`other/sequence/${joined(prefix)}`, undefined]];
-    const dir = `v1/${namespaceDir(ns)}/sequence/${[collection, ...rest].map(escape).join('/')}`;
+    const dir = `v1/${namespaceDir(ns)}/sequence/${[collection, ...rest].map(escapePart).join('/')}`;
     return [
       [dir, undefined],
       [`${dir}/`, `${dir}0`],
@@ -142,11 +142,11 @@ export class Layout {
     const parts = components(prefix);
     const [collection = '', ns] = parts;
     if (prefix === '' || ns === undefined || collection === 'meta' || collection === 'raw') return undefined;
-    const irregular = `other/${parts.map(escape).join('/')}/`;
+    const irregular = `other/${parts.map(escapePart).join('/')}/`;
     const shape = shapes[collection];
     if (shape === undefined || parts.length >= shape.parts)
       return [[irregular, `${irregular.slice(0, -1)}0`]];
-    const dir = ['v1', namespaceDir(ns), shape.dir, ...parts.slice(2).map(escape)].join('/');
+    const dir = ['v1', namespaceDir(ns), shape.dir, ...parts.slice(2).map(escapePart)].join('/');
     return [
       [`${dir}/`, `${dir}0`],
       [irregular, `${irregular.slice(0, -1)}0`],
@@ -163,7 +163,7 @@ export class Layout {
         return parseTree(parts);
       case 'other':
         if (parts[1] === 'sequence') return { is: 'counter', name: split(parts[2] ?? '') };
-        return { is: 'record', key: parts.slice(1).map(unescape).join(SEPARATOR) };
+        return { is: 'record', key: parts.slice(1).map(plainPart).join(SEPARATOR) };
       case 'otherlinks':
         return parseLinks(split(parts[1] ?? ''), parts.slice(2));
       case 'scheduler.v1':
@@ -171,7 +171,7 @@ export class Layout {
       case 'lock':
         return { is: 'lock' };
       case 'sys':
-        if (parts[1] === 'commit') return { is: 'commit', host: unescape(parts[2] ?? '') };
+        if (parts[1] === 'commit') return { is: 'commit', host: plainPart(parts[2] ?? '') };
         if (parts[1] === 'gate' || parts[1] === 'head') return { is: parts[1] };
         return { is: 'other' };
       default:
@@ -185,7 +185,7 @@ export class Layout {
     const own = parts[parts.length - 1] === this.#backend;
     if (own && parts[1] === 'dirtyCS' && parts.length === 3) return { is: 'record', key: DIRTY_CONTENT };
     if (own && parts[1] === 'dirtySS' && parts.length === 4) {
-      return { is: 'record', key: metaKey('dirty', 'snapshots', unescape(parts[2]!)) };
+      return { is: 'record', key: metaKey('dirty', 'snapshots', plainPart(parts[2]!)) };
     }
     // Flags of other hosts' backends are theirs.
     return { is: 'other' };
@@ -205,16 +205,16 @@ export function rawName(name: string): string {
 // A namespace may be called like what stands beside the namespaces.
 const namespaceDir = (ns: string): string => {
   if (ns === 'namespaces') return '%6Eamespaces';
-  return ns === 'version' ? '%76ersion' : escape(ns);
+  return ns === 'version' ? '%76ersion' : escapePart(ns);
 };
 
 /** The readable key of a record whose path has the usual form. */
 function regular(parts: readonly string[]): string | undefined {
   const [collection = '', ns = '', ...rest] = parts;
-  if (collection === 'namespaces' && parts.length === 2) return `v1/namespaces/${escape(ns)}`;
+  if (collection === 'namespaces' && parts.length === 2) return `v1/namespaces/${escapePart(ns)}`;
   const shape = shapes[collection];
   if (shape === undefined || parts.length !== shape.parts) return undefined;
-  return `v1/${namespaceDir(ns)}/${shape.dir}/${rest.map(escape).join('/')}`;
+  return `v1/${namespaceDir(ns)}/${shape.dir}/${rest.map(escapePart).join('/')}`;
 }
 
 /** What lies below a snapshotter or the namespaces are records; below the others, links. */
@@ -222,8 +222,8 @@ function ownsDirectory(parts: readonly string[]): boolean {
   return parts[0] !== 'snapshotters' && parts[0] !== 'namespaces' && regular(parts) !== undefined;
 }
 
-const joined = (key: Key): string => escape(components(key).map(escape).join('/'));
-const split = (text: string): Key => unescape(text).split('/').map(unescape).join(SEPARATOR);
+const joined = (key: Key): string => escapePart(components(key).map(escapePart).join('/'));
+const split = (text: string): Key => plainPart(text).split('/').map(plainPart).join(SEPARATOR);
 
 function directoryOf(from: Key, relation: string, to: Key): string | undefined {
   const source = components(from);
@@ -231,14 +231,14 @@ function directoryOf(from: Key, relation: string, to: Key): string | undefined {
   if (!ownsDirectory(source) || source[1] !== target[1] || regular(target) === undefined) return undefined;
   if (source[0] === 'snapshots' && relation === Relation.children) {
     return target[0] === 'snapshots' && target[2] === source[2]
-      ? `children/${escape(target[3]!)}`
+      ? `children/${escapePart(target[3]!)}`
       : undefined;
   }
   if (source[0] !== 'leases') return undefined;
   if (relation !== Relation.holds && relation !== Relation.holdsFlat) return undefined;
   const dir = leaseDirs[target[0]!];
   if (dir === undefined) return undefined;
-  return `${relation === Relation.holdsFlat ? 'flat/' : ''}${dir}/${target.slice(2).map(escape).join('/')}`;
+  return `${relation === Relation.holdsFlat ? 'flat/' : ''}${dir}/${target.slice(2).map(escapePart).join('/')}`;
 }
 
 const leaseDirs: Readonly<Record<string, string>> = {
@@ -256,7 +256,7 @@ const leaseCollections: Readonly<Record<string, string>> = {
 
 function parseTree(parts: string[]): Place | undefined {
   if (parts[1] === 'version' && parts.length === 2) return { is: 'record', key: VERSION };
-  const names = parts.slice(1).map(unescape);
+  const names = parts.slice(1).map(plainPart);
   if (parts[1] === 'namespaces') {
     return parts.length === 3 ? { is: 'record', key: ['namespaces', names[1]].join(SEPARATOR) } : undefined;
   }
@@ -287,11 +287,11 @@ function parseTree(parts: string[]): Place | undefined {
 
 function parseLinks(from: Key, rest: string[]): Place | undefined {
   if (rest[0] === 'links' && rest.length === 3) {
-    return { is: 'link', from, relation: unescape(rest[1]!), to: split(rest[2]!) };
+    return { is: 'link', from, relation: plainPart(rest[1]!), to: split(rest[2]!) };
   }
   const [collection, ns, snapshotter] = components(from);
   if (collection === 'snapshots' && rest[0] === 'children' && rest.length === 2) {
-    const to = ['snapshots', ns, snapshotter, unescape(rest[1]!)].join(SEPARATOR);
+    const to = ['snapshots', ns, snapshotter, plainPart(rest[1]!)].join(SEPARATOR);
     return { is: 'link', from, relation: Relation.children, to };
   }
   if (collection !== 'leases') return undefined;
@@ -299,7 +299,7 @@ function parseLinks(from: Key, rest: string[]): Place | undefined {
   const [dir = '', ...names] = flat ? rest.slice(1) : rest;
   const held = leaseCollections[dir];
   if (held === undefined || names.length !== (held === 'snapshots' ? 2 : 1)) return undefined;
-  const to = [held, ns, ...names.map(unescape)].join(SEPARATOR);
+  const to = [held, ns, ...names.map(plainPart)].join(SEPARATOR);
   return { is: 'link', from, relation: flat ? Relation.holdsFlat : Relation.holds, to };
 }
 
