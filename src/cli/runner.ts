@@ -9,11 +9,12 @@ import type { CallContext } from '../context.js';
 import { type DB, openDB } from '../db.js';
 import { EbbtideError, invalidArgument, kindOf } from '../errors.js';
 import type { StringMap } from '../model/records.js';
+import { type EtcdOptions, etcdConfig } from './etcd-options.js';
 import { exitCodes } from './exit-codes.js';
 import { Output } from './output.js';
 import { Progress } from './progress.js';
 
-export interface GlobalOptions {
+export interface GlobalOptions extends EtcdOptions {
   root: string;
   namespace: string;
   json?: boolean;
@@ -56,7 +57,9 @@ export function storeVerb<O extends object>(
   fn: (env: StoreEnv, args: string[], options: O) => Promise<void>,
 ): Action<O> {
   return verb<O>(async (env, args, options) => {
-    await using db = await openDB({ root: env.options.root });
+    const etcd = etcdConfig(env.options);
+    // Who asks for a collection by hand means this host.
+    await using db = await openDB({ root: env.options.root, ...(etcd && { etcd, enableEtcdGC: true }) });
     const ctx: CallContext = { namespace: env.options.namespace, signal: env.signal };
     await fn({ ...env, db, ctx }, args, options);
   });

@@ -44,7 +44,11 @@ export function engineOf(db: DB): EtcdEngine {
 }
 
 /** Asks again until it is so; the time is only a bound for what will never come true. */
-export async function eventually(what: string, isSo: () => boolean | Promise<boolean>, ms = 20_000): Promise<void> {
+export async function eventually(
+  what: string,
+  isSo: () => boolean | Promise<boolean>,
+  ms = 20_000,
+): Promise<void> {
   const until = performance.now() + ms;
   while (!(await isSo())) {
     if (performance.now() > until) throw new Error(`${what}: not so after ${ms} ms`);

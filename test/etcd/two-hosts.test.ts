@@ -190,8 +190,7 @@ test('[#263] given a lease backend, when a manager is made over etcd, then the s
 test('given a host that was away, when it comes back, then it goes on from where it was and sweeps what went', async (t) => {
   const dir = await tempDir(t);
   const etcd = cluster.config();
-  const open = () =>
-    openHost(t, { root: join(dir, 'a'), engine: 'lmdb', etcd: { ...etcd, hostId: 'a' } });
+  const open = () => openHost(t, { root: join(dir, 'a'), engine: 'lmdb', etcd: { ...etcd, hostId: 'a' } });
   const a = await open();
   const native = a.snapshotter('native')!;
   await native.prepare(ctx, 'active', '');
