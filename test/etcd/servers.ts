@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -47,6 +47,18 @@ async function freePorts(count: number): Promise<number[]> {
   const ports = servers.map((server) => (server.address() as { port: number }).port);
   await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
   return ports;
+}
+
+/** Resolves when every thread of a process has stopped. */
+export async function stopped(pid: number): Promise<void> {
+  for (;;) {
+    const tasks = readdirSync(`/proc/${pid}/task`);
+    const states = tasks.map(
+      (task) => /\) (\w)/.exec(readFileSync(`/proc/${pid}/task/${task}/stat`, 'utf8'))?.[1],
+    );
+    if (states.every((state) => state === 'T')) return;
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
 }
 
 const children = new Set<ChildProcess>();
@@ -100,6 +112,12 @@ export class Member {
 
   signal(signal: NodeJS.Signals): void {
     this.#child?.kill(signal);
+  }
+
+  /** SIGSTOP, and waits until it has stopped. */
+  async pause(): Promise<void> {
+    this.signal('SIGSTOP');
+    await stopped(this.pid);
   }
 
   /** kill -9, and waits until it is gone. */
@@ -189,12 +207,41 @@ export class Cluster {
   }
 
   etcdctl(...args: string[]): string {
+    return this.#ctl(this.urls, args);
+  }
+
+  etcdctlOf(member: Member, ...args: string[]): string {
+    return this.#ctl([member.url], args);
+  }
+
+  #ctl(urls: readonly string[], args: readonly string[]): string {
     const env = { ...process.env, ETCDCTL_API: '3' };
-    return execFileSync('etcdctl', ['--endpoints', this.urls.join(','), ...args], {
+    return execFileSync('etcdctl', ['--endpoints', urls.join(','), ...args], {
       env,
       encoding: 'utf8',
       stdio: ['ignore', 'pipe', 'pipe'],
     });
+  }
+
+  /** Adds a new member to those that are left of a removed one (the first). */
+  async join(): Promise<void> {
+    const [client, peer] = await freePorts(2);
+    const member = new Member(this.#dir, `m${this.members.length}`, client!, peer!);
+    const rest = this.members.slice(1);
+    // Refused until the rest have talked to each other for a while.
+    for (let tries = 0; ; tries++) {
+      try {
+        this.#ctl([rest[0]!.url], ['member', 'add', member.name, `--peer-urls=${member.peerUrl}`]);
+        break;
+      } catch (error) {
+        if (tries > 60) throw error;
+        await new Promise((resolve) => setTimeout(resolve, 250));
+      }
+    }
+    const initial = [...rest, member].map(({ name, peerUrl }) => `${name}=${peerUrl}`).join(',');
+    member.start(initial, 'existing', this.#extra);
+    this.members.push(member);
+    await this.ready();
   }
 
   /** The member that leads now. */

@@ -57,6 +57,8 @@ export class Committer {
   fence: Fence | undefined;
   /** For the test that must lose an object without it. */
   fencing = true;
+  /** For tests that stop the host between the decision to remove garbage and its commit. */
+  beforeGarbage: (() => Promise<void> | void) | undefined;
 
   constructor(parts: CommitterParts) {
     this.#parts = parts;
@@ -75,6 +77,7 @@ export class Committer {
     const compares = tx.readsGraph && !this.fencing ? [] : [...plan.compares];
     for (const { key, create } of this.#guardsOf(tx))
       compares.push({ key, is: 'created at', revision: create });
+    if (tx.readsGraph) await this.beforeGarbage?.();
     const ops = opsOf(this.#parts, plan.changes);
     const extra = this.#extraOps(tx, plan);
     // Beside these: the slot; the gate and the host's key among the conditions.
@@ -122,7 +125,8 @@ export class Committer {
     const slot = this.#takeSlot();
     const id = this.#newId();
     try {
-      const note: Op = { put: Sys.commit(this.#client.settings.hostId, slot), value: noteText(id, tx, plan) };
+      const slotKey = Sys.commit(this.#client.settings.hostId, slot);
+      const note: Op = { put: slotKey, value: noteText(id, tx, plan, this.fencing ? plan.gone : 0) };
       const result = await this.#decide(
         id,
         slot,
@@ -401,9 +405,11 @@ const hostCompare = (client: EtcdClient, { fence }: SessionState): Compare => ({
   revision: fence,
 });
 
-function noteText(id: string, tx: EtcdTransaction, { again }: CommitPlan): string {
+function noteText(id: string, tx: EtcdTransaction, { again }: CommitPlan, gone = 0): string {
   return JSON.stringify({
     id,
+    ...(gone > 0 && { gone }),
+    ...(tx.readsGraph && { garbage: true }),
     ...(again.length > 0 && { again }),
     ...(tx.deletions > 0 && { deletions: tx.deletions }),
   });

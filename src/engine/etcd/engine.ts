@@ -335,6 +335,8 @@ export class EtcdEngine implements Engine {
         remedy: 'try again when the other hosts write less, or make the transaction smaller',
       });
     }
+    // The watch may have missed that a counter was forgotten.
+    if (attempt > 2) for (const counter of tx.handedOut.keys()) this.#counters.forgetOne(counter);
     await this.confirm();
     if (attempt > 1 && !tx.readsGraph) await sleep((1 + Math.random()) * PAUSE_MS * Math.min(attempt, 8));
   }
@@ -485,9 +487,10 @@ export class EtcdEngine implements Engine {
     this.#committer.fence = fence;
   }
 
-  /** For the test that must lose an object without fencing. */
-  switchFencingOff(): void {
-    this.#committer.fencing = false;
+  /** For tests: what runs before garbage is removed, and whether the removal is fenced at all. */
+  meddle(options: { fencing?: boolean; beforeGarbage?: () => Promise<void> | void }): void {
+    this.#committer.fencing = options.fencing ?? true;
+    this.#committer.beforeGarbage = options.beforeGarbage;
   }
 
   // --------------------------------------------------------------------------------------------------------- rest

@@ -57,6 +57,10 @@ export interface CommitNote {
   again?: Key[];
   /** Deletions a user asked for. */
   deletions?: number;
+  /** Keys that the commit deletes for certain. */
+  gone?: number;
+  /** Removes garbage; for those who look at the history. */
+  garbage?: boolean;
 }
 
 export interface Gate {
@@ -276,8 +280,10 @@ export class Mirror {
     let note: CommitNote | undefined;
     let collected = false;
     let gateChanged = false;
+    let gone = 0;
     const changes = emptyChanges();
     for (const { deleted, kv } of events) {
+      if (deleted) gone++;
       const place = this.#layout.parse(kv.key);
       switch (place?.is) {
         case 'record':
@@ -313,6 +319,8 @@ export class Mirror {
         default:
       }
     }
+    // Compacted at exactly this revision, etcd 3.4 tells the puts of it and not the deletions.
+    if (gone < (note?.gone ?? 0)) throw unavailable(`etcd did not tell all of revision ${revision}`);
     for (const change of unit) this.#noteStaged(changes, change, revision);
     for (const again of note?.again ?? []) changes.recreated.add(again);
     this.#write(changes, revision, host);

@@ -27,6 +27,8 @@ export interface CommitPlan {
   /** Ranges of forgotten counters. */
   readonly counters: readonly { del: string; end?: string | undefined }[];
   readonly bytes: number;
+  /** Keys that are there to be deleted if the conditions hold. */
+  readonly gone: number;
 }
 
 export interface PlanParts {
@@ -42,10 +44,13 @@ export async function planCommit(parts: PlanParts, tx: EtcdTransaction): Promise
   const stamps = new Set<string>();
   const again: Key[] = [];
   let addsReferences = false;
+  let gone = 0;
 
   for (const [key, { bytes, recreated }] of tx.writes.entries()) {
     if (bytes === undefined) {
       changes.push({ d: layout.record(key) });
+      // `delete` has read it, unless this transaction made it.
+      if (tx.found.get(key) === true) gone++;
       const [collection = '', namespace = ''] = components(key);
       stamps.add(Sys.gone(collection, namespace));
       continue;
@@ -67,6 +72,7 @@ export async function planCommit(parts: PlanParts, tx: EtcdTransaction): Promise
     const { from, relation, to } = splitLink(link);
     const key = layout.link(from, relation, to);
     changes.push(present ? { p: key, v: '1' } : { d: key });
+    if (!present && tx.foundLinks.get(link) === true) gone++;
     stamps.add(Sys.stamp(from));
     if (present && indexer.link(from, relation, to) !== undefined) addsReferences = true;
   }
@@ -80,7 +86,7 @@ export async function planCommit(parts: PlanParts, tx: EtcdTransaction): Promise
   }
   let bytes = 0;
   for (const change of changes) bytes += sizeOf(change);
-  return { compares: compares(parts, tx), changes, addsReferences, again, counters, bytes };
+  return { compares: compares(parts, tx), changes, addsReferences, again, counters, bytes, gone };
 }
 
 /** Whether links of an owner are made in the same transaction that wiped its links, or the owner itself is. */

@@ -6,6 +6,8 @@
  */
 import type { IWatchResponse } from 'etcd3';
 import type { EtcdClient, KeyValue, WatchStream } from './client.js';
+import { EtcdFailure } from './failure.js';
+import { Sys } from './layout.js';
 
 export interface WatchEvent {
   readonly deleted: boolean;
@@ -76,9 +78,15 @@ export class Watch {
     this.#timer = undefined;
     let stream: WatchStream;
     try {
+      // From exactly the compacted revision on, etcd 3.4 begins a watch and leaves deletions out.
+      await this.#client.range(Sys.head, { revision: this.#told, keysOnly: true });
       stream = await this.#client.watchStream();
-    } catch {
-      this.#later();
+    } catch (error) {
+      // Compacted, or of the future: etcd was set back to an earlier state.
+      if (error instanceof EtcdFailure && error.kind === 'FailedPrecondition' && !this.#ended) {
+        this.#ended = true;
+        this.#listener.compacted();
+      } else this.#later();
       return;
     }
     if (this.#ended) {
