@@ -329,7 +329,6 @@ function memberOptions(settings: EtcdSettings, host: string): IOptions {
       // A member that hangs closes no connection: without pings its streams would wait for ever.
       'grpc.keepalive_time_ms': 10_000,
       'grpc.keepalive_timeout_ms': 5_000,
-      'grpc.keepalive_permit_without_calls': 1,
       'grpc.initial_reconnect_backoff_ms': 100,
       'grpc.max_reconnect_backoff_ms': 2_000,
     },

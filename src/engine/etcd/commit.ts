@@ -280,6 +280,10 @@ export class Committer {
           [{ get: Sys.gate }, { get: Sys.host(this.#client.settings.hostId) }],
         );
       } catch (error) {
+        if (error instanceof EtcdFailure && error.kind === 'NotFound') {
+          this.#session.leaseGone(session.lease);
+          return undefined;
+        }
         if (!(error instanceof EtcdFailure) || !error.ambiguous) throw error;
         await this.#session.refence();
         const { kvs } = await this.#client.range(Sys.gate);

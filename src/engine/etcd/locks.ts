@@ -9,7 +9,6 @@
 import {
   abortError,
   canceled,
-  type EbbtideError,
   failedPrecondition,
   invalidArgument,
   throwIfAborted,
@@ -62,10 +61,19 @@ export class EtcdLocks implements Locks {
   async tryLock(name: string): Promise<Unlock> {
     this.#check(name);
     const dir = lockPrefix(name);
+    for (let attempt = 1; ; attempt++) {
+      const { lease } = await this.#session.current();
+      try {
+        return await this.#tryOnce(name, dir, lease);
+      } catch (error) {
+        if (!(error instanceof EtcdFailure) || error.kind !== 'NotFound' || attempt === 3) throw error;
+        this.#session.leaseGone(lease);
+      }
+    }
+  }
+
+  async #tryOnce(name: string, dir: string, lease: string): Promise<Unlock> {
     const key = this.#newKey(dir, 'w');
-    const { lease } = await this.#session.current();
-    const held = (): EbbtideError =>
-      unavailable(`lock "${name}" is held`, { object: name, remedy: 'try again later' });
     try {
       const result = await this.#inOrder(() =>
         this.#client.txn(
@@ -73,7 +81,9 @@ export class EtcdLocks implements Locks {
           [{ put: key, value: this.#owner(), lease }],
         ),
       );
-      if (!result.succeeded) throw held();
+      if (!result.succeeded) {
+        throw unavailable(`lock "${name}" is held`, { object: name, remedy: 'try again later' });
+      }
       return this.#unlock(name, lease, { key, create: result.revision });
     } catch (error) {
       if (error instanceof EtcdFailure && error.ambiguous) void this.#remove(key).catch(() => undefined);
@@ -120,7 +130,8 @@ export class EtcdLocks implements Locks {
           if (kvs[0] !== undefined) return { lease, create: kvs[0].create };
         } else if (failure?.kind !== 'NotFound') throw error;
         if (attempt === 3) throw error;
-        await this.#session.refence();
+        if (failure.kind === 'NotFound') this.#session.leaseGone(lease);
+        else await this.#session.refence();
       }
     }
   }

@@ -18,6 +18,7 @@ export class Session {
   readonly #client: EtcdClient;
   readonly #warn: (message: string) => void;
   #state: Promise<SessionState> | undefined;
+  #changes: Promise<unknown> = Promise.resolve();
   #lease = '';
   #stream: KeepAliveStream | undefined;
   #timer: NodeJS.Timeout | undefined;
@@ -33,22 +34,14 @@ export class Session {
 
   /** The session, begun when there is none. */
   current(): Promise<SessionState> {
-    if (this.#state === undefined) {
-      const state = this.#begin();
-      this.#state = state;
-      state.catch(() => {
-        if (this.#state === state) this.#state = undefined;
-      });
-    }
-    return this.#state;
+    return this.#state ?? this.#become(() => this.#begin());
   }
 
   /** Makes every request of this host that compares an earlier fence fail from here on. */
   refence(): Promise<SessionState> {
-    const before = this.#state;
-    const state = (async () => {
-      const lease = before === undefined ? undefined : (await before.catch(() => undefined))?.lease;
-      if (lease === undefined || lease !== this.#lease) return this.#begin();
+    return this.#become(async () => {
+      const lease = this.#lease;
+      if (lease === '') return this.#begin();
       try {
         return { lease, fence: await this.#register(lease) };
       } catch (error) {
@@ -56,7 +49,13 @@ export class Session {
         if ((error as { kind?: string }).kind === 'NotFound') return this.#begin();
         throw error;
       }
-    })();
+    });
+  }
+
+  /** One change of the session after the other: two at once would leave one lease known and the other kept alive. */
+  #become(change: () => Promise<SessionState>): Promise<SessionState> {
+    const state = this.#changes.then(change);
+    this.#changes = state.catch(() => undefined);
     this.#state = state;
     state.catch(() => {
       if (this.#state === state) this.#state = undefined;
@@ -72,6 +71,11 @@ export class Session {
       },
       () => undefined,
     );
+  }
+
+  /** etcd does not know the lease any more. */
+  leaseGone(lease: string): void {
+    this.#lost(lease);
   }
 
   /** Whether the lease lives for certain, by this host's own clock. */
