@@ -127,12 +127,9 @@ export class Committer {
     try {
       const slotKey = Sys.commit(this.#client.settings.hostId, slot);
       const note: Op = { put: slotKey, value: noteText(id, tx, plan, this.fencing ? plan.gone : 0) };
-      const result = await this.#decide(
-        id,
-        slot,
-        [...compares, { key: Sys.gate, is: 'absent' }, hostCompare(this.#client, session)],
-        [...ops, note],
-      );
+      const isFenced = this.fencing || !tx.readsGraph;
+      const fences: Compare[] = [{ key: Sys.gate, is: 'absent' }, hostCompare(this.#client, session)];
+      const result = await this.#decide(id, slot, [...compares, ...(isFenced ? fences : [])], [...ops, note]);
       if (typeof result === 'number') return result;
       if (result !== undefined) await this.#refused(result, session, signal);
       await this.#checkGuards(tx);
