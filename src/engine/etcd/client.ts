@@ -20,8 +20,7 @@ import {
   type IWatchRequest,
   type IWatchResponse,
 } from 'etcd3';
-import { failedPrecondition } from '../../errors.js';
-import { type EtcdFailure, etcdFailure } from './failure.js';
+import { EtcdFailure, etcdFailure } from './failure.js';
 import type { EtcdSettings } from './options.js';
 
 /** One etcd key with what etcd knows of it; `key` is relative to the prefix. */
@@ -76,6 +75,9 @@ export function prefixEnd(prefix: string): string {
   // Relative prefixes end in "/" or are escaped components, so the last unit is plain ASCII.
   return prefix.slice(0, -1) + String.fromCharCode(prefix.charCodeAt(prefix.length - 1) + 1);
 }
+
+const closedFailure = (): EtcdFailure =>
+  new EtcdFailure('FailedPrecondition', 'the store is closed', { remedy: 'open it again' });
 
 const noPolicy = {
   execute: async <T>(fn: (context: { signal: AbortSignal }) => T | Promise<T>): Promise<T> =>
@@ -238,7 +240,7 @@ export class EtcdClient {
     call: (member: Etcd3, options: { deadline: number }) => Promise<T>,
     timeoutMs = this.settings.requestTimeoutMs,
   ): Promise<T> {
-    if (this.#closed) throw failedPrecondition('the store is closed', { remedy: 'open it again' });
+    if (this.#closed) throw closedFailure();
     const answer = await call(this.#members[this.#preferred]!, { deadline: Date.now() + timeoutMs });
     const { header } = answer as { header?: { cluster_id?: string } };
     if (header?.cluster_id !== undefined) this.clusterId = header.cluster_id;
@@ -246,7 +248,7 @@ export class EtcdClient {
   }
 
   async #stream<T extends IDuplexStream<unknown, unknown>>(open: (member: Etcd3) => Promise<T>): Promise<T> {
-    if (this.#closed) throw failedPrecondition('the store is closed', { remedy: 'open it again' });
+    if (this.#closed) throw closedFailure();
     try {
       return await open(this.#members[this.#preferred]!);
     } catch (error) {
