@@ -72,12 +72,16 @@ function isRoomy(dir: string): boolean {
 }
 
 const children = new Set<ChildProcess>();
+const dirs = new Set<string>();
 process.on('exit', () => {
   for (const child of children) child.kill('SIGKILL');
+  for (const dir of dirs) rmSync(dir, { recursive: true, force: true });
 });
 
 export interface MemberOptions {
   extra?: readonly string[];
+  /** Files of a client certificate: the members speak TLS to clients. */
+  tls?: { ca: string; cert: string; key: string };
 }
 
 export class Member {
@@ -87,10 +91,10 @@ export class Member {
   readonly #dir: string;
   #child: ChildProcess | undefined;
 
-  constructor(dir: string, name: string, clientPort: number, peerPort: number) {
+  constructor(dir: string, name: string, clientPort: number, peerPort: number, scheme = 'http') {
     this.#dir = join(dir, name);
     this.name = name;
-    this.url = `http://127.0.0.1:${clientPort}`;
+    this.url = `${scheme}://127.0.0.1:${clientPort}`;
     this.peerUrl = `http://127.0.0.1:${peerPort}`;
   }
 
@@ -145,27 +149,35 @@ export class Cluster {
   readonly members: Member[];
   readonly #dir: string;
   readonly #extra: readonly string[];
+  readonly #tls: MemberOptions['tls'];
   #prefixes = 0;
 
-  private constructor(dir: string, members: Member[], extra: readonly string[]) {
+  private constructor(dir: string, members: Member[], { extra = [], tls }: MemberOptions) {
     this.#dir = dir;
     this.members = members;
     this.#extra = extra;
+    this.#tls = tls;
   }
 
-  static async start(size: 1 | 3 = 1, { extra = [] }: MemberOptions = {}): Promise<Cluster> {
+  static async start(size: 1 | 3 = 1, options: MemberOptions = {}): Promise<Cluster> {
     requireEtcd();
     // Data in memory where there is room: what fsync protects from does not happen to a test's server.
     const place = isRoomy('/dev/shm') ? '/dev/shm' : tmpdir();
     const dir = mkdtempSync(join(place, 'ebbtide-etcd-'));
+    dirs.add(dir);
     const ports = await freePorts(size * 2);
     const members = Array.from(
       { length: size },
-      (_, i) => new Member(dir, `m${i}`, ports[i * 2]!, ports[i * 2 + 1]!),
+      (_, i) => new Member(dir, `m${i}`, ports[i * 2]!, ports[i * 2 + 1]!, options.tls && 'https'),
     );
-    const cluster = new Cluster(dir, members, extra);
-    for (const member of members) member.start(cluster.initial, 'new', extra);
-    await cluster.ready();
+    const cluster = new Cluster(dir, members, options);
+    for (const member of members) member.start(cluster.initial, 'new', options.extra ?? []);
+    try {
+      await cluster.ready();
+    } catch (error) {
+      await cluster.stop();
+      throw error;
+    }
     return cluster;
   }
 
@@ -190,9 +202,9 @@ export class Cluster {
 
   /** A plain client, for looking from outside. */
   client(prefix = ''): EtcdClient {
-    return new EtcdClient(
-      etcdSettings({ hosts: this.urls, prefix, hostId: 'looker', requestTimeoutMs: 3000 }),
-    );
+    const tls = this.#tls && { tls: this.#tls };
+    const settings = { hosts: this.urls, prefix, hostId: 'looker', requestTimeoutMs: 3000, ...tls };
+    return new EtcdClient(etcdSettings(settings));
   }
 
   async ready(): Promise<void> {

@@ -192,8 +192,8 @@ test('given more than 1.5 MiB, when it is a transaction, then it is whole; when 
 
 test('given a server that hangs, when something is asked of it, then it fails in time, and works again later', async (t) => {
   const own = await Cluster.start();
-  t.after(() => own.stop());
   const engine = await open(t, own.config({ requestTimeoutMs: 300, operationTimeoutMs: 1500 }));
+  t.after(() => own.stop());
   await engine.update((tx) => tx.put(image('a'), { size: 1 }));
   await own.members[0]!.pause();
   try {
@@ -221,8 +221,8 @@ test('given a server that hangs, when something is asked of it, then it fails in
 
 test('given three members, when one hangs, then operations go on with another', async (t) => {
   const own = await Cluster.start(3);
-  t.after(() => own.stop());
   const engine = await open(t, own.config({ requestTimeoutMs: 500 }));
+  t.after(() => own.stop());
   for (const [i, member] of own.members.entries()) {
     await member.pause();
     await engine.update((tx) => tx.put(image(`n${i}`), { size: i }));
@@ -235,8 +235,8 @@ test('given three members, when one hangs, then operations go on with another', 
 
 test('given three members, when one is replaced by a new one, then hosts go on', async (t) => {
   const own = await Cluster.start(3);
-  t.after(() => own.stop());
   const engine = await open(t, own.config({ requestTimeoutMs: 500 }));
+  t.after(() => own.stop());
   await engine.update((tx) => tx.put(image('before'), 'v'));
   const gone = own.members[0]!;
   const id = /^([0-9a-f]+), \w+, m0,/m.exec(own.etcdctl('member', 'list'))?.[1];
@@ -258,7 +258,6 @@ test('given three members, when one is replaced by a new one, then hosts go on',
 
 test('given a host whose watch is behind a compaction, when it is connected again, then it loads anew', async (t) => {
   const proxy = await LoopbackProxy.start(cluster.members[0]!.url);
-  t.after(() => proxy.close());
   const etcd = cluster.config();
   const warnings: string[] = [];
   const cut = await openEtcdEngine({
@@ -267,7 +266,7 @@ test('given a host whose watch is behind a compaction, when it is connected agai
     etcd: { ...etcd, hosts: proxy.url, hostId: 'cut', requestTimeoutMs: 500 },
     warn: (message) => warnings.push(message),
   });
-  t.after(() => cut.close());
+  t.after(() => cut.close().finally(() => proxy.close()));
   const other = await open(t, { ...etcd, hostId: 'other' });
   await other.update((tx) => {
     for (let i = 0; i < 50; i++) tx.put(image(`n${i}`), { size: i, refs: { label: image(`n${i + 1}`) } });
@@ -330,10 +329,10 @@ test('given a mirror on disk behind a compaction, when its host starts, then it 
 
 test('given a commit whose answer is lost, when it is found out, then it has happened exactly once', async (t) => {
   const proxy = await LoopbackProxy.start(cluster.members[0]!.url);
-  t.after(() => proxy.close());
   const etcd = cluster.config();
   const host = await open(t, { ...etcd, hosts: proxy.url, hostId: 'a', requestTimeoutMs: 400 });
   const other = await open(t, { ...etcd, hostId: 'b' });
+  t.after(() => proxy.close());
   await host.update((tx) => tx.put(image('n'), { size: 0 }));
   const value = (engine: Engine): number => (engine.get(image('n')) as { size: number }).size;
   for (const lose of ['answers', 'requests'] as const) {
@@ -364,7 +363,6 @@ test('given a commit whose answer is lost, when it is found out, then it has hap
 
 test('given a blind write that is held up on its way, when it was given up and written over, then it comes to nothing', async (t) => {
   const proxy = await LoopbackProxy.start(cluster.members[0]!.url);
-  t.after(() => proxy.close());
   const etcd = cluster.config();
   // Two ways to etcd: the request hangs in one of them, the host finds out by the other.
   const host = await open(t, {
@@ -374,6 +372,7 @@ test('given a blind write that is held up on its way, when it was given up and w
     requestTimeoutMs: 300,
   });
   const other = await open(t, { ...etcd, hostId: 'b' });
+  t.after(() => proxy.close());
   await host.update((tx) => tx.put(image('x'), { size: 0 }));
   proxy.holdRequests(true);
   await host.update((tx) => tx.put(image('x'), { size: 1 }));
@@ -388,8 +387,8 @@ test('given a blind write that is held up on its way, when it was given up and w
 
 test('given an etcd that is out of space, when written to, then it says so and reads go on, and later all works', async (t) => {
   const own = await Cluster.start(1, { extra: ['--quota-backend-bytes', String(12 * 1024 * 1024)] });
-  t.after(() => own.stop());
   const engine = await open(t, own.config());
+  t.after(() => own.stop());
   await engine.update((tx) => tx.put(image('a'), { size: 1 }));
   let failure: unknown;
   for (let i = 0; i < 60 && failure === undefined; i++) {

@@ -377,7 +377,15 @@ export class EtcdEngine implements Engine {
       });
       history.enter(view.revision);
       try {
-        const result = await this.#body(fn, tx);
+        let result: T;
+        try {
+          result = await this.#body(fn, tx);
+        } catch (error) {
+          if (tx.needs !== undefined || (await this.#isOfThePast(tx))) return { done: false, tx };
+          throw error;
+        }
+        // A body that went on after it was refused a number has no number.
+        if (tx.needs !== undefined) return { done: false, tx };
         while (this.#turns.isBlocked(turn)) await this.#turns.pass(signal);
         throwIfAborted(signal);
         this.#checkOpen();
@@ -385,10 +393,6 @@ export class EtcdEngine implements Engine {
         if (this.#isStale(tx)) return { done: false, tx };
         const committed = await this.#commit(tx, signal);
         return committed === undefined ? { done: false, tx } : { done: true, result, tx, committed };
-      } catch (error) {
-        if (tx.needs !== undefined) return { done: false, tx };
-        if (await this.#isOfThePast(tx, error)) return { done: false, tx };
-        throw error;
       } finally {
         tx.end();
         history.leave(view.revision);
@@ -407,8 +411,8 @@ export class EtcdEngine implements Engine {
   }
 
   /** An error of a body that had read what is no longer true is no error of the body: it runs again. */
-  async #isOfThePast(tx: EtcdTransaction, error: unknown): Promise<boolean> {
-    if (this.#closing !== undefined || error instanceof OutcomeUnknown) return false;
+  async #isOfThePast(tx: EtcdTransaction): Promise<boolean> {
+    if (this.#closing !== undefined) return false;
     if (this.#isStale(tx)) return true;
     const { keys, prefixes, links, linkSets } = tx.reads;
     if (keys.size + prefixes.size + links.size + linkSets.size === 0) return false;
