@@ -15,9 +15,11 @@ import { openOverlayfs } from './backends/overlayfs.js';
 import { CLUSTER_SLICE_MS, Cluster, SharedGuards } from './cluster.js';
 import { type CallContext, withTransactionContext } from './context.js';
 import { DBHost, type Log, type MutationCallback } from './db-host.js';
+import { type SnapshotterName, snapshotterNames, validateOptions } from './db-options.js';
 import { checkLeaseBackend, EnableEtcdGC, LeaseBackend, type LeaseBackendName } from './defaults.js';
 import type { Durability, Engine, EngineOptions, Transaction, Unlock } from './engine/contract.js';
-import { EtcdEngine, openEtcdEngine } from './engine/etcd/engine.js';
+import { EtcdEngine } from './engine/etcd/engine.js';
+import { openEtcdEngine } from './engine/etcd/open.js';
 import type { EtcdConfig } from './engine/etcd/options.js';
 import { EtcdRawStore } from './engine/etcd/raw.js';
 import { openLmdbEngine } from './engine/lmdb/engine.js';
@@ -399,8 +401,7 @@ function sharesDirectories(engine: Engine): engine is EtcdEngine {
   return hostId !== backendId;
 }
 
-export const snapshotterNames = ['native', 'overlayfs'] as const;
-export type SnapshotterName = (typeof snapshotterNames)[number];
+export { type SnapshotterName, snapshotterNames } from './db-options.js';
 
 export interface OpenOptions extends DBOptions {
   /** Directory the store lives in; made (0711) when missing. */
@@ -475,54 +476,4 @@ function openEngine({ root, engine, etcd }: OpenOptions, options: EngineOptions)
     return openEtcdEngine({ ...options, ...mirror, etcd, place: root });
   }
   return inMemory ? openMemoryEngine(options) : openLmdbEngine(layout.database(root), options);
-}
-
-const knownOptions = new Set([
-  'root',
-  'engine',
-  'etcd',
-  'snapshotters',
-  'core',
-  'policy',
-  'durability',
-  'publisher',
-  'log',
-  'enableEtcdGC',
-  'leaseBackend',
-]);
-
-function validateOptions(options: OpenOptions): void {
-  if (typeof options?.root !== 'string' || options.root === '') {
-    throw invalidArgument('openDB needs a root directory', {
-      remedy: 'openDB({ root: "/var/lib/ebbtide" })',
-    });
-  }
-  for (const name of Object.keys(options)) {
-    if (!knownOptions.has(name)) {
-      throw invalidArgument(`openDB has no option "${name}"`, {
-        remedy: `known: ${[...knownOptions].join(', ')}`,
-      });
-    }
-  }
-  const choices = {
-    engine: ['lmdb', 'memory'],
-    core: ['native', 'typescript'],
-    policy: ['shared', 'isolated'],
-    durability: ['flushed', 'visible'],
-  } as const;
-  for (const [name, allowed] of Object.entries(choices)) {
-    const value = options[name as keyof typeof choices];
-    if (value !== undefined && !(allowed as readonly string[]).includes(value)) {
-      throw invalidArgument(`openDB option ${name} is "${value}"`, {
-        remedy: `use one of ${allowed.join(', ')}`,
-      });
-    }
-  }
-  for (const name of options.snapshotters ?? []) {
-    if (!snapshotterNames.includes(name)) {
-      throw invalidArgument(`there is no snapshotter "${name}"`, {
-        remedy: `known: ${snapshotterNames.join(', ')}`,
-      });
-    }
-  }
 }

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before } from 'node:test';
 import type { Engine, Indexer } from '../../src/engine/contract.js';
-import { openEtcdEngine } from '../../src/engine/etcd/engine.js';
+import { openEtcdEngine } from '../../src/engine/etcd/open.js';
 import { describeEngine, type EngineUnderTest } from '../../src/engine/suite.js';
 import { createGraph } from '../../src/gc/graph.js';
 import { TypeScriptGraph } from '../../src/gc/graph-ts.js';

@@ -94,3 +94,34 @@ for (const [length, ms] of [
     assert.equal(lost.length, broken.length);
   });
 }
+
+test('given a collecting host that dies in the middle, when its session is over, then another host collects the rest', async (t) => {
+  const etcd = { ...cluster.config(), sessionTtlSeconds: TTL };
+  const b = await openHost(t, { etcd: { ...etcd, hostId: 'b' } });
+  const a = await HostProcess.make(cluster, 'a', await tempDir(t), etcd, { stopAtGarbage: 2 });
+  t.after(() => a.end());
+  await b.update((tx) => {
+    ensureNamespace(tx, 'ns1');
+    const at = now();
+    for (let i = 0; i < 120; i++) {
+      const digest = `sha256:${i.toString(16).padStart(64, '0')}`;
+      putRecord<BlobRecord>(tx, blobKey('ns1', digest), { createdat: at, updatedat: at, size: 1 });
+    }
+  });
+  await a.start();
+  a.ask('collect').catch(() => undefined);
+  await a.stoppedItself();
+  const left = [...b.engine.scan('blobs\0ns1')].length;
+  assert.ok(left > 0 && left < 120, `${left} left when it stopped`);
+  await a.kill();
+  assert.deepEqual((await b.garbageCollect()).removed, {}, 'the dead host still counts as collecting');
+  const died = performance.now();
+  let removed = 0;
+  await eventually('B takes over', async () => {
+    removed = (await b.garbageCollect()).removed.content ?? 0;
+    return removed > 0;
+  });
+  t.diagnostic(`another host collected ${Math.round(performance.now() - died)} ms after the first one died`);
+  assert.equal(removed, left);
+  assert.deepEqual([...b.engine.scan('blobs\0ns1')], []);
+});

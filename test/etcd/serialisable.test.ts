@@ -5,7 +5,8 @@
 import assert from 'node:assert/strict';
 import { after, before, type TestContext, test } from 'node:test';
 import type { Key, Transaction } from '../../src/engine/contract.js';
-import { type EtcdEngine, openEtcdEngine } from '../../src/engine/etcd/engine.js';
+import type { EtcdEngine } from '../../src/engine/etcd/engine.js';
+import { openEtcdEngine } from '../../src/engine/etcd/open.js';
 import { EtcdRawStore } from '../../src/engine/etcd/raw.js';
 import { key } from '../../src/engine/schema/keys.js';
 import { suiteIndexer } from '../../src/engine/suite.js';

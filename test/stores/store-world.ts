@@ -12,7 +12,7 @@ import { openNative } from '../../src/backends/native.js';
 import type { CallContext } from '../../src/context.js';
 import { DBHost } from '../../src/db-host.js';
 import type { Engine, EngineOptions, Transaction } from '../../src/engine/contract.js';
-import { openEtcdEngine } from '../../src/engine/etcd/engine.js';
+import { openEtcdEngine } from '../../src/engine/etcd/open.js';
 import { openLmdbEngine } from '../../src/engine/lmdb/engine.js';
 import { openMemoryEngine } from '../../src/engine/memory/engine.js';
 import { ingestKey, Relation, snapshotKey } from '../../src/engine/schema/keys.js';

@@ -15,9 +15,10 @@ import { EbbtideError, failedPrecondition, throwIfAborted } from '../../errors.j
 import type { Compare, EtcdClient, Op, TxnResult } from './client.js';
 import { prefixEnd } from './client.js';
 import { EtcdFailure } from './failure.js';
+import { chunkName, fetchUnit, type Gate, parseGate } from './gate.js';
 import { DIRTY, plainPart, Sys } from './layout.js';
 import type { Fence } from './locks.js';
-import { chunkName, fetchUnit, type Gate, type Mirror, parseGate } from './mirror.js';
+import type { Mirror } from './mirror.js';
 import { type CommitPlan, type PlanParts, planCommit } from './plan.js';
 import type { Session, SessionState } from './session.js';
 import type { EtcdTransaction } from './transaction.js';

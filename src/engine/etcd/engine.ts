@@ -1,5 +1,5 @@
 /**
- * The etcd engine: one tree shared by several hosts. Called by db.ts and by embedders.
+ * The etcd engine: one tree shared by several hosts. Made by open.ts; called by db.ts and by embedders.
  *
  * Each host reads its own mirror of the tree (mirror.ts) and commits to etcd (commit.ts); an update resolves when its
  * commit is decided in etcd and shown by this host's mirror. Transactions of all hosts are serialisable. Reads of
@@ -9,12 +9,10 @@
  * Durability: what is decided in etcd is on disk at a majority of its members. The mirror is a copy; losing it costs
  * loading it again.
  */
-import { rm } from 'node:fs/promises';
 import { failedPrecondition, throwIfAborted, unavailable } from '../../errors.js';
 import type {
   ChangeSet,
   Engine,
-  EngineOptions,
   EngineStats,
   Indexer,
   Key,
@@ -27,16 +25,13 @@ import { Effects } from '../core/effects.js';
 import type { Past } from '../core/history.js';
 import { type Turn, Turns } from '../core/turns.js';
 import type { GraphCore } from '../graph.js';
-import { openLmdbEngine } from '../lmdb/engine.js';
-import { openMemoryEngine } from '../memory/engine.js';
-import { EtcdClient, prefixEnd } from './client.js';
-import { Committer, OutcomeUnknown } from './commit.js';
-import { Counters } from './counters.js';
-import { Layout, Sys } from './layout.js';
+import { type EtcdClient, prefixEnd } from './client.js';
+import { type Committer, OutcomeUnknown } from './commit.js';
+import type { Counters } from './counters.js';
+import { type Layout, Sys } from './layout.js';
 import { EtcdLocks, type Fence } from './locks.js';
-import { Mirror } from './mirror.js';
-import { type EtcdConfig, etcdSettings } from './options.js';
-import { Session } from './session.js';
+import type { Mirror } from './mirror.js';
+import type { Session } from './session.js';
 import { EtcdTransaction } from './transaction.js';
 
 /** Conflicts after which this host's other commits wait for a transaction. */
@@ -46,14 +41,6 @@ const ATTEMPTS_MAX = 16;
 const GARBAGE_ATTEMPTS_MAX = 1_000;
 const PAUSE_MS = 2;
 
-export interface EtcdEngineOptions extends EngineOptions {
-  etcd: EtcdConfig;
-  /** Makes the default name of this host unique on its machine: its directory. */
-  place?: string;
-  /** Directory of the mirror's LMDB files; undefined: a mirror in memory, loaded anew at each start. */
-  mirrorDir?: string;
-}
-
 /** Told what other hosts do. */
 export interface ClusterListener {
   /** Records that a commit removes, before they go; `own`: this host's commit. */
@@ -62,60 +49,6 @@ export interface ClusterListener {
   remoteDeletions(count: number): void;
   /** A host has finished a collection. */
   collected(): void;
-}
-
-/**
- * Opens the engine on a cluster. Unavailable: no member answers within the dial timeout; nothing stays open.
- * InvalidArgument: an option; FailedPrecondition: refused credentials.
- */
-export async function openEtcdEngine(options: EtcdEngineOptions): Promise<EtcdEngine> {
-  const settings = etcdSettings(options.etcd, options.place ?? options.mirrorDir);
-  const warn = options.warn ?? (() => {});
-  const client = new EtcdClient(settings);
-  const undo: (() => Promise<unknown>)[] = [async () => client.close()];
-  try {
-    await client.range(Sys.head, { keysOnly: true, timeoutMs: settings.dialTimeoutMs });
-    const embedded = await openMirrorEngine(options, client);
-    undo.push(() => embedded.close());
-    const layout = new Layout(settings.backendId);
-    const mirror = new Mirror({ client, layout, engine: embedded, warn });
-    undo.push(() => mirror.close());
-    const session = new Session(client, warn);
-    undo.push(() => session.close());
-    await session.current();
-    await mirror.start();
-    const counters = new Counters(client, layout);
-    const { indexer } = options;
-    const committer = new Committer({ client, layout, indexer, counters, session, mirror });
-    await committer.dropAbandonedStages();
-    return new EtcdEngine({
-      client,
-      layout,
-      mirror,
-      session,
-      counters,
-      committer,
-      indexer,
-      graph: options.graph,
-    });
-  } catch (error) {
-    for (const close of undo.reverse()) await close().catch(() => undefined);
-    throw error;
-  }
-}
-
-/** The embedded engine of the mirror; one that holds another tree is removed first. */
-async function openMirrorEngine(options: EtcdEngineOptions, client: EtcdClient): Promise<Engine> {
-  const { indexer, graph, mirrorDir, warn } = options;
-  const parts = { indexer, graph, durability: 'visible' as const, ...(warn && { warn }) };
-  if (mirrorDir === undefined) return openMemoryEngine(parts);
-  const engine = await openLmdbEngine(mirrorDir, parts);
-  if (Mirror.matches(engine, client.clusterId, client.settings.prefix)) return engine;
-  warn?.(`${mirrorDir} is no mirror of this tree and is made anew`);
-  await engine.close();
-  graph.clear();
-  await rm(mirrorDir, { recursive: true, force: true });
-  return openLmdbEngine(mirrorDir, parts);
 }
 
 export interface EtcdEngineParts {

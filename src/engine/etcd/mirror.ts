@@ -9,67 +9,21 @@
  * The mirror is never ahead of etcd and never shows part of a transaction: a unit that was too big for one etcd
  * transaction is shown whole at the revision that decided it (unit.ts).
  */
-import { EbbtideError, unavailable } from '../../errors.js';
-import type { Engine, Key, Transaction, Value } from '../contract.js';
+import { type EbbtideError, unavailable } from '../../errors.js';
+import type { Engine, Key } from '../contract.js';
 import { History } from '../core/history.js';
 import { linkPrefix } from '../core/storage.js';
-import { components, key, leaf, metaKey } from '../schema/keys.js';
+import { Changes } from './changes.js';
 import type { EtcdClient, KeyValue } from './client.js';
-import { DIRTY, type Layout, type Place, Sys } from './layout.js';
+import { type CommitNote, decimal, fetchUnit, type Gate, parseGate, parseNote } from './gate.js';
+import { DIRTY, type Layout, Sys } from './layout.js';
 import { loadTree } from './load.js';
-import { parseStaged, type StagedChange } from './unit.js';
-import { textToValue } from './values.js';
+import { Notes } from './notes.js';
+import type { StagedChange } from './unit.js';
 import { Watch, type WatchEvent } from './watch.js';
-
-/** The mirror's own notes are links of a record that does not exist, so no listing shows them. */
-const NOTES = metaKey('mirror');
-const Note = {
-  /** Revision up to which the tree is here. */
-  position: 'at',
-  /** Cluster and prefix. */
-  origin: 'of',
-  /** Owners of links that are no records. */
-  owners: 'owners',
-  /** Collections and relations in which links are. */
-  relations: 'relations',
-  /** Records whose text in etcd makes no sense. */
-  damaged: 'damaged',
-} as const;
 
 const LOAD_CHUNK = 2_000;
 const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
-
-/** What one etcd revision means for the embedded engine. */
-interface Changes {
-  deletes: Key[];
-  /** Deleted and made again in one transaction: new objects under old keys. */
-  recreated: Set<Key>;
-  puts: Map<Key, Value>;
-  damaged: Key[];
-  links: { from: Key; relation: string; to: Key; present: boolean }[];
-  wiped: Key[];
-}
-
-/** What a commit tells beside its changes; stored in its slot. */
-export interface CommitNote {
-  id: string;
-  /** Keys that were deleted and made again. */
-  again?: Key[];
-  /** Deletions a user asked for. */
-  deletions?: number;
-  /** Keys that the commit deletes for certain. */
-  gone?: number;
-  /** Removes garbage; for those who look at the history. */
-  garbage?: boolean;
-}
-
-export interface Gate {
-  readonly id: string;
-  readonly state: 'open' | 'flipped';
-  readonly create: number;
-  readonly mod: number;
-  readonly chunks: number;
-}
 
 export interface MirrorListener {
   /** Before records go: their values can still be read. */
@@ -98,8 +52,6 @@ export class Mirror {
   listener: MirrorListener | undefined;
   /** Everything of the tree up to this revision is here. */
   revision = 0;
-  /** Revision whose position is stored. */
-  #stored = 0;
   /** Grows when the state changed in a way that the history does not tell. */
   epoch = 0;
   gate: Gate | undefined;
@@ -112,9 +64,7 @@ export class Mirror {
   #draining = false;
   #waiters: { revision: number; resolve: () => void; reject: (error: Error) => void }[] = [];
   #gateWaiters: (() => void)[] = [];
-  readonly #damaged = new Set<Key>();
-  readonly #relations = new Set<string>();
-  readonly #owners = new Set<Key>();
+  readonly #notes: Notes;
   #closed = false;
   /** Whether the mirror went on from where it was, rather than loading everything. */
   resumed = false;
@@ -124,24 +74,14 @@ export class Mirror {
     this.#layout = layout;
     this.engine = engine;
     this.#warn = warn;
-    for (const to of engine.links(NOTES, Note.damaged)) this.#damaged.add(to);
-    for (const to of engine.links(NOTES, Note.owners)) this.#owners.add(to);
-    for (const to of engine.links(NOTES, Note.relations)) this.#relations.add(to);
-  }
-
-  /** Whether an embedded engine holds a copy of this tree; a copy of another one must not be used. */
-  static matches(engine: Engine, clusterId: string, prefix: string): boolean {
-    const [origin] = engine.links(NOTES, Note.origin);
-    if (origin !== undefined) return origin === originKey(clusterId, prefix);
-    return engine.revision === 0 && engine.stats().records === 0;
+    this.#notes = new Notes(engine, client);
   }
 
   /** Brings the mirror up to date and keeps it so. */
   async start(): Promise<void> {
-    const [at] = this.engine.links(NOTES, Note.position);
-    if (at !== undefined) {
-      this.revision = Number(leaf(at));
-      this.#stored = this.revision;
+    const position = this.#notes.readPosition();
+    if (position !== undefined) {
+      this.revision = position;
       this.resumed = true;
       const gate = await this.#client.range(Sys.gate);
       this.gate = gate.kvs[0] && parseGate(gate.kvs[0]);
@@ -248,7 +188,7 @@ export class Mirror {
 
   /** A record in etcd that cannot be read: what it refers to is unknown. */
   get damaged(): Key | undefined {
-    for (const record of this.#damaged) return record;
+    for (const record of this.#notes.damaged) return record;
     return undefined;
   }
 
@@ -281,7 +221,7 @@ export class Mirror {
     let collected = false;
     let gateChanged = false;
     let gone = 0;
-    const changes = emptyChanges();
+    const changes = new Changes(this.#layout, this.engine, this.#warn);
     for (const { deleted, kv } of events) {
       if (deleted) gone++;
       const place = this.#layout.parse(kv.key);
@@ -289,7 +229,7 @@ export class Mirror {
         case 'record':
         case 'link':
           // Between the decision and the end of a unit only its own changes arrive here, which are known already.
-          if (!applying) this.#note(changes, place, deleted ? undefined : kv);
+          if (!applying) changes.note(place, deleted ? undefined : kv);
           break;
         case 'commit':
           if (!deleted) {
@@ -321,7 +261,7 @@ export class Mirror {
     }
     // Compacted at exactly this revision, etcd 3.4 tells the puts of it and not the deletions.
     if (gone < (note?.gone ?? 0)) throw unavailable(`etcd did not tell all of revision ${revision}`);
-    for (const change of unit) this.#noteStaged(changes, change, revision);
+    for (const change of unit) changes.noteStaged(change, revision);
     for (const again of note?.again ?? []) changes.recreated.add(again);
     this.#write(changes, revision, host);
     this.#reached(revision);
@@ -330,56 +270,9 @@ export class Mirror {
     if (collected) this.listener?.collected();
   }
 
-  #note(changes: Changes, place: Place, kv: KeyValue | undefined): void {
-    if (place.is === 'link') {
-      const { from, relation, to } = place;
-      changes.links.push({ from, relation, to, present: kv !== undefined });
-    } else if (place.is === 'record') {
-      if (kv === undefined) changes.deletes.push(place.key);
-      else this.#noteValue(changes, place.key, kv.value.toString('utf8'), kv);
-    }
-  }
-
-  #noteValue(
-    changes: Changes,
-    record: Key,
-    text: string,
-    numbers: { create: number; mod: number; version: number },
-  ): void {
-    const { create, mod, version } = numbers;
-    try {
-      changes.puts.set(record, textToValue(record, text, { create, mod, version }));
-    } catch (error) {
-      if (!(error instanceof EbbtideError)) throw error;
-      changes.damaged.push(record);
-      this.#warn(error.message);
-    }
-  }
-
-  #noteStaged(changes: Changes, change: StagedChange, revision: number): void {
-    if ('w' in change) {
-      changes.wiped.push(change.w);
-      return;
-    }
-    const place = this.#layout.parse('p' in change ? change.p : change.d);
-    if (place?.is === 'link') {
-      const { from, relation, to } = place;
-      changes.links.push({ from, relation, to, present: 'p' in change });
-    } else if (place?.is === 'record') {
-      if ('d' in change) changes.deletes.push(place.key);
-      else {
-        const old = this.engine.get(place.key);
-        const before = typeof old === 'object' ? old : {};
-        const create = typeof before.create === 'number' ? before.create : revision;
-        const version = (typeof before.version === 'number' ? before.version : 0) + 1;
-        this.#noteValue(changes, place.key, change.v, { create, mod: revision, version });
-      }
-    }
-  }
-
   #write(changes: Changes, revision: number, host: string | undefined): void {
-    const { deletes, recreated, puts, links, damaged, wiped } = changes;
-    if (deletes.length + puts.size + links.length + damaged.length + wiped.length === 0) return;
+    const { deletes, recreated, puts, links, wiped } = changes;
+    if (changes.isEmpty) return;
     if (deletes.length > 0) this.listener?.removing(host, deletes);
     if (this.history.hasReaders) this.#remember(changes);
     const written = this.engine.update(
@@ -392,8 +285,8 @@ export class Mirror {
           if (present) tx.link(from, relation, to);
           else tx.unlink(from, relation, to);
         }
-        this.#writeNotes(tx, changes);
-        this.#writePosition(tx, revision);
+        this.#notes.write(tx, changes);
+        this.#notes.writePosition(tx, revision);
       },
       { durability: 'visible' },
     );
@@ -403,44 +296,6 @@ export class Mirror {
     });
   }
 
-  #writeNotes(tx: Transaction, { puts, deletes, damaged, links }: Changes): void {
-    for (const record of damaged) {
-      this.#damaged.add(record);
-      tx.link(NOTES, Note.damaged, record);
-    }
-    if (this.#damaged.size > 0) {
-      for (const record of [...puts.keys(), ...deletes]) {
-        if (this.#damaged.delete(record)) tx.unlink(NOTES, Note.damaged, record);
-      }
-    }
-    for (const { from, relation, present } of links) {
-      if (!present) continue;
-      const [collection = ''] = components(from);
-      const used = key('meta', 'relation', collection, relation);
-      if (!this.#relations.has(used)) {
-        this.#relations.add(used);
-        tx.link(NOTES, Note.relations, used);
-      }
-      if (collection === 'backendnames' || (!puts.has(from) && !tx.has(from))) {
-        if (!this.#owners.has(from)) {
-          this.#owners.add(from);
-          tx.link(NOTES, Note.owners, from);
-        }
-      }
-    }
-  }
-
-  #writePosition(tx: Transaction, revision: number): void {
-    if (revision === this.#stored) return;
-    if (!tx.hasLinks(NOTES, Note.origin)) {
-      tx.link(NOTES, Note.origin, originKey(this.#client.clusterId, this.#client.settings.prefix));
-    }
-    if (this.#stored > 0) tx.unlink(NOTES, Note.position, positionKey(this.#stored));
-    else for (const old of [...this.engine.links(NOTES, Note.position)]) tx.unlink(NOTES, Note.position, old);
-    tx.link(NOTES, Note.position, positionKey(revision));
-    this.#stored = revision;
-  }
-
   #remember({ deletes, puts, links, wiped }: Changes): void {
     const records = new Map<Key, undefined>();
     for (const record of deletes) records.set(record, undefined);
@@ -448,11 +303,8 @@ export class Mirror {
     const changed = new Map<string, boolean>();
     for (const { from, relation, to } of links) changed.set(linkPrefix(from, relation) + to, true);
     for (const from of [...deletes, ...wiped]) {
-      for (const used of this.#relations) {
-        const [, , collection, relation = ''] = components(used);
-        if (components(from)[0] !== collection) continue;
-        for (const to of this.engine.links(from, relation))
-          changed.set(linkPrefix(from, relation) + to, true);
+      for (const { relation, to } of this.#notes.linksOf(from)) {
+        changed.set(linkPrefix(from, relation) + to, true);
       }
     }
     this.history.add({ revision: this.engine.revision + 1, records, links: changed });
@@ -523,30 +375,30 @@ export class Mirror {
     await write();
     if (!isNew) await this.#removeUnseen(records, links);
     if (gate?.state === 'flipped') {
-      const changes = emptyChanges();
+      const changes = new Changes(this.#layout, this.engine, this.#warn);
       for (const change of await fetchUnit(this.#client, gate, revision))
-        this.#noteStaged(changes, change, revision);
+        changes.noteStaged(change, revision);
       this.#write(changes, revision, undefined);
     }
     this.gate = gate;
     this.#queue = [];
     // An empty mirror of an empty tree has nothing to say yet.
-    if (this.engine.revision > 0) await this.engine.update((tx) => this.#writePosition(tx, revision));
+    if (this.engine.revision > 0) await this.engine.update((tx) => this.#notes.writePosition(tx, revision));
     this.revision = revision;
   }
 
   async #writeLoaded(kvs: readonly KeyValue[]): Promise<void> {
     if (kvs.length === 0) return;
-    const changes = emptyChanges();
+    const changes = new Changes(this.#layout, this.engine, this.#warn);
     for (const kv of kvs) {
       const place = this.#layout.parse(kv.key);
-      if (place !== undefined) this.#note(changes, place, kv);
+      if (place !== undefined) changes.note(place, kv);
     }
     await this.engine.update(
       (tx) => {
         for (const [record, value] of changes.puts) tx.put(record, value);
         for (const { from, relation, to } of changes.links) tx.link(from, relation, to);
-        this.#writeNotes(tx, changes);
+        this.#notes.write(tx, changes);
       },
       { durability: 'visible' },
     );
@@ -556,12 +408,9 @@ export class Mirror {
     const gone: Key[] = [];
     const staleLinks: { from: Key; relation: string; to: Key; present: false }[] = [];
     const checkLinks = (from: Key): void => {
-      for (const used of this.#relations) {
-        const [, , collection, relation = ''] = components(used);
-        if (components(from)[0] !== collection) continue;
-        for (const to of this.engine.links(from, relation)) {
-          if (!links.has(linkPrefix(from, relation) + to))
-            staleLinks.push({ from, relation, to, present: false });
+      for (const { relation, to } of this.#notes.linksOf(from)) {
+        if (!links.has(linkPrefix(from, relation) + to)) {
+          staleLinks.push({ from, relation, to, present: false });
         }
       }
     };
@@ -569,7 +418,7 @@ export class Mirror {
       if (!records.has(record)) gone.push(record);
       checkLinks(record);
     }
-    for (const owner of this.#owners) checkLinks(owner);
+    for (const owner of this.#notes.owners) checkLinks(owner);
     for (let at = 0; at < Math.max(gone.length, staleLinks.length); at += LOAD_CHUNK) {
       const deletes = gone.slice(at, at + LOAD_CHUNK);
       if (deletes.length > 0) this.listener?.removing(undefined, deletes);
@@ -592,59 +441,12 @@ export class Mirror {
     this.#watch?.end();
     for (const { reject } of this.#waiters.splice(0)) reject(closedError());
     for (const wake of this.#gateWaiters.splice(0)) wake();
-    if (this.#loading === undefined && this.revision > this.#stored && this.#stored > 0) {
-      await this.engine.update((tx) => this.#writePosition(tx, this.revision)).catch(() => undefined);
+    if (this.#loading === undefined && this.revision > this.#notes.stored && this.#notes.stored > 0) {
+      await this.engine.update((tx) => this.#notes.writePosition(tx, this.revision)).catch(() => undefined);
     }
     await this.engine.close();
   }
 }
 
-const emptyChanges = (): Changes => ({
-  deletes: [],
-  recreated: new Set(),
-  puts: new Map(),
-  damaged: [],
-  links: [],
-  wiped: [],
-});
-
-const positionKey = (revision: number): Key => metaKey('mirror', String(revision));
-const originKey = (clusterId: string, prefix: string): Key =>
-  metaKey('mirror', clusterId, ...(prefix === '' ? [] : [prefix]));
-
 const closedError = (): EbbtideError =>
   unavailable('the store was closed before the change was seen here', { remedy: 'open it again and look' });
-
-function parseNote(value: Buffer): CommitNote | undefined {
-  try {
-    return JSON.parse(value.toString('utf8')) as CommitNote;
-  } catch {
-    return undefined;
-  }
-}
-
-export function parseGate(kv: KeyValue): Gate | undefined {
-  try {
-    const { id, state, chunks } = JSON.parse(kv.value.toString('utf8')) as Partial<Gate>;
-    if (typeof id !== 'string' || (state !== 'open' && state !== 'flipped')) return undefined;
-    return { id, state, chunks: chunks ?? 0, create: kv.create, mod: kv.mod };
-  } catch {
-    return undefined;
-  }
-}
-
-/** The changes a unit stages, as they are at a revision. */
-export async function fetchUnit(client: EtcdClient, gate: Gate, revision: number): Promise<StagedChange[]> {
-  const dir = Sys.unit(gate.id);
-  const changes: StagedChange[] = [];
-  for (let n = 0; n < gate.chunks; n++) {
-    const { kvs } = await client.range(dir + chunkName(n), { revision, serializable: true });
-    if (kvs[0] === undefined) throw unavailable(`part ${n} of transaction ${gate.id} is missing in etcd`);
-    changes.push(...parseStaged(kvs[0].value));
-  }
-  return changes;
-}
-
-const decimal = (kv: KeyValue): number => Number(kv.value.toString('utf8')) || 0;
-
-export const chunkName = (n: number): string => String(n).padStart(6, '0');
