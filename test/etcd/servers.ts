@@ -80,6 +80,8 @@ process.on('exit', () => {
 
 export interface MemberOptions {
   extra?: readonly string[];
+  /** Keep the data on disk, for figures; tests need not. */
+  onDisk?: boolean;
   /** Files of a client certificate: the members speak TLS to clients. */
   tls?: { ca: string; cert: string; key: string };
 }
@@ -162,7 +164,7 @@ export class Cluster {
   static async start(size: 1 | 3 = 1, options: MemberOptions = {}): Promise<Cluster> {
     requireEtcd();
     // Data in memory where there is room: what fsync protects from does not happen to a test's server.
-    const place = isRoomy('/dev/shm') ? '/dev/shm' : tmpdir();
+    const place = !options.onDisk && isRoomy('/dev/shm') ? '/dev/shm' : tmpdir();
     const dir = mkdtempSync(join(place, 'ebbtide-etcd-'));
     dirs.add(dir);
     const ports = await freePorts(size * 2);

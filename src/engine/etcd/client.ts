@@ -59,7 +59,8 @@ export type Compare =
 export type Op =
   | { put: string; value: string | Uint8Array; lease?: string | undefined }
   | { del: string; end?: string | undefined }
-  | { get: string; end?: string | undefined };
+  /** `newest`: only the one modified last, without its value. */
+  | { get: string; end?: string | undefined; newest?: boolean };
 export interface TxnResult {
   readonly succeeded: boolean;
   readonly revision: number;
@@ -294,7 +295,9 @@ export class EtcdClient {
     }
     const key = this.#bytes('del' in op ? op.del : op.get);
     const range = op.end === undefined ? { key } : { key, range_end: this.#end(op.end) };
-    return 'del' in op ? { request_delete_range: range } : { request_range: range };
+    if ('del' in op) return { request_delete_range: range };
+    const newest = op.newest ? { sort_order: 2, sort_target: 3, limit: 1, keys_only: true } : {};
+    return { request_range: { ...range, ...newest } };
   }
 
   #rangeResult(answer: IRangeResponse): RangeResult {

@@ -151,6 +151,8 @@ export class Committer {
       const result = await this.#client.txn(compares, ops, [
         { get: Sys.gate },
         { get: Sys.host(this.#client.settings.hostId) },
+        // How far the mirror has to come before another run can do better.
+        { get: Sys.commits, end: prefixEnd(Sys.commits), newest: true },
       ]);
       return result.succeeded ? result.revision : result;
     } catch (error) {
@@ -184,9 +186,10 @@ export class Committer {
 
   /** Looks into a refusal: a gate is waited for, an ended session is begun anew. */
   async #refused({ gets }: TxnResult, session: SessionState, signal: AbortSignal | undefined): Promise<void> {
-    const [gate, host] = gets;
+    const [gate, host, newest] = gets;
     if (host?.[0]?.mod !== session.fence) this.#session.expired(session.fence);
     if (gate?.[0] !== undefined) await this.passGate(signal);
+    await this.#mirror.reach(newest?.[0]?.mod ?? 0, signal);
   }
 
   /** A transaction under a lock that was lost must not run again as if it still had it. */

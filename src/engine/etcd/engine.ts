@@ -40,6 +40,8 @@ const ATTEMPTS_MAX = 16;
 /** A removal of garbage conflicts with every new reference anywhere: it is patient instead of failing. */
 const GARBAGE_ATTEMPTS_MAX = 1_000;
 const PAUSE_MS = 2;
+/** What work that can wait leaves to others between two commits. */
+const BACKGROUND_PAUSE_MS = 3;
 
 /** Told what other hosts do. */
 export interface ClusterListener {
@@ -248,6 +250,7 @@ export class EtcdEngine implements Engine {
           if (outcome.done) {
             turn?.();
             for (const hook of outcome.tx.hooks) hook();
+            if (options.background && outcome.committed) await sleep(BACKGROUND_PAUSE_MS);
             if (attempt > 1) await effects.undo(attempt);
             return outcome.result;
           }
@@ -270,7 +273,6 @@ export class EtcdEngine implements Engine {
     }
     // The watch may have missed that a counter was forgotten.
     if (attempt > 2) for (const counter of tx.handedOut.keys()) this.#counters.forgetOne(counter);
-    await this.confirm();
     if (attempt > 1 && !tx.readsGraph) await sleep((1 + Math.random()) * PAUSE_MS * Math.min(attempt, 8));
   }
 

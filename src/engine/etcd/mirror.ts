@@ -14,7 +14,7 @@ import type { Engine, Key } from '../contract.js';
 import { History } from '../core/history.js';
 import { linkPrefix } from '../core/storage.js';
 import { Changes } from './changes.js';
-import type { EtcdClient, KeyValue } from './client.js';
+import type { EtcdClient } from './client.js';
 import { type CommitNote, decimal, fetchUnit, type Gate, parseGate, parseNote } from './gate.js';
 import { DIRTY, type Layout, Sys } from './layout.js';
 import { loadTree } from './load.js';
@@ -344,12 +344,14 @@ export class Mirror {
     const isNew = this.engine.revision === 0 && this.engine.stats().records === 0;
     const records = new Set<Key>();
     const links = new Set<string>();
-    let buffered: KeyValue[] = [];
+    let changes = new Changes(this.#layout, this.engine, this.#warn);
+    let buffered = 0;
     let gate: Gate | undefined;
     const write = async (): Promise<void> => {
-      const kvs = buffered;
-      buffered = [];
-      await this.#writeLoaded(kvs);
+      const loaded = changes;
+      changes = new Changes(this.#layout, this.engine, this.#warn);
+      buffered = 0;
+      await this.#writeLoaded(loaded);
       await nextTurn();
     };
     let writing: Promise<void> = Promise.resolve();
@@ -363,9 +365,10 @@ export class Mirror {
             if (place.is === 'record') records.add(place.key);
             else links.add(linkPrefix(place.from, place.relation) + place.to);
           }
-          buffered.push(kv);
+          changes.note(place, kv);
+          buffered++;
         }
-        if (buffered.length >= LOAD_CHUNK) {
+        if (buffered >= LOAD_CHUNK) {
           writing = writing.then(write);
           await writing;
         }
@@ -375,7 +378,6 @@ export class Mirror {
     await write();
     if (!isNew) await this.#removeUnseen(records, links);
     if (gate?.state === 'flipped') {
-      const changes = new Changes(this.#layout, this.engine, this.#warn);
       for (const change of await fetchUnit(this.#client, gate, revision))
         changes.noteStaged(change, revision);
       this.#write(changes, revision, undefined);
@@ -387,13 +389,8 @@ export class Mirror {
     this.revision = revision;
   }
 
-  async #writeLoaded(kvs: readonly KeyValue[]): Promise<void> {
-    if (kvs.length === 0) return;
-    const changes = new Changes(this.#layout, this.engine, this.#warn);
-    for (const kv of kvs) {
-      const place = this.#layout.parse(kv.key);
-      if (place !== undefined) changes.note(place, kv);
-    }
+  async #writeLoaded(changes: Changes): Promise<void> {
+    if (changes.isEmpty) return;
     await this.engine.update(
       (tx) => {
         for (const [record, value] of changes.puts) tx.put(record, value);

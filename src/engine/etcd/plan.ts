@@ -50,7 +50,7 @@ export async function planCommit(parts: PlanParts, tx: EtcdTransaction): Promise
     if (bytes === undefined) {
       changes.push({ d: layout.record(key) });
       // `delete` has read it, unless this transaction made it.
-      if (tx.found.get(key) === true) gone++;
+      if (tx.found.get(key) === true && !mayBeGone(tx, key)) gone++;
       const [collection = '', namespace = ''] = components(key);
       stamps.add(Sys.gone(collection, namespace));
       continue;
@@ -145,14 +145,14 @@ function compares({ layout, counters }: PlanParts, tx: EtcdTransaction): Compare
   const unchanged = (key: string, end?: string): void => {
     made.push({ key, end, is: 'unchanged since', revision });
   };
-  const same = (key: string, present: boolean): void => {
+  const same = (key: string, present: boolean, mayBeGone = false): void => {
     if (!present) made.push({ key, is: 'absent' });
     else {
       unchanged(key);
-      made.push({ key, is: 'present' });
+      if (!mayBeGone) made.push({ key, is: 'present' });
     }
   };
-  for (const [key, present] of tx.found) same(layout.record(key), present);
+  for (const [key, present] of tx.found) same(layout.record(key), present, mayBeGone(tx, key));
   for (const [link, present] of tx.foundLinks) {
     const { from, relation, to } = splitLink(link);
     same(layout.link(from, relation, to), present);
@@ -175,6 +175,14 @@ function compares({ layout, counters }: PlanParts, tx: EtcdTransaction): Compare
   for (const stamp of stamps) if (stamp !== Sys.commits) unchanged(stamp);
   for (const [counter, handed] of tx.handedOut) made.push(counters.compare(counter, handed));
   return made;
+}
+
+/**
+ * Garbage that somebody else removed meanwhile is as gone as if this transaction had removed it: one condition less,
+ * so that twice as much fits into one etcd transaction.
+ */
+function mayBeGone(tx: EtcdTransaction, key: Key): boolean {
+  return tx.readsGraph && tx.writes.has(key) && tx.writes.get(key)?.bytes === undefined;
 }
 
 function sizeOf(change: StagedChange): number {
