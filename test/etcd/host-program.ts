@@ -40,6 +40,8 @@ export interface Ack {
 }
 
 const ns = 'ns1';
+/** More than one etcd transaction takes. */
+const BIG = 140;
 const GC = 'containerd.io/gc.';
 
 class Program {
@@ -91,7 +93,7 @@ class Program {
     while (!this.#stop) {
       try {
         const choice = this.#below(10);
-        if (choice < 3) await this.#makeGarbage();
+        if (choice < 3) await this.#makeGarbage(this.#below(25) === 0 ? BIG : 3);
         else if (choice < 6) {
           const image = `img-${this.#options.name}-${process.pid}-${writer}-${this.#made++}`;
           const digest = this.#anyDigest();
@@ -124,8 +126,8 @@ class Program {
   }
 
   /** A chain of blobs that nothing refers to. */
-  #makeGarbage(): Promise<void> {
-    const digests = Array.from({ length: 3 }, () => this.#newDigest());
+  #makeGarbage(length: number): Promise<void> {
+    const digests = Array.from({ length }, () => this.#newDigest());
     return this.#db.update((tx) => {
       ensureNamespace(tx, ns);
       for (const [i, digest] of digests.entries()) this.#putBlob(tx, digest, digests[i + 1]);

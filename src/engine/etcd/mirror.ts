@@ -153,15 +153,20 @@ export class Mirror {
   async reach(revision: number, signal?: AbortSignal): Promise<void> {
     if (this.revision >= revision && this.#loading === undefined) return;
     const { requestTimeoutMs } = this.#client.settings;
+    // A stream that says nothing for so long may hang with its member.
     const nudge = setInterval(() => this.nudge(), Math.min(requestTimeoutMs, 2000));
+    let giveUp = (): void => undefined;
     try {
       await new Promise<void>((resolve, reject) => {
         if (this.#closed) reject(closedError());
         else this.#waiters.push({ revision, resolve, reject });
-        signal?.addEventListener('abort', () => reject(signal.reason), { once: true });
+        giveUp = () => reject(signal?.reason);
+        signal?.addEventListener('abort', giveUp, { once: true });
+        if (signal?.aborted) giveUp();
       });
     } finally {
       clearInterval(nudge);
+      signal?.removeEventListener('abort', giveUp);
     }
   }
 
