@@ -6,6 +6,7 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import type { ContentBackend, DiskJobs, SnapshotterBackend } from './backends/contract.js';
 import type { CallContext } from './context.js';
 import type { Durability, Engine, Reader, Transaction } from './engine/contract.js';
+import { EtcdTransaction } from './engine/etcd/transaction.js';
 import { failedPrecondition, throwIfAborted } from './errors.js';
 import type { CollectHost } from './gc/collect.js';
 import { CollectorRegistry } from './gc/collectors.js';
@@ -29,6 +30,8 @@ export interface HostParts {
   durability: Durability;
   jobs: DiskJobs;
   publisher?: EventsPublisher | undefined;
+  /** Default: guards within this process. */
+  guards?: Guards | undefined;
   log: Log;
 }
 
@@ -57,7 +60,7 @@ export class DBHost implements CollectHost {
   readonly durability: Durability;
   readonly jobs: DiskJobs;
   readonly publisher: EventsPublisher | undefined;
-  readonly guards = new Guards();
+  readonly guards: Guards;
   readonly dirty: DirtyFlags;
   readonly collectors = new CollectorRegistry();
   readonly contentStore: ContentStore;
@@ -75,6 +78,7 @@ export class DBHost implements CollectHost {
     this.jobs = parts.jobs;
     this.publisher = parts.publisher;
     this.#log = parts.log;
+    this.guards = parts.guards ?? new Guards();
     this.dirty = new DirtyFlags(parts.engine);
     this.contentStore = new ContentStore(this);
     this.snapshotterStores = new Map(
@@ -121,6 +125,13 @@ export class DBHost implements CollectHost {
 
   countDeletion(tx: Transaction): void {
     this.dirty.countDeletion(tx);
+    // Other hosts' callbacks and schedulers are told through the commit.
+    if (tx instanceof EtcdTransaction) tx.deletions++;
+  }
+
+  /** Runs the mutation callbacks for what another host has done. */
+  changedElsewhere(): void {
+    if (!this.#closed) this.#runCallbacks();
   }
 
   markContentDirty(tx: Transaction, removed?: UnnamedContent): void {

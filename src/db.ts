@@ -12,10 +12,16 @@ import { makeDurableDirectory } from './backends/files.js';
 import { errnoOf, fsError } from './backends/fs-errors.js';
 import { openNative } from './backends/native.js';
 import { openOverlayfs } from './backends/overlayfs.js';
+import { CLUSTER_SLICE_MS, Cluster, SharedGuards } from './cluster.js';
 import { type CallContext, withTransactionContext } from './context.js';
 import { DBHost, type Log, type MutationCallback } from './db-host.js';
+import { type SnapshotterName, snapshotterNames, validateOptions } from './db-options.js';
 import { checkLeaseBackend, EnableEtcdGC, LeaseBackend, type LeaseBackendName } from './defaults.js';
-import type { Durability, Engine, Transaction, Unlock } from './engine/contract.js';
+import type { Durability, Engine, EngineOptions, Transaction, Unlock } from './engine/contract.js';
+import { EtcdEngine } from './engine/etcd/engine.js';
+import { openEtcdEngine } from './engine/etcd/open.js';
+import type { EtcdConfig } from './engine/etcd/options.js';
+import { EtcdRawStore } from './engine/etcd/raw.js';
 import { openLmdbEngine } from './engine/lmdb/engine.js';
 import { openMemoryEngine } from './engine/memory/engine.js';
 import { type GetOptions, type PutOptions, RawStore, type Transactor } from './engine/raw.js';
@@ -51,7 +57,7 @@ export interface DBOptions {
   log?: Log;
   /** Whether this host collects a tree shared over etcd; an embedded store is collected either way. */
   enableEtcdGC?: boolean;
-  /** Where leases live: `''` or `bolt`. Unset: the process-wide default. */
+  /** Where leases live: `''`, `bolt` (embedded store) or `etcd` (shared tree). Unset: the process-wide default. */
   leaseBackend?: LeaseBackendName;
 }
 /** Options of one collection. */
@@ -102,6 +108,10 @@ export class DB implements AsyncDisposable {
   readonly namespaces: NamespaceStore;
   readonly #host: DBHost;
   readonly #raw: RawStore;
+  /** When the tree is shared over etcd. */
+  readonly #cluster: Cluster | undefined;
+  readonly #content: ContentStore;
+  readonly #snapshotters: ReadonlyMap<string, Snapshotter>;
   readonly #pool: DiskPool | undefined;
   readonly #switches: Pick<DBOptions, 'enableEtcdGC' | 'leaseBackend'>;
   #collection: Promise<unknown> = Promise.resolve();
@@ -116,12 +126,34 @@ export class DB implements AsyncDisposable {
     this.#host = host;
     this.#pool = pool;
     this.#switches = switches;
-    this.#raw = new RawStore(host.engine);
-    this.images = new ImageStore(host);
-    this.containers = new ContainerStore(host);
-    this.sandboxes = new SandboxStore(host);
-    this.leases = new LeaseManager(host);
-    this.namespaces = new NamespaceStore(host);
+    const { engine } = host;
+    const cluster =
+      engine instanceof EtcdEngine ? new Cluster(engine, host, (run) => this.#inTurn(run)) : undefined;
+    const current = <S extends object>(store: S, ...methods: (keyof S)[]): S =>
+      cluster === undefined ? store : cluster.current(store, methods);
+    this.#cluster = cluster;
+    this.#raw = engine instanceof EtcdEngine ? new EtcdRawStore(engine) : new RawStore(engine);
+    this.images = current(new ImageStore(host), 'get', 'list');
+    this.containers = current(new ContainerStore(host), 'get', 'list');
+    this.sandboxes = current(new SandboxStore(host), 'get', 'list');
+    this.leases = current(new LeaseManager(host), 'list', 'listResources');
+    this.namespaces = current(new NamespaceStore(host), 'labels', 'list');
+    this.#content = current(
+      host.contentStore,
+      'info',
+      'readerAt',
+      'walk',
+      'status',
+      'listStatuses',
+      'abort',
+      'writer',
+    );
+    this.#snapshotters = new Map(
+      [...host.snapshotterStores].map(([name, store]) => [
+        name,
+        current(store, 'stat', 'usage', 'mounts', 'prepare', 'view', 'commit', 'remove', 'walk'),
+      ]),
+    );
   }
 
   /** What stores are built on; for this package's own rooms. */
@@ -140,18 +172,18 @@ export class DB implements AsyncDisposable {
     return this.#switches.enableEtcdGC ?? EnableEtcdGC;
   }
   get content(): ContentStore {
-    return this.#host.contentStore;
+    return this.#content;
   }
   contentStore(): ContentStore {
-    return this.#host.contentStore;
+    return this.#content;
   }
   /** The namespaced snapshotter, or undefined when none of that name is configured. */
   snapshotter(name: string): Snapshotter | undefined {
-    return this.#host.snapshotterStores.get(name);
+    return this.#snapshotters.get(name);
   }
   /** All snapshotters, as a new map. */
   snapshotters(): Map<string, Snapshotter> {
-    return new Map(this.#host.snapshotterStores);
+    return new Map(this.#snapshotters);
   }
 
   /** Brings the schema up to date; run by `openDB` and `newDB`, safe to run again. */
@@ -174,9 +206,19 @@ export class DB implements AsyncDisposable {
   /**
    * One collection; a call during another waits and then runs its own. Rejects with the first error of marking
    * or removing records; backend trouble is logged, counted in the stats and tried again by the next run.
+   *
+   * Over etcd one host collects at a time: stats of nothing when this one may not (`enableEtcdGC`) or another does.
    */
   garbageCollect(ctx: CallContext = {}, options: RunOptions = {}): Promise<GCStats> {
-    return this.#inTurn(() => collect(this.#host, { ...options, ...(ctx.signal && { signal: ctx.signal }) }));
+    const run = () =>
+      collect(this.#host, { ...this.#defaults(), ...options, ...(ctx.signal && { signal: ctx.signal }) });
+    const cluster = this.#cluster;
+    if (cluster === undefined || options.dryRun) return this.#inTurn(run);
+    return this.#inTurn(() => cluster.collect(this.enableEtcdGC, run));
+  }
+
+  #defaults(): RunOptions {
+    return this.#cluster === undefined ? {} : { sliceBudgetMs: CLUSTER_SLICE_MS };
   }
 
   /** What a collection would remove now; plain JSON, to be looked at, kept in a file and applied later. */
@@ -190,9 +232,13 @@ export class DB implements AsyncDisposable {
    * InvalidArgument: not a plan. FailedPrecondition: a plan of another store or a later revision.
    */
   applyPlan(plan: CollectionPlan, ctx: CallContext = {}, options: RunOptions = {}): Promise<PlanOutcome> {
-    return this.#inTurn(() =>
-      applyPlan(this.#host, plan, { ...options, ...(ctx.signal && { signal: ctx.signal }) }),
-    );
+    const run = () =>
+      applyPlan(this.#host, plan, {
+        ...this.#defaults(),
+        ...options,
+        ...(ctx.signal && { signal: ctx.signal }),
+      });
+    return this.#inTurn(async () => this.#cluster?.collectOrFail(this.enableEtcdGC, run) ?? run());
   }
 
   /**
@@ -254,7 +300,7 @@ export class DB implements AsyncDisposable {
   transactor(): Transactor {
     return this.#raw;
   }
-  /** Exclusive in-process lock; resolves to the unlock function. */
+  /** Exclusive lock, over etcd if the tree is there, else in this process; resolves to the unlock function. */
   lock(prefix: string, ctx: CallContext = {}): Promise<Unlock> {
     return this.#raw.lock(prefix, ctx.signal);
   }
@@ -276,6 +322,7 @@ export class DB implements AsyncDisposable {
 
   async #close(): Promise<void> {
     this.#host.close();
+    this.#cluster?.close();
     await this.#collection;
     for (const backend of this.#host.backends.values()) await backend.close();
     await this.#host.content.close?.();
@@ -284,14 +331,12 @@ export class DB implements AsyncDisposable {
   }
 }
 
-/** Etcd client settings; accepted so that signatures stay, refused until the distributed engine lands. */
-export interface EtcdConfig {
-  hosts: string[];
-}
+export type { EtcdConfig, EtcdTls } from './engine/etcd/options.js';
 
 /**
- * A DB from given parts: an open engine, a content backend, snapshotters by name. The DB closes them all.
- * InvalidArgument when there is no engine.
+ * A DB from given parts: an engine, a content backend, snapshotters by name. The DB closes them all. With an etcd
+ * config the records live in etcd, and `embedded`, when given, must be the engine that was opened on it; without
+ * one, a mirror in memory is made. InvalidArgument when there is neither.
  */
 export async function newDB(
   etcd: EtcdConfig | undefined,
@@ -300,28 +345,41 @@ export async function newDB(
   snapshotters: Readonly<Record<string, SnapshotterBackend>>,
   ...opts: DBOpt[]
 ): Promise<DB> {
-  return assemble(etcd, embedded, content, new Map(Object.entries(snapshotters)), createDiskPool(), opts);
+  const backends = new Map(Object.entries(snapshotters));
+  if (etcd === undefined || embedded !== undefined) {
+    if (etcd !== undefined && embedded?.kind !== 'etcd') {
+      throw invalidArgument('records of an etcd tree and of an embedded engine are never mixed', {
+        remedy: 'give the etcd config or the embedded engine, not both',
+      });
+    }
+    return assemble(embedded, content, backends, createDiskPool(), opts);
+  }
+  const options: DBOptions = {};
+  for (const opt of opts) opt(options);
+  const log = options.log ?? logToStderr;
+  const engine = await openEtcdEngine({
+    etcd,
+    indexer: metadataIndexer,
+    graph: createGraph(),
+    warn: (message) => log('warn', message),
+  });
+  return assemble(engine, content, backends, createDiskPool(), opts);
 }
 
 async function assemble(
-  etcd: EtcdConfig | undefined,
-  embedded: Engine | undefined,
+  engine: Engine | undefined,
   content: ContentBackend,
   backends: ReadonlyMap<string, SnapshotterBackend>,
   pool: DiskPool,
   opts: readonly DBOpt[],
 ): Promise<DB> {
-  if (etcd !== undefined) {
-    throw invalidArgument('the etcd engine is not part of this version', {
-      remedy: 'leave the etcd config out',
-    });
-  }
-  if (embedded === undefined) throw invalidArgument('a DB needs an embedded engine or an etcd config');
+  if (engine === undefined) throw invalidArgument('a DB needs an embedded engine or an etcd config');
   const options: DBOptions = {};
   for (const opt of opts) opt(options);
-  checkLeaseBackend(options.leaseBackend);
+  checkLeaseBackend(options.leaseBackend, engine.kind === 'etcd');
   const host = new DBHost({
-    engine: embedded,
+    engine,
+    guards: sharesDirectories(engine) ? new SharedGuards(engine) : undefined,
     content,
     backends,
     policy: options.policy ?? 'shared',
@@ -330,20 +388,28 @@ async function assemble(
     jobs: pool satisfies DiskJobs,
     log: options.log ?? logToStderr,
   });
+  host.dirty.load();
   const db = new DB(host, pool, options);
   await db.init();
-  host.dirty.load();
   return db;
 }
 
-export const snapshotterNames = ['native', 'overlayfs'] as const;
-export type SnapshotterName = (typeof snapshotterNames)[number];
+/** Hosts whose backends have one name share the directories. */
+function sharesDirectories(engine: Engine): engine is EtcdEngine {
+  if (!(engine instanceof EtcdEngine)) return false;
+  const { hostId, backendId } = engine.client.settings;
+  return hostId !== backendId;
+}
+
+export { type SnapshotterName, snapshotterNames } from './db-options.js';
 
 export interface OpenOptions extends DBOptions {
   /** Directory the store lives in; made (0711) when missing. */
   root: string;
   /** `memory` keeps the records in memory only (tests, experiments); blobs and snapshots are on disk all the same. */
   engine?: 'lmdb' | 'memory';
+  /** Keeps the records in an etcd cluster, shared with other hosts; `engine` is then where this host's mirror is. */
+  etcd?: EtcdConfig;
   /** Built-in snapshotters to open; default both. */
   snapshotters?: readonly SnapshotterName[];
   /** Which graph core to use; default native with the TypeScript one as fallback. */
@@ -355,6 +421,8 @@ export const layout = {
   content: (root: string): string => join(root, 'io.containerd.content.v1.content'),
   snapshotter: (root: string, name: string): string => join(root, `io.containerd.snapshotter.v1.${name}`),
   database: (root: string): string => join(root, 'io.containerd.metadata.v1.ebbtide'),
+  /** This host's mirror of a tree in etcd. */
+  mirror: (root: string): string => join(root, 'io.containerd.metadata.v1.ebbtide-etcd'),
 };
 
 /**
@@ -382,10 +450,7 @@ export async function openDB(options: OpenOptions): Promise<DB> {
   };
   const cleanup: (() => Promise<void>)[] = [];
   try {
-    const engine =
-      options.engine === 'memory'
-        ? await openMemoryEngine(engineOptions)
-        : await openLmdbEngine(layout.database(root), engineOptions);
+    const engine = await openEngine(options, engineOptions);
     cleanup.push(() => engine.close());
     const pool = createDiskPool();
     cleanup.push(() => pool.close());
@@ -397,60 +462,18 @@ export async function openDB(options: OpenOptions): Promise<DB> {
       cleanup.push(() => backend.close());
       backends.set(name, backend);
     }
-    return await assemble(undefined, engine, content, backends, pool, [
-      (o) => Object.assign(o, options, { log }),
-    ]);
+    return await assemble(engine, content, backends, pool, [(o) => Object.assign(o, options, { log })]);
   } catch (error) {
     for (const undo of cleanup.reverse()) await undo().catch(() => undefined);
     throw error;
   }
 }
 
-const knownOptions = new Set([
-  'root',
-  'engine',
-  'snapshotters',
-  'core',
-  'policy',
-  'durability',
-  'publisher',
-  'log',
-  'enableEtcdGC',
-  'leaseBackend',
-]);
-
-function validateOptions(options: OpenOptions): void {
-  if (typeof options?.root !== 'string' || options.root === '') {
-    throw invalidArgument('openDB needs a root directory', {
-      remedy: 'openDB({ root: "/var/lib/ebbtide" })',
-    });
+function openEngine({ root, engine, etcd }: OpenOptions, options: EngineOptions): Promise<Engine> {
+  const inMemory = engine === 'memory';
+  if (etcd !== undefined) {
+    const mirror = inMemory ? {} : { mirrorDir: layout.mirror(root) };
+    return openEtcdEngine({ ...options, ...mirror, etcd, place: root });
   }
-  for (const name of Object.keys(options)) {
-    if (!knownOptions.has(name)) {
-      throw invalidArgument(`openDB has no option "${name}"`, {
-        remedy: `known: ${[...knownOptions].join(', ')}`,
-      });
-    }
-  }
-  const choices = {
-    engine: ['lmdb', 'memory'],
-    core: ['native', 'typescript'],
-    policy: ['shared', 'isolated'],
-    durability: ['flushed', 'visible'],
-  } as const;
-  for (const [name, allowed] of Object.entries(choices)) {
-    const value = options[name as keyof typeof choices];
-    if (value !== undefined && !(allowed as readonly string[]).includes(value)) {
-      throw invalidArgument(`openDB option ${name} is "${value}"`, {
-        remedy: `use one of ${allowed.join(', ')}`,
-      });
-    }
-  }
-  for (const name of options.snapshotters ?? []) {
-    if (!snapshotterNames.includes(name)) {
-      throw invalidArgument(`there is no snapshotter "${name}"`, {
-        remedy: `known: ${snapshotterNames.join(', ')}`,
-      });
-    }
-  }
+  return inMemory ? openMemoryEngine(options) : openLmdbEngine(layout.database(root), options);
 }

@@ -21,17 +21,26 @@ export function setLeaseBackend(name: string): void {
   LeaseBackend = name;
 }
 
-/** InvalidArgument: no such lease backend. FailedPrecondition: etcd, of which an embedded store has none. */
-export function checkLeaseBackend(name: string = LeaseBackend): void {
-  if (name === '' || name === 'bolt') return;
+/**
+ * InvalidArgument: no such lease backend. FailedPrecondition: `etcd` without an etcd client; `bolt` with one, since
+ * other hosts' collections would not see leases that only this host has.
+ */
+export function checkLeaseBackend(name: string = LeaseBackend, overEtcd = false): void {
+  if (name === '' || name === (overEtcd ? 'etcd' : 'bolt')) return;
   if (name === 'etcd') {
     throw failedPrecondition('leases cannot be kept in etcd: the store has no etcd client', {
       object: name,
       remedy: 'use the lease backend "bolt", or none',
     });
   }
+  if (name === 'bolt') {
+    throw failedPrecondition('leases of a tree that is shared over etcd cannot be kept on one host', {
+      object: name,
+      remedy: 'use the lease backend "etcd", or none',
+    });
+  }
   throw invalidArgument(`there is no lease backend "${name}"`, {
     object: name,
-    remedy: 'use "" or "bolt"',
+    remedy: 'use "", "bolt" or "etcd"',
   });
 }

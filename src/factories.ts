@@ -34,10 +34,10 @@ export function newNamespaceStore(db: DB, tx?: Transaction): NamespaceStore {
 
 /**
  * The lease manager on the backend that the DB's option names, or else the default at the time of the call.
- * InvalidArgument: no such backend. FailedPrecondition: etcd, which this version has not.
+ * InvalidArgument: no such backend. FailedPrecondition: one that this DB cannot have (see defaults.ts).
  */
 export function newLeaseManager(db: DB): LeaseManager {
-  checkLeaseBackend(db.leaseBackend);
+  checkLeaseBackend(db.leaseBackend, db.engine.kind === 'etcd');
   return db.leases;
 }
 

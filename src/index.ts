@@ -10,6 +10,7 @@ export {
   type DBOpt,
   type DBOptions,
   type EtcdConfig,
+  type EtcdTls,
   layout,
   newDB,
   type OpenOptions,
@@ -255,6 +256,8 @@ export type {
   Value,
 } from './engine/contract.js';
 export { EdgeKind, NodeFlag } from './engine/contract.js';
+export type { EtcdEngine } from './engine/etcd/engine.js';
+export { type EtcdEngineOptions, openEtcdEngine } from './engine/etcd/open.js';
 export type { GraphCore } from './engine/graph.js';
 export { type LmdbEngineOptions, openLmdbEngine } from './engine/lmdb/engine.js';
 export { openMemoryEngine } from './engine/memory/engine.js';

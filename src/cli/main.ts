@@ -2,6 +2,7 @@
 /** The `ebbtide` command: global options and the list of verbs; each verb is a file in verbs/. */
 import { createRequire } from 'node:module';
 import { Command, CommanderError } from 'commander';
+import { addEtcdOptions } from './etcd-options.js';
 import { exitCodes } from './exit-codes.js';
 import { defaultRoot, report } from './runner.js';
 import { containers } from './verbs/containers.js';
@@ -36,6 +37,8 @@ const program = new Command('ebbtide')
   .enablePositionalOptions(false)
   .showHelpAfterError('(ebbtide --help shows the verbs)')
   .exitOverride();
+
+addEtcdOptions(program);
 
 for (const register of [
   doctor,

@@ -9,12 +9,13 @@ import type { CallContext } from '../context.js';
 import { openDB } from '../db.js';
 import { EbbtideError, invalidArgument, isKind, kindOf } from '../errors.js';
 import type { StringMap } from '../model/records.js';
+import { type EtcdOptions, etcdConfig } from './etcd-options.js';
 import { exitCodes } from './exit-codes.js';
 import { Output } from './output.js';
 import { Progress } from './progress.js';
 import type { Store } from './store.js';
 
-export interface GlobalOptions {
+export interface GlobalOptions extends EtcdOptions {
   root: string;
   namespace: string;
   /** Socket of a daemon; also EBBTIDE_ADDRESS. */
@@ -66,11 +67,14 @@ export function storeVerb<O extends object>(
 }
 
 /** The daemon that was named, or that has the root; else the root itself. */
-export async function openStore({ root, address }: GlobalOptions): Promise<Store> {
+export async function openStore(options: GlobalOptions): Promise<Store> {
+  const { root, address } = options;
   const named = address ?? process.env.EBBTIDE_ADDRESS;
   if (named) return connect(named);
+  const etcd = etcdConfig(options);
   try {
-    return await openDB({ root });
+    // Who asks for a collection by hand means this host.
+    return await openDB({ root, ...(etcd && { etcd, enableEtcdGC: true }) });
   } catch (error) {
     if (!isKind(error, 'Unavailable')) throw error;
     const found = await findDaemon(root);

@@ -9,6 +9,8 @@
 import { failedPrecondition, invalidArgument, notFound } from '../errors.js';
 import { compareUtf8 } from '../model/utf8.js';
 import type { Engine, Reader, Transaction, Unlock, Value } from './contract.js';
+import { fenceOf } from './etcd/locks.js';
+import { EtcdTransaction } from './etcd/transaction.js';
 import { leaf, metaKey, rawKey } from './schema/keys.js';
 
 export type SortField = 'key' | 'version' | 'create' | 'mod' | 'value';
@@ -140,16 +142,31 @@ class RawTransaction implements Transactor {
   }
 
   lock(prefix: string, signal?: AbortSignal): Promise<Unlock> {
-    return this.#held.take(() => this.#engine.locks.lock(prefix, signal));
+    return this.#take(this.#engine.locks.lock(prefix, signal));
   }
 
   rLock(prefix: string, signal?: AbortSignal): Promise<Unlock> {
-    return this.#held.take(() => this.#engine.locks.rLock(prefix, signal));
+    return this.#take(this.#engine.locks.rLock(prefix, signal));
   }
 
   tryLock(prefix: string): Promise<Unlock> {
-    return this.#held.take(() => this.#engine.locks.tryLock(prefix));
+    return this.#take(this.#engine.locks.tryLock(prefix));
   }
+
+  #take(lock: Promise<Unlock>): Promise<Unlock> {
+    return this.#held.take(async () => guarded(this.#tx, await lock));
+  }
+}
+
+/** A lock over etcd may be lost while the transaction runs; it then must not commit. */
+function guarded(tx: Transaction, unlock: Unlock): Unlock {
+  const fence = fenceOf(unlock);
+  if (fence === undefined || !(tx instanceof EtcdTransaction)) return unlock;
+  tx.guards.push(fence);
+  return () => {
+    tx.guards.splice(tx.guards.indexOf(fence), 1);
+    return unlock();
+  };
 }
 
 /** Locks of one attempt of a transaction. */
@@ -173,8 +190,10 @@ class HeldLocks {
 
   async releaseAll(): Promise<void> {
     this.#ended = true;
-    for (const unlock of this.#held) await unlock();
+    const held = [...this.#held];
     this.#held.clear();
+    // One that was lost meanwhile has ended already; the commit has seen to that.
+    for (const unlock of held) await unlock().catch(() => undefined);
   }
 
   #check(): void {
@@ -240,7 +259,8 @@ function write(tx: Transaction, key: string, value: string, options: PutOptions)
     });
   }
   const before = tx.get(stored);
-  const mod = tx.next(SEQUENCE);
+  // etcd numbers its own keys.
+  const mod = tx instanceof EtcdTransaction ? 0 : tx.next(SEQUENCE);
   const old = before === undefined ? undefined : toRecord(key, before);
   tx.put(stored, { value, create: old?.create ?? mod, mod, version: (old?.version ?? 0) + 1 });
 }

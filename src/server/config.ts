@@ -1,7 +1,9 @@
 /** The daemon's configuration: a JSON file, overruled by the command line. InvalidArgument names what is not known. */
+
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fsError } from '../backends/fs-errors.js';
+import type { EtcdConfig } from '../db.js';
 import { type SnapshotterName, snapshotterNames } from '../db.js';
 import { invalidArgument } from '../errors.js';
 import { type SchedulerOptions, schedulerParams } from '../gc/scheduler-params.js';
@@ -23,6 +25,8 @@ export interface DaemonOptions {
   logLevel: LogLevel;
   scheduler: SchedulerOptions;
   limits: Limits;
+  /** The tree is in etcd, and this host may collect it. */
+  etcd?: EtcdConfig | undefined;
 }
 
 /** Where a root's daemon listens unless told. */

@@ -98,15 +98,20 @@ async function startParts(
   log: Logger,
   undo: (() => Promise<unknown>)[],
 ): Promise<Parts> {
-  const { root, limits, policy, snapshotters } = options;
+  const { root, limits, policy, snapshotters, etcd } = options;
   const events = new EventExchange(limits.subscriberEvents);
-  const db = await openDB({ root, policy, snapshotters, publisher: events, log: storeLog(log) }).catch(
-    (error: unknown) => {
-      throw isKind(error, 'Unavailable')
-        ? wrap('another process has the root', error, { object: root })
-        : error;
-    },
-  );
+  const db = await openDB({
+    root,
+    policy,
+    snapshotters,
+    publisher: events,
+    log: storeLog(log),
+    ...(etcd && { etcd, enableEtcdGC: true }),
+  }).catch((error: unknown) => {
+    throw isKind(error, 'Unavailable') && etcd === undefined
+      ? wrap('another process has the root', error, { object: root })
+      : error;
+  });
   undo.push(() => db.close());
   const metrics = new Metrics();
   const age = new GarbageAge(db);

@@ -127,7 +127,7 @@ describe('remote snapshotters', () => {
     const calls = Array.from({ length: 4 }, (_, i) =>
       world.snapshots.prepare(ns1, `x${i}`, '', target('layer')),
     );
-    for (const call of calls) await rejects(call, 'AlreadyExists');
+    await Promise.all(calls.map((call) => rejects(call, 'AlreadyExists')));
     const keys: string[] = [];
     await world.snapshots.walk(ns1, (info) => void keys.push(info.name));
     assert.deepEqual(keys, ['layer']);

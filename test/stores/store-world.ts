@@ -11,7 +11,8 @@ import type { BackendWriter, ContentBackend, SnapshotterBackend } from '../../sr
 import { openNative } from '../../src/backends/native.js';
 import type { CallContext } from '../../src/context.js';
 import { DBHost } from '../../src/db-host.js';
-import type { Transaction } from '../../src/engine/contract.js';
+import type { Engine, EngineOptions, Transaction } from '../../src/engine/contract.js';
+import { openEtcdEngine } from '../../src/engine/etcd/open.js';
 import { openLmdbEngine } from '../../src/engine/lmdb/engine.js';
 import { openMemoryEngine } from '../../src/engine/memory/engine.js';
 import { ingestKey, Relation, snapshotKey } from '../../src/engine/schema/keys.js';
@@ -27,6 +28,7 @@ import type { ContentPolicy } from '../../src/stores/host.js';
 import { LeaseManager, withId } from '../../src/stores/leases.js';
 import { NamespaceStore } from '../../src/stores/namespaces.js';
 import type { Snapshotter } from '../../src/stores/snapshots.js';
+import { sharedTree } from '../support/shared-tree.js';
 
 export interface WorldOptions {
   /** Default memory. */
@@ -179,12 +181,17 @@ export class StoreWorld {
   }
 }
 
+function openEngine(root: string, kind: 'memory' | 'lmdb', parts: EngineOptions): Promise<Engine> {
+  const etcd = sharedTree(root);
+  const dir = join(root, 'meta');
+  if (etcd) return openEtcdEngine({ ...parts, etcd, ...(kind === 'lmdb' && { mirrorDir: dir }) });
+  return kind === 'lmdb' ? openLmdbEngine(dir, parts) : openMemoryEngine(parts);
+}
+
 export async function storeWorld(t: TestContext, options: WorldOptions = {}): Promise<StoreWorld> {
   const root = await mkdtemp(join(tmpdir(), 'ebbtide-stores-'));
   const parts = { indexer: metadataIndexer, graph: new TypeScriptGraph() };
-  const engine = await (options.engine === 'lmdb'
-    ? openLmdbEngine(join(root, 'meta'), parts)
-    : openMemoryEngine(parts));
+  const engine = await openEngine(root, options.engine ?? 'memory', parts);
   const log = () => {};
   const blobs = await openContent(join(root, 'content'), { log });
   const native = options.snapshotter ?? (await openNative(join(root, 'native'), { log }));

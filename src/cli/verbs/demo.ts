@@ -1,7 +1,7 @@
 /** `ebbtide demo [LAYOUT]`: the whole life of images in a fresh store, checked against the disk. */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import type { Command } from 'commander';
 import { canMount } from '../../backends/mounts.js';
 import { openDB, type SnapshotterName } from '../../db.js';
@@ -9,6 +9,7 @@ import { unknownError } from '../../errors.js';
 import { makeLayout } from '../demo/layout.js';
 import { layerSources } from '../demo/sources.js';
 import { Walkthrough } from '../demo/walkthrough.js';
+import { etcdConfig } from '../etcd-options.js';
 import { verb } from '../runner.js';
 
 interface Options {
@@ -26,7 +27,7 @@ export function demo(program: Command): void {
     )
     .option('--keep', 'keep the store directory')
     .action(
-      verb<Options>(async ({ out, progress, signal }, [layout], { snapshotter, keep }) => {
+      verb<Options>(async ({ out, progress, signal, options }, [layout], { snapshotter, keep }) => {
         const dir = await mkdtemp(join(tmpdir(), 'ebbtide-demo-'));
         try {
           const name = snapshotter ?? ((await canMount()).ok ? 'overlayfs' : 'native');
@@ -37,7 +38,10 @@ export function demo(program: Command): void {
             await makeLayout(source, layerSources());
           }
           const root = join(dir, 'store');
-          await using db = await openDB({ root, snapshotters: [name] });
+          const etcd = etcdConfig(options);
+          // A tree of its own: the demo must find at its end what it found at its beginning.
+          const shared = etcd && { etcd: { ...etcd, prefix: `${basename(dir)}/` }, enableEtcdGC: true };
+          await using db = await openDB({ root, snapshotters: [name], ...shared });
           const walk = new Walkthrough({ db, root, snapshotter: name, out, progress, signal });
           await walk.run(source);
           const problem = walk.problem();

@@ -5,11 +5,12 @@ import { availableParallelism } from 'node:os';
 import { dirname, join } from 'node:path';
 import type { Command } from 'commander';
 import { canMount } from '../../backends/mounts.js';
-import { layout, openDB, snapshotterNames } from '../../db.js';
+import { type EtcdConfig, layout, openDB, snapshotterNames } from '../../db.js';
 import { MAX_COMPONENT_BYTES } from '../../engine/schema/keys.js';
 import { coreInfo } from '../../gc/graph.js';
 import { MAX_IDENTIFIER_BYTES } from '../../model/identifiers.js';
 import { MAX_LABEL_BYTES } from '../../model/labels.js';
+import { etcdConfig } from '../etcd-options.js';
 import { bytes } from '../output.js';
 import { findDaemon, verb } from '../runner.js';
 
@@ -20,7 +21,7 @@ export function doctor(program: Command): void {
     .option('--check', 'also open the store and compare its graph with its records')
     .action(
       verb<{ check?: boolean }>(async ({ options, out }, _args, { check }) => {
-        const report = await examine(options.root, check === true);
+        const report = await examine(options.root, check === true, etcdConfig(options));
         out.object(report, () => {
           for (const [section, entries] of Object.entries(report)) {
             out.line(section);
@@ -33,7 +34,11 @@ export function doctor(program: Command): void {
     );
 }
 
-async function examine(root: string, check: boolean): Promise<Record<string, Record<string, unknown>>> {
+async function examine(
+  root: string,
+  check: boolean,
+  etcd: EtcdConfig | undefined,
+): Promise<Record<string, Record<string, unknown>>> {
   const core = coreInfo();
   const mount = await canMount();
   return {
@@ -46,6 +51,7 @@ async function examine(root: string, check: boolean): Promise<Record<string, Rec
       ebbtide: versionOf('ebbtide'),
       node: process.version,
       lmdb: versionOf('lmdb'),
+      etcd3: versionOf('etcd3'),
       piscina: versionOf('piscina'),
     },
     limits: {
@@ -66,7 +72,7 @@ async function examine(root: string, check: boolean): Promise<Record<string, Rec
       mounts: mount.ok ? 'permitted' : `not permitted: ${mount.reason}`,
       cpus: availableParallelism(),
     },
-    ...(check && { store: await checkStore(root) }),
+    ...(check && { store: await checkStore(root, etcd) }),
   };
 }
 
@@ -96,8 +102,8 @@ function freeDisk(path: string): string {
   return bytes(bavail * bsize);
 }
 
-async function checkStore(root: string): Promise<Record<string, unknown>> {
-  if (!existsSync(layout.database(root))) return { state: 'no store here yet' };
+async function checkStore(root: string, etcd: EtcdConfig | undefined): Promise<Record<string, unknown>> {
+  if (etcd === undefined && !existsSync(layout.database(root))) return { state: 'no store here yet' };
   const daemon = await findDaemon(root);
   if (daemon !== undefined) {
     const { RemoteStore } = await import('../remote/store.js');
@@ -109,7 +115,7 @@ async function checkStore(root: string): Promise<Record<string, unknown>> {
       file: bytes(store.fileBytes),
     };
   }
-  await using db = await openDB({ root });
+  await using db = await openDB({ root, ...(etcd && { etcd }) });
   const { records, fileBytes, revision } = db.engine.stats();
   const graph = db.engine.graph.stats();
   const differences = db.engine.verifyGraph();

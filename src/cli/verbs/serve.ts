@@ -3,9 +3,10 @@
 import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import type { GivenOptions } from '../../server/config.js';
+import { type EtcdOptions, etcdConfig } from '../etcd-options.js';
 import { verb } from '../runner.js';
 
-interface Options extends GivenOptions {
+interface Options extends GivenOptions, EtcdOptions {
   root: string;
   config?: string;
 }
@@ -45,9 +46,10 @@ export function serve(program: Command): void {
           import('../../server/daemon.js'),
         ]);
         const root = resolve(options.root);
-        const daemon = await Daemon.start(
-          daemonOptions(root, await readConfig(options.config), { ...options }),
-        );
+        const daemon = await Daemon.start({
+          ...daemonOptions(root, await readConfig(options.config), { ...options }),
+          etcd: etcdConfig(options),
+        });
         if (!signal.aborted) {
           await new Promise((done) => signal.addEventListener('abort', done, { once: true }));
         }

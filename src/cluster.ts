@@ -1,0 +1,277 @@
+/**
+ * What a DB does beside its stores when it shares its tree over etcd: chooses the one host that collects, sweeps this
+ * host's backends after what other hosts removed, tells callbacks of deletions elsewhere, and makes sure that reads
+ * are current. Called by db.ts.
+ */
+import type { DBHost } from './db-host.js';
+import type { Key, Transaction } from './engine/contract.js';
+import type { EtcdEngine } from './engine/etcd/engine.js';
+import { LAST } from './engine/etcd/layout.js';
+import { fenceOf } from './engine/etcd/locks.js';
+import { collectionOf, components, leaf, snapshotKey } from './engine/schema/keys.js';
+import { EbbtideError, failedPrecondition, unavailable } from './errors.js';
+import type { BackendItem } from './gc/dirty.js';
+import { emptyStats, type GCStats } from './gc/stats.js';
+import { messageOf, type SweepReport } from './gc/sweep.js';
+import { sweepContent } from './gc/sweep-content.js';
+import { sweepSnapshotter } from './gc/sweep-snapshots.js';
+import { formatTimestamp, now } from './model/time.js';
+import { Guards, type Release } from './stores/guards.js';
+
+/** Held by the host that collects. */
+const COLLECTOR = 'scheduler.v1';
+/** Removals of other hosts are swept together when no more came for so long. */
+const SWEEP_AFTER_MS = 250;
+const SWEEP_RETRY_MS = 5_000;
+/**
+ * Removals of one slice go into one etcd transaction, which takes 128 operations: at this budget a slice holds some
+ * dozens. One that holds more is committed as a unit, which is as safe and makes others wait.
+ */
+export const CLUSTER_SLICE_MS = 0.8;
+
+/** Flags and lists of backends are raised outside of a transaction: what they tell of was committed elsewhere. */
+const committed = {
+  has: () => true,
+  put: () => undefined,
+  onCommit: (hook: () => void) => hook(),
+} as unknown as Transaction;
+
+export class Cluster {
+  readonly engine: EtcdEngine;
+  readonly #host: DBHost;
+  readonly #inTurn: <T>(run: () => Promise<T>) => Promise<T>;
+  #timer: NodeJS.Timeout | undefined;
+  #collecting = false;
+  #closed = false;
+
+  constructor(engine: EtcdEngine, host: DBHost, inTurn: <T>(run: () => Promise<T>) => Promise<T>) {
+    this.engine = engine;
+    this.#host = host;
+    this.#inTurn = inTurn;
+    engine.listen({
+      removing: (keys, own) => {
+        if (!own) this.#removedElsewhere(keys);
+      },
+      remoteDeletions: (count) => {
+        for (let i = 0; i < count; i++) host.dirty.countDeletion(committed);
+        queueMicrotask(() => host.changedElsewhere());
+      },
+      collected: () => {
+        if (!this.#collecting) host.dirty.resetDeletions();
+      },
+    });
+    // After an unclean stop this host does not know what others removed: it looks at everything once.
+    host.dirty.distrustAfterUncleanStart(host.backends.keys());
+    if (host.dirty.contentDirty || host.dirty.dirtySnapshotters.size > 0) this.#sweepLater(SWEEP_AFTER_MS);
+  }
+
+  /**
+   * Runs a collection if this host may collect and no other one does; zero stats otherwise. Rejects with
+   * FailedPrecondition when the right to collect was lost meanwhile (this host was paused for too long).
+   */
+  collect(enabled: boolean, run: () => Promise<GCStats>): Promise<GCStats> {
+    if (!enabled) return Promise.resolve(emptyStats());
+    return this.#elected(run, emptyStats);
+  }
+
+  /** The same for what must not end in silence. */
+  collectOrFail<T>(enabled: boolean, run: () => Promise<T>): Promise<T> {
+    if (!enabled) {
+      throw failedPrecondition('this host does not collect the shared tree', { remedy: 'set enableEtcdGC' });
+    }
+    return this.#elected(run, () => {
+      throw unavailable('another host is collecting', { remedy: 'try again later' });
+    });
+  }
+
+  async #elected<T>(run: () => Promise<T>, otherwise: () => T): Promise<T> {
+    const unlock = await this.engine.locks.tryLock(COLLECTOR).catch((error: unknown) => {
+      if (error instanceof EbbtideError && error.object === COLLECTOR) return undefined;
+      throw error;
+    });
+    if (unlock === undefined) return otherwise();
+    this.#collecting = true;
+    this.engine.fenceGarbage(fenceOf(unlock));
+    try {
+      await this.engine.confirm();
+      const result = await run();
+      await this.engine.client.txn([], [{ put: LAST, value: formatTimestamp(now()) }]);
+      await this.engine.confirm();
+      return result;
+    } finally {
+      this.#collecting = false;
+      this.engine.fenceGarbage(undefined);
+      await unlock().catch((error: unknown) => {
+        this.#host.log('warn', 'the collecting host lost its lock', { error: messageOf(error) });
+      });
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------ own backends
+
+  /** Called before the records go, so they can still be read. */
+  #removedElsewhere(keys: readonly Key[]): void {
+    const items = keys.map((key) => this.#itemOf(key)).filter((item) => item !== undefined);
+    if (items.length === 0) return;
+    this.#host.dirty.noteRemoved(committed, ...items);
+    this.#sweepLater(SWEEP_AFTER_MS);
+  }
+
+  #itemOf(record: Key): BackendItem | undefined {
+    switch (collectionOf(record)) {
+      case 'blobs':
+        return { kind: 'blob', digest: leaf(record) };
+      case 'ingests':
+        return { kind: 'ingest', ref: this.#field(record, 'ref') };
+      case 'snapshots': {
+        const [, namespace = '', snapshotter = ''] = components(record);
+        const parent = this.#field(record, 'parent');
+        const above = parent === '' ? '' : this.#field(snapshotKey(namespace, snapshotter, parent), 'name');
+        return { kind: 'snapshot', snapshotter, name: this.#field(record, 'name'), parent: above };
+      }
+      default:
+        return undefined;
+    }
+  }
+
+  #field(record: Key, field: string): string {
+    const value = this.engine.get(record);
+    const text = typeof value === 'object' ? value[field] : undefined;
+    return typeof text === 'string' ? text : '';
+  }
+
+  #sweepLater(ms: number): void {
+    if (this.#closed) return;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => {
+      this.#inTurn(() => this.sweepOwnBackends()).catch((error: unknown) => {
+        if (this.#closed) return;
+        this.#host.log('warn', 'sweeping the backends failed', { error: messageOf(error) });
+        this.#sweepLater(SWEEP_RETRY_MS);
+      });
+    }, ms);
+    this.#timer.unref();
+  }
+
+  /** Removes from this host's backends what no record names any more. */
+  async sweepOwnBackends(): Promise<void> {
+    await this.engine.confirm();
+    const { dirty, contentStore, backends, snapshotterStores } = this.#host;
+    let failed = false;
+    if (dirty.contentDirty) {
+      const order = dirty.takeContent();
+      const report = await sweepContent(this.#host, order, () => contentStore.inFlightIngests());
+      if (this.#isClean('content', report)) {
+        dirty.postponeContent(report.postponed);
+        await dirty.sweptContent(order);
+      } else {
+        dirty.failedContent();
+        failed = true;
+      }
+    }
+    for (const name of dirty.dirtySnapshotters) {
+      const backend = backends.get(name);
+      if (backend === undefined) continue;
+      const order = dirty.takeSnapshotter(name);
+      const inFlight = (): ReadonlySet<string> => snapshotterStores.get(name)?.inFlight() ?? new Set();
+      const report = await sweepSnapshotter(this.#host, name, backend, order, inFlight);
+      if (this.#isClean(name, report)) {
+        dirty.postponeSnapshotter(name, report.postponed);
+        await dirty.sweptSnapshotter(name, order);
+      } else {
+        dirty.failedSnapshotter(name);
+        failed = true;
+      }
+    }
+    if (failed) this.#sweepLater(SWEEP_RETRY_MS);
+  }
+
+  #isClean(backend: string, { errors }: SweepReport): boolean {
+    if (errors.length === 0) return true;
+    this.#host.log('warn', 'a backend sweep failed and is tried again', {
+      backend,
+      errors: errors.slice(0, 8),
+    });
+    return false;
+  }
+
+  // ------------------------------------------------------------------------------------------------ reads
+
+  /** The store with these methods waiting until the mirror is current, unless they are part of a transaction. */
+  current<S extends object>(store: S, methods: readonly (keyof S)[]): S {
+    const waiting = new Set<PropertyKey>(methods);
+    return new Proxy(store, {
+      get: (target, name) => {
+        const value: unknown = Reflect.get(target, name, target);
+        if (typeof value !== 'function') return value;
+        if (!waiting.has(name)) return value.bind(target);
+        return async (ctx: { tx?: unknown } | undefined, ...rest: unknown[]): Promise<unknown> => {
+          if (ctx?.tx === undefined) await this.engine.fresh();
+          return value.call(target, ctx, ...rest);
+        };
+      },
+    });
+  }
+
+  close(): void {
+    this.#closed = true;
+    clearTimeout(this.#timer);
+  }
+}
+
+/**
+ * Guards of hosts that share directories: beside the guard within the process, a lock over etcd. Who removes holds it
+ * alone and looks at a current mirror; who makes an object shares it until its record is visible to all.
+ */
+export class SharedGuards extends Guards {
+  readonly #engine: EtcdEngine;
+
+  constructor(engine: EtcdEngine) {
+    super();
+    this.#engine = engine;
+  }
+
+  override async acquire(name: string): Promise<Release> {
+    const release = await super.acquire(name);
+    for (;;) {
+      try {
+        const unlock = await this.#engine.locks.lock(`guard/${name.replaceAll('\0', '/')}`);
+        await this.#engine.confirm();
+        return both(release, unlock);
+      } catch (error) {
+        // Nobody may be made to believe that he holds it; who waits has a patience of his own.
+        if (this.#engine.isClosed) return new Promise<Release>(() => undefined);
+        if (!(error instanceof EbbtideError) || error.kind !== 'Unavailable') {
+          release();
+          throw error;
+        }
+      }
+    }
+  }
+
+  override async share(name: string): Promise<Release> {
+    const release = await super.share(name);
+    try {
+      return both(release, await this.#engine.locks.rLock(`guard/${name.replaceAll('\0', '/')}`));
+    } catch (error) {
+      release();
+      throw error;
+    }
+  }
+
+  /** Never at once: other hosts have to be asked. */
+  override tryAcquire(_name: string): Release | undefined {
+    return undefined;
+  }
+}
+
+function both(release: Release, unlock: () => Promise<void>): Release {
+  let done = false;
+  return () => {
+    if (done) return;
+    done = true;
+    release();
+    // A lost lock has ended already.
+    unlock().catch(() => undefined);
+  };
+}

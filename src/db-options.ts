@@ -1,0 +1,56 @@
+/** The options of `openDB`: which there are and what they may be. Called by db.ts before anything is opened. */
+import type { OpenOptions } from './db.js';
+import { invalidArgument } from './errors.js';
+
+export const snapshotterNames = ['native', 'overlayfs'] as const;
+export type SnapshotterName = (typeof snapshotterNames)[number];
+
+const knownOptions = new Set([
+  'root',
+  'engine',
+  'etcd',
+  'snapshotters',
+  'core',
+  'policy',
+  'durability',
+  'publisher',
+  'log',
+  'enableEtcdGC',
+  'leaseBackend',
+]);
+
+export function validateOptions(options: OpenOptions): void {
+  if (typeof options?.root !== 'string' || options.root === '') {
+    throw invalidArgument('openDB needs a root directory', {
+      remedy: 'openDB({ root: "/var/lib/ebbtide" })',
+    });
+  }
+  for (const name of Object.keys(options)) {
+    if (!knownOptions.has(name)) {
+      throw invalidArgument(`openDB has no option "${name}"`, {
+        remedy: `known: ${[...knownOptions].join(', ')}`,
+      });
+    }
+  }
+  const choices = {
+    engine: ['lmdb', 'memory'],
+    core: ['native', 'typescript'],
+    policy: ['shared', 'isolated'],
+    durability: ['flushed', 'visible'],
+  } as const;
+  for (const [name, allowed] of Object.entries(choices)) {
+    const value = options[name as keyof typeof choices];
+    if (value !== undefined && !(allowed as readonly string[]).includes(value)) {
+      throw invalidArgument(`openDB option ${name} is "${value}"`, {
+        remedy: `use one of ${allowed.join(', ')}`,
+      });
+    }
+  }
+  for (const name of options.snapshotters ?? []) {
+    if (!snapshotterNames.includes(name)) {
+      throw invalidArgument(`there is no snapshotter "${name}"`, {
+        remedy: `known: ${snapshotterNames.join(', ')}`,
+      });
+    }
+  }
+}

@@ -1,0 +1,495 @@
+/**
+ * The etcd engine: one tree shared by several hosts. Made by open.ts; called by db.ts and by embedders.
+ *
+ * Each host reads its own mirror of the tree (mirror.ts) and commits to etcd (commit.ts); an update resolves when its
+ * commit is decided in etcd and shown by this host's mirror. Transactions of all hosts are serialisable. Reads of
+ * the engine itself are of the mirror as it is; `confirm`, `view` and `update` first make sure that it holds
+ * everything that was committed before they were called, unless `serializable` was asked for.
+ *
+ * Durability: what is decided in etcd is on disk at a majority of its members. The mirror is a copy; losing it costs
+ * loading it again.
+ */
+import { failedPrecondition, throwIfAborted, unavailable } from '../../errors.js';
+import type {
+  ChangeSet,
+  Engine,
+  EngineStats,
+  Indexer,
+  Key,
+  ScanOptions,
+  Transaction,
+  UpdateOptions,
+  Value,
+} from '../contract.js';
+import { Effects } from '../core/effects.js';
+import type { Past } from '../core/history.js';
+import { type Turn, Turns } from '../core/turns.js';
+import type { GraphCore } from '../graph.js';
+import { type EtcdClient, prefixEnd } from './client.js';
+import { type Committer, OutcomeUnknown } from './commit.js';
+import type { Counters } from './counters.js';
+import { type Layout, Sys } from './layout.js';
+import { EtcdLocks, type Fence } from './locks.js';
+import type { Mirror } from './mirror.js';
+import type { Session } from './session.js';
+import { EtcdTransaction } from './transaction.js';
+
+/** Conflicts after which this host's other commits wait for a transaction. */
+const CONFLICTS_MAX = 4;
+const ATTEMPTS_MAX = 16;
+/** A removal of garbage conflicts with every new reference anywhere: it is patient instead of failing. */
+const GARBAGE_ATTEMPTS_MAX = 1_000;
+const PAUSE_MS = 2;
+/** What work that can wait leaves to others between two commits. */
+const BACKGROUND_PAUSE_MS = 3;
+
+/** Told what other hosts do. */
+export interface ClusterListener {
+  /** Records that a commit removes, before they go; `own`: this host's commit. */
+  removing(keys: readonly Key[], own: boolean): void;
+  /** Users of another host deleted something. */
+  remoteDeletions(count: number): void;
+  /** A host has finished a collection. */
+  collected(): void;
+}
+
+export interface EtcdEngineParts {
+  client: EtcdClient;
+  layout: Layout;
+  mirror: Mirror;
+  session: Session;
+  counters: Counters;
+  committer: Committer;
+  indexer: Indexer;
+  graph: GraphCore;
+}
+
+type Outcome<T> =
+  | { done: true; result: T; tx: EtcdTransaction; committed: boolean }
+  | { done: false; tx: EtcdTransaction };
+
+export class EtcdEngine implements Engine {
+  readonly kind = 'etcd';
+  readonly graph: GraphCore;
+  readonly locks: EtcdLocks;
+  readonly client: EtcdClient;
+  readonly layout: Layout;
+  readonly #mirror: Mirror;
+  readonly #embedded: Engine;
+  readonly #session: Session;
+  readonly #counters: Counters;
+  readonly #committer: Committer;
+  readonly #indexer: Indexer;
+  readonly #turns = new Turns();
+  /** The transaction whose body runs in this very turn. */
+  #running: EtcdTransaction | undefined;
+  /** Commits on their way, with what they change. */
+  readonly #committing = new Map<Promise<unknown>, Past>();
+  #confirming: Promise<void> | undefined;
+  #nextConfirm: Promise<void> | undefined;
+  #closing: Promise<void> | undefined;
+  #missedRemovals = false;
+
+  constructor(parts: EtcdEngineParts) {
+    this.client = parts.client;
+    this.layout = parts.layout;
+    this.#mirror = parts.mirror;
+    this.#embedded = parts.mirror.engine;
+    this.#session = parts.session;
+    this.#counters = parts.counters;
+    this.#committer = parts.committer;
+    this.#indexer = parts.indexer;
+    this.locks = new EtcdLocks(parts.client, parts.session);
+    this.graph = this.#noted(parts.graph);
+    const missed = (_keys: readonly Key[], own: boolean): void => {
+      if (!own) this.#missedRemovals = true;
+    };
+    this.listen({ removing: missed, remoteDeletions() {}, collected() {} });
+  }
+
+  /** One listener, told from now on. */
+  listen(listener: ClusterListener): void {
+    const { hostId } = this.client.settings;
+    this.#mirror.listener = {
+      removing: (host, keys) => listener.removing(keys, host === hostId),
+      deletions: (host, count) => {
+        if (host !== hostId) listener.remoteDeletions(count);
+      },
+      collected: () => listener.collected(),
+      counterGone: (name) => this.#counters.forgetOne(name),
+      lockChanged: (name) => this.locks.changed(name),
+    };
+  }
+
+  // ------------------------------------------------------------------------------------------------- plain reads
+
+  get revision(): number {
+    return this.#embedded.revision;
+  }
+  /** Revision of etcd up to which the mirror holds everything. */
+  get etcdRevision(): number {
+    return this.#mirror.revision;
+  }
+  get epoch(): number {
+    return this.#embedded.epoch + this.#mirror.epoch;
+  }
+  /** Whether the mirror went on from a clean stop of this host, and nobody missed what others removed since. */
+  get cleanStart(): boolean {
+    return this.#embedded.cleanStart && this.#mirror.resumed && !this.#missedRemovals;
+  }
+
+  get(key: Key): Value | undefined {
+    return this.#embedded.get(key);
+  }
+  has(key: Key): boolean {
+    return this.#embedded.has(key);
+  }
+  scan(prefix: Key, options?: ScanOptions): Iterable<[Key, Value]> {
+    return this.#embedded.scan(prefix, options);
+  }
+  links(from: Key, relation: string): Iterable<Key> {
+    return this.#embedded.links(from, relation);
+  }
+  hasLinks(from: Key, relation: string): boolean {
+    return this.#embedded.hasLinks(from, relation);
+  }
+  hasLink(from: Key, relation: string, to: Key): boolean {
+    return this.#embedded.hasLink(from, relation, to);
+  }
+  keyOf(id: number): Key | undefined {
+    return this.#embedded.keyOf(id);
+  }
+  idOf(key: Key): number | undefined {
+    return this.#embedded.idOf(key);
+  }
+  mentioned(key: Key): boolean {
+    return this.#embedded.mentioned(key);
+  }
+
+  /**
+   * Resolves when the mirror holds everything that any host had committed when this was called. Unavailable when
+   * etcd cannot say.
+   */
+  confirm(): Promise<void> {
+    this.#checkOpen();
+    if (this.#confirming === undefined) {
+      this.#confirming = this.#confirm().finally(() => {
+        this.#confirming = undefined;
+      });
+      return this.#confirming;
+    }
+    // One that is under way may have asked too early; all who come now share the next one.
+    this.#nextConfirm ??= this.#confirming
+      .catch(() => undefined)
+      .then(() => {
+        this.#nextConfirm = undefined;
+        return this.confirm();
+      });
+    return this.#nextConfirm;
+  }
+
+  /** `confirm`, unless this engine was told that its reads may be old. */
+  async fresh(): Promise<void> {
+    if (!this.client.settings.serializable) await this.confirm();
+  }
+
+  async #confirm(): Promise<void> {
+    const until = performance.now() + this.client.settings.operationTimeoutMs;
+    for (;;) {
+      try {
+        const { kvs } = await this.client.range(Sys.commits, {
+          end: prefixEnd(Sys.commits),
+          keysOnly: true,
+          newestFirst: true,
+          limit: 1,
+        });
+        const newest = kvs[0]?.mod ?? 0;
+        const { requestTimeoutMs } = this.client.settings;
+        const late = AbortSignal.timeout(Math.ceil(Math.max(requestTimeoutMs, until - performance.now())));
+        await this.#mirror.reach(newest, late);
+        return;
+      } catch (error) {
+        this.#checkOpen();
+        if (performance.now() > until || (error as Error).name === 'TimeoutError') {
+          throw unavailable('etcd does not answer, so nothing current can be read', {
+            cause: error,
+            remedy: 'check that etcd has a leader; or read with "serializable"',
+          });
+        }
+        if ((error as { elsewhere?: boolean }).elsewhere !== true) throw error;
+        await sleep(100);
+      }
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------------ transactions
+
+  async view<T>(fn: (tx: Transaction) => T | Promise<T>): Promise<T> {
+    this.#checkOpen();
+    await this.fresh();
+    await this.#mirror.ready();
+    return this.#embedded.view(fn);
+  }
+
+  async update<T>(fn: (tx: Transaction) => T | Promise<T>, options: UpdateOptions = {}): Promise<T> {
+    const effects = new Effects();
+    const { signal } = options;
+    try {
+      for (let attempt = 1; ; attempt++) {
+        this.#checkOpen();
+        throwIfAborted(signal);
+        let turn: Turn | undefined;
+        if (attempt > CONFLICTS_MAX) {
+          turn = await this.#turns.alone(signal);
+          await Promise.allSettled(this.#committing.keys());
+        } else if (this.#turns.isBlocked(undefined)) await this.#turns.pass(signal);
+        // Never synchronous: a caller that goes on at once must not take the commit for done.
+        await this.#mirror.ready();
+        try {
+          const outcome = await this.#attempt(fn, attempt, effects, turn, signal);
+          if (outcome.done) {
+            turn?.();
+            for (const hook of outcome.tx.hooks) hook();
+            if (options.background && outcome.committed) await sleep(BACKGROUND_PAUSE_MS);
+            if (attempt > 1) await effects.undo(attempt);
+            return outcome.result;
+          }
+          await this.#conflicted(attempt, outcome.tx);
+        } finally {
+          turn?.();
+        }
+      }
+    } catch (error) {
+      if (!(error instanceof OutcomeUnknown)) await effects.undo();
+      throw error;
+    }
+  }
+
+  async #conflicted(attempt: number, tx: EtcdTransaction): Promise<void> {
+    if (attempt >= (tx.readsGraph ? GARBAGE_ATTEMPTS_MAX : ATTEMPTS_MAX)) {
+      throw unavailable(`the transaction met a conflict in each of ${attempt} runs`, {
+        remedy: 'try again when the other hosts write less, or make the transaction smaller',
+      });
+    }
+    // The watch may have missed that a counter was forgotten.
+    if (attempt > 2) for (const counter of tx.handedOut.keys()) this.#counters.forgetOne(counter);
+    if (attempt > 1 && !tx.readsGraph) await sleep((1 + Math.random()) * PAUSE_MS * Math.min(attempt, 8));
+  }
+
+  async #attempt<T>(
+    fn: (tx: Transaction) => T | Promise<T>,
+    attempt: number,
+    effects: Effects,
+    turn: Turn | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<Outcome<T>> {
+    for (;;) {
+      const outcome = await this.#run(fn, attempt, effects, turn, signal);
+      if (outcome.done || outcome.tx.needs === undefined) return outcome;
+      await this.#counters.reserve(outcome.tx.needs);
+    }
+  }
+
+  /** Runs the body once over the mirror as it is, and commits what it wrote. */
+  #run<T>(
+    fn: (tx: Transaction) => T | Promise<T>,
+    attempt: number,
+    effects: Effects,
+    turn: Turn | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<Outcome<T>> {
+    return this.#embedded.view(async (view) => {
+      const { history } = this.#mirror;
+      const tx = new EtcdTransaction({
+        view,
+        indexer: this.#indexer,
+        effects,
+        counters: this.#counters,
+        attempt,
+        etcdRevision: this.#mirror.revision,
+        epoch: this.epoch,
+        isClosed: () => this.#closing !== undefined,
+      });
+      history.enter(view.revision);
+      try {
+        let result: T;
+        try {
+          result = await this.#body(fn, tx);
+        } catch (error) {
+          if (tx.needs !== undefined || (await this.#isOfThePast(tx))) return { done: false, tx };
+          throw error;
+        }
+        // A body that went on after it was refused a number has no number.
+        if (tx.needs !== undefined) return { done: false, tx };
+        while (this.#turns.isBlocked(turn)) await this.#turns.pass(signal);
+        throwIfAborted(signal);
+        this.#checkOpen();
+        await this.#afterRivals(tx);
+        if (this.#isStale(tx)) return { done: false, tx };
+        const committed = await this.#commit(tx, signal);
+        return committed === undefined ? { done: false, tx } : { done: true, result, tx, committed };
+      } finally {
+        tx.end();
+        history.leave(view.revision);
+      }
+    });
+  }
+
+  #body<T>(fn: (tx: Transaction) => T | Promise<T>, tx: EtcdTransaction): T | Promise<T> {
+    const outer = this.#running;
+    this.#running = tx;
+    try {
+      return fn(tx);
+    } finally {
+      this.#running = outer;
+    }
+  }
+
+  /** An error of a body that had read what is no longer true is no error of the body: it runs again. */
+  async #isOfThePast(tx: EtcdTransaction): Promise<boolean> {
+    if (this.#closing !== undefined) return false;
+    if (this.#isStale(tx)) return true;
+    const { keys, prefixes, links, linkSets } = tx.reads;
+    if (keys.size + prefixes.size + links.size + linkSets.size === 0) return false;
+    await this.fresh();
+    return this.#isStale(tx);
+  }
+
+  /** Waits for commits of this host that would make this one fail: cheaper than being refused by etcd. */
+  async #afterRivals(tx: EtcdTransaction): Promise<void> {
+    for (const [committing, rival] of this.#committing) {
+      if (!tx.reads.touchedBy(rival)) continue;
+      await committing.catch(() => undefined);
+      if (this.#isStale(tx)) return;
+    }
+  }
+
+  #isStale(tx: EtcdTransaction): boolean {
+    if (tx.epoch !== this.epoch || this.#mirror.isLoading) return true;
+    return this.#mirror.history.since(tx.revision).some((past) => tx.reads.touchedBy(past));
+  }
+
+  /** Whether anything was written; undefined: a conflict. */
+  async #commit(tx: EtcdTransaction, signal: AbortSignal | undefined): Promise<boolean | undefined> {
+    if (tx.isEmpty) {
+      await this.fresh();
+      return this.#isStale(tx) ? undefined : false;
+    }
+    if (tx.readsGraph && this.#mirror.damaged !== undefined) {
+      throw failedPrecondition(
+        'a record in etcd is damaged, so what it refers to is unknown; nothing is removed',
+        {
+          object: this.#mirror.damaged,
+          remedy: 'repair or delete the key with etcdctl',
+        },
+      );
+    }
+    const committing = this.#committer.commit(tx, () => this.#isStale(tx), signal);
+    const shown = committing.then(async (revision) => {
+      if (revision === undefined) return undefined;
+      for (const prefix of tx.droppedCounters) this.#counters.forget(prefix);
+      await this.#mirror.reach(revision);
+      return true;
+    });
+    this.#committing.set(shown, changesOf(tx));
+    try {
+      return await shown;
+    } finally {
+      this.#committing.delete(shown);
+    }
+  }
+
+  /** The graph, telling which transactions ask it for garbage: their commits depend on every reference there is. */
+  #noted(graph: GraphCore): GraphCore {
+    const methods = new Map<PropertyKey, unknown>();
+    return new Proxy(graph, {
+      get: (target, name) => {
+        const known = methods.get(name);
+        if (known !== undefined) return known;
+        const value: unknown = Reflect.get(target, name, target);
+        if (typeof value !== 'function') return value;
+        const method =
+          name === 'stillCandidates'
+            ? (ids: Uint32Array) => {
+                if (this.#running !== undefined) this.#running.readsGraph = true;
+                return target.stillCandidates(ids);
+              }
+            : value.bind(target);
+        methods.set(name, method);
+        return method;
+      },
+    });
+  }
+
+  /** What removals of garbage must find in etcd from now on: the collecting host's lock. */
+  fenceGarbage(fence: Fence | undefined): void {
+    this.#committer.fence = fence;
+  }
+
+  /** For tests: what runs before garbage is removed, and whether the removal is fenced at all. */
+  meddle(options: { fencing?: boolean; beforeGarbage?: () => Promise<void> | void }): void {
+    this.#committer.fencing = options.fencing ?? true;
+    this.#committer.beforeGarbage = options.beforeGarbage;
+  }
+
+  // --------------------------------------------------------------------------------------------------------- rest
+
+  feed(since: number, signal?: AbortSignal): AsyncIterable<ChangeSet> {
+    this.#checkOpen();
+    return this.#embedded.feed(since, signal);
+  }
+
+  verifyGraph(): string[] {
+    return this.#embedded.verifyGraph();
+  }
+
+  async flush(): Promise<void> {
+    this.#checkOpen();
+  }
+
+  stats(): EngineStats {
+    return this.#embedded.stats();
+  }
+
+  /** Lets commits that were sent come to their end, gives back what this host holds, and closes. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #close(): Promise<void> {
+    this.locks.close();
+    await Promise.allSettled(this.#committing.keys());
+    // A cluster that is gone must not keep the host from closing; what stays behind expires or is taken over.
+    await this.#counters.close().catch(() => undefined);
+    await this.#committer.close().catch(() => undefined);
+    await this.#session.close();
+    await this.#mirror.close();
+    this.client.close();
+  }
+
+  get isClosed(): boolean {
+    return this.#closing !== undefined;
+  }
+
+  #checkOpen(): void {
+    if (this.#closing !== undefined) {
+      throw failedPrecondition('the store is closed', { remedy: 'open it again' });
+    }
+  }
+}
+
+/** What a transaction is about to change, as far as its own writes tell. */
+function changesOf(tx: EtcdTransaction): Past {
+  const records = new Map<Key, undefined>();
+  for (const key of tx.writes.keys()) records.set(key, undefined);
+  const links = new Map<string, boolean>();
+  for (const link of tx.linkWrites.keys()) links.set(link, true);
+  return { revision: 0, records, links };
+}
+
+const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));

@@ -1,0 +1,79 @@
+/**
+ * Opens the etcd engine: settings, client, mirror, session, in this order, and undoes all of it when one of them fails.
+ * Called by db.ts and by embedders.
+ */
+import { rm } from 'node:fs/promises';
+import type { Engine, EngineOptions } from '../contract.js';
+import { openLmdbEngine } from '../lmdb/engine.js';
+import { openMemoryEngine } from '../memory/engine.js';
+import { EtcdClient } from './client.js';
+import { Committer } from './commit.js';
+import { Counters } from './counters.js';
+import { EtcdEngine } from './engine.js';
+import { Layout, Sys } from './layout.js';
+import { Mirror } from './mirror.js';
+import { Notes } from './notes.js';
+import { type EtcdConfig, etcdSettings } from './options.js';
+import { Session } from './session.js';
+
+export interface EtcdEngineOptions extends EngineOptions {
+  etcd: EtcdConfig;
+  /** Makes the default name of this host unique on its machine: its directory. */
+  place?: string;
+  /** Directory of the mirror's LMDB files; undefined: a mirror in memory, loaded anew at each start. */
+  mirrorDir?: string;
+}
+
+/**
+ * Opens the engine on a cluster. Unavailable: no member answers within the dial timeout; nothing stays open.
+ * InvalidArgument: an option; FailedPrecondition: refused credentials.
+ */
+export async function openEtcdEngine(options: EtcdEngineOptions): Promise<EtcdEngine> {
+  const settings = etcdSettings(options.etcd, options.place ?? options.mirrorDir);
+  const warn = options.warn ?? (() => {});
+  const client = new EtcdClient(settings);
+  const undo: (() => Promise<unknown>)[] = [async () => client.close()];
+  try {
+    await client.range(Sys.head, { keysOnly: true, timeoutMs: settings.dialTimeoutMs });
+    const embedded = await openMirrorEngine(options, client);
+    undo.push(() => embedded.close());
+    const layout = new Layout(settings.backendId);
+    const mirror = new Mirror({ client, layout, engine: embedded, warn });
+    undo.push(() => mirror.close());
+    const session = new Session(client, warn);
+    undo.push(() => session.close());
+    await session.current();
+    await mirror.start();
+    const counters = new Counters(client, layout);
+    const { indexer } = options;
+    const committer = new Committer({ client, layout, indexer, counters, session, mirror });
+    await committer.dropAbandonedStages();
+    return new EtcdEngine({
+      client,
+      layout,
+      mirror,
+      session,
+      counters,
+      committer,
+      indexer,
+      graph: options.graph,
+    });
+  } catch (error) {
+    for (const close of undo.reverse()) await close().catch(() => undefined);
+    throw error;
+  }
+}
+
+/** The embedded engine of the mirror; one that holds another tree is removed first. */
+async function openMirrorEngine(options: EtcdEngineOptions, client: EtcdClient): Promise<Engine> {
+  const { indexer, graph, mirrorDir, warn } = options;
+  const parts = { indexer, graph, durability: 'visible' as const, ...(warn && { warn }) };
+  if (mirrorDir === undefined) return openMemoryEngine(parts);
+  const engine = await openLmdbEngine(mirrorDir, parts);
+  if (Notes.matches(engine, client.clusterId, client.settings.prefix)) return engine;
+  warn?.(`${mirrorDir} is no mirror of this tree and is made anew`);
+  await engine.close();
+  graph.clear();
+  await rm(mirrorDir, { recursive: true, force: true });
+  return openLmdbEngine(mirrorDir, parts);
+}

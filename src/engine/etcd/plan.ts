@@ -1,0 +1,193 @@
+/**
+ * What a transaction means for etcd: the conditions under which it may commit, and its changes. Called by commit.ts.
+ *
+ * A transaction may commit when nothing it read has changed since the revision it read at. A key that was there must
+ * be there still and unmodified, one that was not must be absent; a range must hold nothing newer, and none of its
+ * records may have been deleted, which shows in a stamp that deletions write; a set of links has a stamp as well.
+ * What asked the graph for garbage needs that no root and no edge was added anywhere (`sys/head`).
+ */
+import { type Adjacency, type Indexer, type Key, NodeFlag } from '../contract.js';
+import { splitLink } from '../core/storage.js';
+import { decodeValue } from '../schema/codec.js';
+import { components } from '../schema/keys.js';
+import type { Compare, EtcdClient } from './client.js';
+import { prefixEnd } from './client.js';
+import type { Counters } from './counters.js';
+import { type Layout, Sys } from './layout.js';
+import type { EtcdTransaction } from './transaction.js';
+import type { StagedChange } from './unit.js';
+import { valueToText } from './values.js';
+
+export interface CommitPlan {
+  readonly compares: readonly Compare[];
+  /** Changes of records and links, and the stamps that tell of them. */
+  readonly changes: readonly StagedChange[];
+  readonly addsReferences: boolean;
+  readonly again: readonly Key[];
+  /** Ranges of forgotten counters. */
+  readonly counters: readonly { del: string; end?: string | undefined }[];
+  readonly bytes: number;
+  /** Keys that are there to be deleted if the conditions hold. */
+  readonly gone: number;
+}
+
+export interface PlanParts {
+  client: EtcdClient;
+  layout: Layout;
+  indexer: Indexer;
+  counters: Counters;
+}
+
+export async function planCommit(parts: PlanParts, tx: EtcdTransaction): Promise<CommitPlan> {
+  const { layout, indexer } = parts;
+  const changes: StagedChange[] = [];
+  const stamps = new Set<string>();
+  const again: Key[] = [];
+  let addsReferences = false;
+  let gone = 0;
+
+  for (const [key, { bytes, recreated }] of tx.writes.entries()) {
+    if (bytes === undefined) {
+      changes.push({ d: layout.record(key) });
+      // `delete` has read it, unless this transaction made it.
+      if (tx.found.get(key) === true && !mayBeGone(tx, key)) gone++;
+      const [collection = '', namespace = ''] = components(key);
+      stamps.add(Sys.gone(collection, namespace));
+      continue;
+    }
+    const value = decodeValue(key, bytes);
+    changes.push({ p: layout.record(key), v: valueToText(key, value) });
+    if (recreated) again.push(key);
+    if (!addsReferences && addsReference(tx, indexer, key, indexer.node(key, value), recreated)) {
+      addsReferences = true;
+    }
+  }
+  for (const owner of tx.wiped) {
+    if (!tx.mayOwnLinks(owner)) continue;
+    stamps.add(Sys.stamp(owner));
+    if (keepsLinks(tx, owner)) changes.push(...(await wipeSome(parts, tx, owner)));
+    else changes.push({ w: owner });
+  }
+  for (const [link, present] of tx.linkWrites.entries()) {
+    const { from, relation, to } = splitLink(link);
+    const key = layout.link(from, relation, to);
+    changes.push(present ? { p: key, v: '1' } : { d: key });
+    if (!present && tx.foundLinks.get(link) === true) gone++;
+    stamps.add(Sys.stamp(from));
+    if (present && indexer.link(from, relation, to) !== undefined) addsReferences = true;
+  }
+  for (const stamp of stamps) changes.push({ p: stamp, v: '1' });
+
+  const counters: { del: string; end?: string | undefined }[] = [];
+  for (const prefix of tx.droppedCounters) {
+    // A number that was handed out since must stay unique: then the counter goes on instead.
+    if ([...tx.handedOut.keys()].some((name) => name === prefix || name.startsWith(`${prefix}\0`))) continue;
+    for (const [del, end] of layout.countersBelow(prefix)) counters.push({ del, end });
+  }
+  let bytes = 0;
+  for (const change of changes) bytes += sizeOf(change);
+  return { compares: compares(parts, tx), changes, addsReferences, again, counters, bytes, gone };
+}
+
+/** Whether links of an owner are made in the same transaction that wiped its links, or the owner itself is. */
+function keepsLinks(tx: EtcdTransaction, owner: Key): boolean {
+  if (tx.writes.get(owner)?.bytes !== undefined) return true;
+  for (const [link, present] of tx.linkWrites.entries()) {
+    if (present && splitLink(link).from === owner) return true;
+  }
+  return false;
+}
+
+/** etcd refuses a put inside a range that is deleted by the same transaction: those links go one by one. */
+async function wipeSome(
+  { client, layout }: PlanParts,
+  tx: EtcdTransaction,
+  owner: Key,
+): Promise<StagedChange[]> {
+  const dir = layout.linksOf(owner);
+  const { kvs } = await client.range(dir, { end: prefixEnd(dir), keysOnly: true });
+  const gone: StagedChange[] = [];
+  for (const { key } of kvs) {
+    const place = layout.parse(key);
+    if (place?.is !== 'link' || tx.hasLinkWrite(place)) continue;
+    gone.push({ d: key });
+  }
+  return gone;
+}
+
+function addsReference(
+  tx: EtcdTransaction,
+  indexer: Indexer,
+  key: Key,
+  wanted: Adjacency | undefined,
+  recreated: boolean,
+): boolean {
+  if (wanted === undefined) return false;
+  const isRoot = (wanted.flags & NodeFlag.root) !== 0;
+  const conditions = NodeFlag.conditional | NodeFlag.conditionValue;
+  if ((wanted.flags & conditions) !== 0) return true;
+  // What is not known to be stored still may have been taken away by others meanwhile.
+  const old = recreated || !tx.reads.keys.has(key) ? undefined : tx.stored(key);
+  const before = old === undefined ? undefined : indexer.node(key, old);
+  if (before === undefined) return isRoot || wanted.edges.length > 0;
+  if ((before.flags & conditions) !== 0) return true;
+  const wasRoot = (before.flags & NodeFlag.root) !== 0;
+  if (isRoot && (!wasRoot || wanted.expireAt !== before.expireAt)) return true;
+  const had = new Set(before.edges.map(edgeText));
+  return wanted.edges.some((edge) => !had.has(edgeText(edge)));
+}
+
+const edgeText = ({ to, kind, back }: Adjacency['edges'][number]): string => `${kind} ${back === true} ${to}`;
+
+function compares({ layout, counters }: PlanParts, tx: EtcdTransaction): Compare[] {
+  const revision = tx.etcdRevision;
+  const made: Compare[] = [];
+  const unchanged = (key: string, end?: string): void => {
+    made.push({ key, end, is: 'unchanged since', revision });
+  };
+  const same = (key: string, present: boolean, mayBeGone = false): void => {
+    if (!present) made.push({ key, is: 'absent' });
+    else {
+      unchanged(key);
+      if (!mayBeGone) made.push({ key, is: 'present' });
+    }
+  };
+  for (const [key, present] of tx.found) same(layout.record(key), present, mayBeGone(tx, key));
+  for (const [link, present] of tx.foundLinks) {
+    const { from, relation, to } = splitLink(link);
+    same(layout.link(from, relation, to), present);
+  }
+  const stamps = new Set<string>();
+  for (const prefix of tx.reads.prefixes) {
+    const ranges = layout.rangesBelow(prefix);
+    if (ranges === undefined) {
+      // Spread over the tree: no commit at all may have come between.
+      if (!stamps.has(Sys.commits)) unchanged(Sys.commits, prefixEnd(Sys.commits));
+      stamps.add(Sys.commits);
+      continue;
+    }
+    for (const [key, end] of ranges) unchanged(key, end);
+    const [collection = '', namespace = ''] = components(prefix);
+    stamps.add(Sys.gone(collection, namespace));
+  }
+  for (const set of tx.reads.linkSets) stamps.add(Sys.stamp(splitLink(set).from));
+  if (tx.readsGraph) stamps.add(Sys.head);
+  for (const stamp of stamps) if (stamp !== Sys.commits) unchanged(stamp);
+  for (const [counter, handed] of tx.handedOut) made.push(counters.compare(counter, handed));
+  return made;
+}
+
+/**
+ * Garbage that somebody else removed meanwhile is as gone as if this transaction had removed it: one condition less,
+ * so that twice as much fits into one etcd transaction.
+ */
+function mayBeGone(tx: EtcdTransaction, key: Key): boolean {
+  return tx.readsGraph && tx.writes.has(key) && tx.writes.get(key)?.bytes === undefined;
+}
+
+function sizeOf(change: StagedChange): number {
+  if ('w' in change) return change.w.length * 3 + 32;
+  return 'p' in change
+    ? Buffer.byteLength(change.p) + Buffer.byteLength(change.v) + 32
+    : change.d.length * 2 + 32;
+}

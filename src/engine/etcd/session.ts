@@ -1,0 +1,181 @@
+/**
+ * This host's session: an etcd lease that is kept alive while the process runs, and the host's key bound to it. Called
+ * by commit.ts (the key's revision is part of every commit) and locks.ts (lock records are bound to the lease).
+ *
+ * A host that was paused for longer than the TTL has lost its session: its locks are free for others and its
+ * requests that are still on their way are refused, because the key they compare is gone.
+ */
+import type { EtcdClient, KeepAliveStream } from './client.js';
+import { Sys } from './layout.js';
+
+export interface SessionState {
+  readonly lease: string;
+  /** Revision of the host's key; commits compare it. */
+  readonly fence: number;
+}
+
+export class Session {
+  readonly #client: EtcdClient;
+  readonly #warn: (message: string) => void;
+  #state: Promise<SessionState> | undefined;
+  #changes: Promise<unknown> = Promise.resolve();
+  #lease = '';
+  #stream: KeepAliveStream | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  /** performance.now() until which the lease lives for certain. */
+  #aliveUntil = 0;
+  #closed = false;
+  readonly #lostListeners = new Set<(lease: string) => void>();
+
+  constructor(client: EtcdClient, warn: (message: string) => void) {
+    this.#client = client;
+    this.#warn = warn;
+  }
+
+  /** The session, begun when there is none. */
+  current(): Promise<SessionState> {
+    return this.#state ?? this.#become(() => this.#begin());
+  }
+
+  /** Makes every request of this host that compares an earlier fence fail from here on. */
+  refence(): Promise<SessionState> {
+    return this.#become(async () => {
+      const lease = this.#lease;
+      if (lease === '') return this.#begin();
+      try {
+        return { lease, fence: await this.#register(lease) };
+      } catch (error) {
+        // The lease may be gone; then a new one is due.
+        if ((error as { kind?: string }).kind === 'NotFound') return this.#begin();
+        throw error;
+      }
+    });
+  }
+
+  /** One change of the session after the other: two at once would leave one lease known and the other kept alive. */
+  #become(change: () => Promise<SessionState>): Promise<SessionState> {
+    const state = this.#changes.then(change);
+    this.#changes = state.catch(() => undefined);
+    this.#state = state;
+    state.catch(() => {
+      if (this.#state === state) this.#state = undefined;
+    });
+    return state;
+  }
+
+  /** The host's key was not what a commit compared: the session is over, unless it was fenced anew meanwhile. */
+  expired(fence: number): void {
+    void this.#state?.then(
+      (state) => {
+        if (state.fence === fence) this.#lost(state.lease);
+      },
+      () => undefined,
+    );
+  }
+
+  /** etcd does not know the lease any more. */
+  leaseGone(lease: string): void {
+    this.#lost(lease);
+  }
+
+  /** Whether the lease lives for certain, by this host's own clock. */
+  isAlive(lease: string): boolean {
+    return lease === this.#lease && performance.now() < this.#aliveUntil;
+  }
+
+  /** Told when a lease is known to be gone. */
+  onLost(listener: (lease: string) => void): void {
+    this.#lostListeners.add(listener);
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    clearInterval(this.#timer);
+    const lease = this.#lease;
+    this.#lease = '';
+    this.#dropStream();
+    if (lease !== '') await this.#client.revokeLease(lease).catch(() => undefined);
+  }
+
+  async #begin(): Promise<SessionState> {
+    const { sessionTtlSeconds: ttl } = this.#client.settings;
+    const asked = performance.now();
+    const lease = await this.#client.grantLease(ttl);
+    this.#lease = lease;
+    this.#aliveUntil = asked + ttl * 1000;
+    const fence = await this.#register(lease);
+    clearInterval(this.#timer);
+    this.#dropStream();
+    if (this.#closed) {
+      await this.#client.revokeLease(lease).catch(() => undefined);
+    } else {
+      this.#timer = setInterval(() => void this.#renew(lease), (ttl * 1000) / 3);
+      this.#timer.unref();
+    }
+    return { lease, fence };
+  }
+
+  async #register(lease: string): Promise<number> {
+    const { hostId, backendId } = this.#client.settings;
+    const value = JSON.stringify({ backend: backendId, since: new Date().toISOString() });
+    const { revision } = await this.#client.txn([], [{ put: Sys.host(hostId), value, lease }]);
+    return revision;
+  }
+
+  #dropStream(): void {
+    const stream = this.#stream;
+    this.#stream = undefined;
+    this.#asked = [];
+    try {
+      stream?.cancel();
+    } catch {
+      // It was over already.
+    }
+  }
+
+  async #renew(lease: string): Promise<void> {
+    const asked = performance.now();
+    try {
+      const stream = this.#stream ?? (await this.#openStream(lease));
+      this.#asked.push(asked);
+      stream.write({ ID: lease });
+    } catch {
+      this.#dropStream();
+    }
+  }
+  /** When the renewals were sent that have no answer yet. */
+  #asked: number[] = [];
+
+  async #openStream(lease: string): Promise<KeepAliveStream> {
+    const stream = await this.#client.keepAlive();
+    this.#stream = stream;
+    stream.on('data', ({ ID, TTL }) => {
+      const asked = this.#asked.shift();
+      if (ID !== lease || lease !== this.#lease || asked === undefined) return;
+      if (Number(TTL) > 0) this.#aliveUntil = asked + Number(TTL) * 1000;
+      else this.#lost(lease);
+    });
+    const over = (): void => {
+      if (this.#stream !== stream) return;
+      this.#stream = undefined;
+      if (this.#closed || lease !== this.#lease) return;
+      this.#client.rotate();
+      // A third of the TTL is long enough to lose the rest of it.
+      setTimeout(() => void this.#renew(lease), 200).unref();
+    };
+    stream.on('error', over);
+    stream.on('end', over);
+    return stream;
+  }
+
+  #lost(lease: string): void {
+    if (this.#closed || lease !== this.#lease) return;
+    this.#lease = '';
+    this.#aliveUntil = 0;
+    this.#state = undefined;
+    clearInterval(this.#timer);
+    this.#dropStream();
+    this.#warn('the session with etcd has expired; locks held by this host are lost');
+    for (const listener of this.#lostListeners) listener(lease);
+  }
+}

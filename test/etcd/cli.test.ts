@@ -1,0 +1,85 @@
+/** The command line on two hosts: two roots, one etcd, every step a process of its own. */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { Blobs, named, writeFiles } from '../images/fixtures.js';
+import { tempDir } from '../support/db.js';
+import { Cluster } from './servers.js';
+
+const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
+
+let cluster: Cluster;
+before(async () => {
+  cluster = await Cluster.start();
+});
+after(() => cluster.stop());
+
+interface Ended {
+  code: number | null;
+  stdout: string;
+  stderr: string;
+}
+
+function run(env: Record<string, string>, ...args: string[]): Promise<Ended> {
+  const child = spawn(process.execPath, [MAIN, ...args], {
+    env: { ...process.env, EBBTIDE_NAMESPACE: 'test', EBBTIDE_SNAPSHOTTER: 'native', ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  const ended = { code: null as number | null, stdout: '', stderr: '' };
+  child.stdout.on('data', (text) => {
+    ended.stdout += text;
+  });
+  child.stderr.on('data', (text) => {
+    ended.stderr += text;
+  });
+  return new Promise((resolve) => {
+    child.once('close', (code) => resolve({ ...ended, code }));
+  });
+}
+
+test('given two roots and one etcd, when an image is imported on A, then B lists it, A deletes it, B collects it', async (t) => {
+  const dir = await tempDir(t);
+  const source = join(dir, 'layout');
+  const blobs = new Blobs();
+  const { manifest } = await blobs.image([[{ name: 'file', text: 'x'.repeat(2000) }]]);
+  await writeFiles(source, blobs.layout([named(manifest, 'app:1')]));
+  const urls = cluster.urls.join(',');
+  const onA = async (...args: string[]): Promise<string> => {
+    const { code, stdout, stderr } = await run({ EBBTIDE_ETCD: urls, EBBTIDE_ROOT: join(dir, 'a') }, ...args);
+    assert.equal(code, 0, stderr);
+    return stdout;
+  };
+  const onB = async (...args: string[]): Promise<string> => {
+    const { code, stdout, stderr } = await run({}, '--root', join(dir, 'b'), '--etcd', urls, ...args);
+    assert.equal(code, 0, stderr);
+    return stdout;
+  };
+  await onA('import', source);
+  const [image] = JSON.parse(await onB('--json', 'images', 'ls')) as { name: string }[];
+  assert.match(image!.name, /app:1$/);
+  await onB('images', 'label', image!.name, 'seen=yes');
+  assert.match(await onA('--json', 'images', 'show', image!.name), /"seen": ?"yes"/);
+  await onA('leases', 'create', 'held');
+  assert.match(await onB('leases', 'ls'), /held/);
+  await onA('leases', 'rm', 'held');
+  await onA('images', 'rm', image!.name);
+  const stats = JSON.parse(await onB('--json', 'gc')) as { removed: Record<string, number> };
+  assert.equal(stats.removed.content, blobs.all.size);
+  assert.equal((JSON.parse(await onB('--json', 'images', 'ls')) as unknown[]).length, 0);
+  // The bytes lie with A, who sweeps them when it is asked to.
+  const own = JSON.parse(await onA('--json', 'gc')) as { bytesFreed: number };
+  assert.ok(own.bytesFreed > 0);
+});
+
+test('given an etcd that is not there, when a verb runs, then one sentence says so, and no password shows', async (t) => {
+  const root = join(await tempDir(t), 'root');
+  const { code, stderr } = await run(
+    { EBBTIDE_ETCD_PASSWORD: 'p4ss-word', EBBTIDE_ETCD_USER: 'u', EBBTIDE_DEBUG: '1' },
+    ...['--root', root, '--etcd', 'http://127.0.0.1:1', 'images', 'ls'],
+  );
+  assert.notEqual(code, 0);
+  assert.match(stderr, /\(Unavailable\)/);
+  assert.doesNotMatch(stderr, /p4ss/);
+});

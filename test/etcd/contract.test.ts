@@ -1,0 +1,48 @@
+/** The engine contract, unchanged, over a real etcd; with a mirror in memory and one on LMDB. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before } from 'node:test';
+import type { Engine, Indexer } from '../../src/engine/contract.js';
+import { openEtcdEngine } from '../../src/engine/etcd/open.js';
+import { describeEngine, type EngineUnderTest } from '../../src/engine/suite.js';
+import { createGraph } from '../../src/gc/graph.js';
+import { TypeScriptGraph } from '../../src/gc/graph-ts.js';
+import { Cluster } from './servers.js';
+
+let cluster: Cluster;
+before(async () => {
+  cluster = await Cluster.start();
+});
+after(() => cluster.stop());
+
+/** Two names: the embedded engine of the mirror. */
+function opener(kind: 'memory' | 'lmdb') {
+  return async (indexer: Indexer): Promise<EngineUnderTest> => {
+    const dir = kind === 'lmdb' ? await mkdtemp(join(tmpdir(), 'ebbtide-mirror-')) : undefined;
+    const etcd = cluster.config();
+    const open = () =>
+      openEtcdEngine({
+        indexer,
+        graph: kind === 'lmdb' ? createGraph() : new TypeScriptGraph(),
+        etcd,
+        ...(dir !== undefined && { mirrorDir: join(dir, 'mirror') }),
+      });
+    let engine: Engine = await open();
+    return {
+      engine,
+      reopen: async () => {
+        await engine.close();
+        engine = await open();
+        return engine;
+      },
+      dispose: async () => {
+        await engine.close();
+        if (dir !== undefined) await rm(dir, { recursive: true });
+      },
+    };
+  };
+}
+
+describeEngine('etcd, mirror in memory', opener('memory'));
+describeEngine('etcd, mirror on LMDB', opener('lmdb'));

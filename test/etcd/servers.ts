@@ -1,0 +1,288 @@
+/**
+ * Real etcd servers on loopback for the tests of this folder: one member or three, each a process of Debian's
+ * `etcd-server`. Members can be paused, killed and started again; whatever is left ends with the test process.
+ */
+import assert from 'node:assert/strict';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { accessSync, constants, mkdtempSync, readdirSync, readFileSync, rmSync, statfsSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { EtcdClient } from '../../src/engine/etcd/client.js';
+import { type EtcdConfig, etcdSettings } from '../../src/engine/etcd/options.js';
+
+/** Installs the server when it is missing and we may; else the tests fail saying what to install. */
+export function requireEtcd(): void {
+  if (has('etcd')) return;
+  const help = 'these tests need a real etcd: apt-get install etcd-server etcd-client';
+  if (process.getuid?.() !== 0) throw new Error(help);
+  try {
+    execFileSync('apt-get', ['update'], { stdio: 'ignore' });
+    execFileSync('apt-get', ['install', '-y', 'etcd-server', 'etcd-client'], { stdio: 'ignore' });
+  } catch {
+    throw new Error(help);
+  }
+  assert.ok(has('etcd'), help);
+}
+
+function has(program: string): boolean {
+  try {
+    execFileSync(program, ['--version'], { stdio: 'ignore' });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+async function freePorts(count: number): Promise<number[]> {
+  const servers = await Promise.all(
+    Array.from(
+      { length: count },
+      () =>
+        new Promise<ReturnType<typeof createServer>>((resolve) => {
+          const server = createServer().listen(0, '127.0.0.1', () => resolve(server));
+        }),
+    ),
+  );
+  const ports = servers.map((server) => (server.address() as { port: number }).port);
+  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
+  return ports;
+}
+
+/** Resolves when every thread of a process has stopped. */
+export async function stopped(pid: number): Promise<void> {
+  for (;;) {
+    const tasks = readdirSync(`/proc/${pid}/task`);
+    const states = tasks.map(
+      (task) => /\) (\w)/.exec(readFileSync(`/proc/${pid}/task/${task}/stat`, 'utf8'))?.[1],
+    );
+    if (states.every((state) => state === 'T')) return;
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+}
+
+function isRoomy(dir: string): boolean {
+  try {
+    accessSync(dir, constants.W_OK);
+    const { bavail, bsize } = statfsSync(dir);
+    return bavail * bsize > 2 ** 30;
+  } catch {
+    return false;
+  }
+}
+
+const children = new Set<ChildProcess>();
+const dirs = new Set<string>();
+process.on('exit', () => {
+  for (const child of children) child.kill('SIGKILL');
+  for (const dir of dirs) rmSync(dir, { recursive: true, force: true });
+});
+
+export interface MemberOptions {
+  extra?: readonly string[];
+  /** Keep the data on disk, for figures; tests need not. */
+  onDisk?: boolean;
+  /** Files of a client certificate: the members speak TLS to clients. */
+  tls?: { ca: string; cert: string; key: string };
+}
+
+export class Member {
+  readonly name: string;
+  readonly url: string;
+  readonly peerUrl: string;
+  readonly #dir: string;
+  #child: ChildProcess | undefined;
+
+  constructor(dir: string, name: string, clientPort: number, peerPort: number, scheme = 'http') {
+    this.#dir = join(dir, name);
+    this.name = name;
+    this.url = `${scheme}://127.0.0.1:${clientPort}`;
+    this.peerUrl = `http://127.0.0.1:${peerPort}`;
+  }
+
+  get pid(): number {
+    return this.#child?.pid ?? -1;
+  }
+
+  start(cluster: string, state: 'new' | 'existing', extra: readonly string[]): void {
+    const args = [
+      ['--name', this.name],
+      ['--data-dir', this.#dir],
+      ['--listen-client-urls', this.url],
+      ['--advertise-client-urls', this.url],
+      ['--listen-peer-urls', this.peerUrl],
+      ['--initial-advertise-peer-urls', this.peerUrl],
+      ['--initial-cluster', cluster],
+      ['--initial-cluster-state', state],
+      ['--heartbeat-interval', '50'],
+      ['--election-timeout', '500'],
+      ['--log-level', 'error'],
+    ].flat();
+    const env = { ...process.env, ETCD_UNSUPPORTED_ARCH: process.arch };
+    const child = spawn('etcd', [...args, ...extra], { stdio: 'ignore', env });
+    children.add(child);
+    child.on('exit', () => children.delete(child));
+    this.#child = child;
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    this.#child?.kill(signal);
+  }
+
+  /** SIGSTOP, and waits until it has stopped. */
+  async pause(): Promise<void> {
+    this.signal('SIGSTOP');
+    await stopped(this.pid);
+  }
+
+  /** kill -9, and waits until it is gone. */
+  async kill(): Promise<void> {
+    const child = this.#child;
+    this.#child = undefined;
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    const gone = new Promise((resolve) => child.once('exit', resolve));
+    child.kill('SIGCONT');
+    child.kill('SIGKILL');
+    await gone;
+  }
+}
+
+export class Cluster {
+  readonly members: Member[];
+  readonly #dir: string;
+  readonly #extra: readonly string[];
+  readonly #tls: MemberOptions['tls'];
+  #prefixes = 0;
+
+  private constructor(dir: string, members: Member[], { extra = [], tls }: MemberOptions) {
+    this.#dir = dir;
+    this.members = members;
+    this.#extra = extra;
+    this.#tls = tls;
+  }
+
+  static async start(size: 1 | 3 = 1, options: MemberOptions = {}): Promise<Cluster> {
+    requireEtcd();
+    // Data in memory where there is room: what fsync protects from does not happen to a test's server.
+    const place = !options.onDisk && isRoomy('/dev/shm') ? '/dev/shm' : tmpdir();
+    const dir = mkdtempSync(join(place, 'ebbtide-etcd-'));
+    dirs.add(dir);
+    const ports = await freePorts(size * 2);
+    const members = Array.from(
+      { length: size },
+      (_, i) => new Member(dir, `m${i}`, ports[i * 2]!, ports[i * 2 + 1]!, options.tls && 'https'),
+    );
+    const cluster = new Cluster(dir, members, options);
+    for (const member of members) member.start(cluster.initial, 'new', options.extra ?? []);
+    try {
+      await cluster.ready();
+    } catch (error) {
+      await cluster.stop();
+      throw error;
+    }
+    return cluster;
+  }
+
+  get initial(): string {
+    return this.members.map(({ name, peerUrl }) => `${name}=${peerUrl}`).join(',');
+  }
+  get urls(): string[] {
+    return this.members.map(({ url }) => url);
+  }
+
+  /** Settings of a host; each call without a prefix gets a tree of its own. */
+  config(more: Partial<EtcdConfig> = {}): EtcdConfig {
+    return {
+      hosts: this.urls,
+      prefix: `t${++this.#prefixes}/`,
+      hostId: `host-${process.pid}-${this.#prefixes}`,
+      requestTimeoutMs: 3000,
+      sessionTtlSeconds: 10,
+      ...more,
+    };
+  }
+
+  /** A plain client, for looking from outside. */
+  client(prefix = ''): EtcdClient {
+    const tls = this.#tls && { tls: this.#tls };
+    const settings = { hosts: this.urls, prefix, hostId: 'looker', requestTimeoutMs: 3000, ...tls };
+    return new EtcdClient(etcdSettings(settings));
+  }
+
+  async ready(): Promise<void> {
+    const client = this.client();
+    try {
+      for (let i = 0; ; i++) {
+        try {
+          await client.range('ready', { timeoutMs: 1000 });
+          return;
+        } catch (error) {
+          if (i > 100) throw error;
+          await new Promise((resolve) => setTimeout(resolve, 100));
+        }
+      }
+    } finally {
+      client.close();
+    }
+  }
+
+  /** Starts a member that was killed. */
+  restart(member: Member, extra: readonly string[] = this.#extra): void {
+    member.start(this.initial, 'new', extra);
+  }
+
+  etcdctl(...args: string[]): string {
+    return this.#ctl(this.urls, args);
+  }
+
+  etcdctlOf(member: Member, ...args: string[]): string {
+    return this.#ctl([member.url], args);
+  }
+
+  #ctl(urls: readonly string[], args: readonly string[]): string {
+    const env = { ...process.env, ETCDCTL_API: '3' };
+    return execFileSync('etcdctl', ['--endpoints', urls.join(','), ...args], {
+      env,
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+  }
+
+  /** Adds a new member to those that are left of a removed one (the first). */
+  async join(): Promise<void> {
+    const [client, peer] = await freePorts(2);
+    const member = new Member(this.#dir, `m${this.members.length}`, client!, peer!);
+    const rest = this.members.slice(1);
+    // Refused until the rest have talked to each other for a while.
+    for (let tries = 0; ; tries++) {
+      try {
+        this.#ctl([rest[0]!.url], ['member', 'add', member.name, `--peer-urls=${member.peerUrl}`]);
+        break;
+      } catch (error) {
+        if (tries > 60) throw error;
+        await new Promise((resolve) => setTimeout(resolve, 250));
+      }
+    }
+    const initial = [...rest, member].map(({ name, peerUrl }) => `${name}=${peerUrl}`).join(',');
+    member.start(initial, 'existing', this.#extra);
+    this.members.push(member);
+    await this.ready();
+  }
+
+  /** The member that leads now. */
+  leader(): Member {
+    const status = JSON.parse(this.etcdctl('endpoint', 'status', '-w', 'json')) as {
+      Endpoint: string;
+      Status: { leader: number; header: { member_id: number } };
+    }[];
+    const found = status.find(({ Status }) => Status.leader === Status.header.member_id);
+    const member = this.members.find(({ url }) => url === found?.Endpoint);
+    assert.ok(member, 'no leader');
+    return member;
+  }
+
+  async stop(): Promise<void> {
+    await Promise.all(this.members.map((member) => member.kill()));
+    rmSync(this.#dir, { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,51 @@
+/**
+ * Tests of the stores and of collections, unchanged, over the etcd engine: those files make their stores with testDB
+ * and storeWorld, which take the cluster from the environment.
+ */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { after, before, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { Cluster } from './servers.js';
+
+const FILES = [
+  'stores/images',
+  'stores/leases',
+  'stores/namespaces',
+  'stores/snapshots',
+  'stores/snapshots-remote',
+  'stores/snapshots-rerun',
+  'stores/content-shared',
+  'stores/nested-stores',
+  'db/callbacks',
+  'gc/real-backends',
+];
+
+let cluster: Cluster;
+before(async () => {
+  cluster = await Cluster.start();
+});
+after(() => cluster.stop());
+
+for (const name of FILES) {
+  test(`given the tests of ${name}, when they run over etcd, then they pass`, async () => {
+    const file = fileURLToPath(new URL(`../${name}.test.js`, import.meta.url));
+    const { NODE_TEST_CONTEXT: _, ...env } = process.env;
+    const child = spawn(process.execPath, ['--test', '--test-reporter=tap', file], {
+      env: { ...env, EBBTIDE_TEST_ETCD: cluster.urls.join(',') },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    let output = '';
+    child.stdout.on('data', (text) => {
+      output += text;
+    });
+    child.stderr.on('data', (text) => {
+      output += text;
+    });
+    const code = await new Promise((resolve) => child.once('exit', resolve));
+    const failed = output.split('\n').filter((line) => /^\s*not ok/.test(line));
+    assert.deepEqual({ code, failed }, { code: 0, failed: [] }, output.slice(-4000));
+    const passed = Number(/^# pass (\d+)/m.exec(output)?.[1] ?? 0);
+    assert.ok(passed > 0, 'nothing ran');
+  });
+}

@@ -1,0 +1,215 @@
+/** Two hosts on one tree: what one makes the other sees, one of them collects, each sweeps its own backends. */
+import assert from 'node:assert/strict';
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { layout } from '../../src/db.js';
+import { kindOf } from '../../src/errors.js';
+import { newLeaseManager } from '../../src/factories.js';
+import { importImage } from '../../src/images/import.js';
+import { unpackImage } from '../../src/images/unpack.js';
+import { withId } from '../../src/stores/leases.js';
+import { Blobs, named, writeFiles } from '../images/fixtures.js';
+import { tempDir } from '../support/db.js';
+import { ctx, eventually, openHost } from './hosts.js';
+import { Cluster } from './servers.js';
+
+let cluster: Cluster;
+before(async () => {
+  cluster = await Cluster.start();
+});
+after(() => cluster.stop());
+
+const kind = (expected: string) => (error: unknown) => kindOf(error) === expected;
+const digestA = `sha256:${'a'.repeat(64)}`;
+const target = { digest: digestA, mediaType: 'm', size: 1 };
+
+async function entries(dir: string): Promise<string[]> {
+  return readdir(dir).catch(() => []);
+}
+
+test('given an image made on A, when it is used on B, deleted on A and collected by B, then nothing is left on either', async (t) => {
+  const dir = await tempDir(t);
+  const shared = join(dir, 'content');
+  const source = join(dir, 'layout');
+  const blobs = new Blobs();
+  const { manifest } = await blobs.image([
+    [{ name: 'base', text: 'b'.repeat(5000) }],
+    [{ name: 'top', text: 't'.repeat(5000) }],
+  ]);
+  await writeFiles(source, blobs.layout([named(manifest, 'app:1')]));
+  const etcd = cluster.config();
+  const host = (name: string, snapshotter: 'native' | 'overlayfs') =>
+    openHost(t, {
+      root: join(dir, name),
+      engine: 'lmdb',
+      content: shared,
+      snapshotters: [snapshotter],
+      etcd: { ...etcd, hostId: name, backendId: 'shared' },
+    });
+  const a = await host('a', 'native');
+  const b = await host('b', 'overlayfs');
+
+  const [made] = await importImage(a, ctx, source);
+  assert.ok(made);
+  await unpackImage(a, ctx, made, 'native');
+  const seen = await b.images.get(ctx, made.name);
+  assert.deepEqual(seen, made);
+  const { chainId } = await unpackImage(b, ctx, seen, 'overlayfs');
+  await b.snapshotter('overlayfs')!.prepare(ctx, 'web', chainId);
+  await b.containers.create(ctx, {
+    id: 'web',
+    image: made.name,
+    runtime: { name: 'r' },
+    spec: { typeUrl: 't', value: new Uint8Array() },
+    snapshotter: 'overlayfs',
+    snapshotKey: 'web',
+  });
+
+  const snapshotsOf = (name: string, snapshotter: string) =>
+    entries(join(layout.snapshotter(join(dir, name), snapshotter), 'snapshots'));
+  const files = () => entries(join(shared, 'blobs', 'sha256'));
+  assert.equal((await files()).length, blobs.all.size);
+  assert.equal((await snapshotsOf('a', 'native')).length, 2);
+  assert.equal((await snapshotsOf('b', 'overlayfs')).length, 3);
+
+  await a.images.delete(ctx, made.name);
+  const first = await b.garbageCollect();
+  assert.deepEqual(first.removed, { content: blobs.all.size, snapshot: 2 });
+  // The container on B keeps its chain; what A made for the image is swept by A.
+  assert.equal((await snapshotsOf('b', 'overlayfs')).length, 3);
+  await eventually('A sweeps its snapshots', async () => (await snapshotsOf('a', 'native')).length === 0);
+  await eventually('the shared blobs go', async () => (await files()).length === 0);
+
+  await a.containers.delete(ctx, 'web');
+  const second = await b.garbageCollect();
+  assert.deepEqual(second.removed, { snapshot: 3 });
+  assert.equal((await snapshotsOf('b', 'overlayfs')).length, 0);
+  assert.deepEqual(a.engine.verifyGraph(), []);
+  assert.deepEqual(b.engine.verifyGraph(), []);
+});
+
+test('[#264] given an image updated on A, when B asks, then it sees the update at once', async (t) => {
+  const etcd = cluster.config();
+  const a = await openHost(t, { etcd: { ...etcd, hostId: 'a' } });
+  const b = await openHost(t, { etcd: { ...etcd, hostId: 'b' } });
+  await a.images.create(ctx, { name: 'x', target });
+  for (let i = 0; i < 50; i++) {
+    const [writer, reader] = i % 2 === 0 ? [a, b] : [b, a];
+    await writer.images.update(ctx, { name: 'x', target, labels: { n: String(i) } }, 'labels');
+    assert.equal((await reader.images.get(ctx, 'x')).labels?.n, String(i));
+  }
+  await a.images.delete(ctx, 'x');
+  await assert.rejects(b.images.get(ctx, 'x'), kind('NotFound'));
+  assert.deepEqual(await b.images.list(ctx), []);
+});
+
+test('given two hosts that create one name at once, when both are done, then one has won and the other is told', async (t) => {
+  const etcd = cluster.config();
+  const a = await openHost(t, { etcd: { ...etcd, hostId: 'a' } });
+  const b = await openHost(t, { etcd: { ...etcd, hostId: 'b' } });
+  for (let i = 0; i < 20; i++) {
+    const outcomes = await Promise.allSettled(
+      [a, b].map((db) => db.images.create(ctx, { name: `n${i}`, target })),
+    );
+    const failed = outcomes.filter((outcome) => outcome.status === 'rejected');
+    assert.equal(failed.length, 1);
+    assert.ok(kind('AlreadyExists')(failed[0]?.reason), String(failed[0]?.reason));
+  }
+  for (let i = 0; i < 20; i++) {
+    const outcomes = await Promise.allSettled([a, b].map((db) => db.images.delete(ctx, `n${i}`)));
+    const failed = outcomes.filter((outcome) => outcome.status === 'rejected');
+    assert.equal(failed.length, 1);
+    assert.ok(kind('NotFound')(failed[0]?.reason), String(failed[0]?.reason));
+  }
+});
+
+test('[#262] given a deletion on A, when it is done, then callbacks on B are told of one until a collection', async (t) => {
+  const etcd = cluster.config();
+  const a = await openHost(t, { etcd: { ...etcd, hostId: 'a' } });
+  const b = await openHost(t, { etcd: { ...etcd, hostId: 'b' } });
+  const told: boolean[] = [];
+  b.registerMutationCallback((deleted) => told.push(deleted));
+  await a.images.create(ctx, { name: 'x', target });
+  await b.images.create(ctx, { name: 'y', target });
+  assert.deepEqual(told, [false]);
+  await a.images.delete(ctx, 'x');
+  await eventually('B is told', () => told.length === 2);
+  assert.deepEqual(told, [false, true]);
+  await b.images.create(ctx, { name: 'z', target });
+  assert.deepEqual(told, [false, true, true]);
+  await a.garbageCollect();
+  await b.images.create(ctx, { name: 'zz', target });
+  assert.deepEqual(told, [false, true, true, false]);
+});
+
+test('[#260] given a host that may not collect, when it is asked to, then nothing is removed', async (t) => {
+  const etcd = cluster.config();
+  const b = await openHost(t, { etcd, enableEtcdGC: false });
+  await b.leases.create(ctx, withId('old'), (lease) => {
+    lease.labels = { 'containerd.io/gc.expire': '2001-01-01T00:00:00Z' };
+  });
+  assert.deepEqual((await b.garbageCollect()).removed, {});
+  assert.equal((await b.leases.list(ctx)).length, 1);
+  const plan = await b.planCollection();
+  assert.equal(plan.objects.length, 1);
+  await assert.rejects(b.applyPlan(plan), kind('FailedPrecondition'));
+});
+
+test('[#261] given two hosts that collect at once, when both are done, then exactly one has done the work', async (t) => {
+  const etcd = cluster.config();
+  const a = await openHost(t, { etcd: { ...etcd, hostId: 'a' } });
+  const b = await openHost(t, { etcd: { ...etcd, hostId: 'b' } });
+  for (let round = 0; round < 5; round++) {
+    for (let i = 0; i < 30; i++) {
+      await a.leases.create(ctx, withId(`l${i}`), (lease) => {
+        lease.labels = { 'containerd.io/gc.expire': '2001-01-01T00:00:00Z' };
+      });
+    }
+    const runs = await Promise.all([a.garbageCollect(), b.garbageCollect()]);
+    const removed = runs.map((stats) => stats.removed.lease ?? 0).sort((x, y) => x - y);
+    assert.deepEqual(removed, [0, 30]);
+    assert.deepEqual(await b.leases.list(ctx), []);
+  }
+});
+
+test('[#263] given a lease backend, when a manager is made over etcd, then the shared one is to be had', async (t) => {
+  const etcd = cluster.config();
+  const a = await openHost(t, { etcd: { ...etcd, hostId: 'a' }, leaseBackend: 'etcd' });
+  const b = await openHost(t, { etcd: { ...etcd, hostId: 'b' } });
+  const lease = await newLeaseManager(a).create(ctx, withId('one'));
+  assert.deepEqual(await newLeaseManager(b).list(ctx), [lease]);
+  const other = { ...etcd, hostId: 'c' };
+  await assert.rejects(openHost(t, { etcd: other, leaseBackend: 'bolt' }), kind('FailedPrecondition'));
+  await assert.rejects(
+    openHost(t, { etcd: other, leaseBackend: 'nonsense' as 'bolt' }),
+    kind('InvalidArgument'),
+  );
+});
+
+test('given a host that was away, when it comes back, then it goes on from where it was and sweeps what went', async (t) => {
+  const dir = await tempDir(t);
+  const etcd = cluster.config();
+  const open = () => openHost(t, { root: join(dir, 'a'), engine: 'lmdb', etcd: { ...etcd, hostId: 'a' } });
+  const a = await open();
+  const native = a.snapshotter('native')!;
+  await native.prepare(ctx, 'active', '');
+  await native.commit(ctx, 'base', 'active', { labels: { 'containerd.io/gc.root': 'x' } });
+  const snapshots = () => entries(join(layout.snapshotter(join(dir, 'a'), 'native'), 'snapshots'));
+  assert.equal((await snapshots()).length, 1);
+  await a.close();
+
+  const b = await openHost(t, { etcd: { ...etcd, hostId: 'b' } });
+  for (let i = 0; i < 20; i++) await b.images.create(ctx, { name: `i${i}`, target });
+  await b.update((tx) => {
+    const key = ['snapshots', 'ns1', 'native', 'base'].join('\0');
+    tx.delete(key);
+  });
+  const again = await open();
+  assert.equal((await again.images.list(ctx)).length, 20);
+  assert.deepEqual(
+    [...again.engine.scan('')].map(([key]) => key).filter((key) => !key.startsWith('meta\0dirty')),
+    [...b.engine.scan('')].map(([key]) => key).filter((key) => !key.startsWith('meta\0dirty')),
+  );
+  await eventually('the directory goes', async () => (await snapshots()).length === 0);
+});
