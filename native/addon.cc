@@ -256,6 +256,7 @@ class GraphObject : public Napi::ObjectWrap<GraphObject> {
                            InstanceMethod<&GraphObject::markInSteps>("markInSteps"),
                            InstanceMethod<&GraphObject::markFrom>("markFrom"),
                            InstanceMethod<&GraphObject::marksOf>("marksOf"),
+                           InstanceMethod<&GraphObject::places>("places"),
                            InstanceMethod<&GraphObject::candidates>("candidates"),
                            InstanceMethod<&GraphObject::stillCandidates>("stillCandidates"),
                            InstanceMethod<&GraphObject::endRun>("endRun"),
@@ -325,8 +326,16 @@ class GraphObject : public Napi::ObjectWrap<GraphObject> {
     });
   }
 
+  Napi::Value places(Info info) {
+    return guarded(info, [&]() -> Napi::Value {
+      return Napi::Number::New(info.Env(), static_cast<double>(core_->places()));
+    });
+  }
+
   Napi::Value candidates(Info info) {
-    return guarded(info, [&] { return makeWords(info.Env(), core_->candidates()); });
+    return guarded(info, [&] {
+      return makeWords(info.Env(), core_->candidates(countArgument(info, 0), countArgument(info, 1)));
+    });
   }
 
   Napi::Value stillCandidates(Info info) {

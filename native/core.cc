@@ -76,9 +76,14 @@ uint32_t Core::marksOf(NodeId id) {
   return run_ == nullptr ? 0 : run_->marksOf(id);
 }
 
-std::vector<NodeId> Core::candidates() {
+size_t Core::places() {
   const Owner lock(*this);
-  return finishedRun("candidates").candidates();
+  return finishedRun("places").places();
+}
+
+std::vector<NodeId> Core::candidates(size_t from, size_t count) {
+  const Owner lock(*this);
+  return finishedRun("candidates").candidates(from, count);
 }
 
 std::vector<NodeId> Core::stillCandidates(std::span<const uint32_t> ids) {

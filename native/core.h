@@ -112,7 +112,8 @@ class Core : public std::enable_shared_from_this<Core> {
   bool isSmall() const { return graph_.limit() <= kSmallIds && graph_.edgeCount() <= 4 * kSmallIds; }
   uint64_t markFrom(std::span<const uint32_t> ids);
   uint32_t marksOf(NodeId id);
-  std::vector<NodeId> candidates();
+  size_t places();
+  std::vector<NodeId> candidates(size_t from = 0, size_t count = SIZE_MAX);
   std::vector<NodeId> stillCandidates(std::span<const uint32_t> ids);
   void endRun();
 

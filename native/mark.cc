@@ -322,11 +322,13 @@ bool Run::link() {
   return next_ == size;
 }
 
-std::vector<NodeId> Run::candidates() const {
+std::vector<NodeId> Run::candidates(size_t from, size_t count) const {
   std::vector<NodeId> ids;
-  ids.reserve(order_.size());
-  for (const NodeId id : order_) {
-    if (isCandidate(id)) ids.push_back(id);
+  const size_t begin = std::min(from, order_.size());
+  const size_t end = begin + std::min(count, order_.size() - begin);
+  ids.reserve(end - begin);
+  for (size_t i = begin; i < end; i++) {
+    if (isCandidate(order_[i])) ids.push_back(order_[i]);
   }
   return ids;
 }

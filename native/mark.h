@@ -57,7 +57,9 @@ class Run final : public GraphObserver {
   uint64_t markFrom(std::span<const uint32_t> ids);
   bool isCandidate(NodeId id) const;
   uint32_t marksOf(NodeId id) const { return isScanned(id) ? graph_.marks(id) : 0; }
-  std::vector<NodeId> candidates() const;
+  // Places of the removal order, and the candidates among some of them.
+  size_t places() const { return order_.size(); }
+  std::vector<NodeId> candidates(size_t from, size_t count) const;
 
   void beforeChange(NodeId id) override;
   const MarkCounts& counts() const { return counts_; }

@@ -126,8 +126,13 @@ export interface GraphCore {
    * Present, collectible nodes that are neither marked nor born, referrers before what they refer to
    * (level by level, ascending within each; members of a cycle and what only they lead to last, ascending). The
    * order is that of the end of marking; later ops take nodes out of it but move and add none. During a run.
+   *
+   * With `from` and `count`, those among so many of its `places` only: looking at all of a large store's at once would
+   * hold the thread for long.
    */
-  candidates(): Uint32Array;
+  candidates(from?: number, count?: number): Uint32Array;
+  /** Length of that order. */
+  places(): number;
   /** Those of `ids` that are candidates still, in the given order. */
   stillCandidates(ids: Uint32Array): Uint32Array;
   endRun(): void;

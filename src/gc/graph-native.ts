@@ -24,7 +24,8 @@ interface Addon {
   markInSteps(now: bigint, barrier: number): (nodes: number) => MarkResult | undefined;
   markFrom(ids: Uint32Array): number;
   marksOf(id: number): number;
-  candidates(): Uint32Array;
+  places(): number;
+  candidates(from: number, count: number): Uint32Array;
   stillCandidates(ids: Uint32Array): Uint32Array;
   endRun(): void;
   takeFreeable(): Uint32Array;
@@ -99,8 +100,12 @@ export class NativeGraph implements GraphCore {
     return translate(() => this.#core.marksOf(id));
   }
 
-  candidates(): Uint32Array {
-    return translate(() => this.#core.candidates());
+  places(): number {
+    return translate(() => this.#core.places());
+  }
+
+  candidates(from = 0, count = this.places()): Uint32Array {
+    return translate(() => this.#core.candidates(from, count));
   }
 
   stillCandidates(ids: Uint32Array): Uint32Array {

@@ -132,8 +132,15 @@ export class TypeScriptGraph implements GraphCore {
     return this.#nodes.marks(id) & PUBLIC_BITS;
   }
 
-  candidates(): Uint32Array {
-    return this.#finishedRun('candidates').order!.filter((id) => this.#isCandidate(id));
+  places(): number {
+    return this.#finishedRun('places').order!.length;
+  }
+
+  candidates(from = 0, count = this.places()): Uint32Array {
+    checkCount(from);
+    checkCount(count);
+    const { order } = this.#finishedRun('candidates');
+    return order!.subarray(from, from + count).filter((id) => this.#isCandidate(id));
   }
 
   stillCandidates(ids: Uint32Array): Uint32Array {

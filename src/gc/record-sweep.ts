@@ -102,12 +102,12 @@ export class RecordSweep {
   }
 
   #body(tx: Transaction, ids: Uint32Array, slice: Slice, start: number): void {
-    const { engine, dirty } = this.#host;
+    const { engine, dirty, publisher } = this.#host;
     slice.ran = true;
     slice.unsettled = !this.#edges.settleAt(tx.revision);
     if (slice.unsettled) return;
     const garbage = engine.graph.stillCandidates(ids);
-    const removal = new Removal(engine, tx);
+    const removal = new Removal(engine, tx, publisher !== undefined);
     let at = 0;
     let whole = true;
     while (at < garbage.length && whole) {

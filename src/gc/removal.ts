@@ -51,9 +51,13 @@ export class Removal {
   readonly #engine: Engine;
   readonly #tx: Transaction;
 
-  constructor(engine: Engine, tx: Transaction) {
+  readonly #wantsEvents: boolean;
+
+  /** @param wantsEvents whether anybody will hear of them */
+  constructor(engine: Engine, tx: Transaction, wantsEvents: boolean) {
     this.#engine = engine;
     this.#tx = tx;
+    this.#wantsEvents = wantsEvents;
   }
 
   /** Removes the record of a node; false when there is more of it to remove in the next slice. */
@@ -80,11 +84,7 @@ export class Removal {
         this.items.push({ kind: 'ingest', ref: fieldOf(this.#tx.get(record), 'ref') });
         break;
       case ResourceImage:
-        this.events.push({
-          namespace: namespaceOf(record),
-          topic: '/images/delete',
-          payload: { name: leaf(record) },
-        });
+        this.#tell(namespaceOf(record), '/images/delete', { name: leaf(record) });
         break;
       default:
         // Containers and sandboxes are never collectible; a node of another type has no record.
@@ -121,8 +121,12 @@ export class Removal {
       tx.unlink(backendNameKey(snapshotter, backendName), Relation.named, record);
     }
     this.items.push({ kind: 'snapshot', snapshotter, name: backendName });
-    this.events.push({ namespace, topic: '/snapshot/remove', payload: { key: name, snapshotter } });
+    this.#tell(namespace, '/snapshot/remove', { key: name, snapshotter });
     return true;
+  }
+
+  #tell(namespace: string, topic: string, payload: RemovalEvent['payload']): void {
+    if (this.#wantsEvents) this.events.push({ namespace, topic, payload });
   }
 
   /** Drops links of an expired lease; true when so few are left that they can go with the record. */

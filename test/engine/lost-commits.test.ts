@@ -27,6 +27,8 @@ async function openFailing(
   const failNext = () => {
     storage.append = async () => {
       storage.append = append;
+      // A disk takes its time.
+      await new Promise((resolve) => setImmediate(resolve));
       throw unavailable('the disk is full');
     };
   };

@@ -193,9 +193,9 @@ export class ScheduledWorld {
     if (this.#mutation === 'no-recheck') changes.stillCandidates = (ids) => ids.slice();
     if (this.#mutation === 'no-resettle') {
       let listed = false;
-      changes.candidates = () => {
+      changes.candidates = (from, count) => {
         listed = true;
-        return core.candidates();
+        return core.candidates(from, count);
       };
       changes.withFlags = (flags) => (listed ? new Uint32Array() : core.withFlags(flags));
       changes.endRun = () => {

@@ -356,12 +356,7 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
   }
 
   async #settle(written: Written | undefined, tx: EngineTransaction, durability: Durability): Promise<void> {
-    if (written !== undefined && durability === 'visible') {
-      written.flushed.catch((error: unknown) => {
-        this.#untold = { error };
-      });
-      await written.visible;
-    } else await written?.flushed;
+    if (written !== undefined) await (durability === 'visible' ? written.visible : written.flushed);
     for (const hook of tx.hooks) hook();
   }
 
@@ -377,17 +372,10 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
     return verifyGraph(this.storage, this.graph, this.indexer);
   }
 
-  /** Rejects also, once, when a commit was lost whose caller did not wait for the disk. */
-  async flush(): Promise<void> {
+  flush(): Promise<void> {
     this.#checkOpen();
-    const failed = await this.storage.flush().then(
-      () => this.#untold,
-      (error: unknown) => ({ error }),
-    );
-    this.#untold = undefined;
-    if (failed !== undefined) throw failed.error;
+    return this.storage.flush();
   }
-  #untold: { error: unknown } | undefined;
 
   stats(): EngineStats {
     this.#checkOpen();
