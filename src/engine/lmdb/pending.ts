@@ -145,18 +145,24 @@ export class Pending {
     });
   }
 
-  /** The tree has everything up to a revision now. */
-  drop(revision: number): void {
-    let count = 0;
+  /**
+   * The tree has everything up to a revision now. Forgets about `most` keys of it, so that the thread is not held for
+   * long (the tree answers the same); true when there are more.
+   */
+  drop(revision: number, most: number): boolean {
+    let commits = 0;
+    let keys = 0;
     for (const touched of this.#touched) {
-      if (touched.revision > revision) break;
-      count++;
+      if (touched.revision > revision || keys >= most) break;
+      commits++;
+      keys += touched.keys.length + touched.ids.length + touched.links.length + touched.counters.length;
       for (const key of touched.keys) this.entries.drop(key, revision);
       for (const id of touched.ids) this.ids.drop(id, revision);
       for (const link of touched.links) this.links.drop(link, revision);
       for (const name of touched.counters) this.counters.drop(name, revision);
     }
-    this.#touched.splice(0, count);
+    this.#touched.splice(0, commits);
+    return this.#touched[0] !== undefined && this.#touched[0].revision <= revision;
   }
 
   /** Everything behind a revision is lost. */

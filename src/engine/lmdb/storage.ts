@@ -35,6 +35,8 @@ import { Pending } from './pending.js';
 import { asBuffer, lastSizeOf, successor } from './table.js';
 import { Writer, type WriterHost } from './writer.js';
 
+/** Keys forgotten in one turn of the event loop. */
+const DROPPED_AT_ONCE = 512;
 /** Rows read ahead at a time. */
 const CHUNK_ROWS = 512;
 
@@ -346,10 +348,21 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   applied({ revision, journalBytes }: Applied): void {
     // The reads of this turn must not go on with the transaction they began before.
     this.#dbs.env.resetReadTxn();
-    this.#pending.drop(revision);
+    const isDropping = this.#applied !== undefined;
+    this.#applied = revision;
+    if (!isDropping) this.#dropApplied();
     this.#lastChildren = undefined;
     this.#log?.applied(revision);
     this.onApplied(journalBytes);
+  }
+
+  /** Newest revision that the tree has, while there is something to forget. */
+  #applied: number | undefined;
+
+  #dropApplied(): void {
+    if (this.#applied === undefined) return;
+    if (this.#pending.drop(this.#applied, DROPPED_AT_ONCE)) setImmediate(() => this.#dropApplied());
+    else this.#applied = undefined;
   }
 
   lost(commits: number, error: Error): void {
