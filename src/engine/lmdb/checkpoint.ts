@@ -55,7 +55,7 @@ export function markOpen(dbs: Databases, file: DataFile, state: StoreState): voi
   runJobs(dbs, file, [{ into: 'meta', key: STATE, value: stateBytes({ ...state, clean: false }) }]);
 }
 
-const stateBytes = (state: StoreState): Buffer => Buffer.from(JSON.stringify(state));
+export const stateBytes = (state: StoreState): Buffer => Buffer.from(JSON.stringify(state));
 
 export function chunkKey(slot: number, chunk: number): Buffer {
   const key = Buffer.allocUnsafe(5);

@@ -45,31 +45,49 @@ const options = {
   maxFreeSpaceToRetain: 2000,
 } as const;
 
-/** Refuses a file of somebody else or of a newer layout, without writing to it. */
-export async function checkLayout(path: string): Promise<void> {
+/** Refuses a file of somebody else, of a newer layout, or (read-only) of an older one, without writing to it. */
+export async function checkLayout(path: string, readOnly: boolean): Promise<void> {
   const env = openEnvironment(path, true);
   try {
     // In a file without it `openDB` answers undefined, whatever the typings say.
     const meta = env.openDB<Bytes, string>('meta', { encoding: 'binary' }) as
       | Database<Bytes, string>
       | undefined;
-    checkFormat(path, meta);
+    checkFormat(path, readOnly, meta);
   } finally {
     await env.close();
   }
 }
 
-function checkFormat(path: string, meta: Database<Bytes, string> | undefined): void {
+function checkFormat(path: string, readOnly: boolean, meta: Database<Bytes, string> | undefined): void {
   const stored = meta?.get('format');
   if (stored === undefined) throw foreign(path, 'it is an LMDB file of another program');
   const match = /^(\S+) (\d+)$/.exec(Buffer.from(stored).toString('latin1'));
   if (match === null || match[1] !== FORMAT) throw foreign(path, 'it is an LMDB file of another program');
-  if (Number(match[2]) !== LAYOUT) {
-    throw failedPrecondition(`${path} has layout ${match[2]}; this version knows ${LAYOUT}`, {
+  const layout = Number(match[2]);
+  if (layout > LAYOUT) {
+    throw failedPrecondition(`${path} has layout ${layout}; this version knows ${LAYOUT}`, {
       object: path,
-      remedy: 'open it with the version that wrote it',
+      remedy: 'open it with the version that wrote it, or a newer one',
     });
   }
+  if (layout < LAYOUT && readOnly) {
+    throw failedPrecondition(`${path} has layout ${layout}, which is brought to ${LAYOUT} at opening`, {
+      object: path,
+      remedy: 'open it for writing once',
+    });
+  }
+}
+
+/** Layout of an open store. */
+export function layoutOf({ meta }: Databases): number {
+  const stored = meta.get('format');
+  return stored === undefined ? LAYOUT : Number(Buffer.from(stored).toString('latin1').split(' ')[1]);
+}
+
+/** In a transaction. */
+export function setLayout({ meta }: Databases): void {
+  void meta.put('format', Buffer.from(`${FORMAT} ${LAYOUT}`));
 }
 
 export async function openDatabases(path: string, readOnly: boolean): Promise<Databases> {

@@ -12,12 +12,13 @@ import { applyBatches } from './apply.js';
 import { Checkpointer, markOpen, readState, type StoreState } from './checkpoint.js';
 import { CommitLog, type Recovered, recoverLog, removeLog } from './commit-log.js';
 import { createDataFile } from './create.js';
-import { checkLayout, type Databases, openDatabases } from './databases.js';
+import { checkLayout, type Databases, LAYOUT, layoutOf, openDatabases } from './databases.js';
 import { DataFile, dataPath, fileError, inspectDataFile, ownDirectory, syncDirectory } from './files.js';
 import { type LoadedGraph, loadGraph, newestRevision } from './graph-loader.js';
 import { decodeCommit } from './log-commits.js';
 import { openBatch } from './log-format.js';
 import { LmdbStorage } from './storage.js';
+import { upgrade } from './upgrade.js';
 import { writeError } from './write-error.js';
 
 export interface LmdbEngineOptions extends EngineOptions {
@@ -36,7 +37,7 @@ export async function openLmdbEngine(dir: string, options: LmdbEngineOptions): P
   const owner = ownDirectory(dir, readOnly);
   try {
     const exists = inspectDataFile(path);
-    if (exists) await checkLayout(path);
+    if (exists) await checkLayout(path, readOnly);
     else if (readOnly)
       throw fileError('open', path, Object.assign(new Error('no such file'), { code: 'ENOENT' }));
     else {
@@ -65,6 +66,7 @@ async function openEngine(
   const { graph, indexer, readOnly } = options;
   const path = dataPath(dir);
   const warn = options.warn ?? (() => {});
+  if (!readOnly) bringUp(dbs, path, warn);
   const state: StoreState = readState(dbs) ?? { clean: true };
   if (!state.clean) warn(`${path} was not closed by its last owner`);
   // Nothing is changed before it is known that the log is whole.
@@ -91,6 +93,19 @@ async function openEngine(
   } catch (error) {
     file.release();
     throw error;
+  }
+}
+
+/** An older layout had no log. */
+function bringUp(dbs: Databases, path: string, warn: (message: string) => void): void {
+  if (layoutOf(dbs) === LAYOUT) return;
+  const file = new DataFile(path, false);
+  try {
+    if (upgrade(dbs, file)) warn(`${path} was brought to layout ${LAYOUT}`);
+  } catch (error) {
+    throw writeError(path, error);
+  } finally {
+    file.release();
   }
 }
 

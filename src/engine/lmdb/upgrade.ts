@@ -1,0 +1,87 @@
+/**
+ * Brings a store of layout 1 to the present one: keys that end in a digest move to the index of digests, children to
+ * their ids; the journal had another form, so the graph is rebuilt from the records. Called by engine.ts at opening, by
+ * the only one who writes.
+ *
+ * Durability: one transaction, so that a crash leaves the old layout or the new one.
+ */
+import { splitLink } from '../core/storage.js';
+import { Relation } from '../schema/keys.js';
+import { readState, stateBytes } from './checkpoint.js';
+import { childCheck, childRow } from './child-links.js';
+import { type Databases, LAYOUT, layoutOf, setLayout } from './databases.js';
+import type { DataFile } from './files.js';
+import { encodeJournal, journalKey } from './journal.js';
+import { decodeLink, digestCut, encodeKey } from './key-codec.js';
+import { find, INLINE, INLINE_ID, idBytes, idsIn } from './key-index.js';
+import type { Table } from './table.js';
+
+const ROWS_AT_ONCE = 512;
+/** What moving may add to the file. */
+const CUSHION_PART = 2;
+
+/** Whether there was something to do. */
+export function upgrade(dbs: Databases, file: DataFile): boolean {
+  if (layoutOf(dbs) === LAYOUT) return false;
+  file.keepCushion(Math.ceil(file.usedBytes() / CUSHION_PART));
+  dbs.env.transactionSync(() => {
+    moveKeys(dbs);
+    moveChildren(dbs);
+    forgetGraph(dbs);
+    setLayout(dbs);
+  });
+  dbs.env.resetReadTxn();
+  return true;
+}
+
+function moveKeys({ keys, digests }: Databases): void {
+  for (const [key, value] of rowsOf(keys)) {
+    const cut = digestCut(key);
+    if (cut === 0) continue;
+    const isInline = value[0]! >= INLINE;
+    const short = key.subarray(0, cut);
+    const there = digests.get(short);
+    const ids = there === undefined ? [] : idsIn(there, digests.lastSize);
+    const id = isInline ? INLINE_ID : value.readUInt32BE(0);
+    if (!ids.includes(id)) digests.put(short, idBytes([...ids, id]));
+    if (!isInline) keys.remove(key);
+  }
+}
+
+function moveChildren(dbs: Databases): void {
+  for (const [row] of rowsOf(dbs.links)) {
+    const { from, relation, to } = splitLink(decodeLink(row));
+    if (relation !== Relation.children) continue;
+    const fromId = find(dbs, from)?.id;
+    const toId = find(dbs, to)?.id;
+    if (fromId === undefined || toId === undefined) continue;
+    void dbs.children.put(childRow(fromId, toId), childCheck(encodeKey(to)));
+    dbs.links.remove(row);
+  }
+}
+
+/** Keeps the revision, so that it goes on growing. */
+function forgetGraph(dbs: Databases): void {
+  const { checkpoint: _, ...state } = readState(dbs) ?? { clean: true };
+  const last = [...dbs.journal.getKeys({ reverse: true, limit: 1 })][0];
+  const journal = last === undefined ? 0 : Number(Buffer.from(last).readBigUInt64BE(0));
+  const revision = Math.max(journal, _?.revision ?? 0);
+  for (const key of [...dbs.journal.getKeys()]) void dbs.journal.remove(key);
+  for (const key of [...dbs.checkpoints.getKeys()]) void dbs.checkpoints.remove(key);
+  // Nothing comes before it, which tells that the graph has to be rebuilt.
+  if (revision > 0) void dbs.journal.put(journalKey(revision), encodeJournal(-1, []));
+  void dbs.meta.put('state', stateBytes(state));
+}
+
+/** Rows of a table that is changed meanwhile; each chunk is a copy. */
+function* rowsOf(table: Table): Generator<[Buffer, Buffer]> {
+  for (let lower: Buffer = Buffer.alloc(0), exclusive = false; ; exclusive = true) {
+    const rows = table
+      .range(lower, exclusive, undefined, ROWS_AT_ONCE)
+      .map(([key, value]): [Buffer, Buffer] => [Buffer.from(key), Buffer.from(value)]);
+    yield* rows;
+    const last = rows[rows.length - 1];
+    if (rows.length < ROWS_AT_ONCE || last === undefined) return;
+    lower = last[0];
+  }
+}
