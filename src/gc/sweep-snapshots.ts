@@ -64,7 +64,8 @@ class SnapshotSweep {
     // Their records must be gone for good; a backend name is never given to another snapshot.
     await this.#host.engine.flush();
     for (const item of order.items) {
-      if (item.kind === 'snapshot') await this.#one(item.name, item.parent, async () => {});
+      // Its record went: asking under the guard is enough.
+      if (item.kind === 'snapshot') await this.#sweepOne(item.name, item.parent, async () => {});
     }
   }
 
@@ -74,7 +75,9 @@ class SnapshotSweep {
     await this.#backend.walk(({ name, parent }) => void parents.set(name, parent));
     for (const name of childrenFirst(parents)) {
       // The record of one may have gone a moment ago, and would be back after a crash.
-      await this.#one(name, parents.get(name), () => this.#host.engine.flush());
+      if (++this.#looks % LOOKS_PER_TURN === 0) await breathe();
+      if (isSnapshotNamed(this.#host.engine, this.#snapshotter, name)) continue;
+      await this.#sweepOne(name, parents.get(name), () => this.#host.engine.flush());
     }
   }
 
@@ -97,10 +100,9 @@ class SnapshotSweep {
    * `settled` waits until the removal of the snapshot's record is on disk. A parent that is not known is asked for when
    * it matters, which is when the snapshot stays.
    */
-  async #one(name: string, parent: string | undefined, settled: () => Promise<void>): Promise<void> {
+  async #sweepOne(name: string, parent: string | undefined, settled: () => Promise<void>): Promise<void> {
     const { guards, engine } = this.#host;
     if (++this.#looks % LOOKS_PER_TURN === 0) await breathe();
-    if (isSnapshotNamed(engine, this.#snapshotter, name)) return;
     if (this.#kept.has(name)) {
       this.#kept.add(parent ?? (await this.#parentOf(name)));
       return;

@@ -45,6 +45,15 @@ const GUARD_PATIENCE_MS = 2000;
 
 /** Runs `fn` under the guard; false, without running it, when the guard did not come free soon. */
 export async function underGuard(guards: Guards, name: string, fn: () => Promise<void>): Promise<boolean> {
+  const free = guards.tryAcquire(name);
+  if (free !== undefined) {
+    try {
+      await fn();
+      return true;
+    } finally {
+      free();
+    }
+  }
   const coming = guards.acquire(name);
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<undefined>((resolve) => {

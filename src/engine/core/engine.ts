@@ -28,7 +28,7 @@ import { Effects } from './effects.js';
 import { Feed } from './feed.js';
 import { History } from './history.js';
 import { Nodes } from './nodes.js';
-import type { Plan } from './planner.js';
+import { type Plan, undoing } from './planner.js';
 import { below, layered } from './reads.js';
 import {
   type Commit,
@@ -348,9 +348,7 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
     this.#epoch++;
     this.history.clear();
     const words: number[] = [];
-    for (const { plan } of lost.reverse()) {
-      for (const group of [...plan.inverse].reverse()) words.push(...group);
-    }
+    for (const { plan } of lost.reverse()) for (const word of undoing(plan)) words.push(word);
     if (words.length > 0) this.graph.apply(Uint32Array.from(words));
     for (const { plan } of lost) this.#nodes.undone(plan);
   }

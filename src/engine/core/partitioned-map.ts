@@ -15,7 +15,9 @@ export class PartitionedMap<V> {
   }
 
   get(key: string): V | undefined {
-    return this.#parts.get(partOf(key))?.get(key);
+    const part = this.#parts.get(partOf(key));
+    // Most collections are empty most of the time: their keys need not be hashed.
+    return part === undefined || part.size === 0 ? undefined : part.get(key);
   }
 
   set(key: string, value: V): void {

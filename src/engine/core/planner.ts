@@ -31,8 +31,8 @@ export interface RecordChange {
 export interface Plan {
   readonly entries: Map<Key, EntryChange>;
   readonly ops: Uint32Array;
-  /** Undoes `ops`; groups of words, in the order of `ops` (run the last group first). */
-  readonly inverse: number[][];
+  /** Undoes `ops`: groups of words in their order, each followed by its length; see `undoing`. */
+  readonly inverse: number[];
   readonly freed: Map<number, Key>;
   /** Ids that were handed out. */
   readonly taken: number[];
@@ -55,7 +55,7 @@ export class Planner {
   readonly #ids: Ids;
   readonly #known: ReadonlyMap<Key, Entry | undefined>;
   readonly #drafts = new Map<Key, Draft>();
-  readonly #inverse: number[][] = [];
+  readonly #inverse: number[] = [];
   readonly #freed = new Map<number, Key>();
   readonly #taken: number[] = [];
   readonly #deleted = new Map<number, Key>();
@@ -93,7 +93,8 @@ export class Planner {
       const draft = key === undefined ? undefined : this.#draft(key);
       if (key === undefined || draft?.id !== id || draft.adjacency !== undefined) continue;
       this.ops.push(GraphOp.free, id);
-      this.#inverse.push(setWords(id, this.#indexer.absent(key), undefined));
+      pushSet(this.#inverse, id, this.#indexer.absent(key), undefined);
+      this.#inverse.push(SET_WORDS);
       this.#freed.set(id, key);
       draft.id = NO_ID;
     }
@@ -204,12 +205,14 @@ export class Planner {
     expireAt: bigint | undefined,
     before: { flags: number; expireAt: bigint | undefined } | undefined,
   ): void {
-    this.ops.push(...setWords(id, flags, expireAt));
-    this.#inverse.push(
-      before === undefined
-        ? [...setWords(id, 0, undefined), GraphOp.free, id]
-        : setWords(id, before.flags, before.expireAt),
-    );
+    pushSet(this.ops, id, flags, expireAt);
+    if (before === undefined) {
+      pushSet(this.#inverse, id, 0, undefined);
+      this.#inverse.push(GraphOp.free, id, SET_WORDS + 2);
+    } else {
+      pushSet(this.#inverse, id, before.flags, before.expireAt);
+      this.#inverse.push(SET_WORDS);
+    }
   }
 
   #emitPacked(op: number, id: number, edge: number): void {
@@ -221,7 +224,7 @@ export class Planner {
   #emitEdge(op: number, from: number, to: number, kind: number): void {
     this.ops.push(op, from, to, kind);
     if (op === GraphOp.remove) this.mayFree = true;
-    this.#inverse.push([op === GraphOp.add ? GraphOp.remove : GraphOp.add, from, to, kind]);
+    this.#inverse.push(op === GraphOp.add ? GraphOp.remove : GraphOp.add, from, to, kind, 4);
   }
 }
 
@@ -233,11 +236,28 @@ function isChange({ before, after }: EntryChange): boolean {
 
 const absentState = (flags: number) => ({ flags, expireAt: undefined });
 
-function setWords(id: number, flags: number, expireAt: bigint | undefined): number[] {
-  if (expireAt === undefined) return [GraphOp.set, id, flags & ~NodeFlag.expires, 0, 0];
+const SET_WORDS = 5;
+
+/** The op that makes a node look as an entry says. */
+function pushSet(words: number[], id: number, flags: number, expireAt: bigint | undefined): void {
+  if (expireAt === undefined) {
+    words.push(GraphOp.set, id, flags & ~NodeFlag.expires, 0, 0);
+    return;
+  }
   const clamped = expireAt < I64_MIN ? I64_MIN : expireAt > I64_MAX ? I64_MAX : expireAt;
-  const words = BigInt.asUintN(64, clamped);
-  return [GraphOp.set, id, flags | NodeFlag.expires, Number(words & 0xffffffffn), Number(words >> 32n)];
+  const bits = BigInt.asUintN(64, clamped);
+  words.push(GraphOp.set, id, flags | NodeFlag.expires, Number(bits & 0xffffffffn), Number(bits >> 32n));
+}
+
+/** The words that take back what a plan did, the last first. */
+export function undoing({ inverse }: Pick<Plan, 'inverse'>): number[] {
+  const words: number[] = [];
+  for (let end = inverse.length; end > 0; ) {
+    const start = end - 1 - inverse[end - 1]!;
+    for (let at = start; at < end - 1; at++) words.push(inverse[at]!);
+    end = start;
+  }
+  return words;
 }
 
 /** All edges of a record as the graph holds them: from, to, kind. */
@@ -249,5 +269,8 @@ export function expandEdges(id: number, adjacency: StoredAdjacency): [number, nu
   });
 }
 
-/** The op that makes a node look as an entry says. */
-export const setOp = setWords;
+export function setOp(id: number, flags: number, expireAt: bigint | undefined): number[] {
+  const words: number[] = [];
+  pushSet(words, id, flags, expireAt);
+  return words;
+}

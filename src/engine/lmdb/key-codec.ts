@@ -44,11 +44,15 @@ const relationCodes: readonly (readonly [string, number])[] = [
   ['holds.flat', 0x18],
   ['named', 0x20],
 ];
+const codesByWord = new Map(
+  [collectionCodes, relationCodes].flatMap((codes) => codes.map(([word, code]) => [word, { codes, code }])),
+);
 /** The low bits of the code before a word that is spelled out, which sorts behind the listed one before it. */
 const SPELLED = 7;
 
 const DIGEST_PREFIX = 'sha256:';
 const DIGEST_BYTES = 32;
+const DIGEST_LENGTH = DIGEST_PREFIX.length + 2 * DIGEST_BYTES;
 const BYTE_S = 0x73;
 const BYTE_DIGEST = 0x74;
 const BYTE_BEHIND = 0x75;
@@ -66,9 +70,38 @@ let length = 0;
 
 export function encodeKey(key: Key): Buffer {
   length = 0;
-  writeKey(key);
+  const parentLength = key.length - DIGEST_LENGTH;
+  // Most keys end in a digest, and few are the beginnings they share.
+  if (parentLength > 0 && key.startsWith(DIGEST_PREFIX, parentLength)) writeDigestKey(key, parentLength);
+  else writeKey(key);
   return scratch.subarray(0, length);
 }
+
+function writeDigestKey(key: Key, parentLength: number): void {
+  const parent = key.slice(0, parentLength);
+  let bytes = parents.get(parent);
+  if (bytes === undefined) {
+    // With its separator, which a key that begins a component here ends in.
+    if (!parent.endsWith('\0')) {
+      writeKey(key);
+      return;
+    }
+    writeKey(parent.slice(0, -1));
+    writeByte(0);
+    bytes = Buffer.from(scratch.subarray(0, length));
+    if (parents.size === PARENTS_MAX) parents.clear();
+    parents.set(parent, bytes);
+  } else {
+    reserve(bytes.length);
+    scratch.set(bytes, 0);
+    length = bytes.length;
+  }
+  const digest = key.slice(parentLength);
+  if (!writeDigest(digest)) writeNearDigest(digest);
+}
+
+const parents = new Map<string, Buffer>();
+const PARENTS_MAX = 1024;
 
 /** The beginning of every key strictly below a prefix; nothing for the prefix ''. */
 export function encodeBelow(prefix: Key): Buffer {
@@ -147,6 +180,11 @@ function writeComponents(key: Key, start: number): void {
 }
 
 function writeWord(codes: readonly (readonly [string, number])[], word: string): void {
+  const known = codesByWord.get(word);
+  if (known !== undefined && known.codes === codes) {
+    writeByte(known.code);
+    return;
+  }
   let code = 0;
   for (const [listed, listedCode] of codes) {
     if (listed === word) {
