@@ -66,6 +66,14 @@ test('given an image made on A, when it is used on B, deleted on A and collected
     snapshotKey: 'web',
   });
 
+  // Told to hosts that share the file system.
+  const stored = JSON.parse([...(await a.get('v1/ns1/snapshots/overlayfs/web')).values()][0]!);
+  const mounts = await b.snapshotter('overlayfs')!.mounts(ctx, 'web');
+  const directory = (name: string) =>
+    mounts[0]?.options.find((option) => option.startsWith(name))?.slice(name.length);
+  assert.ok(directory('upperdir='));
+  assert.deepEqual([stored.upperdir, stored.lowerdir], [directory('upperdir='), directory('lowerdir=')]);
+
   const snapshotsOf = (name: string, snapshotter: string) =>
     entries(join(layout.snapshotter(join(dir, name), snapshotter), 'snapshots'));
   const files = () => entries(join(shared, 'blobs', 'sha256'));

@@ -11,7 +11,7 @@
  * revision on every mirror shows all of it. The changes are then applied in batches and the gate is taken away, by
  * any host if this one dies. Only units block others, and only for as long as they are applied.
  */
-import { EbbtideError, failedPrecondition, throwIfAborted } from '../../errors.js';
+import { failedPrecondition, OutcomeUnknown, throwIfAborted } from '../../errors.js';
 import type { Compare, EtcdClient, Op, TxnResult } from './client.js';
 import { prefixEnd } from './client.js';
 import { EtcdFailure } from './failure.js';
@@ -30,16 +30,6 @@ const BYTES_MAX = 1_300_000;
 const BATCH_BYTES = 512 * 1024;
 /** A unit that was decided and is not applied after so long is finished by whoever waits. */
 const HELP_AFTER_MS = 1_500;
-
-/** What became of a commit whose answer was lost cannot be found out now. Backend effects are left alone. */
-export class OutcomeUnknown extends EbbtideError {
-  constructor(cause: unknown) {
-    super('Unavailable', 'etcd did not answer: whether the change was made is not known', {
-      remedy: 'look whether it is there when etcd answers again',
-      cause,
-    });
-  }
-}
 
 export interface CommitterParts extends PlanParts {
   session: Session;
@@ -177,7 +167,10 @@ export class Committer {
         if (performance.now() > until) {
           // The slot is never used again: what it says may matter still.
           this.#slots.add(slot + LOST_SLOTS);
-          throw new OutcomeUnknown(error);
+          throw new OutcomeUnknown('etcd did not answer: whether the change was made is not known', {
+            cause: error,
+            remedy: 'look whether it is there when etcd answers again',
+          });
         }
         await sleep(pause);
       }

@@ -9,7 +9,7 @@
  * Durability: what is decided in etcd is on disk at a majority of its members. The mirror is a copy; losing it costs
  * loading it again.
  */
-import { failedPrecondition, throwIfAborted, unavailable } from '../../errors.js';
+import { failedPrecondition, OutcomeUnknown, throwIfAborted, unavailable } from '../../errors.js';
 import type {
   ChangeSet,
   Engine,
@@ -26,7 +26,7 @@ import type { Past } from '../core/history.js';
 import { type Turn, Turns } from '../core/turns.js';
 import type { GraphCore } from '../graph.js';
 import { type EtcdClient, prefixEnd } from './client.js';
-import { type Committer, OutcomeUnknown } from './commit.js';
+import type { Committer } from './commit.js';
 import type { Counters } from './counters.js';
 import { type Layout, Sys } from './layout.js';
 import { EtcdLocks, type Fence } from './locks.js';
