@@ -261,8 +261,9 @@ export class DB implements AsyncDisposable {
 
   /** Runs one thing that marks after the other. */
   #inTurn<T>(run: () => Promise<T>): Promise<T> {
-    const turn = this.#collection.then(() => {
+    const turn = this.#collection.then(async () => {
       this.#host.reader({});
+      await this.#cluster?.engine.fresh();
       return run();
     });
     this.#collection = turn.catch(() => undefined);
