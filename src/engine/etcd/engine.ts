@@ -98,6 +98,8 @@ export class EtcdEngine implements Engine {
   #nextConfirm: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
   #missedRemovals = false;
+  /** The host whose own leases are meant by a lease's id; undefined: leases are shared. Set before use, by db.ts. */
+  leaseScope: string | undefined;
 
   constructor(parts: EtcdEngineParts) {
     this.client = parts.client;
@@ -239,7 +241,8 @@ export class EtcdEngine implements Engine {
     this.#checkOpen();
     await this.fresh();
     await this.#mirror.ready();
-    return this.#embedded.view(fn);
+    const { leaseScope } = this;
+    return this.#embedded.view((tx) => fn(Object.assign(tx, { leaseScope })));
   }
 
   async update<T>(fn: (tx: Transaction) => T | Promise<T>, options: UpdateOptions = {}): Promise<T> {
@@ -327,6 +330,7 @@ export class EtcdEngine implements Engine {
         attempt,
         etcdRevision: this.#mirror.revision,
         epoch: this.epoch,
+        leaseScope: this.leaseScope,
         isClosed: () => this.#closing !== undefined,
       });
       history.enter(view.revision);
