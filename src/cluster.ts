@@ -27,7 +27,7 @@ const SWEEP_RETRY_MS = 5_000;
  * Removals of one slice go into one etcd transaction, which takes 128 operations: at this budget a slice holds some
  * dozens. One that holds more is committed as a unit, which is as safe and makes others wait.
  */
-export const CLUSTER_SLICE_MS = 0.8;
+export const CLUSTER_SLICE_MS = 0.5;
 
 /** Flags and lists of backends are raised outside of a transaction: what they tell of was committed elsewhere. */
 const committed = {

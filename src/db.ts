@@ -57,7 +57,7 @@ export interface DBOptions {
   log?: Log;
   /** Whether this host collects a tree shared over etcd; an embedded store is collected either way. */
   enableEtcdGC?: boolean;
-  /** Where leases live: `''`, `bolt` (embedded store) or `etcd` (shared tree). Unset: the process-wide default. */
+  /** Whose leases are: `''`, `bolt` (this host's own) or `etcd` (all hosts'). Unset: the process-wide default. */
   leaseBackend?: LeaseBackendName;
 }
 /** Options of one collection. */
@@ -163,6 +163,11 @@ export class DB implements AsyncDisposable {
   get engine(): Engine {
     return this.#host.engine;
   }
+  /** Over etcd: the manager of one host's own leases, or of the shared ones (''). Used by factories.ts. */
+  leaseManagerOf(scope: string): LeaseManager {
+    const manager = new LeaseManager(this.#host, scope);
+    return this.#cluster?.current(manager, ['list', 'listResources']) ?? manager;
+  }
   /** The option, or else the process-wide default as it is now. */
   get leaseBackend(): string {
     return this.#switches.leaseBackend ?? LeaseBackend;
@@ -261,8 +266,9 @@ export class DB implements AsyncDisposable {
 
   /** Runs one thing that marks after the other. */
   #inTurn<T>(run: () => Promise<T>): Promise<T> {
-    const turn = this.#collection.then(() => {
+    const turn = this.#collection.then(async () => {
       this.#host.reader({});
+      await this.#cluster?.engine.fresh();
       return run();
     });
     this.#collection = turn.catch(() => undefined);
@@ -388,6 +394,9 @@ async function assemble(
     jobs: pool satisfies DiskJobs,
     log: options.log ?? logToStderr,
   });
+  if (engine instanceof EtcdEngine && (options.leaseBackend ?? LeaseBackend) === 'bolt') {
+    engine.leaseScope = engine.client.settings.hostId;
+  }
   host.dirty.load();
   const db = new DB(host, pool, options);
   await db.init();

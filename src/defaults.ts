@@ -4,7 +4,10 @@
  */
 import { failedPrecondition, invalidArgument } from './errors.js';
 
-/** Where leases live: `''` with the other records, `bolt` in the embedded engine, `etcd` in etcd. */
+/**
+ * Whose leases are: `''` as the other records; `etcd` all hosts'; `bolt` this host's own. In a tree shared over etcd the
+ * latter are published there under `<id>@<host>`, so that the collections of other hosts honour them.
+ */
 export type LeaseBackendName = '' | 'bolt' | 'etcd';
 
 /** Whether this host collects a tree that it shares over etcd. An embedded store is collected either way. */
@@ -21,22 +24,13 @@ export function setLeaseBackend(name: string): void {
   LeaseBackend = name;
 }
 
-/**
- * InvalidArgument: no such lease backend. FailedPrecondition: `etcd` without an etcd client; `bolt` with one, since
- * other hosts' collections would not see leases that only this host has.
- */
+/** InvalidArgument: no such lease backend. FailedPrecondition: `etcd` without an etcd client. */
 export function checkLeaseBackend(name: string = LeaseBackend, overEtcd = false): void {
-  if (name === '' || name === (overEtcd ? 'etcd' : 'bolt')) return;
+  if (name === '' || name === 'bolt' || (name === 'etcd' && overEtcd)) return;
   if (name === 'etcd') {
     throw failedPrecondition('leases cannot be kept in etcd: the store has no etcd client', {
       object: name,
       remedy: 'use the lease backend "bolt", or none',
-    });
-  }
-  if (name === 'bolt') {
-    throw failedPrecondition('leases of a tree that is shared over etcd cannot be kept on one host', {
-      object: name,
-      remedy: 'use the lease backend "etcd", or none',
     });
   }
   throw invalidArgument(`there is no lease backend "${name}"`, {

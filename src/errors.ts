@@ -39,6 +39,16 @@ export class EbbtideError extends Error {
   }
 }
 
+/**
+ * What became of a change is not known, and cannot be found out now. Whoever made something for it in a backend leaves
+ * that alone: the record may be there. Orphans are found by the next walk of the backend.
+ */
+export class OutcomeUnknown extends EbbtideError {
+  constructor(message: string, details: ErrorDetails = {}) {
+    super('Unavailable', message, details);
+  }
+}
+
 const maker =
   (kind: ErrorKind) =>
   (message: string, details?: ErrorDetails): EbbtideError =>

@@ -6,6 +6,7 @@
 import type { DB } from './db.js';
 import { checkLeaseBackend } from './defaults.js';
 import type { Transaction } from './engine/contract.js';
+import { EtcdEngine } from './engine/etcd/engine.js';
 import type { Transactor } from './engine/raw.js';
 import type { ContainerStore } from './stores/containers.js';
 import type { ImageStore } from './stores/images.js';
@@ -34,15 +35,18 @@ export function newNamespaceStore(db: DB, tx?: Transaction): NamespaceStore {
 
 /**
  * The lease manager on the backend that the DB's option names, or else the default at the time of the call.
- * InvalidArgument: no such backend. FailedPrecondition: one that this DB cannot have (see defaults.ts).
+ * InvalidArgument: no such backend. FailedPrecondition: etcd, of which an embedded store has none.
  */
 export function newLeaseManager(db: DB): LeaseManager {
-  checkLeaseBackend(db.leaseBackend, db.engine.kind === 'etcd');
-  return db.leases;
+  const { engine, leaseBackend } = db;
+  checkLeaseBackend(leaseBackend, engine instanceof EtcdEngine);
+  if (leaseBackend === 'bolt') return newBoltLeaseManager(db);
+  return engine instanceof EtcdEngine ? db.leaseManagerOf('') : db.leases;
 }
 
-/** The lease manager on the embedded engine, whatever the options say. */
-export const newBoltLeaseManager = (db: DB): LeaseManager => db.leases;
+/** The manager of this host's own leases, whatever the options say: all there are in an embedded store. */
+export const newBoltLeaseManager = (db: DB): LeaseManager =>
+  db.engine instanceof EtcdEngine ? db.leaseManagerOf(db.engine.client.settings.hostId) : db.leases;
 
 /** Direct access to the raw keys and locks: each write is a transaction of its own. */
 export const newTransactor = (db: DB): Transactor => db.transactor();

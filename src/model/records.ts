@@ -77,6 +77,9 @@ export interface SnapshotRecord {
   /** Key of the parent in this namespace and snapshotter. */
   parent?: string;
   labels?: StringMap;
+  /** In a tree shared over etcd: where an overlay mount's parts are, for hosts that share the file system. */
+  upperdir?: string;
+  lowerdir?: string;
 }
 
 export interface LeaseRecord {

@@ -10,9 +10,21 @@ import { Label } from '../model/labels.js';
 import type { LeaseRecord } from '../model/records.js';
 import { readRecord } from './common.js';
 
+/**
+ * The host whose own leases a reader means, in a tree that is shared over etcd with leases kept per host; such a
+ * lease is stored as `<id>@<host>`, so that every host's collections honour it.
+ */
+export const leaseScopeOf = (reader: Reader): string | undefined =>
+  (reader as { readonly leaseScope?: string | undefined }).leaseScope;
+
+/** Key of a lease by the id that the reader's host knows it by; `scope` instead of the reader's, where given. */
+export function leaseKeyIn(reader: Reader, ns: string, id: string, scope = leaseScopeOf(reader)): Key {
+  return leaseKey(ns, scope === undefined || scope === '' ? id : `${id}@${scope}`);
+}
+
 /** Whether the namespace has the lease; an expired one that is not collected yet counts. */
-export const leaseExists = (reader: Reader, ns: string, id: string): boolean =>
-  id !== '' && reader.has(leaseKey(ns, id));
+export const leaseExists = (reader: Reader, ns: string, id: string, scope?: string): boolean =>
+  id !== '' && reader.has(leaseKeyIn(reader, ns, id, scope));
 
 export const leaseNotFound = (id: string): EbbtideError =>
   notFound(`lease "${id}" not found`, { object: id, remedy: 'create the lease in this namespace first' });
@@ -33,14 +45,14 @@ export function removeFromLease(tx: Transaction, ctx: CallContext, ns: string, t
 }
 
 /** As `addToLease`, for a lease named outright. Adding again changes nothing. */
-export function holdByLease(tx: Transaction, ns: string, id: string, target: Key): void {
-  const lease = id === '' ? undefined : readRecord<LeaseRecord>(tx, leaseKey(ns, id));
+export function holdByLease(tx: Transaction, ns: string, id: string, target: Key, scope?: string): void {
+  const lease = id === '' ? undefined : readRecord<LeaseRecord>(tx, leaseKeyIn(tx, ns, id, scope));
   if (lease === undefined) throw leaseNotFound(id);
-  tx.link(leaseKey(ns, id), holdRelation(lease, target), target);
+  tx.link(leaseKeyIn(tx, ns, id, scope), holdRelation(lease, target), target);
 }
 
-export function releaseByLease(tx: Transaction, ns: string, id: string, target: Key): void {
-  const from = leaseKey(ns, id);
+export function releaseByLease(tx: Transaction, ns: string, id: string, target: Key, scope?: string): void {
+  const from = leaseKeyIn(tx, ns, id, scope);
   tx.unlink(from, Relation.holds, target);
   tx.unlink(from, Relation.holdsFlat, target);
 }

@@ -16,7 +16,6 @@ import {
   ingestKey,
   key,
   leaf,
-  leaseKey,
   Relation,
   snapshotKey,
 } from '../engine/schema/keys.js';
@@ -28,7 +27,14 @@ import type { LeaseRecord, StringMap } from '../model/records.js';
 import { formatSeconds, type Instant, NANOS_PER_SECOND, now } from '../model/time.js';
 import { ensureNamespace, putRecord, scanRecords } from './common.js';
 import type { StoreHost } from './host.js';
-import { holdByLease, leaseExists, leaseNotFound, releaseByLease } from './lease-context.js';
+import {
+  holdByLease,
+  leaseExists,
+  leaseKeyIn,
+  leaseNotFound,
+  leaseScopeOf,
+  releaseByLease,
+} from './lease-context.js';
 
 export interface Lease {
   id: string;
@@ -108,9 +114,12 @@ const idOf = (lease: LeaseRef): string => (typeof lease === 'string' ? lease : l
 
 export class LeaseManager {
   readonly #host: StoreHost;
+  readonly #scope: string | undefined;
 
-  constructor(host: StoreHost) {
+  /** `scope`: the host whose own leases these are, '' for shared ones; unless told, as the engine is set. */
+  constructor(host: StoreHost, scope?: string) {
     this.#host = host;
+    this.#scope = scope;
   }
 
   /** InvalidArgument: no option gave an id (free text). AlreadyExists. */
@@ -120,10 +129,11 @@ export class LeaseManager {
     const { id } = draft;
     if (id === '') throw invalidArgument('a lease needs an id', { remedy: 'pass withId or withRandomId' });
     const ns = requireNamespace(ctx);
-    const k = leaseKey(ns, id);
+    checkComponent(id, 'lease id');
     const labels = compactMap(draft.labels);
     const record: LeaseRecord = { createdat: now(), ...(labels && { labels }) };
     await this.#host.update(ctx, (tx) => {
+      const k = leaseKeyIn(tx, ns, id, this.#scope);
       if (tx.has(k)) throw alreadyExists(`lease "${id}" already exists`, { object: id });
       ensureNamespace(tx, ns);
       putRecord(tx, k, record);
@@ -136,7 +146,7 @@ export class LeaseManager {
     const ns = requireNamespace(ctx);
     const id = idOf(lease);
     await this.#host.update(ctx, (tx) => {
-      if (id === '' || !tx.delete(leaseKey(ns, id))) throw leaseNotFound(id);
+      if (id === '' || !tx.delete(leaseKeyIn(tx, ns, id, this.#scope))) throw leaseNotFound(id);
       this.#host.countDeletion(tx);
     });
   }
@@ -146,8 +156,12 @@ export class LeaseManager {
     const ns = requireNamespace(ctx);
     const matches = parseFilters(filters);
     const leases: Lease[] = [];
-    for (const [k, record] of scanRecords<LeaseRecord>(this.#host.reader(ctx), key('leases', ns))) {
-      const id = leaf(k);
+    const reader = this.#host.reader(ctx);
+    const scope = this.#scope ?? leaseScopeOf(reader) ?? '';
+    const end = scope === '' ? '' : `@${scope}`;
+    for (const [k, record] of scanRecords<LeaseRecord>(reader, key('leases', ns))) {
+      if (!k.endsWith(end)) continue;
+      const id = leaf(k).slice(0, leaf(k).length - end.length);
       if (matches(adapt(id, record))) leases.push(leaseOf(id, record));
     }
     return leases;
@@ -161,8 +175,8 @@ export class LeaseManager {
     const ns = requireNamespace(ctx);
     const id = idOf(lease);
     await this.#host.update(ctx, (tx) => {
-      if (!leaseExists(tx, ns, id)) throw leaseNotFound(id);
-      holdByLease(tx, ns, id, resourceKey(ns, resource));
+      if (!leaseExists(tx, ns, id, this.#scope)) throw leaseNotFound(id);
+      holdByLease(tx, ns, id, resourceKey(ns, resource), this.#scope);
     });
   }
 
@@ -171,8 +185,8 @@ export class LeaseManager {
     const ns = requireNamespace(ctx);
     const id = idOf(lease);
     await this.#host.update(ctx, (tx) => {
-      if (!leaseExists(tx, ns, id)) throw leaseNotFound(id);
-      releaseByLease(tx, ns, id, resourceKey(ns, resource));
+      if (!leaseExists(tx, ns, id, this.#scope)) throw leaseNotFound(id);
+      releaseByLease(tx, ns, id, resourceKey(ns, resource), this.#scope);
       this.#host.countDeletion(tx);
     });
   }
@@ -182,10 +196,10 @@ export class LeaseManager {
     const ns = requireNamespace(ctx);
     const id = idOf(lease);
     const reader = this.#host.reader(ctx);
-    if (!leaseExists(reader, ns, id)) throw leaseNotFound(id);
+    if (!leaseExists(reader, ns, id, this.#scope)) throw leaseNotFound(id);
     const held: Record<string, Resource[]> = { blobs: [], images: [], ingests: [], snapshots: [] };
     for (const relation of [Relation.holds, Relation.holdsFlat]) {
-      for (const target of reader.links(leaseKey(ns, id), relation)) {
+      for (const target of reader.links(leaseKeyIn(reader, ns, id, this.#scope), relation)) {
         held[collectionOf(target)]?.push(resourceOf(target));
       }
     }

@@ -113,9 +113,33 @@ export function recordOf(
   name: string,
   parent: string,
   labels: StringMap | undefined,
+  { upperdir, lowerdir }: OverlayDirs = {},
 ): SnapshotRecord {
   const { createdat, updatedat } = times;
-  return { createdat, updatedat, name, ...(parent !== '' && { parent }), ...(labels && { labels }) };
+  return {
+    createdat,
+    updatedat,
+    name,
+    ...(parent !== '' && { parent }),
+    ...(labels && { labels }),
+    ...(upperdir !== undefined && { upperdir }),
+    ...(lowerdir !== undefined && { lowerdir }),
+  };
+}
+
+type OverlayDirs = Pick<SnapshotRecord, 'upperdir' | 'lowerdir'>;
+
+/** Directories of an overlay mount, told to hosts that share the file system; none for other mounts. */
+export function overlayDirs(mounts: readonly Mount[]): OverlayDirs {
+  const dirs: OverlayDirs = {};
+  for (const { type, options } of mounts) {
+    if (type !== 'overlay') continue;
+    for (const option of options) {
+      if (option.startsWith('upperdir=')) dirs.upperdir = option.slice('upperdir='.length);
+      else if (option.startsWith('lowerdir=')) dirs.lowerdir = option.slice('lowerdir='.length);
+    }
+  }
+  return dirs;
 }
 
 /** The public form: kind and further labels are the backend's, everything else the record's. */

@@ -8,7 +8,7 @@
 import type { Mount } from '../backends/contract.js';
 import type { Transaction } from '../engine/contract.js';
 import { snapshotKey } from '../engine/schema/keys.js';
-import { type EbbtideError, isAlreadyExists, unknownError } from '../errors.js';
+import { type EbbtideError, isAlreadyExists, OutcomeUnknown, unknownError } from '../errors.js';
 import { compactMap, inheritedSnapshotLabels, Label, labelOf } from '../model/labels.js';
 import { now } from '../model/time.js';
 import { snapshotGuard } from './guards.js';
@@ -21,6 +21,7 @@ import {
   findSnapshot,
   type Made,
   nextBackendName,
+  overlayDirs,
   putSnapshot,
   recordOf,
   requireParent,
@@ -168,8 +169,10 @@ async function recordOrDiscard(call: SnapshotCall, request: CreateRequest, made:
   try {
     recorded = await call.host.update(call.ctx, (tx) => recordCreation(tx, call, request, made));
     if (!recorded) throw snapshotExists(call.snapshotter, request.key);
-  } finally {
-    if (!recorded) await discard(call, made);
+  } catch (error) {
+    // If nobody knows whether the record is there, the snapshot stays.
+    if (!(error instanceof OutcomeUnknown)) await discard(call, made);
+    throw error;
   }
 }
 
@@ -182,7 +185,9 @@ function recordCreation(tx: Transaction, call: SnapshotCall, request: CreateRequ
   if (exists) return false;
   requireParent(tx, call, parent, made.parent ?? '');
   const at = now();
-  const record = recordOf({ createdat: at, updatedat: at }, made.name, parent, compactMap(request.labels));
+  const dirs = call.host.engine.kind === 'etcd' ? overlayDirs(made.mounts ?? []) : {};
+  const times = { createdat: at, updatedat: at };
+  const record = recordOf(times, made.name, parent, compactMap(request.labels), dirs);
   putSnapshot(tx, call, key, record);
   return true;
 }

@@ -100,7 +100,7 @@ export class Snapshotter {
         const labels = compactMap(mergeLabels(stored.labels, info, paths));
         validateLabels(labels);
         const times = { createdat: stored.createdat, updatedat: updateTime(stored) };
-        const updated = recordOf(times, stored.name, stored.parent ?? '', labels);
+        const updated = recordOf(times, stored.name, stored.parent ?? '', labels, stored);
         putRecord(tx, snapshotKey(ns, this.name, key), updated);
         // Every run of the transaction tells the backend: the labels are those of that run.
         const before = await this.#backend.stat(stored.name);

@@ -32,7 +32,7 @@ const leftOut = new Map([]);
 /** Where we mean something else than containerd. */
 const differs = new Map([
   [225, 'by design an update is not held up by a collection either'],
-  [263, 'leases kept on one host (`bolt`) beside a tree in etcd are refused: other hosts would not see them'],
+  [263, 'the list of shared leases shows those of single hosts, too, as `<id>@<host>`: they hold something'],
 ]);
 
 function* sources() {

@@ -53,8 +53,11 @@ class World {
       this.#client.close();
     });
     const dir = await tempDir(t);
-    for (const name of ['a', 'b']) {
-      const host = await HostProcess.make(cluster, name, dir, this.etcd);
+    for (const [name, engine] of [
+      ['a', 'lmdb'],
+      ['b', 'memory'],
+    ] as const) {
+      const host = await HostProcess.make(cluster, name, dir, this.etcd, { engine });
       this.hosts.push(host);
       await host.start();
     }
@@ -119,6 +122,13 @@ const faults: Record<string, (world: World) => Promise<void>> = {
     const host = await world.collector();
     await host.kill();
     await sleep(500);
+    await host.start();
+    await host.ask('start');
+  },
+  'kill -9 of the host whose mirror is on disk': async (world) => {
+    const host = world.hosts[0]!;
+    await host.kill();
+    await sleep(200);
     await host.start();
     await host.ask('start');
   },

@@ -25,6 +25,8 @@ export interface ProgramOptions {
   writers: number;
   collect: boolean;
   seed: number;
+  /** Where the mirror is; `lmdb` unless told. */
+  engine?: 'memory' | 'lmdb';
   fencing?: boolean;
   /** Stops itself (SIGSTOP) once, when removal number so and so has been decided and not sent. */
   stopAtGarbage?: number;
@@ -243,7 +245,7 @@ async function main(): Promise<void> {
   const say = (answer: object): void => void process.stdout.write(`${JSON.stringify(answer)}\n`);
   const db = await openDB({
     root: options.root,
-    engine: 'memory',
+    engine: options.engine ?? 'lmdb',
     snapshotters: ['native'],
     enableEtcdGC: true,
     etcd: options.etcd,

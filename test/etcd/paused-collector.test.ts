@@ -11,7 +11,7 @@ import { now } from '../../src/model/time.js';
 import { ensureNamespace, putRecord } from '../../src/stores/common.js';
 import { tempDir } from '../support/db.js';
 import { History } from './history.js';
-import { ctx, eventually, openHost } from './hosts.js';
+import { ctx, engineOf, eventually, openHost } from './hosts.js';
 import { HostProcess } from './processes.js';
 import { Cluster } from './servers.js';
 
@@ -124,4 +124,37 @@ test('given a collecting host that dies in the middle, when its session is over,
   t.diagnostic(`another host collected ${Math.round(performance.now() - died)} ms after the first one died`);
   assert.equal(removed, left);
   assert.deepEqual([...b.engine.scan('blobs\0ns1')], []);
+});
+
+test('given writers that refer to something before every removal, when a host collects, then it still ends, and so do they', async (t) => {
+  const etcd = cluster.config();
+  const a = await openHost(t, { etcd: { ...etcd, hostId: 'a' } });
+  const b = await openHost(t, { etcd: { ...etcd, hostId: 'b' } });
+  const put = (names: readonly string[]) =>
+    b.update((tx) => {
+      ensureNamespace(tx, 'ns1');
+      const at = now();
+      for (const digest of names) {
+        putRecord<BlobRecord>(tx, blobKey('ns1', digest), { createdat: at, updatedat: at, size: 1 });
+      }
+    });
+  await put(digests);
+  const writes: Promise<unknown>[] = [];
+  let removals = 0;
+  engineOf(a).meddle({
+    beforeGarbage: async () => {
+      removals++;
+      const target = { digest: digests[0]!, mediaType: 'm', size: 1 };
+      const write = b.images.create(ctx, { name: `i${removals}`, target });
+      writes.push(write);
+      // The last one has to wait for the removal, which must not wait for it in turn.
+      await Promise.race([write, new Promise((resolve) => setTimeout(resolve, 500))]);
+    },
+  });
+  const { removed } = await a.garbageCollect();
+  await Promise.all(writes);
+  assert.deepEqual(removed, { content: digests.length - 1 });
+  assert.ok(removals > 4, `${removals} tries`);
+  assert.equal((await a.images.list(ctx)).length, removals);
+  assert.ok(b.engine.has(blobKey('ns1', digests[0]!)));
 });

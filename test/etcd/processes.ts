@@ -68,7 +68,8 @@ export class HostProcess {
   async start(): Promise<void> {
     const options: ProgramOptions = {
       name: this.name,
-      root: join(this.#dir, `${this.name}-${this.#starts}`),
+      // A mirror on disk goes on from where a kill left it; one in memory begins anew.
+      root: join(this.#dir, this.name),
       etcd: this.#etcd,
       acks: this.acksFile,
       writers: 3,

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { layout } from '../../src/db.js';
 import { kindOf } from '../../src/errors.js';
-import { newLeaseManager } from '../../src/factories.js';
+import { newBoltLeaseManager, newLeaseManager } from '../../src/factories.js';
 import { importImage } from '../../src/images/import.js';
 import { unpackImage } from '../../src/images/unpack.js';
 import { withId } from '../../src/stores/leases.js';
@@ -65,6 +65,14 @@ test('given an image made on A, when it is used on B, deleted on A and collected
     snapshotter: 'overlayfs',
     snapshotKey: 'web',
   });
+
+  // Told to hosts that share the file system.
+  const stored = JSON.parse([...(await a.get('v1/ns1/snapshots/overlayfs/web')).values()][0]!);
+  const mounts = await b.snapshotter('overlayfs')!.mounts(ctx, 'web');
+  const directory = (name: string) =>
+    mounts[0]?.options.find((option) => option.startsWith(name))?.slice(name.length);
+  assert.ok(directory('upperdir='));
+  assert.deepEqual([stored.upperdir, stored.lowerdir], [directory('upperdir='), directory('lowerdir=')]);
 
   const snapshotsOf = (name: string, snapshotter: string) =>
     entries(join(layout.snapshotter(join(dir, name), snapshotter), 'snapshots'));
@@ -173,18 +181,47 @@ test('[#261] given two hosts that collect at once, when both are done, then exac
   }
 });
 
-test('[#263] given a lease backend, when a manager is made over etcd, then the shared one is to be had', async (t) => {
+test('[#263] given a lease backend, when managers are made over etcd, then each knows its own leases only', async (t) => {
   const etcd = cluster.config();
-  const a = await openHost(t, { etcd: { ...etcd, hostId: 'a' }, leaseBackend: 'etcd' });
+  const a = await openHost(t, { etcd: { ...etcd, hostId: 'a' }, leaseBackend: 'bolt' });
   const b = await openHost(t, { etcd: { ...etcd, hostId: 'b' } });
-  const lease = await newLeaseManager(a).create(ctx, withId('one'));
-  assert.deepEqual(await newLeaseManager(b).list(ctx), [lease]);
-  const other = { ...etcd, hostId: 'c' };
-  await assert.rejects(openHost(t, { etcd: other, leaseBackend: 'bolt' }), kind('FailedPrecondition'));
+  const own = await newLeaseManager(a).create(ctx, withId('own'));
+  const shared = await newLeaseManager(b).create(ctx, withId('shared'));
+  assert.deepEqual(await newLeaseManager(a).list(ctx), [own]);
+  assert.deepEqual(await a.leases.list(ctx), [own]);
+  assert.deepEqual(await newBoltLeaseManager(b).list(ctx), []);
+  assert.deepEqual(
+    (await newLeaseManager(b).list(ctx)).map(({ id }) => id),
+    ['own@a', 'shared'],
+    'what another host holds is there to be seen',
+  );
+  await assert.rejects(newLeaseManager(b).listResources(ctx, 'own'), kind('NotFound'));
+  await assert.rejects(newLeaseManager(a).listResources(ctx, shared), kind('NotFound'));
   await assert.rejects(
-    openHost(t, { etcd: other, leaseBackend: 'nonsense' as 'bolt' }),
+    openHost(t, { etcd: { ...etcd, hostId: 'c' }, leaseBackend: 'nonsense' as 'bolt' }),
     kind('InvalidArgument'),
   );
+});
+
+test('given leases of one host only, when another host collects, then what they hold stays until they go', async (t) => {
+  const etcd = cluster.config();
+  const a = await openHost(t, { etcd: { ...etcd, hostId: 'a' }, leaseBackend: 'bolt' });
+  const b = await openHost(t, { etcd: { ...etcd, hostId: 'b' } });
+  await a.leases.create(ctx, withId('own'));
+  const held = { ...ctx, lease: 'own' };
+  const native = a.snapshotter('native')!;
+  await native.prepare(held, 'active', '');
+  await native.prepare(ctx, 'loose', '');
+  await assert.rejects(native.prepare({ ...ctx, lease: 'unknown' }, 'other', ''), kind('NotFound'));
+  assert.deepEqual((await b.garbageCollect()).removed, { snapshot: 1 });
+  assert.equal((await native.stat(ctx, 'active')).kind, 'active');
+  assert.deepEqual(await a.leases.listResources(ctx, 'own'), [{ id: 'active', type: 'snapshots/native' }]);
+  await a.update(async (tx) => {
+    const inTx = a.withTransactionContext(ctx, tx);
+    assert.equal((await a.leases.listResources(inTx, 'own')).length, 1);
+  });
+  await a.leases.delete(ctx, 'own');
+  assert.deepEqual((await b.garbageCollect()).removed, { snapshot: 1 });
 });
 
 test('given a host that was away, when it comes back, then it goes on from where it was and sweeps what went', async (t) => {

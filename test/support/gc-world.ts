@@ -5,6 +5,7 @@
 import type { TestContext } from 'node:test';
 import type { CallContext } from '../../src/context.js';
 import type { Engine, Key, Reader, Transaction, Value } from '../../src/engine/contract.js';
+import { openEtcdEngine } from '../../src/engine/etcd/open.js';
 import type { GraphCore } from '../../src/engine/graph.js';
 import { openMemoryEngine } from '../../src/engine/memory/engine.js';
 import {
@@ -31,6 +32,7 @@ import { formatTimestamp, type Instant, now } from '../../src/model/time.js';
 import { Guards } from '../../src/stores/guards.js';
 import type { EventsPublisher } from '../../src/stores/host.js';
 import { FakeContent, FakeSnapshotter } from './fake-backends.js';
+import { sharedTree } from './shared-tree.js';
 
 export type Labels = Readonly<Record<string, string>>;
 
@@ -256,10 +258,15 @@ export class World implements CollectHost {
   }
 }
 
+let worlds = 0;
+
 /** A fresh world over the memory engine and the TypeScript graph; closed when the test ends. */
 export async function world(t: TestContext, options: WorldOptions = {}): Promise<World> {
   const graph = options.graph ?? new TypeScriptGraph();
-  const engine = options.engine ?? (await openMemoryEngine({ indexer: metadataIndexer, graph }));
+  const etcd = sharedTree(`world-${process.pid}-${++worlds}`);
+  const parts = { indexer: metadataIndexer, graph };
+  const open = () => (etcd ? openEtcdEngine({ ...parts, etcd }) : openMemoryEngine(parts));
+  const engine = options.engine ?? (await open());
   t.after(() => engine.close());
   return new World(engine, options);
 }

@@ -11,7 +11,7 @@
  * revision on every mirror shows all of it. The changes are then applied in batches and the gate is taken away, by
  * any host if this one dies. Only units block others, and only for as long as they are applied.
  */
-import { EbbtideError, failedPrecondition, throwIfAborted } from '../../errors.js';
+import { failedPrecondition, OutcomeUnknown, throwIfAborted } from '../../errors.js';
 import type { Compare, EtcdClient, Op, TxnResult } from './client.js';
 import { prefixEnd } from './client.js';
 import { EtcdFailure } from './failure.js';
@@ -31,14 +31,11 @@ const BATCH_BYTES = 512 * 1024;
 /** A unit that was decided and is not applied after so long is finished by whoever waits. */
 const HELP_AFTER_MS = 1_500;
 
-/** What became of a commit whose answer was lost cannot be found out now. Backend effects are left alone. */
-export class OutcomeUnknown extends EbbtideError {
-  constructor(cause: unknown) {
-    super('Unavailable', 'etcd did not answer: whether the change was made is not known', {
-      remedy: 'look whether it is there when etcd answers again',
-      cause,
-    });
-  }
+/** The gate, put up for one transaction. */
+export interface Hold {
+  readonly revision: number;
+  /** Takes it down, if it is there still. */
+  release(): Promise<void>;
 }
 
 export interface CommitterParts extends PlanParts {
@@ -68,11 +65,15 @@ export class Committer {
     this.#mirror = parts.mirror;
   }
 
-  /** The revision of the commit; undefined: a conflict, run again. `isStale` asks the mirror. */
+  /**
+   * The revision of the commit; undefined: a conflict, run again. `isStale` asks the mirror; `hold` is the gate, when
+   * this host has put it up for the transaction.
+   */
   async commit(
     tx: EtcdTransaction,
     isStale: () => boolean,
     signal: AbortSignal | undefined,
+    hold?: Hold,
   ): Promise<number | undefined> {
     const plan = await planCommit(this.#parts, tx);
     const compares = tx.readsGraph && !this.fencing ? [] : [...plan.compares];
@@ -81,11 +82,33 @@ export class Committer {
     if (tx.readsGraph) await this.beforeGarbage?.();
     const ops = opsOf(this.#parts, plan.changes);
     const extra = this.#extraOps(tx, plan);
-    // Beside these: the slot; the gate and the host's key among the conditions.
-    const fits = ops.length + extra.length + 1 <= OPS_MAX && compares.length + 2 <= OPS_MAX;
+    // Beside these: the slot and perhaps the gate; the gate and the host's key among the conditions.
+    const fits = ops.length + extra.length + 2 <= OPS_MAX && compares.length + 2 <= OPS_MAX;
     if (fits && plan.bytes <= BYTES_MAX)
-      return this.#commitAtOnce(tx, plan, compares, [...ops, ...extra], signal);
+      return this.#commitAtOnce(tx, plan, compares, [...ops, ...extra], signal, hold);
+    await hold?.release();
     return this.#commitUnit(tx, plan, extra, isStale, signal);
+  }
+
+  /**
+   * Puts the gate up for one transaction that kept losing to others, and brings the mirror up to it: what is read from
+   * then on stays true until `release`, or until this host's session ends. For short bodies only.
+   */
+  async hold(signal: AbortSignal | undefined): Promise<Hold | undefined> {
+    const session = await this.#session.current();
+    const revision = await this.#openGate(this.#newId(), 0, session, signal);
+    if (revision === undefined) return undefined;
+    const release = async (): Promise<void> => {
+      const own: Compare = { key: Sys.gate, is: 'modified at', revision };
+      await this.#insist([own], [{ del: Sys.gate }]).catch(() => undefined);
+    };
+    try {
+      await this.#mirror.reach(revision, signal);
+    } catch (error) {
+      await release();
+      throw error;
+    }
+    return { revision, release };
   }
 
   /** The gate as etcd has it, waited for until it is gone; finishes a unit whose host does not. */
@@ -121,6 +144,7 @@ export class Committer {
     compares: readonly Compare[],
     ops: readonly Op[],
     signal: AbortSignal | undefined,
+    hold: Hold | undefined,
   ): Promise<number | undefined> {
     const session = await this.#session.current();
     const slot = this.#takeSlot();
@@ -129,10 +153,15 @@ export class Committer {
       const slotKey = Sys.commit(this.#client.settings.hostId, slot);
       const note: Op = { put: slotKey, value: noteText(id, tx, plan, this.fencing ? plan.gone : 0) };
       const isFenced = this.fencing || !tx.readsGraph;
-      const fences: Compare[] = [{ key: Sys.gate, is: 'absent' }, hostCompare(this.#client, session)];
-      const result = await this.#decide(id, slot, [...compares, ...(isFenced ? fences : [])], [...ops, note]);
+      const gate: Compare =
+        hold === undefined
+          ? { key: Sys.gate, is: 'absent' }
+          : { key: Sys.gate, is: 'modified at', revision: hold.revision };
+      const fences = isFenced ? [gate, hostCompare(this.#client, session)] : [];
+      const down: Op[] = hold === undefined ? [] : [{ del: Sys.gate }];
+      const result = await this.#decide(id, slot, [...compares, ...fences], [...ops, note, ...down]);
       if (typeof result === 'number') return result;
-      if (result !== undefined) await this.#refused(result, session, signal);
+      if (result !== undefined) await this.#refused(result, session, signal, hold);
       await this.#checkGuards(tx);
       return undefined;
     } finally {
@@ -177,7 +206,10 @@ export class Committer {
         if (performance.now() > until) {
           // The slot is never used again: what it says may matter still.
           this.#slots.add(slot + LOST_SLOTS);
-          throw new OutcomeUnknown(error);
+          throw new OutcomeUnknown('etcd did not answer: whether the change was made is not known', {
+            cause: error,
+            remedy: 'look whether it is there when etcd answers again',
+          });
         }
         await sleep(pause);
       }
@@ -185,10 +217,15 @@ export class Committer {
   }
 
   /** Looks into a refusal: a gate is waited for, an ended session is begun anew. */
-  async #refused({ gets }: TxnResult, session: SessionState, signal: AbortSignal | undefined): Promise<void> {
+  async #refused(
+    { gets }: TxnResult,
+    session: SessionState,
+    signal: AbortSignal | undefined,
+    hold: Hold | undefined,
+  ): Promise<void> {
     const [gate, host, newest] = gets;
     if (host?.[0]?.mod !== session.fence) this.#session.expired(session.fence);
-    if (gate?.[0] !== undefined) await this.passGate(signal);
+    if (gate?.[0] !== undefined && gate[0].mod !== hold?.revision) await this.passGate(signal);
     await this.#mirror.reach(newest?.[0]?.mod ?? 0, signal);
   }
 

@@ -9,7 +9,7 @@
  * Durability: what is decided in etcd is on disk at a majority of its members. The mirror is a copy; losing it costs
  * loading it again.
  */
-import { failedPrecondition, throwIfAborted, unavailable } from '../../errors.js';
+import { failedPrecondition, OutcomeUnknown, throwIfAborted, unavailable } from '../../errors.js';
 import type {
   ChangeSet,
   Engine,
@@ -26,11 +26,12 @@ import type { Past } from '../core/history.js';
 import { type Turn, Turns } from '../core/turns.js';
 import type { GraphCore } from '../graph.js';
 import { type EtcdClient, prefixEnd } from './client.js';
-import { type Committer, OutcomeUnknown } from './commit.js';
+import type { Committer, Hold } from './commit.js';
 import type { Counters } from './counters.js';
 import { type Layout, Sys } from './layout.js';
 import { EtcdLocks, type Fence } from './locks.js';
 import type { Mirror } from './mirror.js';
+import { notedGraph } from './noted-graph.js';
 import type { Session } from './session.js';
 import { EtcdTransaction } from './transaction.js';
 
@@ -38,7 +39,8 @@ import { EtcdTransaction } from './transaction.js';
 const CONFLICTS_MAX = 4;
 const ATTEMPTS_MAX = 16;
 /** A removal of garbage conflicts with every new reference anywhere: it is patient instead of failing. */
-const GARBAGE_ATTEMPTS_MAX = 1_000;
+const GARBAGE_ATTEMPTS_MAX = 100;
+const GARBAGE_CONFLICTS_MAX = 12;
 const PAUSE_MS = 2;
 /** What work that can wait leaves to others between two commits. */
 const BACKGROUND_PAUSE_MS = 3;
@@ -68,6 +70,13 @@ type Outcome<T> =
   | { done: true; result: T; tx: EtcdTransaction; committed: boolean }
   | { done: false; tx: EtcdTransaction };
 
+/** With what privileges an attempt runs. */
+interface Right {
+  readonly turn: Turn | undefined;
+  readonly hold: Hold | undefined;
+  readonly signal: AbortSignal | undefined;
+}
+
 export class EtcdEngine implements Engine {
   readonly kind = 'etcd';
   readonly graph: GraphCore;
@@ -89,6 +98,8 @@ export class EtcdEngine implements Engine {
   #nextConfirm: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
   #missedRemovals = false;
+  /** The host whose own leases are meant by a lease's id; undefined: leases are shared. Set before use, by db.ts. */
+  leaseScope: string | undefined;
 
   constructor(parts: EtcdEngineParts) {
     this.client = parts.client;
@@ -100,7 +111,9 @@ export class EtcdEngine implements Engine {
     this.#committer = parts.committer;
     this.#indexer = parts.indexer;
     this.locks = new EtcdLocks(parts.client, parts.session);
-    this.graph = this.#noted(parts.graph);
+    this.graph = notedGraph(parts.graph, () => {
+      if (this.#running !== undefined) this.#running.readsGraph = true;
+    });
     const missed = (_keys: readonly Key[], own: boolean): void => {
       if (!own) this.#missedRemovals = true;
     };
@@ -228,25 +241,33 @@ export class EtcdEngine implements Engine {
     this.#checkOpen();
     await this.fresh();
     await this.#mirror.ready();
-    return this.#embedded.view(fn);
+    const { leaseScope } = this;
+    return this.#embedded.view((tx) => fn(Object.assign(tx, { leaseScope })));
   }
 
   async update<T>(fn: (tx: Transaction) => T | Promise<T>, options: UpdateOptions = {}): Promise<T> {
     const effects = new Effects();
     const { signal } = options;
+    let last: EtcdTransaction | undefined;
     try {
       for (let attempt = 1; ; attempt++) {
         this.#checkOpen();
         throwIfAborted(signal);
         let turn: Turn | undefined;
-        if (attempt > CONFLICTS_MAX) {
+        let hold: Hold | undefined;
+        if (last?.readsGraph) {
+          // No writer of this host waits for it; after many conflicts all hosts do, for the moment of one commit.
+          if (attempt > GARBAGE_CONFLICTS_MAX) hold = await this.#committer.hold(signal);
+        } else if (attempt > CONFLICTS_MAX) {
           turn = await this.#turns.alone(signal);
           await Promise.allSettled(this.#committing.keys());
         } else if (this.#turns.isBlocked(undefined)) await this.#turns.pass(signal);
         // Never synchronous: a caller that goes on at once must not take the commit for done.
         await this.#mirror.ready();
         try {
-          const outcome = await this.#attempt(fn, attempt, effects, turn, signal);
+          const outcome = await this.#attempt(fn, attempt, effects, { turn, hold, signal });
+          if (!outcome.done || !outcome.committed) await hold?.release();
+          last = outcome.tx;
           if (outcome.done) {
             turn?.();
             for (const hook of outcome.tx.hooks) hook();
@@ -255,6 +276,9 @@ export class EtcdEngine implements Engine {
             return outcome.result;
           }
           await this.#conflicted(attempt, outcome.tx);
+        } catch (error) {
+          await hold?.release();
+          throw error;
         } finally {
           turn?.();
         }
@@ -280,11 +304,10 @@ export class EtcdEngine implements Engine {
     fn: (tx: Transaction) => T | Promise<T>,
     attempt: number,
     effects: Effects,
-    turn: Turn | undefined,
-    signal: AbortSignal | undefined,
+    right: Right,
   ): Promise<Outcome<T>> {
     for (;;) {
-      const outcome = await this.#run(fn, attempt, effects, turn, signal);
+      const outcome = await this.#run(fn, attempt, effects, right);
       if (outcome.done || outcome.tx.needs === undefined) return outcome;
       await this.#counters.reserve(outcome.tx.needs);
     }
@@ -295,8 +318,7 @@ export class EtcdEngine implements Engine {
     fn: (tx: Transaction) => T | Promise<T>,
     attempt: number,
     effects: Effects,
-    turn: Turn | undefined,
-    signal: AbortSignal | undefined,
+    { turn, hold, signal }: Right,
   ): Promise<Outcome<T>> {
     return this.#embedded.view(async (view) => {
       const { history } = this.#mirror;
@@ -308,6 +330,7 @@ export class EtcdEngine implements Engine {
         attempt,
         etcdRevision: this.#mirror.revision,
         epoch: this.epoch,
+        leaseScope: this.leaseScope,
         isClosed: () => this.#closing !== undefined,
       });
       history.enter(view.revision);
@@ -321,12 +344,13 @@ export class EtcdEngine implements Engine {
         }
         // A body that went on after it was refused a number has no number.
         if (tx.needs !== undefined) return { done: false, tx };
-        while (this.#turns.isBlocked(turn)) await this.#turns.pass(signal);
+        // Under the gate nobody may be waited for: they wait for it themselves.
+        while (hold === undefined && this.#turns.isBlocked(turn)) await this.#turns.pass(signal);
         throwIfAborted(signal);
         this.#checkOpen();
-        await this.#afterRivals(tx);
+        if (hold === undefined) await this.#afterRivals(tx);
         if (this.#isStale(tx)) return { done: false, tx };
-        const committed = await this.#commit(tx, signal);
+        const committed = await this.#commit(tx, signal, hold);
         return committed === undefined ? { done: false, tx } : { done: true, result, tx, committed };
       } finally {
         tx.end();
@@ -370,7 +394,11 @@ export class EtcdEngine implements Engine {
   }
 
   /** Whether anything was written; undefined: a conflict. */
-  async #commit(tx: EtcdTransaction, signal: AbortSignal | undefined): Promise<boolean | undefined> {
+  async #commit(
+    tx: EtcdTransaction,
+    signal: AbortSignal | undefined,
+    hold: Hold | undefined,
+  ): Promise<boolean | undefined> {
     if (tx.isEmpty) {
       await this.fresh();
       return this.#isStale(tx) ? undefined : false;
@@ -384,7 +412,7 @@ export class EtcdEngine implements Engine {
         },
       );
     }
-    const committing = this.#committer.commit(tx, () => this.#isStale(tx), signal);
+    const committing = this.#committer.commit(tx, () => this.#isStale(tx), signal, hold);
     const shown = committing.then(async (revision) => {
       if (revision === undefined) return undefined;
       for (const prefix of tx.droppedCounters) this.#counters.forget(prefix);
@@ -397,28 +425,6 @@ export class EtcdEngine implements Engine {
     } finally {
       this.#committing.delete(shown);
     }
-  }
-
-  /** The graph, telling which transactions ask it for garbage: their commits depend on every reference there is. */
-  #noted(graph: GraphCore): GraphCore {
-    const methods = new Map<PropertyKey, unknown>();
-    return new Proxy(graph, {
-      get: (target, name) => {
-        const known = methods.get(name);
-        if (known !== undefined) return known;
-        const value: unknown = Reflect.get(target, name, target);
-        if (typeof value !== 'function') return value;
-        const method =
-          name === 'stillCandidates'
-            ? (ids: Uint32Array) => {
-                if (this.#running !== undefined) this.#running.readsGraph = true;
-                return target.stillCandidates(ids);
-              }
-            : value.bind(target);
-        methods.set(name, method);
-        return method;
-      },
-    });
   }
 
   /** What removals of garbage must find in etcd from now on: the collecting host's lock. */

@@ -40,6 +40,7 @@ export interface TransactionParts {
   /** Revision of etcd that the view shows. */
   etcdRevision: number;
   epoch: number;
+  leaseScope: string | undefined;
   isClosed: () => boolean;
 }
 
@@ -48,6 +49,8 @@ export class EtcdTransaction implements Transaction {
   readonly attempt: number;
   readonly etcdRevision: number;
   readonly epoch: number;
+  /** See engine.ts. */
+  readonly leaseScope: string | undefined;
   readonly reads = new ReadSet();
   /** Keys that were read, and whether there was a record. */
   readonly found = new Map<Key, boolean>();
@@ -83,6 +86,7 @@ export class EtcdTransaction implements Transaction {
     this.attempt = parts.attempt;
     this.etcdRevision = parts.etcdRevision;
     this.epoch = parts.epoch;
+    this.leaseScope = parts.leaseScope;
   }
 
   get revision(): number {
