@@ -142,7 +142,8 @@ function putTagged(tag: number, value: number): void {
 function doubleWriter(id: number, always: boolean): Writer {
   const tag = tagOf(id, Wire.fixed64);
   return (value) => {
-    if (value === 0 && !always) return;
+    // Minus zero is no default.
+    if (Object.is(value, 0) && !always) return;
     reserve(VARINT_BYTES_MAX + 8);
     putVarint(tag);
     at = buffer.writeDoubleLE(value as number, at);

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import protobuf from 'protobufjs';
-import { decodeWriteRequest, encodeReadResponse } from '../../src/server/content-codec.js';
+import { decodeWriteRequest, frameReadResponse, READ_HEAD_BYTES } from '../../src/server/content-codec.js';
 import { encoderOf } from '../../src/server/encoder.js';
 import { codecOf, messageTypes } from '../../src/server/schema.js';
 
@@ -115,7 +115,8 @@ test('the messages of the byte streams are those of the definitions', () => {
   );
   fc.assert(
     fc.property(wide, fc.uint8Array({ maxLength: 300 }), (offset, data) => {
-      const decoded = read.decode(encodeReadResponse({ offset, data }));
+      const buffer = Buffer.concat([Buffer.alloc(READ_HEAD_BYTES, 0xff), data]);
+      const decoded = read.decode(frameReadResponse(buffer, offset, data.length));
       assert.deepEqual([decoded.offset, new Uint8Array(decoded.data)], [offset, data]);
     }),
   );
