@@ -17,6 +17,7 @@ import { createLog, type Logger, storeLog } from './log.js';
 import { Metrics, serveMetrics } from './metrics.js';
 import { type Notify, notifier } from './notify.js';
 import { ProxiedContent, ProxiedSnapshotter, snapshotterBehind } from './proxied.js';
+import { Refusals } from './refusals.js';
 import { removeRunFile, writeRunFile } from './run-file.js';
 import type { Service, ServiceHost } from './service.js';
 import { containersService } from './services/containers.js';
@@ -67,7 +68,8 @@ export class Daemon {
   }
 
   async #stop(): Promise<void> {
-    const { log, notify, stopping, endpoints, collections, db, options, metricsServer } = this.#parts;
+    const { log, notify, stopping, endpoints, collections, db, options, metricsServer, refusals } =
+      this.#parts;
     log.info('stopping');
     void notify('stopping');
     stopping.abort();
@@ -75,6 +77,7 @@ export class Daemon {
     const { shutdownMs } = options.limits;
     const ends = await Promise.all(endpoints.map((endpoint) => endpoint.stop(shutdownMs)));
     if (ends.some(({ aborted }) => aborted)) log.warn({ afterMs: shutdownMs }, 'open calls were aborted');
+    refusals.close();
     await collections.close();
     await metricsServer?.close();
     await db.close();
@@ -90,6 +93,7 @@ interface Parts {
   readonly db: DB;
   readonly endpoints: readonly Endpoint[];
   readonly collections: Collections;
+  readonly refusals: Refusals;
   readonly metricsServer: Awaited<ReturnType<typeof serveMetrics>> | undefined;
 }
 
@@ -136,12 +140,14 @@ async function startParts(
     garbageAgeMs: age.ms,
     connections: connections(),
   });
+  const refusals = new Refusals((counts) => log.warn(counts, 'connections refused'));
+  undo.push(async () => refusals.close());
   const open = async (address: string, services: readonly Service[]): Promise<Endpoint> => {
     const endpoint = await Endpoint.open(address, limits, services, {
       observe: metrics.observe,
       refused: (reason) => {
         metrics.refused(reason);
-        log.warn({ reason, address }, 'connection refused');
+        refusals.count(reason);
       },
     });
     undo.push(() => endpoint.stop(0));
@@ -177,7 +183,7 @@ async function startParts(
     { root, address: main.address, proxy: options.proxyAddress, metrics: metricsServer?.address, version },
     'serving',
   );
-  return { options, log, notify, stopping, db, endpoints, collections, metricsServer };
+  return { options, log, notify, stopping, db, endpoints, collections, metricsServer, refusals };
 }
 
 function servicesOf(
