@@ -114,11 +114,12 @@ async function startParts(
   undo.push(() => db.close());
   const metrics = new Metrics();
   const age = new GarbageAge(db);
+  const logRun = runLog(log);
   const collections = new Collections(db, options.gc, options.scheduler, {
     onRun: (outcome) => {
       age.collected();
       metrics.collected(outcome);
-      logRun(log, outcome);
+      logRun(outcome);
     },
   });
   undo.push(() => collections.close());
@@ -227,13 +228,23 @@ function proxiedServices(
   ];
 }
 
-function logRun(log: Logger, outcome: { stats: GCStats } | { error: unknown }): void {
-  if ('error' in outcome) {
-    if (isKind(outcome.error, 'Canceled')) log.debug('collection ended early');
-    else log.error({ err: outcome.error }, 'collection failed');
-    return;
-  }
-  const { removed, bytesFreed, metaD, pauseMax, backendErrors } = outcome.stats;
-  const idle = Object.keys(removed).length === 0 && backendErrors === 0;
-  log[idle ? 'debug' : 'info']({ removed, bytesFreed, metaD, pauseMax, backendErrors }, 'collected');
+/** Tells of collections that did something; of one that fails again and again for the same reason once. */
+function runLog(log: Logger): (outcome: { stats: GCStats } | { error: unknown }) => void {
+  let told: string | undefined;
+  return (outcome) => {
+    if ('error' in outcome) {
+      if (isKind(outcome.error, 'Canceled')) {
+        log.debug('collection ended early');
+        return;
+      }
+      const reason = String(outcome.error);
+      log[reason === told ? 'debug' : 'error']({ err: outcome.error }, 'collection failed');
+      told = reason;
+      return;
+    }
+    told = undefined;
+    const { removed, bytesFreed, metaD, pauseMax, backendErrors } = outcome.stats;
+    const idle = Object.keys(removed).length === 0 && backendErrors === 0;
+    log[idle ? 'debug' : 'info']({ removed, bytesFreed, metaD, pauseMax, backendErrors }, 'collected');
+  };
 }
