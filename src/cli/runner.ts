@@ -71,15 +71,18 @@ export async function openStore(options: GlobalOptions): Promise<Store> {
   const { root, address } = options;
   const named = address ?? process.env.EBBTIDE_ADDRESS;
   if (named) return connect(named);
+  // First, since who may use the daemon need not be allowed to read the root.
+  const daemon = await findDaemon(root);
+  if (daemon !== undefined) return connect(daemon);
   const etcd = etcdConfig(options);
   try {
     // Who asks for a collection by hand means this host.
     return await openDB({ root, ...(etcd && { etcd, enableEtcdGC: true }) });
   } catch (error) {
-    if (!isKind(error, 'Unavailable')) throw error;
-    const found = await findDaemon(root);
-    if (found === undefined) throw error;
-    return connect(found);
+    // One may have been about to start.
+    const late = isKind(error, 'Unavailable') ? await findDaemon(root) : undefined;
+    if (late === undefined) throw error;
+    return connect(late);
   }
 }
 

@@ -6,7 +6,7 @@
 import type { Duplex as NodeStream } from 'node:stream';
 import { type handleUnaryCall, Server, ServerCredentials, type UntypedHandleCall } from '@grpc/grpc-js';
 import { duplexHandler, type Observer, serverStreamHandler, unaryHandler } from './call.js';
-import { presetHttp2, widenConnections } from './http2-options.js';
+import { hardenHttp2, presetHttp2 } from './http2-options.js';
 import type { Limits } from './limits.js';
 import { type Method, methodsOf } from './schema.js';
 import type { MethodImpl, Service } from './service.js';
@@ -29,6 +29,8 @@ export class RpcServer {
       'grpc.max_receive_message_length': limits.messageBytes,
       'grpc.max_send_message_length': limits.messageBytes,
       'grpc.max_concurrent_streams': limits.streamsPerConnection,
+      'grpc.keepalive_time_ms': limits.keepaliveMs,
+      'grpc.keepalive_timeout_ms': limits.keepaliveMs,
       'grpc.enable_channelz': 0,
     });
     presetHttp2(this.#server, limits);
@@ -41,7 +43,7 @@ export class RpcServer {
       }
     }
     this.#injector = this.#server.createConnectionInjector(ServerCredentials.createInsecure());
-    widenConnections(this.#server);
+    hardenHttp2(this.#server);
   }
 
   /** Serves a connection that somebody else accepted. */
