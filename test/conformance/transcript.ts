@@ -27,6 +27,9 @@ list() {
 }
 `;
 
+/** One of the deleted blobs is a diff, whose bytes are not the same on both sides: whiteouts carry times. */
+const deletedBlob = /(\/content\/delete \{"digest":")[^"]+/g;
+
 export async function runTranscript(
   side: Side,
   dir: string,
@@ -49,7 +52,7 @@ export async function runTranscript(
   const { stdout } = await heard;
   results.push({
     ...{ section: 'events', line: 'ctr events', status: '0' },
-    ...{ stdout: session.normaliser.lines(stdout), stderr: [] },
+    ...{ stdout: session.normaliser.lines(stdout.replace(deletedBlob, '$1<digest>')), stderr: [] },
   });
   return results;
 }
