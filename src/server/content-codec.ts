@@ -2,10 +2,10 @@
  * The two messages that carry the bytes of blobs, read and written by hand: the general codec would copy the bytes
  * once more and look at every field. Field numbers are those of api/containerd/services/content.proto. Pure.
  *
- * Decoded bytes are a view of the message, which nobody else uses; encoded messages copy their bytes once.
+ * Decoded bytes are a view of the message, which nobody else uses; encoded messages are a view of the reader's buffer.
  */
 import { invalidArgument } from '../errors.js';
-import type { ReadResponse, WriteRequest } from './messages.js';
+import type { WriteRequest } from './messages.js';
 
 const WIRE_BYTES = 2;
 const VARINT_BYTES_MAX = 10;
@@ -75,20 +75,30 @@ function labelOf(entry: Buffer): [string, string] {
   return [key, value];
 }
 
-/** `ReadContentResponse` */
-export function encodeReadResponse({ offset, data }: ReadResponse): Buffer {
-  const head = Buffer.allocUnsafe(2 * (VARINT_BYTES_MAX + 1));
-  let at = 0;
+/** Bytes to leave free before the data of a `ReadContentResponse`, for what goes before them. */
+export const READ_HEAD_BYTES = 2 * (VARINT_BYTES_MAX + 1);
+
+/**
+ * The `ReadContentResponse` whose data stand in `buffer` from READ_HEAD_BYTES on: a view of the buffer, so that the
+ * bytes of a blob are not copied once more.
+ */
+export function frameReadResponse(buffer: Buffer, offset: number, length: number): Buffer {
+  const head = offset === 0 ? 0 : 1 + varintSize(offset);
+  const start = READ_HEAD_BYTES - head - 1 - varintSize(length);
+  let at = start;
   if (offset !== 0) {
-    head[at++] = 0x08;
-    at = putVarint(head, at, offset);
+    buffer[at++] = 0x08;
+    at = putVarint(buffer, at, offset);
   }
-  head[at++] = 0x12;
-  at = putVarint(head, at, data.length);
-  const message = Buffer.allocUnsafe(at + data.length);
-  head.copy(message, 0, 0, at);
-  message.set(data, at);
-  return message;
+  buffer[at++] = 0x12;
+  putVarint(buffer, at, length);
+  return buffer.subarray(start, READ_HEAD_BYTES + length);
+}
+
+function varintSize(value: number): number {
+  let size = 1;
+  for (let rest = value; rest > 0x7f; rest = Math.floor(rest / 0x80)) size++;
+  return size;
 }
 
 /** A count of bytes: not negative, below 2^53. */

@@ -14,8 +14,13 @@ import type {
 
 /** Also times before 1970: nanoseconds count upwards from the second before. */
 export function timestampOf(t: Instant): Timestamp {
-  const nanos = ((t % NANOS_PER_SECOND) + NANOS_PER_SECOND) % NANOS_PER_SECOND;
-  return { seconds: Number((t - nanos) / NANOS_PER_SECOND), nanos: Number(nanos) };
+  let seconds = t / NANOS_PER_SECOND;
+  let nanos = Number(t - seconds * NANOS_PER_SECOND);
+  if (nanos < 0) {
+    seconds -= 1n;
+    nanos += 1e9;
+  }
+  return { seconds: Number(seconds), nanos };
 }
 
 /** A timestamp that was not sent is the zero time. */

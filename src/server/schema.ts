@@ -8,6 +8,7 @@
  */
 import { fileURLToPath } from 'node:url';
 import protobuf from 'protobufjs';
+import { encoderOf } from './encoder.js';
 
 const API = fileURLToPath(new URL('../../../src/server/api/', import.meta.url));
 
@@ -57,9 +58,22 @@ export function codecOf<T = unknown>(typeName: string): Codec<T> | undefined {
   return type === null ? undefined : codec<T>(type as protobuf.Type);
 }
 
+/** Every message type of the definitions; for the tests. */
+export function messageTypes(): protobuf.Type[] {
+  const types: protobuf.Type[] = [];
+  const visit = (space: protobuf.NamespaceBase): void => {
+    for (const nested of space.nestedArray) {
+      if (nested instanceof protobuf.Type) types.push(nested);
+      if (nested instanceof protobuf.Namespace) visit(nested);
+    }
+  };
+  visit(root());
+  return types;
+}
+
 function codec<T>(type: protobuf.Type): Codec<T> {
   return {
-    encode: (message) => type.encode(message as object).finish() as Buffer,
+    encode: encoderOf(type),
     // The cast is the definition's claim; unknown fields are skipped.
     decode: (bytes) => type.decode(bytes) as T,
   };

@@ -74,7 +74,7 @@ test('the store and the services announce what changes, with containerd’s topi
       ['test', '/images/create', { labels: { l: '1' }, name: 'i' }],
       ['test', '/images/delete', { name: 'i' }],
       ['test', '/content/create', { digest, size: 8 }],
-      ['test', '/snapshot/prepare', { key: 'k', parent: '', snapshotter: 'native' }],
+      ['test', '/snapshot/prepare', { key: 'k', snapshotter: 'native' }],
       ['test', '/snapshot/commit', { key: 'k', name: 'n', snapshotter: 'native' }],
       ['test', '/snapshot/remove', { key: 'n', snapshotter: 'native' }],
       ['test', '/containers/create', { id: 'c', image: 'i', runtime: { name: 'r' } }],

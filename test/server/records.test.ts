@@ -166,7 +166,7 @@ const container = (id: string, more: object = {}) => ({
   spec: any('{"x":1}'),
   snapshotter: 'native',
   snapshotKey: id,
-  extensions: { ext: any('e', '') },
+  extensions: { ext: any('e', 'x') },
   sandbox: 'box',
   ...more,
 });
@@ -178,7 +178,7 @@ test('containers: everything travels there and back, messages opaque and byte fo
   const { createdAt, updatedAt, ...rest } = JSON.parse(JSON.stringify(got));
   assert.deepEqual(
     rest,
-    JSON.parse(JSON.stringify({ ...container('web'), extensions: { ext: { ...any('e', '') } } }), base64),
+    JSON.parse(JSON.stringify({ ...container('web'), extensions: { ext: { ...any('e', 'x') } } }), base64),
   );
   assert.deepEqual(createdAt, updatedAt);
 

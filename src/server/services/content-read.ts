@@ -7,10 +7,10 @@ import type { DB } from '../../db.js';
 import { unknownError } from '../../errors.js';
 import { validateDigest } from '../../model/digest.js';
 import type { Call, Send } from '../call.js';
-import type { ReadResponse } from '../messages.js';
+import { frameReadResponse, READ_HEAD_BYTES } from '../content-codec.js';
 import { outOfRange } from '../status.js';
 
-interface ReadRequest {
+export interface ReadRequest {
   digest: string;
   offset: number;
   /** Bytes; 0 and less: to the end. */
@@ -18,52 +18,70 @@ interface ReadRequest {
 }
 
 const PIECE_BYTES = 1024 * 1024;
+const BUFFER_BYTES = READ_HEAD_BYTES + PIECE_BYTES;
 
-/** Offsets of the answers count from the start of the range, as containerd's do. */
+/** Offsets of the answers count from the start of the range, as containerd's do. The messages are encoded already. */
 export async function readContent(
   store: Pick<DB['content'], 'readerAt'>,
   request: ReadRequest,
   call: Call,
-  send: Send<ReadResponse>,
+  send: Send<Buffer>,
 ): Promise<void> {
   validateDigest(request.digest);
   await using reader = await store.readerAt(call.context, request.digest);
   const start = Math.max(0, request.offset);
   if (start > reader.size) throw outOfRange(`read past object length ${reader.size} bytes`);
   const rest = reader.size - start;
-  const size = request.size <= 0 || request.size > rest ? rest : request.size;
-  if (size === 0) return;
-  const range = { start, end: start + size };
-  const pieceBytes = Math.min(PIECE_BYTES, size);
-  // Sending encodes a piece before it returns, so two buffers are enough for pieces that overlap.
-  let [buffer, spare] = [Buffer.allocUnsafe(pieceBytes), Buffer.allocUnsafe(pieceBytes)];
-  let next = readPiece(reader, buffer, range.start, range.end);
-  for (let position = start; position < range.end; ) {
-    const data = await next;
-    if (data.length === 0) throw unknownError(`content ${request.digest} ends early`);
-    const offset = position - start;
-    position += data.length;
-    [buffer, spare] = [spare, buffer];
-    const sent = send({ offset, data });
-    next = readPiece(reader, buffer, position, range.end);
-    next.catch(() => undefined);
-    await sent.catch(async (error: unknown) => {
-      // The reader is closed on the way out, which must not happen under a read.
-      await next.catch(() => undefined);
-      throw error;
-    });
+  const end = start + (request.size <= 0 || request.size > rest ? rest : request.size);
+  const buffers: Buffer[] = [];
+  try {
+    await sendRange(reader, start, end, send, buffers);
+  } finally {
+    giveBack(buffers);
   }
 }
 
-async function readPiece(
+async function sendRange(
   reader: BlobReader,
-  buffer: Buffer,
-  position: number,
+  start: number,
   end: number,
-): Promise<Uint8Array> {
-  const wanted = Math.min(buffer.length, end - position);
-  if (wanted <= 0) return buffer.subarray(0, 0);
-  const target = buffer.subarray(0, wanted);
-  const count = await reader.read(target, position);
-  return count === wanted ? target : target.subarray(0, count);
+  send: Send<Buffer>,
+  buffers: Buffer[],
+): Promise<void> {
+  let turn = 0;
+  // The library copies a message before `send` returns, so two buffers are enough for reading and sending at once.
+  const read = (from: number): Promise<{ buffer: Buffer; count: number }> => {
+    const wanted = Math.min(PIECE_BYTES, end - from);
+    if (buffers[turn] === undefined) buffers[turn] = takeBuffer(wanted);
+    const buffer = buffers[turn]!;
+    turn = 1 - turn;
+    const target = buffer.subarray(READ_HEAD_BYTES, READ_HEAD_BYTES + wanted);
+    return reader.read(target, from).then((count) => ({ buffer, count }));
+  };
+  let next = start < end ? read(start) : undefined;
+  for (let position = start; next !== undefined; ) {
+    const { buffer, count } = await next;
+    if (count === 0) throw unknownError('the content ends early');
+    const sent = send(frameReadResponse(buffer, position - start, count));
+    position += count;
+    next = position < end ? read(position) : undefined;
+    // When sending fails the reader is closed on the way out, which must not happen under a read.
+    const [outcome] = await Promise.allSettled([sent, next]);
+    if (outcome.status === 'rejected') throw outcome.reason;
+  }
+}
+
+/** Buffers of whole pieces, used again: a fresh one costs more than filling it. */
+const spare: Buffer[] = [];
+const SPARE_MAX = 8;
+
+function takeBuffer(bytes: number): Buffer {
+  if (bytes < PIECE_BYTES) return Buffer.allocUnsafe(READ_HEAD_BYTES + bytes);
+  return spare.pop() ?? Buffer.allocUnsafe(BUFFER_BYTES);
+}
+
+function giveBack(buffers: readonly Buffer[]): void {
+  for (const buffer of buffers) {
+    if (buffer.length === BUFFER_BYTES && spare.length < SPARE_MAX) spare.push(buffer);
+  }
 }

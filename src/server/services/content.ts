@@ -3,12 +3,12 @@ import type { ContentInfo, IngestStatus } from '../../backends/contract.js';
 import type { DB } from '../../db.js';
 import { invalidArgument } from '../../errors.js';
 import { validateDigest } from '../../model/digest.js';
-import { decodeWriteRequest, encodeReadResponse } from '../content-codec.js';
+import { decodeWriteRequest } from '../content-codec.js';
 import { timestampOf } from '../convert.js';
 import type { Limits } from '../limits.js';
 import type { ContentInfoMessage, FieldMask, IngestStatusMessage } from '../messages.js';
 import { duplex, EMPTY, type Service, stream, unary } from '../service.js';
-import { readContent } from './content-read.js';
+import { type ReadRequest, readContent } from './content-read.js';
 import { writeContent } from './content-write.js';
 
 interface DigestRequest {
@@ -39,7 +39,7 @@ export function contentService(store: ServedContent, limits: Limits): Service {
     name: 'containerd.services.content.v1.Content',
     codecs: {
       Write: { decodeRequest: decodeWriteRequest },
-      Read: { encodeResponse: encodeReadResponse },
+      Read: { encodeResponse: (message) => message as Buffer },
     },
     methods: {
       Info: unary(async ({ digest }: DigestRequest, { context }) => {
@@ -71,9 +71,7 @@ export function contentService(store: ServedContent, limits: Limits): Service {
         return EMPTY;
       }),
 
-      Read: stream((request: Parameters<typeof readContent>[1], call, send) =>
-        readContent(store, request, call, send as Parameters<typeof readContent>[3]),
-      ),
+      Read: stream<ReadRequest, Buffer>((request, call, send) => readContent(store, request, call, send)),
 
       Status: unary(async ({ ref }: RefRequest, { context }) => ({
         status: statusMessage(await store.status(context, ref)),
