@@ -150,7 +150,7 @@ const comparedPlugins =
 const versionWarning = /^WARNING: (version|revision) mismatch$/;
 
 /** ctr asks for progress while it pulls, and cancels the question when it is done: a matter of moments. */
-const lateProgress = /msg="active check failed" error=".*context canceled"/;
+const lateProgress = /msg="(active check failed|failed to get content info)" error=".*context canceled"/;
 
 export function compareTranscripts(
   theirs: readonly StepResult[],
