@@ -69,13 +69,16 @@ export function storeVerb<O extends object>(
 export async function openStore({ root, address }: GlobalOptions): Promise<Store> {
   const named = address ?? process.env.EBBTIDE_ADDRESS;
   if (named) return connect(named);
+  // First, since who may use the daemon need not be allowed to read the root.
+  const daemon = await findDaemon(root);
+  if (daemon !== undefined) return connect(daemon);
   try {
     return await openDB({ root });
   } catch (error) {
-    if (!isKind(error, 'Unavailable')) throw error;
-    const found = await findDaemon(root);
-    if (found === undefined) throw error;
-    return connect(found);
+    // One may have been about to start.
+    const late = isKind(error, 'Unavailable') ? await findDaemon(root) : undefined;
+    if (late === undefined) throw error;
+    return connect(late);
   }
 }
 

@@ -2,10 +2,10 @@
  * HTTP/2 settings that the gRPC library has no option for: how much a client may send before it waits for leave, and
  * how large a call's headers may be. With HTTP/2's 64 KiB a blob of 1 MiB pieces waits sixteen times for each.
  *
- * Reaches into the library's server: its own settings for the HTTP/2 server before that is made, then the HTTP/2
+ * And one hole of its is closed here. Reaches into the library's server: its own settings for the HTTP/2 server before that is made, then the HTTP/2
  * server itself. A test looks at what clients are told, and so tells when a new version of the library is different.
  */
-import type { Http2Server, ServerOptions } from 'node:http2';
+import type { Http2Server, ServerHttp2Stream, ServerOptions } from 'node:http2';
 import type { Server } from '@grpc/grpc-js';
 import type { Limits } from './limits.js';
 
@@ -30,9 +30,28 @@ export function presetHttp2(server: Server, limits: Limits): void {
 }
 
 /** Call afterwards. */
-export function widenConnections(server: Server): void {
+export function hardenHttp2(server: Server): void {
   const { http2Servers } = server as unknown as Internals;
   for (const http2 of http2Servers?.keys() ?? []) {
     http2.on('session', (session) => session.setLocalWindowSize(CONNECTION_WINDOW_BYTES));
+    guardStreams(http2);
   }
+}
+
+/**
+ * The library answers some calls (unknown methods, wrong content types) without looking whether the client has reset
+ * them already, and the exception that is thrown then would end the process: whoever calls and cancels fast enough could.
+ */
+function guardStreams(http2: Http2Server): void {
+  const handlers = http2.listeners('stream');
+  http2.removeAllListeners('stream');
+  http2.on('stream', (stream: ServerHttp2Stream, ...rest: unknown[]) => {
+    if (stream.destroyed) return;
+    try {
+      for (const handler of handlers) handler.call(http2, stream, ...rest);
+    } catch {
+      stream.on('error', () => undefined);
+      stream.destroy();
+    }
+  });
 }

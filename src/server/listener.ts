@@ -37,6 +37,8 @@ export class Listener {
   private constructor(path: string, limits: Limits, hooks: ListenerHooks) {
     this.path = path;
     this.#server = createServer({ allowHalfOpen: false }, (socket) => this.#accept(socket, limits, hooks));
+    // A connection that cannot be accepted (no more files, say) is one connection less and not the end of the daemon.
+    this.#server.on('error', (error) => hooks.refused(errnoOf(error) ?? 'not accepted'));
   }
 
   /** Unavailable: somebody listens there. FailedPrecondition: something that is no socket is in the way. */

@@ -163,6 +163,8 @@ export async function serveMetrics(
     server.once('error', reject);
     server.listen(port, host, () => {
       server.off('error', reject);
+      // As for the socket: one connection less.
+      server.on('error', () => undefined);
       resolve();
     });
   }).catch((error: unknown) => {

@@ -6,7 +6,7 @@
 import type { Duplex as NodeStream } from 'node:stream';
 import { type handleUnaryCall, Server, ServerCredentials, type UntypedHandleCall } from '@grpc/grpc-js';
 import { duplexHandler, type Observer, serverStreamHandler, unaryHandler } from './call.js';
-import { presetHttp2, widenConnections } from './http2-options.js';
+import { hardenHttp2, presetHttp2 } from './http2-options.js';
 import type { Limits } from './limits.js';
 import { type Method, methodsOf } from './schema.js';
 import type { MethodImpl, Service } from './service.js';
@@ -41,7 +41,7 @@ export class RpcServer {
       }
     }
     this.#injector = this.#server.createConnectionInjector(ServerCredentials.createInsecure());
-    widenConnections(this.#server);
+    hardenHttp2(this.#server);
   }
 
   /** Serves a connection that somebody else accepted. */

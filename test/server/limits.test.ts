@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { connect as connectHttp2, type Settings } from 'node:http2';
+import { connect as connectHttp2, constants, type Settings } from 'node:http2';
 import { connect, type Socket } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { digestOf } from '../../src/model/digest.js';
-import { unreadStream } from './client.js';
+import { services, unreadStream } from './client.js';
 import { code, world } from './world.js';
 
 const MiB = 2 ** 20;
@@ -55,6 +55,34 @@ test('what is no HTTP/2, or no more of it, is closed; everybody else is served o
   }
   const [settings] = (await once(slow, 'data')) as [Buffer];
   assert.equal(settings[3], 4);
+});
+
+test('a client that opens and cancels calls as fast as it can is served last', async (t) => {
+  const { client, daemon } = await world(t);
+  const session = connectHttp2('http://localhost', { createConnection: () => connect(daemon.address) });
+  session.on('error', () => undefined);
+  t.after(() => session.destroy());
+  await once(session, 'connect');
+  const paths = [
+    '/x/y',
+    `/${services.images}/List`,
+    `/${services.content}/Write`,
+    `/${services.content}/List`,
+  ];
+  for (let round = 0; round < 30 && !session.destroyed; round++) {
+    for (let i = 0; i < 100 && !session.closed; i++) {
+      const stream = session.request({
+        ':method': 'POST',
+        ':path': paths[i % paths.length],
+        'content-type': i % 10 === 9 ? 'text/plain' : 'application/grpc',
+        'containerd-namespace': 'test',
+        te: 'trailers',
+      });
+      stream.on('error', () => undefined);
+      stream.close(constants.NGHTTP2_CANCEL);
+    }
+    assert.deepEqual((await client.call('images', 'List')).images, []);
+  }
 });
 
 test('connections over the limit are closed at once, and there is room again when one goes', async (t) => {
