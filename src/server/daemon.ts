@@ -17,6 +17,7 @@ import { createLog, type Logger, storeLog } from './log.js';
 import { Metrics, serveMetrics } from './metrics.js';
 import { type Notify, notifier } from './notify.js';
 import { ProxiedContent, ProxiedSnapshotter, snapshotterBehind } from './proxied.js';
+import { Refusals } from './refusals.js';
 import { removeRunFile, writeRunFile } from './run-file.js';
 import type { Service, ServiceHost } from './service.js';
 import { containersService } from './services/containers.js';
@@ -67,7 +68,8 @@ export class Daemon {
   }
 
   async #stop(): Promise<void> {
-    const { log, notify, stopping, endpoints, collections, db, options, metricsServer } = this.#parts;
+    const { log, notify, stopping, endpoints, collections, db, options, metricsServer, refusals } =
+      this.#parts;
     log.info('stopping');
     void notify('stopping');
     stopping.abort();
@@ -75,6 +77,7 @@ export class Daemon {
     const { shutdownMs } = options.limits;
     const ends = await Promise.all(endpoints.map((endpoint) => endpoint.stop(shutdownMs)));
     if (ends.some(({ aborted }) => aborted)) log.warn({ afterMs: shutdownMs }, 'open calls were aborted');
+    refusals.close();
     await collections.close();
     await metricsServer?.close();
     await db.close();
@@ -90,6 +93,7 @@ interface Parts {
   readonly db: DB;
   readonly endpoints: readonly Endpoint[];
   readonly collections: Collections;
+  readonly refusals: Refusals;
   readonly metricsServer: Awaited<ReturnType<typeof serveMetrics>> | undefined;
 }
 
@@ -110,11 +114,12 @@ async function startParts(
   undo.push(() => db.close());
   const metrics = new Metrics();
   const age = new GarbageAge(db);
+  const logRun = runLog(log);
   const collections = new Collections(db, options.gc, options.scheduler, {
     onRun: (outcome) => {
       age.collected();
       metrics.collected(outcome);
-      logRun(log, outcome);
+      logRun(outcome);
     },
   });
   undo.push(() => collections.close());
@@ -136,12 +141,14 @@ async function startParts(
     garbageAgeMs: age.ms,
     connections: connections(),
   });
+  const refusals = new Refusals((counts) => log.warn(counts, 'connections refused'));
+  undo.push(async () => refusals.close());
   const open = async (address: string, services: readonly Service[]): Promise<Endpoint> => {
     const endpoint = await Endpoint.open(address, limits, services, {
       observe: metrics.observe,
       refused: (reason) => {
         metrics.refused(reason);
-        log.warn({ reason, address }, 'connection refused');
+        refusals.count(reason);
       },
     });
     undo.push(() => endpoint.stop(0));
@@ -177,7 +184,7 @@ async function startParts(
     { root, address: main.address, proxy: options.proxyAddress, metrics: metricsServer?.address, version },
     'serving',
   );
-  return { options, log, notify, stopping, db, endpoints, collections, metricsServer };
+  return { options, log, notify, stopping, db, endpoints, collections, metricsServer, refusals };
 }
 
 function servicesOf(
@@ -221,13 +228,23 @@ function proxiedServices(
   ];
 }
 
-function logRun(log: Logger, outcome: { stats: GCStats } | { error: unknown }): void {
-  if ('error' in outcome) {
-    if (isKind(outcome.error, 'Canceled')) log.debug('collection ended early');
-    else log.error({ err: outcome.error }, 'collection failed');
-    return;
-  }
-  const { removed, bytesFreed, metaD, pauseMax, backendErrors } = outcome.stats;
-  const idle = Object.keys(removed).length === 0 && backendErrors === 0;
-  log[idle ? 'debug' : 'info']({ removed, bytesFreed, metaD, pauseMax, backendErrors }, 'collected');
+/** Tells of collections that did something; of one that fails again and again for the same reason once. */
+function runLog(log: Logger): (outcome: { stats: GCStats } | { error: unknown }) => void {
+  let told: string | undefined;
+  return (outcome) => {
+    if ('error' in outcome) {
+      if (isKind(outcome.error, 'Canceled')) {
+        log.debug('collection ended early');
+        return;
+      }
+      const reason = String(outcome.error);
+      log[reason === told ? 'debug' : 'error']({ err: outcome.error }, 'collection failed');
+      told = reason;
+      return;
+    }
+    told = undefined;
+    const { removed, bytesFreed, metaD, pauseMax, backendErrors } = outcome.stats;
+    const idle = Object.keys(removed).length === 0 && backendErrors === 0;
+    log[idle ? 'debug' : 'info']({ removed, bytesFreed, metaD, pauseMax, backendErrors }, 'collected');
+  };
 }

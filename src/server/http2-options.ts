@@ -40,17 +40,19 @@ export function hardenHttp2(server: Server): void {
 
 /**
  * The library answers some calls (unknown methods, wrong content types) without looking whether the client has reset
- * them already, and the exception that is thrown then would end the process: whoever calls and cancels fast enough could.
+ * them already, and listens to the first error of a stream only: the exception of the one and the second of the other
+ * would end the process, so whoever sends the right nonsense could.
  */
 function guardStreams(http2: Http2Server): void {
   const handlers = http2.listeners('stream');
   http2.removeAllListeners('stream');
   http2.on('stream', (stream: ServerHttp2Stream, ...rest: unknown[]) => {
+    // An error is the end of the call; the library learns of it by the stream's close.
+    stream.on('error', () => undefined);
     if (stream.destroyed) return;
     try {
       for (const handler of handlers) handler.call(http2, stream, ...rest);
     } catch {
-      stream.on('error', () => undefined);
       stream.destroy();
     }
   });

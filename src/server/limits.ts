@@ -18,6 +18,11 @@ export interface Limits {
   readonly subscriberEvents: number;
   /** Milliseconds a connection may take to say hello in HTTP/2. */
   readonly helloMs: number;
+  /**
+   * Milliseconds between two signs of life of a connection, and how long each may take: without them a client that broke
+   * the protocol and went away would not be noticed (Node stops reading from it).
+   */
+  readonly keepaliveMs: number;
   /** Milliseconds that open calls get to end when the daemon stops. */
   readonly shutdownMs: number;
 }
@@ -30,6 +35,7 @@ export const defaultLimits: Limits = {
   ingestBytes: 2 ** 40,
   subscriberEvents: 10_000,
   helloMs: 10_000,
+  keepaliveMs: 30_000,
   shutdownMs: 5000,
 };
 

@@ -136,6 +136,8 @@ function greet(socket: Socket, helloMs: number, hooks: ListenerHooks): void {
     socket.pause();
     socket.unshift(head);
     hooks.serve(socket);
+    // The session reads past the stream. When it gives up, the stream must be flowing to see that the client has gone.
+    setImmediate(() => socket.resume());
   };
   socket.on('data', take);
   socket.once('close', () => clearTimeout(timer));

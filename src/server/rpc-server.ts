@@ -29,6 +29,8 @@ export class RpcServer {
       'grpc.max_receive_message_length': limits.messageBytes,
       'grpc.max_send_message_length': limits.messageBytes,
       'grpc.max_concurrent_streams': limits.streamsPerConnection,
+      'grpc.keepalive_time_ms': limits.keepaliveMs,
+      'grpc.keepalive_timeout_ms': limits.keepaliveMs,
       'grpc.enable_channelz': 0,
     });
     presetHttp2(this.#server, limits);

@@ -44,6 +44,11 @@ test('what is no HTTP/2, or no more of it, is closed; everybody else is served o
     const socket = await raw(t, daemon.address);
     if (opening.length > 0) socket.write(opening);
     await closed(socket);
+    // And one that goes away without waiting for the answer.
+    const hasty = await raw(t, daemon.address);
+    if (opening.length > 0) hasty.write(opening);
+    await new Promise((done) => setTimeout(done, 5));
+    hasty.destroy();
     assert.deepEqual((await client.call('images', 'List')).images, []);
   }
   // One that sends a byte at a time is served all the same.
@@ -55,6 +60,27 @@ test('what is no HTTP/2, or no more of it, is closed; everybody else is served o
   }
   const [settings] = (await once(slow, 'data')) as [Buffer];
   assert.equal(settings[3], 4);
+});
+
+test('clients that break the protocol and go away leave no connection behind', async (t) => {
+  const { client, daemon } = await world(t, { limits: { keepaliveMs: 150 } });
+  const connections = async (): Promise<number> =>
+    JSON.parse((await client.call('ebbtide', 'Stats')).json).connections;
+  const settings = Buffer.from([0, 0, 0, 4, 0, 0, 0, 0, 0]);
+  // Priority, reset, settings, push promise, goaway, window update and continuation frames of wrong streams and sizes.
+  for (const type of [2, 3, 4, 5, 7, 8, 9]) {
+    const socket = await raw(t, daemon.address);
+    const head = Buffer.alloc(9);
+    head.writeUIntBE(42, 0, 3);
+    head[3] = type;
+    head.writeUInt32BE(4, 5);
+    socket.write(Buffer.concat([Buffer.from(PREFACE), settings, head, Buffer.alloc(42, 7)]));
+    await new Promise((done) => setTimeout(done, 20));
+    socket.destroy();
+  }
+  for (let i = 0; i < 300 && (await connections()) > 1; i++)
+    await new Promise((done) => setTimeout(done, 10));
+  assert.equal(await connections(), 1);
 });
 
 test('a client that opens and cancels calls as fast as it can is served last', async (t) => {

@@ -1,0 +1,37 @@
+/**
+ * Connections that were refused, as the log tells of them: at once for the first, then summed up, so that whoever floods
+ * the socket does not flood the log. Called by daemon.ts.
+ */
+const SUM_MS = 10_000;
+
+export class Refusals {
+  readonly #tell: (counts: Readonly<Record<string, number>>) => void;
+  #counts: Record<string, number> = {};
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(tell: (counts: Readonly<Record<string, number>>) => void) {
+    this.#tell = tell;
+  }
+
+  count(reason: string): void {
+    this.#counts[reason] = (this.#counts[reason] ?? 0) + 1;
+    if (this.#timer !== undefined) return;
+    this.#flush();
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      this.#flush();
+    }, SUM_MS);
+    this.#timer.unref();
+  }
+
+  close(): void {
+    clearTimeout(this.#timer);
+    this.#flush();
+  }
+
+  #flush(): void {
+    if (Object.keys(this.#counts).length === 0) return;
+    this.#tell(this.#counts);
+    this.#counts = {};
+  }
+}
