@@ -2,7 +2,8 @@
  * Measures `ebbtide serve` beside a real containerd in one run, both through containerd's own Go client over a unix
  * socket. As root; installs what it needs from Debian.
  *
- *   node dist/bench/daemon/main.js [--quick] [--rounds N] [--bytes N] [--seconds N] [--bulk N] [--json FILE] [--dir DIR]
+ *   node dist/bench/daemon/main.js [--quick] [--rounds N] [--bytes N] [--seconds N] [--bulk N] [--markdown]
+ *                                    [--json FILE] [--dir DIR]
  *
  * Both servers hold the same image records before the clock starts (`--bulk`, and 10,000 to list), both are up the
  * whole time, figures are taken from one after the other and are medians over the rounds.
@@ -72,8 +73,10 @@ function seedOurs(root: string, lists: number, bulk: number): void {
   if (status !== 0) throw new Error(`the store could not be seeded: ${stderr}`);
 }
 
-async function main(): Promise<number> {
+/** For bench/main.ts: the arguments behind `daemon`. Gives the exit code. */
+export async function benchDaemon(args: readonly string[]): Promise<number> {
   const { values } = parseArgs({
+    args: [...args],
     options: {
       quick: { type: 'boolean', default: false },
       rounds: { type: 'string' },
@@ -115,4 +118,6 @@ async function main(): Promise<number> {
   return 0;
 }
 
-process.exitCode = await main();
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  process.exitCode = await benchDaemon(process.argv.slice(2));
+}

@@ -11,11 +11,11 @@
  * containerd can do fails here, 2 when nothing could be judged.
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { compareCalls, runCalls } from './calls.js';
 import { ensurePackages, imagePackages, judgePackages, packageVersion } from './debian.js';
+import { cacheDirectory } from './go-programs.js';
 import { makeImages } from './images.js';
 import { type LoadReport, loadVerdict, runLoad } from './load.js';
 import { runBuiltIn, runProxied } from './proxy.js';
@@ -134,7 +134,7 @@ async function main(): Promise<number> {
 
   const wanted = positionals.length === 0 ? parts : (positionals as Part[]);
   const options: Options = {
-    dir: mkdtempSync(join(tmpdir(), 'conformance-')),
+    dir: mkdtempSync(join(cacheDirectory(), 'run-')),
     ours: values.self ? 'containerd' : 'ebbtide',
     ...(values.only === undefined ? {} : { only: new RegExp(values.only) }),
     seconds: Number(values.seconds),

@@ -97,11 +97,7 @@ export async function runProxied(side: Side, dir: string, images: MadeImages): P
   });
   await using server = await Server.start('containerd', {
     dir: join(dir, 'containerd'),
-    disable: [
-      'io.containerd.content.v1.content',
-      'io.containerd.snapshotter.v1.overlayfs',
-      'io.containerd.snapshotter.v1.native',
-    ],
+    disable: ['io.containerd.content.v1.content'],
     config: proxyConfig(socket),
   });
   return await runSteps(server, behind, images, proxySnapshotter);

@@ -160,7 +160,7 @@ export const sections: readonly Section[] = [
       // First of the diffs: a blob that is there already gets no labels.
       'ctr snapshots diff --keep --label kept=yes second | list',
       'ctr content ls "labels.kept==yes" | wc -l',
-      'ctr content label $(ctr content ls -q "labels.kept==yes") kept= | wc -l',
+      'ctr content rm $(ctr content ls -q "labels.kept==yes") | wc -l',
       'ctr snapshots diff second | list',
       'ctr snapshots diff first second | list',
       'ctr snapshots diff first | list',
