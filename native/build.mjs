@@ -1,24 +1,23 @@
-// Builds the addons, and their unit tests. Run by npm's install script, by `npm run check` and by hand:
+// Builds the addons. Run by npm's install script, by `npm run check` and by hand:
 //
 //   node native/build.mjs              build; on failure say what follows from it and exit 0
 //   node native/build.mjs --strict     with warnings as errors; exit 1 on failure
 //   node native/build.mjs --if-needed  nothing when the addons are newer than their sources
-//   node native/build.mjs --sanitize   build test/native/*.cc with sanitizers, without Node, and run them
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const addons = ['ebbtide_core', 'ebbtide_sys'].map((name) => join(root, 'build/Release', `${name}.node`));
 const flags = new Set(process.argv.slice(2));
-const known = ['--strict', '--if-needed', '--sanitize'];
+const known = ['--strict', '--if-needed'];
 const unknown = [...flags].filter((flag) => !known.includes(flag));
 if (unknown.length > 0) {
   console.error(`native/build.mjs: unknown ${unknown.join(', ')}; use ${known.join(', ')}`);
   process.exit(2);
 }
-process.exit(flags.has('--sanitize') ? sanitize() : build());
+process.exit(build());
 
 function build() {
   const strict = flags.has('--strict');
@@ -75,43 +74,4 @@ function isUpToDate() {
   const sources = readdirSync(join(root, 'native')).map((name) => join(root, 'native', name));
   const newest = Math.max(...[...sources, join(root, 'binding.gyp')].map((file) => statSync(file).mtimeMs));
   return addons.every((file) => statSync(file).mtimeMs >= newest);
-}
-
-/** Every test/native/*.cc is a program; all run under address, undefined-behaviour and thread sanitizers. */
-function sanitize() {
-  const out = join(root, 'build/sanitize');
-  mkdirSync(out, { recursive: true });
-  const core = readdirSync(join(root, 'native'))
-    .filter((name) => name.endsWith('.cc') && name !== 'addon.cc' && name !== 'sys.cc')
-    .map((name) => join(root, 'native', name));
-  const tests = readdirSync(join(root, 'test/native')).filter((name) => name.endsWith('.cc'));
-  let passed = 0;
-  let failed = 0;
-  for (const sanitizers of ['address,undefined', 'thread']) {
-    for (const test of tests) {
-      const program = join(out, `${test.slice(0, -3)}-${sanitizers.split(',')[0]}`);
-      const result = compileTest(join(root, 'test/native', test), core, program, sanitizers);
-      if (result === 0 && spawnSync(program, [], { stdio: 'inherit' }).status === 0) passed++;
-      else {
-        failed++;
-        console.error(`${test} failed under ${sanitizers}`);
-      }
-    }
-  }
-  console.log(`${passed} passed, ${failed} failed`);
-  return failed === 0 && passed > 0 ? 0 : 1;
-}
-
-function compileTest(test, core, program, sanitizers) {
-  const warnings = ['-Wall', '-Wextra', '-Werror'];
-  const checks = [
-    `-fsanitize=${sanitizers}`,
-    '-fno-sanitize-recover=all',
-    '-fno-omit-frame-pointer',
-    '-g',
-    '-O1',
-  ];
-  const include = ['-I', join(root, 'native')];
-  const args = ['-std=c++20', ...warnings, ...checks, ...include, test, ...core, '-o', program, '-pthread'];
-  return spawnSync(process.env.CXX ?? 'g++', args, { stdio: 'inherit' }).status;
 }

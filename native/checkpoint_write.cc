@@ -43,7 +43,12 @@ uint8_t narrow(uint64_t n, std::vector<uint32_t>& wide) {
 CheckpointWriter::CheckpointWriter(Graph& graph)
     : GraphCopy(graph), limit_(graph.limit()), nodes_(graph.nodeCount()), edges_(graph.edgeCount()) {
   out_.resize(kHeaderBytes);
-  clearFrame();
+  // No longer than they need be: small graphs are saved often.
+  const size_t ids = std::min(limit_, kFrameIds);
+  flags_.resize(ids);
+  exists_.resize(ids);
+  degrees_.resize(ids);
+  inDegrees_.resize(ids);
 }
 
 void CheckpointWriter::beforeChange(NodeId id) {
@@ -185,10 +190,10 @@ void CheckpointWriter::closeFrame() {
 }
 
 void CheckpointWriter::clearFrame() {
-  flags_.assign(kFrameIds, 0);
-  exists_.assign(kFrameIds, 0);
-  degrees_.assign(kFrameIds, 0);
-  inDegrees_.assign(kFrameIds, 0);
+  std::fill_n(flags_.begin(), ids_, uint16_t{0});
+  std::fill_n(exists_.begin(), ids_, uint8_t{0});
+  std::fill_n(degrees_.begin(), ids_, uint8_t{0});
+  std::fill_n(inDegrees_.begin(), ids_, uint8_t{0});
   wideDegrees_.clear();
   wideInDegrees_.clear();
   expiries_.clear();

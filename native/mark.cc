@@ -147,7 +147,7 @@ bool Run::isScanned(NodeId id) const {
 
 void Run::expandSome(size_t most) {
   if (big_.has_value()) {
-    followBig(kBigSlots);
+    followBig(std::min(most, kBigSlots));
     return;
   }
   if (work_.empty()) {

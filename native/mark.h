@@ -44,7 +44,7 @@ class Run final : public GraphObserver {
   Run& operator=(const Run&) = delete;
 
   // Does a little of the marking and of the search for candidates; true when only `sortCandidates` is left. Expands
-  // `most` nodes at once, or as many as is fastest.
+  // `most` nodes, or places in a big list, at once, or as many as is fastest.
   bool step(size_t most = SIZE_MAX);
   // Sorts the candidates. Touches nothing that ops change.
   void sortCandidates();

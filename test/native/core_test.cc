@@ -1,4 +1,4 @@
-// Unit tests of the C++ core without Node, meant to run under sanitizers: node native/build.mjs --sanitize.
+// Unit tests of the C++ core without Node, meant to run under sanitizers: npm run test:sanitize.
 // A naive model of nodes and edges says what every answer must be.
 #include <algorithm>
 #include <cstdio>
@@ -79,6 +79,31 @@ MarkCounts runMark(Core& core, int64_t now, Barrier barrier = Barrier::kOn) {
 
 std::vector<uint8_t> runSave(Core& core) {
   const auto job = core.save();
+  job->work();
+  return job->result();
+}
+
+// Each of some nodes a set of its own, and every node below `ids` an item of as many bytes as its id.
+RetainedQuery question(NodeId ids, NodeId sets) {
+  Words items(ids), members(sets), ends(sets);
+  std::vector<double> sizes(ids);
+  for (NodeId id = 0; id < ids; id++) {
+    items[id] = id;
+    sizes[id] = id;
+  }
+  for (NodeId n = 0; n < sets; n++) {
+    members[n] = n * (ids / sets);
+    ends[n] = n + 1;
+  }
+  return {0, items, sizes, members, ends, Words{}, Words{}};
+}
+
+bool operator==(const RetainedSums& a, const RetainedSums& b) {
+  return a.kept == b.kept && a.total == b.total && a.retained == b.retained && a.reached == b.reached;
+}
+
+RetainedSums runRetained(Core& core, RetainedQuery query) {
+  const auto job = core.retained(std::move(query));
   job->work();
   return job->result();
 }
@@ -270,8 +295,8 @@ void damagedCheckpointsAreRefused() {
   }
 }
 
-// A thread marks and another saves while the owner changes the graph; the marks must hold all that is reachable at
-// the end, and the image must be that of its beginning.
+// A thread marks, another saves and a third one reports while the owner changes the graph; the marks must hold all that
+// is reachable at the end, and image and report must be those of their beginning.
 void opsBesideJobsAreSafe() {
   std::mt19937 random(7);
   for (int round = 0; round < 6; round++) {
@@ -286,8 +311,11 @@ void opsBesideJobsAreSafe() {
     }
     core->apply(big);
     const auto before = runSave(*core);
+    const auto sums = runRetained(*core, question(30'000, 300));
     const auto save = core->save();
     const auto mark = core->mark(0, Barrier::kOn);
+    const auto report = core->retained(question(30'000, 300));
+    std::thread reporter([&] { report->work(); });
     std::thread saver([&] { save->work(); });
     std::thread marker([&] { mark->work(); });
     std::vector<std::tuple<NodeId, NodeId, uint32_t>> edges(model.edges.begin(), model.edges.end());
@@ -311,8 +339,11 @@ void opsBesideJobsAreSafe() {
     }
     saver.join();
     marker.join();
+    reporter.join();
     mark->result();
     EXPECT(save->result() == before);
+    EXPECT(report->result() == sums);
+    EXPECT(!(runRetained(*core, question(30'000, 300)) == sums));
     for (const auto& [id, flat] : model.reachable(0)) EXPECT((core->marksOf(id) & (flat ? kFlat : kPlain)) != 0);
     for (const NodeId id : core->candidates()) EXPECT((core->marksOf(id) & kReached) == 0);
     core->endRun();
@@ -327,12 +358,25 @@ void jobsCanBeCancelled() {
   for (int round = 0; round < 20; round++) {
     const auto mark = core->mark(0, Barrier::kOn);
     const auto save = core->save();
+    const auto report = core->retained(question(50'000, 50'000));
     std::thread marker([&] { mark->work(); });
     std::thread saver([&] { save->work(); });
-    if (round % 2 == 0) core->endRun();
-    else core->clear();
+    std::thread reporter([&] { report->work(); });
+    if (round % 2 == 0) {
+      core->endRun();
+      report->taker()->cancelled = true;
+    } else {
+      core->clear();
+    }
     marker.join();
     saver.join();
+    reporter.join();
+    try {
+      report->result();
+      EXPECT(!"a cancelled report gave a result");
+    } catch (const GraphError& error) {
+      EXPECT(std::string(error.kind()) == "Canceled");
+    }
     try {
       mark->result();
       EXPECT(!"a cancelled marking gave a result");
@@ -346,6 +390,21 @@ void jobsCanBeCancelled() {
   }
 }
 
+// A job that never gets its turn must not leave its copy among those who are told of changes.
+void droppedJobsAreForgotten() {
+  std::mt19937 random(9);
+  const auto core = std::make_shared<Core>();
+  Model model;
+  fill(*core, model, random, 500, 900);
+  core->save();
+  core->retained(question(500, 10));
+  core->mark(0, Barrier::kOn);
+  core->endRun();
+  for (NodeId id = 0; id < 500; id++) core->apply(setOp(id, kPresent));
+  EXPECT(runMark(*core, 0).marked == 0);
+  core->endRun();
+}
+
 void longChainsNeedNoStack() {
   const auto core = std::make_shared<Core>();
   constexpr NodeId kLength = 1'000'000;
@@ -355,6 +414,11 @@ void longChainsNeedNoStack() {
   core->apply(ops);
   EXPECT(runMark(*core, 0).marked == kLength);
   core->endRun();
+  const auto sums = runRetained(*core, question(kLength, 2));
+  const double all = kLength * (kLength - 1.0) / 2;
+  const double half = kLength / 2 * (kLength / 2 - 1.0) / 2;
+  EXPECT(sums.kept == all && sums.total == (std::vector<double>{all, all}));
+  EXPECT(sums.retained == (std::vector<double>{all, all - half}));
   core->apply(setOp(0, kPresent | kCollectible));
   EXPECT(runMark(*core, 0).marked == 0);
   const auto order = core->candidates();
@@ -378,6 +442,7 @@ int main() {
   damagedCheckpointsAreRefused();
   opsBesideJobsAreSafe();
   jobsCanBeCancelled();
+  droppedJobsAreForgotten();
   longChainsNeedNoStack();
   std::printf("core_test: %d failures\n", failures);
   return failures == 0 ? 0 : 1;
