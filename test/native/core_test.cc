@@ -390,6 +390,30 @@ void jobsCanBeCancelled() {
   }
 }
 
+// A list that is being followed loses an edge, whereupon others move in it; none of those may be passed over. Their ids
+// are such that they share a place in a map of 512, so that they do move.
+void bigListsMayChangeWhileFollowed() {
+  std::vector<NodeId> crowd;
+  for (NodeId id = 1; crowd.size() < 60; id++) {
+    if (((edgeWord(id, kLabel) * 0x9e3779b1u) >> 23) == 200) crowd.push_back(id);
+  }
+  std::set<NodeId> targets(crowd.begin(), crowd.end());
+  for (NodeId id = 1; targets.size() < 340; id++) targets.insert(id);
+  Words ops = setOp(0, kPresent | kRoot);
+  for (const NodeId id : targets) append(ops, setOp(id, kPresent | kCollectible));
+  for (const NodeId id : targets) append(ops, {kOpAdd, 0, id, kLabel});
+  for (size_t steps = 190; steps < 290; steps++) {
+    const auto core = std::make_shared<Core>();
+    core->apply(ops);
+    const auto job = core->mark(0, Barrier::kOn);
+    for (size_t n = 0; n < steps; n++) EXPECT(!job->step(1));
+    core->apply(Words{kOpRemove, 0, crowd.front(), kLabel});
+    while (!job->step(1)) continue;
+    const auto candidates = core->candidates();
+    EXPECT(candidates.empty() || candidates == std::vector<NodeId>{crowd.front()});
+  }
+}
+
 // A job that never gets its turn must not leave its copy among those who are told of changes.
 void droppedJobsAreForgotten() {
   std::mt19937 random(9);
@@ -442,6 +466,7 @@ int main() {
   damagedCheckpointsAreRefused();
   opsBesideJobsAreSafe();
   jobsCanBeCancelled();
+  bigListsMayChangeWhileFollowed();
   droppedJobsAreForgotten();
   longChainsNeedNoStack();
   std::printf("core_test: %d failures\n", failures);
