@@ -7,4 +7,5 @@ if (name === 'daemon' || name === 'etcd') {
 } else {
   await import('./stores.js');
 }
+
 export {};
