@@ -203,7 +203,7 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
         if (attempt > CONFLICTS_MAX) turn = await this.#turns.alone(options.signal);
         else if (this.#turns.isBlocked(undefined)) await this.#turns.pass(options.signal);
         try {
-          const outcome = await this.#attempt(fn, attempt, effects, turn, options.signal);
+          const outcome = await this.#attempt(fn, attempt, effects, turn, options);
           if (outcome.done) {
             turn?.();
             await this.#settle(outcome.written, outcome.tx, options.durability ?? this.#durability);
@@ -227,10 +227,10 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
     attempt: number,
     effects: Effects,
     turn: Turn | undefined,
-    signal: AbortSignal | undefined,
+    { signal, background }: UpdateOptions,
   ): Outcome<T> | Promise<Outcome<T>> {
     this.#checkWritable();
-    const tx = this.#begin(true, attempt, effects);
+    const tx = this.#begin(true, attempt, effects, background);
     let result: T | Promise<T>;
     try {
       result = fn(tx);
@@ -274,8 +274,9 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
     throw error;
   }
 
-  #begin(writable: boolean, attempt: number, effects: Effects): EngineTransaction {
-    const tx = new EngineTransaction(this, { revision: this.#revision, writable, attempt, effects });
+  #begin(writable: boolean, attempt: number, effects: Effects, background = false): EngineTransaction {
+    const revision = this.#revision;
+    const tx = new EngineTransaction(this, { revision, writable, attempt, effects, background });
     this.#active.add(tx);
     return tx;
   }
@@ -311,7 +312,7 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
       plan,
       changes: [...records.entries()].map(([key, { bytes }]) => [key, bytes]),
     });
-    const written = this.storage.accept(commit);
+    const written = this.storage.accept(commit, tx.background);
     this.#nodes.done(plan);
     // Whoever waits for the commit sees its failure; one that nobody waits for must not end the process.
     written.visible.catch(() => undefined);

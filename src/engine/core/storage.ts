@@ -99,8 +99,8 @@ export interface Storage {
 
   /** One listener, set before the first commit. */
   listen(listener: StorageListener): void;
-  /** Takes a commit over: all reads see it at once. Commits arrive in revision order. */
-  accept(commit: Commit): Written;
+  /** Takes a commit over: all reads see it at once. Commits arrive in revision order; `background` ones can wait. */
+  accept(commit: Commit, background?: boolean): Written;
 
   records(): number;
   fileBytes(): number;

@@ -36,6 +36,8 @@ export class EngineTransaction implements Transaction {
   readonly revision: number;
   readonly writable: boolean;
   readonly attempt: number;
+  /** Its commit can wait. */
+  readonly background: boolean;
   readonly #host: TransactionHost;
   readonly #effects: Effects;
   readonly #epoch: number;
@@ -66,12 +68,13 @@ export class EngineTransaction implements Transaction {
 
   constructor(
     host: TransactionHost,
-    options: { revision: number; writable: boolean; attempt: number; effects: Effects },
+    options: { revision: number; writable: boolean; attempt: number; effects: Effects; background: boolean },
   ) {
     this.#host = host;
     this.revision = options.revision;
     this.writable = options.writable;
     this.attempt = options.attempt;
+    this.background = options.background;
     this.#effects = options.effects;
     this.#epoch = host.epoch;
     this.#absorbed = options.revision;

@@ -96,8 +96,10 @@ function writeDigestKey(key: Key, parentLength: number): void {
     scratch.set(bytes, 0);
     length = bytes.length;
   }
-  const digest = key.slice(parentLength);
-  if (!writeDigest(digest)) writeNearDigest(digest);
+  if (writeDigest(key.slice(parentLength))) return;
+  // What looked like a digest is none, or more than one component.
+  length = 0;
+  writeKey(key);
 }
 
 const parents = new Map<string, Buffer>();

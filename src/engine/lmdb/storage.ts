@@ -294,12 +294,12 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     this.#listener = listener;
   }
 
-  accept(commit: Commit): Written {
+  accept(commit: Commit, background = false): Written {
     this.#lastNode = undefined;
     this.#pending.add(commit, this.#stored.revision);
     this.#records += commit.recordDelta;
     for (const link of commit.links.keys()) this.#owns(collectionOf(link));
-    return this.#writer.push(commit);
+    return this.#writer.push(commit, background);
   }
 
   #owns(collection: string): void {

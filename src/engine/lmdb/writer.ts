@@ -16,6 +16,8 @@ const STEP_MS = 0.5;
 /** Queued changes up to which work that can wait goes on: while others commit, and while nobody does. */
 const SHARED_CHANGES_MAX = 128;
 const ALONE_CHANGES_MAX = 2 * GROUP_CHANGES_MAX;
+/** Milliseconds that a group of commits which can wait is kept open. */
+const PATIENCE_MS = 2;
 /** Milliseconds for which a commit of others counts. */
 const SHARED_MS = 200;
 /** Commits under way up to which a caller that asked for `visible` need not wait. */
@@ -24,6 +26,8 @@ const BACKLOG_MAX = 2048;
 class Group {
   readonly commits: Commit[] = [];
   changes = 0;
+  /** Those of its commits that cannot wait. */
+  pressing = 0;
   /** Worked out ahead of the group's turn. */
   batch: Buffer | undefined;
   readonly done: Promise<void>;
@@ -35,7 +39,7 @@ class Group {
   readonly #commitsWanted: number;
 
   get isFull(): boolean {
-    return this.sealed || this.changes >= GROUP_CHANGES_MAX || this.commits.length >= this.#commitsWanted;
+    return this.sealed || this.changes >= GROUP_CHANGES_MAX || this.pressing >= this.#commitsWanted;
   }
 
   constructor(commitsWanted: number) {
@@ -69,6 +73,8 @@ export class Writer {
   #current: Group | undefined;
   #running: Promise<void> | undefined;
   #backlog = 0;
+  /** Commits under way that cannot wait. */
+  #pressing = 0;
   #queuedChanges = 0;
   /** Commits so far, and those that `paced` knew of when it was last asked. */
   #pushes = 0;
@@ -82,17 +88,22 @@ export class Writer {
     this.#host = host;
   }
 
-  push(commit: Commit): Written {
+  /** `background`: it may wait for others a little, so that they make one write together. */
+  push(commit: Commit, background = false): Written {
     const group = this.#group();
     group.commits.push(commit);
     const changes = commit.entries.size + commit.links.size + 1;
     group.changes += changes;
     this.#queuedChanges += changes;
     this.#backlog++;
-    if (this.#backlog > this.#callers) this.#callers = this.#backlog;
+    if (!background) {
+      group.pressing++;
+      this.#pressing++;
+      if (this.#pressing > this.#callers) this.#callers = this.#pressing;
+    }
     this.#pushes++;
     this.#running ??= this.#run();
-    if (group.isFull) this.#wake?.();
+    if (group.isFull || (!background && this.#isPatient)) this.#wake?.();
     return { visible: this.#backlog < BACKLOG_MAX ? resolved : group.done, flushed: group.done };
   }
 
@@ -104,6 +115,7 @@ export class Writer {
 
   /** Resolves when everything pushed so far is on disk. */
   flush(): Promise<void> {
+    if (this.#isPatient) this.#wake?.();
     return (this.#groups[this.#groups.length - 1] ?? this.#current)?.done ?? resolved;
   }
 
@@ -119,6 +131,7 @@ export class Writer {
     while (this.#queuedChanges > limit) {
       const oldest = this.#current ?? this.#groups[0];
       if (oldest === undefined) return;
+      if (this.#isPatient) this.#wake?.();
       // Whoever made the commits is told of their failure.
       await oldest.done.catch(() => undefined);
     }
@@ -141,14 +154,16 @@ export class Writer {
   async #run(): Promise<void> {
     while (this.#groups.length > 0) {
       // Callers that the last group resumed get to push their next commits, up to what makes a group.
-      if (this.#groups[0]?.isFull !== true) await this.#gathered();
+      const next = this.#groups[0];
+      if (next?.isFull !== true) await this.#gathered(next?.pressing === 0);
       const group = this.#groups.shift();
       if (group === undefined) break;
       this.#current = group;
-      this.#callers = Math.max(this.#backlog, Math.floor(this.#callers * 0.9));
+      this.#callers = Math.max(this.#pressing, Math.floor(this.#callers * 0.9));
       try {
         const batch = await this.#write(group);
         this.#backlog -= group.commits.length;
+        this.#pressing -= group.pressing;
         this.#queuedChanges -= group.changes;
         this.#current = undefined;
         this.#host.stored(group.commits, batch, group.sealed);
@@ -161,18 +176,32 @@ export class Writer {
     this.#running = undefined;
   }
 
-  /** The end of this turn, or the moment in which a group is full. */
-  #gathered(): Promise<void> {
+  /** The end of this turn (of some turns, when all can wait), or the moment in which a group is full or waited for. */
+  #gathered(isPatient: boolean): Promise<void> {
     return new Promise((resolve) => {
-      const timer = setImmediate(resolve);
-      this.#wake = () => {
-        clearImmediate(timer);
+      const end = (): void => {
         this.#wake = undefined;
+        this.#isPatient = false;
         resolve();
       };
+      this.#isPatient = isPatient;
+      if (isPatient) {
+        const timer = setTimeout(end, PATIENCE_MS);
+        this.#wake = () => {
+          clearTimeout(timer);
+          end();
+        };
+      } else {
+        const timer = setImmediate(end);
+        this.#wake = () => {
+          clearImmediate(timer);
+          end();
+        };
+      }
     });
   }
   #wake: (() => void) | undefined;
+  #isPatient = false;
 
   async #write(group: Group): Promise<Buffer> {
     const batch = group.batch ?? (await this.#encode(group));
@@ -202,6 +231,7 @@ export class Writer {
     const lost = [group, ...this.#groups.splice(0)];
     const count = lost.reduce((sum, { commits }) => sum + commits.length, 0);
     this.#backlog -= count;
+    for (const { pressing } of lost) this.#pressing -= pressing;
     for (const { changes } of lost) this.#queuedChanges -= changes;
     this.#host.lost(count, error);
     for (const { reject } of lost) reject(error);
