@@ -125,8 +125,11 @@ test('a ref is locked while its stream is open, and free right after it was clos
   for (let i = 0; i < 10; i++) {
     const stream = client.write();
     await stream.ask({ ref: `again-${i % 2}` });
-    stream.call.cancel();
     stream.call.on('error', () => undefined);
+    // In the middle of a write of some size, every other time.
+    if (i % 3 === 0) stream.call.write({ action: 1, data: Buffer.alloc(8 * MiB) });
+    if (i % 3 === 0) await new Promise((done) => setTimeout(done, 10));
+    stream.call.cancel();
     const next = other.write();
     await next.ask({ ref: `again-${i % 2}` });
     await next.end();

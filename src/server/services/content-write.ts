@@ -3,6 +3,7 @@
  * the ref, which stays locked until the stream ends; what was written stays for the next stream.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { WriterDescriptor } from '../../backends/contract.js';
 import type { DB } from '../../db.js';
 import { alreadyExists, invalidArgument, isKind } from '../../errors.js';
 import type { ContentWriter } from '../../stores/content-writer.js';
@@ -15,9 +16,11 @@ import { outOfRange, resourceExhausted } from '../status.js';
 export interface WriteHost {
   readonly store: Pick<DB['content'], 'info' | 'abort' | 'writer'>;
   readonly limits: Limits;
+  /** Refs whose clients have gone and that are free once their bytes are on disk; by namespace and ref. */
+  readonly closing: Map<string, Promise<void>>;
 }
 
-/** Clients close a stream and open the ref again at once; the first may not have ended here by then. */
+/** Clients close a stream and open the ref again at once; that the first has ended may not be known here by then. */
 const LOCKED_REF_MS = 100;
 const LOCKED_REF_PAUSE_MS = 5;
 
@@ -50,6 +53,9 @@ class WriteSession {
   #first = true;
   /** What answers repeat from the last stat on. */
   #told: Pick<WriteResponse, 'startedAt' | 'updatedAt' | 'total'> = {};
+  /** Resolves when the ref is free. */
+  readonly #ended: Promise<void>;
+  #end: (() => void) | undefined;
 
   private constructor(host: WriteHost, call: Call, writer: ContentWriter, request: WriteRequest) {
     this.#host = host;
@@ -58,6 +64,11 @@ class WriteSession {
     this.#ref = request.ref;
     this.#total = request.total;
     this.#expected = request.expected;
+    this.#ended = new Promise((resolve) => {
+      this.#end = resolve;
+    });
+    call.signal.addEventListener('abort', () => this.#ending(), { once: true });
+    if (call.signal.aborted) this.#ending();
   }
 
   static async open(host: WriteHost, call: Call, request: WriteRequest): Promise<WriteSession> {
@@ -65,16 +76,7 @@ class WriteSession {
     if (ref === '') throw invalidArgument('first message must have a reference');
     checkSize(host, total);
     const descriptor = { size: Math.max(0, total), digest: expected };
-    const deadline = performance.now() + LOCKED_REF_MS;
-    for (;;) {
-      try {
-        const writer = await host.store.writer(call.context, ref, descriptor);
-        return new WriteSession(host, call, writer, request);
-      } catch (error) {
-        if (!isKind(error, 'Unavailable') || performance.now() >= deadline) throw error;
-        await sleep(LOCKED_REF_PAUSE_MS);
-      }
-    }
+    return new WriteSession(host, call, await openWriter(host, call, ref, descriptor), request);
   }
 
   async answer(request: WriteRequest): Promise<WriteResponse> {
@@ -131,8 +133,45 @@ class WriteSession {
     return offset + data.length;
   }
 
-  close(): Promise<void> {
-    return this.#writer.close();
+  /** From here on whoever opens the ref waits for the end of this session. */
+  #ending(): void {
+    if (this.#end !== undefined) this.#host.closing.set(refKey(this.#call, this.#ref), this.#ended);
+  }
+
+  async close(): Promise<void> {
+    this.#ending();
+    try {
+      await this.#writer.close();
+    } finally {
+      this.#end?.();
+      this.#end = undefined;
+      const { closing } = this.#host;
+      const key = refKey(this.#call, this.#ref);
+      if (closing.get(key) === this.#ended) closing.delete(key);
+    }
+  }
+}
+
+const refKey = ({ context }: Call, ref: string): string => `${context.namespace}\0${ref}`;
+
+/** Waits for a stream of the ref that is about to end, and not for one that goes on. */
+async function openWriter(
+  { store, closing }: WriteHost,
+  call: Call,
+  ref: string,
+  descriptor: WriterDescriptor,
+): Promise<ContentWriter> {
+  const deadline = performance.now() + LOCKED_REF_MS;
+  for (;;) {
+    try {
+      return await store.writer(call.context, ref, descriptor);
+    } catch (error) {
+      if (!isKind(error, 'Unavailable')) throw error;
+      const ending = closing.get(refKey(call, ref));
+      if (ending !== undefined) await ending;
+      else if (performance.now() < deadline) await sleep(LOCKED_REF_PAUSE_MS);
+      else throw error;
+    }
   }
 }
 

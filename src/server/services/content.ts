@@ -35,6 +35,7 @@ export type ServedContent = Pick<
 >;
 
 export function contentService(store: ServedContent, limits: Limits): Service {
+  const closing = new Map<string, Promise<void>>();
   return {
     name: 'containerd.services.content.v1.Content',
     codecs: {
@@ -82,7 +83,7 @@ export function contentService(store: ServedContent, limits: Limits): Service {
       })),
 
       Write: duplex((requests: Parameters<typeof writeContent>[1], call) =>
-        writeContent({ store, limits }, requests, call),
+        writeContent({ store, limits, closing }, requests, call),
       ),
 
       Abort: unary(async ({ ref }: RefRequest, { context }) => {
