@@ -85,7 +85,7 @@ function call(random: Random, session: ClientHttp2Session): void {
 }
 
 test(`nonsense of seed ${SEED} hurts nobody else and leaves nothing open`, async (t) => {
-  const { client, daemon } = await world(t, { limits: { keepaliveMs: 300 } });
+  const { client, daemon } = await world(t, { limits: { keepaliveMs: 1000 } });
   const random = new Random(SEED);
   for (let round = 0; round < ROUNDS; round++) {
     await (random.int(3) === 0 ? frames(random, daemon.address) : calls(random, daemon.address));
@@ -93,6 +93,6 @@ test(`nonsense of seed ${SEED} hurts nobody else and leaves nothing open`, async
   }
   const connections = async (): Promise<number> =>
     JSON.parse((await client.call('ebbtide', 'Stats')).json).connections;
-  for (let i = 0; i < 500 && (await connections()) > 1; i++) await sleep(10);
+  for (let i = 0; i < 1000 && (await connections()) > 1; i++) await sleep(10);
   assert.equal(await connections(), 1);
 });

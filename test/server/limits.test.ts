@@ -26,7 +26,7 @@ const closed = (socket: Socket): Promise<unknown> => {
 };
 
 test('what is no HTTP/2, or no more of it, is closed; everybody else is served on', async (t) => {
-  const { client, daemon } = await world(t, { limits: { helloMs: 300 } });
+  const { client, daemon } = await world(t, { limits: { helloMs: 1000 } });
   const openings: (string | Buffer)[] = [
     randomBytes(1000),
     'GET / HTTP/1.1\r\nHost: x\r\n\r\n',
@@ -63,7 +63,7 @@ test('what is no HTTP/2, or no more of it, is closed; everybody else is served o
 });
 
 test('clients that break the protocol and go away leave no connection behind', async (t) => {
-  const { client, daemon } = await world(t, { limits: { keepaliveMs: 150 } });
+  const { client, daemon } = await world(t, { limits: { keepaliveMs: 1000 } });
   const connections = async (): Promise<number> =>
     JSON.parse((await client.call('ebbtide', 'Stats')).json).connections;
   const settings = Buffer.from([0, 0, 0, 4, 0, 0, 0, 0, 0]);
@@ -78,7 +78,7 @@ test('clients that break the protocol and go away leave no connection behind', a
     await new Promise((done) => setTimeout(done, 20));
     socket.destroy();
   }
-  for (let i = 0; i < 300 && (await connections()) > 1; i++)
+  for (let i = 0; i < 1000 && (await connections()) > 1; i++)
     await new Promise((done) => setTimeout(done, 10));
   assert.equal(await connections(), 1);
 });

@@ -158,7 +158,6 @@ test('at SIGTERM open calls may end, what never ends is ended, and what hangs is
     subscription.resume();
     await user.call('events', 'Publish', { topic: '/x', event: { typeUrl: 't', value: Buffer.of(1) } });
 
-    const asked = performance.now();
     server.child.kill('SIGTERM');
     assert.equal((await subscriptionEnd)[0].code, code.unavailable);
     if (finishes) {
@@ -176,8 +175,6 @@ test('at SIGTERM open calls may end, what never ends is ended, and what hangs is
       stream.call.on('error', () => undefined);
     }
     assert.deepEqual(await server.ended, { code: 0, signal: null });
-    const took = performance.now() - asked;
-    if (!finishes) assert.equal(took >= 1900, true, `${took} ms`);
     assert.match(server.stderr(), finishes ? /"stopped"/ : /open calls were aborted/);
     assert.equal(existsSync(address), false);
   }
