@@ -5,20 +5,21 @@
  * The package's own retries are off: it would repeat a commit whose answer was lost. Reads are tried at every
  * member; writes once, and whoever wrote finds out what became of them.
  */
-import {
+import { createRequire } from 'node:module';
+import type {
   Etcd3,
-  type ICompare,
-  type IDuplexStream,
-  type IKeyValue,
-  type ILeaseKeepAliveRequest,
-  type ILeaseKeepAliveResponse,
-  type IOptions,
-  type IRangeRequest,
-  type IRangeResponse,
-  type IRequestOp,
-  type ITxnResponse,
-  type IWatchRequest,
-  type IWatchResponse,
+  ICompare,
+  IDuplexStream,
+  IKeyValue,
+  ILeaseKeepAliveRequest,
+  ILeaseKeepAliveResponse,
+  IOptions,
+  IRangeRequest,
+  IRangeResponse,
+  IRequestOp,
+  ITxnResponse,
+  IWatchRequest,
+  IWatchResponse,
 } from 'etcd3';
 import { EtcdFailure, etcdFailure } from './failure.js';
 import type { EtcdSettings } from './options.js';
@@ -99,7 +100,9 @@ export class EtcdClient {
     this.settings = settings;
     this.#prefixText = settings.prefix;
     this.#prefix = Buffer.from(settings.prefix);
-    this.#members = settings.hosts.map((host) => new Etcd3(memberOptions(settings, host)));
+    // Loaded when it is needed: it reads protocol files, which an embedded store shall not wait for.
+    const package_ = createRequire(import.meta.url)('etcd3') as typeof import('etcd3');
+    this.#members = settings.hosts.map((host) => new package_.Etcd3(memberOptions(settings, host)));
   }
 
   /** Sends the next calls to another member first. */
