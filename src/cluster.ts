@@ -50,7 +50,16 @@ export class Cluster {
     this.#inTurn = inTurn;
     engine.listen({
       removing: (keys, own) => {
-        if (!own) this.#removedElsewhere(keys);
+        if (own) return;
+        try {
+          this.#removedElsewhere(keys);
+        } catch (error) {
+          // What cannot be told item by item is found by looking at everything.
+          host.log('warn', 'removals of another host are looked for in the backends', {
+            error: messageOf(error),
+          });
+          host.dirty.distrust(host.backends.keys());
+        }
       },
       remoteDeletions: (count) => {
         for (let i = 0; i < count; i++) host.dirty.countDeletion(committed);

@@ -172,6 +172,13 @@ const faults: Record<string, (world: World) => Promise<void>> = {
     await sleep(TTL * 1000 + 800);
     for (const proxy of host.proxies) proxy.heal();
   },
+  'partition of the leader from all hosts': async (world) => {
+    const leader = cluster.members.indexOf(cluster.leader());
+    const proxies = world.hosts.map((host) => host.proxies[leader]!);
+    for (const proxy of proxies) proxy.cut();
+    await sleep(1000);
+    for (const proxy of proxies) proxy.heal();
+  },
   'a host whose packets are held, then delayed, then dropped': async (world) => {
     const host = await world.collector();
     for (const proxy of host.proxies) proxy.holdAnswers(true);

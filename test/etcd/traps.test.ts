@@ -426,3 +426,21 @@ test('given nobody listening, when an engine is opened, then it fails within the
   );
   assert.ok(performance.now() - started < 20_000);
 });
+
+test('given two hosts of one name, when the second has come, then the first is told and changes nothing more', async (t) => {
+  const etcd = cluster.config();
+  const first = await open(t, etcd);
+  await first.update((tx) => tx.put(image('a'), { size: 1 }));
+  const second = await open(t, etcd);
+  await second.update((tx) => tx.put(image('b'), { size: 1 }));
+  await assert.rejects(
+    first.update((tx) => tx.put(image('c'), { size: 1 })),
+    /another host has taken the name/,
+  );
+  await second.update((tx) => tx.put(image('d'), { size: 1 }));
+  await second.confirm();
+  assert.deepEqual(
+    all(second).map(([k]) => k),
+    [image('a'), image('b'), image('d')],
+  );
+});

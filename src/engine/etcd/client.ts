@@ -100,9 +100,9 @@ export class EtcdClient {
     this.settings = settings;
     this.#prefixText = settings.prefix;
     this.#prefix = Buffer.from(settings.prefix);
-    // Loaded by the first who needs it: it takes as long as everything else together.
-    const etcd3 = createRequire(import.meta.url)('etcd3') as typeof import('etcd3');
-    this.#members = settings.hosts.map((host) => new etcd3.Etcd3(memberOptions(settings, host)));
+    // Loaded when it is needed: it reads protocol files, which an embedded store shall not wait for.
+    const package_ = createRequire(import.meta.url)('etcd3') as typeof import('etcd3');
+    this.#members = settings.hosts.map((host) => new package_.Etcd3(memberOptions(settings, host)));
   }
 
   /** Sends the next calls to another member first. */

@@ -203,7 +203,8 @@ export class Committer {
           ? found.mod
           : undefined;
       } catch (error) {
-        if (performance.now() > until) {
+        // A host that has lost its name cannot find out any more.
+        if (performance.now() > until || !(error instanceof EtcdFailure)) {
           // The slot is never used again: what it says may matter still.
           this.#slots.add(slot + LOST_SLOTS);
           throw new OutcomeUnknown('etcd did not answer: whether the change was made is not known', {
@@ -224,6 +225,7 @@ export class Committer {
     hold: Hold | undefined,
   ): Promise<void> {
     const [gate, host, newest] = gets;
+    if (host?.[0] !== undefined) this.#session.checkOwn(host[0]);
     if (host?.[0]?.mod !== session.fence) this.#session.expired(session.fence);
     if (gate?.[0] !== undefined && gate[0].mod !== hold?.revision) await this.passGate(signal);
     await this.#mirror.reach(newest?.[0]?.mod ?? 0, signal);
@@ -331,6 +333,7 @@ export class Committer {
       if (result.succeeded) return result.revision;
       const [gate, host] = result.gets;
       if (gate?.[0] === undefined) {
+        if (host?.[0] !== undefined) this.#session.checkOwn(host[0]);
         if (host?.[0]?.mod !== session.fence) this.#session.expired(session.fence);
         return undefined;
       }

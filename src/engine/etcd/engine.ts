@@ -404,13 +404,10 @@ export class EtcdEngine implements Engine {
       return this.#isStale(tx) ? undefined : false;
     }
     if (tx.readsGraph && this.#mirror.damaged !== undefined) {
-      throw failedPrecondition(
-        'a record in etcd is damaged, so what it refers to is unknown; nothing is removed',
-        {
-          object: this.#mirror.damaged,
-          remedy: 'repair or delete the key with etcdctl',
-        },
-      );
+      throw failedPrecondition('a record in etcd is damaged; what it refers to is unknown, so nothing goes', {
+        object: this.#mirror.damaged,
+        remedy: 'repair or delete the key with etcdctl',
+      });
     }
     const committing = this.#committer.commit(tx, () => this.#isStale(tx), signal, hold);
     const shown = committing.then(async (revision) => {

@@ -5,7 +5,9 @@
  * A host that was paused for longer than the TTL has lost its session: its locks are free for others and its
  * requests that are still on their way are refused, because the key they compare is gone.
  */
-import type { EtcdClient, KeepAliveStream } from './client.js';
+import { randomUUID } from 'node:crypto';
+import { failedPrecondition } from '../../errors.js';
+import type { EtcdClient, KeepAliveStream, KeyValue } from './client.js';
 import { Sys } from './layout.js';
 
 export interface SessionState {
@@ -19,6 +21,8 @@ export class Session {
   readonly #warn: (message: string) => void;
   #state: Promise<SessionState> | undefined;
   #changes: Promise<unknown> = Promise.resolve();
+  readonly #nonce = randomUUID();
+  #registered = false;
   #lease = '';
   #stream: KeepAliveStream | undefined;
   #timer: NodeJS.Timeout | undefined;
@@ -115,11 +119,32 @@ export class Session {
     return { lease, fence };
   }
 
+  /** Writes the host's key. A predecessor's is taken over once; a successor's never. */
   async #register(lease: string): Promise<number> {
     const { hostId, backendId } = this.#client.settings;
-    const value = JSON.stringify({ backend: backendId, since: new Date().toISOString() });
+    if (this.#registered) {
+      const { kvs } = await this.#client.range(Sys.host(hostId));
+      if (kvs[0] !== undefined) this.checkOwn(kvs[0]);
+    }
+    const value = JSON.stringify({
+      backend: backendId,
+      process: this.#nonce,
+      since: new Date().toISOString(),
+    });
     const { revision } = await this.#client.txn([], [{ put: Sys.host(hostId), value, lease }]);
+    this.#registered = true;
     return revision;
+  }
+
+  /** FailedPrecondition when the host's key was written by another process: two hosts have one name. */
+  checkOwn(kv: KeyValue): void {
+    const { process } = JSON.parse(kv.value.toString('utf8')) as { process?: string };
+    if (process === this.#nonce) return;
+    const { hostId } = this.#client.settings;
+    throw failedPrecondition(`another host has taken the name "${hostId}" in etcd`, {
+      object: hostId,
+      remedy: 'give every host a hostId of its own',
+    });
   }
 
   #dropStream(): void {
