@@ -305,6 +305,8 @@ bool RetainedJob::advance(Body body) {
 
 RetainedSums RetainedJob::result() {
   if (error_.has_value()) throw *error_;
+  // Also when the answer was there already: whether somebody was faster is none of the asker's business.
+  if (taker_->cancelled) throw canceled("retained");
   return std::move(sums_);
 }
 

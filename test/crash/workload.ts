@@ -33,8 +33,16 @@ export type Message =
   | { event: 'begin' | 'ack'; writer: number; op: 'create' | 'delete'; plan: ImagePlan }
   | { event: 'collected'; removed: number };
 
+/** In one piece, and before anything else happens; who reads may be slow. */
 const tell = (message: Message): void => {
-  writeSync(1, `${JSON.stringify(message)}\n`);
+  let rest = Buffer.from(`${JSON.stringify(message)}\n`);
+  while (rest.length > 0) {
+    try {
+      rest = rest.subarray(writeSync(1, rest));
+    } catch (error) {
+      if (!(error instanceof Error && 'code' in error && error.code === 'EAGAIN')) throw error;
+    }
+  }
 };
 
 export function layerBytes(n: number): Buffer {
