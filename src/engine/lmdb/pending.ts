@@ -116,6 +116,11 @@ export class Pending {
     return this.#newestCounters.keys();
   }
 
+  /** Commits that are kept. */
+  get commits(): number {
+    return this.#touched.length;
+  }
+
   /** Revisions up to `stored` can be lost no more. */
   add(commit: Pick<Commit, 'revision' | 'entries' | 'links' | 'counters' | 'freed'>, stored: number): void {
     const { revision } = commit;

@@ -35,8 +35,13 @@ import { Pending } from './pending.js';
 import { asBuffer, lastSizeOf, successor } from './table.js';
 import { Writer, type WriterHost } from './writer.js';
 
-/** Keys forgotten in one turn of the event loop. */
+/**
+ * Commits that the tree has are forgotten in passing: so many keys at a time (more, when there are many commits), with
+ * pauses for other work.
+ */
 const DROPPED_AT_ONCE = 512;
+const DROP_TURNS = 8;
+const DROP_PAUSE_MS = 10;
 /** Rows read ahead at a time. */
 const CHUNK_ROWS = 512;
 
@@ -361,7 +366,8 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
 
   #dropApplied(): void {
     if (this.#applied === undefined) return;
-    if (this.#pending.drop(this.#applied, DROPPED_AT_ONCE)) setImmediate(() => this.#dropApplied());
+    const most = Math.max(DROPPED_AT_ONCE, Math.ceil(this.#pending.commits / DROP_TURNS));
+    if (this.#pending.drop(this.#applied, most)) setTimeout(() => this.#dropApplied(), DROP_PAUSE_MS).unref();
     else this.#applied = undefined;
   }
 
