@@ -295,6 +295,28 @@ void damagedCheckpointsAreRefused() {
   }
 }
 
+// A frame with one node more than it has ids, all lengths and checksums right.
+void framesHoldNoMoreThanTheirIds() {
+  const auto core = std::make_shared<Core>();
+  Words ops = setOp(0, kPresent);
+  append(ops, setOp(65'535, kPresent));
+  core->apply(ops);
+  auto bytes = runSave(*core);
+  const auto put = [&](size_t at, auto value) { std::memcpy(bytes.data() + at, &value, sizeof(value)); };
+  // Behind the header, the frame's and the payload's, a dictionary of one; then codes, degrees, in-degrees.
+  for (size_t column = 3; column > 0; column--) {
+    bytes.insert(bytes.begin() + static_cast<std::ptrdiff_t>(82 + column * 65'536), column == 1 ? 1 : 0);
+  }
+  put(8, uint32_t{65'537});
+  put(16, uint32_t{3});
+  put(32, uint64_t{bytes.size()});
+  put(40, crc32c(bytes.data(), 40));
+  put(48, static_cast<uint32_t>(bytes.size() - 56));
+  put(60, uint32_t{65'537});
+  put(52, crc32c(bytes.data() + 56, bytes.size() - 56, crc32c(bytes.data() + 44, 8)));
+  EXPECT(!core->load(bytes));
+}
+
 // A thread marks, another saves and a third one reports while the owner changes the graph; the marks must hold all that
 // is reachable at the end, and image and report must be those of their beginning.
 void opsBesideJobsAreSafe() {
@@ -464,6 +486,7 @@ int main() {
   invalidBatchesChangeNothing();
   checkpointsComeBack();
   damagedCheckpointsAreRefused();
+  framesHoldNoMoreThanTheirIds();
   opsBesideJobsAreSafe();
   jobsCanBeCancelled();
   bigListsMayChangeWhileFollowed();
