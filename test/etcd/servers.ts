@@ -3,13 +3,14 @@
  * `etcd-server`. Members can be paused, killed and started again; whatever is left ends with the test process.
  */
 import assert from 'node:assert/strict';
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync } from 'node:child_process';
 import { accessSync, constants, mkdtempSync, readdirSync, readFileSync, rmSync, statfsSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { EtcdClient } from '../../src/engine/etcd/client.js';
 import { type EtcdConfig, etcdSettings } from '../../src/engine/etcd/options.js';
+import { spawnMortal } from './mortal.js';
 
 /** Installs the server when it is missing and we may; else the tests fail saying what to install. */
 export function requireEtcd(): void {
@@ -71,10 +72,8 @@ function isRoomy(dir: string): boolean {
   }
 }
 
-const children = new Set<ChildProcess>();
 const dirs = new Set<string>();
 process.on('exit', () => {
-  for (const child of children) child.kill('SIGKILL');
   for (const dir of dirs) rmSync(dir, { recursive: true, force: true });
 });
 
@@ -119,9 +118,7 @@ export class Member {
       ['--log-level', 'error'],
     ].flat();
     const env = { ...process.env, ETCD_UNSUPPORTED_ARCH: process.arch };
-    const child = spawn('etcd', [...args, ...extra], { stdio: 'ignore', env });
-    children.add(child);
-    child.on('exit', () => children.delete(child));
+    const child = spawnMortal('etcd', [...args, ...extra], { stdio: 'ignore', env });
     this.#child = child;
   }
 
