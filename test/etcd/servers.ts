@@ -122,6 +122,12 @@ export class Member {
     this.#child = child;
   }
 
+  /** Whether the server has ended, other than by `kill`. */
+  get hasEnded(): boolean {
+    const child = this.#child;
+    return child !== undefined && (child.exitCode !== null || child.signalCode !== null);
+  }
+
   signal(signal: NodeJS.Signals): void {
     this.#child?.kill(signal);
   }
@@ -158,8 +164,19 @@ export class Cluster {
     this.#tls = tls;
   }
 
+  /** Ports that are free may be taken by others a moment later; then other ones are tried. */
   static async start(size: 1 | 3 = 1, options: MemberOptions = {}): Promise<Cluster> {
     requireEtcd();
+    for (let tries = 1; ; tries++) {
+      try {
+        return await Cluster.#startOnce(size, options);
+      } catch (error) {
+        if (tries === 3) throw error;
+      }
+    }
+  }
+
+  static async #startOnce(size: 1 | 3, options: MemberOptions): Promise<Cluster> {
     // Data in memory where there is room: what fsync protects from does not happen to a test's server.
     const place = !options.onDisk && isRoomy('/dev/shm') ? '/dev/shm' : tmpdir();
     const dir = mkdtempSync(join(place, 'ebbtide-etcd-'));
@@ -215,6 +232,9 @@ export class Cluster {
           return;
         } catch (error) {
           if (i > 100) throw error;
+          const ended = this.members.find((member) => member.hasEnded);
+          if (ended !== undefined)
+            throw new Error(`etcd member ${ended.name} has ended by itself`, { cause: error });
           await new Promise((resolve) => setTimeout(resolve, 100));
         }
       }
