@@ -1,19 +1,16 @@
 /** Hosts as processes (host-program.ts): started, spoken to, stopped and killed by the tests of this folder. */
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import type { EtcdConfig } from '../../src/engine/etcd/options.js';
 import type { Ack, ProgramOptions } from './host-program.js';
+import { spawnMortal } from './mortal.js';
 import { LoopbackProxy } from './proxy.js';
 import { type Cluster, stopped } from './servers.js';
 
 const PROGRAM = fileURLToPath(new URL('./host-program.js', import.meta.url));
-const children = new Set<ChildProcess>();
-process.on('exit', () => {
-  for (const child of children) child.kill('SIGKILL');
-});
 
 export interface Report {
   did: string;
@@ -77,11 +74,9 @@ export class HostProcess {
       seed: ++this.#starts * 7919 + this.name.length,
       ...this.#more,
     };
-    const child = spawn(process.execPath, [PROGRAM, JSON.stringify(options)], {
+    const child = spawnMortal(process.execPath, [PROGRAM, JSON.stringify(options)], {
       stdio: ['pipe', 'pipe', 'inherit'],
     });
-    children.add(child);
-    child.on('exit', () => children.delete(child));
     child.stdin?.on('error', () => undefined);
     this.#child = child;
     this.#answers = [];

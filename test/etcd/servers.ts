@@ -3,13 +3,14 @@
  * `etcd-server`. Members can be paused, killed and started again; whatever is left ends with the test process.
  */
 import assert from 'node:assert/strict';
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync } from 'node:child_process';
 import { accessSync, constants, mkdtempSync, readdirSync, readFileSync, rmSync, statfsSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { EtcdClient } from '../../src/engine/etcd/client.js';
 import { type EtcdConfig, etcdSettings } from '../../src/engine/etcd/options.js';
+import { spawnMortal } from './mortal.js';
 
 /** Installs the server when it is missing and we may; else the tests fail saying what to install. */
 export function requireEtcd(): void {
@@ -71,10 +72,8 @@ function isRoomy(dir: string): boolean {
   }
 }
 
-const children = new Set<ChildProcess>();
 const dirs = new Set<string>();
 process.on('exit', () => {
-  for (const child of children) child.kill('SIGKILL');
   for (const dir of dirs) rmSync(dir, { recursive: true, force: true });
 });
 
@@ -119,10 +118,14 @@ export class Member {
       ['--log-level', 'error'],
     ].flat();
     const env = { ...process.env, ETCD_UNSUPPORTED_ARCH: process.arch };
-    const child = spawn('etcd', [...args, ...extra], { stdio: 'ignore', env });
-    children.add(child);
-    child.on('exit', () => children.delete(child));
+    const child = spawnMortal('etcd', [...args, ...extra], { stdio: 'ignore', env });
     this.#child = child;
+  }
+
+  /** Whether the server has ended, other than by `kill`. */
+  get hasEnded(): boolean {
+    const child = this.#child;
+    return child !== undefined && (child.exitCode !== null || child.signalCode !== null);
   }
 
   signal(signal: NodeJS.Signals): void {
@@ -161,8 +164,19 @@ export class Cluster {
     this.#tls = tls;
   }
 
+  /** Ports that are free may be taken by others a moment later; then other ones are tried. */
   static async start(size: 1 | 3 = 1, options: MemberOptions = {}): Promise<Cluster> {
     requireEtcd();
+    for (let tries = 1; ; tries++) {
+      try {
+        return await Cluster.#startOnce(size, options);
+      } catch (error) {
+        if (tries === 3) throw error;
+      }
+    }
+  }
+
+  static async #startOnce(size: 1 | 3, options: MemberOptions): Promise<Cluster> {
     // Data in memory where there is room: what fsync protects from does not happen to a test's server.
     const place = !options.onDisk && isRoomy('/dev/shm') ? '/dev/shm' : tmpdir();
     const dir = mkdtempSync(join(place, 'ebbtide-etcd-'));
@@ -218,6 +232,9 @@ export class Cluster {
           return;
         } catch (error) {
           if (i > 100) throw error;
+          const ended = this.members.find((member) => member.hasEnded);
+          if (ended !== undefined)
+            throw new Error(`etcd member ${ended.name} has ended by itself`, { cause: error });
           await new Promise((resolve) => setTimeout(resolve, 100));
         }
       }
