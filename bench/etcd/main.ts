@@ -1,5 +1,5 @@
 /**
- * Figures of the etcd engine: `npm run bench:etcd [-- --million] [--only writes,load,…]`. One member of Debian's etcd on
+ * Figures of the etcd engine: `npm run bench -- etcd [--million] [--only writes,load,…]`. One member of Debian's etcd on
  * loopback with its data on disk, hosts in this process. Prints one line a figure, and JSON with `--json`.
  */
 import { mkdtemp, rm } from 'node:fs/promises';

@@ -5,7 +5,7 @@
  * Stopping: no new calls; open ones may end within a deadline and are aborted then; a collection under way ends its
  * slice; the store is closed last. A kill at any moment loses nothing that was acknowledged.
  */
-import { type DB, openDB } from '../db.js';
+import { type DB, type OpenOptions, openDB } from '../db.js';
 import { isKind, wrap } from '../errors.js';
 import type { GCStats } from '../gc/stats.js';
 import { Collections } from './collections.js';
@@ -16,24 +16,10 @@ import { GarbageAge } from './garbage-age.js';
 import { createLog, type Logger, storeLog } from './log.js';
 import { Metrics, serveMetrics } from './metrics.js';
 import { type Notify, notifier } from './notify.js';
-import { ProxiedContent, ProxiedSnapshotter, snapshotterBehind } from './proxied.js';
 import { Refusals } from './refusals.js';
 import { removeRunFile, writeRunFile } from './run-file.js';
 import type { Service, ServiceHost } from './service.js';
-import { containersService } from './services/containers.js';
-import { contentService } from './services/content.js';
-import { diffService } from './services/diff.js';
-import { ebbtideService } from './services/ebbtide.js';
-import { eventsService } from './services/events.js';
-import { healthService } from './services/health.js';
-import { imagesService } from './services/images.js';
-import { introspectionService } from './services/introspection.js';
-import { leasesService } from './services/leases.js';
-import { namespacesService } from './services/namespaces.js';
-import { sandboxStoreService } from './services/sandbox-store.js';
-import { snapshotsService } from './services/snapshots.js';
-import { tasksService } from './services/tasks.js';
-import { versionService } from './services/version.js';
+import { proxiedServices, servicesOf } from './service-lists.js';
 import { version } from './version-info.js';
 
 export class Daemon {
@@ -104,17 +90,13 @@ async function startParts(
 ): Promise<Parts> {
   const { root, limits, policy, snapshotters, etcd } = options;
   const events = new EventExchange(limits.subscriberEvents);
-  const db = await openDB({
+  const db = await openRoot({
     root,
     policy,
     snapshotters,
     publisher: events,
     log: storeLog(log),
     ...(etcd && { etcd, enableEtcdGC: true }),
-  }).catch((error: unknown) => {
-    throw isKind(error, 'Unavailable') && etcd === undefined
-      ? wrap('another process has the root', error, { object: root })
-      : error;
   });
   undo.push(() => db.close());
   const metrics = new Metrics();
@@ -122,7 +104,7 @@ async function startParts(
   const logRun = runLog(log);
   const collections = new Collections(db, options.gc, options.scheduler, {
     onRun: (outcome) => {
-      age.collected();
+      if ('stats' in outcome) age.collected();
       metrics.collected(outcome);
       logRun(outcome);
     },
@@ -148,29 +130,21 @@ async function startParts(
   });
   const refusals = new Refusals((counts) => log.warn(counts, 'connections refused'));
   undo.push(async () => refusals.close());
+  const endpoints: Endpoint[] = [];
   const open = async (address: string, services: readonly Service[]): Promise<Endpoint> => {
-    const endpoint = await Endpoint.open(address, limits, services, {
-      observe: metrics.observe,
-      refused: (reason) => {
-        metrics.refused(reason);
-        refusals.count(reason);
-      },
-    });
+    const refused = (reason: string): void => {
+      metrics.refused(reason);
+      refusals.count(reason);
+    };
+    const endpoint = await Endpoint.open(address, limits, services, { observe: metrics.observe, refused });
     undo.push(() => endpoint.stop(0));
+    endpoints.push(endpoint);
     return endpoint;
   };
-  const endpoints: Endpoint[] = [];
-  if (options.proxyAddress !== undefined) {
-    // A run under way or waiting takes the deletions of the moment with it.
-    const collect = (): Promise<unknown> => collections.run();
-    const proxied = proxiedServices(host, collect, () => proxyNames);
-    const proxyNames = new Set(proxied.map(({ name }) => name));
-    endpoints.push(await open(options.proxyAddress, proxied));
-  }
-  const services = servicesOf(host, stats, () => names);
-  const names = new Set(services.map(({ name }) => name));
-  const main = await open(options.address, services);
-  endpoints.push(main);
+  // A run under way or waiting takes the deletions of the moment with it.
+  const proxied = proxiedServices(host, () => collections.run());
+  if (options.proxyAddress !== undefined) await open(options.proxyAddress, proxied);
+  const main = await open(options.address, servicesOf(host, stats));
   metrics.watch(
     db,
     () => age.ms,
@@ -192,45 +166,11 @@ async function startParts(
   return { options, log, notify, stopping, db, endpoints, collections, metricsServer, refusals };
 }
 
-function servicesOf(
-  host: ServiceHost,
-  stats: () => unknown,
-  names: () => ReadonlySet<string>,
-): readonly Service[] {
-  const { db } = host;
-  return [
-    versionService(),
-    introspectionService(host),
-    namespacesService(host),
-    leasesService(host),
-    contentService(db.content, host.limits),
-    imagesService(host),
-    containersService(host),
-    snapshotsService((name) => db.snapshotter(name)),
-    sandboxStoreService(host),
-    diffService(host),
-    eventsService(host),
-    tasksService(),
-    healthService(host, names),
-    ebbtideService(host, stats),
-  ];
-}
-
-/** What containerd's proxy plugins call. */
-function proxiedServices(
-  host: ServiceHost,
-  collect: () => Promise<unknown>,
-  names: () => ReadonlySet<string>,
-): readonly Service[] {
-  return [
-    versionService(),
-    healthService(host, names),
-    contentService(new ProxiedContent(host.db.content, collect), host.limits),
-    snapshotsService((name) => {
-      const snapshotter = snapshotterBehind(host.db, name);
-      return snapshotter && new ProxiedSnapshotter(snapshotter, collect);
-    }),
-  ];
+function openRoot(options: OpenOptions): Promise<DB> {
+  return openDB(options).catch((error: unknown) => {
+    if (!isKind(error, 'Unavailable') || options.etcd !== undefined) throw error;
+    throw wrap('another process has the root', error, { object: options.root });
+  });
 }
 
 /** Tells of collections that did something; of one that fails again and again for the same reason once. */

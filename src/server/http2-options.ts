@@ -1,9 +1,11 @@
 /**
- * HTTP/2 settings that the gRPC library has no option for: how much a client may send before it waits for leave, and
- * how large a call's headers may be. With HTTP/2's 64 KiB a blob of 1 MiB pieces waits sixteen times for each.
+ * HTTP/2 settings that the gRPC library has no option for: how much a client may send before it waits for leave (with
+ * HTTP/2's 64 KiB a message of 1 MiB waits sixteen times), and how large a call's headers may be. And a hole of the
+ * library's is closed: see guardStreams.
  *
- * And one hole of its is closed here. Reaches into the library's server: its own settings for the HTTP/2 server before that is made, then the HTTP/2
- * server itself. A test looks at what clients are told, and so tells when a new version of the library is different.
+ * Reaches into the library's server: its settings for the HTTP/2 server before that is made, then the HTTP/2 server
+ * itself. Tests look at what clients are told and send what would end the process, so they tell when a new version of
+ * the library is different.
  */
 import type { Http2Server, ServerHttp2Stream, ServerOptions } from 'node:http2';
 import type { Server } from '@grpc/grpc-js';

@@ -205,3 +205,18 @@ test('labels are updated by mask or as a whole, content is deleted', async (t) =
   await assert.rejects(client.read(digest), { code: code.notFound });
   assert.equal((await client.fails('content', 'Info', { digest: '../../etc' })).code, code.invalidArgument);
 });
+
+test('reading on after a blob was read a moment ago asks again whether the namespace may', async (t) => {
+  const { client, connect } = await world(t);
+  const [one, two] = [randomBytes(1000), randomBytes(1000)];
+  for (const data of [one, two]) await client.ingest(`r${data[0]}`, data, digestOf(data));
+  const digest = digestOf(one);
+  for (let i = 0; i < 30; i++) {
+    const at = i * 30;
+    const [a, b] = await Promise.all([client.read(digest, at, 30), client.read(digestOf(two), at, 30)]);
+    assert.deepEqual([a, b], [one.subarray(at, at + 30), two.subarray(at, at + 30)]);
+  }
+  await assert.rejects(connect('other').read(digest, 0, 10), { code: code.notFound });
+  await client.call('content', 'Delete', { digest });
+  await assert.rejects(client.read(digest, 0, 10), { code: code.notFound });
+});

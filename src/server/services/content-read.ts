@@ -3,11 +3,11 @@
  * client that reads slowly keeps two pieces in memory, one that goes away early ends the reading.
  */
 import type { BlobReader } from '../../backends/contract.js';
-import type { DB } from '../../db.js';
 import { unknownError } from '../../errors.js';
 import { validateDigest } from '../../model/digest.js';
 import type { Call, Send } from '../call.js';
 import { frameReadResponse, READ_HEAD_BYTES } from '../content-codec.js';
+import type { OpenReaders } from '../open-readers.js';
 import { outOfRange } from '../status.js';
 
 export interface ReadRequest {
@@ -22,23 +22,24 @@ const BUFFER_BYTES = READ_HEAD_BYTES + PIECE_BYTES;
 
 /** Offsets of the answers count from the start of the range, as containerd's do. The messages are encoded already. */
 export async function readContent(
-  store: Pick<DB['content'], 'readerAt'>,
+  readers: OpenReaders,
   request: ReadRequest,
   call: Call,
   send: Send<Buffer>,
 ): Promise<void> {
   validateDigest(request.digest);
-  await using reader = await store.readerAt(call.context, request.digest);
-  const start = Math.max(0, request.offset);
-  if (start > reader.size) throw outOfRange(`read past object length ${reader.size} bytes`);
-  const rest = reader.size - start;
-  const end = start + (request.size <= 0 || request.size > rest ? rest : request.size);
-  const buffers: Buffer[] = [];
-  try {
-    await sendRange(reader, start, end, send, buffers);
-  } finally {
-    giveBack(buffers);
-  }
+  await readers.use(call.context, request.digest, async (reader) => {
+    const start = Math.max(0, request.offset);
+    if (start > reader.size) throw outOfRange(`read past object length ${reader.size} bytes`);
+    const rest = reader.size - start;
+    const end = start + (request.size <= 0 || request.size > rest ? rest : request.size);
+    const buffers: Buffer[] = [];
+    try {
+      await sendRange(reader, start, end, send, buffers);
+    } finally {
+      giveBack(buffers);
+    }
+  });
 }
 
 async function sendRange(
@@ -65,7 +66,7 @@ async function sendRange(
     const sent = send(frameReadResponse(buffer, position - start, count));
     position += count;
     next = position < end ? read(position) : undefined;
-    // When sending fails the reader is closed on the way out, which must not happen under a read.
+    // When sending fails the reader and the buffers are given back, which must not happen under a read.
     const [outcome] = await Promise.allSettled([sent, next]);
     if (outcome.status === 'rejected') throw outcome.reason;
   }

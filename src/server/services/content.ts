@@ -7,6 +7,7 @@ import { decodeWriteRequest } from '../content-codec.js';
 import { timestampOf } from '../convert.js';
 import type { Limits } from '../limits.js';
 import type { ContentInfoMessage, FieldMask, IngestStatusMessage } from '../messages.js';
+import { OpenReaders } from '../open-readers.js';
 import { duplex, EMPTY, type Service, stream, unary } from '../service.js';
 import { type ReadRequest, readContent } from './content-read.js';
 import { writeContent } from './content-write.js';
@@ -35,6 +36,7 @@ export type ServedContent = Pick<
 >;
 
 export function contentService(store: ServedContent, limits: Limits): Service {
+  const readers = new OpenReaders(store);
   const closing = new Map<string, Promise<void>>();
   return {
     name: 'containerd.services.content.v1.Content',
@@ -72,7 +74,7 @@ export function contentService(store: ServedContent, limits: Limits): Service {
         return EMPTY;
       }),
 
-      Read: stream<ReadRequest, Buffer>((request, call, send) => readContent(store, request, call, send)),
+      Read: stream<ReadRequest, Buffer>((request, call, send) => readContent(readers, request, call, send)),
 
       Status: unary(async ({ ref }: RefRequest, { context }) => ({
         status: statusMessage(await store.status(context, ref)),

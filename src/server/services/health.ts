@@ -10,8 +10,8 @@ interface Response {
 }
 const Status = { serving: 1, notServing: 2, serviceUnknown: 3 } as const;
 
-export function healthService(host: ServiceHost, services: () => ReadonlySet<string>): Service {
-  const known = (service: string): boolean => service === '' || services().has(service);
+export function healthService(host: ServiceHost, services: ReadonlySet<string>): Service {
+  const known = (service: string): boolean => service === '' || services.has(service);
   const state = (): Response => ({
     status: host.stopping.aborted ? Status.notServing : Status.serving,
   });

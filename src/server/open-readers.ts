@@ -1,0 +1,82 @@
+/**
+ * Blobs that are being read, or were a moment ago: Go clients read a blob with a call for every piece, and opening its
+ * file anew for each costs more than the piece. What a namespace may read is asked for every time; bytes of one digest are
+ * the same whichever file they come from. A removed blob keeps its disk for the moment. Called by the content service.
+ */
+import type { BlobReader } from '../backends/contract.js';
+import type { CallContext } from '../context.js';
+import type { DB } from '../db.js';
+
+const KEPT_MS = 500;
+const IDLE_MAX = 16;
+
+type Store = Pick<DB['content'], 'info' | 'readerAt'>;
+
+interface Entry {
+  readonly digest: string;
+  readonly reader: BlobReader;
+  users: number;
+  timer: NodeJS.Timeout | undefined;
+}
+
+export class OpenReaders {
+  readonly #store: Store;
+  readonly #entries = new Map<string, Entry>();
+  #idle = 0;
+
+  constructor(store: Store) {
+    this.#store = store;
+  }
+
+  /** Has `fn` read a blob. NotFound without a record in the namespace, or when the bytes are gone. */
+  async use<T>(ctx: CallContext, digest: string, fn: (reader: BlobReader) => Promise<T>): Promise<T> {
+    const entry = await this.#take(ctx, digest);
+    try {
+      return await fn(entry.reader);
+    } finally {
+      await this.#giveBack(entry);
+    }
+  }
+
+  async #take(ctx: CallContext, digest: string): Promise<Entry> {
+    if (this.#entries.has(digest)) {
+      await this.#store.info(ctx, digest);
+      // It may have gone while the store was asked.
+      const entry = this.#entries.get(digest);
+      if (entry !== undefined) return this.#use(entry);
+    }
+    const reader = await this.#store.readerAt(ctx, digest);
+    // Two calls may open the same blob at once; the second keeps its own to itself.
+    const entry: Entry = { digest, reader, users: 1, timer: undefined };
+    if (!this.#entries.has(digest)) this.#entries.set(digest, entry);
+    return entry;
+  }
+
+  #use(entry: Entry): Entry {
+    if (entry.users === 0) {
+      this.#idle--;
+      clearTimeout(entry.timer);
+    }
+    entry.users++;
+    return entry;
+  }
+
+  async #giveBack(entry: Entry): Promise<void> {
+    if (--entry.users > 0) return;
+    if (this.#entries.get(entry.digest) !== entry || this.#idle >= IDLE_MAX) {
+      await this.#close(entry);
+      return;
+    }
+    this.#idle++;
+    entry.timer = setTimeout(() => {
+      this.#idle--;
+      this.#close(entry).catch(() => undefined);
+    }, KEPT_MS);
+    entry.timer.unref();
+  }
+
+  async #close(entry: Entry): Promise<void> {
+    if (this.#entries.get(entry.digest) === entry) this.#entries.delete(entry.digest);
+    await entry.reader.close();
+  }
+}
