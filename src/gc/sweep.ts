@@ -124,7 +124,7 @@ export function isSnapshotNamed(engine: Engine, snapshotter: string, name: strin
   if (textOf(engine, natural, 'name') === name) return true;
   // Records that adopted a snapshot they did not make.
   const shared = keyOrNone(() => backendNameKey(snapshotter, name));
-  if (shared === undefined) return false;
+  if (shared === undefined || !engine.hasLinks(shared, Relation.named)) return false;
   for (const record of engine.links(shared, Relation.named)) {
     if (textOf(engine, record, 'name') === name) return true;
   }

@@ -5,9 +5,12 @@ import fc from 'fast-check';
 import type { FieldValue, Value } from '../../src/engine/contract.js';
 import { linkPrefix } from '../../src/engine/core/storage.js';
 import {
+  cutBound,
   decodeKey,
   decodeLink,
+  digestCut,
   encodeBelow,
+  encodedCut,
   encodeKey,
   encodeLink,
   encodeLinkPrefix,
@@ -142,8 +145,14 @@ test('given any two keys, when encoded, then their bytes are in the order of the
   fc.assert(
     fc.property(anyKey, anyKey, (a, b) => {
       const encodedA = Buffer.from(encodeKey(a));
+      assert.equal(encodedCut(), digestCut(encodedA), a);
       const encodedB = Buffer.from(encodeKey(b));
       assert.equal(decodeKey(encodedA), a);
+      // A cut key stands where any key with its beginning would.
+      const cut = digestCut(encodedA);
+      if (cut > 0 && Buffer.compare(encodedB, encodedA) > 0) {
+        assert.ok(Buffer.compare(cutBound(encodedA), encodedB) <= 0);
+      }
       assert.equal(
         Math.sign(Buffer.compare(encodedA, encodedB)),
         Math.sign(compareUtf8(a, b)),

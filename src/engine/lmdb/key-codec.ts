@@ -58,6 +58,9 @@ const BYTE_DIGEST = 0x74;
 const BYTE_BEHIND = 0x75;
 /** What the first bytes behind "s" moved by to make room. */
 const SHIFT = 2;
+/** Digits of a digest that are kept in the index, in bytes; a longer beginning of a key is not worth cutting. */
+const CUT_BYTES = 10;
+const CUT_KEY_MAX = 512;
 const Target = { before: 1, sibling: 2, behind: 3 } as const;
 const Marker = { before: 0, exact: 1, last: 2 } as const;
 
@@ -70,6 +73,7 @@ let length = 0;
 
 export function encodeKey(key: Key): Buffer {
   length = 0;
+  lastCut = 0;
   const parentLength = key.length - DIGEST_LENGTH;
   // Most keys end in a digest, and few are the beginnings they share.
   if (parentLength > 0 && key.startsWith(DIGEST_PREFIX, parentLength)) writeDigestKey(key, parentLength);
@@ -96,11 +100,19 @@ function writeDigestKey(key: Key, parentLength: number): void {
     scratch.set(bytes, 0);
     length = bytes.length;
   }
-  if (writeDigest(key.slice(parentLength))) return;
+  const start = length;
+  if (writeDigest(key.slice(parentLength))) {
+    if (start + 1 + CUT_BYTES <= CUT_KEY_MAX) lastCut = start + 1 + CUT_BYTES;
+    return;
+  }
   // What looked like a digest is none, or more than one component.
   length = 0;
   writeKey(key);
 }
+
+/** `digestCut` of what was encoded last, which is known by then. */
+export const encodedCut = (): number => lastCut;
+let lastCut = 0;
 
 const parents = new Map<string, Buffer>();
 const PARENTS_MAX = 1024;
@@ -411,11 +423,6 @@ function textEnd(): number {
 }
 
 // --------------------------------------------------------------------------------------------------- short digests
-
-/** Digits of a digest that are kept in the index, in bytes. */
-const CUT_BYTES = 10;
-/** A longer beginning is not worth it. */
-const CUT_KEY_MAX = 512;
 
 /**
  * How many bytes of an encoded key name it in the index of digests: all but the end of a digest that it ends in; 0 when

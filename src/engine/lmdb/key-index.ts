@@ -9,7 +9,7 @@
  */
 import type { Database } from 'lmdb';
 import type { Key } from '../contract.js';
-import { cutBound, decodeKey, digestCut, encodeKey } from './key-codec.js';
+import { cutBound, decodeKey, encodedCut, encodeKey } from './key-codec.js';
 import { copyOf, nodeParts } from './node-codec.js';
 import { asBuffer, lastSizeOf, type Table } from './table.js';
 
@@ -36,11 +36,11 @@ export interface Found {
 
 export function find({ keys, digests, nodes }: KeyTables, key: Key): Found | undefined {
   const encoded = encodeKey(key);
-  const cut = digestCut(encoded);
+  const cut = encodedCut();
   if (cut > 0) {
     const row = digests.get(encoded.subarray(0, cut));
     if (row === undefined) return undefined;
-    const ids = idsIn(row, digests.lastSize);
+    const ids = digests.lastSize === ID_BYTES ? [row.readUInt32BE(0)] : idsIn(row, digests.lastSize);
     for (const id of ids) {
       const node = nodes.getBinaryFast(id);
       const end = lastSizeOf(nodes);
