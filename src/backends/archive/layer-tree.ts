@@ -9,7 +9,7 @@
  */
 
 import type { Stats } from 'node:fs';
-import { chmod, lstat, mkdir, readlink } from 'node:fs/promises';
+import { chmod, lstat, mkdir, readdir, readlink } from 'node:fs/promises';
 import { invalidArgument } from '../../errors.js';
 import { errnoOf, isAbsent } from '../fs-errors.js';
 import { copyMetadata, type FinalMetadata, getXattr, isRoot, setXattr } from './metadata.js';
@@ -115,6 +115,15 @@ export class LayerTree {
       if (stats !== undefined) return !isWhiteout(stats);
     }
     return false;
+  }
+
+  /** All names in the lower directories, hidden ones included. */
+  async namesBelow(dir: DirNode): Promise<Set<BytePath>> {
+    const names = new Set<BytePath>();
+    for (const lower of dir.lowers) {
+      for (const name of await readdir(fsPath(lower), { encoding: 'latin1' })) names.add(name);
+    }
+    return names;
   }
 
   /** The directories that merge under a name: down to the first that is opaque, or to anything else. */

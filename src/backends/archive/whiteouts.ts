@@ -50,8 +50,24 @@ export async function applyDelete(tree: LayerTree, dir: DirNode, name: BytePath)
 
 /** Hides all that lies below in a directory; entries of this layer stay. */
 export async function applyOpaque(tree: LayerTree, top: DirNode): Promise<void> {
-  await tree.hideBelow(top);
+  // The kernel merges the roots of all layers, whatever their marks say.
+  const atRoot = top === tree.root ? await tree.namesBelow(top) : undefined;
+  if (atRoot === undefined) await tree.hideBelow(top);
   if (!top.inUpper) return;
+  await clearUpper(tree, top);
+  for (const name of atRoot ?? []) {
+    if (tree.isPlaced(top, name)) {
+      const child = top.children.get(name);
+      if (child instanceof DirNode) await tree.hideBelow(child);
+      continue;
+    }
+    top.children.delete(name);
+    if (await tree.hasBelow(top, name)) await makeWhiteout(tree.upperPath(top, name));
+  }
+}
+
+/** Removes from the upper directory what this layer has not placed there. */
+async function clearUpper(tree: LayerTree, top: DirNode): Promise<void> {
   const open = [top];
   for (let dir = open.pop(); dir !== undefined; dir = open.pop()) {
     await tree.open(dir);
