@@ -1,6 +1,6 @@
 /**
- * A map like SortedMap, kept apart by the first component of its keys: walking one collection in order must not make
- * every other one pay for being kept in order. Used for commits that are on their way to the tree.
+ * A map like SortedMap, kept apart by the beginnings of its keys (the first component, unless told): walking one part in
+ * order must not make every other one pay for being kept in order. Used for commits that are on their way to the tree.
  */
 import { compareUtf8 } from '../../model/utf8.js';
 import { SEPARATOR } from '../schema/keys.js';
@@ -8,20 +8,26 @@ import { SortedMap } from './sorted-map.js';
 
 export class PartitionedMap<V> {
   readonly #parts = new Map<string, SortedMap<V>>();
+  readonly #end: string;
   #size = 0;
+
+  /** @param end what a part's name ends at */
+  constructor(end: string = SEPARATOR) {
+    this.#end = end;
+  }
 
   get size(): number {
     return this.#size;
   }
 
   get(key: string): V | undefined {
-    const part = this.#parts.get(partOf(key));
+    const part = this.#parts.get(this.#partOf(key));
     // Most collections are empty most of the time: their keys need not be hashed.
     return part === undefined || part.size === 0 ? undefined : part.get(key);
   }
 
   set(key: string, value: V): void {
-    const name = partOf(key);
+    const name = this.#partOf(key);
     let part = this.#parts.get(name);
     if (part === undefined) {
       part = new SortedMap();
@@ -33,8 +39,11 @@ export class PartitionedMap<V> {
   }
 
   delete(key: string): boolean {
-    if (this.#parts.get(partOf(key))?.delete(key) !== true) return false;
+    const name = this.#partOf(key);
+    const part = this.#parts.get(name);
+    if (part?.delete(key) !== true) return false;
     this.#size--;
+    if (part.size === 0) this.#parts.delete(name);
     return true;
   }
 
@@ -44,19 +53,19 @@ export class PartitionedMap<V> {
 
   /** Entries from `start` on that begin with `within`, in order; without `start` itself when `exclusive`. */
   *from(start: string, exclusive: boolean, within: string): Generator<[string, V]> {
-    if (within.includes(SEPARATOR)) {
-      const part = this.#parts.get(partOf(within));
+    if (within.includes(this.#end)) {
+      const part = this.#parts.get(this.#partOf(within));
       if (part !== undefined && part.size > 0) yield* part.from(start, exclusive);
       return;
     }
-    const first = partOf(start) + SEPARATOR;
-    const names = [...this.#parts.keys()].filter((name) => compareUtf8(name + SEPARATOR, first) >= 0);
-    names.sort((a, b) => compareUtf8(a + SEPARATOR, b + SEPARATOR));
+    const first = this.#partOf(start) + this.#end;
+    const names = [...this.#parts.keys()].filter((name) => compareUtf8(name + this.#end, first) >= 0);
+    names.sort((a, b) => compareUtf8(a + this.#end, b + this.#end));
     for (const name of names) yield* this.#parts.get(name)!.from(start, exclusive);
   }
-}
 
-function partOf(key: string): string {
-  const end = key.indexOf(SEPARATOR);
-  return end < 0 ? key : key.slice(0, end);
+  #partOf(key: string): string {
+    const end = key.indexOf(this.#end);
+    return end < 0 ? key : key.slice(0, end);
+  }
 }

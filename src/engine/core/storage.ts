@@ -39,7 +39,7 @@ export const edgeIsBack = (edge: number): boolean => (edge & 1) === 1;
 
 /** `from`, relation and `to` of a link as one text that sorts by them in this order. */
 export type LinkKey = string;
-const LINK_SEPARATOR = '\0\0';
+export const LINK_SEPARATOR = '\0\0';
 /** The beginning shared by all links of one relation of a record. */
 export const linkPrefix = (from: Key, relation: string): string =>
   `${from}${LINK_SEPARATOR}${relation}${LINK_SEPARATOR}`;

@@ -5,7 +5,7 @@
 import type { Key } from '../contract.js';
 import { PartitionedMap } from '../core/partitioned-map.js';
 import type { ReadLayer } from '../core/reads.js';
-import { type Commit, type Entry, type LinkKey, NO_ID } from '../core/storage.js';
+import { type Commit, type Entry, LINK_SEPARATOR, type LinkKey, NO_ID } from '../core/storage.js';
 
 /** A state since a revision; before it, an older one that the tree does not have either. */
 interface At<T> {
@@ -96,7 +96,8 @@ interface Touched {
 
 export class Pending {
   readonly #newestEntries = new PartitionedMap<At<Entry | undefined>>();
-  readonly #newestLinks = new PartitionedMap<At<boolean>>();
+  /** By owner: there may be many, and one's are asked for at a time. */
+  readonly #newestLinks = new PartitionedMap<At<boolean>>(LINK_SEPARATOR);
   readonly #newestCounters = new Map<Key, At<number | undefined>>();
   readonly entries = new Versions<Key, Entry | undefined>(this.#newestEntries);
   readonly links = new Versions<LinkKey, boolean>(this.#newestLinks);

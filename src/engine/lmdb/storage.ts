@@ -213,10 +213,8 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     let none = this.#linkless.get(about);
     if (none === undefined) {
       const lower = Buffer.from(encodeBelow(collection));
-      const start = below(collection);
       none = this.#dbs.links.range(lower, false, successor(lower), 1).length === 0;
       if (about !== collection) for (const _ of this.#dbs.children.getKeys({ limit: 1 })) none = false;
-      for (const _ of this.#pending.orderedLinks.from(start, false, start)) none = false;
       this.#linkless.set(about, none);
     }
     return none;
@@ -314,7 +312,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
 
   /** Commits of the log that the tree does not have, in a store that must not be changed. */
   overlay(commit: Parameters<Pending['add']>[0], recordDelta: number): void {
-    this.#linkless.clear();
+    for (const link of commit.links.keys()) this.#owns(collectionOf(link));
     this.#pending.add(commit, commit.revision);
     this.#records += recordDelta;
     this.#stored = { revision: commit.revision, records: this.#records };
