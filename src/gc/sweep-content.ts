@@ -24,6 +24,8 @@ import {
 
 /** Blobs removed under guards at a time. */
 const BATCH = 64;
+/** Items put in order at a time: sorting all of them would hold the thread. */
+const ITEMS_AT_ONCE = 2048;
 /** Items only looked at before other work gets its turn. */
 const LOOKS_PER_TURN = 256;
 
@@ -54,17 +56,20 @@ class ContentSweep {
   }
 
   async remove(order: SweepOrder): Promise<void> {
-    const digests = new Set<string>();
     const refs = new Set<string>();
-    for (const item of order.items) {
-      if (item.kind === 'blob') digests.add(item.digest);
-      else if (item.kind === 'ingest' && item.ref !== '') refs.add(item.ref);
-    }
-    // Neighbours in the order of their digests are looked up faster.
-    const all = [...digests].filter(isDigest).sort();
-    for (let at = 0; at < all.length; at += BATCH) {
-      await this.#blobs(all.slice(at, at + BATCH));
+    for (let from = 0; from < order.items.length; from += ITEMS_AT_ONCE) {
+      const digests = new Set<string>();
+      for (const item of order.items.slice(from, from + ITEMS_AT_ONCE)) {
+        if (item.kind === 'blob' && isDigest(item.digest)) digests.add(item.digest);
+        else if (item.kind === 'ingest' && item.ref !== '') refs.add(item.ref);
+      }
+      // Neighbours in the order of their digests are looked up faster.
+      const some = [...digests].sort();
       await breathe();
+      for (let at = 0; at < some.length; at += BATCH) {
+        await this.#blobs(some.slice(at, at + BATCH));
+        await breathe();
+      }
     }
     await this.#ingests(refs);
   }
