@@ -45,6 +45,8 @@ export class RecordSweep {
   /** Garbage snapshots with children, and those that have lost one since. */
   readonly #withChild = new Set<number>();
   readonly #childless: number[] = [];
+  /** Revision at the next slice, if nobody else commits. */
+  #expected: number | undefined;
 
   /** Adds to `removed`, and to `items` if they are to be kept, as removals become visible. */
   constructor(host: CollectHost, edges: RunEdges, slicer: Slicer, removed: Counts, keepItems = false) {
@@ -104,6 +106,8 @@ export class RecordSweep {
   #body(tx: Transaction, ids: Uint32Array, slice: Slice, start: number): void {
     const { engine, dirty, publisher } = this.#host;
     slice.ran = true;
+    if (this.#expected !== undefined && tx.revision !== this.#expected) this.#slicer.shared();
+    this.#expected = tx.revision;
     slice.unsettled = !this.#edges.settleAt(tx.revision);
     if (slice.unsettled) return;
     const garbage = engine.graph.stillCandidates(ids);
@@ -116,7 +120,10 @@ export class RecordSweep {
       if (at % 8 === 0 && this.#slicer.isSpent(start)) break;
     }
     dirty.noteRemoved(tx, ...removal.items);
-    if (removal.wrote) slice.wroteAt = tx.revision;
+    if (removal.wrote) {
+      slice.wroteAt = tx.revision;
+      this.#expected = tx.revision + 1;
+    }
     // Everything before the first one left over has been dealt with.
     const next = garbage[at];
     slice.done = next === undefined ? ids.length : ids.indexOf(next);

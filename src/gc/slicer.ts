@@ -6,15 +6,31 @@
 const SMALLEST = 8;
 const LARGEST = 4096;
 
+/** Milliseconds of a slice while others commit: each of their commits waits for two or three slices. */
+const SHARED_BUDGET_MS = 0.7;
+/** Slices for which a commit of others counts. */
+const SHARED_SLICES = 64;
+
 export class Slicer {
-  readonly #budgetMs: number;
+  readonly #ownBudgetMs: number;
+  #sharedSlices = 0;
   #size = 64;
   pauseMax = 0;
   pauseTotal = 0;
   slices = 0;
 
   constructor(budgetMs: number) {
-    this.#budgetMs = budgetMs;
+    this.#ownBudgetMs = budgetMs;
+  }
+
+  get #budgetMs(): number {
+    return this.#sharedSlices > 0 ? Math.min(this.#ownBudgetMs, SHARED_BUDGET_MS) : this.#ownBudgetMs;
+  }
+
+  /** Others have committed since the last slice. */
+  shared(): void {
+    if (this.#sharedSlices === 0) this.#size = Math.max(SMALLEST, Math.floor(this.#size / 3));
+    this.#sharedSlices = SHARED_SLICES;
   }
 
   /** Candidates the next slice should take. */
@@ -30,6 +46,7 @@ export class Slicer {
   /** A slice that looked at `done` candidates held the thread for so long; the next one takes more or fewer. */
   ended(done: number, pauseMs: number): void {
     this.slices++;
+    if (this.#sharedSlices > 0) this.#sharedSlices--;
     this.paused(pauseMs);
     const perCandidate = pauseMs / Math.max(1, done);
     const fitting = this.#budgetMs / Math.max(perCandidate, 1e-6);

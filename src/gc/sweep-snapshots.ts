@@ -40,7 +40,7 @@ export async function sweepSnapshotter(
 }
 
 /** Items only looked at before other work gets its turn. */
-const LOOKS_PER_TURN = 128;
+const LOOKS_PER_TURN = 64;
 
 class SnapshotSweep {
   readonly report = emptyReport();

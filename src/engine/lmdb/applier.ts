@@ -13,13 +13,21 @@ import type { Databases } from './databases.js';
 import type { DataFile } from './files.js';
 import { writeError } from './write-error.js';
 
-/** So many changes are worth a transaction at once; fewer wait for more. */
+/**
+ * So many changes are worth a transaction at once; fewer wait for more. While a collection is under way, and between
+ * two transactions, much more may wait: writing the tree takes the disk from those who wait for the log.
+ */
 const CHANGES_WANTED = 4 * 1024;
 const CHANGES_MAX = 8 * 1024;
 const WAIT_MS = 1000;
 /** Writers are held back while more than this is outstanding. */
 const OUTSTANDING_BYTES_MAX = 32 * 1024 * 1024;
 const RETRY_MS = 500;
+/** Milliseconds for which a commit that can wait tells of a collection. */
+const COLLECTING_MS = 2000;
+/** A transaction is followed by a pause so many times as long, and no longer than this. */
+const PAUSE_FACTOR = 2;
+const PAUSE_MS_MAX = 400;
 
 /** Places of the flags shared with the worker. */
 export const Flag = { busy: 0, ending: 1 } as const;
@@ -69,6 +77,8 @@ export class Applier {
   #timer: NodeJS.Timeout | undefined;
   /** Somebody waits: do not wait for more. */
   #isUrgent = false;
+  #collectingUntil = 0;
+  #pauseUntil = 0;
   #failure: string | undefined;
   #isStopped = false;
   /** Bytes ever pushed, and those of them that the tree has. */
@@ -84,12 +94,21 @@ export class Applier {
   }
 
   /** A batch that the log has. Its buffer belongs to the applier from now on. */
-  push(batch: Buffer, changes: number): void {
+  push(batch: Buffer, changes: number, isBackground = false): void {
     this.#queue.push({ batch, changes, sealed: false });
     this.#changes += changes;
     this.#pushed += batch.length;
-    if (this.#changes >= CHANGES_WANTED) this.#begin();
-    else this.#timer ??= setTimeout(() => this.#begin(), WAIT_MS).unref();
+    if (isBackground) this.#collectingUntil = performance.now() + COLLECTING_MS;
+    if (this.#mayWait) this.#lookIn(WAIT_MS);
+    else this.#begin();
+  }
+
+  /** Whether nothing has to be written now. */
+  get #mayWait(): boolean {
+    if (this.#isUrgent || this.#jobs.length > 0) return false;
+    if (this.#pushed - this.#done > OUTSTANDING_BYTES_MAX / 2) return false;
+    const now = performance.now();
+    return this.#changes < CHANGES_WANTED || now < this.#collectingUntil || now < this.#pauseUntil;
   }
 
   /** Ends the transaction here, so that its journal entry ends at the newest revision. */
@@ -156,7 +175,8 @@ export class Applier {
       this.#isUrgent = this.#waiters.length > 0;
       if (this.#queue.length + this.#jobs.length === 0) return;
       if ((this.#isUrgent && this.#failure === undefined) || this.#jobs.length > 0) this.#begin();
-      else this.#timer ??= setTimeout(() => this.#begin(), RETRY_MS).unref();
+      else if (this.#failure !== undefined) this.#lookIn(RETRY_MS);
+      else this.#lookIn(this.#changes < CHANGES_WANTED ? WAIT_MS : 1);
     });
   }
 
@@ -167,10 +187,24 @@ export class Applier {
         await this.#job(job);
         continue;
       }
-      if (this.#queue.length === 0 || !(await this.#apply())) return;
+      if (this.#queue.length === 0) return;
+      const start = performance.now();
+      if (!(await this.#apply())) return;
+      const end = performance.now();
+      this.#pauseUntil = end + Math.min(PAUSE_FACTOR * (end - start), PAUSE_MS_MAX);
       this.#settle();
-      if (!this.#isUrgent && this.#changes < CHANGES_WANTED && this.#jobs.length === 0) return;
+      if (this.#mayWait) return;
     }
+  }
+
+  /** What waits long enough is written, but not while a collection is under way or a pause lasts. */
+  #lookIn(ms: number): void {
+    this.#timer ??= setTimeout(() => {
+      this.#timer = undefined;
+      const rest = Math.max(this.#pauseUntil, this.#collectingUntil) - performance.now();
+      if (rest > 0 && this.#mayWait) this.#lookIn(rest);
+      else this.#begin();
+    }, ms).unref();
   }
 
   async #job({ jobs, resolve, reject }: QueuedJobs): Promise<void> {

@@ -334,7 +334,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     await this.#log?.append(batch);
   }
 
-  stored(commits: readonly Commit[], batch: Buffer, isSealed: boolean): void {
+  stored(commits: readonly Commit[], batch: Buffer, isSealed: boolean, isBackground: boolean): void {
     const last = commits[commits.length - 1];
     if (last === undefined) return;
     let changes = 0;
@@ -343,7 +343,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
       changes += entries.size + links.size;
     }
     this.#stored.revision = last.revision;
-    this.applier.push(batch, changes);
+    this.applier.push(batch, changes, isBackground);
     if (isSealed) this.applier.seal();
     this.#listener?.visible(last.revision);
   }

@@ -58,8 +58,11 @@ export interface WriterHost {
   encode(commits: readonly Commit[]): Generator<void, Buffer>;
   /** Puts a batch on disk. Rejects when nothing of it is, or will be. */
   append(batch: Buffer): Promise<void>;
-  /** Both are called before anybody who waits is resumed. `isSealed`: the next commit begins something new. */
-  stored(commits: readonly Commit[], batch: Buffer, isSealed: boolean): void;
+  /**
+   * Both are called before anybody who waits is resumed. `isSealed`: the next commit begins something new;
+   * `isBackground`: some of them are of work that can wait.
+   */
+  stored(commits: readonly Commit[], batch: Buffer, isSealed: boolean, isBackground: boolean): void;
   lost(commits: number, error: Error): void;
 }
 
@@ -166,7 +169,7 @@ export class Writer {
         this.#pressing -= group.pressing;
         this.#queuedChanges -= group.changes;
         this.#current = undefined;
-        this.#host.stored(group.commits, batch, group.sealed);
+        this.#host.stored(group.commits, batch, group.sealed, group.pressing < group.commits.length);
         group.resolve();
       } catch (error) {
         this.#fail(group, error);
