@@ -43,7 +43,7 @@ export interface LoadOptions {
 }
 
 /** Large enough that the cost of a commit does not show, small enough to keep the process responsive. */
-const RECORDS_PER_TRANSACTION = 2000;
+const RECORDS_PER_TRANSACTION = 1000;
 const NANOS_PER_MS = 1_000_000n;
 
 type Of<K extends SynthRecord['kind']> = Extract<SynthRecord, { kind: K }>;

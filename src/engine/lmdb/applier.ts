@@ -17,8 +17,8 @@ import { writeError } from './write-error.js';
  * So many changes are worth a transaction at once; fewer wait for more. While a collection is under way, and between
  * two transactions, much more may wait: writing the tree takes the disk from those who wait for the log.
  */
-const CHANGES_WANTED = 4 * 1024;
-const CHANGES_MAX = 8 * 1024;
+const CHANGES_WANTED = 2 * 1024;
+const CHANGES_MAX = 2 * 1024;
 const WAIT_MS = 1000;
 /** Writers are held back while more than this is outstanding. */
 const OUTSTANDING_BYTES_MAX = 32 * 1024 * 1024;

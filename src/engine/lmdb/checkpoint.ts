@@ -2,18 +2,21 @@
  * Checkpoints: the packed graph on disk, so that opening need not read every record. Written when the journal has
  * grown and at a clean close; called by engine.ts in this directory. Packing runs off the main thread.
  *
- * Two slots alternate. The chunks of the new one are written first, one small transaction each; then one transaction
+ * Two slots alternate. The chunks of the new one are written first, some in a transaction; then one transaction
  * makes it the valid one. The journal it replaces is removed behind that, in pieces; entries it covers are ignored.
  */
 import { unknownError } from '../../errors.js';
 import type { GraphCore } from '../graph.js';
-import { runJobs } from './apply.js';
+import { type Job, runJobs } from './apply.js';
 import type { Databases } from './databases.js';
 import type { DataFile } from './files.js';
 import { journalKey } from './journal.js';
 import type { LmdbStorage } from './storage.js';
 
-const CHUNK_BYTES = 1024 * 1024;
+/** Four pages with their head: longer runs of free pages are hard to find, and the file would grow instead. */
+const CHUNK_BYTES = 4 * 4096 - 32;
+/** Chunks written in one transaction. */
+const CHUNKS_AT_ONCE = 64;
 /** A journal smaller than this is never worth a checkpoint. */
 const JOURNAL_BYTES_MIN = 512 * 1024;
 const TRIM_ENTRIES = 1000;
@@ -141,10 +144,14 @@ export class Checkpointer {
     const image = await this.#graph.save();
     const slot = old === undefined ? 0 : 1 - old.slot;
     const chunks = Math.ceil(image.length / CHUNK_BYTES);
-    for (let i = 0; i < chunks; i++) {
-      // A copy: what is sent to another thread goes with all of the buffer behind it.
-      const value = new Uint8Array(image.subarray(i * CHUNK_BYTES, (i + 1) * CHUNK_BYTES));
-      await applier.run([{ into: 'checkpoints', key: chunkKey(slot, i), value }]);
+    for (let from = 0; from < chunks; from += CHUNKS_AT_ONCE) {
+      const jobs: Job[] = [];
+      for (let i = from; i < Math.min(from + CHUNKS_AT_ONCE, chunks); i++) {
+        // A copy: what is sent to another thread goes with all of the buffer behind it.
+        const value = new Uint8Array(image.subarray(i * CHUNK_BYTES, (i + 1) * CHUNK_BYTES));
+        jobs.push({ into: 'checkpoints', key: chunkKey(slot, i), value });
+      }
+      await applier.run(jobs);
     }
     // The image may hold what is not in the tree yet, and may never be.
     await storage.settle();
@@ -160,11 +167,15 @@ export class Checkpointer {
   async #trim(revision: number, valid: { slot: number; chunks: number }): Promise<void> {
     const { applier } = this.#storage;
     const { journal, checkpoints } = this.#dbs;
-    for (const key of [...checkpoints.getKeys()]) {
+    const old = [...checkpoints.getKeys()].filter((key) => {
       const { slot, chunk } = readChunkKey(key);
-      if (slot !== valid.slot || chunk >= valid.chunks) {
-        await applier.run([{ into: 'checkpoints', key: new Uint8Array(key), value: undefined }]);
-      }
+      return slot !== valid.slot || chunk >= valid.chunks;
+    });
+    for (let from = 0; from < old.length; from += CHUNKS_AT_ONCE) {
+      const some = old.slice(from, from + CHUNKS_AT_ONCE);
+      await applier.run(
+        some.map((key) => ({ into: 'checkpoints', key: new Uint8Array(key), value: undefined })),
+      );
     }
     for (;;) {
       this.#dbs.env.resetReadTxn();

@@ -59,7 +59,7 @@ const BYTE_BEHIND = 0x75;
 /** What the first bytes behind "s" moved by to make room. */
 const SHIFT = 2;
 /** Digits of a digest that are kept in the index, in bytes; a longer beginning of a key is not worth cutting. */
-const CUT_BYTES = 10;
+const CUT_BYTES = 7;
 const CUT_KEY_MAX = 512;
 const Target = { before: 1, sibling: 2, behind: 3 } as const;
 const Marker = { before: 0, exact: 1, last: 2 } as const;
