@@ -10,6 +10,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { EtcdClient } from '../../src/engine/etcd/client.js';
 import { type EtcdConfig, etcdSettings } from '../../src/engine/etcd/options.js';
+import { aptInstall } from '../support/apt.js';
 import { spawnMortal } from './mortal.js';
 
 /** Installs the server when it is missing and we may; else the tests fail saying what to install. */
@@ -17,12 +18,7 @@ export function requireEtcd(): void {
   if (has('etcd')) return;
   const help = 'these tests need a real etcd: apt-get install etcd-server etcd-client';
   if (process.getuid?.() !== 0) throw new Error(help);
-  try {
-    execFileSync('apt-get', ['update'], { stdio: 'ignore' });
-    execFileSync('apt-get', ['install', '-y', 'etcd-server', 'etcd-client'], { stdio: 'ignore' });
-  } catch {
-    throw new Error(help);
-  }
+  if (!aptInstall(['etcd-server', 'etcd-client'])) throw new Error(help);
   assert.ok(has('etcd'), help);
 }
 

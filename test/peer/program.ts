@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { aptLock } from '../support/apt.js';
 import type { PeerRecord } from './stores.js';
 
 const source = fileURLToPath(new URL('../../../test/peer/main.go', import.meta.url));
@@ -33,7 +34,7 @@ function installed(): string | undefined {
 function install(): boolean {
   const started = Date.now();
   const apt = (args: readonly string[]): boolean =>
-    run('apt-get', args, {
+    run('flock', [aptLock, 'apt-get', ...args], {
       env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
       timeout: Math.max(1, INSTALL_MS_MAX - (Date.now() - started)),
     }).done;
@@ -41,7 +42,7 @@ function install(): boolean {
   // A download may be cut short by the clock; unpacking may not.
   const download = (): boolean => apt([...options, '--download-only', ...packages]);
   if (!download() && !(apt(['update', '-q']) && download())) return false;
-  return run('apt-get', [...options, ...packages], {
+  return run('flock', [aptLock, 'apt-get', ...options, ...packages], {
     env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
   }).done;
 }
