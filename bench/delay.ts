@@ -41,7 +41,8 @@ export async function delay(
   const start = performance.now();
   const stats = await db.garbageCollect();
   const end = performance.now();
-  stopAt = end;
+  // A collection may be over before the next arrival is due.
+  stopAt = Math.max(end, start + 2000 / rate);
   const delays = {} as Delays['delays'];
   for (const [kind, writer] of Object.entries(writers)) {
     const list = await writer;
