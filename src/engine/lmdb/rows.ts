@@ -39,7 +39,7 @@ export class Rows implements RowVisitor {
   readonly #children = new Map<number, Map<number, Buffer | undefined>>();
   readonly #counters = new Map<string, Row>();
   /** Ids of nodes by encoded key: those that come, and those that went. */
-  readonly #ids = new Map<string, number>();
+  readonly #ids = new Map<string, { id: number; present: boolean }>();
 
   constructor(dbs: Databases) {
     this.#dbs = dbs;
@@ -71,7 +71,7 @@ export class Rows implements RowVisitor {
 
   #setKey(key: Buffer, id: number, present: boolean): void {
     const name = key.toString('latin1');
-    this.#ids.set(name, id);
+    this.#ids.set(name, { id, present });
     const cut = digestCut(key);
     if (cut === 0) {
       this.#keys.set(name, { key, value: present ? idBytes([id]) : undefined });
@@ -124,7 +124,8 @@ export class Rows implements RowVisitor {
   #idOf(key: string, must: boolean): number | undefined {
     const own = this.#ids.get(encodeKey(key).toString('latin1'));
     if (own === undefined) return find(this.#dbs, key)?.id;
-    return must && this.#nodes.get(own) === undefined ? undefined : own;
+    // The id of one that went may be another's by now.
+    return must && !own.present ? undefined : own.id;
   }
 
   #setChild(from: number, to: number, check: Buffer | undefined): void {
