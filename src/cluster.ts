@@ -10,11 +10,11 @@ import { LAST } from './engine/etcd/layout.js';
 import { fenceOf } from './engine/etcd/locks.js';
 import { collectionOf, components, leaf, snapshotKey } from './engine/schema/keys.js';
 import { EbbtideError, failedPrecondition, unavailable } from './errors.js';
-import type { BackendItem } from './gc/dirty.js';
 import { emptyStats, type GCStats } from './gc/stats.js';
 import { messageOf, type SweepReport } from './gc/sweep.js';
 import { sweepContent } from './gc/sweep-content.js';
 import { sweepSnapshotter } from './gc/sweep-snapshots.js';
+import type { BackendItem } from './gc/unnamed-items.js';
 import { formatTimestamp, now } from './model/time.js';
 import { Guards, type Release } from './stores/guards.js';
 

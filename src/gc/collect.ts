@@ -21,7 +21,7 @@ import {
   type StartedCollector,
   startCollectors,
 } from './collectors.js';
-import type { BackendItem, DirtyFlags, SweepOrder } from './dirty.js';
+import type { DirtyFlags, SweepOrder } from './dirty.js';
 import { listCandidates } from './dry-run.js';
 import { checkMass, type MassGuard, massGuard } from './mass-guard.js';
 import { RecordSweep } from './record-sweep.js';
@@ -34,6 +34,7 @@ import { messageOf, type SweepReport } from './sweep.js';
 import { sweepContent } from './sweep-content.js';
 import { sweepSnapshotter } from './sweep-snapshots.js';
 import { kindName, type Node } from './types.js';
+import type { BackendItem } from './unnamed-items.js';
 
 /** What a collection needs of the DB. */
 export interface CollectHost extends StoreHost {

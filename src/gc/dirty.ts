@@ -9,12 +9,10 @@
 import type { Engine, Key, Transaction } from '../engine/contract.js';
 import { leaf, metaKey } from '../engine/schema/keys.js';
 import type { UnnamedContent, UnnamedSnapshot } from '../stores/host.js';
+import { type BackendItem, UnnamedItems } from './unnamed-items.js';
 
-/** A backend item whose last known record went. */
-export type BackendItem = UnnamedContent | UnnamedSnapshot;
-
-/** Items kept per backend before the sweep walks it instead. */
-const MAX_ITEMS = 200_000;
+/** Bytes of items kept per backend before the sweep walks it instead: about two million blobs. */
+const ITEMS_BYTES_MAX = 150 * 1024 * 1024;
 
 const CONTENT_KEY = metaKey('dirty', 'content');
 const SNAPSHOTTERS_KEY = metaKey('dirty', 'snapshots');
@@ -26,7 +24,7 @@ const WALK_INTERVAL_MS = 24 * 3600 * 1000;
 /** What a sweep of one backend has to do. */
 export interface SweepOrder {
   /** Items that may be unnamed, oldest first. */
-  readonly items: BackendItem[];
+  readonly items: Iterable<BackendItem> & { readonly length: number };
   /** The items are not all there is: the whole backend must be walked. */
   readonly walk: boolean;
   /** Told back to `swept`, so that a flag raised meanwhile stays. */
@@ -38,27 +36,27 @@ class BackendState {
   dirty = false;
   walk = false;
   raised = 0;
-  items: BackendItem[] = [];
+  items = new UnnamedItems();
   #walkedAt = performance.now();
 
   raise(items: readonly BackendItem[] | undefined): void {
     this.dirty = true;
     this.raised++;
-    if (items === undefined || this.items.length + items.length > MAX_ITEMS) this.needWalk();
+    if (items === undefined || this.items.size > ITEMS_BYTES_MAX) this.needWalk();
     else if (!this.walk) for (const item of items) this.items.push(item);
   }
 
   needWalk(): void {
     this.dirty = true;
     this.walk = true;
-    this.items = [];
+    this.items = new UnnamedItems();
   }
 
   take(): SweepOrder {
     const walk = this.walk || performance.now() - this.#walkedAt > WALK_INTERVAL_MS;
     if (walk) this.#walkedAt = performance.now();
     const order = { items: this.items, walk, raised: this.raised };
-    this.items = [];
+    this.items = new UnnamedItems();
     this.walk = false;
     return order;
   }

@@ -8,15 +8,19 @@
 import type { Transaction } from '../engine/contract.js';
 import { throwIfAborted } from '../errors.js';
 import type { CollectHost } from './collect.js';
-import type { BackendItem } from './dirty.js';
 import { Outstanding } from './outstanding.js';
 import { Removal, type RemovalEvent } from './removal.js';
 import type { RunEdges } from './run-edges.js';
 import type { Slicer } from './slicer.js';
 import { type Counts, count } from './stats.js';
+import type { BackendItem } from './unnamed-items.js';
 
 /** Commits of slices that may be on their way at once. */
 const COMMITS_UNDER_WAY = 1;
+
+/** Candidates read ahead at a time, where there are so many that it is worth a thread. */
+const AHEAD = 2048;
+const AHEAD_LEAST = 4096;
 
 const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
@@ -65,9 +69,15 @@ export class RecordSweep {
 
   async #pass(candidates: Uint32Array, signal: AbortSignal | undefined): Promise<void> {
     const commits = new Outstanding(COMMITS_UNDER_WAY);
+    const { engine } = this.#host;
+    let ahead = candidates.length < AHEAD_LEAST ? candidates.length : 0;
     try {
       for (let at = 0; at < candidates.length; ) {
         throwIfAborted(signal);
+        while (ahead < candidates.length && ahead - at < AHEAD) {
+          engine.readAhead(candidates.subarray(ahead, ahead + AHEAD));
+          ahead += AHEAD;
+        }
         const { done, unsettled } = await this.#slice(
           candidates.subarray(at, at + this.#slicer.size),
           commits,

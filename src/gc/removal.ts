@@ -12,7 +12,6 @@ import {
   Relation,
   snapshotKey,
 } from '../engine/schema/keys.js';
-import type { BackendItem } from './dirty.js';
 import { type Counts, count } from './stats.js';
 import { parseBackendName } from './sweep.js';
 import {
@@ -23,6 +22,7 @@ import {
   ResourceLease,
   ResourceSnapshot,
 } from './types.js';
+import type { BackendItem } from './unnamed-items.js';
 
 export interface RemovalEvent {
   readonly namespace: string;

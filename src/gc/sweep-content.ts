@@ -10,6 +10,7 @@ import { isNotFound } from '../errors.js';
 import { isDigest } from '../model/digest.js';
 import { blobGuard, ingestGuard, type Release } from '../stores/guards.js';
 import type { SweepOrder } from './dirty.js';
+import { Outstanding } from './outstanding.js';
 import {
   BlobNames,
   emptyReport,
@@ -23,9 +24,13 @@ import {
 } from './sweep.js';
 
 /** Blobs removed under guards at a time. */
-const BATCH = 64;
+const BATCH = 256;
+/** Batches under way at a time: while one is asked about, another is removed. */
+const BATCHES = 3;
 /** Items put in order at a time: sorting all of them would hold the thread. */
 const ITEMS_AT_ONCE = 2048;
+/** So many are worth a thread that looks them up. */
+const ITEMS_FOR_THREAD = 2048;
 /** Items only looked at before other work gets its turn. */
 const LOOKS_PER_TURN = 256;
 
@@ -49,29 +54,42 @@ class ContentSweep {
   readonly report = emptyReport();
   readonly #host: SweepHost;
   readonly #inFlight: InFlight;
+  #asksInBulk = false;
 
   constructor(host: SweepHost, inFlight: InFlight) {
     this.#host = host;
     this.#inFlight = inFlight;
   }
 
-  async remove(order: SweepOrder): Promise<void> {
+  async remove({ items }: SweepOrder): Promise<void> {
+    this.#asksInBulk = items.length >= ITEMS_FOR_THREAD;
     const refs = new Set<string>();
-    for (let from = 0; from < order.items.length; from += ITEMS_AT_ONCE) {
-      const digests = new Set<string>();
-      for (const item of order.items.slice(from, from + ITEMS_AT_ONCE)) {
-        if (item.kind === 'blob' && isDigest(item.digest)) digests.add(item.digest);
-        else if (item.kind === 'ingest' && item.ref !== '') refs.add(item.ref);
-      }
-      // Neighbours in the order of their digests are looked up faster.
-      const some = [...digests].sort();
-      await breathe();
-      for (let at = 0; at < some.length; at += BATCH) {
-        await this.#blobs(some.slice(at, at + BATCH));
+    let digests = new Set<string>();
+    for (const item of items) {
+      if (item.kind === 'ingest' && item.ref !== '') refs.add(item.ref);
+      if (item.kind !== 'blob' || !isDigest(item.digest)) continue;
+      digests.add(item.digest);
+      if (digests.size < ITEMS_AT_ONCE) continue;
+      await this.#batches(digests);
+      digests = new Set();
+    }
+    await this.#batches(digests);
+    await this.#ingests(refs);
+  }
+
+  async #batches(digests: ReadonlySet<string>): Promise<void> {
+    const batches = new Outstanding(BATCHES - 1);
+    // Neighbours in the order of their digests are looked up faster.
+    const ordered = [...digests].sort();
+    await breathe();
+    try {
+      for (let at = 0; at < ordered.length; at += BATCH) {
+        await batches.add(this.#blobs(ordered.slice(at, at + BATCH)));
         await breathe();
       }
+    } finally {
+      await batches.settle();
     }
-    await this.#ingests(refs);
   }
 
   /** Looks at every item of the backend; memory grows with what is removed, not with what there is. */
@@ -128,7 +146,9 @@ class ContentSweep {
   /** Removes those of the digests that nothing names; the caller holds their guards. */
   async #guarded(digests: readonly string[]): Promise<void> {
     const names = new BlobNames(this.#host.engine);
-    const unnamed = digests.filter((digest) => !names.isNamed(digest));
+    const asked = this.#asksInBulk ? await names.mayBeNamed(digests) : digests;
+    const named = new Set(asked.filter((digest) => names.isNamed(digest)));
+    const unnamed = digests.filter((digest) => !named.has(digest));
     if (unnamed.length === 0) return;
     const { content, engine } = this.#host;
     // The record of one may have gone a moment ago, and would be back after a crash. The guard keeps new ones away.

@@ -17,7 +17,7 @@ import {
   snapshotKey,
 } from '../engine/schema/keys.js';
 import type { Guards } from '../stores/guards.js';
-import type { BackendItem } from './dirty.js';
+import type { BackendItem } from './unnamed-items.js';
 
 /** Names of backend items that an operation has made but not yet recorded. */
 export type InFlight = () => ReadonlySet<string>;
@@ -119,9 +119,7 @@ function textOf(engine: Engine, record: Key | undefined, field: string): string 
 
 /** Whether a snapshot record in any namespace names the backend snapshot. */
 export function isSnapshotNamed(engine: Engine, snapshotter: string, name: string): boolean {
-  const owner = parseBackendName(name);
-  const natural = owner && keyOrNone(() => snapshotKey(owner.namespace, snapshotter, owner.key));
-  if (textOf(engine, natural, 'name') === name) return true;
+  if (textOf(engine, naturalSnapshot(snapshotter, name), 'name') === name) return true;
   // Records that adopted a snapshot they did not make.
   const shared = keyOrNone(() => backendNameKey(snapshotter, name));
   if (shared === undefined || !engine.hasLinks(shared, Relation.named)) return false;
@@ -129,6 +127,12 @@ export function isSnapshotNamed(engine: Engine, snapshotter: string, name: strin
     if (textOf(engine, record, 'name') === name) return true;
   }
   return false;
+}
+
+/** The record that a backend snapshot made by this store belongs to. */
+function naturalSnapshot(snapshotter: string, name: string): Key | undefined {
+  const owner = parseBackendName(name);
+  return owner && keyOrNone(() => snapshotKey(owner.namespace, snapshotter, owner.key));
 }
 
 /** Answers whether ingests are named; made once per sweep. */
@@ -170,6 +174,16 @@ export class BlobNames {
   constructor(engine: Engine) {
     this.#engine = engine;
     this.#namespaces = namespaces(engine).map((ns) => ({ ns, prefix: `${key('blobs', ns)}${SEPARATOR}` }));
+  }
+
+  /**
+   * Those that `isNamed` has to be asked about: nothing names the others, or did a moment ago, and under their guards
+   * nothing can since. The digests must be ones that `isDigest` accepts.
+   */
+  async mayBeNamed(digests: readonly string[]): Promise<string[]> {
+    const prefixes = this.#namespaces.map(({ prefix }) => prefix);
+    const answers = await this.#engine.mayBeMentioned(prefixes, digests);
+    return digests.filter((_, i) => prefixes.some((_, p) => answers[p * digests.length + i] !== 0));
   }
 
   /** The digest must be one that `isDigest` accepts. */

@@ -176,6 +176,17 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
     return this.graph.stats().queuedWords > 0 || this.graph.inDegreeOf(entry.id) > 0;
   }
 
+  mayBeMentioned(prefixes: readonly Key[], leaves: readonly string[]): Promise<Uint8Array> {
+    this.#checkOpen();
+    if (this.storage.mayExist !== undefined) return this.storage.mayExist(prefixes, leaves);
+    return Promise.resolve(new Uint8Array(prefixes.length * leaves.length).fill(1));
+  }
+
+  readAhead(ids: Uint32Array): void {
+    this.#checkOpen();
+    this.storage.readAhead?.(ids);
+  }
+
   // ------------------------------------------------------------------------------------------------ transactions
 
   async view<T>(fn: (tx: Transaction) => T | Promise<T>): Promise<T> {

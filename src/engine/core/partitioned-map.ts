@@ -20,6 +20,10 @@ export class PartitionedMap<V> {
     return this.#size;
   }
 
+  hasPart(name: string): boolean {
+    return this.#parts.has(name);
+  }
+
   get(key: string): V | undefined {
     const part = this.#parts.get(this.#partOf(key));
     // Most collections are empty most of the time: their keys need not be hashed.

@@ -60,6 +60,8 @@ const BYTE_BEHIND = 0x75;
 const SHIFT = 2;
 /** Digits of a digest that are kept in the index, in bytes; a longer beginning of a key is not worth cutting. */
 const CUT_BYTES = 7;
+/** The same with the byte that says that a digest follows. */
+export const DIGEST_CUT_BYTES = 1 + CUT_BYTES;
 const CUT_KEY_MAX = 512;
 const Target = { before: 1, sibling: 2, behind: 3 } as const;
 const Marker = { before: 0, exact: 1, last: 2 } as const;

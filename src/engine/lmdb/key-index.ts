@@ -9,7 +9,7 @@
  */
 import type { Database } from 'lmdb';
 import type { Key } from '../contract.js';
-import { cutBound, decodeKey, encodedCut, encodeKey } from './key-codec.js';
+import { cutBound, DIGEST_CUT_BYTES, decodeKey, encodedCut, encodeKey } from './key-codec.js';
 import { copyOf, nodeParts } from './node-codec.js';
 import { asBuffer, lastSizeOf, type Table } from './table.js';
 
@@ -58,6 +58,50 @@ export function find({ keys, digests, nodes }: KeyTables, key: Key): Found | und
   // The storage tells of the damage.
   if (node === undefined) return { id, bytes: row, start: 0, end: 0 };
   return { id, bytes: asBuffer(node), start: 0, end: lastSizeOf(nodes) };
+}
+
+/**
+ * Ids of the nodes that the keys `prefix + leaf` may have, prefix by prefix: `none` where there is nothing, INLINE_ID
+ * where only `find` can tell. Nodes are not read: one may have another key whose digest begins alike.
+ */
+export function possibleIds(
+  tables: KeyTables,
+  prefixes: readonly string[],
+  leaves: readonly string[],
+  none: number,
+): Uint32Array {
+  const ids = new Uint32Array(prefixes.length * leaves.length);
+  const heads = prefixes.map(headOf);
+  const isDigestBelow = heads.every((head) => head !== undefined);
+  for (const [l, leaf] of leaves.entries()) {
+    const cut = isDigestBelow ? cutOf((prefixes[0] ?? '') + leaf) : undefined;
+    for (const [p, head] of heads.entries()) {
+      if (cut === undefined || head === undefined) {
+        const found = find(tables, prefixes[p] + leaf);
+        ids[p * leaves.length + l] = found === undefined ? none : (found.id ?? INLINE_ID);
+        continue;
+      }
+      head.set(cut, head.length - cut.length);
+      const row = tables.digests.get(head);
+      const only = row !== undefined && tables.digests.lastSize === ID_BYTES;
+      ids[p * leaves.length + l] = row === undefined ? none : only ? row.readUInt32BE(0) : INLINE_ID;
+    }
+  }
+  return ids;
+}
+
+/** A cut key below a prefix, with room for the beginning of a digest; undefined where such keys are not cut. */
+function headOf(prefix: string): Buffer | undefined {
+  const encoded = encodeKey(`${prefix}sha256:${'0'.repeat(64)}`);
+  const cut = encodedCut();
+  return cut === 0 ? undefined : Buffer.from(encoded.subarray(0, cut));
+}
+
+/** What the index has of the digest that a key ends in. */
+function cutOf(key: Key): Buffer | undefined {
+  const encoded = encodeKey(key);
+  const cut = encodedCut();
+  return cut === 0 ? undefined : encoded.subarray(cut - DIGEST_CUT_BYTES, cut);
 }
 
 export function idsIn(row: Buffer, size: number): number[] {

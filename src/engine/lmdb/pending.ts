@@ -113,6 +113,10 @@ export class Pending {
     return this.#newestEntries.size > 0;
   }
 
+  hasEntriesIn(collection: string): boolean {
+    return this.#newestEntries.hasPart(collection);
+  }
+
   counterNames(): Iterable<Key> {
     return this.#newestCounters.keys();
   }

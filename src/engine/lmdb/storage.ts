@@ -28,10 +28,12 @@ import type { CommitLog } from './commit-log.js';
 import type { Databases } from './databases.js';
 import type { DataFile } from './files.js';
 import { decodeKey, decodeLink, encodeBelow, encodeKey, encodeLink, encodeLinkPrefix } from './key-codec.js';
-import { type Found, find, rowsWithin } from './key-index.js';
+import { type Found, find, INLINE_ID, rowsWithin } from './key-index.js';
 import { BatchEncoder } from './log-format.js';
+import { Lookups, NONE } from './lookup.js';
 import { copyOf, nodeParts, readEntry } from './node-codec.js';
 import { Pending } from './pending.js';
+import { ReadAhead } from './read-ahead.js';
 import { asBuffer, lastSizeOf, successor } from './table.js';
 import { Writer, type WriterHost } from './writer.js';
 
@@ -58,6 +60,8 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   readonly #file: DataFile;
   readonly #pending = new Pending();
   readonly #encoder = new BatchEncoder();
+  readonly #lookups: Lookups;
+  readonly #ahead = new ReadAhead();
   #listener: StorageListener | undefined;
   #records: number;
   /** Newest revision in the log, and the records then. */
@@ -88,6 +92,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     this.#encoded = state.revision;
     this.#writer = new Writer(path, this);
     this.applier = new Applier(dbs, file, path, this);
+    this.#lookups = new Lookups(path);
   }
 
   // -------------------------------------------------------------------------------------------------------- reads
@@ -259,6 +264,11 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     const pending = this.#pending.ids.get(id);
     if (pending !== undefined) return pending.value;
     if (this.#lastNode?.id === id) return this.#lastNode.key;
+    const ahead = this.#ahead.get(id);
+    if (ahead !== undefined) {
+      this.#lastNode = { id, ...ahead };
+      return ahead.key;
+    }
     const node = this.#dbs.nodes.getBinaryFast(id);
     if (node === undefined) return undefined;
     const size = lastSizeOf(this.#dbs.nodes);
@@ -274,6 +284,40 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
       return pending.value === undefined || pending.value.id === NO_ID ? undefined : pending.value.id;
     }
     return this.#find(key)?.id;
+  }
+
+  readAhead(ids: Uint32Array): void {
+    // Who asks has the answers without it.
+    this.#ahead.read(this.#lookups, ids).catch(() => undefined);
+  }
+
+  async mayExist(prefixes: readonly Key[], leaves: readonly string[]): Promise<Uint8Array> {
+    const exist = new Uint8Array(prefixes.length * leaves.length);
+    // First what the tree does not have yet: what it gets meanwhile is seen by the thread.
+    this.#markPending(exist, prefixes, leaves);
+    const answer = await this.#lookups.ids(prefixes, leaves);
+    if (answer === undefined) return exist.fill(1);
+    for (const [i, id] of answer.ids.entries()) {
+      if (id === NONE || exist[i] === 1) continue;
+      const since = id === INLINE_ID ? undefined : this.#pending.ids.get(id);
+      if (since !== undefined) {
+        // Its node has changed since, or is gone; the key may have a value without one.
+        const leaf = i % leaves.length;
+        const key = prefixes[(i - leaf) / leaves.length]! + leaves[leaf]!;
+        if (since.value !== key && this.#pending.entries.get(key)?.value === undefined) continue;
+      }
+      exist[i] = 1;
+    }
+    return exist;
+  }
+
+  #markPending(exist: Uint8Array, prefixes: readonly Key[], leaves: readonly string[]): void {
+    for (const [p, prefix] of prefixes.entries()) {
+      if (!this.#pending.hasEntriesIn(collectionOf(prefix))) continue;
+      for (const [l, leaf] of leaves.entries()) {
+        if (this.#pending.entries.get(prefix + leaf)?.value !== undefined) exist[p * leaves.length + l] = 1;
+      }
+    }
   }
 
   counter(name: Key): number {
@@ -355,6 +399,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     this.#applied = revision;
     if (!isDropping) this.#dropApplied();
     this.#lastChildren = undefined;
+    this.#ahead.forget();
     this.#log?.applied(revision);
     this.onApplied(journalBytes);
   }
@@ -422,6 +467,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
       isWhole = false;
     }
     try {
+      await this.#lookups.close();
       await this.applier.stop();
       await this.onClose(isWhole);
     } finally {
