@@ -33,7 +33,7 @@ export type Value = string | { readonly [field: string]: FieldValue };
 
 export interface ScanOptions {
   /** Start strictly behind this key. */
-  after?: Key;
+  after?: Key | undefined;
   limit?: number;
 }
 
@@ -229,8 +229,6 @@ export interface Engine extends Reader, AsyncDisposable {
    * it may be (an engine that would have to look is free to answer 1).
    */
   mayBeMentioned(prefixes: readonly Key[], leaves: readonly string[]): Promise<Uint8Array>;
-  /** A hint that the keys and records of these nodes will be asked for soon; changes no answer. */
-  readAhead(ids: Uint32Array): void;
 
   /** Differences between the graph and one derived anew from the records and links; empty when all is well. */
   verifyGraph(): string[];

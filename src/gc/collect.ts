@@ -31,7 +31,7 @@ import { checkLimits, limitCandidates, type RunLimits } from './run-limits.js';
 import { Slicer } from './slicer.js';
 import { type Counts, count, emptyStats, type GCStats } from './stats.js';
 import { messageOf, type SweepReport } from './sweep.js';
-import { sweepContent } from './sweep-content.js';
+import { ITEMS_FOR_THREAD, sweepContent } from './sweep-content.js';
 import { sweepSnapshotter } from './sweep-snapshots.js';
 import { kindName, type Node } from './types.js';
 import type { BackendItem } from './unnamed-items.js';
@@ -179,6 +179,9 @@ class Collection {
 
   async #removal(candidates: Uint32Array, edges: RunEdges): Promise<void> {
     const keepItems = this.#options.only !== undefined;
+    // Whoever looks names up afterwards is awake by then.
+    if (candidates.length >= ITEMS_FOR_THREAD)
+      this.#host.engine.mayBeMentioned([], []).catch(() => undefined);
     const sweep = new RecordSweep(this.#host, edges, this.#slicer, this.#stats.removed, keepItems);
     try {
       await sweep.run(candidates, this.#options.signal);

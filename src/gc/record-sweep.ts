@@ -18,10 +18,6 @@ import type { BackendItem } from './unnamed-items.js';
 /** Commits of slices that may be on their way at once. */
 const COMMITS_UNDER_WAY = 1;
 
-/** Candidates read ahead at a time, where there are so many that it is worth a thread. */
-const AHEAD = 2048;
-const AHEAD_LEAST = 4096;
-
 const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 /** What one slice did. */
@@ -69,15 +65,9 @@ export class RecordSweep {
 
   async #pass(candidates: Uint32Array, signal: AbortSignal | undefined): Promise<void> {
     const commits = new Outstanding(COMMITS_UNDER_WAY);
-    const { engine } = this.#host;
-    let ahead = candidates.length < AHEAD_LEAST ? candidates.length : 0;
     try {
       for (let at = 0; at < candidates.length; ) {
         throwIfAborted(signal);
-        while (ahead < candidates.length && ahead - at < AHEAD) {
-          engine.readAhead(candidates.subarray(ahead, ahead + AHEAD));
-          ahead += AHEAD;
-        }
         const { done, unsettled } = await this.#slice(
           candidates.subarray(at, at + this.#slicer.size),
           commits,

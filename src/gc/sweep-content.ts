@@ -23,14 +23,15 @@ import {
   underGuard,
 } from './sweep.js';
 
-/** Blobs removed under guards at a time. */
+/** Blobs removed under guards at a time; fewer at first, when the code is slow. */
 const BATCH = 256;
+const FIRST_BATCH = 16;
 /** Batches under way at a time: while one is asked about, another is removed. */
 const BATCHES = 3;
-/** Items put in order at a time: sorting all of them would hold the thread. */
-const ITEMS_AT_ONCE = 2048;
+/** Digests put in order at a time: sorting all of them would hold the thread. */
+const DIGESTS_AT_ONCE = 2 * BATCH;
 /** So many are worth a thread that looks them up. */
-const ITEMS_FOR_THREAD = 2048;
+export const ITEMS_FOR_THREAD = 2048;
 /** Items only looked at before other work gets its turn. */
 const LOOKS_PER_TURN = 256;
 
@@ -55,6 +56,7 @@ class ContentSweep {
   readonly #host: SweepHost;
   readonly #inFlight: InFlight;
   #asksInBulk = false;
+  #batchSize = FIRST_BATCH;
 
   constructor(host: SweepHost, inFlight: InFlight) {
     this.#host = host;
@@ -64,31 +66,33 @@ class ContentSweep {
   async remove({ items }: SweepOrder): Promise<void> {
     this.#asksInBulk = items.length >= ITEMS_FOR_THREAD;
     const refs = new Set<string>();
+    const batches = new Outstanding(BATCHES - 1);
     let digests = new Set<string>();
-    for (const item of items) {
-      if (item.kind === 'ingest' && item.ref !== '') refs.add(item.ref);
-      if (item.kind !== 'blob' || !isDigest(item.digest)) continue;
-      digests.add(item.digest);
-      if (digests.size < ITEMS_AT_ONCE) continue;
-      await this.#batches(digests);
-      digests = new Set();
+    try {
+      for (const item of items) {
+        if (item.kind === 'ingest' && item.ref !== '') refs.add(item.ref);
+        if (item.kind !== 'blob' || !isDigest(item.digest)) continue;
+        digests.add(item.digest);
+        if (digests.size < DIGESTS_AT_ONCE) continue;
+        await this.#batches(digests, batches);
+        digests = new Set();
+      }
+      await this.#batches(digests, batches);
+    } finally {
+      await batches.settle();
     }
-    await this.#batches(digests);
     await this.#ingests(refs);
   }
 
-  async #batches(digests: ReadonlySet<string>): Promise<void> {
-    const batches = new Outstanding(BATCHES - 1);
+  async #batches(digests: ReadonlySet<string>, batches: Outstanding): Promise<void> {
     // Neighbours in the order of their digests are looked up faster.
     const ordered = [...digests].sort();
-    await breathe();
-    try {
-      for (let at = 0; at < ordered.length; at += BATCH) {
-        await batches.add(this.#blobs(ordered.slice(at, at + BATCH)));
-        await breathe();
-      }
-    } finally {
-      await batches.settle();
+    for (let at = 0; at < ordered.length; ) {
+      await breathe();
+      const batch = ordered.slice(at, at + this.#batchSize);
+      at += batch.length;
+      this.#batchSize = Math.min(BATCH, Math.ceil(this.#batchSize * 1.5));
+      await batches.add(this.#blobs(batch));
     }
   }
 
@@ -176,7 +180,7 @@ class ContentSweep {
   async #ingests(refs: ReadonlySet<string>): Promise<void> {
     if (refs.size === 0) return;
     const { guards, content, engine } = this.#host;
-    const names = new IngestNames(engine);
+    const names = await IngestNames.read(engine);
     let visited = 0;
     for (const ref of refs) {
       if (++visited % LOOKS_PER_TURN === 0) await breathe();

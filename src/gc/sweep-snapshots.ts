@@ -5,7 +5,6 @@
  * A snapshot that cannot be removed keeps its ancestors, and nothing else: siblings and other trees go on.
  */
 import type { RemovalReport, SnapshotterBackend } from '../backends/contract.js';
-import { breathe } from '../backends/files.js';
 import { isFailedPrecondition, isKind, isNotFound } from '../errors.js';
 import { snapshotGuard } from '../stores/guards.js';
 import type { SweepOrder } from './dirty.js';
@@ -19,6 +18,7 @@ import {
   type SweepReport,
   underGuard,
 } from './sweep.js';
+import { Turns } from './turns.js';
 
 /** Removes what the order names, or walks. Never throws for the backend's failure: the report tells. */
 export async function sweepSnapshotter(
@@ -39,8 +39,13 @@ export async function sweepSnapshotter(
   return sweep.report;
 }
 
-/** Items only looked at before other work gets its turn. */
-const LOOKS_PER_TURN = 64;
+/** Whether the removal of a snapshot's record is known to be on disk. */
+const Gone = { forGood: 0, perhaps: 1 } as const;
+type Gone = (typeof Gone)[keyof typeof Gone];
+
+/** Removed, or not to be removed; still there, and so its ancestors stay; left to the next run. */
+const Outcome = { done: 0, stays: 1, postponed: 2 } as const;
+type Outcome = (typeof Outcome)[keyof typeof Outcome];
 
 class SnapshotSweep {
   readonly report = emptyReport();
@@ -50,7 +55,7 @@ class SnapshotSweep {
   readonly #inFlight: InFlight;
   /** Backend names that must stay because a child of theirs did. */
   readonly #kept = new Set<string>();
-  #looks = 0;
+  readonly #turns = new Turns();
 
   constructor(host: SweepHost, snapshotter: string, backend: SnapshotterBackend, inFlight: InFlight) {
     this.#host = host;
@@ -65,7 +70,7 @@ class SnapshotSweep {
     await this.#host.engine.flush();
     for (const item of order.items) {
       // Its record went: asking under the guard is enough.
-      if (item.kind === 'snapshot') await this.#sweepOne(item.name, item.parent, async () => {});
+      if (item.kind === 'snapshot') await this.#sweepOne(item.name, item.parent, Gone.forGood);
     }
   }
 
@@ -75,9 +80,9 @@ class SnapshotSweep {
     await this.#backend.walk(({ name, parent }) => void parents.set(name, parent));
     for (const name of childrenFirst(parents)) {
       // The record of one may have gone a moment ago, and would be back after a crash.
-      if (++this.#looks % LOOKS_PER_TURN === 0) await breathe();
+      if (this.#turns.isOver) await this.#turns.pass();
       if (isSnapshotNamed(this.#host.engine, this.#snapshotter, name)) continue;
-      await this.#sweepOne(name, parents.get(name), () => this.#host.engine.flush());
+      await this.#sweepOne(name, parents.get(name), Gone.perhaps);
     }
   }
 
@@ -97,28 +102,44 @@ class SnapshotSweep {
   }
 
   /**
-   * `settled` waits until the removal of the snapshot's record is on disk. A parent that is not known is asked for when
-   * it matters, which is when the snapshot stays.
+   * `gone`: how far the removal of the snapshot's record has come. A parent that is not known is asked for when it
+   * matters, which is when the snapshot stays.
    */
-  async #sweepOne(name: string, parent: string | undefined, settled: () => Promise<void>): Promise<void> {
-    const { guards, engine } = this.#host;
-    if (++this.#looks % LOOKS_PER_TURN === 0) await breathe();
+  async #sweepOne(name: string, parent: string | undefined, gone: Gone): Promise<void> {
+    const { guards } = this.#host;
+    if (this.#turns.isOver) await this.#turns.pass();
     if (this.#kept.has(name)) {
       this.#kept.add(parent ?? (await this.#parentOf(name)));
       return;
     }
-    let gone = true;
-    const done = await underGuard(guards, snapshotGuard(this.#snapshotter, name), async () => {
-      if (this.#inFlight().has(name) || isSnapshotNamed(engine, this.#snapshotter, name)) return;
-      await settled();
-      gone = await this.#remove(name);
-    });
-    if (done && gone) return;
+    let outcome: Outcome = Outcome.postponed;
+    const guard = snapshotGuard(this.#snapshotter, name);
+    const release = guards.tryAcquire(guard);
+    if (release === undefined) {
+      await underGuard(guards, guard, async () => {
+        outcome = await this.#guarded(name, gone);
+      });
+    } else {
+      try {
+        outcome = await this.#guarded(name, gone);
+      } finally {
+        release();
+      }
+    }
+    if (outcome === Outcome.done) return;
     const above = parent ?? (await this.#parentOf(name));
-    if (!done) {
+    if (outcome === Outcome.postponed) {
       this.report.postponed.push({ kind: 'snapshot', snapshotter: this.#snapshotter, name, parent: above });
     }
     if (above !== '') this.#kept.add(above);
+  }
+
+  /** The caller holds the guard. */
+  async #guarded(name: string, gone: Gone): Promise<Outcome> {
+    const { engine } = this.#host;
+    if (this.#inFlight().has(name) || isSnapshotNamed(engine, this.#snapshotter, name)) return Outcome.done;
+    if (gone === Gone.perhaps) await engine.flush();
+    return (await this.#remove(name)) ? Outcome.done : Outcome.stays;
   }
 
   async #parentOf(name: string): Promise<string> {

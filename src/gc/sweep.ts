@@ -6,6 +6,7 @@
  * Sweeps run after the removal of the records is on disk: bytes never go before the records that named them.
  */
 import type { ContentBackend, SnapshotterBackend } from '../backends/contract.js';
+import { breathe } from '../backends/files.js';
 import type { Engine, Key } from '../engine/contract.js';
 import {
   backendNameKey,
@@ -141,12 +142,31 @@ export class IngestNames {
   /** Backend refs of imported records, which need not follow the form; new records always do. */
   readonly #irregular = new Set<string>();
 
-  constructor(engine: Engine) {
+  private constructor(engine: Engine) {
     this.#engine = engine;
-    for (const [record, value] of engine.scan(key('ingests'))) {
+  }
+
+  static async read(engine: Engine): Promise<IngestNames> {
+    const names = new IngestNames(engine);
+    let after: Key | undefined;
+    do {
+      await breathe();
+      after = names.#read(after);
+    } while (after !== undefined);
+    return names;
+  }
+
+  /** Reads some records; answers where to go on. */
+  #read(after: Key | undefined): Key | undefined {
+    let last: Key | undefined;
+    let count = 0;
+    for (const [record, value] of this.#engine.scan(key('ingests'), { after, limit: INGESTS_PER_TURN })) {
       const ref = typeof value === 'object' ? value.ref : undefined;
       if (typeof ref === 'string' && naturalIngest(ref) !== record) this.#irregular.add(ref);
+      last = record;
+      count++;
     }
+    return count < INGESTS_PER_TURN ? undefined : last;
   }
 
   isNamed(ref: string): boolean {
@@ -154,6 +174,9 @@ export class IngestNames {
     return textOf(this.#engine, naturalIngest(ref), 'ref') === ref;
   }
 }
+
+/** Records read before other work gets its turn. */
+const INGESTS_PER_TURN = 64;
 
 /** The record that a backend ref made by this store belongs to. */
 function naturalIngest(ref: string): Key | undefined {

@@ -103,12 +103,8 @@ async function story(t: Parameters<typeof tempDir>[0], seed: number, steps: numb
   const memory = await openMemoryEngine(options());
   for (let step = 0; step < steps; step++) {
     const choice = random.next();
-    if (choice < 0.82) {
+    if (choice < 0.84) {
       await changeBoth(lmdb, memory, random);
-    } else if (choice < 0.84) {
-      // A hint, which must change nothing: the next steps read.
-      lmdb.readAhead(Uint32Array.from(KEYS.flatMap((k) => lmdb.idOf(k) ?? [])));
-      if (random.chance(0.5)) await sleep(20);
     } else if (choice < 0.86) {
       await askInBulk(lmdb, memory, random);
     } else if (choice < 0.9) {

@@ -28,8 +28,9 @@ import { Effects } from './effects.js';
 import { Feed } from './feed.js';
 import { History } from './history.js';
 import { Nodes } from './nodes.js';
-import { type Plan, undoing } from './planner.js';
+import { type Plan, type RecordChange, undoing } from './planner.js';
 import { below, layered } from './reads.js';
+import type { SortedMap } from './sorted-map.js';
 import {
   type Commit,
   type Entry,
@@ -62,7 +63,7 @@ export interface CoreOptions extends EngineOptions {
 interface Step {
   revision: number;
   plan: Plan;
-  changes: (readonly [Key, Uint8Array | undefined])[];
+  records: SortedMap<RecordChange>;
 }
 
 type Outcome<T> =
@@ -180,11 +181,6 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
     this.#checkOpen();
     if (this.storage.mayExist !== undefined) return this.storage.mayExist(prefixes, leaves);
     return Promise.resolve(new Uint8Array(prefixes.length * leaves.length).fill(1));
-  }
-
-  readAhead(ids: Uint32Array): void {
-    this.#checkOpen();
-    this.storage.readAhead?.(ids);
   }
 
   // ------------------------------------------------------------------------------------------------ transactions
@@ -318,11 +314,7 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
     };
     if (this.history.hasReaders) this.#remember(tx, commit);
     this.#revision = commit.revision;
-    this.#pending.push({
-      revision: commit.revision,
-      plan,
-      changes: [...records.entries()].map(([key, { bytes }]) => [key, bytes]),
-    });
+    this.#pending.push({ revision: commit.revision, plan, records });
     const written = this.storage.accept(commit, tx.background);
     this.#nodes.done(plan);
     // Whoever waits for the commit sees its failure; one that nobody waits for must not end the process.
@@ -347,7 +339,7 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
     let count = 0;
     for (const step of this.#pending) {
       if (step.revision > revision) break;
-      this.#feed.push(step);
+      this.#feed.push(step.revision, step.records);
       count++;
     }
     this.#pending.splice(0, count);

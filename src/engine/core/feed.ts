@@ -5,21 +5,32 @@
 import { failedPrecondition } from '../../errors.js';
 import type { Change, ChangeSet, Key } from '../contract.js';
 import { decodeValue } from '../schema/codec.js';
+import { SEPARATOR } from '../schema/keys.js';
 
 const SETS_MAX = 4096;
 const BYTES_MAX = 16 * 1024 * 1024;
 /** Beside keys and values, what an entry costs. */
 const ENTRY_BYTES = 64;
 
-export interface EncodedChanges {
+/** A set as it is kept: few objects, because most are made by collections and never asked for. */
+interface KeptSet {
   readonly revision: number;
-  readonly changes: readonly (readonly [Key, Uint8Array | undefined])[];
+  /** One behind the other; no key has an empty component. */
+  readonly keys: string;
+  /** Encoded, one a key; undefined when all were deleted. */
+  readonly values: readonly (Uint8Array | undefined)[] | undefined;
+  readonly bytes: number;
+}
+
+/** What a commit stores under a key; no bytes: deleted. */
+export interface Stored {
+  readonly bytes: Uint8Array | undefined;
 }
 
 export class Feed {
   /** Revision before the oldest kept set. */
   #base: number;
-  #sets: EncodedChanges[] = [];
+  #sets: KeptSet[] = [];
   #bytes = 0;
   #closed = false;
   readonly #wakers = new Set<() => void>();
@@ -28,9 +39,10 @@ export class Feed {
     this.#base = revision;
   }
 
-  push(set: EncodedChanges): void {
+  push(revision: number, records: { entries(): Iterable<[Key, Stored]> }): void {
+    const set = kept(revision, records.entries());
     this.#sets.push(set);
-    this.#bytes += sizeOf(set);
+    this.#bytes += set.bytes;
     if (this.#sets.length > SETS_MAX * 1.25 || this.#bytes > BYTES_MAX * 1.25) this.#trim();
     this.#wake();
   }
@@ -51,7 +63,7 @@ export class Feed {
       const set = this.#sets[index];
       if (set !== undefined) {
         position = set.revision;
-        yield { revision: set.revision, changes: set.changes.map(decode) };
+        yield { revision: set.revision, changes: changesOf(set) };
       } else if (this.#closed || signal?.aborted) {
         return;
       } else {
@@ -92,7 +104,7 @@ export class Feed {
   #trim(): void {
     let drop = 0;
     while (this.#sets.length - drop > SETS_MAX || (this.#bytes > BYTES_MAX && drop < this.#sets.length - 1)) {
-      this.#bytes -= sizeOf(this.#sets[drop]!);
+      this.#bytes -= this.#sets[drop]!.bytes;
       drop++;
     }
     if (drop === 0) return;
@@ -101,13 +113,26 @@ export class Feed {
   }
 }
 
-const decode = ([key, bytes]: readonly [Key, Uint8Array | undefined]): Change => ({
-  key,
-  value: bytes === undefined ? undefined : decodeValue(key, bytes),
-});
-
-function sizeOf(set: EncodedChanges): number {
-  let bytes = ENTRY_BYTES;
-  for (const [key, value] of set.changes) bytes += key.length + (value?.length ?? 0) + ENTRY_BYTES;
-  return bytes;
+function kept(revision: number, records: Iterable<[Key, Stored]>): KeptSet {
+  const keys: Key[] = [];
+  const values: (Uint8Array | undefined)[] = [];
+  let size = ENTRY_BYTES;
+  let isDeletion = true;
+  for (const [key, { bytes }] of records) {
+    keys.push(key);
+    values.push(bytes);
+    if (bytes !== undefined) isDeletion = false;
+    size += key.length + (bytes === undefined ? 0 : bytes.length + ENTRY_BYTES);
+  }
+  return { revision, keys: keys.join(BETWEEN), values: isDeletion ? undefined : values, bytes: size };
 }
+
+function changesOf({ keys, values }: KeptSet): Change[] {
+  if (keys === '') return [];
+  return keys.split(BETWEEN).map((key, i) => {
+    const bytes = values?.[i];
+    return { key, value: bytes === undefined ? undefined : decodeValue(key, bytes) };
+  });
+}
+
+const BETWEEN = SEPARATOR + SEPARATOR;

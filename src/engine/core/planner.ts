@@ -46,6 +46,7 @@ interface Draft {
   bytes: Uint8Array | undefined;
 }
 
+const NO_EDGES: readonly never[] = [];
 const I64_MIN = -(2n ** 63n);
 const I64_MAX = 2n ** 63n - 1n;
 
@@ -76,10 +77,11 @@ export class Planner {
     const edges: { draft: Draft; before: readonly number[]; wanted: readonly Edge[] }[] = [];
     for (const [key, change] of records) {
       const draft = this.#draft(key);
-      const before = draft.adjacency?.edges ?? [];
+      const before = draft.adjacency?.edges ?? NO_EDGES;
       this.#setRecord(key, draft, change);
       if (change.bytes === undefined && draft.id !== NO_ID) this.#deleted.set(draft.id, key);
-      edges.push({ draft, before, wanted: change.adjacency?.edges ?? [] });
+      const wanted = change.adjacency?.edges ?? NO_EDGES;
+      if (before.length + wanted.length > 0) edges.push({ draft, before, wanted });
     }
     // Every record of the commit has its node now.
     for (const { draft, before, wanted } of edges) this.#setEdges(draft, before, wanted);
@@ -102,8 +104,9 @@ export class Planner {
 
   plan(): Plan {
     const entries = new Map<Key, EntryChange>();
-    for (const [key, { before, ...after }] of this.#drafts) {
-      const changed = { before, after: after.id === NO_ID && after.bytes === undefined ? undefined : after };
+    for (const [key, { before, id, adjacency, bytes }] of this.#drafts) {
+      const after = id === NO_ID && bytes === undefined ? undefined : { id, adjacency, bytes };
+      const changed = { before, after };
       if (isChange(changed)) entries.set(key, changed);
     }
     return {
@@ -162,6 +165,10 @@ export class Planner {
   }
 
   #setEdges(draft: Draft, before: readonly number[], wanted: readonly Edge[]): void {
+    if (wanted.length === 0) {
+      for (const edge of before) this.#emitPacked(GraphOp.remove, draft.id, edge);
+      return;
+    }
     const edges = wanted.map((edge) => packEdge(this.#target(edge.to), edge.kind, edge.back === true));
     if (draft.adjacency !== undefined) draft.adjacency = { ...draft.adjacency, edges };
     if (before.length === edges.length && before.every((edge, i) => edge === edges[i])) return;

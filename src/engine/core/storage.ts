@@ -91,8 +91,6 @@ export interface Storage {
   allLinks(): Iterable<LinkKey>;
   hasLink(link: LinkKey): boolean;
   keyOf(id: number): Key | undefined;
-  /** A hint: these nodes will be asked for soon. */
-  readAhead?(ids: Uint32Array): void;
   /**
    * 1 where an entry may exist under a prefix and a leaf (prefix by prefix), 0 where none did at some moment since the
    * call. Not in the caller's way, however many there are; what is not there may be told to be.

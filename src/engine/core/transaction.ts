@@ -10,7 +10,7 @@ import type { Counters } from './counters.js';
 import type { Effects } from './effects.js';
 import { type History, ReadSet } from './history.js';
 import type { RecordChange } from './planner.js';
-import { below, type Layer, layered } from './reads.js';
+import { below, type Layer, layered, type ReadLayer } from './reads.js';
 import { SortedMap } from './sorted-map.js';
 import {
   type Entry,
@@ -51,7 +51,7 @@ export class EngineTransaction implements Transaction {
 
   readonly #records = new SortedMap<RecordChange>();
   /** The same writes, as a layer over what is read. */
-  readonly #written: Layer<Uint8Array> = new SortedMap();
+  readonly #written: ReadLayer<Uint8Array> = new Written(this.#records);
   readonly #links: Layer<true> = new SortedMap();
   /** Whose links change here. */
   readonly #linked = new Set<Key>();
@@ -168,7 +168,7 @@ export class EngineTransaction implements Transaction {
     );
   }
 
-  #layers<V>(past: Layer<V>, own: Layer<V>): Layer<V>[] {
+  #layers<V>(past: Layer<V>, own: ReadLayer<V>): ReadLayer<V>[] {
     this.#absorb();
     return [past, own];
   }
@@ -198,7 +198,6 @@ export class EngineTransaction implements Transaction {
       adjacency: this.#host.indexer.node(key, value),
       recreated: before !== undefined && (before.recreated || before.bytes === undefined),
     });
-    this.#written.set(key, bytes);
   }
 
   delete(key: Key): boolean {
@@ -206,8 +205,7 @@ export class EngineTransaction implements Transaction {
     const existed = this.#existsForDelete(key);
     this.#wipeLinks(key);
     if (!existed) return false;
-    this.#records.set(key, { bytes: undefined, adjacency: undefined, recreated: false });
-    this.#written.set(key, undefined);
+    this.#records.set(key, DELETED);
     return true;
   }
 
@@ -364,6 +362,24 @@ export class EngineTransaction implements Transaction {
     if (!this.writable) {
       throw failedPrecondition('the transaction is read-only', { remedy: 'use update instead of view' });
     }
+  }
+}
+
+const DELETED: RecordChange = { bytes: undefined, adjacency: undefined, recreated: false };
+
+class Written implements ReadLayer<Uint8Array> {
+  readonly #records: SortedMap<RecordChange>;
+
+  constructor(records: SortedMap<RecordChange>) {
+    this.#records = records;
+  }
+
+  get size(): number {
+    return this.#records.size;
+  }
+
+  *from(start: string, exclusive: boolean): Generator<[string, Uint8Array | undefined]> {
+    for (const [key, { bytes }] of this.#records.from(start, exclusive)) yield [key, bytes];
   }
 }
 

@@ -181,9 +181,6 @@ export class EtcdEngine implements Engine {
   mayBeMentioned(prefixes: readonly Key[], leaves: readonly string[]): Promise<Uint8Array> {
     return this.#embedded.mayBeMentioned(prefixes, leaves);
   }
-  readAhead(ids: Uint32Array): void {
-    this.#embedded.readAhead(ids);
-  }
 
   /**
    * Resolves when the mirror holds everything that any host had committed when this was called. Unavailable when

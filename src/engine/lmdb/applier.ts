@@ -36,8 +36,11 @@ export interface WorkerData {
   path: string;
   shared: SharedArrayBuffer;
 }
-export type Request = { kind: 'apply'; batches: Uint8Array[] } | { kind: 'jobs'; jobs: readonly Job[] };
-export type Response = Applied | { error: string };
+export type Request =
+  | { kind: 'apply'; batches: Uint8Array[] }
+  | { kind: 'jobs'; jobs: readonly Job[] }
+  | { kind: 'ids'; prefixes: readonly string[]; leaves: readonly string[] };
+export type Response = Applied | { ids: Uint32Array } | { error: string };
 
 interface QueuedBatch {
   batch: Buffer;
@@ -127,6 +130,16 @@ export class Applier {
       this.#jobs.push({ jobs, resolve, reject });
       this.#begin();
     });
+  }
+
+  /**
+   * Asks the thread for `possibleIds` of the tree, at some moment from now on; undefined when it cannot tell. For who
+   * has many to ask about: the thread is idle most of the time.
+   */
+  async lookUp(prefixes: readonly string[], leaves: readonly string[]): Promise<Uint32Array | undefined> {
+    if (this.#isStopped) return undefined;
+    const answer = await this.#ask({ kind: 'ids', prefixes, leaves });
+    return 'ids' in answer ? answer.ids : undefined;
   }
 
   /** Resolves when the tree has everything pushed so far; rejects when it cannot be written now. */
@@ -230,6 +243,7 @@ export class Applier {
       this.#failure = answer.error;
       return false;
     }
+    if ('ids' in answer) throw new Error('the thread that writes the tree answered another question');
     this.#failure = undefined;
     if (!this.#isStopped) this.#queue.splice(0, group.length);
     this.#changes -= changes;
@@ -261,11 +275,12 @@ export class Applier {
   }
 }
 
-/** The worker thread: one request at a time. */
+/** The worker thread: one request after the other. */
 class Thread {
   readonly #worker: Worker;
   readonly #flags: Int32Array;
-  #answer: ((response: Response) => void) | undefined;
+  /** Those who wait, in the order of their requests. */
+  readonly #waiting: ((response: Response) => void)[] = [];
   #gone: string | undefined;
   readonly #ended: Promise<void>;
 
@@ -292,7 +307,7 @@ class Thread {
   ask(request: Request): Promise<Response> {
     if (this.#gone !== undefined) return Promise.resolve({ error: this.#gone });
     return new Promise((resolve) => {
-      this.#answer = resolve;
+      this.#waiting.push(resolve);
       this.#worker.ref();
       this.#worker.postMessage(request);
     });
@@ -313,17 +328,13 @@ class Thread {
   }
 
   #answered(response: Response): void {
-    this.#worker.unref();
-    const answer = this.#answer;
-    this.#answer = undefined;
-    answer?.(response);
+    this.#waiting.shift()?.(response);
+    if (this.#waiting.length === 0) this.#worker.unref();
   }
 
   #failed(why: string): void {
     this.#gone ??= why;
-    const answer = this.#answer;
-    this.#answer = undefined;
-    answer?.({ error: why });
+    for (const answer of this.#waiting.splice(0)) answer({ error: why });
   }
 }
 

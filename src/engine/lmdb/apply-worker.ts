@@ -1,22 +1,37 @@
 /**
- * The thread that writes the tree while a store is in use: applies batches and runs jobs, one request after the other,
- * as applier.ts sends them. Nobody else writes to the file while it runs.
+ * The thread that writes the tree while a store is in use: applies batches, runs jobs and looks keys up, one request
+ * after the other, as applier.ts sends them. Nobody else writes to the file while it runs.
  *
  * Ending the process in the middle of an LMDB write transaction would hang it, so `flags` tells when one is open, and no
  * new one begins once the process is on its way out.
  */
+import { readlinkSync } from 'node:fs';
+import { setPriority } from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
 import type { Request, Response, WorkerData } from './applier.js';
 import { Flag } from './applier.js';
 import { applyBatches, runJobs } from './apply.js';
 import { openDatabases } from './databases.js';
 import { DataFile } from './files.js';
+import { possibleIds } from './key-index.js';
 import { writeError } from './write-error.js';
 
+const NICE = 5;
+giveWay();
 const { path, shared } = workerData as WorkerData; // only applier.ts starts this
 const flags = new Int32Array(shared);
 const dbs = await openDatabases(path, false);
 const file = new DataFile(path, false);
+
+/** Those who wait for a processor go before this thread; it still gets about a quarter of a busy one. */
+function giveWay(): void {
+  try {
+    const tid = Number(readlinkSync('/proc/thread-self').split('/')[2]);
+    if (tid > 0) setPriority(tid, NICE);
+  } catch {
+    // Without /proc, or where it is not allowed, it is as important as the others.
+  }
+}
 
 function answer(request: Request): Response {
   Atomics.store(flags, Flag.busy, 1);
@@ -25,6 +40,10 @@ function answer(request: Request): Response {
     if (request.kind === 'jobs') {
       runJobs(dbs, file, request.jobs);
       return { revision: 0, journalBytes: 0 };
+    }
+    if (request.kind === 'ids') {
+      dbs.env.resetReadTxn();
+      return { ids: possibleIds(dbs, request.prefixes, request.leaves) };
     }
     return applyBatches(
       dbs,

@@ -17,6 +17,8 @@ import { asBuffer, lastSizeOf, type Table } from './table.js';
 export const INLINE = 0x40;
 /** No node has it. */
 export const INLINE_ID = 2 ** 30 - 1;
+/** What answers say where there is no node, nor anything else. */
+export const NO_NODE = 0xffffffff;
 const ID_BYTES = 4;
 
 export interface KeyTables {
@@ -61,14 +63,13 @@ export function find({ keys, digests, nodes }: KeyTables, key: Key): Found | und
 }
 
 /**
- * Ids of the nodes that the keys `prefix + leaf` may have, prefix by prefix: `none` where there is nothing, INLINE_ID
+ * Ids of the nodes that the keys `prefix + leaf` may have, prefix by prefix: NO_NODE where there is nothing, INLINE_ID
  * where only `find` can tell. Nodes are not read: one may have another key whose digest begins alike.
  */
 export function possibleIds(
   tables: KeyTables,
   prefixes: readonly string[],
   leaves: readonly string[],
-  none: number,
 ): Uint32Array {
   const ids = new Uint32Array(prefixes.length * leaves.length);
   const heads = prefixes.map(headOf);
@@ -78,13 +79,13 @@ export function possibleIds(
     for (const [p, head] of heads.entries()) {
       if (cut === undefined || head === undefined) {
         const found = find(tables, prefixes[p] + leaf);
-        ids[p * leaves.length + l] = found === undefined ? none : (found.id ?? INLINE_ID);
+        ids[p * leaves.length + l] = found === undefined ? NO_NODE : (found.id ?? INLINE_ID);
         continue;
       }
       head.set(cut, head.length - cut.length);
       const row = tables.digests.get(head);
       const only = row !== undefined && tables.digests.lastSize === ID_BYTES;
-      ids[p * leaves.length + l] = row === undefined ? none : only ? row.readUInt32BE(0) : INLINE_ID;
+      ids[p * leaves.length + l] = row === undefined ? NO_NODE : only ? row.readUInt32BE(0) : INLINE_ID;
     }
   }
   return ids;

@@ -28,12 +28,10 @@ import type { CommitLog } from './commit-log.js';
 import type { Databases } from './databases.js';
 import type { DataFile } from './files.js';
 import { decodeKey, decodeLink, encodeBelow, encodeKey, encodeLink, encodeLinkPrefix } from './key-codec.js';
-import { type Found, find, INLINE_ID, rowsWithin } from './key-index.js';
+import { type Found, find, INLINE_ID, NO_NODE, rowsWithin } from './key-index.js';
 import { BatchEncoder } from './log-format.js';
-import { Lookups, NONE } from './lookup.js';
 import { copyOf, nodeParts, readEntry } from './node-codec.js';
 import { Pending } from './pending.js';
-import { ReadAhead } from './read-ahead.js';
 import { asBuffer, lastSizeOf, successor } from './table.js';
 import { Writer, type WriterHost } from './writer.js';
 
@@ -60,8 +58,6 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   readonly #file: DataFile;
   readonly #pending = new Pending();
   readonly #encoder = new BatchEncoder();
-  readonly #lookups: Lookups;
-  readonly #ahead = new ReadAhead();
   #listener: StorageListener | undefined;
   #records: number;
   /** Newest revision in the log, and the records then. */
@@ -72,6 +68,8 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   #lastNode: { readonly id: number; readonly key: Key; readonly entry: Entry } | undefined;
   /** Collections known to own no links, or known to. */
   readonly #linkless = new Map<string, boolean>();
+  /** Those whose records got links since the store was opened. */
+  readonly #owners = new Set<string>();
   /** Told after each group that the tree has, with the bytes it added to the journal. */
   onApplied: (journalBytes: number) => void = () => {};
   /** Told what a caller of `update` does not learn: commits that are lost or held up. */
@@ -92,7 +90,6 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     this.#encoded = state.revision;
     this.#writer = new Writer(path, this);
     this.applier = new Applier(dbs, file, path, this);
-    this.#lookups = new Lookups(path);
   }
 
   // -------------------------------------------------------------------------------------------------------- reads
@@ -264,11 +261,6 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     const pending = this.#pending.ids.get(id);
     if (pending !== undefined) return pending.value;
     if (this.#lastNode?.id === id) return this.#lastNode.key;
-    const ahead = this.#ahead.get(id);
-    if (ahead !== undefined) {
-      this.#lastNode = { id, ...ahead };
-      return ahead.key;
-    }
     const node = this.#dbs.nodes.getBinaryFast(id);
     if (node === undefined) return undefined;
     const size = lastSizeOf(this.#dbs.nodes);
@@ -286,19 +278,16 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     return this.#find(key)?.id;
   }
 
-  readAhead(ids: Uint32Array): void {
-    // Who asks has the answers without it.
-    this.#ahead.read(this.#lookups, ids).catch(() => undefined);
-  }
-
   async mayExist(prefixes: readonly Key[], leaves: readonly string[]): Promise<Uint8Array> {
     const exist = new Uint8Array(prefixes.length * leaves.length);
     // First what the tree does not have yet: what it gets meanwhile is seen by the thread.
     this.#markPending(exist, prefixes, leaves);
-    const answer = await this.#lookups.ids(prefixes, leaves);
-    if (answer === undefined) return exist.fill(1);
-    for (const [i, id] of answer.ids.entries()) {
-      if (id === NONE || exist[i] === 1) continue;
+    const ids = await this.applier.lookUp(prefixes, leaves);
+    // Whoever is told that all may exist looks himself, and is told what is wrong.
+    if (ids === undefined) return exist.fill(1);
+    for (let i = 0; i < ids.length; i++) {
+      const id = ids[i]!;
+      if (id === NO_NODE || exist[i] === 1) continue;
       const since = id === INLINE_ID ? undefined : this.#pending.ids.get(id);
       if (since !== undefined) {
         // Its node has changed since, or is gone; the key may have a value without one.
@@ -350,6 +339,8 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   }
 
   #owns(collection: string): void {
+    if (this.#owners.has(collection)) return;
+    this.#owners.add(collection);
     this.#linkless.set(collection, false);
     this.#linkless.set(`${collection}\0`, false);
   }
@@ -399,7 +390,6 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     this.#applied = revision;
     if (!isDropping) this.#dropApplied();
     this.#lastChildren = undefined;
-    this.#ahead.forget();
     this.#log?.applied(revision);
     this.onApplied(journalBytes);
   }
@@ -467,7 +457,6 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
       isWhole = false;
     }
     try {
-      await this.#lookups.close();
       await this.applier.stop();
       await this.onClose(isWhole);
     } finally {
