@@ -19,6 +19,12 @@ const CHUNK_BYTES = 4 * 4096 - 32;
 const CHUNKS_AT_ONCE = 64;
 /** A journal smaller than this is never worth a checkpoint. */
 const JOURNAL_BYTES_MIN = 512 * 1024;
+/**
+ * A journal is worth one when it is larger than this part of the last. Opening reads both, and a byte of journal takes
+ * several times as long as one of a checkpoint; but while the store is in use, writing one takes the disk from others.
+ */
+const DUE_PART = 1;
+const DUE_PART_AT_CLOSE = 1 / 16;
 const TRIM_ENTRIES = 1000;
 
 export interface CheckpointState {
@@ -105,7 +111,7 @@ export class Checkpointer {
   /** After a group reached the tree: begins a checkpoint when the journal has outgrown the last one. */
   grown(bytes: number): void {
     this.#journalBytes += bytes;
-    if (this.#running === undefined && this.#isDue()) {
+    if (this.#running === undefined && this.#isDue(DUE_PART)) {
       this.#running = this.write()
         .catch((error: unknown) => this.#warn(`no checkpoint of the graph was written: ${String(error)}`))
         .finally(() => {
@@ -119,7 +125,7 @@ export class Checkpointer {
     await this.#running;
     if (!isWhole) return;
     try {
-      if (this.#isDue() || (this.#state.checkpoint === undefined && this.#journalBytes > 0))
+      if (this.#isDue(DUE_PART_AT_CLOSE) || (this.#state.checkpoint === undefined && this.#journalBytes > 0))
         await this.write();
       await this.#writeState({ ...this.#state, clean: true });
     } catch (error) {
@@ -127,8 +133,8 @@ export class Checkpointer {
     }
   }
 
-  #isDue(): boolean {
-    return this.#journalBytes > Math.max(JOURNAL_BYTES_MIN, this.#state.checkpoint?.bytes ?? 0);
+  #isDue(part: number): boolean {
+    return this.#journalBytes > Math.max(JOURNAL_BYTES_MIN, part * (this.#state.checkpoint?.bytes ?? 0));
   }
 
   async write(): Promise<void> {
