@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Commit } from '../../src/engine/core/storage.js';
-import { Writer } from '../../src/engine/lmdb/writer.js';
+import { batchRevision, openBatch } from '../../src/engine/lmdb/log-format.js';
+import { Writer, type WriterHost } from '../../src/engine/lmdb/writer.js';
 
 const commit = (revision: number): Commit => ({
   revision,
@@ -16,16 +17,15 @@ const commit = (revision: number): Commit => ({
 // The journal has one entry a transaction, so a checkpoint taken in the middle of one could not be continued from it.
 test('given a moment that was sealed, then no batch spans it, and who is behind it is told', async () => {
   const groups: [number[], boolean][] = [];
-  const writer = new Writer('x.mdb', {
-    // biome-ignore lint/correctness/useYield: there is nothing to encode
-    *encode() {
-      return Buffer.alloc(0);
-    },
+  const host: WriterHost = {
     append: async () => {},
-    stored: (commits, _batch, isSealed) =>
-      void groups.push([commits.map(({ revision }) => revision), isSealed]),
+    stored: ({ commits, revision }, batch, isSealed) => {
+      assert.deepEqual([batchRevision(batch), openBatch(batch).previous], [revision, revision - commits]);
+      groups.push([Array.from({ length: commits }, (_, i) => revision - commits + 1 + i), isSealed]);
+    },
     lost: () => assert.fail('a commit was lost'),
-  });
+  };
+  const writer = new Writer('x.mdb', host, 0);
 
   for (let revision = 1; revision <= 10; revision++) {
     writer.push(commit(revision));

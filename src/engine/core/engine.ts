@@ -25,12 +25,11 @@ import { NamedLocks } from '../locks.js';
 import { decodeValue } from '../schema/codec.js';
 import { Counters } from './counters.js';
 import { Effects } from './effects.js';
-import { Feed } from './feed.js';
+import { Feed, type KeptSet, keptSet } from './feed.js';
 import { History } from './history.js';
 import { Nodes } from './nodes.js';
-import { type Plan, type RecordChange, undoing } from './planner.js';
+import { undoing } from './planner.js';
 import { below, layered } from './reads.js';
-import type { SortedMap } from './sorted-map.js';
 import {
   type Commit,
   type Entry,
@@ -59,11 +58,12 @@ export interface CoreOptions extends EngineOptions {
   readOnly?: boolean;
 }
 
-/** A commit that is not visible yet. */
+/** A commit that is not visible yet: what is told then, and what takes it back. Few objects: many may be on their way. */
 interface Step {
-  revision: number;
-  plan: Plan;
-  records: SortedMap<RecordChange>;
+  readonly changes: KeptSet;
+  readonly inverse: Uint32Array;
+  readonly freed: readonly number[];
+  readonly taken: readonly number[];
 }
 
 type Outcome<T> =
@@ -314,7 +314,12 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
     };
     if (this.history.hasReaders) this.#remember(tx, commit);
     this.#revision = commit.revision;
-    this.#pending.push({ revision: commit.revision, plan, records });
+    this.#pending.push({
+      changes: keptSet(commit.revision, records.entries()),
+      inverse: plan.inverse,
+      freed: [...plan.freed.keys()],
+      taken: plan.taken,
+    });
     const written = this.storage.accept(commit, tx.background);
     this.#nodes.done(plan);
     // Whoever waits for the commit sees its failure; one that nobody waits for must not end the process.
@@ -338,8 +343,8 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
   visible(revision: number): void {
     let count = 0;
     for (const step of this.#pending) {
-      if (step.revision > revision) break;
-      this.#feed.push(step.revision, step.records);
+      if (step.changes.revision > revision) break;
+      this.#feed.push(step.changes);
       count++;
     }
     this.#pending.splice(0, count);
@@ -352,9 +357,9 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
     this.#epoch++;
     this.history.clear();
     const words: number[] = [];
-    for (const { plan } of lost.reverse()) for (const word of undoing(plan)) words.push(word);
+    for (const { inverse } of lost.reverse()) for (const word of undoing(inverse)) words.push(word);
     if (words.length > 0) this.graph.apply(Uint32Array.from(words));
-    for (const { plan } of lost) this.#nodes.undone(plan);
+    for (const step of lost) this.#nodes.undone(step);
   }
 
   async #settle(written: Written | undefined, tx: EngineTransaction, durability: Durability): Promise<void> {

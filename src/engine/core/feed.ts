@@ -13,7 +13,7 @@ const BYTES_MAX = 16 * 1024 * 1024;
 const ENTRY_BYTES = 64;
 
 /** A set as it is kept: few objects, because most are made by collections and never asked for. */
-interface KeptSet {
+export interface KeptSet {
   readonly revision: number;
   /** One behind the other; no key has an empty component. */
   readonly keys: string;
@@ -39,8 +39,7 @@ export class Feed {
     this.#base = revision;
   }
 
-  push(revision: number, records: { entries(): Iterable<[Key, Stored]> }): void {
-    const set = kept(revision, records.entries());
+  push(set: KeptSet): void {
     this.#sets.push(set);
     this.#bytes += set.bytes;
     if (this.#sets.length > SETS_MAX * 1.25 || this.#bytes > BYTES_MAX * 1.25) this.#trim();
@@ -113,7 +112,8 @@ export class Feed {
   }
 }
 
-function kept(revision: number, records: Iterable<[Key, Stored]>): KeptSet {
+/** What a commit changed, to be told when it has become visible. */
+export function keptSet(revision: number, records: Iterable<[Key, Stored]>): KeptSet {
   const keys: Key[] = [];
   const values: (Uint8Array | undefined)[] = [];
   let size = ENTRY_BYTES;

@@ -54,9 +54,9 @@ export class Nodes {
   }
 
   /** After the commit was lost, and every later one was undone. */
-  undone(plan: Pick<Plan, 'freed' | 'taken'>): void {
-    for (const id of plan.taken) this.#ids.giveBack(id);
-    this.#ids.forget(plan.freed);
+  undone({ freed, taken }: { readonly freed: readonly number[]; readonly taken: readonly number[] }): void {
+    for (const id of taken) this.#ids.giveBack(id);
+    this.#ids.forget(new Set(freed));
     this.#freeable = [];
     this.#mayFree = true;
   }

@@ -32,7 +32,7 @@ export interface Plan {
   readonly entries: Map<Key, EntryChange>;
   readonly ops: Uint32Array;
   /** Undoes `ops`: groups of words in their order, each followed by its length; see `undoing`. */
-  readonly inverse: number[];
+  readonly inverse: Uint32Array;
   readonly freed: Map<number, Key>;
   /** Ids that were handed out. */
   readonly taken: number[];
@@ -112,7 +112,7 @@ export class Planner {
     return {
       entries,
       ops: Uint32Array.from(this.ops),
-      inverse: this.#inverse,
+      inverse: Uint32Array.from(this.#inverse),
       freed: this.#freed,
       taken: this.#taken,
       recordDelta: this.#recordDelta,
@@ -257,7 +257,7 @@ function pushSet(words: number[], id: number, flags: number, expireAt: bigint | 
 }
 
 /** The words that take back what a plan did, the last first. */
-export function undoing({ inverse }: Pick<Plan, 'inverse'>): number[] {
+export function undoing(inverse: Uint32Array): number[] {
   const words: number[] = [];
   for (let end = inverse.length; end > 0; ) {
     const start = end - 1 - inverse[end - 1]!;

@@ -41,8 +41,6 @@ export const BATCH_HEAD_BYTES = 40;
 export const BATCH_MAGIC = 0x3147_4c45;
 /** Offset of what the checksum covers. */
 const CHECKED_FROM = 16;
-/** Commits encoded between two looks at the clock are few, but one may be large. */
-const CHANGES_PER_STEP = 64;
 
 export interface Batch {
   readonly previous: number;
@@ -55,55 +53,65 @@ export interface Batch {
 
 // --------------------------------------------------------------------------------------------------------- writing
 
-const SCRATCH_BYTES = 64 * 1024;
+const SCRATCH_BYTES = 16 * 1024;
 /** One large commit must not hold its memory for good. */
-const SCRATCH_KEPT_BYTES = 8 * 1024 * 1024;
+const SCRATCH_KEPT_BYTES = 1024 * 1024;
 const NOTHING = Buffer.alloc(0);
 
-/** Encodes one batch at a time. */
-export class BatchEncoder {
-  #scratch = Buffer.allocUnsafeSlow(SCRATCH_BYTES);
-  #length = 0;
+/** What becomes one batch: commits are encoded as they come, so that nothing holds on to them. */
+export class BatchBuilder {
+  #scratch: Buffer = Buffer.allocUnsafeSlow(SCRATCH_BYTES);
+  #length = BATCH_HEAD_BYTES;
+  #ops: Buffer = Buffer.allocUnsafeSlow(SCRATCH_BYTES);
+  #opsLength = 0;
+  /** Commits so far, the changes of records and links in them, and what they add to the number of records. */
+  commits = 0;
+  changes = 0;
+  recordDelta = 0;
+  /** Of the newest commit. */
+  revision = 0;
+
+  add({ revision, entries, links, counters, ops, recordDelta }: Commit): void {
+    for (const [key, entry] of entries) this.#change(key, entry);
+    for (const [key, present] of links) this.#link(key, present);
+    for (const [name, value] of counters) this.#counter(name, value);
+    // Both sides are little-endian on every platform this runs on.
+    if (this.#opsLength + ops.byteLength > this.#ops.length) {
+      this.#ops = grown(this.#ops, this.#opsLength, ops.byteLength);
+    }
+    this.#ops.set(new Uint8Array(ops.buffer, ops.byteOffset, ops.byteLength), this.#opsLength);
+    this.#opsLength += ops.byteLength;
+    this.commits++;
+    this.changes += entries.size + links.size;
+    this.recordDelta += recordDelta;
+    this.revision = revision;
+  }
 
   /**
-   * Encodes commits in short steps; answers one batch in a buffer of its own, whose head still lacks what `sealBatch`
-   * adds. `previous` is the revision before them.
+   * The batch in a buffer of its own, whose head still lacks what `sealBatch` adds. `previous` is the revision before
+   * its first commit.
    */
-  *encode(previous: number, commits: readonly Commit[]): Generator<void, Buffer> {
-    this.#length = BATCH_HEAD_BYTES;
-    let work = 0;
-    let delta = 0;
-    let words = 0;
-    for (const { entries, links, counters, recordDelta, ops } of commits) {
-      for (const [key, entry] of entries) {
-        this.#change(key, entry);
-        if (++work % CHANGES_PER_STEP === 0) yield;
-      }
-      for (const [key, present] of links) {
-        this.#link(key, present);
-        if (++work % CHANGES_PER_STEP === 0) yield;
-      }
-      for (const [name, value] of counters) this.#counter(name, value);
-      delta += recordDelta;
-      words += ops.length;
-    }
-    const rowsEnd = this.#length;
-    const batch = Buffer.allocUnsafeSlow(rowsEnd + words * 4);
-    this.#scratch.copy(batch, 0, 0, rowsEnd);
-    let at = rowsEnd;
-    for (const { ops } of commits) {
-      // Both sides are little-endian on every platform this runs on.
-      batch.set(new Uint8Array(ops.buffer, ops.byteOffset, ops.byteLength), at);
-      at += ops.byteLength;
-    }
+  finish(previous: number): Buffer {
+    const batch = Buffer.allocUnsafeSlow(this.#length + this.#opsLength);
+    this.#scratch.copy(batch, 0, 0, this.#length);
+    this.#ops.copy(batch, this.#length, 0, this.#opsLength);
     batch.writeUInt32LE(BATCH_MAGIC, 0);
     batch.writeUInt32LE(batch.length - BATCH_HEAD_BYTES, 8);
     batch.writeDoubleLE(previous, 16);
-    batch.writeDoubleLE(commits[commits.length - 1]?.revision ?? previous, 24);
-    batch.writeInt32LE(delta, 32);
-    batch.writeUInt32LE(words, 36);
-    if (this.#scratch.length > SCRATCH_KEPT_BYTES) this.#scratch = Buffer.allocUnsafeSlow(SCRATCH_BYTES);
+    batch.writeDoubleLE(this.revision, 24);
+    batch.writeInt32LE(this.recordDelta, 32);
+    batch.writeUInt32LE(this.#opsLength / 4, 36);
     return batch;
+  }
+
+  /** Makes it good for another batch; false when it has grown too large to be kept. */
+  clear(): boolean {
+    this.#length = BATCH_HEAD_BYTES;
+    this.#opsLength = 0;
+    this.commits = 0;
+    this.changes = 0;
+    this.recordDelta = 0;
+    return this.#scratch.length + this.#ops.length <= SCRATCH_KEPT_BYTES;
   }
 
   #change(key: Key, { before, after }: EntryChange): void {
@@ -165,11 +173,14 @@ export class BatchEncoder {
   }
 
   #reserve(size: number): void {
-    if (this.#length + size <= this.#scratch.length) return;
-    const larger = Buffer.allocUnsafeSlow(Math.max(this.#scratch.length * 2, this.#length + size));
-    this.#scratch.copy(larger, 0, 0, this.#length);
-    this.#scratch = larger;
+    if (this.#length + size > this.#scratch.length) this.#scratch = grown(this.#scratch, this.#length, size);
   }
+}
+
+function grown(scratch: Buffer, length: number, size: number): Buffer {
+  const larger = Buffer.allocUnsafeSlow(Math.max(scratch.length * 2, length + size));
+  scratch.copy(larger, 0, 0, length);
+  return larger;
 }
 
 /** Completes a batch for its place in the log. */

@@ -20,28 +20,38 @@ interface Store<K, V> {
   delete(key: K): boolean;
 }
 
+/** A state; one that is nothing and came after nothing, of which there are most, is its revision alone. */
+type Kept<T> = At<T> | number;
+
+function unfolded<T>(kept: Kept<T>): At<T>;
+function unfolded<T>(kept: Kept<T> | undefined): At<T> | undefined;
+function unfolded<T>(kept: Kept<T> | undefined): At<T> | undefined {
+  // Only who allows for nothing as a state finds a number here.
+  return typeof kept === 'number' ? { revision: kept, value: undefined as T, older: undefined } : kept;
+}
+
 /** Newest states by key, each with those that would be there if it were lost. */
 class Versions<K, T> {
-  readonly #newest: Store<K, At<T>>;
+  readonly #newest: Store<K, Kept<T>>;
 
-  constructor(store: Store<K, At<T>>) {
+  constructor(store: Store<K, Kept<T>>) {
     this.#newest = store;
   }
 
   get(key: K): At<T> | undefined {
-    return this.#newest.get(key);
+    return unfolded(this.#newest.get(key));
   }
 
   /** Revisions up to `stored` can be lost no more. */
   set(key: K, revision: number, value: T, stored: number): void {
-    const older = this.#newest.get(key);
+    const older = this.get(key);
     if (older !== undefined && older.revision <= stored) older.older = undefined;
-    this.#newest.set(key, { revision, value, older });
+    this.#newest.set(key, value === undefined && older === undefined ? revision : { revision, value, older });
   }
 
   /** The tree has a revision now. */
   drop(key: K, revision: number): void {
-    const newest = this.#newest.get(key);
+    const newest = this.get(key);
     if (newest === undefined) return;
     if (newest.revision <= revision) {
       this.#newest.delete(key);
@@ -56,7 +66,7 @@ class Versions<K, T> {
 
   /** What came after a revision is lost. */
   revert(key: K, revision: number): void {
-    let at = this.#newest.get(key);
+    let at = this.get(key);
     if (at === undefined || at.revision <= revision) return;
     while (at !== undefined && at.revision > revision) at = at.older;
     if (at === undefined) this.#newest.delete(key);
@@ -66,10 +76,10 @@ class Versions<K, T> {
 
 /** Versions in order, as what they stand for. */
 class Ordered<T, V> implements ReadLayer<V> {
-  readonly #versions: PartitionedMap<At<T>>;
+  readonly #versions: PartitionedMap<Kept<T>>;
   readonly #shown: (value: T) => V | undefined;
 
-  constructor(versions: PartitionedMap<At<T>>, shown: (value: T) => V | undefined) {
+  constructor(versions: PartitionedMap<Kept<T>>, shown: (value: T) => V | undefined) {
     this.#versions = versions;
     this.#shown = shown;
   }
@@ -79,8 +89,8 @@ class Ordered<T, V> implements ReadLayer<V> {
   }
 
   *from(start: string, exclusive: boolean, within: string): Generator<[string, V | undefined]> {
-    for (const [key, { value }] of this.#versions.from(start, exclusive, within)) {
-      yield [key, this.#shown(value)];
+    for (const [key, kept] of this.#versions.from(start, exclusive, within)) {
+      yield [key, this.#shown(unfolded(kept).value)];
     }
   }
 }
@@ -95,10 +105,10 @@ interface Touched {
 }
 
 export class Pending {
-  readonly #newestEntries = new PartitionedMap<At<Entry | undefined>>();
+  readonly #newestEntries = new PartitionedMap<Kept<Entry | undefined>>();
   /** By owner: there may be many, and one's are asked for at a time. */
-  readonly #newestLinks = new PartitionedMap<At<boolean>>(LINK_SEPARATOR);
-  readonly #newestCounters = new Map<Key, At<number | undefined>>();
+  readonly #newestLinks = new PartitionedMap<Kept<boolean>>(LINK_SEPARATOR);
+  readonly #newestCounters = new Map<Key, Kept<number | undefined>>();
   readonly entries = new Versions<Key, Entry | undefined>(this.#newestEntries);
   readonly links = new Versions<LinkKey, boolean>(this.#newestLinks);
   readonly counters = new Versions<Key, number | undefined>(this.#newestCounters);

@@ -29,7 +29,7 @@ import type { Databases } from './databases.js';
 import type { DataFile } from './files.js';
 import { decodeKey, decodeLink, encodeBelow, encodeKey, encodeLink, encodeLinkPrefix } from './key-codec.js';
 import { type Found, find, INLINE_ID, NO_NODE, rowsWithin } from './key-index.js';
-import { BatchEncoder } from './log-format.js';
+import type { BatchBuilder } from './log-format.js';
 import { copyOf, nodeParts, readEntry } from './node-codec.js';
 import { Pending } from './pending.js';
 import { asBuffer, lastSizeOf, successor } from './table.js';
@@ -57,13 +57,10 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   readonly #dbs: Databases;
   readonly #file: DataFile;
   readonly #pending = new Pending();
-  readonly #encoder = new BatchEncoder();
   #listener: StorageListener | undefined;
   #records: number;
   /** Newest revision in the log, and the records then. */
   #stored: StorageState;
-  /** Newest revision that is encoded for the log. */
-  #encoded: number;
   /** The node asked for last by its id: who wants its key mostly goes on to its record. Good until the next commit. */
   #lastNode: { readonly id: number; readonly key: Key; readonly entry: Entry } | undefined;
   /** Collections known to own no links, or known to. */
@@ -87,8 +84,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     this.#log = log;
     this.#records = state.records;
     this.#stored = { ...state };
-    this.#encoded = state.revision;
-    this.#writer = new Writer(path, this);
+    this.#writer = new Writer(path, this, state.revision);
     this.applier = new Applier(dbs, file, path, this);
   }
 
@@ -358,29 +354,18 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     return this.#stored.revision;
   }
 
-  *encode(commits: readonly Commit[]): Generator<void, Buffer> {
-    const previous = this.#encoded;
-    this.#encoded = commits[commits.length - 1]?.revision ?? previous;
-    return yield* this.#encoder.encode(previous, commits);
-  }
-
   async append(batch: Buffer): Promise<void> {
     await this.applier.room();
     await this.#log?.append(batch);
   }
 
-  stored(commits: readonly Commit[], batch: Buffer, isSealed: boolean, isBackground: boolean): void {
-    const last = commits[commits.length - 1];
-    if (last === undefined) return;
-    let changes = 0;
-    for (const { recordDelta, entries, links } of commits) {
-      this.#stored.records += recordDelta;
-      changes += entries.size + links.size;
-    }
-    this.#stored.revision = last.revision;
+  stored(commits: BatchBuilder, batch: Buffer, isSealed: boolean, isBackground: boolean): void {
+    const { revision, recordDelta, changes } = commits;
+    this.#stored.records += recordDelta;
+    this.#stored.revision = revision;
     this.applier.push(batch, changes, isBackground);
     if (isSealed) this.applier.seal();
-    this.#listener?.visible(last.revision);
+    this.#listener?.visible(revision);
   }
 
   applied({ revision, journalBytes }: Applied): void {
@@ -407,7 +392,6 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   lost(commits: number, error: Error): void {
     this.lostCount++;
     this.#lastNode = undefined;
-    this.#encoded = this.#stored.revision;
     this.#pending.revert(this.#stored.revision);
     this.#records = this.#stored.records;
     this.#listener?.lost();

@@ -7,12 +7,11 @@
  * build on earlier ones; the queue then takes new work as before.
  */
 import type { Commit, Written } from '../core/storage.js';
+import { BatchBuilder } from './log-format.js';
 import { writeError } from './write-error.js';
 
 /** A group this large is closed. */
 const GROUP_CHANGES_MAX = 1024;
-/** Milliseconds that working out a group may hold the thread at a time. */
-const STEP_MS = 0.5;
 /** Queued changes up to which work that can wait goes on: while others commit, and while nobody does. */
 const SHARED_CHANGES_MAX = 128;
 const ALONE_CHANGES_MAX = 2 * GROUP_CHANGES_MAX;
@@ -24,12 +23,10 @@ const SHARED_MS = 200;
 const BACKLOG_MAX = 2048;
 
 class Group {
-  readonly commits: Commit[] = [];
+  readonly builder: BatchBuilder;
   changes = 0;
   /** Those of its commits that cannot wait. */
   pressing = 0;
-  /** Worked out ahead of the group's turn. */
-  batch: Buffer | undefined;
   readonly done: Promise<void>;
   resolve!: () => void;
   reject!: (error: Error) => void;
@@ -42,7 +39,8 @@ class Group {
     return this.sealed || this.changes >= GROUP_CHANGES_MAX || this.pressing >= this.#commitsWanted;
   }
 
-  constructor(commitsWanted: number) {
+  constructor(builder: BatchBuilder, commitsWanted: number) {
+    this.builder = builder;
     this.#commitsWanted = commitsWanted;
     this.done = new Promise((resolve, reject) => {
       this.resolve = resolve;
@@ -54,25 +52,27 @@ class Group {
 }
 
 export interface WriterHost {
-  /** Encodes commits, in short steps. */
-  encode(commits: readonly Commit[]): Generator<void, Buffer>;
   /** Puts a batch on disk. Rejects when nothing of it is, or will be. */
   append(batch: Buffer): Promise<void>;
   /**
    * Both are called before anybody who waits is resumed. `isSealed`: the next commit begins something new;
    * `isBackground`: some of them are of work that can wait.
    */
-  stored(commits: readonly Commit[], batch: Buffer, isSealed: boolean, isBackground: boolean): void;
+  stored(commits: BatchBuilder, batch: Buffer, isSealed: boolean, isBackground: boolean): void;
   lost(commits: number, error: Error): void;
 }
 
-const resolved = Promise.resolve();
-const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+/** Builders kept for other groups. */
+const SPARE_MAX = 4;
 
+const resolved = Promise.resolve();
 export class Writer {
   readonly #host: WriterHost;
   readonly #path: string;
   readonly #groups: Group[] = [];
+  readonly #spare: BatchBuilder[] = [];
+  /** Of the newest commit on disk. */
+  #revision: number;
   #current: Group | undefined;
   #running: Promise<void> | undefined;
   #backlog = 0;
@@ -86,15 +86,17 @@ export class Writer {
   /** Most commits that were under way at a time lately. */
   #callers = 0;
 
-  constructor(path: string, host: WriterHost) {
+  /** @param revision of the newest commit on disk */
+  constructor(path: string, host: WriterHost, revision: number) {
     this.#path = path;
     this.#host = host;
+    this.#revision = revision;
   }
 
   /** `background`: it may wait for others a little, so that they make one write together. */
   push(commit: Commit, background = false): Written {
     const group = this.#group();
-    group.commits.push(commit);
+    group.builder.add(commit);
     const changes = commit.entries.size + commit.links.size + 1;
     group.changes += changes;
     this.#queuedChanges += changes;
@@ -149,7 +151,10 @@ export class Writer {
     const last = this.#groups[this.#groups.length - 1];
     if (last !== undefined && !last.isFull) return last;
     // Half of those who commit at a time: while one half waits for the disk, the other half does its work.
-    const group = new Group(Math.max(1, Math.ceil(this.#callers / 2)));
+    const group = new Group(
+      this.#spare.pop() ?? new BatchBuilder(),
+      Math.max(1, Math.ceil(this.#callers / 2)),
+    );
     this.#groups.push(group);
     return group;
   }
@@ -164,13 +169,16 @@ export class Writer {
       this.#current = group;
       this.#callers = Math.max(this.#pressing, Math.floor(this.#callers * 0.9));
       try {
-        const batch = await this.#write(group);
-        this.#backlog -= group.commits.length;
+        const batch = group.builder.finish(this.#revision);
+        await this.#host.append(batch);
+        this.#revision = group.builder.revision;
+        this.#backlog -= group.builder.commits;
         this.#pressing -= group.pressing;
         this.#queuedChanges -= group.changes;
         this.#current = undefined;
-        this.#host.stored(group.commits, batch, group.sealed, group.pressing < group.commits.length);
+        this.#host.stored(group.builder, batch, group.sealed, group.pressing < group.builder.commits);
         group.resolve();
+        this.#reuse(group.builder);
       } catch (error) {
         this.#fail(group, error);
       }
@@ -206,33 +214,14 @@ export class Writer {
   #wake: (() => void) | undefined;
   #isPatient = false;
 
-  async #write(group: Group): Promise<Buffer> {
-    const batch = group.batch ?? (await this.#encode(group));
-    const written = this.#host.append(batch);
-    const next = this.#groups[0];
-    if (next?.isFull) {
-      written.catch(() => undefined); // awaited below; it may fail before
-      next.batch = await this.#encode(next);
-    }
-    await written;
-    return batch;
-  }
-
-  async #encode(group: Group): Promise<Buffer> {
-    const steps = this.#host.encode(group.commits);
-    for (let start = performance.now(); ; ) {
-      const step = steps.next();
-      if (step.done) return step.value;
-      if (performance.now() - start < STEP_MS) continue;
-      await nextTurn();
-      start = performance.now();
-    }
+  #reuse(builder: BatchBuilder): void {
+    if (builder.clear() && this.#spare.length < SPARE_MAX) this.#spare.push(builder);
   }
 
   #fail(group: Group, cause: unknown): void {
     const error = writeError(this.#path, cause);
     const lost = [group, ...this.#groups.splice(0)];
-    const count = lost.reduce((sum, { commits }) => sum + commits.length, 0);
+    const count = lost.reduce((sum, { builder }) => sum + builder.commits, 0);
     this.#backlog -= count;
     for (const { pressing } of lost) this.#pressing -= pressing;
     for (const { changes } of lost) this.#queuedChanges -= changes;
