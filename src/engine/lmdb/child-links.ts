@@ -58,7 +58,7 @@ export function childrenOf(table: ChildTable, from: number, keyOf: (id: number) 
 export function* childPairs(
   table: ChildTable,
   keyOf: (id: number) => Key | undefined,
-): Generator<{ from: Key; to: Key }> {
+): Generator<{ from: Key; to: Key; child: number }> {
   for (let start: Buffer | undefined = childRow(0, 0); start !== undefined; ) {
     const rows: [Buffer, Buffer][] = [];
     for (const { key, value } of table.getRange({ start, limit: ROWS_AT_ONCE })) {
@@ -67,7 +67,8 @@ export function* childPairs(
     for (const [ids, check] of rows) {
       const from = keyOf(ids.readUInt32BE(0));
       const to = keyOf(ids.readUInt32BE(4));
-      if (from !== undefined && to !== undefined && isCheckOf(check, to)) yield { from, to };
+      if (from !== undefined && to !== undefined && isCheckOf(check, to))
+        yield { from, to, child: ids.readUInt32BE(4) };
     }
     const last = rows.length < ROWS_AT_ONCE ? undefined : rows[rows.length - 1];
     start = last && Buffer.concat([last[0], Buffer.from([0])]);

@@ -101,6 +101,7 @@ interface Touched {
   readonly keys: readonly Key[];
   readonly ids: readonly number[];
   readonly links: readonly LinkKey[];
+  readonly children: readonly number[];
   readonly counters: readonly Key[];
 }
 
@@ -114,6 +115,8 @@ export class Pending {
   readonly counters = new Versions<Key, number | undefined>(this.#newestCounters);
   /** Keys of nodes; undefined: freed. */
   readonly ids = new Versions<number, Key | undefined>(new Map());
+  /** Nodes whose links from their parents, as far as the tree has them, have been dropped. */
+  readonly formerChildren = new Versions<number, undefined>(new Map());
   /** Records and links in order; undefined: gone. */
   readonly orderedValues: ReadLayer<Uint8Array> = new Ordered(this.#newestEntries, (entry) => entry?.bytes);
   readonly orderedLinks: ReadLayer<true> = new Ordered(this.#newestLinks, (present) => present || undefined);
@@ -136,8 +139,15 @@ export class Pending {
     return this.#touched.length;
   }
 
-  /** Revisions up to `stored` can be lost no more. */
-  add(commit: Pick<Commit, 'revision' | 'entries' | 'links' | 'counters' | 'freed'>, stored: number): void {
+  /**
+   * Revisions up to `stored` can be lost no more. `childOf`: the node that a dropped link led to, if it went with the
+   * link and the tree has the link by its id: then the id is remembered instead, which is much less.
+   */
+  add(
+    commit: Pick<Commit, 'revision' | 'entries' | 'links' | 'counters' | 'freed'>,
+    stored: number,
+    childOf: (link: LinkKey) => number | undefined,
+  ): void {
     const { revision } = commit;
     const ids: number[] = [];
     const setId = (id: number, key: Key | undefined): void => {
@@ -154,13 +164,25 @@ export class Pending {
       keys.push(key);
       if (after !== undefined && after.id !== NO_ID) setId(after.id, key);
     }
-    for (const [link, present] of commit.links) this.links.set(link, revision, present, stored);
+    const links: LinkKey[] = [];
+    const children: number[] = [];
+    for (const [link, present] of commit.links) {
+      const child = present || this.links.get(link) !== undefined ? undefined : childOf(link);
+      if (child === undefined) {
+        this.links.set(link, revision, present, stored);
+        links.push(link);
+      } else {
+        this.formerChildren.set(child, revision, undefined, stored);
+        children.push(child);
+      }
+    }
     for (const [name, value] of commit.counters) this.counters.set(name, revision, value, stored);
     this.#touched.push({
       revision,
       keys,
       ids,
-      links: [...commit.links.keys()],
+      links,
+      children,
       counters: [...commit.counters.keys()],
     });
   }
@@ -179,6 +201,7 @@ export class Pending {
       for (const key of touched.keys) this.entries.drop(key, revision);
       for (const id of touched.ids) this.ids.drop(id, revision);
       for (const link of touched.links) this.links.drop(link, revision);
+      for (const id of touched.children) this.formerChildren.drop(id, revision);
       for (const name of touched.counters) this.counters.drop(name, revision);
     }
     this.#touched.splice(0, commits);
@@ -193,6 +216,7 @@ export class Pending {
       for (const key of last.keys) this.entries.revert(key, revision);
       for (const id of last.ids) this.ids.revert(id, revision);
       for (const link of last.links) this.links.revert(link, revision);
+      for (const id of last.children) this.formerChildren.revert(id, revision);
       for (const name of last.counters) this.counters.revert(name, revision);
       this.#touched.pop();
     }

@@ -65,6 +65,8 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   #lastNode: { readonly id: number; readonly key: Key; readonly entry: Entry } | undefined;
   /** Collections known to own no links, or known to. */
   readonly #linkless = new Map<string, boolean>();
+  /** Collections for which the tree has no links but those of children by ids; good until it changes. */
+  readonly #textless = new Map<string, boolean>();
   /** Those whose records got links since the store was opened. */
   readonly #owners = new Set<string>();
   /** Told after each group that the tree has, with the bytes it added to the journal. */
@@ -188,13 +190,19 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     const id = find(this.#dbs, from)?.id;
     if (id === undefined) return [];
     const start = linkPrefix(from, Relation.children);
-    const keys = childrenOf(this.#dbs.children, id, (child) => this.#storedKeyOf(child));
+    const keys = childrenOf(this.#dbs.children, id, (child) =>
+      this.#isFormerChild(child) ? undefined : this.#storedKeyOf(child),
+    );
     const links = keys.map((to) => start + to);
     this.#lastChildren = { from, links };
     return links;
   }
   /** Good until the tree changes: a long list is asked for in chunks. */
   #lastChildren: { readonly from: Key; readonly links: readonly LinkKey[] } | undefined;
+
+  #isFormerChild(id: number): boolean {
+    return this.#pending.formerChildren.get(id) !== undefined;
+  }
 
   #storedKeyOf(id: number): Key | undefined {
     const node = this.#dbs.nodes.getBinaryFast(id);
@@ -210,8 +218,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     const about = relation === '' || relation === Relation.children ? `${collection}\0` : collection;
     let none = this.#linkless.get(about);
     if (none === undefined) {
-      const lower = Buffer.from(encodeBelow(collection));
-      none = this.#dbs.links.range(lower, false, successor(lower), 1).length === 0;
+      none = this.#hasNoRows(collection);
       if (about !== collection) for (const _ of this.#dbs.children.getKeys({ limit: 1 })) none = false;
       this.#linkless.set(about, none);
     }
@@ -231,7 +238,8 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
       if (rows.length < CHUNK_ROWS || last === undefined) break;
       lower = last[0];
     }
-    for (const { from, to } of childPairs(children, (id) => this.#storedKeyOf(id))) {
+    for (const { from, to, child } of childPairs(children, (id) => this.#storedKeyOf(id))) {
+      if (this.#isFormerChild(child)) continue;
       const link = linkPrefix(from, Relation.children) + to;
       if (isStored(link)) yield link;
     }
@@ -247,8 +255,8 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     if (relation === Relation.children) {
       const fromId = find(this.#dbs, from)?.id;
       const toId = fromId === undefined ? undefined : find(this.#dbs, to)?.id;
-      if (fromId !== undefined && toId !== undefined && hasChild(this.#dbs.children, fromId, toId, to))
-        return true;
+      const isThere = fromId !== undefined && toId !== undefined && !this.#isFormerChild(toId);
+      if (isThere && hasChild(this.#dbs.children, fromId, toId, to)) return true;
     }
     return this.#dbs.links.get(encodeLink(link)) !== undefined;
   }
@@ -328,10 +336,36 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
 
   accept(commit: Commit, background = false): Written {
     this.#lastNode = undefined;
-    this.#pending.add(commit, this.#stored.revision);
+    this.#addPending(commit, this.#stored.revision);
     this.#records += commit.recordDelta;
-    for (const link of commit.links.keys()) this.#owns(collectionOf(link));
     return this.#writer.push(commit, background);
+  }
+
+  #addPending(commit: Parameters<Pending['add']>[0], stored: number): void {
+    const gone = new Map<Key, number>();
+    if (commit.links.size > 0) for (const [id, key] of commit.freed) gone.set(key, id);
+    this.#pending.add(commit, stored, (link) => this.#formerChild(link, gone));
+    this.#lastChildren = undefined;
+    for (const link of commit.links.keys()) this.#owns(collectionOf(link));
+  }
+
+  /** The child that a link led to, if its node is `gone` and the tree has such links by their ids only. */
+  #formerChild(link: LinkKey, gone: ReadonlyMap<Key, number>): number | undefined {
+    const { from, relation, to } = splitLink(link);
+    const child = gone.get(to);
+    if (relation !== Relation.children || child === undefined) return undefined;
+    const collection = collectionOf(from);
+    let none = this.#textless.get(collection);
+    if (none === undefined) {
+      none = this.#hasNoRows(collection);
+      this.#textless.set(collection, none);
+    }
+    return none ? child : undefined;
+  }
+
+  #hasNoRows(collection: string): boolean {
+    const lower = Buffer.from(encodeBelow(collection));
+    return this.#dbs.links.range(lower, false, successor(lower), 1).length === 0;
   }
 
   #owns(collection: string): void {
@@ -343,8 +377,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
 
   /** Commits of the log that the tree does not have, in a store that must not be changed. */
   overlay(commit: Parameters<Pending['add']>[0], recordDelta: number): void {
-    for (const link of commit.links.keys()) this.#owns(collectionOf(link));
-    this.#pending.add(commit, commit.revision);
+    this.#addPending(commit, commit.revision);
     this.#records += recordDelta;
     this.#stored = { revision: commit.revision, records: this.#records };
   }
@@ -375,6 +408,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     this.#applied = revision;
     if (!isDropping) this.#dropApplied();
     this.#lastChildren = undefined;
+    this.#textless.clear();
     this.#log?.applied(revision);
     this.onApplied(journalBytes);
   }
@@ -392,6 +426,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   lost(commits: number, error: Error): void {
     this.lostCount++;
     this.#lastNode = undefined;
+    this.#lastChildren = undefined;
     this.#pending.revert(this.#stored.revision);
     this.#records = this.#stored.records;
     this.#listener?.lost();
