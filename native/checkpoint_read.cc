@@ -91,8 +91,10 @@ class Widened {
 
 // Sets the frame's nodes. Adds their in-degrees to `inDegreeSum`.
 bool decodeNodes(const Frame& frame, Graph& graph, uint64_t& inDegreeSum) {
+  static_assert(kBlockIds % kFrameIds == 0, "a frame's nodes are in one block");
   Widened inDegrees(frame.inDegrees, frame.wideInDegree, frame.wideInDegrees);
   uint32_t expiries = 0;
+  Graph::NodeLoader plain(graph, frame.first);
   for (uint32_t i = 0; i < frame.ids; i++) {
     uint32_t flags = 0;
     const uint32_t code = frame.codes[frame.wide() ? 3 * i : i];
@@ -105,6 +107,10 @@ bool decodeNodes(const Frame& frame, Graph& graph, uint64_t& inDegreeSum) {
     uint32_t inDegree = 0;
     if (flags > kMaxFlags || !inDegrees.at(i, inDegree)) return false;
     inDegreeSum += inDegree;
+    if (Graph::NodeLoader::takes(flags, inDegree)) {
+      plain.add(frame.first + i, flags, inDegree);
+      continue;
+    }
     int64_t expiry = 0;
     if ((flags & kExpires) != 0) {
       if (expiries == frame.expiries) return false;

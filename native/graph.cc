@@ -242,19 +242,9 @@ uint32_t Graph::limitBelow(NodeId id) const {
 }
 
 void Graph::loadNode(NodeId id, uint32_t flags, uint32_t inDegree, int64_t expiry) {
-  constexpr uint32_t kElsewhere = kExpires | kConditional | kConditionValue | kForeign;
-  if ((flags & kElsewhere) != 0 || inDegree >= 255) {
-    set(id, flags, expiry);
-    if (inDegree >= 255) wideInDegrees_.at(id) = inDegree;
-    nodeAt(id).inDegree = static_cast<uint8_t>(std::min(inDegree, 255u));
-    return;
-  }
-  Block& block = makeBlock(id);
-  block.nodes()[id & kBlockMask] = {0, static_cast<uint16_t>(flags), 0, static_cast<uint8_t>(inDegree)};
-  block.exists()[(id & kBlockMask) >> 6] |= uint64_t{1} << (id & 63);
-  block.used++;
-  nodes_++;
-  limit_ = id + 1;
+  set(id, flags, expiry);
+  if (inDegree >= 255) wideInDegrees_.at(id) = inDegree;
+  nodeAt(id).inDegree = static_cast<uint8_t>(std::min(inDegree, 255u));
 }
 
 // ------------------------------------------------------------------------------------------------------- questions

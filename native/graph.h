@@ -139,10 +139,14 @@ class Graph {
   size_t bytes() const;
 
   // For the checkpoint: nodes, ascending; then their edges.
+  class NodeLoader;
   void loadNode(NodeId id, uint32_t flags, uint32_t inDegree, int64_t expiry);
   uint32_t* loadEdges(NodeId from, uint32_t degree) {
     edgeCount_ += degree;
-    return edges_.reserve(nodeAt(from), degree);
+    Node& node = nodeAt(from);
+    if (degree != 1) return edges_.reserve(node, degree);
+    node.degree = 1;
+    return &node.slot;
   }
   void loadBig(NodeId from, std::span<const uint32_t> words) {
     edgeCount_ += words.size();
@@ -200,6 +204,35 @@ class Graph {
   uint32_t nodes_ = 0;
   uint32_t limit_ = 0;
   uint32_t bornMark_ = 0;
+};
+
+// Sets new nodes of one block, ascending, ten times as fast as one by one: for those with nothing kept elsewhere.
+class Graph::NodeLoader {
+ public:
+  NodeLoader(Graph& graph, NodeId first) : graph_(graph), block_(graph.makeBlock(first)) {}
+  ~NodeLoader() {
+    block_.used += count_;
+    graph_.nodes_ += count_;
+    graph_.limit_ = std::max(graph_.limit_, end_);
+  }
+  NodeLoader(const NodeLoader&) = delete;
+  NodeLoader& operator=(const NodeLoader&) = delete;
+
+  static bool takes(uint32_t flags, uint32_t inDegree) {
+    return (flags & (kExpires | kConditional | kConditionValue | kForeign)) == 0 && inDegree < 255;
+  }
+  void add(NodeId id, uint32_t flags, uint32_t inDegree) {
+    block_.nodes()[id & kBlockMask] = {0, static_cast<uint16_t>(flags), 0, static_cast<uint8_t>(inDegree)};
+    block_.exists()[(id & kBlockMask) >> 6] |= uint64_t{1} << (id & 63);
+    count_++;
+    end_ = id + 1;
+  }
+
+ private:
+  Graph& graph_;
+  Block& block_;
+  uint32_t count_ = 0;
+  NodeId end_ = 0;
 };
 
 inline GraphCopy::GraphCopy(Graph& graph) : graph_(graph) { graph_.observe(this); }

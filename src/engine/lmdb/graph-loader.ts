@@ -16,7 +16,7 @@ import { decodeKey, decodeLink } from './key-codec.js';
 import { find, INLINE } from './key-index.js';
 import { decodeAdjacency, nodeParts } from './node-codec.js';
 import type { StorageState } from './storage.js';
-import { asBuffer } from './table.js';
+import { asBuffer, lastSizeOf } from './table.js';
 
 /** Words of ops applied at once while rebuilding. */
 const WORDS_MAX = 64 * 1024;
@@ -47,13 +47,18 @@ function loadCheckpoint(dbs: Databases, graph: GraphCore, state: StoreState): Lo
   const { checkpoint } = state;
   const loaded: LoadedGraph = { revision: 0, records: 0, journalBytes: 0, rebuilt: false };
   if (checkpoint !== undefined) {
-    const chunks: Buffer[] = [];
+    // Straight into one buffer: at ten million records it takes 55 MB.
+    const image = Buffer.allocUnsafeSlow(checkpoint.bytes);
+    let size = 0;
     for (let i = 0; i < checkpoint.chunks; i++) {
-      const chunk = dbs.checkpoints.get(chunkKey(checkpoint.slot, i));
+      const chunk = dbs.checkpoints.getBinaryFast(chunkKey(checkpoint.slot, i));
       if (chunk === undefined) return `part ${i} of its checkpoint is missing`;
-      chunks.push(asBuffer(chunk));
+      const length = lastSizeOf(dbs.checkpoints);
+      if (size + length > image.length) return 'its checkpoint is damaged';
+      image.set(chunk.subarray(0, length), size);
+      size += length;
     }
-    if (!graph.load(Buffer.concat(chunks))) return 'its checkpoint is damaged';
+    if (size < image.length || !graph.load(image)) return 'its checkpoint is damaged';
     loaded.revision = checkpoint.revision;
     loaded.records = checkpoint.records;
   }
