@@ -125,7 +125,7 @@ export function duplexRoute<Request, Response>(
     streaming: true,
     start(exchange) {
       const stream = { requests: requests(exchange), send: sender(exchange, wire) };
-      answer(exchange, wire, observer, () => run(stream, new Call(exchange)));
+      answer(exchange, wire, observer, async () => run(stream, new Call(exchange)));
     },
   };
 }

@@ -83,8 +83,11 @@ export class RpcServer {
   async #idle(deadlineMs: number): Promise<void> {
     if (this.#running === 0) return;
     await new Promise<void>((resolve) => {
-      this.#onIdle = resolve;
-      setTimeout(resolve, deadlineMs).unref();
+      const timer = setTimeout(resolve, deadlineMs);
+      this.#onIdle = () => {
+        clearTimeout(timer);
+        resolve();
+      };
     });
   }
 
