@@ -90,8 +90,16 @@ export class Exchange implements StreamSink {
 
   gone(): void {
     clearTimeout(this.#deadline);
-    this.#reader?.clear();
+    this.#drop();
     this.#cancel();
+  }
+
+  /** Nobody takes what has come any more. */
+  #drop(): void {
+    const { length } = this.#incoming;
+    this.#incoming = [];
+    this.#reader?.taken(length);
+    this.#reader?.clear();
   }
 
   #startSingle(): void {
@@ -101,7 +109,7 @@ export class Exchange implements StreamSink {
       return;
     }
     this.#incoming = [];
-    this.#stream.consumed(message.unreturned);
+    this.#took(message);
     const { route } = this.#head;
     if (!message.compressed) {
       route.start(this, message.bytes);
@@ -129,6 +137,11 @@ export class Exchange implements StreamSink {
     wake?.();
   }
 
+  #took({ unreturned }: IncomingMessage): void {
+    this.#reader?.taken(1);
+    this.#stream.consumed(unreturned);
+  }
+
   #expand(message: IncomingMessage): Promise<Buffer> {
     return expand(message.bytes, this.#head.encoding, this.#messageBytesMax);
   }
@@ -138,7 +151,7 @@ export class Exchange implements StreamSink {
     for (;;) {
       const message = this.#incoming.shift();
       if (message !== undefined) {
-        this.#stream.consumed(message.unreturned);
+        this.#took(message);
         yield message.compressed ? await this.#expand(message) : message.bytes;
         continue;
       }
@@ -203,7 +216,7 @@ export class Exchange implements StreamSink {
   #answer(): void {
     this.#answered = true;
     clearTimeout(this.#deadline);
-    this.#reader?.clear();
+    this.#drop();
   }
 
   #sendHead(): void {

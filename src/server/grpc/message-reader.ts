@@ -16,7 +16,10 @@ export interface IncomingMessage {
   readonly unreturned: number;
 }
 
-/** What parts of messages may take, of all calls of a connection. */
+/** What a message takes that waits, besides its bytes, for which there are windows. */
+const MESSAGE_BYTES = 128;
+
+/** What parts of messages, and messages that wait, may take of all calls of a connection. */
 export interface Budget {
   bytesLeft: number;
 }
@@ -64,9 +67,21 @@ export class MessageReader {
         break;
       }
       out.push({ bytes: this.#whole(part), compressed: this.#compressed, unreturned: at - since });
+      this.#spend(MESSAGE_BYTES);
       since = at;
     }
     return piece.length - since;
+  }
+
+  /** So many messages of those that were given out have been taken. */
+  taken(count: number): void {
+    this.#budget.bytesLeft += count * MESSAGE_BYTES;
+  }
+
+  #spend(bytes: number): void {
+    this.#budget.bytesLeft -= bytes;
+    if (this.#budget.bytesLeft >= 0) return;
+    throw resourceExhausted('the connection has too many messages under way');
   }
 
   /** Lets go of what is not whole. */
@@ -97,11 +112,8 @@ export class MessageReader {
   }
 
   #keep(part: Buffer): void {
-    this.#budget.bytesLeft -= part.length;
     this.#have += part.length;
-    if (this.#budget.bytesLeft < 0) {
-      throw resourceExhausted('the connection has too many messages under way that are not whole');
-    }
+    this.#spend(part.length);
     if (part.length >= SMALL_BYTES) {
       this.#pieces.push(part);
       this.#gather = undefined;

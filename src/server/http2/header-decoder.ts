@@ -13,6 +13,7 @@ import { type Field, staticTable } from './static-table.js';
 const FIELD_BYTES = 32;
 /** No length, index or size of ours is larger. */
 const INTEGER_MAX = 2 ** 24;
+const NOTHING = Buffer.alloc(0);
 
 export interface Block {
   readonly fields: readonly Field[];
@@ -30,7 +31,7 @@ export class HeaderDecoder {
   readonly #table: Field[] = [];
   #tableBytes = 0;
   #tableBytesMax = TABLE_BYTES;
-  #bytes: Buffer = Buffer.alloc(0);
+  #bytes: Buffer = NOTHING;
   #at = 0;
   /** Grows with every change of the table. */
   version = 0;
@@ -57,7 +58,7 @@ export class HeaderDecoder {
       listBytes += sizeOf(field);
       if (listBytes <= this.#listBytesMax) fields.push(field);
     }
-    this.#bytes = Buffer.alloc(0);
+    this.#bytes = NOTHING;
     return { fields, tooLarge: listBytes > this.#listBytesMax, repeatable: this.version === before };
   }
 

@@ -33,6 +33,7 @@ export class Output {
   #controlBytes = 0;
   #written: (() => void)[] = [];
   #scheduled = false;
+  #delayed = false;
   #wasFull = false;
 
   constructor(socket: Socket, hooks: OutputHooks) {
@@ -194,7 +195,8 @@ export class Output {
     slab[at + 8] = streamId;
     this.#at = at + FRAME_HEAD_BYTES;
     this.#bytes += FRAME_HEAD_BYTES;
-    this.#schedule();
+    if (type === FrameType.data || type === FrameType.headers) this.#schedule();
+    else this.#delay();
   }
 
   #reserve(bytes: number): void {
@@ -210,6 +212,16 @@ export class Output {
     if (this.#from === this.#at) return;
     this.#parts.push(this.#slab.subarray(this.#from, this.#at));
     this.#from = this.#at;
+  }
+
+  /** Frames about frames are in no hurry: an answer may come in a moment that they can go with. */
+  #delay(): void {
+    if (this.#scheduled || this.#delayed) return;
+    this.#delayed = true;
+    setImmediate(() => {
+      this.#delayed = false;
+      this.flush();
+    });
   }
 
   /** After everything that this turn still has to say. */

@@ -160,6 +160,20 @@ test('messages that are announced and not sent, or sent in crumbs', async (t) =>
   });
 });
 
+test('more small messages than a service takes', async (t) => {
+  const server = await served(t, { write: hang }, { messageBytes: 64 * KiB });
+  await besides(t, server, async (peer) => {
+    // 512 KiB for what is under way, of which each message takes 128 bytes besides its own five.
+    const crumbs = times(3000, message(Buffer.alloc(0)));
+    peer.send(open(1, paths.write), data(1, crumbs), open(3, paths.write), data(3, crumbs));
+    await peer.ping();
+    // Such a connection has no room for more until those calls have gone.
+    peer.send(frame(3, 0, 1, uint32(8)), frame(3, 0, 3, uint32(8)));
+    peer.send(request(5, paths.info, infoRequest('x')));
+    assert.equal((await peer.answer(5)).status, '0');
+  });
+});
+
 test('silence: who answers no ping is cut off, who answers stays', async (t) => {
   const { address } = await served(t, {}, { keepaliveMs: 100 });
   const silent = await Peer.connect(t, address);
