@@ -29,8 +29,9 @@ export class RpcServer {
   readonly #connections = new Set<Connection<CallHead<Route> | Refusal>>();
   #running = 0;
   #stopping = false;
-  #onIdle: (() => void) | undefined;
-  #onEmpty: (() => void) | undefined;
+  /** Whoever waits for the last call, and for the last connection. */
+  readonly #onIdle = new Set<() => void>();
+  readonly #onEmpty = new Set<() => void>();
 
   constructor(limits: Limits, services: readonly Service[], observe: ObserveMethod) {
     this.#limits = limits;
@@ -50,7 +51,7 @@ export class RpcServer {
     const options = { streamsMax: streamsPerConnection, headerBytesMax: metadataBytes, keepaliveMs };
     const connection = new Connection(socket, this.#application(), options, () => {
       this.#connections.delete(connection);
-      if (this.#connections.size === 0) this.#onEmpty?.();
+      if (this.#connections.size === 0) for (const fn of this.#onEmpty) fn();
     });
     this.#connections.add(connection);
     if (this.#stopping) connection.shutdown();
@@ -70,9 +71,7 @@ export class RpcServer {
         for (const connection of [...this.#connections]) connection.destroy();
         cut();
       }, deadlineMs);
-      await new Promise<void>((resolve) => {
-        this.#onEmpty = resolve;
-      });
+      await new Promise<void>((resolve) => this.#onEmpty.add(resolve));
       clearTimeout(timer);
     }
     await this.#idle(LAST_CALLS_MS);
@@ -84,10 +83,10 @@ export class RpcServer {
     if (this.#running === 0) return;
     await new Promise<void>((resolve) => {
       const timer = setTimeout(resolve, deadlineMs);
-      this.#onIdle = () => {
+      this.#onIdle.add(() => {
         clearTimeout(timer);
         resolve();
-      };
+      });
     });
   }
 
@@ -98,7 +97,7 @@ export class RpcServer {
       },
       end: (code, ms) => {
         end(code, ms);
-        if (--this.#running === 0) this.#onIdle?.();
+        if (--this.#running === 0) for (const fn of this.#onIdle) fn();
       },
     };
   }

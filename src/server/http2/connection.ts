@@ -20,18 +20,14 @@ import {
   WINDOW_BYTES_MAX,
 } from './constants.js';
 import { FrameReader, type FrameSink, unpadded } from './frame-reader.js';
-import { HeaderDecoder } from './header-decoder.js';
 import { HeaderEncoder } from './header-encoder.js';
+import { HeaderReader, type HeadMaker } from './header-reader.js';
 import { Output, settingsOf } from './output.js';
-import { areTrailers, type RequestHead, requestHead } from './request-head.js';
+import { areTrailers } from './request-head.js';
 import { Stream, type StreamHost, type StreamSink } from './stream.js';
 
 /** What requests are for. */
-export interface Application<Head> {
-  /** What a request's headers mean. Asked once for headers that come again; must not depend on anything else. */
-  head(request: RequestHead): Head;
-  /** The same for headers over the limit. */
-  tooLarge(): Head;
+export interface Application<Head> extends HeadMaker<Head> {
   /** A request begins; its stream's sink is told of the rest. */
   open(stream: Stream, head: Head): StreamSink;
 }
@@ -55,19 +51,10 @@ const BLOCK_FACTOR = 4;
 const RESETS = { burst: 1000, perSecond: 100 };
 /** Frames that move nothing: empty ones, priorities, settings, what is not known. */
 const IDLE_FRAMES = { burst: 10_000, perSecond: 1000 };
-/** Meanings of header blocks that are remembered, and how large a block may be for that. */
-const MEANINGS_MAX = 64;
-const MEANING_BYTES_MAX = 1024;
 /** Streams ended by this side whose peer may not know yet. */
 const RESET_IDS_MAX = 1000;
 /** How long a peer gets to read why it is cut off. */
 const LAST_WORDS_MS = 1000;
-
-interface Meaning<Head> {
-  /** Undefined: malformed. */
-  readonly head: Head | undefined;
-  readonly contentLength: number | undefined;
-}
 
 interface OpenBlock {
   readonly streamId: number;
@@ -83,9 +70,7 @@ export class Connection<Head> {
   readonly #reader: FrameReader;
   readonly #output: Output;
   readonly #encoder = new HeaderEncoder();
-  readonly #decoder: HeaderDecoder;
-  readonly #meanings = new Map<string, Meaning<Head>>();
-  #meaningsOf = 0;
+  readonly #headerReader: HeaderReader<Head>;
   readonly #host: StreamHost;
   readonly #streams = new Map<number, Stream>();
   readonly #waiting = new Set<Stream>();
@@ -121,7 +106,7 @@ export class Connection<Head> {
     this.#application = application;
     this.#options = options;
     this.#onClose = onClose;
-    this.#decoder = new HeaderDecoder(options.headerBytesMax);
+    this.#headerReader = new HeaderReader(options.headerBytesMax, application);
     this.#output = new Output(socket, {
       drained: () => this.#pump(),
       overrun: () => this.#socket.destroy(),
@@ -383,7 +368,7 @@ export class Connection<Head> {
       this.#trailers(open, block, endStream);
       return;
     }
-    const meaning = this.#meaning(block);
+    const { head, contentLength } = this.#headerReader.request(block);
     if (id <= this.#lastId) {
       if (this.#resetIds.has(id)) return;
       throw new ConnectionError(ErrorCode.streamClosed, `headers on stream ${id}, which is over`);
@@ -393,43 +378,22 @@ export class Connection<Head> {
       this.#refuse(id, ErrorCode.refusedStream);
       return;
     }
-    if (meaning.head === undefined) {
+    if (head === undefined) {
       this.#refuse(id, ErrorCode.protocolError);
       return;
     }
     const stream = new Stream(id, this.#host, this.#streamSendWindow, STREAM_WINDOW_BYTES);
     this.#streams.set(id, stream);
-    stream.announce(meaning.contentLength);
-    stream.sink = this.#application.open(stream, meaning.head);
+    stream.announce(contentLength);
+    stream.sink = this.#application.open(stream, head);
     if (endStream && !stream.over) stream.endRemote();
   }
 
   #trailers(stream: Stream, block: Buffer, endStream: boolean): void {
-    const { fields } = this.#decoder.decode(block);
+    const fields = this.#headerReader.trailers(block);
     if (stream.remoteEnded) stream.abort(ErrorCode.streamClosed);
     else if (!endStream || !areTrailers(fields)) stream.abort(ErrorCode.protocolError);
     else stream.endRemote();
-  }
-
-  /** What a block means: from memory, while the table it refers to is the same. */
-  #meaning(block: Buffer): Meaning<Head> {
-    const key = block.length <= MEANING_BYTES_MAX ? block.toString('latin1') : undefined;
-    const known = key === undefined ? undefined : this.#meanings.get(key);
-    if (known !== undefined && this.#meaningsOf === this.#decoder.version) return known;
-    const { fields, tooLarge, repeatable } = this.#decoder.decode(block);
-    if (this.#meaningsOf !== this.#decoder.version || this.#meanings.size >= MEANINGS_MAX) {
-      this.#meanings.clear();
-      this.#meaningsOf = this.#decoder.version;
-    }
-    const request = tooLarge ? undefined : requestHead(fields);
-    const meaning = tooLarge
-      ? { head: this.#application.tooLarge(), contentLength: undefined }
-      : {
-          head: request === undefined ? undefined : this.#application.head(request),
-          contentLength: request?.contentLength,
-        };
-    if (repeatable && key !== undefined) this.#meanings.set(key, meaning);
-    return meaning;
   }
 
   #windowUpdate(id: number, payload: Buffer): void {

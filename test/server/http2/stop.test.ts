@@ -11,7 +11,7 @@ test('open calls end, late ones are refused, idle connections are told and close
   const busy = await Peer.connect(t, address);
   busy.send(open(1, paths.write), data(1, message(writeRequest('a'))));
   await Promise.all([busy.headers(1), idle.ping()]);
-  const stopping = endpoint.stop(60_000);
+  const stopping = Promise.all([endpoint.stop(60_000), endpoint.stop(60_000)]);
   assert.equal(await idle.goAway(), ErrorCode.noError);
   await idle.ended();
   const told = await busy.next(({ type }) => type === 7);
@@ -21,7 +21,7 @@ test('open calls end, late ones are refused, idle connections are told and close
   busy.send(data(1, message(writeRequest('b')), true));
   assert.equal((await busy.answer(1)).status, '0');
   await busy.ended();
-  assert.deepEqual(await stopping, { aborted: false });
+  assert.deepEqual(await stopping, [{ aborted: false }, { aborted: false }]);
   assert.deepEqual(await endpoint.stop(0), { aborted: false });
 });
 
