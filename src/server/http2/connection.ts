@@ -165,15 +165,15 @@ export class Connection<Head> {
     this.#endStreams();
     this.#leaving = true;
     this.#hangUp();
+    setTimeout(() => this.#socket.destroy(), LAST_WORDS_MS).unref();
   }
 
-  /** Ends the socket when what was said has been read, or after a while. */
+  /** Ends the socket when the system has taken what was said. */
   #hangUp(): void {
     const { destroyed, writableEnded } = this.#socket;
     if (destroyed || writableEnded) return;
     this.#output.flush();
     this.#socket.end(() => this.#socket.destroy());
-    setTimeout(() => this.#socket.destroy(), LAST_WORDS_MS).unref();
   }
 
   #ended(): void {
@@ -200,7 +200,7 @@ export class Connection<Head> {
       return;
     }
     this.#heard = false;
-    this.#output.ping(Buffer.alloc(8), 0);
+    if (!this.#socket.writableEnded) this.#output.ping(Buffer.alloc(8), 0);
   }
 
   // ------------------------------------------------------------------------------------------------ streams

@@ -1,9 +1,9 @@
 /** The end of a server: what it promises to calls that are open, to those that come too late, and to itself. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ErrorCode } from '../../../src/server/http2/constants.js';
-import { data, message, open, Peer, request } from './peer.js';
-import { hang, infoRequest, paths, served, writeRequest } from './served.js';
+import { ErrorCode, PREFACE, Setting } from '../../../src/server/http2/constants.js';
+import { data, message, open, Peer, request, settings, windowUpdate } from './peer.js';
+import { hang, infoRequest, paths, readRequest, served, writeRequest } from './served.js';
 
 test('open calls end, late ones are refused, idle connections are told and closed', async (t) => {
   const { endpoint, address } = await served(t, {}, { keepaliveMs: 60_000 });
@@ -23,6 +23,29 @@ test('open calls end, late ones are refused, idle connections are told and close
   await busy.ended();
   assert.deepEqual(await stopping, [{ aborted: false }, { aborted: false }]);
   assert.deepEqual(await endpoint.stop(0), { aborted: false });
+});
+
+test('an answer that is whole is read to its end, however slowly, when the server stops', async (t) => {
+  const { endpoint, address } = await served(t);
+  const windows = Buffer.concat([
+    PREFACE,
+    settings([Setting.initialWindowSize, 2 ** 30]),
+    windowUpdate(0, 2 ** 30),
+  ]);
+  const slow = await Peer.connect(t, address, windows);
+  await slow.ping();
+  slow.socket.pause();
+  slow.send(request(1, paths.read, readRequest('d', 900_000)));
+  // Somebody else's call comes and goes, so the answer has been given to the system as far as it takes it.
+  const other = await Peer.connect(t, address);
+  other.send(request(1, paths.info, infoRequest('x')));
+  await other.answer(1);
+  const stopping = endpoint.stop(60_000);
+  await new Promise((done) => setTimeout(done, 1500));
+  slow.socket.resume();
+  const { status, body } = await slow.answer(1);
+  assert.deepEqual([status, body.length > 900_000], ['0', true]);
+  assert.deepEqual(await stopping, { aborted: false });
 });
 
 test('after the deadline open calls are given up and connections closed, also those that do not read', async (t) => {
