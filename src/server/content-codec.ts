@@ -5,6 +5,7 @@
  * Decoded bytes are a view of the message, which nobody else uses; encoded messages are a view of the reader's buffer.
  */
 import { invalidArgument } from '../errors.js';
+import { PREFIX_BYTES } from './grpc/prefix.js';
 import type { WriteRequest } from './messages.js';
 
 const WIRE_BYTES = 2;
@@ -76,11 +77,11 @@ function labelOf(entry: Buffer): [string, string] {
 }
 
 /** Bytes to leave free before the data of a `ReadContentResponse`, for what goes before them. */
-export const READ_HEAD_BYTES = 2 * (VARINT_BYTES_MAX + 1);
+export const READ_HEAD_BYTES = PREFIX_BYTES + 2 * (VARINT_BYTES_MAX + 1);
 
 /**
- * The `ReadContentResponse` whose data stand in `buffer` from READ_HEAD_BYTES on: a view of the buffer, so that the
- * bytes of a blob are not copied once more.
+ * The `ReadContentResponse` whose data stand in `buffer` from READ_HEAD_BYTES on, behind PREFIX_BYTES free ones: a view
+ * of the buffer, so that the bytes of a blob are not copied once more.
  */
 export function frameReadResponse(buffer: Buffer, offset: number, length: number): Buffer {
   const head = offset === 0 ? 0 : 1 + varintSize(offset);
@@ -92,7 +93,7 @@ export function frameReadResponse(buffer: Buffer, offset: number, length: number
   }
   buffer[at++] = 0x12;
   putVarint(buffer, at, length);
-  return buffer.subarray(start, READ_HEAD_BYTES + length);
+  return buffer.subarray(start - PREFIX_BYTES, READ_HEAD_BYTES + length);
 }
 
 function varintSize(value: number): number {

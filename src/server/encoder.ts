@@ -35,11 +35,11 @@ function reserve(bytes: number): void {
   buffer = larger;
 }
 
-/** The encoder of a message type; the answer is the caller's to keep. */
-export function encoderOf(type: protobuf.Type): (message: unknown) => Buffer {
+/** The encoder of a message type; the answer is the caller's to keep, with so many free bytes before the message. */
+export function encoderOf(type: protobuf.Type, freeBytes = 0): (message: unknown) => Buffer {
   const write = messageWriter(type);
   return (message) => {
-    at = 0;
+    at = freeBytes;
     write(message);
     const bytes = Buffer.from(buffer.subarray(0, at));
     if (buffer.length > KEPT_BYTES_MAX) buffer = Buffer.allocUnsafe(FIRST_BYTES);

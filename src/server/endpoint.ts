@@ -1,4 +1,5 @@
 /** One socket with the services on it: accepts, serves, and ends within a deadline. Called by daemon.ts. */
+import type { Socket } from 'node:net';
 import type { Limits } from './limits.js';
 import { Listener } from './listener.js';
 import { type ObserveMethod, RpcServer } from './rpc-server.js';
@@ -28,7 +29,7 @@ export class Endpoint {
   ): Promise<Endpoint> {
     const server = new RpcServer(limits, services, observe);
     try {
-      const serve = (connection: Parameters<RpcServer['serve']>[0]): void => server.serve(connection);
+      const serve = (connection: Socket): void => server.serve(connection);
       return new Endpoint(await Listener.listen(address, limits, { serve, refused }), server);
     } catch (error) {
       await server.stop(0, () => undefined);

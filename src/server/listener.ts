@@ -113,7 +113,7 @@ export class Listener {
   }
 }
 
-/** Waits for the first bytes; what does not begin like HTTP/2 never gets to the HTTP/2 library. */
+/** Waits for the first bytes: what does not begin like HTTP/2 is not served. */
 function greet(socket: Socket, helloMs: number, hooks: ListenerHooks): void {
   let head: Buffer = Buffer.alloc(0);
   const end = (reason: string): void => {
@@ -136,8 +136,6 @@ function greet(socket: Socket, helloMs: number, hooks: ListenerHooks): void {
     socket.pause();
     socket.unshift(head);
     hooks.serve(socket);
-    // The session reads past the stream. When it gives up, the stream must be flowing to see that the client has gone.
-    setImmediate(() => socket.resume());
   };
   socket.on('data', take);
   socket.once('close', () => clearTimeout(timer));

@@ -1,69 +1,79 @@
 /**
- * The gRPC server: services in, connections in. Every method of every definition is registered, what has no function
- * is Unimplemented at once. Connections are handed in by listener.ts, so that this file knows nothing of sockets.
- * Called by daemon.ts.
+ * The gRPC server: services in, connections in. Every method that has a function is a route, everything else is
+ * Unimplemented at once. Connections are handed in by listener.ts, so that this file knows nothing of sockets' names.
+ * Called by endpoint.ts.
  */
-import type { Duplex as NodeStream } from 'node:stream';
-import { type handleUnaryCall, Server, ServerCredentials, type UntypedHandleCall } from '@grpc/grpc-js';
-import { duplexHandler, type Observer, serverStreamHandler, unaryHandler } from './call.js';
-import { hardenHttp2, presetHttp2 } from './http2-options.js';
+import type { Socket } from 'node:net';
+import { duplexRoute, type Observer, serverStreamRoute, unaryRoute, type Wire } from './call.js';
+import { type CallHead, callHead, type Refusal, refuse } from './grpc/call-head.js';
+import { Exchange, type Route } from './grpc/exchange.js';
+import type { Budget } from './grpc/message-reader.js';
+import { type Application, Connection } from './http2/connection.js';
+import type { StreamSink } from './http2/stream.js';
 import type { Limits } from './limits.js';
 import { type Method, methodsOf } from './schema.js';
 import type { MethodImpl, Service } from './service.js';
-import { detailedStatusOf, statusOf } from './status.js';
+import { detailedStatusOf, resourceExhausted, statusOf } from './status.js';
 
 /** Told once for each method; answers what is told of the end of each of its calls: code and milliseconds. */
 export type ObserveMethod = (service: string, method: string) => Observer['end'];
 
 /** Milliseconds that services get to notice that their clients were cut off. */
 const LAST_CALLS_MS = 2000;
+/** Messages that one connection may have under way in parts, in messages of the largest size. */
+const PARTIAL_MESSAGES_MAX = 8;
 
 export class RpcServer {
-  readonly #server: Server;
-  readonly #injector: ReturnType<Server['createConnectionInjector']>;
+  readonly #limits: Limits;
+  readonly #routes = new Map<string, Route>();
+  readonly #connections = new Set<Connection<CallHead<Route> | Refusal>>();
   #running = 0;
-  #onIdle: (() => void) | undefined;
+  #stopping = false;
+  /** Whoever waits for the last call, and for the last connection. */
+  readonly #onIdle = new Set<() => void>();
+  readonly #onEmpty = new Set<() => void>();
 
   constructor(limits: Limits, services: readonly Service[], observe: ObserveMethod) {
-    this.#server = new Server({
-      'grpc.max_receive_message_length': limits.messageBytes,
-      'grpc.max_send_message_length': limits.messageBytes,
-      'grpc.max_concurrent_streams': limits.streamsPerConnection,
-      'grpc.keepalive_time_ms': limits.keepaliveMs,
-      'grpc.keepalive_timeout_ms': limits.keepaliveMs,
-      'grpc.enable_channelz': 0,
-    });
-    presetHttp2(this.#server, limits);
+    this.#limits = limits;
     for (const service of services) {
       for (const method of methodsOf(service.name).values()) {
         const impl = service.methods[method.name];
-        if (impl !== undefined) {
-          this.#register(service, method, impl, this.#observer(observe(service.name, method.name)));
-        }
+        if (impl === undefined) continue;
+        const observer = this.#observer(observe(service.name, method.name));
+        this.#routes.set(method.path, routeOf(service, method, impl, observer));
       }
     }
-    this.#injector = this.#server.createConnectionInjector(ServerCredentials.createInsecure());
-    hardenHttp2(this.#server);
   }
 
   /** Serves a connection that somebody else accepted. */
-  serve(connection: NodeStream): void {
-    this.#injector.injectConnection(connection);
+  serve(socket: Socket): void {
+    const { streamsPerConnection, metadataBytes, keepaliveMs } = this.#limits;
+    const options = { streamsMax: streamsPerConnection, headerBytesMax: metadataBytes, keepaliveMs };
+    const connection = new Connection(socket, this.#application(), options, () => {
+      this.#connections.delete(connection);
+      if (this.#connections.size === 0) for (const fn of this.#onEmpty) fn();
+    });
+    this.#connections.add(connection);
+    if (this.#stopping) connection.shutdown();
   }
 
   /**
    * Lets open calls end, takes no new ones; after the deadline ends those that have not. `cut` ends the connections
-   * under them: an HTTP/2 session alone would wait for a client that does not read.
+   * under them, and those that were never served.
    */
   async stop(deadlineMs: number, cut: () => void): Promise<{ aborted: boolean }> {
+    this.#stopping = true;
     let aborted = false;
-    const timer = setTimeout(() => {
-      aborted = true;
-      this.#server.forceShutdown();
-      cut();
-    }, deadlineMs);
-    await new Promise<void>((resolve) => this.#server.tryShutdown(() => resolve()));
-    clearTimeout(timer);
+    for (const connection of [...this.#connections]) connection.shutdown();
+    if (this.#connections.size > 0) {
+      const timer = setTimeout(() => {
+        aborted = true;
+        for (const connection of [...this.#connections]) connection.destroy();
+        cut();
+      }, deadlineMs);
+      await new Promise<void>((resolve) => this.#onEmpty.add(resolve));
+      clearTimeout(timer);
+    }
     await this.#idle(LAST_CALLS_MS);
     return { aborted };
   }
@@ -72,8 +82,11 @@ export class RpcServer {
   async #idle(deadlineMs: number): Promise<void> {
     if (this.#running === 0) return;
     await new Promise<void>((resolve) => {
-      this.#onIdle = resolve;
-      setTimeout(resolve, deadlineMs).unref();
+      const timer = setTimeout(resolve, deadlineMs);
+      this.#onIdle.add(() => {
+        clearTimeout(timer);
+        resolve();
+      });
     });
   }
 
@@ -84,22 +97,41 @@ export class RpcServer {
       },
       end: (code, ms) => {
         end(code, ms);
-        if (--this.#running === 0) this.#onIdle?.();
+        if (--this.#running === 0) for (const fn of this.#onIdle) fn();
       },
     };
   }
 
-  #register(service: Service, method: Method, impl: MethodImpl, observer: Observer): void {
-    const toStatus = service.detailedErrors ? detailedStatusOf : statusOf;
-    const codecs = service.codecs?.[method.name];
-    const encode = codecs?.encodeResponse ?? method.response.encode;
-    const decode = codecs?.decodeRequest ?? method.request.decode;
-    const register = (handler: UntypedHandleCall, type: string): void => {
-      this.#server.register(method.path, handler as handleUnaryCall<unknown, unknown>, encode, decode, type);
+  /** gRPC for one connection. */
+  #application(): Application<CallHead<Route> | Refusal> {
+    const { messageBytes, metadataBytes } = this.#limits;
+    const budget: Budget = { bytesLeft: messageBytes * PARTIAL_MESSAGES_MAX };
+    return {
+      head: (request) => callHead(request, this.#routes),
+      tooLarge: () =>
+        refuse(
+          statusOf(resourceExhausted(`the call's headers are over the limit of ${metadataBytes} bytes`)),
+        ),
+      open: (stream, head) => {
+        if (!('refusal' in head)) return new Exchange(stream, head, messageBytes, budget);
+        stream.trailers(head.refusal);
+        return nobody;
+      },
     };
-    if (impl.kind === 'unary') register(unaryHandler(impl.run, observer, toStatus), 'unary');
-    else if (impl.kind === 'stream')
-      register(serverStreamHandler(impl.run, observer, toStatus), 'serverStream');
-    else register(duplexHandler(impl.run, observer, toStatus), 'bidi');
   }
+}
+
+/** Takes what still comes of a request that is answered already. */
+const nobody: StreamSink = { data: () => undefined, end: () => undefined, gone: () => undefined };
+
+function routeOf(service: Service, method: Method, impl: MethodImpl, observer: Observer): Route {
+  const codecs = service.codecs?.[method.name];
+  const wire: Wire<unknown, unknown> = {
+    decode: codecs?.decodeRequest ?? method.request.decode,
+    frame: codecs?.frameResponse ?? method.response.frame,
+    toStatus: service.detailedErrors ? detailedStatusOf : statusOf,
+  };
+  if (impl.kind === 'unary') return unaryRoute(impl.run, wire, observer);
+  if (impl.kind === 'stream') return serverStreamRoute(impl.run, wire, observer);
+  return duplexRoute(impl.run, wire, observer);
 }

@@ -9,6 +9,7 @@
 import { fileURLToPath } from 'node:url';
 import protobuf from 'protobufjs';
 import { encoderOf } from './encoder.js';
+import { PREFIX_BYTES } from './grpc/prefix.js';
 
 const API = fileURLToPath(new URL('../../../src/server/api/', import.meta.url));
 
@@ -49,6 +50,8 @@ function root(): protobuf.Root {
 /** How one type of message is written and read. */
 export interface Codec<T = unknown> {
   encode(message: T): Buffer;
+  /** The same behind PREFIX_BYTES free bytes. */
+  frame(message: T): Buffer;
   decode(bytes: Buffer): T;
 }
 
@@ -74,6 +77,7 @@ export function messageTypes(): protobuf.Type[] {
 function codec<T>(type: protobuf.Type): Codec<T> {
   return {
     encode: encoderOf(type),
+    frame: encoderOf(type, PREFIX_BYTES),
     // The cast is the definition's claim; unknown fields are skipped.
     decode: (bytes) => type.decode(bytes) as T,
   };

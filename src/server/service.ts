@@ -25,7 +25,8 @@ export interface Service {
 }
 export interface MethodCodecs {
   decodeRequest?(bytes: Buffer): unknown;
-  encodeResponse?(message: unknown): Buffer;
+  /** With PREFIX_BYTES free bytes before the message. */
+  frameResponse?(message: unknown): Buffer;
 }
 
 export const unary = <Request, Response>(

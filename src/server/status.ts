@@ -2,7 +2,7 @@
  * Errors as clients get them: kinds of error are gRPC codes one to one. containerd's clients add the name of the kind
  * to a message unless it ends with it, so messages end the way containerd's do. Called by call.ts; pure.
  */
-import { Metadata, status } from '@grpc/grpc-js';
+import { type Metadata, status } from '@grpc/grpc-js';
 import { EbbtideError, type ErrorKind, kindOf } from '../errors.js';
 import { type Codec, codecOf } from './schema.js';
 
@@ -30,12 +30,21 @@ export class StatusError extends Error {
 export const outOfRange = (message: string): StatusError => new StatusError(status.OUT_OF_RANGE, message);
 export const resourceExhausted = (message: string): StatusError =>
   new StatusError(status.RESOURCE_EXHAUSTED, message);
+/** What a client sent is not what the protocol says. */
+export const internal = (message: string): StatusError => new StatusError(status.INTERNAL, message);
 
 export interface CallStatus {
-  code: number;
-  details: string;
-  metadata?: Metadata;
+  readonly code: number;
+  readonly details: string;
+  /** A google.rpc.Status, for clients that know it. */
+  readonly binary?: Buffer;
 }
+
+export const unimplemented = (details: string): CallStatus => ({ code: status.UNIMPLEMENTED, details });
+export const deadlineStatus: CallStatus = {
+  code: status.DEADLINE_EXCEEDED,
+  details: 'context deadline exceeded',
+};
 
 export function statusOf(error: unknown): CallStatus {
   if (error instanceof StatusError) return { code: error.code, details: error.message };
@@ -91,9 +100,7 @@ export function detailedStatusOf(error: unknown): CallStatus {
     message: plain.details,
     details: [{ typeUrl: `type.googleapis.com/${INFO_TYPE}`, value }],
   };
-  const metadata = new Metadata();
-  metadata.set(DETAILS, statusCodec().encode(message));
-  return { ...plain, metadata };
+  return { ...plain, binary: statusCodec().encode(message) };
 }
 
 const kinds = new Map(Object.entries(codes).map(([kind, code]) => [code, kind as ErrorKind]));

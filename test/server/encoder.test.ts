@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import protobuf from 'protobufjs';
 import { decodeWriteRequest, frameReadResponse, READ_HEAD_BYTES } from '../../src/server/content-codec.js';
 import { encoderOf } from '../../src/server/encoder.js';
+import { PREFIX_BYTES } from '../../src/server/grpc/prefix.js';
 import { codecOf, messageTypes } from '../../src/server/schema.js';
 
 const text = fc.oneof(
@@ -116,7 +117,7 @@ test('the messages of the byte streams are those of the definitions', () => {
   fc.assert(
     fc.property(wide, fc.uint8Array({ maxLength: 300 }), (offset, data) => {
       const buffer = Buffer.concat([Buffer.alloc(READ_HEAD_BYTES, 0xff), data]);
-      const decoded = read.decode(frameReadResponse(buffer, offset, data.length));
+      const decoded = read.decode(frameReadResponse(buffer, offset, data.length).subarray(PREFIX_BYTES));
       assert.deepEqual([decoded.offset, new Uint8Array(decoded.data)], [offset, data]);
     }),
   );

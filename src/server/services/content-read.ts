@@ -34,11 +34,9 @@ export async function readContent(
     const rest = reader.size - start;
     const end = start + (request.size <= 0 || request.size > rest ? rest : request.size);
     const buffers: Buffer[] = [];
-    try {
-      await sendRange(reader, start, end, send, buffers);
-    } finally {
-      giveBack(buffers);
-    }
+    await sendRange(reader, start, end, send, buffers);
+    // Not when it has failed: then the last one may still be on its way to the client.
+    giveBack(buffers);
   });
 }
 
@@ -50,7 +48,7 @@ async function sendRange(
   buffers: Buffer[],
 ): Promise<void> {
   let turn = 0;
-  // The library copies a message before `send` returns, so two buffers are enough for reading and sending at once.
+  // A buffer is free again when its message has been sent, so two are enough for reading and sending at once.
   const read = (from: number): Promise<{ buffer: Buffer; count: number }> => {
     const wanted = Math.min(PIECE_BYTES, end - from);
     if (buffers[turn] === undefined) buffers[turn] = takeBuffer(wanted);

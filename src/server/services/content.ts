@@ -42,7 +42,7 @@ export function contentService(store: ServedContent, limits: Limits): Service {
     name: 'containerd.services.content.v1.Content',
     codecs: {
       Write: { decodeRequest: decodeWriteRequest },
-      Read: { encodeResponse: (message) => message as Buffer },
+      Read: { frameResponse: (message) => message as Buffer },
     },
     methods: {
       Info: unary(async ({ digest }: DigestRequest, { context }) => {

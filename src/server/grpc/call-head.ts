@@ -1,0 +1,76 @@
+/**
+ * What a request's headers say about a call: method, context, deadline, encoding. Worked out once for all calls with
+ * the same headers, so what is in here is shared and never changed.
+ */
+import type { CallContext } from '../../context.js';
+import type { BlockParts } from '../http2/header-encoder.js';
+import type { RequestHead } from '../http2/request-head.js';
+import { type CallStatus, unimplemented } from '../status.js';
+import { failure, httpStatus, refusedEncoding } from './blocks.js';
+import { encodings, isEncoding, type MessageEncoding } from './compression.js';
+
+const NAMESPACE_HEADER = 'containerd-namespace';
+const LEASE_HEADER = 'containerd-lease';
+const CONTENT_TYPE = /^application\/grpc(?:$|[+;])/;
+const TIMEOUT = /^(\d{1,8})([HMSmun])$/;
+const unitMs: Readonly<Record<string, number>> = { H: 3_600_000, M: 60_000, S: 1000, m: 1, u: 1e-3, n: 1e-6 };
+/** The longest that a timer can wait. */
+const TIMER_MS_MAX = 2 ** 31 - 1;
+
+export interface CallHead<Route> {
+  readonly route: Route;
+  readonly context: CallContext;
+  readonly timeoutMs: number | undefined;
+  readonly encoding: MessageEncoding;
+}
+/** A whole answer, for what cannot become a call. */
+export interface Refusal {
+  readonly refusal: BlockParts;
+}
+
+export function callHead<Route>(
+  { method, path, fields }: RequestHead,
+  routes: ReadonlyMap<string, Route>,
+): CallHead<Route> | Refusal {
+  const header = (name: string): string | undefined => fields.find((field) => field.name === name)?.value;
+  if (!CONTENT_TYPE.test(header('content-type') ?? '')) return { refusal: httpStatus(415) };
+  if (method !== 'POST') return { refusal: httpStatus(405) };
+  const route = routes.get(path);
+  if (route === undefined) {
+    return refuse(unimplemented(`The server does not implement the method ${path}`));
+  }
+  const encoding = header('grpc-encoding') ?? 'identity';
+  if (!isEncoding(encoding)) {
+    const status = unimplemented(`Unsupported encoding: ${encoding}`);
+    return { refusal: refusedEncoding(status, encodings.join(',')) };
+  }
+  const timeout = header('grpc-timeout');
+  const timeoutMs = timeout === undefined ? undefined : timeoutOf(timeout);
+  if (timeoutMs !== undefined && Number.isNaN(timeoutMs)) {
+    return refuse({ code: INTERNAL, details: 'Invalid grpc-timeout value' });
+  }
+  const context = { namespace: first(header(NAMESPACE_HEADER)), lease: first(header(LEASE_HEADER)) };
+  return { route, context, timeoutMs, encoding };
+}
+
+const INTERNAL = 13;
+
+export const refuse = (status: CallStatus): Refusal => ({ refusal: failure(status, true) });
+
+/** NaN: it is no timeout. */
+function timeoutOf(text: string): number {
+  const [, count, unit] = TIMEOUT.exec(text) ?? [];
+  if (count === undefined || unit === undefined) return Number.NaN;
+  return Math.min(TIMER_MS_MAX, Number(count) * unitMs[unit]!);
+}
+
+/**
+ * Go clients may send a header twice, the newest first, and what is between may join the two with a comma: what is
+ * before it counts. No value of ours has a comma: namespaces are identifiers, and lease ids with one cannot be told
+ * from two.
+ */
+function first(value: string | undefined): string | undefined {
+  if (value === undefined) return undefined;
+  const comma = value.indexOf(',');
+  return (comma < 0 ? value : value.slice(0, comma)).trim();
+}

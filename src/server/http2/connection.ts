@@ -1,0 +1,487 @@
+/**
+ * One connection of an HTTP/2 server (RFC 9113), made for gRPC: many small requests and answers, and long streams. No
+ * push, no priorities, no upgrade. Owns the socket from its first byte on. Called by rpc-server.ts.
+ *
+ * Mistakes of the peer end a stream or the connection as the RFC says. What a peer can make this side keep or do is
+ * bounded: streams at once, bytes of headers, bytes received and not taken in, bytes sent and not read, resets and
+ * frames that say nothing per second, silence.
+ */
+import type { Socket } from 'node:net';
+import { Bucket } from './bucket.js';
+import {
+  ConnectionError,
+  ErrorCode,
+  Flag,
+  FRAME_BYTES,
+  FRAME_BYTES_MAX,
+  FrameType,
+  Setting,
+  WINDOW_BYTES,
+  WINDOW_BYTES_MAX,
+} from './constants.js';
+import { FrameReader, type FrameSink, unpadded } from './frame-reader.js';
+import { HeaderEncoder } from './header-encoder.js';
+import { HeaderReader, type HeadMaker } from './header-reader.js';
+import { Output, settingsOf } from './output.js';
+import { areTrailers } from './request-head.js';
+import { Stream, type StreamHost, type StreamSink } from './stream.js';
+
+/** What requests are for. */
+export interface Application<Head> extends HeadMaker<Head> {
+  /** A request begins; its stream's sink is told of the rest. */
+  open(stream: Stream, head: Head): StreamSink;
+}
+
+export interface ConnectionOptions {
+  readonly streamsMax: number;
+  /** Bytes of a request's headers, as HTTP/2 counts them. */
+  readonly headerBytesMax: number;
+  /** A peer of which nothing is heard for this long is asked, and cut off when nothing is heard for as long again. */
+  readonly keepaliveMs: number;
+}
+
+/** Bytes in flight of one call, and of all calls of a connection. */
+const STREAM_WINDOW_BYTES = 4 * 2 ** 20;
+const CONNECTION_WINDOW_BYTES = 16 * 2 ** 20;
+const GIVE_BACK_BYTES = CONNECTION_WINDOW_BYTES / 4;
+/** What a stream sends before it is the next one's turn. */
+const TURN_BYTES = 64 * 1024;
+/** Headers are smaller than they count, but for codes that nobody uses. */
+const BLOCK_FACTOR = 4;
+const RESETS = { burst: 1000, perSecond: 100 };
+/** Frames that move nothing: empty ones, priorities, settings, what is not known. */
+const IDLE_FRAMES = { burst: 10_000, perSecond: 1000 };
+/** Streams ended by this side whose peer may not know yet. */
+const RESET_IDS_MAX = 1000;
+/** How long a peer gets to read why it is cut off. */
+const LAST_WORDS_MS = 1000;
+
+interface OpenBlock {
+  readonly streamId: number;
+  readonly endStream: boolean;
+  readonly parts: Buffer[];
+  bytes: number;
+}
+
+export class Connection<Head> {
+  readonly #socket: Socket;
+  readonly #application: Application<Head>;
+  readonly #options: ConnectionOptions;
+  readonly #reader: FrameReader;
+  readonly #output: Output;
+  readonly #encoder = new HeaderEncoder();
+  readonly #headerReader: HeaderReader<Head>;
+  readonly #host: StreamHost;
+  readonly #streams = new Map<number, Stream>();
+  readonly #waiting = new Set<Stream>();
+  readonly #resetIds = new Set<number>();
+  readonly #resets = new Bucket(RESETS.burst, RESETS.perSecond);
+  readonly #idleFrames = new Bucket(IDLE_FRAMES.burst, IDLE_FRAMES.perSecond);
+  #lastId = 0;
+  #block: OpenBlock | undefined;
+  #greeted = false;
+  #receiveWindow = CONNECTION_WINDOW_BYTES;
+  #giveBackBytes = 0;
+  #streamSendWindow = WINDOW_BYTES;
+  #frameBytes = FRAME_BYTES;
+  /** The DATA frame that is being read: its stream, unless its content is not wanted, and what is missing of it. */
+  #dataStream: Stream | undefined;
+  #dataBytes = 0;
+  #dataFlags = 0;
+  /** Whether a window has grown: looked at once for all that was read together. */
+  #widened = false;
+  #leaving = false;
+  #closed = false;
+  #heard = true;
+  readonly #keepalive: NodeJS.Timeout;
+  readonly #onClose: () => void;
+
+  constructor(
+    socket: Socket,
+    application: Application<Head>,
+    options: ConnectionOptions,
+    onClose: () => void,
+  ) {
+    this.#socket = socket;
+    this.#application = application;
+    this.#options = options;
+    this.#onClose = onClose;
+    this.#headerReader = new HeaderReader(options.headerBytesMax, application);
+    this.#output = new Output(socket, {
+      drained: () => this.#pump(),
+      overrun: () => this.#socket.destroy(),
+    });
+    this.#reader = new FrameReader(this.#frames());
+    this.#host = this.#streamHost();
+    socket.on('error', () => undefined);
+    socket.on('data', this.#take);
+    socket.once('end', () => this.destroy());
+    socket.once('close', () => this.#ended());
+    this.#keepalive = setInterval(() => this.#askForLife(), options.keepaliveMs);
+    this.#keepalive.unref();
+    this.#output.settings(
+      settingsOf({
+        streams: options.streamsMax,
+        windowBytes: STREAM_WINDOW_BYTES,
+        headerBytes: options.headerBytesMax,
+      }),
+    );
+    this.#output.windowUpdate(0, CONNECTION_WINDOW_BYTES - WINDOW_BYTES);
+    socket.resume();
+  }
+
+  /** No new requests; the connection ends when the open ones have. */
+  shutdown(): void {
+    if (this.#leaving || this.#closed) return;
+    this.#leaving = true;
+    this.#output.goAway(this.#lastId, ErrorCode.noError);
+    this.#endIfIdle();
+  }
+
+  /** Ends the connection where it is. */
+  destroy(): void {
+    this.#socket.destroy();
+    // Not later: whoever ends a connection may count on its requests being told.
+    this.#ended();
+  }
+
+  readonly #take = (chunk: Buffer): void => {
+    this.#heard = true;
+    try {
+      this.#reader.push(chunk);
+      if (this.#widened) this.#pump();
+    } catch (error) {
+      this.#fail(error);
+    }
+  };
+
+  /** What the peer did cannot be mended: says so, and ends. */
+  #fail(error: unknown): void {
+    const { code, message } =
+      error instanceof ConnectionError ? error : new ConnectionError(ErrorCode.internalError, 'internal');
+    this.#socket.off('data', this.#take);
+    this.#output.goAway(this.#lastId, code, message);
+    this.#output.flush();
+    this.#endStreams();
+    this.#leaving = true;
+    this.#hangUp();
+    setTimeout(() => this.#socket.destroy(), LAST_WORDS_MS).unref();
+  }
+
+  /** Ends the socket when the system has taken what was said. */
+  #hangUp(): void {
+    const { destroyed, writableEnded } = this.#socket;
+    if (destroyed || writableEnded) return;
+    this.#output.flush();
+    this.#socket.end(() => this.#socket.destroy());
+  }
+
+  #ended(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    clearInterval(this.#keepalive);
+    this.#socket.off('data', this.#take);
+    this.#endStreams();
+    this.#output.flush();
+    this.#onClose();
+  }
+
+  #endStreams(): void {
+    for (const stream of [...this.#streams.values()]) stream.gone();
+  }
+
+  #endIfIdle(): void {
+    if (this.#leaving && this.#streams.size === 0) this.#hangUp();
+  }
+
+  #askForLife(): void {
+    if (!this.#heard) {
+      this.destroy();
+      return;
+    }
+    this.#heard = false;
+    if (!this.#socket.writableEnded) this.#output.ping(Buffer.alloc(8), 0);
+  }
+
+  // ------------------------------------------------------------------------------------------------ streams
+
+  #streamHost(): StreamHost {
+    const connection = this;
+    return {
+      output: this.#output,
+      encoder: this.#encoder,
+      sendWindow: WINDOW_BYTES,
+      get frameBytes() {
+        return connection.#frameBytes;
+      },
+      giveBack: (bytes) => this.#giveBack(bytes),
+      waits: (stream) => this.#waiting.add(stream),
+      over: (stream, reset) => {
+        this.#streams.delete(stream.id);
+        this.#waiting.delete(stream);
+        if (reset) this.#remember(stream.id);
+        this.#endIfIdle();
+      },
+    };
+  }
+
+  #giveBack(bytes: number): void {
+    this.#giveBackBytes += bytes;
+    if (this.#giveBackBytes < GIVE_BACK_BYTES) return;
+    this.#output.windowUpdate(0, this.#giveBackBytes);
+    this.#receiveWindow += this.#giveBackBytes;
+    this.#giveBackBytes = 0;
+  }
+
+  /** Has the waiting streams send in turn, for as long as there is something that can be sent. */
+  #pump(): void {
+    this.#widened = false;
+    for (let moved = true; moved; ) {
+      moved = false;
+      for (const stream of [...this.#waiting]) {
+        const before = this.#output.room;
+        if (before <= 0) return;
+        if (stream.pump(TURN_BYTES)) this.#waiting.delete(stream);
+        moved ||= this.#output.room < before;
+      }
+    }
+  }
+
+  #remember(id: number): void {
+    this.#resetIds.add(id);
+    if (this.#resetIds.size <= RESET_IDS_MAX) return;
+    const [oldest] = this.#resetIds;
+    this.#resetIds.delete(oldest!);
+  }
+
+  #refuse(id: number, code: number): void {
+    this.#output.reset(id, code);
+    this.#remember(id);
+  }
+
+  /** The stream of a frame, if it is there still; frames of streams that never began break the rules. */
+  #streamOf(id: number): Stream | undefined {
+    const stream = this.#streams.get(id);
+    if (stream === undefined && (id % 2 === 0 || id > this.#lastId)) {
+      throw broken(`a frame of stream ${id}, which never began`);
+    }
+    return stream;
+  }
+
+  // ------------------------------------------------------------------------------------------------- frames
+
+  #frames(): FrameSink {
+    return {
+      frame: (type, flags, id, payload) => this.#frame(type, flags, id, payload),
+      dataBegins: (id, bytes, flags) => this.#dataBegins(id, bytes, flags),
+      dataPiece: (piece) => {
+        this.#dataBytes -= piece.length;
+        const stream = this.#dataStream;
+        if (stream !== undefined && !stream.over) stream.receive(piece);
+      },
+      dataEnds: () => this.#dataEnds(),
+    };
+  }
+
+  #frame(type: number, flags: number, id: number, payload: Buffer): void {
+    if (!this.#greeted) {
+      if (type !== FrameType.settings || flags & Flag.ack) throw broken('no settings after the preface');
+      this.#greeted = true;
+    }
+    if (this.#block !== undefined && (type !== FrameType.continuation || id !== this.#block.streamId)) {
+      throw broken('a frame inside a header block');
+    }
+    if (type === FrameType.headers) this.#headers(flags, id, payload);
+    else if (type === FrameType.windowUpdate) this.#windowUpdate(id, payload);
+    else if (type === FrameType.ping) this.#ping(flags, id, payload);
+    else if (type === FrameType.reset) this.#reset(id, payload);
+    else if (type === FrameType.continuation) this.#continuation(flags, payload);
+    else if (type === FrameType.settings) this.#settings(flags, id, payload);
+    else if (type === FrameType.goAway) this.#goAway(id, payload);
+    else if (type === FrameType.priority) this.#priority(id, payload);
+    else if (type === FrameType.pushPromise) throw broken('a push by a client');
+    else this.#idle();
+  }
+
+  #idle(): void {
+    if (!this.#idleFrames.take()) throw tooMuch('frames that say nothing');
+  }
+
+  #dataBegins(id: number, bytes: number, flags: number): void {
+    if (!this.#greeted || this.#block !== undefined || id === 0) throw broken('a frame out of place');
+    this.#dataBytes = bytes;
+    this.#dataFlags = flags;
+    this.#dataStream = undefined;
+    if (bytes === 0 && (flags & Flag.endStream) === 0) this.#idle();
+    this.#receiveWindow -= bytes;
+    if (this.#receiveWindow < 0) {
+      throw new ConnectionError(ErrorCode.flowControlError, 'more than the window of the connection');
+    }
+    const stream = this.#streamOf(id);
+    if (stream === undefined) {
+      this.#giveBack(bytes);
+      if (!this.#resetIds.has(id)) this.#refuse(id, ErrorCode.streamClosed);
+    } else if (!stream.admit(bytes)) stream.abort(ErrorCode.flowControlError);
+    else if (stream.remoteEnded) stream.abort(ErrorCode.streamClosed);
+    else this.#dataStream = stream;
+  }
+
+  #dataEnds(): void {
+    const stream = this.#dataStream;
+    this.#dataStream = undefined;
+    if (stream === undefined || stream.over) return;
+    // What is left is padding.
+    if (this.#dataBytes > 0) stream.consumed(this.#dataBytes);
+    if (this.#dataFlags & Flag.endStream) stream.endRemote();
+  }
+
+  #headers(flags: number, id: number, payload: Buffer): void {
+    if (id % 2 === 0) throw broken(`headers on stream ${id}`);
+    let fragment = flags & Flag.padded ? unpadded(payload) : payload;
+    if (flags & Flag.priority) {
+      if (fragment.length < 5) throw new ConnectionError(ErrorCode.frameSizeError, 'headers too short');
+      fragment = fragment.subarray(5);
+    }
+    const endStream = (flags & Flag.endStream) !== 0;
+    if (flags & Flag.endHeaders) {
+      this.#request(id, fragment, endStream);
+      return;
+    }
+    this.#block = { streamId: id, endStream, parts: [fragment], bytes: fragment.length };
+  }
+
+  #continuation(flags: number, payload: Buffer): void {
+    const block = this.#block;
+    if (block === undefined) throw broken('a continuation of nothing');
+    if (payload.length === 0) this.#idle();
+    else block.parts.push(payload);
+    block.bytes += payload.length;
+    if (block.bytes > this.#options.headerBytesMax * BLOCK_FACTOR) throw tooMuch('headers without end');
+    if ((flags & Flag.endHeaders) === 0) return;
+    this.#block = undefined;
+    this.#request(block.streamId, Buffer.concat(block.parts), block.endStream);
+  }
+
+  #request(id: number, block: Buffer, endStream: boolean): void {
+    const open = this.#streams.get(id);
+    if (open !== undefined) {
+      this.#trailers(open, block, endStream);
+      return;
+    }
+    const { head, contentLength } = this.#headerReader.request(block);
+    if (id <= this.#lastId) {
+      if (this.#resetIds.has(id)) return;
+      throw new ConnectionError(ErrorCode.streamClosed, `headers on stream ${id}, which is over`);
+    }
+    this.#lastId = id;
+    if (this.#leaving || this.#streams.size >= this.#options.streamsMax) {
+      this.#refuse(id, ErrorCode.refusedStream);
+      return;
+    }
+    if (head === undefined) {
+      this.#refuse(id, ErrorCode.protocolError);
+      return;
+    }
+    const stream = new Stream(id, this.#host, this.#streamSendWindow, STREAM_WINDOW_BYTES);
+    this.#streams.set(id, stream);
+    stream.announce(contentLength);
+    stream.sink = this.#application.open(stream, head);
+    if (endStream && !stream.over) stream.endRemote();
+  }
+
+  #trailers(stream: Stream, block: Buffer, endStream: boolean): void {
+    const fields = this.#headerReader.trailers(block);
+    if (stream.remoteEnded) stream.abort(ErrorCode.streamClosed);
+    else if (!endStream || !areTrailers(fields)) stream.abort(ErrorCode.protocolError);
+    else stream.endRemote();
+  }
+
+  #windowUpdate(id: number, payload: Buffer): void {
+    if (payload.length !== 4) throw sized('window update');
+    const bytes = payload.readUInt32BE(0) & WINDOW_BYTES_MAX;
+    if (id === 0) {
+      if (bytes === 0) throw broken('a window update of nothing');
+      this.#host.sendWindow += bytes;
+      if (this.#host.sendWindow > WINDOW_BYTES_MAX) {
+        throw new ConnectionError(ErrorCode.flowControlError, 'a window of more than 2 GiB');
+      }
+      this.#widened = true;
+      return;
+    }
+    const stream = this.#streamOf(id);
+    if (stream === undefined) return;
+    if (bytes === 0) stream.abort(ErrorCode.protocolError);
+    else if (!stream.widen(bytes)) stream.abort(ErrorCode.flowControlError);
+    else if (stream.waiting) this.#widened = true;
+  }
+
+  #ping(flags: number, id: number, payload: Buffer): void {
+    if (id !== 0) throw broken('a ping on a stream');
+    if (payload.length !== 8) throw sized('ping');
+    if ((flags & Flag.ack) === 0) this.#output.ping(payload, Flag.ack);
+  }
+
+  #reset(id: number, payload: Buffer): void {
+    if (payload.length !== 4) throw sized('reset');
+    if (!this.#resets.take()) throw tooMuch('calls given up');
+    this.#streamOf(id)?.gone();
+    this.#resetIds.delete(id);
+  }
+
+  #settings(flags: number, id: number, payload: Buffer): void {
+    if (id !== 0) throw broken('settings of a stream');
+    if (flags & Flag.ack) {
+      if (payload.length > 0) throw sized('settings');
+      return;
+    }
+    if (payload.length % 6 !== 0) throw sized('settings');
+    this.#idle();
+    for (let at = 0; at < payload.length; at += 6) {
+      this.#setting(payload.readUInt16BE(at), payload.readUInt32BE(at + 2));
+    }
+    this.#output.settingsAck();
+    this.#widened = true;
+  }
+
+  #setting(name: number, value: number): void {
+    if (name === Setting.headerTableSize) this.#encoder.limitTable(value);
+    else if (name === Setting.enablePush) {
+      if (value > 1) throw broken('a setting that is neither 0 nor 1');
+    } else if (name === Setting.initialWindowSize) {
+      if (value > WINDOW_BYTES_MAX) {
+        throw new ConnectionError(ErrorCode.flowControlError, 'a window of more than 2 GiB');
+      }
+      const more = value - this.#streamSendWindow;
+      this.#streamSendWindow = value;
+      for (const stream of this.#streams.values()) {
+        if (!stream.widen(more)) {
+          throw new ConnectionError(ErrorCode.flowControlError, 'a window of more than 2 GiB');
+        }
+      }
+    } else if (name === Setting.maxFrameSize) {
+      if (value < FRAME_BYTES || value > FRAME_BYTES_MAX) throw broken('an impossible frame size');
+      this.#frameBytes = value;
+    }
+  }
+
+  #goAway(id: number, payload: Buffer): void {
+    if (id !== 0) throw broken('a goaway of a stream');
+    if (payload.length < 8) throw sized('goaway');
+    this.shutdown();
+  }
+
+  #priority(id: number, payload: Buffer): void {
+    if (id === 0) throw broken('a priority of the connection');
+    this.#idle();
+    if (payload.length === 5) return;
+    const stream = this.#streams.get(id);
+    if (stream !== undefined) stream.abort(ErrorCode.frameSizeError);
+    else throw sized('priority');
+  }
+}
+
+const broken = (how: string): ConnectionError => new ConnectionError(ErrorCode.protocolError, how);
+const sized = (what: string): ConnectionError =>
+  new ConnectionError(ErrorCode.frameSizeError, `a ${what} of a wrong size`);
+const tooMuch = (what: string): ConnectionError =>
+  new ConnectionError(ErrorCode.enhanceYourCalm, `too many ${what}`);

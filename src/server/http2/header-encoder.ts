@@ -1,0 +1,82 @@
+/**
+ * Header blocks of this server (HPACK, RFC 7541). A few fields that come again and again are put into the peer's table
+ * the first time and are a byte from then on; all others are written out, in no code, and remembered by nobody. One for
+ * each connection; blocks must be encoded in the order in which they are sent.
+ */
+import { TABLE_BYTES } from './constants.js';
+import { staticTable } from './static-table.js';
+
+const FIRST_DYNAMIC = staticTable.length + 1;
+const EMPTY_TABLE = Buffer.of(0x20);
+
+/** A field that the peer learns. */
+export interface KnownField {
+  /** For learning it. */
+  readonly teach: Buffer;
+  /** For those who have no room to learn. */
+  readonly literal: Buffer;
+}
+/** Whole header blocks: parts that are the same for everybody, and fields to be learned. */
+export type BlockParts = readonly (Buffer | KnownField)[];
+
+export class HeaderEncoder {
+  /** In the order of learning. */
+  readonly #known: KnownField[] = [];
+  #teaching = true;
+  #resize = false;
+
+  /** The peer's limit for its table. One that is smaller than usual is not used at all. */
+  limitTable(bytes: number): void {
+    if (bytes >= TABLE_BYTES || !this.#teaching) return;
+    this.#teaching = false;
+    this.#resize = true;
+    this.#known.length = 0;
+  }
+
+  encode(parts: BlockParts): Buffer {
+    const out: Buffer[] = [];
+    if (this.#resize) out.push(EMPTY_TABLE);
+    this.#resize = false;
+    for (const part of parts) {
+      if (Buffer.isBuffer(part)) out.push(part);
+      else out.push(this.#field(part));
+    }
+    return out.length === 1 ? out[0]! : Buffer.concat(out);
+  }
+
+  #field(field: KnownField): Buffer {
+    if (!this.#teaching) return field.literal;
+    const place = this.#known.indexOf(field);
+    if (place >= 0) return indexed(FIRST_DYNAMIC + this.#known.length - 1 - place);
+    this.#known.push(field);
+    return field.teach;
+  }
+}
+
+const indexedBytes = Array.from({ length: 127 }, (_, index) => Buffer.of(0x80 | index));
+const indexed = (index: number): Buffer => indexedBytes[index]!;
+
+/** For fields that all blocks have: few and small, so that they stay in the peer's table. */
+export function knownField(name: string, value: string): KnownField {
+  return { teach: literal(name, value, 0x40), literal: literal(name, value, 0) };
+}
+
+/** A field that is written out. Names in lower case; values with a character a byte. */
+export const literalField = (name: string, value: string): Buffer => literal(name, value, 0);
+
+function literal(name: string, value: string, first: number): Buffer {
+  return Buffer.concat([Buffer.of(first), string(name), string(value)]);
+}
+
+function string(text: string): Buffer {
+  const bytes = Buffer.from(text, 'latin1');
+  return Buffer.concat([integer(bytes.length), bytes]);
+}
+
+function integer(value: number): Buffer {
+  if (value < 127) return Buffer.of(value);
+  const bytes = [127];
+  let rest = value - 127;
+  for (; rest >= 128; rest = Math.floor(rest / 128)) bytes.push((rest % 128) | 128);
+  return Buffer.from([...bytes, rest]);
+}

@@ -1,0 +1,193 @@
+/** Clients that stall, flood, or make this side work for nothing: they are cut off, and nobody else notices. */
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ErrorCode, Flag, PREFACE } from '../../../src/server/http2/constants.js';
+import { block, data, frame, message, open, Peer, request, requestFields, settings, uint32 } from './peer.js';
+import { hang, infoRequest, paths, type Served, served } from './served.js';
+
+const KiB = 1024;
+const ping = frame(6, 0, 0, Buffer.alloc(8));
+const times = (count: number, bytes: Buffer): Buffer =>
+  Buffer.concat(Array.from({ length: count }, () => bytes));
+
+/** Runs something with a second client that must be answered throughout and afterwards. */
+async function besides(
+  t: TestContext,
+  { address }: Served,
+  fn: (peer: Peer) => Promise<void>,
+): Promise<void> {
+  const other = await Peer.connect(t, address);
+  let id = -1;
+  const ask = async (): Promise<void> => {
+    id += 2;
+    other.send(request(id, paths.info, infoRequest('x')));
+    assert.equal((await other.answer(id)).status, '0');
+  };
+  let done = false;
+  const asking = (async () => {
+    while (!done) {
+      await ask();
+      await sleep(1);
+    }
+  })();
+  try {
+    await fn(await Peer.connect(t, address));
+  } finally {
+    done = true;
+    await asking;
+  }
+  await ask();
+}
+
+test('headers without end', async (t) => {
+  const server = await served(t, {}, { metadataBytes: 8 * KiB });
+  await besides(t, server, async (peer) => {
+    peer.send(frame(1, 0, 1, block(requestFields(paths.info))));
+    for (let i = 0; i < 100; i++) peer.send(frame(9, 0, 1, Buffer.alloc(KiB, 0x82)));
+    assert.equal(await peer.goAway(), ErrorCode.enhanceYourCalm);
+    await peer.ended();
+  });
+  // And with parts that are empty.
+  await besides(t, server, async (peer) => {
+    peer.send(frame(1, 0, 1), times(20_000, frame(9, 0, 1)));
+    assert.equal(await peer.goAway(), ErrorCode.enhanceYourCalm);
+  });
+});
+
+test('calls that are opened and given up, again and again', async (t) => {
+  const server = await served(t, { write: hang });
+  await besides(t, server, async (peer) => {
+    for (let id = 1; id < 4000; id += 2) peer.send(open(id, paths.write), frame(3, 0, id, uint32(8)));
+    assert.equal(await peer.goAway(), ErrorCode.enhanceYourCalm);
+    await peer.ended();
+  });
+});
+
+test('frames that say nothing', async (t) => {
+  const server = await served(t);
+  const floods: Buffer[] = [
+    settings(),
+    frame(2, 0, 1, Buffer.concat([uint32(0), Buffer.of(1)])),
+    frame(0x77, 0, 0, Buffer.of(1)),
+    Buffer.concat([data(1, Buffer.alloc(0))]),
+  ];
+  for (const [i, bytes] of floods.entries()) {
+    await besides(t, server, async (peer) => {
+      if (i === 3) peer.send(open(1, paths.write));
+      peer.send(times(30_000, bytes));
+      assert.equal(await peer.goAway(), ErrorCode.enhanceYourCalm, `flood ${i}`);
+    });
+  }
+});
+
+test('questions whose answers are not read', async (t) => {
+  const server = await served(t, {}, { streamsPerConnection: 5 });
+  const floods: ((i: number) => Buffer)[] = [
+    () => times(1000, ping),
+    // Calls over the limit, which are refused one by one.
+    (i) => Buffer.concat(Array.from({ length: 500 }, (_, n) => open(1 + 2 * (500 * i + n), paths.write))),
+    // Small calls whose answers stay.
+    (i) =>
+      Buffer.concat(
+        Array.from({ length: 500 }, (_, n) =>
+          request(1 + 2 * (500 * i + n), paths.info, infoRequest('x'.repeat(500))),
+        ),
+      ),
+  ];
+  for (const [n, flood] of floods.entries()) {
+    await besides(t, server, async (peer) => {
+      peer.socket.pause();
+      const before = process.memoryUsage().rss;
+      let i = 0;
+      for (; i < 2000 && !peer.socket.destroyed; i++) {
+        peer.socket.write(flood(i));
+        if (peer.socket.writableLength > 64 * KiB) {
+          await Promise.race([new Promise((done) => peer.socket.once('drain', done)), sleep(20)]);
+        }
+        if (peer.socket.writableLength > 4 * KiB * KiB) break;
+      }
+      // Cut off, or not read any further.
+      assert.equal(i < 2000, true, `flood ${n}`);
+      const grown = (process.memoryUsage().rss - before) / KiB / KiB;
+      assert.equal(grown < 200, true, `flood ${n}: ${grown} MiB more`);
+      peer.socket.destroy();
+    });
+  }
+});
+
+test('small headers that become a large list', async (t) => {
+  const server = await served(t, {}, { metadataBytes: 64 * KiB });
+  await besides(t, server, async (peer) => {
+    // A field of 3 KiB for the table, and then ten thousand times that one.
+    const teach = Buffer.concat([Buffer.of(0x40), block([['x-bomb', 'b'.repeat(3000)]]).subarray(1)]);
+    const bomb = Buffer.concat([block(requestFields(paths.info)), teach, Buffer.alloc(10_000, 0xbe)]);
+    for (const id of [1, 3, 5]) {
+      peer.send(frame(1, Flag.endHeaders | Flag.endStream, id, bomb));
+      const { status, headers } = await peer.answer(id);
+      assert.equal(status, '8');
+      assert.match(headers['grpc-message']!, /headers are over the limit of 65536 bytes/);
+    }
+    peer.send(request(7, paths.info, infoRequest('x')));
+    assert.equal((await peer.answer(7)).status, '0');
+  });
+});
+
+test('messages that are announced and not sent, or sent in crumbs', async (t) => {
+  const server = await served(t, {}, { messageBytes: 64 * KiB });
+  await besides(t, server, async (peer) => {
+    const before = process.memoryUsage().rss;
+    const start = message(Buffer.alloc(60 * KiB)).subarray(0, 40 * KiB);
+    const failed: number[] = [];
+    for (let id = 1; id < 60; id += 2) {
+      peer.send(open(id, paths.write));
+      for (let at = 0; at < start.length; at += 10 * KiB)
+        peer.send(data(id, start.subarray(at, at + 10 * KiB)));
+    }
+    // 8 messages' worth of parts for a connection: twelve are taken, the rest is refused.
+    for (let id = 25; id < 60; id += 2) failed.push(Number((await peer.answer(id)).status));
+    assert.deepEqual(new Set(failed), new Set([8]));
+    for (let id = 1; id < 25; id += 2) peer.send(frame(3, 0, id, uint32(8)));
+    // There is room again, for a message in pieces of a byte.
+    const crumbs = message(infoRequest('y'.repeat(5000)));
+    peer.send(
+      open(61, paths.info),
+      ...Array.from(crumbs, (byte) => data(61, Buffer.of(byte))),
+      data(61, Buffer.alloc(0), true),
+    );
+    assert.equal((await peer.answer(61)).status, '0');
+    assert.equal((process.memoryUsage().rss - before) / KiB / KiB < 200, true);
+  });
+});
+
+test('more small messages than a service takes', async (t) => {
+  const server = await served(t, { write: hang }, { messageBytes: 64 * KiB });
+  await besides(t, server, async (peer) => {
+    // 512 KiB for what is under way, of which each message takes 128 bytes besides its own five.
+    const crumbs = times(3000, message(Buffer.alloc(0)));
+    peer.send(open(1, paths.write), data(1, crumbs), open(3, paths.write), data(3, crumbs));
+    await peer.ping();
+    // Such a connection has no room for more until those calls have gone.
+    peer.send(frame(3, 0, 1, uint32(8)), frame(3, 0, 3, uint32(8)));
+    peer.send(request(5, paths.info, infoRequest('x')));
+    assert.equal((await peer.answer(5)).status, '0');
+  });
+});
+
+test('silence: who answers no ping is cut off, who answers stays', async (t) => {
+  const { address } = await served(t, {}, { keepaliveMs: 100 });
+  const silent = await Peer.connect(t, address);
+  const half = await Peer.connect(t, address, Buffer.concat([PREFACE, settings().subarray(0, 5)]));
+  const alive = await Peer.connect(t, address);
+  const answering = (async () => {
+    for (let answered = 0; answered < 5; ) {
+      const asked = await alive.next((f) => f.type === 6 && (f.flags & Flag.ack) === 0);
+      if (asked === undefined) return answered;
+      alive.send(frame(6, Flag.ack, 0, asked.payload));
+      answered++;
+    }
+    return 5;
+  })();
+  await Promise.all([silent.ended(), half.ended()]);
+  assert.equal(await answering, 5);
+});
