@@ -3,13 +3,13 @@
  * operation costs two additions: the labelled children are looked up once for each method and code.
  */
 import { createServer, type Server } from 'node:http';
-import { status } from '@grpc/grpc-js';
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import { fsError } from '../backends/fs-errors.js';
 import type { DB } from '../db.js';
 import { invalidArgument, kindOf } from '../errors.js';
 import type { GCStats } from '../gc/stats.js';
 import type { ObserveMethod } from './rpc-server.js';
+import { statusName } from './status-codes.js';
 
 const SECONDS = 1000;
 const LATENCY_SECONDS = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10, 60];
@@ -109,7 +109,7 @@ export class Metrics {
     return (code, ms) => {
       let count = counts.get(code);
       if (count === undefined) {
-        count = this.#operations.labels({ service, method, code: status[code] ?? String(code) });
+        count = this.#operations.labels({ service, method, code: statusName(code) });
         counts.set(code, count);
       }
       count.inc();

@@ -2,9 +2,10 @@
  * Errors as clients get them: kinds of error are gRPC codes one to one. containerd's clients add the name of the kind
  * to a message unless it ends with it, so messages end the way containerd's do. Called by call.ts; pure.
  */
-import { type Metadata, status } from '@grpc/grpc-js';
+import type { Metadata } from '@grpc/grpc-js';
 import { EbbtideError, type ErrorKind, kindOf } from '../errors.js';
 import { type Codec, codecOf } from './schema.js';
+import { status } from './status-codes.js';
 
 export const codes: Readonly<Record<ErrorKind, number>> = {
   InvalidArgument: status.INVALID_ARGUMENT,
