@@ -24,10 +24,10 @@ const COLLECTOR = 'scheduler.v1';
 const SWEEP_AFTER_MS = 250;
 const SWEEP_RETRY_MS = 5_000;
 /**
- * Removals of one slice go into one etcd transaction, which takes 128 operations: at this budget a slice holds some
- * dozens. One that holds more is committed as a unit, which is as safe and makes others wait.
+ * Removals of one slice go into one etcd transaction: a slice ends when that is full (`Transaction.room`), some dozens
+ * of removals, or at this budget.
  */
-export const CLUSTER_SLICE_MS = 0.5;
+export const CLUSTER_SLICE_MS = 2;
 
 /** Flags and lists of backends are raised outside of a transaction: what they tell of was committed elsewhere. */
 const committed = {

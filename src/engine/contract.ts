@@ -119,6 +119,11 @@ export interface Transaction extends Reader {
   readonly writable: boolean;
   /** 1 on the first run of the body, 2 after the first conflict, … */
   readonly attempt: number;
+  /**
+   * Changes that still fit in without making others wait for this commit; undefined: any number. Work that can be cut
+   * into several transactions goes on in the next one.
+   */
+  readonly room?: number;
   put(key: Key, value: Value): void;
   /** Removes a record with its own links; false when there was none. */
   delete(key: Key): boolean;

@@ -18,6 +18,9 @@ import type { BackendItem } from './unnamed-items.js';
 /** Commits of slices that may be on their way at once. */
 const COMMITS_UNDER_WAY = 1;
 
+/** What one removal changes at most, where a transaction has room for so much only: record, links, stamps. */
+const CHANGES_OF_A_REMOVAL = 8;
+
 const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 /** What one slice did. */
@@ -118,6 +121,7 @@ export class RecordSweep {
       whole = removal.remove(garbage[at] ?? 0);
       if (whole) at++;
       if (at % 8 === 0 && this.#slicer.isSpent(start)) break;
+      if (tx.room !== undefined && tx.room < CHANGES_OF_A_REMOVAL) break;
     }
     dirty.noteRemoved(tx, ...removal.items);
     if (removal.wrote) {

@@ -133,14 +133,15 @@ export class Removal {
   #emptyLease(record: Key): boolean {
     const tx = this.#tx;
     const drop: [string, Key][] = [];
+    const most = Math.min(LINKS_PER_STEP, tx.room ?? LINKS_PER_STEP);
     for (const relation of [Relation.holds, Relation.holdsFlat]) {
       for (const target of tx.links(record, relation)) {
         drop.push([relation, target]);
-        if (drop.length > LINKS_PER_STEP) break;
+        if (drop.length > most) break;
       }
-      if (drop.length > LINKS_PER_STEP) break;
+      if (drop.length > most) break;
     }
-    if (drop.length <= LINKS_PER_STEP) return true;
+    if (drop.length <= most) return true;
     for (const [relation, target] of drop) tx.unlink(record, relation, target);
     this.wrote = true;
     return false;

@@ -31,6 +31,9 @@ interface RecordWrite {
 /** A value of the mirror, or one that is encoded so that nobody can share it. */
 type Held = { value: Value } | { bytes: Uint8Array };
 
+/** Operations and conditions that a commit should have at most: etcd takes 128 of each, some are added at the end. */
+const FITTING = 104;
+
 export interface TransactionParts {
   view: Transaction;
   indexer: Indexer;
@@ -70,6 +73,9 @@ export class EtcdTransaction implements Transaction {
   /** The counter whose numbers have to be reserved before the body can run. */
   needs: Key | undefined;
   readonly #layer: Layer<Held> = new SortedMap();
+  /** Owners of links that are changed: each has a stamp. */
+  readonly #stamped = new Set<Key>();
+  #rangesWiped = 0;
   readonly #view: Transaction;
   readonly #indexer: Indexer;
   readonly #effects: Effects;
@@ -94,6 +100,17 @@ export class EtcdTransaction implements Transaction {
   }
   get isEmpty(): boolean {
     return this.writes.size + this.linkWrites.size + this.wiped.size + this.droppedCounters.size === 0;
+  }
+
+  /** Changes that fit into one etcd transaction still, each with two conditions; beyond, the commit is a unit. */
+  get room(): number {
+    const { writes, linkWrites, found, foundLinks, reads } = this;
+    const ops = writes.size + linkWrites.size + this.#stamped.size + this.#rangesWiped;
+    // What was found is compared twice, but for garbage that goes (plan.ts).
+    const once = this.readsGraph ? writes.size : 0;
+    const conditions =
+      2 * (found.size + foundLinks.size) - once + reads.linkSets.size + reads.prefixes.size * 2;
+    return Math.max(0, Math.floor((FITTING - Math.max(ops, conditions)) / 2));
   }
 
   // ------------------------------------------------------------------------------------------------------ reading
@@ -191,6 +208,10 @@ export class EtcdTransaction implements Transaction {
   delete(key: Key): boolean {
     const existed = this.has(key);
     this.wiped.add(key);
+    if (this.mayOwnLinks(key)) {
+      this.#stamped.add(key);
+      this.#rangesWiped++;
+    }
     const prefix = linksPrefix(key);
     const own: LinkKey[] = [];
     for (const [link] of this.linkWrites.from(prefix)) {
@@ -210,6 +231,7 @@ export class EtcdTransaction implements Transaction {
     checkKey(to);
     if (this.hasLink(from, relation, to)) return false;
     this.linkWrites.set(linkPrefix(from, relation) + to, true);
+    this.#stamped.add(from);
     return true;
   }
 
@@ -217,6 +239,7 @@ export class EtcdTransaction implements Transaction {
     this.#checkUse();
     if (!this.hasLink(from, relation, to)) return false;
     this.linkWrites.set(linkPrefix(from, relation) + to, undefined);
+    this.#stamped.add(from);
     return true;
   }
 
