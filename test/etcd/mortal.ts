@@ -20,11 +20,17 @@ function hasSetpriv(): boolean {
   }
 }
 
-export function spawnMortal(program: string, args: readonly string[], options: SpawnOptions): ChildProcess {
+/** `before`: what the command line begins with, a program that becomes the next one. */
+export function spawnMortal(
+  program: string,
+  args: readonly string[],
+  options: SpawnOptions,
+  before: readonly string[] = [],
+): ChildProcess {
   setpriv ??= hasSetpriv();
-  const child = setpriv
-    ? spawn('setpriv', ['--pdeathsig', 'KILL', '--', program, ...args], options)
-    : spawn(program, args, options);
+  const mortal = setpriv ? ['setpriv', '--pdeathsig', 'KILL', '--'] : [];
+  const [first = '', ...rest] = [...mortal, ...before, program, ...args];
+  const child = spawn(first, rest, options);
   children.add(child);
   child.on('exit', () => children.delete(child));
   return child;

@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import type { EtcdConfig } from '../../src/engine/etcd/options.js';
 import type { Ack, ProgramOptions } from './host-program.js';
 import { spawnMortal } from './mortal.js';
+import type { Place } from './network.js';
 import { LoopbackProxy } from './proxy.js';
 import { type Cluster, stopped } from './servers.js';
 
@@ -28,6 +29,8 @@ export class HostProcess {
   readonly #etcd: EtcdConfig;
   readonly #dir: string;
   readonly #more: Partial<ProgramOptions>;
+  /** Where it runs, if that is not the network of the test. */
+  readonly place: Place | undefined;
   #child: ChildProcess | undefined;
   #answers: ((line: string) => void)[] = [];
   #starts = 0;
@@ -38,12 +41,15 @@ export class HostProcess {
     etcd: EtcdConfig,
     proxies: readonly LoopbackProxy[],
     more: Partial<ProgramOptions>,
+    place?: Place,
   ) {
     this.name = name;
     this.proxies = proxies;
+    this.place = place;
     this.acksFile = join(dir, `${name}.acks`);
     this.#dir = dir;
-    this.#etcd = { ...etcd, hosts: proxies.map(({ url }) => url), hostId: name };
+    const hosts = place === undefined ? proxies.map(({ url }) => url) : etcd.hosts;
+    this.#etcd = { ...etcd, hosts, hostId: name };
     this.#more = more;
   }
 
@@ -56,6 +62,17 @@ export class HostProcess {
   ): Promise<HostProcess> {
     const proxies = await Promise.all(cluster.urls.map((url) => LoopbackProxy.start(url)));
     return new HostProcess(name, dir, etcd, proxies, more);
+  }
+
+  /** A host in a place of a network, which speaks to the members itself. */
+  static at(
+    place: Place,
+    name: string,
+    dir: string,
+    etcd: EtcdConfig,
+    more: Partial<ProgramOptions> = {},
+  ): HostProcess {
+    return new HostProcess(name, dir, etcd, [], more, place);
   }
 
   get pid(): number {
@@ -74,9 +91,12 @@ export class HostProcess {
       seed: ++this.#starts * 7919 + this.name.length,
       ...this.#more,
     };
-    const child = spawnMortal(process.execPath, [PROGRAM, JSON.stringify(options)], {
-      stdio: ['pipe', 'pipe', 'inherit'],
-    });
+    const child = spawnMortal(
+      process.execPath,
+      [PROGRAM, JSON.stringify(options)],
+      { stdio: ['pipe', 'pipe', 'inherit'] },
+      this.place?.command,
+    );
     child.stdin?.on('error', () => undefined);
     this.#child = child;
     this.#answers = [];

@@ -12,6 +12,7 @@ import { EtcdClient } from '../../src/engine/etcd/client.js';
 import { type EtcdConfig, etcdSettings } from '../../src/engine/etcd/options.js';
 import { aptInstall } from '../support/apt.js';
 import { spawnMortal } from './mortal.js';
+import type { Place } from './network.js';
 
 /** Installs the server when it is missing and we may; else the tests fail saying what to install. */
 export function requireEtcd(): void {
@@ -79,20 +80,33 @@ export interface MemberOptions {
   onDisk?: boolean;
   /** Files of a client certificate: the members speak TLS to clients. */
   tls?: { ca: string; cert: string; key: string };
+  /** Where each member runs; on loopback unless told. */
+  places?: readonly Place[];
 }
+
+const loopback: Place = { address: '127.0.0.1', command: [] };
 
 export class Member {
   readonly name: string;
   readonly url: string;
   readonly peerUrl: string;
   readonly #dir: string;
+  readonly place: Place;
   #child: ChildProcess | undefined;
 
-  constructor(dir: string, name: string, clientPort: number, peerPort: number, scheme = 'http') {
+  constructor(
+    dir: string,
+    name: string,
+    clientPort: number,
+    peerPort: number,
+    scheme = 'http',
+    place: Place = loopback,
+  ) {
     this.#dir = join(dir, name);
     this.name = name;
-    this.url = `${scheme}://127.0.0.1:${clientPort}`;
-    this.peerUrl = `http://127.0.0.1:${peerPort}`;
+    this.place = place;
+    this.url = `${scheme}://${place.address}:${clientPort}`;
+    this.peerUrl = `http://${place.address}:${peerPort}`;
   }
 
   get pid(): number {
@@ -114,7 +128,7 @@ export class Member {
       ['--log-level', 'error'],
     ].flat();
     const env = { ...process.env, ETCD_UNSUPPORTED_ARCH: process.arch };
-    const child = spawnMortal('etcd', [...args, ...extra], { stdio: 'ignore', env });
+    const child = spawnMortal('etcd', [...args, ...extra], { stdio: 'ignore', env }, this.place.command);
     this.#child = child;
   }
 
@@ -178,10 +192,10 @@ export class Cluster {
     const dir = mkdtempSync(join(place, 'ebbtide-etcd-'));
     dirs.add(dir);
     const ports = await freePorts(size * 2);
-    const members = Array.from(
-      { length: size },
-      (_, i) => new Member(dir, `m${i}`, ports[i * 2]!, ports[i * 2 + 1]!, options.tls && 'https'),
-    );
+    const members = Array.from({ length: size }, (_, i) => {
+      const [client, peer] = [ports[i * 2]!, ports[i * 2 + 1]!];
+      return new Member(dir, `m${i}`, client, peer, options.tls && 'https', options.places?.[i]);
+    });
     const cluster = new Cluster(dir, members, options);
     for (const member of members) member.start(cluster.initial, 'new', options.extra ?? []);
     try {
@@ -292,6 +306,13 @@ export class Cluster {
     const member = this.members.find(({ url }) => url === found?.Endpoint);
     assert.ok(member, 'no leader');
     return member;
+  }
+
+  /** Who leads, as a member sees it: an id, '0' when it knows of none. */
+  leaderAs(member: Member): string {
+    const status = this.etcdctlOf(member, 'endpoint', 'status', '-w', 'json');
+    // A number of 64 bits.
+    return /"leader":(\d+)/.exec(status)?.[1] ?? '0';
   }
 
   async stop(): Promise<void> {

@@ -160,6 +160,11 @@ export class Session {
 
   async #renew(lease: string): Promise<void> {
     const asked = performance.now();
+    // A stream without an answer since the last renewal hangs with its member; another one still has time to answer.
+    if (this.#asked.length > 0) {
+      this.#client.rotate();
+      this.#dropStream();
+    }
     try {
       const stream = this.#stream ?? (await this.#openStream(lease));
       this.#asked.push(asked);
