@@ -1,21 +1,27 @@
 /**
- * Figures of the etcd engine: `npm run bench -- etcd [--million] [--only writes,load,…]`. One member of Debian's etcd on
- * loopback with its data on disk, hosts in this process. Prints one line a figure, and JSON with `--json`.
+ * Figures of the etcd engine: `npm run bench -- etcd [--million] [--records N,…] [--only writes,tree,…]`. One member of
+ * Debian's etcd on loopback with its data on disk; the host that writes is this process, the one that collects another.
+ * Prints one line a figure, and JSON with `--json`.
  */
+import { type ChildProcess, fork } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { type DB, openDB } from '../../src/db.js';
+import type { DB } from '../../src/db.js';
 import { EtcdEngine } from '../../src/engine/etcd/engine.js';
 import type { EtcdConfig } from '../../src/engine/etcd/options.js';
 import { imageKey, key } from '../../src/engine/schema/keys.js';
 import { Cluster } from '../../test/etcd/servers.js';
-import { fillEmbedded, fillEtcd, recordsOf } from './fill.js';
+import type { Collected, CollectorOptions, Idle } from './collector.js';
+import { fillEtcd, recordsOf } from './fill.js';
+import { ctx, openBenchHost, quantile, sleep } from './host.js';
 
 const { values: flags } = parseArgs({
   options: {
     million: { type: 'boolean', default: false },
+    records: { type: 'string' },
     json: { type: 'boolean', default: false },
     only: { type: 'string' },
   },
@@ -34,13 +40,13 @@ function tell(name: string, value: number, unit: string): void {
   if (!flags.json) process.stdout.write(`${name.padEnd(64)} ${String(rounded).padStart(10)} ${unit}\n`);
 }
 
-const sorted = (numbers: readonly number[]): number[] => [...numbers].sort((a, b) => a - b);
-const quantile = (numbers: readonly number[], q: number): number => {
-  const all = sorted(numbers);
-  return all[Math.min(all.length - 1, Math.floor(q * all.length))] ?? 0;
-};
-const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
-const ctx = { namespace: 'bench' };
+/** Share of the tree that is garbage. */
+const GARBAGE = 0.1;
+const QUANTILES = [
+  [0.5, 'p50'],
+  [0.99, 'p99'],
+  [1, 'longest'],
+] as const;
 const target = { digest: `sha256:${'a'.repeat(64)}`, mediaType: 'm', size: 1 };
 
 class Bench {
@@ -54,14 +60,7 @@ class Bench {
   }
 
   host(etcd: EtcdConfig, root = join(this.#dir, `host${++this.#hosts}`)): Promise<DB> {
-    const hostId = `h${root.replace(/[^A-Za-z0-9]+/g, '.')}`;
-    return openDB({
-      root,
-      snapshotters: [],
-      enableEtcdGC: true,
-      etcd: { ...etcd, hostId, requestTimeoutMs: 20_000, operationTimeoutMs: 120_000 },
-      log: () => {},
-    });
+    return openBenchHost(etcd, root);
   }
 
   async writes(): Promise<void> {
@@ -133,68 +132,109 @@ class Bench {
     tell('second host sees an acknowledged write, p99', quantile(times, 0.99), 'ms');
   }
 
-  async mirror(records: number): Promise<void> {
+  /** A tree of so many records: its size in etcd, its mirror, its collection. */
+  async tree(records: number): Promise<void> {
     const name = records >= 1e6 ? `${records / 1e6} M` : `${records / 1000} k`;
     const etcd = this.#cluster.config();
-    await fillEtcd(this.#cluster.client(etcd.prefix), records, 0);
-    const root = join(this.#dir, `mirror-${records}`);
+    const before = this.#dbBytes();
     let start = performance.now();
+    await fillEtcd(this.#cluster.client(etcd.prefix), records, GARBAGE);
+    tell(`tree of ${name} records written to etcd`, seconds(start), 's');
+    tell(`etcd's file, a record, as written (${name})`, (this.#dbBytes() - before) / records, 'B');
+    this.#cluster.etcdctl('--command-timeout', '120s', 'defrag');
+    tell(`etcd's file, a record, defragmented (${name})`, (this.#dbBytes() - before) / records, 'B');
+
+    const root = join(this.#dir, `mirror-${records}`);
+    start = performance.now();
+    const cpu = process.cpuUsage();
     const first = await this.host(etcd, root);
-    tell(`mirror load, ${name} records`, (performance.now() - start) / 1000, 's');
+    tell(`mirror load, ${name} records`, seconds(start), 's');
+    const { user, system } = process.cpuUsage(cpu);
+    tell(`mirror load, ${name} records, CPU of the host`, (user + system) / 1e6, 's');
     await first.close();
     start = performance.now();
-    const again = await this.host(etcd, root);
-    await engineOf(again).confirm();
-    tell(`mirror resume, ${name} records`, (performance.now() - start) / 1000, 's');
-    await again.close();
+    await using writer = await this.host(etcd, root);
+    await engineOf(writer).confirm();
+    tell(`mirror resume, ${name} records`, seconds(start), 's');
+    await this.#collection(writer, etcd, records, name);
   }
 
-  async collection(records: number): Promise<void> {
-    const name = records >= 1e6 ? `${records / 1e6} M` : `${records / 1000} k`;
-    const etcd = this.#cluster.config();
-    await fillEtcd(this.#cluster.client(etcd.prefix), records, 0.1);
-    await using a = await this.host(etcd);
-    await using b = await this.host(etcd);
-    await using embedded = await openDB({
-      root: join(this.#dir, `lmdb-${records}`),
-      snapshotters: [],
-      log: () => {},
+  async #collection(writer: DB, etcd: EtcdConfig, records: number, name: string): Promise<void> {
+    await using collector = await Collector.start({
+      etcd,
+      root: join(this.#dir, `collector-${records}`),
+      embeddedRoot: join(this.#dir, `lmdb-${records}`),
+      records,
+      garbage: GARBAGE,
     });
-    await fillEmbedded(embedded, records, 0.1);
-
-    const quiet = await delays(b, async () => sleep(2500));
-    const stats = { removed: 0, ms: 0, slices: 0 };
-    const during = await delays(b, async () => {
-      const start = performance.now();
-      const { removed, slices } = await a.garbageCollect();
-      stats.ms = performance.now() - start;
-      stats.removed = removed.content ?? 0;
-      stats.slices = slices;
+    const quiet = await delays(writer, () => sleep(4000));
+    let stats: Collected = { ms: 0, removed: 0, slices: 0 };
+    const during = await delays(writer, async () => {
+      stats = await collector.ask<Collected>('collect');
     });
-    tell(`collection, ${name} records, 10 % garbage: removed`, stats.removed, '');
-    tell(`collection, ${name} records, 10 % garbage: slices`, stats.slices, '');
-    tell(`collection, ${name} records, 10 % garbage, a writer on the other host`, stats.ms / 1000, 's');
-    tell(`writer on the other host, no collection, p99 (${name})`, quantile(quiet, 0.99), 'ms');
-    tell(`writer on the other host, during it, p99 (${name})`, quantile(during, 0.99), 'ms');
+    tell(`collection, ${name}, 10 % garbage: removed`, stats.removed, '');
+    tell(`collection, ${name}, 10 % garbage: slices`, stats.slices, '');
+    tell(`collection, ${name}, 10 % garbage, a writer on the other host`, stats.ms / 1000, 's');
+    for (const [q, label] of QUANTILES) {
+      tell(`writer on the other host, no collection, ${label} (${name})`, quantile(quiet, q), 'ms');
+      tell(`writer on the other host, during it, ${label} (${name})`, quantile(during, q), 'ms');
+    }
     tell(`extra writer delay, p99 (${name})`, quantile(during, 0.99) - quantile(quiet, 0.99), 'ms');
-
-    await embedded.garbageCollect();
-    const idle: { etcd: number[]; lmdb: number[] } = { etcd: [], lmdb: [] };
-    for (let i = 0; i < 7; i++) {
-      let start = performance.now();
-      await a.garbageCollect();
-      idle.etcd.push(performance.now() - start);
-      start = performance.now();
-      await embedded.garbageCollect();
-      idle.lmdb.push(performance.now() - start);
-    }
+    const idle = await collector.ask<Idle>('idle');
     tell(`collection with nothing to remove, warm, ${name}`, quantile(idle.etcd, 0.5), 'ms');
-    tell(`the same, embedded`, quantile(idle.lmdb, 0.5), 'ms');
-    if (recordsOf(records, 0.1).garbage !== stats.removed) {
-      throw new Error(`${stats.removed} removed of ${recordsOf(records, 0.1).garbage}`);
+    tell(`the same, embedded`, quantile(idle.embedded, 0.5), 'ms');
+    if (recordsOf(records, GARBAGE).garbage !== stats.removed) {
+      throw new Error(`${stats.removed} removed of ${recordsOf(records, GARBAGE).garbage}`);
     }
+  }
+
+  /** Bytes of etcd's file. */
+  #dbBytes(): number {
+    return Number(/"dbSize":(\d+)/.exec(this.#cluster.etcdctl('endpoint', 'status', '-w', 'json'))?.[1]);
   }
 }
+
+/** The collecting host (collector.ts). */
+class Collector implements AsyncDisposable {
+  readonly #child: ChildProcess;
+
+  private constructor(child: ChildProcess) {
+    this.#child = child;
+  }
+
+  static async start(options: CollectorOptions): Promise<Collector> {
+    const program = fileURLToPath(new URL('./collector.js', import.meta.url));
+    const collector = new Collector(fork(program, [JSON.stringify(options)]));
+    await collector.#answer();
+    return collector;
+  }
+
+  ask<T>(word: string): Promise<T> {
+    const answer = this.#answer<T>();
+    this.#child.send(word);
+    return answer;
+  }
+
+  #answer<T>(): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const ended = (): void => reject(new Error('the collecting host has ended'));
+      this.#child.once('exit', ended);
+      this.#child.once('message', (message) => {
+        this.#child.off('exit', ended);
+        resolve(message as T);
+      });
+    });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
+    const gone = new Promise((resolve) => this.#child.once('exit', resolve));
+    this.#child.send('end');
+    await gone;
+  }
+}
+
+const seconds = (since: number): number => (performance.now() - since) / 1000;
 
 function engineOf(db: DB): EtcdEngine {
   if (!(db.engine instanceof EtcdEngine)) throw new Error('no etcd engine');
@@ -225,16 +265,17 @@ const cluster = await Cluster.start(1, {
   extra: ['--quota-backend-bytes', String(8 * 2 ** 30), '--auto-compaction-retention', '0'],
 });
 const bench = new Bench(cluster, dir);
+const sizes = flags.records?.split(',').map(Number) ?? [100_000, ...(flags.million ? [1_000_000] : [])];
+if (!sizes.every((size) => Number.isSafeInteger(size) && size >= 1000)) {
+  throw new Error('--records takes numbers from 1000 on, separated by commas');
+}
 const parts: Record<string, () => Promise<void>> = {
   writes: () => bench.writes(),
   conflicts: () => bench.conflicts(),
   lag: () => bench.lag(),
-  load: () => bench.mirror(100_000),
-  collection: () => bench.collection(100_000),
-  ...(flags.million && {
-    'load 1 M': () => bench.mirror(1_000_000),
-    'collection 1 M': () => bench.collection(1_000_000),
-  }),
+  tree: async () => {
+    for (const size of sizes) await bench.tree(size);
+  },
 };
 try {
   const only = flags.only?.split(',');

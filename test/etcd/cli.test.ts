@@ -83,3 +83,32 @@ test('given an etcd that is not there, when a verb runs, then one sentence says 
   assert.match(stderr, /\(Unavailable\)/);
   assert.doesNotMatch(stderr, /p4ss/);
 });
+
+test('given one etcd, when the demo runs on two hosts, then B collects what A made and the disk is as before', async (t) => {
+  const source = join(await tempDir(t), 'layout');
+  const blobs = new Blobs();
+  const { manifest } = await blobs.image([[{ name: 'file', text: 'x'.repeat(300_000) }]]);
+  await writeFiles(source, blobs.layout([named(manifest, 'app:1')]));
+  const demo = ['--json', 'demo', source, '--two-hosts', '-s', 'native'];
+  const { code, stdout, stderr } = await run({ EBBTIDE_ETCD: cluster.urls.join(',') }, ...demo);
+  assert.equal(code, 0, stderr);
+  const { steps, problem } = JSON.parse(stdout) as {
+    steps: { host: string; step: string }[];
+    problem: null;
+  };
+  assert.equal(problem, null);
+  const collected = steps.filter(({ step }) => step.startsWith('collected'));
+  assert.deepEqual(
+    collected.map(({ host, step }) => `${host}: ${step}`),
+    [
+      `B: collected, the container keeps its snapshots: removed ${blobs.all.size} content`,
+      'B: collected, nothing is left: removed 2 snapshot',
+    ],
+  );
+});
+
+test('given no etcd, when the demo is to run on two hosts, then it says what is missing', async () => {
+  const { code, stderr } = await run({}, 'demo', '--two-hosts');
+  assert.notEqual(code, 0);
+  assert.match(stderr, /two hosts need a tree to share[\s\S]*--etcd/);
+});

@@ -5,9 +5,10 @@ import { basename, join } from 'node:path';
 import type { Command } from 'commander';
 import { canMount } from '../../backends/mounts.js';
 import { openDB, type SnapshotterName } from '../../db.js';
-import { unknownError } from '../../errors.js';
+import { invalidArgument, unknownError } from '../../errors.js';
 import { makeLayout } from '../demo/layout.js';
 import { layerSources } from '../demo/sources.js';
+import { TwoHosts } from '../demo/two-hosts.js';
 import { Walkthrough } from '../demo/walkthrough.js';
 import { etcdConfig } from '../etcd-options.js';
 import { verb } from '../runner.js';
@@ -15,6 +16,7 @@ import { verb } from '../runner.js';
 interface Options {
   snapshotter?: SnapshotterName;
   keep?: boolean;
+  twoHosts?: boolean;
 }
 
 export function demo(program: Command): void {
@@ -26,8 +28,13 @@ export function demo(program: Command): void {
       'snapshotter (default: overlayfs where mounts are permitted, else native)',
     )
     .option('--keep', 'keep the store directory')
+    .option('--two-hosts', 'with --etcd: two hosts, one makes images, the other uses and collects them')
     .action(
-      verb<Options>(async ({ out, progress, signal, options }, [layout], { snapshotter, keep }) => {
+      verb<Options>(async ({ out, progress, signal, options }, [layout], { snapshotter, keep, twoHosts }) => {
+        const config = etcdConfig(options);
+        if (twoHosts && config === undefined) {
+          throw invalidArgument('two hosts need a tree to share', { remedy: 'give --etcd URL' });
+        }
         const dir = await mkdtemp(join(tmpdir(), 'ebbtide-demo-'));
         try {
           const name = snapshotter ?? ((await canMount()).ok ? 'overlayfs' : 'native');
@@ -37,13 +44,19 @@ export function demo(program: Command): void {
             if (!out.json) out.line('making two OCI images of installed packages, sharing a base layer');
             await makeLayout(source, layerSources());
           }
-          const root = join(dir, 'store');
-          const etcd = etcdConfig(options);
           // A tree of its own: the demo must find at its end what it found at its beginning.
-          const shared = etcd && { etcd: { ...etcd, prefix: `${basename(dir)}/` }, enableEtcdGC: true };
-          await using db = await openDB({ root, snapshotters: [name], ...shared });
-          const walk = new Walkthrough({ db, root, snapshotter: name, out, progress, signal });
-          await walk.run(source);
+          const etcd = config && { ...config, prefix: `${basename(dir)}/` };
+          let walk: Walkthrough | TwoHosts;
+          if (twoHosts && etcd) {
+            walk = new TwoHosts({ dir, etcd, snapshotter: name, out, signal });
+            await walk.run(source);
+          } else {
+            const root = join(dir, 'store');
+            const shared = etcd && { etcd, enableEtcdGC: true };
+            await using db = await openDB({ root, snapshotters: [name], ...shared });
+            walk = new Walkthrough({ db, root, snapshotter: name, out, progress, signal });
+            await walk.run(source);
+          }
           const problem = walk.problem();
           if (out.json) out.document(walk.report());
           if (problem !== undefined) throw unknownError(problem);
