@@ -28,7 +28,9 @@ export const escapePart = (part: string): string =>
     (c) => `%${c.charCodeAt(0).toString(16).toUpperCase().padStart(2, '0')}`,
   );
 export const plainPart = (part: string): string =>
-  part.replace(/%([0-9A-F]{2})/g, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)));
+  part.includes('%')
+    ? part.replace(/%([0-9A-F]{2})/g, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)))
+    : part;
 
 /** Keys of the machinery, all below `sys/`. */
 export const Sys = {

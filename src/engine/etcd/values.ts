@@ -107,13 +107,19 @@ function fromJson(name: string, json: Json): FieldValue {
 function parseRecord(json: { [field: string]: Json }): { readonly [field: string]: FieldValue } {
   const fields = isMarked(json, '$record') && typeof json.$record === 'object' ? json.$record : json;
   const made: Record<string, FieldValue> = {};
-  for (const [name, field] of Object.entries(fields)) set(made, name, fromJson(name, field));
+  // The object was just parsed: it has no names but its own.
+  for (const name in fields) set(made, name, fromJson(name, fields[name]!));
   return made;
 }
 
+/** The text that was parsed last, with its instant: most records were never updated, so their times come in pairs. */
+let lastTime: { text: string; at: bigint } | undefined;
+
 function parsedTime(text: string): bigint {
+  if (lastTime?.text === text) return lastTime.at;
   const at = parseTimestamp(text);
   if (at === undefined) throw new SyntaxError(`"${text.slice(0, 64)}" is no time`);
+  lastTime = { text, at };
   return at;
 }
 
