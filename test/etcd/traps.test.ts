@@ -235,6 +235,23 @@ test('given three members, when one hangs, then operations go on with another', 
   assert.equal(all(engine).length, 3);
 });
 
+test('given three members, when the one that renews a session hangs, then another one does and no lock is lost', async (t) => {
+  const own = await Cluster.start(3);
+  const ttl = 3;
+  const leader = own.leader();
+  const hangs = own.members.find((member) => member !== leader)!;
+  // Asked first: the session is renewed through it.
+  const hosts = [hangs.url, ...own.urls.filter((url) => url !== hangs.url)];
+  const engine = await open(t, own.config({ hosts, requestTimeoutMs: 500, sessionTtlSeconds: ttl }));
+  t.after(() => own.stop());
+  const unlock = await engine.locks.tryLock('held');
+  await hangs.pause();
+  // Nothing is asked of etcd meanwhile: only the session can notice.
+  await new Promise((resolve) => setTimeout(resolve, 2.5 * ttl * 1000));
+  await unlock();
+  hangs.signal('SIGCONT');
+});
+
 test('given three members, when one is replaced by a new one, then hosts go on', async (t) => {
   const own = await Cluster.start(3);
   const engine = await open(t, own.config({ requestTimeoutMs: 500 }));
