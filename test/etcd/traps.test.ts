@@ -1,5 +1,6 @@
 /** What goes wrong with etcd and its client in practice, one test each, on real servers. */
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { after, before, type TestContext, test } from 'node:test';
 import type { Engine, Key } from '../../src/engine/contract.js';
@@ -78,8 +79,20 @@ test('given shards and pages of any size, when a tree is loaded, then every key 
   const etcd = cluster.config();
   const writer = await open(t, etcd);
   await writer.update((tx) => {
-    for (let i = 0; i < 900; i++)
+    for (let i = 0; i < 400; i++)
       tx.put(image(`${['sha256:', 'x/', '', 'é'][i % 4]}${(i * 7919).toString(16)}`), 'v');
+  });
+  await writer.update((tx) => {
+    for (const ns of ['ns', 'ns-2', 'namespaces']) {
+      tx.put(key('namespaces', ns), {});
+      for (let i = 0; i < 100; i++) {
+        const algorithm = i % 20 === 0 ? 'sha512' : 'sha256';
+        const digest = createHash(algorithm).update(`${ns} ${i}`).digest('hex');
+        tx.put(key('blobs', ns, `${algorithm}:${digest}`), { size: i });
+        if (i % 3 === 0) tx.put(key('snapshots', ns, `s${i % 2}`, `k${i}`), 'v');
+      }
+      tx.put(key('unheard-of', ns, 'x'), 'v');
+    }
   });
   const client = cluster.client(etcd.prefix);
   t.after(() => client.close());
@@ -87,7 +100,7 @@ test('given shards and pages of any size, when a tree is loaded, then every key 
   for (const [pageSize, shardMax] of [
     [10_000, 100_000],
     [7, 50],
-    [1000, 3],
+    [1000, 5],
   ]) {
     const seen: string[] = [];
     await loadTree(client, revision, (page) => void seen.push(...page.map((kv) => kv.key)), {

@@ -210,6 +210,17 @@ const namespaceDir = (ns: string): string => {
   return ns === 'version' ? '%76ersion' : escapePart(ns);
 };
 
+/** Below it every namespace has a key, which ends in its name. */
+export const NAMESPACES = 'v1/namespaces/';
+export const namespaceOfIndex = (key: string): string => plainPart(key.slice(NAMESPACES.length));
+
+/** What the keys of a namespace begin with: all of them, those of each kind, and those of its blobs. */
+export function directoriesOf(ns: string): { all: string; each: string[]; blobs: string } {
+  const all = `v1/${namespaceDir(ns)}/`;
+  const each = [...Object.values(shapes).map(({ dir }) => dir), 'sequence'].map((dir) => `${all}${dir}/`);
+  return { all, each: [...new Set(each)], blobs: `${all}content/blob/` };
+}
+
 /** The readable key of a record whose path has the usual form. */
 function regular(parts: readonly string[]): string | undefined {
   const [collection = '', ns = '', ...rest] = parts;
