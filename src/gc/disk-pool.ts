@@ -76,6 +76,7 @@ class PiscinaPool implements DiskPool {
       minThreads: 0,
       maxThreads: this.#threads,
       idleTimeout: IDLE_TIMEOUT_MS,
+      execArgv: [],
     });
     return this.#pool;
   }

@@ -288,7 +288,9 @@ class Thread {
     const shared = new SharedArrayBuffer(8);
     this.#flags = new Int32Array(shared);
     const data: WorkerData = { path, shared };
-    this.#worker = new Worker(new URL('./apply-worker.js', import.meta.url), { workerData: data });
+    // Not the flags of the process: what says how its main script is to be read would end the thread.
+    const options = { workerData: data, execArgv: [] };
+    this.#worker = new Worker(new URL('./apply-worker.js', import.meta.url), options);
     this.#worker.unref();
     this.#worker.on('message', (response: Response) => this.#answered(response));
     this.#worker.on('error', (error) => this.#failed(String(error)));
