@@ -20,8 +20,13 @@ export interface WriteHost {
   readonly closing: Map<string, Promise<void>>;
 }
 
-/** Clients close a stream and open the ref again at once; that the first has ended may not be known here by then. */
-const LOCKED_REF_MS = 100;
+/**
+ * Clients close a stream and open the ref again at once; that the first has ended may not be known here by then. As long
+ * as containerd's own store tries on average (ten times, with random pauses of up to 1, 2, 4 … 512 ms), so that clients
+ * which do not try again themselves fare no worse on a busy host. A stream that is known to be ending is waited for
+ * without a limit.
+ */
+const LOCKED_REF_MS = 500;
 const LOCKED_REF_PAUSE_MS = 5;
 
 export async function writeContent(
