@@ -463,14 +463,17 @@ export async function openDB(options: OpenOptions): Promise<DB> {
     cleanup.push(() => engine.close());
     const pool = createDiskPool();
     cleanup.push(() => pool.close());
-    const content = await openContent(layout.content(root), { jobs: pool });
-    const backends = new Map<string, SnapshotterBackend>();
-    for (const name of options.snapshotters ?? snapshotterNames) {
+    // Side by side, since each waits for the disk; behind the engine, whose lock says that the root is ours.
+    const opening = (options.snapshotters ?? snapshotterNames).map(async (name) => {
       const open = name === 'native' ? openNative : openOverlayfs;
       const backend = await open(layout.snapshotter(root, name), { jobs: pool });
       cleanup.push(() => backend.close());
-      backends.set(name, backend);
-    }
+      return [name, backend] as const;
+    });
+    const contentOpening = openContent(layout.content(root), { jobs: pool });
+    await Promise.allSettled([contentOpening, ...opening]);
+    const content = await contentOpening;
+    const backends = new Map<string, SnapshotterBackend>(await Promise.all(opening));
     return await assemble(engine, content, backends, pool, [(o) => Object.assign(o, options, { log })]);
   } catch (error) {
     for (const undo of cleanup.reverse()) await undo().catch(() => undefined);

@@ -5,7 +5,6 @@
  * Rebasing at commit changes the recorded parent only: the directory holds what was put into it, nothing of the
  * new parent.
  */
-import { chmod, mkdir } from 'node:fs/promises';
 import type { Mount } from './contract.js';
 import { copyTree } from './copy-tree.js';
 import { type BackendLog, stderrLog } from './log.js';
@@ -17,6 +16,7 @@ import {
   type SnapshotterOptions,
   snapshotDirectory,
 } from './snapshotter.js';
+import { type Step, step } from './steps.js';
 
 export type NativeOptions = SnapshotterOptions;
 
@@ -40,11 +40,11 @@ class NativeDriver implements SnapshotDriver {
     return kind === 'active' || parent === undefined;
   }
 
-  async build(directory: string, { parent }: NewSnapshot): Promise<void> {
-    if (parent !== undefined) return copyTree(this.contents(parent.id), directory, this.#log);
-    await mkdir(directory);
+  async build(directory: string, { parent }: NewSnapshot): Promise<Step[]> {
     // The mode given to mkdir is cut by the umask.
-    await chmod(directory, 0o755);
+    if (parent === undefined) return [step.mkdir(directory, 0o777), step.chmod(directory, 0o755)];
+    await copyTree(this.contents(parent.id), directory, this.#log);
+    return [];
   }
 
   mounts(snapshot: StoredSnapshot, parents: readonly number[]): Mount[] {

@@ -1,25 +1,10 @@
 #!/usr/bin/env node
-/** The `ebbtide` command: global options and the list of verbs; each verb is a file in verbs/. */
+/** The `ebbtide` command: global options and the list of verbs; each verb is a file in verbs/, loaded when it is meant. */
 import { createRequire } from 'node:module';
 import { Command, CommanderError } from 'commander';
 import { addEtcdOptions } from './etcd-options.js';
 import { exitCodes } from './exit-codes.js';
 import { defaultRoot, report } from './runner.js';
-import { containers } from './verbs/containers.js';
-import { content } from './verbs/content.js';
-import { demo } from './verbs/demo.js';
-import { doctor } from './verbs/doctor.js';
-import { du } from './verbs/du.js';
-import { exportVerb } from './verbs/export.js';
-import { gc } from './verbs/gc.js';
-import { images } from './verbs/images.js';
-import { importVerb } from './verbs/import.js';
-import { leases } from './verbs/leases.js';
-import { namespaces } from './verbs/namespaces.js';
-import { serve } from './verbs/serve.js';
-import { snapshots } from './verbs/snapshots.js';
-import { synth } from './verbs/synth.js';
-import { why } from './verbs/why.js';
 
 const { version } = createRequire(import.meta.url)('../../../package.json') as { version: string };
 
@@ -40,25 +25,36 @@ const program = new Command('ebbtide')
 
 addEtcdOptions(program);
 
-for (const register of [
-  doctor,
-  demo,
-  importVerb,
-  exportVerb,
-  images,
-  content,
-  snapshots,
-  containers,
-  leases,
-  namespaces,
-  gc,
-  why,
-  du,
-  synth,
-  serve,
-]) {
-  register(program);
+/** In the order of the help. */
+const verbs: Readonly<Record<string, () => Promise<(program: Command) => void>>> = {
+  doctor: async () => (await import('./verbs/doctor.js')).doctor,
+  demo: async () => (await import('./verbs/demo.js')).demo,
+  import: async () => (await import('./verbs/import.js')).importVerb,
+  export: async () => (await import('./verbs/export.js')).exportVerb,
+  images: async () => (await import('./verbs/images.js')).images,
+  content: async () => (await import('./verbs/content.js')).content,
+  snapshots: async () => (await import('./verbs/snapshots.js')).snapshots,
+  containers: async () => (await import('./verbs/containers.js')).containers,
+  leases: async () => (await import('./verbs/leases.js')).leases,
+  namespaces: async () => (await import('./verbs/namespaces.js')).namespaces,
+  gc: async () => (await import('./verbs/gc.js')).gc,
+  why: async () => (await import('./verbs/why.js')).why,
+  du: async () => (await import('./verbs/du.js')).du,
+  synth: async () => (await import('./verbs/synth.js')).synth,
+  serve: async () => (await import('./verbs/serve.js')).serve,
+};
+
+/**
+ * The verbs that the command line may be about: every word that is one, all of them when help is wanted or none is named.
+ * What the others need is not loaded, which is a good part of the time of a short command and of a daemon's start.
+ */
+function verbsIn(words: readonly string[]): string[] {
+  const named = Object.keys(verbs).filter((name) => words.includes(name));
+  const wantsHelp = ['help', '--help', '-h'].some((word) => words.includes(word));
+  return named.length === 0 || wantsHelp ? Object.keys(verbs) : named;
 }
+
+for (const name of verbsIn(process.argv.slice(2))) (await verbs[name]!())(program);
 
 // A reader that goes away (`| head`) ends the output, not the work.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {

@@ -188,6 +188,10 @@ export interface EngineStats {
   /** Bytes of the store's file(s) in use; 0 in memory. */
   fileBytes: number;
   revision: number;
+  /** Bytes of graph changes that an opening would have to go through, behind the newest checkpoint; 0 without any. */
+  journalBytes: number;
+  /** Bytes of commits that are in the log only, and not in the tree; 0 where there is no such log. */
+  logBytes: number;
 }
 
 export interface EngineOptions {

@@ -7,7 +7,7 @@
  * handed in: a thread is never ended in the middle of a job.
  */
 import { fileURLToPath } from 'node:url';
-import { Piscina } from 'piscina';
+import type { Piscina } from 'piscina';
 import type { DiskJobs, RemovalReport } from '../backends/contract.js';
 import { addReport, emptyReport } from '../backends/remove-tree.js';
 import { failedPrecondition } from '../errors.js';
@@ -27,10 +27,22 @@ export interface DiskPoolOptions {
   threads?: number;
 }
 
+/** Loads the library too: a start need not wait for what is needed when something is removed. */
+async function startPool(threads: number): Promise<Piscina<string[], RemovalReport>> {
+  const { Piscina } = await import('piscina');
+  return new Piscina<string[], RemovalReport>({
+    filename: fileURLToPath(new URL('./disk-worker.js', import.meta.url)),
+    minThreads: 0,
+    maxThreads: threads,
+    idleTimeout: IDLE_TIMEOUT_MS,
+    execArgv: [],
+  });
+}
+
 class PiscinaPool implements DiskPool {
   readonly #threads: number;
   readonly #tails = new Map<string, Promise<unknown>>();
-  #pool: Piscina<string[], RemovalReport> | undefined;
+  #pool: Promise<Piscina<string[], RemovalReport>> | undefined;
   #closing: Promise<void> | undefined;
 
   constructor(threads: number) {
@@ -59,25 +71,20 @@ class PiscinaPool implements DiskPool {
 
   async #close(): Promise<void> {
     await Promise.all(this.#tails.values());
-    await this.#pool?.close();
+    await (await this.#pool)?.close();
   }
 
   async #run(paths: string[]): Promise<RemovalReport> {
     const total = emptyReport();
     for (let at = 0; at < paths.length; at += TREES_PER_TASK) {
-      addReport(total, await this.#started().run(paths.slice(at, at + TREES_PER_TASK)));
+      const pool = await this.#started();
+      addReport(total, await pool.run(paths.slice(at, at + TREES_PER_TASK)));
     }
     return total;
   }
 
-  #started(): Piscina<string[], RemovalReport> {
-    this.#pool ??= new Piscina<string[], RemovalReport>({
-      filename: fileURLToPath(new URL('./disk-worker.js', import.meta.url)),
-      minThreads: 0,
-      maxThreads: this.#threads,
-      idleTimeout: IDLE_TIMEOUT_MS,
-      execArgv: [],
-    });
+  #started(): Promise<Piscina<string[], RemovalReport>> {
+    this.#pool ??= startPool(this.#threads);
     return this.#pool;
   }
 }

@@ -2,7 +2,7 @@
  * Regular expressions of filters: RE2 syntax, linear time, found anywhere in the text. Never the host language's
  * engine, which a hostile pattern can keep busy for hours. Called by filters; keeps a bounded cache of patterns.
  */
-import { RE2JS } from 're2js';
+import { createRequire } from 'node:module';
 
 export type Matcher = (text: string) => boolean;
 
@@ -30,11 +30,19 @@ export function matcherOf(pattern: string): Matcher {
   return matcher;
 }
 
+let loaded: typeof import('re2js').RE2JS | undefined;
+
+/** Loaded by the first pattern that needs it: most programs never see one. */
+function library(): typeof import('re2js').RE2JS {
+  loaded ??= (createRequire(import.meta.url)('re2js') as typeof import('re2js')).RE2JS;
+  return loaded;
+}
+
 function compile(pattern: string): Matcher {
   if (LITERAL.test(pattern)) return (text) => text.includes(pattern);
   if (pattern.length > MAX_PATTERN_CHARACTERS) return nothing;
   try {
-    const compiled = RE2JS.compile(pattern);
+    const compiled = library().compile(pattern);
     return (text) => compiled.test(text);
   } catch {
     return nothing;

@@ -14,9 +14,10 @@ import { Endpoint } from './endpoint.js';
 import { EventExchange } from './event-exchange.js';
 import { GarbageAge } from './garbage-age.js';
 import { createLog, type Logger, storeLog } from './log.js';
-import { Metrics, serveMetrics } from './metrics.js';
+import type { Metrics } from './metrics.js';
 import { type Notify, notifier } from './notify.js';
 import { Refusals } from './refusals.js';
+import type { ObserveMethod } from './rpc-server.js';
 import { removeRunFile, writeRunFile } from './run-file.js';
 import type { Service, ServiceHost } from './service.js';
 import { proxiedServices, servicesOf } from './service-lists.js';
@@ -80,7 +81,7 @@ interface Parts {
   readonly endpoints: readonly Endpoint[];
   readonly collections: Collections;
   readonly refusals: Refusals;
-  readonly metricsServer: Awaited<ReturnType<typeof serveMetrics>> | undefined;
+  readonly metricsServer: { address: string; close(): Promise<void> } | undefined;
 }
 
 async function startParts(
@@ -99,13 +100,13 @@ async function startParts(
     ...(etcd && { etcd, enableEtcdGC: true }),
   });
   undo.push(() => db.close());
-  const metrics = new Metrics();
+  const metrics = options.metrics === undefined ? undefined : await loadMetrics();
   const age = new GarbageAge(db);
   const logRun = runLog(log);
   const collections = new Collections(db, options.gc, options.scheduler, {
     onRun: (outcome) => {
       if ('stats' in outcome) age.collected();
-      metrics.collected(outcome);
+      metrics?.counts.collected(outcome);
       logRun(outcome);
     },
   });
@@ -133,10 +134,13 @@ async function startParts(
   const endpoints: Endpoint[] = [];
   const open = async (address: string, services: readonly Service[]): Promise<Endpoint> => {
     const refused = (reason: string): void => {
-      metrics.refused(reason);
+      metrics?.counts.refused(reason);
       refusals.count(reason);
     };
-    const endpoint = await Endpoint.open(address, limits, services, { observe: metrics.observe, refused });
+    const endpoint = await Endpoint.open(address, limits, services, {
+      observe: metrics?.counts.observe ?? notObserved,
+      refused,
+    });
     undo.push(() => endpoint.stop(0));
     endpoints.push(endpoint);
     return endpoint;
@@ -145,16 +149,17 @@ async function startParts(
   const proxied = proxiedServices(host, () => collections.run());
   if (options.proxyAddress !== undefined) await open(options.proxyAddress, proxied);
   const main = await open(options.address, servicesOf(host, stats));
-  metrics.watch(
+  metrics?.counts.watch(
     db,
     () => age.ms,
     connections,
     () => events.subscribers,
   );
-  const metricsServer =
-    options.metrics === undefined
-      ? undefined
-      : await serveMetrics(options.metrics, metrics.registry, () => !stopping.signal.aborted);
+  const metricsServer = await metrics?.serve(
+    options.metrics ?? '',
+    metrics.counts.registry,
+    () => !stopping.signal.aborted,
+  );
   if (metricsServer !== undefined) undo.push(() => metricsServer.close());
   await writeRunFile(root, main.address);
   const notify = notifier((message) => log.warn(message));
@@ -165,6 +170,17 @@ async function startParts(
   );
   return { options, log, notify, stopping, db, endpoints, collections, metricsServer, refusals };
 }
+
+/** Their library takes a tenth of the time of a start, and most daemons are not asked for metrics. */
+async function loadMetrics(): Promise<{
+  counts: Metrics;
+  serve: typeof import('./metrics.js').serveMetrics;
+}> {
+  const { Metrics, serveMetrics } = await import('./metrics.js');
+  return { counts: new Metrics(), serve: serveMetrics };
+}
+
+const notObserved: ObserveMethod = () => () => undefined;
 
 function openRoot(options: OpenOptions): Promise<DB> {
   return openDB(options).catch((error: unknown) => {

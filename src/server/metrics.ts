@@ -96,6 +96,16 @@ export class Metrics {
     const stats = () => db.engine.stats();
     gauge('ebbtide_records', 'Records in the store', () => stats().records);
     gauge('ebbtide_file_bytes', 'Bytes of the database file', () => stats().fileBytes);
+    gauge(
+      'ebbtide_journal_bytes',
+      'Bytes of graph changes behind the newest checkpoint, which a start goes through',
+      () => stats().journalBytes,
+    );
+    gauge(
+      'ebbtide_commit_log_bytes',
+      'Bytes of commits that are on disk in the log and not yet in the database file',
+      () => stats().logBytes,
+    );
     gauge('ebbtide_garbage_age_seconds', 'Time since the first deletion that no collection covers', () =>
       Math.max(0, garbageAgeMs() / SECONDS),
     );

@@ -18,6 +18,9 @@ describe('normalising', () => {
       'sha256:ab12  457B   Less than a second  -',
       '"Created": "2026-11-25T09:00:01.123456789Z",',
       'extract-123456789-aB-_ sha256:ff',
+      '98995-ngUL 2026-11-25T09:00:01Z -',
+      '7-a_-Z 2026-11-25T09:00:01Z -',
+      'import-2026-11-25 12-34-5678 2001-02-03',
       '-rw-r--r-- 12/34 4 2001-02-03 04:05:06 etc/one',
       'saved in /srv/a/work/exported.tar by /srv/a/root/meta.db',
     ].join('\n');
@@ -26,6 +29,9 @@ describe('normalising', () => {
       'sha256:ab12 457B <age> -',
       '"Created": "<time>",',
       'extract-<chance> sha256:ff',
+      '<lease> <time> -',
+      '<lease> <time> -',
+      'import-<day> 12-34-5678 2001-02-03',
       '-rw-r--r-- 12/34 4 2001-02-03 04:05:06 etc/one',
       'saved in <work>/exported.tar by <root>/meta.db',
     ]);

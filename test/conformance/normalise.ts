@@ -34,6 +34,8 @@ export class Normaliser {
         .replace(/\b(less than a second|about an? \w+|\d+ (seconds?|minutes?))( ago)?\b/gi, '<age>')
         // ctr names what it makes for itself by clock and chance.
         .replace(/\b(extract|view|containerd-mount)-?\d+(-[\w-]{4})?/g, '$1-<chance>')
+        // A lease without a given id: the nanoseconds of the clock, with as many digits as they have, and three random bytes.
+        .replace(/(?<=^|[\s"/])\d{1,9}-[\w-]{4}(?=[\s",]|$)/g, '<lease>')
         .replace(/\b(elapsed|done): [\d.]+ ?(ms|µs|s|m)\b/g, '$1: <duration>')
         .replace(/\btotal: .*$/g, 'total: <rate>')
         .replace(/^(\s*(Version|Revision|UUID|Go version):).*/, '$1 <version>')

@@ -255,6 +255,8 @@ test('metrics and health are served; collections by schedule are counted', async
     'ebbtide_freed_bytes_total',
     'ebbtide_records',
     'ebbtide_file_bytes',
+    'ebbtide_journal_bytes',
+    'ebbtide_commit_log_bytes',
     'ebbtide_garbage_age_seconds',
     'ebbtide_connections',
   ]) {

@@ -6,7 +6,7 @@
  * time and instance, and is refused, not waited for. Several instances on one directory share no locks.
  */
 import { constants, type Dir } from 'node:fs';
-import { type FileHandle, mkdir, open, opendir, readdir, stat, unlink } from 'node:fs/promises';
+import { mkdir, opendir, readdir, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import {
   alreadyExists,
@@ -33,8 +33,10 @@ import { errnoOf, fsError, isAbsent, messageOf } from '../fs-errors.js';
 import { type BackendLog, stderrLog } from '../log.js';
 import { ObjectLocks } from '../object-locks.js';
 import { addReport, emptyReport, inlineJobs } from '../remove-tree.js';
+import { runSteps, type Step, step } from '../steps.js';
+import { DataFile } from './data-file.js';
 import { hashFile } from './hash-file.js';
-import { dataPath, readIngest, readRef, writeIngest } from './ingest.js';
+import { dataPath, ingestSteps, readIngest, readRef } from './ingest.js';
 import { algorithms, ContentLayout } from './layout.js';
 import { FileReader } from './reader.js';
 import { Trash } from './trash.js';
@@ -269,21 +271,22 @@ export class LocalContent implements ContentBackend {
     algorithm: Algorithm,
   ): Promise<Omit<OpenIngest, 'ref' | 'release'>> {
     const directory = this.#layout.ingest(ref);
-    if (!(await this.#makeIngest(directory))) {
+    const startedAt = now();
+    // Cut: what an ingest that cannot be resumed left must not end up behind shorter new data.
+    const flags = constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC;
+    const begin = [
+      ...ingestSteps(directory, { ref, total, startedAt }),
+      step.open(dataPath(directory), flags),
+    ];
+    let fd = await this.#makeIngest(directory, begin);
+    if (fd === undefined) {
       const resumed = await this.#resume(directory, ref, total, algorithm);
       if (resumed !== undefined) return resumed;
+      fd = await descriptor(begin);
     }
-    const startedAt = now();
-    await writeIngest(directory, { ref, total, startedAt });
-    // Cut: what an ingest that cannot be resumed left must not end up behind shorter new data.
-    const handle = await open(
-      dataPath(directory),
-      constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC,
-      0o666,
-    );
     return {
       directory,
-      handle,
+      file: new DataFile(fd),
       digester: new Digester(algorithm),
       offset: 0,
       total,
@@ -292,17 +295,17 @@ export class LocalContent implements ContentBackend {
     };
   }
 
-  /** False when it exists. */
-  async #makeIngest(directory: string): Promise<boolean> {
-    try {
-      if ((await orAbsent(mkdir(directory, 0o755))) !== null) return true;
+  /** Makes the directory and what belongs into it; answers the data's descriptor. Undefined when it exists. */
+  async #makeIngest(directory: string, begin: readonly Step[]): Promise<number | undefined> {
+    const steps = [step.mkdir(directory, 0o755), ...begin];
+    let { results, error } = await runSteps(steps);
+    if (results.length === 1 && isAbsent(error)) {
       await mkdir(this.#layout.ingests, { recursive: true, mode: 0o777 });
-      await mkdir(directory, 0o755);
-      return true;
-    } catch (error) {
-      if (errnoOf(error) === 'EEXIST') return false;
-      throw error;
+      ({ results, error } = await runSteps(steps));
     }
+    if (results.length === 1 && errnoOf(error) === 'EEXIST') return undefined;
+    if (error !== undefined) throw error;
+    return results[steps.length - 1];
   }
 
   /** Undefined, and a word in the log, when what is there cannot be gone on with. */
@@ -312,19 +315,19 @@ export class LocalContent implements ContentBackend {
     total: number,
     algorithm: Algorithm,
   ): Promise<Omit<OpenIngest, 'ref' | 'release'> | undefined> {
-    let handle: FileHandle | undefined;
+    let file: DataFile | undefined;
     try {
       const status = await readIngest(directory);
       if (status.ref !== ref) throw new Error(`it belongs to ref "${status.ref}"`);
       if (total > 0 && status.total > 0 && total !== status.total) {
         throw new Error(`its total is ${status.total}, not ${total}`);
       }
-      handle = await open(dataPath(directory), 'r+');
-      const { digester, size } = await hashFile(handle, algorithm);
+      file = new DataFile(await descriptor([step.open(dataPath(directory), constants.O_RDWR)]));
+      const { digester, size } = await hashFile(file, algorithm);
       const { startedAt, updatedAt } = status;
-      return { directory, handle, digester, offset: size, total: status.total, startedAt, updatedAt };
+      return { directory, file, digester, offset: size, total: status.total, startedAt, updatedAt };
     } catch (error) {
-      await handle?.close();
+      await file?.close();
       const level = isNotFound(error) || isAbsent(error) ? 'info' : 'warn';
       this.#log(level, `cannot resume ingest "${ref}", starting it again`, { error: messageOf(error) });
       return undefined;
@@ -335,4 +338,11 @@ export class LocalContent implements ContentBackend {
   close(): Promise<void> {
     return this.#trash.settle();
   }
+}
+
+/** Carries out steps of which the last one opens a file. */
+async function descriptor(steps: readonly Step[]): Promise<number> {
+  const { results, error } = await runSteps(steps);
+  if (error !== undefined) throw error;
+  return results[steps.length - 1]!;
 }

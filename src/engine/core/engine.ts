@@ -390,6 +390,8 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
       records: this.storage.records(),
       fileBytes: this.storage.fileBytes(),
       revision: this.#revision,
+      journalBytes: this.storage.journalBytes?.() ?? 0,
+      logBytes: this.storage.logBytes?.() ?? 0,
     };
   }
 

@@ -109,6 +109,9 @@ export interface Storage {
 
   records(): number;
   fileBytes(): number;
+  /** As in EngineStats; for storages that have them. */
+  journalBytes?(): number;
+  logBytes?(): number;
   flush(): Promise<void>;
   /** Resolves when work that can wait may go on without keeping others waiting for the disk; never rejects. */
   paced(): Promise<void>;

@@ -108,6 +108,11 @@ export class Checkpointer {
     this.#warn = options.warn;
   }
 
+  /** Bytes of the journal that the newest checkpoint does not cover. */
+  get journalBytes(): number {
+    return this.#journalBytes;
+  }
+
   /** After a group reached the tree: begins a checkpoint when the journal has outgrown the last one. */
   grown(bytes: number): void {
     this.#journalBytes += bytes;

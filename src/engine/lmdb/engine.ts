@@ -176,6 +176,7 @@ function makeEngine(
     storage.onApplied = (bytes) => checkpointer.grown(bytes);
     storage.onClose = (isWhole) => checkpointer.close(isWhole);
   }
+  storage.journalBytes = () => checkpointer.journalBytes;
   storage.onTrouble = warn;
   storage.afterClose = release;
   return engine;

@@ -71,6 +71,8 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   readonly #owners = new Set<string>();
   /** Told after each group that the tree has, with the bytes it added to the journal. */
   onApplied: (journalBytes: number) => void = () => {};
+  /** Asked for statistics. */
+  journalBytes: () => number = () => 0;
   /** Told what a caller of `update` does not learn: commits that are lost or held up. */
   onTrouble: (message: string) => void = () => {};
   /** Runs when the tree has all commits, or cannot get them (`isWhole`), before the environment is closed. */
@@ -449,7 +451,11 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   }
 
   fileBytes(): number {
-    return this.#file.usedBytes() + (this.#log?.bytes ?? 0);
+    return this.#file.usedBytes() + this.logBytes();
+  }
+
+  logBytes(): number {
+    return this.#log?.bytes ?? 0;
   }
 
   flush(): Promise<void> {

@@ -20,7 +20,10 @@ export interface WriteHost {
   readonly closing: Map<string, Promise<void>>;
 }
 
-/** Clients close a stream and open the ref again at once; that the first has ended may not be known here by then. */
+/**
+ * Clients close a stream and open the ref again at once; that the first has ended may not be known here by then. A stream
+ * that is known to be ending is waited for without a limit.
+ */
 const LOCKED_REF_MS = 100;
 const LOCKED_REF_PAUSE_MS = 5;
 

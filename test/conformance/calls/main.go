@@ -90,7 +90,7 @@ func mask(paths ...string) *types.FieldMask {
 }
 
 // chance is an id that the server makes up.
-var chance = regexp.MustCompile(`"\d{6,}-[\w-]{4}"`)
+var chance = regexp.MustCompile(`"\d{1,9}-[\w-]{4}"`)
 
 // times are either set or not.
 var stamp = regexp.MustCompile(`"(\d{4})-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"`)
