@@ -20,11 +20,10 @@ const CHUNKS_AT_ONCE = 64;
 /** A journal smaller than this is never worth a checkpoint. */
 const JOURNAL_BYTES_MIN = 512 * 1024;
 /**
- * A journal is worth one when it is larger than this part of the last. Opening reads both, and a byte of journal takes
- * several times as long as one of a checkpoint; but while the store is in use, writing one takes the disk from others.
+ * Above that, it is worth one when it is as large as the last. At the close, where writing one takes the disk from nobody,
+ * so is one that would take a tenth of a second to read at the next opening.
  */
-const DUE_PART = 1;
-const DUE_PART_AT_CLOSE = 1 / 16;
+const JOURNAL_BYTES_AT_CLOSE = 8 * 1024 * 1024;
 const TRIM_ENTRIES = 1000;
 
 export interface CheckpointState {
@@ -116,7 +115,7 @@ export class Checkpointer {
   /** After a group reached the tree: begins a checkpoint when the journal has outgrown the last one. */
   grown(bytes: number): void {
     this.#journalBytes += bytes;
-    if (this.#running === undefined && this.#isDue(DUE_PART)) {
+    if (this.#running === undefined && this.#isDue()) {
       this.#running = this.write()
         .catch((error: unknown) => this.#warn(`no checkpoint of the graph was written: ${String(error)}`))
         .finally(() => {
@@ -130,7 +129,8 @@ export class Checkpointer {
     await this.#running;
     if (!isWhole) return;
     try {
-      if (this.#isDue(DUE_PART_AT_CLOSE) || (this.#state.checkpoint === undefined && this.#journalBytes > 0))
+      const isLong = this.#journalBytes > JOURNAL_BYTES_AT_CLOSE;
+      if (isLong || this.#isDue() || (this.#state.checkpoint === undefined && this.#journalBytes > 0))
         await this.write();
       await this.#writeState({ ...this.#state, clean: true });
     } catch (error) {
@@ -138,8 +138,8 @@ export class Checkpointer {
     }
   }
 
-  #isDue(part: number): boolean {
-    return this.#journalBytes > Math.max(JOURNAL_BYTES_MIN, part * (this.#state.checkpoint?.bytes ?? 0));
+  #isDue(): boolean {
+    return this.#journalBytes > Math.max(JOURNAL_BYTES_MIN, this.#state.checkpoint?.bytes ?? 0);
   }
 
   async write(): Promise<void> {
