@@ -75,7 +75,10 @@ export class Listener {
   async close(): Promise<void> {
     await this.refuse();
     // The server is told of the end of a connection before those who listen to the connection are.
-    const ended = Array.from(this.#connections, (socket) => new Promise((done) => socket.once('close', done)));
+    const ended = Array.from(
+      this.#connections,
+      (socket) => new Promise((done) => socket.once('close', done)),
+    );
     this.cut();
     await Promise.all([this.#closed, ...ended]);
   }
