@@ -19,6 +19,6 @@
         'native/picture.cc', 'native/ranks.cc', 'native/retained.cc'
       ]
     },
-    { 'target_name': 'ebbtide_sys', 'sources': ['native/steps.cc', 'native/sys.cc'] }
+    { 'target_name': 'ebbtide_sys', 'sources': ['native/sys.cc'] }
   ]
 }

@@ -4,8 +4,7 @@
 // Contract: a function answers 0 or an errno (the ones that read: a Buffer or an errno). Wrong arguments answer EINVAL
 // before any call is made. No path is followed at its last component. Strings and bytes must hold no NUL.
 //
-// Threads: any JavaScript thread; no state. Calls block for as long as the kernel does, but for `steps` (steps.h), which
-// answers a promise. Units: nanoseconds since 1970.
+// Threads: any JavaScript thread; no state. Calls block for as long as the kernel does. Units: nanoseconds since 1970.
 #include <fcntl.h>
 #include <napi.h>
 #include <sched.h>
@@ -20,8 +19,6 @@
 #include <string>
 #include <thread>
 #include <vector>
-
-#include "steps.h"
 
 namespace {
 
@@ -220,7 +217,6 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("lgetxattr", Napi::Function::New<lgetxattrCall>(env));
   exports.Set("llistxattr", Napi::Function::New<llistxattrCall>(env));
   exports.Set("lremovexattr", Napi::Function::New<lremovexattrCall>(env));
-  exports.Set("steps", Napi::Function::New<ebbtide::runSteps>(env));
   return exports;
 }
 

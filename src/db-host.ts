@@ -90,11 +90,7 @@ export class DBHost implements CollectHost {
     this.#callbacks.push(fn);
   }
 
-  async update<T>(
-    ctx: CallContext,
-    fn: (tx: Transaction) => T | Promise<T>,
-    durability: Durability = this.durability,
-  ): Promise<T> {
+  async update<T>(ctx: CallContext, fn: (tx: Transaction) => T | Promise<T>): Promise<T> {
     this.#check(ctx);
     if (ctx.tx !== undefined) {
       if (!ctx.tx.writable) {
@@ -103,7 +99,7 @@ export class DBHost implements CollectHost {
       return fn(ctx.tx);
     }
     const body: ActiveBody = { host: this, open: true, outer: innermostOpen() };
-    const options = { durability, ...(ctx.signal && { signal: ctx.signal }) };
+    const options = { durability: this.durability, ...(ctx.signal && { signal: ctx.signal }) };
     try {
       return await this.engine
         .update((tx) => bodies.run(body, () => fn(tx)), options)

@@ -6,7 +6,8 @@
  *   parents    parent id, child id → ''    meta     `sequence` → last id given out, `format`
  *
  * Reads are synchronous and see the newest committed state. Writes run one after another through `write`, whose
- * body may work on directories before the commit. A resolved write is on disk.
+ * body may work on directories before the commit: a scan of the directories made in another body therefore never
+ * sees a directory whose record is still on its way. A resolved write is on disk.
  */
 import { alreadyExists, failedPrecondition, invalidArgument, notFound, unknownError } from '../errors.js';
 import type { StringMap } from '../model/records.js';
@@ -186,7 +187,7 @@ export class Metastore {
     return { snapshots: this.#snapshots, keys: this.#keys, parents: this.#parents, meta: this.#meta };
   }
 
-  /** The next id. Not given back when its snapshot comes to nothing, so that no directory ever has two owners. */
+  /** The next id. Not given back by a failing transaction, so that no directory ever has two owners. */
   nextId(): number {
     this.#sequence += 1;
     return this.#sequence;
@@ -229,18 +230,13 @@ export class MetaTransaction {
   }
 
   /**
-   * Records a new active snapshot or view, under an id that `nextId` gave out. Parent unknown: NotFound; parent not
-   * committed: InvalidArgument; key in use: AlreadyExists; key empty: InvalidArgument.
+   * Records a new active snapshot or view. Parent unknown: NotFound; parent not committed: InvalidArgument; key
+   * in use: AlreadyExists; key empty: InvalidArgument.
    */
-  create(
-    kind: 'active' | 'view',
-    key: string,
-    parentKey: string,
-    labels: StringMap | undefined,
-    id: number = this.#store.nextId(),
-  ): Created {
+  create(kind: 'active' | 'view', key: string, parentKey: string, labels: StringMap | undefined): Created {
     this.#begin();
     const parent = checkCreate(this.#store, key, parentKey);
+    const id = this.#store.nextId();
     const time = now();
     this.#put({
       id,
@@ -255,8 +251,7 @@ export class MetaTransaction {
     });
     this.#writes.push(
       { table: this.#tables.keys, key: keyBytes(key), value: idBytes(id) },
-      // Not `id`: records are not committed in the order of their ids, and the sequence must not go back.
-      { table: this.#tables.meta, key: SEQUENCE_KEY, value: idBytes(this.#store.sequence) },
+      { table: this.#tables.meta, key: SEQUENCE_KEY, value: idBytes(id) },
     );
     if (parent === undefined) return { id, parents: [] };
     this.#link(parent.id, id);

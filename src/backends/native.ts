@@ -5,6 +5,7 @@
  * Rebasing at commit changes the recorded parent only: the directory holds what was put into it, nothing of the
  * new parent.
  */
+import { chmod, mkdir } from 'node:fs/promises';
 import type { Mount } from './contract.js';
 import { copyTree } from './copy-tree.js';
 import { type BackendLog, stderrLog } from './log.js';
@@ -16,7 +17,6 @@ import {
   type SnapshotterOptions,
   snapshotDirectory,
 } from './snapshotter.js';
-import { type Step, step } from './steps.js';
 
 export type NativeOptions = SnapshotterOptions;
 
@@ -40,11 +40,11 @@ class NativeDriver implements SnapshotDriver {
     return kind === 'active' || parent === undefined;
   }
 
-  async build(directory: string, { parent }: NewSnapshot): Promise<Step[]> {
+  async build(directory: string, { parent }: NewSnapshot): Promise<void> {
+    if (parent !== undefined) return copyTree(this.contents(parent.id), directory, this.#log);
+    await mkdir(directory);
     // The mode given to mkdir is cut by the umask.
-    if (parent === undefined) return [step.mkdir(directory, 0o777), step.chmod(directory, 0o755)];
-    await copyTree(this.contents(parent.id), directory, this.#log);
-    return [];
+    await chmod(directory, 0o755);
   }
 
   mounts(snapshot: StoredSnapshot, parents: readonly number[]): Mount[] {

@@ -6,7 +6,7 @@
  *   snapshots/<id>/work   the kernel's scratch directory (0711), active snapshots only
  */
 import { existsSync } from 'node:fs';
-import { lchown, lstat } from 'node:fs/promises';
+import { chmod, lchown, lstat, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { failedPrecondition } from '../errors.js';
 import { Label, labelOf } from '../model/labels.js';
@@ -25,7 +25,6 @@ import {
   type SnapshotterOptions,
   snapshotDirectory,
 } from './snapshotter.js';
-import { runSteps, type Step, step } from './steps.js';
 import { needsUserXattr } from './user-xattr.js';
 
 export interface OverlayOptions extends SnapshotterOptions {
@@ -107,17 +106,18 @@ class OverlayDriver implements SnapshotDriver {
     return true;
   }
 
-  async build(directory: string, { kind, parent, labels }: NewSnapshot): Promise<Step[]> {
+  async build(directory: string, { kind, parent, labels }: NewSnapshot): Promise<void> {
     const owner = await this.#owner(parent, labels);
     const fs = join(directory, 'fs');
-    const work = join(directory, 'work');
-    const steps = [step.mkdir(directory, 0o700), step.mkdir(fs, 0o777), step.chmod(fs, 0o755)];
-    if (kind === 'active') steps.push(step.mkdir(work, 0o777), step.chmod(work, 0o711));
-    if (owner === undefined) return steps;
-    const { error } = await runSteps(steps);
-    if (error !== undefined) throw error;
-    await own(fs, owner);
-    return [];
+    await mkdir(directory, 0o700);
+    await mkdir(fs);
+    await chmod(fs, 0o755);
+    if (kind === 'active') {
+      const work = join(directory, 'work');
+      await mkdir(work);
+      await chmod(work, 0o711);
+    }
+    if (owner !== undefined) await own(fs, owner);
   }
 
   /** The mapped root where ids are mapped, else whoever owns the parent's root; undefined leaves the caller's. */

@@ -6,8 +6,7 @@
  *   <root>/metadata.lock            <root>/snapshots/rm-<id>/    on its way out (native)
  *
  * Record and directory: a directory is renamed into place before its record is committed, and deleted after its
- * record is gone, so a crash leaves at most directories nobody knows, which the next open or cleanup removes. A power loss
- * may also leave a record, of a snapshot whose making nobody was told of, without its directory: the next open makes it.
+ * record is gone, so a crash leaves at most directories nobody knows, which the next open or cleanup removes.
  *
  * Threading: operations on different keys overlap; building a directory (a copy can take minutes) holds up only
  * users of that key and removals of its parent. Records change one commit at a time. Resolved means on disk.
@@ -16,7 +15,8 @@ import { randomBytes } from 'node:crypto';
 import { readdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { EbbtideError, failedPrecondition, invalidArgument } from '../errors.js';
-import { parseFilters } from '../model/filters.js';
+import { applyMapPath, unknownPath } from '../model/fieldpaths.js';
+import { adaptLabels, parseFilters } from '../model/filters.js';
 import { compactMap, copyMap } from '../model/labels.js';
 import type { StringMap } from '../model/records.js';
 import type {
@@ -38,8 +38,6 @@ import { checkCommit, checkCreate, Metastore, type MetaTransaction } from './met
 import type { StoredSnapshot } from './metastore-records.js';
 import { ObjectLocks } from './object-locks.js';
 import { addReport, emptyReport, inlineJobs } from './remove-tree.js';
-import { field, relabelled } from './snapshot-fields.js';
-import { runSteps, type Step, step } from './steps.js';
 
 export interface SnapshotterOptions {
   /** Where directories are deleted; the calling thread when absent. */
@@ -67,11 +65,8 @@ export interface SnapshotDriver {
   readonly removal: RemovalMode;
   /** False for snapshots that need no directory of their own. */
   hasDirectory(snapshot: NewSnapshot): boolean;
-  /**
-   * Makes `directory`, which does not exist, and answers steps that complete it. What a failure leaves behind is removed
-   * by the caller.
-   */
-  build(directory: string, snapshot: NewSnapshot): Promise<Step[]>;
+  /** Makes `directory`, which does not exist. What a failure leaves behind is removed by the caller. */
+  build(directory: string, snapshot: NewSnapshot): Promise<void>;
   /** Mounts of an active snapshot or a view. `parents`: ids, nearest first. */
   mounts(snapshot: StoredSnapshot, parents: readonly number[]): Mount[];
   /** Directory whose tree is what the snapshot alone takes. */
@@ -80,15 +75,11 @@ export interface SnapshotDriver {
   shownLabels?(snapshot: StoredSnapshot): StringMap;
 }
 
-type Change = (tx: MetaTransaction) => void;
-
 const BUILDING = 'new-';
 const REMOVED = 'rm-';
 const NUMBER = /^[1-9]\d{0,14}$/;
 /** Snapshots or names that are looked at without letting others run. */
 const STEP = 256;
-/** Ids behind the newest one that may belong to snapshots whose making was cut off: far more than are made at a time. */
-const MAKING_MAX = 4096;
 /** Cleanups that only do what is known to be left, before one looks through the whole directory again. */
 const CLEANUPS_PER_SCAN = 32;
 
@@ -240,48 +231,28 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     return this.#keys.withAll({ exclusive: [key], shared: [parentKey] }, async () => {
       const parent = checkCreate(this.#meta, key, parentKey);
       const snapshot = { kind, parent, labels: compactMap(options.labels) };
-      const id = this.#meta.nextId();
-      const create: Change = (tx) => void tx.create(kind, key, parentKey, snapshot.labels, id);
-      if (this.#driver.hasDirectory(snapshot)) await this.#makeDirectory(snapshot, String(id), key, create);
+      const create = (tx: MetaTransaction): number => tx.create(kind, key, parentKey, snapshot.labels).id;
+      if (this.#driver.hasDirectory(snapshot)) await this.#makeDirectory(snapshot, create);
       else await this.#meta.write(create);
       return this.mounts(key);
     });
   }
 
-  /**
-   * The directory has its name before there is a record of it; both are made durable at the same time, and nobody is told
-   * before they are. What a power loss in between leaves, `#recover` puts right.
-   */
-  async #makeDirectory(snapshot: NewSnapshot, id: string, key: string, create: Change): Promise<void> {
-    this.#busy.add(id);
-    try {
-      await this.#build(snapshot, id);
-      const outcomes = await Promise.allSettled([syncDirectory(this.#directory), this.#meta.write(create)]);
-      const [synced, recorded] = outcomes;
-      if (synced.status === 'rejected' && recorded.status === 'fulfilled') {
-        await this.#meta.write((tx) => void tx.remove(key));
-      }
-      for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
-    } catch (error) {
-      if (!this.#isKnown(id)) await this.#delete([id]);
-      throw error instanceof EbbtideError ? error : diskError('make', this.#path(id), error);
-    } finally {
-      this.#busy.delete(id);
-    }
-  }
-
-  /** Makes the directory of an id, which appears when it is whole. */
-  async #build(snapshot: NewSnapshot, id: string): Promise<void> {
-    const building = BUILDING + randomBytes(8).toString('hex');
+  async #makeDirectory(snapshot: NewSnapshot, create: (tx: MetaTransaction) => number): Promise<void> {
+    let name = BUILDING + randomBytes(8).toString('hex');
+    const building = name;
     this.#busy.add(building);
     try {
-      const path = this.#path(building);
-      const steps = await this.#driver.build(path, snapshot);
-      const { error } = await runSteps([...steps, step.rename(path, this.#path(id))]);
-      if (error !== undefined) throw error;
+      await this.#driver.build(this.#path(name), snapshot);
+      await this.#meta.write(async (tx) => {
+        const id = String(create(tx));
+        await rename(this.#path(name), this.#path(id));
+        name = id;
+        await syncDirectory(this.#directory);
+      });
     } catch (error) {
-      await this.#delete([building]);
-      throw error instanceof EbbtideError ? error : diskError('make', this.#path(building), error);
+      await this.#delete([name]);
+      throw error instanceof EbbtideError ? error : diskError('make', this.#path(name), error);
     } finally {
       this.#busy.delete(building);
     }
@@ -368,8 +339,8 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
 
   /**
    * Names in the directory that are no snapshot's and nobody's work under way. Found in steps, then decided in a
-   * write transaction: a name is busy until its record is committed. Ids are never used again, so what belongs to nobody
-   * then never will.
+   * write transaction, in which no creation is between renaming its directory and committing its record. Ids are
+   * never used again, so what belongs to nobody then never will.
    */
   async #scan(): Promise<string[]> {
     const isUnknown = (name: string): boolean =>
@@ -427,7 +398,6 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
         },
       );
     }
-    await this.#rebuild(new Set(names));
     const leftovers: string[] = [];
     for (const name of names) {
       const id = name.startsWith(REMOVED) ? name.slice(REMOVED.length) : undefined;
@@ -441,29 +411,6 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
       addReport(this.#freed, await this.#delete(leftovers));
       for (const name of leftovers) this.#busy.delete(name);
     });
-  }
-
-  /**
-   * A power loss may have left the record of a snapshot that was being made, and of which nobody had been told, without its
-   * directory. It is made again, as it would have been. Only the newest ones: of older ones the directories are durable.
-   */
-  async #rebuild(names: ReadonlySet<string>): Promise<void> {
-    let made = 0;
-    for (const snapshot of this.#meta.after(Math.max(0, this.#meta.sequence - MAKING_MAX), MAKING_MAX)) {
-      const id = String(snapshot.id);
-      const { kind, labels } = snapshot;
-      if (kind === 'committed' || names.has(id) || names.has(REMOVED + id)) continue;
-      const wanted = { kind, parent: this.#meta.byId(snapshot.parent), labels };
-      if (!this.#driver.hasDirectory(wanted)) continue;
-      try {
-        await this.#build(wanted, id);
-        this.#log('info', `made the directory of snapshot "${snapshot.key}" again, whose making was cut off`);
-        made++;
-      } catch (error) {
-        this.#log('warn', `snapshot "${snapshot.key}" has no directory`, { error: messageOf(error) });
-      }
-    }
-    if (made > 0) await syncDirectory(this.#directory);
   }
 
   /** Deferred removals leave numbered directories on purpose; elsewhere one without a record is a crash's. */
@@ -495,4 +442,28 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
+}
+
+function relabelled(
+  info: SnapshotInfo,
+  paths: readonly string[],
+  current: StringMap | undefined,
+): StringMap | undefined {
+  if (paths.length === 0) return compactMap(info.labels);
+  let labels = current;
+  for (const path of paths) {
+    const changed = applyMapPath('labels', path, labels, info.labels);
+    if (changed === null) throw unknownPath('snapshot', path, info.name);
+    labels = changed;
+  }
+  return compactMap(labels);
+}
+
+/** Fields that filters may name. */
+function field(info: SnapshotInfo, path: readonly string[]): string | undefined {
+  if (path[0] === 'labels') return adaptLabels(info.labels, path, 1);
+  if (path.length > 1) return undefined;
+  if (path[0] === 'name') return info.name;
+  if (path[0] === 'kind') return info.kind;
+  return path[0] === 'parent' ? info.parent : undefined;
 }

@@ -127,26 +127,19 @@ async function openNormal(opening: Opening): Promise<ContentWriter> {
   await holds.share(ingestGuard(backendRef));
   await holds.mark(inFlight, backendRef);
   const backend = await openBackend(opening, backendRef);
-  let recorded: Promise<void> | undefined;
   try {
     if (abortedInThisTransaction(opening)) await backend.truncate(0);
-    const record = (tx: Transaction): boolean => {
+    const there = await host.update(ctx, (tx) => {
       if (leaseExisting(tx, opening)) return true;
       recordIngest(tx, ctx, ns, ref, backendRef, undefined);
       return false;
-    };
-    // The first bytes come while the record is on its way to the disk; whoever is told that they are kept waits for it.
-    const there = await host.update(ctx, record, 'visible');
-    if (ctx.tx === undefined && host.durability === 'flushed') recorded = host.engine.flush();
-    // Its failure is told to whoever waits for it.
-    recorded?.catch(() => undefined);
-    if (there) await recorded;
+    });
     if (there) throw blobExists(digest);
   } catch (error) {
     await giveUp(opening, backend, backendRef);
     throw error;
   }
-  return new NamespacedWriter(target(opening, backendRef), backend, recorded);
+  return new NamespacedWriter(target(opening, backendRef), backend);
 }
 
 const target = ({ host, inFlight, ctx, ns, ref, mediaType }: Opening, backendRef: string) => ({

@@ -76,16 +76,13 @@ export class NamespacedWriter implements ContentWriter {
   /** Tells writers apart in transactions that run again. */
   readonly #id = ++writers;
   #source: BackendWriter | SharedBlob;
-  /** Resolves when the record of the ingest is on disk. */
-  readonly #recorded: Promise<void> | undefined;
   #closed = false;
   #committed = false;
   #last: Promise<unknown> = Promise.resolve();
 
-  constructor(target: WriterTarget, source: BackendWriter | SharedBlob, recorded?: Promise<void>) {
+  constructor(target: WriterTarget, source: BackendWriter | SharedBlob) {
     this.#target = target;
     this.#source = source;
-    this.#recorded = recorded;
     this.ref = target.ref;
   }
 
@@ -113,11 +110,7 @@ export class NamespacedWriter implements ContentWriter {
     return this.#inTurn(async () => {
       this.#requireOpen();
       if (isShared(this.#source) && bytes.length === 0) return 0;
-      const writer = await this.#own(undefined);
-      const count = await writer.write(bytes);
-      // An upload whose progress was told can be gone on with after the process was killed.
-      await this.#recorded;
-      return count;
+      return (await this.#own(undefined)).write(bytes);
     });
   }
 
@@ -138,7 +131,6 @@ export class NamespacedWriter implements ContentWriter {
     return this.#inTurn(async () => {
       this.#requireOpen();
       if (!isShared(this.#source)) await this.#source.sync();
-      await this.#recorded;
     });
   }
 
@@ -148,8 +140,6 @@ export class NamespacedWriter implements ContentWriter {
       if (isShared(this.#source) || this.#closed) return;
       this.#closed = true;
       await this.#source.close();
-      // A commit needs no such wait: its own record reaches the disk behind this one.
-      await this.#recorded;
     });
   }
 

@@ -38,11 +38,8 @@ export interface StoreHost {
    * Runs `fn` in the context's transaction when it carries one (read-only: FailedPrecondition), else in one of
    * its own, followed by the mutation callbacks. Called inside another update's body without its transaction:
    * FailedPrecondition instead of a hang. After close: FailedPrecondition. `ctx.signal` ended: its error.
-   *
-   * `durability`: `visible` for a step of an operation that waits for a later commit, or for `engine.flush`, before it
-   * tells anybody; commits reach the disk in their order.
    */
-  update<T>(ctx: CallContext, fn: (tx: Transaction) => T | Promise<T>, durability?: Durability): Promise<T>;
+  update<T>(ctx: CallContext, fn: (tx: Transaction) => T | Promise<T>): Promise<T>;
   /** The context's transaction, or the newest visible state. Same checks as `update`. */
   reader(ctx: CallContext): Reader;
 

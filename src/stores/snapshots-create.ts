@@ -70,17 +70,13 @@ export async function createSnapshot(
 async function createApart(call: SnapshotCall, request: CreateRequest, holds: Holds): Promise<Made | string> {
   const { host, ctx } = call;
   for (let n = 1; ; n++) {
-    const name = (tx: Transaction) => {
+    const { plan, made } = await host.update(ctx, (tx) => {
       const plan = planCreation(tx, call, request);
       if (plan.existing !== undefined) return { plan, made: undefined };
       ensureSnapshotter(tx, call);
       const named: Made = { name: nextBackendName(tx, call, request.key) };
       return { plan, made: named };
-    };
-    // On its way to the disk while the backend works. If it is lost, the number is given out again, and a backend that
-    // has the name already is asked for another one.
-    const { plan, made } = await host.update(ctx, name, 'visible');
-    if (made === undefined && host.durability === 'flushed') await host.engine.flush();
+    });
     if (made === undefined) throw snapshotExists(call.snapshotter, plan.existing);
     const outcome = await makeInBackend(call, request, made, plan.parentName, holds);
     if (outcome === 'made') {

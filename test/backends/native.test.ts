@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import type { DiskJobs } from '../../src/backends/contract.js';
 import { openNative } from '../../src/backends/native.js';
-import { addLayer, cutOffSuite, snapshotterSuite } from './snapshotter-suite.js';
+import { addLayer, snapshotterSuite } from './snapshotter-suite.js';
 import { failsWith, recordingLog, tempDir } from './temp.js';
 
 async function open(t: TestContext, root?: string) {
@@ -14,7 +14,6 @@ async function open(t: TestContext, root?: string) {
 }
 
 snapshotterSuite('native', (t) => open(t));
-cutOffSuite('native', (root) => openNative(root), tempDir);
 
 const directories = async (root: string): Promise<string[]> =>
   (await readdir(join(root, 'snapshots'))).sort();

@@ -6,7 +6,7 @@ import { canMount, withMounts } from '../../src/backends/mounts.js';
 import { openNative } from '../../src/backends/native.js';
 import { type OverlayOptions, openOverlayfs } from '../../src/backends/overlayfs.js';
 import { describeTree, treeDifferences } from '../support/tree.js';
-import { addLayer, changeBase, cutOffSuite, makeBase, snapshotterSuite } from './snapshotter-suite.js';
+import { addLayer, changeBase, makeBase, snapshotterSuite } from './snapshotter-suite.js';
 import { failsWith, tempDir } from './temp.js';
 
 async function open(t: TestContext, options: OverlayOptions = {}, root?: string) {
@@ -16,7 +16,6 @@ async function open(t: TestContext, options: OverlayOptions = {}, root?: string)
   return { root: directory, s: snapshotter };
 }
 
-cutOffSuite('overlayfs', (root) => openOverlayfs(root), tempDir);
 snapshotterSuite('overlayfs', async (t) => (await open(t)).s);
 snapshotterSuite(
   'overlayfs, removing at once',

@@ -3,18 +3,7 @@
  * a SnapshotterBackend (such as a store in front of one).
  */
 import assert from 'node:assert/strict';
-import {
-  chmod,
-  link,
-  mkdir,
-  readdir,
-  readFile,
-  rename,
-  rm,
-  stat,
-  symlink,
-  writeFile,
-} from 'node:fs/promises';
+import { chmod, link, mkdir, readFile, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import type { Mount, SnapshotInfo, SnapshotterBackend } from '../../src/backends/contract.js';
@@ -367,34 +356,4 @@ export async function changeBase(directory: string): Promise<void> {
   await rm(path('link'));
   await mkdir(path('link'));
   await writeFile(path('new'), 'new');
-}
-
-/**
- * What the directory of a snapshot may be after a power loss while it was made: missing beside its record. Deleting it
- * from a closed snapshotter leaves the same.
- */
-export function cutOffSuite(
-  what: string,
-  open: (root: string) => Promise<SnapshotterBackend>,
-  makeRoot: (t: TestContext) => Promise<string>,
-): void {
-  test(`${what}: given a record without its directory, when opened, then it has one as it would have been made`, async (t) => {
-    const root = await makeRoot(t);
-    const before = await open(root);
-    await addLayer(before, 'base', '', (directory) => writeFile(join(directory, 'kept'), 'kept'));
-    await before.prepare('alone', '');
-    await before.prepare('child', 'base');
-    const look = (directory: string) => describeTree(directory, { ignoreDirTimes: true });
-    const tree = await onTree(await before.mounts('child'), look);
-    await before.close();
-    const directories = (await readdir(join(root, 'snapshots'))).sort();
-    const committed = directories.shift();
-    for (const name of directories) await rm(join(root, 'snapshots', name), { recursive: true });
-
-    const after = await open(root);
-    assert.deepEqual((await readdir(join(root, 'snapshots'))).sort(), [committed, ...directories]);
-    assert.deepEqual(treeDifferences(tree, await onTree(await after.mounts('child'), look)), []);
-    await after.commit('done', 'alone');
-    await after.close();
-  });
 }

@@ -1,13 +1,13 @@
 /** Digests of files with constant memory: the next piece is read while the last one is hashed. */
+import type { FileHandle } from 'node:fs/promises';
 import { type Algorithm, Digester } from '../../model/digest.js';
-import type { DataFile } from './data-file.js';
 
 /** Bytes that are hashed at a time: less than a millisecond of the thread. */
 export const PIECE_BYTES = 1024 * 1024;
 
 /** Hashes the bytes [0, end) of a file, or as many as it has; answers how many that were. */
 export async function hashFile(
-  file: Pick<DataFile, 'read'>,
+  handle: FileHandle,
   algorithm: Algorithm,
   end = Number.POSITIVE_INFINITY,
 ): Promise<{ digester: Digester; size: number }> {
@@ -16,7 +16,7 @@ export async function hashFile(
   let size = 0;
   const next = (): Promise<number> => {
     const length = Math.min(PIECE_BYTES, end - size);
-    return length === 0 ? Promise.resolve(0) : file.read(filling, 0, length, size).then((r) => r.bytesRead);
+    return length === 0 ? Promise.resolve(0) : handle.read(filling, 0, length, size).then((r) => r.bytesRead);
   };
   for (let bytes = await next(); bytes > 0; ) {
     size += bytes;

@@ -4,7 +4,7 @@
  * Timestamps are replaced by renaming, so that a reader never sees half of one. They are not synced: what a crash
  * takes with it is the time of an update, never data.
  */
-import { readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { readFile, rename, rm, rmdir, stat, unlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { notFound, unknownError } from '../../errors.js';
 import {
@@ -16,7 +16,6 @@ import {
 } from '../../model/time.js';
 import type { IngestStatus } from '../contract.js';
 import { orAbsent } from '../files.js';
-import { optional, type Step, step } from '../steps.js';
 
 const SECONDS_PER_YEAR = 366n * 86_400n;
 /** Year 1 is how other writers of this layout spell "no time". */
@@ -24,19 +23,19 @@ const endOfYearOne = zeroTime + SECONDS_PER_YEAR * NANOS_PER_SECOND;
 
 export const dataPath = (directory: string): string => join(directory, 'data');
 
-/** The files of a new or discarded ingest but for its data; `total` 0 is unknown and not written. */
-export function ingestSteps(
+/** Writes everything but the data into a new or discarded ingest; `total` 0 is unknown and not written. */
+export async function writeIngest(
   directory: string,
   { ref, total, startedAt }: Readonly<{ ref: string; total: number; startedAt: Instant }>,
-): Step[] {
+): Promise<void> {
   const time = formatTimestamp(startedAt);
-  const path = (name: string): string => join(directory, name);
-  return [
-    step.put(path('startedat'), time),
-    step.put(path('updatedat'), time),
-    total > 0 ? step.put(path('total'), String(total)) : optional(step.unlink(path('total'))),
-    step.put(path('ref'), ref),
-  ];
+  const write = (name: string, text: string): Promise<void> => writeFile(join(directory, name), text);
+  await Promise.all([
+    write('startedat', time),
+    write('updatedat', time),
+    total > 0 ? write('total', String(total)) : rm(join(directory, 'total'), { force: true }),
+    write('ref', ref),
+  ]);
 }
 
 export async function writeTimestamp(
@@ -88,12 +87,14 @@ async function readTotal(directory: string): Promise<number> {
   return total;
 }
 
-/** Remove the directory of an ingest whose data went elsewhere. The last one fails when something else is in it. */
-export const removalSteps = (directory: string): Step[] => [
-  ...['ref', 'startedat', 'updatedat', 'total'].map((name) => optional(step.unlink(join(directory, name)))),
-  optional(step.rmdir(directory)),
-];
-
-/** As `removalSteps`, whatever is in it. */
-export const removeIngest = (directory: string): Promise<void> =>
-  rm(directory, { recursive: true, force: true });
+/** Removes the directory of an ingest whose data went elsewhere, or is not needed. */
+export async function removeIngest(directory: string): Promise<void> {
+  try {
+    await Promise.all(
+      ['ref', 'startedat', 'updatedat', 'total'].map((name) => orAbsent(unlink(join(directory, name)))),
+    );
+    await rmdir(directory);
+  } catch {
+    await rm(directory, { recursive: true, force: true });
+  }
+}

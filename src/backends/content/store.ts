@@ -6,7 +6,7 @@
  * time and instance, and is refused, not waited for. Several instances on one directory share no locks.
  */
 import { constants, type Dir } from 'node:fs';
-import { mkdir, opendir, readdir, stat, unlink } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, opendir, readdir, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import {
   alreadyExists,
@@ -33,10 +33,8 @@ import { errnoOf, fsError, isAbsent, messageOf } from '../fs-errors.js';
 import { type BackendLog, stderrLog } from '../log.js';
 import { ObjectLocks } from '../object-locks.js';
 import { addReport, emptyReport, inlineJobs } from '../remove-tree.js';
-import { runSteps, type Step, step } from '../steps.js';
-import { DataFile } from './data-file.js';
 import { hashFile } from './hash-file.js';
-import { dataPath, ingestSteps, readIngest, readRef } from './ingest.js';
+import { dataPath, readIngest, readRef, writeIngest } from './ingest.js';
 import { algorithms, ContentLayout } from './layout.js';
 import { FileReader } from './reader.js';
 import { Trash } from './trash.js';
@@ -271,22 +269,21 @@ export class LocalContent implements ContentBackend {
     algorithm: Algorithm,
   ): Promise<Omit<OpenIngest, 'ref' | 'release'>> {
     const directory = this.#layout.ingest(ref);
-    const startedAt = now();
-    // Cut: what an ingest that cannot be resumed left must not end up behind shorter new data.
-    const flags = constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC;
-    const begin = [
-      ...ingestSteps(directory, { ref, total, startedAt }),
-      step.open(dataPath(directory), flags),
-    ];
-    let fd = await this.#makeIngest(directory, begin);
-    if (fd === undefined) {
+    if (!(await this.#makeIngest(directory))) {
       const resumed = await this.#resume(directory, ref, total, algorithm);
       if (resumed !== undefined) return resumed;
-      fd = await descriptor(begin);
     }
+    const startedAt = now();
+    await writeIngest(directory, { ref, total, startedAt });
+    // Cut: what an ingest that cannot be resumed left must not end up behind shorter new data.
+    const handle = await open(
+      dataPath(directory),
+      constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC,
+      0o666,
+    );
     return {
       directory,
-      file: new DataFile(fd),
+      handle,
       digester: new Digester(algorithm),
       offset: 0,
       total,
@@ -295,17 +292,17 @@ export class LocalContent implements ContentBackend {
     };
   }
 
-  /** Makes the directory and what belongs into it; answers the data's descriptor. Undefined when it exists. */
-  async #makeIngest(directory: string, begin: readonly Step[]): Promise<number | undefined> {
-    const steps = [step.mkdir(directory, 0o755), ...begin];
-    let { results, error } = await runSteps(steps);
-    if (results.length === 1 && isAbsent(error)) {
+  /** False when it exists. */
+  async #makeIngest(directory: string): Promise<boolean> {
+    try {
+      if ((await orAbsent(mkdir(directory, 0o755))) !== null) return true;
       await mkdir(this.#layout.ingests, { recursive: true, mode: 0o777 });
-      ({ results, error } = await runSteps(steps));
+      await mkdir(directory, 0o755);
+      return true;
+    } catch (error) {
+      if (errnoOf(error) === 'EEXIST') return false;
+      throw error;
     }
-    if (results.length === 1 && errnoOf(error) === 'EEXIST') return undefined;
-    if (error !== undefined) throw error;
-    return results[steps.length - 1];
   }
 
   /** Undefined, and a word in the log, when what is there cannot be gone on with. */
@@ -315,19 +312,19 @@ export class LocalContent implements ContentBackend {
     total: number,
     algorithm: Algorithm,
   ): Promise<Omit<OpenIngest, 'ref' | 'release'> | undefined> {
-    let file: DataFile | undefined;
+    let handle: FileHandle | undefined;
     try {
       const status = await readIngest(directory);
       if (status.ref !== ref) throw new Error(`it belongs to ref "${status.ref}"`);
       if (total > 0 && status.total > 0 && total !== status.total) {
         throw new Error(`its total is ${status.total}, not ${total}`);
       }
-      file = new DataFile(await descriptor([step.open(dataPath(directory), constants.O_RDWR)]));
-      const { digester, size } = await hashFile(file, algorithm);
+      handle = await open(dataPath(directory), 'r+');
+      const { digester, size } = await hashFile(handle, algorithm);
       const { startedAt, updatedAt } = status;
-      return { directory, file, digester, offset: size, total: status.total, startedAt, updatedAt };
+      return { directory, handle, digester, offset: size, total: status.total, startedAt, updatedAt };
     } catch (error) {
-      await file?.close();
+      await handle?.close();
       const level = isNotFound(error) || isAbsent(error) ? 'info' : 'warn';
       this.#log(level, `cannot resume ingest "${ref}", starting it again`, { error: messageOf(error) });
       return undefined;
@@ -338,11 +335,4 @@ export class LocalContent implements ContentBackend {
   close(): Promise<void> {
     return this.#trash.settle();
   }
-}
-
-/** Carries out steps of which the last one opens a file. */
-async function descriptor(steps: readonly Step[]): Promise<number> {
-  const { results, error } = await runSteps(steps);
-  if (error !== undefined) throw error;
-  return results[steps.length - 1]!;
 }

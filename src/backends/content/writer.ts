@@ -5,19 +5,21 @@
  * Memory: nothing is buffered, a write resolves when the system has the bytes. Durability: `sync`, `close` and
  * `commit` resolve when they are on disk. The ref stays locked until close or commit, whatever their outcome.
  */
+import { chmod, type FileHandle, rename, utimes } from 'node:fs/promises';
 import { alreadyExists, EbbtideError, failedPrecondition, invalidArgument, notFound } from '../../errors.js';
 import { type Algorithm, type Digester, parseDigest } from '../../model/digest.js';
 import { type Instant, now } from '../../model/time.js';
 import type { BackendWriter, IngestStatus } from '../contract.js';
-import { makeDurableDirectory, syncDirectory } from '../files.js';
-import { errnoOf, fsError, isAbsent, messageOf } from '../fs-errors.js';
+import { exists, makeDurableDirectory, orAbsent, syncDirectory } from '../files.js';
+import { fsError, isAbsent, messageOf } from '../fs-errors.js';
 import type { BackendLog } from '../log.js';
 import type { ObjectLocks } from '../object-locks.js';
-import { optional, runSteps, type Step, step, stepError } from '../steps.js';
-import type { DataFile } from './data-file.js';
 import { hashFile, PIECE_BYTES } from './hash-file.js';
-import { dataPath, removalSteps, removeIngest, writeTimestamp } from './ingest.js';
+import { dataPath, removeIngest, writeTimestamp } from './ingest.js';
 import type { ContentLayout } from './layout.js';
+
+/** Leaves of the mode that a file was made with what is no writing or executing. */
+const READ_ONLY = 0o444;
 
 /** What the content directory hands its writers. */
 export interface WriterHome {
@@ -30,7 +32,7 @@ export interface WriterHome {
 export interface OpenIngest {
   ref: string;
   directory: string;
-  file: DataFile;
+  handle: FileHandle;
   digester: Digester;
   offset: number;
   total: number;
@@ -46,9 +48,10 @@ export class FileWriter implements BackendWriter {
   readonly #ingest: OpenIngest;
   #tail: Promise<unknown> = Promise.resolve();
   #closed = false;
-  /** Bytes of the file when it was last flushed; undefined when something came after that. */
-  #synced: number | undefined;
+  #unsynced = true;
   #committed: string | undefined;
+  /** Mode of the data file, as seen at commit. */
+  #mode = 0;
 
   constructor(home: WriterHome, ingest: OpenIngest) {
     this.ref = ingest.ref;
@@ -77,9 +80,9 @@ export class FileWriter implements BackendWriter {
   /** Hashes while the system takes the bytes. */
   async #append(piece: Uint8Array): Promise<void> {
     const ingest = this.#ingest;
-    const writing = ingest.file.write(piece, ingest.offset);
+    const writing = writeAll(ingest.handle, piece, ingest.offset);
     ingest.digester.update(piece);
-    this.#synced = undefined;
+    this.#unsynced = true;
     try {
       await writing;
     } catch (error) {
@@ -94,8 +97,8 @@ export class FileWriter implements BackendWriter {
   async #takeBack(): Promise<void> {
     const ingest = this.#ingest;
     try {
-      await ingest.file.truncate(ingest.offset);
-      ingest.digester = (await hashFile(ingest.file, ingest.digester.algorithm, ingest.offset)).digester;
+      await ingest.handle.truncate(ingest.offset);
+      ingest.digester = (await hashFile(ingest.handle, ingest.digester.algorithm, ingest.offset)).digester;
     } catch (error) {
       this.#home.log('error', `cannot go on with ingest "${this.ref}"`, { error: messageOf(error) });
       await this.#end();
@@ -111,32 +114,25 @@ export class FileWriter implements BackendWriter {
         });
       }
       const ingest = this.#ingest;
-      await this.#onFile('truncate', () => ingest.file.truncate(0));
-      ingest.digester = (await hashFile(ingest.file, ingest.digester.algorithm, 0)).digester;
+      await this.#onFile('truncate', () => ingest.handle.truncate(0));
+      ingest.digester = (await hashFile(ingest.handle, ingest.digester.algorithm, 0)).digester;
       ingest.offset = 0;
       ingest.updatedAt = now();
-      this.#synced = undefined;
+      this.#unsynced = true;
     });
   }
 
   sync(): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#inTurn(() => {
       this.#assertOpen();
-      await this.#sync();
+      return this.#sync();
     });
   }
 
-  /** Answers the bytes of the file. */
-  async #sync(): Promise<number> {
-    if (this.#synced !== undefined) return this.#synced;
-    const stored = await this.#onFile('sync', async () => {
-      const { fd } = this.#ingest.file;
-      const { results, error } = await runSteps([step.sync(fd), step.size(fd)]);
-      if (error !== undefined) throw error;
-      return results[1]!;
-    });
-    this.#synced = stored;
-    return stored;
+  async #sync(): Promise<void> {
+    if (!this.#unsynced) return;
+    await this.#onFile('sync', () => this.#ingest.handle.sync());
+    this.#unsynced = false;
   }
 
   async #onFile<T>(what: string, work: () => Promise<T>): Promise<T> {
@@ -169,7 +165,7 @@ export class FileWriter implements BackendWriter {
     if (this.#closed) return;
     this.#closed = true;
     try {
-      await this.#ingest.file.close();
+      await this.#ingest.handle.close();
     } finally {
       this.#ingest.release();
     }
@@ -194,14 +190,19 @@ export class FileWriter implements BackendWriter {
 
   /** The digest of what is on disk now; FailedPrecondition unless size and digest are the expected ones. */
   async #verify(size: number, expected: string): Promise<string> {
-    const { digester, offset } = this.#ingest;
+    const { handle, digester, offset } = this.#ingest;
     const wanted = expected === '' ? digester.algorithm : parseDigest(expected).algorithm;
-    const stored = await this.#sync();
-    if ((size > 0 && size !== stored) || stored !== offset) {
-      throw failedPrecondition(`unexpected commit size ${stored}, expected ${size > 0 ? size : offset}`, {
-        object: this.ref,
-        remedy: 'reopen the ref and write the missing bytes, or truncate it',
-      });
+    await this.#sync();
+    const stored = await this.#onFile('look at', () => handle.stat());
+    this.#mode = stored.mode;
+    if ((size > 0 && size !== stored.size) || stored.size !== offset) {
+      throw failedPrecondition(
+        `unexpected commit size ${stored.size}, expected ${size > 0 ? size : offset}`,
+        {
+          object: this.ref,
+          remedy: 'reopen the ref and write the missing bytes, or truncate it',
+        },
+      );
     }
     const actual = await this.#digestBy(wanted);
     if (expected !== '' && expected !== actual) {
@@ -214,85 +215,62 @@ export class FileWriter implements BackendWriter {
   }
 
   async #digestBy(algorithm: Algorithm): Promise<string> {
-    const { file, digester } = this.#ingest;
+    const { handle, digester } = this.#ingest;
     if (digester.algorithm === algorithm) return digester.digest();
-    const { digester: other } = await this.#onFile('read', () => hashFile(file, algorithm));
+    const { digester: other } = await this.#onFile('read', () => hashFile(handle, algorithm));
     return other.digest();
   }
 
-  /**
-   * Gives the flushed bytes their name, makes the name durable, and puts the rest in order. Only then is anybody told. In
-   * this order: a name must not last where its bytes may not, and an ingest goes when its data has.
-   */
   async #publish(digest: string): Promise<void> {
-    const { layout } = this.#home;
-    const { directory, file } = this.#ingest;
-    const target = layout.blob(digest);
-    const blobs = layout.blobs(parseDigest(digest).algorithm);
-    const naming = [step.absent(target), step.rename(dataPath(directory), target), step.syncDirectory(blobs)];
-    const finishing = [
-      ...[optional(step.touch(file.fd)), optional(step.readOnly(file.fd))],
-      ...[...removalSteps(directory), optional(file.closing())],
-    ];
-    const steps = [...naming, ...finishing];
-    let { results, error } = await runSteps(steps);
-    if (results.length === 2 && isAbsent(error)) {
-      // Either nothing of this algorithm was ever stored, or the ingest was aborted.
-      await this.#makeBlobs(blobs, target);
-      ({ results, error } = await runSteps(steps));
-    }
-    if (error !== undefined) throw await this.#unpublished(digest, results.length, error);
-    file.closed();
-    await this.#lookAfter(target, steps, results);
-  }
-
-  /** The blob is there: what failed behind that is logged. */
-  async #lookAfter(target: string, steps: readonly Step[], results: readonly number[]): Promise<void> {
-    for (const [i, result] of results.entries()) {
-      if (result >= 0) continue;
-      let failure: unknown = stepError(steps[i]!, result);
-      if (isAbsent(failure)) continue;
-      // Somebody put something into the ingest that is not ours.
-      if (errnoOf(failure) === 'ENOTEMPTY') {
-        failure = await removeIngest(this.#ingest.directory).catch((error: unknown) => error);
-      }
-      if (failure === undefined) continue;
-      this.#home.log('error', `after committing ${target}`, { error: messageOf(failure) });
-    }
-  }
-
-  async #makeBlobs(blobs: string, target: string): Promise<void> {
-    try {
-      await makeDurableDirectory(blobs, 0o755);
-    } catch (error) {
-      throw fsError('commit to', target, error);
-    }
-  }
-
-  /** What a commit fails with whose last step was the `steps`-th of naming. */
-  async #unpublished(digest: string, steps: number, error: NodeJS.ErrnoException): Promise<Error> {
     const { layout } = this.#home;
     const { directory } = this.#ingest;
     const target = layout.blob(digest);
-    if (steps === 1) {
-      if (errnoOf(error) !== 'EEXIST') return fsError('look at', target, error);
+    const blobs = layout.blobs(parseDigest(digest).algorithm);
+    if (await exists(target)) {
       // Whoever renamed it may not have got to the flush yet, and the caller is about to rely on the name.
-      await this.#syncName(target, layout.blobs(parseDigest(digest).algorithm));
+      await this.#syncName(target, blobs);
       await removeIngest(directory);
-      return alreadyExists(`content ${digest} already exists`, { object: digest });
+      throw alreadyExists(`content ${digest} already exists`, { object: digest });
     }
-    if (steps === 2 && isAbsent(error)) {
-      return notFound(`ingest "${this.ref}" was aborted`, { object: this.ref, cause: error });
-    }
-    if (steps === 2) return fsError('commit to', target, error);
-    return unnamed(target, error);
+    await this.#moveTo(target, blobs);
+    await this.#syncName(target, blobs);
+    await this.#finish(target);
   }
 
+  /** A blob whose name may not last must not be acknowledged; committing the ref again is safe. */
   async #syncName(target: string, blobs: string): Promise<void> {
     try {
       await syncDirectory(blobs);
     } catch (error) {
-      throw unnamed(target, error);
+      throw fsError('make the name durable of', target, error);
+    }
+  }
+
+  /** ENOENT means that `blobs` is missing, or that the ingest was aborted. */
+  async #moveTo(target: string, blobs: string): Promise<void> {
+    const data = dataPath(this.#ingest.directory);
+    try {
+      if ((await orAbsent(rename(data, target))) !== null) return;
+      await makeDurableDirectory(blobs, 0o755);
+      await rename(data, target);
+    } catch (error) {
+      if (!isAbsent(error)) throw fsError('commit to', target, error);
+      throw notFound(`ingest "${this.ref}" was aborted`, { object: this.ref, cause: error });
+    }
+  }
+
+  /** The blob is there: what fails from here on is logged. */
+  async #finish(target: string): Promise<void> {
+    const { directory } = this.#ingest;
+    const time = new Date();
+    const steps = [
+      utimes(target, time, time),
+      chmod(target, this.#mode & READ_ONLY),
+      removeIngest(directory),
+    ];
+    for (const outcome of await Promise.allSettled(steps)) {
+      if (outcome.status === 'fulfilled') continue;
+      this.#home.log('error', `after committing ${target}`, { error: messageOf(outcome.reason) });
     }
   }
 
@@ -311,6 +289,9 @@ export class FileWriter implements BackendWriter {
   }
 }
 
-/** A blob whose name may not last must not be acknowledged; committing the ref again is safe. */
-const unnamed = (target: string, error: unknown): EbbtideError =>
-  fsError('make the name durable of', target, error);
+async function writeAll(handle: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
+  for (let done = 0; done < bytes.length; ) {
+    const { bytesWritten } = await handle.write(bytes, done, bytes.length - done, position + done);
+    done += bytesWritten;
+  }
+}
