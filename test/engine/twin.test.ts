@@ -194,6 +194,16 @@ async function lose(engine: CoreEngine, random: Random): Promise<void> {
   assert.ok(outcomes.length > 0);
 }
 
+test('given a thread that does not answer, when keys are asked about in bulk, then all of them may exist', async (t) => {
+  const lmdb = await openLmdbEngine(await tempDir(t), options());
+  await lmdb.update((tx) => tx.put(key('blobs', 'ns', 'a'), { size: 1 }));
+  const { applier } = lmdb.storage as LmdbStorage;
+  applier.lookUp = () => new Promise(() => {});
+  const answer = await lmdb.mayBeMentioned([`${key('blobs', 'ns')}\0`], ['a', 'b']);
+  assert.deepEqual([...answer], [1, 1]);
+  await lmdb.close();
+});
+
 test('given random transactions, lost commits and reopenings, then both storages read the same', async (t) => {
   const rounds = Number(process.env.EBBTIDE_TWINS ?? 6);
   const first = Number(process.env.EBBTIDE_SEED ?? 1);

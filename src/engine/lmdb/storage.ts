@@ -42,6 +42,11 @@ import { Writer, type WriterHost } from './writer.js';
 const DROPPED_AT_ONCE = 512;
 const DROP_TURNS = 8;
 const DROP_PAUSE_MS = 10;
+/**
+ * Who asks whether keys may exist holds guards that writers of the same keys wait for: a thread in the middle of a long
+ * transaction, or a disk that hangs, must not make them wait for it.
+ */
+const LOOK_UP_MS = 50;
 /** Rows read ahead at a time. */
 const CHUNK_ROWS = 512;
 
@@ -288,7 +293,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     const exist = new Uint8Array(prefixes.length * leaves.length);
     // First what the tree does not have yet: what it gets meanwhile is seen by the thread.
     this.#markPending(exist, prefixes, leaves);
-    const ids = await this.applier.lookUp(prefixes, leaves);
+    const ids = await within(LOOK_UP_MS, this.applier.lookUp(prefixes, leaves));
     // Whoever is told that all may exist looks himself, and is told what is wrong.
     if (ids === undefined) return exist.fill(1);
     for (let i = 0; i < ids.length; i++) {
@@ -490,6 +495,19 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
       await this.#log?.close();
       this.afterClose();
     }
+  }
+}
+
+/** What a promise resolves to, or undefined when it takes longer. */
+async function within<T>(ms: number, promise: Promise<T>): Promise<T | undefined> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<undefined>((resolve) => {
+    timer = setTimeout(resolve, ms, undefined);
+  });
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
   }
 }
 
