@@ -155,6 +155,7 @@ async function askInBulk(lmdb: CoreEngine, memory: CoreEngine, random: Random): 
   const prefixes = [...new Set(KEYS.map((k) => k.slice(0, k.lastIndexOf('\0') + 1)))];
   let always = new Set(KEYS.filter((k) => lmdb.mentioned(k)));
   const gone = new Set(KEYS.filter((k) => lmdb.idOf(k) === undefined && !lmdb.has(k)));
+  await (lmdb.storage as LmdbStorage).applier.lookUp([], []);
   const answer = lmdb.mayBeMentioned(prefixes, NAMES);
   const still = random.chance(0.5);
   for (let n = still ? 0 : random.int(4); n > 0; n--) {
@@ -162,11 +163,15 @@ async function askInBulk(lmdb: CoreEngine, memory: CoreEngine, random: Random): 
     if (random.chance(0.3)) await (lmdb.storage as LmdbStorage).settle();
     always = new Set([...always].filter((k) => lmdb.mentioned(k)));
   }
-  for (const [i, may] of (await answer).entries()) {
+  const answers = await answer;
+  // A thread that has only just started, or is busy, is not waited for long: then all may be there.
+  const isExact = still && answers.includes(0);
+  for (const [i, may] of answers.entries()) {
     const asked = prefixes[Math.floor(i / NAMES.length)]! + NAMES[i % NAMES.length]!;
     if (always.has(asked)) assert.equal(may, 1, `${JSON.stringify(asked)} is mentioned`);
     // Digests that begin alike are not told apart, and values without nodes not from those that have gone.
-    if (still && gone.has(asked) && !/sha256:|^meta/.test(asked)) assert.equal(may, 0, JSON.stringify(asked));
+    if (isExact && gone.has(asked) && !/sha256:|^meta/.test(asked))
+      assert.equal(may, 0, JSON.stringify(asked));
   }
 }
 
