@@ -2,7 +2,7 @@
  * The stores: measures ebbtide and, where Debian's Go packages are there, containerd's metadata store over the
  * same records in the same run, and prints a table of both. Nothing else should run on the machine meanwhile.
  */
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -65,11 +65,17 @@ function wholeNumber(name: string, text: string): number {
 
 const say = (line: string): void => void process.stderr.write(`${line}\n`);
 
+async function scratchDirectory(): Promise<string> {
+  const parent = options.dir ?? tmpdir();
+  await mkdir(parent, { recursive: true });
+  return mkdtemp(join(parent, 'ebbtide-bench-'));
+}
+
 /** A size after the other. */
 async function sizes(list: string): Promise<void> {
   const planned = list.split(',').map((text) => wholeNumber('sizes', text.trim()));
   const plans = planned.map((records) => planFor(records, { ...denseHost, seed: options.seed }));
-  const scratch = await mkdtemp(join(options.dir ?? tmpdir(), 'ebbtide-bench-'));
+  const scratch = await scratchDirectory();
   try {
     const settings = {
       scratch,
@@ -97,7 +103,7 @@ async function main(): Promise<void> {
   const records = options.scale ? SCALE_RECORDS : wholeNumber('records', options.records ?? '100k');
   const runs = wholeNumber('runs', options.runs ?? (options.scale ? '1' : '3'));
   const plan = planFor(records, { ...denseHost, seed: options.seed });
-  const scratch = await mkdtemp(join(options.dir ?? tmpdir(), 'ebbtide-bench-'));
+  const scratch = await scratchDirectory();
   try {
     const machine = describeMachine(scratch);
     const settings: Settings = {

@@ -244,6 +244,11 @@ export interface Engine extends Reader, AsyncDisposable {
 
   /** Waits until everything committed so far is on disk. */
   flush(): Promise<void>;
+  /**
+   * For work that can wait, between its steps: resolves when no commit of others is on its way to the disk, or when those
+   * that were have arrived.
+   */
+  quiet(): Promise<void>;
   stats(): EngineStats;
   close(): Promise<void>;
 }

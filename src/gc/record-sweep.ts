@@ -78,6 +78,7 @@ export class RecordSweep {
         at += done;
         if (unsettled) await this.#edges.settle();
         else await nextTurn();
+        await this.#host.engine.quiet();
       }
     } finally {
       await commits.settle();

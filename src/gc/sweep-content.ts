@@ -24,10 +24,10 @@ import {
 } from './sweep.js';
 
 /** Blobs removed under guards at a time; fewer at first, when the code is slow. */
-const BATCH = 256;
-const FIRST_BATCH = 16;
+const BATCH = 128;
+const FIRST_BATCH = 8;
 /** Batches under way at a time: while one is asked about, another is removed. */
-const BATCHES = 3;
+const BATCHES = 2;
 /** Digests put in order at a time: sorting all of them would hold the thread. */
 const DIGESTS_AT_ONCE = 2 * BATCH;
 /** So many are worth a thread that looks them up. */
@@ -89,9 +89,10 @@ class ContentSweep {
     const ordered = [...digests].sort();
     for (let at = 0; at < ordered.length; ) {
       await breathe();
+      await this.#host.engine.quiet();
       const batch = ordered.slice(at, at + this.#batchSize);
       at += batch.length;
-      this.#batchSize = Math.min(BATCH, Math.ceil(this.#batchSize * 1.5));
+      this.#batchSize = Math.min(BATCH, Math.ceil(this.#batchSize * 1.25));
       await batches.add(this.#blobs(batch));
     }
   }
@@ -151,6 +152,7 @@ class ContentSweep {
   async #guarded(digests: readonly string[]): Promise<void> {
     const names = new BlobNames(this.#host.engine);
     const asked = this.#asksInBulk ? await names.mayBeNamed(digests) : digests;
+    await this.#host.engine.quiet();
     const named = new Set(asked.filter((digest) => names.isNamed(digest)));
     const unnamed = digests.filter((digest) => !named.has(digest));
     if (unnamed.length === 0) return;

@@ -55,10 +55,11 @@ class SnapshotSweep {
   readonly #inFlight: InFlight;
   /** Backend names that must stay because a child of theirs did. */
   readonly #kept = new Set<string>();
-  readonly #turns = new Turns();
+  readonly #turns: Turns;
 
   constructor(host: SweepHost, snapshotter: string, backend: SnapshotterBackend, inFlight: InFlight) {
     this.#host = host;
+    this.#turns = new Turns(host.engine);
     this.#snapshotter = snapshotter;
     this.#backend = backend;
     this.#inFlight = inFlight;

@@ -43,3 +43,63 @@ test('given a moment that was sealed, then no batch spans it, and who is behind 
     assert.ok(!groups.some(([revisions]) => revisions.includes(end) && revisions.includes(end + 1)));
   }
 });
+
+/** A host whose disk answers when it is told to. */
+class SlowDisk implements WriterHost {
+  #answer: ((error?: Error) => void) | undefined;
+
+  append(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#answer = (error) => (error === undefined ? resolve() : reject(error));
+    });
+  }
+  async answer(error?: Error): Promise<void> {
+    while (this.#answer === undefined) await nextTurn();
+    const answer = this.#answer;
+    this.#answer = undefined;
+    answer(error);
+  }
+  stored(): void {}
+  lost(): void {}
+}
+
+const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+async function isSettled(promise: Promise<unknown>): Promise<boolean> {
+  let settled = false;
+  promise.finally(() => {
+    settled = true;
+  });
+  for (let turn = 0; turn < 5; turn++) await nextTurn();
+  return settled;
+}
+
+for (const error of [undefined, new Error('the disk is full')]) {
+  const end = error === undefined ? 'is on disk' : 'is lost';
+  test(`given a commit of a caller under way, then it is quiet when that ${end}`, async () => {
+    const disk = new SlowDisk();
+    const writer = new Writer('x.mdb', disk, 0);
+    writer.push(commit(1));
+    const quiet = writer.quiet();
+    const before = await isSettled(quiet);
+    await disk.answer(error);
+    assert.deepEqual([before, await isSettled(quiet)], [false, true]);
+  });
+}
+
+test('given commits under way that can wait, then it is quiet; behind one that cannot, it is not', async () => {
+  const disk = new SlowDisk();
+  const writer = new Writer('x.mdb', disk, 0);
+  writer.push(commit(1), true);
+  const alone = await isSettled(writer.quiet());
+  writer.push(commit(2));
+  const shared = writer.quiet();
+  assert.deepEqual([alone, await isSettled(shared)], [true, false]);
+  const both = writer.flush();
+  const answering = (async () => {
+    await disk.answer();
+    if (!(await isSettled(both))) await disk.answer();
+  })();
+  await Promise.all([both, answering]);
+  assert.ok(await isSettled(shared));
+});

@@ -384,6 +384,10 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
     return this.storage.flush();
   }
 
+  quiet(): Promise<void> {
+    return this.storage.quiet();
+  }
+
   stats(): EngineStats {
     this.#checkOpen();
     return {

@@ -20,8 +20,9 @@ export class PartitionedMap<V> {
     return this.#size;
   }
 
-  hasPart(name: string): boolean {
-    return this.#parts.has(name);
+  /** What one part holds, in no particular order. */
+  part(name: string): { readonly size: number; entries(): Iterable<[string, V]> } | undefined {
+    return this.#parts.get(name);
   }
 
   get(key: string): V | undefined {

@@ -115,5 +115,7 @@ export interface Storage {
   flush(): Promise<void>;
   /** Resolves when work that can wait may go on without keeping others waiting for the disk; never rejects. */
   paced(): Promise<void>;
+  /** As `Engine.quiet`; never rejects. */
+  quiet(): Promise<void>;
   close(): Promise<void>;
 }

@@ -451,6 +451,9 @@ export class EtcdEngine implements Engine {
     return this.#embedded.verifyGraph();
   }
 
+  /** What others commit goes to another machine, and does not wait for what this thread does next. */
+  async quiet(): Promise<void> {}
+
   async flush(): Promise<void> {
     this.#checkOpen();
   }

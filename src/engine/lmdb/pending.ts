@@ -6,6 +6,7 @@ import type { Key } from '../contract.js';
 import { PartitionedMap } from '../core/partitioned-map.js';
 import type { ReadLayer } from '../core/reads.js';
 import { type Commit, type Entry, LINK_SEPARATOR, type LinkKey, NO_ID } from '../core/storage.js';
+import { collectionOf } from '../schema/keys.js';
 
 /** A state since a revision; before it, an older one that the tree does not have either. */
 interface At<T> {
@@ -126,8 +127,24 @@ export class Pending {
     return this.#newestEntries.size > 0;
   }
 
-  hasEntriesIn(collection: string): boolean {
-    return this.#newestEntries.hasPart(collection);
+  /** Those of the keys, each one of `prefixes` followed by one of `leaves`, that have an entry. */
+  *among(prefixes: readonly Key[], leaves: readonly string[]): Generator<[prefix: number, leaf: number]> {
+    const indexOf = new Map(leaves.map((leaf, l) => [leaf, l]));
+    for (const [p, prefix] of prefixes.entries()) {
+      const part = this.#newestEntries.part(collectionOf(prefix));
+      if (part === undefined) continue;
+      if (part.size > leaves.length || indexOf.size < leaves.length) {
+        for (const [l, leaf] of leaves.entries()) {
+          if (this.entries.get(prefix + leaf)?.value !== undefined) yield [p, l];
+        }
+        continue;
+      }
+      // Fewer commits wait than are asked about.
+      for (const [key, kept] of part.entries()) {
+        const leaf = key.startsWith(prefix) ? indexOf.get(key.slice(prefix.length)) : undefined;
+        if (leaf !== undefined && unfolded(kept).value !== undefined) yield [p, leaf];
+      }
+    }
   }
 
   counterNames(): Iterable<Key> {

@@ -292,7 +292,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   async mayExist(prefixes: readonly Key[], leaves: readonly string[]): Promise<Uint8Array> {
     const exist = new Uint8Array(prefixes.length * leaves.length);
     // First what the tree does not have yet: what it gets meanwhile is seen by the thread.
-    this.#markPending(exist, prefixes, leaves);
+    for (const [p, l] of this.#pending.among(prefixes, leaves)) exist[p * leaves.length + l] = 1;
     const ids = await within(LOOK_UP_MS, this.applier.lookUp(prefixes, leaves));
     // Whoever is told that all may exist looks himself, and is told what is wrong.
     if (ids === undefined) return exist.fill(1);
@@ -309,15 +309,6 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
       exist[i] = 1;
     }
     return exist;
-  }
-
-  #markPending(exist: Uint8Array, prefixes: readonly Key[], leaves: readonly string[]): void {
-    for (const [p, prefix] of prefixes.entries()) {
-      if (!this.#pending.hasEntriesIn(collectionOf(prefix))) continue;
-      for (const [l, leaf] of leaves.entries()) {
-        if (this.#pending.entries.get(prefix + leaf)?.value !== undefined) exist[p * leaves.length + l] = 1;
-      }
-    }
   }
 
   counter(name: Key): number {
@@ -475,6 +466,10 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
 
   paced(): Promise<void> {
     return this.#writer.paced();
+  }
+
+  quiet(): Promise<void> {
+    return this.#writer.quiet();
   }
 
   async close(): Promise<void> {

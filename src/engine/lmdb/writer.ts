@@ -142,6 +142,13 @@ export class Writer {
     }
   }
 
+  /** Resolves when the commits under way that cannot wait, if there are any, have come to their end. */
+  quiet(): Promise<void> {
+    if (this.#pressing === 0) return resolved;
+    const group = this.#groups.findLast(({ pressing }) => pressing > 0) ?? this.#current;
+    return group === undefined ? resolved : group.done.catch(() => undefined);
+  }
+
   /** Waits until nothing is under way, whatever became of it. */
   async drain(): Promise<void> {
     while (this.#running !== undefined) await this.#running;

@@ -131,6 +131,10 @@ export class MemoryStorage implements Storage {
     return done;
   }
 
+  quiet(): Promise<void> {
+    return done;
+  }
+
   async close(): Promise<void> {
     this.#entries.clear();
     this.#links.clear();
