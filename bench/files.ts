@@ -3,7 +3,7 @@ import { openDB } from '../src/db.js';
 import { digestOf } from '../src/model/digest.js';
 import { writeBlob } from '../src/stores/content-helpers.js';
 import { withId } from '../src/stores/leases.js';
-import { perSecond } from './rates.js';
+import { crowd, perSecond } from './rates.js';
 import type { FileRates } from './results.js';
 
 const BODY = '0123456789abcdef'.repeat(64);
@@ -21,9 +21,7 @@ export async function files(root: string, count: number): Promise<FileRates> {
   if (snapshotter === undefined) throw new Error('there is no native snapshotter');
   return {
     blobWrite1: await perSecond('blobWrite1', count, 1, write),
-    blobWrite16: await perSecond('blobWrite16', Math.ceil(count / 16), 16, (round) =>
-      Promise.all(Array.from({ length: 16 }, (_, c) => write(count + round * 16 + c))),
-    ),
+    blobWrite16: await perSecond('blobWrite16', 1, count, () => crowd(count, 16, (i) => write(count + i))),
     snapshotCommit1: await perSecond('snapshotCommit1', Math.ceil(count / 2), 1, async (i) => {
       await snapshotter.prepare(ctx, `prepared-${i}`, '');
       await snapshotter.commit(ctx, `committed-${i}`, `prepared-${i}`);

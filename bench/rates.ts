@@ -9,6 +9,9 @@ import { type BenchStore, openStore } from './store.js';
 /** Operations of one iteration of a fast read, so that tinybench's own clock does not count. */
 const READS_PER_ITERATION = 500;
 const LISTED = 10_000;
+const CALLERS = 64;
+/** Writes of a crowd for each one of a single caller: enough that what is written behind them counts as well. */
+const CROWD = 16;
 
 /** Operations per second of `op`, which is `batch` operations at once, done `iterations` times. */
 export async function perSecond(
@@ -19,7 +22,8 @@ export async function perSecond(
 ): Promise<number> {
   let i = 0;
   const bench = new Bench({ time: 0, iterations, warmup: false, throws: true });
-  bench.add(name, () => op(i++));
+  // Said, so that it is not tried out: the trial would run beside what is measured.
+  bench.add(name, () => op(i++), { async: true });
   const [task] = await bench.run();
   const result = task?.result;
   if (result?.state !== 'completed') throw new Error(`${name} did not complete`);
@@ -33,17 +37,22 @@ const inTurn =
     for (let i = start; i < start + READS_PER_ITERATION; i++) await op(i);
   };
 
-const atOnce =
-  (callers: number, op: (i: number) => Promise<void>) =>
-  (iteration: number): Promise<unknown> =>
-    Promise.all(Array.from({ length: callers }, (_, c) => op(iteration * callers + c)));
+/** `count` operations by callers of whom each goes on as soon as its last one is done. */
+export async function crowd(count: number, callers: number, op: (i: number) => Promise<void>): Promise<void> {
+  let next = 0;
+  const caller = async (): Promise<void> => {
+    while (next < count) await op(next++);
+  };
+  await Promise.all(Array.from({ length: callers }, caller));
+}
 
 export async function rates(dir: string, targets: readonly Target[], count: number): Promise<Rates> {
   const store = await openStore(dir);
   const { db, visible } = store;
   const ops = new Operations(db, targets);
   const reads = Math.ceil((count * 50) / READS_PER_ITERATION);
-  const crowds = Math.ceil((count * 4) / 64);
+  const crowded = (name: string): Promise<number> =>
+    perSecond(name, 1, count * CROWD, () => crowd(count * CROWD, CALLERS, create));
   const read = (name: string, op: (i: number) => Promise<void>): Promise<number> =>
     perSecond(name, reads, READS_PER_ITERATION, inTurn(op));
   const write = (name: string, op: (i: number) => Promise<void>): Promise<number> =>
@@ -53,7 +62,7 @@ export async function rates(dir: string, targets: readonly Target[], count: numb
     imageGet: await read('imageGet', (i) => ops.imageGet(i)),
     contentInfo: await read('contentInfo', (i) => ops.contentInfo(i)),
     imageCreate1: await write('imageCreate1', create),
-    imageCreate64: await perSecond('imageCreate64', crowds, 64, atOnce(64, create)),
+    imageCreate64: await crowded('imageCreate64'),
     leaseCreate1: await write('leaseCreate1', () => ops.leaseCreate()),
     labelUpdate1: await write('labelUpdate1', (i) => ops.labelUpdate(i)),
     imageCreateVisible: await perSecond('imageCreateVisible', count * 4, 1, (i) =>
@@ -64,7 +73,7 @@ export async function rates(dir: string, targets: readonly Target[], count: numb
   await collectManyTimes(store, ops);
   const after = {
     imageCreate1Collected: await write('imageCreate1Collected', create),
-    imageCreate64Collected: await perSecond('imageCreate64Collected', crowds, 64, atOnce(64, create)),
+    imageCreate64Collected: await crowded('imageCreate64Collected'),
   };
   await db.close();
   return { ...before, ...after };

@@ -73,7 +73,7 @@ func rates(o options) (interface{}, error) {
 		{"imageGet", reads, 1, ops.imageGet},
 		{"contentInfo", reads, 1, ops.contentInfo},
 		{"imageCreate1", o.count, 1, ops.imageCreate},
-		{"imageCreate64", o.count * 4, 64, ops.imageCreate},
+		{"imageCreate64", o.count * 16, 64, ops.imageCreate},
 		{"leaseCreate1", o.count, 1, ops.leaseCreate},
 		{"labelUpdate1", o.count, 1, ops.labelUpdate},
 	} {
@@ -107,7 +107,7 @@ func rates(o options) (interface{}, error) {
 	if err := measure("imageCreate1Collected", o.count, 1, ops.imageCreate); err != nil {
 		return nil, err
 	}
-	if err := measure("imageCreate64Collected", o.count*4, 64, ops.imageCreate); err != nil {
+	if err := measure("imageCreate64Collected", o.count*16, 64, ops.imageCreate); err != nil {
 		return nil, err
 	}
 	return out, nil
