@@ -10,16 +10,28 @@ export const EMPTY_SHA256 = 'sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b
 
 const HEX_DIGITS: Readonly<Record<Algorithm, number>> = { sha256: 64, sha384: 96, sha512: 128 };
 const PATTERN = /^(?:sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})$/;
+const SHA256_LENGTH = 'sha256:'.length + HEX_DIGITS.sha256;
 /** Characters of a malformed digest that a message shows. */
 const SHOWN_CHARACTERS = 150;
 
-export const isDigest = (d: string): boolean => PATTERN.test(d);
+export const isDigest = (d: string): boolean => isSha256(d) || PATTERN.test(d);
+
+/** As the pattern tells, and much faster; nearly all digests are of this kind. */
+function isSha256(d: string): boolean {
+  if (d.length !== SHA256_LENGTH || !d.startsWith('sha256:')) return false;
+  for (let i = 'sha256:'.length; i < SHA256_LENGTH; i++) {
+    const unit = d.charCodeAt(i);
+    const isDigit = unit >= 0x30 && unit <= 0x39;
+    if (!isDigit && (unit < 0x61 || unit > 0x66)) return false;
+  }
+  return true;
+}
 
 const isAlgorithm = (name: string): name is Algorithm => Object.hasOwn(HEX_DIGITS, name);
 
 /** InvalidArgument unless `d` is a known algorithm, a colon and that algorithm's count of lower-case hex digits. */
 export function validateDigest(d: string): void {
-  if (!PATTERN.test(d)) parseDigest(d);
+  if (!isDigest(d)) parseDigest(d);
 }
 
 /** The parts of a digest; InvalidArgument like `validateDigest`. */

@@ -152,7 +152,7 @@ export function* rowsWithin(tables: KeyTables, bounds: Bounds, chunk: number): G
     if (a === undefined && b === undefined) return;
     if (b === undefined || (a !== undefined && Buffer.compare(a[0], b[0]) < 0)) {
       whole.skip();
-      yield* rowsOf(tables, a!, bounds);
+      yield rowOf(tables, a!);
       continue;
     }
     cut.skip();
@@ -161,21 +161,14 @@ export function* rowsWithin(tables: KeyTables, bounds: Bounds, chunk: number): G
   }
 }
 
-function* rowsOf(
-  { nodes }: KeyTables,
-  [encoded, value]: readonly [Buffer, Buffer],
-  bounds: Bounds,
-): Generator<KeyRow> {
-  if (!isWithin(encoded, bounds)) return;
+/** What a row of `keys` stands for. */
+function rowOf({ nodes }: KeyTables, [encoded, value]: readonly [Buffer, Buffer]): KeyRow {
   const key = decodeKey(encoded);
-  if (value[0]! >= INLINE) {
-    yield { key, id: undefined, bytes: value, start: 1, end: value.length };
-    return;
-  }
+  if (value[0]! >= INLINE) return { key, id: undefined, bytes: value, start: 1, end: value.length };
   const id = value.readUInt32BE(0);
   const node = nodes.getBinaryFast(id);
-  if (node === undefined) yield { key, id, bytes: value, start: 0, end: 0 };
-  else yield { key, id, bytes: asBuffer(node), start: 0, end: lastSizeOf(nodes) };
+  if (node === undefined) return { key, id, bytes: value, start: 0, end: 0 };
+  return { key, id, bytes: asBuffer(node), start: 0, end: lastSizeOf(nodes) };
 }
 
 /** The nodes that share a cut key. */
@@ -218,10 +211,9 @@ function* mixed(
   }
   for (let a = whole.peek(); a?.[0].subarray(0, row[0].length).equals(row[0]); a = whole.peek()) {
     whole.skip();
-    for (const found of rowsOf(tables, a, bounds)) {
-      const { key, id, start, end } = found;
-      all.push({ encoded: a[0], row: { key, id, bytes: copyOf(found.bytes, 0, end), start, end } });
-    }
+    const found = rowOf(tables, a);
+    const { key, id, start, end } = found;
+    all.push({ encoded: a[0], row: { key, id, bytes: copyOf(found.bytes, 0, end), start, end } });
   }
   all.sort((a, b) => Buffer.compare(a.encoded, b.encoded));
   for (const { row: found } of all) yield found;

@@ -66,6 +66,13 @@ export class Table {
       if (upper === undefined || Buffer.compare(row[0], upper) < 0) rows.push(row);
     };
     let start: Buffer | undefined = lower;
+    // LMDB keeps to bounds that it can hold, so that only the first row has to be looked at.
+    const isBounded = lower.length <= KEY_MAX && (upper === undefined || upper.length <= KEY_MAX);
+    const isLower = (key: Buffer): boolean => exclusive && rows.length === 0 && key.equals(lower);
+    const keepPlain = (row: Row): void => {
+      if (!isBounded) keep(row);
+      else if (!isLower(row[0])) rows.push(row);
+    };
     if (lower.length > KEY_MAX) {
       const group = lower.subarray(0, KEY_MAX);
       for (const row of this.#group(group)) keep(row);
@@ -73,7 +80,7 @@ export class Table {
     }
     const end = upper !== undefined && upper.length > KEY_MAX ? successor(upper.subarray(0, KEY_MAX)) : upper;
     while (start !== undefined && rows.length < limit) {
-      start = this.#readInto(rows, keep, start, end, limit - rows.length);
+      start = this.#readInto(rows, keep, keepPlain, start, end, limit - rows.length);
     }
     return rows.length > limit ? rows.slice(0, limit) : rows;
   }
@@ -82,6 +89,7 @@ export class Table {
   #readInto(
     rows: Row[],
     keep: (row: Row) => void,
+    keepPlain: (row: Row) => void,
     start: Buffer,
     end: Buffer | undefined,
     count: number,
@@ -95,7 +103,7 @@ export class Table {
         for (const row of this.#group(group)) keep(row);
         return successor(group);
       }
-      keep([key, value]);
+      keepPlain([key, value]);
     }
     const last = stored[stored.length - 1];
     // A full answer whose rows were not all kept may have more behind it.
