@@ -420,18 +420,24 @@ test('given blobs, when deleteMany, then they are gone, absent ones count, and t
   const report = await content.deleteMany([big, digestOf(Buffer.from('absent')), small]);
   assert.deepEqual(report, { removed: 3, bytes: blocks * 512, errors: [] });
   assert.deepEqual(await digests(content), [kept]);
-  assert.deepEqual(await readdir(join(root, '.trash')), []);
+});
+
+test('given threads that fail, when deleteMany, then the report tells and the blobs are there', async (t) => {
+  const { root, content } = await fixture(t);
+  const jobs = { removeTrees: () => Promise.reject(new Error('crash')) };
+  const digest = await addBlob(content, Buffer.from('hello'));
+  const report = await (await openContent(root, { jobs })).deleteMany([digest]);
+  assert.deepEqual(report, { removed: 0, bytes: 0, errors: [{ path: root, message: 'crash' }] });
+  assert.deepEqual(await digests(content), [digest]);
 });
 
 test('given a crash between moving away and deleting, when opened again, then the trash is emptied', async (t) => {
   const { root, content } = await fixture(t);
   const jobs = { removeTrees: () => Promise.reject(new Error('crash')) };
-  const digest = await addBlob(content, Buffer.from('hello'));
-  const logged = recordingLog();
-  const crashing = await openContent(root, { jobs, log: logged.log });
-  const report = await crashing.deleteMany([digest]);
-  assert.equal(report.errors.length, 1);
-  assert.deepEqual(await digests(content), []);
+  await (await content.writer('ns/1/a', {})).close();
+  const crashing = await openContent(root, { jobs, log: recordingLog().log });
+  await crashing.abort('ns/1/a');
+  await crashing.close();
   assert.equal((await readdir(join(root, '.trash'))).length, 1);
   const reopened = await openContent(root);
   await reopened.close();

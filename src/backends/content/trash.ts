@@ -10,7 +10,8 @@ import { isAbsent, messageOf } from '../fs-errors.js';
 import type { BackendLog } from '../log.js';
 import { emptyReport } from '../remove-tree.js';
 
-const STREAM = 'content';
+/** The stream of jobs that deletes blobs and ingests. */
+export const DELETIONS = 'content';
 
 export class Trash {
   readonly #directory: string;
@@ -51,7 +52,7 @@ export class Trash {
   async empty(taken: string[]): Promise<RemovalReport> {
     if (taken.length === 0) return emptyReport();
     try {
-      const report = await this.#jobs.removeTrees(STREAM, taken);
+      const report = await this.#jobs.removeTrees(DELETIONS, taken);
       for (const { path, message } of report.errors)
         this.#log('warn', `cannot delete ${path}`, { error: message });
       return report;
