@@ -2,7 +2,7 @@
  * DiskJobs on worker threads: deleting trees never occupies the main thread. Used by content and snapshotter
  * backends; one pool per DB.
  *
- * Threads start with the first job, at most two, and end soon after the last, so an idle pool keeps no process
+ * Threads start with the first job, at most two, and end a while after the last; an idle pool keeps no process
  * alive. Jobs of one stream run in order; streams do not wait for one another. `close` waits for what was
  * handed in: a thread is never ended in the middle of a job.
  */
@@ -15,7 +15,7 @@ import { failedPrecondition } from '../errors.js';
 /** Trees per task, so that a long job shares its thread with other streams. */
 const TREES_PER_TASK = 128;
 /** Milliseconds a thread waits for work before it ends. */
-const IDLE_TIMEOUT_MS = 1000;
+const IDLE_TIMEOUT_MS = 60_000;
 
 export interface DiskPool extends DiskJobs {
   /** Waits for every job handed in, then ends the threads. Again: no error. */
