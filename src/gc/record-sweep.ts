@@ -6,6 +6,7 @@
  * wait until the last one is visible to readers, since transactions see every commit before them.
  */
 import type { Transaction } from '../engine/contract.js';
+import { IdMap } from '../engine/core/id-map.js';
 import { throwIfAborted } from '../errors.js';
 import type { CollectHost } from './collect.js';
 import { Outstanding } from './outstanding.js';
@@ -46,7 +47,7 @@ export class RecordSweep {
   readonly #removed: Counts;
   readonly #keepItems: boolean;
   /** Garbage snapshots with children, and those that have lost one since. */
-  readonly #withChild = new Set<number>();
+  readonly #withChild = new IdMap<true>();
   readonly #childless: number[] = [];
   /** Revision at the next slice, if nobody else commits. */
   #expected: number | undefined;
@@ -140,7 +141,7 @@ export class RecordSweep {
     for (const event of events) this.events.push(event);
     if (this.#keepItems) for (const item of items) this.items.push(item);
     // Snapshots that were passed over because of a child get another turn when it goes.
-    for (const id of withChild) this.#withChild.add(id);
+    for (const id of withChild) this.#withChild.set(id, true);
     if (this.#withChild.size === 0) return;
     for (const parent of parents) {
       const id = this.#host.engine.idOf(parent);

@@ -24,10 +24,10 @@ import {
 } from './sweep.js';
 
 /** Blobs removed under guards at a time; fewer at first, when the code is slow. */
-const BATCH = 128;
+const BATCH = 256;
 const FIRST_BATCH = 8;
 /** Batches under way at a time: while one is asked about, another is removed. */
-const BATCHES = 2;
+const BATCHES = 3;
 /** Digests put in order at a time: sorting all of them would hold the thread. */
 const DIGESTS_AT_ONCE = 2 * BATCH;
 /** So many are worth a thread that looks them up. */

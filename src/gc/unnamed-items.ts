@@ -9,6 +9,7 @@ import type { UnnamedContent, UnnamedSnapshot } from '../stores/host.js';
 export type BackendItem = UnnamedContent | UnnamedSnapshot;
 
 const FIRST_BYTES = 4096;
+const CHUNK_BYTES = 1024 * 1024;
 /** UTF-16 takes at most so many bytes of UTF-8 a unit. */
 const BYTES_A_UNIT = 3;
 
@@ -16,9 +17,15 @@ const LENGTH_BYTES = 4;
 
 const Kind = { blob: 0, ingest: 1, snapshot: 2, snapshotOf: 3 } as const;
 
+/** Some of the items. Neither an item nor a chunk is ever moved: making room by copying would hold the thread. */
+interface Chunk {
+  readonly bytes: Buffer;
+  end: number;
+}
+
 export class UnnamedItems implements Iterable<BackendItem> {
-  #bytes: Buffer = Buffer.alloc(0);
-  #end = 0;
+  readonly #chunks: Chunk[] = [];
+  #size = 0;
   #length = 0;
 
   get length(): number {
@@ -27,7 +34,7 @@ export class UnnamedItems implements Iterable<BackendItem> {
 
   /** Bytes they take. */
   get size(): number {
-    return this.#end;
+    return this.#size;
   }
 
   push(item: BackendItem): void {
@@ -39,36 +46,44 @@ export class UnnamedItems implements Iterable<BackendItem> {
   }
 
   *[Symbol.iterator](): Generator<BackendItem> {
-    for (let at = 0; at < this.#end; ) {
-      const kind = this.#bytes[at++];
-      const text = (): string => {
-        const size = this.#bytes.readUInt32LE(at);
-        at += LENGTH_BYTES + size;
-        return this.#bytes.toString('utf8', at - size, at);
-      };
-      if (kind === Kind.blob) yield { kind: 'blob', digest: text() };
-      else if (kind === Kind.ingest) yield { kind: 'ingest', ref: text() };
-      else if (kind === Kind.snapshot) yield { kind: 'snapshot', snapshotter: text(), name: text() };
-      else yield { kind: 'snapshot', snapshotter: text(), name: text(), parent: text() };
-    }
+    for (const chunk of this.#chunks) yield* itemsIn(chunk);
   }
 
   #write(kind: number, ...texts: string[]): void {
     let most = 1;
     for (const text of texts) most += LENGTH_BYTES + BYTES_A_UNIT * text.length;
-    this.#reserve(most);
-    this.#bytes[this.#end++] = kind;
+    const chunk = this.#chunkFor(most);
+    const { bytes, end } = chunk;
+    bytes[chunk.end++] = kind;
     for (const text of texts) {
-      const size = this.#bytes.write(text, this.#end + LENGTH_BYTES, 'utf8');
-      this.#bytes.writeUInt32LE(size, this.#end);
-      this.#end += LENGTH_BYTES + size;
+      const size = bytes.write(text, chunk.end + LENGTH_BYTES, 'utf8');
+      bytes.writeUInt32LE(size, chunk.end);
+      chunk.end += LENGTH_BYTES + size;
     }
+    this.#size += chunk.end - end;
   }
 
-  #reserve(bytes: number): void {
-    if (this.#end + bytes <= this.#bytes.length) return;
-    const larger = Buffer.allocUnsafeSlow(Math.max(FIRST_BYTES, 2 * this.#bytes.length, this.#end + bytes));
-    larger.set(this.#bytes.subarray(0, this.#end));
-    this.#bytes = larger;
+  #chunkFor(bytes: number): Chunk {
+    const last = this.#chunks[this.#chunks.length - 1];
+    if (last !== undefined && last.end + bytes <= last.bytes.length) return last;
+    const size = Math.max(FIRST_BYTES, Math.min(CHUNK_BYTES, 2 * (last?.bytes.length ?? 0)), bytes);
+    const chunk = { bytes: Buffer.allocUnsafeSlow(size), end: 0 };
+    this.#chunks.push(chunk);
+    return chunk;
+  }
+}
+
+function* itemsIn({ bytes, end }: Chunk): Generator<BackendItem> {
+  for (let at = 0; at < end; ) {
+    const kind = bytes[at++];
+    const text = (): string => {
+      const size = bytes.readUInt32LE(at);
+      at += LENGTH_BYTES + size;
+      return bytes.toString('utf8', at - size, at);
+    };
+    if (kind === Kind.blob) yield { kind: 'blob', digest: text() };
+    else if (kind === Kind.ingest) yield { kind: 'ingest', ref: text() };
+    else if (kind === Kind.snapshot) yield { kind: 'snapshot', snapshotter: text(), name: text() };
+    else yield { kind: 'snapshot', snapshotter: text(), name: text(), parent: text() };
   }
 }

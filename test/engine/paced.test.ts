@@ -1,7 +1,10 @@
 /** Background commits: they wait while much is on its way to the disk, and leave room for others. */
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
+import { CoreEngine } from '../../src/engine/core/engine.js';
 import { openLmdbEngine } from '../../src/engine/lmdb/engine.js';
+import { LmdbStorage } from '../../src/engine/lmdb/storage.js';
 import { key } from '../../src/engine/schema/keys.js';
 import { suiteIndexer } from '../../src/engine/suite.js';
 import { createGraph } from '../../src/gc/graph.js';
@@ -70,4 +73,22 @@ test('given a large commit, when it is prepared for the disk, then other work ge
   });
   assert.equal(engine.stats().records, 0);
   assert.deepEqual(engine.verifyGraph(), []);
+});
+
+test('given much that the tree does not have, then work that can wait waits for it, and others do not', async (t) => {
+  const engine = await openLmdbEngine(await tempDir(t), { indexer: suiteIndexer, graph: createGraph() });
+  t.after(() => engine.close());
+  assert.ok(engine instanceof CoreEngine && engine.storage instanceof LmdbStorage);
+  const { applier } = engine.storage;
+  await engine.update((tx) => {
+    for (let i = 0; i < 26; i++) tx.put(blob(i), { bytes: randomBytes(2 ** 20) });
+  });
+  // The thread that writes the tree has only been asked to start.
+  const order: string[] = [];
+  const background = applier.backgroundRoom().then(() => order.push('background'));
+  await applier.room().then(() => order.push('others'));
+  await turns(50);
+  assert.deepEqual(order, ['others']);
+  await background;
+  assert.ok(engine.stats().logBytes === 0);
 });

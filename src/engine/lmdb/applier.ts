@@ -18,14 +18,25 @@ import { writeError } from './write-error.js';
  * two transactions, much more may wait: writing the tree takes the disk from those who wait for the log.
  */
 const CHANGES_WANTED = 2 * 1024;
-const CHANGES_MAX = 2 * 1024;
 const WAIT_MS = 1000;
-/** Writers are held back while more than this is outstanding. */
+/** Changes of one transaction: as many as take so long, since those who wait for the log wait for its flush as well. */
+const CHANGES_MAX = 2 * 1024;
+const CHANGES_MIN = 128;
+const TRANSACTION_MS = 25;
+/** Bytes outstanding from which on the tree is written also during a collection. */
+const OUTSTANDING_BYTES_WANTED = 16 * 1024 * 1024;
+/** Work that can wait is held back while more than this is outstanding; */
+const BACKGROUND_BYTES_MAX = 24 * 1024 * 1024;
+/** from here on the tree is written without pauses; */
+const PAUSED_BYTES_MAX = 28 * 1024 * 1024;
+/** and here everybody is held back. */
 const OUTSTANDING_BYTES_MAX = 32 * 1024 * 1024;
+/** Milliseconds for which a commit of somebody who waits counts. */
+const SHARED_MS = 200;
 const RETRY_MS = 500;
 /** Milliseconds for which a commit that can wait tells of a collection. */
 const COLLECTING_MS = 2000;
-/** A transaction is followed by a pause so many times as long, and no longer than this. */
+/** A transaction is followed by a pause so many times as long (half as long when much is outstanding), up to this. */
 const PAUSE_FACTOR = 2;
 const PAUSE_MS_MAX = 400;
 
@@ -57,6 +68,7 @@ interface QueuedJobs {
 interface Waiter {
   /** Bytes that the tree must have. */
   until: number;
+  isUrgent: boolean;
   resolve: () => void;
   reject: (error: Error) => void;
 }
@@ -81,7 +93,10 @@ export class Applier {
   /** Somebody waits: do not wait for more. */
   #isUrgent = false;
   #collectingUntil = 0;
+  #sharedUntil = 0;
+  #pauseMs = 0;
   #pauseUntil = 0;
+  #changesMax = CHANGES_MAX;
   #failure: string | undefined;
   #isStopped = false;
   /** Bytes ever pushed, and those of them that the tree has. */
@@ -96,22 +111,35 @@ export class Applier {
     this.#host = host;
   }
 
-  /** A batch that the log has. Its buffer belongs to the applier from now on. */
-  push(batch: Buffer, changes: number, isBackground = false): void {
+  /**
+   * A batch that the log has. Its buffer belongs to the applier from now on. `from`: whether it has commits of work that
+   * can wait, and of others.
+   */
+  push(batch: Buffer, changes: number, from: { background: boolean; others: boolean }): void {
     this.#queue.push({ batch, changes, sealed: false });
     this.#changes += changes;
     this.#pushed += batch.length;
-    if (isBackground) this.#collectingUntil = performance.now() + COLLECTING_MS;
-    if (this.#mayWait) this.#lookIn(WAIT_MS);
-    else this.#begin();
+    const now = performance.now();
+    if (from.background) this.#collectingUntil = now + COLLECTING_MS;
+    if (from.others) this.#sharedUntil = now + SHARED_MS;
+    if (this.#restMs === 0) this.#begin();
+    else this.#lookIn(WAIT_MS);
   }
 
-  /** Whether nothing has to be written now. */
-  get #mayWait(): boolean {
-    if (this.#isUrgent || this.#jobs.length > 0) return false;
-    if (this.#pushed - this.#done > OUTSTANDING_BYTES_MAX / 2) return false;
+  get #outstanding(): number {
+    return this.#pushed - this.#done;
+  }
+
+  /** Milliseconds for which nothing has to be written, unless more comes; infinite: until then. */
+  get #restMs(): number {
+    if (this.#isUrgent || this.#jobs.length > 0 || this.#outstanding > PAUSED_BYTES_MAX) return 0;
     const now = performance.now();
-    return this.#changes < CHANGES_WANTED || now < this.#collectingUntil || now < this.#pauseUntil;
+    const pauseMs = Math.max(0, this.#pauseUntil - now);
+    if (this.#outstanding > OUTSTANDING_BYTES_WANTED) {
+      return now < this.#sharedUntil ? Math.max(0, pauseMs - this.#pauseMs / 2) : 0;
+    }
+    if (this.#changes < CHANGES_WANTED) return Number.POSITIVE_INFINITY;
+    return Math.max(pauseMs, this.#collectingUntil - now);
   }
 
   /** Ends the transaction here, so that its journal entry ends at the newest revision. */
@@ -152,6 +180,12 @@ export class Applier {
     return this.#wait(this.#pushed - OUTSTANDING_BYTES_MAX);
   }
 
+  /** The same for work that can wait: what it leaves free is for others, who then need not wait. */
+  async backgroundRoom(): Promise<void> {
+    // Whoever cannot wait is told of the failure.
+    await this.#wait(this.#pushed - BACKGROUND_BYTES_MAX, false).catch(() => undefined);
+  }
+
   /** Ends the thread; batches that are queued stay in the log. Jobs are done by the calling thread from then on. */
   async stop(): Promise<void> {
     this.#isStopped = true;
@@ -171,11 +205,18 @@ export class Applier {
     }
   }
 
-  #wait(until: number): Promise<void> {
+  #wait(until: number, isUrgent = true): Promise<void> {
     if (this.#done >= until) return Promise.resolve();
-    this.#isUrgent = true;
-    const waiting = new Promise<void>((resolve, reject) => this.#waiters.push({ until, resolve, reject }));
-    this.#begin();
+    const waiting = new Promise<void>((resolve, reject) => {
+      this.#waiters.push({ until, isUrgent, resolve, reject });
+    });
+    if (isUrgent) this.#isUrgent = true;
+    if (this.#restMs === 0) this.#begin();
+    else {
+      clearTimeout(this.#timer);
+      this.#timer = undefined;
+      this.#lookIn(this.#restMs);
+    }
     return waiting;
   }
 
@@ -185,11 +226,11 @@ export class Applier {
     this.#running ??= this.#run().finally(() => {
       this.#running = undefined;
       this.#settle();
-      this.#isUrgent = this.#waiters.length > 0;
+      this.#isUrgent = this.#waiters.some(({ isUrgent }) => isUrgent);
       if (this.#queue.length + this.#jobs.length === 0) return;
       if ((this.#isUrgent && this.#failure === undefined) || this.#jobs.length > 0) this.#begin();
       else if (this.#failure !== undefined) this.#lookIn(RETRY_MS);
-      else this.#lookIn(this.#changes < CHANGES_WANTED ? WAIT_MS : 1);
+      else this.#lookIn(Math.min(this.#restMs, WAIT_MS));
     });
   }
 
@@ -204,9 +245,10 @@ export class Applier {
       const start = performance.now();
       if (!(await this.#apply())) return;
       const end = performance.now();
-      this.#pauseUntil = end + Math.min(PAUSE_FACTOR * (end - start), PAUSE_MS_MAX);
+      this.#pauseMs = Math.min(PAUSE_FACTOR * (end - start), PAUSE_MS_MAX);
+      this.#pauseUntil = end + this.#pauseMs;
       this.#settle();
-      if (this.#mayWait) return;
+      if (this.#restMs > 0) return;
     }
   }
 
@@ -214,8 +256,12 @@ export class Applier {
   #lookIn(ms: number): void {
     this.#timer ??= setTimeout(() => {
       this.#timer = undefined;
-      const rest = Math.max(this.#pauseUntil, this.#collectingUntil) - performance.now();
-      if (rest > 0 && this.#mayWait) this.#lookIn(rest);
+      // Few changes have waited for more long enough.
+      const restMs = Math.min(
+        this.#restMs,
+        Math.max(this.#pauseUntil, this.#collectingUntil) - performance.now(),
+      );
+      if (restMs > 0) this.#lookIn(restMs);
       else this.#begin();
     }, ms).unref();
   }
@@ -230,12 +276,14 @@ export class Applier {
     const group: QueuedBatch[] = [];
     let changes = 0;
     for (const item of this.#queue) {
-      if (changes > 0 && changes + item.changes > CHANGES_MAX) break;
+      if (changes > 0 && changes + item.changes > this.#changesMax) break;
       group.push(item);
       changes += item.changes;
       if (item.sealed) break;
     }
+    const start = performance.now();
     const answer = await this.#ask({ kind: 'apply', batches: group.map(({ batch }) => batch) });
+    this.#fit(changes, performance.now() - start);
     if ('error' in answer) {
       if (this.#failure === undefined) {
         this.#host.warn(`commits wait in the log, because the tree cannot be written: ${answer.error}`);
@@ -250,6 +298,15 @@ export class Applier {
     for (const { batch } of group) this.#done += batch.length;
     this.#host.applied(answer);
     return true;
+  }
+
+  /** So many changes took so long: the next transaction takes more or fewer. */
+  #fit(changes: number, ms: number): void {
+    const fitting = (changes * TRANSACTION_MS) / Math.max(ms, 1);
+    // Half way there: one slow flush must not count for long. A small transaction tells nothing of larger ones.
+    if (fitting > this.#changesMax && changes < this.#changesMax / 2) return;
+    const next = Math.round((this.#changesMax + fitting) / 2);
+    this.#changesMax = Math.min(CHANGES_MAX, Math.max(CHANGES_MIN, next));
   }
 
   async #ask(request: Request): Promise<Response> {

@@ -85,7 +85,11 @@ async function openEngine(
         batch.recordDelta,
       );
       if (batch.ops.length > 0) graph.apply(batch.ops);
-      if (!readOnly) storage.applier.push(Buffer.from(new Uint8Array(bytes).buffer), batch.ops.length);
+      if (!readOnly)
+        storage.applier.push(Buffer.from(new Uint8Array(bytes).buffer), batch.ops.length, {
+          background: false,
+          others: false,
+        });
     }
     if (waiting.length > 0) log?.resume(recovered);
     const cleanStart = state.clean && recovered.batches.length === 0;

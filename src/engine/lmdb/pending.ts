@@ -3,6 +3,7 @@
  * commit of the same key takes the place of the earlier one; the earlier one is kept while the later can be lost.
  */
 import type { Key } from '../contract.js';
+import { IdMap } from '../core/id-map.js';
 import { PartitionedMap } from '../core/partitioned-map.js';
 import type { ReadLayer } from '../core/reads.js';
 import { type Commit, type Entry, LINK_SEPARATOR, type LinkKey, NO_ID } from '../core/storage.js';
@@ -115,9 +116,9 @@ export class Pending {
   readonly links = new Versions<LinkKey, boolean>(this.#newestLinks);
   readonly counters = new Versions<Key, number | undefined>(this.#newestCounters);
   /** Keys of nodes; undefined: freed. */
-  readonly ids = new Versions<number, Key | undefined>(new Map());
+  readonly ids = new Versions<number, Key | undefined>(new IdMap());
   /** Nodes whose links from their parents, as far as the tree has them, have been dropped. */
-  readonly formerChildren = new Versions<number, undefined>(new Map());
+  readonly formerChildren = new Versions<number, undefined>(new IdMap());
   /** Records and links in order; undefined: gone. */
   readonly orderedValues: ReadLayer<Uint8Array> = new Ordered(this.#newestEntries, (entry) => entry?.bytes);
   readonly orderedLinks: ReadLayer<true> = new Ordered(this.#newestLinks, (present) => present || undefined);

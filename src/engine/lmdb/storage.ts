@@ -5,30 +5,27 @@
  * journal, so that records and graph never come apart.
  */
 import { unknownError } from '../../errors.js';
-import { compareUtf8 } from '../../model/utf8.js';
 import type { Key, Value } from '../contract.js';
-import { below, layered, type ReadLayer } from '../core/reads.js';
+import { below } from '../core/reads.js';
 import {
   type Commit,
   type Entry,
   type LinkKey,
-  linkPrefix,
   NO_ID,
   type Storage,
   type StorageListener,
-  splitLink,
   type Written,
 } from '../core/storage.js';
 import { decodeSlice, printable } from '../schema/codec.js';
-import { collectionOf, Relation } from '../schema/keys.js';
 import { Applier, type ApplierHost } from './applier.js';
 import type { Applied } from './apply.js';
-import { childPairs, childrenOf, hasChild } from './child-links.js';
+import { boundsOf, merged } from './bounded-range.js';
 import type { CommitLog } from './commit-log.js';
 import type { Databases } from './databases.js';
 import type { DataFile } from './files.js';
-import { decodeKey, decodeLink, encodeBelow, encodeKey, encodeLink, encodeLinkPrefix } from './key-codec.js';
+import { decodeKey, encodeBelow, encodeKey } from './key-codec.js';
 import { type Found, find, INLINE_ID, NO_NODE, rowsWithin } from './key-index.js';
+import { Links } from './links.js';
 import type { BatchBuilder } from './log-format.js';
 import { copyOf, nodeParts, readEntry } from './node-codec.js';
 import { Pending } from './pending.js';
@@ -62,18 +59,13 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   readonly #dbs: Databases;
   readonly #file: DataFile;
   readonly #pending = new Pending();
+  readonly #links: Links;
   #listener: StorageListener | undefined;
   #records: number;
   /** Newest revision in the log, and the records then. */
   #stored: StorageState;
   /** The node asked for last by its id: who wants its key mostly goes on to its record. Good until the next commit. */
   #lastNode: { readonly id: number; readonly key: Key; readonly entry: Entry } | undefined;
-  /** Collections known to own no links, or known to. */
-  readonly #linkless = new Map<string, boolean>();
-  /** Collections for which the tree has no links but those of children by ids; good until it changes. */
-  readonly #textless = new Map<string, boolean>();
-  /** Those whose records got links since the store was opened. */
-  readonly #owners = new Set<string>();
   /** Told after each group that the tree has, with the bytes it added to the journal. */
   onApplied: (journalBytes: number) => void = () => {};
   /** Asked for statistics. */
@@ -91,6 +83,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     this.#dbs = dbs;
     this.#file = file;
     this.#log = log;
+    this.#links = new Links(dbs, this.#pending);
     this.#records = state.records;
     this.#stored = { ...state };
     this.#writer = new Writer(path, this, state.revision);
@@ -170,102 +163,15 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   }
 
   linkRange(prefix: string, after: LinkKey | undefined, limit: number): LinkKey[] {
-    if (this.#ownsNone(prefix)) return [];
-    const read = (from: LinkKey | undefined, count: number): [LinkKey, true][] => {
-      const bounds = boundsOf(Buffer.from(encodeLinkPrefix(prefix)), from, prefix, encodeLink);
-      const { lower, exclusive, upper } = bounds;
-      const links = this.#dbs.links.range(lower, exclusive, upper, count).map(([link]) => decodeLink(link));
-      const children = this.#storedChildren(prefix);
-      if (children.length > 0) {
-        for (const link of children) if (from === undefined || compareUtf8(link, from) > 0) links.push(link);
-        links.sort(compareUtf8);
-      }
-      return links.slice(0, count).map((link) => [link, true]);
-    };
-    const rows =
-      this.#pending.orderedLinks.size === 0
-        ? read(after, limit)
-        : merged(prefix, after, limit, read, this.#pending.orderedLinks);
-    return rows.map(([link]) => link);
+    return this.#links.range(prefix, after, limit);
   }
 
-  /** Links of children that the tree has and that begin with a prefix, in order. */
-  #storedChildren(prefix: string): readonly LinkKey[] {
-    const { from, relation } = splitLink(`${prefix}\0\0`);
-    if (relation !== '' && relation !== Relation.children) return [];
-    if (this.#lastChildren?.from === from) return this.#lastChildren.links;
-    const id = find(this.#dbs, from)?.id;
-    if (id === undefined) return [];
-    const start = linkPrefix(from, Relation.children);
-    const keys = childrenOf(this.#dbs.children, id, (child) =>
-      this.#isFormerChild(child) ? undefined : this.#storedKeyOf(child),
-    );
-    const links = keys.map((to) => start + to);
-    this.#lastChildren = { from, links };
-    return links;
-  }
-  /** Good until the tree changes: a long list is asked for in chunks. */
-  #lastChildren: { readonly from: Key; readonly links: readonly LinkKey[] } | undefined;
-
-  #isFormerChild(id: number): boolean {
-    return this.#pending.formerChildren.get(id) !== undefined;
-  }
-
-  #storedKeyOf(id: number): Key | undefined {
-    const node = this.#dbs.nodes.getBinaryFast(id);
-    if (node === undefined) return undefined;
-    const { keyStart, keyEnd } = nodeParts(id, node, lastSizeOf(this.#dbs.nodes));
-    return decodeKey(node, keyStart, keyEnd);
-  }
-
-  /** Whether no record of the prefix's collection owns such links: most are asked for in vain. */
-  #ownsNone(prefix: string): boolean {
-    const { from, relation } = splitLink(`${prefix}\0\0`);
-    const collection = collectionOf(from);
-    const about = relation === '' || relation === Relation.children ? `${collection}\0` : collection;
-    let none = this.#linkless.get(about);
-    if (none === undefined) {
-      none = this.#hasNoRows(collection);
-      if (about !== collection) for (const _ of this.#dbs.children.getKeys({ limit: 1 })) none = false;
-      this.#linkless.set(about, none);
-    }
-    return none;
-  }
-
-  *allLinks(): Generator<LinkKey> {
-    const { links, children } = this.#dbs;
-    const isStored = (link: LinkKey): boolean => this.#pending.links.get(link) === undefined;
-    for (let lower: Buffer = Buffer.alloc(0), exclusive = false; ; exclusive = true) {
-      const rows = links.range(lower, exclusive, undefined, CHUNK_ROWS);
-      for (const [row] of rows) {
-        const link = decodeLink(row);
-        if (isStored(link)) yield link;
-      }
-      const last = rows[rows.length - 1];
-      if (rows.length < CHUNK_ROWS || last === undefined) break;
-      lower = last[0];
-    }
-    for (const { from, to, child } of childPairs(children, (id) => this.#storedKeyOf(id))) {
-      if (this.#isFormerChild(child)) continue;
-      const link = linkPrefix(from, Relation.children) + to;
-      if (isStored(link)) yield link;
-    }
-    for (const [link, present] of this.#pending.orderedLinks.from('', false, '')) {
-      if (present !== undefined) yield link;
-    }
+  allLinks(): Iterable<LinkKey> {
+    return this.#links.all();
   }
 
   hasLink(link: LinkKey): boolean {
-    const pending = this.#pending.links.get(link);
-    if (pending !== undefined) return pending.value;
-    const { from, relation, to } = splitLink(link);
-    if (relation === Relation.children) {
-      const fromId = find(this.#dbs, from)?.id;
-      const toId = fromId === undefined ? undefined : find(this.#dbs, to)?.id;
-      const isThere = fromId !== undefined && toId !== undefined && !this.#isFormerChild(toId);
-      if (isThere && hasChild(this.#dbs.children, fromId, toId, to)) return true;
-    }
-    return this.#dbs.links.get(encodeLink(link)) !== undefined;
+    return this.#links.has(link);
   }
 
   keyOf(id: number): Key | undefined {
@@ -340,37 +246,8 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   }
 
   #addPending(commit: Parameters<Pending['add']>[0], stored: number): void {
-    const gone = new Map<Key, number>();
-    if (commit.links.size > 0) for (const [id, key] of commit.freed) gone.set(key, id);
-    this.#pending.add(commit, stored, (link) => this.#formerChild(link, gone));
-    this.#lastChildren = undefined;
-    for (const link of commit.links.keys()) this.#owns(collectionOf(link));
-  }
-
-  /** The child that a link led to, if its node is `gone` and the tree has such links by their ids only. */
-  #formerChild(link: LinkKey, gone: ReadonlyMap<Key, number>): number | undefined {
-    const { from, relation, to } = splitLink(link);
-    const child = gone.get(to);
-    if (relation !== Relation.children || child === undefined) return undefined;
-    const collection = collectionOf(from);
-    let none = this.#textless.get(collection);
-    if (none === undefined) {
-      none = this.#hasNoRows(collection);
-      this.#textless.set(collection, none);
-    }
-    return none ? child : undefined;
-  }
-
-  #hasNoRows(collection: string): boolean {
-    const lower = Buffer.from(encodeBelow(collection));
-    return this.#dbs.links.range(lower, false, successor(lower), 1).length === 0;
-  }
-
-  #owns(collection: string): void {
-    if (this.#owners.has(collection)) return;
-    this.#owners.add(collection);
-    this.#linkless.set(collection, false);
-    this.#linkless.set(`${collection}\0`, false);
+    this.#pending.add(commit, stored, this.#links.formerChildren(commit));
+    this.#links.added(commit);
   }
 
   /** Commits of the log that the tree does not have, in a store that must not be changed. */
@@ -390,11 +267,11 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     await this.#log?.append(batch);
   }
 
-  stored(commits: BatchBuilder, batch: Buffer, isSealed: boolean, isBackground: boolean): void {
+  stored(commits: BatchBuilder, batch: Buffer, isSealed: boolean, pressing: number): void {
     const { revision, recordDelta, changes } = commits;
     this.#stored.records += recordDelta;
     this.#stored.revision = revision;
-    this.applier.push(batch, changes, isBackground);
+    this.applier.push(batch, changes, { background: pressing < commits.commits, others: pressing > 0 });
     if (isSealed) this.applier.seal();
     this.#listener?.visible(revision);
   }
@@ -405,8 +282,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     const isDropping = this.#applied !== undefined;
     this.#applied = revision;
     if (!isDropping) this.#dropApplied();
-    this.#lastChildren = undefined;
-    this.#textless.clear();
+    this.#links.applied();
     this.#log?.applied(revision);
     this.onApplied(journalBytes);
   }
@@ -424,7 +300,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   lost(commits: number, error: Error): void {
     this.lostCount++;
     this.#lastNode = undefined;
-    this.#lastChildren = undefined;
+    this.#links.reverted();
     this.#pending.revert(this.#stored.revision);
     this.#records = this.#stored.records;
     this.#listener?.lost();
@@ -464,8 +340,9 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     await this.applier.flush();
   }
 
-  paced(): Promise<void> {
-    return this.#writer.paced();
+  async paced(): Promise<void> {
+    await this.#writer.paced();
+    await this.applier.backgroundRoom();
   }
 
   quiet(): Promise<void> {
@@ -516,32 +393,3 @@ const missingNode = (id: number, key: Key) =>
     object: key,
     remedy: 'run a check and restore the store from a copy',
   });
-
-/** Encoded bounds of what begins with `start`, behind `after`. */
-function boundsOf(
-  lower: Buffer,
-  after: string | undefined,
-  start: string,
-  encode: (text: string) => Buffer,
-): { lower: Buffer; exclusive: boolean; upper: Buffer | undefined } {
-  const upper = successor(lower);
-  if (after === undefined || compareUtf8(after, start) <= 0) return { lower, exclusive: false, upper };
-  return { lower: Buffer.from(encode(after)), exclusive: true, upper };
-}
-
-/** Stored entries under pending ones. */
-function merged<V>(
-  start: string,
-  after: string | undefined,
-  limit: number,
-  read: (after: string | undefined, limit: number) => [string, V][],
-  pending: ReadLayer<V>,
-): [string, V][] {
-  const found: [string, V][] = [];
-  if (limit <= 0) return found;
-  for (const entry of layered<V>(start, after, read, () => [pending])) {
-    found.push(entry);
-    if (found.length >= limit) break;
-  }
-  return found;
-}

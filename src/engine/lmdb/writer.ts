@@ -55,10 +55,10 @@ export interface WriterHost {
   /** Puts a batch on disk. Rejects when nothing of it is, or will be. */
   append(batch: Buffer): Promise<void>;
   /**
-   * Both are called before anybody who waits is resumed. `isSealed`: the next commit begins something new;
-   * `isBackground`: some of them are of work that can wait.
+   * Both are called before anybody who waits is resumed. `isSealed`: the next commit begins something new; `pressing`:
+   * how many of them are not of work that can wait.
    */
-  stored(commits: BatchBuilder, batch: Buffer, isSealed: boolean, isBackground: boolean): void;
+  stored(commits: BatchBuilder, batch: Buffer, isSealed: boolean, pressing: number): void;
   lost(commits: number, error: Error): void;
 }
 
@@ -183,7 +183,7 @@ export class Writer {
         this.#pressing -= group.pressing;
         this.#queuedChanges -= group.changes;
         this.#current = undefined;
-        this.#host.stored(group.builder, batch, group.sealed, group.pressing < group.builder.commits);
+        this.#host.stored(group.builder, batch, group.sealed, group.pressing);
         group.resolve();
         this.#reuse(group.builder);
       } catch (error) {

@@ -1,0 +1,36 @@
+/**
+ * Ranges of texts (keys, links) over encoded rows: the bounds of one, and what the tree has of it under what commits that
+ * it does not have yet changed. Called by the storage and its links.
+ */
+import { compareUtf8 } from '../../model/utf8.js';
+import { layered, type ReadLayer } from '../core/reads.js';
+import { successor } from './table.js';
+
+/** Encoded bounds of what begins with `start`, behind `after`. */
+export function boundsOf(
+  lower: Buffer,
+  after: string | undefined,
+  start: string,
+  encode: (text: string) => Buffer,
+): { lower: Buffer; exclusive: boolean; upper: Buffer | undefined } {
+  const upper = successor(lower);
+  if (after === undefined || compareUtf8(after, start) <= 0) return { lower, exclusive: false, upper };
+  return { lower: Buffer.from(encode(after)), exclusive: true, upper };
+}
+
+/** Stored entries under pending ones. */
+export function merged<V>(
+  start: string,
+  after: string | undefined,
+  limit: number,
+  read: (after: string | undefined, limit: number) => [string, V][],
+  pending: ReadLayer<V>,
+): [string, V][] {
+  const found: [string, V][] = [];
+  if (limit <= 0) return found;
+  for (const entry of layered<V>(start, after, read, () => [pending])) {
+    found.push(entry);
+    if (found.length >= limit) break;
+  }
+  return found;
+}

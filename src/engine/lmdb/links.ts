@@ -1,0 +1,184 @@
+/**
+ * Links between records, as the tree and the commits that it does not have yet tell them. Called by the storage, which
+ * tells when either changes. The tree has links in two forms: whole ones, and those of children by their ids.
+ */
+import { compareUtf8 } from '../../model/utf8.js';
+import type { Key } from '../contract.js';
+import { type Commit, type LinkKey, linkPrefix, splitLink } from '../core/storage.js';
+import { collectionOf, Relation } from '../schema/keys.js';
+import { boundsOf, merged } from './bounded-range.js';
+import { childPairs, childrenOf, hasChild } from './child-links.js';
+import type { Databases } from './databases.js';
+import { decodeKey, decodeLink, encodeBelow, encodeLink, encodeLinkPrefix } from './key-codec.js';
+import { find } from './key-index.js';
+import { nodeParts } from './node-codec.js';
+import type { Pending } from './pending.js';
+import { lastSizeOf, successor } from './table.js';
+
+/** Rows read ahead at a time. */
+const CHUNK_ROWS = 512;
+
+export class Links {
+  readonly #dbs: Databases;
+  readonly #pending: Pending;
+  /** Collections known to own no links, or known to. */
+  readonly #linkless = new Map<string, boolean>();
+  /** Collections for which the tree has no links but those of children by ids; good until it changes. */
+  readonly #textless = new Map<string, boolean>();
+  /** Those whose records got links since the store was opened. */
+  readonly #owners = new Set<string>();
+  /** Good until the tree changes: a long list is asked for in chunks. */
+  #lastChildren: { readonly from: Key; readonly links: readonly LinkKey[] } | undefined;
+
+  constructor(dbs: Databases, pending: Pending) {
+    this.#dbs = dbs;
+    this.#pending = pending;
+  }
+
+  range(prefix: string, after: LinkKey | undefined, limit: number): LinkKey[] {
+    if (this.#ownsNone(prefix)) return [];
+    const read = (from: LinkKey | undefined, count: number): [LinkKey, true][] => {
+      const bounds = boundsOf(Buffer.from(encodeLinkPrefix(prefix)), from, prefix, encodeLink);
+      const { lower, exclusive, upper } = bounds;
+      const links = this.#dbs.links.range(lower, exclusive, upper, count).map(([link]) => decodeLink(link));
+      const children = this.#storedChildren(prefix);
+      if (children.length > 0) {
+        for (const link of children) if (from === undefined || compareUtf8(link, from) > 0) links.push(link);
+        links.sort(compareUtf8);
+      }
+      return links.slice(0, count).map((link) => [link, true]);
+    };
+    const rows =
+      this.#pending.orderedLinks.size === 0
+        ? read(after, limit)
+        : merged(prefix, after, limit, read, this.#pending.orderedLinks);
+    return rows.map(([link]) => link);
+  }
+
+  /** Links of children that the tree has and that begin with a prefix, in order. */
+  #storedChildren(prefix: string): readonly LinkKey[] {
+    const { from, relation } = splitLink(`${prefix}\0\0`);
+    if (relation !== '' && relation !== Relation.children) return [];
+    if (this.#lastChildren?.from === from) return this.#lastChildren.links;
+    const id = find(this.#dbs, from)?.id;
+    if (id === undefined) return [];
+    const start = linkPrefix(from, Relation.children);
+    const keys = childrenOf(this.#dbs.children, id, (child) =>
+      this.#isFormerChild(child) ? undefined : this.#storedKeyOf(child),
+    );
+    const links = keys.map((to) => start + to);
+    this.#lastChildren = { from, links };
+    return links;
+  }
+
+  #isFormerChild(id: number): boolean {
+    return this.#pending.formerChildren.get(id) !== undefined;
+  }
+
+  #storedKeyOf(id: number): Key | undefined {
+    const node = this.#dbs.nodes.getBinaryFast(id);
+    if (node === undefined) return undefined;
+    const { keyStart, keyEnd } = nodeParts(id, node, lastSizeOf(this.#dbs.nodes));
+    return decodeKey(node, keyStart, keyEnd);
+  }
+
+  /** Whether no record of the prefix's collection owns such links: most are asked for in vain. */
+  #ownsNone(prefix: string): boolean {
+    const { from, relation } = splitLink(`${prefix}\0\0`);
+    const collection = collectionOf(from);
+    const about = relation === '' || relation === Relation.children ? `${collection}\0` : collection;
+    let none = this.#linkless.get(about);
+    if (none === undefined) {
+      none = this.#hasNoRows(collection);
+      if (about !== collection) for (const _ of this.#dbs.children.getKeys({ limit: 1 })) none = false;
+      this.#linkless.set(about, none);
+    }
+    return none;
+  }
+
+  *all(): Generator<LinkKey> {
+    const { links, children } = this.#dbs;
+    const isStored = (link: LinkKey): boolean => this.#pending.links.get(link) === undefined;
+    for (let lower: Buffer = Buffer.alloc(0), exclusive = false; ; exclusive = true) {
+      const rows = links.range(lower, exclusive, undefined, CHUNK_ROWS);
+      for (const [row] of rows) {
+        const link = decodeLink(row);
+        if (isStored(link)) yield link;
+      }
+      const last = rows[rows.length - 1];
+      if (rows.length < CHUNK_ROWS || last === undefined) break;
+      lower = last[0];
+    }
+    for (const { from, to, child } of childPairs(children, (id) => this.#storedKeyOf(id))) {
+      if (this.#isFormerChild(child)) continue;
+      const link = linkPrefix(from, Relation.children) + to;
+      if (isStored(link)) yield link;
+    }
+    for (const [link, present] of this.#pending.orderedLinks.from('', false, '')) {
+      if (present !== undefined) yield link;
+    }
+  }
+
+  has(link: LinkKey): boolean {
+    const pending = this.#pending.links.get(link);
+    if (pending !== undefined) return pending.value;
+    const { from, relation, to } = splitLink(link);
+    if (relation === Relation.children) {
+      const fromId = find(this.#dbs, from)?.id;
+      const toId = fromId === undefined ? undefined : find(this.#dbs, to)?.id;
+      const isThere = fromId !== undefined && toId !== undefined && !this.#isFormerChild(toId);
+      if (isThere && hasChild(this.#dbs.children, fromId, toId, to)) return true;
+    }
+    return this.#dbs.links.get(encodeLink(link)) !== undefined;
+  }
+
+  /** What tells, for a commit that is about to be pending, which child a dropped link led to. */
+  formerChildren({ links, freed }: Pick<Commit, 'links' | 'freed'>): (link: LinkKey) => number | undefined {
+    const gone = new Map<Key, number>();
+    if (links.size > 0) for (const [id, key] of freed) gone.set(key, id);
+    return (link) => this.#formerChild(link, gone);
+  }
+
+  /** A commit is pending now. */
+  added({ links }: Pick<Commit, 'links'>): void {
+    this.#lastChildren = undefined;
+    for (const link of links.keys()) this.#owns(collectionOf(link));
+  }
+
+  /** The tree has changed. */
+  applied(): void {
+    this.#lastChildren = undefined;
+    this.#textless.clear();
+  }
+
+  /** Pending commits are no more. */
+  reverted(): void {
+    this.#lastChildren = undefined;
+  }
+
+  /** The child that a link led to, if its node is `gone` and the tree has such links by their ids only. */
+  #formerChild(link: LinkKey, gone: ReadonlyMap<Key, number>): number | undefined {
+    const { from, relation, to } = splitLink(link);
+    const child = gone.get(to);
+    if (relation !== Relation.children || child === undefined) return undefined;
+    const collection = collectionOf(from);
+    let none = this.#textless.get(collection);
+    if (none === undefined) {
+      none = this.#hasNoRows(collection);
+      this.#textless.set(collection, none);
+    }
+    return none ? child : undefined;
+  }
+
+  #hasNoRows(collection: string): boolean {
+    const lower = Buffer.from(encodeBelow(collection));
+    return this.#dbs.links.range(lower, false, successor(lower), 1).length === 0;
+  }
+
+  #owns(collection: string): void {
+    if (this.#owners.has(collection)) return;
+    this.#owners.add(collection);
+    this.#linkless.set(collection, false);
+    this.#linkless.set(`${collection}\0`, false);
+  }
+}
