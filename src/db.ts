@@ -133,7 +133,7 @@ export class DB implements AsyncDisposable {
       cluster === undefined ? store : cluster.current(store, methods);
     this.#cluster = cluster;
     this.#raw = engine instanceof EtcdEngine ? new EtcdRawStore(engine) : new RawStore(engine);
-    this.images = current(new ImageStore(host), 'get', 'list');
+    this.images = current(new ImageStore(host), 'get', 'list', 'listed');
     this.containers = current(new ContainerStore(host), 'get', 'list');
     this.sandboxes = current(new SandboxStore(host), 'get', 'list');
     this.leases = current(new LeaseManager(host), 'list', 'listResources');

@@ -75,7 +75,7 @@ function fieldWriter(field: protobuf.Field): Writer {
   if (!isText) throw new Error(`lists of ${field.type} are not supported (${field.fullName})`);
   const write = valueWriter(field, field.id, true);
   return (list) => {
-    for (const item of list as readonly unknown[]) write(item);
+    for (const item of list as Iterable<unknown>) write(item);
   };
 }
 

@@ -5,12 +5,12 @@
  * Writes are durable as the DB is and are followed by an event; reads are synchronous underneath.
  */
 import { type CallContext, requireNamespace } from '../context.js';
-import type { Transaction } from '../engine/contract.js';
+import type { Reader, Transaction } from '../engine/contract.js';
 import { imageKey, key, leaf } from '../engine/schema/keys.js';
 import { alreadyExists, type EbbtideError, invalidArgument, notFound } from '../errors.js';
 import { validateDigest } from '../model/digest.js';
 import { applyMapPath, unknownPath } from '../model/fieldpaths.js';
-import { type Adaptor, adaptLabels, parseFilters } from '../model/filters.js';
+import { type Adaptor, adaptLabels, type Filter, parseFilters } from '../model/filters.js';
 import { compactMap, copyMap, Label, validateLabels } from '../model/labels.js';
 import type { ImageRecord, StringMap } from '../model/records.js';
 import { type Instant, now } from '../model/time.js';
@@ -74,14 +74,20 @@ export class ImageStore {
 
   /** Images that match any of the filters (all without one), by name. InvalidArgument: a bad filter. */
   async list(ctx: CallContext, ...filters: string[]): Promise<Image[]> {
+    return [...(await this.listed(ctx, ...filters))];
+  }
+
+  /** As `list`, for who walks over it at once and keeps nothing: images are made as they are asked for. */
+  async listed(ctx: CallContext, ...filters: string[]): Promise<Iterable<Image>> {
     const ns = requireNamespace(ctx);
-    const matches = parseFilters(filters);
-    const images: Image[] = [];
-    for (const [k, record] of scanRecords<ImageRecord>(this.#host.reader(ctx), key('images', ns))) {
+    return this.#matching(this.#host.reader(ctx), ns, parseFilters(filters));
+  }
+
+  *#matching(reader: Reader, ns: string, matches: Filter): Generator<Image> {
+    for (const [k, record] of scanRecords<ImageRecord>(reader, key('images', ns))) {
       const name = leaf(k);
-      if (matches(adapt(name, record))) images.push(imageOf(name, record));
+      if (matches(adapt(name, record))) yield imageOf(name, record);
     }
-    return images;
   }
 
   /**

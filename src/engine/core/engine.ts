@@ -29,7 +29,7 @@ import { Feed, type KeptSet, keptSet } from './feed.js';
 import { History } from './history.js';
 import { Nodes } from './nodes.js';
 import { undoing } from './planner.js';
-import { below, layered } from './reads.js';
+import { CHUNK_MAX, FIRST_CHUNK, layered } from './reads.js';
 import {
   type Commit,
   type Entry,
@@ -128,14 +128,15 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
   /** Sees every commit made before the chunk it is reading; use `view` for one revision throughout. */
   *scan(prefix: Key, options: ScanOptions = {}): Generator<[Key, Value]> {
     let left = options.limit ?? Number.POSITIVE_INFINITY;
-    if (left <= 0) return;
-    const read = (after: Key | undefined, limit: number) => {
+    let after = options.after;
+    for (let size = FIRST_CHUNK; left > 0; size = Math.min(size * 4, CHUNK_MAX)) {
       this.#checkOpen();
-      return this.storage.range(prefix, after, Math.min(limit, left));
-    };
-    for (const [key, bytes] of layered(below(prefix), options.after, read, () => [])) {
-      yield [key, decodeValue(key, bytes)];
-      if (--left <= 0) return;
+      const limit = Math.min(size, left);
+      const chunk = this.storage.range(prefix, after, limit);
+      for (const [key, bytes] of chunk) yield [key, decodeValue(key, bytes)];
+      if (chunk.length < limit) return;
+      left -= chunk.length;
+      after = chunk[chunk.length - 1]![0];
     }
   }
 

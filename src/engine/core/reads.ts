@@ -19,8 +19,9 @@ export interface ReadLayer<V> {
   from(start: string, exclusive: boolean, within: string): Iterable<[string, V | undefined]>;
 }
 
-const FIRST_CHUNK = 16;
-const CHUNK_MAX = 512;
+/** Entries read at a time: few at first, for who wants few. */
+export const FIRST_CHUNK = 16;
+export const CHUNK_MAX = 512;
 
 /** The text every key strictly below `prefix` begins with. */
 export const below = (prefix: Key): string => (prefix === '' ? '' : prefix + SEPARATOR);
