@@ -36,20 +36,20 @@ const faults: Faults = {
     host.resume();
   },
   'kill -9 of the leader': async () => {
-    const member = cluster.leader();
+    const member = await cluster.leader();
     await member.kill();
     await sleep(1200);
     cluster.restart(member);
     await cluster.ready();
   },
   'pause of the leader': async () => {
-    const member = cluster.leader();
+    const member = await cluster.leader();
     await member.pause();
     await sleep(1500);
     member.signal('SIGCONT');
   },
   'kill -9 of a follower': async () => {
-    const leader = cluster.leader();
+    const leader = await cluster.leader();
     const member = cluster.members.find((one) => one !== leader)!;
     await member.kill();
     await sleep(700);
@@ -57,7 +57,7 @@ const faults: Faults = {
     await cluster.ready();
   },
   'pause of a follower': async () => {
-    const leader = cluster.leader();
+    const leader = await cluster.leader();
     const member = cluster.members.find((one) => one !== leader)!;
     await member.pause();
     await sleep(1200);
@@ -70,7 +70,7 @@ const faults: Faults = {
     for (const proxy of host.proxies) proxy.heal();
   },
   'partition of the leader from all hosts': async (world) => {
-    const leader = cluster.members.indexOf(cluster.leader());
+    const leader = cluster.members.indexOf(await cluster.leader());
     const proxies = world.hosts.map((host) => host.proxies[leader]!);
     for (const proxy of proxies) proxy.cut();
     await sleep(1000);

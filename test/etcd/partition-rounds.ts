@@ -36,7 +36,7 @@ async function cutFromPeers(member: Member): Promise<void> {
 
 /** Cuts the leader off in some way, until the others have another one. */
 async function withoutLeader(cut: (leader: Member) => void, heal: (leader: Member) => void): Promise<void> {
-  const leader = cluster.leader();
+  const leader = await cluster.leader();
   const other = cluster.members.find((member) => member !== leader)!;
   const before = cluster.leaderAs(other);
   cut(leader);
@@ -45,8 +45,8 @@ async function withoutLeader(cut: (leader: Member) => void, heal: (leader: Membe
   heal(leader);
 }
 
-function follower(): Member {
-  const leader = cluster.leader();
+async function follower(): Promise<Member> {
+  const leader = await cluster.leader();
   return cluster.members.find((member) => member !== leader)!;
 }
 
@@ -56,7 +56,7 @@ const faults: Faults = {
       (leader) => network.cut(leader.place, placesBut(leader)),
       (leader) => network.heal(leader.place, placesBut(leader)),
     ),
-  'a follower is cut off its peers, hosts still reach it': () => cutFromPeers(follower()),
+  'a follower is cut off its peers, hosts still reach it': async () => cutFromPeers(await follower()),
   'the leader speaks to its peers and does not hear them': () =>
     withoutLeader(
       (leader) => network.deafen(leader.place, placesBut(leader)),

@@ -8,6 +8,7 @@ import { accessSync, constants, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { EtcdClient } from '../../src/engine/etcd/client.js';
 import { type EtcdConfig, etcdSettings } from '../../src/engine/etcd/options.js';
 import { aptInstall } from '../support/apt.js';
@@ -69,6 +70,8 @@ function isRoomy(dir: string): boolean {
   }
 }
 
+/** Elections of etcd end within some seconds. */
+const LEADER_TRIES = 150;
 const dirs = new Set<string>();
 process.on('exit', () => {
   for (const dir of dirs) rmSync(dir, { recursive: true, force: true });
@@ -296,16 +299,23 @@ export class Cluster {
     await this.ready();
   }
 
-  /** The member that leads now. */
-  leader(): Member {
+  /** The member that leads; waits for the end of an election. */
+  async leader(): Promise<Member> {
+    for (let tries = 0; tries < LEADER_TRIES; tries++) {
+      const member = this.#leaderNow();
+      if (member !== undefined) return member;
+      await sleep(100);
+    }
+    throw new Error('the members have no leader');
+  }
+
+  #leaderNow(): Member | undefined {
     const status = JSON.parse(this.etcdctl('endpoint', 'status', '-w', 'json')) as {
       Endpoint: string;
       Status: { leader: number; header: { member_id: number } };
     }[];
     const found = status.find(({ Status }) => Status.leader === Status.header.member_id);
-    const member = this.members.find(({ url }) => url === found?.Endpoint);
-    assert.ok(member, 'no leader');
-    return member;
+    return this.members.find(({ url }) => url === found?.Endpoint);
   }
 
   /** Who leads, as a member sees it: an id, '0' when it knows of none. */

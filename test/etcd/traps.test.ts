@@ -251,7 +251,7 @@ test('given three members, when one hangs, then operations go on with another', 
 test('given three members, when the one that renews a session hangs, then another one does and no lock is lost', async (t) => {
   const own = await Cluster.start(3);
   const ttl = 3;
-  const leader = own.leader();
+  const leader = await own.leader();
   const hangs = own.members.find((member) => member !== leader)!;
   // Asked first: the session is renewed through it.
   const hosts = [hangs.url, ...own.urls.filter((url) => url !== hangs.url)];
