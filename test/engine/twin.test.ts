@@ -10,6 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Transaction } from '../../src/engine/contract.js';
 import type { CoreEngine } from '../../src/engine/core/engine.js';
 import { openLmdbEngine } from '../../src/engine/lmdb/engine.js';
+import { NO_NODE } from '../../src/engine/lmdb/key-index.js';
 import { LmdbStorage } from '../../src/engine/lmdb/storage.js';
 import { openMemoryEngine } from '../../src/engine/memory/engine.js';
 import { key } from '../../src/engine/schema/keys.js';
@@ -206,6 +207,25 @@ test('given a thread that does not answer, when keys are asked about in bulk, th
   applier.lookUp = () => new Promise(() => {});
   const answer = await lmdb.mayBeMentioned([`${key('blobs', 'ns')}\0`], ['a', 'b']);
   assert.deepEqual([...answer], [1, 1]);
+  await lmdb.close();
+});
+
+test('given keys that only wait for the tree, when many or few are asked about, also twice, then they may exist', async (t) => {
+  const lmdb = await openLmdbEngine(await tempDir(t), options());
+  const prefixes = ['ns', 'other'].map((ns) => `${key('blobs', ns)}\0`);
+  await lmdb.update((tx) => {
+    for (const name of ['a', 'b', 'c']) tx.put(key('blobs', 'ns', name), { size: 1 });
+    tx.put(key('blobs', 'other', 'd'), { size: 1 });
+  });
+  const { applier } = lmdb.storage as LmdbStorage;
+  // So the tree answers: it has none of them.
+  applier.lookUp = async (heads, leaves) => new Uint32Array(heads.length * leaves.length).fill(NO_NODE);
+  const ask = async (...leaves: string[]): Promise<number[]> => [
+    ...(await lmdb.mayBeMentioned(prefixes, leaves)),
+  ];
+  assert.deepEqual(await ask('b'), [1, 0], 'more wait than are asked about');
+  assert.deepEqual(await ask('b', 'd', 'x', 'y', 'z'), [1, 0, 0, 0, 0, 0, 1, 0, 0, 0], 'fewer');
+  assert.deepEqual(await ask('a', 'a', 'x', 'y', 'z'), [1, 1, 0, 0, 0, 0, 0, 0, 0, 0], 'twice');
   await lmdb.close();
 });
 
