@@ -31,6 +31,13 @@ export type FieldValue =
 /** What is stored under a key: a plain text, or a record of fields. Values handed out are never aliased. */
 export type Value = string | { readonly [field: string]: FieldValue };
 
+/**
+ * Makes something of a stored value, which is `bytes` from `start` to `end`: a view that is good until it returns
+ * (schema/stored-record.ts reads it, `decodeSlice` in schema/codec.ts makes a value of it). It must not read from the
+ * engine meanwhile.
+ */
+export type ReadValue<T> = (key: Key, bytes: Buffer, start: number, end: number) => T;
+
 export interface ScanOptions {
   /** Start strictly behind this key. */
   after?: Key | undefined;
@@ -211,6 +218,9 @@ export interface Engine extends Reader, AsyncDisposable {
   readonly epoch: number;
   /** Whether the store was found as its last owner's clean `close` left it (true for a new one). */
   readonly cleanStart: boolean;
+
+  /** As `scan`, for who makes something else than values of the records: each is told to `read` as it is stored. */
+  visit(prefix: Key, read: ReadValue<void>): void;
 
   /** Runs `fn` over one consistent revision; the transaction's writing methods are FailedPrecondition. */
   view<T>(fn: (tx: Transaction) => T | Promise<T>): Promise<T>;

@@ -8,7 +8,7 @@
  */
 import { fileURLToPath } from 'node:url';
 import protobuf from 'protobufjs';
-import { encoderOf } from './encoder.js';
+import { encoderOf, messageWriter, type Writer } from './encoder.js';
 import { PREFIX_BYTES } from './grpc/prefix.js';
 
 const API = fileURLToPath(new URL('../../../src/server/api/', import.meta.url));
@@ -60,6 +60,9 @@ export function codecOf<T = unknown>(typeName: string): Codec<T> | undefined {
   const type = root().lookup(typeName, protobuf.Type);
   return type === null ? undefined : codec<T>(type as protobuf.Type);
 }
+
+/** Writes a message of a type, by its full name, into a larger one. */
+export const writerOf = (typeName: string): Writer => messageWriter(root().lookupType(typeName));
 
 /** Every message type of the definitions; for the tests. */
 export function messageTypes(): protobuf.Type[] {

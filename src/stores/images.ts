@@ -7,7 +7,14 @@
 import { type CallContext, requireNamespace } from '../context.js';
 import type { Reader, Transaction } from '../engine/contract.js';
 import { imageKey, key, leaf } from '../engine/schema/keys.js';
-import { alreadyExists, type EbbtideError, invalidArgument, notFound } from '../errors.js';
+import { StoredRecord } from '../engine/schema/stored-record.js';
+import {
+  alreadyExists,
+  type EbbtideError,
+  failedPrecondition,
+  invalidArgument,
+  notFound,
+} from '../errors.js';
 import { validateDigest } from '../model/digest.js';
 import { applyMapPath, unknownPath } from '../model/fieldpaths.js';
 import { type Adaptor, adaptLabels, type Filter, parseFilters } from '../model/filters.js';
@@ -49,6 +56,11 @@ export interface ImageDeleteOptions {
   synchronous?: boolean | undefined;
 }
 
+export interface StoredImages {
+  /** Tells each image by name: its record, good until `visit` returns, and what makes an Image of it. */
+  each(visit: (name: string, record: StoredRecord, image: () => Image) => void): void;
+}
+
 /** An image on its way into the store: maps may hold empty values still. */
 interface Draft {
   labels: StringMap | undefined;
@@ -81,6 +93,30 @@ export class ImageStore {
   async listed(ctx: CallContext, ...filters: string[]): Promise<Iterable<Image>> {
     const ns = requireNamespace(ctx);
     return this.#matching(this.#host.reader(ctx), ns, parseFilters(filters));
+  }
+
+  /**
+   * All images of the namespace as they are stored, for who turns many of them into another form. FailedPrecondition
+   * within a transaction.
+   */
+  async stored(ctx: CallContext): Promise<StoredImages> {
+    const ns = requireNamespace(ctx);
+    const { engine } = this.#host;
+    if (this.#host.reader(ctx) !== engine) {
+      throw failedPrecondition('stored images are read outside of transactions', { object: ns });
+    }
+    return {
+      each(visit) {
+        const record = new StoredRecord();
+        let name = '';
+        const image = (): Image => imageOf(name, record.value() as unknown as ImageRecord);
+        engine.visit(key('images', ns), (k, bytes, start, end) => {
+          record.begin(k, bytes, start, end);
+          name = leaf(k);
+          visit(name, record, image);
+        });
+      },
+    };
   }
 
   *#matching(reader: Reader, ns: string, matches: Filter): Generator<Image> {
@@ -185,7 +221,7 @@ function requireTarget(record: ImageRecord | undefined, name: string, digest: st
 }
 
 /** The public form; takes over the record's maps. */
-const imageOf = (name: string, record: ImageRecord): Image => ({
+export const imageOf = (name: string, record: ImageRecord): Image => ({
   name,
   labels: record.labels ?? {},
   target: {

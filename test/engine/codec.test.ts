@@ -163,6 +163,27 @@ test('given any two keys, when encoded, then their bytes are in the order of the
   );
 });
 
+test('given keys one after the other, neighbours or not, when decoded, then each is what was encoded', () => {
+  const near = fc.tuple(anyKey, fc.array(component, { minLength: 1, maxLength: 4 }));
+  fc.assert(
+    fc.property(fc.array(near, { maxLength: 6 }), (groups) => {
+      const keys = groups.flatMap(([parent, leaves]) => [
+        parent,
+        ...leaves.map((l) => `${parent}\0${l}`),
+        parent,
+      ]);
+      for (const k of keys) {
+        const encoded = Buffer.from(encodeKey(k));
+        assert.equal(
+          decodeKey(Buffer.concat([Buffer.from('ab'), encoded, Buffer.from('\0c')]), 2, 2 + encoded.length),
+          k,
+        );
+      }
+    }),
+    { numRuns: 1000 },
+  );
+});
+
 test('given two names in one place, when encoded, then their bytes are in the order of the names', () => {
   fc.assert(
     fc.property(component, component, (a, b) => {

@@ -15,6 +15,7 @@ import type {
   EngineStats,
   Indexer,
   Key,
+  ReadValue,
   ScanOptions,
   Transaction,
   UpdateOptions,
@@ -22,7 +23,7 @@ import type {
 } from '../contract.js';
 import type { GraphCore } from '../graph.js';
 import { NamedLocks } from '../locks.js';
-import { decodeValue } from '../schema/codec.js';
+import { decodeSlice } from '../schema/codec.js';
 import { Counters } from './counters.js';
 import { Effects } from './effects.js';
 import { Feed, type KeptSet, keptSet } from './feed.js';
@@ -132,10 +133,20 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
     for (let size = FIRST_CHUNK; left > 0; size = Math.min(size * 4, CHUNK_MAX)) {
       this.#checkOpen();
       const limit = Math.min(size, left);
-      const chunk = this.storage.range(prefix, after, limit);
-      for (const [key, bytes] of chunk) yield [key, decodeValue(key, bytes)];
+      const chunk = this.storage.range(prefix, after, limit, decodeSlice);
+      yield* chunk;
       if (chunk.length < limit) return;
       left -= chunk.length;
+      after = chunk[chunk.length - 1]![0];
+    }
+  }
+
+  visit(prefix: Key, read: ReadValue<void>): void {
+    let after: Key | undefined;
+    for (;;) {
+      this.#checkOpen();
+      const chunk = this.storage.range(prefix, after, CHUNK_MAX, read);
+      if (chunk.length < CHUNK_MAX) return;
       after = chunk[chunk.length - 1]![0];
     }
   }

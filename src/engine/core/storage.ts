@@ -5,7 +5,8 @@
  * Every read answers the newest commit that was handed over, on disk or not. Bytes are encoded values
  * (schema/codec.ts); they are shared, so nobody writes to them.
  */
-import type { Key, Value } from '../contract.js';
+import type { Key, ReadValue, Value } from '../contract.js';
+import { copyOf } from './bytes.js';
 
 /** A record's own part of the graph, with ids in place of keys. */
 export interface StoredAdjacency {
@@ -79,12 +80,15 @@ export interface Written {
   readonly flushed: Promise<void>;
 }
 
+/** The encoded bytes, to keep. */
+export const copied: ReadValue<Buffer> = (_key, bytes, start, end) => copyOf(bytes, start, end);
+
 export interface Storage {
   entry(key: Key): Entry | undefined;
   value(key: Key): Value | undefined;
   has(key: Key): boolean;
-  /** Up to `limit` records strictly below `prefix` ('' for all), behind `after`, in key order. */
-  range(prefix: Key, after: Key | undefined, limit: number): [Key, Uint8Array][];
+  /** Up to `limit` records strictly below `prefix` ('' for all), behind `after`, in key order, as `read` makes them. */
+  range<T>(prefix: Key, after: Key | undefined, limit: number, read: ReadValue<T>): [Key, T][];
   /** Up to `limit` links that begin with `prefix` (a record's, of one relation or all), behind `after`, in order. */
   linkRange(prefix: string, after: LinkKey | undefined, limit: number): LinkKey[];
   /** Every link once, in no particular order. */

@@ -13,6 +13,7 @@ import type { RecordChange } from './planner.js';
 import { below, type Layer, layered, type ReadLayer } from './reads.js';
 import { SortedMap } from './sorted-map.js';
 import {
+  copied,
   type Entry,
   type LinkKey,
   linkPrefix,
@@ -119,7 +120,7 @@ export class EngineTransaction implements Transaction {
     const entries = layered<Uint8Array>(
       below(prefix),
       options.after,
-      (after, limit) => storage.range(prefix, after, limit),
+      (after, limit) => storage.range(prefix, after, limit, copied),
       () => this.#layers(this.#pastRecords, this.#written),
     );
     for (const [key, bytes] of entries) {

@@ -3,9 +3,9 @@
  * Called by `verifyGraph`; reads the whole store, and keeps about 100 bytes a record while it runs.
  */
 import { unavailable } from '../../errors.js';
-import { type Indexer, NodeFlag } from '../contract.js';
+import { type Indexer, NodeFlag, type Value } from '../contract.js';
 import type { GraphCore } from '../graph.js';
-import { decodeValue, printable } from '../schema/codec.js';
+import { decodeSlice, printable } from '../schema/codec.js';
 import { type Storage, splitLink } from './storage.js';
 
 /** Differences told at most. */
@@ -45,8 +45,8 @@ class Derived {
 
   addRecords(): void {
     for (let after: string | undefined; ; ) {
-      const chunk = this.#storage.range('', after, CHUNK);
-      for (const [key, bytes] of chunk) this.#addRecord(key, bytes);
+      const chunk = this.#storage.range('', after, CHUNK, decodeSlice);
+      for (const [key, value] of chunk) this.#addRecord(key, value);
       if (chunk.length < CHUNK) return;
       after = chunk[chunk.length - 1]![0];
     }
@@ -60,8 +60,8 @@ class Derived {
     }
   }
 
-  #addRecord(key: string, bytes: Uint8Array): void {
-    const wanted = this.#indexer.node(key, decodeValue(key, bytes));
+  #addRecord(key: string, value: Value): void {
+    const wanted = this.#indexer.node(key, value);
     if (wanted === undefined) return;
     const node = this.#node(key);
     if (node === undefined) return;

@@ -16,6 +16,7 @@ import type {
   EngineStats,
   Indexer,
   Key,
+  ReadValue,
   ScanOptions,
   Transaction,
   UpdateOptions,
@@ -159,6 +160,9 @@ export class EtcdEngine implements Engine {
   }
   scan(prefix: Key, options?: ScanOptions): Iterable<[Key, Value]> {
     return this.#embedded.scan(prefix, options);
+  }
+  visit(prefix: Key, read: ReadValue<void>): void {
+    this.#embedded.visit(prefix, read);
   }
   links(from: Key, relation: string): Iterable<Key> {
     return this.#embedded.links(from, relation);

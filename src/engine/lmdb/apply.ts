@@ -6,12 +6,12 @@
  * Durability: a transaction is on disk when the call returns. Records, links and the graph journal of a commit are in
  * one transaction, so they never come apart.
  */
+import { asBuffer } from '../core/bytes.js';
 import type { Databases } from './databases.js';
 import type { DataFile } from './files.js';
 import { encodeJournal, journalKey } from './journal.js';
 import { openBatch, visitRows } from './log-format.js';
 import { Rows } from './rows.js';
-import { asBuffer } from './table.js';
 
 /** Room for pages that a row may add to the file. */
 const ROW_CUSHION_BYTES = 8 * 1024;

@@ -4,6 +4,7 @@
  */
 import { EbbtideError } from '../../errors.js';
 import { type Indexer, NodeFlag } from '../contract.js';
+import { asBuffer } from '../core/bytes.js';
 import { expandEdges, setOp } from '../core/planner.js';
 import { splitLink } from '../core/storage.js';
 import { type GraphCore, GraphOp } from '../graph.js';
@@ -16,7 +17,7 @@ import { decodeKey, decodeLink } from './key-codec.js';
 import { find, INLINE } from './key-index.js';
 import { decodeAdjacency, nodeParts } from './node-codec.js';
 import type { StorageState } from './storage.js';
-import { asBuffer, lastSizeOf } from './table.js';
+import { lastSizeOf } from './table.js';
 
 /** Words of ops applied at once while rebuilding. */
 const WORDS_MAX = 64 * 1024;

@@ -9,9 +9,10 @@
  */
 import type { Database } from 'lmdb';
 import type { Key } from '../contract.js';
+import { asBuffer, copyOf } from '../core/bytes.js';
 import { cutBound, DIGEST_CUT_BYTES, decodeKey, encodedCut, encodeKey } from './key-codec.js';
-import { copyOf, nodeParts } from './node-codec.js';
-import { asBuffer, lastSizeOf, type Table } from './table.js';
+import { nodeParts } from './node-codec.js';
+import { lastSizeOf, type Table } from './table.js';
 
 /** First byte of what `keys` holds: the top of a node id (ids are below 2^30), or the head of a value. */
 export const INLINE = 0x40;

@@ -7,6 +7,7 @@
  */
 import { unknownError } from '../../errors.js';
 import { NodeFlag } from '../contract.js';
+import { copyOf } from '../core/bytes.js';
 import type { Entry, StoredAdjacency } from '../core/storage.js';
 import { DamagedRecord, TextReader, TextWriter } from '../schema/codec-text.js';
 
@@ -113,16 +114,6 @@ export function readEntry(id: number, node: Buffer, end: number): Entry {
       adjacencyEnd === adjacencyStart ? undefined : decodeAdjacency(id, node, adjacencyStart, adjacencyEnd),
     bytes: valueStart < 0 ? undefined : copyOf(node, valueStart, end),
   };
-}
-
-/**
- * A copy from the pool of small buffers. Not by `copy`: the buffer of a fast read is longer than its `length` says,
- * which `copy` trusts when it is asked for all of it.
- */
-export function copyOf(bytes: Buffer, start: number, end: number): Buffer {
-  const copy = Buffer.allocUnsafe(end - start);
-  copy.set(bytes.subarray(start, end));
-  return copy;
 }
 
 const damaged = (id: number, why: string) =>

@@ -4,6 +4,7 @@
  *
  * Rows arrive in the order of their commits; of several for the same key the last one counts.
  */
+import { asBuffer } from '../core/bytes.js';
 import { splitLink } from '../core/storage.js';
 import { Relation } from '../schema/keys.js';
 import { childCheck, childRow, childRows } from './child-links.js';
@@ -12,7 +13,7 @@ import { decodeLink, digestCut, encodeKey } from './key-codec.js';
 import { find, INLINE, INLINE_ID, idBytes, idsIn } from './key-index.js';
 import type { RowVisitor } from './log-format.js';
 import { hasAdjacency, nodeParts } from './node-codec.js';
-import { asBuffer, type Table } from './table.js';
+import type { Table } from './table.js';
 
 const INLINE_HEAD = Buffer.from([INLINE]);
 const EMPTY = Buffer.alloc(0);

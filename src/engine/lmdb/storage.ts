@@ -5,10 +5,12 @@
  * journal, so that records and graph never come apart.
  */
 import { unknownError } from '../../errors.js';
-import type { Key, Value } from '../contract.js';
+import type { Key, ReadValue, Value } from '../contract.js';
+import { asBuffer, copyOf } from '../core/bytes.js';
 import { below } from '../core/reads.js';
 import {
   type Commit,
+  copied,
   type Entry,
   type LinkKey,
   NO_ID,
@@ -27,9 +29,9 @@ import { decodeKey, encodeBelow, encodeKey } from './key-codec.js';
 import { type Found, find, INLINE_ID, NO_NODE, rowsWithin } from './key-index.js';
 import { Links } from './links.js';
 import type { BatchBuilder } from './log-format.js';
-import { copyOf, nodeParts, readEntry } from './node-codec.js';
+import { nodeParts, readEntry } from './node-codec.js';
 import { Pending } from './pending.js';
-import { asBuffer, lastSizeOf, successor } from './table.js';
+import { lastSizeOf, successor } from './table.js';
 import { Writer, type WriterHost } from './writer.js';
 
 /**
@@ -140,23 +142,24 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     return { id: NO_ID, adjacency: undefined, bytes: copyOf(found.bytes, found.start, found.end) };
   }
 
-  range(prefix: Key, after: Key | undefined, limit: number): [Key, Uint8Array][] {
-    const read = (from: Key | undefined, count: number) => this.#storedRange(prefix, from, count);
-    if (!this.#pending.hasEntries) return read(after, limit);
-    return merged(below(prefix), after, limit, read, this.#pending.orderedValues);
+  range<T>(prefix: Key, after: Key | undefined, limit: number, read: ReadValue<T>): [Key, T][] {
+    if (!this.#pending.hasEntries) return this.#storedRange(prefix, after, limit, read);
+    const stored = (from: Key | undefined, count: number) => this.#storedRange(prefix, from, count, copied);
+    const entries = merged(below(prefix), after, limit, stored, this.#pending.orderedValues);
+    return entries.map(([key, bytes]) => [key, read(key, asBuffer(bytes), 0, bytes.length)]);
   }
 
-  #storedRange(prefix: Key, after: Key | undefined, limit: number): [Key, Uint8Array][] {
+  #storedRange<T>(prefix: Key, after: Key | undefined, limit: number, read: ReadValue<T>): [Key, T][] {
     const start = below(prefix);
     const bounds = boundsOf(Buffer.from(encodeBelow(prefix)), after, start, encodeKey);
-    const found: [Key, Uint8Array][] = [];
+    const found: [Key, T][] = [];
     if (limit <= 0) return found;
     // Nodes without a record are passed over.
     for (const row of rowsWithin(this.#dbs, bounds, Math.min(limit, CHUNK_ROWS))) {
       if (row.id !== undefined && this.#isTaken(row.id, row.key)) continue;
       if (row.id !== undefined && row.end === 0) throw missingNode(row.id, row.key);
       const from = valueStart(row);
-      if (from >= 0) found.push([row.key, copyOf(row.bytes, from, row.end)]);
+      if (from >= 0) found.push([row.key, read(row.key, row.bytes, from, row.end)]);
       if (found.length >= limit) break;
     }
     return found;

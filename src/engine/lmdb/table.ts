@@ -8,6 +8,7 @@
  */
 import { createHash } from 'node:crypto';
 import type { Database } from 'lmdb';
+import { asBuffer } from '../core/bytes.js';
 
 /** LMDB allows 1978 bytes with pages of 4 KiB; few, large keys make for a deep tree. */
 export const KEY_MAX = 1024;
@@ -154,11 +155,4 @@ export function successor(prefix: Buffer): Buffer | undefined {
   const next = Buffer.from(prefix.subarray(0, last + 1));
   next[last] = next[last]! + 1;
   return next;
-}
-
-export function asBuffer(bytes: Uint8Array): Buffer;
-export function asBuffer(bytes: Uint8Array | undefined): Buffer | undefined;
-export function asBuffer(bytes: Uint8Array | undefined): Buffer | undefined {
-  if (bytes === undefined || Buffer.isBuffer(bytes)) return bytes;
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
 }

@@ -4,7 +4,8 @@
  */
 
 import { compareUtf8 } from '../../model/utf8.js';
-import type { Key, Value } from '../contract.js';
+import type { Key, ReadValue, Value } from '../contract.js';
+import { asBuffer } from '../core/bytes.js';
 import { below } from '../core/reads.js';
 import { SortedMap } from '../core/sorted-map.js';
 import {
@@ -47,12 +48,13 @@ export class MemoryStorage implements Storage {
     return this.#entries.get(key)?.bytes !== undefined;
   }
 
-  range(prefix: Key, after: Key | undefined, limit: number): [Key, Uint8Array][] {
+  range<T>(prefix: Key, after: Key | undefined, limit: number, read: ReadValue<T>): [Key, T][] {
     const start = below(prefix);
-    const found: [Key, Uint8Array][] = [];
+    const found: [Key, T][] = [];
     for (const [key, entry] of from(this.#entries, start, after)) {
       if (found.length >= limit || !key.startsWith(start)) break;
-      if (entry.bytes !== undefined) found.push([key, entry.bytes]);
+      if (entry.bytes !== undefined)
+        found.push([key, read(key, asBuffer(entry.bytes), 0, entry.bytes.length)]);
     }
     return found;
   }

@@ -190,6 +190,20 @@ interface SlicingBuffer extends Buffer {
   hexSlice(start: number, end: number): string;
 }
 
+const textBytes = textWords.map((word) => Buffer.from(word));
+const prefixBytes = prefixWords.map((word) => Buffer.from(word));
+const WORD_BYTES_MAX = Math.max(...[...textBytes, ...prefixBytes].map(({ length }) => length));
+const SHA256 = Buffer.from('sha256:');
+const hexDigits = Buffer.from('0123456789abcdef');
+/** Up to so many bytes a loop is faster than a call into the runtime. */
+const COPIED_HERE_MAX = 64;
+
+function copyWord(word: Buffer | undefined, target: Buffer, at: number): number {
+  if (word === undefined) throw new DamagedRecord('a word is unknown');
+  for (let i = 0; i < word.length; i++) target[at + i] = word[i]!;
+  return at + word.length;
+}
+
 /** Thrown by reading past the end or an unknown code; the codec names the record. */
 export class DamagedRecord extends Error {}
 
@@ -204,6 +218,14 @@ export class TextReader {
     this.#position = start;
     this.#end = end;
     this.#leaf = leaf;
+  }
+
+  /** Where it reads; to be set to what it was. */
+  get position(): number {
+    return this.#position;
+  }
+  set position(position: number) {
+    this.#position = position;
   }
 
   get atEnd(): boolean {
@@ -268,6 +290,70 @@ export class TextReader {
       default:
         throw new DamagedRecord(`text code ${code} is unknown`);
     }
+  }
+
+  /** Most bytes of UTF-8 that the next text can be. */
+  get textBytesMax(): number {
+    // A beginning and a word, a text that ends in a digest, one that ends in the key's last component.
+    return 2 * WORD_BYTES_MAX + 2 * (this.#end - this.#position) + 3 * this.#leaf.length;
+  }
+
+  /** Copies a text as UTF-8 to a place that has `textBytesMax` bytes; answers where it ends. */
+  copyText(target: Buffer, at: number): number {
+    const code = this.byte();
+    if (code < 0x80) return copyWord(textBytes[code], target, at);
+    if (code < 0xc0) {
+      // One at most, or `textBytesMax` would not hold.
+      if (((this.#buffer[this.#position] ?? 0) & 0xc0) === 0x80) throw new DamagedRecord('two beginnings');
+      return this.copyText(target, copyWord(prefixBytes[code & 0x3f], target, at));
+    }
+    if (code <= 0xc0 + SHORT_MAX) return this.#copy(code - 0xc0, target, at);
+    switch (code) {
+      case 0xf0:
+        return this.#copy(this.varint(), target, at);
+      case 0xf1:
+        return this.#copyHex(32, target, copyWord(SHA256, target, at));
+      case 0xf4:
+        return this.#copyHex(32, target, copyWord(SHA256, target, this.#copy(this.varint(), target, at)));
+      case 0xf5:
+        return this.#copyHex(32, target, this.#copy(this.varint(), target, at));
+      default:
+        // Rare, so not worth more.
+        this.#position--;
+        return at + target.write(this.text(), at, 'utf8');
+    }
+  }
+
+  skipText(): void {
+    const code = this.byte();
+    if (code < 0x80) return;
+    if (code < 0xc0) this.skipText();
+    else if (code <= 0xc0 + SHORT_MAX) this.#skip(code - 0xc0);
+    else if (code === 0xf1) this.#skip(32);
+    else {
+      // Rare, so not worth more.
+      this.#position--;
+      this.text();
+    }
+  }
+
+  #copy(size: number, target: Buffer, at: number): number {
+    const start = this.#skip(size);
+    const source = this.#buffer;
+    if (size > COPIED_HERE_MAX) target.set(source.subarray(start, start + size), at);
+    else for (let i = 0; i < size; i++) target[at + i] = source[start + i]!;
+    return at + size;
+  }
+
+  #copyHex(size: number, target: Buffer, at: number): number {
+    const start = this.#skip(size);
+    const source = this.#buffer;
+    for (let i = 0; i < size; i++) {
+      const byte = source[start + i]!;
+      target[at + 2 * i] = hexDigits[byte >> 4]!;
+      target[at + 2 * i + 1] = hexDigits[byte & 15]!;
+    }
+    return at + 2 * size;
   }
 
   #word(code: number): string {

@@ -14,7 +14,8 @@ import { fieldWords } from './dictionary.js';
 import { leaf } from './keys.js';
 import { packBytes, unpackBytes } from './packed-bytes.js';
 
-const Kind = {
+/** What a value is, by the byte before it. */
+export const Kind = {
   text: 1,
   record: 2,
   /** A record whose fields are all texts. */

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
 import { compareUtf8 } from '../../model/utf8.js';
 import type { Key, Value } from '../contract.js';
+import { decodeSlice } from '../schema/codec.js';
 import { components, key } from '../schema/keys.js';
 import { assertGraphSound, assertKind, type EngineUnderTest, keysBelow, putAll } from './support.js';
 
@@ -110,6 +111,26 @@ export const reads: Record<string, Test> = {
     await engine.view((tx) => {
       assert.equal([...tx.scan(prefix, { limit: 700 })].length, 700);
     });
+  },
+
+  'given records, when visited, then each is told as it is stored, in the order of a scan': async ({
+    engine,
+  }) => {
+    const all = cornerNames.map((name, i) => [key('images', 'ns', name), { digest: name, size: i }] as const);
+    const many = Array.from(
+      { length: 1100 },
+      (_, i) => [key('images', 'many', `n${i}`), { size: i }] as const,
+    );
+    await putAll(engine, [...all, ...many]);
+    // The newest are on their way still where commits take time.
+    const late = engine.update((tx) => tx.put(key('images', 'ns', 'late'), 'text'));
+    for (const prefix of [key('images', 'ns'), key('images', 'many'), 'images', 'blobs']) {
+      const visited: [Key, Value][] = [];
+      engine.visit(prefix, (k, bytes, start, end) => visited.push([k, decodeSlice(k, bytes, start, end)]));
+      assert.deepEqual(visited, [...engine.scan(prefix)]);
+    }
+    await late;
+    assert.throws(() => engine.visit('images', () => assert.fail('as it should')), /as it should/);
   },
 
   'given values of every kind, when stored, then they come back equal and not shared': async ({

@@ -3,6 +3,7 @@ import { invalidArgument } from '../../errors.js';
 import type { Image, ImageInput } from '../../stores/images.js';
 import type { Call } from '../call.js';
 import { descriptorMessage, descriptorOf, givenInstant, timestampOf } from '../convert.js';
+import { imageListFramer } from '../image-list.js';
 import type { DescriptorMessage, FieldMask, ImageMessage, Timestamp } from '../messages.js';
 import { EMPTY, type Service, type ServiceHost, unary } from '../service.js';
 
@@ -21,22 +22,27 @@ export function imagesService({ db, collect }: ServiceHost): Service {
   const store = db.images;
   return {
     name: 'containerd.services.images.v1.Images',
+    codecs: { List: { frameResponse: imageListFramer(imageMessage) } },
     methods: {
       Get: unary(async ({ name }: { name: string }, { context }) => ({
-        image: message(await store.get(context, name)),
+        image: imageMessage(await store.get(context, name)),
       })),
 
-      List: unary(async ({ filters }: { filters: string[] }, { context }) => ({
-        images: messages(await store.listed(context, ...filters)),
-      })),
+      List: unary(async ({ filters }: { filters: string[] }, { context }) =>
+        filters.length === 0
+          ? await store.stored(context)
+          : { images: messages(await store.listed(context, ...filters)) },
+      ),
 
       Create: unary(async (request: ImageRequest, call) => ({
-        image: message(await store.create(contextOf(request, call), inputOf(request))),
+        image: imageMessage(await store.create(contextOf(request, call), inputOf(request))),
       })),
 
       Update: unary(async (request: ImageRequest, call) => {
         const paths = request.updateMask?.paths ?? [];
-        return { image: message(await store.update(contextOf(request, call), inputOf(request), ...paths)) };
+        return {
+          image: imageMessage(await store.update(contextOf(request, call), inputOf(request), ...paths)),
+        };
       }),
 
       Delete: unary(async ({ name, sync, target }: DeleteRequest, call) => {
@@ -61,10 +67,10 @@ function inputOf({ image }: ImageRequest): ImageInput {
 
 /** Made while they are written: ten thousand of them are never there at a time. */
 function* messages(images: Iterable<Image>): Generator<ImageMessage> {
-  for (const image of images) yield message(image);
+  for (const image of images) yield imageMessage(image);
 }
 
-const message = ({ name, labels, target, createdAt, updatedAt }: Image): ImageMessage => ({
+export const imageMessage = ({ name, labels, target, createdAt, updatedAt }: Image): ImageMessage => ({
   name,
   labels,
   target: descriptorMessage(target),

@@ -1,0 +1,117 @@
+/**
+ * A record as it is stored, read field by field without a value made of it: for who copies records into another form.
+ * Knows what records mostly hold (texts, maps of texts, whole numbers, instants, records of these); whoever meets
+ * something else is told by -1, false or undefined, and makes a value of the whole (`value`). Bytes that end early are
+ * thrown as DamagedRecord, which `value` explains.
+ */
+import type { Key, Value } from '../contract.js';
+import { decodeSlice, Kind } from './codec.js';
+import { TextReader } from './codec-text.js';
+import { fieldWords } from './dictionary.js';
+import { leaf } from './keys.js';
+
+const NO_BYTES = Buffer.alloc(0);
+
+export class StoredRecord {
+  readonly #reader = new TextReader();
+  #key: Key = '';
+  #bytes: Buffer = NO_BYTES;
+  #start = 0;
+  #end = 0;
+  #lastInstant: bigint | undefined;
+
+  /** As told by `Engine.visit`; good as long. */
+  begin(key: Key, bytes: Buffer, start: number, end: number): void {
+    this.#key = key;
+    this.#bytes = bytes;
+    this.#start = start;
+    this.#end = end;
+    this.#lastInstant = undefined;
+    this.#reader.begin(bytes, start, end, leaf(key));
+  }
+
+  /** The whole record, wherever the reading is. Unknown, naming the key, when the bytes are damaged. */
+  value(): Value {
+    return decodeSlice(this.#key, this.#bytes, this.#start, this.#end);
+  }
+
+  get atEnd(): boolean {
+    return this.#reader.atEnd;
+  }
+
+  /** A place to go back to, before a value. */
+  get place(): number {
+    return this.#reader.position;
+  }
+  set place(place: number) {
+    this.#reader.position = place;
+  }
+
+  /** Number of fields of a record, which follow; -1 when another kind of value comes. */
+  fields(): number {
+    return this.#counted(Kind.record);
+  }
+
+  /** Name of a record's field, whose value follows; undefined for one that the dictionary does not have. */
+  field(): (typeof fieldWords)[number] | undefined {
+    return fieldWords[this.#reader.byte() - 1];
+  }
+
+  /** Number of entries of a map of texts, which follow as key, value, key, …; -1 when another kind of value comes. */
+  entries(): number {
+    return this.#counted(Kind.textMap);
+  }
+
+  #counted(kind: number): number {
+    return this.#reader.byte() === kind ? this.#reader.varint() : -1;
+  }
+
+  /** Whether the value that comes is a text, which follows. */
+  isText(): boolean {
+    return this.#reader.byte() === Kind.text;
+  }
+
+  get textBytesMax(): number {
+    return this.#reader.textBytesMax;
+  }
+
+  /** Copies a text as UTF-8 to a place that has `textBytesMax` bytes; answers where it ends. */
+  copyText(target: Buffer, at: number): number {
+    return this.#reader.copyText(target, at);
+  }
+
+  /** A whole number of at least 0; -1 when another kind of value comes. */
+  natural(): number {
+    return this.#counted(Kind.natural);
+  }
+
+  /** An instant, in the order of the record's fields; undefined when another kind of value comes. */
+  instant(): bigint | undefined {
+    const kind = this.#reader.byte();
+    if (kind === Kind.instant) this.#lastInstant = this.#reader.i64();
+    else if (kind !== Kind.sameInstant) return undefined;
+    return this.#lastInstant;
+  }
+
+  /** Passes over a value, which may not be an instant nor hold one; false when it is not one of those known here. */
+  skip(): boolean {
+    const kind = this.#reader.byte();
+    if (kind === Kind.natural) {
+      this.#reader.varint();
+      return true;
+    }
+    if (kind === Kind.text) {
+      this.#reader.skipText();
+      return true;
+    }
+    if (kind === Kind.textMap) {
+      for (let left = 2 * this.#reader.varint(); left > 0; left--) this.#reader.skipText();
+      return true;
+    }
+    if (kind !== Kind.record) return false;
+    for (let left = this.#reader.varint(); left > 0; left--) {
+      if (this.field() === undefined || !this.skip()) return false;
+    }
+    return true;
+  }
+}
