@@ -144,7 +144,7 @@ function bytesWriter(id: number, always: boolean): Writer {
   const tag = tagOf(id, Wire.bytes);
   return (value) => {
     const bytes = value as Uint8Array;
-    if (bytes.length > 0 || always) putBytes(tag, bytes);
+    if (bytes.length !== 0 || always) putBytes(tag, bytes);
   };
 }
 
@@ -152,6 +152,6 @@ function textWriter(id: number, always: boolean): Writer {
   const tag = tagOf(id, Wire.bytes);
   return (value) => {
     const text = value as string;
-    if (text.length > 0 || always) putText(tag, text);
+    if (text.length !== 0 || always) putText(tag, text);
   };
 }
