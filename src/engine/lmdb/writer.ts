@@ -12,6 +12,8 @@ import { writeError } from './write-error.js';
 
 /** A group this large is closed. */
 const GROUP_CHANGES_MAX = 1024;
+/** So many commits are one group rather than two that go one after the other: the disk takes longer than they do. */
+const FEW_COMMITS = 8;
 /** Queued changes up to which work that can wait goes on: while others commit, and while nobody does. */
 const SHARED_CHANGES_MAX = 128;
 const ALONE_CHANGES_MAX = 2 * GROUP_CHANGES_MAX;
@@ -35,8 +37,18 @@ class Group {
   sealed = false;
   readonly #commitsWanted: number;
 
+  /** It takes no more. */
   get isFull(): boolean {
-    return this.sealed || this.changes >= GROUP_CHANGES_MAX || this.pressing >= this.#commitsWanted;
+    return this.#isClosed(Math.max(FEW_COMMITS, this.#commitsWanted));
+  }
+
+  /** Nothing more is waited for. */
+  get isReady(): boolean {
+    return this.#isClosed(this.#commitsWanted);
+  }
+
+  #isClosed(commits: number): boolean {
+    return this.sealed || this.changes >= GROUP_CHANGES_MAX || this.pressing >= commits;
   }
 
   constructor(builder: BatchBuilder, commitsWanted: number) {
@@ -108,7 +120,7 @@ export class Writer {
     }
     this.#pushes++;
     this.#running ??= this.#run();
-    if (group.isFull || (!background && this.#isPatient)) this.#wake?.();
+    if (group.isReady || (!background && this.#isPatient)) this.#wake?.();
     return { visible: this.#backlog < BACKLOG_MAX ? resolved : group.done, flushed: group.done };
   }
 
@@ -170,7 +182,7 @@ export class Writer {
     while (this.#groups.length > 0) {
       // Callers that the last group resumed get to push their next commits, up to what makes a group.
       const next = this.#groups[0];
-      if (next?.isFull !== true) await this.#gathered(next?.pressing === 0);
+      if (next?.isReady !== true) await this.#gathered(next?.pressing === 0);
       const group = this.#groups.shift();
       if (group === undefined) break;
       this.#current = group;
