@@ -8,6 +8,8 @@ import { type BenchStore, openStore } from './store.js';
 
 /** Operations of one iteration of a fast read, so that tinybench's own clock does not count. */
 const READS_PER_ITERATION = 500;
+/** Reads for each write: a second or two of them, so that the first tenth, before they are compiled, does not decide. */
+const READS = 500;
 const LISTED = 10_000;
 const CALLERS = 64;
 /** Writes of a crowd for each one of a single caller: enough that what is written behind them counts as well. */
@@ -50,7 +52,7 @@ export async function rates(dir: string, targets: readonly Target[], count: numb
   const store = await openStore(dir);
   const { db, visible } = store;
   const ops = new Operations(db, targets);
-  const reads = Math.ceil((count * 50) / READS_PER_ITERATION);
+  const reads = Math.ceil((count * READS) / READS_PER_ITERATION);
   const crowded = (name: string): Promise<number> =>
     perSecond(name, 1, count * CROWD, () => crowd(count * CROWD, CALLERS, create));
   const read = (name: string, op: (i: number) => Promise<void>): Promise<number> =>

@@ -73,7 +73,8 @@ export function ourSide(settings: Settings): Side {
     };
     return runJson<T>({
       command: process.execPath,
-      args: [...profiling, program, mode, JSON.stringify(all)],
+      // As the command does, and the README tells who embeds the store.
+      args: ['--v8-pool-size=1', ...profiling, program, mode, JSON.stringify(all)],
     });
   };
   return {

@@ -63,7 +63,7 @@ func rates(o options) (interface{}, error) {
 		}
 		return nil
 	}
-	reads := o.count * 50
+	reads := o.count * 500
 	type step struct {
 		name       string
 		n, callers int

@@ -1,5 +1,10 @@
-#!/usr/bin/env node
-/** The `ebbtide` command: global options and the list of verbs; each verb is a file in verbs/, loaded when it is meant. */
+#!/usr/bin/env -S node --v8-pool-size=1
+/**
+ * The `ebbtide` command: global options and the list of verbs; each verb is a file in verbs/, loaded when it is meant.
+ *
+ * Node's own threads, which compile and help to collect garbage, are four whatever the processors; on a host with two they
+ * keep commits waiting (docs/benchmarks.md).
+ */
 import { createRequire } from 'node:module';
 import { Command, CommanderError } from 'commander';
 import { addEtcdOptions } from './etcd-options.js';

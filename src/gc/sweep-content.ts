@@ -8,7 +8,7 @@
 import { breathe } from '../backends/files.js';
 import { isNotFound } from '../errors.js';
 import { isDigest } from '../model/digest.js';
-import { blobGuard, ingestGuard, type Release } from '../stores/guards.js';
+import { blobGuard, ingestGuard } from '../stores/guards.js';
 import type { SweepOrder } from './dirty.js';
 import { Outstanding } from './outstanding.js';
 import {
@@ -130,19 +130,13 @@ class ContentSweep {
 
   async #blobs(digests: readonly string[]): Promise<void> {
     const { guards } = this.#host;
-    const held: { digest: string; release: Release }[] = [];
-    const busy: string[] = [];
-    for (const digest of digests) {
-      const release = guards.tryAcquire(blobGuard(digest));
-      if (release) held.push({ digest, release });
-      else busy.push(digest);
-    }
+    const { taken, release } = guards.tryAcquireMany(digests.map(blobGuard));
     try {
-      await this.#guarded(held.map(({ digest }) => digest));
+      await this.#guarded(digests.filter((_, i) => taken[i]));
     } finally {
-      for (const { release } of held) release();
+      release();
     }
-    for (const digest of busy) {
+    for (const digest of digests.filter((_, i) => !taken[i])) {
       const done = await underGuard(guards, blobGuard(digest), () => this.#guarded([digest]));
       if (!done) this.report.postponed.push({ kind: 'blob', digest });
     }

@@ -16,10 +16,12 @@ export type Release = () => void;
 interface Guard {
   shares: number;
   held: boolean;
-  /** Those who wait for the holder to share, and those who wait to hold, each in order of arrival. */
-  sharers: (() => void)[];
-  holders: (() => void)[];
+  /** Those who wait for the holder to share, and those who wait to hold, each in order of arrival; mostly nobody. */
+  sharers: (() => void)[] | undefined;
+  holders: (() => void)[] | undefined;
 }
+
+const FREE: Readonly<Guard> = { shares: 0, held: false, sharers: undefined, holders: undefined };
 
 export class Guards {
   readonly #guards = new Map<string, Guard>();
@@ -27,9 +29,11 @@ export class Guards {
   /** Waits until nobody holds or shares it, in order of arrival; releasing twice is harmless. */
   async acquire(name: string): Promise<Release> {
     const guard = this.#of(name);
-    if (guard.held || guard.shares > 0 || guard.holders.length > 0) {
+    if (guard.held || guard.shares > 0 || guard.holders !== undefined) {
+      guard.holders ??= [];
+      const { holders } = guard;
       // The one who lets go hands the guard over, so that nobody slips in between.
-      await new Promise<void>((resolve) => guard.holders.push(resolve));
+      await new Promise<void>((resolve) => holders.push(resolve));
     } else {
       guard.held = true;
     }
@@ -42,8 +46,11 @@ export class Guards {
   /** Waits only while somebody holds it; any number may share. */
   async share(name: string): Promise<Release> {
     const guard = this.#of(name);
-    if (guard.held) await new Promise<void>((resolve) => guard.sharers.push(resolve));
-    else guard.shares++;
+    if (guard.held) {
+      guard.sharers ??= [];
+      const { sharers } = guard;
+      await new Promise<void>((resolve) => sharers.push(resolve));
+    } else guard.shares++;
     return once(() => {
       guard.shares--;
       this.#pass(name, guard);
@@ -59,6 +66,25 @@ export class Guards {
       guard.held = false;
       this.#pass(name, guard);
     });
+  }
+
+  /** Those of the names that nobody holds, shares or waits for, at once and until the answer's `release`. */
+  tryAcquireMany(names: readonly string[]): { taken: boolean[]; release: Release } {
+    const guards = new Map<string, Guard>();
+    const taken = names.map((name) => {
+      if (this.#guards.has(name)) return false;
+      const guard = { ...FREE, held: true };
+      this.#guards.set(name, guard);
+      guards.set(name, guard);
+      return true;
+    });
+    const release = once(() => {
+      for (const [name, guard] of guards) {
+        guard.held = false;
+        this.#pass(name, guard);
+      }
+    });
+    return { taken, release };
   }
 
   /** All of these names, in one global order, so that two callers never hold what the other waits for. */
@@ -82,7 +108,7 @@ export class Guards {
   #of(name: string): Guard {
     let guard = this.#guards.get(name);
     if (guard === undefined) {
-      guard = { shares: 0, held: false, sharers: [], holders: [] };
+      guard = { ...FREE };
       this.#guards.set(name, guard);
     }
     return guard;
@@ -91,11 +117,15 @@ export class Guards {
   /** Lets in who waits, after a release: every sharer, else the next holder. */
   #pass(name: string, guard: Guard): void {
     if (guard.held) return;
-    const sharers = guard.sharers.splice(0);
-    guard.shares += sharers.length;
-    for (const enter of sharers) enter();
+    const { sharers, holders } = guard;
+    if (sharers !== undefined) {
+      guard.sharers = undefined;
+      guard.shares += sharers.length;
+      for (const enter of sharers) enter();
+    }
     if (guard.shares > 0) return;
-    const enter = guard.holders.shift();
+    const enter = holders?.shift();
+    if (holders?.length === 0) guard.holders = undefined;
     if (enter === undefined) {
       this.#guards.delete(name);
       return;

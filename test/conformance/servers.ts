@@ -29,6 +29,8 @@ export interface ServerOptions {
 }
 
 const cli = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
+/** Node's options in the first line of the program. */
+const nodeFlags = readFileSync(cli, 'utf8').split('\n', 1)[0]!.split(' ').slice(3);
 const READY_MS_MAX = 60_000;
 const STOP_MS_MAX = 30_000;
 const running = new Set<ChildProcess>();
@@ -135,7 +137,7 @@ export class Server implements AsyncDisposable {
 
   #ebbtide(options: ServerOptions): string[] {
     return [
-      ...[process.execPath, cli, 'serve', '--root', this.root, '--address', this.address],
+      ...[process.execPath, ...nodeFlags, cli, 'serve', '--root', this.root, '--address', this.address],
       ...['--snapshotters', 'native,overlayfs', '--policy', options.policy ?? 'shared'],
       ...((options.gc ?? 'on-request') === 'on-request' ? ['--gc', 'on-request'] : []),
       ...(options.args ?? []),

@@ -50,6 +50,27 @@ describe('guards', () => {
     (await third.promise)();
   });
 
+  it('given many names, then those that are free are taken at once and until they are let go together', async () => {
+    const guards = new Guards();
+    const held = await guards.acquire('held');
+    const shared = await guards.share('shared');
+    const { taken, release } = guards.tryAcquireMany(['a', 'held', 'b', 'shared', 'a']);
+    assert.deepEqual(taken, [true, false, true, false, false]);
+    const [holder, share] = [watch(guards.acquire('a')), watch(guards.share('b'))];
+    await turn();
+    assert.deepEqual([holder.done, share.done], [false, false]);
+    held();
+    shared();
+    guards.tryAcquire('held')?.();
+    release();
+    release();
+    (await share.promise)();
+    const free = await holder.promise;
+    assert.equal(guards.tryAcquire('a'), undefined);
+    free();
+    assert.deepEqual(guards.tryAcquireMany(['a', 'b', 'held', 'shared']).taken, [true, true, true, true]);
+  });
+
   it('given holders, then they come in order and one at a time', async () => {
     const guards = new Guards();
     const order: number[] = [];

@@ -1,4 +1,7 @@
 /** Buffers of other kinds and sizes than they say. Called by the core and the storages; pure. */
+// Not the global one, which is looked up at each use.
+
+import { Buffer } from 'node:buffer';
 
 /** The same bytes, with Buffer's methods. */
 export function asBuffer(bytes: Uint8Array): Buffer;

@@ -37,7 +37,12 @@ export interface Found {
   readonly end: number;
 }
 
-export function find({ keys, digests, nodes }: KeyTables, key: Key): Found | undefined {
+/** `isTaken` nodes are known not to stand for the key any more; they are not read. */
+export function find(
+  { keys, digests, nodes }: KeyTables,
+  key: Key,
+  isTaken?: (id: number, key: Key) => boolean,
+): Found | undefined {
   const encoded = encodeKey(key);
   const cut = encodedCut();
   if (cut > 0) {
@@ -45,6 +50,7 @@ export function find({ keys, digests, nodes }: KeyTables, key: Key): Found | und
     if (row === undefined) return undefined;
     const ids = digests.lastSize === ID_BYTES ? [row.readUInt32BE(0)] : idsIn(row, digests.lastSize);
     for (const id of ids) {
+      if (isTaken?.(id, key)) continue;
       const node = nodes.getBinaryFast(id);
       const end = lastSizeOf(nodes);
       if (node !== undefined && hasKey(id, asBuffer(node), end, encoded)) {
@@ -57,6 +63,7 @@ export function find({ keys, digests, nodes }: KeyTables, key: Key): Found | und
   if (row === undefined) return undefined;
   if (row[0]! >= INLINE) return { id: undefined, bytes: row, start: 1, end: keys.lastSize };
   const id = row.readUInt32BE(0);
+  if (isTaken?.(id, key)) return undefined;
   const node = nodes.getBinaryFast(id);
   // The storage tells of the damage.
   if (node === undefined) return { id, bytes: row, start: 0, end: 0 };

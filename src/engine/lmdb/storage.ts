@@ -112,18 +112,16 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
 
   /** What the tree has, unless commits that it does not have yet took it away. */
   #find(key: Key): Found | undefined {
-    const found = find(this.#dbs, key);
-    if (found?.id === undefined) return found;
-    if (this.#isTaken(found.id, key)) return undefined;
-    if (found.end === 0) throw missingNode(found.id, key);
+    const found = find(this.#dbs, key, this.#isTaken);
+    if (found?.id !== undefined && found.end === 0) throw missingNode(found.id, key);
     return found;
   }
 
   /** Whether a node of the tree has gone since, or stands for another key. */
-  #isTaken(id: number, key: Key): boolean {
+  readonly #isTaken = (id: number, key: Key): boolean => {
     const pending = this.#pending.ids.get(id);
     return pending !== undefined && pending.value !== key;
-  }
+  };
 
   has(key: Key): boolean {
     const pending = this.#pending.entries.get(key);
