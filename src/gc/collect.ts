@@ -34,7 +34,7 @@ import { messageOf, type SweepReport } from './sweep.js';
 import { ITEMS_FOR_THREAD, sweepContent } from './sweep-content.js';
 import { sweepSnapshotter } from './sweep-snapshots.js';
 import { kindName, type Node } from './types.js';
-import type { BackendItem } from './unnamed-items.js';
+import { type BackendItem, UnnamedItems } from './unnamed-items.js';
 
 /** What a collection needs of the DB. */
 export interface CollectHost extends StoreHost {
@@ -228,7 +228,11 @@ class Collection {
   async #afterwardsOnly(): Promise<void> {
     const { backends, contentStore, snapshotterStores } = this.#host;
     const start = performance.now();
-    const order = (items: BackendItem[]): SweepOrder => ({ items, walk: false, raised: 0 });
+    const order = (items: BackendItem[]): SweepOrder => ({
+      items: UnnamedItems.of(items),
+      walk: false,
+      raised: 0,
+    });
     const content = this.#items.filter(({ kind }) => kind !== 'snapshot');
     const sweepOne = async (name: string, backend: SnapshotterBackend): Promise<void> => {
       const own = this.#items.filter((item) => item.kind === 'snapshot' && item.snapshotter === name);

@@ -24,7 +24,7 @@ const WALK_INTERVAL_MS = 24 * 3600 * 1000;
 /** What a sweep of one backend has to do. */
 export interface SweepOrder {
   /** Items that may be unnamed, oldest first. */
-  readonly items: Iterable<BackendItem> & { readonly length: number };
+  readonly items: UnnamedItems;
   /** The items are not all there is: the whole backend must be walked. */
   readonly walk: boolean;
   /** Told back to `swept`, so that a flag raised meanwhile stays. */

@@ -16,6 +16,17 @@ const BYTES_A_UNIT = 3;
 const LENGTH_BYTES = 4;
 
 const Kind = { blob: 0, ingest: 1, snapshot: 2, snapshotOf: 3 } as const;
+/** Texts of an item by its kind. */
+const TEXTS: readonly number[] = [1, 1, 2, 3];
+
+/** Digits by which digests are put in order, in bits, at most. */
+const ORDER_BITS = 16;
+/** Items that are only looked at in one step. */
+const LOOKS_PER_STEP = 4096;
+
+/** Value of a hex digit by its code, 0 for anything else. */
+const hexValues = new Uint8Array(256);
+for (let i = 0; i < 16; i++) hexValues[i.toString(16).charCodeAt(0)] = i;
 
 /** Some of the items. Neither an item nor a chunk is ever moved: making room by copying would hold the thread. */
 interface Chunk {
@@ -27,6 +38,12 @@ export class UnnamedItems implements Iterable<BackendItem> {
   readonly #chunks: Chunk[] = [];
   #size = 0;
   #length = 0;
+
+  static of(items: Iterable<BackendItem>): UnnamedItems {
+    const all = new UnnamedItems();
+    for (const item of items) all.push(item);
+    return all;
+  }
 
   get length(): number {
     return this.#length;
@@ -47,6 +64,74 @@ export class UnnamedItems implements Iterable<BackendItem> {
 
   *[Symbol.iterator](): Generator<BackendItem> {
     for (const chunk of this.#chunks) yield* itemsIn(chunk);
+  }
+
+  /** The refs of the ingests in order. Undefined comes between two steps of work. */
+  *refs(): Generator<string | undefined> {
+    let found: string[] = [];
+    for (const _ of this.#look(Kind.ingest, (chunk, at) => found.push(this.#textAt(chunk, at)))) {
+      yield* found;
+      yield undefined;
+      found = [];
+    }
+    yield* found;
+  }
+
+  /**
+   * The digests of the blobs in lists of about `size`, in the order of their first digits from list to list and of all
+   * digits within each, where none comes twice. Undefined comes between two steps of work that answer nothing.
+   */
+  *digests(size: number): Generator<string[] | undefined> {
+    const bits = Math.min(ORDER_BITS, Math.max(0, Math.ceil(Math.log2(this.#length / size))));
+    const ends = new Uint32Array(1 << bits);
+    const bucketOf = (chunk: number, at: number): number =>
+      firstDigits(this.#chunks[chunk]!.bytes, at) >>> (ORDER_BITS - bits);
+    let count = 0;
+    yield* this.#look(Kind.blob, (chunk, at) => {
+      ends[bucketOf(chunk, at)]!++;
+      count++;
+    });
+    for (let bucket = 1; bucket < ends.length; bucket++) ends[bucket]! += ends[bucket - 1]!;
+    // Filled from the end of each bucket, which is its beginning when all are in.
+    const starts = ends.slice();
+    const chunks = new Uint32Array(count);
+    const places = new Uint32Array(count);
+    yield* this.#look(Kind.blob, (chunk, at) => {
+      const place = --starts[bucketOf(chunk, at)]!;
+      chunks[place] = chunk;
+      places[place] = at;
+    });
+    const most = 2 * size;
+    for (const [bucket, end] of ends.entries()) {
+      // More than that only when somebody has chosen the digests: they are not sorted all at once.
+      for (let from = starts[bucket]!; from < end; from += most) {
+        const digests: string[] = [];
+        for (let i = from; i < Math.min(end, from + most); i++) {
+          digests.push(this.#textAt(chunks[i]!, places[i]!));
+        }
+        digests.sort();
+        yield digests.filter((digest, i) => digest !== digests[i - 1]);
+      }
+    }
+  }
+
+  /** Tells where the first text of each item of a kind is; a step now and then. */
+  *#look(kind: number, visit: (chunk: number, at: number) => void): Generator<undefined> {
+    let looks = 0;
+    for (const [chunk, { bytes, end }] of this.#chunks.entries()) {
+      for (let at = 0; at < end; ) {
+        const found = bytes[at++]!;
+        if (found === kind) visit(chunk, at);
+        for (let left = TEXTS[found]!; left > 0; left--) at += LENGTH_BYTES + bytes.readUInt32LE(at);
+        if (++looks % LOOKS_PER_STEP === 0) yield undefined;
+      }
+    }
+  }
+
+  #textAt(chunk: number, at: number): string {
+    const { bytes } = this.#chunks[chunk]!;
+    const start = at + LENGTH_BYTES;
+    return bytes.toString('utf8', start, start + bytes.readUInt32LE(at));
   }
 
   #write(kind: number, ...texts: string[]): void {
@@ -87,3 +172,12 @@ function* itemsIn({ bytes, end }: Chunk): Generator<BackendItem> {
     else yield { kind: 'snapshot', snapshotter: text(), name: text(), parent: text() };
   }
 }
+
+/** The first four digits behind the colon of a digest's text; of something else, any number. */
+function firstDigits(bytes: Buffer, at: number): number {
+  const start = bytes.indexOf(COLON, at + LENGTH_BYTES) + 1;
+  let digits = 0;
+  for (let i = start; i < start + ORDER_BITS / 4; i++) digits = (digits << 4) | hexValues[bytes[i] ?? 0]!;
+  return digits;
+}
+const COLON = 0x3a;

@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { key } from '../../src/engine/schema/keys.js';
 import { collect } from '../../src/gc/collect.js';
 import { sweepContent } from '../../src/gc/sweep-content.js';
+import { UnnamedItems } from '../../src/gc/unnamed-items.js';
 import { digest, world } from '../support/gc-world.js';
 
 const turns = async (count: number): Promise<void> => {
@@ -40,7 +41,7 @@ test('given a commit on its way to the disk, when blobs are swept, then none goe
     release = resolve;
   });
   w.engine.quiet = () => arrived;
-  const items = [{ kind: 'blob', digest: digest('a') } as const];
+  const items = UnnamedItems.of([{ kind: 'blob', digest: digest('a') }]);
   const sweep = sweepContent(w, { items, walk: false, raised: 0 }, () => new Set());
   await turns(50);
   const meanwhile = w.content.blobs.size;

@@ -1,5 +1,6 @@
 /** The list of backend items without records: what goes in comes out, in order. */
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { type BackendItem, UnnamedItems } from '../../src/gc/unnamed-items.js';
@@ -35,4 +36,67 @@ test('given an item without a parent and one with none known, then they differ',
   list.push(unknown);
   assert.deepEqual([...list], [root, unknown]);
   assert.ok(list.size > 0);
+});
+
+const digestOf = (n: number): string => `sha256:${createHash('sha256').update(String(n)).digest('hex')}`;
+
+test('given items of every kind, when asked for digests and refs, then each of those comes, digests once', () => {
+  const digestish = fc.oneof(
+    text,
+    fc.nat({ max: 9 }).map(digestOf),
+    fc.constantFrom('sha512:', ':', 'sha256:ABCDEF', 'no colon'),
+  );
+  const some = fc.oneof(
+    item,
+    digestish.map((digest) => ({ kind: 'blob' as const, digest })),
+  );
+  fc.assert(
+    fc.property(fc.array(some, { maxLength: 80 }), fc.integer({ min: 1, max: 30 }), (items, size) => {
+      const list = UnnamedItems.of(items as BackendItem[]);
+      const digests = items.flatMap((one) => (one.kind === 'blob' ? [one.digest] : []));
+      const refs = items.flatMap((one) => (one.kind === 'ingest' ? [one.ref] : []));
+      assert.deepEqual(
+        [...list.refs()].filter((ref) => ref !== undefined),
+        refs,
+      );
+      const answered = [...list.digests(size)].filter((part) => part !== undefined);
+      assert.deepEqual(new Set(answered.flat()), new Set(digests));
+      assert.deepEqual([...list], items);
+      for (const part of answered) {
+        assert.ok(part.length <= 2 * size);
+        assert.equal(new Set(part).size, part.length);
+      }
+    }),
+  );
+});
+
+test('given many digests, when asked for lists of them, then all come in order, once, and with pauses before', () => {
+  const count = 30_000;
+  const items = Array.from({ length: count }, (_, i) => [
+    { kind: 'blob' as const, digest: digestOf(i) },
+    { kind: 'blob' as const, digest: digestOf(i) },
+    { kind: 'ingest' as const, ref: `r${i}` },
+  ]).flat();
+  const list = UnnamedItems.of(items);
+  const parts = [...list.digests(256)];
+  const lists = parts.filter((part) => part !== undefined);
+  assert.deepEqual(lists.flat(), Array.from({ length: count }, (_, i) => digestOf(i)).sort());
+  assert.ok(lists.length > count / 256 && lists.length < count / 32, `${lists.length} lists`);
+  const refs = [...list.refs()];
+  assert.deepEqual(
+    refs.filter((ref) => ref !== undefined),
+    Array.from({ length: count }, (_, i) => `r${i}`),
+  );
+  // A step looks at some thousand items.
+  assert.ok(parts.length - lists.length > 30 && refs.length - count > 15);
+});
+
+test('given digests that somebody has chosen to begin alike, when asked for lists, then none is long', () => {
+  const items = Array.from({ length: 3000 }, (_, i) => ({
+    kind: 'blob' as const,
+    digest: `sha256:00000000${digestOf(i).slice(15)}`,
+  }));
+  const lists = [...UnnamedItems.of(items).digests(100)].filter((part) => part !== undefined);
+  assert.ok(lists.every((part) => part.length <= 200));
+  assert.deepEqual(new Set(lists.flat()), new Set(items.map(({ digest }) => digest)));
 });
