@@ -23,17 +23,19 @@ const endOfYearOne = zeroTime + SECONDS_PER_YEAR * NANOS_PER_SECOND;
 
 export const dataPath = (directory: string): string => join(directory, 'data');
 
-/** Writes everything but the data into a new or discarded ingest; `total` 0 is unknown and not written. */
+/** Writes everything but the data into a discarded ingest (or a new one); `total` 0 is unknown and not written. */
 export async function writeIngest(
   directory: string,
   { ref, total, startedAt }: Readonly<{ ref: string; total: number; startedAt: Instant }>,
+  isNew: boolean,
 ): Promise<void> {
   const time = formatTimestamp(startedAt);
   const write = (name: string, text: string): Promise<void> => writeFile(join(directory, name), text);
   await Promise.all([
     write('startedat', time),
     write('updatedat', time),
-    total > 0 ? write('total', String(total)) : rm(join(directory, 'total'), { force: true }),
+    total > 0 && write('total', String(total)),
+    total === 0 && !isNew && rm(join(directory, 'total'), { force: true }),
     write('ref', ref),
   ]);
 }

@@ -265,18 +265,25 @@ export class LocalContent implements ContentBackend {
     algorithm: Algorithm,
   ): Promise<Omit<OpenIngest, 'ref' | 'release'>> {
     const directory = this.#layout.ingest(ref);
-    if (!(await this.#makeIngest(directory))) {
+    const isNew = await this.#makeIngest(directory);
+    if (!isNew) {
       const resumed = await this.#resume(directory, ref, total, algorithm);
       if (resumed !== undefined) return resumed;
     }
     const startedAt = now();
-    await writeIngest(directory, { ref, total, startedAt });
     // Cut: what an ingest that cannot be resumed left must not end up behind shorter new data.
-    const handle = await open(
+    const opening = open(
       dataPath(directory),
       constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC,
       0o666,
     );
+    try {
+      await writeIngest(directory, { ref, total, startedAt }, isNew);
+    } catch (error) {
+      await opening.then((handle) => handle.close()).catch(() => undefined);
+      throw error;
+    }
+    const handle = await opening;
     return {
       directory,
       handle,

@@ -5,7 +5,7 @@
  * Memory: nothing is buffered, a write resolves when the system has the bytes. Durability: `sync`, `close` and
  * `commit` resolve when they are on disk. The ref stays locked until close or commit, whatever their outcome.
  */
-import { chmod, type FileHandle, rename, utimes } from 'node:fs/promises';
+import { type FileHandle, rename } from 'node:fs/promises';
 import { alreadyExists, EbbtideError, failedPrecondition, invalidArgument, notFound } from '../../errors.js';
 import { type Algorithm, type Digester, parseDigest } from '../../model/digest.js';
 import { type Instant, now } from '../../model/time.js';
@@ -50,8 +50,6 @@ export class FileWriter implements BackendWriter {
   #closed = false;
   #unsynced = true;
   #committed: string | undefined;
-  /** Mode of the data file, as seen at commit. */
-  #mode = 0;
 
   constructor(home: WriterHome, ingest: OpenIngest) {
     this.ref = ingest.ref;
@@ -179,8 +177,8 @@ export class FileWriter implements BackendWriter {
         });
       }
       try {
-        const digest = await this.#verify(size, expected);
-        await this.#home.digests.with(digest, 'exclusive', () => this.#publish(digest));
+        const { digest, mode } = await this.#verify(size, expected);
+        await this.#home.digests.with(digest, 'exclusive', () => this.#publish(digest, mode));
         this.#committed = digest;
       } finally {
         await this.#end();
@@ -188,13 +186,14 @@ export class FileWriter implements BackendWriter {
     });
   }
 
-  /** The digest of what is on disk now; FailedPrecondition unless size and digest are the expected ones. */
-  async #verify(size: number, expected: string): Promise<string> {
+  /**
+   * The digest of what is on disk now, and the file's mode; FailedPrecondition unless size and digest are the expected
+   * ones.
+   */
+  async #verify(size: number, expected: string): Promise<{ digest: string; mode: number }> {
     const { handle, digester, offset } = this.#ingest;
     const wanted = expected === '' ? digester.algorithm : parseDigest(expected).algorithm;
-    await this.#sync();
-    const stored = await this.#onFile('look at', () => handle.stat());
-    this.#mode = stored.mode;
+    const [stored] = await together([this.#onFile('look at', () => handle.stat()), this.#sync()]);
     if ((size > 0 && size !== stored.size) || stored.size !== offset) {
       throw failedPrecondition(
         `unexpected commit size ${stored.size}, expected ${size > 0 ? size : offset}`,
@@ -211,7 +210,7 @@ export class FileWriter implements BackendWriter {
         remedy: 'reopen the ref, truncate it and write the right bytes',
       });
     }
-    return actual;
+    return { digest: actual, mode: stored.mode };
   }
 
   async #digestBy(algorithm: Algorithm): Promise<string> {
@@ -221,7 +220,7 @@ export class FileWriter implements BackendWriter {
     return other.digest();
   }
 
-  async #publish(digest: string): Promise<void> {
+  async #publish(digest: string, mode: number): Promise<void> {
     const { layout } = this.#home;
     const { directory } = this.#ingest;
     const target = layout.blob(digest);
@@ -233,7 +232,8 @@ export class FileWriter implements BackendWriter {
       throw alreadyExists(`content ${digest} already exists`, { object: digest });
     }
     await this.#moveTo(target, blobs);
-    await this.#syncName(target, blobs);
+    // Steps side by side: each takes a thread and back.
+    await together([this.#syncName(target, blobs), this.#dress(target, mode)]);
     await this.#finish(target);
   }
 
@@ -244,6 +244,13 @@ export class FileWriter implements BackendWriter {
     } catch (error) {
       throw fsError('make the name durable of', target, error);
     }
+  }
+
+  /** Time and mode of a blob. What fails is logged: the bytes are right. */
+  async #dress(target: string, mode: number): Promise<void> {
+    const { handle } = this.#ingest;
+    const time = new Date();
+    await this.#logged(target, [handle.utimes(time, time), handle.chmod(mode & READ_ONLY)]);
   }
 
   /** ENOENT means that `blobs` is missing, or that the ingest was aborted. */
@@ -261,16 +268,13 @@ export class FileWriter implements BackendWriter {
 
   /** The blob is there: what fails from here on is logged. */
   async #finish(target: string): Promise<void> {
-    const { directory } = this.#ingest;
-    const time = new Date();
-    const steps = [
-      utimes(target, time, time),
-      chmod(target, this.#mode & READ_ONLY),
-      removeIngest(directory),
-    ];
+    await this.#logged(target, [removeIngest(this.#ingest.directory), this.#end()]);
+  }
+
+  async #logged(target: string, steps: readonly Promise<void>[]): Promise<void> {
     for (const outcome of await Promise.allSettled(steps)) {
       if (outcome.status === 'fulfilled') continue;
-      this.#home.log('error', `after committing ${target}`, { error: messageOf(outcome.reason) });
+      this.#home.log('error', `while committing ${target}`, { error: messageOf(outcome.reason) });
     }
   }
 
@@ -287,6 +291,14 @@ export class FileWriter implements BackendWriter {
     this.#tail = run.catch(() => undefined);
     return run;
   }
+}
+
+/** All of them, also when one fails: nothing must go on behind the caller's back. */
+async function together<T extends unknown[]>(
+  work: readonly [...{ [K in keyof T]: Promise<T[K]> }],
+): Promise<T> {
+  await Promise.allSettled(work);
+  return Promise.all(work) as Promise<T>;
 }
 
 async function writeAll(handle: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
