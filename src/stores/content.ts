@@ -44,10 +44,12 @@ export class ContentStore {
   /** What the namespace knows of a blob; NotFound without a record, even if the bytes are there. */
   async info(ctx: CallContext, digest: string): Promise<ContentInfo> {
     const ns = requireNamespace(ctx);
-    validateDigest(digest);
+    if (digest === '') validateDigest(digest);
     const record = readRecord<BlobRecord>(this.#host.reader(ctx), blobKey(ns, digest));
-    if (record === undefined) throw contentNotFound(digest);
-    return infoOf(digest, record);
+    if (record !== undefined) return infoOf(digest, record);
+    // Only well-formed ones are ever stored.
+    validateDigest(digest);
+    throw contentNotFound(digest);
   }
 
   /** Opens a blob for reading; close it. NotFound without a record or when the bytes are gone. */

@@ -25,6 +25,7 @@ import { boundsOf, merged } from './bounded-range.js';
 import type { CommitLog } from './commit-log.js';
 import type { Databases } from './databases.js';
 import type { DataFile } from './files.js';
+import { HOT_BYTES_MAX, HotValues } from './hot-values.js';
 import { decodeKey, encodeBelow, encodeKey } from './key-codec.js';
 import { type Found, find, INLINE_ID, NO_NODE, rowsWithin } from './key-index.js';
 import { Links } from './links.js';
@@ -62,6 +63,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   readonly #file: DataFile;
   readonly #pending = new Pending();
   readonly #links: Links;
+  readonly #hot: HotValues | undefined;
   #listener: StorageListener | undefined;
   #records: number;
   /** Newest revision in the log, and the records then. */
@@ -85,6 +87,8 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     this.#dbs = dbs;
     this.#file = file;
     this.#log = log;
+    // Of a store that is only read, the owner may change the tree.
+    this.#hot = log === undefined ? undefined : new HotValues();
     this.#links = new Links(dbs, this.#pending);
     this.#records = state.records;
     this.#stored = { ...state };
@@ -104,10 +108,15 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
       const { bytes } = this.#lastNode.entry;
       return bytes === undefined ? undefined : decodeSlice(key, asBuffer(bytes), 0, bytes.length);
     }
+    const hot = this.#hot?.get(key);
+    if (hot !== undefined) return hot;
     const found = this.#find(key);
     if (found === undefined) return undefined;
     const start = valueStart(found);
-    return start < 0 ? undefined : decodeSlice(key, found.bytes, start, found.end);
+    if (start < 0) return undefined;
+    const value = decodeSlice(key, found.bytes, start, found.end);
+    const isKept = this.#hot !== undefined && found.end - start <= HOT_BYTES_MAX;
+    return isKept ? this.#hot.keep(key, value) : value;
   }
 
   /** What the tree has, unless commits that it does not have yet took it away. */
@@ -241,6 +250,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
 
   accept(commit: Commit, background = false): Written {
     this.#lastNode = undefined;
+    this.#hot?.delete(commit.entries.keys());
     this.#addPending(commit, this.#stored.revision);
     this.#records += commit.recordDelta;
     return this.#writer.push(commit, background);

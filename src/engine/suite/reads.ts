@@ -170,6 +170,36 @@ export const reads: Record<string, Test> = {
     for (const [i, value] of values.entries()) assert.deepEqual(again.get(keyOf(i)), value);
   },
 
+  'given records that are read again and again, when they change or go, then reads follow at once': async ({
+    engine,
+    reopen,
+  }) => {
+    const keys = Array.from({ length: 12 }, (_, i) => key('images', 'ns', `n${i}`));
+    const values: (Value | undefined)[] = keys.map((_, i) => ({ size: i, labels: { i: `${i}` } }));
+    await putAll(
+      engine,
+      keys.map((k, i) => [k, values[i]!] as const),
+    );
+    // Where commits are brought to their place later, some are there then and others on their way.
+    let current = (await reopen?.()) ?? engine;
+    for (let round = 0; round < 48; round++) {
+      const at = (round * 7) % keys.length;
+      const k = keys[at]!;
+      for (const [i, one] of keys.entries()) assert.deepEqual(current.get(one), values[i]);
+      const next = round % 3 === 0 ? undefined : { size: round, labels: { round: `${round}` } };
+      await current.update((tx) => {
+        assert.deepEqual(tx.get(k), values[at]);
+        if (next === undefined) tx.delete(k);
+        else tx.put(k, next);
+        assert.deepEqual(tx.get(k), next);
+        assert.deepEqual(current.get(k), values[at], 'outside, before the commit');
+      });
+      values[at] = next;
+      assert.deepEqual(current.get(k), next);
+      if (round % 16 === 15) current = (await reopen?.()) ?? current;
+    }
+  },
+
   'given a bad key or value, when put, then it is refused and nothing is stored': async ({ engine }) => {
     const bad: [Key, unknown][] = [
       ['', 'v'],

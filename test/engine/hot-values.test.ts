@@ -1,0 +1,67 @@
+/** Values kept in memory: copies go out, changed keys come out, and there are never many. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import type { Value } from '../../src/engine/contract.js';
+import { copyOfValue, HotValues } from '../../src/engine/lmdb/hot-values.js';
+
+const scalar = fc.oneof(fc.string(), fc.double(), fc.bigInt(), fc.boolean(), fc.uint8Array({ maxLength: 8 }));
+const name = fc.oneof(fc.string(), fc.constantFrom('__proto__', 'labels', '1'));
+const map = fc.dictionary(name, scalar, { noNullPrototype: true, maxKeys: 4 });
+const value = fc.oneof(
+  fc.string(),
+  fc.dictionary(
+    name,
+    fc.oneof(scalar, map, fc.dictionary(name, map, { noNullPrototype: true, maxKeys: 3 })),
+    {
+      noNullPrototype: true,
+      maxKeys: 5,
+    },
+  ),
+) as fc.Arbitrary<Value>;
+
+/** Everything in a value that can be changed. */
+function* parts(of: unknown): Generator<object> {
+  if (typeof of !== 'object' || of === null) return;
+  yield of;
+  if (!(of instanceof Uint8Array)) for (const part of Object.values(of)) yield* parts(part);
+}
+
+test('given any value, when copied, then it is equal and shares nothing', () => {
+  fc.assert(
+    fc.property(value, (original) => {
+      const copy = copyOfValue(original);
+      assert.deepEqual(copy, original);
+      assert.deepEqual(Object.keys(copy), Object.keys(original));
+      const mine = new Set(parts(original));
+      for (const part of parts(copy)) assert.equal(mine.has(part), false);
+    }),
+  );
+});
+
+test('given kept values, when what was answered is changed, then the next answer is as the first', () => {
+  const hot = new HotValues();
+  const first = hot.keep('a', { labels: { l: '1' } }) as { labels: Record<string, string> };
+  first.labels.l = 'changed';
+  assert.deepEqual(hot.get('a'), { labels: { l: '1' } });
+  const second = hot.get('a') as { labels: Record<string, string> };
+  second.labels.more = 'x';
+  assert.deepEqual(hot.get('a'), { labels: { l: '1' } });
+});
+
+test('given many keys, when kept, then the ones asked for stay and the others go; deleted ones are gone', () => {
+  const hot = new HotValues();
+  for (let i = 0; i < 20_000; i++) {
+    hot.keep(`k${i}`, { i });
+    assert.deepEqual(hot.get('k7'), i < 7 ? undefined : { i: 7 });
+  }
+  let kept = 0;
+  for (let i = 0; i < 20_000; i++) if (hot.get(`k${i}`) !== undefined) kept++;
+  assert.ok(kept >= 2048 && kept <= 4096, `${kept}`);
+  const all = Array.from({ length: 20_000 }, (_, i) => `k${i}`);
+  hot.delete(all.filter((k) => k !== 'k19999'));
+  assert.deepEqual(
+    all.filter((k) => hot.get(k) !== undefined),
+    ['k19999'],
+  );
+});
