@@ -28,46 +28,63 @@ export const below = (prefix: Key): string => (prefix === '' ? '' : prefix + SEP
 
 /**
  * Walks what begins with `start`, behind `after`. `read` answers the next entries of the storage; each layer, the
- * upper one last, replaces or hides them.
+ * upper one last, replaces or hides them. `first`: about how many are put together first.
  */
 export function* layered<V>(
   start: string,
   after: string | undefined,
   read: (after: string | undefined, limit: number) => [string, V][],
   layers: () => ReadLayer<V>[],
+  first = FIRST_CHUNK,
 ): Generator<[string, V]> {
-  let size = FIRST_CHUNK;
+  let size = first;
   for (let position = after; ; size = Math.min(size * 4, CHUNK_MAX)) {
     const chunk = read(position, size);
-    const last = chunk.length < size ? undefined : chunk[chunk.length - 1]?.[0];
-    let merged = chunk;
-    for (const layer of layers()) {
-      if (layer.size > 0) merged = overlay(merged, layer, start, position, last);
-    }
-    yield* merged;
-    if (last === undefined) return;
-    position = last;
+    const part: Part<V> = {
+      entries: chunk,
+      last: chunk.length < size ? undefined : chunk[chunk.length - 1]?.[0],
+    };
+    for (const layer of layers()) if (layer.size > 0) overlay(part, layer, start, position, size);
+    yield* part.entries;
+    if (part.last === undefined) return;
+    position = part.last;
   }
 }
 
-/** `entries` with the layer's changes between `after` (exclusive) and `last` (inclusive; undefined: no end). */
+/** What is there up to `last` (inclusive; undefined: to the end). */
+interface Part<V> {
+  entries: [string, V][];
+  last: string | undefined;
+}
+
+/**
+ * Puts the layer's changes behind `after` (exclusive) into the part. A layer may have more of them than anybody wants at a
+ * time: with `size` entries, or a few more, the part ends.
+ */
 function overlay<V>(
-  entries: [string, V][],
+  part: Part<V>,
   layer: ReadLayer<V>,
   start: string,
   after: string | undefined,
-  last: string | undefined,
-): [string, V][] {
+  size: number,
+): void {
+  const { entries, last } = part;
   const merged: [string, V][] = [];
   const exclusive = after !== undefined && compareUtf8(after, start) >= 0;
   let i = 0;
   for (const [key, value] of layer.from(exclusive ? after : start, exclusive, start)) {
     if (!key.startsWith(start) || (last !== undefined && compareUtf8(key, last) > 0)) break;
     while (i < entries.length && compareUtf8(entries[i]![0], key) < 0) merged.push(entries[i++]!);
+    if (merged.length >= size) {
+      // Everything before this key is in.
+      part.entries = merged;
+      part.last = merged[merged.length - 1]![0];
+      return;
+    }
     if (entries[i]?.[0] === key) i++;
     if (value !== undefined) merged.push([key, value]);
   }
-  if (merged.length === 0 && i === 0) return entries;
+  if (merged.length === 0 && i === 0) return;
   while (i < entries.length) merged.push(entries[i++]!);
-  return merged;
+  part.entries = merged;
 }

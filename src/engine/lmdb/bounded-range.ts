@@ -3,7 +3,7 @@
  * it does not have yet changed. Called by the storage and its links.
  */
 import { compareUtf8 } from '../../model/utf8.js';
-import { layered, type ReadLayer } from '../core/reads.js';
+import { CHUNK_MAX, layered, type ReadLayer } from '../core/reads.js';
 import { successor } from './table.js';
 
 /** Encoded bounds of what begins with `start`, behind `after`. */
@@ -28,7 +28,7 @@ export function merged<V>(
 ): [string, V][] {
   const found: [string, V][] = [];
   if (limit <= 0) return found;
-  for (const entry of layered<V>(start, after, read, () => [pending])) {
+  for (const entry of layered<V>(start, after, read, () => [pending], Math.min(limit, CHUNK_MAX))) {
     found.push(entry);
     if (found.length >= limit) break;
   }
