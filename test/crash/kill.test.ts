@@ -11,10 +11,10 @@ import { createInterface } from 'node:readline';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { type DB, layout, openDB } from '../../src/db.js';
-import { key } from '../../src/engine/schema/keys.js';
 import { isNotFound } from '../../src/errors.js';
 import { digestOf } from '../../src/model/digest.js';
 import { readBlob } from '../../src/stores/content-helpers.js';
+import { orphanBlobs } from '../support/blobs.js';
 import { Random } from '../support/random.js';
 import type { ImagePlan, Message } from './workload.js';
 
@@ -125,30 +125,10 @@ async function verify(root: string, promises: Promises): Promise<void> {
   await assertNoOrphans(db, root);
 }
 
-/** Blobs that an unfinished upload expects: it was begun while another namespace had them, and may end without bytes. */
-function expectedBlobs(db: DB): Set<string> {
-  const digests = new Set<string>();
-  for (const [, ingest] of db.engine.scan(key('ingests'))) {
-    if (typeof ingest === 'object' && typeof ingest.expected === 'string') digests.add(ingest.expected);
-  }
-  return digests;
-}
-
 /** After a full sweep every blob file is some namespace's, or expected by an upload that a kill has cut short. */
 async function assertNoOrphans(db: DB, root: string): Promise<void> {
-  const known = expectedBlobs(db);
-  for (const namespace of ['even', 'odd']) {
-    await db.content.walk({ namespace }, (info) => {
-      known.add(info.digest);
-    });
-  }
-  const dir = join(layout.content(root), 'blobs', 'sha256');
-  const files = await readdir(dir).catch(() => []);
-  assert.deepEqual(
-    files.map((f) => `sha256:${f}`).filter((d) => !known.has(d)),
-    [],
-    'blob files without a record',
-  );
+  const directory = join(layout.content(root), 'blobs', 'sha256');
+  assert.deepEqual(await orphanBlobs(db, ['even', 'odd'], directory), [], 'blob files without a record');
 }
 
 test(`kill -9 while writing and collecting, ${rounds} rounds: nothing acknowledged is lost, nothing live is missing`, async (t) => {
