@@ -93,6 +93,14 @@ export async function eachLimit<T>(
   }
 }
 
+/** All of them, also when one fails: nothing must go on behind the caller's back. */
+export async function together<T extends unknown[]>(
+  work: readonly [...{ [K in keyof T]: Promise<T[K]> }],
+): Promise<T> {
+  await Promise.allSettled(work);
+  return Promise.all(work) as Promise<T>;
+}
+
 /** Lets timers and I/O run in a long loop. */
 export const breathe = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 

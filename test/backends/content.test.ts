@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
-import { mkdir, readdir, readFile, stat, unlink, utimes, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, stat, unlink, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { type LocalContent, openContent } from '../../src/backends/content/store.js';
@@ -476,4 +476,31 @@ test('given a directory in the way or no access, then the error names kind, path
   await writeFile(join(root, 'plain'), '');
   await failsWith(openContent(join(root, 'plain')), 'FailedPrecondition', /plain/);
   await failsWith(openContent(join(root, 'plain', 'below')), 'FailedPrecondition', /plain/);
+});
+
+test('given an ingest whose data cannot be opened, when a writer is asked for, then it is an error and the ref is free', async (t) => {
+  const { content, root } = await fixture(t);
+  await mkdir(join(ingestOf(root, 'ref'), 'data'), { recursive: true });
+  await assert.rejects(content.writer('ref', {}), /ingest/);
+  await assert.rejects(content.writer('ref', {}), /ingest/);
+  await rm(ingestOf(root, 'ref'), { recursive: true });
+  await (await content.writer('ref', {})).close();
+});
+
+test('given a commit, when somebody opens the ref as soon as it is free, then nothing of the new ingest goes', async (t) => {
+  const { content, root } = await fixture(t);
+  for (let round = 0; round < 40; round++) {
+    const first = await content.writer('ref', {});
+    await first.write(Buffer.from(`first ${round}`));
+    const committing = first.commit(0, '');
+    let second: BackendWriter | undefined;
+    while (second === undefined) {
+      second = await content.writer('ref', {}).catch(() => undefined);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    await second.write(Buffer.from(`second ${round}`));
+    await committing;
+    assert.ok((await readdir(ingestOf(root, 'ref'))).includes('ref'));
+    await second.commit(0, '');
+  }
 });

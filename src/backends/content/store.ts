@@ -28,7 +28,7 @@ import type {
   RemovalReport,
   WriterDescriptor,
 } from '../contract.js';
-import { eachLimit, exists, makeRoot, orAbsent } from '../files.js';
+import { eachLimit, exists, makeRoot, orAbsent, together } from '../files.js';
 import { errnoOf, fsError, isAbsent, messageOf } from '../fs-errors.js';
 import { type BackendLog, stderrLog } from '../log.js';
 import { ObjectLocks } from '../object-locks.js';
@@ -277,13 +277,11 @@ export class LocalContent implements ContentBackend {
       constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC,
       0o666,
     );
-    try {
-      await writeIngest(directory, { ref, total, startedAt }, isNew);
-    } catch (error) {
-      await opening.then((handle) => handle.close()).catch(() => undefined);
+    const writing = writeIngest(directory, { ref, total, startedAt }, isNew);
+    const [handle] = await together([opening, writing]).catch(async (error: unknown) => {
+      await opening.then((opened) => opened.close()).catch(() => undefined);
       throw error;
-    }
-    const handle = await opening;
+    });
     return {
       directory,
       handle,

@@ -10,7 +10,7 @@ import { alreadyExists, EbbtideError, failedPrecondition, invalidArgument, notFo
 import { type Algorithm, type Digester, parseDigest } from '../../model/digest.js';
 import { type Instant, now } from '../../model/time.js';
 import type { BackendWriter, IngestStatus } from '../contract.js';
-import { exists, makeDurableDirectory, orAbsent, syncDirectory } from '../files.js';
+import { exists, makeDurableDirectory, orAbsent, syncDirectory, together } from '../files.js';
 import { fsError, isAbsent, messageOf } from '../fs-errors.js';
 import type { BackendLog } from '../log.js';
 import type { ObjectLocks } from '../object-locks.js';
@@ -268,7 +268,8 @@ export class FileWriter implements BackendWriter {
 
   /** The blob is there: what fails from here on is logged. */
   async #finish(target: string): Promise<void> {
-    await this.#logged(target, [removeIngest(this.#ingest.directory), this.#end()]);
+    // Before the ref is free: its next owner would find a directory that is being removed.
+    await this.#logged(target, [removeIngest(this.#ingest.directory)]);
   }
 
   async #logged(target: string, steps: readonly Promise<void>[]): Promise<void> {
@@ -291,14 +292,6 @@ export class FileWriter implements BackendWriter {
     this.#tail = run.catch(() => undefined);
     return run;
   }
-}
-
-/** All of them, also when one fails: nothing must go on behind the caller's back. */
-async function together<T extends unknown[]>(
-  work: readonly [...{ [K in keyof T]: Promise<T[K]> }],
-): Promise<T> {
-  await Promise.allSettled(work);
-  return Promise.all(work) as Promise<T>;
 }
 
 async function writeAll(handle: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
