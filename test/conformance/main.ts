@@ -13,9 +13,9 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { cacheDirectory } from '../support/cache.js';
 import { compareCalls, runCalls } from './calls.js';
 import { ensurePackages, imagePackages, judgePackages, packageVersion } from './debian.js';
-import { cacheDirectory } from './go-programs.js';
 import { makeImages } from './images.js';
 import { type LoadReport, loadVerdict, runLoad } from './load.js';
 import { runBuiltIn, runProxied } from './proxy.js';
