@@ -13,7 +13,6 @@ import {
   existsSync,
   fdatasyncSync,
   ftruncateSync,
-  openSync,
   readFileSync,
   rmSync,
   write,
@@ -21,7 +20,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { unknownError } from '../../errors.js';
-import { fileError, syncDirectory } from './files.js';
+import { fileError, openPrivate, syncDirectory } from './files.js';
 import { BATCH_HEAD_BYTES, BATCH_MAGIC, batchAt, batchRevision, sealBatch } from './log-format.js';
 
 /** A file this large is left for the other one as soon as that is free. */
@@ -241,8 +240,7 @@ export class CommitLog {
     if (known !== undefined) return known;
     const path = join(this.#dir, NAMES[index]!);
     try {
-      const flags = constants.O_RDWR | constants.O_CREAT | constants.O_DSYNC | flag;
-      const fd = openSync(path, flags, 0o644);
+      const fd = openPrivate(path, constants.O_RDWR | constants.O_CREAT | constants.O_DSYNC | flag);
       syncDirectory(this.#dir);
       const file = { path, fd, allocated: 0, used: 0, revision: 0 };
       this.#files[index] = file;

@@ -79,6 +79,8 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   /** Runs when the tree has all commits, or cannot get them (`isWhole`), before the environment is closed. */
   onClose: (isWhole: boolean) => Promise<void> = async () => {};
   afterClose: () => void = () => {};
+  /** Throws when the store's directory is not where it was: nothing is acknowledged then. */
+  verifyPlace: () => void = () => {};
   /** Grows when commits are lost. */
   lostCount = 0;
 
@@ -275,6 +277,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
 
   async append(batch: Buffer): Promise<void> {
     await this.applier.room();
+    this.verifyPlace();
     await this.#log?.append(batch);
   }
 
