@@ -73,7 +73,8 @@ export async function openOverlayfs(
 async function examine(root: string, given: Partial<OverlaySystem>): Promise<OverlaySystem> {
   try {
     return {
-      entryTypes: given.entryTypes ?? supportsEntryTypes(root),
+      // Once, before there are snapshots: a probe makes files, and a store must open on a full disk.
+      entryTypes: given.entryTypes ?? (existsSync(join(root, 'metadata.db')) || supportsEntryTypes(root)),
       index: given.index ?? existsSync('/sys/module/overlay/parameters/index'),
       userXattr: given.userXattr ?? (await needsUserXattr(root)),
     };

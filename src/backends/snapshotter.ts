@@ -32,7 +32,7 @@ import type {
 import { diskUsage } from './disk-usage.js';
 import { FileLock } from './file-lock.js';
 import { breathe, makeRoot, orAbsent, syncDirectory } from './files.js';
-import { diskError, messageOf } from './fs-errors.js';
+import { diskError, isFull, messageOf } from './fs-errors.js';
 import { type BackendLog, stderrLog } from './log.js';
 import { checkCommit, checkCreate, Metastore, type MetaTransaction } from './metastore.js';
 // Not through metastore.js: our declarations must not drag lmdb's, which are unsound, into users' builds.
@@ -324,7 +324,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
         const { id } = tx.remove(key);
         const names = { from: String(id), to: REMOVED + id };
         this.#busy.add(names.to);
-        if ((await orAbsent(rename(this.#path(names.from), this.#path(names.to)))) !== null) renamed = names;
+        if (await this.#moveAway(names)) renamed = names;
         else this.#busy.delete(names.to);
       });
     } catch (error) {
@@ -337,6 +337,17 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
       addReport(this.#freed, await this.#delete([to]));
       this.#busy.delete(to);
     });
+  }
+
+  /** False when there is no directory, or a full disk has no room for another name: a cleanup then finds it. */
+  async #moveAway({ from, to }: { from: string; to: string }): Promise<boolean> {
+    try {
+      return (await orAbsent(rename(this.#path(from), this.#path(to)))) !== null;
+    } catch (error) {
+      if (!isFull(error)) throw error;
+      this.#left.add(from);
+      return false;
+    }
   }
 
   async #restore({ from, to }: { from: string; to: string }): Promise<void> {

@@ -12,7 +12,7 @@ import type { EngineOptions } from '../contract.js';
 import { CoreEngine } from '../core/engine.js';
 import { applyBatches } from './apply.js';
 import { Checkpointer, markOpen, readState, type StoreState } from './checkpoint.js';
-import { CommitLog, type Recovered, recoverLog, removeLog } from './commit-log.js';
+import { CommitLog, emptyLog, type Recovered, recoverLog } from './commit-log.js';
 import { createDataFile } from './create.js';
 import { checkLayout, type Databases, LAYOUT, layoutOf, openDatabases } from './databases.js';
 import {
@@ -28,6 +28,7 @@ import {
 import { type LoadedGraph, loadGraph, newestRevision } from './graph-loader.js';
 import { decodeCommit } from './log-commits.js';
 import { openBatch } from './log-format.js';
+import { Room } from './room.js';
 import { LmdbStorage } from './storage.js';
 import { upgrade } from './upgrade.js';
 import { writeError } from './write-error.js';
@@ -107,6 +108,7 @@ async function openEngine(
         });
     }
     if (waiting.length > 0) log?.resume(recovered);
+    if (log !== undefined) storage.room = new Room(dir, file, log);
     const cleanStart = state.clean && recovered.batches.length === 0;
     return makeEngine(dbs, storage, { ...options, state, loaded, cleanStart, warn, owner });
   } catch (error) {
@@ -139,18 +141,25 @@ function bringIn(
   { batches }: Recovered,
   warn: (message: string) => void,
 ): Buffer[] {
-  for (let at = 0; at < batches.length; at += BATCHES_AT_ONCE) {
+  let count = BATCHES_AT_ONCE;
+  for (let at = 0; at < batches.length; ) {
     try {
-      applyBatches(dbs, file, batches.slice(at, at + BATCHES_AT_ONCE));
+      applyBatches(dbs, file, batches.slice(at, at + count));
+      at += count;
     } catch (cause) {
       const error = writeError(dataPath(dir), cause);
       if (error.kind !== 'Unavailable') throw error;
+      // The reserve of a full disk takes less at a time.
+      if (count > 1) {
+        count = Math.ceil(count / 8);
+        continue;
+      }
       warn(`commits wait in the log, because the tree cannot be written: ${error.message}`);
       return batches.slice(at);
     }
   }
   dbs.env.resetReadTxn();
-  removeLog(dir);
+  emptyLog(dir);
   return [];
 }
 const BATCHES_AT_ONCE = 4096;

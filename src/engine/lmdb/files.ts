@@ -19,6 +19,7 @@ import {
 } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { tryLock } from 'fs-native-extensions';
+import { allocate } from '../../allocate.js';
 import { EbbtideError, failedPrecondition, unavailable, unknownError } from '../../errors.js';
 import { HeldDirectory } from '../../held-directory.js';
 import { errnoOf, fsError } from '../../system-errors.js';
@@ -224,6 +225,15 @@ function truncated(path: string, why: string): EbbtideError {
 const CUSHION_BYTES = 16 * 1024 * 1024;
 
 /**
+ * Bytes behind the last page that have blocks: removals write pages anew before others are free, also on a full disk. A
+ * transaction of the applier changes so many at most.
+ */
+const RESERVE_BYTES_MIN = 2 * 1024 * 1024;
+const RESERVE_BYTES_MAX = 16 * 1024 * 1024;
+const reserveFor = (used: number): number =>
+  Math.min(RESERVE_BYTES_MAX, Math.max(RESERVE_BYTES_MIN, Math.ceil(used / 8)));
+
+/**
  * The data file of an open store. LMDB does not write pages that it frees in the transaction that added them, so the
  * file may end before its last page; a cushion (a hole, not disk space) keeps a healthy file from looking truncated.
  */
@@ -232,6 +242,8 @@ export class DataFile {
   readonly #path: string;
   readonly #readOnly: boolean;
   #size: number;
+  /** Bytes that have blocks, as far as is known. */
+  #allocated = 0;
 
   constructor(path: string, readOnly: boolean) {
     this.#path = path;
@@ -258,14 +270,35 @@ export class DataFile {
     ftruncateSync(this.#fd, this.#size);
   }
 
+  /**
+   * Sees to the reserve; false when the disk has no room for it. Cheap unless the file has grown. Any thread may call it
+   * at any time: what LMDB writes is not touched.
+   */
+  keepReserve(): boolean {
+    const used = this.usedBytes();
+    const wanted = used + reserveFor(used);
+    if (this.#readOnly || used + reserveFor(used) / 2 <= this.#allocated) return true;
+    if (!allocate(this.#fd, this.#allocated, wanted - this.#allocated)) return false;
+    this.#allocated = wanted;
+    return true;
+  }
+
   /** Lets go of the file, which others have open. */
   release(): void {
     closeSync(this.#fd);
   }
 
-  /** After LMDB has closed the file. */
-  close(): void {
-    if (!this.#readOnly) ftruncateSync(this.#fd, this.usedBytes());
+  /**
+   * After LMDB has closed the file. It ends where its pages do, so that one that is cut off shows; the reserve stays behind
+   * the end, for the next owner may find the disk full. `isFull`: on a disk where blocks that are given up may be gone.
+   */
+  close(isFull = false): void {
+    const used = this.usedBytes();
+    const reserve = reserveFor(used);
+    if (!this.#readOnly) {
+      ftruncateSync(this.#fd, isFull ? used + reserve : used);
+      allocate(this.#fd, used, reserve);
+    }
     closeSync(this.#fd);
   }
 }
