@@ -5,7 +5,7 @@
  * Durability: an operation that resolved is on disk, unless `durability: 'visible'` was asked for.
  * Threading: one process owns a directory; calls may overlap freely.
  */
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { openContent } from './backends/content/store.js';
 import type { ContentBackend, DiskJobs, SnapshotterBackend } from './backends/contract.js';
 import { makeDurableDirectory } from './backends/files.js';
@@ -413,7 +413,10 @@ function sharesDirectories(engine: Engine): engine is EtcdEngine {
 export { type SnapshotterName, snapshotterNames } from './db-options.js';
 
 export interface OpenOptions extends DBOptions {
-  /** Directory the store lives in; made (0711) when missing. */
+  /**
+   * Directory the store lives in; made (0711) when missing. A relative path is one of the moment of the call. When
+   * another directory takes its place, writes, walks and mounts are Unavailable until it is back.
+   */
   root: string;
   /** `memory` keeps the records in memory only (tests, experiments); blobs and snapshots are on disk all the same. */
   engine?: 'lmdb' | 'memory';
@@ -440,7 +443,7 @@ export const layout = {
  */
 export async function openDB(options: OpenOptions): Promise<DB> {
   validateOptions(options);
-  const { root } = options;
+  const root = resolve(options.root);
   const log = options.log ?? logToStderr;
   await makeDurableDirectory(root, 0o711).catch((error: unknown) => {
     if (errnoOf(error) === 'EEXIST') {
@@ -459,7 +462,7 @@ export async function openDB(options: OpenOptions): Promise<DB> {
   };
   const cleanup: (() => Promise<void>)[] = [];
   try {
-    const engine = await openEngine(options, engineOptions);
+    const engine = await openEngine({ ...options, root }, engineOptions);
     cleanup.push(() => engine.close());
     const pool = createDiskPool();
     cleanup.push(() => pool.close());

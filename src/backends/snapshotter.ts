@@ -15,6 +15,7 @@ import { randomBytes } from 'node:crypto';
 import { readdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { EbbtideError, failedPrecondition, invalidArgument } from '../errors.js';
+import { HeldDirectory } from '../held-directory.js';
 import { applyMapPath, unknownPath } from '../model/fieldpaths.js';
 import { adaptLabels, parseFilters } from '../model/filters.js';
 import { compactMap, copyMap } from '../model/labels.js';
@@ -31,7 +32,7 @@ import type {
 import { diskUsage } from './disk-usage.js';
 import { FileLock } from './file-lock.js';
 import { breathe, makeRoot, orAbsent, syncDirectory } from './files.js';
-import { diskError, messageOf } from './fs-errors.js';
+import { diskError, isFull, messageOf } from './fs-errors.js';
 import { type BackendLog, stderrLog } from './log.js';
 import { checkCommit, checkCreate, Metastore, type MetaTransaction } from './metastore.js';
 // Not through metastore.js: our declarations must not drag lmdb's, which are unsound, into users' builds.
@@ -65,11 +66,14 @@ export interface SnapshotDriver {
   readonly removal: RemovalMode;
   /** False for snapshots that need no directory of their own. */
   hasDirectory(snapshot: NewSnapshot): boolean;
-  /** Makes `directory`, which does not exist. What a failure leaves behind is removed by the caller. */
-  build(directory: string, snapshot: NewSnapshot): Promise<void>;
+  /**
+   * Makes `directory`, which does not exist. `contents`: where the tree of another snapshot is read. What a failure leaves
+   * behind is removed by the caller.
+   */
+  build(directory: string, snapshot: NewSnapshot, contents: (id: number) => string): Promise<void>;
   /** Mounts of an active snapshot or a view. `parents`: ids, nearest first. */
   mounts(snapshot: StoredSnapshot, parents: readonly number[]): Mount[];
-  /** Directory whose tree is what the snapshot alone takes. */
+  /** Directory whose tree is what the snapshot alone takes, by its name. */
   contents(id: number): string;
   /** Labels that are not stored but shown. */
   shownLabels?(snapshot: StoredSnapshot): StringMap;
@@ -83,12 +87,15 @@ const STEP = 256;
 /** Cleanups that only do what is known to be left, before one looks through the whole directory again. */
 const CLEANUPS_PER_SCAN = 32;
 
-export const snapshotsDirectory = (root: string): string => join(root, 'snapshots');
-export const snapshotDirectory = (root: string, id: number): string => join(root, 'snapshots', String(id));
+const SNAPSHOTS = 'snapshots';
+const LOCK = 'metadata.lock';
+export const snapshotDirectory = (root: string, id: number): string => join(root, SNAPSHOTS, String(id));
 
 export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable {
   readonly #driver: SnapshotDriver;
-  readonly #directory: string;
+  readonly #root: HeldDirectory;
+  /** Of the snapshots: often a file system of its own. */
+  readonly #snapshots: HeldDirectory;
   readonly #meta: Metastore;
   readonly #lock: FileLock;
   readonly #jobs: DiskJobs;
@@ -108,46 +115,59 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
   #closing: Promise<void> | undefined;
 
   private constructor(
-    root: string,
+    place: { root: HeldDirectory; snapshots: HeldDirectory; lock: FileLock },
     driver: SnapshotDriver,
     meta: Metastore,
-    lock: FileLock,
     o: SnapshotterOptions,
   ) {
     this.#driver = driver;
-    this.#directory = snapshotsDirectory(root);
+    this.#root = place.root;
+    this.#snapshots = place.snapshots;
+    this.#lock = place.lock;
     this.#meta = meta;
-    this.#lock = lock;
     this.#jobs = o.jobs ?? inlineJobs;
     this.#log = o.log ?? stderrLog;
   }
 
   /**
-   * Opens (or makes) a snapshotter in `root`. Unavailable when it is open already; clear errors for a root that
-   * cannot be used and for metadata that is damaged or not ours.
+   * Opens (or makes) a snapshotter in `root`, an absolute path. Unavailable when it is open already; clear errors for a
+   * root that cannot be used and for metadata that is damaged or not ours.
    */
   static async open(
-    root: string,
+    path: string,
     driver: SnapshotDriver,
     options: SnapshotterOptions,
   ): Promise<DirectorySnapshotter> {
-    await makeRoot(root, 0o700);
-    const lock = await FileLock.acquire(
-      join(root, 'metadata.lock'),
-      `the ${driver.name} snapshotter in ${root}`,
-    );
-    let meta: Metastore | undefined;
+    await makeRoot(path, 0o700);
+    const root = HeldDirectory.open(path);
+    const undo: (() => unknown)[] = [() => root.release()];
     try {
-      await makeRoot(snapshotsDirectory(root), 0o700);
-      meta = await Metastore.open(join(root, 'metadata.db'));
-      const snapshotter = new DirectorySnapshotter(root, driver, meta, lock, options);
+      root.setMode(0o700);
+      const lock = await FileLock.acquire(join(root.at, LOCK), `the ${driver.name} snapshotter in ${path}`);
+      undo.push(() => lock.release());
+      await makeRoot(join(root.at, SNAPSHOTS), 0o700);
+      const snapshots = root.child(SNAPSHOTS);
+      undo.push(() => snapshots.release());
+      const meta = await Metastore.open(join(root.at, 'metadata.db'));
+      undo.push(() => meta.close());
+      const snapshotter = new DirectorySnapshotter({ root, snapshots, lock }, driver, meta, options);
       await snapshotter.#recover();
       return snapshotter;
     } catch (error) {
-      await meta?.close();
-      await lock.release();
+      for (const step of undo.reverse()) await step();
       throw error;
     }
+  }
+
+  /** Before directories are made, listed or handed out by their names. Unavailable: they are not where they were. */
+  #verify(): void {
+    this.#root.verify();
+    this.#snapshots.verify();
+    this.#lock.verify(this.#root, LOCK);
+  }
+
+  get #directory(): string {
+    return this.#snapshots.at;
   }
 
   // ---------------------------------------------------------------------------------------------------- reading
@@ -170,11 +190,13 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
         remedy: 'make a view of it and mount that',
       });
     }
+    this.#verify();
     return this.#driver.mounts(snapshot, this.#meta.ancestors(snapshot));
   }
 
   async walk(fn: (info: SnapshotInfo) => Promise<void> | void, ...filters: string[]): Promise<void> {
     const matches = parseFilters(filters);
+    this.#verify();
     let last = 0;
     for (let step = this.#meta.after(last, STEP); step.length > 0; step = this.#meta.after(last, STEP)) {
       for (const { id } of step) {
@@ -201,12 +223,17 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
   }
 
   async #measure(id: number): Promise<Usage> {
-    const path = this.#driver.contents(id);
+    const path = this.#contents(id);
     try {
       return await diskUsage(path);
     } catch (error) {
       throw diskError('measure', path, error);
     }
+  }
+
+  /** `contents` of the driver as it is reached from here. */
+  #contents(id: number): string {
+    return this.#snapshots.through(this.#driver.contents(id));
   }
 
   // ---------------------------------------------------------------------------------------------------- changing
@@ -231,6 +258,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     return this.#keys.withAll({ exclusive: [key], shared: [parentKey] }, async () => {
       const parent = checkCreate(this.#meta, key, parentKey);
       const snapshot = { kind, parent, labels: compactMap(options.labels) };
+      this.#verify();
       const create = (tx: MetaTransaction): number => tx.create(kind, key, parentKey, snapshot.labels).id;
       if (this.#driver.hasDirectory(snapshot)) await this.#makeDirectory(snapshot, create);
       else await this.#meta.write(create);
@@ -243,7 +271,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     const building = name;
     this.#busy.add(building);
     try {
-      await this.#driver.build(this.#path(name), snapshot);
+      await this.#driver.build(this.#path(name), snapshot, (id) => this.#contents(id));
       await this.#meta.write(async (tx) => {
         const id = String(create(tx));
         await rename(this.#path(name), this.#path(id));
@@ -261,6 +289,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
   commit(name: string, key: string, options: SnapshotOptions = {}): Promise<void> {
     const rebase = options.parent ?? '';
     return this.#keys.withAll({ exclusive: [name, key], shared: [rebase] }, async () => {
+      this.#verify();
       const active = checkCommit(this.#meta, name, key);
       const usage = await this.#measure(active.id);
       await this.#meta.write((tx) => {
@@ -270,7 +299,8 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
   }
 
   remove(key: string): Promise<void> {
-    return this.#keys.with(key, 'exclusive', () => {
+    return this.#keys.with(key, 'exclusive', async () => {
+      this.#verify();
       switch (this.#driver.removal) {
         case 'background':
           return this.#removeInBackground(key);
@@ -294,7 +324,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
         const { id } = tx.remove(key);
         const names = { from: String(id), to: REMOVED + id };
         this.#busy.add(names.to);
-        if ((await orAbsent(rename(this.#path(names.from), this.#path(names.to)))) !== null) renamed = names;
+        if (await this.#moveAway(names)) renamed = names;
         else this.#busy.delete(names.to);
       });
     } catch (error) {
@@ -307,6 +337,17 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
       addReport(this.#freed, await this.#delete([to]));
       this.#busy.delete(to);
     });
+  }
+
+  /** False when there is no directory, or a full disk has no room for another name: a cleanup then finds it. */
+  async #moveAway({ from, to }: { from: string; to: string }): Promise<boolean> {
+    try {
+      return (await orAbsent(rename(this.#path(from), this.#path(to)))) !== null;
+    } catch (error) {
+      if (!isFull(error)) throw error;
+      this.#left.add(from);
+      return false;
+    }
   }
 
   async #restore({ from, to }: { from: string; to: string }): Promise<void> {
@@ -325,6 +366,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
    * be left, and now and then, the whole directory is looked through.
    */
   async cleanup(): Promise<RemovalReport> {
+    this.#verify();
     await Promise.all(this.#background);
     const report = this.#freed;
     this.#freed = emptyReport();
@@ -374,7 +416,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     } catch (error) {
       const message = messageOf(error);
       this.#log('warn', `cannot delete ${paths.length} snapshot directories`, { error: message });
-      return { ...emptyReport(), errors: [{ path: this.#directory, message }] };
+      return { ...emptyReport(), errors: [{ path: this.#snapshots.path, message }] };
     }
   }
 
@@ -392,7 +434,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
       for (const name of numbered) this.#spared.add(name);
       this.#log(
         'warn',
-        `${this.#directory} holds ${numbered.length} snapshots, but their metadata file is gone`,
+        `${this.#snapshots.path} holds ${numbered.length} snapshots, but their metadata file is gone`,
         {
           remedy: 'restore metadata.db, or delete the numbered directories',
         },
@@ -437,6 +479,8 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     await Promise.all(this.#background);
     await this.#meta.close();
     await this.#lock.release();
+    this.#snapshots.release();
+    this.#root.release();
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -7,6 +7,7 @@
  */
 import { createRequire } from 'node:module';
 import { Command, CommanderError } from 'commander';
+import { fsError } from '../system-errors.js';
 import { addEtcdOptions } from './etcd-options.js';
 import { exitCodes } from './exit-codes.js';
 import { defaultRoot, report } from './runner.js';
@@ -63,8 +64,10 @@ for (const name of verbsIn(process.argv.slice(2))) (await verbs[name]!())(progra
 
 // A reader that goes away (`| head`) ends the output, not the work.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code !== 'EPIPE') throw error;
+  if (error.code !== 'EPIPE') process.exitCode = report(fsError('write to', 'standard output', error));
 });
+// Nor does a terminal that goes away.
+process.stderr.on('error', () => undefined);
 
 try {
   await program.parseAsync();

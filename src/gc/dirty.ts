@@ -201,7 +201,10 @@ export class DirtyFlags {
     } catch {
       return; // Closed meanwhile: the next start finds no list and no flag, and nothing to lose but an orphan.
     }
-    this.#engine.update((tx) => tx.put(flag, '1'), { durability: 'visible' }).catch(() => undefined);
+    // Background: on a full disk too.
+    this.#engine
+      .update((tx) => tx.put(flag, '1'), { durability: 'visible', background: true })
+      .catch(() => undefined);
   }
 
   async #swept(flag: Key, state: BackendState, order: SweepOrder): Promise<void> {

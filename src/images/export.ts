@@ -5,6 +5,7 @@
  *
  * Runs under the context's lease or one of its own. Called by the CLI and embedders.
  */
+import { resolve } from 'node:path';
 import type { CallContext } from '../context.js';
 import {
   type EbbtideError,
@@ -52,7 +53,8 @@ export async function exportImages(
   options: ExportOptions = {},
 ): Promise<Exported> {
   if (names.length === 0) throw invalidArgument('no image to export', { remedy: 'name at least one image' });
-  return underLease(services, ctx, (leased) => new Exporter(services, leased, options).run(names, output));
+  const to = typeof output === 'string' ? resolve(output) : output;
+  return underLease(services, ctx, (leased) => new Exporter(services, leased, options).run(names, to));
 }
 
 class Exporter {

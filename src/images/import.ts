@@ -5,8 +5,10 @@
  *
  * A second attempt after an interrupted one goes on where that stopped. Called by the CLI and embedders.
  */
+
 import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
+import { resolve } from 'node:path';
 import type { ArchiveLimits } from '../backends/archive/limits.js';
 import { fsError } from '../backends/fs-errors.js';
 import type { CallContext } from '../context.js';
@@ -40,16 +42,18 @@ export interface ImportOptions {
 const MAX_DESCRIPTORS = 100_000;
 
 /**
- * Imports what `source` holds (a path, or an archive as a stream) and answers the images made or updated, in the
+ * Imports what `from` holds (a path, or an archive as a stream) and answers the images made or updated, in the
  * source's order. InvalidArgument: no images, damaged, or hostile. NotFound: an image of which no platform is
  * complete. Nothing is left of a failed import but what a collection takes.
  */
 export function importImage(
   services: ImageServices,
   ctx: CallContext,
-  source: string | AsyncIterable<Uint8Array>,
+  from: string | AsyncIterable<Uint8Array>,
   options: ImportOptions = {},
 ): Promise<Image[]> {
+  // A path of now: the process may change its directory before a blob is opened.
+  const source = typeof from === 'string' ? resolve(from) : from;
   return underLease(services, ctx, async (leased) => {
     const images = await open(services, leased, source, options);
     const importer = new Importer(services, leased, images, options);

@@ -1,7 +1,7 @@
 /** The daemon's configuration: a JSON file, overruled by the command line. InvalidArgument names what is not known. */
 
 import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { resolve } from 'node:path';
 import { fsError } from '../backends/fs-errors.js';
 import type { EtcdConfig } from '../db.js';
 import { type SnapshotterName, snapshotterNames } from '../db.js';
@@ -10,6 +10,7 @@ import { type SchedulerOptions, schedulerParams } from '../gc/scheduler-params.j
 import type { CollectMode } from './collections.js';
 import { type Limits, limitsOf } from './limits.js';
 import { type LogLevel, logLevels } from './log.js';
+import { defaultAddress } from './run-file.js';
 
 export interface DaemonOptions {
   root: string;
@@ -28,9 +29,6 @@ export interface DaemonOptions {
   /** The tree is in etcd, and this host may collect it. */
   etcd?: EtcdConfig | undefined;
 }
-
-/** Where a root's daemon listens unless told. */
-export const defaultAddress = (root: string): string => join(root, 'run', 'ebbtide.sock');
 
 const fields = [
   'address',
@@ -80,8 +78,8 @@ export function daemonOptions(root: string, file: GivenOptions, line: GivenOptio
   schedulerParams(scheduler);
   return {
     root,
-    address: text('address', given.address) ?? defaultAddress(root),
-    proxyAddress: text('proxyAddress', given.proxyAddress),
+    address: path('address', given.address) ?? defaultAddress(root),
+    proxyAddress: path('proxyAddress', given.proxyAddress),
     metrics: text('metrics', given.metrics),
     gc: choice('gc', given.gc, ['scheduled', 'on-request'] as const),
     policy: choice('policy', given.policy, ['shared', 'isolated'] as const),
@@ -90,6 +88,12 @@ export function daemonOptions(root: string, file: GivenOptions, line: GivenOptio
     scheduler,
     limits: limitsOf(object('limits', given.limits)),
   };
+}
+
+/** Absolute from here on. */
+function path(name: string, value: unknown): string | undefined {
+  const given = text(name, value);
+  return given === undefined ? undefined : resolve(given);
 }
 
 function text(name: string, value: unknown): string | undefined {

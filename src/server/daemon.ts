@@ -17,6 +17,7 @@ import { createLog, type Logger, storeLog } from './log.js';
 import type { Metrics } from './metrics.js';
 import { type Notify, notifier } from './notify.js';
 import { Refusals } from './refusals.js';
+import { RootWatch } from './root-watch.js';
 import type { ObserveMethod } from './rpc-server.js';
 import { removeRunFile, writeRunFile } from './run-file.js';
 import type { Service, ServiceHost } from './service.js';
@@ -55,12 +56,12 @@ export class Daemon {
   }
 
   async #stop(): Promise<void> {
-    const { log, notify, stopping, endpoints, collections, db, options, metricsServer, refusals } =
+    const { log, notify, stopping, endpoints, collections, db, options, metricsServer, refusals, root } =
       this.#parts;
     log.info('stopping');
     void notify('stopping');
     stopping.abort();
-    await removeRunFile(options.root);
+    await removeRunFile(root.path);
     const { shutdownMs } = options.limits;
     const ends = await Promise.all(endpoints.map((endpoint) => endpoint.stop(shutdownMs)));
     if (ends.some(({ aborted }) => aborted)) log.warn({ afterMs: shutdownMs }, 'open calls were aborted');
@@ -68,7 +69,13 @@ export class Daemon {
     await collections.close();
     await metricsServer?.close();
     await db.close();
+    root.close();
     log.info('stopped');
+  }
+
+  /** SIGHUP: a terminal that went away, or somebody who expects that the configuration is read again. */
+  hangup(): void {
+    this.#parts.log.info('still serving after SIGHUP; the configuration is read at the start only');
   }
 }
 
@@ -81,6 +88,7 @@ interface Parts {
   readonly endpoints: readonly Endpoint[];
   readonly collections: Collections;
   readonly refusals: Refusals;
+  readonly root: RootWatch;
   readonly metricsServer: { address: string; close(): Promise<void> } | undefined;
 }
 
@@ -100,6 +108,8 @@ async function startParts(
     ...(etcd && { etcd, enableEtcdGC: true }),
   });
   undo.push(() => db.close());
+  const place = new RootWatch(root, (level, message) => log[level](message));
+  undo.push(async () => place.close());
   const metrics = options.metrics === undefined ? undefined : await loadMetrics();
   const age = new GarbageAge(db);
   const logRun = runLog(log);
@@ -161,14 +171,16 @@ async function startParts(
     () => !stopping.signal.aborted,
   );
   if (metricsServer !== undefined) undo.push(() => metricsServer.close());
-  await writeRunFile(root, main.address);
+  await writeRunFile(place.path, main.address).catch((error: unknown) => {
+    log.warn({ err: error }, 'the command line finds this daemon by --address only');
+  });
   const notify = notifier((message) => log.warn(message));
   await notify('ready');
   log.info(
     { root, address: main.address, proxy: options.proxyAddress, metrics: metricsServer?.address, version },
     'serving',
   );
-  return { options, log, notify, stopping, db, endpoints, collections, metricsServer, refusals };
+  return { options, log, notify, stopping, db, endpoints, collections, metricsServer, refusals, root: place };
 }
 
 /** Their library takes a tenth of the time of a start, and most daemons are not asked for metrics. */

@@ -9,7 +9,10 @@ export type { Logger };
 export function createLog(level: LogLevel): Logger {
   const options = { level, base: { pid: process.pid }, timestamp: pino.stdTimeFunctions.isoTime };
   // Written before the call returns: the last lines of a process that dies are the ones that are needed.
-  return pino(options, pino.destination({ fd: 2, sync: true }));
+  const destination = pino.destination({ fd: 2, sync: true });
+  // A terminal that has gone, or a log on a full disk: lines are lost, the daemon is not.
+  destination.on('error', () => undefined);
+  return pino(options, destination);
 }
 
 /** As the DB wants it. */

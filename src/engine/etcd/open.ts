@@ -3,6 +3,7 @@
  * Called by db.ts and by embedders.
  */
 import { rm } from 'node:fs/promises';
+import { resolve } from 'node:path';
 import type { Engine, EngineOptions } from '../contract.js';
 import { openLmdbEngine } from '../lmdb/engine.js';
 import { openMemoryEngine } from '../memory/engine.js';
@@ -66,7 +67,8 @@ export async function openEtcdEngine(options: EtcdEngineOptions): Promise<EtcdEn
 
 /** The embedded engine of the mirror; one that holds another tree is removed first. */
 async function openMirrorEngine(options: EtcdEngineOptions, client: EtcdClient): Promise<Engine> {
-  const { indexer, graph, mirrorDir, warn } = options;
+  const { indexer, graph, warn } = options;
+  const mirrorDir = options.mirrorDir === undefined ? undefined : resolve(options.mirrorDir);
   const parts = { indexer, graph, durability: 'visible' as const, ...(warn && { warn }) };
   if (mirrorDir === undefined) return openMemoryEngine(parts);
   const engine = await openLmdbEngine(mirrorDir, parts);

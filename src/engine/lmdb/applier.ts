@@ -289,6 +289,8 @@ export class Applier {
         this.#host.warn(`commits wait in the log, because the tree cannot be written: ${answer.error}`);
       }
       this.#failure = answer.error;
+      // The reserve of a full disk has room for small transactions.
+      this.#changesMax = CHANGES_MIN;
       return false;
     }
     if ('ids' in answer) throw new Error('the thread that writes the tree answered another question');
