@@ -45,7 +45,7 @@ export interface ImageConfig {
   diffIds: string[];
 }
 
-type Json = Readonly<Record<string, unknown>>;
+export type Json = Readonly<Record<string, unknown>>;
 
 const wrong = (name: string, what: string, cause?: unknown): EbbtideError =>
   invalidArgument(`${name} ${what}`, {

@@ -52,6 +52,21 @@ export const isNonDistributable = (type: string): boolean =>
   type.startsWith('application/vnd.oci.image.layer.nondistributable.') ||
   type.startsWith('application/vnd.docker.image.rootfs.foreign.');
 
+const imageConfigs: ReadonlySet<string> = new Set([
+  MediaType.ociConfig,
+  MediaType.dockerConfig,
+  // What early schema 2 writers called it.
+  'application/octet-stream',
+]);
+
+/** Whether a manifest is an image: charts, signatures and other artifacts have another config or no layers of files. */
+export const isImageManifest = (manifest: {
+  config: { mediaType: string };
+  layers: readonly { mediaType: string }[];
+}): boolean =>
+  imageConfigs.has(manifest.config.mediaType) &&
+  (manifest.layers.length === 0 || manifest.layers.some(({ mediaType }) => isLayerType(mediaType)));
+
 /** A blob's child, as far as its reference label goes. */
 export interface LabelledChild {
   mediaType: string;
