@@ -14,7 +14,7 @@ import { dockerEntries } from './docker-archive.js';
 import { MAX_DOCUMENT_BYTES } from './documents.js';
 import { checkLayoutFile, parseLayoutIndex } from './layout.js';
 import type { ImageServices, LeasedContext, OnProgress } from './services.js';
-import { type ImageSource, INDEX_FILE, LAYOUT_FILE } from './source.js';
+import { DOCKER_FILE, type ImageSource, INDEX_FILE, LAYOUT_FILE } from './source.js';
 
 export interface ReadArchiveOptions {
   /** What messages call the archive. */
@@ -23,8 +23,6 @@ export interface ReadArchiveOptions {
   progress?: OnProgress | undefined;
 }
 
-/** Docker's list of images in an archive. */
-const DOCKER_FILE = 'manifest.json';
 const documentNames: ReadonlySet<string> = new Set([LAYOUT_FILE, INDEX_FILE, DOCKER_FILE]);
 
 /** InvalidArgument: not an archive of images, or a damaged or hostile one. */

@@ -21,6 +21,8 @@ export const Annotation = {
   refName: 'org.opencontainers.image.ref.name',
   /** Docker's mark on manifests that describe another one. */
   referenceType: 'vnd.docker.reference.type',
+  /** Which one that is. */
+  referenceDigest: 'vnd.docker.reference.digest',
   manifestSubject: 'io.containerd.manifest.subject',
 } as const;
 
