@@ -80,9 +80,12 @@ export class ClosureReader {
     const children = document.value.manifests;
     const closures: (Closure | undefined)[] = [];
     for (const child of children) closures.push(await this.#read(child, depth + 1));
-    if (!children.some((child, i) => closures[i] !== undefined && !isAttestation(child))) return undefined;
     const isWhole = children.every((child, i) => closures[i]?.root.digest === child.digest);
-    if (!isWhole) dropStrayAttestations(children, closures);
+    if (!isWhole) {
+      // What only describes another manifest makes no image.
+      if (!children.some((child, i) => closures[i] !== undefined && !isAttestation(child))) return undefined;
+      dropStrayAttestations(children, closures);
+    }
     const kept = new Set(closures.filter((closure) => closure !== undefined));
     if (!isWhole && kept.size === 1) return [...kept][0];
     const sum = closureOf(isWhole ? descriptor : reducedIndex(descriptor, document.json, closures));
