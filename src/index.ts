@@ -171,8 +171,8 @@ export { type Diffed, type DiffOptions, diffLayer } from './backends/archive/dif
 export { type ArchiveLimits, defaultLimits } from './backends/archive/limits.js';
 export type { Sink } from './backends/archive/tar-writer.js';
 export type { Platform } from './images/documents.js';
-export { type Exported, type ExportOptions, exportImages } from './images/export.js';
-export { type ImportOptions, importImage } from './images/import.js';
+export { type Exported, type ExportedImage, type ExportOptions, exportImages } from './images/export.js';
+export { type ImportOptions, importImage, type LeftOut } from './images/import.js';
 export { childLabels, type LabelledChild, MediaType } from './images/media-types.js';
 export { normalizeDockerReference } from './images/names.js';
 export type { Output } from './images/output.js';

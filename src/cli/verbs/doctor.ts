@@ -4,6 +4,7 @@ import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import { dirname, join } from 'node:path';
 import type { Command } from 'commander';
+import { nativeZstd } from '../../backends/archive/zstd-native.js';
 import { canMount } from '../../backends/mounts.js';
 import { type EtcdConfig, layout, openDB, snapshotterNames } from '../../db.js';
 import { MAX_COMPONENT_BYTES } from '../../engine/schema/keys.js';
@@ -71,10 +72,16 @@ async function examine(
       user: process.getuid?.() === 0 ? 'root' : `uid ${process.getuid?.()}`,
       mounts: mount.ok ? 'permitted' : `not permitted: ${mount.reason}`,
       cpus: availableParallelism(),
+      'zstd layers': zstdDecoder(),
     },
     ...(check && { store: await checkStore(root, etcd) }),
   };
 }
+
+const zstdDecoder = (): string =>
+  nativeZstd.version === undefined
+    ? `decoded in JavaScript, four times slower (${nativeZstd.reason}): install libzstd 1.4 or later`
+    : `libzstd ${nativeZstd.version}`;
 
 /** Version of an installed package; its package.json need not be among its exports. */
 function versionOf(name: string): string {
