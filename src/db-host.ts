@@ -11,6 +11,7 @@ import { failedPrecondition, throwIfAborted } from './errors.js';
 import type { CollectHost } from './gc/collect.js';
 import { CollectorRegistry } from './gc/collectors.js';
 import { DirtyFlags } from './gc/dirty.js';
+import { OrphanGuard } from './gc/orphan-guard.js';
 import { ContentStore } from './stores/content.js';
 import { Guards } from './stores/guards.js';
 import type { ContentPolicy, EventsPublisher, UnnamedContent, UnnamedSnapshot } from './stores/host.js';
@@ -62,6 +63,7 @@ export class DBHost implements CollectHost {
   readonly publisher: EventsPublisher | undefined;
   readonly guards: Guards;
   readonly dirty: DirtyFlags;
+  readonly orphans: OrphanGuard;
   readonly collectors = new CollectorRegistry();
   readonly contentStore: ContentStore;
   readonly snapshotterStores: ReadonlyMap<string, Snapshotter>;
@@ -80,6 +82,7 @@ export class DBHost implements CollectHost {
     this.#log = parts.log;
     this.guards = parts.guards ?? new Guards();
     this.dirty = new DirtyFlags(parts.engine);
+    this.orphans = new OrphanGuard(this);
     this.contentStore = new ContentStore(this);
     this.snapshotterStores = new Map(
       [...parts.backends.keys()].map((name) => [name, new Snapshotter(this, name)]),

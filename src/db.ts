@@ -33,6 +33,7 @@ import { createDiskPool, type DiskPool } from './gc/disk-pool.js';
 import { nextExpiry } from './gc/expiry-wake.js';
 import { createGraph } from './gc/graph.js';
 import type { ObjectName } from './gc/objects.js';
+import type { OrphanState } from './gc/orphan-guard.js';
 import { applyPlan, type CollectionPlan, type PlanOutcome, planCollection } from './gc/plan.js';
 import { metadataIndexer } from './gc/references.js';
 import { diskUsageBy, type UsageOptions, type UsageReport } from './gc/retained.js';
@@ -128,7 +129,14 @@ export class DB implements AsyncDisposable {
     this.#switches = switches;
     const { engine } = host;
     const cluster =
-      engine instanceof EtcdEngine ? new Cluster(engine, host, (run) => this.#inTurn(run)) : undefined;
+      engine instanceof EtcdEngine
+        ? new Cluster(
+            engine,
+            host,
+            (run) => this.#inTurn(run),
+            () => this.enableEtcdGC,
+          )
+        : undefined;
     const current = <S extends object>(store: S, ...methods: (keyof S)[]): S =>
       cluster === undefined ? store : cluster.current(store, methods);
     this.#cluster = cluster;
@@ -219,7 +227,7 @@ export class DB implements AsyncDisposable {
       collect(this.#host, { ...this.#defaults(), ...options, ...(ctx.signal && { signal: ctx.signal }) });
     const cluster = this.#cluster;
     if (cluster === undefined || options.dryRun) return this.#inTurn(run);
-    return this.#inTurn(() => cluster.collect(this.enableEtcdGC, run));
+    return this.#inTurn(() => cluster.collect(run));
   }
 
   #defaults(): RunOptions {
@@ -243,7 +251,7 @@ export class DB implements AsyncDisposable {
         ...options,
         ...(ctx.signal && { signal: ctx.signal }),
       });
-    return this.#inTurn(async () => this.#cluster?.collectOrFail(this.enableEtcdGC, run) ?? run());
+    return this.#inTurn(async () => this.#cluster?.collectOrFail(run) ?? run());
   }
 
   /**
@@ -257,6 +265,10 @@ export class DB implements AsyncDisposable {
   /** Bytes by image, lease, namespace or snapshotter, of the context's namespace or, without one, of all. */
   du(ctx: CallContext = {}, options: UsageOptions = {}): Promise<UsageReport> {
     return diskUsageBy(this.#host, (run) => this.#inTurn(run), ctx, options);
+  }
+  /** What is known of backend items that no record names: see `CollectOptions.orphanGuard`. */
+  get orphans(): OrphanState {
+    return this.#host.orphans.state;
   }
   /** The earliest time later than `after` at which a lease, image or ingest expires; used by the scheduler. */
   nextExpiry(after: Instant): Instant | undefined {
@@ -330,6 +342,11 @@ export class DB implements AsyncDisposable {
     this.#host.close();
     this.#cluster?.close();
     await this.#collection;
+    await this.#host.dirty.store().catch((error: unknown) => {
+      this.#host.log('info', 'what waits for a sweep could not be noted', {
+        error: String(error),
+      });
+    });
     for (const backend of this.#host.backends.values()) await backend.close();
     await this.#host.content.close?.();
     await this.#pool?.close();
@@ -398,6 +415,7 @@ async function assemble(
     engine.leaseScope = engine.client.settings.hostId;
   }
   host.dirty.load();
+  await host.orphans.lookAtOpen();
   const db = new DB(host, pool, options);
   await db.init();
   return db;

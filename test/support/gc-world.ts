@@ -25,6 +25,7 @@ import { type CollectHost, type CollectOptions, collect } from '../../src/gc/col
 import { CollectorRegistry } from '../../src/gc/collectors.js';
 import { DirtyFlags } from '../../src/gc/dirty.js';
 import { TypeScriptGraph } from '../../src/gc/graph-ts.js';
+import { OrphanGuard } from '../../src/gc/orphan-guard.js';
 import { metadataIndexer } from '../../src/gc/references.js';
 import type { GCStats } from '../../src/gc/stats.js';
 import { digestOf } from '../../src/model/digest.js';
@@ -63,6 +64,7 @@ export class World implements CollectHost {
   readonly collectors = new CollectorRegistry();
   readonly jobs = { removeTrees: async () => ({ removed: 0, bytes: 0, errors: [] }) };
   readonly dirty: DirtyFlags;
+  readonly orphans: OrphanGuard;
   readonly inFlight = new Set<string>();
   readonly contentStore = { inFlightIngests: (): ReadonlySet<string> => this.inFlight };
   readonly snapshotterStores: Map<string, { inFlight(): ReadonlySet<string> }>;
@@ -78,6 +80,7 @@ export class World implements CollectHost {
     this.backends = new Map(names.map((name) => [name, new FakeSnapshotter()]));
     this.snapshotterStores = new Map(names.map((name) => [name, { inFlight: () => this.inFlight }]));
     this.dirty = new DirtyFlags(engine);
+    this.orphans = new OrphanGuard(this);
     this.dirty.load();
   }
 
