@@ -77,7 +77,7 @@ const SLICE_BUDGET_MS = 2;
 const PLACES_AT_ONCE = 32 * 1024;
 
 /** One collection. Rejects with the first error of marking or removing; backends' failures are in the stats. */
-export function collect(host: CollectHost, options: CollectOptions = {}): Promise<GCStats> {
+export async function collect(host: CollectHost, options: CollectOptions = {}): Promise<GCStats> {
   return new Collection(host, options).run();
 }
 
