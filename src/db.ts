@@ -414,8 +414,9 @@ async function assemble(
   if (engine instanceof EtcdEngine && (options.leaseBackend ?? LeaseBackend) === 'bolt') {
     engine.leaseScope = engine.client.settings.hostId;
   }
-  host.dirty.load();
   await host.orphans.lookAtOpen();
+  // Nothing is awaited from here until the DB listens: removals of other hosts would be missed.
+  host.dirty.load();
   const db = new DB(host, pool, options);
   await db.init();
   return db;

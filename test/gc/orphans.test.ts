@@ -235,7 +235,12 @@ describe('the orphan guard', () => {
     await orphans(w, 1, 5);
     const mark = w.engine.graph.mark.bind(w.engine.graph);
     t.mock.method(w.engine.graph, 'mark', async (...args: Parameters<typeof mark>) => {
-      await w.put(w.blobKey('stray 3'), { createdat: 1n, updatedat: 1n, size: 100, labels: { [gc('root')]: 'x' } });
+      await w.put(w.blobKey('stray 3'), {
+        createdat: 1n,
+        updatedat: 1n,
+        size: 100,
+        labels: { [gc('root')]: 'x' },
+      });
       return mark(...args);
     });
     assert.equal((await collectFull(w)).orphans.content, 4);
