@@ -278,6 +278,9 @@ export class SharedGuards extends Guards {
   override tryAcquire(_name: string): Release | undefined {
     return undefined;
   }
+  override tryAcquireMany(names: readonly string[]): { taken: boolean[]; release: Release } {
+    return { taken: names.map(() => false), release: () => undefined };
+  }
 }
 
 function both(release: Release, unlock: () => Promise<void>): Release {

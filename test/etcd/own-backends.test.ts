@@ -1,6 +1,7 @@
 /** Each host sweeps its own backends, whoever collects; and a tree that was lost in etcd takes no host's content with it. */
 import assert from 'node:assert/strict';
-import { readdir } from 'node:fs/promises';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, type TestContext, test } from 'node:test';
 import { type DB, layout } from '../../src/db.js';
@@ -8,7 +9,6 @@ import { blobKey, metaKey } from '../../src/engine/schema/keys.js';
 import { kindOf } from '../../src/errors.js';
 import { digestOf } from '../../src/model/digest.js';
 import { writeBlob } from '../../src/stores/content-helpers.js';
-import { tempDir } from '../support/db.js';
 import { ctx, engineOf, eventually, openHost } from './hosts.js';
 import { LoopbackProxy } from './proxy.js';
 import { Cluster } from './servers.js';
@@ -36,6 +36,18 @@ async function write(db: DB, from: number, to: number): Promise<void> {
   await db.snapshotter('native')!.prepare(ctx, `active ${from}`, '', { labels });
 }
 
+const opened: DB[] = [];
+
+/** A directory for roots of hosts, which are closed before it is removed. */
+async function hostsDir(t: TestContext): Promise<string> {
+  const dir = await mkdtemp(join(tmpdir(), 'ebbtide-hosts-'));
+  t.after(async () => {
+    for (const db of opened.splice(0)) await db.close();
+    await rm(dir, { recursive: true, force: true });
+  });
+  return dir;
+}
+
 interface Host {
   db: DB;
   root: string;
@@ -53,11 +65,12 @@ async function host(
     if (level !== 'info') logged.push(`${message} ${JSON.stringify(details)}`);
   };
   const db = await openHost(t, { root, engine: 'lmdb', etcd, enableEtcdGC, log });
+  opened.push(db);
   return { db, root, logged };
 }
 
 test('given a host that does not collect, when it deletes what it made, then it sweeps that by itself', async (t) => {
-  const dir = await tempDir(t);
+  const dir = await hostsDir(t);
   const etcd = cluster.config();
   const a = await host(t, join(dir, 'a'), { ...etcd, hostId: 'a' }, false);
   await write(a.db, 0, 3);
@@ -71,7 +84,7 @@ test('given a host that does not collect, when it deletes what it made, then it 
 });
 
 test('given a host that never wins the right to collect, when it is asked to, then it sweeps its own backends', async (t) => {
-  const dir = await tempDir(t);
+  const dir = await hostsDir(t);
   const etcd = cluster.config();
   const a = await host(t, join(dir, 'a'), { ...etcd, hostId: 'a' });
   const b = await host(t, join(dir, 'b'), { ...etcd, hostId: 'b' });
@@ -84,7 +97,7 @@ test('given a host that never wins the right to collect, when it is asked to, th
 });
 
 test('given the tree wiped in etcd, when hosts see it, then their blobs and snapshots stay until somebody consents', async (t) => {
-  const dir = await tempDir(t);
+  const dir = await hostsDir(t);
   const etcd = cluster.config();
   const a = await host(t, join(dir, 'a'), { ...etcd, hostId: 'a' });
   const b = await host(t, join(dir, 'b'), { ...etcd, hostId: 'b' }, false);
@@ -114,7 +127,7 @@ test('given the tree wiped in etcd, when hosts see it, then their blobs and snap
 });
 
 test('given a removal on another host between the body and the commit that lowers the flag, when it is seen, then the bytes go', async (t) => {
-  const dir = await tempDir(t);
+  const dir = await hostsDir(t);
   const proxy = await LoopbackProxy.start(cluster.urls[0]!);
   t.after(() => proxy.close());
   const etcd = cluster.config();
@@ -145,4 +158,44 @@ test('given a removal on another host between the body and the commit that lower
   });
   t.mock.reset();
   await eventually('all bytes go', async () => (await blobs(a.root)) === 0);
+});
+
+test('given hosts that share a content directory, when one sweeps a blob whose record is on its way on the other, then it stays', async (t) => {
+  const dir = await hostsDir(t);
+  const etcd = { ...cluster.config(), backendId: 'shared' };
+  const content = join(dir, 'content');
+  const open = async (hostId: string): Promise<DB> => {
+    const db = await openHost(t, {
+      root: join(dir, hostId),
+      content,
+      etcd: { ...etcd, hostId },
+      snapshotters: [],
+    });
+    opened.push(db);
+    return db;
+  };
+  const a = await open('a');
+  const b = await open('b');
+  await a.namespaces.create({}, ctx.namespace);
+  const update = a.engine.update.bind(a.engine);
+  let commit = (): void => undefined;
+  const held = new Promise<void>((resolve) => {
+    commit = resolve;
+  });
+  const root = join(dir, 'a');
+  t.mock.method(a.engine, 'update', async (...args: Parameters<typeof update>) => {
+    // The record of a blob that has its name already.
+    if ((await blobs(root)) === 1) await held;
+    return update(...args);
+  });
+  const data = Buffer.from('blob 0');
+  const labels = { 'containerd.io/gc.root': 'x' };
+  const desc = { digest: digestOfBlob(0), size: data.length };
+  const writing = writeBlob(a.content, ctx, 'ref', data, desc, { labels });
+  await eventually('the blob has its name', async () => (await blobs(root)) === 1);
+  const stats = await b.garbageCollect({}, { fullSweep: true });
+  commit();
+  await writing;
+  assert.deepEqual([stats.walked, stats.orphans.content, await blobs(root)], [['content'], 0, 1]);
+  assert.equal((await b.content.info(ctx, desc.digest)).size, data.length);
 });
