@@ -11,7 +11,6 @@ import { fenceOf } from './engine/etcd/locks.js';
 import { collectionOf, components, leaf, snapshotKey } from './engine/schema/keys.js';
 import { EbbtideError, failedPrecondition, isFailedPrecondition, unavailable } from './errors.js';
 import { BackendSweeps, nameOf } from './gc/backend-sweeps.js';
-import { type BackendName, CONTENT_BACKEND } from './gc/dirty.js';
 import { orphanLimits } from './gc/orphan-guard.js';
 import { emptyStats, type GCStats } from './gc/stats.js';
 import { messageOf, type SweepReport } from './gc/sweep.js';
@@ -180,7 +179,7 @@ export class Cluster {
   /** Removes from this host's backends what no record names any more. */
   async sweepOwnBackends(): Promise<void> {
     await this.engine.confirm();
-    const { dirty, backends } = this.#host;
+    const { dirty } = this.#host;
     const sweeps = new BackendSweeps(this.#host, orphanLimits(undefined));
     try {
       await sweeps.survey(false);
@@ -190,10 +189,8 @@ export class Cluster {
       this.#sweepLater(REFUSED_AGAIN_MS);
       return;
     }
-    const dirtyNames = [...dirty.dirtySnapshotters].filter((name) => backends.has(name));
-    const names: BackendName[] = dirty.contentDirty ? [CONTENT_BACKEND, ...dirtyNames] : dirtyNames;
     let failed = false;
-    for (const name of names) {
+    for (const name of sweeps.names) {
       if (!this.#isClean(nameOf(name), await sweeps.sweep(name))) failed = true;
     }
     await sweeps.ended(!failed);

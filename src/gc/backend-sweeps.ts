@@ -35,7 +35,9 @@ export class BackendSweeps {
   readonly #limits: GuardLimits | undefined;
   readonly #signal: AbortSignal | undefined;
   /** What was found before the run's first removal. */
-  readonly #surveys = new Map<BackendName, Survey>();
+  readonly #surveys = new Map<BackendName, Surveyed>();
+  /** Backends whose walk was due, and whose lists this run took over. */
+  readonly #taken = new Set<BackendName>();
   /** Backends that could not be walked. */
   readonly #failures = new Map<BackendName, string>();
 
@@ -58,12 +60,13 @@ export class BackendSweeps {
   async survey(full: boolean): Promise<void> {
     const { dirty, backends, orphans } = this.#host;
     dirty.distrustAfterUncleanStart(backends.keys());
-    if (full) dirty.distrust(backends.keys());
     const due = dirty.walksDue(backends.keys());
-    if (due.length === 0) return;
+    const names = full ? this.#all : due;
+    if (names.length === 0) return;
     if (!full && this.#limits !== undefined) orphans.checkRecent();
+    for (const name of due) this.#taken.add(name);
     try {
-      const all = await Promise.all(due.map((name) => this.#surveyOne(name)));
+      const all = await Promise.all(names.map((name) => this.#surveyOne(name)));
       throwIfAborted(this.#signal);
       orphans.check(
         all.filter((one) => one !== undefined),
@@ -71,17 +74,30 @@ export class BackendSweeps {
       );
     } catch (error) {
       this.abandon();
-      for (const name of due) dirty.failed(name);
       throw error;
     }
   }
 
+  get #all(): BackendName[] {
+    return [CONTENT_BACKEND, ...this.#host.backends.keys()];
+  }
+
+  /** Backends that a sweep has work in. */
+  get names(): BackendName[] {
+    const { dirty } = this.#host;
+    const isDirty = (name: BackendName): boolean =>
+      name === CONTENT_BACKEND ? dirty.contentDirty : dirty.dirtySnapshotters.has(name);
+    return this.#all.filter((name) => isDirty(name) || this.#surveys.has(name) || this.#failures.has(name));
+  }
+
   async #surveyOne(name: BackendName): Promise<Surveyed | undefined> {
-    const { accounted } = this.#host.dirty.take(name);
+    const { dirty } = this.#host;
+    // The survey stands in for the walk that is due; what loses its record from here on is listed again.
+    const accounted = this.#taken.has(name) ? dirty.take(name).accounted : dirty.accounted(name);
     try {
-      const survey = await this.#look(name);
-      this.#surveys.set(name, survey);
-      return { backend: nameOf(name), survey, accounted };
+      const surveyed = { backend: nameOf(name), survey: await this.#look(name), accounted };
+      this.#surveys.set(name, surveyed);
+      return surveyed;
     } catch (error) {
       throwIfAborted(this.#signal);
       this.#failures.set(name, messageOf(error));
@@ -97,9 +113,10 @@ export class BackendSweeps {
     return surveySnapshotter(host, name, backend, options);
   }
 
-  /** The run ended before its sweeps: what was surveyed has to be again. */
+  /** The run ended before its sweeps: walks that were due still are. */
   abandon(): void {
-    for (const name of [...this.#surveys.keys(), ...this.#failures.keys()]) this.#host.dirty.failed(name);
+    for (const name of this.#taken) this.#host.dirty.failed(name);
+    this.#taken.clear();
     this.#surveys.clear();
     this.#failures.clear();
   }
@@ -110,20 +127,20 @@ export class BackendSweeps {
     const order = dirty.take(name);
     const failure =
       this.#failures.get(name) ?? (order.walk ? await this.#lateSurvey(name, order.accounted) : undefined);
-    const survey = this.#surveys.get(name);
+    const surveyed = this.#surveys.get(name);
     const report =
       failure === undefined
-        ? await this.remove(name, { ...order, orphans: survey?.orphans })
+        ? await this.remove(name, { ...order, orphans: surveyed?.survey.orphans })
         : { ...emptyReport(), errors: [failure] };
     if (report.errors.length > 0) {
       dirty.failed(name);
       return report;
     }
-    this.#log(name, report);
+    this.#log(name, report, surveyed?.accounted ?? 0);
     dirty.postpone(name, report.postponed);
     dirty.refused(name, report.refused);
     // More than can be listed: the next run goes on.
-    if (survey !== undefined && survey.orphans.length < orphansOf(survey)) dirty.failed(name);
+    if (surveyed !== undefined && !isListed(surveyed.survey)) dirty.failed(name);
     await dirty.swept(name, order);
     return report;
   }
@@ -131,9 +148,9 @@ export class BackendSweeps {
   /** The list outgrew its limit during the run. Answers why the backend cannot be swept. */
   async #lateSurvey(name: BackendName, accounted: number): Promise<string | undefined> {
     try {
-      const survey = await this.#look(name);
-      this.#host.orphans.check([{ backend: nameOf(name), survey, accounted }], this.#limits);
-      this.#surveys.set(name, survey);
+      const surveyed = { backend: nameOf(name), survey: await this.#look(name), accounted };
+      this.#host.orphans.check([surveyed], this.#limits);
+      this.#surveys.set(name, surveyed);
       return undefined;
     } catch (error) {
       return messageOf(error);
@@ -161,10 +178,10 @@ export class BackendSweeps {
     return () => snapshotterStores.get(name)?.inFlight() ?? new Set();
   }
 
-  #log(name: BackendName, { orphans, orphanBytes, refused }: SweepReport): void {
+  #log(name: BackendName, { orphans, orphanBytes, refused }: SweepReport, accounted: number): void {
     const host = this.#host;
     if (total(orphans) > 0) {
-      host.log('warn', 'removed what no record named', {
+      host.log(total(orphans) > accounted ? 'warn' : 'info', 'removed what no record named', {
         backend: nameOf(name),
         removed: orphans,
         bytes: orphanBytes,
@@ -187,7 +204,7 @@ export class BackendSweeps {
   async list(full: boolean): Promise<Candidate[]> {
     const { dirty, backends } = this.#host;
     dirty.distrustAfterUncleanStart(backends.keys());
-    const all: BackendName[] = [CONTENT_BACKEND, ...backends.keys()];
+    const all = this.#all;
     const due = new Set(full ? all : dirty.walksDue(backends.keys()));
     const found = new Map<string, Candidate>();
     const add = async (item: BackendItem, size?: number): Promise<void> => {
@@ -195,8 +212,10 @@ export class BackendSweeps {
       if (candidate !== undefined) found.set(`${candidate.kind} ${candidate.key}`, candidate);
     };
     for (const name of all) {
-      if (due.has(name)) this.#surveys.set(name, await this.#look(name, add));
-      else await this.#listWaiting(dirty.waiting(name), add);
+      if (due.has(name)) {
+        const survey = await this.#look(name, add);
+        this.#surveys.set(name, { backend: nameOf(name), survey, accounted: 0 });
+      } else await this.#listWaiting(dirty.waiting(name), add);
     }
     return [...found.values()];
   }
@@ -214,4 +233,5 @@ const LOOKS_PER_TURN = 64;
 
 /** As logs and stats have it. */
 export const nameOf = (name: BackendName): string => (name === CONTENT_BACKEND ? 'content' : name);
+const isListed = (survey: Survey): boolean => survey.orphans.length === orphansOf(survey);
 const total = (counts: Counts): number => Object.values(counts).reduce((sum, n) => sum + n, 0);

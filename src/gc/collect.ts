@@ -232,14 +232,12 @@ class Collection {
   // -------------------------------------------------------------------------------------------- what follows
 
   async #afterwards(): Promise<void> {
-    const { dirty, backends } = this.#host;
+    const { dirty } = this.#host;
     const start = performance.now();
-    const snapshotters = [...dirty.dirtySnapshotters].filter((name) => backends.has(name));
     await Promise.all([
       endCollectors(this.#collectors, 'finish', this.#warn),
       this.#publish(),
-      dirty.contentDirty ? this.#sweep(CONTENT_BACKEND) : undefined,
-      ...snapshotters.map((name) => this.#sweep(name)),
+      ...this.#sweeps.names.map((name) => this.#sweep(name)),
     ]);
     await this.#sweeps.ended(this.#stats.backendErrors === 0);
     this.#stats.phases.backends = performance.now() - start;

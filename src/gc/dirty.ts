@@ -261,6 +261,11 @@ export class DirtyFlags {
     return this.#stateOf(backend).items;
   }
 
+  /** Items that lost their record since the last complete sweep: orphans that are accounted for. */
+  accounted(backend: BackendName): number {
+    return this.#stateOf(backend).accounted;
+  }
+
   take(backend: BackendName): SweepOrder {
     return this.#stateOf(backend).take();
   }

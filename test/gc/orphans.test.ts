@@ -181,6 +181,7 @@ describe('the orphan guard', () => {
     await many.blob('garbage');
     await refused(collectFull(many), /21 blobs of 41 items in "content", 2100 bytes/);
     assert.equal(many.content.blobs.size, 41, 'records and their bytes stay too');
+    assert.equal((await many.collect()).removed.content, 1, 'a run that walks nothing is not held up');
     assert.equal((await collectFull(many, { orphanGuard: { maxShare: 0.9 } })).orphans.content, 21);
     for (const orphanGuard of [{ maxShare: 2 }, { floor: Number.NaN }])
       await assert.rejects(collectFull(many, { orphanGuard }), (e) => isKind(e, 'InvalidArgument'));
@@ -250,8 +251,9 @@ describe('the orphan guard', () => {
   test('given a run that is ended between survey and sweep, when the next one runs, then it walks', async (t) => {
     const w = await world(t);
     await orphans(w, 1, 5);
+    await w.remove(w.blobKey('none'));
     t.mock.method(w.engine.graph, 'mark', () => Promise.reject(new Error('no memory')));
-    await assert.rejects(collectFull(w), /no memory/);
+    await assert.rejects(w.collect(), /no memory/);
     t.mock.reset();
     assert.equal(w.content.blobs.size, 6);
     assert.equal((await w.collect()).orphans.content, 5);
