@@ -192,6 +192,7 @@ export type {
 } from './gc/collectors.js';
 export type { MassGuard } from './gc/mass-guard.js';
 export { type ObjectKind, type ObjectName, objectKinds } from './gc/objects.js';
+export type { OrphanState } from './gc/orphan-guard.js';
 export { type CollectionPlan, type PlanOutcome, parsePlan, type RestReason } from './gc/plan.js';
 export {
   type UsageGroup,

@@ -157,7 +157,7 @@ export class DirtyFlags {
         tx.put(stored.removed, String(accounted));
       }
     };
-    await engine.update(body, { signal: AbortSignal.timeout(STORE_PATIENCE_MS) });
+    await engine.update(body, { background: true, signal: AbortSignal.timeout(STORE_PATIENCE_MS) });
   }
 
   /** Called when a flag is raised. */

@@ -109,7 +109,9 @@ export class RecordSweep {
   }
 
   #body(tx: Transaction, ids: Uint32Array, slice: Slice, start: number): void {
-    const { engine, dirty, publisher } = this.#host;
+    const { engine, dirty, publisher, backends } = this.#host;
+    // Each backend's flag, and the number of its items, come on top.
+    const enough = CHANGES_OF_A_REMOVAL + backends.size + 1;
     slice.ran = true;
     if (this.#expected !== undefined && tx.revision !== this.#expected) this.#slicer.shared();
     this.#expected = tx.revision;
@@ -123,7 +125,7 @@ export class RecordSweep {
       whole = removal.remove(garbage[at] ?? 0);
       if (whole) at++;
       if (at % 8 === 0 && this.#slicer.isSpent(start)) break;
-      if (tx.room !== undefined && tx.room < CHANGES_OF_A_REMOVAL) break;
+      if (tx.room !== undefined && tx.room < enough) break;
     }
     dirty.noteRemoved(tx, ...removal.items);
     if (removal.wrote) {

@@ -126,11 +126,14 @@ function checkLogBeside(dir: string, path: string): void {
     recoverLog(dir, 0);
   } catch (cause) {
     if (!isKind(cause, 'Unknown')) throw cause;
-    throw failedPrecondition(`${shown(path)} is missing or empty, but the commit log beside it goes on with it`, {
-      object: shown(path),
-      remedy: 'restore meta.mdb; to begin an empty store instead, move log.0 and log.1 away',
-      cause,
-    });
+    throw failedPrecondition(
+      `${shown(path)} is missing or empty, but the commit log beside it goes on with it`,
+      {
+        object: shown(path),
+        remedy: 'restore meta.mdb; to begin an empty store instead, move log.0 and log.1 away',
+        cause,
+      },
+    );
   }
 }
 
