@@ -93,9 +93,11 @@ export class BackendSweeps {
   async #surveyOne(name: BackendName): Promise<Surveyed | undefined> {
     const { dirty } = this.#host;
     // The survey stands in for the walk that is due; what loses its record from here on is listed again.
-    const accounted = this.#taken.has(name) ? dirty.take(name).accounted : dirty.accounted(name);
+    if (this.#taken.has(name)) dirty.take(name);
     try {
-      const surveyed = { backend: nameOf(name), survey: await this.#look(name), accounted };
+      const survey = await this.#look(name);
+      // Asked behind the walk, which has also seen what lost its record meanwhile.
+      const surveyed = { backend: nameOf(name), survey, accounted: dirty.accounted(name) };
       this.#surveys.set(name, surveyed);
       return surveyed;
     } catch (error) {
@@ -125,8 +127,7 @@ export class BackendSweeps {
   async sweep(name: BackendName): Promise<SweepReport> {
     const { dirty } = this.#host;
     const order = dirty.take(name);
-    const failure =
-      this.#failures.get(name) ?? (order.walk ? await this.#lateSurvey(name, order.accounted) : undefined);
+    const failure = this.#failures.get(name) ?? (order.walk ? await this.#lateSurvey(name) : undefined);
     const surveyed = this.#surveys.get(name);
     const report =
       failure === undefined
@@ -146,9 +147,10 @@ export class BackendSweeps {
   }
 
   /** The list outgrew its limit during the run. Answers why the backend cannot be swept. */
-  async #lateSurvey(name: BackendName, accounted: number): Promise<string | undefined> {
+  async #lateSurvey(name: BackendName): Promise<string | undefined> {
     try {
-      const surveyed = { backend: nameOf(name), survey: await this.#look(name), accounted };
+      const survey = await this.#look(name);
+      const surveyed = { backend: nameOf(name), survey, accounted: this.#host.dirty.accounted(name) };
       this.#host.orphans.check([surveyed], this.#limits);
       this.#surveys.set(name, surveyed);
       return undefined;

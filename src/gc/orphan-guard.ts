@@ -146,8 +146,12 @@ export class OrphanGuard {
   /** Every backend was surveyed, and what was found has gone or may go. */
   async explained(): Promise<void> {
     if (!this.#foreign) return;
-    await this.#host.engine.update((tx) => tx.delete(FOREIGN));
-    this.#foreign = false;
+    try {
+      await this.#host.engine.update((tx) => tx.delete(FOREIGN), { background: true });
+      this.#foreign = false;
+    } catch (error) {
+      this.#host.log('warn', 'cannot note that the orphans are explained', { error: String(error) });
+    }
   }
 }
 

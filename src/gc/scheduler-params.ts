@@ -21,7 +21,7 @@ export interface SchedulerOptions {
   startupDelay?: Duration;
   /** Stops a run that would remove nearly everything; true (default limits) unless told. */
   massGuard?: boolean | MassGuard;
-  /** Stops a run that would remove many backend items that no record names; true (default limits) unless told. */
+  /** Stops a run that would remove many backend items that no record names. Default true: default limits. */
   orphanGuard?: boolean | MassGuard;
 }
 

@@ -36,7 +36,7 @@ export interface SurveyOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Items looked at before other work gets its turn. */
+/** Items looked at between two pauses. */
 const LOOKS_PER_TURN = 256;
 
 class Finder implements Survey {
