@@ -11,6 +11,7 @@ import { failedPrecondition, throwIfAborted } from './errors.js';
 import type { CollectHost } from './gc/collect.js';
 import { CollectorRegistry } from './gc/collectors.js';
 import { DirtyFlags } from './gc/dirty.js';
+import { ExpiryClock } from './gc/expiry-clock.js';
 import { ContentStore } from './stores/content.js';
 import { Guards } from './stores/guards.js';
 import type { ContentPolicy, EventsPublisher, UnnamedContent, UnnamedSnapshot } from './stores/host.js';
@@ -32,6 +33,8 @@ export interface HostParts {
   publisher?: EventsPublisher | undefined;
   /** Default: guards within this process. */
   guards?: Guards | undefined;
+  /** Default: the host's clocks and the default grace. */
+  expiryClock?: ExpiryClock | undefined;
   log: Log;
 }
 
@@ -62,6 +65,7 @@ export class DBHost implements CollectHost {
   readonly publisher: EventsPublisher | undefined;
   readonly guards: Guards;
   readonly dirty: DirtyFlags;
+  readonly expiryClock: ExpiryClock;
   readonly collectors = new CollectorRegistry();
   readonly contentStore: ContentStore;
   readonly snapshotterStores: ReadonlyMap<string, Snapshotter>;
@@ -80,6 +84,7 @@ export class DBHost implements CollectHost {
     this.#log = parts.log;
     this.guards = parts.guards ?? new Guards();
     this.dirty = new DirtyFlags(parts.engine);
+    this.expiryClock = parts.expiryClock ?? new ExpiryClock({ log: parts.log });
     this.contentStore = new ContentStore(this);
     this.snapshotterStores = new Map(
       [...parts.backends.keys()].map((name) => [name, new Snapshotter(this, name)]),
