@@ -97,6 +97,7 @@ export class DBHost implements CollectHost {
 
   async update<T>(ctx: CallContext, fn: (tx: Transaction) => T | Promise<T>): Promise<T> {
     this.#check(ctx);
+    this.expiryClock.glance();
     if (ctx.tx !== undefined) {
       if (!ctx.tx.writable) {
         throw failedPrecondition('the transaction is read-only', { remedy: 'use update instead of view' });

@@ -43,6 +43,8 @@ const NANOS_PER_MILLI = 1_000_000n;
 const STEP = 60n * NANOS_PER_SECOND;
 /** Both clocks are read one after the other, and one of them to 10 ms. */
 const READING = NANOS_PER_SECOND;
+/** Less is no reason for a look. */
+const GLANCE_MS = 1000;
 /** A thousandth: twice as fast as a clock that is being adjusted may run. Small steps in a row are not that slow. */
 const ADJUSTED_SHARE = 1000n;
 
@@ -68,6 +70,7 @@ export class ExpiryClock implements ExpiryTime {
   /** Wall clock less uptime, as it would be without what came since faster than an adjustment. */
   #offset: bigint;
   #lookedAt: bigint;
+  #drift: number;
   #heldBack: HeldBack[] = [];
   /** What the store has is of another boot, or of before a step. */
   #unsaved = true;
@@ -80,12 +83,21 @@ export class ExpiryClock implements ExpiryTime {
     this.#log = log;
     this.#key = hostId === undefined ? metaKey('clock') : metaKey('clock', hostId);
     this.#lookedAt = clock.uptime();
+    this.#drift = clock.drift();
     this.#offset = clock.wall() - this.#lookedAt;
   }
 
   now(): Instant {
     const wall = this.#look();
     return this.#heldBack.reduce((time, { by }) => time - by, wall);
+  }
+
+  /** Looks at the clocks if the wall clock was set since the last glance. Before each change, so that none is missed. */
+  glance(): void {
+    const drift = this.#clock.drift();
+    if (Math.abs(drift - this.#drift) < GLANCE_MS) return;
+    this.#drift = drift;
+    this.#look();
   }
 
   /**

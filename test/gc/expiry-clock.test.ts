@@ -90,6 +90,18 @@ describe('the time of expiries', () => {
     }
   });
 
+  test('given a change while the clock is back for a moment, when it goes on again, then that is a step', () => {
+    const { clock, behind, expiry } = setup();
+    clock.set(-4n * HOUR);
+    clock.set(4n * HOUR);
+    expiry.glance();
+    assert.equal(behind(), 0n, 'nothing was made meanwhile');
+    clock.set(-4n * HOUR);
+    expiry.glance();
+    clock.set(4n * HOUR);
+    assert.equal(behind(), 4n * HOUR);
+  });
+
   test('given no grace, when the clock is set, then it is the wall clock, and the step is counted', () => {
     const { clock, behind, expiry } = setup(0);
     clock.set(4n * HOUR);

@@ -47,7 +47,7 @@ class Target {
     this.clock = clock;
     const uptime = (): Instant => at(clock.now());
     this.expiryTime = new ExpiryClock({
-      clock: { wall: () => uptime() + this.set, uptime, boot: '' },
+      clock: { wall: () => uptime() + this.set, uptime, drift: () => 0, boot: '' },
       log: () => {},
     });
   }

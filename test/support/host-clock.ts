@@ -19,6 +19,10 @@ export class FakeHostClock implements HostClock {
     return this.#uptime;
   }
 
+  drift(): number {
+    return Number(this.#bootedAt + this.#wrongBy) / 1e6;
+  }
+
   /** Sets the wall clock on, or back. */
   set(by: bigint): void {
     this.#wrongBy += by;
