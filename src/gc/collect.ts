@@ -124,7 +124,7 @@ class Collection {
     const { signal, dryRun, only } = this.#options;
     const markStart = performance.now();
     if (!dryRun) await expiryClock.save(engine);
-    const at = expiryClock.now();
+    const at = expiryClock.beginRun();
     // What is deleted from here on may be garbage that this run does not see.
     const seenDeletions = dirty.deletions;
     this.#stats.revision = engine.revision;
@@ -203,7 +203,7 @@ class Collection {
     }
     do await edges.settle();
     while (!edges.isSettled());
-    this.#host.expiryClock.checkNotBefore(at);
+    this.#host.expiryClock.checkRun(at);
     for (const [{ context, type }, node] of all) {
       if (edges.isReached(node)) continue;
       context.remove(node);

@@ -71,6 +71,8 @@ export class ExpiryClock implements ExpiryTime {
   #offset: bigint;
   #lookedAt: bigint;
   #drift: number;
+  /** The earliest time that the wall clock was set back to since the last run began. */
+  #lowest: Instant = 0n;
   #heldBack: HeldBack[] = [];
   /** What the store has is of another boot, or of before a step. */
   #unsaved = true;
@@ -100,14 +102,21 @@ export class ExpiryClock implements ExpiryTime {
     this.#look();
   }
 
+  /** The moment by which a run judges expiries; one run at a time. */
+  beginRun(): Instant {
+    const at = this.now();
+    this.#lowest = at;
+    return at;
+  }
+
   /**
-   * Unavailable when the wall clock was set to before `at`, by which a run judges expiries: leases are then made that
-   * expire later than their making and before `at`.
+   * Unavailable when the wall clock was set to before `at`, the moment of the run under way: leases may have been made that
+   * expire before `at` and live.
    */
-  checkNotBefore(at: Instant): void {
-    if (this.#clock.wall() >= at) return;
+  checkRun(at: Instant): void {
+    if (this.#clock.wall() >= at && this.#lowest >= at) return;
     throw unavailable('the wall clock was set back during the collection', {
-      remedy: 'nothing: the scheduler tries again; without one, collect again',
+      remedy: 'collect again; the scheduler does',
     });
   }
 
@@ -167,6 +176,7 @@ export class ExpiryClock implements ExpiryTime {
   #setBack(by: bigint, wall: Instant): void {
     this.#offset = wall - this.#lookedAt;
     this.#unsaved = true;
+    if (wall < this.#lowest) this.#lowest = wall;
     // It takes back what it was set forward by, the latest first.
     for (let rest = by; rest > 0n && this.#heldBack.length > 0; ) {
       const last = this.#heldBack.at(-1)!;

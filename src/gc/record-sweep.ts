@@ -122,7 +122,7 @@ export class RecordSweep {
     const { engine, dirty, publisher, expiryClock } = this.#host;
     slice.ran = true;
     // In the same step as the removals: whatever a lease that is committed holds is marked, unless it had expired.
-    expiryClock.checkNotBefore(this.#at);
+    expiryClock.checkRun(this.#at);
     if (this.#expected !== undefined && tx.revision !== this.#expected) this.#slicer.shared();
     this.#expected = tx.revision;
     slice.unsettled = !this.#edges.settleAt(tx.revision);
