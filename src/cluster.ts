@@ -120,26 +120,29 @@ export class Cluster {
 
   /** Called before the records go, so they can still be read. */
   #removedElsewhere(keys: readonly Key[]): void {
-    const items = keys.map((key) => this.#itemOf(key)).filter((item) => item !== undefined);
+    const items = keys.flatMap((key) => this.#itemsOf(key));
     if (items.length === 0) return;
     this.#host.dirty.noteRemoved(committed, ...items);
     this.#sweepLater(SWEEP_AFTER_MS);
   }
 
-  #itemOf(record: Key): BackendItem | undefined {
+  #itemsOf(record: Key): BackendItem[] {
     switch (collectionOf(record)) {
       case 'blobs':
-        return { kind: 'blob', digest: leaf(record) };
-      case 'ingests':
-        return { kind: 'ingest', ref: this.#field(record, 'ref') };
+        return [{ kind: 'blob', digest: leaf(record) }];
+      case 'ingests': {
+        const expected = this.#field(record, 'expected');
+        const blobs: BackendItem[] = expected === '' ? [] : [{ kind: 'blob', digest: expected }];
+        return [{ kind: 'ingest', ref: this.#field(record, 'ref') }, ...blobs];
+      }
       case 'snapshots': {
         const [, namespace = '', snapshotter = ''] = components(record);
         const parent = this.#field(record, 'parent');
         const above = parent === '' ? '' : this.#field(snapshotKey(namespace, snapshotter, parent), 'name');
-        return { kind: 'snapshot', snapshotter, name: this.#field(record, 'name'), parent: above };
+        return [{ kind: 'snapshot', snapshotter, name: this.#field(record, 'name'), parent: above }];
       }
       default:
-        return undefined;
+        return [];
     }
   }
 

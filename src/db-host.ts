@@ -108,7 +108,10 @@ export class DBHost implements CollectHost {
     const options = { durability: this.durability, ...(ctx.signal && { signal: ctx.signal }) };
     try {
       return await this.engine
-        .update((tx) => bodies.run(body, () => fn(tx)), options)
+        .update((tx) => {
+          this.expiryClock.saveStep(this.engine, tx);
+          return bodies.run(body, () => fn(tx));
+        }, options)
         .then((result) => {
           body.open = false;
           this.#runCallbacks();

@@ -8,7 +8,7 @@
  * so a step is noticed over a restart of the process too. Over a boot it cannot be: how long the host was off is not
  * known. What expired while it was off is therefore kept until the host has been up for the grace.
  */
-import type { Engine, Key } from '../engine/contract.js';
+import type { Engine, Key, Transaction } from '../engine/contract.js';
 import { metaKey } from '../engine/schema/keys.js';
 import { invalidArgument, unavailable } from '../errors.js';
 import { type HostClock, hostClock } from '../model/clock.js';
@@ -74,8 +74,13 @@ export class ExpiryClock implements ExpiryTime {
   /** The earliest time that the wall clock was set back to since the last run began. */
   #lowest: Instant = 0n;
   #heldBack: HeldBack[] = [];
-  /** What the store has is of another boot, or of before a step. */
+  /** What the store has is of another boot. */
   #unsaved = true;
+  /** Steps noticed, and how many of them the store has. */
+  #noticed = 0;
+  #saved = 0;
+  /** The engine's epoch when it was stored last: if commits were lost since, it may have been among them. */
+  #savedIn: number | undefined;
 
   /** InvalidArgument: see `checkGrace`. */
   constructor({ clock = hostClock, graceMs = EXPIRY_GRACE_MS, hostId, log }: ExpiryClockParts) {
@@ -163,7 +168,7 @@ export class ExpiryClock implements ExpiryTime {
 
   #setForward(by: bigint, wall: Instant): void {
     this.#offset = wall - this.#lookedAt;
-    this.#unsaved = true;
+    this.#noticed++;
     this.steps.forward++;
     this.#holdBack(by, this.#lookedAt + this.#grace);
     this.#log('warn', 'the wall clock was set forward: what expired through it is kept for a grace', {
@@ -175,7 +180,7 @@ export class ExpiryClock implements ExpiryTime {
 
   #setBack(by: bigint, wall: Instant): void {
     this.#offset = wall - this.#lookedAt;
-    this.#unsaved = true;
+    this.#noticed++;
     if (wall < this.#lowest) this.#lowest = wall;
     // It takes back what it was set forward by, the latest first.
     for (let rest = by; rest > 0n && this.#heldBack.length > 0; ) {
@@ -220,23 +225,41 @@ export class ExpiryClock implements ExpiryTime {
     } else if (away > STEP) this.#holdBack(away, this.#grace);
   }
 
-  /** Stores what `load` needs, if that has changed. Durable with the next commit that is. */
+  /** Stores what `load` needs, if that has changed. */
   async save(engine: Engine): Promise<void> {
     this.#look();
-    if (!this.#unsaved) return;
-    this.#unsaved = false;
+    if (!this.#unsaved && !this.#isBehind(engine)) return;
+    // A full disk is no reason not to collect; the next change tries again.
+    await engine.update((tx) => this.#put(engine, tx), { durability: 'visible' }).catch(() => undefined);
+  }
+
+  /**
+   * Stores a step that was noticed with the first change after it, which may be a lease made by the clock as it is now.
+   * A process that dies then cannot have one and not the other.
+   */
+  saveStep(engine: Engine, tx: Transaction): void {
+    if (this.#isBehind(engine)) this.#put(engine, tx);
+  }
+
+  #isBehind(engine: Engine): boolean {
+    return this.#saved < this.#noticed || (this.#savedIn !== undefined && this.#savedIn !== engine.epoch);
+  }
+
+  #put(engine: Engine, tx: Transaction): void {
     const text = JSON.stringify({
       boot: this.#clock.boot,
       offset: String(this.#offset),
       lookedAt: String(this.#lookedAt),
       heldBack: this.#heldBack.map(({ by, until }) => [String(by), String(until)]),
     });
-    try {
-      await engine.update((tx) => tx.put(this.#key, text), { durability: 'visible' });
-    } catch {
-      // As a full disk: collections go on without, and the next one tries again.
-      this.#unsaved = true;
-    }
+    const { epoch } = engine;
+    const noticed = this.#noticed;
+    tx.put(this.#key, text);
+    tx.onCommit(() => {
+      this.#savedIn = epoch;
+      this.#unsaved = false;
+      this.#saved = noticed;
+    });
   }
 }
 

@@ -9,8 +9,10 @@ import { ResourceStream } from '../../src/gc/types.js';
 import type { FakeContent, FakeSnapshotter } from '../support/fake-backends.js';
 import { collectibles, type Model, reached, readModel } from '../support/oracle.js';
 import type { RemovalWatcher } from './backends.js';
+import type { Marks } from './marks.js';
 import type { Change, CommitWatcher, Mirror, WatchedStorage } from './mirror.js';
 import { asRecords, isKept, type Resource, type ResourceWatcher, resourceName } from './resources.js';
+import type { TrueTime } from './true-time.js';
 
 /** `kind|namespace|key` of a collectible record, as the oracle names it; undefined for others. */
 function nameOf(record: Key): string | undefined {
@@ -25,6 +27,9 @@ function nameOf(record: Key): string | undefined {
   const kind = kinds[collection];
   return kind === undefined ? undefined : `${kind}|${namespace}|${rest.join('/')}`;
 }
+
+/** The wall clock as the store reads it may be ahead by a second. */
+const CLOCK_READING = 2_000_000_000n;
 
 /** One collection as the judge sees it. */
 interface Run {
@@ -42,12 +47,15 @@ interface Run {
 type Fields = Readonly<Record<string, unknown>>;
 
 export interface JudgeParts {
-  readonly storage: WatchedStorage;
+  /** That of the process that lives. */
+  storage: WatchedStorage;
   readonly content: FakeContent;
   readonly snapshotters: ReadonlyMap<string, FakeSnapshotter>;
   readonly resources: Resource[];
   /** Told of each violation. */
   readonly violation: (text: string) => void;
+  readonly time: TrueTime;
+  readonly marks: Marks;
 }
 
 export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
@@ -57,6 +65,8 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
   readonly seen = { removed: 0, blobs: 0, snapshots: 0, ingests: 0, resources: 0, waiting: 0 };
   readonly #parts: JudgeParts;
   #run: Run | undefined;
+  /** Refs, and snapshots by snapshotter, that were committed in the backend. */
+  readonly #committed = new Set<string>();
   /** The last model made, and of which state. */
   #modelled: { state: string; model: Model } = { state: '', model: new Map() };
 
@@ -132,10 +142,16 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
       this.#parts.violation(`records were removed outside a run: ${going.join(', ')}`);
       return;
     }
-    const kept = reached(this.#model(), now);
+    const kept = reached(this.#model(), this.#judged(now));
     for (const name of going) {
       if (kept.has(name)) this.#parts.violation(`a reachable record was removed: ${name}`);
     }
+  }
+
+  /** The moment of the run, unless that has not come yet, as far as expiries go. */
+  #judged(at: bigint): bigint {
+    const { latest } = this.#parts.time;
+    return at > latest + CLOCK_READING ? latest : at;
   }
 
   #missingBytes(record: Key, value: Fields): string | undefined {
@@ -170,6 +186,14 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
     }
   }
 
+  ingestIsCommitted(ref: string): void {
+    this.#committed.add(ref);
+  }
+
+  snapshotIsCommitted(snapshotter: string, name: string): void {
+    this.#committed.add(`${snapshotter}\0${name}`);
+  }
+
   snapshotGoes(snapshotter: string, name: string): void {
     this.seen.snapshots++;
     this.#bytesGo(`snapshot ${name} of ${snapshotter}`, (mirror) => {
@@ -196,7 +220,7 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
     const what = `${wordOf(node)} ${node.namespace} ${node.key}`;
     if (resource === undefined || this.#run === undefined) {
       this.#parts.violation(`something unknown was removed: ${what}`);
-    } else if (isKept(reached(this.#model(), this.#run.now), resource)) {
+    } else if (isKept(reached(this.#model(), this.#judged(this.#run.now)), resource)) {
       this.#parts.violation(`something in use was removed: ${what}`);
     }
   }
@@ -218,6 +242,9 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
     const all = collectibles(readModel(this.#parts.storage.newest));
     const kept = reached(model, now);
     const garbage = new Set([...all].filter((name) => !kept.has(name)));
+    const wall = this.#parts.time.clock.wall();
+    if (now < wall - CLOCK_READING && reached(model, wall).size < kept.size)
+      this.#parts.marks.add('kept by the grace');
     this.#run = { now, garbage, everReached: kept, born: new Set(), mayWait: new Set() };
   }
 
@@ -232,6 +259,28 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
       if (waiting.has(name) || run.mayWait.has(name)) this.seen.waiting++;
       else this.#parts.violation(`garbage was left by a run: ${name}`);
     }
+  }
+
+  /** What a process finds when it opens what another one, which died, has left. */
+  opened(storage: WatchedStorage): void {
+    this.#parts.storage = storage;
+    this.#run = undefined;
+    this.origin = 'writer';
+    this.#modelled = { state: '', model: new Map() };
+    for (const [record, value] of storage.newest.records()) {
+      const missing = this.#missingBytes(record, value as Fields);
+      if (missing === undefined || this.#wasCommitted(record, value as Fields)) continue;
+      this.#parts.violation(`after a death a record is found whose ${missing} is not there: ${told(record)}`);
+    }
+  }
+
+  #wasCommitted(record: Key, { name, ref }: Fields): boolean {
+    return this.#committed.has(String(ref)) || this.#committed.has(`${record.split('\0')[2]}\0${name}`);
+  }
+
+  /** A run has begun and not ended. */
+  get inRun(): boolean {
+    return this.#run !== undefined;
   }
 
   /** A run's records are done with, or it failed. */

@@ -7,8 +7,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { GraphCore } from '../../src/engine/graph.js';
 import { coreInfo } from '../../src/gc/graph.js';
+import { type Mutation, mutations } from './mutations.js';
 import { type Outcome, schedule } from './schedule.js';
-import { type Mutation, mutations } from './world.js';
 
 const COUNT = Number(process.env.EBBTIDE_SCHEDULES ?? 2400);
 const FIRST = Number(process.env.EBBTIDE_SEED ?? 1);
