@@ -25,6 +25,11 @@ export interface RemovalWatcher {
   snapshotIsCommitted(snapshotter: string, name: string): void;
 }
 
+export interface OneFault {
+  readonly call: number;
+  readonly when: 'before' | 'after';
+}
+
 /** Chances that a backend call fails: without effect, with it, or where it only looks. */
 export interface Faults {
   before: number;
@@ -32,6 +37,8 @@ export interface Faults {
   look: number;
   /** Every call fails, as when the disk is gone. */
   outage: boolean;
+  /** The only one that fails, by its number in the schedule, and when. */
+  only?: OneFault | undefined;
 }
 
 /** As full disks, bad ones, those mounted read-only, and a process out of descriptors say. */
@@ -42,6 +49,8 @@ export class Steps {
   readonly #random: Random;
   readonly #faults: Faults;
   readonly #marks: Marks;
+  /** Calls so far. */
+  count = 0;
 
   constructor(scheduler: Scheduler, random: Random, faults: Faults, marks: Marks) {
     this.#scheduler = scheduler;
@@ -52,22 +61,26 @@ export class Steps {
 
   /** A call that changes something: a step before it and one behind. */
   async change<T>(name: string, work: () => Promise<T>): Promise<T> {
+    const call = ++this.count;
     await this.#scheduler.step(name);
-    this.#mayFail(name, this.#faults.before, 'backend failed before its effect');
+    this.#mayFail(name, { call, when: 'before' }, this.#faults.before, 'backend failed before its effect');
     const result = await work();
     await this.#scheduler.step(name);
-    this.#mayFail(name, this.#faults.after, 'backend failed after its effect');
+    this.#mayFail(name, { call, when: 'after' }, this.#faults.after, 'backend failed after its effect');
     return result;
   }
 
   async look<T>(name: string, work: () => Promise<T>): Promise<T> {
+    const call = ++this.count;
     await this.#scheduler.step(name);
-    this.#mayFail(name, this.#faults.look);
+    this.#mayFail(name, { call, when: 'before' }, this.#faults.look);
     return work();
   }
 
-  #mayFail(name: string, rate: number, mark?: Mark): void {
-    if (!this.#faults.outage && !this.#random.chance(rate)) return;
+  #mayFail(name: string, { call, when }: OneFault, rate: number, mark?: Mark): void {
+    const { outage, only } = this.#faults;
+    const isOnly = only?.call === call && only.when === when;
+    if (!outage && !isOnly && !this.#random.chance(rate)) return;
     if (mark) this.#marks.add(mark);
     if (this.#faults.outage) this.#marks.add('everything failed for a while');
     throw unknownError(`${name}: the disk says no (${this.#random.pick(errnos)})`);

@@ -24,7 +24,8 @@ export interface Environment {
 /** Draws an environment, and sets how often single calls fail. */
 export function environment(world: ScheduledWorld): Environment {
   const { random, faults, disk } = world;
-  if (random.chance(0.4)) return { clocks: 0, outages: 0, cancels: false, ends: [] };
+  const calm = !world.isStormy && random.chance(0.4);
+  if (calm || faults.only) return { clocks: 0, outages: 0, cancels: false, ends: [] };
   const failing = random.chance(0.4);
   if (failing) {
     faults.before = random.pick([0, 0.05]);

@@ -11,6 +11,7 @@ import { collectibles, type Model, reached, readModel } from '../support/oracle.
 import type { RemovalWatcher } from './backends.js';
 import type { Marks } from './marks.js';
 import type { Change, CommitWatcher, Mirror, WatchedStorage } from './mirror.js';
+import { orphans, snapshotItem } from './orphans.js';
 import { asRecords, isKept, type Resource, type ResourceWatcher, resourceName } from './resources.js';
 import type { TrueTime } from './true-time.js';
 
@@ -65,6 +66,8 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
   readonly seen = { removed: 0, blobs: 0, snapshots: 0, ingests: 0, resources: 0, waiting: 0 };
   readonly #parts: JudgeParts;
   #run: Run | undefined;
+  /** Items of backends that no record named when the process began. */
+  readonly #orphans = new Set<string>();
   /** Refs, and snapshots by snapshotter, that were committed in the backend. */
   readonly #committed = new Set<string>();
   /** The last model made, and of which state. */
@@ -169,6 +172,7 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
 
   blobGoes(digest: string): void {
     this.seen.blobs++;
+    this.#orphanGoes(digest);
     this.#bytesGo(`blob ${digest}`, (mirror) => {
       for (const record of mirror.scan('blobs').keys()) if (record.endsWith(`\0${digest}`)) return record;
       for (const [record, value] of mirror.scan('ingests')) {
@@ -180,10 +184,15 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
 
   ingestGoes(ref: string): void {
     this.seen.ingests++;
+    this.#orphanGoes(ref);
     for (const [record, value] of this.#parts.storage.newest.scan('ingests')) {
       if ((value as Fields).ref !== ref || (value as Fields).expected !== undefined) continue;
       this.#parts.violation(`ingest ${ref} goes while ${told(record)} names it`);
     }
+  }
+
+  #orphanGoes(item: string): void {
+    if (this.#orphans.delete(item)) this.#parts.marks.add('orphan of a death removed');
   }
 
   ingestIsCommitted(ref: string): void {
@@ -191,11 +200,12 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
   }
 
   snapshotIsCommitted(snapshotter: string, name: string): void {
-    this.#committed.add(`${snapshotter}\0${name}`);
+    this.#committed.add(snapshotItem(snapshotter, name));
   }
 
   snapshotGoes(snapshotter: string, name: string): void {
     this.seen.snapshots++;
+    this.#orphanGoes(snapshotItem(snapshotter, name));
     this.#bytesGo(`snapshot ${name} of ${snapshotter}`, (mirror) => {
       for (const [record, value] of mirror.scan('snapshots')) {
         if (record.split('\0')[2] === snapshotter && (value as Fields).name === name) return record;
@@ -267,6 +277,9 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
     this.#run = undefined;
     this.origin = 'writer';
     this.#modelled = { state: '', model: new Map() };
+    this.#orphans.clear();
+    const { content, snapshotters } = this.#parts;
+    for (const { item } of orphans(storage.newest, content, snapshotters)) this.#orphans.add(item);
     for (const [record, value] of storage.newest.records()) {
       const missing = this.#missingBytes(record, value as Fields);
       if (missing === undefined || this.#wasCommitted(record, value as Fields)) continue;
@@ -294,28 +307,16 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
     const model = readModel(storage.newest);
     const kept = reached(this.#model(), now);
     for (const name of collectibles(model)) if (!kept.has(name)) violation(`garbage is left: ${name}`);
-    const digests = new Set<string>();
-    const refs = new Set<string>();
-    for (const record of storage.newest.scan('blobs').keys()) digests.add(record.split('\0')[2] ?? '');
-    for (const value of storage.newest.scan('ingests').values()) {
-      refs.add(String((value as Fields).ref));
-      digests.add(String((value as Fields).expected ?? ''));
-    }
-    for (const digest of content.blobs.keys()) {
-      if (!digests.has(digest)) violation(`a blob without a record is left: ${digest}`);
-    }
-    for (const ref of content.ingests)
-      if (!refs.has(ref)) violation(`an ingest without a record is left: ${ref}`);
-    this.#snapshotsAtRest(snapshotters);
+    for (const { what, item } of orphans(storage.newest, content, snapshotters))
+      violation(`${what} without a record is left: ${item.replaceAll('\0', ' ')}`);
+    this.#childrenAtRest();
   }
 
-  #snapshotsAtRest(snapshotters: ReadonlyMap<string, FakeSnapshotter>): void {
+  #childrenAtRest(): void {
     const { storage, violation } = this.#parts;
-    const named = new Set<string>();
     for (const [record, value] of storage.newest.scan('snapshots')) {
-      const { name, parent } = value as Fields;
+      const { parent } = value as Fields;
       const [, ns, snapshotter] = record.split('\0');
-      named.add(`${snapshotter}\0${name}`);
       if (parent === undefined) continue;
       const children = storage.newest.links(['snapshots', ns, snapshotter, parent].join('\0'), 'children');
       if (![...children].includes(record)) violation(`a snapshot is no child of its parent: ${told(record)}`);
@@ -323,11 +324,6 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
     for (const [parent, child] of storage.newest.children()) {
       if (storage.newest.get(child) === undefined)
         violation(`${told(parent)} has a child that is gone: ${told(child)}`);
-    }
-    for (const [snapshotter, { items }] of snapshotters) {
-      for (const name of items.keys()) {
-        if (!named.has(`${snapshotter}\0${name}`)) violation(`a snapshot without a record is left: ${name}`);
-      }
     }
   }
 

@@ -115,13 +115,18 @@ export class Life {
       };
       clock = { ...clock, wall };
     }
-    if (mutation === 'no-glance') clock = { ...clock, drift: () => 0 };
+    // Who has to look knows of it still.
+    if (mutation === 'no-glance') {
+      const { drift } = clock;
+      clock = { ...clock, drift: () => drift() * 0 };
+    }
     const graceMs = mutation === 'no-grace' ? 0 : undefined;
     const expiryClock = new ExpiryClock({
       clock,
       graceMs,
       log: (_level, message, { seconds }) => scheduler.note(`${message} (${seconds} s)`),
     });
+    if (mutation === 'no-step-with-change') expiryClock.saveStep = () => undefined;
     if (mutation === 'no-clock-recheck') expiryClock.checkRun = () => undefined;
     return expiryClock;
   }
@@ -251,8 +256,7 @@ class ScheduledHost extends DBHost {
   }
 
   override update<T>(ctx: CallContext, fn: (tx: Transaction) => T | Promise<T>): Promise<T> {
-    const { marks, scheduler } = this.#parts;
-    scheduler.time.happened();
+    const { marks } = this.#parts;
     let runs = 0;
     return super.update(ctx, (tx) => {
       if (++runs === 2) marks.add('retry after conflict');

@@ -23,7 +23,16 @@ export class TrueTime {
   /** As the store sees the clocks. `wall` is the time that the whole process has. */
   hostClock(wall: () => bigint): HostClock {
     const { clock } = this;
-    return { wall, uptime: () => clock.uptime(), drift: () => clock.drift(), boot: clock.boot };
+    const looked = <T>(read: () => T): T => {
+      this.happened();
+      return read();
+    };
+    return {
+      wall,
+      uptime: () => looked(() => clock.uptime()),
+      drift: () => looked(() => clock.drift()),
+      boot: clock.boot,
+    };
   }
 
   set(by: bigint): void {
@@ -32,7 +41,7 @@ export class TrueTime {
     this.#movedAt = this.clock.uptime();
   }
 
-  /** Something is made, or judged, by the clock as it is. */
+  /** Something is made, judged or compared by the clocks as they are. */
   happened(): void {
     const by = this.#moved;
     this.#moved = 0n;

@@ -10,13 +10,13 @@ import { ResourceMount, ResourceStream } from '../../src/gc/types.js';
 import { FakeContent, FakeSnapshotter } from '../support/fake-backends.js';
 import { MINUTE } from '../support/host-clock.js';
 import type { Random } from '../support/random.js';
-import { type Faults, Steps, scheduledContent, scheduledSnapshotter } from './backends.js';
+import { type Faults, type OneFault, Steps, scheduledContent, scheduledSnapshotter } from './backends.js';
 import { fill } from './fill.js';
 import { Judge } from './judge.js';
 import { Life } from './life.js';
 import { Marks } from './marks.js';
 import { type DiskFaults, type OnDisk, WatchedStorage } from './mirror.js';
-import type { Mutation } from './mutations.js';
+import { environmentMutations, type Mutation } from './mutations.js';
 import * as names from './names.js';
 import { Mounts, type Resource, watched } from './resources.js';
 import type { Scheduler } from './scheduler.js';
@@ -24,6 +24,8 @@ import type { Scheduler } from './scheduler.js';
 export interface WorldOptions {
   readonly core: GraphCore['kind'];
   readonly mutation?: Mutation | undefined;
+  /** One backend call that fails, in place of those that the environment makes fail. */
+  readonly fault?: OneFault | undefined;
 }
 
 export class ScheduledWorld {
@@ -53,6 +55,7 @@ export class ScheduledWorld {
     this.random = random;
     this.scheduler = scheduler;
     this.#options = options;
+    this.faults.only = options.fault;
     this.#steps = new Steps(scheduler, random, this.faults, this.marks);
     this.#policy = random.pick(['shared', 'isolated']);
     this.#storage = this.#newStorage();
@@ -86,6 +89,16 @@ export class ScheduledWorld {
   }
   get leases() {
     return this.#life.leases;
+  }
+
+  /** Whether the environment must do something. */
+  get isStormy(): boolean {
+    return environmentMutations.some((name) => name === this.#options.mutation);
+  }
+
+  /** Backend calls so far. */
+  get calls(): number {
+    return this.#steps.count;
   }
 
   /** Puts records, backend items and resources there. */
@@ -210,7 +223,7 @@ export class ScheduledWorld {
 
   /** Collections that nothing disturbs, until the graces are over; then nothing may be left anywhere. */
   async rest(): Promise<void> {
-    Object.assign(this.faults, { before: 0, after: 0, look: 0, outage: false });
+    Object.assign(this.faults, { only: undefined, before: 0, after: 0, look: 0, outage: false });
     this.disk.lossRate = 0;
     await this.collect();
     this.scheduler.time.clock.pass(11n * MINUTE);
