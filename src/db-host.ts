@@ -102,6 +102,7 @@ export class DBHost implements CollectHost {
       if (!ctx.tx.writable) {
         throw failedPrecondition('the transaction is read-only', { remedy: 'use update instead of view' });
       }
+      this.expiryClock.saveStep(this.engine, ctx.tx);
       return fn(ctx.tx);
     }
     const body: ActiveBody = { host: this, open: true, outer: innermostOpen() };

@@ -102,9 +102,7 @@ export class ExpiryClock implements ExpiryTime {
   /** Looks at the clocks if the wall clock was set since the last glance. Before each change, so that none is missed. */
   glance(): void {
     const drift = this.#clock.drift();
-    if (Math.abs(drift - this.#drift) < GLANCE_MS) return;
-    this.#drift = drift;
-    this.#look();
+    if (Math.abs(drift - this.#drift) >= GLANCE_MS) this.#look();
   }
 
   /** The moment by which a run judges expiries; one run at a time. */
@@ -153,6 +151,7 @@ export class ExpiryClock implements ExpiryTime {
 
   /** The wall clock, after it was compared with the uptime. */
   #look(): Instant {
+    this.#drift = this.#clock.drift();
     const uptime = this.#clock.uptime();
     const wall = this.#clock.wall();
     const offset = wall - uptime;

@@ -100,6 +100,9 @@ describe('the time of expiries', () => {
     expiry.glance();
     clock.set(4n * HOUR);
     assert.equal(behind(), 4n * HOUR);
+    clock.set(-4n * HOUR);
+    expiry.glance();
+    assert.equal(expiry.steps.backward, 2, 'as it was at the glance before');
   });
 
   test('given no grace, when the clock is set, then it is the wall clock, and the step is counted', () => {

@@ -29,6 +29,7 @@ import type { Marks } from './marks.js';
 import type { WatchedStorage } from './mirror.js';
 import type { Mutation } from './mutations.js';
 import type { Scheduler } from './scheduler.js';
+import type { Change } from './true-time.js';
 
 export interface LifeParts extends Pick<HostParts, 'content' | 'backends' | 'policy'> {
   readonly random: Random;
@@ -115,11 +116,7 @@ export class Life {
       };
       clock = { ...clock, wall };
     }
-    // Who has to look knows of it still.
-    if (mutation === 'no-glance') {
-      const { drift } = clock;
-      clock = { ...clock, drift: () => drift() * 0 };
-    }
+    if (mutation === 'no-glance') clock = { ...clock, drift: () => 0 };
     const graceMs = mutation === 'no-grace' ? 0 : undefined;
     const expiryClock = new ExpiryClock({
       clock,
@@ -256,11 +253,25 @@ class ScheduledHost extends DBHost {
   }
 
   override update<T>(ctx: CallContext, fn: (tx: Transaction) => T | Promise<T>): Promise<T> {
-    const { marks } = this.#parts;
+    const { marks, scheduler } = this.#parts;
+    const change = scheduler.time.change();
     let runs = 0;
     return super.update(ctx, (tx) => {
       if (++runs === 2) marks.add('retry after conflict');
+      tx.onCommit(() => this.#made(change));
       return fn(tx);
     });
+  }
+
+  #made(change: Change): void {
+    change.made = true;
+    this.engine.flush().then(
+      () => {
+        change.durable = true;
+      },
+      () => {
+        change.made = false;
+      },
+    );
   }
 }

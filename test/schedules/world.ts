@@ -196,6 +196,7 @@ export class ScheduledWorld {
     } else if (judge.inRun) this.marks.add('death in a run');
     scheduler.abandon();
     const onDisk = this.#storage.die();
+    scheduler.time.died();
     this.content.died();
     this.streams = new Streams();
     const left = this.resources.filter(({ word }) => word !== 'stream');
