@@ -133,27 +133,30 @@ export class Cluster {
    * hand, a tree set back) accounts for nothing: the backends are surveyed, and the guard judges.
    */
   #removedElsewhere(keys: readonly Key[], by: Remover): void {
-    const items = keys.map((key) => this.#itemOf(key)).filter((item) => item !== undefined);
+    const items = keys.flatMap((key) => this.#itemsOf(key));
     if (items.length === 0) return;
     if (by === 'another host') this.#host.dirty.removedElsewhere(items);
     else this.#host.dirty.distrust(this.#host.backends.keys());
     this.#sweepLater(SWEEP_AFTER_MS);
   }
 
-  #itemOf(record: Key): BackendItem | undefined {
+  #itemsOf(record: Key): BackendItem[] {
     switch (collectionOf(record)) {
       case 'blobs':
-        return { kind: 'blob', digest: leaf(record) };
-      case 'ingests':
-        return { kind: 'ingest', ref: this.#field(record, 'ref') };
+        return [{ kind: 'blob', digest: leaf(record) }];
+      case 'ingests': {
+        const expected = this.#field(record, 'expected');
+        const blobs: BackendItem[] = expected === '' ? [] : [{ kind: 'blob', digest: expected }];
+        return [{ kind: 'ingest', ref: this.#field(record, 'ref') }, ...blobs];
+      }
       case 'snapshots': {
         const [, namespace = '', snapshotter = ''] = components(record);
         const parent = this.#field(record, 'parent');
         const above = parent === '' ? '' : this.#field(snapshotKey(namespace, snapshotter, parent), 'name');
-        return { kind: 'snapshot', snapshotter, name: this.#field(record, 'name'), parent: above };
+        return [{ kind: 'snapshot', snapshotter, name: this.#field(record, 'name'), parent: above }];
       }
       default:
-        return undefined;
+        return [];
     }
   }
 

@@ -1,6 +1,7 @@
 /** The options of `openDB`: which there are and what they may be. Called by db.ts before anything is opened. */
 import type { OpenOptions } from './db.js';
 import { invalidArgument } from './errors.js';
+import { checkGrace } from './gc/expiry-clock.js';
 
 export const snapshotterNames = ['native', 'overlayfs'] as const;
 export type SnapshotterName = (typeof snapshotterNames)[number];
@@ -17,6 +18,7 @@ const knownOptions = new Set([
   'log',
   'enableEtcdGC',
   'leaseBackend',
+  'expiryGraceMs',
 ]);
 
 export function validateOptions(options: OpenOptions): void {
@@ -46,6 +48,7 @@ export function validateOptions(options: OpenOptions): void {
       });
     }
   }
+  checkGrace(options.expiryGraceMs);
   for (const name of options.snapshotters ?? []) {
     if (!snapshotterNames.includes(name)) {
       throw invalidArgument(`there is no snapshotter "${name}"`, {

@@ -30,6 +30,7 @@ import { failedPrecondition, invalidArgument } from './errors.js';
 import { type CollectOptions, collect } from './gc/collect.js';
 import type { Collector } from './gc/collectors.js';
 import { createDiskPool, type DiskPool } from './gc/disk-pool.js';
+import { type ClockSteps, ExpiryClock, type ExpiryTime } from './gc/expiry-clock.js';
 import { nextExpiry } from './gc/expiry-wake.js';
 import { createGraph } from './gc/graph.js';
 import type { ObjectName } from './gc/objects.js';
@@ -60,6 +61,11 @@ export interface DBOptions {
   enableEtcdGC?: boolean;
   /** Whose leases are: `''`, `bolt` (this host's own) or `etcd` (all hosts'). Unset: the process-wide default. */
   leaseBackend?: LeaseBackendName;
+  /**
+   * Milliseconds for which what expired only because the wall clock was set forward, by more than a minute, is kept.
+   * Default ten minutes; 0: not at all.
+   */
+  expiryGraceMs?: number;
 }
 /** Options of one collection. */
 export type RunOptions = Omit<CollectOptions, 'signal' | 'only'>;
@@ -94,6 +100,12 @@ export const withLeaseBackend =
   (name: LeaseBackendName): DBOpt =>
   (options) => {
     options.leaseBackend = name;
+  };
+
+export const withExpiryGrace =
+  (milliseconds: number): DBOpt =>
+  (options) => {
+    options.expiryGraceMs = milliseconds;
   };
 
 const logToStderr: Log = (level, message, details) => {
@@ -270,6 +282,10 @@ export class DB implements AsyncDisposable {
   get orphans(): OrphanState {
     return this.#host.orphans.state;
   }
+  /** The time that expiries are compared with, and how often the wall clock was set since the store was opened. */
+  get expiryTime(): ExpiryTime & { readonly steps: Readonly<ClockSteps> } {
+    return this.#host.expiryClock;
+  }
   /** The earliest time later than `after` at which a lease, image or ingest expires; used by the scheduler. */
   nextExpiry(after: Instant): Instant | undefined {
     this.#host.reader({});
@@ -400,8 +416,11 @@ async function assemble(
   const options: DBOptions = {};
   for (const opt of opts) opt(options);
   checkLeaseBackend(options.leaseBackend, engine.kind === 'etcd');
+  const log = options.log ?? logToStderr;
+  const hostId = engine instanceof EtcdEngine ? engine.client.settings.hostId : undefined;
   const host = new DBHost({
     engine,
+    expiryClock: new ExpiryClock({ graceMs: options.expiryGraceMs, hostId, log }),
     guards: sharesDirectories(engine) ? new SharedGuards(engine) : undefined,
     content,
     backends,
@@ -409,7 +428,7 @@ async function assemble(
     durability: options.durability ?? 'flushed',
     publisher: options.publisher,
     jobs: pool satisfies DiskJobs,
-    log: options.log ?? logToStderr,
+    log,
   });
   if (engine instanceof EtcdEngine && (options.leaseBackend ?? LeaseBackend) === 'bolt') {
     engine.leaseScope = engine.client.settings.hostId;
@@ -417,6 +436,7 @@ async function assemble(
   await host.orphans.lookAtOpen();
   // Nothing is awaited from here until the DB listens: removals of other hosts would be missed.
   host.dirty.load();
+  host.expiryClock.load(engine);
   const db = new DB(host, pool, options);
   await db.init();
   return db;

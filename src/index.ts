@@ -21,6 +21,7 @@ export {
   withDurability,
   withEtcdGC,
   withEventsPublisher,
+  withExpiryGrace,
   withLeaseBackend,
   withLog,
   withPolicyIsolated,
@@ -190,6 +191,7 @@ export type {
   Send,
   SendBackReference,
 } from './gc/collectors.js';
+export type { ClockSteps, ExpiryTime } from './gc/expiry-clock.js';
 export type { MassGuard } from './gc/mass-guard.js';
 export { type ObjectKind, type ObjectName, objectKinds } from './gc/objects.js';
 export type { OrphanState } from './gc/orphan-guard.js';

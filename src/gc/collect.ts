@@ -13,7 +13,7 @@
 import type { DiskJobs } from '../backends/contract.js';
 import { breathe } from '../backends/files.js';
 import { invalidArgument, throwIfAborted } from '../errors.js';
-import { now } from '../model/time.js';
+import type { Instant } from '../model/time.js';
 import type { EventsPublisher, StoreHost } from '../stores/host.js';
 import { type BackendSweepHost, BackendSweeps, nameOf } from './backend-sweeps.js';
 import {
@@ -24,6 +24,7 @@ import {
 } from './collectors.js';
 import { type BackendName, CONTENT_BACKEND } from './dirty.js';
 import { listCandidates } from './dry-run.js';
+import type { ExpiryClock } from './expiry-clock.js';
 import { checkMass, type MassGuard, massGuard } from './mass-guard.js';
 import { orphanLimits } from './orphan-guard.js';
 import { RecordSweep } from './record-sweep.js';
@@ -42,6 +43,7 @@ export interface CollectHost extends StoreHost, BackendSweepHost {
   readonly collectors: CollectorRegistry;
   readonly publisher?: EventsPublisher | undefined;
   readonly jobs: DiskJobs;
+  readonly expiryClock: ExpiryClock;
 }
 
 export interface CollectOptions extends RunLimits {
@@ -139,10 +141,11 @@ class Collection {
   // --------------------------------------------------------------------------------------------- the records
 
   async #records(): Promise<void> {
-    const { engine, dirty } = this.#host;
+    const { engine, dirty, expiryClock } = this.#host;
     const { signal, dryRun, only } = this.#options;
     const markStart = performance.now();
-    const at = now();
+    if (!dryRun) await expiryClock.save(engine);
+    const at = expiryClock.beginRun();
     // What is deleted from here on may be garbage that this run does not see.
     const seenDeletions = dirty.deletions;
     this.#stats.revision = engine.revision;
@@ -160,8 +163,8 @@ class Collection {
         this.#stats.wouldRemove.push(...(await this.#sweeps.list(this.#options.fullSweep === true)));
         return;
       }
-      await this.#removal(candidates, edges);
-      if (!only) await this.#collectorResources(edges);
+      await this.#removal(candidates, edges, at);
+      if (!only) await this.#collectorResources(edges, at);
       // What was left over is a reason for the next run.
       if (!only && !this.#stats.limited) dirty.resetDeletions(seenDeletions);
       await engine.flush();
@@ -199,12 +202,12 @@ class Collection {
     return garbage.subarray(0, size);
   }
 
-  async #removal(candidates: Uint32Array, edges: RunEdges): Promise<void> {
+  async #removal(candidates: Uint32Array, edges: RunEdges, at: Instant): Promise<void> {
     const keepItems = this.#options.only !== undefined;
     // Whoever looks names up afterwards is awake by then.
     if (candidates.length >= ITEMS_FOR_THREAD)
       this.#host.engine.mayBeMentioned([], []).catch(() => undefined);
-    const sweep = new RecordSweep(this.#host, edges, this.#slicer, this.#stats.removed, keepItems);
+    const sweep = new RecordSweep(this.#host, edges, this.#slicer, this.#stats.removed, { at, keepItems });
     try {
       await sweep.run(candidates, this.#options.signal);
     } finally {
@@ -214,7 +217,7 @@ class Collection {
   }
 
   /** Tells collectors which of their resources nothing keeps, in one turn with the last look at the store. */
-  async #collectorResources(edges: RunEdges): Promise<void> {
+  async #collectorResources(edges: RunEdges, at: Instant): Promise<void> {
     if (this.#collectors.length === 0) return;
     const all: [StartedCollector, Node][] = [];
     for (const collector of this.#collectors) {
@@ -222,6 +225,7 @@ class Collection {
     }
     do await edges.settle();
     while (!edges.isSettled());
+    this.#host.expiryClock.checkRun(at);
     for (const [{ context, type }, node] of all) {
       if (edges.isReached(node)) continue;
       context.remove(node);
@@ -308,6 +312,7 @@ class Collection {
     stats.pauseTotal = this.#slicer.pauseTotal;
     stats.slices = this.#slicer.slices;
     stats.walked = this.#sweeps.walked;
+    stats.expiryHeldBackMs = this.#host.expiryClock.heldBackMs;
     return stats;
   }
 }

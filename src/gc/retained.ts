@@ -12,7 +12,7 @@ import { NodeFlag } from '../engine/contract.js';
 import type { RetainedQuery } from '../engine/graph.js';
 import { components, namespaceOf } from '../engine/schema/keys.js';
 import { invalidArgument, throwIfAborted } from '../errors.js';
-import { type Instant, now } from '../model/time.js';
+import type { Instant } from '../model/time.js';
 import type { CollectHost } from './collect.js';
 import { extraEdges, type InTurn } from './extra-edges.js';
 import { Items, presentNodes } from './items.js';
@@ -68,7 +68,7 @@ export async function diskUsageBy(
     });
   }
   host.reader(ctx);
-  const at = now();
+  const at = host.expiryClock.now();
   const { graph } = host.engine;
   const extra = await extraEdges(host, inTurn, at, ctx.signal);
   const items = await Items.read(host, ctx.signal);

@@ -6,7 +6,8 @@
  * later ones are counted for the next.
  */
 import { abortError, canceled, EbbtideError, kindOf, throwIfAborted } from '../errors.js';
-import { type Instant, now } from '../model/time.js';
+import type { Instant } from '../model/time.js';
+import type { ExpiryTime } from './expiry-clock.js';
 import { ExpiryWake } from './expiry-wake.js';
 import { type MassGuard, massGuard } from './mass-guard.js';
 import { orphanLimits } from './orphan-guard.js';
@@ -33,14 +34,13 @@ export interface Collectable<S> {
     options: { massGuard: boolean | MassGuard; orphanGuard: boolean | MassGuard },
   ): Promise<S>;
   registerMutationCallback(fn: (deletionSinceLastGC: boolean) => void): void;
-  /** When the next root later than `after` expires; without it, nothing wakes an idle scheduler. */
+  /** When the next root later than `after` expires; without it and `expiryTime`, nothing wakes an idle scheduler. */
   nextExpiry?(after: Instant): Instant | undefined;
+  readonly expiryTime?: ExpiryTime;
 }
 
 export interface SchedulerHooks<S> {
   clock?: Clock;
-  /** The wall clock that expiries are compared with. */
-  time?: () => Instant;
   /** Ends planning, as `close` does. */
   signal?: AbortSignal;
   /** Told of each run: its stats, or its error. */
@@ -98,7 +98,6 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
   /** What happened during the run under way. */
   #postponed: Event[] = [];
   #waiters = new Set<Waiter<S>>();
-  readonly #time: () => Instant;
   readonly #expiry: ExpiryWake | undefined;
   readonly #guards: { massGuard: boolean | MassGuard; orphanGuard: boolean | MassGuard };
   /** When items that a backend refused to remove are tried again. */
@@ -115,7 +114,6 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
     this.#onRun = hooks.onRun;
     target.registerMutationCallback((dirty) => this.notify(dirty));
     if (this.params.startupDelay > 0) this.#plan(this.params.startupDelay);
-    this.#time = hooks.time ?? now;
     this.#expiry = this.#watchExpiry();
     const { signal } = hooks;
     if (signal?.aborted) this.#stop(abortError(signal));
@@ -153,12 +151,13 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
 
   #watchExpiry(): ExpiryWake | undefined {
     const target = this.#target;
-    if (target.nextExpiry === undefined) return undefined;
+    const time = target.expiryTime;
+    if (target.nextExpiry === undefined || time === undefined) return undefined;
     return new ExpiryWake({
       nextExpiry: (after) => target.nextExpiry?.(after),
       // As if somebody had asked for a collection.
       wake: () => this.#post({ at: this.#clock.now(), mutation: false, dirty: false }),
-      time: this.#time,
+      time,
       setTimeout: (fn, ms) => this.#clock.setTimeout(fn, ms),
       clearTimeout: (timer) => this.#clock.clearTimeout(timer),
     });
@@ -246,11 +245,11 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
 
   async #collect(): Promise<void> {
     const start = this.#clock.now();
-    const time = this.#time();
+    const time = this.#target.expiryTime?.now();
     try {
       const stats = await this.#target.garbageCollect({ signal: this.#abort.signal }, this.#guards);
       this.#succeeded(start, stats);
-      this.#expiry?.collected(time);
+      if (time !== undefined) this.#expiry?.collected(time);
     } catch (error) {
       this.#failed(start, error);
     }

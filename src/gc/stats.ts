@@ -59,6 +59,8 @@ export interface GCStats {
   revision: number;
   /** More was garbage than the run was allowed to remove (maxObjects, maxBytes). */
   limited: boolean;
+  /** How far behind the wall clock expiries were judged: 0 but for the grace after the clock was set forward. */
+  expiryHeldBackMs: number;
   /** Dry run only: what would be removed, referrers before what they refer to, orphans last. */
   wouldRemove?: Candidate[];
 }
@@ -85,6 +87,7 @@ export function emptyStats(): GCStats {
     backendErrors: 0,
     revision: 0,
     limited: false,
+    expiryHeldBackMs: 0,
   };
 }
 

@@ -6,6 +6,7 @@ import { fsError } from '../backends/fs-errors.js';
 import type { EtcdConfig } from '../db.js';
 import { type SnapshotterName, snapshotterNames } from '../db.js';
 import { invalidArgument } from '../errors.js';
+import { checkGrace } from '../gc/expiry-clock.js';
 import { type SchedulerOptions, schedulerParams } from '../gc/scheduler-params.js';
 import type { CollectMode } from './collections.js';
 import { type Limits, limitsOf } from './limits.js';
@@ -26,6 +27,8 @@ export interface DaemonOptions {
   logLevel: LogLevel;
   scheduler: SchedulerOptions;
   limits: Limits;
+  /** As `openDB`'s; undefined: the default. */
+  expiryGraceMs?: number | undefined;
   /** The tree is in etcd, and this host may collect it. */
   etcd?: EtcdConfig | undefined;
 }
@@ -40,6 +43,7 @@ const fields = [
   'logLevel',
   'scheduler',
   'limits',
+  'expiryGraceMs',
 ] as const;
 type Field = (typeof fields)[number];
 export type GivenOptions = { [name in Field]?: unknown };
@@ -87,6 +91,7 @@ export function daemonOptions(root: string, file: GivenOptions, line: GivenOptio
     logLevel: given.logLevel === undefined ? 'info' : choice('logLevel', given.logLevel, logLevels),
     scheduler,
     limits: limitsOf(object('limits', given.limits)),
+    ...graceOf(given.expiryGraceMs),
   };
 }
 
@@ -94,6 +99,13 @@ export function daemonOptions(root: string, file: GivenOptions, line: GivenOptio
 function path(name: string, value: unknown): string | undefined {
   const given = text(name, value);
   return given === undefined ? undefined : resolve(given);
+}
+
+function graceOf(value: unknown): { expiryGraceMs?: number } {
+  if (value === undefined) return {};
+  // Anything but a number is refused, as a number out of range is.
+  checkGrace(typeof value === 'number' ? value : Number.NaN);
+  return { expiryGraceMs: value as number };
 }
 
 function text(name: string, value: unknown): string | undefined {

@@ -97,7 +97,7 @@ async function startParts(
   log: Logger,
   undo: (() => Promise<unknown>)[],
 ): Promise<Parts> {
-  const { root, limits, policy, snapshotters, etcd } = options;
+  const { root, limits, policy, snapshotters, etcd, expiryGraceMs } = options;
   const events = new EventExchange(limits.subscriberEvents);
   const db = await openRoot({
     root,
@@ -105,6 +105,7 @@ async function startParts(
     snapshotters,
     publisher: events,
     log: storeLog(log),
+    ...(expiryGraceMs !== undefined && { expiryGraceMs }),
     ...(etcd && { etcd, enableEtcdGC: true }),
   });
   undo.push(() => db.close());
@@ -138,6 +139,7 @@ async function startParts(
     graph: db.engine.graph.stats(),
     garbageAgeMs: age.ms,
     orphans: db.orphans,
+    clockSteps: db.expiryTime.steps,
     connections: connections(),
   });
   const refusals = new Refusals((counts) => log.warn(counts, 'connections refused'));

@@ -100,6 +100,17 @@ export class Metrics {
         },
       });
     };
+    const { steps } = db.expiryTime;
+    new Counter({
+      name: 'ebbtide_clock_steps_total',
+      help: 'Times that the wall clock was seen to have been set by more than a minute, by direction',
+      labelNames: ['direction'] as const,
+      registers: [this.registry],
+      collect() {
+        this.reset();
+        for (const [direction, n] of Object.entries(steps)) this.inc({ direction }, n);
+      },
+    });
     const stats = () => db.engine.stats();
     gauge('ebbtide_records', 'Records in the store', () => stats().records);
     gauge('ebbtide_file_bytes', 'Bytes of the database file', () => stats().fileBytes);

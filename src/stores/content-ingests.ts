@@ -55,6 +55,24 @@ export function recordIngest(
   putRecord(tx, k, record);
 }
 
+/**
+ * Deletes the record of an ingest. A blob that it expected may have had no other name in any namespace, unless it is the
+ * one `committed` with the same transaction.
+ */
+export function deleteIngest(
+  host: StoreHost,
+  tx: Transaction,
+  ns: string,
+  ref: string,
+  committed?: string,
+): void {
+  const k = ingestKey(ns, ref);
+  const expected = readRecord<IngestRecord>(tx, k)?.expected;
+  tx.delete(k);
+  if (expected !== undefined && expected !== committed)
+    host.markContentDirty(tx, { kind: 'blob', digest: expected });
+}
+
 /** Throws the backend's bytes away unless the ref was opened again; a failure leaves them to the next sweep. */
 export async function abortUnrecorded(
   host: StoreHost,

@@ -15,6 +15,7 @@ import { compactMap, validateLabels } from '../model/labels.js';
 import type { BlobRecord, StringMap } from '../model/records.js';
 import { now } from '../model/time.js';
 import { ensureNamespace, putRecord } from './common.js';
+import { deleteIngest } from './content-ingests.js';
 import { checkExpectations, type SharedBlob, sharedBlobGone, unshare } from './content-shared.js';
 import { blobGuard } from './guards.js';
 import { beginWrite, Holds, type InFlight } from './holds.js';
@@ -249,7 +250,7 @@ export class NamespacedWriter implements ContentWriter {
       const at = now();
       putRecord<BlobRecord>(tx, blob, { createdat: at, updatedat: at, size, ...(labels && { labels }) });
     }
-    tx.delete(ingest);
+    deleteIngest(host, tx, ns, this.ref, digest);
     if (shared?.leftover) host.markContentDirty(tx, { kind: 'ingest', ref: backendRef });
     removeFromLease(tx, ctx, ns, ingest);
     addToLease(tx, ctx, ns, blob);

@@ -17,7 +17,7 @@ import { type Adaptor, adaptLabels, type Filter, parseFilters } from '../model/f
 import { compactMap, copyMap, validateLabels } from '../model/labels.js';
 import type { BlobRecord, IngestRecord, StringMap } from '../model/records.js';
 import { putRecord, readRecord, scanRecords, updateTime } from './common.js';
-import { abortUnrecorded } from './content-ingests.js';
+import { abortUnrecorded, deleteIngest } from './content-ingests.js';
 import { openContentWriter } from './content-open.js';
 import type { ContentWriter } from './content-writer.js';
 import { InFlight } from './holds.js';
@@ -148,7 +148,7 @@ export class ContentStore {
     const backendRef = await this.#host.update(ctx, (tx) => {
       const record = readRecord<IngestRecord>(tx, k);
       if (record === undefined || record.ref === '') throw ingestNotFound(ref);
-      tx.delete(k);
+      deleteIngest(this.#host, tx, ns, ref);
       removeFromLease(tx, ctx, ns, k);
       if (ctx.tx !== undefined) {
         tx.onCommit(() => {

@@ -61,6 +61,18 @@ describe('sweep of content', () => {
     assert.deepEqual([...w.content.blobs.keys()], [digest('a')], 'a dead label keeps no file');
   });
 
+  test('given a blob that only an ingest of another namespace expects, when that expires, then the file goes', async (t) => {
+    const w = await world(t);
+    await w.blob('a');
+    await w.in('ns2').ingest('i', { expires: 'past', expected: 'a' });
+    await w.in('ns2').lease('l', {}, w.in('ns2').ingestKey('i'));
+    await w.collect();
+    assert.deepEqual([...w.content.blobs.keys()], [digest('a')]);
+    await w.remove(['leases', 'ns2', 'l'].join('\0'));
+    await w.collect();
+    assert.deepEqual([[...w.content.blobs.keys()], w.content.walks], [[], 0]);
+  });
+
   test('given a failing content backend, when collected, then the run succeeds and the next one walks', async (t) => {
     const w = await world(t);
     await w.blob('a');

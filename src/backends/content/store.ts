@@ -86,7 +86,7 @@ export class LocalContent implements ContentBackend {
   readonly #log: BackendLog;
   readonly #digests = new ObjectLocks();
   /** Since when each open ref has its writer. */
-  readonly #openRefs = new Map<string, Instant>();
+  readonly #openRefs = new Map<string, { since: Instant }>();
   #isClosed = false;
 
   constructor(
@@ -283,18 +283,19 @@ export class LocalContent implements ContentBackend {
 
   #lock(ref: string): () => void {
     const held = this.#openRefs.get(ref);
-    const time = now();
     if (held !== undefined) {
-      const seconds = Number((time - held) / 1_000_000n) / 1000;
-      throw unavailable(`ref ${ref} locked for ${seconds}s (since ${formatTimestamp(held)})`, {
+      // The clock may have been set back meanwhile.
+      const seconds = Math.max(0, Number((now() - held.since) / 1_000_000n) / 1000);
+      throw unavailable(`ref ${ref} locked for ${seconds}s (since ${formatTimestamp(held.since)})`, {
         object: ref,
         remedy: 'wait until its writer is closed',
       });
     }
-    this.#openRefs.set(ref, time);
-    // Times of locks are never equal, so a late second release cannot free somebody else's lock.
+    const lock = { since: now() };
+    this.#openRefs.set(ref, lock);
+    // A late second release must not free somebody else's lock.
     return () => {
-      if (this.#openRefs.get(ref) !== time) return;
+      if (this.#openRefs.get(ref) !== lock) return;
       this.#openRefs.delete(ref);
       if (this.#isClosed) this.#letGo();
     };

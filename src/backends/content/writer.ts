@@ -8,7 +8,7 @@
 import { type FileHandle, rename } from 'node:fs/promises';
 import { alreadyExists, EbbtideError, failedPrecondition, invalidArgument, notFound } from '../../errors.js';
 import { type Algorithm, type Digester, parseDigest } from '../../model/digest.js';
-import { type Instant, now } from '../../model/time.js';
+import { type Instant, nowAfter } from '../../model/time.js';
 import type { BackendWriter, IngestStatus } from '../contract.js';
 import { exists, makeDurableDirectory, orAbsent, syncDirectory, together } from '../files.js';
 import { fsError, isAbsent, messageOf } from '../fs-errors.js';
@@ -88,7 +88,7 @@ export class FileWriter implements BackendWriter {
       throw fsError('write', dataPath(ingest.directory), error);
     }
     ingest.offset += piece.length;
-    ingest.updatedAt = now();
+    ingest.updatedAt = nowAfter(ingest.updatedAt);
   }
 
   /** After a failed write: the file and the digest as they were before it. */
@@ -115,7 +115,7 @@ export class FileWriter implements BackendWriter {
       await this.#onFile('truncate', () => ingest.handle.truncate(0));
       ingest.digester = (await hashFile(ingest.handle, ingest.digester.algorithm, 0)).digester;
       ingest.offset = 0;
-      ingest.updatedAt = now();
+      ingest.updatedAt = nowAfter(ingest.updatedAt);
       this.#unsynced = true;
     });
   }
