@@ -95,6 +95,7 @@ const LOCK = 'metadata.lock';
 export const snapshotDirectory = (root: string, id: number): string => join(root, SNAPSHOTS, String(id));
 
 export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable {
+  readonly root: string;
   readonly #driver: SnapshotDriver;
   readonly #root: HeldDirectory;
   /** Of the snapshots: often a file system of its own. */
@@ -123,6 +124,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     meta: Metastore,
     o: SnapshotterOptions,
   ) {
+    this.root = place.root.path;
     this.#driver = driver;
     this.#root = place.root;
     this.#snapshots = place.snapshots;

@@ -1,4 +1,5 @@
 /** A daemon as the store of a verb: containerd's calls where there are any, our own service for the rest. */
+import type { HostInfo, HostRemoval } from '../../cluster-hosts.js';
 import type { CallContext } from '../../context.js';
 import type { RunOptions } from '../../db.js';
 import { unknownError } from '../../errors.js';
@@ -9,7 +10,7 @@ import type { GCStats } from '../../gc/stats.js';
 import type { Why, WhyOptions } from '../../gc/why.js';
 import { type DocumentMessage, fromDocument, toDocument } from '../../server/documents.js';
 import type { CollectResponse } from '../../server/services/ebbtide.js';
-import type { SnapshotStore, Store } from '../store.js';
+import type { HostRecords, SnapshotStore, Store } from '../store.js';
 import { Connection } from './connection.js';
 import { RemoteContent } from './content.js';
 import { RemoteContainers, RemoteImages, RemoteLeases, RemoteNamespaces } from './records.js';
@@ -102,6 +103,12 @@ export class RemoteStore implements Store {
   du(ctx: CallContext = {}, { by = 'image' }: UsageOptions = {}): Promise<UsageReport> {
     return this.#document<UsageReport>(ctx, 'DiskUsage', { by, allNamespaces: ctx.namespace === undefined });
   }
+
+  /** FailedPrecondition when the daemon's tree is not shared. */
+  readonly hosts: HostRecords = {
+    list: () => this.#document<HostInfo[]>({}, 'Hosts', {}),
+    remove: (id, signal) => this.#document<HostRemoval>({ ...(signal && { signal }) }, 'RemoveHost', { id }),
+  };
 
   /** Numbers of the store and the daemon. */
   stats(): Promise<Record<string, unknown>> {

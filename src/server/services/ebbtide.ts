@@ -1,4 +1,5 @@
 /** ebbtide.v1.Ebbtide: what containerd's API has no call for. Called by our own command line; errors are detailed. */
+import { type ClusterHosts, noSharedTree } from '../../cluster-hosts.js';
 import type { RunOptions } from '../../db.js';
 import { invalidArgument } from '../../errors.js';
 import { type ObjectKind, objectKinds } from '../../gc/objects.js';
@@ -66,9 +67,20 @@ export function ebbtideService(host: ServiceHost, stats: () => unknown): Service
         return toDocument(await db.du(context, { by: group }));
       }),
 
+      Hosts: unary(async (_request: typeof EMPTY) => toDocument(await hostsOf(host).list())),
+
+      RemoveHost: unary(async ({ id }: { id: string }, call) =>
+        toDocument(await hostsOf(host).remove(id, call.signal)),
+      ),
+
       Stats: unary((_request: typeof EMPTY) => toDocument(stats())),
     },
   };
+}
+
+function hostsOf({ db }: ServiceHost): ClusterHosts {
+  if (db.hosts === undefined) throw noSharedTree();
+  return db.hosts;
 }
 
 function runOptions({ maxObjects, maxBytes, sliceMs = 0 }: RunRequest): RunOptions {
