@@ -143,9 +143,9 @@ export class DB implements AsyncDisposable {
     this.#cluster = cluster;
     this.#raw = engine instanceof EtcdEngine ? new EtcdRawStore(engine) : new RawStore(engine);
     this.images = current(new ImageStore(host), 'get', 'list', 'listed');
-    this.containers = current(new ContainerStore(host), 'get', 'list');
-    this.sandboxes = current(new SandboxStore(host), 'get', 'list');
-    this.leases = current(new LeaseManager(host), 'list', 'listResources');
+    this.containers = current(new ContainerStore(host), 'get', 'list', 'listed');
+    this.sandboxes = current(new SandboxStore(host), 'get', 'list', 'listed');
+    this.leases = current(new LeaseManager(host), 'list', 'listed', 'listResources');
     this.namespaces = current(new NamespaceStore(host), 'labels', 'list');
     this.#content = current(
       host.contentStore,
@@ -175,7 +175,7 @@ export class DB implements AsyncDisposable {
   /** Over etcd: the manager of one host's own leases, or of the shared ones (''). Used by factories.ts. */
   leaseManagerOf(scope: string): LeaseManager {
     const manager = new LeaseManager(this.#host, scope);
-    return this.#cluster?.current(manager, ['list', 'listResources']) ?? manager;
+    return this.#cluster?.current(manager, ['list', 'listed', 'listResources']) ?? manager;
   }
   /** The option, or else the process-wide default as it is now. */
   get leaseBackend(): string {

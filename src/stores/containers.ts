@@ -6,7 +6,7 @@
  */
 import { type CallContext, requireNamespace } from '../context.js';
 import type { Transaction } from '../engine/contract.js';
-import { containerKey, key, leaf } from '../engine/schema/keys.js';
+import { containerKey, key } from '../engine/schema/keys.js';
 import { alreadyExists, type EbbtideError, invalidArgument, notFound } from '../errors.js';
 import { applyMapPath, unknownPath } from '../model/fieldpaths.js';
 import { type Adaptor, adaptLabels, parseFilters } from '../model/filters.js';
@@ -19,6 +19,7 @@ import {
   copyAnyMap,
   copyRuntime,
   ensureNamespace,
+  matching,
   putRecord,
   readRecord,
   scanRecords,
@@ -75,14 +76,16 @@ export class ContainerStore {
 
   /** Containers that match any of the filters (all without one), by id. InvalidArgument: a bad filter. */
   async list(ctx: CallContext, ...filters: string[]): Promise<Container[]> {
-    const ns = requireNamespace(ctx);
-    const matches = parseFilters(filters);
-    const containers: Container[] = [];
-    for (const [k, record] of scanRecords<ContainerRecord>(this.#host.reader(ctx), key('containers', ns))) {
-      const id = leaf(k);
-      if (matches(adapt(id, record))) containers.push(containerOf(id, record));
-    }
-    return containers;
+    return [...(await this.listed(ctx, ...filters))];
+  }
+
+  /** As `list`, made as they are asked for. */
+  async listed(ctx: CallContext, ...filters: string[]): Promise<Iterable<Container>> {
+    const records = scanRecords<ContainerRecord>(
+      this.#host.reader(ctx),
+      key('containers', requireNamespace(ctx)),
+    );
+    return matching(records, parseFilters(filters), adapt, containerOf);
   }
 
   /** InvalidArgument, AlreadyExists. */

@@ -5,7 +5,7 @@
  * Writes are durable as the DB is and are followed by an event; reads are synchronous underneath.
  */
 import { type CallContext, requireNamespace } from '../context.js';
-import type { Reader, Transaction } from '../engine/contract.js';
+import type { Transaction } from '../engine/contract.js';
 import { imageKey, key, leaf } from '../engine/schema/keys.js';
 import { StoredRecord } from '../engine/schema/stored-record.js';
 import {
@@ -17,11 +17,11 @@ import {
 } from '../errors.js';
 import { validateDigest } from '../model/digest.js';
 import { applyMapPath, unknownPath } from '../model/fieldpaths.js';
-import { type Adaptor, adaptLabels, type Filter, parseFilters } from '../model/filters.js';
+import { type Adaptor, adaptLabels, parseFilters } from '../model/filters.js';
 import { compactMap, copyMap, Label, validateLabels } from '../model/labels.js';
 import type { ImageRecord, StringMap } from '../model/records.js';
 import { type Instant, now } from '../model/time.js';
-import { ensureNamespace, putRecord, readRecord, scanRecords, updateTime } from './common.js';
+import { ensureNamespace, matching, putRecord, readRecord, scanRecords, updateTime } from './common.js';
 import type { StoreHost } from './host.js';
 import { addToLease, removeFromLease, requireContextLease } from './lease-context.js';
 
@@ -89,10 +89,10 @@ export class ImageStore {
     return [...(await this.listed(ctx, ...filters))];
   }
 
-  /** As `list`, for who walks over it at once and keeps nothing: images are made as they are asked for. */
+  /** As `list`, made as they are asked for. */
   async listed(ctx: CallContext, ...filters: string[]): Promise<Iterable<Image>> {
-    const ns = requireNamespace(ctx);
-    return this.#matching(this.#host.reader(ctx), ns, parseFilters(filters));
+    const records = scanRecords<ImageRecord>(this.#host.reader(ctx), key('images', requireNamespace(ctx)));
+    return matching(records, parseFilters(filters), adapt, imageOf);
   }
 
   /**
@@ -117,13 +117,6 @@ export class ImageStore {
         });
       },
     };
-  }
-
-  *#matching(reader: Reader, ns: string, matches: Filter): Generator<Image> {
-    for (const [k, record] of scanRecords<ImageRecord>(reader, key('images', ns))) {
-      const name = leaf(k);
-      if (matches(adapt(name, record))) yield imageOf(name, record);
-    }
   }
 
   /**

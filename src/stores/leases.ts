@@ -6,7 +6,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { type CallContext, requireNamespace } from '../context.js';
-import type { Key } from '../engine/contract.js';
+import type { Key, Reader } from '../engine/contract.js';
 import {
   blobKey,
   checkComponent,
@@ -15,7 +15,6 @@ import {
   imageKey,
   ingestKey,
   key,
-  leaf,
   Relation,
   snapshotKey,
 } from '../engine/schema/keys.js';
@@ -25,7 +24,7 @@ import { type Adaptor, adaptLabels, parseFilters } from '../model/filters.js';
 import { compactMap, copyMap, Label } from '../model/labels.js';
 import type { LeaseRecord, StringMap } from '../model/records.js';
 import { formatSeconds, type Instant, NANOS_PER_SECOND, now } from '../model/time.js';
-import { ensureNamespace, putRecord, scanRecords } from './common.js';
+import { ensureNamespace, matching, putRecord, scanRecords } from './common.js';
 import type { StoreHost } from './host.js';
 import {
   holdByLease,
@@ -153,18 +152,15 @@ export class LeaseManager {
 
   /** Leases that match any of the filters (all without one), by id. InvalidArgument: a bad filter. */
   async list(ctx: CallContext, ...filters: string[]): Promise<Lease[]> {
-    const ns = requireNamespace(ctx);
-    const matches = parseFilters(filters);
-    const leases: Lease[] = [];
+    return [...(await this.listed(ctx, ...filters))];
+  }
+
+  /** As `list`, made as they are asked for. */
+  async listed(ctx: CallContext, ...filters: string[]): Promise<Iterable<Lease>> {
     const reader = this.#host.reader(ctx);
     const scope = this.#scope ?? leaseScopeOf(reader) ?? '';
-    const end = scope === '' ? '' : `@${scope}`;
-    for (const [k, record] of scanRecords<LeaseRecord>(reader, key('leases', ns))) {
-      if (!k.endsWith(end)) continue;
-      const id = leaf(k).slice(0, leaf(k).length - end.length);
-      if (matches(adapt(id, record))) leases.push(leaseOf(id, record));
-    }
-    return leases;
+    const records = ownRecords(reader, requireNamespace(ctx), scope === '' ? '' : `@${scope}`);
+    return matching(records, parseFilters(filters), adapt, leaseOf);
   }
 
   /**
@@ -204,6 +200,13 @@ export class LeaseManager {
       }
     }
     return Object.values(held).flat();
+  }
+}
+
+/** The records whose ids have the end, which is cut off. */
+function* ownRecords(reader: Reader, ns: string, end: string): Generator<[Key, LeaseRecord]> {
+  for (const [k, record] of scanRecords<LeaseRecord>(reader, key('leases', ns))) {
+    if (k.endsWith(end)) yield [k.slice(0, k.length - end.length), record];
   }
 }
 

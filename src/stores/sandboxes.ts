@@ -6,7 +6,7 @@
  */
 import { type CallContext, requireNamespace } from '../context.js';
 import type { Transaction } from '../engine/contract.js';
-import { key, leaf, sandboxKey } from '../engine/schema/keys.js';
+import { key, sandboxKey } from '../engine/schema/keys.js';
 import { alreadyExists, type EbbtideError, invalidArgument, notFound } from '../errors.js';
 import { applyMapPath, unknownPath } from '../model/fieldpaths.js';
 import { type Adaptor, adaptLabels, parseFilters } from '../model/filters.js';
@@ -19,6 +19,7 @@ import {
   copyAnyMap,
   copyRuntime,
   ensureNamespace,
+  matching,
   putRecord,
   readRecord,
   scanRecords,
@@ -68,14 +69,16 @@ export class SandboxStore {
 
   /** Sandboxes that match any of the filters (all without one), by id. InvalidArgument: a bad filter. */
   async list(ctx: CallContext, ...filters: string[]): Promise<Sandbox[]> {
-    const ns = requireNamespace(ctx);
-    const matches = parseFilters(filters);
-    const sandboxes: Sandbox[] = [];
-    for (const [k, record] of scanRecords<SandboxRecord>(this.#host.reader(ctx), key('sandboxes', ns))) {
-      const id = leaf(k);
-      if (matches(adapt(id, record))) sandboxes.push(sandboxOf(id, record));
-    }
-    return sandboxes;
+    return [...(await this.listed(ctx, ...filters))];
+  }
+
+  /** As `list`, made as they are asked for. */
+  async listed(ctx: CallContext, ...filters: string[]): Promise<Iterable<Sandbox>> {
+    const records = scanRecords<SandboxRecord>(
+      this.#host.reader(ctx),
+      key('sandboxes', requireNamespace(ctx)),
+    );
+    return matching(records, parseFilters(filters), adapt, sandboxOf);
   }
 
   /** InvalidArgument: the id is no identifier. AlreadyExists. */

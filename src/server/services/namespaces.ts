@@ -26,6 +26,7 @@ export function namespacesService({ db, events }: ServiceHost): Service {
 
   return {
     name: 'containerd.services.namespaces.v1.Namespaces',
+    tooLarge: { List: 'ebbtide.v1.Ebbtide streams it' },
     methods: {
       Get: unary(async ({ name }: NameRequest) => ({ namespace: await load(name) })),
 
