@@ -16,6 +16,7 @@ import { applyMapPath, unknownPath } from '../model/fieldpaths.js';
 import { type Adaptor, adaptLabels, type Filter, parseFilters } from '../model/filters.js';
 import { compactMap, copyMap, validateLabels } from '../model/labels.js';
 import type { BlobRecord, IngestRecord, StringMap } from '../model/records.js';
+import { namedIn } from './caller-names.js';
 import { putRecord, readRecord, scanRecords, updateTime } from './common.js';
 import { abortUnrecorded } from './content-ingests.js';
 import { openContentWriter } from './content-open.js';
@@ -119,7 +120,7 @@ export class ContentStore {
     const ns = requireNamespace(ctx);
     const record = readRecord<IngestRecord>(this.#host.reader(ctx), ingestKey(ns, ref));
     if (record === undefined || record.ref === '') throw ingestNotFound(ref);
-    return { ...(await this.#host.content.status(record.ref)), ref };
+    return { ...(await namedIn(ns, this.#host.content).status(record.ref)), ref };
   }
 
   /** The namespace's ingests that match any of the filters (field `ref`), by ref. */
@@ -127,11 +128,12 @@ export class ContentStore {
     const ns = requireNamespace(ctx);
     const matches = parseFilters(filters);
     const records = [...scanRecords<IngestRecord>(this.#host.reader(ctx), key('ingests', ns))];
+    const content = namedIn(ns, this.#host.content);
     const statuses: IngestStatus[] = [];
     for (const [k, record] of records) {
       const ref = leaf(k);
       if (record.ref === '' || !matches((path) => (path[0] === 'ref' ? ref : undefined))) continue;
-      const status = await this.#host.content.status(record.ref).catch(undefinedIfNotFound);
+      const status = await content.status(record.ref).catch(undefinedIfNotFound);
       if (status !== undefined) statuses.push({ ...status, ref });
     }
     return statuses;

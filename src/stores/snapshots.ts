@@ -15,6 +15,7 @@ import { applyMapPath, unknownPath } from '../model/fieldpaths.js';
 import { type Adaptor, adaptLabels, parseFilters } from '../model/filters.js';
 import { compactMap, inheritedSnapshotLabels, validateLabels } from '../model/labels.js';
 import type { SnapshotRecord, StringMap } from '../model/records.js';
+import { namedIn } from './caller-names.js';
 import { checkNamespaceName, putRecord, updateTime } from './common.js';
 import { Guards } from './guards.js';
 import { beginWrite, InFlight } from './holds.js';
@@ -72,17 +73,17 @@ export class Snapshotter {
   /** NotFound without a record, and when the backend has lost the snapshot. */
   async stat(ctx: CallContext, key: string): Promise<SnapshotInfo> {
     const record = this.#find(ctx, key);
-    return infoOf(key, record, await this.#backend.stat(record.name));
+    return infoOf(key, record, await this.#backendIn(ctx).stat(record.name));
   }
 
   /** Inodes and bytes of the snapshot alone, without its parents. */
   async usage(ctx: CallContext, key: string): Promise<Usage> {
-    return this.#backend.usage(this.#find(ctx, key).name);
+    return this.#backendIn(ctx).usage(this.#find(ctx, key).name);
   }
 
   /** How to mount an active snapshot or a view; FailedPrecondition for a committed one. */
   async mounts(ctx: CallContext, key: string): Promise<Mount[]> {
-    return this.#backend.mounts(this.#find(ctx, key).name);
+    return this.#backendIn(ctx).mounts(this.#find(ctx, key).name);
   }
 
   /**
@@ -103,9 +104,10 @@ export class Snapshotter {
         const updated = recordOf(times, stored.name, stored.parent ?? '', labels, stored);
         putRecord(tx, snapshotKey(ns, this.name, key), updated);
         // Every run of the transaction tells the backend: the labels are those of that run.
-        const before = await this.#backend.stat(stored.name);
+        const backend = this.#backendIn(ctx);
+        const before = await backend.stat(stored.name);
         const handedDown = { ...before, labels: inheritedSnapshotLabels(labels) ?? {} };
-        return infoOf(key, updated, await this.#backend.update(handedDown, ...paths));
+        return infoOf(key, updated, await backend.update(handedDown, ...paths));
       }),
     );
   }
@@ -207,8 +209,13 @@ export class Snapshotter {
   #begin(ctx: CallContext): SnapshotCall {
     const ns = requireNamespace(ctx);
     beginWrite(this.#host, ctx);
-    const [host, backend, inFlight] = [this.#host, this.#backend, this.#inFlight];
+    const [host, backend, inFlight] = [this.#host, this.#backendIn(ctx), this.#inFlight];
     return { host, backend, snapshotter: this.name, inFlight, ctx, ns };
+  }
+
+  /** Its errors have the names of the context's namespace. */
+  #backendIn(ctx: CallContext): SnapshotterBackend {
+    return namedIn(requireNamespace(ctx), this.#backend);
   }
 
   #find(ctx: CallContext, key: string): SnapshotRecord {
