@@ -3,9 +3,8 @@
  * Called by the stores only; nothing here starts a transaction or waits.
  */
 import type { Key, Reader, Transaction, Value } from '../engine/contract.js';
-import { leaf, namespaceKey } from '../engine/schema/keys.js';
+import { namespaceKey } from '../engine/schema/keys.js';
 import { invalidArgument } from '../errors.js';
-import type { Adaptor, Filter } from '../model/filters.js';
 import type {
   Any,
   AnyMap,
@@ -48,19 +47,6 @@ export function putRecord<T extends StoredRecord>(tx: Transaction, k: Key, recor
 /** Typed scan; as `readRecord`. */
 export function scanRecords<T extends StoredRecord>(reader: Reader, prefix: Key): Iterable<[Key, T]> {
   return reader.scan(prefix) as Iterable<[Key, unknown]> as Iterable<[Key, T]>;
-}
-
-/** What is made of the records that match, by the last part of their keys; one after the other, as it is asked for. */
-export function* matching<R, T>(
-  records: Iterable<[Key, R]>,
-  matches: Filter,
-  adapt: (name: string, record: R) => Adaptor,
-  make: (name: string, record: R) => T,
-): Generator<T> {
-  for (const [k, record] of records) {
-    const name = leaf(k);
-    if (matches(adapt(name, record))) yield make(name, record);
-  }
 }
 
 /** `version` under the schema's root is its revision, so no namespace can have that name. */

@@ -16,14 +16,15 @@ import {
   notFound,
 } from '../errors.js';
 import { validateDigest } from '../model/digest.js';
-import { applyMapPath, unknownPath } from '../model/fieldpaths.js';
-import { type Adaptor, adaptLabels, parseFilters } from '../model/filters.js';
-import { compactMap, copyMap, Label, validateLabels } from '../model/labels.js';
+import { MaskedMap, maskPaths, unknownPath } from '../model/fieldpaths.js';
+import { type Adaptor, adaptLabels } from '../model/filters.js';
+import { checkMapSize, compactMap, copyMap, Label, validateLabels } from '../model/labels.js';
 import type { ImageRecord, StringMap } from '../model/records.js';
 import { type Instant, now } from '../model/time.js';
-import { ensureNamespace, matching, putRecord, readRecord, scanRecords, updateTime } from './common.js';
+import { ensureNamespace, putRecord, readRecord, updateTime } from './common.js';
 import type { StoreHost } from './host.js';
 import { addToLease, removeFromLease, requireContextLease } from './lease-context.js';
+import { listed } from './listing.js';
 
 /** What an image points at. */
 export interface Descriptor {
@@ -91,8 +92,8 @@ export class ImageStore {
 
   /** As `list`, made as they are asked for. */
   async listed(ctx: CallContext, ...filters: string[]): Promise<Iterable<Image>> {
-    const records = scanRecords<ImageRecord>(this.#host.reader(ctx), key('images', requireNamespace(ctx)));
-    return matching(records, parseFilters(filters), adapt, imageOf);
+    const listing = { prefix: key('images', requireNamespace(ctx)), adapt, make: imageOf };
+    return listed(this.#host.reader(ctx), listing, filters, ctx.signal);
   }
 
   /**
@@ -252,23 +253,16 @@ function recordOf(draft: Draft, createdat: Instant, updatedat: Instant): ImageRe
 }
 
 function merge(stored: ImageRecord, image: ImageInput, paths: readonly string[]): Draft {
-  const draft: Draft = { labels: stored.labels, annotations: stored.annotations, target: stored.target };
-  for (const path of paths) {
+  const labels = new MaskedMap('labels', stored.labels, image.labels);
+  const annotations = new MaskedMap('annotations', stored.annotations, image.target?.annotations);
+  let { target } = stored;
+  for (const path of maskPaths(paths)) {
     if (path === 'target') {
-      draft.target = targetOf(image.target);
-      draft.annotations = image.target?.annotations;
-      continue;
-    }
-    const labels = applyMapPath('labels', path, draft.labels, image.labels);
-    if (labels !== null) {
-      draft.labels = labels;
-      continue;
-    }
-    const annotations = applyMapPath('annotations', path, draft.annotations, image.target?.annotations);
-    if (annotations === null) throw unknownPath('image', path, image.name);
-    draft.annotations = annotations;
+      target = targetOf(image.target);
+      annotations.apply('annotations');
+    } else if (!labels.apply(path) && !annotations.apply(path)) throw unknownPath('image', path, image.name);
   }
-  return draft;
+  return { labels: labels.map, annotations: annotations.map, target };
 }
 
 /** Whether an update sets the expiry label, even if to the empty value that then deletes it. */
@@ -277,9 +271,10 @@ function asksForExpiry(image: ImageInput, paths: readonly string[]): boolean {
   return paths.length === 0 || paths.includes('labels') || paths.includes(`labels.${Label.gcExpire}`);
 }
 
-function validate(name: string, { labels, target }: Draft): void {
+function validate(name: string, { labels, annotations, target }: Draft): void {
   if (name === '') throw invalidArgument('image name must not be empty');
   validateLabels(labels);
+  checkMapSize('annotations', annotations);
   validateDigest(target.digest);
   if (!Number.isSafeInteger(target.size) || target.size <= 0) {
     throw invalidArgument(`target size of image "${name}" must be greater than zero`, { object: name });

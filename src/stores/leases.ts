@@ -6,7 +6,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { type CallContext, requireNamespace } from '../context.js';
-import type { Key, Reader } from '../engine/contract.js';
+import type { Key } from '../engine/contract.js';
 import {
   blobKey,
   checkComponent,
@@ -15,16 +15,17 @@ import {
   imageKey,
   ingestKey,
   key,
+  leaf,
   Relation,
   snapshotKey,
 } from '../engine/schema/keys.js';
 import { alreadyExists, invalidArgument, notImplemented } from '../errors.js';
 import { validateDigest } from '../model/digest.js';
-import { type Adaptor, adaptLabels, parseFilters } from '../model/filters.js';
-import { compactMap, copyMap, Label } from '../model/labels.js';
+import { type Adaptor, adaptLabels } from '../model/filters.js';
+import { checkMapSize, compactMap, copyMap, Label } from '../model/labels.js';
 import type { LeaseRecord, StringMap } from '../model/records.js';
 import { formatSeconds, type Instant, NANOS_PER_SECOND, now } from '../model/time.js';
-import { ensureNamespace, matching, putRecord, scanRecords } from './common.js';
+import { ensureNamespace, putRecord } from './common.js';
 import type { StoreHost } from './host.js';
 import {
   holdByLease,
@@ -34,6 +35,7 @@ import {
   leaseScopeOf,
   releaseByLease,
 } from './lease-context.js';
+import { listed } from './listing.js';
 
 export interface Lease {
   id: string;
@@ -129,6 +131,7 @@ export class LeaseManager {
     if (id === '') throw invalidArgument('a lease needs an id', { remedy: 'pass withId or withRandomId' });
     const ns = requireNamespace(ctx);
     checkComponent(id, 'lease id');
+    checkMapSize('labels', draft.labels);
     const labels = compactMap(draft.labels);
     const record: LeaseRecord = { createdat: now(), ...(labels && { labels }) };
     await this.#host.update(ctx, (tx) => {
@@ -159,8 +162,11 @@ export class LeaseManager {
   async listed(ctx: CallContext, ...filters: string[]): Promise<Iterable<Lease>> {
     const reader = this.#host.reader(ctx);
     const scope = this.#scope ?? leaseScopeOf(reader) ?? '';
-    const records = ownRecords(reader, requireNamespace(ctx), scope === '' ? '' : `@${scope}`);
-    return matching(records, parseFilters(filters), adapt, leaseOf);
+    const end = scope === '' ? '' : `@${scope}`;
+    const nameOf = (k: Key): string | undefined =>
+      k.endsWith(end) ? leaf(k).slice(0, leaf(k).length - end.length) : undefined;
+    const listing = { prefix: key('leases', requireNamespace(ctx)), adapt, make: leaseOf, nameOf };
+    return listed(reader, listing, filters, ctx.signal);
   }
 
   /**
@@ -200,13 +206,6 @@ export class LeaseManager {
       }
     }
     return Object.values(held).flat();
-  }
-}
-
-/** The records whose ids have the end, which is cut off. */
-function* ownRecords(reader: Reader, ns: string, end: string): Generator<[Key, LeaseRecord]> {
-  for (const [k, record] of scanRecords<LeaseRecord>(reader, key('leases', ns))) {
-    if (k.endsWith(end)) yield [k.slice(0, k.length - end.length), record];
   }
 }
 

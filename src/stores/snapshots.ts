@@ -11,7 +11,7 @@ import { type CallContext, requireNamespace } from '../context.js';
 import type { Transaction } from '../engine/contract.js';
 import { checkComponent, key as keyOf, leaf, Relation, snapshotKey } from '../engine/schema/keys.js';
 import { failedPrecondition, invalidArgument, isNotFound, notImplemented } from '../errors.js';
-import { applyMapPath, unknownPath } from '../model/fieldpaths.js';
+import { maskedLabels } from '../model/fieldpaths.js';
 import { type Adaptor, adaptLabels, parseFilters } from '../model/filters.js';
 import { compactMap, inheritedSnapshotLabels, validateLabels } from '../model/labels.js';
 import type { SnapshotRecord, StringMap } from '../model/records.js';
@@ -21,6 +21,7 @@ import { Guards } from './guards.js';
 import { beginWrite, InFlight } from './holds.js';
 import type { StoreHost } from './host.js';
 import { removeFromLease } from './lease-context.js';
+import { Pace } from './listing.js';
 import {
   type CreateRequest,
   dropClaim,
@@ -98,7 +99,7 @@ export class Snapshotter {
     return this.#alone(ctx, ns, [key], () =>
       this.#host.update(ctx, async (tx) => {
         const stored = requireSnapshot(tx, ns, this.name, key);
-        const labels = compactMap(mergeLabels(stored.labels, info, paths));
+        const labels = compactMap(maskedLabels('snapshot', key, stored.labels, info.labels, paths));
         validateLabels(labels);
         const times = { createdat: stored.createdat, updatedat: updateTime(stored) };
         const updated = recordOf(times, stored.name, stored.parent ?? '', labels, stored);
@@ -160,6 +161,7 @@ export class Snapshotter {
     const ns = requireNamespace(ctx);
     const matches = parseFilters(filters);
     const prefix = keyOf('snapshots', ns, this.name);
+    const pace = new Pace(ctx.signal);
     let after: string | undefined;
     for (;;) {
       const range = { limit: WALK_BATCH, ...(after !== undefined && { after }) };
@@ -168,6 +170,7 @@ export class Snapshotter {
         // Snapshot records are written by this store alone.
         const info = await this.#infoIfThere(leaf(k), value as unknown as SnapshotRecord);
         if (info !== undefined && matches(adapt(info))) await fn(info);
+        if (pace.isOver) await pace.pass();
       }
       if (batch.length < WALK_BATCH) return;
       after = batch.at(-1)?.[0];
@@ -268,21 +271,6 @@ export class Snapshotter {
       throw error;
     }
   }
-}
-
-function mergeLabels(
-  stored: StringMap | undefined,
-  given: SnapshotInput,
-  paths: readonly string[],
-): StringMap | undefined {
-  if (paths.length === 0) return given.labels;
-  let labels = stored;
-  for (const path of paths) {
-    const merged = applyMapPath('labels', path, labels, given.labels);
-    if (merged === null) throw unknownPath('snapshot', path, given.name);
-    labels = merged;
-  }
-  return labels;
 }
 
 /** Filter fields: kind, name, parent, labels.*; the first three are always present. */

@@ -23,13 +23,13 @@ export function containersService({ db, events }: ServiceHost): Service {
         container: message(await store.get(context, id)),
       })),
 
-      List: unary(async ({ filters }: FilterRequest, { context }) => ({
-        containers: mapped(await store.listed(context, ...filters), message),
+      List: unary(async ({ filters }: FilterRequest, { cancellable }) => ({
+        containers: mapped(await store.listed(cancellable, ...filters), message),
       })),
 
       ListStream: stream<FilterRequest, { container: ContainerMessage }>(
-        async ({ filters }, { context }, send) => {
-          for (const container of await store.listed(context, ...filters)) {
+        async ({ filters }, { cancellable }, send) => {
+          for (const container of await store.listed(cancellable, ...filters)) {
             await send({ container: message(container) });
           }
         },

@@ -75,8 +75,8 @@ export function contentService(store: ServedContent, limits: Limits): Service {
         status: statusMessage(await store.status(context, ref)),
       })),
 
-      ListStatuses: unary(async ({ filters }: FilterRequest, { context }) => ({
-        statuses: (await store.listStatuses(context, ...filters)).map(statusMessage),
+      ListStatuses: unary(async ({ filters }: FilterRequest, { cancellable }) => ({
+        statuses: (await store.listStatuses(cancellable, ...filters)).map(statusMessage),
       })),
 
       Write: duplex((requests: Parameters<typeof writeContent>[1], call) =>

@@ -29,10 +29,10 @@ export function imagesService({ db, collect }: ServiceHost): Service {
         image: imageMessage(await store.get(context, name)),
       })),
 
-      List: unary(async ({ filters }: { filters: string[] }, { context }) =>
+      List: unary(async ({ filters }: { filters: string[] }, { cancellable }) =>
         filters.length === 0
-          ? await store.stored(context)
-          : { images: mapped(await store.listed(context, ...filters), imageMessage) },
+          ? await store.stored(cancellable)
+          : { images: mapped(await store.listed(cancellable, ...filters), imageMessage) },
       ),
 
       Create: unary(async (request: ImageRequest, call) => ({

@@ -35,8 +35,8 @@ export function leasesService({ db, collect }: ServiceHost): Service {
         return EMPTY;
       }),
 
-      List: unary(async ({ filters }: { filters: string[] }, { context }) => ({
-        leases: mapped(await store.listed(context, ...filters), leaseMessage),
+      List: unary(async ({ filters }: { filters: string[] }, { cancellable }) => ({
+        leases: mapped(await store.listed(cancellable, ...filters), leaseMessage),
       })),
 
       AddResource: unary(async (request: ResourceRequest, { context }) => {

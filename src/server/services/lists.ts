@@ -42,9 +42,9 @@ function list<Request>(
   field: string,
   items: (request: Request, context: CallContext) => Promise<Iterable<unknown>>,
 ): MethodImpl {
-  return stream<Request, Record<string, unknown[]>>(async (request, { context }, send) => {
+  return stream<Request, Record<string, unknown[]>>(async (request, { cancellable }, send) => {
     const batches = new Batches<unknown>(limits, (batch) => send({ [field]: batch }));
-    for (const item of await items(request, context)) await batches.add(await item);
+    for (const item of await items(request, cancellable)) await batches.add(await item);
     await batches.flush();
   });
 }

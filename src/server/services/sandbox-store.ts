@@ -29,8 +29,8 @@ export function sandboxStoreService({ db }: ServiceHost): Service {
         await store.delete(context, sandboxId);
         return EMPTY;
       }),
-      List: unary(async ({ filters }: { filters: string[] }, { context }) => ({
-        list: mapped(await store.listed(context, ...filters), message),
+      List: unary(async ({ filters }: { filters: string[] }, { cancellable }) => ({
+        list: mapped(await store.listed(cancellable, ...filters), message),
       })),
       Get: unary(async ({ sandboxId }: IdRequest, { context }) => ({
         sandbox: message(await store.get(context, sandboxId)),
