@@ -114,8 +114,9 @@ function freeDisk(path: string): string {
 }
 
 async function checkStore(root: string, etcd: EtcdConfig | undefined): Promise<Record<string, unknown>> {
-  if (etcd === undefined && !existsSync(layout.database(root))) return { state: 'no store here yet' };
   const daemon = await findDaemon(root);
+  const isEmbedded = daemon === undefined && etcd === undefined;
+  if (isEmbedded && !existsSync(layout.database(root))) return { state: 'no store here yet' };
   if (daemon !== undefined) {
     const { RemoteStore } = await import('../remote/store.js');
     await using remote = await RemoteStore.connect(daemon);
