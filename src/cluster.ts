@@ -3,6 +3,7 @@
  * host's backends after what other hosts removed, tells callbacks of deletions elsewhere, and makes sure that reads
  * are current. Called by db.ts.
  */
+import { ClusterHosts } from './cluster-hosts.js';
 import type { DBHost } from './db-host.js';
 import type { Key } from './engine/contract.js';
 import type { EtcdEngine, Remover } from './engine/etcd/engine.js';
@@ -32,6 +33,7 @@ export const CLUSTER_SLICE_MS = 2;
 
 export class Cluster {
   readonly engine: EtcdEngine;
+  readonly hosts: ClusterHosts;
   readonly #host: DBHost;
   readonly #inTurn: <T>(run: () => Promise<T>) => Promise<T>;
   #timer: NodeJS.Timeout | undefined;
@@ -49,6 +51,7 @@ export class Cluster {
   ) {
     this.engine = engine;
     this.#host = host;
+    this.hosts = new ClusterHosts(engine, host);
     this.#inTurn = inTurn;
     this.#mayCollect = mayCollect;
     host.dirty.onRaised = () => {

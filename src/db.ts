@@ -13,9 +13,10 @@ import { errnoOf, fsError } from './backends/fs-errors.js';
 import { openNative } from './backends/native.js';
 import { openOverlayfs } from './backends/overlayfs.js';
 import { CLUSTER_SLICE_MS, Cluster, SharedGuards } from './cluster.js';
+import type { ClusterHosts } from './cluster-hosts.js';
 import { type CallContext, withTransactionContext } from './context.js';
 import { DBHost, type Log, type MutationCallback } from './db-host.js';
-import { type SnapshotterName, snapshotterNames, validateOptions } from './db-options.js';
+import { directoryOf, type SnapshotterName, snapshotterNames, validateOptions } from './db-options.js';
 import { checkLeaseBackend, EnableEtcdGC, LeaseBackend, type LeaseBackendName } from './defaults.js';
 import type { Durability, Engine, EngineOptions, Transaction, Unlock } from './engine/contract.js';
 import { EtcdEngine } from './engine/etcd/engine.js';
@@ -154,9 +155,9 @@ export class DB implements AsyncDisposable {
     this.#cluster = cluster;
     this.#raw = engine instanceof EtcdEngine ? new EtcdRawStore(engine) : new RawStore(engine);
     this.images = current(new ImageStore(host), 'get', 'list', 'listed');
-    this.containers = current(new ContainerStore(host), 'get', 'list');
-    this.sandboxes = current(new SandboxStore(host), 'get', 'list');
-    this.leases = current(new LeaseManager(host), 'list', 'listResources');
+    this.containers = current(new ContainerStore(host), 'get', 'list', 'listed');
+    this.sandboxes = current(new SandboxStore(host), 'get', 'list', 'listed');
+    this.leases = current(new LeaseManager(host), 'list', 'listed', 'listResources');
     this.namespaces = current(new NamespaceStore(host), 'labels', 'list');
     this.#content = current(
       host.contentStore,
@@ -186,7 +187,7 @@ export class DB implements AsyncDisposable {
   /** Over etcd: the manager of one host's own leases, or of the shared ones (''). Used by factories.ts. */
   leaseManagerOf(scope: string): LeaseManager {
     const manager = new LeaseManager(this.#host, scope);
-    return this.#cluster?.current(manager, ['list', 'listResources']) ?? manager;
+    return this.#cluster?.current(manager, ['list', 'listed', 'listResources']) ?? manager;
   }
   /** The option, or else the process-wide default as it is now. */
   get leaseBackend(): string {
@@ -272,11 +273,17 @@ export class DB implements AsyncDisposable {
    */
   why(ctx: CallContext, object: string | ObjectName, options: WhyOptions = {}): Promise<Why> {
     const name = typeof object === 'string' ? { name: object } : object;
-    return why(this.#host, (run) => this.#inTurn(run), ctx, name, options);
+    const answer = why(this.#host, (run) => this.#inTurn(run), ctx, name, options);
+    return this.hosts?.inWhy(answer) ?? answer;
   }
   /** Bytes by image, lease, namespace or snapshotter, of the context's namespace or, without one, of all. */
   du(ctx: CallContext = {}, options: UsageOptions = {}): Promise<UsageReport> {
-    return diskUsageBy(this.#host, (run) => this.#inTurn(run), ctx, options);
+    const report = diskUsageBy(this.#host, (run) => this.#inTurn(run), ctx, options);
+    return this.hosts?.inUsage(report) ?? report;
+  }
+  /** The hosts that share the tree over etcd; undefined for an embedded store. */
+  get hosts(): ClusterHosts | undefined {
+    return this.#cluster?.hosts;
   }
   /** What is known of backend items that no record names: see `CollectOptions.orphanGuard`. */
   get orphans(): OrphanState {
@@ -398,6 +405,7 @@ export async function newDB(
   const log = options.log ?? logToStderr;
   const engine = await openEtcdEngine({
     etcd,
+    directory: directoryOf(content, backends),
     indexer: metadataIndexer,
     graph: createGraph(),
     warn: (message) => log('warn', message),

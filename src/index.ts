@@ -5,6 +5,7 @@
 
 // ---- The database
 
+export type { ClusterHosts, HostInfo, HostRemoval } from './cluster-hosts.js';
 export {
   DB,
   type DBOpt,
@@ -234,7 +235,7 @@ export {
   ResourceType,
   ResourceUnknown,
 } from './gc/types.js';
-export type { Why, WhyOptions, WhyStep } from './gc/why.js';
+export type { LeaseOwner, Why, WhyOptions, WhyStep } from './gc/why.js';
 
 // ---- Engines, for `newDB` and for engines of your own
 

@@ -18,7 +18,7 @@ import { readdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { EbbtideError, failedPrecondition, invalidArgument } from '../errors.js';
 import { HeldDirectory } from '../held-directory.js';
-import { applyMapPath, unknownPath } from '../model/fieldpaths.js';
+import { maskedLabels } from '../model/fieldpaths.js';
 import { adaptLabels, parseFilters } from '../model/filters.js';
 import { compactMap, copyMap } from '../model/labels.js';
 import type { StringMap } from '../model/records.js';
@@ -95,6 +95,7 @@ const LOCK = 'metadata.lock';
 export const snapshotDirectory = (root: string, id: number): string => join(root, SNAPSHOTS, String(id));
 
 export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable {
+  readonly root: string;
   readonly #driver: SnapshotDriver;
   readonly #root: HeldDirectory;
   /** Of the snapshots: often a file system of its own. */
@@ -123,6 +124,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     meta: Metastore,
     o: SnapshotterOptions,
   ) {
+    this.root = place.root.path;
     this.#driver = driver;
     this.#root = place.root;
     this.#snapshots = place.snapshots;
@@ -244,7 +246,9 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
   async update(info: SnapshotInfo, ...paths: string[]): Promise<SnapshotInfo> {
     if (info.name === '') throw invalidArgument('snapshot name must not be empty');
     const updated = await this.#meta.write((tx) =>
-      tx.relabel(info.name, (labels) => relabelled(info, paths, labels)),
+      tx.relabel(info.name, (labels) =>
+        compactMap(maskedLabels('snapshot', info.name, labels, info.labels, paths)),
+      ),
     );
     return this.#info(updated);
   }
@@ -490,21 +494,6 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
-}
-
-function relabelled(
-  info: SnapshotInfo,
-  paths: readonly string[],
-  current: StringMap | undefined,
-): StringMap | undefined {
-  if (paths.length === 0) return compactMap(info.labels);
-  let labels = current;
-  for (const path of paths) {
-    const changed = applyMapPath('labels', path, labels, info.labels);
-    if (changed === null) throw unknownPath('snapshot', path, info.name);
-    labels = changed;
-  }
-  return compactMap(labels);
 }
 
 /** Fields that filters may name. */

@@ -43,6 +43,7 @@ const verbs: Readonly<Record<string, () => Promise<(program: Command) => void>>>
   containers: async () => (await import('./verbs/containers.js')).containers,
   leases: async () => (await import('./verbs/leases.js')).leases,
   namespaces: async () => (await import('./verbs/namespaces.js')).namespaces,
+  hosts: async () => (await import('./verbs/hosts.js')).hosts,
   gc: async () => (await import('./verbs/gc.js')).gc,
   why: async () => (await import('./verbs/why.js')).why,
   du: async () => (await import('./verbs/du.js')).du,

@@ -19,6 +19,7 @@ import { Items, presentNodes } from './items.js';
 import { describeKey } from './objects.js';
 import type { ExtraEdges } from './reach.js';
 import { ResourceImage, ResourceLease, ResourceSnapshot } from './types.js';
+import type { LeaseOwner } from './why.js';
 
 /** Nodes looked at before other work gets its turn. */
 const NODES_PER_TURN = 4096;
@@ -39,6 +40,8 @@ export interface UsageRow {
   namespace?: string;
   /** Images and leases that end by themselves. */
   expiresAt?: Instant;
+  /** Leases of one host only. */
+  host?: LeaseOwner;
   total: number;
   shared: number;
   /** What a removal would free. */

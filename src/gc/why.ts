@@ -29,6 +29,15 @@ export interface WhyOptions {
   all?: boolean | undefined;
 }
 
+/** The host whose own a lease is, where leases are kept per host over etcd. */
+export interface LeaseOwner {
+  readonly id: string;
+  /** `gone`: it has no session. */
+  readonly state: 'here' | 'alive' | 'gone';
+  /** When it was there last, where known. */
+  readonly seen?: Instant;
+}
+
 /** One object on the way from a root. */
 export interface WhyStep extends StepReason {
   /** content, snapshot, image, container, lease, ingest or sandbox. */
@@ -40,6 +49,8 @@ export interface WhyStep extends StepReason {
   /** Leases only: who took it may be told by its labels. */
   labels?: Readonly<Record<string, string>>;
   createdAt?: Instant;
+  /** Leases of one host only. */
+  host?: LeaseOwner;
 }
 
 export interface Why {

@@ -7,7 +7,16 @@ import { invalidArgument } from '../errors.js';
 import { digestOf } from '../model/digest.js';
 import type { ArchiveFiles } from './archive-files.js';
 import { ingestRef, type Taken, takeBlob } from './content.js';
-import { type Descriptor, type Manifest, parseConfig, parseJson, readDocument } from './documents.js';
+import {
+  checkCount,
+  type Descriptor,
+  MAX_IMAGES,
+  MAX_LAYERS,
+  type Manifest,
+  parseConfig,
+  parseJson,
+  readDocument,
+} from './documents.js';
 import { Annotation, MediaType } from './media-types.js';
 import { normalizeDockerReference, refNameOf } from './names.js';
 import type { ImageServices, LeasedContext } from './services.js';
@@ -48,15 +57,18 @@ function parseDockerManifest(document: Buffer): DockerImage[] {
     });
   const json = parseJson(document, 'manifest.json') ?? [];
   if (!Array.isArray(json)) throw malformed('is no list');
+  checkCount(json.length, 'manifest.json', MAX_IMAGES);
   return json.map((image: unknown) => {
     if (typeof image !== 'object' || image === null) throw malformed('holds something that is no image');
     const { Config, Layers, RepoTags }: { Config?: unknown; Layers?: unknown; RepoTags?: unknown } = image;
     if (typeof Config !== 'string' || Config === '') throw malformed('has an image without a config');
-    return { config: Config, layers: texts(Layers), repoTags: texts(RepoTags).filter((tag) => tag !== '') };
+    const repoTags = texts(RepoTags, 'RepoTags', MAX_IMAGES).filter((tag) => tag !== '');
+    return { config: Config, layers: texts(Layers, 'Layers', MAX_LAYERS), repoTags };
   });
 
-  function texts(value: unknown): string[] {
+  function texts(value: unknown, field: string, max: number): string[] {
     if (!Array.isArray(value ?? [])) throw malformed('has something else where a list belongs');
+    checkCount(((value ?? []) as unknown[]).length, `manifest.json ${field}`, max);
     return ((value ?? []) as unknown[]).map((text) => {
       if (typeof (text ?? '') !== 'string') throw malformed('has something else where a text belongs');
       return (text ?? '') as string;

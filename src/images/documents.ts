@@ -13,6 +13,14 @@ import { isIndexType, isManifestType } from './media-types.js';
 
 /** Largest JSON document that is read. */
 export const MAX_DOCUMENT_BYTES = 8 * 2 ** 20;
+/** Layers of a manifest. An overlay mount takes 500. */
+export const MAX_LAYERS = 1000;
+/** Manifests of an index. */
+export const MAX_MANIFESTS = 5000;
+/** Images of one source, by name. */
+export const MAX_IMAGES = 10_000;
+/** Documents looked at for the manifest of one image. */
+export const MAX_DOCUMENTS = 10_000;
 
 export interface Platform {
   os: string;
@@ -83,9 +91,15 @@ export function parseObject(bytes: Uint8Array, name: string): Json {
 const isObject = (value: unknown): value is Json =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
 
-function parseList<T>(value: unknown, name: string, parse: (item: unknown, name: string) => T): T[] {
+function parseList<T>(
+  value: unknown,
+  name: string,
+  max: number,
+  parse: (item: unknown, name: string) => T,
+): T[] {
   if (value == null) return [];
   if (!Array.isArray(value)) throw wrong(name, 'is no list');
+  checkCount(value.length, name, max);
   return value.map((item: unknown, i) => parse(item, `${name}[${i}]`));
 }
 
@@ -95,16 +109,22 @@ function parseText(value: unknown, name: string): string {
   return value;
 }
 
-export function parseIndex(json: Json, name: string): Index {
+/** InvalidArgument for a list that is longer than it may be. */
+export function checkCount(count: number, name: string, max: number): void {
+  if (count > max) throw wrong(name, `has ${count} entries, more than ${max}`);
+}
+
+/** `max`: the entries it may have. */
+export function parseIndex(json: Json, name: string, max = MAX_MANIFESTS): Index {
   checkShape(json, name, isIndexType, ['layers', 'config', 'fsLayers']);
-  return { manifests: parseList(json.manifests, `${name} manifests`, parseDescriptor) };
+  return { manifests: parseList(json.manifests, `${name} manifests`, max, parseDescriptor) };
 }
 
 export function parseManifest(json: Json, name: string): Manifest {
   checkShape(json, name, isManifestType, ['manifests', 'fsLayers']);
   return {
     config: parseDescriptor(json.config, `${name} config`),
-    layers: parseList(json.layers, `${name} layers`, parseDescriptor),
+    layers: parseList(json.layers, `${name} layers`, MAX_LAYERS, parseDescriptor),
   };
 }
 
@@ -157,7 +177,7 @@ function parsePlatform(value: unknown, name: string): Platform {
 export function parseConfig(json: Json, name: string): ImageConfig {
   const rootfs = json.rootfs ?? {};
   if (!isObject(rootfs)) throw wrong(name, 'is an image config without rootfs');
-  const diffIds = parseList(rootfs.diff_ids, `${name} diff_ids`, (diffId) => {
+  const diffIds = parseList(rootfs.diff_ids, `${name} diff_ids`, MAX_LAYERS, (diffId) => {
     if (typeof diffId !== 'string' || !isDigest(diffId)) throw wrong(name, 'has an invalid diff id');
     return diffId;
   });

@@ -16,7 +16,7 @@ import { type EbbtideError, invalidArgument, isAlreadyExists, isNotFound } from 
 import type { StringMap } from '../model/records.js';
 import type { Image } from '../stores/images.js';
 import { readArchive } from './archive.js';
-import type { Descriptor } from './documents.js';
+import { checkCount, type Descriptor, MAX_IMAGES } from './documents.js';
 import { Importer, MAX_LISTED } from './importer.js';
 import { openLayout } from './layout.js';
 import { importName } from './names.js';
@@ -65,6 +65,7 @@ export function importImage(
   const source = typeof from === 'string' ? resolve(from) : from;
   return underLease(services, ctx, async (leased) => {
     const images = await open(services, leased, source, options);
+    checkCount(images.entries.length, nameOf(source), MAX_IMAGES);
     const importer = new Importer(services, leased, images, options);
     const wanted = new Map<string, Descriptor>();
     const leftOut: LeftOut[] = [];

@@ -6,7 +6,9 @@ import type { CallContext } from '../context.js';
 import { EbbtideError, invalidArgument, isKind, isNotFound, notFound, throwIfAborted } from '../errors.js';
 import type { Provider } from '../stores/content-helpers.js';
 import {
+  checkCount,
   type Descriptor,
+  MAX_DOCUMENTS,
   type Manifest,
   type Platform,
   parseConfig,
@@ -41,7 +43,15 @@ export async function resolveManifest(
   platform: Platform = hostPlatform(),
 ): Promise<Resolved> {
   if (isManifestType(target.mediaType)) return read(content, ctx, target);
-  const search: Search = { content, ctx, wanted: platform, candidates: [], seen: new Set(), failures: [] };
+  const search: Search = {
+    target: target.digest,
+    content,
+    ctx,
+    wanted: platform,
+    candidates: [],
+    seen: new Set(),
+    failures: [],
+  };
   await gather(search, target, 0);
   const { candidates, failures } = search;
   // A stable sort: of equals the index's first counts.
@@ -66,6 +76,8 @@ async function read(content: Provider, ctx: CallContext, descriptor: Descriptor)
 }
 
 interface Search {
+  /** Digest of the image's target. */
+  target: string;
   content: Provider;
   ctx: CallContext;
   wanted: Platform;
@@ -101,6 +113,7 @@ async function gather(search: Search, target: Descriptor, depth: number): Promis
   for (const child of index.manifests) {
     if (isAttestation(child) || search.seen.has(child.digest)) continue;
     search.seen.add(child.digest);
+    checkCount(search.seen.size, `the index ${search.target} with those within it`, MAX_DOCUMENTS);
     if (isIndexType(child.mediaType)) {
       await attempt(search, () => gather(search, child, depth + 1));
     } else if (isManifestType(child.mediaType)) {

@@ -19,6 +19,9 @@ export interface Envelope {
   readonly event: Any | undefined;
 }
 
+/** Each of them looks at every event. */
+const SUBSCRIPTIONS_MAX = 1000;
+
 export class EventExchange implements EventsPublisher {
   readonly #subscriptions = new Set<Subscription>();
   readonly #queueMax: number;
@@ -52,6 +55,9 @@ export class EventExchange implements EventsPublisher {
 
   /** Events from now on that match any of the filters (all without one), until the signal ends. InvalidArgument. */
   subscribe(filters: readonly string[], signal: AbortSignal): Subscription {
+    if (this.#subscriptions.size >= SUBSCRIPTIONS_MAX) {
+      throw resourceExhausted(`there are ${SUBSCRIPTIONS_MAX} subscriptions already`);
+    }
     const subscription = new Subscription(parseFilters(filters), this.#queueMax);
     if (signal.aborted) subscription.close();
     else this.#subscriptions.add(subscription);
@@ -68,8 +74,10 @@ export class EventExchange implements EventsPublisher {
   }
 
   #send(envelope: Envelope): void {
+    // One for all, so that the payload is read once.
+    const adaptor = adapt(envelope);
     for (const subscription of this.#subscriptions) {
-      if (!subscription.offer(envelope)) this.#subscriptions.delete(subscription);
+      if (!subscription.offer(envelope, adaptor)) this.#subscriptions.delete(subscription);
     }
   }
 }
@@ -81,6 +89,7 @@ export class Subscription {
   #queue: Envelope[] = [];
   #wake: (() => void) | undefined;
   #overrun = false;
+  #failure: unknown;
   #closed = false;
 
   constructor(matches: Filter, max: number) {
@@ -88,24 +97,34 @@ export class Subscription {
     this.#max = max;
   }
 
-  /** False when the subscriber is too far behind: nothing more is kept for it. */
-  offer(envelope: Envelope): boolean {
-    if (!this.#matches(adapt(envelope))) return true;
+  /** False when the subscriber is too far behind, or its filters cost too much: nothing more is kept for it. */
+  offer(envelope: Envelope, adaptor: Adaptor): boolean {
+    try {
+      if (!this.#matches(adaptor)) return true;
+    } catch (error) {
+      this.#failure = error;
+      this.#wake?.();
+      return false;
+    }
     if (this.#queue.length < this.#max) this.#queue.push(envelope);
     else this.#overrun = true;
     this.#wake?.();
     return !this.#overrun;
   }
 
-  /** The next events, at least one; [] at the end. ResourceExhausted: the subscriber was too far behind. */
+  /**
+   * The next events, at least one; [] at the end. ResourceExhausted: the subscriber was too far behind. InvalidArgument: a
+   * pattern of its filters is too large for a text.
+   */
   async next(): Promise<Envelope[]> {
-    while (this.#queue.length === 0 && !this.#overrun && !this.#closed) {
+    while (this.#queue.length === 0 && !this.#overrun && !this.#closed && this.#failure === undefined) {
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
       });
       this.#wake = undefined;
     }
     if (this.#closed) return [];
+    if (this.#failure !== undefined) throw this.#failure;
     if (this.#overrun) throw resourceExhausted(`the subscriber is more than ${this.#max} events behind`);
     const events = this.#queue;
     this.#queue = [];
@@ -129,20 +148,23 @@ function validateTopic(topic: string): void {
 }
 
 /** Filter fields: namespace, topic, event.<field of the payload>. */
-const adapt =
-  ({ namespace, topic, event }: Envelope): Adaptor =>
-  (path) => {
+function adapt({ namespace, topic, event }: Envelope): Adaptor {
+  let payload: ReturnType<typeof decodeEvent> | null = null;
+  return (path) => {
     switch (path[0]) {
       case 'namespace':
         return namespace || undefined;
       case 'topic':
         return topic || undefined;
       case 'event':
-        return event && fieldOf(decodeEvent(event), path, 1);
+        if (event === undefined) return undefined;
+        if (payload === null) payload = decodeEvent(event);
+        return fieldOf(payload, path, 1);
       default:
         return undefined;
     }
   };
+}
 
 function fieldOf(
   fields: Readonly<Record<string, unknown>> | undefined,

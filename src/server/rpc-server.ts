@@ -14,6 +14,7 @@ import type { Limits } from './limits.js';
 import { type Method, methodsOf } from './schema.js';
 import type { MethodImpl, Service } from './service.js';
 import { detailedStatusOf, resourceExhausted, statusOf } from './status.js';
+import { MessageTooLarge } from './wire-writer.js';
 
 /** Told once for each method; answers what is told of the end of each of its calls: code and milliseconds. */
 export type ObserveMethod = (service: string, method: string) => Observer['end'];
@@ -40,7 +41,7 @@ export class RpcServer {
         const impl = service.methods[method.name];
         if (impl === undefined) continue;
         const observer = this.#observer(observe(service.name, method.name));
-        this.#routes.set(method.path, routeOf(service, method, impl, observer));
+        this.#routes.set(method.path, routeOf(service, method, impl, observer, limits));
       }
     }
   }
@@ -124,11 +125,26 @@ export class RpcServer {
 /** Takes what still comes of a request that is answered already. */
 const nobody: StreamSink = { data: () => undefined, end: () => undefined, gone: () => undefined };
 
-function routeOf(service: Service, method: Method, impl: MethodImpl, observer: Observer): Route {
+function routeOf(
+  service: Service,
+  method: Method,
+  impl: MethodImpl,
+  observer: Observer,
+  { messageBytes }: Limits,
+): Route {
   const codecs = service.codecs?.[method.name];
+  const frame = codecs?.frameResponse ?? method.response.frame;
   const wire: Wire<unknown, unknown> = {
     decode: codecs?.decodeRequest ?? method.request.decode,
-    frame: codecs?.frameResponse ?? method.response.frame,
+    frame: (message) => {
+      try {
+        return frame(message, messageBytes);
+      } catch (error) {
+        if (!(error instanceof MessageTooLarge)) throw error;
+        const instead = service.tooLarge?.[method.name] ?? 'ask for less';
+        throw resourceExhausted(`attempted to send message larger than max (${messageBytes}): ${instead}`);
+      }
+    },
     toStatus: service.detailedErrors ? detailedStatusOf : statusOf,
   };
   if (impl.kind === 'unary') return unaryRoute(impl.run, wire, observer);

@@ -10,6 +10,7 @@ import { ingestKey } from '../engine/schema/keys.js';
 import { isNotFound, unavailable, wrap } from '../errors.js';
 import type { IngestRecord } from '../model/records.js';
 import { NANOS_PER_SECOND, now } from '../model/time.js';
+import { namedIn } from './caller-names.js';
 import { ensureNamespace, putRecord, readRecord } from './common.js';
 import { ingestGuard } from './guards.js';
 import type { StoreHost } from './host.js';
@@ -86,7 +87,7 @@ export async function abortUnrecorded(
       if (record?.ref === backendRef) return;
       // Its removal must not be lost when the bytes are gone.
       await host.engine.flush();
-      await host.content.abort(backendRef);
+      await namedIn(ns, host.content).abort(backendRef);
     });
   } catch (error) {
     if (isNotFound(error)) return;

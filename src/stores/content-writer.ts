@@ -14,6 +14,7 @@ import { isDigest, validateDigest } from '../model/digest.js';
 import { compactMap, validateLabels } from '../model/labels.js';
 import type { BlobRecord, StringMap } from '../model/records.js';
 import { now } from '../model/time.js';
+import { inCallersNames } from './caller-names.js';
 import { ensureNamespace, putRecord } from './common.js';
 import { deleteIngest } from './content-ingests.js';
 import { checkExpectations, type SharedBlob, sharedBlobGone, unshare } from './content-shared.js';
@@ -294,7 +295,9 @@ export class NamespacedWriter implements ContentWriter {
   }
 
   #inTurn<T>(fn: () => Promise<T>): Promise<T> {
-    const result = this.#last.then(fn);
+    const result = this.#last.then(fn).catch((error: unknown) => {
+      throw inCallersNames(this.#target.namespace, error);
+    });
     this.#last = result.catch(() => undefined);
     return result;
   }

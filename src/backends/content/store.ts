@@ -111,6 +111,10 @@ export class LocalContent implements ContentBackend {
     this.#directory.verify(...directories);
   }
 
+  get root(): string {
+    return this.#directory.path;
+  }
+
   // ------------------------------------------------------------------------------------------------------- blobs
 
   async info(digest: string): Promise<ContentInfo> {

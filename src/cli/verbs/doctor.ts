@@ -6,15 +6,18 @@ import { dirname, join } from 'node:path';
 import type { Command } from 'commander';
 import { nativeZstd } from '../../backends/archive/zstd-native.js';
 import { canMount } from '../../backends/mounts.js';
+import type { HostInfo } from '../../cluster-hosts.js';
 import { type EtcdConfig, layout, openDB, snapshotterNames } from '../../db.js';
 import { MAX_COMPONENT_BYTES } from '../../engine/schema/keys.js';
+import { isKind } from '../../errors.js';
 import { coreInfo } from '../../gc/graph.js';
 import type { OrphanState } from '../../gc/orphan-guard.js';
 import { MAX_IDENTIFIER_BYTES } from '../../model/identifiers.js';
 import { MAX_LABEL_BYTES } from '../../model/labels.js';
 import { etcdConfig } from '../etcd-options.js';
-import { bytes } from '../output.js';
+import { bytes, shortTime } from '../output.js';
 import { findDaemon, verb } from '../runner.js';
+import type { Store } from '../store.js';
 
 export function doctor(program: Command): void {
   program
@@ -111,8 +114,9 @@ function freeDisk(path: string): string {
 }
 
 async function checkStore(root: string, etcd: EtcdConfig | undefined): Promise<Record<string, unknown>> {
-  if (etcd === undefined && !existsSync(layout.database(root))) return { state: 'no store here yet' };
   const daemon = await findDaemon(root);
+  const isEmbedded = daemon === undefined && etcd === undefined;
+  if (isEmbedded && !existsSync(layout.database(root))) return { state: 'no store here yet' };
   if (daemon !== undefined) {
     const { RemoteStore } = await import('../remote/store.js');
     await using remote = await RemoteStore.connect(daemon);
@@ -125,6 +129,7 @@ async function checkStore(root: string, etcd: EtcdConfig | undefined): Promise<R
       records: store.records,
       file: bytes(store.fileBytes),
       ...orphanLine(orphans),
+      ...(await hostsIn(remote)),
     };
   }
   await using db = await openDB({ root, ...(etcd && { etcd }) });
@@ -140,6 +145,7 @@ async function checkStore(root: string, etcd: EtcdConfig | undefined): Promise<R
     ...orphanLine(db.orphans),
     graph: `${graph.nodes} nodes, ${graph.edges} edges, ${bytes(graph.bytes)}`,
     ...(differences.length > 0 && { differences: differences.slice(0, 20) }),
+    ...(await hostsIn(db)),
   };
 }
 
@@ -154,4 +160,19 @@ function orphanLine({ foreign, kept }: OrphanState): Record<string, string> {
   return kept > 0
     ? { orphans: `${kept} kept by the guard of collections; ebbtide gc --dry-run --full lists them` }
     : {};
+}
+
+/** The hosts of a shared tree; absent ones with what they keep, and how they are dropped. */
+async function hostsIn({ hosts }: Pick<Store, 'hosts'>): Promise<{ hosts?: string[] }> {
+  const found = await hosts?.list().catch((error: unknown) => {
+    if (isKind(error, 'FailedPrecondition')) return undefined;
+    throw error;
+  });
+  if (found === undefined) return {};
+  const text = ({ id, state, seen, leases }: HostInfo): string => {
+    if (state !== 'gone') return `${id} (${state})`;
+    const since = seen === undefined ? '' : ` since ${shortTime(seen)}`;
+    return `${id} (gone${since}, keeps ${leases} leases; never coming back: ebbtide hosts rm ${id})`;
+  };
+  return { hosts: found.map(text) };
 }

@@ -49,6 +49,9 @@ export const Sys = {
   /** Present while the host's session lasts; rewritten to shut out the host's own earlier requests. */
   host: (id: string): string => `sys/host/${escapePart(id)}`,
   hosts: 'sys/host/',
+  /** Every host that ever began a session, until it is removed from the cluster. */
+  member: (id: string): string => `sys/member/${escapePart(id)}`,
+  members: 'sys/member/',
   /** The last transaction of each slot of each host: every commit writes one. */
   commit: (host: string, slot: number | string): string => `sys/commit/${escapePart(host)}/${slot}`,
   commitsOf: (host: string): string => `sys/commit/${escapePart(host)}/`,
