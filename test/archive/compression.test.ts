@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { describe, test } from 'node:test';
+import { Worker } from 'node:worker_threads';
 import { gzipSync } from 'node:zlib';
+import { addonPath, loadAddon } from '../../src/addon.js';
 import { ChunkReader } from '../../src/backends/archive/chunks.js';
 import { decompress, detectCompression } from '../../src/backends/archive/compression.js';
 import { type ArchiveLimits, withDefaults } from '../../src/backends/archive/limits.js';
@@ -249,5 +252,48 @@ describe('zstd decoders', () => {
     const packed = run('zstd', ['-q', '-c', '--check'], plain);
     packed[packed.length - 1]! ^= 1;
     await assert.rejects(unpack(packed), (e) => isKind(e, 'InvalidArgument') && /checksum/.test(String(e)));
+  });
+});
+
+describe('the addon of libzstd', { skip: nativeZstd.reason ?? false }, () => {
+  interface Addon {
+    Decoder: new (
+      ...args: unknown[]
+    ) => { decode(...args: unknown[]): Promise<number>; close(): void; frameEnds: boolean };
+  }
+  const { Decoder } = loadAddon('ebbtide_zstd') as unknown as Addon;
+  const frame = zstdBomb(1);
+
+  test('given wrong arguments, a second call beside the first, or a closed decoder, it throws', async () => {
+    for (const window of [undefined, 'x', 9, 32, Number.NaN])
+      assert.throws(() => new Decoder(window), TypeError);
+    const decoder = new Decoder(27);
+    for (const args of [[], [frame], [frame, 'x'], [new Uint16Array(2), frame], [frame, new ArrayBuffer(4)]])
+      assert.throws(() => decoder.decode(...args), TypeError);
+    const first = decoder.decode(frame, Buffer.alloc(128 * 1024));
+    assert.throws(() => decoder.decode(frame, Buffer.alloc(1)), TypeError);
+    assert.deepEqual([await first, decoder.frameEnds], [128 * 1024, true]);
+    decoder.close();
+    decoder.close();
+    assert.throws(() => decoder.decode(frame, Buffer.alloc(1)), TypeError);
+  });
+
+  test('given too little room, the call fails and nothing is written beyond it; closing beside a call is safe', async () => {
+    const memory = Buffer.alloc(2000, 7);
+    const decoder = new Decoder(27);
+    await assert.rejects(decoder.decode(frame, memory.subarray(0, 1000)), /more than its frame allows/);
+    assert.deepEqual([...new Set(memory.subarray(1000))], [7]);
+    assert.equal(await decoder.decode(frame, Buffer.alloc(128 * 1024)), 128 * 1024, 'it begins anew');
+    const running = decoder.decode(frame, Buffer.alloc(128 * 1024));
+    decoder.close();
+    assert.equal(await running, 128 * 1024);
+  });
+
+  test('given a thread that ends in the middle of a call, the process goes on', async () => {
+    const code = `const { Decoder } = require(${JSON.stringify(addonPath('ebbtide_zstd'))});
+      new Decoder(27).decode(require('node:worker_threads').workerData, Buffer.alloc(1 << 27)); process.exit()`;
+    const worker = new Worker(code, { eval: true, workerData: zstdBomb(1000) });
+    const [exit] = (await once(worker, 'exit')) as [number];
+    assert.equal(exit, 0);
   });
 });

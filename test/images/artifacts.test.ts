@@ -105,6 +105,15 @@ const strangers: [string, (blobs: Blobs, image: Desc) => Desc, RegExp][] = [
     /index without images/,
   ],
   ['an index of nothing', (blobs) => blobs.index([]), /index without images/],
+  [
+    'an index of an attestation without statements',
+    (blobs) => {
+      const config = blobs.add(OCI_CONFIG, { rootfs: { diff_ids: [] } });
+      const attestation = blobs.add(OCI_MANIFEST, { schemaVersion: 2, config, layers: [] });
+      return blobs.index([{ ...attestation, platform: { os: 'unknown', architecture: 'unknown' } }]);
+    },
+    /index without images/,
+  ],
 ];
 
 function manifest(

@@ -10,7 +10,7 @@ import { importImage } from '../../src/images/import.js';
 import { digestOf } from '../../src/model/digest.js';
 import { type Item, streamOf, tarOf } from '../archive/support.js';
 import { testDB } from '../support/db.js';
-import { ctx, type Desc, digests, settled } from './fixtures.js';
+import { Blobs, ctx, type Desc, digests, settled } from './fixtures.js';
 
 const layers: Buffer[] = await Promise.all(
   ['one', 'two', 'big'].map((name) =>
@@ -238,6 +238,36 @@ describe('docker archives of any names', () => {
     );
     await settled(db);
     assert.equal((await digests(db)).length, 2 + 2 + 3);
+  });
+});
+
+describe('layouts with links', () => {
+  test('given blobs that are links to files of other names, they are what their digests say, or it is refused', async (t) => {
+    const blobs = new Blobs();
+    const { manifest } = await blobs.image([[{ name: 'a', text: 'a' }]]);
+    const files = blobs.layout([
+      { ...manifest, annotations: { 'org.opencontainers.image.ref.name': 'x/y:z' } },
+    ]);
+    const linked = (content: (bytes: Buffer) => Buffer): Promise<Buffer> =>
+      tarOf(
+        [...files].flatMap(([name, bytes], i): Item[] => {
+          if (!name.startsWith('blobs/')) return [{ name, text: bytes }];
+          const store = { name: `store/${i}`, text: content(bytes) };
+          return i % 2 === 0
+            ? [store, { name, type: 'link', linkname: `store/${i}` }]
+            : [{ name, type: 'symlink', linkname: `../../store/${i}` }, store];
+        }),
+      );
+    const db = await testDB(t);
+    const [made] = await importImage(db, ctx, streamOf(await linked((bytes) => bytes)));
+    assert.equal(made?.target.digest, manifest.digest);
+    await settled(db);
+    assert.deepEqual(await digests(db), [...blobs.all.keys()].sort());
+    const other = await testDB(t);
+    const lying = await linked((bytes) => Buffer.concat([bytes, Buffer.from(' ')]));
+    await assert.rejects(importImage(other, ctx, streamOf(lying)), /not what its digest promises/);
+    await settled(other);
+    assert.deepEqual(await digests(other), []);
   });
 });
 
