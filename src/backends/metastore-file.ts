@@ -11,6 +11,7 @@ import { open as openFile, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { type Database, open, type RootDatabase } from 'lmdb';
 import { allocate } from '../allocate.js';
+import { closeOnExec } from '../descriptors.js';
 import { failedPrecondition, unavailable, unknownError } from '../errors.js';
 import { breathe, syncDirectory } from './files.js';
 import { errnoOf, fsError, isAbsent, messageOf } from './fs-errors.js';
@@ -34,7 +35,7 @@ const LAST_PAGE_OFFSET = 144;
 const TRANSACTION_OFFSET = 152;
 /** Bytes behind the last page that have blocks, so that snapshots can be removed on a full disk. */
 const RESERVE_BYTES = 256 * 1024;
-const LMDB_LOCK_BYTES = 8192;
+const LMDB_LOCK_BYTES = 16 * 1024;
 /** The newest pages of a sound file may never have been written when they were freed at once. */
 const UNWRITTEN_PAGES_MAX = 64;
 
@@ -132,7 +133,7 @@ function preparePrivate(path: string): void {
 }
 
 function openEnvironment(path: string, tables: number): RootDatabase<Buffer, Buffer> {
-  return open<Buffer, Buffer>({
+  const root = open<Buffer, Buffer>({
     path,
     noSubdir: true,
     maxDbs: tables,
@@ -145,6 +146,8 @@ function openEnvironment(path: string, tables: number): RootDatabase<Buffer, Buf
     // Beyond these a long free list costs tens of milliseconds in every commit.
     ...{ maxFreeSpaceToLoad: 1000, maxFreeSpaceToRetain: 2000 },
   });
+  closeOnExec(path);
+  return root;
 }
 
 async function create(path: string, tables: number): Promise<void> {
