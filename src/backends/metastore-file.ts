@@ -34,7 +34,7 @@ const LAST_PAGE_OFFSET = 144;
 const TRANSACTION_OFFSET = 152;
 /** Bytes behind the last page that have blocks, so that snapshots can be removed on a full disk. */
 const RESERVE_BYTES = 256 * 1024;
-const LMDB_LOCK_BYTES = 8192;
+const LMDB_LOCK_BYTES = 16 * 1024;
 /** The newest pages of a sound file may never have been written when they were freed at once. */
 const UNWRITTEN_PAGES_MAX = 64;
 

@@ -252,9 +252,9 @@ export class CommitLog {
       try {
         const file = this.#open(index);
         if (file.allocated - file.used >= AHEAD_BYTES / 2 || file.used >= TURN_BYTES) continue;
-        for (let at = 0; at < AHEAD_BYTES; )
-          at += writeSync(file.fd, ZEROS, at, AHEAD_BYTES - at, file.allocated + at);
-        file.allocated += AHEAD_BYTES;
+        const end = file.allocated + AHEAD_BYTES;
+        while (file.allocated < end)
+          file.allocated += writeSync(file.fd, ZEROS, 0, end - file.allocated, file.allocated);
       } catch (error) {
         if (!isFull(error)) throw error;
         this.#isShort = true;
@@ -306,6 +306,8 @@ export class CommitLog {
     if (file.used === 0 || (end <= TURN_BYTES && (!this.#isShort || end <= file.allocated))) return file;
     const other = this.#open(1 - this.#current);
     if (other.used > 0 && other.revision > this.#applied) return file;
+    // Without room on the disk, not to a file without blocks: what this one has takes a smaller batch.
+    if (this.#isShort && other.allocated < size) return file;
     this.#current = 1 - this.#current;
     this.#generation++;
     other.used = 0;
@@ -347,9 +349,10 @@ export class CommitLog {
         () => {
           file.allocated = Math.max(file.allocated, at + ZEROS.length);
         },
-        // Too little room for zeros need not be too little for commits.
+        // Too little room for zeros need not be too little for commits: those that were written have blocks.
         () => {
           this.#isShort = true;
+          file.allocated = Math.max(file.allocated, fstatSync(file.fd).size);
         },
       )
       .finally(() => {

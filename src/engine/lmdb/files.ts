@@ -102,7 +102,7 @@ export function openPrivate(path: string, flags: number): number {
   return fd;
 }
 
-const LMDB_LOCK_BYTES = 8192;
+const LMDB_LOCK_BYTES = 16 * 1024;
 
 /**
  * Before LMDB opens its files for the first time in a process: they are private, and what it maps of its lock file has
@@ -294,11 +294,9 @@ export class DataFile {
    */
   close(isFull = false): void {
     const used = this.usedBytes();
-    const reserve = reserveFor(used);
-    if (!this.#readOnly) {
-      ftruncateSync(this.#fd, isFull ? used + reserve : used);
-      allocate(this.#fd, used, reserve);
-    }
+    const reserve = this.#allocated === 0 ? 0 : reserveFor(used);
+    if (!this.#readOnly) ftruncateSync(this.#fd, isFull ? used + reserve : used);
+    if (reserve > 0) allocate(this.#fd, used, reserve);
     closeSync(this.#fd);
   }
 }
