@@ -189,6 +189,17 @@ Napi::Value allocateCall(Info info) {
   });
 }
 
+// (fd): programs that this process starts do not get it.
+Napi::Value closeOnExecCall(Info info) {
+  return answer(info, [&] {
+    const int fd = numberArgument<int>(info, 0);
+    const int flags = fcntl(fd, F_GETFD);
+    check(flags < 0 ? -1 : 0);
+    check(fcntl(fd, F_SETFD, flags | FD_CLOEXEC));
+    return success(info);
+  });
+}
+
 Napi::Value lsetxattrCall(Info info) {
   return answer(info, [&] {
     const std::string value = bytesArgument(info, 2, true);
@@ -238,6 +249,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("mount", Napi::Function::New<mountCall>(env));
   exports.Set("umount", Napi::Function::New<umountCall>(env));
   exports.Set("mknod", Napi::Function::New<mknodCall>(env));
+  exports.Set("closeOnExec", Napi::Function::New<closeOnExecCall>(env));
   exports.Set("allocate", Napi::Function::New<allocateCall>(env));
   exports.Set("utimes", Napi::Function::New<utimesCall>(env));
   exports.Set("lsetxattr", Napi::Function::New<lsetxattrCall>(env));

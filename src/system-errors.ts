@@ -58,6 +58,9 @@ export const isFull = (error: unknown): boolean => {
   return code === 'ENOSPC' || code === 'EDQUOT';
 };
 
+/** What to do about an error, by its code. */
+export const remedyOf = (code: string): string | undefined => meanings[code]?.remedy;
+
 /** `cannot <what> <path>: <cause>`; a cause that already has a kind keeps it. */
 export function fsError(what: string, path: string, cause: unknown): EbbtideError {
   const meaning = meanings[errnoOf(cause) ?? ''];

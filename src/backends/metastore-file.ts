@@ -11,6 +11,7 @@ import { open as openFile, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { type Database, open, type RootDatabase } from 'lmdb';
 import { allocate } from '../allocate.js';
+import { closeOnExec } from '../descriptors.js';
 import { failedPrecondition, unavailable, unknownError } from '../errors.js';
 import { breathe, syncDirectory } from './files.js';
 import { errnoOf, fsError, isAbsent, messageOf } from './fs-errors.js';
@@ -132,7 +133,7 @@ function preparePrivate(path: string): void {
 }
 
 function openEnvironment(path: string, tables: number): RootDatabase<Buffer, Buffer> {
-  return open<Buffer, Buffer>({
+  const root = open<Buffer, Buffer>({
     path,
     noSubdir: true,
     maxDbs: tables,
@@ -145,6 +146,8 @@ function openEnvironment(path: string, tables: number): RootDatabase<Buffer, Buf
     // Beyond these a long free list costs tens of milliseconds in every commit.
     ...{ maxFreeSpaceToLoad: 1000, maxFreeSpaceToRetain: 2000 },
   });
+  closeOnExec(path);
+  return root;
 }
 
 async function create(path: string, tables: number): Promise<void> {

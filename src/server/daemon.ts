@@ -13,7 +13,7 @@ import type { DaemonOptions } from './config.js';
 import { Endpoint } from './endpoint.js';
 import { EventExchange } from './event-exchange.js';
 import { GarbageAge } from './garbage-age.js';
-import { createLog, type Logger, storeLog } from './log.js';
+import { createLog, type Logger, storeLog, takeConsole } from './log.js';
 import type { Metrics } from './metrics.js';
 import { type Notify, notifier } from './notify.js';
 import { Refusals } from './refusals.js';
@@ -28,10 +28,10 @@ export class Daemon {
   readonly address: string;
   /** `host:port` of the metrics, when they are served. */
   readonly metricsAddress: string | undefined;
-  readonly #parts: Parts;
+  readonly #parts: Parts & { giveConsoleBack(): void };
   #stopping: Promise<void> | undefined;
 
-  private constructor(parts: Parts) {
+  private constructor(parts: Parts & { giveConsoleBack(): void }) {
     this.#parts = parts;
     this.address = parts.options.address;
     this.metricsAddress = parts.metricsServer?.address;
@@ -40,9 +40,10 @@ export class Daemon {
   /** Unavailable: another process has the root, or listens at the address. Nothing is left behind on failure. */
   static async start(options: DaemonOptions): Promise<Daemon> {
     const log = createLog(options.logLevel);
-    const undo: (() => Promise<unknown>)[] = [];
+    const giveConsoleBack = takeConsole(log);
+    const undo: (() => Promise<unknown>)[] = [async () => giveConsoleBack()];
     try {
-      return new Daemon(await startParts(options, log, undo));
+      return new Daemon({ ...(await startParts(options, log, undo)), giveConsoleBack });
     } catch (error) {
       for (const step of undo.reverse()) await step().catch(() => undefined);
       throw error;
@@ -71,6 +72,7 @@ export class Daemon {
     await db.close();
     root.close();
     log.info('stopped');
+    this.#parts.giveConsoleBack();
   }
 
   /** SIGHUP: a terminal that went away, or somebody who expects that the configuration is read again. */

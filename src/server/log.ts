@@ -20,3 +20,11 @@ export const storeLog =
   (log: Logger): Log =>
   (level, message, details) =>
     log[level]({ ...details, from: 'store' }, message);
+
+/** What a library says on the console (the lmdb package does, of commits that fail) goes into the log. Answers the way back. */
+export function takeConsole(log: Logger): () => void {
+  const before = { error: console.error, warn: console.warn };
+  const take = (...what: unknown[]): void => log.warn({ from: 'library' }, what.map(String).join(' '));
+  Object.assign(console, { error: take, warn: take });
+  return () => void Object.assign(console, before);
+}

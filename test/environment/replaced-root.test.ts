@@ -17,9 +17,16 @@ import { pictureOf, replacements } from './place.js';
 const ctx = { namespace: 'test' };
 const quietLog = (): void => undefined;
 
+/** Left by a test that fails: a mount, or a directory elsewhere. Runs before the directory is removed. */
+let undoLast: (() => void) | undefined;
+
 async function store(t: TestContext): Promise<{ base: string; root: string; open: () => Promise<DB> }> {
   const base = await mkdtemp(join(tmpdir(), 'ebbtide-place-'));
-  t.after(() => rm(base, { recursive: true, force: true }));
+  t.after(() => {
+    undoLast?.();
+    undoLast = undefined;
+    return rm(base, { recursive: true, force: true });
+  });
   const root = join(base, 'root');
   return { base, root, open: () => openDB({ root, log: quietLog }) };
 }
@@ -101,12 +108,14 @@ for (const [how, replace] of Object.entries(replacements)) {
       const place = at(root);
       const source = join(other, place.slice(root.length));
       const replaced = replace(place, (path) => cpSync(source, path, { recursive: true }));
+      undoLast = replaced.undo;
       const before = pictureOf(place);
       const { acknowledged, refused } = await everything(db, 'during');
       assert.ok(refused > 0, 'nothing was refused');
       await db.close();
       assert.deepEqual(pictureOf(place), before);
       replaced.undo();
+      undoLast = undefined;
 
       const again = await open();
       try {

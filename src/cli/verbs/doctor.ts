@@ -5,7 +5,7 @@ import { availableParallelism } from 'node:os';
 import { dirname, join } from 'node:path';
 import type { Command } from 'commander';
 import { nativeZstd } from '../../backends/archive/zstd-native.js';
-import { canMount } from '../../backends/mounts.js';
+import { canMount, canMountOverlays } from '../../backends/mounts.js';
 import type { HostInfo } from '../../cluster-hosts.js';
 import { type EtcdConfig, layout, openDB, snapshotterNames } from '../../db.js';
 import { MAX_COMPONENT_BYTES } from '../../engine/schema/keys.js';
@@ -46,6 +46,8 @@ async function examine(
 ): Promise<Record<string, Record<string, unknown>>> {
   const core = coreInfo();
   const mount = await canMount();
+  // Where the snapshots are, which may be a file system of its own; else where they would be.
+  const overlays = await canMountOverlays(nearest(layout.snapshotter(root, 'overlayfs')));
   return {
     core: {
       'in use': core.core,
@@ -75,6 +77,9 @@ async function examine(
     machine: {
       user: process.getuid?.() === 0 ? 'root' : `uid ${process.getuid?.()}`,
       mounts: mount.ok ? 'permitted' : `not permitted: ${mount.reason}`,
+      overlays: overlays.ok
+        ? 'work on the file system of the root'
+        : `do not work on the file system of the root (the native snapshotter does): ${overlays.reason}`,
       cpus: availableParallelism(),
       'zstd layers': zstdDecoder(),
     },
@@ -107,10 +112,15 @@ function openFilesLimit(): string {
 }
 
 function freeDisk(path: string): string {
+  const { bavail, bsize } = statfsSync(nearest(path));
+  return bytes(bavail * bsize);
+}
+
+/** The path itself, or the nearest directory above that is there. */
+function nearest(path: string): string {
   let dir = path;
   while (!existsSync(dir)) dir = dirname(dir);
-  const { bavail, bsize } = statfsSync(dir);
-  return bytes(bavail * bsize);
+  return dir;
 }
 
 async function checkStore(root: string, etcd: EtcdConfig | undefined): Promise<Record<string, unknown>> {
