@@ -201,7 +201,9 @@ const notObserved: ObserveMethod = () => () => undefined;
 
 function openRoot(options: OpenOptions): Promise<DB> {
   return openDB(options).catch((error: unknown) => {
-    if (!isKind(error, 'Unavailable') || options.etcd !== undefined) throw error;
+    // Not where the disk is full, or files have run out.
+    const isTaken = isKind(error, 'Unavailable') && /is in use by another/.test(String(error));
+    if (!isTaken || options.etcd !== undefined) throw error;
     throw wrap('another process has the root', error, { object: options.root });
   });
 }
