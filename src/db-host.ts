@@ -12,6 +12,7 @@ import type { CollectHost } from './gc/collect.js';
 import { CollectorRegistry } from './gc/collectors.js';
 import { DirtyFlags } from './gc/dirty.js';
 import { ExpiryClock } from './gc/expiry-clock.js';
+import { OrphanGuard } from './gc/orphan-guard.js';
 import { ContentStore } from './stores/content.js';
 import { Guards } from './stores/guards.js';
 import type { ContentPolicy, EventsPublisher, UnnamedContent, UnnamedSnapshot } from './stores/host.js';
@@ -66,6 +67,7 @@ export class DBHost implements CollectHost {
   readonly guards: Guards;
   readonly dirty: DirtyFlags;
   readonly expiryClock: ExpiryClock;
+  readonly orphans: OrphanGuard;
   readonly collectors = new CollectorRegistry();
   readonly contentStore: ContentStore;
   readonly snapshotterStores: ReadonlyMap<string, Snapshotter>;
@@ -85,6 +87,7 @@ export class DBHost implements CollectHost {
     this.guards = parts.guards ?? new Guards();
     this.dirty = new DirtyFlags(parts.engine);
     this.expiryClock = parts.expiryClock ?? new ExpiryClock({ log: parts.log });
+    this.orphans = new OrphanGuard(this);
     this.contentStore = new ContentStore(this);
     this.snapshotterStores = new Map(
       [...parts.backends.keys()].map((name) => [name, new Snapshotter(this, name)]),

@@ -34,6 +34,7 @@ import { type ClockSteps, ExpiryClock, type ExpiryTime } from './gc/expiry-clock
 import { nextExpiry } from './gc/expiry-wake.js';
 import { createGraph } from './gc/graph.js';
 import type { ObjectName } from './gc/objects.js';
+import type { OrphanState } from './gc/orphan-guard.js';
 import { applyPlan, type CollectionPlan, type PlanOutcome, planCollection } from './gc/plan.js';
 import { metadataIndexer } from './gc/references.js';
 import { diskUsageBy, type UsageOptions, type UsageReport } from './gc/retained.js';
@@ -140,7 +141,14 @@ export class DB implements AsyncDisposable {
     this.#switches = switches;
     const { engine } = host;
     const cluster =
-      engine instanceof EtcdEngine ? new Cluster(engine, host, (run) => this.#inTurn(run)) : undefined;
+      engine instanceof EtcdEngine
+        ? new Cluster(
+            engine,
+            host,
+            (run) => this.#inTurn(run),
+            () => this.enableEtcdGC,
+          )
+        : undefined;
     const current = <S extends object>(store: S, ...methods: (keyof S)[]): S =>
       cluster === undefined ? store : cluster.current(store, methods);
     this.#cluster = cluster;
@@ -231,7 +239,7 @@ export class DB implements AsyncDisposable {
       collect(this.#host, { ...this.#defaults(), ...options, ...(ctx.signal && { signal: ctx.signal }) });
     const cluster = this.#cluster;
     if (cluster === undefined || options.dryRun) return this.#inTurn(run);
-    return this.#inTurn(() => cluster.collect(this.enableEtcdGC, run));
+    return this.#inTurn(() => cluster.collect(run));
   }
 
   #defaults(): RunOptions {
@@ -255,7 +263,7 @@ export class DB implements AsyncDisposable {
         ...options,
         ...(ctx.signal && { signal: ctx.signal }),
       });
-    return this.#inTurn(async () => this.#cluster?.collectOrFail(this.enableEtcdGC, run) ?? run());
+    return this.#inTurn(async () => this.#cluster?.collectOrFail(run) ?? run());
   }
 
   /**
@@ -273,6 +281,10 @@ export class DB implements AsyncDisposable {
   /** The time that expiries are compared with, and how often the wall clock was set since the store was opened. */
   get expiryTime(): ExpiryTime & { readonly steps: Readonly<ClockSteps> } {
     return this.#host.expiryClock;
+  }
+  /** What is known of backend items that no record names: see `CollectOptions.orphanGuard`. */
+  get orphans(): OrphanState {
+    return this.#host.orphans.state;
   }
   /** The earliest time later than `after` at which a lease, image or ingest expires; used by the scheduler. */
   nextExpiry(after: Instant): Instant | undefined {
@@ -346,6 +358,11 @@ export class DB implements AsyncDisposable {
     this.#host.close();
     this.#cluster?.close();
     await this.#collection;
+    await this.#host.dirty.store().catch((error: unknown) => {
+      this.#host.log('info', 'what waits for a sweep could not be noted', {
+        error: String(error),
+      });
+    });
     for (const backend of this.#host.backends.values()) await backend.close();
     await this.#host.content.close?.();
     await this.#pool?.close();
@@ -416,6 +433,8 @@ async function assemble(
   if (engine instanceof EtcdEngine && (options.leaseBackend ?? LeaseBackend) === 'bolt') {
     engine.leaseScope = engine.client.settings.hostId;
   }
+  await host.orphans.lookAtOpen();
+  // Nothing is awaited from here until the DB listens: removals of other hosts would be missed.
   host.dirty.load();
   host.expiryClock.load(engine);
   const db = new DB(host, pool, options);

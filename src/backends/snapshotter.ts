@@ -3,10 +3,12 @@
  * after its id. A driver says how directories are made and mounted. Called through SnapshotterBackend.
  *
  *   <root>/metadata.db              <root>/snapshots/<id>/       <root>/snapshots/new-<random>/  under construction
- *   <root>/metadata.lock            <root>/snapshots/rm-<id>/    on its way out (native)
+ *   <root>/metadata.lock            <root>/snapshots/rm-<id>/    on its way out
  *
- * Record and directory: a directory is renamed into place before its record is committed, and deleted after its
- * record is gone, so a crash leaves at most directories nobody knows, which the next open or cleanup removes.
+ * Record and directory: a directory is renamed into place before its record is committed, and renamed out of it in the
+ * transaction that removes the record, so a crash leaves directories under construction or on their way out, which the
+ * next open or cleanup removes, and at most one numbered directory without a record. Others without one are those of a
+ * metadata file that was lost or set back: they are left alone (unknown-directories.ts).
  *
  * Threading: operations on different keys overlap; building a directory (a copy can take minutes) holds up only
  * users of that key and removals of its parent. Records change one commit at a time. Resolved means on disk.
@@ -39,6 +41,7 @@ import { checkCommit, checkCreate, Metastore, type MetaTransaction } from './met
 import type { StoredSnapshot } from './metastore-records.js';
 import { ObjectLocks } from './object-locks.js';
 import { addReport, emptyReport, inlineJobs } from './remove-tree.js';
+import { toBeSpared } from './unknown-directories.js';
 
 export interface SnapshotterOptions {
   /** Where directories are deleted; the calling thread when absent. */
@@ -48,11 +51,11 @@ export interface SnapshotterOptions {
 
 /** When the directory of a removed snapshot goes. */
 export type RemovalMode =
-  /** Renamed with the record, deleted in the background. */
+  /** In the background. */
   | 'background'
-  /** Left to `cleanup`. */
+  /** In `cleanup`. */
   | 'deferred'
-  /** Deleted before `remove` resolves, with every other directory nobody knows. */
+  /** Before `remove` resolves. */
   | 'immediate';
 
 export interface NewSnapshot {
@@ -103,7 +106,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
   readonly #keys = new ObjectLocks();
   /** Names in the directory that belong to an operation under way. */
   readonly #busy = new Set<string>();
-  /** Directories found beside a missing metadata file: never removed. */
+  /** Directories found at open that the metadata does not know: never removed. */
   readonly #spared = new Set<string>();
   readonly #background = new Set<Promise<void>>();
   /** Directories of removed snapshots that wait for `cleanup`. */
@@ -301,63 +304,63 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
   remove(key: string): Promise<void> {
     return this.#keys.with(key, 'exclusive', async () => {
       this.#verify();
+      const name = await this.#takeOut(key);
+      if (name === undefined) return;
       switch (this.#driver.removal) {
         case 'background':
-          return this.#removeInBackground(key);
-        case 'immediate':
-          return this.#removeNow(key);
+          this.#run(async () => {
+            addReport(this.#freed, await this.#delete([name]));
+            this.#busy.delete(name);
+          });
+          return;
+        case 'immediate': {
+          const { errors } = await this.#delete([name]);
+          if (errors.length > 0) this.#scanIn = 0;
+          break;
+        }
         case 'deferred':
-          return this.#removeRecord(key).then((name) => void this.#left.add(name));
+          this.#left.add(name);
       }
+      this.#busy.delete(name);
     });
   }
 
-  /** Answers the name of its directory. */
-  #removeRecord(key: string): Promise<string> {
-    return this.#meta.write((tx) => String(tx.remove(key).id));
-  }
-
-  async #removeInBackground(key: string): Promise<void> {
+  /** Removes the record; answers the new name of the directory, which is busy, or undefined without a directory. */
+  async #takeOut(key: string): Promise<string | undefined> {
     let renamed: { from: string; to: string } | undefined;
+    let stuck: string | undefined;
     try {
       await this.#meta.write(async (tx) => {
         const { id } = tx.remove(key);
         const names = { from: String(id), to: REMOVED + id };
         this.#busy.add(names.to);
-        if (await this.#moveAway(names)) renamed = names;
+        const moved = await this.#moveAway(names);
+        if (moved === 'moved') renamed = names;
         else this.#busy.delete(names.to);
+        if (moved === 'stuck') stuck = names.from;
       });
     } catch (error) {
       if (renamed !== undefined) await this.#restore(renamed);
       throw error instanceof EbbtideError ? error : diskError('remove', this.#directory, error);
     }
-    if (renamed === undefined) return;
-    const { to } = renamed;
-    this.#run(async () => {
-      addReport(this.#freed, await this.#delete([to]));
-      this.#busy.delete(to);
-    });
+    // Only now has it no record.
+    if (stuck !== undefined) this.#left.add(stuck);
+    return renamed?.to;
   }
 
-  /** False when there is no directory, or a full disk has no room for another name: a cleanup then finds it. */
-  async #moveAway({ from, to }: { from: string; to: string }): Promise<boolean> {
+  /** Stuck: a full disk has no room for another name, and a cleanup deletes it under its own. */
+  async #moveAway({ from, to }: { from: string; to: string }): Promise<'moved' | 'absent' | 'stuck'> {
     try {
-      return (await orAbsent(rename(this.#path(from), this.#path(to)))) !== null;
+      return (await orAbsent(rename(this.#path(from), this.#path(to)))) === null ? 'absent' : 'moved';
     } catch (error) {
-      if (!isFull(error)) throw error;
-      this.#left.add(from);
-      return false;
+      if (isFull(error)) return 'stuck';
+      throw error;
     }
   }
 
   async #restore({ from, to }: { from: string; to: string }): Promise<void> {
     await rename(this.#path(to), this.#path(from));
     this.#busy.delete(to);
-  }
-
-  async #removeNow(key: string): Promise<void> {
-    const { errors } = await this.#delete([await this.#removeRecord(key)]);
-    if (errors.length > 0) this.#scanIn = 0;
   }
 
   /**
@@ -429,17 +432,12 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
   async #recover(): Promise<void> {
     const names = await this.#list();
     const numbered = names.filter((name) => NUMBER.test(name));
+    const { existed, sequence } = this.#meta;
+    const unknown = numbered.filter((name) => !this.#isKnown(name));
     for (const name of numbered) this.#meta.skipTo(Number(name));
-    if (!this.#meta.existed && numbered.length > 0) {
-      for (const name of numbered) this.#spared.add(name);
-      this.#log(
-        'warn',
-        `${this.#snapshots.path} holds ${numbered.length} snapshots, but their metadata file is gone`,
-        {
-          remedy: 'restore metadata.db, or delete the numbered directories',
-        },
-      );
-    }
+    const spared = existed ? await toBeSpared(this.#directory, numbered.length, unknown, sequence) : numbered;
+    for (const name of spared) this.#spared.add(name);
+    if (spared.length > 0) this.#logSpared(existed, spared);
     const leftovers: string[] = [];
     for (const name of names) {
       const id = name.startsWith(REMOVED) ? name.slice(REMOVED.length) : undefined;
@@ -455,10 +453,16 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     });
   }
 
-  /** Deferred removals leave numbered directories on purpose; elsewhere one without a record is a crash's. */
+  #logSpared(existed: boolean, names: readonly string[]): void {
+    const what = existed ? 'that their metadata file does not know' : 'but their metadata file is gone';
+    this.#log('warn', `${this.#snapshots.path} holds ${names.length} snapshots, ${what}`, {
+      directories: names.slice(0, 20),
+      remedy: 'restore metadata.db; or, if they are lost for good, delete these directories',
+    });
+  }
+
   #isAbandoned(name: string): boolean {
-    if (this.#driver.removal !== 'background' || this.#spared.has(name)) return false;
-    return NUMBER.test(name) && !this.#isKnown(name);
+    return NUMBER.test(name) && !this.#isKnown(name) && !this.#spared.has(name);
   }
 
   #isKnown(name: string): boolean {

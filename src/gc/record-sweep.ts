@@ -119,7 +119,9 @@ export class RecordSweep {
   }
 
   #body(tx: Transaction, ids: Uint32Array, slice: Slice, start: number): void {
-    const { engine, dirty, publisher, expiryClock } = this.#host;
+    const { engine, dirty, publisher, backends, expiryClock } = this.#host;
+    // Each backend's flag, and the number of its items, come on top.
+    const enough = CHANGES_OF_A_REMOVAL + backends.size + 1;
     slice.ran = true;
     // In the same step as the removals: whatever a lease that is committed holds is marked, unless it had expired.
     expiryClock.checkRun(this.#at);
@@ -135,7 +137,7 @@ export class RecordSweep {
       whole = removal.remove(garbage[at] ?? 0);
       if (whole) at++;
       if (at % 8 === 0 && this.#slicer.isSpent(start)) break;
-      if (tx.room !== undefined && tx.room < CHANGES_OF_A_REMOVAL) break;
+      if (tx.room !== undefined && tx.room < enough) break;
     }
     dirty.noteRemoved(tx, ...removal.items);
     if (removal.wrote) {

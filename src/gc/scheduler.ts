@@ -10,6 +10,7 @@ import type { Instant } from '../model/time.js';
 import type { ExpiryTime } from './expiry-clock.js';
 import { ExpiryWake } from './expiry-wake.js';
 import { type MassGuard, massGuard } from './mass-guard.js';
+import { orphanLimits } from './orphan-guard.js';
 import { type SchedulerOptions, type SchedulerParams, schedulerParams } from './scheduler-params.js';
 
 /** Where time comes from; tests give their own. */
@@ -30,7 +31,7 @@ const systemClock: Clock = {
 export interface Collectable<S> {
   garbageCollect(
     ctx: { signal?: AbortSignal | undefined },
-    options: { massGuard: boolean | MassGuard },
+    options: { massGuard: boolean | MassGuard; orphanGuard: boolean | MassGuard },
   ): Promise<S>;
   registerMutationCallback(fn: (deletionSinceLastGC: boolean) => void): void;
   /** When the next root later than `after` expires; without it and `expiryTime`, nothing wakes an idle scheduler. */
@@ -51,6 +52,7 @@ interface HasElapsed {
   elapsed(): number;
   /** Time it really held others up; `elapsed` where that is not known. */
   readonly pauseTotal?: number;
+  readonly retryInMs?: number | undefined;
 }
 
 interface Event {
@@ -97,13 +99,17 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
   #postponed: Event[] = [];
   #waiters = new Set<Waiter<S>>();
   readonly #expiry: ExpiryWake | undefined;
-  readonly #massGuard: boolean | MassGuard;
+  readonly #guards: { massGuard: boolean | MassGuard; orphanGuard: boolean | MassGuard };
+  /** When items that a backend refused to remove are tried again. */
+  #retryTimer: unknown;
 
   constructor(target: Collectable<S>, options: SchedulerOptions = {}, hooks: SchedulerHooks<S> = {}) {
     this.params = schedulerParams(options);
     this.#target = target;
-    this.#massGuard = options.massGuard ?? true;
-    massGuard(this.#massGuard);
+    const { massGuard: mass = true, orphanGuard = true } = options;
+    this.#guards = { massGuard: mass, orphanGuard };
+    massGuard(mass);
+    orphanLimits(orphanGuard);
     this.#clock = hooks.clock ?? systemClock;
     this.#onRun = hooks.onRun;
     target.registerMutationCallback((dirty) => this.notify(dirty));
@@ -230,6 +236,7 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
     if (this.#abort.signal.aborted) return;
     this.#abort.abort(reason);
     this.#clock.clearTimeout(this.#timer);
+    this.#clock.clearTimeout(this.#retryTimer);
     this.#expiry?.close();
     if (this.#running === undefined) this.#settle((waiter) => waiter.reject(reason));
   }
@@ -240,10 +247,7 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
     const start = this.#clock.now();
     const time = this.#target.expiryTime?.now();
     try {
-      const stats = await this.#target.garbageCollect(
-        { signal: this.#abort.signal },
-        { massGuard: this.#massGuard },
-      );
+      const stats = await this.#target.garbageCollect({ signal: this.#abort.signal }, this.#guards);
       this.#succeeded(start, stats);
       if (time !== undefined) this.#expiry?.collected(time);
     } catch (error) {
@@ -267,8 +271,17 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
     this.#lastStart = start;
     this.#lastEnd = this.#clock.now();
     this.#plan(this.#interval);
+    this.#retryIn(stats.retryInMs);
     this.#report({ stats });
     this.#settle((waiter) => waiter.resolve(stats));
+  }
+
+  #retryIn(ms: number | undefined): void {
+    this.#clock.clearTimeout(this.#retryTimer);
+    if (ms === undefined || this.#abort.signal.aborted) return;
+    // As if somebody had asked for a collection.
+    const retry = (): void => this.#post({ at: this.#clock.now(), mutation: false, dirty: false });
+    this.#retryTimer = this.#clock.setTimeout(retry, Math.max(this.#interval, ms));
   }
 
   #failed(start: number, error: unknown): void {

@@ -139,6 +139,7 @@ async function startParts(
     graph: db.engine.graph.stats(),
     garbageAgeMs: age.ms,
     clockSteps: db.expiryTime.steps,
+    orphans: db.orphans,
     connections: connections(),
   });
   const refusals = new Refusals((counts) => log.warn(counts, 'connections refused'));
@@ -218,8 +219,11 @@ function runLog(log: Logger): (outcome: { stats: GCStats } | { error: unknown })
       return;
     }
     told = undefined;
-    const { removed, bytesFreed, metaD, pauseMax, backendErrors } = outcome.stats;
-    const idle = Object.keys(removed).length === 0 && backendErrors === 0;
-    log[idle ? 'debug' : 'info']({ removed, bytesFreed, metaD, pauseMax, backendErrors }, 'collected');
+    const { removed, orphans, bytesFreed, metaD, pauseMax, backendErrors } = outcome.stats;
+    const idle = Object.keys({ ...removed, ...orphans }).length === 0 && backendErrors === 0;
+    log[idle ? 'debug' : 'info'](
+      { removed, orphans, bytesFreed, metaD, pauseMax, backendErrors },
+      'collected',
+    );
   };
 }

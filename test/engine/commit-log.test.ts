@@ -2,7 +2,16 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { copyFileSync, cpSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  cpSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -185,4 +194,33 @@ test('given a store that was written and closed, then its files hold nothing tha
   assertEmptyLog(dir);
   for (const name of ['log.0', 'log.1', 'meta.mdb-lock']) rmSync(join(dir, name));
   assert.equal(imagesIn(await open(t, dir)), 50);
+});
+
+for (const [how, lose] of [
+  ['missing', (path: string) => rmSync(path)],
+  ['empty', (path: string) => writeFileSync(path, '')],
+] as const) {
+  test(`given a data file that is ${how} beside a log that goes on with it, when opened, then it is refused and nothing is made`, async (t) => {
+    const first = await crashed(t, 5);
+    await (await open(t, first)).close();
+    const engine = await open(t, first);
+    await engine.update((tx) => tx.put(image(7), { size: 7 }));
+    const dir = join(await tempDir(t), 'copy');
+    cpSync(first, dir, { recursive: true });
+    const whole = readFileSync(join(dir, 'meta.mdb'));
+    lose(join(dir, 'meta.mdb'));
+    for (let i = 0; i < 2; i++) {
+      await assert.rejects(open(t, dir), assertKind('FailedPrecondition'));
+      assert.equal(existsSync(join(dir, 'meta.mdb')), how === 'empty');
+    }
+    writeFileSync(join(dir, 'meta.mdb'), whole);
+    assert.deepEqual((await open(t, dir)).get(image(7)), { size: 7 });
+  });
+}
+
+test('given a data file that is missing beside a log from the first commit on, when opened, then all commits are there', async (t) => {
+  const dir = await crashed(t, 5);
+  rmSync(join(dir, 'meta.mdb'));
+  const engine = await open(t, dir);
+  for (let i = 0; i < 5; i++) assert.ok(engine.has(image(i)));
 });

@@ -10,7 +10,7 @@ import { CoreEngine } from '../../src/engine/core/engine.js';
 import type { GraphCore, MarkOptions } from '../../src/engine/graph.js';
 import { isKind } from '../../src/errors.js';
 import { type CollectHost, type CollectOptions, collect } from '../../src/gc/collect.js';
-import type { DirtyFlags, SweepOrder } from '../../src/gc/dirty.js';
+import type { DirtyFlags } from '../../src/gc/dirty.js';
 import { ExpiryClock } from '../../src/gc/expiry-clock.js';
 import { createGraph } from '../../src/gc/graph.js';
 import { metadataIndexer } from '../../src/gc/references.js';
@@ -231,13 +231,11 @@ export class Life {
     const { mutation } = this.#parts;
     const changes: Partial<DirtyFlags> = {};
     if (mutation === 'no-flag-after-failure') {
-      changes.failedContent = () => undefined;
-      changes.failedSnapshotter = () => undefined;
+      changes.failed = () => undefined;
     }
     if (mutation === 'no-flag-compare') {
       // What was noted since the order was taken is forgotten with it.
-      changes.sweptContent = (_order: SweepOrder) => dirty.sweptContent(dirty.takeContent());
-      changes.sweptSnapshotter = (name) => dirty.sweptSnapshotter(name, dirty.takeSnapshotter(name));
+      changes.swept = (name) => dirty.swept(name, dirty.take(name));
     }
     return altered<DirtyFlags>(dirty, changes);
   }

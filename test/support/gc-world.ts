@@ -26,6 +26,7 @@ import { CollectorRegistry } from '../../src/gc/collectors.js';
 import { DirtyFlags } from '../../src/gc/dirty.js';
 import { ExpiryClock } from '../../src/gc/expiry-clock.js';
 import { TypeScriptGraph } from '../../src/gc/graph-ts.js';
+import { OrphanGuard } from '../../src/gc/orphan-guard.js';
 import { metadataIndexer } from '../../src/gc/references.js';
 import type { GCStats } from '../../src/gc/stats.js';
 import type { HostClock } from '../../src/model/clock.js';
@@ -67,6 +68,7 @@ export class World implements CollectHost {
   readonly jobs = { removeTrees: async () => ({ removed: 0, bytes: 0, errors: [] }) };
   readonly dirty: DirtyFlags;
   expiryClock: ExpiryClock;
+  readonly orphans: OrphanGuard;
   readonly inFlight = new Set<string>();
   readonly contentStore = { inFlightIngests: (): ReadonlySet<string> => this.inFlight };
   readonly snapshotterStores: Map<string, { inFlight(): ReadonlySet<string> }>;
@@ -82,6 +84,7 @@ export class World implements CollectHost {
     this.backends = new Map(names.map((name) => [name, new FakeSnapshotter()]));
     this.snapshotterStores = new Map(names.map((name) => [name, { inFlight: () => this.inFlight }]));
     this.dirty = new DirtyFlags(engine);
+    this.orphans = new OrphanGuard(this);
     this.dirty.load();
     const log = this.log.bind(this);
     this.expiryClock = new ExpiryClock({ clock: options.clock, log });

@@ -67,12 +67,13 @@ export class RemoteStore implements Store {
   }
 
   async garbageCollect(ctx: CallContext = {}, options: RunOptions = {}): Promise<GCStats> {
-    const { dryRun, fullSweep, massGuard } = options;
+    const { dryRun, fullSweep, massGuard, orphanGuard } = options;
     const request = {
       ...limitsOf(options),
       dryRun: dryRun === true,
       fullSweep: fullSweep === true,
       massGuard: massGuard !== undefined && massGuard !== false,
+      allowOrphans: orphanGuard === false,
     };
     return statsOf(await this.#outcome<GCStats>(ctx, 'Collect', request));
   }

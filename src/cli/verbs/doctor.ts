@@ -9,6 +9,7 @@ import { canMount } from '../../backends/mounts.js';
 import { type EtcdConfig, layout, openDB, snapshotterNames } from '../../db.js';
 import { MAX_COMPONENT_BYTES } from '../../engine/schema/keys.js';
 import { coreInfo } from '../../gc/graph.js';
+import type { OrphanState } from '../../gc/orphan-guard.js';
 import { MAX_IDENTIFIER_BYTES } from '../../model/identifiers.js';
 import { MAX_LABEL_BYTES } from '../../model/labels.js';
 import { etcdConfig } from '../etcd-options.js';
@@ -115,11 +116,15 @@ async function checkStore(root: string, etcd: EtcdConfig | undefined): Promise<R
   if (daemon !== undefined) {
     const { RemoteStore } = await import('../remote/store.js');
     await using remote = await RemoteStore.connect(daemon);
-    const { store } = (await remote.stats()) as { store: { records: number; fileBytes: number } };
+    const { store, orphans } = (await remote.stats()) as {
+      store: { records: number; fileBytes: number };
+      orphans: OrphanState;
+    };
     return {
       state: `in use by the daemon at ${daemon}; stop it to compare its graph with its records`,
       records: store.records,
       file: bytes(store.fileBytes),
+      ...orphanLine(orphans),
     };
   }
   await using db = await openDB({ root, ...(etcd && { etcd }) });
@@ -132,7 +137,21 @@ async function checkStore(root: string, etcd: EtcdConfig | undefined): Promise<R
     records,
     file: `${bytes(fileBytes)} (${records > 0 ? Math.round(fileBytes / records) : 0} bytes a record)`,
     revision,
+    ...orphanLine(db.orphans),
     graph: `${graph.nodes} nodes, ${graph.edges} edges, ${bytes(graph.bytes)}`,
     ...(differences.length > 0 && { differences: differences.slice(0, 20) }),
   };
+}
+
+function orphanLine({ foreign, kept }: OrphanState): Record<string, string> {
+  if (foreign) {
+    return {
+      orphans:
+        'the store was empty when it was opened beside blobs or snapshots: its metadata may be lost or not mounted; ' +
+        'ebbtide gc --dry-run --full lists them',
+    };
+  }
+  return kept > 0
+    ? { orphans: `${kept} kept by the guard of collections; ebbtide gc --dry-run --full lists them` }
+    : {};
 }

@@ -46,10 +46,13 @@ const PAUSE_MS = 2;
 /** What work that can wait leaves to others between two commits. */
 const BACKGROUND_PAUSE_MS = 3;
 
+/** Who removed records; `unknown`: no commit of any host, or one that this host missed. */
+export type Remover = 'this host' | 'another host' | 'unknown';
+
 /** Told what other hosts do. */
 export interface ClusterListener {
-  /** Records that a commit removes, before they go; `own`: this host's commit. */
-  removing(keys: readonly Key[], own: boolean): void;
+  /** Records that a commit removes, before they go. */
+  removing(keys: readonly Key[], by: Remover): void;
   /** Users of another host deleted something. */
   remoteDeletions(count: number): void;
   /** A host has finished a collection. */
@@ -115,8 +118,8 @@ export class EtcdEngine implements Engine {
     this.graph = notedGraph(parts.graph, () => {
       if (this.#running !== undefined) this.#running.readsGraph = true;
     });
-    const missed = (_keys: readonly Key[], own: boolean): void => {
-      if (!own) this.#missedRemovals = true;
+    const missed = (_keys: readonly Key[], by: Remover): void => {
+      if (by !== 'this host') this.#missedRemovals = true;
     };
     this.listen({ removing: missed, remoteDeletions() {}, collected() {} });
   }
@@ -125,7 +128,10 @@ export class EtcdEngine implements Engine {
   listen(listener: ClusterListener): void {
     const { hostId } = this.client.settings;
     this.#mirror.listener = {
-      removing: (host, keys) => listener.removing(keys, host === hostId),
+      removing: (host, keys) => {
+        if (host === undefined) listener.removing(keys, 'unknown');
+        else listener.removing(keys, host === hostId ? 'this host' : 'another host');
+      },
       deletions: (host, count) => {
         if (host !== hostId) listener.remoteDeletions(count);
       },

@@ -7,6 +7,7 @@
  * process; a second one is refused. The data file is checked before LMDB may touch it.
  */
 import { resolve } from 'node:path';
+import { failedPrecondition, isKind } from '../../errors.js';
 import { shown } from '../../held-paths.js';
 import type { EngineOptions } from '../contract.js';
 import { CoreEngine } from '../core/engine.js';
@@ -56,6 +57,7 @@ export async function openLmdbEngine(dir: string, options: LmdbEngineOptions): P
     } else if (readOnly)
       throw fileError('open', path, Object.assign(new Error('no such file'), { code: 'ENOENT' }));
     else {
+      checkLogBeside(at, path);
       await createDataFile(path);
       syncDirectory(at);
       prepareFiles(path);
@@ -114,6 +116,24 @@ async function openEngine(
   } catch (error) {
     file.release();
     throw error;
+  }
+}
+
+/** A new data file must not begin where a lost one ended: the log has what came behind that one only. */
+function checkLogBeside(dir: string, path: string): void {
+  try {
+    // From the first commit on, the log is all there is to know.
+    recoverLog(dir, 0);
+  } catch (cause) {
+    if (!isKind(cause, 'Unknown')) throw cause;
+    throw failedPrecondition(
+      `${shown(path)} is missing or empty, but the commit log beside it goes on with it`,
+      {
+        object: shown(path),
+        remedy: 'restore meta.mdb; to begin an empty store instead, move log.0 and log.1 away',
+        cause,
+      },
+    );
   }
 }
 

@@ -17,6 +17,7 @@ interface CollectRequest extends RunRequest {
   dryRun: boolean;
   fullSweep: boolean;
   massGuard: boolean;
+  allowOrphans: boolean;
 }
 interface PlanRequest extends RunRequest {
   fullSweep: boolean;
@@ -38,8 +39,8 @@ export function ebbtideService(host: ServiceHost, stats: () => unknown): Service
     detailedErrors: true,
     methods: {
       Collect: stream<CollectRequest, CollectResponse>(async (request, call, send) => {
-        const { dryRun, fullSweep, massGuard } = request;
-        const options = { ...runOptions(request), dryRun, fullSweep, massGuard };
+        const { dryRun, fullSweep, massGuard, allowOrphans } = request;
+        const options = { ...runOptions(request), dryRun, fullSweep, massGuard, orphanGuard: !allowOrphans };
         await withProgress(send, () => db.garbageCollect({ signal: call.signal }, options));
       }),
 
