@@ -51,6 +51,11 @@ export class TrueTime {
     this.#events = this.#events.filter((event) => !('made' in event) || event.durable);
   }
 
+  /** No record is left that a step could be held against. */
+  forget(): void {
+    this.#events = [];
+  }
+
   /** Nothing that expires later has expired. */
   get latest(): bigint {
     const since = this.clock.uptime() - GRACE;
