@@ -14,6 +14,7 @@
  * users of that key and removals of its parent. Records change one commit at a time. Resolved means on disk.
  */
 import { randomBytes } from 'node:crypto';
+import type { Stats } from 'node:fs';
 import { readdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { EbbtideError, failedPrecondition, invalidArgument } from '../errors.js';
@@ -78,6 +79,11 @@ export interface SnapshotDriver {
   mounts(snapshot: StoredSnapshot, parents: readonly number[]): Mount[];
   /** Directory whose tree is what the snapshot alone takes, by its name. */
   contents(id: number): string;
+  /**
+   * Optional: FailedPrecondition for an active snapshot whose directory alone is not what its mount showed. Answers what
+   * to ask, with the same error, about each entry of it.
+   */
+  checkCommit?(directory: string): Promise<(path: Buffer, stats: Stats) => void>;
   /** Labels that are not stored but shown. */
   shownLabels?(snapshot: StoredSnapshot): StringMap;
 }
@@ -227,11 +233,12 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     };
   }
 
-  async #measure(id: number): Promise<Usage> {
+  async #measure(id: number, see?: (path: Buffer, stats: Stats) => void): Promise<Usage> {
     const path = this.#contents(id);
     try {
-      return await diskUsage(path);
+      return await diskUsage(path, see);
     } catch (error) {
+      if (error instanceof EbbtideError) throw error;
       throw diskError('measure', path, error);
     }
   }
@@ -298,7 +305,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     return this.#keys.withAll({ exclusive: [name, key], shared: [rebase] }, async () => {
       this.#verify();
       const active = checkCommit(this.#meta, name, key);
-      const usage = await this.#measure(active.id);
+      const usage = await this.#measure(active.id, await this.#driver.checkCommit?.(this.#path(String(active.id))));
       await this.#meta.write((tx) => {
         tx.commit(name, key, usage, compactMap(options.labels), rebase);
       });

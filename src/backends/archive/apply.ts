@@ -10,6 +10,7 @@ import { createHash } from 'node:crypto';
 import { EbbtideError, invalidArgument, kindOf, notImplemented, throwIfAborted } from '../../errors.js';
 import type { Mount } from '../contract.js';
 import { fsError } from '../fs-errors.js';
+import { inside, within } from './beneath.js';
 import { ChunkReader } from './chunks.js';
 import { type Compression, decompress } from './compression.js';
 import { isBadName, makeFile, makeHardLink, makeNode, makeSymlink } from './entries.js';
@@ -62,7 +63,7 @@ export async function applyLayer(
   }
   throwIfAborted(signal);
   const limits = withDefaults(options.limits);
-  const tree = new LayerTree(writableTarget(mounts));
+  const target = writableTarget(mounts);
   const { compression, chunks } = await decompress(stream, {
     limits,
     name: 'layer',
@@ -77,6 +78,7 @@ export async function applyLayer(
       size += chunk.length;
     }),
   );
+  const tree = new LayerTree(target);
   const applier = new Applier(tree, limits, signal);
   try {
     for await (const entry of readTar(reader)) await applier.add(entry);
@@ -85,6 +87,7 @@ export async function applyLayer(
     await reader.drain();
   } finally {
     await reader.close();
+    tree.close();
   }
   return {
     digest: `sha256:${hash.digest('hex')}`,
@@ -165,7 +168,7 @@ class Applier {
       node = await tree.makeDirectory(parent, name, hidden);
     }
     node.placed = true;
-    await setOwnerAndXattrs(tree.upperPath(node), entry, this.skipped);
+    await inside(tree.upper(node), (path) => setOwnerAndXattrs(path, entry, this.skipped));
     node.final = { mode: entry.mode, ...timesOf(entry) };
   }
 
@@ -173,17 +176,23 @@ class Applier {
     const tree = this.#tree;
     await tree.open(parent);
     await tree.clear(parent, name, await tree.lookup(parent, name));
-    const path = tree.upperPath(parent, name);
+    const place = tree.upper(parent, name);
+    if (entry.type === 'link') await makeHardLink(tree, place, entry);
+    else if (!(await within(place, (path) => this.#make(path, entry)))) return this.#leaveOut(parent, name);
+    tree.place(parent, name);
+  }
+
+  /** False when this user may not make it. */
+  async #make(path: BytePath, entry: TarEntry): Promise<boolean> {
     if (entry.type === 'file') await makeFile(path, entry, this.skipped, () => throwIfAborted(this.#signal));
     else if (entry.type === 'symlink') await makeSymlink(path, checkedSymlink(entry), this.skipped);
-    else if (entry.type === 'link') await makeHardLink(tree, path, entry);
-    else if (!(await makeNode(path, entry, this.skipped))) return this.#leaveOut(parent, name);
-    tree.place(parent, name);
+    else return makeNode(path, entry, this.skipped);
+    return true;
   }
 
   /** An entry that could not be made must not let a lower one of its name show. */
   async #leaveOut(parent: DirNode, name: BytePath): Promise<void> {
-    if (await this.#tree.hasBelow(parent, name)) await makeWhiteout(this.#tree.upperPath(parent, name));
+    if (await this.#tree.hasBelow(parent, name)) await makeWhiteout(this.#tree.upper(parent, name));
   }
 
   /** Modes and times of directories, inner ones first: now nothing more is written into them. */
@@ -196,7 +205,9 @@ class Applier {
     }
     for (const node of order.reverse()) {
       throwIfAborted(this.#signal);
-      if (node.inUpper && node.final !== undefined) await setFinal(this.#tree.upperPath(node), node.final);
+      const { final } = node;
+      if (!node.inUpper || final === undefined) continue;
+      await inside(this.#tree.upper(node), (path) => setFinal(path, final));
     }
   }
 }

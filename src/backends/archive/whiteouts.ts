@@ -2,10 +2,10 @@
  * Deletions in a layer: `.wh.<name>` hides what lies below under that name, `.wh..wh..opq` all that lies below in
  * its directory. They never hide what the same layer brings, wherever in the archive it stands.
  */
-import { readdir } from 'node:fs/promises';
-import { badPath, DirNode, type LayerTree } from './layer-tree.js';
+import { under } from './beneath.js';
+import { badPath, DirNode, type LayerTree, namesIn } from './layer-tree.js';
 import { makeWhiteout } from './metadata.js';
-import { type BytePath, fsPath } from './paths.js';
+import type { BytePath } from './paths.js';
 import { removeTree } from './remove.js';
 
 export const WHITEOUT_PREFIX = '.wh.';
@@ -45,7 +45,7 @@ export async function applyDelete(tree: LayerTree, dir: DirNode, name: BytePath)
   await tree.clear(dir, name, found);
   if (!(await tree.hasBelow(dir, name))) return;
   await tree.open(dir);
-  await makeWhiteout(tree.upperPath(dir, name));
+  await makeWhiteout(tree.upper(dir, name));
 }
 
 /** Hides all that lies below in a directory; entries of this layer stay. */
@@ -62,7 +62,7 @@ export async function applyOpaque(tree: LayerTree, top: DirNode): Promise<void> 
       continue;
     }
     top.children.delete(name);
-    if (await tree.hasBelow(top, name)) await makeWhiteout(tree.upperPath(top, name));
+    if (await tree.hasBelow(top, name)) await makeWhiteout(tree.upper(top, name));
   }
 }
 
@@ -71,14 +71,14 @@ async function clearUpper(tree: LayerTree, top: DirNode): Promise<void> {
   const open = [top];
   for (let dir = open.pop(); dir !== undefined; dir = open.pop()) {
     await tree.open(dir);
-    const path = tree.upperPath(dir);
-    for (const name of await readdir(fsPath(path), { encoding: 'latin1' })) {
+    const place = tree.upper(dir);
+    for (const name of await namesIn(place)) {
       const child = dir.children.get(name);
       if (tree.isPlaced(dir, name)) {
         if (child instanceof DirNode) open.push(child);
         continue;
       }
-      await removeTree(`${path}/${name}`);
+      await removeTree(under(place, name));
       dir.children.delete(name);
     }
   }
