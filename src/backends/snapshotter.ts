@@ -17,7 +17,7 @@ import { randomBytes } from 'node:crypto';
 import type { Stats } from 'node:fs';
 import { readdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
-import { EbbtideError, failedPrecondition, invalidArgument } from '../errors.js';
+import { EbbtideError, failedPrecondition, invalidArgument, notFound } from '../errors.js';
 import { HeldDirectory } from '../held-directory.js';
 import { maskedLabels } from '../model/fieldpaths.js';
 import { adaptLabels, parseFilters } from '../model/filters.js';
@@ -26,6 +26,7 @@ import type { StringMap } from '../model/records.js';
 import type {
   DiskJobs,
   Mount,
+  MountOwner,
   RemovalReport,
   SnapshotInfo,
   SnapshotOptions,
@@ -40,6 +41,7 @@ import { type BackendLog, stderrLog } from './log.js';
 import { checkCommit, checkCreate, Metastore, type MetaTransaction } from './metastore.js';
 // Not through metastore.js: our declarations must not drag lmdb's, which are unsound, into users' builds.
 import type { StoredSnapshot } from './metastore-records.js';
+import { directoriesOf, isReadOnly, sameDirectories } from './mount-shape.js';
 import { ObjectLocks } from './object-locks.js';
 import { addReport, emptyReport, inlineJobs } from './remove-tree.js';
 import { toBeSpared } from './unknown-directories.js';
@@ -111,6 +113,8 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
   readonly #jobs: DiskJobs;
   readonly #log: BackendLog;
   readonly #keys = new ObjectLocks();
+  /** By key: ends what is being written to the snapshot. */
+  readonly #writers = new Map<string, AbortController>();
   /** Names in the directory that belong to an operation under way. */
   readonly #busy = new Set<string>();
   /** Directories found at open that the metadata does not know: never removed. */
@@ -222,6 +226,45 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     }
   }
 
+  async ownerOf(mounts: readonly Mount[]): Promise<MountOwner | undefined> {
+    const [top] = directoriesOf(mounts) ?? [];
+    const id = Number(top?.slice(snapshotsDirectory(this.root).length + 1).split('/')[0]);
+    if (top === undefined || !NUMBER.test(String(id)) || this.#driver.contents(id) !== top) return undefined;
+    const snapshot = this.#meta.byId(id);
+    if (snapshot === undefined) return undefined;
+    const above = this.#meta.ancestors(snapshot);
+    const own =
+      snapshot.kind === 'committed'
+        ? this.#driver.mounts({ ...snapshot, kind: 'view' }, [id, ...above])
+        : this.#driver.mounts(snapshot, above);
+    if (!sameDirectories(own, mounts)) return undefined;
+    this.#verify();
+    return {
+      key: snapshot.key,
+      mounts: own,
+      writable: snapshot.kind === 'active' && !isReadOnly(mounts),
+    };
+  }
+
+  write<T>(key: string, work: (mounts: Mount[], signal: AbortSignal) => Promise<T>): Promise<T> {
+    return this.#keys.with(key, 'exclusive', async () => {
+      const snapshot = this.#meta.get(key);
+      if (snapshot.kind !== 'active') {
+        throw failedPrecondition(`snapshot "${key}" is ${snapshot.kind} and cannot be written`, {
+          object: key,
+        });
+      }
+      this.#verify();
+      const removal = new AbortController();
+      this.#writers.set(key, removal);
+      try {
+        return await work(this.#driver.mounts(snapshot, this.#meta.ancestors(snapshot)), removal.signal);
+      } finally {
+        this.#writers.delete(key);
+      }
+    });
+  }
+
   #info(snapshot: StoredSnapshot): SnapshotInfo {
     return {
       kind: snapshot.kind,
@@ -313,6 +356,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
   }
 
   remove(key: string): Promise<void> {
+    this.#writers.get(key)?.abort(notFound(`snapshot "${key}" has been removed`, { object: key }));
     return this.#keys.with(key, 'exclusive', async () => {
       this.#verify();
       const name = await this.#takeOut(key);

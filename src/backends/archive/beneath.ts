@@ -7,7 +7,7 @@
  * `/proc/self/fd/<n>/<name>` is how such a call is written in Node, which lacks openat(2) and its relatives.
  */
 import { closeSync, openSync } from 'node:fs';
-import { chmod } from 'node:fs/promises';
+import { chmod, readdir } from 'node:fs/promises';
 import { DIRECTORY_ONLY, openBeneath, PLACE_ONLY } from '../sys.js';
 import { type BytePath, fsPath, joinPath } from './paths.js';
 
@@ -80,6 +80,9 @@ export async function within<T>(place: Place, fn: (path: BytePath) => Promise<T>
 export async function inside<T>(place: Place, fn: (path: BytePath) => Promise<T> | T): Promise<T> {
   return through(place, '.', fn);
 }
+
+export const namesIn = (directory: Place): Promise<BytePath[]> =>
+  inside(directory, (path) => readdir(fsPath(path), { encoding: 'latin1' }));
 
 /** chmod(2) of a path that `within` gave; never of what a symlink there leads to. */
 export async function chmodPlace(path: BytePath, mode: number): Promise<void> {

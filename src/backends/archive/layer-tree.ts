@@ -10,9 +10,9 @@
  */
 
 import type { Stats } from 'node:fs';
-import { lstat, mkdir, readdir, readlink } from 'node:fs/promises';
+import { lstat, mkdir, readlink } from 'node:fs/promises';
 import { invalidArgument } from '../../errors.js';
-import { chmodPlace, inside, type Place, Root, within } from './beneath.js';
+import { chmodPlace, inside, namesIn, type Place, Root, within } from './beneath.js';
 import { DirNode, placed } from './dir-node.js';
 import { copyMetadata, isRoot, setXattr } from './metadata.js';
 import { dataOf, type Layers, look, type Sight, searchBelow } from './overlay-lookup.js';
@@ -270,9 +270,6 @@ export const badPath = (entry: BytePath, what: string) =>
     object: showPath(entry),
     remedy: 'the archive is hostile or damaged: do not use it',
   });
-
-export const namesIn = (directory: Place): Promise<BytePath[]> =>
-  inside(directory, (path) => readdir(fsPath(path), { encoding: 'latin1' }));
 
 const makeOne = (place: Place): Promise<void> =>
   within(place, async (path) => {

@@ -4,8 +4,7 @@
  */
 import { rmdir, unlink } from 'node:fs/promises';
 import { errnoOf } from '../fs-errors.js';
-import { chmodPlace, type Place, under, within } from './beneath.js';
-import { namesIn } from './layer-tree.js';
+import { chmodPlace, namesIn, type Place, under, within } from './beneath.js';
 import { isRoot } from './metadata.js';
 import { fsPath } from './paths.js';
 

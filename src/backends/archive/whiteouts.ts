@@ -2,8 +2,8 @@
  * Deletions in a layer: `.wh.<name>` hides what lies below under that name, `.wh..wh..opq` all that lies below in
  * its directory. They never hide what the same layer brings, wherever in the archive it stands.
  */
-import { under } from './beneath.js';
-import { badPath, DirNode, type LayerTree, namesIn } from './layer-tree.js';
+import { namesIn, under } from './beneath.js';
+import { badPath, DirNode, type LayerTree } from './layer-tree.js';
 import { makeWhiteout } from './metadata.js';
 import type { BytePath } from './paths.js';
 import { removeTree } from './remove.js';
