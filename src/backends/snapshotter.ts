@@ -228,7 +228,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
 
   async ownerOf(mounts: readonly Mount[]): Promise<MountOwner | undefined> {
     const [top] = directoriesOf(mounts) ?? [];
-    const id = Number(top?.slice(snapshotsDirectory(this.root).length + 1).split('/')[0]);
+    const id = Number(top?.slice(join(this.root, SNAPSHOTS).length + 1).split('/')[0]);
     if (top === undefined || !NUMBER.test(String(id)) || this.#driver.contents(id) !== top) return undefined;
     const snapshot = this.#meta.byId(id);
     if (snapshot === undefined) return undefined;

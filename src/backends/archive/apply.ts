@@ -20,7 +20,7 @@ import { makeWhiteout, type Skipped, setFinal, setOwnerAndXattrs, timesOf } from
 import { type BytePath, joinPath, showPath, splitEntryName } from './paths.js';
 import { readTar, type TarEntry } from './tar-reader.js';
 import { writableTarget } from './target.js';
-import { applyDelete, applyOpaque, whiteoutOf } from './whiteouts.js';
+import { applyDelete, applyOpaque, LINKED_FILES, whiteoutOf } from './whiteouts.js';
 
 export interface ApplyOptions {
   /** Media type of the layer; its compression is taken from the bytes. Absent: any. */
@@ -146,7 +146,9 @@ class Applier {
     const name = components.pop();
     // The root is the snapshot's own directory: its owner and mode are the snapshotter's business.
     if (name === undefined || whiteout.kind === 'ignored') return;
-    if (whiteout.kind !== 'none') {
+    if (whiteout.kind === 'linked') {
+      if (entry.type !== 'file') return;
+    } else if (whiteout.kind !== 'none') {
       const dir = await tree.resolve(components, false, entry.name);
       if (dir === undefined) return;
       return whiteout.kind === 'opaque' ? applyOpaque(tree, dir) : applyDelete(tree, dir, whiteout.name);
@@ -197,6 +199,8 @@ class Applier {
 
   /** Modes and times of directories, inner ones first: now nothing more is written into them. */
   async finish(): Promise<void> {
+    const { root } = this.#tree;
+    await this.#tree.clear(root, LINKED_FILES, await this.#tree.lookup(root, LINKED_FILES));
     const order: DirNode[] = [];
     const open: DirNode[] = [this.#tree.root];
     for (let node = open.pop(); node !== undefined; node = open.pop()) {

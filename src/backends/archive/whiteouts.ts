@@ -10,12 +10,17 @@ import { removeTree } from './remove.js';
 
 export const WHITEOUT_PREFIX = '.wh.';
 export const OPAQUE_MARK = '.wh..wh..opq';
+/** What AUFS kept beside the files: nothing of a layer, but for the files that have several names. */
 const AUFS_PREFIX = '.wh..wh.';
+/** Where it kept those; entries are hard links to them. */
+export const LINKED_FILES = '.wh..wh.plnk';
 
 export type Whiteout =
   | { kind: 'none' }
   | { kind: 'opaque' }
   | { kind: 'ignored' }
+  /** A file that other entries link to and that is not part of the tree. */
+  | { kind: 'linked' }
   | { kind: 'delete'; name: BytePath };
 
 /** What an entry's components say; InvalidArgument for a whiteout that names nothing. */
@@ -23,9 +28,9 @@ export function whiteoutOf(components: readonly BytePath[], entry: BytePath): Wh
   for (const [i, component] of components.entries()) {
     if (!component.startsWith(WHITEOUT_PREFIX)) continue;
     const last = i === components.length - 1;
-    if (component === OPAQUE_MARK) {
-      if (last) return { kind: 'opaque' };
-    } else if (component.startsWith(AUFS_PREFIX)) return { kind: 'ignored' };
+    if (component === OPAQUE_MARK && last) return { kind: 'opaque' };
+    if (component === LINKED_FILES && i === 0 && !last) return { kind: 'linked' };
+    if (component.startsWith(AUFS_PREFIX)) return { kind: 'ignored' };
     if (!last) throw badPath(entry, 'lies inside a whiteout');
     const name = component.slice(WHITEOUT_PREFIX.length);
     if (name === '' || name === '.' || name === '..') throw badPath(entry, 'is a whiteout of nothing');
