@@ -167,14 +167,10 @@ class FileMaker {
     entered_ = directory;
   }
 
-  // A file that stands there goes; a directory is EISDIR, for the caller to remove.
-  int create(const std::string& name) {
-    for (int attempt = 0;; attempt++) {
-      const int fd = openat(directory_.get(), name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-      if (fd >= 0) return fd;
-      if (errno != EEXIST || attempt == 8) throw Errno{errno};
-      if (unlinkat(directory_.get(), name.c_str(), 0) != 0 && errno != ENOENT) throw Errno{errno};
-    }
+  int create(const std::string& name) const {
+    const int fd = openat(directory_.get(), name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0) throw Errno{errno};
+    return fd;
   }
 
   static void fill(int fd, std::string_view content) {

@@ -9,15 +9,15 @@
 import { createHash } from 'node:crypto';
 import { EbbtideError, invalidArgument, kindOf, notImplemented, throwIfAborted } from '../../errors.js';
 import type { Mount } from '../contract.js';
-import { fsError } from '../fs-errors.js';
 import { inside, within } from './beneath.js';
 import { ChunkReader } from './chunks.js';
 import { type Compression, decompress } from './compression.js';
-import { isBadName, makeFile, makeHardLink, makeNode, makeSymlink } from './entries.js';
-import { badPath, type DirNode, LayerTree } from './layer-tree.js';
+import { entryError, makeFile, makeHardLink, makeNode, makeSymlink } from './entries.js';
+import { type DirNode, LayerTree } from './layer-tree.js';
 import { type ArchiveLimits, Budget, withDefaults } from './limits.js';
-import { makeWhiteout, type Skipped, setFinal, setOwnerAndXattrs, timesOf } from './metadata.js';
+import { type Skipped, setFinal, setOwnerAndXattrs, timesOf } from './metadata.js';
 import { type BytePath, joinPath, showPath, splitEntryName } from './paths.js';
+import { SmallFiles } from './small-files.js';
 import { readTar, type TarEntry } from './tar-reader.js';
 import { writableTarget } from './target.js';
 import { applyDelete, applyOpaque, LINKED_FILES, whiteoutOf } from './whiteouts.js';
@@ -87,6 +87,7 @@ export async function applyLayer(
     await reader.drain();
   } finally {
     await reader.close();
+    await applier.end();
     tree.close();
   }
   return {
@@ -113,9 +114,11 @@ class Applier {
   readonly #tree: LayerTree;
   readonly #budget: Budget;
   readonly #signal: AbortSignal | undefined;
+  readonly #small = new SmallFiles(this.skipped);
 
   constructor(tree: LayerTree, limits: ArchiveLimits, signal: AbortSignal | undefined) {
     this.#tree = tree;
+    tree.pending = this.#small;
     this.#budget = new Budget(limits);
     this.#signal = signal;
   }
@@ -134,8 +137,7 @@ class Applier {
       await this.#add(entry);
     } catch (error) {
       if (error instanceof EbbtideError || kindOf(error) !== 'Unknown') throw error;
-      if (isBadName(error)) throw badPath(entry.name, 'has a name that is too long for the file system');
-      throw fsError('write the archive entry', shown, error);
+      throw entryError(entry.name, error);
     }
   }
 
@@ -177,9 +179,10 @@ class Applier {
   async #addOther(parent: DirNode, name: BytePath, entry: TarEntry): Promise<void> {
     const tree = this.#tree;
     await tree.open(parent);
-    await tree.clear(parent, name, await tree.lookup(parent, name));
+    if (!tree.isVacant(parent, name)) await tree.clear(parent, name, await tree.lookup(parent, name));
     const place = tree.upper(parent, name);
-    if (entry.type === 'link') await makeHardLink(tree, place, entry);
+    if (this.#small.takes(entry)) await this.#small.add(place, entry);
+    else if (entry.type === 'link') await makeHardLink(tree, place, entry);
     else if (!(await within(place, (path) => this.#make(path, entry)))) return this.#leaveOut(parent, name);
     tree.place(parent, name);
   }
@@ -192,13 +195,19 @@ class Applier {
     return true;
   }
 
+  /** Waits for what is under way, after which the tree may be closed. */
+  end(): Promise<void> {
+    return this.#small.end();
+  }
+
   /** An entry that could not be made must not let a lower one of its name show. */
   async #leaveOut(parent: DirNode, name: BytePath): Promise<void> {
-    if (await this.#tree.hasBelow(parent, name)) await makeWhiteout(this.#tree.upper(parent, name));
+    if (await this.#tree.hasBelow(parent, name)) await this.#tree.whiteout(parent, name);
   }
 
   /** Modes and times of directories, inner ones first: now nothing more is written into them. */
   async finish(): Promise<void> {
+    await this.#small.flush();
     const { root } = this.#tree;
     await this.#tree.clear(root, LINKED_FILES, await this.#tree.lookup(root, LINKED_FILES));
     const order: DirNode[] = [];

@@ -17,7 +17,7 @@ export class DirNode {
   lowers: readonly Place[];
   /** An entry of this layer names it. */
   placed = false;
-  /** This layer made it, and nothing lies below: what its children do not tell is not there. */
+  /** Made in this run: its upper directory holds nothing but what `children` names. */
   fresh = false;
   /** What it gets when the layer is done: writing into a directory changes its times. */
   final: FinalMetadata | undefined;

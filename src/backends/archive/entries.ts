@@ -4,8 +4,8 @@
  * those of `within`: one name in a directory that is open.
  */
 import { constants, copyFile, link, lstat, open, readlink, symlink } from 'node:fs/promises';
-import { failedPrecondition } from '../../errors.js';
-import { errnoOf } from '../fs-errors.js';
+import { type EbbtideError, failedPrecondition } from '../../errors.js';
+import { errnoOf, fsError } from '../fs-errors.js';
 import { chmodPlace, type Place, within } from './beneath.js';
 import { badPath, type DirNode, type LayerTree } from './layer-tree.js';
 import {
@@ -169,5 +169,10 @@ export function deviceOf(rdev: number): { major: number; minor: number } {
   return { major, minor };
 }
 
-/** A name that file systems cannot hold is the archive's fault, not the disk's. */
-export const isBadName = (error: unknown): boolean => errnoOf(error) === 'ENAMETOOLONG';
+/** What a failure of the file system means for an entry. A name that none can hold is the archive's fault, not the disk's. */
+export function entryError(name: BytePath, error: unknown): EbbtideError {
+  if (errnoOf(error) === 'ENAMETOOLONG') {
+    return badPath(name, 'has a name that is too long for the file system');
+  }
+  return fsError('write the archive entry', showPath(name), error);
+}

@@ -14,7 +14,7 @@ import { lstat, mkdir, readlink } from 'node:fs/promises';
 import { invalidArgument } from '../../errors.js';
 import { chmodPlace, inside, namesIn, type Place, Root, within } from './beneath.js';
 import { DirNode, placed } from './dir-node.js';
-import { copyMetadata, isRoot, setXattr } from './metadata.js';
+import { copyMetadata, isRoot, makeWhiteout, setXattr } from './metadata.js';
 import { dataOf, type Layers, look, type Sight, searchBelow } from './overlay-lookup.js';
 import { type BytePath, fsPath, joinPath, showPath } from './paths.js';
 import { removeTree } from './remove.js';
@@ -80,8 +80,8 @@ export class LayerTree {
     const known = dir.children.get(name);
     if (known instanceof DirNode) return { kind: 'directory', node: known };
     if (known === placed) await this.pending?.flush();
-    else if (dir.fresh) return { kind: 'none', whiteout: false };
-    const above = dir.inUpper ? await look(this.upper(dir, name), this.target.overlay) : undefined;
+    const inUpper = dir.inUpper && !this.isVacant(dir, name);
+    const above = inUpper ? await look(this.upper(dir, name), this.target.overlay) : undefined;
     if (above === undefined) return this.#lookupBelow(dir, name);
     if (above.whiteout) return { kind: 'none', whiteout: true };
     if (!above.stats.isDirectory()) {
@@ -196,6 +196,7 @@ export class LayerTree {
       await makeOne(place);
       dir.final = await inside(dir.lowers[0]!, (from) => inside(place, (to) => copyMetadata(from, to)));
       dir.inUpper = true;
+      dir.fresh = true;
     }
   }
 
@@ -252,6 +253,17 @@ export class LayerTree {
     }
     parent.children.delete(name);
     return there;
+  }
+
+  /** Whether the upper directory is known to have nothing under this name, without a look. */
+  isVacant(dir: DirNode, name: BytePath): boolean {
+    return dir.fresh && !dir.children.has(name);
+  }
+
+  /** Overlay's mark that nothing shows under this name. */
+  async whiteout(dir: DirNode, name: BytePath): Promise<void> {
+    dir.fresh = false;
+    await makeWhiteout(this.upper(dir, name));
   }
 
   /** Notes that an entry of this layer stands here, and is no directory. */

@@ -36,18 +36,25 @@ const notPermitted = new Set(['EPERM', 'EACCES', 'EINVAL', 'ENOTSUP', 'EOPNOTSUP
 export const isNotPermitted = (error: unknown): boolean => notPermitted.has(errnoOf(error) ?? '');
 
 /** Overlay's own attributes would let a layer rearrange its neighbours. */
-const isForbidden = (name: string): boolean => OVERLAY_XATTRS.some((prefix) => name.startsWith(prefix));
+export const isForbidden = (name: string): boolean =>
+  OVERLAY_XATTRS.some((prefix) => name.startsWith(prefix));
+
+/** Whether this user may give the entry to its owner; counted when he would have to and may not. */
+export function isOwnerSet({ uid, gid }: TarEntry, skipped: Skipped): boolean {
+  if (!isRoot && (uid !== process.geteuid?.() || gid !== process.getegid?.())) skipped.owners++;
+  return isRoot;
+}
 
 /** Owner and attributes of a fresh file, directory, symlink or device; owner first, since it clears capabilities. */
 export async function setOwnerAndXattrs(path: BytePath, entry: TarEntry, skipped: Skipped): Promise<void> {
-  if (isRoot) {
+  if (isOwnerSet(entry, skipped)) {
     try {
       await lchown(fsPath(path), entry.uid, entry.gid);
     } catch (error) {
       if (!isNotPermitted(error)) throw error;
       skipped.owners++;
     }
-  } else if (entry.uid !== process.geteuid?.() || entry.gid !== process.getegid?.()) skipped.owners++;
+  }
   for (const [name, value] of entry.xattrs) {
     if (isForbidden(name) || !(await trySetXattr(path, name, value))) skipped.xattrs++;
   }

@@ -4,7 +4,6 @@
  */
 import { namesIn, under } from './beneath.js';
 import { badPath, DirNode, type LayerTree } from './layer-tree.js';
-import { makeWhiteout } from './metadata.js';
 import type { BytePath } from './paths.js';
 import { removeTree } from './remove.js';
 
@@ -50,7 +49,7 @@ export async function applyDelete(tree: LayerTree, dir: DirNode, name: BytePath)
   await tree.clear(dir, name, found);
   if (!(await tree.hasBelow(dir, name))) return;
   await tree.open(dir);
-  await makeWhiteout(tree.upper(dir, name));
+  await tree.whiteout(dir, name);
 }
 
 /** Hides all that lies below in a directory; entries of this layer stay. */
@@ -67,7 +66,7 @@ export async function applyOpaque(tree: LayerTree, top: DirNode): Promise<void> 
       continue;
     }
     top.children.delete(name);
-    if (await tree.hasBelow(top, name)) await makeWhiteout(tree.upper(top, name));
+    if (await tree.hasBelow(top, name)) await tree.whiteout(top, name);
   }
 }
 
