@@ -120,7 +120,9 @@ export function mknod(path: SysPath, mode: number, major = 0, minor = 0): void {
   if (letter === undefined) throw systemError(ENOTSUP, 'mknod', path);
   const permissions = (mode & 0o7777).toString(8);
   const numbers = letter === 'p' ? [] : [String(major), String(minor)];
-  runTool('mknod', ['-m', permissions, '--', String(path), letter, ...numbers], path);
+  // The tool is another process: a descriptor of ours is none of its own.
+  const named = String(path).replace(/^\/proc\/self\//, `/proc/${process.pid}/`);
+  runTool('mknod', ['-m', permissions, '--', named, letter, ...numbers], path);
 }
 
 export function lsetxattr(path: SysPath, name: string, value: Uint8Array): void {

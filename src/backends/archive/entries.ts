@@ -138,6 +138,8 @@ async function copyUpFile(
   data: Place,
 ): Promise<void> {
   await tree.open(dir);
+  // The name is in the upper directory now, and no entry of this layer.
+  dir.fresh = false;
   const to = tree.upper(dir, name);
   await within(place, (from) => within(data, (content) => within(to, (path) => copyUp(from, content, path))));
 }
