@@ -348,7 +348,10 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     return this.#keys.withAll({ exclusive: [name, key], shared: [rebase] }, async () => {
       this.#verify();
       const active = checkCommit(this.#meta, name, key);
-      const usage = await this.#measure(active.id, await this.#driver.checkCommit?.(this.#path(String(active.id))));
+      const usage = await this.#measure(
+        active.id,
+        await this.#driver.checkCommit?.(this.#path(String(active.id))),
+      );
       await this.#meta.write((tx) => {
         tx.commit(name, key, usage, compactMap(options.labels), rebase);
       });

@@ -32,12 +32,6 @@ export const withDefaults = (limits: Partial<ArchiveLimits> | undefined): Archiv
   ...limits,
 });
 
-/** FailedPrecondition for a sparse file that takes far more than it has content, where its holes are to be written. */
-export function checkHoles(name: string, size: number, content: number, { maxRatio }: ArchiveLimits): void {
-  if (size <= RATIO_FREE_BYTES || size <= content * maxRatio) return;
-  throw tooMuch(`has a sparse file of more than ${maxRatio} times its content`, name, 'maxRatio');
-}
-
 /** Counts what one archive has asked for so far. */
 export class Budget {
   readonly limits: ArchiveLimits;

@@ -20,7 +20,7 @@ import {
   type RawHeader,
   TypeFlag,
 } from './tar-header.js';
-import { fillHoles, gnuSparseMap, paxSparseMap, type Segment, type SparseFile } from './tar-sparse.js';
+import { gnuSparseMap, paxSparseMap, type Segment, type SparseFile } from './tar-sparse.js';
 
 export type EntryType = 'file' | 'link' | 'symlink' | 'char' | 'block' | 'directory' | 'fifo';
 
@@ -44,8 +44,6 @@ export interface TarEntry {
   readonly segments: readonly Segment[] | undefined;
   /** The content, segments back to back. Chunks are views that are valid until the next one is asked for. */
   body(): AsyncIterable<Buffer>;
-  /** As `body`, with the holes as zeros: `size` bytes. */
-  whole(): AsyncIterable<Buffer>;
 }
 
 /** Names and pax headers of one entry may take this much together. */
@@ -197,7 +195,6 @@ class EntryMeta {
       xattrs: xattrsOf(pax),
       segments: sparse?.segments,
       body: () => body.chunks(),
-      whole: () => (sparse === undefined ? body.chunks() : fillHoles(body.chunks(), sparse)),
     };
     return { entry, skipRest: () => body.skipRest() };
   }

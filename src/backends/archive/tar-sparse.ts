@@ -109,31 +109,3 @@ function checked(file: SparseFile): SparseFile {
   }
   return file;
 }
-
-const ZEROS = Buffer.alloc(64 * 1024);
-
-/** The content of the file: `content`, the segments back to back, with zeros where the holes are. */
-export async function* fillHoles(
-  content: AsyncIterable<Buffer>,
-  { segments, size }: SparseFile,
-): AsyncGenerator<Buffer, void, void> {
-  let at = 0;
-  const filled = segments.filter((segment) => segment.size > 0).values();
-  let segment = filled.next().value;
-  for await (let chunk of content) {
-    while (chunk.length > 0 && segment !== undefined) {
-      yield* zeros(segment.offset - at);
-      at = Math.max(at, segment.offset);
-      const part = chunk.subarray(0, segment.offset + segment.size - at);
-      yield part;
-      at += part.length;
-      chunk = chunk.subarray(part.length);
-      if (at === segment.offset + segment.size) segment = filled.next().value;
-    }
-  }
-  yield* zeros(size - at);
-}
-
-function* zeros(count: number): Generator<Buffer, void, void> {
-  for (let left = count; left > 0; left -= ZEROS.length) yield ZEROS.subarray(0, left);
-}
