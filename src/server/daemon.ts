@@ -129,7 +129,7 @@ async function startParts(
     garbageAgeMs: age.ms,
     connections: connections(),
   });
-  const refusals = new Refusals((counts) => log.warn(counts, 'connections refused'));
+  const refusals = new Refusals((counts) => log.warn(counts, 'connections ended'));
   undo.push(async () => refusals.close());
   const endpoints: Endpoint[] = [];
   const open = async (address: string, services: readonly Service[]): Promise<Endpoint> => {

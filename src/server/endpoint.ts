@@ -27,7 +27,7 @@ export class Endpoint {
     services: readonly Service[],
     { observe, refused }: EndpointHooks,
   ): Promise<Endpoint> {
-    const server = new RpcServer(limits, services, observe);
+    const server = new RpcServer(limits, services, observe, refused);
     try {
       const serve = (connection: Socket): void => server.serve(connection);
       return new Endpoint(await Listener.listen(address, limits, { serve, refused }), server);

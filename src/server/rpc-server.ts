@@ -5,9 +5,9 @@
  */
 import type { Socket } from 'node:net';
 import { duplexRoute, type Observer, serverStreamRoute, unaryRoute, type Wire } from './call.js';
+import { CallGate } from './grpc/call-gate.js';
 import { type CallHead, callHead, type Refusal, refuse } from './grpc/call-head.js';
-import { Exchange, type Route } from './grpc/exchange.js';
-import type { Budget } from './grpc/message-reader.js';
+import { type CallShare, Exchange, type Route } from './grpc/exchange.js';
 import { type Application, Connection } from './http2/connection.js';
 import type { StreamSink } from './http2/stream.js';
 import type { Limits } from './limits.js';
@@ -25,6 +25,7 @@ const PARTIAL_MESSAGES_MAX = 8;
 
 export class RpcServer {
   readonly #limits: Limits;
+  readonly #ended: (reason: string) => void;
   readonly #routes = new Map<string, Route>();
   readonly #connections = new Set<Connection<CallHead<Route> | Refusal>>();
   #running = 0;
@@ -33,8 +34,15 @@ export class RpcServer {
   readonly #onIdle = new Set<() => void>();
   readonly #onEmpty = new Set<() => void>();
 
-  constructor(limits: Limits, services: readonly Service[], observe: ObserveMethod) {
+  /** `ended` is called with the reason for every connection that this server ends. */
+  constructor(
+    limits: Limits,
+    services: readonly Service[],
+    observe: ObserveMethod,
+    ended: (reason: string) => void,
+  ) {
     this.#limits = limits;
+    this.#ended = ended;
     for (const service of services) {
       for (const method of methodsOf(service.name).values()) {
         const impl = service.methods[method.name];
@@ -49,7 +57,8 @@ export class RpcServer {
   serve(socket: Socket): void {
     const { streamsPerConnection, metadataBytes, keepaliveMs } = this.#limits;
     const options = { streamsMax: streamsPerConnection, headerBytesMax: metadataBytes, keepaliveMs };
-    const connection = new Connection(socket, this.#application(), options, () => {
+    const connection = new Connection(socket, this.#application(), options, (reason) => {
+      if (reason !== undefined) this.#ended(reason);
       this.#connections.delete(connection);
       if (this.#connections.size === 0) for (const fn of this.#onEmpty) fn();
     });
@@ -104,8 +113,12 @@ export class RpcServer {
 
   /** gRPC for one connection. */
   #application(): Application<CallHead<Route> | Refusal> {
-    const { messageBytes, metadataBytes } = this.#limits;
-    const budget: Budget = { bytesLeft: messageBytes * PARTIAL_MESSAGES_MAX };
+    const { messageBytes, metadataBytes, streamsPerConnection } = this.#limits;
+    const share: CallShare = {
+      messageBytesMax: messageBytes,
+      budget: { bytesLeft: messageBytes * PARTIAL_MESSAGES_MAX },
+      gate: new CallGate(streamsPerConnection),
+    };
     return {
       head: (request) => callHead(request, this.#routes),
       tooLarge: () =>
@@ -113,7 +126,7 @@ export class RpcServer {
           statusOf(resourceExhausted(`the call's headers are over the limit of ${metadataBytes} bytes`)),
         ),
       open: (stream, head) => {
-        if (!('refusal' in head)) return new Exchange(stream, head, messageBytes, budget);
+        if (!('refusal' in head)) return new Exchange(stream, head, share);
         stream.trailers(head.refusal);
         return nobody;
       },

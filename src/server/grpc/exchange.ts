@@ -6,6 +6,7 @@ import { canceled } from '../../errors.js';
 import type { Stream, StreamSink } from '../http2/stream.js';
 import { type CallStatus, deadlineStatus, internal, statusOf } from '../status.js';
 import { answerHead, failure, success } from './blocks.js';
+import type { CallGate } from './call-gate.js';
 import type { CallHead } from './call-head.js';
 import { expand } from './compression.js';
 import { type Budget, type IncomingMessage, MessageReader, tooLarge } from './message-reader.js';
@@ -15,36 +16,43 @@ import { PREFIX_BYTES } from './prefix.js';
 export interface Route {
   /** Requests are a stream: starts before the first is there, and takes them by `messages`. */
   readonly streaming: boolean;
-  /** The request, unless it is a stream. */
+  /** The request, unless it is a stream. Ends with `succeed` or `fail`, also when nobody waits for an answer any more. */
   start(exchange: Exchange, request: Buffer): void;
+}
+
+/** What the calls of a connection share. */
+export interface CallShare {
+  readonly messageBytesMax: number;
+  readonly budget: Budget;
+  readonly gate: CallGate;
 }
 
 export class Exchange implements StreamSink {
   readonly #stream: Stream;
   readonly #head: CallHead<Route>;
-  readonly #messageBytesMax: number;
-  readonly #budget: Budget;
+  readonly #share: CallShare;
   #reader: MessageReader | undefined;
   #incoming: IncomingMessage[] = [];
   #requestEnded = false;
   #requestError: unknown;
   /** Whoever waits for a message. */
   #wake: (() => void) | undefined;
+  /** Whether the service works on the call. */
+  #running = false;
   #headSent = false;
   #answered = false;
   #cancelled = false;
   #onCancel: (() => void)[] = [];
   #deadline: NodeJS.Timeout | undefined;
 
-  constructor(stream: Stream, head: CallHead<Route>, messageBytesMax: number, budget: Budget) {
+  constructor(stream: Stream, head: CallHead<Route>, share: CallShare) {
     this.#stream = stream;
     this.#head = head;
-    this.#messageBytesMax = messageBytesMax;
-    this.#budget = budget;
+    this.#share = share;
     if (head.timeoutMs !== undefined) {
       this.#deadline = setTimeout(() => this.#expire(), head.timeoutMs);
     }
-    if (head.route.streaming) head.route.start(this, EMPTY);
+    if (head.route.streaming) this.#start(EMPTY);
   }
 
   get context(): CallHead<Route>['context'] {
@@ -69,7 +77,7 @@ export class Exchange implements StreamSink {
       this.#stream.consumed(piece.length);
       return;
     }
-    this.#reader ??= new MessageReader(this.#messageBytesMax, this.#budget);
+    this.#reader ??= new MessageReader(this.#share.messageBytesMax, this.#share.budget);
     try {
       const free = this.#reader.push(piece, this.#incoming);
       if (free > 0) this.#stream.consumed(free);
@@ -96,6 +104,7 @@ export class Exchange implements StreamSink {
 
   /** Nobody takes what has come any more. */
   #drop(): void {
+    this.#share.gate.forget(this);
     const { length } = this.#incoming;
     this.#incoming = [];
     this.#reader?.taken(length);
@@ -105,22 +114,35 @@ export class Exchange implements StreamSink {
   #startSingle(): void {
     const [message] = this.#incoming;
     if (message === undefined || this.#incoming.length > 1) {
-      this.fail(statusOf(internal(`${this.#incoming.length} requests in a call that takes one`)));
+      this.#end(statusOf(internal(`${this.#incoming.length} requests in a call that takes one`)));
       return;
     }
     this.#incoming = [];
     this.#took(message);
-    const { route } = this.#head;
     if (!message.compressed) {
-      route.start(this, message.bytes);
+      this.#start(message.bytes);
       return;
     }
     this.#expand(message).then(
-      (bytes) => {
-        if (!this.#cancelled) route.start(this, bytes);
-      },
-      (error: unknown) => this.fail(statusOf(error)),
+      (bytes) => this.#start(bytes),
+      (error: unknown) => this.#end(statusOf(error)),
     );
+  }
+
+  /** Has the service work on it, now or when others are done. */
+  #start(request: Buffer): void {
+    if (this.#answered || this.#cancelled) return;
+    this.#share.gate.enter(this, () => {
+      this.#running = true;
+      this.#head.route.start(this, request);
+    });
+  }
+
+  /** The service is done with it. */
+  #leave(): void {
+    if (!this.#running) return;
+    this.#running = false;
+    this.#share.gate.leave();
   }
 
   /** What the client sent cannot be used: ends the call, or tells whoever reads the messages. */
@@ -128,7 +150,7 @@ export class Exchange implements StreamSink {
     this.#requestError = error;
     this.#reader?.clear();
     if (this.#head.route.streaming) this.#wakeUp();
-    else this.fail(statusOf(error));
+    else this.#end(statusOf(error));
   }
 
   #wakeUp(): void {
@@ -143,7 +165,7 @@ export class Exchange implements StreamSink {
   }
 
   #expand(message: IncomingMessage): Promise<Buffer> {
-    return expand(message.bytes, this.#head.encoding, this.#messageBytesMax);
+    return expand(message.bytes, this.#head.encoding, this.#share.messageBytesMax);
   }
 
   /** The messages of a request that is a stream. Leaving the loop early is no matter. */
@@ -178,8 +200,8 @@ export class Exchange implements StreamSink {
         return;
       }
       const size = framed.length - PREFIX_BYTES;
-      if (size > this.#messageBytesMax) {
-        reject(tooLarge('attempted to send', size, this.#messageBytesMax));
+      if (size > this.#share.messageBytesMax) {
+        reject(tooLarge('attempted to send', size, this.#share.messageBytesMax));
         return;
       }
       this.#onCancel.push(gone);
@@ -194,11 +216,12 @@ export class Exchange implements StreamSink {
 
   /** Ends the call well; with the answer's only message, unless they were sent already. */
   succeed(framed?: Buffer): void {
+    this.#leave();
     if (this.#answered) return;
     if (framed !== undefined) {
       const size = framed.length - PREFIX_BYTES;
-      if (size > this.#messageBytesMax) {
-        this.fail(statusOf(tooLarge('attempted to send', size, this.#messageBytesMax)));
+      if (size > this.#share.messageBytesMax) {
+        this.#end(statusOf(tooLarge('attempted to send', size, this.#share.messageBytesMax)));
         return;
       }
       this.#message(framed);
@@ -208,6 +231,11 @@ export class Exchange implements StreamSink {
   }
 
   fail(status: CallStatus): void {
+    this.#leave();
+    this.#end(status);
+  }
+
+  #end(status: CallStatus): void {
     if (this.#answered) return;
     this.#answer();
     this.#stream.trailers(failure(status, !this.#headSent));
@@ -233,7 +261,7 @@ export class Exchange implements StreamSink {
 
   #expire(): void {
     if (this.#answered) return;
-    this.fail(deadlineStatus);
+    this.#end(deadlineStatus);
     this.#cancel();
   }
 

@@ -3,8 +3,9 @@
  * push, no priorities, no upgrade. Owns the socket from its first byte on. Called by rpc-server.ts.
  *
  * Mistakes of the peer end a stream or the connection as the RFC says. What a peer can make this side keep or do is
- * bounded: streams at once, bytes of headers, bytes received and not taken in, bytes sent and not read, resets and
- * frames that say nothing per second, silence.
+ * bounded: streams at once, bytes of headers, bytes received and not taken in, bytes sent and not read, frames that say
+ * nothing per second, silence. A stream that ends, however it ends, gives its place free: what its call still does is the
+ * application's to bound.
  */
 import type { Socket } from 'node:net';
 import { Bucket } from './bucket.js';
@@ -48,7 +49,6 @@ const GIVE_BACK_BYTES = CONNECTION_WINDOW_BYTES / 4;
 const TURN_BYTES = 64 * 1024;
 /** Headers are smaller than they count, but for codes that nobody uses. */
 const BLOCK_FACTOR = 4;
-const RESETS = { burst: 1000, perSecond: 100 };
 /** Frames that move nothing: empty ones, priorities, settings, what is not known. */
 const IDLE_FRAMES = { burst: 10_000, perSecond: 1000 };
 /** Streams ended by this side whose peer may not know yet. */
@@ -75,7 +75,6 @@ export class Connection<Head> {
   readonly #streams = new Map<number, Stream>();
   readonly #waiting = new Set<Stream>();
   readonly #resetIds = new Set<number>();
-  readonly #resets = new Bucket(RESETS.burst, RESETS.perSecond);
   readonly #idleFrames = new Bucket(IDLE_FRAMES.burst, IDLE_FRAMES.perSecond);
   #lastId = 0;
   #block: OpenBlock | undefined;
@@ -94,13 +93,15 @@ export class Connection<Head> {
   #closed = false;
   #heard = true;
   readonly #keepalive: NodeJS.Timeout;
-  readonly #onClose: () => void;
+  readonly #onClose: (reason: string | undefined) => void;
+  /** Why this side ends the connection. */
+  #reason: string | undefined;
 
   constructor(
     socket: Socket,
     application: Application<Head>,
     options: ConnectionOptions,
-    onClose: () => void,
+    onClose: (reason: string | undefined) => void,
   ) {
     this.#socket = socket;
     this.#application = application;
@@ -109,7 +110,7 @@ export class Connection<Head> {
     this.#headerReader = new HeaderReader(options.headerBytesMax, application);
     this.#output = new Output(socket, {
       drained: () => this.#pump(),
-      overrun: () => this.#socket.destroy(),
+      overrun: () => this.#cutOff('answers to its frames are not read'),
     });
     this.#reader = new FrameReader(this.#frames());
     this.#host = this.#streamHost();
@@ -145,6 +146,11 @@ export class Connection<Head> {
     this.#ended();
   }
 
+  #cutOff(reason: string): void {
+    this.#reason ??= reason;
+    this.#socket.destroy();
+  }
+
   readonly #take = (chunk: Buffer): void => {
     this.#heard = true;
     try {
@@ -159,6 +165,7 @@ export class Connection<Head> {
   #fail(error: unknown): void {
     const { code, message } =
       error instanceof ConnectionError ? error : new ConnectionError(ErrorCode.internalError, 'internal');
+    this.#reason = error instanceof ConnectionError ? message : `internal error: ${String(error)}`;
     this.#socket.off('data', this.#take);
     this.#output.goAway(this.#lastId, code, message);
     this.#output.flush();
@@ -183,7 +190,7 @@ export class Connection<Head> {
     this.#socket.off('data', this.#take);
     this.#endStreams();
     this.#output.flush();
-    this.#onClose();
+    this.#onClose(this.#reason);
   }
 
   #endStreams(): void {
@@ -196,7 +203,7 @@ export class Connection<Head> {
 
   #askForLife(): void {
     if (!this.#heard) {
-      this.destroy();
+      this.#cutOff('no sign of life');
       return;
     }
     this.#heard = false;
@@ -263,7 +270,7 @@ export class Connection<Head> {
   #streamOf(id: number): Stream | undefined {
     const stream = this.#streams.get(id);
     if (stream === undefined && (id % 2 === 0 || id > this.#lastId)) {
-      throw broken(`a frame of stream ${id}, which never began`);
+      throw broken('a frame of a stream that never began');
     }
     return stream;
   }
@@ -336,7 +343,7 @@ export class Connection<Head> {
   }
 
   #headers(flags: number, id: number, payload: Buffer): void {
-    if (id % 2 === 0) throw broken(`headers on stream ${id}`);
+    if (id % 2 === 0) throw broken('headers on a stream of the server');
     let fragment = flags & Flag.padded ? unpadded(payload) : payload;
     if (flags & Flag.priority) {
       if (fragment.length < 5) throw new ConnectionError(ErrorCode.frameSizeError, 'headers too short');
@@ -371,7 +378,7 @@ export class Connection<Head> {
     const { head, contentLength } = this.#headerReader.request(block);
     if (id <= this.#lastId) {
       if (this.#resetIds.has(id)) return;
-      throw new ConnectionError(ErrorCode.streamClosed, `headers on stream ${id}, which is over`);
+      throw new ConnectionError(ErrorCode.streamClosed, 'headers on a stream that is over');
     }
     this.#lastId = id;
     if (this.#leaving || this.#streams.size >= this.#options.streamsMax) {
@@ -423,7 +430,6 @@ export class Connection<Head> {
 
   #reset(id: number, payload: Buffer): void {
     if (payload.length !== 4) throw sized('reset');
-    if (!this.#resets.take()) throw tooMuch('calls given up');
     this.#streamOf(id)?.gone();
     this.#resetIds.delete(id);
   }

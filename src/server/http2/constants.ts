@@ -46,7 +46,7 @@ export const WINDOW_BYTES = 65_535;
 export const WINDOW_BYTES_MAX = 2 ** 31 - 1;
 export const TABLE_BYTES = 4096;
 
-/** The whole connection is at an end: sent as GOAWAY with this code. */
+/** The whole connection is at an end: sent as GOAWAY with this code, logged and counted by its message, of which there are few. */
 export class ConnectionError extends Error {
   readonly code: number;
   constructor(code: number, message: string) {

@@ -83,7 +83,7 @@ export class FrameReader {
     }
     const length = lengthAt(chunk, at);
     if (length > FRAME_BYTES) {
-      throw new ConnectionError(ErrorCode.frameSizeError, `a frame of ${length} bytes`);
+      throw new ConnectionError(ErrorCode.frameSizeError, 'a frame over the limit');
     }
     const type = chunk[at + 3]!;
     const flags = chunk[at + 4]!;

@@ -3,10 +3,23 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ErrorCode, Flag, PREFACE } from '../../../src/server/http2/constants.js';
-import { block, data, frame, message, open, Peer, request, requestFields, settings, uint32 } from './peer.js';
+import {
+  block,
+  data,
+  frame,
+  message,
+  open,
+  Peer,
+  request,
+  requestFields,
+  settings,
+  uint32,
+  windowUpdate,
+} from './peer.js';
 import { hang, infoRequest, paths, type Served, served } from './served.js';
 
 const KiB = 1024;
+const EMPTY = Buffer.alloc(0);
 const ping = frame(6, 0, 0, Buffer.alloc(8));
 const times = (count: number, bytes: Buffer): Buffer =>
   Buffer.concat(Array.from({ length: count }, () => bytes));
@@ -55,13 +68,73 @@ test('headers without end', async (t) => {
   });
 });
 
-test('calls that are opened and given up, again and again', async (t) => {
-  const server = await served(t, { write: hang });
-  await besides(t, server, async (peer) => {
-    for (let id = 1; id < 4000; id += 2) peer.send(open(id, paths.write), frame(3, 0, id, uint32(8)));
-    assert.equal(await peer.goAway(), ErrorCode.enhanceYourCalm);
-    await peer.ended();
-  });
+/** A service that counts its calls and goes on until it is let go, whatever becomes of the client. */
+function stubborn(): {
+  write: () => Promise<void>;
+  running: () => number;
+  most: () => number;
+  let: () => void;
+} {
+  const waiting = new Set<() => void>();
+  let most = 0;
+  let free = false;
+  return {
+    write: () =>
+      new Promise((resolve) => {
+        if (free) resolve();
+        else waiting.add(resolve);
+        most = Math.max(most, waiting.size);
+      }),
+    running: () => waiting.size,
+    most: () => most,
+    let: () => {
+      free = true;
+      for (const resolve of waiting) resolve();
+      waiting.clear();
+    },
+  };
+}
+
+test('calls that are given up, or ended by the server, count until their services are done; nobody is cut off', async (t) => {
+  const ways: [string, (id: number) => Buffer][] = [
+    ['reset', (id) => Buffer.concat([open(id, paths.write), frame(3, 0, id, uint32(8))])],
+    ['window of nothing', (id) => Buffer.concat([open(id, paths.write), windowUpdate(id, 0)])],
+    [
+      'data after the end',
+      (id) => Buffer.concat([open(id, paths.write), data(id, EMPTY, true), data(id, Buffer.of(1))]),
+    ],
+    [
+      'more than announced',
+      (id) => Buffer.concat([open(id, paths.write, [['content-length', '0']]), data(id, Buffer.of(1))]),
+    ],
+    ['deadline', (id) => open(id, paths.write, [['grpc-timeout', '1n']])],
+  ];
+  for (const [what, bytes] of ways) {
+    const service = stubborn();
+    const server = await served(t, { write: service.write }, { streamsPerConnection: 50 });
+    await besides(t, server, async (peer) => {
+      for (let round = 0; round < 40; round++) {
+        for (let i = 0; i < 50; i++) peer.send(bytes(1 + 2 * (50 * round + i)));
+        assert.equal(await peer.ping(), true, what);
+      }
+      assert.equal(service.most(), 50, what);
+      service.let();
+      peer.send(request(9001, paths.info, infoRequest('x')));
+      assert.equal((await peer.answer(9001)).status, '0', what);
+    });
+    assert.deepEqual(server.reasons, [], what);
+  }
+});
+
+test('why a connection was ended comes to whoever watches', async (t) => {
+  const server = await served(t, {}, { metadataBytes: 8 * KiB });
+  const peer = await Peer.connect(t, server.address);
+  peer.send(frame(6, 0, 1, Buffer.alloc(8)));
+  await peer.ended();
+  const second = await Peer.connect(t, server.address);
+  second.send(times(30_000, settings()));
+  await second.ended();
+  assert.deepEqual(server.reasons, ['a ping on a stream', 'too many frames that say nothing']);
 });
 
 test('frames that say nothing', async (t) => {

@@ -21,6 +21,8 @@ export interface Served {
   address: string;
   /** Ends of calls: method and code. */
   ends: string[];
+  /** Why connections were ended by the server. */
+  reasons: string[];
 }
 
 export const paths = {
@@ -67,6 +69,7 @@ export async function served(
 ): Promise<Served> {
   const { info, read, write } = { ...echo, ...functions };
   const ends: string[] = [];
+  const reasons: string[] = [];
   const endpoint = await Endpoint.open(
     join(await tempDir(t, 'ebbtide-http2-'), 's.sock'),
     limitsOf({ shutdownMs: 500, ...limits }),
@@ -82,9 +85,9 @@ export async function served(
     ],
     {
       observe: (_service, name) => (code) => ends.push(`${name} ${code}`),
-      refused: () => undefined,
+      refused: (reason) => reasons.push(reason),
     },
   );
   t.after(() => endpoint.stop(0));
-  return { endpoint, address: endpoint.address, ends };
+  return { endpoint, address: endpoint.address, ends, reasons };
 }
