@@ -35,6 +35,7 @@ interface Addon {
   llistxattr(path: SysPath): Buffer | number;
   lremovexattr(path: SysPath, name: string): number;
   utimes(path: SysPath, atimeNs: bigint, mtimeNs: bigint): number;
+  peerCredentials(descriptor: number): Buffer | number;
 }
 
 const addon = loadAddon('ebbtide_sys') as Addon | undefined;
@@ -149,6 +150,13 @@ export function utimes(path: SysPath, atimeNs: bigint, mtimeNs: bigint): void {
   }
   const seconds = (ns: bigint): number => Number(ns / NANOS) + Number(ns % NANOS) / 1e9;
   lutimesSync(typeof path === 'string' ? path : Buffer.from(path), seconds(atimeNs), seconds(mtimeNs));
+}
+
+/** SO_PEERCRED of a connected unix socket: who made the connection. Undefined where that is not known. */
+export function peerCredentials(descriptor: number): { pid: number; uid: number } | undefined {
+  const bytes = addon?.peerCredentials?.(descriptor);
+  if (!Buffer.isBuffer(bytes)) return undefined;
+  return { pid: bytes.readInt32LE(0), uid: bytes.readUInt32LE(4) };
 }
 
 // ------------------------------------------------------------------------------------------------------- errors

@@ -17,7 +17,7 @@ import { createLog, type Logger, storeLog } from './log.js';
 import type { Metrics } from './metrics.js';
 import { type Notify, notifier } from './notify.js';
 import { Refusals } from './refusals.js';
-import type { ObserveMethod } from './rpc-server.js';
+import { type ObserveMethod, sharedOf } from './rpc-server.js';
 import { removeRunFile, writeRunFile } from './run-file.js';
 import type { Service, ServiceHost } from './service.js';
 import { proxiedServices, servicesOf } from './service-lists.js';
@@ -132,6 +132,7 @@ async function startParts(
   const refusals = new Refusals((counts) => log.warn(counts, 'connections ended'));
   undo.push(async () => refusals.close());
   const endpoints: Endpoint[] = [];
+  const shared = sharedOf(limits);
   const open = async (address: string, services: readonly Service[]): Promise<Endpoint> => {
     const refused = (reason: string): void => {
       metrics?.counts.refused(reason);
@@ -140,6 +141,7 @@ async function startParts(
     const endpoint = await Endpoint.open(address, limits, services, {
       observe: metrics?.counts.observe ?? notObserved,
       refused,
+      shared,
     });
     undo.push(() => endpoint.stop(0));
     endpoints.push(endpoint);

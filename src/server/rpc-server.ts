@@ -5,11 +5,14 @@
  */
 import type { Socket } from 'node:net';
 import { duplexRoute, type Observer, serverStreamRoute, unaryRoute, type Wire } from './call.js';
+import { CallCost } from './grpc/call-cost.js';
 import { CallGate } from './grpc/call-gate.js';
 import { type CallHead, callHead, type Refusal, refuse } from './grpc/call-head.js';
 import { type CallShare, Exchange, type Route } from './grpc/exchange.js';
 import { type Application, Connection } from './http2/connection.js';
+import { RunQueue } from './http2/run-queue.js';
 import type { StreamSink } from './http2/stream.js';
+import { Ledger } from './ledger.js';
 import type { Limits } from './limits.js';
 import { type Method, methodsOf } from './schema.js';
 import type { MethodImpl, Service } from './service.js';
@@ -20,12 +23,31 @@ export type ObserveMethod = (service: string, method: string) => Observer['end']
 
 /** Milliseconds that services get to notice that their clients were cut off. */
 const LAST_CALLS_MS = 2000;
-/** Messages that one connection may have under way in parts, in messages of the largest size. */
-const PARTIAL_MESSAGES_MAX = 8;
+
+/** What all connections of a daemon share. */
+export interface Shared {
+  readonly ledger: Ledger;
+  readonly queue: RunQueue;
+}
+export const sharedOf = (limits: Limits): Shared => ({
+  ledger: new Ledger(limits.memoryBytes),
+  queue: new RunQueue(),
+});
+
+/** A connection as whoever accepted it sees it. */
+export interface Servant {
+  /** Whether calls are open, or services work on calls that were given up. */
+  readonly busy: boolean;
+  /** When something came of it last, on the monotonic clock. */
+  readonly heardAt: number;
+  /** Takes no more calls and ends. */
+  end(): void;
+}
 
 export class RpcServer {
   readonly #limits: Limits;
   readonly #ended: (reason: string) => void;
+  readonly #shared: Shared;
   readonly #routes = new Map<string, Route>();
   readonly #connections = new Set<Connection<CallHead<Route> | Refusal>>();
   #running = 0;
@@ -40,30 +62,49 @@ export class RpcServer {
     services: readonly Service[],
     observe: ObserveMethod,
     ended: (reason: string) => void,
+    shared: Shared,
   ) {
     this.#limits = limits;
+    this.#shared = shared;
     this.#ended = ended;
     for (const service of services) {
       for (const method of methodsOf(service.name).values()) {
         const impl = service.methods[method.name];
         if (impl === undefined) continue;
         const observer = this.#observer(observe(service.name, method.name));
-        this.#routes.set(method.path, routeOf(service, method, impl, observer));
+        this.#routes.set(method.path, routeOf(service, method, impl, observer, limits.messageBytes));
       }
     }
   }
 
   /** Serves a connection that somebody else accepted. */
-  serve(socket: Socket): void {
+  serve(socket: Socket, uid: number): Servant {
     const { streamsPerConnection, metadataBytes, keepaliveMs } = this.#limits;
-    const options = { streamsMax: streamsPerConnection, headerBytesMax: metadataBytes, keepaliveMs };
-    const connection = new Connection(socket, this.#application(), options, (reason) => {
+    const { ledger, queue } = this.#shared;
+    const memory = ledger.open(uid);
+    const options = {
+      ...{ streamsMax: streamsPerConnection, headerBytesMax: metadataBytes, keepaliveMs },
+      ...{ uid, queue, memory },
+    };
+    const gate = new CallGate(streamsPerConnection, memory, () => connection.wake());
+    const connection = new Connection(socket, this.#application(gate), options, (reason) => {
       if (reason !== undefined) this.#ended(reason);
+      gate.close();
+      memory.close();
       this.#connections.delete(connection);
       if (this.#connections.size === 0) for (const fn of this.#onEmpty) fn();
     });
     this.#connections.add(connection);
     if (this.#stopping) connection.shutdown();
+    return {
+      get busy() {
+        return connection.streams > 0 || gate.running > 0;
+      },
+      get heardAt() {
+        return connection.heardAt;
+      },
+      end: () => connection.leave(),
+    };
   }
 
   /**
@@ -112,13 +153,9 @@ export class RpcServer {
   }
 
   /** gRPC for one connection. */
-  #application(): Application<CallHead<Route> | Refusal> {
-    const { messageBytes, metadataBytes, streamsPerConnection } = this.#limits;
-    const share: CallShare = {
-      messageBytesMax: messageBytes,
-      budget: { bytesLeft: messageBytes * PARTIAL_MESSAGES_MAX },
-      gate: new CallGate(streamsPerConnection),
-    };
+  #application(gate: CallGate): Application<CallHead<Route> | Refusal> {
+    const { messageBytes, metadataBytes } = this.#limits;
+    const share: CallShare = { messageBytesMax: messageBytes, gate };
     return {
       head: (request) => callHead(request, this.#routes),
       tooLarge: () =>
@@ -130,21 +167,43 @@ export class RpcServer {
         stream.trailers(head.refusal);
         return nobody;
       },
+      get begun() {
+        return gate.begun;
+      },
+      resume: () => gate.resume(),
     };
   }
 }
 
 /** Takes what still comes of a request that is answered already. */
-const nobody: StreamSink = { data: () => undefined, end: () => undefined, gone: () => undefined };
+const nobody: StreamSink = {
+  data: () => undefined,
+  end: () => undefined,
+  gone: () => undefined,
+  done: () => undefined,
+};
 
-function routeOf(service: Service, method: Method, impl: MethodImpl, observer: Observer): Route {
+function routeOf(
+  service: Service,
+  method: Method,
+  impl: MethodImpl,
+  observer: Observer,
+  messageBytes: number,
+): Route {
   const codecs = service.codecs?.[method.name];
   const wire: Wire<unknown, unknown> = {
     decode: codecs?.decodeRequest ?? method.request.decode,
     frame: codecs?.frameResponse ?? method.response.frame,
     toStatus: service.detailedErrors ? detailedStatusOf : statusOf,
+    cost: new CallCost(messageBytes, keepsOf(impl)),
   };
   if (impl.kind === 'unary') return unaryRoute(impl.run, wire, observer);
   if (impl.kind === 'stream') return serverStreamRoute(impl.run, wire, observer);
   return duplexRoute(impl.run, wire, observer);
+}
+
+/** Bytes that a call keeps at a time, where they are known. */
+function keepsOf(impl: MethodImpl): number | undefined {
+  if (impl.kind === 'unary') return undefined;
+  return impl.kind === 'stream' ? impl.keepsBytes : 0;
 }

@@ -4,18 +4,21 @@
  */
 import { canceled } from '../../errors.js';
 import type { Stream, StreamSink } from '../http2/stream.js';
-import { type CallStatus, deadlineStatus, internal, statusOf } from '../status.js';
+import type { Account } from '../ledger.js';
+import { type CallStatus, deadlineStatus, internal, resourceExhausted, statusOf } from '../status.js';
 import { answerHead, failure, success } from './blocks.js';
-import type { CallGate } from './call-gate.js';
+import { CALL_BYTES, type CallCost } from './call-cost.js';
+import type { CallGate, GatedCall } from './call-gate.js';
 import type { CallHead } from './call-head.js';
 import { expand } from './compression.js';
-import { type Budget, type IncomingMessage, MessageReader, tooLarge } from './message-reader.js';
+import { type IncomingMessage, kept, MessageReader, tooLarge } from './message-reader.js';
 import { PREFIX_BYTES } from './prefix.js';
 
 /** What is done with the calls of a method. */
 export interface Route {
   /** Requests are a stream: starts before the first is there, and takes them by `messages`. */
   readonly streaming: boolean;
+  readonly cost: CallCost;
   /** The request, unless it is a stream. Ends with `succeed` or `fail`, also when nobody waits for an answer any more. */
   start(exchange: Exchange, request: Buffer): void;
 }
@@ -23,11 +26,10 @@ export interface Route {
 /** What the calls of a connection share. */
 export interface CallShare {
   readonly messageBytesMax: number;
-  readonly budget: Budget;
   readonly gate: CallGate;
 }
 
-export class Exchange implements StreamSink {
+export class Exchange implements StreamSink, GatedCall {
   readonly #stream: Stream;
   readonly #head: CallHead<Route>;
   readonly #share: CallShare;
@@ -39,6 +41,11 @@ export class Exchange implements StreamSink {
   #wake: (() => void) | undefined;
   /** Whether the service works on the call. */
   #running = false;
+  /** The request, while it waits for the service to begin. */
+  #request: Buffer = EMPTY;
+  /** Bytes taken for the call, and for what came in and is being worked on. */
+  #taken = 0;
+  #takenIn = 0;
   #headSent = false;
   #answered = false;
   #cancelled = false;
@@ -59,6 +66,10 @@ export class Exchange implements StreamSink {
     return this.#head.context;
   }
 
+  get memory(): Account {
+    return this.#share.gate.memory;
+  }
+
   /** Whether nobody waits for an answer any more. */
   get cancelled(): boolean {
     return this.#cancelled;
@@ -72,14 +83,16 @@ export class Exchange implements StreamSink {
 
   // --------------------------------------------------------------------------------------------------- request
 
-  data(piece: Buffer): void {
+  data(piece: Buffer, last: boolean): void {
     if (this.#requestError !== undefined || this.#answered) {
       this.#stream.consumed(piece.length);
       return;
     }
-    this.#reader ??= new MessageReader(this.#share.messageBytesMax, this.#share.budget);
+    this.#reader ??= new MessageReader(this.#share.messageBytesMax, this.#share.gate.memory);
+    const before = this.#incoming.length;
     try {
       const free = this.#reader.push(piece, this.#incoming);
+      if (!last || this.#head.route.streaming) this.#keepFrom(before);
       if (free > 0) this.#stream.consumed(free);
     } catch (error) {
       this.#stream.consumed(piece.length);
@@ -87,6 +100,13 @@ export class Exchange implements StreamSink {
       return;
     }
     this.#wakeUp();
+  }
+
+  #keepFrom(first: number): void {
+    for (let i = first; i < this.#incoming.length; i++) {
+      const message = this.#incoming[i]!;
+      this.#incoming[i] = { ...message, bytes: kept(message.bytes) };
+    }
   }
 
   end(): void {
@@ -100,15 +120,21 @@ export class Exchange implements StreamSink {
     clearTimeout(this.#deadline);
     this.#drop();
     this.#cancel();
+    this.done();
+  }
+
+  done(): void {
+    if (!this.#running) this.#giveBack();
   }
 
   /** Nobody takes what has come any more. */
   #drop(): void {
-    this.#share.gate.forget(this);
-    const { length } = this.#incoming;
+    const { gate } = this.#share;
+    gate.forget(this);
+    for (const { taken } of this.#incoming) gate.memory.give(taken);
     this.#incoming = [];
-    this.#reader?.taken(length);
     this.#reader?.clear();
+    this.#request = EMPTY;
   }
 
   #startSingle(): void {
@@ -129,20 +155,50 @@ export class Exchange implements StreamSink {
     );
   }
 
-  /** Has the service work on it, now or when others are done. */
+  /** Has the service work on it, now or when there is room. */
   #start(request: Buffer): void {
-    if (this.#answered || this.#cancelled) return;
-    this.#share.gate.enter(this, () => {
-      this.#running = true;
-      this.#head.route.start(this, request);
-    });
+    if (this.#answered || this.#cancelled) {
+      this.#giveBack();
+      return;
+    }
+    this.#request = request;
+    this.#share.gate.enter(this);
+    this.#request = kept(this.#request);
   }
 
-  /** The service is done with it. */
+  get cost(): CallCost {
+    return this.#head.route.cost;
+  }
+
+  begin(bytes: number): void {
+    this.#running = true;
+    this.#taken = bytes;
+    const request = this.#request;
+    this.#request = EMPTY;
+    this.#head.route.start(this, request);
+  }
+
+  /** The service is done with it; what cannot be sent yet is kept. */
   #leave(): void {
     if (!this.#running) return;
     this.#running = false;
-    this.#share.gate.leave();
+    const { gate } = this.#share;
+    gate.leave();
+    if (this.#stream.over) {
+      this.#giveBack();
+      return;
+    }
+    gate.memory.give(this.#takenIn);
+    this.#takenIn = 0;
+    const still = Math.min(this.#taken, CALL_BYTES + this.#stream.unsent);
+    gate.memory.give(this.#taken - still);
+    this.#taken = still;
+  }
+
+  #giveBack(): void {
+    this.#share.gate.memory.give(this.#taken + this.#takenIn);
+    this.#taken = 0;
+    this.#takenIn = 0;
   }
 
   /** What the client sent cannot be used: ends the call, or tells whoever reads the messages. */
@@ -159,13 +215,19 @@ export class Exchange implements StreamSink {
     wake?.();
   }
 
-  #took({ unreturned }: IncomingMessage): void {
-    this.#reader?.taken(1);
+  /** Works on a message from now on, and no longer on the one before. */
+  #took({ unreturned, taken }: IncomingMessage): void {
+    this.#share.gate.memory.give(this.#takenIn);
+    this.#takenIn = taken;
     this.#stream.consumed(unreturned);
   }
 
-  #expand(message: IncomingMessage): Promise<Buffer> {
-    return expand(message.bytes, this.#head.encoding, this.#share.messageBytesMax);
+  async #expand(message: IncomingMessage): Promise<Buffer> {
+    const { messageBytesMax, gate } = this.#share;
+    const bytes = await expand(message.bytes, this.#head.encoding, messageBytesMax, gate.memory);
+    this.#takenIn += bytes.length;
+    if (!this.#running && this.#stream.over) this.#giveBack();
+    return bytes;
   }
 
   /** The messages of a request that is a stream. Leaving the loop early is no matter. */
@@ -216,23 +278,34 @@ export class Exchange implements StreamSink {
 
   /** Ends the call well; with the answer's only message, unless they were sent already. */
   succeed(framed?: Buffer): void {
-    this.#leave();
-    if (this.#answered) return;
-    if (framed !== undefined) {
-      const size = framed.length - PREFIX_BYTES;
-      if (size > this.#share.messageBytesMax) {
-        this.#end(statusOf(tooLarge('attempted to send', size, this.#share.messageBytesMax)));
-        return;
+    if (!this.#answered) {
+      const refusal = framed && this.#refusal(framed);
+      if (refusal !== undefined) this.#end(statusOf(refusal));
+      else {
+        if (framed !== undefined) this.#message(framed);
+        else if (!this.#headSent) this.#sendHead();
+        this.#answer();
+        this.#stream.trailers(success);
       }
-      this.#message(framed);
-    } else if (!this.#headSent) this.#sendHead();
-    this.#answer();
-    this.#stream.trailers(success);
+    }
+    this.#leave();
+  }
+
+  /** Why an answer is not sent. */
+  #refusal({ length }: Buffer): Error | undefined {
+    const { messageBytesMax, gate } = this.#share;
+    const size = length - PREFIX_BYTES;
+    if (size > messageBytesMax) return tooLarge('attempted to send', size, messageBytesMax);
+    const more = CALL_BYTES + length - this.#taken;
+    if (more <= 0 || this.#stream.takes(length)) return undefined;
+    if (!gate.memory.take(more)) return resourceExhausted('the connection has too many answers unread');
+    this.#taken += more;
+    return undefined;
   }
 
   fail(status: CallStatus): void {
-    this.#leave();
     this.#end(status);
+    this.#leave();
   }
 
   #end(status: CallStatus): void {

@@ -8,6 +8,7 @@
  * application's to bound.
  */
 import type { Socket } from 'node:net';
+import type { Account } from '../ledger.js';
 import { Bucket } from './bucket.js';
 import {
   ConnectionError,
@@ -23,14 +24,20 @@ import {
 import { FrameReader, type FrameSink, unpadded } from './frame-reader.js';
 import { HeaderEncoder } from './header-encoder.js';
 import { HeaderReader, type HeadMaker } from './header-reader.js';
+import { Inbox } from './inbox.js';
 import { Output, settingsOf } from './output.js';
 import { areTrailers } from './request-head.js';
+import type { RunQueue } from './run-queue.js';
 import { Stream, type StreamHost, type StreamSink } from './stream.js';
 
 /** What requests are for. */
 export interface Application<Head> extends HeadMaker<Head> {
-  /** A request begins; its stream's sink is told of the rest. */
+  /** A request comes; its stream's sink is told of the rest. It may begin later, by `resume`, when `wake` was called. */
   open(stream: Stream, head: Head): StreamSink;
+  /** Requests begun so far: what they cost shows only when they had the time to run. */
+  readonly begun: number;
+  /** Begins a request that waits, if there is one and room for it. */
+  resume(): boolean;
 }
 
 export interface ConnectionOptions {
@@ -39,6 +46,10 @@ export interface ConnectionOptions {
   readonly headerBytesMax: number;
   /** A peer of which nothing is heard for this long is asked, and cut off when nothing is heard for as long again. */
   readonly keepaliveMs: number;
+  /** User at the other end, whose time and memory it is. */
+  readonly uid: number;
+  readonly queue: RunQueue;
+  readonly memory: Account;
 }
 
 /** Bytes in flight of one call, and of all calls of a connection. */
@@ -68,6 +79,7 @@ export class Connection<Head> {
   readonly #application: Application<Head>;
   readonly #options: ConnectionOptions;
   readonly #reader: FrameReader;
+  readonly #inbox: Inbox;
   readonly #output: Output;
   readonly #encoder = new HeaderEncoder();
   readonly #headerReader: HeaderReader<Head>;
@@ -82,6 +94,8 @@ export class Connection<Head> {
   #receiveWindow = CONNECTION_WINDOW_BYTES;
   #giveBackBytes = 0;
   #streamSendWindow = WINDOW_BYTES;
+  /** No open stream's window is further beyond that. */
+  #beyondMax = 0;
   #frameBytes = FRAME_BYTES;
   /** The DATA frame that is being read: its stream, unless its content is not wanted, and what is missing of it. */
   #dataStream: Stream | undefined;
@@ -91,7 +105,9 @@ export class Connection<Head> {
   #widened = false;
   #leaving = false;
   #closed = false;
-  #heard = true;
+  /** When something came last, on the monotonic clock. */
+  heardAt = performance.now();
+  #askedAt = 0;
   readonly #keepalive: NodeJS.Timeout;
   readonly #onClose: (reason: string | undefined) => void;
   /** Why this side ends the connection. */
@@ -108,11 +124,22 @@ export class Connection<Head> {
     this.#options = options;
     this.#onClose = onClose;
     this.#headerReader = new HeaderReader(options.headerBytesMax, application);
-    this.#output = new Output(socket, {
+    this.#output = new Output(socket, options.memory, {
+      flushes: () => this.#inbox.working,
       drained: () => this.#pump(),
       overrun: () => this.#cutOff('answers to its frames are not read'),
     });
     this.#reader = new FrameReader(this.#frames());
+    this.#inbox = new Inbox(socket, options.uid, options.queue, options.memory, {
+      push: (chunk, from) => this.#reader.push(chunk, from),
+      resume: () => application.resume(),
+      begun: () => application.begun,
+      rest: () => {
+        if (this.#widened) this.#pump();
+        this.#output.flush();
+      },
+      failed: (error) => this.#fail(error),
+    });
     this.#host = this.#streamHost();
     socket.on('error', () => undefined);
     socket.on('data', this.#take);
@@ -139,6 +166,14 @@ export class Connection<Head> {
     this.#endIfIdle();
   }
 
+  /** Says that it takes no more requests, and ends: what is open is given up. */
+  leave(): void {
+    this.shutdown();
+    this.#endStreams();
+    this.#hangUp();
+    this.#destroyLater();
+  }
+
   /** Ends the connection where it is. */
   destroy(): void {
     this.#socket.destroy();
@@ -151,14 +186,19 @@ export class Connection<Head> {
     this.#socket.destroy();
   }
 
+  /** Streams that are open. */
+  get streams(): number {
+    return this.#streams.size;
+  }
+
+  /** Requests that wait may begin. */
+  wake(): void {
+    this.#inbox.wake();
+  }
+
   readonly #take = (chunk: Buffer): void => {
-    this.#heard = true;
-    try {
-      this.#reader.push(chunk);
-      if (this.#widened) this.#pump();
-    } catch (error) {
-      this.#fail(error);
-    }
+    this.heardAt = performance.now();
+    this.#inbox.take(chunk);
   };
 
   /** What the peer did cannot be mended: says so, and ends. */
@@ -167,11 +207,16 @@ export class Connection<Head> {
       error instanceof ConnectionError ? error : new ConnectionError(ErrorCode.internalError, 'internal');
     this.#reason = error instanceof ConnectionError ? message : `internal error: ${String(error)}`;
     this.#socket.off('data', this.#take);
+    this.#inbox.close();
     this.#output.goAway(this.#lastId, code, message);
     this.#output.flush();
     this.#endStreams();
     this.#leaving = true;
     this.#hangUp();
+    this.#destroyLater();
+  }
+
+  #destroyLater(): void {
     setTimeout(() => this.#socket.destroy(), LAST_WORDS_MS).unref();
   }
 
@@ -188,8 +233,10 @@ export class Connection<Head> {
     this.#closed = true;
     clearInterval(this.#keepalive);
     this.#socket.off('data', this.#take);
+    this.#inbox.close();
     this.#endStreams();
     this.#output.flush();
+    this.#output.close();
     this.#onClose(this.#reason);
   }
 
@@ -202,11 +249,11 @@ export class Connection<Head> {
   }
 
   #askForLife(): void {
-    if (!this.#heard) {
+    if (this.heardAt < this.#askedAt) {
       this.#cutOff('no sign of life');
       return;
     }
-    this.#heard = false;
+    this.#askedAt = performance.now();
     if (!this.#socket.writableEnded) this.#output.ping(Buffer.alloc(8), 0);
   }
 
@@ -218,6 +265,9 @@ export class Connection<Head> {
       output: this.#output,
       encoder: this.#encoder,
       sendWindow: WINDOW_BYTES,
+      get firstWindow() {
+        return connection.#streamSendWindow;
+      },
       get frameBytes() {
         return connection.#frameBytes;
       },
@@ -284,8 +334,11 @@ export class Connection<Head> {
       dataPiece: (piece) => {
         this.#dataBytes -= piece.length;
         const stream = this.#dataStream;
-        if (stream !== undefined && !stream.over) stream.receive(piece);
+        if (stream !== undefined && !stream.over) {
+          stream.receive(piece, this.#dataBytes === 0 && (this.#dataFlags & Flag.endStream) !== 0);
+        }
       },
+      enough: () => this.#inbox.enough(),
       dataEnds: () => this.#dataEnds(),
     };
   }
@@ -389,7 +442,7 @@ export class Connection<Head> {
       this.#refuse(id, ErrorCode.protocolError);
       return;
     }
-    const stream = new Stream(id, this.#host, this.#streamSendWindow, STREAM_WINDOW_BYTES);
+    const stream = new Stream(id, this.#host, STREAM_WINDOW_BYTES);
     this.#streams.set(id, stream);
     stream.announce(contentLength);
     stream.sink = this.#application.open(stream, head);
@@ -419,7 +472,10 @@ export class Connection<Head> {
     if (stream === undefined) return;
     if (bytes === 0) stream.abort(ErrorCode.protocolError);
     else if (!stream.widen(bytes)) stream.abort(ErrorCode.flowControlError);
-    else if (stream.waiting) this.#widened = true;
+    else {
+      this.#beyondMax = Math.max(this.#beyondMax, stream.sendBeyond);
+      if (stream.waiting) this.#widened = true;
+    }
   }
 
   #ping(flags: number, id: number, payload: Buffer): void {
@@ -457,17 +513,22 @@ export class Connection<Head> {
       if (value > WINDOW_BYTES_MAX) {
         throw new ConnectionError(ErrorCode.flowControlError, 'a window of more than 2 GiB');
       }
-      const more = value - this.#streamSendWindow;
       this.#streamSendWindow = value;
-      for (const stream of this.#streams.values()) {
-        if (!stream.widen(more)) {
-          throw new ConnectionError(ErrorCode.flowControlError, 'a window of more than 2 GiB');
-        }
-      }
+      if (value + this.#beyondMax > WINDOW_BYTES_MAX) this.#measureWindows();
     } else if (name === Setting.maxFrameSize) {
       if (value < FRAME_BYTES || value > FRAME_BYTES_MAX) throw broken('an impossible frame size');
       this.#frameBytes = value;
     }
+  }
+
+  /** Looks at every stream, which is once for each that was widened a lot. */
+  #measureWindows(): void {
+    this.#beyondMax = 0;
+    for (const { sendBeyond } of this.#streams.values()) {
+      this.#beyondMax = Math.max(this.#beyondMax, sendBeyond);
+    }
+    if (this.#streamSendWindow + this.#beyondMax <= WINDOW_BYTES_MAX) return;
+    throw new ConnectionError(ErrorCode.flowControlError, 'a window of more than 2 GiB');
   }
 
   #goAway(id: number, payload: Buffer): void {

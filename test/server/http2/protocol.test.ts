@@ -32,6 +32,7 @@ async function isServed(peer: Peer, id: number): Promise<void> {
 test('mistakes that end the connection, each with its code; others are served on', async (t) => {
   const { address } = await served(t);
   const other = await Peer.connect(t, address);
+  await isServed(other, 1);
   const head = block(requestFields(paths.info));
   const greeting = Buffer.concat([PREFACE, settings()]);
   const mistakes: [string, number, Buffer, Buffer?][] = [
@@ -108,7 +109,7 @@ test('mistakes that end the connection, each with its code; others are served on
     assert.equal(await peer.goAway(), code, what);
     await peer.ended();
   }
-  await isServed(other, 1);
+  await isServed(other, 3);
 });
 
 test('mistakes that end their stream only', async (t) => {
