@@ -7,6 +7,20 @@
  * share their buffers). Users share in the same way among themselves, and root leaves less for others than they for it.
  */
 
+/** How the owner of an account shows that it gets on, and is ended when it does not and others wait for its memory. */
+export interface AccountOwner {
+  /** Whether contents went in or out since this was asked last. */
+  moved(): boolean;
+  end(): void;
+}
+
+/** While somebody waits for room, those who have much are looked at so often, and are ended when they stand still so often. */
+const LOOK_MS = 1000;
+const STILL_MAX = 5;
+/** Parts of all: what must be in use for that, and what an account must have. */
+const SCARCE_PART = 1 / 2;
+const MUCH_PART = 1 / 64;
+
 /** Without asking how much is left. */
 export const GUARANTEED_BYTES = 64 * 1024;
 /** Bytes that an account may have for each that is free. */
@@ -24,6 +38,8 @@ export class Ledger {
   readonly bytesMax: number;
   readonly #users = new Map<number, User>();
   readonly #waiting = new Set<() => void>();
+  readonly #owners = new Map<Account, { owner: AccountOwner; still: number }>();
+  #look: NodeJS.Timeout | undefined;
   #bytes = 0;
   #scheduled = false;
 
@@ -36,19 +52,22 @@ export class Ledger {
     return this.#bytes;
   }
 
-  open(uid: number): Account {
+  open(uid: number, owner: AccountOwner): Account {
     let user = this.#users.get(uid);
     if (user === undefined) {
       user = { bytes: 0, accounts: 0 };
       this.#users.set(uid, user);
     }
     user.accounts++;
-    return new Account(this, uid, user);
+    const account = new Account(this, uid, user);
+    this.#owners.set(account, { owner, still: 0 });
+    return account;
   }
 
   /** Has `fn` called once when there is more room than now. */
   whenRoom(fn: () => void): void {
     this.#waiting.add(fn);
+    this.#look ??= setInterval(() => this.#lookAround(), LOOK_MS).unref();
   }
   forget(fn: () => void): void {
     this.#waiting.delete(fn);
@@ -67,8 +86,26 @@ export class Ledger {
     return { account: free * CONNECTION_PART, user: free * (uid === ROOT ? ROOT_PART : USER_PART) };
   }
 
-  close(uid: number, user: User): void {
+  close(account: Account, uid: number, user: User): void {
+    this.#owners.delete(account);
     if (--user.accounts === 0 && user.bytes === 0) this.#users.delete(uid);
+  }
+
+  /** Of those that keep much and stand still, ends the one that keeps most. */
+  #lookAround(): void {
+    if (this.#waiting.size === 0) {
+      clearInterval(this.#look);
+      this.#look = undefined;
+      for (const entry of this.#owners.values()) entry.still = 0;
+      return;
+    }
+    let found: [Account, AccountOwner] | undefined;
+    for (const [account, entry] of this.#owners) {
+      entry.still = entry.owner.moved() ? 0 : entry.still + 1;
+      if (entry.still < STILL_MAX || account.bytes < this.bytesMax * MUCH_PART) continue;
+      if (found === undefined || account.bytes > found[0].bytes) found = [account, entry.owner];
+    }
+    if (this.#bytes >= this.bytesMax * SCARCE_PART) found?.[1].end();
   }
 
   #wake(): void {
@@ -127,6 +164,6 @@ export class Account {
 
   /** No more will be taken; what is still there is given back by its owners. */
   close(): void {
-    this.ledger.close(this.#uid, this.#user);
+    this.ledger.close(this, this.#uid, this.#user);
   }
 }

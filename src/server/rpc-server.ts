@@ -81,7 +81,7 @@ export class RpcServer {
   serve(socket: Socket, uid: number): Servant {
     const { streamsPerConnection, metadataBytes, keepaliveMs } = this.#limits;
     const { ledger, queue } = this.#shared;
-    const memory = ledger.open(uid);
+    const memory = ledger.open(uid, { moved: () => connection.moved(), end: () => connection.overrun() });
     const options = {
       ...{ streamsMax: streamsPerConnection, headerBytesMax: metadataBytes, keepaliveMs },
       ...{ uid, queue, memory },

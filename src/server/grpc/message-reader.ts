@@ -140,11 +140,11 @@ export class MessageReader {
 }
 
 /** Bytes that have to wait: a small view would keep all that was read together with it. */
-export function kept(bytes: Buffer): Buffer {
+export function kept(bytes: Uint8Array): Buffer {
   if (bytes.length === 0) return EMPTY;
-  if (bytes.length >= SMALL_BYTES) return bytes;
+  if (bytes.length >= SMALL_BYTES) return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
   const copy = Buffer.allocUnsafeSlow(bytes.length);
-  bytes.copy(copy);
+  copy.set(bytes);
   return copy;
 }
 

@@ -11,6 +11,7 @@ import type { Socket } from 'node:net';
 import type { Account } from '../ledger.js';
 import { Bucket } from './bucket.js';
 import {
+  broken,
   ConnectionError,
   ErrorCode,
   Flag,
@@ -18,10 +19,13 @@ import {
   FRAME_BYTES_MAX,
   FrameType,
   Setting,
+  sized,
+  tooMuch,
   WINDOW_BYTES,
   WINDOW_BYTES_MAX,
 } from './constants.js';
-import { FrameReader, type FrameSink, unpadded } from './frame-reader.js';
+import { FrameReader, type FrameSink } from './frame-reader.js';
+import { type HeaderBlock, HeaderBlocks } from './header-blocks.js';
 import { HeaderEncoder } from './header-encoder.js';
 import { HeaderReader, type HeadMaker } from './header-reader.js';
 import { Inbox } from './inbox.js';
@@ -67,13 +71,6 @@ const RESET_IDS_MAX = 1000;
 /** How long a peer gets to read why it is cut off. */
 const LAST_WORDS_MS = 1000;
 
-interface OpenBlock {
-  readonly streamId: number;
-  readonly endStream: boolean;
-  readonly parts: Buffer[];
-  bytes: number;
-}
-
 export class Connection<Head> {
   readonly #socket: Socket;
   readonly #application: Application<Head>;
@@ -89,7 +86,7 @@ export class Connection<Head> {
   readonly #resetIds = new Set<number>();
   readonly #idleFrames = new Bucket(IDLE_FRAMES.burst, IDLE_FRAMES.perSecond);
   #lastId = 0;
-  #block: OpenBlock | undefined;
+  readonly #blocks: HeaderBlocks;
   #greeted = false;
   #receiveWindow = CONNECTION_WINDOW_BYTES;
   #giveBackBytes = 0;
@@ -123,6 +120,7 @@ export class Connection<Head> {
     this.#application = application;
     this.#options = options;
     this.#onClose = onClose;
+    this.#blocks = new HeaderBlocks(options.headerBytesMax * BLOCK_FACTOR, options.memory);
     this.#headerReader = new HeaderReader(options.headerBytesMax, application);
     this.#output = new Output(socket, options.memory, {
       flushes: () => this.#inbox.working,
@@ -191,6 +189,18 @@ export class Connection<Head> {
     return this.#streams.size;
   }
 
+  /** Whether contents went in or out since this was asked last. */
+  moved(): boolean {
+    const moved = this.#output.moved;
+    this.#output.moved = false;
+    return moved;
+  }
+
+  /** Ends the connection: it keeps memory that others need. */
+  overrun(): void {
+    this.#fail(tooMuch('answers that are not read, or requests that do not end'));
+  }
+
   /** Requests that wait may begin. */
   wake(): void {
     this.#inbox.wake();
@@ -234,6 +244,7 @@ export class Connection<Head> {
     clearInterval(this.#keepalive);
     this.#socket.off('data', this.#take);
     this.#inbox.close();
+    this.#blocks.close();
     this.#endStreams();
     this.#output.flush();
     this.#output.close();
@@ -333,6 +344,7 @@ export class Connection<Head> {
       dataBegins: (id, bytes, flags) => this.#dataBegins(id, bytes, flags),
       dataPiece: (piece) => {
         this.#dataBytes -= piece.length;
+        this.#output.moved = true;
         const stream = this.#dataStream;
         if (stream !== undefined && !stream.over) {
           stream.receive(piece, this.#dataBytes === 0 && (this.#dataFlags & Flag.endStream) !== 0);
@@ -348,10 +360,11 @@ export class Connection<Head> {
       if (type !== FrameType.settings || flags & Flag.ack) throw broken('no settings after the preface');
       this.#greeted = true;
     }
-    if (this.#block !== undefined && (type !== FrameType.continuation || id !== this.#block.streamId)) {
+    const { openStream } = this.#blocks;
+    if (openStream !== undefined && (type !== FrameType.continuation || id !== openStream)) {
       throw broken('a frame inside a header block');
     }
-    if (type === FrameType.headers) this.#headers(flags, id, payload);
+    if (type === FrameType.headers) this.#request(this.#blocks.headers(flags, id, payload));
     else if (type === FrameType.windowUpdate) this.#windowUpdate(id, payload);
     else if (type === FrameType.ping) this.#ping(flags, id, payload);
     else if (type === FrameType.reset) this.#reset(id, payload);
@@ -368,7 +381,8 @@ export class Connection<Head> {
   }
 
   #dataBegins(id: number, bytes: number, flags: number): void {
-    if (!this.#greeted || this.#block !== undefined || id === 0) throw broken('a frame out of place');
+    if (!this.#greeted || this.#blocks.openStream !== undefined || id === 0)
+      throw broken('a frame out of place');
     this.#dataBytes = bytes;
     this.#dataFlags = flags;
     this.#dataStream = undefined;
@@ -395,40 +409,20 @@ export class Connection<Head> {
     if (this.#dataFlags & Flag.endStream) stream.endRemote();
   }
 
-  #headers(flags: number, id: number, payload: Buffer): void {
-    if (id % 2 === 0) throw broken('headers on a stream of the server');
-    let fragment = flags & Flag.padded ? unpadded(payload) : payload;
-    if (flags & Flag.priority) {
-      if (fragment.length < 5) throw new ConnectionError(ErrorCode.frameSizeError, 'headers too short');
-      fragment = fragment.subarray(5);
-    }
-    const endStream = (flags & Flag.endStream) !== 0;
-    if (flags & Flag.endHeaders) {
-      this.#request(id, fragment, endStream);
-      return;
-    }
-    this.#block = { streamId: id, endStream, parts: [fragment], bytes: fragment.length };
-  }
-
   #continuation(flags: number, payload: Buffer): void {
-    const block = this.#block;
-    if (block === undefined) throw broken('a continuation of nothing');
     if (payload.length === 0) this.#idle();
-    else block.parts.push(payload);
-    block.bytes += payload.length;
-    if (block.bytes > this.#options.headerBytesMax * BLOCK_FACTOR) throw tooMuch('headers without end');
-    if ((flags & Flag.endHeaders) === 0) return;
-    this.#block = undefined;
-    this.#request(block.streamId, Buffer.concat(block.parts), block.endStream);
+    this.#request(this.#blocks.continuation(flags, payload));
   }
 
-  #request(id: number, block: Buffer, endStream: boolean): void {
+  #request(block: HeaderBlock | undefined): void {
+    if (block === undefined) return;
+    const { streamId: id, endStream, bytes } = block;
     const open = this.#streams.get(id);
     if (open !== undefined) {
-      this.#trailers(open, block, endStream);
+      this.#trailers(open, bytes, endStream);
       return;
     }
-    const { head, contentLength } = this.#headerReader.request(block);
+    const { head, contentLength } = this.#headerReader.request(bytes);
     if (id <= this.#lastId) {
       if (this.#resetIds.has(id)) return;
       throw new ConnectionError(ErrorCode.streamClosed, 'headers on a stream that is over');
@@ -463,7 +457,7 @@ export class Connection<Head> {
       if (bytes === 0) throw broken('a window update of nothing');
       this.#host.sendWindow += bytes;
       if (this.#host.sendWindow > WINDOW_BYTES_MAX) {
-        throw new ConnectionError(ErrorCode.flowControlError, 'a window of more than 2 GiB');
+        throw overflowing();
       }
       this.#widened = true;
       return;
@@ -511,7 +505,7 @@ export class Connection<Head> {
       if (value > 1) throw broken('a setting that is neither 0 nor 1');
     } else if (name === Setting.initialWindowSize) {
       if (value > WINDOW_BYTES_MAX) {
-        throw new ConnectionError(ErrorCode.flowControlError, 'a window of more than 2 GiB');
+        throw overflowing();
       }
       this.#streamSendWindow = value;
       if (value + this.#beyondMax > WINDOW_BYTES_MAX) this.#measureWindows();
@@ -528,7 +522,7 @@ export class Connection<Head> {
       this.#beyondMax = Math.max(this.#beyondMax, sendBeyond);
     }
     if (this.#streamSendWindow + this.#beyondMax <= WINDOW_BYTES_MAX) return;
-    throw new ConnectionError(ErrorCode.flowControlError, 'a window of more than 2 GiB');
+    throw overflowing();
   }
 
   #goAway(id: number, payload: Buffer): void {
@@ -547,8 +541,5 @@ export class Connection<Head> {
   }
 }
 
-const broken = (how: string): ConnectionError => new ConnectionError(ErrorCode.protocolError, how);
-const sized = (what: string): ConnectionError =>
-  new ConnectionError(ErrorCode.frameSizeError, `a ${what} of a wrong size`);
-const tooMuch = (what: string): ConnectionError =>
-  new ConnectionError(ErrorCode.enhanceYourCalm, `too many ${what}`);
+const overflowing = (): ConnectionError =>
+  new ConnectionError(ErrorCode.flowControlError, 'a window of more than 2 GiB');

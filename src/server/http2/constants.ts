@@ -54,3 +54,10 @@ export class ConnectionError extends Error {
     this.code = code;
   }
 }
+
+/** Against the rules; of a wrong size; more than is good. */
+export const broken = (how: string): ConnectionError => new ConnectionError(ErrorCode.protocolError, how);
+export const sized = (what: string): ConnectionError =>
+  new ConnectionError(ErrorCode.frameSizeError, `a ${what} of a wrong size`);
+export const tooMuch = (what: string): ConnectionError =>
+  new ConnectionError(ErrorCode.enhanceYourCalm, `too many ${what}`);

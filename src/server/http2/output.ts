@@ -29,6 +29,8 @@ export class Output {
   readonly #socket: Socket;
   readonly #hooks: OutputHooks;
   readonly #memory: Account;
+  /** Whether content was sent, or received. */
+  moved = false;
   /** What was taken for bytes that wait for the peer. */
   #charged = 0;
   #slab: Buffer = Buffer.allocUnsafeSlow(SLAB_BYTES);
@@ -108,6 +110,7 @@ export class Output {
 
   /** One frame; the content must stay as it is until it is written. */
   data(streamId: number, content: Buffer): void {
+    this.moved = true;
     if (content.length <= SMALL_BYTES) {
       this.#small(content, FrameType.data, 0, streamId);
       return;
