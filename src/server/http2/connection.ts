@@ -15,10 +15,7 @@ import {
   ConnectionError,
   ErrorCode,
   Flag,
-  FRAME_BYTES,
-  FRAME_BYTES_MAX,
   FrameType,
-  Setting,
   sized,
   tooMuch,
   WINDOW_BYTES,
@@ -30,6 +27,7 @@ import { HeaderEncoder } from './header-encoder.js';
 import { HeaderReader, type HeadMaker } from './header-reader.js';
 import { Inbox } from './inbox.js';
 import { Output, settingsOf } from './output.js';
+import { overflowing, PeerSettings } from './peer-settings.js';
 import { areTrailers } from './request-head.js';
 import type { RunQueue } from './run-queue.js';
 import { Stream, type StreamHost, type StreamSink } from './stream.js';
@@ -90,10 +88,7 @@ export class Connection<Head> {
   #greeted = false;
   #receiveWindow = CONNECTION_WINDOW_BYTES;
   #giveBackBytes = 0;
-  #streamSendWindow = WINDOW_BYTES;
-  /** No open stream's window is further beyond that. */
-  #beyondMax = 0;
-  #frameBytes = FRAME_BYTES;
+  readonly #peer = new PeerSettings();
   /** The DATA frame that is being read: its stream, unless its content is not wanted, and what is missing of it. */
   #dataStream: Stream | undefined;
   #dataBytes = 0;
@@ -277,10 +272,10 @@ export class Connection<Head> {
       encoder: this.#encoder,
       sendWindow: WINDOW_BYTES,
       get firstWindow() {
-        return connection.#streamSendWindow;
+        return connection.#peer.firstWindow;
       },
       get frameBytes() {
-        return connection.#frameBytes;
+        return connection.#peer.frameBytes;
       },
       giveBack: (bytes) => this.#giveBack(bytes),
       waits: (stream) => this.#waiting.add(stream),
@@ -467,7 +462,7 @@ export class Connection<Head> {
     if (bytes === 0) stream.abort(ErrorCode.protocolError);
     else if (!stream.widen(bytes)) stream.abort(ErrorCode.flowControlError);
     else {
-      this.#beyondMax = Math.max(this.#beyondMax, stream.sendBeyond);
+      this.#peer.widened(stream);
       if (stream.waiting) this.#widened = true;
     }
   }
@@ -490,39 +485,10 @@ export class Connection<Head> {
       if (payload.length > 0) throw sized('settings');
       return;
     }
-    if (payload.length % 6 !== 0) throw sized('settings');
     this.#idle();
-    for (let at = 0; at < payload.length; at += 6) {
-      this.#setting(payload.readUInt16BE(at), payload.readUInt32BE(at + 2));
-    }
+    this.#peer.apply(payload, this.#streams.values(), (bytes) => this.#encoder.limitTable(bytes));
     this.#output.settingsAck();
     this.#widened = true;
-  }
-
-  #setting(name: number, value: number): void {
-    if (name === Setting.headerTableSize) this.#encoder.limitTable(value);
-    else if (name === Setting.enablePush) {
-      if (value > 1) throw broken('a setting that is neither 0 nor 1');
-    } else if (name === Setting.initialWindowSize) {
-      if (value > WINDOW_BYTES_MAX) {
-        throw overflowing();
-      }
-      this.#streamSendWindow = value;
-      if (value + this.#beyondMax > WINDOW_BYTES_MAX) this.#measureWindows();
-    } else if (name === Setting.maxFrameSize) {
-      if (value < FRAME_BYTES || value > FRAME_BYTES_MAX) throw broken('an impossible frame size');
-      this.#frameBytes = value;
-    }
-  }
-
-  /** Looks at every stream, which is once for each that was widened a lot. */
-  #measureWindows(): void {
-    this.#beyondMax = 0;
-    for (const { sendBeyond } of this.#streams.values()) {
-      this.#beyondMax = Math.max(this.#beyondMax, sendBeyond);
-    }
-    if (this.#streamSendWindow + this.#beyondMax <= WINDOW_BYTES_MAX) return;
-    throw overflowing();
   }
 
   #goAway(id: number, payload: Buffer): void {
@@ -540,6 +506,3 @@ export class Connection<Head> {
     else throw sized('priority');
   }
 }
-
-const overflowing = (): ConnectionError =>
-  new ConnectionError(ErrorCode.flowControlError, 'a window of more than 2 GiB');
