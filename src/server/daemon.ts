@@ -151,12 +151,13 @@ async function startParts(
   const proxied = proxiedServices(host, () => collections.run());
   if (options.proxyAddress !== undefined) await open(options.proxyAddress, proxied);
   const main = await open(options.address, servicesOf(host, stats));
-  metrics?.counts.watch(
-    db,
-    () => age.ms,
+  metrics?.counts.watch(db, {
+    garbageAgeMs: () => age.ms,
     connections,
-    () => events.subscribers,
-  );
+    calls: () => endpoints.reduce((sum, endpoint) => sum + endpoint.calls, 0),
+    clientBytes: () => shared.ledger.bytes,
+    subscribers: () => events.subscribers,
+  });
   const metricsServer = await metrics?.serve(
     options.metrics ?? '',
     metrics.counts.registry,

@@ -2,6 +2,7 @@
 import type { Socket } from 'node:net';
 import type { Limits } from './limits.js';
 import { Listener } from './listener.js';
+import type { Peer } from './peer.js';
 import { type ObserveMethod, RpcServer, type Servant, type Shared, sharedOf } from './rpc-server.js';
 import type { Service } from './service.js';
 
@@ -31,7 +32,7 @@ export class Endpoint {
   ): Promise<Endpoint> {
     const server = new RpcServer(limits, services, observe, refused, shared);
     try {
-      const serve = (connection: Socket, uid: number): Servant => server.serve(connection, uid);
+      const serve = (connection: Socket, peer: Peer): Servant => server.serve(connection, peer);
       return new Endpoint(await Listener.listen(address, limits, { serve, refused }), server);
     } catch (error) {
       await server.stop(0, () => undefined);
@@ -44,6 +45,11 @@ export class Endpoint {
   }
   get connections(): number {
     return this.#listener.connections;
+  }
+
+  /** Calls that services work on. */
+  get calls(): number {
+    return this.#server.calls;
   }
 
   /** No new calls; open ones may end within the deadline. Again: no error. */

@@ -14,7 +14,7 @@ import { errnoOf, fsError } from '../backends/fs-errors.js';
 import { failedPrecondition, invalidArgument, unavailable } from '../errors.js';
 import { ConnectionTable, type Entry } from './connection-table.js';
 import type { Limits } from './limits.js';
-import { peerOf } from './peer.js';
+import { type Peer, peerOf } from './peer.js';
 import type { Servant } from './rpc-server.js';
 
 const SOCKET_MODE = 0o660;
@@ -25,7 +25,7 @@ const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
 
 export interface ListenerHooks {
   /** A connection that begins as HTTP/2. */
-  serve: (connection: Socket, uid: number) => Servant;
+  serve: (connection: Socket, peer: Peer) => Servant;
   /** A connection that was closed by this server, and why. */
   refused: (reason: string) => void;
 }
@@ -109,11 +109,11 @@ export class Listener {
   #accept(socket: Socket, limits: Limits, hooks: ListenerHooks): void {
     // Errors of a connection are the end of that connection.
     socket.on('error', () => undefined);
-    const { uid, pid } = peerOf(socket);
+    const peer = peerOf(socket);
     let servant: Servant | undefined;
     const acceptedAt = performance.now();
     const entry: Entry = {
-      ...{ uid, pid },
+      ...peer,
       heardAt: () => servant?.heardAt ?? acceptedAt,
       busy: () => servant?.busy ?? false,
       end: (reason) => {
@@ -133,7 +133,7 @@ export class Listener {
       this.#sockets.delete(socket);
     });
     greet(socket, limits.helloMs, hooks.refused, () => {
-      servant = hooks.serve(socket, uid);
+      servant = hooks.serve(socket, peer);
     });
   }
 }

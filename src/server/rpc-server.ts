@@ -4,8 +4,7 @@
  * Called by endpoint.ts.
  */
 import type { Socket } from 'node:net';
-import { duplexRoute, type Observer, serverStreamRoute, unaryRoute, type Wire } from './call.js';
-import { CallCost } from './grpc/call-cost.js';
+import type { Observer } from './call.js';
 import { CallGate } from './grpc/call-gate.js';
 import { type CallHead, callHead, type Refusal, refuse } from './grpc/call-head.js';
 import { type CallShare, Exchange, type Route } from './grpc/exchange.js';
@@ -14,9 +13,10 @@ import { RunQueue } from './http2/run-queue.js';
 import type { StreamSink } from './http2/stream.js';
 import { Ledger } from './ledger.js';
 import type { Limits } from './limits.js';
-import { type Method, methodsOf } from './schema.js';
-import type { MethodImpl, Service } from './service.js';
-import { detailedStatusOf, resourceExhausted, statusOf } from './status.js';
+import type { Peer } from './peer.js';
+import { routesOf } from './routes.js';
+import type { Service } from './service.js';
+import { resourceExhausted, statusOf } from './status.js';
 
 /** Told once for each method; answers what is told of the end of each of its calls: code and milliseconds. */
 export type ObserveMethod = (service: string, method: string) => Observer['end'];
@@ -48,7 +48,7 @@ export class RpcServer {
   readonly #limits: Limits;
   readonly #ended: (reason: string) => void;
   readonly #shared: Shared;
-  readonly #routes = new Map<string, Route>();
+  readonly #routes: ReadonlyMap<string, Route>;
   readonly #connections = new Set<Connection<CallHead<Route> | Refusal>>();
   #running = 0;
   #stopping = false;
@@ -67,24 +67,27 @@ export class RpcServer {
     this.#limits = limits;
     this.#shared = shared;
     this.#ended = ended;
-    for (const service of services) {
-      for (const method of methodsOf(service.name).values()) {
-        const impl = service.methods[method.name];
-        if (impl === undefined) continue;
-        const observer = this.#observer(observe(service.name, method.name));
-        this.#routes.set(method.path, routeOf(service, method, impl, observer, limits.messageBytes));
-      }
-    }
+    this.#routes = routesOf(services, limits.messageBytes, (service, method) =>
+      this.#observer(observe(service, method)),
+    );
+  }
+
+  /** Calls that services work on. */
+  get calls(): number {
+    return this.#running;
   }
 
   /** Serves a connection that somebody else accepted. */
-  serve(socket: Socket, uid: number): Servant {
+  serve(socket: Socket, peer: Peer): Servant {
     const { streamsPerConnection, metadataBytes, keepaliveMs } = this.#limits;
     const { ledger, queue } = this.#shared;
-    const memory = ledger.open(uid, { moved: () => connection.moved(), end: () => connection.overrun() });
+    const memory = ledger.open(peer.uid, {
+      moved: () => connection.moved(),
+      end: () => connection.overrun(),
+    });
     const options = {
       ...{ streamsMax: streamsPerConnection, headerBytesMax: metadataBytes, keepaliveMs },
-      ...{ uid, queue, memory },
+      ...{ peer, queue, memory },
     };
     const gate = new CallGate(streamsPerConnection, memory, () => connection.wake());
     const connection = new Connection(socket, this.#application(gate), options, (reason) => {
@@ -182,28 +185,3 @@ const nobody: StreamSink = {
   gone: () => undefined,
   done: () => undefined,
 };
-
-function routeOf(
-  service: Service,
-  method: Method,
-  impl: MethodImpl,
-  observer: Observer,
-  messageBytes: number,
-): Route {
-  const codecs = service.codecs?.[method.name];
-  const wire: Wire<unknown, unknown> = {
-    decode: codecs?.decodeRequest ?? method.request.decode,
-    frame: codecs?.frameResponse ?? method.response.frame,
-    toStatus: service.detailedErrors ? detailedStatusOf : statusOf,
-    cost: new CallCost(messageBytes, keepsOf(impl)),
-  };
-  if (impl.kind === 'unary') return unaryRoute(impl.run, wire, observer);
-  if (impl.kind === 'stream') return serverStreamRoute(impl.run, wire, observer);
-  return duplexRoute(impl.run, wire, observer);
-}
-
-/** Bytes that a call keeps at a time, where they are known. */
-function keepsOf(impl: MethodImpl): number | undefined {
-  if (impl.kind === 'unary') return undefined;
-  return impl.kind === 'stream' ? impl.keepsBytes : 0;
-}

@@ -5,14 +5,15 @@
  *                                       [--seconds N] [--clients N] [--seed N] [--sabotage]
  *
  * Parts: suites (containerd's exported test suites), ctr (a session of its command line tool), calls (raw calls,
- * also wrong ones), proxy (a real containerd on our content store and snapshotter), load; all of them when none is
- * named. `--self` puts containerd in our place: every difference it shows is a fault of the harness. The second line
+ * also wrong ones), proxy (a real containerd on our content store and snapshotter), load, abuse (hostile clients, beside
+ * the same services on node:http2); all of them when none is named. `--self` puts containerd in our place: every difference it shows is a fault of the harness. The second line
  * is for the load: `--sabotage` removes things before its check, which must then complain. Exit 1 when something
  * containerd can do fails here, 2 when nothing could be judged.
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { abuseVerdict, runAbuse } from './abuse/abuse.js';
 import { compareCalls, runCalls } from './calls.js';
 import { ensurePackages, imagePackages, judgePackages, packageVersion } from './debian.js';
 import { cacheDirectory } from './go-programs.js';
@@ -20,12 +21,19 @@ import { makeImages } from './images.js';
 import { type LoadReport, loadVerdict, runLoad } from './load.js';
 import { runBuiltIn, runProxied } from './proxy.js';
 import { Registry } from './registry.js';
-import { callsReport, loadReport, proxyReport, suitesReport, transcriptReport } from './report.js';
+import {
+  abuseReport,
+  callsReport,
+  loadReport,
+  proxyReport,
+  suitesReport,
+  transcriptReport,
+} from './report.js';
 import type { Side } from './servers.js';
 import { runSuites, suiteRows, worse } from './suites.js';
 import { compareTranscripts, runTranscript } from './transcript.js';
 
-const parts = ['suites', 'ctr', 'calls', 'proxy', 'load'] as const;
+const parts = ['suites', 'ctr', 'calls', 'proxy', 'load', 'abuse'] as const;
 type Part = (typeof parts)[number];
 
 interface Options {
@@ -50,6 +58,7 @@ const judges: Record<Part, (options: Options) => Promise<Verdict>> = {
   calls: judgeCalls,
   proxy: judgeProxy,
   load: judgeLoad,
+  abuse: judgeAbuse,
 };
 /** As often as in the long run, where the server is killed every 30 s of 5 minutes. */
 const KILLS = 10;
@@ -107,6 +116,17 @@ async function judgeLoad({ dir, ours, seconds, clients, seed, sabotage }: Option
   );
   const ok = sabotage ? noticed : wrong.length === 0;
   return { ok, report: loadReport(report, wrong, options), result: report };
+}
+
+/** Of every attack. */
+const ABUSE_SECONDS = 4;
+
+async function judgeAbuse({ dir, only }: Options): Promise<Verdict> {
+  const rows = await runAbuse({ dir: join(dir, 'abuse'), seconds: ABUSE_SECONDS, only }, (line) =>
+    process.stderr.write(`${line}\n`),
+  );
+  const wrong = abuseVerdict(rows);
+  return { ok: wrong.length === 0, report: abuseReport(rows, wrong), result: rows };
 }
 
 async function main(): Promise<number> {

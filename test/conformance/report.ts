@@ -1,4 +1,5 @@
 /** What a conformance run prints. Pure. */
+import { type AbuseRow, cellsOf, heading } from './abuse/abuse.js';
 import type { CallComparison } from './calls.js';
 import type { LoadOptions, LoadReport } from './load.js';
 import type { ProxyRun } from './proxy.js';
@@ -97,5 +98,13 @@ export function loadReport(report: LoadReport, wrong: readonly string[], options
     ...(wrong.length === 0
       ? ['nothing acknowledged was lost, nothing live is missing, no garbage is left']
       : wrong),
+  ].join('\n');
+}
+
+export function abuseReport(rows: readonly AbuseRow[], wrong: readonly string[]): string {
+  return [
+    'hostile clients, and what another client notices',
+    table(heading, rows.map(cellsOf)),
+    ...(wrong.length === 0 ? ['others are served within 50 ms throughout, below 1 GiB'] : wrong),
   ].join('\n');
 }

@@ -10,6 +10,8 @@ import type { Account } from '../ledger.js';
 import { CALL_BYTES, type CallCost } from './call-cost.js';
 
 export interface GatedCall {
+  /** Its deadline has come. */
+  expire(): void;
   readonly cost: CallCost;
   /** Begins, with so many bytes taken for it. `leave` is to be called once. */
   begin(bytes: number): void;
@@ -27,6 +29,7 @@ export class CallGate {
   readonly #wake: () => void;
   readonly #small = new Set<GatedCall>();
   readonly #large = new Set<GatedCall>();
+  readonly #expired = new Set<GatedCall>();
   #running = 0;
   #asked = false;
   /** Calls that have begun. */
@@ -55,8 +58,15 @@ export class CallGate {
     this.#wake();
   }
 
+  /** Has the call's end taken care of in the connection's time: many deadlines may come together. */
+  expires(call: GatedCall): void {
+    this.#expired.add(call);
+    this.#wake();
+  }
+
   /** The call waits no more. */
   forget(call: GatedCall): void {
+    this.#expired.delete(call);
     if (!this.#small.delete(call)) this.#large.delete(call);
   }
 
@@ -66,8 +76,14 @@ export class CallGate {
     if (this.#small.size > 0 || this.#large.size > 0) this.#wake();
   }
 
-  /** Begins the next call that waits and has room; false: there is none. */
+  /** Ends a call whose time is over, or begins the next that waits and has room; false: there is none. */
   resume(): boolean {
+    const [late] = this.#expired;
+    if (late !== undefined) {
+      this.#expired.delete(late);
+      late.expire();
+      return true;
+    }
     if (this.#small.size === 0 && this.#large.size === 0) return false;
     for (const waiting of [this.#small, this.#large]) {
       const [call] = waiting;

@@ -57,7 +57,7 @@ export class Exchange implements StreamSink, GatedCall {
     this.#head = head;
     this.#share = share;
     if (head.timeoutMs !== undefined) {
-      this.#deadline = setTimeout(() => this.#expire(), head.timeoutMs);
+      this.#deadline = setTimeout(() => this.#share.gate.expires(this), head.timeoutMs);
     }
     if (head.route.streaming) this.#start(EMPTY);
   }
@@ -332,7 +332,7 @@ export class Exchange implements StreamSink, GatedCall {
     this.#stream.content(framed, done);
   }
 
-  #expire(): void {
+  expire(): void {
     if (this.#answered) return;
     this.#end(deadlineStatus);
     this.#cancel();

@@ -9,6 +9,7 @@
  */
 import type { Socket } from 'node:net';
 import type { Account } from '../ledger.js';
+import type { Peer } from '../peer.js';
 import { Bucket } from './bucket.js';
 import {
   broken,
@@ -38,7 +39,7 @@ export interface Application<Head> extends HeadMaker<Head> {
   open(stream: Stream, head: Head): StreamSink;
   /** Requests begun so far: what they cost shows only when they had the time to run. */
   readonly begun: number;
-  /** Begins a request that waits, if there is one and room for it. */
+  /** Goes on with requests: ends one whose time is over, or begins one that waits; false: there is none. */
   resume(): boolean;
 }
 
@@ -48,8 +49,8 @@ export interface ConnectionOptions {
   readonly headerBytesMax: number;
   /** A peer of which nothing is heard for this long is asked, and cut off when nothing is heard for as long again. */
   readonly keepaliveMs: number;
-  /** User at the other end, whose time and memory it is. */
-  readonly uid: number;
+  /** Who is at the other end, whose time and memory it is. */
+  readonly peer: Peer;
   readonly queue: RunQueue;
   readonly memory: Account;
 }
@@ -123,7 +124,7 @@ export class Connection<Head> {
       overrun: () => this.#cutOff('answers to its frames are not read'),
     });
     this.#reader = new FrameReader(this.#frames());
-    this.#inbox = new Inbox(socket, options.uid, options.queue, options.memory, {
+    this.#inbox = new Inbox(socket, options.peer, options.queue, options.memory, {
       push: (chunk, from) => this.#reader.push(chunk, from),
       resume: () => application.resume(),
       begun: () => application.begun,

@@ -5,12 +5,13 @@
  */
 import type { Socket } from 'node:net';
 import type { Account } from '../ledger.js';
+import type { Peer } from '../peer.js';
 import { type RunQueue, SLICE_MS, type Task } from './run-queue.js';
 
 export interface InboxHooks {
   /** Takes what is in a chunk from a place on, until `enough`; answers where it stopped. Throws at the end. */
   push(chunk: Buffer, from: number): number;
-  /** Begins a request that waits, if there is one and room for it. */
+  /** Goes on with requests: ends one whose time is over, or begins one that waits; false: there is none. */
   resume(): boolean;
   /** Requests begun so far. */
   begun(): number;
@@ -24,6 +25,8 @@ const FRAMES = 32;
 
 export class Inbox implements Task {
   readonly uid: number;
+  readonly pid: number;
+  hadMs = 0;
   creditMs = SLICE_MS;
   readonly #socket: Socket;
   readonly #queue: RunQueue;
@@ -39,9 +42,10 @@ export class Inbox implements Task {
   #frames = 0;
   #begun = 0;
 
-  constructor(socket: Socket, uid: number, queue: RunQueue, memory: Account, hooks: InboxHooks) {
+  constructor(socket: Socket, { uid, pid }: Peer, queue: RunQueue, memory: Account, hooks: InboxHooks) {
     this.#socket = socket;
     this.uid = uid;
+    this.pid = pid;
     this.#queue = queue;
     this.#memory = memory;
     this.#hooks = hooks;
