@@ -1,5 +1,11 @@
-/** The second client: small calls one after the other, on one connection, and every tenth on a new one. */
+/**
+ * The second client: small calls one after the other, on one connection, and every tenth on a new one. Beside the time
+ * that each waits it takes what the server's main thread worked in between, which does not depend on what else the machine
+ * has to do.
+ */
+
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { FrameType, PREFACE } from '../../../src/server/http2/constants.js';
@@ -77,13 +83,16 @@ class Line {
 
 export class Asker {
   readonly #address: string;
+  readonly #pid: number;
   #line: Line | undefined;
+  #workMs: number[] = [];
   #ms: number[] = [];
   #newMs: number[] = [];
   #failed = 0;
 
-  constructor(address: string) {
+  constructor(address: string, pid: number) {
     this.#address = address;
+    this.#pid = pid;
   }
 
   async ask(ms: number): Promise<void> {
@@ -99,8 +108,22 @@ export class Asker {
     // One that was ended to make room for others connects again, as every client does.
     if (this.#line?.gone !== false) this.#line = await Line.open(this.#address).catch(() => undefined);
     const start = performance.now();
-    if (await this.#line?.call()) this.#ms.push(performance.now() - start);
-    else this.#failed++;
+    const before = this.#serverMs();
+    if (await this.#line?.call()) {
+      this.#ms.push(performance.now() - start);
+      this.#workMs.push(this.#serverMs() - before);
+    } else this.#failed++;
+  }
+
+  /** What the server's main thread has worked. */
+  #serverMs(): number {
+    try {
+      return (
+        Number(readFileSync(`/proc/${this.#pid}/task/${this.#pid}/schedstat`, 'utf8').split(' ')[0]) / 1e6
+      );
+    } catch {
+      return 0;
+    }
   }
 
   async #askAnew(): Promise<void> {
@@ -121,6 +144,7 @@ export class Asker {
 
   forget(): void {
     this.#ms = [];
+    this.#workMs = [];
     this.#newMs = [];
     this.#failed = 0;
   }
@@ -132,6 +156,7 @@ export class Asker {
       p50Ms: at(this.#ms, 0.5),
       p99Ms: at(this.#ms, 0.99),
       maxMs: at(this.#ms, 1),
+      workP99Ms: at(this.#workMs, 0.99),
       newP99Ms: at(this.#newMs, 0.99),
       asked: this.#ms.length + this.#newMs.length + this.#failed,
       failed: this.#failed,
