@@ -67,6 +67,8 @@ const BLOCK_FACTOR = 4;
 const IDLE_FRAMES = { burst: 10_000, perSecond: 1000 };
 /** Streams ended by this side whose peer may not know yet. */
 const RESET_IDS_MAX = 1000;
+/** Ranges of streams that never began. */
+const PASSED_OVER_MAX = 50;
 /** How long a peer gets to read why it is cut off. */
 const LAST_WORDS_MS = 1000;
 
@@ -85,6 +87,8 @@ export class Connection<Head> {
   readonly #resetIds = new Set<number>();
   readonly #idleFrames = new Bucket(IDLE_FRAMES.burst, IDLE_FRAMES.perSecond);
   #lastId = 0;
+  /** Streams that never began and cannot any more: first and last. */
+  readonly #passedOver: [number, number][] = [];
   readonly #blocks: HeaderBlocks;
   #greeted = false;
   #receiveWindow = CONNECTION_WINDOW_BYTES;
@@ -421,9 +425,12 @@ export class Connection<Head> {
     const { head, contentLength } = this.#headerReader.request(bytes);
     if (id <= this.#lastId) {
       if (this.#resetIds.has(id)) return;
+      if (this.#passedOver.some(([first, last]) => id >= first && id <= last)) {
+        throw broken('headers on a stream that was passed over');
+      }
       throw new ConnectionError(ErrorCode.streamClosed, 'headers on a stream that is over');
     }
-    this.#lastId = id;
+    this.#pass(id);
     if (this.#leaving || this.#streams.size >= this.#options.streamsMax) {
       this.#refuse(id, ErrorCode.refusedStream);
       return;
@@ -437,6 +444,16 @@ export class Connection<Head> {
     stream.announce(contentLength);
     stream.sink = this.#application.open(stream, head);
     if (endStream && !stream.over) stream.endRemote();
+  }
+
+  /** Streams below the newest are over (section 5.1.1), those that never began too. */
+  #pass(id: number): void {
+    const first = this.#lastId === 0 ? 1 : this.#lastId + 2;
+    if (first < id) {
+      this.#passedOver.push([first, id - 2]);
+      if (this.#passedOver.length > PASSED_OVER_MAX) this.#passedOver.shift();
+    }
+    this.#lastId = id;
   }
 
   #trailers(stream: Stream, block: Buffer, endStream: boolean): void {
