@@ -5,8 +5,8 @@
  *                                       [--seconds N] [--clients N] [--seed N] [--sabotage]
  *
  * Parts: suites (containerd's exported test suites), ctr (a session of its command line tool), calls (raw calls,
- * also wrong ones), proxy (a real containerd on our content store and snapshotter), load, abuse (hostile clients, beside
- * the same services on node:http2); all of them when none is named. `--self` puts containerd in our place: every difference it shows is a fault of the harness. The second line
+ * also wrong ones), proxy (a real containerd on our content store and snapshotter), load, http2 (other implementations of
+ * HTTP/2), abuse (hostile clients, beside the same services on node:http2); all of them when none is named. `--self` puts containerd in our place: every difference it shows is a fault of the harness. The second line
  * is for the load: `--sabotage` removes things before its check, which must then complain. Exit 1 when something
  * containerd can do fails here, 2 when nothing could be judged.
  */
@@ -17,6 +17,7 @@ import { abuseVerdict, runAbuse } from './abuse/abuse.js';
 import { compareCalls, runCalls } from './calls.js';
 import { ensurePackages, imagePackages, judgePackages, packageVersion } from './debian.js';
 import { cacheDirectory } from './go-programs.js';
+import { checkHttp2, http2Packages } from './http2/http2.js';
 import { makeImages } from './images.js';
 import { type LoadReport, loadVerdict, runLoad } from './load.js';
 import { runBuiltIn, runProxied } from './proxy.js';
@@ -24,6 +25,7 @@ import { Registry } from './registry.js';
 import {
   abuseReport,
   callsReport,
+  http2Report,
   loadReport,
   proxyReport,
   suitesReport,
@@ -33,7 +35,7 @@ import type { Side } from './servers.js';
 import { runSuites, suiteRows, worse } from './suites.js';
 import { compareTranscripts, runTranscript } from './transcript.js';
 
-const parts = ['suites', 'ctr', 'calls', 'proxy', 'load', 'abuse'] as const;
+const parts = ['suites', 'ctr', 'calls', 'proxy', 'load', 'http2', 'abuse'] as const;
 type Part = (typeof parts)[number];
 
 interface Options {
@@ -58,6 +60,7 @@ const judges: Record<Part, (options: Options) => Promise<Verdict>> = {
   calls: judgeCalls,
   proxy: judgeProxy,
   load: judgeLoad,
+  http2: judgeHttp2,
   abuse: judgeAbuse,
 };
 /** As often as in the long run, where the server is killed every 30 s of 5 minutes. */
@@ -116,6 +119,13 @@ async function judgeLoad({ dir, ours, seconds, clients, seed, sabotage }: Option
   );
   const ok = sabotage ? noticed : wrong.length === 0;
   return { ok, report: loadReport(report, wrong, options), result: report };
+}
+
+async function judgeHttp2({ dir, seed }: Options): Promise<Verdict> {
+  const missing = ensurePackages(http2Packages);
+  if (missing !== undefined) throw new Error(missing);
+  const checks = await checkHttp2(join(dir, 'http2'), seed);
+  return { ok: checks.every(({ wrong }) => wrong === ''), report: http2Report(checks), result: checks };
 }
 
 /** Of every attack. */

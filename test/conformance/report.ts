@@ -1,6 +1,7 @@
 /** What a conformance run prints. Pure. */
 import { type AbuseRow, cellsOf, heading } from './abuse/abuse.js';
 import type { CallComparison } from './calls.js';
+import type { Http2Check } from './http2/http2.js';
 import type { LoadOptions, LoadReport } from './load.js';
 import type { ProxyRun } from './proxy.js';
 import type { TestRow } from './suites.js';
@@ -107,4 +108,9 @@ export function abuseReport(rows: readonly AbuseRow[], wrong: readonly string[])
     table(heading, rows.map(cellsOf)),
     ...(wrong.length === 0 ? ['others are served within 50 ms throughout, below 1 GiB'] : wrong),
   ].join('\n');
+}
+
+export function http2Report(checks: readonly Http2Check[]): string {
+  const rows = checks.map(({ name, wrong }) => [name, wrong === '' ? 'as it should be' : wrong]);
+  return ['HTTP/2 beside other implementations', table(['check', ''], rows)].join('\n');
 }
