@@ -3,10 +3,11 @@
  *
  *   node dist/test/conformance/main.js [PART…] [--only REGEXP] [--self] [--keep] [--json FILE]
  *                                       [--seconds N] [--clients N] [--seed N] [--sabotage]
+ *                                       [--bytes N] [--rounds N]
  *
  * Parts: suites (containerd's exported test suites), ctr (a session of its command line tool), calls (raw calls,
- * also wrong ones), proxy (a real containerd on our content store and snapshotter), load, http2 (other implementations of
- * HTTP/2), abuse (hostile clients, beside the same services on node:http2); all of them when none is named. `--self` puts containerd in our place: every difference it shows is a fault of the harness. The second line
+ * also wrong ones), proxy (a real containerd on our content store and snapshotter), load, clients (Go and ctr on large
+ * layers: --bytes, --rounds), http2 (other implementations of HTTP/2), abuse (hostile clients, beside the same services on node:http2); all of them when none is named. `--self` puts containerd in our place: every difference it shows is a fault of the harness. The second line
  * is for the load: `--sabotage` removes things before its check, which must then complain. Exit 1 when something
  * containerd can do fails here, 2 when nothing could be judged.
  */
@@ -15,6 +16,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { abuseVerdict, runAbuse } from './abuse/abuse.js';
 import { compareCalls, runCalls } from './calls.js';
+import { runClients } from './clients.js';
 import { ensurePackages, imagePackages, judgePackages, packageVersion } from './debian.js';
 import { cacheDirectory } from './go-programs.js';
 import { checkHttp2, http2Packages } from './http2/http2.js';
@@ -25,6 +27,7 @@ import { Registry } from './registry.js';
 import {
   abuseReport,
   callsReport,
+  clientsReport,
   http2Report,
   loadReport,
   proxyReport,
@@ -35,7 +38,7 @@ import type { Side } from './servers.js';
 import { runSuites, suiteRows, worse } from './suites.js';
 import { compareTranscripts, runTranscript } from './transcript.js';
 
-const parts = ['suites', 'ctr', 'calls', 'proxy', 'load', 'http2', 'abuse'] as const;
+const parts = ['suites', 'ctr', 'calls', 'proxy', 'load', 'clients', 'http2', 'abuse'] as const;
 type Part = (typeof parts)[number];
 
 interface Options {
@@ -46,6 +49,8 @@ interface Options {
   clients: number;
   seed: number;
   sabotage: boolean;
+  bytes: number;
+  rounds: number;
 }
 
 interface Verdict {
@@ -60,6 +65,7 @@ const judges: Record<Part, (options: Options) => Promise<Verdict>> = {
   calls: judgeCalls,
   proxy: judgeProxy,
   load: judgeLoad,
+  clients: judgeClients,
   http2: judgeHttp2,
   abuse: judgeAbuse,
 };
@@ -121,6 +127,12 @@ async function judgeLoad({ dir, ours, seconds, clients, seed, sabotage }: Option
   return { ok, report: loadReport(report, wrong, options), result: report };
 }
 
+async function judgeClients({ dir, ours, bytes, rounds }: Options): Promise<Verdict> {
+  const checks = await runClients(ours, join(dir, 'clients'), bytes, rounds);
+  const ok = checks.every(({ passed, rounds: of }) => passed === of);
+  return { ok, report: clientsReport(checks, bytes), result: checks };
+}
+
 async function judgeHttp2({ dir, seed }: Options): Promise<Verdict> {
   const missing = ensurePackages(http2Packages);
   if (missing !== undefined) throw new Error(missing);
@@ -151,9 +163,11 @@ async function main(): Promise<number> {
       clients: { type: 'string', default: '32' },
       seed: { type: 'string', default: String(Date.now() % 1_000_000) },
       sabotage: { type: 'boolean', default: false },
+      bytes: { type: 'string', default: String(150 * 2 ** 20) },
+      rounds: { type: 'string', default: '3' },
     },
   });
-  for (const name of ['seconds', 'clients', 'seed'] as const) {
+  for (const name of ['seconds', 'clients', 'seed', 'bytes', 'rounds'] as const) {
     if (!/^\d+$/.test(values[name])) return complain(`--${name} takes a whole number, not ${values[name]}`);
   }
   const unknown = positionals.find((p) => !parts.includes(p as Part));
@@ -171,6 +185,8 @@ async function main(): Promise<number> {
     clients: Number(values.clients),
     seed: Number(values.seed),
     sabotage: values.sabotage,
+    bytes: Number(values.bytes),
+    rounds: Number(values.rounds),
   };
   process.stdout.write(`containerd ${packageVersion('containerd')} beside ${options.ours}\n`);
   const results: Record<string, unknown> = {};
