@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ConnectionTable, type Entry } from '../../src/server/connection-table.js';
+import { EventExchange } from '../../src/server/event-exchange.js';
 import { RunQueue, type Task } from '../../src/server/http2/run-queue.js';
 import { type Account, GUARANTEED_BYTES, Ledger } from '../../src/server/ledger.js';
 
@@ -95,4 +96,23 @@ test('time: who has little to do does not wait for those who go on and on, of wh
   while (order.length < 100) await new Promise((done) => setImmediate(done));
   const others = order.filter((name) => name === 'other').length;
   assert.equal(others > 40 && others < 60, true, `${others} of 100`);
+});
+
+test('events that a subscriber does not fetch are its own: bytes count, and it is cut off', async () => {
+  const ledger = new Ledger(16 * MiB);
+  const [slow, other] = [ledger.open(1, owner), ledger.open(1, owner)];
+  const events = new EventExchange(1_000_000);
+  const signal = new AbortController().signal;
+  const behind = events.subscribe([], signal, slow);
+  const keepsUp = events.subscribe(['topic=="/x"'], signal, other);
+  const value = Buffer.alloc(MiB);
+  for (let i = 0; i < 100; i++) {
+    events.publishAny('n', '/x', { typeUrl: 'x', value });
+    assert.equal((await keepsUp.next())?.topic, '/x');
+  }
+  assert.equal(ledger.bytes < 8 * MiB, true, `${ledger.bytes} bytes`);
+  await assert.rejects(behind.next(), /too far behind/);
+  behind.close();
+  keepsUp.close();
+  assert.equal(ledger.bytes, 0);
 });

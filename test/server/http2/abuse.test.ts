@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { gzipSync } from 'node:zlib';
 import { ErrorCode, Flag, PREFACE } from '../../../src/server/http2/constants.js';
 import {
   block,
@@ -276,4 +277,58 @@ test('silence: who answers no ping is cut off, who answers stays', async (t) => 
   })();
   await Promise.all([silent.ended(), half.ended()]);
   assert.equal(await answering, 5);
+});
+
+test('small messages that become large: a few at a time, and no more than there is room for', async (t) => {
+  const server = await served(t, {}, { memoryBytes: 64 * 1024 * KiB });
+  const large = gzipSync(
+    Buffer.concat([
+      infoRequest('x'),
+      Buffer.from([0xc2, 0x3e, 0x80, 0x80, 0x80, 0x04]),
+      Buffer.alloc(8 * 1024 * KiB),
+    ]),
+  );
+  let most = 0;
+  const watch = setInterval(() => {
+    most = Math.max(most, server.kept());
+  }, 1);
+  await besides(t, server, async (peer) => {
+    const ids = Array.from({ length: 40 }, (_, i) => 2 * i + 1);
+    for (const id of ids) {
+      peer.send(open(id, paths.info, [['grpc-encoding', 'gzip']]), data(id, message(large, true), true));
+    }
+    const ends: string[] = [];
+    while (ends.length < ids.length) {
+      const end = await peer.next(({ type, flags }) => type === 1 && (flags & Flag.endStream) !== 0);
+      ends.push(end?.fields?.['grpc-status'] ?? 'none');
+    }
+    assert.deepEqual(new Set(ends).has('0') && ends.every((end) => end === '0' || end === '8'), true);
+    peer.socket.destroy();
+  });
+  clearInterval(watch);
+  assert.equal(most > 1024 * KiB && most < 22 * 1024 * KiB, true, `${most} bytes`);
+  assert.equal(server.kept() < 100 * KiB, true);
+});
+
+test('answers that are not read: no more calls begin than there is room for, and all are answered in the end', async (t) => {
+  let began = 0;
+  const answer = 'x'.repeat(1024 * KiB);
+  const info = () => {
+    began++;
+    return { info: { digest: answer } };
+  };
+  const server = await served(t, { info }, { memoryBytes: 24 * 1024 * KiB });
+  const peer = await Peer.connect(t, server.address);
+  for (let id = 1; id < 200; id += 2) peer.send(request(id, paths.info, infoRequest('x')));
+  await peer.ping();
+  assert.equal(began > 2 && began < 12, true, `${began} began`);
+  assert.equal(server.kept() < 9 * 1024 * KiB, true);
+  peer.send(windowUpdate(0, 2 ** 30), settings([4, 2 ** 30]));
+  const found = new Set<number>();
+  while (found.size < 100) {
+    const end = await peer.next(({ type, flags }) => type === 1 && (flags & Flag.endStream) !== 0);
+    assert.equal(end?.fields?.['grpc-status'], '0');
+    found.add(end!.id);
+  }
+  assert.deepEqual([began, server.kept() < 100 * KiB], [100, true]);
 });
