@@ -112,7 +112,7 @@ test('a client that opens and cancels calls as fast as it can is served last', a
 });
 
 test('when the table of connections is full, idle ones make room: nobody is locked out', async (t) => {
-  const { client, daemon } = await world(t, { limits: { connections: 20 } });
+  const { client, daemon, connect: another } = await world(t, { limits: { connections: 20 } });
   await client.call('images', 'List');
   const idle = Buffer.concat([Buffer.from(PREFACE), Buffer.from([0, 0, 0, 4, 0, 0, 0, 0, 0])]);
   const sockets: Socket[] = [];
@@ -124,6 +124,7 @@ test('when the table of connections is full, idle ones make room: nobody is lock
   }
   // Of a client of gRPC, which connects again, nothing is lost.
   for (let i = 0; i < 5; i++) assert.deepEqual((await client.call('images', 'List')).images, []);
+  assert.deepEqual((await another('test').call('images', 'List')).images, []);
   await new Promise((done) => setTimeout(done, 100));
   const open = sockets.filter((socket) => !socket.destroyed).length;
   assert.equal(open <= 20, true, `${open} open`);
