@@ -9,7 +9,9 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
-const addons = ['ebbtide_core', 'ebbtide_sys'].map((name) => join(root, 'build/Release', `${name}.node`));
+const addons = ['ebbtide_core', 'ebbtide_sys', 'ebbtide_zstd'].map((name) =>
+  join(root, 'build/Release', `${name}.node`),
+);
 const flags = new Set(process.argv.slice(2));
 const known = ['--strict', '--if-needed'];
 const unknown = [...flags].filter((flag) => !known.includes(flag));

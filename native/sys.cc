@@ -1,11 +1,11 @@
-// System calls that Node lacks on Linux: mount, umount2, mknod, extended attributes, times in nanoseconds, who is at the
-// other end of a socket. Wrapped by
-// src/backends/sys.ts, which turns error numbers into Node's kind of errors.
+// System calls that Node lacks on Linux: mount, umount2, mknod, extended attributes, times in nanoseconds, blocks ahead, who
+// is at the other end of a socket. Wrapped by src/backends/sys.ts and src/allocate.ts, which turn error numbers into Node's
+// kind of errors.
 //
 // Contract: a function answers 0 or an errno (the ones that read: a Buffer or an errno). Wrong arguments answer EINVAL
 // before any call is made. No path is followed at its last component. Strings and bytes must hold no NUL.
 //
-// Threads: any JavaScript thread; no state. Calls block for as long as the kernel does. Units: nanoseconds since 1970.
+// Threads: any JavaScript thread; no state. Calls block for as long as the kernel does. Units: nanoseconds since 1970, bytes.
 #include <fcntl.h>
 #include <napi.h>
 #include <sched.h>
@@ -18,6 +18,7 @@
 
 #include <cerrno>
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <string>
 #include <thread>
@@ -50,6 +51,16 @@ std::string bytesArgument(Info info, size_t i, bool nulAllowed = false) {
   }
   if (!nulAllowed && bytes.find('\0') != std::string::npos) throw Errno{EINVAL};
   return bytes;
+}
+
+// Bytes of a file: up to the largest integer that a double tells from its neighbours.
+int64_t sizeArgument(Info info, size_t i) {
+  double number = 0;
+  if (napi_get_value_double(info.Env(), info[i], &number) != napi_ok || !(number >= 0) || number > 9007199254740991.0 ||
+      std::floor(number) != number) {
+    throw Errno{EINVAL};
+  }
+  return static_cast<int64_t>(number);
 }
 
 template <typename T>
@@ -166,6 +177,32 @@ Napi::Value utimesCall(Info info) {
   });
 }
 
+// (fd, offset, bytes): gives a part of a file blocks; neither its contents nor its size change.
+Napi::Value allocateCall(Info info) {
+  return answer(info, [&] {
+    const int fd = numberArgument<int>(info, 0);
+    const auto offset = static_cast<off_t>(sizeArgument(info, 1));
+    const auto length = static_cast<off_t>(sizeArgument(info, 2));
+    int result = 0;
+    do {
+      result = fallocate(fd, FALLOC_FL_KEEP_SIZE, offset, length);
+    } while (result != 0 && errno == EINTR);
+    check(result);
+    return success(info);
+  });
+}
+
+// (fd): programs that this process starts do not get it.
+Napi::Value closeOnExecCall(Info info) {
+  return answer(info, [&] {
+    const int fd = numberArgument<int>(info, 0);
+    const int flags = fcntl(fd, F_GETFD);
+    check(flags < 0 ? -1 : 0);
+    check(fcntl(fd, F_SETFD, flags | FD_CLOEXEC));
+    return success(info);
+  });
+}
+
 Napi::Value lsetxattrCall(Info info) {
   return answer(info, [&] {
     const std::string value = bytesArgument(info, 2, true);
@@ -228,6 +265,8 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("mount", Napi::Function::New<mountCall>(env));
   exports.Set("umount", Napi::Function::New<umountCall>(env));
   exports.Set("mknod", Napi::Function::New<mknodCall>(env));
+  exports.Set("closeOnExec", Napi::Function::New<closeOnExecCall>(env));
+  exports.Set("allocate", Napi::Function::New<allocateCall>(env));
   exports.Set("utimes", Napi::Function::New<utimesCall>(env));
   exports.Set("lsetxattr", Napi::Function::New<lsetxattrCall>(env));
   exports.Set("lgetxattr", Napi::Function::New<lgetxattrCall>(env));

@@ -1,5 +1,5 @@
 /**
- * Finds and loads the compiled addons beside this package. Used by gc/graph.ts and backends/sys.ts. An addon that does
+ * Finds and loads the compiled addons beside this package. Used by gc/graph.ts and backends. An addon that does
  * not load is remembered with its reason; nothing is thrown.
  */
 import { existsSync } from 'node:fs';
@@ -7,7 +7,7 @@ import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-export type AddonName = 'ebbtide_core' | 'ebbtide_sys';
+export type AddonName = 'ebbtide_core' | 'ebbtide_sys' | 'ebbtide_zstd';
 
 const require = createRequire(import.meta.url);
 const loaded = new Map<AddonName, { addon?: object; error?: string }>();

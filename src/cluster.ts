@@ -3,17 +3,18 @@
  * host's backends after what other hosts removed, tells callbacks of deletions elsewhere, and makes sure that reads
  * are current. Called by db.ts.
  */
+import { ClusterHosts } from './cluster-hosts.js';
 import type { DBHost } from './db-host.js';
-import type { Key, Transaction } from './engine/contract.js';
-import type { EtcdEngine } from './engine/etcd/engine.js';
+import type { Key } from './engine/contract.js';
+import type { EtcdEngine, Remover } from './engine/etcd/engine.js';
 import { LAST } from './engine/etcd/layout.js';
 import { fenceOf } from './engine/etcd/locks.js';
 import { collectionOf, components, leaf, snapshotKey } from './engine/schema/keys.js';
-import { EbbtideError, failedPrecondition, unavailable } from './errors.js';
+import { EbbtideError, failedPrecondition, isFailedPrecondition, unavailable } from './errors.js';
+import { BackendSweeps, nameOf } from './gc/backend-sweeps.js';
+import { orphanLimits } from './gc/orphan-guard.js';
 import { emptyStats, type GCStats } from './gc/stats.js';
 import { messageOf, type SweepReport } from './gc/sweep.js';
-import { sweepContent } from './gc/sweep-content.js';
-import { sweepSnapshotter } from './gc/sweep-snapshots.js';
 import type { BackendItem } from './gc/unnamed-items.js';
 import { formatTimestamp, now } from './model/time.js';
 import { Guards, type Release } from './stores/guards.js';
@@ -23,36 +24,44 @@ const COLLECTOR = 'scheduler.v1';
 /** Removals of other hosts are swept together when no more came for so long. */
 const SWEEP_AFTER_MS = 250;
 const SWEEP_RETRY_MS = 5_000;
+const REFUSED_AGAIN_MS = 3600_000;
 /**
  * Removals of one slice go into one etcd transaction: a slice ends when that is full (`Transaction.room`), some dozens
  * of removals, or at this budget.
  */
 export const CLUSTER_SLICE_MS = 2;
 
-/** Flags and lists of backends are raised outside of a transaction: what they tell of was committed elsewhere. */
-const committed = {
-  has: () => true,
-  put: () => undefined,
-  onCommit: (hook: () => void) => hook(),
-} as unknown as Transaction;
-
 export class Cluster {
   readonly engine: EtcdEngine;
+  readonly hosts: ClusterHosts;
   readonly #host: DBHost;
   readonly #inTurn: <T>(run: () => Promise<T>) => Promise<T>;
   #timer: NodeJS.Timeout | undefined;
   #collecting = false;
   #closed = false;
 
-  constructor(engine: EtcdEngine, host: DBHost, inTurn: <T>(run: () => Promise<T>) => Promise<T>) {
+  readonly #mayCollect: () => boolean;
+
+  /** `mayCollect`: whether this host collects the tree; others sweep what they removed themselves. */
+  constructor(
+    engine: EtcdEngine,
+    host: DBHost,
+    inTurn: <T>(run: () => Promise<T>) => Promise<T>,
+    mayCollect: () => boolean,
+  ) {
     this.engine = engine;
     this.#host = host;
+    this.hosts = new ClusterHosts(engine, host);
     this.#inTurn = inTurn;
+    this.#mayCollect = mayCollect;
+    host.dirty.onRaised = () => {
+      if (!this.#mayCollect()) this.#sweepLater(SWEEP_AFTER_MS);
+    };
     engine.listen({
-      removing: (keys, own) => {
-        if (own) return;
+      removing: (keys, by) => {
+        if (by === 'this host') return;
         try {
-          this.#removedElsewhere(keys);
+          this.#removedElsewhere(keys, by);
         } catch (error) {
           // What cannot be told item by item is found by looking at everything.
           host.log('warn', 'removals of another host are looked for in the backends', {
@@ -62,7 +71,7 @@ export class Cluster {
         }
       },
       remoteDeletions: (count) => {
-        for (let i = 0; i < count; i++) host.dirty.countDeletion(committed);
+        host.dirty.deletedElsewhere(count);
         queueMicrotask(() => host.changedElsewhere());
       },
       collected: () => {
@@ -75,17 +84,21 @@ export class Cluster {
   }
 
   /**
-   * Runs a collection if this host may collect and no other one does; zero stats otherwise. Rejects with
-   * FailedPrecondition when the right to collect was lost meanwhile (this host was paused for too long).
+   * Runs a collection if this host may collect and no other one does; otherwise sweeps this host's own backends, and
+   * answers zero stats. Rejects with FailedPrecondition when the right to collect was lost meanwhile (this host was
+   * paused for too long).
    */
-  collect(enabled: boolean, run: () => Promise<GCStats>): Promise<GCStats> {
-    if (!enabled) return Promise.resolve(emptyStats());
-    return this.#elected(run, emptyStats);
+  collect(run: () => Promise<GCStats>): Promise<GCStats> {
+    const sweepOnly = async (): Promise<GCStats> => {
+      await this.sweepOwnBackends();
+      return emptyStats();
+    };
+    return this.#mayCollect() ? this.#elected(run, sweepOnly) : sweepOnly();
   }
 
   /** The same for what must not end in silence. */
-  collectOrFail<T>(enabled: boolean, run: () => Promise<T>): Promise<T> {
-    if (!enabled) {
+  collectOrFail<T>(run: () => Promise<T>): Promise<T> {
+    if (!this.#mayCollect()) {
       throw failedPrecondition('this host does not collect the shared tree', { remedy: 'set enableEtcdGC' });
     }
     return this.#elected(run, () => {
@@ -93,7 +106,7 @@ export class Cluster {
     });
   }
 
-  async #elected<T>(run: () => Promise<T>, otherwise: () => T): Promise<T> {
+  async #elected<T>(run: () => Promise<T>, otherwise: () => T | Promise<T>): Promise<T> {
     const unlock = await this.engine.locks.tryLock(COLLECTOR).catch((error: unknown) => {
       if (error instanceof EbbtideError && error.object === COLLECTOR) return undefined;
       throw error;
@@ -118,28 +131,35 @@ export class Cluster {
 
   // ------------------------------------------------------------------------------------------ own backends
 
-  /** Called before the records go, so they can still be read. */
-  #removedElsewhere(keys: readonly Key[]): void {
-    const items = keys.map((key) => this.#itemOf(key)).filter((item) => item !== undefined);
+  /**
+   * Called before the records go, so they can still be read. What no host of this tree has removed (a key deleted by
+   * hand, a tree set back) accounts for nothing: the backends are surveyed, and the guard judges.
+   */
+  #removedElsewhere(keys: readonly Key[], by: Remover): void {
+    const items = keys.flatMap((key) => this.#itemsOf(key));
     if (items.length === 0) return;
-    this.#host.dirty.noteRemoved(committed, ...items);
+    if (by === 'another host') this.#host.dirty.removedElsewhere(items);
+    else this.#host.dirty.distrust(this.#host.backends.keys());
     this.#sweepLater(SWEEP_AFTER_MS);
   }
 
-  #itemOf(record: Key): BackendItem | undefined {
+  #itemsOf(record: Key): BackendItem[] {
     switch (collectionOf(record)) {
       case 'blobs':
-        return { kind: 'blob', digest: leaf(record) };
-      case 'ingests':
-        return { kind: 'ingest', ref: this.#field(record, 'ref') };
+        return [{ kind: 'blob', digest: leaf(record) }];
+      case 'ingests': {
+        const expected = this.#field(record, 'expected');
+        const blobs: BackendItem[] = expected === '' ? [] : [{ kind: 'blob', digest: expected }];
+        return [{ kind: 'ingest', ref: this.#field(record, 'ref') }, ...blobs];
+      }
       case 'snapshots': {
         const [, namespace = '', snapshotter = ''] = components(record);
         const parent = this.#field(record, 'parent');
         const above = parent === '' ? '' : this.#field(snapshotKey(namespace, snapshotter, parent), 'name');
-        return { kind: 'snapshot', snapshotter, name: this.#field(record, 'name'), parent: above };
+        return [{ kind: 'snapshot', snapshotter, name: this.#field(record, 'name'), parent: above }];
       }
       default:
-        return undefined;
+        return [];
     }
   }
 
@@ -165,34 +185,23 @@ export class Cluster {
   /** Removes from this host's backends what no record names any more. */
   async sweepOwnBackends(): Promise<void> {
     await this.engine.confirm();
-    const { dirty, contentStore, backends, snapshotterStores } = this.#host;
+    const { dirty } = this.#host;
+    const sweeps = new BackendSweeps(this.#host, orphanLimits(undefined));
+    try {
+      await sweeps.survey(false);
+    } catch (error) {
+      if (!isFailedPrecondition(error) || this.#closed) throw error;
+      // The guard has logged it. Another survey may see a tree that is whole again.
+      this.#sweepLater(REFUSED_AGAIN_MS);
+      return;
+    }
     let failed = false;
-    if (dirty.contentDirty) {
-      const order = dirty.takeContent();
-      const report = await sweepContent(this.#host, order, () => contentStore.inFlightIngests());
-      if (this.#isClean('content', report)) {
-        dirty.postponeContent(report.postponed);
-        await dirty.sweptContent(order);
-      } else {
-        dirty.failedContent();
-        failed = true;
-      }
+    for (const name of sweeps.names) {
+      if (!this.#isClean(nameOf(name), await sweeps.sweep(name))) failed = true;
     }
-    for (const name of dirty.dirtySnapshotters) {
-      const backend = backends.get(name);
-      if (backend === undefined) continue;
-      const order = dirty.takeSnapshotter(name);
-      const inFlight = (): ReadonlySet<string> => snapshotterStores.get(name)?.inFlight() ?? new Set();
-      const report = await sweepSnapshotter(this.#host, name, backend, order, inFlight);
-      if (this.#isClean(name, report)) {
-        dirty.postponeSnapshotter(name, report.postponed);
-        await dirty.sweptSnapshotter(name, order);
-      } else {
-        dirty.failedSnapshotter(name);
-        failed = true;
-      }
-    }
+    await sweeps.ended(!failed);
     if (failed) this.#sweepLater(SWEEP_RETRY_MS);
+    else if (dirty.retryInMs !== undefined) this.#sweepLater(dirty.retryInMs);
   }
 
   #isClean(backend: string, { errors }: SweepReport): boolean {
@@ -271,6 +280,9 @@ export class SharedGuards extends Guards {
   /** Never at once: other hosts have to be asked. */
   override tryAcquire(_name: string): Release | undefined {
     return undefined;
+  }
+  override tryAcquireMany(names: readonly string[]): { taken: boolean[]; release: Release } {
+    return { taken: names.map(() => false), release: () => undefined };
   }
 }
 

@@ -11,6 +11,8 @@ import { failedPrecondition, throwIfAborted } from './errors.js';
 import type { CollectHost } from './gc/collect.js';
 import { CollectorRegistry } from './gc/collectors.js';
 import { DirtyFlags } from './gc/dirty.js';
+import { ExpiryClock } from './gc/expiry-clock.js';
+import { OrphanGuard } from './gc/orphan-guard.js';
 import { ContentStore } from './stores/content.js';
 import { Guards } from './stores/guards.js';
 import type { ContentPolicy, EventsPublisher, UnnamedContent, UnnamedSnapshot } from './stores/host.js';
@@ -32,6 +34,8 @@ export interface HostParts {
   publisher?: EventsPublisher | undefined;
   /** Default: guards within this process. */
   guards?: Guards | undefined;
+  /** Default: the host's clocks and the default grace. */
+  expiryClock?: ExpiryClock | undefined;
   log: Log;
 }
 
@@ -62,6 +66,8 @@ export class DBHost implements CollectHost {
   readonly publisher: EventsPublisher | undefined;
   readonly guards: Guards;
   readonly dirty: DirtyFlags;
+  readonly orphans: OrphanGuard;
+  readonly expiryClock: ExpiryClock;
   readonly collectors = new CollectorRegistry();
   readonly contentStore: ContentStore;
   readonly snapshotterStores: ReadonlyMap<string, Snapshotter>;
@@ -80,6 +86,8 @@ export class DBHost implements CollectHost {
     this.#log = parts.log;
     this.guards = parts.guards ?? new Guards();
     this.dirty = new DirtyFlags(parts.engine);
+    this.orphans = new OrphanGuard(this);
+    this.expiryClock = parts.expiryClock ?? new ExpiryClock({ log: parts.log });
     this.contentStore = new ContentStore(this);
     this.snapshotterStores = new Map(
       [...parts.backends.keys()].map((name) => [name, new Snapshotter(this, name)]),
@@ -92,17 +100,22 @@ export class DBHost implements CollectHost {
 
   async update<T>(ctx: CallContext, fn: (tx: Transaction) => T | Promise<T>): Promise<T> {
     this.#check(ctx);
+    this.expiryClock.glance();
     if (ctx.tx !== undefined) {
       if (!ctx.tx.writable) {
         throw failedPrecondition('the transaction is read-only', { remedy: 'use update instead of view' });
       }
+      this.expiryClock.saveStep(this.engine, ctx.tx);
       return fn(ctx.tx);
     }
     const body: ActiveBody = { host: this, open: true, outer: innermostOpen() };
     const options = { durability: this.durability, ...(ctx.signal && { signal: ctx.signal }) };
     try {
       return await this.engine
-        .update((tx) => bodies.run(body, () => fn(tx)), options)
+        .update((tx) => {
+          this.expiryClock.saveStep(this.engine, tx);
+          return bodies.run(body, () => fn(tx));
+        }, options)
         .then((result) => {
           body.open = false;
           this.#runCallbacks();

@@ -1,6 +1,9 @@
 /** The options of `openDB`: which there are and what they may be. Called by db.ts before anything is opened. */
+import { resolve } from 'node:path';
+import type { ContentBackend, SnapshotterBackend } from './backends/contract.js';
 import type { OpenOptions } from './db.js';
 import { invalidArgument } from './errors.js';
+import { checkGrace } from './gc/expiry-clock.js';
 
 export const snapshotterNames = ['native', 'overlayfs'] as const;
 export type SnapshotterName = (typeof snapshotterNames)[number];
@@ -17,6 +20,7 @@ const knownOptions = new Set([
   'log',
   'enableEtcdGC',
   'leaseBackend',
+  'expiryGraceMs',
 ]);
 
 export function validateOptions(options: OpenOptions): void {
@@ -46,6 +50,7 @@ export function validateOptions(options: OpenOptions): void {
       });
     }
   }
+  checkGrace(options.expiryGraceMs);
   for (const name of options.snapshotters ?? []) {
     if (!snapshotterNames.includes(name)) {
       throw invalidArgument(`there is no snapshotter "${name}"`, {
@@ -53,4 +58,14 @@ export function validateOptions(options: OpenOptions): void {
       });
     }
   }
+}
+
+/** What tells a host of given parts from others on its machine: content may be shared, snapshotters have one owner. */
+export function directoryOf(
+  content: ContentBackend,
+  backends: ReadonlyMap<string, SnapshotterBackend>,
+): string | undefined {
+  const roots = [...[...backends].sort().map(([, backend]) => backend.root), content.root];
+  const root = roots.find((one) => one !== undefined);
+  return root === undefined ? undefined : resolve(root);
 }

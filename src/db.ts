@@ -5,7 +5,7 @@
  * Durability: an operation that resolved is on disk, unless `durability: 'visible'` was asked for.
  * Threading: one process owns a directory; calls may overlap freely.
  */
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { openContent } from './backends/content/store.js';
 import type { ContentBackend, DiskJobs, SnapshotterBackend } from './backends/contract.js';
 import { makeDurableDirectory } from './backends/files.js';
@@ -13,9 +13,10 @@ import { errnoOf, fsError } from './backends/fs-errors.js';
 import { openNative } from './backends/native.js';
 import { openOverlayfs } from './backends/overlayfs.js';
 import { CLUSTER_SLICE_MS, Cluster, SharedGuards } from './cluster.js';
+import type { ClusterHosts } from './cluster-hosts.js';
 import { type CallContext, withTransactionContext } from './context.js';
 import { DBHost, type Log, type MutationCallback } from './db-host.js';
-import { type SnapshotterName, snapshotterNames, validateOptions } from './db-options.js';
+import { directoryOf, type SnapshotterName, snapshotterNames, validateOptions } from './db-options.js';
 import { checkLeaseBackend, EnableEtcdGC, LeaseBackend, type LeaseBackendName } from './defaults.js';
 import type { Durability, Engine, EngineOptions, Transaction, Unlock } from './engine/contract.js';
 import { EtcdEngine } from './engine/etcd/engine.js';
@@ -30,9 +31,11 @@ import { failedPrecondition, invalidArgument } from './errors.js';
 import { type CollectOptions, collect } from './gc/collect.js';
 import type { Collector } from './gc/collectors.js';
 import { createDiskPool, type DiskPool } from './gc/disk-pool.js';
+import { type ClockSteps, ExpiryClock, type ExpiryTime } from './gc/expiry-clock.js';
 import { nextExpiry } from './gc/expiry-wake.js';
 import { createGraph } from './gc/graph.js';
 import type { ObjectName } from './gc/objects.js';
+import type { OrphanState } from './gc/orphan-guard.js';
 import { applyPlan, type CollectionPlan, type PlanOutcome, planCollection } from './gc/plan.js';
 import { metadataIndexer } from './gc/references.js';
 import { diskUsageBy, type UsageOptions, type UsageReport } from './gc/retained.js';
@@ -59,6 +62,11 @@ export interface DBOptions {
   enableEtcdGC?: boolean;
   /** Whose leases are: `''`, `bolt` (this host's own) or `etcd` (all hosts'). Unset: the process-wide default. */
   leaseBackend?: LeaseBackendName;
+  /**
+   * Milliseconds for which what expired only because the wall clock was set forward, by more than a minute, is kept.
+   * Default ten minutes; 0: not at all.
+   */
+  expiryGraceMs?: number;
 }
 /** Options of one collection. */
 export type RunOptions = Omit<CollectOptions, 'signal' | 'only'>;
@@ -95,6 +103,12 @@ export const withLeaseBackend =
     options.leaseBackend = name;
   };
 
+export const withExpiryGrace =
+  (milliseconds: number): DBOpt =>
+  (options) => {
+    options.expiryGraceMs = milliseconds;
+  };
+
 const logToStderr: Log = (level, message, details) => {
   if (level === 'info') return;
   process.stderr.write(`ebbtide: ${level}: ${message}${details ? ` ${JSON.stringify(details)}` : ''}\n`);
@@ -128,15 +142,22 @@ export class DB implements AsyncDisposable {
     this.#switches = switches;
     const { engine } = host;
     const cluster =
-      engine instanceof EtcdEngine ? new Cluster(engine, host, (run) => this.#inTurn(run)) : undefined;
+      engine instanceof EtcdEngine
+        ? new Cluster(
+            engine,
+            host,
+            (run) => this.#inTurn(run),
+            () => this.enableEtcdGC,
+          )
+        : undefined;
     const current = <S extends object>(store: S, ...methods: (keyof S)[]): S =>
       cluster === undefined ? store : cluster.current(store, methods);
     this.#cluster = cluster;
     this.#raw = engine instanceof EtcdEngine ? new EtcdRawStore(engine) : new RawStore(engine);
     this.images = current(new ImageStore(host), 'get', 'list', 'listed');
-    this.containers = current(new ContainerStore(host), 'get', 'list');
-    this.sandboxes = current(new SandboxStore(host), 'get', 'list');
-    this.leases = current(new LeaseManager(host), 'list', 'listResources');
+    this.containers = current(new ContainerStore(host), 'get', 'list', 'listed');
+    this.sandboxes = current(new SandboxStore(host), 'get', 'list', 'listed');
+    this.leases = current(new LeaseManager(host), 'list', 'listed', 'listResources');
     this.namespaces = current(new NamespaceStore(host), 'labels', 'list');
     this.#content = current(
       host.contentStore,
@@ -166,7 +187,7 @@ export class DB implements AsyncDisposable {
   /** Over etcd: the manager of one host's own leases, or of the shared ones (''). Used by factories.ts. */
   leaseManagerOf(scope: string): LeaseManager {
     const manager = new LeaseManager(this.#host, scope);
-    return this.#cluster?.current(manager, ['list', 'listResources']) ?? manager;
+    return this.#cluster?.current(manager, ['list', 'listed', 'listResources']) ?? manager;
   }
   /** The option, or else the process-wide default as it is now. */
   get leaseBackend(): string {
@@ -219,7 +240,7 @@ export class DB implements AsyncDisposable {
       collect(this.#host, { ...this.#defaults(), ...options, ...(ctx.signal && { signal: ctx.signal }) });
     const cluster = this.#cluster;
     if (cluster === undefined || options.dryRun) return this.#inTurn(run);
-    return this.#inTurn(() => cluster.collect(this.enableEtcdGC, run));
+    return this.#inTurn(() => cluster.collect(run));
   }
 
   #defaults(): RunOptions {
@@ -243,7 +264,7 @@ export class DB implements AsyncDisposable {
         ...options,
         ...(ctx.signal && { signal: ctx.signal }),
       });
-    return this.#inTurn(async () => this.#cluster?.collectOrFail(this.enableEtcdGC, run) ?? run());
+    return this.#inTurn(async () => this.#cluster?.collectOrFail(run) ?? run());
   }
 
   /**
@@ -252,11 +273,25 @@ export class DB implements AsyncDisposable {
    */
   why(ctx: CallContext, object: string | ObjectName, options: WhyOptions = {}): Promise<Why> {
     const name = typeof object === 'string' ? { name: object } : object;
-    return why(this.#host, (run) => this.#inTurn(run), ctx, name, options);
+    const answer = why(this.#host, (run) => this.#inTurn(run), ctx, name, options);
+    return this.hosts?.inWhy(answer) ?? answer;
   }
   /** Bytes by image, lease, namespace or snapshotter, of the context's namespace or, without one, of all. */
   du(ctx: CallContext = {}, options: UsageOptions = {}): Promise<UsageReport> {
-    return diskUsageBy(this.#host, (run) => this.#inTurn(run), ctx, options);
+    const report = diskUsageBy(this.#host, (run) => this.#inTurn(run), ctx, options);
+    return this.hosts?.inUsage(report) ?? report;
+  }
+  /** The hosts that share the tree over etcd; undefined for an embedded store. */
+  get hosts(): ClusterHosts | undefined {
+    return this.#cluster?.hosts;
+  }
+  /** What is known of backend items that no record names: see `CollectOptions.orphanGuard`. */
+  get orphans(): OrphanState {
+    return this.#host.orphans.state;
+  }
+  /** The time that expiries are compared with, and how often the wall clock was set since the store was opened. */
+  get expiryTime(): ExpiryTime & { readonly steps: Readonly<ClockSteps> } {
+    return this.#host.expiryClock;
   }
   /** The earliest time later than `after` at which a lease, image or ingest expires; used by the scheduler. */
   nextExpiry(after: Instant): Instant | undefined {
@@ -330,6 +365,11 @@ export class DB implements AsyncDisposable {
     this.#host.close();
     this.#cluster?.close();
     await this.#collection;
+    await this.#host.dirty.store().catch((error: unknown) => {
+      this.#host.log('info', 'what waits for a sweep could not be noted', {
+        error: String(error),
+      });
+    });
     for (const backend of this.#host.backends.values()) await backend.close();
     await this.#host.content.close?.();
     await this.#pool?.close();
@@ -365,6 +405,7 @@ export async function newDB(
   const log = options.log ?? logToStderr;
   const engine = await openEtcdEngine({
     etcd,
+    directory: directoryOf(content, backends),
     indexer: metadataIndexer,
     graph: createGraph(),
     warn: (message) => log('warn', message),
@@ -383,8 +424,11 @@ async function assemble(
   const options: DBOptions = {};
   for (const opt of opts) opt(options);
   checkLeaseBackend(options.leaseBackend, engine.kind === 'etcd');
+  const log = options.log ?? logToStderr;
+  const hostId = engine instanceof EtcdEngine ? engine.client.settings.hostId : undefined;
   const host = new DBHost({
     engine,
+    expiryClock: new ExpiryClock({ graceMs: options.expiryGraceMs, hostId, log }),
     guards: sharesDirectories(engine) ? new SharedGuards(engine) : undefined,
     content,
     backends,
@@ -392,12 +436,15 @@ async function assemble(
     durability: options.durability ?? 'flushed',
     publisher: options.publisher,
     jobs: pool satisfies DiskJobs,
-    log: options.log ?? logToStderr,
+    log,
   });
   if (engine instanceof EtcdEngine && (options.leaseBackend ?? LeaseBackend) === 'bolt') {
     engine.leaseScope = engine.client.settings.hostId;
   }
+  await host.orphans.lookAtOpen();
+  // Nothing is awaited from here until the DB listens: removals of other hosts would be missed.
   host.dirty.load();
+  host.expiryClock.load(engine);
   const db = new DB(host, pool, options);
   await db.init();
   return db;
@@ -413,7 +460,10 @@ function sharesDirectories(engine: Engine): engine is EtcdEngine {
 export { type SnapshotterName, snapshotterNames } from './db-options.js';
 
 export interface OpenOptions extends DBOptions {
-  /** Directory the store lives in; made (0711) when missing. */
+  /**
+   * Directory the store lives in; made (0711) when missing. A relative path is one of the moment of the call. When
+   * another directory takes its place, writes, walks and mounts are Unavailable until it is back.
+   */
   root: string;
   /** `memory` keeps the records in memory only (tests, experiments); blobs and snapshots are on disk all the same. */
   engine?: 'lmdb' | 'memory';
@@ -440,7 +490,7 @@ export const layout = {
  */
 export async function openDB(options: OpenOptions): Promise<DB> {
   validateOptions(options);
-  const { root } = options;
+  const root = resolve(options.root);
   const log = options.log ?? logToStderr;
   await makeDurableDirectory(root, 0o711).catch((error: unknown) => {
     if (errnoOf(error) === 'EEXIST') {
@@ -459,7 +509,7 @@ export async function openDB(options: OpenOptions): Promise<DB> {
   };
   const cleanup: (() => Promise<void>)[] = [];
   try {
-    const engine = await openEngine(options, engineOptions);
+    const engine = await openEngine({ ...options, root }, engineOptions);
     cleanup.push(() => engine.close());
     const pool = createDiskPool();
     cleanup.push(() => pool.close());

@@ -3,6 +3,8 @@
  * Called by every room. A wrapped error keeps the kind of its cause.
  */
 
+import { shown } from './held-paths.js';
+
 export const errorKinds = [
   'InvalidArgument',
   'NotFound',
@@ -32,9 +34,9 @@ export class EbbtideError extends Error {
   readonly remedy: string | undefined;
 
   constructor(kind: ErrorKind, message: string, details: ErrorDetails = {}) {
-    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    super(shown(message), details.cause === undefined ? undefined : { cause: details.cause });
     this.kind = kind;
-    this.object = details.object;
+    this.object = details.object && shown(details.object);
     this.remedy = details.remedy;
   }
 }

@@ -5,6 +5,7 @@
 
 // ---- The database
 
+export type { ClusterHosts, HostInfo, HostRemoval } from './cluster-hosts.js';
 export {
   DB,
   type DBOpt,
@@ -21,6 +22,7 @@ export {
   withDurability,
   withEtcdGC,
   withEventsPublisher,
+  withExpiryGrace,
   withLeaseBackend,
   withLog,
   withPolicyIsolated,
@@ -171,8 +173,8 @@ export { type Diffed, type DiffOptions, diffLayer } from './backends/archive/dif
 export { type ArchiveLimits, defaultLimits } from './backends/archive/limits.js';
 export type { Sink } from './backends/archive/tar-writer.js';
 export type { Platform } from './images/documents.js';
-export { type Exported, type ExportOptions, exportImages } from './images/export.js';
-export { type ImportOptions, importImage } from './images/import.js';
+export { type Exported, type ExportedImage, type ExportOptions, exportImages } from './images/export.js';
+export { type ImportOptions, importImage, type LeftOut } from './images/import.js';
 export { childLabels, type LabelledChild, MediaType } from './images/media-types.js';
 export { normalizeDockerReference } from './images/names.js';
 export type { Output } from './images/output.js';
@@ -190,8 +192,10 @@ export type {
   Send,
   SendBackReference,
 } from './gc/collectors.js';
+export type { ClockSteps, ExpiryTime } from './gc/expiry-clock.js';
 export type { MassGuard } from './gc/mass-guard.js';
 export { type ObjectKind, type ObjectName, objectKinds } from './gc/objects.js';
+export type { OrphanState } from './gc/orphan-guard.js';
 export { type CollectionPlan, type PlanOutcome, parsePlan, type RestReason } from './gc/plan.js';
 export {
   type UsageGroup,
@@ -231,7 +235,7 @@ export {
   ResourceType,
   ResourceUnknown,
 } from './gc/types.js';
-export type { Why, WhyOptions, WhyStep } from './gc/why.js';
+export type { LeaseOwner, Why, WhyOptions, WhyStep } from './gc/why.js';
 
 // ---- Engines, for `newDB` and for engines of your own
 

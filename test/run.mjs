@@ -1,6 +1,10 @@
 // Runs the compiled tests with node:test, as `npm test` does. Arguments: file name parts to pick some.
-import { spawn } from 'node:child_process';
-import { readdirSync } from 'node:fs';
+//
+// The tests get a temporary directory of their own. What is left in it at the end is a fault of a test, or of the
+// program, and fails the run; so is a process of theirs that still runs, or a mount below it.
+import { spawn, spawnSync } from 'node:child_process';
+import { chmodSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -16,7 +20,49 @@ if (files.length === 0) {
   console.error(`no test file matches ${wanted.join(', ')}`);
   process.exit(1);
 }
+
+// Short: sockets are made below it, whose paths may have 107 bytes.
+const temporary = mkdtempSync(join(tmpdir(), 'ebb-'));
+// As the temporary directory is: some tests run programs as another user.
+chmodSync(temporary, 0o1777);
 const child = spawn(process.execPath, ['--test', '--test-concurrency=2', ...flags, ...files], {
   stdio: 'inherit',
+  env: { ...process.env, TMPDIR: temporary },
 });
-child.on('exit', (code, signal) => process.exit(signal ? 1 : (code ?? 1)));
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal));
+child.on('exit', (code, signal) => {
+  const left = leftOver();
+  for (const line of left) console.error(`left behind by the tests: ${line}`);
+  process.exit(signal || left.length > 0 ? 1 : (code ?? 1));
+});
+
+/** What the tests left behind, a line each; all of it is gone afterwards. */
+function leftOver() {
+  const left = [];
+  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
+    if (!belongs(pid)) continue;
+    left.push(`process ${pid}: ${readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ').trim()}`);
+    process.kill(Number(pid), 'SIGKILL');
+  }
+  const mounts = readFileSync('/proc/self/mounts', 'utf8')
+    .split('\n')
+    .map((line) => line.split(' ')[1]);
+  for (const path of mounts.filter((path) => path?.startsWith(`${temporary}/`)).reverse()) {
+    left.push(`mount ${path}`);
+    spawnSync('umount', ['-l', path]);
+  }
+  left.push(...readdirSync(temporary).map((name) => join(temporary, name)));
+  rmSync(temporary, { recursive: true, force: true, maxRetries: 3 });
+  return left;
+}
+
+/** Whether a process has our temporary directory in its environment, or stands below it. */
+function belongs(pid) {
+  if (Number(pid) === process.pid) return false;
+  try {
+    if (readlinkSync(`/proc/${pid}/cwd`).startsWith(`${temporary}/`)) return true;
+    return readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0').includes(`TMPDIR=${temporary}`);
+  } catch {
+    return false;
+  }
+}

@@ -58,6 +58,8 @@ export interface BackendWriter {
 }
 
 export interface ContentBackend {
+  /** Optional: the directory it is in; names the host in a shared tree that was given no name. */
+  readonly root?: string | undefined;
   info(digest: string): Promise<ContentInfo>;
   readerAt(digest: string): Promise<BlobReader>;
   walk(fn: (info: ContentInfo) => Promise<void> | void): Promise<void>;
@@ -113,6 +115,8 @@ export interface SnapshotOptions {
 }
 
 export interface SnapshotterBackend {
+  /** As for content. */
+  readonly root?: string | undefined;
   stat(key: string): Promise<SnapshotInfo>;
   /** Labels only: paths `labels`, `labels.<k>`; none = all labels. */
   update(info: SnapshotInfo, ...paths: string[]): Promise<SnapshotInfo>;

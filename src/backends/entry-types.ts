@@ -1,6 +1,6 @@
 /**
  * Does a file system tell the type of an entry together with its name (d_type)? Overlay mounts need it. Asked
- * once, when the overlay snapshotter is opened.
+ * once, when the overlay snapshotter is made.
  */
 import { closeSync, mkdtempSync, opendirSync, openSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';

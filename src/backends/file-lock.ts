@@ -6,6 +6,7 @@
 import { type FileHandle, open } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { unavailable } from '../errors.js';
+import type { HeldDirectory } from '../held-directory.js';
 import { fsError } from './fs-errors.js';
 
 /** What is used of `fs-native-extensions`, which has no types of its own. */
@@ -38,6 +39,8 @@ export class FileLock {
     let handle: FileHandle;
     try {
       handle = await open(path, 'a+', 0o600);
+      // Who can read a file can lock it. Whose it is not keeps what it has.
+      await handle.chmod(0o600).catch(() => undefined);
     } catch (error) {
       throw fsError('open the lock file', path, error);
     }
@@ -52,6 +55,11 @@ export class FileLock {
       object: owned,
       remedy: 'close the other one first, or open another directory',
     });
+  }
+
+  /** Unavailable unless the file in the directory is still the one that is locked. */
+  verify(directory: HeldDirectory, name: string): void {
+    directory.verifyFile(name, this.#handle.fd);
   }
 
   async release(): Promise<void> {

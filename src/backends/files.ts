@@ -2,7 +2,7 @@
  * Small file system helpers shared by the backends. All asynchronous: nothing here holds up the event loop.
  * Durability: `syncDirectory` is what makes a name (a create, a rename) survive a power cut.
  */
-import { mkdir, open, stat } from 'node:fs/promises';
+import { chmod, mkdir, open, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { failedPrecondition } from '../errors.js';
 import { errnoOf, fsError, isAbsent } from './fs-errors.js';
@@ -20,15 +20,21 @@ export async function syncDirectory(path: string): Promise<void> {
   }
 }
 
-/** Makes a directory with its parents; every directory that got a new name in it is synced. */
+/**
+ * Makes a directory with its parents, each with this mode whatever the umask; every directory that got a new name in it is
+ * synced.
+ */
 export async function makeDurableDirectory(path: string, mode: number): Promise<void> {
   const first = await mkdir(path, { recursive: true, mode });
   if (first === undefined) return;
   const top = dirname(first);
-  for (let at = path; at !== top && at !== dirname(at); at = dirname(at)) await syncDirectory(dirname(at));
+  for (let at = path; at !== top && at !== dirname(at); at = dirname(at)) {
+    await chmod(at, mode);
+    await syncDirectory(dirname(at));
+  }
 }
 
-/** The root directory of a backend, made when missing; a clear error when it cannot be used. */
+/** The root directory of a backend (absolute), made when missing; a clear error when it cannot be used. */
 export async function makeRoot(path: string, mode: number): Promise<void> {
   let isDirectory = true;
   try {
@@ -62,6 +68,15 @@ export async function orAbsent<T>(work: Promise<T>): Promise<T | null> {
   } catch (error) {
     if (isAbsent(error)) return null;
     throw error;
+  }
+}
+
+/** Success as well when it is there already. */
+export async function orPresent(work: Promise<unknown>): Promise<void> {
+  try {
+    await work;
+  } catch (error) {
+    if (errnoOf(error) !== 'EEXIST') throw error;
   }
 }
 

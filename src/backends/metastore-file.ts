@@ -6,10 +6,12 @@
  * is refused before LMDB sees it; it is never changed. A new file gets its name when it is whole and on disk, so that
  * a power cut leaves no half-made one.
  */
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
-import { chmod, open as openFile, rename, rm } from 'node:fs/promises';
+import { closeSync, constants, fchmodSync, fstatSync, openSync, readSync, writeSync } from 'node:fs';
+import { open as openFile, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { type Database, open, type RootDatabase } from 'lmdb';
+import { allocate } from '../allocate.js';
+import { closeOnExec } from '../descriptors.js';
 import { failedPrecondition, unavailable, unknownError } from '../errors.js';
 import { breathe, syncDirectory } from './files.js';
 import { errnoOf, fsError, isAbsent, messageOf } from './fs-errors.js';
@@ -31,6 +33,9 @@ const BOLT_MAGIC = 0xed0cdaed;
 const PAGE_SIZE_OFFSET = 48;
 const LAST_PAGE_OFFSET = 144;
 const TRANSACTION_OFFSET = 152;
+/** Bytes behind the last page that have blocks, so that snapshots can be removed on a full disk. */
+const RESERVE_BYTES = 256 * 1024;
+const LMDB_LOCK_BYTES = 16 * 1024;
 /** The newest pages of a sound file may never have been written when they were freed at once. */
 const UNWRITTEN_PAGES_MAX = 64;
 
@@ -39,11 +44,16 @@ export class MetastoreFile {
   /** False when the file did not exist before. */
   readonly existed: boolean;
   readonly #root: RootDatabase<Buffer, Buffer>;
+  readonly #fd: number;
+  /** Bytes that have blocks, as far as is known. */
+  #allocated = 0;
 
   private constructor(path: string, existed: boolean, root: RootDatabase<Buffer, Buffer>) {
     this.path = path;
     this.existed = existed;
     this.#root = root;
+    this.#fd = openSync(path, 'r+');
+    this.#hasReserve();
   }
 
   /** Opens (or makes, 0600) the file, for up to so many tables. */
@@ -51,6 +61,7 @@ export class MetastoreFile {
     const existed = inspect(path);
     try {
       if (!existed) await create(path, tables);
+      preparePrivate(path);
       return new MetastoreFile(path, existed, openEnvironment(path, tables));
     } catch (error) {
       throw fsError('open the snapshot metadata', path, error);
@@ -63,6 +74,13 @@ export class MetastoreFile {
 
   /** All of these or none; on disk when resolved. Unavailable when the disk refuses, and nothing is stored then. */
   async write(writes: readonly TableWrite[]): Promise<void> {
+    const takesAway = writes.every(({ value }) => value === undefined);
+    if (!takesAway && !this.#hasReserve()) {
+      throw unavailable(`no space left for the snapshot metadata ${this.path}: only removals are taken`, {
+        object: this.path,
+        remedy: 'free disk space (removals and `ebbtide gc` work on a full disk too) and try again',
+      });
+    }
     try {
       await this.#root.batch(() => {
         for (const { table, key, value } of writes) {
@@ -80,13 +98,42 @@ export class MetastoreFile {
     }
   }
 
-  close(): Promise<void> {
-    return this.#root.close();
+  /** Sees to the reserve; false when the disk has no room for it. */
+  #hasReserve(): boolean {
+    const used = usedBytes(this.#fd);
+    const wanted = used + RESERVE_BYTES;
+    if (used + RESERVE_BYTES / 2 <= this.#allocated) return true;
+    if (!allocate(this.#fd, this.#allocated, wanted - this.#allocated)) return false;
+    this.#allocated = wanted;
+    return true;
+  }
+
+  async close(): Promise<void> {
+    await this.#root.close();
+    closeSync(this.#fd);
+  }
+}
+
+/**
+ * Before LMDB opens it in this process: its files are the owner's alone, and what is mapped of its lock file has blocks,
+ * because a full disk under a mapped page would end the process.
+ */
+function preparePrivate(path: string): void {
+  for (const name of [path, `${path}-lock`]) {
+    const fd = openSync(name, constants.O_RDWR | constants.O_CREAT, 0o600);
+    try {
+      const { size, blocks, mode } = fstatSync(fd);
+      if ((mode & 0o777) !== 0o600) fchmodSync(fd, 0o600);
+      if (name !== path && (size < LMDB_LOCK_BYTES || blocks * 512 < size))
+        writeSync(fd, Buffer.alloc(Math.max(size, LMDB_LOCK_BYTES)), 0, undefined, 0);
+    } finally {
+      closeSync(fd);
+    }
   }
 }
 
 function openEnvironment(path: string, tables: number): RootDatabase<Buffer, Buffer> {
-  return open<Buffer, Buffer>({
+  const root = open<Buffer, Buffer>({
     path,
     noSubdir: true,
     maxDbs: tables,
@@ -99,12 +146,15 @@ function openEnvironment(path: string, tables: number): RootDatabase<Buffer, Buf
     // Beyond these a long free list costs tens of milliseconds in every commit.
     ...{ maxFreeSpaceToLoad: 1000, maxFreeSpaceToRetain: 2000 },
   });
+  closeOnExec(path);
+  return root;
 }
 
 async function create(path: string, tables: number): Promise<void> {
   const draft = `${path}.new`;
   const lock = `${draft}-lock`;
   for (const name of [draft, lock]) await rm(name, { force: true });
+  preparePrivate(draft);
   await openEnvironment(draft, tables).close();
   const handle = await openFile(draft, 'r+');
   try {
@@ -112,7 +162,6 @@ async function create(path: string, tables: number): Promise<void> {
   } finally {
     await handle.close();
   }
-  await chmod(draft, 0o600);
   await rm(lock, { force: true });
   await rename(draft, path);
   await syncDirectory(dirname(path));
@@ -157,11 +206,22 @@ function checkHeaders(path: string, fd: number, size: number): void {
   const pageBytes = first.readUInt32LE(PAGE_SIZE_OFFSET);
   const second = readHeader(fd, pageBytes);
   if (second.readUInt32LE(MAGIC_OFFSET) !== LMDB_MAGIC) throw damaged(path, 'its second header is missing');
-  const newer =
-    second.readBigUInt64LE(TRANSACTION_OFFSET) > first.readBigUInt64LE(TRANSACTION_OFFSET) ? second : first;
-  const pages = Number(newer.readBigUInt64LE(LAST_PAGE_OFFSET)) + 1;
+  const pages = pagesOf(first, second);
   const missing = pages - Math.floor(size / pageBytes);
   if (missing > UNWRITTEN_PAGES_MAX) throw damaged(path, `${missing} of its ${pages} pages are missing`);
+}
+
+function pagesOf(first: Buffer, second: Buffer): number {
+  const newer =
+    second.readBigUInt64LE(TRANSACTION_OFFSET) > first.readBigUInt64LE(TRANSACTION_OFFSET) ? second : first;
+  return Number(newer.readBigUInt64LE(LAST_PAGE_OFFSET)) + 1;
+}
+
+/** Bytes that the pages in use reach to. */
+function usedBytes(fd: number): number {
+  const first = readHeader(fd, 0);
+  const pageBytes = first.readUInt32LE(PAGE_SIZE_OFFSET);
+  return pagesOf(first, readHeader(fd, pageBytes)) * pageBytes;
 }
 
 function readHeader(fd: number, position: number): Buffer {

@@ -11,7 +11,7 @@
  */
 import { alreadyExists, failedPrecondition, invalidArgument, notFound, unknownError } from '../errors.js';
 import type { StringMap } from '../model/records.js';
-import { now } from '../model/time.js';
+import { now, nowAfter } from '../model/time.js';
 import type { Usage } from './contract.js';
 import { MetastoreFile, type Table, type TableWrite } from './metastore-file.js';
 import {
@@ -335,7 +335,7 @@ export class MetaTransaction {
   relabel(key: string, change: (labels: StringMap | undefined) => StringMap | undefined): StoredSnapshot {
     this.#begin();
     const snapshot = this.#store.get(key);
-    const changed = { ...snapshot, labels: change(snapshot.labels), updated: now() };
+    const changed = { ...snapshot, labels: change(snapshot.labels), updated: nowAfter(snapshot.updated) };
     this.#put(changed);
     return changed;
   }

@@ -7,8 +7,9 @@ import { tmpdir } from 'node:os';
 import { isAbsolute, join, normalize } from 'node:path';
 import { failedPrecondition, invalidArgument, notImplemented } from '../errors.js';
 import type { Mount } from './contract.js';
-import { errnoOf, fsError, messageOf } from './fs-errors.js';
+import { errnoOf, fsError, isFull, messageOf } from './fs-errors.js';
 import { sys, UmountFlag } from './sys.js';
+import { needsUserXattr } from './user-xattr.js';
 
 /** The kernel takes one page of options, its last byte a NUL. */
 const OPTIONS_BYTES = 4095;
@@ -149,6 +150,29 @@ async function tryMount(): Promise<{ ok: boolean; reason?: string }> {
     return { ok: false, reason: messageOf(error) };
   } finally {
     await rm(directory, { recursive: true, force: true });
+  }
+}
+
+/** Whether overlays can be mounted on directories in `directory`: a file system may not do as an upper one. */
+export async function canMountOverlays(directory: string): Promise<{ ok: boolean; reason?: string }> {
+  let probe: string | undefined;
+  try {
+    probe = await mkdtemp(join(directory, '.overlay-'));
+    const path = (name: string): string => join(probe!, name);
+    for (const name of ['lower', 'upper', 'work']) await mkdir(path(name));
+    const options = [
+      `workdir=${path('work')}`,
+      `upperdir=${path('upper')}`,
+      `lowerdir=${path('lower')}`,
+      ...((await needsUserXattr(directory)) ? ['userxattr'] : []),
+    ];
+    await withMounts([{ type: 'overlay', source: 'overlay', options }], () => undefined);
+    return { ok: true };
+  } catch (error) {
+    if (isFull(error)) return { ok: false, reason: 'the disk has no room to try' };
+    return { ok: false, reason: messageOf(error) };
+  } finally {
+    if (probe !== undefined) await rm(probe, { recursive: true, force: true });
   }
 }
 

@@ -6,6 +6,7 @@
  * new parent.
  */
 import { chmod, mkdir } from 'node:fs/promises';
+import { resolve } from 'node:path';
 import type { Mount } from './contract.js';
 import { copyTree } from './copy-tree.js';
 import { type BackendLog, stderrLog } from './log.js';
@@ -22,6 +23,9 @@ export type NativeOptions = SnapshotterOptions;
 
 /** Opens (or makes, 0700) a native snapshotter in the directory `root`. */
 export const openNative = (root: string, options: NativeOptions = {}): Promise<DirectorySnapshotter> =>
+  openIn(resolve(root), options);
+
+const openIn = (root: string, options: NativeOptions): Promise<DirectorySnapshotter> =>
   DirectorySnapshotter.open(root, new NativeDriver(root, options.log ?? stderrLog), options);
 
 class NativeDriver implements SnapshotDriver {
@@ -40,8 +44,8 @@ class NativeDriver implements SnapshotDriver {
     return kind === 'active' || parent === undefined;
   }
 
-  async build(directory: string, { parent }: NewSnapshot): Promise<void> {
-    if (parent !== undefined) return copyTree(this.contents(parent.id), directory, this.#log);
+  async build(directory: string, { parent }: NewSnapshot, contents: (id: number) => string): Promise<void> {
+    if (parent !== undefined) return copyTree(contents(parent.id), directory, this.#log);
     await mkdir(directory);
     // The mode given to mkdir is cut by the umask.
     await chmod(directory, 0o755);

@@ -7,7 +7,7 @@
  */
 import { existsSync } from 'node:fs';
 import { chmod, lchown, lstat, mkdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { failedPrecondition } from '../errors.js';
 import { Label, labelOf } from '../model/labels.js';
 import type { StringMap } from '../model/records.js';
@@ -51,9 +51,10 @@ export interface OverlaySystem {
 
 /** Opens (or makes, 0700) an overlay snapshotter in `root`; FailedPrecondition on file systems it cannot work on. */
 export async function openOverlayfs(
-  root: string,
+  directory: string,
   options: OverlayOptions = {},
 ): Promise<DirectorySnapshotter> {
+  const root = resolve(directory);
   await makeRoot(root, 0o700);
   const system = await examine(root, options.system ?? {});
   if (!system.entryTypes) {
@@ -72,7 +73,8 @@ export async function openOverlayfs(
 async function examine(root: string, given: Partial<OverlaySystem>): Promise<OverlaySystem> {
   try {
     return {
-      entryTypes: given.entryTypes ?? supportsEntryTypes(root),
+      // Once, before there are snapshots: a probe makes files, and a store must open on a full disk.
+      entryTypes: given.entryTypes ?? (existsSync(join(root, 'metadata.db')) || supportsEntryTypes(root)),
       index: given.index ?? existsSync('/sys/module/overlay/parameters/index'),
       userXattr: given.userXattr ?? (await needsUserXattr(root)),
     };
@@ -106,8 +108,13 @@ class OverlayDriver implements SnapshotDriver {
     return true;
   }
 
-  async build(directory: string, { kind, parent, labels }: NewSnapshot): Promise<void> {
-    const owner = await this.#owner(parent, labels);
+  async build(
+    directory: string,
+    { kind, parent, labels }: NewSnapshot,
+    contents: (id: number) => string,
+  ): Promise<void> {
+    const inherited = parent === undefined ? undefined : await lstat(contents(parent.id));
+    const owner = this.#owner(inherited, labels);
     const fs = join(directory, 'fs');
     await mkdir(directory, 0o700);
     await mkdir(fs);
@@ -121,12 +128,8 @@ class OverlayDriver implements SnapshotDriver {
   }
 
   /** The mapped root where ids are mapped, else whoever owns the parent's root; undefined leaves the caller's. */
-  async #owner(
-    parent: StoredSnapshot | undefined,
-    labels: StringMap | undefined,
-  ): Promise<Owner | undefined> {
+  #owner(inherited: Owner | undefined, labels: StringMap | undefined): Owner | undefined {
     const { users, groups } = this.#mappings(labels);
-    const inherited = parent === undefined ? undefined : await lstat(this.contents(parent.id));
     if (users === undefined && groups === undefined) return inherited;
     return {
       uid: users === undefined ? (inherited?.uid ?? 0) : mappedRoot(users),

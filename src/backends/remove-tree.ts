@@ -7,6 +7,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { chmodSync, lstatSync, readdirSync, renameSync, rmdirSync, unlinkSync } from 'node:fs';
+import { shown } from '../held-paths.js';
 import type { DiskJobs, RemovalReport } from './contract.js';
 import { BLOCK_BYTES } from './disk-usage.js';
 import { breathe, entryName, SLASH } from './files.js';
@@ -37,7 +38,8 @@ export function addReport(sum: RemovalReport, part: RemovalReport): void {
 }
 
 function note(report: RemovalReport, path: string, message: string): void {
-  if (report.errors.length < REPORTED_ERRORS) report.errors.push({ path, message });
+  if (report.errors.length < REPORTED_ERRORS)
+    report.errors.push({ path: shown(path), message: shown(message) });
 }
 
 /** Deletes a tree (a file, or a directory with all below it); absent is success. Blocks the calling thread. */

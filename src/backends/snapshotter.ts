@@ -3,10 +3,12 @@
  * after its id. A driver says how directories are made and mounted. Called through SnapshotterBackend.
  *
  *   <root>/metadata.db              <root>/snapshots/<id>/       <root>/snapshots/new-<random>/  under construction
- *   <root>/metadata.lock            <root>/snapshots/rm-<id>/    on its way out (native)
+ *   <root>/metadata.lock            <root>/snapshots/rm-<id>/    on its way out
  *
- * Record and directory: a directory is renamed into place before its record is committed, and deleted after its
- * record is gone, so a crash leaves at most directories nobody knows, which the next open or cleanup removes.
+ * Record and directory: a directory is renamed into place before its record is committed, and renamed out of it in the
+ * transaction that removes the record, so a crash leaves directories under construction or on their way out, which the
+ * next open or cleanup removes, and at most one numbered directory without a record. Others without one are those of a
+ * metadata file that was lost or set back: they are left alone (unknown-directories.ts).
  *
  * Threading: operations on different keys overlap; building a directory (a copy can take minutes) holds up only
  * users of that key and removals of its parent. Records change one commit at a time. Resolved means on disk.
@@ -15,7 +17,8 @@ import { randomBytes } from 'node:crypto';
 import { readdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { EbbtideError, failedPrecondition, invalidArgument } from '../errors.js';
-import { applyMapPath, unknownPath } from '../model/fieldpaths.js';
+import { HeldDirectory } from '../held-directory.js';
+import { maskedLabels } from '../model/fieldpaths.js';
 import { adaptLabels, parseFilters } from '../model/filters.js';
 import { compactMap, copyMap } from '../model/labels.js';
 import type { StringMap } from '../model/records.js';
@@ -31,13 +34,14 @@ import type {
 import { diskUsage } from './disk-usage.js';
 import { FileLock } from './file-lock.js';
 import { breathe, makeRoot, orAbsent, syncDirectory } from './files.js';
-import { diskError, messageOf } from './fs-errors.js';
+import { diskError, isFull, messageOf } from './fs-errors.js';
 import { type BackendLog, stderrLog } from './log.js';
 import { checkCommit, checkCreate, Metastore, type MetaTransaction } from './metastore.js';
 // Not through metastore.js: our declarations must not drag lmdb's, which are unsound, into users' builds.
 import type { StoredSnapshot } from './metastore-records.js';
 import { ObjectLocks } from './object-locks.js';
 import { addReport, emptyReport, inlineJobs } from './remove-tree.js';
+import { toBeSpared } from './unknown-directories.js';
 
 export interface SnapshotterOptions {
   /** Where directories are deleted; the calling thread when absent. */
@@ -47,11 +51,11 @@ export interface SnapshotterOptions {
 
 /** When the directory of a removed snapshot goes. */
 export type RemovalMode =
-  /** Renamed with the record, deleted in the background. */
+  /** In the background. */
   | 'background'
-  /** Left to `cleanup`. */
+  /** In `cleanup`. */
   | 'deferred'
-  /** Deleted before `remove` resolves, with every other directory nobody knows. */
+  /** Before `remove` resolves. */
   | 'immediate';
 
 export interface NewSnapshot {
@@ -65,11 +69,14 @@ export interface SnapshotDriver {
   readonly removal: RemovalMode;
   /** False for snapshots that need no directory of their own. */
   hasDirectory(snapshot: NewSnapshot): boolean;
-  /** Makes `directory`, which does not exist. What a failure leaves behind is removed by the caller. */
-  build(directory: string, snapshot: NewSnapshot): Promise<void>;
+  /**
+   * Makes `directory`, which does not exist. `contents`: where the tree of another snapshot is read. What a failure leaves
+   * behind is removed by the caller.
+   */
+  build(directory: string, snapshot: NewSnapshot, contents: (id: number) => string): Promise<void>;
   /** Mounts of an active snapshot or a view. `parents`: ids, nearest first. */
   mounts(snapshot: StoredSnapshot, parents: readonly number[]): Mount[];
-  /** Directory whose tree is what the snapshot alone takes. */
+  /** Directory whose tree is what the snapshot alone takes, by its name. */
   contents(id: number): string;
   /** Labels that are not stored but shown. */
   shownLabels?(snapshot: StoredSnapshot): StringMap;
@@ -83,12 +90,16 @@ const STEP = 256;
 /** Cleanups that only do what is known to be left, before one looks through the whole directory again. */
 const CLEANUPS_PER_SCAN = 32;
 
-export const snapshotsDirectory = (root: string): string => join(root, 'snapshots');
-export const snapshotDirectory = (root: string, id: number): string => join(root, 'snapshots', String(id));
+const SNAPSHOTS = 'snapshots';
+const LOCK = 'metadata.lock';
+export const snapshotDirectory = (root: string, id: number): string => join(root, SNAPSHOTS, String(id));
 
 export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable {
+  readonly root: string;
   readonly #driver: SnapshotDriver;
-  readonly #directory: string;
+  readonly #root: HeldDirectory;
+  /** Of the snapshots: often a file system of its own. */
+  readonly #snapshots: HeldDirectory;
   readonly #meta: Metastore;
   readonly #lock: FileLock;
   readonly #jobs: DiskJobs;
@@ -96,7 +107,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
   readonly #keys = new ObjectLocks();
   /** Names in the directory that belong to an operation under way. */
   readonly #busy = new Set<string>();
-  /** Directories found beside a missing metadata file: never removed. */
+  /** Directories found at open that the metadata does not know: never removed. */
   readonly #spared = new Set<string>();
   readonly #background = new Set<Promise<void>>();
   /** Directories of removed snapshots that wait for `cleanup`. */
@@ -108,46 +119,60 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
   #closing: Promise<void> | undefined;
 
   private constructor(
-    root: string,
+    place: { root: HeldDirectory; snapshots: HeldDirectory; lock: FileLock },
     driver: SnapshotDriver,
     meta: Metastore,
-    lock: FileLock,
     o: SnapshotterOptions,
   ) {
+    this.root = place.root.path;
     this.#driver = driver;
-    this.#directory = snapshotsDirectory(root);
+    this.#root = place.root;
+    this.#snapshots = place.snapshots;
+    this.#lock = place.lock;
     this.#meta = meta;
-    this.#lock = lock;
     this.#jobs = o.jobs ?? inlineJobs;
     this.#log = o.log ?? stderrLog;
   }
 
   /**
-   * Opens (or makes) a snapshotter in `root`. Unavailable when it is open already; clear errors for a root that
-   * cannot be used and for metadata that is damaged or not ours.
+   * Opens (or makes) a snapshotter in `root`, an absolute path. Unavailable when it is open already; clear errors for a
+   * root that cannot be used and for metadata that is damaged or not ours.
    */
   static async open(
-    root: string,
+    path: string,
     driver: SnapshotDriver,
     options: SnapshotterOptions,
   ): Promise<DirectorySnapshotter> {
-    await makeRoot(root, 0o700);
-    const lock = await FileLock.acquire(
-      join(root, 'metadata.lock'),
-      `the ${driver.name} snapshotter in ${root}`,
-    );
-    let meta: Metastore | undefined;
+    await makeRoot(path, 0o700);
+    const root = HeldDirectory.open(path);
+    const undo: (() => unknown)[] = [() => root.release()];
     try {
-      await makeRoot(snapshotsDirectory(root), 0o700);
-      meta = await Metastore.open(join(root, 'metadata.db'));
-      const snapshotter = new DirectorySnapshotter(root, driver, meta, lock, options);
+      root.setMode(0o700);
+      const lock = await FileLock.acquire(join(root.at, LOCK), `the ${driver.name} snapshotter in ${path}`);
+      undo.push(() => lock.release());
+      await makeRoot(join(root.at, SNAPSHOTS), 0o700);
+      const snapshots = root.child(SNAPSHOTS);
+      undo.push(() => snapshots.release());
+      const meta = await Metastore.open(join(root.at, 'metadata.db'));
+      undo.push(() => meta.close());
+      const snapshotter = new DirectorySnapshotter({ root, snapshots, lock }, driver, meta, options);
       await snapshotter.#recover();
       return snapshotter;
     } catch (error) {
-      await meta?.close();
-      await lock.release();
+      for (const step of undo.reverse()) await step();
       throw error;
     }
+  }
+
+  /** Before directories are made, listed or handed out by their names. Unavailable: they are not where they were. */
+  #verify(): void {
+    this.#root.verify();
+    this.#snapshots.verify();
+    this.#lock.verify(this.#root, LOCK);
+  }
+
+  get #directory(): string {
+    return this.#snapshots.at;
   }
 
   // ---------------------------------------------------------------------------------------------------- reading
@@ -170,11 +195,13 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
         remedy: 'make a view of it and mount that',
       });
     }
+    this.#verify();
     return this.#driver.mounts(snapshot, this.#meta.ancestors(snapshot));
   }
 
   async walk(fn: (info: SnapshotInfo) => Promise<void> | void, ...filters: string[]): Promise<void> {
     const matches = parseFilters(filters);
+    this.#verify();
     let last = 0;
     for (let step = this.#meta.after(last, STEP); step.length > 0; step = this.#meta.after(last, STEP)) {
       for (const { id } of step) {
@@ -201,7 +228,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
   }
 
   async #measure(id: number): Promise<Usage> {
-    const path = this.#driver.contents(id);
+    const path = this.#contents(id);
     try {
       return await diskUsage(path);
     } catch (error) {
@@ -209,12 +236,19 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     }
   }
 
+  /** `contents` of the driver as it is reached from here. */
+  #contents(id: number): string {
+    return this.#snapshots.through(this.#driver.contents(id));
+  }
+
   // ---------------------------------------------------------------------------------------------------- changing
 
   async update(info: SnapshotInfo, ...paths: string[]): Promise<SnapshotInfo> {
     if (info.name === '') throw invalidArgument('snapshot name must not be empty');
     const updated = await this.#meta.write((tx) =>
-      tx.relabel(info.name, (labels) => relabelled(info, paths, labels)),
+      tx.relabel(info.name, (labels) =>
+        compactMap(maskedLabels('snapshot', info.name, labels, info.labels, paths)),
+      ),
     );
     return this.#info(updated);
   }
@@ -231,6 +265,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     return this.#keys.withAll({ exclusive: [key], shared: [parentKey] }, async () => {
       const parent = checkCreate(this.#meta, key, parentKey);
       const snapshot = { kind, parent, labels: compactMap(options.labels) };
+      this.#verify();
       const create = (tx: MetaTransaction): number => tx.create(kind, key, parentKey, snapshot.labels).id;
       if (this.#driver.hasDirectory(snapshot)) await this.#makeDirectory(snapshot, create);
       else await this.#meta.write(create);
@@ -243,7 +278,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     const building = name;
     this.#busy.add(building);
     try {
-      await this.#driver.build(this.#path(name), snapshot);
+      await this.#driver.build(this.#path(name), snapshot, (id) => this.#contents(id));
       await this.#meta.write(async (tx) => {
         const id = String(create(tx));
         await rename(this.#path(name), this.#path(id));
@@ -261,6 +296,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
   commit(name: string, key: string, options: SnapshotOptions = {}): Promise<void> {
     const rebase = options.parent ?? '';
     return this.#keys.withAll({ exclusive: [name, key], shared: [rebase] }, async () => {
+      this.#verify();
       const active = checkCommit(this.#meta, name, key);
       const usage = await this.#measure(active.id);
       await this.#meta.write((tx) => {
@@ -270,53 +306,65 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
   }
 
   remove(key: string): Promise<void> {
-    return this.#keys.with(key, 'exclusive', () => {
+    return this.#keys.with(key, 'exclusive', async () => {
+      this.#verify();
+      const name = await this.#takeOut(key);
+      if (name === undefined) return;
       switch (this.#driver.removal) {
         case 'background':
-          return this.#removeInBackground(key);
-        case 'immediate':
-          return this.#removeNow(key);
+          this.#run(async () => {
+            addReport(this.#freed, await this.#delete([name]));
+            this.#busy.delete(name);
+          });
+          return;
+        case 'immediate': {
+          const { errors } = await this.#delete([name]);
+          if (errors.length > 0) this.#scanIn = 0;
+          break;
+        }
         case 'deferred':
-          return this.#removeRecord(key).then((name) => void this.#left.add(name));
+          this.#left.add(name);
       }
+      this.#busy.delete(name);
     });
   }
 
-  /** Answers the name of its directory. */
-  #removeRecord(key: string): Promise<string> {
-    return this.#meta.write((tx) => String(tx.remove(key).id));
-  }
-
-  async #removeInBackground(key: string): Promise<void> {
+  /** Removes the record; answers the new name of the directory, which is busy, or undefined without a directory. */
+  async #takeOut(key: string): Promise<string | undefined> {
     let renamed: { from: string; to: string } | undefined;
+    let stuck: string | undefined;
     try {
       await this.#meta.write(async (tx) => {
         const { id } = tx.remove(key);
         const names = { from: String(id), to: REMOVED + id };
         this.#busy.add(names.to);
-        if ((await orAbsent(rename(this.#path(names.from), this.#path(names.to)))) !== null) renamed = names;
+        const moved = await this.#moveAway(names);
+        if (moved === 'moved') renamed = names;
         else this.#busy.delete(names.to);
+        if (moved === 'stuck') stuck = names.from;
       });
     } catch (error) {
       if (renamed !== undefined) await this.#restore(renamed);
       throw error instanceof EbbtideError ? error : diskError('remove', this.#directory, error);
     }
-    if (renamed === undefined) return;
-    const { to } = renamed;
-    this.#run(async () => {
-      addReport(this.#freed, await this.#delete([to]));
-      this.#busy.delete(to);
-    });
+    // Only now has it no record.
+    if (stuck !== undefined) this.#left.add(stuck);
+    return renamed?.to;
+  }
+
+  /** Stuck: a full disk has no room for another name, and a cleanup deletes it under its own. */
+  async #moveAway({ from, to }: { from: string; to: string }): Promise<'moved' | 'absent' | 'stuck'> {
+    try {
+      return (await orAbsent(rename(this.#path(from), this.#path(to)))) === null ? 'absent' : 'moved';
+    } catch (error) {
+      if (isFull(error)) return 'stuck';
+      throw error;
+    }
   }
 
   async #restore({ from, to }: { from: string; to: string }): Promise<void> {
     await rename(this.#path(to), this.#path(from));
     this.#busy.delete(to);
-  }
-
-  async #removeNow(key: string): Promise<void> {
-    const { errors } = await this.#delete([await this.#removeRecord(key)]);
-    if (errors.length > 0) this.#scanIn = 0;
   }
 
   /**
@@ -325,6 +373,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
    * be left, and now and then, the whole directory is looked through.
    */
   async cleanup(): Promise<RemovalReport> {
+    this.#verify();
     await Promise.all(this.#background);
     const report = this.#freed;
     this.#freed = emptyReport();
@@ -374,7 +423,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     } catch (error) {
       const message = messageOf(error);
       this.#log('warn', `cannot delete ${paths.length} snapshot directories`, { error: message });
-      return { ...emptyReport(), errors: [{ path: this.#directory, message }] };
+      return { ...emptyReport(), errors: [{ path: this.#snapshots.path, message }] };
     }
   }
 
@@ -387,17 +436,12 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
   async #recover(): Promise<void> {
     const names = await this.#list();
     const numbered = names.filter((name) => NUMBER.test(name));
+    const { existed, sequence } = this.#meta;
+    const unknown = numbered.filter((name) => !this.#isKnown(name));
     for (const name of numbered) this.#meta.skipTo(Number(name));
-    if (!this.#meta.existed && numbered.length > 0) {
-      for (const name of numbered) this.#spared.add(name);
-      this.#log(
-        'warn',
-        `${this.#directory} holds ${numbered.length} snapshots, but their metadata file is gone`,
-        {
-          remedy: 'restore metadata.db, or delete the numbered directories',
-        },
-      );
-    }
+    const spared = existed ? await toBeSpared(this.#directory, numbered.length, unknown, sequence) : numbered;
+    for (const name of spared) this.#spared.add(name);
+    if (spared.length > 0) this.#logSpared(existed, spared);
     const leftovers: string[] = [];
     for (const name of names) {
       const id = name.startsWith(REMOVED) ? name.slice(REMOVED.length) : undefined;
@@ -413,10 +457,16 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     });
   }
 
-  /** Deferred removals leave numbered directories on purpose; elsewhere one without a record is a crash's. */
+  #logSpared(existed: boolean, names: readonly string[]): void {
+    const what = existed ? 'that their metadata file does not know' : 'but their metadata file is gone';
+    this.#log('warn', `${this.#snapshots.path} holds ${names.length} snapshots, ${what}`, {
+      directories: names.slice(0, 20),
+      remedy: 'restore metadata.db; or, if they are lost for good, delete these directories',
+    });
+  }
+
   #isAbandoned(name: string): boolean {
-    if (this.#driver.removal !== 'background' || this.#spared.has(name)) return false;
-    return NUMBER.test(name) && !this.#isKnown(name);
+    return NUMBER.test(name) && !this.#isKnown(name) && !this.#spared.has(name);
   }
 
   #isKnown(name: string): boolean {
@@ -437,26 +487,13 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     await Promise.all(this.#background);
     await this.#meta.close();
     await this.#lock.release();
+    this.#snapshots.release();
+    this.#root.release();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
-}
-
-function relabelled(
-  info: SnapshotInfo,
-  paths: readonly string[],
-  current: StringMap | undefined,
-): StringMap | undefined {
-  if (paths.length === 0) return compactMap(info.labels);
-  let labels = current;
-  for (const path of paths) {
-    const changed = applyMapPath('labels', path, labels, info.labels);
-    if (changed === null) throw unknownPath('snapshot', path, info.name);
-    labels = changed;
-  }
-  return compactMap(labels);
 }
 
 /** Fields that filters may name. */

@@ -4,6 +4,7 @@
  */
 import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { isFull } from './fs-errors.js';
 import { sys } from './sys.js';
 
 /** The whole range of ids mapped to itself: not in a user namespace. */
@@ -18,17 +19,19 @@ export async function needsUserXattr(directory: string): Promise<boolean> {
 
 /** Tries an overlay mount with this option. */
 async function canMountWith(option: string, directory: string): Promise<boolean> {
-  const probe = await mkdtemp(join(directory, '.overlay-'));
   const path = (name: string): string => join(probe, name);
+  let probe = '';
   try {
+    probe = await mkdtemp(join(directory, '.overlay-'));
     for (const name of ['lower', 'upper', 'work', 'merged']) await mkdir(path(name));
     const layers = [`lowerdir=${path('lower')}`, `upperdir=${path('upper')}`, `workdir=${path('work')}`];
     sys.mountWithOptions('overlay', 'overlay', path('merged'), [...layers, option]);
     sys.umount(path('merged'));
     return true;
-  } catch {
-    return false;
+  } catch (error) {
+    // Without room to try: what kernels of the last years can.
+    return isFull(error);
   } finally {
-    await rm(probe, { recursive: true, force: true });
+    if (probe !== '') await rm(probe, { recursive: true, force: true });
   }
 }

@@ -7,6 +7,7 @@
  */
 import { createRequire } from 'node:module';
 import { Command, CommanderError } from 'commander';
+import { fsError } from '../system-errors.js';
 import { addEtcdOptions } from './etcd-options.js';
 import { exitCodes } from './exit-codes.js';
 import { defaultRoot, report } from './runner.js';
@@ -42,6 +43,7 @@ const verbs: Readonly<Record<string, () => Promise<(program: Command) => void>>>
   containers: async () => (await import('./verbs/containers.js')).containers,
   leases: async () => (await import('./verbs/leases.js')).leases,
   namespaces: async () => (await import('./verbs/namespaces.js')).namespaces,
+  hosts: async () => (await import('./verbs/hosts.js')).hosts,
   gc: async () => (await import('./verbs/gc.js')).gc,
   why: async () => (await import('./verbs/why.js')).why,
   du: async () => (await import('./verbs/du.js')).du,
@@ -63,8 +65,10 @@ for (const name of verbsIn(process.argv.slice(2))) (await verbs[name]!())(progra
 
 // A reader that goes away (`| head`) ends the output, not the work.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code !== 'EPIPE') throw error;
+  if (error.code !== 'EPIPE') process.exitCode = report(fsError('write to', 'standard output', error));
 });
+// Nor does a terminal that goes away.
+process.stderr.on('error', () => undefined);
 
 try {
   await program.parseAsync();

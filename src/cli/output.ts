@@ -24,6 +24,11 @@ export class Output {
     this.#stream.write(`${text}\n`);
   }
 
+  /** What is no result: for people, on standard error. */
+  note(text: string): void {
+    process.stderr.write(`ebbtide: ${printable(text)}\n`);
+  }
+
   /** A list: the rows themselves as JSON, a table otherwise. */
   rows<Row>(rows: readonly Row[], columns: readonly Column<Row>[]): void {
     if (this.json) this.document(rows);

@@ -3,12 +3,13 @@
  * into an abort, errors into one sentence and an exit code. Every verb file registers itself with one of these.
  */
 import { homedir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { type Command, InvalidArgumentError } from 'commander';
 import type { CallContext } from '../context.js';
 import { openDB } from '../db.js';
 import { EbbtideError, invalidArgument, isKind, kindOf } from '../errors.js';
 import type { StringMap } from '../model/records.js';
+import { messageOf } from '../system-errors.js';
 import { type EtcdOptions, etcdConfig } from './etcd-options.js';
 import { exitCodes } from './exit-codes.js';
 import { Output } from './output.js';
@@ -28,6 +29,8 @@ export interface Env {
   out: Output;
   progress: Progress;
   signal: AbortSignal;
+  /** Takes SIGHUP, which stops the verb otherwise. */
+  onHangup: (take: () => void) => void;
 }
 export interface StoreEnv extends Env {
   db: Store;
@@ -49,7 +52,8 @@ export function verb<O extends object>(
 ): Action<O> {
   return async (...raw) => {
     const command = raw.at(-1) as Command;
-    const options = command.optsWithGlobals<GlobalOptions & O>();
+    const given = command.optsWithGlobals<GlobalOptions & O>();
+    const options = { ...given, root: resolve(given.root) };
     const args = command.processedArgs.flat().filter((a): a is string => typeof a === 'string');
     await guarded(options, async (env) => fn(env, args, options));
   };
@@ -99,42 +103,50 @@ export async function findDaemon(root: string): Promise<string | undefined> {
     import('../server/listener.js'),
   ]);
   const address = await daemonAddress(root);
-  return address !== undefined && (await answers(address)) ? address : undefined;
+  return (await answers(address)) ? address : undefined;
 }
 
 async function guarded(options: GlobalOptions, fn: (env: Env) => Promise<void>): Promise<void> {
   const abort = new AbortController();
+  let hangup: (() => void) | undefined;
+  const onHangup = (take: () => void): void => {
+    hangup = take;
+  };
   const interrupt = (name: NodeJS.Signals): void => {
+    if (name === 'SIGHUP' && hangup !== undefined) {
+      hangup();
+      return;
+    }
     // The second time the user means it, and the store survives a kill at any moment. An exit would wait for threads
     // that are stuck in a read; the signal's own effect does not.
     if (abort.signal.aborted) {
-      process.off('SIGINT', interrupt);
-      process.off('SIGTERM', interrupt);
+      for (const one of STOPPING) process.off(one, interrupt);
       process.kill(process.pid, name);
       return;
     }
     process.stderr.write('ebbtide: stopping; once more to stop at once\n');
     abort.abort();
   };
-  process.on('SIGINT', interrupt);
-  process.on('SIGTERM', interrupt);
+  for (const name of STOPPING) process.on(name, interrupt);
   const progress = new Progress();
   try {
-    await fn({ options, out: new Output(options.json === true), progress, signal: abort.signal });
+    await fn({ options, out: new Output(options.json === true), progress, signal: abort.signal, onHangup });
   } catch (error) {
     progress.end();
     process.exitCode = report(error);
   } finally {
     progress.end();
-    process.off('SIGINT', interrupt);
-    process.off('SIGTERM', interrupt);
+    for (const name of STOPPING) process.off(name, interrupt);
   }
 }
+
+/** A terminal that goes away stops a verb as Ctrl-C does. The daemon takes SIGHUP for itself. */
+const STOPPING = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 /** Prints an error as one sentence with its remedy; answers the exit code. */
 export function report(error: unknown): number {
   const kind = kindOf(error);
-  const message = error instanceof Error ? error.message : String(error);
+  const message = messageOf(error);
   process.stderr.write(`ebbtide: ${message} (${kind})\n`);
   if (error instanceof EbbtideError && error.remedy) process.stderr.write(`  ${error.remedy}\n`);
   if (kind === 'Unknown' && process.env.EBBTIDE_DEBUG && error instanceof Error) {

@@ -3,6 +3,7 @@
  * works either way.
  */
 import type { Mount, SnapshotInfo, Usage } from '../backends/contract.js';
+import type { ClusterHosts } from '../cluster-hosts.js';
 import type { CallContext } from '../context.js';
 import type { DB } from '../db.js';
 import type { LayerSnapshotter } from '../images/services.js';
@@ -27,6 +28,7 @@ export type ImageRecords = Pick<DB['images'], 'get' | 'list' | 'create' | 'updat
 export type ContainerRecords = Pick<DB['containers'], 'list' | 'create' | 'delete'>;
 export type LeaseRecords = Pick<DB['leases'], 'create' | 'delete' | 'list' | 'addResource' | 'listResources'>;
 export type NamespaceRecords = Pick<DB['namespaces'], 'list' | 'labels' | 'create' | 'setLabel' | 'delete'>;
+export type HostRecords = Pick<ClusterHosts, 'list' | 'remove'>;
 export type Blobs = Pick<
   DB['content'],
   'info' | 'update' | 'walk' | 'delete' | 'listStatuses' | 'abort' | 'readerAt' | 'writer'
@@ -40,6 +42,8 @@ export interface Store extends AsyncDisposable {
   readonly namespaces: NamespaceRecords;
   snapshotter(name: string): SnapshotStore | undefined;
   snapshotters(): ReadonlyMap<string, SnapshotStore>;
+  /** undefined: the tree is not shared. */
+  readonly hosts: HostRecords | undefined;
   garbageCollect: DB['garbageCollect'];
   planCollection: DB['planCollection'];
   applyPlan: DB['applyPlan'];

@@ -163,9 +163,10 @@ function guarded(tx: Transaction, unlock: Unlock): Unlock {
   const fence = fenceOf(unlock);
   if (fence === undefined || !(tx instanceof EtcdTransaction)) return unlock;
   tx.guards.push(fence);
-  return () => {
+  return async () => {
+    // One that was lost stays a guard: the transaction must not commit after it.
+    await unlock();
     tx.guards.splice(tx.guards.indexOf(fence), 1);
-    return unlock();
   };
 }
 

@@ -10,20 +10,23 @@
  * marks closed over every commit, and each slice is one synchronous transaction that asks again before it
  * removes. Bytes go only after the removal of their records is on disk.
  */
-import type { DiskJobs, SnapshotterBackend } from '../backends/contract.js';
+import type { DiskJobs } from '../backends/contract.js';
 import { breathe } from '../backends/files.js';
 import { invalidArgument, throwIfAborted } from '../errors.js';
-import { now } from '../model/time.js';
+import type { Instant } from '../model/time.js';
 import type { EventsPublisher, StoreHost } from '../stores/host.js';
+import { type BackendSweepHost, BackendSweeps, nameOf } from './backend-sweeps.js';
 import {
   type CollectorRegistry,
   endCollectors,
   type StartedCollector,
   startCollectors,
 } from './collectors.js';
-import type { DirtyFlags, SweepOrder } from './dirty.js';
+import { type BackendName, CONTENT_BACKEND } from './dirty.js';
 import { listCandidates } from './dry-run.js';
+import type { ExpiryClock } from './expiry-clock.js';
 import { checkMass, type MassGuard, massGuard } from './mass-guard.js';
+import { orphanLimits } from './orphan-guard.js';
 import { RecordSweep } from './record-sweep.js';
 import type { RemovalEvent } from './removal.js';
 import { RunEdges } from './run-edges.js';
@@ -31,19 +34,16 @@ import { checkLimits, limitCandidates, type RunLimits } from './run-limits.js';
 import { Slicer } from './slicer.js';
 import { type Counts, count, emptyStats, type GCStats } from './stats.js';
 import { messageOf, type SweepReport } from './sweep.js';
-import { ITEMS_FOR_THREAD, sweepContent } from './sweep-content.js';
-import { sweepSnapshotter } from './sweep-snapshots.js';
+import { ITEMS_FOR_THREAD } from './sweep-content.js';
 import { kindName, type Node } from './types.js';
 import { type BackendItem, UnnamedItems } from './unnamed-items.js';
 
 /** What a collection needs of the DB. */
-export interface CollectHost extends StoreHost {
+export interface CollectHost extends StoreHost, BackendSweepHost {
   readonly collectors: CollectorRegistry;
   readonly publisher?: EventsPublisher | undefined;
   readonly jobs: DiskJobs;
-  readonly dirty: DirtyFlags;
-  readonly contentStore: { inFlightIngests(): ReadonlySet<string> };
-  readonly snapshotterStores: ReadonlyMap<string, { inFlight(): ReadonlySet<string> }>;
+  readonly expiryClock: ExpiryClock;
 }
 
 export interface CollectOptions extends RunLimits {
@@ -58,10 +58,20 @@ export interface CollectOptions extends RunLimits {
   /** Stops, before it removes anything, a run that would remove nearly everything; off unless told. */
   massGuard?: boolean | MassGuard | undefined;
   /**
-   * Chooses among the candidates. The run then removes the chosen records and their bytes only: no collector's
-   * resources, and nothing else that a backend sweep would find.
+   * Stops, before it removes anything, a run that would remove many backend items only because no record names them: in
+   * a store whose metadata was lost, all of them. On unless `false`, which is consent. Limits: `maxShare` of a backend's
+   * items, default 0.5, and `floor`, default 20; none at all may go from a store that is or began empty.
    */
-  only?: ((candidates: Uint32Array) => Uint32Array) | undefined;
+  orphanGuard?: boolean | MassGuard | undefined;
+  /** The run removes what is chosen, and its bytes, only: no collector's resources, nothing a sweep would find. */
+  only?: Choice | undefined;
+}
+
+export interface Choice {
+  /** Chooses among the candidates. */
+  choose(candidates: Uint32Array): Uint32Array;
+  /** Backend items to be removed too if no record names them. */
+  readonly orphans: readonly BackendItem[];
 }
 
 const SLICE_BUDGET_MS = 2;
@@ -69,7 +79,7 @@ const SLICE_BUDGET_MS = 2;
 const PLACES_AT_ONCE = 32 * 1024;
 
 /** One collection. Rejects with the first error of marking or removing; backends' failures are in the stats. */
-export function collect(host: CollectHost, options: CollectOptions = {}): Promise<GCStats> {
+export async function collect(host: CollectHost, options: CollectOptions = {}): Promise<GCStats> {
   return new Collection(host, options).run();
 }
 
@@ -82,19 +92,32 @@ class Collection {
   /** Backend items of the records that a run with a choice removed. */
   #items: readonly BackendItem[] = [];
   #collectors: StartedCollector[] = [];
+  readonly #sweeps: BackendSweeps;
 
   constructor(host: CollectHost, options: CollectOptions) {
     this.#host = host;
     this.#options = options;
+    this.#sweeps = new BackendSweeps(host, orphanLimits(options.orphanGuard), options.signal);
     this.#slicer = new Slicer(options.sliceBudgetMs ?? SLICE_BUDGET_MS);
   }
 
   async run(): Promise<GCStats> {
-    const { signal, dryRun } = this.#options;
+    const { signal, dryRun, only, fullSweep } = this.#options;
     throwIfAborted(signal);
     checkBudget(this.#options.sliceBudgetMs);
     checkLimits(this.#options);
     massGuard(this.#options.massGuard);
+    if (!dryRun && !only) await this.#sweeps.survey(fullSweep === true);
+    try {
+      return await this.#run();
+    } catch (error) {
+      this.#sweeps.abandon();
+      throw error;
+    }
+  }
+
+  async #run(): Promise<GCStats> {
+    const { signal, dryRun } = this.#options;
     const start = performance.now();
     this.#collectors = await startCollectors(this.#host.collectors, signal, this.#warn);
     this.#stats.phases.collectors = performance.now() - start;
@@ -107,7 +130,7 @@ class Collection {
     }
     this.#stats.metaD = performance.now() - start;
     if (dryRun) await endCollectors(this.#collectors, 'cancel', this.#warn);
-    else if (this.#options.only) await this.#afterwardsOnly();
+    else if (this.#options.only) await this.#afterwardsOnly(this.#options.only);
     else await this.#afterwards();
     return this.#finished();
   }
@@ -118,10 +141,11 @@ class Collection {
   // --------------------------------------------------------------------------------------------- the records
 
   async #records(): Promise<void> {
-    const { engine, dirty } = this.#host;
+    const { engine, dirty, expiryClock } = this.#host;
     const { signal, dryRun, only } = this.#options;
     const markStart = performance.now();
-    const at = now();
+    if (!dryRun) await expiryClock.save(engine);
+    const at = expiryClock.beginRun();
     // What is deleted from here on may be garbage that this run does not see.
     const seenDeletions = dirty.deletions;
     this.#stats.revision = engine.revision;
@@ -136,10 +160,11 @@ class Collection {
       const candidates = await this.#candidates(result.markedByType);
       if (dryRun) {
         this.#stats.wouldRemove = await listCandidates(this.#host, candidates);
+        this.#stats.wouldRemove.push(...(await this.#sweeps.list(this.#options.fullSweep === true)));
         return;
       }
-      await this.#removal(candidates, edges);
-      if (!only) await this.#collectorResources(edges);
+      await this.#removal(candidates, edges, at);
+      if (!only) await this.#collectorResources(edges, at);
       // What was left over is a reason for the next run.
       if (!only && !this.#stats.limited) dirty.resetDeletions(seenDeletions);
       await engine.flush();
@@ -154,7 +179,7 @@ class Collection {
     const { engine } = this.#host;
     const { only, dryRun } = this.#options;
     const garbage = await this.#garbage();
-    const chosen = only ? this.#slicer.timed(() => only(garbage)) : garbage;
+    const chosen = only ? this.#slicer.timed(() => only.choose(garbage)) : garbage;
     const candidates = await limitCandidates(this.#host, chosen, this.#options);
     this.#stats.limited = candidates.length < chosen.length;
     const guard = massGuard(this.#options.massGuard);
@@ -177,12 +202,12 @@ class Collection {
     return garbage.subarray(0, size);
   }
 
-  async #removal(candidates: Uint32Array, edges: RunEdges): Promise<void> {
+  async #removal(candidates: Uint32Array, edges: RunEdges, at: Instant): Promise<void> {
     const keepItems = this.#options.only !== undefined;
     // Whoever looks names up afterwards is awake by then.
     if (candidates.length >= ITEMS_FOR_THREAD)
       this.#host.engine.mayBeMentioned([], []).catch(() => undefined);
-    const sweep = new RecordSweep(this.#host, edges, this.#slicer, this.#stats.removed, keepItems);
+    const sweep = new RecordSweep(this.#host, edges, this.#slicer, this.#stats.removed, { at, keepItems });
     try {
       await sweep.run(candidates, this.#options.signal);
     } finally {
@@ -192,7 +217,7 @@ class Collection {
   }
 
   /** Tells collectors which of their resources nothing keeps, in one turn with the last look at the store. */
-  async #collectorResources(edges: RunEdges): Promise<void> {
+  async #collectorResources(edges: RunEdges, at: Instant): Promise<void> {
     if (this.#collectors.length === 0) return;
     const all: [StartedCollector, Node][] = [];
     for (const collector of this.#collectors) {
@@ -200,6 +225,7 @@ class Collection {
     }
     do await edges.settle();
     while (!edges.isSettled());
+    this.#host.expiryClock.checkRun(at);
     for (const [{ context, type }, node] of all) {
       if (edges.isReached(node)) continue;
       context.remove(node);
@@ -210,86 +236,59 @@ class Collection {
   // -------------------------------------------------------------------------------------------- what follows
 
   async #afterwards(): Promise<void> {
-    const { dirty, backends } = this.#host;
+    const { dirty } = this.#host;
     const start = performance.now();
-    dirty.distrustAfterUncleanStart(backends.keys());
-    if (this.#options.fullSweep) dirty.distrust(backends.keys());
-    const snapshotters = [...dirty.dirtySnapshotters].filter((name) => backends.has(name));
     await Promise.all([
       endCollectors(this.#collectors, 'finish', this.#warn),
       this.#publish(),
-      dirty.contentDirty ? this.#content() : undefined,
-      ...snapshotters.map((name) => this.#snapshotter(name)),
+      ...this.#sweeps.names.map((name) => this.#sweep(name)),
     ]);
+    await this.#sweeps.ended(this.#stats.backendErrors === 0);
     this.#stats.phases.backends = performance.now() - start;
+    this.#stats.retryInMs = dirty.retryInMs;
+  }
+
+  async #sweep(name: BackendName): Promise<void> {
+    const start = performance.now();
+    this.#swept(name, await this.#sweeps.sweep(name));
+    const ms = performance.now() - start;
+    if (name === CONTENT_BACKEND) this.#stats.contentD = ms;
+    else this.#stats.snapshotD[name] = ms;
   }
 
   /** After a run with a choice: sweeps its own items only. The dirty flags stay for the next ordinary run. */
-  async #afterwardsOnly(): Promise<void> {
-    const { backends, contentStore, snapshotterStores } = this.#host;
+  async #afterwardsOnly({ orphans }: Choice): Promise<void> {
+    const { backends } = this.#host;
     const start = performance.now();
-    const order = (items: BackendItem[]): SweepOrder => ({
-      items: UnnamedItems.of(items),
-      walk: false,
-      raised: 0,
-    });
-    const content = this.#items.filter(({ kind }) => kind !== 'snapshot');
-    const sweepOne = async (name: string, backend: SnapshotterBackend): Promise<void> => {
-      const own = this.#items.filter((item) => item.kind === 'snapshot' && item.snapshotter === name);
-      if (own.length === 0) return;
-      const inFlight = (): ReadonlySet<string> => snapshotterStores.get(name)?.inFlight() ?? new Set();
-      this.#swept(name, await sweepSnapshotter(this.#host, name, backend, order(own), inFlight));
-    };
-    const sweepBlobs = async (): Promise<void> => {
-      const inFlight = (): ReadonlySet<string> => contentStore.inFlightIngests();
-      this.#swept('content', await sweepContent(this.#host, order(content), inFlight));
+    const sweepOne = async (name: BackendName): Promise<void> => {
+      const isOwn = (item: BackendItem): boolean =>
+        name === CONTENT_BACKEND
+          ? item.kind !== 'snapshot'
+          : item.kind === 'snapshot' && item.snapshotter === name;
+      const items = UnnamedItems.of(this.#items.filter(isOwn));
+      const listed = UnnamedItems.of(orphans.filter(isOwn));
+      if (items.length + listed.length === 0) return;
+      this.#swept(name, await this.#sweeps.remove(name, { items, orphans: listed }));
     };
     await Promise.all([
       endCollectors(this.#collectors, 'cancel', this.#warn),
       this.#publish(),
-      content.length > 0 ? sweepBlobs() : undefined,
-      ...[...backends].map(([name, backend]) => sweepOne(name, backend)),
+      sweepOne(CONTENT_BACKEND),
+      ...[...backends.keys()].map(sweepOne),
     ]);
     this.#stats.phases.backends = performance.now() - start;
   }
 
-  async #content(): Promise<void> {
-    const { dirty, contentStore } = this.#host;
-    const start = performance.now();
-    const order = dirty.takeContent();
-    const report = await sweepContent(this.#host, order, () => contentStore.inFlightIngests());
-    this.#swept('content', report);
-    if (report.errors.length > 0) dirty.failedContent();
-    else {
-      dirty.postponeContent(report.postponed);
-      await dirty.sweptContent(order);
-    }
-    this.#stats.contentD = performance.now() - start;
-  }
-
-  async #snapshotter(name: string): Promise<void> {
-    const { dirty, backends, snapshotterStores } = this.#host;
-    const backend = backends.get(name);
-    if (backend === undefined) return;
-    const start = performance.now();
-    const order = dirty.takeSnapshotter(name);
-    const inFlight = (): ReadonlySet<string> => snapshotterStores.get(name)?.inFlight() ?? new Set();
-    const report = await sweepSnapshotter(this.#host, name, backend, order, inFlight);
-    this.#swept(name, report);
-    if (report.errors.length > 0) dirty.failedSnapshotter(name);
-    else {
-      dirty.postponeSnapshotter(name, report.postponed);
-      await dirty.sweptSnapshotter(name, order);
-    }
-    this.#stats.snapshotD[name] = performance.now() - start;
-  }
-
-  #swept(backend: string, { bytes, errors }: SweepReport): void {
-    this.#stats.bytesFreed += bytes;
+  #swept(name: BackendName, { bytes, errors, orphans, orphanBytes, refused }: SweepReport): void {
+    const stats = this.#stats;
+    stats.bytesFreed += bytes;
+    stats.refused += refused.length;
+    for (const [kind, n] of Object.entries(orphans)) count(stats.orphans, kind, n);
+    for (const [kind, n] of Object.entries(orphanBytes)) count(stats.orphanBytes, kind, n);
     if (errors.length === 0) return;
-    this.#stats.backendErrors += errors.length;
+    stats.backendErrors += errors.length;
     this.#warn('a backend sweep failed and is tried again by the next collection', {
-      backend,
+      backend: nameOf(name),
       errors: errors.slice(0, 8),
     });
   }
@@ -312,6 +311,8 @@ class Collection {
     stats.pauseMax = this.#slicer.pauseMax;
     stats.pauseTotal = this.#slicer.pauseTotal;
     stats.slices = this.#slicer.slices;
+    stats.walked = this.#sweeps.walked;
+    stats.expiryHeldBackMs = this.#host.expiryClock.heldBackMs;
     return stats;
   }
 }

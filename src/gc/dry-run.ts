@@ -2,12 +2,15 @@
  * The list a dry run answers with: what a collection would remove now, with sizes. Called by collect.ts between
  * the mark and the end of the run; reads only.
  */
-import type { SnapshotterBackend } from '../backends/contract.js';
+import type { ContentBackend, SnapshotterBackend } from '../backends/contract.js';
 import { breathe } from '../backends/files.js';
 import type { Engine, Value } from '../engine/contract.js';
 import { components } from '../engine/schema/keys.js';
+import { isNotFound } from '../errors.js';
+import { isDigest } from '../model/digest.js';
 import type { Candidate } from './stats.js';
 import { kindName, nodeOfKey, ResourceContent, ResourceSnapshot } from './types.js';
+import type { BackendItem } from './unnamed-items.js';
 
 export interface DryRunHost {
   readonly engine: Engine;
@@ -33,6 +36,46 @@ export async function listCandidates(host: DryRunHost, ids: Uint32Array): Promis
     list.push({ kind: kindName(node.type), namespace, key, size: await sizeOf(host, id), identity });
   }
   return list;
+}
+
+/** An orphan as reports show it; undefined when its backend does not have it (any more). */
+export async function orphanCandidate(
+  { content, backends }: DryRunHost & { readonly content: ContentBackend },
+  item: BackendItem,
+  size: number | undefined,
+): Promise<Candidate | undefined> {
+  const described = (kind: string, key: string, bytes: number): Candidate => ({
+    kind,
+    namespace: '',
+    key,
+    size: bytes,
+    identity: '',
+    orphan: true,
+  });
+  try {
+    switch (item.kind) {
+      case 'blob':
+        return described('content', item.digest, size ?? (await content.info(item.digest)).size);
+      case 'ingest':
+        return described('ingest', item.ref, (await content.status(item.ref)).offset);
+      case 'snapshot': {
+        const usage = await backends.get(item.snapshotter)?.usage(item.name);
+        return usage && described('snapshot', `${item.snapshotter}/${item.name}`, usage.size);
+      }
+    }
+  } catch (error) {
+    if (isNotFound(error)) return undefined;
+    throw error;
+  }
+}
+
+/** The backend item of an orphan's candidate; undefined when it is of no known form. */
+export function itemOfOrphan({ kind, key: name }: Candidate): BackendItem | undefined {
+  if (kind === 'content') return isDigest(name) ? { kind: 'blob', digest: name } : undefined;
+  if (kind === 'ingest') return name === '' ? undefined : { kind: 'ingest', ref: name };
+  const slash = name.indexOf('/');
+  if (kind !== 'snapshot' || slash <= 0 || slash === name.length - 1) return undefined;
+  return { kind: 'snapshot', snapshotter: name.slice(0, slash), name: name.slice(slash + 1) };
 }
 
 /** Tells a record from a later one under the same key; label updates do not change it. */

@@ -5,6 +5,7 @@
 import type { Engine } from '../engine/contract.js';
 import { NodeFlag } from '../engine/contract.js';
 import type { Instant } from '../model/time.js';
+import type { ExpiryTime } from './expiry-clock.js';
 
 /**
  * The earliest expiry later than `after` among what is a root until then; undefined when there is none. Looks at every
@@ -23,42 +24,43 @@ export interface WakeParts {
   nextExpiry(after: Instant): Instant | undefined;
   /** Called when something has expired. */
   wake(): void;
-  /** The wall clock that expiries are compared with. */
-  time(): Instant;
+  /** What expiries are compared with. */
+  readonly time: ExpiryTime;
   setTimeout(fn: () => void, ms: number): unknown;
   clearTimeout(timer: unknown): void;
 }
 
 const CHANGES_MS = 1000;
-/** Longest a timer is set for: wall clocks are set, and timers have 31 bits. */
-const LONGEST_MS = 3_600_000;
-const NANOS_PER_MILLI = 1_000_000n;
+/** Longest that a change of the wall clock goes unnoticed: timers know nothing of it. */
+const LOOK_MS = 60_000;
 
 export class ExpiryWake {
   readonly #parts: WakeParts;
   #timer: unknown;
-  /** A look is planned because of a mutation; it must not be put off by later ones. */
-  #looksSoon = false;
+  /** A search is planned because of a mutation; it must not be put off by later ones. */
+  #searchesSoon = false;
   /** Expiries up to then were seen by a collection. */
   #seen: Instant = 0n;
+  /** The next expiry, as far as known. */
+  #next: Instant | undefined;
   #closed = false;
 
   constructor(parts: WakeParts) {
     this.#parts = parts;
-    this.#plan(0);
+    this.#plan(0, () => this.#search());
   }
 
   /** Something changed: an expiry may have come or moved. */
   changed(): void {
-    if (this.#looksSoon || this.#closed) return;
-    this.#looksSoon = true;
-    this.#plan(CHANGES_MS);
+    if (this.#searchesSoon || this.#closed) return;
+    this.#searchesSoon = true;
+    this.#plan(CHANGES_MS, () => this.#search());
   }
 
   /** A collection that began at `at` has succeeded. */
   collected(at: Instant): void {
     this.#seen = at;
-    this.#look();
+    this.#search();
   }
 
   close(): void {
@@ -66,33 +68,42 @@ export class ExpiryWake {
     this.#parts.clearTimeout(this.#timer);
   }
 
-  #look(): void {
+  /** Looks at all expiries. */
+  #search(): void {
     if (this.#closed) return;
-    this.#looksSoon = false;
-    let next: Instant | undefined;
+    this.#searchesSoon = false;
+    const now = this.#parts.time.now();
+    // The clock was set back: what is made from now on may expire before what was seen.
+    if (now < this.#seen) this.#seen = now;
     try {
-      next = this.#parts.nextExpiry(this.#seen);
+      this.#next = this.#parts.nextExpiry(this.#seen);
     } catch {
       return; // The store was closed; its scheduler is next.
     }
-    if (next === undefined) {
-      this.#parts.clearTimeout(this.#timer);
+    this.#check();
+  }
+
+  /** Compares the next expiry with the time. */
+  #check(): void {
+    const { time, wake } = this.#parts;
+    if (time.now() < this.#seen) {
+      this.#search();
       return;
     }
-    // Expired means strictly later.
-    const left = Number((next - this.#parts.time()) / NANOS_PER_MILLI) + 1;
+    const left = this.#next === undefined ? LOOK_MS : time.msUntil(this.#next);
     if (left > 0) {
-      this.#plan(Math.min(left, LONGEST_MS));
+      this.#plan(Math.min(left, LOOK_MS), () => this.#check());
       return;
     }
     // Seen once: what a collection cannot take, since something keeps it, must not wake again and again.
-    this.#seen = this.#parts.time();
-    this.#parts.wake();
-    this.#plan(LONGEST_MS);
+    this.#seen = time.now();
+    this.#next = undefined;
+    wake();
+    this.#plan(LOOK_MS, () => this.#search());
   }
 
-  #plan(ms: number): void {
+  #plan(ms: number, then: () => void): void {
     this.#parts.clearTimeout(this.#timer);
-    this.#timer = this.#parts.setTimeout(() => this.#look(), ms);
+    this.#timer = this.#parts.setTimeout(then, ms);
   }
 }

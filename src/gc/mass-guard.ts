@@ -17,26 +17,33 @@ export interface MassGuard {
   floor?: number | undefined;
 }
 
-interface Limits {
+export interface GuardLimits {
   readonly maxShare: number;
   readonly floor: number;
 }
 
-const MAX_SHARE = 0.9;
-const FLOOR = 100;
+const DEFAULTS: GuardLimits = { maxShare: 0.9, floor: 100 };
 const RECORDS_PER_TURN = 4096;
 const REMEDY =
   'look at `ebbtide gc --dry-run`; if it is right, confirm with `ebbtide gc --allow-mass-removal` or massGuard: false';
 
 /** `true` means the defaults, `false` and undefined no guard. InvalidArgument for what is out of range. */
-export function massGuard(option: boolean | MassGuard | undefined): Limits | undefined {
+export const massGuard = (option: boolean | MassGuard | undefined): GuardLimits | undefined =>
+  guardLimits('massGuard', option, DEFAULTS);
+
+export function guardLimits(
+  name: string,
+  option: boolean | MassGuard | undefined,
+  defaults: GuardLimits,
+): GuardLimits | undefined {
   if (option === undefined || option === false) return undefined;
-  const { maxShare = MAX_SHARE, floor = FLOOR } = option === true ? {} : option;
+  const given = option === true ? {} : option;
+  const { maxShare = defaults.maxShare, floor = defaults.floor } = given;
   if (!(maxShare >= 0 && maxShare <= 1)) {
-    throw invalidArgument(`massGuard.maxShare is ${maxShare}`, { remedy: 'use a number from 0 to 1' });
+    throw invalidArgument(`${name}.maxShare is ${maxShare}`, { remedy: 'use a number from 0 to 1' });
   }
   if (!(floor >= 0)) {
-    throw invalidArgument(`massGuard.floor is ${floor}`, { remedy: 'use a number from 0 up' });
+    throw invalidArgument(`${name}.floor is ${floor}`, { remedy: 'use a number from 0 up' });
   }
   return { maxShare, floor };
 }
@@ -46,7 +53,7 @@ export async function checkMass(
   engine: Engine,
   garbage: Uint32Array,
   markedByType: Uint32Array,
-  guard: Limits,
+  guard: GuardLimits,
 ): Promise<void> {
   const { maxShare, floor } = guard;
   const goes = await countByType(engine, garbage);

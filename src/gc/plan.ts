@@ -8,9 +8,11 @@ import { Relation } from '../engine/schema/keys.js';
 import { failedPrecondition, invalidArgument } from '../errors.js';
 import { formatTimestamp, now } from '../model/time.js';
 import { type CollectHost, type CollectOptions, collect } from './collect.js';
-import { identityOf } from './dry-run.js';
+import { identityOf, itemOfOrphan, orphanCandidate } from './dry-run.js';
 import type { Candidate, GCStats } from './stats.js';
+import { isUnnamed } from './sweep.js';
 import { keyOfNode, kindName, ResourceMax } from './types.js';
+import type { BackendItem } from './unnamed-items.js';
 
 export interface CollectionPlan {
   format: 'ebbtide-plan';
@@ -70,9 +72,22 @@ export async function applyPlan(
       { remedy: 'make a plan of this store: ebbtide gc --plan FILE' },
     );
   }
-  const selection = new Selection(engine, checked);
-  const stats = await collect(host, { ...options, only: (candidates) => selection.choose(candidates) });
-  return { revision: stats.revision, ...selection.outcome(), stats };
+  const records = checked.objects.filter(({ orphan }) => !orphan);
+  const selection = new Selection(engine, records);
+  const orphans = await PlannedOrphans.look(
+    host,
+    checked.objects.filter(({ orphan }) => orphan),
+  );
+  const only = { choose: (ids: Uint32Array) => selection.choose(ids), orphans: orphans.items };
+  const stats = await collect(host, { ...options, only });
+  const { removed, rest } = selection.outcome();
+  const left = await orphans.outcome();
+  return {
+    revision: stats.revision,
+    removed: [...removed, ...left.removed],
+    rest: [...rest, ...left.rest],
+    stats,
+  };
 }
 
 /** The plan in a parsed JSON document. InvalidArgument when it is none. */
@@ -100,8 +115,11 @@ function isPlanned(object: unknown): object is Candidate {
   if (typeof object !== 'object' || object === null) return false;
   const { kind, namespace, key, size, identity } = object as Partial<Candidate>;
   const texts = [kind, namespace, key, identity].every((text) => typeof text === 'string');
-  return texts && typeof size === 'number' && keyOfPlanned(object as Candidate) !== undefined;
+  return texts && typeof size === 'number' && isKnown(object as Candidate);
 }
+
+const isKnown = (object: Candidate): boolean =>
+  (object.orphan ? itemOfOrphan(object) : keyOfPlanned(object)) !== undefined;
 
 /** Type by the word that reports use. */
 const types = new Map(Array.from({ length: ResourceMax }, (_, type) => [kindName(type), type]));
@@ -128,9 +146,9 @@ class Selection {
   readonly #engine: Engine;
   readonly #planned: Planned[];
 
-  constructor(engine: Engine, plan: CollectionPlan) {
+  constructor(engine: Engine, objects: readonly Candidate[]) {
     this.#engine = engine;
-    this.#planned = plan.objects.map((object) => ({ object, record: keyOfPlanned(object) ?? '' }));
+    this.#planned = objects.map((object) => ({ object, record: keyOfPlanned(object) ?? '' }));
   }
 
   /** Those of a run's candidates that are in the plan, in the run's order. */
@@ -168,5 +186,50 @@ class Selection {
   #leftBecause(planned: Planned): RestReason | undefined {
     if (this.#presence(planned) !== 'there') return undefined;
     return this.#engine.hasLinks(planned.record, Relation.children) ? 'has a child' : 'in use';
+  }
+}
+
+/** The orphans of one plan, and what becomes of them. */
+class PlannedOrphans {
+  readonly #host: CollectHost;
+  readonly #planned: { object: Candidate; item: BackendItem; reason?: RestReason }[];
+
+  private constructor(host: CollectHost, objects: readonly Candidate[]) {
+    this.#host = host;
+    this.#planned = objects.flatMap((object) => {
+      const item = itemOfOrphan(object);
+      return item === undefined ? [] : [{ object, item }];
+    });
+  }
+
+  static async look(host: CollectHost, objects: readonly Candidate[]): Promise<PlannedOrphans> {
+    const orphans = new PlannedOrphans(host, objects);
+    for (const planned of orphans.#planned) {
+      const reason = await orphans.#reasonToLeave(planned.item);
+      if (reason !== undefined) planned.reason = reason;
+    }
+    return orphans;
+  }
+
+  /** Those that are still orphans; the sweep asks again. */
+  get items(): BackendItem[] {
+    return this.#planned.filter(({ reason }) => reason === undefined).map(({ item }) => item);
+  }
+
+  /** To be called after the run. */
+  async outcome(): Promise<Pick<PlanOutcome, 'removed' | 'rest'>> {
+    const removed: Candidate[] = [];
+    const rest: PlanOutcome['rest'] = [];
+    for (const { object, item, reason } of this.#planned) {
+      if (reason !== undefined) rest.push({ ...object, reason });
+      else if ((await this.#reasonToLeave(item)) === 'gone') removed.push(object);
+      else rest.push({ ...object, reason: item.kind === 'snapshot' ? 'has a child' : 'in use' });
+    }
+    return { removed, rest };
+  }
+
+  async #reasonToLeave(item: BackendItem): Promise<'gone' | 'in use' | undefined> {
+    if ((await orphanCandidate(this.#host, item, undefined)) === undefined) return 'gone';
+    return (await isUnnamed(this.#host, item)) ? undefined : 'in use';
   }
 }

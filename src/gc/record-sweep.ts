@@ -8,6 +8,7 @@
 import type { Transaction } from '../engine/contract.js';
 import { IdMap } from '../engine/core/id-map.js';
 import { throwIfAborted } from '../errors.js';
+import type { Instant } from '../model/time.js';
 import type { CollectHost } from './collect.js';
 import { Outstanding } from './outstanding.js';
 import { Removal, type RemovalEvent } from './removal.js';
@@ -46,6 +47,8 @@ export class RecordSweep {
   readonly #slicer: Slicer;
   readonly #removed: Counts;
   readonly #keepItems: boolean;
+  /** The time that the run judges expiries by. */
+  readonly #at: Instant;
   /** Garbage snapshots with children, and those that have lost one since. */
   readonly #withChild = new IdMap<true>();
   readonly #childless: number[] = [];
@@ -53,7 +56,14 @@ export class RecordSweep {
   #expected: number | undefined;
 
   /** Adds to `removed`, and to `items` if they are to be kept, as removals become visible. */
-  constructor(host: CollectHost, edges: RunEdges, slicer: Slicer, removed: Counts, keepItems = false) {
+  constructor(
+    host: CollectHost,
+    edges: RunEdges,
+    slicer: Slicer,
+    removed: Counts,
+    { at, keepItems = false }: { at: Instant; keepItems?: boolean },
+  ) {
+    this.#at = at;
     this.#host = host;
     this.#edges = edges;
     this.#slicer = slicer;
@@ -109,8 +119,12 @@ export class RecordSweep {
   }
 
   #body(tx: Transaction, ids: Uint32Array, slice: Slice, start: number): void {
-    const { engine, dirty, publisher } = this.#host;
+    const { engine, dirty, publisher, backends, expiryClock } = this.#host;
+    // Each backend's flag, and the number of its items, come on top.
+    const enough = CHANGES_OF_A_REMOVAL + backends.size + 1;
     slice.ran = true;
+    // In the same step as the removals: whatever a lease that is committed holds is marked, unless it had expired.
+    expiryClock.checkRun(this.#at);
     if (this.#expected !== undefined && tx.revision !== this.#expected) this.#slicer.shared();
     this.#expected = tx.revision;
     slice.unsettled = !this.#edges.settleAt(tx.revision);
@@ -123,7 +137,7 @@ export class RecordSweep {
       whole = removal.remove(garbage[at] ?? 0);
       if (whole) at++;
       if (at % 8 === 0 && this.#slicer.isSpent(start)) break;
-      if (tx.room !== undefined && tx.room < CHANGES_OF_A_REMOVAL) break;
+      if (tx.room !== undefined && tx.room < enough) break;
     }
     dirty.noteRemoved(tx, ...removal.items);
     if (removal.wrote) {

@@ -80,9 +80,13 @@ export class Removal {
       case ResourceContent:
         this.items.push({ kind: 'blob', digest: leaf(record) });
         break;
-      case ResourceIngest:
-        this.items.push({ kind: 'ingest', ref: fieldOf(this.#tx.get(record), 'ref') });
+      case ResourceIngest: {
+        const value = this.#tx.get(record);
+        this.items.push({ kind: 'ingest', ref: fieldOf(value, 'ref') });
+        const expected = fieldOf(value, 'expected');
+        if (expected !== '') this.items.push({ kind: 'blob', digest: expected });
         break;
+      }
       case ResourceImage:
         this.#tell(namespaceOf(record), '/images/delete', { name: leaf(record) });
         break;

@@ -12,13 +12,14 @@ import { NodeFlag } from '../engine/contract.js';
 import type { RetainedQuery } from '../engine/graph.js';
 import { components, namespaceOf } from '../engine/schema/keys.js';
 import { invalidArgument, throwIfAborted } from '../errors.js';
-import { type Instant, now } from '../model/time.js';
+import type { Instant } from '../model/time.js';
 import type { CollectHost } from './collect.js';
 import { extraEdges, type InTurn } from './extra-edges.js';
 import { Items, presentNodes } from './items.js';
 import { describeKey } from './objects.js';
 import type { ExtraEdges } from './reach.js';
 import { ResourceImage, ResourceLease, ResourceSnapshot } from './types.js';
+import type { LeaseOwner } from './why.js';
 
 /** Nodes looked at before other work gets its turn. */
 const NODES_PER_TURN = 4096;
@@ -39,6 +40,8 @@ export interface UsageRow {
   namespace?: string;
   /** Images and leases that end by themselves. */
   expiresAt?: Instant;
+  /** Leases of one host only. */
+  host?: LeaseOwner;
   total: number;
   shared: number;
   /** What a removal would free. */
@@ -68,7 +71,7 @@ export async function diskUsageBy(
     });
   }
   host.reader(ctx);
-  const at = now();
+  const at = host.expiryClock.now();
   const { graph } = host.engine;
   const extra = await extraEdges(host, inTurn, at, ctx.signal);
   const items = await Items.read(host, ctx.signal);

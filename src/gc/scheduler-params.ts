@@ -21,6 +21,8 @@ export interface SchedulerOptions {
   startupDelay?: Duration;
   /** Stops a run that would remove nearly everything; true (default limits) unless told. */
   massGuard?: boolean | MassGuard;
+  /** Stops a run that would remove many backend items that no record names. Default true: default limits. */
+  orphanGuard?: boolean | MassGuard;
 }
 
 /** Durations in milliseconds. */

@@ -6,9 +6,11 @@
  * later ones are counted for the next.
  */
 import { abortError, canceled, EbbtideError, kindOf, throwIfAborted } from '../errors.js';
-import { type Instant, now } from '../model/time.js';
+import type { Instant } from '../model/time.js';
+import type { ExpiryTime } from './expiry-clock.js';
 import { ExpiryWake } from './expiry-wake.js';
 import { type MassGuard, massGuard } from './mass-guard.js';
+import { orphanLimits } from './orphan-guard.js';
 import { type SchedulerOptions, type SchedulerParams, schedulerParams } from './scheduler-params.js';
 
 /** Where time comes from; tests give their own. */
@@ -29,17 +31,16 @@ const systemClock: Clock = {
 export interface Collectable<S> {
   garbageCollect(
     ctx: { signal?: AbortSignal | undefined },
-    options: { massGuard: boolean | MassGuard },
+    options: { massGuard: boolean | MassGuard; orphanGuard: boolean | MassGuard },
   ): Promise<S>;
   registerMutationCallback(fn: (deletionSinceLastGC: boolean) => void): void;
-  /** When the next root later than `after` expires; without it, nothing wakes an idle scheduler. */
+  /** When the next root later than `after` expires; without it and `expiryTime`, nothing wakes an idle scheduler. */
   nextExpiry?(after: Instant): Instant | undefined;
+  readonly expiryTime?: ExpiryTime;
 }
 
 export interface SchedulerHooks<S> {
   clock?: Clock;
-  /** The wall clock that expiries are compared with. */
-  time?: () => Instant;
   /** Ends planning, as `close` does. */
   signal?: AbortSignal;
   /** Told of each run: its stats, or its error. */
@@ -51,6 +52,7 @@ interface HasElapsed {
   elapsed(): number;
   /** Time it really held others up; `elapsed` where that is not known. */
   readonly pauseTotal?: number;
+  readonly retryInMs?: number | undefined;
 }
 
 interface Event {
@@ -96,20 +98,22 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
   /** What happened during the run under way. */
   #postponed: Event[] = [];
   #waiters = new Set<Waiter<S>>();
-  readonly #time: () => Instant;
   readonly #expiry: ExpiryWake | undefined;
-  readonly #massGuard: boolean | MassGuard;
+  readonly #guards: { massGuard: boolean | MassGuard; orphanGuard: boolean | MassGuard };
+  /** When items that a backend refused to remove are tried again. */
+  #retryTimer: unknown;
 
   constructor(target: Collectable<S>, options: SchedulerOptions = {}, hooks: SchedulerHooks<S> = {}) {
     this.params = schedulerParams(options);
     this.#target = target;
-    this.#massGuard = options.massGuard ?? true;
-    massGuard(this.#massGuard);
+    const { massGuard: mass = true, orphanGuard = true } = options;
+    this.#guards = { massGuard: mass, orphanGuard };
+    massGuard(mass);
+    orphanLimits(orphanGuard);
     this.#clock = hooks.clock ?? systemClock;
     this.#onRun = hooks.onRun;
     target.registerMutationCallback((dirty) => this.notify(dirty));
     if (this.params.startupDelay > 0) this.#plan(this.params.startupDelay);
-    this.#time = hooks.time ?? now;
     this.#expiry = this.#watchExpiry();
     const { signal } = hooks;
     if (signal?.aborted) this.#stop(abortError(signal));
@@ -147,12 +151,13 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
 
   #watchExpiry(): ExpiryWake | undefined {
     const target = this.#target;
-    if (target.nextExpiry === undefined) return undefined;
+    const time = target.expiryTime;
+    if (target.nextExpiry === undefined || time === undefined) return undefined;
     return new ExpiryWake({
       nextExpiry: (after) => target.nextExpiry?.(after),
       // As if somebody had asked for a collection.
       wake: () => this.#post({ at: this.#clock.now(), mutation: false, dirty: false }),
-      time: this.#time,
+      time,
       setTimeout: (fn, ms) => this.#clock.setTimeout(fn, ms),
       clearTimeout: (timer) => this.#clock.clearTimeout(timer),
     });
@@ -231,6 +236,7 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
     if (this.#abort.signal.aborted) return;
     this.#abort.abort(reason);
     this.#clock.clearTimeout(this.#timer);
+    this.#clock.clearTimeout(this.#retryTimer);
     this.#expiry?.close();
     if (this.#running === undefined) this.#settle((waiter) => waiter.reject(reason));
   }
@@ -239,14 +245,11 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
 
   async #collect(): Promise<void> {
     const start = this.#clock.now();
-    const time = this.#time();
+    const time = this.#target.expiryTime?.now();
     try {
-      const stats = await this.#target.garbageCollect(
-        { signal: this.#abort.signal },
-        { massGuard: this.#massGuard },
-      );
+      const stats = await this.#target.garbageCollect({ signal: this.#abort.signal }, this.#guards);
       this.#succeeded(start, stats);
-      this.#expiry?.collected(time);
+      if (time !== undefined) this.#expiry?.collected(time);
     } catch (error) {
       this.#failed(start, error);
     }
@@ -268,8 +271,17 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
     this.#lastStart = start;
     this.#lastEnd = this.#clock.now();
     this.#plan(this.#interval);
+    this.#retryIn(stats.retryInMs);
     this.#report({ stats });
     this.#settle((waiter) => waiter.resolve(stats));
+  }
+
+  #retryIn(ms: number | undefined): void {
+    this.#clock.clearTimeout(this.#retryTimer);
+    if (ms === undefined || this.#abort.signal.aborted) return;
+    // As if somebody had asked for a collection.
+    const retry = (): void => this.#post({ at: this.#clock.now(), mutation: false, dirty: false });
+    this.#retryTimer = this.#clock.setTimeout(retry, Math.max(this.#interval, ms));
   }
 
   #failed(start: number, error: unknown): void {

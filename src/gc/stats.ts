@@ -13,6 +13,11 @@ export interface Candidate {
   size: number;
   /** Tells the object from a later one of the same name. */
   identity: string;
+  /**
+   * An item of a backend that no record names: `namespace` and `identity` are '', `key` is the digest, the backend's ref
+   * of the ingest, or `<snapshotter>/<backend name>`.
+   */
+  orphan?: true;
 }
 
 /** Counts by kind: content, snapshot, container, image, lease, ingest, sandbox, and collectors' kinds. */
@@ -33,6 +38,15 @@ export interface GCStats {
   removed: Counts;
   /** Disk bytes freed, as far as the backends know. */
   bytesFreed: number;
+  /** Backends that were looked through for orphans: `content`, snapshotters by name. Empty: lists were enough. */
+  walked: string[];
+  /** Orphans found in these and removed, by kind (content, ingest, snapshot), and their bytes. */
+  orphans: Counts;
+  orphanBytes: Counts;
+  /** Items that a backend refused to remove (FailedPrecondition): they are tried again, after longer and longer waits. */
+  refused: number;
+  /** Milliseconds until such items are tried again by the next run; undefined when there are none. */
+  retryInMs?: number | undefined;
   /** Longest time the run kept the main thread at a stretch, and the sum of such times. */
   pauseMax: number;
   pauseTotal: number;
@@ -45,7 +59,9 @@ export interface GCStats {
   revision: number;
   /** More was garbage than the run was allowed to remove (maxObjects, maxBytes). */
   limited: boolean;
-  /** Dry run only: what would be removed, referrers before what they refer to. */
+  /** How far behind the wall clock expiries were judged: 0 but for the grace after the clock was set forward. */
+  expiryHeldBackMs: number;
+  /** Dry run only: what would be removed, referrers before what they refer to, orphans last. */
   wouldRemove?: Candidate[];
 }
 
@@ -60,6 +76,10 @@ export function emptyStats(): GCStats {
     marked: {},
     removed: {},
     bytesFreed: 0,
+    walked: [],
+    orphans: {},
+    orphanBytes: {},
+    refused: 0,
     pauseMax: 0,
     pauseTotal: 0,
     slices: 0,
@@ -67,6 +87,7 @@ export function emptyStats(): GCStats {
     backendErrors: 0,
     revision: 0,
     limited: false,
+    expiryHeldBackMs: 0,
   };
 }
 

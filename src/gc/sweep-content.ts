@@ -1,16 +1,17 @@
 /**
- * The sweep of the content backend: removes blobs and ingests that no record names. Normally it is given the
- * items whose records went; after a start that was not clean, a failure or on request it walks the backend.
+ * The sweep of the content backend: removes blobs and ingests that no record names. It is given the items whose records
+ * went and, after a start that was not clean, a failure or on request, the orphans that a survey found.
  *
  * Blobs are removed in batches under their guards. A digest whose guard is taken is put off, so a batch never
  * waits for one writer while it holds up others.
  */
 import { breathe } from '../backends/files.js';
-import { isNotFound } from '../errors.js';
+import { isFailedPrecondition, isNotFound } from '../errors.js';
 import { isDigest } from '../model/digest.js';
 import { blobGuard, ingestGuard } from '../stores/guards.js';
-import type { SweepOrder } from './dirty.js';
+import type { SweepWork } from './dirty.js';
 import { Outstanding } from './outstanding.js';
+import { count } from './stats.js';
 import {
   BlobNames,
   emptyReport,
@@ -22,6 +23,7 @@ import {
   type SweepReport,
   underGuard,
 } from './sweep.js';
+import type { UnnamedItems } from './unnamed-items.js';
 
 /** Blobs removed under guards at a time; fewer at first, when the code is slow. */
 const BATCH = 256;
@@ -33,16 +35,16 @@ export const ITEMS_FOR_THREAD = 2048;
 /** Items only looked at before other work gets its turn. */
 const LOOKS_PER_TURN = 256;
 
-/** Removes what the order names, or walks. Never throws for a backend's failure: the report tells. */
+/** Removes what the order names. Never throws for a backend's failure: the report has it. */
 export async function sweepContent(
   host: SweepHost,
-  order: SweepOrder,
+  work: SweepWork,
   inFlight: InFlight,
 ): Promise<SweepReport> {
   const sweep = new ContentSweep(host, inFlight);
   try {
-    if (order.walk) await sweep.walk();
-    else await sweep.remove(order);
+    if (work.orphans) await sweep.removeOrphans(work.orphans);
+    await sweep.remove(work.items);
   } catch (error) {
     sweep.report.errors.push(messageOf(error));
   }
@@ -61,7 +63,22 @@ class ContentSweep {
     this.#inFlight = inFlight;
   }
 
-  async remove({ items }: SweepOrder): Promise<void> {
+  async removeOrphans(orphans: UnnamedItems): Promise<void> {
+    const { report } = this;
+    await this.#removeBlobs(orphans);
+    count(report.orphans, 'content', report.removed);
+    count(report.orphanBytes, 'content', report.bytes);
+    const blobs = report.removed;
+    await this.#removeIngests(orphans);
+    count(report.orphans, 'ingest', report.removed - blobs);
+  }
+
+  async remove(items: UnnamedItems): Promise<void> {
+    await this.#removeBlobs(items);
+    await this.#removeIngests(items);
+  }
+
+  async #removeBlobs(items: UnnamedItems): Promise<void> {
     this.#asksInBulk = items.length >= ITEMS_FOR_THREAD;
     const batches = new Outstanding(BATCHES - 1);
     try {
@@ -73,6 +90,9 @@ class ContentSweep {
     } finally {
       await batches.settle();
     }
+  }
+
+  async #removeIngests(items: UnnamedItems): Promise<void> {
     const refs = new Set<string>();
     for (const ref of items.refs()) {
       if (ref === undefined) await breathe();
@@ -90,37 +110,6 @@ class ContentSweep {
       this.#batchSize = Math.min(BATCH, Math.ceil(this.#batchSize * 1.25));
       await batches.add(this.#blobs(batch));
     }
-  }
-
-  /** Looks at every item of the backend; memory grows with what is removed, not with what there is. */
-  async walk(): Promise<void> {
-    const { content, engine } = this.#host;
-    let orphans: string[] = [];
-    let names = new BlobNames(engine);
-    let visited = 0;
-    await content.walk(async ({ digest }) => {
-      // Answers grow old while the walk goes on; what looks like an orphan is asked about again under guard.
-      if (++visited % LOOKS_PER_TURN === 0) {
-        await breathe();
-        names = new BlobNames(engine);
-      }
-      if (!isDigest(digest) || names.isNamed(digest)) return;
-      orphans.push(digest);
-      if (orphans.length < BATCH) return;
-      const batch = orphans;
-      orphans = [];
-      await this.#blobs(batch);
-    });
-    await this.#blobs(orphans);
-    await this.#ingests(await this.#backendRefs());
-  }
-
-  async #backendRefs(): Promise<Set<string>> {
-    const { content } = this.#host;
-    const refs = new Set<string>();
-    if (content.walkStatusRefs) await content.walkStatusRefs((ref) => void refs.add(ref));
-    else for (const { ref } of await content.listStatuses()) refs.add(ref);
-    return refs;
   }
 
   async #blobs(digests: readonly string[]): Promise<void> {
@@ -164,7 +153,8 @@ class ContentSweep {
       this.report.removed++;
       this.report.bytes += size;
     } catch (error) {
-      if (!isNotFound(error)) this.#failed(digest, messageOf(error));
+      if (isFailedPrecondition(error)) this.report.refused.push({ kind: 'blob', digest });
+      else if (!isNotFound(error)) this.#failed(digest, messageOf(error));
     }
   }
 
@@ -183,7 +173,8 @@ class ContentSweep {
           await content.abort(ref);
           this.report.removed++;
         } catch (error) {
-          if (!isNotFound(error)) this.#failed(ref, messageOf(error));
+          if (isFailedPrecondition(error)) this.report.refused.push({ kind: 'ingest', ref });
+          else if (!isNotFound(error)) this.#failed(ref, messageOf(error));
         }
       });
       if (!done) this.report.postponed.push({ kind: 'ingest', ref });

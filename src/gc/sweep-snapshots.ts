@@ -7,7 +7,8 @@
 import type { RemovalReport, SnapshotterBackend } from '../backends/contract.js';
 import { isFailedPrecondition, isKind, isNotFound } from '../errors.js';
 import { snapshotGuard } from '../stores/guards.js';
-import type { SweepOrder } from './dirty.js';
+import type { SweepWork } from './dirty.js';
+import { count } from './stats.js';
 import {
   emptyReport,
   type InFlight,
@@ -19,19 +20,20 @@ import {
   underGuard,
 } from './sweep.js';
 import { Turns } from './turns.js';
+import type { UnnamedItems } from './unnamed-items.js';
 
-/** Removes what the order names, or walks. Never throws for the backend's failure: the report tells. */
+/** Removes what the order names. Never throws for the backend's failure: the report has it. */
 export async function sweepSnapshotter(
   host: SweepHost,
   snapshotter: string,
   backend: SnapshotterBackend,
-  order: SweepOrder,
+  work: SweepWork,
   inFlight: InFlight,
 ): Promise<SweepReport> {
   const sweep = new SnapshotSweep(host, snapshotter, backend, inFlight);
   try {
-    if (order.walk) await sweep.walk();
-    else await sweep.remove(order);
+    if (work.orphans && work.orphans.length > 0) await sweep.removeOrphans(work, work.orphans);
+    else await sweep.remove(work);
   } catch (error) {
     sweep.report.errors.push(messageOf(error));
   }
@@ -43,8 +45,8 @@ export async function sweepSnapshotter(
 const Gone = { forGood: 0, perhaps: 1 } as const;
 type Gone = (typeof Gone)[keyof typeof Gone];
 
-/** Removed, or not to be removed; still there, and so its ancestors stay; left to the next run. */
-const Outcome = { done: 0, stays: 1, postponed: 2 } as const;
+/** Removed, or not to be removed; failed; refused by the backend; left to the next run. All but the first keep ancestors. */
+const Outcome = { done: 0, failed: 1, refused: 2, postponed: 3 } as const;
 type Outcome = (typeof Outcome)[keyof typeof Outcome];
 
 class SnapshotSweep {
@@ -66,24 +68,43 @@ class SnapshotSweep {
   }
 
   /** The items come in the order their records went, which has children before parents. */
-  async remove(order: SweepOrder): Promise<void> {
+  async remove(work: SweepWork): Promise<void> {
     // Their records must be gone for good; a backend name is never given to another snapshot.
     await this.#host.engine.flush();
-    for (const item of order.items) {
+    for (const item of work.items) {
       // Its record went: asking under the guard is enough.
       if (item.kind === 'snapshot') await this.#sweepOne(item.name, item.parent, Gone.forGood);
     }
   }
 
-  /** Walks the backend once; memory grows with its snapshots. */
-  async walk(): Promise<void> {
+  /**
+   * Removes orphans of a survey together with the items: one may be the other's child. The backend says in which order;
+   * memory grows with its snapshots.
+   */
+  async removeOrphans(work: SweepWork, orphans: UnnamedItems): Promise<void> {
     const parents = new Map<string, string>();
     await this.#backend.walk(({ name, parent }) => void parents.set(name, parent));
+    const listed = namesOf(orphans);
+    const wanted = namesOf(work.items);
     for (const name of childrenFirst(parents)) {
-      // The record of one may have gone a moment ago, and would be back after a crash.
       if (this.#turns.isOver) await this.#turns.pass();
-      if (isSnapshotNamed(this.#host.engine, this.#snapshotter, name)) continue;
+      const isOrphan = listed.has(name);
+      if (!isOrphan && !wanted.has(name)) continue;
+      const size = isOrphan ? await this.#sizeOf(name) : 0;
+      const before = this.report.removed;
+      // The record of one may have gone a moment ago, and would be back after a crash.
       await this.#sweepOne(name, parents.get(name), Gone.perhaps);
+      if (!isOrphan || this.report.removed === before) continue;
+      count(this.report.orphans, 'snapshot');
+      count(this.report.orphanBytes, 'snapshot', size);
+    }
+  }
+
+  async #sizeOf(name: string): Promise<number> {
+    try {
+      return (await this.#backend.usage(name)).size;
+    } catch {
+      return 0;
     }
   }
 
@@ -110,7 +131,9 @@ class SnapshotSweep {
     const { guards } = this.#host;
     if (this.#turns.isOver) await this.#turns.pass();
     if (this.#kept.has(name)) {
-      this.#kept.add(parent ?? (await this.#parentOf(name)));
+      const above = parent ?? (await this.#parentOf(name));
+      this.#kept.add(above);
+      this.report.refused.push({ kind: 'snapshot', snapshotter: this.#snapshotter, name, parent: above });
       return;
     }
     let outcome: Outcome = Outcome.postponed;
@@ -129,9 +152,9 @@ class SnapshotSweep {
     }
     if (outcome === Outcome.done) return;
     const above = parent ?? (await this.#parentOf(name));
-    if (outcome === Outcome.postponed) {
-      this.report.postponed.push({ kind: 'snapshot', snapshotter: this.#snapshotter, name, parent: above });
-    }
+    const item = { kind: 'snapshot', snapshotter: this.#snapshotter, name, parent: above } as const;
+    if (outcome === Outcome.postponed) this.report.postponed.push(item);
+    else if (outcome === Outcome.refused) this.report.refused.push(item);
     if (above !== '') this.#kept.add(above);
   }
 
@@ -140,7 +163,7 @@ class SnapshotSweep {
     const { engine } = this.#host;
     if (this.#inFlight().has(name) || isSnapshotNamed(engine, this.#snapshotter, name)) return Outcome.done;
     if (gone === Gone.perhaps) await engine.flush();
-    return (await this.#remove(name)) ? Outcome.done : Outcome.stays;
+    return this.#remove(name);
   }
 
   async #parentOf(name: string): Promise<string> {
@@ -151,27 +174,32 @@ class SnapshotSweep {
     }
   }
 
-  /** False when the snapshot is still there. */
-  async #remove(name: string): Promise<boolean> {
+  async #remove(name: string): Promise<Outcome> {
     try {
       await this.#backend.remove(name);
       this.report.removed++;
-      return true;
+      return Outcome.done;
     } catch (error) {
-      if (isNotFound(error)) return true;
+      if (isNotFound(error)) return Outcome.done;
       if (isFailedPrecondition(error)) {
         this.#host.log('info', 'a snapshot was not removed: the snapshotter says it is in use', {
           snapshotter: this.#snapshotter,
           name,
           error: messageOf(error),
         });
-        return false;
+        return Outcome.refused;
       }
       this.report.errors.push(`${name}: ${messageOf(error)}`);
       if (this.report.errors.length >= MAX_SWEEP_ERRORS) throw new Error('too many failures');
-      return false;
+      return Outcome.failed;
     }
   }
+}
+
+function namesOf(items: UnnamedItems): Set<string> {
+  const names = new Set<string>();
+  for (const item of items) if (item.kind === 'snapshot') names.add(item.name);
+  return names;
 }
 
 /**

@@ -17,7 +17,9 @@ import {
   SEPARATOR,
   snapshotKey,
 } from '../engine/schema/keys.js';
+import { isDigest } from '../model/digest.js';
 import type { Guards } from '../stores/guards.js';
+import type { Counts } from './stats.js';
 import type { BackendItem } from './unnamed-items.js';
 
 /** Names of backend items that an operation has made but not yet recorded. */
@@ -39,6 +41,11 @@ export interface SweepReport {
   errors: string[];
   /** Left to the next sweep, because a call under way had them. */
   postponed: BackendItem[];
+  /** The backend said FailedPrecondition: in use, or with a child. */
+  refused: BackendItem[];
+  /** Removed items that a survey found, and their bytes, by kind. */
+  orphans: Counts;
+  orphanBytes: Counts;
 }
 
 /** Longest wait for the guard of one item, milliseconds: a caller's open transaction may hold it for long. */
@@ -77,7 +84,15 @@ export async function underGuard(guards: Guards, name: string, fn: () => Promise
 /** Failures after which a sweep gives up until the next run. */
 export const MAX_SWEEP_ERRORS = 32;
 
-export const emptyReport = (): SweepReport => ({ removed: 0, bytes: 0, errors: [], postponed: [] });
+export const emptyReport = (): SweepReport => ({
+  removed: 0,
+  bytes: 0,
+  errors: [],
+  postponed: [],
+  refused: [],
+  orphans: {},
+  orphanBytes: {},
+});
 
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
@@ -128,6 +143,18 @@ export function isSnapshotNamed(engine: Engine, snapshotter: string, name: strin
     if (textOf(engine, record, 'name') === name) return true;
   }
   return false;
+}
+
+/** Whether no record names the item now. */
+export async function isUnnamed({ engine }: SweepHost, item: BackendItem): Promise<boolean> {
+  switch (item.kind) {
+    case 'blob':
+      return isDigest(item.digest) && !new BlobNames(engine).isNamed(item.digest);
+    case 'ingest':
+      return item.ref !== '' && !(await IngestNames.read(engine)).isNamed(item.ref);
+    case 'snapshot':
+      return item.name !== '' && !isSnapshotNamed(engine, item.snapshotter, item.name);
+  }
 }
 
 /** The record that a backend snapshot made by this store belongs to. */

@@ -8,6 +8,9 @@ import type { UnnamedContent, UnnamedSnapshot } from '../stores/host.js';
 /** A backend item whose last known record went. */
 export type BackendItem = UnnamedContent | UnnamedSnapshot;
 
+/** Bytes of items that are kept for one backend: about two million blobs. Beyond that it is walked. */
+export const ITEMS_BYTES_MAX = 150 * 1024 * 1024;
+
 const FIRST_BYTES = 4096;
 const CHUNK_BYTES = 1024 * 1024;
 /** UTF-16 takes at most so many bytes of UTF-8 a unit. */

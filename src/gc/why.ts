@@ -7,7 +7,7 @@ import type { CallContext } from '../context.js';
 import { requireNamespace } from '../context.js';
 import { type Engine, NodeFlag, type Value } from '../engine/contract.js';
 import { notFound, throwIfAborted } from '../errors.js';
-import { type Instant, now, zeroTime } from '../model/time.js';
+import { type Instant, zeroTime } from '../model/time.js';
 import type { CollectHost } from './collect.js';
 import { EdgeReasons, type StepReason } from './edge-reasons.js';
 import { extraEdges, type InTurn, mayHaveExtraEdges } from './extra-edges.js';
@@ -29,6 +29,15 @@ export interface WhyOptions {
   all?: boolean | undefined;
 }
 
+/** The host whose own a lease is, where leases are kept per host over etcd. */
+export interface LeaseOwner {
+  readonly id: string;
+  /** `gone`: it has no session. */
+  readonly state: 'here' | 'alive' | 'gone';
+  /** When it was there last, where known. */
+  readonly seen?: Instant;
+}
+
 /** One object on the way from a root. */
 export interface WhyStep extends StepReason {
   /** content, snapshot, image, container, lease, ingest or sandbox. */
@@ -40,6 +49,8 @@ export interface WhyStep extends StepReason {
   /** Leases only: who took it may be told by its labels. */
   labels?: Readonly<Record<string, string>>;
   createdAt?: Instant;
+  /** Leases of one host only. */
+  host?: LeaseOwner;
 }
 
 export interface Why {
@@ -47,7 +58,7 @@ export interface Why {
   state: 'kept' | 'garbage';
   /** Roots first, the object last; the shortest way first. Empty for garbage. */
   paths: WhyStep[][];
-  /** With `all`, when every root expires: the last time one does. */
+  /** With `all`, when every root expires: when the last one has, by the wall clock. */
   keptUntil?: Instant;
   /**
    * Garbage only. The store does not note when the last reference went, so unless the object itself expired this is
@@ -70,7 +81,7 @@ export async function why(
   const record = findObject(host.reader(ctx), [...host.backends.keys()], requireNamespace(ctx), object);
   const id = engine.idOf(record);
   if (id === undefined) throw notFound(`"${object.name}" was removed meanwhile`, { object: object.name });
-  const at = now();
+  const at = host.expiryClock.now();
   const teller = new Teller(engine, at);
   const nearest = all ? undefined : engine.graph.path(id, at);
   const ways = nearest ? [[...nearest]] : await farther(host, inTurn, { id, at, all }, teller, ctx.signal);
@@ -82,7 +93,8 @@ export async function why(
     if (paths.length % 64 === 0) await breathe();
   }
   const until = all ? lastExpiry(paths) : undefined;
-  return { object: described, state: 'kept', paths, ...(until !== undefined && { keptUntil: until }) };
+  const kept = until === undefined ? {} : { keptUntil: host.expiryClock.wallAt(until) };
+  return { object: described, state: 'kept', paths, ...kept };
 }
 
 interface Question {

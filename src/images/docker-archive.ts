@@ -3,12 +3,20 @@
  * Docker's schema 2 in the content store, the same bytes for the same image, as containerd makes it.
  */
 import { detectCompression, MAGIC_BYTES } from '../backends/archive/compression.js';
-import { showPath, splitEntryName, toBytePath } from '../backends/archive/paths.js';
 import { invalidArgument } from '../errors.js';
 import { digestOf } from '../model/digest.js';
-import type { Contents } from './archive.js';
+import type { ArchiveFiles } from './archive-files.js';
 import { ingestRef, type Taken, takeBlob } from './content.js';
-import { type Descriptor, parseConfig, parseJson, readDocument } from './documents.js';
+import {
+  checkCount,
+  type Descriptor,
+  MAX_IMAGES,
+  MAX_LAYERS,
+  type Manifest,
+  parseConfig,
+  parseJson,
+  readDocument,
+} from './documents.js';
 import { Annotation, MediaType } from './media-types.js';
 import { normalizeDockerReference, refNameOf } from './names.js';
 import type { ImageServices, LeasedContext } from './services.js';
@@ -19,18 +27,17 @@ interface DockerImage {
   repoTags: string[];
 }
 
-const MAX_LINK_HOPS = 16;
-
 /** One entry for each tag of each image; an untagged image has one without a name. */
 export async function dockerEntries(
   services: ImageServices,
   ctx: LeasedContext,
   document: Buffer,
-  contents: Contents,
+  files: ArchiveFiles,
 ): Promise<Descriptor[]> {
+  const maker = new ManifestMaker(services, ctx, files);
   const entries: Descriptor[] = [];
   for (const image of parseDockerManifest(document)) {
-    const descriptor = await makeManifest(services, ctx, image, contents);
+    const descriptor = await maker.make(image);
     if (image.repoTags.length === 0) entries.push(descriptor);
     for (const tag of image.repoTags) {
       const name = normalizeDockerReference(tag);
@@ -48,95 +55,112 @@ function parseDockerManifest(document: Buffer): DockerImage[] {
     invalidArgument(`manifest.json of the archive ${what}`, {
       remedy: 'write the archive again with docker save',
     });
-  const json = parseJson(document, 'manifest.json');
+  const json = parseJson(document, 'manifest.json') ?? [];
   if (!Array.isArray(json)) throw malformed('is no list');
+  checkCount(json.length, 'manifest.json', MAX_IMAGES);
   return json.map((image: unknown) => {
     if (typeof image !== 'object' || image === null) throw malformed('holds something that is no image');
     const { Config, Layers, RepoTags }: { Config?: unknown; Layers?: unknown; RepoTags?: unknown } = image;
-    if (typeof Config !== 'string') throw malformed('has an image without a config');
-    return { config: Config, layers: texts(Layers ?? []), repoTags: texts(RepoTags ?? []) };
+    if (typeof Config !== 'string' || Config === '') throw malformed('has an image without a config');
+    const repoTags = texts(RepoTags, 'RepoTags', MAX_IMAGES).filter((tag) => tag !== '');
+    return { config: Config, layers: texts(Layers, 'Layers', MAX_LAYERS), repoTags };
   });
 
-  function texts(value: unknown): string[] {
-    if (!Array.isArray(value)) throw malformed('has something else where a list belongs');
-    return value.map((text: unknown) => {
-      if (typeof text !== 'string') throw malformed('has something else where a text belongs');
-      return text;
+  function texts(value: unknown, field: string, max: number): string[] {
+    if (!Array.isArray(value ?? [])) throw malformed('has something else where a list belongs');
+    checkCount(((value ?? []) as unknown[]).length, `manifest.json ${field}`, max);
+    return ((value ?? []) as unknown[]).map((text) => {
+      if (typeof (text ?? '') !== 'string') throw malformed('has something else where a text belongs');
+      return (text ?? '') as string;
     });
   }
 }
 
-async function makeManifest(
-  services: ImageServices,
-  ctx: LeasedContext,
-  image: DockerImage,
-  contents: Contents,
-): Promise<Descriptor> {
-  const config: Descriptor = { mediaType: MediaType.dockerConfig, ...find(contents, image.config, 'config') };
-  const layers: Descriptor[] = [];
-  for (const path of image.layers) {
-    const layer = find(contents, path, 'layer');
-    layers.push({ mediaType: await layerType(services, ctx, layer), ...layer });
-  }
-  const { diffIds, platform } = parseConfig(await readDocument(services.content, ctx, config), image.config);
-  if (diffIds.length !== layers.length) {
-    throw invalidArgument(
-      `config "${image.config}" names ${diffIds.length} layers, manifest.json ${layers.length}`,
-      {
-        object: image.config,
-      },
-    );
-  }
-  const plain = ({ mediaType, size, digest }: Descriptor) => ({ mediaType, size, digest });
-  const bytes = Buffer.from(
-    JSON.stringify({
-      schemaVersion: 2,
-      mediaType: MediaType.dockerManifest,
-      config: plain(config),
-      layers: layers.map(plain),
-    }),
-  );
-  const descriptor = { mediaType: MediaType.dockerManifest, digest: digestOf(bytes), size: bytes.length };
-  await takeBlob(services, ctx, {
-    ref: ingestRef(descriptor.digest),
-    descriptor,
-    source: bytes,
-    name: `the manifest of "${image.config}"`,
-  });
-  return platform.os === '' ? descriptor : { ...descriptor, platform };
-}
+class ManifestMaker {
+  readonly #services: ImageServices;
+  readonly #ctx: LeasedContext;
+  readonly #files: ArchiveFiles;
+  /** By digest: images of one archive share layers. */
+  readonly #layerTypes = new Map<string, string>();
 
-/** The blob under a path of the archive, links followed; nothing on the disk is looked at. */
-function find({ blobs, links }: Contents, path: string, what: string): Taken {
-  let at = splitEntryName(toBytePath(path), what).join('/');
-  for (let hops = 0; hops < MAX_LINK_HOPS; hops++) {
-    const blob = blobs.get(at);
-    if (blob !== undefined) return { digest: blob.digest, size: blob.size };
-    const next = links.get(at);
-    if (next === undefined) break;
-    at = next;
+  constructor(services: ImageServices, ctx: LeasedContext, files: ArchiveFiles) {
+    this.#services = services;
+    this.#ctx = ctx;
+    this.#files = files;
   }
-  throw invalidArgument(
-    `the archive does not have the ${what} "${showPath(at)}" that its manifest.json names`,
-    {
+
+  async make(image: DockerImage): Promise<Descriptor> {
+    const config: Descriptor = {
+      mediaType: MediaType.dockerConfig,
+      ...(await this.#find(image.config, 'config')),
+    };
+    const { diffIds, platform } = parseConfig(
+      await readDocument(this.#services.content, this.#ctx, config),
+      image.config,
+    );
+    if (diffIds.length !== image.layers.length) {
+      throw invalidArgument(
+        `config "${image.config}" names ${diffIds.length} layers, manifest.json ${image.layers.length}`,
+        { object: image.config },
+      );
+    }
+    const layers: Descriptor[] = [];
+    for (const path of image.layers) {
+      const layer = await this.#find(path, 'layer');
+      layers.push({ mediaType: await this.#layerType(layer), ...layer });
+    }
+    const descriptor = await this.#store(image, { config, layers });
+    return platform.os === '' ? descriptor : { ...descriptor, platform };
+  }
+
+  async #store(image: DockerImage, { config, layers }: Manifest): Promise<Descriptor> {
+    const plain = ({ mediaType, size, digest }: Descriptor) => ({ mediaType, size, digest });
+    const bytes = Buffer.from(
+      JSON.stringify({
+        schemaVersion: 2,
+        mediaType: MediaType.dockerManifest,
+        config: plain(config),
+        layers: layers.map(plain),
+      }),
+    );
+    const descriptor = { mediaType: MediaType.dockerManifest, digest: digestOf(bytes), size: bytes.length };
+    await takeBlob(this.#services, this.#ctx, {
+      ref: ingestRef(descriptor.digest),
+      descriptor,
+      source: bytes,
+      name: `the manifest of "${image.config}"`,
+    });
+    return descriptor;
+  }
+
+  async #find(path: string, what: string): Promise<Taken> {
+    const found = await this.#files.find(path, what);
+    if (found !== undefined) return { digest: found.digest, size: found.size };
+    throw invalidArgument(`the archive does not have the ${what} "${path}" that its manifest.json names`, {
       object: path,
       remedy: 'the archive is incomplete: write it again with docker save',
-    },
-  );
-}
+    });
+  }
 
-async function layerType(services: ImageServices, ctx: LeasedContext, layer: Taken): Promise<string> {
-  const reader = await services.content.readerAt(ctx, layer.digest);
-  try {
-    const head = Buffer.alloc(MAGIC_BYTES);
-    const count = await reader.read(head, 0);
-    const types = {
-      none: MediaType.dockerLayer,
-      gzip: MediaType.dockerLayerGzip,
-      zstd: MediaType.dockerLayerZstd,
-    };
-    return types[detectCompression(head.subarray(0, count))];
-  } finally {
-    await reader.close();
+  /** By the layer's first bytes: its name says nothing. */
+  async #layerType(layer: Taken): Promise<string> {
+    const known = this.#layerTypes.get(layer.digest);
+    if (known !== undefined) return known;
+    const reader = await this.#services.content.readerAt(this.#ctx, layer.digest);
+    try {
+      const head = Buffer.alloc(MAGIC_BYTES);
+      const count = await reader.read(head, 0);
+      const type = layerTypes[detectCompression(head.subarray(0, count))];
+      this.#layerTypes.set(layer.digest, type);
+      return type;
+    } finally {
+      await reader.close();
+    }
   }
 }
+
+const layerTypes = {
+  none: MediaType.dockerLayer,
+  gzip: MediaType.dockerLayerGzip,
+  zstd: MediaType.dockerLayerZstd,
+} as const;

@@ -1,7 +1,8 @@
 /**
  * Indexes, manifests and image configs: JSON that anybody may have written, checked before any field of it is
  * used. A document that is not what its media type says is InvalidArgument (one blob must not pass for an index
- * here and for a manifest there). Pure, but for `readDocument`.
+ * here and for a manifest there). `null` is what Go writes for an empty list, map or text, and means that here too.
+ * Pure, but for `readDocument`.
  */
 import type { CallContext } from '../context.js';
 import { type EbbtideError, invalidArgument } from '../errors.js';
@@ -12,6 +13,14 @@ import { isIndexType, isManifestType } from './media-types.js';
 
 /** Largest JSON document that is read. */
 export const MAX_DOCUMENT_BYTES = 8 * 2 ** 20;
+/** Layers of a manifest. An overlay mount takes 500. */
+export const MAX_LAYERS = 1000;
+/** Manifests of an index. */
+export const MAX_MANIFESTS = 5000;
+/** Images of one source, by name. */
+export const MAX_IMAGES = 10_000;
+/** Documents looked at for the manifest of one image. */
+export const MAX_DOCUMENTS = 10_000;
 
 export interface Platform {
   os: string;
@@ -44,7 +53,7 @@ export interface ImageConfig {
   diffIds: string[];
 }
 
-type Json = Readonly<Record<string, unknown>>;
+export type Json = Readonly<Record<string, unknown>>;
 
 const wrong = (name: string, what: string, cause?: unknown): EbbtideError =>
   invalidArgument(`${name} ${what}`, {
@@ -74,7 +83,7 @@ export function parseJson(bytes: Uint8Array, name: string): unknown {
 }
 
 export function parseObject(bytes: Uint8Array, name: string): Json {
-  const value = parseJson(bytes, name);
+  const value = parseJson(bytes, name) ?? {};
   if (!isObject(value)) throw wrong(name, 'is no JSON object');
   return value;
 }
@@ -82,18 +91,40 @@ export function parseObject(bytes: Uint8Array, name: string): Json {
 const isObject = (value: unknown): value is Json =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
 
-export function parseIndex(json: Json, name: string): Index {
+function parseList<T>(
+  value: unknown,
+  name: string,
+  max: number,
+  parse: (item: unknown, name: string) => T,
+): T[] {
+  if (value == null) return [];
+  if (!Array.isArray(value)) throw wrong(name, 'is no list');
+  checkCount(value.length, name, max);
+  return value.map((item: unknown, i) => parse(item, `${name}[${i}]`));
+}
+
+function parseText(value: unknown, name: string): string {
+  if (value == null) return '';
+  if (typeof value !== 'string') throw wrong(name, 'is not text');
+  return value;
+}
+
+/** InvalidArgument for a list that is longer than it may be. */
+export function checkCount(count: number, name: string, max: number): void {
+  if (count > max) throw wrong(name, `has ${count} entries, more than ${max}`);
+}
+
+/** `max`: the entries it may have. */
+export function parseIndex(json: Json, name: string, max = MAX_MANIFESTS): Index {
   checkShape(json, name, isIndexType, ['layers', 'config', 'fsLayers']);
-  if (!Array.isArray(json.manifests)) throw wrong(name, 'is an index without manifests');
-  return { manifests: json.manifests.map((m: unknown, i) => parseDescriptor(m, `${name} manifests[${i}]`)) };
+  return { manifests: parseList(json.manifests, `${name} manifests`, max, parseDescriptor) };
 }
 
 export function parseManifest(json: Json, name: string): Manifest {
   checkShape(json, name, isManifestType, ['manifests', 'fsLayers']);
-  if (!Array.isArray(json.layers)) throw wrong(name, 'is a manifest without layers');
   return {
     config: parseDescriptor(json.config, `${name} config`),
-    layers: json.layers.map((l: unknown, i) => parseDescriptor(l, `${name} layers[${i}]`)),
+    layers: parseList(json.layers, `${name} layers`, MAX_LAYERS, parseDescriptor),
   };
 }
 
@@ -103,12 +134,12 @@ function checkShape(
   fits: (type: string) => boolean,
   foreign: readonly string[],
 ): void {
-  const { mediaType } = json;
-  if (mediaType !== undefined && mediaType !== '' && !(typeof mediaType === 'string' && fits(mediaType))) {
+  const mediaType = json.mediaType ?? '';
+  if (mediaType !== '' && !(typeof mediaType === 'string' && fits(mediaType))) {
     throw wrong(name, `says it is of type ${JSON.stringify(mediaType)}, its descriptor says otherwise`);
   }
   for (const field of foreign) {
-    if (json[field] !== undefined) throw wrong(name, `has "${field}", which does not belong in it`);
+    if (json[field] != null) throw wrong(name, `has "${field}", which does not belong in it`);
   }
 }
 
@@ -129,27 +160,26 @@ function parseStrings(value: unknown, name: string): StringMap {
   if (!isObject(value)) throw wrong(name, 'are no map');
   const entries: [string, string][] = [];
   for (const [key, text] of Object.entries(value)) {
-    if (typeof text !== 'string') throw wrong(name, `hold something else than text under "${key}"`);
-    entries.push([key, text]);
+    if (text !== null && typeof text !== 'string')
+      throw wrong(name, `hold something else than text under "${key}"`);
+    entries.push([key, text ?? '']);
   }
   return Object.fromEntries(entries);
 }
 
 function parsePlatform(value: unknown, name: string): Platform {
   if (!isObject(value)) throw wrong(name, 'is no object');
-  const { os = '', architecture = '', variant } = value;
-  if (typeof os !== 'string' || typeof architecture !== 'string') throw wrong(name, 'is not text');
-  return { os, architecture, ...(typeof variant === 'string' && variant !== '' && { variant }) };
+  const text = (field: string): string => parseText(value[field], `${name} ${field}`);
+  const [os, architecture, variant] = [text('os'), text('architecture'), text('variant')];
+  return { os, architecture, ...(variant !== '' && { variant }) };
 }
 
 export function parseConfig(json: Json, name: string): ImageConfig {
-  const { rootfs } = json;
-  if (!isObject(rootfs) || !Array.isArray(rootfs.diff_ids))
-    throw wrong(name, 'is an image config without rootfs');
-  const diffIds: string[] = [];
-  for (const diffId of rootfs.diff_ids as unknown[]) {
+  const rootfs = json.rootfs ?? {};
+  if (!isObject(rootfs)) throw wrong(name, 'is an image config without rootfs');
+  const diffIds = parseList(rootfs.diff_ids, `${name} diff_ids`, MAX_LAYERS, (diffId) => {
     if (typeof diffId !== 'string' || !isDigest(diffId)) throw wrong(name, 'has an invalid diff id');
-    diffIds.push(diffId);
-  }
+    return diffId;
+  });
   return { platform: parsePlatform(json, name), diffIds };
 }

@@ -1,35 +1,31 @@
 /**
  * Exports images as an OCI layout, into a directory or a tar: blobs byte for byte, checked once more on their way,
- * and an index.json that names the images so that an import gives them the same names. The same images always give
- * the same bytes. What is written appears under its name only when it is whole.
+ * an index.json that names the images so that an import gives them the same names, and the manifest.json of
+ * `docker load`. The layout is closed: an index of which a manifest is left out is written anew without it. The same
+ * images always give the same bytes. What is written appears under its name only when it is whole.
  *
  * Runs under the context's lease or one of its own. Called by the CLI and embedders.
  */
+import { resolve } from 'node:path';
+import { Readable } from 'node:stream';
 import type { CallContext } from '../context.js';
-import {
-  type EbbtideError,
-  invalidArgument,
-  isNotFound,
-  notFound,
-  throwIfAborted,
-  unknownError,
-} from '../errors.js';
+import { type EbbtideError, invalidArgument, notFound, throwIfAborted, unknownError } from '../errors.js';
 import { Digester, parseDigest } from '../model/digest.js';
 import { compareUtf8 } from '../model/utf8.js';
+import { type Closure, type ClosureBlob, ClosureReader } from './closure.js';
 import { holdBlob } from './content.js';
-import { type Descriptor, type Platform, parseIndex, parseManifest, readDocument } from './documents.js';
-import { Annotation, isIndexType, isManifestType, isNonDistributable, MediaType } from './media-types.js';
-import { refNameOf } from './names.js';
+import type { Descriptor, Platform } from './documents.js';
+import { Annotation, MediaType } from './media-types.js';
+import { dockerTagOf, refNameOf } from './names.js';
 import { type LayoutWriter, type Output, openOutput } from './output.js';
-import { isAttestation, platformRank, platformText } from './platforms.js';
-import { MAX_INDEX_DEPTH, tooDeep } from './resolve.js';
+import { resolveManifest } from './resolve.js';
 import { type ImageServices, type LeasedContext, type OnProgress, underLease } from './services.js';
-import { INDEX_FILE, LAYOUT_FILE, LAYOUT_VERSION } from './source.js';
+import { DOCKER_FILE, INDEX_FILE, LAYOUT_FILE, LAYOUT_VERSION } from './source.js';
 
 export interface ExportOptions {
   /** NotFound unless all blobs of all platforms are there. Default: every platform that is complete, at least one. */
   allPlatforms?: boolean | undefined;
-  /** Only manifests for this platform. */
+  /** Only the manifest that fits this platform best. */
   platform?: Platform | undefined;
   progress?: OnProgress | undefined;
 }
@@ -38,6 +34,15 @@ export interface Exported {
   blobs: number;
   /** Bytes of the blobs. */
   bytes: number;
+  images: ExportedImage[];
+}
+
+export interface ExportedImage {
+  name: string;
+  /** What the name stands for in the layout. */
+  digest: string;
+  /** The image's own target, where that is an index of which something was left out. */
+  reducedFrom?: string | undefined;
 }
 
 /**
@@ -52,16 +57,21 @@ export async function exportImages(
   options: ExportOptions = {},
 ): Promise<Exported> {
   if (names.length === 0) throw invalidArgument('no image to export', { remedy: 'name at least one image' });
-  return underLease(services, ctx, (leased) => new Exporter(services, leased, options).run(names, output));
+  const to = typeof output === 'string' ? resolve(output) : output;
+  return underLease(services, ctx, (leased) => new Exporter(services, leased, options).run(names, to));
+}
+
+/** An image on its way into the layout. */
+interface Chosen {
+  name: string;
+  target: Descriptor;
+  closure: Closure;
 }
 
 class Exporter {
   readonly #services: ImageServices;
   readonly #ctx: LeasedContext;
   readonly #options: ExportOptions;
-  /** By digest. */
-  readonly #blobs = new Map<string, Descriptor>();
-  #missing = new Set<string>();
 
   constructor(services: ImageServices, ctx: LeasedContext, options: ExportOptions) {
     this.#services = services;
@@ -70,21 +80,11 @@ class Exporter {
   }
 
   async run(names: readonly string[], output: Output): Promise<Exported> {
-    const entries: Descriptor[] = [];
-    for (const name of [...new Set(names)]) {
-      const { target } = await this.#services.images.get(this.#ctx, name);
-      // The lease holds the target with all it refers to, should the image be deleted meanwhile.
-      await holdBlob(this.#services, this.#ctx, target.digest);
-      this.#missing = new Set();
-      const blobs = await this.#collect(target, 0);
-      if (blobs === undefined || (this.#options.allPlatforms && this.#missing.size > 0))
-        throw this.#incomplete(name);
-      for (const blob of blobs) this.#blobs.set(blob.digest, blob);
-      entries.push(named(name, target));
-    }
+    const chosen: Chosen[] = [];
+    for (const name of new Set(names)) chosen.push(await this.#choose(name));
     const writer = await openOutput(output);
     try {
-      const exported = await this.#write(writer, entries);
+      const exported = await this.#write(writer, chosen);
       await writer.finish();
       return exported;
     } catch (error) {
@@ -93,14 +93,26 @@ class Exporter {
     }
   }
 
-  #incomplete(name: string): EbbtideError {
-    const { platform } = this.#options;
-    const missing = [...this.#missing].sort();
+  async #choose(name: string): Promise<Chosen> {
+    const { platform, allPlatforms } = this.#options;
+    const { target } = await this.#services.images.get(this.#ctx, name);
+    // The lease holds the target with all it refers to, should the image be deleted meanwhile.
+    await holdBlob(this.#services, this.#ctx, target.digest);
+    const root =
+      platform === undefined
+        ? target
+        : (await resolveManifest(this.#services.content, this.#ctx, target, platform)).descriptor;
+    const reader = new ClosureReader(this.#services, this.#ctx);
+    const closure = await reader.read(root);
+    if (closure === undefined || (allPlatforms && reader.missing.size > 0))
+      throw this.#incomplete(name, reader.missing);
+    return { name, target, closure };
+  }
+
+  #incomplete(name: string, digests: ReadonlySet<string>): EbbtideError {
+    const missing = [...digests].sort();
     const shown = `${missing.slice(0, 5).join(', ')}${missing.length > 5 ? ` and ${missing.length - 5} more` : ''}`;
-    const what =
-      missing.length > 0
-        ? `missing content: ${shown}`
-        : `nothing for ${platform ? platformText(platform) : 'any platform'}`;
+    const what = missing.length > 0 ? `missing content: ${shown}` : 'it has no manifests';
     return notFound(`cannot export image "${name}": ${what}`, {
       object: name,
       remedy: this.#options.allPlatforms
@@ -109,78 +121,27 @@ class Exporter {
     });
   }
 
-  /** The blobs of one complete image; undefined when there is none below this descriptor. */
-  async #collect(descriptor: Descriptor, depth: number): Promise<Descriptor[] | undefined> {
-    throwIfAborted(this.#ctx.signal);
-    if (depth > MAX_INDEX_DEPTH) throw tooDeep(descriptor.digest);
-    if (!(await this.#isHere(descriptor))) return undefined;
-    if (isIndexType(descriptor.mediaType)) return this.#collectIndex(descriptor, depth);
-    if (isManifestType(descriptor.mediaType)) return this.#collectManifest(descriptor);
-    return [descriptor];
-  }
-
-  async #collectIndex(descriptor: Descriptor, depth: number): Promise<Descriptor[] | undefined> {
-    const blobs = [descriptor];
-    let complete = false;
-    const index = parseIndex(await this.#read(descriptor), descriptor.digest);
-    for (const child of index.manifests) {
-      if (!this.#wants(child)) continue;
-      const below = await this.#collect(child, depth + 1);
-      if (below === undefined) continue;
-      for (const blob of below) blobs.push(blob);
-      complete ||= !isAttestation(child);
-    }
-    return complete ? blobs : undefined;
-  }
-
-  /** An attestation belongs to a manifest whose platform it does not tell, so a choice of platform leaves it out. */
-  #wants(child: Descriptor): boolean {
-    const { platform } = this.#options;
-    if (platform === undefined) return true;
-    if (isAttestation(child)) return false;
-    return child.platform === undefined || platformRank(child.platform, platform) > 0;
-  }
-
-  async #collectManifest(descriptor: Descriptor): Promise<Descriptor[] | undefined> {
-    const { config, layers } = parseManifest(await this.#read(descriptor), descriptor.digest);
-    const blobs = [descriptor];
-    let complete = true;
-    for (const child of [config, ...layers]) {
-      if (await this.#isHere(child)) blobs.push(child);
-      else complete = false;
-    }
-    return complete ? blobs : undefined;
-  }
-
-  #read(descriptor: Descriptor) {
-    return readDocument(this.#services.content, this.#ctx, descriptor);
-  }
-
-  /** Blobs that may not be distributed need not be there; they are left out then without being missed. */
-  async #isHere({ digest, mediaType }: Descriptor): Promise<boolean> {
-    try {
-      await this.#services.content.info(this.#ctx, digest);
-      return true;
-    } catch (error) {
-      if (!isNotFound(error)) throw error;
-    }
-    if (!isNonDistributable(mediaType)) this.#missing.add(digest);
-    return false;
-  }
-
-  async #write(writer: LayoutWriter, entries: Descriptor[]): Promise<Exported> {
-    const blobs = [...this.#blobs.values()].sort((a, b) => compareUtf8(a.digest, b.digest));
+  async #write(writer: LayoutWriter, chosen: readonly Chosen[]): Promise<Exported> {
+    const byDigest = new Map<string, ClosureBlob>();
+    for (const { closure } of chosen) for (const [digest, blob] of closure.blobs) byDigest.set(digest, blob);
+    const blobs = [...byDigest.values()].sort((a, b) => compareUtf8(a.digest, b.digest));
     let bytes = 0;
-    for (const { digest } of blobs) bytes += await this.#writeBlob(writer, digest);
-    const index = { schemaVersion: 2, mediaType: MediaType.ociIndex, manifests: entries.map(indexEntry) };
+    for (const blob of blobs) bytes += await this.#writeBlob(writer, blob);
+    const index = { schemaVersion: 2, mediaType: MediaType.ociIndex, manifests: chosen.map(indexEntry) };
     await writer.file(INDEX_FILE, Buffer.from(JSON.stringify(index)));
+    const docker = dockerManifest(chosen);
+    if (docker.length > 0) await writer.file(DOCKER_FILE, Buffer.from(JSON.stringify(docker)));
     await writer.file(LAYOUT_FILE, Buffer.from(JSON.stringify({ imageLayoutVersion: LAYOUT_VERSION })));
-    return { blobs: blobs.length, bytes };
+    return { blobs: blobs.length, bytes, images: chosen.map(exportedImage) };
   }
 
-  async #writeBlob(writer: LayoutWriter, digest: string): Promise<number> {
+  async #writeBlob(writer: LayoutWriter, { digest, bytes }: ClosureBlob): Promise<number> {
     const { progress } = this.#options;
     const { algorithm, hex } = parseDigest(digest);
+    if (bytes !== undefined) {
+      await writer.blob(algorithm, hex, bytes.length, Readable.from([bytes]));
+      return bytes.length;
+    }
     const reader = await this.#services.content.readerAt(this.#ctx, digest);
     const total = reader.size;
     const { signal } = this.#ctx;
@@ -211,17 +172,35 @@ const damaged = (digest: string): EbbtideError =>
     remedy: 'check the disk, delete the content and import the image again',
   });
 
-function named(name: string, target: Descriptor): Descriptor {
+function exportedImage({ name, target, closure }: Chosen): ExportedImage {
+  const { digest } = closure.root;
+  return { name, digest, ...(digest !== target.digest && { reducedFrom: target.digest }) };
+}
+
+/** Fields and annotations in one order, whatever order they came in. */
+function indexEntry({ name, target, closure }: Chosen) {
+  const { mediaType, digest, size } = closure.root;
   const annotations = {
     ...target.annotations,
     [Annotation.imageName]: name,
     [Annotation.refName]: refNameOf(name),
   };
-  return { ...target, annotations };
-}
-
-/** Fields and annotations in one order, whatever order they came in. */
-function indexEntry({ mediaType, digest, size, annotations = {} }: Descriptor) {
   const sorted = Object.entries(annotations).sort(([a], [b]) => compareUtf8(a, b));
   return { mediaType, digest, size, annotations: Object.fromEntries(sorted) };
+}
+
+/** Docker's list: one entry for each image of a single platform, with all its names that Docker takes. */
+function dockerManifest(chosen: readonly Chosen[]) {
+  const entries = new Map<string, { Config: string; RepoTags: string[]; Layers: string[] }>();
+  const pathOf = ({ digest }: { digest: string }): string => `blobs/${digest.replace(':', '/')}`;
+  for (const { name, closure } of chosen) {
+    const [image, ...more] = closure.images;
+    if (image === undefined || more.length > 0) continue;
+    const [digest, { config, layers }] = image;
+    const entry = entries.get(digest) ?? { Config: pathOf(config), RepoTags: [], Layers: layers.map(pathOf) };
+    const tag = dockerTagOf(name);
+    if (tag !== undefined && !entry.RepoTags.includes(tag)) entry.RepoTags.push(tag);
+    entries.set(digest, entry);
+  }
+  return [...entries.values()];
 }

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { fsError, isAbsent } from '../backends/fs-errors.js';
 import { invalidArgument } from '../errors.js';
 import { parseDigest } from '../model/digest.js';
-import { type Descriptor, MAX_DOCUMENT_BYTES, parseIndex, parseObject } from './documents.js';
+import { type Descriptor, MAX_DOCUMENT_BYTES, MAX_IMAGES, parseIndex, parseObject } from './documents.js';
 import { type ImageSource, INDEX_FILE, LAYOUT_FILE, LAYOUT_VERSION, type OpenBlob } from './source.js';
 
 /** InvalidArgument: the directory holds no layout, or one of a version nobody knows. */
@@ -27,7 +27,7 @@ export function checkLayoutFile(bytes: Uint8Array, where: string): void {
 }
 
 export const parseLayoutIndex = (bytes: Uint8Array, name: string): Descriptor[] =>
-  parseIndex(parseObject(bytes, name), name).manifests;
+  parseIndex(parseObject(bytes, name), name, MAX_IMAGES).manifests;
 
 async function readSmall(dir: string, name: string): Promise<Buffer> {
   const path = join(dir, name);

@@ -21,6 +21,8 @@ export const Annotation = {
   refName: 'org.opencontainers.image.ref.name',
   /** Docker's mark on manifests that describe another one. */
   referenceType: 'vnd.docker.reference.type',
+  /** Which one that is. */
+  referenceDigest: 'vnd.docker.reference.digest',
   manifestSubject: 'io.containerd.manifest.subject',
 } as const;
 
@@ -51,6 +53,21 @@ export const isLayerType = (type: string): boolean =>
 export const isNonDistributable = (type: string): boolean =>
   type.startsWith('application/vnd.oci.image.layer.nondistributable.') ||
   type.startsWith('application/vnd.docker.image.rootfs.foreign.');
+
+const imageConfigs: ReadonlySet<string> = new Set([
+  MediaType.ociConfig,
+  MediaType.dockerConfig,
+  // What early schema 2 writers called it.
+  'application/octet-stream',
+]);
+
+/** Whether a manifest is an image: charts, signatures and other artifacts have another config or no layers of files. */
+export const isImageManifest = (manifest: {
+  config: { mediaType: string };
+  layers: readonly { mediaType: string }[];
+}): boolean =>
+  imageConfigs.has(manifest.config.mediaType) &&
+  (manifest.layers.length === 0 || manifest.layers.some(({ mediaType }) => isLayerType(mediaType)));
 
 /** A blob's child, as far as its reference label goes. */
 export interface LabelledChild {

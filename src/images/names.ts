@@ -34,6 +34,18 @@ export function normalizeDockerReference(text: string): string {
   return `${domain}/${path}:${tag ?? 'latest'}`;
 }
 
+/** The short form under which `docker load` takes a name; undefined for a name that it would refuse. */
+export function dockerTagOf(name: string): string | undefined {
+  let full: string;
+  try {
+    full = normalizeDockerReference(name);
+  } catch {
+    return undefined;
+  }
+  if (full.includes('@')) return undefined;
+  return full.replace(/^docker\.io\/(?:library\/(?=[^/]+$))?/, '');
+}
+
 function parse(text: string): Reference {
   const bad = (why: string) => invalidArgument(`"${text}" is no image name: ${why}`, { object: text });
   let rest = text;

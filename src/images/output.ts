@@ -7,7 +7,7 @@ import { type FileHandle, mkdir, open, readdir, rename, rm, rmdir } from 'node:f
 import { dirname, join } from 'node:path';
 import { type Sink, TarWriter } from '../backends/archive/tar-writer.js';
 import { syncDirectory } from '../backends/files.js';
-import { fsError, isAbsent } from '../backends/fs-errors.js';
+import { errnoOf, fsError, isAbsent } from '../backends/fs-errors.js';
 import { alreadyExists } from '../errors.js';
 
 /** A path, or what takes the bytes of a tar. */
@@ -38,6 +38,15 @@ export async function openOutput(output: Output): Promise<LayoutWriter> {
   }
 }
 
+/** What the disk refuses, as an error about the output; what the store does not give stays what it is. */
+async function onDisk<T>(output: string, work: Promise<T>): Promise<T> {
+  try {
+    return await work;
+  } catch (error) {
+    throw errnoOf(error) === undefined ? error : fsError('export to', output, error);
+  }
+}
+
 const beside = (path: string): string =>
   `${path.replace(/\/+$/, '')}.partial-${randomBytes(4).toString('hex')}`;
 
@@ -50,14 +59,15 @@ async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
 async function openTar(path: string): Promise<LayoutWriter> {
   const partial = beside(path);
   const file = await open(partial, 'wx', 0o644);
+  const finish = async (): Promise<void> => {
+    await file.sync();
+    await file.close();
+    await rename(partial, path);
+    await syncDirectory(dirname(path));
+  };
   return new TarLayout(
-    (bytes) => writeAll(file, bytes),
-    async () => {
-      await file.sync();
-      await file.close();
-      await rename(partial, path);
-      await syncDirectory(dirname(path));
-    },
+    (bytes) => onDisk(path, writeAll(file, bytes)),
+    () => onDisk(path, finish()),
     async () => {
       await file.close();
       await rm(partial, { force: true });
@@ -135,20 +145,19 @@ class DirectoryLayout implements LayoutWriter {
     this.#directories.add(partial);
   }
 
-  async blob(
-    algorithm: string,
-    hex: string,
-    _size: number,
-    content: AsyncIterable<Uint8Array>,
-  ): Promise<void> {
+  blob(algorithm: string, hex: string, _size: number, content: AsyncIterable<Uint8Array>): Promise<void> {
+    return onDisk(this.#path, this.#blob(algorithm, hex, content));
+  }
+
+  file(name: string, bytes: Uint8Array): Promise<void> {
+    return onDisk(this.#path, this.#write(join(this.#partial, name), 0o644, [bytes]));
+  }
+
+  async #blob(algorithm: string, hex: string, content: AsyncIterable<Uint8Array>): Promise<void> {
     const dir = join(this.#partial, 'blobs', algorithm);
     await mkdir(dir, { recursive: true, mode: 0o755 });
     this.#directories.add(join(this.#partial, 'blobs')).add(dir);
     await this.#write(join(dir, hex), 0o444, content);
-  }
-
-  file(name: string, bytes: Uint8Array): Promise<void> {
-    return this.#write(join(this.#partial, name), 0o644, [bytes]);
   }
 
   async #write(
@@ -165,7 +174,11 @@ class DirectoryLayout implements LayoutWriter {
     }
   }
 
-  async finish(): Promise<void> {
+  finish(): Promise<void> {
+    return onDisk(this.#path, this.#finish());
+  }
+
+  async #finish(): Promise<void> {
     for (const dir of this.#directories) await syncDirectory(dir);
     await rmdir(this.#path).catch((error: unknown) => {
       if (!isAbsent(error)) throw error;

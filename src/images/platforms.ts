@@ -1,26 +1,39 @@
 /**
- * Which manifest of an index is for this host. Names as in Go (`amd64`, `arm64`), whatever the writer used.
- * Pure functions.
+ * Which manifest of an index is for this host: names as in Go (`amd64`, `arm64`), and what runs where by the rules of
+ * containerd's `platforms.Only`. Pure functions, but for `hostPlatform`.
  */
 import { invalidArgument } from '../errors.js';
 import { labelOf } from '../model/labels.js';
+import { cpuVariant, readCpuinfo } from './cpu.js';
 import type { Descriptor, Platform } from './documents.js';
 import { Annotation } from './media-types.js';
 
-const architectures: Readonly<Record<string, Platform['architecture']>> = {
-  x64: 'amd64',
+const architectures: Readonly<Record<string, string>> = {
   x86_64: 'amd64',
   'x86-64': 'amd64',
   aarch64: 'arm64',
-  ia32: '386',
   i386: '386',
   armhf: 'arm',
+  armel: 'arm',
+};
+/** Node's names that differ from Go's. */
+const nodeArchitectures: Readonly<Record<string, string>> = {
+  x64: 'amd64',
+  ia32: '386',
   ppc64: 'ppc64le',
+  mipsel: 'mipsle',
 };
 
-/** The platform of the running process. */
+let host: Platform | undefined;
+
+/** The platform of the running process, with its processor's variant: `linux/amd64/v3`. */
 export function hostPlatform(): Platform {
-  return normalized({ os: 'linux', architecture: process.arch });
+  if (host === undefined) {
+    const architecture = nodeArchitectures[process.arch] ?? process.arch;
+    const variant = cpuVariant(architecture, readCpuinfo());
+    host = normalized({ os: 'linux', architecture, ...(variant !== undefined && { variant }) });
+  }
+  return { ...host };
 }
 
 /** `os/arch[/variant]`. InvalidArgument for anything else. */
@@ -41,27 +54,59 @@ export const platformText = ({ os, architecture, variant }: Platform): string =>
 function normalized({ os, architecture, variant }: Platform): Platform {
   const lower = architecture.toLowerCase();
   const arch = architectures[lower] ?? lower;
-  let known = variant?.toLowerCase().replace(/^(?=\d)/, 'v');
-  if (arch === 'arm') known ??= 'v7';
+  let known = variant
+    ?.toLowerCase()
+    .replace(/^(?=\d)/, 'v')
+    .replace(/\.0$/, '');
+  if (arch === 'arm') known = lower === 'armel' ? 'v6' : (known ?? 'v7');
   // The plain variants are what leaving it out means.
-  if ((arch === 'arm64' && known === 'v8') || (arch === 'amd64' && known === 'v1')) known = undefined;
+  if ((arch === 'arm64' && known === 'v8') || (arch === 'amd64' && known === 'v1') || arch === '386')
+    known = undefined;
   return { os: os.toLowerCase(), architecture: arch, ...(known !== undefined && { variant: known }) };
 }
 
 /**
- * How well something made for `offered` runs on `wanted`: 0 not at all, more is better. 32-bit ARM runs what older
- * variants were made for; other variants must be the same, and leaving one out fits every host.
+ * How well something made for `offered` runs on `wanted`: 0 not at all, more is better. A processor runs what was made
+ * for older variants of it, and 64-bit ones run what was made for their 32-bit kin, which counts least.
  */
 export function platformRank(offered: Platform, wanted: Platform): number {
-  const a = normalized(offered);
-  const b = normalized(wanted);
-  if (a.os !== b.os || a.architecture !== b.architecture) return 0;
-  if (a.variant === b.variant) return 100;
-  if (a.architecture === 'arm') {
-    const version = (variant: string | undefined): number => Number(variant?.slice(1) ?? 7);
-    return version(a.variant) < version(b.variant) ? version(a.variant) : 0;
+  const runnable = runnableOn(normalized(wanted));
+  const at = runnable.indexOf(platformText(normalized(offered)));
+  return at < 0 ? 0 : runnable.length - at;
+}
+
+/** What runs on a platform, best first. */
+function runnableOn(platform: Platform): string[] {
+  const { os, architecture, variant } = platform;
+  const text = (arch: string, variants: readonly (string | undefined)[]): string[] =>
+    variants.map((v) => platformText(normalized({ os, architecture: arch, variant: v })));
+  const [major = 0, minor = 0] = (variant ?? '').replace(/^v/, '').split('.').map(Number);
+  switch (architecture) {
+    case 'amd64':
+      return [
+        ...text(architecture, [variant, ...downFrom(major, 2), undefined]),
+        ...text('386', [undefined]),
+      ];
+    case 'arm':
+      return text(architecture, [variant, ...downFrom(major, 5)]);
+    case 'arm64': {
+      // 9.0 has all of 8.5.
+      const nine = major === 9 ? downFrom(minor, 0, '9.') : [];
+      const eight = downFrom(major === 9 ? minor + 5 : minor, 0, '8.');
+      return [...text(architecture, [variant, ...nine, ...eight]), ...text('arm', downFrom(8, 5))];
+    }
+    default:
+      // Leaving the variant out fits every host.
+      return text(architecture, [variant, undefined]);
   }
-  return a.variant === undefined ? 50 : 0;
+}
+
+const MAX_VARIANT = 99;
+
+/** `v<prefix>n` for n from `high`, if that is a number, down to `low`. */
+function downFrom(high: number, low: number, prefix = ''): string[] {
+  if (!(high >= low && high <= MAX_VARIANT)) return [];
+  return Array.from({ length: high - low + 1 }, (_, i) => `v${prefix}${high - i}`);
 }
 
 /** Attestations and the like stand in an index beside the manifests they describe. */

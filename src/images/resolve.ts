@@ -3,10 +3,12 @@
  * included. Called by unpack.
  */
 import type { CallContext } from '../context.js';
-import { type EbbtideError, invalidArgument, isNotFound, notFound, throwIfAborted } from '../errors.js';
+import { EbbtideError, invalidArgument, isKind, isNotFound, notFound, throwIfAborted } from '../errors.js';
 import type { Provider } from '../stores/content-helpers.js';
 import {
+  checkCount,
   type Descriptor,
+  MAX_DOCUMENTS,
   type Manifest,
   type Platform,
   parseConfig,
@@ -14,7 +16,7 @@ import {
   parseManifest,
   readDocument,
 } from './documents.js';
-import { isIndexType, isManifestType } from './media-types.js';
+import { isImageManifest, isIndexType, isManifestType } from './media-types.js';
 import { hostPlatform, isAttestation, platformRank, platformText } from './platforms.js';
 
 /** Indexes within indexes that are looked into. */
@@ -30,7 +32,10 @@ interface Candidate {
   rank: number;
 }
 
-/** NotFound: nothing for the platform, or what there is lacks its manifest. */
+/**
+ * NotFound: nothing for the platform, or what there is lacks its manifest. InvalidArgument: the target is no image, or
+ * is the only manifest for the platform and damaged.
+ */
 export async function resolveManifest(
   content: Provider,
   ctx: CallContext,
@@ -38,23 +43,29 @@ export async function resolveManifest(
   platform: Platform = hostPlatform(),
 ): Promise<Resolved> {
   if (isManifestType(target.mediaType)) return read(content, ctx, target);
-  const search: Search = { content, ctx, wanted: platform, candidates: [], seen: new Set() };
+  const search: Search = {
+    target: target.digest,
+    content,
+    ctx,
+    wanted: platform,
+    candidates: [],
+    seen: new Set(),
+    failures: [],
+  };
   await gather(search, target, 0);
-  const { candidates } = search;
+  const { candidates, failures } = search;
   // A stable sort: of equals the index's first counts.
   candidates.sort((a, b) => b.rank - a.rank);
-  let missing: unknown;
   for (const { descriptor } of candidates) {
-    try {
-      return await read(content, ctx, descriptor);
-    } catch (error) {
-      if (!isNotFound(error)) throw error;
-      missing ??= error;
-    }
+    const found = await attempt(search, () => read(content, ctx, descriptor));
+    if (found !== undefined && isImageManifest(found.manifest)) return found;
   }
+  // What is damaged matters only when nothing else fits.
+  const damage = failures.find((failure) => isKind(failure, 'InvalidArgument'));
+  if (damage !== undefined) throw damage;
   throw notFound(`image ${target.digest} has no manifest for ${platformText(platform)} here`, {
     object: target.digest,
-    cause: missing,
+    cause: failures[0],
     remedy: 'name another platform, or import an image that has this one',
   });
 }
@@ -65,12 +76,28 @@ async function read(content: Provider, ctx: CallContext, descriptor: Descriptor)
 }
 
 interface Search {
+  /** Digest of the image's target. */
+  target: string;
   content: Provider;
   ctx: CallContext;
   wanted: Platform;
   candidates: Candidate[];
   /** Digests that were looked at: an index may name the same one often. */
   seen: Set<string>;
+  /** Why documents could not be used, as far as it matters: the first of each kind. */
+  failures: EbbtideError[];
+}
+
+/** Undefined when a document is not there or cannot be used. */
+async function attempt<T>({ failures }: Search, step: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await step();
+  } catch (error) {
+    if (!(error instanceof EbbtideError) || !(isNotFound(error) || error.kind === 'InvalidArgument'))
+      throw error;
+    if (!failures.some(({ kind }) => kind === error.kind)) failures.push(error);
+    return undefined;
+  }
 }
 
 async function gather(search: Search, target: Descriptor, depth: number): Promise<void> {
@@ -86,12 +113,11 @@ async function gather(search: Search, target: Descriptor, depth: number): Promis
   for (const child of index.manifests) {
     if (isAttestation(child) || search.seen.has(child.digest)) continue;
     search.seen.add(child.digest);
+    checkCount(search.seen.size, `the index ${search.target} with those within it`, MAX_DOCUMENTS);
     if (isIndexType(child.mediaType)) {
-      await gather(search, child, depth + 1).catch((error: unknown) => {
-        if (!isNotFound(error)) throw error;
-      });
+      await attempt(search, () => gather(search, child, depth + 1));
     } else if (isManifestType(child.mediaType)) {
-      const rank = await rankOf(content, ctx, child, search.wanted);
+      const rank = (await attempt(search, () => rankOf(content, ctx, child, search.wanted))) ?? 0;
       if (rank > 0) search.candidates.push({ descriptor: child, rank });
     }
   }
@@ -103,20 +129,17 @@ export const tooDeep = (digest: string): EbbtideError =>
     remedy: 'the image is damaged or hostile: do not use it',
   });
 
-/** By the index entry, else by the manifest's config; an entry that tells nothing and lacks both fits nothing. */
+/** By the index entry, else by the manifest's config. */
 async function rankOf(
   content: Provider,
   ctx: CallContext,
   child: Descriptor,
   wanted: Platform,
 ): Promise<number> {
-  if (child.platform !== undefined) return platformRank(child.platform, wanted);
-  try {
-    const { manifest } = await read(content, ctx, child);
-    const config = parseConfig(await readDocument(content, ctx, manifest.config), manifest.config.digest);
-    return platformRank(config.platform, wanted);
-  } catch (error) {
-    if (isNotFound(error)) return 0;
-    throw error;
-  }
+  if (child.platform !== undefined && child.platform.architecture !== '')
+    return platformRank(child.platform, wanted);
+  const { manifest } = await read(content, ctx, child);
+  if (!isImageManifest(manifest)) return 0;
+  const config = parseConfig(await readDocument(content, ctx, manifest.config), manifest.config.digest);
+  return platformRank(config.platform, wanted);
 }

@@ -21,4 +21,6 @@ export interface ImageSource {
 
 export const LAYOUT_FILE = 'oci-layout';
 export const INDEX_FILE = 'index.json';
+/** Docker's list of the images in an archive. */
+export const DOCKER_FILE = 'manifest.json';
 export const LAYOUT_VERSION = '1.0.0';

@@ -27,16 +27,68 @@ const SHOWN_CHARACTERS = 256;
 
 const always: Filter = () => true;
 
-/** One filter of several: none accepts everything. InvalidArgument with the position of what is wrong. */
+/** Filters of one call, their characters and selectors together, and the instructions of their patterns. */
+export const MAX_FILTERS = 1000;
+export const MAX_FILTERS_CHARACTERS = 64 * 1024;
+export const MAX_SELECTORS = 2000;
+export const MAX_PATTERNS_SIZE = 4000;
+
+/**
+ * One filter of several: none accepts everything. InvalidArgument with the position of what is wrong, and for filters over
+ * the limits; the filter itself throws it for a text that is too long for a pattern (see regexp.ts).
+ */
 export function parseFilters(filters: readonly string[]): Filter {
-  const parsed = filters.map(parseFilter);
-  if (parsed.length === 0 || parsed.includes(always)) return always;
-  if (parsed.length === 1) return parsed[0]!;
+  let characters = 0;
+  for (const filter of filters) characters += filter.length;
+  if (filters.length > MAX_FILTERS || characters > MAX_FILTERS_CHARACTERS) {
+    throw tooMany(
+      `${filters.length} filters of ${characters} characters`,
+      `${MAX_FILTERS} and ${MAX_FILTERS_CHARACTERS} characters`,
+    );
+  }
+  const budget = { selectors: MAX_SELECTORS, patterns: MAX_PATTERNS_SIZE };
+  const parsed = filters.map((filter) => selectorsOf(filter, budget));
+  return parsed.some((selectors) => selectors.length === 0) || parsed.length === 0 ? always : anyOf(parsed);
+}
+
+/** Whether all selectors of one of the filters hold. Of those that are one field and its value, only that is looked up. */
+function anyOf(filters: readonly (readonly Selector[])[]): Filter {
+  const values = new Map<string, { path: readonly string[]; wanted: Set<string> }>();
+  const others: Filter[] = [];
+  for (const selectors of filters) {
+    const [only] = selectors;
+    if (selectors.length > 1 || only?.equal === undefined) {
+      others.push(allOf(selectors));
+      continue;
+    }
+    const field = only.path.join('\0');
+    const known = values.get(field);
+    if (known === undefined) values.set(field, { path: only.path, wanted: new Set([only.equal]) });
+    else known.wanted.add(only.equal);
+  }
+  const lookups = [...values.values()];
   return (adaptor) => {
-    for (const filter of parsed) if (filter(adaptor)) return true;
+    for (const { path, wanted } of lookups) {
+      const value = adaptor(path);
+      if (value !== undefined && wanted.has(value)) return true;
+    }
+    for (const filter of others) if (filter(adaptor)) return true;
     return false;
   };
 }
+
+function allOf(selectors: readonly Selector[]): Filter {
+  if (selectors.length === 1) return selectors[0]!.matches;
+  return (adaptor) => {
+    for (const { matches } of selectors) if (!matches(adaptor)) return false;
+    return true;
+  };
+}
+
+const tooMany = (what: string, limits: string): EbbtideError =>
+  invalidArgument(`${what} are over the limits of one call, ${limits}`, {
+    remedy: 'ask in several calls, or by a pattern',
+  });
 
 /**
  * A label of an object whose filter path is `path`; the parts from index `from` on, joined by dots, are its key.
@@ -50,43 +102,62 @@ export function adaptLabels(
   return labelOf(labels, path.length === from + 1 ? path[from]! : path.slice(from).join('.'));
 }
 
-export function parseFilter(input: string): Filter {
-  return input === '' ? always : new Parser(input).filter();
+export const parseFilter = (input: string): Filter => parseFilters([input]);
+
+/** What holds of an object. */
+interface Selector {
+  readonly path: readonly string[];
+  /** The value that the field must have, where that is all. */
+  readonly equal?: string;
+  readonly matches: Filter;
 }
+
+/** What is left of the limits of a call. */
+interface Budget {
+  selectors: number;
+  patterns: number;
+}
+
+/** None for the empty filter, which accepts everything. */
+const selectorsOf = (input: string, budget: Budget): readonly Selector[] =>
+  input === '' ? [] : new Parser(input, budget).filter();
 
 class Parser {
   readonly #input: string;
   readonly #scanner: FilterScanner;
+  readonly #budget: Budget;
 
-  constructor(input: string) {
+  constructor(input: string, budget: Budget) {
     this.#input = input;
     this.#scanner = new FilterScanner(input);
+    this.#budget = budget;
   }
 
-  filter(): Filter {
+  filter(): readonly Selector[] {
     const selectors = [this.#selector()];
     for (let ch = this.#scanner.peek(); ch !== ''; ch = this.#scanner.peek()) {
       if (ch !== ',') throw this.#error(this.#scanner.position, `unexpected input: ${ch}`);
       this.#scanner.scan();
       selectors.push(this.#selector());
     }
-    if (selectors.length === 1) return selectors[0]!;
-    return (adaptor) => {
-      for (const selector of selectors) if (!selector(adaptor)) return false;
-      return true;
-    };
+    return selectors;
   }
 
-  #selector(): Filter {
+  #selector(): Selector {
+    if (--this.#budget.selectors < 0) throw tooMany('selectors', `${MAX_SELECTORS} selectors`);
     const path = this.#path();
     const next = this.#scanner.peek();
-    if (next === '' || next === ',') return (adaptor) => adaptor(path) !== undefined;
+    if (next === '' || next === ',') return { path, matches: (adaptor) => adaptor(path) !== undefined };
     const operator = this.#operator();
     const value = this.#value(operator === '~=');
-    if (operator === '==') return (adaptor) => adaptor(path) === value;
-    if (operator === '!=') return (adaptor) => (adaptor(path) ?? '') !== value;
-    const matches = matcherOf(value);
-    return (adaptor) => matches(adaptor(path) ?? '');
+    if (operator === '==') return { path, equal: value, matches: (adaptor) => adaptor(path) === value };
+    if (operator === '!=') return { path, matches: (adaptor) => (adaptor(path) ?? '') !== value };
+    const contains = matcherOf(value);
+    this.#budget.patterns -= contains.size;
+    if (this.#budget.patterns < 0) {
+      throw tooMany('patterns', `${MAX_PATTERNS_SIZE} instructions of patterns`);
+    }
+    return { path, matches: (adaptor) => contains(adaptor(path) ?? '') };
   }
 
   #path(): readonly string[] {

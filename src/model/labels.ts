@@ -10,6 +10,9 @@ import type { StringMap } from './records.js';
 
 /** Bytes of a label's key and value together. */
 export const MAX_LABEL_BYTES = 4096;
+/** Labels of one object, and bytes of all of them. A record has to fit into one request of etcd, too. */
+export const MAX_LABELS = 10_000;
+export const MAX_LABELS_BYTES = 2 ** 20;
 /** Bytes of a too long label's key that its error message shows. */
 const SHOWN_KEY_BYTES = 64;
 
@@ -70,9 +73,24 @@ export function validateLabel(key: string, value: string): void {
   );
 }
 
+/** InvalidArgument for each label, and as `checkMapSize`. */
 export function validateLabels(labels: StringMap | undefined): void {
   if (labels === undefined) return;
+  checkMapSize('labels', labels);
   for (const key of Object.keys(labels)) validateLabel(key, labels[key] ?? '');
+}
+
+/** InvalidArgument for more texts (labels, annotations) than one object may have, in number or bytes. */
+export function checkMapSize(what: string, map: StringMap | undefined): void {
+  if (map === undefined) return;
+  const keys = Object.keys(map);
+  let bytes = 0;
+  for (const key of keys) bytes += Buffer.byteLength(key) + Buffer.byteLength(map[key] ?? '');
+  if (keys.length <= MAX_LABELS && bytes <= MAX_LABELS_BYTES) return;
+  throw invalidArgument(
+    `${keys.length} ${what} of ${bytes} bytes are over the limits of ${MAX_LABELS} and ${MAX_LABELS_BYTES} bytes`,
+    { remedy: `give the object fewer or shorter ${what}` },
+  );
 }
 
 /** At most the first 64 bytes of a key, ended before a character that would be cut in two. */

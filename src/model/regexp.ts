@@ -1,21 +1,36 @@
 /**
  * Regular expressions of filters: RE2 syntax, linear time, found anywhere in the text. Never the host language's
  * engine, which a hostile pattern can keep busy for hours. Called by filters; keeps a bounded cache of patterns.
+ *
+ * Linear is not cheap: a program of n instructions takes up to n steps a character. What a pattern compiles to is bounded
+ * before it is compiled, the steps of one text before it is looked at.
  */
 import { createRequire } from 'node:module';
+import { invalidArgument } from '../errors.js';
 
-export type Matcher = (text: string) => boolean;
+export interface Matcher {
+  /** InvalidArgument: the text takes more than MAX_STEPS. */
+  (text: string): boolean;
+  /** Instructions of the compiled program, at most; 0 where none is needed. */
+  readonly size: number;
+}
 
 /** Compiled patterns kept; the longest unused one goes first. */
 const CACHE_LIMIT = 256;
-/** Longer patterns match nothing: compiled, they would take megabytes each. */
-const MAX_PATTERN_CHARACTERS = 4096;
+export const MAX_PATTERN_CHARACTERS = 4096;
+/** Instructions of a compiled pattern; `[a-f0-9]{64}` has 66. */
+export const MAX_PROGRAM = 1024;
+/** Instructions times characters of one text. */
+export const MAX_STEPS = 1_000_000;
 const LITERAL = /^[^\\^$.|?*+()[\]{}]*$/;
 
 const cache = new Map<string, Matcher>();
-const nothing: Matcher = () => false;
+const nothing: Matcher = Object.assign(() => false, { size: 0 });
 
-/** Whether a text contains a match of `pattern`; an invalid or unsupported pattern matches nothing. */
+/**
+ * Whether a text contains a match of `pattern`; an invalid or unsupported pattern matches nothing. InvalidArgument: a
+ * pattern over the limits.
+ */
 export function matcherOf(pattern: string): Matcher {
   const known = cache.get(pattern);
   if (known !== undefined) {
@@ -39,12 +54,126 @@ function library(): typeof import('re2js').RE2JS {
 }
 
 function compile(pattern: string): Matcher {
-  if (LITERAL.test(pattern)) return (text) => text.includes(pattern);
-  if (pattern.length > MAX_PATTERN_CHARACTERS) return nothing;
+  if (pattern.length > MAX_PATTERN_CHARACTERS) {
+    throw invalidArgument(
+      `a pattern of ${pattern.length} characters is over the limit of ${MAX_PATTERN_CHARACTERS}`,
+      { object: pattern.slice(0, 64), remedy: 'use a shorter one, or several filters' },
+    );
+  }
+  if (LITERAL.test(pattern)) return Object.assign((text: string) => text.includes(pattern), { size: 0 });
+  const size = programBound(pattern);
+  if (size === undefined) return nothing;
+  if (size > MAX_PROGRAM) {
+    throw invalidArgument(
+      `a pattern of ${size} instructions is over the limit of ${MAX_PROGRAM}: ${pattern.slice(0, 64)}`,
+      { object: pattern.slice(0, 64), remedy: 'repeat less, or use several filters' },
+    );
+  }
   try {
     const compiled = library().compile(pattern);
-    return (text) => compiled.test(text);
+    const textMax = Math.floor(MAX_STEPS / Math.max(size, 1));
+    const matches = (text: string): boolean => {
+      if (text.length > textMax) throw tooManySteps(pattern, text.length, textMax);
+      return compiled.test(text);
+    };
+    return Object.assign(matches, { size });
   } catch {
     return nothing;
   }
+}
+
+const tooManySteps = (pattern: string, length: number, max: number): Error =>
+  invalidArgument(
+    `the pattern ${pattern.slice(0, 64)} is too large to be looked for in ${length} characters (${max})`,
+    { object: pattern.slice(0, 64), remedy: 'use a smaller pattern, or filter by another field' },
+  );
+
+// ------------------------------------------------------------------------------------------------- what it costs
+
+/** A table of Unicode's, of hundreds of ranges, counts as so many instructions. */
+const TABLE = 4;
+/** Characters of a class for an instruction: it is one instruction, and a list to look at. */
+const CLASS_CHARACTERS = 8;
+/** Where a program begins and ends. */
+const ENDS = 2;
+
+/** What RE2 repeats at most. */
+const MAX_REPEAT = 1000;
+/** Nothing is counted any further. */
+const MAX_SIZE = 1_000_000_000;
+
+/**
+ * Instructions of the compiled pattern, or more; of what is no pattern, anything; undefined for what RE2 does not repeat.
+ * One pass, no recursion.
+ */
+function programBound(pattern: string): number | undefined {
+  /** Sizes of the groups that are open, up to their last atom, and of that. */
+  const open: { before: number; atom: number }[] = [];
+  let group = { before: 0, atom: 0 };
+  const put = (size: number): void => {
+    group.before += group.atom;
+    group.atom = size;
+  };
+  for (let at = 0; at < pattern.length; ) {
+    const ch = pattern[at]!;
+    if (ch === '\\') {
+      put(isTable(pattern, at) ? TABLE : 1);
+      at += 2;
+    } else if (ch === '[') {
+      const end = endOfClass(pattern, at);
+      const tables = pattern.slice(at, end).match(/\\[pP]|\[:/g)?.length ?? 0;
+      put(Math.ceil((end - at) / CLASS_CHARACTERS) + tables * TABLE);
+      at = end;
+    } else if (ch === '(') {
+      open.push(group);
+      group = { before: 2, atom: 0 };
+      at++;
+    } else if (ch === ')') {
+      const size = group.before + group.atom;
+      group = open.pop() ?? { before: 0, atom: 0 };
+      put(size);
+      at++;
+    } else if (ch === '*' || ch === '+' || ch === '?') {
+      group.atom += 2;
+      at++;
+    } else {
+      const repeat = ch === '{' ? REPEAT.exec(pattern.slice(at, at + REPEAT_CHARACTERS)) : null;
+      if (repeat === null) {
+        put(1);
+        at++;
+      } else {
+        const [text, least, most] = repeat;
+        const [n, m] = [Number(least), Number(most || 0)];
+        if (Math.max(n, m) > MAX_REPEAT) return undefined;
+        if (most === undefined) group.atom *= Math.max(n, 1);
+        else if (most === '') group.atom = group.atom * (n + 1) + 1;
+        else group.atom = (group.atom + 1) * Math.max(m, 1);
+        at += text.length;
+      }
+    }
+    if (group.before + group.atom > MAX_SIZE) return MAX_SIZE;
+  }
+  let size = group.before + group.atom + ENDS;
+  for (const { before, atom } of open) size += before + atom;
+  return size;
+}
+
+const REPEAT = /^\{(\d+)(?:,(\d*))?\}/;
+const REPEAT_CHARACTERS = 32;
+
+const isTable = (pattern: string, at: number): boolean => /[pP]/.test(pattern[at + 1] ?? '');
+
+/** Behind the `]` of a class; the first character may be one. */
+function endOfClass(pattern: string, at: number): number {
+  let end = at + 1;
+  if (pattern[end] === '^') end++;
+  if (pattern[end] === ']') end++;
+  for (; end < pattern.length; end++) {
+    if (pattern[end] === '\\') end++;
+    else if (pattern[end] === '[' && pattern[end + 1] === ':') {
+      const close = pattern.indexOf(':]', end);
+      if (close > 0) end = close + 1;
+    } else if (pattern[end] === ']') return end + 1;
+  }
+  return pattern.length;
 }

@@ -20,7 +20,13 @@ let last = 0n;
 let skew =
   BigInt(Math.round((performance.timeOrigin + performance.now()) * 1000)) * 1000n - process.hrtime.bigint();
 
-/** The current instant; strictly later than every earlier answer of this process. */
+/** How far `now` may be ahead of the wall clock, so that small corrections of it do not make answers go back. */
+const AHEAD_MAX = NANOS_PER_SECOND;
+
+/**
+ * The time of the wall clock, within a second. Strictly later than every earlier answer of this process, unless the wall
+ * clock was set back by more than a second: then answers follow it.
+ */
 export function now(): Instant {
   // Two looks at the wall clock, which cuts off at milliseconds, around one at the fine clock: what that says lies
   // between the first and the end of the second's millisecond, or it was left by the wall clock and has to follow.
@@ -30,8 +36,15 @@ export function now(): Instant {
   const off = t < earliest ? earliest - t : t > latest ? latest - t : 0n;
   skew += off;
   t += off;
-  if (t <= last) t = last + 1n;
+  if (t <= last && last - t < AHEAD_MAX) t = last + 1n;
   last = t;
+  return t;
+}
+
+/** The current time, or just after the latest of `known` when the wall clock is behind: stamps of one record never go back. */
+export function nowAfter(...known: readonly Instant[]): Instant {
+  let t = now();
+  for (const earlier of known) if (t <= earlier) t = earlier + 1n;
   return t;
 }
 

@@ -1,15 +1,17 @@
 /** The daemon's configuration: a JSON file, overruled by the command line. InvalidArgument names what is not known. */
 
 import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { resolve } from 'node:path';
 import { fsError } from '../backends/fs-errors.js';
 import type { EtcdConfig } from '../db.js';
 import { type SnapshotterName, snapshotterNames } from '../db.js';
 import { invalidArgument } from '../errors.js';
+import { checkGrace } from '../gc/expiry-clock.js';
 import { type SchedulerOptions, schedulerParams } from '../gc/scheduler-params.js';
 import type { CollectMode } from './collections.js';
 import { type Limits, limitsOf } from './limits.js';
 import { type LogLevel, logLevels } from './log.js';
+import { defaultAddress } from './run-file.js';
 
 export interface DaemonOptions {
   root: string;
@@ -25,12 +27,11 @@ export interface DaemonOptions {
   logLevel: LogLevel;
   scheduler: SchedulerOptions;
   limits: Limits;
+  /** As `openDB`'s; undefined: the default. */
+  expiryGraceMs?: number | undefined;
   /** The tree is in etcd, and this host may collect it. */
   etcd?: EtcdConfig | undefined;
 }
-
-/** Where a root's daemon listens unless told. */
-export const defaultAddress = (root: string): string => join(root, 'run', 'ebbtide.sock');
 
 const fields = [
   'address',
@@ -42,6 +43,7 @@ const fields = [
   'logLevel',
   'scheduler',
   'limits',
+  'expiryGraceMs',
 ] as const;
 type Field = (typeof fields)[number];
 export type GivenOptions = { [name in Field]?: unknown };
@@ -80,8 +82,8 @@ export function daemonOptions(root: string, file: GivenOptions, line: GivenOptio
   schedulerParams(scheduler);
   return {
     root,
-    address: text('address', given.address) ?? defaultAddress(root),
-    proxyAddress: text('proxyAddress', given.proxyAddress),
+    address: path('address', given.address) ?? defaultAddress(root),
+    proxyAddress: path('proxyAddress', given.proxyAddress),
     metrics: text('metrics', given.metrics),
     gc: choice('gc', given.gc, ['scheduled', 'on-request'] as const),
     policy: choice('policy', given.policy, ['shared', 'isolated'] as const),
@@ -89,7 +91,21 @@ export function daemonOptions(root: string, file: GivenOptions, line: GivenOptio
     logLevel: given.logLevel === undefined ? 'info' : choice('logLevel', given.logLevel, logLevels),
     scheduler,
     limits: limitsOf(object('limits', given.limits)),
+    ...graceOf(given.expiryGraceMs),
   };
+}
+
+/** Absolute from here on. */
+function path(name: string, value: unknown): string | undefined {
+  const given = text(name, value);
+  return given === undefined ? undefined : resolve(given);
+}
+
+function graceOf(value: unknown): { expiryGraceMs?: number } {
+  if (value === undefined) return {};
+  // Anything but a number is refused, as a number out of range is.
+  checkGrace(typeof value === 'number' ? value : Number.NaN);
+  return { expiryGraceMs: value as number };
 }
 
 function text(name: string, value: unknown): string | undefined {

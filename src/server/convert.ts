@@ -75,3 +75,8 @@ export const mountOf = ({ type, source, target = '', options }: MountMessage): M
   options,
   ...(target !== '' && { target }),
 });
+
+/** Messages of a list that are made while it is written: ten thousand of them are never there at a time. */
+export function* mapped<T, M>(items: Iterable<T>, message: (item: T) => M): Generator<M> {
+  for (const item of items) yield message(item);
+}

@@ -13,10 +13,11 @@ import type { DaemonOptions } from './config.js';
 import { Endpoint } from './endpoint.js';
 import { EventExchange } from './event-exchange.js';
 import { GarbageAge } from './garbage-age.js';
-import { createLog, type Logger, storeLog } from './log.js';
+import { createLog, type Logger, storeLog, takeConsole } from './log.js';
 import type { Metrics } from './metrics.js';
 import { type Notify, notifier } from './notify.js';
 import { Refusals } from './refusals.js';
+import { RootWatch } from './root-watch.js';
 import { type ObserveMethod, sharedOf } from './rpc-server.js';
 import { removeRunFile, writeRunFile } from './run-file.js';
 import type { Service, ServiceHost } from './service.js';
@@ -27,10 +28,10 @@ export class Daemon {
   readonly address: string;
   /** `host:port` of the metrics, when they are served. */
   readonly metricsAddress: string | undefined;
-  readonly #parts: Parts;
+  readonly #parts: Parts & { giveConsoleBack(): void };
   #stopping: Promise<void> | undefined;
 
-  private constructor(parts: Parts) {
+  private constructor(parts: Parts & { giveConsoleBack(): void }) {
     this.#parts = parts;
     this.address = parts.options.address;
     this.metricsAddress = parts.metricsServer?.address;
@@ -39,9 +40,10 @@ export class Daemon {
   /** Unavailable: another process has the root, or listens at the address. Nothing is left behind on failure. */
   static async start(options: DaemonOptions): Promise<Daemon> {
     const log = createLog(options.logLevel);
-    const undo: (() => Promise<unknown>)[] = [];
+    const giveConsoleBack = takeConsole(log);
+    const undo: (() => Promise<unknown>)[] = [async () => giveConsoleBack()];
     try {
-      return new Daemon(await startParts(options, log, undo));
+      return new Daemon({ ...(await startParts(options, log, undo)), giveConsoleBack });
     } catch (error) {
       for (const step of undo.reverse()) await step().catch(() => undefined);
       throw error;
@@ -55,12 +57,12 @@ export class Daemon {
   }
 
   async #stop(): Promise<void> {
-    const { log, notify, stopping, endpoints, collections, db, options, metricsServer, refusals } =
+    const { log, notify, stopping, endpoints, collections, db, options, metricsServer, refusals, root } =
       this.#parts;
     log.info('stopping');
     void notify('stopping');
     stopping.abort();
-    await removeRunFile(options.root);
+    await removeRunFile(root.path);
     const { shutdownMs } = options.limits;
     const ends = await Promise.all(endpoints.map((endpoint) => endpoint.stop(shutdownMs)));
     if (ends.some(({ aborted }) => aborted)) log.warn({ afterMs: shutdownMs }, 'open calls were aborted');
@@ -68,7 +70,14 @@ export class Daemon {
     await collections.close();
     await metricsServer?.close();
     await db.close();
+    root.close();
     log.info('stopped');
+    this.#parts.giveConsoleBack();
+  }
+
+  /** SIGHUP: a terminal that went away, or somebody who expects that the configuration is read again. */
+  hangup(): void {
+    this.#parts.log.info('still serving after SIGHUP; the configuration is read at the start only');
   }
 }
 
@@ -81,6 +90,7 @@ interface Parts {
   readonly endpoints: readonly Endpoint[];
   readonly collections: Collections;
   readonly refusals: Refusals;
+  readonly root: RootWatch;
   readonly metricsServer: { address: string; close(): Promise<void> } | undefined;
 }
 
@@ -89,7 +99,7 @@ async function startParts(
   log: Logger,
   undo: (() => Promise<unknown>)[],
 ): Promise<Parts> {
-  const { root, limits, policy, snapshotters, etcd } = options;
+  const { root, limits, policy, snapshotters, etcd, expiryGraceMs } = options;
   const events = new EventExchange(limits.subscriberEvents);
   const db = await openRoot({
     root,
@@ -97,9 +107,12 @@ async function startParts(
     snapshotters,
     publisher: events,
     log: storeLog(log),
+    ...(expiryGraceMs !== undefined && { expiryGraceMs }),
     ...(etcd && { etcd, enableEtcdGC: true }),
   });
   undo.push(() => db.close());
+  const place = new RootWatch(root, (level, message) => log[level](message));
+  undo.push(async () => place.close());
   const metrics = options.metrics === undefined ? undefined : await loadMetrics();
   const age = new GarbageAge(db);
   const logRun = runLog(log);
@@ -127,6 +140,8 @@ async function startParts(
     store: db.engine.stats(),
     graph: db.engine.graph.stats(),
     garbageAgeMs: age.ms,
+    orphans: db.orphans,
+    clockSteps: db.expiryTime.steps,
     connections: connections(),
   });
   const refusals = new Refusals((counts) => log.warn(counts, 'connections ended'));
@@ -164,14 +179,16 @@ async function startParts(
     () => !stopping.signal.aborted,
   );
   if (metricsServer !== undefined) undo.push(() => metricsServer.close());
-  await writeRunFile(root, main.address);
+  await writeRunFile(place.path, main.address).catch((error: unknown) => {
+    log.warn({ err: error }, 'the command line finds this daemon by --address only');
+  });
   const notify = notifier((message) => log.warn(message));
   await notify('ready');
   log.info(
     { root, address: main.address, proxy: options.proxyAddress, metrics: metricsServer?.address, version },
     'serving',
   );
-  return { options, log, notify, stopping, db, endpoints, collections, metricsServer, refusals };
+  return { options, log, notify, stopping, db, endpoints, collections, metricsServer, refusals, root: place };
 }
 
 /** Their library takes a tenth of the time of a start, and most daemons are not asked for metrics. */
@@ -187,7 +204,9 @@ const notObserved: ObserveMethod = () => () => undefined;
 
 function openRoot(options: OpenOptions): Promise<DB> {
   return openDB(options).catch((error: unknown) => {
-    if (!isKind(error, 'Unavailable') || options.etcd !== undefined) throw error;
+    // Not where the disk is full, or files have run out.
+    const isTaken = isKind(error, 'Unavailable') && /is in use by another/.test(String(error));
+    if (!isTaken || options.etcd !== undefined) throw error;
     throw wrap('another process has the root', error, { object: options.root });
   });
 }
@@ -207,8 +226,11 @@ function runLog(log: Logger): (outcome: { stats: GCStats } | { error: unknown })
       return;
     }
     told = undefined;
-    const { removed, bytesFreed, metaD, pauseMax, backendErrors } = outcome.stats;
-    const idle = Object.keys(removed).length === 0 && backendErrors === 0;
-    log[idle ? 'debug' : 'info']({ removed, bytesFreed, metaD, pauseMax, backendErrors }, 'collected');
+    const { removed, orphans, bytesFreed, metaD, pauseMax, backendErrors } = outcome.stats;
+    const idle = Object.keys({ ...removed, ...orphans }).length === 0 && backendErrors === 0;
+    log[idle ? 'debug' : 'info'](
+      { removed, orphans, bytesFreed, metaD, pauseMax, backendErrors },
+      'collected',
+    );
   };
 }

@@ -28,12 +28,18 @@ interface FieldWriter {
   readonly write: Writer;
 }
 
-/** The encoder of a message type; the answer is the caller's to keep, with so many free bytes before the message. */
-export function encoderOf(type: protobuf.Type, freeBytes = 0): (message: unknown) => Buffer {
+/**
+ * The encoder of a message type; the answer is the caller's to keep, with so many free bytes before the message. It throws
+ * MessageTooLarge for one of more than `bytesMax` bytes.
+ */
+export function encoderOf(
+  type: protobuf.Type,
+  freeBytes = 0,
+): (message: unknown, bytesMax?: number) => Buffer {
   const write = messageWriter(type);
   let expected = 0;
-  return (message) => {
-    const bytes = written(freeBytes, () => write(message), expected);
+  return (message, bytesMax) => {
+    const bytes = written(freeBytes, () => write(message), expected, bytesMax);
     expected = expectedAfter(bytes.length);
     return bytes;
   };

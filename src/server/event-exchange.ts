@@ -23,8 +23,11 @@ export interface Envelope {
 
 /** What a queued event takes besides its texts and its payload. */
 const ENVELOPE_BYTES = 256;
-/** Each of them looks at each event. */
-const SUBSCRIBERS_MAX = 1000;
+/** Each of them looks at every event. */
+const SUBSCRIPTIONS_MAX = 1000;
+
+/** For subscribers of this process. */
+const UNBOUNDED: Memory = { take: () => true, give: () => undefined };
 
 export class EventExchange implements EventsPublisher {
   readonly #subscriptions = new Set<Subscription>();
@@ -64,11 +67,11 @@ export class EventExchange implements EventsPublisher {
 
   /**
    * Events from now on that match any of the filters (all without one), until the signal ends; what is queued is taken
-   * from `memory`. InvalidArgument: the filters; ResourceExhausted: more than a thousand subscribers.
+   * from `memory`. InvalidArgument: the filters; ResourceExhausted: more than a thousand subscriptions.
    */
-  subscribe(filters: readonly string[], signal: AbortSignal, memory: Memory): Subscription {
-    if (this.#subscriptions.size >= SUBSCRIBERS_MAX) {
-      throw resourceExhausted(`there are ${SUBSCRIBERS_MAX} subscribers already`);
+  subscribe(filters: readonly string[], signal: AbortSignal, memory: Memory = UNBOUNDED): Subscription {
+    if (this.#subscriptions.size >= SUBSCRIPTIONS_MAX) {
+      throw resourceExhausted(`there are ${SUBSCRIPTIONS_MAX} subscriptions already`);
     }
     const subscription = new Subscription(parseFilters(filters), this.#queueMax, memory);
     if (signal.aborted) subscription.close();
@@ -86,6 +89,7 @@ export class EventExchange implements EventsPublisher {
   }
 
   #send(envelope: Envelope): void {
+    // One for all, so that the payload is read once.
     const fields = adapt(envelope);
     const bytes = bytesOf(envelope);
     for (const subscription of this.#subscriptions) {
@@ -97,22 +101,18 @@ export class EventExchange implements EventsPublisher {
 const bytesOf = ({ namespace, topic, event }: Envelope): number =>
   ENVELOPE_BYTES + 2 * (namespace.length + topic.length) + (event?.value.length ?? 0);
 
-interface Queued {
-  readonly envelope: Envelope;
-  readonly bytes: number;
-}
-
 /** What one subscriber has yet to get. */
 export class Subscription {
   readonly #matches: Filter;
   readonly #max: number;
   readonly #memory: Memory;
-  #queue: Queued[] = [];
-  #first = 0;
-  /** Bytes of the event that was given out last, which is on its way. */
-  #given = 0;
+  #queue: Envelope[] = [];
+  /** Bytes taken for the queue, and for the events that were given out last and are on their way. */
+  #bytes = 0;
+  #givenBytes = 0;
   #wake: (() => void) | undefined;
   #overrun = false;
+  #failure: unknown;
   #closed = false;
 
   constructor(matches: Filter, max: number, memory: Memory) {
@@ -121,12 +121,19 @@ export class Subscription {
     this.#memory = memory;
   }
 
-  /** False when the subscriber is too far behind: nothing more is kept for it. */
-  offer(envelope: Envelope, fields: Adaptor, bytes: number): boolean {
+  /** False when the subscriber is too far behind, or its filters cost too much: nothing more is kept for it. */
+  offer(envelope: Envelope, adaptor: Adaptor, bytes: number): boolean {
     if (this.#closed || this.#overrun) return false;
-    if (!this.#matches(fields)) return true;
-    if (this.#queue.length - this.#first < this.#max && this.#memory.take(bytes)) {
-      this.#queue.push({ envelope, bytes });
+    try {
+      if (!this.#matches(adaptor)) return true;
+    } catch (error) {
+      this.#failure = error;
+      this.#wake?.();
+      return false;
+    }
+    if (this.#queue.length < this.#max && this.#memory.take(bytes)) {
+      this.#bytes += bytes;
+      this.#queue.push(envelope);
     } else {
       this.#overrun = true;
       this.#drop();
@@ -135,58 +142,47 @@ export class Subscription {
     return !this.#overrun;
   }
 
-  /** The next event, when the last one is sent; undefined at the end. ResourceExhausted: the subscriber was too far behind. */
-  async next(): Promise<Envelope | undefined> {
-    this.#memory.give(this.#given);
-    this.#given = 0;
-    while (this.#first === this.#queue.length && !this.#overrun && !this.#closed) {
+  /**
+   * The next events, at least one, when the last ones are sent; [] at the end. ResourceExhausted: the subscriber was too far
+   * behind. InvalidArgument: a pattern of its filters is too large for a text.
+   */
+  async next(): Promise<Envelope[]> {
+    this.#memory.give(this.#givenBytes);
+    this.#givenBytes = 0;
+    while (this.#queue.length === 0 && !this.#overrun && !this.#closed && this.#failure === undefined) {
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
       });
       this.#wake = undefined;
     }
-    if (this.#closed) return undefined;
+    if (this.#closed) return [];
+    if (this.#failure !== undefined) throw this.#failure;
     if (this.#overrun) {
       throw resourceExhausted(
         `the subscriber is too far behind: more than ${this.#max} events, or more bytes than its connection may have`,
       );
     }
-    return this.#shift();
+    const events = this.#queue;
+    this.#queue = [];
+    this.#givenBytes = this.#bytes;
+    this.#bytes = 0;
+    return events;
   }
 
   close(): void {
     this.#closed = true;
-    this.#memory.give(this.#given);
-    this.#given = 0;
+    this.#memory.give(this.#givenBytes);
+    this.#givenBytes = 0;
     this.#drop();
     this.#wake?.();
   }
 
-  #shift(): Envelope {
-    const { envelope, bytes } = this.#queue[this.#first]!;
-    this.#first++;
-    this.#given = bytes;
-    if (this.#first === this.#queue.length) this.#forget();
-    else if (this.#first >= COMPACT && this.#first * 2 > this.#queue.length) {
-      this.#queue = this.#queue.slice(this.#first);
-      this.#first = 0;
-    }
-    return envelope;
-  }
-
   #drop(): void {
-    for (let i = this.#first; i < this.#queue.length; i++) this.#memory.give(this.#queue[i]!.bytes);
-    this.#forget();
-  }
-
-  #forget(): void {
+    this.#memory.give(this.#bytes);
+    this.#bytes = 0;
     this.#queue = [];
-    this.#first = 0;
   }
 }
-
-/** Events that were given out and are still in the array, before it is made smaller. */
-const COMPACT = 64;
 
 function validateTopic(topic: string): void {
   const invalid = (how: string): EbbtideError =>
@@ -197,10 +193,9 @@ function validateTopic(topic: string): void {
   for (const component of topic.slice(1).split('/')) validateIdentifier(component, 'topic component');
 }
 
-/** Filter fields: namespace, topic, event.<field of the payload>, which is decoded once at most. */
+/** Filter fields: namespace, topic, event.<field of the payload>. */
 function adapt({ namespace, topic, event }: Envelope): Adaptor {
-  let decoded: ReturnType<typeof decodeEvent> | undefined;
-  let asked = false;
+  let payload: ReturnType<typeof decodeEvent> | null = null;
   return (path) => {
     switch (path[0]) {
       case 'namespace':
@@ -208,9 +203,9 @@ function adapt({ namespace, topic, event }: Envelope): Adaptor {
       case 'topic':
         return topic || undefined;
       case 'event':
-        if (!asked && event !== undefined) decoded = decodeEvent(event);
-        asked = true;
-        return fieldOf(decoded, path, 1);
+        if (event === undefined) return undefined;
+        if (payload === null) payload = decodeEvent(event);
+        return fieldOf(payload, path, 1);
       default:
         return undefined;
     }

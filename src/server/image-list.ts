@@ -47,8 +47,10 @@ const Time = { seconds: tagOf(1, Wire.varint), nanos: tagOf(2, Wire.varint) } as
 /** What the service answers: all images as they are stored, or those that were chosen. */
 export type ImageList = StoredImages | { readonly images: Iterable<ImageMessage> };
 
-/** Frames answers; `messageOf` is the general way of an image. */
-export function imageListFramer(messageOf: (image: Image) => ImageMessage): (answer: unknown) => Buffer {
+/** Frames answers; `messageOf` is the general way of an image. MessageTooLarge as codecs throw it. */
+export function imageListFramer(
+  messageOf: (image: Image) => ImageMessage,
+): (answer: unknown, bytesMax?: number) => Buffer {
   const { frame } = codecOf(LIST)!;
   const writeMessage = writerOf(IMAGE);
   let expected = 0;
@@ -60,10 +62,10 @@ export function imageListFramer(messageOf: (image: Image) => ImageMessage): (ans
     }
     end(start);
   };
-  return (answer) => {
+  return (answer, bytesMax) => {
     const list = answer as ImageList;
-    if (!('each' in list)) return frame(list);
-    const bytes = written(PREFIX_BYTES, () => list.each(write), expected);
+    if (!('each' in list)) return frame(list, bytesMax);
+    const bytes = written(PREFIX_BYTES, () => list.each(write), expected, bytesMax);
     expected = expectedAfter(bytes.length);
     return bytes;
   };

@@ -7,10 +7,11 @@
  * another store's, which is found out by connecting.
  */
 import { randomBytes } from 'node:crypto';
-import { chmod, lstat, mkdir, rename, unlink } from 'node:fs/promises';
+import { chmod, lstat, mkdir, rename, unlink, writeFile } from 'node:fs/promises';
 import { connect, createServer, type Server, type Socket } from 'node:net';
-import { dirname, join } from 'node:path';
-import { errnoOf, fsError } from '../backends/fs-errors.js';
+import { basename, dirname, join } from 'node:path';
+import { orAbsent } from '../backends/files.js';
+import { errnoOf, fsError, isFull } from '../backends/fs-errors.js';
 import { failedPrecondition, invalidArgument, unavailable } from '../errors.js';
 import { ConnectionTable, type Entry } from './connection-table.js';
 import type { Limits } from './limits.js';
@@ -35,6 +36,7 @@ export class Listener {
   readonly #server: Server;
   readonly #table: ConnectionTable;
   readonly #sockets = new Set<Socket>();
+  readonly #onError: (error: Error) => void;
   #inode: bigint | undefined;
   #closed: Promise<void> | undefined;
 
@@ -42,8 +44,7 @@ export class Listener {
     this.path = path;
     this.#table = new ConnectionTable(limits.connections);
     this.#server = createServer({ allowHalfOpen: false }, (socket) => this.#accept(socket, limits, hooks));
-    // A connection that cannot be accepted (no more files, say) is one connection less and not the end of the daemon.
-    this.#server.on('error', (error) => hooks.refused(errnoOf(error) ?? 'not accepted'));
+    this.#onError = (error) => hooks.refused(errnoOf(error) ?? 'not accepted');
   }
 
   /** Unavailable: somebody listens there. FailedPrecondition: something that is no socket is in the way. */
@@ -69,7 +70,9 @@ export class Listener {
   async refuse(): Promise<void> {
     this.#closed ??= new Promise<void>((resolve) => this.#server.close(() => resolve()));
     const found = await lstat(this.path, { bigint: true }).catch(() => undefined);
-    if (found?.ino === this.#inode) await unlink(this.path).catch(() => undefined);
+    if (found?.ino !== this.#inode) return;
+    await unlink(this.path).catch(() => undefined);
+    await keepSpare(this.path);
   }
 
   /** Ends every connection where it is. */
@@ -87,15 +90,18 @@ export class Listener {
 
   async #bind(): Promise<void> {
     const temporary = join(dirname(this.path), `.${randomBytes(4).toString('hex')}`);
-    await new Promise<void>((resolve, reject) => {
-      this.#server.once('error', reject);
-      this.#server.listen({ path: temporary }, () => {
-        this.#server.off('error', reject);
-        resolve();
+    try {
+      await this.#listen(temporary).catch(async (error: unknown) => {
+        // A disk without room for another file: the spare one's place will do, or that of the stale socket.
+        if (!isFull(error)) throw error;
+        for (const name of [spareOf(this.path), this.path]) await orAbsent(unlink(name));
+        await this.#listen(temporary);
       });
-    }).catch((error: unknown) => {
+    } catch (error) {
       throw fsError('listen on', this.path, error);
-    });
+    }
+    // A connection that cannot be accepted (no more files, say) is one connection less and not the end of the daemon.
+    this.#server.on('error', this.#onError);
     try {
       await chmod(temporary, SOCKET_MODE);
       this.#inode = (await lstat(temporary, { bigint: true })).ino;
@@ -104,6 +110,17 @@ export class Listener {
       this.#server.close();
       throw fsError('make the socket', this.path, error);
     }
+    await keepSpare(this.path);
+  }
+
+  #listen(path: string): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#server.once('error', reject);
+      this.#server.listen({ path }, () => {
+        this.#server.off('error', reject);
+        resolve();
+      });
+    });
   }
 
   #accept(socket: Socket, limits: Limits, hooks: ListenerHooks): void {
@@ -174,6 +191,13 @@ async function makeDirectory(directory: string): Promise<void> {
   } catch (error) {
     throw fsError('make the directory of the socket', directory, error);
   }
+}
+
+/** An empty file beside the socket, whose place a socket takes when the disk has no room for another file. */
+const spareOf = (path: string): string => join(dirname(path), `.${basename(path)}.spare`);
+
+async function keepSpare(path: string): Promise<void> {
+  await writeFile(spareOf(path), '', { mode: 0o600 }).catch(() => undefined);
 }
 
 /** Makes sure that nobody listens at the path and that nothing else is there. */

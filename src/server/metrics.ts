@@ -85,6 +85,13 @@ export class Metrics {
     registers: [this.registry],
   });
 
+  readonly #orphans = new Counter({
+    name: 'ebbtide_orphans_removed_total',
+    help: 'Backend items without a record that collections found and removed, by kind',
+    labelNames: ['kind'] as const,
+    registers: [this.registry],
+  });
+
   constructor() {
     collectDefaultMetrics({ register: this.registry });
   }
@@ -101,6 +108,17 @@ export class Metrics {
         },
       });
     };
+    const { steps } = db.expiryTime;
+    new Counter({
+      name: 'ebbtide_clock_steps_total',
+      help: 'Times that the wall clock was seen to have been set by more than a minute, by direction',
+      labelNames: ['direction'] as const,
+      registers: [this.registry],
+      collect() {
+        this.reset();
+        for (const [direction, n] of Object.entries(steps)) this.inc({ direction }, n);
+      },
+    });
     const stats = () => db.engine.stats();
     gauge('ebbtide_records', 'Records in the store', () => stats().records);
     gauge('ebbtide_file_bytes', 'Bytes of the database file', () => stats().fileBytes);
@@ -116,6 +134,16 @@ export class Metrics {
     );
     gauge('ebbtide_garbage_age_seconds', 'Time since the first deletion that no collection covers', () =>
       Math.max(0, now.garbageAgeMs() / SECONDS),
+    );
+    gauge(
+      'ebbtide_orphans_kept',
+      'Backend items without a record that made the orphan guard stop the last collection; 0: it did not',
+      () => db.orphans.kept,
+    );
+    gauge(
+      'ebbtide_store_began_empty',
+      '1 when the store was empty when it was opened beside backend items: its metadata may be lost',
+      () => Number(db.orphans.foreign),
     );
     gauge('ebbtide_connections', 'Open connections', now.connections);
     gauge(
@@ -158,6 +186,7 @@ export class Metrics {
     for (const [kind, n] of Object.entries(stats.marked)) this.#kept.set({ kind }, n);
     this.#bytesFreed.inc(stats.bytesFreed);
     this.#backendErrors.inc(stats.backendErrors);
+    for (const [kind, n] of Object.entries(stats.orphans)) this.#orphans.inc({ kind }, n);
   }
 }
 

@@ -4,7 +4,8 @@ import { CallCost } from './grpc/call-cost.js';
 import type { Route } from './grpc/exchange.js';
 import { type Method, methodsOf } from './schema.js';
 import type { MethodImpl, Service } from './service.js';
-import { detailedStatusOf, statusOf } from './status.js';
+import { detailedStatusOf, resourceExhausted, statusOf } from './status.js';
+import { MessageTooLarge } from './wire-writer.js';
 
 export function routesOf(
   services: readonly Service[],
@@ -31,9 +32,18 @@ function routeOf(
   messageBytes: number,
 ): Route {
   const codecs = service.codecs?.[method.name];
+  const frame = codecs?.frameResponse ?? method.response.frame;
   const wire: Wire<unknown, unknown> = {
     decode: codecs?.decodeRequest ?? method.request.decode,
-    frame: codecs?.frameResponse ?? method.response.frame,
+    frame: (message) => {
+      try {
+        return frame(message, messageBytes);
+      } catch (error) {
+        if (!(error instanceof MessageTooLarge)) throw error;
+        const instead = service.tooLarge?.[method.name] ?? 'ask for less';
+        throw resourceExhausted(`attempted to send message larger than max (${messageBytes}): ${instead}`);
+      }
+    },
     toStatus: service.detailedErrors ? detailedStatusOf : statusOf,
     cost: new CallCost(messageBytes, keepsOf(impl)),
   };

@@ -1,8 +1,9 @@
 /**
  * Where a root's daemon listens, so that the command line finds it: a small file in the root, written by the daemon
- * when it serves and removed when it stops. It is a hint only: a stale one names a socket that nobody answers on.
+ * when it serves and removed when it stops. It is a hint only: a stale one names a socket that nobody answers on, and
+ * without one the daemon is looked for at the address it has unless told.
  */
-import { readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { chmod, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fsError } from '../backends/fs-errors.js';
 
@@ -13,13 +14,17 @@ interface RunFile {
 
 const pathOf = (root: string): string => join(root, 'daemon.json');
 
+/** @param root as it is reached by this process */
 export async function writeRunFile(root: string, address: string): Promise<void> {
   const path = pathOf(root);
   const content: RunFile = { address, pid: process.pid };
   try {
     await writeFile(`${path}.new`, `${JSON.stringify(content)}\n`, { mode: 0o644 });
+    // Who may use the daemon need not be its user, whatever the umask.
+    await chmod(`${path}.new`, 0o644);
     await rename(`${path}.new`, path);
   } catch (error) {
+    await rm(`${path}.new`, { force: true }).catch(() => undefined);
     throw fsError('write', path, error);
   }
 }
@@ -28,12 +33,16 @@ export async function removeRunFile(root: string): Promise<void> {
   await rm(pathOf(root), { force: true }).catch(() => undefined);
 }
 
-/** The address of the daemon that serves, or served, the root; undefined when none is known. */
-export async function daemonAddress(root: string): Promise<string | undefined> {
+/** Where a root's daemon listens unless told. */
+export const defaultAddress = (root: string): string => join(root, 'run', 'ebbtide.sock');
+
+/** The address of the daemon that serves, or served, the root; where one would be when none has left its address. */
+export async function daemonAddress(root: string): Promise<string> {
   try {
     const { address } = JSON.parse(await readFile(pathOf(root), 'utf8')) as Partial<RunFile>;
-    return typeof address === 'string' ? address : undefined;
+    if (typeof address === 'string') return address;
   } catch {
-    return undefined;
+    // None, or one that is half written.
   }
+  return defaultAddress(root);
 }

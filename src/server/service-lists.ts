@@ -27,7 +27,7 @@ export function servicesOf(host: ServiceHost, stats: () => unknown): readonly Se
     contentService(db.content, host.limits),
     imagesService(host),
     containersService(host),
-    snapshotsService((name) => db.snapshotter(name)),
+    snapshotsService(host.limits, (name) => db.snapshotter(name)),
     sandboxStoreService(host),
     diffService(host),
     eventsService(host),
@@ -41,7 +41,7 @@ export function proxiedServices(host: ServiceHost, collect: () => Promise<unknow
   return withHealth(host, [
     versionService(),
     contentService(new ProxiedContent(host.db.content, collect), host.limits),
-    snapshotsService((name) => {
+    snapshotsService(host.limits, (name) => {
       const snapshotter = snapshotterBehind(host.db, name);
       return snapshotter && new ProxiedSnapshotter(snapshotter, collect);
     }),

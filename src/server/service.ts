@@ -25,13 +25,15 @@ export interface Service {
   readonly methods: Readonly<Record<string, MethodImpl>>;
   /** Codecs of a method's messages, instead of the general ones. */
   readonly codecs?: Readonly<Record<string, MethodCodecs>>;
+  /** What to do instead where an answer is larger than a message may be, by method. */
+  readonly tooLarge?: Readonly<Record<string, string>>;
   /** Whether errors carry object and remedy, which only our own clients understand. */
   readonly detailedErrors?: boolean;
 }
 export interface MethodCodecs {
   decodeRequest?(bytes: Buffer): unknown;
-  /** With PREFIX_BYTES free bytes before the message. */
-  frameResponse?(message: unknown): Buffer;
+  /** With PREFIX_BYTES free bytes before the message. MessageTooLarge: it takes more than `bytesMax` bytes. */
+  frameResponse?(message: unknown, bytesMax: number): Buffer;
 }
 
 export const unary = <Request, Response>(

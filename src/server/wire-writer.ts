@@ -19,18 +19,36 @@ export const tagOf = (id: number, wire: number): number => id * 8 + wire;
 let buffer = Buffer.allocUnsafe(FIRST_BYTES);
 let at = 0;
 
+/** Where a message that is being written is known to be too large. */
+let atMax = Number.POSITIVE_INFINITY;
+
+/** A message is larger than it may be; what was written of it is gone. */
+export class MessageTooLarge extends Error {
+  constructor() {
+    super('the message is larger than it may be');
+  }
+}
+
 /**
  * What `write` writes, behind so many free bytes; the answer is the caller's to keep. `expected` bytes are made room for
- * at once.
+ * at once. Throws MessageTooLarge instead of writing much more than `bytesMax` bytes.
  */
-export function written(freeBytes: number, write: () => void, expected = 0): Buffer {
+export function written(
+  freeBytes: number,
+  write: () => void,
+  expected = 0,
+  bytesMax = Number.POSITIVE_INFINITY,
+): Buffer {
   if (expected > buffer.length) buffer = Buffer.allocUnsafe(expected);
   at = freeBytes;
-  write();
-  if (buffer.length <= KEPT_BYTES_MAX) return Buffer.from(buffer.subarray(0, at));
-  const whole = buffer.subarray(0, at);
-  buffer = Buffer.allocUnsafe(FIRST_BYTES);
-  return whole;
+  atMax = freeBytes + bytesMax;
+  try {
+    write();
+    if (at > atMax) throw new MessageTooLarge();
+    return buffer.length <= KEPT_BYTES_MAX ? Buffer.from(buffer.subarray(0, at)) : buffer.subarray(0, at);
+  } finally {
+    if (buffer.length > KEPT_BYTES_MAX) buffer = Buffer.allocUnsafe(FIRST_BYTES);
+  }
 }
 
 /** What to expect of the next message of a kind by the size of the last one: nothing special unless that was large. */
@@ -40,6 +58,7 @@ export const expectedAfter = (bytes: number): number =>
 /** Makes room for so many more bytes. */
 function reserve(bytes: number): void {
   if (at + bytes <= buffer.length) return;
+  if (at > atMax) throw new MessageTooLarge();
   const larger = Buffer.allocUnsafe(Math.max(buffer.length * 2, at + bytes));
   buffer.copy(larger, 0, 0, at);
   buffer = larger;

@@ -18,7 +18,7 @@ import type {
   SandboxRecord,
   SnapshotRecord,
 } from '../model/records.js';
-import { type Instant, now } from '../model/time.js';
+import { type Instant, nowAfter } from '../model/time.js';
 
 export type StoredRecord =
   | NamespaceRecord
@@ -66,11 +66,8 @@ export function checkNamespaceName(ns: string): void {
 }
 
 /** The time of an update: now, but later than everything the record knows, even if the clock was set back. */
-export function updateTime(record: { createdat: Instant; updatedat: Instant }): Instant {
-  let t = now();
-  for (const known of [record.createdat, record.updatedat]) if (t <= known) t = known + 1n;
-  return t;
-}
+export const updateTime = (record: { createdat: Instant; updatedat: Instant }): Instant =>
+  nowAfter(record.createdat, record.updatedat);
 
 /** Always plain bytes, whatever kind of buffer was given. */
 export const copyAny = (any: Any): Any => ({ typeUrl: any.typeUrl, value: Uint8Array.from(any.value) });

@@ -6,10 +6,10 @@
  */
 import { type CallContext, requireNamespace } from '../context.js';
 import type { Transaction } from '../engine/contract.js';
-import { containerKey, key, leaf } from '../engine/schema/keys.js';
+import { containerKey, key } from '../engine/schema/keys.js';
 import { alreadyExists, type EbbtideError, invalidArgument, notFound } from '../errors.js';
-import { applyMapPath, unknownPath } from '../model/fieldpaths.js';
-import { type Adaptor, adaptLabels, parseFilters } from '../model/filters.js';
+import { MaskedMap, maskPaths, unknownPath } from '../model/fieldpaths.js';
+import { type Adaptor, adaptLabels } from '../model/filters.js';
 import { validateIdentifier } from '../model/identifiers.js';
 import { compactMap, copyMap, validateLabels } from '../model/labels.js';
 import type { Any, AnyMap, ContainerRecord, RuntimeRecord, StringMap } from '../model/records.js';
@@ -21,10 +21,10 @@ import {
   ensureNamespace,
   putRecord,
   readRecord,
-  scanRecords,
   updateTime,
 } from './common.js';
 import type { StoreHost } from './host.js';
+import { listed } from './listing.js';
 
 export interface Container {
   id: string;
@@ -75,14 +75,13 @@ export class ContainerStore {
 
   /** Containers that match any of the filters (all without one), by id. InvalidArgument: a bad filter. */
   async list(ctx: CallContext, ...filters: string[]): Promise<Container[]> {
-    const ns = requireNamespace(ctx);
-    const matches = parseFilters(filters);
-    const containers: Container[] = [];
-    for (const [k, record] of scanRecords<ContainerRecord>(this.#host.reader(ctx), key('containers', ns))) {
-      const id = leaf(k);
-      if (matches(adapt(id, record))) containers.push(containerOf(id, record));
-    }
-    return containers;
+    return [...(await this.listed(ctx, ...filters))];
+  }
+
+  /** As `list`, made as they are asked for. */
+  async listed(ctx: CallContext, ...filters: string[]): Promise<Iterable<Container>> {
+    const listing = { prefix: key('containers', requireNamespace(ctx)), adapt, make: containerOf };
+    return listed(this.#host.reader(ctx), listing, filters, ctx.signal);
   }
 
   /** InvalidArgument, AlreadyExists. */
@@ -158,24 +157,16 @@ function mergeAll(stored: ContainerRecord, container: ContainerInput): Draft {
 
 function mergePaths(stored: ContainerRecord, container: ContainerInput, paths: readonly string[]): Draft {
   const draft = draftOf(stored);
-  for (const path of paths) {
+  const labels = new MaskedMap('labels', stored.labels, container.labels);
+  const extensions = new MaskedMap('extensions', draft.extensions, container.extensions);
+  for (const path of maskPaths(paths)) {
     if (path === 'spec') draft.spec = container.spec;
     else if (path === 'image') draft.image = container.image;
     else if (path === 'snapshotkey') draft.snapshotKey = container.snapshotKey;
-    else mergeMapPath(draft, container, path);
+    else if (!labels.apply(path) && !extensions.apply(path))
+      throw unknownPath('container', path, container.id);
   }
-  return draft;
-}
-
-function mergeMapPath(draft: Draft, container: ContainerInput, path: string): void {
-  const labels = applyMapPath('labels', path, draft.labels, container.labels);
-  if (labels !== null) {
-    draft.labels = labels;
-    return;
-  }
-  const extensions = applyMapPath('extensions', path, draft.extensions, container.extensions);
-  if (extensions === null) throw unknownPath('container', path, container.id);
-  draft.extensions = extensions;
+  return { ...draft, labels: labels.map, extensions: extensions.map };
 }
 
 /** Validates the draft as a whole; the record shares nothing with it. */

@@ -10,6 +10,7 @@ import { ingestKey } from '../engine/schema/keys.js';
 import { isNotFound, unavailable, wrap } from '../errors.js';
 import type { IngestRecord } from '../model/records.js';
 import { NANOS_PER_SECOND, now } from '../model/time.js';
+import { namedIn } from './caller-names.js';
 import { ensureNamespace, putRecord, readRecord } from './common.js';
 import { ingestGuard } from './guards.js';
 import type { StoreHost } from './host.js';
@@ -55,6 +56,24 @@ export function recordIngest(
   putRecord(tx, k, record);
 }
 
+/**
+ * Deletes the record of an ingest. A blob that it expected may have had no other name in any namespace, unless it is the
+ * one `committed` with the same transaction.
+ */
+export function deleteIngest(
+  host: StoreHost,
+  tx: Transaction,
+  ns: string,
+  ref: string,
+  committed?: string,
+): void {
+  const k = ingestKey(ns, ref);
+  const expected = readRecord<IngestRecord>(tx, k)?.expected;
+  tx.delete(k);
+  if (expected !== undefined && expected !== committed)
+    host.markContentDirty(tx, { kind: 'blob', digest: expected });
+}
+
 /** Throws the backend's bytes away unless the ref was opened again; a failure leaves them to the next sweep. */
 export async function abortUnrecorded(
   host: StoreHost,
@@ -68,7 +87,7 @@ export async function abortUnrecorded(
       if (record?.ref === backendRef) return;
       // Its removal must not be lost when the bytes are gone.
       await host.engine.flush();
-      await host.content.abort(backendRef);
+      await namedIn(ns, host.content).abort(backendRef);
     });
   } catch (error) {
     if (isNotFound(error)) return;

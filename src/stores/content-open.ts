@@ -13,6 +13,7 @@ import { validateDigest } from '../model/digest.js';
 import { Label, labelOf } from '../model/labels.js';
 import type { NamespaceRecord } from '../model/records.js';
 import { now } from '../model/time.js';
+import { namedIn } from './caller-names.js';
 import { checkNamespaceName, scanRecords } from './common.js';
 import { abortUnrecorded, backendRefOf, recordIngest } from './content-ingests.js';
 import { type ContentWriter, NamespacedWriter } from './content-writer.js';
@@ -182,9 +183,9 @@ interface OpenedWriters {
  * first. Writers of a transaction that fails for good are closed.
  */
 async function openBackend(opening: Opening, backendRef: string): Promise<BackendWriter> {
-  const { host, ctx, size, mediaType } = opening;
+  const { host, ctx, ns, size, mediaType } = opening;
   const descriptor = { ...(size > 0 && { size }), ...(mediaType !== undefined && { mediaType }) };
-  const open = (): Promise<BackendWriter> => host.content.writer(backendRef, descriptor);
+  const open = (): Promise<BackendWriter> => namedIn(ns, host.content).writer(backendRef, descriptor);
   if (ctx.tx === undefined) return open();
   const opened = await ctx.tx.once(
     `content writers ${backendRef}`,

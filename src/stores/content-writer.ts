@@ -14,7 +14,9 @@ import { isDigest, validateDigest } from '../model/digest.js';
 import { compactMap, validateLabels } from '../model/labels.js';
 import type { BlobRecord, StringMap } from '../model/records.js';
 import { now } from '../model/time.js';
+import { inCallersNames } from './caller-names.js';
 import { ensureNamespace, putRecord } from './common.js';
+import { deleteIngest } from './content-ingests.js';
 import { checkExpectations, type SharedBlob, sharedBlobGone, unshare } from './content-shared.js';
 import { blobGuard } from './guards.js';
 import { beginWrite, Holds, type InFlight } from './holds.js';
@@ -249,7 +251,7 @@ export class NamespacedWriter implements ContentWriter {
       const at = now();
       putRecord<BlobRecord>(tx, blob, { createdat: at, updatedat: at, size, ...(labels && { labels }) });
     }
-    tx.delete(ingest);
+    deleteIngest(host, tx, ns, this.ref, digest);
     if (shared?.leftover) host.markContentDirty(tx, { kind: 'ingest', ref: backendRef });
     removeFromLease(tx, ctx, ns, ingest);
     addToLease(tx, ctx, ns, blob);
@@ -293,7 +295,9 @@ export class NamespacedWriter implements ContentWriter {
   }
 
   #inTurn<T>(fn: () => Promise<T>): Promise<T> {
-    const result = this.#last.then(fn);
+    const result = this.#last.then(fn).catch((error: unknown) => {
+      throw inCallersNames(this.#target.namespace, error);
+    });
     this.#last = result.catch(() => undefined);
     return result;
   }

@@ -12,17 +12,19 @@ import type { Reader } from '../engine/contract.js';
 import { blobKey, ingestKey, key, leaf } from '../engine/schema/keys.js';
 import { type EbbtideError, isNotFound, notFound, throwIfAborted } from '../errors.js';
 import { isDigest, validateDigest } from '../model/digest.js';
-import { applyMapPath, unknownPath } from '../model/fieldpaths.js';
+import { maskedLabels } from '../model/fieldpaths.js';
 import { type Adaptor, adaptLabels, type Filter, parseFilters } from '../model/filters.js';
 import { compactMap, copyMap, validateLabels } from '../model/labels.js';
 import type { BlobRecord, IngestRecord, StringMap } from '../model/records.js';
+import { namedIn } from './caller-names.js';
 import { putRecord, readRecord, scanRecords, updateTime } from './common.js';
-import { abortUnrecorded } from './content-ingests.js';
+import { abortUnrecorded, deleteIngest } from './content-ingests.js';
 import { openContentWriter } from './content-open.js';
 import type { ContentWriter } from './content-writer.js';
 import { InFlight } from './holds.js';
 import type { StoreHost } from './host.js';
 import { removeFromLease } from './lease-context.js';
+import { Pace } from './listing.js';
 
 /** What update takes: everything but the digest and the labels is ignored. */
 export interface ContentInput {
@@ -68,7 +70,7 @@ export class ContentStore {
     const record = await this.#host.update(ctx, (tx) => {
       const stored = readRecord<BlobRecord>(tx, k);
       if (stored === undefined) throw contentNotFound(digest);
-      const labels = compactMap(mergeLabels(stored.labels, info, paths));
+      const labels = compactMap(maskedLabels('content', digest, stored.labels, info.labels, paths));
       validateLabels(labels);
       const { createdat, size } = stored;
       const updated: BlobRecord = {
@@ -119,7 +121,7 @@ export class ContentStore {
     const ns = requireNamespace(ctx);
     const record = readRecord<IngestRecord>(this.#host.reader(ctx), ingestKey(ns, ref));
     if (record === undefined || record.ref === '') throw ingestNotFound(ref);
-    return { ...(await this.#host.content.status(record.ref)), ref };
+    return { ...(await namedIn(ns, this.#host.content).status(record.ref)), ref };
   }
 
   /** The namespace's ingests that match any of the filters (field `ref`), by ref. */
@@ -127,11 +129,14 @@ export class ContentStore {
     const ns = requireNamespace(ctx);
     const matches = parseFilters(filters);
     const records = [...scanRecords<IngestRecord>(this.#host.reader(ctx), key('ingests', ns))];
+    const content = namedIn(ns, this.#host.content);
+    const pace = new Pace(ctx.signal);
     const statuses: IngestStatus[] = [];
     for (const [k, record] of records) {
       const ref = leaf(k);
+      if (pace.isOver) await pace.pass();
       if (record.ref === '' || !matches((path) => (path[0] === 'ref' ? ref : undefined))) continue;
-      const status = await this.#host.content.status(record.ref).catch(undefinedIfNotFound);
+      const status = await content.status(record.ref).catch(undefinedIfNotFound);
       if (status !== undefined) statuses.push({ ...status, ref });
     }
     return statuses;
@@ -148,7 +153,7 @@ export class ContentStore {
     const backendRef = await this.#host.update(ctx, (tx) => {
       const record = readRecord<IngestRecord>(tx, k);
       if (record === undefined || record.ref === '') throw ingestNotFound(ref);
-      tx.delete(k);
+      deleteIngest(this.#host, tx, ns, ref);
       removeFromLease(tx, ctx, ns, k);
       if (ctx.tx !== undefined) {
         tx.onCommit(() => {
@@ -194,21 +199,6 @@ const infoOf = (digest: string, record: BlobRecord): ContentInfo => ({
   labels: record.labels ?? {},
 });
 
-function mergeLabels(
-  stored: StringMap | undefined,
-  given: ContentInput,
-  paths: readonly string[],
-): StringMap | undefined {
-  if (paths.length === 0) return given.labels;
-  let labels = stored;
-  for (const path of paths) {
-    const merged = applyMapPath('labels', path, labels, given.labels);
-    if (merged === null) throw unknownPath('content', path, given.digest);
-    labels = merged;
-  }
-  return labels;
-}
-
 /** The blobs of a namespace at the reader's revision. A key that is no digest (old data) is passed over. */
 async function gather(
   reader: Reader,
@@ -218,6 +208,7 @@ async function gather(
 ): Promise<ContentInfo[]> {
   const prefix = key('blobs', ns);
   const infos: ContentInfo[] = [];
+  const pace = new Pace(signal);
   let after: string | undefined;
   for (let read = WALK_BATCH; read === WALK_BATCH; ) {
     read = 0;
@@ -230,9 +221,9 @@ async function gather(
       // Blob records are written by this store alone.
       const info = infoOf(digest, value as unknown as BlobRecord);
       if (matches(adapt(info))) infos.push(info);
+      if (pace.isOver) await pace.pass();
     }
     throwIfAborted(signal);
-    if (read === WALK_BATCH) await new Promise<void>((resolve) => setImmediate(resolve));
   }
   return infos;
 }

@@ -5,7 +5,7 @@
  * Writes are durable as the DB is and are followed by an event; reads are synchronous underneath.
  */
 import { type CallContext, requireNamespace } from '../context.js';
-import type { Reader, Transaction } from '../engine/contract.js';
+import type { Transaction } from '../engine/contract.js';
 import { imageKey, key, leaf } from '../engine/schema/keys.js';
 import { StoredRecord } from '../engine/schema/stored-record.js';
 import {
@@ -16,14 +16,15 @@ import {
   notFound,
 } from '../errors.js';
 import { validateDigest } from '../model/digest.js';
-import { applyMapPath, unknownPath } from '../model/fieldpaths.js';
-import { type Adaptor, adaptLabels, type Filter, parseFilters } from '../model/filters.js';
-import { compactMap, copyMap, Label, validateLabels } from '../model/labels.js';
+import { MaskedMap, maskPaths, unknownPath } from '../model/fieldpaths.js';
+import { type Adaptor, adaptLabels } from '../model/filters.js';
+import { checkMapSize, compactMap, copyMap, Label, validateLabels } from '../model/labels.js';
 import type { ImageRecord, StringMap } from '../model/records.js';
 import { type Instant, now } from '../model/time.js';
-import { ensureNamespace, putRecord, readRecord, scanRecords, updateTime } from './common.js';
+import { ensureNamespace, putRecord, readRecord, updateTime } from './common.js';
 import type { StoreHost } from './host.js';
 import { addToLease, removeFromLease, requireContextLease } from './lease-context.js';
+import { listed } from './listing.js';
 
 /** What an image points at. */
 export interface Descriptor {
@@ -89,10 +90,10 @@ export class ImageStore {
     return [...(await this.listed(ctx, ...filters))];
   }
 
-  /** As `list`, for who walks over it at once and keeps nothing: images are made as they are asked for. */
+  /** As `list`, made as they are asked for. */
   async listed(ctx: CallContext, ...filters: string[]): Promise<Iterable<Image>> {
-    const ns = requireNamespace(ctx);
-    return this.#matching(this.#host.reader(ctx), ns, parseFilters(filters));
+    const listing = { prefix: key('images', requireNamespace(ctx)), adapt, make: imageOf };
+    return listed(this.#host.reader(ctx), listing, filters, ctx.signal);
   }
 
   /**
@@ -117,13 +118,6 @@ export class ImageStore {
         });
       },
     };
-  }
-
-  *#matching(reader: Reader, ns: string, matches: Filter): Generator<Image> {
-    for (const [k, record] of scanRecords<ImageRecord>(reader, key('images', ns))) {
-      const name = leaf(k);
-      if (matches(adapt(name, record))) yield imageOf(name, record);
-    }
   }
 
   /**
@@ -259,23 +253,16 @@ function recordOf(draft: Draft, createdat: Instant, updatedat: Instant): ImageRe
 }
 
 function merge(stored: ImageRecord, image: ImageInput, paths: readonly string[]): Draft {
-  const draft: Draft = { labels: stored.labels, annotations: stored.annotations, target: stored.target };
-  for (const path of paths) {
+  const labels = new MaskedMap('labels', stored.labels, image.labels);
+  const annotations = new MaskedMap('annotations', stored.annotations, image.target?.annotations);
+  let { target } = stored;
+  for (const path of maskPaths(paths)) {
     if (path === 'target') {
-      draft.target = targetOf(image.target);
-      draft.annotations = image.target?.annotations;
-      continue;
-    }
-    const labels = applyMapPath('labels', path, draft.labels, image.labels);
-    if (labels !== null) {
-      draft.labels = labels;
-      continue;
-    }
-    const annotations = applyMapPath('annotations', path, draft.annotations, image.target?.annotations);
-    if (annotations === null) throw unknownPath('image', path, image.name);
-    draft.annotations = annotations;
+      target = targetOf(image.target);
+      annotations.apply('annotations');
+    } else if (!labels.apply(path) && !annotations.apply(path)) throw unknownPath('image', path, image.name);
   }
-  return draft;
+  return { labels: labels.map, annotations: annotations.map, target };
 }
 
 /** Whether an update sets the expiry label, even if to the empty value that then deletes it. */
@@ -284,9 +271,10 @@ function asksForExpiry(image: ImageInput, paths: readonly string[]): boolean {
   return paths.length === 0 || paths.includes('labels') || paths.includes(`labels.${Label.gcExpire}`);
 }
 
-function validate(name: string, { labels, target }: Draft): void {
+function validate(name: string, { labels, annotations, target }: Draft): void {
   if (name === '') throw invalidArgument('image name must not be empty');
   validateLabels(labels);
+  checkMapSize('annotations', annotations);
   validateDigest(target.digest);
   if (!Number.isSafeInteger(target.size) || target.size <= 0) {
     throw invalidArgument(`target size of image "${name}" must be greater than zero`, { object: name });

@@ -21,11 +21,11 @@ import {
 } from '../engine/schema/keys.js';
 import { alreadyExists, invalidArgument, notImplemented } from '../errors.js';
 import { validateDigest } from '../model/digest.js';
-import { type Adaptor, adaptLabels, parseFilters } from '../model/filters.js';
-import { compactMap, copyMap, Label } from '../model/labels.js';
+import { type Adaptor, adaptLabels } from '../model/filters.js';
+import { checkMapSize, compactMap, copyMap, Label } from '../model/labels.js';
 import type { LeaseRecord, StringMap } from '../model/records.js';
 import { formatSeconds, type Instant, NANOS_PER_SECOND, now } from '../model/time.js';
-import { ensureNamespace, putRecord, scanRecords } from './common.js';
+import { ensureNamespace, putRecord } from './common.js';
 import type { StoreHost } from './host.js';
 import {
   holdByLease,
@@ -35,6 +35,7 @@ import {
   leaseScopeOf,
   releaseByLease,
 } from './lease-context.js';
+import { listed } from './listing.js';
 
 export interface Lease {
   id: string;
@@ -130,6 +131,7 @@ export class LeaseManager {
     if (id === '') throw invalidArgument('a lease needs an id', { remedy: 'pass withId or withRandomId' });
     const ns = requireNamespace(ctx);
     checkComponent(id, 'lease id');
+    checkMapSize('labels', draft.labels);
     const labels = compactMap(draft.labels);
     const record: LeaseRecord = { createdat: now(), ...(labels && { labels }) };
     await this.#host.update(ctx, (tx) => {
@@ -153,18 +155,18 @@ export class LeaseManager {
 
   /** Leases that match any of the filters (all without one), by id. InvalidArgument: a bad filter. */
   async list(ctx: CallContext, ...filters: string[]): Promise<Lease[]> {
-    const ns = requireNamespace(ctx);
-    const matches = parseFilters(filters);
-    const leases: Lease[] = [];
+    return [...(await this.listed(ctx, ...filters))];
+  }
+
+  /** As `list`, made as they are asked for. */
+  async listed(ctx: CallContext, ...filters: string[]): Promise<Iterable<Lease>> {
     const reader = this.#host.reader(ctx);
     const scope = this.#scope ?? leaseScopeOf(reader) ?? '';
     const end = scope === '' ? '' : `@${scope}`;
-    for (const [k, record] of scanRecords<LeaseRecord>(reader, key('leases', ns))) {
-      if (!k.endsWith(end)) continue;
-      const id = leaf(k).slice(0, leaf(k).length - end.length);
-      if (matches(adapt(id, record))) leases.push(leaseOf(id, record));
-    }
-    return leases;
+    const nameOf = (k: Key): string | undefined =>
+      k.endsWith(end) ? leaf(k).slice(0, leaf(k).length - end.length) : undefined;
+    const listing = { prefix: key('leases', requireNamespace(ctx)), adapt, make: leaseOf, nameOf };
+    return listed(reader, listing, filters, ctx.signal);
   }
 
   /**

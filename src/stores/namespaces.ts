@@ -9,7 +9,7 @@ import type { Key, Reader, Transaction } from '../engine/contract.js';
 import { components, key, leaf, namespaceKey, SEPARATOR } from '../engine/schema/keys.js';
 import { alreadyExists, type EbbtideError, failedPrecondition, notFound } from '../errors.js';
 import { validateIdentifier } from '../model/identifiers.js';
-import { compactMap, copyMap, validateLabel, validateLabels } from '../model/labels.js';
+import { checkMapSize, compactMap, copyMap, validateLabel, validateLabels } from '../model/labels.js';
 import type { IngestRecord, NamespaceRecord, StringMap } from '../model/records.js';
 import { checkNamespaceName, putRecord, readRecord, scanRecords } from './common.js';
 import type { StoreHost } from './host.js';
@@ -58,14 +58,19 @@ export class NamespaceStore {
 
   /** Sets one label, or deletes it when the value is "". Creates the namespace if need be. */
   async setLabel(ctx: CallContext, name: string, label: string, value: string): Promise<void> {
+    await this.setLabels(ctx, name, Object.fromEntries([[label, value]]));
+  }
+
+  /** The same for several at once. */
+  async setLabels(ctx: CallContext, name: string, changes: StringMap): Promise<void> {
     validateName(name);
-    validateLabel(label, value);
+    for (const label of Object.keys(changes)) validateLabel(label, changes[label] ?? '');
     await this.#host.update(ctx, (tx) => {
       const stored = readRecord<NamespaceRecord>(tx, namespaceKey(name))?.labels ?? {};
-      const labels = Object.fromEntries(Object.entries(stored).filter(([other]) => other !== label));
-      putRecord<NamespaceRecord>(tx, namespaceKey(name), {
-        labels: { ...labels, ...compactMap({ [label]: value }) },
-      });
+      const kept = Object.entries(stored).filter(([label]) => !Object.hasOwn(changes, label));
+      const labels = { ...Object.fromEntries(kept), ...compactMap(changes) };
+      checkMapSize('labels', labels);
+      putRecord<NamespaceRecord>(tx, namespaceKey(name), { labels });
     });
   }
 

@@ -6,12 +6,12 @@
  */
 import { type CallContext, requireNamespace } from '../context.js';
 import type { Transaction } from '../engine/contract.js';
-import { key, leaf, sandboxKey } from '../engine/schema/keys.js';
+import { key, sandboxKey } from '../engine/schema/keys.js';
 import { alreadyExists, type EbbtideError, invalidArgument, notFound } from '../errors.js';
-import { applyMapPath, unknownPath } from '../model/fieldpaths.js';
-import { type Adaptor, adaptLabels, parseFilters } from '../model/filters.js';
+import { MaskedMap, maskPaths, unknownPath } from '../model/fieldpaths.js';
+import { type Adaptor, adaptLabels } from '../model/filters.js';
 import { validateIdentifier } from '../model/identifiers.js';
-import { compactMap, copyMap, labelOf } from '../model/labels.js';
+import { checkMapSize, compactMap, copyMap, labelOf } from '../model/labels.js';
 import type { Any, AnyMap, RuntimeRecord, SandboxRecord, StringMap } from '../model/records.js';
 import { type Instant, now } from '../model/time.js';
 import {
@@ -21,10 +21,10 @@ import {
   ensureNamespace,
   putRecord,
   readRecord,
-  scanRecords,
   updateTime,
 } from './common.js';
 import type { StoreHost } from './host.js';
+import { listed } from './listing.js';
 
 export interface Sandbox {
   id: string;
@@ -68,14 +68,13 @@ export class SandboxStore {
 
   /** Sandboxes that match any of the filters (all without one), by id. InvalidArgument: a bad filter. */
   async list(ctx: CallContext, ...filters: string[]): Promise<Sandbox[]> {
-    const ns = requireNamespace(ctx);
-    const matches = parseFilters(filters);
-    const sandboxes: Sandbox[] = [];
-    for (const [k, record] of scanRecords<SandboxRecord>(this.#host.reader(ctx), key('sandboxes', ns))) {
-      const id = leaf(k);
-      if (matches(adapt(id, record))) sandboxes.push(sandboxOf(id, record));
-    }
-    return sandboxes;
+    return [...(await this.listed(ctx, ...filters))];
+  }
+
+  /** As `list`, made as they are asked for. */
+  async listed(ctx: CallContext, ...filters: string[]): Promise<Iterable<Sandbox>> {
+    const listing = { prefix: key('sandboxes', requireNamespace(ctx)), adapt, make: sandboxOf };
+    return listed(this.#host.reader(ctx), listing, filters, ctx.signal);
   }
 
   /** InvalidArgument: the id is no identifier. AlreadyExists. */
@@ -176,27 +175,19 @@ function mergeAll(stored: SandboxRecord, sandbox: SandboxInput): Draft {
 
 function mergePaths(stored: SandboxRecord, sandbox: SandboxInput, paths: readonly string[]): Draft {
   const draft: Draft = { ...stored };
-  for (const path of paths) {
+  const labels = new MaskedMap('labels', draft.labels, sandbox.labels);
+  const extensions = new MaskedMap('extensions', draft.extensions, sandbox.extensions);
+  for (const path of maskPaths(paths)) {
     if (path === 'runtime') draft.runtime = sandbox.runtime;
     else if (path === 'spec') draft.spec = sandbox.spec;
-    else mergeMapPath(draft, sandbox, path);
+    else if (!labels.apply(path) && !extensions.apply(path)) throw unknownPath('sandbox', path, sandbox.id);
   }
-  return draft;
-}
-
-function mergeMapPath(draft: Draft, sandbox: SandboxInput, path: string): void {
-  const labels = applyMapPath('labels', path, draft.labels, sandbox.labels);
-  if (labels !== null) {
-    draft.labels = labels;
-    return;
-  }
-  const extensions = applyMapPath('extensions', path, draft.extensions, sandbox.extensions);
-  if (extensions === null) throw unknownPath('sandbox', path, sandbox.id);
-  draft.extensions = extensions;
+  return { ...draft, labels: labels.map, extensions: extensions.map };
 }
 
 /** The stored form; shares nothing with the draft. */
 function recordOf(draft: Draft, createdat: Instant, updatedat: Instant): SandboxRecord {
+  checkMapSize('labels', draft.labels);
   const labels = compactMap(draft.labels);
   const extensions = copyAnyMap(draft.extensions);
   return {

@@ -11,15 +11,17 @@ import { type CallContext, requireNamespace } from '../context.js';
 import type { Transaction } from '../engine/contract.js';
 import { checkComponent, key as keyOf, leaf, Relation, snapshotKey } from '../engine/schema/keys.js';
 import { failedPrecondition, invalidArgument, isNotFound, notImplemented } from '../errors.js';
-import { applyMapPath, unknownPath } from '../model/fieldpaths.js';
+import { maskedLabels } from '../model/fieldpaths.js';
 import { type Adaptor, adaptLabels, parseFilters } from '../model/filters.js';
 import { compactMap, inheritedSnapshotLabels, validateLabels } from '../model/labels.js';
 import type { SnapshotRecord, StringMap } from '../model/records.js';
+import { namedIn } from './caller-names.js';
 import { checkNamespaceName, putRecord, updateTime } from './common.js';
 import { Guards } from './guards.js';
 import { beginWrite, InFlight } from './holds.js';
 import type { StoreHost } from './host.js';
 import { removeFromLease } from './lease-context.js';
+import { Pace } from './listing.js';
 import {
   type CreateRequest,
   dropClaim,
@@ -72,17 +74,17 @@ export class Snapshotter {
   /** NotFound without a record, and when the backend has lost the snapshot. */
   async stat(ctx: CallContext, key: string): Promise<SnapshotInfo> {
     const record = this.#find(ctx, key);
-    return infoOf(key, record, await this.#backend.stat(record.name));
+    return infoOf(key, record, await this.#backendIn(ctx).stat(record.name));
   }
 
   /** Inodes and bytes of the snapshot alone, without its parents. */
   async usage(ctx: CallContext, key: string): Promise<Usage> {
-    return this.#backend.usage(this.#find(ctx, key).name);
+    return this.#backendIn(ctx).usage(this.#find(ctx, key).name);
   }
 
   /** How to mount an active snapshot or a view; FailedPrecondition for a committed one. */
   async mounts(ctx: CallContext, key: string): Promise<Mount[]> {
-    return this.#backend.mounts(this.#find(ctx, key).name);
+    return this.#backendIn(ctx).mounts(this.#find(ctx, key).name);
   }
 
   /**
@@ -97,15 +99,16 @@ export class Snapshotter {
     return this.#alone(ctx, ns, [key], () =>
       this.#host.update(ctx, async (tx) => {
         const stored = requireSnapshot(tx, ns, this.name, key);
-        const labels = compactMap(mergeLabels(stored.labels, info, paths));
+        const labels = compactMap(maskedLabels('snapshot', key, stored.labels, info.labels, paths));
         validateLabels(labels);
         const times = { createdat: stored.createdat, updatedat: updateTime(stored) };
         const updated = recordOf(times, stored.name, stored.parent ?? '', labels, stored);
         putRecord(tx, snapshotKey(ns, this.name, key), updated);
         // Every run of the transaction tells the backend: the labels are those of that run.
-        const before = await this.#backend.stat(stored.name);
+        const backend = this.#backendIn(ctx);
+        const before = await backend.stat(stored.name);
         const handedDown = { ...before, labels: inheritedSnapshotLabels(labels) ?? {} };
-        return infoOf(key, updated, await this.#backend.update(handedDown, ...paths));
+        return infoOf(key, updated, await backend.update(handedDown, ...paths));
       }),
     );
   }
@@ -158,6 +161,7 @@ export class Snapshotter {
     const ns = requireNamespace(ctx);
     const matches = parseFilters(filters);
     const prefix = keyOf('snapshots', ns, this.name);
+    const pace = new Pace(ctx.signal);
     let after: string | undefined;
     for (;;) {
       const range = { limit: WALK_BATCH, ...(after !== undefined && { after }) };
@@ -166,6 +170,7 @@ export class Snapshotter {
         // Snapshot records are written by this store alone.
         const info = await this.#infoIfThere(leaf(k), value as unknown as SnapshotRecord);
         if (info !== undefined && matches(adapt(info))) await fn(info);
+        if (pace.isOver) await pace.pass();
       }
       if (batch.length < WALK_BATCH) return;
       after = batch.at(-1)?.[0];
@@ -207,8 +212,13 @@ export class Snapshotter {
   #begin(ctx: CallContext): SnapshotCall {
     const ns = requireNamespace(ctx);
     beginWrite(this.#host, ctx);
-    const [host, backend, inFlight] = [this.#host, this.#backend, this.#inFlight];
+    const [host, backend, inFlight] = [this.#host, this.#backendIn(ctx), this.#inFlight];
     return { host, backend, snapshotter: this.name, inFlight, ctx, ns };
+  }
+
+  /** Its errors have the names of the context's namespace. */
+  #backendIn(ctx: CallContext): SnapshotterBackend {
+    return namedIn(requireNamespace(ctx), this.#backend);
   }
 
   #find(ctx: CallContext, key: string): SnapshotRecord {
@@ -261,21 +271,6 @@ export class Snapshotter {
       throw error;
     }
   }
-}
-
-function mergeLabels(
-  stored: StringMap | undefined,
-  given: SnapshotInput,
-  paths: readonly string[],
-): StringMap | undefined {
-  if (paths.length === 0) return given.labels;
-  let labels = stored;
-  for (const path of paths) {
-    const merged = applyMapPath('labels', path, labels, given.labels);
-    if (merged === null) throw unknownPath('snapshot', path, given.name);
-    labels = merged;
-  }
-  return labels;
 }
 
 /** Filter fields: kind, name, parent, labels.*; the first three are always present. */

@@ -1,11 +1,17 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { describe, test } from 'node:test';
+import { Worker } from 'node:worker_threads';
 import { gzipSync } from 'node:zlib';
+import { addonPath, loadAddon } from '../../src/addon.js';
 import { ChunkReader } from '../../src/backends/archive/chunks.js';
 import { decompress, detectCompression } from '../../src/backends/archive/compression.js';
 import { type ArchiveLimits, withDefaults } from '../../src/backends/archive/limits.js';
 import { unzstd } from '../../src/backends/archive/zstd.js';
+import type { BlockDecoder } from '../../src/backends/archive/zstd-blocks.js';
+import { FallbackDecoder } from '../../src/backends/archive/zstd-fallback.js';
+import { NativeDecoder, nativeZstd } from '../../src/backends/archive/zstd-native.js';
 import { EbbtideError, isKind } from '../../src/errors.js';
 import { hasTool, run, streamOf } from './support.js';
 
@@ -125,7 +131,8 @@ describe('compression bombs', () => {
     }, 20);
     const reading = async (): Promise<number> => {
       let bytes = 0;
-      for await (const chunk of unzstd(new ChunkReader(streamOf(zstdSpinner())), 1500)) bytes += chunk.length;
+      for await (const chunk of unzstd(new ChunkReader(streamOf(zstdSpinner())), new FallbackDecoder(1500)))
+        bytes += chunk.length;
       return bytes;
     };
     await assert.rejects(
@@ -168,5 +175,125 @@ describe('compression bombs', () => {
     }
     assert.equal(bytes, 4000 * 128 * 1024);
     assert.ok(most - before < 200 * 2 ** 20, `grew by ${most - before} bytes`);
+  });
+});
+
+describe('zstd decoders', () => {
+  const decoders: [string, () => BlockDecoder, string | false][] = [
+    ['libzstd', () => new NativeDecoder(27), nativeZstd.reason ?? false],
+    ['JavaScript', () => new FallbackDecoder(), false],
+  ];
+  for (const [name, make, missing] of decoders) {
+    const skip = missing || zstdMissing;
+    const decode = async (bytes: Uint8Array, chunk?: number): Promise<Buffer> => {
+      const parts: Uint8Array[] = [];
+      for await (const part of unzstd(new ChunkReader(streamOf(bytes, chunk)), make())) parts.push(part);
+      return Buffer.concat(parts);
+    };
+    const refused = (bytes: Uint8Array, message: RegExp): Promise<void> =>
+      assert.rejects(decode(bytes), (e) => isKind(e, 'InvalidArgument') && message.test(String(e)));
+
+    test(`${name}: frames of every level, long windows and skippable frames, whatever the chunks`, {
+      skip,
+    }, async () => {
+      const skippable = Buffer.from([0x5f, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 9, 9]);
+      for (const level of ['-1', '-3 --long=27', '-19', '--fast=5 --no-check']) {
+        const packed = run('zstd', ['-q', '-c', ...level.split(' ')], plain);
+        const twice = Buffer.concat([packed, skippable, packed, skippable]);
+        assert.ok((await decode(twice, 1013)).equals(Buffer.concat([plain, plain])), level);
+      }
+    });
+
+    test(`${name}: what is cut, needs a dictionary or is something else is refused`, { skip }, async () => {
+      const packed = run('zstd', ['-q', '-c'], plain);
+      for (const end of [3, 6, 1000, packed.length - 1])
+        await refused(packed.subarray(0, end), /it ends early/);
+      await refused(
+        Buffer.concat([packed, Buffer.from('trailing garbage')]),
+        /does not begin where it should/,
+      );
+      const legacy = Buffer.from([0x27, 0xb5, 0x2f, 0xfd, 0, 0, 0, 0]);
+      await refused(Buffer.concat([packed, legacy]), /does not begin where it should/);
+      const withDictionary = Buffer.from(packed);
+      withDictionary[4]! |= 1;
+      await refused(withDictionary, /needs a dictionary/);
+      await refused(zstdBomb(1, 0xf8), /window of .* above the limit/);
+    });
+
+    test(`${name}: empty blocks by the hundred thousand cost a few calls`, { skip: missing }, async () => {
+      const count = 300_000;
+      const blocks = Buffer.alloc(count * 3);
+      blocks[(count - 1) * 3] = 1;
+      let calls = 0;
+      const decoder = make();
+      const counting: BlockDecoder = {
+        unfold: (blocks) => {
+          calls++;
+          return decoder.unfold(blocks);
+        },
+        close: () => decoder.close(),
+      };
+      const frame = Buffer.concat([Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x38]), blocks]);
+      for await (const part of unzstd(new ChunkReader(streamOf(frame)), counting))
+        assert.equal(part.length, 0);
+      assert.ok(calls < 10, `${calls} calls`);
+    });
+
+    test(`${name}: giving up in the middle leaves nothing running`, { skip }, async () => {
+      const packed = run('zstd', ['-q', '-c'], Buffer.concat([randomBytes(3_000_000)]));
+      for await (const part of unzstd(new ChunkReader(streamOf(packed)), make())) {
+        assert.ok(part.length > 0);
+        break;
+      }
+    });
+  }
+
+  test('libzstd compares the checksum of a frame', { skip: nativeZstd.reason ?? zstdMissing }, async () => {
+    const packed = run('zstd', ['-q', '-c', '--check'], plain);
+    packed[packed.length - 1]! ^= 1;
+    await assert.rejects(unpack(packed), (e) => isKind(e, 'InvalidArgument') && /checksum/.test(String(e)));
+  });
+});
+
+describe('the addon of libzstd', { skip: nativeZstd.reason ?? false }, () => {
+  interface Addon {
+    Decoder: new (
+      ...args: unknown[]
+    ) => { decode(...args: unknown[]): Promise<number>; close(): void; frameEnds: boolean };
+  }
+  const { Decoder } = loadAddon('ebbtide_zstd') as unknown as Addon;
+  const frame = zstdBomb(1);
+
+  test('given wrong arguments, a second call beside the first, or a closed decoder, it throws', async () => {
+    for (const window of [undefined, 'x', 9, 32, Number.NaN])
+      assert.throws(() => new Decoder(window), TypeError);
+    const decoder = new Decoder(27);
+    for (const args of [[], [frame], [frame, 'x'], [new Uint16Array(2), frame], [frame, new ArrayBuffer(4)]])
+      assert.throws(() => decoder.decode(...args), TypeError);
+    const first = decoder.decode(frame, Buffer.alloc(128 * 1024));
+    assert.throws(() => decoder.decode(frame, Buffer.alloc(1)), TypeError);
+    assert.deepEqual([await first, decoder.frameEnds], [128 * 1024, true]);
+    decoder.close();
+    decoder.close();
+    assert.throws(() => decoder.decode(frame, Buffer.alloc(1)), TypeError);
+  });
+
+  test('given too little room, the call fails and nothing is written beyond it; closing beside a call is safe', async () => {
+    const memory = Buffer.alloc(2000, 7);
+    const decoder = new Decoder(27);
+    await assert.rejects(decoder.decode(frame, memory.subarray(0, 1000)), /more than its frame allows/);
+    assert.deepEqual([...new Set(memory.subarray(1000))], [7]);
+    assert.equal(await decoder.decode(frame, Buffer.alloc(128 * 1024)), 128 * 1024, 'it begins anew');
+    const running = decoder.decode(frame, Buffer.alloc(128 * 1024));
+    decoder.close();
+    assert.equal(await running, 128 * 1024);
+  });
+
+  test('given a thread that ends in the middle of a call, the process goes on', async () => {
+    const code = `const { Decoder } = require(${JSON.stringify(addonPath('ebbtide_zstd'))});
+      new Decoder(27).decode(require('node:worker_threads').workerData, Buffer.alloc(1 << 27)); process.exit()`;
+    const worker = new Worker(code, { eval: true, workerData: zstdBomb(1000) });
+    const [exit] = (await once(worker, 'exit')) as [number];
+    assert.equal(exit, 0);
   });
 });

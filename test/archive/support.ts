@@ -1,13 +1,13 @@
 /** Builds archives for tests, honest and hostile, and looks at what was made of them. */
 import { spawnSync } from 'node:child_process';
-import { lstat, mkdir, mkdtemp, readdir, readFile, readlink, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { lstat, mkdir, readdir, readFile, readlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { ChunkReader } from '../../src/backends/archive/chunks.js';
 import { readTar, type TarEntry } from '../../src/backends/archive/tar-reader.js';
 import { type NewEntry, TarWriter } from '../../src/backends/archive/tar-writer.js';
 import type { Mount } from '../../src/backends/contract.js';
+import { tempDir } from '../support/temp.js';
 
 export interface Item extends Partial<NewEntry> {
   name: string;
@@ -48,11 +48,7 @@ export async function readAll(bytes: Uint8Array, chunk?: number): Promise<ReadIt
   return items;
 }
 
-export async function tempDir(t: TestContext): Promise<string> {
-  const dir = await mkdtemp(join(tmpdir(), 'ebbtide-archive-'));
-  t.after(() => rm(dir, { recursive: true, force: true }));
-  return dir;
-}
+export { tempDir };
 
 /** A directory for a layer and beside it a file that nothing may touch. */
 export async function fenced(

@@ -57,7 +57,7 @@ test('given a new root, when bytes are written in pieces and committed, then the
   assert.equal(await readFile(join(directory, 'ref'), 'utf8'), 'a/ref');
   assert.equal(await readFile(join(directory, 'total'), 'utf8'), '256');
   assert.match(await readFile(join(directory, 'startedat'), 'utf8'), /^\d{4}-\d\d-\d\dT[\d:.]+Z$/);
-  assert.equal((await stat(directory)).mode & 0o777, 0o755);
+  assert.equal((await stat(directory)).mode & 0o777, 0o700);
 
   const before = BigInt(Date.now() - 1000) * 1_000_000n;
   const digest = digestOf(bytes);

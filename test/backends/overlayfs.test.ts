@@ -107,7 +107,7 @@ test('given asynchronous removal, then the directory stays until cleanup; else i
   const deferred = await open(t);
   await chain(deferred.s, 'one', 'two');
   await deferred.s.remove('two');
-  assert.deepEqual(await directories(deferred.root), ['1', '2']);
+  assert.deepEqual(await directories(deferred.root), ['1', 'rm-2']);
   const report = await deferred.s.cleanup();
   assert.deepEqual([report.removed, report.errors], [1, []]);
   assert.ok(report.bytes > 0);

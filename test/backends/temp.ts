@@ -1,18 +1,10 @@
 /** What the tests of backends share: directories that are removed again, and assertions on kinds. */
 import assert from 'node:assert/strict';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import type { TestContext } from 'node:test';
+import type {} from 'node:test';
 import type { BackendLog } from '../../src/backends/log.js';
 import { type ErrorKind, kindOf } from '../../src/errors.js';
 
-/** A new directory, removed after the test. */
-export async function tempDir(t: TestContext): Promise<string> {
-  const directory = await mkdtemp(join(tmpdir(), 'ebbtide-test-'));
-  t.after(() => rm(directory, { recursive: true, force: true }));
-  return directory;
-}
+export { tempDir } from '../support/temp.js';
 
 /** The error the work fails with; its kind and, if given, its text are checked. */
 export async function failsWith(work: Promise<unknown>, kind: ErrorKind, text?: RegExp): Promise<Error> {

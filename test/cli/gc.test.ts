@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
-import { readFile, writeFile } from 'node:fs/promises';
+import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { describe, test } from 'node:test';
+import { describe, type TestContext, test } from 'node:test';
+import { layout as roots } from '../../src/db.js';
 import { type Cli, cli, layout } from './support.js';
 
 const ONE = 'example.com/one:1';
@@ -77,6 +78,82 @@ describe('gc on the command line', () => {
     assert.ok(dry.wouldRemove.length > 1000);
     const { removed } = await run.json<Stats>('gc', '--allow-mass-removal');
     assert.equal((removed.content ?? 0) + (removed.snapshot ?? 0), dry.wouldRemove.length);
+  });
+});
+
+describe('gc on a store whose metadata was lost', () => {
+  interface Dry {
+    wouldRemove: { kind: string; key: string; size: number; orphan?: boolean }[];
+    walked: string[];
+  }
+  const lost = /knows nothing of items in its backends.*"backends":\["content","native"\]/;
+
+  async function emptied(t: TestContext): Promise<Cli> {
+    const run = await cli(t);
+    const { path } = await layout(t);
+    await run.ok('import', path, '--unpack', 'native');
+    await rm(roots.database(run.root), { recursive: true });
+    return run;
+  }
+
+  test('given an empty tree beside content, when collected in full, then it is listed, and goes with consent only', async (t) => {
+    const run = await emptied(t);
+    await run.fails(
+      5,
+      /7 blobs of 7 items in "content".*3 snapshots[\s\S]*--allow-mass-removal/,
+      'gc',
+      '--full',
+    );
+    const text = await run.run('gc', '--dry-run');
+    assert.match(text.stderr, lost);
+    assert.match(text.stdout, /backends were not looked through for what no record names; --full does that/);
+    const full = await run.run('gc', '--dry-run', '--full');
+    assert.match(full.stdout, /content +\(no record\) +sha256:/);
+    assert.match(full.stdout, /10 objects, 10 of them without a record, .*; nothing was removed\n/);
+    const { wouldRemove, walked } = JSON.parse(
+      (await run.run('gc', '--dry-run', '--full', '--json')).stdout,
+    ) as Dry;
+    assert.deepEqual(walked, ['content', 'native', 'overlayfs']);
+    assert.ok(wouldRemove.every(({ orphan, size }) => orphan && size > 0));
+    assert.match(
+      (await run.run('doctor', '--check')).stdout,
+      /orphans +the store was empty when it was opened/,
+    );
+
+    const file = join(run.root, '..', 'plan.json');
+    assert.match((await run.run('gc', '--full', '--plan', file)).stdout, /plan.json: 10 objects/);
+    const plan = JSON.parse(await readFile(file, 'utf8')) as Plan;
+    plan.objects.splice(0, 2);
+    await writeFile(file, JSON.stringify(plan));
+    const applied = JSON.parse((await run.run('gc', '--apply', file, '--json')).stdout) as Outcome;
+    assert.deepEqual([applied.removed.length, applied.rest], [8, []]);
+
+    const { stdout, code } = await run.run('gc', '--full', '--allow-mass-removal');
+    assert.equal(code, 0);
+    assert.match(stdout, /orphans +2 content that no record named/);
+    assert.match(await run.ok('gc', '--dry-run', '--full'), /0 objects/);
+  });
+
+  test('given a daemon on it, when it is asked to collect, then the same guard answers, and metrics and doctor say why', async (t) => {
+    const run = await emptied(t);
+    const server = run.start('serve', '--metrics', '127.0.0.1:0', '--gc', 'on-request');
+    t.after(() => server.child.kill('SIGKILL'));
+    let metrics: string | undefined;
+    while (metrics === undefined) {
+      assert.equal(server.child.exitCode, null, server.stderr());
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      metrics = /"metrics":"([^"]+)"/.exec(server.stderr())?.[1];
+    }
+    assert.match(server.stderr(), /"level":(40|"warn").*knows nothing of items/);
+    await run.fails(5, /7 blobs of 7 items[\s\S]*--allow-mass-removal/, 'gc', '--full');
+    assert.equal((await run.json<Dry>('gc', '--dry-run', '--full')).wouldRemove.length, 10);
+    const page = async (): Promise<string> => (await fetch(`http://${metrics}/metrics`)).text();
+    assert.match(await page(), /\nebbtide_orphans_kept 10\n[\s\S]*\nebbtide_store_began_empty 1\n/);
+    assert.match(await run.ok('doctor', '--check'), /orphans +the store was empty/);
+    await run.ok('gc', '--full', '--allow-mass-removal');
+    assert.match(await page(), /\nebbtide_store_began_empty 0\n/);
+    server.child.kill('SIGTERM');
+    await server.ended;
   });
 });
 

@@ -4,21 +4,14 @@
  */
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, readdirSync, readFileSync, renameSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { cacheDirectory } from '../support/cache.js';
 import { packageVersion } from './debian.js';
 
 const root = fileURLToPath(new URL('../../../', import.meta.url));
 const sources = 'golang-github-containerd-containerd-dev';
-
-/** Where built programs and made images are kept between runs. */
-export function cacheDirectory(): string {
-  const dir = join(tmpdir(), `ebbtide-conformance-${process.getuid?.() ?? 0}`);
-  mkdirSync(dir, { recursive: true, mode: 0o700 });
-  return dir;
-}
 
 /** Path of the program made of the Go files in `dir` (relative to the repository); `test`: a test binary. */
 export function buildGo(dir: string, kind: 'program' | 'test'): string {

@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { cacheDirectory } from './go-programs.js';
+import { cacheDirectory } from '../support/cache.js';
 
 const script = fileURLToPath(new URL('../../../test/conformance/make-image.sh', import.meta.url));
 

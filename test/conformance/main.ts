@@ -14,11 +14,11 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { cacheDirectory } from '../support/cache.js';
 import { abuseVerdict, runAbuse } from './abuse/abuse.js';
 import { compareCalls, runCalls } from './calls.js';
 import { runClients } from './clients.js';
 import { ensurePackages, imagePackages, judgePackages, packageVersion } from './debian.js';
-import { cacheDirectory } from './go-programs.js';
 import { checkHttp2, http2Packages } from './http2/http2.js';
 import { makeImages } from './images.js';
 import { type LoadReport, loadVerdict, runLoad } from './load.js';

@@ -4,8 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { mkdtemp, readdir, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { test } from 'node:test';
@@ -16,6 +15,7 @@ import { digestOf } from '../../src/model/digest.js';
 import { readBlob } from '../../src/stores/content-helpers.js';
 import { orphanBlobs } from '../support/blobs.js';
 import { Random } from '../support/random.js';
+import { tempDir } from '../support/temp.js';
 import type { ImagePlan, Message } from './workload.js';
 
 const rounds = Number(process.env.EBBTIDE_CRASH_ROUNDS ?? 50);
@@ -132,8 +132,7 @@ async function assertNoOrphans(db: DB, root: string): Promise<void> {
 }
 
 test(`kill -9 while writing and collecting, ${rounds} rounds: nothing acknowledged is lost, nothing live is missing`, async (t) => {
-  const root = await mkdtemp(join(tmpdir(), 'ebbtide-crash-'));
-  t.after(() => rm(root, { recursive: true, force: true }));
+  const root = await tempDir(t);
   const random = new Random(seed);
   const promises = new Promises();
   t.diagnostic(`seed ${seed}`);

@@ -72,6 +72,18 @@ const digestsOf = (dir: string): string[] =>
 
 const imagesIn = (engine: CoreEngine): number => [...engine.scan('images')].length;
 
+/** After a clean close: nothing in it, and the blocks with which a full disk takes removals. */
+function assertEmptyLog(dir: string): void {
+  for (const name of ['log.0', 'log.1']) {
+    const bytes = readFileSync(join(dir, name));
+    assert.equal(bytes.length, 1024 * 1024);
+    assert.ok(
+      bytes.every((byte) => byte === 0),
+      `${name} is not empty`,
+    );
+  }
+}
+
 test('given a crash, when the last batch is torn anywhere, then the store opens with all before it', async (t) => {
   const dir = await crashed(t, 12);
   const log = join(dir, 'log.0');
@@ -90,7 +102,7 @@ test('given a crash, when the last batch is torn anywhere, then the store opens 
       assert.deepEqual(engine.verifyGraph(), []);
       await engine.close();
     }
-    assert.equal(existsSync(join(torn, 'log.0')), false, 'a clean close leaves no log');
+    assertEmptyLog(torn);
   }
 });
 
@@ -125,10 +137,7 @@ test('given more commits than one file takes, when the process dies, then both f
   assert.deepEqual([...turns].sort(), ['log.0', 'log.1']);
   // An old file beside newer ones is nothing new.
   await engine.close();
-  assert.deepEqual(
-    readdirSync(dir).filter((name) => name.startsWith('log.')),
-    [],
-  );
+  assertEmptyLog(dir);
 });
 
 test('given a log of which a file is missing, when opened, then Unknown: what was acknowledged is gone', async (t) => {
@@ -181,7 +190,37 @@ test('given a store that was written and closed, then its files hold nothing tha
   for (let i = 0; i < 50; i++) await engine.update((tx) => tx.put(image(i), { size: i }));
   assert.ok(statSync(join(dir, 'log.0')).size > 0);
   await engine.close();
-  assert.deepEqual(readdirSync(dir).sort(), ['lock', 'meta.mdb', 'meta.mdb-lock']);
-  rmSync(join(dir, 'meta.mdb-lock'));
+  assert.deepEqual(readdirSync(dir).sort(), ['lock', 'log.0', 'log.1', 'meta.mdb', 'meta.mdb-lock']);
+  assertEmptyLog(dir);
+  for (const name of ['log.0', 'log.1', 'meta.mdb-lock']) rmSync(join(dir, name));
   assert.equal(imagesIn(await open(t, dir)), 50);
+});
+
+for (const [how, lose] of [
+  ['missing', (path: string) => rmSync(path)],
+  ['empty', (path: string) => writeFileSync(path, '')],
+] as const) {
+  test(`given a data file that is ${how} beside a log that goes on with it, when opened, then it is refused and nothing is made`, async (t) => {
+    const first = await crashed(t, 5);
+    await (await open(t, first)).close();
+    const engine = await open(t, first);
+    await engine.update((tx) => tx.put(image(7), { size: 7 }));
+    const dir = join(await tempDir(t), 'copy');
+    cpSync(first, dir, { recursive: true });
+    const whole = readFileSync(join(dir, 'meta.mdb'));
+    lose(join(dir, 'meta.mdb'));
+    for (let i = 0; i < 2; i++) {
+      await assert.rejects(open(t, dir), assertKind('FailedPrecondition'));
+      assert.equal(existsSync(join(dir, 'meta.mdb')), how === 'empty');
+    }
+    writeFileSync(join(dir, 'meta.mdb'), whole);
+    assert.deepEqual((await open(t, dir)).get(image(7)), { size: 7 });
+  });
+}
+
+test('given a data file that is missing beside a log from the first commit on, when opened, then all commits are there', async (t) => {
+  const dir = await crashed(t, 5);
+  rmSync(join(dir, 'meta.mdb'));
+  const engine = await open(t, dir);
+  for (let i = 0; i < 5; i++) assert.ok(engine.has(image(i)));
 });

@@ -1,43 +1,17 @@
 /** The command line on two hosts: two roots, one etcd, every step a process of its own. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import { Blobs, named, writeFiles } from '../images/fixtures.js';
 import { tempDir } from '../support/db.js';
+import { run } from './command.js';
 import { Cluster } from './servers.js';
-
-const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 
 let cluster: Cluster;
 before(async () => {
   cluster = await Cluster.start();
 });
 after(() => cluster.stop());
-
-interface Ended {
-  code: number | null;
-  stdout: string;
-  stderr: string;
-}
-
-function run(env: Record<string, string>, ...args: string[]): Promise<Ended> {
-  const child = spawn(process.execPath, [MAIN, ...args], {
-    env: { ...process.env, EBBTIDE_NAMESPACE: 'test', EBBTIDE_SNAPSHOTTER: 'native', ...env },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
-  const ended = { code: null as number | null, stdout: '', stderr: '' };
-  child.stdout.on('data', (text) => {
-    ended.stdout += text;
-  });
-  child.stderr.on('data', (text) => {
-    ended.stderr += text;
-  });
-  return new Promise((resolve) => {
-    child.once('close', (code) => resolve({ ...ended, code }));
-  });
-}
 
 test('given two roots and one etcd, when an image is imported on A, then B lists it, A deletes it, B collects it', async (t) => {
   const dir = await tempDir(t);

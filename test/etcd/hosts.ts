@@ -1,11 +1,10 @@
 /** Hosts of one tree for the tests of this folder: DBs with roots of their own on one etcd. */
-import { mkdir, mkdtemp, rm, symlink } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { mkdir, symlink } from 'node:fs/promises';
 import type { TestContext } from 'node:test';
 import { type DB, layout, type OpenOptions, openDB } from '../../src/db.js';
 import { EtcdEngine } from '../../src/engine/etcd/engine.js';
 import type { EtcdConfig } from '../../src/engine/etcd/options.js';
+import { tempDir } from '../support/temp.js';
 
 export const ctx = { namespace: 'ns1' };
 
@@ -17,7 +16,7 @@ export interface HostOptions extends Partial<Omit<OpenOptions, 'etcd'>> {
 
 /** A host with a root in a temporary directory; closed and removed after the test. */
 export async function openHost(t: TestContext, { content, ...options }: HostOptions): Promise<DB> {
-  const root = options.root ?? (await mkdtemp(join(tmpdir(), 'ebbtide-host-')));
+  const root = options.root ?? (await tempDir(t));
   if (content !== undefined) {
     await mkdir(content, { recursive: true });
     await mkdir(root, { recursive: true });
@@ -31,10 +30,7 @@ export async function openHost(t: TestContext, { content, ...options }: HostOpti
     ...options,
     root,
   });
-  t.after(async () => {
-    await db.close();
-    if (options.root === undefined) await rm(root, { recursive: true, force: true });
-  });
+  t.after(() => db.close());
   return db;
 }
 

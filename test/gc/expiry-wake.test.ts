@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, type TestContext, test } from 'node:test';
 import type { Key } from '../../src/engine/contract.js';
+import { ExpiryClock } from '../../src/gc/expiry-clock.js';
 import { nextExpiry } from '../../src/gc/expiry-wake.js';
 import { Scheduler } from '../../src/gc/scheduler.js';
 import { formatTimestamp, type Instant } from '../../src/model/time.js';
@@ -38,9 +39,17 @@ class Target {
   failures = 0;
   stats = { elapsed: () => 1, pauseTotal: 0 };
   mutate: () => void = () => {};
+  /** Nanoseconds that the wall clock was set on, or back. */
+  set = 0n;
+  readonly expiryTime: ExpiryClock;
 
   constructor(clock: FakeClock) {
     this.clock = clock;
+    const uptime = (): Instant => at(clock.now());
+    this.expiryTime = new ExpiryClock({
+      clock: { wall: () => uptime() + this.set, uptime, drift: () => 0, boot: '' },
+      log: () => {},
+    });
   }
 
   registerMutationCallback(fn: (dirty: boolean) => void): void {
@@ -61,8 +70,7 @@ function setup(t: TestContext, expiries: number[], startupDelay = 0) {
   const clock = new FakeClock();
   const target = new Target(clock);
   target.expiries = expiries.map((ms) => at(clock.now() + ms));
-  const time = (): Instant => at(clock.now());
-  const scheduler = new Scheduler(target, { startupDelay }, { clock, time });
+  const scheduler = new Scheduler(target, { startupDelay }, { clock });
   t.after(() => scheduler.close());
   return { clock, target, scheduler, start: clock.now() };
 }
@@ -109,6 +117,47 @@ describe('the scheduler and expiries', () => {
       await clock.advance(100);
     }
     assert.ok(target.asked - before <= 6, `asked ${target.asked - before} times`);
+  });
+
+  test('given a forward step, when a lease expires only through it, then it wakes once, after the grace', async (t) => {
+    const { clock, target } = setup(t, [3_600_000]);
+    await clock.advance(10);
+    target.set = seconds(4 * 3600);
+    await clock.advance(60_000);
+    assert.equal(target.runs.length, 0, 'kept for the grace');
+    await clock.advance(598_000);
+    assert.equal(target.runs.length, 0, 'still, from when it was noticed');
+    const asked = target.asked;
+    await clock.advance(2100);
+    assert.equal(target.runs.length, 1);
+    await clock.advance(3_600_000);
+    assert.equal(target.runs.length, 1);
+    assert.ok(target.asked - asked < 70, `the store was searched ${target.asked - asked} times`);
+  });
+
+  test('given a backward step, when what was seen lies ahead, then a new lease wakes in time', async (t) => {
+    const { clock, target } = setup(t, [8 * 3_600_000]);
+    await clock.advance(10);
+    target.set = seconds(9 * 3600);
+    await clock.advance(700_000);
+    assert.equal(target.runs.length, 1, 'the grace is over');
+    target.set = 0n;
+    target.expiries.push(at(clock.now() + 1_800_000));
+    target.mutate();
+    await clock.advance(1_799_000);
+    assert.equal(target.runs.length, 1);
+    await clock.advance(1100);
+    assert.equal(target.runs.length, 2);
+  });
+
+  test('given a lease that is near, when the clock goes back, then it wakes when the lease expires', async (t) => {
+    const { clock, target } = setup(t, [30_000]);
+    await clock.advance(10);
+    target.set = seconds(-600);
+    await clock.advance(629_000);
+    assert.equal(target.runs.length, 0);
+    await clock.advance(1100);
+    assert.equal(target.runs.length, 1);
   });
 
   test('given a failing run, when the lease stays expired, then it is tried again', async (t) => {

@@ -42,7 +42,7 @@ test('given a commit on its way to the disk, when blobs are swept, then none goe
   });
   w.engine.quiet = () => arrived;
   const items = UnnamedItems.of([{ kind: 'blob', digest: digest('a') }]);
-  const sweep = sweepContent(w, { items, walk: false, raised: 0 }, () => new Set());
+  const sweep = sweepContent(w, { items }, () => new Set());
   await turns(50);
   const meanwhile = w.content.blobs.size;
   release();

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
-import { mkdtemp, readdir, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { canMount } from '../../src/backends/mounts.js';
@@ -13,9 +12,8 @@ import { writeBlob } from '../../src/stores/content-helpers.js';
 import { tempDir, testDB } from '../support/db.js';
 
 test('given bytes of an earlier opening under the ref, when it is committed as a shared blob, then a collection takes them', async (t) => {
-  const root = await mkdtemp(join(tmpdir(), 'ebbtide-test-'));
+  const root = await tempDir(t);
   const db = await testDB(t, { root });
-  t.after(() => rm(root, { recursive: true, force: true }));
   const data = Buffer.from('shared between namespaces');
   const digest = digestOf(data);
   await db.leases.create({ namespace: 'a' }, (draft) => {

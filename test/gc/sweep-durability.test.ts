@@ -1,14 +1,19 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { SweepWork } from '../../src/gc/dirty.js';
 import { sweepContent } from '../../src/gc/sweep-content.js';
 import { sweepSnapshotter } from '../../src/gc/sweep-snapshots.js';
-import { UnnamedItems } from '../../src/gc/unnamed-items.js';
+import { type BackendItem, UnnamedItems } from '../../src/gc/unnamed-items.js';
 import { digest, world } from '../support/gc-world.js';
 
 const nothing: ReadonlySet<string> = new Set();
 
-for (const walk of [false, true]) {
-  const how = walk ? 'walks' : 'takes a list';
+for (const surveyed of [false, true]) {
+  const how = surveyed ? 'takes orphans of a survey' : 'takes a list';
+  const workOf = (item: BackendItem): SweepWork =>
+    surveyed
+      ? { items: new UnnamedItems(), orphans: UnnamedItems.of([item]) }
+      : { items: UnnamedItems.of([item]) };
 
   test(`given records whose removal is not on disk yet, when a sweep ${how}, then bytes go behind it`, async (t) => {
     const w = await world(t);
@@ -17,7 +22,7 @@ for (const walk of [false, true]) {
     w.content.blobs.set(digest('a'), 1);
     w.content.beforeDelete = async () => void log.push('blob');
     const blob = { kind: 'blob', digest: digest('a') } as const;
-    const content = await sweepContent(w, { items: UnnamedItems.of([blob]), walk, raised: 0 }, () => nothing);
+    const content = await sweepContent(w, workOf(blob), () => nothing);
     assert.equal(content.removed, 1);
     assert.deepEqual(log, ['flush', 'blob']);
 
@@ -25,14 +30,14 @@ for (const walk of [false, true]) {
     w.content.ingests.add('ns1/1/r');
     w.content.abort = async () => void log.push('ingest');
     const ingest = { kind: 'ingest', ref: 'ns1/1/r' } as const;
-    await sweepContent(w, { items: UnnamedItems.of([ingest]), walk, raised: 0 }, () => nothing);
+    await sweepContent(w, workOf(ingest), () => nothing);
     assert.deepEqual(log, ['flush', 'ingest']);
 
     log.length = 0;
     w.native.add('ns1/1/s');
     w.native.beforeRemove = async () => void log.push('snapshot');
     const snapshot = { kind: 'snapshot', snapshotter: 'native', name: 'ns1/1/s' } as const;
-    const order = { items: UnnamedItems.of([snapshot]), walk, raised: 0 };
+    const order = workOf(snapshot);
     const snapshots = await sweepSnapshotter(w, 'native', w.native, order, () => nothing);
     assert.equal(snapshots.removed, 1);
     assert.deepEqual(log, ['flush', 'snapshot']);
@@ -44,11 +49,7 @@ test('given a removal that cannot be put on disk, when a sweep comes to it, then
   w.engine.flush = () => Promise.reject(new Error('no space'));
   w.content.blobs.set(digest('a'), 1);
   const blob = { kind: 'blob', digest: digest('a') } as const;
-  const { errors } = await sweepContent(
-    w,
-    { items: UnnamedItems.of([blob]), walk: false, raised: 0 },
-    () => nothing,
-  );
+  const { errors } = await sweepContent(w, { items: UnnamedItems.of([blob]) }, () => nothing);
   assert.match(errors.join(), /no space/);
   assert.deepEqual([...w.content.blobs.keys()], [digest('a')]);
 });

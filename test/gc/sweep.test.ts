@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { backendNameKey, metaKey, Relation } from '../../src/engine/schema/keys.js';
 import { failedPrecondition, notImplemented } from '../../src/errors.js';
-import { DirtyFlags } from '../../src/gc/dirty.js';
+import { CONTENT_BACKEND, DirtyFlags } from '../../src/gc/dirty.js';
 import { childrenFirst } from '../../src/gc/sweep-snapshots.js';
 import { digestOf } from '../../src/model/digest.js';
 import { blobGuard } from '../../src/stores/guards.js';
@@ -59,6 +59,18 @@ describe('sweep of content', () => {
     await w.blob('b');
     await w.collect();
     assert.deepEqual([...w.content.blobs.keys()], [digest('a')], 'a dead label keeps no file');
+  });
+
+  test('given a blob that only an ingest of another namespace expects, when that expires, then the file goes', async (t) => {
+    const w = await world(t);
+    await w.blob('a');
+    await w.in('ns2').ingest('i', { expires: 'past', expected: 'a' });
+    await w.in('ns2').lease('l', {}, w.in('ns2').ingestKey('i'));
+    await w.collect();
+    assert.deepEqual([...w.content.blobs.keys()], [digest('a')]);
+    await w.remove(['leases', 'ns2', 'l'].join('\0'));
+    await w.collect();
+    assert.deepEqual([[...w.content.blobs.keys()], w.content.walks], [[], 0]);
   });
 
   test('given a failing content backend, when collected, then the run succeeds and the next one walks', async (t) => {
@@ -204,6 +216,7 @@ describe('sweep of snapshots', () => {
 
   test('given snapshots on their way to a record, when everything is swept, then they are left alone', async (t) => {
     const w = await world(t);
+    await w.image('app', 'app');
     w.native.add('ns1/7/preparing', '', 'active');
     w.inFlight.add('ns1/7/preparing');
     await w.collect({ fullSweep: true });
@@ -288,7 +301,7 @@ describe('dirty flags', () => {
     const restarted = new DirtyFlags(w.engine);
     restarted.load();
     assert.deepEqual([restarted.contentDirty, [...restarted.dirtySnapshotters]], [true, ['native']]);
-    assert.deepEqual(restarted.takeContent().walk, true, 'what was removed is not known any more');
+    assert.deepEqual(restarted.take(CONTENT_BACKEND).walk, true, 'what was removed is not known any more');
   });
 
   test('given a sweep, when something is deleted meanwhile, then the flag stays for the next', async (t) => {

@@ -56,7 +56,11 @@ describe('export', () => {
       progress: (p) => void seen.push(p.name),
     });
     const bytes = [...blobs.all.values()].reduce((sum, blob) => sum + blob.length, 0);
-    assert.deepEqual(result, { blobs: blobs.all.size, bytes });
+    assert.deepEqual(result, {
+      blobs: blobs.all.size,
+      bytes,
+      images: [{ name: 'example.com/app:v1', digest: index.digest }],
+    });
     assert.deepEqual(await blobsIn(dir), [...blobs.all.keys()].sort());
     for (const [digest, blob] of blobs.all) {
       assert.ok((await readFile(join(dir, 'blobs', digest.replace(':', '/')))).equals(blob), digest);
@@ -145,10 +149,11 @@ describe('export of what is not all there', () => {
   test('given a platform that lacks a layer, the others are exported; all platforms is NotFound naming it', async (t) => {
     const { db, names, one, two, index } = await multi(t, (image) => [image.layers[0]!.digest]);
     const out = await tempDir(t);
-    await exportImages(db, ctx, names, join(out, 'some'));
+    const { images } = await exportImages(db, ctx, names, join(out, 'some'));
+    assert.deepEqual(images, [{ name: names[0], digest: one.manifest.digest, reducedFrom: index.digest }]);
     assert.deepEqual(
       await blobsIn(join(out, 'some')),
-      [index, one.manifest, one.config, ...one.layers].map((d) => d.digest).sort(),
+      [one.manifest, one.config, ...one.layers].map((d) => d.digest).sort(),
     );
     await assert.rejects(
       exportImages(db, ctx, names, join(out, 'all'), { allPlatforms: true }),
@@ -164,17 +169,17 @@ describe('export of what is not all there', () => {
   });
 
   test('given a choice of platform, only that one is exported, and one that is not there is NotFound', async (t) => {
-    const { db, names, two, index } = await multi(t);
+    const { db, names, two } = await multi(t);
     const out = await tempDir(t);
     await exportImages(db, ctx, names, join(out, 'arm'), { platform: arm });
     assert.deepEqual(
       await blobsIn(join(out, 'arm')),
-      [index, two.manifest, two.config, ...two.layers].map((d) => d.digest).sort(),
+      [two.manifest, two.config, ...two.layers].map((d) => d.digest).sort(),
     );
     const other = { os: 'linux', architecture: 's390x' };
     await assert.rejects(
       exportImages(db, ctx, names, join(out, 'none'), { platform: other }),
-      /nothing for linux\/s390x/,
+      /no manifest for linux\/s390x/,
     );
   });
 

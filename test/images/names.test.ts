@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { isKind } from '../../src/errors.js';
+import { cpuVariant } from '../../src/images/cpu.js';
 import { childLabels } from '../../src/images/media-types.js';
 import { normalizeDockerReference, refNameOf } from '../../src/images/names.js';
 import { hostPlatform, parsePlatformText, platformRank, platformText } from '../../src/images/platforms.js';
@@ -85,6 +86,80 @@ describe('platforms', () => {
     assert.ok(rank('linux/arm/v6', 'linux/arm/v7') > rank('linux/arm/v5', 'linux/arm/v7'));
     assert.ok(rank('linux/arm/v7', 'linux/arm/v7') > rank('linux/arm/v6', 'linux/arm/v7'));
     assert.ok(rank('linux/amd64', 'linux/amd64/v3') > 0);
+  });
+
+  /** What is taken of these on a host, best first. */
+  const order = (wanted: string, offered: string[]): string[] =>
+    offered.filter((o) => rank(o, wanted) > 0).sort((a, b) => rank(b, wanted) - rank(a, wanted));
+
+  test('given an index of many platforms, what runs is taken in the order of containerd', () => {
+    const amd64 = [
+      'linux/386',
+      'linux/amd64',
+      'linux/amd64/v2',
+      'linux/amd64/v3',
+      'linux/amd64/v4',
+      'linux/arm64',
+    ];
+    const levels = (...names: string[]): string[] => names.map((name) => `linux/${name}`);
+    assert.deepEqual(order('linux/amd64/v3', amd64), levels('amd64/v3', 'amd64/v2', 'amd64', '386'));
+    assert.deepEqual(order('linux/amd64/v2', amd64), levels('amd64/v2', 'amd64', '386'));
+    assert.deepEqual(order('linux/amd64', amd64), levels('amd64', '386'));
+    assert.deepEqual(order('linux/386', amd64), levels('386'));
+    const arm = [
+      'arm/v5',
+      'arm/v6',
+      'arm',
+      'arm/v8',
+      'arm64',
+      'arm64/v8.2',
+      'arm64/v8.6',
+      'arm64/v9',
+      'arm64/v9.1',
+      'amd64',
+    ].map((a) => `linux/${a}`);
+    assert.deepEqual(order('linux/arm64', arm), levels('arm64', 'arm/v8', 'arm', 'arm/v6', 'arm/v5'));
+    assert.deepEqual(
+      order('linux/arm64/v9', arm),
+      levels('arm64/v9', 'arm64/v8.2', 'arm64', 'arm/v8', 'arm', 'arm/v6', 'arm/v5'),
+    );
+    assert.deepEqual(
+      order('linux/arm64/v9.1', arm).slice(0, 3),
+      levels('arm64/v9.1', 'arm64/v9', 'arm64/v8.6'),
+    );
+    assert.deepEqual(order('linux/arm/v6', arm), levels('arm/v6', 'arm/v5'));
+    assert.deepEqual(order('linux/armhf', arm), levels('arm', 'arm/v6', 'arm/v5'));
+    assert.deepEqual(order('linux/armel', arm), levels('arm/v6', 'arm/v5'));
+    assert.deepEqual(
+      order('linux/riscv64/rva23', ['linux/riscv64', 'linux/riscv64/rva23', 'linux/riscv64/x']),
+      levels('riscv64/rva23', 'riscv64'),
+    );
+    assert.deepEqual(order('linux/ppc64', ['linux/ppc64le']), []);
+    assert.equal(
+      rank('linux/amd64', 'linux/amd64/v99999999999'),
+      rank('linux/amd64', 'linux/amd64/v99999999999'),
+    );
+  });
+
+  test('given /proc/cpuinfo, the level is what its flags make', () => {
+    const v2 = 'fpu sse sse2 cx16 lahf_lm popcnt pni sse4_1 sse4_2 ssse3';
+    const v3 = `${v2} abm avx avx2 bmi1 bmi2 f16c fma movbe xsave`;
+    const info = (flags: string): string =>
+      `processor\t: 0\nmodel name\t: x\nflags\t\t: ${flags}\n\nprocessor\t: 1\n`;
+    const level = (flags: string) => cpuVariant('amd64', info(flags));
+    assert.deepEqual([level('fpu sse sse2'), level(v2), level(v3)], ['v1', 'v2', 'v3']);
+    assert.equal(level(`${v3} avx512f avx512bw avx512cd avx512dq avx512vl`), 'v4');
+    assert.equal(level(`${v3.replace('popcnt', '')} avx512f`), 'v1', 'a level needs those below');
+    assert.equal(cpuVariant('amd64', ''), 'v1');
+    assert.equal(
+      cpuVariant('arm', 'Processor: ARMv6-compatible processor rev 7\nCPU architecture: 7\n'),
+      'v6',
+    );
+    assert.equal(cpuVariant('arm', 'model name\t: ARMv7 Processor\nCPU architecture: 7\n'), 'v7');
+    assert.deepEqual(
+      [cpuVariant('arm', ''), cpuVariant('arm64', 'CPU architecture: 8'), cpuVariant('s390x', '')],
+      [undefined, undefined, undefined],
+    );
   });
 
   test('given text that is no platform, it is InvalidArgument', () => {

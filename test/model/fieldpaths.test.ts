@@ -1,7 +1,18 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { applyMapPath, unknownPath } from '../../src/model/fieldpaths.js';
+import { MAX_PATHS, MaskedMap, maskedLabels, maskPaths, unknownPath } from '../../src/model/fieldpaths.js';
 import type { Any } from '../../src/model/records.js';
+
+/** The map after one path; null: the path is about something else. */
+function applyMapPath<T>(
+  field: string,
+  path: string,
+  current: Readonly<Record<string, T>> | undefined,
+  given: Readonly<Record<string, T>> | undefined,
+): Readonly<Record<string, T>> | undefined | null {
+  const masked = new MaskedMap(field, current, given);
+  return masked.apply(path) ? masked.map : null;
+}
 
 const stored = { a: '1', 'x.y/z': 'old' };
 
@@ -57,4 +68,39 @@ test('given an unknown path, when the error is made, then it names the kind, the
   assert.equal(error.kind, 'InvalidArgument');
   assert.equal(error.message, 'cannot update image field "target.size"');
   assert.equal(error.object, 'docker.io/library/x');
+});
+
+test('given several paths, when applied, then as one after the other', () => {
+  const given = { a: 'new', b: 'b' };
+  const after = (...paths: string[]) => maskedLabels('content', 'x', { a: '1', c: '3' }, given, paths);
+  assert.deepEqual(after('labels.a', 'labels.c'), { a: 'new' });
+  assert.deepEqual(after('labels.c', 'labels'), given);
+  assert.deepEqual(after('labels', 'labels.c', 'labels'), given);
+  assert.deepEqual(after(), given);
+  assert.throws(() => after('labels', 'size'), /cannot update content field "size"/);
+});
+
+/** Counts how often an entry of the map is looked at. */
+function counted(map: Record<string, string>): { map: Record<string, string>; looks: () => number } {
+  let looks = 0;
+  const seen = new Proxy(map, {
+    get: (target, name) => {
+      looks++;
+      return Reflect.get(target, name);
+    },
+  });
+  return { map: seen, looks: () => looks };
+}
+
+test('given ten thousand paths and labels, when applied, then each label is looked at a few times', () => {
+  const labels = Object.fromEntries(Array.from({ length: 10_000 }, (_, n) => [`k${n}`, `v${n}`]));
+  const given = counted(labels);
+  const current = counted(labels);
+  const paths = Object.keys(labels).flatMap((key) => [`labels.${key}`, 'labels', `labels.${key}`]);
+  assert.deepEqual(maskedLabels('content', 'x', current.map, given.map, paths.slice(0, MAX_PATHS)), labels);
+  assert.ok(given.looks() + current.looks() < 5 * 10_000, `${given.looks()} and ${current.looks()} looks`);
+});
+
+test('given more paths than an update may have, when they are read, then InvalidArgument', () => {
+  assert.throws(() => maskPaths(new Array(MAX_PATHS + 1).fill('labels')), /over the limit of 16384/);
 });

@@ -1,15 +1,15 @@
 /**
  * Builds the peer's side (main.go) with Debian's Go and Debian's containerd package, and talks to it. The program is
- * kept in the temporary directory under a hash of its source and the packages' versions.
+ * kept in the tests' cache under a hash of its source and the packages' versions.
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, renameSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, readFileSync, renameSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { aptLock } from '../support/apt.js';
+import { cacheDirectory } from '../support/cache.js';
 import type { PeerRecord } from './stores.js';
 
 const source = fileURLToPath(new URL('../../../test/peer/main.go', import.meta.url));
@@ -57,16 +57,15 @@ export function buildPeer(): { program: string } | { missing: string } {
     versions = installed();
   }
   const hash = createHash('sha256').update(readFileSync(source)).update(String(versions)).digest('hex');
-  const dir = join(tmpdir(), `ebbtide-peer-${process.getuid?.() ?? 0}`);
-  const program = join(dir, hash.slice(0, 16));
+  const dir = cacheDirectory();
+  const program = join(dir, `peer-${hash.slice(0, 16)}`);
   if (existsSync(program)) return { program };
-  mkdirSync(join(dir, 'cache'), { recursive: true, mode: 0o700 });
   const root = run('dpkg', ['-L', packages[1]])
     .stdout.split('\n')
     .find((line) => line.endsWith('/src'));
   if (root === undefined) return { missing: `${packages[1]} holds no source tree` };
   const draft = `${program}.${process.pid}`;
-  const go = { GO111MODULE: 'off', GOFLAGS: '', GOPATH: dirname(root), GOCACHE: join(dir, 'cache') };
+  const go = { GO111MODULE: 'off', GOFLAGS: '', GOPATH: dirname(root), GOCACHE: join(dir, 'go-cache') };
   const built = run('go', ['build', '-o', draft, source], { env: { ...process.env, ...go } });
   if (!built.done) throw new Error(`the peer's program does not compile:\n${built.stderr}`);
   renameSync(draft, program);

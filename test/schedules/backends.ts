@@ -12,6 +12,7 @@ import { failedPrecondition, invalidArgument, unknownError } from '../../src/err
 import { altered } from '../stores/store-world.js';
 import type { FakeContent, FakeSnapshotter } from '../support/fake-backends.js';
 import type { Random } from '../support/random.js';
+import type { Mark, Marks } from './marks.js';
 import type { Scheduler } from './scheduler.js';
 
 /** Who is told of removals before they happen. */
@@ -19,36 +20,70 @@ export interface RemovalWatcher {
   blobGoes(digest: string): void;
   ingestGoes(ref: string): void;
   snapshotGoes(snapshotter: string, name: string): void;
+  /** It goes on under another name, by order of who made it: its record may be found again after a death. */
+  ingestIsCommitted(ref: string): void;
+  snapshotIsCommitted(snapshotter: string, name: string): void;
 }
 
-/** Chance that a backend call fails. */
-export interface Faults {
-  rate: number;
+export interface OneFault {
+  readonly call: number;
+  readonly when: 'before' | 'after';
 }
+
+/** Chances that a backend call fails: without effect, with it, or where it only looks. */
+export interface Faults {
+  before: number;
+  after: number;
+  look: number;
+  /** Every call fails, as when the disk is gone. */
+  outage: boolean;
+  /** The only one that fails, by its number in the schedule, and when. */
+  only?: OneFault | undefined;
+}
+
+/** As full disks, bad ones, those mounted read-only, and a process out of descriptors say. */
+const errnos = ['ENOSPC', 'EIO', 'EROFS', 'EMFILE'];
 
 export class Steps {
   readonly #scheduler: Scheduler;
   readonly #random: Random;
   readonly #faults: Faults;
+  readonly #marks: Marks;
+  /** Calls so far. */
+  count = 0;
 
-  constructor(scheduler: Scheduler, random: Random, faults: Faults) {
+  constructor(scheduler: Scheduler, random: Random, faults: Faults, marks: Marks) {
     this.#scheduler = scheduler;
     this.#random = random;
     this.#faults = faults;
+    this.#marks = marks;
   }
 
   /** A call that changes something: a step before it and one behind. */
   async change<T>(name: string, work: () => Promise<T>): Promise<T> {
+    const call = ++this.count;
     await this.#scheduler.step(name);
-    if (this.#random.chance(this.#faults.rate)) throw unknownError(`${name}: the disk says no`);
+    this.#mayFail(name, { call, when: 'before' }, this.#faults.before, 'backend failed before its effect');
     const result = await work();
     await this.#scheduler.step(name);
+    this.#mayFail(name, { call, when: 'after' }, this.#faults.after, 'backend failed after its effect');
     return result;
   }
 
   async look<T>(name: string, work: () => Promise<T>): Promise<T> {
+    const call = ++this.count;
     await this.#scheduler.step(name);
+    this.#mayFail(name, { call, when: 'before' }, this.#faults.look);
     return work();
+  }
+
+  #mayFail(name: string, { call, when }: OneFault, rate: number, mark?: Mark): void {
+    const { outage, only } = this.#faults;
+    const isOnly = only?.call === call && only.when === when;
+    if (!outage && !isOnly && !this.#random.chance(rate)) return;
+    if (mark) this.#marks.add(mark);
+    if (this.#faults.outage) this.#marks.add('everything failed for a while');
+    throw unknownError(`${name}: the disk says no (${this.#random.pick(errnos)})`);
   }
 }
 
@@ -84,14 +119,20 @@ export function scheduledContent(real: FakeContent, steps: Steps, watcher: Remov
         await fn(info);
       }),
     writer: (ref, desc) =>
-      steps.change('content opens an ingest', async () => writerOf(await real.writer(ref, desc), steps)),
+      steps.change('content opens an ingest', async () =>
+        writerOf(await real.writer(ref, desc), steps, watcher),
+      ),
   };
   return altered<ContentBackend>(real, changes);
 }
 
-function writerOf(real: BackendWriter, steps: Steps): BackendWriter {
+function writerOf(real: BackendWriter, steps: Steps, watcher: RemovalWatcher): BackendWriter {
   return altered<BackendWriter>(real, {
-    commit: (size, expected) => steps.change('content commits an ingest', () => real.commit(size, expected)),
+    commit: (size, expected) =>
+      steps.change('content commits an ingest', () => {
+        watcher.ingestIsCommitted(real.ref);
+        return real.commit(size, expected);
+      }),
     sync: () => steps.look('content syncs an ingest', () => real.sync()),
   });
 }
@@ -122,6 +163,7 @@ export function scheduledSnapshotter(
     commit: (to, key) =>
       steps.change('snapshotter commits', async () => {
         if (real.items.get(key)?.kind !== 'active') throw failedPrecondition(`${key} is not active`);
+        watcher.snapshotIsCommitted(name, key);
         await real.commit(to, key);
       }),
     remove: (key) =>

@@ -9,8 +9,11 @@ import { ResourceStream } from '../../src/gc/types.js';
 import type { FakeContent, FakeSnapshotter } from '../support/fake-backends.js';
 import { collectibles, type Model, reached, readModel } from '../support/oracle.js';
 import type { RemovalWatcher } from './backends.js';
+import type { Marks } from './marks.js';
 import type { Change, CommitWatcher, Mirror, WatchedStorage } from './mirror.js';
+import { orphans, snapshotItem } from './orphans.js';
 import { asRecords, isKept, type Resource, type ResourceWatcher, resourceName } from './resources.js';
+import type { TrueTime } from './true-time.js';
 
 /** `kind|namespace|key` of a collectible record, as the oracle names it; undefined for others. */
 function nameOf(record: Key): string | undefined {
@@ -25,6 +28,9 @@ function nameOf(record: Key): string | undefined {
   const kind = kinds[collection];
   return kind === undefined ? undefined : `${kind}|${namespace}|${rest.join('/')}`;
 }
+
+/** The wall clock as the store reads it may be ahead by a second. */
+const CLOCK_READING = 2_000_000_000n;
 
 /** One collection as the judge sees it. */
 interface Run {
@@ -42,12 +48,15 @@ interface Run {
 type Fields = Readonly<Record<string, unknown>>;
 
 export interface JudgeParts {
-  readonly storage: WatchedStorage;
+  /** That of the process that lives. */
+  storage: WatchedStorage;
   readonly content: FakeContent;
   readonly snapshotters: ReadonlyMap<string, FakeSnapshotter>;
   readonly resources: Resource[];
   /** Told of each violation. */
   readonly violation: (text: string) => void;
+  readonly time: TrueTime;
+  readonly marks: Marks;
 }
 
 export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
@@ -57,6 +66,10 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
   readonly seen = { removed: 0, blobs: 0, snapshots: 0, ingests: 0, resources: 0, waiting: 0 };
   readonly #parts: JudgeParts;
   #run: Run | undefined;
+  /** Items of backends that no record named when the process began. */
+  readonly #orphans = new Set<string>();
+  /** Refs, and snapshots by snapshotter, that were committed in the backend. */
+  readonly #committed = new Set<string>();
   /** The last model made, and of which state. */
   #modelled: { state: string; model: Model } = { state: '', model: new Map() };
 
@@ -75,7 +88,7 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
     for (const [record, value] of change.records) {
       if (value === undefined || change.existed.has(record)) continue;
       const missing = this.#missingBytes(record, value as Fields);
-      if (missing !== undefined)
+      if (missing !== undefined && !this.#wasCommitted(record, value as Fields))
         this.#parts.violation(`a record came whose ${missing} is not there: ${told(record)}`);
     }
   }
@@ -132,10 +145,16 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
       this.#parts.violation(`records were removed outside a run: ${going.join(', ')}`);
       return;
     }
-    const kept = reached(this.#model(), now);
+    const kept = reached(this.#model(), this.#judged(now));
     for (const name of going) {
       if (kept.has(name)) this.#parts.violation(`a reachable record was removed: ${name}`);
     }
+  }
+
+  /** The moment of the run, unless that has not come yet, as far as expiries go. */
+  #judged(at: bigint): bigint {
+    const { latest } = this.#parts.time;
+    return at > latest + CLOCK_READING ? latest : at;
   }
 
   #missingBytes(record: Key, value: Fields): string | undefined {
@@ -153,6 +172,7 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
 
   blobGoes(digest: string): void {
     this.seen.blobs++;
+    this.#orphanGoes(digest);
     this.#bytesGo(`blob ${digest}`, (mirror) => {
       for (const record of mirror.scan('blobs').keys()) if (record.endsWith(`\0${digest}`)) return record;
       for (const [record, value] of mirror.scan('ingests')) {
@@ -164,14 +184,28 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
 
   ingestGoes(ref: string): void {
     this.seen.ingests++;
+    this.#orphanGoes(ref);
     for (const [record, value] of this.#parts.storage.newest.scan('ingests')) {
       if ((value as Fields).ref !== ref || (value as Fields).expected !== undefined) continue;
       this.#parts.violation(`ingest ${ref} goes while ${told(record)} names it`);
     }
   }
 
+  #orphanGoes(item: string): void {
+    if (this.#orphans.delete(item)) this.#parts.marks.add('orphan of a death removed');
+  }
+
+  ingestIsCommitted(ref: string): void {
+    this.#committed.add(ref);
+  }
+
+  snapshotIsCommitted(snapshotter: string, name: string): void {
+    this.#committed.add(snapshotItem(snapshotter, name));
+  }
+
   snapshotGoes(snapshotter: string, name: string): void {
     this.seen.snapshots++;
+    this.#orphanGoes(snapshotItem(snapshotter, name));
     this.#bytesGo(`snapshot ${name} of ${snapshotter}`, (mirror) => {
       for (const [record, value] of mirror.scan('snapshots')) {
         if (record.split('\0')[2] === snapshotter && (value as Fields).name === name) return record;
@@ -196,7 +230,7 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
     const what = `${wordOf(node)} ${node.namespace} ${node.key}`;
     if (resource === undefined || this.#run === undefined) {
       this.#parts.violation(`something unknown was removed: ${what}`);
-    } else if (isKept(reached(this.#model(), this.#run.now), resource)) {
+    } else if (isKept(reached(this.#model(), this.#judged(this.#run.now)), resource)) {
       this.#parts.violation(`something in use was removed: ${what}`);
     }
   }
@@ -218,6 +252,9 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
     const all = collectibles(readModel(this.#parts.storage.newest));
     const kept = reached(model, now);
     const garbage = new Set([...all].filter((name) => !kept.has(name)));
+    const wall = this.#parts.time.clock.wall();
+    if (now < wall - CLOCK_READING && reached(model, wall).size < kept.size)
+      this.#parts.marks.add('kept by the grace');
     this.#run = { now, garbage, everReached: kept, born: new Set(), mayWait: new Set() };
   }
 
@@ -234,6 +271,31 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
     }
   }
 
+  /** What a process finds when it opens what another one, which died, has left. */
+  opened(storage: WatchedStorage): void {
+    this.#parts.storage = storage;
+    this.#run = undefined;
+    this.origin = 'writer';
+    this.#modelled = { state: '', model: new Map() };
+    this.#orphans.clear();
+    const { content, snapshotters } = this.#parts;
+    for (const { item } of orphans(storage.newest, content, snapshotters)) this.#orphans.add(item);
+    for (const [record, value] of storage.newest.records()) {
+      const missing = this.#missingBytes(record, value as Fields);
+      if (missing === undefined || this.#wasCommitted(record, value as Fields)) continue;
+      this.#parts.violation(`after a death a record is found whose ${missing} is not there: ${told(record)}`);
+    }
+  }
+
+  #wasCommitted(record: Key, { name, ref }: Fields): boolean {
+    return this.#committed.has(String(ref)) || this.#committed.has(`${record.split('\0')[2]}\0${name}`);
+  }
+
+  /** A run has begun and not ended. */
+  get inRun(): boolean {
+    return this.#run !== undefined;
+  }
+
   /** A run's records are done with, or it failed. */
   runEnds(): void {
     this.#run = undefined;
@@ -245,28 +307,16 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
     const model = readModel(storage.newest);
     const kept = reached(this.#model(), now);
     for (const name of collectibles(model)) if (!kept.has(name)) violation(`garbage is left: ${name}`);
-    const digests = new Set<string>();
-    const refs = new Set<string>();
-    for (const record of storage.newest.scan('blobs').keys()) digests.add(record.split('\0')[2] ?? '');
-    for (const value of storage.newest.scan('ingests').values()) {
-      refs.add(String((value as Fields).ref));
-      digests.add(String((value as Fields).expected ?? ''));
-    }
-    for (const digest of content.blobs.keys()) {
-      if (!digests.has(digest)) violation(`a blob without a record is left: ${digest}`);
-    }
-    for (const ref of content.ingests)
-      if (!refs.has(ref)) violation(`an ingest without a record is left: ${ref}`);
-    this.#snapshotsAtRest(snapshotters);
+    for (const { what, item } of orphans(storage.newest, content, snapshotters))
+      violation(`${what} without a record is left: ${item.replaceAll('\0', ' ')}`);
+    this.#childrenAtRest();
   }
 
-  #snapshotsAtRest(snapshotters: ReadonlyMap<string, FakeSnapshotter>): void {
+  #childrenAtRest(): void {
     const { storage, violation } = this.#parts;
-    const named = new Set<string>();
     for (const [record, value] of storage.newest.scan('snapshots')) {
-      const { name, parent } = value as Fields;
+      const { parent } = value as Fields;
       const [, ns, snapshotter] = record.split('\0');
-      named.add(`${snapshotter}\0${name}`);
       if (parent === undefined) continue;
       const children = storage.newest.links(['snapshots', ns, snapshotter, parent].join('\0'), 'children');
       if (![...children].includes(record)) violation(`a snapshot is no child of its parent: ${told(record)}`);
@@ -274,11 +324,6 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
     for (const [parent, child] of storage.newest.children()) {
       if (storage.newest.get(child) === undefined)
         violation(`${told(parent)} has a child that is gone: ${told(child)}`);
-    }
-    for (const [snapshotter, { items }] of snapshotters) {
-      for (const name of items.keys()) {
-        if (!named.has(`${snapshotter}\0${name}`)) violation(`a snapshot without a record is left: ${name}`);
-      }
     }
   }
 

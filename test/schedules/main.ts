@@ -3,8 +3,8 @@
  * failing seed with the end of its story and exits 1. `--seed N --count 1` tells one schedule again.
  */
 import { parseArgs } from 'node:util';
+import { mutations } from './mutations.js';
 import { schedule } from './schedule.js';
-import { mutations } from './world.js';
 
 const { values } = parseArgs({
   options: {
@@ -12,6 +12,7 @@ const { values } = parseArgs({
     seed: { type: 'string', default: '1' },
     core: { type: 'string', default: 'typescript' },
     without: { type: 'string' },
+    marks: { type: 'boolean', default: false },
     keep: { type: 'boolean', default: false },
   },
 });
@@ -23,6 +24,7 @@ const core = values.core === 'native' ? 'native' : 'typescript';
 const first = Number(values.seed);
 const count = Number(values.count);
 const sums: Record<string, number> = {};
+const marks: Record<string, number> = {};
 const began = process.hrtime.bigint();
 let failed = 0;
 let steps = 0;
@@ -30,6 +32,7 @@ for (let seed = first; seed < first + count; seed++) {
   const outcome = await schedule(seed, { core, mutation });
   steps += outcome.steps;
   for (const [name, n] of Object.entries(outcome.seen)) sums[name] = (sums[name] ?? 0) + n;
+  for (const [name, n] of Object.entries(outcome.marks)) marks[name] = (marks[name] ?? 0) + n;
   if (outcome.violation === undefined) continue;
   failed++;
   process.exitCode = 1;
@@ -40,5 +43,6 @@ for (let seed = first; seed < first + count; seed++) {
     break;
   }
 }
+if (values.marks) console.log(marks);
 const ms = Number((process.hrtime.bigint() - began) / 1_000_000n);
 console.log(`${failed} failed of ${count}; ${steps} steps; ${ms} ms; ${JSON.stringify(sums)}`);

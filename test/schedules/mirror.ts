@@ -15,6 +15,7 @@ import { decodeValue } from '../../src/engine/schema/codec.js';
 import { unavailable } from '../../src/errors.js';
 import type { RecordSource } from '../support/oracle.js';
 import type { Random } from '../support/random.js';
+import type { Marks } from './marks.js';
 import type { Scheduler } from './scheduler.js';
 
 /** A commit in the judge's words. */
@@ -59,6 +60,17 @@ export class Mirror implements RecordSource {
 
   links(from: string, relation: string): Iterable<Key> {
     return this.#links.get(`${from}\0\0${relation}`) ?? [];
+  }
+
+  /** Every record and every link, to be written elsewhere. */
+  *records(): Generator<[Key, Value]> {
+    for (const collection of this.#collections.values()) yield* collection;
+  }
+  *allLinks(): Generator<[Key, string, Key]> {
+    for (const [from, targets] of this.#links) {
+      const at = from.indexOf('\0\0');
+      for (const to of targets) yield [from.slice(0, at), from.slice(at + 2), to];
+    }
   }
 
   /** Every snapshot with each child it is said to have. */
@@ -121,11 +133,19 @@ export interface DiskFaults {
   lossRate: number;
 }
 
+/** What is on the disk when a process has died. */
+export interface OnDisk {
+  readonly mirror: Mirror;
+  readonly counters: ReadonlyMap<Key, number>;
+}
+
 /** A storage in memory whose commits are on its disk only when the schedule says so, or not at all. */
 export class WatchedStorage extends MemoryStorage {
   readonly newest = new Mirror();
   readonly durable = new Mirror();
-  readonly faults: DiskFaults = { lossRate: 0 };
+  readonly #counters = new Map<Key, number>();
+  readonly #faults: DiskFaults;
+  readonly #marks: Marks;
   /** Until there is one, commits are on disk at once. */
   watcher: CommitWatcher | undefined;
   readonly #scheduler: Scheduler;
@@ -134,8 +154,10 @@ export class WatchedStorage extends MemoryStorage {
   #unflushed: { commit: Commit; change: Change }[] = [];
   #flushing: Promise<void> = Promise.resolve();
 
-  constructor(scheduler: Scheduler, random: Random) {
+  constructor(scheduler: Scheduler, random: Random, faults: DiskFaults, marks: Marks) {
     super();
+    this.#faults = faults;
+    this.#marks = marks;
     this.#scheduler = scheduler;
     this.#random = random;
   }
@@ -155,7 +177,7 @@ export class WatchedStorage extends MemoryStorage {
     if (this.watcher === undefined) this.#flush();
     else if (waiting === 1) {
       this.#flushing = this.#scheduler.step('flush of commits').then(() => {
-        if (!this.#random.chance(this.faults.lossRate)) this.#flush();
+        if (!this.#random.chance(this.#faults.lossRate)) this.#flush();
         else this.#lose();
       });
     }
@@ -168,14 +190,33 @@ export class WatchedStorage extends MemoryStorage {
 
   /** Everything accepted until now is on disk. */
   #flush(): void {
-    for (const { change } of this.#unflushed.splice(0)) {
-      this.durable.apply(change);
+    for (const { commit, change } of this.#unflushed.splice(0)) {
+      this.#arrive(commit, change);
       this.#inner?.visible(change.revision);
     }
   }
 
+  #arrive({ counters }: Commit, change: Change): void {
+    this.durable.apply(change);
+    for (const [name, value] of counters) {
+      if (value === undefined) this.#counters.delete(name);
+      else this.#counters.set(name, value);
+    }
+  }
+
+  /** The process dies: of the commits that were on their way the first ones may have arrived. */
+  die(): OnDisk {
+    const arrived = this.#random.int(this.#unflushed.length + 1);
+    if (arrived > 0) this.#marks.add('commits that nobody was told of found after a death');
+    if (arrived < this.#unflushed.length) this.#marks.add('commits lost by a death');
+    for (const { commit, change } of this.#unflushed.splice(0).slice(0, arrived))
+      this.#arrive(commit, change);
+    return { mirror: this.durable, counters: this.#counters };
+  }
+
   #lose(): never {
     this.#scheduler.note(`${this.#unflushed.length} commits are lost`);
+    this.#marks.add('commits lost by a failing disk');
     for (const { commit } of this.#unflushed.splice(0).reverse()) {
       const inverse = inverseOf(commit);
       super.accept(inverse);

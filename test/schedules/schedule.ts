@@ -1,15 +1,8 @@
-/** Runs one schedule from its seed: writers and collections over one world, then a rest in which all is checked. */
-import type { GraphCore } from '../../src/engine/graph.js';
-import { isKind } from '../../src/errors.js';
+/** Runs one schedule from its seed: processes over one world, one after the other, then a rest in which all is checked. */
 import { Random } from '../support/random.js';
+import { deathInOpening, environment, life } from './environment.js';
 import { Scheduler } from './scheduler.js';
-import { type Mutation, ScheduledWorld } from './world.js';
-import { write } from './writers.js';
-
-export interface ScheduleOptions {
-  readonly core: GraphCore['kind'];
-  readonly mutation?: Mutation | undefined;
-}
+import { ScheduledWorld, type WorldOptions } from './world.js';
 
 export interface Outcome {
   readonly seed: number;
@@ -17,45 +10,45 @@ export interface Outcome {
   readonly violation: string | undefined;
   readonly trace: readonly string[];
   readonly steps: number;
+  /** Backend calls before the rest. */
+  readonly calls: number;
   readonly seen: Readonly<Record<string, number>>;
+  readonly marks: Readonly<Record<string, number>>;
 }
 
-export async function schedule(seed: number, options: ScheduleOptions): Promise<Outcome> {
+export async function schedule(seed: number, options: WorldOptions): Promise<Outcome> {
   const random = new Random(seed);
   const scheduler = new Scheduler(random);
   return scheduler.underControl(async () => {
     const world = new ScheduledWorld(random, scheduler, options);
     await world.fill();
-    world.faults.rate = random.pick([0, 0, 0, 0.05]);
-    world.disk.lossRate = random.pick([0, 0, 0, 0.1]);
-    for (let i = 1 + random.int(3); i > 0; i--) {
-      const length = 2 + random.int(8);
-      scheduler.spawn('writer', () => write(world, length));
-    }
-    scheduler.spawn('collector', () => collections(world, 1 + random.int(2)));
-    await scheduler.run();
+    await lives(world);
+    const { calls } = world;
     if (scheduler.stopped === undefined) {
       scheduler.note('at rest');
-      scheduler.spawn('rest', () => world.settle());
+      scheduler.spawn('rest', () => world.rest());
       await scheduler.run();
     }
     const { stopped, trace, count } = scheduler;
-    return { seed, violation: stopped, trace, steps: count, seen: world.judge.seen };
+    const { judge, marks } = world;
+    marks.add('left to the next run', judge.seen.waiting);
+    return { seed, violation: stopped, trace, steps: count, calls, seen: judge.seen, marks: marks.counts };
   });
 }
 
-async function collections(world: ScheduledWorld, count: number): Promise<void> {
-  const { random, scheduler } = world;
-  for (let i = 0; i < count; i++) {
-    await scheduler.step('collector begins');
-    const ending = new AbortController();
-    if (random.chance(0.05))
-      void scheduler.step('collection is ended by its caller').then(() => ending.abort());
-    const fullSweep = random.chance(0.2);
-    try {
-      await world.collect({ sliceBudgetMs: 2, fullSweep, signal: ending.signal });
-    } catch (error) {
-      if (!ending.signal.aborted && !isKind(error, 'Unavailable')) throw error;
-    }
+async function lives(world: ScheduledWorld): Promise<void> {
+  const { random, scheduler, marks } = world;
+  const env = environment(world);
+  let before: string | undefined;
+  for (const end of env.ends) {
+    await life(world, env, end === 'died' ? 10 + random.int(150) : undefined);
+    if (scheduler.stopped !== undefined) return;
+    await world.reopen(end);
+    if (before === 'died' && end === 'died') marks.add('opened twice in a row after deaths');
+    before = end;
+    if (random.chance(0.4)) await deathInOpening(world);
   }
+  // After a death, and with removals alone since then, collections find all without being asked to walk.
+  world.mayHaveOrphans = env.ends.at(-1) !== 'died' || random.chance(0.3);
+  await life(world, env, undefined, world.mayHaveOrphans ? 'writers' : 'removers');
 }

@@ -2,10 +2,11 @@
  * A deterministic scheduler: everything that could happen next waits as a step, and a seed decides which goes first.
  * Used by the schedule tests only. Between two steps every promise settles, so one seed always tells one story.
  *
- * While `underControl` runs, the globals that let time pass (setImmediate, setTimeout, performance.now) belong to the
- * scheduler: a turn of the event loop and the end of a patience are steps like any other.
+ * While `underControl` runs, the globals that let time pass (setImmediate, setTimeout, performance.now, Date.now) belong to
+ * the scheduler: a turn of the event loop and the end of a patience are steps like any other.
  */
 import type { Random } from '../support/random.js';
+import { TrueTime } from './true-time.js';
 
 interface Step {
   readonly name: string;
@@ -29,9 +30,13 @@ export class Scheduler {
   /** How likely each kind of step (the name up to the first space) is: some schedules starve somebody. */
   readonly #weights = new Map<string, number>();
   readonly #trace: string[] = [];
+  /** Clocks of the host. */
+  readonly time = new TrueTime();
   #steps: Step[] = [];
   #timers: Timer[] = [];
   #tasks = 0;
+  /** Tasks of a process that has died end nowhere. */
+  #life = 0;
   #stopped: string | undefined;
   #clockMs = 0;
   readonly #tickMs: number;
@@ -74,28 +79,42 @@ export class Scheduler {
 
   spawn(name: string, task: () => Promise<void>): void {
     this.#tasks++;
+    const life = this.#life;
     this.step(`${name} starts`)
       .then(task)
       .catch((error: unknown) => this.stop(`${name} failed: ${told(error)}`))
       .finally(() => {
-        this.#tasks--;
+        if (life === this.#life) this.#tasks--;
       });
   }
 
-  /** Takes steps until every task has ended, or one fails, or somebody stops the schedule. */
-  async run(): Promise<void> {
+  /** The process dies: nothing that was to happen does. */
+  abandon(): void {
+    this.#life++;
+    this.#tasks = 0;
+    this.#steps = [];
+    this.#timers = [];
+  }
+
+  /**
+   * Takes steps, so many at most, until every task has ended, or one fails, or somebody stops the schedule. Answers
+   * whether every task has ended.
+   */
+  async run(most = Number.POSITIVE_INFINITY): Promise<boolean> {
     await promisesSettle();
-    while (this.#tasks > 0 && this.#stopped === undefined) {
+    for (let taken = 0; this.#tasks > 0 && this.#stopped === undefined; taken++) {
+      if (taken >= most) return false;
       const step = this.#next();
       if (step === undefined) {
         this.stop('everybody waits for somebody else');
-        return;
+        return false;
       }
       this.#trace.push(step.name);
       if (++this.#count > STEPS_MAX) this.stop('the schedule runs in circles');
       step.go();
       await promisesSettle();
     }
+    return this.#stopped === undefined;
   }
 
   #next(): Step | undefined {
@@ -136,6 +155,8 @@ export class Scheduler {
         this.#timers = this.#timers.filter((t) => t !== timer);
       },
     });
+    const { now } = Date;
+    Date.now = () => Number(this.time.clock.wall() / 1_000_000n);
     performance.now = () => {
       this.#clockMs += this.#tickMs;
       return this.#clockMs;
@@ -144,8 +165,15 @@ export class Scheduler {
       return await fn();
     } finally {
       Object.assign(globalThis, { setImmediate, setTimeout, clearTimeout });
+      Date.now = now;
       Reflect.deleteProperty(performance, 'now');
     }
+  }
+
+  /** Time passes, and nothing happens. */
+  pass(nanos: bigint): void {
+    this.time.clock.pass(nanos);
+    this.#clockMs += Number(nanos / 1_000_000n);
   }
 
   #setTimeout(go: () => void, ms: number): Timer {

@@ -7,11 +7,14 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { GraphCore } from '../../src/engine/graph.js';
 import { coreInfo } from '../../src/gc/graph.js';
+import { marks } from './marks.js';
+import { type Mutation, mutations, writersMutations } from './mutations.js';
 import { type Outcome, schedule } from './schedule.js';
-import { type Mutation, mutations } from './world.js';
 
 const COUNT = Number(process.env.EBBTIDE_SCHEDULES ?? 2400);
 const FIRST = Number(process.env.EBBTIDE_SEED ?? 1);
+/** Schedules that come by every mark. */
+const MARKS_FROM = 900;
 /** Schedules after which a missing protection must have shown. */
 const MUTATION_MAX = 3000;
 
@@ -23,19 +26,25 @@ function story({ seed, violation, trace }: Outcome, core: GraphCore['kind']): st
   return `seed ${seed}: ${violation}\n${again}\n${trace.join('\n')}`;
 }
 
+function add(sums: Record<string, number>, counts: Readonly<Record<string, number>>): void {
+  for (const [name, n] of Object.entries(counts)) sums[name] = (sums[name] ?? 0) + n;
+}
+
 /** Runs so many schedules; all must hold. Answers what they did, summed up. */
 async function allHold(
   core: GraphCore['kind'],
   first: number,
   count: number,
-): Promise<Record<string, number>> {
-  const sums: Record<string, number> = {};
+): Promise<{ seen: Record<string, number>; met: Record<string, number> }> {
+  const seen: Record<string, number> = {};
+  const met: Record<string, number> = {};
   for (let seed = first; seed < first + count; seed++) {
     const outcome = await schedule(seed, { core });
     assert.equal(outcome.violation, undefined, story(outcome, core));
-    for (const [name, n] of Object.entries(outcome.seen)) sums[name] = (sums[name] ?? 0) + n;
+    add(seen, outcome.seen);
+    add(met, outcome.marks);
   }
-  return sums;
+  return { seen, met };
 }
 
 /** The first schedule that goes wrong without a protection. */
@@ -57,18 +66,25 @@ for (const core of ['typescript', 'native'] as const) {
   test(`given writers beside collections with the ${core} core, when ${count} schedules are told, then all hold`, {
     skip,
   }, async (t) => {
-    const seen = await allHold(core, first, count);
+    const { seen, met } = await allHold(core, first, count);
     t.diagnostic(`seeds ${first} to ${first + count - 1}: ${JSON.stringify(seen)}`);
+    t.diagnostic(`met: ${JSON.stringify(met)}`);
     if (count < 100) return;
     const removed = seen.removed ?? 0;
     assert.ok(removed > 10 * count, `collections removed ${removed} records in all`);
     for (const kind of ['blobs', 'snapshots', 'ingests', 'resources']) {
       assert.ok((seen[kind] ?? 0) > count / 2, `${seen[kind]} ${kind} went in all`);
     }
+    if (count >= MARKS_FROM) {
+      const missed = marks.filter((mark) => (met[mark] ?? 0) === 0);
+      assert.deepEqual(missed, [], `never met in ${count} schedules`);
+    }
     assert.ok((seen.waiting ?? 0) < removed / 50, `${seen.waiting} objects had to wait for the next run`);
   });
 
-  for (const mutation of mutations) {
+  // What is outside of the store is the same to both cores.
+  const withEnvironment = core === loaded ? mutations : writersMutations;
+  for (const mutation of withEnvironment) {
     test(`given the ${core} core and collections with ${mutation}, when schedules are told, then one goes wrong`, {
       skip,
     }, async (t) => {
@@ -78,6 +94,23 @@ for (const core of ['typescript', 'native'] as const) {
     });
   }
 }
+
+test('given a schedule, when each of its backend calls fails, one at a time, then all hold', async (t) => {
+  let told = 0;
+  for (const seed of [11, 12, 13]) {
+    const core = seed === 13 && !noNative ? 'native' : 'typescript';
+    const whole = await schedule(seed, { core, fault: { call: 0, when: 'before' } });
+    for (let call = 1; call <= whole.calls; call++) {
+      for (const when of ['before', 'after'] as const) {
+        const outcome = await schedule(seed, { core, fault: { call, when } });
+        assert.equal(outcome.violation, undefined, `${when} call ${call}: ${story(outcome, core)}`);
+        told++;
+      }
+    }
+  }
+  t.diagnostic(`${told} schedules`);
+  assert.ok(told > 100);
+});
 
 test('given one seed, when its schedule is told twice, then it is the same story', async () => {
   const [once, again] = [

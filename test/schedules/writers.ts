@@ -3,7 +3,7 @@
  * transaction. Errors that tell of somebody else's work (not found, exists already, in use, …) are the normal course.
  */
 import type { CallContext } from '../../src/context.js';
-import { EbbtideError, type ErrorKind } from '../../src/errors.js';
+import { canceled, EbbtideError, type ErrorKind, isKind } from '../../src/errors.js';
 import type { Random } from '../support/random.js';
 import * as names from './names.js';
 import type { ScheduledWorld } from './world.js';
@@ -14,6 +14,7 @@ const expectedKinds: readonly ErrorKind[] = [
   'FailedPrecondition',
   'InvalidArgument',
   'Unavailable',
+  'Canceled',
 ];
 
 /** Errors of operations that met somebody else, and of backends that failed by order. */
@@ -153,13 +154,20 @@ const registerStream: Operation = async (world, ctx) => {
     world.addStream(ctx.namespace ?? 'ns1', `t-${world.scheduler.count}`, lease);
 };
 
+const removeImage: Operation = ({ images, random }, ctx) => images.delete(ctx, random.pick(names.images));
+const removeContent: Operation = ({ host, random }, ctx) =>
+  host.contentStore.delete(ctx, random.pick(names.digests));
+const removeSnapshot: Operation = (world, ctx) =>
+  snapshotterOf(world).remove(ctx, world.random.pick(names.snapshots));
+const removeLease: Operation = ({ leases, random }, ctx) => leases.delete(ctx, random.pick(names.leases));
+
 /** Each with how often it is drawn. */
 const operations: readonly (readonly [number, Operation])[] = [
   [3, ({ images, random }, ctx) => images.create(ctx, imageInput(random))],
   [4, updateImage],
-  [2, ({ images, random }, ctx) => images.delete(ctx, random.pick(names.images))],
+  [2, removeImage],
   [6, updateLabels],
-  [2, ({ host, random }, ctx) => host.contentStore.delete(ctx, random.pick(names.digests))],
+  [2, removeContent],
   [5, writeContent],
   [1, ({ host, random }, ctx) => host.contentStore.abort(ctx, random.pick(names.refs))],
   [3, makeSnapshot],
@@ -173,7 +181,7 @@ const operations: readonly (readonly [number, Operation])[] = [
         world.random.pick(names.snapshots),
       ),
   ],
-  [2, (world, ctx) => snapshotterOf(world).remove(ctx, world.random.pick(names.snapshots))],
+  [2, removeSnapshot],
   [
     3,
     (world, ctx) =>
@@ -183,7 +191,7 @@ const operations: readonly (readonly [number, Operation])[] = [
       }),
   ],
   [3, createLease],
-  [1, ({ leases, random }, ctx) => leases.delete(ctx, random.pick(names.leases))],
+  [1, removeLease],
   [5, ({ leases, random }, ctx) => leases.addResource(ctx, random.pick(names.leases), leaseResource(random))],
   [
     1,
@@ -212,11 +220,14 @@ function operation(random: Random): Operation {
   throw new Error('weights do not add up');
 }
 
-async function attempt(fn: () => Promise<unknown>): Promise<void> {
+/** Answers the error that was met. */
+async function attempt(fn: () => Promise<unknown>): Promise<unknown> {
   try {
     await fn();
+    return undefined;
   } catch (error) {
     if (!isExpected(error)) throw error;
+    return error;
   }
 }
 
@@ -226,11 +237,10 @@ function context(random: Random): CallContext {
 }
 
 /** Several operations that count together or not at all. */
-async function transaction(world: ScheduledWorld): Promise<void> {
+async function transaction(world: ScheduledWorld, ctx: CallContext): Promise<void> {
   const { host, random, scheduler } = world;
-  const ctx = context(random);
   const length = 1 + random.int(3);
-  await host.update({}, async (tx) => {
+  await host.update({ signal: ctx.signal }, async (tx) => {
     for (let i = 0; i < length; i++) {
       await operation(random)(world, { ...ctx, tx });
       await scheduler.step('writer goes on in its transaction');
@@ -238,12 +248,33 @@ async function transaction(world: ScheduledWorld): Promise<void> {
   });
 }
 
-/** A writer's life: `length` operations, a step before each. */
-export async function write(world: ScheduledWorld, length: number): Promise<void> {
+/** A client that may end its call at any time: every wait of the call goes on when it does. */
+function cancelled(world: ScheduledWorld, ctx: CallContext): CallContext {
   const { random, scheduler } = world;
+  if (random.chance(0.7)) return ctx;
+  const ending = new AbortController();
+  void scheduler.step('client cancels').then(() => ending.abort(canceled('the client is gone')));
+  return { ...ctx, signal: ending.signal };
+}
+
+/** A writer's life: `length` operations, a step before each. */
+export async function write(world: ScheduledWorld, length: number, cancels: boolean): Promise<void> {
+  const { random, scheduler, marks } = world;
   for (let i = 0; i < length; i++) {
     await scheduler.step('writer begins');
     const together = random.chance(0.2);
-    await attempt(() => (together ? transaction(world) : operation(random)(world, context(random))));
+    const ctx = cancels ? cancelled(world, context(random)) : context(random);
+    const met = await attempt(() => (together ? transaction(world, ctx) : operation(random)(world, ctx)));
+    if (isKind(met, 'Canceled')) marks.add('client cancelled in the middle');
+  }
+}
+
+/** The life of a client that only removes: none of its calls leaves anything in a backend that only a walk finds. */
+export async function removeThings(world: ScheduledWorld, length: number): Promise<void> {
+  const { random, scheduler } = world;
+  for (let i = 0; i < length; i++) {
+    await scheduler.step('writer begins');
+    const remove = random.pick([removeImage, removeContent, removeSnapshot, removeSnapshot, removeLease]);
+    await attempt(() => remove(world, context(random)));
   }
 }

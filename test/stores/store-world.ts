@@ -2,8 +2,6 @@
  * The content and snapshot stores over real backends in a temporary directory, with chosen backend calls replaced
  * (failing, slow, remote) where a test needs that.
  */
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { openContent } from '../../src/backends/content/store.js';
@@ -29,6 +27,7 @@ import { LeaseManager, withId } from '../../src/stores/leases.js';
 import { NamespaceStore } from '../../src/stores/namespaces.js';
 import type { Snapshotter } from '../../src/stores/snapshots.js';
 import { sharedTree } from '../support/shared-tree.js';
+import { tempDir } from '../support/temp.js';
 
 export interface WorldOptions {
   /** Default memory. */
@@ -189,7 +188,7 @@ function openEngine(root: string, kind: 'memory' | 'lmdb', parts: EngineOptions)
 }
 
 export async function storeWorld(t: TestContext, options: WorldOptions = {}): Promise<StoreWorld> {
-  const root = await mkdtemp(join(tmpdir(), 'ebbtide-stores-'));
+  const root = await tempDir(t);
   const parts = { indexer: metadataIndexer, graph: new TypeScriptGraph() };
   const engine = await openEngine(root, options.engine ?? 'memory', parts);
   const log = () => {};
@@ -199,7 +198,6 @@ export async function storeWorld(t: TestContext, options: WorldOptions = {}): Pr
     await native.close();
     await blobs.close();
     await engine.close();
-    await rm(root, { recursive: true, force: true });
   });
   const host = (world: StoreWorld) =>
     new DBHost({

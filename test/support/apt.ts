@@ -1,10 +1,10 @@
 /** Debian's packages for the tests, which run side by side: one installation at a time, the others wait for it. */
 import { spawnSync } from 'node:child_process';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { cacheDirectory } from './cache.js';
 
 /** What an installation holds. */
-export const aptLock = join(tmpdir(), 'ebbtide-apt.lock');
+export const aptLock = join(cacheDirectory(), 'apt.lock');
 
 /** Whether `apt-get` with these arguments succeeded. As root only. */
 export function aptGet(args: readonly string[], timeoutMs = 300_000): boolean {

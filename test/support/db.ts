@@ -1,21 +1,14 @@
 /** Test fixture: a DB in a fresh temporary directory, closed and removed by the test that asked for it. */
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { type DB, type OpenOptions, openDB } from '../../src/db.js';
 import { sharedTree } from './shared-tree.js';
+import { tempDir } from './temp.js';
 
-/** A directory that is removed when the test ends. */
-export async function tempDir(t: TestContext, name = 'ebbtide-test-'): Promise<string> {
-  const dir = await mkdtemp(join(tmpdir(), name));
-  t.after(() => rm(dir, { recursive: true, force: true }));
-  return dir;
-}
+export { tempDir } from './temp.js';
 
 /** A DB with the native snapshotter; memory engine unless told otherwise. */
 export async function testDB(t: TestContext, options: Partial<OpenOptions> = {}): Promise<DB> {
-  const root = options.root ?? (await mkdtemp(join(tmpdir(), 'ebbtide-test-')));
+  const root = options.root ?? (await tempDir(t));
   const etcd = sharedTree(root);
   const shared = etcd && { etcd, enableEtcdGC: true };
   const db = await openDB({
@@ -26,9 +19,6 @@ export async function testDB(t: TestContext, options: Partial<OpenOptions> = {})
     ...options,
     root,
   });
-  t.after(async () => {
-    await db.close();
-    if (options.root === undefined) await rm(root, { recursive: true, force: true });
-  });
+  t.after(() => db.close());
   return db;
 }

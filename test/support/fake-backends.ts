@@ -36,6 +36,11 @@ export class FakeContent implements ContentBackend {
   /** Called before a blob is deleted. */
   beforeDelete: (digest: string) => Promise<void> = async () => {};
 
+  /** The process that had refs open has died. */
+  died(): void {
+    this.#open.clear();
+  }
+
   async info(digest: string): Promise<ContentInfo> {
     const size = this.blobs.get(digest);
     if (size === undefined) throw notFound(`blob ${digest}`);

@@ -24,9 +24,12 @@ import {
 import { type CollectHost, type CollectOptions, collect } from '../../src/gc/collect.js';
 import { CollectorRegistry } from '../../src/gc/collectors.js';
 import { DirtyFlags } from '../../src/gc/dirty.js';
+import { ExpiryClock } from '../../src/gc/expiry-clock.js';
 import { TypeScriptGraph } from '../../src/gc/graph-ts.js';
+import { OrphanGuard } from '../../src/gc/orphan-guard.js';
 import { metadataIndexer } from '../../src/gc/references.js';
 import type { GCStats } from '../../src/gc/stats.js';
+import type { HostClock } from '../../src/model/clock.js';
 import { digestOf } from '../../src/model/digest.js';
 import { formatTimestamp, type Instant, now } from '../../src/model/time.js';
 import { Guards } from '../../src/stores/guards.js';
@@ -50,6 +53,7 @@ export interface WorldOptions {
   engine?: Engine;
   /** Namespace of the alterations. */
   namespace?: string;
+  clock?: HostClock;
   snapshotters?: readonly string[];
 }
 
@@ -63,6 +67,8 @@ export class World implements CollectHost {
   readonly collectors = new CollectorRegistry();
   readonly jobs = { removeTrees: async () => ({ removed: 0, bytes: 0, errors: [] }) };
   readonly dirty: DirtyFlags;
+  readonly orphans: OrphanGuard;
+  expiryClock: ExpiryClock;
   readonly inFlight = new Set<string>();
   readonly contentStore = { inFlightIngests: (): ReadonlySet<string> => this.inFlight };
   readonly snapshotterStores: Map<string, { inFlight(): ReadonlySet<string> }>;
@@ -78,7 +84,10 @@ export class World implements CollectHost {
     this.backends = new Map(names.map((name) => [name, new FakeSnapshotter()]));
     this.snapshotterStores = new Map(names.map((name) => [name, { inFlight: () => this.inFlight }]));
     this.dirty = new DirtyFlags(engine);
+    this.orphans = new OrphanGuard(this);
     this.dirty.load();
+    const log = this.log.bind(this);
+    this.expiryClock = new ExpiryClock({ clock: options.clock, log });
   }
 
   // ------------------------------------------------------------------------------------------------ StoreHost

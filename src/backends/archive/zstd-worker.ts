@@ -1,23 +1,17 @@
 /**
- * The thread that unfolds zstd blocks for zstd.ts: one per stream, ended by its owner. It keeps nothing but the
+ * The thread that unfolds zstd blocks for zstd-fallback.ts: one per stream, ended by its owner. It keeps nothing but the
  * decoder of the current frame. Answers come in the order of the requests.
  */
 import { parentPort } from 'node:worker_threads';
 import { Decompress } from 'fzstd';
-
-export interface BlockRequest {
-  /** The block; a frame's first one comes behind the frame's header. */
-  bytes: Uint8Array;
-  first: boolean;
-  last: boolean;
-}
+import type { Blocks } from './zstd-blocks.js';
 
 export type BlockAnswer = { data: Uint8Array } | { error: string };
 
 let out: Uint8Array[] = [];
 let decoder: Decompress | undefined;
 
-function unfold({ bytes, first, last }: BlockRequest): BlockAnswer {
+function unfold({ bytes, first, last }: Blocks): BlockAnswer {
   out = [];
   if (first) decoder = new Decompress((chunk) => void out.push(chunk));
   try {
@@ -35,7 +29,7 @@ function unfold({ bytes, first, last }: BlockRequest): BlockAnswer {
   return { data };
 }
 
-parentPort?.on('message', (request: BlockRequest) => {
-  const answer = unfold(request);
+parentPort?.on('message', (blocks: Blocks) => {
+  const answer = unfold(blocks);
   parentPort?.postMessage(answer, 'data' in answer ? [answer.data.buffer as ArrayBuffer] : []);
 });

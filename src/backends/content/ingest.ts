@@ -30,7 +30,8 @@ export async function writeIngest(
   isNew: boolean,
 ): Promise<void> {
   const time = formatTimestamp(startedAt);
-  const write = (name: string, text: string): Promise<void> => writeFile(join(directory, name), text);
+  const write = (name: string, text: string): Promise<void> =>
+    writeFile(join(directory, name), text, { mode: 0o600 });
   await Promise.all([
     write('startedat', time),
     write('updatedat', time),
@@ -46,7 +47,7 @@ export async function writeTimestamp(
   time: Instant,
 ): Promise<void> {
   const path = join(directory, name);
-  await writeFile(`${path}.tmp`, formatTimestamp(time));
+  await writeFile(`${path}.tmp`, formatTimestamp(time), { mode: 0o600 });
   await rename(`${path}.tmp`, path);
 }
 

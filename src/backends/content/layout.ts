@@ -8,20 +8,35 @@
  */
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
+import type { HeldDirectory } from '../../held-directory.js';
 import { type Algorithm, parseDigest } from '../../model/digest.js';
 
 export const algorithms: readonly Algorithm[] = ['sha256', 'sha384', 'sha512'];
 
 export class ContentLayout {
-  readonly root: string;
-  readonly ingests: string;
-  readonly trash: string;
+  readonly #directory: HeldDirectory;
 
-  constructor(root: string) {
-    this.root = root;
-    this.ingests = join(root, 'ingest');
-    this.trash = join(root, '.trash');
+  constructor(directory: HeldDirectory) {
+    this.#directory = directory;
   }
+
+  get root(): string {
+    return this.#directory.at;
+  }
+  get ingests(): string {
+    return join(this.root, 'ingest');
+  }
+  get trash(): string {
+    return join(this.root, '.trash');
+  }
+
+  /** Those below the root that there may be. */
+  readonly directories: readonly string[] = [
+    'ingest',
+    '.trash',
+    'blobs',
+    ...algorithms.map((algorithm) => join('blobs', algorithm)),
+  ];
 
   blobs(algorithm: Algorithm): string {
     return join(this.root, 'blobs', algorithm);

@@ -6,8 +6,8 @@
  * time and instance, and is refused, not waited for. Several instances on one directory share no locks.
  */
 import { constants, type Dir } from 'node:fs';
-import { type FileHandle, mkdir, open, opendir, readdir, stat, unlink } from 'node:fs/promises';
-import { join } from 'node:path';
+import { chmod, type FileHandle, mkdir, open, opendir, readdir, stat, unlink } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
 import {
   alreadyExists,
   EbbtideError,
@@ -16,6 +16,7 @@ import {
   notFound,
   unavailable,
 } from '../../errors.js';
+import { HeldDirectory } from '../../held-directory.js';
 import { type Algorithm, Digester, isDigest, parseDigest } from '../../model/digest.js';
 import { formatTimestamp, type Instant, now } from '../../model/time.js';
 import type {
@@ -28,9 +29,9 @@ import type {
   RemovalReport,
   WriterDescriptor,
 } from '../contract.js';
-import { eachLimit, exists, makeRoot, orAbsent, together } from '../files.js';
+import { eachLimit, exists, makeRoot, orAbsent, orPresent, together } from '../files.js';
 import { errnoOf, fsError, isAbsent, messageOf } from '../fs-errors.js';
-import { type BackendLog, stderrLog } from '../log.js';
+import { type BackendLog, namingLog, stderrLog } from '../log.js';
 import { ObjectLocks } from '../object-locks.js';
 import { emptyReport, inlineJobs } from '../remove-tree.js';
 import { hashFile } from './hash-file.js';
@@ -51,31 +52,67 @@ const PARALLEL = 8;
 const WALK_BATCH = 64;
 
 /** Opens (or makes, 0755) a content directory. A clear error when it cannot be used. */
-export async function openContent(root: string, options: ContentOptions = {}): Promise<LocalContent> {
+export async function openContent(path: string, options: ContentOptions = {}): Promise<LocalContent> {
+  const root = resolve(path);
   await makeRoot(root, 0o755);
-  const log = options.log ?? stderrLog;
-  const layout = new ContentLayout(root);
+  const directory = HeldDirectory.open(root);
+  const log = namingLog(options.log ?? stderrLog);
+  const layout = new ContentLayout(directory);
   const jobs = options.jobs ?? inlineJobs;
-  const trash = new Trash(layout.trash, jobs, log);
-  await trash.recover();
-  return new LocalContent(layout, trash, jobs, log);
+  try {
+    await closeToOthers(layout);
+    const trash = new Trash(layout.trash, jobs, log);
+    await trash.recover();
+    const content = new LocalContent(layout, trash, jobs, log, directory);
+    content.verify(...layout.directories);
+    return content;
+  } catch (error) {
+    directory.release();
+    throw error;
+  }
+}
+
+/** What is in work is the owner's alone, also where an earlier version left it open. Whose it is not keeps what it has. */
+async function closeToOthers({ ingests, trash }: ContentLayout): Promise<void> {
+  for (const path of [ingests, trash]) await chmod(path, 0o700).catch(() => undefined);
 }
 
 /** Made by `openContent`. */
 export class LocalContent implements ContentBackend {
+  readonly #directory: HeldDirectory;
   readonly #layout: ContentLayout;
   readonly #trash: Trash;
   readonly #jobs: DiskJobs;
   readonly #log: BackendLog;
   readonly #digests = new ObjectLocks();
   /** Since when each open ref has its writer. */
-  readonly #openRefs = new Map<string, Instant>();
+  readonly #openRefs = new Map<string, { since: Instant }>();
+  #isClosed = false;
 
-  constructor(layout: ContentLayout, trash: Trash, jobs: DiskJobs, log: BackendLog) {
+  constructor(
+    layout: ContentLayout,
+    trash: Trash,
+    jobs: DiskJobs,
+    log: BackendLog,
+    directory: HeldDirectory,
+  ) {
+    this.#directory = directory;
     this.#layout = layout;
     this.#trash = trash;
     this.#jobs = jobs;
     this.#log = log;
+  }
+
+  /**
+   * Before blobs are listed, made or deleted. Unavailable: the directory, or one of those in it, is not what was opened
+   * (another file system is mounted there, it was renamed or replaced).
+   */
+  verify(...directories: readonly string[]): void {
+    this.#directory.verify(...directories);
+  }
+
+  get root(): string {
+    return this.#directory.path;
   }
 
   // ------------------------------------------------------------------------------------------------------- blobs
@@ -110,6 +147,7 @@ export class LocalContent implements ContentBackend {
 
   /** In no particular order. Blobs that vanish meanwhile are skipped, as are files that are no blobs. */
   async walk(fn: (info: ContentInfo) => Promise<void> | void): Promise<void> {
+    this.verify(...this.#layout.directories);
     for (const algorithm of algorithms) {
       const path = this.#layout.blobs(algorithm);
       let directory: Dir | null;
@@ -145,6 +183,7 @@ export class LocalContent implements ContentBackend {
 
   async delete(digest: string): Promise<void> {
     const path = this.#layout.blob(digest);
+    this.verify(join('blobs', parseDigest(digest).algorithm));
     try {
       await orAbsent(unlink(path));
     } catch (error) {
@@ -154,11 +193,12 @@ export class LocalContent implements ContentBackend {
 
   async deleteMany(digests: string[]): Promise<RemovalReport> {
     const paths = digests.map((digest) => this.#layout.blob(digest));
+    this.verify(...this.#layout.directories);
     try {
       // On the jobs' threads, so that no commit waits behind them for one of the few that Node has for files.
       return await this.#jobs.removeTrees(DELETIONS, paths);
     } catch (error) {
-      return { ...emptyReport(), errors: [{ path: this.#layout.root, message: messageOf(error) }] };
+      return { ...emptyReport(), errors: [{ path: this.#directory.path, message: messageOf(error) }] };
     }
   }
 
@@ -202,6 +242,7 @@ export class LocalContent implements ContentBackend {
 
   async #ingestDirectories(): Promise<string[]> {
     const { ingests } = this.#layout;
+    this.verify('ingest');
     try {
       const entries = (await orAbsent(readdir(ingests, { withFileTypes: true }))) ?? [];
       return entries.filter((entry) => entry.isDirectory()).map((entry) => join(ingests, entry.name));
@@ -212,6 +253,7 @@ export class LocalContent implements ContentBackend {
 
   async abort(ref: string): Promise<void> {
     const directory = this.#layout.ingest(ref);
+    this.verify('ingest', '.trash');
     try {
       const taken = await this.#trash.take(directory);
       if (taken !== undefined) this.#trash.emptyLater([taken]);
@@ -226,6 +268,7 @@ export class LocalContent implements ContentBackend {
     if (!Number.isSafeInteger(total) || total < 0)
       throw invalidArgument(`invalid size ${total}`, { object: ref });
     const algorithm = desc.digest ? parseDigest(desc.digest).algorithm : 'sha256';
+    this.verify('ingest', join('blobs', algorithm));
     const release = this.#lock(ref);
     try {
       if (desc.digest && (await exists(this.#layout.blob(desc.digest)))) {
@@ -244,18 +287,21 @@ export class LocalContent implements ContentBackend {
 
   #lock(ref: string): () => void {
     const held = this.#openRefs.get(ref);
-    const time = now();
     if (held !== undefined) {
-      const seconds = Number((time - held) / 1_000_000n) / 1000;
-      throw unavailable(`ref ${ref} locked for ${seconds}s (since ${formatTimestamp(held)})`, {
+      // The clock may have been set back meanwhile.
+      const seconds = Math.max(0, Number((now() - held.since) / 1_000_000n) / 1000);
+      throw unavailable(`ref ${ref} locked for ${seconds}s (since ${formatTimestamp(held.since)})`, {
         object: ref,
         remedy: 'wait until its writer is closed',
       });
     }
-    this.#openRefs.set(ref, time);
-    // Times of locks are never equal, so a late second release cannot free somebody else's lock.
+    const lock = { since: now() };
+    this.#openRefs.set(ref, lock);
+    // A late second release must not free somebody else's lock.
     return () => {
-      if (this.#openRefs.get(ref) === time) this.#openRefs.delete(ref);
+      if (this.#openRefs.get(ref) !== lock) return;
+      this.#openRefs.delete(ref);
+      if (this.#isClosed) this.#letGo();
     };
   }
 
@@ -275,7 +321,7 @@ export class LocalContent implements ContentBackend {
     const opening = open(
       dataPath(directory),
       constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC,
-      0o666,
+      0o600,
     );
     const writing = writeIngest(directory, { ref, total, startedAt }, isNew);
     const [handle] = await together([opening, writing]).catch(async (error: unknown) => {
@@ -296,9 +342,9 @@ export class LocalContent implements ContentBackend {
   /** False when it exists. */
   async #makeIngest(directory: string): Promise<boolean> {
     try {
-      if ((await orAbsent(mkdir(directory, 0o755))) !== null) return true;
-      await mkdir(this.#layout.ingests, { recursive: true, mode: 0o777 });
-      await mkdir(directory, 0o755);
+      if ((await orAbsent(mkdir(directory, 0o700))) !== null) return true;
+      await orPresent(mkdir(this.#layout.ingests, 0o700));
+      await mkdir(directory, 0o700);
       return true;
     } catch (error) {
       if (errnoOf(error) === 'EEXIST') return false;
@@ -333,7 +379,14 @@ export class LocalContent implements ContentBackend {
   }
 
   /** Waits for deletions in the background. Open writers and readers stay usable. */
-  close(): Promise<void> {
-    return this.#trash.settle();
+  async close(): Promise<void> {
+    await this.#trash.settle();
+    this.#isClosed = true;
+    this.#letGo();
+  }
+
+  /** The last writer needs the directory for its commit. */
+  #letGo(): void {
+    if (this.#openRefs.size === 0) this.#directory.release();
   }
 }

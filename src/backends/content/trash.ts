@@ -5,8 +5,11 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, readdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
+import { unknownError } from '../../errors.js';
+import { shown } from '../../held-paths.js';
 import type { DiskJobs, RemovalReport } from '../contract.js';
-import { isAbsent, messageOf } from '../fs-errors.js';
+import { orPresent } from '../files.js';
+import { isAbsent, isFull, messageOf } from '../fs-errors.js';
 import type { BackendLog } from '../log.js';
 import { emptyReport } from '../remove-tree.js';
 
@@ -35,17 +38,27 @@ export class Trash {
       await rename(path, taken);
       return taken;
     } catch (error) {
+      if (isFull(error)) return this.#deleteInPlace(path);
       if (!isAbsent(error)) throw error;
     }
     // Either the path or the trash itself is missing.
-    await mkdir(this.#directory, { recursive: true, mode: 0o700 });
     try {
+      await orPresent(mkdir(this.#directory, 0o700));
       await rename(path, taken);
       return taken;
     } catch (error) {
+      if (isFull(error)) return this.#deleteInPlace(path);
       if (isAbsent(error)) return undefined;
       throw error;
     }
+  }
+
+  /** A full disk has no room for another name. */
+  async #deleteInPlace(path: string): Promise<undefined> {
+    const { errors } = await this.empty([path]);
+    const [error] = errors;
+    if (error !== undefined)
+      throw unknownError(`cannot delete ${error.path}: ${error.message}`, { object: error.path });
   }
 
   /** Deletes what was taken. Failures are logged and reported; the next open tries again. */
@@ -59,7 +72,7 @@ export class Trash {
     } catch (error) {
       const message = messageOf(error);
       this.#log('warn', `cannot empty ${this.#directory}`, { error: message });
-      return { ...emptyReport(), errors: [{ path: this.#directory, message }] };
+      return { ...emptyReport(), errors: [{ path: shown(this.#directory), message }] };
     }
   }
 

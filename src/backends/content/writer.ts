@@ -8,7 +8,7 @@
 import { type FileHandle, rename } from 'node:fs/promises';
 import { alreadyExists, EbbtideError, failedPrecondition, invalidArgument, notFound } from '../../errors.js';
 import { type Algorithm, type Digester, parseDigest } from '../../model/digest.js';
-import { type Instant, now } from '../../model/time.js';
+import { type Instant, nowAfter } from '../../model/time.js';
 import type { BackendWriter, IngestStatus } from '../contract.js';
 import { exists, makeDurableDirectory, orAbsent, syncDirectory, together } from '../files.js';
 import { fsError, isAbsent, messageOf } from '../fs-errors.js';
@@ -18,8 +18,8 @@ import { hashFile, PIECE_BYTES } from './hash-file.js';
 import { dataPath, removeIngest, writeTimestamp } from './ingest.js';
 import type { ContentLayout } from './layout.js';
 
-/** Leaves of the mode that a file was made with what is no writing or executing. */
-const READ_ONLY = 0o444;
+/** Of a blob, whatever the umask. */
+const BLOB_MODE = 0o444;
 
 /** What the content directory hands its writers. */
 export interface WriterHome {
@@ -88,7 +88,7 @@ export class FileWriter implements BackendWriter {
       throw fsError('write', dataPath(ingest.directory), error);
     }
     ingest.offset += piece.length;
-    ingest.updatedAt = now();
+    ingest.updatedAt = nowAfter(ingest.updatedAt);
   }
 
   /** After a failed write: the file and the digest as they were before it. */
@@ -115,7 +115,7 @@ export class FileWriter implements BackendWriter {
       await this.#onFile('truncate', () => ingest.handle.truncate(0));
       ingest.digester = (await hashFile(ingest.handle, ingest.digester.algorithm, 0)).digester;
       ingest.offset = 0;
-      ingest.updatedAt = now();
+      ingest.updatedAt = nowAfter(ingest.updatedAt);
       this.#unsynced = true;
     });
   }
@@ -177,8 +177,8 @@ export class FileWriter implements BackendWriter {
         });
       }
       try {
-        const { digest, mode } = await this.#verify(size, expected);
-        await this.#home.digests.with(digest, 'exclusive', () => this.#publish(digest, mode));
+        const digest = await this.#verify(size, expected);
+        await this.#home.digests.with(digest, 'exclusive', () => this.#publish(digest));
         this.#committed = digest;
       } finally {
         await this.#end();
@@ -186,11 +186,8 @@ export class FileWriter implements BackendWriter {
     });
   }
 
-  /**
-   * The digest of what is on disk now, and the file's mode; FailedPrecondition unless size and digest are the expected
-   * ones.
-   */
-  async #verify(size: number, expected: string): Promise<{ digest: string; mode: number }> {
+  /** The digest of what is on disk now; FailedPrecondition unless size and digest are the expected ones. */
+  async #verify(size: number, expected: string): Promise<string> {
     const { handle, digester, offset } = this.#ingest;
     const wanted = expected === '' ? digester.algorithm : parseDigest(expected).algorithm;
     const [stored] = await together([this.#onFile('look at', () => handle.stat()), this.#sync()]);
@@ -210,7 +207,7 @@ export class FileWriter implements BackendWriter {
         remedy: 'reopen the ref, truncate it and write the right bytes',
       });
     }
-    return { digest: actual, mode: stored.mode };
+    return actual;
   }
 
   async #digestBy(algorithm: Algorithm): Promise<string> {
@@ -220,7 +217,7 @@ export class FileWriter implements BackendWriter {
     return other.digest();
   }
 
-  async #publish(digest: string, mode: number): Promise<void> {
+  async #publish(digest: string): Promise<void> {
     const { layout } = this.#home;
     const { directory } = this.#ingest;
     const target = layout.blob(digest);
@@ -233,7 +230,7 @@ export class FileWriter implements BackendWriter {
     }
     await this.#moveTo(target, blobs);
     // Steps side by side: each takes a thread and back.
-    await together([this.#syncName(target, blobs), this.#dress(target, mode)]);
+    await together([this.#syncName(target, blobs), this.#dress(target)]);
     await this.#finish(target);
   }
 
@@ -247,10 +244,10 @@ export class FileWriter implements BackendWriter {
   }
 
   /** Time and mode of a blob. What fails is logged: the bytes are right. */
-  async #dress(target: string, mode: number): Promise<void> {
+  async #dress(target: string): Promise<void> {
     const { handle } = this.#ingest;
     const time = new Date();
-    await this.#logged(target, [handle.utimes(time, time), handle.chmod(mode & READ_ONLY)]);
+    await this.#logged(target, [handle.utimes(time, time), handle.chmod(BLOB_MODE)]);
   }
 
   /** ENOENT means that `blobs` is missing, or that the ingest was aborted. */

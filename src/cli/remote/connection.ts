@@ -2,19 +2,24 @@
  * A connection to a daemon: calls methods of the definitions, turns what comes back into values and errors of this
  * package. Called by the remote stores. The call context's namespace and lease travel as headers, its signal cancels.
  */
+import { once } from 'node:events';
 import {
   type CallOptions,
   Client,
   type ClientDuplexStream,
+  type ClientReadableStream,
   credentials,
   Metadata,
   type ServiceError,
 } from '@grpc/grpc-js';
 import type { CallContext } from '../../context.js';
 import { abortError, type EbbtideError, throwIfAborted, unavailable } from '../../errors.js';
-import { answers } from '../../server/listener.js';
+import { answers as isServed } from '../../server/listener.js';
 import { type Method, methodsOf } from '../../server/schema.js';
 import { errorOf } from '../../server/status.js';
+
+/** Our own service. */
+export const EBBTIDE = 'ebbtide.v1.Ebbtide';
 
 const MESSAGE_BYTES_MAX = 16 * 2 ** 20;
 const CONNECT_MS = 5000;
@@ -31,7 +36,7 @@ export class Connection implements AsyncDisposable {
   /** Unavailable when nobody answers at the socket. */
   static async open(address: string): Promise<Connection> {
     // The client below would try for its whole deadline.
-    if (!(await answers(address))) throw noDaemon(address);
+    if (!(await isServed(address))) throw noDaemon(address);
     const client = new Client(`unix:${address}`, credentials.createInsecure(), {
       'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
       'grpc.max_send_message_length': MESSAGE_BYTES_MAX,
@@ -98,16 +103,33 @@ export class Connection implements AsyncDisposable {
       request,
       headers(ctx),
     );
-    const cancel = (): void => call.cancel();
-    ctx.signal?.addEventListener('abort', cancel, { once: true });
-    try {
-      for await (const message of call) yield message as Response;
-    } catch (error) {
-      throw failure(error as ServiceError, ctx);
-    } finally {
-      ctx.signal?.removeEventListener('abort', cancel);
-      call.cancel();
+    yield* answers<Response>(call, ctx);
+  }
+
+  /** The whole list that a method streams, by the field of its messages. */
+  async list<Item>(field: string, method: string, request: object, ctx: CallContext): Promise<Item[]> {
+    const items: Item[] = [];
+    for await (const message of this.stream<Record<string, Item[]>>(EBBTIDE, method, request, ctx)) {
+      for (const item of message[field] ?? []) items.push(item);
     }
+    return items;
+  }
+
+  /** Sends all requests, then reads the answers. */
+  async *exchange<Response>(
+    service: string,
+    method: string,
+    requests: Iterable<object>,
+    ctx: CallContext,
+  ): AsyncGenerator<Response, void, void> {
+    const call = this.duplex(service, method, ctx);
+    const sendAll = async (): Promise<void> => {
+      for (const request of requests) if (!call.write(request)) await once(call, 'drain');
+      call.end();
+    };
+    // What goes wrong with it shows where the answer is read.
+    sendAll().catch(() => undefined);
+    yield* answers<Response>(call, ctx);
   }
 
   duplex(service: string, method: string, ctx: CallContext, options: CallOptions = {}) {
@@ -121,6 +143,24 @@ export class Connection implements AsyncDisposable {
       options,
     );
     return call;
+  }
+}
+
+/** The messages of a call; leaving the loop early cancels it. */
+async function* answers<Response>(
+  call: ClientReadableStream<unknown> | ClientDuplexStream<unknown, unknown>,
+  ctx: CallContext,
+): AsyncGenerator<Response, void, void> {
+  const cancel = (): void => call.cancel();
+  ctx.signal?.addEventListener('abort', cancel, { once: true });
+  try {
+    // The cast is the definition's claim.
+    for await (const message of call) yield message as Response;
+  } catch (error) {
+    throw failure(error as ServiceError, ctx);
+  } finally {
+    ctx.signal?.removeEventListener('abort', cancel);
+    call.cancel();
   }
 }
 

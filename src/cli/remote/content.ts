@@ -52,8 +52,13 @@ export class RemoteContent implements Blobs {
   }
 
   async listStatuses(ctx: CallContext, ...filters: string[]): Promise<IngestStatus[]> {
-    const answer = await this.#unary<{ statuses: IngestStatusMessage[] }>(ctx, 'ListStatuses', { filters });
-    return answer.statuses.map(statusOf);
+    const statuses = await this.#connection.list<IngestStatusMessage>(
+      'statuses',
+      'Ingests',
+      { filters },
+      ctx,
+    );
+    return statuses.map(statusOf);
   }
 
   async abort(ctx: CallContext, ref: string): Promise<void> {

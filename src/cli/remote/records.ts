@@ -17,16 +17,16 @@ import type { Connection } from './connection.js';
 
 /** Calls of one service. */
 abstract class Remote {
-  readonly #connection: Connection;
+  protected readonly connection: Connection;
   readonly #service: string;
 
   constructor(connection: Connection, service: string) {
-    this.#connection = connection;
+    this.connection = connection;
     this.#service = service;
   }
 
   protected unary<T>(ctx: CallContext, method: string, request: object): Promise<T> {
-    return this.#connection.unary<T>(this.#service, method, request, ctx);
+    return this.connection.unary<T>(this.#service, method, request, ctx);
   }
 }
 
@@ -40,7 +40,8 @@ export class RemoteImages extends Remote implements ImageRecords {
   }
 
   async list(ctx: CallContext, ...filters: string[]): Promise<Image[]> {
-    return (await this.unary<{ images: ImageMessage[] }>(ctx, 'List', { filters })).images.map(imageOf);
+    const images = await this.connection.list<ImageMessage>('images', 'Images', { filters }, ctx);
+    return images.map(imageOf);
   }
 
   async create(ctx: CallContext, image: ImageInput): Promise<Image> {
@@ -84,14 +85,23 @@ const imageOf = ({ name, labels, target, createdAt, updatedAt }: ImageMessage): 
   updatedAt: instantOf(updatedAt),
 });
 
+const CONTAINERS = 'containerd.services.containers.v1.Containers';
+
 export class RemoteContainers extends Remote implements ContainerRecords {
   constructor(connection: Connection) {
-    super(connection, 'containerd.services.containers.v1.Containers');
+    super(connection, CONTAINERS);
   }
 
   async list(ctx: CallContext, ...filters: string[]): Promise<Container[]> {
-    const answer = await this.unary<{ containers: ContainerMessage[] }>(ctx, 'List', { filters });
-    return answer.containers.map(containerOf);
+    const found: Container[] = [];
+    const answers = this.connection.stream<{ container: ContainerMessage }>(
+      CONTAINERS,
+      'ListStream',
+      { filters },
+      ctx,
+    );
+    for await (const { container } of answers) found.push(containerOf(container));
+    return found;
   }
 
   async create(ctx: CallContext, container: ContainerInput): Promise<Container> {
@@ -135,7 +145,7 @@ export class RemoteLeases extends Remote implements LeaseRecords {
   }
 
   async list(ctx: CallContext, ...filters: string[]): Promise<Lease[]> {
-    return (await this.unary<{ leases: LeaseMessage[] }>(ctx, 'List', { filters })).leases.map(leaseOf);
+    return (await this.connection.list<LeaseMessage>('leases', 'Leases', { filters }, ctx)).map(leaseOf);
   }
 
   async addResource(ctx: CallContext, lease: LeaseRef, resource: Resource): Promise<void> {
@@ -144,7 +154,12 @@ export class RemoteLeases extends Remote implements LeaseRecords {
 
   async listResources(ctx: CallContext, lease: LeaseRef): Promise<Resource[]> {
     const request = { id: idOf(lease) };
-    const { resources } = await this.unary<{ resources: ResourceMessage[] }>(ctx, 'ListResources', request);
+    const resources = await this.connection.list<ResourceMessage>(
+      'resources',
+      'LeaseResources',
+      request,
+      ctx,
+    );
     return resources.map(({ id, type }) => ({ id, type }));
   }
 }
@@ -162,7 +177,7 @@ export class RemoteNamespaces extends Remote implements NamespaceRecords {
   }
 
   async list(ctx: CallContext): Promise<string[]> {
-    const { namespaces } = await this.unary<{ namespaces: NamespaceMessage[] }>(ctx, 'List', {});
+    const namespaces = await this.connection.list<NamespaceMessage>('namespaces', 'Namespaces', {}, ctx);
     return namespaces.map(({ name }) => name);
   }
 

@@ -1,4 +1,5 @@
 /** A daemon as the store of a verb: containerd's calls where there are any, our own service for the rest. */
+import type { HostInfo, HostRemoval } from '../../cluster-hosts.js';
 import type { CallContext } from '../../context.js';
 import type { RunOptions } from '../../db.js';
 import { unknownError } from '../../errors.js';
@@ -7,15 +8,14 @@ import type { CollectionPlan, PlanOutcome } from '../../gc/plan.js';
 import type { UsageOptions, UsageReport } from '../../gc/retained.js';
 import type { GCStats } from '../../gc/stats.js';
 import type { Why, WhyOptions } from '../../gc/why.js';
+import { mapped } from '../../server/convert.js';
 import { type DocumentMessage, fromDocument, toDocument } from '../../server/documents.js';
 import type { CollectResponse } from '../../server/services/ebbtide.js';
-import type { SnapshotStore, Store } from '../store.js';
-import { Connection } from './connection.js';
+import type { HostRecords, SnapshotStore, Store } from '../store.js';
+import { Connection, EBBTIDE } from './connection.js';
 import { RemoteContent } from './content.js';
 import { RemoteContainers, RemoteImages, RemoteLeases, RemoteNamespaces } from './records.js';
 import { RemoteSnapshotter } from './snapshots.js';
-
-const EBBTIDE = 'ebbtide.v1.Ebbtide';
 
 export class RemoteStore implements Store {
   readonly images: RemoteImages;
@@ -67,14 +67,16 @@ export class RemoteStore implements Store {
   }
 
   async garbageCollect(ctx: CallContext = {}, options: RunOptions = {}): Promise<GCStats> {
-    const { dryRun, fullSweep, massGuard } = options;
+    const { dryRun, fullSweep, massGuard, orphanGuard } = options;
     const request = {
       ...limitsOf(options),
       dryRun: dryRun === true,
       fullSweep: fullSweep === true,
       massGuard: massGuard !== undefined && massGuard !== false,
+      allowOrphans: orphanGuard === false,
     };
-    return statsOf(await this.#outcome<GCStats>(ctx, 'Collect', request));
+    const answers = this.#connection.stream<CollectResponse>(EBBTIDE, 'Collect', request, ctx);
+    return statsOf(await outcomeOf<GCStats>(answers));
   }
 
   planCollection(ctx: CallContext = {}, options: RunOptions = {}): Promise<CollectionPlan> {
@@ -88,8 +90,10 @@ export class RemoteStore implements Store {
     ctx: CallContext = {},
     options: RunOptions = {},
   ): Promise<PlanOutcome> {
-    const request = { plan: toDocument(plan), ...limitsOf(options) };
-    const outcome = await this.#outcome<PlanOutcome>(ctx, 'Apply', request);
+    const limits = limitsOf(options);
+    const requests = mapped(toDocument(plan), (piece) => ({ plan: piece, ...limits }));
+    const answers = this.#connection.exchange<CollectResponse>(EBBTIDE, 'Apply', requests, ctx);
+    const outcome = await outcomeOf<PlanOutcome>(answers);
     return { ...outcome, stats: statsOf(outcome.stats) };
   }
 
@@ -102,21 +106,30 @@ export class RemoteStore implements Store {
     return this.#document<UsageReport>(ctx, 'DiskUsage', { by, allNamespaces: ctx.namespace === undefined });
   }
 
+  /** FailedPrecondition when the daemon's tree is not shared. */
+  readonly hosts: HostRecords = {
+    list: () => this.#document<HostInfo[]>({}, 'Hosts', {}),
+    remove: (id, signal) => this.#document<HostRemoval>({ ...(signal && { signal }) }, 'RemoveHost', { id }),
+  };
+
   /** Numbers of the store and the daemon. */
   stats(): Promise<Record<string, unknown>> {
     return this.#document({}, 'Stats', {});
   }
 
   async #document<T>(ctx: CallContext, method: string, request: object): Promise<T> {
-    return fromDocument<T>(await this.#connection.unary<DocumentMessage>(EBBTIDE, method, request, ctx));
+    const pieces: DocumentMessage[] = [];
+    const answers = this.#connection.stream<DocumentMessage>(EBBTIDE, method, request, ctx);
+    for await (const piece of answers) pieces.push(piece);
+    return fromDocument<T>(pieces);
   }
+}
 
-  async #outcome<T>(ctx: CallContext, method: string, request: object): Promise<T> {
-    for await (const { outcome } of this.#connection.stream<CollectResponse>(EBBTIDE, method, request, ctx)) {
-      if (outcome) return fromDocument<T>(outcome);
-    }
-    throw unknownError('the daemon ended the collection without its outcome');
-  }
+async function outcomeOf<T>(answers: AsyncIterable<CollectResponse>): Promise<T> {
+  const pieces: DocumentMessage[] = [];
+  for await (const { outcome } of answers) if (outcome) pieces.push(outcome);
+  if (pieces.length === 0) throw unknownError('the daemon ended the collection without its outcome');
+  return fromDocument<T>(pieces);
 }
 
 const limitsOf = ({ maxObjects = 0, maxBytes = 0, sliceBudgetMs = 0 }: RunOptions) => ({

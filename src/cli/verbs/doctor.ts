@@ -4,15 +4,20 @@ import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import { dirname, join } from 'node:path';
 import type { Command } from 'commander';
-import { canMount } from '../../backends/mounts.js';
+import { nativeZstd } from '../../backends/archive/zstd-native.js';
+import { canMount, canMountOverlays } from '../../backends/mounts.js';
+import type { HostInfo } from '../../cluster-hosts.js';
 import { type EtcdConfig, layout, openDB, snapshotterNames } from '../../db.js';
 import { MAX_COMPONENT_BYTES } from '../../engine/schema/keys.js';
+import { isKind } from '../../errors.js';
 import { coreInfo } from '../../gc/graph.js';
+import type { OrphanState } from '../../gc/orphan-guard.js';
 import { MAX_IDENTIFIER_BYTES } from '../../model/identifiers.js';
 import { MAX_LABEL_BYTES } from '../../model/labels.js';
 import { etcdConfig } from '../etcd-options.js';
-import { bytes } from '../output.js';
+import { bytes, shortTime } from '../output.js';
 import { findDaemon, verb } from '../runner.js';
+import type { Store } from '../store.js';
 
 export function doctor(program: Command): void {
   program
@@ -41,6 +46,8 @@ async function examine(
 ): Promise<Record<string, Record<string, unknown>>> {
   const core = coreInfo();
   const mount = await canMount();
+  // Where the snapshots are, which may be a file system of its own; else where they would be.
+  const overlays = await canMountOverlays(nearest(layout.snapshotter(root, 'overlayfs')));
   return {
     core: {
       'in use': core.core,
@@ -70,11 +77,20 @@ async function examine(
     machine: {
       user: process.getuid?.() === 0 ? 'root' : `uid ${process.getuid?.()}`,
       mounts: mount.ok ? 'permitted' : `not permitted: ${mount.reason}`,
+      overlays: overlays.ok
+        ? 'work on the file system of the root'
+        : `do not work on the file system of the root (the native snapshotter does): ${overlays.reason}`,
       cpus: availableParallelism(),
+      'zstd layers': zstdDecoder(),
     },
     ...(check && { store: await checkStore(root, etcd) }),
   };
 }
+
+const zstdDecoder = (): string =>
+  nativeZstd.version === undefined
+    ? `decoded in JavaScript, four times slower (${nativeZstd.reason}): install libzstd 1.4 or later`
+    : `libzstd ${nativeZstd.version}`;
 
 /** Version of an installed package; its package.json need not be among its exports. */
 function versionOf(name: string): string {
@@ -96,23 +112,34 @@ function openFilesLimit(): string {
 }
 
 function freeDisk(path: string): string {
-  let dir = path;
-  while (!existsSync(dir)) dir = dirname(dir);
-  const { bavail, bsize } = statfsSync(dir);
+  const { bavail, bsize } = statfsSync(nearest(path));
   return bytes(bavail * bsize);
 }
 
+/** The path itself, or the nearest directory above that is there. */
+function nearest(path: string): string {
+  let dir = path;
+  while (!existsSync(dir)) dir = dirname(dir);
+  return dir;
+}
+
 async function checkStore(root: string, etcd: EtcdConfig | undefined): Promise<Record<string, unknown>> {
-  if (etcd === undefined && !existsSync(layout.database(root))) return { state: 'no store here yet' };
   const daemon = await findDaemon(root);
+  const isEmbedded = daemon === undefined && etcd === undefined;
+  if (isEmbedded && !existsSync(layout.database(root))) return { state: 'no store here yet' };
   if (daemon !== undefined) {
     const { RemoteStore } = await import('../remote/store.js');
     await using remote = await RemoteStore.connect(daemon);
-    const { store } = (await remote.stats()) as { store: { records: number; fileBytes: number } };
+    const { store, orphans } = (await remote.stats()) as {
+      store: { records: number; fileBytes: number };
+      orphans: OrphanState;
+    };
     return {
       state: `in use by the daemon at ${daemon}; stop it to compare its graph with its records`,
       records: store.records,
       file: bytes(store.fileBytes),
+      ...orphanLine(orphans),
+      ...(await hostsIn(remote)),
     };
   }
   await using db = await openDB({ root, ...(etcd && { etcd }) });
@@ -125,7 +152,37 @@ async function checkStore(root: string, etcd: EtcdConfig | undefined): Promise<R
     records,
     file: `${bytes(fileBytes)} (${records > 0 ? Math.round(fileBytes / records) : 0} bytes a record)`,
     revision,
+    ...orphanLine(db.orphans),
     graph: `${graph.nodes} nodes, ${graph.edges} edges, ${bytes(graph.bytes)}`,
     ...(differences.length > 0 && { differences: differences.slice(0, 20) }),
+    ...(await hostsIn(db)),
   };
+}
+
+function orphanLine({ foreign, kept }: OrphanState): Record<string, string> {
+  if (foreign) {
+    return {
+      orphans:
+        'the store was empty when it was opened beside blobs or snapshots: its metadata may be lost or not mounted; ' +
+        'ebbtide gc --dry-run --full lists them',
+    };
+  }
+  return kept > 0
+    ? { orphans: `${kept} kept by the guard of collections; ebbtide gc --dry-run --full lists them` }
+    : {};
+}
+
+/** The hosts of a shared tree; absent ones with what they keep, and how they are dropped. */
+async function hostsIn({ hosts }: Pick<Store, 'hosts'>): Promise<{ hosts?: string[] }> {
+  const found = await hosts?.list().catch((error: unknown) => {
+    if (isKind(error, 'FailedPrecondition')) return undefined;
+    throw error;
+  });
+  if (found === undefined) return {};
+  const text = ({ id, state, seen, leases }: HostInfo): string => {
+    if (state !== 'gone') return `${id} (${state})`;
+    const since = seen === undefined ? '' : ` since ${shortTime(seen)}`;
+    return `${id} (gone${since}, keeps ${leases} leases; never coming back: ebbtide hosts rm ${id})`;
+  };
+  return { hosts: found.map(text) };
 }

@@ -30,8 +30,13 @@ function print(out: Output, { by, rows, kept, garbage }: UsageReport): void {
     { title: 'NAMESPACE', value: (r) => r.namespace ?? '' },
     { title: 'EXPIRES', value: (r) => (r.expiresAt === undefined ? '-' : shortTime(r.expiresAt)) },
   ];
+  const owner: Column<Row> = {
+    title: 'HOST',
+    value: ({ host }) => (host ? `${host.id} (${host.state})` : '-'),
+  };
   out.table<Row>(rows, [
     { title: by.toUpperCase(), value: (r) => r.name },
+    ...(rows.some(({ host }) => host !== undefined) ? [owner] : []),
     ...(by === 'image' || by === 'lease' ? single : []),
     { title: 'TOTAL', value: (r) => bytes(r.total), right: true },
     { title: 'SHARED', value: (r) => bytes(r.shared), right: true },

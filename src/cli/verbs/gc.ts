@@ -34,11 +34,14 @@ export function gc(program: Command): void {
         'remove what the plan names and is garbage still, and nothing else',
       ).conflicts(['dryRun', 'plan', 'full']),
     )
-    .option('--full', 'also walk the backends for what no record names')
+    .option('--full', 'also look through the backends for what no record names')
     .option('--max-objects <n>', 'remove at most so many objects', positive)
     .option('--max-bytes <size>', 'remove at most so much: 500M, 10G', size)
     .option('--slice-ms <ms>', 'milliseconds a slice may take (default 2)', positive)
-    .option('--allow-mass-removal', 'go on even if nearly everything would be removed')
+    .option(
+      '--allow-mass-removal',
+      'go on even if nearly everything, or much that no record names, would be removed',
+    )
     .action(
       storeVerb<Options>(async (env, _args, options) => {
         const { progress } = env;
@@ -67,7 +70,12 @@ async function collectNow({ db, out, signal, progress }: StoreEnv, options: Opti
   const { dryRun, allowMassRemoval } = options;
   const stats = await db.garbageCollect(
     { signal },
-    { ...runOptions(options), dryRun: dryRun === true, massGuard: allowMassRemoval !== true },
+    {
+      ...runOptions(options),
+      dryRun: dryRun === true,
+      massGuard: allowMassRemoval !== true,
+      orphanGuard: allowMassRemoval !== true,
+    },
   );
   progress.end();
   if (dryRun) printDryRun(out, stats);
@@ -132,14 +140,23 @@ function size(text: string): number {
 export function printDryRun(out: Output, stats: GCStats): void {
   const candidates = stats.wouldRemove ?? [];
   const total = candidates.reduce((sum, c) => sum + c.size, 0);
-  out.object({ wouldRemove: candidates, bytes: total }, () => {
+  const { walked } = stats;
+  out.object({ wouldRemove: candidates, bytes: total, walked }, () => {
     out.table<Candidate>(candidates, [
       { title: 'KIND', value: (c) => c.kind },
-      { title: 'NAMESPACE', value: (c) => c.namespace },
+      { title: 'NAMESPACE', value: (c) => (c.orphan ? '(no record)' : c.namespace) },
       { title: 'OBJECT', value: (c) => c.key },
       { title: 'BYTES', value: (c) => bytes(c.size), right: true },
     ]);
-    out.line(`${candidates.length} objects, ${bytes(total)}; nothing was removed`);
+    const orphans = candidates.filter(({ orphan }) => orphan).length;
+    out.line(
+      `${candidates.length} objects, ${orphans} of them without a record, ${bytes(total)}; nothing was removed`,
+    );
+    out.line(
+      walked.length > 0
+        ? `looked through for what no record names: ${walked.join(', ')}`
+        : 'the backends were not looked through for what no record names; --full does that',
+    );
   });
 }
 
@@ -147,10 +164,15 @@ export function printStats(out: Output, stats: GCStats): void {
   out.line(`kept      ${counts(stats.marked)}`);
   out.line(`removed   ${counts(stats.removed)}`);
   out.line(`freed     ${bytes(stats.bytesFreed)}`);
+  if (Object.keys(stats.orphans).length > 0) {
+    out.line(`orphans   ${counts(stats.orphans)} that no record named, among the bytes freed`);
+  }
   const { mark, sweep, backends } = stats.phases;
   out.line(`time      mark ${duration(mark)}, records ${duration(sweep)}, backends ${duration(backends)}`);
   out.line(`pauses    longest ${duration(stats.pauseMax)}, ${stats.slices} slices`);
   if (stats.limited) out.line('limited   more is garbage than this run was allowed to remove');
+  if (stats.refused > 0)
+    out.line(`refused   ${stats.refused} by backends (in use); they are tried again later`);
   if (stats.backendErrors > 0)
     out.line(`errors    ${stats.backendErrors} in backends; the next run tries again`);
 }

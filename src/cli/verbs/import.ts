@@ -1,13 +1,16 @@
 /** `ebbtide import SOURCE`: an OCI layout (directory or tar) or a `docker save` tar into the store. */
 import type { Command } from 'commander';
-import { importImage } from '../../images/import.js';
+import { importImage, leftOutText } from '../../images/import.js';
+import { parsePlatformText } from '../../images/platforms.js';
 import { unpackImage } from '../../images/unpack.js';
 import { bytes } from '../output.js';
 import { storeVerb } from '../runner.js';
 
 interface Options {
   unpack?: string;
+  platform?: string;
   baseName?: string;
+  artifacts?: boolean;
 }
 
 export function importVerb(program: Command): void {
@@ -15,30 +18,37 @@ export function importVerb(program: Command): void {
     .command('import <source>')
     .description('import images: an OCI layout (directory or tar) or a docker save tar')
     .option('--unpack <snapshotter>', 'also build the snapshots (native, overlayfs)')
+    .option('--platform <platform>', 'what to unpack of an index: os/arch[/variant] (default: this host)')
+    .option('--artifacts', 'also import charts, signatures and other manifests that are no images')
     .option('--base-name <name>', 'name of images that the source names by a tag only')
     .action(
-      storeVerb<Options>(async ({ db, ctx, out, progress }, [source], { unpack, baseName }) => {
-        const report = (p: { phase: string; name: string; done: number; total: number }): void =>
-          progress.report(`${p.phase} ${p.name}`, p.done, p.total);
-        const images = await importImage(db, ctx, source!, {
-          ...(baseName && { baseName }),
-          progress: report,
-        });
-        const rows = [];
-        for (const image of images) {
-          const chainId =
-            unpack === undefined
-              ? undefined
-              : (await unpackImage(db, ctx, image, unpack, { progress: report })).chainId;
-          rows.push({ ...image, ...(chainId !== undefined && { chainId }) });
-        }
-        progress.end();
-        out.rows(rows, [
-          { title: 'NAME', value: (i) => i.name },
-          { title: 'DIGEST', value: (i) => i.target.digest },
-          { title: 'SIZE', value: (i) => bytes(i.target.size), right: true },
-          { title: 'SNAPSHOT', value: (i) => i.chainId ?? '-' },
-        ]);
-      }),
+      storeVerb<Options>(
+        async ({ db, ctx, out, progress }, [source], { unpack, platform: wanted, baseName, artifacts }) => {
+          const platform = wanted === undefined ? undefined : parsePlatformText(wanted);
+          const report = (p: { phase: string; name: string; done: number; total: number }): void =>
+            progress.report(`${p.phase} ${p.name}`, p.done, p.total);
+          const images = await importImage(db, ctx, source!, {
+            ...(baseName && { baseName }),
+            artifacts: artifacts === true,
+            leftOut: (entries) => out.note(`left out what is no image: ${leftOutText(entries)}`),
+            progress: report,
+          });
+          const rows = [];
+          for (const image of images) {
+            const chainId =
+              unpack === undefined
+                ? undefined
+                : (await unpackImage(db, ctx, image, unpack, { platform, progress: report })).chainId;
+            rows.push({ ...image, ...(chainId !== undefined && { chainId }) });
+          }
+          progress.end();
+          out.rows(rows, [
+            { title: 'NAME', value: (i) => i.name },
+            { title: 'DIGEST', value: (i) => i.target.digest },
+            { title: 'SIZE', value: (i) => bytes(i.target.size), right: true },
+            { title: 'SNAPSHOT', value: (i) => i.chainId ?? '-' },
+          ]);
+        },
+      ),
     );
 }

@@ -1,6 +1,4 @@
 /** `ebbtide serve`: the daemon that containerd's own clients can talk to. Runs until SIGTERM or SIGINT. */
-
-import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import type { GivenOptions } from '../../server/config.js';
 import { type EtcdOptions, etcdConfig } from '../etcd-options.js';
@@ -39,14 +37,16 @@ export function serve(program: Command): void {
       ]),
     )
     .action(
-      verb<Options>(async ({ signal }, _args, options) => {
+      verb<Options>(async ({ signal, onHangup }, _args, options) => {
         // Loaded here: no other verb needs the server.
         const [{ daemonOptions, readConfig }, { Daemon }] = await Promise.all([
           import('../../server/config.js'),
           import('../../server/daemon.js'),
         ]);
-        const root = resolve(options.root);
-        const daemon = await Daemon.start({
+        const { root } = options;
+        let daemon: Awaited<ReturnType<typeof Daemon.start>> | undefined;
+        onHangup(() => daemon?.hangup());
+        daemon = await Daemon.start({
           ...daemonOptions(root, await readConfig(options.config), { ...options }),
           etcd: etcdConfig(options),
         });

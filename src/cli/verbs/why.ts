@@ -1,7 +1,7 @@
 /** `ebbtide why OBJECT`: what keeps an object, or that it is garbage. */
 import { type Command, Option } from 'commander';
 import { type ObjectKind, objectKinds } from '../../gc/objects.js';
-import type { Why, WhyStep } from '../../gc/why.js';
+import type { LeaseOwner, Why, WhyStep } from '../../gc/why.js';
 import { Label } from '../../model/labels.js';
 import { labelText, type Output, printable, shortTime } from '../output.js';
 import { storeVerb } from '../runner.js';
@@ -58,8 +58,16 @@ function stepText(step: WhyStep): string {
   if (createdAt !== undefined) parts.push(`created ${shortTime(createdAt)}`);
   if (expiresAt !== undefined) parts.push(`expires ${shortTime(expiresAt)}`);
   else if (kind === 'lease') parts.push('never expires');
+  if (step.host !== undefined) parts.push(ownerText(step.host));
   // The expiry is told already.
   const told = Object.entries(labels ?? {}).filter(([label]) => label !== Label.gcExpire);
   if (told.length > 0) parts.push(labelText(Object.fromEntries(told)));
   return parts.join('  ');
+}
+
+/** Whose own a lease is. */
+function ownerText({ id, state, seen }: LeaseOwner): string {
+  if (state !== 'gone') return `of host ${id}`;
+  const since = seen === undefined ? '' : ` since ${shortTime(seen)}`;
+  return `of host ${id}, which is gone${since} (ebbtide hosts rm ${id})`;
 }

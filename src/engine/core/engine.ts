@@ -308,6 +308,7 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
   // ------------------------------------------------------------------------------------------------------- commit
 
   #commit(tx: EngineTransaction): Written | undefined {
+    if (tx.records.size > 0) this.storage.admit?.(tx.background || tx.takesAway);
     const isNewest = tx.revision === this.#revision;
     const links = tx.linkChanges(isNewest);
     this.#end(tx);

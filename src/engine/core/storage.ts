@@ -108,6 +108,11 @@ export interface Storage {
 
   /** One listener, set before the first commit. */
   listen(listener: StorageListener): void;
+  /**
+   * Before a commit is made of what a transaction changed. Unavailable: there is no room for it; `takesAway`: it removes
+   * something, which a full disk must be able to.
+   */
+  admit?(takesAway: boolean): void;
   /** Takes a commit over: all reads see it at once. Commits arrive in revision order; `background` ones can wait. */
   accept(commit: Commit, background?: boolean): Written;
 

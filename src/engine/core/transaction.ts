@@ -59,6 +59,8 @@ export class EngineTransaction implements Transaction {
   /** Records deleted here: none of their stored links count. */
   readonly #wiped = new Set<Key>();
   readonly #hooks: (() => void)[] = [];
+  /** Whether a record was deleted here. */
+  takesAway = false;
   /** Entries as they were read, good while no other commit comes between. */
   readonly #known = new Map<Key, Entry | undefined>();
   /** Links as they were found in the storage; good as long. */
@@ -207,6 +209,7 @@ export class EngineTransaction implements Transaction {
     this.#wipeLinks(key);
     if (!existed) return false;
     this.#records.set(key, DELETED);
+    this.takesAway = true;
     return true;
   }
 

@@ -87,7 +87,7 @@ const noPolicy = {
 };
 
 export class EtcdClient {
-  readonly settings: EtcdSettings;
+  settings: EtcdSettings;
   readonly #prefix: Buffer;
   readonly #prefixText: string;
   readonly #members: Etcd3[];
@@ -103,6 +103,12 @@ export class EtcdClient {
     // Loaded when it is needed: it reads protocol files, which an embedded store shall not wait for.
     const package_ = createRequire(import.meta.url)('etcd3') as typeof import('etcd3');
     this.#members = settings.hosts.map((host) => new package_.Etcd3(memberOptions(settings, host)));
+  }
+
+  /** This client under another host's name, with the same connections. Before the first session only. */
+  as(settings: EtcdSettings): this {
+    this.settings = settings;
+    return this;
   }
 
   /** Sends the next calls to another member first. */
@@ -128,9 +134,16 @@ export class EtcdClient {
     return this.#rangeResult(answer);
   }
 
-  /** A range request as given, keys absolute; for raw reads with every option. */
-  async rawRange(request: IRangeRequest): Promise<IRangeResponse> {
-    return this.#anywhere('read from etcd', undefined, (member, call) => member.kv.range(request, call));
+  /** Range requests as given, keys absolute, answered at one revision; for raw reads with every option. */
+  async rawRanges(requests: readonly IRangeRequest[]): Promise<RangeResult[]> {
+    const txn = { compare: [], success: requests.map((request_range) => ({ request_range })), failure: [] };
+    const answer = await this.#anywhere('read from etcd', undefined, (member, call) =>
+      member.kv.txn(txn, call),
+    );
+    // The answers of a transaction have no header of their own.
+    return answer.responses.map(({ response_range }) =>
+      this.#rangeResult({ ...response_range, header: answer.header }),
+    );
   }
 
   async txn(

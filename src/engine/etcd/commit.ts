@@ -18,8 +18,9 @@ import { EtcdFailure } from './failure.js';
 import { chunkName, fetchUnit, type Gate, parseGate } from './gate.js';
 import { DIRTY, plainPart, Sys } from './layout.js';
 import type { Fence } from './locks.js';
+import { hostOfId } from './members.js';
 import type { Mirror } from './mirror.js';
-import { type CommitPlan, type PlanParts, planCommit } from './plan.js';
+import { type CommitPlan, opBytes, opsOf, type PlanParts, planCommit } from './plan.js';
 import type { Session, SessionState } from './session.js';
 import type { EtcdTransaction } from './transaction.js';
 import { type StagedChange, stage } from './unit.js';
@@ -162,10 +163,34 @@ export class Committer {
       const result = await this.#decide(id, slot, [...compares, ...fences], [...ops, note, ...down]);
       if (typeof result === 'number') return result;
       if (result !== undefined) await this.#refused(result, session, signal, hold);
-      await this.#checkGuards(tx);
       return undefined;
     } finally {
       this.#slots.delete(slot);
+    }
+  }
+
+  /**
+   * Puts a key that goes with an etcd lease. A commit like any other, so that no unit that is being applied overwrites
+   * it and readers see it. NotFound: no such lease.
+   */
+  async putLeased(put: string, value: string, lease: string): Promise<void> {
+    for (;;) {
+      const session = await this.#session.current();
+      const slot = this.#takeSlot();
+      const id = this.#newId();
+      try {
+        const slotKey = Sys.commit(this.#client.settings.hostId, slot);
+        const compares: Compare[] = [{ key: Sys.gate, is: 'absent' }, hostCompare(this.#client, session)];
+        const ops: Op[] = [
+          { put, value, lease },
+          { put: slotKey, value: JSON.stringify({ id }) },
+        ];
+        const result = await this.#decide(id, slot, compares, ops);
+        if (typeof result === 'number') return await this.#mirror.reach(result);
+        if (result !== undefined) await this.#refused(result, session, undefined, undefined);
+      } finally {
+        this.#slots.delete(slot);
+      }
     }
   }
 
@@ -231,13 +256,17 @@ export class Committer {
     await this.#mirror.reach(newest?.[0]?.mod ?? 0, signal);
   }
 
-  /** A transaction under a lock that was lost must not run again as if it still had it. */
-  async #checkGuards(tx: EtcdTransaction): Promise<void> {
-    for (const guard of this.#guardsOf(tx)) {
-      const { kvs } = await this.#client.range(guard.key);
-      if (kvs[0]?.create === guard.create) continue;
+  /**
+   * A transaction under a lock that was lost must not run again as if it still had it, whatever made this attempt end.
+   * FailedPrecondition, or the guard's own error.
+   */
+  async checkGuards(tx: EtcdTransaction): Promise<void> {
+    for (const { key, create, lost } of this.#guardsOf(tx)) {
+      const { kvs } = await this.#client.range(key);
+      if ((kvs[0]?.create ?? 0) === create) continue;
+      if (lost !== undefined) throw lost();
       throw failedPrecondition('session expired: the lock that protects the transaction was lost', {
-        object: guard.key,
+        object: key,
         remedy: 'take the lock again and start over',
       });
     }
@@ -403,12 +432,15 @@ export class Committer {
   async dropAbandonedStages(): Promise<void> {
     const { kvs } = await this.#client.range(Sys.units, { end: prefixEnd(Sys.units), keysOnly: true });
     if (kvs.length === 0) return;
+    const { hostId } = this.#client.settings;
     const hosts = await this.#client.range(Sys.hosts, { end: prefixEnd(Sys.hosts), keysOnly: true });
-    const alive = hosts.kvs.map(({ key }) => key.slice(Sys.hosts.length));
-    const ids = new Set(kvs.map(({ key }) => key.slice(Sys.units.length).split('/')[0]!));
+    const alive = new Set(hosts.kvs.map(({ key }) => plainPart(key.slice(Sys.hosts.length))));
+    const ids = new Set(kvs.map(({ key }) => plainPart(key.slice(Sys.units.length).split('/')[0]!)));
     for (const id of ids) {
-      if (alive.some((host) => id.startsWith(`${host}-`)) && !id.includes(this.#nonce)) continue;
-      await this.#dropStage(plainPart(id));
+      const host = hostOfId(id);
+      // This host's own are those of an earlier process.
+      if (host === hostId ? id.includes(this.#nonce) : alive.has(host)) continue;
+      await this.#dropStage(id);
     }
   }
 
@@ -459,14 +491,3 @@ function noteText(id: string, tx: EtcdTransaction, { again }: CommitPlan, gone =
     ...(tx.deletions > 0 && { deletions: tx.deletions }),
   });
 }
-
-function opsOf({ layout }: Pick<PlanParts, 'layout'>, changes: readonly StagedChange[]): Op[] {
-  return changes.map((change): Op => {
-    if ('p' in change) return { put: change.p, value: change.v };
-    if ('d' in change) return { del: change.d };
-    const dir = layout.linksOf(change.w);
-    return { del: dir, end: prefixEnd(dir) };
-  });
-}
-
-const opBytes = (op: Op): number => ('put' in op ? op.put.length + op.value.length : 64);

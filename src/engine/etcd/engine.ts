@@ -46,10 +46,13 @@ const PAUSE_MS = 2;
 /** What work that can wait leaves to others between two commits. */
 const BACKGROUND_PAUSE_MS = 3;
 
+/** Who removed records; `unknown`: no commit of any host, or one that this host missed. */
+export type Remover = 'this host' | 'another host' | 'unknown';
+
 /** Told what other hosts do. */
 export interface ClusterListener {
-  /** Records that a commit removes, before they go; `own`: this host's commit. */
-  removing(keys: readonly Key[], own: boolean): void;
+  /** Records that a commit removes, before they go. */
+  removing(keys: readonly Key[], by: Remover): void;
   /** Users of another host deleted something. */
   remoteDeletions(count: number): void;
   /** A host has finished a collection. */
@@ -84,11 +87,12 @@ export class EtcdEngine implements Engine {
   readonly locks: EtcdLocks;
   readonly client: EtcdClient;
   readonly layout: Layout;
+  /** For this room and cluster-hosts.ts. */
+  readonly committer: Committer;
   readonly #mirror: Mirror;
   readonly #embedded: Engine;
   readonly #session: Session;
   readonly #counters: Counters;
-  readonly #committer: Committer;
   readonly #indexer: Indexer;
   readonly #turns = new Turns();
   /** The transaction whose body runs in this very turn. */
@@ -109,14 +113,14 @@ export class EtcdEngine implements Engine {
     this.#embedded = parts.mirror.engine;
     this.#session = parts.session;
     this.#counters = parts.counters;
-    this.#committer = parts.committer;
+    this.committer = parts.committer;
     this.#indexer = parts.indexer;
     this.locks = new EtcdLocks(parts.client, parts.session);
     this.graph = notedGraph(parts.graph, () => {
       if (this.#running !== undefined) this.#running.readsGraph = true;
     });
-    const missed = (_keys: readonly Key[], own: boolean): void => {
-      if (!own) this.#missedRemovals = true;
+    const missed = (_keys: readonly Key[], by: Remover): void => {
+      if (by !== 'this host') this.#missedRemovals = true;
     };
     this.listen({ removing: missed, remoteDeletions() {}, collected() {} });
   }
@@ -125,7 +129,10 @@ export class EtcdEngine implements Engine {
   listen(listener: ClusterListener): void {
     const { hostId } = this.client.settings;
     this.#mirror.listener = {
-      removing: (host, keys) => listener.removing(keys, host === hostId),
+      removing: (host, keys) => {
+        if (host === undefined) listener.removing(keys, 'unknown');
+        else listener.removing(keys, host === hostId ? 'this host' : 'another host');
+      },
       deletions: (host, count) => {
         if (host !== hostId) listener.remoteDeletions(count);
       },
@@ -149,7 +156,9 @@ export class EtcdEngine implements Engine {
   }
   /** Whether the mirror went on from a clean stop of this host, and nobody missed what others removed since. */
   get cleanStart(): boolean {
-    return this.#embedded.cleanStart && this.#mirror.resumed && !this.#missedRemovals;
+    // A host that was removed from the cluster has lost its flags there.
+    const went = this.#mirror.resumed && this.#session.wasKnown;
+    return this.#embedded.cleanStart && went && !this.#missedRemovals;
   }
 
   get(key: Key): Value | undefined {
@@ -264,7 +273,7 @@ export class EtcdEngine implements Engine {
         let hold: Hold | undefined;
         if (last?.readsGraph) {
           // No writer of this host waits for it; after many conflicts all hosts do, for the moment of one commit.
-          if (attempt > GARBAGE_CONFLICTS_MAX) hold = await this.#committer.hold(signal);
+          if (attempt > GARBAGE_CONFLICTS_MAX) hold = await this.committer.hold(signal);
         } else if (attempt > CONFLICTS_MAX) {
           turn = await this.#turns.alone(signal);
           await Promise.allSettled(this.#committing.keys());
@@ -317,7 +326,9 @@ export class EtcdEngine implements Engine {
   ): Promise<Outcome<T>> {
     for (;;) {
       const outcome = await this.#run(fn, attempt, effects, right);
-      if (outcome.done || outcome.tx.needs === undefined) return outcome;
+      if (outcome.done) return outcome;
+      await this.committer.checkGuards(outcome.tx);
+      if (outcome.tx.needs === undefined) return outcome;
       await this.#counters.reserve(outcome.tx.needs);
     }
   }
@@ -410,7 +421,9 @@ export class EtcdEngine implements Engine {
   ): Promise<boolean | undefined> {
     if (tx.isEmpty) {
       await this.fresh();
-      return this.#isStale(tx) ? undefined : false;
+      if (this.#isStale(tx)) return undefined;
+      await this.committer.checkGuards(tx);
+      return false;
     }
     if (tx.readsGraph && this.#mirror.damaged !== undefined) {
       throw failedPrecondition('a record in etcd is damaged; what it refers to is unknown, so nothing goes', {
@@ -418,14 +431,14 @@ export class EtcdEngine implements Engine {
         remedy: 'repair or delete the key with etcdctl',
       });
     }
-    const committing = this.#committer.commit(tx, () => this.#isStale(tx), signal, hold);
+    const committing = this.committer.commit(tx, () => this.#isStale(tx), signal, hold);
     const shown = committing.then(async (revision) => {
       if (revision === undefined) return undefined;
       for (const prefix of tx.droppedCounters) this.#counters.forget(prefix);
       await this.#mirror.reach(revision);
       return true;
     });
-    this.#committing.set(shown, changesOf(tx));
+    this.#committing.set(shown, tx.changes);
     try {
       return await shown;
     } finally {
@@ -435,13 +448,13 @@ export class EtcdEngine implements Engine {
 
   /** What removals of garbage must find in etcd from now on: the collecting host's lock. */
   fenceGarbage(fence: Fence | undefined): void {
-    this.#committer.fence = fence;
+    this.committer.fence = fence;
   }
 
   /** For tests: what runs before garbage is removed, and whether the removal is fenced at all. */
   meddle(options: { fencing?: boolean; beforeGarbage?: () => Promise<void> | void }): void {
-    this.#committer.fencing = options.fencing ?? true;
-    this.#committer.beforeGarbage = options.beforeGarbage;
+    this.committer.fencing = options.fencing ?? true;
+    this.committer.beforeGarbage = options.beforeGarbage;
   }
 
   // --------------------------------------------------------------------------------------------------------- rest
@@ -481,7 +494,7 @@ export class EtcdEngine implements Engine {
     await Promise.allSettled(this.#committing.keys());
     // A cluster that is gone must not keep the host from closing; what stays behind expires or is taken over.
     await this.#counters.close().catch(() => undefined);
-    await this.#committer.close().catch(() => undefined);
+    await this.committer.close().catch(() => undefined);
     await this.#session.close();
     await this.#mirror.close();
     this.client.close();
@@ -496,15 +509,6 @@ export class EtcdEngine implements Engine {
       throw failedPrecondition('the store is closed', { remedy: 'open it again' });
     }
   }
-}
-
-/** What a transaction is about to change, as far as its own writes tell. */
-function changesOf(tx: EtcdTransaction): Past {
-  const records = new Map<Key, undefined>();
-  for (const key of tx.writes.keys()) records.set(key, undefined);
-  const links = new Map<string, boolean>();
-  for (const link of tx.linkWrites.keys()) links.set(link, true);
-  return { revision: 0, records, links };
 }
 
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));

@@ -11,6 +11,7 @@
  * <record>/children/<key>   <lease>/[flat/]content|ingests|images|snapshots/<…>     unbounded sets: a key an entry
  * v1/<ns>/sequence/<counter>                       decimal
  * scheduler.v1/dirty|last|dirtyCS/<backend>|dirtySS/<snapshotter>/<backend>
+ * scheduler.v1/removed/content/<backend>|removed/snapshots/<snapshotter>/<backend>|foreign/<backend>
  * lock/<name>/<w|r>-<request>                      locks
  * other/… otherlinks/…                             records and links of no such form
  * sys/…                                            what keeps transactions apart (see commit.ts)
@@ -48,6 +49,9 @@ export const Sys = {
   /** Present while the host's session lasts; rewritten to shut out the host's own earlier requests. */
   host: (id: string): string => `sys/host/${escapePart(id)}`,
   hosts: 'sys/host/',
+  /** Every host that ever began a session, until it is removed from the cluster. */
+  member: (id: string): string => `sys/member/${escapePart(id)}`,
+  members: 'sys/member/',
   /** The last transaction of each slot of each host: every commit writes one. */
   commit: (host: string, slot: number | string): string => `sys/commit/${escapePart(host)}/${slot}`,
   commitsOf: (host: string): string => `sys/commit/${escapePart(host)}/`,
@@ -79,6 +83,8 @@ const shapes: Readonly<Record<string, Shape>> = {
 const VERSION = metaKey('version');
 const DIRTY_CONTENT = metaKey('dirty', 'content');
 const DIRTY_SNAPSHOTS = metaKey('dirty', 'snapshots');
+/** Notes about one host's backends (gc/dirty.ts, gc/orphan-guard.ts). */
+const OF_BACKENDS: ReadonlySet<string> = new Set(['removed', 'foreign']);
 
 export type Place =
   | { is: 'record'; key: Key }
@@ -104,6 +110,9 @@ export class Layout {
       if (key === DIRTY_CONTENT) return `scheduler.v1/dirtyCS/${this.#backend}`;
       if (key.startsWith(DIRTY_SNAPSHOTS + SEPARATOR) && parts.length === 4) {
         return `scheduler.v1/dirtySS/${escapePart(parts[3]!)}/${this.#backend}`;
+      }
+      if (OF_BACKENDS.has(parts[1]!)) {
+        return ['scheduler.v1', ...parts.slice(1).map(escapePart), this.#backend].join('/');
       }
     }
     return regular(parts) ?? `other/${parts.map(escapePart).join('/')}`;
@@ -188,6 +197,9 @@ export class Layout {
     if (own && parts[1] === 'dirtyCS' && parts.length === 3) return { is: 'record', key: DIRTY_CONTENT };
     if (own && parts[1] === 'dirtySS' && parts.length === 4) {
       return { is: 'record', key: metaKey('dirty', 'snapshots', plainPart(parts[2]!)) };
+    }
+    if (own && OF_BACKENDS.has(parts[1]!)) {
+      return { is: 'record', key: metaKey(...parts.slice(1, -1).map(plainPart)) };
     }
     // Flags of other hosts' backends are theirs.
     return { is: 'other' };

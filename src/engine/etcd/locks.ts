@@ -9,6 +9,7 @@
 import {
   abortError,
   canceled,
+  type EbbtideError,
   failedPrecondition,
   invalidArgument,
   throwIfAborted,
@@ -21,10 +22,13 @@ import { EtcdFailure } from './failure.js';
 import { lockPrefix } from './layout.js';
 import type { Session } from './session.js';
 
-/** A lock record that must still be there. */
+/** A record that a commit needs as it was: a lock's, or by 0 none at all. */
 export interface Fence {
   readonly key: string;
+  /** Its creation revision. */
   readonly create: number;
+  /** The error when it is not so; a lost lock's unless given. */
+  readonly lost?: () => EbbtideError;
 }
 
 const fences = new WeakMap<Unlock, Fence>();

@@ -3,6 +3,7 @@
  * Called by db.ts and by embedders.
  */
 import { rm } from 'node:fs/promises';
+import { resolve } from 'node:path';
 import type { Engine, EngineOptions } from '../contract.js';
 import { openLmdbEngine } from '../lmdb/engine.js';
 import { openMemoryEngine } from '../memory/engine.js';
@@ -10,16 +11,19 @@ import { EtcdClient } from './client.js';
 import { Committer } from './commit.js';
 import { Counters } from './counters.js';
 import { EtcdEngine } from './engine.js';
+import { hostIdOf } from './identity.js';
 import { Layout, Sys } from './layout.js';
 import { Mirror } from './mirror.js';
 import { Notes } from './notes.js';
 import { type EtcdConfig, etcdSettings } from './options.js';
-import { Session } from './session.js';
+import { NameTaken, Session } from './session.js';
 
 export interface EtcdEngineOptions extends EngineOptions {
   etcd: EtcdConfig;
   /** Makes the default name of this host unique on its machine: its directory. */
   place?: string;
+  /** The same for a host that was put together from parts: the directory of one. */
+  directory?: string | undefined;
   /** Directory of the mirror's LMDB files; undefined: a mirror in memory, loaded anew at each start. */
   mirrorDir?: string;
 }
@@ -29,20 +33,17 @@ export interface EtcdEngineOptions extends EngineOptions {
  * InvalidArgument: an option; FailedPrecondition: refused credentials.
  */
 export async function openEtcdEngine(options: EtcdEngineOptions): Promise<EtcdEngine> {
-  const settings = etcdSettings(options.etcd, options.place ?? options.mirrorDir);
   const warn = options.warn ?? (() => {});
-  const client = new EtcdClient(settings);
-  const undo: (() => Promise<unknown>)[] = [async () => client.close()];
+  const undo: (() => Promise<unknown>)[] = [];
   try {
-    await client.range(Sys.head, { keysOnly: true, timeoutMs: settings.dialTimeoutMs });
+    const { client, session } = await connect(options, warn);
+    undo.push(async () => client.close());
+    undo.push(() => session.close());
     const embedded = await openMirrorEngine(options, client);
     undo.push(() => embedded.close());
-    const layout = new Layout(settings.backendId);
+    const layout = new Layout(client.settings.backendId);
     const mirror = new Mirror({ client, layout, engine: embedded, warn });
     undo.push(() => mirror.close());
-    const session = new Session(client, warn);
-    undo.push(() => session.close());
-    await session.current();
     await mirror.start();
     const counters = new Counters(client, layout);
     const { indexer } = options;
@@ -64,9 +65,57 @@ export async function openEtcdEngine(options: EtcdEngineOptions): Promise<EtcdEn
   }
 }
 
+interface Connected {
+  client: EtcdClient;
+  session: Session;
+}
+
+/** A client whose host has a session. */
+async function connect(options: EtcdEngineOptions, warn: (message: string) => void): Promise<Connected> {
+  const { etcd } = options;
+  const place = options.place ?? options.mirrorDir;
+  const settings = etcdSettings(etcd, place);
+  const client = new EtcdClient(settings);
+  try {
+    await client.range(Sys.head, { keysOnly: true, timeoutMs: settings.dialTimeoutMs });
+    if (etcd.hostId !== undefined || place !== undefined) return await begun(client, warn, place);
+    const { directory = '' } = options;
+    for (;;) {
+      const hostId = await hostIdOf(client, directory);
+      const own = client.as(etcdSettings({ ...etcd, hostId }));
+      try {
+        // Only a directory makes sure that whoever has the name now is this host's predecessor.
+        return await begun(own, warn, directory, directory === '');
+      } catch (error) {
+        if (!(error instanceof NameTaken)) throw error;
+      }
+    }
+  } catch (error) {
+    client.close();
+    throw error;
+  }
+}
+
+async function begun(
+  client: EtcdClient,
+  warn: (message: string) => void,
+  place = '',
+  claims = false,
+): Promise<Connected> {
+  const session = new Session(client, warn, { place, claims });
+  try {
+    await session.current();
+  } catch (error) {
+    await session.close();
+    throw error;
+  }
+  return { client, session };
+}
+
 /** The embedded engine of the mirror; one that holds another tree is removed first. */
 async function openMirrorEngine(options: EtcdEngineOptions, client: EtcdClient): Promise<Engine> {
-  const { indexer, graph, mirrorDir, warn } = options;
+  const { indexer, graph, warn } = options;
+  const mirrorDir = options.mirrorDir === undefined ? undefined : resolve(options.mirrorDir);
   const parts = { indexer, graph, durability: 'visible' as const, ...(warn && { warn }) };
   if (mirrorDir === undefined) return openMemoryEngine(parts);
   const engine = await openLmdbEngine(mirrorDir, parts);

@@ -29,7 +29,10 @@ export interface EtcdConfig {
   operationTimeoutMs?: number;
   /** Seconds after which locks of a host that stopped are free for others; default 60, at least 2. */
   sessionTtlSeconds?: number;
-  /** Name of this host in the cluster; default the machine's name and the store's directory. Unique. */
+  /**
+   * Name of this host in the cluster. Unique. Default: the machine's name and the store's (or content's) directory;
+   * without a directory, the machine's name and, while another host has that, a number.
+   */
   hostId?: string;
   /** Name of this host's directories; hosts that share directories use the same one. Default: the host's name. */
   backendId?: string;
@@ -189,5 +192,6 @@ function sessionTtl(seconds = 60): number {
   throw invalidArgument('etcd sessionTtlSeconds must be a whole number from 2 to 86400');
 }
 
-const defaultHostId = (place: string): string =>
+/** The machine's name and, where there is one, the place. */
+export const defaultHostId = (place: string): string =>
   `${hostname()}${place === '' ? '' : `:${place.replace(/[^A-Za-z0-9._:@-]+/g, '.')}`}`.slice(-200);

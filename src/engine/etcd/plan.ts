@@ -10,7 +10,7 @@ import { type Adjacency, type Indexer, type Key, NodeFlag } from '../contract.js
 import { splitLink } from '../core/storage.js';
 import { decodeValue } from '../schema/codec.js';
 import { components } from '../schema/keys.js';
-import type { Compare, EtcdClient } from './client.js';
+import type { Compare, EtcdClient, Op } from './client.js';
 import { prefixEnd } from './client.js';
 import type { Counters } from './counters.js';
 import { type Layout, Sys } from './layout.js';
@@ -191,3 +191,15 @@ function sizeOf(change: StagedChange): number {
     ? Buffer.byteLength(change.p) + Buffer.byteLength(change.v) + 32
     : change.d.length * 2 + 32;
 }
+
+/** Changes as operations of etcd. */
+export function opsOf({ layout }: Pick<PlanParts, 'layout'>, changes: readonly StagedChange[]): Op[] {
+  return changes.map((change): Op => {
+    if ('p' in change) return { put: change.p, value: change.v };
+    if ('d' in change) return { del: change.d };
+    const dir = layout.linksOf(change.w);
+    return { del: dir, end: prefixEnd(dir) };
+  });
+}
+
+export const opBytes = (op: Op): number => ('put' in op ? op.put.length + op.value.length : 64);

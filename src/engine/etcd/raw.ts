@@ -2,13 +2,18 @@
  * Raw keys over etcd: reads and writes outside a transaction go to etcd itself, with every option of its client;
  * inside `eUpdate` they join the transaction like any record. Called by db.ts.
  *
- * Reads may look at the whole tree (`v1/…`, one JSON text a record); writes keep to keys of their own.
+ * Reads may look at the whole tree (`v1/…`, one JSON text a record); writes keep to keys of their own. A read shows all
+ * of a unit or nothing of it: where one is decided and not applied, its staged changes are put over what etcd has.
  */
 import type { IRangeRequest } from 'etcd3';
 import { invalidArgument } from '../../errors.js';
+import { compareUtf8 } from '../../model/utf8.js';
 import { type GetOptions, type PutOptions, RawStore, type SortField } from '../raw.js';
+import type { KeyValue } from './client.js';
 import type { EtcdEngine } from './engine.js';
-import { rawName } from './layout.js';
+import { fetchUnit, type Gate, parseGate } from './gate.js';
+import { rawName, Sys } from './layout.js';
+import type { StagedChange } from './unit.js';
 
 const sortTargets: Readonly<Record<SortField, number>> = { key: 0, version: 1, create: 2, mod: 3, value: 4 };
 /** Not the business of users. */
@@ -23,17 +28,56 @@ export class EtcdRawStore extends RawStore {
   }
 
   override async get(key: string, options: GetOptions = {}): Promise<Map<string, string>> {
-    const { client } = this.#engine;
     const { limit = 0 } = options;
-    const answer = await client.rawRange(this.#request(key, options));
+    const request = this.#request(key, options);
     const found = new Map<string, string>();
-    for (const kv of answer.kvs) {
-      const { key: name, value } = client.keyValue(kv);
-      if (hidden.test(name)) continue;
-      found.set(name, options.keysOnly ? '' : value.toString('utf8'));
+    for (const kv of await this.#read(key, request, options)) {
+      if (hidden.test(kv.key)) continue;
+      found.set(kv.key, options.keysOnly ? '' : kv.value.toString('utf8'));
       if (found.size === limit) break;
     }
     return found;
+  }
+
+  async #read(key: string, request: IRangeRequest, options: GetOptions): Promise<readonly KeyValue[]> {
+    const { client } = this.#engine;
+    const { revision = 0, serializable = false } = request;
+    const gateRequest = { key: client.absolute(Sys.gate), revision, serializable };
+    const [answer, gates] = await client.rawRanges([request, gateRequest]);
+    const { kvs, revision: current } = answer!;
+    const gate = gates?.kvs[0] && parseGate(gates.kvs[0]);
+    if (gate?.state !== 'flipped') return kvs;
+    // The unit may be gone by now; at this revision it is there.
+    const changes = await fetchUnit(client, gate, revision === 0 ? current : Number(revision));
+    return this.#withUnit(kvs, changes, gate, inRange(key, options), options);
+  }
+
+  /** What a range holds with the changes of a decided unit over it, in the order asked for. */
+  #withUnit(
+    kvs: readonly KeyValue[],
+    changes: readonly StagedChange[],
+    gate: Gate,
+    isIn: (key: string) => boolean,
+    { sort }: GetOptions,
+  ): readonly KeyValue[] {
+    const shown = new Map(kvs.map((kv) => [kv.key, kv]));
+    for (const change of changes) {
+      if ('w' in change) {
+        const dir = this.#engine.layout.linksOf(change.w);
+        for (const key of [...shown.keys()]) if (key.startsWith(dir)) shown.delete(key);
+      } else if ('d' in change) shown.delete(change.d);
+      else if (isIn(change.p)) {
+        const before = shown.get(change.p);
+        // Applied already: etcd has it as it will be.
+        if (before !== undefined && before.mod > gate.mod) continue;
+        const { create = gate.mod, version = 0 } = before ?? {};
+        const value = Buffer.from(change.v);
+        shown.set(change.p, { key: change.p, value, create, mod: gate.mod, version: version + 1 });
+      }
+    }
+    const by = comparisons[sort?.by ?? 'key'];
+    const sign = sort?.order === 'desc' ? -1 : 1;
+    return [...shown.values()].sort((a, b) => sign * by(a, b));
   }
 
   #request(key: string, options: GetOptions): IRangeRequest {
@@ -73,10 +117,26 @@ export class EtcdRawStore extends RawStore {
   override async put(key: string, value: string, options: PutOptions = {}): Promise<void> {
     if (options.lease === undefined) return super.put(key, value);
     if (key === '') throw invalidArgument('key must not be empty');
-    // A key that goes with a lease is no part of a transaction: its end comes from outside.
-    await this.#engine.client.txn([], [{ put: rawName(key), value, lease: String(options.lease) }]);
+    // The transaction knows nothing of etcd's leases: its end comes from outside.
+    await this.#engine.committer.putLeased(rawName(key), value, String(options.lease));
   }
 }
+
+/** Whether a key is among those that were asked for. */
+function inRange(key: string, { prefix, fromKey, rangeEnd }: GetOptions): (name: string) => boolean {
+  if (prefix) return (name) => name.startsWith(key);
+  if (fromKey) return (name) => compareUtf8(name, key) >= 0;
+  if (rangeEnd === undefined) return (name) => name === key;
+  return (name) => compareUtf8(name, key) >= 0 && compareUtf8(name, rangeEnd) < 0;
+}
+
+const comparisons: Readonly<Record<SortField, (a: KeyValue, b: KeyValue) => number>> = {
+  key: (a, b) => compareUtf8(a.key, b.key),
+  value: (a, b) => Buffer.compare(a.value, b.value),
+  version: (a, b) => a.version - b.version,
+  create: (a, b) => a.create - b.create,
+  mod: (a, b) => a.mod - b.mod,
+};
 
 /** The first key behind all that begin with `key`. */
 function successor(key: Buffer): Buffer {

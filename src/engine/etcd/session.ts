@@ -7,8 +7,9 @@
  */
 import { randomUUID } from 'node:crypto';
 import { failedPrecondition } from '../../errors.js';
-import type { EtcdClient, KeepAliveStream, KeyValue } from './client.js';
+import type { Compare, EtcdClient, KeepAliveStream, KeyValue, Op } from './client.js';
 import { Sys } from './layout.js';
+import { type Member, parseMember } from './members.js';
 
 export interface SessionState {
   readonly lease: string;
@@ -16,13 +17,27 @@ export interface SessionState {
   readonly fence: number;
 }
 
+export interface SessionOptions {
+  /** What tells this host from others on its machine; '' when nothing does. */
+  readonly place: string;
+  /** Begin only when no living host has the name; else `NameTaken`. Otherwise a predecessor's session is taken over. */
+  readonly claims: boolean;
+}
+
+export class NameTaken extends Error {}
+
 export class Session {
   readonly #client: EtcdClient;
   readonly #warn: (message: string) => void;
   #state: Promise<SessionState> | undefined;
   #changes: Promise<unknown> = Promise.resolve();
   readonly #nonce = randomUUID();
+  readonly #place: string;
+  readonly #claims: boolean;
   #registered = false;
+  /** Whether the cluster knew this host before its first session here: one that was removed begins anew. */
+  wasKnown = false;
+  #memberSince = '';
   #lease = '';
   #stream: KeepAliveStream | undefined;
   #timer: NodeJS.Timeout | undefined;
@@ -31,9 +46,11 @@ export class Session {
   #closed = false;
   readonly #lostListeners = new Set<(lease: string) => void>();
 
-  constructor(client: EtcdClient, warn: (message: string) => void) {
+  constructor(client: EtcdClient, warn: (message: string) => void, options: SessionOptions) {
     this.#client = client;
     this.#warn = warn;
+    this.#place = options.place;
+    this.#claims = options.claims;
   }
 
   /** The session, begun when there is none. */
@@ -98,7 +115,12 @@ export class Session {
     const lease = this.#lease;
     this.#lease = '';
     this.#dropStream();
-    if (lease !== '') await this.#client.revokeLease(lease).catch(() => undefined);
+    if (lease === '') return;
+    const { hostId } = this.#client.settings;
+    // Unless the name has been taken, or the host was removed and its session is over.
+    const isOurs = { key: Sys.host(hostId), is: 'present' } as const;
+    await this.#client.txn([isOurs], [this.#memberPut(new Date().toISOString())]).catch(() => undefined);
+    await this.#client.revokeLease(lease).catch(() => undefined);
   }
 
   async #begin(): Promise<SessionState> {
@@ -126,14 +148,30 @@ export class Session {
       const { kvs } = await this.#client.range(Sys.host(hostId));
       if (kvs[0] !== undefined) this.checkOwn(kvs[0]);
     }
-    const value = JSON.stringify({
-      backend: backendId,
-      process: this.#nonce,
-      since: new Date().toISOString(),
-    });
-    const { revision } = await this.#client.txn([], [{ put: Sys.host(hostId), value, lease }]);
+    const at = new Date().toISOString();
+    const value = JSON.stringify({ backend: backendId, process: this.#nonce, since: at });
+    if (!this.#registered) {
+      const { kvs } = await this.#client.range(Sys.member(hostId));
+      const member = kvs[0] && parseMember(kvs[0]);
+      this.wasKnown = member !== undefined;
+      this.#memberSince = member?.since ?? at;
+    }
+    const compares: Compare[] =
+      this.#claims && !this.#registered ? [{ key: Sys.host(hostId), is: 'absent' }] : [];
+    const { succeeded, revision } = await this.#client.txn(compares, [
+      { put: Sys.host(hostId), value, lease },
+      this.#memberPut(at),
+    ]);
+    if (!succeeded) throw new NameTaken(hostId);
     this.#registered = true;
     return revision;
+  }
+
+  /** Notes when this host was there last. */
+  #memberPut(seen: string): Op {
+    const { hostId, backendId } = this.#client.settings;
+    const member: Member = { backend: backendId, place: this.#place, since: this.#memberSince, seen };
+    return { put: Sys.member(hostId), value: JSON.stringify(member) };
   }
 
   /** FailedPrecondition when the host's key was written by another process: two hosts have one name. */

@@ -7,7 +7,7 @@ import { EbbtideError, failedPrecondition, invalidArgument } from '../../errors.
 import { compareUtf8 } from '../../model/utf8.js';
 import type { Indexer, Key, ScanOptions, Transaction, Value } from '../contract.js';
 import type { Effects } from '../core/effects.js';
-import { ReadSet } from '../core/history.js';
+import { type Past, ReadSet } from '../core/history.js';
 import { below, type Layer, layered } from '../core/reads.js';
 import { SortedMap } from '../core/sorted-map.js';
 import { type LinkKey, linkPrefix, linksPrefix, splitLink } from '../core/storage.js';
@@ -275,6 +275,15 @@ export class EtcdTransaction implements Transaction {
   }
 
   // ------------------------------------------------------------------------------------------- for engine, commit
+
+  /** What it is about to change, as far as its own writes tell. */
+  get changes(): Past {
+    const records = new Map<Key, undefined>();
+    for (const key of this.writes.keys()) records.set(key, undefined);
+    const links = new Map<string, boolean>();
+    for (const link of this.linkWrites.keys()) links.set(link, true);
+    return { revision: 0, records, links };
+  }
 
   /** What the mirror holds under a key at this transaction's revision; not counted as read. */
   stored(key: Key): Value | undefined {

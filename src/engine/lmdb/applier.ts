@@ -11,7 +11,7 @@ import { unavailable } from '../../errors.js';
 import { type Applied, type Job, runJobs } from './apply.js';
 import type { Databases } from './databases.js';
 import type { DataFile } from './files.js';
-import { writeError } from './write-error.js';
+import { writeError, writeRemedy } from './write-error.js';
 
 /**
  * So many changes are worth a transaction at once; fewer wait for more. While a collection is under way, and between
@@ -289,6 +289,8 @@ export class Applier {
         this.#host.warn(`commits wait in the log, because the tree cannot be written: ${answer.error}`);
       }
       this.#failure = answer.error;
+      // The reserve of a full disk has room for small transactions.
+      this.#changesMax = CHANGES_MIN;
       return false;
     }
     if ('ids' in answer) throw new Error('the thread that writes the tree answered another question');
@@ -325,10 +327,7 @@ export class Applier {
   }
 
   #error(text: string): Error {
-    return unavailable(text, {
-      object: this.#path,
-      remedy: 'make room on the disk (the kernel log tells of other troubles), then try again',
-    });
+    return unavailable(text, { object: this.#path, remedy: writeRemedy() });
   }
 }
 

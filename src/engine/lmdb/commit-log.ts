@@ -1,7 +1,8 @@
 /**
  * The commit log: two files that take turns, into which every batch of commits is written, and flushed, before anybody is
  * told that it is stored. The tree (LMDB) gets the same commits later and in larger groups; a file whose commits it
- * has is written over from its beginning. Called by the writer; read by `recoverLog` at opening.
+ * has is written over from its beginning. At rest both files are there, empty, with blocks: the reserve with which a store
+ * on a full disk still takes removals. Called by the writer; read by `recoverLog` at opening.
  *
  * Durability: one write of one batch is under way at a time, through a descriptor that flushes (O_DSYNC). What a crash can
  * tear is therefore the last batch only, which nobody was told of. Files are filled with zeros ahead of the writing, since
@@ -12,21 +13,21 @@ import {
   constants,
   existsSync,
   fdatasyncSync,
+  fstatSync,
   ftruncateSync,
-  openSync,
   readFileSync,
-  rmSync,
   write,
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
 import { unknownError } from '../../errors.js';
-import { fileError, syncDirectory } from './files.js';
+import { isFull } from '../../system-errors.js';
+import { fileError, openPrivate, syncDirectory } from './files.js';
 import { BATCH_HEAD_BYTES, BATCH_MAGIC, batchAt, batchRevision, sealBatch } from './log-format.js';
 
 /** A file this large is left for the other one as soon as that is free. */
 const TURN_BYTES = 8 * 1024 * 1024;
-/** Zeros are written so many bytes at a time, when fewer than half as many are left. */
+/** Zeros are written so many bytes at a time, when fewer than half as many are left; so many stay when there are no commits. */
 const AHEAD_BYTES = 1024 * 1024;
 const ZEROS = Buffer.alloc(AHEAD_BYTES);
 const NAMES = ['log.0', 'log.1'] as const;
@@ -123,13 +124,29 @@ const damagedLog = (path: string) =>
   });
 
 /**
- * Takes the files away: the tree has all their commits. For good: a file that came back after a power cut would stand
- * beside newer ones.
+ * Empties the files: the tree has all their commits. Of their blocks the reserve stays. Nothing old is left behind what is
+ * written next, where it could be taken for something new.
  */
-export function removeLog(dir: string): void {
-  const paths = pathsIn(dir).filter((path) => existsSync(path));
-  for (const path of paths) rmSync(path, { force: true });
-  if (paths.length > 0) syncDirectory(dir);
+export function emptyLog(dir: string): void {
+  for (const path of pathsIn(dir)) if (existsSync(path)) emptyFile(path);
+}
+
+function emptyFile(path: string): void {
+  try {
+    const bytes = readFileSync(path);
+    const kept = Math.min(bytes.length, AHEAD_BYTES);
+    if (bytes.length === kept && bytes.equals(ZEROS.subarray(0, kept))) return;
+    const fd = openPrivate(path, constants.O_RDWR);
+    try {
+      if (bytes.length > kept) ftruncateSync(fd, kept);
+      for (let at = 0; at < kept; ) at += writeSync(fd, ZEROS, at, kept - at, at);
+      fdatasyncSync(fd);
+    } finally {
+      closeSync(fd);
+    }
+  } catch (error) {
+    throw fileError('write', path, error);
+  }
 }
 
 // --------------------------------------------------------------------------------------------------------- writing
@@ -152,10 +169,13 @@ export class CommitLog {
   #generation: number;
   #applied: number;
   #growing: Promise<void> | undefined;
+  #isAppending = false;
+  /** There was no room to write ahead. */
+  #isShort = false;
   /** A write to this file failed, and what it left has not been cut off. */
   #dirty: LogFile | undefined;
 
-  /** @param recovered what is in the directory; its files are gone unless `resume` is called */
+  /** @param recovered what is in the directory; its files are empty unless `resume` is called */
   constructor(dir: string, recovered: Recovered, applied: number) {
     this.#dir = dir;
     this.#generation = recovered.generation + 1;
@@ -166,7 +186,7 @@ export class CommitLog {
   resume({ filled, generation }: Recovered): void {
     for (const [index, place] of filled.entries()) {
       if (place === undefined) continue;
-      const file = this.#open(index, 0);
+      const file = this.#open(index);
       Object.assign(file, { used: place.used, allocated: place.size, revision: place.revision });
       if (place.generation !== generation) continue;
       this.#current = index;
@@ -189,6 +209,15 @@ export class CommitLog {
    * batch will ever be found in the log.
    */
   async append(batch: Buffer): Promise<void> {
+    this.#isAppending = true;
+    try {
+      await this.#append(batch);
+    } finally {
+      this.#isAppending = false;
+    }
+  }
+
+  async #append(batch: Buffer): Promise<void> {
     const file = this.#place(batch.length);
     try {
       if (this.#dirty !== undefined) this.#cut(this.#dirty);
@@ -212,41 +241,89 @@ export class CommitLog {
     if (file.allocated - file.used < AHEAD_BYTES / 2 && file.used < TURN_BYTES) this.#grow(file);
   }
 
+  /**
+   * Whether the disk has room for the blocks that are kept ahead; tries again when it had none. The reserve is made here, for
+   * a store that has none yet.
+   */
+  keepReserve(): boolean {
+    if (this.#isAppending || this.#growing !== undefined) return !this.#isShort;
+    this.#isShort = false;
+    for (const index of NAMES.keys()) {
+      try {
+        const file = this.#open(index);
+        if (file.allocated - file.used >= AHEAD_BYTES / 2 || file.used >= TURN_BYTES) continue;
+        const end = file.allocated + AHEAD_BYTES;
+        while (file.allocated < end)
+          file.allocated += writeSync(file.fd, ZEROS, 0, end - file.allocated, file.allocated);
+      } catch (error) {
+        if (!isFull(error)) throw error;
+        this.#isShort = true;
+      }
+    }
+    return !this.#isShort;
+  }
+
+  /** On a full disk: takes what is beyond the reserve from files whose commits the tree has. False: there is nothing. */
+  giveBack(): boolean {
+    if (this.#isAppending || this.#growing !== undefined) return false;
+    let gave = false;
+    for (const file of this.#files) {
+      if (file === undefined || file.revision > this.#applied || file.allocated <= AHEAD_BYTES) continue;
+      ftruncateSync(file.fd, AHEAD_BYTES);
+      for (let at = 0; at < AHEAD_BYTES; ) at += writeSync(file.fd, ZEROS, at, AHEAD_BYTES - at, at);
+      Object.assign(file, { used: 0, allocated: AHEAD_BYTES });
+      if (this.#dirty === file) this.#dirty = undefined;
+      this.#generation++;
+      gave = true;
+    }
+    return gave;
+  }
+
+  /** There are no blocks for a batch, until the tree has what is in one of the files. */
+  isExhausted(size: number): boolean {
+    const file = this.#files[this.#current];
+    if (!this.#isShort || file === undefined || file.used + size <= file.allocated) return false;
+    const other = this.#files[1 - this.#current];
+    return other !== undefined && other.used > 0 && other.revision > this.#applied;
+  }
+
   /** The tree has everything up to a revision. */
   applied(revision: number): void {
     this.#applied = revision;
   }
 
-  /** Closes the files, and takes them away when the tree has all that is in them. */
+  /** Closes the files, and empties them when the tree has all that is in them. */
   async close(): Promise<void> {
     await this.#growing;
     const isApplied = this.bytes === 0 && this.#dirty === undefined;
     for (const file of this.#files) if (file !== undefined) closeSync(file.fd);
-    if (isApplied) removeLog(this.#dir);
+    if (isApplied) emptyLog(this.#dir);
   }
 
   #place(size: number): LogFile {
     const file = this.#open(this.#current);
-    if (file.used === 0 || file.used + size <= TURN_BYTES) return file;
+    const end = file.used + size;
+    if (file.used === 0 || (end <= TURN_BYTES && (!this.#isShort || end <= file.allocated))) return file;
     const other = this.#open(1 - this.#current);
     if (other.used > 0 && other.revision > this.#applied) return file;
+    // Without room on the disk, not to a file without blocks: what this one has takes a smaller batch.
+    if (this.#isShort && other.allocated < size) return file;
     this.#current = 1 - this.#current;
     this.#generation++;
     other.used = 0;
     return other;
   }
 
-  #open(index: number, flag: number = constants.O_TRUNC): LogFile {
+  #open(index: number): LogFile {
     const known = this.#files[index];
     if (known !== undefined) return known;
     const path = join(this.#dir, NAMES[index]!);
     try {
-      const flags = constants.O_RDWR | constants.O_CREAT | constants.O_DSYNC | flag;
-      const fd = openSync(path, flags, 0o644);
-      syncDirectory(this.#dir);
-      const file = { path, fd, allocated: 0, used: 0, revision: 0 };
+      const isNew = !existsSync(path);
+      const fd = openPrivate(path, constants.O_RDWR | constants.O_CREAT | constants.O_DSYNC);
+      if (isNew) syncDirectory(this.#dir);
+      const file = { path, fd, allocated: fstatSync(fd).size, used: 0, revision: 0 };
       this.#files[index] = file;
-      if (flag !== 0) this.#grow(file);
       return file;
     } catch (error) {
       throw fileError('make', path, error);
@@ -272,8 +349,11 @@ export class CommitLog {
         () => {
           file.allocated = Math.max(file.allocated, at + ZEROS.length);
         },
-        // Too little room for zeros need not be too little for commits.
-        () => undefined,
+        // Too little room for zeros need not be too little for commits: those that were written have blocks.
+        () => {
+          this.#isShort = true;
+          file.allocated = Math.max(file.allocated, fstatSync(file.fd).size);
+        },
       )
       .finally(() => {
         this.#growing = undefined;

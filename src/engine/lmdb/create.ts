@@ -6,13 +6,14 @@
  */
 import { closeSync, fsyncSync, openSync, renameSync, rmSync } from 'node:fs';
 import { openDatabases } from './databases.js';
-import { DataFile, fileError } from './files.js';
+import { DataFile, fileError, lmdbLockPath, prepareFiles } from './files.js';
 
 export async function createDataFile(path: string): Promise<void> {
   const draft = `${path}.new`;
-  const lock = `${draft}-lock`;
+  const lock = lmdbLockPath(draft);
   try {
     for (const name of [draft, lock]) rmSync(name, { force: true });
+    prepareFiles(draft);
     const dbs = await openDatabases(draft, false);
     await dbs.env.close();
     // LMDB may end the file before the last page in use.

@@ -6,6 +6,7 @@
  * commits are grouped anyway, and made a single caller slower.
  */
 import { type Database, open, type RootDatabase } from 'lmdb';
+import { closeOnExec } from '../../descriptors.js';
 import { failedPrecondition } from '../../errors.js';
 import type { ChildTable } from './child-links.js';
 import { fileError, foreign } from './files.js';
@@ -115,7 +116,9 @@ export async function openDatabases(path: string, readOnly: boolean): Promise<Da
 
 function openEnvironment(path: string, readOnly: boolean): RootDatabase {
   try {
-    return open({ ...options, path, readOnly });
+    const env = open({ ...options, path, readOnly });
+    closeOnExec(path);
+    return env;
   } catch (error) {
     throw fileError('open', path, error);
   }

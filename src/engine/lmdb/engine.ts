@@ -6,17 +6,30 @@
  * waits for it). A directory has one owner
  * process; a second one is refused. The data file is checked before LMDB may touch it.
  */
+import { resolve } from 'node:path';
+import { failedPrecondition, isKind } from '../../errors.js';
+import { shown } from '../../held-paths.js';
 import type { EngineOptions } from '../contract.js';
 import { CoreEngine } from '../core/engine.js';
 import { applyBatches } from './apply.js';
 import { Checkpointer, markOpen, readState, type StoreState } from './checkpoint.js';
-import { CommitLog, type Recovered, recoverLog, removeLog } from './commit-log.js';
+import { CommitLog, emptyLog, type Recovered, recoverLog } from './commit-log.js';
 import { createDataFile } from './create.js';
 import { checkLayout, type Databases, LAYOUT, layoutOf, openDatabases } from './databases.js';
-import { DataFile, dataPath, fileError, inspectDataFile, ownDirectory, syncDirectory } from './files.js';
+import {
+  DataFile,
+  dataPath,
+  fileError,
+  inspectDataFile,
+  type Owner,
+  ownDirectory,
+  prepareFiles,
+  syncDirectory,
+} from './files.js';
 import { type LoadedGraph, loadGraph, newestRevision } from './graph-loader.js';
 import { decodeCommit } from './log-commits.js';
 import { openBatch } from './log-format.js';
+import { Room } from './room.js';
 import { LmdbStorage } from './storage.js';
 import { upgrade } from './upgrade.js';
 import { writeError } from './write-error.js';
@@ -33,20 +46,25 @@ export interface LmdbEngineOptions extends EngineOptions {
  */
 export async function openLmdbEngine(dir: string, options: LmdbEngineOptions): Promise<CoreEngine> {
   const readOnly = options.readOnly ?? false;
-  const path = dataPath(dir);
-  const owner = ownDirectory(dir, readOnly);
+  const owner = ownDirectory(resolve(dir), readOnly);
+  const { at } = owner.directory;
+  const path = dataPath(at);
   try {
     const exists = inspectDataFile(path);
-    if (exists) await checkLayout(path, readOnly);
-    else if (readOnly)
+    if (exists) {
+      if (!readOnly) prepareFiles(path);
+      await checkLayout(path, readOnly);
+    } else if (readOnly)
       throw fileError('open', path, Object.assign(new Error('no such file'), { code: 'ENOENT' }));
     else {
+      checkLogBeside(at, path);
       await createDataFile(path);
-      syncDirectory(dir);
+      syncDirectory(at);
+      prepareFiles(path);
     }
     const dbs = await openDatabases(path, readOnly);
     try {
-      return await openEngine(dbs, dir, { ...options, readOnly }, owner.release);
+      return await openEngine(dbs, owner, { ...options, readOnly });
     } catch (error) {
       await dbs.env.close();
       throw error;
@@ -59,13 +77,13 @@ export async function openLmdbEngine(dir: string, options: LmdbEngineOptions): P
 
 async function openEngine(
   dbs: Databases,
-  dir: string,
+  owner: Owner,
   options: LmdbEngineOptions & { readOnly: boolean },
-  release: () => void,
 ): Promise<CoreEngine> {
   const { graph, indexer, readOnly } = options;
+  const dir = owner.directory.at;
   const path = dataPath(dir);
-  const warn = options.warn ?? (() => {});
+  const warn = (message: string): void => options.warn?.(shown(message));
   if (!readOnly) bringUp(dbs, path, warn);
   const state: StoreState = readState(dbs) ?? { clean: true };
   if (!state.clean) warn(`${path} was not closed by its last owner`);
@@ -92,11 +110,30 @@ async function openEngine(
         });
     }
     if (waiting.length > 0) log?.resume(recovered);
+    if (log !== undefined) storage.room = new Room(dir, file, log);
     const cleanStart = state.clean && recovered.batches.length === 0;
-    return makeEngine(dbs, storage, { ...options, state, loaded, cleanStart, warn, release });
+    return makeEngine(dbs, storage, { ...options, state, loaded, cleanStart, warn, owner });
   } catch (error) {
     file.release();
     throw error;
+  }
+}
+
+/** A new data file must not begin where a lost one ended: the log has what came behind that one only. */
+function checkLogBeside(dir: string, path: string): void {
+  try {
+    // From the first commit on, the log is all there is to know.
+    recoverLog(dir, 0);
+  } catch (cause) {
+    if (!isKind(cause, 'Unknown')) throw cause;
+    throw failedPrecondition(
+      `${shown(path)} is missing or empty, but the commit log beside it goes on with it`,
+      {
+        object: shown(path),
+        remedy: 'restore meta.mdb; to begin an empty store instead, move log.0 and log.1 away',
+        cause,
+      },
+    );
   }
 }
 
@@ -124,18 +161,25 @@ function bringIn(
   { batches }: Recovered,
   warn: (message: string) => void,
 ): Buffer[] {
-  for (let at = 0; at < batches.length; at += BATCHES_AT_ONCE) {
+  let count = BATCHES_AT_ONCE;
+  for (let at = 0; at < batches.length; ) {
     try {
-      applyBatches(dbs, file, batches.slice(at, at + BATCHES_AT_ONCE));
+      applyBatches(dbs, file, batches.slice(at, at + count));
+      at += count;
     } catch (cause) {
       const error = writeError(dataPath(dir), cause);
       if (error.kind !== 'Unavailable') throw error;
+      // The reserve of a full disk takes less at a time.
+      if (count > 1) {
+        count = Math.ceil(count / 8);
+        continue;
+      }
       warn(`commits wait in the log, because the tree cannot be written: ${error.message}`);
       return batches.slice(at);
     }
   }
   dbs.env.resetReadTxn();
-  removeLog(dir);
+  emptyLog(dir);
   return [];
 }
 const BATCHES_AT_ONCE = 4096;
@@ -160,10 +204,10 @@ function makeEngine(
     loaded: LoadedGraph;
     cleanStart: boolean;
     warn: (message: string) => void;
-    release: () => void;
+    owner: Owner;
   },
 ): CoreEngine {
-  const { graph, readOnly, state, loaded, warn, release } = options;
+  const { graph, readOnly, state, loaded, warn, owner } = options;
   const engine = new CoreEngine({
     ...options,
     kind: 'lmdb',
@@ -182,6 +226,7 @@ function makeEngine(
   }
   storage.journalBytes = () => checkpointer.journalBytes;
   storage.onTrouble = warn;
-  storage.afterClose = release;
+  storage.verifyPlace = () => owner.verify();
+  storage.afterClose = () => owner.release();
   return engine;
 }

@@ -2,80 +2,144 @@
  * The files of a store on disk: who owns the directory, and whether the data file is one that may be opened. Called
  * when a store is opened, before LMDB sees the file, because LMDB would write to a foreign file and crash on a
  * truncated one. Nothing here changes the data file but `DataFile`, which belongs to an open store.
+ *
+ * Everything here is for the owner alone (0600, the directory 0700), whatever the umask: who can read a file can lock it.
  */
-import { closeSync, fstatSync, fsyncSync, ftruncateSync, mkdirSync, openSync, readSync } from 'node:fs';
-import { dirname, join, resolve } from 'node:path';
+import {
+  closeSync,
+  constants,
+  fchmodSync,
+  fstatSync,
+  fsyncSync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  readSync,
+  writeSync,
+} from 'node:fs';
+import { dirname, join } from 'node:path';
 import { tryLock } from 'fs-native-extensions';
-import { EbbtideError, type ErrorKind, failedPrecondition, unavailable, unknownError } from '../../errors.js';
+import { allocate } from '../../allocate.js';
+import { EbbtideError, failedPrecondition, unavailable, unknownError } from '../../errors.js';
+import { HeldDirectory } from '../../held-directory.js';
+import { errnoOf, fsError } from '../../system-errors.js';
 
 export const dataPath = (dir: string): string => join(dir, 'meta.mdb');
-const lockPath = (dir: string): string => join(dir, 'lock');
-
-const meanings: Readonly<Record<string, readonly [ErrorKind, string]>> = {
-  EACCES: ['FailedPrecondition', 'give this user access to the path, or run as its owner'],
-  EPERM: ['FailedPrecondition', 'give this user access to the path, or run as its owner'],
-  EROFS: ['FailedPrecondition', 'mount the file system read-write, or open the store read-only'],
-  ENOTDIR: ['FailedPrecondition', 'move the file away that stands where a directory belongs'],
-  EISDIR: ['FailedPrecondition', 'move the directory away that stands where a file belongs'],
-  ENOENT: ['NotFound', 'check the path'],
-  ENOSPC: ['Unavailable', 'make room on the disk'],
-  EDQUOT: ['Unavailable', 'make room in the quota'],
-  EIO: ['Unavailable', 'check the disk: the kernel log has the details'],
-};
+/** The file of LMDB's own locks and readers. */
+export const lmdbLockPath = (path: string): string => `${path}-lock`;
 
 /** A file system failure with its kind, path and remedy. */
-export function fileError(what: string, path: string, cause: unknown): EbbtideError {
-  if (cause instanceof EbbtideError) return cause;
-  const code = cause instanceof Error && 'code' in cause ? String(cause.code) : '';
-  const [kind, remedy] = meanings[code] ?? (['Unknown', undefined] as const);
-  const text = cause instanceof Error ? cause.message : String(cause);
-  return new EbbtideError(kind, `cannot ${what} ${path}: ${text}`, { object: path, remedy, cause });
-}
+export const fileError = (what: string, path: string, cause: unknown): EbbtideError =>
+  cause instanceof EbbtideError ? cause : fsError(what, path, cause);
 
 // -------------------------------------------------------------------------------------------------------- ownership
 
-/** Makes the directory if need be and takes its lock. The kernel ends the lock with the process. */
-export function ownDirectory(dir: string, readOnly: boolean): { release: () => void } {
-  const path = lockPath(dir);
+export interface Owner {
+  readonly directory: HeldDirectory;
+  /** Unavailable when the directory, or the lock in it, is not the one that was taken. */
+  verify(): void;
+  release(): void;
+}
+
+/** Makes the directory if need be (absolute) and takes its lock. The kernel ends the lock with the process. */
+export function ownDirectory(dir: string, readOnly: boolean): Owner {
+  if (!readOnly) makeDirectory(dir);
+  const directory = HeldDirectory.open(dir);
+  try {
+    if (!readOnly) directory.setMode(0o700);
+    const fd = takeLock(directory, readOnly);
+    return {
+      directory,
+      verify: () => {
+        directory.verify();
+        directory.verifyFile(LOCK, fd);
+      },
+      release: () => {
+        closeSync(fd);
+        directory.release();
+      },
+    };
+  } catch (error) {
+    directory.release();
+    throw error;
+  }
+}
+
+const LOCK = 'lock';
+
+function takeLock({ path: dir, at }: HeldDirectory, readOnly: boolean): number {
+  const path = join(at, LOCK);
   let fd: number;
   try {
-    if (!readOnly) makeDirectory(dir);
-    fd = openSync(path, readOnly ? 'r' : 'a+', 0o644);
+    fd = readOnly ? openSync(path, 'r') : openPrivate(path, constants.O_RDWR | constants.O_CREAT);
   } catch (error) {
     throw fileError('open', path, error);
   }
   try {
-    if (!tryLock(fd, { shared: readOnly })) {
-      throw unavailable(`the store in ${dir} is in use by another process`, {
-        object: dir,
-        remedy: 'close the other process, or open another directory',
-      });
-    }
+    if (tryLock(fd, { shared: readOnly })) return fd;
+    throw unavailable(`the store in ${dir} is in use by another process`, {
+      object: dir,
+      remedy: 'close the other process, or open another directory',
+    });
   } catch (error) {
     closeSync(fd);
     throw fileError('lock', path, error);
   }
-  return { release: () => closeSync(fd) };
 }
 
-/** Puts a new file's name on disk: without it a power cut could leave the store's bytes without a name. */
-export function syncDirectory(dir: string): void {
-  for (const path of [dir, dirname(resolve(dir))]) {
-    const fd = openSync(path, 'r');
-    try {
-      fsyncSync(fd);
-    } finally {
+/** Opens a file, making it if the flags say so, that only the owner may read and write from now on. */
+export function openPrivate(path: string, flags: number): number {
+  const fd = openSync(path, flags, 0o600);
+  try {
+    if ((fstatSync(fd).mode & 0o777) !== 0o600) fchmodSync(fd, 0o600);
+  } catch (error) {
+    // Whose file it is decides.
+    if (errnoOf(error) !== 'EPERM') {
       closeSync(fd);
+      throw error;
     }
+  }
+  return fd;
+}
+
+const LMDB_LOCK_BYTES = 16 * 1024;
+
+/**
+ * Before LMDB opens its files for the first time in a process: they are private, and what it maps of its lock file has
+ * blocks, because a full disk under a mapped page would end the process.
+ */
+export function prepareFiles(path: string): void {
+  closeSync(openPrivate(path, constants.O_RDWR | constants.O_CREAT));
+  const fd = openPrivate(lmdbLockPath(path), constants.O_RDWR | constants.O_CREAT);
+  try {
+    const { size, blocks } = fstatSync(fd);
+    if (size < LMDB_LOCK_BYTES || blocks * 512 < size) {
+      writeSync(fd, Buffer.alloc(Math.max(size, LMDB_LOCK_BYTES)), 0, undefined, 0);
+    }
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Puts the names in a directory on disk: without it a power cut could leave the store's bytes without a name. */
+export function syncDirectory(path: string): void {
+  const fd = openSync(path, 'r');
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
   }
 }
 
 function makeDirectory(dir: string): void {
   try {
-    mkdirSync(dir, { recursive: true, mode: 0o711 });
+    const first = mkdirSync(dir, { recursive: true, mode: 0o700 });
+    if (first === undefined) return;
+    const top = dirname(first);
+    for (let at = dir; at !== top && at !== dirname(at); at = dirname(at)) syncDirectory(dirname(at));
   } catch (error) {
-    // A file in its place is told by what opens the lock in it, as "not a directory".
-    if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error;
+    // A file in its place is told by what opens the directory, as "not a directory".
+    if (errnoOf(error) !== 'EEXIST') throw fileError('make the directory', dir, error);
   }
 }
 
@@ -161,6 +225,15 @@ function truncated(path: string, why: string): EbbtideError {
 const CUSHION_BYTES = 16 * 1024 * 1024;
 
 /**
+ * Bytes behind the last page that have blocks: removals write pages anew before others are free, also on a full disk. A
+ * transaction of the applier changes so many at most.
+ */
+const RESERVE_BYTES_MIN = 2 * 1024 * 1024;
+const RESERVE_BYTES_MAX = 16 * 1024 * 1024;
+const reserveFor = (used: number): number =>
+  Math.min(RESERVE_BYTES_MAX, Math.max(RESERVE_BYTES_MIN, Math.ceil(used / 8)));
+
+/**
  * The data file of an open store. LMDB does not write pages that it frees in the transaction that added them, so the
  * file may end before its last page; a cushion (a hole, not disk space) keeps a healthy file from looking truncated.
  */
@@ -169,6 +242,8 @@ export class DataFile {
   readonly #path: string;
   readonly #readOnly: boolean;
   #size: number;
+  /** Bytes that have blocks, as far as is known. */
+  #allocated = 0;
 
   constructor(path: string, readOnly: boolean) {
     this.#path = path;
@@ -195,14 +270,33 @@ export class DataFile {
     ftruncateSync(this.#fd, this.#size);
   }
 
+  /**
+   * Sees to the reserve; false when the disk has no room for it. Cheap unless the file has grown. Any thread may call it
+   * at any time: what LMDB writes is not touched.
+   */
+  keepReserve(): boolean {
+    const used = this.usedBytes();
+    const wanted = used + reserveFor(used);
+    if (this.#readOnly || used + reserveFor(used) / 2 <= this.#allocated) return true;
+    if (!allocate(this.#fd, this.#allocated, wanted - this.#allocated)) return false;
+    this.#allocated = wanted;
+    return true;
+  }
+
   /** Lets go of the file, which others have open. */
   release(): void {
     closeSync(this.#fd);
   }
 
-  /** After LMDB has closed the file. */
-  close(): void {
-    if (!this.#readOnly) ftruncateSync(this.#fd, this.usedBytes());
+  /**
+   * After LMDB has closed the file. It ends where its pages do, so that one that is cut off shows; the reserve stays behind
+   * the end, for the next owner may find the disk full. `isFull`: on a disk where blocks that are given up may be gone.
+   */
+  close(isFull = false): void {
+    const used = this.usedBytes();
+    const reserve = this.#allocated === 0 ? 0 : reserveFor(used);
+    if (!this.#readOnly) ftruncateSync(this.#fd, isFull ? used + reserve : used);
+    if (reserve > 0) allocate(this.#fd, used, reserve);
     closeSync(this.#fd);
   }
 }

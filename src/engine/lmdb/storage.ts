@@ -32,6 +32,7 @@ import { Links } from './links.js';
 import type { BatchBuilder } from './log-format.js';
 import { nodeParts, readEntry } from './node-codec.js';
 import { Pending } from './pending.js';
+import type { Room } from './room.js';
 import { lastSizeOf, successor } from './table.js';
 import { Writer, type WriterHost } from './writer.js';
 
@@ -79,6 +80,10 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   /** Runs when the tree has all commits, or cannot get them (`isWhole`), before the environment is closed. */
   onClose: (isWhole: boolean) => Promise<void> = async () => {};
   afterClose: () => void = () => {};
+  /** Of a store that is written. */
+  room: Room | undefined;
+  /** Throws when the store's directory is not where it was: nothing is acknowledged then. */
+  verifyPlace: () => void = () => {};
   /** Grows when commits are lost. */
   lostCount = 0;
 
@@ -248,6 +253,10 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     this.#listener = listener;
   }
 
+  admit(takesAway: boolean): void {
+    if (!takesAway && this.room?.isFull) throw this.room.error();
+  }
+
   accept(commit: Commit, background = false): Written {
     this.#lastNode = undefined;
     this.#hot?.delete(commit.entries.keys());
@@ -275,6 +284,9 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
 
   async append(batch: Buffer): Promise<void> {
     await this.applier.room();
+    // The tree has a reserve of its own: what it takes makes a file of the log free.
+    if (this.#log?.isExhausted(batch.length)) await this.applier.flush().catch(() => undefined);
+    this.verifyPlace();
     await this.#log?.append(batch);
   }
 
@@ -374,7 +386,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
       await this.onClose(isWhole);
     } finally {
       await this.#dbs.env.close();
-      this.#file.close();
+      this.#file.close(this.room?.isFull);
       await this.#log?.close();
       this.afterClose();
     }

@@ -1,22 +1,30 @@
-/** What a failing write of a store's files means to the caller. */
+/** What a failing write of a store's files means to the caller: always Unavailable, for the same write may work later. */
+import { getSystemErrorName } from 'node:util';
 import { EbbtideError, unavailable } from '../../errors.js';
+import { errnoOf, remedyOf } from '../../system-errors.js';
 
-/** Numbers of the system's errors, whose texts LMDB mixes up. */
-const systemErrors: Readonly<Record<string, string>> = {
-  5: 'input/output error, or no space left on the device',
-  28: 'no space left on the device',
-  122: 'the quota is used up',
+const EIO = 5;
+/** What LMDB tells where the system says otherwise. */
+const texts: Readonly<Record<string, string>> = {
+  EIO: 'input/output error, or no space left on the device',
   ENOSPC: 'no space left on the device',
   EDQUOT: 'the quota is used up',
 };
 
 export function writeError(path: string, cause: unknown): EbbtideError {
   if (cause instanceof EbbtideError) return cause;
-  const code = cause instanceof Error && 'code' in cause ? String(cause.code) : '';
-  const text = systemErrors[code] ?? (cause instanceof Error ? cause.message : String(cause));
-  return unavailable(`cannot write to ${path}: ${text}`, {
-    object: path,
-    remedy: 'make room on the disk (the kernel log tells of other troubles), then try again',
-    cause,
-  });
+  const code = codeOf(cause);
+  const text = texts[code] ?? (cause instanceof Error ? cause.message : String(cause));
+  return unavailable(`cannot write to ${path}: ${text}`, { object: path, remedy: writeRemedy(code), cause });
 }
+
+/** LMDB gives the number of the system's error, Node its name. */
+function codeOf(cause: unknown): string {
+  const number = cause instanceof Error && 'code' in cause ? Number(cause.code) : Number.NaN;
+  return number > 0 ? getSystemErrorName(-number) : (errnoOf(cause) ?? '');
+}
+
+export const writeRemedy = (code = getSystemErrorName(-EIO)): string =>
+  code === 'EIO'
+    ? 'free disk space, or check the disk (the kernel log has the details), and try again'
+    : (remedyOf(code) ?? 'check the disk: the kernel log has the details');

@@ -1,7 +1,7 @@
 /** containerd.services.containers.v1.Containers. The store announces nothing about containers, so this does. */
 import { invalidArgument } from '../../errors.js';
 import type { Container, ContainerInput } from '../../stores/containers.js';
-import { anyMapOf, givenAny, runtimeOf, timestampOf } from '../convert.js';
+import { anyMapOf, givenAny, mapped, runtimeOf, timestampOf } from '../convert.js';
 import type { ContainerMessage, FieldMask } from '../messages.js';
 import { EMPTY, type Service, type ServiceHost, stream, unary } from '../service.js';
 
@@ -17,18 +17,19 @@ export function containersService({ db, events }: ServiceHost): Service {
   const store = db.containers;
   return {
     name: 'containerd.services.containers.v1.Containers',
+    tooLarge: { List: 'use ListStream, or filters' },
     methods: {
       Get: unary(async ({ id }: { id: string }, { context }) => ({
         container: message(await store.get(context, id)),
       })),
 
-      List: unary(async ({ filters }: FilterRequest, { context }) => ({
-        containers: (await store.list(context, ...filters)).map(message),
+      List: unary(async ({ filters }: FilterRequest, { cancellable }) => ({
+        containers: mapped(await store.listed(cancellable, ...filters), message),
       })),
 
       ListStream: stream<FilterRequest, { container: ContainerMessage }>(
-        async ({ filters }, { context }, send) => {
-          for (const container of await store.list(context, ...filters)) {
+        async ({ filters }, { cancellable }, send) => {
+          for (const container of await store.listed(cancellable, ...filters)) {
             await send({ container: message(container) });
           }
         },

@@ -3,6 +3,7 @@ import type { ContentInfo, IngestStatus } from '../../backends/contract.js';
 import type { DB } from '../../db.js';
 import { invalidArgument } from '../../errors.js';
 import { validateDigest } from '../../model/digest.js';
+import { Batches } from '../batches.js';
 import { decodeWriteRequest } from '../content-codec.js';
 import { timestampOf } from '../convert.js';
 import type { Limits } from '../limits.js';
@@ -26,9 +27,6 @@ interface UpdateRequest {
   updateMask: FieldMask | null;
 }
 
-/** Blobs in one message of a list, as containerd does it, which leaves out when they were updated. */
-const LIST_BATCH = 100;
-
 /** What the service calls: the content store, or one that stands before it. */
 export type ServedContent = Pick<
   DB['content'],
@@ -40,6 +38,7 @@ export function contentService(store: ServedContent, limits: Limits): Service {
   const closing = new Map<string, Promise<void>>();
   return {
     name: 'containerd.services.content.v1.Content',
+    tooLarge: { ListStatuses: 'use filters' },
     codecs: {
       Write: { decodeRequest: decodeWriteRequest },
       Read: { frameResponse: (message) => message as Buffer },
@@ -57,15 +56,11 @@ export function contentService(store: ServedContent, limits: Limits): Service {
       }),
 
       List: stream<FilterRequest, { info: ContentInfoMessage[] }>(async ({ filters }, call, send) => {
-        let batch: ContentInfoMessage[] = [];
-        const take = async (info: ContentInfo): Promise<void> => {
-          batch.push({ ...message(info), updatedAt: null });
-          if (batch.length < LIST_BATCH) return;
-          await send({ info: batch });
-          batch = [];
-        };
+        const batches = new Batches<ContentInfoMessage>(limits, (info) => send({ info }));
+        // containerd leaves out when blobs were updated.
+        const take = (info: ContentInfo): Promise<void> => batches.add({ ...message(info), updatedAt: null });
         await store.walk(call.cancellable, take, ...filters);
-        if (batch.length > 0) await send({ info: batch });
+        await batches.flush();
       }),
 
       Delete: unary(async ({ digest }: DigestRequest, { context }) => {
@@ -83,8 +78,8 @@ export function contentService(store: ServedContent, limits: Limits): Service {
         status: statusMessage(await store.status(context, ref)),
       })),
 
-      ListStatuses: unary(async ({ filters }: FilterRequest, { context }) => ({
-        statuses: (await store.listStatuses(context, ...filters)).map(statusMessage),
+      ListStatuses: unary(async ({ filters }: FilterRequest, { cancellable }) => ({
+        statuses: (await store.listStatuses(cancellable, ...filters)).map(statusMessage),
       })),
 
       Write: duplex((requests: Parameters<typeof writeContent>[1], call) =>
@@ -107,7 +102,7 @@ const message = ({ digest, size, createdAt, updatedAt, labels }: ContentInfo): C
   labels,
 });
 
-const statusMessage = (status: IngestStatus): IngestStatusMessage => ({
+export const statusMessage = (status: IngestStatus): IngestStatusMessage => ({
   startedAt: timestampOf(status.startedAt),
   updatedAt: timestampOf(status.updatedAt),
   ref: status.ref,

@@ -1,12 +1,15 @@
 /** ebbtide.v1.Ebbtide: what containerd's API has no call for. Called by our own command line; errors are detailed. */
+import { type ClusterHosts, noSharedTree } from '../../cluster-hosts.js';
 import type { RunOptions } from '../../db.js';
 import { invalidArgument } from '../../errors.js';
 import { type ObjectKind, objectKinds } from '../../gc/objects.js';
-import { parsePlan } from '../../gc/plan.js';
+import { type CollectionPlan, parsePlan } from '../../gc/plan.js';
 import { type UsageGroup, usageGroups } from '../../gc/retained.js';
-import type { Send } from '../call.js';
+import type { Call, Send } from '../call.js';
 import { type DocumentMessage, fromDocument, toDocument } from '../documents.js';
-import { type EMPTY, type Service, type ServiceHost, stream, unary } from '../service.js';
+import { duplex, type MethodImpl, type Service, type ServiceHost, stream } from '../service.js';
+import { resourceExhausted } from '../status.js';
+import { listMethods } from './lists.js';
 
 interface RunRequest {
   maxObjects: number;
@@ -17,6 +20,7 @@ interface CollectRequest extends RunRequest {
   dryRun: boolean;
   fullSweep: boolean;
   massGuard: boolean;
+  allowOrphans: boolean;
 }
 interface PlanRequest extends RunRequest {
   fullSweep: boolean;
@@ -30,44 +34,83 @@ export interface CollectResponse {
 }
 
 const PROGRESS_MS = 500;
+/** Size of a plan, in the largest messages. */
+const PLAN_MESSAGES_MAX = 16;
 
 export function ebbtideService(host: ServiceHost, stats: () => unknown): Service {
-  const { db } = host;
+  const { db, limits } = host;
   return {
     name: 'ebbtide.v1.Ebbtide',
     detailedErrors: true,
     methods: {
       Collect: stream<CollectRequest, CollectResponse>(async (request, call, send) => {
-        const { dryRun, fullSweep, massGuard } = request;
-        const options = { ...runOptions(request), dryRun, fullSweep, massGuard };
+        const { dryRun, fullSweep, massGuard, allowOrphans } = request;
+        const options = { ...runOptions(request), dryRun, fullSweep, massGuard, orphanGuard: !allowOrphans };
         await withProgress(send, () => db.garbageCollect({ signal: call.signal }, options));
       }),
 
-      Plan: unary(async (request: PlanRequest, call) => {
+      Plan: document((request: PlanRequest, call) => {
         const options = { ...runOptions(request), fullSweep: request.fullSweep };
-        return toDocument(await db.planCollection({ signal: call.signal }, options));
+        return db.planCollection({ signal: call.signal }, options);
       }),
 
-      Apply: stream<ApplyRequest, CollectResponse>(async (request, call, send) => {
-        if (request.plan === null) throw invalidArgument('the request has no plan');
-        const plan = parsePlan(fromDocument(request.plan));
-        await withProgress(send, () => db.applyPlan(plan, { signal: call.signal }, runOptions(request)));
+      Apply: duplex<ApplyRequest, CollectResponse>(async ({ requests, send }, call) => {
+        const { plan, options } = await planIn(requests, limits.messageBytes * PLAN_MESSAGES_MAX);
+        await withProgress(send, () => db.applyPlan(plan, { signal: call.signal }, options));
       }),
 
-      Why: unary(async ({ object, kind, all }: { object: string; kind: string; all: boolean }, call) => {
+      Why: document(({ object, kind, all }: { object: string; kind: string; all: boolean }, call) => {
         const name = { name: object, ...(kind !== '' && { kind: oneOf(kind, objectKinds) as ObjectKind }) };
-        return toDocument(await db.why(call.cancellable, name, { all }));
+        return db.why(call.cancellable, name, { all });
       }),
 
-      DiskUsage: unary(async ({ by, allNamespaces }: { by: string; allNamespaces: boolean }, call) => {
+      DiskUsage: document(({ by, allNamespaces }: { by: string; allNamespaces: boolean }, call) => {
         const group = oneOf(by === '' ? 'image' : by, usageGroups) as UsageGroup;
-        const context = allNamespaces ? { signal: call.signal } : call.cancellable;
-        return toDocument(await db.du(context, { by: group }));
+        return db.du(allNamespaces ? { signal: call.signal } : call.cancellable, { by: group });
       }),
 
-      Stats: unary((_request: typeof EMPTY) => toDocument(stats())),
+      Hosts: document(() => hostsOf(host).list()),
+
+      RemoveHost: document(({ id }: { id: string }, call) => hostsOf(host).remove(id, call.signal)),
+
+      Stats: document(() => stats()),
+
+      ...listMethods(host),
     },
   };
+}
+
+/** A method that answers with a document. */
+function document<Request>(run: (request: Request, call: Call) => unknown): MethodImpl {
+  return stream<Request, DocumentMessage>(async (request, call, send) => {
+    for (const piece of toDocument(await run(request, call))) await send(piece);
+  });
+}
+
+/** The plan of a request. InvalidArgument: none, or no plan. */
+async function planIn(
+  requests: AsyncIterable<ApplyRequest>,
+  bytesMax: number,
+): Promise<{ plan: CollectionPlan; options: RunOptions }> {
+  const pieces: DocumentMessage[] = [];
+  let options: RunOptions | undefined;
+  let bytes = 0;
+  for await (const request of requests) {
+    options ??= runOptions(request);
+    if (request.plan === null) continue;
+    bytes += request.plan.json.length;
+    if (bytes > bytesMax) {
+      throw resourceExhausted(`the plan is over the limit of ${bytesMax} bytes: plan fewer objects`);
+    }
+    pieces.push(request.plan);
+  }
+  if (options === undefined || pieces.length === 0) throw invalidArgument('the request has no plan');
+  return { plan: parsePlan(fromDocument(pieces)), options };
+}
+
+function hostsOf({ db }: ServiceHost): ClusterHosts {
+  if (db.hosts === undefined) throw noSharedTree();
+  return db.hosts;
 }
 
 function runOptions({ maxObjects, maxBytes, sliceMs = 0 }: RunRequest): RunOptions {
@@ -95,7 +138,7 @@ async function withProgress(send: Send<CollectResponse>, run: () => Promise<unkn
   try {
     const outcome = await run();
     await sending;
-    await send({ outcome: toDocument(outcome) });
+    for (const piece of toDocument(outcome)) await send({ outcome: piece });
   } finally {
     clearInterval(timer);
   }

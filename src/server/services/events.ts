@@ -31,10 +31,11 @@ export function eventsService({ events, stopping }: ServiceHost): Service {
         const subscription = events.subscribe(filters, signal, call.memory);
         try {
           for (;;) {
-            const envelope = await subscription.next();
-            if (envelope === undefined) break;
-            const { timestamp, namespace, topic, event } = envelope;
-            await send({ timestamp: timestampOf(timestamp), namespace, topic, event: event ?? null });
+            const envelopes = await subscription.next();
+            if (envelopes.length === 0) break;
+            for (const { timestamp, namespace, topic, event } of envelopes) {
+              await send({ timestamp: timestampOf(timestamp), namespace, topic, event: event ?? null });
+            }
           }
         } finally {
           subscription.close();

@@ -2,7 +2,7 @@
 import { invalidArgument } from '../../errors.js';
 import type { Image, ImageInput } from '../../stores/images.js';
 import type { Call } from '../call.js';
-import { descriptorMessage, descriptorOf, givenInstant, timestampOf } from '../convert.js';
+import { descriptorMessage, descriptorOf, givenInstant, mapped, timestampOf } from '../convert.js';
 import { imageListFramer } from '../image-list.js';
 import type { DescriptorMessage, FieldMask, ImageMessage, Timestamp } from '../messages.js';
 import { EMPTY, type Service, type ServiceHost, unary } from '../service.js';
@@ -22,16 +22,17 @@ export function imagesService({ db, collect }: ServiceHost): Service {
   const store = db.images;
   return {
     name: 'containerd.services.images.v1.Images',
+    tooLarge: { List: 'use filters' },
     codecs: { List: { frameResponse: imageListFramer(imageMessage) } },
     methods: {
       Get: unary(async ({ name }: { name: string }, { context }) => ({
         image: imageMessage(await store.get(context, name)),
       })),
 
-      List: unary(async ({ filters }: { filters: string[] }, { context }) =>
+      List: unary(async ({ filters }: { filters: string[] }, { cancellable }) =>
         filters.length === 0
-          ? await store.stored(context)
-          : { images: messages(await store.listed(context, ...filters)) },
+          ? await store.stored(cancellable)
+          : { images: mapped(await store.listed(cancellable, ...filters), imageMessage) },
       ),
 
       Create: unary(async (request: ImageRequest, call) => ({
@@ -63,11 +64,6 @@ function inputOf({ image }: ImageRequest): ImageInput {
   if (image === null) throw invalidArgument('the request has no image');
   const { name, labels, target } = image;
   return { name, labels, target: target ? descriptorOf(target) : undefined };
-}
-
-/** Made while they are written: ten thousand of them are never there at a time. */
-function* messages(images: Iterable<Image>): Generator<ImageMessage> {
-  for (const image of images) yield imageMessage(image);
 }
 
 export const imageMessage = ({ name, labels, target, createdAt, updatedAt }: Image): ImageMessage => ({

@@ -67,7 +67,8 @@ export function introspectionService(host: ServiceHost): Service {
 
 function pluginsOf({ db, root }: ServiceHost): Plugin[] {
   const { os, architecture, variant = '' } = hostPlatform();
-  const here = { os, architecture, variant };
+  // As containerd says it: the levels of amd64 decide what is chosen, they do not name the host.
+  const here = { os, architecture, variant: architecture === 'amd64' ? '' : variant };
   const plugin = (type: string, id: string, more: Partial<Plugin> = {}): Plugin => ({
     type: `io.containerd.${type}.v1`,
     id,

@@ -2,7 +2,7 @@
 import { invalidArgument } from '../../errors.js';
 import type { StringMap } from '../../model/records.js';
 import { type Lease, type Resource, withId, withLabels, withRandomId } from '../../stores/leases.js';
-import { timestampOf } from '../convert.js';
+import { mapped, timestampOf } from '../convert.js';
 import type { LeaseMessage, ResourceMessage } from '../messages.js';
 import { EMPTY, type Service, type ServiceHost, unary } from '../service.js';
 
@@ -15,6 +15,10 @@ export function leasesService({ db, collect }: ServiceHost): Service {
   const store = db.leases;
   return {
     name: 'containerd.services.leases.v1.Leases',
+    tooLarge: {
+      List: 'use filters',
+      ListResources: 'ebbtide.v1.Ebbtide streams it',
+    },
     methods: {
       Create: unary(async ({ id, labels }: { id: string; labels: StringMap }, { context }) => {
         const lease = await store.create(
@@ -22,7 +26,7 @@ export function leasesService({ db, collect }: ServiceHost): Service {
           withLabels(labels),
           id === '' ? withRandomId() : withId(id),
         );
-        return { lease: message(lease) };
+        return { lease: leaseMessage(lease) };
       }),
 
       Delete: unary(async ({ id, sync }: { id: string; sync: boolean }, call) => {
@@ -31,8 +35,8 @@ export function leasesService({ db, collect }: ServiceHost): Service {
         return EMPTY;
       }),
 
-      List: unary(async ({ filters }: { filters: string[] }, { context }) => ({
-        leases: (await store.list(context, ...filters)).map(message),
+      List: unary(async ({ filters }: { filters: string[] }, { cancellable }) => ({
+        leases: mapped(await store.listed(cancellable, ...filters), leaseMessage),
       })),
 
       AddResource: unary(async (request: ResourceRequest, { context }) => {
@@ -52,7 +56,7 @@ export function leasesService({ db, collect }: ServiceHost): Service {
   };
 }
 
-const message = ({ id, createdAt, labels }: Lease): LeaseMessage => ({
+export const leaseMessage = ({ id, createdAt, labels }: Lease): LeaseMessage => ({
   id,
   createdAt: timestampOf(createdAt),
   labels,

@@ -3,7 +3,8 @@
  * updates as events of the caller's namespace, if there is one, deletions of the deleted one, as containerd 1.6 has it.
  */
 import { invalidArgument } from '../../errors.js';
-import { compactMap } from '../../model/labels.js';
+import { maskPaths } from '../../model/fieldpaths.js';
+import { compactMap, labelOf } from '../../model/labels.js';
 import type { FieldMask, NamespaceMessage } from '../messages.js';
 import { EMPTY, type Service, type ServiceHost, unary } from '../service.js';
 
@@ -26,6 +27,7 @@ export function namespacesService({ db, events }: ServiceHost): Service {
 
   return {
     name: 'containerd.services.namespaces.v1.Namespaces',
+    tooLarge: { List: 'ebbtide.v1.Ebbtide streams it' },
     methods: {
       Get: unary(async ({ name }: NameRequest) => ({ namespace: await load(name) })),
 
@@ -53,13 +55,12 @@ export function namespacesService({ db, events }: ServiceHost): Service {
         }
         await db.update(async (tx) => {
           const ctx = db.withTransactionContext({}, tx);
-          const set = (label: string): Promise<void> => store.setLabel(ctx, name, label, labels[label] ?? '');
-          if (paths.length > 0) {
-            for (const path of paths) await set(path.slice(LABEL_PATH.length));
-            return;
-          }
-          const stored = Object.keys(await store.labels(ctx, name));
-          for (const label of new Set([...stored, ...Object.keys(labels)])) await set(label);
+          const changed =
+            paths.length > 0
+              ? [...maskPaths(paths)].map((path) => path.slice(LABEL_PATH.length))
+              : [...Object.keys(await store.labels(ctx, name)), ...Object.keys(labels)];
+          const changes = changed.map((label) => [label, labelOf(labels, label) ?? ''] as const);
+          await store.setLabels(ctx, name, Object.fromEntries(changes));
         });
         await events.publish(context.namespace || name, '/namespaces/update', { name, labels });
         return { namespace: await load(name) };

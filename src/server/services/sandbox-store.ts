@@ -1,7 +1,7 @@
 /** containerd.services.sandbox.v1.Store: records only; no sandbox runs here, so there is no controller. */
 import { invalidArgument } from '../../errors.js';
 import type { Sandbox, SandboxInput } from '../../stores/sandboxes.js';
-import { anyMapOf, givenAny, runtimeOf, timestampOf } from '../convert.js';
+import { anyMapOf, givenAny, mapped, runtimeOf, timestampOf } from '../convert.js';
 import type { SandboxMessage } from '../messages.js';
 import { EMPTY, type Service, type ServiceHost, unary } from '../service.js';
 
@@ -17,6 +17,7 @@ export function sandboxStoreService({ db }: ServiceHost): Service {
   const store = db.sandboxes;
   return {
     name: 'containerd.services.sandbox.v1.Store',
+    tooLarge: { List: 'use filters' },
     methods: {
       Create: unary(async (request: SandboxRequest, { context }) => ({
         sandbox: message(await store.create(context, inputOf(request))),
@@ -28,8 +29,8 @@ export function sandboxStoreService({ db }: ServiceHost): Service {
         await store.delete(context, sandboxId);
         return EMPTY;
       }),
-      List: unary(async ({ filters }: { filters: string[] }, { context }) => ({
-        list: (await store.list(context, ...filters)).map(message),
+      List: unary(async ({ filters }: { filters: string[] }, { cancellable }) => ({
+        list: mapped(await store.listed(cancellable, ...filters), message),
       })),
       Get: unary(async ({ sandboxId }: IdRequest, { context }) => ({
         sandbox: message(await store.get(context, sandboxId)),

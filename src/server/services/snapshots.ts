@@ -3,7 +3,9 @@ import type { Mount, SnapshotInfo } from '../../backends/contract.js';
 import { invalidArgument } from '../../errors.js';
 import type { StringMap } from '../../model/records.js';
 import type { Snapshotter } from '../../stores/snapshots.js';
+import { Batches } from '../batches.js';
 import { mountMessage, timestampOf } from '../convert.js';
+import type { Limits } from '../limits.js';
 import { type FieldMask, type MountMessage, type SnapshotInfoMessage, snapshotKinds } from '../messages.js';
 import { EMPTY, type Service, stream, unary } from '../service.js';
 
@@ -28,16 +30,16 @@ interface ListRequest {
   filters: string[];
 }
 
-/** Snapshots in one message of a list, as containerd does it. */
-const LIST_BATCH = 100;
-
 /** What the service calls: a snapshotter of the store, or one that stands before it. */
 export type ServedSnapshotter = Pick<
   Snapshotter,
   'stat' | 'usage' | 'mounts' | 'update' | 'prepare' | 'view' | 'commit' | 'remove' | 'walk' | 'cleanup'
 >;
 
-export function snapshotsService(snapshotterOf: (name: string) => ServedSnapshotter | undefined): Service {
+export function snapshotsService(
+  limits: Limits,
+  snapshotterOf: (name: string) => ServedSnapshotter | undefined,
+): Service {
   const find = (name: string): ServedSnapshotter => {
     if (name === '') throw invalidArgument('snapshotter argument missing');
     const snapshotter = snapshotterOf(name);
@@ -78,15 +80,10 @@ export function snapshotsService(snapshotterOf: (name: string) => ServedSnapshot
       }),
       List: stream<ListRequest, { info: SnapshotInfoMessage[] }>(
         async ({ snapshotter, filters }, call, send) => {
-          let batch: SnapshotInfoMessage[] = [];
-          const take = async (info: SnapshotInfo): Promise<void> => {
-            batch.push(message(info));
-            if (batch.length < LIST_BATCH) return;
-            await send({ info: batch });
-            batch = [];
-          };
+          const batches = new Batches<SnapshotInfoMessage>(limits, (info) => send({ info }));
+          const take = (info: SnapshotInfo): Promise<void> => batches.add(message(info));
           await find(snapshotter).walk(call.cancellable, take, ...filters);
-          if (batch.length > 0) await send({ info: batch });
+          await batches.flush();
         },
       ),
       Usage: unary(({ snapshotter, key }: KeyRequest, { context }) => find(snapshotter).usage(context, key)),

@@ -1,0 +1,70 @@
+/**
+ * Zstandard blocks decoded in JavaScript (fzstd), where libzstd is not to be had. On a thread of its own, one for each
+ * stream: fzstd does not bound the work of a block, so a hostile one costs a thread and ends in an error.
+ * Frame checksums are not compared: whoever reads a layer compares the digest of what came out.
+ */
+import { Worker } from 'node:worker_threads';
+import { type BlockDecoder, type Blocks, damaged } from './zstd-blocks.js';
+import type { BlockAnswer } from './zstd-worker.js';
+
+interface Waiting {
+  resolve: (data: Uint8Array) => void;
+  reject: (error: unknown) => void;
+}
+
+/** Started with the first block. */
+export class FallbackDecoder implements BlockDecoder {
+  readonly #timeoutMs: number;
+  readonly #waiting: Waiting[] = [];
+  #worker: Worker | undefined;
+  #watchdog: NodeJS.Timeout | undefined;
+
+  /** `timeoutMs`: what one call may take; honest blocks take milliseconds. */
+  constructor(timeoutMs = 30_000) {
+    this.#timeoutMs = timeoutMs;
+  }
+
+  unfold(blocks: Blocks): Promise<Uint8Array> {
+    this.#worker ??= this.#start();
+    const worker = this.#worker;
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ resolve, reject });
+      this.#watchdog ??= this.#watch();
+      worker.postMessage(blocks);
+    });
+  }
+
+  async close(): Promise<void> {
+    this.#failAll(damaged('reading it was given up'));
+    await this.#worker?.terminate();
+  }
+
+  #start(): Worker {
+    const worker = new Worker(new URL('./zstd-worker.js', import.meta.url), { execArgv: [] });
+    worker.on('message', (answer: BlockAnswer) => this.#answered(answer));
+    worker.on('error', (error) => this.#failAll(error));
+    worker.on('exit', () => this.#failAll(new Error('the zstd thread ended')));
+    return worker;
+  }
+
+  #answered(answer: BlockAnswer): void {
+    clearTimeout(this.#watchdog);
+    const waiting = this.#waiting.shift();
+    this.#watchdog = this.#waiting.length > 0 ? this.#watch() : undefined;
+    if ('data' in answer) waiting?.resolve(answer.data);
+    else waiting?.reject(damaged(answer.error));
+  }
+
+  #watch(): NodeJS.Timeout {
+    return setTimeout(() => {
+      this.#failAll(damaged(`a block took longer than ${this.#timeoutMs} ms to unfold`));
+      void this.#worker?.terminate();
+    }, this.#timeoutMs);
+  }
+
+  #failAll(error: unknown): void {
+    clearTimeout(this.#watchdog);
+    this.#watchdog = undefined;
+    for (const { reject } of this.#waiting.splice(0)) reject(error);
+  }
+}

@@ -1,0 +1,230 @@
+/**
+ * The hosts that share a tree over etcd: who is there, who is not, and what an absent one still keeps; and how one that
+ * never comes back is dropped. Called by db.ts.
+ *
+ * Nothing is dropped by itself: a host may be off for a month and come back to what its leases protect.
+ */
+import { breathe } from './backends/files.js';
+import type { DBHost } from './db-host.js';
+import type { Key, Transaction } from './engine/contract.js';
+import { type Op, prefixEnd } from './engine/etcd/client.js';
+import type { EtcdEngine } from './engine/etcd/engine.js';
+import { escapePart, plainPart, Sys } from './engine/etcd/layout.js';
+import { hostOfId, type KnownHost, knownHosts } from './engine/etcd/members.js';
+import { EtcdTransaction } from './engine/etcd/transaction.js';
+import { key, leaf, namespaceOf } from './engine/schema/keys.js';
+import { type EbbtideError, failedPrecondition, notFound, throwIfAborted } from './errors.js';
+import type { UsageReport } from './gc/retained.js';
+import type { LeaseOwner, Why } from './gc/why.js';
+import { type Instant, parseTimestamp } from './model/time.js';
+
+export interface HostInfo {
+  id: string;
+  /** Name of its directories. */
+  backend: string;
+  /** `here`: this host; `alive`: its session lasts; `gone`: it has none. */
+  state: 'here' | 'alive' | 'gone';
+  /** When it first joined; unknown for hosts of older versions, as the next. */
+  since?: Instant;
+  /** The begin of its last session, or its clean end. */
+  seen?: Instant;
+  /** Leases that are this host's only (`leaseBackend: 'bolt'`). */
+  leases: number;
+}
+
+export interface HostRemoval {
+  id: string;
+  /** Leases that went with it, as `<id>@<host>`. What only they held goes with the next collection. */
+  leases: { namespace: string; id: string }[];
+}
+
+/** Leases looked at before others get the thread. */
+const LEASES_A_TURN = 1024;
+/** Leases deleted by one transaction. */
+const LEASES_MAX = 16;
+
+export class ClusterHosts {
+  readonly #engine: EtcdEngine;
+  readonly #host: DBHost;
+
+  constructor(engine: EtcdEngine, host: DBHost) {
+    this.#engine = engine;
+    this.#host = host;
+  }
+
+  /** Every host that ever joined and was not removed, by name. */
+  async list(): Promise<HostInfo[]> {
+    await this.#engine.fresh();
+    const hosts = await knownHosts(this.#engine.client);
+    const leases = await this.#leasesByHost(hosts);
+    return [...hosts.values()].map((host) => {
+      const [since, seen] = [host.member?.since, host.member?.seen].map((text) => parseTimestamp(text ?? ''));
+      return {
+        id: host.id,
+        backend: host.backend,
+        state: this.#stateOf(host),
+        ...(since !== undefined && { since }),
+        ...(seen !== undefined && { seen }),
+        leases: leases.get(host.id)?.length ?? 0,
+      };
+    });
+  }
+
+  /**
+   * Drops a host that never comes back: its own leases, the flags of its directories, what its commits and unfinished
+   * transactions left, its registration. NotFound. FailedPrecondition: this host, or one whose session lasts.
+   */
+  async remove(id: string, signal?: AbortSignal): Promise<HostRemoval> {
+    await this.#engine.confirm();
+    const hosts = await knownHosts(this.#engine.client);
+    const host = hosts.get(id);
+    if (host === undefined) {
+      throw notFound(`no host "${id}" in the cluster`, { object: id, remedy: 'list them: ebbtide hosts ls' });
+    }
+    if (this.#stateOf(host) === 'here') {
+      throw failedPrecondition(`"${id}" is this host`, { object: id, remedy: 'remove it from another one' });
+    }
+    if (host.alive) throw isAlive(id);
+    const removed: Key[] = [];
+    // Those that are made meanwhile are found by the next look; the host must have come back to make one.
+    for (;;) {
+      const leases = (await this.#leasesByHost(hosts)).get(id) ?? [];
+      if (leases.length === 0) break;
+      for (let at = 0; at < leases.length; at += LEASES_MAX) {
+        throwIfAborted(signal);
+        const some = leases.slice(at, at + LEASES_MAX);
+        removed.push(...(await this.#host.update({}, (tx) => this.#deleteLeases(tx, id, some))));
+      }
+    }
+    await this.#forget(host, hosts);
+    return { id, leases: removed.map((k) => ({ namespace: namespaceOf(k), id: leaf(k) })) };
+  }
+
+  #deleteLeases(tx: Transaction, host: string, leases: readonly Key[]): Key[] {
+    if (tx instanceof EtcdTransaction) {
+      tx.guards.push({ key: Sys.host(host), create: 0, lost: () => isAlive(host) });
+    }
+    return leases.filter((lease) => {
+      if (!tx.delete(lease)) return false;
+      this.#host.countDeletion(tx);
+      return true;
+    });
+  }
+
+  /** What is left of a host in etcd beside records. The registration goes last, so that this can be done again. */
+  async #forget({ id, backend }: KnownHost, hosts: ReadonlyMap<string, KnownHost>): Promise<void> {
+    const { client } = this.#engine;
+    const absent = { key: Sys.host(id), is: 'absent' } as const;
+    const drop = async (...ops: Op[]): Promise<void> => {
+      const { succeeded } = await client.txn([absent], ops);
+      if (!succeeded) throw isAlive(id);
+    };
+    const below = async (prefix: string): Promise<string[]> => {
+      const { kvs } = await client.range(prefix, { end: prefixEnd(prefix), keysOnly: true });
+      return kvs.map(({ key: name }) => name);
+    };
+    const isShared = [...hosts.values()].some((other) => other.id !== id && other.backend === backend);
+    if (!isShared) {
+      const flag = `/${escapePart(backend)}`;
+      for (const dir of ['scheduler.v1/dirtyCS/', 'scheduler.v1/dirtySS/']) {
+        for (const name of await below(dir)) if (name.endsWith(flag)) await drop({ del: name });
+      }
+    }
+    // One that was decided is applied first; what is left was not.
+    await this.#engine.committer.passGate();
+    const parts = (await below(Sys.units)).map((name) => name.slice(Sys.units.length).split('/')[0]!);
+    for (const part of new Set(parts)) {
+      const dir = Sys.unit(plainPart(part));
+      if (hostOfId(plainPart(part)) === id) await drop({ del: dir, end: prefixEnd(dir) });
+    }
+    const commits = Sys.commitsOf(id);
+    await drop(
+      // Whoever looks for the newest commit must not find an older one than before.
+      { put: `${Sys.commits}%closed`, value: JSON.stringify({ id }) },
+      { del: commits, end: prefixEnd(commits) },
+      { del: Sys.member(id) },
+    );
+  }
+
+  #stateOf({ id, alive }: KnownHost): HostInfo['state'] {
+    if (id === this.#engine.client.settings.hostId) return 'here';
+    return alive ? 'alive' : 'gone';
+  }
+
+  /** Keys of the leases that belong to one host each. */
+  async #leasesByHost(hosts: ReadonlyMap<string, unknown>): Promise<Map<string, Key[]>> {
+    const { engine } = this.#host;
+    const found = new Map<string, Key[]>();
+    let seen = 0;
+    for (const [namespace] of engine.scan('namespaces')) {
+      for (const [lease] of engine.scan(key('leases', leaf(namespace)))) {
+        if (++seen % LEASES_A_TURN === 0) await breathe();
+        const owner = ownerOf(leaf(lease), hosts);
+        if (owner === undefined) continue;
+        const leases = found.get(owner);
+        if (leases === undefined) found.set(owner, [lease]);
+        else leases.push(lease);
+      }
+    }
+    return found;
+  }
+
+  // ---------------------------------------------------------------------------------------------- in reports
+
+  /** The answer with the hosts of the leases in it. */
+  async inWhy(asked: Promise<Why>): Promise<Why> {
+    const answer = await asked;
+    const steps = answer.paths.flat().filter(({ kind, key: id }) => kind === 'lease' && id.includes('@'));
+    if (steps.length === 0) return answer;
+    const owners = await this.#owners();
+    for (const step of steps) {
+      const owner = owners(step.key);
+      if (owner !== undefined) step.host = owner;
+    }
+    return answer;
+  }
+
+  async inUsage(asked: Promise<UsageReport>): Promise<UsageReport> {
+    const report = await asked;
+    if (report.by !== 'lease' || !report.rows.some(({ name }) => name.includes('@'))) return report;
+    const owners = await this.#owners();
+    for (const row of report.rows) {
+      const owner = owners(row.name);
+      if (owner !== undefined) row.host = owner;
+    }
+    return report;
+  }
+
+  /** By the id of a lease, the host whose own it is. */
+  async #owners(): Promise<(lease: string) => LeaseOwner | undefined> {
+    const hosts = await knownHosts(this.#engine.client);
+    return (lease) => {
+      const id = ownerOf(lease, hosts);
+      const host = id === undefined ? undefined : hosts.get(id);
+      if (host === undefined) return undefined;
+      const seen = parseTimestamp(host.member?.seen ?? '');
+      return { id: host.id, state: this.#stateOf(host), ...(seen !== undefined && { seen }) };
+    };
+  }
+}
+
+/** The known host in `<id>@<host>`; a host's name may hold an `@` itself, and the shortest one that is known counts. */
+function ownerOf(lease: string, hosts: ReadonlyMap<string, unknown>): string | undefined {
+  for (let at = lease.lastIndexOf('@'); at > 0; at = lease.lastIndexOf('@', at - 1)) {
+    const host = lease.slice(at + 1);
+    if (hosts.has(host)) return host;
+  }
+  return undefined;
+}
+
+const isAlive = (id: string): EbbtideError =>
+  failedPrecondition(`host "${id}" is alive: its session with etcd lasts`, {
+    object: id,
+    remedy: 'stop it first; a session ends some time after its host (sessionTtlSeconds)',
+  });
+
+/** For whoever asks an embedded store for its hosts. */
+export const noSharedTree = (): EbbtideError =>
+  failedPrecondition('the store shares its tree with no other host', {
+    remedy: 'hosts are those of a tree in etcd: open it with --etcd',
+  });

@@ -1,0 +1,144 @@
+/**
+ * A directory that stays the one that was opened: what is below it is reached through a descriptor, so that a file system
+ * mounted over it, a rename, or another directory in its place never leads a late open elsewhere. Called by the engine, the
+ * backends and the daemon for their directories.
+ *
+ * `verify` says whether the name still leads here: before directories are walked, before something new is made, and before
+ * a path is handed to somebody who opens it by its name. Any thread of the process may use `at`; other processes may not.
+ */
+import {
+  type BigIntStats,
+  closeSync,
+  constants,
+  existsSync,
+  fchmodSync,
+  fstatSync,
+  openSync,
+  statSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { type EbbtideError, failedPrecondition, unavailable } from './errors.js';
+import { descriptorPath, forgetDescriptor, nameDescriptor } from './held-paths.js';
+import { errnoOf, fsError } from './system-errors.js';
+
+type Identity = Pick<BigIntStats, 'dev' | 'ino'>;
+
+export class HeldDirectory {
+  /** As it was named; absolute. For messages, and for mounts. */
+  readonly path: string;
+  readonly #at: string;
+  readonly #fd: number;
+  readonly #identity: Identity;
+  /** Entries that must stay what they were when they were first seen. */
+  readonly #entries = new Map<string, Identity>();
+  #isReleased = false;
+
+  private constructor(path: string, fd: number) {
+    this.path = path;
+    this.#fd = fd;
+    this.#identity = fstatSync(fd, { bigint: true });
+    const through = descriptorPath(fd);
+    const hasProc = existsSync(through);
+    this.#at = hasProc ? through : path;
+    if (hasProc) nameDescriptor(fd, path);
+  }
+
+  /**
+   * @param path absolute; `below`: the same directory as it is reached through one that is held
+   * Errors as those of opening a directory.
+   */
+  static open(path: string, below = path): HeldDirectory {
+    try {
+      return new HeldDirectory(path, openSync(below, constants.O_RDONLY | constants.O_DIRECTORY));
+    } catch (error) {
+      throw fsError('use the directory', path, error);
+    }
+  }
+
+  /**
+   * Where to open what is below. Without /proc the name itself: then `verify` is all there is. FailedPrecondition once
+   * released: the number may be another file's by then.
+   */
+  get at(): string {
+    if (this.#isReleased) throw failedPrecondition(`${this.path} is closed`, { object: this.path });
+    return this.#at;
+  }
+
+  /** A directory in it, held for itself. */
+  child(name: string): HeldDirectory {
+    return HeldDirectory.open(join(this.path, name), join(this.at, name));
+  }
+
+  /** A path below `path` as one below `at`. */
+  through(path: string): string {
+    return path.startsWith(`${this.path}/`) ? this.at + path.slice(this.path.length) : path;
+  }
+
+  /**
+   * Unavailable unless the name leads to this directory still, and its named entries are those that were there first (an
+   * entry that is missing is none). Takes some microseconds.
+   */
+  verify(...entries: readonly string[]): void {
+    if (!same(this.#identity, lookAt(this.path))) throw replaced(this.path);
+    for (const name of entries) {
+      const found = lookAt(join(this.path, name));
+      const known = this.#entries.get(name);
+      if (found === undefined) {
+        if (known !== undefined && lookAt(join(this.at, name)) !== undefined) throw replaced(this.path);
+        continue;
+      }
+      if (known === undefined) {
+        // What another file system is mounted on is not what this store made.
+        if (found.dev !== this.#identity.dev) throw replaced(join(this.path, name));
+        this.#entries.set(name, found);
+      } else if (!same(known, found)) throw replaced(join(this.path, name));
+    }
+  }
+
+  /** Unavailable unless an open file is still the one with this name. */
+  verifyFile(name: string, fd: number): void {
+    const path = join(this.at, name);
+    if (same(fstatSync(fd, { bigint: true }), lookAt(path))) return;
+    throw unavailable(`${path} is not the file that was opened: it was removed or replaced`, {
+      object: path,
+      remedy: 'close the store and open it again',
+    });
+  }
+
+  /** Gives it this mode, whatever the umask was when it was made. Whose it is not keeps what it has. */
+  setMode(mode: number): void {
+    try {
+      if ((fstatSync(this.#fd).mode & 0o7777) !== mode) fchmodSync(this.#fd, mode);
+    } catch (error) {
+      const code = errnoOf(error);
+      if (code !== 'EPERM' && code !== 'EROFS') throw fsError('set the mode of', this.path, error);
+    }
+  }
+
+  /** Again: no error. */
+  release(): void {
+    if (this.#isReleased) return;
+    this.#isReleased = true;
+    forgetDescriptor(this.#fd);
+    closeSync(this.#fd);
+  }
+}
+
+function lookAt(path: string): Identity | undefined {
+  try {
+    return statSync(path, { bigint: true });
+  } catch (error) {
+    const code = errnoOf(error);
+    if (code === 'ENOENT' || code === 'ENOTDIR' || code === 'ELOOP') return undefined;
+    throw fsError('look at', path, error);
+  }
+}
+
+const same = (a: Identity, b: Identity | undefined): boolean => a.dev === b?.dev && a.ino === b?.ino;
+
+/** Somebody mounted over it, renamed it, or put another one in its place. */
+const replaced = (path: string): EbbtideError =>
+  unavailable(`the root has been replaced: ${path} is another directory than the one that was opened`, {
+    object: path,
+    remedy: 'put the directory back (unmount, rename), or close the store and open the new one',
+  });

@@ -1,0 +1,24 @@
+/**
+ * Paths through descriptors, and what people call them. A directory that is held open is reached at
+ * `/proc/self/fd/<number>`, whatever its name leads to by now; messages show its name. Called by held-directory.ts and
+ * by errors.ts.
+ */
+
+const PREFIX = '/proc/self/fd/';
+const names = new Map<number, string>();
+
+export const descriptorPath = (fd: number): string => PREFIX + fd;
+
+export function nameDescriptor(fd: number, path: string): void {
+  names.set(fd, path);
+}
+
+export function forgetDescriptor(fd: number): void {
+  names.delete(fd);
+}
+
+/** The text with the names of directories instead of paths through descriptors. */
+export function shown(text: string): string {
+  if (!text.includes(PREFIX)) return text;
+  return text.replace(/\/proc\/self\/fd\/(\d+)/g, (path, fd: string) => names.get(Number(fd)) ?? path);
+}

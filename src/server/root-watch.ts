@@ -1,0 +1,44 @@
+/**
+ * Whether the root of a daemon is still where it was opened: looked at every few seconds, so that the log says so before
+ * somebody wonders about refused writes. Called by daemon.ts.
+ */
+import { HeldDirectory } from '../held-directory.js';
+import { messageOf } from '../system-errors.js';
+
+const EVERY_MS = 2000;
+
+export class RootWatch {
+  readonly #directory: HeldDirectory;
+  readonly #timer: NodeJS.Timeout;
+  readonly #log: (level: 'error' | 'info', message: string) => void;
+  #isInPlace = true;
+
+  /** @param root absolute, of an open store */
+  constructor(root: string, log: (level: 'error' | 'info', message: string) => void) {
+    this.#directory = HeldDirectory.open(root);
+    this.#log = log;
+    this.#timer = setInterval(() => this.#look(), EVERY_MS).unref();
+  }
+
+  /** The root as this process reaches it, whatever its name leads to. */
+  get path(): string {
+    return this.#directory.at;
+  }
+
+  #look(): void {
+    const wasInPlace = this.#isInPlace;
+    try {
+      this.#directory.verify();
+      this.#isInPlace = true;
+      if (!wasInPlace) this.#log('info', `the root ${this.#directory.path} is back`);
+    } catch (error) {
+      this.#isInPlace = false;
+      if (wasInPlace) this.#log('error', messageOf(error));
+    }
+  }
+
+  close(): void {
+    clearInterval(this.#timer);
+    this.#directory.release();
+  }
+}

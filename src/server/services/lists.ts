@@ -1,0 +1,50 @@
+/**
+ * The lists of containerd's API that are one message there, as streams: of whatever size, in a memory that has an end.
+ * Methods of ebbtide.v1.Ebbtide; called by our own command line.
+ */
+import type { CallContext } from '../../context.js';
+import { Batches } from '../batches.js';
+import { mapped } from '../convert.js';
+import type { Limits } from '../limits.js';
+import { type MethodImpl, type ServiceHost, stream } from '../service.js';
+import { statusMessage } from './content.js';
+import { imageMessage } from './images.js';
+import { leaseMessage } from './leases.js';
+
+interface FilterRequest {
+  filters: string[];
+}
+
+export function listMethods({ db, limits }: ServiceHost): Record<string, MethodImpl> {
+  return {
+    Images: list(limits, 'images', async ({ filters }: FilterRequest, context) =>
+      mapped(await db.images.listed(context, ...filters), imageMessage),
+    ),
+    Leases: list(limits, 'leases', async ({ filters }: FilterRequest, context) =>
+      mapped(await db.leases.listed(context, ...filters), leaseMessage),
+    ),
+    LeaseResources: list(limits, 'resources', ({ id }: { id: string }, context) =>
+      db.leases.listResources(context, id),
+    ),
+    Namespaces: list(limits, 'namespaces', async () => {
+      const names = await db.namespaces.list({});
+      return mapped(names, async (name) => ({ name, labels: await db.namespaces.labels({}, name) }));
+    }),
+    Ingests: list(limits, 'statuses', async ({ filters }: FilterRequest, context) =>
+      mapped(await db.content.listStatuses(context, ...filters), statusMessage),
+    ),
+  };
+}
+
+/** Sends what there is in messages with one field. */
+function list<Request>(
+  limits: Limits,
+  field: string,
+  items: (request: Request, context: CallContext) => Promise<Iterable<unknown>>,
+): MethodImpl {
+  return stream<Request, Record<string, unknown[]>>(async (request, { cancellable }, send) => {
+    const batches = new Batches<unknown>(limits, (batch) => send({ [field]: batch }));
+    for (const item of await items(request, cancellable)) await batches.add(await item);
+    await batches.flush();
+  });
+}

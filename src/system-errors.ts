@@ -1,0 +1,78 @@
+/**
+ * What the system's errors mean to a caller: the kind, and what to do about it. One table for everything that touches a
+ * disk; called by the engine, the backends, images, cli and server.
+ */
+import { EbbtideError, type ErrorKind, kindOf } from './errors.js';
+import { shown } from './held-paths.js';
+
+interface Meaning {
+  kind: ErrorKind;
+  remedy?: string;
+}
+
+const FULL = 'free disk space (`ebbtide gc` works on a full disk too) and try again';
+
+const meanings: Readonly<Record<string, Meaning>> = {
+  ENOENT: { kind: 'NotFound' },
+  EEXIST: { kind: 'AlreadyExists' },
+  EACCES: { kind: 'FailedPrecondition', remedy: 'give this user access to the path, or run as its owner' },
+  EPERM: { kind: 'FailedPrecondition', remedy: 'run as root, or with the capability the operation needs' },
+  EROFS: { kind: 'FailedPrecondition', remedy: 'mount the file system read-write' },
+  ENOTDIR: { kind: 'FailedPrecondition', remedy: 'move the file away that stands where a directory belongs' },
+  EISDIR: { kind: 'FailedPrecondition', remedy: 'move the directory away that stands where a file belongs' },
+  ENOTEMPTY: { kind: 'FailedPrecondition', remedy: 'empty the directory, or name another one' },
+  ENAMETOOLONG: { kind: 'FailedPrecondition', remedy: 'use a shorter path' },
+  ELOOP: { kind: 'FailedPrecondition', remedy: 'name a path without a circle of links' },
+  EXDEV: {
+    kind: 'FailedPrecondition',
+    remedy: 'keep the directory on one file system, with nothing mounted inside',
+  },
+  EFBIG: {
+    kind: 'FailedPrecondition',
+    remedy: 'raise the limit of file sizes (ulimit -f), or use another file system',
+  },
+  ENOSPC: { kind: 'Unavailable', remedy: FULL },
+  EDQUOT: { kind: 'Unavailable', remedy: "raise the user's disk quota or free space, and try again" },
+  EMFILE: { kind: 'Unavailable', remedy: 'raise the limit of open files (ulimit -n)' },
+  ENFILE: { kind: 'Unavailable', remedy: 'raise the limit of open files of the system' },
+  ENOMEM: { kind: 'Unavailable', remedy: 'free memory and try again' },
+  EBUSY: { kind: 'Unavailable', remedy: 'unmount what uses the path and try again' },
+  EAGAIN: { kind: 'Unavailable', remedy: 'try again' },
+  EIO: { kind: 'Unavailable', remedy: 'check the disk: the kernel log has the details' },
+  ESTALE: { kind: 'Unavailable', remedy: 'mount the network file system anew' },
+  ENOTCONN: { kind: 'Unavailable', remedy: 'mount the file system anew: its server has gone' },
+};
+
+/** The `code` of a Node-style system error; undefined for anything else. */
+export function errnoOf(error: unknown): string | undefined {
+  if (!(error instanceof Error) || !('code' in error)) return undefined;
+  return typeof error.code === 'string' ? error.code : undefined;
+}
+
+/** ENOENT: the path, or one of its parents, is not there. */
+export const isAbsent = (error: unknown): boolean => errnoOf(error) === 'ENOENT';
+
+/** No room for bytes or files: of the disk, or of the user's quota. */
+export const isFull = (error: unknown): boolean => {
+  const code = errnoOf(error instanceof EbbtideError ? error.cause : error);
+  return code === 'ENOSPC' || code === 'EDQUOT';
+};
+
+/** What to do about an error, by its code. */
+export const remedyOf = (code: string): string | undefined => meanings[code]?.remedy;
+
+/** `cannot <what> <path>: <cause>`; a cause that already has a kind keeps it. */
+export function fsError(what: string, path: string, cause: unknown): EbbtideError {
+  const meaning = meanings[errnoOf(cause) ?? ''];
+  const text = cause instanceof Error ? cause.message : String(cause);
+  const inner = cause instanceof EbbtideError ? cause : undefined;
+  return new EbbtideError(meaning?.kind ?? kindOf(cause), `cannot ${what} ${path}: ${text}`, {
+    object: path,
+    remedy: meaning?.remedy ?? inner?.remedy,
+    cause,
+  });
+}
+
+/** What went wrong, in a line, for logs and removal reports. */
+export const messageOf = (error: unknown): string =>
+  shown(error instanceof Error ? error.message : String(error));

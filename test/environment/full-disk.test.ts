@@ -1,0 +1,223 @@
+/**
+ * A disk with no byte, or no file, left: every verb, on ext4 and tmpfs, after a clean close, after a kill, several times in a
+ * row. Reads, removals, collections and the daemon work; everything else is Unavailable, with a path and a remedy, and what
+ * was acknowledged stays. Loop devices and mounts need root.
+ */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { closeSync, openSync, rmdirSync, statfsSync, unlinkSync, writeFileSync, writeSync } from 'node:fs';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { canMount } from '../../src/backends/mounts.js';
+import { sys, UmountFlag } from '../../src/backends/sys.js';
+import { Cli, type Ended, layout, type Started } from '../cli/support.js';
+
+interface Disk {
+  path: string;
+  fill(): void;
+  /** Takes the ballast away. */
+  free(): void;
+}
+
+const SIZE = 64;
+
+/** A file system of 64 MiB and some hundred files, or a reason why not. */
+async function disk(
+  t: TestContext,
+  kind: 'ext4' | 'tmpfs',
+  what: 'bytes' | 'inodes',
+): Promise<Disk | undefined> {
+  const { ok, reason } = await canMount();
+  if (!ok) {
+    t.skip(`cannot mount: ${reason}`);
+    return undefined;
+  }
+  const base = await mkdtemp(join(tmpdir(), 'ebbtide-full-'));
+  const path = join(base, 'disk');
+  await mkdir(path);
+  const removed = (): Promise<void> => rm(base, { recursive: true, force: true });
+  try {
+    if (kind === 'tmpfs') sys.mount('tmpfs', path, 'tmpfs', 0, `size=${SIZE}m,nr_inodes=600`);
+    else {
+      const image = join(base, 'image');
+      execFileSync('truncate', ['-s', `${SIZE}M`, image]);
+      // No blocks set aside for root: it is as full for us as for anybody.
+      execFileSync('mkfs.ext4', ['-q', '-m', '0', '-N', '600', image]);
+      execFileSync('mount', ['-o', 'loop', image, path]);
+    }
+  } catch (error) {
+    await removed();
+    t.skip(`cannot make a small file system: ${(error as Error).message.split('\n')[0]}`);
+    return undefined;
+  }
+  t.after(() => {
+    sys.umount(path, UmountFlag.detach);
+    return removed();
+  });
+  const ballast: string[] = [];
+  return {
+    path,
+    fill: () => (what === 'bytes' ? fillBytes(path, ballast) : fillInodes(path, ballast)),
+    free: () => {
+      for (const name of ballast.splice(0)) unlinkSync(name);
+      rmdirSync(join(path, 'ballast'));
+    },
+  };
+}
+
+function makeBallast(path: string): string {
+  const directory = join(path, 'ballast');
+  try {
+    execFileSync('mkdir', ['-p', directory]);
+  } catch {
+    return path;
+  }
+  return directory;
+}
+
+function fillBytes(path: string, ballast: string[]): void {
+  const name = join(makeBallast(path), `b${ballast.length}`);
+  const fd = openSync(name, 'w');
+  ballast.push(name);
+  for (const size of [1024 * 1024, 4096, 1]) {
+    try {
+      for (;;) writeSync(fd, Buffer.alloc(size));
+    } catch (error) {
+      assert.equal((error as NodeJS.ErrnoException).code, 'ENOSPC');
+    }
+  }
+  closeSync(fd);
+  assert.equal(statfsSync(path).bavail, 0);
+}
+
+function fillInodes(path: string, ballast: string[]): void {
+  const directory = makeBallast(path);
+  try {
+    for (;;) {
+      const name = join(directory, `i${ballast.length}`);
+      writeFileSync(name, '');
+      ballast.push(name);
+    }
+  } catch (error) {
+    assert.equal((error as NodeJS.ErrnoException).code, 'ENOSPC');
+  }
+  assert.equal(statfsSync(path).ffree, 0);
+}
+
+async function kill(started: Started): Promise<Ended> {
+  started.child.kill('SIGKILL');
+  return started.ended;
+}
+
+async function serving(cli: Cli, ...args: string[]): Promise<Started> {
+  const daemon = cli.start('serve', '--gc', 'on-request', ...args);
+  while (!daemon.stderr().includes('"serving"')) {
+    if (daemon.child.exitCode !== null) assert.fail(`serve ended: ${daemon.stderr()}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  return daemon;
+}
+
+/** A run that must do its work; what it says beside its result does not matter. */
+async function works(cli: Cli, ...args: string[]): Promise<string> {
+  const { code, stdout, stderr } = await cli.run(...args);
+  assert.equal(code, 0, `ebbtide ${args.join(' ')}: ${stderr}`);
+  return stdout;
+}
+
+async function refuses(cli: Cli, ...args: string[]): Promise<void> {
+  const { code, stderr } = await cli.run(...args);
+  assert.equal(code, 6, `ebbtide ${args.join(' ')}: exit code ${code}: ${stderr}`);
+  assert.match(stderr, /\(Unavailable\)\n {2}\S/);
+  assert.match(stderr, /\//);
+}
+
+const names = async (cli: Cli): Promise<string[]> =>
+  (JSON.parse(await works(cli, 'images', 'ls', '--json')) as { name: string }[])
+    .map(({ name }) => name)
+    .sort();
+
+for (const kind of ['ext4', 'tmpfs'] as const) {
+  for (const what of ['bytes', 'inodes'] as const) {
+    test(`given ${kind} with 0 ${what} free, then reads, removals, collections and the daemon work, and the rest is Unavailable`, async (t) => {
+      const small = await disk(t, kind, what);
+      if (small === undefined) return;
+      const cli = new Cli(join(small.path, 'store'));
+      const images = await layout(t);
+      await works(cli, 'import', images.path);
+      for (const name of ['a', 'b', 'c']) await works(cli, 'leases', 'create', name);
+      for (const name of ['s1', 's2', 's3']) await works(cli, 'snapshots', 'prepare', name);
+      // The daemon was there before the disk was full, as on any host.
+      const first = await serving(cli);
+      first.child.kill('SIGTERM');
+      assert.equal((await first.ended).code, 0);
+      const before = await names(cli);
+      small.fill();
+
+      await t.test('reads, several opens in a row', async () => {
+        for (let i = 0; i < 3; i++) assert.deepEqual(await names(cli), before);
+        for (const verb of ['leases', 'content', 'snapshots', 'containers', 'namespaces'])
+          await works(cli, verb, 'ls');
+        await works(cli, 'content', 'cat', images.manifest);
+        await works(cli, 'du');
+        await works(cli, 'why', images.base);
+        await works(cli, 'doctor');
+        await works(cli, 'gc', '--dry-run');
+      });
+      await t.test('what needs room is refused', async () => {
+        if (what === 'bytes') {
+          await refuses(cli, 'images', 'tag', before[0]!, 'example.com/more:1');
+          await refuses(cli, 'leases', 'create', 'late');
+        }
+        await refuses(cli, 'snapshots', 'prepare', 'late');
+        await refuses(cli, 'import', '--unpack', 'native', images.path);
+        await refuses(cli, 'export', before[0]!, '-o', join(small.path, 'out'));
+        await refuses(cli, 'export', before[0]!, '-o', join(small.path, 'out.tar'));
+        await refuses(cli, 'gc', '--plan', join(small.path, 'plan.json'));
+      });
+      await t.test('kill -9 of a daemon, then reads again', async () => {
+        const daemon = await serving(cli);
+        assert.deepEqual(await names(cli), before);
+        await kill(daemon);
+        small.fill();
+        assert.deepEqual(await names(cli), before);
+      });
+      await t.test('removals of one-shot verbs', async () => {
+        await works(cli, 'leases', 'rm', 'b');
+        await works(cli, 'snapshots', 'rm', 's2');
+        small.fill();
+      });
+      await t.test('removals and a collection through the daemon', async () => {
+        const daemon = await serving(cli);
+        await works(cli, 'leases', 'rm', 'a');
+        await works(cli, 'snapshots', 'rm', 's1');
+        await works(cli, 'images', 'rm', before[0]!);
+        const stats = JSON.parse(await works(cli, 'gc', '--json')) as { removed: Record<string, number> };
+        assert.ok((stats.removed.content ?? 0) > 0);
+        await kill(daemon);
+        small.fill();
+      });
+      await t.test('removals and a collection of one-shot collections, to the last', async () => {
+        await works(cli, 'images', 'rm', before[1]!);
+        small.fill();
+        await works(cli, 'gc', '--full', '--allow-mass-removal');
+        small.fill();
+        await works(cli, 'gc');
+        assert.deepEqual(await names(cli), []);
+        assert.equal((await works(cli, 'content', 'ls', '--json')).trim(), '[]');
+      });
+      await t.test('with room again everything works, and the reserve is there anew', async () => {
+        small.free();
+        await works(cli, 'import', images.path);
+        assert.deepEqual(await names(cli), before);
+        small.fill();
+        await works(cli, 'images', 'rm', before[0]!);
+        await works(cli, 'gc');
+        small.free();
+        await works(cli, 'doctor', '--check');
+      });
+    });
+  }
+}

@@ -1,0 +1,201 @@
+/** Each host sweeps its own backends, whoever collects; and a tree that was lost in etcd takes no host's content with it. */
+import assert from 'node:assert/strict';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, type TestContext, test } from 'node:test';
+import { type DB, layout } from '../../src/db.js';
+import { blobKey, metaKey } from '../../src/engine/schema/keys.js';
+import { kindOf } from '../../src/errors.js';
+import { digestOf } from '../../src/model/digest.js';
+import { writeBlob } from '../../src/stores/content-helpers.js';
+import { ctx, engineOf, eventually, openHost } from './hosts.js';
+import { LoopbackProxy } from './proxy.js';
+import { Cluster } from './servers.js';
+
+let cluster: Cluster;
+before(async () => {
+  cluster = await Cluster.start();
+});
+after(() => cluster.stop());
+
+const blobs = async (root: string): Promise<number> =>
+  (await readdir(join(layout.content(root), 'blobs', 'sha256')).catch(() => [])).length;
+const snapshots = async (root: string): Promise<number> =>
+  (await readdir(join(layout.snapshotter(root, 'native'), 'snapshots'))).length;
+
+const digestOfBlob = (i: number): string => digestOf(Buffer.from(`blob ${i}`));
+
+async function write(db: DB, from: number, to: number): Promise<void> {
+  const labels = { 'containerd.io/gc.root': 'x' };
+  for (let i = from; i < to; i++) {
+    const data = Buffer.from(`blob ${i}`);
+    const desc = { digest: digestOfBlob(i), size: data.length };
+    await writeBlob(db.content, ctx, `ref ${i}`, data, desc, { labels });
+  }
+  await db.snapshotter('native')!.prepare(ctx, `active ${from}`, '', { labels });
+}
+
+const opened: DB[] = [];
+
+/** A directory for roots of hosts, which are closed before it is removed. */
+async function hostsDir(t: TestContext): Promise<string> {
+  const dir = await mkdtemp(join(tmpdir(), 'ebbtide-hosts-'));
+  t.after(async () => {
+    for (const db of opened.splice(0)) await db.close();
+    await rm(dir, { recursive: true, force: true });
+  });
+  return dir;
+}
+
+interface Host {
+  db: DB;
+  root: string;
+  logged: string[];
+}
+
+async function host(
+  t: TestContext,
+  root: string,
+  etcd: Parameters<typeof openHost>[1]['etcd'],
+  enableEtcdGC = true,
+): Promise<Host> {
+  const logged: string[] = [];
+  const log = (level: string, message: string, details: object = {}): void => {
+    if (level !== 'info') logged.push(`${message} ${JSON.stringify(details)}`);
+  };
+  const db = await openHost(t, { root, engine: 'lmdb', etcd, enableEtcdGC, log });
+  opened.push(db);
+  return { db, root, logged };
+}
+
+test('given a host that does not collect, when it deletes what it made, then it sweeps that by itself', async (t) => {
+  const dir = await hostsDir(t);
+  const etcd = cluster.config();
+  const a = await host(t, join(dir, 'a'), { ...etcd, hostId: 'a' }, false);
+  await write(a.db, 0, 3);
+  await a.db.content.delete(ctx, digestOfBlob(0));
+  await a.db.snapshotter('native')!.remove(ctx, 'active 0');
+  await eventually('the blob goes', async () => (await blobs(a.root)) === 2);
+  await eventually('the snapshot goes', async () => (await snapshots(a.root)) === 0);
+  // The first one may have gone with what a start looks through.
+  await a.db.content.delete(ctx, digestOfBlob(1));
+  await eventually('the other blob goes', async () => (await blobs(a.root)) === 1);
+});
+
+test('given a host that never wins the right to collect, when it is asked to, then it sweeps its own backends', async (t) => {
+  const dir = await hostsDir(t);
+  const etcd = cluster.config();
+  const a = await host(t, join(dir, 'a'), { ...etcd, hostId: 'a' });
+  const b = await host(t, join(dir, 'b'), { ...etcd, hostId: 'b' });
+  await write(a.db, 0, 3);
+  const unlock = await engineOf(b.db).locks.tryLock('scheduler.v1');
+  await a.db.content.delete(ctx, digestOfBlob(0));
+  assert.deepEqual((await a.db.garbageCollect()).removed, {});
+  assert.equal(await blobs(a.root), 2);
+  await unlock();
+});
+
+test('given the tree wiped in etcd, when hosts see it, then their blobs and snapshots stay until somebody consents', async (t) => {
+  const dir = await hostsDir(t);
+  const etcd = cluster.config();
+  const a = await host(t, join(dir, 'a'), { ...etcd, hostId: 'a' });
+  const b = await host(t, join(dir, 'b'), { ...etcd, hostId: 'b' }, false);
+  await write(a.db, 0, 30);
+  await write(b.db, 100, 105);
+  const client = cluster.client(etcd.prefix);
+  t.after(() => client.close());
+  await client.txn([], [{ del: 'v1/', end: 'v10' }]);
+  for (const { db, logged } of [a, b]) {
+    await eventually('the host sees it', () => db.engine.stats().records < 10);
+    await eventually('it says so', () => logged.some((line) => line.includes('until the orphans')));
+  }
+  await assert.rejects(a.db.garbageCollect(), (e) => kindOf(e) === 'FailedPrecondition');
+  await assert.rejects(
+    a.db.garbageCollect({}, { fullSweep: true }),
+    /30 blobs of 30 items.*the store is empty/,
+  );
+  assert.deepEqual([await blobs(a.root), await snapshots(a.root)], [30, 1]);
+  assert.deepEqual([await blobs(b.root), await snapshots(b.root)], [5, 1]);
+
+  await a.db.close();
+  const again = await host(t, a.root, { ...etcd, hostId: 'a' });
+  assert.match(again.logged.join(), /knows nothing of items/);
+  assert.equal(await blobs(a.root), 30);
+  const { orphans } = await again.db.garbageCollect({}, { fullSweep: true, orphanGuard: false });
+  assert.deepEqual(orphans, { content: 30, ingest: 0, snapshot: 1 });
+});
+
+test('given a removal on another host between the body and the commit that lowers the flag, when it is seen, then the bytes go', async (t) => {
+  const dir = await hostsDir(t);
+  const proxy = await LoopbackProxy.start(cluster.urls[0]!);
+  t.after(() => proxy.close());
+  const etcd = cluster.config();
+  const a = await host(t, join(dir, 'a'), { ...etcd, hostId: 'a', hosts: [proxy.url] });
+  const b = await host(t, join(dir, 'b'), { ...etcd, hostId: 'b' }, false);
+  proxy.delay(30);
+  await write(a.db, 0, 12);
+  const { engine } = a.db;
+  const flag = metaKey('dirty', 'content');
+  const update = engine.update.bind(engine);
+  let rounds = 0;
+  t.mock.method(engine, 'update', (...[fn, options]: Parameters<typeof update>) =>
+    update(async (tx) => {
+      const before = tx.has(flag);
+      const result = await fn(tx);
+      if (!before || tx.has(flag) || rounds >= 6) return result;
+      const digest = digestOfBlob(2 * rounds++ + 1);
+      await b.db.content.delete(ctx, digest);
+      await eventually('A sees it', () => !engine.has(blobKey(ctx.namespace, digest)));
+      return result;
+    }, options),
+  );
+  for (let i = 0; i < 6; i++) await a.db.content.delete(ctx, digestOfBlob(2 * i));
+  // The sweep of what one round removed lowers the flag again, which is the next round.
+  await eventually('six flags are lowered', async () => {
+    await a.db.garbageCollect();
+    return rounds === 6;
+  });
+  t.mock.reset();
+  await eventually('all bytes go', async () => (await blobs(a.root)) === 0);
+});
+
+test('given hosts that share a content directory, when one sweeps a blob whose record is on its way on the other, then it stays', async (t) => {
+  const dir = await hostsDir(t);
+  const etcd = { ...cluster.config(), backendId: 'shared' };
+  const content = join(dir, 'content');
+  const open = async (hostId: string): Promise<DB> => {
+    const db = await openHost(t, {
+      root: join(dir, hostId),
+      content,
+      etcd: { ...etcd, hostId },
+      snapshotters: [],
+    });
+    opened.push(db);
+    return db;
+  };
+  const a = await open('a');
+  const b = await open('b');
+  await a.namespaces.create({}, ctx.namespace);
+  const update = a.engine.update.bind(a.engine);
+  let commit = (): void => undefined;
+  const held = new Promise<void>((resolve) => {
+    commit = resolve;
+  });
+  const root = join(dir, 'a');
+  t.mock.method(a.engine, 'update', async (...args: Parameters<typeof update>) => {
+    // The record of a blob that has its name already.
+    if ((await blobs(root)) === 1) await held;
+    return update(...args);
+  });
+  const data = Buffer.from('blob 0');
+  const labels = { 'containerd.io/gc.root': 'x' };
+  const desc = { digest: digestOfBlob(0), size: data.length };
+  const writing = writeBlob(a.content, ctx, 'ref', data, desc, { labels });
+  await eventually('the blob has its name', async () => (await blobs(root)) === 1);
+  const stats = await b.garbageCollect({}, { fullSweep: true });
+  commit();
+  await writing;
+  assert.deepEqual([stats.walked, stats.orphans.content, await blobs(root)], [['content'], 0, 1]);
+  assert.equal((await b.content.info(ctx, desc.digest)).size, data.length);
+});
