@@ -1,6 +1,6 @@
-// System calls that Node lacks on Linux: mount, umount2, mknod, extended attributes, times in nanoseconds, blocks ahead;
-// files.cc has openat2 and the making of many small files. Wrapped by src/backends/sys.ts and src/allocate.ts, which turn
-// error numbers into Node's kind of errors.
+// System calls that Node lacks on Linux: mount, umount2, mknod, extended attributes, times in nanoseconds, blocks ahead, who
+// is at the other end of a socket; files.cc has openat2 and the making of many small files. Wrapped by src/backends/sys.ts and
+// src/allocate.ts, which turn error numbers into Node's kind of errors.
 //
 // Contract: a function answers 0 or an errno (the ones that read: a Buffer or an errno). Wrong arguments answer EINVAL
 // before any call is made. No path is followed at its last component. Strings and bytes must hold no NUL.
@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
@@ -17,6 +18,7 @@
 #include <cerrno>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <thread>
 #include <vector>
@@ -192,6 +194,19 @@ Napi::Value lremovexattrCall(Info info) {
   });
 }
 
+// A Buffer with the pid and the uid, 32 bits each.
+Napi::Value peerCredentialsCall(Info info) {
+  return answer(info, [&] {
+    ucred peer{};
+    socklen_t size = sizeof peer;
+    check(getsockopt(numberArgument<int>(info, 0), SOL_SOCKET, SO_PEERCRED, &peer, &size));
+    std::vector<char> bytes(sizeof peer.pid + sizeof peer.uid);
+    std::memcpy(bytes.data(), &peer.pid, sizeof peer.pid);
+    std::memcpy(bytes.data() + sizeof peer.pid, &peer.uid, sizeof peer.uid);
+    return toBuffer(info, bytes);
+  });
+}
+
 Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("mount", Napi::Function::New<mountCall>(env));
   exports.Set("umount", Napi::Function::New<umountCall>(env));
@@ -204,6 +219,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("llistxattr", Napi::Function::New<llistxattrCall>(env));
   exports.Set("lremovexattr", Napi::Function::New<lremovexattrCall>(env));
   exportFiles(env, exports);
+  exports.Set("peerCredentials", Napi::Function::New<peerCredentialsCall>(env));
   return exports;
 }
 

@@ -1,5 +1,5 @@
 /** Takes every figure of a server, in rounds, and makes the table's rows of them. */
-import type { Server, Side } from '../../test/conformance/servers.js';
+import type { Server } from '../../test/conformance/servers.js';
 import { median } from '../statistics.js';
 import { type Delays, type Lists, measure, type Rate, type Transfer } from './measure.js';
 
@@ -108,8 +108,12 @@ export interface Row extends Figure {
   group: string;
   ebbtide?: number;
   containerd?: number;
+  /** The daemon's services on node:http2, when that is measured too. */
+  nodeHttp2?: number;
   /** How many times better ebbtide is; below 1: how much worse. Not for differences. */
   ratio?: number;
+  /** The same of the daemon's services on node:http2. */
+  nodeRatio?: number;
 }
 
 export async function takeFigures(
@@ -137,16 +141,18 @@ export async function takeFigures(
 }
 
 function complete(row: Row, samples: ReadonlyMap<string, readonly number[]>): Row {
-  const of = (side: Side): number | undefined => {
+  const of = (side: Server['side']): number | undefined => {
     const values = samples.get(`${side} ${row.name}`);
     return values === undefined ? undefined : median(values);
   };
-  const [ebbtide, containerd] = [of('ebbtide'), of('containerd')];
+  const [ebbtide, containerd, nodeHttp2] = [of('ebbtide'), of('containerd'), of('node-http2')];
   const done: Row = { ...row };
   if (ebbtide !== undefined) done.ebbtide = ebbtide;
   if (containerd !== undefined) done.containerd = containerd;
-  if (ebbtide !== undefined && containerd !== undefined && !row.name.includes('adds')) {
-    done.ratio = row.better === 'lower' ? containerd / ebbtide : ebbtide / containerd;
-  }
+  if (nodeHttp2 !== undefined) done.nodeHttp2 = nodeHttp2;
+  if (containerd === undefined || row.name.includes('adds')) return done;
+  const better = (ours: number): number => (row.better === 'lower' ? containerd / ours : ours / containerd);
+  if (ebbtide !== undefined) done.ratio = better(ebbtide);
+  if (nodeHttp2 !== undefined) done.nodeRatio = better(nodeHttp2);
   return done;
 }

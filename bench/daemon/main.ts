@@ -3,10 +3,11 @@
  * socket. As root; installs what it needs from Debian.
  *
  *   node dist/bench/daemon/main.js [--quick] [--rounds N] [--bytes N] [--seconds N] [--bulk N] [--markdown]
- *                                    [--json FILE] [--dir DIR]
+ *                                    [--json FILE] [--dir DIR] [--node-http2]
  *
  * Both servers hold the same image records before the clock starts (`--bulk`, and 10,000 to list), both are up the
  * whole time, figures are taken from one after the other and are medians over the rounds.
+ * `--node-http2` adds the daemon's services on node:http2 (node-http2/server.ts).
  */
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -41,7 +42,7 @@ interface Result {
   rows: Row[];
 }
 
-async function run(plan: Plan, rounds: number, bulk: number, dir: string): Promise<Result> {
+async function run(plan: Plan, rounds: number, bulk: number, dir: string, node: boolean): Promise<Result> {
   const said = (text: string): void => void process.stderr.write(`${text}\n`);
   clientProgram();
   said(`seeding ${plan.lists + bulk} images on each side`);
@@ -53,7 +54,9 @@ async function run(plan: Plan, rounds: number, bulk: number, dir: string): Promi
 
   await using theirs = await Server.start('containerd', { dir: dirs.containerd });
   await using ours = await Server.start('ebbtide', { dir: dirs.ebbtide });
-  const rows = await takeFigures([theirs, ours], plan, rounds, said);
+  await using other = node ? await onNodeHttp2(join(dir, 'node-http2'), plan.lists, bulk) : undefined;
+  const servers = other === undefined ? [theirs, ours] : [theirs, ours, other];
+  const rows = await takeFigures(servers, plan, rounds, said);
   const all = cpus();
   return {
     machine: `${all.length} × ${all[0]?.model.trim()}, Linux ${release()}`,
@@ -63,6 +66,12 @@ async function run(plan: Plan, rounds: number, bulk: number, dir: string): Promi
     plan,
     rows,
   };
+}
+
+/** The daemon's services on Node's own HTTP/2, which its own server is there instead of. */
+function onNodeHttp2(dir: string, lists: number, bulk: number): Promise<Server> {
+  seedOurs(join(dir, 'root'), lists, bulk);
+  return Server.start('node-http2', { dir });
 }
 
 function seedOurs(root: string, lists: number, bulk: number): void {
@@ -84,6 +93,7 @@ export async function benchDaemon(args: readonly string[]): Promise<number> {
       seconds: { type: 'string' },
       bulk: { type: 'string' },
       json: { type: 'string' },
+      'node-http2': { type: 'boolean', default: false },
       markdown: { type: 'boolean', default: false },
       dir: { type: 'string', default: tmpdir() },
     },
@@ -108,7 +118,13 @@ export async function benchDaemon(args: readonly string[]): Promise<number> {
   const dir = mkdtempSync(join(values.dir, 'bench-daemon-'));
   try {
     const rounds = number(values.rounds, values.quick ? 1 : 3);
-    const result = await run(plan, rounds, number(values.bulk, values.quick ? 10_000 : 100_000), dir);
+    const result = await run(
+      plan,
+      rounds,
+      number(values.bulk, values.quick ? 10_000 : 100_000),
+      dir,
+      values['node-http2'],
+    );
     if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(result, null, 1)}\n`);
     const table = values.markdown ? markdown(result.rows) : tableText(result.rows);
     process.stdout.write(`${result.machine}\n${result.versions}\n${table}\n`);

@@ -1,7 +1,13 @@
 /** The daemon's table for a terminal and for the docs. Pure. */
 import type { Row } from './figures.js';
 
-const heading = ['', 'unit', 'ebbtide', 'containerd', 'better by'] as const;
+const heading = ['', 'unit', 'ebbtide', 'containerd', 'better by'];
+/** When the daemon's services on node:http2 are measured too. */
+const nodeHeading = ['on node:http2', 'better by'];
+const withNode = (rows: readonly Row[]): boolean => rows.some(({ nodeHttp2 }) => nodeHttp2 !== undefined);
+const headingOf = (rows: readonly Row[]): string[] => [...heading, ...(withNode(rows) ? nodeHeading : [])];
+const timesText = (ratio: number | undefined): string =>
+  ratio === undefined ? '' : `${figureText(ratio)} ×`;
 
 /** Three digits that count. */
 export function figureText(value: number | undefined): string {
@@ -11,16 +17,18 @@ export function figureText(value: number | undefined): string {
   return value.toFixed(size >= 10 ? 1 : size >= 1 ? 2 : 3);
 }
 
-const cellsOf = (row: Row): string[] => [
+const cellsOf = (row: Row, node: boolean): string[] => [
   row.name,
   row.unit,
   figureText(row.ebbtide),
   figureText(row.containerd),
-  row.ratio === undefined ? '' : `${figureText(row.ratio)} ×`,
+  timesText(row.ratio),
+  ...(node ? [figureText(row.nodeHttp2), timesText(row.nodeRatio)] : []),
 ];
 
 export function tableText(rows: readonly Row[]): string {
-  const cells = rows.map(cellsOf);
+  const heading = headingOf(rows);
+  const cells = rows.map((row) => cellsOf(row, withNode(rows)));
   const widths = heading.map((title, i) => Math.max(title.length, ...cells.map((c) => c[i]!.length)));
   const line = (parts: readonly string[]): string =>
     parts
@@ -39,12 +47,20 @@ export function tableText(rows: readonly Row[]): string {
 
 export function markdown(rows: readonly Row[]): string {
   const line = (parts: readonly string[]): string => `| ${parts.join(' | ')} |`;
+  const heading = headingOf(rows);
   const body = grouped(
     rows,
-    (i) => line(cellsOf(rows[i]!)),
-    (group) => line([`**${group}**`, '', '', '', '']),
+    (i) => line(cellsOf(rows[i]!, withNode(rows))),
+    (group) => line([`**${group}**`, ...heading.slice(1).map(() => '')]),
   );
-  return [line(heading), '|---|---|---:|---:|---:|', ...body].join('\n');
+  return [
+    line(heading),
+    `|---|---|${heading
+      .slice(2)
+      .map(() => '---:|')
+      .join('')}`,
+    ...body,
+  ].join('\n');
 }
 
 function grouped(

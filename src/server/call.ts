@@ -5,6 +5,7 @@
  */
 import type { CallContext } from '../context.js';
 import { canceled } from '../errors.js';
+import type { CallCost } from './grpc/call-cost.js';
 import type { Exchange, Route } from './grpc/exchange.js';
 import { type CallStatus, internal } from './status.js';
 
@@ -18,6 +19,11 @@ export class Call {
 
   get context(): CallContext {
     return this.#exchange.context;
+  }
+
+  /** Memory of the client, for what is kept for it. */
+  get memory(): Memory {
+    return this.#exchange.memory;
   }
 
   /** Ends when the client gives up or goes away. Made on demand: most calls are over too soon to be cancelled. */
@@ -36,6 +42,12 @@ export class Call {
   }
 }
 
+/** What is taken is to be given back; false: there is no room. */
+export interface Memory {
+  take(bytes: number): boolean;
+  give(bytes: number): void;
+}
+
 /** Told of the start of each call, and of its end: how it went and how long it took, in milliseconds. */
 export interface Observer {
   begin(): void;
@@ -48,6 +60,7 @@ export interface Wire<Request, Response> {
   /** With PREFIX_BYTES free bytes before the message. */
   frame(message: Response): Buffer;
   toStatus(error: unknown): CallStatus;
+  readonly cost: CallCost;
 }
 
 /**
@@ -68,12 +81,14 @@ export function unaryRoute<Request, Response>(
 ): Route {
   return {
     streaming: false,
+    cost: wire.cost,
     start(exchange, bytes) {
       const start = performance.now();
       observer.begin();
       const fail = (error: unknown): void => {
         const status = wire.toStatus(error);
         observer.end(status.code, performance.now() - start);
+        wire.cost.ended(0);
         exchange.fail(status);
       };
       const succeed = (response: Response): void => {
@@ -85,6 +100,7 @@ export function unaryRoute<Request, Response>(
           return;
         }
         observer.end(0, performance.now() - start);
+        wire.cost.ended(framed.length);
         exchange.succeed(framed);
       };
       try {
@@ -105,6 +121,7 @@ export function serverStreamRoute<Request, Response>(
 ): Route {
   return {
     streaming: false,
+    cost: wire.cost,
     start(exchange, bytes) {
       answer(exchange, wire, observer, async () =>
         run(decoded(wire, bytes), new Call(exchange), sender(exchange, wire)),
@@ -123,6 +140,7 @@ export function duplexRoute<Request, Response>(
   }
   return {
     streaming: true,
+    cost: wire.cost,
     start(exchange) {
       const stream = { requests: requests(exchange), send: sender(exchange, wire) };
       answer(exchange, wire, observer, async () => run(stream, new Call(exchange)));

@@ -18,7 +18,7 @@ import type { Metrics } from './metrics.js';
 import { type Notify, notifier } from './notify.js';
 import { Refusals } from './refusals.js';
 import { RootWatch } from './root-watch.js';
-import type { ObserveMethod } from './rpc-server.js';
+import { type ObserveMethod, sharedOf } from './rpc-server.js';
 import { removeRunFile, writeRunFile } from './run-file.js';
 import type { Service, ServiceHost } from './service.js';
 import { proxiedServices, servicesOf } from './service-lists.js';
@@ -144,9 +144,10 @@ async function startParts(
     clockSteps: db.expiryTime.steps,
     connections: connections(),
   });
-  const refusals = new Refusals((counts) => log.warn(counts, 'connections refused'));
+  const refusals = new Refusals((counts) => log.warn(counts, 'connections ended'));
   undo.push(async () => refusals.close());
   const endpoints: Endpoint[] = [];
+  const shared = sharedOf(limits);
   const open = async (address: string, services: readonly Service[]): Promise<Endpoint> => {
     const refused = (reason: string): void => {
       metrics?.counts.refused(reason);
@@ -155,6 +156,7 @@ async function startParts(
     const endpoint = await Endpoint.open(address, limits, services, {
       observe: metrics?.counts.observe ?? notObserved,
       refused,
+      shared,
     });
     undo.push(() => endpoint.stop(0));
     endpoints.push(endpoint);
@@ -164,12 +166,13 @@ async function startParts(
   const proxied = proxiedServices(host, () => collections.run());
   if (options.proxyAddress !== undefined) await open(options.proxyAddress, proxied);
   const main = await open(options.address, servicesOf(host, stats));
-  metrics?.counts.watch(
-    db,
-    () => age.ms,
+  metrics?.counts.watch(db, {
+    garbageAgeMs: () => age.ms,
     connections,
-    () => events.subscribers,
-  );
+    calls: () => endpoints.reduce((sum, endpoint) => sum + endpoint.calls, 0),
+    clientBytes: () => shared.ledger.bytes,
+    subscribers: () => events.subscribers,
+  });
   const metricsServer = await metrics?.serve(
     options.metrics ?? '',
     metrics.counts.registry,

@@ -2,13 +2,16 @@
 import type { Socket } from 'node:net';
 import type { Limits } from './limits.js';
 import { Listener } from './listener.js';
-import { type ObserveMethod, RpcServer } from './rpc-server.js';
+import type { Peer } from './peer.js';
+import { type ObserveMethod, RpcServer, type Servant, type Shared, sharedOf } from './rpc-server.js';
 import type { Service } from './service.js';
 
 export interface EndpointHooks {
   observe: ObserveMethod;
   /** A connection that was closed by this server, and why. */
   refused: (reason: string) => void;
+  /** What the endpoints of a daemon share; by default nothing. */
+  shared?: Shared;
 }
 
 export class Endpoint {
@@ -25,11 +28,11 @@ export class Endpoint {
     address: string,
     limits: Limits,
     services: readonly Service[],
-    { observe, refused }: EndpointHooks,
+    { observe, refused, shared = sharedOf(limits) }: EndpointHooks,
   ): Promise<Endpoint> {
-    const server = new RpcServer(limits, services, observe);
+    const server = new RpcServer(limits, services, observe, refused, shared);
     try {
-      const serve = (connection: Socket): void => server.serve(connection);
+      const serve = (connection: Socket, peer: Peer): Servant => server.serve(connection, peer);
       return new Endpoint(await Listener.listen(address, limits, { serve, refused }), server);
     } catch (error) {
       await server.stop(0, () => undefined);
@@ -42,6 +45,11 @@ export class Endpoint {
   }
   get connections(): number {
     return this.#listener.connections;
+  }
+
+  /** Calls that services work on. */
+  get calls(): number {
+    return this.#server.calls;
   }
 
   /** No new calls; open ones may end within the deadline. Again: no error. */

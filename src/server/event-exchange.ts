@@ -1,6 +1,6 @@
 /**
- * Hands events to whoever subscribed. Each subscriber has a queue of its own: one that does not keep up loses its
- * subscription, and neither publishers nor other subscribers wait for it. Fed by the stores (as the DB's publisher),
+ * Hands events to whoever subscribed. Each subscriber has a queue of its own, in memory of its own: one that does not keep
+ * up loses its subscription, and neither publishers nor other subscribers wait for it. Fed by the stores (as the DB's publisher),
  * by services and by clients. Nothing is stored, and nothing is encoded unless somebody listens.
  */
 import { type EbbtideError, invalidArgument } from '../errors.js';
@@ -9,7 +9,9 @@ import { validateIdentifier } from '../model/identifiers.js';
 import type { Any, StringMap } from '../model/records.js';
 import { type Instant, now, zeroTime } from '../model/time.js';
 import type { EventsPublisher } from '../stores/host.js';
+import type { Memory } from './call.js';
 import { decodeEvent, encodeEvent } from './event-types.js';
+import { kept } from './grpc/message-reader.js';
 import { resourceExhausted } from './status.js';
 
 export interface Envelope {
@@ -19,8 +21,13 @@ export interface Envelope {
   readonly event: Any | undefined;
 }
 
+/** What a queued event takes besides its texts and its payload. */
+const ENVELOPE_BYTES = 256;
 /** Each of them looks at every event. */
 const SUBSCRIPTIONS_MAX = 1000;
+
+/** For subscribers of this process. */
+const UNBOUNDED: Memory = { take: () => true, give: () => undefined };
 
 export class EventExchange implements EventsPublisher {
   readonly #subscriptions = new Set<Subscription>();
@@ -50,15 +57,23 @@ export class EventExchange implements EventsPublisher {
     validateIdentifier(envelope.namespace, 'namespace');
     validateTopic(envelope.topic);
     if (envelope.timestamp === zeroTime) throw invalidArgument('a forwarded event must have a timestamp');
-    this.#send(envelope);
+    if (this.#subscriptions.size === 0) return;
+    const { event } = envelope;
+    // A view would keep the whole of what was read together with it.
+    this.#send(
+      event === undefined ? envelope : { ...envelope, event: { ...event, value: kept(event.value) } },
+    );
   }
 
-  /** Events from now on that match any of the filters (all without one), until the signal ends. InvalidArgument. */
-  subscribe(filters: readonly string[], signal: AbortSignal): Subscription {
+  /**
+   * Events from now on that match any of the filters (all without one), until the signal ends; what is queued is taken
+   * from `memory`. InvalidArgument: the filters; ResourceExhausted: more than a thousand subscriptions.
+   */
+  subscribe(filters: readonly string[], signal: AbortSignal, memory: Memory = UNBOUNDED): Subscription {
     if (this.#subscriptions.size >= SUBSCRIPTIONS_MAX) {
       throw resourceExhausted(`there are ${SUBSCRIPTIONS_MAX} subscriptions already`);
     }
-    const subscription = new Subscription(parseFilters(filters), this.#queueMax);
+    const subscription = new Subscription(parseFilters(filters), this.#queueMax, memory);
     if (signal.aborted) subscription.close();
     else this.#subscriptions.add(subscription);
     const end = (): void => {
@@ -75,30 +90,40 @@ export class EventExchange implements EventsPublisher {
 
   #send(envelope: Envelope): void {
     // One for all, so that the payload is read once.
-    const adaptor = adapt(envelope);
+    const fields = adapt(envelope);
+    const bytes = bytesOf(envelope);
     for (const subscription of this.#subscriptions) {
-      if (!subscription.offer(envelope, adaptor)) this.#subscriptions.delete(subscription);
+      if (!subscription.offer(envelope, fields, bytes)) this.#subscriptions.delete(subscription);
     }
   }
 }
+
+const bytesOf = ({ namespace, topic, event }: Envelope): number =>
+  ENVELOPE_BYTES + 2 * (namespace.length + topic.length) + (event?.value.length ?? 0);
 
 /** What one subscriber has yet to get. */
 export class Subscription {
   readonly #matches: Filter;
   readonly #max: number;
+  readonly #memory: Memory;
   #queue: Envelope[] = [];
+  /** Bytes taken for the queue, and for the events that were given out last and are on their way. */
+  #bytes = 0;
+  #givenBytes = 0;
   #wake: (() => void) | undefined;
   #overrun = false;
   #failure: unknown;
   #closed = false;
 
-  constructor(matches: Filter, max: number) {
+  constructor(matches: Filter, max: number, memory: Memory) {
     this.#matches = matches;
     this.#max = max;
+    this.#memory = memory;
   }
 
   /** False when the subscriber is too far behind, or its filters cost too much: nothing more is kept for it. */
-  offer(envelope: Envelope, adaptor: Adaptor): boolean {
+  offer(envelope: Envelope, adaptor: Adaptor, bytes: number): boolean {
+    if (this.#closed || this.#overrun) return false;
     try {
       if (!this.#matches(adaptor)) return true;
     } catch (error) {
@@ -106,17 +131,24 @@ export class Subscription {
       this.#wake?.();
       return false;
     }
-    if (this.#queue.length < this.#max) this.#queue.push(envelope);
-    else this.#overrun = true;
+    if (this.#queue.length < this.#max && this.#memory.take(bytes)) {
+      this.#bytes += bytes;
+      this.#queue.push(envelope);
+    } else {
+      this.#overrun = true;
+      this.#drop();
+    }
     this.#wake?.();
     return !this.#overrun;
   }
 
   /**
-   * The next events, at least one; [] at the end. ResourceExhausted: the subscriber was too far behind. InvalidArgument: a
-   * pattern of its filters is too large for a text.
+   * The next events, at least one, when the last ones are sent; [] at the end. ResourceExhausted: the subscriber was too far
+   * behind. InvalidArgument: a pattern of its filters is too large for a text.
    */
   async next(): Promise<Envelope[]> {
+    this.#memory.give(this.#givenBytes);
+    this.#givenBytes = 0;
     while (this.#queue.length === 0 && !this.#overrun && !this.#closed && this.#failure === undefined) {
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
@@ -125,16 +157,30 @@ export class Subscription {
     }
     if (this.#closed) return [];
     if (this.#failure !== undefined) throw this.#failure;
-    if (this.#overrun) throw resourceExhausted(`the subscriber is more than ${this.#max} events behind`);
+    if (this.#overrun) {
+      throw resourceExhausted(
+        `the subscriber is too far behind: more than ${this.#max} events, or more bytes than its connection may have`,
+      );
+    }
     const events = this.#queue;
     this.#queue = [];
+    this.#givenBytes = this.#bytes;
+    this.#bytes = 0;
     return events;
   }
 
   close(): void {
     this.#closed = true;
-    this.#queue = [];
+    this.#memory.give(this.#givenBytes);
+    this.#givenBytes = 0;
+    this.#drop();
     this.#wake?.();
+  }
+
+  #drop(): void {
+    this.#memory.give(this.#bytes);
+    this.#bytes = 0;
+    this.#queue = [];
   }
 }
 

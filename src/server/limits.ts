@@ -12,6 +12,8 @@ export interface Limits {
   readonly connections: number;
   /** Bytes of a call's headers. */
   readonly metadataBytes: number;
+  /** Bytes that all clients together may make the daemon keep (ledger.ts). */
+  readonly memoryBytes: number;
   /** Bytes of one ingest. */
   readonly ingestBytes: number;
   /** Events kept for a subscriber that does not read; then it is cut off. */
@@ -32,6 +34,7 @@ export const defaultLimits: Limits = {
   streamsPerConnection: 1000,
   connections: 1000,
   metadataBytes: 64 * 1024,
+  memoryBytes: 256 * MiB,
   ingestBytes: 2 ** 40,
   subscriberEvents: 10_000,
   helloMs: 10_000,

@@ -13,7 +13,10 @@ import { basename, dirname, join } from 'node:path';
 import { orAbsent } from '../backends/files.js';
 import { errnoOf, fsError, isFull } from '../backends/fs-errors.js';
 import { failedPrecondition, invalidArgument, unavailable } from '../errors.js';
+import { ConnectionTable, type Entry } from './connection-table.js';
 import type { Limits } from './limits.js';
+import { type Peer, peerOf } from './peer.js';
+import type { Servant } from './rpc-server.js';
 
 const SOCKET_MODE = 0o660;
 const DIRECTORY_MODE = 0o711;
@@ -23,7 +26,7 @@ const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
 
 export interface ListenerHooks {
   /** A connection that begins as HTTP/2. */
-  serve: (connection: Socket) => void;
+  serve: (connection: Socket, peer: Peer) => Servant;
   /** A connection that was closed by this server, and why. */
   refused: (reason: string) => void;
 }
@@ -31,13 +34,15 @@ export interface ListenerHooks {
 export class Listener {
   readonly path: string;
   readonly #server: Server;
-  readonly #connections = new Set<Socket>();
+  readonly #table: ConnectionTable;
+  readonly #sockets = new Set<Socket>();
   readonly #onError: (error: Error) => void;
   #inode: bigint | undefined;
   #closed: Promise<void> | undefined;
 
   private constructor(path: string, limits: Limits, hooks: ListenerHooks) {
     this.path = path;
+    this.#table = new ConnectionTable(limits.connections);
     this.#server = createServer({ allowHalfOpen: false }, (socket) => this.#accept(socket, limits, hooks));
     this.#onError = (error) => hooks.refused(errnoOf(error) ?? 'not accepted');
   }
@@ -58,7 +63,7 @@ export class Listener {
   }
 
   get connections(): number {
-    return this.#connections.size;
+    return this.#table.size;
   }
 
   /** Takes no more connections and removes the socket's name, if it is this one's still. Open ones stay. */
@@ -72,16 +77,13 @@ export class Listener {
 
   /** Ends every connection where it is. */
   cut(): void {
-    for (const socket of this.#connections) socket.destroy();
+    for (const socket of this.#sockets) socket.destroy();
   }
 
   async close(): Promise<void> {
     await this.refuse();
     // The server is told of the end of a connection before those who listen to the connection are.
-    const ended = Array.from(
-      this.#connections,
-      (socket) => new Promise((done) => socket.once('close', done)),
-    );
+    const ended = Array.from(this.#sockets, (socket) => new Promise((done) => socket.once('close', done)));
     this.cut();
     await Promise.all([this.#closed, ...ended]);
   }
@@ -124,24 +126,42 @@ export class Listener {
   #accept(socket: Socket, limits: Limits, hooks: ListenerHooks): void {
     // Errors of a connection are the end of that connection.
     socket.on('error', () => undefined);
-    if (this.#connections.size >= limits.connections) {
+    const peer = peerOf(socket);
+    let servant: Servant | undefined;
+    const acceptedAt = performance.now();
+    const entry: Entry = {
+      ...peer,
+      heardAt: () => servant?.heardAt ?? acceptedAt,
+      busy: () => servant?.busy ?? false,
+      end: (reason) => {
+        hooks.refused(reason);
+        if (servant === undefined) socket.destroy();
+        else servant.end();
+      },
+    };
+    if (!this.#table.add(entry)) {
       hooks.refused('too many connections');
       socket.destroy();
       return;
     }
-    this.#connections.add(socket);
-    socket.once('close', () => this.#connections.delete(socket));
-    greet(socket, limits.helloMs, hooks);
+    this.#sockets.add(socket);
+    socket.once('close', () => {
+      this.#table.delete(entry);
+      this.#sockets.delete(socket);
+    });
+    greet(socket, limits.helloMs, hooks.refused, () => {
+      servant = hooks.serve(socket, peer);
+    });
   }
 }
 
 /** Waits for the first bytes: what does not begin like HTTP/2 is not served. */
-function greet(socket: Socket, helloMs: number, hooks: ListenerHooks): void {
+function greet(socket: Socket, helloMs: number, refused: ListenerHooks['refused'], serve: () => void): void {
   let head: Buffer = Buffer.alloc(0);
   const end = (reason: string): void => {
     clearTimeout(timer);
     socket.off('data', take);
-    hooks.refused(reason);
+    refused(reason);
     socket.destroy();
   };
   const timer = setTimeout(() => end('no greeting in time'), helloMs);
@@ -157,7 +177,7 @@ function greet(socket: Socket, helloMs: number, hooks: ListenerHooks): void {
     socket.off('data', take);
     socket.pause();
     socket.unshift(head);
-    hooks.serve(socket);
+    serve();
   };
   socket.on('data', take);
   socket.once('close', () => clearTimeout(timer));

@@ -15,6 +15,14 @@ const SECONDS = 1000;
 const LATENCY_SECONDS = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10, 60];
 const PAUSE_SECONDS = [0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.05, 0.2, 1, 5];
 
+export interface Readings {
+  garbageAgeMs(): number;
+  connections(): number;
+  calls(): number;
+  clientBytes(): number;
+  subscribers(): number;
+}
+
 export class Metrics {
   readonly registry = new Registry();
   readonly #operations = new Counter({
@@ -88,8 +96,8 @@ export class Metrics {
     collectDefaultMetrics({ register: this.registry });
   }
 
-  /** What is read when somebody asks: sizes of the store, and how old its garbage may be. */
-  watch(db: DB, garbageAgeMs: () => number, connections: () => number, subscribers: () => number): void {
+  /** What is read when somebody asks: sizes of the store, and what goes on. */
+  watch(db: DB, now: Readings): void {
     const gauge = (name: string, help: string, read: () => number): void => {
       new Gauge({
         name,
@@ -125,7 +133,7 @@ export class Metrics {
       () => stats().logBytes,
     );
     gauge('ebbtide_garbage_age_seconds', 'Time since the first deletion that no collection covers', () =>
-      Math.max(0, garbageAgeMs() / SECONDS),
+      Math.max(0, now.garbageAgeMs() / SECONDS),
     );
     gauge(
       'ebbtide_orphans_kept',
@@ -137,8 +145,14 @@ export class Metrics {
       '1 when the store was empty when it was opened beside backend items: its metadata may be lost',
       () => Number(db.orphans.foreign),
     );
-    gauge('ebbtide_connections', 'Open connections', connections);
-    gauge('ebbtide_event_subscribers', 'Open subscriptions to events', subscribers);
+    gauge('ebbtide_connections', 'Open connections', now.connections);
+    gauge(
+      'ebbtide_calls_running',
+      'Calls that services work on, those of clients that have gone too',
+      now.calls,
+    );
+    gauge('ebbtide_client_bytes', 'Bytes kept for clients: requests, answers, events', now.clientBytes);
+    gauge('ebbtide_event_subscribers', 'Open subscriptions to events', now.subscribers);
   }
 
   observe: ObserveMethod = (service, method) => {

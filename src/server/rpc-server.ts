@@ -4,29 +4,51 @@
  * Called by endpoint.ts.
  */
 import type { Socket } from 'node:net';
-import { duplexRoute, type Observer, serverStreamRoute, unaryRoute, type Wire } from './call.js';
+import type { Observer } from './call.js';
+import { CallGate } from './grpc/call-gate.js';
 import { type CallHead, callHead, type Refusal, refuse } from './grpc/call-head.js';
-import { Exchange, type Route } from './grpc/exchange.js';
-import type { Budget } from './grpc/message-reader.js';
+import { type CallShare, Exchange, type Route } from './grpc/exchange.js';
 import { type Application, Connection } from './http2/connection.js';
+import { RunQueue } from './http2/run-queue.js';
 import type { StreamSink } from './http2/stream.js';
+import { Ledger } from './ledger.js';
 import type { Limits } from './limits.js';
-import { type Method, methodsOf } from './schema.js';
-import type { MethodImpl, Service } from './service.js';
-import { detailedStatusOf, resourceExhausted, statusOf } from './status.js';
-import { MessageTooLarge } from './wire-writer.js';
+import type { Peer } from './peer.js';
+import { routesOf } from './routes.js';
+import type { Service } from './service.js';
+import { resourceExhausted, statusOf } from './status.js';
 
 /** Told once for each method; answers what is told of the end of each of its calls: code and milliseconds. */
 export type ObserveMethod = (service: string, method: string) => Observer['end'];
 
 /** Milliseconds that services get to notice that their clients were cut off. */
 const LAST_CALLS_MS = 2000;
-/** Messages that one connection may have under way in parts, in messages of the largest size. */
-const PARTIAL_MESSAGES_MAX = 8;
+
+/** What all connections of a daemon share. */
+export interface Shared {
+  readonly ledger: Ledger;
+  readonly queue: RunQueue;
+}
+export const sharedOf = (limits: Limits): Shared => ({
+  ledger: new Ledger(limits.memoryBytes),
+  queue: new RunQueue(),
+});
+
+/** A connection as whoever accepted it sees it. */
+export interface Servant {
+  /** Whether calls are open, or services work on calls that were given up. */
+  readonly busy: boolean;
+  /** When something came of it last, on the monotonic clock. */
+  readonly heardAt: number;
+  /** Takes no more calls and ends. */
+  end(): void;
+}
 
 export class RpcServer {
   readonly #limits: Limits;
-  readonly #routes = new Map<string, Route>();
+  readonly #ended: (reason: string) => void;
+  readonly #shared: Shared;
+  readonly #routes: ReadonlyMap<string, Route>;
   readonly #connections = new Set<Connection<CallHead<Route> | Refusal>>();
   #running = 0;
   #stopping = false;
@@ -34,28 +56,58 @@ export class RpcServer {
   readonly #onIdle = new Set<() => void>();
   readonly #onEmpty = new Set<() => void>();
 
-  constructor(limits: Limits, services: readonly Service[], observe: ObserveMethod) {
+  /** `ended` is called with the reason for every connection that this server ends. */
+  constructor(
+    limits: Limits,
+    services: readonly Service[],
+    observe: ObserveMethod,
+    ended: (reason: string) => void,
+    shared: Shared,
+  ) {
     this.#limits = limits;
-    for (const service of services) {
-      for (const method of methodsOf(service.name).values()) {
-        const impl = service.methods[method.name];
-        if (impl === undefined) continue;
-        const observer = this.#observer(observe(service.name, method.name));
-        this.#routes.set(method.path, routeOf(service, method, impl, observer, limits));
-      }
-    }
+    this.#shared = shared;
+    this.#ended = ended;
+    this.#routes = routesOf(services, limits.messageBytes, (service, method) =>
+      this.#observer(observe(service, method)),
+    );
+  }
+
+  /** Calls that services work on. */
+  get calls(): number {
+    return this.#running;
   }
 
   /** Serves a connection that somebody else accepted. */
-  serve(socket: Socket): void {
+  serve(socket: Socket, peer: Peer): Servant {
     const { streamsPerConnection, metadataBytes, keepaliveMs } = this.#limits;
-    const options = { streamsMax: streamsPerConnection, headerBytesMax: metadataBytes, keepaliveMs };
-    const connection = new Connection(socket, this.#application(), options, () => {
+    const { ledger, queue } = this.#shared;
+    const memory = ledger.open(peer.uid, {
+      moved: () => connection.moved(),
+      end: () => connection.overrun(),
+    });
+    const options = {
+      ...{ streamsMax: streamsPerConnection, headerBytesMax: metadataBytes, keepaliveMs },
+      ...{ peer, queue, memory },
+    };
+    const gate = new CallGate(streamsPerConnection, memory, () => connection.wake());
+    const connection = new Connection(socket, this.#application(gate), options, (reason) => {
+      if (reason !== undefined) this.#ended(reason);
+      gate.close();
+      memory.close();
       this.#connections.delete(connection);
       if (this.#connections.size === 0) for (const fn of this.#onEmpty) fn();
     });
     this.#connections.add(connection);
     if (this.#stopping) connection.shutdown();
+    return {
+      get busy() {
+        return connection.streams > 0 || gate.running > 0;
+      },
+      get heardAt() {
+        return connection.heardAt;
+      },
+      end: () => connection.leave(),
+    };
   }
 
   /**
@@ -104,9 +156,9 @@ export class RpcServer {
   }
 
   /** gRPC for one connection. */
-  #application(): Application<CallHead<Route> | Refusal> {
+  #application(gate: CallGate): Application<CallHead<Route> | Refusal> {
     const { messageBytes, metadataBytes } = this.#limits;
-    const budget: Budget = { bytesLeft: messageBytes * PARTIAL_MESSAGES_MAX };
+    const share: CallShare = { messageBytesMax: messageBytes, gate };
     return {
       head: (request) => callHead(request, this.#routes),
       tooLarge: () =>
@@ -114,40 +166,22 @@ export class RpcServer {
           statusOf(resourceExhausted(`the call's headers are over the limit of ${metadataBytes} bytes`)),
         ),
       open: (stream, head) => {
-        if (!('refusal' in head)) return new Exchange(stream, head, messageBytes, budget);
+        if (!('refusal' in head)) return new Exchange(stream, head, share);
         stream.trailers(head.refusal);
         return nobody;
       },
+      get begun() {
+        return gate.begun;
+      },
+      resume: () => gate.resume(),
     };
   }
 }
 
 /** Takes what still comes of a request that is answered already. */
-const nobody: StreamSink = { data: () => undefined, end: () => undefined, gone: () => undefined };
-
-function routeOf(
-  service: Service,
-  method: Method,
-  impl: MethodImpl,
-  observer: Observer,
-  { messageBytes }: Limits,
-): Route {
-  const codecs = service.codecs?.[method.name];
-  const frame = codecs?.frameResponse ?? method.response.frame;
-  const wire: Wire<unknown, unknown> = {
-    decode: codecs?.decodeRequest ?? method.request.decode,
-    frame: (message) => {
-      try {
-        return frame(message, messageBytes);
-      } catch (error) {
-        if (!(error instanceof MessageTooLarge)) throw error;
-        const instead = service.tooLarge?.[method.name] ?? 'ask for less';
-        throw resourceExhausted(`attempted to send message larger than max (${messageBytes}): ${instead}`);
-      }
-    },
-    toStatus: service.detailedErrors ? detailedStatusOf : statusOf,
-  };
-  if (impl.kind === 'unary') return unaryRoute(impl.run, wire, observer);
-  if (impl.kind === 'stream') return serverStreamRoute(impl.run, wire, observer);
-  return duplexRoute(impl.run, wire, observer);
-}
+const nobody: StreamSink = {
+  data: () => undefined,
+  end: () => undefined,
+  gone: () => undefined,
+  done: () => undefined,
+};

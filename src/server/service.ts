@@ -11,8 +11,13 @@ import type { Limits } from './limits.js';
 /** Written as methods, whose parameters may be narrower: what is sent is what the definition says. */
 export type MethodImpl =
   | { kind: 'unary'; run(request: unknown, call: Call): unknown }
-  | { kind: 'stream'; run(request: unknown, call: Call, send: Send<unknown>): Promise<void> }
+  | StreamImpl
   | { kind: 'duplex'; run(stream: Duplex<unknown, unknown>, call: Call): Promise<void> };
+interface StreamImpl {
+  kind: 'stream';
+  run(request: unknown, call: Call, send: Send<unknown>): Promise<void>;
+  keepsBytes: number;
+}
 
 export interface Service {
   /** Full name: `containerd.services.images.v1.Images`. */
@@ -35,10 +40,13 @@ export const unary = <Request, Response>(
   run: (request: Request, call: Call) => Promise<Response> | Response,
 ): MethodImpl => methodOf({ kind: 'unary', run });
 
-/** The answer is a stream. */
+const STREAM_KEEPS_BYTES = 64 * 1024;
+
+/** The answer is a stream, of which a call keeps about so many bytes at a time. */
 export const stream = <Request, Response>(
   run: (request: Request, call: Call, send: Send<Response>) => Promise<void>,
-): MethodImpl => methodOf({ kind: 'stream', run });
+  keepsBytes = STREAM_KEEPS_BYTES,
+): MethodImpl => methodOf({ kind: 'stream', run, keepsBytes });
 
 /** Request and answer are streams. */
 export const duplex = <Request, Response>(
@@ -46,7 +54,8 @@ export const duplex = <Request, Response>(
 ): MethodImpl => methodOf({ kind: 'duplex', run });
 
 /** Forgets the types of the messages: from here on the definition stands for them. */
-const methodOf = (impl: { kind: MethodImpl['kind']; run: unknown }): MethodImpl => impl as MethodImpl;
+const methodOf = (impl: { kind: MethodImpl['kind']; run: unknown; keepsBytes?: number }): MethodImpl =>
+  impl as MethodImpl;
 
 /** What services work with. */
 export interface ServiceHost {

@@ -3,10 +3,11 @@
  *
  *   node dist/test/conformance/main.js [PART…] [--only REGEXP] [--self] [--keep] [--json FILE]
  *                                       [--seconds N] [--clients N] [--seed N] [--sabotage]
+ *                                       [--bytes N] [--rounds N]
  *
  * Parts: suites (containerd's exported test suites), ctr (a session of its command line tool), calls (raw calls,
- * also wrong ones), proxy (a real containerd on our content store and snapshotter), load; all of them when none is
- * named. `--self` puts containerd in our place: every difference it shows is a fault of the harness. The second line
+ * also wrong ones), proxy (a real containerd on our content store and snapshotter), load, clients (Go and ctr on large
+ * layers: --bytes, --rounds), http2 (other implementations of HTTP/2), abuse (hostile clients, beside the same services on node:http2); all of them when none is named. `--self` puts containerd in our place: every difference it shows is a fault of the harness. The second line
  * is for the load: `--sabotage` removes things before its check, which must then complain. Exit 1 when something
  * containerd can do fails here, 2 when nothing could be judged.
  */
@@ -14,18 +15,30 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { cacheDirectory } from '../support/cache.js';
+import { abuseVerdict, runAbuse } from './abuse/abuse.js';
 import { compareCalls, runCalls } from './calls.js';
+import { runClients } from './clients.js';
 import { ensurePackages, imagePackages, judgePackages, packageVersion } from './debian.js';
+import { checkHttp2, http2Packages } from './http2/http2.js';
 import { makeImages } from './images.js';
 import { type LoadReport, loadVerdict, runLoad } from './load.js';
 import { runBuiltIn, runProxied } from './proxy.js';
 import { Registry } from './registry.js';
-import { callsReport, loadReport, proxyReport, suitesReport, transcriptReport } from './report.js';
+import {
+  abuseReport,
+  callsReport,
+  clientsReport,
+  http2Report,
+  loadReport,
+  proxyReport,
+  suitesReport,
+  transcriptReport,
+} from './report.js';
 import type { Side } from './servers.js';
 import { runSuites, suiteRows, worse } from './suites.js';
 import { compareTranscripts, runTranscript } from './transcript.js';
 
-const parts = ['suites', 'ctr', 'calls', 'proxy', 'load'] as const;
+const parts = ['suites', 'ctr', 'calls', 'proxy', 'load', 'clients', 'http2', 'abuse'] as const;
 type Part = (typeof parts)[number];
 
 interface Options {
@@ -36,6 +49,8 @@ interface Options {
   clients: number;
   seed: number;
   sabotage: boolean;
+  bytes: number;
+  rounds: number;
 }
 
 interface Verdict {
@@ -50,6 +65,9 @@ const judges: Record<Part, (options: Options) => Promise<Verdict>> = {
   calls: judgeCalls,
   proxy: judgeProxy,
   load: judgeLoad,
+  clients: judgeClients,
+  http2: judgeHttp2,
+  abuse: judgeAbuse,
 };
 /** As often as in the long run, where the server is killed every 30 s of 5 minutes. */
 const KILLS = 10;
@@ -109,6 +127,30 @@ async function judgeLoad({ dir, ours, seconds, clients, seed, sabotage }: Option
   return { ok, report: loadReport(report, wrong, options), result: report };
 }
 
+async function judgeClients({ dir, ours, bytes, rounds }: Options): Promise<Verdict> {
+  const checks = await runClients(ours, join(dir, 'clients'), bytes, rounds);
+  const ok = checks.every(({ passed, rounds: of }) => passed === of);
+  return { ok, report: clientsReport(checks, bytes), result: checks };
+}
+
+async function judgeHttp2({ dir, seed }: Options): Promise<Verdict> {
+  const missing = ensurePackages(http2Packages);
+  if (missing !== undefined) throw new Error(missing);
+  const checks = await checkHttp2(join(dir, 'http2'), seed);
+  return { ok: checks.every(({ wrong }) => wrong === ''), report: http2Report(checks), result: checks };
+}
+
+/** Of every attack. */
+const ABUSE_SECONDS = 4;
+
+async function judgeAbuse({ dir, only }: Options): Promise<Verdict> {
+  const rows = await runAbuse({ dir: join(dir, 'abuse'), seconds: ABUSE_SECONDS, only }, (line) =>
+    process.stderr.write(`${line}\n`),
+  );
+  const wrong = abuseVerdict(rows);
+  return { ok: wrong.length === 0, report: abuseReport(rows, wrong), result: rows };
+}
+
 async function main(): Promise<number> {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
@@ -121,9 +163,11 @@ async function main(): Promise<number> {
       clients: { type: 'string', default: '32' },
       seed: { type: 'string', default: String(Date.now() % 1_000_000) },
       sabotage: { type: 'boolean', default: false },
+      bytes: { type: 'string', default: String(150 * 2 ** 20) },
+      rounds: { type: 'string', default: '3' },
     },
   });
-  for (const name of ['seconds', 'clients', 'seed'] as const) {
+  for (const name of ['seconds', 'clients', 'seed', 'bytes', 'rounds'] as const) {
     if (!/^\d+$/.test(values[name])) return complain(`--${name} takes a whole number, not ${values[name]}`);
   }
   const unknown = positionals.find((p) => !parts.includes(p as Part));
@@ -141,6 +185,8 @@ async function main(): Promise<number> {
     clients: Number(values.clients),
     seed: Number(values.seed),
     sabotage: values.sabotage,
+    bytes: Number(values.bytes),
+    rounds: Number(values.rounds),
   };
   process.stdout.write(`containerd ${packageVersion('containerd')} beside ${options.ours}\n`);
   const results: Record<string, unknown> = {};

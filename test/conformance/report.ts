@@ -1,5 +1,8 @@
 /** What a conformance run prints. Pure. */
+import { type AbuseRow, cellsOf, heading } from './abuse/abuse.js';
 import type { CallComparison } from './calls.js';
+import type { ClientCheck } from './clients.js';
+import type { Http2Check } from './http2/http2.js';
 import type { LoadOptions, LoadReport } from './load.js';
 import type { ProxyRun } from './proxy.js';
 import type { TestRow } from './suites.js';
@@ -98,4 +101,24 @@ export function loadReport(report: LoadReport, wrong: readonly string[], options
       ? ['nothing acknowledged was lost, nothing live is missing, no garbage is left']
       : wrong),
   ].join('\n');
+}
+
+export function abuseReport(rows: readonly AbuseRow[], wrong: readonly string[]): string {
+  return [
+    'hostile clients, and what another client notices',
+    table(heading, rows.map(cellsOf)),
+    ...(wrong.length === 0 ? ['others are served within 50 ms throughout, below 1 GiB'] : wrong),
+  ].join('\n');
+}
+
+export function http2Report(checks: readonly Http2Check[]): string {
+  const rows = checks.map(({ name, wrong }) => [name, wrong === '' ? 'as it should be' : wrong]);
+  return ['HTTP/2 beside other implementations', table(['check', ''], rows)].join('\n');
+}
+
+export function clientsReport(checks: readonly ClientCheck[], bytes: number): string {
+  const rows = checks.map(({ flow, rounds, passed, wrong }) => [flow, `${passed} of ${rounds}`, wrong]);
+  return [`containerd's clients on a layer of ${bytes} bytes`, table(['flow', 'good rounds', ''], rows)].join(
+    '\n',
+  );
 }

@@ -12,8 +12,11 @@ import { buildGo } from './go-programs.js';
 
 export const sides = ['containerd', 'ebbtide'] as const;
 export type Side = (typeof sides)[number];
-/** Which program a Server runs: one of the compared, or the reference of a proxy plugin (backend/main.go). */
-type Program = Side | 'backend';
+/**
+ * Which program a Server runs: one of the compared, the reference of a proxy plugin (backend/main.go), or the daemon's
+ * services on Node's own HTTP/2 (bench/daemon/node-http2).
+ */
+type Program = Side | 'backend' | 'node-http2';
 
 export interface ServerOptions {
   /** Private directory of this server, made when missing. */
@@ -29,6 +32,7 @@ export interface ServerOptions {
 }
 
 const cli = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
+const nodeHttp2 = fileURLToPath(new URL('../../bench/daemon/node-http2/main.js', import.meta.url));
 /** Node's options in the first line of the program. */
 const nodeFlags = readFileSync(cli, 'utf8').split('\n', 1)[0]!.split(' ').slice(3);
 const READY_MS_MAX = 60_000;
@@ -57,6 +61,9 @@ export class Server implements AsyncDisposable {
     mkdirSync(this.root, { recursive: true, mode: 0o711 });
     if (side === 'backend') {
       this.#command = [buildGo('test/conformance/backend', 'program'), this.root, this.address];
+    } else if (side === 'node-http2') {
+      const args = ['--root', this.root, '--address', this.address, ...(options.args ?? [])];
+      this.#command = [process.execPath, ...nodeFlags, nodeHttp2, ...args];
     } else {
       this.#command = side === 'containerd' ? this.#containerd(options) : this.#ebbtide(options);
     }

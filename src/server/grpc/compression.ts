@@ -1,7 +1,8 @@
 /** Requests whose messages are compressed. Answers never are: the socket is on this machine. */
 import { promisify } from 'node:util';
 import { gunzip, inflate, type ZlibOptions } from 'node:zlib';
-import { internal } from '../status.js';
+import type { Account } from '../ledger.js';
+import { internal, resourceExhausted } from '../status.js';
 import { tooLarge } from './message-reader.js';
 
 export const encodings = ['identity', 'deflate', 'gzip'] as const;
@@ -14,14 +15,42 @@ const decoders = {
   gzip: promisify<Buffer, ZlibOptions, Buffer>(gunzip),
 };
 
-/** The message itself. ResourceExhausted when it would be over the limit, Internal when it is damaged. */
-export async function expand(bytes: Buffer, encoding: MessageEncoding, bytesMax: number): Promise<Buffer> {
+/** The most that these encodings make of a byte. */
+const RATIO_MAX = 1032;
+/** At once, of all connections: the threads are needed for the disk. */
+const EXPANDED_MAX = 2;
+let expanding = 0;
+const waiting: (() => void)[] = [];
+
+/**
+ * The message itself, whose bytes are taken from the account. ResourceExhausted when it would be over the limit or
+ * there is no room for it, Internal when it is damaged.
+ */
+export async function expand(
+  bytes: Buffer,
+  encoding: MessageEncoding,
+  bytesMax: number,
+  memory: Account,
+): Promise<Buffer> {
   if (encoding === 'identity') throw internal('a compressed message without grpc-encoding');
+  while (expanding >= EXPANDED_MAX) await new Promise<void>((resolve) => waiting.push(resolve));
+  expanding++;
+  const most = Math.min(bytesMax, bytes.length * RATIO_MAX);
+  const taken = memory.take(most);
+  let used = 0;
   try {
-    return await decoders[encoding](bytes, { maxOutputLength: bytesMax });
+    if (!taken) throw resourceExhausted('the connection has too much under way');
+    const message = await decoders[encoding](bytes, { maxOutputLength: most });
+    used = message.length;
+    return message;
   } catch (error) {
+    if (!taken) throw error;
     const { code, message } = error as NodeJS.ErrnoException;
     if (code === 'ERR_BUFFER_TOO_LARGE') throw tooLarge('received', bytesMax + 1, bytesMax);
     throw internal(`a message that is no ${encoding}: ${message}`);
+  } finally {
+    if (taken) memory.give(most - used);
+    expanding--;
+    waiting.shift()?.();
   }
 }

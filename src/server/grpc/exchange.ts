@@ -4,51 +4,70 @@
  */
 import { canceled } from '../../errors.js';
 import type { Stream, StreamSink } from '../http2/stream.js';
-import { type CallStatus, deadlineStatus, internal, statusOf } from '../status.js';
+import type { Account } from '../ledger.js';
+import { type CallStatus, deadlineStatus, internal, resourceExhausted, statusOf } from '../status.js';
 import { answerHead, failure, success } from './blocks.js';
+import { CALL_BYTES, type CallCost } from './call-cost.js';
+import type { CallGate, GatedCall } from './call-gate.js';
 import type { CallHead } from './call-head.js';
 import { expand } from './compression.js';
-import { type Budget, type IncomingMessage, MessageReader, tooLarge } from './message-reader.js';
+import { type IncomingMessage, kept, MessageReader, tooLarge } from './message-reader.js';
 import { PREFIX_BYTES } from './prefix.js';
 
 /** What is done with the calls of a method. */
 export interface Route {
   /** Requests are a stream: starts before the first is there, and takes them by `messages`. */
   readonly streaming: boolean;
-  /** The request, unless it is a stream. */
+  readonly cost: CallCost;
+  /** The request, unless it is a stream. Ends with `succeed` or `fail`, also when nobody waits for an answer any more. */
   start(exchange: Exchange, request: Buffer): void;
 }
 
-export class Exchange implements StreamSink {
+/** What the calls of a connection share. */
+export interface CallShare {
+  readonly messageBytesMax: number;
+  readonly gate: CallGate;
+}
+
+export class Exchange implements StreamSink, GatedCall {
   readonly #stream: Stream;
   readonly #head: CallHead<Route>;
-  readonly #messageBytesMax: number;
-  readonly #budget: Budget;
+  readonly #share: CallShare;
   #reader: MessageReader | undefined;
   #incoming: IncomingMessage[] = [];
   #requestEnded = false;
   #requestError: unknown;
   /** Whoever waits for a message. */
   #wake: (() => void) | undefined;
+  /** Whether the service works on the call. */
+  #running = false;
+  /** The request, while it waits for the service to begin. */
+  #request: Buffer = EMPTY;
+  /** Bytes taken for the call, and for what came in and is being worked on. */
+  #taken = 0;
+  #takenIn = 0;
   #headSent = false;
   #answered = false;
   #cancelled = false;
   #onCancel: (() => void)[] = [];
   #deadline: NodeJS.Timeout | undefined;
 
-  constructor(stream: Stream, head: CallHead<Route>, messageBytesMax: number, budget: Budget) {
+  constructor(stream: Stream, head: CallHead<Route>, share: CallShare) {
     this.#stream = stream;
     this.#head = head;
-    this.#messageBytesMax = messageBytesMax;
-    this.#budget = budget;
+    this.#share = share;
     if (head.timeoutMs !== undefined) {
-      this.#deadline = setTimeout(() => this.#expire(), head.timeoutMs);
+      this.#deadline = setTimeout(() => this.#share.gate.expires(this), head.timeoutMs);
     }
-    if (head.route.streaming) head.route.start(this, EMPTY);
+    if (head.route.streaming) this.#start(EMPTY);
   }
 
   get context(): CallHead<Route>['context'] {
     return this.#head.context;
+  }
+
+  get memory(): Account {
+    return this.#share.gate.memory;
   }
 
   /** Whether nobody waits for an answer any more. */
@@ -64,14 +83,16 @@ export class Exchange implements StreamSink {
 
   // --------------------------------------------------------------------------------------------------- request
 
-  data(piece: Buffer): void {
+  data(piece: Buffer, last: boolean): void {
     if (this.#requestError !== undefined || this.#answered) {
       this.#stream.consumed(piece.length);
       return;
     }
-    this.#reader ??= new MessageReader(this.#messageBytesMax, this.#budget);
+    this.#reader ??= new MessageReader(this.#share.messageBytesMax, this.#share.gate.memory);
+    const before = this.#incoming.length;
     try {
       const free = this.#reader.push(piece, this.#incoming);
+      if (!last || this.#head.route.streaming) this.#keepFrom(before);
       if (free > 0) this.#stream.consumed(free);
     } catch (error) {
       this.#stream.consumed(piece.length);
@@ -79,6 +100,13 @@ export class Exchange implements StreamSink {
       return;
     }
     this.#wakeUp();
+  }
+
+  #keepFrom(first: number): void {
+    for (let i = first; i < this.#incoming.length; i++) {
+      const message = this.#incoming[i]!;
+      this.#incoming[i] = { ...message, bytes: kept(message.bytes) };
+    }
   }
 
   end(): void {
@@ -92,35 +120,85 @@ export class Exchange implements StreamSink {
     clearTimeout(this.#deadline);
     this.#drop();
     this.#cancel();
+    this.done();
+  }
+
+  done(): void {
+    if (!this.#running) this.#giveBack();
   }
 
   /** Nobody takes what has come any more. */
   #drop(): void {
-    const { length } = this.#incoming;
+    const { gate } = this.#share;
+    gate.forget(this);
+    for (const { taken } of this.#incoming) gate.memory.give(taken);
     this.#incoming = [];
-    this.#reader?.taken(length);
     this.#reader?.clear();
+    this.#request = EMPTY;
   }
 
   #startSingle(): void {
     const [message] = this.#incoming;
     if (message === undefined || this.#incoming.length > 1) {
-      this.fail(statusOf(internal(`${this.#incoming.length} requests in a call that takes one`)));
+      this.#end(statusOf(internal(`${this.#incoming.length} requests in a call that takes one`)));
       return;
     }
     this.#incoming = [];
     this.#took(message);
-    const { route } = this.#head;
     if (!message.compressed) {
-      route.start(this, message.bytes);
+      this.#start(message.bytes);
       return;
     }
     this.#expand(message).then(
-      (bytes) => {
-        if (!this.#cancelled) route.start(this, bytes);
-      },
-      (error: unknown) => this.fail(statusOf(error)),
+      (bytes) => this.#start(bytes),
+      (error: unknown) => this.#end(statusOf(error)),
     );
+  }
+
+  /** Has the service work on it, now or when there is room. */
+  #start(request: Buffer): void {
+    if (this.#answered || this.#cancelled) {
+      this.#giveBack();
+      return;
+    }
+    this.#request = request;
+    this.#share.gate.enter(this);
+    this.#request = kept(this.#request);
+  }
+
+  get cost(): CallCost {
+    return this.#head.route.cost;
+  }
+
+  begin(bytes: number): void {
+    this.#running = true;
+    this.#taken = bytes;
+    const request = this.#request;
+    this.#request = EMPTY;
+    this.#head.route.start(this, request);
+  }
+
+  /** The service is done with it; what cannot be sent yet is kept. */
+  #leave(): void {
+    if (!this.#running) return;
+    this.#running = false;
+    const { gate } = this.#share;
+    gate.leave();
+    if (this.#stream.over) {
+      this.#giveBack();
+      return;
+    }
+    gate.memory.give(this.#takenIn);
+    this.#takenIn = 0;
+    const still = Math.min(this.#taken, CALL_BYTES + this.#stream.unsent);
+    gate.memory.give(this.#taken - still);
+    this.#taken = still;
+  }
+
+  #giveBack(): void {
+    this.#share.gate.memory.give(this.#taken + this.#takenIn);
+    this.#taken = 0;
+    this.#takenIn = 0;
   }
 
   /** What the client sent cannot be used: ends the call, or tells whoever reads the messages. */
@@ -128,7 +206,7 @@ export class Exchange implements StreamSink {
     this.#requestError = error;
     this.#reader?.clear();
     if (this.#head.route.streaming) this.#wakeUp();
-    else this.fail(statusOf(error));
+    else this.#end(statusOf(error));
   }
 
   #wakeUp(): void {
@@ -137,13 +215,19 @@ export class Exchange implements StreamSink {
     wake?.();
   }
 
-  #took({ unreturned }: IncomingMessage): void {
-    this.#reader?.taken(1);
+  /** Works on a message from now on, and no longer on the one before. */
+  #took({ unreturned, taken }: IncomingMessage): void {
+    this.#share.gate.memory.give(this.#takenIn);
+    this.#takenIn = taken;
     this.#stream.consumed(unreturned);
   }
 
-  #expand(message: IncomingMessage): Promise<Buffer> {
-    return expand(message.bytes, this.#head.encoding, this.#messageBytesMax);
+  async #expand(message: IncomingMessage): Promise<Buffer> {
+    const { messageBytesMax, gate } = this.#share;
+    const bytes = await expand(message.bytes, this.#head.encoding, messageBytesMax, gate.memory);
+    this.#takenIn += bytes.length;
+    if (!this.#running && this.#stream.over) this.#giveBack();
+    return bytes;
   }
 
   /** The messages of a request that is a stream. Leaving the loop early is no matter. */
@@ -178,8 +262,8 @@ export class Exchange implements StreamSink {
         return;
       }
       const size = framed.length - PREFIX_BYTES;
-      if (size > this.#messageBytesMax) {
-        reject(tooLarge('attempted to send', size, this.#messageBytesMax));
+      if (size > this.#share.messageBytesMax) {
+        reject(tooLarge('attempted to send', size, this.#share.messageBytesMax));
         return;
       }
       this.#onCancel.push(gone);
@@ -194,20 +278,37 @@ export class Exchange implements StreamSink {
 
   /** Ends the call well; with the answer's only message, unless they were sent already. */
   succeed(framed?: Buffer): void {
-    if (this.#answered) return;
-    if (framed !== undefined) {
-      const size = framed.length - PREFIX_BYTES;
-      if (size > this.#messageBytesMax) {
-        this.fail(statusOf(tooLarge('attempted to send', size, this.#messageBytesMax)));
-        return;
+    if (!this.#answered) {
+      const refusal = framed && this.#refusal(framed);
+      if (refusal !== undefined) this.#end(statusOf(refusal));
+      else {
+        if (framed !== undefined) this.#message(framed);
+        else if (!this.#headSent) this.#sendHead();
+        this.#answer();
+        this.#stream.trailers(success);
       }
-      this.#message(framed);
-    } else if (!this.#headSent) this.#sendHead();
-    this.#answer();
-    this.#stream.trailers(success);
+    }
+    this.#leave();
+  }
+
+  /** Why an answer is not sent. */
+  #refusal({ length }: Buffer): Error | undefined {
+    const { messageBytesMax, gate } = this.#share;
+    const size = length - PREFIX_BYTES;
+    if (size > messageBytesMax) return tooLarge('attempted to send', size, messageBytesMax);
+    const more = CALL_BYTES + length - this.#taken;
+    if (more <= 0 || this.#stream.takes(length)) return undefined;
+    if (!gate.memory.take(more)) return resourceExhausted('the connection has too many answers unread');
+    this.#taken += more;
+    return undefined;
   }
 
   fail(status: CallStatus): void {
+    this.#end(status);
+    this.#leave();
+  }
+
+  #end(status: CallStatus): void {
     if (this.#answered) return;
     this.#answer();
     this.#stream.trailers(failure(status, !this.#headSent));
@@ -231,9 +332,9 @@ export class Exchange implements StreamSink {
     this.#stream.content(framed, done);
   }
 
-  #expire(): void {
+  expire(): void {
     if (this.#answered) return;
-    this.fail(deadlineStatus);
+    this.#end(deadlineStatus);
     this.#cancel();
   }
 

@@ -1,7 +1,9 @@
 /**
  * Messages out of a request's content: each has a byte that says whether it is compressed, and four of length. A
- * message that comes in one piece is a view of it, others are put together when they are whole.
+ * message that comes in one piece is a view of it, others are put together when they are whole. What is kept is taken from
+ * the connection's account.
  */
+import type { Account } from '../ledger.js';
 import { resourceExhausted } from '../status.js';
 import { PREFIX_BYTES } from './prefix.js';
 
@@ -14,19 +16,17 @@ export interface IncomingMessage {
   readonly compressed: boolean;
   /** What the sender has not been given back for it yet. */
   readonly unreturned: number;
+  /** What was taken from the account for it; whoever gets the message gives it back. */
+  readonly taken: number;
 }
 
-/** What a message takes that waits, besides its bytes, for which there are windows. */
-const MESSAGE_BYTES = 128;
-
-/** What parts of messages, and messages that wait, may take of all calls of a connection. */
-export interface Budget {
-  bytesLeft: number;
-}
+/** What a message takes besides its bytes. */
+const MESSAGE_BYTES = 256;
+const EMPTY = Buffer.alloc(0);
 
 export class MessageReader {
   readonly #bytesMax: number;
-  readonly #budget: Budget;
+  readonly #memory: Account;
   #prefix = Buffer.alloc(0);
   #pieces: Buffer[] = [];
   /** Where small pieces are put; the last piece is a view of it. */
@@ -37,9 +37,9 @@ export class MessageReader {
   #wanted = -1;
   #compressed = false;
 
-  constructor(bytesMax: number, budget: Budget) {
+  constructor(bytesMax: number, memory: Account) {
     this.#bytesMax = bytesMax;
-    this.#budget = budget;
+    this.#memory = memory;
   }
 
   /** Whether part of a message is there. */
@@ -66,27 +66,24 @@ export class MessageReader {
         this.#keep(part);
         break;
       }
-      out.push({ bytes: this.#whole(part), compressed: this.#compressed, unreturned: at - since });
-      this.#spend(MESSAGE_BYTES);
+      out.push(this.#whole(part, at - since));
       since = at;
     }
     return piece.length - since;
   }
 
-  /** So many messages of those that were given out have been taken. */
-  taken(count: number): void {
-    this.#budget.bytesLeft += count * MESSAGE_BYTES;
-  }
-
-  #spend(bytes: number): void {
-    this.#budget.bytesLeft -= bytes;
-    if (this.#budget.bytesLeft >= 0) return;
-    throw resourceExhausted('the connection has too many messages under way');
+  #take(bytes: number): void {
+    if (this.#memory.take(bytes)) return;
+    throw resourceExhausted('the connection has too much under way');
   }
 
   /** Lets go of what is not whole. */
   clear(): void {
-    this.#budget.bytesLeft += this.#have;
+    this.#memory.give(this.#have);
+    this.#forget();
+  }
+
+  #forget(): void {
     this.#have = 0;
     this.#pieces = [];
     this.#gather = undefined;
@@ -112,8 +109,8 @@ export class MessageReader {
   }
 
   #keep(part: Buffer): void {
+    this.#take(part.length);
     this.#have += part.length;
-    this.#spend(part.length);
     if (part.length >= SMALL_BYTES) {
       this.#pieces.push(part);
       this.#gather = undefined;
@@ -129,15 +126,26 @@ export class MessageReader {
     this.#pieces[this.#pieces.length - 1] = this.#gather.subarray(0, this.#gathered);
   }
 
-  #whole(part: Buffer): Buffer {
+  #whole(part: Buffer, unreturned: number): IncomingMessage {
+    this.#take(MESSAGE_BYTES + part.length);
+    const taken = this.#have + MESSAGE_BYTES + part.length;
     let bytes = part;
     if (this.#pieces.length > 0) {
       this.#pieces.push(part);
       bytes = Buffer.concat(this.#pieces, this.#wanted);
     }
-    this.clear();
-    return bytes;
+    this.#forget();
+    return { bytes, compressed: this.#compressed, unreturned, taken };
   }
+}
+
+/** Bytes that have to wait: a small view would keep all that was read together with it. */
+export function kept(bytes: Uint8Array): Buffer {
+  if (bytes.length === 0) return EMPTY;
+  if (bytes.length >= SMALL_BYTES) return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+  const copy = Buffer.allocUnsafeSlow(bytes.length);
+  copy.set(bytes);
+  return copy;
 }
 
 export const tooLarge = (how: string, bytes: number, bytesMax: number): Error =>

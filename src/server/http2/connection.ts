@@ -3,33 +3,44 @@
  * push, no priorities, no upgrade. Owns the socket from its first byte on. Called by rpc-server.ts.
  *
  * Mistakes of the peer end a stream or the connection as the RFC says. What a peer can make this side keep or do is
- * bounded: streams at once, bytes of headers, bytes received and not taken in, bytes sent and not read, resets and
- * frames that say nothing per second, silence.
+ * bounded: streams at once, bytes of headers, bytes received and not taken in, bytes sent and not read, frames that say
+ * nothing per second, silence. A stream that ends, however it ends, gives its place free: what its call still does is the
+ * application's to bound.
  */
 import type { Socket } from 'node:net';
+import type { Account } from '../ledger.js';
+import type { Peer } from '../peer.js';
 import { Bucket } from './bucket.js';
 import {
+  broken,
   ConnectionError,
   ErrorCode,
   Flag,
-  FRAME_BYTES,
-  FRAME_BYTES_MAX,
   FrameType,
-  Setting,
+  sized,
+  tooMuch,
   WINDOW_BYTES,
   WINDOW_BYTES_MAX,
 } from './constants.js';
-import { FrameReader, type FrameSink, unpadded } from './frame-reader.js';
+import { FrameReader, type FrameSink } from './frame-reader.js';
+import { type HeaderBlock, HeaderBlocks } from './header-blocks.js';
 import { HeaderEncoder } from './header-encoder.js';
 import { HeaderReader, type HeadMaker } from './header-reader.js';
+import { Inbox } from './inbox.js';
 import { Output, settingsOf } from './output.js';
+import { overflowing, PeerSettings } from './peer-settings.js';
 import { areTrailers } from './request-head.js';
+import type { RunQueue } from './run-queue.js';
 import { Stream, type StreamHost, type StreamSink } from './stream.js';
 
 /** What requests are for. */
 export interface Application<Head> extends HeadMaker<Head> {
-  /** A request begins; its stream's sink is told of the rest. */
+  /** A request comes; its stream's sink is told of the rest. It may begin later, by `resume`, when `wake` was called. */
   open(stream: Stream, head: Head): StreamSink;
+  /** Requests begun so far: what they cost shows only when they had the time to run. */
+  readonly begun: number;
+  /** Goes on with requests: ends one whose time is over, or begins one that waits; false: there is none. */
+  resume(): boolean;
 }
 
 export interface ConnectionOptions {
@@ -38,6 +49,10 @@ export interface ConnectionOptions {
   readonly headerBytesMax: number;
   /** A peer of which nothing is heard for this long is asked, and cut off when nothing is heard for as long again. */
   readonly keepaliveMs: number;
+  /** Who is at the other end, whose time and memory it is. */
+  readonly peer: Peer;
+  readonly queue: RunQueue;
+  readonly memory: Account;
 }
 
 /** Bytes in flight of one call, and of all calls of a connection. */
@@ -48,26 +63,21 @@ const GIVE_BACK_BYTES = CONNECTION_WINDOW_BYTES / 4;
 const TURN_BYTES = 64 * 1024;
 /** Headers are smaller than they count, but for codes that nobody uses. */
 const BLOCK_FACTOR = 4;
-const RESETS = { burst: 1000, perSecond: 100 };
 /** Frames that move nothing: empty ones, priorities, settings, what is not known. */
 const IDLE_FRAMES = { burst: 10_000, perSecond: 1000 };
 /** Streams ended by this side whose peer may not know yet. */
 const RESET_IDS_MAX = 1000;
+/** Ranges of streams that never began. */
+const PASSED_OVER_MAX = 50;
 /** How long a peer gets to read why it is cut off. */
 const LAST_WORDS_MS = 1000;
-
-interface OpenBlock {
-  readonly streamId: number;
-  readonly endStream: boolean;
-  readonly parts: Buffer[];
-  bytes: number;
-}
 
 export class Connection<Head> {
   readonly #socket: Socket;
   readonly #application: Application<Head>;
   readonly #options: ConnectionOptions;
   readonly #reader: FrameReader;
+  readonly #inbox: Inbox;
   readonly #output: Output;
   readonly #encoder = new HeaderEncoder();
   readonly #headerReader: HeaderReader<Head>;
@@ -75,15 +85,15 @@ export class Connection<Head> {
   readonly #streams = new Map<number, Stream>();
   readonly #waiting = new Set<Stream>();
   readonly #resetIds = new Set<number>();
-  readonly #resets = new Bucket(RESETS.burst, RESETS.perSecond);
   readonly #idleFrames = new Bucket(IDLE_FRAMES.burst, IDLE_FRAMES.perSecond);
   #lastId = 0;
-  #block: OpenBlock | undefined;
+  /** Streams that never began and cannot any more: first and last. */
+  readonly #passedOver: [number, number][] = [];
+  readonly #blocks: HeaderBlocks;
   #greeted = false;
   #receiveWindow = CONNECTION_WINDOW_BYTES;
   #giveBackBytes = 0;
-  #streamSendWindow = WINDOW_BYTES;
-  #frameBytes = FRAME_BYTES;
+  readonly #peer = new PeerSettings();
   /** The DATA frame that is being read: its stream, unless its content is not wanted, and what is missing of it. */
   #dataStream: Stream | undefined;
   #dataBytes = 0;
@@ -92,26 +102,42 @@ export class Connection<Head> {
   #widened = false;
   #leaving = false;
   #closed = false;
-  #heard = true;
+  /** When something came last, on the monotonic clock. */
+  heardAt = performance.now();
+  #askedAt = 0;
   readonly #keepalive: NodeJS.Timeout;
-  readonly #onClose: () => void;
+  readonly #onClose: (reason: string | undefined) => void;
+  /** Why this side ends the connection. */
+  #reason: string | undefined;
 
   constructor(
     socket: Socket,
     application: Application<Head>,
     options: ConnectionOptions,
-    onClose: () => void,
+    onClose: (reason: string | undefined) => void,
   ) {
     this.#socket = socket;
     this.#application = application;
     this.#options = options;
     this.#onClose = onClose;
+    this.#blocks = new HeaderBlocks(options.headerBytesMax * BLOCK_FACTOR, options.memory);
     this.#headerReader = new HeaderReader(options.headerBytesMax, application);
-    this.#output = new Output(socket, {
+    this.#output = new Output(socket, options.memory, {
+      flushes: () => this.#inbox.working,
       drained: () => this.#pump(),
-      overrun: () => this.#socket.destroy(),
+      overrun: () => this.#cutOff('answers to its frames are not read'),
     });
     this.#reader = new FrameReader(this.#frames());
+    this.#inbox = new Inbox(socket, options.peer, options.queue, options.memory, {
+      push: (chunk, from) => this.#reader.push(chunk, from),
+      resume: () => application.resume(),
+      begun: () => application.begun,
+      rest: () => {
+        if (this.#widened) this.#pump();
+        this.#output.flush();
+      },
+      failed: (error) => this.#fail(error),
+    });
     this.#host = this.#streamHost();
     socket.on('error', () => undefined);
     socket.on('data', this.#take);
@@ -138,6 +164,14 @@ export class Connection<Head> {
     this.#endIfIdle();
   }
 
+  /** Says that it takes no more requests, and ends: what is open is given up. */
+  leave(): void {
+    this.shutdown();
+    this.#endStreams();
+    this.#hangUp();
+    this.#destroyLater();
+  }
+
   /** Ends the connection where it is. */
   destroy(): void {
     this.#socket.destroy();
@@ -145,26 +179,54 @@ export class Connection<Head> {
     this.#ended();
   }
 
+  #cutOff(reason: string): void {
+    this.#reason ??= reason;
+    this.#socket.destroy();
+  }
+
+  /** Streams that are open. */
+  get streams(): number {
+    return this.#streams.size;
+  }
+
+  /** Whether contents went in or out since this was asked last. */
+  moved(): boolean {
+    const moved = this.#output.moved;
+    this.#output.moved = false;
+    return moved;
+  }
+
+  /** Ends the connection: it keeps memory that others need. */
+  overrun(): void {
+    this.#fail(tooMuch('answers that are not read, or requests that do not end'));
+  }
+
+  /** Requests that wait may begin. */
+  wake(): void {
+    this.#inbox.wake();
+  }
+
   readonly #take = (chunk: Buffer): void => {
-    this.#heard = true;
-    try {
-      this.#reader.push(chunk);
-      if (this.#widened) this.#pump();
-    } catch (error) {
-      this.#fail(error);
-    }
+    this.heardAt = performance.now();
+    this.#inbox.take(chunk);
   };
 
   /** What the peer did cannot be mended: says so, and ends. */
   #fail(error: unknown): void {
     const { code, message } =
       error instanceof ConnectionError ? error : new ConnectionError(ErrorCode.internalError, 'internal');
+    this.#reason = error instanceof ConnectionError ? message : `internal error: ${String(error)}`;
     this.#socket.off('data', this.#take);
+    this.#inbox.close();
     this.#output.goAway(this.#lastId, code, message);
     this.#output.flush();
     this.#endStreams();
     this.#leaving = true;
     this.#hangUp();
+    this.#destroyLater();
+  }
+
+  #destroyLater(): void {
     setTimeout(() => this.#socket.destroy(), LAST_WORDS_MS).unref();
   }
 
@@ -181,9 +243,12 @@ export class Connection<Head> {
     this.#closed = true;
     clearInterval(this.#keepalive);
     this.#socket.off('data', this.#take);
+    this.#inbox.close();
+    this.#blocks.close();
     this.#endStreams();
     this.#output.flush();
-    this.#onClose();
+    this.#output.close();
+    this.#onClose(this.#reason);
   }
 
   #endStreams(): void {
@@ -195,11 +260,11 @@ export class Connection<Head> {
   }
 
   #askForLife(): void {
-    if (!this.#heard) {
-      this.destroy();
+    if (this.heardAt < this.#askedAt) {
+      this.#cutOff('no sign of life');
       return;
     }
-    this.#heard = false;
+    this.#askedAt = performance.now();
     if (!this.#socket.writableEnded) this.#output.ping(Buffer.alloc(8), 0);
   }
 
@@ -211,8 +276,11 @@ export class Connection<Head> {
       output: this.#output,
       encoder: this.#encoder,
       sendWindow: WINDOW_BYTES,
+      get firstWindow() {
+        return connection.#peer.firstWindow;
+      },
       get frameBytes() {
-        return connection.#frameBytes;
+        return connection.#peer.frameBytes;
       },
       giveBack: (bytes) => this.#giveBack(bytes),
       waits: (stream) => this.#waiting.add(stream),
@@ -263,7 +331,7 @@ export class Connection<Head> {
   #streamOf(id: number): Stream | undefined {
     const stream = this.#streams.get(id);
     if (stream === undefined && (id % 2 === 0 || id > this.#lastId)) {
-      throw broken(`a frame of stream ${id}, which never began`);
+      throw broken('a frame of a stream that never began');
     }
     return stream;
   }
@@ -276,9 +344,13 @@ export class Connection<Head> {
       dataBegins: (id, bytes, flags) => this.#dataBegins(id, bytes, flags),
       dataPiece: (piece) => {
         this.#dataBytes -= piece.length;
+        this.#output.moved = true;
         const stream = this.#dataStream;
-        if (stream !== undefined && !stream.over) stream.receive(piece);
+        if (stream !== undefined && !stream.over) {
+          stream.receive(piece, this.#dataBytes === 0 && (this.#dataFlags & Flag.endStream) !== 0);
+        }
       },
+      enough: () => this.#inbox.enough(),
       dataEnds: () => this.#dataEnds(),
     };
   }
@@ -288,10 +360,11 @@ export class Connection<Head> {
       if (type !== FrameType.settings || flags & Flag.ack) throw broken('no settings after the preface');
       this.#greeted = true;
     }
-    if (this.#block !== undefined && (type !== FrameType.continuation || id !== this.#block.streamId)) {
+    const { openStream } = this.#blocks;
+    if (openStream !== undefined && (type !== FrameType.continuation || id !== openStream)) {
       throw broken('a frame inside a header block');
     }
-    if (type === FrameType.headers) this.#headers(flags, id, payload);
+    if (type === FrameType.headers) this.#request(this.#blocks.headers(flags, id, payload));
     else if (type === FrameType.windowUpdate) this.#windowUpdate(id, payload);
     else if (type === FrameType.ping) this.#ping(flags, id, payload);
     else if (type === FrameType.reset) this.#reset(id, payload);
@@ -308,7 +381,8 @@ export class Connection<Head> {
   }
 
   #dataBegins(id: number, bytes: number, flags: number): void {
-    if (!this.#greeted || this.#block !== undefined || id === 0) throw broken('a frame out of place');
+    if (!this.#greeted || this.#blocks.openStream !== undefined || id === 0)
+      throw broken('a frame out of place');
     this.#dataBytes = bytes;
     this.#dataFlags = flags;
     this.#dataStream = undefined;
@@ -335,45 +409,28 @@ export class Connection<Head> {
     if (this.#dataFlags & Flag.endStream) stream.endRemote();
   }
 
-  #headers(flags: number, id: number, payload: Buffer): void {
-    if (id % 2 === 0) throw broken(`headers on stream ${id}`);
-    let fragment = flags & Flag.padded ? unpadded(payload) : payload;
-    if (flags & Flag.priority) {
-      if (fragment.length < 5) throw new ConnectionError(ErrorCode.frameSizeError, 'headers too short');
-      fragment = fragment.subarray(5);
-    }
-    const endStream = (flags & Flag.endStream) !== 0;
-    if (flags & Flag.endHeaders) {
-      this.#request(id, fragment, endStream);
-      return;
-    }
-    this.#block = { streamId: id, endStream, parts: [fragment], bytes: fragment.length };
-  }
-
   #continuation(flags: number, payload: Buffer): void {
-    const block = this.#block;
-    if (block === undefined) throw broken('a continuation of nothing');
     if (payload.length === 0) this.#idle();
-    else block.parts.push(payload);
-    block.bytes += payload.length;
-    if (block.bytes > this.#options.headerBytesMax * BLOCK_FACTOR) throw tooMuch('headers without end');
-    if ((flags & Flag.endHeaders) === 0) return;
-    this.#block = undefined;
-    this.#request(block.streamId, Buffer.concat(block.parts), block.endStream);
+    this.#request(this.#blocks.continuation(flags, payload));
   }
 
-  #request(id: number, block: Buffer, endStream: boolean): void {
+  #request(block: HeaderBlock | undefined): void {
+    if (block === undefined) return;
+    const { streamId: id, endStream, bytes } = block;
     const open = this.#streams.get(id);
     if (open !== undefined) {
-      this.#trailers(open, block, endStream);
+      this.#trailers(open, bytes, endStream);
       return;
     }
-    const { head, contentLength } = this.#headerReader.request(block);
+    const { head, contentLength } = this.#headerReader.request(bytes);
     if (id <= this.#lastId) {
       if (this.#resetIds.has(id)) return;
-      throw new ConnectionError(ErrorCode.streamClosed, `headers on stream ${id}, which is over`);
+      if (this.#passedOver.some(([first, last]) => id >= first && id <= last)) {
+        throw broken('headers on a stream that was passed over');
+      }
+      throw new ConnectionError(ErrorCode.streamClosed, 'headers on a stream that is over');
     }
-    this.#lastId = id;
+    this.#pass(id);
     if (this.#leaving || this.#streams.size >= this.#options.streamsMax) {
       this.#refuse(id, ErrorCode.refusedStream);
       return;
@@ -382,11 +439,21 @@ export class Connection<Head> {
       this.#refuse(id, ErrorCode.protocolError);
       return;
     }
-    const stream = new Stream(id, this.#host, this.#streamSendWindow, STREAM_WINDOW_BYTES);
+    const stream = new Stream(id, this.#host, STREAM_WINDOW_BYTES);
     this.#streams.set(id, stream);
     stream.announce(contentLength);
     stream.sink = this.#application.open(stream, head);
     if (endStream && !stream.over) stream.endRemote();
+  }
+
+  /** Streams below the newest are over (section 5.1.1), those that never began too. */
+  #pass(id: number): void {
+    const first = this.#lastId === 0 ? 1 : this.#lastId + 2;
+    if (first < id) {
+      this.#passedOver.push([first, id - 2]);
+      if (this.#passedOver.length > PASSED_OVER_MAX) this.#passedOver.shift();
+    }
+    this.#lastId = id;
   }
 
   #trailers(stream: Stream, block: Buffer, endStream: boolean): void {
@@ -403,7 +470,7 @@ export class Connection<Head> {
       if (bytes === 0) throw broken('a window update of nothing');
       this.#host.sendWindow += bytes;
       if (this.#host.sendWindow > WINDOW_BYTES_MAX) {
-        throw new ConnectionError(ErrorCode.flowControlError, 'a window of more than 2 GiB');
+        throw overflowing();
       }
       this.#widened = true;
       return;
@@ -412,7 +479,10 @@ export class Connection<Head> {
     if (stream === undefined) return;
     if (bytes === 0) stream.abort(ErrorCode.protocolError);
     else if (!stream.widen(bytes)) stream.abort(ErrorCode.flowControlError);
-    else if (stream.waiting) this.#widened = true;
+    else {
+      this.#peer.widened(stream);
+      if (stream.waiting) this.#widened = true;
+    }
   }
 
   #ping(flags: number, id: number, payload: Buffer): void {
@@ -423,7 +493,6 @@ export class Connection<Head> {
 
   #reset(id: number, payload: Buffer): void {
     if (payload.length !== 4) throw sized('reset');
-    if (!this.#resets.take()) throw tooMuch('calls given up');
     this.#streamOf(id)?.gone();
     this.#resetIds.delete(id);
   }
@@ -434,34 +503,10 @@ export class Connection<Head> {
       if (payload.length > 0) throw sized('settings');
       return;
     }
-    if (payload.length % 6 !== 0) throw sized('settings');
     this.#idle();
-    for (let at = 0; at < payload.length; at += 6) {
-      this.#setting(payload.readUInt16BE(at), payload.readUInt32BE(at + 2));
-    }
+    this.#peer.apply(payload, this.#streams.values(), (bytes) => this.#encoder.limitTable(bytes));
     this.#output.settingsAck();
     this.#widened = true;
-  }
-
-  #setting(name: number, value: number): void {
-    if (name === Setting.headerTableSize) this.#encoder.limitTable(value);
-    else if (name === Setting.enablePush) {
-      if (value > 1) throw broken('a setting that is neither 0 nor 1');
-    } else if (name === Setting.initialWindowSize) {
-      if (value > WINDOW_BYTES_MAX) {
-        throw new ConnectionError(ErrorCode.flowControlError, 'a window of more than 2 GiB');
-      }
-      const more = value - this.#streamSendWindow;
-      this.#streamSendWindow = value;
-      for (const stream of this.#streams.values()) {
-        if (!stream.widen(more)) {
-          throw new ConnectionError(ErrorCode.flowControlError, 'a window of more than 2 GiB');
-        }
-      }
-    } else if (name === Setting.maxFrameSize) {
-      if (value < FRAME_BYTES || value > FRAME_BYTES_MAX) throw broken('an impossible frame size');
-      this.#frameBytes = value;
-    }
   }
 
   #goAway(id: number, payload: Buffer): void {
@@ -479,9 +524,3 @@ export class Connection<Head> {
     else throw sized('priority');
   }
 }
-
-const broken = (how: string): ConnectionError => new ConnectionError(ErrorCode.protocolError, how);
-const sized = (what: string): ConnectionError =>
-  new ConnectionError(ErrorCode.frameSizeError, `a ${what} of a wrong size`);
-const tooMuch = (what: string): ConnectionError =>
-  new ConnectionError(ErrorCode.enhanceYourCalm, `too many ${what}`);

@@ -46,7 +46,7 @@ export const WINDOW_BYTES = 65_535;
 export const WINDOW_BYTES_MAX = 2 ** 31 - 1;
 export const TABLE_BYTES = 4096;
 
-/** The whole connection is at an end: sent as GOAWAY with this code. */
+/** The whole connection is at an end: sent as GOAWAY with this code, logged and counted by its message, of which there are few. */
 export class ConnectionError extends Error {
   readonly code: number;
   constructor(code: number, message: string) {
@@ -54,3 +54,10 @@ export class ConnectionError extends Error {
     this.code = code;
   }
 }
+
+/** Against the rules; of a wrong size; more than is good. */
+export const broken = (how: string): ConnectionError => new ConnectionError(ErrorCode.protocolError, how);
+export const sized = (what: string): ConnectionError =>
+  new ConnectionError(ErrorCode.frameSizeError, `a ${what} of a wrong size`);
+export const tooMuch = (what: string): ConnectionError =>
+  new ConnectionError(ErrorCode.enhanceYourCalm, `too many ${what}`);

@@ -19,6 +19,8 @@ export interface FrameSink {
   dataBegins(streamId: number, bytes: number, flags: number): void;
   dataPiece(piece: Buffer): void;
   dataEnds(): void;
+  /** Asked after each frame: whether to stop there for now. */
+  enough(): boolean;
 }
 
 const EMPTY = Buffer.alloc(0);
@@ -35,9 +37,12 @@ export class FrameReader {
     this.#sink = sink;
   }
 
-  /** A ConnectionError, from here or from the sink, is the end: nothing may be pushed after it. */
-  push(chunk: Buffer): void {
-    let at = this.#prefaceLeft > 0 ? this.#preface(chunk) : 0;
+  /**
+   * Takes what is in a chunk from a place on; answers where it stopped, which is the end unless the sink has enough. A
+   * ConnectionError, from here or from the sink, is the end: nothing may be pushed after it.
+   */
+  push(chunk: Buffer, from = 0): number {
+    let at = this.#prefaceLeft > 0 ? this.#preface(chunk) : from;
     while (at < chunk.length) {
       if (this.#dataLeft > 0) {
         const end = Math.min(chunk.length, at + this.#dataLeft);
@@ -50,7 +55,9 @@ export class FrameReader {
       } else {
         at = this.#frameAt(chunk, at);
       }
+      if (this.#sink.enough()) break;
     }
+    return at;
   }
 
   #preface(chunk: Buffer): number {
@@ -83,7 +90,7 @@ export class FrameReader {
     }
     const length = lengthAt(chunk, at);
     if (length > FRAME_BYTES) {
-      throw new ConnectionError(ErrorCode.frameSizeError, `a frame of ${length} bytes`);
+      throw new ConnectionError(ErrorCode.frameSizeError, 'a frame over the limit');
     }
     const type = chunk[at + 3]!;
     const flags = chunk[at + 4]!;

@@ -76,7 +76,7 @@ export class HeaderDecoder {
       index <= staticTable.length
         ? staticTable[index - 1]
         : this.#table[this.#table.length - (index - staticTable.length)];
-    if (field === undefined) throw damaged(`no field has the index ${index}`);
+    if (field === undefined) throw damaged('an index of no field');
     return field;
   }
 
@@ -89,7 +89,7 @@ export class HeaderDecoder {
 
   #resize(bytes: number): void {
     // Every client may use the size it has from the start; this server allows no other.
-    if (bytes > TABLE_BYTES) throw damaged(`a table of ${bytes} bytes`);
+    if (bytes > TABLE_BYTES) throw damaged('a table over the limit');
     this.version++;
     this.#tableBytesMax = bytes;
     this.#evict();

@@ -4,17 +4,21 @@
  * this up to a bound: data wait in their streams then, and whoever makes the server answer on is cut off.
  */
 import type { Socket } from 'node:net';
+import type { Account } from '../ledger.js';
 import { ErrorCode, Flag, FRAME_BYTES, FRAME_HEAD_BYTES, FrameType, Setting } from './constants.js';
 
 const SLAB_BYTES = 32 * 1024;
 /** Pieces up to here are copied. */
 const SMALL_BYTES = 4096;
-/** Bytes that wait for the peer to read before streams have to wait. */
+/** Bytes that wait for the peer to read before streams have to wait; the most, and where memory is short. */
 const WAITING_BYTES_MAX = 1024 * 1024;
+const WAITING_BYTES_MIN = 64 * 1024;
 /** Bytes of answers to a peer's own frames that may wait on top of that. */
 const CONTROL_BYTES_MAX = 256 * 1024;
 
 export interface OutputHooks {
+  /** Whether `flush` will be called, when more has been said. */
+  flushes(): boolean;
   /** There is room again. */
   drained(): void;
   /** The peer makes this side talk and does not listen. */
@@ -24,6 +28,11 @@ export interface OutputHooks {
 export class Output {
   readonly #socket: Socket;
   readonly #hooks: OutputHooks;
+  readonly #memory: Account;
+  /** Whether content was sent, or received. */
+  moved = false;
+  /** What was taken for bytes that wait for the peer. */
+  #charged = 0;
   #slab: Buffer = Buffer.allocUnsafeSlow(SLAB_BYTES);
   /** The part of the slab that is to be written. */
   #from = 0;
@@ -36,15 +45,18 @@ export class Output {
   #delayed = false;
   #wasFull = false;
 
-  constructor(socket: Socket, hooks: OutputHooks) {
+  constructor(socket: Socket, memory: Account, hooks: OutputHooks) {
     this.#socket = socket;
+    this.#memory = memory;
     this.#hooks = hooks;
     socket.on('drain', () => this.#drained());
   }
 
   /** Bytes that data may still take. */
   get room(): number {
-    const room = WAITING_BYTES_MAX - this.#bytes - this.#socket.writableLength;
+    const waiting = this.#bytes + this.#socket.writableLength;
+    const short = waiting > WAITING_BYTES_MIN && !this.#memory.fits(waiting - this.#charged);
+    const room = (short ? WAITING_BYTES_MIN : WAITING_BYTES_MAX) - waiting;
     if (room <= 0) this.#wasFull = true;
     return room;
   }
@@ -98,6 +110,7 @@ export class Output {
 
   /** One frame; the content must stay as it is until it is written. */
   data(streamId: number, content: Buffer): void {
+    this.moved = true;
     if (content.length <= SMALL_BYTES) {
       this.#small(content, FrameType.data, 0, streamId);
       return;
@@ -134,6 +147,18 @@ export class Output {
     this.#socket.write(parts[length - 1] ?? Buffer.alloc(0), done);
     if (length > 1) this.#socket.uncork();
     if (this.#socket.writableLength === 0) this.#drained();
+    else this.#charge(this.#socket.writableLength);
+  }
+
+  /** Nothing waits any more. */
+  close(): void {
+    this.#charge(0);
+  }
+
+  #charge(bytes: number): void {
+    if (bytes === this.#charged) return;
+    this.#memory.force(bytes - this.#charged);
+    this.#charged = bytes;
   }
 
   #whenDone(): (() => void) | undefined {
@@ -147,6 +172,7 @@ export class Output {
 
   #drained(): void {
     this.#controlBytes = 0;
+    this.#charge(0);
     if (!this.#wasFull) return;
     this.#wasFull = false;
     this.#hooks.drained();
@@ -216,7 +242,7 @@ export class Output {
 
   /** Frames about frames are in no hurry: an answer may come in a moment that they can go with. */
   #delay(): void {
-    if (this.#scheduled || this.#delayed) return;
+    if (this.#scheduled || this.#delayed || this.#hooks.flushes()) return;
     this.#delayed = true;
     setImmediate(() => {
       this.#delayed = false;
@@ -226,7 +252,7 @@ export class Output {
 
   /** After everything that this turn still has to say. */
   #schedule(): void {
-    if (this.#scheduled) return;
+    if (this.#scheduled || this.#hooks.flushes()) return;
     this.#scheduled = true;
     process.nextTick(() => {
       this.#scheduled = false;

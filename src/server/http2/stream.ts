@@ -9,12 +9,14 @@ import type { Output } from './output.js';
 
 /** What becomes of the request. */
 export interface StreamSink {
-  /** Content, a view that may be kept. Each byte is to be given back by `consumed`. */
-  data(piece: Buffer): void;
+  /** Content, a view that may be kept; `last`: `end` follows. Each byte is to be given back by `consumed`. */
+  data(piece: Buffer, last: boolean): void;
   /** The request is whole. */
   end(): void;
   /** The peer has given the stream up, or the connection has ended. Nothing can be sent any more. */
   gone(): void;
+  /** All of the answer is on its way. */
+  done(): void;
 }
 
 /** What a stream shares with the others of its connection. */
@@ -23,6 +25,8 @@ export interface StreamHost {
   readonly encoder: HeaderEncoder;
   /** What the peer takes of all streams together. */
   sendWindow: number;
+  /** What it takes of each stream at first, which it may change for all that are open. */
+  readonly firstWindow: number;
   readonly frameBytes: number;
   /** Bytes that the peer may send again, on any stream. */
   giveBack(bytes: number): void;
@@ -44,8 +48,8 @@ export class Stream {
   readonly #host: StreamHost;
   readonly #windowBytes: number;
   sink: StreamSink | undefined;
-  /** What the peer takes, and what it may send; the first may be below 0 (section 6.9.2). */
-  #sendWindow: number;
+  /** What the peer takes beyond the first window, or less, and what it may send. */
+  #sendBeyond = 0;
   #receiveWindow: number;
   /** Bytes that have come and were not given back, and those of them that the application is done with. */
   #held = 0;
@@ -56,10 +60,9 @@ export class Stream {
   #ending = false;
   #over = false;
 
-  constructor(id: number, host: StreamHost, sendWindow: number, windowBytes: number) {
+  constructor(id: number, host: StreamHost, windowBytes: number) {
     this.id = id;
     this.#host = host;
-    this.#sendWindow = sendWindow;
     this.#windowBytes = windowBytes;
     this.#receiveWindow = windowBytes;
   }
@@ -85,7 +88,7 @@ export class Stream {
     return this.#receiveWindow >= 0;
   }
 
-  receive(piece: Buffer): void {
+  receive(piece: Buffer, last: boolean): void {
     if (this.#contentLeft !== undefined) {
       this.#contentLeft -= piece.length;
       if (this.#contentLeft < 0) {
@@ -94,7 +97,7 @@ export class Stream {
       }
     }
     if (this.#ending) this.consumed(piece.length);
-    else this.sink?.data(piece);
+    else this.sink?.data(piece, last);
   }
 
   endRemote(): void {
@@ -175,9 +178,9 @@ export class Stream {
   #sendSome(item: Extract<Item, { content: Buffer }>): number {
     const { output, sendWindow, frameBytes } = this.#host;
     const rest = item.content.length - item.at;
-    const count = Math.min(rest, this.#sendWindow, sendWindow, frameBytes);
+    const count = Math.min(rest, this.#window, sendWindow, frameBytes);
     if (count <= 0 && rest > 0) return -1;
-    this.#sendWindow -= count;
+    this.#sendBeyond -= count;
     this.#host.sendWindow -= count;
     const end = item.at + count;
     const whole = item.at === 0 && count === rest;
@@ -189,14 +192,36 @@ export class Stream {
     return count;
   }
 
+  /** What the peer takes; may be below 0 (section 6.9.2). */
+  get #window(): number {
+    return this.#host.firstWindow + this.#sendBeyond;
+  }
+
   /** Adds to what the peer takes; false: it is more than a window may hold. */
   widen(bytes: number): boolean {
-    this.#sendWindow += bytes;
-    return this.#sendWindow <= WINDOW_BYTES_MAX;
+    this.#sendBeyond += bytes;
+    return this.#window <= WINDOW_BYTES_MAX;
+  }
+
+  get sendBeyond(): number {
+    return this.#sendBeyond;
   }
 
   get waiting(): boolean {
     return this.#queue.length > 0;
+  }
+
+  /** Bytes of content that wait here. */
+  get unsent(): number {
+    let bytes = 0;
+    for (const item of this.#queue) if ('content' in item) bytes += item.content.length - item.at;
+    return bytes;
+  }
+
+  /** Whether so many bytes of content can be sent at once. */
+  takes(bytes: number): boolean {
+    const { output, sendWindow } = this.#host;
+    return this.#queue.length === 0 && bytes <= Math.min(this.#window, sendWindow, output.room);
   }
 
   // --------------------------------------------------------------------------------------------------- the end
@@ -205,6 +230,7 @@ export class Stream {
   #finish(): void {
     if (!this.#remoteEnded) this.#host.output.reset(this.id, ErrorCode.noError);
     this.#close(!this.#remoteEnded);
+    this.sink?.done();
   }
 
   /** Ends the stream from this side, with an error. */

@@ -19,6 +19,8 @@ export interface ReadRequest {
 
 const PIECE_BYTES = 1024 * 1024;
 const BUFFER_BYTES = READ_HEAD_BYTES + PIECE_BYTES;
+/** What a read keeps at a time. */
+export const READ_BYTES = 2 * BUFFER_BYTES;
 
 /** Offsets of the answers count from the start of the range, as containerd's do. The messages are encoded already. */
 export async function readContent(

@@ -10,7 +10,7 @@ import type { Limits } from '../limits.js';
 import type { ContentInfoMessage, FieldMask, IngestStatusMessage } from '../messages.js';
 import { OpenReaders } from '../open-readers.js';
 import { duplex, EMPTY, type Service, stream, unary } from '../service.js';
-import { type ReadRequest, readContent } from './content-read.js';
+import { READ_BYTES, type ReadRequest, readContent } from './content-read.js';
 import { writeContent } from './content-write.js';
 
 interface DigestRequest {
@@ -69,7 +69,10 @@ export function contentService(store: ServedContent, limits: Limits): Service {
         return EMPTY;
       }),
 
-      Read: stream<ReadRequest, Buffer>((request, call, send) => readContent(readers, request, call, send)),
+      Read: stream<ReadRequest, Buffer>(
+        (request, call, send) => readContent(readers, request, call, send),
+        READ_BYTES,
+      ),
 
       Status: unary(async ({ ref }: RefRequest, { context }) => ({
         status: statusMessage(await store.status(context, ref)),

@@ -28,13 +28,17 @@ export function eventsService({ events, stopping }: ServiceHost): Service {
 
       Subscribe: stream<{ filters: string[] }, EnvelopeMessage>(async ({ filters }, call, send) => {
         const signal = AbortSignal.any([call.signal, stopping]);
-        const subscription = events.subscribe(filters, signal);
-        for (;;) {
-          const envelopes = await subscription.next();
-          if (envelopes.length === 0) break;
-          for (const { timestamp, namespace, topic, event } of envelopes) {
-            await send({ timestamp: timestampOf(timestamp), namespace, topic, event: event ?? null });
+        const subscription = events.subscribe(filters, signal, call.memory);
+        try {
+          for (;;) {
+            const envelopes = await subscription.next();
+            if (envelopes.length === 0) break;
+            for (const { timestamp, namespace, topic, event } of envelopes) {
+              await send({ timestamp: timestampOf(timestamp), namespace, topic, event: event ?? null });
+            }
           }
+        } finally {
+          subscription.close();
         }
         if (stopping.aborted) throw unavailable('the daemon is stopping', { remedy: 'subscribe again' });
       }),

@@ -2,11 +2,25 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { gzipSync } from 'node:zlib';
 import { ErrorCode, Flag, PREFACE } from '../../../src/server/http2/constants.js';
-import { block, data, frame, message, open, Peer, request, requestFields, settings, uint32 } from './peer.js';
+import {
+  block,
+  data,
+  frame,
+  message,
+  open,
+  Peer,
+  request,
+  requestFields,
+  settings,
+  uint32,
+  windowUpdate,
+} from './peer.js';
 import { hang, infoRequest, paths, type Served, served } from './served.js';
 
 const KiB = 1024;
+const EMPTY = Buffer.alloc(0);
 const ping = frame(6, 0, 0, Buffer.alloc(8));
 const times = (count: number, bytes: Buffer): Buffer =>
   Buffer.concat(Array.from({ length: count }, () => bytes));
@@ -55,13 +69,82 @@ test('headers without end', async (t) => {
   });
 });
 
-test('calls that are opened and given up, again and again', async (t) => {
-  const server = await served(t, { write: hang });
-  await besides(t, server, async (peer) => {
-    for (let id = 1; id < 4000; id += 2) peer.send(open(id, paths.write), frame(3, 0, id, uint32(8)));
-    assert.equal(await peer.goAway(), ErrorCode.enhanceYourCalm);
-    await peer.ended();
-  });
+/** A service that counts its calls and, once stopped, goes on until it is let go, whatever becomes of the client. */
+function stubborn(): {
+  write: () => Promise<void>;
+  running: () => number;
+  most: () => number;
+  stop: () => void;
+  let: () => void;
+} {
+  const waiting = new Set<() => void>();
+  let most = 0;
+  let free = true;
+  return {
+    write: () =>
+      new Promise((resolve) => {
+        if (free) resolve();
+        else waiting.add(resolve);
+        most = Math.max(most, waiting.size);
+      }),
+    running: () => waiting.size,
+    most: () => most,
+    stop: () => {
+      free = false;
+    },
+    let: () => {
+      free = true;
+      for (const resolve of waiting) resolve();
+      waiting.clear();
+    },
+  };
+}
+
+test('calls that are given up, or ended by the server, count until their services are done; nobody is cut off', async (t) => {
+  const ways: [string, (id: number) => Buffer][] = [
+    ['reset', (id) => Buffer.concat([open(id, paths.write), frame(3, 0, id, uint32(8))])],
+    ['window of nothing', (id) => Buffer.concat([open(id, paths.write), windowUpdate(id, 0)])],
+    [
+      'data after the end',
+      (id) => Buffer.concat([open(id, paths.write), data(id, EMPTY, true), data(id, Buffer.of(1))]),
+    ],
+    [
+      'more than announced',
+      (id) => Buffer.concat([open(id, paths.write, [['content-length', '0']]), data(id, Buffer.of(1))]),
+    ],
+    ['deadline', (id) => open(id, paths.write, [['grpc-timeout', '1n']])],
+  ];
+  for (const [what, bytes] of ways) {
+    const service = stubborn();
+    const server = await served(t, { write: service.write }, { streamsPerConnection: 50 });
+    await besides(t, server, async (peer) => {
+      // What a method costs is known after its first call.
+      peer.send(open(9003, paths.write), data(9003, EMPTY, true));
+      assert.equal((await peer.answer(9003)).status, '0');
+      service.stop();
+      for (let round = 0; round < 40; round++) {
+        for (let i = 0; i < 50; i++) peer.send(bytes(9005 + 2 * (50 * round + i)));
+        assert.equal(await peer.ping(), true, what);
+      }
+      assert.equal(service.most(), 50, what);
+      service.let();
+      peer.send(request(99_001, paths.info, infoRequest('x')));
+      assert.equal((await peer.answer(99_001)).status, '0', what);
+    });
+    assert.deepEqual(server.reasons, [], what);
+  }
+});
+
+test('why a connection was ended comes to whoever watches', async (t) => {
+  const server = await served(t, {}, { metadataBytes: 8 * KiB });
+  const peer = await Peer.connect(t, server.address);
+  peer.send(frame(6, 0, 1, Buffer.alloc(8)));
+  await peer.ended();
+  const second = await Peer.connect(t, server.address);
+  second.send(times(30_000, settings()));
+  await second.ended();
+  while (server.reasons.length < 2) await sleep(2);
+  assert.deepEqual(server.reasons, ['a ping on a stream', 'too many frames that say nothing']);
 });
 
 test('frames that say nothing', async (t) => {
@@ -134,44 +217,48 @@ test('small headers that become a large list', async (t) => {
 });
 
 test('messages that are announced and not sent, or sent in crumbs', async (t) => {
-  const server = await served(t, {}, { messageBytes: 64 * KiB });
+  const server = await served(t, {}, { messageBytes: 64 * KiB, memoryBytes: 3 * 1024 * KiB });
   await besides(t, server, async (peer) => {
-    const before = process.memoryUsage().rss;
     const start = message(Buffer.alloc(60 * KiB)).subarray(0, 40 * KiB);
-    const failed: number[] = [];
-    for (let id = 1; id < 60; id += 2) {
+    for (let id = 1; id < 200; id += 2) {
       peer.send(open(id, paths.write));
       for (let at = 0; at < start.length; at += 10 * KiB)
         peer.send(data(id, start.subarray(at, at + 10 * KiB)));
     }
-    // 8 messages' worth of parts for a connection: twelve are taken, the rest is refused.
-    for (let id = 25; id < 60; id += 2) failed.push(Number((await peer.answer(id)).status));
-    assert.deepEqual(new Set(failed), new Set([8]));
-    for (let id = 1; id < 25; id += 2) peer.send(frame(3, 0, id, uint32(8)));
+    await peer.ping();
+    // A third of all for a connection: some are taken, the rest is refused.
+    assert.equal(server.kept() < 1.2 * 1024 * KiB, true, `${server.kept()} bytes`);
+    const failed = peer.frames.filter(({ fields }) => fields?.['grpc-status'] !== undefined);
+    assert.deepEqual(new Set(failed.map(({ fields }) => fields!['grpc-status'])), new Set(['8']));
+    assert.equal(failed.length > 20 && failed.length < 99, true, `${failed.length} refused`);
+    const over = new Set(failed.map(({ id }) => id));
+    for (let id = 1; id < 200; id += 2) if (!over.has(id)) peer.send(frame(3, 0, id, uint32(8)));
     // There is room again, for a message in pieces of a byte.
     const crumbs = message(infoRequest('y'.repeat(5000)));
     peer.send(
-      open(61, paths.info),
-      ...Array.from(crumbs, (byte) => data(61, Buffer.of(byte))),
-      data(61, Buffer.alloc(0), true),
+      open(201, paths.info),
+      ...Array.from(crumbs, (byte) => data(201, Buffer.of(byte))),
+      data(201, Buffer.alloc(0), true),
     );
-    assert.equal((await peer.answer(61)).status, '0');
-    assert.equal((process.memoryUsage().rss - before) / KiB / KiB < 200, true);
+    assert.equal((await peer.answer(201)).status, '0');
+    peer.socket.destroy();
   });
+  assert.equal(server.kept() < 100 * KiB, true);
 });
 
 test('more small messages than a service takes', async (t) => {
-  const server = await served(t, { write: hang }, { messageBytes: 64 * KiB });
+  const server = await served(t, { write: hang }, { messageBytes: 64 * KiB, memoryBytes: 3 * 1024 * KiB });
   await besides(t, server, async (peer) => {
-    // 512 KiB for what is under way, of which each message takes 128 bytes besides its own five.
     const crumbs = times(3000, message(Buffer.alloc(0)));
-    peer.send(open(1, paths.write), data(1, crumbs), open(3, paths.write), data(3, crumbs));
+    for (let id = 1; id < 20; id += 2) peer.send(open(id, paths.write), data(id, crumbs), data(id, crumbs));
     await peer.ping();
-    // Such a connection has no room for more until those calls have gone.
-    peer.send(frame(3, 0, 1, uint32(8)), frame(3, 0, 3, uint32(8)));
-    peer.send(request(5, paths.info, infoRequest('x')));
-    assert.equal((await peer.answer(5)).status, '0');
+    assert.equal(server.kept() < 1.2 * 1024 * KiB, true, `${server.kept()} bytes`);
+    for (let id = 1; id < 20; id += 2) peer.send(frame(3, 0, id, uint32(8)));
+    peer.send(request(21, paths.info, infoRequest('x')));
+    assert.equal((await peer.answer(21)).status, '0');
+    peer.socket.destroy();
   });
+  assert.equal(server.kept() < 100 * KiB, true);
 });
 
 test('silence: who answers no ping is cut off, who answers stays', async (t) => {
@@ -190,4 +277,58 @@ test('silence: who answers no ping is cut off, who answers stays', async (t) => 
   })();
   await Promise.all([silent.ended(), half.ended()]);
   assert.equal(await answering, 5);
+});
+
+test('small messages that become large: a few at a time, and no more than there is room for', async (t) => {
+  const server = await served(t, {}, { memoryBytes: 64 * 1024 * KiB });
+  const large = gzipSync(
+    Buffer.concat([
+      infoRequest('x'),
+      Buffer.from([0xc2, 0x3e, 0x80, 0x80, 0x80, 0x04]),
+      Buffer.alloc(8 * 1024 * KiB),
+    ]),
+  );
+  let most = 0;
+  const watch = setInterval(() => {
+    most = Math.max(most, server.kept());
+  }, 1);
+  await besides(t, server, async (peer) => {
+    const ids = Array.from({ length: 40 }, (_, i) => 2 * i + 1);
+    for (const id of ids) {
+      peer.send(open(id, paths.info, [['grpc-encoding', 'gzip']]), data(id, message(large, true), true));
+    }
+    const ends: string[] = [];
+    while (ends.length < ids.length) {
+      const end = await peer.next(({ type, flags }) => type === 1 && (flags & Flag.endStream) !== 0);
+      ends.push(end?.fields?.['grpc-status'] ?? 'none');
+    }
+    assert.deepEqual(new Set(ends).has('0') && ends.every((end) => end === '0' || end === '8'), true);
+    peer.socket.destroy();
+  });
+  clearInterval(watch);
+  assert.equal(most > 1024 * KiB && most < 22 * 1024 * KiB, true, `${most} bytes`);
+  assert.equal(server.kept() < 100 * KiB, true);
+});
+
+test('answers that are not read: no more calls begin than there is room for, and all are answered in the end', async (t) => {
+  let began = 0;
+  const answer = 'x'.repeat(1024 * KiB);
+  const info = () => {
+    began++;
+    return { info: { digest: answer } };
+  };
+  const server = await served(t, { info }, { memoryBytes: 24 * 1024 * KiB });
+  const peer = await Peer.connect(t, server.address);
+  for (let id = 1; id < 200; id += 2) peer.send(request(id, paths.info, infoRequest('x')));
+  await peer.ping();
+  assert.equal(began > 2 && began < 12, true, `${began} began`);
+  assert.equal(server.kept() < 9 * 1024 * KiB, true);
+  peer.send(windowUpdate(0, 2 ** 30), settings([4, 2 ** 30]));
+  const found = new Set<number>();
+  while (found.size < 100) {
+    const end = await peer.next(({ type, flags }) => type === 1 && (flags & Flag.endStream) !== 0);
+    assert.equal(end?.fields?.['grpc-status'], '0');
+    found.add(end!.id);
+  }
+  assert.deepEqual([began, server.kept() < 100 * KiB], [100, true]);
 });

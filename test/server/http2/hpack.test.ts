@@ -169,6 +169,7 @@ test('what a real client encodes comes out as it went in', async (t) => {
     dataBegins: () => undefined,
     dataPiece: () => undefined,
     dataEnds: () => undefined,
+    enough: () => false,
   });
   while (found.length < values.length) {
     for (const chunk of chunks.splice(0)) reader.push(chunk);

@@ -32,6 +32,7 @@ async function isServed(peer: Peer, id: number): Promise<void> {
 test('mistakes that end the connection, each with its code; others are served on', async (t) => {
   const { address } = await served(t);
   const other = await Peer.connect(t, address);
+  await isServed(other, 1);
   const head = block(requestFields(paths.info));
   const greeting = Buffer.concat([PREFACE, settings()]);
   const mistakes: [string, number, Buffer, Buffer?][] = [
@@ -44,7 +45,7 @@ test('mistakes that end the connection, each with its code; others are served on
     ['headers on stream 0', protocolError, frame(1, Flag.endHeaders, 0, head)],
     ['headers on an even stream', protocolError, frame(1, Flag.endHeaders, 2, head)],
     ['headers on a stream that is over', streamClosed, Buffer.concat([call(1), call(1)])],
-    ['headers on a lower stream', streamClosed, Buffer.concat([call(5), call(3)])],
+    ['headers on a lower stream', protocolError, Buffer.concat([call(5), call(3)])],
     ['a push', protocolError, frame(5, Flag.endHeaders, 1, Buffer.concat([uint32(2), head]))],
     ['a continuation of nothing', protocolError, frame(9, Flag.endHeaders, 1, head)],
     [
@@ -108,7 +109,7 @@ test('mistakes that end the connection, each with its code; others are served on
     assert.equal(await peer.goAway(), code, what);
     await peer.ended();
   }
-  await isServed(other, 1);
+  await isServed(other, 3);
 });
 
 test('mistakes that end their stream only', async (t) => {

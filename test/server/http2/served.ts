@@ -5,6 +5,7 @@ import type { Call, Duplex, Send } from '../../../src/server/call.js';
 import { Endpoint } from '../../../src/server/endpoint.js';
 import { type Limits, limitsOf } from '../../../src/server/limits.js';
 import type { WriteRequest, WriteResponse } from '../../../src/server/messages.js';
+import { sharedOf } from '../../../src/server/rpc-server.js';
 import { methodsOf } from '../../../src/server/schema.js';
 import { duplex, stream, unary } from '../../../src/server/service.js';
 import { tempDir } from '../../support/db.js';
@@ -21,6 +22,10 @@ export interface Served {
   address: string;
   /** Ends of calls: method and code. */
   ends: string[];
+  /** Why connections were ended by the server. */
+  reasons: string[];
+  /** Bytes that the server keeps for its clients. */
+  kept(): number;
 }
 
 export const paths = {
@@ -67,9 +72,12 @@ export async function served(
 ): Promise<Served> {
   const { info, read, write } = { ...echo, ...functions };
   const ends: string[] = [];
+  const reasons: string[] = [];
+  const all = limitsOf({ shutdownMs: 500, ...limits });
+  const shared = sharedOf(all);
   const endpoint = await Endpoint.open(
     join(await tempDir(t, 'ebbtide-http2-'), 's.sock'),
-    limitsOf({ shutdownMs: 500, ...limits }),
+    all,
     [
       {
         name: services.content,
@@ -82,9 +90,10 @@ export async function served(
     ],
     {
       observe: (_service, name) => (code) => ends.push(`${name} ${code}`),
-      refused: () => undefined,
+      refused: (reason) => reasons.push(reason),
+      shared,
     },
   );
   t.after(() => endpoint.stop(0));
-  return { endpoint, address: endpoint.address, ends };
+  return { endpoint, address: endpoint.address, ends, reasons, kept: () => shared.ledger.bytes };
 }

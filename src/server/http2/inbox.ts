@@ -1,0 +1,172 @@
+/**
+ * What has arrived on a connection and is not taken care of yet, and when it is: at once, or in slices that the run queue
+ * gives (run-queue.ts). When a request has begun, its service does all that it can do at once before the next begins: so
+ * one costly request is the last of its slice, however many come together. While it waits for its slice nothing more is read from the socket. Called by connection.ts.
+ */
+import type { Socket } from 'node:net';
+import type { Account } from '../ledger.js';
+import type { Peer } from '../peer.js';
+import { type RunQueue, SLICE_MS, type Task } from './run-queue.js';
+
+export interface InboxHooks {
+  /** Takes what is in a chunk from a place on, until `enough`; answers where it stopped. Throws at the end. */
+  push(chunk: Buffer, from: number): number;
+  /** Goes on with requests: ends one whose time is over, or begins one that waits; false: there is none. */
+  resume(): boolean;
+  /** Requests begun so far. */
+  begun(): number;
+  /** What came together has been taken care of. */
+  rest(): void;
+  failed(error: unknown): void;
+}
+
+/** Frames between two looks at the clock. */
+const FRAMES = 32;
+
+export class Inbox implements Task {
+  readonly uid: number;
+  readonly pid: number;
+  hadMs = 0;
+  creditMs = SLICE_MS;
+  readonly #socket: Socket;
+  readonly #queue: RunQueue;
+  readonly #memory: Account;
+  readonly #hooks: InboxHooks;
+  readonly #chunks: Buffer[] = [];
+  /** Of the first chunk: where it goes on. */
+  #at = 0;
+  #state: 'idle' | 'working' | 'queued' | 'closed' = 'idle';
+  #paused = false;
+  #charged = 0;
+  #start = 0;
+  #frames = 0;
+  #begun = 0;
+
+  constructor(socket: Socket, { uid, pid }: Peer, queue: RunQueue, memory: Account, hooks: InboxHooks) {
+    this.#socket = socket;
+    this.uid = uid;
+    this.pid = pid;
+    this.#queue = queue;
+    this.#memory = memory;
+    this.#hooks = hooks;
+  }
+
+  get working(): boolean {
+    return this.#state === 'working';
+  }
+
+  take(chunk: Buffer): void {
+    if (this.#state === 'closed') return;
+    const now = performance.now();
+    const atOnce = this.#queue.arrives(this, now);
+    this.#chunks.push(chunk);
+    if (this.#state !== 'idle') return;
+    this.#start = now;
+    if (atOnce) this.#work();
+    else this.#park();
+  }
+
+  /** Requests that wait may begin. */
+  wake(): void {
+    if (this.#state === 'idle') this.#park();
+  }
+
+  /** For the reader, after each frame. */
+  enough(): boolean {
+    if (this.#state !== 'working' || this.#hooks.begun() !== this.#begun) return true;
+    if (++this.#frames < FRAMES) return false;
+    this.#frames = 0;
+    return this.#over();
+  }
+
+  /** For the run queue. */
+  run(): void {
+    if (this.#state !== 'queued') return;
+    this.#start = performance.now();
+    this.#work();
+  }
+
+  close(): void {
+    this.#state = 'closed';
+    this.#chunks.length = 0;
+    this.#charge(0);
+  }
+
+  #over(): boolean {
+    return performance.now() - this.#start >= SLICE_MS;
+  }
+
+  #work(): void {
+    this.#state = 'working';
+    try {
+      while (this.#state === 'working') {
+        this.#begun = this.#hooks.begun();
+        if (!this.#hooks.resume()) {
+          if (this.#chunks.length === 0) {
+            this.#finish();
+            return;
+          }
+          this.#read();
+        }
+        if (this.#hooks.begun() !== this.#begun) {
+          queueMicrotask(this.#afterServices);
+          return;
+        }
+        if (this.#over()) this.#park();
+      }
+    } catch (error) {
+      this.#hooks.failed(error);
+    }
+  }
+
+  /** What is called so runs when there is nothing left to do at once. */
+  readonly #afterServices = (): void => process.nextTick(this.#goOn);
+
+  readonly #goOn = (): void => {
+    if (this.#state !== 'working') return;
+    if (this.#over()) this.#park();
+    else this.#work();
+  };
+
+  #read(): void {
+    const chunk = this.#chunks[0]!;
+    this.#at = this.#hooks.push(chunk, this.#at);
+    if (this.#at < chunk.length) return;
+    this.#chunks.shift();
+    this.#at = 0;
+  }
+
+  #park(): void {
+    this.#spend();
+    this.#state = 'queued';
+    if (!this.#paused) {
+      this.#paused = true;
+      this.#socket.pause();
+    }
+    this.#charge(this.#chunks.reduce((sum, { length }) => sum + length, 0));
+    this.#hooks.rest();
+    if (this.#state === 'queued') this.#queue.add(this);
+  }
+
+  #finish(): void {
+    this.#spend();
+    this.#state = 'idle';
+    this.#charge(0);
+    this.#hooks.rest();
+    if (!this.#paused || this.#state !== 'idle') return;
+    this.#paused = false;
+    this.#socket.resume();
+  }
+
+  #spend(): void {
+    const now = performance.now();
+    this.#queue.spent(this, now - this.#start);
+    this.#start = now;
+  }
+
+  #charge(bytes: number): void {
+    if (bytes === this.#charged) return;
+    this.#memory.force(bytes - this.#charged);
+    this.#charged = bytes;
+  }
+}

@@ -1,0 +1,17 @@
+/** Who is at the other end of a unix socket, as the kernel noted it when the connection was made (SO_PEERCRED). */
+import type { Socket } from 'node:net';
+import { peerCredentials } from '../backends/sys.js';
+
+export interface Peer {
+  readonly uid: number;
+  readonly pid: number;
+}
+
+/** Where the addon does not load, all that is known: somebody. They all share as one user then, and none of them is root. */
+const UNKNOWN: Peer = { uid: -1, pid: -1 };
+
+export function peerOf(socket: Socket): Peer {
+  // Node has no other way to a socket's descriptor.
+  const { fd } = (socket as { _handle?: { fd?: number } })._handle ?? {};
+  return (fd !== undefined && fd >= 0 && peerCredentials(fd)) || UNKNOWN;
+}

@@ -1,0 +1,59 @@
+/** Services as routes: a path for every method that has a function. Called by rpc-server.ts. */
+import { duplexRoute, type Observer, serverStreamRoute, unaryRoute, type Wire } from './call.js';
+import { CallCost } from './grpc/call-cost.js';
+import type { Route } from './grpc/exchange.js';
+import { type Method, methodsOf } from './schema.js';
+import type { MethodImpl, Service } from './service.js';
+import { detailedStatusOf, resourceExhausted, statusOf } from './status.js';
+import { MessageTooLarge } from './wire-writer.js';
+
+export function routesOf(
+  services: readonly Service[],
+  messageBytes: number,
+  observer: (service: string, method: string) => Observer,
+): ReadonlyMap<string, Route> {
+  const routes = new Map<string, Route>();
+  for (const service of services) {
+    for (const method of methodsOf(service.name).values()) {
+      const impl = service.methods[method.name];
+      if (impl === undefined) continue;
+      const observed = observer(service.name, method.name);
+      routes.set(method.path, routeOf(service, method, impl, observed, messageBytes));
+    }
+  }
+  return routes;
+}
+
+function routeOf(
+  service: Service,
+  method: Method,
+  impl: MethodImpl,
+  observer: Observer,
+  messageBytes: number,
+): Route {
+  const codecs = service.codecs?.[method.name];
+  const frame = codecs?.frameResponse ?? method.response.frame;
+  const wire: Wire<unknown, unknown> = {
+    decode: codecs?.decodeRequest ?? method.request.decode,
+    frame: (message) => {
+      try {
+        return frame(message, messageBytes);
+      } catch (error) {
+        if (!(error instanceof MessageTooLarge)) throw error;
+        const instead = service.tooLarge?.[method.name] ?? 'ask for less';
+        throw resourceExhausted(`attempted to send message larger than max (${messageBytes}): ${instead}`);
+      }
+    },
+    toStatus: service.detailedErrors ? detailedStatusOf : statusOf,
+    cost: new CallCost(messageBytes, keepsOf(impl)),
+  };
+  if (impl.kind === 'unary') return unaryRoute(impl.run, wire, observer);
+  if (impl.kind === 'stream') return serverStreamRoute(impl.run, wire, observer);
+  return duplexRoute(impl.run, wire, observer);
+}
+
+/** Bytes that a call keeps at a time, where they are known. */
+function keepsOf(impl: MethodImpl): number | undefined {
+  if (impl.kind === 'unary') return undefined;
+  return impl.kind === 'stream' ? impl.keepsBytes : 0;
+}

@@ -1,0 +1,41 @@
+/**
+ * containerd's Go client, which gives up every call for a piece of a blob when it has its bytes: no rhythm of such
+ * calls ends a connection. Needs Debian's Go and the sources of containerd.
+ */
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { test } from 'node:test';
+import { promisify } from 'node:util';
+import { digestOf } from '../../src/model/digest.js';
+import { ensurePackages } from '../conformance/debian.js';
+import { buildGo } from '../conformance/go-programs.js';
+import { world } from './world.js';
+
+const run = promisify(execFile);
+const KiB = 1024;
+const BYTES = 150 * 1024 * KiB;
+const missing = ensurePackages(['golang-go', 'golang-github-containerd-containerd-dev']);
+
+test('a blob of 150 MB in pieces of any size, on one thread and on many', {
+  skip: missing ?? false,
+}, async (t) => {
+  const program = buildGo('test/server/reader', 'program');
+  const { client, daemon } = await world(t);
+  const bytes = randomBytes(BYTES);
+  const digest = digestOf(bytes);
+  const stream = client.write();
+  await stream.ask({ ref: 'r' });
+  for (let at = 0; at < BYTES; at += 8192 * KiB) {
+    await stream.ask({ action: 1, offset: at, data: bytes.subarray(at, at + 8192 * KiB) });
+  }
+  await stream.ask({ action: 2, offset: BYTES, expected: digest });
+  await stream.end();
+  for (const threads of ['1', '2']) {
+    for (const piece of [4 * KiB, 32 * KiB, 1024 * KiB]) {
+      const args = [`-address=${daemon.address}`, `-digest=${digest}`, `-size=${BYTES}`, `-piece=${piece}`];
+      const { stdout } = await run(program, args, { env: { ...process.env, GOMAXPROCS: threads } });
+      assert.equal(stdout.trim(), digest, `${threads} threads, pieces of ${piece}`);
+    }
+  }
+});
