@@ -74,12 +74,17 @@ export class HeldDirectory {
     return path.startsWith(`${this.path}/`) ? this.at + path.slice(this.path.length) : path;
   }
 
+  /** Whether the name leads to this directory still. */
+  get isInPlace(): boolean {
+    return same(this.#identity, lookAt(this.path));
+  }
+
   /**
    * Unavailable unless the name leads to this directory still, and its named entries are those that were there first (an
    * entry that is missing is none). Takes some microseconds.
    */
   verify(...entries: readonly string[]): void {
-    if (!same(this.#identity, lookAt(this.path))) throw replaced(this.path);
+    if (!this.isInPlace) throw replaced(this.path);
     for (const name of entries) {
       const found = lookAt(join(this.path, name));
       const known = this.#entries.get(name);

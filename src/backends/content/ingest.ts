@@ -5,10 +5,10 @@
  * sees all of an ingest or nothing. The files are not synced: a power cut can leave a directory whose ref is not its
  * own, which is then no ingest.
  */
-import type { BigIntStats } from 'node:fs';
 import { readFile, rename, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { notFound, unknownError } from '../../errors.js';
+import { isNotFound, notFound, unknownError } from '../../errors.js';
+import { HeldDirectory } from '../../held-directory.js';
 import {
   formatTimestamp,
   type Instant,
@@ -60,28 +60,33 @@ export async function writeTimestamp(
 
 /**
  * NotFound when there is no ingest: no directory, no data, or a ref that is not the directory's. Unknown when another
- * file is missing or unreadable.
+ * file is missing or unreadable. All files are those of one directory, which was in its place when the last one was read.
  */
 export async function readIngest(directory: string): Promise<IngestStatus> {
   for (let reading = 1; ; reading++) {
-    const data = await orAbsent(stat(dataPath(directory), { bigint: true }));
-    const ref = data && (await readRef(directory));
-    if (data === null || ref === null) {
-      throw notFound(`there is no ingest in ${directory}`, { object: directory });
-    }
+    const held = HeldDirectory.open(directory);
     try {
-      return await readRest(directory, ref, data);
+      const status = await readHeld(held.at, directory);
+      if (held.isInPlace) return status;
     } catch (error) {
-      if (reading === MAX_READINGS) throw error;
+      if (isNotFound(error) || reading === MAX_READINGS) throw error;
+    } finally {
+      held.release();
     }
+    if (reading === MAX_READINGS) throw notFound(`there is no ingest in ${directory}`, { object: directory });
   }
 }
 
-async function readRest(directory: string, ref: string, data: BigIntStats): Promise<IngestStatus> {
+async function readHeld(at: string, directory: string): Promise<IngestStatus> {
+  const data = await orAbsent(stat(dataPath(at), { bigint: true }));
+  const ref = data && (await orAbsent(readFile(join(at, 'ref'), 'utf8')));
+  if (data === null || ref === null || !isIngestOf(directory, ref)) {
+    throw notFound(`there is no ingest in ${directory}`, { object: directory });
+  }
   const [startedAt, updatedAt, total] = await Promise.all([
-    readTimestamp(directory, 'startedat'),
-    readTimestamp(directory, 'updatedat'),
-    readTotal(directory),
+    readTimestamp(at, 'startedat'),
+    readTimestamp(at, 'updatedat'),
+    readTotal(at),
   ]);
   const latest = updatedAt < data.mtimeNs ? data.mtimeNs : updatedAt;
   return { ref, offset: Number(data.size), total, startedAt, updatedAt: latest };
