@@ -1,13 +1,12 @@
 // System calls that Node lacks on Linux: mount, umount2, mknod, extended attributes, times in nanoseconds, blocks ahead, who
-// is at the other end of a socket. Wrapped by src/backends/sys.ts and src/allocate.ts, which turn error numbers into Node's
-// kind of errors.
+// is at the other end of a socket; files.cc has openat2 and the making of many small files. Wrapped by src/backends/sys.ts
+// and src/allocate.ts, which turn error numbers into Node's kind of errors.
 //
 // Contract: a function answers 0 or an errno (the ones that read: a Buffer or an errno). Wrong arguments answer EINVAL
 // before any call is made. No path is followed at its last component. Strings and bytes must hold no NUL.
 //
 // Threads: any JavaScript thread; no state. Calls block for as long as the kernel does. Units: nanoseconds since 1970, bytes.
 #include <fcntl.h>
-#include <napi.h>
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
@@ -24,34 +23,10 @@
 #include <thread>
 #include <vector>
 
+#include "sys.h"
+
+namespace ebbtide::sys {
 namespace {
-
-using Info = const Napi::CallbackInfo&;
-
-// Thrown by the argument readers and by `Sys`; becomes the function's answer.
-struct Errno {
-  int number;
-};
-
-std::string bytesArgument(Info info, size_t i, bool nulAllowed = false) {
-  std::string bytes;
-  const Napi::Value value = info[i];
-  if (value.IsString()) {
-    bytes = value.As<Napi::String>().Utf8Value();
-  } else {
-    napi_typedarray_type type = napi_int8_array;
-    size_t length = 0;
-    void* data = nullptr;
-    napi_value buffer = nullptr;
-    if (!value.IsTypedArray() || napi_get_typedarray_info(info.Env(), value, &type, &length, &data, &buffer, nullptr) != napi_ok ||
-        type != napi_uint8_array) {
-      throw Errno{EINVAL};
-    }
-    if (data != nullptr) bytes.assign(static_cast<const char*>(data), length);
-  }
-  if (!nulAllowed && bytes.find('\0') != std::string::npos) throw Errno{EINVAL};
-  return bytes;
-}
 
 // Bytes of a file: up to the largest integer that a double tells from its neighbours.
 int64_t sizeArgument(Info info, size_t i) {
@@ -61,16 +36,6 @@ int64_t sizeArgument(Info info, size_t i) {
     throw Errno{EINVAL};
   }
   return static_cast<int64_t>(number);
-}
-
-template <typename T>
-T numberArgument(Info info, size_t i) {
-  double number = 0;
-  if (napi_get_value_double(info.Env(), info[i], &number) != napi_ok || !(number >= 0) || number > 4294967295.0 ||
-      std::floor(number) != number) {
-    throw Errno{EINVAL};
-  }
-  return static_cast<T>(number);
 }
 
 timespec timeArgument(Info info, size_t i) {
@@ -85,25 +50,6 @@ timespec timeArgument(Info info, size_t i) {
   }
   return {static_cast<time_t>(seconds), static_cast<long>(rest)};
 }
-
-void check(int result) {
-  if (result != 0) throw Errno{errno};
-}
-
-template <typename Body>
-Napi::Value answer(Info info, Body body) {
-  int number = 0;
-  try {
-    return body();
-  } catch (const Errno& error) {
-    number = error.number;
-  } catch (const std::exception&) {
-    number = ENOMEM;
-  }
-  return Napi::Number::New(info.Env(), number);
-}
-
-Napi::Value success(Info info) { return Napi::Number::New(info.Env(), 0); }
 
 Napi::Value toBuffer(Info info, const std::vector<char>& bytes) {
   return Napi::Buffer<char>::Copy(info.Env(), bytes.data(), bytes.size());
@@ -164,7 +110,7 @@ Napi::Value mknodCall(Info info) {
     const dev_t device = makedev(numberArgument<unsigned>(info, 2), numberArgument<unsigned>(info, 3));
     check(mknod(path.c_str(), mode, device));
     // mknod(2) takes the umask away; changing that would be seen by every thread of the process.
-    check(fchmodat(AT_FDCWD, path.c_str(), mode & 07777, 0));
+    check(fchmodat(AT_FDCWD, path.c_str(), mode & 07777, AT_SYMLINK_NOFOLLOW));
     return success(info);
   });
 }
@@ -273,9 +219,12 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("llistxattr", Napi::Function::New<llistxattrCall>(env));
   exports.Set("lremovexattr", Napi::Function::New<lremovexattrCall>(env));
   exports.Set("peerCredentials", Napi::Function::New<peerCredentialsCall>(env));
+  exportFiles(env, exports);
   return exports;
 }
 
 }  // namespace
+}  // namespace ebbtide::sys
 
+using ebbtide::sys::initialize;
 NODE_API_MODULE(ebbtide_sys, initialize)

@@ -108,6 +108,14 @@ export interface Mount {
   options: string[];
 }
 
+export interface MountOwner {
+  key: string;
+  /** As the backend itself hands them out; for a committed snapshot those of a view of it. */
+  mounts: Mount[];
+  /** An active snapshot, whose mounts were given without `ro`. */
+  writable: boolean;
+}
+
 export interface SnapshotOptions {
   labels?: StringMap | undefined;
   /** Commit only: gives a parentless active snapshot this parent. */
@@ -127,6 +135,16 @@ export interface SnapshotterBackend {
   commit(name: string, key: string, options?: SnapshotOptions): Promise<void>;
   remove(key: string): Promise<void>;
   walk(fn: (info: SnapshotInfo) => Promise<void> | void, ...filters: string[]): Promise<void>;
+  /**
+   * Optional: the snapshot that mounts of an active snapshot or a view show; for a view of a parent that is the parent.
+   * Told by their directories alone; undefined for any that this backend does not hand out, whatever lies there.
+   */
+  ownerOf?(mounts: readonly Mount[]): Promise<MountOwner | undefined>;
+  /**
+   * Optional: calls `work` with the mounts of an active snapshot, alone: other such work, a commit and a removal of the
+   * key wait, and a removal ends the signal. NotFound; FailedPrecondition: not active.
+   */
+  write?<T>(key: string, work: (mounts: Mount[], signal: AbortSignal) => Promise<T>): Promise<T>;
   /** Optional: reclaims the disk of removed snapshots; answers what was freed where that is known. */
   cleanup?(): Promise<RemovalReport | undefined>;
   close(): Promise<void>;

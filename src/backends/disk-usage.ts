@@ -3,6 +3,7 @@
  * once. Called by the snapshotters for the usage of a snapshot. The tree may be in use: what vanishes while it is
  * being counted is left out.
  */
+import type { Stats } from 'node:fs';
 import { lstat, readdir } from 'node:fs/promises';
 import type { Usage } from './contract.js';
 import { eachLimit, entryName, orAbsent, SLASH } from './files.js';
@@ -11,8 +12,8 @@ import { errnoOf } from './fs-errors.js';
 const PARALLEL = 8;
 export const BLOCK_BYTES = 512;
 
-/** Inodes and bytes of the tree, its top included; zero when it is not there. */
-export async function diskUsage(tree: string): Promise<Usage> {
+/** Inodes and bytes of the tree, its top included; zero when it is not there. `see` is called for each entry. */
+export async function diskUsage(tree: string, see?: (path: Buffer, stats: Stats) => void): Promise<Usage> {
   const usage: Usage = { inodes: 0, size: 0 };
   const counted = new Set<string>();
   const directories: Buffer[] = [];
@@ -20,6 +21,7 @@ export async function diskUsage(tree: string): Promise<Usage> {
   const count = async (path: Buffer): Promise<void> => {
     const stats = await orUnreachable(lstat(path));
     if (stats === null) return;
+    see?.(path, stats);
     if (stats.isDirectory()) directories.push(path);
     else if (stats.nlink > 1) {
       const inode = `${stats.dev}:${stats.ino}`;

@@ -4,13 +4,15 @@
  */
 import { mkdir, mkdtemp, rm, rmdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { isAbsolute, join, normalize } from 'node:path';
+import { isAbsolute, join, normalize, resolve } from 'node:path';
 import { failedPrecondition, invalidArgument, notImplemented } from '../errors.js';
 import type { Mount } from './contract.js';
 import { errnoOf, fsError, isFull, messageOf } from './fs-errors.js';
 import { sys, UmountFlag } from './sys.js';
 import { needsUserXattr } from './user-xattr.js';
 
+/** Lower directories that the kernel stacks. */
+const MAX_LAYERS = 500;
 /** The kernel takes one page of options, its last byte a NUL. */
 const OPTIONS_BYTES = 4095;
 
@@ -40,6 +42,35 @@ export async function withMounts<T>(
   }
 }
 
+/**
+ * Mounts the chain on a directory that exists, for good. The errors of `withMounts`; what was mounted before one is
+ * unmounted again.
+ */
+export function mountAt(mounts: readonly Mount[], directory: string): void {
+  if (mounts.length === 0) throw invalidArgument('there is nothing to mount');
+  const mounted: string[] = [];
+  try {
+    for (const mount of mounts) {
+      const target = targetOf(mount, resolve(directory));
+      mountOne(mount, target);
+      mounted.push(target);
+    }
+  } catch (error) {
+    for (const target of mounted.reverse()) unmount(target);
+    throw error;
+  }
+}
+
+/** Unmounts the topmost mount of a directory. FailedPrecondition where none is, Unavailable while it is in use. */
+export function unmountAt(directory: string): void {
+  try {
+    sys.umount(resolve(directory), UmountFlag.nofollow);
+  } catch (error) {
+    if (errnoOf(error) !== 'EINVAL') throw fsError('unmount', directory, error);
+    throw failedPrecondition(`nothing is mounted on ${directory}`, { object: directory });
+  }
+}
+
 function targetOf(mount: Mount, directory: string): string {
   if (mount.target === undefined || mount.target === '') return directory;
   const path = normalize(mount.target);
@@ -57,13 +88,7 @@ function mountOne(mount: Mount, target: string): void {
     throw notImplemented(`cannot mount with mapped ids (${mapped})`, { object: mount.source });
   }
   const { options, base } = compact(mount.options);
-  const bytes = Buffer.byteLength(options.join(','));
-  if (mount.type === 'overlay' && bytes > OPTIONS_BYTES) {
-    throw invalidArgument(`the options of the mount take ${bytes} bytes, the kernel takes ${OPTIONS_BYTES}`, {
-      object: mount.source,
-      remedy: 'use fewer layers, or a shorter root directory',
-    });
-  }
+  if (mount.type === 'overlay') checkOverlay(options);
   try {
     sys.mountWithOptions(mount.type, mount.source, target, options, base);
   } catch (error) {
@@ -71,8 +96,27 @@ function mountOne(mount: Mount, target: string): void {
   }
 }
 
-/** Writes the paths of a long overlay relative to the directory they share, which many layers need. */
-function compact(options: readonly string[]): { options: string[]; base: string } {
+/** InvalidArgument for an overlay that the kernel does not take; it would say no more than that it is invalid. */
+function checkOverlay(options: readonly string[]): void {
+  const remedy = 'use fewer layers: squash some of the image';
+  const layers = options.find((option) => option.startsWith('lowerdir='))?.split(/(?<!\\):/).length ?? 0;
+  if (layers > MAX_LAYERS) {
+    throw invalidArgument(`an overlay of ${layers} lower layers: the kernel takes ${MAX_LAYERS}`, { remedy });
+  }
+  const bytes = Buffer.byteLength(options.join(','));
+  if (bytes > OPTIONS_BYTES) {
+    throw invalidArgument(
+      `the options of an overlay of ${layers} lower layers take ${bytes} bytes, the kernel takes ${OPTIONS_BYTES}`,
+      { remedy },
+    );
+  }
+}
+
+/**
+ * Writes the paths of a long overlay relative to the directory they share, `base`, which many layers need; '' where the
+ * options fit as they are.
+ */
+export function compact(options: readonly string[]): { options: string[]; base: string } {
   const unchanged = { options: [...options], base: '' };
   if (Buffer.byteLength(options.join(',')) <= OPTIONS_BYTES) return unchanged;
   const lower = options.find((option) => option.startsWith('lowerdir='));

@@ -5,12 +5,16 @@
  *   snapshots/<id>/fs     what the snapshot changed (0755), every kind
  *   snapshots/<id>/work   the kernel's scratch directory (0711), active snapshots only
  */
-import { existsSync } from 'node:fs';
+import { existsSync, type Stats } from 'node:fs';
 import { chmod, lchown, lstat, mkdir } from 'node:fs/promises';
+import { release } from 'node:os';
 import { join, resolve } from 'node:path';
 import { failedPrecondition } from '../errors.js';
 import { Label, labelOf } from '../model/labels.js';
 import type { StringMap } from '../model/records.js';
+import { refuseIndexed, refuseMetacopy } from './archive/overlay-index.js';
+import { toBytePath } from './archive/paths.js';
+import type { OverlayPrefix } from './archive/target.js';
 import type { Mount } from './contract.js';
 import { supportsEntryTypes } from './entry-types.js';
 import { makeRoot } from './files.js';
@@ -40,11 +44,18 @@ export interface OverlayOptions extends SnapshotterOptions {
   system?: Partial<OverlaySystem> | undefined;
 }
 
+/**
+ * What must be off: with them the kernel keeps a renamed directory, a file whose owner or mode changed, or a file with
+ * several names in a form that only the same mount shows whole.
+ */
+const SWITCHES = ['redirect_dir', 'metacopy', 'index'] as const;
+export type OverlaySwitch = (typeof SWITCHES)[number];
+
 export interface OverlaySystem {
   /** The file system tells the types of directory entries. */
   entryTypes: boolean;
-  /** The kernel's overlay module knows the option `index`. */
-  index: boolean;
+  /** Those of `index`, `redirect_dir` and `metacopy` that the kernel's overlay module knows. */
+  switches: readonly OverlaySwitch[];
   /** Overlays must keep their marks in `user.` attributes. */
   userXattr: boolean;
 }
@@ -75,12 +86,22 @@ async function examine(root: string, given: Partial<OverlaySystem>): Promise<Ove
     return {
       // Once, before there are snapshots: a probe makes files, and a store must open on a full disk.
       entryTypes: given.entryTypes ?? (existsSync(join(root, 'metadata.db')) || supportsEntryTypes(root)),
-      index: given.index ?? existsSync('/sys/module/overlay/parameters/index'),
+      switches: given.switches ?? SWITCHES.filter(isKnownSwitch),
       userXattr: given.userXattr ?? (await needsUserXattr(root)),
     };
   } catch (error) {
     throw fsError('use the directory', root, error);
   }
+}
+
+/** The kernel lists what its module knows; where it has not loaded that yet, every kernel since 4.19 knows all. */
+function isKnownSwitch(name: OverlaySwitch): boolean {
+  const parameters = '/sys/module/overlay/parameters';
+  if (existsSync(parameters)) return existsSync(`${parameters}/${name}`);
+  const [major = 0, minor = 0] = release()
+    .split('.')
+    .map((part) => Number.parseInt(part, 10));
+  return major > 4 || (major === 4 && minor >= 19);
 }
 
 class OverlayDriver implements SnapshotDriver {
@@ -89,6 +110,8 @@ class OverlayDriver implements SnapshotDriver {
   readonly #root: string;
   /** Ends of every overlay's options. */
   readonly #mountOptions: string[];
+  readonly #keepsMetacopy: boolean;
+  readonly #overlay: OverlayPrefix;
   readonly #upperdirLabel: boolean;
   readonly #remapIds: boolean;
 
@@ -101,7 +124,13 @@ class OverlayDriver implements SnapshotDriver {
     const has = (name: string): boolean =>
       this.#mountOptions.some((option) => option === name || option.startsWith(`${name}=`));
     if (system.userXattr && !has('userxattr')) this.#mountOptions.push('userxattr');
-    if (system.index && !has('index')) this.#mountOptions.push('index=off');
+    for (const name of SWITCHES) {
+      // With `userxattr` the kernel has neither redirects nor metacopy, and takes no word about redirects.
+      if (name !== 'index' && has('userxattr')) continue;
+      if (system.switches.includes(name) && !has(name)) this.#mountOptions.push(`${name}=off`);
+    }
+    this.#keepsMetacopy = this.#mountOptions.includes('metacopy=on');
+    this.#overlay = has('userxattr') ? 'user.overlay.' : 'trusted.overlay.';
   }
 
   hasDirectory(): boolean {
@@ -168,6 +197,14 @@ class OverlayDriver implements SnapshotDriver {
 
   contents(id: number): string {
     return join(snapshotDirectory(this.#root, id), 'fs');
+  }
+
+  /** Children are mounted without what another mount's options kept beside the layer. */
+  async checkCommit(directory: string): Promise<(path: Buffer, stats: Stats) => void> {
+    await refuseIndexed({ work: toBytePath(join(directory, 'work')), overlay: this.#overlay });
+    return (path, stats) => {
+      if (!this.#keepsMetacopy) refuseMetacopy(path, stats, this.#overlay);
+    };
   }
 
   shownLabels(snapshot: StoredSnapshot): StringMap {

@@ -14,9 +14,10 @@
  * users of that key and removals of its parent. Records change one commit at a time. Resolved means on disk.
  */
 import { randomBytes } from 'node:crypto';
+import type { Stats } from 'node:fs';
 import { readdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
-import { EbbtideError, failedPrecondition, invalidArgument } from '../errors.js';
+import { EbbtideError, failedPrecondition, invalidArgument, notFound } from '../errors.js';
 import { HeldDirectory } from '../held-directory.js';
 import { maskedLabels } from '../model/fieldpaths.js';
 import { adaptLabels, parseFilters } from '../model/filters.js';
@@ -25,6 +26,7 @@ import type { StringMap } from '../model/records.js';
 import type {
   DiskJobs,
   Mount,
+  MountOwner,
   RemovalReport,
   SnapshotInfo,
   SnapshotOptions,
@@ -39,6 +41,7 @@ import { type BackendLog, stderrLog } from './log.js';
 import { checkCommit, checkCreate, Metastore, type MetaTransaction } from './metastore.js';
 // Not through metastore.js: our declarations must not drag lmdb's, which are unsound, into users' builds.
 import type { StoredSnapshot } from './metastore-records.js';
+import { directoriesOf, isReadOnly, sameDirectories } from './mount-shape.js';
 import { ObjectLocks } from './object-locks.js';
 import { addReport, emptyReport, inlineJobs } from './remove-tree.js';
 import { toBeSpared } from './unknown-directories.js';
@@ -78,6 +81,11 @@ export interface SnapshotDriver {
   mounts(snapshot: StoredSnapshot, parents: readonly number[]): Mount[];
   /** Directory whose tree is what the snapshot alone takes, by its name. */
   contents(id: number): string;
+  /**
+   * Optional: FailedPrecondition for an active snapshot whose directory alone is not what its mount showed. Answers what
+   * to ask, with the same error, about each entry of it.
+   */
+  checkCommit?(directory: string): Promise<(path: Buffer, stats: Stats) => void>;
   /** Labels that are not stored but shown. */
   shownLabels?(snapshot: StoredSnapshot): StringMap;
 }
@@ -105,6 +113,8 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
   readonly #jobs: DiskJobs;
   readonly #log: BackendLog;
   readonly #keys = new ObjectLocks();
+  /** By key: ends what is being written to the snapshot. */
+  readonly #writers = new Map<string, AbortController>();
   /** Names in the directory that belong to an operation under way. */
   readonly #busy = new Set<string>();
   /** Directories found at open that the metadata does not know: never removed. */
@@ -216,6 +226,45 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     }
   }
 
+  async ownerOf(mounts: readonly Mount[]): Promise<MountOwner | undefined> {
+    const [top] = directoriesOf(mounts) ?? [];
+    const id = Number(top?.slice(join(this.root, SNAPSHOTS).length + 1).split('/')[0]);
+    if (top === undefined || !NUMBER.test(String(id)) || this.#driver.contents(id) !== top) return undefined;
+    const snapshot = this.#meta.byId(id);
+    if (snapshot === undefined) return undefined;
+    const above = this.#meta.ancestors(snapshot);
+    const own =
+      snapshot.kind === 'committed'
+        ? this.#driver.mounts({ ...snapshot, kind: 'view' }, [id, ...above])
+        : this.#driver.mounts(snapshot, above);
+    if (!sameDirectories(own, mounts)) return undefined;
+    this.#verify();
+    return {
+      key: snapshot.key,
+      mounts: own,
+      writable: snapshot.kind === 'active' && !isReadOnly(mounts),
+    };
+  }
+
+  write<T>(key: string, work: (mounts: Mount[], signal: AbortSignal) => Promise<T>): Promise<T> {
+    return this.#keys.with(key, 'exclusive', async () => {
+      const snapshot = this.#meta.get(key);
+      if (snapshot.kind !== 'active') {
+        throw failedPrecondition(`snapshot "${key}" is ${snapshot.kind} and cannot be written`, {
+          object: key,
+        });
+      }
+      this.#verify();
+      const removal = new AbortController();
+      this.#writers.set(key, removal);
+      try {
+        return await work(this.#driver.mounts(snapshot, this.#meta.ancestors(snapshot)), removal.signal);
+      } finally {
+        this.#writers.delete(key);
+      }
+    });
+  }
+
   #info(snapshot: StoredSnapshot): SnapshotInfo {
     return {
       kind: snapshot.kind,
@@ -227,11 +276,12 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     };
   }
 
-  async #measure(id: number): Promise<Usage> {
+  async #measure(id: number, see?: (path: Buffer, stats: Stats) => void): Promise<Usage> {
     const path = this.#contents(id);
     try {
-      return await diskUsage(path);
+      return await diskUsage(path, see);
     } catch (error) {
+      if (error instanceof EbbtideError) throw error;
       throw diskError('measure', path, error);
     }
   }
@@ -298,7 +348,10 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     return this.#keys.withAll({ exclusive: [name, key], shared: [rebase] }, async () => {
       this.#verify();
       const active = checkCommit(this.#meta, name, key);
-      const usage = await this.#measure(active.id);
+      const usage = await this.#measure(
+        active.id,
+        await this.#driver.checkCommit?.(this.#path(String(active.id))),
+      );
       await this.#meta.write((tx) => {
         tx.commit(name, key, usage, compactMap(options.labels), rebase);
       });
@@ -306,6 +359,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
   }
 
   remove(key: string): Promise<void> {
+    this.#writers.get(key)?.abort(notFound(`snapshot "${key}" has been removed`, { object: key }));
     return this.#keys.with(key, 'exclusive', async () => {
       this.#verify();
       const name = await this.#takeOut(key);

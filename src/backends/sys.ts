@@ -1,7 +1,7 @@
 /**
- * System calls that Node lacks on Linux: mounts, device nodes, extended attributes, times in nanoseconds. Used by the
- * backends. Calls are synchronous and short (a mount may wait for its device). Paths are never followed at their
- * last component; a path given as bytes is used as it is, for names that are no UTF-8.
+ * System calls that Node lacks on Linux: mounts, device nodes, extended attributes, times in nanoseconds, openat2. Used by
+ * the backends. Calls are synchronous and short (a mount may wait for its device), all but `makeFiles`. Paths are never
+ * followed at their last component; a path given as bytes is used as it is, for names that are no UTF-8.
  *
  * Where the addon (native/sys.cc) does not load, mounts and devices are made by the system's own tools and there are
  * no extended attributes (`xattrSupported` is false and the calls fail with ENOTSUP).
@@ -9,7 +9,7 @@
  * Errors are like Node's own: `code` ("EPERM"), `errno`, `syscall`, `path`.
  */
 import { spawnSync } from 'node:child_process';
-import { constants, lutimesSync } from 'node:fs';
+import { closeSync, constants, lutimesSync, openSync } from 'node:fs';
 import { getSystemErrorName } from 'node:util';
 import { addonError, loadAddon } from '../addon.js';
 import { MountFlag, mountFlagNames, parseMountOptions } from './mount-options.js';
@@ -36,6 +36,9 @@ interface Addon {
   lremovexattr(path: SysPath, name: string): number;
   utimes(path: SysPath, atimeNs: bigint, mtimeNs: bigint): number;
   peerCredentials(descriptor: number): Buffer | number;
+  /** A descriptor, or an errno below 0. */
+  openBeneath(directory: number, path: SysPath, flags: number): number;
+  makeFiles(directory: number, list: Uint8Array): Promise<Uint32Array> | number;
 }
 
 const addon = loadAddon('ebbtide_sys') as Addon | undefined;
@@ -118,7 +121,9 @@ export function mknod(path: SysPath, mode: number, major = 0, minor = 0): void {
   if (letter === undefined) throw systemError(ENOTSUP, 'mknod', path);
   const permissions = (mode & 0o7777).toString(8);
   const numbers = letter === 'p' ? [] : [String(major), String(minor)];
-  runTool('mknod', ['-m', permissions, '--', String(path), letter, ...numbers], path);
+  // The tool is another process: a descriptor of ours is none of its own.
+  const named = String(path).replace(/^\/proc\/self\//, `/proc/${process.pid}/`);
+  runTool('mknod', ['-m', permissions, '--', named, letter, ...numbers], path);
 }
 
 export function lsetxattr(path: SysPath, name: string, value: Uint8Array): void {
@@ -159,7 +164,63 @@ export function peerCredentials(descriptor: number): { pid: number; uid: number 
   return { pid: bytes.readInt32LE(0), uid: bytes.readUInt32LE(4) };
 }
 
+// ------------------------------------------------------------------------------------- below an open directory
+
+/** Flags of open(2) that Node does not name. */
+const O_PATH = 0o10000000;
+const O_CLOEXEC = 0o2000000;
+
+/** Opens a directory for nothing but reaching what is in it. */
+export const DIRECTORY_ONLY = O_PATH | constants.O_DIRECTORY | O_CLOEXEC;
+/** As `DIRECTORY_ONLY`, for anything; a symlink is opened itself. */
+export const PLACE_ONLY = O_PATH | constants.O_NOFOLLOW | O_CLOEXEC;
+
+/**
+ * Opens what lies at `path` below an open directory, without following a symlink anywhere on the way: ELOOP or ENOTDIR
+ * where one stands. The caller closes the descriptor.
+ * @param path names separated by single slashes; not empty, none of them `..`
+ */
+export function openBeneath(directory: number, path: string | Buffer, flags: number): number {
+  if (addon === undefined) return openStepwise(directory, path, flags);
+  const fd = addon.openBeneath(directory, path, flags);
+  if (fd < 0) throw systemError(-fd, 'openat2', path);
+  return fd;
+}
+
+function openStepwise(directory: number, path: string | Buffer, flags: number): number {
+  const names = path.toString('latin1').split('/');
+  let at = directory;
+  try {
+    for (const [i, name] of names.entries()) {
+      const below = Buffer.from(`/proc/self/fd/${at}/${name}`, typeof path === 'string' ? 'utf8' : 'latin1');
+      const mode = i < names.length - 1 ? DIRECTORY_ONLY : flags;
+      const next = openSync(below, mode | constants.O_NOFOLLOW | O_CLOEXEC);
+      if (at !== directory) closeSync(at);
+      at = next;
+    }
+    return at;
+  } catch (error) {
+    if (at !== directory) closeSync(at);
+    throw error;
+  }
+}
+
+/** Whether `makeFiles` works here. */
+export const makeFilesSupported: boolean = addon !== undefined;
+
+/** Makes the files of a packed list (native/files.cc has its form) below an open directory; answers what came of each. */
+export async function makeFiles(directory: number, list: Uint8Array): Promise<Uint32Array> {
+  const outcomes = await (addon?.makeFiles(directory, list) ?? ENOTSUP);
+  if (typeof outcomes === 'number') throw systemError(outcomes, 'makeFiles', '');
+  return outcomes;
+}
+
 // ------------------------------------------------------------------------------------------------------- errors
+
+/** The error of a system call that ended with this errno. */
+export function errorOf(errno: number, syscall: string, path: SysPath): NodeJS.ErrnoException {
+  return systemError(errno, syscall, path);
+}
 
 function check(errno: number, syscall: string, path: SysPath): void {
   if (errno !== 0) throw systemError(errno, syscall, path);

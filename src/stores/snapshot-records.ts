@@ -6,7 +6,7 @@
 import type { Mount, SnapshotInfo, SnapshotterBackend } from '../backends/contract.js';
 import type { CallContext } from '../context.js';
 import type { Reader, Transaction } from '../engine/contract.js';
-import { backendNameKey, Relation, snapshotKey, snapshotterKey } from '../engine/schema/keys.js';
+import { backendNameKey, leaf, Relation, snapshotKey, snapshotterKey } from '../engine/schema/keys.js';
 import { alreadyExists, type EbbtideError, invalidArgument, isNotFound, notFound } from '../errors.js';
 import { copyMap } from '../model/labels.js';
 import type { SnapshotRecord, StringMap } from '../model/records.js';
@@ -168,6 +168,13 @@ export function claimBackendName(tx: Transaction, call: SnapshotCall, key: strin
 export function dropClaim(tx: Transaction, ns: string, snapshotter: string, key: string, name: string): void {
   if (name === '' || isNamedAfter(name, ns, key)) return;
   tx.unlink(backendNameKey(snapshotter, name), Relation.named, snapshotKey(ns, snapshotter, key));
+}
+
+/** Keys of a namespace whose records may name this backend snapshot: the one it was made for, and those that claim it. */
+export function* keysNaming(reader: Reader, ns: string, snapshotter: string, name: string): Iterable<string> {
+  const made = name.startsWith(`${ns}/`) ? /^\d+\/(.+)$/s.exec(name.slice(ns.length + 1))?.[1] : undefined;
+  if (made !== undefined) yield made;
+  for (const record of reader.links(backendNameKey(snapshotter, name), Relation.named)) yield leaf(record);
 }
 
 /** Whether a backend name (`<namespace>/<number>/<key>`) was made for this record. */

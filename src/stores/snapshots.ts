@@ -6,7 +6,14 @@
  * Writes are durable as the DB is. Calls that make or remove the same key run one after another; calls about
  * different keys do not wait for each other.
  */
-import type { Mount, RemovalReport, SnapshotInfo, SnapshotterBackend, Usage } from '../backends/contract.js';
+import type {
+  Mount,
+  MountOwner,
+  RemovalReport,
+  SnapshotInfo,
+  SnapshotterBackend,
+  Usage,
+} from '../backends/contract.js';
 import { type CallContext, requireNamespace } from '../context.js';
 import type { Transaction } from '../engine/contract.js';
 import { checkComponent, key as keyOf, leaf, Relation, snapshotKey } from '../engine/schema/keys.js';
@@ -25,7 +32,9 @@ import { Pace } from './listing.js';
 import {
   type CreateRequest,
   dropClaim,
+  findSnapshot,
   infoOf,
+  keysNaming,
   recordOf,
   requireSnapshot,
   type SnapshotCall,
@@ -85,6 +94,39 @@ export class Snapshotter {
   /** How to mount an active snapshot or a view; FailedPrecondition for a committed one. */
   async mounts(ctx: CallContext, key: string): Promise<Mount[]> {
     return this.#backendIn(ctx).mounts(this.#find(ctx, key).name);
+  }
+
+  /**
+   * The snapshot of this namespace that the mounts show, and the mounts as the store hands them out; undefined for any
+   * other mounts. Where the backend cannot tell, none is known.
+   */
+  async ownerOf(ctx: CallContext, mounts: readonly Mount[]): Promise<MountOwner | undefined> {
+    const ns = requireNamespace(ctx);
+    const owner = await this.#backend.ownerOf?.(mounts);
+    if (owner === undefined) return undefined;
+    const reader = this.#host.reader(ctx);
+    for (const key of keysNaming(reader, ns, this.name, owner.key)) {
+      if (findSnapshot(reader, ns, this.name, key)?.name === owner.key) return { ...owner, key };
+    }
+    return undefined;
+  }
+
+  /**
+   * Calls `work` with the mounts of an active snapshot. No other such work, and no commit, runs on the snapshot meanwhile;
+   * when its disk is to be freed the signal ends. NotFound; FailedPrecondition: not active.
+   */
+  async write<T>(
+    ctx: CallContext,
+    key: string,
+    work: (mounts: Mount[], signal: AbortSignal) => Promise<T>,
+  ): Promise<T> {
+    const { name } = this.#find(ctx, key);
+    if (this.#backend.write === undefined) {
+      throw notImplemented(`snapshotter "${this.name}" gives no snapshot to one writer alone`, {
+        object: key,
+      });
+    }
+    return this.#backend.write(name, work);
   }
 
   /**

@@ -75,6 +75,20 @@ describe('layers in overlay directories', { skip: reason }, () => {
     ],
     ['a hard link to a lower symlink', [{ name: 'h', type: 'link', linkname: 'link' }]],
     [
+      'a link to a lower file that is replaced after',
+      [
+        { name: 'h', type: 'link', linkname: 'd/a' },
+        { name: 'd/a', text: 'new' },
+      ],
+    ],
+    [
+      'a link to a lower symlink that is replaced after',
+      [
+        { name: 'd/h', type: 'link', linkname: 'link' },
+        { name: 'link', text: 'new' },
+      ],
+    ],
+    [
       'a link to a lower file whose directory is opaque after',
       [{ name: 'h', type: 'link', linkname: 'd/a' }, { name: 'd/.wh..wh..opq' }],
     ],

@@ -1,10 +1,13 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import type { Mount } from '../../src/backends/contract.js';
-import { canMount, withMounts } from '../../src/backends/mounts.js';
+import { canMount, mountAt, unmountAt, withMounts } from '../../src/backends/mounts.js';
+import { Output } from '../../src/cli/output.js';
+import { printMounts } from '../../src/cli/verbs/snapshots.js';
 import { failsWith, tempDir } from './temp.js';
 
 /** False, with the reason printed, where this process may not mount. */
@@ -105,3 +108,49 @@ test('given mapped ids, then mounting says that it cannot', async (t) => {
     'NotImplemented',
   );
 });
+
+test('given any number of layers, then they mount, by the printed command too; what the kernel refuses is told', async (t) => {
+  if (!(await mayMount(t))) return;
+  const root = join(await tempDir(t), 'a-root-with-a-long-name'.repeat(3), 'snapshots');
+  const layer = (i: number): string => join(root, String(i), 'fs');
+  for (let i = 1; i <= 501; i++) await mkdir(layer(i), { recursive: true });
+  for (const i of [1, 128, 500]) await writeFile(join(layer(i), `f${i}`), '');
+  await mkdir(join(root, 'work'));
+  const target = join(root, "it's here");
+  await mkdir(target);
+  const overlay = (layers: number): Mount[] => {
+    const lowers = Array.from({ length: layers }, (_, i) => layer(layers - i));
+    const options = [
+      `workdir=${join(root, 'work')}`,
+      `upperdir=${layer(501)}`,
+      `lowerdir=${lowers.join(':')}`,
+    ];
+    return [{ type: 'overlay', source: 'overlay', options }];
+  };
+  for (const layers of [1, 2, 127, 128, 130, 500]) {
+    const shown = [1, 128, 500].filter((i) => i <= layers).map((i) => `f${i}`);
+    mountAt(overlay(layers), target);
+    assert.deepEqual((await readdir(target)).sort(), shown.sort(), `${layers} layers`);
+    unmountAt(target);
+
+    const lines: string[] = [];
+    printMounts(recorded(lines), overlay(layers), target);
+    const done = spawnSync('sh', ['-c', lines.join('\n')], { encoding: 'utf8' });
+    assert.equal(done.status, 0, `${layers} layers: ${done.stderr}`);
+    assert.deepEqual((await readdir(target)).sort(), shown.sort(), `${layers} layers`);
+    unmountAt(target);
+  }
+  await failsWith(
+    (async () => mountAt(overlay(501), target))(),
+    'InvalidArgument',
+    /501 lower layers: the kernel takes 500/,
+  );
+  await failsWith((async () => unmountAt(target))(), 'FailedPrecondition', /nothing is mounted/);
+});
+
+/** What a verb prints. */
+function recorded(lines: string[]): Output {
+  const out = new Output(false);
+  out.line = (line = '') => void lines.push(line);
+  return out;
+}

@@ -23,7 +23,7 @@ snapshotterSuite(
   false,
 );
 
-const bare = { index: false, userXattr: false } as const;
+const bare = { switches: [], userXattr: false } as const;
 const directories = async (root: string): Promise<string[]> =>
   (await readdir(join(root, 'snapshots'))).sort();
 
@@ -62,11 +62,21 @@ test('given snapshots of every kind, then their mounts are the documented ones [
 });
 
 const optionCases: { given: OverlayOptions; overlay: string[] }[] = [
-  { given: { system: { index: true, userXattr: false } }, overlay: ['index=off'] },
-  { given: { system: { index: true, userXattr: true } }, overlay: ['userxattr', 'index=off'] },
-  { given: { system: { index: true, userXattr: false }, mountOptions: ['index=on'] }, overlay: ['index=on'] },
+  { given: { system: { switches: ['index'], userXattr: false } }, overlay: ['index=off'] },
   {
-    given: { system: { index: true, userXattr: true }, mountOptions: ['volatile', 'userxattr'] },
+    given: { system: { switches: ['index', 'metacopy', 'redirect_dir'], userXattr: false } },
+    overlay: ['redirect_dir=off', 'metacopy=off', 'index=off'],
+  },
+  {
+    given: { system: { switches: ['index', 'metacopy', 'redirect_dir'], userXattr: true } },
+    overlay: ['userxattr', 'index=off'],
+  },
+  {
+    given: { system: { switches: ['index', 'redirect_dir'], userXattr: false }, mountOptions: ['index=on'] },
+    overlay: ['index=on', 'redirect_dir=off'],
+  },
+  {
+    given: { system: { switches: ['index'], userXattr: true }, mountOptions: ['volatile', 'userxattr'] },
     overlay: ['volatile', 'userxattr', 'index=off'],
   },
 ];

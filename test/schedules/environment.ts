@@ -18,7 +18,7 @@ export interface Environment {
   readonly outages: number;
   readonly cancels: boolean;
   /** How each process but the last ends. */
-  readonly ends: readonly ('closed' | 'died')[];
+  readonly ends: readonly ('closed' | 'died' | 'lost')[];
 }
 
 /** Draws an environment, and sets how often single calls fail. */
@@ -37,7 +37,18 @@ export function environment(world: ScheduledWorld): Environment {
     clocks: random.pick([0, 0, 2, 5]),
     outages: failing && random.chance(0.3) ? 1 : 0,
     cancels: random.chance(0.3),
-    ends: random.pick([[], [], ['died'], ['closed'], ['died', 'died']] as const),
+    ends: random.pick([
+      [],
+      [],
+      [],
+      ['died'],
+      ['died'],
+      ['closed'],
+      ['closed'],
+      ['died', 'died'],
+      ['died', 'died'],
+      ['lost'],
+    ] as const),
   };
 }
 
@@ -106,7 +117,8 @@ async function collections(world: ScheduledWorld, count: number): Promise<void> 
     try {
       await world.collect({ sliceBudgetMs: 2, fullSweep, signal: ending.signal });
     } catch (error) {
-      if (!ending.signal.aborted && !isKind(error, 'Unavailable')) throw error;
+      const refused = world.metadataLost && isKind(error, 'FailedPrecondition');
+      if (!ending.signal.aborted && !refused && !isKind(error, 'Unavailable')) throw error;
     }
   }
 }

@@ -68,6 +68,8 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
   #run: Run | undefined;
   /** Items of backends that no record named when the process began. */
   readonly #orphans = new Set<string>();
+  /** Those whose records were lost, and that nobody has let go since. */
+  readonly #unexplained = new Set<string>();
   /** Refs, and snapshots by snapshotter, that were committed in the backend. */
   readonly #committed = new Set<string>();
   /** The last model made, and of which state. */
@@ -87,6 +89,7 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
     }
     for (const [record, value] of change.records) {
       if (value === undefined || change.existed.has(record)) continue;
+      this.#named(record, value as Fields);
       const missing = this.#missingBytes(record, value as Fields);
       if (missing !== undefined && !this.#wasCommitted(record, value as Fields))
         this.#parts.violation(`a record came whose ${missing} is not there: ${told(record)}`);
@@ -192,6 +195,8 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
   }
 
   #orphanGoes(item: string): void {
+    if (this.#unexplained.has(item))
+      this.#parts.violation(`an item goes whose record was lost: ${item.replaceAll('\0', ' ')}`);
     if (this.#orphans.delete(item)) this.#parts.marks.add('orphan of a death removed');
   }
 
@@ -272,14 +277,18 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
   }
 
   /** What a process finds when it opens what another one, which died, has left. */
-  opened(storage: WatchedStorage): void {
+  opened(storage: WatchedStorage, metadataLost: boolean): void {
     this.#parts.storage = storage;
     this.#run = undefined;
     this.origin = 'writer';
     this.#modelled = { state: '', model: new Map() };
     this.#orphans.clear();
     const { content, snapshotters } = this.#parts;
-    for (const { item } of orphans(storage.newest, content, snapshotters)) this.#orphans.add(item);
+    for (const { what, item } of orphans(storage.newest, content, snapshotters)) {
+      this.#orphans.add(item);
+      // Unfinished uploads are no reason to doubt an empty tree.
+      if (metadataLost && what !== 'an ingest') this.#unexplained.add(item);
+    }
     for (const [record, value] of storage.newest.records()) {
       const missing = this.#missingBytes(record, value as Fields);
       if (missing === undefined || this.#wasCommitted(record, value as Fields)) continue;
@@ -287,8 +296,21 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
     }
   }
 
+  /** A record names the item again, so it is explained. */
+  #named(record: Key, { name, expected }: Fields): void {
+    const [collection, , third = ''] = record.split('\0');
+    if (collection === 'blobs') this.#unexplained.delete(third);
+    if (collection === 'ingests') this.#unexplained.delete(String(expected));
+    if (collection === 'snapshots') this.#unexplained.delete(snapshotItem(third, String(name)));
+  }
+
   #wasCommitted(record: Key, { name, ref }: Fields): boolean {
     return this.#committed.has(String(ref)) || this.#committed.has(`${record.split('\0')[2]}\0${name}`);
+  }
+
+  /** What no record names may go. */
+  consent(): void {
+    this.#unexplained.clear();
   }
 
   /** A run has begun and not ended. */

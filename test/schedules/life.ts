@@ -85,7 +85,8 @@ export class Life {
   }
 
   /** Reads what is stored beside the records, as the last part of an opening. */
-  load(): void {
+  async load(): Promise<void> {
+    await this.host.orphans.lookAtOpen();
     this.host.dirty.load();
     this.host.expiryClock.load(this.engine);
   }
@@ -93,10 +94,12 @@ export class Life {
   async collect(options: CollectOptions = {}): Promise<GCStats> {
     const { marks } = this.#parts;
     try {
-      const stats = await collect(this.#collectHost, options);
+      const unguarded = this.#parts.mutation === 'no-orphan-guard' && { orphanGuard: false };
+      const stats = await collect(this.#collectHost, { ...options, ...unguarded });
       if (stats.backendErrors > 0) marks.add('backend failed in a run');
       return stats;
     } catch (error) {
+      if (isKind(error, 'FailedPrecondition')) marks.add('orphan kept by guard');
       if (isKind(error, 'Unavailable') && (error as Error).message.includes('set back'))
         marks.add('run ended because the clock was set back');
       throw error;
@@ -230,7 +233,9 @@ export class Life {
     const { dirty } = this.host;
     const { mutation } = this.#parts;
     const changes: Partial<DirtyFlags> = {};
-    if (mutation === 'no-flag-after-failure') changes.failed = () => undefined;
+    if (mutation === 'no-flag-after-failure') {
+      changes.failed = () => undefined;
+    }
     if (mutation === 'no-flag-compare') {
       // What was noted since the order was taken is forgotten with it.
       changes.swept = (name) => dirty.swept(name, dirty.take(name));

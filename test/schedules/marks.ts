@@ -30,6 +30,8 @@ export const marks = [
   'opened after a clean close',
   'opened twice in a row after deaths',
   'orphan of a death removed',
+  /** The records were lost: what is in the backends has no name, and a guard stops the run. */
+  'orphan kept by guard',
 ] as const;
 export type Mark = (typeof marks)[number];
 

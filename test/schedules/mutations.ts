@@ -33,6 +33,8 @@ export const environmentMutations = [
   'no-clock-recheck',
   /** A start after a crash is taken for one after a clean close. */
   'no-walk-after-crash',
+  /** What no record names goes, also when all records are lost. */
+  'no-orphan-guard',
   /** A backend's flag is lowered after a sweep, whatever was removed meanwhile. */
   'no-flag-compare',
   /** A failed sweep lowers the flag like one that succeeded. */

@@ -41,7 +41,7 @@ async function lives(world: ScheduledWorld): Promise<void> {
   const env = environment(world);
   let before: string | undefined;
   for (const end of env.ends) {
-    await life(world, env, end === 'died' ? 10 + random.int(150) : undefined);
+    await life(world, env, end !== 'closed' ? 10 + random.int(150) : undefined);
     if (scheduler.stopped !== undefined) return;
     await world.reopen(end);
     if (before === 'died' && end === 'died') marks.add('opened twice in a row after deaths');

@@ -5,6 +5,7 @@
  * While `underControl` runs, the globals that let time pass (setImmediate, setTimeout, performance.now, Date.now) belong to
  * the scheduler: a turn of the event loop and the end of a patience are steps like any other.
  */
+import { MINUTE } from '../support/host-clock.js';
 import type { Random } from '../support/random.js';
 import { TrueTime } from './true-time.js';
 
@@ -60,6 +61,12 @@ export class Scheduler {
   /** Why the schedule was ended early. */
   get stopped(): string | undefined {
     return this.#stopped;
+  }
+
+  /** Time passes, by every clock. */
+  pass(minutes: number): void {
+    this.time.clock.pass(BigInt(minutes) * MINUTE);
+    this.#clockMs += minutes * 60_000;
   }
 
   /** Adds a line to the trace. */
@@ -168,12 +175,6 @@ export class Scheduler {
       Date.now = now;
       Reflect.deleteProperty(performance, 'now');
     }
-  }
-
-  /** Time passes, and nothing happens. */
-  pass(nanos: bigint): void {
-    this.time.clock.pass(nanos);
-    this.#clockMs += Number(nanos / 1_000_000n);
   }
 
   #setTimeout(go: () => void, ms: number): Timer {

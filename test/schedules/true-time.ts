@@ -51,6 +51,11 @@ export class TrueTime {
     this.#events = this.#events.filter((event) => !('made' in event) || event.durable);
   }
 
+  /** No record is left that a step could be held against. */
+  forget(): void {
+    this.#events = [];
+  }
+
   /** Nothing that expires later has expired. */
   get latest(): bigint {
     const since = this.clock.uptime() - GRACE;
@@ -59,30 +64,28 @@ export class TrueTime {
 
   /** Forward steps, as far as no backward one has taken them back, the latest first. */
   #steps(): Step[] {
-    let sealed: Step[] = [];
-    let steps: Step[] = [];
+    const steps: Step[] = [];
+    /** How far the clock was set back since something was made, and not on again. */
     let back = 0n;
     for (const event of this.#events) {
       if ('made' in event) {
         if (!event.made) continue;
-        take(sealed, back);
-        sealed = [...sealed, ...steps];
-        steps = [];
+        take(steps, back);
         back = 0n;
-      } else if (event.by < 0n) back += take(steps, -event.by);
+      } else if (event.by < 0n) back -= event.by;
       else {
         const again = event.by < back ? event.by : back;
         back -= again;
         if (event.by > again) steps.push({ by: event.by - again, at: event.at });
       }
     }
-    take(sealed, back);
-    return [...sealed, ...steps];
+    take(steps, back);
+    return steps;
   }
 }
 
-/** Takes time off the steps, the last first; answers what is left of it. */
-function take(steps: Step[], time: bigint): bigint {
+/** Takes time off the steps, the last first. */
+function take(steps: Step[], time: bigint): void {
   let rest = time;
   for (let last = steps.at(-1); rest > 0n && last !== undefined; last = steps.at(-1)) {
     const taken = last.by < rest ? last.by : rest;
@@ -90,5 +93,4 @@ function take(steps: Step[], time: bigint): bigint {
     rest -= taken;
     if (last.by === 0n) steps.pop();
   }
-  return rest;
 }

@@ -8,7 +8,6 @@ import type { GCStats } from '../../src/gc/stats.js';
 import { Streams } from '../../src/gc/streams.js';
 import { ResourceMount, ResourceStream } from '../../src/gc/types.js';
 import { FakeContent, FakeSnapshotter } from '../support/fake-backends.js';
-import { MINUTE } from '../support/host-clock.js';
 import type { Random } from '../support/random.js';
 import { type Faults, type OneFault, Steps, scheduledContent, scheduledSnapshotter } from './backends.js';
 import { fill } from './fill.js';
@@ -50,6 +49,8 @@ export class ScheduledWorld {
    * walks by itself, and removals are known.
    */
   mayHaveOrphans = true;
+  /** Collections that want to remove what no record names are refused. */
+  metadataLost = false;
 
   constructor(random: Random, scheduler: Scheduler, options: WorldOptions) {
     this.random = random;
@@ -69,7 +70,6 @@ export class ScheduledWorld {
       marks: this.marks,
     });
     this.#life = this.#newLife(true);
-    this.#life.load();
   }
 
   get engine() {
@@ -104,6 +104,7 @@ export class ScheduledWorld {
   /** Puts records, backend items and resources there. */
   async fill(): Promise<void> {
     const { engine, content, snapshotters, random } = this;
+    await this.#life.load();
     await fill({ engine, content, snapshotters, random });
     this.#addResources();
     await this.host.expiryClock.save(engine);
@@ -184,8 +185,11 @@ export class ScheduledWorld {
     return this.#life.collect(options);
   }
 
-  /** The process ends, by itself or in the middle of everything, and another one opens what is on disk. */
-  async reopen(how: 'closed' | 'died'): Promise<void> {
+  /**
+   * The process ends, by itself or in the middle of everything, and another one opens what is on disk; `lost`: the records
+   * are not, as when their directory is not mounted.
+   */
+  async reopen(how: 'closed' | 'died' | 'lost'): Promise<void> {
     const { scheduler, judge } = this;
     scheduler.note(`the process has ${how}`);
     if (how === 'closed') {
@@ -203,10 +207,15 @@ export class ScheduledWorld {
     this.resources.splice(0, this.resources.length, ...left);
     this.#storage = this.#newStorage();
     this.#life = this.#newLife(how === 'closed');
-    await this.#read(onDisk);
-    this.#life.load();
+    if (how === 'lost') {
+      this.metadataLost = true;
+      scheduler.time.forget();
+    } else await this.#read(onDisk);
+    // Nothing else happens until the store is open.
+    scheduler.spawn('opening', () => this.#life.load());
+    await scheduler.run();
     if (this.#mounts) this.#register(this.#mounts);
-    judge.opened(this.#storage);
+    judge.opened(this.#storage, how === 'lost');
     this.#storage.watcher = judge;
   }
 
@@ -222,13 +231,21 @@ export class ScheduledWorld {
 
   // -------------------------------------------------------------------------------------------------- at rest
 
+  /** Somebody has looked at what no record names, and lets it go. */
+  async #consent(): Promise<void> {
+    if (!this.metadataLost) return;
+    this.judge.consent();
+    await this.collect({ fullSweep: true, orphanGuard: false });
+  }
+
   /** Collections that nothing disturbs, until the graces are over; then nothing may be left anywhere. */
   async rest(): Promise<void> {
     Object.assign(this.faults, { only: undefined, before: 0, after: 0, look: 0, outage: false });
     this.disk.lossRate = 0;
+    await this.#consent();
     await this.collect();
-    // Longer than the grace after a step of the clock, and than what a refused item waits.
-    this.scheduler.pass(61n * MINUTE);
+    // Graces are over, and what a backend has refused is tried again.
+    this.scheduler.pass(61);
     const stats = await this.collect({ fullSweep: this.mayHaveOrphans });
     if (stats.backendErrors > 0) this.scheduler.stop('an undisturbed collection had trouble with a backend');
     const differences = this.engine.verifyGraph();

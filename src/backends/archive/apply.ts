@@ -9,17 +9,18 @@
 import { createHash } from 'node:crypto';
 import { EbbtideError, invalidArgument, kindOf, notImplemented, throwIfAborted } from '../../errors.js';
 import type { Mount } from '../contract.js';
-import { fsError } from '../fs-errors.js';
+import { inside, within } from './beneath.js';
 import { ChunkReader } from './chunks.js';
 import { type Compression, decompress } from './compression.js';
-import { isBadName, makeFile, makeHardLink, makeNode, makeSymlink } from './entries.js';
-import { badPath, type DirNode, LayerTree } from './layer-tree.js';
+import { entryError, makeFile, makeHardLink, makeNode, makeSymlink } from './entries.js';
+import { type DirNode, LayerTree } from './layer-tree.js';
 import { type ArchiveLimits, Budget, withDefaults } from './limits.js';
-import { makeWhiteout, type Skipped, setFinal, setOwnerAndXattrs, timesOf } from './metadata.js';
+import { type Skipped, setFinal, setOwnerAndXattrs, timesOf } from './metadata.js';
 import { type BytePath, joinPath, showPath, splitEntryName } from './paths.js';
+import { SmallFiles } from './small-files.js';
 import { readTar, type TarEntry } from './tar-reader.js';
 import { writableTarget } from './target.js';
-import { applyDelete, applyOpaque, whiteoutOf } from './whiteouts.js';
+import { applyDelete, applyOpaque, LINKED_FILES, whiteoutOf } from './whiteouts.js';
 
 export interface ApplyOptions {
   /** Media type of the layer; its compression is taken from the bytes. Absent: any. */
@@ -62,7 +63,7 @@ export async function applyLayer(
   }
   throwIfAborted(signal);
   const limits = withDefaults(options.limits);
-  const tree = new LayerTree(writableTarget(mounts));
+  const target = writableTarget(mounts);
   const { compression, chunks } = await decompress(stream, {
     limits,
     name: 'layer',
@@ -77,6 +78,7 @@ export async function applyLayer(
       size += chunk.length;
     }),
   );
+  const tree = new LayerTree(target);
   const applier = new Applier(tree, limits, signal);
   try {
     for await (const entry of readTar(reader)) await applier.add(entry);
@@ -85,6 +87,8 @@ export async function applyLayer(
     await reader.drain();
   } finally {
     await reader.close();
+    await applier.end();
+    tree.close();
   }
   return {
     digest: `sha256:${hash.digest('hex')}`,
@@ -110,9 +114,11 @@ class Applier {
   readonly #tree: LayerTree;
   readonly #budget: Budget;
   readonly #signal: AbortSignal | undefined;
+  readonly #small = new SmallFiles(this.skipped);
 
   constructor(tree: LayerTree, limits: ArchiveLimits, signal: AbortSignal | undefined) {
     this.#tree = tree;
+    tree.pending = this.#small;
     this.#budget = new Budget(limits);
     this.#signal = signal;
   }
@@ -131,8 +137,7 @@ class Applier {
       await this.#add(entry);
     } catch (error) {
       if (error instanceof EbbtideError || kindOf(error) !== 'Unknown') throw error;
-      if (isBadName(error)) throw badPath(entry.name, 'has a name that is too long for the file system');
-      throw fsError('write the archive entry', shown, error);
+      throw entryError(entry.name, error);
     }
   }
 
@@ -143,7 +148,9 @@ class Applier {
     const name = components.pop();
     // The root is the snapshot's own directory: its owner and mode are the snapshotter's business.
     if (name === undefined || whiteout.kind === 'ignored') return;
-    if (whiteout.kind !== 'none') {
+    if (whiteout.kind === 'linked') {
+      if (entry.type !== 'file') return;
+    } else if (whiteout.kind !== 'none') {
       const dir = await tree.resolve(components, false, entry.name);
       if (dir === undefined) return;
       return whiteout.kind === 'opaque' ? applyOpaque(tree, dir) : applyDelete(tree, dir, whiteout.name);
@@ -165,29 +172,44 @@ class Applier {
       node = await tree.makeDirectory(parent, name, hidden);
     }
     node.placed = true;
-    await setOwnerAndXattrs(tree.upperPath(node), entry, this.skipped);
+    await inside(tree.upper(node), (path) => setOwnerAndXattrs(path, entry, this.skipped));
     node.final = { mode: entry.mode, ...timesOf(entry) };
   }
 
   async #addOther(parent: DirNode, name: BytePath, entry: TarEntry): Promise<void> {
     const tree = this.#tree;
     await tree.open(parent);
-    await tree.clear(parent, name, await tree.lookup(parent, name));
-    const path = tree.upperPath(parent, name);
+    if (!tree.isVacant(parent, name)) await tree.clear(parent, name, await tree.lookup(parent, name));
+    const place = tree.upper(parent, name);
+    if (this.#small.takes(entry)) await this.#small.add(place, entry);
+    else if (entry.type === 'link') await makeHardLink(tree, place, entry);
+    else if (!(await within(place, (path) => this.#make(path, entry)))) return this.#leaveOut(parent, name);
+    tree.place(parent, name);
+  }
+
+  /** False when this user may not make it. */
+  async #make(path: BytePath, entry: TarEntry): Promise<boolean> {
     if (entry.type === 'file') await makeFile(path, entry, this.skipped, () => throwIfAborted(this.#signal));
     else if (entry.type === 'symlink') await makeSymlink(path, checkedSymlink(entry), this.skipped);
-    else if (entry.type === 'link') await makeHardLink(tree, path, entry);
-    else if (!(await makeNode(path, entry, this.skipped))) return this.#leaveOut(parent, name);
-    tree.place(parent, name);
+    else return makeNode(path, entry, this.skipped);
+    return true;
+  }
+
+  /** Waits for what is under way, after which the tree may be closed. */
+  end(): Promise<void> {
+    return this.#small.end();
   }
 
   /** An entry that could not be made must not let a lower one of its name show. */
   async #leaveOut(parent: DirNode, name: BytePath): Promise<void> {
-    if (await this.#tree.hasBelow(parent, name)) await makeWhiteout(this.#tree.upperPath(parent, name));
+    if (await this.#tree.hasBelow(parent, name)) await this.#tree.whiteout(parent, name);
   }
 
   /** Modes and times of directories, inner ones first: now nothing more is written into them. */
   async finish(): Promise<void> {
+    await this.#small.flush();
+    const { root } = this.#tree;
+    await this.#tree.clear(root, LINKED_FILES, await this.#tree.lookup(root, LINKED_FILES));
     const order: DirNode[] = [];
     const open: DirNode[] = [this.#tree.root];
     for (let node = open.pop(); node !== undefined; node = open.pop()) {
@@ -196,7 +218,9 @@ class Applier {
     }
     for (const node of order.reverse()) {
       throwIfAborted(this.#signal);
-      if (node.inUpper && node.final !== undefined) await setFinal(this.#tree.upperPath(node), node.final);
+      const { final } = node;
+      if (!node.inUpper || final === undefined) continue;
+      await inside(this.#tree.upper(node), (path) => setFinal(path, final));
     }
   }
 }

@@ -8,13 +8,15 @@
  */
 import { createHash } from 'node:crypto';
 import type { BigIntStats } from 'node:fs';
-import { constants, lstat, open, readdir, readlink } from 'node:fs/promises';
+import { constants, lstat, open, readlink } from 'node:fs/promises';
 import { failedPrecondition, throwIfAborted } from '../../errors.js';
 import type { Mount } from '../contract.js';
 import { fsError } from '../fs-errors.js';
+import { namesIn, type Place, placePath, within } from './beneath.js';
 import { deviceOf } from './entries.js';
-import { type DirNode, type Found, LayerTree } from './layer-tree.js';
+import { type DirNode, LayerTree } from './layer-tree.js';
 import { readXattrs } from './metadata.js';
+import { refuseIndexed } from './overlay-index.js';
 import { type BytePath, fsPath, joinPath, showPath } from './paths.js';
 import type { EntryType } from './tar-reader.js';
 import { type NewEntry, type Sink, TarWriter } from './tar-writer.js';
@@ -51,8 +53,15 @@ export async function diffLayer(
     await sink(bytes);
   });
   const from = lower.length === 0 ? undefined : new LayerTree(readableTarget(lower));
-  const walk = new DiffWalk(from, new LayerTree(readableTarget(upper)), tar, options.signal);
-  await walk.run();
+  const to = new LayerTree(readableTarget(upper));
+  const walk = new DiffWalk(from, to, tar, options.signal);
+  try {
+    for (const tree of [from, to]) if (tree !== undefined) await refuseIndexed(tree.target);
+    await walk.run();
+  } finally {
+    from?.close();
+    to.close();
+  }
   await tar.end();
   return { digest: `sha256:${hash.digest('hex')}`, size, entries: walk.entries };
 }
@@ -61,7 +70,9 @@ export async function diffLayer(
 interface Node {
   type: EntryType | 'other';
   /** Where it really is. */
-  path: BytePath;
+  place: Place;
+  /** Where the content of a file is. */
+  data: Place;
   stats: BigIntStats;
   dir: DirNode | undefined;
 }
@@ -113,9 +124,9 @@ class DiffWalk {
   /** The names in a directory of both trees, the last one first. */
   async #enter(visit: Visit): Promise<{ visit: Visit; names: BytePath[]; last: BytePath | undefined }> {
     const { below, above } = visit;
-    const names = new Set(await namesIn(this.#to, above));
+    const names = new Set(await allNamesIn(this.#to, above));
     if (this.#from !== undefined && below !== undefined) {
-      for (const name of await namesIn(this.#from, below)) names.add(name);
+      for (const name of await allNamesIn(this.#from, below)) names.add(name);
     }
     return { visit, names: [...names].sort(byBytes).reverse(), last: undefined };
   }
@@ -210,13 +221,13 @@ class DiffWalk {
 const byBytes = (a: BytePath, b: BytePath): number => (a < b ? -1 : a > b ? 1 : 0);
 
 /** Names in all the directories that merge; some may turn out to be hidden. */
-async function namesIn(tree: LayerTree, dir: DirNode): Promise<BytePath[]> {
+async function allNamesIn(tree: LayerTree, dir: DirNode): Promise<BytePath[]> {
   const names: BytePath[] = [];
-  for (const path of [...(dir.inUpper ? [tree.upperPath(dir)] : []), ...dir.lowers]) {
+  for (const place of tree.placesOf(dir)) {
     try {
-      names.push(...(await readdir(fsPath(path), { encoding: 'latin1' })));
+      for (const name of await namesIn(place)) names.push(name);
     } catch (error) {
-      throw fsError('read the directory', showPath(path), error);
+      throw fsError('read the directory', showPath(placePath(place)), error);
     }
   }
   return names;
@@ -225,14 +236,11 @@ async function namesIn(tree: LayerTree, dir: DirNode): Promise<BytePath[]> {
 async function nodeAt(tree: LayerTree, dir: DirNode, name: BytePath): Promise<Node | undefined> {
   const found = await tree.lookup(dir, name);
   if (found.kind === 'none') return undefined;
-  const path = placeOf(tree, found);
-  const stats = await lstat(fsPath(path), { bigint: true });
-  return { type: typeOf(stats), path, stats, dir: found.kind === 'directory' ? found.node : undefined };
-}
-
-function placeOf(tree: LayerTree, found: Exclude<Found, { kind: 'none' }>): BytePath {
-  if (found.kind !== 'directory') return found.path;
-  return found.node.inUpper ? tree.upperPath(found.node) : found.node.lowers[0]!;
+  const dirNode = found.kind === 'directory' ? found.node : undefined;
+  const place = found.kind === 'directory' ? tree.placesOf(found.node)[0]! : found.place;
+  const data = (found.kind !== 'directory' && found.data) || place;
+  const stats = await within(place, (path) => lstat(fsPath(path), { bigint: true }));
+  return { type: typeOf(stats), place, data, stats, dir: dirNode };
 }
 
 function typeOf(stats: BigIntStats): Node['type'] {
@@ -246,7 +254,7 @@ function typeOf(stats: BigIntStats): Node['type'] {
 }
 
 async function entryOf(name: BytePath, node: Node): Promise<NewEntry> {
-  const { stats, path, type } = node;
+  const { stats, place, type } = node;
   const device = type === 'char' || type === 'block' ? deviceOf(Number(stats.rdev)) : {};
   return {
     name,
@@ -256,9 +264,9 @@ async function entryOf(name: BytePath, node: Node): Promise<NewEntry> {
     gid: Number(stats.gid),
     size: type === 'file' ? Number(stats.size) : 0,
     mtime: stats.mtimeNs,
-    ...(type === 'symlink' && { linkname: await readlink(fsPath(path), { encoding: 'latin1' }) }),
+    ...(type === 'symlink' && { linkname: await destinationOf(node) }),
     ...device,
-    xattrs: await readXattrs(path),
+    xattrs: await within(place, readXattrs),
   };
 }
 
@@ -267,14 +275,9 @@ async function isSame(before: Node, now: Node): Promise<boolean> {
   const [a, b] = [before.stats, now.stats];
   if (a.dev === b.dev && a.ino === b.ino && before.type !== 'directory') return true;
   if (a.mode !== b.mode || a.uid !== b.uid || a.gid !== b.gid || a.mtimeNs !== b.mtimeNs) return false;
-  if (!equalXattrs(await readXattrs(before.path), await readXattrs(now.path))) return false;
+  if (!equalXattrs(await within(before.place, readXattrs), await within(now.place, readXattrs))) return false;
   if (now.type === 'char' || now.type === 'block') return a.rdev === b.rdev;
-  if (now.type === 'symlink') {
-    const [x, y] = await Promise.all(
-      [before, now].map(({ path }) => readlink(fsPath(path), { encoding: 'latin1' })),
-    );
-    return x === y;
-  }
+  if (now.type === 'symlink') return (await destinationOf(before)) === (await destinationOf(now));
   return now.type !== 'file' || (a.size === b.size && (await equalContents(before, now)));
 }
 
@@ -301,7 +304,13 @@ async function equalContents(a: Node, b: Node): Promise<boolean> {
   }
 }
 
-const openFile = ({ path }: Node) => open(fsPath(path), constants.O_RDONLY | constants.O_NOFOLLOW);
+const destinationOf = ({ place }: Node): Promise<BytePath> =>
+  within(place, (path) => readlink(fsPath(path), { encoding: 'latin1' }));
+
+// Not to wait for a writer where a fifo has come to the name of a file.
+const OPEN_FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+
+const openFile = ({ data }: Node) => within(data, (path) => open(fsPath(path), OPEN_FLAGS));
 
 async function* contentOf(node: Node): AsyncGenerator<Uint8Array, void, void> {
   await using file = await openFile(node);

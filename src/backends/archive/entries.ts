@@ -1,9 +1,12 @@
 /**
  * Puts single entries of a layer down: files, links, devices, directories. The caller has resolved the parent and
- * cleared the name; everything is made anew (`O_EXCL`), so nothing that stands there is ever written through.
+ * cleared the name; everything is made anew (`O_EXCL`), so nothing that stands there is ever written through. Paths are
+ * those of `within`: one name in a directory that is open.
  */
-import { chmod, constants, copyFile, link, lstat, open, readlink, symlink } from 'node:fs/promises';
-import { errnoOf } from '../fs-errors.js';
+import { constants, copyFile, link, lstat, open, readlink, symlink } from 'node:fs/promises';
+import { type EbbtideError, failedPrecondition } from '../../errors.js';
+import { errnoOf, fsError } from '../fs-errors.js';
+import { chmodPlace, type Place, within } from './beneath.js';
 import { badPath, type DirNode, type LayerTree } from './layer-tree.js';
 import {
   copyMetadata,
@@ -14,10 +17,10 @@ import {
   timesOf,
   tryMakeNode,
 } from './metadata.js';
-import { type BytePath, fsPath, joinPath, showPath, splitEntryName } from './paths.js';
+import { type BytePath, fsPath, showPath, splitEntryName } from './paths.js';
 import type { TarEntry } from './tar-reader.js';
 
-/** A new file with the entry's content; `onWrite` is told the bytes of each write. */
+/** A new file with the entry's content; `onWrite` is called with the bytes of each write. */
 export async function makeFile(
   path: BytePath,
   entry: TarEntry,
@@ -38,15 +41,20 @@ export async function makeFile(
       }
     }
     if (entry.segments !== undefined) await file.truncate(entry.size);
+    await finishFile(path, entry, skipped, (mode) => file.chmod(mode));
   } finally {
     await file.close();
   }
-  await finishFile(path, entry, skipped);
 }
 
-async function finishFile(path: BytePath, entry: TarEntry, skipped: Skipped): Promise<void> {
+async function finishFile(
+  path: BytePath,
+  entry: TarEntry,
+  skipped: Skipped,
+  chmod: (mode: number) => Promise<void>,
+): Promise<void> {
   await setOwnerAndXattrs(path, entry, skipped);
-  await chmod(fsPath(path), entry.mode);
+  await chmod(entry.mode);
   const { atime, mtime } = timesOf(entry);
   await setTimes(path, atime, mtime);
 }
@@ -87,7 +95,7 @@ export async function makeNode(path: BytePath, entry: TarEntry, skipped: Skipped
     skipped.devices++;
     return false;
   }
-  await finishFile(path, entry, skipped);
+  await finishFile(path, entry, skipped, (mode) => chmodPlace(path, mode));
   return true;
 }
 
@@ -95,7 +103,7 @@ export async function makeNode(path: BytePath, entry: TarEntry, skipped: Skipped
  * A second name for a file of the same layer or one below. The target is found inside the layer's root like any
  * other path; a lower file is brought up first. Metadata stays the target's: there is only one file.
  */
-export async function makeHardLink(tree: LayerTree, path: BytePath, entry: TarEntry): Promise<void> {
+export async function makeHardLink(tree: LayerTree, to: Place, entry: TarEntry): Promise<void> {
   const components = splitEntryName(entry.linkname, 'link target');
   const name = components.pop();
   if (name === undefined) throw badPath(entry.name, 'is a hard link to the root');
@@ -107,26 +115,52 @@ export async function makeHardLink(tree: LayerTree, path: BytePath, entry: TarEn
   if (found.kind === 'directory') {
     throw badPath(entry.name, `is a hard link to the directory "${showPath(entry.linkname)}"`);
   }
-  if (!found.inUpper) await copyUpFile(tree, dir, name, found.path);
-  await link(fsPath(tree.upperPath(dir, name)), fsPath(path));
+  const { inUpper, place, data } = found;
+  if (!inUpper) await copyUpFile(tree, dir, name, place, data ?? place);
+  else if (data !== undefined) {
+    throw failedPrecondition(
+      `the content of "${showPath(entry.linkname)}" lies in a layer below its metadata`,
+      {
+        object: showPath(entry.linkname),
+        remedy: 'apply layers to a snapshot that was not mounted with metacopy=on',
+      },
+    );
+  }
+  const target = tree.upper(dir, name);
+  await within(target, (from) => within(to, (path) => link(fsPath(from), fsPath(path))));
 }
 
-async function copyUpFile(tree: LayerTree, dir: DirNode, name: BytePath, from: BytePath): Promise<void> {
+async function copyUpFile(
+  tree: LayerTree,
+  dir: DirNode,
+  name: BytePath,
+  place: Place,
+  data: Place,
+): Promise<void> {
   await tree.open(dir);
-  const to = tree.upperPath(dir, name);
+  // The name is in the upper directory now, and no entry of this layer.
+  dir.fresh = false;
+  const to = tree.upper(dir, name);
+  await within(place, (from) => within(data, (content) => within(to, (path) => copyUp(from, content, path))));
+}
+
+async function copyUp(from: BytePath, content: BytePath, to: BytePath): Promise<void> {
   const stats = await lstat(fsPath(from));
   if (stats.isFile()) {
-    await copyFile(fsPath(from), fsPath(to), constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE);
+    await using source = await open(fsPath(content), constants.O_RDONLY | constants.O_NOFOLLOW);
+    const flags = constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE;
+    // Of the open file: copyFile would follow a symlink that has come to its name.
+    await copyFile(`/proc/self/fd/${source.fd}`, fsPath(to), flags);
   } else if (stats.isSymbolicLink()) {
     await symlink(await readlink(fsPath(from), { encoding: 'buffer' }), fsPath(to));
   } else {
     const { major, minor } = deviceOf(stats.rdev);
     if (!(await tryMakeNode(to, stats.mode & 0o170000, major, minor))) {
-      throw badPath(joinPath(dir.path, name), 'is a device that this user cannot make');
+      throw badPath(from, 'is a device that this user cannot make');
     }
   }
   const { mode, atime, mtime } = await copyMetadata(from, to);
-  if (!stats.isSymbolicLink()) await chmod(fsPath(to), mode);
+  if (!stats.isSymbolicLink()) await chmodPlace(to, mode);
   await setTimes(to, atime, mtime);
 }
 
@@ -137,5 +171,10 @@ export function deviceOf(rdev: number): { major: number; minor: number } {
   return { major, minor };
 }
 
-/** A name that file systems cannot hold is the archive's fault, not the disk's. */
-export const isBadName = (error: unknown): boolean => errnoOf(error) === 'ENAMETOOLONG';
+/** What a failure of the file system means for an entry. A name that none can hold is the archive's fault, not the disk's. */
+export function entryError(name: BytePath, error: unknown): EbbtideError {
+  if (errnoOf(error) === 'ENAMETOOLONG') {
+    return badPath(name, 'has a name that is too long for the file system');
+  }
+  return fsError('write the archive entry', showPath(name), error);
+}

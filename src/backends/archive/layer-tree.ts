@@ -1,155 +1,128 @@
 /**
  * The target of a layer as the layer sees it: upper directory over lower ones, walked one component at a time.
- * This is where safety lives. A path handed to the file system is always <a directory of ours> / <names of real
- * directories> / <one name>, never a name that a symlink could lead elsewhere: symlinks inside the layer are read
- * and resolved here, against the layer's own root, and `..` never climbs above it.
+ * This is where safety lives. Calls go to one name in a directory that was opened step by step (beneath.ts), never through
+ * a symlink: symlinks inside the layer are read and resolved here, against the layer's own root, and `..` never climbs
+ * above it.
  *
- * A directory, once seen, is remembered until an entry removes it through this tree; nothing else may change the
- * target meanwhile (it is an unfinished snapshot of the caller). Memory: one node for each directory and entry.
+ * A directory, once seen, is remembered until an entry removes it through this tree. What others change meanwhile (the
+ * target is the caller's unfinished snapshot, or one that a container runs on) may make an entry fail or land in a
+ * directory that they moved; it never leads out. Memory: one node for each directory and entry.
  */
 
 import type { Stats } from 'node:fs';
-import { chmod, lstat, mkdir, readdir, readlink } from 'node:fs/promises';
+import { lstat, mkdir, readlink } from 'node:fs/promises';
 import { invalidArgument } from '../../errors.js';
-import { errnoOf, isAbsent } from '../fs-errors.js';
-import { copyMetadata, type FinalMetadata, getXattr, isRoot, setXattr } from './metadata.js';
+import { chmodPlace, inside, namesIn, type Place, Root, within } from './beneath.js';
+import { DirNode, placed } from './dir-node.js';
+import { copyMetadata, isRoot, makeWhiteout, setXattr } from './metadata.js';
+import { dataOf, type Layers, look, type Sight, searchBelow } from './overlay-lookup.js';
 import { type BytePath, fsPath, joinPath, showPath } from './paths.js';
 import { removeTree } from './remove.js';
 import type { Target } from './target.js';
 
-/** Marks a name that an entry of this layer put there and that is no directory. */
-const placed = Symbol('placed');
-
-export class DirNode {
-  /** Relative to the root of the layer; '' is the root. */
-  readonly path: BytePath;
-  readonly parent: DirNode | undefined;
-  readonly children = new Map<BytePath, DirNode | typeof placed>();
-  /** It stands in the upper directory. */
-  inUpper: boolean;
-  /** The lower directories that show through, nearest first. */
-  lowers: readonly BytePath[];
-  /** An entry of this layer names it. */
-  placed = false;
-  /** What it gets when the layer is done: writing into a directory changes its times. */
-  final: FinalMetadata | undefined;
-
-  constructor(path: BytePath, parent: DirNode | undefined, inUpper: boolean, lowers: readonly BytePath[]) {
-    this.path = path;
-    this.parent = parent;
-    this.inUpper = inUpper;
-    this.lowers = lowers;
-  }
-
-  /** Whether the layer has put anything at or below it. */
-  holdsPlaced(): boolean {
-    const open: DirNode[] = [this];
-    for (let node = open.pop(); node !== undefined; node = open.pop()) {
-      if (node.placed) return true;
-      for (const child of node.children.values()) {
-        if (child === placed) return true;
-        open.push(child);
-      }
-    }
-    return false;
-  }
-}
+export { DirNode } from './dir-node.js';
 
 export type Found =
   | { kind: 'none' /** A whiteout of the upper directory stands there. */; whiteout: boolean }
   | { kind: 'directory'; node: DirNode }
-  | { kind: 'symlink'; inUpper: boolean; path: BytePath; stats: Stats }
-  | { kind: 'other'; inUpper: boolean; path: BytePath; stats: Stats };
+  | ({ kind: 'symlink' } & FoundFile)
+  | ({ kind: 'other' } & FoundFile);
+
+interface FoundFile {
+  inUpper: boolean;
+  place: Place;
+  stats: Stats;
+  /** Where the content of a file is, if not at `place`. */
+  data: Place | undefined;
+}
 
 const MAX_SYMLINKS = 255;
+
+/** Files that are on their way into the tree. */
+export interface Pending {
+  flush(): Promise<void>;
+}
 
 export class LayerTree {
   readonly target: Target;
   readonly root: DirNode;
+  /** Waited for before anything is looked at or removed that it may be about. */
+  pending: Pending | undefined;
+  readonly #upper: Place;
+  readonly #layers: Layers;
 
   constructor(target: Target) {
     this.target = target;
-    this.root = new DirNode('', undefined, true, target.lowers);
+    const place = (path: BytePath): Place => ({ root: new Root(path), path: '' });
+    this.#upper = place(target.upper);
+    this.#layers = { roots: target.lowers.map(place), overlay: target.overlay };
+    this.root = new DirNode('', undefined, true, this.#layers.roots);
   }
 
-  /** The path of a name in the upper directory. */
-  upperPath(dir: DirNode, name?: BytePath): BytePath {
+  /** REQUIRES: no call under way. */
+  close(): void {
+    for (const { root } of [this.#upper, ...this.#layers.roots]) root.close();
+  }
+
+  /** A directory, or a name in it, in the upper layer. */
+  upper(dir: DirNode, name?: BytePath): Place {
     const path = name === undefined ? dir.path : joinPath(dir.path, name);
-    return path === '' ? this.target.upper : `${this.target.upper}/${path}`;
+    return { root: this.#upper.root, path };
+  }
+
+  /** The directories that merge in this one, nearest first. */
+  placesOf(dir: DirNode): Place[] {
+    return dir.inUpper ? [this.upper(dir), ...dir.lowers] : [...dir.lowers];
   }
 
   /** What stands under a name; symlinks are not followed. */
   async lookup(dir: DirNode, name: BytePath): Promise<Found> {
     const known = dir.children.get(name);
     if (known instanceof DirNode) return { kind: 'directory', node: known };
-    if (dir.inUpper) {
-      const path = this.upperPath(dir, name);
-      const stats = await lstatOrNone(path);
-      if (stats !== undefined) {
-        if (this.target.overlay !== undefined && isWhiteout(stats)) return { kind: 'none', whiteout: true };
-        if (!stats.isDirectory()) return { kind: kindOf(stats), inUpper: true, path, stats };
-        const lowers = (await this.#isOpaque(path)) ? [] : await this.#lowerDirectories(dir.lowers, name);
-        return { kind: 'directory', node: this.#remember(dir, name, true, lowers) };
-      }
+    if (known === placed) await this.pending?.flush();
+    const inUpper = dir.inUpper && !this.isVacant(dir, name);
+    const above = inUpper ? await look(this.upper(dir, name), this.target.overlay) : undefined;
+    if (above === undefined) return this.#lookupBelow(dir, name);
+    if (above.whiteout) return { kind: 'none', whiteout: true };
+    if (!above.stats.isDirectory()) {
+      const below = above.metacopy ? await this.#below(dir, above.redirect ?? name, 'metacopy') : undefined;
+      return foundFile(above, true, below && dataOf(above, below));
     }
-    return this.#lookupBelow(dir, name);
+    if (above.opaque) return this.#remember(dir, name, true, []);
+    const { directories } = await this.#below(dir, above.redirect ?? name, 'directory');
+    return this.#remember(dir, name, true, directories);
   }
 
   async #lookupBelow(dir: DirNode, name: BytePath): Promise<Found> {
-    for (const [i, lower] of dir.lowers.entries()) {
-      const path = `${lower}/${name}`;
-      const stats = await lstatOrNone(path);
-      if (stats === undefined) continue;
-      if (isWhiteout(stats)) break;
-      if (!stats.isDirectory()) return { kind: kindOf(stats), inUpper: false, path, stats };
-      const lowers = await this.#lowerDirectories(dir.lowers.slice(i), name);
-      return { kind: 'directory', node: this.#remember(dir, name, false, lowers) };
-    }
-    return { kind: 'none', whiteout: false };
+    const below = await this.#below(dir, name, 'nothing');
+    const { other, directories } = below;
+    if (other !== undefined) return foundFile(other, false, dataOf(other, below));
+    if (directories.length === 0) return { kind: 'none', whiteout: false };
+    return this.#remember(dir, name, false, directories);
+  }
+
+  #below(dir: DirNode, wanted: BytePath, above: Parameters<typeof searchBelow>[3]) {
+    return searchBelow(this.#layers, dir.lowers, wanted, above);
   }
 
   /** Whether a lower directory shows anything under this name. */
   async hasBelow(dir: DirNode, name: BytePath): Promise<boolean> {
-    for (const lower of dir.lowers) {
-      const stats = await lstatOrNone(`${lower}/${name}`);
-      if (stats !== undefined) return !isWhiteout(stats);
-    }
-    return false;
+    const { other, directories } = await this.#below(dir, name, 'nothing');
+    return other !== undefined || directories.length > 0;
   }
 
   /** All names in the lower directories, hidden ones included. */
   async namesBelow(dir: DirNode): Promise<Set<BytePath>> {
     const names = new Set<BytePath>();
-    for (const lower of dir.lowers) {
-      for (const name of await readdir(fsPath(lower), { encoding: 'latin1' })) names.add(name);
-    }
+    for (const lower of dir.lowers) for (const name of await namesIn(lower)) names.add(name);
     return names;
   }
 
-  /** The directories that merge under a name: down to the first that is opaque, or to anything else. */
-  async #lowerDirectories(lowers: readonly BytePath[], name: BytePath): Promise<BytePath[]> {
-    const merged: BytePath[] = [];
-    for (const lower of lowers) {
-      const path = `${lower}/${name}`;
-      const stats = await lstatOrNone(path);
-      if (stats === undefined) continue;
-      if (!stats.isDirectory()) break;
-      merged.push(path);
-      if (await this.#isOpaque(path)) break;
-    }
-    return merged;
-  }
-
-  async #isOpaque(path: BytePath): Promise<boolean> {
-    const { overlay } = this.target;
-    return overlay !== undefined && (await getXattr(path, `${overlay}opaque`))?.toString('latin1') === 'y';
-  }
-
-  #remember(dir: DirNode, name: BytePath, inUpper: boolean, lowers: readonly BytePath[]): DirNode {
+  #remember(dir: DirNode, name: BytePath, inUpper: boolean, lowers: readonly Place[]): Found {
     const node = new DirNode(joinPath(dir.path, name), dir, inUpper, lowers);
     // An entry of this layer that is a directory has its node already; this one was there before.
     dir.children.set(name, node);
-    return node;
+    return { kind: 'directory', node };
   }
 
   /**
@@ -178,11 +151,13 @@ export class LayerTree {
         at = at.parent ?? this.root;
         continue;
       }
-      const found = await this.lookup(at, name);
+      const known = at.children.get(name);
+      const found: Found =
+        known instanceof DirNode ? { kind: 'directory', node: known } : await this.lookup(at, name);
       if (found.kind === 'directory') at = found.node;
       else if (found.kind === 'symlink') {
         if (++links > MAX_SYMLINKS) throw badPath(entry, 'goes through too many symlinks');
-        const destination = await readlink(fsPath(found.path), { encoding: 'latin1' });
+        const destination = await within(found.place, (p) => readlink(fsPath(p), { encoding: 'latin1' }));
         if (destination.startsWith('/')) at = this.root;
         ahead.push(...destination.split('/').reverse());
       } else if (found.kind === 'other') {
@@ -199,14 +174,15 @@ export class LayerTree {
   async open(node: DirNode): Promise<void> {
     if (!node.inUpper) await this.#copyUp(node);
     if (node.final !== undefined) return;
-    const path = this.upperPath(node);
-    const stats = await lstat(fsPath(path), { bigint: true });
-    const mode = Number(stats.mode & 0o7777n);
-    node.final = { mtime: stats.mtimeNs, atime: stats.atimeNs };
-    if (!isRoot && (mode & 0o700) !== 0o700) {
-      node.final.mode = mode;
-      await chmod(fsPath(path), 0o700);
-    }
+    await within(this.upper(node), async (path) => {
+      const stats = await lstat(fsPath(path), { bigint: true });
+      const mode = Number(stats.mode & 0o7777n);
+      node.final = { mtime: stats.mtimeNs, atime: stats.atimeNs };
+      if (!isRoot && (mode & 0o700) !== 0o700) {
+        node.final.mode = mode;
+        await chmodPlace(path, 0o700);
+      }
+    });
   }
 
   /** Brings a lower directory, with those above it, into the upper one. */
@@ -216,10 +192,11 @@ export class LayerTree {
       missing.push(at);
     for (const dir of missing.reverse()) {
       await this.open(dir.parent!);
-      const path = this.upperPath(dir);
-      await mkdir(fsPath(path), 0o700);
-      dir.final = await copyMetadata(dir.lowers[0]!, path);
+      const place = this.upper(dir);
+      await makeOne(place);
+      dir.final = await inside(dir.lowers[0]!, (from) => inside(place, (to) => copyMetadata(from, to)));
       dir.inUpper = true;
+      dir.fresh = true;
     }
   }
 
@@ -229,26 +206,27 @@ export class LayerTree {
    */
   async makeDirectory(parent: DirNode, name: BytePath, hidden: boolean): Promise<DirNode> {
     await this.open(parent);
-    const path = this.upperPath(parent, name);
-    if (hidden) await removeTree(path);
-    await mkdir(fsPath(path), 0o700);
+    const place = this.upper(parent, name);
+    if (hidden) await removeTree(place);
+    await makeOne(place);
     const { overlay } = this.target;
-    if (overlay !== undefined && hidden && (await this.hasBelow(parent, name))) await this.#setOpaque(path);
+    if (overlay !== undefined && hidden && (await this.hasBelow(parent, name))) await this.#setOpaque(place);
     const node = new DirNode(joinPath(parent.path, name), parent, true, []);
+    node.fresh = true;
     node.final = { mode: 0o755 };
     parent.children.set(name, node);
     return node;
   }
 
-  async #setOpaque(path: BytePath): Promise<void> {
-    await setXattr(path, `${this.target.overlay}opaque`, Buffer.from('y'));
+  async #setOpaque(place: Place): Promise<void> {
+    await setXattr(place, `${this.target.overlay}opaque`, Buffer.from('y'));
   }
 
   /** Cuts a directory off from what lies below it. */
   async hideBelow(node: DirNode): Promise<void> {
     if (node.lowers.length === 0) return;
     await this.open(node);
-    await this.#setOpaque(this.upperPath(node));
+    await this.#setOpaque(this.upper(node));
     const open: DirNode[] = [node];
     for (let at = open.pop(); at !== undefined; at = open.pop()) {
       at.lowers = [];
@@ -270,10 +248,22 @@ export class LayerTree {
           : found.inUpper;
     if (there) {
       await this.open(parent);
-      await removeTree(this.upperPath(parent, name));
+      await this.pending?.flush();
+      await removeTree(this.upper(parent, name));
     }
     parent.children.delete(name);
     return there;
+  }
+
+  /** Whether the upper directory is known to have nothing under this name, without a look. */
+  isVacant(dir: DirNode, name: BytePath): boolean {
+    return dir.fresh && !dir.children.has(name);
+  }
+
+  /** Overlay's mark that nothing shows under this name. */
+  async whiteout(dir: DirNode, name: BytePath): Promise<void> {
+    dir.fresh = false;
+    await makeWhiteout(this.upper(dir, name));
   }
 
   /** Notes that an entry of this layer stands here, and is no directory. */
@@ -293,16 +283,11 @@ export const badPath = (entry: BytePath, what: string) =>
     remedy: 'the archive is hostile or damaged: do not use it',
   });
 
-/** Overlay's mark for "nothing here, whatever lies below". */
-export const isWhiteout = (stats: Stats): boolean => stats.isCharacterDevice() && stats.rdev === 0;
+const makeOne = (place: Place): Promise<void> =>
+  within(place, async (path) => {
+    await mkdir(fsPath(path), 0o700);
+  });
 
-const kindOf = (stats: Stats): 'symlink' | 'other' => (stats.isSymbolicLink() ? 'symlink' : 'other');
-
-export async function lstatOrNone(path: BytePath): Promise<Stats | undefined> {
-  try {
-    return await lstat(fsPath(path));
-  } catch (error) {
-    if (isAbsent(error) || errnoOf(error) === 'ENOTDIR') return undefined;
-    throw error;
-  }
+function foundFile({ place, stats }: Sight, inUpper: boolean, data: Place | undefined): Found {
+  return { kind: stats.isSymbolicLink() ? 'symlink' : 'other', inUpper, place, stats, data };
 }

@@ -6,6 +6,7 @@ import { chmod, lchown, lstat } from 'node:fs/promises';
 import { failedPrecondition } from '../../errors.js';
 import { errnoOf } from '../fs-errors.js';
 import { sys } from '../sys.js';
+import { type Place, placePath, within } from './beneath.js';
 import { type BytePath, fsPath, showPath } from './paths.js';
 import type { TarEntry } from './tar-reader.js';
 import { OVERLAY_XATTRS } from './target.js';
@@ -35,18 +36,25 @@ const notPermitted = new Set(['EPERM', 'EACCES', 'EINVAL', 'ENOTSUP', 'EOPNOTSUP
 export const isNotPermitted = (error: unknown): boolean => notPermitted.has(errnoOf(error) ?? '');
 
 /** Overlay's own attributes would let a layer rearrange its neighbours. */
-const isForbidden = (name: string): boolean => OVERLAY_XATTRS.some((prefix) => name.startsWith(prefix));
+export const isForbidden = (name: string): boolean =>
+  OVERLAY_XATTRS.some((prefix) => name.startsWith(prefix));
+
+/** Whether this user may give the entry to its owner; counted when he would have to and may not. */
+export function isOwnerSet({ uid, gid }: TarEntry, skipped: Skipped): boolean {
+  if (!isRoot && (uid !== process.geteuid?.() || gid !== process.getegid?.())) skipped.owners++;
+  return isRoot;
+}
 
 /** Owner and attributes of a fresh file, directory, symlink or device; owner first, since it clears capabilities. */
 export async function setOwnerAndXattrs(path: BytePath, entry: TarEntry, skipped: Skipped): Promise<void> {
-  if (isRoot) {
+  if (isOwnerSet(entry, skipped)) {
     try {
       await lchown(fsPath(path), entry.uid, entry.gid);
     } catch (error) {
       if (!isNotPermitted(error)) throw error;
       skipped.owners++;
     }
-  } else if (entry.uid !== process.geteuid?.() || entry.gid !== process.getegid?.()) skipped.owners++;
+  }
   for (const [name, value] of entry.xattrs) {
     if (isForbidden(name) || !(await trySetXattr(path, name, value))) skipped.xattrs++;
   }
@@ -68,10 +76,11 @@ export async function setTimes(path: BytePath, atime: bigint, mtime: bigint): Pr
   sys.utimes(fsPath(path), atime, mtime);
 }
 
-/** Sets what a directory was to get in the end. */
+/** Sets what a directory was to get in the end. REQUIRES: `path` from `inside`. */
 export async function setFinal(path: BytePath, final: FinalMetadata): Promise<void> {
-  if (final.mode !== undefined) await chmod(fsPath(path), final.mode);
   if (final.mtime !== undefined) await setTimes(path, final.atime ?? final.mtime, final.mtime);
+  // Last: an ordinary user may not enter it afterwards.
+  if (final.mode !== undefined) await chmod(fsPath(path), final.mode);
 }
 
 /** Owner and attributes of `from` on `to`; answers mode and times, for the caller to set when it is done. */
@@ -114,19 +123,25 @@ async function trySetXattr(path: BytePath, name: string, value: Buffer): Promise
 }
 
 /** Sets an attribute that correctness hangs on. FailedPrecondition where that cannot be. */
-export async function setXattr(path: BytePath, name: string, value: Buffer): Promise<void> {
-  if (await trySetXattr(path, name, value)) return;
-  throw failedPrecondition(`cannot set the attribute ${name} on ${showPath(path)}`, {
-    object: showPath(path),
+export async function setXattr(place: Place, name: string, value: Buffer): Promise<void> {
+  if (await within(place, (path) => trySetXattr(path, name, value))) return;
+  const shown = showPath(placePath(place));
+  throw failedPrecondition(`cannot set the attribute ${name} on ${shown}`, {
+    object: shown,
     remedy: 'run as root, use a file system with extended attributes, or use the native snapshotter',
   });
 }
 
 /** Undefined when there is none, or no such thing as attributes. */
-export async function getXattr(path: BytePath, name: string): Promise<Buffer | undefined> {
+export const getXattr = async (path: BytePath, name: string): Promise<Buffer | undefined> =>
+  xattrOf(fsPath(path), name);
+
+export const hasXattr = (path: string | Buffer, name: string): boolean => xattrOf(path, name) !== undefined;
+
+function xattrOf(path: string | Buffer, name: string): Buffer | undefined {
   if (!sys.xattrSupported) return undefined;
   try {
-    return sys.lgetxattr(fsPath(path), name);
+    return sys.lgetxattr(path, name);
   } catch (error) {
     if (errnoOf(error) === 'ENODATA' || isNotPermitted(error)) return undefined;
     throw error;
@@ -150,10 +165,11 @@ export async function tryMakeNode(
 }
 
 /** Overlay's deletion mark. FailedPrecondition where it cannot be made: without it deleted files would be back. */
-export async function makeWhiteout(path: BytePath): Promise<void> {
-  if (await tryMakeNode(path, FileType.char, 0, 0)) return;
-  throw failedPrecondition(`cannot mark ${showPath(path)} as deleted`, {
-    object: showPath(path),
+export async function makeWhiteout(place: Place): Promise<void> {
+  if (await within(place, (path) => tryMakeNode(path, FileType.char, 0, 0))) return;
+  const shown = showPath(placePath(place));
+  throw failedPrecondition(`cannot mark ${shown} as deleted`, {
+    object: shown,
     remedy: 'run as root, on a file system that allows devices, or use the native snapshotter',
   });
 }

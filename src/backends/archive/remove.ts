@@ -2,31 +2,45 @@
  * Removing what a layer replaces. Never follows a symlink. An ordinary user may have to open directories first
  * that an earlier layer made unwritable.
  */
-import { chmod, lstat, readdir, rm, unlink } from 'node:fs/promises';
+import { rmdir, unlink } from 'node:fs/promises';
 import { errnoOf } from '../fs-errors.js';
-import { type BytePath, fsPath } from './paths.js';
+import { chmodPlace, namesIn, type Place, under, within } from './beneath.js';
+import { isRoot } from './metadata.js';
+import { fsPath } from './paths.js';
 
-export async function removeTree(path: BytePath): Promise<void> {
-  try {
-    const stats = await lstat(fsPath(path));
-    if (!stats.isDirectory()) return await unlink(fsPath(path));
-    await rm(fsPath(path), { recursive: true, force: true });
-  } catch (error) {
-    const code = errnoOf(error);
-    if (code === 'ENOENT') return;
-    if (code !== 'EACCES' && code !== 'EPERM') throw error;
-    await openDirectories(path);
-    await rm(fsPath(path), { recursive: true, force: true });
+/** Times that a directory is emptied to which others add. */
+const MAX_ROUNDS = 3;
+
+/** Absent is success. */
+export async function removeTree(top: Place): Promise<void> {
+  const open = [{ place: top, rounds: 0 }];
+  for (let visit = open.at(-1); visit !== undefined; visit = open.at(-1)) {
+    const { place } = visit;
+    if (await removeOne(place, visit.rounds++ >= MAX_ROUNDS)) {
+      open.pop();
+      continue;
+    }
+    if (!isRoot) await within(place, (path) => chmodPlace(path, 0o700));
+    for (const name of await namesIn(place)) {
+      const child = under(place, name);
+      if (!(await removeOne(child, false))) open.push({ place: child, rounds: 0 });
+    }
   }
 }
 
-async function openDirectories(path: BytePath): Promise<void> {
-  const open = [path];
-  for (let dir = open.pop(); dir !== undefined; dir = open.pop()) {
-    if (!(await lstat(fsPath(dir))).isDirectory()) continue;
-    await chmod(fsPath(dir), 0o700);
-    for (const entry of await readdir(fsPath(dir), { encoding: 'latin1', withFileTypes: true })) {
-      if (entry.isDirectory()) open.push(`${dir}/${entry.name}`);
+/** False for a directory that is not empty; that is an error the `last` time. */
+async function removeOne(place: Place, last: boolean): Promise<boolean> {
+  return within(place, async (path) => {
+    try {
+      await unlink(fsPath(path)).catch((error: unknown) => {
+        if (errnoOf(error) !== 'EISDIR') throw error;
+        return rmdir(fsPath(path));
+      });
+    } catch (error) {
+      const code = errnoOf(error);
+      if (code === 'ENOTEMPTY' && !last) return false;
+      if (code !== 'ENOENT') throw error;
     }
-  }
+    return true;
+  });
 }

@@ -29,6 +29,7 @@ export const TypeFlag = {
 export interface RawHeader {
   name: BytePath;
   mode: number;
+  /** Below 2^32, as `ownerId` says. */
   uid: number;
   gid: number;
   /** Bytes of content in the archive. */
@@ -58,11 +59,11 @@ export function decodeHeader(block: Buffer): RawHeader | undefined {
   }
   const header: RawHeader = {
     name,
-    mode: number(block, 100, 8, 'mode') & 0o7777,
-    uid: number(block, 108, 8, 'uid'),
-    gid: number(block, 116, 8, 'gid'),
+    mode: Number(signedNumber(block, 100, 8, 'mode') & 0o7777n),
+    uid: ownerId(signedNumber(block, 108, 8, 'uid'), 'uid'),
+    gid: ownerId(signedNumber(block, 116, 8, 'gid'), 'gid'),
     size: number(block, 124, 12, 'size'),
-    mtime: BigInt(signedNumber(block, 136, 12, 'mtime')) * NANOS_PER_SECOND,
+    mtime: signedNumber(block, 136, 12, 'mtime') * NANOS_PER_SECOND,
     typeflag: String.fromCharCode(block[156]!),
     linkname: text(block, 157, 100),
     major: 0,
@@ -91,29 +92,39 @@ export function text(block: Buffer, offset: number, length: number): BytePath {
 /** A number that must not be negative. */
 export function number(block: Buffer, offset: number, length: number, field: string): number {
   const value = signedNumber(block, offset, length, field);
-  if (value < 0) throw malformed(`negative ${field}`);
-  return value;
+  if (value < 0n) throw malformed(`negative ${field}`);
+  return safeInteger(value, field);
+}
+
+/**
+ * Ids have 32 bits without sign. Archives of systems where they have one give -2 for their user `nobody`, and -1, which
+ * becomes 2^32 - 1 and to chown(2) means no change. InvalidArgument for others: cut to 32 bits, as some programs do, 2^32 would be root.
+ */
+function ownerId(value: bigint, field: string): number {
+  if (value < -(2n ** 31n) || value >= 2n ** 32n)
+    throw malformed(`the ${field} ${value} has more than 32 bits`);
+  return Number(BigInt.asUintN(32, value));
 }
 
 /** Octal text padded with blanks or NULs, or base 256 when the first bit is set. Empty is 0. */
-function signedNumber(block: Buffer, offset: number, length: number, field: string): number {
+function signedNumber(block: Buffer, offset: number, length: number, field: string): bigint {
   const first = block[offset]!;
-  if ((first & 0x80) !== 0) return base256(block.subarray(offset, offset + length), field);
+  if ((first & 0x80) !== 0) return base256(block.subarray(offset, offset + length));
   const digits = block
     .toString('latin1', offset, offset + length)
     .replace(/\0.*$/s, '')
     .trim();
-  if (digits === '') return 0;
+  if (digits === '') return 0n;
   if (!/^-?[0-7]+$/.test(digits)) throw malformed(`${field} is not a number`);
-  return Number.parseInt(digits, 8);
+  return digits.startsWith('-') ? -BigInt(`0o${digits.slice(1)}`) : BigInt(`0o${digits}`);
 }
 
-function base256(bytes: Buffer, field: string): number {
+function base256(bytes: Buffer): bigint {
   const negative = (bytes[0]! & 0x40) !== 0;
   let value = 0n;
   for (const [i, byte] of bytes.entries()) value = (value << 8n) | BigInt(i === 0 ? byte & 0x7f : byte);
   if (negative) value -= 1n << BigInt(bytes.length * 8 - 1);
-  return safeInteger(value, field);
+  return value;
 }
 
 function safeInteger(value: bigint, field: string): number {
@@ -131,7 +142,7 @@ function checkSum(block: Buffer): void {
     unsigned += byte;
     signed += byte < 128 ? byte : byte - 256;
   }
-  const stored = signedNumber(block, 148, 8, 'checksum');
+  const stored = Number(signedNumber(block, 148, 8, 'checksum'));
   if (stored !== unsigned && stored !== signed) throw malformed('wrong header checksum');
 }
 
@@ -171,9 +182,19 @@ export function paxNumber(value: Buffer, field: string): number {
   return safeInteger(BigInt(digits), `pax ${field}`);
 }
 
+/** An id of a pax record: as `ownerId`. */
+export function paxOwner(value: Buffer, field: string): number {
+  const digits = value.toString('latin1');
+  if (!/^-?[0-9]{1,19}$/.test(digits)) throw malformed(`pax ${field} is not a number`);
+  return ownerId(BigInt(digits), field);
+}
+
+/** More are no time that anything can hold. */
+const MAX_TIME_DIGITS = 256;
+
 /** Seconds with a fraction, possibly negative, to nanoseconds; digits beyond the ninth are cut. */
 export function paxTime(value: Buffer): bigint {
-  const match = /^(-?)([0-9]{1,15})(?:\.([0-9]*))?$/.exec(value.toString('latin1'));
+  const match = /^([-+]?)([0-9]+)(?:\.([0-9]*))?$/.exec(value.toString('latin1', 0, MAX_TIME_DIGITS));
   if (match === null) throw malformed('pax time is not a number');
   const [, sign, seconds, fraction = ''] = match;
   const nanos = BigInt(seconds!) * NANOS_PER_SECOND + BigInt(fraction.slice(0, 9).padEnd(9, '0'));

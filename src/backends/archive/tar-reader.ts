@@ -5,15 +5,17 @@
  *
  * Called by apply (layers) and images (archives). One entry at a time; moving on skips what was not read.
  */
-
+import { type EbbtideError, invalidArgument } from '../../errors.js';
 import type { ChunkReader } from './chunks.js';
 import { type BytePath, showPath } from './paths.js';
 import {
   BLOCK,
   decodeHeader,
   decodePax,
+  isZero,
   malformed,
   paxNumber,
+  paxOwner,
   paxTime,
   type RawHeader,
   TypeFlag,
@@ -61,12 +63,15 @@ const types: Readonly<Record<string, EntryType>> = {
   [TypeFlag.fifo]: 'fifo',
 };
 
-/** Entries of the archive in order. Ends at the end-of-archive mark or the end of the stream. */
+/**
+ * Entries of the archive in order. Ends at the end-of-archive mark or at the end of the stream: writers that leave out
+ * the padding of the last entry, or the mark, left out nothing of the contents.
+ */
 export async function* readTar(source: ChunkReader): AsyncGenerator<TarEntry, void, void> {
   const meta = new EntryMeta();
-  for (;;) {
-    const header = await nextHeader(source);
-    if (header === undefined) return;
+  for (let first = true; ; first = false) {
+    const header = await nextHeader(source, first);
+    if (header === undefined) return meta.finishAll();
     if (await meta.take(header, source)) continue;
     const entry = await meta.finish(header, source);
     yield entry.entry;
@@ -74,16 +79,43 @@ export async function* readTar(source: ChunkReader): AsyncGenerator<TarEntry, vo
   }
 }
 
-async function nextHeader(source: ChunkReader): Promise<RawHeader | undefined> {
+async function nextHeader(source: ChunkReader, first: boolean): Promise<RawHeader | undefined> {
   const block = await source.exactly(BLOCK);
-  if (block.length === 0) return undefined;
-  if (block.length < BLOCK) throw malformed('it ends inside a header');
-  const header = decodeHeader(block);
-  if (header !== undefined) return header;
-  const second = await source.exactly(BLOCK);
-  if (second.length === 0) return undefined;
-  if (second.length === BLOCK && decodeHeader(second) === undefined) return undefined;
-  throw malformed('an entry follows the end mark');
+  if (isZero(block)) {
+    if (isZero(await source.exactly(BLOCK))) return undefined;
+    throw malformed('an entry follows the end mark');
+  }
+  try {
+    if (block.length === BLOCK) return decodeHeader(block);
+  } catch (error) {
+    throw (first && foreignFormat(block)) || error;
+  }
+  throw (first && foreignFormat(block)) || malformed('it ends inside a header');
+}
+
+/** Archives and compressions that are taken for a layer elsewhere, by their first bytes. */
+const foreign: readonly [string, string][] = [
+  ['xz', '\xfd7zXZ\0'],
+  ['bzip2', 'BZh'],
+  ['lzma', ']\0\0'],
+  ['lzip', 'LZIP'],
+  ['lz4', '\x04"M\x18'],
+  ['compress', '\x1f\x9d'],
+  ['7-Zip', "7z\xbc\xaf'\x1c"],
+  ['ZIP', 'PK\x03\x04'],
+  ['squashfs', 'hsqs'],
+  ['cpio', '07070'],
+];
+
+/** An error that names the format of bytes that are no tar header. */
+function foreignFormat(block: Buffer): EbbtideError | undefined {
+  const start = block.toString('latin1', 0, 8);
+  const format = foreign.find(([, magic]) => start.startsWith(magic))?.[0];
+  if (format === undefined) return undefined;
+  return invalidArgument(`the archive is in the format ${format}, not a tar, nor a tar in gzip or zstd`, {
+    object: format,
+    remedy: 'convert it to tar, tar+gzip or tar+zstd',
+  });
 }
 
 interface OpenEntry {
@@ -107,6 +139,7 @@ class EntryMeta {
       case TypeFlag.paxGlobal:
         // Global records describe the archive (git puts a commit there), not files; containerd ignores them too.
         await this.#content(header, source);
+        this.#bytes -= header.size;
         return true;
       case TypeFlag.gnuLongName:
         this.#longName = untilNul(await this.#content(header, source));
@@ -117,6 +150,11 @@ class EntryMeta {
       default:
         return false;
     }
+  }
+
+  /** The archive has ended. */
+  finishAll(): void {
+    if (this.#bytes > 0) throw malformed('it ends before the entry that its last records describe');
   }
 
   async finish(header: RawHeader, source: ChunkReader): Promise<OpenEntry> {
@@ -146,8 +184,8 @@ class EntryMeta {
       name,
       type,
       mode: header.mode,
-      uid: optional(pax, 'uid', paxNumber) ?? header.uid,
-      gid: optional(pax, 'gid', paxNumber) ?? header.gid,
+      uid: optional(pax, 'uid', paxOwner) ?? header.uid,
+      gid: optional(pax, 'gid', paxOwner) ?? header.gid,
       size: sparse?.size ?? stored,
       mtime: optional(pax, 'mtime', paxTime) ?? header.mtime,
       atime: optional(pax, 'atime', paxTime),
@@ -211,10 +249,10 @@ class Body {
   }
 
   async skipRest(): Promise<void> {
-    const rest = this.#left + this.#padding;
+    const [left, padding] = [this.#left, this.#padding];
     this.#left = 0;
     this.#padding = 0;
-    if ((await this.#source.skip(rest)) < rest) throw this.#truncated();
+    if ((await this.#source.skip(left + padding)) < left) throw this.#truncated();
   }
 
   #truncated() {

@@ -10,39 +10,44 @@ import { type BytePath, toBytePath } from './paths.js';
 /** Extended attributes that make an overlay work; a layer must not bring its own. */
 export const OVERLAY_XATTRS = ['trusted.overlay.', 'user.overlay.'] as const;
 
+export type OverlayPrefix = (typeof OVERLAY_XATTRS)[number];
+
 export interface Target {
   /** Directory that is written to. */
   upper: BytePath;
   /** Directories below it, nearest first; empty for a bind. */
   lowers: readonly BytePath[];
   /** Prefix of overlay's own attributes; undefined for a bind, where a deletion needs no trace. */
-  overlay: (typeof OVERLAY_XATTRS)[number] | undefined;
+  overlay: OverlayPrefix | undefined;
+  /** The overlay's scratch directory, where the kernel keeps the index of an overlay mounted with `index=on`. */
+  work: BytePath | undefined;
 }
 
 /** FailedPrecondition for a read-only mount, NotImplemented for a type that is neither bind nor overlay. */
 export function writableTarget(mounts: readonly Mount[]): Target {
-  const { mount, layers, upper, overlay } = describe(mounts);
+  const { mount, layers, upper, overlay, work } = describe(mounts);
   if (upper === undefined) {
     throw failedPrecondition(`cannot write to the read-only mount of ${mount.source}`, {
       object: mount.source,
       remedy: 'use the mounts of an active snapshot',
     });
   }
-  return { upper, lowers: layers, overlay };
+  return { upper, lowers: layers, overlay, work };
 }
 
 /** All directories of the mounts, nearest first. */
 export function readableTarget(mounts: readonly Mount[]): Target {
-  const { layers, upper, overlay } = describe(mounts);
+  const { layers, upper, overlay, work } = describe(mounts);
   const [first, ...rest] = upper === undefined ? layers : [upper, ...layers];
-  return { upper: first!, lowers: rest, overlay };
+  return { upper: first!, lowers: rest, overlay, work };
 }
 
 interface Description {
   mount: Mount;
   upper: BytePath | undefined;
   layers: BytePath[];
-  overlay: Target['overlay'];
+  overlay: OverlayPrefix | undefined;
+  work: BytePath | undefined;
 }
 
 function describe(mounts: readonly Mount[]): Description {
@@ -53,8 +58,8 @@ function describe(mounts: readonly Mount[]): Description {
   if (mount.type === 'bind') {
     const source = toBytePath(mount.source);
     return mount.options.includes('ro')
-      ? { mount, upper: undefined, layers: [source], overlay: undefined }
-      : { mount, upper: source, layers: [], overlay: undefined };
+      ? { mount, upper: undefined, layers: [source], overlay: undefined, work: undefined }
+      : { mount, upper: source, layers: [], overlay: undefined, work: undefined };
   }
   if (mount.type === 'overlay') return describeOverlay(mount);
   throw notImplemented(`cannot write a layer to a mount of type "${mount.type}"`, {
@@ -66,13 +71,21 @@ function describe(mounts: readonly Mount[]): Description {
 function describeOverlay(mount: Mount): Description {
   const layers = optionOf(mount, 'lowerdir')?.split(/(?<!\\):/) ?? [];
   const upper = optionOf(mount, 'upperdir');
+  const work = optionOf(mount, 'workdir');
   if (layers.length === 0)
     throw failedPrecondition('an overlay mount without lowerdir', { object: mount.source });
+  if (layers.includes('') || mount.options.some((option) => /^(lowerdir|datadir)\+=/.test(option))) {
+    throw notImplemented('layers of data only, or given one by one, are not supported', {
+      object: mount.source,
+      remedy: 'give all layers in one lowerdir',
+    });
+  }
   return {
     mount,
     upper: upper === undefined || mount.options.includes('ro') ? undefined : toBytePath(upper),
     layers: layers.map((dir) => toBytePath(dir.replaceAll('\\:', ':'))),
     overlay: mount.options.includes('userxattr') ? 'user.overlay.' : 'trusted.overlay.',
+    work: work === undefined ? undefined : toBytePath(work),
   };
 }
 

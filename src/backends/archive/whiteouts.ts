@@ -2,20 +2,24 @@
  * Deletions in a layer: `.wh.<name>` hides what lies below under that name, `.wh..wh..opq` all that lies below in
  * its directory. They never hide what the same layer brings, wherever in the archive it stands.
  */
-import { readdir } from 'node:fs/promises';
+import { namesIn, under } from './beneath.js';
 import { badPath, DirNode, type LayerTree } from './layer-tree.js';
-import { makeWhiteout } from './metadata.js';
-import { type BytePath, fsPath } from './paths.js';
+import type { BytePath } from './paths.js';
 import { removeTree } from './remove.js';
 
 export const WHITEOUT_PREFIX = '.wh.';
 export const OPAQUE_MARK = '.wh..wh..opq';
+/** What AUFS kept beside the files: nothing of a layer, but for the files that have several names. */
 const AUFS_PREFIX = '.wh..wh.';
+/** Where it kept those; entries are hard links to them. */
+export const LINKED_FILES = '.wh..wh.plnk';
 
 export type Whiteout =
   | { kind: 'none' }
   | { kind: 'opaque' }
   | { kind: 'ignored' }
+  /** A file that other entries link to and that is not part of the tree. */
+  | { kind: 'linked' }
   | { kind: 'delete'; name: BytePath };
 
 /** What an entry's components say; InvalidArgument for a whiteout that names nothing. */
@@ -23,9 +27,9 @@ export function whiteoutOf(components: readonly BytePath[], entry: BytePath): Wh
   for (const [i, component] of components.entries()) {
     if (!component.startsWith(WHITEOUT_PREFIX)) continue;
     const last = i === components.length - 1;
-    if (component === OPAQUE_MARK) {
-      if (last) return { kind: 'opaque' };
-    } else if (component.startsWith(AUFS_PREFIX)) return { kind: 'ignored' };
+    if (component === OPAQUE_MARK && last) return { kind: 'opaque' };
+    if (component === LINKED_FILES && i === 0 && !last) return { kind: 'linked' };
+    if (component.startsWith(AUFS_PREFIX)) return { kind: 'ignored' };
     if (!last) throw badPath(entry, 'lies inside a whiteout');
     const name = component.slice(WHITEOUT_PREFIX.length);
     if (name === '' || name === '.' || name === '..') throw badPath(entry, 'is a whiteout of nothing');
@@ -45,7 +49,7 @@ export async function applyDelete(tree: LayerTree, dir: DirNode, name: BytePath)
   await tree.clear(dir, name, found);
   if (!(await tree.hasBelow(dir, name))) return;
   await tree.open(dir);
-  await makeWhiteout(tree.upperPath(dir, name));
+  await tree.whiteout(dir, name);
 }
 
 /** Hides all that lies below in a directory; entries of this layer stay. */
@@ -62,7 +66,7 @@ export async function applyOpaque(tree: LayerTree, top: DirNode): Promise<void> 
       continue;
     }
     top.children.delete(name);
-    if (await tree.hasBelow(top, name)) await makeWhiteout(tree.upperPath(top, name));
+    if (await tree.hasBelow(top, name)) await tree.whiteout(top, name);
   }
 }
 
@@ -71,14 +75,14 @@ async function clearUpper(tree: LayerTree, top: DirNode): Promise<void> {
   const open = [top];
   for (let dir = open.pop(); dir !== undefined; dir = open.pop()) {
     await tree.open(dir);
-    const path = tree.upperPath(dir);
-    for (const name of await readdir(fsPath(path), { encoding: 'latin1' })) {
+    const place = tree.upper(dir);
+    for (const name of await namesIn(place)) {
       const child = dir.children.get(name);
       if (tree.isPlaced(dir, name)) {
         if (child instanceof DirNode) open.push(child);
         continue;
       }
-      await removeTree(`${path}/${name}`);
+      await removeTree(under(place, name));
       dir.children.delete(name);
     }
   }

@@ -1,9 +1,12 @@
-/** `ebbtide snapshots ls|info|prepare|view|commit|mounts|rm` */
+/** `ebbtide snapshots ls|info|prepare|view|commit|mounts|mount|umount|rm` */
+
+import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import type { Mount, SnapshotInfo } from '../../backends/contract.js';
+import { compact, mountAt, unmountAt } from '../../backends/mounts.js';
 import { notFound } from '../../errors.js';
 import { bytes, labelText, type Output, shortTime } from '../output.js';
-import { collectLabel, storeVerb } from '../runner.js';
+import { collectLabel, storeVerb, verb } from '../runner.js';
 import type { SnapshotStore, Store } from '../store.js';
 
 interface Options {
@@ -23,12 +26,21 @@ export function snapshotterOf(db: Store, name: string): SnapshotStore {
   });
 }
 
-/** Mounts as the commands that would make them. */
+/** Mounts as the commands that make them. The paths of many layers fit into a page only relative to their directory. */
 export function printMounts(out: Output, mounts: readonly Mount[], target = '<target>'): void {
   out.object(mounts, () => {
-    for (const m of mounts) out.line(`mount -t ${m.type} ${m.source} ${target} -o ${m.options.join(',')}`);
+    for (const { type, source, options: given } of mounts) {
+      const { options, base } = compact(given);
+      const at = target.startsWith('<') ? target : quoted(resolve(target));
+      const command = `mount -t ${type} ${quoted(source)} ${at} -o ${quoted(options.join(','))}`;
+      out.line(base === '' ? command : `(cd ${quoted(base)} && ${command})`);
+    }
   });
 }
+
+/** As one word of a shell. */
+const quoted = (text: string): string =>
+  /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 
 export function snapshots(program: Command): void {
   const command = program.command('snapshots').description('snapshots of the namespace');
@@ -100,6 +112,23 @@ export function snapshots(program: Command): void {
       printMounts(out, await snapshotterOf(db, snapshotter).mounts(ctx, key!), target);
     }),
   );
+
+  sub('mount <key> <target>', 'mount a snapshot on a directory; needs root').action(
+    storeVerb<Options>(async ({ db, ctx, out }, [key, target], { snapshotter }) => {
+      mountAt(await snapshotterOf(db, snapshotter).mounts(ctx, key!), target!);
+      out.object({ key, target: resolve(target!) }, () => out.line(resolve(target!)));
+    }),
+  );
+
+  command
+    .command('umount <target>')
+    .description('unmount a snapshot from a directory')
+    .action(
+      verb(async ({ out }, [target]) => {
+        unmountAt(target!);
+        out.object({ target: resolve(target!) }, () => out.line(resolve(target!)));
+      }),
+    );
 
   sub('rm <key...>', 'delete snapshots; their disk goes with the next collection').action(
     storeVerb<Options>(async ({ db, ctx, out }, keys, { snapshotter }) => {

@@ -1,15 +1,17 @@
 /**
  * containerd.services.diff.v1.Diff: layers into snapshots and out of them, with the archive code of this package, which
- * works on the directories behind the mounts. Only directories of this root's snapshotters are written or read: the
- * mounts come from the client, and a client is not to reach the rest of the host through the daemon.
+ * works on the directories behind the mounts. The mounts come from the client, and a client is not to reach the rest of
+ * the host, or what belongs to others, through the daemon: they only say which snapshot of the caller's namespace is
+ * meant, and the store's own mounts of it are used. One layer at a time is written to a snapshot.
  */
-import { resolve, sep } from 'node:path';
 import { applyLayer } from '../../backends/archive/apply.js';
+import { showPath } from '../../backends/archive/paths.js';
 import { readableTarget } from '../../backends/archive/target.js';
-import type { Mount } from '../../backends/contract.js';
-import { layout } from '../../db.js';
-import { invalidArgument, notImplemented } from '../../errors.js';
+import type { Mount, MountOwner } from '../../backends/contract.js';
+import type { CallContext } from '../../context.js';
+import { failedPrecondition, invalidArgument, notImplemented } from '../../errors.js';
 import type { StringMap } from '../../model/records.js';
+import type { Snapshotter } from '../../stores/snapshots.js';
 import type { Call } from '../call.js';
 import { givenInstant, mountOf } from '../convert.js';
 import type { DescriptorMessage, MountMessage, Timestamp } from '../messages.js';
@@ -50,12 +52,20 @@ export function diffService(host: ServiceHost): Service {
 async function apply(host: ServiceHost, request: ApplyRequest, call: Call): Promise<DescriptorMessage> {
   const { diff: layer } = request;
   if (layer === null) throw invalidArgument('the request names no layer');
-  const mounts = ownMounts(host, request.mounts);
+  const { snapshotter, key, writable } = await snapshotOf(host, call.context, request.mounts.map(mountOf));
+  if (!writable) {
+    throw failedPrecondition(`snapshot "${key}" is mounted read-only`, {
+      object: key,
+      remedy: 'use the mounts of an active snapshot',
+    });
+  }
   await using reader = await host.db.content.readerAt(call.context, layer.digest);
-  const { digest, size } = await applyLayer(mounts, reader.stream(), {
-    mediaType: layer.mediaType,
-    signal: call.signal,
-  });
+  const { digest, size } = await snapshotter.write(call.context, key, (mounts, removal) =>
+    applyLayer(mounts, reader.stream(), {
+      mediaType: layer.mediaType,
+      signal: AbortSignal.any([call.signal, removal]),
+    }),
+  );
   return { mediaType: PLAIN_LAYER, digest, size };
 }
 
@@ -69,8 +79,8 @@ async function diff(host: ServiceHost, request: DiffRequest, call: Call): Promis
     throw notImplemented('a layer with the times of a source date epoch is not supported');
   }
   const { digest, size } = await writeDiff(host.db.content, call.cancellable, {
-    lower: ownMounts(host, request.left),
-    upper: ownMounts(host, request.right),
+    lower: request.left.length === 0 ? [] : await ownMounts(host, call.context, request.left),
+    upper: await ownMounts(host, call.context, request.right),
     mediaType,
     compression,
     ref: request.ref,
@@ -79,18 +89,29 @@ async function diff(host: ServiceHost, request: DiffRequest, call: Call): Promis
   return { mediaType, digest, size };
 }
 
-function ownMounts({ db, root }: ServiceHost, messages: readonly MountMessage[]): Mount[] {
-  const mounts = messages.map(mountOf);
-  if (mounts.length === 0) return mounts;
-  const homes = [...db.snapshotters().keys()].map((name) => resolve(layout.snapshotter(root, name)) + sep);
-  const { upper, lowers } = readableTarget(mounts);
-  for (const directory of [upper, ...lowers]) {
-    const path = resolve(Buffer.from(directory, 'latin1').toString());
-    if (homes.some((home) => path.startsWith(home))) continue;
-    throw invalidArgument(`the mount of ${path} is none of this store's snapshots`, {
-      object: path,
-      remedy: 'use the mounts that Snapshots.Mounts, Prepare or View answer',
-    });
+async function ownMounts(
+  host: ServiceHost,
+  ctx: CallContext,
+  messages: readonly MountMessage[],
+): Promise<readonly Mount[]> {
+  return (await snapshotOf(host, ctx, messages.map(mountOf))).mounts;
+}
+
+/** The snapshot of the caller's namespace that the mounts show. */
+async function snapshotOf(
+  { db }: ServiceHost,
+  ctx: CallContext,
+  mounts: readonly Mount[],
+): Promise<MountOwner & { snapshotter: Snapshotter }> {
+  // For mounts that no snapshotter here makes: the reason why.
+  const { upper } = readableTarget(mounts);
+  for (const snapshotter of db.snapshotters().values()) {
+    const owner = await snapshotter.ownerOf(ctx, mounts);
+    if (owner !== undefined) return { ...owner, snapshotter };
   }
-  return mounts;
+  const path = showPath(upper);
+  throw invalidArgument(`the mount of ${path} is none of this namespace's snapshots`, {
+    object: path,
+    remedy: 'use the mounts that Snapshots.Mounts, Prepare or View answer',
+  });
 }

@@ -1,0 +1,267 @@
+// Files below a directory that is open: reached step by step, never through a symlink. `openBeneath` is openat2(2) with
+// a loop of openat(2) where the kernel (before 5.6) or a filter of system calls has none. `makeFiles` makes many small
+// files, whole, in one call: a layer of a hundred thousand files would else be a million calls from JavaScript.
+//
+// Threads: `openBeneath` runs on the caller's, `makeFiles` on a thread of libuv's pool. Descriptors are close-on-exec; the
+// caller owns what `openBeneath` answers, and keeps the directory that it gives `makeFiles` open until that resolves.
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <string_view>
+#include <utility>
+
+#include "sys.h"
+
+namespace ebbtide::sys {
+namespace {
+
+// ------------------------------------------------------------------------------------------------------ openBeneath
+
+constexpr int DIRECTORY = O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+
+class Descriptor {
+ public:
+  explicit Descriptor(int fd = -1) : fd_(fd) {}
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  ~Descriptor() { reset(-1); }
+
+  int get() const { return fd_; }
+  int release() { return std::exchange(fd_, -1); }
+  void reset(int fd) {
+    if (fd_ >= 0) close(fd_);
+    fd_ = fd;
+  }
+
+ private:
+  int fd_;
+};
+
+// Answers a descriptor or a negative errno.
+int openStepwise(int directory, const std::string& path, int flags) {
+  Descriptor at;
+  for (size_t begin = 0;;) {
+    const size_t slash = path.find('/', begin);
+    const bool last = slash == std::string::npos;
+    const std::string name = path.substr(begin, last ? slash : slash - begin);
+    if (name.empty() || name == "..") return -EINVAL;
+    const int from = at.get() < 0 ? directory : at.get();
+    const int fd = openat(from, name.c_str(), last ? flags | O_NOFOLLOW | O_CLOEXEC : DIRECTORY);
+    if (fd < 0) return -errno;
+    at.reset(fd);
+    if (last) return at.release();
+    begin = slash + 1;
+  }
+}
+
+// REQUIRES: `path` is relative, its names are separated by one slash each.
+int openBelow(int directory, const std::string& path, int flags) {
+  open_how how{};
+  how.flags = static_cast<unsigned>(flags | O_CLOEXEC);
+  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
+  // EAGAIN: something was renamed meanwhile.
+  for (int attempt = 0; attempt < 8; attempt++) {
+    const long fd = syscall(SYS_openat2, directory, path.c_str(), &how, sizeof how);
+    if (fd >= 0) return static_cast<int>(fd);
+    if (errno == ENOSYS || errno == EPERM) break;
+    if (errno != EAGAIN) return -errno;
+  }
+  return openStepwise(directory, path, flags);
+}
+
+Napi::Value openBeneathCall(Info info) {
+  return answer(info, [&] {
+    const int directory = numberArgument<int>(info, 0);
+    const std::string path = bytesArgument(info, 1);
+    if (path.empty() || path.front() == '/') throw Errno{-EINVAL};
+    return Napi::Number::New(info.Env(), openBelow(directory, path, numberArgument<int>(info, 2)));
+  });
+}
+
+// -------------------------------------------------------------------------------------------------------- makeFiles
+
+// One file in the packed list that JavaScript gives: this head, in the machine's byte order, then the bytes of the
+// directory's path below the root ('.' is the root itself), the name, the attributes and the content. Attributes: length
+// of the name, of the value (32 bits each), name, value; and again. src/backends/small-files.ts writes it.
+struct Head {
+  uint32_t directory;
+  uint32_t name;
+  uint32_t attributes;
+  uint32_t content;
+  uint32_t mode;
+  uint32_t owned;
+  uint32_t uid;
+  uint32_t gid;
+  int64_t atimeSeconds;
+  int64_t mtimeSeconds;
+  uint32_t atimeNanos;
+  uint32_t mtimeNanos;
+};
+static_assert(sizeof(Head) == 56);
+
+// What came of a file: an errno in the low 16 bits, and what this user was not allowed to set.
+constexpr uint32_t OWNER_SKIPPED = 1U << 16;
+constexpr uint32_t ATTRIBUTES_SKIPPED = 1U << 17;
+
+bool isNotPermitted(int number) {
+  return number == EPERM || number == EACCES || number == EINVAL || number == ENOTSUP || number == ENOSYS;
+}
+
+class Reader {
+ public:
+  explicit Reader(std::string_view bytes) : rest_(bytes) {}
+  bool atEnd() const { return rest_.empty(); }
+
+  std::string_view bytes(size_t size) {
+    if (size > rest_.size()) throw Errno{EINVAL};
+    const std::string_view part = rest_.substr(0, size);
+    rest_.remove_prefix(size);
+    return part;
+  }
+
+  template <typename T>
+  T value() {
+    T result;
+    std::memcpy(&result, bytes(sizeof result).data(), sizeof result);
+    return result;
+  }
+
+ private:
+  std::string_view rest_;
+};
+
+class FileMaker {
+ public:
+  explicit FileMaker(int root) : root_(root) {}
+
+  // Makes the next file of the list; answers what came of it.
+  uint32_t make(Reader& list) {
+    const Head head = list.value<Head>();
+    const std::string_view directory = list.bytes(head.directory);
+    const std::string name(list.bytes(head.name));
+    Reader attributes(list.bytes(head.attributes));
+    const std::string_view content = list.bytes(head.content);
+    try {
+      enter(directory);
+      const Descriptor file(create(name));
+      fill(file.get(), content);
+      return dress(file.get(), head, attributes);
+    } catch (const Errno& error) {
+      return static_cast<uint32_t>(error.number);
+    }
+  }
+
+ private:
+  // Files of one directory follow one another: it stays open until another one is named.
+  void enter(std::string_view directory) {
+    if (directory_.get() >= 0 && directory == entered_) return;
+    const int fd = openBelow(root_, std::string(directory), DIRECTORY);
+    if (fd < 0) throw Errno{-fd};
+    directory_.reset(fd);
+    entered_ = directory;
+  }
+
+  int create(const std::string& name) const {
+    const int fd = openat(directory_.get(), name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0) throw Errno{errno};
+    return fd;
+  }
+
+  static void fill(int fd, std::string_view content) {
+    while (!content.empty()) {
+      const ssize_t written = write(fd, content.data(), content.size());
+      if (written < 0 && errno != EINTR) throw Errno{errno};
+      if (written > 0) content.remove_prefix(static_cast<size_t>(written));
+    }
+  }
+
+  // Owner first, since changing it clears bits of the mode and capabilities; times last.
+  static uint32_t dress(int fd, const Head& head, Reader& attributes) {
+    uint32_t outcome = 0;
+    if (head.owned != 0 && fchown(fd, head.uid, head.gid) != 0) {
+      if (!isNotPermitted(errno)) throw Errno{errno};
+      outcome |= OWNER_SKIPPED;
+    }
+    while (!attributes.atEnd()) {
+      const auto nameSize = attributes.value<uint32_t>();
+      const auto valueSize = attributes.value<uint32_t>();
+      const std::string name(attributes.bytes(nameSize));
+      const std::string_view value = attributes.bytes(valueSize);
+      if (fsetxattr(fd, name.c_str(), value.data(), value.size(), 0) == 0) continue;
+      if (!isNotPermitted(errno)) throw Errno{errno};
+      outcome |= ATTRIBUTES_SKIPPED;
+    }
+    check(fchmod(fd, head.mode));
+    const timespec times[2] = {{static_cast<time_t>(head.atimeSeconds), static_cast<long>(head.atimeNanos)},
+                               {static_cast<time_t>(head.mtimeSeconds), static_cast<long>(head.mtimeNanos)}};
+    check(futimens(fd, times));
+    return outcome;
+  }
+
+  const int root_;
+  Descriptor directory_;
+  std::string entered_;
+};
+
+class MakeFiles : public Napi::AsyncWorker {
+ public:
+  MakeFiles(Napi::Env env, int root, Napi::Uint8Array list)
+      : AsyncWorker(env), deferred_(env), root_(root), held_(Napi::Persistent(list)),
+        list_(reinterpret_cast<const char*>(list.Data()), list.ByteLength()) {}
+
+  Napi::Promise promise() const { return deferred_.Promise(); }
+
+  void Execute() override {
+    FileMaker maker(root_);
+    Reader list(list_);
+    try {
+      while (!list.atEnd()) outcomes_.push_back(maker.make(list));
+    } catch (const Errno&) {
+      SetError("the list of files is malformed");
+    } catch (const std::exception& error) {
+      SetError(error.what());
+    }
+  }
+
+  void OnOK() override {
+    Napi::Uint32Array outcomes = Napi::Uint32Array::New(Env(), outcomes_.size());
+    std::copy(outcomes_.begin(), outcomes_.end(), outcomes.Data());
+    deferred_.Resolve(outcomes);
+  }
+
+  void OnError(const Napi::Error& error) override { deferred_.Reject(error.Value()); }
+
+ private:
+  Napi::Promise::Deferred deferred_;
+  const int root_;
+  // Keeps the bytes that `list_` shows.
+  Napi::Reference<Napi::Uint8Array> held_;
+  const std::string_view list_;
+  std::vector<uint32_t> outcomes_;
+};
+
+Napi::Value makeFilesCall(Info info) {
+  return answer(info, [&]() -> Napi::Value {
+    const int root = numberArgument<int>(info, 0);
+    if (!info[1].IsTypedArray() || info[1].As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array) throw Errno{EINVAL};
+    auto* worker = new MakeFiles(info.Env(), root, info[1].As<Napi::Uint8Array>());
+    const Napi::Promise promise = worker->promise();
+    worker->Queue();
+    return promise;
+  });
+}
+
+}  // namespace
+
+void exportFiles(Napi::Env env, Napi::Object exports) {
+  exports.Set("openBeneath", Napi::Function::New<openBeneathCall>(env));
+  exports.Set("makeFiles", Napi::Function::New<makeFilesCall>(env));
+}
+
+}  // namespace ebbtide::sys

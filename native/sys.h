@@ -1,0 +1,74 @@
+// What the files of the addon `ebbtide_sys` share: reading arguments, and answers that are an errno.
+//
+// Contract and threads: as sys.cc says. The readers throw `Errno`, which `answer` turns into the function's answer.
+#pragma once
+
+#include <napi.h>
+
+#include <cerrno>
+#include <cmath>
+#include <string>
+#include <vector>
+
+namespace ebbtide::sys {
+
+using Info = const Napi::CallbackInfo&;
+
+// Thrown by the argument readers and by `Sys`; becomes the function's answer.
+struct Errno {
+  int number;
+};
+
+inline std::string bytesArgument(Info info, size_t i, bool nulAllowed = false) {
+  std::string bytes;
+  const Napi::Value value = info[i];
+  if (value.IsString()) {
+    bytes = value.As<Napi::String>().Utf8Value();
+  } else {
+    napi_typedarray_type type = napi_int8_array;
+    size_t length = 0;
+    void* data = nullptr;
+    napi_value buffer = nullptr;
+    if (!value.IsTypedArray() || napi_get_typedarray_info(info.Env(), value, &type, &length, &data, &buffer, nullptr) != napi_ok ||
+        type != napi_uint8_array) {
+      throw Errno{EINVAL};
+    }
+    if (data != nullptr) bytes.assign(static_cast<const char*>(data), length);
+  }
+  if (!nulAllowed && bytes.find('\0') != std::string::npos) throw Errno{EINVAL};
+  return bytes;
+}
+
+template <typename T>
+T numberArgument(Info info, size_t i) {
+  double number = 0;
+  if (napi_get_value_double(info.Env(), info[i], &number) != napi_ok || !(number >= 0) || number > 4294967295.0 ||
+      std::floor(number) != number) {
+    throw Errno{EINVAL};
+  }
+  return static_cast<T>(number);
+}
+
+inline void check(int result) {
+  if (result != 0) throw Errno{errno};
+}
+
+template <typename Body>
+Napi::Value answer(Info info, Body body) {
+  int number = 0;
+  try {
+    return body();
+  } catch (const Errno& error) {
+    number = error.number;
+  } catch (const std::exception&) {
+    number = ENOMEM;
+  }
+  return Napi::Number::New(info.Env(), number);
+}
+
+inline Napi::Value success(Info info) { return Napi::Number::New(info.Env(), 0); }
+
+// Functions of files.cc.
+void exportFiles(Napi::Env env, Napi::Object exports);
+
+}  // namespace ebbtide::sys

@@ -1,0 +1,187 @@
+/**
+ * What the layers of an overlay show under a name, with the marks that the kernel leaves in them: whiteouts, opaque
+ * directories, redirects of renamed directories (`redirect_dir`), files whose content stayed below (`metacopy`). Follows
+ * the kernel's ovl_lookup. Called by layer-tree.ts; an upper directory may have been mounted by others, with any options.
+ *
+ * Marks that do not change what a name shows are passed over: origin, impure, nlink, protattr, uuid. `index=on` is
+ * another matter: see overlay-index.ts.
+ */
+import type { Stats } from 'node:fs';
+import { lstat } from 'node:fs/promises';
+import { failedPrecondition } from '../../errors.js';
+import { errnoOf, isAbsent } from '../fs-errors.js';
+import { type Place, placePath, under, within } from './beneath.js';
+import { getXattr } from './metadata.js';
+import { type BytePath, fsPath, showPath } from './paths.js';
+import type { OverlayPrefix } from './target.js';
+
+/** What stands at a place. The marks are read in layers of overlays only. */
+export interface Sight {
+  place: Place;
+  stats: Stats;
+  /** Nothing shows here, whatever lies below. */
+  whiteout: boolean;
+  /** A directory that does not merge with what lies below. */
+  opaque: boolean;
+  /** Where what lies below is found: a name beside this one, or a path from the roots of the layers. */
+  redirect: BytePath | undefined;
+  /** A file whose content lies below. */
+  metacopy: boolean;
+}
+
+/** The layers of an overlay, nearest first, and the prefix of its marks; no prefix and no layers for a plain directory. */
+export interface Layers {
+  readonly roots: readonly Place[];
+  readonly overlay: OverlayPrefix | undefined;
+}
+
+/** A directory on the way is a file now, or a symlink. */
+const notADirectory = new Set(['ENOTDIR', 'ELOOP']);
+
+/** Undefined when nothing is there. */
+export async function look(place: Place, overlay: OverlayPrefix | undefined): Promise<Sight | undefined> {
+  try {
+    return await within(place, async (path) => {
+      const stats = await lstat(fsPath(path));
+      const plain = { place, stats, whiteout: false, opaque: false, redirect: undefined, metacopy: false };
+      return overlay === undefined ? plain : await marked(plain, path, overlay);
+    });
+  } catch (error) {
+    if (isAbsent(error) || notADirectory.has(errnoOf(error) ?? '')) return undefined;
+    throw error;
+  }
+}
+
+async function marked(sight: Sight, path: BytePath, overlay: OverlayPrefix): Promise<Sight> {
+  const { stats, place } = sight;
+  const mark = (name: string, of = path): Promise<Buffer | undefined> => getXattr(of, `${overlay}${name}`);
+  if (isWhiteout(stats)) return { ...sight, whiteout: true };
+  if (stats.isDirectory()) {
+    if ((await mark('opaque'))?.toString('latin1') === 'y') return { ...sight, opaque: true };
+    return { ...sight, redirect: redirectOf(await mark('redirect'), place, overlay) };
+  }
+  if (!stats.isFile()) return sight;
+  if (stats.size === 0) return { ...sight, whiteout: await isXattrWhiteout(path, mark) };
+  if ((await mark('metacopy')) === undefined) return sight;
+  return { ...sight, metacopy: true, redirect: redirectOf(await mark('redirect'), place, overlay) };
+}
+
+/** Overlay's mark for "nothing here, whatever lies below". */
+export const isWhiteout = (stats: Stats): boolean => stats.isCharacterDevice() && stats.rdev === 0;
+
+/** Its other form, for layers that can hold no devices: an empty file, in a directory that says it has such. */
+async function isXattrWhiteout(
+  path: BytePath,
+  mark: (name: string, of?: BytePath) => Promise<Buffer | undefined>,
+): Promise<boolean> {
+  if ((await mark('whiteout')) === undefined) return false;
+  const directory = path.slice(0, path.lastIndexOf('/') + 1);
+  return (await mark('opaque', `${directory}.`))?.toString('latin1') === 'x';
+}
+
+function redirectOf(value: Buffer | undefined, place: Place, overlay: OverlayPrefix): BytePath | undefined {
+  if (value === undefined) return undefined;
+  const redirect = value.toString('latin1');
+  const names = redirect.startsWith('/') ? redirect.slice(1).split('/') : [redirect];
+  if (names.some((name) => /^\.{0,2}$|[/\0]/.test(name))) {
+    throw unreadable(place, 'has a redirect that means no place', 'the snapshot is damaged: do not use it');
+  }
+  // The kernel does not follow what ordinary users can write.
+  if (overlay === 'user.overlay.')
+    throw unreadable(place, 'has a redirect, which an overlay with userxattr refuses');
+  return redirect;
+}
+
+const unreadable = (place: Place, what: string, remedy?: string) =>
+  failedPrecondition(`${showPath(placePath(place))} ${what}`, {
+    object: showPath(placePath(place)),
+    remedy: remedy ?? 'mount the overlay with the options it was written with, and use the mounted tree',
+  });
+
+export interface Below {
+  /** Directories that merge, nearest first. */
+  directories: Place[];
+  /** What shows when no directory does. */
+  other: Sight | undefined;
+  /** Where the content of a file lies whose nearest copy has none. */
+  data: Place | undefined;
+}
+
+/**
+ * Looks for a name in directories that merge, nearest first. `wanted` is a name, or a path from the roots of the layers.
+ * `above`: what stands in the upper layer under the name, if anything does.
+ */
+export async function searchBelow(
+  layers: Layers,
+  directories: readonly Place[],
+  wanted: BytePath,
+  above: 'nothing' | 'directory' | 'metacopy',
+): Promise<Below> {
+  const found: Below = { directories: [], other: undefined, data: undefined };
+  let isDirectory = above === 'directory';
+  let name = wanted;
+  let stack = name.startsWith('/') ? layers.roots : directories;
+  for (let i = 0; i < stack.length; i++) {
+    const step = await searchOne(stack[i]!, name, isDirectory, layers.overlay);
+    if (step.sight?.stats.isDirectory()) {
+      if (above === 'metacopy' || found.other !== undefined) break;
+      isDirectory = true;
+      found.directories.push(step.sight.place);
+    } else if (step.sight !== undefined) {
+      found.other ??= step.sight;
+      if (!step.sight.metacopy) found.data = step.sight.place;
+    }
+    if (step.stop) break;
+    name = step.name;
+    if (name.startsWith('/') && stack !== layers.roots) {
+      i = layers.roots.findIndex(({ root }) => root === stack[i]!.root);
+      stack = layers.roots;
+    }
+  }
+  return found;
+}
+
+interface Step {
+  sight: Sight | undefined;
+  /** Lower layers are not looked at. */
+  stop: boolean;
+  /** What is looked for in them. */
+  name: BytePath;
+}
+
+/** Looks for a name or a path in the directory of one layer. */
+async function searchOne(
+  base: Place,
+  wanted: BytePath,
+  isDirectory: boolean,
+  overlay: OverlayPrefix | undefined,
+): Promise<Step> {
+  const absolute = wanted.startsWith('/');
+  const names = absolute ? wanted.slice(1).split('/') : [wanted];
+  const step: Step = { sight: undefined, stop: false, name: wanted };
+  let place = base;
+  for (const [i, name] of names.entries()) {
+    const last = i === names.length - 1;
+    place = under(place, name);
+    const sight = await look(place, overlay);
+    if (sight === undefined) return step;
+    const directory = sight.stats.isDirectory();
+    if (sight.whiteout || (!directory && (isDirectory || !last))) return { ...step, stop: true };
+    if (last) step.sight = sight;
+    if (sight.opaque || (!directory && !sight.metacopy)) step.stop = true;
+    else if (sight.redirect !== undefined) {
+      // A path from the roots goes on below, even where a directory on the way to it was opaque.
+      if (sight.redirect.startsWith('/')) step.stop = false;
+      const before = absolute && !sight.redirect.startsWith('/') ? ['', ...names.slice(0, i)] : [];
+      step.name = [...before, sight.redirect, ...names.slice(i + 1)].join('/');
+    }
+  }
+  return step;
+}
+
+/** Where the content of a metacopy file is; FailedPrecondition when no layer has it. */
+export function dataOf(sight: Sight, below: Below): Place | undefined {
+  if (!sight.metacopy) return undefined;
+  if (below.data !== undefined) return below.data;
+  throw unreadable(sight.place, 'holds only metadata, and no layer below has its content');
+}

@@ -1,0 +1,144 @@
+/**
+ * Small files of a layer, many at a time: each is put into a packed list with all that belongs to it, and a list is made
+ * in one native call (native/files.cc) on another thread, while the archive is read on. Made whole when `flush` resolves.
+ *
+ * The lists under way may end in any order, so a name must not be in two of them; LayerTree asks for a flush before it
+ * looks at a name that was given here. Memory: a few lists of at most a megabyte.
+ */
+import { endianness } from 'node:os';
+import { errorOf, makeFiles, makeFilesSupported } from '../sys.js';
+import { type Place, placePath } from './beneath.js';
+import { entryError } from './entries.js';
+import { isForbidden, isOwnerSet, type Skipped, timesOf } from './metadata.js';
+import { type BytePath, showPath } from './paths.js';
+import type { TarEntry } from './tar-reader.js';
+
+/** Larger files are written by themselves. */
+const LARGEST_BYTES = 64 * 1024;
+const LIST_BYTES = 1024 * 1024;
+const FILES_PER_LIST = 256;
+const LISTS_UNDER_WAY = 3;
+
+const NOTHING = Buffer.alloc(0);
+const HEAD_BYTES = 56;
+const OWNER_SKIPPED = 1 << 16;
+const ATTRIBUTES_SKIPPED = 1 << 17;
+const ERRNO = 0xffff;
+const LITTLE = endianness() === 'LE';
+const NANOS = 1_000_000_000n;
+
+interface SmallFile {
+  /** Of the entry. */
+  readonly name: BytePath;
+  readonly place: Place;
+}
+
+interface List {
+  readonly files: readonly SmallFile[];
+  readonly outcomes: Promise<Uint32Array>;
+}
+
+export class SmallFiles {
+  readonly #skipped: Skipped;
+  readonly #underWay: List[] = [];
+  #buffer = Buffer.allocUnsafe(LIST_BYTES);
+  #used = 0;
+  #files: SmallFile[] = [];
+
+  constructor(skipped: Skipped) {
+    this.#skipped = skipped;
+  }
+
+  /** Whether the entry can be made here. */
+  takes({ type, size, segments }: TarEntry): boolean {
+    return makeFilesSupported && type === 'file' && segments === undefined && size <= LARGEST_BYTES;
+  }
+
+  /**
+   * Takes in a file with its content. REQUIRES: its directory is there and ready to be written, and nothing stands at
+   * `place`. Errors of files taken in before are thrown here or by `flush`.
+   */
+  async add(place: Place, entry: TarEntry): Promise<void> {
+    const slash = place.path.lastIndexOf('/');
+    const directory = slash < 0 ? '.' : place.path.slice(0, slash);
+    const name = place.path.slice(slash + 1);
+    const attributes = packAttributes(entry, this.#skipped);
+    const bytes = HEAD_BYTES + directory.length + name.length + attributes.length + entry.size;
+    if (this.#used + bytes > this.#buffer.length) await this.#send(bytes);
+    const start = this.#used;
+    const at = start + HEAD_BYTES;
+    const buffer = this.#buffer;
+    const sizes = [directory.length, name.length, attributes.length, entry.size];
+    writeHead(new DataView(buffer.buffer, buffer.byteOffset + start), sizes, entry, this.#skipped);
+    buffer.write(directory, at, 'latin1');
+    buffer.write(name, at + directory.length, 'latin1');
+    attributes.copy(buffer, at + directory.length + name.length);
+    let end = start + bytes - entry.size;
+    for await (const chunk of entry.body()) end += chunk.copy(buffer, end);
+    this.#used = end;
+    this.#files.push({ name: entry.name, place });
+    if (this.#files.length >= FILES_PER_LIST) await this.#send(0);
+  }
+
+  /** Resolves when all files are there. */
+  async flush(): Promise<void> {
+    if (this.#files.length > 0) await this.#send(0);
+    while (this.#underWay.length > 0) await this.#finishOne();
+  }
+
+  /** As `flush`, without errors: nothing may be under way when the tree is closed. */
+  async end(): Promise<void> {
+    this.#files = [];
+    this.#used = 0;
+    await Promise.allSettled(this.#underWay.splice(0).map(({ outcomes }) => outcomes));
+  }
+
+  /** Sends off what is gathered and makes room for `bytes`. */
+  async #send(bytes: number): Promise<void> {
+    const [first] = this.#files;
+    if (first !== undefined) {
+      const outcomes = makeFiles(first.place.root.fd, this.#buffer.subarray(0, this.#used));
+      // Seen by whoever awaits the list; until then an error must not count as unhandled.
+      outcomes.catch(() => undefined);
+      this.#underWay.push({ files: this.#files, outcomes });
+      this.#buffer = Buffer.allocUnsafe(Math.max(LIST_BYTES, bytes));
+    } else if (bytes > this.#buffer.length) this.#buffer = Buffer.allocUnsafe(bytes);
+    this.#files = [];
+    this.#used = 0;
+    while (this.#underWay.length >= LISTS_UNDER_WAY) await this.#finishOne();
+  }
+
+  async #finishOne(): Promise<void> {
+    const { files, outcomes } = this.#underWay.shift()!;
+    for (const [i, outcome] of (await outcomes).entries()) {
+      const { name, place } = files[i]!;
+      const errno = outcome & ERRNO;
+      if (outcome & OWNER_SKIPPED) this.#skipped.owners++;
+      if (outcome & ATTRIBUTES_SKIPPED) this.#skipped.xattrs++;
+      if (errno !== 0) throw entryError(name, errorOf(errno, 'make', showPath(placePath(place))));
+    }
+  }
+}
+
+/** As `Head` in native/files.cc. `sizes`: bytes of directory, name, attributes, content. */
+function writeHead(head: DataView, sizes: readonly number[], entry: TarEntry, skipped: Skipped): void {
+  const { atime, mtime } = timesOf(entry);
+  const numbers = [...sizes, entry.mode, isOwnerSet(entry, skipped) ? 1 : 0, entry.uid, entry.gid];
+  for (const [i, value] of numbers.entries()) head.setUint32(i * 4, value, LITTLE);
+  head.setBigInt64(32, atime / NANOS, LITTLE);
+  head.setBigInt64(40, mtime / NANOS, LITTLE);
+  head.setUint32(48, Number(atime % NANOS), LITTLE);
+  head.setUint32(52, Number(mtime % NANOS), LITTLE);
+}
+
+/** Length of the name and of the value, name, value; for each attribute that a layer may set. */
+function packAttributes({ xattrs }: TarEntry, skipped: Skipped): Buffer {
+  if (xattrs.size === 0) return NOTHING;
+  const parts: Uint8Array[] = [];
+  for (const [key, value] of xattrs) {
+    const name = Buffer.from(key);
+    if (isForbidden(key)) skipped.xattrs++;
+    else parts.push(new Uint8Array(Uint32Array.of(name.length, value.length).buffer), name, value);
+  }
+  return Buffer.concat(parts);
+}

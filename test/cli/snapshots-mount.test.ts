@@ -1,0 +1,30 @@
+import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { canMount } from '../../src/backends/mounts.js';
+import { cli } from './support.js';
+
+test('given a snapshot, when mounted and unmounted, then it is there in between; else the error says why not', async (t) => {
+  const { ok, reason } = await canMount();
+  if (!ok) return t.skip(`cannot mount here: ${reason}`);
+  const run = await cli(t);
+  const target = join(run.root, '..', 'mounted');
+  await run.ok('snapshots', 'prepare', 'work');
+  await run.fails(3, /cannot mount/, 'snapshots', 'mount', 'work', target);
+  await mkdir(target);
+  assert.equal(await run.ok('snapshots', 'mount', 'work', target), `${target}\n`);
+  await writeFile(join(target, 'file'), 'x');
+  assert.deepEqual(await run.json('snapshots', 'umount', target), { target });
+  assert.ok(!existsSync(join(target, 'file')));
+  await run.ok('snapshots', 'commit', 'base', 'work');
+  await run.ok('snapshots', 'view', 'look', 'base');
+  await run.ok('snapshots', 'mount', 'look', target);
+  assert.equal(await readFile(join(target, 'file'), 'utf8'), 'x');
+  await assert.rejects(writeFile(join(target, 'file'), 'y'), { code: 'EROFS' });
+  await run.ok('snapshots', 'umount', target);
+  await run.fails(5, /nothing is mounted/, 'snapshots', 'umount', target);
+  await run.fails(5, /committed/, 'snapshots', 'mount', 'base', target);
+  await run.fails(3, /not found/, 'snapshots', 'mount', 'nosuch', target);
+});
