@@ -1,6 +1,6 @@
 // System calls that Node lacks on Linux: mount, umount2, mknod, extended attributes, times in nanoseconds, blocks ahead, who
-// is at the other end of a socket; files.cc has openat2 and the making of many small files. Wrapped by src/backends/sys.ts
-// and src/allocate.ts, which turn error numbers into Node's kind of errors.
+// is at the other end of a socket; files.cc has openat2 and the making of many small files. Wrapped by src/backends/sys.ts and
+// src/allocate.ts, which turn error numbers into Node's kind of errors.
 //
 // Contract: a function answers 0 or an errno (the ones that read: a Buffer or an errno). Wrong arguments answer EINVAL
 // before any call is made. No path is followed at its last component. Strings and bytes must hold no NUL.
@@ -218,8 +218,8 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("lgetxattr", Napi::Function::New<lgetxattrCall>(env));
   exports.Set("llistxattr", Napi::Function::New<llistxattrCall>(env));
   exports.Set("lremovexattr", Napi::Function::New<lremovexattrCall>(env));
-  exports.Set("peerCredentials", Napi::Function::New<peerCredentialsCall>(env));
   exportFiles(env, exports);
+  exports.Set("peerCredentials", Napi::Function::New<peerCredentialsCall>(env));
   return exports;
 }
 

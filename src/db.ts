@@ -12,6 +12,8 @@ import { makeDurableDirectory } from './backends/files.js';
 import { errnoOf, fsError } from './backends/fs-errors.js';
 import { openNative } from './backends/native.js';
 import { openOverlayfs } from './backends/overlayfs.js';
+import { type CheckOptions, checkStore } from './check/check.js';
+import type { CheckReport } from './check/findings.js';
 import { CLUSTER_SLICE_MS, Cluster, SharedGuards } from './cluster.js';
 import type { ClusterHosts } from './cluster-hosts.js';
 import { type CallContext, withTransactionContext } from './context.js';
@@ -162,6 +164,7 @@ export class DB implements AsyncDisposable {
     this.#content = current(
       host.contentStore,
       'info',
+      'has',
       'readerAt',
       'walk',
       'status',
@@ -292,6 +295,20 @@ export class DB implements AsyncDisposable {
   /** The time that expiries are compared with, and how often the wall clock was set since the store was opened. */
   get expiryTime(): ExpiryTime & { readonly steps: Readonly<ClockSteps> } {
     return this.#host.expiryClock;
+  }
+  /**
+   * Compares the store with what is on disk, beside whatever else goes on; with `repair` moves away what stands in a
+   * blob's place and is not the blob. What it finds is no error: see the report.
+   */
+  check(ctx: CallContext = {}, options: CheckOptions = {}): Promise<CheckReport> {
+    this.#host.reader({});
+    const { engine } = this;
+    const parts = {
+      hasAllContent: engine.kind !== 'etcd' || sharesDirectories(engine),
+      hasAllSnapshots: engine.kind !== 'etcd',
+      verifyGraph: () => this.#inTurn(async () => engine.verifyGraph()),
+    };
+    return checkStore(this.#host, parts, ctx.signal, options);
   }
   /** The earliest time later than `after` at which a lease, image or ingest expires; used by the scheduler. */
   nextExpiry(after: Instant): Instant | undefined {

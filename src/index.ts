@@ -237,6 +237,17 @@ export {
 } from './gc/types.js';
 export type { LeaseOwner, Why, WhyOptions, WhyStep } from './gc/why.js';
 
+// ---- Checks
+
+export type { CheckOptions, CheckPhase } from './check/check.js';
+export {
+  type CheckReport,
+  type Finding,
+  type FindingKind,
+  findingKinds,
+  type Severity,
+} from './check/findings.js';
+
 // ---- Engines, for `newDB` and for engines of your own
 
 export type {

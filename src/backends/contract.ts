@@ -27,7 +27,10 @@ export interface IngestStatus {
   updatedAt: Instant;
 }
 
-/** Random access to one blob. `read` fills as much of `buffer` as there is and answers the count; 0 is the end. */
+/**
+ * Random access to one blob. `read` fills as much of `buffer` as there is up to `size` and answers the count; 0 is the
+ * end. Bytes that are missing before `size` are an error.
+ */
 export interface BlobReader extends AsyncDisposable {
   readonly size: number;
   read(buffer: Uint8Array, position: number): Promise<number>;
@@ -78,7 +81,23 @@ export interface ContentBackend {
    * Absent ones count as removed with 0 bytes.
    */
   deleteMany?(digests: string[]): Promise<RemovalReport>;
+  /** Optional: deletes what crashes left that is neither a blob nor an ingest; answers what was freed. */
+  cleanup?(): Promise<RemovalReport>;
+  /** Optional: what stands where the blob belongs. */
+  inspect?(digest: string): Promise<BlobFile>;
+  /** Optional: moves what stands where the blob belongs out of the way and answers its new path; undefined: absent. */
+  setAside?(digest: string): Promise<string | undefined>;
+  /** Optional: paths of ingests that no ref can open. */
+  damagedIngests?(): Promise<string[]>;
   close?(): Promise<void>;
+}
+
+export interface BlobFile {
+  path: string;
+  /** `other`: something that is no regular file. */
+  kind: 'file' | 'absent' | 'other';
+  /** Bytes; 0 unless it is a file. */
+  size: number;
 }
 
 // -------------------------------------------------------------------------------------------------- snapshotters
@@ -147,7 +166,19 @@ export interface SnapshotterBackend {
   write?<T>(key: string, work: (mounts: Mount[], signal: AbortSignal) => Promise<T>): Promise<T>;
   /** Optional: reclaims the disk of removed snapshots; answers what was freed where that is known. */
   cleanup?(): Promise<RemovalReport | undefined>;
+  /** Optional: compares its snapshots with its directories. */
+  inspect?(fn: (problem: SnapshotProblem) => Promise<void> | void): Promise<void>;
   close(): Promise<void>;
+}
+
+export interface SnapshotProblem {
+  /** A snapshot without its directory; one whose parent is missing or not committed; a directory without a snapshot. */
+  kind: 'directory' | 'parent' | 'orphan';
+  /** The snapshot's key, or the directory's name. */
+  name: string;
+  path: string;
+  /** What is there instead. */
+  found: string;
 }
 
 // ------------------------------------------------------------------------------------------------------ disk jobs

@@ -52,9 +52,12 @@ class NativeDriver implements SnapshotDriver {
   }
 
   mounts(snapshot: StoredSnapshot, parents: readonly number[]): Mount[] {
-    const readOnly = snapshot.kind === 'view';
-    const shown = readOnly ? (parents[0] ?? snapshot.id) : snapshot.id;
-    return [{ type: 'bind', source: this.contents(shown), options: ['rbind', readOnly ? 'ro' : 'rw'] }];
+    const [source = ''] = this.needs(snapshot, parents);
+    return [{ type: 'bind', source, options: ['rbind', snapshot.kind === 'view' ? 'ro' : 'rw'] }];
+  }
+
+  needs({ id, kind }: StoredSnapshot, parents: readonly number[]): string[] {
+    return [this.contents(kind === 'view' ? (parents[0] ?? id) : id)];
   }
 
   contents(id: number): string {

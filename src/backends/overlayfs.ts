@@ -195,6 +195,13 @@ class OverlayDriver implements SnapshotDriver {
     return [{ type: 'overlay', source: 'overlay', options }];
   }
 
+  needs({ id, kind }: StoredSnapshot, parents: readonly number[]): string[] {
+    const layers = parents.map((parent) => this.contents(parent));
+    if (kind === 'view' && layers.length > 0) return layers;
+    const work = kind === 'active' ? [join(snapshotDirectory(this.#root, id), 'work')] : [];
+    return [this.contents(id), ...work, ...layers];
+  }
+
   contents(id: number): string {
     return join(snapshotDirectory(this.#root, id), 'fs');
   }

@@ -19,6 +19,7 @@ import { readdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { EbbtideError, failedPrecondition, invalidArgument, notFound } from '../errors.js';
 import { HeldDirectory } from '../held-directory.js';
+import { shown } from '../held-paths.js';
 import { maskedLabels } from '../model/fieldpaths.js';
 import { adaptLabels, parseFilters } from '../model/filters.js';
 import { compactMap, copyMap } from '../model/labels.js';
@@ -30,6 +31,7 @@ import type {
   RemovalReport,
   SnapshotInfo,
   SnapshotOptions,
+  SnapshotProblem,
   SnapshotterBackend,
   Usage,
 } from './contract.js';
@@ -44,6 +46,7 @@ import type { StoredSnapshot } from './metastore-records.js';
 import { directoriesOf, isReadOnly, sameDirectories } from './mount-shape.js';
 import { ObjectLocks } from './object-locks.js';
 import { addReport, emptyReport, inlineJobs } from './remove-tree.js';
+import { problemsOf, requireDirectories } from './snapshot-directories.js';
 import { toBeSpared } from './unknown-directories.js';
 
 export interface SnapshotterOptions {
@@ -79,6 +82,8 @@ export interface SnapshotDriver {
   build(directory: string, snapshot: NewSnapshot, contents: (id: number) => string): Promise<void>;
   /** Mounts of an active snapshot or a view. `parents`: ids, nearest first. */
   mounts(snapshot: StoredSnapshot, parents: readonly number[]): Mount[];
+  /** Directories that those mounts need, by their names; without parents: those of the snapshot alone. */
+  needs(snapshot: StoredSnapshot, parents: readonly number[]): string[];
   /** Directory whose tree is what the snapshot alone takes, by its name. */
   contents(id: number): string;
   /**
@@ -206,7 +211,9 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
       });
     }
     this.#verify();
-    return this.#driver.mounts(snapshot, this.#meta.ancestors(snapshot));
+    const parents = this.#meta.ancestors(snapshot);
+    await requireDirectories(key, this.#driver.needs(snapshot, parents));
+    return this.#driver.mounts(snapshot, parents);
   }
 
   async walk(fn: (info: SnapshotInfo) => Promise<void> | void, ...filters: string[]): Promise<void> {
@@ -276,6 +283,23 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     };
   }
 
+  /** Snapshots without their directory, with a lost parent, and directories that no snapshot has. */
+  async inspect(fn: (problem: SnapshotProblem) => Promise<void> | void): Promise<void> {
+    this.#verify();
+    let last = 0;
+    for (let step = this.#meta.after(last, STEP); step.length > 0; step = this.#meta.after(last, STEP)) {
+      for (const { id } of step) {
+        last = id;
+        for (const problem of await problemsOf(this.#meta, this.#driver, id)) await fn(problem);
+      }
+      await breathe();
+    }
+    for (const name of await this.#scan()) {
+      if (this.#left.has(name)) continue;
+      await fn({ kind: 'orphan', name, path: shown(this.#path(name)), found: 'no snapshot' });
+    }
+  }
+
   async #measure(id: number, see?: (path: Buffer, stats: Stats) => void): Promise<Usage> {
     const path = this.#contents(id);
     try {
@@ -314,13 +338,23 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
   #make(kind: 'active' | 'view', key: string, parentKey: string, options: SnapshotOptions): Promise<Mount[]> {
     return this.#keys.withAll({ exclusive: [key], shared: [parentKey] }, async () => {
       const parent = checkCreate(this.#meta, key, parentKey);
-      const snapshot = { kind, parent, labels: compactMap(options.labels) };
       this.#verify();
+      if (parent !== undefined) await this.#requireLayers(parent);
+      const snapshot = { kind, parent, labels: compactMap(options.labels) };
       const create = (tx: MetaTransaction): number => tx.create(kind, key, parentKey, snapshot.labels).id;
       if (this.#driver.hasDirectory(snapshot)) await this.#makeDirectory(snapshot, create);
       else await this.#meta.write(create);
       return this.mounts(key);
     });
+  }
+
+  /** A snapshot on a parent whose directory is gone could not be mounted, or would lack what the parent had. */
+  async #requireLayers(parent: StoredSnapshot): Promise<void> {
+    const layers = this.#driver.needs({ ...parent, kind: 'view' }, [
+      parent.id,
+      ...this.#meta.ancestors(parent),
+    ]);
+    await requireDirectories(parent.key, layers);
   }
 
   async #makeDirectory(snapshot: NewSnapshot, create: (tx: MetaTransaction) => number): Promise<void> {

@@ -35,10 +35,10 @@ interface Addon {
   llistxattr(path: SysPath): Buffer | number;
   lremovexattr(path: SysPath, name: string): number;
   utimes(path: SysPath, atimeNs: bigint, mtimeNs: bigint): number;
-  peerCredentials(descriptor: number): Buffer | number;
   /** A descriptor, or an errno below 0. */
   openBeneath(directory: number, path: SysPath, flags: number): number;
   makeFiles(directory: number, list: Uint8Array): Promise<Uint32Array> | number;
+  peerCredentials(descriptor: number): Buffer | number;
 }
 
 const addon = loadAddon('ebbtide_sys') as Addon | undefined;
@@ -157,13 +157,6 @@ export function utimes(path: SysPath, atimeNs: bigint, mtimeNs: bigint): void {
   lutimesSync(typeof path === 'string' ? path : Buffer.from(path), seconds(atimeNs), seconds(mtimeNs));
 }
 
-/** SO_PEERCRED of a connected unix socket: who made the connection. Undefined where that is not known. */
-export function peerCredentials(descriptor: number): { pid: number; uid: number } | undefined {
-  const bytes = addon?.peerCredentials?.(descriptor);
-  if (!Buffer.isBuffer(bytes)) return undefined;
-  return { pid: bytes.readInt32LE(0), uid: bytes.readUInt32LE(4) };
-}
-
 // ------------------------------------------------------------------------------------- below an open directory
 
 /** Flags of open(2) that Node does not name. */
@@ -213,6 +206,13 @@ export async function makeFiles(directory: number, list: Uint8Array): Promise<Ui
   const outcomes = await (addon?.makeFiles(directory, list) ?? ENOTSUP);
   if (typeof outcomes === 'number') throw systemError(outcomes, 'makeFiles', '');
   return outcomes;
+}
+
+/** SO_PEERCRED of a connected unix socket: who made the connection. Undefined where that is not known. */
+export function peerCredentials(descriptor: number): { pid: number; uid: number } | undefined {
+  const bytes = addon?.peerCredentials?.(descriptor);
+  if (!Buffer.isBuffer(bytes)) return undefined;
+  return { pid: bytes.readInt32LE(0), uid: bytes.readUInt32LE(4) };
 }
 
 // ------------------------------------------------------------------------------------------------------- errors

@@ -34,6 +34,7 @@ addEtcdOptions(program);
 /** In the order of the help. */
 const verbs: Readonly<Record<string, () => Promise<(program: Command) => void>>> = {
   doctor: async () => (await import('./verbs/doctor.js')).doctor,
+  check: async () => (await import('./verbs/check.js')).check,
   demo: async () => (await import('./verbs/demo.js')).demo,
   import: async () => (await import('./verbs/import.js')).importVerb,
   export: async () => (await import('./verbs/export.js')).exportVerb,

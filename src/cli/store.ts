@@ -49,4 +49,5 @@ export interface Store extends AsyncDisposable {
   applyPlan: DB['applyPlan'];
   why: DB['why'];
   du: DB['du'];
+  check: DB['check'];
 }

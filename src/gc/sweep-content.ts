@@ -45,6 +45,7 @@ export async function sweepContent(
   try {
     if (work.orphans) await sweep.removeOrphans(work.orphans);
     await sweep.remove(work.items);
+    if (work.orphans) await sweep.cleanup();
   } catch (error) {
     sweep.report.errors.push(messageOf(error));
   }
@@ -76,6 +77,13 @@ class ContentSweep {
   async remove(items: UnnamedItems): Promise<void> {
     await this.#removeBlobs(items);
     await this.#removeIngests(items);
+  }
+
+  /** What a crash left that is neither a blob nor an ingest. */
+  async cleanup(): Promise<void> {
+    const { bytes = 0, errors = [] } = (await this.#host.content.cleanup?.()) ?? {};
+    this.report.bytes += bytes;
+    for (const { path, message } of errors) this.#failed(path, message);
   }
 
   async #removeBlobs(items: UnnamedItems): Promise<void> {

@@ -118,7 +118,7 @@ class WatchedSource {
 
 /**
  * Has the lease hold a blob that should be there already; answers its size, undefined when the namespace does not
- * have it.
+ * have it or its bytes are damaged.
  */
 export async function holdBlob(
   services: ImageServices,
@@ -137,9 +137,13 @@ async function sizeOf(
   digest: string,
 ): Promise<number | undefined> {
   try {
-    return (await services.content.info(ctx, digest)).size;
+    const { size } = await services.content.info(ctx, digest);
+    await using reader = await services.content.readerAt(ctx, digest);
+    // Also a daemon compares the file with the record then.
+    if (size > 0) await reader.read(Buffer.alloc(1), size - 1);
+    return size;
   } catch (error) {
-    if (isNotFound(error)) return undefined;
+    if (isNotFound(error) || isFailedPrecondition(error)) return undefined;
     throw error;
   }
 }

@@ -31,19 +31,22 @@ export class OpenReaders {
   /** Has `fn` read a blob. NotFound without a record in the namespace, or when the bytes are gone. */
   async use<T>(ctx: CallContext, digest: string, fn: (reader: BlobReader) => Promise<T>): Promise<T> {
     const entry = await this.#take(ctx, digest);
+    let failed = true;
     try {
-      return await fn(entry.reader);
+      const result = await fn(entry.reader);
+      failed = false;
+      return result;
     } finally {
-      await this.#giveBack(entry);
+      await this.#giveBack(entry, failed);
     }
   }
 
   async #take(ctx: CallContext, digest: string): Promise<Entry> {
     if (this.#entries.has(digest)) {
-      await this.#store.info(ctx, digest);
+      const { size } = await this.#store.info(ctx, digest);
       // It may have gone while the store was asked.
       const entry = this.#entries.get(digest);
-      if (entry !== undefined) return this.#use(entry);
+      if (entry?.reader.size === size) return this.#use(entry);
     }
     const reader = await this.#store.readerAt(ctx, digest);
     // Two calls may open the same blob at once; the second keeps its own to itself.
@@ -61,7 +64,9 @@ export class OpenReaders {
     return entry;
   }
 
-  async #giveBack(entry: Entry): Promise<void> {
+  /** A blob whose reading failed is opened anew next time: its file may have been replaced. */
+  async #giveBack(entry: Entry, failed: boolean): Promise<void> {
+    if (failed && this.#entries.get(entry.digest) === entry) this.#entries.delete(entry.digest);
     if (--entry.users > 0) return;
     if (this.#entries.get(entry.digest) !== entry || this.#idle >= IDLE_MAX) {
       await this.#close(entry);

@@ -69,6 +69,7 @@ export class ProxiedContent implements ServedContent {
   listStatuses: ServedContent['listStatuses'] = (ctx, ...filters) =>
     this.#store.listStatuses(inside(ctx), ...filters);
   abort: ServedContent['abort'] = (ctx, ref) => this.#store.abort(inside(ctx), ref);
+  has: ServedContent['has'] = (ctx, digest) => this.#store.has(inside(ctx), digest);
   readerAt: ServedContent['readerAt'] = (ctx, content) => this.#store.readerAt(inside(ctx), content);
 
   async writer(ctx: CallContext, ref: string, descriptor: WriterDescriptor = {}): Promise<ContentWriter> {

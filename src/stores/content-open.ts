@@ -15,6 +15,7 @@ import type { NamespaceRecord } from '../model/records.js';
 import { now } from '../model/time.js';
 import { namedIn } from './caller-names.js';
 import { checkNamespaceName, scanRecords } from './common.js';
+import { backendSize, hasBlob, isWhole } from './content-bytes.js';
 import { abortUnrecorded, backendRefOf, recordIngest } from './content-ingests.js';
 import { type ContentWriter, NamespacedWriter } from './content-writer.js';
 import { blobGuard, ingestGuard } from './guards.js';
@@ -35,6 +36,8 @@ interface Opening {
   readonly size: number;
   readonly mediaType: string | undefined;
   readonly holds: Holds;
+  /** The namespace has a record of the blob without its bytes: they are to be sent again. */
+  readonly lost: boolean;
 }
 
 export async function openContentWriter(
@@ -54,9 +57,11 @@ export async function openContentWriter(
   if (digest !== '') validateDigest(digest);
   beginWrite(host, ctx);
   const holds = new Holds(host, ctx);
-  const opening = { host, inFlight, ctx, ns, ref, digest, size, mediaType, holds };
   try {
-    return await open(opening);
+    const reader = host.reader(ctx);
+    const recorded = digest !== '' && reader.has(blobKey(ns, digest));
+    const lost = recorded && !(await hasBlob(host, reader, ns, digest));
+    return await open({ host, inFlight, ctx, ns, ref, digest, size, mediaType, holds, lost });
   } finally {
     holds.release();
   }
@@ -65,7 +70,7 @@ export async function openContentWriter(
 async function open(opening: Opening): Promise<ContentWriter> {
   const { host, ctx, ns, digest } = opening;
   const reader = host.reader(ctx);
-  if (digest !== '' && reader.has(blobKey(ns, digest))) {
+  if (digest !== '' && !opening.lost && reader.has(blobKey(ns, digest))) {
     const there = await host.update(ctx, (tx) => leaseExisting(tx, opening));
     if (there) throw blobExists(digest);
   }
@@ -78,26 +83,24 @@ const blobExists = (digest: string): EbbtideError =>
   alreadyExists(`content "${digest}" already exists`, { object: digest });
 
 /** Whether the namespace has the blob already; the context's lease then holds it. */
-function leaseExisting(tx: Transaction, { ctx, ns, digest }: Opening): boolean {
-  if (digest === '' || !tx.has(blobKey(ns, digest))) return false;
+function leaseExisting(tx: Transaction, { ctx, ns, digest, lost }: Opening): boolean {
+  if (digest === '' || lost || !tx.has(blobKey(ns, digest))) return false;
   addToLease(tx, ctx, ns, blobKey(ns, digest));
   return true;
 }
 
 /**
  * The size of the blob when the namespace may take it without sending its bytes: the policy or a namespace's
- * label allows it, the backend has it, and the caller is not mistaken about its size (a mistake shows at commit).
+ * label allows it, the backend has it whole, and the caller is not mistaken about its size (a mistake shows at commit).
  * From here on the blob is guarded.
  */
-async function sharedSize({ host, ctx, digest, size, holds }: Opening): Promise<number | undefined> {
-  if (digest === '') return undefined;
+async function sharedSize({ host, ctx, digest, size, holds, lost }: Opening): Promise<number | undefined> {
+  if (digest === '' || lost) return undefined;
   if (host.policy !== 'shared' && !isShareable(host.reader(ctx), digest)) return undefined;
   await holds.share(blobGuard(digest));
-  const found = await host.content.info(digest).then(
-    (info) => info.size,
-    () => undefined,
-  );
-  return size === 0 || size === found ? found : undefined;
+  const found = await backendSize(host, digest);
+  if (found === undefined || (size !== 0 && size !== found)) return undefined;
+  return (await isWhole(host, host.reader(ctx), digest, found)) ? found : undefined;
 }
 
 /** Whether some namespace that lets others take its content has the blob. */

@@ -15,7 +15,8 @@ import { compactMap, validateLabels } from '../model/labels.js';
 import type { BlobRecord, StringMap } from '../model/records.js';
 import { now } from '../model/time.js';
 import { inCallersNames } from './caller-names.js';
-import { ensureNamespace, putRecord } from './common.js';
+import { ensureNamespace, putRecord, readRecord } from './common.js';
+import { backendSize } from './content-bytes.js';
 import { deleteIngest } from './content-ingests.js';
 import { checkExpectations, type SharedBlob, sharedBlobGone, unshare } from './content-shared.js';
 import { blobGuard } from './guards.js';
@@ -24,7 +25,7 @@ import type { StoreHost } from './host.js';
 import { addToLease, removeFromLease } from './lease-context.js';
 
 export interface CommitOptions {
-  /** Labels of the new record; not applied when the namespace has the blob already. */
+  /** Labels of the new record; not applied when the namespace has a record of the blob already. */
   labels?: StringMap | undefined;
 }
 
@@ -66,6 +67,8 @@ interface Settled {
   digest: string;
   /** Bytes. */
   size: number;
+  /** The backend did not have the bytes, or not all of them. */
+  made: boolean;
   /** The shared blob, whether the backend still has it, and whether an earlier opening of the ref left bytes. */
   shared?: { blob: SharedBlob; present: boolean; leftover: boolean };
 }
@@ -198,12 +201,12 @@ export class NamespacedWriter implements ContentWriter {
     validateLabels(options.labels);
     checkExpectations(source, this.ref, size, expected);
     const { host, backendRef } = this.#target;
-    const exists = (found: Promise<unknown>): Promise<boolean> => found.then(Boolean, () => false);
-    const [present, leftover] = await Promise.all([
-      exists(host.content.info(source.digest)),
-      exists(host.content.status(backendRef)),
+    const [found, leftover] = await Promise.all([
+      backendSize(host, source.digest),
+      host.content.status(backendRef).then(Boolean, () => false),
     ]);
-    return { digest: source.digest, size: source.size, shared: { blob: source, present, leftover } };
+    const shared = { blob: source, present: found === source.size, leftover };
+    return { digest: source.digest, size: source.size, made: false, shared };
   }
 
   async #settleOwn(
@@ -221,14 +224,18 @@ export class NamespacedWriter implements ContentWriter {
         remedy: 'open the ref again and go on at its offset',
       });
     }
-    await writer.commit(offset, expected).catch((error: unknown) => {
-      if (!isAlreadyExists(error)) throw error;
-    });
+    const made = await writer.commit(offset, expected).then(
+      () => true,
+      (error: unknown) => {
+        if (!isAlreadyExists(error)) throw error;
+        return false;
+      },
+    );
     // The backend has seen to it that the bytes are what was expected, also when it had them before.
-    return { digest: expected === '' ? writer.digest() : expected, size: offset };
+    return { digest: expected === '' ? writer.digest() : expected, size: offset, made };
   }
 
-  /** The store's part of a commit; answers whether the namespace had the blob. */
+  /** The store's part of a commit; answers whether the namespace had the blob, bytes and all. */
   async #record(ctx: CallContext, settled: Settled, labels: StringMap | undefined): Promise<boolean> {
     const { host } = this.#target;
     try {
@@ -241,11 +248,14 @@ export class NamespacedWriter implements ContentWriter {
 
   #write(tx: Transaction, ctx: CallContext, settled: Settled, labels: StringMap | undefined): boolean {
     const { namespace: ns, host, backendRef } = this.#target;
-    const { digest, size, shared } = settled;
+    const { digest, size, made, shared } = settled;
     const blob = blobKey(ns, digest);
     const ingest = ingestKey(ns, this.ref);
-    const existed = tx.has(blob);
-    if (!existed) {
+    const record = readRecord<BlobRecord>(tx, blob);
+    if (record !== undefined) {
+      // The bytes had the digest, so it is the record that was wrong.
+      if (shared === undefined && record.size !== size) putRecord<BlobRecord>(tx, blob, { ...record, size });
+    } else {
       if (shared && !(shared.present && tx.has(ingest))) throw sharedBlobGone(shared.blob, this.ref);
       ensureNamespace(tx, ns);
       const at = now();
@@ -255,7 +265,7 @@ export class NamespacedWriter implements ContentWriter {
     if (shared?.leftover) host.markContentDirty(tx, { kind: 'ingest', ref: backendRef });
     removeFromLease(tx, ctx, ns, ingest);
     addToLease(tx, ctx, ns, blob);
-    return existed;
+    return record !== undefined && !made;
   }
 
   /** The backend has a blob now that no record of this namespace names: a sweep decides what becomes of it. */

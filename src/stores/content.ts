@@ -6,11 +6,19 @@
  * Writes are durable as the DB is. Reads of records are synchronous underneath; no call holds a lock that a
  * call about other content waits for.
  */
-import type { BlobReader, ContentInfo, IngestStatus, WriterDescriptor } from '../backends/contract.js';
+import type {
+  BlobReader,
+  ContentBackend,
+  ContentInfo,
+  IngestStatus,
+  WriterDescriptor,
+} from '../backends/contract.js';
+import { wrongSize } from '../backends/damaged.js';
+import { messageOf } from '../backends/fs-errors.js';
 import { type CallContext, requireNamespace } from '../context.js';
 import type { Reader } from '../engine/contract.js';
 import { blobKey, ingestKey, key, leaf } from '../engine/schema/keys.js';
-import { type EbbtideError, isNotFound, notFound, throwIfAborted } from '../errors.js';
+import { type EbbtideError, isKind, isNotFound, notFound, throwIfAborted } from '../errors.js';
 import { isDigest, validateDigest } from '../model/digest.js';
 import { maskedLabels } from '../model/fieldpaths.js';
 import { type Adaptor, adaptLabels, type Filter, parseFilters } from '../model/filters.js';
@@ -18,6 +26,7 @@ import { compactMap, copyMap, validateLabels } from '../model/labels.js';
 import type { BlobRecord, IngestRecord, StringMap } from '../model/records.js';
 import { namedIn } from './caller-names.js';
 import { putRecord, readRecord, scanRecords, updateTime } from './common.js';
+import { hasBlob } from './content-bytes.js';
 import { abortUnrecorded, deleteIngest } from './content-ingests.js';
 import { openContentWriter } from './content-open.js';
 import type { ContentWriter } from './content-writer.js';
@@ -54,12 +63,29 @@ export class ContentStore {
     throw contentNotFound(digest);
   }
 
-  /** Opens a blob for reading; close it. NotFound without a record or when the bytes are gone. */
+  /**
+   * Whether the namespace has a blob with its bytes: a record, and a file of the record's size. One that is not there
+   * can be written again under its digest.
+   */
+  async has(ctx: CallContext, digest: string): Promise<boolean> {
+    const ns = requireNamespace(ctx);
+    validateDigest(digest);
+    return hasBlob(this.#host, this.#host.reader(ctx), ns, digest);
+  }
+
+  /**
+   * Opens a blob for reading; close it. NotFound without a record or when the bytes are gone; FailedPrecondition when
+   * the file is not of the record's size.
+   */
   async readerAt(ctx: CallContext, content: string | { readonly digest: string }): Promise<BlobReader> {
     const ns = requireNamespace(ctx);
     const digest = typeof content === 'string' ? content : content.digest;
-    if (!this.#host.reader(ctx).has(blobKey(ns, digest))) throw contentNotFound(digest);
-    return this.#host.content.readerAt(digest);
+    const record = readRecord<BlobRecord>(this.#host.reader(ctx), blobKey(ns, digest));
+    if (record === undefined) throw contentNotFound(digest);
+    const reader = await this.#host.content.readerAt(digest);
+    if (reader.size === record.size) return reader;
+    await reader.close();
+    throw wrongSize(digest, reader.size, record.size);
   }
 
   /** Replaces the labels, or what the paths `labels` and `labels.<key>` name. NotFound, InvalidArgument. */
@@ -136,10 +162,28 @@ export class ContentStore {
       const ref = leaf(k);
       if (pace.isOver) await pace.pass();
       if (record.ref === '' || !matches((path) => (path[0] === 'ref' ? ref : undefined))) continue;
-      const status = await content.status(record.ref).catch(undefinedIfNotFound);
+      const status = await this.#statusOrNone(content, record.ref);
       if (status !== undefined) statuses.push({ ...status, ref });
     }
     return statuses;
+  }
+
+  /** Undefined for an ingest that has ended, or whose files are damaged: one of those must not hide the others. */
+  async #statusOrNone(
+    content: Pick<ContentBackend, 'status'>,
+    backendRef: string,
+  ): Promise<IngestStatus | undefined> {
+    try {
+      return await content.status(backendRef);
+    } catch (error) {
+      if (isNotFound(error)) return undefined;
+      if (!isKind(error, 'Unknown')) throw error;
+      this.#host.log('warn', 'an ingest is left out of a list: it cannot be read', {
+        ref: backendRef,
+        error: messageOf(error),
+      });
+      return undefined;
+    }
   }
 
   /**
@@ -185,10 +229,6 @@ export class ContentStore {
 const contentNotFound = (digest: string): EbbtideError =>
   notFound(`content "${digest}" not found`, { object: digest });
 const ingestNotFound = (ref: string): EbbtideError => notFound(`ingest "${ref}" not found`, { object: ref });
-
-function undefinedIfNotFound(error: unknown): undefined {
-  if (!isNotFound(error)) throw error;
-}
 
 /** The public form; takes over the record's map. */
 const infoOf = (digest: string, record: BlobRecord): ContentInfo => ({

@@ -1,6 +1,17 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
-import { mkdir, readdir, readFile, rm, stat, unlink, utimes, writeFile } from 'node:fs/promises';
+import {
+  mkdir,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+  symlink,
+  unlink,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { type LocalContent, openContent } from '../../src/backends/content/store.js';
@@ -480,11 +491,17 @@ test('given a directory in the way or no access, then the error names kind, path
 
 test('given an ingest whose data cannot be opened, when a writer is asked for, then it is an error and the ref is free', async (t) => {
   const { content, root } = await fixture(t);
-  await mkdir(join(ingestOf(root, 'ref'), 'data'), { recursive: true });
-  await assert.rejects(content.writer('ref', {}), /ingest/);
-  await assert.rejects(content.writer('ref', {}), /ingest/);
-  await rm(ingestOf(root, 'ref'), { recursive: true });
   await (await content.writer('ref', {})).close();
+  const data = join(ingestOf(root, 'ref'), 'data');
+  await rename(data, `${data}.kept`);
+  await symlink('data', data);
+  await assert.rejects(content.writer('ref', {}), /ingest/);
+  await assert.rejects(content.writer('ref', {}), /ingest/);
+  assert.ok((await readdir(ingestOf(root, 'ref'))).includes('data.kept'));
+  await rm(data);
+  await mkdir(data);
+  await (await content.writer('ref', {})).close();
+  assert.equal((await content.status('ref')).offset, 0);
 });
 
 test('given a commit, when somebody opens the ref as soon as it is free, then nothing of the new ingest goes', async (t) => {

@@ -99,12 +99,12 @@ test('given an open snapshotter, when opened again, then Unavailable; after clos
   await open(t, root);
 });
 
-test('given a copy that fails, then nothing is recorded, its rest is deleted, and the key is free', async (t) => {
+test('given a parent whose directory is gone, then nothing is recorded, its rest is deleted, and the key is free', async (t) => {
   const root = await tempDir(t);
   const s = await open(t, root);
   await addLayer(s, 'base', '');
   await rename(join(root, 'snapshots/1'), join(root, 'away'));
-  const error = await failsWith(s.prepare('x', 'base'), 'Unknown', /snapshots\/1/);
+  const error = await failsWith(s.prepare('x', 'base'), 'FailedPrecondition', /snapshots\/1/);
   assert.ok('remedy' in error && error.remedy !== undefined);
   await failsWith(s.stat('x'), 'NotFound');
   assert.deepEqual(await directories(root), []);

@@ -1,10 +1,12 @@
 /**
  * The files of one unfinished ingest, besides its data. Called by the content directory and its writers.
  *
- * Timestamps are replaced by renaming, so that a reader never sees half of one. They are not synced: what a crash
- * takes with it is the time of an update, never data.
+ * An ingest appears and goes by a rename of its directory, and its timestamps are replaced by renaming, so a reader
+ * sees all of an ingest or nothing. The files are not synced: a power cut can leave a directory whose ref is not its
+ * own, which is then no ingest.
  */
-import { readFile, rename, rm, rmdir, stat, unlink, writeFile } from 'node:fs/promises';
+import type { BigIntStats } from 'node:fs';
+import { readFile, rename, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { notFound, unknownError } from '../../errors.js';
 import {
@@ -16,19 +18,25 @@ import {
 } from '../../model/time.js';
 import type { IngestStatus } from '../contract.js';
 import { orAbsent } from '../files.js';
+import { isIngestOf } from './layout.js';
 
 const SECONDS_PER_YEAR = 366n * 86_400n;
 /** Year 1 is how other writers of this layout spell "no time". */
 const endOfYearOne = zeroTime + SECONDS_PER_YEAR * NANOS_PER_SECOND;
+/** A file of an ingest that is missing each time is missing; before that, the ingest may have given way to another. */
+const MAX_READINGS = 16;
 
 export const dataPath = (directory: string): string => join(directory, 'data');
 
-/** Writes everything but the data into a discarded ingest (or a new one); `total` 0 is unknown and not written. */
-export async function writeIngest(
-  directory: string,
-  { ref, total, startedAt }: Readonly<{ ref: string; total: number; startedAt: Instant }>,
-  isNew: boolean,
-): Promise<void> {
+/** What an ingest begins with; `total` 0 is unknown. */
+export interface IngestHead {
+  ref: string;
+  total: number;
+  startedAt: Instant;
+}
+
+/** Writes everything but the data into a new directory that nobody looks at yet. */
+export async function writeHead(directory: string, { ref, total, startedAt }: IngestHead): Promise<void> {
   const time = formatTimestamp(startedAt);
   const write = (name: string, text: string): Promise<void> =>
     writeFile(join(directory, name), text, { mode: 0o600 });
@@ -36,7 +44,6 @@ export async function writeIngest(
     write('startedat', time),
     write('updatedat', time),
     total > 0 && write('total', String(total)),
-    total === 0 && !isNew && rm(join(directory, 'total'), { force: true }),
     write('ref', ref),
   ]);
 }
@@ -51,25 +58,40 @@ export async function writeTimestamp(
   await rename(`${path}.tmp`, path);
 }
 
-/** NotFound when the data or the ref is missing, Unknown when another file is missing or unreadable. */
+/**
+ * NotFound when there is no ingest: no directory, no data, or a ref that is not the directory's. Unknown when another
+ * file is missing or unreadable.
+ */
 export async function readIngest(directory: string): Promise<IngestStatus> {
-  const [data, ref] = await Promise.all([
-    orAbsent(stat(dataPath(directory), { bigint: true })),
-    readRef(directory),
-  ]);
-  if (data === null || ref === null) {
-    throw notFound(`there is no ingest in ${directory}`, { object: directory });
+  for (let reading = 1; ; reading++) {
+    const data = await orAbsent(stat(dataPath(directory), { bigint: true }));
+    const ref = data && (await readRef(directory));
+    if (data === null || ref === null) {
+      throw notFound(`there is no ingest in ${directory}`, { object: directory });
+    }
+    try {
+      return await readRest(directory, ref, data);
+    } catch (error) {
+      if (reading === MAX_READINGS) throw error;
+    }
   }
-  const startedAt = await readTimestamp(directory, 'startedat');
-  let updatedAt = await readTimestamp(directory, 'updatedat');
-  const total = await readTotal(directory);
-  if (updatedAt < data.mtimeNs) updatedAt = data.mtimeNs;
-  return { ref, offset: Number(data.size), total, startedAt, updatedAt };
 }
 
-/** The ref an ingest directory belongs to; null when it does not say. */
-export const readRef = (directory: string): Promise<string | null> =>
-  orAbsent(readFile(join(directory, 'ref'), 'utf8'));
+async function readRest(directory: string, ref: string, data: BigIntStats): Promise<IngestStatus> {
+  const [startedAt, updatedAt, total] = await Promise.all([
+    readTimestamp(directory, 'startedat'),
+    readTimestamp(directory, 'updatedat'),
+    readTotal(directory),
+  ]);
+  const latest = updatedAt < data.mtimeNs ? data.mtimeNs : updatedAt;
+  return { ref, offset: Number(data.size), total, startedAt, updatedAt: latest };
+}
+
+/** The ref of the ingest in a directory; null when there is none, or one that belongs elsewhere. */
+export async function readRef(directory: string): Promise<string | null> {
+  const ref = await orAbsent(readFile(join(directory, 'ref'), 'utf8'));
+  return ref !== null && isIngestOf(directory, ref) ? ref : null;
+}
 
 async function readTimestamp(directory: string, name: string): Promise<Instant> {
   const path = join(directory, name);
@@ -88,16 +110,4 @@ async function readTotal(directory: string): Promise<number> {
   const total = /^\d+$/.test(text) ? Number(text) : Number.NaN;
   if (!Number.isSafeInteger(total)) throw unknownError(`${path} is no size`, { object: path });
   return total;
-}
-
-/** Removes the directory of an ingest whose data went elsewhere, or is not needed. */
-export async function removeIngest(directory: string): Promise<void> {
-  try {
-    await Promise.all(
-      ['ref', 'startedat', 'updatedat', 'total'].map((name) => orAbsent(unlink(join(directory, name)))),
-    );
-    await rmdir(directory);
-  } catch {
-    await rm(directory, { recursive: true, force: true });
-  }
 }

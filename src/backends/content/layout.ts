@@ -1,13 +1,15 @@
 /**
  * Where things are in a content directory. Called by everything in content/; pure. The layout is containerd's, but
- * for `.trash`.
+ * for the directories whose names begin with a dot.
  *
  *   <root>/blobs/<algorithm>/<hex>          one read-only file per blob
  *   <root>/ingest/<sha256 of the ref>/      one directory per unfinished ingest: data, ref, startedat, updatedat, total
+ *   <root>/.drafts/                         ingests that are being made
  *   <root>/.trash/                          what is being deleted
+ *   <root>/.damaged/                        what `check --repair` found in a blob's place
  */
 import { createHash } from 'node:crypto';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import type { HeldDirectory } from '../../held-directory.js';
 import { type Algorithm, parseDigest } from '../../model/digest.js';
 
@@ -26,14 +28,22 @@ export class ContentLayout {
   get ingests(): string {
     return join(this.root, 'ingest');
   }
+  get drafts(): string {
+    return join(this.root, '.drafts');
+  }
   get trash(): string {
     return join(this.root, '.trash');
+  }
+  get damaged(): string {
+    return join(this.root, '.damaged');
   }
 
   /** Those below the root that there may be. */
   readonly directories: readonly string[] = [
     'ingest',
+    '.drafts',
     '.trash',
+    '.damaged',
     'blobs',
     ...algorithms.map((algorithm) => join('blobs', algorithm)),
   ];
@@ -50,6 +60,12 @@ export class ContentLayout {
 
   /** Directory of an ingest; the hash makes any text a safe name. */
   ingest(ref: string): string {
-    return join(this.ingests, createHash('sha256').update(ref).digest('hex'));
+    return join(this.ingests, ingestName(ref));
   }
 }
+
+const ingestName = (ref: string): string => createHash('sha256').update(ref).digest('hex');
+
+/** Whether a directory is where the ingest of a ref belongs. */
+export const isIngestOf = (directory: string, ref: string): boolean =>
+  ref !== '' && basename(directory) === ingestName(ref);

@@ -1,69 +1,84 @@
 /** Random access to one blob of the content directory. Reads overlap freely; close once they are done. */
+import { constants } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { failedPrecondition, invalidArgument, notFound } from '../../errors.js';
 import type { BlobReader } from '../contract.js';
-import { fsError, isAbsent } from '../fs-errors.js';
+import { DamagedContent } from '../damaged.js';
+import { errnoOf, fsError, isAbsent } from '../fs-errors.js';
 
 const CHUNK_BYTES = 256 * 1024;
+/** A pipe in a blob's place must not make anybody wait, and a link must not lead elsewhere. */
+const FLAGS = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW;
 
 export class FileReader implements BlobReader {
   readonly size: number;
   readonly #path: string;
+  readonly #digest: string;
   readonly #handle: FileHandle;
   #closing: Promise<void> | undefined;
 
-  private constructor(path: string, handle: FileHandle, size: number) {
+  private constructor(path: string, digest: string, handle: FileHandle, size: number) {
     this.#path = path;
+    this.#digest = digest;
     this.#handle = handle;
     this.size = size;
   }
 
-  /** NotFound when the blob's file is absent. */
+  /** NotFound when the blob's file is absent; `DamagedContent` when something else is in its place. */
   static async open(path: string, digest: string): Promise<FileReader> {
     let handle: FileHandle | undefined;
     try {
-      handle = await open(path, 'r');
-      const { size } = await handle.stat();
-      return new FileReader(path, handle, size);
+      handle = await open(path, FLAGS);
+      const stats = await handle.stat();
+      if (!stats.isFile()) throw noFile(digest, path);
+      return new FileReader(path, digest, handle, stats.size);
     } catch (error) {
       await handle?.close();
       if (isAbsent(error))
         throw notFound(`content ${digest} does not exist`, { object: digest, cause: error });
-      throw fsError('open', path, error);
+      if (['ELOOP', 'ENXIO'].includes(errnoOf(error) ?? '')) throw noFile(digest, path, error);
+      throw error instanceof DamagedContent ? error : fsError('open', path, error);
     }
   }
 
+  /** `DamagedContent` when the file ends before the size that it had when it was opened. */
   async read(buffer: Uint8Array, position: number): Promise<number> {
     if (!Number.isSafeInteger(position) || position < 0) {
       throw invalidArgument(`invalid position ${position}`, { object: this.#path });
     }
-    let filled = 0;
-    while (filled < buffer.length) {
+    const wanted = Math.max(0, Math.min(buffer.length, this.size - position));
+    this.#assertOpen();
+    for (let filled = 0; filled < wanted; ) {
       this.#assertOpen();
-      const { bytesRead } = await this.#read(buffer, filled, position + filled);
-      if (bytesRead === 0) break;
+      const { bytesRead } = await this.#read(buffer, filled, wanted - filled, position + filled);
+      if (bytesRead === 0) {
+        throw new DamagedContent(this.#digest, `its file ends at ${position + filled} of ${this.size} bytes`);
+      }
       filled += bytesRead;
     }
-    return filled;
+    return wanted;
   }
 
-  async #read(buffer: Uint8Array, from: number, position: number): Promise<{ bytesRead: number }> {
+  async #read(
+    buffer: Uint8Array,
+    from: number,
+    length: number,
+    position: number,
+  ): Promise<{ bytesRead: number }> {
     try {
-      return await this.#handle.read(buffer, from, buffer.length - from, position);
+      return await this.#handle.read(buffer, from, length, position);
     } catch (error) {
-      throw fsError('read', this.#path, error);
+      throw fsError(`read content ${this.#digest} at ${position} from`, this.#path, error);
     }
   }
 
   /** Every chunk is a buffer of its own, the caller's to keep. */
   async *stream(start = 0, end = this.size): AsyncIterable<Uint8Array> {
     const stop = Math.min(end, this.size);
-    for (let position = start; position < stop; ) {
+    for (let position = start; position < stop; position += CHUNK_BYTES) {
       const chunk = Buffer.allocUnsafe(Math.min(CHUNK_BYTES, stop - position));
-      const bytes = await this.read(chunk, position);
-      if (bytes === 0) return;
-      position += bytes;
-      yield bytes === chunk.length ? chunk : chunk.subarray(0, bytes);
+      await this.read(chunk, position);
+      yield chunk;
     }
   }
 
@@ -81,3 +96,6 @@ export class FileReader implements BlobReader {
     return this.close();
   }
 }
+
+const noFile = (digest: string, path: string, cause?: unknown): DamagedContent =>
+  new DamagedContent(digest, `${path} is no regular file`, cause);

@@ -5,8 +5,8 @@
  * Durability: a committed blob is on disk, name and bytes. Threading: everything overlaps; a ref has one writer at a
  * time and instance, and is refused, not waited for. Several instances on one directory share no locks.
  */
-import { constants, type Dir } from 'node:fs';
-import { chmod, type FileHandle, mkdir, open, opendir, readdir, stat, unlink } from 'node:fs/promises';
+import type { Dir } from 'node:fs';
+import { chmod, type FileHandle, lstat, open, opendir, readdir, unlink } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import {
   alreadyExists,
@@ -17,10 +17,12 @@ import {
   unavailable,
 } from '../../errors.js';
 import { HeldDirectory } from '../../held-directory.js';
+import { shown } from '../../held-paths.js';
 import { type Algorithm, Digester, isDigest, parseDigest } from '../../model/digest.js';
 import { formatTimestamp, type Instant, now } from '../../model/time.js';
 import type {
   BackendWriter,
+  BlobFile,
   BlobReader,
   ContentBackend,
   ContentInfo,
@@ -29,13 +31,15 @@ import type {
   RemovalReport,
   WriterDescriptor,
 } from '../contract.js';
-import { eachLimit, exists, makeRoot, orAbsent, orPresent, together } from '../files.js';
+import { eachLimit, exists, makeRoot, orAbsent } from '../files.js';
 import { errnoOf, fsError, isAbsent, messageOf } from '../fs-errors.js';
 import { type BackendLog, namingLog, stderrLog } from '../log.js';
 import { ObjectLocks } from '../object-locks.js';
 import { emptyReport, inlineJobs } from '../remove-tree.js';
+import { lookAtBlob, setAside } from './blob-file.js';
+import { Drafts } from './drafts.js';
 import { hashFile } from './hash-file.js';
-import { dataPath, readIngest, readRef, writeIngest } from './ingest.js';
+import { dataPath, readIngest, readRef } from './ingest.js';
 import { algorithms, ContentLayout } from './layout.js';
 import { FileReader } from './reader.js';
 import { DELETIONS, Trash } from './trash.js';
@@ -50,6 +54,12 @@ export interface ContentOptions {
 const PARALLEL = 8;
 /** Names that are read, and looked at, together while walking. */
 const WALK_BATCH = 64;
+/** Times that an ingest is made where another keeps appearing that cannot be resumed. */
+const MAX_OPENINGS = 4;
+/** Failures that say that there is no such ingest; any other may pass, and what was written must not go for it. */
+const GONE_OR_OTHER: ReadonlySet<string> = new Set(['ENOENT', 'ENOTDIR', 'EISDIR']);
+/** Age from which an ingest directory without a ref of its own is nobody's work any more. */
+const DAMAGED_AGE_MS = 3_600_000;
 
 /** Opens (or makes, 0755) a content directory. A clear error when it cannot be used. */
 export async function openContent(path: string, options: ContentOptions = {}): Promise<LocalContent> {
@@ -63,7 +73,9 @@ export async function openContent(path: string, options: ContentOptions = {}): P
     await closeToOthers(layout);
     const trash = new Trash(layout.trash, jobs, log);
     await trash.recover();
-    const content = new LocalContent(layout, trash, jobs, log, directory);
+    const drafts = new Drafts(layout, trash, log);
+    await drafts.sweep();
+    const content = new LocalContent(layout, trash, drafts, jobs, log, directory);
     content.verify(...layout.directories);
     return content;
   } catch (error) {
@@ -73,8 +85,8 @@ export async function openContent(path: string, options: ContentOptions = {}): P
 }
 
 /** What is in work is the owner's alone, also where an earlier version left it open. Whose it is not keeps what it has. */
-async function closeToOthers({ ingests, trash }: ContentLayout): Promise<void> {
-  for (const path of [ingests, trash]) await chmod(path, 0o700).catch(() => undefined);
+async function closeToOthers({ ingests, drafts, trash }: ContentLayout): Promise<void> {
+  for (const path of [ingests, drafts, trash]) await chmod(path, 0o700).catch(() => undefined);
 }
 
 /** Made by `openContent`. */
@@ -82,6 +94,7 @@ export class LocalContent implements ContentBackend {
   readonly #directory: HeldDirectory;
   readonly #layout: ContentLayout;
   readonly #trash: Trash;
+  readonly #drafts: Drafts;
   readonly #jobs: DiskJobs;
   readonly #log: BackendLog;
   readonly #digests = new ObjectLocks();
@@ -92,6 +105,7 @@ export class LocalContent implements ContentBackend {
   constructor(
     layout: ContentLayout,
     trash: Trash,
+    drafts: Drafts,
     jobs: DiskJobs,
     log: BackendLog,
     directory: HeldDirectory,
@@ -99,6 +113,7 @@ export class LocalContent implements ContentBackend {
     this.#directory = directory;
     this.#layout = layout;
     this.#trash = trash;
+    this.#drafts = drafts;
     this.#jobs = jobs;
     this.#log = log;
   }
@@ -127,8 +142,9 @@ export class LocalContent implements ContentBackend {
   async #look(digest: string): Promise<ContentInfo | null> {
     const path = this.#layout.blob(digest);
     try {
-      const stats = await orAbsent(stat(path, { bigint: true }));
-      if (stats === null) return null;
+      const stats = await orAbsent(lstat(path, { bigint: true }));
+      // What stands in a blob's place is none: writers replace it.
+      if (!stats?.isFile()) return null;
       return {
         digest,
         size: Number(stats.size),
@@ -202,6 +218,16 @@ export class LocalContent implements ContentBackend {
     }
   }
 
+  async inspect(digest: string): Promise<BlobFile> {
+    const file = await lookAtBlob(this.#layout.blob(digest));
+    return { ...file, path: shown(file.path) };
+  }
+
+  setAside(digest: string): Promise<string | undefined> {
+    this.verify(...this.#layout.directories);
+    return this.#digests.with(digest, 'exclusive', () => setAside(this.#layout, digest));
+  }
+
   // ----------------------------------------------------------------------------------------------------- ingests
 
   async status(ref: string): Promise<IngestStatus> {
@@ -255,8 +281,7 @@ export class LocalContent implements ContentBackend {
     const directory = this.#layout.ingest(ref);
     this.verify('ingest', '.trash');
     try {
-      const taken = await this.#trash.take(directory);
-      if (taken !== undefined) this.#trash.emptyLater([taken]);
+      await this.#trash.discard(directory);
     } catch (error) {
       throw fsError('abort the ingest in', directory, error);
     }
@@ -271,11 +296,16 @@ export class LocalContent implements ContentBackend {
     this.verify('ingest', join('blobs', algorithm));
     const release = this.#lock(ref);
     try {
-      if (desc.digest && (await exists(this.#layout.blob(desc.digest)))) {
+      if (desc.digest && (await this.#look(desc.digest)) !== null) {
         throw alreadyExists(`content ${desc.digest} already exists`, { object: desc.digest });
       }
       const ingest = await this.#openIngest(ref, total, algorithm);
-      const home = { layout: this.#layout, digests: this.#digests, log: this.#log };
+      const home = {
+        layout: this.#layout,
+        digests: this.#digests,
+        trash: this.#trash,
+        log: this.#log,
+      };
       return new FileWriter(home, { ...ingest, ref, release });
     } catch (error) {
       release();
@@ -311,48 +341,24 @@ export class LocalContent implements ContentBackend {
     algorithm: Algorithm,
   ): Promise<Omit<OpenIngest, 'ref' | 'release'>> {
     const directory = this.#layout.ingest(ref);
-    const isNew = await this.#makeIngest(directory);
-    if (!isNew) {
+    for (let attempt = 0; attempt < MAX_OPENINGS; attempt++) {
+      const startedAt = now();
+      const handle = await this.#drafts.publish({ ref, total, startedAt }, directory);
+      if (handle !== undefined) {
+        const digester = new Digester(algorithm);
+        return { directory, handle, digester, offset: 0, total, startedAt, updatedAt: startedAt };
+      }
       const resumed = await this.#resume(directory, ref, total, algorithm);
       if (resumed !== undefined) return resumed;
+      await this.#trash.discard(directory);
     }
-    const startedAt = now();
-    // Cut: what an ingest that cannot be resumed left must not end up behind shorter new data.
-    const opening = open(
-      dataPath(directory),
-      constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC,
-      0o600,
-    );
-    const writing = writeIngest(directory, { ref, total, startedAt }, isNew);
-    const [handle] = await together([opening, writing]).catch(async (error: unknown) => {
-      await opening.then((opened) => opened.close()).catch(() => undefined);
-      throw error;
+    throw unavailable(`cannot open ref ${ref}: others keep making it`, {
+      object: ref,
+      remedy: 'wait until its writer elsewhere is closed',
     });
-    return {
-      directory,
-      handle,
-      digester: new Digester(algorithm),
-      offset: 0,
-      total,
-      startedAt,
-      updatedAt: startedAt,
-    };
   }
 
-  /** False when it exists. */
-  async #makeIngest(directory: string): Promise<boolean> {
-    try {
-      if ((await orAbsent(mkdir(directory, 0o700))) !== null) return true;
-      await orPresent(mkdir(this.#layout.ingests, 0o700));
-      await mkdir(directory, 0o700);
-      return true;
-    } catch (error) {
-      if (errnoOf(error) === 'EEXIST') return false;
-      throw error;
-    }
-  }
-
-  /** Undefined, and a word in the log, when what is there cannot be gone on with. */
+  /** Undefined, and a word in the log, when what is there is no ingest of the ref. */
   async #resume(
     directory: string,
     ref: string,
@@ -372,15 +378,48 @@ export class LocalContent implements ContentBackend {
       return { directory, handle, digester, offset: size, total: status.total, startedAt, updatedAt };
     } catch (error) {
       await handle?.close();
+      if (!GONE_OR_OTHER.has(errnoOf(error) ?? 'ENOENT')) throw error;
       const level = isNotFound(error) || isAbsent(error) ? 'info' : 'warn';
       this.#log(level, `cannot resume ingest "${ref}", starting it again`, { error: messageOf(error) });
       return undefined;
     }
   }
 
+  /**
+   * Deletes what makers of ingests left that died, and ingests that can be no ref's, once they are an hour old: a writer of
+   * another program may be making a younger one. Answers what the latter freed.
+   */
+  async cleanup(): Promise<RemovalReport> {
+    this.verify(...this.#layout.directories);
+    await this.#drafts.sweep();
+    const taken: string[] = [];
+    for (const directory of await this.#damagedIngests()) {
+      const stats = await orAbsent(lstat(directory));
+      if (stats === null || Date.now() - stats.mtimeMs < DAMAGED_AGE_MS) continue;
+      const path = await this.#trash.take(directory);
+      if (path !== undefined) taken.push(path);
+    }
+    return this.#trash.empty(taken);
+  }
+
+  /** Paths of ingest directories whose ref is missing or belongs elsewhere. */
+  async damagedIngests(): Promise<string[]> {
+    return (await this.#damagedIngests()).map(shown);
+  }
+
+  async #damagedIngests(): Promise<string[]> {
+    const damaged: string[] = [];
+    await eachLimit(await this.#ingestDirectories(), PARALLEL, async (directory) => {
+      // One that has ended meanwhile has no directory either.
+      const ref = await readRef(directory).catch(() => undefined);
+      if (ref === null && (await exists(directory))) damaged.push(directory);
+    });
+    return damaged;
+  }
+
   /** Waits for deletions in the background. Open writers and readers stay usable. */
   async close(): Promise<void> {
-    await this.#trash.settle();
+    await this.#trash.close();
     this.#isClosed = true;
     this.#letGo();
   }

@@ -11,16 +11,22 @@ import type { DiskJobs, RemovalReport } from '../contract.js';
 import { orPresent } from '../files.js';
 import { isAbsent, isFull, messageOf } from '../fs-errors.js';
 import type { BackendLog } from '../log.js';
-import { emptyReport } from '../remove-tree.js';
+import { emptyReport, inlineJobs } from '../remove-tree.js';
 
+/** How long deletions are gathered: a job for every small blob costs more than the deletion. */
+const GATHER_MS = 100;
 /** The stream of jobs that deletes blobs and ingests. */
 export const DELETIONS = 'content';
 
 export class Trash {
   readonly #directory: string;
-  readonly #jobs: DiskJobs;
+  #jobs: DiskJobs;
   readonly #log: BackendLog;
-  readonly #background = new Set<Promise<unknown>>();
+  /** Taken, and to be deleted by the next job. */
+  #waiting: string[] = [];
+  #isClosed = false;
+  #timer: NodeJS.Timeout | undefined;
+  #running: Promise<void> = Promise.resolve();
   /** Names are this instance's own, and never the same twice. */
   readonly #prefix = randomBytes(8).toString('hex');
   #count = 0;
@@ -76,24 +82,45 @@ export class Trash {
     }
   }
 
-  /** Like `empty`, without anybody waiting but `settle`. */
-  emptyLater(taken: string[]): void {
-    const running: Promise<unknown> = this.empty(taken).finally(() => this.#background.delete(running));
-    this.#background.add(running);
+  /** Takes a file or directory from its place; its deletion follows in the background. Absent is success. */
+  async discard(path: string): Promise<void> {
+    const taken = await this.take(path);
+    if (taken === undefined) return;
+    // Once the directory is let go of, it is too late.
+    if (this.#isClosed) await this.empty([taken]);
+    else this.#emptyLater([taken]);
+  }
+
+  #emptyLater(taken: readonly string[]): void {
+    this.#waiting.push(...taken);
+    // It keeps no process alive: the next open goes on.
+    this.#timer ??= setTimeout(() => this.#start(), GATHER_MS).unref();
+  }
+
+  /** One job at a time: what comes meanwhile goes together into the next. */
+  #start(): void {
+    this.#running = this.#running.then(async () => {
+      clearTimeout(this.#timer);
+      this.#timer = undefined;
+      await this.empty(this.#waiting.splice(0));
+    });
   }
 
   /** Starts deleting what an earlier process left. */
   async recover(): Promise<void> {
     try {
       const names = await readdir(this.#directory);
-      this.emptyLater(names.map((name) => join(this.#directory, name)));
+      this.#emptyLater(names.map((name) => join(this.#directory, name)));
     } catch (error) {
       if (!isAbsent(error)) this.#log('warn', `cannot read ${this.#directory}`, { error: messageOf(error) });
     }
   }
 
-  /** Waits for deletions in the background. */
-  async settle(): Promise<void> {
-    await Promise.all(this.#background);
+  /** Waits for deletions in the background. What writers that are still open discard is deleted on this thread. */
+  async close(): Promise<void> {
+    this.#start();
+    await this.#running;
+    this.#jobs = inlineJobs;
+    this.#isClosed = true;
   }
 }

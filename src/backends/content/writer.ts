@@ -7,16 +7,19 @@
  */
 import { type FileHandle, rename } from 'node:fs/promises';
 import { alreadyExists, EbbtideError, failedPrecondition, invalidArgument, notFound } from '../../errors.js';
+import { shown } from '../../held-paths.js';
 import { type Algorithm, type Digester, parseDigest } from '../../model/digest.js';
 import { type Instant, nowAfter } from '../../model/time.js';
-import type { BackendWriter, IngestStatus } from '../contract.js';
-import { exists, makeDurableDirectory, orAbsent, syncDirectory, together } from '../files.js';
+import type { BackendWriter, BlobFile, IngestStatus } from '../contract.js';
+import { makeDurableDirectory, orAbsent, syncDirectory, together } from '../files.js';
 import { fsError, isAbsent, messageOf } from '../fs-errors.js';
 import type { BackendLog } from '../log.js';
 import type { ObjectLocks } from '../object-locks.js';
+import { lookAtBlob, setAside } from './blob-file.js';
 import { hashFile, PIECE_BYTES } from './hash-file.js';
-import { dataPath, removeIngest, writeTimestamp } from './ingest.js';
+import { dataPath, writeTimestamp } from './ingest.js';
 import type { ContentLayout } from './layout.js';
+import type { Trash } from './trash.js';
 
 /** Of a blob, whatever the umask. */
 const BLOB_MODE = 0o444;
@@ -26,6 +29,7 @@ export interface WriterHome {
   layout: ContentLayout;
   /** Guard "is there such a blob" and its making, by digest. */
   digests: ObjectLocks;
+  trash: Trash;
   log: BackendLog;
 }
 
@@ -219,19 +223,28 @@ export class FileWriter implements BackendWriter {
 
   async #publish(digest: string): Promise<void> {
     const { layout } = this.#home;
-    const { directory } = this.#ingest;
+    const { directory, offset } = this.#ingest;
     const target = layout.blob(digest);
     const blobs = layout.blobs(parseDigest(digest).algorithm);
-    if (await exists(target)) {
+    const there = await lookAtBlob(target);
+    if (there.kind === 'file' && there.size === offset) {
       // Whoever renamed it may not have got to the flush yet, and the caller is about to rely on the name.
       await this.#syncName(target, blobs);
-      await removeIngest(directory);
+      await this.#home.trash.discard(directory);
       throw alreadyExists(`content ${digest} already exists`, { object: digest });
     }
+    if (there.kind !== 'absent') await this.#replaceDamaged(digest, there);
     await this.#moveTo(target, blobs);
     // Steps side by side: each takes a thread and back.
     await together([this.#syncName(target, blobs), this.#dress(target)]);
     await this.#finish(target);
+  }
+
+  /** A file of the wrong size gives way by the rename itself, so that readers find a blob at every moment. */
+  async #replaceDamaged(digest: string, { path, kind, size }: BlobFile): Promise<void> {
+    const { layout, log } = this.#home;
+    log('warn', `content ${digest} was damaged and is replaced`, { path: shown(path), kind, size });
+    if (kind === 'other') await setAside(layout, digest);
   }
 
   /** A blob whose name may not last must not be acknowledged; committing the ref again is safe. */
@@ -265,8 +278,8 @@ export class FileWriter implements BackendWriter {
 
   /** The blob is there: what fails from here on is logged. */
   async #finish(target: string): Promise<void> {
-    // Before the ref is free: its next owner would find a directory that is being removed.
-    await this.#logged(target, [removeIngest(this.#ingest.directory)]);
+    // Before the ref is free: its next owner would find a directory without data.
+    await this.#logged(target, [this.#home.trash.discard(this.#ingest.directory)]);
   }
 
   async #logged(target: string, steps: readonly Promise<void>[]): Promise<void> {

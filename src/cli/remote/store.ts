@@ -1,4 +1,6 @@
 /** A daemon as the store of a verb: containerd's calls where there are any, our own service for the rest. */
+import type { CheckOptions, CheckPhase } from '../../check/check.js';
+import { type CheckReport, type Finding, MAX_KEPT } from '../../check/findings.js';
 import type { HostInfo, HostRemoval } from '../../cluster-hosts.js';
 import type { CallContext } from '../../context.js';
 import type { RunOptions } from '../../db.js';
@@ -10,7 +12,7 @@ import type { GCStats } from '../../gc/stats.js';
 import type { Why, WhyOptions } from '../../gc/why.js';
 import { mapped } from '../../server/convert.js';
 import { type DocumentMessage, fromDocument, toDocument } from '../../server/documents.js';
-import type { CollectResponse } from '../../server/services/ebbtide.js';
+import type { CheckResponse, CollectResponse } from '../../server/services/ebbtide.js';
 import type { HostRecords, SnapshotStore, Store } from '../store.js';
 import { Connection, EBBTIDE } from './connection.js';
 import { RemoteContent } from './content.js';
@@ -111,6 +113,25 @@ export class RemoteStore implements Store {
     list: () => this.#document<HostInfo[]>({}, 'Hosts', {}),
     remove: (id, signal) => this.#document<HostRemoval>({ ...(signal && { signal }) }, 'RemoveHost', { id }),
   };
+
+  /** The graph is compared only on request: the daemon's other clients wait meanwhile. */
+  async check(ctx: CallContext = {}, options: CheckOptions = {}): Promise<CheckReport> {
+    const { hash = false, repair = false, graph = false, onFinding, onProgress } = options;
+    const findings: Finding[] = [];
+    const request = { hash, repair, graph };
+    const messages = this.#connection.stream<CheckResponse>(EBBTIDE, 'Check', request, ctx);
+    for await (const { progress, finding, outcome } of messages) {
+      if (progress) onProgress?.(progress.phase as CheckPhase, progress.done);
+      if (finding !== undefined && finding.length > 0) {
+        const found = fromDocument<Finding>(finding);
+        if (findings.length < MAX_KEPT) findings.push(found);
+        await onFinding?.(found);
+      }
+      if (outcome !== undefined && outcome.length > 0)
+        return { ...fromDocument<CheckReport>(outcome), findings };
+    }
+    throw unknownError('the daemon ended the check without its outcome');
+  }
 
   /** Numbers of the store and the daemon. */
   stats(): Promise<Record<string, unknown>> {

@@ -15,15 +15,22 @@ import type { OrphanState } from '../../gc/orphan-guard.js';
 import { MAX_IDENTIFIER_BYTES } from '../../model/identifiers.js';
 import { MAX_LABEL_BYTES } from '../../model/labels.js';
 import { etcdConfig } from '../etcd-options.js';
-import { bytes, shortTime } from '../output.js';
+import { bytes, printable, shortTime } from '../output.js';
 import { findDaemon, verb } from '../runner.js';
 import type { Store } from '../store.js';
+import { DAMAGED_EXIT_CODE } from './check.js';
+
+/** Findings that a report names. */
+const DAMAGE_SHOWN = 20;
 
 export function doctor(program: Command): void {
   program
     .command('doctor')
     .description('show the core in use, versions, limits, paths, and whether the store is sound')
-    .option('--check', 'also open the store and compare its graph with its records')
+    .option(
+      '--check',
+      'also open the store and compare it with what is on disk, as `check` does; exits with 5 when there is damage',
+    )
     .action(
       verb<{ check?: boolean }>(async ({ options, out }, _args, { check }) => {
         const report = await examine(options.root, check === true, etcdConfig(options));
@@ -135,7 +142,8 @@ async function checkStore(root: string, etcd: EtcdConfig | undefined): Promise<R
       orphans: OrphanState;
     };
     return {
-      state: `in use by the daemon at ${daemon}; stop it to compare its graph with its records`,
+      ...(await soundness(remote)),
+      daemon: `in use by the daemon at ${daemon}; its graph is compared by \`ebbtide check --graph\``,
       records: store.records,
       file: bytes(store.fileBytes),
       ...orphanLine(orphans),
@@ -145,17 +153,27 @@ async function checkStore(root: string, etcd: EtcdConfig | undefined): Promise<R
   await using db = await openDB({ root, ...(etcd && { etcd }) });
   const { records, fileBytes, revision } = db.engine.stats();
   const graph = db.engine.graph.stats();
-  const differences = db.engine.verifyGraph();
   return {
-    state: differences.length === 0 ? 'sound' : 'the graph differs from the records',
+    ...(await soundness(db)),
     'last shutdown': db.engine.cleanStart ? 'clean' : 'not clean (recovered)',
     records,
     file: `${bytes(fileBytes)} (${records > 0 ? Math.round(fileBytes / records) : 0} bytes a record)`,
     revision,
     ...orphanLine(db.orphans),
     graph: `${graph.nodes} nodes, ${graph.edges} edges, ${bytes(graph.bytes)}`,
-    ...(differences.length > 0 && { differences: differences.slice(0, 20) }),
     ...(await hostsIn(db)),
+  };
+}
+
+/** Damage is listed, and told by the exit code of `ebbtide check`. */
+async function soundness(store: Pick<Store, 'check'>): Promise<Record<string, unknown>> {
+  const { sound, damaged, leftovers, findings } = await store.check();
+  if (!sound) process.exitCode = DAMAGED_EXIT_CODE;
+  const damage = findings.filter(({ severity }) => severity === 'damage').slice(0, DAMAGE_SHOWN);
+  return {
+    state: sound ? 'sound' : `damaged: ${damaged} findings, of which \`ebbtide check\` tells more`,
+    ...(leftovers > 0 && { leftovers }),
+    ...(!sound && { damage: damage.map(({ kind, object }) => printable(`${kind} ${object}`)) }),
   };
 }
 

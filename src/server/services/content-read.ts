@@ -62,7 +62,7 @@ async function sendRange(
   let next = start < end ? read(start) : undefined;
   for (let position = start; next !== undefined; ) {
     const { buffer, count } = await next;
-    if (count === 0) throw unknownError('the content ends early');
+    if (count === 0) throw unknownError(`the content ends at ${position} of ${end} bytes`);
     const sent = send(frameReadResponse(buffer, position - start, count));
     position += count;
     next = position < end ? read(position) : undefined;

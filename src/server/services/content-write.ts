@@ -14,7 +14,7 @@ import { WriteAction, type WriteRequest, type WriteResponse } from '../messages.
 import { outOfRange, resourceExhausted } from '../status.js';
 
 export interface WriteHost {
-  readonly store: Pick<DB['content'], 'info' | 'abort' | 'writer'>;
+  readonly store: Pick<DB['content'], 'has' | 'abort' | 'writer'>;
   readonly limits: Limits;
   /** Refs whose clients have gone and that are free once their bytes are on disk; by namespace and ref. */
   readonly closing: Map<string, Promise<void>>;
@@ -114,11 +114,7 @@ class WriteSession {
     if (expected === '' || first) return;
     this.#expected = expected;
     const { store: content } = this.#host;
-    const exists = await content.info(this.#call.context, expected).then(
-      () => true,
-      () => false,
-    );
-    if (!exists) return;
+    if (!(await content.has(this.#call.context, expected).catch(() => false))) return;
     await this.#writer.close();
     await content.abort(this.#call.context, this.#ref).catch(() => undefined);
     throw alreadyExists(`blob with expected digest ${expected} exists`, { object: expected });

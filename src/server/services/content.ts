@@ -30,7 +30,7 @@ interface UpdateRequest {
 /** What the service calls: the content store, or one that stands before it. */
 export type ServedContent = Pick<
   DB['content'],
-  'info' | 'update' | 'walk' | 'delete' | 'status' | 'listStatuses' | 'abort' | 'readerAt' | 'writer'
+  'info' | 'has' | 'update' | 'walk' | 'delete' | 'status' | 'listStatuses' | 'abort' | 'readerAt' | 'writer'
 >;
 
 export function contentService(store: ServedContent, limits: Limits): Service {

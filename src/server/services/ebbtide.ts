@@ -33,6 +33,18 @@ export interface CollectResponse {
   outcome?: DocumentMessage | null;
 }
 
+export interface CheckRequest {
+  hash: boolean;
+  repair: boolean;
+  graph: boolean;
+}
+export interface CheckResponse {
+  progress?: { phase: string; done: number } | null;
+  /** The pieces of one document. */
+  finding?: DocumentMessage[];
+  outcome?: DocumentMessage[];
+}
+
 const PROGRESS_MS = 500;
 /** Size of a plan, in the largest messages. */
 const PLAN_MESSAGES_MAX = 16;
@@ -67,6 +79,21 @@ export function ebbtideService(host: ServiceHost, stats: () => unknown): Service
       DiskUsage: document(({ by, allNamespaces }: { by: string; allNamespaces: boolean }, call) => {
         const group = oneOf(by === '' ? 'image' : by, usageGroups) as UsageGroup;
         return db.du(allNamespaces ? { signal: call.signal } : call.cancellable, { by: group });
+      }),
+
+      Check: stream<CheckRequest, CheckResponse>(async ({ hash, repair, graph }, call, send) => {
+        const sender = new ProgressSender(send);
+        const { findings: _, ...outcome } = await db.check(
+          { signal: call.signal },
+          {
+            hash,
+            repair,
+            graph,
+            onFinding: (finding) => send({ finding: [...toDocument(finding)] }),
+            onProgress: (phase, done) => sender.report(phase, done),
+          },
+        );
+        await send({ outcome: [...toDocument(outcome)] });
       }),
 
       Hosts: document(() => hostsOf(host).list()),
@@ -141,5 +168,22 @@ async function withProgress(send: Send<CollectResponse>, run: () => Promise<unkn
     for (const piece of toDocument(outcome)) await send({ outcome: piece });
   } finally {
     clearInterval(timer);
+  }
+}
+
+/** Sends a check's progress now and then; one that cannot be sent is no loss. */
+class ProgressSender {
+  readonly #send: Send<CheckResponse>;
+  #last = performance.now();
+
+  constructor(send: Send<CheckResponse>) {
+    this.#send = send;
+  }
+
+  report(phase: string, done: number): void {
+    const now = performance.now();
+    if (now - this.#last < PROGRESS_MS) return;
+    this.#last = now;
+    this.#send({ progress: { phase, done } }).catch(() => undefined);
   }
 }

@@ -3,7 +3,7 @@
  * they unpack; `ctr plugins ls` prints the list.
  */
 import { randomUUID } from 'node:crypto';
-import { mkdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rename, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoOf, fsError } from '../../backends/fs-errors.js';
 import { layout } from '../../db.js';
@@ -112,7 +112,8 @@ async function serverId(root: string): Promise<string> {
   const id = randomUUID();
   try {
     await mkdir(directory, { recursive: true, mode: 0o700 });
-    await writeFile(file, id);
+    await writeFile(`${file}.new`, id);
+    await rename(`${file}.new`, file);
   } catch (error) {
     throw fsError('write the server id', file, error);
   }

@@ -1,0 +1,39 @@
+/** What stands where a blob belongs, and moving it away. Called by the content directory and its writers. */
+import { randomBytes } from 'node:crypto';
+import { lstat, rename } from 'node:fs/promises';
+import { join } from 'node:path';
+import { shown } from '../../held-paths.js';
+import { parseDigest } from '../../model/digest.js';
+import type { BlobFile } from '../contract.js';
+import { makeDurableDirectory, orAbsent, syncDirectory } from '../files.js';
+import { fsError } from '../fs-errors.js';
+import type { ContentLayout } from './layout.js';
+
+export async function lookAtBlob(path: string): Promise<BlobFile> {
+  try {
+    const stats = await orAbsent(lstat(path));
+    if (stats === null) return { path, kind: 'absent', size: 0 };
+    return stats.isFile() ? { path, kind: 'file', size: stats.size } : { path, kind: 'other', size: 0 };
+  } catch (error) {
+    throw fsError('look at', path, error);
+  }
+}
+
+/**
+ * Keeps what is in a blob's place under another name, since it may be all that is left of the blob; answers the new
+ * path, undefined when nothing was there. REQUIRES: the caller holds the lock of the digest.
+ */
+export async function setAside(layout: ContentLayout, digest: string): Promise<string | undefined> {
+  const path = layout.blob(digest);
+  const { algorithm, hex } = parseDigest(digest);
+  const kept = join(layout.damaged, `${algorithm}-${hex}-${randomBytes(4).toString('hex')}`);
+  try {
+    await makeDurableDirectory(layout.damaged, 0o700);
+    if ((await orAbsent(rename(path, kept))) === null) return undefined;
+    await syncDirectory(layout.damaged);
+    await syncDirectory(layout.blobs(algorithm));
+    return shown(kept);
+  } catch (error) {
+    throw fsError('move away', path, error);
+  }
+}

@@ -1,0 +1,92 @@
+/**
+ * Compares the store with what is on disk: every blob's record with its file, on request every file with its digest,
+ * every snapshot's record with the snapshotter and its directories, what nothing names, and the graph with the records.
+ *
+ * It runs beside writers and collections. What looks wrong is looked at once more under the guard of its object, so that
+ * nothing is reported that is only on its way. Memory: a batch of records, and the snapshots of one snapshotter by name.
+ *
+ * Repair never deletes: what stands in a blob's place and is not the blob is moved into the content directory's
+ * `.damaged`, after which the blob counts as absent and the next import or fetch writes it. Records stay, and with them
+ * what refers to them. Leftovers are a collection's work, with its guard against mass removal.
+ */
+import { throwIfAborted } from '../errors.js';
+import type { SweepHost } from '../gc/sweep.js';
+import type { StoreHost } from '../stores/host.js';
+import { checkBlobs } from './blobs.js';
+import { type CheckReport, type Finding, Findings } from './findings.js';
+import { checkIngests } from './ingests.js';
+import { checkSnapshots } from './snapshots.js';
+
+export type CheckPhase = 'blobs' | 'files' | 'ingests' | 'snapshots' | 'graph';
+
+export interface CheckOptions {
+  /** Reads every blob and compares its digest; default false. */
+  hash?: boolean | undefined;
+  /** Moves what is not the blob out of its place, and corrects records of the wrong size; default false. */
+  repair?: boolean | undefined;
+  /** Compares the graph with the records, which takes the thread for some seconds a million records; default true. */
+  graph?: boolean | undefined;
+  /** Told of every finding; the check waits for it. */
+  onFinding?: ((finding: Finding) => Promise<void> | void) | undefined;
+  /** Told how many objects, or bytes where digests are compared, a phase has done. */
+  onProgress?: ((phase: CheckPhase, done: number) => void) | undefined;
+}
+
+/** What a check works on. */
+export type CheckHost = SweepHost &
+  Pick<StoreHost, 'update'> & {
+    readonly contentStore: { inFlightIngests(): ReadonlySet<string> };
+    readonly snapshotterStores: ReadonlyMap<string, { inFlight(): ReadonlySet<string> }>;
+  };
+
+/** One check under way. */
+export interface Check {
+  readonly host: CheckHost;
+  readonly parts: Parts;
+  readonly findings: Findings;
+  readonly hash: boolean;
+  readonly repair: boolean;
+  readonly signal: AbortSignal | undefined;
+  progress(phase: CheckPhase, done: number): void;
+}
+
+/** What the DB knows of its parts. */
+export interface Parts {
+  /** Whether all that records of blobs, and of snapshots, name is in this host's backends. */
+  readonly hasAllContent: boolean;
+  readonly hasAllSnapshots: boolean;
+  /** Differences between graph and records, found while no collection marks. */
+  verifyGraph(): Promise<string[]>;
+}
+
+/** Rejects with the signal's error, or that of a backend that cannot be read; findings come in the report. */
+export async function checkStore(
+  host: CheckHost,
+  parts: Parts,
+  signal: AbortSignal | undefined,
+  options: CheckOptions = {},
+): Promise<CheckReport> {
+  const { hash = false, repair = false, graph = true, onFinding, onProgress } = options;
+  const findings = new Findings(onFinding);
+  const progress = onProgress ?? (() => undefined);
+  const check: Check = { host, parts, findings, hash, repair, signal, progress };
+  await checkBlobs(check);
+  await checkIngests(check);
+  await checkSnapshots(check);
+  throwIfAborted(signal);
+  if (graph) await checkGraph(check);
+  return findings.report;
+}
+
+async function checkGraph({ parts, findings, progress }: Check): Promise<void> {
+  progress('graph', 0);
+  const differences = await parts.verifyGraph();
+  findings.report.graph = differences.length === 0 ? 'agrees with the records' : 'differs from the records';
+  for (const difference of differences) {
+    await findings.add({
+      kind: 'graph',
+      object: difference,
+      remedy: 'run no collection, and restore the database from a copy',
+    });
+  }
+}

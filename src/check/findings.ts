@@ -1,0 +1,123 @@
+/** What a check can find, and what it comes to. Plain data: it travels to clients as JSON. Called by the files of check/. */
+
+export const findingKinds = [
+  /** A record without its file. */
+  'blob-missing',
+  /** A file that is longer or shorter than its record says. */
+  'blob-size',
+  /** A file whose bytes have another digest (only looked for on request). */
+  'blob-digest',
+  /** Something that is no regular file in a blob's place. */
+  'blob-no-file',
+  /** A record without a size, or under a key that is no digest. */
+  'blob-record',
+  /** A file without a record: the next full collection takes it. */
+  'blob-orphan',
+  /** An ingest directory that no ref can open. */
+  'ingest-damaged',
+  /** An ingest without a record. */
+  'ingest-orphan',
+  /** A record whose snapshot the snapshotter does not have. */
+  'snapshot-missing',
+  /** A record whose parent is missing, or is another one than the snapshotter says. */
+  'snapshot-parent',
+  /** A snapshot of a snapshotter whose directory is missing. */
+  'snapshot-directory',
+  /** A snapshot of a snapshotter without a record. */
+  'snapshot-orphan',
+  /** A directory in a snapshotter that belongs to no snapshot. */
+  'directory-orphan',
+  /** The graph of references differs from the records. */
+  'graph',
+] as const;
+export type FindingKind = (typeof findingKinds)[number];
+
+/** What is damaged loses data or is wrong; a leftover only takes room. */
+export type Severity = 'damage' | 'leftover';
+
+const leftovers: ReadonlySet<FindingKind> = new Set([
+  'blob-orphan',
+  'ingest-damaged',
+  'ingest-orphan',
+  'snapshot-orphan',
+  'directory-orphan',
+]);
+export const severityOf = (kind: FindingKind): Severity => (leftovers.has(kind) ? 'leftover' : 'damage');
+
+export interface Finding {
+  kind: FindingKind;
+  severity: Severity;
+  /** A digest, an ingest's backend ref, a snapshot's key or backend name, a directory, a node of the graph. */
+  object: string;
+  namespace?: string | undefined;
+  snapshotter?: string | undefined;
+  path?: string | undefined;
+  expected?: string | undefined;
+  found?: string | undefined;
+  /** What to do about it: one sentence. */
+  remedy: string;
+  /** What `repair` did about it. */
+  repaired?: string | undefined;
+}
+
+export interface CheckReport {
+  /** No damage. Leftovers may be there. */
+  sound: boolean;
+  damaged: number;
+  leftovers: number;
+  repaired: number;
+  /** Findings by kind. */
+  counts: Partial<Record<FindingKind, number>>;
+  /** The first ones, `MAX_KEPT` at most; all of them go to `onFinding`. */
+  findings: Finding[];
+  checked: {
+    /** Records of blobs, and of snapshots. */
+    blobs: number;
+    snapshots: number;
+    /** Files of blobs, and ingests. */
+    files: number;
+    ingests: number;
+    /** Bytes that were read for their digests. */
+    hashedBytes: number;
+  };
+  /** Records of what only other hosts of a tree shared over etcd have. */
+  elsewhere: number;
+  /** Whether the graph was compared, and why not. */
+  graph: string;
+}
+
+/** Findings kept for the report. */
+export const MAX_KEPT = 1000;
+
+/** Takes findings in: counts them, keeps the first, passes each on. */
+export class Findings {
+  readonly report: CheckReport = {
+    sound: true,
+    damaged: 0,
+    leftovers: 0,
+    repaired: 0,
+    counts: {},
+    findings: [],
+    checked: { blobs: 0, snapshots: 0, files: 0, ingests: 0, hashedBytes: 0 },
+    elsewhere: 0,
+    graph: 'not compared',
+  };
+  readonly #onFinding: ((finding: Finding) => Promise<void> | void) | undefined;
+
+  constructor(onFinding: ((finding: Finding) => Promise<void> | void) | undefined) {
+    this.#onFinding = onFinding;
+  }
+
+  async add(found: Omit<Finding, 'severity'>): Promise<void> {
+    const finding = { ...found, severity: severityOf(found.kind) };
+    const { report } = this;
+    if (finding.severity === 'damage') {
+      report.damaged++;
+      report.sound = false;
+    } else report.leftovers++;
+    if (finding.repaired !== undefined) report.repaired++;
+    report.counts[finding.kind] = (report.counts[finding.kind] ?? 0) + 1;
+    if (report.findings.length < MAX_KEPT) report.findings.push(finding);
+    await this.#onFinding?.(finding);
+  }
+}

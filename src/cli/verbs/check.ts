@@ -1,0 +1,82 @@
+/** `ebbtide check`: the store compared with what is on disk, whether this process has it or a daemon. */
+import type { Command } from 'commander';
+import type { CheckReport, Finding } from '../../check/findings.js';
+import { exitCodes } from '../exit-codes.js';
+import { bytes, type Output, printable } from '../output.js';
+import { type StoreEnv, storeVerb } from '../runner.js';
+
+interface Options {
+  hash?: boolean;
+  repair?: boolean;
+  graph?: boolean;
+}
+
+/** As for an operation that damage keeps from being done. */
+export const DAMAGED_EXIT_CODE = exitCodes.FailedPrecondition;
+
+export function check(program: Command): void {
+  program
+    .command('check')
+    .description(
+      'compare blobs, ingests and snapshots with what is on disk; exits with 5 when there is damage',
+    )
+    .option('--hash', 'read every blob and compare its digest')
+    .option('--repair', 'move what is not the blob out of its place, so that the next import writes it')
+    .option('--graph', 'compare the graph with the records in a daemon too: its other clients wait meanwhile')
+    .action(
+      storeVerb<Options>(async (env, _args, options) => {
+        const report = await run(env, options);
+        env.out.object(report, () => summary(env.out, report));
+        if (!report.sound) process.exitCode = DAMAGED_EXIT_CODE;
+      }),
+    );
+}
+
+async function run({ db, out, signal, progress }: StoreEnv, options: Options): Promise<CheckReport> {
+  const { hash, repair, graph } = options;
+  try {
+    return await db.check(
+      { signal },
+      {
+        hash,
+        repair,
+        ...(graph && { graph }),
+        onFinding: (finding) => {
+          progress.end();
+          if (!out.json) line(out, finding);
+        },
+        onProgress: (phase, done) =>
+          progress.report(`checking ${phase}`, done, 0, hash && phase === 'files' ? 'bytes' : 'items'),
+      },
+    );
+  } finally {
+    progress.end();
+  }
+}
+
+function line(out: Output, finding: Finding): void {
+  const { kind, severity, object, namespace, snapshotter, path, expected, found, remedy, repaired } = finding;
+  const where = [namespace, snapshotter].filter((part) => part !== undefined).join('/');
+  out.line(printable(`${severity}  ${kind}  ${where === '' ? '' : `${where}  `}${object}`));
+  if (path) out.line(printable(`  path      ${path}`));
+  if (expected !== undefined) out.line(printable(`  expected  ${expected}`));
+  if (found !== undefined) out.line(printable(`  found     ${found}`));
+  out.line(
+    printable(repaired === undefined ? `  remedy    ${remedy}` : `  repaired  ${repaired}; ${remedy}`),
+  );
+}
+
+function summary(
+  out: Output,
+  { sound, damaged, leftovers, repaired, checked, elsewhere, graph }: CheckReport,
+): void {
+  const hashed = checked.hashedBytes > 0 ? `, ${bytes(checked.hashedBytes)} read` : '';
+  out.line(
+    `checked   ${checked.blobs} blobs in ${checked.files} files${hashed}, ${checked.ingests} ingests, ${checked.snapshots} snapshots`,
+  );
+  out.line(`graph     ${graph}`);
+  if (elsewhere > 0) out.line(`elsewhere ${elsewhere} records of what other hosts have`);
+  if (leftovers > 0) out.line(`leftovers ${leftovers}`);
+  if (repaired > 0) out.line(`repaired  ${repaired}`);
+  out.line(sound ? 'sound' : `damaged   ${damaged}`);
+}
