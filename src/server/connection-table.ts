@@ -15,64 +15,95 @@ export interface Entry {
 
 const ROOT = 0;
 
+/** Connections of one user, by process. */
+interface User {
+  size: number;
+  readonly processes: Map<number, Set<Entry>>;
+}
+
 export class ConnectionTable {
   readonly #max: number;
-  readonly #entries = new Set<Entry>();
+  readonly #users = new Map<number, User>();
+  #size = 0;
 
   constructor(max: number) {
     this.#max = max;
   }
 
   get size(): number {
-    return this.#entries.size;
+    return this.#size;
   }
 
   /** False: there is no room for it. */
   add(entry: Entry): boolean {
-    if (this.#entries.size >= this.#max && !this.#makeRoom(entry)) return false;
-    this.#entries.add(entry);
+    if (this.#size >= this.#max && !this.#makeRoom(entry)) return false;
+    const user = entryOf(this.#users, entry.uid, () => ({ size: 0, processes: new Map() }));
+    entryOf(user.processes, entry.pid, () => new Set<Entry>()).add(entry);
+    user.size++;
+    this.#size++;
     return true;
   }
 
   delete(entry: Entry): void {
-    this.#entries.delete(entry);
+    const user = this.#users.get(entry.uid);
+    const process = user?.processes.get(entry.pid);
+    if (user === undefined || process?.delete(entry) !== true) return;
+    this.#size--;
+    if (process.size === 0) user.processes.delete(entry.pid);
+    if (--user.size === 0) this.#users.delete(entry.uid);
   }
 
-  #makeRoom(entry: Entry): boolean {
-    const all = [...this.#entries];
-    const strangers = entry.uid === ROOT ? all.filter(({ uid }) => uid !== ROOT) : [];
-    const users = largest(strangers.length > 0 ? strangers : all, ({ uid }) => uid, entry);
-    const group = largest(users.members, ({ pid }) => pid, users.own ? entry : undefined);
-    const idle = group.members.filter((other) => !other.busy());
-    // A call under way is ended for somebody who has less than its client, and for nobody else.
-    const some = idle.length > 0 || (users.own && group.own) ? idle : group.members;
-    const [first] = some.sort((a, b) => a.heardAt() - b.heardAt());
-    if (first === undefined) return false;
-    this.#entries.delete(first);
-    first.end('room for others');
+  #makeRoom(newcomer: Entry): boolean {
+    const uid = largest(this.#users, newcomer.uid, newcomer.uid === ROOT && this.#users.size > 1);
+    const { processes } = this.#users.get(uid)!;
+    const own = uid === newcomer.uid;
+    const pid = largest(processes, own ? newcomer.pid : undefined, false);
+    const found = leaving(processes.get(pid)!, !own || pid !== newcomer.pid);
+    if (found === undefined) return false;
+    this.delete(found);
+    found.end('room for others');
     return true;
   }
 }
 
-/** The largest group, counting the newcomer to its own, which is named last where there are several. */
-function largest(
-  entries: readonly Entry[],
-  keyOf: (entry: Entry) => number,
-  newcomer: Entry | undefined,
-): { members: Entry[]; own: boolean } {
-  const groups = new Map<number, Entry[]>();
+/**
+ * The one that has been idle for the longest; where none is, and a call under way may be ended because the newcomer's client
+ * has less, the one of which nothing was heard for the longest.
+ */
+function leaving(entries: Iterable<Entry>, evenBusy: boolean): Entry | undefined {
+  let idle: Entry | undefined;
+  let busy: Entry | undefined;
   for (const entry of entries) {
-    const key = keyOf(entry);
-    const members = groups.get(key);
-    if (members === undefined) groups.set(key, [entry]);
-    else members.push(entry);
+    if (entry.busy()) busy = older(busy, entry);
+    else idle = older(idle, entry);
   }
-  const ownKey = newcomer && keyOf(newcomer);
-  let found: { members: Entry[]; own: boolean; size: number } = { members: [], own: false, size: 0 };
-  for (const [key, members] of groups) {
-    const own = key === ownKey;
-    const size = members.length + (own ? 1 : 0);
-    if (size > found.size) found = { members, own, size };
+  return idle ?? (evenBusy ? busy : undefined);
+}
+
+const older = (a: Entry | undefined, b: Entry): Entry =>
+  a !== undefined && a.heardAt() <= b.heardAt() ? a : b;
+
+/** The key of the largest group, counting the newcomer to its own, or leaving that out. */
+function largest(
+  groups: ReadonlyMap<number, { readonly size: number }>,
+  own: number | undefined,
+  others: boolean,
+): number {
+  let found = Number.NaN;
+  let most = -1;
+  for (const [key, { size }] of groups) {
+    if (others && key === own) continue;
+    const counted = size + (key === own ? 1 : 0);
+    if (counted > most) [found, most] = [key, counted];
   }
   return found;
+}
+
+function entryOf<Value>(map: Map<number, Value>, key: number, make: () => Value): Value {
+  let value = map.get(key);
+  if (value === undefined) {
+    value = make();
+    map.set(key, value);
+  }
+  return value;
 }

@@ -28,6 +28,7 @@ import { HeaderEncoder } from './header-encoder.js';
 import { HeaderReader, type HeadMaker } from './header-reader.js';
 import { Inbox } from './inbox.js';
 import { Output, settingsOf } from './output.js';
+import { PastStreams } from './past-streams.js';
 import { overflowing, PeerSettings } from './peer-settings.js';
 import { areTrailers } from './request-head.js';
 import type { RunQueue } from './run-queue.js';
@@ -65,10 +66,6 @@ const TURN_BYTES = 64 * 1024;
 const BLOCK_FACTOR = 4;
 /** Frames that move nothing: empty ones, priorities, settings, what is not known. */
 const IDLE_FRAMES = { burst: 10_000, perSecond: 1000 };
-/** Streams ended by this side whose peer may not know yet. */
-const RESET_IDS_MAX = 1000;
-/** Ranges of streams that never began. */
-const PASSED_OVER_MAX = 50;
 /** How long a peer gets to read why it is cut off. */
 const LAST_WORDS_MS = 1000;
 
@@ -84,11 +81,8 @@ export class Connection<Head> {
   readonly #host: StreamHost;
   readonly #streams = new Map<number, Stream>();
   readonly #waiting = new Set<Stream>();
-  readonly #resetIds = new Set<number>();
+  readonly #past = new PastStreams();
   readonly #idleFrames = new Bucket(IDLE_FRAMES.burst, IDLE_FRAMES.perSecond);
-  #lastId = 0;
-  /** Streams that never began and cannot any more: first and last. */
-  readonly #passedOver: [number, number][] = [];
   readonly #blocks: HeaderBlocks;
   #greeted = false;
   #receiveWindow = CONNECTION_WINDOW_BYTES;
@@ -160,7 +154,7 @@ export class Connection<Head> {
   shutdown(): void {
     if (this.#leaving || this.#closed) return;
     this.#leaving = true;
-    this.#output.goAway(this.#lastId, ErrorCode.noError);
+    this.#output.goAway(this.#past.lastId, ErrorCode.noError);
     this.#endIfIdle();
   }
 
@@ -218,7 +212,7 @@ export class Connection<Head> {
     this.#reason = error instanceof ConnectionError ? message : `internal error: ${String(error)}`;
     this.#socket.off('data', this.#take);
     this.#inbox.close();
-    this.#output.goAway(this.#lastId, code, message);
+    this.#output.goAway(this.#past.lastId, code, message);
     this.#output.flush();
     this.#endStreams();
     this.#leaving = true;
@@ -287,7 +281,7 @@ export class Connection<Head> {
       over: (stream, reset) => {
         this.#streams.delete(stream.id);
         this.#waiting.delete(stream);
-        if (reset) this.#remember(stream.id);
+        if (reset) this.#past.end(stream.id);
         this.#endIfIdle();
       },
     };
@@ -315,22 +309,15 @@ export class Connection<Head> {
     }
   }
 
-  #remember(id: number): void {
-    this.#resetIds.add(id);
-    if (this.#resetIds.size <= RESET_IDS_MAX) return;
-    const [oldest] = this.#resetIds;
-    this.#resetIds.delete(oldest!);
-  }
-
   #refuse(id: number, code: number): void {
     this.#output.reset(id, code);
-    this.#remember(id);
+    this.#past.end(id);
   }
 
   /** The stream of a frame, if it is there still; frames of streams that never began break the rules. */
   #streamOf(id: number): Stream | undefined {
     const stream = this.#streams.get(id);
-    if (stream === undefined && (id % 2 === 0 || id > this.#lastId)) {
+    if (stream === undefined && (id % 2 === 0 || id > this.#past.lastId)) {
       throw broken('a frame of a stream that never began');
     }
     return stream;
@@ -394,7 +381,7 @@ export class Connection<Head> {
     const stream = this.#streamOf(id);
     if (stream === undefined) {
       this.#giveBack(bytes);
-      if (!this.#resetIds.has(id)) this.#refuse(id, ErrorCode.streamClosed);
+      if (!this.#past.ended(id)) this.#refuse(id, ErrorCode.streamClosed);
     } else if (!stream.admit(bytes)) stream.abort(ErrorCode.flowControlError);
     else if (stream.remoteEnded) stream.abort(ErrorCode.streamClosed);
     else this.#dataStream = stream;
@@ -423,14 +410,14 @@ export class Connection<Head> {
       return;
     }
     const { head, contentLength } = this.#headerReader.request(bytes);
-    if (id <= this.#lastId) {
-      if (this.#resetIds.has(id)) return;
-      if (this.#passedOver.some(([first, last]) => id >= first && id <= last)) {
+    if (id <= this.#past.lastId) {
+      if (this.#past.ended(id)) return;
+      if (this.#past.passedOver(id)) {
         throw broken('headers on a stream that was passed over');
       }
       throw new ConnectionError(ErrorCode.streamClosed, 'headers on a stream that is over');
     }
-    this.#pass(id);
+    this.#past.begin(id);
     if (this.#leaving || this.#streams.size >= this.#options.streamsMax) {
       this.#refuse(id, ErrorCode.refusedStream);
       return;
@@ -446,16 +433,6 @@ export class Connection<Head> {
     if (endStream && !stream.over) stream.endRemote();
   }
 
-  /** Streams below the newest are over (section 5.1.1), those that never began too. */
-  #pass(id: number): void {
-    const first = this.#lastId === 0 ? 1 : this.#lastId + 2;
-    if (first < id) {
-      this.#passedOver.push([first, id - 2]);
-      if (this.#passedOver.length > PASSED_OVER_MAX) this.#passedOver.shift();
-    }
-    this.#lastId = id;
-  }
-
   #trailers(stream: Stream, block: Buffer, endStream: boolean): void {
     const fields = this.#headerReader.trailers(block);
     if (stream.remoteEnded) stream.abort(ErrorCode.streamClosed);
@@ -469,9 +446,7 @@ export class Connection<Head> {
     if (id === 0) {
       if (bytes === 0) throw broken('a window update of nothing');
       this.#host.sendWindow += bytes;
-      if (this.#host.sendWindow > WINDOW_BYTES_MAX) {
-        throw overflowing();
-      }
+      if (this.#host.sendWindow > WINDOW_BYTES_MAX) throw overflowing();
       this.#widened = true;
       return;
     }
@@ -494,7 +469,7 @@ export class Connection<Head> {
   #reset(id: number, payload: Buffer): void {
     if (payload.length !== 4) throw sized('reset');
     this.#streamOf(id)?.gone();
-    this.#resetIds.delete(id);
+    this.#past.forget(id);
   }
 
   #settings(flags: number, id: number, payload: Buffer): void {
