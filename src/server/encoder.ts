@@ -149,15 +149,16 @@ function doubleWriter(id: number, always: boolean): Writer {
 function bytesWriter(id: number, always: boolean): Writer {
   const tag = tagOf(id, Wire.bytes);
   return (value) => {
-    const bytes = value as Uint8Array;
-    if (bytes.length !== 0 || always) putBytes(tag, bytes);
+    if (!(value instanceof Uint8Array)) throw new TypeError(`bytes are expected, not ${typeof value}`);
+    if (value.length !== 0 || always) putBytes(tag, value);
   };
 }
 
 function textWriter(id: number, always: boolean): Writer {
   const tag = tagOf(id, Wire.bytes);
   return (value) => {
-    const text = value as string;
-    if (text.length !== 0 || always) putText(tag, text);
+    // A damaged record may have anything in a text's place.
+    if (typeof value !== 'string') throw new TypeError(`a text is expected, not ${typeof value}`);
+    if (value.length !== 0 || always) putText(tag, value);
   };
 }

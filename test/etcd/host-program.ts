@@ -227,11 +227,11 @@ class Program {
   }
 }
 
-/** Records (but this host's own flags) and a lease's links, sorted. */
+/** Records (but notes about this host's own backends) and a lease's links, sorted. */
 export function dumpOf(source: Pick<Engine, 'scan' | 'links'>): string[] {
   const lines: string[] = [];
   for (const [key, value] of source.scan('')) {
-    if (key.startsWith('meta\0dirty')) continue;
+    if (/^meta\0(dirty|removed|foreign)/.test(key)) continue;
     const links = [Relation.holds, Relation.holdsFlat].flatMap((relation) => [
       ...source.links(key, relation),
     ]);

@@ -22,12 +22,13 @@ import {
 } from '../../src/errors.js';
 import { digestOf } from '../../src/model/digest.js';
 
-/** Blobs and ingests by name only. */
+/** Blobs and ingests by name; bytes of the blobs that were written. */
 export class FakeContent implements ContentBackend {
   readonly blobs = new Map<string, number>();
   readonly ingests = new Set<string>();
   readonly #open = new Set<string>();
   readonly #parts = new Map<string, Buffer[]>();
+  readonly #bytes = new Map<string, Buffer>();
   /** Everything deleted or aborted, in order. */
   readonly log: string[] = [];
   walks = 0;
@@ -47,8 +48,19 @@ export class FakeContent implements ContentBackend {
     return { digest, size, createdAt: 0n, updatedAt: 0n, labels: {} };
   }
 
-  async readerAt(): Promise<BlobReader> {
-    throw notImplemented('no bytes here');
+  async readerAt(digest: string): Promise<BlobReader> {
+    const { size } = await this.info(digest);
+    const bytes = this.#bytes.get(digest);
+    if (bytes === undefined) throw notImplemented('no bytes here');
+    return {
+      size,
+      read: async (buffer, position) => bytes.copy(buffer, 0, position),
+      stream: async function* (start = 0, end = size) {
+        yield bytes.subarray(start, end);
+      },
+      close: async () => {},
+      [Symbol.asyncDispose]: async () => {},
+    };
   }
 
   async walk(fn: (info: ContentInfo) => Promise<void> | void): Promise<void> {
@@ -108,6 +120,7 @@ export class FakeContent implements ContentBackend {
         this.#parts.delete(ref);
         if (this.blobs.has(digest)) throw alreadyExists(`blob ${digest}`);
         this.blobs.set(digest, all.length);
+        this.#bytes.set(digest, all);
       },
     };
   }
