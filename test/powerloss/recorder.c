@@ -103,6 +103,28 @@ static int below_root(const char *path) {
          (path[root_length] == '/' || path[root_length] == 0);
 }
 
+/*
+ * The name of what a path through an open directory (/proc/self/fd/7/name) leads to; other paths as they are. The name of
+ * the directory is what the kernel calls it now.
+ */
+struct resolved { char path[8192]; };
+static const char *resolve(const char *path, struct resolved *to) {
+  static const char through[] = "/proc/self/fd/";
+  if (log_fd < 0 || path == NULL || strncmp(path, through, sizeof through - 1) != 0) return path;
+  const char *rest = strchr(path + sizeof through - 1, '/');
+  char link[64];
+  size_t length = rest == NULL ? strlen(path) : (size_t)(rest - path);
+  if (length >= sizeof link) return path;
+  memcpy(link, path, length);
+  link[length] = 0;
+  int saved = errno;
+  ssize_t n = readlink(link, to->path, sizeof to->path / 2);
+  errno = saved;
+  if (n <= 0 || to->path[0] != '/') return path;
+  snprintf(to->path + n, sizeof to->path - (size_t)n, "%s", rest == NULL ? "" : rest);
+  return to->path;
+}
+
 static int state_of(int fd) { return log_fd >= 0 && fd >= 0 && fd < FDS_MAX ? fds[fd] : 0; }
 
 static void enter(void) { pthread_mutex_lock(&lock); }
@@ -120,14 +142,16 @@ static void unsupported(int fd, const char *what) {
 
 /* ------------------------------------------------------------------------------------------------ descriptors */
 
-static int open_recorded(int (*call)(const char *, int, ...), const char *path, int flags, mode_t mode) {
+static int open_recorded(int (*call)(const char *, int, ...), const char *given, int flags, mode_t mode) {
+  struct resolved to;
+  const char *path = resolve(given, &to);
   int marks = log_fd >= 0 && mark[0] != 0 && strcmp(path, mark) == 0;
   if (no_flush) flags &= ~(O_SYNC | O_DSYNC);
-  if (!marks && !below_root(path)) return call(path, flags, mode);
+  if (!marks && !below_root(path)) return call(given, flags, mode);
   if ((flags & O_TMPFILE) == O_TMPFILE) unsupported(-1, "O_TMPFILE");
   enter();
   int existed = (flags & O_CREAT) == 0 || faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
-  int fd = call(path, flags, mode);
+  int fd = call(given, flags, mode);
   if (fd >= FDS_MAX) die("too many descriptors");
   if (fd >= 0) {
     int through = (flags & (O_SYNC | O_DSYNC)) != 0;
@@ -303,7 +327,8 @@ MMAP_CALL(mmap64)
 #define FALLOCATE_CALL(name) \
   int name(int fd, int mode, off_t offset, off_t length) { \
     REAL(int, name, int, int, off_t, off_t); \
-    if (state_of(fd) & TRACKED) unsupported(fd, "fallocate"); \
+    /* Blocks ahead change neither bytes nor size. */ \
+    if (mode != FALLOC_FL_KEEP_SIZE && (state_of(fd) & TRACKED)) unsupported(fd, "fallocate"); \
     return real_##name(fd, mode, offset, length); \
   }
 FALLOCATE_CALL(fallocate)
@@ -350,66 +375,79 @@ static int named(enum kind kind, int result, const char *a, const char *b) {
   return result;
 }
 
-int mkdir(const char *path, mode_t mode) {
+int mkdir(const char *given, mode_t mode) {
   REAL(int, mkdir, const char *, mode_t);
-  if (!below_root(path)) return real_mkdir(path, mode);
+  struct resolved to;
+  const char *path = resolve(given, &to);
+  if (!below_root(path)) return real_mkdir(given, mode);
   enter();
-  int result = named(MKDIR, real_mkdir(path, mode), path, NULL);
+  int result = named(MKDIR, real_mkdir(given, mode), path, NULL);
   leave();
   return result;
 }
 
-char *mkdtemp(char *path) {
+char *mkdtemp(char *given) {
   REAL(char *, mkdtemp, char *);
-  if (!below_root(path)) return real_mkdtemp(path);
+  struct resolved to;
+  if (!below_root(resolve(given, &to))) return real_mkdtemp(given);
   enter();
-  char *result = real_mkdtemp(path);
-  if (result != NULL) named(MKDIR, 0, path, NULL);
+  char *result = real_mkdtemp(given);
+  if (result != NULL) named(MKDIR, 0, resolve(given, &to), NULL);
   leave();
   return result;
 }
 
-int rmdir(const char *path) {
+int rmdir(const char *given) {
   REAL(int, rmdir, const char *);
-  if (!below_root(path)) return real_rmdir(path);
+  struct resolved to;
+  const char *path = resolve(given, &to);
+  if (!below_root(path)) return real_rmdir(given);
   enter();
-  int result = named(RMDIR, real_rmdir(path), path, NULL);
+  int result = named(RMDIR, real_rmdir(given), path, NULL);
   leave();
   return result;
 }
 
-int unlink(const char *path) {
+int unlink(const char *given) {
   REAL(int, unlink, const char *);
-  if (!below_root(path)) return real_unlink(path);
+  struct resolved to;
+  const char *path = resolve(given, &to);
+  if (!below_root(path)) return real_unlink(given);
   enter();
-  int result = named(UNLINK, real_unlink(path), path, NULL);
+  int result = named(UNLINK, real_unlink(given), path, NULL);
   leave();
   return result;
 }
 
 int rename(const char *from, const char *to) {
   REAL(int, rename, const char *, const char *);
-  if (!below_root(from) && !below_root(to)) return real_rename(from, to);
+  struct resolved a, b;
+  const char *old = resolve(from, &a), *new = resolve(to, &b);
+  if (!below_root(old) && !below_root(new)) return real_rename(from, to);
   enter();
-  int result = named(RENAME, real_rename(from, to), from, to);
+  int result = named(RENAME, real_rename(from, to), old, new);
   leave();
   return result;
 }
 
 int link(const char *from, const char *to) {
   REAL(int, link, const char *, const char *);
-  if (!below_root(from) && !below_root(to)) return real_link(from, to);
+  struct resolved a, b;
+  const char *old = resolve(from, &a), *new = resolve(to, &b);
+  if (!below_root(old) && !below_root(new)) return real_link(from, to);
   enter();
-  int result = named(LINK, real_link(from, to), from, to);
+  int result = named(LINK, real_link(from, to), old, new);
   leave();
   return result;
 }
 
-int symlink(const char *text, const char *path) {
+int symlink(const char *text, const char *given) {
   REAL(int, symlink, const char *, const char *);
-  if (!below_root(path)) return real_symlink(text, path);
+  struct resolved to;
+  const char *path = resolve(given, &to);
+  if (!below_root(path)) return real_symlink(text, given);
   enter();
-  int result = named(SYMLINK, real_symlink(text, path), path, text);
+  int result = named(SYMLINK, real_symlink(text, given), path, text);
   leave();
   return result;
 }
