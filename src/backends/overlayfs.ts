@@ -22,13 +22,12 @@ import { errnoOf, fsError } from './fs-errors.js';
 import { mappedRoot } from './id-map.js';
 import type { StoredSnapshot } from './metastore-records.js';
 import {
-  DirectorySnapshotter,
   type NewSnapshot,
   type RemovalMode,
   type SnapshotDriver,
-  type SnapshotterOptions,
   snapshotDirectory,
-} from './snapshotter.js';
+} from './snapshot-driver.js';
+import { DirectorySnapshotter, type SnapshotterOptions } from './snapshotter.js';
 import { needsUserXattr } from './user-xattr.js';
 
 export interface OverlayOptions extends SnapshotterOptions {

@@ -4,7 +4,7 @@ import { failedPrecondition } from '../errors.js';
 import type { SnapshotProblem } from './contract.js';
 import { orAbsent } from './files.js';
 import type { Metastore } from './metastore.js';
-import type { SnapshotDriver } from './snapshotter.js';
+import type { SnapshotDriver } from './snapshot-driver.js';
 
 /** FailedPrecondition, by the snapshot's key, unless all paths are directories. */
 export async function requireDirectories(key: string, paths: readonly string[]): Promise<void> {
