@@ -1,6 +1,6 @@
 /**
  * The hosts that share a tree over etcd: who is there, who is not, and what an absent one still keeps; and how one that
- * never comes back is dropped. Called by db.ts.
+ * never comes back is dropped. Handed out by db.ts.
  *
  * Nothing is dropped by itself: a host may be off for a month and come back to what its leases protect.
  */

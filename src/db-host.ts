@@ -1,6 +1,6 @@
 /**
  * What the stores and the collector see of a DB: transactions with callbacks and nesting checks, dirty flags,
- * events, guards. Built by db.ts; never handed to users.
+ * events, guards. Built by open.ts; never handed to users.
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
 import type { ContentBackend, DiskJobs, SnapshotterBackend } from './backends/contract.js';

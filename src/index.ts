@@ -6,17 +6,12 @@
 // ---- The database
 
 export type { ClusterHosts, HostInfo, HostRemoval } from './cluster-hosts.js';
+export { DB, type RunOptions } from './db.js';
+export type { Log, LogLevel, MutationCallback } from './db-host.js';
 export {
-  DB,
   type DBOpt,
   type DBOptions,
-  type EtcdConfig,
-  type EtcdTls,
-  layout,
-  newDB,
   type OpenOptions,
-  openDB,
-  type RunOptions,
   type SnapshotterName,
   snapshotterNames,
   withDurability,
@@ -26,8 +21,7 @@ export {
   withLeaseBackend,
   withLog,
   withPolicyIsolated,
-} from './db.js';
-export type { Log, LogLevel, MutationCallback } from './db-host.js';
+} from './db-options.js';
 export {
   EnableEtcdGC,
   LeaseBackend,
@@ -35,6 +29,7 @@ export {
   setEnableEtcdGC,
   setLeaseBackend,
 } from './defaults.js';
+export type { EtcdConfig, EtcdTls } from './engine/etcd/options.js';
 export {
   newBoltLeaseManager,
   newContainerStore,
@@ -44,6 +39,7 @@ export {
   newSandboxStore,
   newTransactor,
 } from './factories.js';
+export { layout, newDB, openDB } from './open.js';
 export type { ContentPolicy, EventsPublisher } from './stores/host.js';
 
 // ---- Call contexts and errors

@@ -5,7 +5,7 @@
 import { readFileSync } from 'node:fs';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { fsError } from '../backends/fs-errors.js';
-import type { EtcdConfig } from '../db.js';
+import type { EtcdConfig } from '../engine/etcd/options.js';
 
 export interface EtcdOptions {
   etcd?: string;

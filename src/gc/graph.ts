@@ -1,5 +1,5 @@
 /**
- * Which graph core runs: the C++ addon, or the TypeScript twin where it cannot load. Called by db.ts and the command
+ * Which graph core runs: the C++ addon, or the TypeScript twin where it cannot load. Called by open.ts and the command
  * line (`coreInfo` for its version output). Threading: one core belongs to the JavaScript thread that created it.
  */
 

@@ -3,8 +3,8 @@
 import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { fsError } from '../backends/fs-errors.js';
-import type { EtcdConfig } from '../db.js';
-import { type SnapshotterName, snapshotterNames } from '../db.js';
+import { type SnapshotterName, snapshotterNames } from '../db-options.js';
+import type { EtcdConfig } from '../engine/etcd/options.js';
 import { invalidArgument } from '../errors.js';
 import { checkGrace } from '../gc/expiry-clock.js';
 import { type SchedulerOptions, schedulerParams } from '../gc/scheduler-params.js';

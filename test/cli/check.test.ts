@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { CheckReport } from '../../src/check/findings.js';
-import { layout as paths } from '../../src/db.js';
+import { layout as paths } from '../../src/open.js';
 import { answers } from '../../src/server/listener.js';
 import { damages, rot } from '../stores/damage.js';
 import { type Cli, cli, layout } from './support.js';

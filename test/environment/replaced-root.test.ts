@@ -9,9 +9,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { canMount } from '../../src/backends/mounts.js';
-import { type DB, layout, openDB } from '../../src/db.js';
+import type { DB } from '../../src/db.js';
 import { kindOf } from '../../src/errors.js';
 import { digestOf } from '../../src/model/digest.js';
+import { layout, openDB } from '../../src/open.js';
 import { pictureOf, replacements } from './place.js';
 
 const ctx = { namespace: 'test' };

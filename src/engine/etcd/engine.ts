@@ -1,5 +1,5 @@
 /**
- * The etcd engine: one tree shared by several hosts. Made by open.ts; called by db.ts and by embedders.
+ * The etcd engine: one tree shared by several hosts. Made by open.ts; called through DB and by embedders.
  *
  * Each host reads its own mirror of the tree (mirror.ts) and commits to etcd (commit.ts); an update resolves when its
  * commit is decided in etcd and shown by this host's mirror. Transactions of all hosts are serialisable. Reads of
@@ -103,7 +103,7 @@ export class EtcdEngine implements Engine {
   #nextConfirm: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
   #missedRemovals = false;
-  /** The host whose own leases are meant by a lease's id; undefined: leases are shared. Set before use, by db.ts. */
+  /** The host whose own leases are meant by a lease's id; undefined: leases are shared. Set before use, by src/open.ts. */
   leaseScope: string | undefined;
 
   constructor(parts: EtcdEngineParts) {

@@ -1,6 +1,6 @@
 /**
  * Opens the etcd engine: settings, client, mirror, session, in this order, and undoes all of it when one of them fails.
- * Called by db.ts and by embedders.
+ * Called by src/open.ts and by embedders.
  */
 import { rm } from 'node:fs/promises';
 import { resolve } from 'node:path';
