@@ -6,7 +6,6 @@ import { join, resolve } from 'node:path';
 import { openContent } from './backends/content/store.js';
 import type { ContentBackend, DiskJobs, SnapshotterBackend } from './backends/contract.js';
 import { makeDurableDirectory } from './backends/files.js';
-import { errnoOf, fsError } from './backends/fs-errors.js';
 import { openNative } from './backends/native.js';
 import { openOverlayfs } from './backends/overlayfs.js';
 import { SharedGuards, sharesDirectories } from './cluster.js';
@@ -32,6 +31,7 @@ import { createDiskPool, type DiskPool } from './gc/disk-pool.js';
 import { ExpiryClock } from './gc/expiry-clock.js';
 import { createGraph } from './gc/graph.js';
 import { metadataIndexer } from './gc/references.js';
+import { errnoOf, fsError } from './system/system-errors.js';
 
 const logToStderr: Log = (level, message, details) => {
   if (level === 'info') return;

@@ -9,7 +9,7 @@ import type { CallContext } from '../context.js';
 import { EbbtideError, invalidArgument, isKind, kindOf } from '../errors.js';
 import type { StringMap } from '../model/records.js';
 import { openDB } from '../open.js';
-import { messageOf } from '../system-errors.js';
+import { messageOf } from '../system/system-errors.js';
 import { type EtcdOptions, etcdConfig } from './etcd-options.js';
 import { exitCodes } from './exit-codes.js';
 import { Output } from './output.js';

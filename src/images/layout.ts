@@ -4,9 +4,9 @@
  */
 import { constants, type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
-import { fsError, isAbsent } from '../backends/fs-errors.js';
 import { invalidArgument } from '../errors.js';
 import { parseDigest } from '../model/digest.js';
+import { fsError, isAbsent } from '../system/system-errors.js';
 import { type Descriptor, MAX_DOCUMENT_BYTES, MAX_IMAGES, parseIndex, parseObject } from './documents.js';
 import { type ImageSource, INDEX_FILE, LAYOUT_FILE, LAYOUT_VERSION, type OpenBlob } from './source.js';
 

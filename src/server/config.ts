@@ -2,12 +2,12 @@
 
 import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
-import { fsError } from '../backends/fs-errors.js';
 import { type SnapshotterName, snapshotterNames } from '../db-options.js';
 import type { EtcdConfig } from '../engine/etcd/options.js';
 import { invalidArgument } from '../errors.js';
 import { checkGrace } from '../gc/expiry-clock.js';
 import { type SchedulerOptions, schedulerParams } from '../gc/scheduler-params.js';
+import { fsError } from '../system/system-errors.js';
 import type { CollectMode } from './collections.js';
 import { type Limits, limitsOf } from './limits.js';
 import { type LogLevel, logLevels } from './log.js';

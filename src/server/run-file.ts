@@ -5,7 +5,7 @@
  */
 import { chmod, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { fsError } from '../backends/fs-errors.js';
+import { fsError } from '../system/system-errors.js';
 
 interface RunFile {
   address: string;

@@ -5,7 +5,7 @@
  */
 import { constants, copyFile, link, lstat, open, readlink, symlink } from 'node:fs/promises';
 import { type EbbtideError, failedPrecondition } from '../../errors.js';
-import { errnoOf, fsError } from '../fs-errors.js';
+import { errnoOf, fsError } from '../../system/system-errors.js';
 import { chmodPlace, type Place, within } from './beneath.js';
 import { badPath, type DirNode, type LayerTree } from './layer-tree.js';
 import {

@@ -4,7 +4,7 @@
  */
 import { chmod, lchown, lstat } from 'node:fs/promises';
 import { failedPrecondition } from '../../errors.js';
-import { errnoOf } from '../fs-errors.js';
+import { errnoOf } from '../../system/system-errors.js';
 import { sys } from '../sys.js';
 import { type Place, placePath, within } from './beneath.js';
 import { type BytePath, fsPath, showPath } from './paths.js';

@@ -9,7 +9,7 @@
 import type { Stats } from 'node:fs';
 import { lstat } from 'node:fs/promises';
 import { failedPrecondition } from '../../errors.js';
-import { errnoOf, isAbsent } from '../fs-errors.js';
+import { errnoOf, isAbsent } from '../../system/system-errors.js';
 import { type Place, placePath, under, within } from './beneath.js';
 import { getXattr } from './metadata.js';
 import { type BytePath, fsPath, showPath } from './paths.js';

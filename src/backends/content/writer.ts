@@ -7,12 +7,12 @@
  */
 import { type FileHandle, rename } from 'node:fs/promises';
 import { alreadyExists, EbbtideError, failedPrecondition, invalidArgument, notFound } from '../../errors.js';
-import { shown } from '../../held-paths.js';
 import { type Algorithm, type Digester, parseDigest } from '../../model/digest.js';
 import { type Instant, nowAfter } from '../../model/time.js';
+import { shown } from '../../system/held-paths.js';
+import { fsError, isAbsent, messageOf } from '../../system/system-errors.js';
 import type { BackendWriter, BlobFile, IngestStatus } from '../contract.js';
 import { makeDurableDirectory, orAbsent, syncDirectory, together } from '../files.js';
-import { fsError, isAbsent, messageOf } from '../fs-errors.js';
 import type { BackendLog } from '../log.js';
 import type { ObjectLocks } from '../object-locks.js';
 import { lookAtBlob, setAside } from './blob-file.js';

@@ -1,11 +1,11 @@
 /** `ebbtide gc`: one collection of the whole store; as a dry run, a plan, or the application of a plan. */
 import { readFile, writeFile } from 'node:fs/promises';
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import { fsError } from '../../backends/fs-errors.js';
 import type { RunOptions } from '../../db.js';
 import { invalidArgument } from '../../errors.js';
 import { type PlanOutcome, parsePlan } from '../../gc/plan.js';
 import type { Candidate, Counts, GCStats } from '../../gc/stats.js';
+import { fsError } from '../../system/system-errors.js';
 import { bytes, duration, type Output } from '../output.js';
 import { type StoreEnv, storeVerb } from '../runner.js';
 

@@ -21,7 +21,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { unknownError } from '../../errors.js';
-import { isFull } from '../../system-errors.js';
+import { isFull } from '../../system/system-errors.js';
 import { fileError, openPrivate, syncDirectory } from './files.js';
 import { BATCH_HEAD_BYTES, BATCH_MAGIC, batchAt, batchRevision, sealBatch } from './log-format.js';
 

@@ -19,10 +19,10 @@ import {
 } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { tryLock } from 'fs-native-extensions';
-import { allocate } from '../../allocate.js';
 import { EbbtideError, failedPrecondition, unavailable, unknownError } from '../../errors.js';
-import { HeldDirectory } from '../../held-directory.js';
-import { errnoOf, fsError } from '../../system-errors.js';
+import { allocate } from '../../system/allocate.js';
+import { HeldDirectory } from '../../system/held-directory.js';
+import { errnoOf, fsError } from '../../system/system-errors.js';
 
 export const dataPath = (dir: string): string => join(dir, 'meta.mdb');
 /** The file of LMDB's own locks and readers. */

@@ -1,7 +1,7 @@
 /** What a failing write of a store's files means to the caller: always Unavailable, for the same write may work later. */
 import { getSystemErrorName } from 'node:util';
 import { EbbtideError, unavailable } from '../../errors.js';
-import { errnoOf, remedyOf } from '../../system-errors.js';
+import { errnoOf, remedyOf } from '../../system/system-errors.js';
 
 const EIO = 5;
 /** What LMDB tells where the system says otherwise. */

@@ -2,7 +2,7 @@
  * What the system's errors mean to a caller: the kind, and what to do about it. One table for everything that touches a
  * disk; called by the engine, the backends, images, cli and server.
  */
-import { EbbtideError, type ErrorKind, kindOf } from './errors.js';
+import { EbbtideError, type ErrorKind, kindOf } from '../errors.js';
 import { shown } from './held-paths.js';
 
 interface Meaning {
