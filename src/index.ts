@@ -235,7 +235,7 @@ export type { LeaseOwner, Why, WhyOptions, WhyStep } from './gc/why.js';
 
 // ---- Checks
 
-export type { CheckOptions, CheckPhase } from './check/check.js';
+export type { CheckOptions } from './check/check.js';
 export {
   type CheckReport,
   type Finding,
@@ -243,6 +243,7 @@ export {
   findingKinds,
   type Severity,
 } from './check/findings.js';
+export type { CheckPhase } from './check/under-way.js';
 
 // ---- Engines, for `newDB` and for engines of your own
 

@@ -10,9 +10,9 @@ import { isSnapshotNamed, messageOf, underGuard } from '../gc/sweep.js';
 import type { SnapshotRecord } from '../model/records.js';
 import { readRecord } from '../stores/common.js';
 import { snapshotGuard } from '../stores/guards.js';
-import type { Check } from './check.js';
 import type { Finding } from './findings.js';
 import { recordsOf } from './records.js';
+import type { Check } from './under-way.js';
 
 const LOOKS = 8;
 const LOOKS_PER_BREATH = 256;
