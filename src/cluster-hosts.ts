@@ -139,7 +139,7 @@ export class ClusterHosts {
     }
     const commits = Sys.commitsOf(id);
     await drop(
-      // Whoever looks for the newest commit must not find an older one than before.
+      // A host that looks for the newest commit must not find an older one than before.
       { put: `${Sys.commits}%closed`, value: JSON.stringify({ id }) },
       { del: commits, end: prefixEnd(commits) },
       { del: Sys.member(id) },
@@ -223,7 +223,7 @@ const isAlive = (id: string): EbbtideError =>
     remedy: 'stop it first; a session ends some time after its host (sessionTtlSeconds)',
   });
 
-/** For whoever asks an embedded store for its hosts. */
+/** For a caller that asks an embedded store for its hosts. */
 export const noSharedTree = (): EbbtideError =>
   failedPrecondition('the store shares its tree with no other host', {
     remedy: 'hosts are those of a tree in etcd: open it with --etcd',

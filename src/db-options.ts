@@ -135,7 +135,7 @@ export function validateOptions(options: OpenOptions): void {
   }
 }
 
-/** What tells a host of given parts from others on its machine: content may be shared, snapshotters have one owner. */
+/** What distinguishes a host of given parts from others on its machine: content may be shared, snapshotters have one owner. */
 export function directoryOf(
   content: ContentBackend,
   backends: ReadonlyMap<string, SnapshotterBackend>,

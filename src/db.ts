@@ -225,7 +225,7 @@ export class DB implements AsyncDisposable {
   }
   /**
    * Compares the store with what is on disk, beside whatever else goes on; with `repair` moves away what stands in a
-   * blob's place and is not the blob. What it finds is no error: see the report.
+   * blob's place and is not the blob. Findings are not errors: see the report.
    */
   check(ctx: CallContext = {}, options: CheckOptions = {}): Promise<CheckReport> {
     this.#host.reader({});

@@ -147,7 +147,7 @@ export async function openDB(options: OpenOptions): Promise<DB> {
     cleanup.push(() => engine.close());
     const pool = createDiskPool();
     cleanup.push(() => pool.close());
-    // Side by side, since each waits for the disk; behind the engine, whose lock says that the root is ours.
+    // Side by side, since each waits for the disk; after the engine, whose lock says that the root is ours.
     const opening = (options.snapshotters ?? snapshotterNames).map(async (name) => {
       const open = name === 'native' ? openNative : openOverlayfs;
       const backend = await open(layout.snapshotter(root, name), { jobs: pool });

@@ -16,7 +16,7 @@ export async function requireDirectories(key: string, paths: readonly string[]):
   });
 }
 
-/** The first of the paths, in their order, that is no directory. */
+/** The first of the paths, in their order, that is not a directory. */
 async function firstMissing(paths: readonly string[]): Promise<string | undefined> {
   const found = await Promise.all(paths.map((path) => orAbsent(stat(path))));
   return paths.find((_, i) => found[i]?.isDirectory() !== true);

@@ -23,9 +23,9 @@ export interface CheckOptions {
   repair?: boolean | undefined;
   /** Compares the graph with the records, which takes the thread for some seconds a million records; default true. */
   graph?: boolean | undefined;
-  /** Told of every finding; the check waits for it. */
+  /** Called with every finding; the check waits for it. */
   onFinding?: ((finding: Finding) => Promise<void> | void) | undefined;
-  /** Told how many objects, or bytes where digests are compared, a phase has done. */
+  /** Called with how many objects, or bytes where digests are compared, a phase has done. */
   onProgress?: ((phase: CheckPhase, done: number) => void) | undefined;
 }
 

@@ -1,6 +1,6 @@
 /**
  * The part of a check that is about snapshots: records against the snapshotter, the snapshotter against records, and,
- * where the snapshotter can tell, its snapshots against its directories. Called by check.ts.
+ * where the snapshotter can inspect them, its snapshots against its directories. Called by check.ts.
  */
 import type { SnapshotterBackend } from '../backends/contract.js';
 import { breathe, eachLimit } from '../backends/files.js';

@@ -24,7 +24,7 @@ export class Output {
     this.#stream.write(`${text}\n`);
   }
 
-  /** What is no result: for people, on standard error. */
+  /** What is not a result: for people, on standard error. */
   note(text: string): void {
     process.stderr.write(`ebbtide: ${printable(text)}\n`);
   }

@@ -98,7 +98,7 @@ function parseList<T>(
   parse: (item: unknown, name: string) => T,
 ): T[] {
   if (value == null) return [];
-  if (!Array.isArray(value)) throw wrong(name, 'is no list');
+  if (!Array.isArray(value)) throw wrong(name, 'is not a list');
   checkCount(value.length, name, max);
   return value.map((item: unknown, i) => parse(item, `${name}[${i}]`));
 }

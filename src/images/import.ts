@@ -42,7 +42,7 @@ export interface ImportOptions {
   progress?: OnProgress | undefined;
 }
 
-/** An entry of the source that is no image. */
+/** An entry of the source that is not an image. */
 export interface LeftOut {
   digest: string;
   mediaType: string;
@@ -51,7 +51,7 @@ export interface LeftOut {
 }
 
 /**
- * Imports what `from` holds (a path, or an archive as a stream) and answers the images made or updated, in the
+ * Imports what is in `from` (a path, or an archive as a stream) and answers the images made or updated, in the
  * source's order. InvalidArgument: no images, damaged, or hostile. NotFound: an image of which no platform is
  * complete. Nothing is left of a failed import but what a collection takes.
  */

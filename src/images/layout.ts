@@ -72,5 +72,5 @@ async function openFile(path: string): Promise<FileHandle | undefined> {
   }
   if ((await file.stat()).isFile()) return file;
   await file.close();
-  throw invalidArgument(`${path} is no regular file`, { object: path });
+  throw invalidArgument(`${path} is not a regular file`, { object: path });
 }

@@ -104,7 +104,7 @@ export function adaptLabels(
 
 export const parseFilter = (input: string): Filter => parseFilters([input]);
 
-/** What holds of an object. */
+/** What is true of an object. */
 interface Selector {
   readonly path: readonly string[];
   /** The value that the field must have, where that is all. */

@@ -90,7 +90,7 @@ const tooManySteps = (pattern: string, length: number, max: number): Error =>
 
 // ------------------------------------------------------------------------------------------------- what it costs
 
-/** A table of Unicode's, of hundreds of ranges, counts as so many instructions. */
+/** A table of Unicode's, of hundreds of ranges, counts as this many instructions. */
 const TABLE = 4;
 /** Characters of a class for an instruction: it is one instruction, and a list to look at. */
 const CLASS_CHARACTERS = 8;
@@ -103,7 +103,7 @@ const MAX_REPEAT = 1000;
 const MAX_SIZE = 1_000_000_000;
 
 /**
- * Instructions of the compiled pattern, or more; of what is no pattern, anything; undefined for what RE2 does not repeat.
+ * Instructions of the compiled pattern, or more; of what is not a pattern, anything; undefined for what RE2 does not repeat.
  * One pass, no recursion.
  */
 function programBound(pattern: string): number | undefined {

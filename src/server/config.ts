@@ -135,7 +135,7 @@ function snapshotterList(value: unknown): readonly SnapshotterName[] {
   if (value === undefined) return snapshotterNames;
   const names = typeof value === 'string' ? value.split(',').filter((name) => name !== '') : value;
   if (!Array.isArray(names)) {
-    throw invalidArgument('option snapshotters is no list', { object: 'snapshotters' });
+    throw invalidArgument('option snapshotters is not a list', { object: 'snapshotters' });
   }
   return names.map((name) => choice('snapshotters', name, snapshotterNames));
 }

@@ -111,7 +111,7 @@ for (const [what, damage] of Object.entries(damages)) {
   });
 }
 
-test('given a bit that has changed, then only digests tell, and after a repair the next write makes it whole', async (t) => {
+test('given a bit that has changed, then only digests show it, and after a repair the next write makes it whole', async (t) => {
   const { root, db } = await world(t);
   const digest = await add(db, randomBytes(700_000));
   const whole = await readFile(fileOf(root, digest));
@@ -256,9 +256,9 @@ test('given thousands of findings and a signal, then the report keeps the first,
       putRecord<BlobRecord>(tx, blobKey('ns1', digest), { createdat: at, updatedat: at, size: 1 });
     }
   });
-  let told = 0;
-  const report = await db.check({}, { onFinding: () => void told++ });
-  assert.deepEqual([told, report.damaged, report.findings.length], [1500, 1500, 1000]);
+  let found = 0;
+  const report = await db.check({}, { onFinding: () => void found++ });
+  assert.deepEqual([found, report.damaged, report.findings.length], [1500, 1500, 1000]);
   const abort = new AbortController();
   const checking = db.check({ signal: abort.signal }, { onFinding: () => abort.abort() });
   await rejects(checking, 'Canceled');

@@ -83,7 +83,7 @@ for (const where of ['the store itself', 'a daemon']) {
       assert.equal((await run.json<CheckReport>('check', '--hash')).sound, true);
     });
 
-    test('given damage, then doctor --check tells, by its exit code too', async (t) => {
+    test('given damage, then doctor --check reports it, by its exit code too', async (t) => {
       const run = await start(t);
       const { path, base } = await layout(t);
       await run.ok('import', path);

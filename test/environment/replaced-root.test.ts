@@ -16,7 +16,7 @@ import { layout, openDB } from '../../src/open.js';
 import { pictureOf, replacements } from './place.js';
 
 const ctx = { namespace: 'test' };
-const quietLog = (): void => undefined;
+const silentLog = (): void => undefined;
 
 /** Left by a test that fails: a mount, or a directory elsewhere. Runs before the directory is removed. */
 let undoLast: (() => void) | undefined;
@@ -29,7 +29,7 @@ async function store(t: TestContext): Promise<{ base: string; root: string; open
     return rm(base, { recursive: true, force: true });
   });
   const root = join(base, 'root');
-  return { base, root, open: () => openDB({ root, log: quietLog }) };
+  return { base, root, open: () => openDB({ root, log: silentLog }) };
 }
 
 async function addBlob(db: DB, ref: string, labels = {}): Promise<string> {
@@ -99,7 +99,7 @@ for (const [how, replace] of Object.entries(replacements)) {
       const { base, root, open } = await store(t);
       // Another store, with other blobs, snapshots and records, closed.
       const other = join(base, 'other');
-      const second = await openDB({ root: other, log: quietLog });
+      const second = await openDB({ root: other, log: silentLog });
       await fill(second);
       await addBlob(second, 'only-there');
       await second.close();

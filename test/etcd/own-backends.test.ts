@@ -1,4 +1,4 @@
-/** Each host sweeps its own backends, whoever collects; and a tree that was lost in etcd takes no host's content with it. */
+/** Each host sweeps its own backends, whichever host collects; and a tree that was lost in etcd takes no host's content with it. */
 import assert from 'node:assert/strict';
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';

@@ -246,7 +246,7 @@ describe('import of what docker save writes', () => {
   });
 
   const broken: [string, unknown, RegExp][] = [
-    ['no list', {}, /is no list/],
+    ['no list', {}, /is not a list/],
     [
       'a layer that is not there',
       [{ Config: 'c.json', Layers: ['none.tar'] }],

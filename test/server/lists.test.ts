@@ -58,7 +58,7 @@ async function refused(call: Promise<unknown>, hint: RegExp): Promise<void> {
   });
 }
 
-test('given 60,000 images, when they are listed, then the command gets all; a client of containerd is told to filter', async (t) => {
+test('given 60,000 images, when they are listed, then the command gets all; a client of containerd gets the advice to filter', async (t) => {
   const labels = { 'containerd.io/distribution.source.docker.io': 'library/x'.repeat(20) };
   const { store, client } = await filled(t, (db) =>
     inOne(db, 60_000, (n, inTx) =>

@@ -22,7 +22,7 @@ import type { Trash } from './trash.js';
 const MAX_ATTEMPTS = 16;
 /** Age of a draft whose maker has died. */
 const ABANDONED_AFTER_MS = 60_000;
-/** What a rename to a place says where something is: a directory with entries, or what is no directory. */
+/** What a rename to a place says where something is: a directory with entries, or something else than a directory. */
 const TAKEN: ReadonlySet<string> = new Set(['ENOTEMPTY', 'EEXIST', 'ENOTDIR']);
 
 export class Drafts {

@@ -98,4 +98,4 @@ export class FileReader implements BlobReader {
 }
 
 const noFile = (digest: string, path: string, cause?: unknown): DamagedContent =>
-  new DamagedContent(digest, `${path} is no regular file`, cause);
+  new DamagedContent(digest, `${path} is not a regular file`, cause);

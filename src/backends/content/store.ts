@@ -358,7 +358,7 @@ export class LocalContent implements ContentBackend {
     });
   }
 
-  /** Undefined, and a word in the log, when what is there is no ingest of the ref. */
+  /** Undefined, and a word in the log, when what is there is not an ingest of the ref. */
   async #resume(
     directory: string,
     ref: string,

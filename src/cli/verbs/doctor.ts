@@ -167,7 +167,7 @@ async function checkStore(root: string, etcd: EtcdConfig | undefined): Promise<R
   };
 }
 
-/** Damage is listed, and told by the exit code of `ebbtide check`. */
+/** Damage is listed, and sets the exit code of `ebbtide check`. */
 async function soundness(store: Pick<Store, 'check'>): Promise<Record<string, unknown>> {
   const { sound, damaged, leftovers, findings } = await store.check();
   if (!sound) process.exitCode = DAMAGED_EXIT_CODE;

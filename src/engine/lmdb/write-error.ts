@@ -4,7 +4,7 @@ import { EbbtideError, unavailable } from '../../errors.js';
 import { errnoOf, remedyOf } from '../../system/system-errors.js';
 
 const EIO = 5;
-/** What LMDB tells where the system says otherwise. */
+/** What LMDB reports where the system says otherwise. */
 const texts: Readonly<Record<string, string>> = {
   EIO: 'input/output error, or no space left on the device',
   ENOSPC: 'no space left on the device',
