@@ -42,7 +42,7 @@ const leftovers: ReadonlySet<FindingKind> = new Set([
   'snapshot-orphan',
   'directory-orphan',
 ]);
-export const severityOf = (kind: FindingKind): Severity => (leftovers.has(kind) ? 'leftover' : 'damage');
+const severityOf = (kind: FindingKind): Severity => (leftovers.has(kind) ? 'leftover' : 'damage');
 
 export interface Finding {
   kind: FindingKind;

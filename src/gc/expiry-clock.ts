@@ -37,7 +37,7 @@ export interface ExpiryClockParts {
   log: (level: 'warn', message: string, details: Readonly<Record<string, unknown>>) => void;
 }
 
-export const EXPIRY_GRACE_MS = 600_000;
+const EXPIRY_GRACE_MS = 600_000;
 const NANOS_PER_MILLI = 1_000_000n;
 /** A difference up to here is a correction, not a step. */
 const STEP = 60n * NANOS_PER_SECOND;

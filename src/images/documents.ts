@@ -143,7 +143,7 @@ function checkShape(
   }
 }
 
-export function parseDescriptor(value: unknown, name: string): Descriptor {
+function parseDescriptor(value: unknown, name: string): Descriptor {
   if (!isObject(value)) throw wrong(name, 'is no descriptor');
   const { mediaType, digest, size } = value;
   if (typeof mediaType !== 'string' || mediaType === '') throw wrong(name, 'has no media type');

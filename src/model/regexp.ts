@@ -17,7 +17,7 @@ export interface Matcher {
 
 /** Compiled patterns kept; the longest unused one goes first. */
 const CACHE_LIMIT = 256;
-export const MAX_PATTERN_CHARACTERS = 4096;
+const MAX_PATTERN_CHARACTERS = 4096;
 /** Instructions of a compiled pattern; `[a-f0-9]{64}` has 66. */
 export const MAX_PROGRAM = 1024;
 /** Instructions times characters of one text. */

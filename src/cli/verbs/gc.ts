@@ -160,7 +160,7 @@ export function printDryRun(out: Output, stats: GCStats): void {
   });
 }
 
-export function printStats(out: Output, stats: GCStats): void {
+function printStats(out: Output, stats: GCStats): void {
   out.line(`kept      ${counts(stats.marked)}`);
   out.line(`removed   ${counts(stats.removed)}`);
   out.line(`freed     ${bytes(stats.bytesFreed)}`);
