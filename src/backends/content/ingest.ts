@@ -8,7 +8,6 @@
 import { readFile, rename, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isNotFound, notFound, unknownError } from '../../errors.js';
-import { HeldDirectory } from '../../held-directory.js';
 import {
   formatTimestamp,
   type Instant,
@@ -16,6 +15,7 @@ import {
   parseTimestamp,
   zeroTime,
 } from '../../model/time.js';
+import { HeldDirectory } from '../../system/held-directory.js';
 import type { IngestStatus } from '../contract.js';
 import { orAbsent } from '../files.js';
 import { isIngestOf } from './layout.js';
