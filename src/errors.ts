@@ -3,7 +3,7 @@
  * Called by every room. A wrapped error keeps the kind of its cause.
  */
 
-import { shown } from './system/held-paths.js';
+import { shown } from './held-paths.js';
 
 export const errorKinds = [
   'InvalidArgument',

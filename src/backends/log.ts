@@ -1,6 +1,6 @@
 /** Where backends say what they did not fail for: leftovers they could not remove, attributes they lost. */
 
-import { shown } from '../system/held-paths.js';
+import { shown } from '../held-paths.js';
 
 export type BackendLog = (
   level: 'warn' | 'error' | 'info',

@@ -7,7 +7,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { chmodSync, lstatSync, readdirSync, renameSync, rmdirSync, unlinkSync } from 'node:fs';
-import { shown } from '../system/held-paths.js';
+import { shown } from '../held-paths.js';
 import { errnoOf, isAbsent, messageOf } from '../system/system-errors.js';
 import type { DiskJobs, RemovalReport } from './contract.js';
 import { BLOCK_BYTES } from './disk-usage.js';

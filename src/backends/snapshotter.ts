@@ -15,11 +15,11 @@
 import type { Stats } from 'node:fs';
 import { join } from 'node:path';
 import { EbbtideError, failedPrecondition, invalidArgument, notFound } from '../errors.js';
+import { shown } from '../held-paths.js';
 import { maskedLabels } from '../model/fieldpaths.js';
 import { adaptLabels, parseFilters } from '../model/filters.js';
 import { compactMap, copyMap } from '../model/labels.js';
 import { HeldDirectory } from '../system/held-directory.js';
-import { shown } from '../system/held-paths.js';
 import type {
   DiskJobs,
   Mount,

@@ -18,7 +18,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { type EbbtideError, failedPrecondition, unavailable } from '../errors.js';
-import { descriptorPath, forgetDescriptor, nameDescriptor } from './held-paths.js';
+import { descriptorPath, forgetDescriptor, nameDescriptor } from '../held-paths.js';
 import { errnoOf, fsError } from './system-errors.js';
 
 type Identity = Pick<BigIntStats, 'dev' | 'ino'>;

@@ -3,7 +3,7 @@
  * disk; called by the engine, the backends, images, cli and server.
  */
 import { EbbtideError, type ErrorKind, kindOf } from '../errors.js';
-import { shown } from './held-paths.js';
+import { shown } from '../held-paths.js';
 
 interface Meaning {
   kind: ErrorKind;

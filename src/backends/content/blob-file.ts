@@ -2,8 +2,8 @@
 import { randomBytes } from 'node:crypto';
 import { lstat, rename } from 'node:fs/promises';
 import { join } from 'node:path';
+import { shown } from '../../held-paths.js';
 import { parseDigest } from '../../model/digest.js';
-import { shown } from '../../system/held-paths.js';
 import { fsError } from '../../system/system-errors.js';
 import type { BlobFile } from '../contract.js';
 import { makeDurableDirectory, orAbsent, syncDirectory } from '../files.js';

@@ -16,10 +16,10 @@ import {
   notFound,
   unavailable,
 } from '../../errors.js';
+import { shown } from '../../held-paths.js';
 import { type Algorithm, Digester, isDigest, parseDigest } from '../../model/digest.js';
 import { formatTimestamp, type Instant, now } from '../../model/time.js';
 import { HeldDirectory } from '../../system/held-directory.js';
-import { shown } from '../../system/held-paths.js';
 import { errnoOf, fsError, isAbsent, messageOf } from '../../system/system-errors.js';
 import type {
   BackendWriter,

@@ -6,7 +6,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdir, readdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { unknownError } from '../../errors.js';
-import { shown } from '../../system/held-paths.js';
+import { shown } from '../../held-paths.js';
 import { isAbsent, isFull, messageOf } from '../../system/system-errors.js';
 import type { DiskJobs, RemovalReport } from '../contract.js';
 import { orPresent } from '../files.js';

@@ -7,9 +7,9 @@
  */
 import { type FileHandle, rename } from 'node:fs/promises';
 import { alreadyExists, EbbtideError, failedPrecondition, invalidArgument, notFound } from '../../errors.js';
+import { shown } from '../../held-paths.js';
 import { type Algorithm, type Digester, parseDigest } from '../../model/digest.js';
 import { type Instant, nowAfter } from '../../model/time.js';
-import { shown } from '../../system/held-paths.js';
 import { fsError, isAbsent, messageOf } from '../../system/system-errors.js';
 import type { BackendWriter, BlobFile, IngestStatus } from '../contract.js';
 import { makeDurableDirectory, orAbsent, syncDirectory, together } from '../files.js';

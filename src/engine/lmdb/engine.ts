@@ -8,7 +8,7 @@
  */
 import { resolve } from 'node:path';
 import { failedPrecondition, isKind } from '../../errors.js';
-import { shown } from '../../system/held-paths.js';
+import { shown } from '../../held-paths.js';
 import type { EngineOptions } from '../contract.js';
 import { CoreEngine } from '../core/engine.js';
 import { applyBatches } from './apply.js';
