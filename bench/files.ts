@@ -1,6 +1,7 @@
 /** Imports in small: blobs and snapshots made per second with files below the store, under a lease. */
-import { openDB } from '../src/db.js';
+
 import { digestOf } from '../src/model/digest.js';
+import { openDB } from '../src/open.js';
 import { writeBlob } from '../src/stores/content-helpers.js';
 import { withId } from '../src/stores/leases.js';
 import { crowd, perSecond } from './rates.js';

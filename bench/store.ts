@@ -1,6 +1,7 @@
 /** ebbtide as the benchmark opens it: records on disk, backends without bytes. Used in the child process only. */
 import { readFileSync } from 'node:fs';
-import { type DB, newDB, withDurability, withLog } from '../src/db.js';
+import type { DB } from '../src/db.js';
+import { withDurability, withLog } from '../src/db-options.js';
 import type { Engine } from '../src/engine/contract.js';
 import { CoreEngine } from '../src/engine/core/engine.js';
 import { openLmdbEngine } from '../src/engine/lmdb/engine.js';
@@ -8,6 +9,7 @@ import { LmdbStorage } from '../src/engine/lmdb/storage.js';
 import { openMemoryEngine } from '../src/engine/memory/engine.js';
 import { createGraph } from '../src/gc/graph.js';
 import { metadataIndexer } from '../src/gc/references.js';
+import { newDB } from '../src/open.js';
 import { snapshotterName } from '../src/synth/records.js';
 import { NamesOnlyContent, NamesOnlySnapshots } from './backends.js';
 import type { Memory } from './results.js';

@@ -28,7 +28,7 @@
 namespace ebbtide::sys {
 namespace {
 
-// Bytes of a file: up to the largest integer that a double tells from its neighbours.
+// Bytes of a file: up to the largest integer that a double keeps apart from its neighbours.
 int64_t sizeArgument(Info info, size_t i) {
   double number = 0;
   if (napi_get_value_double(info.Env(), info[i], &number) != napi_ok || !(number >= 0) || number > 9007199254740991.0 ||

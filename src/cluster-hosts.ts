@@ -1,6 +1,6 @@
 /**
  * The hosts that share a tree over etcd: who is there, who is not, and what an absent one still keeps; and how one that
- * never comes back is dropped. Called by db.ts.
+ * never comes back is dropped. Handed out by db.ts.
  *
  * Nothing is dropped by itself: a host may be off for a month and come back to what its leases protect.
  */
@@ -139,7 +139,7 @@ export class ClusterHosts {
     }
     const commits = Sys.commitsOf(id);
     await drop(
-      // Whoever looks for the newest commit must not find an older one than before.
+      // A host that looks for the newest commit must not find an older one than before.
       { put: `${Sys.commits}%closed`, value: JSON.stringify({ id }) },
       { del: commits, end: prefixEnd(commits) },
       { del: Sys.member(id) },
@@ -223,7 +223,7 @@ const isAlive = (id: string): EbbtideError =>
     remedy: 'stop it first; a session ends some time after its host (sessionTtlSeconds)',
   });
 
-/** For whoever asks an embedded store for its hosts. */
+/** For a caller that asks an embedded store for its hosts. */
 export const noSharedTree = (): EbbtideError =>
   failedPrecondition('the store shares its tree with no other host', {
     remedy: 'hosts are those of a tree in etcd: open it with --etcd',

@@ -1,12 +1,12 @@
 /**
  * What a DB does beside its stores when it shares its tree over etcd: chooses the one host that collects, sweeps this
  * host's backends after what other hosts removed, tells callbacks of deletions elsewhere, and makes sure that reads
- * are current. Called by db.ts.
+ * are current. Called by db.ts and open.ts.
  */
 import { ClusterHosts } from './cluster-hosts.js';
 import type { DBHost } from './db-host.js';
-import type { Key } from './engine/contract.js';
-import type { EtcdEngine, Remover } from './engine/etcd/engine.js';
+import type { Engine, Key } from './engine/contract.js';
+import { EtcdEngine, type Remover } from './engine/etcd/engine.js';
 import { LAST } from './engine/etcd/layout.js';
 import { fenceOf } from './engine/etcd/locks.js';
 import { collectionOf, components, leaf, snapshotKey } from './engine/schema/keys.js';
@@ -295,4 +295,11 @@ function both(release: Release, unlock: () => Promise<void>): Release {
     // A lost lock has ended already.
     unlock().catch(() => undefined);
   };
+}
+
+/** Hosts whose backends have one name share the directories. */
+export function sharesDirectories(engine: Engine): engine is EtcdEngine {
+  if (!(engine instanceof EtcdEngine)) return false;
+  const { hostId, backendId } = engine.client.settings;
+  return hostId !== backendId;
 }

@@ -1,6 +1,6 @@
 /**
  * What the stores and the collector see of a DB: transactions with callbacks and nesting checks, dirty flags,
- * events, guards. Built by db.ts; never handed to users.
+ * events, guards. Built by open.ts; never handed to users.
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
 import type { ContentBackend, DiskJobs, SnapshotterBackend } from './backends/contract.js';
@@ -8,10 +8,10 @@ import type { CallContext } from './context.js';
 import type { Durability, Engine, Reader, Transaction } from './engine/contract.js';
 import { EtcdTransaction } from './engine/etcd/transaction.js';
 import { failedPrecondition, throwIfAborted } from './errors.js';
-import type { CollectHost } from './gc/collect.js';
 import { CollectorRegistry } from './gc/collectors.js';
 import { DirtyFlags } from './gc/dirty.js';
 import { ExpiryClock } from './gc/expiry-clock.js';
+import type { CollectHost } from './gc/host.js';
 import { OrphanGuard } from './gc/orphan-guard.js';
 import { ContentStore } from './stores/content.js';
 import { Guards } from './stores/guards.js';

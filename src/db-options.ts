@@ -1,12 +1,87 @@
-/** The options of `openDB`: which there are and what they may be. Called by db.ts before anything is opened. */
+/** The options of a DB: which there are and what they may be. Called by open.ts before anything is opened. */
 import { resolve } from 'node:path';
 import type { ContentBackend, SnapshotterBackend } from './backends/contract.js';
-import type { OpenOptions } from './db.js';
+import type { Log } from './db-host.js';
+import type { LeaseBackendName } from './defaults.js';
+import type { Durability } from './engine/contract.js';
+import type { EtcdConfig } from './engine/etcd/options.js';
 import { invalidArgument } from './errors.js';
 import { checkGrace } from './gc/expiry-clock.js';
+import type { ContentPolicy, EventsPublisher } from './stores/host.js';
 
 export const snapshotterNames = ['native', 'overlayfs'] as const;
 export type SnapshotterName = (typeof snapshotterNames)[number];
+
+/** Options a DB is made with; `DBOpt` functions change them before use. */
+export interface DBOptions {
+  policy?: ContentPolicy;
+  durability?: Durability;
+  publisher?: EventsPublisher;
+  log?: Log;
+  /** Whether this host collects a tree shared over etcd; an embedded store is collected either way. */
+  enableEtcdGC?: boolean;
+  /** Whose leases are: `''`, `bolt` (this host's own) or `etcd` (all hosts'). Unset: the process-wide default. */
+  leaseBackend?: LeaseBackendName;
+  /**
+   * Milliseconds for which what expired only because the wall clock was set forward, by more than a minute, is kept.
+   * Default ten minutes; 0: not at all.
+   */
+  expiryGraceMs?: number;
+}
+export type DBOpt = (options: DBOptions) => void;
+
+/** Content is isolated between namespaces: its bytes must be written to be had. */
+export const withPolicyIsolated: DBOpt = (options) => {
+  options.policy = 'isolated';
+};
+export const withEventsPublisher =
+  (publisher: EventsPublisher): DBOpt =>
+  (options) => {
+    options.publisher = publisher;
+  };
+export const withDurability =
+  (durability: Durability): DBOpt =>
+  (options) => {
+    options.durability = durability;
+  };
+export const withLog =
+  (log: Log): DBOpt =>
+  (options) => {
+    options.log = log;
+  };
+
+export const withEtcdGC =
+  (enable: boolean): DBOpt =>
+  (options) => {
+    options.enableEtcdGC = enable;
+  };
+export const withLeaseBackend =
+  (name: LeaseBackendName): DBOpt =>
+  (options) => {
+    options.leaseBackend = name;
+  };
+
+export const withExpiryGrace =
+  (milliseconds: number): DBOpt =>
+  (options) => {
+    options.expiryGraceMs = milliseconds;
+  };
+
+export interface OpenOptions extends DBOptions {
+  /**
+   * Directory the store lives in; made (0711) when missing. A relative path is one of the moment of the call. When
+   * another directory takes its place, writes, walks and mounts are Unavailable until it is back.
+   */
+  root: string;
+  /** `memory` keeps the records in memory only (tests, experiments); blobs and snapshots are on disk all the same. */
+  engine?: 'lmdb' | 'memory';
+  /** Keeps the records in an etcd cluster, shared with other hosts; `engine` is then where this host's mirror is. */
+  etcd?: EtcdConfig;
+  /** Built-in snapshotters to open; default both. */
+  snapshotters?: readonly SnapshotterName[];
+  /** Which graph core to use; default native with the TypeScript one as fallback. */
+  core?: 'native' | 'typescript';
+}
 
 const knownOptions = new Set([
   'root',
@@ -60,7 +135,7 @@ export function validateOptions(options: OpenOptions): void {
   }
 }
 
-/** What tells a host of given parts from others on its machine: content may be shared, snapshotters have one owner. */
+/** What distinguishes a host of given parts from others on its machine: content may be shared, snapshotters have one owner. */
 export function directoryOf(
   content: ContentBackend,
   backends: ReadonlyMap<string, SnapshotterBackend>,

@@ -1,45 +1,31 @@
 /**
  * The DB: one engine, one content backend, any number of snapshotters; hands out the typed stores, runs
- * collections. `openDB` assembles one in a directory; `newDB` from given parts.
+ * collections. Made by open.ts.
  *
  * Durability: an operation that resolved is on disk, unless `durability: 'visible'` was asked for.
  * Threading: one process owns a directory; calls may overlap freely.
  */
-import { join, resolve } from 'node:path';
-import { openContent } from './backends/content/store.js';
-import type { ContentBackend, DiskJobs, SnapshotterBackend } from './backends/contract.js';
-import { makeDurableDirectory } from './backends/files.js';
-import { errnoOf, fsError } from './backends/fs-errors.js';
-import { openNative } from './backends/native.js';
-import { openOverlayfs } from './backends/overlayfs.js';
 import { type CheckOptions, checkStore } from './check/check.js';
 import type { CheckReport } from './check/findings.js';
-import { CLUSTER_SLICE_MS, Cluster, SharedGuards } from './cluster.js';
+import { CLUSTER_SLICE_MS, Cluster, sharesDirectories } from './cluster.js';
 import type { ClusterHosts } from './cluster-hosts.js';
 import { type CallContext, withTransactionContext } from './context.js';
-import { DBHost, type Log, type MutationCallback } from './db-host.js';
-import { directoryOf, type SnapshotterName, snapshotterNames, validateOptions } from './db-options.js';
-import { checkLeaseBackend, EnableEtcdGC, LeaseBackend, type LeaseBackendName } from './defaults.js';
-import type { Durability, Engine, EngineOptions, Transaction, Unlock } from './engine/contract.js';
+import type { DBHost, MutationCallback } from './db-host.js';
+import type { DBOptions } from './db-options.js';
+import { EnableEtcdGC, LeaseBackend } from './defaults.js';
+import type { Engine, Transaction, Unlock } from './engine/contract.js';
 import { EtcdEngine } from './engine/etcd/engine.js';
-import { openEtcdEngine } from './engine/etcd/open.js';
-import type { EtcdConfig } from './engine/etcd/options.js';
 import { EtcdRawStore } from './engine/etcd/raw.js';
-import { openLmdbEngine } from './engine/lmdb/engine.js';
-import { openMemoryEngine } from './engine/memory/engine.js';
 import { type GetOptions, type PutOptions, RawStore, type Transactor } from './engine/raw.js';
 import { initSchema } from './engine/schema/migrations.js';
-import { failedPrecondition, invalidArgument } from './errors.js';
 import { type CollectOptions, collect } from './gc/collect.js';
 import type { Collector } from './gc/collectors.js';
-import { createDiskPool, type DiskPool } from './gc/disk-pool.js';
-import { type ClockSteps, ExpiryClock, type ExpiryTime } from './gc/expiry-clock.js';
+import type { DiskPool } from './gc/disk-pool.js';
+import type { ClockSteps, ExpiryTime } from './gc/expiry-clock.js';
 import { nextExpiry } from './gc/expiry-wake.js';
-import { createGraph } from './gc/graph.js';
 import type { ObjectName } from './gc/objects.js';
 import type { OrphanState } from './gc/orphan-guard.js';
 import { applyPlan, type CollectionPlan, type PlanOutcome, planCollection } from './gc/plan.js';
-import { metadataIndexer } from './gc/references.js';
 import { diskUsageBy, type UsageOptions, type UsageReport } from './gc/retained.js';
 import type { GCStats } from './gc/stats.js';
 import type { ResourceType } from './gc/types.js';
@@ -47,74 +33,15 @@ import { type Why, type WhyOptions, why } from './gc/why.js';
 import type { Instant } from './model/time.js';
 import { ContainerStore } from './stores/containers.js';
 import type { ContentStore } from './stores/content.js';
-import type { ContentPolicy, EventsPublisher, StoreHost } from './stores/host.js';
+import type { EventsPublisher, StoreHost } from './stores/host.js';
 import { ImageStore } from './stores/images.js';
 import { LeaseManager } from './stores/leases.js';
 import { NamespaceStore } from './stores/namespaces.js';
 import { SandboxStore } from './stores/sandboxes.js';
 import type { Snapshotter } from './stores/snapshots.js';
 
-/** Options a DB is made with; `DBOpt` functions change them before use. */
-export interface DBOptions {
-  policy?: ContentPolicy;
-  durability?: Durability;
-  publisher?: EventsPublisher;
-  log?: Log;
-  /** Whether this host collects a tree shared over etcd; an embedded store is collected either way. */
-  enableEtcdGC?: boolean;
-  /** Whose leases are: `''`, `bolt` (this host's own) or `etcd` (all hosts'). Unset: the process-wide default. */
-  leaseBackend?: LeaseBackendName;
-  /**
-   * Milliseconds for which what expired only because the wall clock was set forward, by more than a minute, is kept.
-   * Default ten minutes; 0: not at all.
-   */
-  expiryGraceMs?: number;
-}
 /** Options of one collection. */
 export type RunOptions = Omit<CollectOptions, 'signal' | 'only'>;
-export type DBOpt = (options: DBOptions) => void;
-
-/** Content is isolated between namespaces: its bytes must be written to be had. */
-export const withPolicyIsolated: DBOpt = (options) => {
-  options.policy = 'isolated';
-};
-export const withEventsPublisher =
-  (publisher: EventsPublisher): DBOpt =>
-  (options) => {
-    options.publisher = publisher;
-  };
-export const withDurability =
-  (durability: Durability): DBOpt =>
-  (options) => {
-    options.durability = durability;
-  };
-export const withLog =
-  (log: Log): DBOpt =>
-  (options) => {
-    options.log = log;
-  };
-
-export const withEtcdGC =
-  (enable: boolean): DBOpt =>
-  (options) => {
-    options.enableEtcdGC = enable;
-  };
-export const withLeaseBackend =
-  (name: LeaseBackendName): DBOpt =>
-  (options) => {
-    options.leaseBackend = name;
-  };
-
-export const withExpiryGrace =
-  (milliseconds: number): DBOpt =>
-  (options) => {
-    options.expiryGraceMs = milliseconds;
-  };
-
-const logToStderr: Log = (level, message, details) => {
-  if (level === 'info') return;
-  process.stderr.write(`ebbtide: ${level}: ${message}${details ? ` ${JSON.stringify(details)}` : ''}\n`);
-};
 
 export class DB implements AsyncDisposable {
   readonly images: ImageStore;
@@ -298,7 +225,7 @@ export class DB implements AsyncDisposable {
   }
   /**
    * Compares the store with what is on disk, beside whatever else goes on; with `repair` moves away what stands in a
-   * blob's place and is not the blob. What it finds is no error: see the report.
+   * blob's place and is not the blob. Findings are not errors: see the report.
    */
   check(ctx: CallContext = {}, options: CheckOptions = {}): Promise<CheckReport> {
     this.#host.reader({});
@@ -392,167 +319,4 @@ export class DB implements AsyncDisposable {
     await this.#pool?.close();
     await this.engine.close();
   }
-}
-
-export type { EtcdConfig, EtcdTls } from './engine/etcd/options.js';
-
-/**
- * A DB from given parts: an engine, a content backend, snapshotters by name. The DB closes them all. With an etcd
- * config the records live in etcd, and `embedded`, when given, must be the engine that was opened on it; without
- * one, a mirror in memory is made. InvalidArgument when there is neither.
- */
-export async function newDB(
-  etcd: EtcdConfig | undefined,
-  embedded: Engine | undefined,
-  content: ContentBackend,
-  snapshotters: Readonly<Record<string, SnapshotterBackend>>,
-  ...opts: DBOpt[]
-): Promise<DB> {
-  const backends = new Map(Object.entries(snapshotters));
-  if (etcd === undefined || embedded !== undefined) {
-    if (etcd !== undefined && embedded?.kind !== 'etcd') {
-      throw invalidArgument('records of an etcd tree and of an embedded engine are never mixed', {
-        remedy: 'give the etcd config or the embedded engine, not both',
-      });
-    }
-    return assemble(embedded, content, backends, createDiskPool(), opts);
-  }
-  const options: DBOptions = {};
-  for (const opt of opts) opt(options);
-  const log = options.log ?? logToStderr;
-  const engine = await openEtcdEngine({
-    etcd,
-    directory: directoryOf(content, backends),
-    indexer: metadataIndexer,
-    graph: createGraph(),
-    warn: (message) => log('warn', message),
-  });
-  return assemble(engine, content, backends, createDiskPool(), opts);
-}
-
-async function assemble(
-  engine: Engine | undefined,
-  content: ContentBackend,
-  backends: ReadonlyMap<string, SnapshotterBackend>,
-  pool: DiskPool,
-  opts: readonly DBOpt[],
-): Promise<DB> {
-  if (engine === undefined) throw invalidArgument('a DB needs an embedded engine or an etcd config');
-  const options: DBOptions = {};
-  for (const opt of opts) opt(options);
-  checkLeaseBackend(options.leaseBackend, engine.kind === 'etcd');
-  const log = options.log ?? logToStderr;
-  const hostId = engine instanceof EtcdEngine ? engine.client.settings.hostId : undefined;
-  const host = new DBHost({
-    engine,
-    expiryClock: new ExpiryClock({ graceMs: options.expiryGraceMs, hostId, log }),
-    guards: sharesDirectories(engine) ? new SharedGuards(engine) : undefined,
-    content,
-    backends,
-    policy: options.policy ?? 'shared',
-    durability: options.durability ?? 'flushed',
-    publisher: options.publisher,
-    jobs: pool satisfies DiskJobs,
-    log,
-  });
-  if (engine instanceof EtcdEngine && (options.leaseBackend ?? LeaseBackend) === 'bolt') {
-    engine.leaseScope = engine.client.settings.hostId;
-  }
-  await host.orphans.lookAtOpen();
-  // Nothing is awaited from here until the DB listens: removals of other hosts would be missed.
-  host.dirty.load();
-  host.expiryClock.load(engine);
-  const db = new DB(host, pool, options);
-  await db.init();
-  return db;
-}
-
-/** Hosts whose backends have one name share the directories. */
-function sharesDirectories(engine: Engine): engine is EtcdEngine {
-  if (!(engine instanceof EtcdEngine)) return false;
-  const { hostId, backendId } = engine.client.settings;
-  return hostId !== backendId;
-}
-
-export { type SnapshotterName, snapshotterNames } from './db-options.js';
-
-export interface OpenOptions extends DBOptions {
-  /**
-   * Directory the store lives in; made (0711) when missing. A relative path is one of the moment of the call. When
-   * another directory takes its place, writes, walks and mounts are Unavailable until it is back.
-   */
-  root: string;
-  /** `memory` keeps the records in memory only (tests, experiments); blobs and snapshots are on disk all the same. */
-  engine?: 'lmdb' | 'memory';
-  /** Keeps the records in an etcd cluster, shared with other hosts; `engine` is then where this host's mirror is. */
-  etcd?: EtcdConfig;
-  /** Built-in snapshotters to open; default both. */
-  snapshotters?: readonly SnapshotterName[];
-  /** Which graph core to use; default native with the TypeScript one as fallback. */
-  core?: 'native' | 'typescript';
-}
-
-/** Where things are below a root: containerd's layout with our own database directory. */
-export const layout = {
-  content: (root: string): string => join(root, 'io.containerd.content.v1.content'),
-  snapshotter: (root: string, name: string): string => join(root, `io.containerd.snapshotter.v1.${name}`),
-  database: (root: string): string => join(root, 'io.containerd.metadata.v1.ebbtide'),
-  /** This host's mirror of a tree in etcd. */
-  mirror: (root: string): string => join(root, 'io.containerd.metadata.v1.ebbtide-etcd'),
-};
-
-/**
- * Opens (or makes) the store in `options.root` with the content directory and the built-in snapshotters.
- * Unavailable when another process has it open; see the engine for the errors of damaged or foreign files.
- */
-export async function openDB(options: OpenOptions): Promise<DB> {
-  validateOptions(options);
-  const root = resolve(options.root);
-  const log = options.log ?? logToStderr;
-  await makeDurableDirectory(root, 0o711).catch((error: unknown) => {
-    if (errnoOf(error) === 'EEXIST') {
-      throw failedPrecondition(`the root ${root} is not a directory`, {
-        object: root,
-        remedy: 'name a directory',
-      });
-    }
-    throw fsError('make the root directory', root, error);
-  });
-  const engineOptions = {
-    indexer: metadataIndexer,
-    graph: createGraph(options.core),
-    durability: options.durability ?? ('flushed' as const),
-    warn: (message: string) => log('warn', message),
-  };
-  const cleanup: (() => Promise<void>)[] = [];
-  try {
-    const engine = await openEngine({ ...options, root }, engineOptions);
-    cleanup.push(() => engine.close());
-    const pool = createDiskPool();
-    cleanup.push(() => pool.close());
-    // Side by side, since each waits for the disk; behind the engine, whose lock says that the root is ours.
-    const opening = (options.snapshotters ?? snapshotterNames).map(async (name) => {
-      const open = name === 'native' ? openNative : openOverlayfs;
-      const backend = await open(layout.snapshotter(root, name), { jobs: pool });
-      cleanup.push(() => backend.close());
-      return [name, backend] as const;
-    });
-    const contentOpening = openContent(layout.content(root), { jobs: pool });
-    await Promise.allSettled([contentOpening, ...opening]);
-    const content = await contentOpening;
-    const backends = new Map<string, SnapshotterBackend>(await Promise.all(opening));
-    return await assemble(engine, content, backends, pool, [(o) => Object.assign(o, options, { log })]);
-  } catch (error) {
-    for (const undo of cleanup.reverse()) await undo().catch(() => undefined);
-    throw error;
-  }
-}
-
-function openEngine({ root, engine, etcd }: OpenOptions, options: EngineOptions): Promise<Engine> {
-  const inMemory = engine === 'memory';
-  if (etcd !== undefined) {
-    const mirror = inMemory ? {} : { mirrorDir: layout.mirror(root) };
-    return openEtcdEngine({ ...options, ...mirror, etcd, place: root });
-  }
-  return inMemory ? openMemoryEngine(options) : openLmdbEngine(layout.database(root), options);
 }

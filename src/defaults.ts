@@ -1,6 +1,6 @@
 /**
  * Process-wide defaults of two switches that matter to stores shared by several hosts. A DB's own options win; a
- * default is read when it is needed, not when the DB is made. Called by db.ts, factories.ts and embedders.
+ * default is read when it is needed, not when the DB is made. Called by db.ts, open.ts, factories.ts and embedders.
  */
 import { failedPrecondition, invalidArgument } from './errors.js';
 

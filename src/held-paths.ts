@@ -1,6 +1,6 @@
 /**
  * Paths through descriptors, and what people call them. A directory that is held open is reached at
- * `/proc/self/fd/<number>`, whatever its name leads to by now; messages show its name. Called by held-directory.ts and
+ * `/proc/self/fd/<number>`, whatever its name leads to by now; messages show its name. Called by system/held-directory.ts and
  * by errors.ts.
  */
 

@@ -6,17 +6,12 @@
 // ---- The database
 
 export type { ClusterHosts, HostInfo, HostRemoval } from './cluster-hosts.js';
+export { DB, type RunOptions } from './db.js';
+export type { Log, LogLevel, MutationCallback } from './db-host.js';
 export {
-  DB,
   type DBOpt,
   type DBOptions,
-  type EtcdConfig,
-  type EtcdTls,
-  layout,
-  newDB,
   type OpenOptions,
-  openDB,
-  type RunOptions,
   type SnapshotterName,
   snapshotterNames,
   withDurability,
@@ -26,8 +21,7 @@ export {
   withLeaseBackend,
   withLog,
   withPolicyIsolated,
-} from './db.js';
-export type { Log, LogLevel, MutationCallback } from './db-host.js';
+} from './db-options.js';
 export {
   EnableEtcdGC,
   LeaseBackend,
@@ -35,6 +29,7 @@ export {
   setEnableEtcdGC,
   setLeaseBackend,
 } from './defaults.js';
+export type { EtcdConfig, EtcdTls } from './engine/etcd/options.js';
 export {
   newBoltLeaseManager,
   newContainerStore,
@@ -44,6 +39,7 @@ export {
   newSandboxStore,
   newTransactor,
 } from './factories.js';
+export { layout, newDB, openDB } from './open.js';
 export type { ContentPolicy, EventsPublisher } from './stores/host.js';
 
 // ---- Call contexts and errors
@@ -239,7 +235,7 @@ export type { LeaseOwner, Why, WhyOptions, WhyStep } from './gc/why.js';
 
 // ---- Checks
 
-export type { CheckOptions, CheckPhase } from './check/check.js';
+export type { CheckOptions } from './check/check.js';
 export {
   type CheckReport,
   type Finding,
@@ -247,6 +243,7 @@ export {
   findingKinds,
   type Severity,
 } from './check/findings.js';
+export type { CheckPhase } from './check/under-way.js';
 
 // ---- Engines, for `newDB` and for engines of your own
 

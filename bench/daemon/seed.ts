@@ -3,7 +3,7 @@
  * containerd's database. Its own process: `node dist/bench/daemon/seed.js ROOT LISTS BULK`.
  */
 import { createHash } from 'node:crypto';
-import { openDB } from '../../src/db.js';
+import { openDB } from '../../src/open.js';
 
 const BATCH = 1000;
 const digestOf = (text: string): string => `sha256:${createHash('sha256').update(text).digest('hex')}`;

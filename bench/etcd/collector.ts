@@ -3,8 +3,9 @@
  * host's writers. Beside it an embedded store with the same records, for comparison. Told what to do by messages of
  * main.ts: `collect` and `idle`, each answered with one message.
  */
-import { openDB } from '../../src/db.js';
+
 import type { EtcdConfig } from '../../src/engine/etcd/options.js';
+import { openDB } from '../../src/open.js';
 import { fillEmbedded } from './fill.js';
 import { openBenchHost } from './host.js';
 

@@ -94,7 +94,7 @@ export interface ContentBackend {
 
 export interface BlobFile {
   path: string;
-  /** `other`: something that is no regular file. */
+  /** `other`: something that is not a regular file. */
   kind: 'file' | 'absent' | 'other';
   /** Bytes; 0 unless it is a file. */
   size: number;
@@ -156,7 +156,7 @@ export interface SnapshotterBackend {
   walk(fn: (info: SnapshotInfo) => Promise<void> | void, ...filters: string[]): Promise<void>;
   /**
    * Optional: the snapshot that mounts of an active snapshot or a view show; for a view of a parent that is the parent.
-   * Told by their directories alone; undefined for any that this backend does not hand out, whatever lies there.
+   * Known by their directories alone; undefined for any that this backend does not hand out, whatever lies there.
    */
   ownerOf?(mounts: readonly Mount[]): Promise<MountOwner | undefined>;
   /**

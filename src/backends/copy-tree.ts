@@ -22,9 +22,10 @@ import {
   symlink,
 } from 'node:fs/promises';
 import { EbbtideError } from '../errors.js';
+import { errnoOf, messageOf } from '../system/system-errors.js';
 import { BLOCK_BYTES } from './disk-usage.js';
 import { eachLimit, entryName, SLASH } from './files.js';
-import { diskError, errnoOf, messageOf } from './fs-errors.js';
+import { diskError } from './fs-errors.js';
 import type { BackendLog } from './log.js';
 import { sys } from './sys.js';
 

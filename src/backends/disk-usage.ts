@@ -5,9 +5,9 @@
  */
 import type { Stats } from 'node:fs';
 import { lstat, readdir } from 'node:fs/promises';
+import { errnoOf } from '../system/system-errors.js';
 import type { Usage } from './contract.js';
 import { eachLimit, entryName, orAbsent, SLASH } from './files.js';
-import { errnoOf } from './fs-errors.js';
 
 const PARALLEL = 8;
 export const BLOCK_BYTES = 512;

@@ -4,7 +4,7 @@
  */
 import { closeSync, mkdtempSync, opendirSync, openSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { isAbsent } from './fs-errors.js';
+import { isAbsent } from '../system/system-errors.js';
 
 /**
  * Node hides the answer: where the system gives no type it looks at the entry itself, by its path. So the

@@ -6,8 +6,8 @@
 import { type FileHandle, open } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { unavailable } from '../errors.js';
-import type { HeldDirectory } from '../held-directory.js';
-import { fsError } from './fs-errors.js';
+import type { HeldDirectory } from '../system/held-directory.js';
+import { fsError } from '../system/system-errors.js';
 
 /** What is used of `fs-native-extensions`, which has no types of its own. */
 interface LockModule {

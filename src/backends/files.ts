@@ -5,7 +5,7 @@
 import { chmod, mkdir, open, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { failedPrecondition } from '../errors.js';
-import { errnoOf, fsError, isAbsent } from './fs-errors.js';
+import { errnoOf, fsError, isAbsent } from '../system/system-errors.js';
 
 /** Makes the names in a directory durable. File systems that cannot (EINVAL) are taken at their word. */
 export async function syncDirectory(path: string): Promise<void> {

@@ -1,11 +1,6 @@
-/**
- * File system failures of the backends: the shared meanings (system-errors.ts), and those of paths that a caller knows
- * nothing of. Pure.
- */
+/** File system failures at paths that the caller knows nothing of; for all others, system-errors.ts. Pure. */
 import { type EbbtideError, unknownError } from '../errors.js';
-import { errnoOf, fsError, messageOf } from '../system-errors.js';
-
-export { errnoOf, fsError, isAbsent, isFull, messageOf } from '../system-errors.js';
+import { errnoOf, fsError, messageOf } from '../system/system-errors.js';
 
 /**
  * Like `fsError`, for paths the caller knows nothing of: that one of them is missing or in the way is no answer

@@ -10,11 +10,11 @@ import { closeSync, constants, fchmodSync, fstatSync, openSync, readSync, writeS
 import { open as openFile, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { type Database, open, type RootDatabase } from 'lmdb';
-import { allocate } from '../allocate.js';
-import { closeOnExec } from '../descriptors.js';
 import { failedPrecondition, unavailable, unknownError } from '../errors.js';
+import { allocate } from '../system/allocate.js';
+import { closeOnExec } from '../system/descriptors.js';
+import { errnoOf, fsError, isAbsent, messageOf } from '../system/system-errors.js';
 import { breathe, syncDirectory } from './files.js';
-import { errnoOf, fsError, isAbsent, messageOf } from './fs-errors.js';
 
 export type Table = Database<Buffer, Buffer>;
 

@@ -6,8 +6,8 @@ import { mkdir, mkdtemp, rm, rmdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { isAbsolute, join, normalize, resolve } from 'node:path';
 import { failedPrecondition, invalidArgument, notImplemented } from '../errors.js';
+import { errnoOf, fsError, isFull, messageOf } from '../system/system-errors.js';
 import type { Mount } from './contract.js';
-import { errnoOf, fsError, isFull, messageOf } from './fs-errors.js';
 import { sys, UmountFlag } from './sys.js';
 import { needsUserXattr } from './user-xattr.js';
 

@@ -11,13 +11,8 @@ import type { Mount } from './contract.js';
 import { copyTree } from './copy-tree.js';
 import { type BackendLog, stderrLog } from './log.js';
 import type { StoredSnapshot } from './metastore-records.js';
-import {
-  DirectorySnapshotter,
-  type NewSnapshot,
-  type SnapshotDriver,
-  type SnapshotterOptions,
-  snapshotDirectory,
-} from './snapshotter.js';
+import { type NewSnapshot, type SnapshotDriver, snapshotDirectory } from './snapshot-driver.js';
+import { DirectorySnapshotter, type SnapshotterOptions } from './snapshotter.js';
 
 export type NativeOptions = SnapshotterOptions;
 

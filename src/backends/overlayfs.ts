@@ -12,23 +12,22 @@ import { join, resolve } from 'node:path';
 import { failedPrecondition } from '../errors.js';
 import { Label, labelOf } from '../model/labels.js';
 import type { StringMap } from '../model/records.js';
+import { errnoOf, fsError } from '../system/system-errors.js';
 import { refuseIndexed, refuseMetacopy } from './archive/overlay-index.js';
 import { toBytePath } from './archive/paths.js';
 import type { OverlayPrefix } from './archive/target.js';
 import type { Mount } from './contract.js';
 import { supportsEntryTypes } from './entry-types.js';
 import { makeRoot } from './files.js';
-import { errnoOf, fsError } from './fs-errors.js';
 import { mappedRoot } from './id-map.js';
 import type { StoredSnapshot } from './metastore-records.js';
 import {
-  DirectorySnapshotter,
   type NewSnapshot,
   type RemovalMode,
   type SnapshotDriver,
-  type SnapshotterOptions,
   snapshotDirectory,
-} from './snapshotter.js';
+} from './snapshot-driver.js';
+import { DirectorySnapshotter, type SnapshotterOptions } from './snapshotter.js';
 import { needsUserXattr } from './user-xattr.js';
 
 export interface OverlayOptions extends SnapshotterOptions {

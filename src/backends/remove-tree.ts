@@ -8,10 +8,10 @@
 import { randomBytes } from 'node:crypto';
 import { chmodSync, lstatSync, readdirSync, renameSync, rmdirSync, unlinkSync } from 'node:fs';
 import { shown } from '../held-paths.js';
+import { errnoOf, isAbsent, messageOf } from '../system/system-errors.js';
 import type { DiskJobs, RemovalReport } from './contract.js';
 import { BLOCK_BYTES } from './disk-usage.js';
 import { breathe, entryName, SLASH } from './files.js';
-import { errnoOf, isAbsent, messageOf } from './fs-errors.js';
 
 const STEPS_BETWEEN_BREATHS = 256;
 /** Directories with a longer path are moved up first; the kernel's limit is 4096 bytes. */

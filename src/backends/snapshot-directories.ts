@@ -4,7 +4,7 @@ import { failedPrecondition } from '../errors.js';
 import type { SnapshotProblem } from './contract.js';
 import { orAbsent } from './files.js';
 import type { Metastore } from './metastore.js';
-import type { SnapshotDriver } from './snapshotter.js';
+import type { SnapshotDriver } from './snapshot-driver.js';
 
 /** FailedPrecondition, by the snapshot's key, unless all paths are directories. */
 export async function requireDirectories(key: string, paths: readonly string[]): Promise<void> {
@@ -16,7 +16,7 @@ export async function requireDirectories(key: string, paths: readonly string[]):
   });
 }
 
-/** The first of the paths, in their order, that is no directory. */
+/** The first of the paths, in their order, that is not a directory. */
 async function firstMissing(paths: readonly string[]): Promise<string | undefined> {
   const found = await Promise.all(paths.map((path) => orAbsent(stat(path))));
   return paths.find((_, i) => found[i]?.isDirectory() !== true);

@@ -11,7 +11,7 @@
 import { spawnSync } from 'node:child_process';
 import { closeSync, constants, lutimesSync, openSync } from 'node:fs';
 import { getSystemErrorName } from 'node:util';
-import { addonError, loadAddon } from '../addon.js';
+import { addonError, loadAddon } from '../system/addon.js';
 import { MountFlag, mountFlagNames, parseMountOptions } from './mount-options.js';
 
 export { MountFlag, parseMountOptions } from './mount-options.js';

@@ -2,7 +2,7 @@
  * Which numbered directories without a record a snapshotter must leave alone when it is opened. Its own crashes leave one
  * at most: made and renamed, but never recorded, and so without a file that a user put there. More of them, or files in
  * one, mean that the metadata file was replaced by an older copy or another one, and that these are snapshots.
- * Called by snapshotter.ts.
+ * Called by numbered-directories.ts.
  */
 import type { Dirent } from 'node:fs';
 import { readdir } from 'node:fs/promises';

@@ -4,7 +4,7 @@
  */
 import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { isFull } from './fs-errors.js';
+import { isFull } from '../system/system-errors.js';
 import { sys } from './sys.js';
 
 /** The whole range of ids mapped to itself: not in a user namespace. */

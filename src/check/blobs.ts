@@ -10,9 +10,9 @@ import type { BlobRecord } from '../model/records.js';
 import { putRecord, readRecord } from '../stores/common.js';
 import { digestOfBackend } from '../stores/content-bytes.js';
 import { blobGuard } from '../stores/guards.js';
-import type { Check } from './check.js';
 import type { Finding } from './findings.js';
 import { recordsOf } from './records.js';
+import type { Check } from './under-way.js';
 
 /** Files looked at, and files read, at a time. */
 const LOOKS = 8;

@@ -10,14 +10,11 @@
  * what refers to them. Leftovers are a collection's work, with its guard against mass removal.
  */
 import { throwIfAborted } from '../errors.js';
-import type { SweepHost } from '../gc/sweep.js';
-import type { StoreHost } from '../stores/host.js';
 import { checkBlobs } from './blobs.js';
 import { type CheckReport, type Finding, Findings } from './findings.js';
 import { checkIngests } from './ingests.js';
 import { checkSnapshots } from './snapshots.js';
-
-export type CheckPhase = 'blobs' | 'files' | 'ingests' | 'snapshots' | 'graph';
+import type { Check, CheckHost, CheckPhase, Parts } from './under-way.js';
 
 export interface CheckOptions {
   /** Reads every blob and compares its digest; default false. */
@@ -26,37 +23,10 @@ export interface CheckOptions {
   repair?: boolean | undefined;
   /** Compares the graph with the records, which takes the thread for some seconds a million records; default true. */
   graph?: boolean | undefined;
-  /** Told of every finding; the check waits for it. */
+  /** Called with every finding; the check waits for it. */
   onFinding?: ((finding: Finding) => Promise<void> | void) | undefined;
-  /** Told how many objects, or bytes where digests are compared, a phase has done. */
+  /** Called with how many objects, or bytes where digests are compared, a phase has done. */
   onProgress?: ((phase: CheckPhase, done: number) => void) | undefined;
-}
-
-/** What a check works on. */
-export type CheckHost = SweepHost &
-  Pick<StoreHost, 'update'> & {
-    readonly contentStore: { inFlightIngests(): ReadonlySet<string> };
-    readonly snapshotterStores: ReadonlyMap<string, { inFlight(): ReadonlySet<string> }>;
-  };
-
-/** One check under way. */
-export interface Check {
-  readonly host: CheckHost;
-  readonly parts: Parts;
-  readonly findings: Findings;
-  readonly hash: boolean;
-  readonly repair: boolean;
-  readonly signal: AbortSignal | undefined;
-  progress(phase: CheckPhase, done: number): void;
-}
-
-/** What the DB knows of its parts. */
-export interface Parts {
-  /** Whether all that records of blobs, and of snapshots, name is in this host's backends. */
-  readonly hasAllContent: boolean;
-  readonly hasAllSnapshots: boolean;
-  /** Differences between graph and records, found while no collection marks. */
-  verifyGraph(): Promise<string[]>;
 }
 
 /** Rejects with the signal's error, or that of a backend that cannot be read; findings come in the report. */

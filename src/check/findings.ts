@@ -7,9 +7,9 @@ export const findingKinds = [
   'blob-size',
   /** A file whose bytes have another digest (only looked for on request). */
   'blob-digest',
-  /** Something that is no regular file in a blob's place. */
+  /** Something that is not a regular file in a blob's place. */
   'blob-no-file',
-  /** A record without a size, or under a key that is no digest. */
+  /** A record without a size, or under a key that is not a digest. */
   'blob-record',
   /** A file without a record: the next full collection takes it. */
   'blob-orphan',
@@ -42,7 +42,7 @@ const leftovers: ReadonlySet<FindingKind> = new Set([
   'snapshot-orphan',
   'directory-orphan',
 ]);
-export const severityOf = (kind: FindingKind): Severity => (leftovers.has(kind) ? 'leftover' : 'damage');
+const severityOf = (kind: FindingKind): Severity => (leftovers.has(kind) ? 'leftover' : 'damage');
 
 export interface Finding {
   kind: FindingKind;

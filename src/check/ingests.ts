@@ -3,7 +3,7 @@ import { basename } from 'node:path';
 import { isNotFound, throwIfAborted } from '../errors.js';
 import { IngestNames, underGuard } from '../gc/sweep.js';
 import { ingestGuard } from '../stores/guards.js';
-import type { Check } from './check.js';
+import type { Check } from './under-way.js';
 
 const COLLECT = 'a full collection takes it: `ebbtide gc --full`';
 

@@ -1,6 +1,6 @@
 /**
  * The part of a check that is about snapshots: records against the snapshotter, the snapshotter against records, and,
- * where the snapshotter can tell, its snapshots against its directories. Called by check.ts.
+ * where the snapshotter can inspect them, its snapshots against its directories. Called by check.ts.
  */
 import type { SnapshotterBackend } from '../backends/contract.js';
 import { breathe, eachLimit } from '../backends/files.js';
@@ -10,9 +10,9 @@ import { isSnapshotNamed, messageOf, underGuard } from '../gc/sweep.js';
 import type { SnapshotRecord } from '../model/records.js';
 import { readRecord } from '../stores/common.js';
 import { snapshotGuard } from '../stores/guards.js';
-import type { Check } from './check.js';
 import type { Finding } from './findings.js';
 import { recordsOf } from './records.js';
+import type { Check } from './under-way.js';
 
 const LOOKS = 8;
 const LOOKS_PER_BREATH = 256;

@@ -4,8 +4,8 @@
  */
 import { readFileSync } from 'node:fs';
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import { fsError } from '../backends/fs-errors.js';
-import type { EtcdConfig } from '../db.js';
+import type { EtcdConfig } from '../engine/etcd/options.js';
+import { fsError } from '../system/system-errors.js';
 
 export interface EtcdOptions {
   etcd?: string;

@@ -7,7 +7,7 @@
  */
 import { createRequire } from 'node:module';
 import { Command, CommanderError } from 'commander';
-import { fsError } from '../system-errors.js';
+import { fsError } from '../system/system-errors.js';
 import { addEtcdOptions } from './etcd-options.js';
 import { exitCodes } from './exit-codes.js';
 import { defaultRoot, report } from './runner.js';

@@ -24,7 +24,7 @@ export class Output {
     this.#stream.write(`${text}\n`);
   }
 
-  /** What is no result: for people, on standard error. */
+  /** What is not a result: for people, on standard error. */
   note(text: string): void {
     process.stderr.write(`ebbtide: ${printable(text)}\n`);
   }
@@ -67,7 +67,7 @@ export function printable(text: string): string {
 }
 
 /** JSON.stringify replacer: instants as RFC 3339, bytes as base64, maps as objects. */
-export function jsonValue(_key: string, value: unknown): unknown {
+function jsonValue(_key: string, value: unknown): unknown {
   if (typeof value === 'bigint') return formatTimestamp(value);
   if (value instanceof Uint8Array) return Buffer.from(value).toString('base64');
   if (value instanceof Map) return Object.fromEntries(value);

@@ -96,7 +96,7 @@ export class BackendSweeps {
     if (this.#taken.has(name)) dirty.take(name);
     try {
       const survey = await this.#look(name);
-      // Asked behind the walk, which has also seen what lost its record meanwhile.
+      // Asked after the walk, which has also seen what lost its record meanwhile.
       const surveyed = { backend: nameOf(name), survey, accounted: dirty.accounted(name) };
       this.#surveys.set(name, surveyed);
       return surveyed;
@@ -168,7 +168,7 @@ export class BackendSweeps {
     return sweepSnapshotter(host, name, backend, work, this.#inFlight(name));
   }
 
-  /** Called behind the sweeps of all backends: a store that began empty beside content has been put right. */
+  /** Called after the sweeps of all backends: a store that began empty beside content has been put right. */
   async ended(isClean: boolean): Promise<void> {
     const { backends, orphans } = this.#host;
     if (isClean && this.#surveys.size === backends.size + 1) await orphans.explained();

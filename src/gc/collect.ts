@@ -10,21 +10,14 @@
  * marks closed over every commit, and each slice is one synchronous transaction that asks again before it
  * removes. Bytes go only after the removal of their records is on disk.
  */
-import type { DiskJobs } from '../backends/contract.js';
 import { breathe } from '../backends/files.js';
 import { invalidArgument, throwIfAborted } from '../errors.js';
 import type { Instant } from '../model/time.js';
-import type { EventsPublisher, StoreHost } from '../stores/host.js';
-import { type BackendSweepHost, BackendSweeps, nameOf } from './backend-sweeps.js';
-import {
-  type CollectorRegistry,
-  endCollectors,
-  type StartedCollector,
-  startCollectors,
-} from './collectors.js';
+import { BackendSweeps, nameOf } from './backend-sweeps.js';
+import { endCollectors, type StartedCollector, startCollectors } from './collectors.js';
 import { type BackendName, CONTENT_BACKEND } from './dirty.js';
 import { listCandidates } from './dry-run.js';
-import type { ExpiryClock } from './expiry-clock.js';
+import type { CollectHost } from './host.js';
 import { checkMass, type MassGuard, massGuard } from './mass-guard.js';
 import { orphanLimits } from './orphan-guard.js';
 import { RecordSweep } from './record-sweep.js';
@@ -37,14 +30,6 @@ import { messageOf, type SweepReport } from './sweep.js';
 import { ITEMS_FOR_THREAD } from './sweep-content.js';
 import { kindName, type Node } from './types.js';
 import { type BackendItem, UnnamedItems } from './unnamed-items.js';
-
-/** What a collection needs of the DB. */
-export interface CollectHost extends StoreHost, BackendSweepHost {
-  readonly collectors: CollectorRegistry;
-  readonly publisher?: EventsPublisher | undefined;
-  readonly jobs: DiskJobs;
-  readonly expiryClock: ExpiryClock;
-}
 
 export interface CollectOptions extends RunLimits {
   /** Ends marking and removing with its error; what was removed stays so. Backends are not interrupted. */

@@ -4,7 +4,7 @@
  * corrected and clients may renew. One per DB; used by the collection, its reports and the scheduler.
  *
  * The wall clock is compared with the time since the boot, at each look; however long ago the last look was, the
- * difference tells a step. Time that the host was suspended is time like any other. The state is stored with the records,
+ * difference shows a step. Time that the host was suspended is time like any other. The state is stored with the records,
  * so a step is noticed over a restart of the process too. Over a boot it cannot be: how long the host was off is not
  * known. What expired while it was off is therefore kept until the host has been up for the grace.
  */
@@ -37,13 +37,13 @@ export interface ExpiryClockParts {
   log: (level: 'warn', message: string, details: Readonly<Record<string, unknown>>) => void;
 }
 
-export const EXPIRY_GRACE_MS = 600_000;
+const EXPIRY_GRACE_MS = 600_000;
 const NANOS_PER_MILLI = 1_000_000n;
 /** A difference up to here is a correction, not a step. */
 const STEP = 60n * NANOS_PER_SECOND;
 /** Both clocks are read one after the other, and one of them to 10 ms. */
 const READING = NANOS_PER_SECOND;
-/** Less is no reason for a look. */
+/** Less is not looked at. */
 const GLANCE_MS = 1000;
 /** A thousandth: twice as fast as a clock that is being adjusted may run. Small steps in a row are not that slow. */
 const ADJUSTED_SHARE = 1000n;
@@ -228,7 +228,7 @@ export class ExpiryClock implements ExpiryTime {
   async save(engine: Engine): Promise<void> {
     this.#look();
     if (!this.#unsaved && !this.#isBehind(engine)) return;
-    // A full disk is no reason not to collect; the next change tries again.
+    // Collections go on with a full disk; the next change tries again.
     await engine.update((tx) => this.#put(engine, tx), { durability: 'visible' }).catch(() => undefined);
   }
 

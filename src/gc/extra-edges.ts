@@ -5,8 +5,8 @@
  */
 import { NodeFlag } from '../engine/contract.js';
 import type { Instant } from '../model/time.js';
-import type { CollectHost } from './collect.js';
 import { endCollectors, startCollectors } from './collectors.js';
+import type { CollectHost } from './host.js';
 import { type ExtraEdges, noExtraEdges } from './reach.js';
 import { conditionTargets, RunEdges } from './run-edges.js';
 

@@ -1,11 +1,11 @@
 /**
- * Which graph core runs: the C++ addon, or the TypeScript twin where it cannot load. Called by db.ts and the command
+ * Which graph core runs: the C++ addon, or the TypeScript twin where it cannot load. Called by open.ts and the command
  * line (`coreInfo` for its version output). Threading: one core belongs to the JavaScript thread that created it.
  */
 
-import { addonError, addonPath, loadAddon } from '../addon.js';
 import type { GraphCore } from '../engine/graph.js';
 import { invalidArgument, unavailable } from '../errors.js';
+import { addonError, addonPath, loadAddon } from '../system/addon.js';
 import { NativeGraph } from './graph-native.js';
 import { TypeScriptGraph } from './graph-ts.js';
 

@@ -109,7 +109,7 @@ export class OrphanGuard {
     return filled;
   }
 
-  /** Throws what stopped an earlier run, if that was not long ago: a walk an hour is enough to see whether it still holds. */
+  /** Throws what stopped an earlier run, if that was not long ago: a walk an hour is enough to see whether it is still true. */
   checkRecent(): void {
     if (this.#refusal !== undefined && performance.now() - this.#refusal.at < REFUSAL_STANDS_MS)
       throw this.#refusal.error;
@@ -163,7 +163,7 @@ function isTooMuch(
   { maxShare, floor }: GuardLimits,
 ): boolean {
   const { named, found } = survey;
-  // Unfinished uploads alone are no reason to doubt an empty tree.
+  // Unfinished uploads alone do not make an empty tree doubtful.
   if (strict && found.blobs + found.snapshots > accounted) return true;
   const strange = Math.max(0, orphansOf(survey) - accounted);
   return strange > floor && strange > maxShare * (strange + named);

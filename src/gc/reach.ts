@@ -23,7 +23,7 @@ export interface ExtraEdges {
 export const noExtraEdges: ExtraEdges = { edges: new Map(), roots: new Set() };
 
 export const plainState = (id: number): number => id * 2;
-export const flatState = (id: number): number => id * 2 + 1;
+const flatState = (id: number): number => id * 2 + 1;
 export const idOfState = (state: number): number => state >>> 1;
 
 /** Nodes read before other work gets its turn. */
@@ -196,7 +196,7 @@ export const NO_WAY = -2;
 export const END_OF_WAY = -1;
 
 /** The state an edge leads to from a state, if it is followed from there. */
-export function stepOver(state: number, word: number): number | undefined {
+function stepOver(state: number, word: number): number | undefined {
   const to = word >>> KIND_BITS;
   const kind = word & 3;
   if (state & 1) return kind === EdgeKind.structural ? flatState(to) : undefined;

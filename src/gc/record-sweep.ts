@@ -9,7 +9,7 @@ import type { Transaction } from '../engine/contract.js';
 import { IdMap } from '../engine/core/id-map.js';
 import { throwIfAborted } from '../errors.js';
 import type { Instant } from '../model/time.js';
-import type { CollectHost } from './collect.js';
+import type { CollectHost } from './host.js';
 import { Outstanding } from './outstanding.js';
 import { Removal, type RemovalEvent } from './removal.js';
 import type { RunEdges } from './run-edges.js';

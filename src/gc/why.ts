@@ -8,9 +8,9 @@ import { requireNamespace } from '../context.js';
 import { type Engine, NodeFlag, type Value } from '../engine/contract.js';
 import { notFound, throwIfAborted } from '../errors.js';
 import { type Instant, zeroTime } from '../model/time.js';
-import type { CollectHost } from './collect.js';
 import { EdgeReasons, type StepReason } from './edge-reasons.js';
 import { extraEdges, type InTurn, mayHaveExtraEdges } from './extra-edges.js';
+import type { CollectHost } from './host.js';
 import { describeKey, findObject, type ObjectName } from './objects.js';
 import {
   END_OF_WAY,

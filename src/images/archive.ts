@@ -63,7 +63,7 @@ async function openLinked(files: ArchiveFiles, digest: string): Promise<undefine
 }
 
 const unrecognized = (name: string, why: string) =>
-  invalidArgument(`${name} is no image archive: ${why}`, {
+  invalidArgument(`${name} is not an image archive: ${why}`, {
     object: name,
     remedy: 'give an OCI layout (directory or tar) or a docker save tar',
   });
@@ -74,7 +74,7 @@ interface ReadOptions {
   signal: AbortSignal | undefined;
 }
 
-/** Reads the archive to its end; answers the documents that say what it holds. */
+/** Reads the archive to its end; returns the documents that list its contents. */
 async function readEntries(
   files: ArchiveFiles,
   stream: AsyncIterable<Uint8Array>,

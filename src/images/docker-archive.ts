@@ -56,10 +56,10 @@ function parseDockerManifest(document: Buffer): DockerImage[] {
       remedy: 'write the archive again with docker save',
     });
   const json = parseJson(document, 'manifest.json') ?? [];
-  if (!Array.isArray(json)) throw malformed('is no list');
+  if (!Array.isArray(json)) throw malformed('is not a list');
   checkCount(json.length, 'manifest.json', MAX_IMAGES);
   return json.map((image: unknown) => {
-    if (typeof image !== 'object' || image === null) throw malformed('holds something that is no image');
+    if (typeof image !== 'object' || image === null) throw malformed('holds something that is not an image');
     const { Config, Layers, RepoTags }: { Config?: unknown; Layers?: unknown; RepoTags?: unknown } = image;
     if (typeof Config !== 'string' || Config === '') throw malformed('has an image without a config');
     const repoTags = texts(RepoTags, 'RepoTags', MAX_IMAGES).filter((tag) => tag !== '');

@@ -98,7 +98,7 @@ function parseList<T>(
   parse: (item: unknown, name: string) => T,
 ): T[] {
   if (value == null) return [];
-  if (!Array.isArray(value)) throw wrong(name, 'is no list');
+  if (!Array.isArray(value)) throw wrong(name, 'is not a list');
   checkCount(value.length, name, max);
   return value.map((item: unknown, i) => parse(item, `${name}[${i}]`));
 }
@@ -143,7 +143,7 @@ function checkShape(
   }
 }
 
-export function parseDescriptor(value: unknown, name: string): Descriptor {
+function parseDescriptor(value: unknown, name: string): Descriptor {
   if (!isObject(value)) throw wrong(name, 'is no descriptor');
   const { mediaType, digest, size } = value;
   if (typeof mediaType !== 'string' || mediaType === '') throw wrong(name, 'has no media type');

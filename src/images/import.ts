@@ -10,11 +10,11 @@ import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { ArchiveLimits } from '../backends/archive/limits.js';
-import { fsError } from '../backends/fs-errors.js';
 import type { CallContext } from '../context.js';
 import { type EbbtideError, invalidArgument, isAlreadyExists, isNotFound } from '../errors.js';
 import type { StringMap } from '../model/records.js';
 import type { Image } from '../stores/images.js';
+import { fsError } from '../system/system-errors.js';
 import { readArchive } from './archive.js';
 import { checkCount, type Descriptor, MAX_IMAGES } from './documents.js';
 import { Importer, MAX_LISTED } from './importer.js';
@@ -42,7 +42,7 @@ export interface ImportOptions {
   progress?: OnProgress | undefined;
 }
 
-/** An entry of the source that is no image. */
+/** An entry of the source that is not an image. */
 export interface LeftOut {
   digest: string;
   mediaType: string;
@@ -51,7 +51,7 @@ export interface LeftOut {
 }
 
 /**
- * Imports what `from` holds (a path, or an archive as a stream) and answers the images made or updated, in the
+ * Imports what is in `from` (a path, or an archive as a stream) and answers the images made or updated, in the
  * source's order. InvalidArgument: no images, damaged, or hostile. NotFound: an image of which no platform is
  * complete. Nothing is left of a failed import but what a collection takes.
  */

@@ -34,7 +34,7 @@ interface Outcome {
   complete: boolean;
   /** Digests that are nowhere. */
   missing: string[];
-  /** Why it is no image; undefined when it is one, complete or not. */
+  /** Why it is not an image; undefined when it is one, complete or not. */
   why?: string | undefined;
   /** A document that cannot be used. */
   damage?: EbbtideError | undefined;
@@ -64,13 +64,13 @@ export class Importer {
   }
 
   /**
-   * Takes in an entry with all it refers to; answers why it is no image, if so. NotFound when no manifest of it is
+   * Takes in an entry with all it refers to; returns why it is not an image, if so. NotFound when no manifest of it is
    * complete.
    */
   async add(entry: Descriptor): Promise<string | undefined> {
     if (!isIndexType(entry.mediaType) && !isManifestType(entry.mediaType))
-      return `is no image but of type "${entry.mediaType}"`;
-    if (!this.#artifacts && isAttestation(entry)) return 'is no image but describes another one';
+      return `is not an image but of type "${entry.mediaType}"`;
+    if (!this.#artifacts && isAttestation(entry)) return 'is not an image but describes another one';
     const { complete, missing, why, damage } = await this.#visit(entry, 0);
     if (complete) return undefined;
     if (damage !== undefined) throw damage;
@@ -99,7 +99,7 @@ export class Importer {
           : {
               complete: this.#artifacts,
               missing: [],
-              why: `is no image but of type "${descriptor.mediaType}"`,
+              why: `is not an image but of type "${descriptor.mediaType}"`,
             };
     this.#outcomes.set(key, outcome);
     return outcome;
@@ -139,7 +139,7 @@ export class Importer {
     const isImage = this.#artifacts || isImageManifest(manifest);
     const why = isImage
       ? undefined
-      : `is no image but an artifact with a config of type "${manifest.config.mediaType}"`;
+      : `is not an image but an artifact with a config of type "${manifest.config.mediaType}"`;
     return { complete: isImage && missing.length === 0, missing, why };
   }
 

@@ -4,9 +4,9 @@
  */
 import { constants, type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
-import { fsError, isAbsent } from '../backends/fs-errors.js';
 import { invalidArgument } from '../errors.js';
 import { parseDigest } from '../model/digest.js';
+import { fsError, isAbsent } from '../system/system-errors.js';
 import { type Descriptor, MAX_DOCUMENT_BYTES, MAX_IMAGES, parseIndex, parseObject } from './documents.js';
 import { type ImageSource, INDEX_FILE, LAYOUT_FILE, LAYOUT_VERSION, type OpenBlob } from './source.js';
 
@@ -72,5 +72,5 @@ async function openFile(path: string): Promise<FileHandle | undefined> {
   }
   if ((await file.stat()).isFile()) return file;
   await file.close();
-  throw invalidArgument(`${path} is no regular file`, { object: path });
+  throw invalidArgument(`${path} is not a regular file`, { object: path });
 }

@@ -46,7 +46,7 @@ const layerBases: ReadonlySet<string> = new Set([
   'application/vnd.docker.image.rootfs.foreign.diff.tar.gzip',
 ]);
 
-export const isLayerType = (type: string): boolean =>
+const isLayerType = (type: string): boolean =>
   type.startsWith('application/vnd.oci.image.layer.') || layerBases.has(type.split('+')[0]!);
 
 /** Layers that may be left where they are (their licence forbids copies). */

@@ -47,7 +47,7 @@ export function dockerTagOf(name: string): string | undefined {
 }
 
 function parse(text: string): Reference {
-  const bad = (why: string) => invalidArgument(`"${text}" is no image name: ${why}`, { object: text });
+  const bad = (why: string) => invalidArgument(`"${text}" is not an image name: ${why}`, { object: text });
   let rest = text;
   let digest: string | undefined;
   const at = rest.indexOf('@');

@@ -7,8 +7,8 @@ import { type FileHandle, mkdir, open, readdir, rename, rm, rmdir } from 'node:f
 import { dirname, join } from 'node:path';
 import { type Sink, TarWriter } from '../backends/archive/tar-writer.js';
 import { syncDirectory } from '../backends/files.js';
-import { errnoOf, fsError, isAbsent } from '../backends/fs-errors.js';
 import { alreadyExists } from '../errors.js';
+import { errnoOf, fsError, isAbsent } from '../system/system-errors.js';
 
 /** A path, or what takes the bytes of a tar. */
 export type Output = string | Sink;

@@ -40,7 +40,7 @@ export function hostPlatform(): Platform {
 export function parsePlatformText(text: string): Platform {
   const [os, architecture, variant, ...more] = text.toLowerCase().split('/');
   if (!os || !architecture || more.length > 0 || variant === '') {
-    throw invalidArgument(`"${text}" is no platform`, {
+    throw invalidArgument(`"${text}" is not a platform`, {
       object: text,
       remedy: 'write os/arch, like linux/amd64',
     });

@@ -33,7 +33,7 @@ interface Candidate {
 }
 
 /**
- * NotFound: nothing for the platform, or what there is lacks its manifest. InvalidArgument: the target is no image, or
+ * NotFound: nothing for the platform, or what there is lacks its manifest. InvalidArgument: the target is not an image, or
  * is the only manifest for the platform and damaged.
  */
 export async function resolveManifest(
@@ -104,7 +104,7 @@ async function gather(search: Search, target: Descriptor, depth: number): Promis
   const { content, ctx } = search;
   throwIfAborted(ctx.signal);
   if (!isIndexType(target.mediaType)) {
-    throw invalidArgument(`${target.digest} of type "${target.mediaType}" is no image`, {
+    throw invalidArgument(`${target.digest} of type "${target.mediaType}" is not an image`, {
       object: target.digest,
     });
   }

@@ -12,7 +12,7 @@ export interface HostClock {
   uptime(): bigint;
   /** The wall clock less another one that nobody sets, in milliseconds: costs little, and changes when the clock is set. */
   drift(): number;
-  /** Differs from boot to boot; empty where the host does not tell. */
+  /** Differs from boot to boot; empty where the host does not say. */
   readonly boot: string;
 }
 

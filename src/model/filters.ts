@@ -28,10 +28,10 @@ const SHOWN_CHARACTERS = 256;
 const always: Filter = () => true;
 
 /** Filters of one call, their characters and selectors together, and the instructions of their patterns. */
-export const MAX_FILTERS = 1000;
-export const MAX_FILTERS_CHARACTERS = 64 * 1024;
-export const MAX_SELECTORS = 2000;
-export const MAX_PATTERNS_SIZE = 4000;
+const MAX_FILTERS = 1000;
+const MAX_FILTERS_CHARACTERS = 64 * 1024;
+const MAX_SELECTORS = 2000;
+const MAX_PATTERNS_SIZE = 4000;
 
 /**
  * One filter of several: none accepts everything. InvalidArgument with the position of what is wrong, and for filters over
@@ -104,7 +104,7 @@ export function adaptLabels(
 
 export const parseFilter = (input: string): Filter => parseFilters([input]);
 
-/** What holds of an object. */
+/** What is true of an object. */
 interface Selector {
   readonly path: readonly string[];
   /** The value that the field must have, where that is all. */

@@ -17,7 +17,7 @@ export interface Matcher {
 
 /** Compiled patterns kept; the longest unused one goes first. */
 const CACHE_LIMIT = 256;
-export const MAX_PATTERN_CHARACTERS = 4096;
+const MAX_PATTERN_CHARACTERS = 4096;
 /** Instructions of a compiled pattern; `[a-f0-9]{64}` has 66. */
 export const MAX_PROGRAM = 1024;
 /** Instructions times characters of one text. */
@@ -90,7 +90,7 @@ const tooManySteps = (pattern: string, length: number, max: number): Error =>
 
 // ------------------------------------------------------------------------------------------------- what it costs
 
-/** A table of Unicode's, of hundreds of ranges, counts as so many instructions. */
+/** A table of Unicode's, of hundreds of ranges, counts as this many instructions. */
 const TABLE = 4;
 /** Characters of a class for an instruction: it is one instruction, and a list to look at. */
 const CLASS_CHARACTERS = 8;
@@ -103,7 +103,7 @@ const MAX_REPEAT = 1000;
 const MAX_SIZE = 1_000_000_000;
 
 /**
- * Instructions of the compiled pattern, or more; of what is no pattern, anything; undefined for what RE2 does not repeat.
+ * Instructions of the compiled pattern, or more; of what is not a pattern, anything; undefined for what RE2 does not repeat.
  * One pass, no recursion.
  */
 function programBound(pattern: string): number | undefined {

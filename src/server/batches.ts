@@ -6,7 +6,7 @@ import type { Limits } from './limits.js';
 
 /** Records in one message of a list, as containerd does it. */
 const ITEMS_MAX = 100;
-/** About so many bytes, and no more than so much of the largest message; one record may be larger. */
+/** About this many bytes, and at most this share of the largest message; one record may be larger. */
 const BYTES_MAX = 2 ** 20;
 const MESSAGE_SHARE = 4;
 

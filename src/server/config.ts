@@ -2,12 +2,12 @@
 
 import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
-import { fsError } from '../backends/fs-errors.js';
-import type { EtcdConfig } from '../db.js';
-import { type SnapshotterName, snapshotterNames } from '../db.js';
+import { type SnapshotterName, snapshotterNames } from '../db-options.js';
+import type { EtcdConfig } from '../engine/etcd/options.js';
 import { invalidArgument } from '../errors.js';
 import { checkGrace } from '../gc/expiry-clock.js';
 import { type SchedulerOptions, schedulerParams } from '../gc/scheduler-params.js';
+import { fsError } from '../system/system-errors.js';
 import type { CollectMode } from './collections.js';
 import { type Limits, limitsOf } from './limits.js';
 import { type LogLevel, logLevels } from './log.js';
@@ -135,7 +135,7 @@ function snapshotterList(value: unknown): readonly SnapshotterName[] {
   if (value === undefined) return snapshotterNames;
   const names = typeof value === 'string' ? value.split(',').filter((name) => name !== '') : value;
   if (!Array.isArray(names)) {
-    throw invalidArgument('option snapshotters is no list', { object: 'snapshotters' });
+    throw invalidArgument('option snapshotters is not a list', { object: 'snapshotters' });
   }
   return names.map((name) => choice('snapshotters', name, snapshotterNames));
 }

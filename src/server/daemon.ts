@@ -5,9 +5,11 @@
  * Stopping: no new calls; open ones may end within a deadline and are aborted then; a collection under way ends its
  * slice; the store is closed last. A kill at any moment loses nothing that was acknowledged.
  */
-import { type DB, type OpenOptions, openDB } from '../db.js';
+import type { DB } from '../db.js';
+import type { OpenOptions } from '../db-options.js';
 import { isKind, wrap } from '../errors.js';
 import type { GCStats } from '../gc/stats.js';
+import { openDB } from '../open.js';
 import { Collections } from './collections.js';
 import type { DaemonOptions } from './config.js';
 import { Endpoint } from './endpoint.js';

@@ -1,5 +1,5 @@
 /**
- * Answers with many shapes as JSON, in pieces: what JSON lacks is written as an object with one telling field, so that it comes
+ * Answers with many shapes as JSON, in pieces: what JSON lacks is written as an object with one special field, so that it comes
  * back as what it was: bigints (instants) and bytes. Functions are left out. Pure; used by both ends.
  */
 import { invalidArgument } from '../errors.js';

@@ -29,7 +29,7 @@ interface FieldWriter {
 }
 
 /**
- * The encoder of a message type; the answer is the caller's to keep, with so many free bytes before the message. It throws
+ * The encoder of a message type; the answer is the caller's to keep, with free bytes before the message, as many as were asked for. It throws
  * MessageTooLarge for one of more than `bytesMax` bytes.
  */
 export function encoderOf(

@@ -1,5 +1,5 @@
 /**
- * Hands events to whoever subscribed. Each subscriber has a queue of its own, in memory of its own: one that does not keep
+ * Hands events to subscribers. Each subscriber has a queue of its own, in memory of its own: one that does not keep
  * up loses its subscription, and neither publishers nor other subscribers wait for it. Fed by the stores (as the DB's publisher),
  * by services and by clients. Nothing is stored, and nothing is encoded unless somebody listens.
  */

@@ -11,8 +11,8 @@ import { chmod, lstat, mkdir, rename, unlink, writeFile } from 'node:fs/promises
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { basename, dirname, join } from 'node:path';
 import { orAbsent } from '../backends/files.js';
-import { errnoOf, fsError, isFull } from '../backends/fs-errors.js';
 import { failedPrecondition, invalidArgument, unavailable } from '../errors.js';
+import { errnoOf, fsError, isFull } from '../system/system-errors.js';
 import { ConnectionTable, type Entry } from './connection-table.js';
 import type { Limits } from './limits.js';
 import { type Peer, peerOf } from './peer.js';

@@ -4,10 +4,10 @@
  */
 import { createServer, type Server } from 'node:http';
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
-import { fsError } from '../backends/fs-errors.js';
 import type { DB } from '../db.js';
 import { invalidArgument, kindOf } from '../errors.js';
 import type { GCStats } from '../gc/stats.js';
+import { fsError } from '../system/system-errors.js';
 import type { ObserveMethod } from './rpc-server.js';
 import { statusName } from './status-codes.js';
 

@@ -2,8 +2,8 @@
  * Whether the root of a daemon is still where it was opened: looked at every few seconds, so that the log says so before
  * somebody wonders about refused writes. Called by daemon.ts.
  */
-import { HeldDirectory } from '../held-directory.js';
-import { messageOf } from '../system-errors.js';
+import { HeldDirectory } from '../system/held-directory.js';
+import { messageOf } from '../system/system-errors.js';
 
 const EVERY_MS = 2000;
 

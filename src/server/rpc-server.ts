@@ -34,7 +34,7 @@ export const sharedOf = (limits: Limits): Shared => ({
   queue: new RunQueue(),
 });
 
-/** A connection as whoever accepted it sees it. */
+/** A connection as its listener sees it. */
 export interface Servant {
   /** Whether calls are open, or services work on calls that were given up. */
   readonly busy: boolean;

@@ -1,11 +1,11 @@
 /**
  * Where a root's daemon listens, so that the command line finds it: a small file in the root, written by the daemon
  * when it serves and removed when it stops. It is a hint only: a stale one names a socket that nobody answers on, and
- * without one the daemon is looked for at the address it has unless told.
+ * without one the daemon is looked for at the address it has by default.
  */
 import { chmod, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { fsError } from '../backends/fs-errors.js';
+import { fsError } from '../system/system-errors.js';
 
 interface RunFile {
   address: string;
@@ -33,7 +33,7 @@ export async function removeRunFile(root: string): Promise<void> {
   await rm(pathOf(root), { force: true }).catch(() => undefined);
 }
 
-/** Where a root's daemon listens unless told. */
+/** Where a root's daemon listens by default. */
 export const defaultAddress = (root: string): string => join(root, 'run', 'ebbtide.sock');
 
 /** The address of the daemon that serves, or served, the root; where one would be when none has left its address. */

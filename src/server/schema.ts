@@ -50,7 +50,7 @@ function root(): protobuf.Root {
 /** How one type of message is written and read. */
 export interface Codec<T = unknown> {
   encode(message: T): Buffer;
-  /** The same behind PREFIX_BYTES free bytes. MessageTooLarge: it takes more than `bytesMax` bytes. */
+  /** The same after PREFIX_BYTES free bytes. MessageTooLarge: it takes more than `bytesMax` bytes. */
   frame(message: T, bytesMax?: number): Buffer;
   decode(bytes: Buffer): T;
 }

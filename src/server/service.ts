@@ -42,7 +42,7 @@ export const unary = <Request, Response>(
 
 const STREAM_KEEPS_BYTES = 64 * 1024;
 
-/** The answer is a stream, of which a call keeps about so many bytes at a time. */
+/** The answer is a stream, of which a call keeps about this many bytes at a time. */
 export const stream = <Request, Response>(
   run: (request: Request, call: Call, send: Send<Response>) => Promise<void>,
   keepsBytes = STREAM_KEEPS_BYTES,

@@ -1,6 +1,6 @@
 /**
  * Whether the bytes that a blob's record stands for are there. A record whose file is missing or of another size counts as
- * absent for whoever wants to write the blob, so that a second import or fetch makes it whole. Called by the content
+ * absent for a writer of the blob, so that a second import or fetch makes it whole. Called by the content
  * store and its writers.
  */
 import type { Reader } from '../engine/contract.js';

@@ -17,7 +17,7 @@ import type { StoreHost } from './host.js';
 import { addToLease } from './lease-context.js';
 
 /** How long an ingest that no lease holds is kept. */
-export const INGEST_LIFETIME = 24n * 3600n * NANOS_PER_SECOND;
+const INGEST_LIFETIME = 24n * 3600n * NANOS_PER_SECOND;
 
 /**
  * The ref the backend knows an ingest by. It is the same each time a ref is opened anew (the number is the

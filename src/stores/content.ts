@@ -14,7 +14,6 @@ import type {
   WriterDescriptor,
 } from '../backends/contract.js';
 import { wrongSize } from '../backends/damaged.js';
-import { messageOf } from '../backends/fs-errors.js';
 import { type CallContext, requireNamespace } from '../context.js';
 import type { Reader } from '../engine/contract.js';
 import { blobKey, ingestKey, key, leaf } from '../engine/schema/keys.js';
@@ -24,6 +23,7 @@ import { maskedLabels } from '../model/fieldpaths.js';
 import { type Adaptor, adaptLabels, type Filter, parseFilters } from '../model/filters.js';
 import { compactMap, copyMap, validateLabels } from '../model/labels.js';
 import type { BlobRecord, IngestRecord, StringMap } from '../model/records.js';
+import { messageOf } from '../system/system-errors.js';
 import { namedIn } from './caller-names.js';
 import { putRecord, readRecord, scanRecords, updateTime } from './common.js';
 import { hasBlob } from './content-bytes.js';

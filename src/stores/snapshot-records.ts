@@ -45,7 +45,7 @@ export interface Made {
   discarded?: boolean;
 }
 
-export const snapshotNotFound = (snapshotter: string, key: string): EbbtideError =>
+const snapshotNotFound = (snapshotter: string, key: string): EbbtideError =>
   notFound(`snapshot "${key}" not found on "${snapshotter}"`, { object: key });
 
 export const snapshotExists = (snapshotter: string, key: string): EbbtideError =>

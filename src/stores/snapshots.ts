@@ -98,7 +98,7 @@ export class Snapshotter {
 
   /**
    * The snapshot of this namespace that the mounts show, and the mounts as the store hands them out; undefined for any
-   * other mounts. Where the backend cannot tell, none is known.
+   * other mounts. Where the backend does not know, neither does this.
    */
   async ownerOf(ctx: CallContext, mounts: readonly Mount[]): Promise<MountOwner | undefined> {
     const ns = requireNamespace(ctx);

@@ -4,7 +4,6 @@ import { once } from 'node:events';
 import { describe, test } from 'node:test';
 import { Worker } from 'node:worker_threads';
 import { gzipSync } from 'node:zlib';
-import { addonPath, loadAddon } from '../../src/addon.js';
 import { ChunkReader } from '../../src/backends/archive/chunks.js';
 import { decompress, detectCompression } from '../../src/backends/archive/compression.js';
 import { type ArchiveLimits, withDefaults } from '../../src/backends/archive/limits.js';
@@ -13,6 +12,7 @@ import type { BlockDecoder } from '../../src/backends/archive/zstd-blocks.js';
 import { FallbackDecoder } from '../../src/backends/archive/zstd-fallback.js';
 import { NativeDecoder, nativeZstd } from '../../src/backends/archive/zstd-native.js';
 import { EbbtideError, isKind } from '../../src/errors.js';
+import { addonPath, loadAddon } from '../../src/system/addon.js';
 import { hasTool, run, streamOf } from './support.js';
 
 async function unpack(

@@ -1,5 +1,5 @@
 /**
- * Ingests appear and go whole: whoever lists them while others come and end, are killed, or have left something behind
+ * Ingests appear and go whole: a lister, while others come and end, are killed, or have left something behind
  * finds only ingests that can be opened.
  */
 import assert from 'node:assert/strict';
@@ -11,10 +11,8 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { openContent } from '../../src/backends/content/store.js';
 import { digestOf } from '../../src/model/digest.js';
+import { ingestOf } from './content-fixture.js';
 import { recordingLog, tempDir } from './temp.js';
-
-const ingestOf = (root: string, ref: string): string =>
-  join(root, 'ingest', createHash('sha256').update(ref).digest('hex'));
 
 const STORE = JSON.stringify(new URL('../../src/backends/content/store.js', import.meta.url).href);
 

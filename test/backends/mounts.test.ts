@@ -109,7 +109,7 @@ test('given mapped ids, then mounting says that it cannot', async (t) => {
   );
 });
 
-test('given any number of layers, then they mount, by the printed command too; what the kernel refuses is told', async (t) => {
+test('given any number of layers, then they mount, by the printed command too; what the kernel refuses is an error', async (t) => {
   if (!(await mayMount(t))) return;
   const root = join(await tempDir(t), 'a-root-with-a-long-name'.repeat(3), 'snapshots');
   const layer = (i: number): string => join(root, String(i), 'fs');

@@ -6,10 +6,11 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import type { CheckOptions } from '../../src/check/check.js';
 import type { CheckReport, Finding } from '../../src/check/findings.js';
-import { type DB, layout, openDB } from '../../src/db.js';
+import type { DB } from '../../src/db.js';
 import { blobKey, snapshotKey } from '../../src/engine/schema/keys.js';
 import { digestOf } from '../../src/model/digest.js';
 import type { BlobRecord, SnapshotRecord } from '../../src/model/records.js';
+import { layout, openDB } from '../../src/open.js';
 import { putRecord, readRecord } from '../../src/stores/common.js';
 import { writeBlob } from '../../src/stores/content-helpers.js';
 import { damages, rot } from '../stores/damage.js';
@@ -110,7 +111,7 @@ for (const [what, damage] of Object.entries(damages)) {
   });
 }
 
-test('given a bit that has changed, then only digests tell, and after a repair the next write makes it whole', async (t) => {
+test('given a bit that has changed, then only digests show it, and after a repair the next write makes it whole', async (t) => {
   const { root, db } = await world(t);
   const digest = await add(db, randomBytes(700_000));
   const whole = await readFile(fileOf(root, digest));
@@ -255,9 +256,9 @@ test('given thousands of findings and a signal, then the report keeps the first,
       putRecord<BlobRecord>(tx, blobKey('ns1', digest), { createdat: at, updatedat: at, size: 1 });
     }
   });
-  let told = 0;
-  const report = await db.check({}, { onFinding: () => void told++ });
-  assert.deepEqual([told, report.damaged, report.findings.length], [1500, 1500, 1000]);
+  let found = 0;
+  const report = await db.check({}, { onFinding: () => void found++ });
+  assert.deepEqual([found, report.damaged, report.findings.length], [1500, 1500, 1000]);
   const abort = new AbortController();
   const checking = db.check({ signal: abort.signal }, { onFinding: () => abort.abort() });
   await rejects(checking, 'Canceled');

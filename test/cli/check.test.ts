@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { CheckReport } from '../../src/check/findings.js';
-import { layout as paths } from '../../src/db.js';
+import { layout as paths } from '../../src/open.js';
 import { answers } from '../../src/server/listener.js';
 import { damages, rot } from '../stores/damage.js';
 import { type Cli, cli, layout } from './support.js';
@@ -83,7 +83,7 @@ for (const where of ['the store itself', 'a daemon']) {
       assert.equal((await run.json<CheckReport>('check', '--hash')).sound, true);
     });
 
-    test('given damage, then doctor --check tells, by its exit code too', async (t) => {
+    test('given damage, then doctor --check reports it, by its exit code too', async (t) => {
       const run = await start(t);
       const { path, base } = await layout(t);
       await run.ok('import', path);

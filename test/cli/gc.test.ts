@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
-import { layout as roots } from '../../src/db.js';
+import { layout as roots } from '../../src/open.js';
 import { type Cli, cli, layout } from './support.js';
 
 const ONE = 'example.com/one:1';

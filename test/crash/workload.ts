@@ -9,9 +9,10 @@
 import { writeSync } from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
 import type { CallContext } from '../../src/context.js';
-import { type DB, openDB } from '../../src/db.js';
+import type { DB } from '../../src/db.js';
 import { isAlreadyExists, isNotFound } from '../../src/errors.js';
 import { digestOf } from '../../src/model/digest.js';
+import { openDB } from '../../src/open.js';
 import { writeBlob } from '../../src/stores/content-helpers.js';
 import { withRandomId } from '../../src/stores/leases.js';
 import { Random } from '../support/random.js';

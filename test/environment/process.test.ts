@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { canMount, canMountOverlays } from '../../src/backends/mounts.js';
 import { sys, UmountFlag } from '../../src/backends/sys.js';
-import { layout, openDB } from '../../src/db.js';
+import { layout, openDB } from '../../src/open.js';
 import { tarOf } from '../archive/support.js';
 import { Cli, cli, layout as imageLayout } from '../cli/support.js';
 
@@ -35,7 +35,7 @@ function mount(type: string, target: string, options: string): void {
 
 /** Uses every part of a store; leaves an ingest open when it ends. */
 const useAll = (root: string): string => `
-  import { openDB } from ${src('db.js')};
+  import { openDB } from ${src('open.js')};
   const db = await openDB({ root: ${JSON.stringify(root)} });
   const ctx = { namespace: 'test' };
   await db.namespaces.create({}, 'test');

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { promisify } from 'node:util';
-import { openDB } from '../../src/db.js';
+import { openDB } from '../../src/open.js';
 
 const src = (module: string): string => JSON.stringify(new URL(`../../src/${module}`, import.meta.url).href);
 
@@ -23,7 +23,7 @@ async function inDirectory(t: TestContext, program: string): Promise<{ base: str
 test('given a relative root, when the process changes its directory, then every commit is where the store was opened', async (t) => {
   const { base, printed } = await inDirectory(
     t,
-    `import { openDB } from ${src('db.js')};
+    `import { openDB } from ${src('open.js')};
      import { digestOf } from ${src('model/digest.js')};
      const db = await openDB({ root: 'store' });
      process.chdir('../b');
@@ -53,7 +53,7 @@ test('given relative paths for an engine, backends, an import and an export, the
     `import { openContent } from ${src('backends/content/store.js')};
      import { openNative } from ${src('backends/native.js')};
      import { openOverlayfs } from ${src('backends/overlayfs.js')};
-     import { openDB } from ${src('db.js')};
+     import { openDB } from ${src('open.js')};
      import { exportImages } from ${src('images/export.js')};
      import { importImage } from ${src('images/import.js')};
      import { Blobs, named, writeFiles } from ${JSON.stringify(new URL('../images/fixtures.js', import.meta.url).href)};

@@ -9,13 +9,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { canMount } from '../../src/backends/mounts.js';
-import { type DB, layout, openDB } from '../../src/db.js';
+import type { DB } from '../../src/db.js';
 import { kindOf } from '../../src/errors.js';
 import { digestOf } from '../../src/model/digest.js';
+import { layout, openDB } from '../../src/open.js';
 import { pictureOf, replacements } from './place.js';
 
 const ctx = { namespace: 'test' };
-const quietLog = (): void => undefined;
+const silentLog = (): void => undefined;
 
 /** Left by a test that fails: a mount, or a directory elsewhere. Runs before the directory is removed. */
 let undoLast: (() => void) | undefined;
@@ -28,7 +29,7 @@ async function store(t: TestContext): Promise<{ base: string; root: string; open
     return rm(base, { recursive: true, force: true });
   });
   const root = join(base, 'root');
-  return { base, root, open: () => openDB({ root, log: quietLog }) };
+  return { base, root, open: () => openDB({ root, log: silentLog }) };
 }
 
 async function addBlob(db: DB, ref: string, labels = {}): Promise<string> {
@@ -98,7 +99,7 @@ for (const [how, replace] of Object.entries(replacements)) {
       const { base, root, open } = await store(t);
       // Another store, with other blobs, snapshots and records, closed.
       const other = join(base, 'other');
-      const second = await openDB({ root: other, log: quietLog });
+      const second = await openDB({ root: other, log: silentLog });
       await fill(second);
       await addBlob(second, 'only-there');
       await second.close();

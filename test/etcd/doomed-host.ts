@@ -1,5 +1,6 @@
 /** A host with leases of its own that waits to be killed (dead-hosts.test.ts): opens, makes what it leaves, says so. */
-import { type OpenOptions, openDB } from '../../src/db.js';
+import type { OpenOptions } from '../../src/db-options.js';
+import { openDB } from '../../src/open.js';
 import { withId } from '../../src/stores/leases.js';
 
 const ctx = { namespace: 'ns1' };

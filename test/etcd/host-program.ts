@@ -6,7 +6,7 @@
 import { createHash } from 'node:crypto';
 import { openSync, writeSync } from 'node:fs';
 import { createInterface } from 'node:readline';
-import { type DB, openDB } from '../../src/db.js';
+import type { DB } from '../../src/db.js';
 import type { Engine, Transaction } from '../../src/engine/contract.js';
 import { EtcdEngine } from '../../src/engine/etcd/engine.js';
 import type { EtcdConfig } from '../../src/engine/etcd/options.js';
@@ -14,6 +14,7 @@ import { blobKey, Relation } from '../../src/engine/schema/keys.js';
 import { kindOf } from '../../src/errors.js';
 import type { BlobRecord } from '../../src/model/records.js';
 import { now } from '../../src/model/time.js';
+import { openDB } from '../../src/open.js';
 import { ensureNamespace, putRecord } from '../../src/stores/common.js';
 import { withId } from '../../src/stores/leases.js';
 

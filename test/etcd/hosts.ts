@@ -1,9 +1,11 @@
 /** Hosts of one tree for the tests of this folder: DBs with roots of their own on one etcd. */
 import { mkdir, symlink } from 'node:fs/promises';
 import type { TestContext } from 'node:test';
-import { type DB, layout, type OpenOptions, openDB } from '../../src/db.js';
+import type { DB } from '../../src/db.js';
+import type { OpenOptions } from '../../src/db-options.js';
 import { EtcdEngine } from '../../src/engine/etcd/engine.js';
 import type { EtcdConfig } from '../../src/engine/etcd/options.js';
+import { layout, openDB } from '../../src/open.js';
 import { tempDir } from '../support/temp.js';
 
 export const ctx = { namespace: 'ns1' };

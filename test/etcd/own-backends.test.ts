@@ -1,13 +1,14 @@
-/** Each host sweeps its own backends, whoever collects; and a tree that was lost in etcd takes no host's content with it. */
+/** Each host sweeps its own backends, whichever host collects; and a tree that was lost in etcd takes no host's content with it. */
 import assert from 'node:assert/strict';
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, type TestContext, test } from 'node:test';
-import { type DB, layout } from '../../src/db.js';
+import type { DB } from '../../src/db.js';
 import { blobKey, metaKey } from '../../src/engine/schema/keys.js';
 import { kindOf } from '../../src/errors.js';
 import { digestOf } from '../../src/model/digest.js';
+import { layout } from '../../src/open.js';
 import { writeBlob } from '../../src/stores/content-helpers.js';
 import { ctx, engineOf, eventually, openHost } from './hosts.js';
 import { LoopbackProxy } from './proxy.js';

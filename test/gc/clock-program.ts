@@ -3,7 +3,7 @@
  * off. Prints what is left of its leases after each collection.
  */
 import { writeFileSync } from 'node:fs';
-import { openDB } from '../../src/db.js';
+import { openDB } from '../../src/open.js';
 import { withExpiration, withId } from '../../src/stores/leases.js';
 
 const [root = '', file = ''] = process.argv.slice(2);

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, type TestContext, test } from 'node:test';
-import { type DBOptions, withExpiryGrace } from '../../src/db.js';
+import { type DBOptions, withExpiryGrace } from '../../src/db-options.js';
 import { ExpiryClock } from '../../src/gc/expiry-clock.js';
 import { why } from '../../src/gc/why.js';
 import { Label } from '../../src/model/labels.js';

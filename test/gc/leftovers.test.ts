@@ -6,8 +6,8 @@ import { test } from 'node:test';
 import { canMount } from '../../src/backends/mounts.js';
 import { removeTreeSync } from '../../src/backends/remove-tree.js';
 import { mount, umount } from '../../src/backends/sys.js';
-import { layout } from '../../src/db.js';
 import { digestOf } from '../../src/model/digest.js';
+import { layout } from '../../src/open.js';
 import { writeBlob } from '../../src/stores/content-helpers.js';
 import { tempDir, testDB } from '../support/db.js';
 

@@ -26,7 +26,7 @@ const { os, architecture } = hostPlatform();
 const here = { os, architecture };
 const EMPTY = 'application/vnd.oci.empty.v1+json';
 
-/** Each adds an entry that is no image. */
+/** Each adds an entry that is not an image. */
 const strangers: [string, (blobs: Blobs, image: Desc) => Desc, RegExp][] = [
   [
     'a BuildKit attestation',
@@ -132,7 +132,7 @@ function manifest(
   });
 }
 
-describe('what is no image', () => {
+describe('what is not an image', () => {
   for (const [name, add, why] of strangers) {
     test(`given ${name} beside an image, the image is imported and the rest said once`, async (t) => {
       const db = await testDB(t);
@@ -225,7 +225,7 @@ describe('what is no image', () => {
 
 describe('an index of which a part cannot be used', () => {
   const junk: [string, (blobs: Blobs) => Desc][] = [
-    ['a manifest that is no JSON', (blobs) => blobs.add(OCI_MANIFEST, Buffer.from('{'))],
+    ['a manifest that is not JSON', (blobs) => blobs.add(OCI_MANIFEST, Buffer.from('{'))],
     ['a manifest without a config', (blobs) => blobs.add(OCI_MANIFEST, { schemaVersion: 2, layers: null })],
     [
       'a manifest of schema 1 under the wrong type',

@@ -45,7 +45,11 @@ describe('hostile and damaged sources', () => {
       (f, _, m) => entry(f, { ...m, digest: 'sha256:../../etc/passwd' }),
       /no valid digest/,
     ],
-    ['an entry that is no image', (f, _, m) => entry(f, { ...m, mediaType: 'text/plain' }), /is no image/],
+    [
+      'an entry that is not an image',
+      (f, _, m) => entry(f, { ...m, mediaType: 'text/plain' }),
+      /is not an image/,
+    ],
     [
       'a manifest served as an index',
       (f, _, m) => entry(f, { ...m, mediaType: OCI_INDEX }),

@@ -246,7 +246,7 @@ describe('import of what docker save writes', () => {
   });
 
   const broken: [string, unknown, RegExp][] = [
-    ['no list', {}, /is no list/],
+    ['no list', {}, /is not a list/],
     [
       'a layer that is not there',
       [{ Config: 'c.json', Layers: ['none.tar'] }],
@@ -258,7 +258,7 @@ describe('import of what docker save writes', () => {
     [
       'a tag that is no name',
       [{ Config: 'c.json', Layers: ['l.tar'], RepoTags: ['NOT:A NAME'] }],
-      /no image name/,
+      /not an image name/,
     ],
     ['texts that are none', [{ Config: 'c.json', Layers: [7] }], /where a text belongs/],
     ['a link in a circle', [{ Config: 'c.json', Layers: ['loop.tar'] }], /does not have the layer/],

@@ -82,7 +82,7 @@ test('given a docker archive of too many layers, tags or images, when it is impo
   }
 });
 
-test('given indexes within indexes, when the manifest of an image is looked for, then so many documents are read and no more', async () => {
+test('given indexes within indexes, when the manifest of an image is looked for, then documents up to the limit are read and no more', async () => {
   let reads = 0;
   const documents = new Map<string, Buffer>();
   const make = (manifests: Desc[]): Desc => {

@@ -162,7 +162,7 @@ describe('platforms', () => {
     );
   });
 
-  test('given text that is no platform, it is InvalidArgument', () => {
+  test('given text that is not a platform, it is InvalidArgument', () => {
     for (const text of ['', 'linux', 'linux/', '/amd64', 'a/b/c/d', 'a/b/']) {
       assert.throws(
         () => parsePlatformText(text),

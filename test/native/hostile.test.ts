@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { addonPath, loadAddon } from '../../src/addon.js';
 import { EbbtideError, isKind } from '../../src/errors.js';
+import { addonPath, loadAddon } from '../../src/system/addon.js';
 import { batch, kinds, nativeMissing, newCore, set } from './cores.js';
 
 /** Values that no method expects. */

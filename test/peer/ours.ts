@@ -1,5 +1,6 @@
 /** Loads a store here and collects it: what the peer's side does in main.go. */
-import { newDB, withLog } from '../../src/db.js';
+
+import { withLog } from '../../src/db-options.js';
 import type { Engine, Transaction } from '../../src/engine/contract.js';
 import {
   blobKey,
@@ -11,6 +12,7 @@ import {
 } from '../../src/engine/schema/keys.js';
 import { compactMap } from '../../src/model/labels.js';
 import { now } from '../../src/model/time.js';
+import { newDB } from '../../src/open.js';
 import { withId, withLabels } from '../../src/stores/leases.js';
 import { FakeContent, FakeSnapshotter } from '../support/fake-backends.js';
 import type { PeerRecord } from './stores.js';

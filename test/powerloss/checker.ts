@@ -7,10 +7,11 @@
 import assert from 'node:assert/strict';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type DB, layout, openDB } from '../../src/db.js';
+import type { DB } from '../../src/db.js';
 import { blobKey, snapshotKey } from '../../src/engine/schema/keys.js';
 import { isNotFound } from '../../src/errors.js';
 import { digestOf } from '../../src/model/digest.js';
+import { layout, openDB } from '../../src/open.js';
 import { readBlob } from '../../src/stores/content-helpers.js';
 import { orphanBlobs } from '../support/blobs.js';
 import {

@@ -3,7 +3,7 @@
  *
  * Usage: node recovery.js ROOT
  */
-import { openDB } from '../../src/db.js';
+import { openDB } from '../../src/open.js';
 import { storeIn } from './plan.js';
 
 async function main(root: string): Promise<void> {

@@ -286,7 +286,7 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
     const { content, snapshotters } = this.#parts;
     for (const { what, item } of orphans(storage.newest, content, snapshotters)) {
       this.#orphans.add(item);
-      // Unfinished uploads are no reason to doubt an empty tree.
+      // Unfinished uploads do not make an empty tree doubtful.
       if (metadataLost && what !== 'an ingest') this.#unexplained.add(item);
     }
     for (const [record, value] of storage.newest.records()) {

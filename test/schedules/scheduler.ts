@@ -104,7 +104,7 @@ export class Scheduler {
   }
 
   /**
-   * Takes steps, so many at most, until every task has ended, or one fails, or somebody stops the schedule. Answers
+   * Takes up to `most` steps, until every task has ended, or one fails, or somebody stops the schedule. Answers
    * whether every task has ended.
    */
   async run(most = Number.POSITIVE_INFINITY): Promise<boolean> {

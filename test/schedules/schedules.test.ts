@@ -96,7 +96,7 @@ for (const core of ['typescript', 'native'] as const) {
 }
 
 test('given a schedule, when each of its backend calls fails, one at a time, then all hold', async (t) => {
-  let told = 0;
+  let run = 0;
   for (const seed of [11, 12, 13]) {
     const core = seed === 13 && !noNative ? 'native' : 'typescript';
     const whole = await schedule(seed, { core, fault: { call: 0, when: 'before' } });
@@ -104,12 +104,12 @@ test('given a schedule, when each of its backend calls fails, one at a time, the
       for (const when of ['before', 'after'] as const) {
         const outcome = await schedule(seed, { core, fault: { call, when } });
         assert.equal(outcome.violation, undefined, `${when} call ${call}: ${story(outcome, core)}`);
-        told++;
+        run++;
       }
     }
   }
-  t.diagnostic(`${told} schedules`);
-  assert.ok(told > 100);
+  t.diagnostic(`${run} schedules`);
+  assert.ok(run > 100);
 });
 
 test('given one seed, when its schedule is told twice, then it is the same story', async () => {

@@ -193,7 +193,7 @@ export class ScheduledWorld {
     const { scheduler, judge } = this;
     scheduler.note(`the process has ${how}`);
     if (how === 'closed') {
-      // Commits that are lost now are no reason not to close.
+      // Commits that are lost now do not keep it open.
       scheduler.spawn('closing', () => this.engine.flush().catch(() => undefined));
       await scheduler.run();
       this.marks.add('opened after a clean close');

@@ -103,7 +103,7 @@ for (const snapshotter of ['native', 'overlayfs'] as const) {
     assert.equal(await answer(theirs), code.invalidArgument);
     const stolen = await client.fails('diff', 'Diff', { right: [theirs], mediaType: plain });
     assert.equal(stolen.code, code.invalidArgument);
-    // What is no snapshot at all.
+    // What is not a snapshot at all.
     const home = join(root, `io.containerd.snapshotter.v1.${snapshotter}`);
     for (const path of [
       home,

@@ -128,8 +128,8 @@ test('when the table of connections is full, idle ones make room: nobody is lock
   await new Promise((done) => setTimeout(done, 100));
   const open = sockets.filter((socket) => !socket.destroyed).length;
   assert.equal(open <= 20, true, `${open} open`);
-  const told = JSON.parse((await client.call('ebbtide', 'Stats')).json);
-  assert.equal(told.connections <= 20, true);
+  const stats = JSON.parse((await client.call('ebbtide', 'Stats')).json);
+  assert.equal(stats.connections <= 20, true);
 });
 
 test('connections with open calls are not closed for more of the same process', async (t) => {

@@ -7,7 +7,8 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { RemoteStore } from '../../src/cli/remote/store.js';
 import type { CallContext } from '../../src/context.js';
-import { type DB, openDB } from '../../src/db.js';
+import type { DB } from '../../src/db.js';
+import { openDB } from '../../src/open.js';
 import { daemonOptions } from '../../src/server/config.js';
 import { Daemon } from '../../src/server/daemon.js';
 import { fromDocument, toDocument } from '../../src/server/documents.js';
@@ -57,7 +58,7 @@ async function refused(call: Promise<unknown>, hint: RegExp): Promise<void> {
   });
 }
 
-test('given 60,000 images, when they are listed, then the command gets all; a client of containerd is told to filter', async (t) => {
+test('given 60,000 images, when they are listed, then the command gets all; a client of containerd gets the advice to filter', async (t) => {
   const labels = { 'containerd.io/distribution.source.docker.io': 'library/x'.repeat(20) };
   const { store, client } = await filled(t, (db) =>
     inOne(db, 60_000, (n, inTx) =>

@@ -31,7 +31,7 @@ test('one connection gets a third; however many want all, something is left for 
   assert.equal(root > 8 * MiB, true, `${root / MiB} MiB for root`);
 });
 
-test('whoever waits is called when there is room, and what is taken is counted to the byte', async () => {
+test('a waiter is called when there is room, and what is taken is counted to the byte', async () => {
   const ledger = new Ledger(MiB);
   const account = ledger.open(1, owner);
   const taken = fill(account);

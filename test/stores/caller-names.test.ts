@@ -3,8 +3,8 @@ import assert from 'node:assert/strict';
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { layout } from '../../src/db.js';
 import { EbbtideError } from '../../src/errors.js';
+import { layout } from '../../src/open.js';
 import { inCallersNames } from '../../src/stores/caller-names.js';
 import { tempDir, testDB } from '../support/db.js';
 

@@ -1,4 +1,4 @@
-/** Blobs whose file is missing, of another size, or no file: reads fail by name, and whoever writes the blob makes it whole. */
+/** Blobs whose file is missing, of another size, or no file: reads fail by name, and the next writer of the blob makes it whole. */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { appendFile, truncate } from 'node:fs/promises';

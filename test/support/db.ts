@@ -1,6 +1,8 @@
 /** Test fixture: a DB in a fresh temporary directory, closed and removed by the test that asked for it. */
 import type { TestContext } from 'node:test';
-import { type DB, type OpenOptions, openDB } from '../../src/db.js';
+import type { DB } from '../../src/db.js';
+import type { OpenOptions } from '../../src/db-options.js';
+import { openDB } from '../../src/open.js';
 import { sharedTree } from './shared-tree.js';
 import { tempDir } from './temp.js';
 

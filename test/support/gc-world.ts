@@ -21,11 +21,12 @@ import {
   sandboxKey,
   snapshotKey,
 } from '../../src/engine/schema/keys.js';
-import { type CollectHost, type CollectOptions, collect } from '../../src/gc/collect.js';
+import { type CollectOptions, collect } from '../../src/gc/collect.js';
 import { CollectorRegistry } from '../../src/gc/collectors.js';
 import { DirtyFlags } from '../../src/gc/dirty.js';
 import { ExpiryClock } from '../../src/gc/expiry-clock.js';
 import { TypeScriptGraph } from '../../src/gc/graph-ts.js';
+import type { CollectHost } from '../../src/gc/host.js';
 import { OrphanGuard } from '../../src/gc/orphan-guard.js';
 import { metadataIndexer } from '../../src/gc/references.js';
 import type { GCStats } from '../../src/gc/stats.js';

@@ -1,7 +1,7 @@
 /** `node dist/bench/daemon/node-http2/main.js --root DIR --address SOCK`: the daemon's store and services on node:http2. */
 import { createServer } from 'node:http';
 import { parseArgs } from 'node:util';
-import { openDB } from '../../../src/db.js';
+import { openDB } from '../../../src/open.js';
 import { Collections } from '../../../src/server/collections.js';
 import { EventExchange } from '../../../src/server/event-exchange.js';
 import { defaultLimits } from '../../../src/server/limits.js';

@@ -3,7 +3,7 @@ import type { Place } from './beneath.js';
 import type { FinalMetadata } from './metadata.js';
 import type { BytePath } from './paths.js';
 
-/** Marks a name that an entry of this layer put there and that is no directory. */
+/** Marks a name that an entry of this layer put there and that is not a directory. */
 export const placed = Symbol('placed');
 
 export class DirNode {

@@ -5,7 +5,7 @@
  */
 import { constants, copyFile, link, lstat, open, readlink, symlink } from 'node:fs/promises';
 import { type EbbtideError, failedPrecondition } from '../../errors.js';
-import { errnoOf, fsError } from '../fs-errors.js';
+import { errnoOf, fsError } from '../../system/system-errors.js';
 import { chmodPlace, type Place, within } from './beneath.js';
 import { badPath, type DirNode, type LayerTree } from './layer-tree.js';
 import {
@@ -171,7 +171,7 @@ export function deviceOf(rdev: number): { major: number; minor: number } {
   return { major, minor };
 }
 
-/** What a failure of the file system means for an entry. A name that none can hold is the archive's fault, not the disk's. */
+/** What a failure of the file system means for an entry. A name that no file system takes is the archive's fault, not the disk's. */
 export function entryError(name: BytePath, error: unknown): EbbtideError {
   if (errnoOf(error) === 'ENAMETOOLONG') {
     return badPath(name, 'has a name that is too long for the file system');

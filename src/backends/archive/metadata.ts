@@ -4,7 +4,7 @@
  */
 import { chmod, lchown, lstat } from 'node:fs/promises';
 import { failedPrecondition } from '../../errors.js';
-import { errnoOf } from '../fs-errors.js';
+import { errnoOf } from '../../system/system-errors.js';
 import { sys } from '../sys.js';
 import { type Place, placePath, within } from './beneath.js';
 import { type BytePath, fsPath, showPath } from './paths.js';
@@ -33,7 +33,7 @@ export interface Skipped {
 const notPermitted = new Set(['EPERM', 'EACCES', 'EINVAL', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS']);
 
 /** Whether an error means "this user or file system cannot", as against "this went wrong". */
-export const isNotPermitted = (error: unknown): boolean => notPermitted.has(errnoOf(error) ?? '');
+const isNotPermitted = (error: unknown): boolean => notPermitted.has(errnoOf(error) ?? '');
 
 /** Overlay's own attributes would let a layer rearrange its neighbours. */
 export const isForbidden = (name: string): boolean =>

@@ -10,7 +10,7 @@
 import type { Stats } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { failedPrecondition } from '../../errors.js';
-import { errnoOf, isAbsent } from '../fs-errors.js';
+import { errnoOf, isAbsent } from '../../system/system-errors.js';
 import { inside, Root } from './beneath.js';
 import { getXattr, hasXattr } from './metadata.js';
 import { type BytePath, fsPath, showPath } from './paths.js';

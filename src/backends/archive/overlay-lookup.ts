@@ -9,7 +9,7 @@
 import type { Stats } from 'node:fs';
 import { lstat } from 'node:fs/promises';
 import { failedPrecondition } from '../../errors.js';
-import { errnoOf, isAbsent } from '../fs-errors.js';
+import { errnoOf, isAbsent } from '../../system/system-errors.js';
 import { type Place, placePath, under, within } from './beneath.js';
 import { getXattr } from './metadata.js';
 import { type BytePath, fsPath, showPath } from './paths.js';
@@ -69,7 +69,7 @@ async function marked(sight: Sight, path: BytePath, overlay: OverlayPrefix): Pro
 /** Overlay's mark for "nothing here, whatever lies below". */
 export const isWhiteout = (stats: Stats): boolean => stats.isCharacterDevice() && stats.rdev === 0;
 
-/** Its other form, for layers that can hold no devices: an empty file, in a directory that says it has such. */
+/** Its other form, for layers that cannot have devices: an empty file, in a directory that is marked for it. */
 async function isXattrWhiteout(
   path: BytePath,
   mark: (name: string, of?: BytePath) => Promise<Buffer | undefined>,

@@ -3,7 +3,7 @@
  * that an earlier layer made unwritable.
  */
 import { rmdir, unlink } from 'node:fs/promises';
-import { errnoOf } from '../fs-errors.js';
+import { errnoOf } from '../../system/system-errors.js';
 import { chmodPlace, namesIn, type Place, under, within } from './beneath.js';
 import { isRoot } from './metadata.js';
 import { fsPath } from './paths.js';

@@ -98,7 +98,7 @@ export class SmallFiles {
     const [first] = this.#files;
     if (first !== undefined) {
       const outcomes = makeFiles(first.place.root.fd, this.#buffer.subarray(0, this.#used));
-      // Seen by whoever awaits the list; until then an error must not count as unhandled.
+      // Seen by the caller that awaits the list; until then an error must not count as unhandled.
       outcomes.catch(() => undefined);
       this.#underWay.push({ files: this.#files, outcomes });
       this.#buffer = Buffer.allocUnsafe(Math.max(LIST_BYTES, bytes));

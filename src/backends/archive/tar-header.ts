@@ -189,7 +189,7 @@ export function paxOwner(value: Buffer, field: string): number {
   return ownerId(BigInt(digits), field);
 }
 
-/** More are no time that anything can hold. */
+/** More do not fit into any clock. */
 const MAX_TIME_DIGITS = 256;
 
 /** Seconds with a fraction, possibly negative, to nanoseconds; digits beyond the ninth are cut. */

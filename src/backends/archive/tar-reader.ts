@@ -107,7 +107,7 @@ const foreign: readonly [string, string][] = [
   ['cpio', '07070'],
 ];
 
-/** An error that names the format of bytes that are no tar header. */
+/** An error that names the format of bytes that are not a tar header. */
 function foreignFormat(block: Buffer): EbbtideError | undefined {
   const start = block.toString('latin1', 0, 8);
   const format = foreign.find(([, magic]) => start.startsWith(magic))?.[0];

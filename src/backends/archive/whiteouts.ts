@@ -8,7 +8,7 @@ import type { BytePath } from './paths.js';
 import { removeTree } from './remove.js';
 
 export const WHITEOUT_PREFIX = '.wh.';
-export const OPAQUE_MARK = '.wh..wh..opq';
+const OPAQUE_MARK = '.wh..wh..opq';
 /** What AUFS kept beside the files: nothing of a layer, but for the files that have several names. */
 const AUFS_PREFIX = '.wh..wh.';
 /** Where it kept those; entries are hard links to them. */

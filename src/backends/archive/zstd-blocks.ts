@@ -1,4 +1,4 @@
-/** What zstd.ts and the decoders behind it exchange. */
+/** What zstd.ts and the decoders below it exchange. */
 import { type EbbtideError, invalidArgument } from '../../errors.js';
 
 /** Blocks of one frame; the frame's header precedes the first ones, its checksum follows the last ones. */

@@ -1,7 +1,7 @@
 /**
  * Zstandard blocks decoded in JavaScript (fzstd), where libzstd is not to be had. On a thread of its own, one for each
  * stream: fzstd does not bound the work of a block, so a hostile one costs a thread and ends in an error.
- * Frame checksums are not compared: whoever reads a layer compares the digest of what came out.
+ * Frame checksums are not compared: the reader of a layer compares the digest of what came out.
  */
 import { Worker } from 'node:worker_threads';
 import { type BlockDecoder, type Blocks, damaged } from './zstd-blocks.js';

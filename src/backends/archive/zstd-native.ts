@@ -1,5 +1,5 @@
 /** Zstandard blocks decoded by libzstd (native/zstd.cc), on Node's thread pool. Frame checksums are compared. */
-import { addonError, loadAddon } from '../../addon.js';
+import { addonError, loadAddon } from '../../system/addon.js';
 import { type BlockDecoder, type Blocks, damaged } from './zstd-blocks.js';
 
 /** What native/zstd.cc exports. */

@@ -4,9 +4,9 @@ import { lstat, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { shown } from '../../held-paths.js';
 import { parseDigest } from '../../model/digest.js';
+import { fsError } from '../../system/system-errors.js';
 import type { BlobFile } from '../contract.js';
 import { makeDurableDirectory, orAbsent, syncDirectory } from '../files.js';
-import { fsError } from '../fs-errors.js';
 import type { ContentLayout } from './layout.js';
 
 export async function lookAtBlob(path: string): Promise<BlobFile> {

@@ -11,8 +11,8 @@ import { constants } from 'node:fs';
 import { type FileHandle, lstat, mkdir, open, readdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { unavailable } from '../../errors.js';
+import { errnoOf, isAbsent, messageOf } from '../../system/system-errors.js';
 import { orAbsent, orPresent, together } from '../files.js';
-import { errnoOf, isAbsent, messageOf } from '../fs-errors.js';
 import type { BackendLog } from '../log.js';
 import { dataPath, type IngestHead, writeHead } from './ingest.js';
 import type { ContentLayout } from './layout.js';
@@ -22,7 +22,7 @@ import type { Trash } from './trash.js';
 const MAX_ATTEMPTS = 16;
 /** Age of a draft whose maker has died. */
 const ABANDONED_AFTER_MS = 60_000;
-/** What a rename to a place says where something is: a directory with entries, or what is no directory. */
+/** What a rename to a place says where something is: a directory with entries, or something else than a directory. */
 const TAKEN: ReadonlySet<string> = new Set(['ENOTEMPTY', 'EEXIST', 'ENOTDIR']);
 
 export class Drafts {

@@ -3,12 +3,11 @@
  *
  * An ingest appears and goes by a rename of its directory, and its timestamps are replaced by renaming, so a reader
  * sees all of an ingest or nothing. The files are not synced: a power cut can leave a directory whose ref is not its
- * own, which is then no ingest.
+ * own, which is then not an ingest.
  */
 import { readFile, rename, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isNotFound, notFound, unknownError } from '../../errors.js';
-import { HeldDirectory } from '../../held-directory.js';
 import {
   formatTimestamp,
   type Instant,
@@ -16,6 +15,7 @@ import {
   parseTimestamp,
   zeroTime,
 } from '../../model/time.js';
+import { HeldDirectory } from '../../system/held-directory.js';
 import type { IngestStatus } from '../contract.js';
 import { orAbsent } from '../files.js';
 import { isIngestOf } from './layout.js';
@@ -59,7 +59,7 @@ export async function writeTimestamp(
 }
 
 /**
- * NotFound when there is no ingest: no directory, no data, or a ref that is not the directory's. Unknown when another
+ * NotFound without an ingest: no directory, no data, or a ref that is not the directory's. Unknown when another
  * file is missing or unreadable. All files are those of one directory, which was in its place when the last one was read.
  */
 export async function readIngest(directory: string): Promise<IngestStatus> {

@@ -10,8 +10,8 @@
  */
 import { createHash } from 'node:crypto';
 import { basename, join } from 'node:path';
-import type { HeldDirectory } from '../../held-directory.js';
 import { type Algorithm, parseDigest } from '../../model/digest.js';
+import type { HeldDirectory } from '../../system/held-directory.js';
 
 export const algorithms: readonly Algorithm[] = ['sha256', 'sha384', 'sha512'];
 

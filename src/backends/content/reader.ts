@@ -2,9 +2,9 @@
 import { constants } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { failedPrecondition, invalidArgument, notFound } from '../../errors.js';
+import { errnoOf, fsError, isAbsent } from '../../system/system-errors.js';
 import type { BlobReader } from '../contract.js';
 import { DamagedContent } from '../damaged.js';
-import { errnoOf, fsError, isAbsent } from '../fs-errors.js';
 
 const CHUNK_BYTES = 256 * 1024;
 /** A pipe in a blob's place must not make anybody wait, and a link must not lead elsewhere. */
@@ -98,4 +98,4 @@ export class FileReader implements BlobReader {
 }
 
 const noFile = (digest: string, path: string, cause?: unknown): DamagedContent =>
-  new DamagedContent(digest, `${path} is no regular file`, cause);
+  new DamagedContent(digest, `${path} is not a regular file`, cause);

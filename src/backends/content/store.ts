@@ -16,10 +16,11 @@ import {
   notFound,
   unavailable,
 } from '../../errors.js';
-import { HeldDirectory } from '../../held-directory.js';
 import { shown } from '../../held-paths.js';
 import { type Algorithm, Digester, isDigest, parseDigest } from '../../model/digest.js';
 import { formatTimestamp, type Instant, now } from '../../model/time.js';
+import { HeldDirectory } from '../../system/held-directory.js';
+import { errnoOf, fsError, isAbsent, messageOf } from '../../system/system-errors.js';
 import type {
   BackendWriter,
   BlobFile,
@@ -32,7 +33,6 @@ import type {
   WriterDescriptor,
 } from '../contract.js';
 import { eachLimit, exists, makeRoot, orAbsent } from '../files.js';
-import { errnoOf, fsError, isAbsent, messageOf } from '../fs-errors.js';
 import { type BackendLog, namingLog, stderrLog } from '../log.js';
 import { ObjectLocks } from '../object-locks.js';
 import { emptyReport, inlineJobs } from '../remove-tree.js';
@@ -358,7 +358,7 @@ export class LocalContent implements ContentBackend {
     });
   }
 
-  /** Undefined, and a word in the log, when what is there is no ingest of the ref. */
+  /** Undefined, and a word in the log, when what is there is not an ingest of the ref. */
   async #resume(
     directory: string,
     ref: string,

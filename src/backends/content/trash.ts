@@ -7,9 +7,9 @@ import { mkdir, readdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { unknownError } from '../../errors.js';
 import { shown } from '../../held-paths.js';
+import { isAbsent, isFull, messageOf } from '../../system/system-errors.js';
 import type { DiskJobs, RemovalReport } from '../contract.js';
 import { orPresent } from '../files.js';
-import { isAbsent, isFull, messageOf } from '../fs-errors.js';
 import type { BackendLog } from '../log.js';
 import { emptyReport, inlineJobs } from '../remove-tree.js';
 

@@ -10,9 +10,9 @@ import { alreadyExists, EbbtideError, failedPrecondition, invalidArgument, notFo
 import { shown } from '../../held-paths.js';
 import { type Algorithm, type Digester, parseDigest } from '../../model/digest.js';
 import { type Instant, nowAfter } from '../../model/time.js';
+import { fsError, isAbsent, messageOf } from '../../system/system-errors.js';
 import type { BackendWriter, BlobFile, IngestStatus } from '../contract.js';
 import { makeDurableDirectory, orAbsent, syncDirectory, together } from '../files.js';
-import { fsError, isAbsent, messageOf } from '../fs-errors.js';
 import type { BackendLog } from '../log.js';
 import type { ObjectLocks } from '../object-locks.js';
 import { lookAtBlob, setAside } from './blob-file.js';

@@ -26,7 +26,7 @@ interface Layer {
 }
 
 /** Names of the images that `makeLayout` puts into a layout. */
-export const demoImages = ['demo/web:1.0', 'demo/worker:1.0'] as const;
+const demoImages = ['demo/web:1.0', 'demo/worker:1.0'] as const;
 
 /**
  * Writes the layout. Each source is a directory; the first is the shared base, the second and third are the

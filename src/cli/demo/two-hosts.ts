@@ -4,9 +4,12 @@
  */
 import { mkdir, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type DB, type EtcdConfig, layout, openDB, type SnapshotterName } from '../../db.js';
+import type { DB } from '../../db.js';
+import type { SnapshotterName } from '../../db-options.js';
+import type { EtcdConfig } from '../../engine/etcd/options.js';
 import { importImage } from '../../images/import.js';
 import { unpackImage } from '../../images/unpack.js';
+import { layout, openDB } from '../../open.js';
 import type { Image } from '../../stores/images.js';
 import { bytes, type Output } from '../output.js';
 import { counts } from '../verbs/gc.js';

@@ -4,10 +4,10 @@
  */
 
 import type { DB } from '../../db.js';
-import { layout as paths } from '../../db.js';
 import type { GCStats } from '../../gc/stats.js';
 import { importImage } from '../../images/import.js';
 import { unpackImage } from '../../images/unpack.js';
+import { layout as paths } from '../../open.js';
 import type { Image } from '../../stores/images.js';
 import { withId } from '../../stores/leases.js';
 import { bytes, duration, type Output } from '../output.js';

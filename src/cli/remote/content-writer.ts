@@ -10,7 +10,9 @@ import { instantOf } from '../../server/convert.js';
 import { WriteAction, type WriteRequest, type WriteResponse } from '../../server/messages.js';
 import type { CommitOptions, ContentWriter } from '../../stores/content-writer.js';
 import { type Connection, failure } from './connection.js';
-import { CONTENT } from './content.js';
+
+/** The service, for content.ts too. */
+export const CONTENT = 'containerd.services.content.v1.Content';
 
 const PIECE_BYTES = 1024 * 1024;
 

@@ -7,9 +7,7 @@ import type { ContentInput } from '../../stores/content.js';
 import type { ContentWriter } from '../../stores/content-writer.js';
 import type { Blobs } from '../store.js';
 import type { Connection } from './connection.js';
-import { RemoteWriter } from './content-writer.js';
-
-export const CONTENT = 'containerd.services.content.v1.Content';
+import { CONTENT, RemoteWriter } from './content-writer.js';
 
 export class RemoteContent implements Blobs {
   readonly #connection: Connection;

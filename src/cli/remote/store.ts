@@ -1,6 +1,7 @@
 /** A daemon as the store of a verb: containerd's calls where there are any, our own service for the rest. */
-import type { CheckOptions, CheckPhase } from '../../check/check.js';
+import type { CheckOptions } from '../../check/check.js';
 import { type CheckReport, type Finding, MAX_KEPT } from '../../check/findings.js';
+import type { CheckPhase } from '../../check/under-way.js';
 import type { HostInfo, HostRemoval } from '../../cluster-hosts.js';
 import type { CallContext } from '../../context.js';
 import type { RunOptions } from '../../db.js';

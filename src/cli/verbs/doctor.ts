@@ -7,13 +7,15 @@ import type { Command } from 'commander';
 import { nativeZstd } from '../../backends/archive/zstd-native.js';
 import { canMount, canMountOverlays } from '../../backends/mounts.js';
 import type { HostInfo } from '../../cluster-hosts.js';
-import { type EtcdConfig, layout, openDB, snapshotterNames } from '../../db.js';
+import { snapshotterNames } from '../../db-options.js';
+import type { EtcdConfig } from '../../engine/etcd/options.js';
 import { MAX_COMPONENT_BYTES } from '../../engine/schema/keys.js';
 import { isKind } from '../../errors.js';
 import { coreInfo } from '../../gc/graph.js';
 import type { OrphanState } from '../../gc/orphan-guard.js';
 import { MAX_IDENTIFIER_BYTES } from '../../model/identifiers.js';
 import { MAX_LABEL_BYTES } from '../../model/labels.js';
+import { layout, openDB } from '../../open.js';
 import { etcdConfig } from '../etcd-options.js';
 import { bytes, printable, shortTime } from '../output.js';
 import { findDaemon, verb } from '../runner.js';
@@ -165,7 +167,7 @@ async function checkStore(root: string, etcd: EtcdConfig | undefined): Promise<R
   };
 }
 
-/** Damage is listed, and told by the exit code of `ebbtide check`. */
+/** Damage is listed, and sets the exit code of `ebbtide check`. */
 async function soundness(store: Pick<Store, 'check'>): Promise<Record<string, unknown>> {
   const { sound, damaged, leftovers, findings } = await store.check();
   if (!sound) process.exitCode = DAMAGED_EXIT_CODE;

@@ -1,11 +1,11 @@
 /** `ebbtide gc`: one collection of the whole store; as a dry run, a plan, or the application of a plan. */
 import { readFile, writeFile } from 'node:fs/promises';
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import { fsError } from '../../backends/fs-errors.js';
 import type { RunOptions } from '../../db.js';
 import { invalidArgument } from '../../errors.js';
 import { type PlanOutcome, parsePlan } from '../../gc/plan.js';
 import type { Candidate, Counts, GCStats } from '../../gc/stats.js';
+import { fsError } from '../../system/system-errors.js';
 import { bytes, duration, type Output } from '../output.js';
 import { type StoreEnv, storeVerb } from '../runner.js';
 
@@ -160,7 +160,7 @@ export function printDryRun(out: Output, stats: GCStats): void {
   });
 }
 
-export function printStats(out: Output, stats: GCStats): void {
+function printStats(out: Output, stats: GCStats): void {
   out.line(`kept      ${counts(stats.marked)}`);
   out.line(`removed   ${counts(stats.removed)}`);
   out.line(`freed     ${bytes(stats.bytesFreed)}`);

@@ -19,7 +19,7 @@ export function importVerb(program: Command): void {
     .description('import images: an OCI layout (directory or tar) or a docker save tar')
     .option('--unpack <snapshotter>', 'also build the snapshots (native, overlayfs)')
     .option('--platform <platform>', 'what to unpack of an index: os/arch[/variant] (default: this host)')
-    .option('--artifacts', 'also import charts, signatures and other manifests that are no images')
+    .option('--artifacts', 'also import charts, signatures and other manifests that are not images')
     .option('--base-name <name>', 'name of images that the source names by a tag only')
     .action(
       storeVerb<Options>(
@@ -30,7 +30,7 @@ export function importVerb(program: Command): void {
           const images = await importImage(db, ctx, source!, {
             ...(baseName && { baseName }),
             artifacts: artifacts === true,
-            leftOut: (entries) => out.note(`left out what is no image: ${leftOutText(entries)}`),
+            leftOut: (entries) => out.note(`left out what is not an image: ${leftOutText(entries)}`),
             progress: report,
           });
           const rows = [];

@@ -11,6 +11,7 @@
  * revision on every mirror shows all of it. The changes are then applied in batches and the gate is taken away, by
  * any host if this one dies. Only units block others, and only for as long as they are applied.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { failedPrecondition, OutcomeUnknown, throwIfAborted } from '../../errors.js';
 import type { Compare, EtcdClient, Op, TxnResult } from './client.js';
 import { prefixEnd } from './client.js';
@@ -473,8 +474,6 @@ export class Committer {
 
 /** Slots of commits whose outcome is unknown are kept apart by this distance. */
 const LOST_SLOTS = 1_000_000;
-
-const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 const hostCompare = (client: EtcdClient, { fence }: SessionState): Compare => ({
   key: Sys.host(client.settings.hostId),

@@ -1,5 +1,5 @@
 /**
- * The etcd engine: one tree shared by several hosts. Made by open.ts; called by db.ts and by embedders.
+ * The etcd engine: one tree shared by several hosts. Made by open.ts; called through DB and by embedders.
  *
  * Each host reads its own mirror of the tree (mirror.ts) and commits to etcd (commit.ts); an update resolves when its
  * commit is decided in etcd and shown by this host's mirror. Transactions of all hosts are serialisable. Reads of
@@ -9,6 +9,7 @@
  * Durability: what is decided in etcd is on disk at a majority of its members. The mirror is a copy; losing it costs
  * loading it again.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { failedPrecondition, OutcomeUnknown, throwIfAborted, unavailable } from '../../errors.js';
 import type {
   ChangeSet,
@@ -26,10 +27,11 @@ import { Effects } from '../core/effects.js';
 import type { Past } from '../core/history.js';
 import { type Turn, Turns } from '../core/turns.js';
 import type { GraphCore } from '../graph.js';
-import { type EtcdClient, prefixEnd } from './client.js';
+import type { EtcdClient } from './client.js';
 import type { Committer, Hold } from './commit.js';
+import { Confirmation } from './confirmation.js';
 import type { Counters } from './counters.js';
-import { type Layout, Sys } from './layout.js';
+import type { Layout } from './layout.js';
 import { EtcdLocks, type Fence } from './locks.js';
 import type { Mirror } from './mirror.js';
 import { notedGraph } from './noted-graph.js';
@@ -92,6 +94,7 @@ export class EtcdEngine implements Engine {
   readonly #mirror: Mirror;
   readonly #embedded: Engine;
   readonly #session: Session;
+  readonly #confirmation: Confirmation;
   readonly #counters: Counters;
   readonly #indexer: Indexer;
   readonly #turns = new Turns();
@@ -99,11 +102,9 @@ export class EtcdEngine implements Engine {
   #running: EtcdTransaction | undefined;
   /** Commits on their way, with what they change. */
   readonly #committing = new Map<Promise<unknown>, Past>();
-  #confirming: Promise<void> | undefined;
-  #nextConfirm: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
   #missedRemovals = false;
-  /** The host whose own leases are meant by a lease's id; undefined: leases are shared. Set before use, by db.ts. */
+  /** The host whose own leases are meant by a lease's id; undefined: leases are shared. Set before use, by src/open.ts. */
   leaseScope: string | undefined;
 
   constructor(parts: EtcdEngineParts) {
@@ -112,6 +113,7 @@ export class EtcdEngine implements Engine {
     this.#mirror = parts.mirror;
     this.#embedded = parts.mirror.engine;
     this.#session = parts.session;
+    this.#confirmation = new Confirmation(parts.client, parts.mirror, () => this.#checkOpen());
     this.#counters = parts.counters;
     this.committer = parts.committer;
     this.#indexer = parts.indexer;
@@ -200,55 +202,12 @@ export class EtcdEngine implements Engine {
    * etcd cannot say.
    */
   confirm(): Promise<void> {
-    this.#checkOpen();
-    if (this.#confirming === undefined) {
-      this.#confirming = this.#confirm().finally(() => {
-        this.#confirming = undefined;
-      });
-      return this.#confirming;
-    }
-    // One that is under way may have asked too early; all who come now share the next one.
-    this.#nextConfirm ??= this.#confirming
-      .catch(() => undefined)
-      .then(() => {
-        this.#nextConfirm = undefined;
-        return this.confirm();
-      });
-    return this.#nextConfirm;
+    return this.#confirmation.confirm();
   }
 
   /** `confirm`, unless this engine was told that its reads may be old. */
   async fresh(): Promise<void> {
     if (!this.client.settings.serializable) await this.confirm();
-  }
-
-  async #confirm(): Promise<void> {
-    const until = performance.now() + this.client.settings.operationTimeoutMs;
-    for (;;) {
-      try {
-        const { kvs } = await this.client.range(Sys.commits, {
-          end: prefixEnd(Sys.commits),
-          keysOnly: true,
-          newestFirst: true,
-          limit: 1,
-        });
-        const newest = kvs[0]?.mod ?? 0;
-        const { requestTimeoutMs } = this.client.settings;
-        const late = AbortSignal.timeout(Math.ceil(Math.max(requestTimeoutMs, until - performance.now())));
-        await this.#mirror.reach(newest, late);
-        return;
-      } catch (error) {
-        this.#checkOpen();
-        if (performance.now() > until || (error as Error).name === 'TimeoutError') {
-          throw unavailable('etcd does not answer, so nothing current can be read', {
-            cause: error,
-            remedy: 'check that etcd has a leader; or read with "serializable"',
-          });
-        }
-        if ((error as { elsewhere?: boolean }).elsewhere !== true) throw error;
-        await sleep(100);
-      }
-    }
   }
 
   // ------------------------------------------------------------------------------------------------ transactions
@@ -510,5 +469,3 @@ export class EtcdEngine implements Engine {
     }
   }
 }
-
-const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));

@@ -1,7 +1,7 @@
 /**
  * Which host this is, where its user has not named it. Called by open.ts, once, before the session begins.
  *
- * A directory tells the hosts of one machine apart. A host that was known by the machine's name alone, as stores made of
+ * A directory distinguishes the hosts of one machine. A host that was known by the machine's name alone, as stores made of
  * parts once were, stays what it was: its leases and flags are kept under that name. Without a directory hosts are
  * numbered in the order in which they open.
  */

@@ -8,7 +8,7 @@ import { plainPart, Sys } from './layout.js';
 /** A host's registration. Times are RFC 3339. */
 export interface Member {
   readonly backend: string;
-  /** What tells it from others on its machine: its directory. */
+  /** What distinguishes it from others on its machine: its directory. */
   readonly place: string;
   /** Its first session. */
   readonly since: string;

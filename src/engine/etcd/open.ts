@@ -1,6 +1,6 @@
 /**
  * Opens the etcd engine: settings, client, mirror, session, in this order, and undoes all of it when one of them fails.
- * Called by db.ts and by embedders.
+ * Called by src/open.ts and by embedders.
  */
 import { rm } from 'node:fs/promises';
 import { resolve } from 'node:path';
@@ -84,7 +84,7 @@ async function connect(options: EtcdEngineOptions, warn: (message: string) => vo
       const hostId = await hostIdOf(client, directory);
       const own = client.as(etcdSettings({ ...etcd, hostId }));
       try {
-        // Only a directory makes sure that whoever has the name now is this host's predecessor.
+        // Only a directory makes sure that the host with the name now is this host's predecessor.
         return await begun(own, warn, directory, directory === '');
       } catch (error) {
         if (!(error instanceof NameTaken)) throw error;

@@ -1,6 +1,6 @@
 /**
  * How to reach an etcd cluster, and how this host behaves in it: read, checked and filled in once, at opening.
- * Called by engine.ts and db.ts. Nothing here ever shows a secret: errors name the option, not its value.
+ * Called by open.ts, the configuration of the daemon and the command line. Nothing here ever shows a secret: errors name the option, not its value.
  */
 import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';

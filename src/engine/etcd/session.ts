@@ -18,7 +18,7 @@ export interface SessionState {
 }
 
 export interface SessionOptions {
-  /** What tells this host from others on its machine; '' when nothing does. */
+  /** What distinguishes this host from others on its machine; '' when nothing does. */
   readonly place: string;
   /** Begin only when no living host has the name; else `NameTaken`. Otherwise a predecessor's session is taken over. */
   readonly claims: boolean;

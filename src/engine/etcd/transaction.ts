@@ -276,7 +276,7 @@ export class EtcdTransaction implements Transaction {
 
   // ------------------------------------------------------------------------------------------- for engine, commit
 
-  /** What it is about to change, as far as its own writes tell. */
+  /** What it is about to change, as far as its own writes show. */
   get changes(): Past {
     const records = new Map<Key, undefined>();
     for (const key of this.writes.keys()) records.set(key, undefined);

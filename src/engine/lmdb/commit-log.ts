@@ -21,13 +21,13 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { unknownError } from '../../errors.js';
-import { isFull } from '../../system-errors.js';
+import { isFull } from '../../system/system-errors.js';
 import { fileError, openPrivate, syncDirectory } from './files.js';
 import { BATCH_HEAD_BYTES, BATCH_MAGIC, batchAt, batchRevision, sealBatch } from './log-format.js';
 
 /** A file this large is left for the other one as soon as that is free. */
 const TURN_BYTES = 8 * 1024 * 1024;
-/** Zeros are written so many bytes at a time, when fewer than half as many are left; so many stay when there are no commits. */
+/** Bytes of zeros that are written at a time, when fewer than half as many are left, and that stay when there are no commits. */
 const AHEAD_BYTES = 1024 * 1024;
 const ZEROS = Buffer.alloc(AHEAD_BYTES);
 const NAMES = ['log.0', 'log.1'] as const;

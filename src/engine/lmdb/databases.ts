@@ -6,8 +6,8 @@
  * commits are grouped anyway, and made a single caller slower.
  */
 import { type Database, open, type RootDatabase } from 'lmdb';
-import { closeOnExec } from '../../descriptors.js';
 import { failedPrecondition } from '../../errors.js';
+import { closeOnExec } from '../../system/descriptors.js';
 import type { ChildTable } from './child-links.js';
 import { fileError, foreign } from './files.js';
 import { Table } from './table.js';

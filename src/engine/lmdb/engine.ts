@@ -1,5 +1,5 @@
 /**
- * The LMDB engine: the embedded store of a directory. Called by db.ts and by embedders.
+ * The LMDB engine: the embedded store of a directory. Called by open.ts and by embedders.
  *
  * Durability: a commit is on disk when `update` resolves, unless `visible` was asked for: such a commit is on its way
  * there and may be lost, with those behind it, when the process or the machine dies within the next moments (`flush`

@@ -3,7 +3,7 @@
  * when a store is opened, before LMDB sees the file, because LMDB would write to a foreign file and crash on a
  * truncated one. Nothing here changes the data file but `DataFile`, which belongs to an open store.
  *
- * Everything here is for the owner alone (0600, the directory 0700), whatever the umask: who can read a file can lock it.
+ * Everything here is for the owner alone (0600, the directory 0700), whatever the umask: a process that can read a file can lock it.
  */
 import {
   closeSync,
@@ -19,10 +19,10 @@ import {
 } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { tryLock } from 'fs-native-extensions';
-import { allocate } from '../../allocate.js';
 import { EbbtideError, failedPrecondition, unavailable, unknownError } from '../../errors.js';
-import { HeldDirectory } from '../../held-directory.js';
-import { errnoOf, fsError } from '../../system-errors.js';
+import { allocate } from '../../system/allocate.js';
+import { HeldDirectory } from '../../system/held-directory.js';
+import { errnoOf, fsError } from '../../system/system-errors.js';
 
 export const dataPath = (dir: string): string => join(dir, 'meta.mdb');
 /** The file of LMDB's own locks and readers. */
@@ -138,7 +138,7 @@ function makeDirectory(dir: string): void {
     const top = dirname(first);
     for (let at = dir; at !== top && at !== dirname(at); at = dirname(at)) syncDirectory(dirname(at));
   } catch (error) {
-    // A file in its place is told by what opens the directory, as "not a directory".
+    // A file in its place is reported by what opens the directory, as "not a directory".
     if (errnoOf(error) !== 'EEXIST') throw fileError('make the directory', dir, error);
   }
 }
@@ -225,8 +225,8 @@ function truncated(path: string, why: string): EbbtideError {
 const CUSHION_BYTES = 16 * 1024 * 1024;
 
 /**
- * Bytes behind the last page that have blocks: removals write pages anew before others are free, also on a full disk. A
- * transaction of the applier changes so many at most.
+ * Bytes after the last page that have blocks: removals write pages anew before others are free, also on a full disk. A
+ * transaction of the applier changes as many at most.
  */
 const RESERVE_BYTES_MIN = 2 * 1024 * 1024;
 const RESERVE_BYTES_MAX = 16 * 1024 * 1024;

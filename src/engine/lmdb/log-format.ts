@@ -18,7 +18,7 @@ import { type Commit, type EntryChange, type LinkKey, NO_ID } from '../core/stor
 import { encodeKey, encodeLink } from './key-codec.js';
 import { encodeNode } from './node-codec.js';
 
-export const RowKind = {
+const RowKind = {
   /** id, node: a node whose key keeps its id. */
   node: 1,
   /** id, node: and its key gets this id. */

@@ -10,7 +10,7 @@ import type { DataFile } from './files.js';
 
 /** Free bytes below which the disk counts as full. */
 const FREE_BYTES_MIN = 1024 * 1024;
-/** What ext4 keeps for itself counts as free, and nobody gets it: a fiftieth of the blocks, up to so many. */
+/** What ext4 keeps for itself counts as free, and nobody gets it: a fiftieth of the blocks, up to this many bytes. */
 const KEPT_BLOCKS_MAX = 4096;
 /** A smaller disk is not worth reserves: they would be most of it. */
 const DISK_BYTES_MIN = 32 * 1024 * 1024;

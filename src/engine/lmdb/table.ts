@@ -11,7 +11,7 @@ import type { Database } from 'lmdb';
 import { asBuffer } from '../core/bytes.js';
 
 /** LMDB allows 1978 bytes with pages of 4 KiB; few, large keys make for a deep tree. */
-export const KEY_MAX = 1024;
+const KEY_MAX = 1024;
 const LENGTH_BYTES = 4;
 
 export type Row = [key: Buffer, value: Buffer];

@@ -1,10 +1,10 @@
 /** What a failing write of a store's files means to the caller: always Unavailable, for the same write may work later. */
 import { getSystemErrorName } from 'node:util';
 import { EbbtideError, unavailable } from '../../errors.js';
-import { errnoOf, remedyOf } from '../../system-errors.js';
+import { errnoOf, remedyOf } from '../../system/system-errors.js';
 
 const EIO = 5;
-/** What LMDB tells where the system says otherwise. */
+/** What LMDB reports where the system says otherwise. */
 const texts: Readonly<Record<string, string>> = {
   EIO: 'input/output error, or no space left on the device',
   ENOSPC: 'no space left on the device',

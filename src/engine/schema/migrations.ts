@@ -1,6 +1,6 @@
 /**
  * The schema revision of our own store: what the records mean, apart from how an engine lays them out. Called once
- * at opening, by db.ts; one synchronous transaction, no mutation callbacks.
+ * at opening, by `DB.init`; one synchronous transaction, no mutation callbacks.
  */
 import { wrap } from '../../errors.js';
 import type { Engine, Transaction } from '../contract.js';

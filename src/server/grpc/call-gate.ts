@@ -13,7 +13,7 @@ export interface GatedCall {
   /** Its deadline has come. */
   expire(): void;
   readonly cost: CallCost;
-  /** Begins, with so many bytes taken for it. `leave` is to be called once. */
+  /** Begins, with `bytes` taken for it. `leave` is to be called once. */
   begin(bytes: number): void;
 }
 

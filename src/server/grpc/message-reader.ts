@@ -16,7 +16,7 @@ export interface IncomingMessage {
   readonly compressed: boolean;
   /** What the sender has not been given back for it yet. */
   readonly unreturned: number;
-  /** What was taken from the account for it; whoever gets the message gives it back. */
+  /** What was taken from the account for it; the receiver of the message gives it back. */
   readonly taken: number;
 }
 

@@ -4,8 +4,7 @@
  *
  * Mistakes of the peer end a stream or the connection as the RFC says. What a peer can make this side keep or do is
  * bounded: streams at once, bytes of headers, bytes received and not taken in, bytes sent and not read, frames that say
- * nothing per second, silence. A stream that ends, however it ends, gives its place free: what its call still does is the
- * application's to bound.
+ * nothing per second, silence. A stream that ends frees its place: what its call still does is the application's to bound.
  */
 import type { Socket } from 'node:net';
 import type { Account } from '../ledger.js';

@@ -21,7 +21,7 @@ export class PeerSettings {
   /** No open stream's window is further beyond the first. */
   #beyondMax = 0;
 
-  /** Takes over a frame's entries. `table`: told of the size of the peer's table for headers. */
+  /** Takes over a frame's entries. `table`: called with the size of the peer's table for headers. */
   apply(payload: Buffer, streams: Iterable<Stream>, table: (bytes: number) => void): void {
     if (payload.length % ENTRY_BYTES !== 0) throw sized('settings');
     for (let at = 0; at < payload.length; at += ENTRY_BYTES) {

@@ -4,7 +4,7 @@
  * loop looks after everything else. One queue for a daemon; called by inbox.ts.
  *
  * Fair queueing in three levels: users share evenly, then the processes of a user, then the connections of a process. At
- * each level who has had the least is next; who comes back after a while is ahead of those that go on and on.
+ * each level the one that has had the least is next; one that comes back after a while is ahead of those that go on and on.
  */
 
 /** Who shares, at some level. */
@@ -26,10 +26,10 @@ export interface Task extends Sharer {
 export const SLICE_MS = 2;
 /** What arrives together is taken care of at once for so long. */
 const BURST_MS = 6;
-/** What an arrival brings along, so that who does little is always taken care of at once. */
+/** What an arrival brings along, so that one that does little is always next. */
 const ARRIVAL_MS = SLICE_MS / 4;
 const DEBT_MS_MAX = 50;
-/** How far who comes is ahead of who is next. */
+/** How far a newcomer is ahead of the one that is next. */
 const AHEAD_MS = 2 * SLICE_MS;
 /** Sharers that are remembered while they have nothing to do. */
 const REMEMBERED_MAX = 1000;
@@ -63,7 +63,7 @@ class Level<Item extends Sharer> {
   }
 }
 
-/** A user, or a process of one: who is within shares what it gets. */
+/** A user, or a process of one: all within share what it gets. */
 class Group<Item extends Sharer> implements Sharer {
   hadMs = 0;
   readonly items = new Level<Item>();
@@ -134,7 +134,7 @@ export class RunQueue {
     process.items.delete(task);
     if (process.items.size === 0) user.items.delete(process);
     if (user.items.size === 0) this.#waiting.delete(user);
-    // What services do at once goes on behind this, until `spent`.
+    // What services do at once goes on after this, until `spent`.
     this.#serving = [task, process, user];
     task.run();
     this.#since = performance.now();

@@ -218,7 +218,7 @@ export class Stream {
     return bytes;
   }
 
-  /** Whether so many bytes of content can be sent at once. */
+  /** Whether `bytes` of content can be sent at once. */
   takes(bytes: number): boolean {
     const { output, sendWindow } = this.#host;
     return this.#queue.length === 0 && bytes <= Math.min(this.#window, sendWindow, output.room);

@@ -107,7 +107,7 @@ export function ebbtideService(host: ServiceHost, stats: () => unknown): Service
   };
 }
 
-/** A method that answers with a document. */
+/** A method that returns a document. */
 function document<Request>(run: (request: Request, call: Call) => unknown): MethodImpl {
   return stream<Request, DocumentMessage>(async (request, call, send) => {
     for (const piece of toDocument(await run(request, call))) await send(piece);
@@ -171,7 +171,7 @@ async function withProgress(send: Send<CollectResponse>, run: () => Promise<unkn
   }
 }
 
-/** Sends a check's progress now and then; one that cannot be sent is no loss. */
+/** Sends a check's progress now and then; one that cannot be sent is left out. */
 class ProgressSender {
   readonly #send: Send<CheckResponse>;
   #last = performance.now();

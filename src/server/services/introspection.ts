@@ -5,12 +5,12 @@
 import { randomUUID } from 'node:crypto';
 import { mkdir, readFile, rename, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { errnoOf, fsError } from '../../backends/fs-errors.js';
-import { layout } from '../../db.js';
 import { notFound } from '../../errors.js';
 import { hostPlatform } from '../../images/platforms.js';
 import { type Adaptor, parseFilters } from '../../model/filters.js';
 import type { StringMap } from '../../model/records.js';
+import { layout } from '../../open.js';
+import { errnoOf, fsError } from '../../system/system-errors.js';
 import { type Service, type ServiceHost, unary } from '../service.js';
 
 interface Plugin {

@@ -1,7 +1,7 @@
 /** What a store holds before it is abused: a list that is almost as large as a message may be, and a blob. */
 import { fileURLToPath } from 'node:url';
-import { openDB } from '../../../src/db.js';
 import { digestOf } from '../../../src/model/digest.js';
+import { openDB } from '../../../src/open.js';
 
 export const BIG_NAMESPACE = 'big';
 const IMAGES = 3700;

@@ -1,6 +1,6 @@
 /**
  * What RFC 9113 says a server must answer, section by section, and RFC 7541 where it ends a connection: each rule at the
- * start of a connection, in the middle of a call, and behind the end of one. A client that keeps the rules is served
+ * start of a connection, in the middle of a call, and after the end of one. A client that keeps the rules is served
  * beside each of them.
  */
 import assert from 'node:assert/strict';
@@ -86,7 +86,7 @@ const rules: readonly Rule[] = [
   ],
   [
     '4.3',
-    'a block that is no HPACK',
+    'a block that is not HPACK',
     ({ next: id }) => frame(1, 5, id, Buffer.of(0xff, 0xff, 0xff)),
     ends(compressionError),
   ],
@@ -314,7 +314,7 @@ const rules: readonly Rule[] = [
 
 const moments = ['start', 'middle', 'end'] as const;
 
-/** A connection at a moment: fresh, with half of a request under way, or behind a call that was answered. */
+/** A connection at a moment: fresh, with half of a request under way, or after a call that was answered. */
 async function at(t: TestContext, address: string, moment: (typeof moments)[number]): Promise<[Peer, Ids]> {
   const peer = await Peer.connect(t, address);
   if (moment === 'start') return [peer, { open: undefined, closed: undefined, next: 1 }];
@@ -360,7 +360,7 @@ for (const moment of moments) {
   });
 }
 
-test('3.4: what is no preface, and no settings behind it', async (t) => {
+test('3.4: what is not a preface, and no settings after it', async (t) => {
   const { address, reasons } = await served(t);
   const other = await Peer.connect(t, address);
   const openings: [Buffer, number | undefined][] = [

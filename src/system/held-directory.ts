@@ -17,8 +17,8 @@ import {
   statSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { type EbbtideError, failedPrecondition, unavailable } from './errors.js';
-import { descriptorPath, forgetDescriptor, nameDescriptor } from './held-paths.js';
+import { type EbbtideError, failedPrecondition, unavailable } from '../errors.js';
+import { descriptorPath, forgetDescriptor, nameDescriptor } from '../held-paths.js';
 import { errnoOf, fsError } from './system-errors.js';
 
 type Identity = Pick<BigIntStats, 'dev' | 'ino'>;

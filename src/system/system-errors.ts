@@ -2,8 +2,8 @@
  * What the system's errors mean to a caller: the kind, and what to do about it. One table for everything that touches a
  * disk; called by the engine, the backends, images, cli and server.
  */
-import { EbbtideError, type ErrorKind, kindOf } from './errors.js';
-import { shown } from './held-paths.js';
+import { EbbtideError, type ErrorKind, kindOf } from '../errors.js';
+import { shown } from '../held-paths.js';
 
 interface Meaning {
   kind: ErrorKind;

@@ -1,0 +1,32 @@
+/** One check under way: what check.ts, which begins it, and the files of its phases share. */
+import type { BackendSweepHost } from '../gc/backend-sweeps.js';
+import type { SweepHost } from '../gc/sweep.js';
+import type { StoreHost } from '../stores/host.js';
+import type { Findings } from './findings.js';
+
+export type CheckPhase = 'blobs' | 'files' | 'ingests' | 'snapshots' | 'graph';
+
+/** What a check works on. */
+export type CheckHost = SweepHost &
+  Pick<StoreHost, 'update'> &
+  Pick<BackendSweepHost, 'contentStore' | 'snapshotterStores'>;
+
+/** One check under way. */
+export interface Check {
+  readonly host: CheckHost;
+  readonly parts: Parts;
+  readonly findings: Findings;
+  readonly hash: boolean;
+  readonly repair: boolean;
+  readonly signal: AbortSignal | undefined;
+  progress(phase: CheckPhase, done: number): void;
+}
+
+/** What the DB knows of its parts. */
+export interface Parts {
+  /** Whether all that records of blobs, and of snapshots, name is in this host's backends. */
+  readonly hasAllContent: boolean;
+  readonly hasAllSnapshots: boolean;
+  /** Differences between graph and records, found while no collection marks. */
+  verifyGraph(): Promise<string[]>;
+}

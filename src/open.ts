@@ -1,0 +1,175 @@
+/**
+ * Opens DBs: `openDB` with everything in one directory, `newDB` from given parts. Called by the command line, the daemon
+ * and embedders.
+ */
+import { join, resolve } from 'node:path';
+import { openContent } from './backends/content/store.js';
+import type { ContentBackend, DiskJobs, SnapshotterBackend } from './backends/contract.js';
+import { makeDurableDirectory } from './backends/files.js';
+import { openNative } from './backends/native.js';
+import { openOverlayfs } from './backends/overlayfs.js';
+import { SharedGuards, sharesDirectories } from './cluster.js';
+import { DB } from './db.js';
+import { DBHost, type Log } from './db-host.js';
+import {
+  type DBOpt,
+  type DBOptions,
+  directoryOf,
+  type OpenOptions,
+  snapshotterNames,
+  validateOptions,
+} from './db-options.js';
+import { checkLeaseBackend, LeaseBackend } from './defaults.js';
+import type { Engine, EngineOptions } from './engine/contract.js';
+import { EtcdEngine } from './engine/etcd/engine.js';
+import { openEtcdEngine } from './engine/etcd/open.js';
+import type { EtcdConfig } from './engine/etcd/options.js';
+import { openLmdbEngine } from './engine/lmdb/engine.js';
+import { openMemoryEngine } from './engine/memory/engine.js';
+import { failedPrecondition, invalidArgument } from './errors.js';
+import { createDiskPool, type DiskPool } from './gc/disk-pool.js';
+import { ExpiryClock } from './gc/expiry-clock.js';
+import { createGraph } from './gc/graph.js';
+import { metadataIndexer } from './gc/references.js';
+import { errnoOf, fsError } from './system/system-errors.js';
+
+const logToStderr: Log = (level, message, details) => {
+  if (level === 'info') return;
+  process.stderr.write(`ebbtide: ${level}: ${message}${details ? ` ${JSON.stringify(details)}` : ''}\n`);
+};
+
+/**
+ * A DB from given parts: an engine, a content backend, snapshotters by name. The DB closes them all. With an etcd
+ * config the records live in etcd, and `embedded`, when given, must be the engine that was opened on it; without
+ * one, a mirror in memory is made. InvalidArgument when there is neither.
+ */
+export async function newDB(
+  etcd: EtcdConfig | undefined,
+  embedded: Engine | undefined,
+  content: ContentBackend,
+  snapshotters: Readonly<Record<string, SnapshotterBackend>>,
+  ...opts: DBOpt[]
+): Promise<DB> {
+  const backends = new Map(Object.entries(snapshotters));
+  if (etcd === undefined || embedded !== undefined) {
+    if (etcd !== undefined && embedded?.kind !== 'etcd') {
+      throw invalidArgument('records of an etcd tree and of an embedded engine are never mixed', {
+        remedy: 'give the etcd config or the embedded engine, not both',
+      });
+    }
+    return assemble(embedded, content, backends, createDiskPool(), opts);
+  }
+  const options: DBOptions = {};
+  for (const opt of opts) opt(options);
+  const log = options.log ?? logToStderr;
+  const engine = await openEtcdEngine({
+    etcd,
+    directory: directoryOf(content, backends),
+    indexer: metadataIndexer,
+    graph: createGraph(),
+    warn: (message) => log('warn', message),
+  });
+  return assemble(engine, content, backends, createDiskPool(), opts);
+}
+
+async function assemble(
+  engine: Engine | undefined,
+  content: ContentBackend,
+  backends: ReadonlyMap<string, SnapshotterBackend>,
+  pool: DiskPool,
+  opts: readonly DBOpt[],
+): Promise<DB> {
+  if (engine === undefined) throw invalidArgument('a DB needs an embedded engine or an etcd config');
+  const options: DBOptions = {};
+  for (const opt of opts) opt(options);
+  checkLeaseBackend(options.leaseBackend, engine.kind === 'etcd');
+  const log = options.log ?? logToStderr;
+  const hostId = engine instanceof EtcdEngine ? engine.client.settings.hostId : undefined;
+  const host = new DBHost({
+    engine,
+    expiryClock: new ExpiryClock({ graceMs: options.expiryGraceMs, hostId, log }),
+    guards: sharesDirectories(engine) ? new SharedGuards(engine) : undefined,
+    content,
+    backends,
+    policy: options.policy ?? 'shared',
+    durability: options.durability ?? 'flushed',
+    publisher: options.publisher,
+    jobs: pool satisfies DiskJobs,
+    log,
+  });
+  if (engine instanceof EtcdEngine && (options.leaseBackend ?? LeaseBackend) === 'bolt') {
+    engine.leaseScope = engine.client.settings.hostId;
+  }
+  await host.orphans.lookAtOpen();
+  // Nothing is awaited from here until the DB listens: removals of other hosts would be missed.
+  host.dirty.load();
+  host.expiryClock.load(engine);
+  const db = new DB(host, pool, options);
+  await db.init();
+  return db;
+}
+
+/** Where things are below a root: containerd's layout with our own database directory. */
+export const layout = {
+  content: (root: string): string => join(root, 'io.containerd.content.v1.content'),
+  snapshotter: (root: string, name: string): string => join(root, `io.containerd.snapshotter.v1.${name}`),
+  database: (root: string): string => join(root, 'io.containerd.metadata.v1.ebbtide'),
+  /** This host's mirror of a tree in etcd. */
+  mirror: (root: string): string => join(root, 'io.containerd.metadata.v1.ebbtide-etcd'),
+};
+
+/**
+ * Opens (or makes) the store in `options.root` with the content directory and the built-in snapshotters.
+ * Unavailable when another process has it open; see the engine for the errors of damaged or foreign files.
+ */
+export async function openDB(options: OpenOptions): Promise<DB> {
+  validateOptions(options);
+  const root = resolve(options.root);
+  const log = options.log ?? logToStderr;
+  await makeDurableDirectory(root, 0o711).catch((error: unknown) => {
+    if (errnoOf(error) === 'EEXIST') {
+      throw failedPrecondition(`the root ${root} is not a directory`, {
+        object: root,
+        remedy: 'name a directory',
+      });
+    }
+    throw fsError('make the root directory', root, error);
+  });
+  const engineOptions = {
+    indexer: metadataIndexer,
+    graph: createGraph(options.core),
+    durability: options.durability ?? ('flushed' as const),
+    warn: (message: string) => log('warn', message),
+  };
+  const cleanup: (() => Promise<void>)[] = [];
+  try {
+    const engine = await openEngine({ ...options, root }, engineOptions);
+    cleanup.push(() => engine.close());
+    const pool = createDiskPool();
+    cleanup.push(() => pool.close());
+    // Side by side, since each waits for the disk; after the engine, whose lock says that the root is ours.
+    const opening = (options.snapshotters ?? snapshotterNames).map(async (name) => {
+      const open = name === 'native' ? openNative : openOverlayfs;
+      const backend = await open(layout.snapshotter(root, name), { jobs: pool });
+      cleanup.push(() => backend.close());
+      return [name, backend] as const;
+    });
+    const contentOpening = openContent(layout.content(root), { jobs: pool });
+    await Promise.allSettled([contentOpening, ...opening]);
+    const content = await contentOpening;
+    const backends = new Map<string, SnapshotterBackend>(await Promise.all(opening));
+    return await assemble(engine, content, backends, pool, [(o) => Object.assign(o, options, { log })]);
+  } catch (error) {
+    for (const undo of cleanup.reverse()) await undo().catch(() => undefined);
+    throw error;
+  }
+}
+
+function openEngine({ root, engine, etcd }: OpenOptions, options: EngineOptions): Promise<Engine> {
+  const inMemory = engine === 'memory';
+  if (etcd !== undefined) {
+    const mirror = inMemory ? {} : { mirrorDir: layout.mirror(root) };
+    return openEtcdEngine({ ...options, ...mirror, etcd, place: root });
+  }
+  return inMemory ? openMemoryEngine(options) : openLmdbEngine(layout.database(root), options);
+}
