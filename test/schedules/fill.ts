@@ -78,9 +78,10 @@ class Filler {
   }
 
   #blob(digest: string): void {
-    this.#filling.content.blobs.set(digest, 1);
+    const bytes = Buffer.from(names.textOf(digest));
+    this.#filling.content.put(digest, bytes);
     const labels = names.labels(this.#random, 2);
-    this.#tx.put(blobKey(this.#ns, digest), { ...times, size: 1, labels });
+    this.#tx.put(blobKey(this.#ns, digest), { ...times, size: bytes.length, labels });
   }
 
   #snapshot(snapshotter: string, name: string, i: number): void {

@@ -42,6 +42,12 @@ export class FakeContent implements ContentBackend {
     this.#open.clear();
   }
 
+  /** A blob with its bytes. */
+  put(digest: string, bytes: Buffer): void {
+    this.blobs.set(digest, bytes.length);
+    this.#bytes.set(digest, bytes);
+  }
+
   async info(digest: string): Promise<ContentInfo> {
     const size = this.blobs.get(digest);
     if (size === undefined) throw notFound(`blob ${digest}`);
@@ -119,8 +125,7 @@ export class FakeContent implements ContentBackend {
         this.ingests.delete(ref);
         this.#parts.delete(ref);
         if (this.blobs.has(digest)) throw alreadyExists(`blob ${digest}`);
-        this.blobs.set(digest, all.length);
-        this.#bytes.set(digest, all);
+        this.put(digest, all);
       },
     };
   }
