@@ -19,7 +19,7 @@
         'native/picture.cc', 'native/ranks.cc', 'native/retained.cc'
       ]
     },
-    { 'target_name': 'ebbtide_sys', 'sources': ['native/files.cc', 'native/sys.cc'] },
+    { 'target_name': 'ebbtide_sys', 'sources': ['native/files.cc', 'native/lmdb_guard.cc', 'native/sys.cc'] },
     { 'target_name': 'ebbtide_zstd', 'sources': ['native/zstd.cc'], 'libraries': ['-ldl'] }
   ]
 }

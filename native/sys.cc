@@ -23,6 +23,7 @@
 #include <thread>
 #include <vector>
 
+#include "lmdb_guard.h"
 #include "sys.h"
 
 namespace ebbtide::sys {
@@ -149,6 +150,20 @@ Napi::Value closeOnExecCall(Info info) {
   });
 }
 
+Napi::Value guardLmdbCall(Info info) { return Napi::Boolean::New(info.Env(), ebbtide::guardLmdb()); }
+
+Napi::Value openingLmdbCall(Info info) {
+  ebbtide::openingLmdb(info[0].ToBoolean());
+  return info.Env().Undefined();
+}
+
+Napi::Value lmdbLinesCall(Info info) {
+  const std::vector<std::string> lines = ebbtide::takeLmdbLines();
+  Napi::Array array = Napi::Array::New(info.Env(), lines.size());
+  for (uint32_t i = 0; i < lines.size(); i++) array.Set(i, Napi::String::New(info.Env(), lines[i]));
+  return array;
+}
+
 Napi::Value lsetxattrCall(Info info) {
   return answer(info, [&] {
     const std::string value = bytesArgument(info, 2, true);
@@ -213,6 +228,9 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("mknod", Napi::Function::New<mknodCall>(env));
   exports.Set("closeOnExec", Napi::Function::New<closeOnExecCall>(env));
   exports.Set("allocate", Napi::Function::New<allocateCall>(env));
+  exports.Set("guardLmdb", Napi::Function::New<guardLmdbCall>(env));
+  exports.Set("openingLmdb", Napi::Function::New<openingLmdbCall>(env));
+  exports.Set("lmdbLines", Napi::Function::New<lmdbLinesCall>(env));
   exports.Set("utimes", Napi::Function::New<utimesCall>(env));
   exports.Set("lsetxattr", Napi::Function::New<lsetxattrCall>(env));
   exports.Set("lgetxattr", Napi::Function::New<lgetxattrCall>(env));

@@ -39,6 +39,7 @@ import { LeaseManager } from './stores/leases.js';
 import { NamespaceStore } from './stores/namespaces.js';
 import { SandboxStore } from './stores/sandboxes.js';
 import type { Snapshotter } from './stores/snapshots.js';
+import { closeAll } from './system/close-all.js';
 
 /** Options of one collection. */
 export type RunOptions = Omit<CollectOptions, 'signal' | 'only'>;
@@ -314,9 +315,11 @@ export class DB implements AsyncDisposable {
         error: String(error),
       });
     });
-    for (const backend of this.#host.backends.values()) await backend.close();
-    await this.#host.content.close?.();
-    await this.#pool?.close();
-    await this.engine.close();
+    await closeAll([
+      ...[...this.#host.backends.values()].map((backend) => () => backend.close()),
+      () => this.#host.content.close?.(),
+      () => this.#pool?.close(),
+      () => this.engine.close(),
+    ]);
   }
 }

@@ -150,11 +150,11 @@ export async function openDB(options: OpenOptions): Promise<DB> {
     // Side by side, since each waits for the disk; after the engine, whose lock says that the root is ours.
     const opening = (options.snapshotters ?? snapshotterNames).map(async (name) => {
       const open = name === 'native' ? openNative : openOverlayfs;
-      const backend = await open(layout.snapshotter(root, name), { jobs: pool });
+      const backend = await open(layout.snapshotter(root, name), { jobs: pool, log });
       cleanup.push(() => backend.close());
       return [name, backend] as const;
     });
-    const contentOpening = openContent(layout.content(root), { jobs: pool });
+    const contentOpening = openContent(layout.content(root), { jobs: pool, log });
     await Promise.allSettled([contentOpening, ...opening]);
     const content = await contentOpening;
     const backends = new Map<string, SnapshotterBackend>(await Promise.all(opening));

@@ -9,10 +9,9 @@
 import { closeSync, constants, fchmodSync, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 import { open as openFile, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { type Database, open, type RootDatabase } from 'lmdb';
 import { failedPrecondition, unavailable, unknownError } from '../errors.js';
 import { allocate } from '../system/allocate.js';
-import { closeOnExec } from '../system/descriptors.js';
+import { type Database, lmdbSays, open, type RootDatabase, withoutPrinting } from '../system/lmdb.js';
 import { errnoOf, fsError, isAbsent, messageOf } from '../system/system-errors.js';
 import { breathe, syncDirectory } from './files.js';
 
@@ -82,14 +81,18 @@ export class MetastoreFile {
       });
     }
     try {
-      await this.#root.batch(() => {
-        for (const { table, key, value } of writes) {
-          if (value === undefined) void table.remove(key);
-          else void table.put(key, value);
-        }
-      });
+      await withoutPrinting(() =>
+        this.#root.batch(() => {
+          for (const { table, key, value } of writes) {
+            if (value === undefined) void table.remove(key);
+            else void table.put(key, value);
+          }
+        }),
+      );
     } catch (error) {
       const cause = await commitCause(error);
+      // The cause has the same.
+      lmdbSays();
       throw unavailable(`cannot write the snapshot metadata ${this.path}: ${messageOf(cause)}`, {
         object: this.path,
         remedy: 'free disk space or make the file writable, and try again',
@@ -100,12 +103,16 @@ export class MetastoreFile {
 
   /** Sees to the reserve; false when the disk has no room for it. */
   #hasReserve(): boolean {
-    const used = usedBytes(this.#fd);
-    const wanted = used + RESERVE_BYTES;
-    if (used + RESERVE_BYTES / 2 <= this.#allocated) return true;
-    if (!allocate(this.#fd, this.#allocated, wanted - this.#allocated)) return false;
-    this.#allocated = wanted;
-    return true;
+    try {
+      const used = usedBytes(this.#fd);
+      const wanted = used + RESERVE_BYTES;
+      if (used + RESERVE_BYTES / 2 <= this.#allocated) return true;
+      if (!allocate(this.#fd, this.#allocated, wanted - this.#allocated)) return false;
+      this.#allocated = wanted;
+      return true;
+    } catch (error) {
+      throw fsError('read the snapshot metadata', this.path, error);
+    }
   }
 
   async close(): Promise<void> {
@@ -133,7 +140,7 @@ function preparePrivate(path: string): void {
 }
 
 function openEnvironment(path: string, tables: number): RootDatabase<Buffer, Buffer> {
-  const root = open<Buffer, Buffer>({
+  return open<Buffer, Buffer>({
     path,
     noSubdir: true,
     maxDbs: tables,
@@ -146,8 +153,6 @@ function openEnvironment(path: string, tables: number): RootDatabase<Buffer, Buf
     // Beyond these a long free list costs tens of milliseconds in every commit.
     ...{ maxFreeSpaceToLoad: 1000, maxFreeSpaceToRetain: 2000 },
   });
-  closeOnExec(path);
-  return root;
 }
 
 async function create(path: string, tables: number): Promise<void> {

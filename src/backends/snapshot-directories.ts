@@ -1,6 +1,7 @@
 /** Whether the directories of snapshots are where their metadata says. Called by the snapshotters. */
 import { stat } from 'node:fs/promises';
 import { failedPrecondition } from '../errors.js';
+import { fsError } from '../system/system-errors.js';
 import type { SnapshotProblem } from './contract.js';
 import { orAbsent } from './files.js';
 import type { Metastore } from './metastore.js';
@@ -18,7 +19,13 @@ export async function requireDirectories(key: string, paths: readonly string[]):
 
 /** The first of the paths, in their order, that is not a directory. */
 async function firstMissing(paths: readonly string[]): Promise<string | undefined> {
-  const found = await Promise.all(paths.map((path) => orAbsent(stat(path))));
+  const found = await Promise.all(
+    paths.map((path) =>
+      orAbsent(stat(path)).catch((error: unknown) => {
+        throw fsError('look at', path, error);
+      }),
+    ),
+  );
   return paths.find((_, i) => found[i]?.isDirectory() !== true);
 }
 

@@ -19,6 +19,7 @@ import { shown } from '../held-paths.js';
 import { maskedLabels } from '../model/fieldpaths.js';
 import { adaptLabels, parseFilters } from '../model/filters.js';
 import { compactMap, copyMap } from '../model/labels.js';
+import { closeAll } from '../system/close-all.js';
 import { HeldDirectory } from '../system/held-directory.js';
 import type {
   DiskJobs,
@@ -115,7 +116,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
       await snapshotter.#directories.recover();
       return snapshotter;
     } catch (error) {
-      for (const step of undo.reverse()) await step();
+      await closeAll(undo.reverse()).catch(() => undefined);
       throw error;
     }
   }
@@ -341,10 +342,12 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
 
   async #close(): Promise<void> {
     await this.#directories.idle();
-    await this.#meta.close();
-    await this.#lock.release();
-    this.#snapshots.release();
-    this.#root.release();
+    await closeAll([
+      () => this.#meta.close(),
+      () => this.#lock.release(),
+      () => this.#snapshots.release(),
+      () => this.#root.release(),
+    ]);
   }
 
   [Symbol.asyncDispose](): Promise<void> {

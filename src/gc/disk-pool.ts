@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url';
 import type { Piscina } from 'piscina';
 import type { DiskJobs, RemovalReport } from '../backends/contract.js';
 import { addReport, emptyReport } from '../backends/remove-tree.js';
-import { failedPrecondition } from '../errors.js';
+import { failedPrecondition, unavailable } from '../errors.js';
 
 /** Trees per task, so that a long job shares its thread with other streams. */
 const TREES_PER_TASK = 128;
@@ -27,22 +27,43 @@ export interface DiskPoolOptions {
   threads?: number;
 }
 
+interface Threads {
+  pool: Piscina<string[], RemovalReport>;
+  /** Rejects when a thread could not start: what waits for one would wait for good, and the pool starts no other. */
+  failed: Promise<never>;
+}
+
+const REMEDY =
+  'raise the limits of open files (ulimit -n), threads or memory; the next collection tries again';
+
 /** Loads the library too: a start need not wait for what is needed when something is removed. */
-async function startPool(threads: number): Promise<Piscina<string[], RemovalReport>> {
+async function startPool(threads: number): Promise<Threads> {
   const { Piscina } = await import('piscina');
-  return new Piscina<string[], RemovalReport>({
+  const pool = new Piscina<string[], RemovalReport>({
     filename: fileURLToPath(new URL('./disk-worker.js', import.meta.url)),
     minThreads: 0,
     maxThreads: threads,
     idleTimeout: IDLE_TIMEOUT_MS,
     execArgv: [],
   });
+  const failed = new Promise<never>((_, reject) => {
+    pool.on('error', (error: Error) => {
+      reject(
+        unavailable(`no thread for removals could start: ${error.message}`, {
+          object: 'disk',
+          remedy: REMEDY,
+        }),
+      );
+    });
+  });
+  failed.catch(() => undefined);
+  return { pool, failed };
 }
 
 class PiscinaPool implements DiskPool {
   readonly #threads: number;
   readonly #tails = new Map<string, Promise<unknown>>();
-  #pool: Promise<Piscina<string[], RemovalReport>> | undefined;
+  #pool: Promise<Threads> | undefined;
   #closing: Promise<void> | undefined;
 
   constructor(threads: number) {
@@ -71,20 +92,38 @@ class PiscinaPool implements DiskPool {
 
   async #close(): Promise<void> {
     await Promise.all(this.#tails.values());
-    await (await this.#pool)?.close();
+    await (await this.#pool?.catch(() => undefined))?.pool.close();
   }
 
   async #run(paths: string[]): Promise<RemovalReport> {
     const total = emptyReport();
     for (let at = 0; at < paths.length; at += TREES_PER_TASK) {
-      const pool = await this.#started();
-      addReport(total, await pool.run(paths.slice(at, at + TREES_PER_TASK)));
+      const { pool, failed } = await this.#started();
+      const job = pool.run(paths.slice(at, at + TREES_PER_TASK));
+      // It rejects too when its pool is dropped.
+      job.catch(() => undefined);
+      addReport(total, await Promise.race([job, failed]));
     }
     return total;
   }
 
-  #started(): Promise<Piscina<string[], RemovalReport>> {
-    this.#pool ??= startPool(this.#threads);
+  #started(): Promise<Threads> {
+    if (this.#pool === undefined) {
+      const starting = startPool(this.#threads);
+      this.#pool = starting;
+      const drop = (): void => {
+        if (this.#pool === starting) this.#pool = undefined;
+      };
+      starting.then(
+        ({ pool, failed }) =>
+          failed.catch(() => {
+            drop();
+            // What runs there ends by itself; what waits has been rejected.
+            pool.close().catch(() => undefined);
+          }),
+        drop,
+      );
+    }
     return this.#pool;
   }
 }

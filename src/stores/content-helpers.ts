@@ -7,6 +7,7 @@ import type { BlobReader, WriterDescriptor } from '../backends/contract.js';
 import type { CallContext } from '../context.js';
 import { EbbtideError, isAlreadyExists, isKind, throwIfAborted, unknownError, wrap } from '../errors.js';
 import { digestOf, parseDigest } from '../model/digest.js';
+import { messageOf } from '../system/system-errors.js';
 import { type Positioned, positioned, type Source } from './content-source.js';
 import type { CommitOptions, ContentWriter } from './content-writer.js';
 
@@ -44,7 +45,7 @@ export class WriterReset extends EbbtideError {
   }
 }
 
-/** Opens a writer; waits while the ref is open elsewhere. When the context's signal ends: Unavailable. */
+/** Opens a writer; waits while the ref is open elsewhere ("ref … locked"), for nothing else. When the context's signal ends: Unavailable. */
 export async function openWriter(
   store: Ingester,
   ctx: CallContext,
@@ -55,13 +56,17 @@ export async function openWriter(
     try {
       return await store.writer(ctx, ref, descriptor);
     } catch (busy) {
-      if (!isKind(busy, 'Unavailable')) throw busy;
+      if (!isLocked(busy)) throw busy;
       await pause(Math.random() * bound, ctx.signal);
       // Whoever waited in vain wants to know for what.
       if (ctx.signal?.aborted) throw busy;
     }
   }
 }
+
+/** Of all that is Unavailable: a disk that is full or fails is not waited for. By the text, which is all that a daemon sends. */
+const isLocked = (error: unknown): boolean =>
+  isKind(error, 'Unavailable') && /\bref .*locked\b/s.test(messageOf(error));
 
 async function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
   await sleep(ms, undefined, signal && { signal }).catch(() => undefined);

@@ -103,7 +103,13 @@ export class HeldDirectory {
   /** Unavailable unless an open file is still the one with this name. */
   verifyFile(name: string, fd: number): void {
     const path = join(this.at, name);
-    if (same(fstatSync(fd, { bigint: true }), lookAt(path))) return;
+    let open: Identity;
+    try {
+      open = fstatSync(fd, { bigint: true });
+    } catch (error) {
+      throw fsError('look at', path, error);
+    }
+    if (same(open, lookAt(path))) return;
     throw unavailable(`${path} is not the file that was opened: it was removed or replaced`, {
       object: path,
       remedy: 'close the store and open it again',

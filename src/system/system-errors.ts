@@ -40,6 +40,17 @@ const meanings: Readonly<Record<string, Meaning>> = {
   EAGAIN: { kind: 'Unavailable', remedy: 'try again' },
   EIO: { kind: 'Unavailable', remedy: 'check the disk: the kernel log has the details' },
   ESTALE: { kind: 'Unavailable', remedy: 'mount the network file system anew' },
+  MDB_PANIC: {
+    kind: 'Unavailable',
+    remedy: 'close the store and open it again; the kernel log says what the disk has',
+  },
+  MDB_READERS_FULL: {
+    kind: 'Unavailable',
+    remedy: 'close other processes that read the store, and try again',
+  },
+  MDB_MAP_FULL: { kind: 'Unavailable', remedy: 'close the store and open it again' },
+  MDB_CORRUPTED: { kind: 'Unknown', remedy: 'restore the file from a copy' },
+  MDB_PAGE_NOTFOUND: { kind: 'Unknown', remedy: 'restore the file from a copy' },
   ENOTCONN: { kind: 'Unavailable', remedy: 'mount the file system anew: its server has gone' },
 };
 

@@ -27,14 +27,18 @@ export interface Started {
 /** The command under a root, with the verbs as `json` and `fails` check them. */
 export class Cli {
   readonly root: string;
+  readonly #env: Readonly<Record<string, string>>;
 
-  constructor(root: string) {
+  /** `env`: variables beside those of the test's process. */
+  constructor(root: string, env: Readonly<Record<string, string>> = {}) {
     this.root = root;
+    this.#env = env;
   }
 
   start(...args: string[]): Started {
     const env = {
       ...process.env,
+      ...this.#env,
       EBBTIDE_ROOT: this.root,
       EBBTIDE_NAMESPACE: 'test',
       EBBTIDE_SNAPSHOTTER: 'native',

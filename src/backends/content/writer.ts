@@ -133,8 +133,34 @@ export class FileWriter implements BackendWriter {
 
   async #sync(): Promise<void> {
     if (!this.#unsynced) return;
-    await this.#onFile('sync', () => this.#ingest.handle.sync());
+    try {
+      await this.#onFile('sync', () => this.#ingest.handle.sync());
+    } catch (error) {
+      await this.#dropUnsynced();
+      throw error;
+    }
     this.#unsynced = false;
+  }
+
+  /**
+   * What a failed flush covered may never reach the disk, although it can be read and the next flush succeeds. So it is
+   * gone: whoever opens the ref again writes it again.
+   */
+  async #dropUnsynced(): Promise<void> {
+    const ingest = this.#ingest;
+    try {
+      await ingest.handle.truncate(0);
+      ingest.digester = (await hashFile(ingest.handle, ingest.digester.algorithm, 0)).digester;
+      ingest.offset = 0;
+      ingest.updatedAt = nowAfter(ingest.updatedAt);
+    } catch {
+      await this.#home.trash.discard(ingest.directory).catch((error: unknown) =>
+        this.#home.log('error', `ingest "${this.ref}" has bytes that may be lost: abort it`, {
+          error: messageOf(error),
+        }),
+      );
+      await this.#end();
+    }
   }
 
   async #onFile<T>(what: string, work: () => Promise<T>): Promise<T> {

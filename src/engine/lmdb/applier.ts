@@ -312,6 +312,8 @@ export class Applier {
   }
 
   async #ask(request: Request): Promise<Response> {
+    // One that could not start (no descriptor, no memory) may start now.
+    if (this.#worker?.isGone) this.#worker = undefined;
     this.#worker ??= new Thread(this.#path);
     return this.#worker.ask(request);
   }
@@ -360,6 +362,10 @@ class Thread {
     threads.add(this);
     if (!isListening) process.once('exit', letTransactionsEnd);
     isListening = true;
+  }
+
+  get isGone(): boolean {
+    return this.#gone !== undefined;
   }
 
   ask(request: Request): Promise<Response> {

@@ -8,6 +8,7 @@
 import { readlinkSync } from 'node:fs';
 import { setPriority } from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
+import { lmdbSays } from '../../system/lmdb.js';
 import type { Request, Response, WorkerData } from './applier.js';
 import { Flag } from './applier.js';
 import { applyBatches, runJobs } from './apply.js';
@@ -51,7 +52,7 @@ function answer(request: Request): Response {
       request.batches.map((batch) => Buffer.from(batch)),
     );
   } catch (error) {
-    return { error: writeError(path, error).message };
+    return { error: writeError(path, error).message + lmdbSays() };
   } finally {
     Atomics.store(flags, Flag.busy, 0);
     Atomics.notify(flags, Flag.busy);

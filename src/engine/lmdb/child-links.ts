@@ -8,8 +8,8 @@
  * takes away a node takes away the links it owns.
  */
 import { crc32 } from 'node:zlib';
-import type { Database } from 'lmdb';
 import { compareUtf8 } from '../../model/utf8.js';
+import type { Database } from '../../system/lmdb.js';
 import type { Key } from '../contract.js';
 import { encodeKey } from './key-codec.js';
 

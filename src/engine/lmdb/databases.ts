@@ -5,9 +5,8 @@
  * with many free pages takes 70 ms). A batch resolves when it is flushed: overlapping flushes bring nothing when
  * commits are grouped anyway, and made a single caller slower.
  */
-import { type Database, open, type RootDatabase } from 'lmdb';
 import { failedPrecondition } from '../../errors.js';
-import { closeOnExec } from '../../system/descriptors.js';
+import { type Database, open, type RootDatabase } from '../../system/lmdb.js';
 import type { ChildTable } from './child-links.js';
 import { fileError, foreign } from './files.js';
 import { Table } from './table.js';
@@ -116,9 +115,7 @@ export async function openDatabases(path: string, readOnly: boolean): Promise<Da
 
 function openEnvironment(path: string, readOnly: boolean): RootDatabase {
   try {
-    const env = open({ ...options, path, readOnly });
-    closeOnExec(path);
-    return env;
+    return open({ ...options, path, readOnly });
   } catch (error) {
     throw fileError('open', path, error);
   }

@@ -71,7 +71,7 @@ export async function openLmdbEngine(dir: string, options: LmdbEngineOptions): P
     }
   } catch (error) {
     owner.release();
-    throw error;
+    throw fileError('open', path, error);
   }
 }
 

@@ -293,10 +293,15 @@ export class DataFile {
    * the end, for the next owner may find the disk full. `isFull`: on a disk where blocks that are given up may be gone.
    */
   close(isFull = false): void {
-    const used = this.usedBytes();
-    const reserve = this.#allocated === 0 ? 0 : reserveFor(used);
-    if (!this.#readOnly) ftruncateSync(this.#fd, isFull ? used + reserve : used);
-    if (reserve > 0) allocate(this.#fd, used, reserve);
-    closeSync(this.#fd);
+    try {
+      const used = this.usedBytes();
+      const reserve = this.#allocated === 0 ? 0 : reserveFor(used);
+      if (!this.#readOnly) ftruncateSync(this.#fd, isFull ? used + reserve : used);
+      if (reserve > 0) allocate(this.#fd, used, reserve);
+    } catch (error) {
+      throw fileError('close', this.#path, error);
+    } finally {
+      closeSync(this.#fd);
+    }
   }
 }

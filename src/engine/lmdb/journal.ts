@@ -6,7 +6,7 @@
  *   previous revision in the tree (f64), change in the number of records (i32), number of op words (u32);
  *   little-endian; then the words as varints, most of which take one byte or three
  */
-import type { Database } from 'lmdb';
+import type { Database } from '../../system/lmdb.js';
 import type { Batch } from './log-format.js';
 
 const HEAD_BYTES = 16;

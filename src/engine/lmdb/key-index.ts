@@ -7,7 +7,7 @@
  *             beginning; the node has the whole key, so most of a digest need not be stored twice. The id INLINE_ID says
  *             that `keys` may have values with that beginning, so that nobody looks there in vain.
  */
-import type { Database } from 'lmdb';
+import type { Database } from '../../system/lmdb.js';
 import type { Key } from '../contract.js';
 import { asBuffer, copyOf } from '../core/bytes.js';
 import { cutBound, DIGEST_CUT_BYTES, decodeKey, encodedCut, encodeKey } from './key-codec.js';

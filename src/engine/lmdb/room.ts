@@ -6,7 +6,7 @@
 import { statfsSync } from 'node:fs';
 import { type EbbtideError, unavailable } from '../../errors.js';
 import type { CommitLog } from './commit-log.js';
-import type { DataFile } from './files.js';
+import { type DataFile, fileError } from './files.js';
 
 /** Free bytes below which the disk counts as full. */
 const FREE_BYTES_MIN = 1024 * 1024;
@@ -33,7 +33,16 @@ export class Room {
   }
 
   get isFull(): boolean {
-    if (performance.now() >= this.#until) this.#look();
+    try {
+      if (performance.now() >= this.#until) this.#look();
+    } catch (error) {
+      throw fileError('look at', this.#dir, error);
+    }
+    return this.#isFull;
+  }
+
+  /** When it was looked at last. */
+  get wasFull(): boolean {
     return this.#isFull;
   }
 

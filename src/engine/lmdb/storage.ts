@@ -4,7 +4,9 @@
  * makes it durable, and later through the applier into the tree, all parts of it in one LMDB transaction with the graph
  * journal, so that records and graph never come apart.
  */
+
 import { unknownError } from '../../errors.js';
+import { closeAll } from '../../system/close-all.js';
 import type { Key, ReadValue, Value } from '../contract.js';
 import { asBuffer, copyOf } from '../core/bytes.js';
 import { below } from '../core/reads.js';
@@ -381,15 +383,14 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
       // The log keeps them for the next opening; `warn` has told.
       isWhole = false;
     }
-    try {
-      await this.applier.stop();
-      await this.onClose(isWhole);
-    } finally {
-      await this.#dbs.env.close();
-      this.#file.close(this.room?.isFull);
-      await this.#log?.close();
-      this.afterClose();
-    }
+    await closeAll([
+      () => this.applier.stop(),
+      () => this.onClose(isWhole),
+      () => this.#dbs.env.close(),
+      () => this.#file.close(this.room?.wasFull),
+      () => this.#log?.close(),
+      () => this.afterClose(),
+    ]);
   }
 }
 

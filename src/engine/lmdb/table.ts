@@ -7,7 +7,7 @@
  * and sorted by the whole keys, so that the order of the table is always that of the whole keys.
  */
 import { createHash } from 'node:crypto';
-import type { Database } from 'lmdb';
+import type { Database } from '../../system/lmdb.js';
 import { asBuffer } from '../core/bytes.js';
 
 /** LMDB allows 1978 bytes with pages of 4 KiB; few, large keys make for a deep tree. */

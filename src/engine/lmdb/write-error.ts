@@ -1,9 +1,7 @@
 /** What a failing write of a store's files means to the caller: always Unavailable, for the same write may work later. */
-import { getSystemErrorName } from 'node:util';
 import { EbbtideError, unavailable } from '../../errors.js';
 import { errnoOf, remedyOf } from '../../system/system-errors.js';
 
-const EIO = 5;
 /** What LMDB reports where the system says otherwise. */
 const texts: Readonly<Record<string, string>> = {
   EIO: 'input/output error, or no space left on the device',
@@ -13,18 +11,12 @@ const texts: Readonly<Record<string, string>> = {
 
 export function writeError(path: string, cause: unknown): EbbtideError {
   if (cause instanceof EbbtideError) return cause;
-  const code = codeOf(cause);
+  const code = errnoOf(cause) ?? '';
   const text = texts[code] ?? (cause instanceof Error ? cause.message : String(cause));
   return unavailable(`cannot write to ${path}: ${text}`, { object: path, remedy: writeRemedy(code), cause });
 }
 
-/** LMDB gives the number of the system's error, Node its name. */
-function codeOf(cause: unknown): string {
-  const number = cause instanceof Error && 'code' in cause ? Number(cause.code) : Number.NaN;
-  return number > 0 ? getSystemErrorName(-number) : (errnoOf(cause) ?? '');
-}
-
-export const writeRemedy = (code = getSystemErrorName(-EIO)): string =>
+export const writeRemedy = (code = 'EIO'): string =>
   code === 'EIO'
     ? 'free disk space, or check the disk (the kernel log has the details), and try again'
     : (remedyOf(code) ?? 'check the disk: the kernel log has the details');
