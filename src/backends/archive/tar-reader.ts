@@ -95,6 +95,8 @@ async function nextHeader(source: ChunkReader, first: boolean): Promise<RawHeade
 
 /** Archives and compressions that are taken for a layer elsewhere, by their first bytes. */
 const foreign: readonly [string, string][] = [
+  ['gzip', '\x1f\x8b'],
+  ['zstd', '(\xb5/\xfd'],
   ['xz', '\xfd7zXZ\0'],
   ['bzip2', 'BZh'],
   ['lzma', ']\0\0'],
@@ -112,7 +114,11 @@ function foreignFormat(block: Buffer): EbbtideError | undefined {
   const start = block.toString('latin1', 0, 8);
   const format = foreign.find(([, magic]) => start.startsWith(magic))?.[0];
   if (format === undefined) return undefined;
-  return invalidArgument(`the archive is in the format ${format}, not a tar, nor a tar in gzip or zstd`, {
+  const isTwice = format === 'gzip' || format === 'zstd';
+  const what = isTwice
+    ? `compressed twice: what it unfolds to is in the format ${format}, not a tar`
+    : `in the format ${format}, not a tar, nor a tar in gzip or zstd`;
+  return invalidArgument(`the archive is ${what}`, {
     object: format,
     remedy: 'convert it to tar, tar+gzip or tar+zstd',
   });
@@ -166,8 +172,9 @@ class EntryMeta {
     this.#longLink = undefined;
     this.#bytes = 0;
 
-    const type = entryType(header, name);
-    const stored = type === 'file' ? (optional(pax, 'size', paxNumber) ?? header.size) : 0;
+    const size = optional(pax, 'size', paxNumber) ?? header.size;
+    const type = entryType(header, name, size);
+    const stored = type === 'file' ? size : 0;
     const body = new Body(source, stored, name);
     let sparse: SparseFile | undefined;
     if (type === 'file') {
@@ -260,12 +267,13 @@ class Body {
   }
 }
 
-function entryType(header: RawHeader, name: BytePath): EntryType {
+/** Old writers have no type for directories but a slash after the name; with a content it is a file all the same. */
+function entryType(header: RawHeader, name: BytePath, size: number): EntryType {
   const type = types[header.typeflag];
   if (type === undefined) {
     throw malformed(`entry "${showPath(name)}" has the unsupported type ${JSON.stringify(header.typeflag)}`);
   }
-  return type === 'file' && name.endsWith('/') ? 'directory' : type;
+  return type === 'file' && name.endsWith('/') && size === 0 ? 'directory' : type;
 }
 
 function untilNul(data: Buffer): BytePath {
@@ -289,7 +297,10 @@ function optional<T>(
 function xattrsOf(pax: ReadonlyMap<string, Buffer>): ReadonlyMap<string, Buffer> {
   const xattrs = new Map<string, Buffer>();
   for (const [key, value] of pax) {
-    if (key.startsWith(XATTR_PREFIX)) xattrs.set(key.slice(XATTR_PREFIX.length), value);
+    if (!key.startsWith(XATTR_PREFIX)) continue;
+    // The file system would take the part before a NUL for the name.
+    if (key.includes('\0')) throw malformed('an extended attribute has a NUL in its name');
+    xattrs.set(key.slice(XATTR_PREFIX.length), value);
   }
   return xattrs;
 }
