@@ -189,6 +189,22 @@ describe('fields of old and odd writers', () => {
     assert.deepEqual((await applied(t, empty)).tree, { d: 'dir', 'd/f': 'x' });
   });
 
+  test('given an entry of another type, then what comes after it is read; in a layer it is refused', async (t) => {
+    const tar = await tarOf([{ name: 'label', text: 'content' }, file]);
+    for (const type of ['V', 'D', 'M', 'A', 's']) {
+      const archive = patched(tar, 156, type);
+      const items = await readAll(archive);
+      assert.deepEqual(
+        items.map(({ entry, content }) => [entry.name, entry.type, content.toString()]),
+        [
+          ['label', 'unknown', 'content'],
+          ['f', 'file', 'x'],
+        ],
+      );
+      await refused(t, archive, new RegExp(`"label" has the unsupported type "${type}"`));
+    }
+  });
+
   test('given a prefix as star writes it, then the times behind it are no part of the name', async (t) => {
     const times = '12345670000\x0012345670000\0';
     const tar = patched(patched(await tarOf([file]), 345, 'p'.repeat(131) + times), 508, 'tar\0');

@@ -7,8 +7,9 @@ import { exportImages } from '../../src/images/export.js';
 import { importImage, type LeftOut, leftOutText } from '../../src/images/import.js';
 import { unpackImage } from '../../src/images/unpack.js';
 import type { Image } from '../../src/stores/images.js';
-import { type Item, streamOf, tarOf } from '../archive/support.js';
+import { type Item, run, streamOf, tarOf } from '../archive/support.js';
 import { tempDir, testDB } from '../support/db.js';
+import { missingTools } from '../support/debian.js';
 import { Blobs, ctx, type Desc, named, OCI_MANIFEST, tarOfFiles, writeFiles } from './fixtures.js';
 
 const layer = (name: string): Item[] => [{ name, text: name.repeat(1000) }];
@@ -130,6 +131,24 @@ describe('a better manifest whose layers are not here', () => {
       (error) => isNotFound(error) && String(error).includes(made.v3.layers[0]!.digest),
     );
   });
+});
+
+test('given a volume label and other entries that are no files in the archive, then they are passed over', async (t) => {
+  const missing = missingTools(['tar']);
+  if (missing !== undefined) return t.skip(missing);
+  const db = await testDB(t);
+  const blobs = new Blobs();
+  const { manifest } = await blobs.image([layer('a')]);
+  const dir = await writeFiles(await tempDir(t), blobs.layout([named(manifest, 'x/y:1')]));
+  const work = await tempDir(t);
+  for (const options of [['--label=backup'], [`--listed-incremental=${work}/list`]]) {
+    run('tar', ['-C', dir, '-cf', `${work}/x.tar`, ...options, '.']);
+    const images = await importImage(db, ctx, `${work}/x.tar`);
+    assert.deepEqual(
+      images.map((image) => image.target.digest),
+      [manifest.digest],
+    );
+  }
 });
 
 test('given index.json and oci-layout as links to files of other names, then the layout is read', async (t) => {

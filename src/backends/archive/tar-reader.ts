@@ -26,7 +26,9 @@ export type EntryType = 'file' | 'link' | 'symlink' | 'char' | 'block' | 'direct
 
 export interface TarEntry {
   readonly name: BytePath;
-  readonly type: EntryType;
+  /** `unknown`: labels, volumes, dumps of GNU tar, access lists of Solaris; `typeflag` has the type byte. */
+  readonly type: EntryType | 'unknown';
+  readonly typeflag: string;
   /** Permission bits with set-id and sticky. */
   readonly mode: number;
   readonly uid: number;
@@ -173,8 +175,8 @@ class EntryMeta {
     this.#bytes = 0;
 
     const size = optional(pax, 'size', paxNumber) ?? header.size;
-    const type = entryType(header, name, size);
-    const stored = type === 'file' ? size : 0;
+    const type = entryType(header.typeflag, name, size);
+    const stored = type === 'file' || type === 'unknown' ? size : 0;
     const body = new Body(source, stored, name);
     let sparse: SparseFile | undefined;
     if (type === 'file') {
@@ -190,6 +192,7 @@ class EntryMeta {
     const entry: TarEntry = {
       name,
       type,
+      typeflag: header.typeflag,
       mode: header.mode,
       uid: optional(pax, 'uid', paxOwner) ?? header.uid,
       gid: optional(pax, 'gid', paxOwner) ?? header.gid,
@@ -268,11 +271,8 @@ class Body {
 }
 
 /** Old writers have no type for directories but a slash after the name; with a content it is a file all the same. */
-function entryType(header: RawHeader, name: BytePath, size: number): EntryType {
-  const type = types[header.typeflag];
-  if (type === undefined) {
-    throw malformed(`entry "${showPath(name)}" has the unsupported type ${JSON.stringify(header.typeflag)}`);
-  }
+function entryType(typeflag: string, name: BytePath, size: number): TarEntry['type'] {
+  const type = types[typeflag] ?? 'unknown';
   return type === 'file' && name.endsWith('/') && size === 0 ? 'directory' : type;
 }
 
