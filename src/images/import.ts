@@ -142,9 +142,15 @@ async function open(
     throw fsError('import', source, error);
   });
   if (stats.isDirectory()) return openLayout(source);
-  const stream = createReadStream(source, { highWaterMark: 2 ** 20 });
+  return readArchive(services, ctx, fileBytes(source), archive);
+}
+
+async function* fileBytes(path: string): AsyncGenerator<Uint8Array, void, void> {
+  const stream = createReadStream(path, { highWaterMark: 2 ** 20 });
   try {
-    return await readArchive(services, ctx, stream, archive);
+    for await (const chunk of stream) yield chunk;
+  } catch (error) {
+    throw fsError('read', path, error);
   } finally {
     stream.destroy();
   }

@@ -212,6 +212,19 @@ describe('fields of old and odd writers', () => {
     assert.deepEqual((await applied(t, tar)).tree, { [name]: 'dir', [`${name}/f`]: 'x' });
   });
 
+  test('given a way through symlinks, then as many are followed as Linux follows', async (t) => {
+    const chain = (links: number): Item[] => [
+      { name: 's0', type: 'directory' },
+      ...Array.from(
+        { length: links },
+        (_, i): Item => ({ name: `s${i + 1}`, type: 'symlink', linkname: `s${i}` }),
+      ),
+      { name: `s${links}/f`, text: 'x' },
+    ];
+    assert.equal((await applied(t, await tarOf(chain(40)))).tree['s0/f'], 'x');
+    await refused(t, await tarOf(chain(41)), /too many symlinks/);
+  });
+
   test('given records whose length has leading zeros, then they are read', async (t) => {
     const header = await tarOf([{ name: 'pax', text: '012 path=ren\n' }]);
     const pax = patched(header.subarray(0, -1024), 156, 'x');
