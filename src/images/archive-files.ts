@@ -7,6 +7,7 @@ import { showPath, splitEntryName, toBytePath } from '../backends/archive/paths.
 import type { TarEntry } from '../backends/archive/tar-reader.js';
 import { invalidArgument } from '../errors.js';
 import { isDigest } from '../model/digest.js';
+import { readBlob } from '../stores/content-helpers.js';
 import { ingestRef, type Taken, takeBlob } from './content.js';
 import type { ImageServices, LeasedContext, OnProgress } from './services.js';
 
@@ -80,6 +81,15 @@ export class ArchiveFiles {
       at = splitEntryName(kept.from + kept.target, 'link').join('/');
     }
     return undefined;
+  }
+
+  /** The bytes of the file at a path; undefined as in `find`. InvalidArgument also when it is larger than `max` bytes. */
+  async read(path: string, max: number): Promise<Buffer | undefined> {
+    const found = await this.find(path, 'document');
+    if (found === undefined) return undefined;
+    if (found.size > max)
+      throw invalidArgument(`archive entry "${showPath(path)}" is larger than ${max} bytes`);
+    return readBlob(this.#services.content, this.#ctx, { digest: found.digest });
   }
 
   #keep(path: string, kept: Kept): void {

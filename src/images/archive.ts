@@ -39,19 +39,23 @@ export async function readArchive(
     limits: withDefaults(limits),
     signal: ctx.signal,
   });
-  const layout = documents.get(LAYOUT_FILE);
+  // What packs a tree whose files have several names writes links to the later ones.
+  const document = async (path: string): Promise<Buffer | undefined> =>
+    documents.get(path) ?? (await files.read(path, MAX_DOCUMENT_BYTES));
+  const layout = await document(LAYOUT_FILE);
   if (layout !== undefined) {
     checkLayoutFile(layout, name);
-    const index = documents.get(INDEX_FILE);
+    const index = await document(INDEX_FILE);
     if (index === undefined) throw unrecognized(name, `it has ${LAYOUT_FILE} but no ${INDEX_FILE}`);
     return {
-      entries: parseLayoutIndex(index, `${INDEX_FILE} of ${name}`),
+      index: parseLayoutIndex(index, `${INDEX_FILE} of ${name}`),
       open: (digest) => openLinked(files, digest),
     };
   }
-  const docker = documents.get(DOCKER_FILE);
+  const docker = await document(DOCKER_FILE);
   if (docker === undefined) throw unrecognized(name, `it has neither ${LAYOUT_FILE} nor ${DOCKER_FILE}`);
-  return { entries: await dockerEntries(services, ctx, docker, files), open: async () => undefined };
+  const manifests = await dockerEntries(services, ctx, docker, files);
+  return { index: { manifests, unusable: new Map() }, open: async () => undefined };
 }
 
 /** Blobs are in the store by now, but for those that are links to small files of other names. */

@@ -7,6 +7,7 @@ import { digestOf } from '../model/digest.js';
 import { labelOf } from '../model/labels.js';
 import {
   type Descriptor,
+  type Index,
   type Json,
   type Manifest,
   parseIndex,
@@ -80,7 +81,9 @@ export class ClosureReader {
     const children = document.value.manifests;
     const closures: (Closure | undefined)[] = [];
     for (const child of children) closures.push(await this.#read(child, depth + 1));
-    const isWhole = children.every((child, i) => closures[i]?.root.digest === child.digest);
+    const isWhole =
+      document.value.unusable.size === 0 &&
+      children.every((child, i) => closures[i]?.root.digest === child.digest);
     if (!isWhole) {
       // What only describes another manifest makes no image.
       if (!children.some((child, i) => closures[i] !== undefined && !isAttestation(child))) return undefined;
@@ -88,7 +91,7 @@ export class ClosureReader {
     }
     const kept = new Set(closures.filter((closure) => closure !== undefined));
     if (!isWhole && kept.size === 1) return [...kept][0];
-    const sum = closureOf(isWhole ? descriptor : reducedIndex(descriptor, document.json, closures));
+    const sum = closureOf(isWhole ? descriptor : reducedIndex(descriptor, document, closures));
     for (const { blobs, images } of kept) {
       for (const [digest, blob] of blobs) sum.blobs.set(digest, blob);
       for (const [digest, image] of images) sum.images.set(digest, image);
@@ -157,10 +160,11 @@ function dropStrayAttestations(children: readonly Descriptor[], closures: (Closu
 /** The same index with the entries that have a closure; the fields that nobody here knows stay. */
 function reducedIndex(
   { mediaType }: Descriptor,
-  json: Json,
+  { json, value: { unusable } }: { json: Json; value: Index },
   closures: readonly (Closure | undefined)[],
 ): ClosureBlob {
-  const manifests = (json.manifests as Json[]).flatMap((entry, i) => {
+  const usable = (json.manifests as Json[]).filter((_, at) => !unusable.has(at));
+  const manifests = usable.flatMap((entry, i) => {
     const root = closures[i]?.root;
     if (root === undefined) return [];
     return [{ ...entry, mediaType: root.mediaType, digest: root.digest, size: root.size }];

@@ -5,7 +5,7 @@
  * Pure, but for `readDocument`.
  */
 import type { CallContext } from '../context.js';
-import { type EbbtideError, invalidArgument } from '../errors.js';
+import { EbbtideError, invalidArgument } from '../errors.js';
 import { isDigest } from '../model/digest.js';
 import type { StringMap } from '../model/records.js';
 import { type Provider, readBlob } from '../stores/content-helpers.js';
@@ -39,6 +39,15 @@ export interface Descriptor {
 
 export interface Index {
   manifests: Descriptor[];
+  /** Entries that are no descriptor or have a digest of an unknown algorithm, by their place in the document's list. */
+  unusable: ReadonlyMap<number, UnusableEntry>;
+}
+
+/** Fields as they stand there; '' for what is not text. */
+export interface UnusableEntry {
+  digest: string;
+  mediaType: string;
+  error: EbbtideError;
 }
 
 export interface Manifest {
@@ -114,10 +123,30 @@ export function checkCount(count: number, name: string, max: number): void {
   if (count > max) throw wrong(name, `has ${count} entries, more than ${max}`);
 }
 
-/** `max`: the entries it may have. */
+/** `max`: the entries it may have. An entry that cannot be used says nothing about those beside it. */
 export function parseIndex(json: Json, name: string, max = MAX_MANIFESTS): Index {
   checkShape(json, name, isIndexType, ['layers', 'config', 'fsLayers']);
-  return { manifests: parseList(json.manifests, `${name} manifests`, max, parseDescriptor) };
+  const entries = parseList(json.manifests, `${name} manifests`, max, parseEntry);
+  const unusable = new Map<number, UnusableEntry>();
+  const manifests = entries.flatMap((entry, at) => {
+    if (!('error' in entry)) return [entry];
+    unusable.set(at, entry);
+    return [];
+  });
+  return { manifests, unusable };
+}
+
+function parseEntry(value: unknown, name: string): Descriptor | UnusableEntry {
+  try {
+    return parseDescriptor(value, name);
+  } catch (error) {
+    if (!(error instanceof EbbtideError && error.kind === 'InvalidArgument')) throw error;
+    const text = (field: string): string => {
+      const found = isObject(value) ? value[field] : undefined;
+      return typeof found === 'string' ? found : '';
+    };
+    return { digest: text('digest'), mediaType: text('mediaType'), error };
+  }
 }
 
 export function parseManifest(json: Json, name: string): Manifest {
@@ -147,7 +176,8 @@ function parseDescriptor(value: unknown, name: string): Descriptor {
   if (!isObject(value)) throw wrong(name, 'is no descriptor');
   const { mediaType, digest, size } = value;
   if (typeof mediaType !== 'string' || mediaType === '') throw wrong(name, 'has no media type');
-  if (typeof digest !== 'string' || !isDigest(digest)) throw wrong(name, 'has no valid digest');
+  if (typeof digest !== 'string' || !isDigest(digest))
+    throw wrong(name, 'has no valid digest of sha256, sha384 or sha512');
   if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0)
     throw wrong(name, 'has no valid size');
   const annotations =

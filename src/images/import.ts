@@ -42,8 +42,12 @@ export interface ImportOptions {
   progress?: OnProgress | undefined;
 }
 
-/** An entry of the source that is not an image. */
+/** Characters that a message shows of a digest that is none. */
+const MAX_SHOWN = 140;
+
+/** An entry of the source that is not an image, or cannot be used. */
 export interface LeftOut {
+  /** As it stands in the source; '' where there is none. */
   digest: string;
   mediaType: string;
   /** Continues "it …". */
@@ -65,18 +69,26 @@ export function importImage(
   const source = typeof from === 'string' ? resolve(from) : from;
   return underLease(services, ctx, async (leased) => {
     const images = await open(services, leased, source, options);
-    checkCount(images.entries.length, nameOf(source), MAX_IMAGES);
+    const { manifests, unusable } = images.index;
+    checkCount(manifests.length, nameOf(source), MAX_IMAGES);
     const importer = new Importer(services, leased, images, options);
     const wanted = new Map<string, Descriptor>();
-    const leftOut: LeftOut[] = [];
-    for (const entry of images.entries) {
+    const leftOut: LeftOut[] = [...unusable.values()].map(({ digest, mediaType, error }) => ({
+      digest: digest.slice(0, MAX_SHOWN),
+      mediaType,
+      why: `cannot be used: ${error.message}`,
+    }));
+    for (const entry of manifests) {
       const name = importName(entry.annotations, entry.digest, options);
       if (name === undefined) continue;
       const why = await importer.add(entry);
       if (why === undefined) wanted.set(name, entry);
       else leftOut.push({ digest: entry.digest, mediaType: entry.mediaType, why });
     }
-    if (wanted.size === 0) throw nothingToImport(source, options, leftOut);
+    if (wanted.size === 0) {
+      const [damaged] = unusable.values();
+      throw damaged?.error ?? nothingToImport(source, options, leftOut);
+    }
     if (leftOut.length > 0) options.leftOut?.(leftOut);
     const made: Image[] = [];
     for (const [name, target] of wanted)
@@ -108,7 +120,9 @@ function nothingToImport(
 
 /** For people: "entry sha256:… is a chart; and 3 more". */
 export function leftOutText(leftOut: readonly LeftOut[]): string {
-  const shown = leftOut.slice(0, MAX_LISTED).map(({ digest, why }) => `entry ${digest} ${why}`);
+  const shown = leftOut
+    .slice(0, MAX_LISTED)
+    .map(({ digest, why }) => `entry ${digest || 'without a digest'} ${why}`);
   if (leftOut.length > MAX_LISTED) shown.push(`and ${leftOut.length - MAX_LISTED} more`);
   return shown.join('; ');
 }
@@ -128,9 +142,15 @@ async function open(
     throw fsError('import', source, error);
   });
   if (stats.isDirectory()) return openLayout(source);
-  const stream = createReadStream(source, { highWaterMark: 2 ** 20 });
+  return readArchive(services, ctx, fileBytes(source), archive);
+}
+
+async function* fileBytes(path: string): AsyncGenerator<Uint8Array, void, void> {
+  const stream = createReadStream(path, { highWaterMark: 2 ** 20 });
   try {
-    return await readArchive(services, ctx, stream, archive);
+    for await (const chunk of stream) yield chunk;
+  } catch (error) {
+    throw fsError('read', path, error);
   } finally {
     stream.destroy();
   }

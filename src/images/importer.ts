@@ -113,7 +113,13 @@ export class Importer {
   async #visitIndex(descriptor: Descriptor, depth: number): Promise<Outcome> {
     const index = await this.#parsed(descriptor, parseIndex);
     if (index instanceof EbbtideError) return { complete: false, missing: [], damage: index };
-    const sum: Outcome = { complete: false, missing: [], why: 'is an index without images' };
+    const [unusable] = index.unusable.values();
+    const sum: Outcome = {
+      complete: false,
+      missing: [],
+      why: 'is an index without images',
+      damage: unusable?.error,
+    };
     for (const child of index.manifests) {
       const { complete, missing, why, damage } = await this.#visit(child, depth + 1);
       sum.missing.push(...missing.slice(0, MAX_LISTED + 1));

@@ -7,14 +7,14 @@ import { join } from 'node:path';
 import { invalidArgument } from '../errors.js';
 import { parseDigest } from '../model/digest.js';
 import { fsError, isAbsent } from '../system/system-errors.js';
-import { type Descriptor, MAX_DOCUMENT_BYTES, MAX_IMAGES, parseIndex, parseObject } from './documents.js';
+import { type Index, MAX_DOCUMENT_BYTES, MAX_IMAGES, parseIndex, parseObject } from './documents.js';
 import { type ImageSource, INDEX_FILE, LAYOUT_FILE, LAYOUT_VERSION, type OpenBlob } from './source.js';
 
 /** InvalidArgument: the directory holds no layout, or one of a version nobody knows. */
 export async function openLayout(dir: string): Promise<ImageSource> {
   checkLayoutFile(await readSmall(dir, LAYOUT_FILE), dir);
-  const entries = parseLayoutIndex(await readSmall(dir, INDEX_FILE), join(dir, INDEX_FILE));
-  return { entries, open: (digest) => openBlob(dir, digest) };
+  const index = parseLayoutIndex(await readSmall(dir, INDEX_FILE), join(dir, INDEX_FILE));
+  return { index, open: (digest) => openBlob(dir, digest) };
 }
 
 export function checkLayoutFile(bytes: Uint8Array, where: string): void {
@@ -26,8 +26,8 @@ export function checkLayoutFile(bytes: Uint8Array, where: string): void {
   });
 }
 
-export const parseLayoutIndex = (bytes: Uint8Array, name: string): Descriptor[] =>
-  parseIndex(parseObject(bytes, name), name, MAX_IMAGES).manifests;
+export const parseLayoutIndex = (bytes: Uint8Array, name: string): Index =>
+  parseIndex(parseObject(bytes, name), name, MAX_IMAGES);
 
 async function readSmall(dir: string, name: string): Promise<Buffer> {
   const path = join(dir, name);

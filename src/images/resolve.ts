@@ -4,7 +4,7 @@
  */
 import type { CallContext } from '../context.js';
 import { EbbtideError, invalidArgument, isKind, isNotFound, notFound, throwIfAborted } from '../errors.js';
-import type { Provider } from '../stores/content-helpers.js';
+import type { ContentStore } from '../stores/content.js';
 import {
   checkCount,
   type Descriptor,
@@ -16,7 +16,7 @@ import {
   parseManifest,
   readDocument,
 } from './documents.js';
-import { isImageManifest, isIndexType, isManifestType } from './media-types.js';
+import { isImageManifest, isIndexType, isManifestType, isNonDistributable } from './media-types.js';
 import { hostPlatform, isAttestation, platformRank, platformText } from './platforms.js';
 
 /** Indexes within indexes that are looked into. */
@@ -27,20 +27,25 @@ export interface Resolved {
   manifest: Manifest;
 }
 
+/** What is asked of the store: bytes of documents, and whether blobs are here. */
+export type Blobs = Pick<ContentStore, 'info' | 'readerAt'>;
+
 interface Candidate {
   descriptor: Descriptor;
   rank: number;
 }
 
 /**
- * NotFound: nothing for the platform, or what there is lacks its manifest. InvalidArgument: the target is not an image, or
- * is the only manifest for the platform and damaged.
+ * The best manifest whose image is here: `isHere` decides, by default config and layers have to be in the store. The best
+ * of all when there is none such. NotFound: nothing for the platform, or what there is lacks its manifest.
+ * InvalidArgument: the target is not an image, or is the only manifest for the platform and damaged.
  */
 export async function resolveManifest(
-  content: Provider,
+  content: Blobs,
   ctx: CallContext,
   target: Descriptor,
   platform: Platform = hostPlatform(),
+  isHere = (manifest: Manifest): Promise<boolean> => hasBlobs(content, ctx, manifest),
 ): Promise<Resolved> {
   if (isManifestType(target.mediaType)) return read(content, ctx, target);
   const search: Search = {
@@ -56,10 +61,14 @@ export async function resolveManifest(
   const { candidates, failures } = search;
   // A stable sort: of equals the index's first counts.
   candidates.sort((a, b) => b.rank - a.rank);
+  let best: Resolved | undefined;
   for (const { descriptor } of candidates) {
     const found = await attempt(search, () => read(content, ctx, descriptor));
-    if (found !== undefined && isImageManifest(found.manifest)) return found;
+    if (found === undefined || !isImageManifest(found.manifest)) continue;
+    if (await isHere(found.manifest)) return found;
+    best ??= found;
   }
+  if (best !== undefined) return best;
   // What is damaged matters only when nothing else fits.
   const damage = failures.find((failure) => isKind(failure, 'InvalidArgument'));
   if (damage !== undefined) throw damage;
@@ -70,7 +79,25 @@ export async function resolveManifest(
   });
 }
 
-async function read(content: Provider, ctx: CallContext, descriptor: Descriptor): Promise<Resolved> {
+/** Whether the store has the config and the layers, but for those that may not be distributed. */
+export async function hasBlobs(
+  content: Blobs,
+  ctx: CallContext,
+  { config, layers }: Manifest,
+): Promise<boolean> {
+  for (const { digest, mediaType } of [config, ...layers]) {
+    throwIfAborted(ctx.signal);
+    try {
+      if (!isNonDistributable(mediaType)) await content.info(ctx, digest);
+    } catch (error) {
+      if (isNotFound(error)) return false;
+      throw error;
+    }
+  }
+  return true;
+}
+
+async function read(content: Blobs, ctx: CallContext, descriptor: Descriptor): Promise<Resolved> {
   const json = await readDocument(content, ctx, descriptor);
   return { descriptor, manifest: parseManifest(json, descriptor.digest) };
 }
@@ -78,7 +105,7 @@ async function read(content: Provider, ctx: CallContext, descriptor: Descriptor)
 interface Search {
   /** Digest of the image's target. */
   target: string;
-  content: Provider;
+  content: Blobs;
   ctx: CallContext;
   wanted: Platform;
   candidates: Candidate[];
@@ -89,15 +116,19 @@ interface Search {
 }
 
 /** Undefined when a document is not there or cannot be used. */
-async function attempt<T>({ failures }: Search, step: () => Promise<T>): Promise<T | undefined> {
+async function attempt<T>(search: Search, step: () => Promise<T>): Promise<T | undefined> {
   try {
     return await step();
   } catch (error) {
     if (!(error instanceof EbbtideError) || !(isNotFound(error) || error.kind === 'InvalidArgument'))
       throw error;
-    if (!failures.some(({ kind }) => kind === error.kind)) failures.push(error);
+    note(search, error);
     return undefined;
   }
+}
+
+function note({ failures }: Search, error: EbbtideError): void {
+  if (!failures.some(({ kind }) => kind === error.kind)) failures.push(error);
 }
 
 async function gather(search: Search, target: Descriptor, depth: number): Promise<void> {
@@ -110,6 +141,8 @@ async function gather(search: Search, target: Descriptor, depth: number): Promis
   }
   if (depth >= MAX_INDEX_DEPTH) throw tooDeep(target.digest);
   const index = parseIndex(await readDocument(content, ctx, target), target.digest);
+  const [unusable] = index.unusable.values();
+  if (unusable !== undefined) note(search, unusable.error);
   for (const child of index.manifests) {
     if (isAttestation(child) || search.seen.has(child.digest)) continue;
     search.seen.add(child.digest);
@@ -131,7 +164,7 @@ export const tooDeep = (digest: string): EbbtideError =>
 
 /** By the index entry, else by the manifest's config. */
 async function rankOf(
-  content: Provider,
+  content: Blobs,
   ctx: CallContext,
   child: Descriptor,
   wanted: Platform,

@@ -3,7 +3,7 @@
  * store already or can still be opened. Made by layout.ts (directories) and archive.ts (tar files); used by import.
  */
 import type { Source } from '../stores/content-helpers.js';
-import type { Descriptor } from './documents.js';
+import type { Index } from './documents.js';
 
 export interface OpenBlob {
   source: Source;
@@ -14,7 +14,7 @@ export interface OpenBlob {
 
 export interface ImageSource {
   /** Top-level entries with their annotations, in the source's order. */
-  entries: Descriptor[];
+  index: Index;
   /** A blob that was not taken in yet; undefined when the source does not have it. */
   open(digest: string): Promise<OpenBlob | undefined>;
 }

@@ -11,6 +11,7 @@ import {
   EbbtideError,
   invalidArgument,
   isAlreadyExists,
+  isKind,
   isNotFound,
   notFound,
   throwIfAborted,
@@ -21,7 +22,7 @@ import { digestOf } from '../model/digest.js';
 import { inheritedSnapshotLabels, Label } from '../model/labels.js';
 import { addBlobLabels, holdBlob } from './content.js';
 import { type Descriptor, type Manifest, type Platform, parseConfig, readDocument } from './documents.js';
-import { resolveManifest } from './resolve.js';
+import { hasBlobs, resolveManifest } from './resolve.js';
 import {
   type ImageServices,
   type LayerSnapshotter,
@@ -111,14 +112,16 @@ class Unpacker {
 
   async run(target: Descriptor): Promise<Unpacked> {
     const { content } = this.#services;
-    const resolved = await resolveManifest(content, this.#ctx, target, this.#options.platform);
-    const { manifest } = resolved;
-    await holdBlob(this.#services, this.#ctx, resolved.descriptor.digest);
-    const config = parseConfig(
-      await readDocument(content, this.#ctx, manifest.config),
-      manifest.config.digest,
+    const { descriptor, manifest } = await resolveManifest(
+      content,
+      this.#ctx,
+      target,
+      this.#options.platform,
+      async (candidate) =>
+        (await hasBlobs(content, this.#ctx, candidate)) || (await this.#isUnpacked(candidate)),
     );
-    const layers = layersOf(manifest, config.diffIds);
+    await holdBlob(this.#services, this.#ctx, descriptor.digest);
+    const layers = layersOf(manifest, await this.#diffIds(manifest));
     const top = layers.at(-1);
     let applied = 0;
     if (top !== undefined) {
@@ -129,11 +132,27 @@ class Unpacker {
     }
     return {
       chainId: top?.chainId ?? '',
-      manifest: resolved.descriptor.digest,
+      manifest: descriptor.digest,
       layers: layers.length,
       applied,
       skipped: this.#skipped,
     };
+  }
+
+  async #diffIds({ config }: Manifest): Promise<string[]> {
+    const json = await readDocument(this.#services.content, this.#ctx, config);
+    return parseConfig(json, config.digest).diffIds;
+  }
+
+  /** With its snapshots in place an image's layers need not be here. */
+  async #isUnpacked(manifest: Manifest): Promise<boolean> {
+    try {
+      const top = chainIds(await this.#diffIds(manifest)).at(-1);
+      return top !== undefined && (await this.#isThere(top));
+    } catch (error) {
+      if (isNotFound(error) || isKind(error, 'InvalidArgument')) return false;
+      throw error;
+    }
   }
 
   /** The config keeps the top snapshot, and so the chain; compressed layers say what they unfold to. */

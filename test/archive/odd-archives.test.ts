@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { lstat, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
+import { gzipSync } from 'node:zlib';
 import { applyLayer } from '../../src/backends/archive/apply.js';
 import { isKind } from '../../src/errors.js';
 import { missingTools } from '../support/debian.js';
@@ -156,6 +157,99 @@ describe('numbers', () => {
   });
 });
 
+describe('fields of old and odd writers', () => {
+  const file: Item = { name: 'f', text: 'x' };
+
+  test('given numbers that begin with NULs or blanks, then they are read as by tar', async (t) => {
+    const tar = await tarOf([{ name: 'f', text: 'hello' }, file]);
+    for (const size of [
+      '\x000000000005',
+      '\0\x000000000005',
+      '         5 \0',
+      '000000000005',
+      '\0         5 ',
+    ]) {
+      const two = patched(tar, 0, 'g', 1024);
+      const { tree } = await applied(t, patched(two, 124, size));
+      assert.deepEqual(tree, { f: 'hello', g: 'x' }, JSON.stringify(size));
+    }
+    assert.equal((await readAll(patched(tar, 100, '\x000644\0')))[0]!.entry.mode, 0o644);
+  });
+
+  test('given a file whose name ends in a slash, then it is one if it has a content, else a directory', async (t) => {
+    const tar = await tarOf([{ name: 'f/', text: 'hello' }, file]);
+    for (const type of ['0', '\0', '7']) {
+      const { tree } = await applied(t, patched(patched(tar, 156, type), 0, 'g', 1024));
+      assert.deepEqual(tree, { f: 'hello', g: 'x' }, JSON.stringify(type));
+    }
+    const empty = await tarOf([
+      { name: 'd/', text: '' },
+      { name: 'd/f', text: 'x' },
+    ]);
+    assert.deepEqual((await applied(t, empty)).tree, { d: 'dir', 'd/f': 'x' });
+  });
+
+  test('given an entry of another type, then what comes after it is read; in a layer it is refused', async (t) => {
+    const tar = await tarOf([{ name: 'label', text: 'content' }, file]);
+    for (const type of ['V', 'D', 'M', 'A', 's']) {
+      const archive = patched(tar, 156, type);
+      const items = await readAll(archive);
+      assert.deepEqual(
+        items.map(({ entry, content }) => [entry.name, entry.type, content.toString()]),
+        [
+          ['label', 'unknown', 'content'],
+          ['f', 'file', 'x'],
+        ],
+      );
+      await refused(t, archive, new RegExp(`"label" has the unsupported type "${type}"`));
+    }
+  });
+
+  test('given a prefix as star writes it, then the times behind it are no part of the name', async (t) => {
+    const times = '12345670000\x0012345670000\0';
+    const tar = patched(patched(await tarOf([file]), 345, 'p'.repeat(131) + times), 508, 'tar\0');
+    const name = 'p'.repeat(131);
+    assert.deepEqual((await applied(t, tar)).tree, { [name]: 'dir', [`${name}/f`]: 'x' });
+  });
+
+  test('given a way through symlinks, then as many are followed as Linux follows', async (t) => {
+    const chain = (links: number): Item[] => [
+      { name: 's0', type: 'directory' },
+      ...Array.from(
+        { length: links },
+        (_, i): Item => ({ name: `s${i + 1}`, type: 'symlink', linkname: `s${i}` }),
+      ),
+      { name: `s${links}/f`, text: 'x' },
+    ];
+    assert.equal((await applied(t, await tarOf(chain(40)))).tree['s0/f'], 'x');
+    await refused(t, await tarOf(chain(41)), /too many symlinks/);
+  });
+
+  test('given records whose length has leading zeros, then they are read', async (t) => {
+    const header = await tarOf([{ name: 'pax', text: '012 path=ren\n' }]);
+    const pax = patched(header.subarray(0, -1024), 156, 'x');
+    const bad = Buffer.from(pax);
+    bad.write('000 path=ren', 512);
+    // Given 13 bytes with the newline.
+    const good = Buffer.from(pax);
+    good.write('013 path=ren\n', 512);
+    assert.deepEqual((await applied(t, Buffer.concat([good, await tarOf([file])]))).tree, { ren: 'x' });
+    await refused(t, Buffer.concat([bad, await tarOf([file])]), /pax record/);
+  });
+
+  test('given attributes that no file system holds, then the error names the entry, and no other attribute is set', async (t) => {
+    const large: Item = { name: 'f', text: 'x'.repeat(100_000) };
+    for (const item of [file, large, { name: 'd', type: 'directory' } as Item]) {
+      const { name } = item;
+      const with1 = (key: string, value = 'v') => withPax([`SCHILY.xattr.${key}=${value}`], item);
+      await refused(t, await with1('user.a\0b'), /NUL/);
+      await refused(t, await with1(''), new RegExp(`"${name}/?" has an extended attribute whose name`));
+      await refused(t, await with1(`user.${'n'.repeat(300)}`), /attribute whose name is empty or too long/);
+      await refused(t, await with1('user.v', 'v'.repeat(70_000)), /attribute that is too large/);
+    }
+  });
+});
+
 describe('what AUFS left in layers', () => {
   test('given hard links into .wh..wh.plnk, then they are one file, and that directory is not there', async (t) => {
     const { root, tree } = await applied(
@@ -211,6 +305,14 @@ describe('other formats', () => {
       }
     });
   }
+
+  test('given a layer that is compressed twice, then the error says so', async (t) => {
+    const tar = await tarOf([{ name: 'f', text: 'x' }]);
+    await refused(t, gzipSync(gzipSync(tar)), /compressed twice: .* the format gzip,/);
+    await refused(t, gzipSync(gzipSync(Buffer.alloc(4000, tar))), /compressed twice/);
+    const zstd = Buffer.concat([Buffer.from('28b52ffd', 'hex'), Buffer.alloc(600, 7)]);
+    await refused(t, gzipSync(zstd), /compressed twice: .* the format zstd,/);
+  });
 
   test('given what xz and bzip2 write, then the error names them; a name like a mark is a name', async (t) => {
     for (const tool of ['xz', 'bzip2']) {

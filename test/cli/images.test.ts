@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { Blobs, named, writeFiles } from '../images/fixtures.js';
+import { Blobs, named, tarOfFiles, writeFiles } from '../images/fixtures.js';
 import { tempDir } from '../support/db.js';
 import { cli } from './support.js';
 
@@ -50,4 +50,18 @@ test('given an index for other hosts and a stranger beside it, when imported and
   const { images } = JSON.parse(exported.stdout) as { images: unknown };
   assert.deepEqual(images, [{ name: NAME, digest: two.manifest.digest, reducedFrom: index.digest }]);
   assert.match(await readFile(join(target, 'manifest.json'), 'utf8'), /"example\.com\/app:1"/);
+});
+
+test('given an archive on standard input, then `import -` takes it, and says what is wrong with another', async (t) => {
+  const run = await cli(t);
+  const blobs = new Blobs();
+  const { manifest } = await blobs.image([[{ name: 'a', text: 'a'.repeat(200_000) }]], { plain: true });
+  const archive = await tarOfFiles(blobs.layout([named(manifest, NAME)]));
+  const cut = await run.fed(archive.subarray(0, archive.length / 2), 'import', '-');
+  assert.equal(cut.code, 2);
+  assert.match(cut.stderr, /cannot import the archive: malformed tar archive: it ends inside/);
+  const { code, stdout, stderr } = await run.fed(archive, 'import', '-', '--json');
+  assert.deepEqual({ code, stderr }, { code: 0, stderr: '' });
+  const [image] = JSON.parse(stdout) as { name: string; target: { digest: string } }[];
+  assert.deepEqual([image!.name, image!.target.digest], [NAME, manifest.digest]);
 });

@@ -36,6 +36,19 @@ export class Cli {
   }
 
   start(...args: string[]): Started {
+    return this.#start('ignore', args);
+  }
+
+  /** A run that reads `input` from its standard input. */
+  fed(input: Uint8Array, ...args: string[]): Promise<Ended> {
+    const { child, ended } = this.#start('pipe', args);
+    // It may end before it has read all.
+    child.stdin!.on('error', () => undefined);
+    child.stdin!.end(input);
+    return ended;
+  }
+
+  #start(stdin: 'ignore' | 'pipe', args: readonly string[]): Started {
     const env = {
       ...process.env,
       ...this.#env,
@@ -43,11 +56,11 @@ export class Cli {
       EBBTIDE_NAMESPACE: 'test',
       EBBTIDE_SNAPSHOTTER: 'native',
     };
-    const child = spawn(process.execPath, [MAIN, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(process.execPath, [MAIN, ...args], { env, stdio: [stdin, 'pipe', 'pipe'] });
     const out: Buffer[] = [];
     const err: Buffer[] = [];
-    child.stdout.on('data', (chunk: Buffer) => out.push(chunk));
-    child.stderr.on('data', (chunk: Buffer) => err.push(chunk));
+    child.stdout!.on('data', (chunk: Buffer) => out.push(chunk));
+    child.stderr!.on('data', (chunk: Buffer) => err.push(chunk));
     const stderr = (): string => Buffer.concat(err).toString();
     const ended = new Promise<Ended>((resolve, reject) => {
       child.on('error', reject);

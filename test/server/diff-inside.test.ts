@@ -119,6 +119,52 @@ for (const snapshotter of ['native', 'overlayfs'] as const) {
     untouched();
   });
 
+  test(`${snapshotter}: snapshots of one key in two namespaces are two`, async (t) => {
+    const { client, connect, untouched } = await fenced(t);
+    const other = connect('other');
+    const mine = await prepare(client, 'key', snapshotter);
+    const theirs = await prepare(other, 'key', snapshotter);
+    assert.notEqual(mine.source, theirs.source);
+    const [myDiff, theirDiff] = [
+      await layer(client, [{ name: 'file', text: 'mine' }]),
+      await layer(other, [{ name: 'file', text: 'theirs' }]),
+    ];
+    for (const [caller, own, foreign, diff] of [
+      [client, mine, theirs, myDiff],
+      [other, theirs, mine, theirDiff],
+    ] as const) {
+      const refused = await caller.fails('diff', 'Apply', { diff, mounts: [foreign] });
+      assert.equal(refused.code, code.invalidArgument);
+      for (const mounts of [
+        { right: [foreign] },
+        { left: [own], right: [foreign] },
+        { left: [foreign], right: [own] },
+      ])
+        assert.equal(
+          (await caller.fails('diff', 'Diff', { ...mounts, mediaType: plain })).code,
+          code.invalidArgument,
+        );
+      assert.deepEqual(readdirSync(directoryOf(own)), []);
+      await caller.call('diff', 'Apply', { diff, mounts: [own] });
+      assert.deepEqual(readdirSync(directoryOf(own)), ['file']);
+    }
+    // Given that theirs is committed and gone under that key, then mine is still mine.
+    await other.call('snapshots', 'Commit', { snapshotter, name: 'base', key: 'key' });
+    await client.call('diff', 'Apply', { diff: myDiff, mounts: [mine] });
+    assert.equal(
+      (await other.fails('diff', 'Apply', { diff: theirDiff, mounts: [theirs] })).code,
+      code.failedPrecondition,
+    );
+    // Given a new one of theirs under the key, on the committed one: mine does not serve them as a layer of it.
+    const next = await prepare(other, 'key', snapshotter, 'base');
+    await other.call('diff', 'Apply', { diff: theirDiff, mounts: [next] });
+    assert.equal(
+      (await client.fails('diff', 'Apply', { diff: myDiff, mounts: [next] })).code,
+      code.invalidArgument,
+    );
+    untouched();
+  });
+
   test(`${snapshotter}: the mounts as they were handed out serve, in any spelling; removed ones do not`, async (t) => {
     const { client } = await fenced(t);
     const first = await prepare(client, 'work', snapshotter);

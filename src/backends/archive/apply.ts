@@ -18,6 +18,7 @@ import { type ArchiveLimits, Budget, withDefaults } from './limits.js';
 import { type Skipped, setFinal, setOwnerAndXattrs, timesOf } from './metadata.js';
 import { type BytePath, joinPath, showPath, splitEntryName } from './paths.js';
 import { SmallFiles } from './small-files.js';
+import { malformed } from './tar-header.js';
 import { readTar, type TarEntry } from './tar-reader.js';
 import { writableTarget } from './target.js';
 import { applyDelete, applyOpaque, LINKED_FILES, whiteoutOf } from './whiteouts.js';
@@ -154,6 +155,10 @@ class Applier {
       const dir = await tree.resolve(components, false, entry.name);
       if (dir === undefined) return;
       return whiteout.kind === 'opaque' ? applyOpaque(tree, dir) : applyDelete(tree, dir, whiteout.name);
+    }
+    if (entry.type === 'unknown') {
+      const flag = JSON.stringify(entry.typeflag);
+      throw malformed(`entry "${showPath(entry.name)}" has the unsupported type ${flag}`);
     }
     const parent = await tree.resolve(components, true, entry.name);
     if (entry.type === 'directory') await this.#addDirectory(parent, name, entry);

@@ -171,10 +171,16 @@ export function deviceOf(rdev: number): { major: number; minor: number } {
   return { major, minor };
 }
 
-/** What a failure of the file system means for an entry. A name that no file system takes is the archive's fault, not the disk's. */
+/** What no file system takes is the archive's fault, not the disk's. */
+const unacceptable: Readonly<Record<string, string>> = {
+  ENAMETOOLONG: 'has a name that is too long for the file system',
+  ERANGE: 'has an extended attribute whose name is empty or too long',
+  E2BIG: 'has an extended attribute that is too large',
+};
+
+/** What a failure of the file system means for an entry. */
 export function entryError(name: BytePath, error: unknown): EbbtideError {
-  if (errnoOf(error) === 'ENAMETOOLONG') {
-    return badPath(name, 'has a name that is too long for the file system');
-  }
+  const what = unacceptable[errnoOf(error) ?? ''];
+  if (what !== undefined) return badPath(name, what);
   return fsError('write the archive entry', showPath(name), error);
 }

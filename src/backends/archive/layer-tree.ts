@@ -36,7 +36,8 @@ interface FoundFile {
   data: Place | undefined;
 }
 
-const MAX_SYMLINKS = 255;
+/** On the way to one entry; as many as Linux follows in a path. */
+const MAX_SYMLINKS = 40;
 
 /** Files that are on their way into the tree. */
 export interface Pending {

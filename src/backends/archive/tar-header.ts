@@ -54,7 +54,9 @@ export function decodeHeader(block: Buffer): RawHeader | undefined {
   const magic = block.toString('latin1', 257, 263);
   let name = text(block, 0, 100);
   if (magic === 'ustar\0') {
-    const prefix = text(block, 345, 155);
+    const isStar = block.toString('latin1', 508, BLOCK) === 'tar\0';
+    // star keeps two times at the end of the field.
+    const prefix = text(block, 345, isStar ? 131 : 155);
     if (prefix !== '') name = `${prefix}/${name}`;
   }
   const header: RawHeader = {
@@ -106,12 +108,13 @@ function ownerId(value: bigint, field: string): number {
   return Number(BigInt.asUintN(32, value));
 }
 
-/** Octal text padded with blanks or NULs, or base 256 when the first bit is set. Empty is 0. */
+/** Octal text padded with blanks or NULs on either side, or base 256 when the first bit is set. Empty is 0. */
 function signedNumber(block: Buffer, offset: number, length: number, field: string): bigint {
   const first = block[offset]!;
   if ((first & 0x80) !== 0) return base256(block.subarray(offset, offset + length));
   const digits = block
     .toString('latin1', offset, offset + length)
+    .replace(/^[ \0]+/, '')
     .replace(/\0.*$/s, '')
     .trim();
   if (digits === '') return 0n;
@@ -160,7 +163,7 @@ export function decodePax(data: Buffer): Map<string, Buffer> {
     const blank = data.indexOf(0x20, at);
     const digits = blank < 0 ? '' : data.toString('latin1', at, blank);
     const end = at + Number(digits);
-    if (!/^[1-9][0-9]{0,9}$/.test(digits) || end > data.length || data[end - 1] !== 0x0a) {
+    if (!/^[0-9]{1,10}$/.test(digits) || end > data.length || data[end - 1] !== 0x0a) {
       throw malformed('pax record with a wrong length');
     }
     const equals = data.indexOf(0x3d, blank);

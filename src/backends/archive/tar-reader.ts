@@ -26,7 +26,9 @@ export type EntryType = 'file' | 'link' | 'symlink' | 'char' | 'block' | 'direct
 
 export interface TarEntry {
   readonly name: BytePath;
-  readonly type: EntryType;
+  /** `unknown`: labels, volumes, dumps of GNU tar, access lists of Solaris; `typeflag` has the type byte. */
+  readonly type: EntryType | 'unknown';
+  readonly typeflag: string;
   /** Permission bits with set-id and sticky. */
   readonly mode: number;
   readonly uid: number;
@@ -95,6 +97,8 @@ async function nextHeader(source: ChunkReader, first: boolean): Promise<RawHeade
 
 /** Archives and compressions that are taken for a layer elsewhere, by their first bytes. */
 const foreign: readonly [string, string][] = [
+  ['gzip', '\x1f\x8b'],
+  ['zstd', '(\xb5/\xfd'],
   ['xz', '\xfd7zXZ\0'],
   ['bzip2', 'BZh'],
   ['lzma', ']\0\0'],
@@ -112,7 +116,11 @@ function foreignFormat(block: Buffer): EbbtideError | undefined {
   const start = block.toString('latin1', 0, 8);
   const format = foreign.find(([, magic]) => start.startsWith(magic))?.[0];
   if (format === undefined) return undefined;
-  return invalidArgument(`the archive is in the format ${format}, not a tar, nor a tar in gzip or zstd`, {
+  const isTwice = format === 'gzip' || format === 'zstd';
+  const what = isTwice
+    ? `compressed twice: what it unfolds to is in the format ${format}, not a tar`
+    : `in the format ${format}, not a tar, nor a tar in gzip or zstd`;
+  return invalidArgument(`the archive is ${what}`, {
     object: format,
     remedy: 'convert it to tar, tar+gzip or tar+zstd',
   });
@@ -166,8 +174,9 @@ class EntryMeta {
     this.#longLink = undefined;
     this.#bytes = 0;
 
-    const type = entryType(header, name);
-    const stored = type === 'file' ? (optional(pax, 'size', paxNumber) ?? header.size) : 0;
+    const size = optional(pax, 'size', paxNumber) ?? header.size;
+    const type = entryType(header.typeflag, name, size);
+    const stored = type === 'file' || type === 'unknown' ? size : 0;
     const body = new Body(source, stored, name);
     let sparse: SparseFile | undefined;
     if (type === 'file') {
@@ -183,6 +192,7 @@ class EntryMeta {
     const entry: TarEntry = {
       name,
       type,
+      typeflag: header.typeflag,
       mode: header.mode,
       uid: optional(pax, 'uid', paxOwner) ?? header.uid,
       gid: optional(pax, 'gid', paxOwner) ?? header.gid,
@@ -260,12 +270,10 @@ class Body {
   }
 }
 
-function entryType(header: RawHeader, name: BytePath): EntryType {
-  const type = types[header.typeflag];
-  if (type === undefined) {
-    throw malformed(`entry "${showPath(name)}" has the unsupported type ${JSON.stringify(header.typeflag)}`);
-  }
-  return type === 'file' && name.endsWith('/') ? 'directory' : type;
+/** Old writers have no type for directories but a slash after the name; with a content it is a file all the same. */
+function entryType(typeflag: string, name: BytePath, size: number): TarEntry['type'] {
+  const type = types[typeflag] ?? 'unknown';
+  return type === 'file' && name.endsWith('/') && size === 0 ? 'directory' : type;
 }
 
 function untilNul(data: Buffer): BytePath {
@@ -289,7 +297,10 @@ function optional<T>(
 function xattrsOf(pax: ReadonlyMap<string, Buffer>): ReadonlyMap<string, Buffer> {
   const xattrs = new Map<string, Buffer>();
   for (const [key, value] of pax) {
-    if (key.startsWith(XATTR_PREFIX)) xattrs.set(key.slice(XATTR_PREFIX.length), value);
+    if (!key.startsWith(XATTR_PREFIX)) continue;
+    // The file system would take the part before a NUL for the name.
+    if (key.includes('\0')) throw malformed('an extended attribute has a NUL in its name');
+    xattrs.set(key.slice(XATTR_PREFIX.length), value);
   }
   return xattrs;
 }

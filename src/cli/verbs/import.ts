@@ -1,4 +1,4 @@
-/** `ebbtide import SOURCE`: an OCI layout (directory or tar) or a `docker save` tar into the store. */
+/** `ebbtide import SOURCE`: an OCI layout (directory or tar) or a `docker save` tar into the store. `-`: standard input. */
 import type { Command } from 'commander';
 import { importImage, leftOutText } from '../../images/import.js';
 import { parsePlatformText } from '../../images/platforms.js';
@@ -16,7 +16,7 @@ interface Options {
 export function importVerb(program: Command): void {
   program
     .command('import <source>')
-    .description('import images: an OCI layout (directory or tar) or a docker save tar')
+    .description('import images: an OCI layout (directory or tar) or a docker save tar; - is standard input')
     .option('--unpack <snapshotter>', 'also build the snapshots (native, overlayfs)')
     .option('--platform <platform>', 'what to unpack of an index: os/arch[/variant] (default: this host)')
     .option('--artifacts', 'also import charts, signatures and other manifests that are not images')
@@ -27,7 +27,7 @@ export function importVerb(program: Command): void {
           const platform = wanted === undefined ? undefined : parsePlatformText(wanted);
           const report = (p: { phase: string; name: string; done: number; total: number }): void =>
             progress.report(`${p.phase} ${p.name}`, p.done, p.total);
-          const images = await importImage(db, ctx, source!, {
+          const images = await importImage(db, ctx, source === '-' ? process.stdin : source!, {
             ...(baseName && { baseName }),
             artifacts: artifacts === true,
             leftOut: (entries) => out.note(`left out what is not an image: ${leftOutText(entries)}`),
