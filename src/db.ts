@@ -314,6 +314,7 @@ export class DB implements AsyncDisposable {
         error: String(error),
       });
     });
+    await this.#host.orphans.mark();
     for (const backend of this.#host.backends.values()) await backend.close();
     await this.#host.content.close?.();
     await this.#pool?.close();

@@ -41,6 +41,7 @@ import { Drafts } from './drafts.js';
 import { hashFile } from './hash-file.js';
 import { dataPath, readIngest, readRef } from './ingest.js';
 import { algorithms, ContentLayout } from './layout.js';
+import { readMark, writeMark } from './mark.js';
 import { FileReader } from './reader.js';
 import { DELETIONS, Trash } from './trash.js';
 import { FileWriter, type OpenIngest } from './writer.js';
@@ -216,6 +217,15 @@ export class LocalContent implements ContentBackend {
     } catch (error) {
       return { ...emptyReport(), errors: [{ path: this.#directory.path, message: messageOf(error) }] };
     }
+  }
+
+  async readMark(): Promise<string | undefined> {
+    return (await readMark(this.#layout.mark)) ?? undefined;
+  }
+
+  async writeMark(text: string): Promise<void> {
+    this.verify();
+    await writeMark(this.#layout.mark, text);
   }
 
   async inspect(digest: string): Promise<BlobFile> {
