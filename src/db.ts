@@ -315,6 +315,7 @@ export class DB implements AsyncDisposable {
         error: String(error),
       });
     });
+    await this.#host.orphans.mark();
     await closeAll([
       ...[...this.#host.backends.values()].map((backend) => () => backend.close()),
       () => this.#host.content.close?.(),

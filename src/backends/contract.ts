@@ -83,6 +83,9 @@ export interface ContentBackend {
   deleteMany?(digests: string[]): Promise<RemovalReport>;
   /** Optional: deletes what crashes left that is neither a blob nor an ingest; answers what was freed. */
   cleanup?(): Promise<RemovalReport>;
+  /** Optional, both or none: a short text that is kept beside the blobs (src/gc/tree-mark.ts); undefined: none yet. */
+  readMark?(): Promise<string | undefined>;
+  writeMark?(text: string): Promise<void>;
   /** Optional: what stands where the blob belongs. */
   inspect?(digest: string): Promise<BlobFile>;
   /** Optional: moves what stands where the blob belongs out of the way and answers its new path; undefined: absent. */

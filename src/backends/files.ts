@@ -2,6 +2,7 @@
  * Small file system helpers shared by the backends. All asynchronous: nothing here holds up the event loop.
  * Durability: `syncDirectory` is what makes a name (a create, a rename) survive a power cut.
  */
+import { constants } from 'node:fs';
 import { chmod, mkdir, open, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { failedPrecondition } from '../errors.js';
@@ -49,6 +50,22 @@ export async function makeRoot(path: string, mode: number): Promise<void> {
     object: path,
     remedy: 'move the file away, or use another root directory',
   });
+}
+
+/** A pipe in a file's place must not make anybody wait, and a link must not lead elsewhere. */
+const PLAIN_FILE = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW;
+
+/** The text of a small file; ENXIO or ELOOP for what is no regular file. */
+export async function readText(path: string): Promise<string> {
+  const handle = await open(path, PLAIN_FILE);
+  try {
+    if (!(await handle.stat()).isFile()) {
+      throw Object.assign(new Error(`${path} is no regular file`), { code: 'ENXIO' });
+    }
+    return await handle.readFile('utf8');
+  } finally {
+    await handle.close();
+  }
 }
 
 export async function exists(path: string): Promise<boolean> {

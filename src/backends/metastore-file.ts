@@ -184,7 +184,8 @@ async function commitCause(error: unknown): Promise<unknown> {
 function inspect(path: string): boolean {
   let fd: number;
   try {
-    fd = openSync(path, 'r');
+    // A pipe in its place must not make anybody wait.
+    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (error) {
     if (isAbsent(error)) return false;
     throw fsError('open the snapshot metadata', path, error);

@@ -2,31 +2,55 @@
  * Deletes whole trees and counts what that freed. Called by the disk job pool's workers (`removeTreeSync`) and, on
  * the calling thread in small steps, by backends that were opened without a pool (`inlineJobs`).
  *
- * Trees come from container images and may be hostile: no recursion over their depth, names need not be UTF-8,
- * paths may be longer than the kernel takes, directories may be unreadable. Symbolic links are never followed.
+ * Trees come from container images and may be hostile, or still be changed by a container: no recursion over their depth,
+ * names need not be UTF-8, directories may be unreadable. Each directory is opened below the one that it was found in,
+ * never through a symlink, and calls go to one name in it, so nothing outside the tree is reached whatever is renamed
+ * meanwhile. What is mounted in a tree stays, also a directory of the same file system (a bind mount).
  */
 import { randomBytes } from 'node:crypto';
-import { chmodSync, lstatSync, readdirSync, renameSync, rmdirSync, unlinkSync } from 'node:fs';
-import { shown } from '../held-paths.js';
+import {
+  chmodSync,
+  closeSync,
+  type Dirent,
+  fstatSync,
+  lstatSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  rmdirSync,
+  unlinkSync,
+} from 'node:fs';
+import { basename, dirname } from 'node:path';
+import { descriptorPath, forgetDescriptor, nameDescriptor, shown } from '../held-paths.js';
 import { errnoOf, isAbsent, messageOf } from '../system/system-errors.js';
 import type { DiskJobs, RemovalReport } from './contract.js';
 import { BLOCK_BYTES } from './disk-usage.js';
 import { breathe, entryName, SLASH } from './files.js';
+import { DIRECTORY_ONLY, mountOf, openBeneath } from './sys.js';
 
 const STEPS_BETWEEN_BREATHS = 256;
-/** Directories with a longer path are moved up first; the kernel's limit is 4096 bytes. */
-const LONGEST_PATH_BYTES = 3072;
+/** Deeper directories are moved up to the top of the tree first: each level takes a descriptor. */
+const DEPTH_MAX = 64;
 const REPORTED_ERRORS = 20;
+const MAX_ROUNDS = 3;
+
+interface Directory {
+  readonly fd: number;
+  readonly depth: number;
+  /** By its name, for messages. */
+  readonly path: Buffer;
+  /** What the names in it are appended to. */
+  readonly prefix: Buffer;
+}
 
 interface Visit {
-  path: Buffer;
-  /** Device of the tree: what is mounted inside is somebody else's and stays. */
-  device?: number;
+  parent: Directory;
+  name: Buffer;
+  /** Open from the first visit on. */
+  directory?: Directory;
   /** Times its entries were removed; it is tried again when others added entries meanwhile. */
   rounds: number;
 }
-
-const MAX_ROUNDS = 3;
 
 export const emptyReport = (): RemovalReport => ({ removed: 0, bytes: 0, errors: [] });
 
@@ -65,79 +89,169 @@ export const inlineJobs: DiskJobs = {
 /** The deletion of one tree, stopping after every few hundred files; adds to `sum` at its end. */
 export function* removalSteps(tree: string, sum: RemovalReport): Generator<void, void> {
   const report = emptyReport();
-  const root = Buffer.from(tree);
-  const stack: Visit[] = [{ path: root, rounds: 0 }];
-  let steps = 0;
-  while (stack.length > 0) {
-    const visit = stack.at(-1)!;
-    try {
-      if (isDone(visit, root, report)) {
-        stack.pop();
-        continue;
-      }
-      visit.rounds++;
-      for (const entry of readdirSync(visit.path, { encoding: 'buffer', withFileTypes: true })) {
-        const path = Buffer.concat([visit.path, SLASH, entryName(entry)]);
-        if (entry.isDirectory()) {
-          stack.push({ path, rounds: 0, ...(visit.device !== undefined && { device: visit.device }) });
-        } else unlink(path, report);
-        if (++steps % STEPS_BETWEEN_BREATHS === 0) yield;
-      }
-    } catch (error) {
-      stack.pop();
-      if (!isAbsent(error)) note(report, visit.path.toString(), messageOf(error));
-    }
+  let parent: Directory | undefined;
+  try {
+    if (lstatSync(tree).isDirectory()) {
+      parent = directoryOf(openSync(dirname(tree), DIRECTORY_ONLY), Buffer.from(dirname(tree)), -1);
+      yield* new TreeRemoval(parent, Buffer.from(basename(tree)), report).steps();
+    } else unlink(Buffer.from(tree), Buffer.from(tree), report);
+  } catch (error) {
+    if (!isAbsent(error)) note(report, tree, messageOf(error));
+  } finally {
+    close(parent);
   }
   if (report.errors.length === 0) report.removed = 1;
   addReport(sum, report);
 }
 
-/** True when nothing of the visited path is left to do; false when its entries must go first. */
-function isDone(visit: Visit, root: Buffer, report: RemovalReport): boolean {
-  if (visit.rounds > 0) return closeDirectory(visit, report);
-  if (visit.path.length > LONGEST_PATH_BYTES && visit.path !== root) {
-    const nearer = Buffer.concat([root, Buffer.from(`/.deep-${randomBytes(8).toString('hex')}`)]);
-    renameSync(visit.path, nearer);
-    visit.path = nearer;
+class TreeRemoval {
+  readonly #report: RemovalReport;
+  readonly #mount: string;
+  /** A directory lies below what it was found in; siblings wait between them. */
+  readonly #stack: Visit[];
+  /** Directories that were moved up to the top of the tree. */
+  readonly #movedUp: Visit[] = [];
+
+  constructor(parent: Directory, name: Buffer, report: RemovalReport) {
+    this.#report = report;
+    this.#mount = mountOf(parent.fd);
+    this.#stack = [{ parent, name, rounds: 0 }];
   }
-  return !openUp(visit, report);
+
+  *steps(): Generator<void, void> {
+    const stack = this.#stack;
+    let steps = 0;
+    try {
+      while (stack.length > 0) {
+        const visit = stack.at(-1)!;
+        try {
+          for (const entry of this.#entriesLeft(visit) ?? []) {
+            this.#remove(visit.directory!, entry);
+            if (++steps % STEPS_BETWEEN_BREATHS === 0) yield;
+          }
+        } catch (error) {
+          // Those that were found in it have not been visited yet.
+          while (stack.at(-1) !== visit) stack.pop();
+          this.#leave(visit);
+          if (!isAbsent(error)) note(this.#report, pathOf(visit).toString(), messageOf(error));
+        }
+      }
+    } finally {
+      for (const { directory } of stack) close(directory);
+    }
+  }
+
+  /** What is to be removed before the directory itself; undefined when the visit is over, or others come first. */
+  #entriesLeft(visit: Visit): Entry[] | undefined {
+    if (visit.directory === undefined) return this.#enter(visit);
+    const deep = this.#stack.length === 1 ? this.#movedUp.pop() : undefined;
+    if (deep !== undefined) {
+      this.#stack.push(deep);
+      return undefined;
+    }
+    if (!this.#isRemoved(visit, visit.directory)) return this.#entriesOf(visit, visit.directory);
+    this.#leave(visit);
+    return undefined;
+  }
+
+  #enter(visit: Visit): Entry[] | undefined {
+    if (visit.parent.depth >= DEPTH_MAX) {
+      this.#moveUp(visit);
+      return undefined;
+    }
+    let fd: number;
+    try {
+      fd = openBeneath(visit.parent.fd, visit.name, DIRECTORY_ONLY);
+    } catch (error) {
+      if (!NO_DIRECTORY.has(errnoOf(error) ?? '')) throw error;
+      // It was replaced since it was listed.
+      unlink(at(visit), pathOf(visit), this.#report);
+      this.#leave(visit);
+      return undefined;
+    }
+    visit.directory = directoryOf(fd, pathOf(visit), visit.parent.depth + 1);
+    if (mountOf(fd) !== this.#mount) throw new Error('a file system is mounted here: unmount it first');
+    makeEnterable(fd);
+    return this.#entriesOf(visit, visit.directory);
+  }
+
+  #entriesOf(visit: Visit, { fd }: Directory): Entry[] {
+    visit.rounds++;
+    return readdirSync(descriptorPath(fd), { encoding: 'buffer', withFileTypes: true });
+  }
+
+  #remove(directory: Directory, entry: Entry): void {
+    const name = entryName(entry);
+    if (entry.isDirectory()) this.#stack.push({ parent: directory, name, rounds: 0 });
+    else unlink(join(directory.prefix, name), join(directory.path, SLASH, name), this.#report);
+  }
+
+  #moveUp(visit: Visit): void {
+    const top = this.#stack[0]!.directory!;
+    const name = Buffer.from(`.deep-${randomBytes(8).toString('hex')}`);
+    renameSync(at(visit), join(top.prefix, name));
+    this.#leave(visit);
+    this.#movedUp.push({ parent: top, name, rounds: 0 });
+  }
+
+  /** True when the directory is gone or cannot be removed, false when it must be emptied once more. */
+  #isRemoved(visit: Visit, { fd }: Directory): boolean {
+    const { blocks } = fstatSync(fd);
+    try {
+      rmdirSync(at(visit));
+    } catch (error) {
+      if (NO_DIRECTORY.has(errnoOf(error) ?? '')) {
+        unlink(at(visit), pathOf(visit), this.#report);
+        return true;
+      }
+      if (errnoOf(error) !== 'ENOTEMPTY' || visit.rounds >= MAX_ROUNDS) throw error;
+      // What is left in it either came meanwhile or could not be deleted; the latter is reported already.
+      return this.#report.errors.length > 0;
+    }
+    this.#report.bytes += blocks * BLOCK_BYTES;
+    return true;
+  }
+
+  #leave(visit: Visit): void {
+    close(visit.directory);
+    this.#stack.pop();
+  }
 }
 
-/** True for a directory, made enterable; anything else is unlinked at once. */
-function openUp(visit: Visit, report: RemovalReport): boolean {
-  const { path } = visit;
-  const stats = lstatSync(path);
-  if (!stats.isDirectory()) {
-    unlink(path, report);
-    return false;
-  }
-  visit.device ??= stats.dev;
-  if (stats.dev !== visit.device) throw new Error('a file system is mounted here: unmount it first');
+type Entry = Dirent<Buffer>;
+
+/** What opening a directory says about something else in its place. */
+const NO_DIRECTORY: ReadonlySet<string> = new Set(['ENOTDIR', 'ELOOP']);
+
+const join = (...parts: Buffer[]): Buffer => Buffer.concat(parts);
+const at = ({ parent, name }: Visit): Buffer => join(parent.prefix, name);
+const pathOf = ({ parent, name }: Visit): Buffer => join(parent.path, SLASH, name);
+
+function directoryOf(fd: number, path: Buffer, depth: number): Directory {
+  nameDescriptor(fd, path.toString());
+  return { fd, depth, path, prefix: Buffer.from(`${descriptorPath(fd)}/`) };
+}
+
+function close(directory: Directory | undefined): void {
+  if (directory === undefined) return;
+  forgetDescriptor(directory.fd);
+  closeSync(directory.fd);
+}
+
+function makeEnterable(fd: number): void {
   const entered = 0o700;
-  if ((stats.mode & entered) !== entered && process.geteuid?.() !== 0) chmodSync(path, entered);
-  return true;
+  if (process.geteuid?.() === 0 || (fstatSync(fd).mode & entered) === entered) return;
+  chmodSync(descriptorPath(fd), entered);
 }
 
-/** True when the directory is gone or cannot be removed, false when it must be emptied once more. */
-function closeDirectory(visit: Visit, report: RemovalReport): boolean {
-  const { blocks } = lstatSync(visit.path);
+/** `path` is for messages. */
+function unlink(place: Buffer, path: Buffer, report: RemovalReport): void {
   try {
-    rmdirSync(visit.path);
-  } catch (error) {
-    if (errnoOf(error) !== 'ENOTEMPTY' || visit.rounds >= MAX_ROUNDS) throw error;
-    // What is left in it either came meanwhile or could not be deleted; the latter is reported already.
-    return report.errors.length > 0;
-  }
-  report.bytes += blocks * BLOCK_BYTES;
-  return true;
-}
-
-function unlink(path: Buffer, report: RemovalReport): void {
-  try {
-    const { nlink, blocks } = lstatSync(path);
-    unlinkSync(path);
+    const { nlink, blocks } = lstatSync(place);
+    unlinkSync(place);
     if (nlink <= 1) report.bytes += blocks * BLOCK_BYTES;
   } catch (error) {
-    if (!isAbsent(error)) note(report, path.toString(), messageOf(error));
+    // A directory that came into its place is found by the next round.
+    if (!isAbsent(error) && errnoOf(error) !== 'EISDIR') note(report, path.toString(), messageOf(error));
   }
 }

@@ -9,7 +9,7 @@
  * Errors are like Node's own: `code` ("EPERM"), `errno`, `syscall`, `path`.
  */
 import { spawnSync } from 'node:child_process';
-import { closeSync, constants, lutimesSync, openSync } from 'node:fs';
+import { closeSync, constants, lutimesSync, openSync, readSync } from 'node:fs';
 import { getSystemErrorName } from 'node:util';
 import { addonError, loadAddon } from '../system/addon.js';
 import { MountFlag, mountFlagNames, parseMountOptions } from './mount-options.js';
@@ -195,6 +195,22 @@ function openStepwise(directory: number, path: string | Buffer, flags: number): 
   } catch (error) {
     if (at !== directory) closeSync(at);
     throw error;
+  }
+}
+
+const fdinfo = Buffer.alloc(512);
+
+/** Which mount an open file was reached through; the same for two files unless something is mounted between them. */
+export function mountOf(fd: number): string {
+  const path = `/proc/self/fdinfo/${fd}`;
+  const info = openSync(path, 'r');
+  try {
+    const text = fdinfo.toString('latin1', 0, readSync(info, fdinfo));
+    const id = /^mnt_id:\s*(\d+)$/m.exec(text)?.[1];
+    if (id === undefined) throw systemError(ENOTSUP, 'mnt_id', path);
+    return id;
+  } finally {
+    closeSync(info);
   }
 }
 

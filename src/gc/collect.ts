@@ -92,6 +92,7 @@ class Collection {
     checkBudget(this.#options.sliceBudgetMs);
     checkLimits(this.#options);
     massGuard(this.#options.massGuard);
+    if (!dryRun) await this.#host.orphans.mark();
     if (!dryRun && !only) await this.#sweeps.survey(fullSweep === true);
     try {
       return await this.#run();

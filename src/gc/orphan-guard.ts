@@ -4,8 +4,8 @@
  * orphans by name. Called by backend-sweeps.ts between a survey and the first removal.
  *
  * Some orphans are expected: items of records that this store removed itself (`accounted`), and the few that a crash
- * leaves. Of the others none may go while the tree is empty, or was empty when it was opened beside them; else few may,
- * or a small share of the backend.
+ * leaves. Of the others none may go while the tree is empty, or was empty when it was opened beside them, or is not the tree
+ * they were written under (tree-mark.ts); else few may, or a small share of the backend.
  */
 import type { ContentBackend, SnapshotterBackend } from '../backends/contract.js';
 import type { Engine } from '../engine/contract.js';
@@ -13,6 +13,7 @@ import { key, metaKey } from '../engine/schema/keys.js';
 import { EbbtideError, failedPrecondition } from '../errors.js';
 import { type GuardLimits, guardLimits, type MassGuard } from './mass-guard.js';
 import type { Survey } from './survey.js';
+import { TreeMark } from './tree-mark.js';
 
 /** Stricter than for records, of which somebody removed the last reference. */
 const DEFAULTS: GuardLimits = { maxShare: 0.5, floor: 20 };
@@ -22,7 +23,7 @@ const REMEDY =
   'mount or restore the metadata and open the store again; look at `ebbtide gc --dry-run --full`; if these items are to go, ' +
   'confirm with `ebbtide gc --full --allow-mass-removal` or orphanGuard: false';
 
-/** Present while the tree is one that was empty when it was opened beside a filled backend. */
+/** Present while the tree is one that was empty, or not that of the content, when it was opened beside a filled backend. */
 const FOREIGN = metaKey('foreign');
 const COLLECTIONS = [
   'namespaces',
@@ -48,7 +49,10 @@ export interface Surveyed {
 }
 
 export interface OrphanState {
-  /** The tree was empty when it was opened beside items that it does not name; until a run with consent. */
+  /**
+   * The tree was empty when it was opened beside items that it does not name, older than them, or another store's; until a
+   * run with consent.
+   */
   foreign: boolean;
   /** Orphans that the guard kept when it last stopped a run. */
   kept: number;
@@ -58,17 +62,19 @@ interface OpenHost {
   readonly engine: Engine;
   readonly content: ContentBackend;
   readonly backends: ReadonlyMap<string, SnapshotterBackend>;
-  log(level: 'warn', message: string, details?: Readonly<Record<string, unknown>>): void;
+  log(level: 'info' | 'warn', message: string, details?: Readonly<Record<string, unknown>>): void;
 }
 
 /** What is known of the orphans of one open store. */
 export class OrphanGuard {
   readonly #host: OpenHost;
+  readonly #mark: TreeMark;
   #foreign = false;
   #refusal: { error: EbbtideError; at: number; kept: number } | undefined;
 
   constructor(host: OpenHost) {
     this.#host = host;
+    this.#mark = new TreeMark(host.engine, host.content);
   }
 
   get state(): OrphanState {
@@ -80,23 +86,48 @@ export class OrphanGuard {
     const host = this.#host;
     const { engine } = host;
     this.#foreign = engine.has(FOREIGN);
-    if (!this.#foreign && isEmptyTree(engine) && (await this.#filled()).length > 0) {
+    const doubt = await this.#doubt();
+    if (!this.#foreign && doubt !== undefined && (await this.#filled()).length > 0) {
       this.#foreign = true;
       await engine
         .update((tx) => tx.put(FOREIGN, '1'))
         .catch((error: unknown) => {
-          host.log('warn', 'cannot note that the store was empty beside content', { error: String(error) });
+          host.log('warn', 'cannot note that the store is not that of its content', { error: String(error) });
         });
     }
     if (!this.#foreign) return;
     host.log(
       'warn',
-      'the store knows nothing of items in its backends: its metadata may be lost or not mounted',
+      doubt ?? 'the store knows nothing of items in its backends: its metadata may be lost or not mounted',
       {
         backends: await this.#filled(),
         remedy: REMEDY,
       },
     );
+  }
+
+  async #doubt(): Promise<string | undefined> {
+    if (isEmptyTree(this.#host.engine)) {
+      return 'the store knows nothing of items in its backends: its metadata may be lost or not mounted';
+    }
+    try {
+      return await this.#mark.doubt();
+    } catch (error) {
+      this.#host.log('warn', 'cannot compare the store with the mark of its content', {
+        error: String(error),
+      });
+      return undefined;
+    }
+  }
+
+  /** Called before a collection and a close: the content is this tree's, as far as the tree has come. */
+  async mark(): Promise<void> {
+    if (this.#foreign) return;
+    try {
+      await this.#mark.renew();
+    } catch (error) {
+      this.#host.log('info', 'the content could not be marked', { error: String(error) });
+    }
   }
 
   /** Backends that have a blob or a snapshot. */
@@ -129,7 +160,7 @@ export class OrphanGuard {
     const why = isEmpty
       ? ', and the store is empty'
       : strict
-        ? ', and the store began empty beside them'
+        ? ', and the store began empty beside them or is not that under which they were written'
         : '';
     const error = failedPrecondition(
       `no record names ${refused.map(describe).join('; ')}${why}: the metadata may be lost, set back or not mounted`,
@@ -149,6 +180,7 @@ export class OrphanGuard {
     try {
       await this.#host.engine.update((tx) => tx.delete(FOREIGN), { background: true });
       this.#foreign = false;
+      await this.#mark.adopt();
     } catch (error) {
       this.#host.log('warn', 'cannot note that the orphans are explained', { error: String(error) });
     }

@@ -1,15 +1,18 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { renameSync, symlinkSync } from 'node:fs';
 import { chmod, link, lutimes, mkdir, open, readdir, stat, symlink, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import type { RemovalReport } from '../../src/backends/contract.js';
 import { copyTree, major, minor } from '../../src/backends/copy-tree.js';
 import { diskUsage } from '../../src/backends/disk-usage.js';
 import { supportsEntryTypes } from '../../src/backends/entry-types.js';
 import { exists } from '../../src/backends/files.js';
 import { mappedRoot } from '../../src/backends/id-map.js';
-import { inlineJobs, removeTreeSync } from '../../src/backends/remove-tree.js';
+import { canMount } from '../../src/backends/mounts.js';
+import { emptyReport, inlineJobs, removalSteps, removeTreeSync } from '../../src/backends/remove-tree.js';
 import { sys } from '../../src/backends/sys.js';
 import { describeTree, treeDifferences } from '../support/tree.js';
 import { failsWith, recordingLog, tempDir } from './temp.js';
@@ -151,6 +154,62 @@ test('given a link to a directory, when removed, then what it points at stays', 
   removeTreeSync(join(root, 'top-link'));
   assert.deepEqual(await readdir(root), ['outside']);
   assert.deepEqual(await readdir(join(root, 'outside')), ['file']);
+});
+
+/** Steps of the removal one by one; `change` is called after the first. */
+function removeWhile(tree: string, change: () => void): RemovalReport {
+  const report = emptyReport();
+  const steps = removalSteps(tree, report);
+  steps.next();
+  change();
+  while (!steps.next().done);
+  return report;
+}
+
+for (const directory of ['d', 'd/deep']) {
+  test(`given ${directory} that becomes a link while it is emptied, then nothing outside of the tree is removed`, async (t) => {
+    const root = await tempDir(t);
+    const names = Array.from({ length: 600 }, (_, i) => `file-${i}`);
+    for (const place of [`tree/${directory}`, 'outside']) {
+      await mkdir(join(root, place), { recursive: true });
+      for (const name of names) await writeFile(join(root, place, name), '');
+    }
+    const tree = join(root, 'tree');
+    const report = removeWhile(tree, () => {
+      renameSync(join(tree, directory), join(root, 'moved'));
+      symlinkSync(join(root, 'outside'), join(tree, directory));
+    });
+    assert.equal((await readdir(join(root, 'outside'))).length, 600);
+    assert.deepEqual(report.errors, []);
+    assert.ok(!(await exists(tree)));
+  });
+}
+
+test('given a directory of the same file system mounted inside, when a tree is removed, then it keeps its files', async (t) => {
+  const can = await canMount();
+  if (!can.ok) return t.skip(`mounts are not permitted: ${can.reason}`);
+  const root = await tempDir(t);
+  const tree = join(root, 'tree');
+  await mkdir(join(tree, 'etc/mnt'), { recursive: true });
+  await mkdir(join(root, 'host/deep'), { recursive: true });
+  await writeFile(join(root, 'host/deep/precious'), 'x');
+  await writeFile(join(tree, 'config'), '');
+  await writeFile(join(root, 'host-config'), 'x');
+  const mounts = [
+    ['host', 'etc/mnt'],
+    ['host-config', 'config'],
+  ] as const;
+  for (const [from, to] of mounts) sys.mountWithOptions('', join(root, from), join(tree, to), ['bind']);
+  try {
+    const { removed, errors } = removeTreeSync(tree);
+    assert.equal(removed, 0);
+    assert.ok(errors.some(({ path, message }) => path.endsWith('etc/mnt') && /mounted here/.test(message)));
+    assert.deepEqual(await readdir(join(root, 'host/deep')), ['precious']);
+    assert.ok(await exists(join(root, 'host-config')));
+  } finally {
+    for (const [, to] of mounts) sys.umount(join(tree, to));
+  }
+  assert.deepEqual(removeTreeSync(tree).errors, []);
 });
 
 test('given device numbers as stat tells them, then major and minor are those of mknod', () => {

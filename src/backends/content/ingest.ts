@@ -5,7 +5,7 @@
  * sees all of an ingest or nothing. The files are not synced: a power cut can leave a directory whose ref is not its
  * own, which is then not an ingest.
  */
-import { readFile, rename, stat, writeFile } from 'node:fs/promises';
+import { lstat, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isNotFound, notFound, unknownError } from '../../errors.js';
 import {
@@ -17,7 +17,7 @@ import {
 } from '../../model/time.js';
 import { HeldDirectory } from '../../system/held-directory.js';
 import type { IngestStatus } from '../contract.js';
-import { orAbsent } from '../files.js';
+import { orAbsent, readText } from '../files.js';
 import { isIngestOf } from './layout.js';
 
 const SECONDS_PER_YEAR = 366n * 86_400n;
@@ -78,8 +78,8 @@ export async function readIngest(directory: string): Promise<IngestStatus> {
 }
 
 async function readHeld(at: string, directory: string): Promise<IngestStatus> {
-  const data = await orAbsent(stat(dataPath(at), { bigint: true }));
-  const ref = data && (await orAbsent(readFile(join(at, 'ref'), 'utf8')));
+  const data = await orAbsent(lstat(dataPath(at), { bigint: true }));
+  const ref = data?.isFile() ? await orAbsent(readText(join(at, 'ref'))) : null;
   if (data === null || ref === null || !isIngestOf(directory, ref)) {
     throw notFound(`there is no ingest in ${directory}`, { object: directory });
   }
@@ -94,13 +94,13 @@ async function readHeld(at: string, directory: string): Promise<IngestStatus> {
 
 /** The ref of the ingest in a directory; null when there is none, or one that belongs elsewhere. */
 export async function readRef(directory: string): Promise<string | null> {
-  const ref = await orAbsent(readFile(join(directory, 'ref'), 'utf8'));
+  const ref = await orAbsent(readText(join(directory, 'ref')));
   return ref !== null && isIngestOf(directory, ref) ? ref : null;
 }
 
 async function readTimestamp(directory: string, name: string): Promise<Instant> {
   const path = join(directory, name);
-  const text = await orAbsent(readFile(path, 'utf8'));
+  const text = await orAbsent(readText(path));
   const time = text === null ? undefined : parseTimestamp(text);
   if (time === undefined) {
     throw unknownError(`${path} is ${text === null ? 'missing' : 'no timestamp'}`, { object: path });
@@ -110,7 +110,7 @@ async function readTimestamp(directory: string, name: string): Promise<Instant> 
 
 async function readTotal(directory: string): Promise<number> {
   const path = join(directory, 'total');
-  const text = await orAbsent(readFile(path, 'utf8'));
+  const text = await orAbsent(readText(path));
   if (text === null) return 0;
   const total = /^\d+$/.test(text) ? Number(text) : Number.NaN;
   if (!Number.isSafeInteger(total)) throw unknownError(`${path} is no size`, { object: path });

@@ -6,6 +6,7 @@
  *   <root>/ingest/<sha256 of the ref>/      one directory per unfinished ingest: data, ref, startedat, updatedat, total
  *   <root>/.drafts/                         ingests that are being made
  *   <root>/.trash/                          what is being deleted
+ *   <root>/.tree                            which tree of records the blobs belong to
  *   <root>/.damaged/                        what `check --repair` found in a blob's place
  */
 import { createHash } from 'node:crypto';
@@ -33,6 +34,9 @@ export class ContentLayout {
   }
   get trash(): string {
     return join(this.root, '.trash');
+  }
+  get mark(): string {
+    return join(this.root, '.tree');
   }
   get damaged(): string {
     return join(this.root, '.damaged');

@@ -32,7 +32,7 @@ import type {
   RemovalReport,
   WriterDescriptor,
 } from '../contract.js';
-import { eachLimit, exists, makeRoot, orAbsent } from '../files.js';
+import { eachLimit, exists, makeRoot, orAbsent, readText } from '../files.js';
 import { type BackendLog, namingLog, stderrLog } from '../log.js';
 import { ObjectLocks } from '../object-locks.js';
 import { emptyReport, inlineJobs } from '../remove-tree.js';
@@ -41,6 +41,7 @@ import { Drafts } from './drafts.js';
 import { hashFile } from './hash-file.js';
 import { dataPath, readIngest, readRef } from './ingest.js';
 import { algorithms, ContentLayout } from './layout.js';
+import { writeMark } from './mark.js';
 import { FileReader } from './reader.js';
 import { DELETIONS, Trash } from './trash.js';
 import { FileWriter, type OpenIngest } from './writer.js';
@@ -57,7 +58,7 @@ const WALK_BATCH = 64;
 /** Times that an ingest is made where another keeps appearing that cannot be resumed. */
 const MAX_OPENINGS = 4;
 /** Failures that say that there is no such ingest; any other may pass, and what was written must not go for it. */
-const GONE_OR_OTHER: ReadonlySet<string> = new Set(['ENOENT', 'ENOTDIR', 'EISDIR']);
+const GONE_OR_OTHER: ReadonlySet<string> = new Set(['ENOENT', 'ENOTDIR', 'EISDIR', 'ENXIO', 'ELOOP']);
 /** Age from which an ingest directory without a ref of its own is nobody's work any more. */
 const DAMAGED_AGE_MS = 3_600_000;
 
@@ -216,6 +217,15 @@ export class LocalContent implements ContentBackend {
     } catch (error) {
       return { ...emptyReport(), errors: [{ path: this.#directory.path, message: messageOf(error) }] };
     }
+  }
+
+  async readMark(): Promise<string | undefined> {
+    return (await orAbsent(readText(this.#layout.mark))) ?? undefined;
+  }
+
+  async writeMark(text: string): Promise<void> {
+    this.verify();
+    await writeMark(this.#layout.mark, text);
   }
 
   async inspect(digest: string): Promise<BlobFile> {

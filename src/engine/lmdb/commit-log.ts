@@ -15,6 +15,7 @@ import {
   fdatasyncSync,
   fstatSync,
   ftruncateSync,
+  lstatSync,
   readFileSync,
   write,
   writeSync,
@@ -22,7 +23,7 @@ import {
 import { join } from 'node:path';
 import { unknownError } from '../../errors.js';
 import { isFull } from '../../system/system-errors.js';
-import { fileError, openPrivate, syncDirectory } from './files.js';
+import { fileError, foreign, openPrivate, syncDirectory } from './files.js';
 import { BATCH_HEAD_BYTES, BATCH_MAGIC, batchAt, batchRevision, sealBatch } from './log-format.js';
 
 /** A file this large is left for the other one as soon as that is free. */
@@ -85,6 +86,7 @@ interface Found {
 function readBatches(path: string): Found {
   let log: Buffer;
   try {
+    if (!lstatSync(path).isFile()) throw foreign(path, 'it is no regular file');
     log = readFileSync(path);
   } catch (error) {
     throw fileError('read', path, error);

@@ -161,7 +161,8 @@ interface Header {
 export function inspectDataFile(path: string): boolean {
   let fd: number;
   try {
-    fd = openSync(path, 'r');
+    // A pipe in its place must not make anybody wait.
+    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (error) {
     if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return false;
     throw fileError('open', path, error);
