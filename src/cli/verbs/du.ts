@@ -17,11 +17,14 @@ export function du(program: Command): void {
     .addOption(new Option('--by <what>', 'what the rows are').choices([...usageGroups]).default('image'))
     .option('-A, --all-namespaces', 'rows of all namespaces (always so for --by namespace)')
     .action(
-      storeVerb<Options>(async ({ db, ctx, out }, _args, { by, allNamespaces }) => {
-        const everywhere = allNamespaces === true || by === 'namespace';
-        const report = await db.du(everywhere ? { signal: ctx.signal } : ctx, { by });
-        out.object(report, () => print(out, report));
-      }),
+      storeVerb<Options>(
+        async ({ db, ctx, out }, _args, { by, allNamespaces }) => {
+          const everywhere = allNamespaces === true || by === 'namespace';
+          const report = await db.du(everywhere ? { signal: ctx.signal } : ctx, { by });
+          out.object(report, () => print(out, report));
+        },
+        ({ by, allNamespaces }) => ({ allNamespaces: allNamespaces === true || by === 'namespace' }),
+      ),
     );
 }
 
