@@ -1,4 +1,4 @@
-/** The error of opening a store that is not there and is not to be made. Thrown by the engines and db.ts. */
+/** The error of opening a store that is not there and is not to be made. Thrown by the engines and open.ts. */
 import { EbbtideError } from './errors.js';
 
 export type NoStorePlace = 'directory' | 'directory without metadata' | 'tree';

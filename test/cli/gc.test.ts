@@ -217,7 +217,7 @@ describe('why and du on the command line', () => {
       assert.match(await run.ok('du', '--by', by), new RegExp(`^${by.toUpperCase()} .*RETAINED\n`));
     }
     assert.match(
-      (await run.run('du', '--namespace', 'other')).stdout,
+      (await run.run('du', '--by', 'image', '--no-disk', '--namespace', 'other')).stdout,
       /^IMAGE[^\n]*\nthe whole store: .* kept, 0 B garbage\n$/,
     );
     await run.fails(2, /Allowed choices/, 'du', '--by', 'owner');
