@@ -99,7 +99,7 @@ test('given images gone and a lease that keeps their bytes, when usage is asked 
 });
 
 test('given a set, when it is asked what goes without it, then that is what a collection frees', async (t) => {
-  const { db, root } = await filled(t);
+  const { db } = await filled(t);
   const names = [`image/${ONE}`, TWO, 'web', 'held', `half`];
   await db.garbageCollect({}, { fullSweep: true });
   const { without, kept } = await db.du(ctx, { by: 'root', without: names });
@@ -108,6 +108,8 @@ test('given a set, when it is asked what goes without it, then that is what a co
     without!.retained >
       single.rows.filter((r) => r.kind !== 'content').reduce((sum, r) => sum + r.retained, 0),
   );
+  const ambiguous = db.du({}, { by: 'root', without: [`image/${ONE}`] });
+  await assert.rejects(ambiguous, (error) => isKind(error, 'InvalidArgument'));
   for (const name of [ONE, TWO]) await db.images.delete(ctx, name);
   await db.containers.delete(ctx, 'web');
   await db.leases.delete(ctx, { id: 'held' });
@@ -116,9 +118,4 @@ test('given a set, when it is asked what goes without it, then that is what a co
   assert.equal(kept - after.kept, without!.retained);
   assert.equal(after.garbage, without!.retained);
   await assert.rejects(db.du(ctx, { without: ['nosuch'] }), (error) => isKind(error, 'NotFound'));
-  await assert.rejects(
-    db.du({}, { by: 'root', without: [`image/${ONE}`] }),
-    (error) => isKind(error, 'NotFound') || isKind(error, 'InvalidArgument'),
-  );
-  assert.ok(duOf(root) > 0);
 });
