@@ -186,9 +186,10 @@ export class ClusterHosts {
 
   async inUsage(asked: Promise<UsageReport>): Promise<UsageReport> {
     const report = await asked;
-    if (report.by !== 'lease' || !report.rows.some(({ name }) => name.includes('@'))) return report;
+    const leases = report.rows.filter(({ kind, name }) => kind === 'lease' && name.includes('@'));
+    if (leases.length === 0) return report;
     const owners = await this.#owners();
-    for (const row of report.rows) {
+    for (const row of leases) {
       const owner = owners(row.name);
       if (owner !== undefined) row.host = owner;
     }

@@ -68,6 +68,8 @@ export const withExpiryGrace =
   };
 
 export interface OpenOptions extends DBOptions {
+  /** false: NotFound where there is no store; nothing is made, in the root or in the cluster. Default true. */
+  create?: boolean;
   /**
    * Directory the store lives in; made (0711) when missing. A relative path is one of the moment of the call. When
    * another directory takes its place, writes, walks and mounts are Unavailable until it is back.
@@ -84,6 +86,7 @@ export interface OpenOptions extends DBOptions {
 }
 
 const knownOptions = new Set([
+  'create',
   'root',
   'engine',
   'etcd',

@@ -207,7 +207,10 @@ export class DB implements AsyncDisposable {
     const answer = why(this.#host, (run) => this.#inTurn(run), ctx, name, options);
     return this.hosts?.inWhy(answer) ?? answer;
   }
-  /** Bytes by image, lease, namespace or snapshotter, of the context's namespace or, without one, of all. */
+  /**
+   * Bytes by root of each kind, by namespace or by snapshotter, of the context's namespace or, without one, of all. NotFound:
+   * a name of `without` that no row has.
+   */
   du(ctx: CallContext = {}, options: UsageOptions = {}): Promise<UsageReport> {
     const report = diskUsageBy(this.#host, (run) => this.#inTurn(run), ctx, options);
     return this.hosts?.inUsage(report) ?? report;

@@ -188,6 +188,7 @@ export type {
   Send,
   SendBackReference,
 } from './gc/collectors.js';
+export type { DiskLine, DiskReport } from './gc/disk-report.js';
 export type { ClockSteps, ExpiryTime } from './gc/expiry-clock.js';
 export type { MassGuard } from './gc/mass-guard.js';
 export { type ObjectKind, type ObjectName, objectKinds } from './gc/objects.js';

@@ -2,6 +2,8 @@
  * Opens DBs: `openDB` with everything in one directory, `newDB` from given parts. Called by the command line, the daemon
  * and embedders.
  */
+import { existsSync } from 'node:fs';
+import { stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { openContent } from './backends/content/store.js';
 import type { ContentBackend, DiskJobs, SnapshotterBackend } from './backends/contract.js';
@@ -26,11 +28,12 @@ import { openEtcdEngine } from './engine/etcd/open.js';
 import type { EtcdConfig } from './engine/etcd/options.js';
 import { openLmdbEngine } from './engine/lmdb/engine.js';
 import { openMemoryEngine } from './engine/memory/engine.js';
-import { failedPrecondition, invalidArgument } from './errors.js';
+import { type EbbtideError, failedPrecondition, invalidArgument } from './errors.js';
 import { createDiskPool, type DiskPool } from './gc/disk-pool.js';
 import { ExpiryClock } from './gc/expiry-clock.js';
 import { createGraph } from './gc/graph.js';
 import { metadataIndexer } from './gc/references.js';
+import { NoStore } from './no-store.js';
 import { errnoOf, fsError } from './system/system-errors.js';
 
 const logToStderr: Log = (level, message, details) => {
@@ -126,15 +129,7 @@ export async function openDB(options: OpenOptions): Promise<DB> {
   validateOptions(options);
   const root = resolve(options.root);
   const log = options.log ?? logToStderr;
-  await makeDurableDirectory(root, 0o711).catch((error: unknown) => {
-    if (errnoOf(error) === 'EEXIST') {
-      throw failedPrecondition(`the root ${root} is not a directory`, {
-        object: root,
-        remedy: 'name a directory',
-      });
-    }
-    throw fsError('make the root directory', root, error);
-  });
+  await useRoot(root, options.create ?? true);
   const engineOptions = {
     indexer: metadataIndexer,
     graph: createGraph(options.core),
@@ -143,7 +138,9 @@ export async function openDB(options: OpenOptions): Promise<DB> {
   };
   const cleanup: (() => Promise<void>)[] = [];
   try {
-    const engine = await openEngine({ ...options, root }, engineOptions);
+    const engine = await openEngine({ ...options, root }, engineOptions).catch((error: unknown) => {
+      throw error instanceof NoStore && error.place === 'directory' ? noStoreAt(root) : error;
+    });
     cleanup.push(() => engine.close());
     const pool = createDiskPool();
     cleanup.push(() => pool.close());
@@ -165,11 +162,33 @@ export async function openDB(options: OpenOptions): Promise<DB> {
   }
 }
 
-function openEngine({ root, engine, etcd }: OpenOptions, options: EngineOptions): Promise<Engine> {
+/** Makes the root if it may. */
+async function useRoot(root: string, create: boolean): Promise<void> {
+  try {
+    if (create) await makeDurableDirectory(root, 0o711);
+    else if (!(await stat(root)).isDirectory()) throw notADirectory(root);
+  } catch (error) {
+    const code = errnoOf(error);
+    if (code === 'EEXIST' || code === 'ENOTDIR') throw notADirectory(root);
+    if (code === 'ENOENT' && !create) throw noStoreAt(root);
+    throw fsError(create ? 'make the root directory' : 'use the root', root, error);
+  }
+}
+
+const noStoreAt = (root: string): NoStore =>
+  new NoStore(existsSync(layout.content(root)) ? 'directory without metadata' : 'directory', root);
+
+const notADirectory = (root: string): EbbtideError =>
+  failedPrecondition(`the root ${root} is not a directory`, { object: root, remedy: 'name a directory' });
+
+function openEngine(
+  { root, engine, etcd, create = true }: OpenOptions,
+  options: EngineOptions,
+): Promise<Engine> {
   const inMemory = engine === 'memory';
   if (etcd !== undefined) {
     const mirror = inMemory ? {} : { mirrorDir: layout.mirror(root) };
-    return openEtcdEngine({ ...options, ...mirror, etcd, place: root });
+    return openEtcdEngine({ ...options, ...mirror, etcd, place: root, create });
   }
-  return inMemory ? openMemoryEngine(options) : openLmdbEngine(layout.database(root), options);
+  return inMemory ? openMemoryEngine(options) : openLmdbEngine(layout.database(root), { ...options, create });
 }

@@ -3,9 +3,10 @@
  * Durability: `syncDirectory` is what makes a name (a create, a rename) survive a power cut.
  */
 import { constants } from 'node:fs';
-import { chmod, mkdir, open, stat } from 'node:fs/promises';
+import { chmod, open, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { failedPrecondition } from '../errors.js';
+import { makeDirectories } from '../system/make-directories.js';
 import { errnoOf, fsError, isAbsent } from '../system/system-errors.js';
 
 /** Makes the names in a directory durable. File systems that cannot (EINVAL) are taken at their word. */
@@ -26,7 +27,7 @@ export async function syncDirectory(path: string): Promise<void> {
  * synced.
  */
 export async function makeDurableDirectory(path: string, mode: number): Promise<void> {
-  const first = await mkdir(path, { recursive: true, mode });
+  const first = makeDirectories(path, mode);
   if (first === undefined) return;
   const top = dirname(first);
   for (let at = path; at !== top && at !== dirname(at); at = dirname(at)) {

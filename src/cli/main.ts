@@ -36,6 +36,7 @@ const verbs: Readonly<Record<string, () => Promise<(program: Command) => void>>>
   doctor: async () => (await import('./verbs/doctor.js')).doctor,
   check: async () => (await import('./verbs/check.js')).check,
   demo: async () => (await import('./verbs/demo.js')).demo,
+  init: async () => (await import('./verbs/init.js')).init,
   import: async () => (await import('./verbs/import.js')).importVerb,
   export: async () => (await import('./verbs/export.js')).exportVerb,
   images: async () => (await import('./verbs/images.js')).images,

@@ -6,8 +6,11 @@ import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { type Command, InvalidArgumentError } from 'commander';
 import type { CallContext } from '../context.js';
-import { EbbtideError, invalidArgument, isKind, kindOf } from '../errors.js';
+import { DB } from '../db.js';
+import { snapshotterNames } from '../db-options.js';
+import { EbbtideError, invalidArgument, isKind, kindOf, notFound } from '../errors.js';
 import type { StringMap } from '../model/records.js';
+import { NoStore } from '../no-store.js';
 import { openDB } from '../open.js';
 import { messageOf } from '../system/system-errors.js';
 import { type EtcdOptions, etcdConfig } from './etcd-options.js';
@@ -59,19 +62,68 @@ export function verb<O extends object>(
   };
 }
 
-/** Wraps a verb that works on the store: opened before, closed after, whatever happens. */
+/** What a verb asks of the store before it runs. */
+export interface Needs {
+  /** Make the store where there is none, and say so. Other verbs fail with NotFound and leave the disk as it is. */
+  creates?: boolean;
+  /** NotFound, before anything is made, unless the store has this snapshotter. */
+  snapshotter?: string | undefined;
+  /** The verb is about the whole store: an unknown namespace is not mentioned. */
+  allNamespaces?: boolean;
+}
+
+/**
+ * Wraps a verb that works on the store: opened before, closed after, whatever happens. A function of `needs` also checks
+ * the arguments: what it throws comes before the store is opened.
+ */
 export function storeVerb<O extends object>(
   fn: (env: StoreEnv, args: string[], options: O) => Promise<void>,
+  needs: Needs | ((options: O, args: readonly string[]) => Needs) = {},
 ): Action<O> {
-  return verb<O>(async (env, args, options) => {
-    await using db = await openStore(env.options);
-    const ctx: CallContext = { namespace: env.options.namespace, signal: env.signal };
-    await fn({ ...env, db, ctx }, args, options);
+  return verb<O>((env, args, options) =>
+    withStore(env, typeof needs === 'function' ? needs(options, args) : needs, (storeEnv) =>
+      fn(storeEnv, args, options),
+    ),
+  );
+}
+
+/** Opens the store, runs `fn`, closes the store. Says so when the namespace is unknown, which explains an empty answer. */
+export async function withStore(env: Env, needs: Needs, fn: (env: StoreEnv) => Promise<void>): Promise<void> {
+  const { options, signal, out } = env;
+  await using db = await openStore(options, needs, (root) => out.note(`made a store at ${root}`));
+  if (needs.snapshotter !== undefined) checkSnapshotter(needs.snapshotter, db.snapshotters().keys());
+  const { namespace } = options;
+  try {
+    await fn({ ...env, db, ctx: { namespace, signal } });
+  } finally {
+    if (needs.allNamespaces !== true) await hintAtNamespaces(db, namespace, out).catch(() => undefined);
+  }
+}
+
+async function hintAtNamespaces(db: Store, namespace: string, out: Output): Promise<void> {
+  const known = await db.namespaces.list({});
+  if (known.length === 0 || known.includes(namespace)) return;
+  const shown = known.slice(0, NAMESPACES_SHOWN).join(', ');
+  const more = known.length > NAMESPACES_SHOWN ? ' and others' : '';
+  out.note(`there is no namespace "${namespace}" yet; there are: ${shown}${more} (-n chooses)`);
+}
+const NAMESPACES_SHOWN = 10;
+
+function checkSnapshotter(name: string, known: Iterable<string>): void {
+  const names = [...known];
+  if (names.includes(name)) return;
+  throw notFound(`there is no snapshotter "${name}"`, {
+    object: name,
+    remedy: `there are: ${names.join(', ')}`,
   });
 }
 
-/** The daemon that was named, or that has the root; else the root itself. */
-export async function openStore(options: GlobalOptions): Promise<Store> {
+/** The daemon that was named, or that has the root; else the root itself. `made` is called with a new store's root. */
+async function openStore(
+  options: GlobalOptions,
+  { creates = false, snapshotter }: Needs,
+  made: (root: string) => void,
+): Promise<Store> {
   const { root, address } = options;
   const named = address ?? process.env.EBBTIDE_ADDRESS;
   if (named) return connect(named);
@@ -80,14 +132,34 @@ export async function openStore(options: GlobalOptions): Promise<Store> {
   if (daemon !== undefined) return connect(daemon);
   const etcd = etcdConfig(options);
   try {
+    if (snapshotter !== undefined) checkSnapshotter(snapshotter, snapshotterNames);
     // Who asks for a collection by hand means this host.
-    return await openDB({ root, ...(etcd && { etcd, enableEtcdGC: true }) });
+    const given = { root, ...(etcd && { etcd, enableEtcdGC: true }) };
+    const found = await openDB({ ...given, create: false }).catch((error: unknown) => {
+      if (error instanceof NoStore) return error;
+      throw error;
+    });
+    if (found instanceof DB) return found;
+    if (!creates) throw withRemedy(found);
+    const db = await openDB(given);
+    made(root);
+    return db;
   } catch (error) {
     // One may have been about to start.
     const late = isKind(error, 'Unavailable') ? await findDaemon(root) : undefined;
     if (late === undefined) throw error;
     return connect(late);
   }
+}
+
+/** With what to type. */
+function withRemedy(error: NoStore): EbbtideError {
+  if (error.place !== 'directory') return error;
+  return new EbbtideError(error.kind, error.message, {
+    object: error.object,
+    remedy: 'check --root; `ebbtide init` makes a store there, and so do import, serve and synth',
+    cause: error,
+  });
 }
 
 // Loaded when there is a daemon: most runs of the command do not need the client.

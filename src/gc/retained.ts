@@ -1,5 +1,5 @@
 /**
- * Who takes the disk: bytes by image, lease, namespace or snapshotter. Called by db.ts; reads only. Writers go on
+ * Who takes the disk: bytes by root, of every kind or of one, by namespace or by snapshotter. Called by db.ts; reads only. Writers go on
  * meanwhile: records are read while they last, then the graph core says for one moment what goes with what.
  *
  * For each row: `total` is all that is reached from it, `retained` what would go if it were removed and the store
@@ -11,34 +11,70 @@ import type { CallContext } from '../context.js';
 import { NodeFlag } from '../engine/contract.js';
 import type { RetainedQuery } from '../engine/graph.js';
 import { components, namespaceOf } from '../engine/schema/keys.js';
-import { invalidArgument, throwIfAborted } from '../errors.js';
+import { invalidArgument, notFound, throwIfAborted } from '../errors.js';
 import type { Instant } from '../model/time.js';
+import { type DiskReport, diskReport } from './disk-report.js';
 import { extraEdges, type InTurn } from './extra-edges.js';
 import type { CollectHost } from './host.js';
 import { Items, presentNodes } from './items.js';
 import { describeKey } from './objects.js';
 import type { ExtraEdges } from './reach.js';
-import { ResourceImage, ResourceLease, ResourceSnapshot } from './types.js';
+import {
+  ResourceContainer,
+  ResourceContent,
+  ResourceImage,
+  ResourceIngest,
+  ResourceLease,
+  ResourceSnapshot,
+  ResourceUnknown,
+} from './types.js';
 import type { LeaseOwner } from './why.js';
 
 /** Nodes looked at before other work gets its turn. */
 const NODES_PER_TURN = 4096;
 
-export const usageGroups = ['image', 'lease', 'namespace', 'snapshotter'] as const;
+const typeOfKind = {
+  image: ResourceImage,
+  container: ResourceContainer,
+  lease: ResourceLease,
+  sandbox: ResourceUnknown,
+  ingest: ResourceIngest,
+} as const;
+type SingleKind = keyof typeof typeOfKind;
+
+/** `root`: everything that keeps itself, of all these kinds, by a `gc.root` label, and what collectors say is in use. */
+export const usageGroups = [
+  'root',
+  'image',
+  'container',
+  'lease',
+  'sandbox',
+  'ingest',
+  'label',
+  'collector',
+  'namespace',
+  'snapshotter',
+] as const;
 export type UsageGroup = (typeof usageGroups)[number];
 
 export interface UsageOptions {
   /** What the rows are; default image. */
   by?: UsageGroup | undefined;
+  /** Names of rows, or KIND/NAME: also say what the removal of all of them would free together. */
+  without?: readonly string[] | undefined;
+  /** Also measure the directories, as `du` does: reads them all. */
+  disk?: boolean | undefined;
 }
 
 /** Sizes in bytes. */
 export interface UsageRow {
-  /** Image name, lease id, namespace or snapshotter. */
+  /** image, container, lease, sandbox, ingest; content or snapshot with a label; namespace, snapshotter. */
+  kind: string;
+  /** Image name, id, ref, digest, SNAPSHOTTER/KEY, namespace or snapshotter. */
   name: string;
-  /** Images and leases only. */
+  /** Single objects only. */
   namespace?: string;
-  /** Images and leases that end by themselves. */
+  /** Objects that end by themselves. */
   expiresAt?: Instant;
   /** Leases of one host only. */
   host?: LeaseOwner;
@@ -55,6 +91,9 @@ export interface UsageReport {
   garbage: number;
   /** Most retained first. */
   rows: UsageRow[];
+  /** What the removal of the named rows would free. */
+  without?: { names: string[]; total: number; retained: number };
+  disk?: DiskReport;
 }
 
 /** Rows are those of the context's namespace, if it names one. InvalidArgument for another grouping. */
@@ -62,7 +101,7 @@ export async function diskUsageBy(
   host: CollectHost,
   inTurn: InTurn,
   ctx: CallContext,
-  { by = 'image' }: UsageOptions = {},
+  { by = 'image', without = [], disk = false }: UsageOptions = {},
 ): Promise<UsageReport> {
   if (!usageGroups.includes(by)) {
     throw invalidArgument(`usage cannot be grouped by "${by}"`, {
@@ -75,21 +114,48 @@ export async function diskUsageBy(
   const { graph } = host.engine;
   const extra = await extraEdges(host, inTurn, at, ctx.signal);
   const items = await Items.read(host, ctx.signal);
-  const groups = await new Groups(host, ctx).by(by);
+  const groups = await new Groups(host, ctx, extra.roots).by(by);
+  if (without.length > 0) groups.push(together(groups, without));
   const sizes = await graph.retained(queryOf(at, items, groups, extra), { signal: ctx.signal });
   const rows: UsageRow[] = [];
+  let report: Pick<UsageReport, 'without'> = {};
   for (const [n, { ids: _, ...group }] of groups.entries()) {
-    if (sizes.reached[n] === 0) continue;
     const [total, retained] = [sizes.total[n]!, sizes.retained[n]!];
-    rows.push({ ...group, total, shared: total - retained, retained });
+    if (without.length > 0 && n === groups.length - 1)
+      report = { without: { names: [...without], total, retained } };
+    else if (sizes.reached[n] === 0) continue;
+    else rows.push({ ...group, total, shared: total - retained, retained });
   }
   rows.sort((a, b) => b.retained - a.retained || b.total - a.total || (a.name < b.name ? -1 : 1));
   const all = items.sizes.reduce((sum, size) => sum + size, 0);
-  return { by, kept: sizes.kept, garbage: all - sizes.kept, rows };
+  const garbage = all - sizes.kept;
+  const measured = disk ? await diskReport(host, ctx.signal) : undefined;
+  return { by, kept: sizes.kept, garbage, rows, ...report, ...(measured && { disk: measured }) };
+}
+
+/** One set of all the rows that are named. NotFound for a name without a row, InvalidArgument for one of several. */
+function together(groups: readonly Group[], names: readonly string[]): Group {
+  const ids = names.flatMap((name) => {
+    const found = groups.filter((one) => one.name === name || `${one.kind}/${one.name}` === name);
+    const [first, ...others] = found;
+    if (first === undefined) {
+      throw notFound(`no row of this report is named "${name}"`, {
+        object: name,
+        remedy: 'see `ebbtide du`; --by and -A choose the rows',
+      });
+    }
+    if (others.length === 0) return [...first.ids];
+    throw invalidArgument(`several rows are named "${name}"`, {
+      object: name,
+      remedy: `name one of ${found.map(({ kind }) => `${kind}/${name}`).join(', ')}, or a single namespace`,
+    });
+  });
+  return { kind: '', name: '', ids: [...new Set(ids)] };
 }
 
 /** The rows to be, each with the ids of its nodes. */
 interface Group {
+  readonly kind: string;
   readonly name: string;
   readonly namespace?: string;
   readonly expiresAt?: Instant;
@@ -99,26 +165,41 @@ interface Group {
 class Groups {
   readonly #host: CollectHost;
   readonly #ctx: CallContext;
+  readonly #inUse: ReadonlySet<number>;
 
-  constructor(host: CollectHost, ctx: CallContext) {
+  /** @param inUse what collectors name */
+  constructor(host: CollectHost, ctx: CallContext, inUse: ReadonlySet<number>) {
     this.#host = host;
     this.#ctx = ctx;
+    this.#inUse = inUse;
   }
 
   by(group: UsageGroup): Promise<Group[]> {
-    return group === 'image' || group === 'lease' ? this.#single(group) : this.#sets(group);
+    return group === 'namespace' || group === 'snapshotter'
+      ? this.#sets(group)
+      : this.#single(this.#nodes(group));
   }
 
-  async #single(by: 'image' | 'lease'): Promise<Group[]> {
+  #nodes(group: Exclude<UsageGroup, 'namespace' | 'snapshotter'>): Iterable<number> {
+    const { graph } = this.#host.engine;
+    if (group === 'collector') return this.#inUse;
+    const roots = graph.withFlags(NodeFlag.present | NodeFlag.root);
+    if (group === 'root') return new Set([...roots, ...this.#inUse]);
+    const typeOf = (id: number): number => graph.flagsOf(id) >>> 8;
+    if (group !== 'label') return presentNodes(graph, typeOfKind[group satisfies SingleKind]);
+    return roots.filter((id) => typeOf(id) === ResourceContent || typeOf(id) === ResourceSnapshot);
+  }
+
+  async #single(ids: Iterable<number>): Promise<Group[]> {
     const { engine } = this.#host;
     const groups: Group[] = [];
-    for (const id of presentNodes(engine.graph, by === 'image' ? ResourceImage : ResourceLease)) {
+    for (const id of ids) {
       const record = engine.keyOf(id);
       if (record === undefined) continue;
-      const { namespace, key: name } = describeKey(record);
+      const { kind, namespace, key: name } = describeKey(record);
       if (!this.#isWanted(namespace)) continue;
       const expiresAt = engine.graph.expiryOf(id);
-      groups.push({ name, namespace, ...(expiresAt !== undefined && { expiresAt }), ids: [id] });
+      groups.push({ kind, name, namespace, ...(expiresAt !== undefined && { expiresAt }), ids: [id] });
       if (groups.length % NODES_PER_TURN === 0) await this.#turn();
     }
     return groups;
@@ -141,7 +222,7 @@ class Groups {
       if (group === undefined) groups.set(name, [id]);
       else group.push(id);
     }
-    return [...groups].map(([name, ids]) => ({ name, ids }));
+    return [...groups].map(([name, ids]) => ({ kind: by, name, ids }));
   }
 
   #isWanted(namespace: string): boolean {

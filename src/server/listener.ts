@@ -7,11 +7,12 @@
  * another store's, which is found out by connecting.
  */
 import { randomBytes } from 'node:crypto';
-import { chmod, lstat, mkdir, rename, unlink, writeFile } from 'node:fs/promises';
+import { chmod, lstat, rename, unlink, writeFile } from 'node:fs/promises';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { basename, dirname, join } from 'node:path';
 import { orAbsent } from '../backends/files.js';
 import { failedPrecondition, invalidArgument, unavailable } from '../errors.js';
+import { makeDirectories } from '../system/make-directories.js';
 import { errnoOf, fsError, isFull } from '../system/system-errors.js';
 import { ConnectionTable, type Entry } from './connection-table.js';
 import type { Limits } from './limits.js';
@@ -185,7 +186,7 @@ function greet(socket: Socket, helloMs: number, refused: ListenerHooks['refused'
 
 async function makeDirectory(directory: string): Promise<void> {
   try {
-    const made = await mkdir(directory, { recursive: true, mode: DIRECTORY_MODE });
+    const made = makeDirectories(directory, DIRECTORY_MODE);
     // The umask may have taken bits away. A directory that was there keeps its mode: it may be /run.
     if (made !== undefined) await chmod(directory, DIRECTORY_MODE);
   } catch (error) {

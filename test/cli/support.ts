@@ -96,9 +96,16 @@ export class Cli {
   }
 }
 
-/** The command on a new root that is removed with the test. */
-export async function cli(t: TestContext): Promise<Cli> {
+/** The command on a root that is not there yet. */
+export async function cliWithoutStore(t: TestContext): Promise<Cli> {
   return new Cli(join(await tempDir(t, 'ebbtide-cli-'), 'store'));
+}
+
+/** The command on a new store that is removed with the test. */
+export async function cli(t: TestContext): Promise<Cli> {
+  const run = await cliWithoutStore(t);
+  assert.equal((await run.run('init')).code, 0);
+  return run;
 }
 
 export interface Layout {

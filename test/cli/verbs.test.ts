@@ -86,7 +86,7 @@ describe('the command', () => {
     assert.match(await run.ok('snapshots', 'info', 'done'), /usage +[\d.]+ KiB in \d+ inodes/);
     await run.fails(5, /child/, 'snapshots', 'rm', 'done');
     assert.equal(await run.ok('snapshots', 'rm', 'look', 'done'), 'look\ndone\n');
-    await run.fails(3, /"tape" is not configured/, 'snapshots', 'ls', '-s', 'tape');
+    await run.fails(3, /no snapshotter "tape"/, 'snapshots', 'ls', '-s', 'tape');
 
     await run.ok('import', path);
     assert.equal(
@@ -140,7 +140,7 @@ describe('the command', () => {
     const report = await run.json<Report>('doctor', '--check');
     assert.match(report.core['in use'], /^(native|typescript)$/);
     assert.equal(report.paths.root, run.root);
-    assert.equal(report.store?.state, 'no store here yet');
+    assert.equal(report.store?.state, 'sound');
     await run.ok('namespaces', 'create', 'a');
     assert.match(await run.ok('doctor', '--check'), /state +sound\n/);
   });

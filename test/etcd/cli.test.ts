@@ -1,5 +1,6 @@
 /** The command line on two hosts: two roots, one etcd, every step a process of its own. */
 import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { Blobs, named, writeFiles } from '../images/fixtures.js';
@@ -31,6 +32,12 @@ test('given two roots and one etcd, when an image is imported on A, then B lists
     return stdout;
   };
   await onA('import', source);
+  const none = await run({}, '--root', join(dir, 'b'), '--etcd', urls, 'images', 'ls');
+  assert.deepEqual([none.code, /no store at/.test(none.stderr)], [3, true], 'B has not joined');
+  assert.equal(existsSync(join(dir, 'b')), false);
+  const prefix = await run({}, '--root', join(dir, 'a'), '--etcd', urls, '--etcd-prefix', 'typo/', 'gc');
+  assert.deepEqual([prefix.code, /no tree in etcd under the prefix "typo\/"/.test(prefix.stderr)], [3, true]);
+  await onB('init');
   const [image] = JSON.parse(await onB('--json', 'images', 'ls')) as { name: string }[];
   assert.match(image!.name, /app:1$/);
   await onB('images', 'label', image!.name, 'seen=yes');
@@ -51,7 +58,7 @@ test('given an etcd that is not there, when a verb runs, then one sentence says 
   const root = join(await tempDir(t), 'root');
   const { code, stderr } = await run(
     { EBBTIDE_ETCD_PASSWORD: 'p4ss-word', EBBTIDE_ETCD_USER: 'u', EBBTIDE_DEBUG: '1' },
-    ...['--root', root, '--etcd', 'http://127.0.0.1:1', 'images', 'ls'],
+    ...['--root', root, '--etcd', 'http://127.0.0.1:1', 'init'],
   );
   assert.notEqual(code, 0);
   assert.match(stderr, /\(Unavailable\)/);

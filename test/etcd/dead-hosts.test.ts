@@ -55,6 +55,7 @@ test('given a host of leases of its own that was killed, when it never comes bac
       { EBBTIDE_ETCD: cluster.urls.join(','), EBBTIDE_ETCD_PREFIX: etcd.prefix!, EBBTIDE_NAMESPACE: 'ns1' },
       ...['--root', root, '--etcd-host-id', 'b', '--json', ...args],
     );
+  assert.equal((await command('init')).code, 0);
   const alive = await command('hosts', 'rm', 'dead');
   assert.equal(alive.code, 5, alive.stderr);
   assert.match(alive.stderr, /"dead" is alive/);
@@ -168,6 +169,7 @@ test('given hosts that share a directory, when one is dropped, then the flags of
 
 test('given an embedded store, when its hosts are asked for, then FailedPrecondition', async (t) => {
   const root = join(await tempDir(t), 'root');
+  await run({}, '--root', root, 'init');
   const { code, stderr } = await run({}, '--root', root, 'hosts', 'ls');
   assert.equal(code, 5, stderr);
 });

@@ -35,7 +35,9 @@ for (const core of cores) {
       assert.equal(db.nextExpiry(expiry), undefined);
 
       const usage = await db.du();
-      assert.deepEqual(usage.rows, [{ name: 'app', namespace: 'a', total: 1000, shared: 0, retained: 1000 }]);
+      assert.deepEqual(usage.rows, [
+        { kind: 'image', name: 'app', namespace: 'a', total: 1000, shared: 0, retained: 1000 },
+      ]);
       assert.equal(usage.kept, 3000);
       assert.ok(usage.garbage > 0, 'the snapshot');
       assert.deepEqual((await db.du({ namespace: 'b' })).rows, []);

@@ -105,8 +105,16 @@ export class RemoteStore implements Store {
     return this.#document<Why>(ctx, 'Why', { object: name, kind, all: all === true });
   }
 
-  du(ctx: CallContext = {}, { by = 'image' }: UsageOptions = {}): Promise<UsageReport> {
-    return this.#document<UsageReport>(ctx, 'DiskUsage', { by, allNamespaces: ctx.namespace === undefined });
+  du(
+    ctx: CallContext = {},
+    { by = 'image', without = [], disk = false }: UsageOptions = {},
+  ): Promise<UsageReport> {
+    return this.#document<UsageReport>(ctx, 'DiskUsage', {
+      by,
+      allNamespaces: ctx.namespace === undefined,
+      without,
+      disk,
+    });
   }
 
   /** FailedPrecondition when the daemon's tree is not shared. */

@@ -24,11 +24,14 @@ export function check(program: Command): void {
     .option('--repair', 'move what is not the blob out of its place, so that the next import writes it')
     .option('--graph', 'compare the graph with the records in a daemon too: its other clients wait meanwhile')
     .action(
-      storeVerb<Options>(async (env, _args, options) => {
-        const report = await run(env, options);
-        env.out.object(report, () => summary(env.out, report));
-        if (!report.sound) process.exitCode = DAMAGED_EXIT_CODE;
-      }),
+      storeVerb<Options>(
+        async (env, _args, options) => {
+          const report = await run(env, options);
+          env.out.object(report, () => summary(env.out, report));
+          if (!report.sound) process.exitCode = DAMAGED_EXIT_CODE;
+        },
+        { allNamespaces: true },
+      ),
     );
 }
 

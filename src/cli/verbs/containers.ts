@@ -48,35 +48,38 @@ export function containers(program: Command): void {
     .option('--spec <file>', 'runtime spec (JSON)')
     .option('--label <key=value>', 'label (repeatable)', collectLabel)
     .action(
-      storeVerb<CreateOptions>(async ({ db, ctx, out, progress }, [id], options) => {
-        const spec = { typeUrl: SPEC_TYPE, value: await readSpec(options.spec) };
-        // A lease holds the new snapshot until the container does.
-        const lease = await db.leases.create(ctx, withRandomId());
-        const leased = { ...ctx, lease: lease.id };
-        try {
-          let mounts: Mount[] = [];
-          if (options.image !== undefined) {
-            const snapshotter = snapshotterOf(db, options.snapshotter);
-            const image = await db.images.get(leased, options.image);
-            const { chainId } = await unpackImage(db, leased, image, options.snapshotter, {
-              progress: (p) => progress.report(`${p.phase} ${p.name}`, p.done, p.total),
+      storeVerb<CreateOptions>(
+        async ({ db, ctx, out, progress }, [id], options) => {
+          const spec = { typeUrl: SPEC_TYPE, value: await readSpec(options.spec) };
+          // A lease holds the new snapshot until the container does.
+          const lease = await db.leases.create(ctx, withRandomId());
+          const leased = { ...ctx, lease: lease.id };
+          try {
+            let mounts: Mount[] = [];
+            if (options.image !== undefined) {
+              const snapshotter = snapshotterOf(db, options.snapshotter);
+              const image = await db.images.get(leased, options.image);
+              const { chainId } = await unpackImage(db, leased, image, options.snapshotter, {
+                progress: (p) => progress.report(`${p.phase} ${p.name}`, p.done, p.total),
+              });
+              mounts = await snapshotter.prepare(leased, id!, chainId);
+            }
+            const container = await db.containers.create(leased, {
+              id: id!,
+              image: options.image ?? '',
+              runtime: { name: options.runtime },
+              spec,
+              snapshotter: options.image === undefined ? '' : options.snapshotter,
+              snapshotKey: options.image === undefined ? '' : id!,
+              ...(options.label && { labels: options.label }),
             });
-            mounts = await snapshotter.prepare(leased, id!, chainId);
+            out.object({ ...container, mounts }, () => out.line(container.id));
+          } finally {
+            await db.leases.delete({ namespace: ctx.namespace }, lease);
           }
-          const container = await db.containers.create(leased, {
-            id: id!,
-            image: options.image ?? '',
-            runtime: { name: options.runtime },
-            spec,
-            snapshotter: options.image === undefined ? '' : options.snapshotter,
-            snapshotKey: options.image === undefined ? '' : id!,
-            ...(options.label && { labels: options.label }),
-          });
-          out.object({ ...container, mounts }, () => out.line(container.id));
-        } finally {
-          await db.leases.delete({ namespace: ctx.namespace }, lease);
-        }
-      }),
+        },
+        ({ image, snapshotter }) => ({ snapshotter: image === undefined ? undefined : snapshotter }),
+      ),
     );
 
   command

@@ -17,6 +17,7 @@ import { MAX_IDENTIFIER_BYTES } from '../../model/identifiers.js';
 import { MAX_LABEL_BYTES } from '../../model/labels.js';
 import { layout, openDB } from '../../open.js';
 import { etcdConfig } from '../etcd-options.js';
+import { exitCodes } from '../exit-codes.js';
 import { bytes, printable, shortTime } from '../output.js';
 import { findDaemon, verb } from '../runner.js';
 import type { Store } from '../store.js';
@@ -128,14 +129,17 @@ function freeDisk(path: string): string {
 /** The path itself, or the nearest directory above that is there. */
 function nearest(path: string): string {
   let dir = path;
-  while (!existsSync(dir)) dir = dirname(dir);
+  while (!existsSync(dir) && dir !== dirname(dir)) dir = dirname(dir);
   return dir;
 }
 
 async function checkStore(root: string, etcd: EtcdConfig | undefined): Promise<Record<string, unknown>> {
   const daemon = await findDaemon(root);
   const isEmbedded = daemon === undefined && etcd === undefined;
-  if (isEmbedded && !existsSync(layout.database(root))) return { state: 'no store here yet' };
+  if (isEmbedded && !existsSync(layout.database(root))) {
+    process.exitCode = exitCodes.NotFound;
+    return { state: `no store at ${root}` };
+  }
   if (daemon !== undefined) {
     const { RemoteStore } = await import('../remote/store.js');
     await using remote = await RemoteStore.connect(daemon);
@@ -152,7 +156,7 @@ async function checkStore(root: string, etcd: EtcdConfig | undefined): Promise<R
       ...(await hostsIn(remote)),
     };
   }
-  await using db = await openDB({ root, ...(etcd && { etcd }) });
+  await using db = await openDB({ root, create: false, ...(etcd && { etcd }) });
   const { records, fileBytes, revision } = db.engine.stats();
   const graph = db.engine.graph.stats();
   return {

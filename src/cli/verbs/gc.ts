@@ -43,22 +43,25 @@ export function gc(program: Command): void {
       'go on even if nearly everything, or much that no record names, would be removed',
     )
     .action(
-      storeVerb<Options>(async (env, _args, options) => {
-        const { progress } = env;
-        const started = Date.now();
-        const ticker = setInterval(
-          () => progress.report('collecting', Math.round((Date.now() - started) / 1000), 0, 'items'),
-          500,
-        );
-        try {
-          if (options.plan !== undefined) await writePlan(env, options.plan, runOptions(options));
-          else if (options.apply !== undefined) await apply(env, options.apply, runOptions(options));
-          else await collectNow(env, options);
-        } finally {
-          clearInterval(ticker);
-          progress.end();
-        }
-      }),
+      storeVerb<Options>(
+        async (env, _args, options) => {
+          const { progress } = env;
+          const started = Date.now();
+          const ticker = setInterval(
+            () => progress.report('collecting', Math.round((Date.now() - started) / 1000), 0, 'items'),
+            500,
+          );
+          try {
+            if (options.plan !== undefined) await writePlan(env, options.plan, runOptions(options));
+            else if (options.apply !== undefined) await apply(env, options.apply, runOptions(options));
+            else await collectNow(env, options);
+          } finally {
+            clearInterval(ticker);
+            progress.end();
+          }
+        },
+        { allNamespaces: true },
+      ),
     );
 }
 

@@ -12,15 +12,18 @@ export function hosts(program: Command): void {
     .command('ls')
     .description('list hosts: whether each is there, when it was there last, and the leases it keeps')
     .action(
-      storeVerb(async ({ db, out }) => {
-        out.rows(await hostsOf(db).list(), [
-          { title: 'HOST', value: (h) => h.id },
-          { title: 'STATE', value: (h) => h.state },
-          { title: 'SEEN', value: (h) => (h.seen === undefined ? '-' : shortTime(h.seen)) },
-          { title: 'DIRECTORIES', value: (h) => h.backend },
-          { title: 'LEASES', value: (h) => h.leases, right: true },
-        ]);
-      }),
+      storeVerb(
+        async ({ db, out }) => {
+          out.rows(await hostsOf(db).list(), [
+            { title: 'HOST', value: (h) => h.id },
+            { title: 'STATE', value: (h) => h.state },
+            { title: 'SEEN', value: (h) => (h.seen === undefined ? '-' : shortTime(h.seen)) },
+            { title: 'DIRECTORIES', value: (h) => h.backend },
+            { title: 'LEASES', value: (h) => h.leases, right: true },
+          ]);
+        },
+        { allNamespaces: true },
+      ),
     );
 
   command
@@ -28,17 +31,20 @@ export function hosts(program: Command): void {
     .description('drop hosts that never come back, with the leases that are theirs only')
     .option('--sync', 'collect garbage before returning')
     .action(
-      storeVerb<{ sync?: boolean }>(async ({ db, ctx, out }, ids, { sync }) => {
-        const removed: HostRemoval[] = [];
-        for (const id of ids) removed.push(await hostsOf(db).remove(id, ctx.signal));
-        if (sync) await db.garbageCollect({ signal: ctx.signal }, { massGuard: true });
-        out.object({ removed }, () => {
-          for (const { id, leases } of removed) {
-            out.line(id);
-            for (const lease of leases) out.line(`  lease ${lease.namespace}/${lease.id}`);
-          }
-        });
-      }),
+      storeVerb<{ sync?: boolean }>(
+        async ({ db, ctx, out }, ids, { sync }) => {
+          const removed: HostRemoval[] = [];
+          for (const id of ids) removed.push(await hostsOf(db).remove(id, ctx.signal));
+          if (sync) await db.garbageCollect({ signal: ctx.signal }, { massGuard: true });
+          out.object({ removed }, () => {
+            for (const { id, leases } of removed) {
+              out.line(id);
+              for (const lease of leases) out.line(`  lease ${lease.namespace}/${lease.id}`);
+            }
+          });
+        },
+        { allNamespaces: true },
+      ),
     );
 }
 

@@ -1,10 +1,12 @@
 /** `ebbtide import SOURCE`: an OCI layout (directory or tar) or a `docker save` tar into the store. `-`: standard input. */
+import { accessSync, constants } from 'node:fs';
 import type { Command } from 'commander';
 import { importImage, leftOutText } from '../../images/import.js';
 import { parsePlatformText } from '../../images/platforms.js';
 import { unpackImage } from '../../images/unpack.js';
+import { fsError } from '../../system/system-errors.js';
 import { bytes } from '../output.js';
-import { storeVerb } from '../runner.js';
+import { type Needs, storeVerb } from '../runner.js';
 
 interface Options {
   unpack?: string;
@@ -24,7 +26,7 @@ export function importVerb(program: Command): void {
     .action(
       storeVerb<Options>(
         async ({ db, ctx, out, progress }, [source], { unpack, platform: wanted, baseName, artifacts }) => {
-          const platform = wanted === undefined ? undefined : parsePlatformText(wanted);
+          const platform = platformOf(wanted);
           const report = (p: { phase: string; name: string; done: number; total: number }): void =>
             progress.report(`${p.phase} ${p.name}`, p.done, p.total);
           const images = await importImage(db, ctx, source === '-' ? process.stdin : source!, {
@@ -49,6 +51,20 @@ export function importVerb(program: Command): void {
             { title: 'SNAPSHOT', value: (i) => i.chainId ?? '-' },
           ]);
         },
+        needsOf,
       ),
     );
+}
+
+const platformOf = (text: string | undefined) => (text === undefined ? undefined : parsePlatformText(text));
+
+/** A source that is not there, or an option that means nothing, must not leave a new store behind. */
+function needsOf({ unpack, platform }: Options, [source = '']: readonly string[]): Needs {
+  platformOf(platform);
+  try {
+    if (source !== '-') accessSync(source, constants.R_OK);
+  } catch (error) {
+    throw fsError('read', source, error);
+  }
+  return { creates: true, snapshotter: unpack };
 }

@@ -10,16 +10,19 @@ export function namespaces(program: Command): void {
     .command('ls')
     .description('list namespaces')
     .action(
-      storeVerb(async ({ db, ctx, out }) => {
-        const rows = [];
-        for (const name of await db.namespaces.list(ctx)) {
-          rows.push({ name, labels: await db.namespaces.labels(ctx, name) });
-        }
-        out.rows(rows, [
-          { title: 'NAME', value: (n) => n.name },
-          { title: 'LABELS', value: (n) => labelText(n.labels) },
-        ]);
-      }),
+      storeVerb(
+        async ({ db, ctx, out }) => {
+          const rows = [];
+          for (const name of await db.namespaces.list(ctx)) {
+            rows.push({ name, labels: await db.namespaces.labels(ctx, name) });
+          }
+          out.rows(rows, [
+            { title: 'NAME', value: (n) => n.name },
+            { title: 'LABELS', value: (n) => labelText(n.labels) },
+          ]);
+        },
+        { allNamespaces: true },
+      ),
     );
 
   command
@@ -27,33 +30,42 @@ export function namespaces(program: Command): void {
     .description('make a namespace (writing into one makes it too)')
     .option('--label <key=value>', 'label (repeatable)', collectLabel)
     .action(
-      storeVerb<{ label?: Record<string, string> }>(async ({ db, ctx, out }, [name], { label }) => {
-        await db.namespaces.create(ctx, name!, label ?? {});
-        out.object({ name, labels: label ?? {} }, () => out.line(name));
-      }),
+      storeVerb<{ label?: Record<string, string> }>(
+        async ({ db, ctx, out }, [name], { label }) => {
+          await db.namespaces.create(ctx, name!, label ?? {});
+          out.object({ name, labels: label ?? {} }, () => out.line(name));
+        },
+        { allNamespaces: true },
+      ),
     );
 
   command
     .command('label <name> <labels...>')
     .description('set labels (key=value; key= removes)')
     .action(
-      storeVerb(async ({ db, ctx, out }, [name, ...rest]) => {
-        for (const [k, v] of Object.entries(labelArguments(rest)))
-          await db.namespaces.setLabel(ctx, name!, k, v);
-        const labels = await db.namespaces.labels(ctx, name!);
-        out.object({ name, labels }, () => out.line(labelText(labels)));
-      }),
+      storeVerb(
+        async ({ db, ctx, out }, [name, ...rest]) => {
+          for (const [k, v] of Object.entries(labelArguments(rest)))
+            await db.namespaces.setLabel(ctx, name!, k, v);
+          const labels = await db.namespaces.labels(ctx, name!);
+          out.object({ name, labels }, () => out.line(labelText(labels)));
+        },
+        { allNamespaces: true },
+      ),
     );
 
   command
     .command('rm <name...>')
     .description('delete empty namespaces')
     .action(
-      storeVerb(async ({ db, ctx, out }, names) => {
-        for (const name of names) await db.namespaces.delete(ctx, name);
-        out.object({ removed: names }, () => {
-          for (const name of names) out.line(name);
-        });
-      }),
+      storeVerb(
+        async ({ db, ctx, out }, names) => {
+          for (const name of names) await db.namespaces.delete(ctx, name);
+          out.object({ removed: names }, () => {
+            for (const name of names) out.line(name);
+          });
+        },
+        { allNamespaces: true },
+      ),
     );
 }

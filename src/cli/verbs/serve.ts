@@ -1,5 +1,7 @@
 /** `ebbtide serve`: the daemon that containerd's own clients can talk to. Runs until SIGTERM or SIGINT. */
+import { existsSync } from 'node:fs';
 import { type Command, Option } from 'commander';
+import { layout } from '../../open.js';
 import type { GivenOptions } from '../../server/config.js';
 import { type EtcdOptions, etcdConfig } from '../etcd-options.js';
 import { verb } from '../runner.js';
@@ -37,19 +39,21 @@ export function serve(program: Command): void {
       ]),
     )
     .action(
-      verb<Options>(async ({ signal, onHangup }, _args, options) => {
+      verb<Options>(async ({ out, signal, onHangup }, _args, options) => {
         // Loaded here: no other verb needs the server.
         const [{ daemonOptions, readConfig }, { Daemon }] = await Promise.all([
           import('../../server/config.js'),
           import('../../server/daemon.js'),
         ]);
         const { root } = options;
+        const isNew = !hasStore(root);
         let daemon: Awaited<ReturnType<typeof Daemon.start>> | undefined;
         onHangup(() => daemon?.hangup());
         daemon = await Daemon.start({
           ...daemonOptions(root, await readConfig(options.config), { ...options }),
           etcd: etcdConfig(options),
         });
+        if (isNew) out.note(`made a store at ${root}`);
         if (!signal.aborted) {
           await new Promise((done) => signal.addEventListener('abort', done, { once: true }));
         }
@@ -57,3 +61,6 @@ export function serve(program: Command): void {
       }),
     );
 }
+
+const hasStore = (root: string): boolean =>
+  existsSync(layout.database(root)) || existsSync(layout.mirror(root));

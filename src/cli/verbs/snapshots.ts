@@ -4,9 +4,8 @@ import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import type { Mount, SnapshotInfo } from '../../backends/contract.js';
 import { compact, mountAt, unmountAt } from '../../backends/mounts.js';
-import { notFound } from '../../errors.js';
 import { bytes, labelText, type Output, shortTime } from '../output.js';
-import { collectLabel, storeVerb, verb } from '../runner.js';
+import { collectLabel, type Needs, storeVerb, verb } from '../runner.js';
 import type { SnapshotStore, Store } from '../store.js';
 
 interface Options {
@@ -16,15 +15,10 @@ interface LabelOptions extends Options {
   label?: Record<string, string>;
 }
 
-/** The named snapshotter; NotFound tells which there are. */
-export function snapshotterOf(db: Store, name: string): SnapshotStore {
-  const snapshotter = db.snapshotter(name);
-  if (snapshotter !== undefined) return snapshotter;
-  throw notFound(`snapshotter "${name}" is not configured`, {
-    object: name,
-    remedy: `there are: ${[...db.snapshotters().keys()].join(', ')}`,
-  });
-}
+/** The named snapshotter, which the verb has asked for in its needs. */
+export const snapshotterOf = (db: Store, name: string): SnapshotStore => db.snapshotter(name)!;
+
+const needed = ({ snapshotter }: Options): Needs => ({ snapshotter });
 
 /** Mounts as the commands that make them. The paths of many layers fit into a page only relative to their directory. */
 export function printMounts(out: Output, mounts: readonly Mount[], target = '<target>'): void {
@@ -68,7 +62,7 @@ export function snapshots(program: Command): void {
         { title: 'KIND', value: (i) => i.kind },
         { title: 'LABELS', value: (i) => labelText(i.labels) },
       ]);
-    }),
+    }, needed),
   );
 
   sub('info <key>', 'show one snapshot and its disk usage').action(
@@ -85,7 +79,7 @@ export function snapshots(program: Command): void {
         out.line(`updated   ${shortTime(info.updated)}`);
         for (const [k, v] of Object.entries(info.labels)) out.line(`label     ${k}=${v}`);
       });
-    }),
+    }, needed),
   );
 
   for (const [name, text] of [
@@ -96,7 +90,7 @@ export function snapshots(program: Command): void {
       storeVerb<LabelOptions>(async ({ db, ctx, out }, [key, parent], { snapshotter, label }) => {
         const store = snapshotterOf(db, snapshotter);
         printMounts(out, await store[name](ctx, key!, parent ?? '', { labels: label }));
-      }),
+      }, needed),
     );
   }
 
@@ -104,20 +98,20 @@ export function snapshots(program: Command): void {
     storeVerb<LabelOptions>(async ({ db, ctx, out }, [name, key], { snapshotter, label }) => {
       await snapshotterOf(db, snapshotter).commit(ctx, name!, key!, { labels: label });
       out.object({ name }, () => out.line(name));
-    }),
+    }, needed),
   );
 
   sub('mounts <key> [target]', 'print how to mount a snapshot').action(
     storeVerb<Options>(async ({ db, ctx, out }, [key, target], { snapshotter }) => {
       printMounts(out, await snapshotterOf(db, snapshotter).mounts(ctx, key!), target);
-    }),
+    }, needed),
   );
 
   sub('mount <key> <target>', 'mount a snapshot on a directory; needs root').action(
     storeVerb<Options>(async ({ db, ctx, out }, [key, target], { snapshotter }) => {
       mountAt(await snapshotterOf(db, snapshotter).mounts(ctx, key!), target!);
       out.object({ key, target: resolve(target!) }, () => out.line(resolve(target!)));
-    }),
+    }, needed),
   );
 
   command
@@ -136,6 +130,6 @@ export function snapshots(program: Command): void {
       out.object({ removed: keys }, () => {
         for (const key of keys) out.line(key);
       });
-    }),
+    }, needed),
   );
 }

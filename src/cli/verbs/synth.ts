@@ -38,30 +38,33 @@ export function synth(program: Command): void {
     .option('--ingests <n>', 'unfinished uploads for each image', number, denseHost.ingests)
     .option('--namespaces <n>', 'namespaces the images are spread over', number, denseHost.namespaces);
   command.action(
-    storeVerb<Partial<Shape> & { records: number }>(async ({ db, out, progress, signal }, _args, options) => {
-      if (!(db instanceof DB)) {
-        throw failedPrecondition('a daemon has the store', {
-          remedy: 'stop it first, or name another --root',
+    storeVerb<Partial<Shape> & { records: number }>(
+      async ({ db, out, progress, signal }, _args, options) => {
+        if (!(db instanceof DB)) {
+          throw failedPrecondition('a daemon has the store', {
+            remedy: 'stop it first, or name another --root',
+          });
+        }
+        const plan = planFor(options.records, shapeOf(options));
+        const started = performance.now();
+        const counts = await loadSynth(db.engine, plan, {
+          signal,
+          progress: (done, total) => progress.report('loading records', done, total, 'items'),
         });
-      }
-      const plan = planFor(options.records, shapeOf(options));
-      const started = performance.now();
-      const counts = await loadSynth(db.engine, plan, {
-        signal,
-        progress: (done, total) => progress.report('loading records', done, total, 'items'),
-      });
-      const milliseconds = performance.now() - started;
-      const { fileBytes } = db.engine.stats();
-      const records = sum(counts);
-      out.object(
-        { records, counts, garbage: plan.garbage, edges: plan.edges, fileBytes, milliseconds },
-        () => {
-          out.line(`${records} records in ${duration(milliseconds)}, ${bytes(fileBytes)}`);
-          for (const [kind, n] of Object.entries(counts)) out.line(`  ${kind.padEnd(11)} ${n}`);
-          out.line(`one collection removes ${sum(plan.garbage)} of them`);
-        },
-      );
-    }),
+        const milliseconds = performance.now() - started;
+        const { fileBytes } = db.engine.stats();
+        const records = sum(counts);
+        out.object(
+          { records, counts, garbage: plan.garbage, edges: plan.edges, fileBytes, milliseconds },
+          () => {
+            out.line(`${records} records in ${duration(milliseconds)}, ${bytes(fileBytes)}`);
+            for (const [kind, n] of Object.entries(counts)) out.line(`  ${kind.padEnd(11)} ${n}`);
+            out.line(`one collection removes ${sum(plan.garbage)} of them`);
+          },
+        );
+      },
+      { creates: true, allNamespaces: true },
+    ),
   );
 }
 

@@ -4,8 +4,9 @@
  */
 import { rm } from 'node:fs/promises';
 import { resolve } from 'node:path';
+import { NoStore } from '../../no-store.js';
 import type { Engine, EngineOptions } from '../contract.js';
-import { openLmdbEngine } from '../lmdb/engine.js';
+import { openLmdbEngine, requireStore } from '../lmdb/engine.js';
 import { openMemoryEngine } from '../memory/engine.js';
 import { EtcdClient } from './client.js';
 import { Committer } from './commit.js';
@@ -26,6 +27,8 @@ export interface EtcdEngineOptions extends EngineOptions {
   directory?: string | undefined;
   /** Directory of the mirror's LMDB files; undefined: a mirror in memory, loaded anew at each start. */
   mirrorDir?: string;
+  /** false: NotFound where this host has no mirror, or the cluster no tree; nothing is made. Default true. */
+  create?: boolean;
 }
 
 /**
@@ -36,6 +39,7 @@ export async function openEtcdEngine(options: EtcdEngineOptions): Promise<EtcdEn
   const warn = options.warn ?? (() => {});
   const undo: (() => Promise<unknown>)[] = [];
   try {
+    if (options.create === false && options.mirrorDir !== undefined) requireStore(resolve(options.mirrorDir));
     const { client, session } = await connect(options, warn);
     undo.push(async () => client.close());
     undo.push(() => session.close());
@@ -78,6 +82,7 @@ async function connect(options: EtcdEngineOptions, warn: (message: string) => vo
   const client = new EtcdClient(settings);
   try {
     await client.range(Sys.head, { keysOnly: true, timeoutMs: settings.dialTimeoutMs });
+    if (options.create === false) await requireTree(client);
     if (etcd.hostId !== undefined || place !== undefined) return await begun(client, warn, place);
     const { directory = '' } = options;
     for (;;) {
@@ -94,6 +99,13 @@ async function connect(options: EtcdEngineOptions, warn: (message: string) => vo
     client.close();
     throw error;
   }
+}
+
+/** NoStore when the cluster has nothing under the prefix, which may be mistyped. */
+async function requireTree(client: EtcdClient): Promise<void> {
+  const { kvs } = await client.range('', { end: '', keysOnly: true, limit: 1 });
+  if (kvs.length > 0) return;
+  throw new NoStore('tree', client.settings.prefix);
 }
 
 async function begun(

@@ -9,6 +9,7 @@
 import { resolve } from 'node:path';
 import { failedPrecondition, isKind } from '../../errors.js';
 import { shown } from '../../held-paths.js';
+import { NoStore } from '../../no-store.js';
 import type { EngineOptions } from '../contract.js';
 import { CoreEngine } from '../core/engine.js';
 import { applyBatches } from './apply.js';
@@ -37,15 +38,20 @@ import { writeError } from './write-error.js';
 export interface LmdbEngineOptions extends EngineOptions {
   /** Opens an existing store for reading; writes are FailedPrecondition, and the files stay as they are. */
   readOnly?: boolean;
+  /** false: NotFound where there is no store, and nothing is made. Default true. */
+  create?: boolean;
 }
 
 /**
  * Opens the store in `dir`, making both when missing. Unavailable: another process has it open. FailedPrecondition:
  * not a directory, no permission, not a store of this program, a newer layout. Unknown: truncated or damaged.
- * NotFound: nothing there, and read-only.
+ * NotFound: nothing there, and read-only or not to be made.
  */
 export async function openLmdbEngine(dir: string, options: LmdbEngineOptions): Promise<CoreEngine> {
   const readOnly = options.readOnly ?? false;
+  const creates = options.create ?? !readOnly;
+  // Before the lock file is made.
+  if (!creates) requireStore(resolve(dir));
   const owner = ownDirectory(resolve(dir), readOnly);
   const { at } = owner.directory;
   const path = dataPath(at);
@@ -54,9 +60,9 @@ export async function openLmdbEngine(dir: string, options: LmdbEngineOptions): P
     if (exists) {
       if (!readOnly) prepareFiles(path);
       await checkLayout(path, readOnly);
-    } else if (readOnly)
-      throw fileError('open', path, Object.assign(new Error('no such file'), { code: 'ENOENT' }));
-    else {
+    } else if (!creates) {
+      throw new NoStore('directory', owner.directory.path);
+    } else {
       checkLogBeside(at, path);
       await createDataFile(path);
       syncDirectory(at);
@@ -117,6 +123,14 @@ async function openEngine(
     file.release();
     throw error;
   }
+}
+
+/** NoStore unless `dir` has one; FailedPrecondition when there was one, which has lost its data file. */
+export function requireStore(dir: string): void {
+  const path = dataPath(dir);
+  if (inspectDataFile(path)) return;
+  checkLogBeside(dir, path);
+  throw new NoStore('directory', dir);
 }
 
 /** A new data file must not begin where a lost one ended: the log has what came behind that one only. */

@@ -12,7 +12,6 @@ import {
   fstatSync,
   fsyncSync,
   ftruncateSync,
-  mkdirSync,
   openSync,
   readSync,
   writeSync,
@@ -22,6 +21,7 @@ import { tryLock } from 'fs-native-extensions';
 import { EbbtideError, failedPrecondition, unavailable, unknownError } from '../../errors.js';
 import { allocate } from '../../system/allocate.js';
 import { HeldDirectory } from '../../system/held-directory.js';
+import { makeDirectories } from '../../system/make-directories.js';
 import { errnoOf, fsError } from '../../system/system-errors.js';
 
 export const dataPath = (dir: string): string => join(dir, 'meta.mdb');
@@ -133,7 +133,7 @@ export function syncDirectory(path: string): void {
 
 function makeDirectory(dir: string): void {
   try {
-    const first = mkdirSync(dir, { recursive: true, mode: 0o700 });
+    const first = makeDirectories(dir, 0o700);
     if (first === undefined) return;
     const top = dirname(first);
     for (let at = dir; at !== top && at !== dirname(at); at = dirname(at)) syncDirectory(dirname(at));

@@ -22,6 +22,12 @@ interface CollectRequest extends RunRequest {
   massGuard: boolean;
   allowOrphans: boolean;
 }
+interface DiskUsageRequest {
+  by: string;
+  allNamespaces: boolean;
+  without: string[];
+  disk: boolean;
+}
 interface PlanRequest extends RunRequest {
   fullSweep: boolean;
 }
@@ -76,9 +82,13 @@ export function ebbtideService(host: ServiceHost, stats: () => unknown): Service
         return db.why(call.cancellable, name, { all });
       }),
 
-      DiskUsage: document(({ by, allNamespaces }: { by: string; allNamespaces: boolean }, call) => {
+      DiskUsage: document(({ by, allNamespaces, without, disk }: DiskUsageRequest, call) => {
         const group = oneOf(by === '' ? 'image' : by, usageGroups) as UsageGroup;
-        return db.du(allNamespaces ? { signal: call.signal } : call.cancellable, { by: group });
+        return db.du(allNamespaces ? { signal: call.signal } : call.cancellable, {
+          by: group,
+          without,
+          disk,
+        });
       }),
 
       Check: stream<CheckRequest, CheckResponse>(async ({ hash, repair, graph }, call, send) => {

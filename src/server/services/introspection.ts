@@ -3,13 +3,14 @@
  * they unpack; `ctr plugins ls` prints the list.
  */
 import { randomUUID } from 'node:crypto';
-import { mkdir, readFile, rename, stat, writeFile } from 'node:fs/promises';
+import { readFile, rename, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { notFound } from '../../errors.js';
 import { hostPlatform } from '../../images/platforms.js';
 import { type Adaptor, parseFilters } from '../../model/filters.js';
 import type { StringMap } from '../../model/records.js';
 import { layout } from '../../open.js';
+import { makeDirectories } from '../../system/make-directories.js';
 import { errnoOf, fsError } from '../../system/system-errors.js';
 import { type Service, type ServiceHost, unary } from '../service.js';
 
@@ -111,7 +112,7 @@ async function serverId(root: string): Promise<string> {
   }
   const id = randomUUID();
   try {
-    await mkdir(directory, { recursive: true, mode: 0o700 });
+    makeDirectories(directory, 0o700);
     await writeFile(`${file}.new`, id);
     await rename(`${file}.new`, file);
   } catch (error) {
