@@ -9,9 +9,12 @@ export const root = fileURLToPath(new URL('../../', import.meta.url));
 const native = join(root, 'native');
 const fuzz = join(root, 'test/native/fuzz');
 
-/** All of the core but what needs Node. */
+/** What needs Node, or belongs to the other addons. */
+const others = new Set(['addon.cc', 'files.cc', 'lmdb_guard.cc', 'sys.cc', 'zstd.cc']);
+
+/** All of the core but these. */
 export const core = readdirSync(native)
-  .filter((name) => name.endsWith('.cc') && name !== 'addon.cc' && name !== 'sys.cc')
+  .filter((name) => name.endsWith('.cc') && !others.has(name))
   .map((name) => join(native, name));
 
 /** Fuzz targets by name, and what each is made of beside the core. */
