@@ -1,7 +1,20 @@
 /** Ingests: one writer for each ref, resumed where the last one ended, or made anew when what is there is damaged. */
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdir, readdir, readFile, rename, rm, symlink, utimes, writeFile } from 'node:fs/promises';
+import { once } from 'node:events';
+import {
+  chmod,
+  copyFile,
+  mkdir,
+  readdir,
+  readFile,
+  rm,
+  stat,
+  symlink,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { LocalContent } from '../../src/backends/content/store.js';
@@ -241,15 +254,36 @@ test('given an ingest whose data cannot be opened, when a writer is asked for, t
   const { content, root } = await fixture(t);
   await (await content.writer('ref', {})).close();
   const data = join(ingestOf(root, 'ref'), 'data');
-  await rename(data, `${data}.kept`);
-  await symlink('data', data);
+  // A program that runs is one that even root cannot open for writing.
+  await copyFile('/bin/sleep', data);
+  await chmod(data, 0o700);
+  const { size } = await stat(data);
+  const program = spawn(data, ['600']);
+  t.after(() => program.kill('SIGKILL'));
+  await once(program, 'spawn');
   await assert.rejects(content.writer('ref', {}), /ingest/);
   await assert.rejects(content.writer('ref', {}), /ingest/);
-  assert.ok((await readdir(ingestOf(root, 'ref'))).includes('data.kept'));
-  await rm(data);
-  await mkdir(data);
-  await (await content.writer('ref', {})).close();
-  assert.equal((await content.status('ref')).offset, 0);
+  assert.equal((await content.status('ref')).offset, size);
+  program.kill('SIGKILL');
+  await once(program, 'exit');
+  const writer = await content.writer('ref', {});
+  assert.equal((await writer.status()).offset, size);
+  await writer.close();
+});
+
+test('given a link or a directory in the place of the data, when a writer is asked for, then the ingest begins again', async (t) => {
+  const { content, root } = await fixture(t);
+  for (const put of [(path: string) => symlink('data', path), (path: string) => mkdir(path)]) {
+    const first = await content.writer('ref', {});
+    await first.write(Buffer.from('bytes'));
+    await first.close();
+    const data = join(ingestOf(root, 'ref'), 'data');
+    await rm(data);
+    await put(data);
+    const again = await content.writer('ref', {});
+    assert.equal((await again.status()).offset, 0);
+    await again.close();
+  }
 });
 
 test('given a commit, when somebody opens the ref as soon as it is free, then nothing of the new ingest goes', async (t) => {
