@@ -64,6 +64,8 @@ export async function writeTimestamp(
  */
 export async function readIngest(directory: string): Promise<IngestStatus> {
   for (let reading = 1; ; reading++) {
+    // Looked for first, because that lets others run: a caller may ask again and again for an ingest to come.
+    if ((await orAbsent(lstat(directory))) === null) throw noIngest(directory);
     const held = HeldDirectory.open(directory);
     try {
       const status = await readHeld(held.at, directory);
@@ -73,15 +75,17 @@ export async function readIngest(directory: string): Promise<IngestStatus> {
     } finally {
       held.release();
     }
-    if (reading === MAX_READINGS) throw notFound(`there is no ingest in ${directory}`, { object: directory });
+    if (reading === MAX_READINGS) throw noIngest(directory);
   }
 }
+
+const noIngest = (directory: string) => notFound(`there is no ingest in ${directory}`, { object: directory });
 
 async function readHeld(at: string, directory: string): Promise<IngestStatus> {
   const data = await orAbsent(lstat(dataPath(at), { bigint: true }));
   const ref = data?.isFile() ? await orAbsent(readText(join(at, 'ref'))) : null;
   if (data === null || ref === null || !isIngestOf(directory, ref)) {
-    throw notFound(`there is no ingest in ${directory}`, { object: directory });
+    throw noIngest(directory);
   }
   const [startedAt, updatedAt, total] = await Promise.all([
     readTimestamp(at, 'startedat'),
