@@ -35,6 +35,13 @@ export class Cli {
     this.#env = env;
   }
 
+  /** Makes the store. */
+  async init(): Promise<this> {
+    const { code, stderr } = await this.run('init');
+    assert.equal(code, 0, stderr);
+    return this;
+  }
+
   start(...args: string[]): Started {
     return this.#start('ignore', args);
   }
@@ -103,9 +110,7 @@ export async function cliWithoutStore(t: TestContext): Promise<Cli> {
 
 /** The command on a new store that is removed with the test. */
 export async function cli(t: TestContext): Promise<Cli> {
-  const run = await cliWithoutStore(t);
-  assert.equal((await run.run('init')).code, 0);
-  return run;
+  return (await cliWithoutStore(t)).init();
 }
 
 export interface Layout {

@@ -139,8 +139,8 @@ test('given a call that fails, then verbs end with a documented code and a sente
   const images = await layout(t);
   const empty = join(setting.root, 'empty');
   const filled = join(setting.root, 'filled');
-  await new Cli(empty).ok('images', 'ls');
-  await new Cli(filled).ok('import', images.path, '--json');
+  await new Cli(empty).init();
+  await (await new Cli(filled).init()).ok('import', images.path, '--json');
   const random = new Random(seed);
   const given = (args: readonly string[]): string[] =>
     args.map((arg) => arg.replace('LAYOUT', images.path).replace('ROOT', setting.root));

@@ -187,8 +187,7 @@ test('given a root on a read-only file system, then FailedPrecondition with the 
   if (!ok) return t.skip(`cannot mount: ${reason}`);
   const disk = await directory(t);
   mount('tmpfs', disk, 'size=64m');
-  const run = new Cli(join(disk, 'store'));
-  await run.ok('images', 'ls');
+  const run = await new Cli(join(disk, 'store')).init();
   execFileSync('mount', ['-o', 'remount,ro', disk]);
   await run.fails(
     5,
