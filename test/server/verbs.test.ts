@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { answers } from '../../src/server/listener.js';
-import { type Cli, cli, layout } from '../cli/support.js';
+import { type Cli, cli, cliWithoutStore, layout } from '../cli/support.js';
 
 interface Row {
   name: string;
@@ -126,7 +126,7 @@ test('a daemon is named by option or environment; one that does not answer is an
   const command = await cli(t);
   const { address } = await daemon(t, command);
   await command.ok('images', 'ls', '--address', address);
-  const elsewhere = await cli(t);
+  const elsewhere = await cliWithoutStore(t);
   await command.ok('namespaces', 'create', 'here');
   const names = await elsewhere.json<Row[]>('namespaces', 'ls', '--address', address);
   assert.deepEqual(

@@ -48,14 +48,15 @@ export interface Recovered {
 
 /** Reads what is behind a revision. Unknown when there is a gap: commits that were acknowledged are missing. */
 export function recoverLog(dir: string, applied: number): Recovered {
-  const found = pathsIn(dir).map((path) => (existsSync(path) ? readBatches(path) : undefined));
+  const found = pathsIn(dir).map((path) => (existsSync(path) ? readBatches(path, applied) : undefined));
   const files = found.filter((file) => file !== undefined && file.generation > 0) as Found[];
   files.sort((a, b) => a.generation - b.generation);
   const batches: Buffer[] = [];
   let revision = applied;
   for (const [i, { path, found: inFile, torn }] of files.entries()) {
-    // Only what was written last can be torn.
-    if (torn && i + 1 < files.length) throw damagedLog(path);
+    // Only what was written last can be torn, and what the tree has: a power cut leaves a part of a file that is emptied.
+    const isApplied = batchRevision(inFile[inFile.length - 1]!) < applied;
+    if (torn && !isApplied && i + 1 < files.length) throw damagedLog(path);
     for (const batch of inFile) {
       if (batchRevision(batch) <= revision) continue;
       if (batch.readDoubleLE(16) !== revision) throw damagedLog(path);
@@ -83,7 +84,7 @@ interface Found {
   torn: boolean;
 }
 
-function readBatches(path: string): Found {
+function readBatches(path: string, applied: number): Found {
   let log: Buffer;
   try {
     if (!lstatSync(path).isFile()) throw foreign(path, 'it is no regular file');
@@ -100,7 +101,7 @@ function readBatches(path: string): Found {
     found.push(next.batch);
     at += next.batch.length;
   }
-  // A whole batch behind one that is not: what was acknowledged has been damaged since.
+  // A whole batch behind one that is not: what was acknowledged has been damaged since, unless the tree has it.
   for (
     let behind = log.indexOf(MAGIC_BYTES, at + 1);
     behind >= 0;
@@ -109,7 +110,7 @@ function readBatches(path: string): Found {
     const next = batchAt(log, behind);
     const isNewer =
       next?.generation === generation && batchRevision(next.batch) > batchRevision(found[found.length - 1]!);
-    if (isNewer) throw damagedLog(path);
+    if (isNewer && batchRevision(next.batch) > applied) throw damagedLog(path);
   }
   const torn =
     at + 8 <= log.length && log.readUInt32LE(at) === BATCH_MAGIC && log.readUInt32LE(at + 4) === generation;
