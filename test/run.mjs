@@ -1,8 +1,11 @@
-// Runs the compiled tests with node:test, as `npm test` does. Arguments: file name parts to pick some.
+// Runs the compiled tests with node:test, as `npm test` does. Arguments: file name parts to pick some; flags of `node --test`.
+//
+// Failures are told again at the end. `--test-concurrency` is 3 unless given: some tests wait most of their time (etcd, clocks).
 //
 // The tests get a temporary directory of their own. What is left in it at the end is a fault of a test, or of the
 // program, and fails the run; so is a process of theirs that still runs, or a mount below it.
 import { spawn, spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { chmodSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -14,7 +17,7 @@ const flags = process.argv.slice(2).filter((a) => a.startsWith('--'));
 const files = readdirSync(root, { recursive: true })
   .map(String)
   .filter((f) => f.endsWith('.test.js') && (wanted.length === 0 || wanted.some((w) => f.includes(w))))
-  .sort()
+  .sort(inMixedOrder)
   .map((f) => join(root, f));
 if (files.length === 0) {
   console.error(`no test file matches ${wanted.join(', ')}`);
@@ -25,7 +28,10 @@ if (files.length === 0) {
 const temporary = mkdtempSync(join(tmpdir(), 'ebb-'));
 // As the temporary directory is: some tests run programs as another user.
 chmodSync(temporary, 0o1777);
-const child = spawn(process.execPath, ['--test', '--test-concurrency=2', ...flags, ...files], {
+const defaults = ['--test-concurrency=3', '--test-reporter=spec'].filter(
+  (flag) => !flags.some((given) => given.startsWith(flag.split('=')[0])),
+);
+const child = spawn(process.execPath, ['--test', ...defaults, ...flags, ...files], {
   stdio: 'inherit',
   env: { ...process.env, TMPDIR: temporary },
 });
@@ -35,6 +41,12 @@ child.on('exit', (code, signal) => {
   for (const line of left) console.error(`left behind by the tests: ${line}`);
   process.exit(signal || left.length > 0 ? 1 : (code ?? 1));
 });
+
+/** The same order in every run, in which files of one directory are not side by side: some wait, some compute. */
+function inMixedOrder(a, b) {
+  const key = (name) => createHash('sha256').update(name).digest('hex');
+  return key(a) < key(b) ? -1 : 1;
+}
 
 /** What the tests left behind, a line each; all of it is gone afterwards. */
 function leftOver() {

@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { Blobs, named, writeFiles } from '../images/fixtures.js';
 import { tempDir } from '../support/db.js';
 
-const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
+const MAIN = fileURLToPath(new URL('../../src/bundle/main.js', import.meta.url));
 
 export interface Ended {
   code: number | null;

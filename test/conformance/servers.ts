@@ -31,7 +31,7 @@ export interface ServerOptions {
   disable?: readonly string[];
 }
 
-const cli = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
+const cli = fileURLToPath(new URL('../../src/bundle/main.js', import.meta.url));
 const nodeHttp2 = fileURLToPath(new URL('../../bench/daemon/node-http2/main.js', import.meta.url));
 /** Node's options in the first line of the program. */
 const nodeFlags = readFileSync(cli, 'utf8').split('\n', 1)[0]!.split(' ').slice(3);

@@ -168,7 +168,7 @@ test('given results that go to a full disk, then Unavailable and exit code 6', a
   const run = await cli(t);
   await run.ok('images', 'ls');
   const full = openSync('/dev/full', 'w');
-  const main = new URL('../../src/cli/main.js', import.meta.url).pathname;
+  const main = new URL('../../src/bundle/main.js', import.meta.url).pathname;
   const child = spawn(process.execPath, [main, '--root', run.root, 'images', 'ls'], {
     stdio: ['ignore', full, 'pipe'],
   });

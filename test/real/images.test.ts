@@ -57,8 +57,10 @@ describe('real images', { skip: reason ?? false }, () => {
   });
   after(() => rm(dir, { recursive: true, force: true }));
 
+  // By native once: it copies the whole tree for every layer, whatever form the layer came in.
+  const forms = { overlayfs: ['layout', 'app.docker.tar', 'zstd'], native: ['app.docker.tar'] } as const;
   for (const snapshotter of ['overlayfs', 'native'] as const) {
-    for (const form of ['layout', 'app.docker.tar', 'zstd']) {
+    for (const form of forms[snapshotter]) {
       test(`${form}, unpacked by ${snapshotter}: the tree is umoci's, and everything goes again`, async (t) => {
         const source = join(dir, 'made', form);
         if (form === 'zstd' && (await readdir(source).catch(() => [])).length === 0) {

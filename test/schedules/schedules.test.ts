@@ -1,6 +1,6 @@
 /**
  * Randomised schedules of writers beside collections; see scheduler.ts for how one seed tells one story. The number of
- * schedules is EBBTIDE_SCHEDULES (default 2,400), the first seed EBBTIDE_SEED (default 1). A failure prints its seed;
+ * schedules is EBBTIDE_SCHEDULES (default 1,500), the first seed EBBTIDE_SEED (default 1). A failure prints its seed;
  * `node dist/test/schedules/main.js --seed N --count 1` tells that story again.
  */
 import assert from 'node:assert/strict';
@@ -11,7 +11,7 @@ import { marks } from './marks.js';
 import { type Mutation, mutations, writersMutations } from './mutations.js';
 import { type Outcome, schedule } from './schedule.js';
 
-const COUNT = Number(process.env.EBBTIDE_SCHEDULES ?? 2400);
+const COUNT = Number(process.env.EBBTIDE_SCHEDULES ?? 1500);
 const FIRST = Number(process.env.EBBTIDE_SEED ?? 1);
 /** Schedules that come by every mark. */
 const MARKS_FROM = 900;

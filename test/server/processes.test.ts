@@ -12,7 +12,7 @@ import { tempDir } from '../support/db.js';
 import { TestClient } from './client.js';
 import { code } from './world.js';
 
-const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
+const MAIN = fileURLToPath(new URL('../../src/bundle/main.js', import.meta.url));
 
 interface Server {
   child: ChildProcess;
