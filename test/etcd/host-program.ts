@@ -61,6 +61,8 @@ class Program {
   runs = 0;
   removed = 0;
   readonly errors: string[] = [];
+  /** The last failures a fault may cause, and when: what a test tells that waited for this host in vain. */
+  readonly recent: string[] = [];
 
   constructor(db: DB, options: ProgramOptions) {
     this.#db = db;
@@ -79,6 +81,13 @@ class Program {
   async stop(): Promise<void> {
     this.#stop = true;
     await Promise.all(this.#loops);
+  }
+
+  #failed(error: unknown): string {
+    this.failures++;
+    this.recent.push(`${new Date().toISOString()} ${String(error)}`);
+    if (this.recent.length > 10) this.recent.shift();
+    return kindOf(error);
   }
 
   #below(n: number): number {
@@ -119,8 +128,7 @@ class Program {
         } else await this.#refer();
         this.ops++;
       } catch (error) {
-        this.failures++;
-        const kind = kindOf(error);
+        const kind = this.#failed(error);
         if (kind !== 'Unavailable' && kind !== 'DeadlineExceeded') this.errors.push(String(error));
         await new Promise((resolve) => setTimeout(resolve, 50));
       }
@@ -207,8 +215,7 @@ class Program {
         if (count > 0) this.runs++;
         this.removed += count;
       } catch (error) {
-        this.failures++;
-        const kind = kindOf(error);
+        const kind = this.#failed(error);
         // The right to collect was lost, as it must be after a pause.
         if (kind !== 'Unavailable' && kind !== 'FailedPrecondition') this.errors.push(String(error));
       }
@@ -262,7 +269,7 @@ async function main(): Promise<void> {
   });
   const program = new Program(db, options);
   for await (const word of createInterface({ input: process.stdin })) {
-    const { ops, runs, removed, failures, errors } = program;
+    const { ops, runs, removed, failures, errors, recent } = program;
     if (word === 'start') program.start();
     else if (word === 'stop') await program.stop();
     else if (word === 'collect') {
@@ -278,7 +285,7 @@ async function main(): Promise<void> {
       await db.close();
       break;
     }
-    say({ did: word, ops, runs, removed, failures, errors: errors.splice(0) });
+    say({ did: word, ops, runs, removed, failures, recent, errors: errors.splice(0) });
   }
   process.exit(0);
 }

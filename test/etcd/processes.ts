@@ -19,6 +19,7 @@ export interface Report {
   runs: number;
   removed: number;
   failures: number;
+  recent: string[];
   errors: string[];
 }
 

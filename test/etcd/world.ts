@@ -90,7 +90,10 @@ export class World {
       'all hosts write again',
       () => this.hosts.every((host, i) => host.acks().length > counts[i]! + 3),
       RESUME_MS,
-    );
+    ).catch(async (error: Error) => {
+      const reports = await Promise.all(this.hosts.map((host) => host.ask('hello')));
+      throw new Error(`${error.message}; ${new Date().toISOString()}: ${JSON.stringify(reports, null, 1)}`);
+    });
     const ms = performance.now() - since;
     this.times.push(ms);
     return ms;
