@@ -147,6 +147,35 @@ test('given random reads and appends on two hosts, when all are done, then they 
   assert.ok(reruns > 10, 'they hardly met');
 });
 
+test('given a slow transaction and another host that writes what it reads all the time, then it commits, and the other goes on', async (t) => {
+  const [slow, busy] = await hosts(t);
+  const k = key('images', 'ns', 'contended');
+  let running = true;
+  let writes = 0;
+  const others = Promise.all(
+    [0, 1, 2].map(async () => {
+      while (running) {
+        await busy!.update((tx) => tx.put(k, { list: String(++writes) }));
+      }
+    }),
+  );
+  let attempts = 0;
+  await slow!
+    .update(async (tx) => {
+      attempts = tx.attempt;
+      const list = listAt(tx, k);
+      await new Promise((resolve) => setTimeout(resolve, 40));
+      tx.put(k, { list: [...list, 'slow'].join(',') });
+    })
+    .finally(() => {
+      running = false;
+    });
+  const before = writes;
+  await others;
+  t.diagnostic(`${attempts} runs beside ${before} writes`);
+  assert.ok(attempts > 5, 'they hardly met');
+});
+
 test('given transactions that count what is below a prefix, when they add and remove there, then none was a phantom', async (t) => {
   const engines = await hosts(t);
   // Each takes the number after the highest; a missed addition would give a number twice, a missed removal a gap.

@@ -40,6 +40,9 @@ import { EtcdTransaction } from './transaction.js';
 
 /** Conflicts after which this host's other commits wait for a transaction. */
 const CONFLICTS_MAX = 4;
+/** Conflicts after which the commits of all hosts wait for a transaction, while its body runs no longer than a moment. */
+const CONFLICTS_ALONE_MAX = 10;
+const HOLD_MS_MAX = 1_000;
 const ATTEMPTS_MAX = 16;
 /** A removal of garbage conflicts with every new reference anywhere: it is patient instead of failing. */
 const GARBAGE_ATTEMPTS_MAX = 100;
@@ -230,16 +233,22 @@ export class EtcdEngine implements Engine {
         throwIfAborted(signal);
         let turn: Turn | undefined;
         let hold: Hold | undefined;
-        if (last?.readsGraph) {
-          // No writer of this host waits for it; after many conflicts all hosts do, for the moment of one commit.
-          if (attempt > GARBAGE_CONFLICTS_MAX) hold = await this.committer.hold(signal);
-        } else if (attempt > CONFLICTS_MAX) {
-          turn = await this.#turns.alone(signal);
-          await Promise.allSettled(this.#committing.keys());
-        } else if (this.#turns.isBlocked(undefined)) await this.#turns.pass(signal);
-        // Never synchronous: a caller that goes on at once must not take the commit for done.
-        await this.#mirror.ready();
+        let limit: NodeJS.Timeout | undefined;
         try {
+          if (last?.readsGraph) {
+            // No writer of this host waits for it; after many conflicts all hosts do, for the moment of one commit.
+            if (attempt > GARBAGE_CONFLICTS_MAX) hold = await this.committer.hold(signal);
+          } else if (attempt > CONFLICTS_MAX) {
+            turn = await this.#turns.alone(signal);
+            await Promise.allSettled(this.#committing.keys());
+            if (attempt > CONFLICTS_ALONE_MAX) {
+              hold = await this.committer.hold(signal);
+              // The body may wait for something: then the others go on, and it runs again.
+              limit = setTimeout(() => void hold?.release(), HOLD_MS_MAX);
+            }
+          } else if (this.#turns.isBlocked(undefined)) await this.#turns.pass(signal);
+          // Never synchronous: a caller that goes on at once must not take the commit for done.
+          await this.#mirror.ready();
           const outcome = await this.#attempt(fn, attempt, effects, { turn, hold, signal });
           if (!outcome.done || !outcome.committed) await hold?.release();
           last = outcome.tx;
@@ -255,6 +264,7 @@ export class EtcdEngine implements Engine {
           await hold?.release();
           throw error;
         } finally {
+          clearTimeout(limit);
           turn?.();
         }
       }
