@@ -1,10 +1,8 @@
 /** Real images for the sessions: made once from Debian's packages by make-image.sh and kept. */
-import { spawnSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { cacheDirectory } from '../support/cache.js';
+import { madeBy } from '../support/made.js';
 
 const script = fileURLToPath(new URL('../../../test/conformance/make-image.sh', import.meta.url));
 
@@ -15,19 +13,7 @@ export interface MadeImages {
 }
 
 export function makeImages(): MadeImages {
-  const hash = createHash('sha256').update(readFileSync(script)).digest('hex').slice(0, 16);
-  const dir = join(cacheDirectory(), `images-${hash}`);
-  if (!existsSync(dir)) {
-    process.stderr.write("making images from Debian's packages\n");
-    const draft = `${dir}.${process.pid}`;
-    mkdirSync(draft);
-    try {
-      run('bash', script, draft);
-      renameSync(draft, dir);
-    } finally {
-      rmSync(draft, { recursive: true, force: true });
-    }
-  }
+  const dir = madeBy(script);
   return { dir, digests: digestsOf(join(dir, 'layout')) };
 }
 
@@ -53,10 +39,3 @@ export const blobPath = (layout: string, digest: string): string =>
   join(layout, 'blobs', ...digest.split(':').slice(0, 2));
 
 const readJson = (file: string): unknown => JSON.parse(readFileSync(file, 'utf8'));
-
-function run(command: string, ...args: string[]): void {
-  const done = spawnSync(command, args, { encoding: 'utf8', timeout: 600_000 });
-  if (done.status !== 0) {
-    throw new Error(`${command} ${args.join(' ')}: ${done.error?.message ?? ''}${done.stderr}`);
-  }
-}

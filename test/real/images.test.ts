@@ -18,6 +18,7 @@ import { unpackImage } from '../../src/images/unpack.js';
 import { layout, openDB } from '../../src/open.js';
 import type { Image } from '../../src/stores/images.js';
 import { missingTools } from '../support/debian.js';
+import { madeBy } from '../support/made.js';
 import { describeTree, diskUsage, treeDifferences } from '../support/tree.js';
 
 const script = fileURLToPath(new URL('../../../test/real/make-image.sh', import.meta.url));
@@ -45,11 +46,12 @@ async function treeOf(db: DB, snapshotter: SnapshotterName, chainId: string): Pr
 
 describe('real images', { skip: reason ?? false }, () => {
   let dir: string;
+  let made: string;
   let expected: Map<string, string>;
   before(async () => {
     dir = await mkdtemp(join(tmpdir(), 'ebbtide-real-'));
-    run('bash', script, join(dir, 'made'));
-    run('umoci', 'unpack', '--image', `${join(dir, 'made/layout')}:app`, join(dir, 'bundle'));
+    made = madeBy(script);
+    run('umoci', 'unpack', '--image', `${join(made, 'layout')}:app`, join(dir, 'bundle'));
     expected = describeTree(join(dir, 'bundle/rootfs'), { ignoreDirTimes: true });
     assert.ok(expected.size > 1000, 'a real root file system');
     const mount = await canMount();
@@ -62,7 +64,7 @@ describe('real images', { skip: reason ?? false }, () => {
   for (const snapshotter of ['overlayfs', 'native'] as const) {
     for (const form of forms[snapshotter]) {
       test(`${form}, unpacked by ${snapshotter}: the tree is umoci's, and everything goes again`, async (t) => {
-        const source = join(dir, 'made', form);
+        const source = join(made, form);
         if (form === 'zstd' && (await readdir(source).catch(() => [])).length === 0) {
           return t.skip('skopeo made no zstd layers');
         }
@@ -101,7 +103,7 @@ describe('real images', { skip: reason ?? false }, () => {
       log: () => {},
     });
     t.after(() => db.close());
-    const source = join(dir, 'made/layout');
+    const source = join(made, 'layout');
     const images: Image[] = await importImage(db, ctx, source);
     const out = join(dir, 'exported');
     await exportImages(
