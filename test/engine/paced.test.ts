@@ -52,29 +52,6 @@ test('given a single background commit, when nothing else is under way, then it 
   assert.deepEqual(engine.verifyGraph(), []);
 });
 
-test('given a large commit, when it is prepared for the disk, then other work gets its turn meanwhile', async (t) => {
-  const engine = await openLmdbEngine(await tempDir(t), { indexer: suiteIndexer, graph: createGraph() });
-  t.after(() => engine.close());
-  const commit = engine.update((tx) => {
-    for (let i = 0; i < 20_000; i++) tx.put(blob(i), { size: i, refs: { label: blob(i + 1) } });
-  });
-  let turnsMeanwhile = 0;
-  let done = false;
-  void commit.then(() => {
-    done = true;
-  });
-  while (!done) {
-    turnsMeanwhile++;
-    await new Promise((resolve) => setImmediate(resolve));
-  }
-  assert.ok(turnsMeanwhile > 3, `${turnsMeanwhile} turns`);
-  await engine.update((tx) => {
-    for (let i = 0; i < 20_000; i++) tx.delete(blob(i));
-  });
-  assert.equal(engine.stats().records, 0);
-  assert.deepEqual(engine.verifyGraph(), []);
-});
-
 test('given much that the tree does not have, then work that can wait waits for it, and others do not', async (t) => {
   const engine = await openLmdbEngine(await tempDir(t), { indexer: suiteIndexer, graph: createGraph() });
   t.after(() => engine.close());

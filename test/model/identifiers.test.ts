@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { validateIdentifier } from '../../src/model/identifiers.js';
+import { cpuMs } from '../support/cpu.js';
 
 const accepted = [
   'default',
@@ -42,8 +43,8 @@ test('[#5] given a malformed identifier, when validated, then InvalidArgument na
 });
 
 test('given a huge hostile identifier, when validated, then the answer comes at once', () => {
-  const started = performance.now();
+  const started = cpuMs();
   assert.throws(() => validateIdentifier(`${'a-'.repeat(500_000)}!`), { kind: 'InvalidArgument' });
   assert.throws(() => validateIdentifier(`${'a'.repeat(75)}!`), { kind: 'InvalidArgument' });
-  assert.ok(performance.now() - started < 1000);
+  assert.ok(cpuMs() - started < 1000);
 });

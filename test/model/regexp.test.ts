@@ -3,6 +3,7 @@ import { createRequire } from 'node:module';
 import { test } from 'node:test';
 import { EbbtideError } from '../../src/errors.js';
 import { MAX_PROGRAM, MAX_STEPS, matcherOf } from '../../src/model/regexp.js';
+import { cpuMs } from '../support/cpu.js';
 
 test('given a pattern, when matched, then it is found anywhere unless anchored', () => {
   assert.equal(matcherOf('b+')('abbc'), true);
@@ -29,9 +30,9 @@ test('given an invalid or unsupported pattern, when matched, then it matches not
 });
 
 test('given a pattern that backtracks forever elsewhere, when matched, then the answer comes at once', () => {
-  const started = performance.now();
+  const started = cpuMs();
   assert.equal(matcherOf('^(a+)+$')(`${'a'.repeat(5000)}!`), false);
-  assert.ok(performance.now() - started < 2000);
+  assert.ok(cpuMs() - started < 2000);
 });
 
 test('given many patterns, when matched again, then each still means the same', () => {
