@@ -99,7 +99,7 @@ export class DBHost implements CollectHost {
   }
 
   async update<T>(ctx: CallContext, fn: (tx: Transaction) => T | Promise<T>): Promise<T> {
-    this.#check(ctx);
+    this.checkCall(ctx);
     this.expiryClock.glance();
     if (ctx.tx !== undefined) {
       if (!ctx.tx.writable) {
@@ -126,14 +126,20 @@ export class DBHost implements CollectHost {
     }
   }
 
-  view<T>(fn: (tx: Transaction) => T | Promise<T>): Promise<T> {
-    this.#check({});
-    return this.engine.view(fn);
+  read<T>(ctx: CallContext, fn: (reader: Reader) => T | Promise<T>): T | Promise<T> {
+    this.checkCall(ctx);
+    if (ctx.tx !== undefined) return fn(ctx.tx);
+    const fresh = this.engine.fresh();
+    if (fresh === undefined) return fn(this.engine);
+    return fresh.then(() => {
+      throwIfAborted(ctx.signal);
+      return fn(this.engine);
+    });
   }
 
-  reader(ctx: CallContext): Reader {
-    this.#check(ctx);
-    return ctx.tx ?? this.engine;
+  async view<T>(ctx: CallContext, fn: (tx: Transaction) => T | Promise<T>): Promise<T> {
+    this.checkCall(ctx);
+    return ctx.tx === undefined ? this.engine.view(fn) : fn(ctx.tx);
   }
 
   countDeletion(tx: Transaction): void {
@@ -172,7 +178,7 @@ export class DBHost implements CollectHost {
     this.#closed = true;
   }
 
-  #check(ctx: CallContext): void {
+  checkCall(ctx: CallContext): void {
     if (this.#closed) throw failedPrecondition('the store is closed', { remedy: 'open it again' });
     throwIfAborted(ctx.signal);
     if (ctx.tx !== undefined) return;

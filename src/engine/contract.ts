@@ -219,6 +219,12 @@ export interface Engine extends Reader, AsyncDisposable {
   /** Whether the store was found as its last owner's clean `close` left it (true for a new one). */
   readonly cleanStart: boolean;
 
+  /**
+   * Resolves when plain reads show everything that was committed, by anybody, before this was called; undefined when they
+   * do at once. Unavailable when that cannot be said.
+   */
+  fresh(): Promise<void> | undefined;
+
   /** As `scan`, for who makes something else than values of the records: each is told to `read` as it is stored. */
   visit(prefix: Key, read: ReadValue<void>): void;
 

@@ -141,6 +141,10 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
     }
   }
 
+  /** One process owns the store: nobody else commits. */
+  fresh(): undefined {
+    return undefined;
+  }
   visit(prefix: Key, read: ReadValue<void>): void {
     let after: Key | undefined;
     for (;;) {
