@@ -6,7 +6,6 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import type { ContentBackend, DiskJobs, SnapshotterBackend } from './backends/contract.js';
 import type { CallContext } from './context.js';
 import type { Durability, Engine, Reader, Transaction } from './engine/contract.js';
-import { EtcdTransaction } from './engine/etcd/transaction.js';
 import { failedPrecondition, throwIfAborted } from './errors.js';
 import { CollectorRegistry } from './gc/collectors.js';
 import { DirtyFlags } from './gc/dirty.js';
@@ -145,7 +144,7 @@ export class DBHost implements CollectHost {
   countDeletion(tx: Transaction): void {
     this.dirty.countDeletion(tx);
     // Other hosts' callbacks and schedulers are told through the commit.
-    if (tx instanceof EtcdTransaction) tx.deletions++;
+    tx.countDeletion?.();
   }
 
   /** Runs the mutation callbacks for what another host has done. */

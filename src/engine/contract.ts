@@ -154,6 +154,15 @@ export interface Transaction extends Reader {
   once<T>(name: string, effect: () => Promise<T>, undo?: (result: T) => Promise<void>): Promise<T>;
   /** Called after a successful commit (the last attempt's hooks only), before the caller is resumed. */
   onCommit(hook: () => void): void;
+
+  // What a tree that several hosts share has besides; absent in an embedded store.
+
+  /** Makes the commit fail when a lock of the engine was lost before it; returns the unlock to use instead. */
+  guardBy?(unlock: Unlock): Unlock;
+  /** Counts one deletion, of which the commit tells the other hosts. */
+  countDeletion?(): void;
+  /** Raw keys are numbered by the shared store. */
+  readonly numbersRawKeys?: true;
 }
 
 export type Durability = 'flushed' | 'visible';
