@@ -89,7 +89,7 @@ bool CheckpointWriter::gather() {
 void CheckpointWriter::gatherNode(NodeId id) {
   const Node& node = *graph_.find(id);
   const EdgeStore& edges = graph_.edges();
-  const int64_t expiry = (node.bits & kExpires) != 0 ? graph_.expiry(id).value_or(0) : 0;
+  const int64_t expiry = (node.bits() & kExpires) != 0 ? graph_.expiry(id).value_or(0) : 0;
   const uint32_t inDegree = node.inDegree < 255 ? node.inDegree : graph_.inDegree(id);
   putNode(id, node.flags(), edges.degree(node), inDegree, expiry);
   if (node.degree == 1) {

@@ -3,7 +3,8 @@
 //
 // Threads: one owner (the JavaScript thread) calls everything here but `work`, which a job's own thread calls (`step`
 // is the owner's way of doing the same little by little, in tests that decide what happens between two steps). Only
-// the owner changes the graph, so it reads without a lock; it takes the lock to change it and to use marks. A job
+// the owner changes nodes and edges, so it reads them without a lock; it takes the lock to change them and to use marks.
+// Marks are written by jobs, next to the flags that the owner reads: see Node in edges.h. A job
 // holds the lock for steps of some ten microseconds and gives it away as soon as the owner asks for it, so ops take
 // effect at once, also while a run or a save is going on; the write barrier (mark.h) and the copies of what changes
 // (checkpoint.h) keep both right.

@@ -18,16 +18,20 @@
 
 namespace ebbtide {
 
+// Flags and marks share `both`. A thread that marks writes it, with the lock, while the owner reads flags without
+// (core.h): each access is one relaxed load or store of the whole, and whoever writes holds the lock.
 struct Node {
   uint32_t slot;     // the edge of a node with one; else the block's place in the arena, or the big list's number
-  uint16_t bits;     // flags, and marks above them
+  uint16_t both;     // flags, and marks above them; by bits() and setBits() only
   uint8_t degree;    // number of edges; kBigDegree stands for a big list
   uint8_t inDegree;  // 255 stands for an entry in Graph's wide in-degrees
 
-  uint32_t flags() const { return bits & kMaxFlags; }
-  uint32_t marks() const { return bits >> kMarkShift; }
-  void setFlags(uint32_t flags) { bits = static_cast<uint16_t>((bits & ~kMaxFlags) | flags); }
-  void setMarks(uint32_t marks) { bits = static_cast<uint16_t>(flags() | marks << kMarkShift); }
+  uint32_t bits() const { return __atomic_load_n(&both, __ATOMIC_RELAXED); }
+  void setBits(uint32_t bits) { __atomic_store_n(&both, static_cast<uint16_t>(bits), __ATOMIC_RELAXED); }
+  uint32_t flags() const { return bits() & kMaxFlags; }
+  uint32_t marks() const { return bits() >> kMarkShift; }
+  void setFlags(uint32_t flags) { setBits((bits() & ~kMaxFlags) | flags); }
+  void setMarks(uint32_t marks) { setBits(flags() | marks << kMarkShift); }
 };
 static_assert(sizeof(Node) == 8);
 

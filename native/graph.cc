@@ -271,7 +271,7 @@ bool Graph::isRoot(NodeId id, int64_t now) const {
 
 bool Graph::isFreeable(NodeId id) const {
   const Node* node = find(id);
-  return node != nullptr && (node->bits & kPresent) == 0 && node->inDegree == 0 && edges_.degree(*node) == 0 &&
+  return node != nullptr && (node->bits() & kPresent) == 0 && node->inDegree == 0 && edges_.degree(*node) == 0 &&
          exists(id);
 }
 
@@ -289,7 +289,7 @@ void Graph::listFreeable() {
   const NodeTable nodes = table();
   forEach(0, limit_, [&](NodeId id) {
     const Node& node = nodes.node(id);
-    if ((node.bits & kPresent) == 0 && node.inDegree == 0) noteFreeable(id);
+    if ((node.bits() & kPresent) == 0 && node.inDegree == 0) noteFreeable(id);
   });
 }
 
@@ -324,7 +324,7 @@ std::vector<NodeId> Graph::withFlags(uint32_t wanted) const {
   }
   const NodeTable nodes = table();
   forEach(0, limit_, [&](NodeId id) {
-    if ((nodes.node(id).bits & wanted) == wanted) ids.push_back(id);
+    if ((nodes.node(id).bits() & wanted) == wanted) ids.push_back(id);
   });
   return ids;
 }

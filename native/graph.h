@@ -5,7 +5,8 @@
 // more than one, and a hash entry for each expiry, rare flag and in-degree beyond 254. Blocks of ids exist only where
 // ids are or were used. Marks mean nothing but during a run, which begins by wiping them (mark.h). No call recurses.
 //
-// Threads: none of its own. core.h runs one writer beside readers and takes care that they take turns.
+// Threads: none of its own. core.h runs one writer beside readers and takes care that they take turns. What the writer may
+// ask meanwhile is const, and asks nodes for nothing but what it writes itself, and their flags (edges.h).
 // Units: times in nanoseconds since 1970.
 #pragma once
 

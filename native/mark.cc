@@ -132,8 +132,9 @@ void Run::scanSegment(size_t segment) {
   if (graph_.find(first) == nullptr) return;
   Node* const nodes = &graph_.table().node(first);
   for (NodeId i = 0; i < kSegmentIds; i++) {
-    nodes[i].bits &= kMaxFlags;
-    if ((nodes[i].bits & kRoot) != 0 && graph_.isRoot(first + i, now_)) reach(first + i, kPlain);
+    const uint32_t flags = nodes[i].flags();
+    nodes[i].setBits(flags);
+    if ((flags & kRoot) != 0 && graph_.isRoot(first + i, now_)) reach(first + i, kPlain);
   }
 }
 
@@ -173,11 +174,13 @@ void Run::expandBatch(std::span<const uint32_t> states) {
   std::array<uint32_t, kBatch> others;  // all but plain nodes with one edge or none
   size_t count = 0;
   for (const uint32_t state : states) {
-    const Node node = nodes.node(idOf(state));
-    if ((node.marks() & bitOf(state)) == 0) continue;  // freed while it waited
+    const Node& node = nodes.node(idOf(state));
+    const uint32_t bits = node.bits();
+    if (((bits >> kMarkShift) & bitOf(state)) == 0) continue;  // freed while it waited
     const uint32_t first = state >> 31;
     counts_.marked += first;
-    counts_.byType[typeOf(node.flags())] += first & node.bits;
+    static_assert(kPresent == 1);
+    counts_.byType[typeOf(bits & kMaxFlags)] += first & bits;
     const bool simple = node.degree < 2 && (state & 1) == 0;
     targets.addPlain(simple ? node.slot : 0, simple && node.degree == 1);
     others[count] = state & ~kFirst;
@@ -230,10 +233,11 @@ void Run::reachAll(std::span<const uint32_t> states) {
   size_t count = 0;
   for (const uint32_t state : states) {
     Node& node = nodes.node(idOf(state));
-    const uint32_t marks = node.marks();
-    fresh[count] = state | ((marks & kReached) == 0 ? kFirst : 0);
-    count += (marks & bitOf(state)) == 0 ? 1 : 0;
-    node.setMarks(marks | bitOf(state));
+    const uint32_t bits = node.bits();
+    const uint32_t bit = bitOf(state) << kMarkShift;
+    fresh[count] = state | ((bits & (kReached << kMarkShift)) == 0 ? kFirst : 0);
+    count += (bits & bit) == 0 ? 1 : 0;
+    node.setBits(bits | bit);
   }
   work_.append({fresh.data(), count});
 }
@@ -286,7 +290,7 @@ bool Run::collect() {
   if (next_ < limit && graph_.find(next_) != nullptr) {
     const Node* const nodes = &graph_.table().node(next_);
     for (NodeId i = 0; i < kSegmentIds; i++) {
-      if ((nodes[i].bits & looked) == wanted) removalOrder_.add(next_ + i);
+      if ((nodes[i].bits() & looked) == wanted) removalOrder_.add(next_ + i);
     }
   }
   next_ += kSegmentIds;

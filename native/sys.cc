@@ -3,7 +3,8 @@
 // src/allocate.ts, which turn error numbers into Node's kind of errors.
 //
 // Contract: a function answers 0 or an errno (the ones that read: a Buffer or an errno). Wrong arguments answer EINVAL
-// before any call is made. No path is followed at its last component. Strings and bytes must hold no NUL.
+// before any call is made. No path is followed at its last component, but those of mount, and of umount unless its flags
+// say so. Strings and bytes must hold no NUL.
 //
 // Threads: any JavaScript thread; no state. Calls block for as long as the kernel does. Units: nanoseconds since 1970, bytes.
 #include <fcntl.h>
@@ -104,6 +105,21 @@ Napi::Value umountCall(Info info) {
 
 // ---------------------------------------------------------------------------------------------------------- files
 
+// chmod(2) of what is at the path itself; EOPNOTSUPP for a link. C libraries before glibc 2.32 have no such call, and
+// kernels before 6.6 none either: there the file is held by a descriptor that was opened without following a link.
+void chmodItself(const std::string& path, mode_t mode) {
+  constexpr long kFchmodat2 = 452;
+  if (syscall(kFchmodat2, AT_FDCWD, path.c_str(), mode, AT_SYMLINK_NOFOLLOW) == 0) return;
+  // EPERM: filters of system calls say so of those that they do not know.
+  if (errno != ENOSYS && errno != EPERM) throw Errno{errno};
+  const Descriptor file(open(path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+  check(file.get() < 0 ? -1 : 0);
+  struct stat found{};
+  check(fstat(file.get(), &found));
+  if (S_ISLNK(found.st_mode)) throw Errno{EOPNOTSUPP};
+  check(chmod(("/proc/self/fd/" + std::to_string(file.get())).c_str(), mode));
+}
+
 Napi::Value mknodCall(Info info) {
   return answer(info, [&] {
     const std::string path = bytesArgument(info, 0);
@@ -111,7 +127,7 @@ Napi::Value mknodCall(Info info) {
     const dev_t device = makedev(numberArgument<unsigned>(info, 2), numberArgument<unsigned>(info, 3));
     check(mknod(path.c_str(), mode, device));
     // mknod(2) takes the umask away; changing that would be seen by every thread of the process.
-    check(fchmodat(AT_FDCWD, path.c_str(), mode & 07777, AT_SYMLINK_NOFOLLOW));
+    chmodItself(path, mode & 07777);
     return success(info);
   });
 }

@@ -1,13 +1,15 @@
-// What the files of the addon `ebbtide_sys` share: reading arguments, and answers that are an errno.
+// What the files of the addon `ebbtide_sys` share: reading arguments, answers that are an errno, and descriptors that close.
 //
 // Contract and threads: as sys.cc says. The readers throw `Errno`, which `answer` turns into the function's answer.
 #pragma once
 
 #include <napi.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cmath>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace ebbtide::sys {
@@ -17,6 +19,24 @@ using Info = const Napi::CallbackInfo&;
 // Thrown by the argument readers and by `Sys`; becomes the function's answer.
 struct Errno {
   int number;
+};
+
+class Descriptor {
+ public:
+  explicit Descriptor(int fd = -1) : fd_(fd) {}
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  ~Descriptor() { reset(-1); }
+
+  int get() const { return fd_; }
+  int release() { return std::exchange(fd_, -1); }
+  void reset(int fd) {
+    if (fd_ >= 0) close(fd_);
+    fd_ = fd;
+  }
+
+ private:
+  int fd_;
 };
 
 inline std::string bytesArgument(Info info, size_t i, bool nulAllowed = false) {

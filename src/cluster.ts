@@ -1,7 +1,6 @@
 /**
  * What a DB does beside its stores when it shares its tree over etcd: chooses the one host that collects, sweeps this
- * host's backends after what other hosts removed, tells callbacks of deletions elsewhere, and makes sure that reads
- * are current. Called by db.ts and open.ts.
+ * host's backends after what other hosts removed, and tells callbacks of deletions elsewhere. Called by db.ts and open.ts.
  */
 import { ClusterHosts } from './cluster-hosts.js';
 import type { DBHost } from './db-host.js';
@@ -211,24 +210,6 @@ export class Cluster {
       errors: errors.slice(0, 8),
     });
     return false;
-  }
-
-  // ------------------------------------------------------------------------------------------------ reads
-
-  /** The store with these methods waiting until the mirror is current, unless they are part of a transaction. */
-  current<S extends object>(store: S, methods: readonly (keyof S)[]): S {
-    const waiting = new Set<PropertyKey>(methods);
-    return new Proxy(store, {
-      get: (target, name) => {
-        const value: unknown = Reflect.get(target, name, target);
-        if (typeof value !== 'function') return value;
-        if (!waiting.has(name)) return value.bind(target);
-        return async (ctx: { tx?: unknown } | undefined, ...rest: unknown[]): Promise<unknown> => {
-          if (ctx?.tx === undefined) await this.engine.fresh();
-          return value.call(target, ctx, ...rest);
-        };
-      },
-    });
   }
 
   close(): void {

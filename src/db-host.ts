@@ -6,7 +6,6 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import type { ContentBackend, DiskJobs, SnapshotterBackend } from './backends/contract.js';
 import type { CallContext } from './context.js';
 import type { Durability, Engine, Reader, Transaction } from './engine/contract.js';
-import { EtcdTransaction } from './engine/etcd/transaction.js';
 import { failedPrecondition, throwIfAborted } from './errors.js';
 import { CollectorRegistry } from './gc/collectors.js';
 import { DirtyFlags } from './gc/dirty.js';
@@ -99,7 +98,7 @@ export class DBHost implements CollectHost {
   }
 
   async update<T>(ctx: CallContext, fn: (tx: Transaction) => T | Promise<T>): Promise<T> {
-    this.#check(ctx);
+    this.checkCall(ctx);
     this.expiryClock.glance();
     if (ctx.tx !== undefined) {
       if (!ctx.tx.writable) {
@@ -126,20 +125,26 @@ export class DBHost implements CollectHost {
     }
   }
 
-  view<T>(fn: (tx: Transaction) => T | Promise<T>): Promise<T> {
-    this.#check({});
-    return this.engine.view(fn);
+  read<T>(ctx: CallContext, fn: (reader: Reader) => T | Promise<T>): T | Promise<T> {
+    this.checkCall(ctx);
+    if (ctx.tx !== undefined) return fn(ctx.tx);
+    const fresh = this.engine.fresh();
+    if (fresh === undefined) return fn(this.engine);
+    return fresh.then(() => {
+      throwIfAborted(ctx.signal);
+      return fn(this.engine);
+    });
   }
 
-  reader(ctx: CallContext): Reader {
-    this.#check(ctx);
-    return ctx.tx ?? this.engine;
+  async view<T>(ctx: CallContext, fn: (tx: Transaction) => T | Promise<T>): Promise<T> {
+    this.checkCall(ctx);
+    return ctx.tx === undefined ? this.engine.view(fn) : fn(ctx.tx);
   }
 
   countDeletion(tx: Transaction): void {
     this.dirty.countDeletion(tx);
     // Other hosts' callbacks and schedulers are told through the commit.
-    if (tx instanceof EtcdTransaction) tx.deletions++;
+    tx.countDeletion?.();
   }
 
   /** Runs the mutation callbacks for what another host has done. */
@@ -172,7 +177,7 @@ export class DBHost implements CollectHost {
     this.#closed = true;
   }
 
-  #check(ctx: CallContext): void {
+  checkCall(ctx: CallContext): void {
     if (this.#closed) throw failedPrecondition('the store is closed', { remedy: 'open it again' });
     throwIfAborted(ctx.signal);
     if (ctx.tx !== undefined) return;

@@ -54,8 +54,6 @@ export class DB implements AsyncDisposable {
   readonly #raw: RawStore;
   /** When the tree is shared over etcd. */
   readonly #cluster: Cluster | undefined;
-  readonly #content: ContentStore;
-  readonly #snapshotters: ReadonlyMap<string, Snapshotter>;
   readonly #pool: DiskPool | undefined;
   readonly #switches: Pick<DBOptions, 'enableEtcdGC' | 'leaseBackend'>;
   #collection: Promise<unknown> = Promise.resolve();
@@ -80,32 +78,13 @@ export class DB implements AsyncDisposable {
             () => this.enableEtcdGC,
           )
         : undefined;
-    const current = <S extends object>(store: S, ...methods: (keyof S)[]): S =>
-      cluster === undefined ? store : cluster.current(store, methods);
     this.#cluster = cluster;
     this.#raw = engine instanceof EtcdEngine ? new EtcdRawStore(engine) : new RawStore(engine);
-    this.images = current(new ImageStore(host), 'get', 'list', 'listed');
-    this.containers = current(new ContainerStore(host), 'get', 'list', 'listed');
-    this.sandboxes = current(new SandboxStore(host), 'get', 'list', 'listed');
-    this.leases = current(new LeaseManager(host), 'list', 'listed', 'listResources');
-    this.namespaces = current(new NamespaceStore(host), 'labels', 'list');
-    this.#content = current(
-      host.contentStore,
-      'info',
-      'has',
-      'readerAt',
-      'walk',
-      'status',
-      'listStatuses',
-      'abort',
-      'writer',
-    );
-    this.#snapshotters = new Map(
-      [...host.snapshotterStores].map(([name, store]) => [
-        name,
-        current(store, 'stat', 'usage', 'mounts', 'prepare', 'view', 'commit', 'remove', 'walk'),
-      ]),
-    );
+    this.images = new ImageStore(host);
+    this.containers = new ContainerStore(host);
+    this.sandboxes = new SandboxStore(host);
+    this.leases = new LeaseManager(host);
+    this.namespaces = new NamespaceStore(host);
   }
 
   /** What stores are built on; for this package's own rooms. */
@@ -114,11 +93,6 @@ export class DB implements AsyncDisposable {
   }
   get engine(): Engine {
     return this.#host.engine;
-  }
-  /** Over etcd: the manager of one host's own leases, or of the shared ones (''). Used by factories.ts. */
-  leaseManagerOf(scope: string): LeaseManager {
-    const manager = new LeaseManager(this.#host, scope);
-    return this.#cluster?.current(manager, ['list', 'listed', 'listResources']) ?? manager;
   }
   /** The option, or else the process-wide default as it is now. */
   get leaseBackend(): string {
@@ -129,18 +103,18 @@ export class DB implements AsyncDisposable {
     return this.#switches.enableEtcdGC ?? EnableEtcdGC;
   }
   get content(): ContentStore {
-    return this.#content;
+    return this.#host.contentStore;
   }
   contentStore(): ContentStore {
-    return this.#content;
+    return this.#host.contentStore;
   }
   /** The namespaced snapshotter, or undefined when none of that name is configured. */
   snapshotter(name: string): Snapshotter | undefined {
-    return this.#snapshotters.get(name);
+    return this.#host.snapshotterStores.get(name);
   }
   /** All snapshotters, as a new map. */
   snapshotters(): Map<string, Snapshotter> {
-    return new Map(this.#snapshotters);
+    return new Map(this.#host.snapshotterStores);
   }
 
   /** Brings the schema up to date; run by `openDB` and `newDB`, safe to run again. */
@@ -154,7 +128,7 @@ export class DB implements AsyncDisposable {
   }
   /** Read transaction at one revision; a write inside is FailedPrecondition. */
   view<T>(fn: (tx: Transaction) => T | Promise<T>): Promise<T> {
-    return this.#host.view(fn);
+    return this.#host.view({}, fn);
   }
   withTransactionContext(ctx: CallContext, tx: Transaction): CallContext {
     return withTransactionContext(ctx, tx);
@@ -231,29 +205,24 @@ export class DB implements AsyncDisposable {
    * Compares the store with what is on disk, beside whatever else goes on; with `repair` moves away what stands in a
    * blob's place and is not the blob. Findings are not errors: see the report.
    */
-  check(ctx: CallContext = {}, options: CheckOptions = {}): Promise<CheckReport> {
-    this.#host.reader({});
+  async check(ctx: CallContext = {}, options: CheckOptions = {}): Promise<CheckReport> {
     const { engine } = this;
     const parts = {
       hasAllContent: engine.kind !== 'etcd' || sharesDirectories(engine),
       hasAllSnapshots: engine.kind !== 'etcd',
       verifyGraph: () => this.#inTurn(async () => engine.verifyGraph()),
     };
-    return checkStore(this.#host, parts, ctx.signal, options);
+    return this.#host.read({}, () => checkStore(this.#host, parts, ctx.signal, options));
   }
   /** The earliest time later than `after` at which a lease, image or ingest expires; used by the scheduler. */
   nextExpiry(after: Instant): Instant | undefined {
-    this.#host.reader({});
+    this.#host.checkCall({});
     return nextExpiry(this.engine, after);
   }
 
   /** Runs one thing that marks after the other. */
   #inTurn<T>(run: () => Promise<T>): Promise<T> {
-    const turn = this.#collection.then(async () => {
-      this.#host.reader({});
-      await this.#cluster?.engine.fresh();
-      return run();
-    });
+    const turn = this.#collection.then(() => this.#host.read({}, run));
     this.#collection = turn.catch(() => undefined);
     return turn;
   }

@@ -10,7 +10,7 @@ import { EtcdEngine } from './engine/etcd/engine.js';
 import type { Transactor } from './engine/raw.js';
 import type { ContainerStore } from './stores/containers.js';
 import type { ImageStore } from './stores/images.js';
-import type { LeaseManager } from './stores/leases.js';
+import { LeaseManager } from './stores/leases.js';
 import { NamespaceStore } from './stores/namespaces.js';
 import type { SandboxStore } from './stores/sandboxes.js';
 
@@ -27,7 +27,7 @@ export function newNamespaceStore(db: DB, tx?: Transaction): NamespaceStore {
   const { host } = db;
   return new NamespaceStore({
     update: (ctx, fn) => host.update({ ...ctx, tx: ctx.tx ?? tx }, fn),
-    reader: (ctx) => host.reader({ ...ctx, tx: ctx.tx ?? tx }),
+    read: (ctx, fn) => host.read({ ...ctx, tx: ctx.tx ?? tx }, fn),
     countDeletion: (inTx) => host.countDeletion(inTx),
     markContentDirty: (inTx, removed) => host.markContentDirty(inTx, removed),
   });
@@ -41,12 +41,12 @@ export function newLeaseManager(db: DB): LeaseManager {
   const { engine, leaseBackend } = db;
   checkLeaseBackend(leaseBackend, engine instanceof EtcdEngine);
   if (leaseBackend === 'bolt') return newBoltLeaseManager(db);
-  return engine instanceof EtcdEngine ? db.leaseManagerOf('') : db.leases;
+  return engine instanceof EtcdEngine ? new LeaseManager(db.host, '') : db.leases;
 }
 
 /** The manager of this host's own leases, whatever the options say: all there are in an embedded store. */
 export const newBoltLeaseManager = (db: DB): LeaseManager =>
-  db.engine instanceof EtcdEngine ? db.leaseManagerOf(db.engine.client.settings.hostId) : db.leases;
+  db.engine instanceof EtcdEngine ? new LeaseManager(db.host, db.engine.client.settings.hostId) : db.leases;
 
 /** Direct access to the raw keys and locks: each write is a transaction of its own. */
 export const newTransactor = (db: DB): Transactor => db.transactor();

@@ -154,6 +154,15 @@ export interface Transaction extends Reader {
   once<T>(name: string, effect: () => Promise<T>, undo?: (result: T) => Promise<void>): Promise<T>;
   /** Called after a successful commit (the last attempt's hooks only), before the caller is resumed. */
   onCommit(hook: () => void): void;
+
+  // What a tree that several hosts share has besides; absent in an embedded store.
+
+  /** Makes the commit fail when a lock of the engine was lost before it; returns the unlock to use instead. */
+  guardBy?(unlock: Unlock): Unlock;
+  /** Counts one deletion, of which the commit tells the other hosts. */
+  countDeletion?(): void;
+  /** Raw keys are numbered by the shared store. */
+  readonly numbersRawKeys?: true;
 }
 
 export type Durability = 'flushed' | 'visible';
@@ -218,6 +227,12 @@ export interface Engine extends Reader, AsyncDisposable {
   readonly epoch: number;
   /** Whether the store was found as its last owner's clean `close` left it (true for a new one). */
   readonly cleanStart: boolean;
+
+  /**
+   * Resolves when plain reads show everything that was committed, by anybody, before this was called; undefined when they
+   * do at once. Unavailable when that cannot be said.
+   */
+  fresh(): Promise<void> | undefined;
 
   /** As `scan`, for who makes something else than values of the records: each is told to `read` as it is stored. */
   visit(prefix: Key, read: ReadValue<void>): void;

@@ -32,8 +32,6 @@ export interface GraphStats {
   limit: number;
   /** Memory held by the graph outside the JavaScript heap (or estimated), bytes. */
   bytes: number;
-  /** Ops waiting to take effect; 0 in both cores. */
-  queuedWords: number;
 }
 
 export interface MarkResult {
@@ -160,7 +158,7 @@ export interface GraphCore {
    */
   retained(query: RetainedQuery, options?: { signal?: AbortSignal | undefined }): Promise<RetainedSizes>;
 
-  /** A packed, checksummed image of the whole graph (queued ops included); load replaces the graph with one. */
+  /** A packed, checksummed image of the whole graph; load replaces the graph with one. */
   save(): Promise<Buffer>;
   /** False, with the graph left empty, when the bytes are damaged or of another format. */
   load(bytes: Uint8Array): boolean;

@@ -9,8 +9,6 @@
 import { failedPrecondition, invalidArgument, notFound } from '../errors.js';
 import { compareUtf8 } from '../model/utf8.js';
 import type { Engine, Reader, Transaction, Unlock, Value } from './contract.js';
-import { fenceOf } from './etcd/locks.js';
-import { EtcdTransaction } from './etcd/transaction.js';
 import { leaf, metaKey, rawKey } from './schema/keys.js';
 
 export type SortField = 'key' | 'version' | 'create' | 'mod' | 'value';
@@ -154,20 +152,11 @@ class RawTransaction implements Transactor {
   }
 
   #take(lock: Promise<Unlock>): Promise<Unlock> {
-    return this.#held.take(async () => guarded(this.#tx, await lock));
+    return this.#held.take(async () => {
+      const unlock = await lock;
+      return this.#tx.guardBy?.(unlock) ?? unlock;
+    });
   }
-}
-
-/** A lock over etcd may be lost while the transaction runs; it then must not commit. */
-function guarded(tx: Transaction, unlock: Unlock): Unlock {
-  const fence = fenceOf(unlock);
-  if (fence === undefined || !(tx instanceof EtcdTransaction)) return unlock;
-  tx.guards.push(fence);
-  return async () => {
-    // One that was lost stays a guard: the transaction must not commit after it.
-    await unlock();
-    tx.guards.splice(tx.guards.indexOf(fence), 1);
-  };
 }
 
 /** Locks of one attempt of a transaction. */
@@ -260,8 +249,7 @@ function write(tx: Transaction, key: string, value: string, options: PutOptions)
     });
   }
   const before = tx.get(stored);
-  // etcd numbers its own keys.
-  const mod = tx instanceof EtcdTransaction ? 0 : tx.next(SEQUENCE);
+  const mod = tx.numbersRawKeys ? 0 : tx.next(SEQUENCE);
   const old = before === undefined ? undefined : toRecord(key, before);
   tx.put(stored, { value, create: old?.create ?? mod, mod, version: (old?.version ?? 0) + 1 });
 }

@@ -179,7 +179,7 @@ export class NativeGraph implements GraphCore {
   }
 
   stats(): GraphStats {
-    return { ...this.#core.stats(), queuedWords: 0 };
+    return this.#core.stats();
   }
 
   clear(): void {

@@ -246,7 +246,7 @@ export class TypeScriptGraph implements GraphCore {
 
   stats(): GraphStats {
     const { nodes, edges, limit } = this.#nodes;
-    return { nodes, edges, limit, bytes: this.#nodes.bytes(), queuedWords: 0 };
+    return { nodes, edges, limit, bytes: this.#nodes.bytes() };
   }
 
   clear(): void {

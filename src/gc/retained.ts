@@ -109,7 +109,8 @@ export async function diskUsageBy(
       remedy: `use one of ${usageGroups.join(', ')}`,
     });
   }
-  host.reader(ctx);
+  // The graph is read by all that follows.
+  await host.read(ctx, () => undefined);
   const at = host.expiryClock.now();
   const { graph } = host.engine;
   const extra = await extraEdges(host, inTurn, at, ctx.signal);

@@ -78,7 +78,8 @@ export async function why(
   { all = false }: WhyOptions = {},
 ): Promise<Why> {
   const { engine } = host;
-  const record = findObject(host.reader(ctx), [...host.backends.keys()], requireNamespace(ctx), object);
+  const ns = requireNamespace(ctx);
+  const record = await host.read(ctx, (reader) => findObject(reader, [...host.backends.keys()], ns, object));
   const id = engine.idOf(record);
   if (id === undefined) throw notFound(`"${object.name}" was removed meanwhile`, { object: object.name });
   const at = host.expiryClock.now();

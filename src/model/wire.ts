@@ -1,6 +1,6 @@
 /**
- * Interop encodings of single values, as containerd's own store writes them. Called by import, export, the etcd
- * engine and the gRPC services; pure. Damaged bytes are errors of kind Unknown; decoded values never alias them.
+ * Encodings of single values in containerd's own metadata file: for what reads and writes such files, as the migrations of
+ * its tree do (engine/schema/legacy.ts). Pure. Damaged bytes are errors of kind Unknown; decoded values never alias them.
  */
 import { invalidArgument, unknownError } from '../errors.js';
 import type { Any } from './records.js';

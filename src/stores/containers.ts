@@ -67,10 +67,11 @@ export class ContainerStore {
   /** NotFound when the namespace has no container of that id. */
   async get(ctx: CallContext, id: string): Promise<Container> {
     const ns = requireNamespace(ctx);
-    const reader = this.#host.reader(ctx);
-    const record = id === '' ? undefined : readRecord<ContainerRecord>(reader, containerKey(ns, id));
-    if (record === undefined) throw containerNotFound(id);
-    return containerOf(id, record);
+    return this.#host.read(ctx, (reader) => {
+      const record = id === '' ? undefined : readRecord<ContainerRecord>(reader, containerKey(ns, id));
+      if (record === undefined) throw containerNotFound(id);
+      return containerOf(id, record);
+    });
   }
 
   /** Containers that match any of the filters (all without one), by id. InvalidArgument: a bad filter. */
@@ -81,7 +82,7 @@ export class ContainerStore {
   /** As `list`, made as they are asked for. */
   async listed(ctx: CallContext, ...filters: string[]): Promise<Iterable<Container>> {
     const listing = { prefix: key('containers', requireNamespace(ctx)), adapt, make: containerOf };
-    return listed(this.#host.reader(ctx), listing, filters, ctx.signal);
+    return this.#host.read(ctx, (reader) => listed(reader, listing, filters, ctx.signal));
   }
 
   /** InvalidArgument, AlreadyExists. */

@@ -36,6 +36,7 @@ interface Opening {
   readonly size: number;
   readonly mediaType: string | undefined;
   readonly holds: Holds;
+  readonly reader: Reader;
   /** The namespace has a record of the blob without its bytes: they are to be sent again. */
   readonly lost: boolean;
 }
@@ -58,18 +59,17 @@ export async function openContentWriter(
   beginWrite(host, ctx);
   const holds = new Holds(host, ctx);
   try {
-    const reader = host.reader(ctx);
+    const reader = await host.read(ctx, (current) => current);
     const recorded = digest !== '' && reader.has(blobKey(ns, digest));
     const lost = recorded && !(await hasBlob(host, reader, ns, digest));
-    return await open({ host, inFlight, ctx, ns, ref, digest, size, mediaType, holds, lost });
+    return await open({ host, inFlight, ctx, ns, ref, digest, size, mediaType, holds, reader, lost });
   } finally {
     holds.release();
   }
 }
 
 async function open(opening: Opening): Promise<ContentWriter> {
-  const { host, ctx, ns, digest } = opening;
-  const reader = host.reader(ctx);
+  const { host, ctx, ns, digest, reader } = opening;
   if (digest !== '' && !opening.lost && reader.has(blobKey(ns, digest))) {
     const there = await host.update(ctx, (tx) => leaseExisting(tx, opening));
     if (there) throw blobExists(digest);
@@ -94,13 +94,13 @@ function leaseExisting(tx: Transaction, { ctx, ns, digest, lost }: Opening): boo
  * label allows it, the backend has it whole, and the caller is not mistaken about its size (a mistake shows at commit).
  * From here on the blob is guarded.
  */
-async function sharedSize({ host, ctx, digest, size, holds, lost }: Opening): Promise<number | undefined> {
+async function sharedSize({ host, reader, digest, size, holds, lost }: Opening): Promise<number | undefined> {
   if (digest === '' || lost) return undefined;
-  if (host.policy !== 'shared' && !isShareable(host.reader(ctx), digest)) return undefined;
+  if (host.policy !== 'shared' && !isShareable(reader, digest)) return undefined;
   await holds.share(blobGuard(digest));
   const found = await backendSize(host, digest);
   if (found === undefined || (size !== 0 && size !== found)) return undefined;
-  return (await isWhole(host, host.reader(ctx), digest, found)) ? found : undefined;
+  return (await isWhole(host, reader, digest, found)) ? found : undefined;
 }
 
 /** Whether some namespace that lets others take its content has the blob. */
@@ -113,8 +113,8 @@ function isShareable(reader: Reader, digest: string): boolean {
 }
 
 async function openShared(opening: Opening, size: number): Promise<ContentWriter> {
-  const { host, ctx, ns, ref, digest } = opening;
-  const backendRef = backendRefOf(host.reader(ctx), ns, ref);
+  const { host, ctx, ns, ref, digest, reader } = opening;
+  const backendRef = backendRefOf(reader, ns, ref);
   const there = await host.update(ctx, (tx) => {
     if (leaseExisting(tx, opening)) return true;
     recordIngest(tx, ctx, ns, ref, backendRef, digest);
@@ -125,8 +125,7 @@ async function openShared(opening: Opening, size: number): Promise<ContentWriter
 }
 
 async function openNormal(opening: Opening): Promise<ContentWriter> {
-  const { host, inFlight, ctx, ns, ref, digest, holds } = opening;
-  const reader = host.reader(ctx);
+  const { host, inFlight, ctx, ns, ref, digest, holds, reader } = opening;
   const backendRef = backendRefOf(reader, ns, ref);
   await holds.share(ingestGuard(backendRef));
   await holds.mark(inFlight, backendRef);

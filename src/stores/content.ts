@@ -56,11 +56,13 @@ export class ContentStore {
   async info(ctx: CallContext, digest: string): Promise<ContentInfo> {
     const ns = requireNamespace(ctx);
     if (digest === '') validateDigest(digest);
-    const record = readRecord<BlobRecord>(this.#host.reader(ctx), blobKey(ns, digest));
-    if (record !== undefined) return infoOf(digest, record);
-    // Only well-formed ones are ever stored.
-    validateDigest(digest);
-    throw contentNotFound(digest);
+    return this.#host.read(ctx, (reader) => {
+      const record = readRecord<BlobRecord>(reader, blobKey(ns, digest));
+      if (record !== undefined) return infoOf(digest, record);
+      // Only well-formed ones are ever stored.
+      validateDigest(digest);
+      throw contentNotFound(digest);
+    });
   }
 
   /**
@@ -70,7 +72,7 @@ export class ContentStore {
   async has(ctx: CallContext, digest: string): Promise<boolean> {
     const ns = requireNamespace(ctx);
     validateDigest(digest);
-    return hasBlob(this.#host, this.#host.reader(ctx), ns, digest);
+    return this.#host.read(ctx, (reader) => hasBlob(this.#host, reader, ns, digest));
   }
 
   /**
@@ -80,12 +82,15 @@ export class ContentStore {
   async readerAt(ctx: CallContext, content: string | { readonly digest: string }): Promise<BlobReader> {
     const ns = requireNamespace(ctx);
     const digest = typeof content === 'string' ? content : content.digest;
-    const record = readRecord<BlobRecord>(this.#host.reader(ctx), blobKey(ns, digest));
-    if (record === undefined) throw contentNotFound(digest);
+    const { size } = await this.#host.read(ctx, (reader) => {
+      const record = readRecord<BlobRecord>(reader, blobKey(ns, digest));
+      if (record === undefined) throw contentNotFound(digest);
+      return record;
+    });
     const reader = await this.#host.content.readerAt(digest);
-    if (reader.size === record.size) return reader;
+    if (reader.size === size) return reader;
     await reader.close();
-    throw wrongSize(digest, reader.size, record.size);
+    throw wrongSize(digest, reader.size, size);
   }
 
   /** Replaces the labels, or what the paths `labels` and `labels.<key>` name. NotFound, InvalidArgument. */
@@ -122,10 +127,7 @@ export class ContentStore {
   ): Promise<void> {
     const ns = requireNamespace(ctx);
     const matches = parseFilters(filters);
-    this.#host.reader(ctx);
-    const infos = await (ctx.tx === undefined
-      ? this.#host.engine.view((tx) => gather(tx, ns, matches, ctx.signal))
-      : gather(ctx.tx, ns, matches, ctx.signal));
+    const infos = await this.#host.view(ctx, (reader) => gather(reader, ns, matches, ctx.signal));
     for (const info of infos) await fn(info);
   }
 
@@ -145,16 +147,20 @@ export class ContentStore {
   /** How far an ingest is. NotFound without a record, or without bytes of its own (a shared blob). */
   async status(ctx: CallContext, ref: string): Promise<IngestStatus> {
     const ns = requireNamespace(ctx);
-    const record = readRecord<IngestRecord>(this.#host.reader(ctx), ingestKey(ns, ref));
-    if (record === undefined || record.ref === '') throw ingestNotFound(ref);
-    return { ...(await namedIn(ns, this.#host.content).status(record.ref)), ref };
+    return this.#host.read(ctx, async (reader) => {
+      const record = readRecord<IngestRecord>(reader, ingestKey(ns, ref));
+      if (record === undefined || record.ref === '') throw ingestNotFound(ref);
+      return { ...(await namedIn(ns, this.#host.content).status(record.ref)), ref };
+    });
   }
 
   /** The namespace's ingests that match any of the filters (field `ref`), by ref. */
   async listStatuses(ctx: CallContext, ...filters: string[]): Promise<IngestStatus[]> {
     const ns = requireNamespace(ctx);
     const matches = parseFilters(filters);
-    const records = [...scanRecords<IngestRecord>(this.#host.reader(ctx), key('ingests', ns))];
+    const records = await this.#host.read(ctx, (reader) => [
+      ...scanRecords<IngestRecord>(reader, key('ingests', ns)),
+    ]);
     const content = namedIn(ns, this.#host.content);
     const pace = new Pace(ctx.signal);
     const statuses: IngestStatus[] = [];

@@ -16,7 +16,7 @@ import type { StoreHost } from './host.js';
  * signal, forgotten or read-only context transaction.
  */
 export function beginWrite(host: StoreHost, ctx: CallContext): void {
-  host.reader(ctx);
+  host.checkCall(ctx);
   if (ctx.tx !== undefined && !ctx.tx.writable) {
     throw failedPrecondition('the transaction is read-only', { remedy: 'use update instead of view' });
   }

@@ -40,8 +40,16 @@ export interface StoreHost {
    * FailedPrecondition instead of a hang. After close: FailedPrecondition. `ctx.signal` ended: its error.
    */
   update<T>(ctx: CallContext, fn: (tx: Transaction) => T | Promise<T>): Promise<T>;
-  /** The context's transaction, or the newest visible state. Same checks as `update`. */
-  reader(ctx: CallContext): Reader;
+  /**
+   * The door of every read. Calls `fn` with the context's transaction; or else with the newest state, once that holds what
+   * was committed before this call: at once in an embedded store, when etcd has said so in a shared one. The reader may be
+   * kept, and shows later states then. Same checks as `update`; Unavailable when nothing current can be read.
+   */
+  read<T>(ctx: CallContext, fn: (reader: Reader) => T | Promise<T>): T | Promise<T>;
+  /** The same at one revision, also while `fn` waits. */
+  view<T>(ctx: CallContext, fn: (reader: Reader) => T | Promise<T>): Promise<T>;
+  /** The checks of `update` and `read` alone. */
+  checkCall(ctx: CallContext): void;
 
   /** Counts one deletion if the transaction commits. */
   countDeletion(tx: Transaction): void;

@@ -79,10 +79,11 @@ export class ImageStore {
   /** NotFound when the namespace has no image of that name. */
   async get(ctx: CallContext, name: string): Promise<Image> {
     const ns = requireNamespace(ctx);
-    const reader = this.#host.reader(ctx);
-    const record = name === '' ? undefined : readRecord<ImageRecord>(reader, imageKey(ns, name));
-    if (record === undefined) throw imageNotFound(name);
-    return imageOf(name, record);
+    return this.#host.read(ctx, (reader) => {
+      const record = name === '' ? undefined : readRecord<ImageRecord>(reader, imageKey(ns, name));
+      if (record === undefined) throw imageNotFound(name);
+      return imageOf(name, record);
+    });
   }
 
   /** Images that match any of the filters (all without one), by name. InvalidArgument: a bad filter. */
@@ -93,7 +94,7 @@ export class ImageStore {
   /** As `list`, made as they are asked for. */
   async listed(ctx: CallContext, ...filters: string[]): Promise<Iterable<Image>> {
     const listing = { prefix: key('images', requireNamespace(ctx)), adapt, make: imageOf };
-    return listed(this.#host.reader(ctx), listing, filters, ctx.signal);
+    return this.#host.read(ctx, (reader) => listed(reader, listing, filters, ctx.signal));
   }
 
   /**
@@ -103,21 +104,23 @@ export class ImageStore {
   async stored(ctx: CallContext): Promise<StoredImages> {
     const ns = requireNamespace(ctx);
     const { engine } = this.#host;
-    if (this.#host.reader(ctx) !== engine) {
-      throw failedPrecondition('stored images are read outside of transactions', { object: ns });
-    }
-    return {
-      each(visit) {
-        const record = new StoredRecord();
-        let name = '';
-        const image = (): Image => imageOf(name, record.value() as unknown as ImageRecord);
-        engine.visit(key('images', ns), (k, bytes, start, end) => {
-          record.begin(k, bytes, start, end);
-          name = leaf(k);
-          visit(name, record, image);
-        });
-      },
-    };
+    return this.#host.read(ctx, (reader) => {
+      if (reader !== engine) {
+        throw failedPrecondition('stored images are read outside of transactions', { object: ns });
+      }
+      return {
+        each(visit) {
+          const record = new StoredRecord();
+          let name = '';
+          const image = (): Image => imageOf(name, record.value() as unknown as ImageRecord);
+          engine.visit(key('images', ns), (k, bytes, start, end) => {
+            record.begin(k, bytes, start, end);
+            name = leaf(k);
+            visit(name, record, image);
+          });
+        },
+      };
+    });
   }
 
   /**

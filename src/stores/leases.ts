@@ -160,13 +160,14 @@ export class LeaseManager {
 
   /** As `list`, made as they are asked for. */
   async listed(ctx: CallContext, ...filters: string[]): Promise<Iterable<Lease>> {
-    const reader = this.#host.reader(ctx);
-    const scope = this.#scope ?? leaseScopeOf(reader) ?? '';
-    const end = scope === '' ? '' : `@${scope}`;
-    const nameOf = (k: Key): string | undefined =>
-      k.endsWith(end) ? leaf(k).slice(0, leaf(k).length - end.length) : undefined;
-    const listing = { prefix: key('leases', requireNamespace(ctx)), adapt, make: leaseOf, nameOf };
-    return listed(reader, listing, filters, ctx.signal);
+    const prefix = key('leases', requireNamespace(ctx));
+    return this.#host.read(ctx, (reader) => {
+      const scope = this.#scope ?? leaseScopeOf(reader) ?? '';
+      const end = scope === '' ? '' : `@${scope}`;
+      const nameOf = (k: Key): string | undefined =>
+        k.endsWith(end) ? leaf(k).slice(0, leaf(k).length - end.length) : undefined;
+      return listed(reader, { prefix, adapt, make: leaseOf, nameOf }, filters, ctx.signal);
+    });
   }
 
   /**
@@ -197,15 +198,16 @@ export class LeaseManager {
   async listResources(ctx: CallContext, lease: LeaseRef): Promise<Resource[]> {
     const ns = requireNamespace(ctx);
     const id = idOf(lease);
-    const reader = this.#host.reader(ctx);
-    if (!leaseExists(reader, ns, id, this.#scope)) throw leaseNotFound(id);
-    const held: Record<string, Resource[]> = { blobs: [], images: [], ingests: [], snapshots: [] };
-    for (const relation of [Relation.holds, Relation.holdsFlat]) {
-      for (const target of reader.links(leaseKeyIn(reader, ns, id, this.#scope), relation)) {
-        held[collectionOf(target)]?.push(resourceOf(target));
+    return this.#host.read(ctx, (reader) => {
+      if (!leaseExists(reader, ns, id, this.#scope)) throw leaseNotFound(id);
+      const held: Record<string, Resource[]> = { blobs: [], images: [], ingests: [], snapshots: [] };
+      for (const relation of [Relation.holds, Relation.holdsFlat]) {
+        for (const target of reader.links(leaseKeyIn(reader, ns, id, this.#scope), relation)) {
+          held[collectionOf(target)]?.push(resourceOf(target));
+        }
       }
-    }
-    return Object.values(held).flat();
+      return Object.values(held).flat();
+    });
   }
 }
 

@@ -24,7 +24,7 @@ export type NamespaceDeleteOption = (
 const dependents = ['leases', 'ingests', 'sandboxes', 'snapshotters'] as const;
 
 /** What it needs of a DB: less than other stores, so that one can be made for a single transaction. */
-export type NamespaceHost = Pick<StoreHost, 'update' | 'reader' | 'countDeletion' | 'markContentDirty'>;
+export type NamespaceHost = Pick<StoreHost, 'update' | 'read' | 'countDeletion' | 'markContentDirty'>;
 
 export class NamespaceStore {
   readonly #host: NamespaceHost;
@@ -51,9 +51,10 @@ export class NamespaceStore {
 
   /** The namespace's labels; empty for an unknown one. */
   async labels(ctx: CallContext, name: string): Promise<StringMap> {
-    const reader = this.#host.reader(ctx);
-    if (name === '') return {};
-    return readRecord<NamespaceRecord>(reader, namespaceKey(name))?.labels ?? {};
+    return this.#host.read(ctx, (reader) => {
+      if (name === '') return {};
+      return readRecord<NamespaceRecord>(reader, namespaceKey(name))?.labels ?? {};
+    });
   }
 
   /** Sets one label, or deletes it when the value is "". Creates the namespace if need be. */
@@ -76,9 +77,11 @@ export class NamespaceStore {
 
   /** All names, in byte order. */
   async list(ctx: CallContext): Promise<string[]> {
-    const names: string[] = [];
-    for (const [k] of this.#host.reader(ctx).scan(key('namespaces'))) names.push(leaf(k));
-    return names;
+    return this.#host.read(ctx, (reader) => {
+      const names: string[] = [];
+      for (const [k] of reader.scan(key('namespaces'))) names.push(leaf(k));
+      return names;
+    });
   }
 
   /**

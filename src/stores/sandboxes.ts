@@ -60,10 +60,11 @@ export class SandboxStore {
   /** NotFound when the namespace has no sandbox of that id. */
   async get(ctx: CallContext, id: string): Promise<Sandbox> {
     const ns = requireNamespace(ctx);
-    const reader = this.#host.reader(ctx);
-    const record = id === '' ? undefined : readRecord<SandboxRecord>(reader, sandboxKey(ns, id));
-    if (record === undefined) throw sandboxNotFound(id);
-    return sandboxOf(id, record);
+    return this.#host.read(ctx, (reader) => {
+      const record = id === '' ? undefined : readRecord<SandboxRecord>(reader, sandboxKey(ns, id));
+      if (record === undefined) throw sandboxNotFound(id);
+      return sandboxOf(id, record);
+    });
   }
 
   /** Sandboxes that match any of the filters (all without one), by id. InvalidArgument: a bad filter. */
@@ -74,7 +75,7 @@ export class SandboxStore {
   /** As `list`, made as they are asked for. */
   async listed(ctx: CallContext, ...filters: string[]): Promise<Iterable<Sandbox>> {
     const listing = { prefix: key('sandboxes', requireNamespace(ctx)), adapt, make: sandboxOf };
-    return listed(this.#host.reader(ctx), listing, filters, ctx.signal);
+    return this.#host.read(ctx, (reader) => listed(reader, listing, filters, ctx.signal));
   }
 
   /** InvalidArgument: the id is no identifier. AlreadyExists. */

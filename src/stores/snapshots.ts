@@ -82,18 +82,20 @@ export class Snapshotter {
 
   /** NotFound without a record, and when the backend has lost the snapshot. */
   async stat(ctx: CallContext, key: string): Promise<SnapshotInfo> {
-    const record = this.#find(ctx, key);
+    const record = await this.#find(ctx, key);
     return infoOf(key, record, await this.#backendIn(ctx).stat(record.name));
   }
 
   /** Inodes and bytes of the snapshot alone, without its parents. */
   async usage(ctx: CallContext, key: string): Promise<Usage> {
-    return this.#backendIn(ctx).usage(this.#find(ctx, key).name);
+    const { name } = await this.#find(ctx, key);
+    return this.#backendIn(ctx).usage(name);
   }
 
   /** How to mount an active snapshot or a view; FailedPrecondition for a committed one. */
   async mounts(ctx: CallContext, key: string): Promise<Mount[]> {
-    return this.#backendIn(ctx).mounts(this.#find(ctx, key).name);
+    const { name } = await this.#find(ctx, key);
+    return this.#backendIn(ctx).mounts(name);
   }
 
   /**
@@ -104,11 +106,12 @@ export class Snapshotter {
     const ns = requireNamespace(ctx);
     const owner = await this.#backend.ownerOf?.(mounts);
     if (owner === undefined) return undefined;
-    const reader = this.#host.reader(ctx);
-    for (const key of keysNaming(reader, ns, this.name, owner.key)) {
-      if (findSnapshot(reader, ns, this.name, key)?.name === owner.key) return { ...owner, key };
-    }
-    return undefined;
+    return this.#host.read(ctx, (reader) => {
+      for (const key of keysNaming(reader, ns, this.name, owner.key)) {
+        if (findSnapshot(reader, ns, this.name, key)?.name === owner.key) return { ...owner, key };
+      }
+      return undefined;
+    });
   }
 
   /**
@@ -120,7 +123,7 @@ export class Snapshotter {
     key: string,
     work: (mounts: Mount[], signal: AbortSignal) => Promise<T>,
   ): Promise<T> {
-    const { name } = this.#find(ctx, key);
+    const { name } = await this.#find(ctx, key);
     if (this.#backend.write === undefined) {
       throw notImplemented(`snapshotter "${this.name}" gives no snapshot to one writer alone`, {
         object: key,
@@ -177,7 +180,10 @@ export class Snapshotter {
     const call = this.#begin(ctx);
     validateLabels(options.labels);
     const request = { name, key, labels: options.labels, parent: options.parent ?? '' };
-    await this.#alone(ctx, call.ns, [name, key], () => commitSnapshot(call, request));
+    await this.#alone(ctx, call.ns, [name, key], async () =>
+      // The backend cannot take a commit back, so it is not asked for one by what another host has changed.
+      this.#host.read(ctx, () => commitSnapshot(call, request)),
+    );
     await this.#host.publish(ctx, call.ns, '/snapshot/commit', { key, name, snapshotter: this.name });
   }
 
@@ -204,10 +210,12 @@ export class Snapshotter {
     const matches = parseFilters(filters);
     const prefix = keyOf('snapshots', ns, this.name);
     const pace = new Pace(ctx.signal);
+    const reader = await this.#host.read(ctx, (current) => current);
     let after: string | undefined;
     for (;;) {
+      this.#host.checkCall(ctx);
       const range = { limit: WALK_BATCH, ...(after !== undefined && { after }) };
-      const batch = [...this.#host.reader(ctx).scan(prefix, range)];
+      const batch = [...reader.scan(prefix, range)];
       for (const [k, value] of batch) {
         // Snapshot records are written by this store alone.
         const info = await this.#infoIfThere(leaf(k), value as unknown as SnapshotRecord);
@@ -221,7 +229,7 @@ export class Snapshotter {
 
   /** Has the backend reclaim the disk of removed snapshots. NotImplemented where it does so by itself. */
   async cleanup(ctx: CallContext): Promise<RemovalReport | undefined> {
-    this.#host.reader(ctx);
+    this.#host.checkCall(ctx);
     if (this.#backend.cleanup === undefined) {
       throw notImplemented(`snapshotter "${this.name}" has no cleanup`, { object: this.name });
     }
@@ -263,9 +271,9 @@ export class Snapshotter {
     return namedIn(requireNamespace(ctx), this.#backend);
   }
 
-  #find(ctx: CallContext, key: string): SnapshotRecord {
+  #find(ctx: CallContext, key: string): SnapshotRecord | Promise<SnapshotRecord> {
     const ns = requireNamespace(ctx);
-    return requireSnapshot(this.#host.reader(ctx), ns, this.name, key);
+    return this.#host.read(ctx, (reader) => requireSnapshot(reader, ns, this.name, key));
   }
 
   /** Runs `fn` alone on the keys, except in a context transaction: that one's conflicts are found at its commit. */

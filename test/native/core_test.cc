@@ -372,6 +372,42 @@ void opsBesideJobsAreSafe() {
   }
 }
 
+// What the owner reads without the lock is what it wrote last, whatever marks a thread gives the same nodes meanwhile:
+// pairs of a root and what it holds, of which it deletes and frees the latter.
+void ownerDeletesWhileAThreadMarks() {
+  constexpr NodeId kPairs = 100'000;
+  constexpr uint32_t kHeld = kPresent | kCollectible | 3u << 8;
+  const auto core = std::make_shared<Core>();
+  Words ops;
+  for (NodeId id = 0; id < 2 * kPairs; id += 2) {
+    append(ops, setOp(id, kPresent | kRoot));
+    append(ops, setOp(id + 1, kHeld));
+    append(ops, {kOpAdd, id, id + 1, kLabel});
+  }
+  core->apply(ops);
+  for (int round = 0; round < 3; round++) {
+    const auto mark = core->mark(0, Barrier::kOn);
+    std::thread marker([&] { mark->work(); });
+    for (int i = 0; i < 300; i++) {
+      const NodeId root = 2 * (static_cast<NodeId>(i) * (kPairs / 300) + static_cast<NodeId>(round));
+      const NodeId held = root + 1;
+      EXPECT(core->graph().flags(held) == kHeld);
+      EXPECT(core->graph().isRoot(root, 0));
+      core->apply(Words{kOpRemove, root, held, kLabel});
+      core->apply(setOp(held, 0));
+      EXPECT(core->graph().isFreeable(held));
+      EXPECT(core->takeFreeable() == std::vector<NodeId>{held});
+      core->apply(Words{kOpFree, held});
+      EXPECT(core->graph().flags(held) == 0 && !core->graph().exists(held));
+      if (i % 100 == 0) EXPECT(core->graph().withFlags(kRoot).size() == kPairs);
+    }
+    marker.join();
+    mark->result();
+    EXPECT(core->candidates().empty());
+    core->endRun();
+  }
+}
+
 void jobsCanBeCancelled() {
   std::mt19937 random(8);
   const auto core = std::make_shared<Core>();
@@ -488,6 +524,7 @@ int main() {
   damagedCheckpointsAreRefused();
   framesHoldNoMoreThanTheirIds();
   opsBesideJobsAreSafe();
+  ownerDeletesWhileAThreadMarks();
   jobsCanBeCancelled();
   bigListsMayChangeWhileFollowed();
   droppedJobsAreForgotten();

@@ -85,9 +85,9 @@ export class Model {
 
 /** Everything a core says about its graph, in comparable form. */
 export function describeGraph(core: GraphCore, ids: number): unknown {
-  const { nodes, edges, limit, queuedWords } = core.stats();
+  const { nodes, edges, limit } = core.stats();
   return {
-    stats: { nodes, edges, limit, queuedWords },
+    stats: { nodes, edges, limit },
     nodes: Array.from({ length: ids }, (_, id) => ({
       flags: core.flagsOf(id),
       inDegree: core.inDegreeOf(id),

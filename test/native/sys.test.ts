@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import {
   existsSync,
   lstatSync,
@@ -12,6 +13,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import * as sys from '../../src/backends/sys.js';
 
 const root = process.geteuid?.() === 0;
@@ -110,6 +112,43 @@ describe('system calls', () => {
     assert(lstatSync(join(dir, 'pipe')).isFIFO());
     assert.throws(() => sys.mknod(device, 0o020000, 0, 0), code('EEXIST'));
   });
+
+  for (const libc of ['this', 'an old']) {
+    it(`given ${libc} C library, when a pipe is made, then its mode is exact, and a link put in its place is not followed`, {
+      skip: noAddon,
+    }, (t) => {
+      const library = join(dir, 'libc.so');
+      const source = fileURLToPath(new URL('../../../test/native/libc.c', import.meta.url));
+      const compiled = spawnSync(process.env.CC ?? 'cc', ['-shared', '-fPIC', '-o', library, source, '-ldl']);
+      if (compiled.error !== undefined) {
+        t.skip('no C compiler: apt-get install gcc libc6-dev');
+        return;
+      }
+      assert.equal(compiled.status, 0, String(compiled.stderr));
+      const place = join(dir, libc);
+      mkdirSync(place);
+      writeFileSync(join(place, 'victim'), '', { mode: 0o600 });
+      const script = `const [, module, place] = process.argv;
+        const sys = await import(module);
+        process.umask(0o077);
+        sys.mknod(place + '/pipe', 0o010622);
+        try { sys.mknod(place + '/replaced', 0o010666); } catch (error) { console.log(error.code); }`;
+      const module = new URL('../../src/backends/sys.js', import.meta.url).href;
+      const env = {
+        ...process.env,
+        LD_PRELOAD: library,
+        ...(libc === 'an old' && { EBBTIDE_OLD_LIBC: '1' }),
+      };
+      const { stdout, stderr } = spawnSync(
+        process.execPath,
+        ['--input-type=module', '-e', script, module, place],
+        { env, encoding: 'utf8' },
+      );
+      assert.equal(stdout, 'ENOTSUP\n', stderr);
+      assert.equal(lstatSync(join(place, 'pipe')).mode & 0o7777, 0o622);
+      assert.equal(lstatSync(join(place, 'victim')).mode & 0o7777, 0o600);
+    });
+  }
 
   it('given a read-only bind, when mounted, then it is read-only until unmounted', { skip: notRoot }, (t) => {
     const [source, target] = [join(dir, 'source'), join(dir, 'target')];

@@ -449,7 +449,7 @@ describe('content writer in a context transaction', () => {
 
   it('[#230] given a read-only transaction, when opening a writer, then FailedPrecondition and no lock', async (t) => {
     const world = await storeWorld(t);
-    await world.host.view(async (tx) => {
+    await world.host.view({}, async (tx) => {
       await rejects(world.content.writer({ ...ns1, tx }, 'r'), 'FailedPrecondition', 'read-only');
     });
     assert.equal(await offsetOf(world, ns1, 'r'), 0);

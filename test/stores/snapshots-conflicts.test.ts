@@ -102,7 +102,7 @@ describe('snapshots in a context transaction', () => {
 
   it('[#230] [#232] given a read-only or a forgotten transaction, then FailedPrecondition and no backend call', async (t) => {
     const world = await storeWorld(t);
-    await world.host.view(async (tx) => {
+    await world.host.view({}, async (tx) => {
       await rejects(world.snapshots.prepare({ ...ns1, tx }, 'a', ''), 'FailedPrecondition', 'read-only');
       await rejects(world.snapshots.remove({ ...ns1, tx }, 'a'), 'FailedPrecondition', 'read-only');
     });

@@ -96,10 +96,13 @@ export class World implements CollectHost {
   update<T>(ctx: CallContext, fn: (tx: Transaction) => T | Promise<T>): Promise<T> {
     return ctx.tx ? Promise.resolve(fn(ctx.tx)) : this.engine.update(fn);
   }
-  reader(ctx: CallContext): Reader {
-    // An engine has every method of a reader but the revision, which no store asks for.
-    return ctx.tx ?? (this.engine as unknown as Reader);
+  read<T>(ctx: CallContext, fn: (reader: Reader) => T | Promise<T>): T | Promise<T> {
+    return fn(ctx.tx ?? this.engine);
   }
+  view<T>(ctx: CallContext, fn: (reader: Reader) => T | Promise<T>): Promise<T> {
+    return ctx.tx ? Promise.resolve(fn(ctx.tx)) : this.engine.view(fn);
+  }
+  checkCall(): void {}
   countDeletion(tx: Transaction): void {
     this.dirty.countDeletion(tx);
   }

@@ -141,6 +141,10 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
     }
   }
 
+  /** One process owns the store: nobody else commits. */
+  fresh(): undefined {
+    return undefined;
+  }
   visit(prefix: Key, read: ReadValue<void>): void {
     let after: Key | undefined;
     for (;;) {
@@ -184,9 +188,7 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
     this.#checkOpen();
     const entry = this.storage.entry(key);
     if (entry === undefined) return false;
-    if (entry.bytes !== undefined) return true;
-    // With ops in the queue the graph may not know the newest reference yet; a node that exists then counts.
-    return this.graph.stats().queuedWords > 0 || this.graph.inDegreeOf(entry.id) > 0;
+    return entry.bytes !== undefined || this.graph.inDegreeOf(entry.id) > 0;
   }
 
   mayBeMentioned(prefixes: readonly Key[], leaves: readonly string[]): Promise<Uint8Array> {

@@ -61,9 +61,8 @@ export class Nodes {
     this.#mayFree = true;
   }
 
-  /** Ids that are free now. While ops are queued the graph's answers lag behind, so nothing is freed then. */
+  /** Ids that are free now. */
   #takeFreeable(): number[] {
-    if (this.#graph.stats().queuedWords > 0) return [];
     const fresh = Array.from(this.#graph.takeFreeable());
     this.#mayFree = this.#freeable.length + fresh.length > FREED_PER_COMMIT;
     if (this.#freeable.length === 0 && fresh.length <= FREED_PER_COMMIT) return fresh;

@@ -2,7 +2,6 @@
  * Compares the graph with one derived anew from every record and link: the consistency check of an engine.
  * Called by `verifyGraph`; reads the whole store, and keeps about 100 bytes a record while it runs.
  */
-import { unavailable } from '../../errors.js';
 import { type Indexer, NodeFlag, type Value } from '../contract.js';
 import type { GraphCore } from '../graph.js';
 import { decodeSlice, printable } from '../schema/codec.js';
@@ -21,9 +20,6 @@ interface Expected {
 }
 
 export function verifyGraph(storage: Storage, graph: GraphCore, indexer: Indexer): string[] {
-  if (graph.stats().queuedWords > 0) {
-    throw unavailable('the graph is being marked', { remedy: 'check again when the collection has ended' });
-  }
   const derived = new Derived(storage, indexer);
   derived.addRecords();
   derived.addLinks();

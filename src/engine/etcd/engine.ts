@@ -209,8 +209,8 @@ export class EtcdEngine implements Engine {
   }
 
   /** `confirm`, unless this engine was told that its reads may be old. */
-  async fresh(): Promise<void> {
-    if (!this.client.settings.serializable) await this.confirm();
+  fresh(): Promise<void> | undefined {
+    return this.client.settings.serializable ? undefined : this.confirm();
   }
 
   // ------------------------------------------------------------------------------------------------ transactions

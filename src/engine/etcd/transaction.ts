@@ -5,7 +5,7 @@
  */
 import { EbbtideError, failedPrecondition, invalidArgument } from '../../errors.js';
 import { compareUtf8 } from '../../model/utf8.js';
-import type { Indexer, Key, ScanOptions, Transaction, Value } from '../contract.js';
+import type { Indexer, Key, ScanOptions, Transaction, Unlock, Value } from '../contract.js';
 import type { Effects } from '../core/effects.js';
 import { type Past, ReadSet } from '../core/history.js';
 import { below, type Layer, layered } from '../core/reads.js';
@@ -13,7 +13,7 @@ import { SortedMap } from '../core/sorted-map.js';
 import { type LinkKey, linkPrefix, linksPrefix, splitLink } from '../core/storage.js';
 import { decodeValue, encodeValue, printable } from '../schema/codec.js';
 import type { Counters, HandedOut } from './counters.js';
-import type { Fence } from './locks.js';
+import { type Fence, fenceOf } from './locks.js';
 
 /** Thrown through the body when a counter has no number at hand: the body runs again when there is one. */
 class NeedsNumbers extends EbbtideError {
@@ -66,6 +66,7 @@ export class EtcdTransaction implements Transaction {
   readonly hooks: (() => void)[] = [];
   /** The body asked the graph what is garbage. */
   readsGraph = false;
+  readonly numbersRawKeys = true;
   /** Deletions that users asked for. */
   deletions = 0;
   /** Locks that must be held still when it commits. */
@@ -98,6 +99,21 @@ export class EtcdTransaction implements Transaction {
   get revision(): number {
     return this.#view.revision;
   }
+  countDeletion(): void {
+    this.deletions++;
+  }
+
+  guardBy(unlock: Unlock): Unlock {
+    const fence = fenceOf(unlock);
+    if (fence === undefined) return unlock;
+    this.guards.push(fence);
+    return async () => {
+      // One that was lost stays a guard: the transaction must not commit after it.
+      await unlock();
+      this.guards.splice(this.guards.indexOf(fence), 1);
+    };
+  }
+
   get isEmpty(): boolean {
     return this.writes.size + this.linkWrites.size + this.wiped.size + this.droppedCounters.size === 0;
   }

@@ -8,24 +8,6 @@ import type { Key } from '../contract.js';
 export const SEPARATOR = '\0';
 export const MAX_COMPONENT_BYTES = 32768;
 
-/** Collections, in the order their codes are stored by (engine/lmdb); append only. */
-export const collections = [
-  'meta',
-  'namespaces',
-  'images',
-  'containers',
-  'snapshotters',
-  'snapshots',
-  'blobs',
-  'ingests',
-  'sandboxes',
-  'leases',
-  'foreign',
-  'raw',
-  'backendnames',
-] as const;
-export type Collection = (typeof collections)[number];
-
 /** Joins components: InvalidArgument for an empty one, one with a NUL, or one over 32768 bytes. */
 export function key(...parts: string[]): Key {
   for (const part of parts) checkComponent(part);

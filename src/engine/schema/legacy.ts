@@ -1,5 +1,6 @@
 /**
- * Migrations of containerd's logical tree, revisions 1 to 4: pure functions over nested maps, for importers.
+ * Migrations of containerd's logical tree, revisions 1 to 4: pure functions over nested maps, for readers of containerd's own
+ * metadata file, which may be of any of them. Our store has the revision numbers in common (migrations.ts).
  * A tree is a map from a key to a scalar's bytes or to a further map; `v1` at its top holds the namespaces.
  */
 import { unknownError, wrap } from '../../errors.js';

@@ -1,0 +1,146 @@
+/**
+ * The rooms of src/ and the doors between them: which room may import which. A new arrow fails here until it is put into the
+ * table, and one that is not used any more until it is taken out. Rooms in the table come before those that they import, so the
+ * arrows run one way; so do the imports of single files.
+ */
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync } from 'node:fs';
+import { dirname, join, normalize } from 'node:path';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+
+const src = fileURLToPath(new URL('../../../src/', import.meta.url));
+
+/** What each room imports, and what it takes only types from; from the top down. */
+const doors: Record<string, [imports: string, types: string]> = {
+  cli: [
+    'server synth db check gc images stores engine/schema backends system model errors',
+    'engine/etcd engine context',
+  ],
+  server: ['db gc images stores engine/schema context backends system model errors', 'engine/etcd'],
+  synth: ['stores engine/schema model errors', 'engine'],
+  entry: [
+    'db check gc images stores engine/etcd engine/lmdb engine/memory engine engine/schema context backends model errors',
+    '',
+  ],
+  db: [
+    'check gc stores engine/etcd engine/lmdb engine/memory engine engine/schema context backends system model errors',
+    '',
+  ],
+  check: ['gc stores engine/schema backends model errors', 'engine'],
+  gc: ['stores engine/core engine engine/schema context backends system model errors', ''],
+  images: ['stores context backends system model errors', ''],
+  stores: ['engine/schema context backends system model errors', 'engine'],
+  'engine/etcd': ['engine/lmdb engine/memory engine/core engine engine/schema model errors', ''],
+  'engine/lmdb': ['engine/core engine engine/schema system model errors', ''],
+  'engine/memory': ['engine/core engine/schema model', 'engine'],
+  'engine/suite': ['engine engine/schema model errors', ''],
+  'engine/core': ['engine engine/schema model errors', ''],
+  engine: ['engine/schema model errors', ''],
+  'engine/schema': ['model errors', 'engine'],
+  context: ['model errors', 'engine'],
+  backends: ['system model errors', ''],
+  system: ['errors', ''],
+  model: ['errors', ''],
+  errors: ['', ''],
+};
+
+/** Files at the top of src/; all other rooms are folders, those of engine/ each its own. */
+const roots: Record<string, string> = {
+  'index.ts': 'entry',
+  'open.ts': 'db',
+  'db.ts': 'db',
+  'db-host.ts': 'db',
+  'db-options.ts': 'db',
+  'factories.ts': 'db',
+  'defaults.ts': 'db',
+  'cluster.ts': 'db',
+  'cluster-hosts.ts': 'db',
+  'context.ts': 'context',
+  'no-store.ts': 'errors',
+  'errors.ts': 'errors',
+  'held-paths.ts': 'errors',
+};
+
+type Kind = 'value' | 'type';
+interface Import {
+  from: string;
+  to: string;
+  kind: Kind;
+}
+
+const files = readdirSync(src, { recursive: true })
+  .map(String)
+  .filter((file) => file.endsWith('.ts') && !file.endsWith('.d.ts'));
+
+function roomOf(file: string): string {
+  const [first = '', second] = file.split('/');
+  if (second === undefined) return roots[first] ?? `no room for src/${first}`;
+  if (first !== 'engine') return first;
+  // engine/suite.ts is the way into engine/suite/.
+  const inner = second.replace(/\.ts$/, '');
+  return files.some((other) => other.startsWith(`engine/${inner}/`)) ? `engine/${inner}` : 'engine';
+}
+
+function importsOf(from: string): Import[] {
+  const text = readFileSync(join(src, from), 'utf8');
+  const found: Import[] = [];
+  const add = (to: string, kind: Kind): void => {
+    found.push({ from, to: normalize(join(dirname(from), to)).replace(/\.js$/, '.ts'), kind });
+  };
+  for (const [, typeOnly, names = '', to = ''] of text.matchAll(
+    /^(?:import|export) (type )?([^;']*?)from '(\.[^']+)';/gm,
+  )) {
+    // Without braces it is all that there is.
+    const list = /^\{([^}]*)\}/
+      .exec(names)?.[1]
+      ?.split(',')
+      .filter((name) => name.trim() !== '') ?? ['*'];
+    const isType = typeOnly !== undefined || list.every((name) => name.trim().startsWith('type '));
+    add(to, isType ? 'type' : 'value');
+  }
+  for (const [, to = ''] of text.matchAll(/^import '(\.[^']+)';/gm)) add(to, 'value');
+  for (const [, to = ''] of text.matchAll(/\bimport\(\s*'(\.[^']+)'/g)) add(to, 'value');
+  return found;
+}
+
+const imports = files.flatMap(importsOf);
+
+test('given the imports of src/, when put together by room, then they are the arrows of the table', () => {
+  const arrows = new Map<string, Record<Kind, Set<string>>>();
+  for (const { from, to, kind } of imports) {
+    assert.ok(files.includes(to), `src/${from} imports ${to}, which is not there`);
+    const [room, other] = [roomOf(from), roomOf(to)];
+    if (!arrows.has(room)) arrows.set(room, { value: new Set(), type: new Set() });
+    if (room !== other) arrows.get(room)![kind].add(other);
+  }
+  const order = Object.keys(doors);
+  const inOrder = (names: Iterable<string>): string =>
+    [...names].sort((a, b) => order.indexOf(a) - order.indexOf(b)).join(' ');
+  const used: typeof doors = {};
+  for (const [room, { value, type }] of arrows) {
+    used[room] = [inOrder(value), inOrder([...type].filter((other) => !value.has(other)))];
+  }
+  assert.deepEqual(used, doors);
+});
+
+test('given the table, when read from the top, then no room imports one above itself', () => {
+  const above = new Set<string>();
+  for (const [room, [others]] of Object.entries(doors)) {
+    const up = others.split(' ').filter((other) => above.has(other));
+    assert.deepEqual(up, [], `${room} imports what is above it`);
+    above.add(room);
+  }
+});
+
+test('given the imports of src/, types too, when followed, then none leads back to its file', () => {
+  const left = new Set(files);
+  // What imports nothing that is left, or is imported by nothing that is, is on no circle.
+  for (let before = 0; before !== left.size; ) {
+    before = left.size;
+    const among = imports.filter(({ from, to }) => left.has(from) && left.has(to));
+    const ends = [new Set(among.map(({ from }) => from)), new Set(among.map(({ to }) => to))];
+    for (const file of left) if (!ends.every((end) => end.has(file))) left.delete(file);
+  }
+  assert.deepEqual([...left], []);
+});
