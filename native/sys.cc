@@ -1,10 +1,10 @@
 // System calls that Node lacks on Linux: mount, umount2, mknod, extended attributes, times in nanoseconds, blocks ahead, who
-// is at the other end of a socket; files.cc has openat2 and the making of many small files. Wrapped by src/backends/sys.ts and
-// src/allocate.ts, which turn error numbers into Node's kind of errors.
+// is at the other end of a socket, which file a name leads to; files.cc has openat2 and the making of many small files. Wrapped
+// by src/backends/sys.ts and src/system/, which turn error numbers into Node's kind of errors.
 //
 // Contract: a function answers 0 or an errno (the ones that read: a Buffer or an errno). Wrong arguments answer EINVAL
-// before any call is made. No path is followed at its last component, but those of mount, and of umount unless its flags
-// say so. Strings and bytes must hold no NUL.
+// before any call is made. No path is followed at its last component, but those of `leadsTo`, of mount, and of umount unless
+// its flags say so. Strings and bytes must hold no NUL.
 //
 // Threads: any JavaScript thread; no state. Calls block for as long as the kernel does. Units: nanoseconds since 1970, bytes.
 #include <fcntl.h>
@@ -166,6 +166,28 @@ Napi::Value closeOnExecCall(Info info) {
   });
 }
 
+// (directory, path, identity): 0 when the path leads to the file with this device and inode, -1 when to another one. The path
+// begins in the directory (a descriptor; -1: the current one); a link at its end is followed. Identity: two 64-bit numbers.
+Napi::Value leadsToCall(Info info) {
+  return answer(info, [&] {
+    const std::string path = bytesArgument(info, 1);
+    int32_t directory = -1;
+    napi_typedarray_type type = napi_int8_array;
+    size_t length = 0;
+    void* data = nullptr;
+    if (napi_get_value_int32(info.Env(), info[0], &directory) != napi_ok ||
+        napi_get_typedarray_info(info.Env(), info[2], &type, &length, &data, nullptr, nullptr) != napi_ok ||
+        type != napi_biguint64_array || length != 2) {
+      throw Errno{EINVAL};
+    }
+    struct statx found {};
+    check(statx(directory < 0 ? AT_FDCWD : directory, path.c_str(), AT_STATX_SYNC_AS_STAT, STATX_INO, &found));
+    const auto* identity = static_cast<const uint64_t*>(data);
+    const bool isSame = makedev(found.stx_dev_major, found.stx_dev_minor) == identity[0] && found.stx_ino == identity[1];
+    return Napi::Value(Napi::Number::New(info.Env(), isSame ? 0 : -1));
+  });
+}
+
 Napi::Value guardLmdbCall(Info info) { return Napi::Boolean::New(info.Env(), ebbtide::guardLmdb()); }
 
 Napi::Value openingLmdbCall(Info info) {
@@ -244,6 +266,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("mknod", Napi::Function::New<mknodCall>(env));
   exports.Set("closeOnExec", Napi::Function::New<closeOnExecCall>(env));
   exports.Set("allocate", Napi::Function::New<allocateCall>(env));
+  exports.Set("leadsTo", Napi::Function::New<leadsToCall>(env));
   exports.Set("guardLmdb", Napi::Function::New<guardLmdbCall>(env));
   exports.Set("openingLmdb", Napi::Function::New<openingLmdbCall>(env));
   exports.Set("lmdbLines", Napi::Function::New<lmdbLinesCall>(env));

@@ -6,6 +6,7 @@
 import { type FileHandle, open } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { unavailable } from '../errors.js';
+import { type FileIdentity, identityOf } from '../system/file-identity.js';
 import type { HeldDirectory } from '../system/held-directory.js';
 import { fsError } from '../system/system-errors.js';
 
@@ -26,10 +27,12 @@ function lockModule(): LockModule {
 
 export class FileLock {
   readonly #handle: FileHandle;
+  readonly #identity: FileIdentity;
   readonly #module: LockModule;
 
   private constructor(handle: FileHandle, module: LockModule) {
     this.#handle = handle;
+    this.#identity = identityOf(handle.fd);
     this.#module = module;
   }
 
@@ -59,7 +62,7 @@ export class FileLock {
 
   /** Unavailable unless the file in the directory is still the one that is locked. */
   verify(directory: HeldDirectory, name: string): void {
-    directory.verifyFile(name, this.#handle.fd);
+    directory.verifyFile(name, this.#identity);
   }
 
   async release(): Promise<void> {

@@ -84,6 +84,10 @@ export function validateLabels(labels: StringMap | undefined): void {
 export function checkMapSize(what: string, map: StringMap | undefined): void {
   if (map === undefined) return;
   const keys = Object.keys(map);
+  let units = 0;
+  for (const key of keys) units += key.length + (map[key]?.length ?? 0);
+  // A UTF-16 unit is at most 3 bytes, so only large maps need counting.
+  if (keys.length <= MAX_LABELS && units * 3 <= MAX_LABELS_BYTES) return;
   let bytes = 0;
   for (const key of keys) bytes += Buffer.byteLength(key) + Buffer.byteLength(map[key] ?? '');
   if (keys.length <= MAX_LABELS && bytes <= MAX_LABELS_BYTES) return;

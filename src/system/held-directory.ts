@@ -6,37 +6,27 @@
  * `verify` says whether the name still leads here: before directories are walked, before something new is made, and before
  * a path is handed to somebody who opens it by its name. Any thread of the process may use `at`; other processes may not.
  */
-import {
-  type BigIntStats,
-  closeSync,
-  constants,
-  existsSync,
-  fchmodSync,
-  fstatSync,
-  openSync,
-  statSync,
-} from 'node:fs';
+import { closeSync, constants, existsSync, fchmodSync, fstatSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import { type EbbtideError, failedPrecondition, unavailable } from '../errors.js';
 import { descriptorPath, forgetDescriptor, nameDescriptor } from '../held-paths.js';
+import { type FileIdentity, identityAt, identityOf, isSameDevice, placeOf } from './file-identity.js';
 import { errnoOf, fsError } from './system-errors.js';
-
-type Identity = Pick<BigIntStats, 'dev' | 'ino'>;
 
 export class HeldDirectory {
   /** As it was named; absolute. For messages, and for mounts. */
   readonly path: string;
   readonly #at: string;
   readonly #fd: number;
-  readonly #identity: Identity;
+  readonly #identity: FileIdentity;
   /** Entries that must stay what they were when they were first seen. */
-  readonly #entries = new Map<string, Identity>();
+  readonly #entries = new Map<string, FileIdentity>();
   #isReleased = false;
 
   private constructor(path: string, fd: number) {
     this.path = path;
     this.#fd = fd;
-    this.#identity = fstatSync(fd, { bigint: true });
+    this.#identity = identityOf(fd);
     const through = descriptorPath(fd);
     const hasProc = existsSync(through);
     this.#at = hasProc ? through : path;
@@ -60,7 +50,7 @@ export class HeldDirectory {
    * released: the number may be another file's by then.
    */
   get at(): string {
-    if (this.#isReleased) throw failedPrecondition(`${this.path} is closed`, { object: this.path });
+    if (this.#isReleased) throw closed(this.path);
     return this.#at;
   }
 
@@ -76,7 +66,7 @@ export class HeldDirectory {
 
   /** Whether the name leads to this directory still. */
   get isInPlace(): boolean {
-    return same(this.#identity, lookAt(this.path));
+    return placeOf(this.#identity, this.path) === 'same';
   }
 
   /**
@@ -85,31 +75,30 @@ export class HeldDirectory {
    */
   verify(...entries: readonly string[]): void {
     if (!this.isInPlace) throw replaced(this.path);
-    for (const name of entries) {
-      const found = lookAt(join(this.path, name));
-      const known = this.#entries.get(name);
-      if (found === undefined) {
-        if (known !== undefined && lookAt(join(this.at, name)) !== undefined) throw replaced(this.path);
-        continue;
-      }
-      if (known === undefined) {
-        // What another file system is mounted on is not what this store made.
-        if (found.dev !== this.#identity.dev) throw replaced(join(this.path, name));
-        this.#entries.set(name, found);
-      } else if (!same(known, found)) throw replaced(join(this.path, name));
-    }
+    for (const name of entries) this.#verifyEntry(name);
   }
 
-  /** Unavailable unless an open file is still the one with this name. */
-  verifyFile(name: string, fd: number): void {
-    const path = join(this.at, name);
-    let open: Identity;
-    try {
-      open = fstatSync(fd, { bigint: true });
-    } catch (error) {
-      throw fsError('look at', path, error);
+  #verifyEntry(name: string): void {
+    const path = join(this.path, name);
+    const known = this.#entries.get(name);
+    if (known === undefined) {
+      const found = identityAt(path);
+      if (found === undefined) return;
+      // What another file system is mounted on is not what this store made.
+      if (!isSameDevice(found, this.#identity)) throw replaced(path);
+      this.#entries.set(name, found);
+      return;
     }
-    if (same(open, lookAt(path))) return;
+    const place = placeOf(known, path);
+    if (place === 'other') throw replaced(path);
+    if (place === 'nothing' && identityAt(join(this.at, name)) !== undefined) throw replaced(this.path);
+  }
+
+  /** Unavailable unless a file that was opened is still the one with this name. */
+  verifyFile(name: string, identity: FileIdentity): void {
+    if (this.#isReleased) throw closed(this.path);
+    if (placeOf(identity, name, { fd: this.#fd, at: this.#at }) === 'same') return;
+    const path = join(this.path, name);
     throw unavailable(`${path} is not the file that was opened: it was removed or replaced`, {
       object: path,
       remedy: 'close the store and open it again',
@@ -135,17 +124,7 @@ export class HeldDirectory {
   }
 }
 
-function lookAt(path: string): Identity | undefined {
-  try {
-    return statSync(path, { bigint: true });
-  } catch (error) {
-    const code = errnoOf(error);
-    if (code === 'ENOENT' || code === 'ENOTDIR' || code === 'ELOOP') return undefined;
-    throw fsError('look at', path, error);
-  }
-}
-
-const same = (a: Identity, b: Identity | undefined): boolean => a.dev === b?.dev && a.ino === b?.ino;
+const closed = (path: string): EbbtideError => failedPrecondition(`${path} is closed`, { object: path });
 
 /** Somebody mounted over it, renamed it, or put another one in its place. */
 const replaced = (path: string): EbbtideError =>

@@ -17,7 +17,7 @@ import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import type { CoreEngine } from '../../src/engine/core/engine.js';
 import { openLmdbEngine } from '../../src/engine/lmdb/engine.js';
-import { batchAt } from '../../src/engine/lmdb/log-format.js';
+import { BATCH_HEAD_BYTES, batchAt } from '../../src/engine/lmdb/log-format.js';
 import { key } from '../../src/engine/schema/keys.js';
 import { assertKind } from '../../src/engine/suite/support.js';
 import { suiteIndexer } from '../../src/engine/suite.js';
@@ -49,11 +49,11 @@ async function crashed(t: TestContext, count: number, size = 100): Promise<strin
   return copy;
 }
 
-/** Where the batches of a log file begin, and where the last one ends. */
+/** Where the batches of a log file begin, after its mark, and where the last one ends. */
 function batchesIn(path: string): number[] {
   const log = readFileSync(path);
-  const starts = [0];
-  for (let at = 0, next = batchAt(log, at); next !== undefined; next = batchAt(log, at)) {
+  const starts = [BATCH_HEAD_BYTES];
+  for (let at = BATCH_HEAD_BYTES, next = batchAt(log, at); next !== undefined; next = batchAt(log, at)) {
     at += next.batch.length;
     starts.push(at);
   }
@@ -106,19 +106,36 @@ test('given a crash, when the last batch is torn anywhere, then the store opens 
   }
 });
 
-test('given a batch damaged in the middle, when opened, then Unknown names the file, and nothing is changed', async (t) => {
-  const dir = await crashed(t, 12);
-  const log = join(dir, 'log.0');
-  const starts = batchesIn(log);
-  flip(log, starts[4]! + 60);
-  const before = digestsOf(dir);
-  await assert.rejects(open(t, dir), (error) => {
-    assertKind('Unknown')(error);
-    assert.ok(error instanceof EbbtideError && error.object === log && error.remedy !== undefined);
-    return true;
+for (const [what, damage] of [
+  ['its mark', (log) => flip(log, 5)],
+  ['its first batch', (log) => flip(log, batchesIn(log)[0]! + 60)],
+  ['a batch in the middle', (log) => flip(log, batchesIn(log)[4]! + 60)],
+  ['the length of a batch', (log) => flip(log, batchesIn(log)[4]! + 11)],
+  [
+    'everything up to the last batch',
+    (log) => writeFileSync(log, readFileSync(log).fill(0, 0, batchesIn(log)[11])),
+  ],
+  [
+    'the first batch of a file without a mark',
+    (log) => {
+      writeFileSync(log, readFileSync(log).subarray(BATCH_HEAD_BYTES));
+      flip(log, 60);
+    },
+  ],
+] as readonly [string, (log: string) => void][]) {
+  test(`given a log of which ${what} is damaged, when opened, then Unknown names the file, and nothing is changed`, async (t) => {
+    const dir = await crashed(t, 12);
+    const log = join(dir, 'log.0');
+    damage(log);
+    const before = digestsOf(dir);
+    await assert.rejects(open(t, dir), (error) => {
+      assertKind('Unknown')(error);
+      assert.ok(error instanceof EbbtideError && error.object === log && error.remedy !== undefined);
+      return true;
+    });
+    assert.deepEqual(digestsOf(dir), before);
   });
-  assert.deepEqual(digestsOf(dir), before);
-});
+}
 
 test('given more commits than one file takes, when the process dies, then both files tell all of them', async (t) => {
   const dir = await tempDir(t);

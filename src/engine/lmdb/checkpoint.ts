@@ -35,9 +35,18 @@ export interface CheckpointState {
   records: number;
 }
 
+export interface LogState {
+  /** The newest one known to the tree. */
+  generation: number;
+  /** The log has this generation or a later one: commits are missing otherwise. */
+  isBegun: boolean;
+}
+
 export interface StoreState {
   /** Whether the last owner closed the store. */
   clean: boolean;
+  /** Stores of earlier versions have none. */
+  log?: LogState;
   checkpoint?: CheckpointState;
 }
 
@@ -58,9 +67,9 @@ export function readState(dbs: Databases): StoreState | undefined {
   }
 }
 
-/** The store has an owner from now on. */
-export function markOpen(dbs: Databases, file: DataFile, state: StoreState): void {
-  runJobs(dbs, file, [{ into: 'meta', key: STATE, value: stateBytes({ ...state, clean: false }) }]);
+/** At opening, when nobody else writes. */
+export function writeState(dbs: Databases, file: DataFile, state: StoreState): void {
+  runJobs(dbs, file, [{ into: 'meta', key: STATE, value: stateBytes(state) }]);
 }
 
 export const stateBytes = (state: StoreState): Buffer => Buffer.from(JSON.stringify(state));
@@ -82,6 +91,7 @@ export class Checkpointer {
   readonly #graph: GraphCore;
   readonly #storage: LmdbStorage;
   readonly #revision: () => number;
+  readonly #logGeneration: () => number;
   readonly #warn: (message: string) => void;
   #state: StoreState;
   #journalBytes: number;
@@ -95,6 +105,7 @@ export class Checkpointer {
       state: StoreState;
       journalBytes: number;
       revision: () => number;
+      logGeneration: () => number;
       warn: (message: string) => void;
     },
   ) {
@@ -104,6 +115,7 @@ export class Checkpointer {
     this.#state = options.state;
     this.#journalBytes = options.journalBytes;
     this.#revision = options.revision;
+    this.#logGeneration = options.logGeneration;
     this.#warn = options.warn;
   }
 
@@ -124,17 +136,23 @@ export class Checkpointer {
     }
   }
 
-  /** At the close, when nothing else is written any more; `isWhole`: the tree has everything. */
-  async close(isWhole: boolean): Promise<void> {
+  /**
+   * At the close, when nothing else is written any more; `isWhole`: the tree has everything. Answers whether the tree no
+   * longer relies on the log.
+   */
+  async close(isWhole: boolean): Promise<boolean> {
     await this.#running;
-    if (!isWhole) return;
+    if (!isWhole) return false;
     try {
       const isLong = this.#journalBytes > JOURNAL_BYTES_AT_CLOSE;
       if (isLong || this.#isDue() || (this.#state.checkpoint === undefined && this.#journalBytes > 0))
         await this.write();
-      await this.#writeState({ ...this.#state, clean: true });
+      const log = { generation: this.#logGeneration(), isBegun: false };
+      await this.#writeState({ ...this.#state, clean: true, log });
+      return true;
     } catch (error) {
       this.#warn(`the store was not closed cleanly: ${String(error)}`);
+      return false;
     }
   }
 

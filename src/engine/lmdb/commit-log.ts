@@ -4,6 +4,9 @@
  * has is written over from its beginning. At rest both files are there, empty, with blocks: the reserve with which a store
  * on a full disk still takes removals. Called by the writer; read by `recoverLog` at opening.
  *
+ * A turn of a file begins with a mark, and no commit is told in it before the mark of the file that was left says so: a file
+ * that is missing later is missed (log-recovery.ts).
+ *
  * Durability: one write of one batch is under way at a time, through a descriptor that flushes (O_DSYNC). What a crash can
  * tear is therefore the last batch only, which nobody was told of. Files are filled with zeros ahead of the writing, since
  * writing over allocated blocks takes the disk one flush instead of two.
@@ -15,123 +18,29 @@ import {
   fdatasyncSync,
   fstatSync,
   ftruncateSync,
-  lstatSync,
   readFileSync,
   write,
   writeSync,
 } from 'node:fs';
-import { join } from 'node:path';
-import { unknownError } from '../../errors.js';
 import { isFull } from '../../system/system-errors.js';
-import { fileError, foreign, openPrivate, syncDirectory } from './files.js';
-import { BATCH_HEAD_BYTES, BATCH_MAGIC, batchAt, batchRevision, sealBatch } from './log-format.js';
+import { fileError, openPrivate, syncDirectory } from './files.js';
+import { BATCH_HEAD_BYTES, batchRevision, encodeMark, type Mark, sealBatch } from './log-format.js';
+import { logPaths, type Recovered } from './log-recovery.js';
 
 /** A file this large is left for the other one as soon as that is free. */
 const TURN_BYTES = 8 * 1024 * 1024;
 /** Bytes of zeros that are written at a time, when fewer than half as many are left, and that stay when there are no commits. */
 const AHEAD_BYTES = 1024 * 1024;
 const ZEROS = Buffer.alloc(AHEAD_BYTES);
-const NAMES = ['log.0', 'log.1'] as const;
-
-const pathsIn = (dir: string): string[] => NAMES.map((name) => join(dir, name));
-
-// ------------------------------------------------------------------------------------------------------ recovering
-
-export interface Recovered {
-  /** Whole batches that the tree does not have, oldest first. */
-  batches: Buffer[];
-  /** The newest one used in the directory. */
-  generation: number;
-  /** How far each file is filled. */
-  filled: readonly ({ used: number; size: number; revision: number; generation: number } | undefined)[];
-}
-
-/** Reads what is behind a revision. Unknown when there is a gap: commits that were acknowledged are missing. */
-export function recoverLog(dir: string, applied: number): Recovered {
-  const found = pathsIn(dir).map((path) => (existsSync(path) ? readBatches(path, applied) : undefined));
-  const files = found.filter((file) => file !== undefined && file.generation > 0) as Found[];
-  files.sort((a, b) => a.generation - b.generation);
-  const batches: Buffer[] = [];
-  let revision = applied;
-  for (const [i, { path, found: inFile, torn }] of files.entries()) {
-    // Only what was written last can be torn, and what the tree has: a power cut leaves a part of a file that is emptied.
-    const isApplied = batchRevision(inFile[inFile.length - 1]!) < applied;
-    if (torn && !isApplied && i + 1 < files.length) throw damagedLog(path);
-    for (const batch of inFile) {
-      if (batchRevision(batch) <= revision) continue;
-      if (batch.readDoubleLE(16) !== revision) throw damagedLog(path);
-      revision = batchRevision(batch);
-      batches.push(batch);
-    }
-  }
-  const filled = found.map((file) => {
-    const last = file?.found[file.found.length - 1];
-    if (file === undefined || last === undefined) return undefined;
-    const { used, size, generation } = file;
-    return { used, size, generation, revision: batchRevision(last) };
-  });
-  return { batches, generation: files[files.length - 1]?.generation ?? 0, filled };
-}
-
-interface Found {
-  path: string;
-  /** 0: nothing in it. */
-  generation: number;
-  found: Buffer[];
-  used: number;
-  size: number;
-  /** Something follows the last whole batch that belongs to the same generation. */
-  torn: boolean;
-}
-
-function readBatches(path: string, applied: number): Found {
-  let log: Buffer;
-  try {
-    if (!lstatSync(path).isFile()) throw foreign(path, 'it is no regular file');
-    log = readFileSync(path);
-  } catch (error) {
-    throw fileError('read', path, error);
-  }
-  const found: Buffer[] = [];
-  let generation = 0;
-  let at = 0;
-  for (let next = batchAt(log, at); next !== undefined; next = batchAt(log, at)) {
-    if (found.length === 0) generation = next.generation;
-    else if (next.generation !== generation) break;
-    found.push(next.batch);
-    at += next.batch.length;
-  }
-  // A whole batch behind one that is not: what was acknowledged has been damaged since, unless the tree has it.
-  for (
-    let behind = log.indexOf(MAGIC_BYTES, at + 1);
-    behind >= 0;
-    behind = log.indexOf(MAGIC_BYTES, behind + 1)
-  ) {
-    const next = batchAt(log, behind);
-    const isNewer =
-      next?.generation === generation && batchRevision(next.batch) > batchRevision(found[found.length - 1]!);
-    if (isNewer && batchRevision(next.batch) > applied) throw damagedLog(path);
-  }
-  const torn =
-    at + 8 <= log.length && log.readUInt32LE(at) === BATCH_MAGIC && log.readUInt32LE(at + 4) === generation;
-  return { path, generation, found, used: at, size: log.length, torn };
-}
-
-const MAGIC_BYTES = Buffer.alloc(4);
-MAGIC_BYTES.writeUInt32LE(BATCH_MAGIC);
-
-const damagedLog = (path: string) =>
-  unknownError(`the commit log ${path} is damaged: acknowledged commits are missing`, {
-    object: path,
-    remedy: 'restore the store from a copy, or move log.0 and log.1 away to go back to before them',
-  });
+/** What a new file is given before anything else. */
+const PAGE_BYTES = 4096;
 
 /**
  * Empties the files: the tree has all their commits. Of their blocks the reserve stays. Nothing old is left behind what is
  * written next, where it could be taken for something new.
  */
 export function emptyLog(dir: string): void {
-  for (const path of pathsIn(dir)) if (existsSync(path)) emptyFile(path);
+  for (const path of logPaths(dir)) if (existsSync(path)) emptyFile(path);
 }
 
 function emptyFile(path: string): void {
@@ -163,10 +72,13 @@ interface LogFile {
   used: number;
   /** Newest revision in it. */
   revision: number;
+  /** Undefined: empty, or of an earlier version. */
+  mark: Mark | undefined;
 }
 
 export class CommitLog {
   readonly #dir: string;
+  readonly #paths: readonly string[];
   readonly #files: (LogFile | undefined)[] = [undefined, undefined];
   #current = 0;
   #generation: number;
@@ -177,12 +89,35 @@ export class CommitLog {
   #isShort = false;
   /** A write to this file failed, and what it left has not been cut off. */
   #dirty: LogFile | undefined;
+  /** The mark of this file does not say yet that the log has gone on in the other one. */
+  #left: LogFile | undefined;
 
-  /** @param recovered what is in the directory; its files are empty unless `resume` is called */
-  constructor(dir: string, recovered: Recovered, applied: number) {
+  /**
+   * To be followed by `begin` or `resume`.
+   * @param generation the newest one that was ever used in the directory, as far as is known
+   */
+  constructor(dir: string, generation: number, applied: number) {
     this.#dir = dir;
-    this.#generation = recovered.generation + 1;
+    this.#paths = logPaths(dir);
+    this.#generation = generation;
     this.#applied = applied;
+  }
+
+  /** Of the current turn. */
+  get generation(): number {
+    return this.#generation;
+  }
+
+  /** Empties the files, whose commits the tree has. False: no room for a mark on the disk. */
+  begin(): boolean {
+    emptyLog(this.#dir);
+    try {
+      this.#beginTurn(this.#open(this.#current));
+      return true;
+    } catch (error) {
+      if (!isFull(error)) throw error;
+      return false;
+    }
   }
 
   /** Goes on behind what was recovered: the tree could not take it yet. */
@@ -190,7 +125,8 @@ export class CommitLog {
     for (const [index, place] of filled.entries()) {
       if (place === undefined) continue;
       const file = this.#open(index);
-      Object.assign(file, { used: place.used, allocated: place.size, revision: place.revision });
+      const { used, size: allocated, revision, mark } = place;
+      Object.assign(file, { used, allocated, revision, mark });
       if (place.generation !== generation) continue;
       this.#current = index;
       this.#generation = generation;
@@ -221,8 +157,9 @@ export class CommitLog {
   }
 
   async #append(batch: Buffer): Promise<void> {
-    const file = this.#place(batch.length);
+    const file = await this.#place(batch.length);
     try {
+      if (this.#left !== undefined) await this.#leave(this.#left);
       if (this.#dirty !== undefined) this.#cut(this.#dirty);
       // Zeros must not land on what is written now.
       if (this.#growing !== undefined && file.used + batch.length > file.allocated) await this.#growing;
@@ -251,7 +188,7 @@ export class CommitLog {
   keepReserve(): boolean {
     if (this.#isAppending || this.#growing !== undefined) return !this.#isShort;
     this.#isShort = false;
-    for (const index of NAMES.keys()) {
+    for (const index of this.#paths.keys()) {
       try {
         const file = this.#open(index);
         if (file.allocated - file.used >= AHEAD_BYTES / 2 || file.used >= TURN_BYTES) continue;
@@ -272,11 +209,14 @@ export class CommitLog {
     let gave = false;
     for (const file of this.#files) {
       if (file === undefined || file.revision > this.#applied || file.allocated <= AHEAD_BYTES) continue;
+      // The newest mark is never missing.
+      if (file === this.#files[this.#current]) this.#beginTurn(file);
+      else Object.assign(file, { used: 0, mark: undefined });
       ftruncateSync(file.fd, AHEAD_BYTES);
-      for (let at = 0; at < AHEAD_BYTES; ) at += writeSync(file.fd, ZEROS, at, AHEAD_BYTES - at, at);
-      Object.assign(file, { used: 0, allocated: AHEAD_BYTES });
+      for (let at = file.used; at < AHEAD_BYTES; ) at += writeSync(file.fd, ZEROS, at, AHEAD_BYTES - at, at);
+      file.allocated = AHEAD_BYTES;
       if (this.#dirty === file) this.#dirty = undefined;
-      this.#generation++;
+      if (this.#left === file) this.#left = undefined;
       gave = true;
     }
     return gave;
@@ -295,37 +235,69 @@ export class CommitLog {
     this.#applied = revision;
   }
 
-  /** Closes the files, and empties them when the tree has all that is in them. */
-  async close(): Promise<void> {
+  /** Closes the files, and empties them when the tree has all that is in them and no longer relies on them. */
+  async close(isReleased: boolean): Promise<void> {
     await this.#growing;
-    const isApplied = this.bytes === 0 && this.#dirty === undefined;
+    const isApplied = isReleased && this.bytes === 0 && this.#dirty === undefined;
     for (const file of this.#files) if (file !== undefined) closeSync(file.fd);
     if (isApplied) emptyLog(this.#dir);
   }
 
-  #place(size: number): LogFile {
+  async #place(size: number): Promise<LogFile> {
     const file = this.#open(this.#current);
     const end = file.used + size;
-    if (file.used === 0 || (end <= TURN_BYTES && (!this.#isShort || end <= file.allocated))) return file;
+    const isEmpty = file.used <= BATCH_HEAD_BYTES;
+    if (isEmpty || (end <= TURN_BYTES && (!this.#isShort || end <= file.allocated))) return file;
     const other = this.#open(1 - this.#current);
     if (other.used > 0 && other.revision > this.#applied) return file;
     // Without room on the disk, not to a file without blocks: what this one has takes a smaller batch.
-    if (this.#isShort && other.allocated < size) return file;
+    if (this.#isShort && other.allocated < BATCH_HEAD_BYTES + size) return file;
+    const mark = this.#nextMark();
+    await writeAll(other.fd, encodeMark(mark, false), 0);
+    this.#begun(other, mark);
+    if (file.mark !== undefined) this.#left = file;
     this.#current = 1 - this.#current;
-    this.#generation++;
-    other.used = 0;
     return other;
+  }
+
+  /** Before the first batch of the next turn is told. The mark is in one sector, which is written whole or not. */
+  async #leave(file: LogFile): Promise<void> {
+    if (file.mark !== undefined) await writeAll(file.fd, encodeMark(file.mark, true), 0);
+    this.#left = undefined;
+  }
+
+  #beginTurn(file: LogFile): void {
+    const mark = this.#nextMark();
+    const bytes = Buffer.alloc(file.allocated === 0 ? PAGE_BYTES : BATCH_HEAD_BYTES);
+    encodeMark(mark, false).copy(bytes);
+    for (let at = 0; at < bytes.length; ) at += writeSync(file.fd, bytes, at, bytes.length - at, at);
+    file.allocated = Math.max(file.allocated, bytes.length);
+    this.#begun(file, mark);
+  }
+
+  #nextMark(): Mark {
+    const revision = this.#files.reduce(
+      (newest, file) => Math.max(newest, file?.revision ?? 0),
+      this.#applied,
+    );
+    return { generation: ++this.#generation, revision };
+  }
+
+  #begun(file: LogFile, mark: Mark): void {
+    file.allocated = Math.max(file.allocated, BATCH_HEAD_BYTES);
+    file.used = BATCH_HEAD_BYTES;
+    file.mark = mark;
   }
 
   #open(index: number): LogFile {
     const known = this.#files[index];
     if (known !== undefined) return known;
-    const path = join(this.#dir, NAMES[index]!);
+    const path = this.#paths[index]!;
     try {
       const isNew = !existsSync(path);
       const fd = openPrivate(path, constants.O_RDWR | constants.O_CREAT | constants.O_DSYNC);
       if (isNew) syncDirectory(this.#dir);
-      const file = { path, fd, allocated: fstatSync(fd).size, used: 0, revision: 0 };
+      const file = { path, fd, allocated: fstatSync(fd).size, used: 0, revision: 0, mark: undefined };
       this.#files[index] = file;
       return file;
     } catch (error) {

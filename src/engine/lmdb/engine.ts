@@ -6,15 +6,16 @@
  * waits for it). A directory has one owner
  * process; a second one is refused. The data file is checked before LMDB may touch it.
  */
+import { existsSync, rmSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { failedPrecondition, isKind } from '../../errors.js';
+import { failedPrecondition, isKind, unavailable } from '../../errors.js';
 import { shown } from '../../held-paths.js';
 import { NoStore } from '../../no-store.js';
 import type { EngineOptions } from '../contract.js';
 import { CoreEngine } from '../core/engine.js';
 import { applyBatches } from './apply.js';
-import { Checkpointer, markOpen, readState, type StoreState } from './checkpoint.js';
-import { CommitLog, emptyLog, type Recovered, recoverLog } from './commit-log.js';
+import { Checkpointer, readState, type StoreState, writeState } from './checkpoint.js';
+import { CommitLog } from './commit-log.js';
 import { createDataFile } from './create.js';
 import { checkLayout, type Databases, LAYOUT, layoutOf, openDatabases } from './databases.js';
 import {
@@ -30,6 +31,7 @@ import {
 import { type LoadedGraph, loadGraph, newestRevision } from './graph-loader.js';
 import { decodeCommit } from './log-commits.js';
 import { openBatch } from './log-format.js';
+import { acceptedLossPath, type Recovered, recoverLog } from './log-recovery.js';
 import { Room } from './room.js';
 import { LmdbStorage } from './storage.js';
 import { upgrade } from './upgrade.js';
@@ -94,13 +96,21 @@ async function openEngine(
   const state: StoreState = readState(dbs) ?? { clean: true };
   if (!state.clean) warn(`${path} was not closed by its last owner`);
   // Nothing is changed before it is known that the log is whole.
-  const recovered = recoverLog(dir, newestRevision(dbs, state));
+  const recovered = recoverLog(dir, {
+    applied: newestRevision(dbs, state),
+    begun: state.log?.isBegun ? state.log.generation : undefined,
+    acceptsLoss: existsSync(acceptedLossPath(dir)),
+  });
+  if (recovered.loss !== undefined) warn(`${recovered.loss.message}; this was accepted`);
   const file = new DataFile(path, readOnly);
   try {
     const waiting = readOnly ? recovered.batches : bringIn(dbs, file, dir, recovered, warn);
     const loaded = loadGraph(dbs, graph, indexer, state, warn);
-    if (!readOnly) own(dbs, file, loaded.rebuilt ? { clean: state.clean } : state, warn);
-    const log = readOnly ? undefined : new CommitLog(dir, recovered, loaded.revision);
+    const known = loaded.rebuilt ? withoutCheckpoint(state) : state;
+    const owned = readOnly
+      ? undefined
+      : own(dbs, file, dir, { state: known, recovered, waiting, loaded, warn });
+    const { log } = owned ?? {};
     const storage = new LmdbStorage(dbs, file, log, path, loaded);
     for (const bytes of waiting) {
       const batch = openBatch(bytes);
@@ -115,10 +125,17 @@ async function openEngine(
           others: false,
         });
     }
-    if (waiting.length > 0) log?.resume(recovered);
     if (log !== undefined) storage.room = new Room(dir, file, log);
     const cleanStart = state.clean && recovered.batches.length === 0;
-    return makeEngine(dbs, storage, { ...options, state, loaded, cleanStart, warn, owner });
+    return makeEngine(dbs, storage, {
+      ...options,
+      state: owned?.state ?? known,
+      log,
+      loaded,
+      cleanStart,
+      warn,
+      owner,
+    });
   } catch (error) {
     file.release();
     throw error;
@@ -137,7 +154,7 @@ export function requireStore(dir: string): void {
 function checkLogBeside(dir: string, path: string): void {
   try {
     // From the first commit on, the log is all there is to know.
-    recoverLog(dir, 0);
+    recoverLog(dir, { applied: 0 });
   } catch (cause) {
     if (!isKind(cause, 'Unknown')) throw cause;
     throw failedPrecondition(
@@ -193,20 +210,63 @@ function bringIn(
     }
   }
   dbs.env.resetReadTxn();
-  emptyLog(dir);
   return [];
 }
 const BATCHES_AT_ONCE = 4096;
 
-/** On a full disk the mark is missing; the log that is there tells the same. */
-function own(dbs: Databases, file: DataFile, state: StoreState, warn: (message: string) => void): void {
-  try {
-    markOpen(dbs, file, state);
-  } catch (cause) {
-    const error = writeError('the store', cause);
-    if (error.kind !== 'Unavailable') throw error;
-    warn(error.message);
+const withoutCheckpoint = ({ checkpoint: _, ...state }: StoreState): StoreState => state;
+
+/**
+ * Makes the log ready and notes the owner in the tree. At every moment what the tree says of the log is true: it ceases to rely
+ * on it before it is emptied, and relies on it again when it has its mark. On a full disk the notes may be missing.
+ */
+function own(
+  dbs: Databases,
+  file: DataFile,
+  dir: string,
+  options: {
+    state: StoreState;
+    recovered: Recovered;
+    waiting: readonly Buffer[];
+    loaded: LoadedGraph;
+    warn: (message: string) => void;
+  },
+): { log: CommitLog; state: StoreState } {
+  const { recovered, waiting, loaded, warn } = options;
+  let { state } = options;
+  const noted = (next: StoreState): boolean => {
+    try {
+      writeState(dbs, file, next);
+      state = next;
+      return true;
+    } catch (cause) {
+      const error = writeError('the store', cause);
+      if (error.kind !== 'Unavailable') throw error;
+      warn(error.message);
+      return false;
+    }
+  };
+  const generation = Math.max(recovered.generation, state.log?.generation ?? 0);
+  const log = new CommitLog(dir, generation, loaded.revision);
+  const isFree =
+    waiting.length === 0 && (!state.log?.isBegun || noted({ ...state, log: { generation, isBegun: false } }));
+  if (!isFree && recovered.loss !== undefined) {
+    throw unavailable(`${dir} has no room to go on without the commits that are missing`, {
+      object: dir,
+      remedy: 'free disk space and try again',
+    });
   }
+  let isBegun = true;
+  if (isFree) isBegun = log.begin();
+  else log.resume(recovered);
+  // True whenever it gets there: with a checkpoint at the latest.
+  const open = { ...state, clean: false, log: { generation: log.generation, isBegun } };
+  noted(open);
+  if (existsSync(acceptedLossPath(dir))) {
+    rmSync(acceptedLossPath(dir));
+    syncDirectory(dir);
+  }
+  return { log, state: open };
 }
 
 function makeEngine(
@@ -215,13 +275,14 @@ function makeEngine(
   options: LmdbEngineOptions & {
     readOnly: boolean;
     state: StoreState;
+    log: CommitLog | undefined;
     loaded: LoadedGraph;
     cleanStart: boolean;
     warn: (message: string) => void;
     owner: Owner;
   },
 ): CoreEngine {
-  const { graph, readOnly, state, loaded, warn, owner } = options;
+  const { graph, readOnly, state, log, loaded, warn, owner } = options;
   const engine = new CoreEngine({
     ...options,
     kind: 'lmdb',
@@ -229,9 +290,10 @@ function makeEngine(
     revision: storage.revision(),
   });
   const checkpointer = new Checkpointer(dbs, graph, storage, {
-    state: loaded.rebuilt ? { clean: state.clean } : state,
+    state,
     journalBytes: loaded.journalBytes,
     revision: () => engine.revision,
+    logGeneration: () => log?.generation ?? 0,
     warn,
   });
   if (!readOnly) {

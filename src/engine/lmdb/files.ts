@@ -20,6 +20,7 @@ import { dirname, join } from 'node:path';
 import { tryLock } from 'fs-native-extensions';
 import { EbbtideError, failedPrecondition, unavailable, unknownError } from '../../errors.js';
 import { allocate } from '../../system/allocate.js';
+import { identityOf } from '../../system/file-identity.js';
 import { HeldDirectory } from '../../system/held-directory.js';
 import { makeDirectories } from '../../system/make-directories.js';
 import { errnoOf, fsError } from '../../system/system-errors.js';
@@ -48,11 +49,12 @@ export function ownDirectory(dir: string, readOnly: boolean): Owner {
   try {
     if (!readOnly) directory.setMode(0o700);
     const fd = takeLock(directory, readOnly);
+    const lock = identityOf(fd);
     return {
       directory,
       verify: () => {
         directory.verify();
-        directory.verifyFile(LOCK, fd);
+        directory.verifyFile(LOCK, lock);
       },
       release: () => {
         closeSync(fd);

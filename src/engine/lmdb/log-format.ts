@@ -8,6 +8,9 @@
  *   previous revision f64, revision f64, change in the number of records i32, words of graph ops u32
  *   rows, then graph ops (u32 each)
  *
+ * A batch without commits is a mark: the first in each turn of a file, with the revision at that moment twice. 1 as its
+ * change in the number of records says that the log has gone on in the other file.
+ *
  * A row is its kind and operands: ids are varints; keys, values and nodes are a length and bytes. Rows are in the order of
  * their commits, so that a later one counts.
  */
@@ -189,12 +192,35 @@ export function sealBatch(batch: Buffer, generation: number): void {
   batch.writeUInt32LE(checksum(batch, generation), 12);
 }
 
+/** Where a turn of a file begins. */
+export interface Mark {
+  readonly generation: number;
+  /** Of the newest commit in the log then. */
+  readonly revision: number;
+}
+
+/** `isLeft`: there is a newer generation, without which commits are missing. */
+export function encodeMark({ generation, revision }: Mark, isLeft: boolean): Buffer {
+  const mark = Buffer.alloc(BATCH_HEAD_BYTES);
+  mark.writeUInt32LE(BATCH_MAGIC, 0);
+  mark.writeDoubleLE(revision, 16);
+  mark.writeDoubleLE(revision, 24);
+  mark.writeInt32LE(isLeft ? 1 : 0, 32);
+  sealBatch(mark, generation);
+  return mark;
+}
+
 const checksum = (batch: Buffer, generation: number): number =>
   crc32(batch.subarray(CHECKED_FROM), generation);
 
 // --------------------------------------------------------------------------------------------------------- reading
 
 export const batchRevision = (batch: Buffer): number => batch.readDoubleLE(24);
+
+export const isMark = (batch: Buffer): boolean =>
+  batch.length === BATCH_HEAD_BYTES && batch.readDoubleLE(16) === batchRevision(batch);
+
+export const isLeft = (mark: Buffer): boolean => isMark(mark) && mark.readInt32LE(32) === 1;
 
 /** The whole batch at an offset, with its generation; undefined when there is none or it is torn. */
 export function batchAt(log: Buffer, offset: number): { generation: number; batch: Buffer } | undefined {

@@ -79,8 +79,11 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   journalBytes: () => number = () => 0;
   /** Told what a caller of `update` does not learn: commits that are lost or held up. */
   onTrouble: (message: string) => void = () => {};
-  /** Runs when the tree has all commits, or cannot get them (`isWhole`), before the environment is closed. */
-  onClose: (isWhole: boolean) => Promise<void> = async () => {};
+  /**
+   * Runs when the tree has all commits, or cannot get them (`isWhole`), before the environment is closed. Answers whether the log
+   * may be emptied.
+   */
+  onClose: (isWhole: boolean) => Promise<boolean> = async () => false;
   afterClose: () => void = () => {};
   /** Of a store that is written. */
   room: Room | undefined;
@@ -383,12 +386,15 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
       // The log keeps them for the next opening; `warn` has told.
       isWhole = false;
     }
+    let isReleased = false;
     await closeAll([
       () => this.applier.stop(),
-      () => this.onClose(isWhole),
+      async () => {
+        isReleased = await this.onClose(isWhole);
+      },
       () => this.#dbs.env.close(),
       () => this.#file.close(this.room?.wasFull),
-      () => this.#log?.close(),
+      () => this.#log?.close(isReleased),
       () => this.afterClose(),
     ]);
   }

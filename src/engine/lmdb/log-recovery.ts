@@ -1,0 +1,185 @@
+/**
+ * What a commit log has that the tree lacks, and whether something is missing. Called at opening; the files are only read.
+ *
+ * A crash can tear the batch that was written last, of which nobody was told, and a power cut leaves a part of a file that was being
+ * emptied, whose commits the tree has. Everything else is a loss of what was acknowledged: a batch that is whole after one
+ * that is not, a gap between batches, and files that are not there. For the last, each turn of a file begins with a mark. The
+ * tree knows of one that was written before its owner's first commit (`begun`); the mark of a file that was left says that
+ * there is a newer one.
+ */
+import { existsSync, lstatSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type EbbtideError, failedPrecondition, unknownError } from '../../errors.js';
+import { fileError, foreign } from './files.js';
+import { BATCH_MAGIC, batchAt, batchRevision, isLeft, isMark, type Mark } from './log-format.js';
+
+const NAMES = ['log.0', 'log.1'] as const;
+
+export const logPaths = (dir: string): string[] => NAMES.map((name) => join(dir, name));
+
+/** Made by the operator: go on without what is missing. */
+export const acceptedLossPath = (dir: string): string => join(dir, 'log.lost');
+
+/** How far a file is filled. */
+export interface Filled {
+  used: number;
+  size: number;
+  revision: number;
+  generation: number;
+  /** Files of earlier versions begin with a commit. */
+  mark: Mark | undefined;
+}
+
+export interface Recovered {
+  /** Whole batches that the tree does not have, oldest first. */
+  batches: Buffer[];
+  /** The newest one used in the directory. */
+  generation: number;
+  /** By file. */
+  filled: readonly (Filled | undefined)[];
+  /** What is missing, when that was accepted. */
+  loss: EbbtideError | undefined;
+}
+
+export interface Expected {
+  /** Newest revision that the tree has. */
+  applied: number;
+  /** A generation that was in the log once; undefined: there need be no log. */
+  begun?: number | undefined;
+  /** Answers what there is up to the first loss, instead of failing. */
+  acceptsLoss?: boolean;
+}
+
+/** Unknown: damaged. FailedPrecondition: a file is missing, or older than the tree. In both cases acknowledged commits are. */
+export function recoverLog(dir: string, { applied, begun, acceptsLoss = false }: Expected): Recovered {
+  const found = logPaths(dir).map((path) => (existsSync(path) ? readTurn(path, applied) : undefined));
+  const turns = found.filter((turn) => turn !== undefined && turn.generation > 0) as Turn[];
+  turns.sort((a, b) => a.generation - b.generation);
+  const batches: Buffer[] = [];
+  const damaged = follow(turns, applied, batches);
+  const loss =
+    damaged !== undefined
+      ? damagedLog(damaged)
+      : isIncomplete(turns, applied, begun)
+        ? lostLog(dir)
+        : undefined;
+  if (loss !== undefined && !acceptsLoss) throw loss;
+  return { batches, generation: turns[turns.length - 1]?.generation ?? 0, filled: found.map(filledOf), loss };
+}
+
+/** One generation in a file. */
+interface Turn {
+  path: string;
+  /** 0: nothing in it. */
+  generation: number;
+  found: Buffer[];
+  used: number;
+  size: number;
+  /** Something follows the last whole batch that belongs to the same generation. */
+  torn: boolean;
+  /** A whole batch that the tree lacks follows one that is not whole. */
+  broken: boolean;
+}
+
+function readTurn(path: string, applied: number): Turn {
+  let log: Buffer;
+  try {
+    if (!lstatSync(path).isFile()) throw foreign(path, 'it is no regular file');
+    log = readFileSync(path);
+  } catch (error) {
+    throw fileError('read', path, error);
+  }
+  const found: Buffer[] = [];
+  let generation = 0;
+  let at = 0;
+  for (let next = batchAt(log, at); next !== undefined; next = batchAt(log, at)) {
+    if (found.length === 0) generation = next.generation;
+    else if (next.generation !== generation) break;
+    found.push(next.batch);
+    at += next.batch.length;
+  }
+  const torn =
+    at + 8 <= log.length && log.readUInt32LE(at) === BATCH_MAGIC && log.readUInt32LE(at + 4) === generation;
+  const newer = newerBehind(log, at, Math.max(applied, endOf(found)));
+  return {
+    path,
+    generation: newer?.generation ?? generation,
+    found,
+    used: at,
+    size: log.length,
+    torn,
+    broken: newer !== undefined,
+  };
+}
+
+/**
+ * A whole batch with a revision above this one. A file is used again when the tree has all that is in it, so what an earlier turn
+ * left is never newer.
+ */
+function newerBehind(log: Buffer, at: number, revision: number): ReturnType<typeof batchAt> {
+  for (let next = log.indexOf(MAGIC_BYTES, at); next >= 0; next = log.indexOf(MAGIC_BYTES, next + 1)) {
+    const behind = batchAt(log, next);
+    if (behind !== undefined && batchRevision(behind.batch) > revision) return behind;
+  }
+  return undefined;
+}
+
+const MAGIC_BYTES = Buffer.alloc(4);
+MAGIC_BYTES.writeUInt32LE(BATCH_MAGIC);
+
+const endOf = (found: readonly Buffer[]): number =>
+  found.length === 0 ? 0 : batchRevision(found[found.length - 1]!);
+
+/** Adds the batches that follow one another; answers the file in which they cease to. */
+function follow(turns: readonly Turn[], applied: number, batches: Buffer[]): string | undefined {
+  let revision = applied;
+  for (const [i, { path, found, torn, broken }] of turns.entries()) {
+    for (const batch of found) {
+      if (batchRevision(batch) <= revision) continue;
+      if (batch.readDoubleLE(16) !== revision) return path;
+      revision = batchRevision(batch);
+      batches.push(batch);
+    }
+    if (broken) return path;
+    // Only what was written last can be torn, and what the tree has.
+    const isWrittenLast = !hasCommits(turns.slice(i + 1)) && !isLeftBehind(found);
+    if (torn && !isWrittenLast && endOf(found) >= applied) return path;
+  }
+  return undefined;
+}
+
+const hasCommits = (turns: readonly Turn[]): boolean =>
+  turns.some(({ found }) => found.some((batch) => !isMark(batch)));
+
+const isLeftBehind = (found: readonly Buffer[]): boolean => found[0] !== undefined && isLeft(found[0]);
+
+/** Whether a file is missing, or an older copy of itself. Unless `begun` tells, the files may be of any age. */
+function isIncomplete(turns: readonly Turn[], applied: number, begun: number | undefined): boolean {
+  if (begun === undefined) return false;
+  const newest = turns[turns.length - 1];
+  if (newest === undefined || newest.generation < begun || isLeftBehind(newest.found)) return true;
+  return Math.max(...turns.map(({ found }) => endOf(found))) < applied;
+}
+
+function filledOf(turn: Turn | undefined): Filled | undefined {
+  const first = turn?.found[0];
+  if (turn === undefined || first === undefined) return undefined;
+  const { used, size, generation, found } = turn;
+  const mark = isMark(first) ? { generation, revision: batchRevision(first) } : undefined;
+  return { used, size, generation, revision: endOf(found), mark };
+}
+
+const accepting = (dir: string): string =>
+  `to go on without these commits, make an empty file ${acceptedLossPath(dir)}`;
+
+const damagedLog = (path: string): EbbtideError =>
+  unknownError(`the commit log ${path} is damaged: acknowledged commits are missing`, {
+    object: path,
+    remedy: `restore the store from a copy; ${accepting(join(path, '..'))}`,
+  });
+
+const lostLog = (dir: string): EbbtideError =>
+  failedPrecondition(
+    `the commit log in ${dir} is missing, empty or older than meta.mdb: acknowledged commits are missing`,
+    { object: dir, remedy: `put log.0 and log.1 back, or restore the store from a copy; ${accepting(dir)}` },
+  );

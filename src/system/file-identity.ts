@@ -1,0 +1,69 @@
+/**
+ * Which file a name leads to: its device and inode, which no other file has while it is open. Called by held-directory.ts,
+ * before each batch of commits among others, so a comparison is one call without a list of all that is known of the file.
+ */
+import { type BigIntStats, fstatSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { getSystemErrorName } from 'node:util';
+import { loadAddon } from './addon.js';
+import { errnoOf, fsError } from './system-errors.js';
+
+/** Device and inode. */
+export type FileIdentity = BigUint64Array;
+
+/** What a name leads to. */
+export type Place = 'same' | 'other' | 'nothing';
+
+const addon = loadAddon('ebbtide_sys') as
+  | { leadsTo?(directory: number, path: string, identity: FileIdentity): number }
+  | undefined;
+
+const OTHER = -1;
+const CURRENT = -1;
+
+/** Errors as those of fstat. */
+export function identityOf(fd: number): FileIdentity {
+  return identityIn(fstatSync(fd, { bigint: true }));
+}
+
+/** Undefined: the name leads to nothing. */
+export function identityAt(path: string): FileIdentity | undefined {
+  try {
+    return identityIn(statSync(path, { bigint: true }));
+  } catch (error) {
+    if (isNothing(errnoOf(error))) return undefined;
+    throw fsError('look at', path, error);
+  }
+}
+
+/** A directory that is held: its descriptor, and a path to it. */
+export interface Held {
+  readonly fd: number;
+  readonly at: string;
+}
+
+/** @param below where the path begins, unless it is absolute */
+export function placeOf(identity: FileIdentity, path: string, below?: Held): Place {
+  if (addon?.leadsTo === undefined) {
+    const found = identityAt(fullPath(path, below));
+    return found === undefined ? 'nothing' : isSame(found, identity) ? 'same' : 'other';
+  }
+  const result = addon.leadsTo(below?.fd ?? CURRENT, path, identity);
+  if (result === 0) return 'same';
+  if (result === OTHER) return 'other';
+  const code = getSystemErrorName(-result);
+  if (isNothing(code)) return 'nothing';
+  throw fsError('look at', fullPath(path, below), Object.assign(new Error(`${code}: stat`), { code }));
+}
+
+const fullPath = (path: string, below: Held | undefined): string =>
+  below === undefined ? path : join(below.at, path);
+
+export const isSameDevice = (a: FileIdentity, b: FileIdentity): boolean => a[0] === b[0];
+
+const isSame = (a: FileIdentity, b: FileIdentity): boolean => isSameDevice(a, b) && a[1] === b[1];
+
+const identityIn = ({ dev, ino }: BigIntStats): FileIdentity => BigUint64Array.of(dev, ino);
+
+const isNothing = (code: string | undefined): boolean =>
+  code === 'ENOENT' || code === 'ENOTDIR' || code === 'ELOOP';
