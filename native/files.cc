@@ -1,8 +1,9 @@
 // Files below a directory that is open: reached step by step, never through a symlink. `openBeneath` is openat2(2) with
 // a loop of openat(2) where the kernel (before 5.6) or a filter of system calls has none. `makeFiles` makes many small
 // files, whole, in one call: a layer of a hundred thousand files would else be a million calls from JavaScript.
+// `firstNoDirectory` looks at all directories below a snapshot at once: there may be hundreds.
 //
-// Threads: `openBeneath` runs on the caller's, `makeFiles` on a thread of libuv's pool. Descriptors are close-on-exec; the
+// Threads: `openBeneath` runs on the caller's, the others on a thread of libuv's pool. Descriptors are close-on-exec; the
 // caller owns what `openBeneath` answers, and keeps the directory that it gives `makeFiles` open until that resolves.
 #include <fcntl.h>
 #include <linux/openat2.h>
@@ -239,11 +240,60 @@ Napi::Value makeFilesCall(Info info) {
   });
 }
 
+// ------------------------------------------------------------------------------------------------- firstNoDirectory
+
+class FirstNoDirectory : public Napi::AsyncWorker {
+ public:
+  FirstNoDirectory(Napi::Env env, std::string paths) : AsyncWorker(env), deferred_(env), paths_(std::move(paths)) {}
+
+  Napi::Promise promise() const { return deferred_.Promise(); }
+
+  void Execute() override {
+    for (const char* path = paths_.data(); path < paths_.data() + paths_.size(); path += std::strlen(path) + 1, index_++) {
+      struct stat found;
+      const int number = stat(path, &found) != 0 ? errno : S_ISDIR(found.st_mode) ? 0 : ENOTDIR;
+      if (number == 0) continue;
+      errno_ = number;
+      return;
+    }
+  }
+
+  void OnOK() override {
+    Napi::Uint32Array found = Napi::Uint32Array::New(Env(), errno_ == 0 ? 0 : 2);
+    if (errno_ != 0) {
+      found[0] = index_;
+      found[1] = static_cast<uint32_t>(errno_);
+    }
+    deferred_.Resolve(found);
+  }
+
+  void OnError(const Napi::Error& error) override { deferred_.Reject(error.Value()); }
+
+ private:
+  Napi::Promise::Deferred deferred_;
+  // Each ends with a NUL.
+  const std::string paths_;
+  uint32_t index_ = 0;
+  int errno_ = 0;
+};
+
+Napi::Value firstNoDirectoryCall(Info info) {
+  return answer(info, [&]() -> Napi::Value {
+    std::string paths = bytesArgument(info, 0, true);
+    if (!paths.empty() && paths.back() != '\0') throw Errno{EINVAL};
+    auto* worker = new FirstNoDirectory(info.Env(), std::move(paths));
+    const Napi::Promise promise = worker->promise();
+    worker->Queue();
+    return promise;
+  });
+}
+
 }  // namespace
 
 void exportFiles(Napi::Env env, Napi::Object exports) {
   exports.Set("openBeneath", Napi::Function::New<openBeneathCall>(env));
   exports.Set("makeFiles", Napi::Function::New<makeFilesCall>(env));
+  exports.Set("firstNoDirectory", Napi::Function::New<firstNoDirectoryCall>(env));
 }
 
 }  // namespace ebbtide::sys

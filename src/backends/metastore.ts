@@ -28,6 +28,8 @@ const FORMAT = 1;
 const FORMAT_KEY = Buffer.from('format');
 const SEQUENCE_KEY = Buffer.from('sequence');
 const PRESENT = Buffer.from([1]);
+/** Parents that are remembered, some 50 bytes each. */
+const MAX_KNOWN_PARENTS = 100_000;
 
 export interface Created {
   id: number;
@@ -44,6 +46,8 @@ export class Metastore {
   readonly #parents: Table;
   readonly #meta: Table;
   #sequence: number;
+  /** Of committed snapshots, by id: neither changes any more, and ids are never used again. */
+  readonly #knownParents = new Map<number, number>();
   #tail: Promise<unknown> = Promise.resolve();
   #closing: Promise<void> | undefined;
 
@@ -115,22 +119,35 @@ export class Metastore {
 
   /** Key of the parent, '' when there is none. */
   parentKey(snapshot: StoredSnapshot): string {
-    return snapshot.parent === 0 ? '' : this.#parentOf(snapshot).key;
+    if (snapshot.parent === 0) return '';
+    return (this.byId(snapshot.parent) ?? this.#lostParent(snapshot.key, snapshot.parent)).key;
   }
 
-  #parentOf(snapshot: StoredSnapshot): StoredSnapshot {
-    const parent = this.byId(snapshot.parent);
-    if (parent !== undefined) return parent;
-    throw unknownError(`snapshot "${snapshot.key}" has lost its parent, number ${snapshot.parent}`, {
-      object: snapshot.key,
-    });
+  #lostParent(key: string, parent: number): never {
+    throw unknownError(`snapshot "${key}" has lost its parent, number ${parent}`, { object: key });
   }
 
   /** Ids of the ancestors, nearest first. */
   ancestors(snapshot: StoredSnapshot): number[] {
     const chain: number[] = [];
-    for (let at = snapshot; at.parent !== 0; at = this.#parentOf(at)) chain.push(at.parent);
+    for (let id = snapshot.parent; id !== 0; id = this.#parentOf(id, chain.at(-2), snapshot)) chain.push(id);
     return chain;
+  }
+
+  /** `child`: whose parent `id` is; `snapshot` when undefined. */
+  #parentOf(id: number, child: number | undefined, snapshot: StoredSnapshot): number {
+    const known = this.#knownParents.get(id);
+    if (known !== undefined) return known;
+    const found = this.byId(id);
+    if (found === undefined) {
+      const key = child === undefined ? snapshot.key : this.byId(child)?.key;
+      return this.#lostParent(key ?? snapshot.key, id);
+    }
+    if (found.kind === 'committed') {
+      if (this.#knownParents.size >= MAX_KNOWN_PARENTS) this.#knownParents.clear();
+      this.#knownParents.set(id, found.parent);
+    }
+    return found.parent;
   }
 
   hasChildren(id: number): boolean {

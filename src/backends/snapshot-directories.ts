@@ -1,11 +1,10 @@
 /** Whether the directories of snapshots are where their metadata says. Called by the snapshotters. */
-import { stat } from 'node:fs/promises';
 import { failedPrecondition } from '../errors.js';
-import { fsError } from '../system/system-errors.js';
+import { errnoOf, fsError, isAbsent } from '../system/system-errors.js';
 import type { SnapshotProblem } from './contract.js';
-import { orAbsent } from './files.js';
 import type { Metastore } from './metastore.js';
 import type { SnapshotDriver } from './snapshot-driver.js';
+import { firstNoDirectory } from './sys.js';
 
 /** FailedPrecondition, by the snapshot's key, unless all paths are directories. */
 export async function requireDirectories(key: string, paths: readonly string[]): Promise<void> {
@@ -19,14 +18,11 @@ export async function requireDirectories(key: string, paths: readonly string[]):
 
 /** The first of the paths, in their order, that is not a directory. */
 async function firstMissing(paths: readonly string[]): Promise<string | undefined> {
-  const found = await Promise.all(
-    paths.map((path) =>
-      orAbsent(stat(path)).catch((error: unknown) => {
-        throw fsError('look at', path, error);
-      }),
-    ),
-  );
-  return paths.find((_, i) => found[i]?.isDirectory() !== true);
+  const found = await firstNoDirectory(paths);
+  if (found === undefined) return undefined;
+  if (!isAbsent(found.error) && errnoOf(found.error) !== 'ENOTDIR')
+    throw fsError('look at', found.path, found.error);
+  return found.path;
 }
 
 /** What is wrong with one snapshot: its directory, its parent. */

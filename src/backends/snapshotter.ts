@@ -288,7 +288,9 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
           create,
         );
       } else await this.#meta.write(create);
-      return this.mounts(key);
+      this.#verify();
+      const made = this.#meta.get(key);
+      return this.#driver.mounts(made, this.#meta.ancestors(made));
     });
   }
 

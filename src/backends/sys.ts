@@ -1,6 +1,7 @@
 /**
  * System calls that Node lacks on Linux: mounts, device nodes, extended attributes, times in nanoseconds, openat2. Used by
- * the backends. Calls are synchronous and short (a mount may wait for its device), all but `makeFiles`. Paths are never
+ * the backends. Calls are synchronous and short (a mount may wait for its device), all but `makeFiles` and
+ * `firstNoDirectory`. Paths are never
  * followed at their last component; a path given as bytes is used as it is, for names that are no UTF-8.
  *
  * Where the addon (native/sys.cc) does not load, mounts and devices are made by the system's own tools and there are
@@ -10,6 +11,7 @@
  */
 import { spawnSync } from 'node:child_process';
 import { closeSync, constants, lutimesSync, openSync, readSync } from 'node:fs';
+import { stat } from 'node:fs/promises';
 import { getSystemErrorName } from 'node:util';
 import { addonError, loadAddon } from '../system/addon.js';
 import { MountFlag, mountFlagNames, parseMountOptions } from './mount-options.js';
@@ -38,12 +40,15 @@ interface Addon {
   /** A descriptor, or an errno below 0. */
   openBeneath(directory: number, path: SysPath, flags: number): number;
   makeFiles(directory: number, list: Uint8Array): Promise<Uint32Array> | number;
+  /** Paths that end with a NUL each; answers index and errno of the first that is none, or nothing. */
+  firstNoDirectory(paths: Uint8Array): Promise<Uint32Array> | number;
   peerCredentials(descriptor: number): Buffer | number;
 }
 
 const addon = loadAddon('ebbtide_sys') as Addon | undefined;
 
 const ENOTSUP = 95;
+const ENOTDIR = 20;
 const ENODATA = 61;
 const NANOS = 1_000_000_000n;
 
@@ -222,6 +227,29 @@ export async function makeFiles(directory: number, list: Uint8Array): Promise<Ui
   const outcomes = await (addon?.makeFiles(directory, list) ?? ENOTSUP);
   if (typeof outcomes === 'number') throw systemError(outcomes, 'makeFiles', '');
   return outcomes;
+}
+
+/** The first of the paths, in their order, that does not lead to a directory, and why. In one call for all of them. */
+export async function firstNoDirectory(
+  paths: readonly string[],
+): Promise<{ path: string; error: NodeJS.ErrnoException } | undefined> {
+  if (addon === undefined) return firstNoDirectoryOneByOne(paths);
+  const found = await addon.firstNoDirectory(Buffer.from(paths.map((path) => `${path}\0`).join('')));
+  const [index, errno] = typeof found === 'number' ? [0, found] : found;
+  if (index === undefined || errno === undefined) return undefined;
+  const path = paths[index]!;
+  return { path, error: systemError(errno, 'stat', path) };
+}
+
+async function firstNoDirectoryOneByOne(paths: readonly string[]) {
+  for (const path of paths) {
+    try {
+      if (!(await stat(path)).isDirectory()) return { path, error: systemError(ENOTDIR, 'stat', path) };
+    } catch (error) {
+      return { path, error: error as NodeJS.ErrnoException };
+    }
+  }
+  return undefined;
 }
 
 /** SO_PEERCRED of a connected unix socket: who made the connection. Undefined where that is not known. */

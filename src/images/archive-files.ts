@@ -44,6 +44,11 @@ export class ArchiveFiles {
     this.#progress = progress;
   }
 
+  /** Paths of all files and links. */
+  names(): Iterable<string> {
+    return this.#files.keys();
+  }
+
   addLink(path: string, entry: TarEntry): void {
     // Symlinks count from their own directory, hard links from the root.
     const from = entry.type === 'symlink' ? path.slice(0, path.lastIndexOf('/') + 1) : '';

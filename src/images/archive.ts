@@ -13,6 +13,7 @@ import { ArchiveFiles, wholeBody } from './archive-files.js';
 import { dockerEntries } from './docker-archive.js';
 import { MAX_DOCUMENT_BYTES } from './documents.js';
 import { checkLayoutFile, parseLayoutIndex } from './layout.js';
+import { refusal } from './other-forms.js';
 import type { ImageServices, LeasedContext, OnProgress } from './services.js';
 import { DOCKER_FILE, type ImageSource, INDEX_FILE, LAYOUT_FILE } from './source.js';
 
@@ -46,14 +47,22 @@ export async function readArchive(
   if (layout !== undefined) {
     checkLayoutFile(layout, name);
     const index = await document(INDEX_FILE);
-    if (index === undefined) throw unrecognized(name, `it has ${LAYOUT_FILE} but no ${INDEX_FILE}`);
+    if (index === undefined)
+      throw refusal(name, [], `${name} is not an image archive: it has ${LAYOUT_FILE} but no ${INDEX_FILE}`);
     return {
       index: parseLayoutIndex(index, `${INDEX_FILE} of ${name}`),
       open: (digest) => openLinked(files, digest),
     };
   }
   const docker = await document(DOCKER_FILE);
-  if (docker === undefined) throw unrecognized(name, `it has neither ${LAYOUT_FILE} nor ${DOCKER_FILE}`);
+  if (docker === undefined) {
+    const names = [...documents.keys(), ...files.names()];
+    throw refusal(
+      name,
+      names,
+      `${name} is not an image archive: it has neither ${LAYOUT_FILE} nor ${DOCKER_FILE}`,
+    );
+  }
   const manifests = await dockerEntries(services, ctx, docker, files);
   return { index: { manifests, unusable: new Map() }, open: async () => undefined };
 }
@@ -65,12 +74,6 @@ async function openLinked(files: ArchiveFiles, digest: string): Promise<undefine
   if (taken === undefined || taken.digest === digest) return;
   throw invalidArgument(`archive entry "${path}" is not what its digest promises`, { object: digest });
 }
-
-const unrecognized = (name: string, why: string) =>
-  invalidArgument(`${name} is not an image archive: ${why}`, {
-    object: name,
-    remedy: 'give an OCI layout (directory or tar) or a docker save tar',
-  });
 
 interface ReadOptions {
   name: string;

@@ -19,6 +19,7 @@ import {
 } from './documents.js';
 import { Annotation, MediaType } from './media-types.js';
 import { normalizeDockerReference, refNameOf } from './names.js';
+import { dirForm } from './other-forms.js';
 import type { ImageServices, LeasedContext } from './services.js';
 
 interface DockerImage {
@@ -56,6 +57,9 @@ function parseDockerManifest(document: Buffer): DockerImage[] {
       remedy: 'write the archive again with docker save',
     });
   const json = parseJson(document, 'manifest.json') ?? [];
+  if (typeof json === 'object' && 'schemaVersion' in json) {
+    throw invalidArgument(`cannot import the archive: it is ${dirForm.what}`, { remedy: dirForm.remedy });
+  }
   if (!Array.isArray(json)) throw malformed('is not a list');
   checkCount(json.length, 'manifest.json', MAX_IMAGES);
   return json.map((image: unknown) => {

@@ -2,12 +2,13 @@
  * An OCI image layout in a directory. Blobs are opened when they are asked for, so only what images need is read.
  * Names come from digests that were checked, never from the index as such.
  */
-import { constants, type FileHandle, open } from 'node:fs/promises';
+import { constants, type FileHandle, open, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { invalidArgument } from '../errors.js';
 import { parseDigest } from '../model/digest.js';
 import { fsError, isAbsent } from '../system/system-errors.js';
 import { type Index, MAX_DOCUMENT_BYTES, MAX_IMAGES, parseIndex, parseObject } from './documents.js';
+import { refusal } from './other-forms.js';
 import { type ImageSource, INDEX_FILE, LAYOUT_FILE, LAYOUT_VERSION, type OpenBlob } from './source.js';
 
 /** InvalidArgument: the directory holds no layout, or one of a version nobody knows. */
@@ -33,10 +34,7 @@ async function readSmall(dir: string, name: string): Promise<Buffer> {
   const path = join(dir, name);
   const file = await openFile(path);
   if (file === undefined) {
-    throw invalidArgument(`${dir} is no OCI image layout: it has no ${name}`, {
-      object: dir,
-      remedy: 'give an OCI layout directory, an OCI layout tar, or a docker save tar',
-    });
+    throw refusal(dir, await readdir(dir), `${dir} is no OCI image layout: it has no ${name}`);
   }
   try {
     const { size } = await file.stat();

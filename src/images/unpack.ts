@@ -5,7 +5,9 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Applied, applyLayer } from '../backends/archive/apply.js';
+import { KnownLayers } from '../backends/archive/known-layers.js';
 import type { ArchiveLimits } from '../backends/archive/limits.js';
+import { eachLimit } from '../backends/files.js';
 import type { CallContext } from '../context.js';
 import {
   EbbtideError,
@@ -63,6 +65,8 @@ interface Layer {
 
 /** Tries to win or wait for a layer that somebody else is unpacking too. */
 const MAX_ATTEMPTS = 10;
+/** Their commits reach the disk together. */
+const LABELS_AT_ONCE = 16;
 
 /**
  * Unpacks an image with a snapshotter. NotFound: no such snapshotter, a blob is missing, or nothing for the
@@ -97,6 +101,7 @@ class Unpacker {
   readonly #snapshotter: LayerSnapshotter;
   readonly #options: UnpackOptions;
   readonly #skipped: Applied['skipped'] = { owners: 0, devices: 0, xattrs: 0 };
+  readonly #known = new KnownLayers();
 
   constructor(services: ImageServices, ctx: LeasedContext, name: string, options: UnpackOptions) {
     const snapshotter = services.snapshotter(name);
@@ -126,7 +131,11 @@ class Unpacker {
     let applied = 0;
     if (top !== undefined) {
       if (!(await this.#isThere(top.chainId))) {
-        for (const layer of layers) if (await this.#layer(layer)) applied++;
+        try {
+          for (const layer of layers) if (await this.#layer(layer)) applied++;
+        } finally {
+          this.#known.close();
+        }
       }
       await this.#label(manifest, layers, top.chainId);
     }
@@ -157,14 +166,14 @@ class Unpacker {
 
   /** The config keeps the top snapshot, and so the chain; compressed layers say what they unfold to. */
   async #label(manifest: Manifest, layers: readonly Layer[], top: string): Promise<void> {
-    for (const { descriptor, diffId } of layers) {
-      await addBlobLabels(this.#services, this.#ctx, descriptor.digest, {
-        [Label.uncompressed]: diffId,
-      }).catch((error: unknown) => {
-        // With its snapshot in place a layer's blob need not be.
-        if (!isNotFound(error)) throw error;
-      });
-    }
+    await eachLimit(layers, LABELS_AT_ONCE, ({ descriptor, diffId }) =>
+      addBlobLabels(this.#services, this.#ctx, descriptor.digest, { [Label.uncompressed]: diffId }).catch(
+        (error: unknown) => {
+          // With its snapshot in place a layer's blob need not be.
+          if (!isNotFound(error)) throw error;
+        },
+      ),
+    );
     await addBlobLabels(this.#services, this.#ctx, manifest.config.digest, {
       [`${Label.gcRefSnapshot}.${this.#name}`]: top,
     });
@@ -237,6 +246,7 @@ class Unpacker {
         mediaType,
         signal: this.#ctx.signal,
         limits,
+        known: this.#known,
         progress: progress && ((done) => progress({ phase: 'unpack', name, done, total })),
       });
     } catch (error) {

@@ -150,7 +150,7 @@ describe('diff of two trees', () => {
         const home = join(top, String(turn++));
         const root = join(home, 'plain');
         await mkdir(root, { recursive: true });
-        const stack = new Stack(home);
+        using stack = new Stack(home);
         let before: Mount[] = [];
         for (const items of layers) {
           try {

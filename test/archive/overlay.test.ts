@@ -29,6 +29,7 @@ async function seen(mounts: Mount[]): Promise<Record<string, string>> {
 
 async function both(t: TestContext, layers: Item[][]) {
   const stack = new Stack(await tempDir(t));
+  t.after(() => stack[Symbol.dispose]());
   const root = await tempDir(t);
   for (const items of layers) {
     const layer = await tarOf(items);
@@ -148,7 +149,7 @@ describe('layers in overlay directories', { skip: reason }, () => {
       { name: `f${i}`, text: String(i) },
       { name: 'same', text: String(i) },
     ]);
-    const stack = new Stack(await tempDir(t));
+    using stack = new Stack(await tempDir(t));
     for (const items of layers) await stack.push(await tarOf(items));
     const tree = await seen(stack.view());
     assert.equal(Object.keys(tree).length, 129);
@@ -298,7 +299,7 @@ test('given random layers with symlinks, the mounted overlay is the plain direct
       const root = join(home, 'plain');
       await mkdir(root, { recursive: true });
       await writeFile(join(home, 'outside'), 'untouched');
-      const stack = new Stack(home);
+      using stack = new Stack(home);
       for (const items of layers) {
         const layer = await tarOf(items);
         const plain = await outcome(async () => void (await applyLayer([bind(root)], streamOf(layer))));

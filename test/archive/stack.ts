@@ -1,12 +1,15 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { applyLayer } from '../../src/backends/archive/apply.js';
+import { KnownLayers } from '../../src/backends/archive/known-layers.js';
 import type { Mount } from '../../src/backends/contract.js';
 import { bind, streamOf } from './support.js';
 
 /** One directory for each layer, as the overlay snapshotter has them. */
-export class Stack {
+export class Stack implements Disposable {
   readonly #dir: string;
+  /** So few names that some are remembered and others looked at again. */
+  readonly #known = new KnownLayers(6);
   #layers = 0;
 
   constructor(dir: string) {
@@ -30,7 +33,7 @@ export class Stack {
     await mkdir(work);
     const options = [`workdir=${work}`, `upperdir=${upper}`, this.#lowerdir()];
     const mounts = this.#layers === 1 ? [bind(upper)] : [{ type: 'overlay', source: 'overlay', options }];
-    await applyLayer(mounts, streamOf(layer));
+    await applyLayer(mounts, streamOf(layer), { known: this.#known });
   }
 
   view(): Mount[] {
@@ -39,6 +42,10 @@ export class Stack {
     const options = [this.#lowerdir()];
     this.#layers--;
     return [{ type: 'overlay', source: 'overlay', options }];
+  }
+
+  [Symbol.dispose](): void {
+    this.#known.close();
   }
 
   upper(path: string): string {

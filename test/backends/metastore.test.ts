@@ -71,6 +71,28 @@ test('given the base set, then ids start at 1, survive a commit, and chains are 
   );
 });
 
+test('given a long chain, then its ancestors are read once, and those of its removed snapshots not again', async (t) => {
+  const { meta } = await fixture(t);
+  for (let i = 1; i <= 30; i++) {
+    await prepare(meta, 'a', i === 1 ? '' : `layer-${i - 1}`);
+    await commit(meta, `layer-${i}`, 'a');
+  }
+  let reads = 0;
+  const byId = meta.byId.bind(meta);
+  meta.byId = (id) => {
+    reads++;
+    return byId(id);
+  };
+  const descending = (from: number): number[] => Array.from({ length: from }, (_, i) => from - i);
+  assert.deepEqual(meta.ancestors(meta.get('layer-30')), descending(29));
+  reads = 0;
+  assert.deepEqual(meta.ancestors(meta.get('layer-30')), descending(29));
+  assert.ok(reads <= 2, `${reads} reads`);
+  await meta.write((tx) => tx.remove('layer-30'));
+  await prepare(meta, 'layer-30', 'layer-28');
+  assert.deepEqual(meta.ancestors(meta.get('layer-30')), descending(28));
+});
+
 test('given removed snapshots and failed writes, then ids are never used again, also after reopening [#166]', async (t) => {
   const { path, meta } = await fixture(t);
   await prepare(meta, 'a');

@@ -8,9 +8,18 @@ import { isKind, isNotFound } from '../../src/errors.js';
 import { type ExportOptions, exportImages } from '../../src/images/export.js';
 import { importImage } from '../../src/images/import.js';
 import { digestOf } from '../../src/model/digest.js';
-import { type Item, streamOf } from '../archive/support.js';
+import { type Item, readAll, streamOf } from '../archive/support.js';
 import { tempDir, testDB } from '../support/db.js';
-import { Blobs, ctx, type Desc, named, OCI_CONFIG, OCI_MANIFEST, tarOfFiles } from './fixtures.js';
+import {
+  Blobs,
+  ctx,
+  type Desc,
+  named,
+  OCI_CONFIG,
+  OCI_MANIFEST,
+  tarOfFiles,
+  writeFiles,
+} from './fixtures.js';
 
 const layer = (name: string): Item[] => [{ name, text: name.repeat(1000) }];
 const linux = (architecture: string, variant?: string) => ({
@@ -124,6 +133,33 @@ describe('closed layouts', () => {
       assert.deepEqual([again?.name, again?.target.digest], [NAME, manifest!.digest]);
     });
   }
+
+  test('given an image that is deleted and collected while it is written, at any point, the layout has all of it', async (t) => {
+    const { db, blobs, index } = await multi(t);
+    const again = await tarOfFiles(blobs.layout([named(index, NAME)]));
+    for (let at = 0, reached = true; reached; at += 16) {
+      await importImage(db, ctx, streamOf(again));
+      const parts: Buffer[] = [];
+      await exportImages(db, ctx, [NAME], async (bytes) => {
+        parts.push(Buffer.from(bytes));
+        if (parts.length !== at + 1) return;
+        await db.images.delete(ctx, NAME);
+        await db.garbageCollect();
+      });
+      reached = parts.length > at;
+      const files = new Map(
+        (await readAll(Buffer.concat(parts)))
+          .filter(({ entry }) => entry.type === 'file')
+          .map(({ entry, content }) => [entry.name, content]),
+      );
+      const { entries } = await readClosed(await writeFiles(await tempDir(t), files));
+      assert.deepEqual(
+        entries.map(({ digest }) => digest),
+        [index.digest],
+      );
+    }
+    await db.garbageCollect();
+  });
 
   test('given that one platform was never fetched, the index is written anew without it and its attestation', async (t) => {
     const { db, made, index, entries: all } = await multi(t, ({ arm64 }) => [arm64![0]!]);

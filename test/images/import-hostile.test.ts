@@ -142,6 +142,50 @@ describe('hostile and damaged sources', () => {
     });
   }
 
+  const refused: [string, Record<string, string>, RegExp][] = [
+    [
+      'an archive of Docker before 1.10',
+      { repositories: '{}', 'ab/layer.tar': '', 'ab/json': '{}' },
+      /before 1\.10/,
+    ],
+    [
+      'the form dir:',
+      { version: 'Directory Transport Version: 1.1\n', 'manifest.json': '{"schemaVersion":2}', ab: '' },
+      /the form dir: \(docker-dir\)/,
+    ],
+    ['a layout that lacks a file', { 'index.json': '{"manifests":[]}' }, /an OCI layout without oci-layout/],
+    [
+      'a layout with nothing but its mark',
+      { 'oci-layout': '{"imageLayoutVersion":"1.0.0"}' },
+      /no index\.json/,
+    ],
+  ];
+  for (const [name, files, message] of refused) {
+    test(`given ${name}, as an archive and as a directory, it is InvalidArgument that says so`, async (t) => {
+      const db = await testDB(t);
+      const contents = new Map(Object.entries(files).map(([path, text]) => [path, Buffer.from(text)]));
+      for (const source of [
+        await writeFiles(await tempDir(t), contents),
+        streamOf(await tarOfFiles(contents)),
+      ]) {
+        await assert.rejects(importImage(db, ctx, source), (error: unknown) => {
+          assert.ok(isKind(error, 'InvalidArgument'));
+          assert.match(String(error), message);
+          return true;
+        });
+      }
+      assert.deepEqual(await db.images.list(ctx), []);
+    });
+  }
+
+  test('given an archive of a directory with a layout, or a directory of an unpacked archive, it is told how to pack it', async (t) => {
+    const db = await testDB(t);
+    const nested = await tarOf([{ name: './app/oci-layout', text: '{}' }]);
+    await assert.rejects(importImage(db, ctx, streamOf(nested)), /the images in its directory "app"/);
+    const unpacked = await writeFiles(await tempDir(t), new Map([['manifest.json', Buffer.from('[]')]]));
+    await assert.rejects(importImage(db, ctx, unpacked), /a docker archive that was unpacked/);
+  });
+
   test('given a path that is not there, or a directory without a layout, the error says so', async (t) => {
     const db = await testDB(t);
     const dir = await tempDir(t);

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { createHook } from 'node:async_hooks';
 import { describe, type TestContext, test } from 'node:test';
 import { canMount, withMounts } from '../../src/backends/mounts.js';
 import { sys } from '../../src/backends/sys.js';
@@ -61,12 +62,13 @@ async function treeIn(db: DB, snapshotter: string, chainId: string): Promise<Rec
   return tree;
 }
 
-/** The services of a DB with a snapshotter that misbehaves. */
+/** The services of a DB with a snapshotter that differs in some calls. */
 function withSnapshotter(
   db: DB,
   change: (real: LayerSnapshotter) => Partial<LayerSnapshotter>,
+  name = 'native',
 ): ImageServices {
-  const real = db.snapshotter('native')!;
+  const real = db.snapshotter(name)!;
   const changed: LayerSnapshotter = {
     stat: (...args) => real.stat(...args),
     prepare: (...args) => real.prepare(...args),
@@ -283,6 +285,47 @@ describe('unpacking what is wrong', () => {
     await db.content.delete(ctx, made.layers[1]!.digest);
     await assert.rejects(unpackImage(db, ctx, image, 'native'), (e) => isNotFound(e));
     assert.ok(!(await snapshotKeys(db)).some((key) => key.startsWith('active')));
+  });
+
+  test('given many layers, the work for one does not grow with the number of those below', {
+    skip: noOverlay,
+  }, async (t) => {
+    const db = await testDB(t, { snapshotters: ['overlayfs'] });
+    const blobs = new Blobs();
+    const many = Array.from({ length: 40 }, (_, i): Item[] => [
+      { name: 'usr', type: 'directory' },
+      { name: 'usr/share', type: 'directory' },
+      { name: `usr/share/new-${i}`, type: 'directory' },
+      { name: `usr/share/new-${i}/file`, text: String(i) },
+      { name: 'usr/state', text: String(i) },
+      ...(i === 0 ? [] : [{ name: `usr/share/.wh.new-${i - 1}` }]),
+    ]);
+    const image = await imported(t, db, blobs, (await blobs.image(many)).manifest);
+    let calls = 0;
+    const hook = createHook({ init: (_, type) => void (type === 'FSREQPROMISE' && calls++) }).enable();
+    t.after(() => hook.disable());
+    const before: number[] = [];
+    const services = withSnapshotter(
+      db,
+      (real) => ({
+        prepare: (...args) => {
+          before.push(calls);
+          return real.prepare(...args);
+        },
+      }),
+      'overlayfs',
+    );
+    const { chainId } = await unpackImage(services, ctx, image, 'overlayfs');
+    const callsOf = (layer: number): number => before[layer + 1]! - before[layer]!;
+    assert.ok(callsOf(5) > 20, `${callsOf(5)} calls into the file system for the 6th layer`);
+    assert.ok(callsOf(38) < 1.2 * callsOf(5), `${callsOf(5)} for the 6th layer, ${callsOf(38)} for the 39th`);
+    assert.deepEqual(await treeIn(db, 'overlayfs', chainId), {
+      usr: 'dir',
+      'usr/share': 'dir',
+      'usr/share/new-39': 'dir',
+      'usr/share/new-39/file': '39',
+      'usr/state': '39',
+    });
   });
 
   test('given limits, a layer beyond them is FailedPrecondition', async (t) => {

@@ -80,12 +80,13 @@ describe('a package whose addons were not built', () => {
       sys.utimes('file', 1500000000123456789n, 1600000000123456789n);
       console.log(sys.xattrSupported, sys.fallbackReason() !== '', Math.round(statSync('file').mtimeMs),
         code(() => sys.lgetxattr('file', 'user.a')), code(() => sys.mknod('pipe', 0o010640)),
-        code(() => sys.mknod('pipe', 0o010640)), (statSync('pipe').mode).toString(8), code(() => sys.umount('file')));`;
+        code(() => sys.mknod('pipe', 0o010640)), (statSync('pipe').mode).toString(8), code(() => sys.umount('file')),
+        (await sys.firstNoDirectory(['.', 'file'])).error.code, await sys.firstNoDirectory(['.']));`;
     const { stdout, stderr } = run(script);
     const umount = root ? 'EINVAL' : 'E[A-Z]+';
     assert.match(
       stdout,
-      new RegExp(`^false true 1600000000123 ENOTSUP done EEXIST 10640 ${umount}$`),
+      new RegExp(`^false true 1600000000123 ENOTSUP done EEXIST 10640 ${umount} ENOTDIR undefined$`),
       stderr,
     );
   });

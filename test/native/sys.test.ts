@@ -56,6 +56,22 @@ describe('system calls', () => {
   });
   after(() => rmSync(dir, { recursive: true, force: true }));
 
+  it('given paths, then the first in their order that leads to no directory is told, with the reason', async () => {
+    const file = join(dir, 'file');
+    const link = join(dir, 'é-link');
+    writeFileSync(file, '');
+    symlinkSync(dir, link);
+    const first = async (...paths: string[]) => {
+      const found = await sys.firstNoDirectory(paths);
+      return found && [found.path, found.error.code];
+    };
+    assert.equal(await first(), undefined);
+    assert.equal(await first(dir, link), undefined);
+    assert.deepEqual(await first(dir, link, join(link, 'none'), file), [join(link, 'none'), 'ENOENT']);
+    assert.deepEqual(await first(dir, file, 'none'), [file, 'ENOTDIR']);
+    assert.deepEqual(await first(dir, join(file, 'x')), [join(file, 'x'), 'ENOTDIR']);
+  });
+
   it('given nanoseconds, when set on a symlink, then the link and not its target has them', () => {
     const file = join(dir, 'times');
     const link = join(dir, 'link');

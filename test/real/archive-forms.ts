@@ -2,9 +2,9 @@
  * One image in the archive forms of build tools that Debian does not have, after their documented layouts: the same
  * config and layers each time, under the names and in the order of that tool.
  */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { gunzipSync } from 'node:zlib';
+import { gunzipSync, gzipSync } from 'node:zlib';
 import { digestOf } from '../../src/model/digest.js';
 import { type Item, tarOf } from '../archive/support.js';
 import { OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST } from '../images/fixtures.js';
@@ -20,6 +20,17 @@ const EMPTY = 'application/vnd.oci.empty.v1+json';
 const NAME = 'example.com/real/app:1.0';
 const hex = (digest: string): string => digest.slice('sha256:'.length);
 
+/** Forms that make-archives.sh writes only where their tools are. */
+export const optionalForms: readonly (readonly [string, string])[] = [
+  ['`buildah push` to oci-archive', 'buildah-oci.tar'],
+  ['`buildah push` to docker-archive', 'buildah-docker.tar'],
+  ['`podman save --format oci-archive`', 'podman-oci.tar'],
+  ['`podman save`', 'podman-docker.tar'],
+  ['`podman save -m`, two images', 'podman-multi.tar'],
+];
+/** Of two platforms; ctr exports it again. */
+export const TWO_PLATFORMS = 'an index of two platforms';
+
 /** Writes every form into `dir`, made by make-archives.sh; answers what the forms are called, and their files. */
 export async function writeForms(dir: string): Promise<Map<string, string>> {
   const image = readImage(join(dir, 'layout'));
@@ -28,11 +39,16 @@ export async function writeForms(dir: string): Promise<Map<string, string>> {
     ['`skopeo` oci-archive', join(dir, 'oci-archive.tar')],
     ['`skopeo` docker-archive', join(dir, 'docker-archive.tar')],
     ['OCI layout with zstd layers, by skopeo', join(dir, 'zstd.tar')],
+    ['OCI layout with zstd:chunked layers, by skopeo', join(dir, 'chunked.tar')],
+    ...optionalForms
+      .map(([name, file]) => [name, join(dir, file)] as const)
+      .filter(([, file]) => existsSync(file)),
   ]);
   const forms: [string, Item[]][] = [...dockerForms(image), ...layoutForms(image)];
   for (const [i, [name, items]] of forms.entries()) {
     const file = join(dir, `form-${i}.tar`);
-    writeFileSync(file, await tarOf(items));
+    const archive = await tarOf(items);
+    writeFileSync(file, name.includes('in gzip') ? gzipSync(archive, { level: 1 }) : archive);
     files.set(name, file);
   }
   return files;
@@ -95,6 +111,36 @@ function dockerForms({ config, layers, blob }: Image): [string, Item[]][] {
         list(`${hex(config.digest)}.json`, old),
         { name: 'repositories', text: '{}' },
       ],
+    ],
+    [
+      '`nix` dockerTools.buildImage: names of its own, `repositories`, in gzip',
+      [
+        ...plain.flatMap((text, i): Item[] => [
+          { name: ids[i]!, type: 'directory', mode: 0o555 },
+          { name: `${ids[i]}/VERSION`, text: '1.0' },
+          { name: `${ids[i]}/json`, text: `{"id":"${ids[i]}"}` },
+          { name: old[i]!, text },
+        ]),
+        { name: `${hex(config.digest)}.json`, text: configBytes },
+        list(`${hex(config.digest)}.json`, old),
+        { name: 'repositories', text: `{"example.com/real/app":{"1.0":"${ids.at(-1)}"}}` },
+      ],
+    ],
+    [
+      '`nix` dockerTools.streamLayeredImage: `<diff id>/layer.tar`',
+      archive(
+        `${hex(config.digest)}.json`,
+        plain.map((text) => `${hex(digestOf(text))}/layer.tar`),
+        plain,
+      ),
+    ],
+    [
+      '`rules_oci`: `blobs/sha256/<hex>.tar.gz`, no layout, list first',
+      archive(
+        blobPath(config.digest),
+        layers.map(({ digest }) => `${blobPath(digest)}.tar.gz`),
+        packed,
+      ).toReversed(),
     ],
     ['layers without extensions', archive('c', ['x/0', 'x/1', 'x/2'], plain)],
     ['gzip layers called `layer.tar`', archive('config.json', old, packed)],
@@ -176,6 +222,16 @@ function layoutForms(image: Image): [string, Item[]][] {
   const [level, levelBytes] = document(OCI_INDEX, {
     manifests: [{ ...manifest, annotations: undefined, platform: { ...platform, variant: 'v2' } }],
   });
+  const otherBytes = Buffer.from(
+    JSON.stringify({ ...JSON.parse(blob(config.digest).toString()), architecture: 's390x' }),
+  );
+  const [other, otherManifest] = document(OCI_MANIFEST, { config: raw(OCI_CONFIG, otherBytes), layers });
+  const [both, bothBytes] = document(OCI_INDEX, {
+    manifests: [
+      { ...other, platform: { os: 'linux', architecture: 's390x' } },
+      { ...manifest, annotations: undefined, platform },
+    ],
+  });
   const [several, severalBytes] = document(OCI_INDEX, {
     manifests: [{ ...manifest, annotations: undefined, platform }, marked, chart],
   });
@@ -201,6 +257,7 @@ function layoutForms(image: Image): [string, Item[]][] {
       'an index of the image, its attestation and an artifact',
       layout([named(several)], [empty, statement, attestationBytes, chartBytes, severalBytes]),
     ],
+    [TWO_PLATFORMS, layout([named(both)], [otherBytes, otherManifest, bothBytes])],
     ['an index of `amd64/v2` only', layout([named(level)], [levelBytes])],
   ];
 }

@@ -22,7 +22,7 @@ import { openDB } from '../../src/open.js';
 import { Server } from '../conformance/servers.js';
 import { missingTools } from '../support/debian.js';
 import { describeTree } from '../support/tree.js';
-import { writeForms } from './archive-forms.js';
+import { optionalForms, TWO_PLATFORMS, writeForms } from './archive-forms.js';
 
 const script = fileURLToPath(new URL('../../../test/real/make-archives.sh', import.meta.url));
 const page = fileURLToPath(new URL('../../../docs/conformance.md', import.meta.url));
@@ -68,18 +68,48 @@ describe('archives of every form', { skip: reason ?? false }, () => {
 
   before(async () => {
     dir = await mkdtemp(join(tmpdir(), 'ebbtide-archives-'));
-    assert.ok(run('bash', script, join(dir, 'made')));
+    const made = spawnSync('bash', [script, join(dir, 'made')], { encoding: 'utf8', timeout: 120_000 });
+    assert.equal(made.status, 0, made.stderr);
     expected = rootOfLayout(join(dir, 'made/layout'), 'app')!;
     files = await writeForms(join(dir, 'made'));
     db = await openDB({ root: join(dir, 'store'), snapshotters: ['native'], log: () => {} });
     containerd = await Server.start('containerd', { dir: join(dir, 'containerd') });
+    exportByCtr();
     await ourExports();
+    const lacking = optionalForms.map(([name]) => name).filter((name) => !files.has(name));
+    if (lacking.length > 0) console.log(`not tested without buildah and podman: ${lacking.join(', ')}`);
   });
   after(async () => {
     await db?.close();
     await containerd?.stop();
     await rm(dir, { recursive: true, force: true });
   });
+
+  /** Of one platform ctr writes the whole index, and the other's blobs not. */
+  function exportByCtr(): void {
+    const ctr = ['--address', containerd.address, '--namespace', 'exports', 'images'];
+    const name = 'example.com/two:app';
+    const source = files.get(TWO_PLATFORMS)!;
+    assert.ok(
+      run(
+        'ctr',
+        ...ctr,
+        'import',
+        '--all-platforms',
+        '--no-unpack',
+        '--base-name',
+        'example.com/two',
+        source,
+      ),
+    );
+    for (const [what, file, ...flags] of [
+      ['`ctr images export` of one platform of two', 'ctr-one.tar', '--platform', 'linux/amd64'],
+      ['`ctr images export --all-platforms`', 'ctr-all.tar', '--all-platforms'],
+    ] as const) {
+      files.set(what, join(dir, file));
+      assert.ok(run('ctr', ...ctr, 'export', ...flags, join(dir, file), name), what);
+    }
+  }
 
   async function ourExports(): Promise<void> {
     const ctx = { namespace: 'exports' };
@@ -129,6 +159,8 @@ describe('archives of every form', { skip: reason ?? false }, () => {
       const sources = [
         ...(tag === undefined ? [] : [`oci-archive:${file}:${tag}`]),
         `docker-archive:${file}`,
+        // The first of several images.
+        `docker-archive:${file}:@0`,
       ];
       const [plain, layout] = [`docker-archive:${place}/plain.tar`, `oci:${place}/layout:app`];
       const copy = (from: string, to: string): boolean => run('skopeo', 'copy', '--quiet', from, to);
@@ -157,7 +189,7 @@ describe('archives of every form', { skip: reason ?? false }, () => {
           '--snapshotter',
           'native',
           '--base-name',
-          'example.com/app',
+          'example.com/real/app',
           file,
         )
       )

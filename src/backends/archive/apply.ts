@@ -13,6 +13,7 @@ import { inside, within } from './beneath.js';
 import { ChunkReader } from './chunks.js';
 import { type Compression, decompress } from './compression.js';
 import { entryError, makeFile, makeHardLink, makeNode, makeSymlink } from './entries.js';
+import type { KnownLayers } from './known-layers.js';
 import { type DirNode, LayerTree } from './layer-tree.js';
 import { type ArchiveLimits, Budget, withDefaults } from './limits.js';
 import { type Skipped, setFinal, setOwnerAndXattrs, timesOf } from './metadata.js';
@@ -30,6 +31,8 @@ export interface ApplyOptions {
   /** Told the compressed bytes read so far. */
   progress?: ((bytesRead: number) => void) | undefined;
   limits?: Partial<ArchiveLimits> | undefined;
+  /** What is known of the layers below, when the caller applies one layer of a chain after another; it closes it. */
+  known?: KnownLayers | undefined;
 }
 
 export interface Applied {
@@ -79,7 +82,7 @@ export async function applyLayer(
       size += chunk.length;
     }),
   );
-  const tree = new LayerTree(target);
+  const tree = new LayerTree(target, options.known);
   const applier = new Applier(tree, limits, signal);
   try {
     for await (const entry of readTar(reader)) await applier.add(entry);

@@ -14,6 +14,7 @@ import { lstat, mkdir, readlink } from 'node:fs/promises';
 import { invalidArgument } from '../../errors.js';
 import { chmodPlace, inside, namesIn, type Place, Root, within } from './beneath.js';
 import { DirNode, placed } from './dir-node.js';
+import type { KnownLayers } from './known-layers.js';
 import { copyMetadata, isRoot, makeWhiteout, setXattr } from './metadata.js';
 import { dataOf, type Layers, look, type Sight, searchBelow } from './overlay-lookup.js';
 import { type BytePath, fsPath, joinPath, showPath } from './paths.js';
@@ -51,18 +52,26 @@ export class LayerTree {
   pending: Pending | undefined;
   readonly #upper: Place;
   readonly #layers: Layers;
+  /** Directories that are this tree's to close. */
+  readonly #own: Root[];
 
-  constructor(target: Target) {
+  /** `known`: what is remembered of the lower layers; the caller closes it, later than the tree. */
+  constructor(target: Target, known?: KnownLayers) {
     this.target = target;
-    const place = (path: BytePath): Place => ({ root: new Root(path), path: '' });
-    this.#upper = place(target.upper);
-    this.#layers = { roots: target.lowers.map(place), overlay: target.overlay };
+    this.#upper = { root: new Root(target.upper), path: '' };
+    const roots = target.lowers.map((path) => known?.root(path) ?? new Root(path));
+    this.#own = known === undefined ? [this.#upper.root, ...roots] : [this.#upper.root];
+    this.#layers = {
+      roots: roots.map((root) => ({ root, path: '' })),
+      overlay: target.overlay,
+      look: known === undefined ? look : (place, overlay) => known.look(place, overlay),
+    };
     this.root = new DirNode('', undefined, true, this.#layers.roots);
   }
 
   /** REQUIRES: no call under way. */
   close(): void {
-    for (const { root } of [this.#upper, ...this.#layers.roots]) root.close();
+    for (const root of this.#own) root.close();
   }
 
   /** A directory, or a name in it, in the upper layer. */

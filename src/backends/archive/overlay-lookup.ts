@@ -33,6 +33,11 @@ export interface Sight {
 export interface Layers {
   readonly roots: readonly Place[];
   readonly overlay: OverlayPrefix | undefined;
+  /** `look`, or what remembers its answers. */
+  readonly look: (
+    place: Place,
+    overlay: OverlayPrefix | undefined,
+  ) => Sight | undefined | Promise<Sight | undefined>;
 }
 
 /** A directory on the way is a file now, or a symlink. */
@@ -122,7 +127,7 @@ export async function searchBelow(
   let name = wanted;
   let stack = name.startsWith('/') ? layers.roots : directories;
   for (let i = 0; i < stack.length; i++) {
-    const step = await searchOne(stack[i]!, name, isDirectory, layers.overlay);
+    const step = await searchOne(layers, stack[i]!, name, isDirectory);
     if (step.sight?.stats.isDirectory()) {
       if (above === 'metacopy' || found.other !== undefined) break;
       isDirectory = true;
@@ -150,12 +155,7 @@ interface Step {
 }
 
 /** Looks for a name or a path in the directory of one layer. */
-async function searchOne(
-  base: Place,
-  wanted: BytePath,
-  isDirectory: boolean,
-  overlay: OverlayPrefix | undefined,
-): Promise<Step> {
+async function searchOne(layers: Layers, base: Place, wanted: BytePath, isDirectory: boolean): Promise<Step> {
   const absolute = wanted.startsWith('/');
   const names = absolute ? wanted.slice(1).split('/') : [wanted];
   const step: Step = { sight: undefined, stop: false, name: wanted };
@@ -163,7 +163,7 @@ async function searchOne(
   for (const [i, name] of names.entries()) {
     const last = i === names.length - 1;
     place = under(place, name);
-    const sight = await look(place, overlay);
+    const sight = await layers.look(place, layers.overlay);
     if (sight === undefined) return step;
     const directory = sight.stats.isDirectory();
     if (sight.whiteout || (!directory && (isDirectory || !last))) return { ...step, stop: true };

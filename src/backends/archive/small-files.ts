@@ -16,6 +16,8 @@ import type { TarEntry } from './tar-reader.js';
 /** Larger files are written by themselves. */
 const LARGEST_BYTES = 64 * 1024;
 const LIST_BYTES = 1024 * 1024;
+/** Of the first list; it grows, because most layers are small, and large buffers make the garbage collector run. */
+const FIRST_BYTES = 64 * 1024;
 const FILES_PER_LIST = 256;
 const LISTS_UNDER_WAY = 3;
 
@@ -35,13 +37,16 @@ interface SmallFile {
 
 interface List {
   readonly files: readonly SmallFile[];
+  readonly buffer: Buffer;
   readonly outcomes: Promise<Uint32Array>;
 }
 
 export class SmallFiles {
   readonly #skipped: Skipped;
   readonly #underWay: List[] = [];
-  #buffer = Buffer.allocUnsafe(LIST_BYTES);
+  #buffer: Buffer = NOTHING;
+  /** Of lists that are done. */
+  readonly #spare: Buffer[] = [];
   #used = 0;
   #files: SmallFile[] = [];
 
@@ -64,7 +69,7 @@ export class SmallFiles {
     const name = place.path.slice(slash + 1);
     const attributes = packAttributes(entry, this.#skipped);
     const bytes = HEAD_BYTES + directory.length + name.length + attributes.length + entry.size;
-    if (this.#used + bytes > this.#buffer.length) await this.#send(bytes);
+    await this.#makeRoom(bytes);
     const start = this.#used;
     const at = start + HEAD_BYTES;
     const buffer = this.#buffer;
@@ -77,12 +82,12 @@ export class SmallFiles {
     for await (const chunk of entry.body()) end += chunk.copy(buffer, end);
     this.#used = end;
     this.#files.push({ name: entry.name, place });
-    if (this.#files.length >= FILES_PER_LIST) await this.#send(0);
+    if (this.#files.length >= FILES_PER_LIST) await this.#send();
   }
 
   /** Resolves when all files are there. */
   async flush(): Promise<void> {
-    if (this.#files.length > 0) await this.#send(0);
+    await this.#send();
     while (this.#underWay.length > 0) await this.#finishOne();
   }
 
@@ -93,24 +98,37 @@ export class SmallFiles {
     await Promise.allSettled(this.#underWay.splice(0).map(({ outcomes }) => outcomes));
   }
 
-  /** Sends off what is gathered and makes room for `bytes`. */
-  async #send(bytes: number): Promise<void> {
+  /** Room in the list for so many bytes more; a full list is sent off. */
+  async #makeRoom(bytes: number): Promise<void> {
+    if (this.#used + bytes > Math.max(LIST_BYTES, this.#buffer.length)) await this.#send();
+    const needed = this.#used + bytes;
+    if (needed <= this.#buffer.length) return;
+    const twice = Math.min(2 * this.#buffer.length, LIST_BYTES);
+    const larger = Buffer.allocUnsafe(Math.max(needed, twice, FIRST_BYTES));
+    this.#buffer.copy(larger, 0, 0, this.#used);
+    this.#buffer = larger;
+  }
+
+  /** Sends off what is gathered. */
+  async #send(): Promise<void> {
     const [first] = this.#files;
-    if (first !== undefined) {
-      const outcomes = makeFiles(first.place.root.fd, this.#buffer.subarray(0, this.#used));
-      // Seen by the caller that awaits the list; until then an error must not count as unhandled.
-      outcomes.catch(() => undefined);
-      this.#underWay.push({ files: this.#files, outcomes });
-      this.#buffer = Buffer.allocUnsafe(Math.max(LIST_BYTES, bytes));
-    } else if (bytes > this.#buffer.length) this.#buffer = Buffer.allocUnsafe(bytes);
+    if (first === undefined) return;
+    const buffer = this.#buffer;
+    const outcomes = makeFiles(first.place.root.fd, buffer.subarray(0, this.#used));
+    // Seen by the caller that awaits the list; until then an error must not count as unhandled.
+    outcomes.catch(() => undefined);
+    this.#underWay.push({ files: this.#files, buffer, outcomes });
+    this.#buffer = this.#spare.pop() ?? NOTHING;
     this.#files = [];
     this.#used = 0;
     while (this.#underWay.length >= LISTS_UNDER_WAY) await this.#finishOne();
   }
 
   async #finishOne(): Promise<void> {
-    const { files, outcomes } = this.#underWay.shift()!;
-    for (const [i, outcome] of (await outcomes).entries()) {
+    const { files, buffer, outcomes } = this.#underWay.shift()!;
+    const made = await outcomes;
+    this.#spare.push(buffer);
+    for (const [i, outcome] of made.entries()) {
       const { name, place } = files[i]!;
       const errno = outcome & ERRNO;
       if (outcome & OWNER_SKIPPED) this.#skipped.owners++;
