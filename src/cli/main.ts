@@ -7,10 +7,9 @@
  */
 import { createRequire } from 'node:module';
 import { Command, CommanderError } from 'commander';
-import { fsError } from '../system/system-errors.js';
 import { addEtcdOptions } from './etcd-options.js';
 import { exitCodes } from './exit-codes.js';
-import { defaultRoot, report } from './runner.js';
+import { defaultRoot, report, standardOutput } from './runner.js';
 
 const { version } = createRequire(import.meta.url)('../../../package.json') as { version: string };
 
@@ -27,6 +26,7 @@ const program = new Command('ebbtide')
   .option('--json', 'print JSON')
   .enablePositionalOptions(false)
   .showHelpAfterError('(ebbtide --help shows the verbs)')
+  .configureOutput({ writeOut: (text) => standardOutput.write(text) })
   .exitOverride();
 
 addEtcdOptions(program);
@@ -65,11 +65,7 @@ function verbsIn(words: readonly string[]): string[] {
 
 for (const name of verbsIn(process.argv.slice(2))) (await verbs[name]!())(program);
 
-// A reader that goes away (`| head`) ends the output, not the work.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code !== 'EPIPE') process.exitCode = report(fsError('write to', 'standard output', error));
-});
-// Nor does a terminal that goes away.
+// A terminal that goes away ends the output, not the work.
 process.stderr.on('error', () => undefined);
 
 try {

@@ -2,7 +2,7 @@
 import { type Command, Option } from 'commander';
 import { type UsageGroup, type UsageReport, usageGroups } from '../../gc/retained.js';
 import { bytes, type Column, type Output, printable, shortTime } from '../output.js';
-import { storeVerb } from '../runner.js';
+import { listed, storeVerb } from '../runner.js';
 import { printStore } from '../usage-lines.js';
 
 interface Options {
@@ -14,8 +14,7 @@ interface Options {
 type Row = UsageReport['rows'][number];
 
 export function du(program: Command): void {
-  program
-    .command('du')
+  listed(program.command('du'))
     .description('disk usage: all a row reaches, what it shares with others, what its removal would free')
     .addOption(new Option('--by <what>', 'what the rows are').choices([...usageGroups]).default('root'))
     .option('-A, --all-namespaces', 'rows of all namespaces (always so for --by namespace)')
@@ -26,7 +25,8 @@ export function du(program: Command): void {
         async ({ db, ctx, out }, _args, { by, allNamespaces, without, disk }) => {
           const everywhere = isEverywhere(by, allNamespaces);
           const report = await db.du(everywhere ? { signal: ctx.signal } : ctx, { by, without, disk });
-          out.object(report, () => print(out, report));
+          if (out.json) out.document(report);
+          else print(out, report);
         },
         ({ by, allNamespaces }) => ({ allNamespaces: isEverywhere(by, allNamespaces) }),
       ),
@@ -48,15 +48,16 @@ function print(out: Output, report: UsageReport): void {
     value: ({ host }) => (host ? `${host.id} (${host.state})` : '-'),
   };
   if (by !== 'none')
-    out.table<Row>(rows, [
+    out.rows<Row>(rows, [
       ...(by === 'root' || by === 'label' || by === 'collector' ? [kind] : []),
-      { title: by.toUpperCase(), value: (r) => r.name },
+      { title: by.toUpperCase(), value: (r) => r.name, isName: true },
       ...(rows.some(({ host }) => host !== undefined) ? [owner] : []),
       ...(by === 'namespace' || by === 'snapshotter' ? [] : single),
       { title: 'TOTAL', value: (r) => bytes(r.total), right: true },
       { title: 'SHARED', value: (r) => bytes(r.shared), right: true },
       { title: 'RETAINED', value: (r) => bytes(r.retained), right: true },
     ]);
+  if (out.isRowsOnly) return;
   if (rows.length > 0) {
     out.line(
       `all rows reach ${bytes(all.total)}: ${bytes(all.alone)} of one row alone, ${bytes(all.shared)} shared; without them all ${bytes(all.retained)} would go`,

@@ -54,7 +54,8 @@ export function gc(program: Command): void {
           const { progress } = env;
           const started = Date.now();
           const ticker = setInterval(
-            () => progress.report('collecting', Math.round((Date.now() - started) / 1000), 0, 'items'),
+            () =>
+              progress.count('collecting', Math.round((Date.now() - started) / 1000), { unit: 'seconds' }),
             500,
           );
           try {
