@@ -55,6 +55,11 @@ export class Output {
     this.#sink.write(`${text}\n`);
   }
 
+  /** As it is. */
+  text(text: string): void {
+    this.#sink.write(text);
+  }
+
   /** What is not a result: for people, on standard error. */
   note(text: string): void {
     process.stderr.write(`ebbtide: ${printable(text)}\n`);

@@ -4,7 +4,7 @@
  */
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { type Command, InvalidArgumentError } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { CallContext } from '../context.js';
 import { DB } from '../db.js';
 import { snapshotterNames } from '../db-options.js';
@@ -55,11 +55,19 @@ export const standardOutput = new StandardOutput((error) => {
 /** Of the verbs that list. */
 export const listed = (command: Command): Command =>
   command
-    .option('-q, --quiet', 'names only, one a line')
-    .option(
-      '--format <how>',
-      "table, json, or a line for each: '{name} {labels.a}', with the fields of json",
+    .addOption(new Option('-q, --quiet', 'names only, one a line').helpGroup('Output:'))
+    .addOption(
+      new Option(
+        '--format <how>',
+        "table, json, or a line for each: '{name} {labels.a}', with the fields of json",
+      ).helpGroup('Output:'),
     );
+
+export const snapshotterOption = (): Option =>
+  new Option('-s, --snapshotter <name>', 'snapshotter (EBBTIDE_SNAPSHOTTER)').default(
+    process.env.EBBTIDE_SNAPSHOTTER ?? 'overlayfs',
+    'overlayfs',
+  );
 
 type Action<O> = (...args: [...string[], O, Command]) => Promise<void>;
 

@@ -6,7 +6,7 @@ import { wrap } from '../../errors.js';
 import { unpackImage } from '../../images/unpack.js';
 import { withRandomId } from '../../stores/leases.js';
 import { labelText } from '../output.js';
-import { collectLabel, listed, storeVerb } from '../runner.js';
+import { collectLabel, listed, snapshotterOption, storeVerb } from '../runner.js';
 import { snapshotterOf } from './snapshots.js';
 
 const SPEC_TYPE = 'types.containerd.io/opencontainers/runtime-spec/1/Spec';
@@ -42,7 +42,7 @@ export function containers(program: Command): void {
       'make a container record; with --image also its writable snapshot, unpacking the image if need be',
     )
     .option('--image <name>', 'image it runs')
-    .option('-s, --snapshotter <name>', 'snapshotter', process.env.EBBTIDE_SNAPSHOTTER ?? 'overlayfs')
+    .addOption(snapshotterOption())
     .option('--runtime <name>', 'runtime', 'io.containerd.runc.v2')
     .option('--spec <file>', 'runtime spec (JSON)')
     .option('--label <key=value>', 'label (repeatable)', collectLabel)

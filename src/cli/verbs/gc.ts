@@ -26,6 +26,7 @@ export function gc(program: Command): void {
   program
     .command('gc')
     .description('collect garbage in all namespaces')
+    .optionsGroup('What to do:')
     .option('--dry-run', 'remove nothing; list what would go, with bytes')
     .addOption(
       new Option('--plan <file>', 'remove nothing; write what would go to a file').conflicts('dryRun'),
@@ -37,6 +38,7 @@ export function gc(program: Command): void {
       ).conflicts(['dryRun', 'plan', 'full']),
     )
     .option('--full', 'also look through the backends for what no record names')
+    .optionsGroup('Limits:')
     .option('--max-objects <n>', 'remove at most so many objects', positive)
     .option('--max-bytes <size>', 'remove at most so much: 500M, 10G', size)
     .option('--slice-ms <ms>', 'milliseconds a slice may take (default 2)', positive)
@@ -44,6 +46,7 @@ export function gc(program: Command): void {
       '--allow-mass-removal',
       'go on even if nearly everything, or much that no record names, would be removed',
     )
+    .optionsGroup('Output:')
     .option(
       '--no-disk',
       'after a dry run or a plan: leave out the lines of the disk, for which all directories are read',

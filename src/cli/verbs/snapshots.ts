@@ -6,7 +6,7 @@ import type { Mount, SnapshotInfo } from '../../backends/contract.js';
 import { compact, mountAt, unmountAt } from '../../backends/mounts.js';
 import { eachOf, snapshotKey } from '../digest-arguments.js';
 import { bytes, labelText, type Output, shortTime } from '../output.js';
-import { collectLabel, listed, type Needs, storeVerb, verb } from '../runner.js';
+import { collectLabel, listed, type Needs, snapshotterOption, storeVerb, verb } from '../runner.js';
 import type { SnapshotStore, Store } from '../store.js';
 
 interface Options {
@@ -40,10 +40,7 @@ const quoted = (text: string): string =>
 export function snapshots(program: Command): void {
   const command = program.command('snapshots').description('snapshots of the namespace');
   const sub = (usage: string, description: string): Command =>
-    command
-      .command(usage)
-      .description(description)
-      .option('-s, --snapshotter <name>', 'snapshotter', process.env.EBBTIDE_SNAPSHOTTER ?? 'overlayfs');
+    command.command(usage).description(description).addOption(snapshotterOption());
   const labelled = (usage: string, description: string): Command =>
     sub(usage, description).option('--label <key=value>', 'label (repeatable)', collectLabel);
 
