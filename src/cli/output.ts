@@ -35,7 +35,8 @@ export class Output {
   readonly json: boolean;
   /** A list is to be lines for programs: nothing but rows. */
   readonly isRowsOnly: boolean;
-  readonly isNamesOnly: boolean;
+  readonly #quiet: boolean;
+  readonly #template: string | undefined;
   readonly #format: ((rows: readonly object[]) => string[]) | undefined;
   readonly #sink: OutputSink;
 
@@ -44,11 +45,16 @@ export class Output {
     if (Number(json) + Number(quiet) + Number(format !== undefined) > 1)
       throw invalidArgument('only one of --json, --quiet and --format can be given');
     this.json = json || format === 'json';
-    this.isNamesOnly = quiet;
-    this.#format =
-      format === undefined || format === 'json' || format === 'table' ? undefined : rowFormat(format);
+    this.#quiet = quiet;
+    this.#template = format === 'json' || format === 'table' ? undefined : format;
+    this.#format = this.#template === undefined ? undefined : rowFormat(this.#template);
     this.isRowsOnly = quiet || this.#format !== undefined;
     this.#sink = sink;
+  }
+
+  /** Whether a list shows a field that is not part of the name; what costs something need not be found out otherwise. */
+  shows(field: string): boolean {
+    return !this.#quiet && (this.#template?.includes(`{${field}`) ?? true);
   }
 
   line(text = ''): void {
@@ -68,7 +74,7 @@ export class Output {
   /** A list: as JSON, as names, by a format, or as a table. */
   rows<Row extends object>(rows: readonly Row[], columns: readonly Column<Row>[]): void {
     if (this.json) this.document(rows);
-    else if (this.isNamesOnly) {
+    else if (this.#quiet) {
       const name = columns.find(({ isName }) => isName) ?? columns[0]!;
       for (const row of rows) this.line(printable(String(name.value(row))));
     } else if (this.#format !== undefined) for (const line of this.#format(rows)) this.line(line);

@@ -165,6 +165,26 @@ describe('the command with standard output', () => {
     assert.equal(await run.ok('snapshots', 'rm', chain.slice(0, 19)), `${chain}\n`);
   });
 
+  test('given a terminal, when a table is printed, then it fits, and an archive is refused', async (t) => {
+    if (spawnSync('script', ['--version']).error !== undefined) return t.skip('script is not installed');
+    const run = await cli(t);
+    const { path } = await layout(t);
+    await run.ok('import', path);
+    const command = `"${process.execPath}" "${MAIN}" --root "${run.root}" -n test`;
+    const env = { ...process.env, COLUMNS: '' };
+    const onTerminal = (line: string) =>
+      spawnSync('script', ['-qec', `stty cols 60; ${line}`, '/dev/null'], { env, encoding: 'utf8' });
+    const lines = onTerminal(`${command} images ls`).stdout.trimEnd().split(/\r?\n/);
+    assert.equal(lines.length, 3);
+    assert.deepEqual(
+      lines.filter((line) => line.length > 60),
+      [],
+    );
+    const { status, stdout } = onTerminal(`${command} export ${ONE} -`);
+    assert.match(stdout, /^ebbtide: the archive would go to the terminal/);
+    assert.equal(status, 2);
+  });
+
   test('given a full device, when anything is printed, then that is one line and exit code 6', async (t) => {
     if (!existsSync('/dev/full')) return t.skip('this system has no /dev/full');
     const run = await cli(t);

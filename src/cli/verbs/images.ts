@@ -16,9 +16,8 @@ export function images(program: Command): void {
     .action(
       storeVerb(async ({ db, ctx, out }, filters) => {
         const found = await db.images.list(ctx, ...filters);
-        const sizes =
-          out.isNamesOnly || found.length === 0 ? new Map<string, number>() : await sizesOf(db, ctx);
-        const rows = found.map((image) => ({ ...image, size: sizes.get(image.name) ?? 0 }));
+        const sizes = out.shows('size') && found.length > 0 ? await sizesOf(db, ctx) : undefined;
+        const rows = found.map((image) => ({ ...image, size: sizes?.get(image.name) ?? 0 }));
         out.rows(rows, [
           { title: 'NAME', value: (i) => i.name },
           { title: 'DIGEST', value: (i) => i.target.digest },
