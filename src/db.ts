@@ -9,7 +9,7 @@ import { type CheckOptions, checkStore } from './check/check.js';
 import type { CheckReport } from './check/findings.js';
 import { CLUSTER_SLICE_MS, Cluster, sharesDirectories } from './cluster.js';
 import type { ClusterHosts } from './cluster-hosts.js';
-import { type CallContext, withTransactionContext } from './context.js';
+import { type CallContext, requireNamespace, withTransactionContext } from './context.js';
 import type { DBHost, MutationCallback } from './db-host.js';
 import type { DBOptions } from './db-options.js';
 import { EnableEtcdGC, LeaseBackend } from './defaults.js';
@@ -23,7 +23,7 @@ import type { Collector } from './gc/collectors.js';
 import type { DiskPool } from './gc/disk-pool.js';
 import type { ClockSteps, ExpiryTime } from './gc/expiry-clock.js';
 import { nextExpiry } from './gc/expiry-wake.js';
-import type { ObjectName } from './gc/objects.js';
+import { describeKey, findObject, type ObjectDescription, type ObjectName } from './gc/objects.js';
 import type { OrphanState } from './gc/orphan-guard.js';
 import { applyPlan, type CollectionPlan, type PlanOutcome, planCollection } from './gc/plan.js';
 import { diskUsageBy, type UsageOptions, type UsageReport } from './gc/retained.js';
@@ -172,6 +172,13 @@ export class DB implements AsyncDisposable {
     return this.#inTurn(async () => this.#cluster?.collectOrFail(run) ?? run());
   }
 
+  /** The object that is meant by what `why` takes. NotFound; InvalidArgument when several match. */
+  async find(ctx: CallContext, object: string | ObjectName): Promise<ObjectDescription> {
+    const name = typeof object === 'string' ? { name: object } : object;
+    await this.#cluster?.engine.fresh();
+    const reader = this.#host.reader(ctx);
+    return describeKey(findObject(reader, [...this.#snapshotters.keys()], requireNamespace(ctx), name));
+  }
   /**
    * Why an object of the context's namespace is kept, or since when it is garbage. By name, id, ref or snapshot key, or
    * by digest or the beginning of one (4 hex digits at least). NotFound; InvalidArgument when several match.

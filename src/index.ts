@@ -191,7 +191,13 @@ export type {
 export type { DiskLine, DiskReport } from './gc/disk-report.js';
 export type { ClockSteps, ExpiryTime } from './gc/expiry-clock.js';
 export type { MassGuard } from './gc/mass-guard.js';
-export { type ObjectKind, type ObjectName, objectKinds } from './gc/objects.js';
+export {
+  type ObjectDescription,
+  type ObjectKind,
+  type ObjectName,
+  objectKinds,
+} from './gc/objects.js';
+export type { DatedObject, GarbageSince } from './gc/oldest.js';
 export type { OrphanState } from './gc/orphan-guard.js';
 export { type CollectionPlan, type PlanOutcome, parsePlan, type RestReason } from './gc/plan.js';
 export {

@@ -151,6 +151,8 @@ export interface SnapshotterBackend {
   /** Labels only: paths `labels`, `labels.<k>`; none = all labels. */
   update(info: SnapshotInfo, ...paths: string[]): Promise<SnapshotInfo>;
   usage(key: string): Promise<Usage>;
+  /** Optional: the directory in `snapshots/` of its root that holds all a snapshot takes; undefined: it has none. */
+  directoryOf?(key: string): string | undefined;
   mounts(key: string): Promise<Mount[]>;
   prepare(key: string, parent: string, options?: SnapshotOptions): Promise<Mount[]>;
   view(key: string, parent: string, options?: SnapshotOptions): Promise<Mount[]>;

@@ -140,6 +140,11 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     return { inodes: snapshot.inodes, size: snapshot.size };
   }
 
+  directoryOf(key: string): string | undefined {
+    const snapshot = this.#meta.find(key);
+    return snapshot && String(snapshot.id);
+  }
+
   async mounts(key: string): Promise<Mount[]> {
     const snapshot = this.#meta.get(key);
     if (snapshot.kind === 'committed') {

@@ -13,3 +13,18 @@ export const exitCodes: Readonly<Record<ErrorKind, number>> = {
   /** As a shell reports a process that SIGINT ended. */
   Canceled: 130,
 };
+
+/** For people. */
+export const exitMeanings: Readonly<Record<ErrorKind, string>> = {
+  Unknown: 'unclassified failure',
+  InvalidArgument: 'invalid argument or usage',
+  NotFound: 'not found',
+  AlreadyExists: 'already exists',
+  FailedPrecondition:
+    'failed precondition (snapshot has children, namespace not empty, damaged store or blob); check and doctor --check found damage',
+  Unavailable:
+    'unavailable (the store is in use by another process, the disk or the output is full, the root has been replaced)',
+  NotImplemented: 'not implemented',
+  DeadlineExceeded: 'deadline exceeded',
+  Canceled: 'interrupted',
+};

@@ -2,26 +2,68 @@
  * What a verb prints: a table for people, or one JSON document with `--json`. Standard output carries results
  * only; progress and warnings go to standard error.
  */
+import { invalidArgument } from '../errors.js';
 import { formatTimestamp } from '../model/time.js';
+import { printable } from './printable.js';
+import { jsonValue, rowFormat } from './row-format.js';
+import { type TableColumn, tableLines } from './table.js';
 
-export interface Column<Row> {
-  title: string;
+export { printable } from './printable.js';
+
+export interface Column<Row> extends TableColumn {
   value: (row: Row) => string | number;
-  /** Numbers are aligned right. */
-  right?: boolean;
+  /** What `--quiet` prints; the first column where none is marked. */
+  isName?: boolean;
+}
+
+/** Where results go. */
+export interface OutputSink {
+  /** Characters of a line; undefined where nobody looks at it. */
+  readonly columns: number | undefined;
+  write(text: string): void;
+}
+
+export interface OutputOptions {
+  json?: boolean | undefined;
+  /** Of a list, the names only. */
+  quiet?: boolean | undefined;
+  /** Of a list: `table`, `json`, or a template. */
+  format?: string | undefined;
 }
 
 export class Output {
   readonly json: boolean;
-  readonly #stream: NodeJS.WritableStream;
+  /** A list is to be lines for programs: nothing but rows. */
+  readonly isRowsOnly: boolean;
+  readonly #quiet: boolean;
+  readonly #template: string | undefined;
+  readonly #format: ((rows: readonly object[]) => string[]) | undefined;
+  readonly #sink: OutputSink;
 
-  constructor(json: boolean, stream: NodeJS.WritableStream = process.stdout) {
-    this.json = json;
-    this.#stream = stream;
+  /** InvalidArgument for options that exclude each other, and for a format that is none. */
+  constructor({ json = false, quiet = false, format }: OutputOptions, sink: OutputSink) {
+    if (Number(json) + Number(quiet) + Number(format !== undefined) > 1)
+      throw invalidArgument('only one of --json, --quiet and --format can be given');
+    this.json = json || format === 'json';
+    this.#quiet = quiet;
+    this.#template = format === 'json' || format === 'table' ? undefined : format;
+    this.#format = this.#template === undefined ? undefined : rowFormat(this.#template);
+    this.isRowsOnly = quiet || this.#format !== undefined;
+    this.#sink = sink;
+  }
+
+  /** Whether a list shows a field that is not part of the name; what costs something need not be found out otherwise. */
+  shows(field: string): boolean {
+    return !this.#quiet && (this.#template?.includes(`{${field}`) ?? true);
   }
 
   line(text = ''): void {
-    this.#stream.write(`${text}\n`);
+    this.#sink.write(`${text}\n`);
+  }
+
+  /** As it is. */
+  text(text: string): void {
+    this.#sink.write(text);
   }
 
   /** What is not a result: for people, on standard error. */
@@ -29,22 +71,19 @@ export class Output {
     process.stderr.write(`ebbtide: ${printable(text)}\n`);
   }
 
-  /** A list: the rows themselves as JSON, a table otherwise. */
-  rows<Row>(rows: readonly Row[], columns: readonly Column<Row>[]): void {
+  /** A list: as JSON, as names, by a format, or as a table. */
+  rows<Row extends object>(rows: readonly Row[], columns: readonly Column<Row>[]): void {
     if (this.json) this.document(rows);
+    else if (this.#quiet) {
+      const name = columns.find(({ isName }) => isName) ?? columns[0]!;
+      for (const row of rows) this.line(printable(String(name.value(row))));
+    } else if (this.#format !== undefined) for (const line of this.#format(rows)) this.line(line);
     else this.table(rows, columns);
   }
 
   table<Row>(rows: readonly Row[], columns: readonly Column<Row>[]): void {
     const cells = rows.map((row) => columns.map((c) => printable(String(c.value(row)))));
-    const widths = columns.map((c, i) => Math.max(c.title.length, ...cells.map((r) => r[i]!.length)));
-    const format = (parts: readonly string[]): string =>
-      parts
-        .map((p, i) => (columns[i]!.right ? p.padStart(widths[i]!) : p.padEnd(widths[i]!)))
-        .join('  ')
-        .trimEnd();
-    this.line(format(columns.map((c) => c.title)));
-    for (const row of cells) this.line(format(row));
+    for (const line of tableLines(columns, cells, this.#sink.columns)) this.line(line);
   }
 
   /** One object: JSON, or the lines of `text`. */
@@ -56,34 +95,6 @@ export class Output {
   document(value: unknown): void {
     this.line(JSON.stringify(value, jsonValue, 2));
   }
-}
-
-/** Names can hold control characters; a terminal must not obey them. */
-export function printable(text: string): string {
-  return text.replace(
-    /[\u0000-\u001f\u007f-\u009f]/g,
-    (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`,
-  );
-}
-
-/** JSON.stringify replacer: instants as RFC 3339, bytes as base64, maps as objects. */
-function jsonValue(_key: string, value: unknown): unknown {
-  if (typeof value === 'bigint') return formatTimestamp(value);
-  if (value instanceof Uint8Array) return Buffer.from(value).toString('base64');
-  if (value instanceof Map) return Object.fromEntries(value);
-  // A Buffer's own toJSON has run before the replacer sees it.
-  if (isBufferJson(value)) return Buffer.from(value.data).toString('base64');
-  return value;
-}
-
-function isBufferJson(value: unknown): value is { type: 'Buffer'; data: number[] } {
-  return (
-    typeof value === 'object' &&
-    value !== null &&
-    'type' in value &&
-    value.type === 'Buffer' &&
-    'data' in value
-  );
 }
 
 /** 1536 → "1.5 KiB". */

@@ -4,7 +4,7 @@
  */
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { type Command, InvalidArgumentError } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { CallContext } from '../context.js';
 import { DB } from '../db.js';
 import { snapshotterNames } from '../db-options.js';
@@ -15,8 +15,9 @@ import { openDB } from '../open.js';
 import { messageOf } from '../system/system-errors.js';
 import { type EtcdOptions, etcdConfig } from './etcd-options.js';
 import { exitCodes } from './exit-codes.js';
-import { Output } from './output.js';
+import { Output, type OutputOptions } from './output.js';
 import { Progress } from './progress.js';
+import { StandardOutput } from './standard-output.js';
 import type { Store } from './store.js';
 
 export interface GlobalOptions extends EtcdOptions {
@@ -46,6 +47,27 @@ export function defaultRoot(): string {
   if (process.getuid?.() === 0) return '/var/lib/ebbtide';
   return join(process.env.XDG_DATA_HOME ?? join(homedir(), '.local', 'share'), 'ebbtide');
 }
+
+export const standardOutput = new StandardOutput((error) => {
+  process.exitCode = report(error);
+});
+
+/** Of the verbs that list. */
+export const listed = (command: Command): Command =>
+  command
+    .addOption(new Option('-q, --quiet', 'names only, one a line').helpGroup('Output:'))
+    .addOption(
+      new Option(
+        '--format <how>',
+        "table, json, or a line for each: '{name} {labels.a}', with the fields of json",
+      ).helpGroup('Output:'),
+    );
+
+export const snapshotterOption = (): Option =>
+  new Option('-s, --snapshotter <name>', 'snapshotter (EBBTIDE_SNAPSHOTTER)').default(
+    process.env.EBBTIDE_SNAPSHOTTER ?? 'overlayfs',
+    'overlayfs',
+  );
 
 type Action<O> = (...args: [...string[], O, Command]) => Promise<void>;
 
@@ -178,7 +200,10 @@ export async function findDaemon(root: string): Promise<string | undefined> {
   return (await answers(address)) ? address : undefined;
 }
 
-async function guarded(options: GlobalOptions, fn: (env: Env) => Promise<void>): Promise<void> {
+async function guarded(
+  options: GlobalOptions & OutputOptions,
+  fn: (env: Env) => Promise<void>,
+): Promise<void> {
   const abort = new AbortController();
   let hangup: (() => void) | undefined;
   const onHangup = (take: () => void): void => {
@@ -202,7 +227,8 @@ async function guarded(options: GlobalOptions, fn: (env: Env) => Promise<void>):
   for (const name of STOPPING) process.on(name, interrupt);
   const progress = new Progress();
   try {
-    await fn({ options, out: new Output(options.json === true), progress, signal: abort.signal, onHangup });
+    const out = new Output(options, standardOutput);
+    await fn({ options, out, progress, signal: abort.signal, onHangup });
   } catch (error) {
     progress.end();
     process.exitCode = report(error);

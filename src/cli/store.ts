@@ -47,6 +47,7 @@ export interface Store extends AsyncDisposable {
   garbageCollect: DB['garbageCollect'];
   planCollection: DB['planCollection'];
   applyPlan: DB['applyPlan'];
+  find: DB['find'];
   why: DB['why'];
   du: DB['du'];
   check: DB['check'];

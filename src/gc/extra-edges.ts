@@ -5,10 +5,10 @@
  */
 import { NodeFlag } from '../engine/contract.js';
 import type { Instant } from '../model/time.js';
-import { endCollectors, startCollectors } from './collectors.js';
 import type { CollectHost } from './host.js';
 import { type ExtraEdges, noExtraEdges } from './reach.js';
-import { conditionTargets, RunEdges } from './run-edges.js';
+import { conditionTargets } from './run-edges.js';
+import { whileMarked } from './while-marked.js';
 
 /** Runs something as a collection of its own: after the one under way, and before the next. */
 export type InTurn = <T>(run: () => Promise<T>) => Promise<T>;
@@ -32,30 +32,7 @@ export async function extraEdges(
     const targets = [...conditionTargets(engine, id, at)];
     if (targets.length > 0) edges.set(id, targets);
   }
-  const roots = host.collectors.size === 0 ? new Set<number>() : await inTurn(() => inUse(host, at, signal));
+  const inUse = () => whileMarked(host, at, signal, ({ fromCollectors }) => fromCollectors);
+  const roots = host.collectors.size === 0 ? new Set<number>() : await inTurn(inUse);
   return { edges, roots };
-}
-
-/** Records that collectors name, in one run that ends without a removal. */
-async function inUse(
-  host: CollectHost,
-  at: Instant,
-  signal: AbortSignal | undefined,
-): Promise<ReadonlySet<number>> {
-  const warn = (message: string, details: Readonly<Record<string, unknown>>): void =>
-    host.log('warn', message, details);
-  const { graph } = host.engine;
-  const started = await startCollectors(host.collectors, signal, warn);
-  try {
-    await graph.mark(at, signal ? { signal } : {});
-    try {
-      const edges = new RunEdges(host.engine, started, at, signal);
-      await edges.settle();
-      return edges.fromCollectors;
-    } finally {
-      graph.endRun();
-    }
-  } finally {
-    await endCollectors(started, 'cancel', warn);
-  }
 }

@@ -1,6 +1,7 @@
 /**
  * What takes disk: blobs and snapshots in the backends, each once, however many records name it. Read for reports by
- * retained.ts, which asks the graph core what goes with what. Sizes of blobs come from their records, those of snapshots from the snapshotter.
+ * retained.ts, which asks the graph core what goes with what. Sizes of blobs come from their records, those of snapshots
+ * from the snapshotter; of both from the disk where it was measured.
  */
 import type { SnapshotterBackend } from '../backends/contract.js';
 import { breathe } from '../backends/files.js';
@@ -8,6 +9,7 @@ import { type Engine, type Key, NodeFlag, type Value } from '../engine/contract.
 import { type GraphCore, NO_ITEM } from '../engine/graph.js';
 import { components, leaf } from '../engine/schema/keys.js';
 import { throwIfAborted } from '../errors.js';
+import type { MeasuredDisk } from './disk-report.js';
 import { ResourceContent, ResourceIngest, ResourceSnapshot } from './types.js';
 
 export interface ItemsHost {
@@ -24,15 +26,20 @@ export class Items {
   /** Bytes by item. */
   readonly sizes: number[] = [];
   readonly #known = new Map<string, number>();
+  readonly #disk: MeasuredDisk | undefined;
 
-  private constructor(nodes: number) {
+  private constructor(nodes: number, disk: MeasuredDisk | undefined) {
+    this.#disk = disk;
     this.ofNode = new Uint32Array(nodes).fill(NO_ITEM);
   }
 
-  /** Of the nodes as they are at the time of the call; those whose record goes meanwhile have no item. */
-  static async read(host: ItemsHost, signal?: AbortSignal): Promise<Items> {
+  /**
+   * Of the nodes as they are at the time of the call; those whose record goes meanwhile have no item. With a measured
+   * disk, what it has of them.
+   */
+  static async read(host: ItemsHost, disk: MeasuredDisk | undefined, signal?: AbortSignal): Promise<Items> {
     const { graph } = host.engine;
-    const items = new Items(graph.stats().limit);
+    const items = new Items(graph.stats().limit, disk);
     const ingests = presentNodes(graph, ResourceIngest);
     const blobs = presentNodes(graph, ResourceContent);
     const snapshots = presentNodes(graph, ResourceSnapshot);
@@ -51,7 +58,7 @@ export class Items {
         if (record === undefined || typeof value !== 'object') continue;
         items.ofNode[id] =
           type === ResourceContent
-            ? items.#add(leaf(record), () => sizeField(value))
+            ? items.#add(leaf(record), () => disk?.blob(leaf(record)) ?? sizeField(value))
             : await items.#addSnapshot(host, record, value);
       }
     }
@@ -74,8 +81,22 @@ export class Items {
     const name = 'name' in value && typeof value.name === 'string' ? value.name : '';
     const item = this.#known.get(`${snapshotter}\0${name}`);
     if (item !== undefined) return item;
-    const size = await usageOf(backends.get(snapshotter), name);
+    const size = await this.#snapshotSize(backends.get(snapshotter), snapshotter, name);
     return this.#add(`${snapshotter}\0${name}`, () => size);
+  }
+
+  async #snapshotSize(
+    backend: SnapshotterBackend | undefined,
+    snapshotter: string,
+    name: string,
+  ): Promise<number> {
+    if (this.#disk === undefined || backend?.directoryOf === undefined) {
+      const size = await usageOf(backend, name);
+      this.#disk?.addElsewhere(size);
+      return size;
+    }
+    const directory = backend.directoryOf(name);
+    return directory === undefined ? 0 : this.#disk.snapshot(snapshotter, directory);
   }
 
   /** An open ingest keeps the bytes of the blob it expects, whichever namespace has it. */

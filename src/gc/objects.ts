@@ -38,6 +38,10 @@ export interface ObjectName {
 /** Hex digits that a shortened digest must have at least. */
 const SHORTEST_PREFIX = 4;
 const DIGEST_PREFIX = new RegExp(`^(?:sha(?:256|384|512):)?[0-9a-f]{${SHORTEST_PREFIX},128}$`);
+
+/** A digest or the beginning of one; a missing algorithm means sha256. */
+export const isDigestPrefix = (text: string): boolean => DIGEST_PREFIX.test(text);
+
 const MAX_LISTED = 5;
 
 /**
@@ -69,8 +73,14 @@ export function findObject(
   return found[0]!;
 }
 
-/** The record's kind and name as reports show them. */
-export function describeKey(record: Key): { kind: string; namespace: string; key: string } {
+/** A record's kind and name as reports show them. */
+export interface ObjectDescription {
+  kind: string;
+  namespace: string;
+  key: string;
+}
+
+export function describeKey(record: Key): ObjectDescription {
   const node = nodeOfKey(record);
   if (node === undefined) return { kind: 'record', namespace: '', key: record.replaceAll('\0', '/') };
   return { kind: kindName(node.type), namespace: node.namespace, key: node.key };
@@ -121,7 +131,7 @@ function exactMatches({ reader, ns, snapshotters }: Place, name: string): Key[] 
 function prefixMatches({ reader, ns, snapshotters }: Place, text: string): Key[] {
   const slash = text.lastIndexOf('/');
   const digits = text.slice(slash + 1);
-  if (!DIGEST_PREFIX.test(digits)) return [];
+  if (!isDigestPrefix(digits)) return [];
   const prefix = digits.includes(':') ? digits : `sha256:${digits}`;
   const found: Key[] = [];
   if (slash < 0) found.push(...beginning(reader, key('blobs', ns), prefix));

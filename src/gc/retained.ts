@@ -13,11 +13,12 @@ import type { RetainedQuery } from '../engine/graph.js';
 import { components, namespaceOf } from '../engine/schema/keys.js';
 import { invalidArgument, notFound, throwIfAborted } from '../errors.js';
 import type { Instant } from '../model/time.js';
-import { type DiskReport, diskReport } from './disk-report.js';
+import { type DiskReport, MeasuredDisk } from './disk-report.js';
 import { extraEdges, type InTurn } from './extra-edges.js';
 import type { CollectHost } from './host.js';
 import { Items, presentNodes } from './items.js';
 import { describeKey } from './objects.js';
+import { type DatedObject, oldestGarbage, oldestLease } from './oldest.js';
 import type { ExtraEdges } from './reach.js';
 import {
   ResourceContainer,
@@ -42,7 +43,10 @@ const typeOfKind = {
 } as const;
 type SingleKind = keyof typeof typeOfKind;
 
-/** `root`: everything that keeps itself, of all these kinds, by a `gc.root` label, and what collectors say is in use. */
+/**
+ * `root`: everything that keeps itself, of all these kinds, by a `gc.root` label, and what collectors say is in use. `none`: no
+ * rows, the whole store only.
+ */
 export const usageGroups = [
   'root',
   'image',
@@ -54,6 +58,7 @@ export const usageGroups = [
   'collector',
   'namespace',
   'snapshotter',
+  'none',
 ] as const;
 export type UsageGroup = (typeof usageGroups)[number];
 
@@ -62,7 +67,10 @@ export interface UsageOptions {
   by?: UsageGroup | undefined;
   /** Names of rows, or KIND/NAME: also say what the removal of all of them would free together. */
   without?: readonly string[] | undefined;
-  /** Also measure the directories, as `du` does: reads them all. */
+  /**
+   * Also measure the directories, as `du` does, and find the oldest garbage: reads them all, and waits for a collection under
+   * way. Sizes are then what the disk has, instead of what the records say.
+   */
   disk?: boolean | undefined;
 }
 
@@ -91,9 +99,19 @@ export interface UsageReport {
   garbage: number;
   /** Most retained first. */
   rows: UsageRow[];
+  /**
+   * All rows together: what they reach; of that, what one of them alone keeps; the rest, which several do, or something that
+   * is no row; what the removal of all would free.
+   */
+  all: { total: number; alone: number; shared: number; retained: number };
   /** What the removal of the named rows would free. */
   without?: { names: string[]; total: number; retained: number };
+  /** With `disk`. */
   disk?: DiskReport;
+  /** With `disk`: since when, as `why` says it, for what has been garbage for longest. */
+  oldestGarbage?: DatedObject;
+  /** With `disk`: of the leases that have not expired, when it was made. */
+  oldestLease?: DatedObject;
 }
 
 /** Rows are those of the context's namespace, if it names one. InvalidArgument for another grouping. */
@@ -114,25 +132,62 @@ export async function diskUsageBy(
   const at = host.expiryClock.now();
   const { graph } = host.engine;
   const extra = await extraEdges(host, inTurn, at, ctx.signal);
-  const items = await Items.read(host, ctx.signal);
+  // Before the records, which name what is found.
+  const measured = disk ? await MeasuredDisk.read(host, ctx.signal) : undefined;
+  const items = await Items.read(host, measured, ctx.signal);
   const groups = await new Groups(host, ctx, extra.roots).by(by);
-  if (without.length > 0) groups.push(together(groups, without));
-  const sizes = await graph.retained(queryOf(at, items, groups, extra), { signal: ctx.signal });
+  const sets = [...groups, union(groups)];
+  if (without.length > 0) sets.push(together(groups, without));
+  const sizes = await graph.retained(queryOf(at, items, sets, extra), { signal: ctx.signal });
+  const sizesOf = (n: number) => ({ total: sizes.total[n]!, retained: sizes.retained[n]! });
   const rows: UsageRow[] = [];
-  let report: Pick<UsageReport, 'without'> = {};
   for (const [n, { ids: _, ...group }] of groups.entries()) {
-    const [total, retained] = [sizes.total[n]!, sizes.retained[n]!];
-    if (without.length > 0 && n === groups.length - 1)
-      report = { without: { names: [...without], total, retained } };
-    else if (sizes.reached[n] === 0) continue;
-    else rows.push({ ...group, total, shared: total - retained, retained });
+    const { total, retained } = sizesOf(n);
+    if (sizes.reached[n] !== 0) rows.push({ ...group, total, shared: total - retained, retained });
   }
   rows.sort((a, b) => b.retained - a.retained || b.total - a.total || (a.name < b.name ? -1 : 1));
-  const all = items.sizes.reduce((sum, size) => sum + size, 0);
-  const garbage = all - sizes.kept;
-  const measured = disk ? await diskReport(host, ctx.signal) : undefined;
-  return { by, kept: sizes.kept, garbage, rows, ...report, ...(measured && { disk: measured }) };
+  const bytes = items.sizes.reduce((sum, size) => sum + size, 0);
+  const garbage = bytes - sizes.kept;
+  return {
+    by,
+    kept: sizes.kept,
+    garbage,
+    rows,
+    all: allOf(rows, sizesOf(groups.length)),
+    ...(without.length > 0 && { without: { names: [...without], ...sizesOf(groups.length + 1) } }),
+    ...(measured && { disk: measured.report({ kept: sizes.kept, garbage }) }),
+    ...(disk && (await oldestOf(host, inTurn, ctx.signal))),
+  };
 }
+
+/** A row that another one keeps can free the same bytes as that one. */
+function allOf(
+  rows: readonly UsageRow[],
+  { total, retained }: { total: number; retained: number },
+): UsageReport['all'] {
+  const alone = Math.min(
+    total,
+    rows.reduce((sum, row) => sum + row.retained, 0),
+  );
+  return { total, alone, shared: total - alone, retained };
+}
+
+async function oldestOf(
+  host: CollectHost,
+  inTurn: InTurn,
+  signal: AbortSignal | undefined,
+): Promise<Pick<UsageReport, 'oldestGarbage' | 'oldestLease'>> {
+  const at = host.expiryClock.now();
+  const garbage = await inTurn(() => oldestGarbage(host, at, signal));
+  const lease = await oldestLease(host, at, signal);
+  return { ...(garbage && { oldestGarbage: garbage }), ...(lease && { oldestLease: lease }) };
+}
+
+const union = (groups: readonly Group[]): Group => ({
+  kind: '',
+  name: '',
+  ids: [...new Set(groups.flatMap(({ ids }) => ids))],
+});
 
 /** One set of all the rows that are named. NotFound for a name without a row, InvalidArgument for one of several. */
 function together(groups: readonly Group[], names: readonly string[]): Group {
@@ -176,12 +231,13 @@ class Groups {
   }
 
   by(group: UsageGroup): Promise<Group[]> {
+    if (group === 'none') return Promise.resolve([]);
     return group === 'namespace' || group === 'snapshotter'
       ? this.#sets(group)
       : this.#single(this.#nodes(group));
   }
 
-  #nodes(group: Exclude<UsageGroup, 'namespace' | 'snapshotter'>): Iterable<number> {
+  #nodes(group: Exclude<UsageGroup, 'namespace' | 'snapshotter' | 'none'>): Iterable<number> {
     const { graph } = this.#host.engine;
     if (group === 'collector') return this.#inUse;
     const roots = graph.withFlags(NodeFlag.present | NodeFlag.root);

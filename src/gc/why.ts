@@ -5,13 +5,14 @@
 import { breathe } from '../backends/files.js';
 import type { CallContext } from '../context.js';
 import { requireNamespace } from '../context.js';
-import { type Engine, NodeFlag, type Value } from '../engine/contract.js';
+import { type Engine, NodeFlag } from '../engine/contract.js';
 import { notFound, throwIfAborted } from '../errors.js';
 import { type Instant, zeroTime } from '../model/time.js';
 import { EdgeReasons, type StepReason } from './edge-reasons.js';
 import { extraEdges, type InTurn, mayHaveExtraEdges } from './extra-edges.js';
 import type { CollectHost } from './host.js';
 import { describeKey, findObject, type ObjectName } from './objects.js';
+import { type GarbageSince, garbageSince } from './oldest.js';
 import {
   END_OF_WAY,
   type ExtraEdges,
@@ -60,11 +61,8 @@ export interface Why {
   paths: WhyStep[][];
   /** With `all`, when every root expires: when the last one has, by the wall clock. */
   keptUntil?: Instant;
-  /**
-   * Garbage only. The store does not note when the last reference went, so unless the object itself expired this is
-   * the last change of its record: it has been garbage since then at the earliest.
-   */
-  since?: { at: Instant; meaning: 'expired' | 'record last changed' };
+  /** Garbage only. */
+  since?: GarbageSince;
   /** Garbage only. */
   goes?: 'with the next collection';
 }
@@ -160,13 +158,8 @@ class Teller {
   }
 
   garbage(id: number): Pick<Why, 'since' | 'goes'> {
-    const expired = this.#engine.graph.expiryOf(id);
-    const record = this.#engine.keyOf(id);
-    const changed = timeField(record === undefined ? undefined : this.#engine.get(record));
-    const goes = 'with the next collection';
-    if (expired !== undefined) return { since: { at: expired, meaning: 'expired' }, goes };
-    if (changed === undefined) return { goes };
-    return { since: { at: changed, meaning: 'record last changed' }, goes };
+    const since = garbageSince(this.#engine, id);
+    return { ...(since && { since }), goes: 'with the next collection' };
   }
 
   #rootReason(id: number): StepReason {
@@ -192,10 +185,4 @@ class Teller {
     step.labels = { ...(labelsOf(value) as Record<string, string>) };
     return step;
   }
-}
-
-function timeField(value: Value | undefined): Instant | undefined {
-  if (typeof value !== 'object') return undefined;
-  const time = value.updatedat ?? value.createdat;
-  return typeof time === 'bigint' ? time : undefined;
 }

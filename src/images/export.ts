@@ -19,7 +19,13 @@ import { Annotation, MediaType } from './media-types.js';
 import { dockerTagOf, refNameOf } from './names.js';
 import { type LayoutWriter, type Output, openOutput } from './output.js';
 import { resolveManifest } from './resolve.js';
-import { type ImageServices, type LeasedContext, type OnProgress, underLease } from './services.js';
+import {
+  type ImageServices,
+  type LeasedContext,
+  type OnProgress,
+  type Progress,
+  underLease,
+} from './services.js';
 import { DOCKER_FILE, INDEX_FILE, LAYOUT_FILE, LAYOUT_VERSION } from './source.js';
 
 export interface ExportOptions {
@@ -125,8 +131,9 @@ class Exporter {
     const byDigest = new Map<string, ClosureBlob>();
     for (const { closure } of chosen) for (const [digest, blob] of closure.blobs) byDigest.set(digest, blob);
     const blobs = [...byDigest.values()].sort((a, b) => compareUtf8(a.digest, b.digest));
+    const all = { items: blobs.length, bytes: blobs.reduce((sum, { size }) => sum + size, 0) };
     let bytes = 0;
-    for (const blob of blobs) bytes += await this.#writeBlob(writer, blob);
+    for (const blob of blobs) bytes += await this.#writeBlob(writer, blob, all);
     const index = { schemaVersion: 2, mediaType: MediaType.ociIndex, manifests: chosen.map(indexEntry) };
     await writer.file(INDEX_FILE, Buffer.from(JSON.stringify(index)));
     const docker = dockerManifest(chosen);
@@ -135,11 +142,16 @@ class Exporter {
     return { blobs: blobs.length, bytes, images: chosen.map(exportedImage) };
   }
 
-  async #writeBlob(writer: LayoutWriter, { digest, bytes }: ClosureBlob): Promise<number> {
+  async #writeBlob(
+    writer: LayoutWriter,
+    { digest, bytes }: ClosureBlob,
+    all: Progress['all'],
+  ): Promise<number> {
     const { progress } = this.#options;
     const { algorithm, hex } = parseDigest(digest);
     if (bytes !== undefined) {
       await writer.blob(algorithm, hex, bytes.length, Readable.from([bytes]));
+      progress?.({ phase: 'export', name: digest, done: bytes.length, total: bytes.length, all });
       return bytes.length;
     }
     const reader = await this.#services.content.readerAt(this.#ctx, digest);
@@ -152,7 +164,7 @@ class Exporter {
         throwIfAborted(signal);
         digester.update(chunk);
         done += chunk.length;
-        progress?.({ phase: 'export', name: digest, done, total });
+        progress?.({ phase: 'export', name: digest, done, total, all });
         yield chunk;
       }
       if (digester.digest() !== digest) throw damaged(digest);

@@ -34,6 +34,8 @@ export interface Progress {
   done: number;
   /** Bytes; 0 when unknown. */
   total: number;
+  /** All items of the phase, and their bytes, where they are known beforehand. */
+  all?: { items: number; bytes: number } | undefined;
 }
 export type OnProgress = (progress: Progress) => void;
 

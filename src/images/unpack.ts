@@ -30,6 +30,7 @@ import {
   type LayerSnapshotter,
   type LeasedContext,
   type OnProgress,
+  type Progress,
   underLease,
   unended,
   uniquePart,
@@ -102,6 +103,8 @@ class Unpacker {
   readonly #options: UnpackOptions;
   readonly #skipped: Applied['skipped'] = { owners: 0, devices: 0, xattrs: 0 };
   readonly #known = new KnownLayers();
+  /** Of the layers. */
+  #all: Progress['all'];
 
   constructor(services: ImageServices, ctx: LeasedContext, name: string, options: UnpackOptions) {
     const snapshotter = services.snapshotter(name);
@@ -131,8 +134,15 @@ class Unpacker {
     let applied = 0;
     if (top !== undefined) {
       if (!(await this.#isThere(top.chainId))) {
+        this.#all = {
+          items: layers.length,
+          bytes: layers.reduce((sum, { descriptor: { size } }) => sum + size, 0),
+        };
         try {
-          for (const layer of layers) if (await this.#layer(layer)) applied++;
+          for (const layer of layers) {
+            if (await this.#layer(layer)) applied++;
+            else this.#tell(layer, layer.descriptor.size);
+          }
         } finally {
           this.#known.close();
         }
@@ -192,6 +202,10 @@ class Unpacker {
     }
   }
 
+  #tell({ descriptor: { digest: name, size: total } }: Layer, done: number): void {
+    this.#options.progress?.({ phase: 'unpack', name, done, total, all: this.#all });
+  }
+
   /** False when the layer was there. */
   async #layer(layer: Layer): Promise<boolean> {
     for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
@@ -237,9 +251,9 @@ class Unpacker {
     }
   }
 
-  async #apply({ descriptor }: Layer, mounts: Parameters<typeof applyLayer>[0]): Promise<Applied> {
+  async #apply(layer: Layer, mounts: Parameters<typeof applyLayer>[0]): Promise<Applied> {
     const { limits, progress } = this.#options;
-    const { digest: name, size: total, mediaType } = descriptor;
+    const { digest: name, mediaType } = layer.descriptor;
     const reader = await this.#services.content.readerAt(this.#ctx, name);
     try {
       return await applyLayer(mounts, reader.stream(), {
@@ -247,7 +261,7 @@ class Unpacker {
         signal: this.#ctx.signal,
         limits,
         known: this.#known,
-        progress: progress && ((done) => progress({ phase: 'unpack', name, done, total })),
+        progress: progress && ((done) => this.#tell(layer, done)),
       });
     } catch (error) {
       throw wrap(`cannot unpack layer ${name}`, error, { object: name, remedy: remedyOf(error) });

@@ -24,6 +24,7 @@ import { type ObserveMethod, sharedOf } from './rpc-server.js';
 import { removeRunFile, writeRunFile } from './run-file.js';
 import type { Service, ServiceHost } from './service.js';
 import { proxiedServices, servicesOf } from './service-lists.js';
+import { StoreUsage } from './store-usage.js';
 import { version } from './version-info.js';
 
 export class Daemon {
@@ -117,16 +118,20 @@ async function startParts(
   undo.push(async () => place.close());
   const metrics = options.metrics === undefined ? undefined : await loadMetrics();
   const age = new GarbageAge(db);
+  const stopping = new AbortController();
+  const usage = new StoreUsage(db, stopping.signal, (error) =>
+    log.warn({ err: error }, 'the disk could not be measured for metrics'),
+  );
   const logRun = runLog(log);
   const collections = new Collections(db, options.gc, options.scheduler, {
     onRun: (outcome) => {
       if ('stats' in outcome) age.collected();
+      usage.collected();
       metrics?.counts.collected(outcome);
       logRun(outcome);
     },
   });
   undo.push(() => collections.close());
-  const stopping = new AbortController();
   const host: ServiceHost = {
     db,
     root,
@@ -174,6 +179,7 @@ async function startParts(
     calls: () => endpoints.reduce((sum, endpoint) => sum + endpoint.calls, 0),
     clientBytes: () => shared.ledger.bytes,
     subscribers: () => events.subscribers,
+    usage,
   });
   const metricsServer = await metrics?.serve(
     options.metrics ?? '',

@@ -10,6 +10,8 @@ import type { GCStats } from '../gc/stats.js';
 import { fsError } from '../system/system-errors.js';
 import type { ObserveMethod } from './rpc-server.js';
 import { statusName } from './status-codes.js';
+import type { StoreUsage } from './store-usage.js';
+import { watchUsage } from './usage-metrics.js';
 
 const SECONDS = 1000;
 const LATENCY_SECONDS = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10, 60];
@@ -21,6 +23,7 @@ export interface Readings {
   calls(): number;
   clientBytes(): number;
   subscribers(): number;
+  readonly usage: StoreUsage;
 }
 
 export class Metrics {
@@ -153,6 +156,7 @@ export class Metrics {
     );
     gauge('ebbtide_client_bytes', 'Bytes kept for clients: requests, answers, events', now.clientBytes);
     gauge('ebbtide_event_subscribers', 'Open subscriptions to events', now.subscribers);
+    watchUsage(this.registry, now.usage);
   }
 
   observe: ObserveMethod = (service, method) => {

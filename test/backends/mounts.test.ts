@@ -150,7 +150,5 @@ test('given any number of layers, then they mount, by the printed command too; w
 
 /** What a verb prints. */
 function recorded(lines: string[]): Output {
-  const out = new Output(false);
-  out.line = (line = '') => void lines.push(line);
-  return out;
+  return new Output({}, { columns: undefined, write: (text) => void lines.push(text.trimEnd()) });
 }

@@ -31,7 +31,15 @@ describe('gc on the command line', () => {
     const file = join(run.root, '..', 'plan.json');
     await run.ok('import', path);
     await run.ok('images', 'rm', ONE, TWO);
-    assert.match(await run.ok('gc', '--plan', file), /plan.json: 7 objects, .* nothing was removed\n$/);
+    const told = await run.ok('gc', '--plan', file);
+    assert.match(
+      told,
+      /plan.json: 7 objects, .* nothing was removed\nthe whole store: 0 B kept, .* garbage\n/,
+    );
+    assert.match(
+      told,
+      /\nreclaimable .*\noldest garbage +20\d\d-.* content sha256:.* in test\noldest lease +none\n/,
+    );
     const plan = JSON.parse(await readFile(file, 'utf8')) as Plan;
     assert.deepEqual([plan.objects.length, await blobs(run)], [7, 7]);
     await run.ok('leases', 'create', 'keep');
@@ -150,6 +158,17 @@ describe('gc on a store whose metadata was lost', () => {
     await run.fails(5, /7 blobs of 7 items[\s\S]*--allow-mass-removal/, 'gc', '--full');
     assert.equal((await run.json<Dry>('gc', '--dry-run', '--full')).wouldRemove.length, 10);
     const page = async (): Promise<string> => (await fetch(`http://${metrics}/metrics`)).text();
+    // As `du` tells it.
+    const { disk } = await run.json<{
+      disk: { lines: Record<string, number>; fileSystem: { size: number } };
+    }>('du');
+    let measured = await page();
+    while (!measured.includes('ebbtide_disk_bytes{')) measured = await page();
+    for (const part of ['kept', 'garbage', 'orphans', 'unfinished', 'trash', 'damaged'])
+      assert.ok(measured.includes(`\nebbtide_disk_bytes{part="${part}"} ${disk.lines[part]}\n`), part);
+    assert.ok(measured.includes(`\nebbtide_reclaimable_bytes ${disk.lines.orphans}\n`));
+    assert.ok(measured.includes(`\nebbtide_file_system_bytes{state="size"} ${disk.fileSystem.size}\n`));
+    assert.doesNotMatch(measured, /^ebbtide_oldest_(garbage|lease)_timestamp_seconds /m);
     assert.match(await page(), /\nebbtide_orphans_kept 10\n[\s\S]*\nebbtide_store_began_empty 1\n/);
     assert.match(await run.ok('doctor', '--check'), /orphans +the store was empty/);
     await run.ok('gc', '--full', '--allow-mass-removal');

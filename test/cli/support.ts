@@ -7,7 +7,8 @@ import { fileURLToPath } from 'node:url';
 import { Blobs, named, writeFiles } from '../images/fixtures.js';
 import { tempDir } from '../support/db.js';
 
-const MAIN = fileURLToPath(new URL('../../src/bundle/main.js', import.meta.url));
+/** The command. */
+export const MAIN = fileURLToPath(new URL('../../src/bundle/main.js', import.meta.url));
 
 export interface Ended {
   code: number | null;

@@ -124,7 +124,7 @@ describe('the command', () => {
     ]);
     assert.equal(
       await run.ok('images', 'ls', '--namespace', 'other'),
-      'NAME  DIGEST  TYPE  UPDATED  LABELS\n',
+      'NAME  DIGEST  SIZE  TYPE  UPDATED  LABELS\n',
     );
     await run.fails(5, /must be empty/, 'namespaces', 'rm', 'test');
     assert.equal(await run.ok('namespaces', 'rm', 'other'), 'other\n');
@@ -180,7 +180,7 @@ describe('usage and errors', () => {
     await run.fails(2, /missing required argument/, 'import');
     await run.fails(2, /unknown option '--speed'/, 'gc', '--speed');
     await run.fails(2, /a label is key=value/, 'images', 'label', 'x', 'nothing');
-    await run.fails(2, /required option '-o, --output/, 'export', 'x');
+    await run.fails(2, /needs a destination/, 'export', 'x');
     assert.match((await run.run('doctor')).stdout, /free disk/);
   });
 

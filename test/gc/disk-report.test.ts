@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, statfsSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, statfsSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import type { DB } from '../../src/db.js';
 import { isKind } from '../../src/errors.js';
+import { reclaimable } from '../../src/gc/disk-report.js';
 import { importImage } from '../../src/images/import.js';
 import { unpackImage } from '../../src/images/unpack.js';
 import { openDB } from '../../src/open.js';
@@ -13,30 +14,39 @@ import { layout } from '../cli/support.js';
 import { tempDir } from '../support/db.js';
 
 const ctx = { namespace: 'test' };
+/** What a collection adds to the store's own files at most. */
+const GROWTH = 64 * 1024;
+
 const ONE = 'example.com/one:1';
 const TWO = 'example.com/two:1';
 
 const duOf = (path: string): number =>
   Number(execFileSync('du', ['-s', '-B1', path], { encoding: 'utf8' }).split('\t')[0]);
 
-/** Two images, one unpacked, a container, a lease, a labelled blob, an unfinished ingest, an orphan, a second namespace. */
+const snapshotsOf = (root: string): string =>
+  join(root, 'io.containerd.snapshotter.v1.overlayfs', 'snapshots');
+
+/**
+ * Two images, one unpacked, a container, a lease, a labelled blob that is cut short, an unfinished ingest, an orphan, a second
+ * namespace.
+ */
 async function filled(t: TestContext): Promise<{ db: DB; root: string; base: string }> {
   const root = join(await tempDir(t), 'store');
-  const db = await openDB({ root, snapshotters: ['native'] });
+  const db = await openDB({ root, snapshotters: ['overlayfs'] });
   t.after(() => db.close());
   const { path, base } = await layout(t);
   const [one] = await importImage(db, ctx, path);
   await importImage(db, { namespace: 'second' }, path);
-  const { chainId } = await unpackImage(db, ctx, one!, 'native');
+  const { chainId } = await unpackImage(db, ctx, one!, 'overlayfs');
   await db.leases.create(ctx, withId('held'));
   await db.leases.addResource(ctx, { id: 'held' }, { type: 'content', id: base });
-  await db.snapshotter('native')!.prepare({ ...ctx, lease: 'held' }, 'web', chainId);
+  await db.snapshotter('overlayfs')!.prepare({ ...ctx, lease: 'held' }, 'web', chainId);
   await db.containers.create(ctx, {
     id: 'web',
     image: ONE,
     runtime: { name: 'runc' },
     spec: { typeUrl: '', value: new Uint8Array() },
-    snapshotter: 'native',
+    snapshotter: 'overlayfs',
     snapshotKey: 'web',
   });
   await db.content.update(
@@ -52,6 +62,8 @@ async function filled(t: TestContext): Promise<{ db: DB; root: string; base: str
     join(root, 'io.containerd.content.v1.content', 'blobs', 'sha256', orphan),
     Buffer.alloc(30_000),
   );
+  // A blob that is shorter on disk than its record says.
+  truncateSync(join(root, 'io.containerd.content.v1.content', 'blobs', base.replace(':', '/')), 10);
   mkdirSync(join(root, 'io.containerd.content.v1.content', '.trash', 'left'), { recursive: true });
   writeFileSync(
     join(root, 'io.containerd.content.v1.content', '.trash', 'left', 'data'),
@@ -74,12 +86,20 @@ test('given roots of every kind, when usage is asked for, then each has a row, a
     'lease test held',
   ]);
   assert.equal(disk?.total, duOf(root));
+  const { kept, garbage, orphans, unfinished, trash, elsewhere } = disk!.lines;
   assert.equal(
     Object.values(disk!.lines).reduce((sum, n) => sum + n, 0),
     disk!.total,
   );
-  assert.ok(disk!.lines.unfinished >= 50_000 && disk!.lines.trash >= 70_000);
-  assert.equal(disk!.orphans, 30_000);
+  assert.ok(unfinished >= 50_000 && trash >= 70_000);
+  assert.deepEqual([orphans, elsewhere], [32_768, 0]);
+  const objects = [`${root}/io.containerd.content.v1.content/blobs/sha256`, snapshotsOf(root)].flatMap(
+    (dir) => readdirSync(dir).map((name) => duOf(join(dir, name))),
+  );
+  assert.equal(
+    kept + garbage + orphans,
+    objects.reduce((sum, n) => sum + n, 0),
+  );
   const { blocks, bsize } = statfsSync(root);
   assert.equal(disk!.fileSystem.size, blocks * bsize);
   for (const by of ['container', 'lease', 'ingest', 'label', 'image', 'sandbox', 'collector'] as const) {
@@ -87,6 +107,30 @@ test('given roots of every kind, when usage is asked for, then each has a row, a
     const expected = by === 'sandbox' || by === 'collector' ? [] : [by === 'label' ? 'content' : by];
     assert.deepEqual([...kinds], expected, by);
   }
+});
+
+test('given garbage, when usage is asked for, then it is told what goes, since when, and what only one row has', async (t) => {
+  const { db, root } = await filled(t);
+  await db.images.delete(ctx, TWO);
+  for (const name of [ONE, TWO]) await db.images.delete({ namespace: 'second' }, name);
+  const before = await db.du({}, { by: 'root', disk: true });
+  const { all, rows, kept } = before;
+  assert.equal(all.total, kept);
+  assert.equal(
+    all.alone,
+    rows.reduce((sum, row) => sum + row.retained, 0),
+  );
+  assert.deepEqual([all.shared, all.retained], [kept - all.alone, kept]);
+  assert.ok(all.alone > 0 && all.shared > 0);
+  assert.equal(before.oldestGarbage?.kind, 'content');
+  assert.equal(before.oldestGarbage?.namespace, 'test');
+  assert.equal(before.oldestLease?.key, 'held');
+  await db.garbageCollect({}, { fullSweep: true });
+  const after = await db.du({}, { by: 'none', disk: true });
+  const { garbage, orphans } = after.disk!.lines;
+  assert.deepEqual([after.rows, after.kept, garbage, orphans], [[], kept, 0, 0]);
+  assert.equal(after.oldestGarbage, undefined);
+  assert.ok(duOf(root) <= before.disk!.total - reclaimable(before.disk!) + GROWTH);
 });
 
 test('given images gone and a lease that keeps their bytes, when usage is asked for, then the lease has a row', async (t) => {

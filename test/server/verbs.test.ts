@@ -100,9 +100,16 @@ test('verbs work the same through a daemon that has the root', async (t) => {
   assert.deepEqual([why.state, why.paths[0]?.map((step) => step.kind)], ['kept', ['container', 'snapshot']]);
   await command.fails(3, /no object/, 'why', 'sha256:0000');
   const usage = await command.json<{ rows: Row[] }>('du', '--by', 'image');
+  const about = await command.ok('content', 'info', source.base.slice(7, 23));
+  assert.match(about, new RegExp(`^digest +${source.base}\n`));
+  assert.match(
+    await command.ok('images', 'ls', '--format', '{name} {size}'),
+    /^example.com\/one:1 [1-9]\d+$/m,
+  );
   assert.equal(usage.rows.length, 3);
   await command.ok('images', 'rm', 'example.com/two:1', 'example.com/three:1');
-  const dry = await command.json<{ wouldRemove: Row[] }>('gc', '--dry-run');
+  const dry = await command.json<{ wouldRemove: Row[]; usage: { disk?: object } }>('gc', '--dry-run');
+  assert.ok(dry.usage.disk);
   const plan = join(command.root, '..', 'plan.json');
   await command.ok('gc', '--plan', plan);
   const applied = await command.json<{ removed: Row[]; rest: Row[] }>('gc', '--apply', plan);

@@ -69,7 +69,7 @@ export class Walkthrough {
     const { db, progress } = this.#p;
     const started = performance.now();
     const images = await importImage(db, this.#ctx, source, {
-      progress: (p) => progress.report(`${p.phase} ${p.name}`, p.done, p.total),
+      progress: (p) => progress.report(p),
     });
     progress.end();
     await this.#step(`imported ${images.map((i) => i.name).join(', ')}`, { ms: performance.now() - started });
@@ -82,7 +82,7 @@ export class Walkthrough {
     const chains: string[] = [];
     for (const image of images) {
       const { chainId } = await unpackImage(db, this.#ctx, image, snapshotter, {
-        progress: (p) => progress.report(`${p.phase} ${p.name}`, p.done, p.total),
+        progress: (p) => progress.report(p),
       });
       chains.push(chainId);
     }

@@ -6,7 +6,7 @@ import type { HostInfo, HostRemoval } from '../../cluster-hosts.js';
 import type { CallContext } from '../../context.js';
 import type { RunOptions } from '../../db.js';
 import { unknownError } from '../../errors.js';
-import type { ObjectName } from '../../gc/objects.js';
+import type { ObjectDescription, ObjectName } from '../../gc/objects.js';
 import type { CollectionPlan, PlanOutcome } from '../../gc/plan.js';
 import type { UsageOptions, UsageReport } from '../../gc/retained.js';
 import type { GCStats } from '../../gc/stats.js';
@@ -98,6 +98,11 @@ export class RemoteStore implements Store {
     const answers = this.#connection.exchange<CollectResponse>(EBBTIDE, 'Apply', requests, ctx);
     const outcome = await outcomeOf<PlanOutcome>(answers);
     return { ...outcome, stats: statsOf(outcome.stats) };
+  }
+
+  find(ctx: CallContext, object: string | ObjectName): Promise<ObjectDescription> {
+    const { name, kind = '' } = typeof object === 'string' ? { name: object } : object;
+    return this.#document<ObjectDescription>(ctx, 'Find', { object: name, kind });
   }
 
   why(ctx: CallContext, object: string | ObjectName, { all }: WhyOptions = {}): Promise<Why> {

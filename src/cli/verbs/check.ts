@@ -49,7 +49,7 @@ async function run({ db, out, signal, progress }: StoreEnv, options: Options): P
           if (!out.json) line(out, finding);
         },
         onProgress: (phase, done) =>
-          progress.report(`checking ${phase}`, done, 0, hash && phase === 'files' ? 'bytes' : 'items'),
+          progress.count(`checking ${phase}`, done, { unit: hash && phase === 'files' ? 'bytes' : 'items' }),
       },
     );
   } finally {

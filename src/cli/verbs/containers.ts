@@ -6,7 +6,7 @@ import { wrap } from '../../errors.js';
 import { unpackImage } from '../../images/unpack.js';
 import { withRandomId } from '../../stores/leases.js';
 import { labelText } from '../output.js';
-import { collectLabel, storeVerb } from '../runner.js';
+import { collectLabel, listed, snapshotterOption, storeVerb } from '../runner.js';
 import { snapshotterOf } from './snapshots.js';
 
 const SPEC_TYPE = 'types.containerd.io/opencontainers/runtime-spec/1/Spec';
@@ -22,17 +22,16 @@ interface CreateOptions {
 export function containers(program: Command): void {
   const command = program.command('containers').description('containers of the namespace');
 
-  command
-    .command('ls [filter...]')
+  listed(command.command('ls [filter...]'))
     .description('list containers')
     .action(
       storeVerb(async ({ db, ctx, out }, filters) => {
         out.rows(await db.containers.list(ctx, ...filters), [
           { title: 'ID', value: (c) => c.id },
           { title: 'IMAGE', value: (c) => c.image || '-' },
-          { title: 'RUNTIME', value: (c) => c.runtime.name },
+          { title: 'RUNTIME', minor: true, value: (c) => c.runtime.name },
           { title: 'SNAPSHOT', value: (c) => (c.snapshotter ? `${c.snapshotter}/${c.snapshotKey}` : '-') },
-          { title: 'LABELS', value: (c) => labelText(c.labels) },
+          { title: 'LABELS', minor: true, value: (c) => labelText(c.labels) },
         ]);
       }),
     );
@@ -43,7 +42,7 @@ export function containers(program: Command): void {
       'make a container record; with --image also its writable snapshot, unpacking the image if need be',
     )
     .option('--image <name>', 'image it runs')
-    .option('-s, --snapshotter <name>', 'snapshotter', process.env.EBBTIDE_SNAPSHOTTER ?? 'overlayfs')
+    .addOption(snapshotterOption())
     .option('--runtime <name>', 'runtime', 'io.containerd.runc.v2')
     .option('--spec <file>', 'runtime spec (JSON)')
     .option('--label <key=value>', 'label (repeatable)', collectLabel)
@@ -60,7 +59,7 @@ export function containers(program: Command): void {
               const snapshotter = snapshotterOf(db, options.snapshotter);
               const image = await db.images.get(leased, options.image);
               const { chainId } = await unpackImage(db, leased, image, options.snapshotter, {
-                progress: (p) => progress.report(`${p.phase} ${p.name}`, p.done, p.total),
+                progress: (p) => progress.report(p),
               });
               mounts = await snapshotter.prepare(leased, id!, chainId);
             }

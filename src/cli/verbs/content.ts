@@ -1,14 +1,13 @@
 /** `ebbtide content ls|info|cat|rm` */
-import { once } from 'node:events';
 import type { Command } from 'commander';
+import { blobDigest, eachOf } from '../digest-arguments.js';
 import { bytes, labelText, shortTime } from '../output.js';
-import { storeVerb } from '../runner.js';
+import { listed, standardOutput, storeVerb } from '../runner.js';
 
 export function content(program: Command): void {
   const command = program.command('content').description('content blobs of the namespace');
 
-  command
-    .command('ls [filter...]')
+  listed(command.command('ls [filter...]'))
     .description('list blobs; filters like digest==sha256:… or labels.k==v')
     .option('--ingests', 'list unfinished ingests instead')
     .action(
@@ -34,7 +33,7 @@ export function content(program: Command): void {
           { title: 'DIGEST', value: (i) => i.digest },
           { title: 'SIZE', value: (i) => bytes(i.size), right: true },
           { title: 'CREATED', value: (i) => shortTime(i.createdAt) },
-          { title: 'LABELS', value: (i) => labelText(i.labels) },
+          { title: 'LABELS', minor: true, value: (i) => labelText(i.labels) },
         ]);
       }),
     );
@@ -43,8 +42,8 @@ export function content(program: Command): void {
     .command('info <digest>')
     .description('show one blob')
     .action(
-      storeVerb(async ({ db, ctx, out }, [digest]) => {
-        const info = await db.content.info(ctx, digest!);
+      storeVerb(async ({ db, ctx, out }, [text]) => {
+        const info = await db.content.info(ctx, await blobDigest(db, ctx, text!));
         out.object(info, () => {
           out.line(`digest    ${info.digest}`);
           out.line(`size      ${info.size} bytes`);
@@ -59,11 +58,11 @@ export function content(program: Command): void {
     .command('cat <digest>')
     .description("write a blob's bytes to standard output")
     .action(
-      storeVerb(async ({ db, ctx, signal }, [digest]) => {
-        await using reader = await db.content.readerAt(ctx, { digest: digest! });
+      storeVerb(async ({ db, ctx, signal }, [text]) => {
+        const digest = await blobDigest(db, ctx, text!);
+        await using reader = await db.content.readerAt(ctx, { digest });
         for await (const chunk of reader.stream()) {
-          if (process.stdout.writableEnded || process.stdout.destroyed) break;
-          if (!process.stdout.write(chunk)) await once(process.stdout, 'drain', { signal });
+          if (!(await standardOutput.send(chunk, signal))) break;
         }
       }),
     );
@@ -72,7 +71,8 @@ export function content(program: Command): void {
     .command('rm <digest...>')
     .description('delete blobs from the namespace; the bytes go with the next collection')
     .action(
-      storeVerb(async ({ db, ctx, out }, digests) => {
+      storeVerb(async ({ db, ctx, out }, given) => {
+        const digests = await eachOf(given, (text) => blobDigest(db, ctx, text));
         for (const digest of digests) await db.content.delete(ctx, digest);
         out.object({ removed: digests }, () => {
           for (const digest of digests) out.line(digest);

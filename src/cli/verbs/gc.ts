@@ -8,6 +8,7 @@ import type { Candidate, Counts, GCStats } from '../../gc/stats.js';
 import { fsError } from '../../system/system-errors.js';
 import { bytes, duration, type Output } from '../output.js';
 import { type StoreEnv, storeVerb } from '../runner.js';
+import { printStore, type StoreUsage, storeUsage } from '../usage-lines.js';
 
 interface Options {
   dryRun?: boolean;
@@ -18,12 +19,14 @@ interface Options {
   maxBytes?: number;
   sliceMs?: number;
   allowMassRemoval?: boolean;
+  disk: boolean;
 }
 
 export function gc(program: Command): void {
   program
     .command('gc')
     .description('collect garbage in all namespaces')
+    .optionsGroup('What to do:')
     .option('--dry-run', 'remove nothing; list what would go, with bytes')
     .addOption(
       new Option('--plan <file>', 'remove nothing; write what would go to a file').conflicts('dryRun'),
@@ -35,6 +38,7 @@ export function gc(program: Command): void {
       ).conflicts(['dryRun', 'plan', 'full']),
     )
     .option('--full', 'also look through the backends for what no record names')
+    .optionsGroup('Limits:')
     .option('--max-objects <n>', 'remove at most so many objects', positive)
     .option('--max-bytes <size>', 'remove at most so much: 500M, 10G', size)
     .option('--slice-ms <ms>', 'milliseconds a slice may take (default 2)', positive)
@@ -42,17 +46,23 @@ export function gc(program: Command): void {
       '--allow-mass-removal',
       'go on even if nearly everything, or much that no record names, would be removed',
     )
+    .optionsGroup('Output:')
+    .option(
+      '--no-disk',
+      'after a dry run or a plan: leave out the lines of the disk, for which all directories are read',
+    )
     .action(
       storeVerb<Options>(
         async (env, _args, options) => {
           const { progress } = env;
           const started = Date.now();
           const ticker = setInterval(
-            () => progress.report('collecting', Math.round((Date.now() - started) / 1000), 0, 'items'),
+            () =>
+              progress.count('collecting', Math.round((Date.now() - started) / 1000), { unit: 'seconds' }),
             500,
           );
           try {
-            if (options.plan !== undefined) await writePlan(env, options.plan, runOptions(options));
+            if (options.plan !== undefined) await writePlan(env, options.plan, options);
             else if (options.apply !== undefined) await apply(env, options.apply, runOptions(options));
             else await collectNow(env, options);
           } finally {
@@ -81,21 +91,33 @@ async function collectNow({ db, out, signal, progress }: StoreEnv, options: Opti
     },
   );
   progress.end();
-  if (dryRun) printDryRun(out, stats);
+  if (dryRun) printDryRun(out, stats, await usageOf({ db, signal }, options));
   else out.object(stats, () => printStats(out, stats));
 }
 
-async function writePlan({ db, out, signal }: StoreEnv, file: string, options: RunOptions): Promise<void> {
-  const plan = await db.planCollection({ signal }, options);
+/** The lines of `du`. */
+async function usageOf(
+  { db, signal }: Pick<StoreEnv, 'db' | 'signal'>,
+  { disk }: Options,
+): Promise<StoreUsage> {
+  return storeUsage(await db.du({ signal }, { by: 'none', disk }));
+}
+
+async function writePlan(env: StoreEnv, file: string, options: Options): Promise<void> {
+  const { db, out, signal, progress } = env;
+  const plan = await db.planCollection({ signal }, runOptions(options));
   await writeFile(file, `${JSON.stringify(plan, undefined, 2)}\n`).catch((error: unknown) => {
     throw fsError('write the plan', file, error);
   });
   const { objects, bytes: size, revision } = plan;
-  out.object({ file, revision, objects: objects.length, bytes: size }, () =>
+  const usage = await usageOf(env, options);
+  progress.end();
+  out.object({ file, revision, objects: objects.length, bytes: size, usage }, () => {
     out.line(
       `${file}: ${objects.length} objects, ${bytes(size)}, at revision ${revision}; nothing was removed`,
-    ),
-  );
+    );
+    printStore(out, usage);
+  });
 }
 
 async function apply({ db, out, signal }: StoreEnv, file: string, options: RunOptions): Promise<void> {
@@ -140,11 +162,11 @@ function size(text: string): number {
   return Math.round(Number(match[1]) * 1024 ** ' kmgt'.indexOf(match[2]!.toLowerCase() || ' '));
 }
 
-export function printDryRun(out: Output, stats: GCStats): void {
+export function printDryRun(out: Output, stats: GCStats, usage?: StoreUsage): void {
   const candidates = stats.wouldRemove ?? [];
   const total = candidates.reduce((sum, c) => sum + c.size, 0);
   const { walked } = stats;
-  out.object({ wouldRemove: candidates, bytes: total, walked }, () => {
+  out.object({ wouldRemove: candidates, bytes: total, walked, usage }, () => {
     out.table<Candidate>(candidates, [
       { title: 'KIND', value: (c) => c.kind },
       { title: 'NAMESPACE', value: (c) => (c.orphan ? '(no record)' : c.namespace) },
@@ -160,6 +182,7 @@ export function printDryRun(out: Output, stats: GCStats): void {
         ? `looked through for what no record names: ${walked.join(', ')}`
         : 'the backends were not looked through for what no record names; --full does that',
     );
+    if (usage !== undefined) printStore(out, usage);
   });
 }
 

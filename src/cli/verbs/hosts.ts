@@ -2,14 +2,13 @@
 import type { Command } from 'commander';
 import { type HostRemoval, noSharedTree } from '../../cluster-hosts.js';
 import { shortTime } from '../output.js';
-import { storeVerb } from '../runner.js';
+import { listed, storeVerb } from '../runner.js';
 import type { HostRecords, Store } from '../store.js';
 
 export function hosts(program: Command): void {
   const command = program.command('hosts').description('hosts that share a tree over etcd');
 
-  command
-    .command('ls')
+  listed(command.command('ls'))
     .description('list hosts: whether each is there, when it was there last, and the leases it keeps')
     .action(
       storeVerb(

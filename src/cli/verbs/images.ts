@@ -5,23 +5,26 @@ import { isAlreadyExists, unavailable } from '../../errors.js';
 import { underLease } from '../../images/services.js';
 import type { Image } from '../../stores/images.js';
 import { bytes, labelText, shortTime } from '../output.js';
-import { labelArguments, storeVerb } from '../runner.js';
+import { labelArguments, listed, storeVerb } from '../runner.js';
 import type { Store } from '../store.js';
 
 export function images(program: Command): void {
   const command = program.command('images').description('images of the namespace');
 
-  command
-    .command('ls [filter...]')
+  listed(command.command('ls [filter...]'))
     .description('list images; filters like name==x or labels.k==v')
     .action(
       storeVerb(async ({ db, ctx, out }, filters) => {
-        out.rows(await db.images.list(ctx, ...filters), [
+        const found = await db.images.list(ctx, ...filters);
+        const sizes = out.shows('size') && found.length > 0 ? await sizesOf(db, ctx) : undefined;
+        const rows = found.map((image) => ({ ...image, size: sizes?.get(image.name) ?? 0 }));
+        out.rows(rows, [
           { title: 'NAME', value: (i) => i.name },
           { title: 'DIGEST', value: (i) => i.target.digest },
-          { title: 'TYPE', value: (i) => i.target.mediaType },
+          { title: 'SIZE', value: (i) => bytes(i.size), right: true },
+          { title: 'TYPE', minor: true, value: (i) => i.target.mediaType },
           { title: 'UPDATED', value: (i) => shortTime(i.updatedAt) },
-          { title: 'LABELS', value: (i) => labelText(i.labels) },
+          { title: 'LABELS', minor: true, value: (i) => labelText(i.labels) },
         ]);
       }),
     );
@@ -81,6 +84,12 @@ export function images(program: Command): void {
         });
       }),
     );
+}
+
+/** By name: what an image reaches, blobs and snapshots, as `du` says it. */
+async function sizesOf(db: Store, ctx: CallContext): Promise<ReadonlyMap<string, number>> {
+  const { rows } = await db.du(ctx, { by: 'image' });
+  return new Map(rows.map(({ name, total }) => [name, total]));
 }
 
 /** Under a lease that holds what the image targets, so that nothing can take it before the new name keeps it. */

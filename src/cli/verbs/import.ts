@@ -3,10 +3,11 @@ import { accessSync, constants } from 'node:fs';
 import type { Command } from 'commander';
 import { importImage, leftOutText } from '../../images/import.js';
 import { parsePlatformText } from '../../images/platforms.js';
+import type { OnProgress } from '../../images/services.js';
 import { unpackImage } from '../../images/unpack.js';
 import { fsError } from '../../system/system-errors.js';
 import { bytes } from '../output.js';
-import { type Needs, storeVerb } from '../runner.js';
+import { listed, type Needs, storeVerb } from '../runner.js';
 
 interface Options {
   unpack?: string;
@@ -16,8 +17,7 @@ interface Options {
 }
 
 export function importVerb(program: Command): void {
-  program
-    .command('import <source>')
+  listed(program.command('import <source>'))
     .description('import images: an OCI layout (directory or tar) or a docker save tar; - is standard input')
     .option('--unpack <snapshotter>', 'also build the snapshots (native, overlayfs)')
     .option('--platform <platform>', 'what to unpack of an index: os/arch[/variant] (default: this host)')
@@ -27,8 +27,7 @@ export function importVerb(program: Command): void {
       storeVerb<Options>(
         async ({ db, ctx, out, progress }, [source], { unpack, platform: wanted, baseName, artifacts }) => {
           const platform = platformOf(wanted);
-          const report = (p: { phase: string; name: string; done: number; total: number }): void =>
-            progress.report(`${p.phase} ${p.name}`, p.done, p.total);
+          const report: OnProgress = (p) => progress.report(p);
           const images = await importImage(db, ctx, source === '-' ? process.stdin : source!, {
             ...(baseName && { baseName }),
             artifacts: artifacts === true,

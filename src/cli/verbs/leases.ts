@@ -1,11 +1,14 @@
 /** `ebbtide leases ls|create|add|rm` */
 import type { Command } from 'commander';
+import type { CallContext } from '../../context.js';
 import { invalidArgument } from '../../errors.js';
 import { Label } from '../../model/labels.js';
 import { parseDuration } from '../../model/time.js';
 import { withExpiration, withId, withLabel, withLabels, withRandomId } from '../../stores/leases.js';
+import { blobDigest, snapshotKey } from '../digest-arguments.js';
 import { labelText, shortTime } from '../output.js';
-import { collectLabel, storeVerb } from '../runner.js';
+import { collectLabel, listed, storeVerb } from '../runner.js';
+import type { Store } from '../store.js';
 
 interface CreateOptions {
   label?: Record<string, string>;
@@ -16,8 +19,7 @@ interface CreateOptions {
 export function leases(program: Command): void {
   const command = program.command('leases').description('leases of the namespace: what they hold is kept');
 
-  command
-    .command('ls [filter...]')
+  listed(command.command('ls [filter...]'))
     .description('list leases with what they hold')
     .action(
       storeVerb(async ({ db, ctx, out }, filters) => {
@@ -29,7 +31,7 @@ export function leases(program: Command): void {
           { title: 'ID', value: (l) => l.id },
           { title: 'CREATED', value: (l) => shortTime(l.createdAt) },
           { title: 'HOLDS', value: (l) => l.resources.length, right: true },
-          { title: 'LABELS', value: (l) => labelText(l.labels) },
+          { title: 'LABELS', minor: true, value: (l) => labelText(l.labels) },
         ]);
       }),
     );
@@ -61,8 +63,9 @@ export function leases(program: Command): void {
     .command('add <lease> <type> <id>')
     .description('let a lease hold something; type: content, ingests, images, snapshots/<snapshotter>')
     .action(
-      storeVerb(async ({ db, ctx, out }, [lease, type, id]) => {
-        await db.leases.addResource(ctx, { id: lease! }, { type: type!, id: id! });
+      storeVerb(async ({ db, ctx, out }, [lease, type, text]) => {
+        const id = await resourceId(db, ctx, type!, text!);
+        await db.leases.addResource(ctx, { id: lease! }, { type: type!, id });
         out.object({ lease, type, id }, () => out.line(`${lease} ${type} ${id}`));
       }),
     );
@@ -80,4 +83,12 @@ export function leases(program: Command): void {
         });
       }),
     );
+}
+
+const SNAPSHOTS = 'snapshots/';
+
+/** The id of what a lease is to hold. */
+async function resourceId(db: Store, ctx: CallContext, type: string, text: string): Promise<string> {
+  if (type === 'content') return blobDigest(db, ctx, text);
+  return type.startsWith(SNAPSHOTS) ? snapshotKey(db, ctx, type.slice(SNAPSHOTS.length), text) : text;
 }

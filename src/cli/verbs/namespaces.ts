@@ -1,13 +1,12 @@
 /** `ebbtide namespaces ls|create|label|rm` */
 import type { Command } from 'commander';
 import { labelText } from '../output.js';
-import { collectLabel, labelArguments, storeVerb } from '../runner.js';
+import { collectLabel, labelArguments, listed, storeVerb } from '../runner.js';
 
 export function namespaces(program: Command): void {
   const command = program.command('namespaces').description('namespaces of the store');
 
-  command
-    .command('ls')
+  listed(command.command('ls'))
     .description('list namespaces')
     .action(
       storeVerb(
@@ -18,7 +17,7 @@ export function namespaces(program: Command): void {
           }
           out.rows(rows, [
             { title: 'NAME', value: (n) => n.name },
-            { title: 'LABELS', value: (n) => labelText(n.labels) },
+            { title: 'LABELS', minor: true, value: (n) => labelText(n.labels) },
           ]);
         },
         { allNamespaces: true },

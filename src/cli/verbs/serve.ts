@@ -15,8 +15,10 @@ export function serve(program: Command): void {
   program
     .command('serve')
     .description("serve the store on a unix socket, to containerd's clients and to this command")
+    .optionsGroup('Addresses:')
     .option('--proxy-address <socket>', 'one more socket, for the proxy plugins of a real containerd')
     .option('--metrics <host:port>', 'serve Prometheus metrics and /healthz over HTTP')
+    .optionsGroup('How it serves:')
     .option('--config <file>', 'JSON file with the same options and the limits')
     .addOption(
       new Option('--gc <when>', 'when to collect (default: scheduled)').choices(['scheduled', 'on-request']),

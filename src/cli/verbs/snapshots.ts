@@ -4,8 +4,9 @@ import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import type { Mount, SnapshotInfo } from '../../backends/contract.js';
 import { compact, mountAt, unmountAt } from '../../backends/mounts.js';
+import { eachOf, snapshotKey } from '../digest-arguments.js';
 import { bytes, labelText, type Output, shortTime } from '../output.js';
-import { collectLabel, type Needs, storeVerb, verb } from '../runner.js';
+import { collectLabel, listed, type Needs, snapshotterOption, storeVerb, verb } from '../runner.js';
 import type { SnapshotStore, Store } from '../store.js';
 
 interface Options {
@@ -39,14 +40,11 @@ const quoted = (text: string): string =>
 export function snapshots(program: Command): void {
   const command = program.command('snapshots').description('snapshots of the namespace');
   const sub = (usage: string, description: string): Command =>
-    command
-      .command(usage)
-      .description(description)
-      .option('-s, --snapshotter <name>', 'snapshotter', process.env.EBBTIDE_SNAPSHOTTER ?? 'overlayfs');
+    command.command(usage).description(description).addOption(snapshotterOption());
   const labelled = (usage: string, description: string): Command =>
     sub(usage, description).option('--label <key=value>', 'label (repeatable)', collectLabel);
 
-  sub('ls [filter...]', 'list snapshots; filters like kind==active or parent==x').action(
+  listed(sub('ls [filter...]', 'list snapshots; filters like kind==active or parent==x')).action(
     storeVerb<Options>(async ({ db, ctx, out }, filters, { snapshotter }) => {
       const infos: SnapshotInfo[] = [];
       await snapshotterOf(db, snapshotter).walk(
@@ -60,7 +58,7 @@ export function snapshots(program: Command): void {
         { title: 'KEY', value: (i) => i.name },
         { title: 'PARENT', value: (i) => i.parent },
         { title: 'KIND', value: (i) => i.kind },
-        { title: 'LABELS', value: (i) => labelText(i.labels) },
+        { title: 'LABELS', minor: true, value: (i) => labelText(i.labels) },
       ]);
     }, needed),
   );
@@ -68,8 +66,9 @@ export function snapshots(program: Command): void {
   sub('info <key>', 'show one snapshot and its disk usage').action(
     storeVerb<Options>(async ({ db, ctx, out }, [key], { snapshotter }) => {
       const store = snapshotterOf(db, snapshotter);
-      const info = await store.stat(ctx, key!);
-      const usage = await store.usage(ctx, key!);
+      const name = await snapshotKey(db, ctx, snapshotter, key!);
+      const info = await store.stat(ctx, name);
+      const usage = await store.usage(ctx, name);
       out.object({ ...info, usage }, () => {
         out.line(`key       ${info.name}`);
         out.line(`kind      ${info.kind}`);
@@ -89,7 +88,8 @@ export function snapshots(program: Command): void {
     labelled(`${name} <key> [parent]`, `${text}; prints how to mount it`).action(
       storeVerb<LabelOptions>(async ({ db, ctx, out }, [key, parent], { snapshotter, label }) => {
         const store = snapshotterOf(db, snapshotter);
-        printMounts(out, await store[name](ctx, key!, parent ?? '', { labels: label }));
+        const below = parent === undefined ? '' : await snapshotKey(db, ctx, snapshotter, parent);
+        printMounts(out, await store[name](ctx, key!, below, { labels: label }));
       }, needed),
     );
   }
@@ -103,14 +103,16 @@ export function snapshots(program: Command): void {
 
   sub('mounts <key> [target]', 'print how to mount a snapshot').action(
     storeVerb<Options>(async ({ db, ctx, out }, [key, target], { snapshotter }) => {
-      printMounts(out, await snapshotterOf(db, snapshotter).mounts(ctx, key!), target);
+      const name = await snapshotKey(db, ctx, snapshotter, key!);
+      printMounts(out, await snapshotterOf(db, snapshotter).mounts(ctx, name), target);
     }, needed),
   );
 
   sub('mount <key> <target>', 'mount a snapshot on a directory; needs root').action(
     storeVerb<Options>(async ({ db, ctx, out }, [key, target], { snapshotter }) => {
-      mountAt(await snapshotterOf(db, snapshotter).mounts(ctx, key!), target!);
-      out.object({ key, target: resolve(target!) }, () => out.line(resolve(target!)));
+      const name = await snapshotKey(db, ctx, snapshotter, key!);
+      mountAt(await snapshotterOf(db, snapshotter).mounts(ctx, name), target!);
+      out.object({ key: name, target: resolve(target!) }, () => out.line(resolve(target!)));
     }, needed),
   );
 
@@ -125,7 +127,8 @@ export function snapshots(program: Command): void {
     );
 
   sub('rm <key...>', 'delete snapshots; their disk goes with the next collection').action(
-    storeVerb<Options>(async ({ db, ctx, out }, keys, { snapshotter }) => {
+    storeVerb<Options>(async ({ db, ctx, out }, given, { snapshotter }) => {
+      const keys = await eachOf(given, (key) => snapshotKey(db, ctx, snapshotter, key));
       for (const key of keys) await snapshotterOf(db, snapshotter).remove(ctx, key);
       out.object({ removed: keys }, () => {
         for (const key of keys) out.line(key);

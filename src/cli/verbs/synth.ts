@@ -49,7 +49,7 @@ export function synth(program: Command): void {
         const started = performance.now();
         const counts = await loadSynth(db.engine, plan, {
           signal,
-          progress: (done, total) => progress.report('loading records', done, total, 'items'),
+          progress: (done, total) => progress.count('loading records', done, { total }),
         });
         const milliseconds = performance.now() - started;
         const { fileBytes } = db.engine.stats();

@@ -2,7 +2,7 @@
 import { type ClusterHosts, noSharedTree } from '../../cluster-hosts.js';
 import type { RunOptions } from '../../db.js';
 import { invalidArgument } from '../../errors.js';
-import { type ObjectKind, objectKinds } from '../../gc/objects.js';
+import { type ObjectKind, type ObjectName, objectKinds } from '../../gc/objects.js';
 import { type CollectionPlan, parsePlan } from '../../gc/plan.js';
 import { type UsageGroup, usageGroups } from '../../gc/retained.js';
 import type { Call, Send } from '../call.js';
@@ -27,6 +27,10 @@ interface DiskUsageRequest {
   allNamespaces: boolean;
   without: string[];
   disk: boolean;
+}
+interface ObjectRequest {
+  object: string;
+  kind: string;
 }
 interface PlanRequest extends RunRequest {
   fullSweep: boolean;
@@ -77,10 +81,11 @@ export function ebbtideService(host: ServiceHost, stats: () => unknown): Service
         await withProgress(send, () => db.applyPlan(plan, { signal: call.signal }, options));
       }),
 
-      Why: document(({ object, kind, all }: { object: string; kind: string; all: boolean }, call) => {
-        const name = { name: object, ...(kind !== '' && { kind: oneOf(kind, objectKinds) as ObjectKind }) };
-        return db.why(call.cancellable, name, { all });
-      }),
+      Find: document((request: ObjectRequest, call) => db.find(call.cancellable, objectIn(request))),
+
+      Why: document((request: ObjectRequest & { all: boolean }, call) =>
+        db.why(call.cancellable, objectIn(request), { all: request.all }),
+      ),
 
       DiskUsage: document(({ by, allNamespaces, without, disk }: DiskUsageRequest, call) => {
         const group = oneOf(by === '' ? 'image' : by, usageGroups) as UsageGroup;
@@ -156,6 +161,10 @@ function runOptions({ maxObjects, maxBytes, sliceMs = 0 }: RunRequest): RunOptio
     ...(maxBytes > 0 && { maxBytes }),
     ...(sliceMs > 0 && { sliceBudgetMs: sliceMs }),
   };
+}
+
+function objectIn({ object, kind }: ObjectRequest): ObjectName {
+  return { name: object, ...(kind !== '' && { kind: oneOf(kind, objectKinds) as ObjectKind }) };
 }
 
 function oneOf(value: string, allowed: readonly string[]): string {

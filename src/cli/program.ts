@@ -1,0 +1,84 @@
+/** The command's tree: global options and the verbs; each verb is a file in verbs/, loaded when it is meant. */
+import { createRequire } from 'node:module';
+import { Command, Option } from 'commander';
+import { addEtcdOptions } from './etcd-options.js';
+import { addExamples } from './examples.js';
+import { defaultRoot, standardOutput } from './runner.js';
+
+type Register = (program: Command) => void;
+
+/** In the order of the help. */
+const verbs: Readonly<Record<string, Readonly<Record<string, () => Promise<Register>>>>> = {
+  'The store:': {
+    init: async () => (await import('./verbs/init.js')).init,
+    serve: async () => (await import('./verbs/serve.js')).serve,
+    doctor: async () => (await import('./verbs/doctor.js')).doctor,
+    check: async () => (await import('./verbs/check.js')).check,
+    hosts: async () => (await import('./verbs/hosts.js')).hosts,
+  },
+  'What is in it:': {
+    import: async () => (await import('./verbs/import.js')).importVerb,
+    export: async () => (await import('./verbs/export.js')).exportVerb,
+    images: async () => (await import('./verbs/images.js')).images,
+    content: async () => (await import('./verbs/content.js')).content,
+    snapshots: async () => (await import('./verbs/snapshots.js')).snapshots,
+    containers: async () => (await import('./verbs/containers.js')).containers,
+    leases: async () => (await import('./verbs/leases.js')).leases,
+    namespaces: async () => (await import('./verbs/namespaces.js')).namespaces,
+  },
+  'What holds the disk:': {
+    du: async () => (await import('./verbs/du.js')).du,
+    why: async () => (await import('./verbs/why.js')).why,
+    gc: async () => (await import('./verbs/gc.js')).gc,
+  },
+  'To try it, and for the shell:': {
+    demo: async () => (await import('./verbs/demo.js')).demo,
+    synth: async () => (await import('./verbs/synth.js')).synth,
+    completion: async () => (await import('./verbs/completion.js')).completion,
+  },
+};
+
+/**
+ * With the verbs that the words of a command line may be about: every word that is one, all of them when help is wanted or
+ * none is named. What the others need is not loaded, which is a good part of the time of a short command and of a daemon's start.
+ */
+export async function createProgram(words: readonly string[] = []): Promise<Command> {
+  const { version } = createRequire(import.meta.url)('../../../package.json') as { version: string };
+  const program = new Command('ebbtide')
+    .description('Metadata store and garbage collector of a container host')
+    .version(version)
+    .enablePositionalOptions(false)
+    .showHelpAfterError('(ebbtide --help shows the verbs)')
+    .configureOutput({ writeOut: (text) => standardOutput.write(text) })
+    .exitOverride();
+  addStoreOptions(program.optionsGroup('The store, for every verb:'));
+  addEtcdOptions(program.optionsGroup('A tree in etcd, for every verb:'));
+  const wantsHelp = ['help', '--help', '-h'].some((word) => words.includes(word));
+  const names = Object.values(verbs).flatMap((group) => Object.keys(group));
+  const all = wantsHelp || !names.some((name) => words.includes(name));
+  for (const [group, members] of Object.entries(verbs)) {
+    program.commandsGroup(group);
+    for (const [name, load] of Object.entries(members))
+      if (all || words.includes(name)) (await load())(program);
+  }
+  addExamples(program);
+  return program;
+}
+
+function addStoreOptions(program: Command): void {
+  program
+    .addOption(
+      new Option('--root <dir>', 'directory of the store (EBBTIDE_ROOT)').default(
+        defaultRoot(),
+        '/var/lib/ebbtide for root, ~/.local/share/ebbtide for others',
+      ),
+    )
+    .addOption(
+      new Option('-n, --namespace <name>', 'namespace to work in (EBBTIDE_NAMESPACE)').default(
+        process.env.EBBTIDE_NAMESPACE ?? 'default',
+        'default',
+      ),
+    )
+    .option('--address <socket>', 'work through the daemon at this socket (EBBTIDE_ADDRESS)')
+    .option('--json', 'print JSON');
+}

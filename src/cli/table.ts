@@ -1,0 +1,81 @@
+/** Tables for people, as lines that fit a width where one is given. */
+
+export interface TableColumn {
+  readonly title: string;
+  /** Numbers are aligned right, and never cut. */
+  readonly right?: boolean | undefined;
+  /** Cut before others, and left out if that is not enough. */
+  readonly minor?: boolean | undefined;
+}
+
+const GAP = 2;
+/** What is left of a cell that is cut, at least. */
+const LEAST = 8;
+/** Of which twelve digits are enough to tell it. */
+const DIGEST = /\b(sha(?:256|384|512):[0-9a-f]{12})[0-9a-f]{52,}/g;
+
+/**
+ * Digests are shortened first, which every verb takes; then minor columns are cut, then left out; then the widest of the
+ * others is cut.
+ */
+export function tableLines(
+  columns: readonly TableColumn[],
+  cells: readonly (readonly string[])[],
+  width = Number.POSITIVE_INFINITY,
+): string[] {
+  const titles = columns.map(({ title }) => title);
+  let rows = [titles, ...cells];
+  if (sumOf(widthsOf(rows)) > width) rows = rows.map((row) => row.map(shortened));
+  const widths = widthsOf(rows);
+  const kept = columns.map((_, i) => i);
+  const over = (): number => sumOf(kept.map((i) => widths[i]!)) - width;
+  cut(
+    widths,
+    kept.filter((i) => columns[i]!.minor),
+    over,
+  );
+  for (let last = kept.findLastIndex((i) => columns[i]!.minor); over() > 0 && last >= 0; ) {
+    kept.splice(last, 1);
+    last = kept.findLastIndex((i) => columns[i]!.minor);
+  }
+  cut(
+    widths,
+    kept.filter((i) => !columns[i]!.right),
+    over,
+  );
+  return rows.map((row) =>
+    kept
+      .map((i) => fitted(row[i]!, widths[i]!, columns[i]!.right === true))
+      .join(' '.repeat(GAP))
+      .trimEnd(),
+  );
+}
+
+const shortened = (text: string): string => text.replace(DIGEST, `$1`);
+
+const widthsOf = (rows: readonly (readonly string[])[]): number[] =>
+  (rows[0] ?? []).map((_, i) => rows.reduce((most, row) => Math.max(most, row[i]!.length), 0));
+
+const sumOf = (widths: readonly number[]): number =>
+  widths.reduce((sum, width) => sum + width, GAP * (widths.length - 1));
+
+/** Makes these columns narrower, always the widest one, until the lines fit or nothing is left to cut. */
+function cut(widths: number[], which: readonly number[], over: () => number): void {
+  while (over() > 0) {
+    const [widest, next] = which.filter((i) => widths[i]! > LEAST).sort((a, b) => widths[b]! - widths[a]!);
+    if (widest === undefined) return;
+    const least = Math.max(LEAST, Math.min(widths[widest]! - 1, next === undefined ? LEAST : widths[next]!));
+    widths[widest] = Math.max(widths[widest]! - over(), least);
+  }
+}
+
+/** Of names, both ends tell something. */
+function fitted(text: string, width: number, right: boolean): string {
+  if (text.length > width) {
+    const head = DIGEST_AHEAD.test(text) ? width - 1 : Math.ceil((width - 1) / 2);
+    return `${text.slice(0, head)}…${text.slice(text.length - (width - 1 - head))}`.slice(0, width);
+  }
+  return right ? text.padStart(width) : text.padEnd(width);
+}
+
+const DIGEST_AHEAD = /^sha(256|384|512):/;
