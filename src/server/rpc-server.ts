@@ -174,6 +174,7 @@ export class RpcServer {
         return gate.begun;
       },
       resume: () => gate.resume(),
+      goOn: () => gate.goOn(),
     };
   }
 }

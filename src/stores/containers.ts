@@ -81,7 +81,7 @@ export class ContainerStore {
   /** As `list`, made as they are asked for. */
   async listed(ctx: CallContext, ...filters: string[]): Promise<Iterable<Container>> {
     const listing = { prefix: key('containers', requireNamespace(ctx)), adapt, make: containerOf };
-    return listed(this.#host.reader(ctx), listing, filters, ctx.signal);
+    return listed(this.#host.reader(ctx), listing, filters, ctx);
   }
 
   /** InvalidArgument, AlreadyExists. */

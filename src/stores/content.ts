@@ -124,9 +124,13 @@ export class ContentStore {
     const matches = parseFilters(filters);
     this.#host.reader(ctx);
     const infos = await (ctx.tx === undefined
-      ? this.#host.engine.view((tx) => gather(tx, ns, matches, ctx.signal))
-      : gather(ctx.tx, ns, matches, ctx.signal));
-    for (const info of infos) await fn(info);
+      ? this.#host.engine.view((tx) => gather(tx, ns, matches, ctx))
+      : gather(ctx.tx, ns, matches, ctx));
+    const pace = new Pace(ctx);
+    for (const info of infos) {
+      await fn(info);
+      if (pace.isOver) await pace.pass();
+    }
   }
 
   /** Removes the namespace's record and its entry in the context's lease. The bytes stay until a collection. */
@@ -156,7 +160,7 @@ export class ContentStore {
     const matches = parseFilters(filters);
     const records = [...scanRecords<IngestRecord>(this.#host.reader(ctx), key('ingests', ns))];
     const content = namedIn(ns, this.#host.content);
-    const pace = new Pace(ctx.signal);
+    const pace = new Pace(ctx);
     const statuses: IngestStatus[] = [];
     for (const [k, record] of records) {
       const ref = leaf(k);
@@ -244,11 +248,11 @@ async function gather(
   reader: Reader,
   ns: string,
   matches: Filter,
-  signal: AbortSignal | undefined,
+  context: Pick<CallContext, 'signal' | 'turn'>,
 ): Promise<ContentInfo[]> {
   const prefix = key('blobs', ns);
   const infos: ContentInfo[] = [];
-  const pace = new Pace(signal);
+  const pace = new Pace(context);
   let after: string | undefined;
   for (let read = WALK_BATCH; read === WALK_BATCH; ) {
     read = 0;
@@ -263,7 +267,7 @@ async function gather(
       if (matches(adapt(info))) infos.push(info);
       if (pace.isOver) await pace.pass();
     }
-    throwIfAborted(signal);
+    throwIfAborted(context.signal);
   }
   return infos;
 }

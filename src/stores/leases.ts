@@ -35,7 +35,7 @@ import {
   leaseScopeOf,
   releaseByLease,
 } from './lease-context.js';
-import { listed } from './listing.js';
+import { listed, Pace } from './listing.js';
 
 export interface Lease {
   id: string;
@@ -166,7 +166,7 @@ export class LeaseManager {
     const nameOf = (k: Key): string | undefined =>
       k.endsWith(end) ? leaf(k).slice(0, leaf(k).length - end.length) : undefined;
     const listing = { prefix: key('leases', requireNamespace(ctx)), adapt, make: leaseOf, nameOf };
-    return listed(reader, listing, filters, ctx.signal);
+    return listed(reader, listing, filters, ctx);
   }
 
   /**
@@ -199,10 +199,12 @@ export class LeaseManager {
     const id = idOf(lease);
     const reader = this.#host.reader(ctx);
     if (!leaseExists(reader, ns, id, this.#scope)) throw leaseNotFound(id);
+    const pace = new Pace(ctx);
     const held: Record<string, Resource[]> = { blobs: [], images: [], ingests: [], snapshots: [] };
     for (const relation of [Relation.holds, Relation.holdsFlat]) {
       for (const target of reader.links(leaseKeyIn(reader, ns, id, this.#scope), relation)) {
         held[collectionOf(target)]?.push(resourceOf(target));
+        if (pace.isOver) await pace.pass();
       }
     }
     return Object.values(held).flat();

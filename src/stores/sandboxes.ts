@@ -74,7 +74,7 @@ export class SandboxStore {
   /** As `list`, made as they are asked for. */
   async listed(ctx: CallContext, ...filters: string[]): Promise<Iterable<Sandbox>> {
     const listing = { prefix: key('sandboxes', requireNamespace(ctx)), adapt, make: sandboxOf };
-    return listed(this.#host.reader(ctx), listing, filters, ctx.signal);
+    return listed(this.#host.reader(ctx), listing, filters, ctx);
   }
 
   /** InvalidArgument: the id is no identifier. AlreadyExists. */

@@ -203,7 +203,7 @@ export class Snapshotter {
     const ns = requireNamespace(ctx);
     const matches = parseFilters(filters);
     const prefix = keyOf('snapshots', ns, this.name);
-    const pace = new Pace(ctx.signal);
+    const pace = new Pace(ctx);
     let after: string | undefined;
     for (;;) {
       const range = { limit: WALK_BATCH, ...(after !== undefined && { after }) };

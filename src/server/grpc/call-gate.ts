@@ -15,6 +15,8 @@ export interface GatedCall {
   readonly cost: CallCost;
   /** Begins, with `bytes` taken for it. `leave` is to be called once. */
   begin(bytes: number): void;
+  /** It is its turn again. */
+  goOn(): void;
 }
 
 /** Calls that take much leave this part of the connection's share to those that take little. */
@@ -30,9 +32,11 @@ export class CallGate {
   readonly #small = new Set<GatedCall>();
   readonly #large = new Set<GatedCall>();
   readonly #expired = new Set<GatedCall>();
+  /** Calls that have begun, have done what they may in a turn and have more to do. */
+  readonly #turns = new Set<GatedCall>();
   #running = 0;
   #asked = false;
-  /** Calls that have begun. */
+  /** Calls that have begun, or gone on. */
   begun = 0;
 
   /** `max` calls at once. `wake`: calls that wait may begin, by `resume`. */
@@ -62,6 +66,22 @@ export class CallGate {
   expires(call: GatedCall): void {
     this.#expired.add(call);
     this.#wake();
+  }
+
+  /** Has the call go on after those that wait already. */
+  waitsForTurn(call: GatedCall): void {
+    this.#turns.add(call);
+    this.#wake();
+  }
+
+  /** Has the next call go on; false: none waits for its turn. */
+  goOn(): boolean {
+    const [call] = this.#turns;
+    if (call === undefined) return false;
+    this.#turns.delete(call);
+    this.begun++;
+    call.goOn();
+    return true;
   }
 
   /** The call waits no more. */

@@ -37,10 +37,12 @@ import { Stream, type StreamHost, type StreamSink } from './stream.js';
 export interface Application<Head> extends HeadMaker<Head> {
   /** A request comes; its stream's sink is told of the rest. It may begin later, by `resume`, when `wake` was called. */
   open(stream: Stream, head: Head): StreamSink;
-  /** Requests begun so far: what they cost shows only when they had the time to run. */
+  /** Requests begun so far, or gone on: what they cost shows only when they had the time to run. */
   readonly begun: number;
   /** Goes on with requests: ends one whose time is over, or begins one that waits; false: there is none. */
   resume(): boolean;
+  /** Has a request go on that has more to do; false: there is none. */
+  goOn(): boolean;
 }
 
 export interface ConnectionOptions {
@@ -124,6 +126,7 @@ export class Connection<Head> {
     this.#inbox = new Inbox(socket, options.peer, options.queue, options.memory, {
       push: (chunk, from) => this.#reader.push(chunk, from),
       resume: () => application.resume(),
+      goOn: () => application.goOn(),
       begun: () => application.begun,
       rest: () => {
         if (this.#widened) this.#pump();

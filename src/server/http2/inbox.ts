@@ -13,7 +13,9 @@ export interface InboxHooks {
   push(chunk: Buffer, from: number): number;
   /** Goes on with requests: ends one whose time is over, or begins one that waits; false: there is none. */
   resume(): boolean;
-  /** Requests begun so far. */
+  /** Has a request go on that has more to do; false: there is none. */
+  goOn(): boolean;
+  /** Requests begun so far, or gone on. */
   begun(): number;
   /** What came together has been taken care of. */
   rest(): void;
@@ -41,6 +43,8 @@ export class Inbox implements Task {
   #start = 0;
   #frames = 0;
   #begun = 0;
+  /** Whether a request went on in this slice: it does in one turn what a slice is for. */
+  #wentOn = false;
 
   constructor(socket: Socket, { uid, pid }: Peer, queue: RunQueue, memory: Account, hooks: InboxHooks) {
     this.#socket = socket;
@@ -60,13 +64,14 @@ export class Inbox implements Task {
     const now = performance.now();
     const atOnce = this.#queue.arrives(this, now);
     this.#chunks.push(chunk);
+    if (this.#state === 'queued') this.#wait();
     if (this.#state !== 'idle') return;
     this.#start = now;
     if (atOnce) this.#work();
     else this.#park();
   }
 
-  /** Requests that wait may begin. */
+  /** Requests that wait may begin or go on. */
   wake(): void {
     if (this.#state === 'idle') this.#park();
   }
@@ -101,12 +106,9 @@ export class Inbox implements Task {
     try {
       while (this.#state === 'working') {
         this.#begun = this.#hooks.begun();
-        if (!this.#hooks.resume()) {
-          if (this.#chunks.length === 0) {
-            this.#finish();
-            return;
-          }
-          this.#read();
+        if (!this.#hooks.resume() && !this.#read() && !this.#goOnOne()) {
+          this.#finish();
+          return;
         }
         if (this.#hooks.begun() !== this.#begun) {
           queueMicrotask(this.#afterServices);
@@ -124,38 +126,58 @@ export class Inbox implements Task {
 
   readonly #goOn = (): void => {
     if (this.#state !== 'working') return;
-    if (this.#over()) this.#park();
+    if (this.#wentOn || this.#over()) this.#park();
     else this.#work();
   };
 
-  #read(): void {
-    const chunk = this.#chunks[0]!;
+  /** When nothing else is to be done: who asks for little does not wait for his own long requests. */
+  #goOnOne(): boolean {
+    this.#wentOn = this.#hooks.goOn();
+    return this.#wentOn;
+  }
+
+  /** False: there is nothing to be read. */
+  #read(): boolean {
+    const [chunk] = this.#chunks;
+    if (chunk === undefined) return false;
     this.#at = this.#hooks.push(chunk, this.#at);
-    if (this.#at < chunk.length) return;
-    this.#chunks.shift();
-    this.#at = 0;
+    if (this.#at === chunk.length) {
+      this.#chunks.shift();
+      this.#at = 0;
+    }
+    return true;
   }
 
   #park(): void {
     this.#spend();
     this.#state = 'queued';
-    if (!this.#paused) {
-      this.#paused = true;
-      this.#socket.pause();
-    }
-    this.#charge(this.#chunks.reduce((sum, { length }) => sum + length, 0));
+    this.#wentOn = false;
+    if (this.#chunks.length > 0) this.#wait();
+    else this.#listen();
     this.#hooks.rest();
     if (this.#state === 'queued') this.#queue.add(this);
+  }
+
+  /** Reads no more until the slice comes for what has arrived. */
+  #wait(): void {
+    this.#charge(this.#chunks.reduce((sum, { length }) => sum + length, 0));
+    if (this.#paused) return;
+    this.#paused = true;
+    this.#socket.pause();
+  }
+
+  #listen(): void {
+    this.#charge(0);
+    if (!this.#paused) return;
+    this.#paused = false;
+    this.#socket.resume();
   }
 
   #finish(): void {
     this.#spend();
     this.#state = 'idle';
-    this.#charge(0);
     this.#hooks.rest();
-    if (!this.#paused || this.#state !== 'idle') return;
-    this.#paused = false;
-    this.#socket.resume();
+    if (this.#state === 'idle') this.#listen();
   }
 
   #spend(): void {

@@ -1,0 +1,136 @@
+/** Calls that have much to do: a piece in each turn of theirs, and everybody else in between. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { Call } from '../../../src/server/call.js';
+import { Flag } from '../../../src/server/http2/constants.js';
+import { frame, Peer, request, settings, uint32, windowUpdate } from './peer.js';
+import { infoRequest, paths, served, statusesOf } from './served.js';
+
+const KiB = 1024;
+/** One is about a KiB in a message. */
+const item = { ref: 'x'.repeat(1000) };
+const ITEMS = 2000;
+/** A piece of a list, in items, with some to spare. */
+const PIECE_ITEMS = 150;
+const wide = [windowUpdate(0, 2 ** 30), settings([4, 2 ** 30])];
+
+/** Lists of items that count how many were made. */
+function lists(): { made: () => number; statuses: () => Iterable<unknown> } {
+  let made = 0;
+  return {
+    made: () => made,
+    *statuses() {
+      for (let n = 0; n < ITEMS; n++) {
+        made++;
+        yield item;
+      }
+    },
+  };
+}
+
+/** The most that a count grows in one turn of the event loop, until something is over. */
+async function mostInATurn(count: () => number, until: Promise<unknown>): Promise<number> {
+  let most = 0;
+  let over = false;
+  const ended = until.finally(() => {
+    over = true;
+  });
+  for (let before = count(); !over; before = count()) {
+    await new Promise((done) => setImmediate(done));
+    most = Math.max(most, count() - before);
+  }
+  await ended;
+  return most;
+}
+
+test('given lists on many connections, when all are written, then a piece in a turn, and each is whole', async (t) => {
+  const { made, statuses } = lists();
+  const server = await served(t, { statuses });
+  const peers = await Promise.all(Array.from({ length: 6 }, () => Peer.connect(t, server.address)));
+  for (const peer of peers) peer.send(...wide);
+  await Promise.all(peers.map((peer) => peer.ping()));
+  const answers = peers.map(async (peer) => {
+    for (const id of [1, 3]) {
+      peer.send(request(id, paths.statuses));
+      const { status, body } = await peer.answer(id);
+      assert.equal(status, '0');
+      assert.equal(statusesOf(body).length, ITEMS);
+    }
+  });
+  const most = await mostInATurn(made, Promise.all(answers));
+  assert.equal(made(), 12 * ITEMS);
+  // What begins at once is a piece of its own; what goes on waits for its slice.
+  assert.equal(most <= 4 * PIECE_ITEMS, true, `${most} items in a turn`);
+});
+
+test('given a long list, when small calls come on its connection, then they are answered first', async (t) => {
+  const { made, statuses } = lists();
+  const server = await served(t, { statuses });
+  const peer = await Peer.connect(t, server.address);
+  peer.send(request(1, paths.statuses), request(3, paths.info, infoRequest('x')));
+  assert.equal((await peer.answer(3)).status, '0');
+  assert.equal(made() < ITEMS, true, `${made()} items`);
+});
+
+test('given a list whose client gives it up, then it is made no further, and what it had is free', async (t) => {
+  const { made, statuses } = lists();
+  const server = await served(t, { statuses });
+  const peer = await Peer.connect(t, server.address);
+  for (const end of [() => peer.send(frame(3, 0, 1, uint32(8))), () => peer.socket.destroy()]) {
+    const before = made();
+    const id = before === 0 ? 1 : 3;
+    peer.send(request(id, paths.statuses));
+    while (made() === before) await new Promise((done) => setImmediate(done));
+    end();
+    while (server.ends.length === 0) await new Promise((done) => setImmediate(done));
+    assert.deepEqual(server.ends.splice(0), ['ListStatuses 1']);
+    assert.equal(made() - before < ITEMS, true);
+    while (server.kept() >= KiB) await new Promise((done) => setImmediate(done));
+    assert.equal(server.endpoint.calls, 0);
+  }
+});
+
+test('given a list for which there is no room, then ResourceExhausted as soon as that is known', async (t) => {
+  const { made, statuses } = lists();
+  const server = await served(t, { statuses }, { memoryBytes: 1024 * KiB });
+  const peer = await Peer.connect(t, server.address);
+  peer.send(request(1, paths.statuses));
+  const { status, headers } = await peer.answer(1);
+  assert.equal(status, '8');
+  assert.match(headers['grpc-message']!, /too many answers unread/);
+  assert.equal(made() < ITEMS / 2, true, `${made()} items`);
+});
+
+test('given calls that go on and on, when there are many, then one goes on in a turn', async (t) => {
+  let turns = 0;
+  let over = true;
+  const info = async (_request: unknown, { cancellable }: Call) => {
+    while (!over) {
+      await cancellable.turn?.();
+      turns++;
+    }
+    return { info: { digest: 'x' } };
+  };
+  const server = await served(t, { info });
+  const peers = await Promise.all(Array.from({ length: 4 }, () => Peer.connect(t, server.address)));
+  // What a method costs is known after its first call.
+  peers[0]!.send(request(1, paths.info, infoRequest('x')));
+  await peers[0]!.answer(1);
+  over = false;
+  const ids = Array.from({ length: 20 }, (_, i) => 2 * i + 3);
+  for (const peer of peers) peer.send(...ids.map((id) => request(id, paths.info, infoRequest('x'))));
+  while (server.endpoint.calls < 80) await new Promise((done) => setImmediate(done));
+  const until = (async () => {
+    while (turns < 2000) await new Promise((done) => setImmediate(done));
+    over = true;
+  })();
+  const most = await mostInATurn(() => turns, until);
+  assert.equal(most <= 2, true, `${most} in a turn`);
+  for (const peer of peers) {
+    const ended = new Set<number>();
+    while (ended.size < ids.length) {
+      const end = await peer.next(({ type, flags }) => type === 1 && (flags & Flag.endStream) !== 0);
+      ended.add(end!.id);
+    }
+  }
+});
