@@ -170,8 +170,8 @@ export class RpcServer {
         stream.trailers(head.refusal);
         return nobody;
       },
-      get begun() {
-        return gate.begun;
+      get steps() {
+        return gate.steps;
       },
       resume: () => gate.resume(),
       goOn: () => gate.goOn(),

@@ -36,8 +36,8 @@ export class CallGate {
   readonly #turns = new Set<GatedCall>();
   #running = 0;
   #asked = false;
-  /** Calls that have begun, or gone on. */
-  begun = 0;
+  /** How often a service got something to do: it does that when nothing else is done in this turn. */
+  steps = 0;
 
   /** `max` calls at once. `wake`: calls that wait may begin, by `resume`. */
   constructor(max: number, memory: Account, wake: () => void) {
@@ -79,7 +79,6 @@ export class CallGate {
     const [call] = this.#turns;
     if (call === undefined) return false;
     this.#turns.delete(call);
-    this.begun++;
     call.goOn();
     return true;
   }
@@ -125,7 +124,7 @@ export class CallGate {
   #begin(call: GatedCall, bytes: number): void {
     this.memory.force(bytes);
     this.#running++;
-    this.begun++;
+    this.steps++;
     call.begin(bytes);
   }
 

@@ -95,6 +95,7 @@ export class Exchange implements StreamSink, GatedCall {
   goOn(): void {
     const turn = this.#turn;
     this.#turn = undefined;
+    this.#share.gate.steps++;
     turn?.resolve();
   }
 
@@ -122,7 +123,7 @@ export class Exchange implements StreamSink, GatedCall {
       this.#fault(error);
       return;
     }
-    this.#wakeUp();
+    if (this.#incoming.length > before) this.#wakeUp();
   }
 
   #keepFrom(first: number): void {
@@ -234,8 +235,10 @@ export class Exchange implements StreamSink, GatedCall {
 
   #wakeUp(): void {
     const wake = this.#wake;
+    if (wake === undefined) return;
     this.#wake = undefined;
-    wake?.();
+    this.#share.gate.steps++;
+    wake();
   }
 
   /** Works on a message from now on, and no longer on the one before. */
@@ -380,6 +383,7 @@ export class Exchange implements StreamSink, GatedCall {
   #cancel(): void {
     if (this.#cancelled) return;
     this.#cancelled = true;
+    if (this.#running) this.#share.gate.steps++;
     const fns = this.#onCancel;
     this.#onCancel = [];
     for (const fn of fns) fn();

@@ -1,7 +1,8 @@
 /**
  * What has arrived on a connection and is not taken care of yet, and when it is: at once, or in slices that the run queue
- * gives (run-queue.ts). When a request has begun, its service does all that it can do at once before the next begins: so
- * one costly request is the last of its slice, however many come together. While it waits for its slice nothing more is read from the socket. Called by connection.ts.
+ * gives (run-queue.ts). When a service got something to do (a request, a message of one, its end), it does all that it can
+ * do at once before anything else is looked at: so what is costly is the last of its slice, however much comes together.
+ * While something waits for a slice nothing more is read from the socket. Called by connection.ts.
  */
 import type { Socket } from 'node:net';
 import type { Account } from '../ledger.js';
@@ -15,8 +16,8 @@ export interface InboxHooks {
   resume(): boolean;
   /** Has a request go on that has more to do; false: there is none. */
   goOn(): boolean;
-  /** Requests begun so far, or gone on. */
-  begun(): number;
+  /** How often services got something to do so far. */
+  steps(): number;
   /** What came together has been taken care of. */
   rest(): void;
   failed(error: unknown): void;
@@ -42,7 +43,7 @@ export class Inbox implements Task {
   #charged = 0;
   #start = 0;
   #frames = 0;
-  #begun = 0;
+  #steps = 0;
   /** Whether a request went on in this slice: it does in one turn what a slice is for. */
   #wentOn = false;
 
@@ -78,7 +79,7 @@ export class Inbox implements Task {
 
   /** For the reader, after each frame. */
   enough(): boolean {
-    if (this.#state !== 'working' || this.#hooks.begun() !== this.#begun) return true;
+    if (this.#state !== 'working' || this.#hooks.steps() !== this.#steps) return true;
     if (++this.#frames < FRAMES) return false;
     this.#frames = 0;
     return this.#over();
@@ -89,6 +90,14 @@ export class Inbox implements Task {
     if (this.#state !== 'queued') return;
     this.#start = performance.now();
     this.#work();
+  }
+
+  /** Nothing more is taken; what can be resumed is, in slices. */
+  stopReading(): void {
+    this.#chunks.length = 0;
+    this.#at = 0;
+    this.#charge(0);
+    this.wake();
   }
 
   close(): void {
@@ -105,12 +114,12 @@ export class Inbox implements Task {
     this.#state = 'working';
     try {
       while (this.#state === 'working') {
-        this.#begun = this.#hooks.begun();
+        this.#steps = this.#hooks.steps();
         if (!this.#hooks.resume() && !this.#read() && !this.#goOnOne()) {
           this.#finish();
           return;
         }
-        if (this.#hooks.begun() !== this.#begun) {
+        if (this.#hooks.steps() !== this.#steps) {
           queueMicrotask(this.#afterServices);
           return;
         }
@@ -118,6 +127,7 @@ export class Inbox implements Task {
       }
     } catch (error) {
       this.#hooks.failed(error);
+      if (this.#state === 'working') this.#park();
     }
   }
 
