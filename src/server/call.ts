@@ -6,7 +6,7 @@
 import type { CallContext } from '../context.js';
 import { canceled } from '../errors.js';
 import type { CallCost } from './grpc/call-cost.js';
-import type { Exchange, Route } from './grpc/exchange.js';
+import { type Exchange, MESSAGES_IN_A_TURN, type Route } from './grpc/exchange.js';
 import { PREFIX_BYTES } from './grpc/prefix.js';
 import type { Pieces } from './pieces.js';
 import { type CallStatus, internal } from './status.js';
@@ -232,5 +232,9 @@ function decoded<Request>(wire: Pick<Wire<Request, never>, 'decode'>, bytes: Buf
 
 /** One message at a time: a client that reads slowly holds up its own call and keeps one message in memory. */
 function sender<Response>(exchange: Exchange, wire: Pick<Wire<never, Response>, 'frame'>): Send<Response> {
-  return async (message) => exchange.send(wire.frame(message));
+  let sent = 0;
+  return async (message) => {
+    await exchange.send(wire.frame(message));
+    if (++sent % MESSAGES_IN_A_TURN === 0) await exchange.turn();
+  };
 }

@@ -51,7 +51,7 @@ export class Exchange implements StreamSink, GatedCall {
   #cancelled = false;
   #onCancel: (() => void)[] = [];
   /** The service, while it waits for the next turn. */
-  #turn: { resolve: () => void; reject: (error: Error) => void } | undefined;
+  #turns: { resolve: () => void; reject: (error: Error) => void }[] = [];
   #deadline: NodeJS.Timeout | undefined;
 
   constructor(stream: Stream, head: CallHead<Route>, share: CallShare) {
@@ -83,26 +83,26 @@ export class Exchange implements StreamSink, GatedCall {
     else this.#onCancel.push(fn);
   }
 
-  /** Resolves when it is the call's turn again; rejects when the client has gone. One at a time. */
+  /** Resolves when it is the call's turn again; rejects when the client has gone. */
   turn(): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.#turn = { resolve, reject };
+      this.#turns.push({ resolve, reject });
       if (this.#cancelled) this.#noTurn();
       else this.#share.gate.waitsForTurn(this);
     });
   }
 
   goOn(): void {
-    const turn = this.#turn;
-    this.#turn = undefined;
+    const turns = this.#turns;
+    this.#turns = [];
     this.#share.gate.steps++;
-    turn?.resolve();
+    for (const { resolve } of turns) resolve();
   }
 
   #noTurn(): void {
-    const turn = this.#turn;
-    this.#turn = undefined;
-    turn?.reject(canceled('context canceled'));
+    const turns = this.#turns;
+    this.#turns = [];
+    for (const { reject } of turns) reject(canceled('context canceled'));
   }
 
   // --------------------------------------------------------------------------------------------------- request
@@ -256,11 +256,13 @@ export class Exchange implements StreamSink, GatedCall {
     return bytes;
   }
 
-  /** The messages of a request that is a stream. Leaving the loop early is no matter. */
+  /** The messages of a request that is a stream, some in a turn. Leaving the loop early is no matter. */
   async *messages(): AsyncGenerator<Buffer, void> {
-    for (;;) {
+    for (let taken = 1; ; ) {
+      if (taken % MESSAGES_IN_A_TURN === 0) await this.turn();
       const message = this.#incoming.shift();
       if (message !== undefined) {
+        taken++;
         this.#took(message);
         yield message.compressed ? await this.#expand(message) : message.bytes;
         continue;
@@ -271,6 +273,7 @@ export class Exchange implements StreamSink, GatedCall {
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
       });
+      taken = 1;
     }
   }
 
@@ -392,5 +395,7 @@ export class Exchange implements StreamSink, GatedCall {
   }
 }
 
+/** Messages that a service takes, or sends, before others have their turn: they may have a few bytes each. */
+export const MESSAGES_IN_A_TURN = 32;
 const EMPTY = Buffer.alloc(0);
 const unread = (): Error => resourceExhausted('the connection has too many answers unread');

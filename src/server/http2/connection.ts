@@ -360,7 +360,7 @@ export class Connection<Head> {
           stream.receive(piece, this.#dataBytes === 0 && (this.#dataFlags & Flag.endStream) !== 0);
         }
       },
-      enough: () => this.#inbox.enough(),
+      enough: (bytes) => this.#inbox.enough(bytes),
       dataEnds: () => this.#dataEnds(),
     };
   }

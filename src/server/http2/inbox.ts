@@ -23,8 +23,9 @@ export interface InboxHooks {
   failed(error: unknown): void;
 }
 
-/** Frames between two looks at the clock. */
-const FRAMES = 32;
+/** What comes between two looks at the clock: bytes, and what a frame costs however small. */
+const COST_MAX = 8192;
+const FRAME_COST = COST_MAX / 32;
 
 export class Inbox implements Task {
   readonly uid: number;
@@ -42,7 +43,7 @@ export class Inbox implements Task {
   #paused = false;
   #charged = 0;
   #start = 0;
-  #frames = 0;
+  #unseen = 0;
   #steps = 0;
   /** Whether a request went on in this slice: it does in one turn what a slice is for. */
   #wentOn = false;
@@ -78,10 +79,11 @@ export class Inbox implements Task {
   }
 
   /** For the reader, after each frame. */
-  enough(): boolean {
+  enough(bytes: number): boolean {
     if (this.#state !== 'working' || this.#hooks.steps() !== this.#steps) return true;
-    if (++this.#frames < FRAMES) return false;
-    this.#frames = 0;
+    this.#unseen += FRAME_COST + bytes;
+    if (this.#unseen < COST_MAX) return false;
+    this.#unseen = 0;
     return this.#over();
   }
 

@@ -3,6 +3,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Call } from '../../../src/server/call.js';
 import { Flag } from '../../../src/server/http2/constants.js';
+import { HeaderBlocks } from '../../../src/server/http2/header-blocks.js';
+import { Ledger } from '../../../src/server/ledger.js';
 import { data, frame, message, open, Peer, request, settings, uint32, windowUpdate } from './peer.js';
 import { type Functions, infoRequest, paths, served, statusesOf, writeRequest } from './served.js';
 
@@ -135,6 +137,53 @@ test('given calls that go on and on, when there are many, then one goes on in a 
       ended.add(end!.id);
     }
   }
+});
+
+test('given thousands of messages without content, when they come or go together, then some in a turn', async (t) => {
+  const COUNT = 3000;
+  let taken = 0;
+  let sent = 0;
+  const server = await served(t, {
+    write: async ({ requests }) => {
+      for await (const _ of requests) taken++;
+    },
+    read: async (_request, _call, send) => {
+      for (; sent < COUNT; sent++) await send({ offset: 0 });
+    },
+  });
+  const [writer, reader] = [await Peer.connect(t, server.address), await Peer.connect(t, server.address)];
+  const empty = Buffer.concat(Array.from({ length: COUNT }, () => message(Buffer.alloc(0))));
+  writer.send(open(1, paths.write), data(1, empty, true));
+  reader.send(...wide, request(1, paths.read, infoRequest('x')));
+  const both = Promise.all([writer.answer(1), reader.answer(1)]);
+  const most = await mostInATurn(() => taken + sent, both);
+  assert.equal(taken, COUNT);
+  assert.equal(sent, COUNT);
+  assert.equal(most <= 200, true, `${most} in a turn`);
+});
+
+test('given a header block in parts of a byte, when it comes, then it takes the memory that is counted', () => {
+  const ledger = new Ledger(2 ** 26);
+  const memory = ledger.open(1, { moved: () => true, end: () => undefined });
+  const bytesMax = 256 * KiB;
+  const blocks = new HeaderBlocks(bytesMax, memory);
+  // As they are read: views of something larger.
+  const chunk = Buffer.alloc(KiB, 7);
+  const before = process.memoryUsage().heapUsed;
+  assert.equal(blocks.headers(0, 1, Buffer.alloc(0)), undefined);
+  for (let i = 1; i < bytesMax; i++) blocks.continuation(0, chunk.subarray(i % KiB, (i % KiB) + 1));
+  const grown = process.memoryUsage().heapUsed - before;
+  assert.equal(grown < 12 * KiB * KiB, true, `${grown} bytes`);
+  assert.equal(memory.bytes >= bytesMax - 1 && memory.bytes <= bytesMax, true, `${memory.bytes} bytes`);
+  const block = blocks.continuation(Flag.endHeaders, chunk.subarray(0, 1));
+  assert.deepEqual(block?.bytes, Buffer.alloc(bytesMax, 7));
+  assert.equal(memory.bytes, 0);
+  assert.throws(() => {
+    blocks.headers(0, 3, Buffer.alloc(bytesMax));
+    blocks.continuation(0, chunk);
+  }, /headers without end/);
+  blocks.close();
+  assert.equal(memory.bytes, 0);
 });
 
 /** Calls of a service that has much to do when anything comes to it. */
