@@ -15,6 +15,8 @@ export interface CallContext {
   /** Transaction the operation joins instead of running one of its own. */
   readonly tx?: Transaction | undefined;
   readonly signal?: AbortSignal | undefined;
+  /** Resolves when it is the caller's turn again; for what takes long, instead of one turn of the event loop. */
+  readonly turn?: (() => Promise<void>) | undefined;
   /** Time an image's timestamps are taken from instead of the clock (reproducible builds). */
   readonly sourceDateEpoch?: Instant | undefined;
 }

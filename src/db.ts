@@ -175,9 +175,10 @@ export class DB implements AsyncDisposable {
   /** The object that is meant by what `why` takes. NotFound; InvalidArgument when several match. */
   async find(ctx: CallContext, object: string | ObjectName): Promise<ObjectDescription> {
     const name = typeof object === 'string' ? { name: object } : object;
-    await this.#cluster?.engine.fresh();
-    const reader = this.#host.reader(ctx);
-    return describeKey(findObject(reader, [...this.#snapshotters.keys()], requireNamespace(ctx), name));
+    const ns = requireNamespace(ctx);
+    return this.#host.read(ctx, (reader) =>
+      describeKey(findObject(reader, [...this.snapshotters().keys()], ns, name)),
+    );
   }
   /**
    * Why an object of the context's namespace is kept, or since when it is garbage. By name, id, ref or snapshot key, or

@@ -234,8 +234,11 @@ export interface Engine extends Reader, AsyncDisposable {
    */
   fresh(): Promise<void> | undefined;
 
-  /** As `scan`, for who makes something else than values of the records: each is told to `read` as it is stored. */
-  visit(prefix: Key, read: ReadValue<void>): void;
+  /**
+   * As `scan`, for who makes something else than values of the records: a chunk of them, each told to `read` as it is
+   * stored. Returns the key to go on after; undefined at the end.
+   */
+  visit(prefix: Key, after: Key | undefined, read: ReadValue<void>): Key | undefined;
 
   /** Runs `fn` over one consistent revision; the transaction's writing methods are FailedPrecondition. */
   view<T>(fn: (tx: Transaction) => T | Promise<T>): Promise<T>;

@@ -6,7 +6,9 @@
 import type { CallContext } from '../context.js';
 import { canceled } from '../errors.js';
 import type { CallCost } from './grpc/call-cost.js';
-import type { Exchange, Route } from './grpc/exchange.js';
+import { type Exchange, MESSAGES_IN_A_TURN, type Route } from './grpc/exchange.js';
+import { PREFIX_BYTES } from './grpc/prefix.js';
+import type { Pieces } from './pieces.js';
 import { type CallStatus, internal } from './status.js';
 
 export class Call {
@@ -36,9 +38,9 @@ export class Call {
     return this.#abort.signal;
   }
 
-  /** The context with the call's signal, for what may take long. */
+  /** The context with the call's signal and its turns, for what may take long. */
   get cancellable(): CallContext {
-    return { ...this.context, signal: this.signal };
+    return { ...this.context, signal: this.signal, turn: () => this.#exchange.turn() };
   }
 }
 
@@ -114,6 +116,56 @@ export function unaryRoute<Request, Response>(
   };
 }
 
+/** How the answers of a method that lists are written. */
+export interface ListWire<Request> extends Wire<Request, unknown> {
+  pieces(answer: unknown): Pieces;
+  readonly bytesMax: number;
+}
+
+/** A piece of the answer in each turn of the call: others are served in between. */
+export function listRoute<Request>(
+  run: (request: Request, call: Call) => unknown,
+  wire: ListWire<Request>,
+  observer: Observer,
+): Route {
+  const written = async (exchange: Exchange, bytes: Buffer): Promise<Buffer[]> => {
+    const pieces = wire.pieces(await run(decoded(wire, bytes), new Call(exchange)));
+    const framed: Buffer[] = [];
+    let left = wire.bytesMax;
+    for (;;) {
+      const free = framed.length === 0 ? PREFIX_BYTES : 0;
+      const piece = pieces.next(free, left);
+      left -= piece.bytes.length - free;
+      if (piece.bytes.length > 0) framed.push(piece.bytes);
+      if (piece.last) return framed;
+      exchange.keep(wire.bytesMax - left);
+      await exchange.turn();
+    }
+  };
+  return {
+    streaming: false,
+    cost: wire.cost,
+    start(exchange, bytes) {
+      const start = performance.now();
+      observer.begin();
+      written(exchange, bytes).then(
+        (framed) => {
+          observer.end(0, performance.now() - start);
+          wire.cost.ended(framed.reduce((sum, { length }) => sum + length, 0));
+          exchange.succeed(...framed);
+        },
+        (error: unknown) => {
+          const status = wire.toStatus(error);
+          observer.end(status.code, performance.now() - start);
+          // Nothing is learned of an answer that was given up on the way.
+          if (!exchange.cancelled) wire.cost.ended(0);
+          exchange.fail(status);
+        },
+      );
+    },
+  };
+}
+
 export function serverStreamRoute<Request, Response>(
   run: (request: Request, call: Call, send: Send<Response>) => Promise<void>,
   wire: Wire<Request, Response>,
@@ -180,5 +232,9 @@ function decoded<Request>(wire: Pick<Wire<Request, never>, 'decode'>, bytes: Buf
 
 /** One message at a time: a client that reads slowly holds up its own call and keeps one message in memory. */
 function sender<Response>(exchange: Exchange, wire: Pick<Wire<never, Response>, 'frame'>): Send<Response> {
-  return async (message) => exchange.send(wire.frame(message));
+  let sent = 0;
+  return async (message) => {
+    await exchange.send(wire.frame(message));
+    if (++sent % MESSAGES_IN_A_TURN === 0) await exchange.turn();
+  };
 }

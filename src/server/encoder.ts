@@ -45,6 +45,13 @@ export function encoderOf(
   };
 }
 
+/** Writes one item of a list, by the name of its field: all items, one behind the other, are the list. */
+export function itemWriterOf(type: protobuf.Type, name: string): Writer {
+  const field = type.fields[name];
+  if (field?.repeated !== true) throw new Error(`${type.fullName} has no list "${name}"`);
+  return valueWriter(field.resolve(), field.id, true);
+}
+
 const writers = new WeakMap<protobuf.Type, Writer>();
 
 export function messageWriter(type: protobuf.Type): Writer {

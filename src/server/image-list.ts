@@ -7,22 +7,10 @@ import { DamagedRecord } from '../engine/schema/codec-text.js';
 import type { StoredRecord } from '../engine/schema/stored-record.js';
 import type { Image, StoredImages } from '../stores/images.js';
 import { timestampOf } from './convert.js';
-import { PREFIX_BYTES } from './grpc/prefix.js';
 import type { ImageMessage } from './messages.js';
+import { type Pieces, piecesBy } from './pieces.js';
 import { codecOf, writerOf } from './schema.js';
-import {
-  begin,
-  end,
-  expectedAfter,
-  mark,
-  putNumber,
-  putText,
-  putTextOf,
-  tagOf,
-  undoTo,
-  Wire,
-  written,
-} from './wire-writer.js';
+import { begin, end, mark, putNumber, putText, putTextOf, tagOf, undoTo, Wire } from './wire-writer.js';
 
 const LIST = 'containerd.services.images.v1.ListImagesResponse';
 const IMAGE = 'containerd.services.images.v1.Image';
@@ -45,15 +33,12 @@ const Entry = { key: tagOf(1, Wire.bytes), value: tagOf(2, Wire.bytes) } as cons
 const Time = { seconds: tagOf(1, Wire.varint), nanos: tagOf(2, Wire.varint) } as const;
 
 /** What the service answers: all images as they are stored, or those that were chosen. */
-export type ImageList = StoredImages | { readonly images: Iterable<ImageMessage> };
+export type ImageList = StoredImages | Iterable<ImageMessage>;
 
-/** Frames answers; `messageOf` is the general way of an image. MessageTooLarge as codecs throw it. */
-export function imageListFramer(
-  messageOf: (image: Image) => ImageMessage,
-): (answer: unknown, bytesMax?: number) => Buffer {
-  const { frame } = codecOf(LIST)!;
+/** Writes answers; `messageOf` is the general way of an image. */
+export function imageListPieces(messageOf: (image: Image) => ImageMessage): (answer: unknown) => Pieces {
+  const { pieces } = codecOf(LIST)!;
   const writeMessage = writerOf(IMAGE);
-  let expected = 0;
   const write = (name: string, record: StoredRecord, image: () => Image): void => {
     const start = begin(IMAGES);
     if (!writeStored(name, record)) {
@@ -62,12 +47,9 @@ export function imageListFramer(
     }
     end(start);
   };
-  return (answer, bytesMax) => {
+  return (answer) => {
     const list = answer as ImageList;
-    if (!('each' in list)) return frame(list, bytesMax);
-    const bytes = written(PREFIX_BYTES, () => list.each(write), expected, bytesMax);
-    expected = expectedAfter(bytes.length);
-    return bytes;
+    return 'tellNext' in list ? piecesBy(() => list.tellNext(write)) : pieces('images', list);
   };
 }
 

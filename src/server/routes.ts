@@ -1,5 +1,5 @@
 /** Services as routes: a path for every method that has a function. Called by rpc-server.ts. */
-import { duplexRoute, type Observer, serverStreamRoute, unaryRoute, type Wire } from './call.js';
+import { duplexRoute, listRoute, type Observer, serverStreamRoute, unaryRoute, type Wire } from './call.js';
 import { CallCost } from './grpc/call-cost.js';
 import type { Route } from './grpc/exchange.js';
 import { type Method, methodsOf } from './schema.js';
@@ -33,27 +33,27 @@ function routeOf(
 ): Route {
   const codecs = service.codecs?.[method.name];
   const frame = codecs?.frameResponse ?? method.response.frame;
+  const toStatus = service.detailedErrors ? detailedStatusOf : statusOf;
+  const instead = service.tooLarge?.[method.name] ?? 'ask for less';
+  const tooLarge = `attempted to send message larger than max (${messageBytes}): ${instead}`;
   const wire: Wire<unknown, unknown> = {
     decode: codecs?.decodeRequest ?? method.request.decode,
-    frame: (message) => {
-      try {
-        return frame(message, messageBytes);
-      } catch (error) {
-        if (!(error instanceof MessageTooLarge)) throw error;
-        const instead = service.tooLarge?.[method.name] ?? 'ask for less';
-        throw resourceExhausted(`attempted to send message larger than max (${messageBytes}): ${instead}`);
-      }
-    },
-    toStatus: service.detailedErrors ? detailedStatusOf : statusOf,
+    frame: (message) => frame(message, messageBytes),
+    toStatus: (error) => toStatus(error instanceof MessageTooLarge ? resourceExhausted(tooLarge) : error),
     cost: new CallCost(messageBytes, keepsOf(impl)),
   };
   if (impl.kind === 'unary') return unaryRoute(impl.run, wire, observer);
+  if (impl.kind === 'list') {
+    const pieces =
+      codecs?.pieces ?? ((items) => method.response.pieces(impl.field, items as Iterable<unknown>));
+    return listRoute(impl.run, { ...wire, pieces, bytesMax: messageBytes }, observer);
+  }
   if (impl.kind === 'stream') return serverStreamRoute(impl.run, wire, observer);
   return duplexRoute(impl.run, wire, observer);
 }
 
 /** Bytes that a call keeps at a time, where they are known. */
 function keepsOf(impl: MethodImpl): number | undefined {
-  if (impl.kind === 'unary') return undefined;
+  if (impl.kind === 'unary' || impl.kind === 'list') return undefined;
   return impl.kind === 'stream' ? impl.keepsBytes : 0;
 }

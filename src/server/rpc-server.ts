@@ -170,10 +170,11 @@ export class RpcServer {
         stream.trailers(head.refusal);
         return nobody;
       },
-      get begun() {
-        return gate.begun;
+      get steps() {
+        return gate.steps;
       },
       resume: () => gate.resume(),
+      goOn: () => gate.goOn(),
     };
   }
 }

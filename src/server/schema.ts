@@ -8,8 +8,9 @@
  */
 import { fileURLToPath } from 'node:url';
 import protobuf from 'protobufjs';
-import { encoderOf, messageWriter, type Writer } from './encoder.js';
+import { encoderOf, itemWriterOf, messageWriter, type Writer } from './encoder.js';
 import { PREFIX_BYTES } from './grpc/prefix.js';
+import { type Pieces, piecesOf } from './pieces.js';
 
 const API = fileURLToPath(new URL('../../../src/server/api/', import.meta.url));
 
@@ -52,6 +53,8 @@ export interface Codec<T = unknown> {
   encode(message: T): Buffer;
   /** The same after PREFIX_BYTES free bytes. MessageTooLarge: it takes more than `bytesMax` bytes. */
   frame(message: T, bytesMax?: number): Buffer;
+  /** The same of a message that has one list, by the name of its field, from its items. */
+  pieces(field: string, items: Iterable<unknown>): Pieces;
   decode(bytes: Buffer): T;
 }
 
@@ -81,6 +84,7 @@ function codec<T>(type: protobuf.Type): Codec<T> {
   return {
     encode: encoderOf(type),
     frame: encoderOf(type, PREFIX_BYTES),
+    pieces: (field, items) => piecesOf(itemWriterOf(type, field), items),
     // The cast is the definition's claim; unknown fields are skipped.
     decode: (bytes) => type.decode(bytes) as T,
   };

@@ -7,12 +7,19 @@ import type { GCStats } from '../gc/stats.js';
 import type { Call, Duplex, Send } from './call.js';
 import type { EventExchange } from './event-exchange.js';
 import type { Limits } from './limits.js';
+import type { Pieces } from './pieces.js';
 
 /** Written as methods, whose parameters may be narrower: what is sent is what the definition says. */
 export type MethodImpl =
   | { kind: 'unary'; run(request: unknown, call: Call): unknown }
+  | ListImpl
   | StreamImpl
   | { kind: 'duplex'; run(stream: Duplex<unknown, unknown>, call: Call): Promise<void> };
+interface ListImpl {
+  kind: 'list';
+  field: string;
+  run(request: unknown, call: Call): unknown;
+}
 interface StreamImpl {
   kind: 'stream';
   run(request: unknown, call: Call, send: Send<unknown>): Promise<void>;
@@ -34,11 +41,19 @@ export interface MethodCodecs {
   decodeRequest?(bytes: Buffer): unknown;
   /** With PREFIX_BYTES free bytes before the message. MessageTooLarge: it takes more than `bytesMax` bytes. */
   frameResponse?(message: unknown, bytesMax: number): Buffer;
+  /** Of what a list's function answers, where that is not its items. */
+  pieces?(answer: unknown): Pieces;
 }
 
 export const unary = <Request, Response>(
   run: (request: Request, call: Call) => Promise<Response> | Response,
 ): MethodImpl => methodOf({ kind: 'unary', run });
+
+/** The answer is one message with one list, written piece by piece: `field` is its name, `run` answers the items. */
+export const list = <Request, Items>(
+  field: string,
+  run: (request: Request, call: Call) => Promise<Items> | Items,
+): MethodImpl => methodOf({ kind: 'list', field, run });
 
 const STREAM_KEEPS_BYTES = 64 * 1024;
 
@@ -54,8 +69,12 @@ export const duplex = <Request, Response>(
 ): MethodImpl => methodOf({ kind: 'duplex', run });
 
 /** Forgets the types of the messages: from here on the definition stands for them. */
-const methodOf = (impl: { kind: MethodImpl['kind']; run: unknown; keepsBytes?: number }): MethodImpl =>
-  impl as MethodImpl;
+const methodOf = (impl: {
+  kind: MethodImpl['kind'];
+  run: unknown;
+  keepsBytes?: number;
+  field?: string;
+}): MethodImpl => impl as MethodImpl;
 
 /** What services work with. */
 export interface ServiceHost {

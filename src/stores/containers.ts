@@ -82,7 +82,7 @@ export class ContainerStore {
   /** As `list`, made as they are asked for. */
   async listed(ctx: CallContext, ...filters: string[]): Promise<Iterable<Container>> {
     const listing = { prefix: key('containers', requireNamespace(ctx)), adapt, make: containerOf };
-    return this.#host.read(ctx, (reader) => listed(reader, listing, filters, ctx.signal));
+    return this.#host.read(ctx, (reader) => listed(reader, listing, filters, ctx));
   }
 
   /** InvalidArgument, AlreadyExists. */

@@ -127,8 +127,12 @@ export class ContentStore {
   ): Promise<void> {
     const ns = requireNamespace(ctx);
     const matches = parseFilters(filters);
-    const infos = await this.#host.view(ctx, (reader) => gather(reader, ns, matches, ctx.signal));
-    for (const info of infos) await fn(info);
+    const infos = await this.#host.view(ctx, (reader) => gather(reader, ns, matches, ctx));
+    const pace = new Pace(ctx);
+    for (const info of infos) {
+      await fn(info);
+      if (pace.isOver) await pace.pass();
+    }
   }
 
   /** Removes the namespace's record and its entry in the context's lease. The bytes stay until a collection. */
@@ -162,7 +166,7 @@ export class ContentStore {
       ...scanRecords<IngestRecord>(reader, key('ingests', ns)),
     ]);
     const content = namedIn(ns, this.#host.content);
-    const pace = new Pace(ctx.signal);
+    const pace = new Pace(ctx);
     const statuses: IngestStatus[] = [];
     for (const [k, record] of records) {
       const ref = leaf(k);
@@ -250,11 +254,11 @@ async function gather(
   reader: Reader,
   ns: string,
   matches: Filter,
-  signal: AbortSignal | undefined,
+  context: Pick<CallContext, 'signal' | 'turn'>,
 ): Promise<ContentInfo[]> {
   const prefix = key('blobs', ns);
   const infos: ContentInfo[] = [];
-  const pace = new Pace(signal);
+  const pace = new Pace(context);
   let after: string | undefined;
   for (let read = WALK_BATCH; read === WALK_BATCH; ) {
     read = 0;
@@ -269,7 +273,7 @@ async function gather(
       if (matches(adapt(info))) infos.push(info);
       if (pace.isOver) await pace.pass();
     }
-    throwIfAborted(signal);
+    throwIfAborted(context.signal);
   }
   return infos;
 }

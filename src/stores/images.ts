@@ -5,7 +5,7 @@
  * Writes are durable as the DB is and are followed by an event; reads are synchronous underneath.
  */
 import { type CallContext, requireNamespace } from '../context.js';
-import type { Transaction } from '../engine/contract.js';
+import type { Key, Transaction } from '../engine/contract.js';
 import { imageKey, key, leaf } from '../engine/schema/keys.js';
 import { StoredRecord } from '../engine/schema/stored-record.js';
 import {
@@ -58,8 +58,11 @@ export interface ImageDeleteOptions {
 }
 
 export interface StoredImages {
-  /** Tells each image by name: its record, good until `visit` returns, and what makes an Image of it. */
-  each(visit: (name: string, record: StoredRecord, image: () => Image) => void): void;
+  /**
+   * Tells the next images by name: of each its record, good until `visit` returns, and what makes an Image of it. False:
+   * those were the last.
+   */
+  tellNext(visit: (name: string, record: StoredRecord, image: () => Image) => void): boolean;
 }
 
 /** An image on its way into the store: maps may hold empty values still. */
@@ -94,7 +97,7 @@ export class ImageStore {
   /** As `list`, made as they are asked for. */
   async listed(ctx: CallContext, ...filters: string[]): Promise<Iterable<Image>> {
     const listing = { prefix: key('images', requireNamespace(ctx)), adapt, make: imageOf };
-    return this.#host.read(ctx, (reader) => listed(reader, listing, filters, ctx.signal));
+    return this.#host.read(ctx, (reader) => listed(reader, listing, filters, ctx));
   }
 
   /**
@@ -108,16 +111,18 @@ export class ImageStore {
       if (reader !== engine) {
         throw failedPrecondition('stored images are read outside of transactions', { object: ns });
       }
+      const record = new StoredRecord();
+      let after: Key | undefined;
+      let name = '';
+      const image = (): Image => imageOf(name, record.value() as unknown as ImageRecord);
       return {
-        each(visit) {
-          const record = new StoredRecord();
-          let name = '';
-          const image = (): Image => imageOf(name, record.value() as unknown as ImageRecord);
-          engine.visit(key('images', ns), (k, bytes, start, end) => {
+        tellNext(visit) {
+          after = engine.visit(key('images', ns), after, (k, bytes, start, end) => {
             record.begin(k, bytes, start, end);
             name = leaf(k);
             visit(name, record, image);
           });
+          return after !== undefined;
         },
       };
     });

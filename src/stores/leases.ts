@@ -35,7 +35,7 @@ import {
   leaseScopeOf,
   releaseByLease,
 } from './lease-context.js';
-import { listed } from './listing.js';
+import { listed, Pace } from './listing.js';
 
 export interface Lease {
   id: string;
@@ -166,7 +166,7 @@ export class LeaseManager {
       const end = scope === '' ? '' : `@${scope}`;
       const nameOf = (k: Key): string | undefined =>
         k.endsWith(end) ? leaf(k).slice(0, leaf(k).length - end.length) : undefined;
-      return listed(reader, { prefix, adapt, make: leaseOf, nameOf }, filters, ctx.signal);
+      return listed(reader, { prefix, adapt, make: leaseOf, nameOf }, filters, ctx);
     });
   }
 
@@ -198,12 +198,14 @@ export class LeaseManager {
   async listResources(ctx: CallContext, lease: LeaseRef): Promise<Resource[]> {
     const ns = requireNamespace(ctx);
     const id = idOf(lease);
-    return this.#host.read(ctx, (reader) => {
+    return this.#host.read(ctx, async (reader) => {
       if (!leaseExists(reader, ns, id, this.#scope)) throw leaseNotFound(id);
+      const pace = new Pace(ctx);
       const held: Record<string, Resource[]> = { blobs: [], images: [], ingests: [], snapshots: [] };
       for (const relation of [Relation.holds, Relation.holdsFlat]) {
         for (const target of reader.links(leaseKeyIn(reader, ns, id, this.#scope), relation)) {
           held[collectionOf(target)]?.push(resourceOf(target));
+          if (pace.isOver) await pace.pass();
         }
       }
       return Object.values(held).flat();

@@ -3,6 +3,7 @@
  * the stores.
  */
 import { breathe } from '../backends/files.js';
+import type { CallContext } from '../context.js';
 import type { Key, Reader } from '../engine/contract.js';
 import { leaf } from '../engine/schema/keys.js';
 import { throwIfAborted } from '../errors.js';
@@ -12,13 +13,16 @@ import { readRecord, type StoredRecord, scanRecords } from './common.js';
 /** How long filters look at records before others get the thread. */
 const TURN_MS = 2;
 
+/** Of a call context: when to go on, and whether at all. */
+type Patience = Pick<CallContext, 'signal' | 'turn'>;
+
 /** Lets others have the thread now and then in a loop over records. */
 export class Pace {
   #until = performance.now() + TURN_MS;
-  readonly #signal: AbortSignal | undefined;
+  readonly #context: Patience;
 
-  constructor(signal: AbortSignal | undefined) {
-    this.#signal = signal;
+  constructor(context: Patience) {
+    this.#context = context;
   }
 
   get isOver(): boolean {
@@ -27,8 +31,9 @@ export class Pace {
 
   /** Throws when the caller has given up. */
   async pass(): Promise<void> {
-    await breathe();
-    throwIfAborted(this.#signal);
+    const { turn = breathe, signal } = this.#context;
+    await turn();
+    throwIfAborted(signal);
     this.#until = performance.now() + TURN_MS;
   }
 }
@@ -51,13 +56,13 @@ export async function listed<R extends StoredRecord, T>(
   reader: Reader,
   listing: Listing<R, T>,
   filters: readonly string[],
-  signal: AbortSignal | undefined,
+  context: Patience,
 ): Promise<Iterable<T>> {
   const { prefix, adapt, nameOf = leaf } = listing;
   if (filters.length === 0) return made(scanRecords<R>(reader, prefix), listing);
   const matches = parseFilters(filters);
   const found: Key[] = [];
-  const pace = new Pace(signal);
+  const pace = new Pace(context);
   for (const [k, record] of scanRecords<R>(reader, prefix)) {
     const name = nameOf(k);
     if (name !== undefined && matches(adapt(name, record))) found.push(k);

@@ -75,7 +75,7 @@ export class SandboxStore {
   /** As `list`, made as they are asked for. */
   async listed(ctx: CallContext, ...filters: string[]): Promise<Iterable<Sandbox>> {
     const listing = { prefix: key('sandboxes', requireNamespace(ctx)), adapt, make: sandboxOf };
-    return this.#host.read(ctx, (reader) => listed(reader, listing, filters, ctx.signal));
+    return this.#host.read(ctx, (reader) => listed(reader, listing, filters, ctx));
   }
 
   /** InvalidArgument: the id is no identifier. AlreadyExists. */

@@ -209,7 +209,7 @@ export class Snapshotter {
     const ns = requireNamespace(ctx);
     const matches = parseFilters(filters);
     const prefix = keyOf('snapshots', ns, this.name);
-    const pace = new Pace(ctx.signal);
+    const pace = new Pace(ctx);
     const reader = await this.#host.read(ctx, (current) => current);
     let after: string | undefined;
     for (;;) {

@@ -9,7 +9,7 @@ import { StoredRecord } from '../../src/engine/schema/stored-record.js';
 import { assertKind } from '../../src/engine/suite/support.js';
 import type { ImageRecord } from '../../src/model/records.js';
 import { PREFIX_BYTES } from '../../src/server/grpc/prefix.js';
-import { imageListFramer } from '../../src/server/image-list.js';
+import { imageListPieces } from '../../src/server/image-list.js';
 import { codecOf } from '../../src/server/schema.js';
 import { imageMessage } from '../../src/server/services/images.js';
 import { imageOf, type StoredImages } from '../../src/stores/images.js';
@@ -21,7 +21,18 @@ interface Stored {
 }
 
 const { frame } = codecOf<object>('containerd.services.images.v1.ListImagesResponse')!;
-const framer = imageListFramer(imageMessage);
+const listPieces = imageListPieces(imageMessage);
+
+/** The whole of an answer. */
+function framer(answer: unknown): Buffer {
+  const pieces = listPieces(answer);
+  const parts: Buffer[] = [];
+  for (;;) {
+    const { bytes, last } = pieces.next(parts.length === 0 ? PREFIX_BYTES : 0, 2 ** 30);
+    parts.push(bytes);
+    if (last) return Buffer.concat(parts);
+  }
+}
 
 /** What is before the message may be anything still. */
 const body = (framed: Buffer): Buffer => framed.subarray(PREFIX_BYTES);
@@ -29,10 +40,11 @@ const body = (framed: Buffer): Buffer => framed.subarray(PREFIX_BYTES);
 /** The list, and how many images were made on the way. */
 function framed(images: readonly Stored[]): { bytes: Buffer; made: number } {
   let made = 0;
+  const left = [...images];
   const list: StoredImages = {
-    each(visit) {
+    tellNext(visit) {
       const record = new StoredRecord();
-      for (const { name, bytes } of images) {
+      for (const { name, bytes } of left.splice(0, 7)) {
         // Within a larger buffer, as the store has them.
         const around = Buffer.concat([Buffer.from('before'), bytes, Buffer.from('behind')]);
         record.begin(imageKey('ns', name), around, 6, 6 + bytes.length);
@@ -41,6 +53,7 @@ function framed(images: readonly Stored[]): { bytes: Buffer; made: number } {
           return imageOf(name, record.value() as unknown as ImageRecord);
         });
       }
+      return left.length > 0;
     },
   };
   return { bytes: body(framer(list)), made };

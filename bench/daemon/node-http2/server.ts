@@ -108,7 +108,7 @@ export function nodeHttp2Server(limits: Limits, services: readonly Service[]): N
     let gate = gates.get(session);
     if (gate === undefined) {
       const memory = ledger.open(0, { moved: () => true, end: () => undefined });
-      const own = new CallGate(NO_LIMIT, memory, () => setImmediate(() => void own.resume()));
+      const own = new CallGate(NO_LIMIT, memory, () => setImmediate(() => own.resume() || own.goOn()));
       gate = own;
       gates.set(session, gate);
     }

@@ -30,7 +30,7 @@ import { Feed, type KeptSet, keptSet } from './feed.js';
 import { History } from './history.js';
 import { Nodes } from './nodes.js';
 import { undoing } from './planner.js';
-import { CHUNK_MAX, FIRST_CHUNK, layered } from './reads.js';
+import { CHUNK_BYTES, CHUNK_MAX, FIRST_CHUNK, layered } from './reads.js';
 import {
   type Commit,
   type Entry,
@@ -133,11 +133,11 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
     for (let size = FIRST_CHUNK; left > 0; size = Math.min(size * 4, CHUNK_MAX)) {
       this.#checkOpen();
       const limit = Math.min(size, left);
-      const chunk = this.storage.range(prefix, after, limit, decodeSlice);
-      yield* chunk;
-      if (chunk.length < limit) return;
-      left -= chunk.length;
-      after = chunk[chunk.length - 1]![0];
+      const { entries, more } = this.storage.range(prefix, after, limit, decodeSlice, CHUNK_BYTES);
+      yield* entries;
+      if (!more) return;
+      left -= entries.length;
+      after = entries[entries.length - 1]![0];
     }
   }
 
@@ -145,14 +145,11 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
   fresh(): undefined {
     return undefined;
   }
-  visit(prefix: Key, read: ReadValue<void>): void {
-    let after: Key | undefined;
-    for (;;) {
-      this.#checkOpen();
-      const chunk = this.storage.range(prefix, after, CHUNK_MAX, read);
-      if (chunk.length < CHUNK_MAX) return;
-      after = chunk[chunk.length - 1]![0];
-    }
+
+  visit(prefix: Key, after: Key | undefined, read: ReadValue<void>): Key | undefined {
+    this.#checkOpen();
+    const { entries, more } = this.storage.range(prefix, after, CHUNK_MAX, read, CHUNK_BYTES);
+    return more ? entries[entries.length - 1]![0] : undefined;
   }
 
   *links(from: Key, relation: string): Generator<Key> {

@@ -22,6 +22,8 @@ export interface ReadLayer<V> {
 /** Entries read at a time: few at first, for who wants few. */
 export const FIRST_CHUNK = 16;
 export const CHUNK_MAX = 512;
+/** Records may be large: about so many bytes of them at a time. */
+export const CHUNK_BYTES = 256 * 1024;
 
 /** The text every key strictly below `prefix` begins with. */
 export const below = (prefix: Key): string => (prefix === '' ? '' : prefix + SEPARATOR);

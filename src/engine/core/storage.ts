@@ -83,12 +83,27 @@ export interface Written {
 /** The encoded bytes, to keep. */
 export const copied: ReadValue<Buffer> = (_key, bytes, start, end) => copyOf(bytes, start, end);
 
+/** Some records in order; `more`: there may be others behind them. */
+export interface RecordRange<T> {
+  readonly entries: [Key, T][];
+  readonly more: boolean;
+}
+
 export interface Storage {
   entry(key: Key): Entry | undefined;
   value(key: Key): Value | undefined;
   has(key: Key): boolean;
-  /** Up to `limit` records strictly below `prefix` ('' for all), behind `after`, in key order, as `read` makes them. */
-  range<T>(prefix: Key, after: Key | undefined, limit: number, read: ReadValue<T>): [Key, T][];
+  /**
+   * Up to `limit` records strictly below `prefix` ('' for all), behind `after`, in key order, as `read` makes them. The
+   * record with which they have `bytesMax` bytes is the last.
+   */
+  range<T>(
+    prefix: Key,
+    after: Key | undefined,
+    limit: number,
+    read: ReadValue<T>,
+    bytesMax?: number,
+  ): RecordRange<T>;
   /** Up to `limit` links that begin with `prefix` (a record's, of one relation or all), behind `after`, in order. */
   linkRange(prefix: string, after: LinkKey | undefined, limit: number): LinkKey[];
   /** Every link once, in no particular order. */

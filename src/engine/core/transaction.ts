@@ -122,7 +122,7 @@ export class EngineTransaction implements Transaction {
     const entries = layered<Uint8Array>(
       below(prefix),
       options.after,
-      (after, limit) => storage.range(prefix, after, limit, copied),
+      (after, limit) => storage.range(prefix, after, limit, copied).entries,
       () => this.#layers(this.#pastRecords, this.#written),
     );
     for (const [key, bytes] of entries) {

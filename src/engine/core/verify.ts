@@ -41,10 +41,10 @@ class Derived {
 
   addRecords(): void {
     for (let after: string | undefined; ; ) {
-      const chunk = this.#storage.range('', after, CHUNK, decodeSlice);
-      for (const [key, value] of chunk) this.#addRecord(key, value);
-      if (chunk.length < CHUNK) return;
-      after = chunk[chunk.length - 1]![0];
+      const { entries, more } = this.#storage.range('', after, CHUNK, decodeSlice);
+      for (const [key, value] of entries) this.#addRecord(key, value);
+      if (!more) return;
+      after = entries[entries.length - 1]![0];
     }
   }
 

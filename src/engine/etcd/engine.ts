@@ -175,8 +175,8 @@ export class EtcdEngine implements Engine {
   scan(prefix: Key, options?: ScanOptions): Iterable<[Key, Value]> {
     return this.#embedded.scan(prefix, options);
   }
-  visit(prefix: Key, read: ReadValue<void>): void {
-    this.#embedded.visit(prefix, read);
+  visit(prefix: Key, after: Key | undefined, read: ReadValue<void>): Key | undefined {
+    return this.#embedded.visit(prefix, after, read);
   }
   links(from: Key, relation: string): Iterable<Key> {
     return this.#embedded.links(from, relation);

@@ -3,7 +3,7 @@
  * it does not have yet changed. Called by the storage and its links.
  */
 import { compareUtf8 } from '../../model/utf8.js';
-import { CHUNK_MAX, layered, type ReadLayer } from '../core/reads.js';
+import { layered, type ReadLayer } from '../core/reads.js';
 import { successor } from './table.js';
 
 /** Encoded bounds of what begins with `start`, behind `after`. */
@@ -18,19 +18,11 @@ export function boundsOf(
   return { lower: Buffer.from(encode(after)), exclusive: true, upper };
 }
 
-/** Stored entries under pending ones. */
-export function merged<V>(
+/** Stored entries under pending ones, `first` of them at first. */
+export const merged = <V>(
   start: string,
   after: string | undefined,
-  limit: number,
+  first: number,
   read: (after: string | undefined, limit: number) => [string, V][],
   pending: ReadLayer<V>,
-): [string, V][] {
-  const found: [string, V][] = [];
-  if (limit <= 0) return found;
-  for (const entry of layered<V>(start, after, read, () => [pending], Math.min(limit, CHUNK_MAX))) {
-    found.push(entry);
-    if (found.length >= limit) break;
-  }
-  return found;
-}
+): Generator<[string, V]> => layered<V>(start, after, read, () => [pending], first);

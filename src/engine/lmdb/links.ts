@@ -4,6 +4,7 @@
  */
 import { compareUtf8 } from '../../model/utf8.js';
 import type { Key } from '../contract.js';
+import { CHUNK_MAX } from '../core/reads.js';
 import { type Commit, type LinkKey, linkPrefix, splitLink } from '../core/storage.js';
 import { collectionOf, Relation } from '../schema/keys.js';
 import { boundsOf, merged } from './bounded-range.js';
@@ -48,11 +49,15 @@ export class Links {
       }
       return links.slice(0, count).map((link) => [link, true]);
     };
-    const rows =
-      this.#pending.orderedLinks.size === 0
-        ? read(after, limit)
-        : merged(prefix, after, limit, read, this.#pending.orderedLinks);
-    return rows.map(([link]) => link);
+    const pending = this.#pending.orderedLinks;
+    if (pending.size === 0) return read(after, limit).map(([link]) => link);
+    const found: LinkKey[] = [];
+    if (limit <= 0) return found;
+    for (const [link] of merged(prefix, after, Math.min(limit, CHUNK_MAX), read, pending)) {
+      found.push(link);
+      if (found.length >= limit) break;
+    }
+    return found;
   }
 
   /** Links of children that the tree has and that begin with a prefix, in order. */

@@ -9,13 +9,14 @@ import { unknownError } from '../../errors.js';
 import { closeAll } from '../../system/close-all.js';
 import type { Key, ReadValue, Value } from '../contract.js';
 import { asBuffer, copyOf } from '../core/bytes.js';
-import { below } from '../core/reads.js';
+import { below, CHUNK_MAX } from '../core/reads.js';
 import {
   type Commit,
   copied,
   type Entry,
   type LinkKey,
   NO_ID,
+  type RecordRange,
   type Storage,
   type StorageListener,
   type Written,
@@ -50,8 +51,9 @@ const DROP_PAUSE_MS = 10;
  * transaction, or a disk that hangs, must not make them wait for it.
  */
 const LOOK_UP_MS = 50;
-/** Rows read ahead at a time. */
+/** Rows read ahead at a time; and at first, for who wants a number of bytes. */
 const CHUNK_ROWS = 512;
+const FIRST_ROWS = 64;
 
 export interface StorageState {
   revision: number;
@@ -159,27 +161,50 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     return { id: NO_ID, adjacency: undefined, bytes: copyOf(found.bytes, found.start, found.end) };
   }
 
-  range<T>(prefix: Key, after: Key | undefined, limit: number, read: ReadValue<T>): [Key, T][] {
-    if (!this.#pending.hasEntries) return this.#storedRange(prefix, after, limit, read);
-    const stored = (from: Key | undefined, count: number) => this.#storedRange(prefix, from, count, copied);
-    const entries = merged(below(prefix), after, limit, stored, this.#pending.orderedValues);
-    return entries.map(([key, bytes]) => [key, read(key, asBuffer(bytes), 0, bytes.length)]);
+  range<T>(
+    prefix: Key,
+    after: Key | undefined,
+    limit: number,
+    read: ReadValue<T>,
+    bytesMax = Number.POSITIVE_INFINITY,
+  ): RecordRange<T> {
+    const entries: [Key, T][] = [];
+    if (limit <= 0) return { entries, more: true };
+    if (!this.#pending.hasEntries) return this.#storedRange(prefix, after, limit, read, bytesMax);
+    const stored = (from: Key | undefined, count: number) =>
+      this.#storedRange(prefix, from, count, copied, Number.POSITIVE_INFINITY).entries;
+    const first = Math.min(limit, bytesMax === Number.POSITIVE_INFINITY ? CHUNK_MAX : FIRST_ROWS);
+    let left = bytesMax;
+    for (const [key, bytes] of merged(below(prefix), after, first, stored, this.#pending.orderedValues)) {
+      entries.push([key, read(key, asBuffer(bytes), 0, bytes.length)]);
+      left -= bytes.length;
+      if (entries.length >= limit || left <= 0) return { entries, more: true };
+    }
+    return { entries, more: false };
   }
 
-  #storedRange<T>(prefix: Key, after: Key | undefined, limit: number, read: ReadValue<T>): [Key, T][] {
+  #storedRange<T>(
+    prefix: Key,
+    after: Key | undefined,
+    limit: number,
+    read: ReadValue<T>,
+    bytesMax: number,
+  ): RecordRange<T> {
     const start = below(prefix);
     const bounds = boundsOf(Buffer.from(encodeBelow(prefix)), after, start, encodeKey);
-    const found: [Key, T][] = [];
-    if (limit <= 0) return found;
+    const entries: [Key, T][] = [];
+    let left = bytesMax;
     // Nodes without a record are passed over.
     for (const row of rowsWithin(this.#dbs, bounds, Math.min(limit, CHUNK_ROWS))) {
       if (row.id !== undefined && this.#isTaken(row.id, row.key)) continue;
       if (row.id !== undefined && row.end === 0) throw missingNode(row.id, row.key);
       const from = valueStart(row);
-      if (from >= 0) found.push([row.key, read(row.key, row.bytes, from, row.end)]);
-      if (found.length >= limit) break;
+      if (from < 0) continue;
+      left -= row.end - from;
+      entries.push([row.key, read(row.key, row.bytes, from, row.end)]);
+      if (entries.length >= limit || left <= 0) return { entries, more: true };
     }
-    return found;
+    return { entries, more: false };
   }
 
   linkRange(prefix: string, after: LinkKey | undefined, limit: number): LinkKey[] {

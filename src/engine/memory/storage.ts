@@ -13,6 +13,7 @@ import {
   type Entry,
   type LinkKey,
   NO_ID,
+  type RecordRange,
   type Storage,
   type StorageListener,
   type Written,
@@ -48,15 +49,24 @@ export class MemoryStorage implements Storage {
     return this.#entries.get(key)?.bytes !== undefined;
   }
 
-  range<T>(prefix: Key, after: Key | undefined, limit: number, read: ReadValue<T>): [Key, T][] {
+  range<T>(
+    prefix: Key,
+    after: Key | undefined,
+    limit: number,
+    read: ReadValue<T>,
+    bytesMax = Number.POSITIVE_INFINITY,
+  ): RecordRange<T> {
     const start = below(prefix);
-    const found: [Key, T][] = [];
-    for (const [key, entry] of from(this.#entries, start, after)) {
-      if (found.length >= limit || !key.startsWith(start)) break;
-      if (entry.bytes !== undefined)
-        found.push([key, read(key, asBuffer(entry.bytes), 0, entry.bytes.length)]);
+    const entries: [Key, T][] = [];
+    let left = bytesMax;
+    for (const [key, { bytes }] of from(this.#entries, start, after)) {
+      if (!key.startsWith(start)) break;
+      if (entries.length >= limit || left <= 0) return { entries, more: true };
+      if (bytes === undefined) continue;
+      entries.push([key, read(key, asBuffer(bytes), 0, bytes.length)]);
+      left -= bytes.length;
     }
-    return found;
+    return { entries, more: false };
   }
 
   linkRange(prefix: string, after: LinkKey | undefined, limit: number): LinkKey[] {

@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
 import { compareUtf8 } from '../../model/utf8.js';
-import type { Key, Value } from '../contract.js';
+import type { Engine, Key, Value } from '../contract.js';
+import { CHUNK_BYTES } from '../core/reads.js';
 import { decodeSlice } from '../schema/codec.js';
 import { components, key } from '../schema/keys.js';
 import { assertGraphSound, assertKind, type EngineUnderTest, keysBelow, putAll } from './support.js';
@@ -10,6 +11,20 @@ import { assertGraphSound, assertKind, type EngineUnderTest, keysBelow, putAll }
 type Test = (subject: EngineUnderTest, t: TestContext) => Promise<void>;
 
 const digest = (fill: string): string => `sha256:${fill.repeat(64).slice(0, 64)}`;
+
+/** What is visited, by chunks. */
+function visited(engine: Engine, prefix: Key): [Key, Value][][] {
+  const chunks: [Key, Value][][] = [];
+  let after: Key | undefined;
+  do {
+    const chunk: [Key, Value][] = [];
+    after = engine.visit(prefix, after, (k, bytes, start, end) => {
+      chunk.push([k, decodeSlice(k, bytes, start, end)]);
+    });
+    chunks.push(chunk);
+  } while (after !== undefined);
+  return chunks;
+}
 
 /** Names around every corner of the order: digests, what looks like one, other planes, prefixes of one another. */
 const cornerNames = [
@@ -125,12 +140,32 @@ export const reads: Record<string, Test> = {
     // The newest are on their way still where commits take time.
     const late = engine.update((tx) => tx.put(key('images', 'ns', 'late'), 'text'));
     for (const prefix of [key('images', 'ns'), key('images', 'many'), 'images', 'blobs']) {
-      const visited: [Key, Value][] = [];
-      engine.visit(prefix, (k, bytes, start, end) => visited.push([k, decodeSlice(k, bytes, start, end)]));
-      assert.deepEqual(visited, [...engine.scan(prefix)]);
+      assert.deepEqual(visited(engine, prefix).flat(), [...engine.scan(prefix)]);
     }
     await late;
-    assert.throws(() => engine.visit('images', () => assert.fail('as it should')), /as it should/);
+    assert.throws(() => engine.visit('images', undefined, () => assert.fail('as it should')), /as it should/);
+  },
+
+  'given large records, when they are read, then a few at a time': async ({ engine }) => {
+    const prefix = key('containers', 'ns');
+    const text = 'x'.repeat(CHUNK_BYTES / 8);
+    const large = (i: number) => [key('containers', 'ns', `n${i}`), { text }] as const;
+    await putAll(
+      engine,
+      Array.from({ length: 40 }, (_, i) => large(i)),
+    );
+    const late = engine.update((tx) => tx.put(...large(40)));
+    for (const when of ['on its way', 'stored']) {
+      const chunks = visited(engine, prefix);
+      assert.deepEqual(
+        chunks.map(({ length }) => length),
+        [8, 8, 8, 8, 8, 1],
+        when,
+      );
+      assert.deepEqual(chunks.flat(), [...engine.scan(prefix)]);
+      await late;
+      await engine.flush();
+    }
   },
 
   'given values of every kind, when stored, then they come back equal and not shared': async ({

@@ -15,6 +15,8 @@ export interface GatedCall {
   readonly cost: CallCost;
   /** Begins, with `bytes` taken for it. `leave` is to be called once. */
   begin(bytes: number): void;
+  /** It is its turn again. */
+  goOn(): void;
 }
 
 /** Calls that take much leave this part of the connection's share to those that take little. */
@@ -30,10 +32,12 @@ export class CallGate {
   readonly #small = new Set<GatedCall>();
   readonly #large = new Set<GatedCall>();
   readonly #expired = new Set<GatedCall>();
+  /** Calls that have begun, have done what they may in a turn and have more to do. */
+  readonly #turns = new Set<GatedCall>();
   #running = 0;
   #asked = false;
-  /** Calls that have begun. */
-  begun = 0;
+  /** How often a service got something to do: it does that when nothing else is done in this turn. */
+  steps = 0;
 
   /** `max` calls at once. `wake`: calls that wait may begin, by `resume`. */
   constructor(max: number, memory: Account, wake: () => void) {
@@ -62,6 +66,21 @@ export class CallGate {
   expires(call: GatedCall): void {
     this.#expired.add(call);
     this.#wake();
+  }
+
+  /** Has the call go on after those that wait already. */
+  waitsForTurn(call: GatedCall): void {
+    this.#turns.add(call);
+    this.#wake();
+  }
+
+  /** Has the next call go on; false: none waits for its turn. */
+  goOn(): boolean {
+    const [call] = this.#turns;
+    if (call === undefined) return false;
+    this.#turns.delete(call);
+    call.goOn();
+    return true;
   }
 
   /** The call waits no more. */
@@ -105,7 +124,7 @@ export class CallGate {
   #begin(call: GatedCall, bytes: number): void {
     this.memory.force(bytes);
     this.#running++;
-    this.begun++;
+    this.steps++;
     call.begin(bytes);
   }
 

@@ -50,6 +50,8 @@ export class Exchange implements StreamSink, GatedCall {
   #answered = false;
   #cancelled = false;
   #onCancel: (() => void)[] = [];
+  /** The service, while it waits for the next turn. */
+  #turns: { resolve: () => void; reject: (error: Error) => void }[] = [];
   #deadline: NodeJS.Timeout | undefined;
 
   constructor(stream: Stream, head: CallHead<Route>, share: CallShare) {
@@ -81,6 +83,28 @@ export class Exchange implements StreamSink, GatedCall {
     else this.#onCancel.push(fn);
   }
 
+  /** Resolves when it is the call's turn again; rejects when the client has gone. */
+  turn(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#turns.push({ resolve, reject });
+      if (this.#cancelled) this.#noTurn();
+      else this.#share.gate.waitsForTurn(this);
+    });
+  }
+
+  goOn(): void {
+    const turns = this.#turns;
+    this.#turns = [];
+    this.#share.gate.steps++;
+    for (const { resolve } of turns) resolve();
+  }
+
+  #noTurn(): void {
+    const turns = this.#turns;
+    this.#turns = [];
+    for (const { reject } of turns) reject(canceled('context canceled'));
+  }
+
   // --------------------------------------------------------------------------------------------------- request
 
   data(piece: Buffer, last: boolean): void {
@@ -99,7 +123,7 @@ export class Exchange implements StreamSink, GatedCall {
       this.#fault(error);
       return;
     }
-    this.#wakeUp();
+    if (this.#incoming.length > before) this.#wakeUp();
   }
 
   #keepFrom(first: number): void {
@@ -211,8 +235,10 @@ export class Exchange implements StreamSink, GatedCall {
 
   #wakeUp(): void {
     const wake = this.#wake;
+    if (wake === undefined) return;
     this.#wake = undefined;
-    wake?.();
+    this.#share.gate.steps++;
+    wake();
   }
 
   /** Works on a message from now on, and no longer on the one before. */
@@ -230,11 +256,13 @@ export class Exchange implements StreamSink, GatedCall {
     return bytes;
   }
 
-  /** The messages of a request that is a stream. Leaving the loop early is no matter. */
+  /** The messages of a request that is a stream, some in a turn. Leaving the loop early is no matter. */
   async *messages(): AsyncGenerator<Buffer, void> {
-    for (;;) {
+    for (let taken = 1; ; ) {
+      if (taken % MESSAGES_IN_A_TURN === 0) await this.turn();
       const message = this.#incoming.shift();
       if (message !== undefined) {
+        taken++;
         this.#took(message);
         yield message.compressed ? await this.#expand(message) : message.bytes;
         continue;
@@ -245,6 +273,7 @@ export class Exchange implements StreamSink, GatedCall {
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
       });
+      taken = 1;
     }
   }
 
@@ -267,7 +296,7 @@ export class Exchange implements StreamSink, GatedCall {
         return;
       }
       this.#onCancel.push(gone);
-      this.#message(framed, () => {
+      this.#message(framed, framed.length, () => {
         // Gone first when the connection is: then the promise is rejected already.
         const place = this.#onCancel.lastIndexOf(gone);
         if (place >= 0) this.#onCancel.splice(place, 1);
@@ -276,14 +305,19 @@ export class Exchange implements StreamSink, GatedCall {
     });
   }
 
-  /** Ends the call well; with the answer's only message, unless they were sent already. */
-  succeed(framed?: Buffer): void {
+  /** Ends the call well; with the answer's only message, which may come in pieces, unless they were sent already. */
+  succeed(...framed: readonly Buffer[]): void {
     if (!this.#answered) {
-      const refusal = framed && this.#refusal(framed);
+      let length = 0;
+      for (const piece of framed) length += piece.length;
+      const refusal = length > 0 ? this.#refusal(length) : undefined;
       if (refusal !== undefined) this.#end(statusOf(refusal));
       else {
-        if (framed !== undefined) this.#message(framed);
-        else if (!this.#headSent) this.#sendHead();
+        const [first] = framed;
+        if (first !== undefined) {
+          this.#message(first, length);
+          for (let i = 1; i < framed.length; i++) this.#stream.content(framed[i]!);
+        } else if (!this.#headSent) this.#sendHead();
         this.#answer();
         this.#stream.trailers(success);
       }
@@ -292,15 +326,25 @@ export class Exchange implements StreamSink, GatedCall {
   }
 
   /** Why an answer is not sent. */
-  #refusal({ length }: Buffer): Error | undefined {
-    const { messageBytesMax, gate } = this.#share;
+  #refusal(length: number): Error | undefined {
+    const { messageBytesMax } = this.#share;
     const size = length - PREFIX_BYTES;
     if (size > messageBytesMax) return tooLarge('attempted to send', size, messageBytesMax);
+    if (this.#stream.takes(length) || this.#keeps(length)) return undefined;
+    return unread();
+  }
+
+  /** Takes memory for an answer as far as it is made. ResourceExhausted when there is no room. */
+  keep(length: number): void {
+    if (!this.#keeps(length)) throw unread();
+  }
+
+  #keeps(length: number): boolean {
     const more = CALL_BYTES + length - this.#taken;
-    if (more <= 0 || this.#stream.takes(length)) return undefined;
-    if (!gate.memory.take(more)) return resourceExhausted('the connection has too many answers unread');
+    if (more <= 0) return true;
+    if (!this.#share.gate.memory.take(more)) return false;
     this.#taken += more;
-    return undefined;
+    return true;
   }
 
   fail(status: CallStatus): void {
@@ -325,10 +369,11 @@ export class Exchange implements StreamSink, GatedCall {
     this.#stream.headers(answerHead);
   }
 
-  #message(framed: Buffer, done?: () => void): void {
+  /** `length` bytes with what stands before a message, of which `framed` is the beginning. */
+  #message(framed: Buffer, length: number, done?: () => void): void {
     if (!this.#headSent) this.#sendHead();
     framed[0] = 0;
-    framed.writeUInt32BE(framed.length - PREFIX_BYTES, 1);
+    framed.writeUInt32BE(length - PREFIX_BYTES, 1);
     this.#stream.content(framed, done);
   }
 
@@ -341,11 +386,16 @@ export class Exchange implements StreamSink, GatedCall {
   #cancel(): void {
     if (this.#cancelled) return;
     this.#cancelled = true;
+    if (this.#running) this.#share.gate.steps++;
     const fns = this.#onCancel;
     this.#onCancel = [];
     for (const fn of fns) fn();
+    this.#noTurn();
     this.#wakeUp();
   }
 }
 
+/** Messages that a service takes, or sends, before others have their turn: they may have a few bytes each. */
+export const MESSAGES_IN_A_TURN = 32;
 const EMPTY = Buffer.alloc(0);
+const unread = (): Error => resourceExhausted('the connection has too many answers unread');

@@ -37,10 +37,12 @@ import { Stream, type StreamHost, type StreamSink } from './stream.js';
 export interface Application<Head> extends HeadMaker<Head> {
   /** A request comes; its stream's sink is told of the rest. It may begin later, by `resume`, when `wake` was called. */
   open(stream: Stream, head: Head): StreamSink;
-  /** Requests begun so far: what they cost shows only when they had the time to run. */
-  readonly begun: number;
+  /** How often services got something to do so far: what it costs shows only when they had the time to do it. */
+  readonly steps: number;
   /** Goes on with requests: ends one whose time is over, or begins one that waits; false: there is none. */
   resume(): boolean;
+  /** Has a request go on that has more to do; false: there is none. */
+  goOn(): boolean;
 }
 
 export interface ConnectionOptions {
@@ -94,7 +96,10 @@ export class Connection<Head> {
   /** Whether a window has grown: looked at once for all that was read together. */
   #widened = false;
   #leaving = false;
+  /** Whether open streams are to be ended; whether the socket is closed; whether both are done. */
+  #givenUp = false;
   #closed = false;
+  #over = false;
   /** When something came last, on the monotonic clock. */
   heardAt = performance.now();
   #askedAt = 0;
@@ -123,11 +128,13 @@ export class Connection<Head> {
     this.#reader = new FrameReader(this.#frames());
     this.#inbox = new Inbox(socket, options.peer, options.queue, options.memory, {
       push: (chunk, from) => this.#reader.push(chunk, from),
-      resume: () => application.resume(),
-      begun: () => application.begun,
+      resume: () => this.#endNext() || application.resume(),
+      goOn: () => application.goOn(),
+      steps: () => application.steps,
       rest: () => {
         if (this.#widened) this.#pump();
         this.#output.flush();
+        this.#endIfOver();
       },
       failed: (error) => this.#fail(error),
     });
@@ -160,7 +167,7 @@ export class Connection<Head> {
   /** Says that it takes no more requests, and ends: what is open is given up. */
   leave(): void {
     this.shutdown();
-    this.#endStreams();
+    this.#giveUp();
     this.#hangUp();
     this.#destroyLater();
   }
@@ -168,7 +175,6 @@ export class Connection<Head> {
   /** Ends the connection where it is. */
   destroy(): void {
     this.#socket.destroy();
-    // Not later: whoever ends a connection may count on its requests being told.
     this.#ended();
   }
 
@@ -210,10 +216,9 @@ export class Connection<Head> {
       error instanceof ConnectionError ? error : new ConnectionError(ErrorCode.internalError, 'internal');
     this.#reason = error instanceof ConnectionError ? message : `internal error: ${String(error)}`;
     this.#socket.off('data', this.#take);
-    this.#inbox.close();
     this.#output.goAway(this.#past.lastId, code, message);
     this.#output.flush();
-    this.#endStreams();
+    this.#giveUp();
     this.#leaving = true;
     this.#hangUp();
     this.#destroyLater();
@@ -236,16 +241,35 @@ export class Connection<Head> {
     this.#closed = true;
     clearInterval(this.#keepalive);
     this.#socket.off('data', this.#take);
-    this.#inbox.close();
     this.#blocks.close();
-    this.#endStreams();
+    this.#giveUp();
+    this.#endIfOver();
+  }
+
+  /** What is open is given up in the connection's slices: a thousand services that come to an end have much to do. */
+  #giveUp(): void {
+    this.#givenUp = true;
+    this.#inbox.stopReading();
+  }
+
+  /** Ends a stream of a connection that is given up; false: there is none. */
+  #endNext(): boolean {
+    if (!this.#givenUp) return false;
+    for (const stream of this.#streams.values()) {
+      stream.gone();
+      return true;
+    }
+    return false;
+  }
+
+  /** The socket is closed and no stream is open any more. */
+  #endIfOver(): void {
+    if (!this.#closed || this.#over || this.#streams.size > 0) return;
+    this.#over = true;
+    this.#inbox.close();
     this.#output.flush();
     this.#output.close();
     this.#onClose(this.#reason);
-  }
-
-  #endStreams(): void {
-    for (const stream of [...this.#streams.values()]) stream.gone();
   }
 
   #endIfIdle(): void {
@@ -336,7 +360,7 @@ export class Connection<Head> {
           stream.receive(piece, this.#dataBytes === 0 && (this.#dataFlags & Flag.endStream) !== 0);
         }
       },
-      enough: () => this.#inbox.enough(),
+      enough: (bytes) => this.#inbox.enough(bytes),
       dataEnds: () => this.#dataEnds(),
     };
   }

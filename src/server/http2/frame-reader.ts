@@ -19,8 +19,8 @@ export interface FrameSink {
   dataBegins(streamId: number, bytes: number, flags: number): void;
   dataPiece(piece: Buffer): void;
   dataEnds(): void;
-  /** Asked after each frame: whether to stop there for now. */
-  enough(): boolean;
+  /** Asked after each frame, or what is there of one: whether to stop after these bytes for now. */
+  enough(bytes: number): boolean;
 }
 
 const EMPTY = Buffer.alloc(0);
@@ -44,6 +44,7 @@ export class FrameReader {
   push(chunk: Buffer, from = 0): number {
     let at = this.#prefaceLeft > 0 ? this.#preface(chunk) : from;
     while (at < chunk.length) {
+      const start = at;
       if (this.#dataLeft > 0) {
         const end = Math.min(chunk.length, at + this.#dataLeft);
         this.#dataLeft -= end - at;
@@ -55,7 +56,7 @@ export class FrameReader {
       } else {
         at = this.#frameAt(chunk, at);
       }
-      if (this.#sink.enough()) break;
+      if (this.#sink.enough(at - start)) break;
     }
     return at;
   }

@@ -15,11 +15,14 @@ export interface HeaderBlock {
 interface Open {
   readonly streamId: number;
   readonly endStream: boolean;
-  readonly parts: Buffer[];
+  /** What has come of it, in a buffer with room for more: parts may be of a byte each. */
+  buffer: Buffer;
   bytes: number;
 }
 
 const PRIORITY_BYTES = 5;
+const FIRST_BYTES = 1024;
+const EMPTY = Buffer.alloc(0);
 
 export class HeaderBlocks {
   readonly #bytesMax: number;
@@ -46,7 +49,7 @@ export class HeaderBlocks {
     }
     const endStream = (flags & Flag.endStream) !== 0;
     if (flags & Flag.endHeaders) return { streamId, endStream, bytes };
-    this.#open = { streamId, endStream, parts: [], bytes: 0 };
+    this.#open = { streamId, endStream, buffer: EMPTY, bytes: 0 };
     this.#add(this.#open, bytes);
     return undefined;
   }
@@ -57,22 +60,30 @@ export class HeaderBlocks {
     if (open === undefined) throw broken('a continuation of nothing');
     this.#add(open, payload);
     if ((flags & Flag.endHeaders) === 0) return undefined;
-    const { streamId, endStream, parts } = open;
+    const { streamId, endStream, buffer, bytes } = open;
     this.close();
-    return { streamId, endStream, bytes: Buffer.concat(parts) };
+    return { streamId, endStream, bytes: buffer.subarray(0, bytes) };
   }
 
   close(): void {
-    this.#memory.give(this.#open?.bytes ?? 0);
+    this.#memory.give(this.#open?.buffer.length ?? 0);
     this.#open = undefined;
   }
 
   #add(open: Open, part: Buffer): void {
     if (part.length === 0) return;
-    open.bytes += part.length;
+    const bytes = open.bytes + part.length;
+    if (bytes > this.#bytesMax) throw tooMuch('headers without end');
+    if (bytes > open.buffer.length) this.#grow(open, bytes);
+    part.copy(open.buffer, open.bytes);
+    open.bytes = bytes;
+  }
+
+  #grow(open: Open, bytes: number): void {
+    const larger = Buffer.allocUnsafeSlow(Math.min(this.#bytesMax, Math.max(2 * bytes, FIRST_BYTES)));
     // Forced: it is bounded, and a block that is left out would be the end of the connection.
-    this.#memory.force(part.length);
-    if (open.bytes > this.#bytesMax) throw tooMuch('headers without end');
-    open.parts.push(part);
+    this.#memory.force(larger.length - open.buffer.length);
+    open.buffer.copy(larger, 0, 0, open.bytes);
+    open.buffer = larger;
   }
 }

@@ -1,7 +1,8 @@
 /**
  * What has arrived on a connection and is not taken care of yet, and when it is: at once, or in slices that the run queue
- * gives (run-queue.ts). When a request has begun, its service does all that it can do at once before the next begins: so
- * one costly request is the last of its slice, however many come together. While it waits for its slice nothing more is read from the socket. Called by connection.ts.
+ * gives (run-queue.ts). When a service got something to do (a request, a message of one, its end), it does all that it can
+ * do at once before anything else is looked at: so what is costly is the last of its slice, however much comes together.
+ * While something waits for a slice nothing more is read from the socket. Called by connection.ts.
  */
 import type { Socket } from 'node:net';
 import type { Account } from '../ledger.js';
@@ -13,15 +14,18 @@ export interface InboxHooks {
   push(chunk: Buffer, from: number): number;
   /** Goes on with requests: ends one whose time is over, or begins one that waits; false: there is none. */
   resume(): boolean;
-  /** Requests begun so far. */
-  begun(): number;
+  /** Has a request go on that has more to do; false: there is none. */
+  goOn(): boolean;
+  /** How often services got something to do so far. */
+  steps(): number;
   /** What came together has been taken care of. */
   rest(): void;
   failed(error: unknown): void;
 }
 
-/** Frames between two looks at the clock. */
-const FRAMES = 32;
+/** What comes between two looks at the clock: bytes, and what a frame costs however small. */
+const COST_MAX = 8192;
+const FRAME_COST = COST_MAX / 32;
 
 export class Inbox implements Task {
   readonly uid: number;
@@ -39,8 +43,10 @@ export class Inbox implements Task {
   #paused = false;
   #charged = 0;
   #start = 0;
-  #frames = 0;
-  #begun = 0;
+  #unseen = 0;
+  #steps = 0;
+  /** Whether a request went on in this slice: it does in one turn what a slice is for. */
+  #wentOn = false;
 
   constructor(socket: Socket, { uid, pid }: Peer, queue: RunQueue, memory: Account, hooks: InboxHooks) {
     this.#socket = socket;
@@ -60,22 +66,24 @@ export class Inbox implements Task {
     const now = performance.now();
     const atOnce = this.#queue.arrives(this, now);
     this.#chunks.push(chunk);
+    if (this.#state === 'queued') this.#wait();
     if (this.#state !== 'idle') return;
     this.#start = now;
     if (atOnce) this.#work();
     else this.#park();
   }
 
-  /** Requests that wait may begin. */
+  /** Requests that wait may begin or go on. */
   wake(): void {
     if (this.#state === 'idle') this.#park();
   }
 
   /** For the reader, after each frame. */
-  enough(): boolean {
-    if (this.#state !== 'working' || this.#hooks.begun() !== this.#begun) return true;
-    if (++this.#frames < FRAMES) return false;
-    this.#frames = 0;
+  enough(bytes: number): boolean {
+    if (this.#state !== 'working' || this.#hooks.steps() !== this.#steps) return true;
+    this.#unseen += FRAME_COST + bytes;
+    if (this.#unseen < COST_MAX) return false;
+    this.#unseen = 0;
     return this.#over();
   }
 
@@ -84,6 +92,14 @@ export class Inbox implements Task {
     if (this.#state !== 'queued') return;
     this.#start = performance.now();
     this.#work();
+  }
+
+  /** Nothing more is taken; what can be resumed is, in slices. */
+  stopReading(): void {
+    this.#chunks.length = 0;
+    this.#at = 0;
+    this.#charge(0);
+    this.wake();
   }
 
   close(): void {
@@ -100,15 +116,12 @@ export class Inbox implements Task {
     this.#state = 'working';
     try {
       while (this.#state === 'working') {
-        this.#begun = this.#hooks.begun();
-        if (!this.#hooks.resume()) {
-          if (this.#chunks.length === 0) {
-            this.#finish();
-            return;
-          }
-          this.#read();
+        this.#steps = this.#hooks.steps();
+        if (!this.#hooks.resume() && !this.#read() && !this.#goOnOne()) {
+          this.#finish();
+          return;
         }
-        if (this.#hooks.begun() !== this.#begun) {
+        if (this.#hooks.steps() !== this.#steps) {
           queueMicrotask(this.#afterServices);
           return;
         }
@@ -116,6 +129,7 @@ export class Inbox implements Task {
       }
     } catch (error) {
       this.#hooks.failed(error);
+      if (this.#state === 'working') this.#park();
     }
   }
 
@@ -124,38 +138,58 @@ export class Inbox implements Task {
 
   readonly #goOn = (): void => {
     if (this.#state !== 'working') return;
-    if (this.#over()) this.#park();
+    if (this.#wentOn || this.#over()) this.#park();
     else this.#work();
   };
 
-  #read(): void {
-    const chunk = this.#chunks[0]!;
+  /** When nothing else is to be done: who asks for little does not wait for his own long requests. */
+  #goOnOne(): boolean {
+    this.#wentOn = this.#hooks.goOn();
+    return this.#wentOn;
+  }
+
+  /** False: there is nothing to be read. */
+  #read(): boolean {
+    const [chunk] = this.#chunks;
+    if (chunk === undefined) return false;
     this.#at = this.#hooks.push(chunk, this.#at);
-    if (this.#at < chunk.length) return;
-    this.#chunks.shift();
-    this.#at = 0;
+    if (this.#at === chunk.length) {
+      this.#chunks.shift();
+      this.#at = 0;
+    }
+    return true;
   }
 
   #park(): void {
     this.#spend();
     this.#state = 'queued';
-    if (!this.#paused) {
-      this.#paused = true;
-      this.#socket.pause();
-    }
-    this.#charge(this.#chunks.reduce((sum, { length }) => sum + length, 0));
+    this.#wentOn = false;
+    if (this.#chunks.length > 0) this.#wait();
+    else this.#listen();
     this.#hooks.rest();
     if (this.#state === 'queued') this.#queue.add(this);
+  }
+
+  /** Reads no more until the slice comes for what has arrived. */
+  #wait(): void {
+    this.#charge(this.#chunks.reduce((sum, { length }) => sum + length, 0));
+    if (this.#paused) return;
+    this.#paused = true;
+    this.#socket.pause();
+  }
+
+  #listen(): void {
+    this.#charge(0);
+    if (!this.#paused) return;
+    this.#paused = false;
+    this.#socket.resume();
   }
 
   #finish(): void {
     this.#spend();
     this.#state = 'idle';
-    this.#charge(0);
     this.#hooks.rest();
-    if (!this.#paused || this.#state !== 'idle') return;
-    this.#paused = false;
-    this.#socket.resume();
+    if (this.#state === 'idle') this.#listen();
   }
 
   #spend(): void {

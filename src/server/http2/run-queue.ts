@@ -23,9 +23,9 @@ export interface Task extends Sharer {
 }
 
 /** About so much is done for one connection before the next. */
-export const SLICE_MS = 2;
+export const SLICE_MS = 1;
 /** What arrives together is taken care of at once for so long. */
-const BURST_MS = 6;
+const BURST_MS = 3;
 /** What an arrival brings along, so that one that does little is always next. */
 const ARRIVAL_MS = SLICE_MS / 4;
 const DEBT_MS_MAX = 50;

@@ -1,9 +1,10 @@
 /** containerd.services.containers.v1.Containers. The store announces nothing about containers, so this does. */
 import { invalidArgument } from '../../errors.js';
 import type { Container, ContainerInput } from '../../stores/containers.js';
+import { Pace } from '../../stores/listing.js';
 import { anyMapOf, givenAny, mapped, runtimeOf, timestampOf } from '../convert.js';
 import type { ContainerMessage, FieldMask } from '../messages.js';
-import { EMPTY, type Service, type ServiceHost, stream, unary } from '../service.js';
+import { EMPTY, list, type Service, type ServiceHost, stream, unary } from '../service.js';
 
 interface ContainerRequest {
   container: ContainerMessage | null;
@@ -23,14 +24,16 @@ export function containersService({ db, events }: ServiceHost): Service {
         container: message(await store.get(context, id)),
       })),
 
-      List: unary(async ({ filters }: FilterRequest, { cancellable }) => ({
-        containers: mapped(await store.listed(cancellable, ...filters), message),
-      })),
+      List: list('containers', async ({ filters }: FilterRequest, { cancellable }) =>
+        mapped(await store.listed(cancellable, ...filters), message),
+      ),
 
       ListStream: stream<FilterRequest, { container: ContainerMessage }>(
         async ({ filters }, { cancellable }, send) => {
+          const pace = new Pace(cancellable);
           for (const container of await store.listed(cancellable, ...filters)) {
             await send({ container: message(container) });
+            if (pace.isOver) await pace.pass();
           }
         },
       ),

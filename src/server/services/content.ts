@@ -5,11 +5,11 @@ import { invalidArgument } from '../../errors.js';
 import { validateDigest } from '../../model/digest.js';
 import { Batches } from '../batches.js';
 import { decodeWriteRequest } from '../content-codec.js';
-import { timestampOf } from '../convert.js';
+import { mapped, timestampOf } from '../convert.js';
 import type { Limits } from '../limits.js';
 import type { ContentInfoMessage, FieldMask, IngestStatusMessage } from '../messages.js';
 import { OpenReaders } from '../open-readers.js';
-import { duplex, EMPTY, type Service, stream, unary } from '../service.js';
+import { duplex, EMPTY, list, type Service, stream, unary } from '../service.js';
 import { READ_BYTES, type ReadRequest, readContent } from './content-read.js';
 import { writeContent } from './content-write.js';
 
@@ -78,9 +78,9 @@ export function contentService(store: ServedContent, limits: Limits): Service {
         status: statusMessage(await store.status(context, ref)),
       })),
 
-      ListStatuses: unary(async ({ filters }: FilterRequest, { cancellable }) => ({
-        statuses: (await store.listStatuses(cancellable, ...filters)).map(statusMessage),
-      })),
+      ListStatuses: list('statuses', async ({ filters }: FilterRequest, { cancellable }) =>
+        mapped(await store.listStatuses(cancellable, ...filters), statusMessage),
+      ),
 
       Write: duplex((requests: Parameters<typeof writeContent>[1], call) =>
         writeContent({ store, limits, closing }, requests, call),

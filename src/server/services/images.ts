@@ -3,9 +3,9 @@ import { invalidArgument } from '../../errors.js';
 import type { Image, ImageInput } from '../../stores/images.js';
 import type { Call } from '../call.js';
 import { descriptorMessage, descriptorOf, givenInstant, mapped, timestampOf } from '../convert.js';
-import { imageListFramer } from '../image-list.js';
+import { type ImageList, imageListPieces } from '../image-list.js';
 import type { DescriptorMessage, FieldMask, ImageMessage, Timestamp } from '../messages.js';
-import { EMPTY, type Service, type ServiceHost, unary } from '../service.js';
+import { EMPTY, list, type Service, type ServiceHost, unary } from '../service.js';
 
 interface ImageRequest {
   image: ImageMessage | null;
@@ -23,16 +23,18 @@ export function imagesService({ db, collect }: ServiceHost): Service {
   return {
     name: 'containerd.services.images.v1.Images',
     tooLarge: { List: 'use filters' },
-    codecs: { List: { frameResponse: imageListFramer(imageMessage) } },
+    codecs: { List: { pieces: imageListPieces(imageMessage) } },
     methods: {
       Get: unary(async ({ name }: { name: string }, { context }) => ({
         image: imageMessage(await store.get(context, name)),
       })),
 
-      List: unary(async ({ filters }: { filters: string[] }, { cancellable }) =>
-        filters.length === 0
-          ? await store.stored(cancellable)
-          : { images: mapped(await store.listed(cancellable, ...filters), imageMessage) },
+      List: list(
+        'images',
+        async ({ filters }: { filters: string[] }, { cancellable }): Promise<ImageList> =>
+          filters.length === 0
+            ? store.stored(cancellable)
+            : mapped(await store.listed(cancellable, ...filters), imageMessage),
       ),
 
       Create: unary(async (request: ImageRequest, call) => ({

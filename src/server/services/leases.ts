@@ -4,7 +4,7 @@ import type { StringMap } from '../../model/records.js';
 import { type Lease, type Resource, withId, withLabels, withRandomId } from '../../stores/leases.js';
 import { mapped, timestampOf } from '../convert.js';
 import type { LeaseMessage, ResourceMessage } from '../messages.js';
-import { EMPTY, type Service, type ServiceHost, unary } from '../service.js';
+import { EMPTY, list, type Service, type ServiceHost, unary } from '../service.js';
 
 interface ResourceRequest {
   id: string;
@@ -35,9 +35,9 @@ export function leasesService({ db, collect }: ServiceHost): Service {
         return EMPTY;
       }),
 
-      List: unary(async ({ filters }: { filters: string[] }, { cancellable }) => ({
-        leases: mapped(await store.listed(cancellable, ...filters), leaseMessage),
-      })),
+      List: list('leases', async ({ filters }: { filters: string[] }, { cancellable }) =>
+        mapped(await store.listed(cancellable, ...filters), leaseMessage),
+      ),
 
       AddResource: unary(async (request: ResourceRequest, { context }) => {
         await store.addResource(context, request.id, resourceOf(request));
@@ -49,9 +49,9 @@ export function leasesService({ db, collect }: ServiceHost): Service {
         return EMPTY;
       }),
 
-      ListResources: unary(async ({ id }: { id: string }, { context }) => ({
-        resources: await store.listResources(context, id),
-      })),
+      ListResources: list('resources', ({ id }: { id: string }, { cancellable }) =>
+        store.listResources(cancellable, id),
+      ),
     },
   };
 }

@@ -3,6 +3,7 @@
  * Methods of ebbtide.v1.Ebbtide; called by our own command line.
  */
 import type { CallContext } from '../../context.js';
+import { Pace } from '../../stores/listing.js';
 import { Batches } from '../batches.js';
 import { mapped } from '../convert.js';
 import type { Limits } from '../limits.js';
@@ -44,7 +45,11 @@ function list<Request>(
 ): MethodImpl {
   return stream<Request, Record<string, unknown[]>>(async (request, { cancellable }, send) => {
     const batches = new Batches<unknown>(limits, (batch) => send({ [field]: batch }));
-    for (const item of await items(request, cancellable)) await batches.add(await item);
+    const pace = new Pace(cancellable);
+    for (const item of await items(request, cancellable)) {
+      await batches.add(await item);
+      if (pace.isOver) await pace.pass();
+    }
     await batches.flush();
   });
 }

@@ -5,8 +5,9 @@
 import { invalidArgument } from '../../errors.js';
 import { maskPaths } from '../../model/fieldpaths.js';
 import { compactMap, labelOf } from '../../model/labels.js';
+import { Pace } from '../../stores/listing.js';
 import type { FieldMask, NamespaceMessage } from '../messages.js';
-import { EMPTY, type Service, type ServiceHost, unary } from '../service.js';
+import { EMPTY, list, type Service, type ServiceHost, unary } from '../service.js';
 
 interface NameRequest {
   name: string;
@@ -32,10 +33,14 @@ export function namespacesService({ db, events }: ServiceHost): Service {
       Get: unary(async ({ name }: NameRequest) => ({ namespace: await load(name) })),
 
       // containerd does not look at the filter either.
-      List: unary(async (_request: { filter: string }) => {
+      List: list('namespaces', async (_request: { filter: string }, { cancellable }) => {
         const namespaces: NamespaceMessage[] = [];
-        for (const name of await store.list({})) namespaces.push(await load(name));
-        return { namespaces };
+        const pace = new Pace(cancellable);
+        for (const name of await store.list({})) {
+          namespaces.push(await load(name));
+          if (pace.isOver) await pace.pass();
+        }
+        return namespaces;
       }),
 
       Create: unary(async (request: NamespaceRequest, { context }) => {

@@ -3,7 +3,7 @@ import { invalidArgument } from '../../errors.js';
 import type { Sandbox, SandboxInput } from '../../stores/sandboxes.js';
 import { anyMapOf, givenAny, mapped, runtimeOf, timestampOf } from '../convert.js';
 import type { SandboxMessage } from '../messages.js';
-import { EMPTY, type Service, type ServiceHost, unary } from '../service.js';
+import { EMPTY, list, type Service, type ServiceHost, unary } from '../service.js';
 
 interface SandboxRequest {
   sandbox: SandboxMessage | null;
@@ -29,9 +29,9 @@ export function sandboxStoreService({ db }: ServiceHost): Service {
         await store.delete(context, sandboxId);
         return EMPTY;
       }),
-      List: unary(async ({ filters }: { filters: string[] }, { cancellable }) => ({
-        list: mapped(await store.listed(cancellable, ...filters), message),
-      })),
+      List: list('list', async ({ filters }: { filters: string[] }, { cancellable }) =>
+        mapped(await store.listed(cancellable, ...filters), message),
+      ),
       Get: unary(async ({ sandboxId }: IdRequest, { context }) => ({
         sandbox: message(await store.get(context, sandboxId)),
       })),

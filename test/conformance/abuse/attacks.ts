@@ -159,6 +159,14 @@ const hpackBomb = Buffer.concat([
   block([['x-bomb', 'b'.repeat(3000)]]).subarray(1),
   Buffer.alloc(12_000, 0xbe),
 ]);
+/** Fields without a name, each of which goes into the table. */
+const tableFlood = Buffer.concat([
+  block(requestFields(path('content', 'Info'))),
+  Buffer.concat(Array.from({ length: 5000 }, () => Buffer.of(0x40, 0, 0))),
+]);
+const wide = Buffer.concat([settings([Setting.initialWindowSize, 2 ** 30]), windowUpdate(0, 2 ** 30)]);
+const noContent = times(3000, () => message(EMPTY));
+const crumb = frame(9, 0, 1, Buffer.of(0x82));
 const entries = Array.from({ length: 2700 }, (_, i): [number, number] => [
   Setting.initialWindowSize,
   65_535 + (i % 2),
@@ -193,6 +201,11 @@ export const attacks: Readonly<Record<string, (address: string) => Promise<void>
     20,
     calls(20, (id) => request(id, path('images', 'List'), EMPTY, inNamespace(BIG_NAMESPACE))),
     noWindow,
+  ),
+  'lists of 15 MB, read': flood(
+    (peer) => request(peer.next(), path('images', 'List'), EMPTY, inNamespace(BIG_NAMESPACE)),
+    4,
+    () => wide,
   ),
   'filtered lists of everything, read': flood((peer) =>
     times(20, () => {
@@ -240,6 +253,25 @@ export const attacks: Readonly<Record<string, (address: string) => Promise<void>
     };
     await Promise.all(Array.from({ length: 8 }, one));
   },
+  'connections with 900 open calls made and dropped': async (address) => {
+    const one = async (): Promise<never> => {
+      for (;;) {
+        const peer = await Attacker.connect(address);
+        await peer.say(times(900, () => open(peer.next(), write, test)));
+        await sleep(50);
+        peer.socket.destroy();
+      }
+    };
+    await Promise.all(Array.from({ length: 4 }, one));
+  },
+  'messages without content': opened((id) => data(id, noContent)),
+  'header blocks in parts of a byte': standing(20, (peer) => [
+    frame(1, 0, peer.next(), block(requestFields(write))),
+    ...Array.from({ length: 60 }, () => times(4000, () => crumb)),
+  ]),
+  'header fields that change the table': flood((peer) =>
+    times(4, () => frame(1, 5, peer.next(), tableFlood)),
+  ),
   'pings whose answers are not read': flood(() => times(2000, () => frame(6, 0, 0, Buffer.alloc(8)))),
   'small headers that become large': flood((peer) => times(10, () => frame(1, 5, peer.next(), hpackBomb))),
   'frames that say nothing': flood(() => times(2000, () => frame(2, 0, 1, Buffer.alloc(5)))),

@@ -7,7 +7,7 @@ import { type Limits, limitsOf } from '../../../src/server/limits.js';
 import type { WriteRequest, WriteResponse } from '../../../src/server/messages.js';
 import { sharedOf } from '../../../src/server/rpc-server.js';
 import { methodsOf } from '../../../src/server/schema.js';
-import { duplex, stream, unary } from '../../../src/server/service.js';
+import { duplex, list, stream, unary } from '../../../src/server/service.js';
 import { tempDir } from '../../support/db.js';
 import { services } from '../client.js';
 
@@ -15,6 +15,7 @@ export interface Functions {
   info(request: { digest: string }, call: Call): Promise<unknown> | unknown;
   read(request: { digest: string; size: number }, call: Call, send: Send<unknown>): Promise<void>;
   write(stream: Duplex<WriteRequest, WriteResponse>, call: Call): Promise<void>;
+  statuses(request: { filters: string[] }, call: Call): Promise<Iterable<unknown>> | Iterable<unknown>;
 }
 
 export interface Served {
@@ -34,6 +35,7 @@ export const paths = {
   write: `/${services.content}/Write`,
   /** In the definition and without a function. */
   list: `/${services.content}/List`,
+  statuses: `/${services.content}/ListStatuses`,
 } as const;
 
 const method = (name: string) => methodsOf(services.content).get(name)!;
@@ -42,6 +44,8 @@ export const readRequest = (digest: string, size: number): Buffer =>
   method('Read').request.encode({ digest, size });
 export const writeRequest = (ref: string, data = Buffer.alloc(0)): Buffer =>
   method('Write').request.encode({ ref, data });
+export const statusesOf = (framed: Buffer): { ref: string }[] =>
+  (method('ListStatuses').response.decode(framed.subarray(5)) as { statuses: { ref: string }[] }).statuses;
 export const infoOf = (framed: Buffer): unknown => method('Info').response.decode(framed.subarray(5));
 
 /** Answers what it was asked for, sends as many bytes as wanted, repeats what is written. */
@@ -57,6 +61,7 @@ export const echo: Functions = {
       await send({ action: 0, digest: ref, offset: data.length } as WriteResponse);
     }
   },
+  statuses: () => [],
 };
 
 /** Takes nothing and answers nothing until the client gives up. */
@@ -70,7 +75,7 @@ export async function served(
   functions: Partial<Functions> = {},
   limits: Partial<Limits> = {},
 ): Promise<Served> {
-  const { info, read, write } = { ...echo, ...functions };
+  const { info, read, write, statuses } = { ...echo, ...functions };
   const ends: string[] = [];
   const reasons: string[] = [];
   const all = limitsOf({ shutdownMs: 500, ...limits });
@@ -85,6 +90,7 @@ export async function served(
           Info: unary(info as never),
           Read: stream(read as never),
           Write: duplex(write as never),
+          ListStatuses: list('statuses', statuses as never),
         },
       },
     ],
