@@ -29,8 +29,10 @@ export class HeldDirectory {
   readonly #at: string;
   readonly #fd: number;
   readonly #identity: Identity;
-  /** Entries that must stay what they were when they were first seen. */
-  readonly #entries = new Map<string, Identity>();
+  /** Directories in it that must stay what they were when they were first seen. */
+  readonly #entries = new Map<string, HeldDirectory>();
+  /** Those that were removed since. Paths through their descriptors may still be in use. */
+  readonly #removed: HeldDirectory[] = [];
   #isReleased = false;
 
   private constructor(path: string, fd: number) {
@@ -69,6 +71,16 @@ export class HeldDirectory {
     return HeldDirectory.open(join(this.path, name), join(this.at, name));
   }
 
+  /** Where to open what is below an entry: through its own descriptor, once `verify` has seen it. */
+  entry(name: string): string {
+    return this.#entries.get(name)?.at ?? join(this.at, name);
+  }
+
+  /** Whether `verify` has seen the entry. */
+  holds(name: string): boolean {
+    return this.#entries.has(name);
+  }
+
   /** A path below `path` as one below `at`. */
   through(path: string): string {
     return path.startsWith(`${this.path}/`) ? this.at + path.slice(this.path.length) : path;
@@ -81,23 +93,35 @@ export class HeldDirectory {
 
   /**
    * Unavailable unless the name leads to this directory still, and its named entries are those that were there first (an
-   * entry that is missing is none). Takes some microseconds.
+   * entry that is missing, or was removed, is none). Takes some microseconds.
    */
   verify(...entries: readonly string[]): void {
     if (!this.isInPlace) throw replaced(this.path);
     for (const name of entries) {
       const found = lookAt(join(this.path, name));
       const known = this.#entries.get(name);
-      if (found === undefined) {
-        if (known !== undefined && lookAt(join(this.at, name)) !== undefined) throw replaced(this.path);
-        continue;
-      }
-      if (known === undefined) {
-        // What another file system is mounted on is not what this store made.
-        if (found.dev !== this.#identity.dev) throw replaced(join(this.path, name));
-        this.#entries.set(name, found);
-      } else if (!same(known, found)) throw replaced(join(this.path, name));
+      if (known !== undefined && same(known.#identity, found)) continue;
+      if (known !== undefined) this.#letGo(name, known);
+      if (found !== undefined) this.#hold(name, found);
     }
+  }
+
+  #hold(name: string, found: Identity): void {
+    // What another file system is mounted on is not what this store made.
+    if (found.dev !== this.#identity.dev) throw replaced(join(this.path, name));
+    const held = this.child(name);
+    if (same(held.#identity, found)) this.#entries.set(name, held);
+    else {
+      held.release();
+      throw replaced(held.path);
+    }
+  }
+
+  /** What was removed may be made again; what was moved away is still this store's. */
+  #letGo(name: string, known: HeldDirectory): void {
+    if (fstatSync(known.#fd).nlink > 0) throw replaced(known.path);
+    this.#entries.delete(name);
+    this.#removed.push(known);
   }
 
   /** Unavailable unless an open file is still the one with this name. */
@@ -130,6 +154,7 @@ export class HeldDirectory {
   release(): void {
     if (this.#isReleased) return;
     this.#isReleased = true;
+    for (const held of [...this.#entries.values(), ...this.#removed]) held.release();
     forgetDescriptor(this.#fd);
     closeSync(this.#fd);
   }
