@@ -173,6 +173,24 @@ test('given an ingest whose flush fails, then its bytes are written again', asyn
   assert.equal(met, 1, 'no flush of an ingest was met');
 });
 
+test('given LMDB as its package ships it, when calls fail, then one prints lines or ends the process', async (t) => {
+  const setting = await bench(t);
+  if (setting === undefined) return;
+  const { pathname } = new URL('./without-guard.js', import.meta.url);
+  // Threads too, which take no arguments of their own.
+  const env = { ...setting.env, NODE_OPTIONS: `--import=${pathname}` };
+  await using workload = new Workload({ ...setting, env });
+  for (let at = 1; at <= 40; at++) {
+    const found = await workload.run({ error: 'ENOSPC', at, lasting: true }).then(
+      () => '',
+      (error: Error) => error.message,
+    );
+    if (!/printed by the library|the process ended/.test(found)) continue;
+    return t.diagnostic(found.split('\n')[0]!);
+  }
+  assert.fail('a protection that can be missed in 40 calls');
+});
+
 test('given few descriptors, then errors are ours, and the store keeps what was acknowledged', async (t) => {
   const setting = await bench(t);
   if (setting === undefined) return;
