@@ -9,11 +9,13 @@ import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync } from 'node:fs';
 import { rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { diffLayer } from '../../src/backends/archive/diff.js';
 import { openContent } from '../../src/backends/content/store.js';
 import { sys } from '../../src/backends/sys.js';
 import { openLayout } from '../../src/images/layout.js';
 import { digestOf } from '../../src/model/digest.js';
 import { layout, openDB } from '../../src/open.js';
+import { bind } from '../archive/support.js';
 import { failsWith, recordingLog } from '../backends/temp.js';
 
 const pipe = (path: string): void => sys.mknod(path, 0o010600);
@@ -85,8 +87,26 @@ async function layouts(root: string): Promise<void> {
   await failsWith(openLayout(root), 'InvalidArgument', /is not a regular file/);
 }
 
+/** A file becomes a pipe after it was looked at: when some of what comes before its bytes has been written. */
+async function layers(root: string): Promise<void> {
+  for (let pieces = 1; pieces <= 4; pieces++) {
+    about(`write a layer of a tree in which a file becomes a pipe (${pieces})`);
+    const tree = join(root, String(pieces));
+    mkdirSync(tree, { recursive: true });
+    await writeFile(join(tree, 'file'), 'text');
+    let left = pieces;
+    const writing = diffLayer([], [bind(tree)], async () => {
+      if (--left !== 0) return;
+      await rm(join(tree, 'file'));
+      pipe(join(tree, 'file'));
+    });
+    await assert.rejects(writing, /ESPIPE/);
+  }
+}
+
 const directory = process.argv[2]!;
 await ingests(join(directory, 'content'));
 await stores(join(directory, 'store'));
 await layouts(join(directory, 'layout'));
+await layers(join(directory, 'layers'));
 about('end');
