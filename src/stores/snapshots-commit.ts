@@ -108,6 +108,8 @@ async function commitInBackend(
 ): Promise<void> {
   const { backend, ctx, ns, snapshotter } = call;
   await holds.share(snapshotGuard(snapshotter, committed.name));
+  // The backend has it no more before its record goes: whoever compares the two waits.
+  await holds.share(snapshotGuard(snapshotter, active.name));
   await holds.mark(call.inFlight, committed.name);
   if (committed.done) return;
   requireContextLease(tx, ctx, ns);

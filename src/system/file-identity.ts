@@ -61,7 +61,7 @@ const fullPath = (path: string, below: Held | undefined): string =>
 
 export const isSameDevice = (a: FileIdentity, b: FileIdentity): boolean => a[0] === b[0];
 
-const isSame = (a: FileIdentity, b: FileIdentity): boolean => isSameDevice(a, b) && a[1] === b[1];
+export const isSame = (a: FileIdentity, b: FileIdentity): boolean => isSameDevice(a, b) && a[1] === b[1];
 
 const identityIn = ({ dev, ino }: BigIntStats): FileIdentity => BigUint64Array.of(dev, ino);
 

@@ -10,7 +10,7 @@ import { closeSync, constants, existsSync, fchmodSync, fstatSync, openSync } fro
 import { join } from 'node:path';
 import { type EbbtideError, failedPrecondition, unavailable } from '../errors.js';
 import { descriptorPath, forgetDescriptor, nameDescriptor } from '../held-paths.js';
-import { type FileIdentity, identityAt, identityOf, isSameDevice, placeOf } from './file-identity.js';
+import { type FileIdentity, identityAt, identityOf, isSame, isSameDevice, placeOf } from './file-identity.js';
 import { errnoOf, fsError } from './system-errors.js';
 
 export class HeldDirectory {
@@ -19,8 +19,10 @@ export class HeldDirectory {
   readonly #at: string;
   readonly #fd: number;
   readonly #identity: FileIdentity;
-  /** Entries that must stay what they were when they were first seen. */
-  readonly #entries = new Map<string, FileIdentity>();
+  /** Directories in it that must stay what they were when they were first seen. */
+  readonly #entries = new Map<string, HeldDirectory>();
+  /** Those that were removed since. Paths through their descriptors may still be in use. */
+  readonly #removed: HeldDirectory[] = [];
   #isReleased = false;
 
   private constructor(path: string, fd: number) {
@@ -59,6 +61,16 @@ export class HeldDirectory {
     return HeldDirectory.open(join(this.path, name), join(this.at, name));
   }
 
+  /** Where to open what is below an entry: through its own descriptor, once `verify` has seen it. */
+  entry(name: string): string {
+    return this.#entries.get(name)?.at ?? join(this.at, name);
+  }
+
+  /** Whether `verify` has seen the entry. */
+  holds(name: string): boolean {
+    return this.#entries.has(name);
+  }
+
   /** A path below `path` as one below `at`. */
   through(path: string): string {
     return path.startsWith(`${this.path}/`) ? this.at + path.slice(this.path.length) : path;
@@ -71,7 +83,7 @@ export class HeldDirectory {
 
   /**
    * Unavailable unless the name leads to this directory still, and its named entries are those that were there first (an
-   * entry that is missing is none). Takes some microseconds.
+   * entry that is missing, or was removed, is none). Takes some microseconds.
    */
   verify(...entries: readonly string[]): void {
     if (!this.isInPlace) throw replaced(this.path);
@@ -81,17 +93,32 @@ export class HeldDirectory {
   #verifyEntry(name: string): void {
     const path = join(this.path, name);
     const known = this.#entries.get(name);
-    if (known === undefined) {
-      const found = identityAt(path);
-      if (found === undefined) return;
-      // What another file system is mounted on is not what this store made.
-      if (!isSameDevice(found, this.#identity)) throw replaced(path);
-      this.#entries.set(name, found);
-      return;
+    if (known !== undefined) {
+      const place = placeOf(known.#identity, path);
+      if (place === 'same') return;
+      this.#letGo(name, known);
+      if (place === 'nothing') return;
     }
-    const place = placeOf(known, path);
-    if (place === 'other') throw replaced(path);
-    if (place === 'nothing' && identityAt(join(this.at, name)) !== undefined) throw replaced(this.path);
+    const found = identityAt(path);
+    if (found !== undefined) this.#hold(name, found);
+  }
+
+  #hold(name: string, found: FileIdentity): void {
+    // What another file system is mounted on is not what this store made.
+    if (!isSameDevice(found, this.#identity)) throw replaced(join(this.path, name));
+    const held = this.child(name);
+    if (isSame(held.#identity, found)) this.#entries.set(name, held);
+    else {
+      held.release();
+      throw replaced(held.path);
+    }
+  }
+
+  /** What was removed may be made again; what was moved away is still this store's. */
+  #letGo(name: string, known: HeldDirectory): void {
+    if (fstatSync(known.#fd).nlink > 0) throw replaced(known.path);
+    this.#entries.delete(name);
+    this.#removed.push(known);
   }
 
   /** Unavailable unless a file that was opened is still the one with this name. */
@@ -119,6 +146,7 @@ export class HeldDirectory {
   release(): void {
     if (this.#isReleased) return;
     this.#isReleased = true;
+    for (const held of [...this.#entries.values(), ...this.#removed]) held.release();
     forgetDescriptor(this.#fd);
     closeSync(this.#fd);
   }

@@ -4,107 +4,10 @@
  * was acknowledged stays. Loop devices and mounts need root.
  */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { closeSync, openSync, rmdirSync, statfsSync, unlinkSync, writeFileSync, writeSync } from 'node:fs';
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type TestContext, test } from 'node:test';
-import { canMount } from '../../src/backends/mounts.js';
-import { sys, UmountFlag } from '../../src/backends/sys.js';
+import { test } from 'node:test';
 import { Cli, type Ended, layout, type Started } from '../cli/support.js';
-
-interface Disk {
-  path: string;
-  fill(): void;
-  /** Takes the ballast away. */
-  free(): void;
-}
-
-const SIZE = 64;
-
-/** A file system of 64 MiB and some hundred files, or a reason why not. */
-async function disk(
-  t: TestContext,
-  kind: 'ext4' | 'tmpfs',
-  what: 'bytes' | 'inodes',
-): Promise<Disk | undefined> {
-  const { ok, reason } = await canMount();
-  if (!ok) {
-    t.skip(`cannot mount: ${reason}`);
-    return undefined;
-  }
-  const base = await mkdtemp(join(tmpdir(), 'ebbtide-full-'));
-  const path = join(base, 'disk');
-  await mkdir(path);
-  const removed = (): Promise<void> => rm(base, { recursive: true, force: true });
-  try {
-    if (kind === 'tmpfs') sys.mount('tmpfs', path, 'tmpfs', 0, `size=${SIZE}m,nr_inodes=600`);
-    else {
-      const image = join(base, 'image');
-      execFileSync('truncate', ['-s', `${SIZE}M`, image]);
-      // No blocks set aside for root: it is as full for us as for anybody.
-      execFileSync('mkfs.ext4', ['-q', '-m', '0', '-N', '600', image]);
-      execFileSync('mount', ['-o', 'loop', image, path]);
-    }
-  } catch (error) {
-    await removed();
-    t.skip(`cannot make a small file system: ${(error as Error).message.split('\n')[0]}`);
-    return undefined;
-  }
-  t.after(() => {
-    sys.umount(path, UmountFlag.detach);
-    return removed();
-  });
-  const ballast: string[] = [];
-  return {
-    path,
-    fill: () => (what === 'bytes' ? fillBytes(path, ballast) : fillInodes(path, ballast)),
-    free: () => {
-      for (const name of ballast.splice(0)) unlinkSync(name);
-      rmdirSync(join(path, 'ballast'));
-    },
-  };
-}
-
-function makeBallast(path: string): string {
-  const directory = join(path, 'ballast');
-  try {
-    execFileSync('mkdir', ['-p', directory]);
-  } catch {
-    return path;
-  }
-  return directory;
-}
-
-function fillBytes(path: string, ballast: string[]): void {
-  const name = join(makeBallast(path), `b${ballast.length}`);
-  const fd = openSync(name, 'w');
-  ballast.push(name);
-  for (const size of [1024 * 1024, 4096, 1]) {
-    try {
-      for (;;) writeSync(fd, Buffer.alloc(size));
-    } catch (error) {
-      assert.equal((error as NodeJS.ErrnoException).code, 'ENOSPC');
-    }
-  }
-  closeSync(fd);
-  assert.equal(statfsSync(path).bavail, 0);
-}
-
-function fillInodes(path: string, ballast: string[]): void {
-  const directory = makeBallast(path);
-  try {
-    for (;;) {
-      const name = join(directory, `i${ballast.length}`);
-      writeFileSync(name, '');
-      ballast.push(name);
-    }
-  } catch (error) {
-    assert.equal((error as NodeJS.ErrnoException).code, 'ENOSPC');
-  }
-  assert.equal(statfsSync(path).ffree, 0);
-}
+import { smallDisk } from './small-disk.js';
 
 async function kill(started: Started): Promise<Ended> {
   started.child.kill('SIGKILL');
@@ -142,7 +45,7 @@ const names = async (cli: Cli): Promise<string[]> =>
 for (const kind of ['ext4', 'tmpfs'] as const) {
   for (const what of ['bytes', 'inodes'] as const) {
     test(`given ${kind} with 0 ${what} free, then reads, removals, collections and the daemon work, and the rest is Unavailable`, async (t) => {
-      const small = await disk(t, kind, what);
+      const small = await smallDisk(t, kind, what);
       if (small === undefined) return;
       const cli = new Cli(join(small.path, 'store'));
       const images = await layout(t);

@@ -5,7 +5,7 @@ import { failedPrecondition, notImplemented } from '../../src/errors.js';
 import { CONTENT_BACKEND, DirtyFlags } from '../../src/gc/dirty.js';
 import { childrenFirst } from '../../src/gc/sweep-snapshots.js';
 import { digestOf } from '../../src/model/digest.js';
-import { blobGuard } from '../../src/stores/guards.js';
+import { blobGuard, ingestGuard } from '../../src/stores/guards.js';
 import { digest, gc, world } from '../support/gc-world.js';
 
 describe('sweep of content', () => {
@@ -97,6 +97,24 @@ describe('sweep of content', () => {
     release();
     await run;
     assert.deepEqual([...w.content.blobs.keys()], [digest('busy')]);
+  });
+
+  test('given an ingest whose guard a writer shares, when swept, then it waits and looks again', async (t) => {
+    const w = await world(t);
+    for (const ref of ['ns1/1/busy', 'ns1/1/idle', 'ns1/1/named']) w.content.ingests.add(ref);
+    const release = await w.guards.share(ingestGuard('ns1/1/busy'));
+    const acquire = w.guards.acquire.bind(w.guards);
+    t.mock.method(w.guards, 'acquire', (name: string) => {
+      const taken = acquire(name);
+      // The sweep waits; meanwhile both get their records.
+      void Promise.all([
+        w.ingest('busy', { expires: 'future' }),
+        w.ingest('named', { expires: 'future' }),
+      ]).then(release);
+      return taken;
+    });
+    await w.collect({ fullSweep: true });
+    assert.deepEqual([...w.content.ingests].sort(), ['ns1/1/busy', 'ns1/1/named']);
   });
 
   test('given a guard that stays taken, when swept, then the blob is left to the next run', async (t) => {

@@ -6,8 +6,8 @@ import { shown } from '../../held-paths.js';
 import { parseDigest } from '../../model/digest.js';
 import { fsError } from '../../system/system-errors.js';
 import type { BlobFile } from '../contract.js';
-import { makeDurableDirectory, orAbsent, syncDirectory } from '../files.js';
-import type { ContentLayout } from './layout.js';
+import { orAbsent, syncDirectory } from '../files.js';
+import { type ContentLayout, DAMAGED } from './layout.js';
 
 export async function lookAtBlob(path: string): Promise<BlobFile> {
   try {
@@ -26,9 +26,9 @@ export async function lookAtBlob(path: string): Promise<BlobFile> {
 export async function setAside(layout: ContentLayout, digest: string): Promise<string | undefined> {
   const path = layout.blob(digest);
   const { algorithm, hex } = parseDigest(digest);
-  const kept = join(layout.damaged, `${algorithm}-${hex}-${randomBytes(4).toString('hex')}`);
   try {
-    await makeDurableDirectory(layout.damaged, 0o700);
+    await layout.make(DAMAGED);
+    const kept = join(layout.damaged, `${algorithm}-${hex}-${randomBytes(4).toString('hex')}`);
     if ((await orAbsent(rename(path, kept))) === null) return undefined;
     await syncDirectory(layout.damaged);
     await syncDirectory(layout.blobs(algorithm));

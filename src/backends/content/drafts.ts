@@ -12,10 +12,10 @@ import { type FileHandle, lstat, mkdir, open, readdir, rename } from 'node:fs/pr
 import { join } from 'node:path';
 import { unavailable } from '../../errors.js';
 import { errnoOf, isAbsent, messageOf } from '../../system/system-errors.js';
-import { orAbsent, orPresent, together } from '../files.js';
+import { orAbsent, together } from '../files.js';
 import type { BackendLog } from '../log.js';
 import { dataPath, type IngestHead, writeHead } from './ingest.js';
-import type { ContentLayout } from './layout.js';
+import { type ContentLayout, DRAFTS, INGESTS } from './layout.js';
 import type { Trash } from './trash.js';
 
 /** Drafts lost to others before one gives up. */
@@ -40,10 +40,10 @@ export class Drafts {
   }
 
   /** Makes an ingest in its place and answers its open data file; undefined when there is something already. */
-  async publish(head: IngestHead, directory: string): Promise<FileHandle | undefined> {
+  async publish(head: IngestHead): Promise<FileHandle | undefined> {
     for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
       const path = join(this.#layout.drafts, `${this.#prefix}-${this.#count++}`);
-      const outcome = await this.#publish(path, head, directory).catch(async (error: unknown) => {
+      const outcome = await this.#publish(path, head).catch(async (error: unknown) => {
         await this.#trash.discard(path).catch(() => undefined);
         throw error;
       });
@@ -59,12 +59,12 @@ export class Drafts {
     });
   }
 
-  async #publish(path: string, head: IngestHead, directory: string): Promise<FileHandle | 'taken' | 'lost'> {
+  async #publish(path: string, head: IngestHead): Promise<FileHandle | 'taken' | 'lost'> {
     const handle = await this.#make(path, head);
     if (handle === null) return 'lost';
     let outcome: 'placed' | 'taken' | 'lost' | undefined;
     try {
-      outcome = await this.#place(path, directory);
+      outcome = await this.#place(path, head.ref);
       if (outcome === 'placed') return handle;
       return outcome;
     } finally {
@@ -75,7 +75,7 @@ export class Drafts {
   /** Null when somebody removed the draft meanwhile. */
   async #make(path: string, head: IngestHead): Promise<FileHandle | null> {
     if ((await orAbsent(mkdir(path, 0o700))) === null) {
-      await orPresent(mkdir(this.#layout.drafts, 0o700));
+      await this.#layout.make(DRAFTS);
       if ((await orAbsent(mkdir(path, 0o700))) === null) return null;
     }
     const opening = open(dataPath(path), constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
@@ -89,11 +89,11 @@ export class Drafts {
     }
   }
 
-  async #place(path: string, directory: string): Promise<'placed' | 'taken' | 'lost'> {
+  async #place(path: string, ref: string): Promise<'placed' | 'taken' | 'lost'> {
     try {
-      if ((await orAbsent(rename(path, directory))) !== null) return 'placed';
-      await orPresent(mkdir(this.#layout.ingests, 0o700));
-      return (await orAbsent(rename(path, directory))) === null ? 'lost' : 'placed';
+      if ((await orAbsent(rename(path, this.#layout.ingest(ref)))) !== null) return 'placed';
+      await this.#layout.make(INGESTS);
+      return (await orAbsent(rename(path, this.#layout.ingest(ref)))) === null ? 'lost' : 'placed';
     } catch (error) {
       if (TAKEN.has(errnoOf(error) ?? '')) return 'taken';
       throw error;

@@ -13,8 +13,15 @@ import { createHash } from 'node:crypto';
 import { basename, join } from 'node:path';
 import { type Algorithm, parseDigest } from '../../model/digest.js';
 import type { HeldDirectory } from '../../system/held-directory.js';
+import { makeDurableDirectory } from '../files.js';
 
 export const algorithms: readonly Algorithm[] = ['sha256', 'sha384', 'sha512'];
+
+export const INGESTS = 'ingest';
+export const DRAFTS = '.drafts';
+export const TRASH = '.trash';
+export const DAMAGED = '.damaged';
+export const blobsName = (algorithm: Algorithm): string => join('blobs', algorithm);
 
 export class ContentLayout {
   readonly #directory: HeldDirectory;
@@ -27,33 +34,48 @@ export class ContentLayout {
     return this.#directory.at;
   }
   get ingests(): string {
-    return join(this.root, 'ingest');
+    return this.#directory.entry(INGESTS);
   }
   get drafts(): string {
-    return join(this.root, '.drafts');
+    return this.#directory.entry(DRAFTS);
   }
   get trash(): string {
-    return join(this.root, '.trash');
+    return this.#directory.entry(TRASH);
   }
   get mark(): string {
     return join(this.root, '.tree');
   }
   get damaged(): string {
-    return join(this.root, '.damaged');
+    return this.#directory.entry(DAMAGED);
   }
 
   /** Those below the root that there may be. */
   readonly directories: readonly string[] = [
-    'ingest',
-    '.drafts',
-    '.trash',
-    '.damaged',
+    INGESTS,
+    DRAFTS,
+    TRASH,
+    DAMAGED,
     'blobs',
-    ...algorithms.map((algorithm) => join('blobs', algorithm)),
+    ...algorithms.map(blobsName),
   ];
 
+  /** Makes directories that are missing, or were removed. Unavailable: another one is in the place of one. */
+  async make(...names: readonly string[]): Promise<void> {
+    this.#directory.verify(...names);
+    await this.makeMissing(...names);
+  }
+
+  /** Makes those (durably) that the last `verify` did not find; what comes next does not go by their names. */
+  async makeMissing(...names: readonly string[]): Promise<void> {
+    const missing = names.filter((name) => !this.#directory.holds(name));
+    if (missing.length === 0) return;
+    for (const name of missing)
+      await makeDurableDirectory(join(this.root, name), name.startsWith('blobs') ? 0o755 : 0o700);
+    this.#directory.verify(...missing);
+  }
+
   blobs(algorithm: Algorithm): string {
-    return join(this.root, 'blobs', algorithm);
+    return this.#directory.entry(blobsName(algorithm));
   }
 
   /** InvalidArgument for a malformed digest: only well-formed ones ever become paths. */

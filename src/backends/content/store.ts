@@ -40,7 +40,7 @@ import { lookAtBlob, setAside } from './blob-file.js';
 import { Drafts } from './drafts.js';
 import { hashFile } from './hash-file.js';
 import { dataPath, readIngest, readRef } from './ingest.js';
-import { algorithms, ContentLayout } from './layout.js';
+import { algorithms, blobsName, ContentLayout, DRAFTS, INGESTS, TRASH } from './layout.js';
 import { writeMark } from './mark.js';
 import { FileReader } from './reader.js';
 import { DELETIONS, Trash } from './trash.js';
@@ -71,13 +71,13 @@ export async function openContent(path: string, options: ContentOptions = {}): P
   const layout = new ContentLayout(directory);
   const jobs = options.jobs ?? inlineJobs;
   try {
+    directory.verify(...layout.directories);
     await closeToOthers(layout);
-    const trash = new Trash(layout.trash, jobs, log);
+    const trash = new Trash(layout, jobs, log);
     await trash.recover();
     const drafts = new Drafts(layout, trash, log);
     await drafts.sweep();
     const content = new LocalContent(layout, trash, drafts, jobs, log, directory);
-    content.verify(...layout.directories);
     return content;
   } catch (error) {
     directory.release();
@@ -199,8 +199,8 @@ export class LocalContent implements ContentBackend {
   }
 
   async delete(digest: string): Promise<void> {
+    this.verify(blobsName(parseDigest(digest).algorithm));
     const path = this.#layout.blob(digest);
-    this.verify(join('blobs', parseDigest(digest).algorithm));
     try {
       await orAbsent(unlink(path));
     } catch (error) {
@@ -209,8 +209,8 @@ export class LocalContent implements ContentBackend {
   }
 
   async deleteMany(digests: string[]): Promise<RemovalReport> {
-    const paths = digests.map((digest) => this.#layout.blob(digest));
     this.verify(...this.#layout.directories);
+    const paths = digests.map((digest) => this.#layout.blob(digest));
     try {
       // On the jobs' threads, so that no commit waits behind them for one of the few that Node has for files.
       return await this.#jobs.removeTrees(DELETIONS, paths);
@@ -277,8 +277,8 @@ export class LocalContent implements ContentBackend {
   }
 
   async #ingestDirectories(): Promise<string[]> {
+    this.verify(INGESTS);
     const { ingests } = this.#layout;
-    this.verify('ingest');
     try {
       const entries = (await orAbsent(readdir(ingests, { withFileTypes: true }))) ?? [];
       return entries.filter((entry) => entry.isDirectory()).map((entry) => join(ingests, entry.name));
@@ -288,8 +288,8 @@ export class LocalContent implements ContentBackend {
   }
 
   async abort(ref: string): Promise<void> {
+    this.verify(INGESTS, TRASH);
     const directory = this.#layout.ingest(ref);
-    this.verify('ingest', '.trash');
     try {
       await this.#trash.discard(directory);
     } catch (error) {
@@ -303,9 +303,10 @@ export class LocalContent implements ContentBackend {
     if (!Number.isSafeInteger(total) || total < 0)
       throw invalidArgument(`invalid size ${total}`, { object: ref });
     const algorithm = desc.digest ? parseDigest(desc.digest).algorithm : 'sha256';
-    this.verify('ingest', join('blobs', algorithm));
+    this.verify(INGESTS, DRAFTS, blobsName(algorithm));
     const release = this.#lock(ref);
     try {
+      await this.#layout.makeMissing(INGESTS, DRAFTS);
       if (desc.digest && (await this.#look(desc.digest)) !== null) {
         throw alreadyExists(`content ${desc.digest} already exists`, { object: desc.digest });
       }
@@ -350,10 +351,10 @@ export class LocalContent implements ContentBackend {
     total: number,
     algorithm: Algorithm,
   ): Promise<Omit<OpenIngest, 'ref' | 'release'>> {
-    const directory = this.#layout.ingest(ref);
     for (let attempt = 0; attempt < MAX_OPENINGS; attempt++) {
       const startedAt = now();
-      const handle = await this.#drafts.publish({ ref, total, startedAt }, directory);
+      const handle = await this.#drafts.publish({ ref, total, startedAt });
+      const directory = this.#layout.ingest(ref);
       if (handle !== undefined) {
         const digester = new Digester(algorithm);
         return { directory, handle, digester, offset: 0, total, startedAt, updatedAt: startedAt };

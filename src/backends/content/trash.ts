@@ -3,15 +3,15 @@
  * crash leaves in the trash is deleted when the directory is opened again. Called by the content directory.
  */
 import { randomBytes } from 'node:crypto';
-import { mkdir, readdir, rename } from 'node:fs/promises';
+import { readdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { unknownError } from '../../errors.js';
 import { shown } from '../../held-paths.js';
 import { isAbsent, isFull, messageOf } from '../../system/system-errors.js';
 import type { DiskJobs, RemovalReport } from '../contract.js';
-import { orPresent } from '../files.js';
 import type { BackendLog } from '../log.js';
 import { emptyReport, inlineJobs } from '../remove-tree.js';
+import { type ContentLayout, TRASH } from './layout.js';
 
 /** How long deletions are gathered: a job for every small blob costs more than the deletion. */
 const GATHER_MS = 100;
@@ -19,7 +19,7 @@ const GATHER_MS = 100;
 export const DELETIONS = 'content';
 
 export class Trash {
-  readonly #directory: string;
+  readonly #layout: ContentLayout;
   #jobs: DiskJobs;
   readonly #log: BackendLog;
   /** Taken, and to be deleted by the next job. */
@@ -31,16 +31,22 @@ export class Trash {
   readonly #prefix = randomBytes(8).toString('hex');
   #count = 0;
 
-  constructor(directory: string, jobs: DiskJobs, log: BackendLog) {
-    this.#directory = directory;
+  constructor(layout: ContentLayout, jobs: DiskJobs, log: BackendLog) {
+    this.#layout = layout;
     this.#jobs = jobs;
     this.#log = log;
   }
 
+  get #directory(): string {
+    return this.#layout.trash;
+  }
+
   /** Moves a file or directory here and answers where it is now; undefined when there was none. */
   async take(path: string): Promise<string | undefined> {
-    const taken = join(this.#directory, `${this.#prefix}-${this.#count++}`);
+    const name = `${this.#prefix}-${this.#count++}`;
+    const place = (): string => join(this.#directory, name);
     try {
+      const taken = place();
       await rename(path, taken);
       return taken;
     } catch (error) {
@@ -49,7 +55,8 @@ export class Trash {
     }
     // Either the path or the trash itself is missing.
     try {
-      await orPresent(mkdir(this.#directory, 0o700));
+      await this.#layout.make(TRASH);
+      const taken = place();
       await rename(path, taken);
       return taken;
     } catch (error) {

@@ -12,13 +12,13 @@ import { type Algorithm, type Digester, parseDigest } from '../../model/digest.j
 import { type Instant, nowAfter } from '../../model/time.js';
 import { fsError, isAbsent, messageOf } from '../../system/system-errors.js';
 import type { BackendWriter, BlobFile, IngestStatus } from '../contract.js';
-import { makeDurableDirectory, orAbsent, syncDirectory, together } from '../files.js';
+import { orAbsent, syncDirectory, together } from '../files.js';
 import type { BackendLog } from '../log.js';
 import type { ObjectLocks } from '../object-locks.js';
 import { lookAtBlob, setAside } from './blob-file.js';
 import { hashFile, PIECE_BYTES } from './hash-file.js';
 import { dataPath, writeTimestamp } from './ingest.js';
-import type { ContentLayout } from './layout.js';
+import { blobsName, type ContentLayout } from './layout.js';
 import type { Trash } from './trash.js';
 
 /** Of a blob, whatever the umask. */
@@ -250,19 +250,18 @@ export class FileWriter implements BackendWriter {
   async #publish(digest: string): Promise<void> {
     const { layout } = this.#home;
     const { directory, offset } = this.#ingest;
-    const target = layout.blob(digest);
-    const blobs = layout.blobs(parseDigest(digest).algorithm);
-    const there = await lookAtBlob(target);
+    const there = await lookAtBlob(layout.blob(digest));
     if (there.kind === 'file' && there.size === offset) {
       // Whoever renamed it may not have got to the flush yet, and the caller is about to rely on the name.
-      await this.#syncName(target, blobs);
+      await this.#syncName(digest);
       await this.#home.trash.discard(directory);
       throw alreadyExists(`content ${digest} already exists`, { object: digest });
     }
     if (there.kind !== 'absent') await this.#replaceDamaged(digest, there);
-    await this.#moveTo(target, blobs);
+    await this.#moveTo(digest);
+    const target = layout.blob(digest);
     // Steps side by side: each takes a thread and back.
-    await together([this.#syncName(target, blobs), this.#dress(target)]);
+    await together([this.#syncName(digest), this.#dress(target)]);
     await this.#finish(target);
   }
 
@@ -274,11 +273,12 @@ export class FileWriter implements BackendWriter {
   }
 
   /** A blob whose name may not last must not be acknowledged; committing the ref again is safe. */
-  async #syncName(target: string, blobs: string): Promise<void> {
+  async #syncName(digest: string): Promise<void> {
+    const { layout } = this.#home;
     try {
-      await syncDirectory(blobs);
+      await syncDirectory(layout.blobs(parseDigest(digest).algorithm));
     } catch (error) {
-      throw fsError('make the name durable of', target, error);
+      throw fsError('make the name durable of', layout.blob(digest), error);
     }
   }
 
@@ -290,14 +290,15 @@ export class FileWriter implements BackendWriter {
   }
 
   /** ENOENT means that `blobs` is missing, or that the ingest was aborted. */
-  async #moveTo(target: string, blobs: string): Promise<void> {
+  async #moveTo(digest: string): Promise<void> {
+    const { layout } = this.#home;
     const data = dataPath(this.#ingest.directory);
     try {
-      if ((await orAbsent(rename(data, target))) !== null) return;
-      await makeDurableDirectory(blobs, 0o755);
-      await rename(data, target);
+      if ((await orAbsent(rename(data, layout.blob(digest)))) !== null) return;
+      await layout.make(blobsName(parseDigest(digest).algorithm));
+      await rename(data, layout.blob(digest));
     } catch (error) {
-      if (!isAbsent(error)) throw fsError('commit to', target, error);
+      if (!isAbsent(error)) throw fsError('commit to', layout.blob(digest), error);
       throw notFound(`ingest "${this.ref}" was aborted`, { object: this.ref, cause: error });
     }
   }

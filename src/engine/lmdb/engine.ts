@@ -77,9 +77,11 @@ export async function openLmdbEngine(dir: string, options: LmdbEngineOptions): P
       await dbs.env.close();
       throw error;
     }
-  } catch (error) {
+  } catch (cause) {
+    // While the descriptor in the path still has its name.
+    const error = fileError('open', path, cause);
     owner.release();
-    throw fileError('open', path, error);
+    throw error;
   }
 }
 

@@ -1,0 +1,109 @@
+/**
+ * What a full disk is survived by: the reserves. Removals and collections with all of them, several opens in a row; then with
+ * one of them taken away behind the store's back, before the disk is full, which must show. full-disk.test.ts has the verbs.
+ */
+import assert from 'node:assert/strict';
+import { cpSync, readdirSync, rmSync, statSync, truncateSync } from 'node:fs';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import type { DB } from '../../src/db.js';
+import { digestOf } from '../../src/model/digest.js';
+import { layout, openDB } from '../../src/open.js';
+import { writeBlob } from '../../src/stores/content-helpers.js';
+import { tempDir } from '../support/temp.js';
+import { type Disk, smallDisk } from './small-disk.js';
+
+const ctx = { namespace: 'test' };
+const rooted = { labels: { 'containerd.io/gc.root': 'x' } };
+/** Blobs, one for each open on the full disk. */
+const names = ['a', 'b'];
+
+type Logged = string[];
+const open = (root: string, logged: Logged): Promise<DB> =>
+  openDB({ root, snapshotters: ['native'], log: (level, message) => logged.push(`${level}: ${message}`) });
+
+async function makeStore(t: TestContext): Promise<string> {
+  const root = join(await tempDir(t, 'ebbtide-reserves-'), 'store');
+  const db = await open(root, []);
+  await db.namespaces.create({}, 'test');
+  for (const name of names) {
+    const bytes = Buffer.from(name.repeat(5000));
+    const target = { mediaType: 'x/y', digest: digestOf(bytes), size: bytes.length };
+    await writeBlob(db.content, ctx, name, bytes, target, rooted);
+  }
+  // Garbage.
+  await db.snapshotter('native')!.prepare(ctx, 's', '');
+  await db.close();
+  return root;
+}
+
+/** Reserves, and how each is taken from a closed store. */
+const reserves: Readonly<Record<string, (root: string) => void>> = {
+  'the log': (root) => {
+    for (const name of ['log.0', 'log.1']) truncateSync(join(layout.database(root), name), 0);
+  },
+  'the tree': (root) => {
+    // What has blocks behind its end loses them.
+    const path = join(layout.database(root), 'meta.mdb');
+    truncateSync(path, statSync(path).size);
+  },
+  'LMDB’s lock file': (root) => {
+    const path = join(layout.database(root), 'meta.mdb-lock');
+    const { size } = statSync(path);
+    truncateSync(path, 0);
+    truncateSync(path, size);
+  },
+};
+
+/** Everything that must work with no byte free; throws what does not. */
+async function removeAll(disk: Disk, root: string): Promise<void> {
+  for (const name of names) {
+    disk.fill();
+    const logged: Logged = [];
+    const db = await open(root, logged);
+    try {
+      await db.content.delete(ctx, digestOf(Buffer.from(name.repeat(5000))));
+      disk.fill();
+      const { backendErrors } = await db.garbageCollect();
+      assert.equal(backendErrors, 0);
+    } finally {
+      await db.close();
+    }
+    const troubles = logged.filter((line) => !line.startsWith('info'));
+    assert.deepEqual(troubles, []);
+  }
+}
+
+test('given a disk with no byte free, then removals and collections work as long as the reserves are whole', async (t) => {
+  const disk = await smallDisk(t, 'tmpfs', 'bytes');
+  if (disk === undefined) return;
+  const template = await makeStore(t);
+  const root = join(disk.path, 'store');
+  const onDisk = async (): Promise<void> => {
+    cpSync(template, root, { recursive: true });
+    // Copies have no blocks behind their ends.
+    await (await open(root, [])).close();
+  };
+  const offDisk = (): void => {
+    disk.free();
+    rmSync(root, { recursive: true });
+  };
+  await t.test('whole', async (t) => {
+    await onDisk();
+    t.after(offDisk);
+    await removeAll(disk, root);
+    assert.deepEqual(readdirSync(join(layout.content(root), 'blobs', 'sha256')), []);
+    assert.deepEqual(readdirSync(join(layout.snapshotter(root, 'native'), 'snapshots')), []);
+  });
+  for (const [name, takeAway] of Object.entries(reserves)) {
+    await t.test(`without that of ${name} something fails`, async (t) => {
+      await onDisk();
+      t.after(offDisk);
+      takeAway(root);
+      await assert.rejects(removeAll(disk, root), (error) => {
+        t.diagnostic(String(error).split('\n').slice(0, 6).join(' '));
+        return true;
+      });
+    });
+  }
+});
