@@ -54,7 +54,7 @@ export class Output {
 
   /** Whether a list shows a field that is not part of the name; what costs something need not be found out otherwise. */
   shows(field: string): boolean {
-    return !this.#quiet && (this.#template?.includes(`{${field}`) ?? true);
+    return !this.#quiet && new RegExp(`\\{\\s*${field}`).test(this.#template ?? `{${field}`);
   }
 
   line(text = ''): void {

@@ -38,9 +38,13 @@ const verbs: Readonly<Record<string, Readonly<Record<string, () => Promise<Regis
   },
 };
 
+/** Words that are about all verbs. */
+const ABOUT_ALL: readonly string[] = ['help', '--help', '-h', 'completion'];
+
 /**
- * With the verbs that the words of a command line may be about: every word that is one, all of them when help is wanted or
- * none is named. What the others need is not loaded, which is a good part of the time of a short command and of a daemon's start.
+ * With the verbs that the words of a command line may be about: every word that is one, all of them when one of the words is
+ * about all, or none is named. What the others need is not loaded, which is a good part of the time of a short command and of a
+ * daemon's start.
  */
 export async function createProgram(words: readonly string[] = []): Promise<Command> {
   const { version } = createRequire(import.meta.url)('../../../package.json') as { version: string };
@@ -53,9 +57,8 @@ export async function createProgram(words: readonly string[] = []): Promise<Comm
     .exitOverride();
   addStoreOptions(program.optionsGroup('The store, for every verb:'));
   addEtcdOptions(program.optionsGroup('A tree in etcd, for every verb:'));
-  const wantsHelp = ['help', '--help', '-h'].some((word) => words.includes(word));
   const names = Object.values(verbs).flatMap((group) => Object.keys(group));
-  const all = wantsHelp || !names.some((name) => words.includes(name));
+  const all = ABOUT_ALL.some((word) => words.includes(word)) || !names.some((name) => words.includes(name));
   for (const [group, members] of Object.entries(verbs)) {
     program.commandsGroup(group);
     for (const [name, load] of Object.entries(members))

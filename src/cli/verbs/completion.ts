@@ -8,11 +8,5 @@ export function completion(program: Command): void {
     .command('completion')
     .description('print the completion script of a shell')
     .addArgument(new Argument('<shell>', 'the shell').choices([...shells]))
-    .action(
-      verb(async ({ out }, [shell]) => {
-        // A tree of its own, with all verbs.
-        const { createProgram } = await import('../program.js');
-        out.text(completionScript(await createProgram(), shell as Shell));
-      }),
-    );
+    .action(verb(async ({ out }, [shell]) => out.text(completionScript(program, shell as Shell))));
 }
