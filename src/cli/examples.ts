@@ -69,6 +69,7 @@ export const examples: Readonly<Record<string, readonly string[]>> = {
   synth: ['ebbtide synth --root /tmp/dense --records 100k'],
   completion: [
     'source <(ebbtide completion bash)',
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: it is zsh's
     'ebbtide completion zsh > "${fpath[1]}/_ebbtide"',
     'ebbtide completion fish > ~/.config/fish/completions/ebbtide.fish',
   ],

@@ -34,7 +34,7 @@ const doors: Record<string, [imports: string, types: string]> = {
   'engine/etcd': ['engine/lmdb engine/memory engine/core engine engine/schema model errors', ''],
   'engine/lmdb': ['engine/core engine engine/schema system model errors', ''],
   'engine/memory': ['engine/core engine/schema model', 'engine'],
-  'engine/suite': ['engine engine/schema model errors', ''],
+  'engine/suite': ['engine/core engine engine/schema model errors', ''],
   'engine/core': ['engine engine/schema model errors', ''],
   engine: ['engine/schema model errors', ''],
   'engine/schema': ['model errors', 'engine'],
