@@ -1,5 +1,5 @@
 /**
- * What a store needs of the DB. Implemented by db.ts; every store is built on one of these.
+ * What a store needs of the DB. Implemented by db-host.ts; every store is built on one of these.
  */
 import type { ContentBackend, SnapshotterBackend } from '../backends/contract.js';
 import type { CallContext } from '../context.js';
