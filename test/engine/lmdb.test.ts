@@ -10,7 +10,9 @@ import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { open as openLmdb } from 'lmdb';
 import type { Engine } from '../../src/engine/contract.js';
+import type { CoreEngine } from '../../src/engine/core/engine.js';
 import { type LmdbEngineOptions, openLmdbEngine } from '../../src/engine/lmdb/engine.js';
+import { LmdbStorage } from '../../src/engine/lmdb/storage.js';
 import { key } from '../../src/engine/schema/keys.js';
 import { assertKind } from '../../src/engine/suite/support.js';
 import { suiteIndexer } from '../../src/engine/suite.js';
@@ -21,7 +23,11 @@ import { tempDir } from './temp.js';
 
 const blob = (i: number): string => key('blobs', 'ns', `b${String(i).padStart(6, '0')}`);
 
-async function open(t: TestContext, dir: string, options: Partial<LmdbEngineOptions> = {}): Promise<Engine> {
+async function open(
+  t: TestContext,
+  dir: string,
+  options: Partial<LmdbEngineOptions> = {},
+): Promise<CoreEngine> {
   const engine = await openLmdbEngine(dir, { indexer: suiteIndexer, graph: createGraph(), ...options });
   t.after(() => engine.close());
   return engine;
@@ -63,11 +69,11 @@ test('given a store with records, when opened again, then all is there and the s
 
 test('given a store, when it is open, then a second owner is refused and the files stay untouched', async (t) => {
   const dir = await tempDir(t);
-  const writer = await open(t, dir);
-  await fill(writer, 10);
-  await writer.close();
-  // Nothing is left that the applier would bring into the file meanwhile.
   const engine = await open(t, dir);
+  await fill(engine, 10);
+  // The owner itself has nothing left to write.
+  assert.ok(engine.storage instanceof LmdbStorage);
+  await engine.storage.settle();
   const before = digestOf(readFileSync(dataFile(dir)));
   for (const readOnly of [false, true]) {
     await assert.rejects(open(t, dir, { readOnly }), (error) => {
