@@ -133,6 +133,7 @@ function doorsOf(db: DB): Doors[] {
       db,
       {
         view: (s) => s.view(noop),
+        find: async (s) => s.find(ctx, digest),
         why: (s) => s.why(ctx, digest),
         du: (s) => s.du(ctx),
         check: (s) => s.check(ctx),

@@ -159,6 +159,7 @@ test('given a slow transaction and another host that writes what it reads all th
       }
     }),
   );
+  while (writes < 30) await new Promise((resolve) => setTimeout(resolve, 5));
   let attempts = 0;
   await slow!
     .update(async (tx) => {

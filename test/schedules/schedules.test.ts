@@ -47,10 +47,22 @@ async function allHold(
   return { seen, met };
 }
 
-/** The first schedule that goes wrong without a protection. */
+/** Seeds that went wrong last, of mutations that take long to find. After a change of the schedules others may. */
+const foundAt: Readonly<Partial<Record<`${GraphCore['kind']} ${Mutation}`, number>>> = {
+  'typescript no-recheck': 110,
+  'typescript no-resettle': 347,
+  'typescript no-guards': 186,
+  'native no-resettle': 1324,
+  'native no-glance': 111,
+  'native no-step-with-change': 399,
+  'native no-flag-compare': 366,
+};
+
+/** A schedule that goes wrong without a protection. */
 async function firstLoss(core: GraphCore['kind'], mutation: Mutation): Promise<Outcome | undefined> {
-  for (let seed = 1; seed <= MUTATION_MAX; seed++) {
-    const outcome = await schedule(seed, { core, mutation });
+  const known = foundAt[`${core} ${mutation}`];
+  for (let seed = known === undefined ? 1 : 0; seed <= MUTATION_MAX; seed++) {
+    const outcome = await schedule(seed || known!, { core, mutation });
     if (outcome.violation !== undefined) return outcome;
   }
   return undefined;

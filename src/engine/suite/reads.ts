@@ -154,7 +154,7 @@ export const reads: Record<string, Test> = {
       engine,
       Array.from({ length: 40 }, (_, i) => large(i)),
     );
-    const late = engine.update((tx) => tx.put(...large(40)));
+    await engine.update((tx) => tx.put(...large(40)), { durability: 'visible' });
     for (const when of ['on its way', 'stored']) {
       const chunks = visited(engine, prefix);
       assert.deepEqual(
@@ -163,7 +163,6 @@ export const reads: Record<string, Test> = {
         when,
       );
       assert.deepEqual(chunks.flat(), [...engine.scan(prefix)]);
-      await late;
       await engine.flush();
     }
   },
