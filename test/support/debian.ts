@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { aptInstall } from './apt.js';
 
-const packageOf: Readonly<Record<string, string>> = { setfattr: 'attr' };
+const packageOf: Readonly<Record<string, string>> = { setfattr: 'attr', groff: 'groff-base' };
 
 const have = (tool: string): boolean => spawnSync('sh', ['-c', `command -v ${tool}`]).status === 0;
 
