@@ -8,6 +8,7 @@ import { createRequire } from 'node:module';
 import { unavailable } from '../errors.js';
 import { type FileIdentity, identityOf } from '../system/file-identity.js';
 import type { HeldDirectory } from '../system/held-directory.js';
+import { lockHolder } from '../system/lock-holder.js';
 import { fsError } from '../system/system-errors.js';
 
 /** What is used of `fs-native-extensions`, which has no types of its own. */
@@ -54,9 +55,9 @@ export class FileLock {
       throw fsError('lock', path, error);
     }
     await handle.close();
-    throw unavailable(`${owned} is in use by another process or another instance`, {
+    throw unavailable(`${owned} is in use by ${lockHolder(path)}`, {
       object: owned,
-      remedy: 'close the other one first, or open another directory',
+      remedy: 'close it there, or open another directory',
     });
   }
 

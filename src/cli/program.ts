@@ -53,7 +53,11 @@ export async function createProgram(words: readonly string[] = []): Promise<Comm
     .version(version)
     .enablePositionalOptions(false)
     .showHelpAfterError('(ebbtide --help shows the verbs)')
-    .configureOutput({ writeOut: (text) => standardOutput.write(text) })
+    .configureOutput({
+      writeOut: (text) => standardOutput.write(text),
+      // Errors are JSON as well, and main.ts writes them.
+      ...(words.includes('--json') && { writeErr: () => undefined }),
+    })
     .exitOverride();
   addStoreOptions(program.optionsGroup('The store, for every verb:'));
   addEtcdOptions(program.optionsGroup('A tree in etcd, for every verb:'));

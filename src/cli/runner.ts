@@ -231,7 +231,7 @@ async function guarded(
     await fn({ options, out, progress, signal: abort.signal, onHangup });
   } catch (error) {
     progress.end();
-    process.exitCode = report(error);
+    process.exitCode = report(error, options.json);
   } finally {
     progress.end();
     for (const name of STOPPING) process.off(name, interrupt);
@@ -241,12 +241,17 @@ async function guarded(
 /** A terminal that goes away stops a verb as Ctrl-C does. The daemon takes SIGHUP for itself. */
 const STOPPING = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
-/** Prints an error as one sentence with its remedy; answers the exit code. */
-export function report(error: unknown): number {
+/** Prints an error: one sentence with its remedy, or a line of JSON. Returns the exit code. */
+export function report(error: unknown, isJson = false): number {
   const kind = kindOf(error);
   const message = messageOf(error);
+  const { object, remedy }: Partial<EbbtideError> = error instanceof EbbtideError ? error : {};
+  if (isJson) {
+    process.stderr.write(`${JSON.stringify({ error: { kind, message, object, remedy } })}\n`);
+    return exitCodes[kind];
+  }
   process.stderr.write(`ebbtide: ${message} (${kind})\n`);
-  if (error instanceof EbbtideError && error.remedy) process.stderr.write(`  ${error.remedy}\n`);
+  if (remedy) process.stderr.write(`  ${remedy}\n`);
   if (kind === 'Unknown' && process.env.EBBTIDE_DEBUG && error instanceof Error) {
     process.stderr.write(`${error.stack}\n`);
   }

@@ -6,8 +6,7 @@
  * slice; the store is closed last. A kill at any moment loses nothing that was acknowledged.
  */
 import type { DB } from '../db.js';
-import type { OpenOptions } from '../db-options.js';
-import { isKind, wrap } from '../errors.js';
+import { isKind } from '../errors.js';
 import type { GCStats } from '../gc/stats.js';
 import { openDB } from '../open.js';
 import { Collections } from './collections.js';
@@ -104,7 +103,7 @@ async function startParts(
 ): Promise<Parts> {
   const { root, limits, policy, snapshotters, etcd, expiryGraceMs } = options;
   const events = new EventExchange(limits.subscriberEvents);
-  const db = await openRoot({
+  const db = await openDB({
     root,
     policy,
     snapshotters,
@@ -209,15 +208,6 @@ async function loadMetrics(): Promise<{
 }
 
 const notObserved: ObserveMethod = () => () => undefined;
-
-function openRoot(options: OpenOptions): Promise<DB> {
-  return openDB(options).catch((error: unknown) => {
-    // Not where the disk is full, or files have run out.
-    const isTaken = isKind(error, 'Unavailable') && /is in use by another/.test(String(error));
-    if (!isTaken || options.etcd !== undefined) throw error;
-    throw wrap('another process has the root', error, { object: options.root });
-  });
-}
 
 /** Tells of collections that did something; of one that fails again and again for the same reason once. */
 function runLog(log: Logger): (outcome: { stats: GCStats } | { error: unknown }) => void {

@@ -165,6 +165,25 @@ describe('the command with standard output', () => {
     assert.equal(await run.ok('snapshots', 'rm', chain.slice(0, 19)), `${chain}\n`);
   });
 
+  test('given --json, when a verb fails or cannot be parsed, then the error is a line of JSON, whatever the exit code', async (t) => {
+    const run = await cli(t);
+    const failed = async (...args: string[]) => {
+      const { code, stdout, stderr } = await run.run(...args, '--json');
+      assert.equal(stdout, '');
+      assert.equal(stderr.split('\n').length, 2, stderr);
+      return [code, (JSON.parse(stderr) as { error: object }).error];
+    };
+    assert.deepEqual(await failed('images', 'show', 'nope'), [
+      3,
+      { kind: 'NotFound', message: 'image "nope" not found', object: 'nope' },
+    ]);
+    const remedy = 'ebbtide --help shows the verbs';
+    const parsed = (message: string) => [2, { kind: 'InvalidArgument', message, remedy }];
+    assert.deepEqual(await failed('images', 'rm'), parsed("missing required argument 'name'"));
+    assert.deepEqual(await failed('du', '--bi'), parsed("unknown option '--bi'\n(Did you mean --by?)"));
+    assert.deepEqual(await failed(), parsed('a verb is missing'));
+  });
+
   test('given a terminal, when a table is printed, then it fits, and an archive is refused', async (t) => {
     if (spawnSync('script', ['--version']).error !== undefined) return t.skip('script is not installed');
     const run = await cli(t);
@@ -208,7 +227,7 @@ describe('the command with standard output', () => {
       );
       assert.match(
         String(stderr),
-        /^ebbtide: cannot write to standard output: ENOSPC[^\n]*\n$/,
+        /^(ebbtide: |\{"error":.*)cannot write to standard output: ENOSPC[^\n]*\n$/,
         args.join(' '),
       );
       assert.equal(status, 6, args.join(' '));

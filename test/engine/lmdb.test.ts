@@ -79,6 +79,7 @@ test('given a store, when it is open, then a second owner is refused and the fil
     await assert.rejects(open(t, dir, { readOnly }), (error) => {
       assertKind('Unavailable')(error);
       assert.ok(error instanceof EbbtideError && error.message.includes(dir) && error.remedy !== undefined);
+      assert.match(error.message, /in use by this process/);
       return true;
     });
   }

@@ -93,7 +93,7 @@ test('a root has one daemon, and so has a socket', async (t) => {
 
   const sameRoot = start(t, ['--root', root, '--address', join(directory, 'f.sock')]);
   assert.equal((await sameRoot.ended).code, 6);
-  assert.match(sameRoot.stderr(), /another process has the root/);
+  assert.match(sameRoot.stderr(), /in use by process \d+ \(/);
   const sameSocket = start(t, ['--root', other, '--address', address]);
   assert.equal((await sameSocket.ended).code, 6);
   assert.match(sameSocket.stderr(), /another daemon listens/);

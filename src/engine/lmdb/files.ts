@@ -22,6 +22,7 @@ import { EbbtideError, failedPrecondition, unavailable, unknownError } from '../
 import { allocate } from '../../system/allocate.js';
 import { identityOf } from '../../system/file-identity.js';
 import { HeldDirectory } from '../../system/held-directory.js';
+import { lockHolder } from '../../system/lock-holder.js';
 import { makeDirectories } from '../../system/make-directories.js';
 import { errnoOf, fsError } from '../../system/system-errors.js';
 
@@ -79,9 +80,9 @@ function takeLock({ path: dir, at }: HeldDirectory, readOnly: boolean): number {
   }
   try {
     if (tryLock(fd, { shared: readOnly })) return fd;
-    throw unavailable(`the store in ${dir} is in use by another process`, {
+    throw unavailable(`the store in ${dir} is in use by ${lockHolder(path)}`, {
       object: dir,
-      remedy: 'close the other process, or open another directory',
+      remedy: 'close it there, or open another directory',
     });
   } catch (error) {
     closeSync(fd);
