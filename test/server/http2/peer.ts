@@ -162,8 +162,10 @@ export class Peer {
   async ping(): Promise<boolean> {
     const content = Buffer.from('are you?');
     this.send(frame(FrameType.ping, 0, 0, content));
-    const isAnswer = (f: Frame): boolean => f.type === FrameType.ping && (f.flags & Flag.ack) !== 0;
-    return (await this.next(isAnswer))?.payload.equals(content) === true;
+    // Others that were sent before are answered before.
+    const isAnswer = (f: Frame): boolean =>
+      f.type === FrameType.ping && (f.flags & Flag.ack) !== 0 && f.payload.equals(content);
+    return (await this.next(isAnswer)) !== undefined;
   }
 
   async ended(): Promise<void> {
