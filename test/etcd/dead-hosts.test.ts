@@ -58,7 +58,7 @@ test('given a host of leases of its own that was killed, when it never comes bac
   assert.equal((await command('init')).code, 0);
   const alive = await command('hosts', 'rm', 'dead');
   assert.equal(alive.code, 5, alive.stderr);
-  assert.match(alive.stderr, /"dead" is alive/);
+  assert.match(alive.stderr, /dead\\" is alive/);
 
   await kill();
   const b = await openHost(t, { etcd: { ...etcd, hostId: 'b2' } });
