@@ -56,12 +56,12 @@ export async function makeRoot(path: string, mode: number): Promise<void> {
 /** A pipe in a file's place must not make anybody wait, and a link must not lead elsewhere. */
 const PLAIN_FILE = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW;
 
-/** The text of a small file; ENXIO or ELOOP for what is no regular file. */
+/** The text of a small file; ENXIO or ELOOP for what is not a regular file. */
 export async function readText(path: string): Promise<string> {
   const handle = await open(path, PLAIN_FILE);
   try {
     if (!(await handle.stat()).isFile()) {
-      throw Object.assign(new Error(`${path} is no regular file`), { code: 'ENXIO' });
+      throw Object.assign(new Error(`${path} is not a regular file`), { code: 'ENXIO' });
     }
     return await handle.readFile('utf8');
   } finally {

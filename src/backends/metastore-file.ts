@@ -192,7 +192,7 @@ function inspect(path: string): boolean {
   }
   try {
     const stats = fstatSync(fd);
-    if (!stats.isFile()) throw notOurs(path, 'it is no regular file');
+    if (!stats.isFile()) throw notOurs(path, 'it is not a regular file');
     if (stats.size === 0) return false;
     checkHeaders(path, fd, stats.size);
     return true;

@@ -235,7 +235,7 @@ export interface Engine extends Reader, AsyncDisposable {
   fresh(): Promise<void> | undefined;
 
   /**
-   * As `scan`, for who makes something else than values of the records: a chunk of them, each told to `read` as it is
+   * As `scan`, for a caller that makes something else than values of the records: a chunk of them, each told to `read` as it is
    * stored. Returns the key to go on after; undefined at the end.
    */
   visit(prefix: Key, after: Key | undefined, read: ReadValue<void>): Key | undefined;

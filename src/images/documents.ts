@@ -173,7 +173,7 @@ function checkShape(
 }
 
 function parseDescriptor(value: unknown, name: string): Descriptor {
-  if (!isObject(value)) throw wrong(name, 'is no descriptor');
+  if (!isObject(value)) throw wrong(name, 'is not a descriptor');
   const { mediaType, digest, size } = value;
   if (typeof mediaType !== 'string' || mediaType === '') throw wrong(name, 'has no media type');
   if (typeof digest !== 'string' || !isDigest(digest))

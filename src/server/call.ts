@@ -85,15 +85,8 @@ export function unaryRoute<Request, Response>(
     streaming: false,
     cost: wire.cost,
     start(exchange, bytes) {
-      const start = performance.now();
-      observer.begin();
-      const fail = (error: unknown): void => {
-        const status = wire.toStatus(error);
-        observer.end(status.code, performance.now() - start);
-        wire.cost.ended(0);
-        exchange.fail(status);
-      };
-      const succeed = (response: Response): void => {
+      const { succeed, fail } = observed(exchange, wire, observer);
+      const write = (response: Response): void => {
         let framed: Buffer;
         try {
           framed = wire.frame(response);
@@ -101,14 +94,12 @@ export function unaryRoute<Request, Response>(
           fail(error);
           return;
         }
-        observer.end(0, performance.now() - start);
-        wire.cost.ended(framed.length);
-        exchange.succeed(framed);
+        succeed(framed);
       };
       try {
         const result = run(decoded(wire, bytes), new Call(exchange));
-        if (result instanceof Promise) result.then(succeed, fail);
-        else succeed(result);
+        if (result instanceof Promise) result.then(write, fail);
+        else write(result);
       } catch (error) {
         fail(error);
       }
@@ -146,22 +137,8 @@ export function listRoute<Request>(
     streaming: false,
     cost: wire.cost,
     start(exchange, bytes) {
-      const start = performance.now();
-      observer.begin();
-      written(exchange, bytes).then(
-        (framed) => {
-          observer.end(0, performance.now() - start);
-          wire.cost.ended(framed.reduce((sum, { length }) => sum + length, 0));
-          exchange.succeed(...framed);
-        },
-        (error: unknown) => {
-          const status = wire.toStatus(error);
-          observer.end(status.code, performance.now() - start);
-          // Nothing is learned of an answer that was given up on the way.
-          if (!exchange.cancelled) wire.cost.ended(0);
-          exchange.fail(status);
-        },
-      );
+      const { succeed, fail } = observed(exchange, wire, observer);
+      written(exchange, bytes).then((framed) => succeed(...framed), fail);
     },
   };
 }
@@ -196,6 +173,30 @@ export function duplexRoute<Request, Response>(
     start(exchange) {
       const stream = { requests: requests(exchange), send: sender(exchange, wire) };
       answer(exchange, wire, observer, async () => run(stream, new Call(exchange)));
+    },
+  };
+}
+
+/** The two ends of a call with one answer, which may be in several buffers. */
+function observed(
+  exchange: Exchange,
+  { toStatus, cost }: Pick<Wire<never, unknown>, 'toStatus' | 'cost'>,
+  observer: Observer,
+): { succeed(...framed: Buffer[]): void; fail(error: unknown): void } {
+  const start = performance.now();
+  observer.begin();
+  return {
+    succeed(...framed) {
+      observer.end(0, performance.now() - start);
+      cost.ended(framed.reduce((sum, { length }) => sum + length, 0));
+      exchange.succeed(...framed);
+    },
+    fail(error) {
+      const status = toStatus(error);
+      observer.end(status.code, performance.now() - start);
+      // Nothing is learned of an answer that was given up on the way.
+      if (!exchange.cancelled) cost.ended(0);
+      exchange.fail(status);
     },
   };
 }

@@ -45,7 +45,7 @@ export function encoderOf(
   };
 }
 
-/** Writes one item of a list, by the name of its field: all items, one behind the other, are the list. */
+/** Writes one item of a list, by the name of its field: all items, one after the other, are the list. */
 export function itemWriterOf(type: protobuf.Type, name: string): Writer {
   const field = type.fields[name];
   if (field?.repeated !== true) throw new Error(`${type.fullName} has no list "${name}"`);

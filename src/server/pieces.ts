@@ -1,5 +1,5 @@
 /**
- * Messages that are one long list, written piece by piece: in protobuf the pieces, one behind the other, are the message.
+ * Messages that are one long list, written piece by piece: in protobuf the pieces, one after the other, are the message.
  * So nobody waits for a long list, and no buffer has to grow to hold it. Made by schema.ts and image-list.ts, written
  * by call.ts.
  */
@@ -14,7 +14,7 @@ const ITEMS = 16;
 
 /** A message that is being written. */
 export interface Pieces {
-  /** The next piece, behind so many free bytes. MessageTooLarge: it would take more than `bytesMax` bytes. */
+  /** The next piece, after `freeBytes` bytes that are left free. MessageTooLarge: it would take more than `bytesMax` bytes. */
   next(freeBytes: number, bytesMax: number): Piece;
 }
 export interface Piece {
@@ -22,7 +22,7 @@ export interface Piece {
   readonly last: boolean;
 }
 
-/** Writes by `step`, which answers whether there is more, until a piece is long enough. */
+/** Writes by `step`, which returns whether there is more, until a piece is long enough. */
 export const piecesBy = (step: () => boolean): Pieces => ({
   next(freeBytes, bytesMax) {
     let last = false;

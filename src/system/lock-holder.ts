@@ -13,11 +13,17 @@ export function lockHolder(path: string): string {
     const pid = findHolder(realpathSync(path));
     if (pid === undefined) return 'another process';
     if (pid === process.pid) return 'this process';
-    return `process ${pid} (${readFileSync(`/proc/${pid}/comm`, 'utf8').trim()})`;
+    return `process ${pid} (${nameOf(pid)})`;
   } catch {
     return 'another process';
   }
 }
+
+/** A process may call itself anything. */
+const nameOf = (pid: number): string =>
+  readFileSync(`/proc/${pid}/comm`, 'latin1')
+    .trim()
+    .replace(/[^ -~]/g, '?');
 
 function findHolder(path: string): number | undefined {
   const until = performance.now() + LOOK_MS_MAX;

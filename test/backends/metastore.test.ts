@@ -259,5 +259,5 @@ test('given a file that was cut short, or a directory, then it is refused with i
   await failsWith(Metastore.open(path), 'Unknown', /metadata\.db is damaged: .* pages are missing/);
   const directory = join(await tempDir(t), 'metadata.db');
   await mkdir(directory);
-  await failsWith(Metastore.open(directory), 'FailedPrecondition', /no regular file/);
+  await failsWith(Metastore.open(directory), 'FailedPrecondition', /not a regular file/);
 });

@@ -123,7 +123,7 @@ test('given files that are no store, when opened, then each is refused by name a
     ['short text', (path) => writeFileSync(path, 'short'), /no LMDB file/],
     ['foreign', makeForeignLmdb, /LMDB file of another program/],
     ['newer', (path) => makeForeignLmdb(path, 'ebbtide 3'), /layout 3/],
-    ['directory', async (path) => void (await mkdir(path)), /no regular file/],
+    ['directory', async (path) => void (await mkdir(path)), /not a regular file/],
   ];
   for (const [name, make, message] of cases) {
     const home = join(dir, name);

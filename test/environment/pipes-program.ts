@@ -66,7 +66,7 @@ async function stores(root: string): Promise<void> {
     about(`open a store whose ${path.slice(root.length + 1)} is a pipe`);
     await rename(path, `${path}.kept`);
     pipe(path);
-    await failsWith(open(), 'FailedPrecondition', /is no regular file/);
+    await failsWith(open(), 'FailedPrecondition', /is not a regular file/);
     await rename(`${path}.kept`, path);
   }
   about('open a store whose mark of the content directory is a pipe');

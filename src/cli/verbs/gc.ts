@@ -39,7 +39,7 @@ export function gc(program: Command): void {
     )
     .option('--full', 'also look through the backends for what no record names')
     .optionsGroup('Limits:')
-    .option('--max-objects <n>', 'remove at most so many objects', positive)
+    .option('--max-objects <n>', 'remove at most this many objects', positive)
     .option('--max-bytes <size>', 'remove at most so much: 500M, 10G', size)
     .option('--slice-ms <ms>', 'milliseconds a slice may take (default 2)', positive)
     .option(

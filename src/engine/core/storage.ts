@@ -83,7 +83,7 @@ export interface Written {
 /** The encoded bytes, to keep. */
 export const copied: ReadValue<Buffer> = (_key, bytes, start, end) => copyOf(bytes, start, end);
 
-/** Some records in order; `more`: there may be others behind them. */
+/** Some records in order; `more`: there may be others after them. */
 export interface RecordRange<T> {
   readonly entries: [Key, T][];
   readonly more: boolean;
@@ -94,7 +94,7 @@ export interface Storage {
   value(key: Key): Value | undefined;
   has(key: Key): boolean;
   /**
-   * Up to `limit` records strictly below `prefix` ('' for all), behind `after`, in key order, as `read` makes them. The
+   * Up to `limit` records strictly below `prefix` ('' for all), after `after`, in key order, as `read` makes them. The
    * record with which they have `bytesMax` bytes is the last.
    */
   range<T>(

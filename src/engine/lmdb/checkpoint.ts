@@ -137,7 +137,7 @@ export class Checkpointer {
   }
 
   /**
-   * At the close, when nothing else is written any more; `isWhole`: the tree has everything. Answers whether the tree no
+   * At the close, when nothing else is written any more; `isWhole`: the tree has everything. Returns whether the tree no
    * longer relies on the log.
    */
   async close(isWhole: boolean): Promise<boolean> {

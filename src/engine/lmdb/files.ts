@@ -172,7 +172,7 @@ export function inspectDataFile(path: string): boolean {
   }
   try {
     const stat = fstatSync(fd);
-    if (!stat.isFile()) throw foreign(path, 'it is no regular file');
+    if (!stat.isFile()) throw foreign(path, 'it is not a regular file');
     // What a crash leaves that came before the first write.
     if (stat.size === 0) return false;
     const header = readHeader(fd, path, stat.size);

@@ -10,8 +10,17 @@
 import { existsSync, lstatSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type EbbtideError, failedPrecondition, unknownError } from '../../errors.js';
+import { CrcRanges } from './crc-ranges.js';
 import { fileError, foreign } from './files.js';
-import { BATCH_MAGIC, batchAt, batchRevision, isLeft, isMark, type Mark } from './log-format.js';
+import {
+  BATCH_MAGIC,
+  batchAt,
+  batchRevision,
+  type Checksum,
+  isLeft,
+  isMark,
+  type Mark,
+} from './log-format.js';
 
 const NAMES = ['log.0', 'log.1'] as const;
 
@@ -46,7 +55,7 @@ export interface Expected {
   applied: number;
   /** A generation that was in the log once; undefined: there need be no log. */
   begun?: number | undefined;
-  /** Answers what there is up to the first loss, instead of failing. */
+  /** Returns what there is up to the first loss, instead of failing. */
   acceptsLoss?: boolean;
 }
 
@@ -84,7 +93,7 @@ interface Turn {
 function readTurn(path: string, applied: number): Turn {
   let log: Buffer;
   try {
-    if (!lstatSync(path).isFile()) throw foreign(path, 'it is no regular file');
+    if (!lstatSync(path).isFile()) throw foreign(path, 'it is not a regular file');
     log = readFileSync(path);
   } catch (error) {
     throw fileError('read', path, error);
@@ -100,7 +109,7 @@ function readTurn(path: string, applied: number): Turn {
   }
   const torn =
     at + 8 <= log.length && log.readUInt32LE(at) === BATCH_MAGIC && log.readUInt32LE(at + 4) === generation;
-  const newer = newerBehind(log, at, Math.max(applied, endOf(found)));
+  const newer = newerAfter(log, at, Math.max(applied, endOf(found)));
   return {
     path,
     generation: newer?.generation ?? generation,
@@ -116,10 +125,15 @@ function readTurn(path: string, applied: number): Turn {
  * A whole batch with a revision above this one. A file is used again when the tree has all that is in it, so what an earlier turn
  * left is never newer.
  */
-function newerBehind(log: Buffer, at: number, revision: number): ReturnType<typeof batchAt> {
+function newerAfter(log: Buffer, at: number, revision: number): ReturnType<typeof batchAt> {
+  let ranges: CrcRanges | undefined;
+  const checksum: Checksum = (start, end, seed) => {
+    ranges ??= new CrcRanges(log);
+    return ranges.of(start, end, seed);
+  };
   for (let next = log.indexOf(MAGIC_BYTES, at); next >= 0; next = log.indexOf(MAGIC_BYTES, next + 1)) {
-    const behind = batchAt(log, next);
-    if (behind !== undefined && batchRevision(behind.batch) > revision) return behind;
+    const found = batchAt(log, next, checksum);
+    if (found !== undefined && batchRevision(found.batch) > revision) return found;
   }
   return undefined;
 }
@@ -130,7 +144,7 @@ MAGIC_BYTES.writeUInt32LE(BATCH_MAGIC);
 const endOf = (found: readonly Buffer[]): number =>
   found.length === 0 ? 0 : batchRevision(found[found.length - 1]!);
 
-/** Adds the batches that follow one another; answers the file in which they cease to. */
+/** Adds the batches that follow one another; returns the file in which they cease to. */
 function follow(turns: readonly Turn[], applied: number, batches: Buffer[]): string | undefined {
   let revision = applied;
   for (const [i, { path, found, torn, broken }] of turns.entries()) {

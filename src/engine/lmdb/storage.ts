@@ -51,7 +51,7 @@ const DROP_PAUSE_MS = 10;
  * transaction, or a disk that hangs, must not make them wait for it.
  */
 const LOOK_UP_MS = 50;
-/** Rows read ahead at a time; and at first, for who wants a number of bytes. */
+/** Rows read ahead at a time; and at first, where a number of bytes is wanted. */
 const CHUNK_ROWS = 512;
 const FIRST_ROWS = 64;
 
@@ -82,7 +82,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   /** Told what a caller of `update` does not learn: commits that are lost or held up. */
   onTrouble: (message: string) => void = () => {};
   /**
-   * Runs when the tree has all commits, or cannot get them (`isWhole`), before the environment is closed. Answers whether the log
+   * Runs when the tree has all commits, or cannot get them (`isWhole`), before the environment is closed. Returns whether the log
    * may be emptied.
    */
   onClose: (isWhole: boolean) => Promise<boolean> = async () => false;
