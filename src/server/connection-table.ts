@@ -34,9 +34,9 @@ export class ConnectionTable {
     return this.#size;
   }
 
-  /** False: there is no room for it. */
-  add(entry: Entry): boolean {
-    if (this.#size >= this.#max && !this.#makeRoom(entry)) return false;
+  /** False: there is no room for it, or only one of its own process could make it and `evenOwn` is false. */
+  add(entry: Entry, evenOwn = true): boolean {
+    if (this.#size >= this.#max && !this.#makeRoom(entry, evenOwn)) return false;
     const user = entryOf(this.#users, entry.uid, () => ({ size: 0, processes: new Map() }));
     entryOf(user.processes, entry.pid, () => new Set<Entry>()).add(entry);
     user.size++;
@@ -53,12 +53,14 @@ export class ConnectionTable {
     if (--user.size === 0) this.#users.delete(entry.uid);
   }
 
-  #makeRoom(newcomer: Entry): boolean {
+  #makeRoom(newcomer: Entry, evenOwn: boolean): boolean {
     const uid = largest(this.#users, newcomer.uid, newcomer.uid === ROOT && this.#users.size > 1);
     const { processes } = this.#users.get(uid)!;
     const own = uid === newcomer.uid;
     const pid = largest(processes, own ? newcomer.pid : undefined, false);
-    const found = leaving(processes.get(pid)!, !own || pid !== newcomer.pid);
+    const ownProcess = own && pid === newcomer.pid;
+    if (ownProcess && !evenOwn) return false;
+    const found = leaving(processes.get(pid)!, !ownProcess);
     if (found === undefined) return false;
     this.delete(found);
     found.end('room for others');

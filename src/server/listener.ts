@@ -14,6 +14,7 @@ import { orAbsent } from '../backends/files.js';
 import { failedPrecondition, invalidArgument, unavailable } from '../errors.js';
 import { makeDirectories } from '../system/make-directories.js';
 import { errnoOf, fsError, isFull } from '../system/system-errors.js';
+import { AcceptQueue } from './accept-queue.js';
 import { ConnectionTable, type Entry } from './connection-table.js';
 import type { Limits } from './limits.js';
 import { type Peer, peerOf } from './peer.js';
@@ -36,6 +37,7 @@ export class Listener {
   readonly path: string;
   readonly #server: Server;
   readonly #table: ConnectionTable;
+  readonly #queue: AcceptQueue;
   readonly #sockets = new Set<Socket>();
   readonly #onError: (error: Error) => void;
   #inode: bigint | undefined;
@@ -44,7 +46,10 @@ export class Listener {
   private constructor(path: string, limits: Limits, hooks: ListenerHooks) {
     this.path = path;
     this.#table = new ConnectionTable(limits.connections);
-    this.#server = createServer({ allowHalfOpen: false }, (socket) => this.#accept(socket, limits, hooks));
+    this.#queue = new AcceptQueue(limits.connections);
+    // Nothing is read of a connection before it is served.
+    const options = { allowHalfOpen: false, pauseOnConnect: true };
+    this.#server = createServer(options, (socket) => this.#accept(socket, limits, hooks));
     this.#onError = (error) => hooks.refused(errnoOf(error) ?? 'not accepted');
   }
 
@@ -78,6 +83,7 @@ export class Listener {
 
   /** Ends every connection where it is. */
   cut(): void {
+    this.#queue.close();
     for (const socket of this.#sockets) socket.destroy();
   }
 
@@ -140,19 +146,30 @@ export class Listener {
         else servant.end();
       },
     };
-    if (!this.#table.add(entry)) {
-      hooks.refused('too many connections');
-      socket.destroy();
-      return;
-    }
     this.#sockets.add(socket);
     socket.once('close', () => {
       this.#table.delete(entry);
       this.#sockets.delete(socket);
     });
-    greet(socket, limits.helloMs, hooks.refused, () => {
-      servant = hooks.serve(socket, peer);
+    const refuse = (): void => {
+      hooks.refused('too many connections');
+      socket.destroy();
+    };
+    const serve = (): void => {
+      greet(socket, limits.helloMs, hooks.refused, () => {
+        servant = hooks.serve(socket, peer);
+      });
+    };
+    if (this.#queue.mayServe(peer.pid) && this.#table.add(entry, false)) {
+      serve();
+      return;
+    }
+    const queued = this.#queue.add(() => {
+      if (socket.destroyed) return;
+      if (this.#table.add(entry)) serve();
+      else refuse();
     });
+    if (!queued) refuse();
   }
 }
 
@@ -182,6 +199,7 @@ function greet(socket: Socket, helloMs: number, refused: ListenerHooks['refused'
   };
   socket.on('data', take);
   socket.once('close', () => clearTimeout(timer));
+  socket.resume();
 }
 
 async function makeDirectory(directory: string): Promise<void> {

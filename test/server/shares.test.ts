@@ -1,6 +1,7 @@
 /** Who gets how much: memory (ledger.ts), time (http2/run-queue.ts) and connections (connection-table.ts), as arithmetic. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { AcceptQueue } from '../../src/server/accept-queue.js';
 import { ConnectionTable, type Entry } from '../../src/server/connection-table.js';
 import { EventExchange } from '../../src/server/event-exchange.js';
 import { RunQueue, type Task } from '../../src/server/http2/run-queue.js';
@@ -66,6 +67,47 @@ test('a full table: the longest idle of those who have most makes room, and root
   assert.equal(busy.add(entry(1000, 8, 9, true, ended)), true, 'another process of the user');
   assert.equal(busy.add(entry(0, 9, 9, true, ended)), true, 'root');
   assert.deepEqual(ended, [calls[0], calls[1]]);
+});
+
+test('a full table: nobody makes room for more of the same process at once', () => {
+  const ended: Entry[] = [];
+  const table = new ConnectionTable(2);
+  for (const at of [1, 2]) assert.equal(table.add(entry(1000, 7, at, false, ended), false), true);
+  assert.equal(table.add(entry(1000, 7, 3, false, ended), false), false);
+  assert.deepEqual(ended, []);
+  assert.equal(table.add(entry(1000, 8, 3, false, ended), false), true, 'another process');
+  assert.equal(table.add(entry(1000, 8, 4, false, ended), false), false);
+  assert.equal(table.add(entry(1000, 8, 4, false, ended)), true, 'when its turn has come');
+});
+
+test('connections: a process that connects again and again waits, as many as may, one after the other', async () => {
+  const queue = new AcceptQueue(3);
+  const at = { once: 0 };
+  while (queue.mayServe(7)) at.once++;
+  assert.equal(at.once >= 128, true);
+  assert.equal(queue.mayServe(8), true, 'another process');
+  let served: readonly number[] = [];
+  const serve = (n: number): void => {
+    served = [...served, n];
+  };
+  const done = new Promise<void>((resolve) => {
+    for (const n of [1, 2]) queue.add(() => serve(n));
+    queue.add(() => {
+      serve(3);
+      resolve();
+    });
+  });
+  assert.equal(
+    queue.add(() => serve(4)),
+    false,
+  );
+  assert.deepEqual(served, []);
+  await done;
+  assert.deepEqual(served, [1, 2, 3]);
+  queue.add(() => serve(5));
+  queue.close();
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  assert.deepEqual(served, [1, 2, 3]);
 });
 
 test('time: who has little to do does not wait for those who go on and on, of whatever process or user', async () => {
