@@ -113,7 +113,7 @@ for (const [what, damage] of [
   ['the length of a batch', (log) => flip(log, batchesIn(log)[4]! + 11)],
   [
     'everything up to the last batch',
-    (log) => writeFileSync(log, readFileSync(log).fill(0, 0, batchesIn(log)[11])),
+    (log) => writeFileSync(log, readFileSync(log).fill(7, 0, batchesIn(log)[11])),
   ],
   [
     'the first batch of a file without a mark',

@@ -6,7 +6,13 @@ import { type TestContext, test } from 'node:test';
 import type { CoreEngine } from '../../src/engine/core/engine.js';
 import { CommitLog } from '../../src/engine/lmdb/commit-log.js';
 import { openLmdbEngine } from '../../src/engine/lmdb/engine.js';
-import { BatchBuilder, encodeMark } from '../../src/engine/lmdb/log-format.js';
+import {
+  BATCH_HEAD_BYTES,
+  BatchBuilder,
+  decodeMark,
+  encodeMark,
+  sealBatch,
+} from '../../src/engine/lmdb/log-format.js';
 import { recoverLog } from '../../src/engine/lmdb/log-recovery.js';
 import { LmdbStorage } from '../../src/engine/lmdb/storage.js';
 import { key } from '../../src/engine/schema/keys.js';
@@ -176,12 +182,12 @@ test('given a log in its second turn, when either file is lost, then opening fai
 test('given a crash at any moment of a turn, when opened, then nothing that was acknowledged is missing', async (t) => {
   const dir = await turned(t);
   const [first, second] = LOGS.map((name) => readFileSync(join(dir, name))) as [Buffer, Buffer];
-  const begun = { generation: 1, revision: first.readDoubleLE(16) };
-  const { generation, revision } = { generation: second.readUInt32LE(4), revision: second.readDoubleLE(16) };
-  assert.equal(first.readUInt32LE(4), begun.generation);
+  const begun = decodeMark(first);
+  const next = decodeMark(second);
+  assert.deepEqual([begun.generation, next.generation, begun.salt === next.salt], [1, 2, false]);
   const inUse = encodeMark(begun, false);
   const left = encodeMark(begun, true);
-  const mark = encodeMark({ generation, revision }, false);
+  const mark = encodeMark(next, false);
   assert.ok(first.subarray(0, left.length).equals(left) && second.subarray(0, mark.length).equals(mark));
   const states: [string, Buffer, Buffer][] = [
     ['no file yet', inUse, Buffer.alloc(0)],
@@ -231,27 +237,84 @@ test('given a checkpoint while the store is open, when the process dies, then th
   assert.equal((await open(t, copy)).cleanStart, false);
 });
 
+function batchOf(revision: number, bytes: Uint8Array): Buffer {
+  const entries = new Map([
+    [image(revision), { before: undefined, after: { id: 2 ** 32 - 1, adjacency: undefined, bytes } }],
+  ]);
+  const nothing = {
+    links: new Map(),
+    counters: new Map(),
+    ops: new Uint32Array(),
+    recordDelta: 1,
+    freed: new Map(),
+  };
+  const builder = new BatchBuilder();
+  builder.add({ revision, entries, ...nothing });
+  return builder.finish(revision - 1);
+}
+
+/** What a client may have stored as a value: whole batches and beginnings of some, of all turns that may come. */
+function forged(): Buffer {
+  const batches: Buffer[] = [];
+  for (let generation = 0; generation < 100; generation++) {
+    const batch = batchOf(1e6 + generation, new Uint8Array());
+    sealBatch(batch, generation);
+    batches.push(batch, encodeMark({ generation, revision: 1e6, salt: 0 }, false));
+    // At any alignment a head without the rest.
+    for (let pad = 0; pad < 8; pad++) batches.push(Buffer.concat([batch.subarray(0, 8), Buffer.alloc(pad)]));
+  }
+  return Buffer.concat(batches);
+}
+
+test('given values that look like batches, when the process dies in whatever turn of the log, then nothing is missing', async (t) => {
+  const dir = await tempDir(t);
+  const log = new CommitLog(dir, 0, 0);
+  assert.ok(log.begin());
+  const value = Buffer.concat(Array.from({ length: 8 }, forged));
+  let revision = 0;
+  const recovered = (applied = revision) => recoverLog(dir, { applied, begun: log.generation });
+  for (let turn = 0; turn < 8; turn++) {
+    // Enough for the next turn to begin in the other file, over what is there of an earlier one.
+    for (let i = 0; i < 20 + turn; i++) await log.append(batchOf(++revision, value));
+    const { batches, loss } = recoverLog(dir, { applied: revision - 5, begun: 1 });
+    assert.deepEqual([batches.length, loss], [5, undefined]);
+    log.applied(revision);
+  }
+  assert.ok(log.generation > 2);
+  await log.close(false);
+
+  // The batch that was written last is torn, anywhere.
+  const names = LOGS.map((name) => join(dir, name));
+  const contents = names.map((name) => readFileSync(name));
+  const { filled } = recoverLog(dir, { applied: revision });
+  const current = filled.findIndex((file) => file?.revision === revision);
+  const { used } = filled[current]!;
+  const last = batchOf(revision, value).length;
+  for (let cut = used - last + BATCH_HEAD_BYTES; cut < used; cut += Math.floor(last / 17)) {
+    writeFileSync(
+      names[current]!,
+      Buffer.from(contents[current]!).fill(0, used - last, used - last + BATCH_HEAD_BYTES),
+    );
+    assert.equal(recovered(revision - 1).loss, undefined);
+    writeFileSync(names[current]!, Buffer.from(contents[current]!).fill(0, cut, used));
+    assert.equal(recovered(revision - 1).loss, undefined);
+  }
+  writeFileSync(names[current]!, contents[current]!);
+
+  // A file that is being emptied: zeros before what was there.
+  for (const [i, name] of names.entries()) {
+    writeFileSync(name, Buffer.from(contents[i]!).fill(0, 0, MEBIBYTE));
+    assert.equal(recoverLog(dir, { applied: revision, hasMarks: true }).loss, undefined);
+    writeFileSync(name, contents[i]!);
+  }
+});
+
 test('given blocks that the log gives back on a full disk, when the process dies then, then nothing is missing', async (t) => {
   const dir = await tempDir(t);
   const log = new CommitLog(dir, 0, 0);
   assert.ok(log.begin());
-  const builder = new BatchBuilder();
-  for (let revision = 1; revision <= 3; revision++) {
-    const bytes = new Uint8Array(MEBIBYTE);
-    const entries = new Map([
-      [image(revision), { before: undefined, after: { id: 2 ** 32 - 1, adjacency: undefined, bytes } }],
-    ]);
-    const nothing = {
-      links: new Map(),
-      counters: new Map(),
-      ops: new Uint32Array(),
-      recordDelta: 1,
-      freed: new Map(),
-    };
-    builder.add({ revision, entries, ...nothing });
-    await log.append(builder.finish(revision - 1));
-    builder.clear();
-  }
+  for (let revision = 1; revision <= 3; revision++)
+    await log.append(batchOf(revision, new Uint8Array(MEBIBYTE)));
   log.applied(3);
   // Not while zeros are written ahead.
   while (!log.giveBack()) await new Promise((resolve) => setImmediate(resolve));

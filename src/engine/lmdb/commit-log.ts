@@ -11,6 +11,7 @@
  * tear is therefore the last batch only, which nobody was told of. Files are filled with zeros ahead of the writing, since
  * writing over allocated blocks takes the disk one flush instead of two.
  */
+import { randomInt } from 'node:crypto';
 import {
   closeSync,
   constants,
@@ -24,7 +25,7 @@ import {
 } from 'node:fs';
 import { isFull } from '../../system/system-errors.js';
 import { fileError, openPrivate, syncDirectory } from './files.js';
-import { BATCH_HEAD_BYTES, batchRevision, encodeMark, type Mark, sealBatch } from './log-format.js';
+import { BATCH_HEAD_BYTES, batchRevision, encodeMark, type Mark, sealBatch, tagOf } from './log-format.js';
 import { logPaths, type Recovered } from './log-recovery.js';
 
 /** A file this large is left for the other one as soon as that is free. */
@@ -163,7 +164,7 @@ export class CommitLog {
       if (this.#dirty !== undefined) this.#cut(this.#dirty);
       // Zeros must not land on what is written now.
       if (this.#growing !== undefined && file.used + batch.length > file.allocated) await this.#growing;
-      sealBatch(batch, this.#generation);
+      sealBatch(batch, file.mark === undefined ? this.#generation : tagOf(file.mark));
       await writeAll(file.fd, batch, file.used);
     } catch (error) {
       this.#dirty ??= file;
@@ -280,7 +281,7 @@ export class CommitLog {
       (newest, file) => Math.max(newest, file?.revision ?? 0),
       this.#applied,
     );
-    return { generation: ++this.#generation, revision };
+    return { generation: ++this.#generation, revision, salt: randomInt(1, 2 ** 32) };
   }
 
   #begun(file: LogFile, mark: Mark): void {

@@ -101,6 +101,7 @@ async function openEngine(
   const recovered = recoverLog(dir, {
     applied: newestRevision(dbs, state),
     begun: state.log?.isBegun ? state.log.generation : undefined,
+    hasMarks: state.log !== undefined,
     acceptsLoss: existsSync(acceptedLossPath(dir)),
   });
   if (recovered.loss !== undefined) warn(`${recovered.loss.message}; this was accepted`);

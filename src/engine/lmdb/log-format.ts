@@ -4,12 +4,14 @@
  *
  * A batch (little-endian):
  *
- *   magic u32, generation u32, payload length u32, CRC-32 u32 (of all that follows)
+ *   magic u32, tag u32, payload length u32, CRC-32 u32 (of all that follows, seeded with the tag)
  *   previous revision f64, revision f64, change in the number of records i32, words of graph ops u32
  *   rows, then graph ops (u32 each)
  *
- * A batch without commits is a mark: the first in each turn of a file, with the revision at that moment twice. 1 as its
- * change in the number of records says that the log has gone on in the other file.
+ * A batch without commits is a mark: the first in each turn of a file, with the revision at that moment twice, and the generation
+ * as its tag. 1 as its change in the number of records says that the log has gone on in the other file. In place of the words it has
+ * a salt, and the batches of the turn have generation XOR salt as their tag: values are what clients chose, and what looks
+ * like a batch among them is none, since nobody knows the salt before it is used. Logs of earlier versions have salt 0.
  *
  * A row is its kind and operands: ids are varints; keys, values and nodes are a length and bytes. Rows are in the order of
  * their commits, so that a later one counts.
@@ -187,9 +189,9 @@ function grown(scratch: Buffer, length: number, size: number): Buffer {
 }
 
 /** Completes a batch for its place in the log. */
-export function sealBatch(batch: Buffer, generation: number): void {
-  batch.writeUInt32LE(generation, 4);
-  batch.writeUInt32LE(checksum(batch, generation), 12);
+export function sealBatch(batch: Buffer, tag: number): void {
+  batch.writeUInt32LE(tag, 4);
+  batch.writeUInt32LE(checksum(batch, tag), 12);
 }
 
 /** Where a turn of a file begins. */
@@ -197,21 +199,26 @@ export interface Mark {
   readonly generation: number;
   /** Of the newest commit in the log then. */
   readonly revision: number;
+  readonly salt: number;
 }
 
+/** Of the batches in a turn. */
+export const tagOf = ({ generation, salt }: Pick<Mark, 'generation' | 'salt'>): number =>
+  (generation ^ salt) >>> 0;
+
 /** `isLeft`: there is a newer generation, without which commits are missing. */
-export function encodeMark({ generation, revision }: Mark, isLeft: boolean): Buffer {
+export function encodeMark({ generation, revision, salt }: Mark, isLeft: boolean): Buffer {
   const mark = Buffer.alloc(BATCH_HEAD_BYTES);
   mark.writeUInt32LE(BATCH_MAGIC, 0);
   mark.writeDoubleLE(revision, 16);
   mark.writeDoubleLE(revision, 24);
   mark.writeInt32LE(isLeft ? 1 : 0, 32);
+  mark.writeUInt32LE(salt, 36);
   sealBatch(mark, generation);
   return mark;
 }
 
-const checksum = (batch: Buffer, generation: number): number =>
-  crc32(batch.subarray(CHECKED_FROM), generation);
+const checksum = (batch: Buffer, tag: number): number => crc32(batch.subarray(CHECKED_FROM), tag);
 
 // --------------------------------------------------------------------------------------------------------- reading
 
@@ -222,26 +229,32 @@ export const isMark = (batch: Buffer): boolean =>
 
 export const isLeft = (mark: Buffer): boolean => isMark(mark) && mark.readInt32LE(32) === 1;
 
+export const decodeMark = (mark: Buffer): Mark => ({
+  generation: mark.readUInt32LE(4),
+  revision: batchRevision(mark),
+  salt: mark.readUInt32LE(36),
+});
+
 /** Checksum of a range of the log, as zlib continues `seed`. */
 export type Checksum = (start: number, end: number, seed: number) => number;
 
 /**
- * The whole batch at an offset, with its generation; undefined when there is none or it is torn. `of` spares those who ask for many
+ * The whole batch at an offset, with its tag; undefined when there is none or it is torn. `of` spares those who ask for many
  * offsets to read the bytes for each.
  */
 export function batchAt(
   log: Buffer,
   offset: number,
   of: Checksum = (start, end, seed) => crc32(log.subarray(start, end), seed),
-): { generation: number; batch: Buffer } | undefined {
+): { tag: number; batch: Buffer } | undefined {
   if (offset + BATCH_HEAD_BYTES > log.length || log.readUInt32LE(offset) !== BATCH_MAGIC) return undefined;
-  const generation = log.readUInt32LE(offset + 4);
+  const tag = log.readUInt32LE(offset + 4);
   const end = offset + BATCH_HEAD_BYTES + log.readUInt32LE(offset + 8);
   if (end > log.length) return undefined;
   const batch = log.subarray(offset, end);
-  if (batch.readUInt32LE(36) * 4 > batch.length - BATCH_HEAD_BYTES) return undefined;
-  if (batch.readUInt32LE(12) !== of(offset + CHECKED_FROM, end, generation)) return undefined;
-  return { generation, batch };
+  if (!isMark(batch) && batch.readUInt32LE(36) * 4 > batch.length - BATCH_HEAD_BYTES) return undefined;
+  if (batch.readUInt32LE(12) !== of(offset + CHECKED_FROM, end, tag)) return undefined;
+  return { tag, batch };
 }
 
 /** Takes a batch apart. It must be whole: `batchAt` or the encoder has seen to that. */

@@ -13,13 +13,16 @@ import { type EbbtideError, failedPrecondition, unknownError } from '../../error
 import { CrcRanges } from './crc-ranges.js';
 import { fileError, foreign } from './files.js';
 import {
+  BATCH_HEAD_BYTES,
   BATCH_MAGIC,
   batchAt,
   batchRevision,
   type Checksum,
+  decodeMark,
   isLeft,
   isMark,
   type Mark,
+  tagOf,
 } from './log-format.js';
 
 const NAMES = ['log.0', 'log.1'] as const;
@@ -55,13 +58,18 @@ export interface Expected {
   applied: number;
   /** A generation that was in the log once; undefined: there need be no log. */
   begun?: number | undefined;
+  /** Whether the owner writes marks: a file that begins with neither mark nor batch is empty then. Default: when one was begun. */
+  hasMarks?: boolean;
   /** Returns what there is up to the first loss, instead of failing. */
   acceptsLoss?: boolean;
 }
 
 /** Unknown: damaged. FailedPrecondition: a file is missing, or older than the tree. In both cases acknowledged commits are. */
-export function recoverLog(dir: string, { applied, begun, acceptsLoss = false }: Expected): Recovered {
-  const found = logPaths(dir).map((path) => (existsSync(path) ? readTurn(path, applied) : undefined));
+export function recoverLog(dir: string, expected: Expected): Recovered {
+  const { applied, begun, hasMarks = begun !== undefined, acceptsLoss = false } = expected;
+  const found = logPaths(dir).map((path) =>
+    existsSync(path) ? readTurn(path, applied, hasMarks) : undefined,
+  );
   const turns = found.filter((turn) => turn !== undefined && turn.generation > 0) as Turn[];
   turns.sort((a, b) => a.generation - b.generation);
   const batches: Buffer[] = [];
@@ -70,7 +78,7 @@ export function recoverLog(dir: string, { applied, begun, acceptsLoss = false }:
     damaged !== undefined
       ? damagedLog(damaged)
       : isIncomplete(turns, applied, begun)
-        ? lostLog(dir)
+        ? lossOf(dir, found)
         : undefined;
   if (loss !== undefined && !acceptsLoss) throw loss;
   return { batches, generation: turns[turns.length - 1]?.generation ?? 0, filled: found.map(filledOf), loss };
@@ -81,16 +89,19 @@ interface Turn {
   path: string;
   /** 0: nothing in it. */
   generation: number;
+  mark: Mark | undefined;
   found: Buffer[];
   used: number;
   size: number;
-  /** Something follows the last whole batch that belongs to the same generation. */
+  /** Something follows the last whole batch that belongs to the same turn. */
   torn: boolean;
   /** A whole batch that the tree lacks follows one that is not whole. */
   broken: boolean;
+  /** It begins with something that is neither zeros nor whole. */
+  headless: boolean;
 }
 
-function readTurn(path: string, applied: number): Turn {
+function readTurn(path: string, applied: number, hasMarks: boolean): Turn {
   let log: Buffer;
   try {
     if (!lstatSync(path).isFile()) throw foreign(path, 'it is not a regular file');
@@ -99,39 +110,46 @@ function readTurn(path: string, applied: number): Turn {
     throw fileError('read', path, error);
   }
   const found: Buffer[] = [];
-  let generation = 0;
   let at = 0;
-  for (let next = batchAt(log, at); next !== undefined; next = batchAt(log, at)) {
-    if (found.length === 0) generation = next.generation;
-    else if (next.generation !== generation) break;
+  const first = batchAt(log, 0);
+  const mark = first !== undefined && isMark(first.batch) ? decodeMark(first.batch) : undefined;
+  const tag = mark === undefined ? first?.tag : tagOf(mark);
+  for (let next = first; next !== undefined; next = batchAt(log, at)) {
+    if (found.length > 0 && next.tag !== tag) break;
     found.push(next.batch);
     at += next.batch.length;
   }
   const torn =
-    at + 8 <= log.length && log.readUInt32LE(at) === BATCH_MAGIC && log.readUInt32LE(at + 4) === generation;
-  const newer = newerAfter(log, at, Math.max(applied, endOf(found)));
+    at + 8 <= log.length && log.readUInt32LE(at) === BATCH_MAGIC && log.readUInt32LE(at + 4) === tag;
+  const newer =
+    tag === undefined && hasMarks ? undefined : newerAfter(log, at, Math.max(applied, endOf(found)), tag);
   return {
-    path,
-    generation: newer?.generation ?? generation,
-    found,
+    ...{ path, mark, found, torn },
+    generation: mark?.generation ?? tag ?? newer?.tag ?? 0,
     used: at,
     size: log.length,
-    torn,
     broken: newer !== undefined,
+    headless: first === undefined && log.subarray(0, BATCH_HEAD_BYTES).some((byte) => byte !== 0),
   };
 }
 
 /**
- * A whole batch with a revision above this one. A file is used again when the tree has all that is in it, so what an earlier turn
- * left is never newer.
+ * A whole batch of this turn with a revision above this one. A file is used again when the tree has all that is in it, so what
+ * an earlier turn left is never newer; where nothing tells the turn, any will do.
  */
-function newerAfter(log: Buffer, at: number, revision: number): ReturnType<typeof batchAt> {
+function newerAfter(
+  log: Buffer,
+  at: number,
+  revision: number,
+  tag: number | undefined,
+): ReturnType<typeof batchAt> {
   let ranges: CrcRanges | undefined;
   const checksum: Checksum = (start, end, seed) => {
     ranges ??= new CrcRanges(log);
     return ranges.of(start, end, seed);
   };
   for (let next = log.indexOf(MAGIC_BYTES, at); next >= 0; next = log.indexOf(MAGIC_BYTES, next + 1)) {
+    if (tag !== undefined && next + 8 <= log.length && log.readUInt32LE(next + 4) !== tag) continue;
     const found = batchAt(log, next, checksum);
     if (found !== undefined && batchRevision(found.batch) > revision) return found;
   }
@@ -176,11 +194,14 @@ function isIncomplete(turns: readonly Turn[], applied: number, begun: number | u
 }
 
 function filledOf(turn: Turn | undefined): Filled | undefined {
-  const first = turn?.found[0];
-  if (turn === undefined || first === undefined) return undefined;
-  const { used, size, generation, found } = turn;
-  const mark = isMark(first) ? { generation, revision: batchRevision(first) } : undefined;
+  if (turn === undefined || turn.found.length === 0) return undefined;
+  const { used, size, generation, mark, found } = turn;
   return { used, size, generation, revision: endOf(found), mark };
+}
+
+function lossOf(dir: string, found: readonly (Turn | undefined)[]): EbbtideError {
+  const headless = found.find((turn) => turn?.headless);
+  return headless === undefined ? lostLog(dir) : damagedLog(headless.path);
 }
 
 const accepting = (dir: string): string =>
