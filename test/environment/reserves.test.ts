@@ -3,13 +3,14 @@
  * one of them taken away behind the store's back, before the disk is full, which must show. full-disk.test.ts has the verbs.
  */
 import assert from 'node:assert/strict';
-import { cpSync, readdirSync, rmSync, statSync, truncateSync } from 'node:fs';
+import { cpSync, readdirSync, renameSync, rmSync, statSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import type { DB } from '../../src/db.js';
 import { digestOf } from '../../src/model/digest.js';
 import { layout, openDB } from '../../src/open.js';
 import { writeBlob } from '../../src/stores/content-helpers.js';
+import { open as openLmdb } from '../../src/system/lmdb.js';
 import { tempDir } from '../support/temp.js';
 import { type Disk, smallDisk } from './small-disk.js';
 
@@ -34,7 +35,18 @@ async function makeStore(t: TestContext): Promise<string> {
   // Garbage.
   await db.snapshotter('native')!.prepare(ctx, 's', '');
   await db.close();
+  await compact(snapshotMetadata(root));
   return root;
+}
+
+const snapshotMetadata = (root: string): string => join(layout.snapshotter(root, 'native'), 'metadata.db');
+
+/** Without a free page inside, in which a removal might find room. */
+async function compact(path: string): Promise<void> {
+  const env = openLmdb({ path, noSubdir: true, maxDbs: 8 });
+  await env.backup(`${path}.copy`, true);
+  await env.close();
+  renameSync(`${path}.copy`, path);
 }
 
 /** Reserves, and how each is taken from a closed store. */
@@ -45,6 +57,10 @@ const reserves: Readonly<Record<string, (root: string) => void>> = {
   'the tree': (root) => {
     // What has blocks behind its end loses them.
     const path = join(layout.database(root), 'meta.mdb');
+    truncateSync(path, statSync(path).size);
+  },
+  'the snapshot metadata': (root) => {
+    const path = snapshotMetadata(root);
     truncateSync(path, statSync(path).size);
   },
   'LMDB’s lock file': (root) => {
