@@ -3,8 +3,9 @@
  * attributes. Called by the native snapshotter to build a child. Asynchronous and iterative: a deep tree costs no
  * stack, a big file no memory; on file systems that can, file contents are shared (reflinks) instead of copied.
  *
- * The source must not change meanwhile (it is a committed snapshot). A failed copy leaves a part behind for the
- * caller to remove.
+ * The source should not change meanwhile (it is a committed snapshot); where a container with an old mount changes it all
+ * the same, the copy holds things of before or after and nothing from outside the source (held-tree.ts), or fails. A failed
+ * copy leaves a part behind for the caller to remove.
  */
 import type { BigIntStats } from 'node:fs';
 import { constants } from 'node:fs';
@@ -24,8 +25,9 @@ import {
 import { EbbtideError } from '../errors.js';
 import { errnoOf, messageOf } from '../system/system-errors.js';
 import { BLOCK_BYTES } from './disk-usage.js';
-import { eachLimit, entryName, SLASH } from './files.js';
+import { eachLimit, entryName } from './files.js';
 import { diskError } from './fs-errors.js';
+import { below, HeldTree } from './held-tree.js';
 import type { BackendLog } from './log.js';
 import { sys } from './sys.js';
 
@@ -35,51 +37,90 @@ const PERMISSIONS = 0o7777n;
 
 /** Copies `source` (a directory) to `target`, which must not exist. */
 export async function copyTree(source: string, target: string, log: BackendLog): Promise<void> {
-  await new TreeCopy(log).run(Buffer.from(source), Buffer.from(target));
+  const path = Buffer.from(source);
+  let held: HeldTree;
+  try {
+    held = new HeldTree(path);
+  } catch (error) {
+    throw diskError('copy', source, error);
+  }
+  try {
+    await new TreeCopy(path, held, log).run(Buffer.from(target));
+  } finally {
+    held.close();
+  }
 }
 
 interface Entry {
+  /** Below the source. */
+  name: Buffer;
+  /** Where it is reached, while its directory is open. */
   from: Buffer;
   to: Buffer;
   stats: BigIntStats;
 }
 
+const TOP = Buffer.alloc(0);
+const ITSELF = Buffer.from('.');
+
 class TreeCopy {
+  readonly #source: Buffer;
+  readonly #tree: HeldTree;
   readonly #log: BackendLog;
   /** First copy of each file that has several names, by device and inode. */
   readonly #linked = new Map<string, Promise<Buffer>>();
   readonly #directories: Entry[] = [];
   readonly #lostAttributes = new Set<string>();
 
-  constructor(log: BackendLog) {
+  constructor(source: Buffer, tree: HeldTree, log: BackendLog) {
+    this.#source = source;
+    this.#tree = tree;
     this.#log = log;
   }
 
-  async run(source: Buffer, target: Buffer): Promise<void> {
-    await this.#copy(source, target);
+  async run(target: Buffer): Promise<void> {
+    await this.#tree.inside(TOP, (prefix) => this.#copy(TOP, Buffer.concat([prefix, ITSELF]), target));
     for (let next = 0; next < this.#directories.length; next++) {
-      const { from, to } = this.#directories[next]!;
-      const entries = await readdir(from, { encoding: 'buffer', withFileTypes: true });
-      await eachLimit(entries, PARALLEL, (entry) => {
-        const name = entryName(entry);
-        return this.#copy(Buffer.concat([from, SLASH, name]), Buffer.concat([to, SLASH, name]));
+      const { name: directory, to } = this.#directories[next]!;
+      await this.#with(directory, async (prefix) => {
+        const entries = await readdir(prefix, { encoding: 'buffer', withFileTypes: true });
+        await eachLimit(entries, PARALLEL, (entry) => {
+          const name = entryName(entry);
+          return this.#copy(below(directory, name), Buffer.concat([prefix, name]), below(to, name));
+        });
       });
     }
     // Last, because making an entry changes its directory's times, and its mode may forbid making any.
-    for (const directory of this.#directories.reverse()) await this.#dress(directory);
+    for (const directory of this.#directories.reverse()) {
+      await this.#with(directory.name, (prefix) =>
+        this.#dress({ ...directory, from: Buffer.concat([prefix, ITSELF]) }),
+      );
+    }
   }
 
-  async #copy(from: Buffer, to: Buffer): Promise<void> {
+  async #with(directory: Buffer, fn: (prefix: Buffer) => Promise<void>): Promise<void> {
     try {
-      const entry = { from, to, stats: await lstat(from, { bigint: true }) };
+      await this.#tree.inside(directory, fn);
+    } catch (error) {
+      throw this.#failed(directory, error);
+    }
+  }
+
+  #failed(name: Buffer, error: unknown): EbbtideError {
+    if (error instanceof EbbtideError) return error;
+    return diskError('copy', below(this.#source, name).toString(), error);
+  }
+
+  async #copy(name: Buffer, from: Buffer, to: Buffer): Promise<void> {
+    try {
+      const entry = { name, from, to, stats: await lstat(from, { bigint: true }) };
       if (entry.stats.isDirectory()) {
         await mkdir(to, 0o700);
         this.#directories.push(entry);
       } else if (entry.stats.nlink > 1n) await this.#copyLinked(entry);
       else await this.#copyOne(entry);
     } catch (error) {
-      if (error instanceof EbbtideError) throw error;
-      throw diskError('copy', from.toString(), error);
+      throw this.#failed(name, error);
     }
   }
 
@@ -101,10 +142,10 @@ class TreeCopy {
   }
 
   /** Owner first, since changing it clears bits of the mode and capabilities; times last. */
-  async #dress({ from, to, stats }: Entry): Promise<void> {
+  async #dress({ name, from, to, stats }: Entry): Promise<void> {
     await this.#own(to, stats);
     if (!stats.isSymbolicLink()) await chmod(to, Number(stats.mode & PERMISSIONS));
-    this.#copyAttributes(from, to);
+    this.#copyAttributes(from, to, name);
     sys.utimes(to, stats.atimeNs, stats.mtimeNs);
   }
 
@@ -117,13 +158,13 @@ class TreeCopy {
     }
   }
 
-  #copyAttributes(from: Buffer, to: Buffer): void {
+  #copyAttributes(from: Buffer, to: Buffer, of: Buffer): void {
     if (!sys.xattrSupported) return;
     let names: string[];
     try {
       names = sys.llistxattr(from);
     } catch (error) {
-      this.#lost('*', from, error);
+      this.#lost('*', of, error);
       return;
     }
     for (const name of names) {
@@ -131,20 +172,35 @@ class TreeCopy {
         const value = sys.lgetxattr(from, name);
         if (value !== undefined) sys.lsetxattr(to, name, value);
       } catch (error) {
-        this.#lost(name, from, error);
+        this.#lost(name, of, error);
       }
     }
   }
 
   /** Said once for each attribute name, not for each file. */
-  #lost(name: string, from: Buffer, error: unknown): void {
+  #lost(name: string, of: Buffer, error: unknown): void {
     if (this.#lostAttributes.has(name)) return;
     this.#lostAttributes.add(name);
-    this.#log('warn', `cannot copy extended attribute ${name} of ${from}`, { error: messageOf(error) });
+    this.#log('warn', `cannot copy extended attribute ${name} of ${below(this.#source, of)}`, {
+      error: messageOf(error),
+    });
   }
 }
 
+/** What `stats` were of. A link that is in its place now is not followed, a pipe not waited for. */
 async function copyContents({ from, to, stats }: Entry): Promise<void> {
+  const source = await open(from, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  try {
+    const { dev, ino } = await source.stat({ bigint: true });
+    if (dev !== stats.dev || ino !== stats.ino) throw new Error('it was replaced while it was copied');
+    await copyFrom(source, to, stats);
+  } finally {
+    await source.close();
+  }
+}
+
+async function copyFrom(source: FileHandle, to: Buffer, stats: BigIntStats): Promise<void> {
+  const from = `/proc/self/fd/${source.fd}`;
   if (stats.blocks * BigInt(BLOCK_BYTES) >= stats.size) {
     return copyFile(from, to, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE);
   }
@@ -153,16 +209,14 @@ async function copyContents({ from, to, stats }: Entry): Promise<void> {
   } catch (error) {
     if (!['ENOTSUP', 'EOPNOTSUPP', 'ENOTTY', 'EINVAL', 'EXDEV', 'ENOSYS'].includes(errnoOf(error) ?? ''))
       throw error;
-    await copySparse(from, to);
+    await copySparse(source, to);
   }
 }
 
 /** An ordinary copy would fill the holes of a sparse file. */
-async function copySparse(from: Buffer, to: Buffer): Promise<void> {
-  let source: FileHandle | undefined;
+async function copySparse(source: FileHandle, to: Buffer): Promise<void> {
   let target: FileHandle | undefined;
   try {
-    source = await open(from, 'r');
     target = await open(to, constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC, 0o600);
     const piece = Buffer.allocUnsafe(PIECE_BYTES);
     const zeros = Buffer.alloc(PIECE_BYTES);
@@ -176,7 +230,6 @@ async function copySparse(from: Buffer, to: Buffer): Promise<void> {
     }
     await target.truncate(position);
   } finally {
-    await source?.close();
     await target?.close();
   }
 }

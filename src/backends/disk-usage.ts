@@ -1,13 +1,14 @@
 /**
  * What a tree takes on disk, as `du` counts: allocated blocks, directories included, a file with several names
  * once. Called by the snapshotters for the usage of a snapshot. The tree may be in use: what vanishes while it is
- * being counted is left out.
+ * being counted is left out, and nothing outside it is counted (held-tree.ts).
  */
 import type { Stats } from 'node:fs';
 import { lstat, readdir } from 'node:fs/promises';
 import { errnoOf } from '../system/system-errors.js';
 import type { Usage } from './contract.js';
-import { eachLimit, entryName, orAbsent, SLASH } from './files.js';
+import { eachLimit, entryName } from './files.js';
+import { below, HeldTree, isReplaced } from './held-tree.js';
 
 const PARALLEL = 8;
 export const BLOCK_BYTES = 512;
@@ -16,13 +17,14 @@ export const BLOCK_BYTES = 512;
 export async function diskUsage(tree: string, see?: (path: Buffer, stats: Stats) => void): Promise<Usage> {
   const usage: Usage = { inodes: 0, size: 0 };
   const counted = new Set<string>();
+  const path = Buffer.from(tree);
   const directories: Buffer[] = [];
 
-  const count = async (path: Buffer): Promise<void> => {
-    const stats = await orUnreachable(lstat(path));
+  const count = async (at: Buffer, name: Buffer): Promise<void> => {
+    const stats = await orUnreachable(lstat(at));
     if (stats === null) return;
-    see?.(path, stats);
-    if (stats.isDirectory()) directories.push(path);
+    see?.(below(path, name), stats);
+    if (stats.isDirectory()) directories.push(name);
     else if (stats.nlink > 1) {
       const inode = `${stats.dev}:${stats.ino}`;
       if (counted.has(inode)) return;
@@ -31,24 +33,34 @@ export async function diskUsage(tree: string, see?: (path: Buffer, stats: Stats)
     usage.inodes++;
     usage.size += stats.blocks * BLOCK_BYTES;
   };
+  const countIn = async (directory: Buffer, prefix: Buffer): Promise<void> => {
+    const entries = await orUnreachable(readdir(prefix, { encoding: 'buffer', withFileTypes: true }));
+    await eachLimit(entries ?? [], PARALLEL, (entry) => {
+      const name = entryName(entry);
+      return count(Buffer.concat([prefix, name]), below(directory, name));
+    });
+  };
 
-  await count(Buffer.from(tree));
-  for (let path = directories.pop(); path !== undefined; path = directories.pop()) {
-    const directory = path;
-    const entries = await orUnreachable(readdir(directory, { encoding: 'buffer', withFileTypes: true }));
-    await eachLimit(entries ?? [], PARALLEL, (entry) =>
-      count(Buffer.concat([directory, SLASH, entryName(entry)])),
-    );
+  await count(path, Buffer.alloc(0));
+  if (directories.length === 0) return usage;
+  const held = await orUnreachable(Promise.resolve(path).then((top) => new HeldTree(top)));
+  try {
+    for (let next = directories.pop(); next !== undefined; next = directories.pop()) {
+      const directory = next;
+      await orUnreachable(held?.inside(directory, (prefix) => countIn(directory, prefix)));
+    }
+  } finally {
+    held?.close();
   }
   return usage;
 }
 
 /** `null` for what is gone, and for what lies deeper than a path can say (a hostile tree must not block a commit). */
-async function orUnreachable<T>(work: Promise<T>): Promise<T | null> {
+async function orUnreachable<T>(work: Promise<T> | undefined): Promise<T | null> {
   try {
-    return await orAbsent(work);
+    return (await work) ?? null;
   } catch (error) {
-    if (errnoOf(error) === 'ENAMETOOLONG') return null;
+    if (isReplaced(error) || errnoOf(error) === 'ENAMETOOLONG') return null;
     throw error;
   }
 }

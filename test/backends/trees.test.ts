@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { renameSync, symlinkSync } from 'node:fs';
 import { chmod, link, lutimes, mkdir, open, readdir, stat, symlink, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
@@ -241,4 +242,56 @@ test('given id mappings, then the host id of root is found or the mapping refuse
   ]) {
     assert.throws(() => mappedRoot(bad), { kind: 'InvalidArgument' }, bad);
   }
+});
+
+test('given a directory that is replaced by a link while its tree is measured, then nothing outside counts', async (t) => {
+  const root = await tempDir(t);
+  const tree = join(root, 'tree');
+  await mkdir(join(tree, 'inner'), { recursive: true });
+  await mkdir(join(root, 'outside'));
+  await writeFile(join(root, 'outside/large'), Buffer.alloc(1_000_000, 1));
+  const seen: string[] = [];
+  const { inodes } = await diskUsage(tree, (path) => {
+    seen.push(path.toString());
+    if (!path.equals(Buffer.from(join(tree, 'inner')))) return;
+    renameSync(join(tree, 'inner'), join(root, 'away'));
+    symlinkSync(join(root, 'outside'), join(tree, 'inner'));
+  });
+  assert.deepEqual([inodes, seen], [2, [tree, join(tree, 'inner')]]);
+});
+
+/** Whoever has a mount of the source: again and again another thing under each of two names. */
+const swapping = `
+  while :; do
+    mv inner away; ln -s ../outside inner; rm inner; mv away inner
+    mv file gone; ln -s ../outside/secret file; rm file; mv gone file
+  done`;
+
+test('given a tree whose entries are replaced by links while it is copied, then nothing from outside is in the copy', async (t) => {
+  const root = await tempDir(t);
+  const tree = join(root, 'tree');
+  await mkdir(join(tree, 'inner'), { recursive: true });
+  for (const name of ['file', 'inner/file']) await writeFile(join(tree, name), 'mine');
+  await mkdir(join(root, 'outside'));
+  await writeFile(join(root, 'outside/secret'), 'secret');
+  const container = spawn('bash', ['-c', swapping], { cwd: tree, stdio: 'ignore' });
+  const ended = once(container, 'exit');
+  t.after(async () => {
+    container.kill('SIGKILL');
+    await ended;
+  });
+  let copied = 0;
+  let refused = 0;
+  for (let round = 0; round < 2000 && (copied < 20 || refused < 20); round++) {
+    const to = join(root, `copy-${round}`);
+    await copyTree(tree, to, recordingLog().log).then(
+      () => copied++,
+      () => refused++,
+    );
+    const inside = execFileSync('find', [to, '-type', 'f', '-exec', 'cat', '{}', ';'], { encoding: 'utf8' });
+    assert.doesNotMatch(inside, /secret/);
+    removeTreeSync(to);
+  }
+  t.diagnostic(`${copied} copied, ${refused} refused`);
+  assert.ok(copied > 0);
 });
