@@ -272,6 +272,8 @@ test('given a tree whose entries are replaced by links while it is copied, then 
   const tree = join(root, 'tree');
   await mkdir(join(tree, 'inner'), { recursive: true });
   for (const name of ['file', 'inner/file']) await writeFile(join(tree, name), 'mine');
+  // Time passes between the look at a directory and the look into it.
+  for (let i = 0; i < 30; i++) await mkdir(join(tree, `other-${i}/deeper`), { recursive: true });
   await mkdir(join(root, 'outside'));
   await writeFile(join(root, 'outside/secret'), 'secret');
   const container = spawn('bash', ['-c', swapping], { cwd: tree, stdio: 'ignore' });
