@@ -3,9 +3,10 @@
  * apply.ts for writing; not shared between threads.
  *
  *   keys      encoded key → node id (4 bytes, big-endian), or a head and the value of a record that has no node
- *   digests   the beginning of an encoded key that ends in a digest (`digestCut`) → the ids of all nodes with that
- *             beginning; the node has the whole key, so most of a digest need not be stored twice. The id INLINE_ID says
- *             that `keys` may have values with that beginning, so that nobody looks there in vain.
+ *   digests   the beginning of an encoded key that ends in a digest (`digestCut`) → the ids of the nodes with that
+ *             beginning; the node has the whole key, so most of a digest need not be stored twice. At most SHARING_MAX of
+ *             them, since clients choose digests; further ones are in `keys`. The id INLINE_ID says that `keys` may have
+ *             something with that beginning, so that nobody looks there in vain.
  */
 import type { Database } from '../../system/lmdb.js';
 import type { Key } from '../contract.js';
@@ -18,6 +19,8 @@ import { lastSizeOf, type Table } from './table.js';
 export const INLINE = 0x40;
 /** No node has it. */
 export const INLINE_ID = 2 ** 30 - 1;
+/** Nodes that are found by the same beginning of their keys. */
+export const SHARING_MAX = 16;
 /** What answers say where there is no node, nor anything else. */
 export const NO_NODE = 0xffffffff;
 const ID_BYTES = 4;
@@ -210,21 +213,24 @@ function* mixed(
   row: readonly [Buffer, Buffer],
   bounds: Bounds,
 ): Generator<KeyRow> {
-  const all: { encoded: Buffer; row: KeyRow }[] = [];
-  for (const found of nodesOf(tables, row, bounds)) {
-    const { key, id, start, end, keyStart, keyEnd } = found;
+  const next = (): readonly [Buffer, Buffer] | undefined => {
+    const found = whole.peek();
+    return found?.[0].subarray(0, row[0].length).equals(row[0]) ? found : undefined;
+  };
+  for (const node of nodesOf(tables, row, bounds)) {
     // The bytes of a fast read are good until the next one.
-    const bytes = copyOf(found.bytes, 0, end);
-    all.push({ encoded: bytes.subarray(keyStart, keyEnd), row: { key, id, bytes, start, end } });
+    const bytes = copyOf(node.bytes, 0, node.end);
+    const encoded = bytes.subarray(node.keyStart, node.keyEnd);
+    for (let a = next(); a !== undefined && Buffer.compare(a[0], encoded) < 0; a = next()) {
+      whole.skip();
+      yield rowOf(tables, a);
+    }
+    yield { ...node, bytes };
   }
-  for (let a = whole.peek(); a?.[0].subarray(0, row[0].length).equals(row[0]); a = whole.peek()) {
+  for (let a = next(); a !== undefined; a = next()) {
     whole.skip();
-    const found = rowOf(tables, a);
-    const { key, id, start, end } = found;
-    all.push({ encoded: a[0], row: { key, id, bytes: copyOf(found.bytes, 0, end), start, end } });
+    yield rowOf(tables, a);
   }
-  all.sort((a, b) => Buffer.compare(a.encoded, b.encoded));
-  for (const { row: found } of all) yield found;
 }
 
 function isWithin(encoded: Buffer, { lower, exclusive, upper }: Bounds): boolean {

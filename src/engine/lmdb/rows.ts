@@ -10,7 +10,7 @@ import { Relation } from '../schema/keys.js';
 import { childCheck, childRow, childRows } from './child-links.js';
 import type { Databases } from './databases.js';
 import { decodeLink, digestCut, encodeKey } from './key-codec.js';
-import { find, INLINE, INLINE_ID, idBytes, idsIn } from './key-index.js';
+import { find, INLINE, INLINE_ID, idBytes, idsIn, SHARING_MAX } from './key-index.js';
 import type { RowVisitor } from './log-format.js';
 import { hasAdjacency, nodeParts } from './node-codec.js';
 import type { Table } from './table.js';
@@ -24,10 +24,15 @@ interface Row {
   readonly value: Buffer | undefined;
 }
 
-/** Ids that come and go under a cut key. */
+/** What comes and goes under a cut key. */
 interface CutRow {
   readonly key: Buffer;
-  readonly ids: Map<number, boolean>;
+  /** Whole keys of the nodes that come; undefined: the id goes. */
+  readonly ids: Map<number, Buffer | undefined>;
+  /** Whole keys, by their text, of nodes that went. */
+  readonly gone: Map<string, Buffer>;
+  /** Something else than a node comes. */
+  hasInline: boolean;
 }
 
 export class Rows implements RowVisitor {
@@ -78,14 +83,16 @@ export class Rows implements RowVisitor {
       this.#keys.set(name, { key, value: present ? idBytes([id]) : undefined });
       return;
     }
-    this.#cutRow(key, cut).ids.set(id, present);
+    const row = this.#cutRow(key, cut);
+    row.ids.set(id, present ? key : undefined);
+    if (!present) row.gone.set(name, key);
   }
 
   #cutRow(key: Buffer, cut: number): CutRow {
     const name = key.toString('latin1', 0, cut);
     let row = this.#digests.get(name);
     if (row === undefined) {
-      row = { key: key.subarray(0, cut), ids: new Map() };
+      row = { key: key.subarray(0, cut), ids: new Map(), gone: new Map(), hasInline: false };
       this.#digests.set(name, row);
     }
     return row;
@@ -94,7 +101,7 @@ export class Rows implements RowVisitor {
   inline(key: Buffer, value: Buffer | undefined): void {
     const cut = digestCut(key);
     // Others may share the beginning, so the sign stays when this one goes.
-    if (cut > 0 && value !== undefined) this.#cutRow(key, cut).ids.set(INLINE_ID, true);
+    if (cut > 0 && value !== undefined) this.#cutRow(key, cut).hasInline = true;
     set(this.#keys, key, value && Buffer.concat([INLINE_HEAD, value]));
   }
 
@@ -145,8 +152,9 @@ export class Rows implements RowVisitor {
   }
 
   put(): void {
-    putAll(this.#dbs.keys, this.#keys);
+    // Before the keys, among which are those that find no room.
     this.#putDigests();
+    putAll(this.#dbs.keys, this.#keys);
     // New ids are appended, which fills their pages.
     for (const id of sorted(this.#nodes.keys())) {
       const node = this.#nodes.get(id);
@@ -167,12 +175,26 @@ export class Rows implements RowVisitor {
 
   #putDigests(): void {
     const { digests } = this.#dbs;
-    for (const { key, ids } of [...this.#digests.values()].sort(byKey)) {
-      const stored = digests.get(key);
-      const kept = stored === undefined ? [] : idsIn(stored, digests.lastSize).filter((id) => !ids.has(id));
-      for (const [id, present] of ids) if (present) kept.push(id);
+    for (const { key, ids, gone, hasInline } of [...this.#digests.values()].sort(byKey)) {
+      const row = digests.get(key);
+      const stored = row === undefined ? [] : idsIn(row, digests.lastSize);
+      const kept = stored.filter((id) => id !== INLINE_ID && !ids.has(id));
+      let sharesWithKeys = hasInline || stored.includes(INLINE_ID);
+      // Unless something else than a node came under the key, which is known by now; a node that did comes below.
+      if (sharesWithKeys) {
+        for (const [name, whole] of gone) if (!this.#keys.has(name)) set(this.#keys, whole, undefined);
+      }
+      for (const [id, whole] of ids) {
+        if (whole === undefined) continue;
+        if (kept.length < SHARING_MAX) kept.push(id);
+        else {
+          set(this.#keys, whole, idBytes([id]));
+          sharesWithKeys = true;
+        }
+      }
+      if (sharesWithKeys) kept.push(INLINE_ID);
       if (kept.length > 0) digests.put(key, idBytes(kept));
-      else if (stored !== undefined) digests.remove(key);
+      else if (row !== undefined) digests.remove(key);
     }
   }
 }
