@@ -1,4 +1,4 @@
-// The graph core for Node: class Graph, one method for each of src/engine/graph.ts (src/gc/graph-native.ts wraps it).
+// The graph core for Node: class Graph, one method for each of src/engine/graph.ts (src/gc/graph-core.ts wraps it).
 //
 // Contract: every argument's type, length and range is checked here; what is wrong throws a JavaScript Error whose
 // `kind` is one of src/errors.ts. No argument can crash the process.
@@ -131,7 +131,7 @@ Napi::Value makeDoubles(Napi::Env env, std::span<const double> doubles) {
 // Runs a method's body and turns what it throws into a JavaScript exception.
 template <typename Body>
 Napi::Value guarded(const Napi::CallbackInfo& info, Body body) {
-  const char* kind = "Unavailable";
+  const char* kind = kNoMemory;
   std::string message = "out of memory";
   try {
     return body();
@@ -223,7 +223,7 @@ class Promised {
   void settle(napi_env env) {
     napi_value value = nullptr;
     std::string message = "out of memory";
-    const char* kind = "Unavailable";
+    const char* kind = kNoMemory;
     try {
       value = makeResult(env, *job_);
     } catch (const GraphError& error) {
@@ -388,18 +388,7 @@ class GraphObject : public Napi::ObjectWrap<GraphObject> {
   }
 
   Napi::Value edgesOf(Info info) {
-    return guarded(info, [&] {
-      std::vector<uint32_t> words;
-      const Node* node = core_->graph().find(idArgument(info, 0));
-      if (node != nullptr) core_->graph().edges().sorted(*node, words);
-      std::vector<uint32_t> pairs;
-      pairs.reserve(2 * words.size());
-      for (const uint32_t word : words) {
-        pairs.push_back(edgeTarget(word));
-        pairs.push_back(edgeKind(word));
-      }
-      return makeWords(info.Env(), pairs);
-    });
+    return guarded(info, [&] { return makeWords(info.Env(), core_->graph().edgePairs(idArgument(info, 0))); });
   }
 
   Napi::Value path(Info info) {

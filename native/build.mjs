@@ -30,9 +30,9 @@ function build() {
   for (const addon of addons) rmSync(addon, { force: true });
   console.error(
     strict
-      ? `ebbtide: building the C++ core failed: ${problem}`
-      : `ebbtide: the C++ core was not built (${problem}); the slower TypeScript core will be used. ` +
-          'With g++ (C++20), make and python3 installed, "npm rebuild ebbtide" builds it.',
+      ? `ebbtide: building the addons failed: ${problem}`
+      : `ebbtide: the addons were not built (${problem}); the C++ core will run as WebAssembly. ` +
+          'With g++ (C++20), make and python3 installed, "npm rebuild ebbtide" builds them.',
   );
   return strict ? 1 : 0;
 }
@@ -73,7 +73,9 @@ function headers() {
 
 function isUpToDate() {
   if (!addons.every((file) => existsSync(file))) return false;
-  const sources = readdirSync(join(root, 'native')).map((name) => join(root, 'native', name));
+  const sources = readdirSync(join(root, 'native'))
+    .filter((name) => /\.(cc|h)$/.test(name))
+    .map((name) => join(root, 'native', name));
   const newest = Math.max(...[...sources, join(root, 'binding.gyp')].map((file) => statSync(file).mtimeMs));
   return addons.every((file) => statSync(file).mtimeMs >= newest);
 }

@@ -1,5 +1,5 @@
-// The packed, checksummed image of a whole graph; about six bytes a node. src/gc/graph-checkpoint.ts reads and writes
-// the same bytes. All numbers are little-endian. Equal graphs give equal bytes.
+// The packed, checksummed image of a whole graph; about six bytes a node. All numbers are little-endian. Equal graphs
+// give equal bytes.
 //
 //   header  44 bytes   magic "EBBG", u32 version 1, u32 limit, u32 frames, u32 nodes, u32 zero, u64 edges,
 //                      u64 bytes in all, u32 CRC-32C of what is before it

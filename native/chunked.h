@@ -23,7 +23,7 @@ class ChunkedWords {
 
   void append(std::span<const uint32_t> words) {
     while (!words.empty()) {
-      if (size_ >> kBits == chunks_.size()) chunks_.push_back(std::make_unique_for_overwrite<uint32_t[]>(kWords));
+      if (size_ >> kBits == chunks_.size()) chunks_.push_back(std::unique_ptr<uint32_t[]>(new uint32_t[kWords]));
       const size_t at = size_ & (kWords - 1);
       const size_t n = std::min(words.size(), kWords - at);
       std::memcpy(chunks_[size_ >> kBits].get() + at, words.data(), n * sizeof(uint32_t));

@@ -2,22 +2,21 @@
 #include "core.h"
 
 #include <chrono>
-#include <thread>
 
 namespace ebbtide {
 
 namespace {
 
 GraphError canceled(const char* what) { return {"Canceled", std::string(what) + ": the graph's owner ended it"}; }
-GraphError outOfMemory(const char* what) { return {"Unavailable", std::string(what) + ": out of memory"}; }
+GraphError outOfMemory(const char* what) { return {kNoMemory, std::string(what) + ": out of memory"}; }
 
 }  // namespace
 
 template <typename Step>
 void Core::inTurns(const std::atomic<bool>& cancelled, Step step) {
   for (;;) {
-    while (wanted_.load(std::memory_order_relaxed)) std::this_thread::yield();
-    const std::lock_guard lock(mutex_);
+    while (wanted_.load(std::memory_order_relaxed)) giveWay();
+    const Locked lock(mutex_);
     do {
       if (cancelled.load(std::memory_order_relaxed) || step()) return;
     } while (!wanted_.load(std::memory_order_relaxed));
@@ -179,6 +178,7 @@ std::vector<NodeId> Core::takeFreeable() { return graph_.takeFreeable(); }
 void MarkJob::work() try {
   const auto started = std::chrono::steady_clock::now();
   core_->inTurns(run_->cancelled, [this] { return run_->step(); });
+  if (!run_->cancelled) run_->sortCandidates();
   finish();
   durationMs_ = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - started).count();
 } catch (const std::bad_alloc&) {
@@ -187,9 +187,10 @@ void MarkJob::work() try {
 
 bool MarkJob::step(size_t nodes) try {
   {
-    const std::lock_guard lock(core_->mutex_);
+    const Locked lock(core_->mutex_);
     if (!run_->cancelled && !run_->step(nodes)) return false;
   }
+  if (!run_->cancelled && !run_->sortCandidates(nodes)) return false;
   finish();
   return true;
 } catch (const std::bad_alloc&) {
@@ -198,8 +199,7 @@ bool MarkJob::step(size_t nodes) try {
 }
 
 void MarkJob::finish() {
-  if (!run_->cancelled) run_->sortCandidates();
-  const std::lock_guard lock(core_->mutex_);
+  const Locked lock(core_->mutex_);
   cancelled_ = run_->cancelled;
   if (!cancelled_) run_->finish();
   counts_ = run_->counts();
@@ -230,7 +230,7 @@ void SaveJob::work() try {
 
 bool SaveJob::step() try {
   if (!writer_->cancelled && !writer_->done()) {
-    const std::lock_guard lock(core_->mutex_);
+    const Locked lock(core_->mutex_);
     if (writer_->gather()) writer_->closeFrame();
     return false;
   }
@@ -243,7 +243,7 @@ bool SaveJob::step() try {
 
 void SaveJob::finish() {
   {
-    const std::lock_guard lock(core_->mutex_);
+    const Locked lock(core_->mutex_);
     cancelled_ = writer_->cancelled;
     writer_->detach();
   }
@@ -272,7 +272,7 @@ void RetainedJob::work() {
 bool RetainedJob::step() {
   return advance([this] {
     {
-      const std::lock_guard lock(core_->mutex_);
+      const Locked lock(core_->mutex_);
       if (!taker_->cancelled && !taker_->gather()) return false;
     }
     query_.check();
@@ -298,7 +298,7 @@ bool RetainedJob::advance(Body body) {
   } catch (const std::bad_alloc&) {
     error_ = outOfMemory("retained");
   }
-  const std::lock_guard lock(core_->mutex_);
+  const Locked lock(core_->mutex_);
   taker_->detach();
   return true;
 }

@@ -2,7 +2,8 @@
 // save and report.
 //
 // Threads: one owner (the JavaScript thread) calls everything here but `work`, which a job's own thread calls (`step`
-// is the owner's way of doing the same little by little, in tests that decide what happens between two steps). Only
+// is the owner's way of doing the same little by little: where there is no other thread, and in tests that decide what
+// happens between two steps). Only
 // the owner changes nodes and edges, so it reads them without a lock; it takes the lock to change them and to use marks.
 // Marks are written by jobs, next to the flags that the owner reads: see Node in edges.h. A job
 // holds the lock for steps of some ten microseconds and gives it away as soon as the owner asks for it, so ops take
@@ -15,13 +16,13 @@
 
 #include <atomic>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <vector>
 
 #include "checkpoint.h"
 #include "graph.h"
+#include "lock.h"
 #include "mark.h"
 #include "picture.h"
 #include "retained.h"
@@ -38,7 +39,7 @@ class MarkJob {
   void work();
   // In its place: expands up to `nodes` nodes; true when there is nothing left to do.
   bool step(size_t nodes);
-  // Afterwards, for the owner: what was counted, or a GraphError of kind Canceled or Unavailable.
+  // Afterwards, for the owner: what was counted, or a GraphError of kind Canceled or ResourceExhausted.
   MarkCounts result() const;
   double durationMs() const { return durationMs_; }
 
@@ -85,7 +86,7 @@ class RetainedJob {
   RetainedJob& operator=(const RetainedJob&) = delete;
   void work();
   bool step();
-  // The sums, or a GraphError of kind InvalidArgument, Canceled or Unavailable.
+  // The sums, or a GraphError of kind InvalidArgument, Canceled or ResourceExhausted.
   RetainedSums result();
   double durationMs() const { return durationMs_; }
   // Where to say, from any thread, that nobody waits for the answer any more.
@@ -162,7 +163,7 @@ class Core : public std::enable_shared_from_this<Core> {
   void dropJobs();
   void keep(const std::shared_ptr<GraphCopy>& copy);
 
-  std::mutex mutex_;
+  Mutex mutex_;
   std::atomic<bool> wanted_{false};
   Graph graph_;
   std::shared_ptr<Run> run_;

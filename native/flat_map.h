@@ -88,7 +88,7 @@ class FlatMap {
   }
 
   void resize(size_t capacity) {
-    auto old = std::make_unique_for_overwrite<Slot[]>(capacity);
+    std::unique_ptr<Slot[]> old(new Slot[capacity]);
     for (size_t i = 0; i < capacity; i++) old[i].key = kEmpty;
     old.swap(slots_);
     const size_t before = capacity_;

@@ -329,6 +329,19 @@ std::vector<NodeId> Graph::withFlags(uint32_t wanted) const {
   return ids;
 }
 
+std::vector<uint32_t> Graph::edgePairs(NodeId id) const {
+  std::vector<uint32_t> words;
+  const Node* node = find(id);
+  if (node != nullptr) edges_.sorted(*node, words);
+  std::vector<uint32_t> pairs;
+  pairs.reserve(2 * words.size());
+  for (const uint32_t word : words) {
+    pairs.push_back(edgeTarget(word));
+    pairs.push_back(edgeKind(word));
+  }
+  return pairs;
+}
+
 size_t Graph::bytes() const {
   size_t total = edges_.bytes() + expiries_.bytes() + wideInDegrees_.bytes();
   for (const auto& block : blocks_) total += block == nullptr ? 0 : Block::kBytes;

@@ -1,5 +1,5 @@
 // The mutable graph: dense ids, flags, expiries, edges, in-degrees, and three bits of marks for each node. Rules of nodes
-// and ops are those of src/engine/graph.ts; src/gc/graph-ts.ts is the twin that must behave the same.
+// and ops are those of src/engine/graph.ts.
 //
 // Contract: `apply` takes a whole batch or nothing. Memory is 8 bytes a node, 4 to 5 for each edge of a node that has
 // more than one, and a hash entry for each expiry, rare flag and in-degree beyond 254. Blocks of ids exist only where
@@ -133,6 +133,8 @@ class Graph {
   std::vector<NodeId> takeFreeable();
   std::vector<NodeId> unused(uint64_t from, uint64_t max) const;
   std::vector<NodeId> withFlags(uint32_t flags) const;
+  // Targets and kinds in turn, ascending; none when the node does not exist.
+  std::vector<uint32_t> edgePairs(NodeId id) const;
 
   uint32_t nodeCount() const { return nodes_; }
   uint64_t edgeCount() const { return edgeCount_; }

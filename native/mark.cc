@@ -79,9 +79,11 @@ void Run::detach() {
   graph_.setBornMark(0);
 }
 
-void Run::sortCandidates() {
-  order_ = removalOrder_.sort();
+bool Run::sortCandidates(size_t most) {
+  if (!removalOrder_.sort(most)) return false;
+  order_ = removalOrder_.take();
   removalOrder_ = RemovalOrder();
+  return true;
 }
 
 void Run::finish() {

@@ -46,8 +46,8 @@ class Run final : public GraphObserver {
   // Does a little of the marking and of the search for candidates; true when only `sortCandidates` is left. Expands
   // `most` nodes, or places in a big list, at once, or as many as is fastest.
   bool step(size_t most = SIZE_MAX);
-  // Sorts the candidates. Touches nothing that ops change.
-  void sortCandidates();
+  // Sorts the candidates, looking at up to so many at once; true when all are sorted. Touches nothing that ops change.
+  bool sortCandidates(size_t most = SIZE_MAX);
   void finish();
   bool ready() const { return phase_ == Phase::kReady; }
 

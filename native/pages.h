@@ -2,14 +2,18 @@
 // Random access over hundreds of megabytes is mostly spent on address translation otherwise.
 //
 // Contract: untouched pages cost nothing. bad_alloc when there is no address space. Threads: none of its own.
+// WebAssembly has neither a kernel nor huge pages; there it is a piece of the one memory.
 #pragma once
-
-#include <sys/mman.h>
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <new>
 #include <utility>
+
+#if !defined(__wasm__)
+#include <sys/mman.h>
+#endif
 
 namespace ebbtide {
 
@@ -17,6 +21,12 @@ class Pages {
  public:
   Pages() = default;
   // `huge` asks for huge pages; the kernel may ignore it.
+#if defined(__wasm__)
+  Pages(size_t bytes, bool) : data_(std::calloc(bytes, 1)), bytes_(bytes) {
+    if (data_ == nullptr) throw std::bad_alloc();
+  }
+  ~Pages() { std::free(data_); }
+#else
   Pages(size_t bytes, bool huge) : bytes_(bytes) {
     const size_t reserved = bytes + kAlign;
     void* got = mmap(nullptr, reserved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -32,6 +42,7 @@ class Pages {
   ~Pages() {
     if (data_ != nullptr) munmap(data_, bytes_);
   }
+#endif
   Pages(Pages&& other) noexcept : data_(std::exchange(other.data_, nullptr)), bytes_(other.bytes_) {}
   Pages& operator=(Pages&& other) noexcept {
     std::swap(data_, other.data_);

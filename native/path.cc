@@ -38,7 +38,7 @@ class Search {
 
  private:
   struct Block {
-    std::unique_ptr<uint32_t[]> came = std::make_unique_for_overwrite<uint32_t[]>(2 * kBlockIds);
+    std::unique_ptr<uint32_t[]> came{new uint32_t[2 * kBlockIds]};
     std::unique_ptr<uint8_t[]> state = std::make_unique<uint8_t[]>(2 * kBlockIds);  // 1 settled, 2 of the next level
   };
   static constexpr uint32_t kMask = 2 * kBlockIds - 1;

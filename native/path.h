@@ -1,7 +1,7 @@
 // Why is a node kept: a shortest path from a root to it.
 //
 // Contract: of several shortest paths the one that a breadth-first search finds when every state, (id, variant),
-// remembers its smallest predecessor in the level before; src/gc/graph-path.ts is the twin. Takes 9 bytes an id while
+// remembers its smallest predecessor in the level before; Takes 9 bytes an id while
 // it searches. Threads: the graph must not change meanwhile.
 #pragma once
 

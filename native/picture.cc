@@ -2,7 +2,6 @@
 #include "picture.h"
 
 #include <algorithm>
-#include <utility>
 
 namespace ebbtide {
 
@@ -12,11 +11,9 @@ namespace {
 constexpr NodeId kGatherIds = 4096;
 constexpr size_t kGatherWords = 8192;
 
-using Pairs = std::vector<std::pair<uint32_t, uint32_t>>;
-
 // The extra edges whose nodes exist, as numbers, by source.
-Pairs numbered(const IdRanks& numbers, std::span<const NodeId> edges) {
-  Pairs pairs;
+std::vector<std::pair<uint32_t, uint32_t>> numbered(const IdRanks& numbers, std::span<const NodeId> edges) {
+  std::vector<std::pair<uint32_t, uint32_t>> pairs;
   for (size_t i = 0; i + 1 < edges.size(); i += 2) {
     const uint32_t from = numbers.rankOf(edges[i]);
     const uint32_t to = numbers.rankOf(edges[i + 1]);
@@ -108,29 +105,32 @@ Picture PictureTaker::develop(std::span<const NodeId> roots, std::span<const Nod
     const uint32_t number = picture.numbers.rankOf(id);
     if (number != IdRanks::kNone) picture.isRoot[number] = 1;
   }
-
-  const Pairs extra = numbered(picture.numbers, edges);
-  auto& [first, words] = picture.out;
-  first.reserve(size_t{picture.size()} + 1);
-  words.reserve(words_.size() + extra.size());
-  first.push_back(0);
-  size_t at = 0;
-  size_t next = 0;
-  for (uint32_t number = 0; number < picture.size(); number++) {
-    for (; at < ends_[number]; at++) {
-      const uint32_t to = picture.numbers.rankOf(edgeTarget(words_[at]));
-      if (to != IdRanks::kNone) words.push_back(edgeWord(to, edgeKind(words_[at])));
-      patience.step();
-    }
-    for (; next < extra.size() && extra[next].first == number; next++) {
-      words.push_back(edgeWord(extra[next].second, kLabel));
-    }
-    first.push_back(static_cast<uint32_t>(words.size()));
-  }
+  picture.out = outgoing(picture.numbers, numbered(picture.numbers, edges), patience);
   words_ = {};
   ends_ = {};
   picture.in = reversed(picture.out, picture.size(), patience);
   return picture;
+}
+
+Adjacency PictureTaker::outgoing(const IdRanks& numbers, const Pairs& extra, Patience& patience) const {
+  Adjacency out;
+  out.first.reserve(ends_.size() + 1);
+  out.words.reserve(words_.size() + extra.size());
+  out.first.push_back(0);
+  size_t at = 0;
+  size_t next = 0;
+  for (uint32_t number = 0; number < ends_.size(); number++) {
+    for (; at < ends_[number]; at++) {
+      const uint32_t to = numbers.rankOf(edgeTarget(words_[at]));
+      if (to != IdRanks::kNone) out.words.push_back(edgeWord(to, edgeKind(words_[at])));
+      patience.step();
+    }
+    for (; next < extra.size() && extra[next].first == number; next++) {
+      out.words.push_back(edgeWord(extra[next].second, kLabel));
+    }
+    out.first.push_back(static_cast<uint32_t>(out.words.size()));
+  }
+  return out;
 }
 
 }  // namespace ebbtide

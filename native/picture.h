@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <span>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "graph.h"
@@ -74,7 +75,11 @@ class PictureTaker final : public GraphCopy {
     std::vector<uint32_t> words;
   };
 
+  using Pairs = std::vector<std::pair<uint32_t, uint32_t>>;
+
   void gatherNode(NodeId id);
+  // What was gathered, and edges between numbers, ascending, beside it.
+  Adjacency outgoing(const IdRanks& numbers, const Pairs& extra, Patience& patience) const;
   void put(NodeId id, bool isRoot);
 
   const int64_t now_;

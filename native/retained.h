@@ -1,8 +1,7 @@
 // What would go if some nodes were removed: bytes that a set of nodes reaches, and those that nothing else keeps.
 //
-// Contract: the rules of `retained` in src/engine/graph.ts; src/gc/graph-retained.ts is the twin and gives the same
-// numbers. Pure, over a picture (picture.h). Time: once what the graph and the question have in nodes, edges and items;
-// then, for each set, what it reaches and the edges into that. Worklists hold each (node, variant) once. Nothing
+// Contract: the rules of `retained` in src/engine/graph.ts. Pure, over a picture (picture.h). Time: once what the graph
+// and the question have in nodes, edges and items; then, for each set, what it reaches and the edges into that. Worklists hold each (node, variant) once. Nothing
 // recurses. Memory beside the picture: 2 bytes a node, 8 a named item, 8 a node of the set at hand.
 //
 // Threads: none of its own. Units: bytes, as whole numbers below 2^53.

@@ -55,6 +55,8 @@ class GraphError : public std::runtime_error {
   const char* kind_;
 };
 
+// The kind of a bad_alloc.
+inline constexpr const char* kNoMemory = "ResourceExhausted";
 inline GraphError invalidArgument(const std::string& message) { return {"InvalidArgument", message}; }
 inline GraphError failedPrecondition(const std::string& message) { return {"FailedPrecondition", message}; }
 

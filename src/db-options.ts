@@ -81,8 +81,8 @@ export interface OpenOptions extends DBOptions {
   etcd?: EtcdConfig;
   /** Built-in snapshotters to open; default both. */
   snapshotters?: readonly SnapshotterName[];
-  /** Which graph core to use; default native with the TypeScript one as fallback. */
-  core?: 'native' | 'typescript';
+  /** How the graph core is to come; default: as an addon, or as WebAssembly where that does not load. */
+  core?: 'native' | 'wasm';
 }
 
 const knownOptions = new Set([
@@ -116,7 +116,7 @@ export function validateOptions(options: OpenOptions): void {
   }
   const choices = {
     engine: ['lmdb', 'memory'],
-    core: ['native', 'typescript'],
+    core: ['native', 'wasm'],
     policy: ['shared', 'isolated'],
     durability: ['flushed', 'visible'],
   } as const;

@@ -15,6 +15,7 @@ export const errorKinds = [
   'Unknown',
   'Canceled',
   'DeadlineExceeded',
+  'ResourceExhausted',
 ] as const;
 
 export type ErrorKind = (typeof errorKinds)[number];

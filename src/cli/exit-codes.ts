@@ -10,6 +10,7 @@ export const exitCodes: Readonly<Record<ErrorKind, number>> = {
   Unavailable: 6,
   NotImplemented: 7,
   DeadlineExceeded: 8,
+  ResourceExhausted: 9,
   /** As a shell reports a process that SIGINT ended. */
   Canceled: 130,
 };
@@ -26,5 +27,6 @@ export const exitMeanings: Readonly<Record<ErrorKind, string>> = {
     'unavailable (the store is in use by another process, the disk or the output is full, the root has been replaced)',
   NotImplemented: 'not implemented',
   DeadlineExceeded: 'deadline exceeded',
+  ResourceExhausted: 'resource exhausted (no memory for the graph)',
   Canceled: 'interrupted',
 };

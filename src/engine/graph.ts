@@ -1,9 +1,10 @@
 /**
- * The graph core: dense u32 ids, edges and bits; neither names nor namespaces. Implemented in C++ (native/)
- * and in TypeScript (gc/graph-ts.ts: fallback and oracle), which must agree bit for bit.
+ * The graph core: dense u32 ids, edges and bits; neither names nor namespaces. Implemented once, in C++ (native/), and
+ * carried by an addon or as WebAssembly.
  *
- * Threading: called from one JavaScript thread. `mark`, `save` and `retained` run on a thread of their own; ops applied
- * meanwhile take effect at once, under the write barrier (a save or a report is of the moment of its call all the same).
+ * Threading: called from one JavaScript thread. `mark`, `save` and `retained` go on beside what else it does: on a thread of
+ * their own, or in turns of the event loop; ops applied meanwhile take effect at once, under the write barrier (a save or a
+ * report is of the moment of its call all the same). ResourceExhausted when there is no memory.
  *
  * Node state: flags (contract.ts NodeFlag | type << 8, a type being 31 at most), expiry i64 nanoseconds (saturated), a multiset of
  * outgoing edges (target u32, kind 2 bits), an in-degree that saturates at 255. An id that was never set, or
@@ -104,7 +105,7 @@ export interface RetainedSizes {
 export const MarkBit = { plain: 1, flat: 2, born: 4 } as const;
 
 export interface GraphCore {
-  readonly kind: 'native' | 'typescript';
+  readonly kind: 'native' | 'wasm';
 
   /** Applies ops atomically: an invalid batch throws InvalidArgument and changes nothing. */
   apply(ops: Uint32Array): void;

@@ -1,58 +1,58 @@
 /**
- * Which graph core runs: the C++ addon, or the TypeScript twin where it cannot load. Called by open.ts and the command
- * line (`coreInfo` for its version output). Threading: one core belongs to the JavaScript thread that created it.
+ * Which carrier brings the C++ graph core: its addon, or WebAssembly where that does not load. Called by open.ts and
+ * `ebbtide doctor`. Threading: one core belongs to the JavaScript thread that created it.
  */
-
 import type { GraphCore } from '../engine/graph.js';
 import { invalidArgument, unavailable } from '../errors.js';
 import { addonError, addonPath, loadAddon } from '../system/addon.js';
-import { NativeGraph } from './graph-native.js';
-import { TypeScriptGraph } from './graph-ts.js';
+import { type CarriedGraph, CoreGraph } from './graph-core.js';
+import { WasmGraph, wasmError, wasmPath } from './graph-wasm.js';
 
 export type CoreKind = GraphCore['kind'];
+export const coreKinds: readonly CoreKind[] = ['native', 'wasm'];
 
 export interface CoreInfo {
   core: CoreKind;
-  /** Why the C++ core is not used. */
+  /** Why it is not the addon. */
   reason?: string;
-  addonPath?: string;
+  /** The addon's or the module's file. */
+  path: string;
 }
 
 const REMEDY = 'build it with "npm rebuild ebbtide" (needs g++ with C++20, make and python3)';
-let told = false;
 
 /** What `createGraph()` would use now. */
 export function coreInfo(): CoreInfo {
-  if (forced() === 'typescript') return { core: 'typescript', reason: 'EBBTIDE_CORE=typescript' };
-  const addon = loadAddon('ebbtide_core');
-  if (addon !== undefined) return { core: 'native', addonPath: addonPath('ebbtide_core') };
-  return { core: 'typescript', reason: addonError('ebbtide_core') };
+  const addon = addonPath('ebbtide_core');
+  if (forced() === 'native') return { core: 'native', path: addon };
+  if (forced() === 'wasm') return { core: 'wasm', path: wasmPath(), reason: 'EBBTIDE_CORE=wasm' };
+  if (loadAddon('ebbtide_core') !== undefined) return { core: 'native', path: addon };
+  return { core: 'wasm', path: wasmPath(), reason: `${addonError('ebbtide_core')}; ${REMEDY}` };
 }
 
 /**
- * An empty graph. A core asked for by the argument, else by the environment (EBBTIDE_CORE=native or typescript), is
- * used or fails with Unavailable; otherwise the C++ core is used where it loads, and the TypeScript one, after one
- * line on standard error, where it does not.
+ * An empty graph. A carrier asked for by the argument, else by the environment (EBBTIDE_CORE=native or wasm), is used or
+ * fails with Unavailable; otherwise the addon is used where it loads, and WebAssembly where it does not.
  */
 export function createGraph(prefer: CoreKind | undefined = forced()): GraphCore {
-  if (prefer === 'typescript') return new TypeScriptGraph();
-  const addon = loadAddon('ebbtide_core');
-  if (addon !== undefined) return new NativeGraph(addon);
-  const reason = addonError('ebbtide_core');
-  if (prefer === 'native') {
-    throw unavailable(`the C++ graph core is not available: ${reason}`, {
-      object: addonPath('ebbtide_core'),
-      remedy: REMEDY,
-    });
+  const addon = prefer === 'wasm' ? undefined : loadAddon('ebbtide_core');
+  if (addon !== undefined) {
+    const { Graph } = addon as { Graph: new () => CarriedGraph };
+    return new CoreGraph('native', new Graph());
   }
-  if (!told) process.stderr.write(`ebbtide: using the slower TypeScript graph core: ${reason}; ${REMEDY}\n`);
-  told = true;
-  return new TypeScriptGraph();
+  if (prefer !== 'native' && wasmError() === '') return new CoreGraph('wasm', new WasmGraph());
+  const missing = prefer === 'wasm' ? undefined : `its addon did not load: ${addonError('ebbtide_core')}`;
+  const module = prefer === 'native' ? undefined : `its WebAssembly did not: ${wasmError()}`;
+  throw unavailable(`there is no graph core: ${[missing, module].filter(Boolean).join('; ')}`, {
+    object: prefer === 'wasm' ? wasmPath() : addonPath('ebbtide_core'),
+    remedy: prefer === 'wasm' ? 'install the package again' : REMEDY,
+  });
 }
 
 function forced(): CoreKind | undefined {
   const wanted = process.env.EBBTIDE_CORE;
   if (wanted === undefined || wanted === '') return undefined;
-  if (wanted === 'native' || wanted === 'typescript') return wanted;
-  throw invalidArgument(`EBBTIDE_CORE is ${JSON.stringify(wanted)}`, { remedy: 'use native or typescript' });
+  const kind = coreKinds.find((known) => known === wanted);
+  if (kind !== undefined) return kind;
+  throw invalidArgument(`EBBTIDE_CORE is ${JSON.stringify(wanted)}`, { remedy: 'use native or wasm' });
 }

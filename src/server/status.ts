@@ -17,6 +17,7 @@ export const codes: Readonly<Record<ErrorKind, number>> = {
   Unknown: status.UNKNOWN,
   Canceled: status.CANCELLED,
   DeadlineExceeded: status.DEADLINE_EXCEEDED,
+  ResourceExhausted: status.RESOURCE_EXHAUSTED,
 };
 
 /** A failure that has a code but no kind: reading past an end, a limit of this server. */

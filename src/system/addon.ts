@@ -12,12 +12,15 @@ export type AddonName = 'ebbtide_core' | 'ebbtide_sys' | 'ebbtide_zstd';
 const require = createRequire(import.meta.url);
 const loaded = new Map<AddonName, { addon?: object; error?: string }>();
 
-/** Where the addon is, or would be, under the package's root: the nearest directory above that has a package.json. */
-export function addonPath(name: AddonName): string {
+/** A file of the package, whose root is the nearest directory above that has a package.json. */
+export function packageFile(...path: string[]): string {
   let root = dirname(fileURLToPath(import.meta.url));
   while (!existsSync(join(root, 'package.json')) && dirname(root) !== root) root = dirname(root);
-  return join(root, 'build', 'Release', `${name}.node`);
+  return join(root, ...path);
 }
+
+/** Where the addon is, or would be. */
+export const addonPath = (name: AddonName): string => packageFile('build', 'Release', `${name}.node`);
 
 export function loadAddon(name: AddonName): object | undefined {
   let entry = loaded.get(name);

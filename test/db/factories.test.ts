@@ -105,7 +105,7 @@ test('given parts, when a DB is made of them, then it works, and without an engi
   await assert.rejects(newDB(undefined, undefined, content, { native }), kind('InvalidArgument'));
   const engine = await ebbtide.openMemoryEngine({
     indexer: ebbtide.metadataIndexer,
-    graph: ebbtide.createGraph('typescript'),
+    graph: ebbtide.createGraph('wasm'),
   });
   const published: string[] = [];
   const opts: ebbtide.DBOpt[] = [

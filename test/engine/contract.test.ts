@@ -7,10 +7,9 @@ import { openLmdbEngine } from '../../src/engine/lmdb/engine.js';
 import { openMemoryEngine } from '../../src/engine/memory/engine.js';
 import { describeEngine, type EngineUnderTest } from '../../src/engine/suite.js';
 import { createGraph } from '../../src/gc/graph.js';
-import { TypeScriptGraph } from '../../src/gc/graph-ts.js';
 
 async function openMemory(indexer: Indexer): Promise<EngineUnderTest> {
-  const engine = await openMemoryEngine({ indexer, graph: new TypeScriptGraph() });
+  const engine = await openMemoryEngine({ indexer, graph: createGraph() });
   return { engine, dispose: () => engine.close() };
 }
 

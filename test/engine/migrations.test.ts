@@ -6,7 +6,7 @@ import { metaKey, Relation, snapshotKey } from '../../src/engine/schema/keys.js'
 import { migrateTree, revisionOf, SCHEMA_REVISION, type Tree } from '../../src/engine/schema/legacy.js';
 import { initSchema } from '../../src/engine/schema/migrations.js';
 import { suiteIndexer } from '../../src/engine/suite.js';
-import { TypeScriptGraph } from '../../src/gc/graph-ts.js';
+import { createGraph } from '../../src/gc/graph.js';
 import { encodeVarint } from '../../src/model/wire.js';
 
 interface Plain {
@@ -168,7 +168,7 @@ test('given a tree that cannot be migrated, when tried, then it names the revisi
   assert.deepEqual(given, before);
 });
 
-const openMemory = () => openMemoryEngine({ indexer: suiteIndexer, graph: new TypeScriptGraph() });
+const openMemory = () => openMemoryEngine({ indexer: suiteIndexer, graph: createGraph() });
 
 test('given an empty store, when initialised twice, then it has revision 4 and the second wrote nothing [#235]', async () => {
   await using engine = await openMemory();

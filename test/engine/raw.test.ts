@@ -6,11 +6,11 @@ import { RawStore } from '../../src/engine/raw.js';
 import { assertKind } from '../../src/engine/suite/support.js';
 import { suiteIndexer } from '../../src/engine/suite.js';
 import { notFound } from '../../src/errors.js';
-import { TypeScriptGraph } from '../../src/gc/graph-ts.js';
+import { createGraph } from '../../src/gc/graph.js';
 import { compareUtf8 } from '../../src/model/utf8.js';
 
 async function openRaw(t: TestContext) {
-  const engine = await openMemoryEngine({ indexer: suiteIndexer, graph: new TypeScriptGraph() });
+  const engine = await openMemoryEngine({ indexer: suiteIndexer, graph: createGraph() });
   t.after(() => engine.close());
   return { engine, raw: new RawStore(engine) };
 }

@@ -7,7 +7,6 @@ import type { Engine, Indexer } from '../../src/engine/contract.js';
 import { openEtcdEngine } from '../../src/engine/etcd/open.js';
 import { describeEngine, type EngineUnderTest } from '../../src/engine/suite.js';
 import { createGraph } from '../../src/gc/graph.js';
-import { TypeScriptGraph } from '../../src/gc/graph-ts.js';
 import { Cluster } from './servers.js';
 
 let cluster: Cluster;
@@ -24,7 +23,7 @@ function opener(kind: 'memory' | 'lmdb') {
     const open = () =>
       openEtcdEngine({
         indexer,
-        graph: kind === 'lmdb' ? createGraph() : new TypeScriptGraph(),
+        graph: createGraph(),
         etcd,
         ...(dir !== undefined && { mirrorDir: join(dir, 'mirror') }),
       });

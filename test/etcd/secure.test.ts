@@ -10,12 +10,12 @@ import { type EtcdConfig, etcdSettings } from '../../src/engine/etcd/options.js'
 import { key } from '../../src/engine/schema/keys.js';
 import { assertKind } from '../../src/engine/suite/support.js';
 import { suiteIndexer } from '../../src/engine/suite.js';
-import { TypeScriptGraph } from '../../src/gc/graph-ts.js';
+import { createGraph } from '../../src/gc/graph.js';
 import { tempDir } from '../support/db.js';
 import { Cluster } from './servers.js';
 
 const open = (etcd: EtcdConfig): Promise<EtcdEngine> =>
-  openEtcdEngine({ indexer: suiteIndexer, graph: new TypeScriptGraph(), etcd });
+  openEtcdEngine({ indexer: suiteIndexer, graph: createGraph(), etcd });
 
 /** A certificate authority with a server's and a client's certificate. */
 async function certificates(t: TestContext): Promise<string> {

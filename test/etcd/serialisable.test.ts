@@ -10,7 +10,7 @@ import { openEtcdEngine } from '../../src/engine/etcd/open.js';
 import { EtcdRawStore } from '../../src/engine/etcd/raw.js';
 import { key } from '../../src/engine/schema/keys.js';
 import { suiteIndexer } from '../../src/engine/suite.js';
-import { TypeScriptGraph } from '../../src/gc/graph-ts.js';
+import { createGraph } from '../../src/gc/graph.js';
 import { Cluster } from './servers.js';
 
 let cluster: Cluster;
@@ -23,7 +23,7 @@ async function hosts(t: TestContext): Promise<EtcdEngine[]> {
   const etcd = cluster.config();
   const opened: EtcdEngine[] = [];
   for (const hostId of ['a', 'b']) {
-    const graph = new TypeScriptGraph();
+    const graph = createGraph();
     const engine = await openEtcdEngine({ indexer: suiteIndexer, graph, etcd: { ...etcd, hostId } });
     t.after(() => engine.close());
     opened.push(engine);

@@ -14,7 +14,7 @@ import { key } from '../../src/engine/schema/keys.js';
 import { assertKind } from '../../src/engine/suite/support.js';
 import { suiteIndexer } from '../../src/engine/suite.js';
 import { EbbtideError } from '../../src/errors.js';
-import { TypeScriptGraph } from '../../src/gc/graph-ts.js';
+import { createGraph } from '../../src/gc/graph.js';
 import { tempDir } from '../support/db.js';
 import { eventually } from './hosts.js';
 import { LoopbackProxy } from './proxy.js';
@@ -31,7 +31,7 @@ const image = (name: string): Key => key('images', 'ns', name);
 async function open(t: TestContext, etcd: EtcdConfig, mirrorDir?: string): Promise<EtcdEngine> {
   const engine = await openEtcdEngine({
     indexer: suiteIndexer,
-    graph: new TypeScriptGraph(),
+    graph: createGraph(),
     etcd,
     ...(mirrorDir !== undefined && { mirrorDir }),
   });
@@ -294,7 +294,7 @@ test('given a host whose watch is behind a compaction, when it is connected agai
   const warnings: string[] = [];
   const cut = await openEtcdEngine({
     indexer: suiteIndexer,
-    graph: new TypeScriptGraph(),
+    graph: createGraph(),
     etcd: { ...etcd, hosts: proxy.url, hostId: 'cut', requestTimeoutMs: 500 },
     warn: (message) => warnings.push(message),
   });
@@ -449,7 +449,7 @@ test('given nobody listening, when an engine is opened, then it fails within the
   await assert.rejects(
     openEtcdEngine({
       indexer: suiteIndexer,
-      graph: new TypeScriptGraph(),
+      graph: createGraph(),
       etcd: { hosts: 'http://127.0.0.1:1', dialTimeoutMs: 500 },
     }),
     assertKind('Unavailable'),

@@ -10,7 +10,7 @@ import { writeBlob } from '../../src/stores/content-helpers.js';
 import { withExpiration, withId } from '../../src/stores/leases.js';
 import { testDB } from '../support/db.js';
 
-const cores = coreInfo().core === 'native' ? (['native', 'typescript'] as const) : (['typescript'] as const);
+const cores = coreInfo().core === 'native' ? (['native', 'wasm'] as const) : (['wasm'] as const);
 
 for (const core of cores) {
   describe(`why, du and plans of a DB on LMDB, ${core} core`, () => {

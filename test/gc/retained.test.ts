@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { NodeFlag } from '../../src/engine/contract.js';
 import { GraphOp } from '../../src/engine/graph.js';
 import { isKind } from '../../src/errors.js';
-import { TypeScriptGraph } from '../../src/gc/graph-ts.js';
+import { createGraph } from '../../src/gc/graph.js';
 import { GraphView, NO_WAY, plainState } from '../../src/gc/reach.js';
 import { diskUsageBy, type UsageGroup, type UsageReport } from '../../src/gc/retained.js';
 import { digest, future, gc, past, type World, world } from '../support/gc-world.js';
@@ -27,7 +27,7 @@ describe('the picture of the graph', () => {
     });
     await fc.assert(
       fc.asyncProperty(graphs, async ({ roots, edges }) => {
-        const graph = new TypeScriptGraph();
+        const graph = createGraph();
         const ops: number[] = [];
         for (let id = 0; id < 12; id++) {
           ops.push(GraphOp.set, id, NodeFlag.present | (roots.includes(id) ? NodeFlag.root : 0), 0, 0);

@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import type { GraphCore } from '../../src/engine/graph.js';
-import { crc32c } from '../../src/gc/crc32c.js';
 import { add, batch, describeGraph, kinds, nativeMissing, newCore, P, R, set, X } from './cores.js';
+import { crc32c } from './crc32c.js';
 
 if (nativeMissing !== undefined) console.log(`native checkpoints not tested: ${nativeMissing}`);
 const IDS = 30;

@@ -1,26 +1,21 @@
 /**
- * What the tests of the graph cores share: both cores, readable batches of ops, and a naive model that says what
- * every answer must be.
+ * What the tests of the graph core share: the core by each of its carriers, readable batches of ops, and a naive model that
+ * says what every answer must be.
  */
 import { EdgeKind, NodeFlag } from '../../src/engine/contract.js';
 import { type GraphCore, GraphOp } from '../../src/engine/graph.js';
-import { coreInfo, createGraph } from '../../src/gc/graph.js';
-import { TypeScriptGraph } from '../../src/gc/graph-ts.js';
+import { createGraph } from '../../src/gc/graph.js';
+import { addonError, loadAddon } from '../../src/system/addon.js';
 
-/** Undefined, with the reason, where the addon was not built. */
-export const nativeMissing: string | undefined = (() => {
-  const forced = process.env.EBBTIDE_CORE;
-  delete process.env.EBBTIDE_CORE;
-  const { core, reason } = coreInfo();
-  if (forced !== undefined) process.env.EBBTIDE_CORE = forced;
-  return core === 'native' ? undefined : (reason ?? 'not built');
-})();
+/** Why the addon is not tested; undefined when it is. */
+export const nativeMissing: string | undefined =
+  loadAddon('ebbtide_core') === undefined ? addonError('ebbtide_core') : undefined;
 
+/** What brings the core here. */
 export const kinds: readonly GraphCore['kind'][] =
-  nativeMissing === undefined ? ['typescript', 'native'] : ['typescript'];
+  nativeMissing === undefined ? ['native', 'wasm'] : ['wasm'];
 
-export const newCore = (kind: GraphCore['kind']): GraphCore =>
-  kind === 'typescript' ? new TypeScriptGraph() : createGraph('native');
+export const newCore = (kind: GraphCore['kind']): GraphCore => createGraph(kind);
 
 export const P = NodeFlag.present;
 export const R = NodeFlag.root;
@@ -40,10 +35,16 @@ export const add = (from: number, to: number, kind: number): number[] => [GraphO
 export const remove = (from: number, to: number, kind: number): number[] => [GraphOp.remove, from, to, kind];
 export const batch = (...ops: number[][]): Uint32Array => Uint32Array.from(ops.flat());
 
+export interface ModelEdge {
+  from: number;
+  to: number;
+  kind: number;
+}
+
 /** A graph as two plain maps, and reachability as the definition has it. */
 export class Model {
   readonly nodes = new Map<number, { flags: number; expiry: bigint }>();
-  edges: { from: number; to: number; kind: number }[] = [];
+  edges: ModelEdge[] = [];
 
   /** Takes ops that a core has taken. */
   follow(ops: number[][]): void {
@@ -83,8 +84,23 @@ export class Model {
   }
 }
 
+/** A core, or the oracle. */
+type Described = Pick<
+  GraphCore,
+  | 'flagsOf'
+  | 'inDegreeOf'
+  | 'expiryOf'
+  | 'edgesOf'
+  | 'unusedIds'
+  | 'withFlags'
+  | 'path'
+  | 'marksOf'
+  | 'candidates'
+  | 'stillCandidates'
+> & { stats(): { nodes: number; edges: number; limit: number } };
+
 /** Everything a core says about its graph, in comparable form. */
-export function describeGraph(core: GraphCore, ids: number): unknown {
+export function describeGraph(core: Described, ids: number): unknown {
   const { nodes, edges, limit } = core.stats();
   return {
     stats: { nodes, edges, limit },
@@ -102,7 +118,7 @@ export function describeGraph(core: GraphCore, ids: number): unknown {
 }
 
 /** What a run of a core shows. */
-export function describeRun(core: GraphCore, ids: number): unknown {
+export function describeRun(core: Described, ids: number): unknown {
   const all = Uint32Array.from({ length: ids + 2 }, (_, id) => id);
   return {
     marks: [...all].map((id) => core.marksOf(id)),

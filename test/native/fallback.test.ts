@@ -1,12 +1,14 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { isKind } from '../../src/errors.js';
 import { coreInfo, createGraph } from '../../src/gc/graph.js';
+import { wasmPath } from '../../src/gc/graph-wasm.js';
+import { addonPath } from '../../src/system/addon.js';
 import { nativeMissing } from './cores.js';
 
 const root = process.geteuid?.() === 0;
@@ -18,22 +20,22 @@ describe('which core runs', () => {
     else process.env.EBBTIDE_CORE = forced;
   });
 
-  it('given EBBTIDE_CORE, when a graph is created, then that core is used, and another word is an error', () => {
-    process.env.EBBTIDE_CORE = 'typescript';
-    assert.equal(createGraph().kind, 'typescript');
-    assert.deepEqual(coreInfo(), { core: 'typescript', reason: 'EBBTIDE_CORE=typescript' });
+  it('given EBBTIDE_CORE, when a graph is created, then that carrier is used, and another word is an error', () => {
+    process.env.EBBTIDE_CORE = 'wasm';
+    assert.equal(createGraph().kind, 'wasm');
+    assert.deepEqual(coreInfo(), { core: 'wasm', path: wasmPath(), reason: 'EBBTIDE_CORE=wasm' });
     process.env.EBBTIDE_CORE = 'rust';
     assert.throws(
       () => createGraph(),
       (e) => isKind(e, 'InvalidArgument'),
     );
-    assert.equal(createGraph('typescript').kind, 'typescript');
+    assert.equal(createGraph('wasm').kind, 'wasm');
   });
 
   it('given the addon, when nothing is said, then it is used', { skip: nativeMissing ?? false }, () => {
     delete process.env.EBBTIDE_CORE;
     assert.equal(createGraph().kind, 'native');
-    assert.equal(coreInfo().core, 'native');
+    assert.deepEqual(coreInfo(), { core: 'native', path: addonPath('ebbtide_core') });
     process.env.EBBTIDE_CORE = 'native';
     assert.equal(createGraph().kind, 'native');
   });
@@ -44,8 +46,8 @@ describe('a package whose addons were not built', () => {
   before(() => {
     dir = mkdtempSync(join(tmpdir(), 'ebbtide-fallback-'));
     writeFileSync(join(dir, 'package.json'), '{"type":"module"}');
-    const from = fileURLToPath(new URL('../../src', import.meta.url));
-    cpSync(from, join(dir, 'dist/src'), { recursive: true });
+    cpSync(fileURLToPath(new URL('../../src', import.meta.url)), join(dir, 'dist/src'), { recursive: true });
+    cpSync(dirname(wasmPath()), join(dir, 'native/wasm'), { recursive: true });
   });
   after(() => rmSync(dir, { recursive: true, force: true }));
 
@@ -57,19 +59,34 @@ describe('a package whose addons were not built', () => {
     return { stdout: stdout.trim(), stderr: stderr.trim() };
   };
 
-  it('given two graphs, when created, then the TypeScript core runs and says so once', () => {
+  it('given a graph, when created, then it is WebAssembly, and coreInfo says why', () => {
     const script = `const { createGraph, coreInfo } = await import('./dist/src/gc/graph.js');
-      console.log(createGraph().kind, createGraph().kind, coreInfo().core);`;
+      const { core, path, reason } = coreInfo();
+      console.log(createGraph().kind, core, path, reason);`;
     const { stdout, stderr } = run(script);
-    assert.equal(stdout, 'typescript typescript typescript');
-    assert.match(stderr, /^ebbtide: using the slower TypeScript graph core: .*does not exist; .*rebuild.*$/);
+    assert.match(
+      stdout,
+      /^wasm wasm \S+ebbtide_core\.wasm \S+ebbtide_core\.node does not exist; build it with "npm rebuild/,
+    );
+    assert.equal(stderr, '');
   });
 
+  const create = `const { createGraph } = await import('./dist/src/gc/graph.js');
+    try { createGraph(); } catch (e) { console.log(e.kind, e.message, e.object, e.remedy); }`;
+
   it('given EBBTIDE_CORE=native, when a graph is created, then Unavailable names the file and a remedy', () => {
-    const script = `const { createGraph } = await import('./dist/src/gc/graph.js');
-      try { createGraph(); } catch (e) { console.log(e.kind, e.object, e.remedy); }`;
-    const { stdout } = run(script, { EBBTIDE_CORE: 'native' });
-    assert.match(stdout, /^Unavailable \S+ebbtide_core\.node build it with/);
+    const { stdout } = run(create, { EBBTIDE_CORE: 'native' });
+    assert.match(stdout, /^Unavailable .* \S+ebbtide_core\.node build it with/);
+  });
+
+  it('given no module either, or a damaged one, when a graph is created, then Unavailable names both', () => {
+    const module = join(dir, 'native/wasm/ebbtide_core.wasm');
+    const whole = readFileSync(module);
+    rmSync(module);
+    assert.match(run(create).stdout, /^Unavailable .*addon did not load: .*WebAssembly did not: ENOENT/);
+    writeFileSync(module, whole.subarray(0, 1000));
+    assert.match(run(create).stdout, /^Unavailable .*addon did not load: .*WebAssembly did not: .*Module/);
+    writeFileSync(module, whole);
   });
 
   it('given system calls, when made, then tools stand in and attributes are not supported', () => {

@@ -1,21 +1,16 @@
 // Compiles programs of the C++ core without Node, for the sanitizers (sanitize.mjs) and the fuzzers (fuzz/run.mjs).
 import { spawn } from 'node:child_process';
-import { mkdirSync, readdirSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { core } from '../../native/sources.mjs';
+
+export { core };
 
 export const root = fileURLToPath(new URL('../../', import.meta.url));
 const native = join(root, 'native');
 const fuzz = join(root, 'test/native/fuzz');
-
-/** What needs Node, or belongs to the other addons. */
-const others = new Set(['addon.cc', 'files.cc', 'lmdb_guard.cc', 'sys.cc', 'zstd.cc']);
-
-/** All of the core but these. */
-export const core = readdirSync(native)
-  .filter((name) => name.endsWith('.cc') && !others.has(name))
-  .map((name) => join(native, name));
 
 /** Fuzz targets by name, and what each is made of beside the core. */
 export const targets = {

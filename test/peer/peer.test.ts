@@ -24,10 +24,10 @@ const peer = buildPeer();
 const skip = 'missing' in peer ? peer.missing : false;
 if (skip) console.log(`the peer is not compared with: ${skip}`);
 
-/** Mostly in memory on either graph core; a few on LMDB, which is slower to open. */
+/** Mostly in memory, with the graph core by either carrier; a few on LMDB, which is slower to open. */
 async function openEngine(n: number, dir: string): Promise<Engine> {
   const options = { indexer: metadataIndexer, durability: 'visible' as const };
-  const graph = createGraph(n % 2 === 0 ? undefined : 'typescript');
+  const graph = createGraph(n % 2 === 0 ? undefined : 'wasm');
   if (n % 25 !== 0) return openMemoryEngine({ ...options, graph });
   return openLmdbEngine(join(dir, `${n}`), { ...options, graph });
 }

@@ -3,6 +3,7 @@
  * failing seed with the end of its story and exits 1. `--seed N --count 1` tells one schedule again.
  */
 import { parseArgs } from 'node:util';
+import { coreInfo, coreKinds } from '../../src/gc/graph.js';
 import { mutations } from './mutations.js';
 import { schedule } from './schedule.js';
 
@@ -10,7 +11,7 @@ const { values } = parseArgs({
   options: {
     count: { type: 'string', default: '1000' },
     seed: { type: 'string', default: '1' },
-    core: { type: 'string', default: 'typescript' },
+    core: { type: 'string' },
     without: { type: 'string' },
     marks: { type: 'boolean', default: false },
     keep: { type: 'boolean', default: false },
@@ -20,7 +21,7 @@ const mutation = mutations.find((name) => name === values.without);
 if (values.without !== undefined && mutation === undefined) {
   throw new Error(`--without takes one of ${mutations.join(', ')}`);
 }
-const core = values.core === 'native' ? 'native' : 'typescript';
+const core = coreKinds.find((kind) => kind === values.core) ?? coreInfo().core;
 const first = Number(values.seed);
 const count = Number(values.count);
 const sums: Record<string, number> = {};

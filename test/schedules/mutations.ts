@@ -1,8 +1,5 @@
-/**
- * The protections that a schedule can run without. Each is taken away from outside, by wrapping (life.ts). The first ones
- * concern writers beside a collection.
- */
-export const writersMutations = [
+/** The protections that a schedule can run without. Each is taken away from outside, by wrapping (life.ts). */
+const writersMutations = [
   /** What is committed during a run changes no mark. */
   'no-barrier',
   /** The journal is followed from the end of marking instead of its beginning. */

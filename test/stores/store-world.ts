@@ -15,7 +15,7 @@ import { openLmdbEngine } from '../../src/engine/lmdb/engine.js';
 import { openMemoryEngine } from '../../src/engine/memory/engine.js';
 import { ingestKey, Relation, snapshotKey } from '../../src/engine/schema/keys.js';
 import { type CollectOptions, collect } from '../../src/gc/collect.js';
-import { TypeScriptGraph } from '../../src/gc/graph-ts.js';
+import { createGraph } from '../../src/gc/graph.js';
 import { metadataIndexer } from '../../src/gc/references.js';
 import type { GCStats } from '../../src/gc/stats.js';
 import { digestOf } from '../../src/model/digest.js';
@@ -189,7 +189,7 @@ function openEngine(root: string, kind: 'memory' | 'lmdb', parts: EngineOptions)
 
 export async function storeWorld(t: TestContext, options: WorldOptions = {}): Promise<StoreWorld> {
   const root = await tempDir(t);
-  const parts = { indexer: metadataIndexer, graph: new TypeScriptGraph() };
+  const parts = { indexer: metadataIndexer, graph: createGraph() };
   const engine = await openEngine(root, options.engine ?? 'memory', parts);
   const log = () => {};
   const blobs = await openContent(join(root, 'content'), { log });

@@ -25,7 +25,7 @@ import { type CollectOptions, collect } from '../../src/gc/collect.js';
 import { CollectorRegistry } from '../../src/gc/collectors.js';
 import { DirtyFlags } from '../../src/gc/dirty.js';
 import { ExpiryClock } from '../../src/gc/expiry-clock.js';
-import { TypeScriptGraph } from '../../src/gc/graph-ts.js';
+import { createGraph } from '../../src/gc/graph.js';
 import type { CollectHost } from '../../src/gc/host.js';
 import { OrphanGuard } from '../../src/gc/orphan-guard.js';
 import { metadataIndexer } from '../../src/gc/references.js';
@@ -273,9 +273,9 @@ export class World implements CollectHost {
 
 let worlds = 0;
 
-/** A fresh world over the memory engine and the TypeScript graph; closed when the test ends. */
+/** A fresh world over the memory engine; closed when the test ends. */
 export async function world(t: TestContext, options: WorldOptions = {}): Promise<World> {
-  const graph = options.graph ?? new TypeScriptGraph();
+  const graph = options.graph ?? createGraph();
   const etcd = sharedTree(`world-${process.pid}-${++worlds}`);
   const parts = { indexer: metadataIndexer, graph };
   const open = () => (etcd ? openEtcdEngine({ ...parts, etcd }) : openMemoryEngine(parts));

@@ -62,7 +62,7 @@ async function examine(
     core: {
       'in use': core.core,
       ...(core.reason !== undefined && { why: core.reason }),
-      ...(core.addonPath !== undefined && { addon: core.addonPath }),
+      file: core.path,
     },
     versions: {
       ebbtide: versionOf('ebbtide'),

@@ -1,7 +1,4 @@
-/**
- * CRC-32C (Castagnoli), the checksum of graph checkpoints. Pure; a megabyte takes about three milliseconds. The C++
- * core has its own, faster one in native/crc32c.cc.
- */
+/** CRC-32C (Castagnoli), the checksum of graph checkpoints, bit by bit. */
 const POLYNOMIAL = 0x82f63b78;
 
 const table = Uint32Array.from({ length: 256 }, (_, byte) => {

@@ -1,9 +1,10 @@
 /**
- * The C++ graph core as a GraphCore: turns calls into batched calls of the addon (native/addon.cc) and its errors
- * into EbbtideErrors. Created by graph.ts; the contract is engine/graph.ts.
+ * The C++ graph core (native/) as a GraphCore, whichever carrier brings it: turns calls into batched calls of the carrier
+ * and its errors into EbbtideErrors. Created by graph.ts; the contract is engine/graph.ts.
  *
- * Threading: one instance belongs to one JavaScript thread. `mark`, `save` and `retained` run on the thread pool; ops
- * applied meanwhile take effect at once (they wait some microseconds for the other thread to pause) under the write barrier.
+ * Threading: one instance belongs to one JavaScript thread. The addon does `mark`, `save` and `retained` on the thread pool,
+ * and ops applied meanwhile wait some microseconds for the other thread to pause; WebAssembly does them in turns of the
+ * event loop. Either way ops take effect at once, under the write barrier.
  */
 import {
   checkStep,
@@ -16,8 +17,11 @@ import {
 } from '../engine/graph.js';
 import { abortError, EbbtideError, errorKinds, unknownError } from '../errors.js';
 
-/** What native/addon.cc exports as `Graph`. */
-interface Addon {
+/**
+ * One graph of the core: what native/addon.cc exports as `Graph`, and WasmGraph. Times are i64, barriers 0 (off), 1 (on) or
+ * 2 (late). Errors carry their kind as a property.
+ */
+export interface CarriedGraph {
   apply(ops: Uint32Array): void;
   mark(now: bigint, barrier: number): Promise<MarkResult>;
   /** Undefined until marking has ended. */
@@ -53,14 +57,13 @@ interface Addon {
 
 const NONE = new Uint32Array();
 
-export class NativeGraph implements GraphCore {
-  readonly kind = 'native';
-  readonly #core: Addon;
+export class CoreGraph implements GraphCore {
+  readonly kind: GraphCore['kind'];
+  readonly #core: CarriedGraph;
 
-  /** @param addon what loading ebbtide_core answered */
-  constructor(addon: object) {
-    const { Graph } = addon as { Graph: new () => Addon };
-    this.#core = new Graph();
+  constructor(kind: GraphCore['kind'], core: CarriedGraph) {
+    this.kind = kind;
+    this.#core = core;
   }
 
   apply(ops: Uint32Array): void {
@@ -203,7 +206,6 @@ function translate<T>(call: () => T): T {
   }
 }
 
-/** The addon's errors carry their kind as a property. */
 function translated(error: unknown): EbbtideError {
   if (error instanceof EbbtideError) return error;
   const message = error instanceof Error ? error.message : String(error);

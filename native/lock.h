@@ -1,0 +1,37 @@
+// The lock between the owner of a graph and the threads of its jobs (core.h).
+//
+// Where the core is WebAssembly there is one thread, which cannot meet itself: locking is nothing.
+#pragma once
+
+#if !defined(__wasm__)
+#include <mutex>
+#include <thread>
+#endif
+
+namespace ebbtide {
+
+#if defined(__wasm__)
+struct Mutex {
+  void lock() {}
+  void unlock() {}
+};
+inline void giveWay() {}
+#else
+using Mutex = std::mutex;
+// Lets another thread run that wants the lock.
+inline void giveWay() { std::this_thread::yield(); }
+#endif
+
+// Holds the lock as long as it lives.
+class Locked {
+ public:
+  explicit Locked(Mutex& mutex) : mutex_(mutex) { mutex_.lock(); }
+  ~Locked() { mutex_.unlock(); }
+  Locked(const Locked&) = delete;
+  Locked& operator=(const Locked&) = delete;
+
+ private:
+  Mutex& mutex_;
+};
+
+}  // namespace ebbtide

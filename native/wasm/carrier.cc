@@ -1,0 +1,221 @@
+// The graph core as a WebAssembly module: one instance is one graph. src/gc/graph-wasm.ts calls it, one function for each
+// of src/engine/graph.ts, as native/addon.cc is called where an addon loads.
+//
+// Contract: operands of any length go through `input`; answers of any length are at `answerAt`, until the next call.
+// Functions that answer bool can fail; `errorKind` and `errorMessage` then say how. The caller checks types and ranges of
+// what it passes; whatever it passes, it can harm this instance only.
+//
+// Threads: one. Jobs are done in steps by their caller, who may call anything else between two of them, and end with
+// `…End`, which frees the job. Units: times are nanoseconds since 1970.
+#include <cstring>
+#include <memory>
+#include <span>
+
+#include "../core.h"
+#include "../path.h"
+
+#define EXPORT(name) extern "C" __attribute__((export_name(#name)))
+
+namespace ebbtide {
+namespace {
+
+std::shared_ptr<Core> core;
+std::vector<uint64_t> input;
+std::vector<uint8_t> answer;
+double number = 0;
+const char* errorKind = "";
+// In place: there may be no memory to tell that there is none.
+char errorMessage[256];
+
+std::span<const uint32_t> inputWords(size_t from, size_t count) {
+  return {reinterpret_cast<const uint32_t*>(input.data()) + from, count};
+}
+
+template <typename T>
+void say(std::span<const T> values) {
+  answer.resize(values.size_bytes());
+  if (!values.empty()) std::memcpy(answer.data(), values.data(), values.size_bytes());
+}
+
+template <typename T>
+void say(const std::vector<T>& values) {
+  say(std::span<const T>(values));
+}
+
+bool failed(const char* kind, const char* message) {
+  errorKind = kind;
+  std::strncpy(errorMessage, message, sizeof(errorMessage) - 1);
+  return false;
+}
+
+// Runs a body; false, with what is to be told, when it throws.
+template <typename Body>
+bool guarded(Body body) {
+  try {
+    body();
+    return true;
+  } catch (const GraphError& error) {
+    return failed(error.kind(), error.what());
+  } catch (const std::bad_alloc&) {
+    return failed(kNoMemory, "out of memory");
+  } catch (const std::exception& error) {
+    return failed("Unknown", error.what());
+  }
+}
+
+// Makes a job; null when that throws.
+template <typename Make>
+auto begun(Make make) -> decltype(make().release()) {
+  decltype(make().release()) job = nullptr;
+  guarded([&] { job = make().release(); });
+  return job;
+}
+
+}  // namespace
+}  // namespace ebbtide
+
+using namespace ebbtide;
+
+// Once, before anything else.
+EXPORT(begin) bool begin() {
+  return guarded([] { core = std::make_shared<Core>(); });
+}
+
+// Where to put so many bytes of operands; null when there is no memory.
+EXPORT(input) void* inputOf(uint32_t bytes) {
+  // What was large once need not stay.
+  if (input.size() > 1024) input = {};
+  return guarded([&] { input.resize(size_t{bytes} / 8 + 1); }) ? input.data() : nullptr;
+}
+EXPORT(answerAt) const void* answerAt() { return answer.data(); }
+EXPORT(answerBytes) uint32_t answerBytes() { return static_cast<uint32_t>(answer.size()); }
+EXPORT(answerNumber) double answerNumber() { return number; }
+EXPORT(errorKind) const char* errorKindAt() { return errorKind; }
+EXPORT(errorMessage) const char* errorMessageAt() { return errorMessage; }
+
+EXPORT(apply) bool apply(uint32_t count) {
+  return guarded([&] { core->apply(inputWords(0, count)); });
+}
+
+// ------------------------------------------------------------------------------------------------------------ runs
+
+EXPORT(isSmall) bool isSmall() { return core->isSmall(); }
+EXPORT(markBegin) MarkJob* markBegin(int64_t now, uint32_t barrier) {
+  return begun([&] { return core->mark(now, static_cast<Barrier>(barrier)); });
+}
+EXPORT(markStep) bool markStep(MarkJob* job, uint32_t nodes) { return job->step(nodes); }
+// Answers the counts by type; then, as two doubles, nodes and edges.
+EXPORT(markEnd) bool markEnd(MarkJob* job) {
+  const std::unique_ptr<MarkJob> mine(job);
+  return guarded([&] {
+    const MarkCounts counts = mine->result();
+    const double sums[] = {static_cast<double>(counts.marked), static_cast<double>(counts.edgesFollowed)};
+    say(std::span<const uint32_t>(counts.byType));
+    answer.resize(answer.size() + sizeof(sums));
+    std::memcpy(answer.data() + sizeof(counts.byType), sums, sizeof(sums));
+  });
+}
+EXPORT(markFrom) bool markFrom(uint32_t count) {
+  return guarded([&] { number = static_cast<double>(core->markFrom(inputWords(0, count))); });
+}
+EXPORT(marksOf) uint32_t marksOf(NodeId id) { return core->marksOf(id); }
+EXPORT(places) bool places() {
+  return guarded([] { number = static_cast<double>(core->places()); });
+}
+EXPORT(candidates) bool candidates(uint32_t from, uint32_t count) {
+  return guarded([&] { say(core->candidates(from, count)); });
+}
+EXPORT(stillCandidates) bool stillCandidates(uint32_t count) {
+  return guarded([&] { say(core->stillCandidates(inputWords(0, count))); });
+}
+EXPORT(endRun) void endRun() { core->endRun(); }
+
+// ----------------------------------------------------------------------------------------------------------- nodes
+
+EXPORT(takeFreeable) bool takeFreeable() {
+  return guarded([] { say(core->takeFreeable()); });
+}
+EXPORT(unusedIds) bool unusedIds(uint32_t from, uint32_t max) {
+  return guarded([&] { say(core->graph().unused(from, max)); });
+}
+EXPORT(withFlags) bool withFlags(uint32_t flags) {
+  return guarded([&] { say(core->graph().withFlags(flags)); });
+}
+EXPORT(flagsOf) uint32_t flagsOf(NodeId id) { return core->graph().flags(id); }
+EXPORT(inDegreeOf) uint32_t inDegreeOf(NodeId id) { return std::min(core->graph().inDegree(id), 255u); }
+// Of a node whose flags say that it expires.
+EXPORT(expiryOf) int64_t expiryOf(NodeId id) { return core->graph().expiry(id).value_or(0); }
+EXPORT(edgesOf) bool edgesOf(NodeId id) {
+  return guarded([&] { say(core->graph().edgePairs(id)); });
+}
+EXPORT(path) bool path(NodeId id, int64_t now) {
+  return guarded([&] { say(shortestPath(core->graph(), id, now)); });
+}
+
+// --------------------------------------------------------------------------------------------------------- reports
+
+// A question and whether its answer is near. The operands are the sizes, then the words of the others.
+struct Question {
+  std::unique_ptr<RetainedJob> job;
+  bool isSmall;
+};
+EXPORT(retainedBegin) Question* retainedBegin(int64_t now, uint32_t items, uint32_t sizes, uint32_t members, uint32_t ends,
+                                              uint32_t roots, uint32_t edges) {
+  return begun([&] {
+    size_t at = 0;
+    const auto take = [&](uint32_t count) {
+      at += count;
+      return inputWords(at - count, count);
+    };
+    const auto bytes = take(2 * sizes);
+    RetainedQuery query{now, {}, std::span(reinterpret_cast<const double*>(bytes.data()), sizes), {}, {}, {}, {}};
+    query.itemOf = take(items);
+    query.members = take(members);
+    query.ends = take(ends);
+    query.roots = take(roots);
+    query.edges = take(edges);
+    auto question = std::make_unique<Question>();
+    question->isSmall = core->isSmall(query);
+    question->job = core->retained(std::move(query));
+    return question;
+  });
+}
+EXPORT(retainedIsSmall) bool retainedIsSmall(const Question* question) { return question->isSmall; }
+EXPORT(retainedStep) bool retainedStep(Question* question) { return question->job->step(); }
+// Answers, as doubles: kept; by set total, retained, reached.
+EXPORT(retainedEnd) bool retainedEnd(Question* question) {
+  const std::unique_ptr<Question> mine(question);
+  return guarded([&] {
+    const RetainedSums sums = mine->job->result();
+    std::vector<double> all = {sums.kept};
+    all.insert(all.end(), sums.total.begin(), sums.total.end());
+    all.insert(all.end(), sums.retained.begin(), sums.retained.end());
+    all.insert(all.end(), sums.reached.begin(), sums.reached.end());
+    say(all);
+  });
+}
+
+// For who has it answered elsewhere.
+EXPORT(retainedDrop) void retainedDrop(Question* question) { delete question; }
+
+// ------------------------------------------------------------------------------------------------------ checkpoints
+
+EXPORT(saveBegin) SaveJob* saveBegin() {
+  return begun([] { return core->save(); });
+}
+EXPORT(saveStep) bool saveStep(SaveJob* job) { return job->step(); }
+EXPORT(saveEnd) bool saveEnd(SaveJob* job) {
+  const std::unique_ptr<SaveJob> mine(job);
+  return guarded([&] { answer = mine->result(); });
+}
+// Answers whether the bytes were whole.
+EXPORT(load) bool load(uint32_t bytes) {
+  return guarded([&] { number = core->load({reinterpret_cast<const uint8_t*>(input.data()), bytes}) ? 1 : 0; });
+}
+
+// Ends what is going on. The caller forgets the instance then, and its memory with it.
+EXPORT(clear) void clear() { core->clear(); }
+EXPORT(nodeCount) uint32_t nodeCount() { return core->graph().nodeCount(); }
+EXPORT(edgeCount) double edgeCount() { return static_cast<double>(core->graph().edgeCount()); }
+EXPORT(limit) uint32_t limit() { return core->graph().limit(); }
+EXPORT(byteCount) double byteCount() { return static_cast<double>(core->graph().bytes()); }
