@@ -86,6 +86,10 @@ function addStoreOptions(program: Command): void {
         'default',
       ),
     )
+    .option(
+      '--containerd-root <dir>',
+      "look into another program's root instead (containerd, Docker, BuildKit): nothing is written there",
+    )
     .option('--address <socket>', 'work through the daemon at this socket (EBBTIDE_ADDRESS)')
     .option('--json', 'print JSON');
 }
