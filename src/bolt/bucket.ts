@@ -244,7 +244,8 @@ export class Bucket {
   #leaf({ at, end, page }: Area, entry: Entry, visit: Visit): void {
     const { bytes, view } = this.#pages;
     const count = this.#count(at, end, page);
-    const data = at + PAGE_HEADER_BYTES + count * ELEMENT_BYTES;
+    // One behind the other: two entries of the same bytes could multiply what a walk has to do.
+    let data = at + PAGE_HEADER_BYTES + count * ELEMENT_BYTES;
     let lastAt = 0;
     let lastEnd = 0;
     for (let i = 0; i < count; i++) {
@@ -259,6 +260,7 @@ export class Bucket {
         throw this.#pages.damage(`entry ${i} of ${count} is not in order`, page);
       lastAt = keyAt;
       lastEnd = keyEnd;
+      data = valueEnd;
       entry.page = page;
       entry.moveTo((flags & BUCKET_FLAG) !== 0, keyAt, keyEnd, valueEnd);
       visit(entry);
