@@ -1,5 +1,7 @@
 /** Another program's content directory: its reads, and none of the repairs of an opening. Called by store.ts. */
-import { stat } from 'node:fs/promises';
+import { readdir, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { algorithms, blobsName } from '../backends/content/layout.js';
 import { lookIntoContent } from '../backends/content/store.js';
 import type {
   BackendWriter,
@@ -37,6 +39,19 @@ export class ForeignContent implements ContentBackend {
         remedy: 'mount the disk that it is on',
       });
     return new ForeignContent(root, lookIntoContent(root, log));
+  }
+
+  /** Of all blobs that have a file. */
+  async digests(): Promise<Set<string>> {
+    const digests = new Set<string>();
+    for (const algorithm of algorithms) {
+      const place = join(this.root, blobsName(algorithm));
+      const entries = await orAbsent(readdir(place, { withFileTypes: true })).catch((error: unknown) => {
+        throw fsError('list', place, error);
+      });
+      for (const entry of entries ?? []) if (entry.isFile()) digests.add(`${algorithm}:${entry.name}`);
+    }
+    return digests;
   }
 
   info(digest: string): Promise<ContentInfo> {

@@ -19,7 +19,7 @@ import { diskUsage } from '../backends/disk-usage.js';
 import { SNAPSHOTS } from '../backends/snapshot-driver.js';
 import { type Bucket, rootBucket } from '../bolt/bucket.js';
 import { readBolt } from '../bolt/snapshot.js';
-import { type EbbtideError, isNotFound, notFound } from '../errors.js';
+import { type EbbtideError, notFound, throwIfAborted } from '../errors.js';
 import { zeroTime } from '../model/time.js';
 import { messageOf } from '../system/system-errors.js';
 import { type Complain, numberOf, textsOf, timeOf, unsignedOf } from './fields.js';
@@ -37,19 +37,19 @@ const BY_NUMBER = new Set(['overlayfs', 'native', 'fuse-overlayfs', 'stargz', 'n
 export class ForeignSnapshotter implements SnapshotterBackend {
   readonly name: string;
   readonly root: string | undefined;
-  readonly transaction: bigint;
+  /** Whether its metadata could be read: what it does not name it does not have. */
+  readonly isKnown: boolean;
   readonly #snapshots: ReadonlyMap<string, Stored>;
 
   private constructor(
     name: string,
     root: string | undefined,
-    snapshots: ReadonlyMap<string, Stored>,
-    transaction: bigint,
+    snapshots: ReadonlyMap<string, Stored> | undefined,
   ) {
     this.name = name;
     this.root = root;
-    this.#snapshots = snapshots;
-    this.transaction = transaction;
+    this.isKnown = snapshots !== undefined;
+    this.#snapshots = snapshots ?? new Map<string, Stored>();
   }
 
   /** Never fails for what is in the directory: what cannot be read is told, and the snapshots are without bytes. */
@@ -59,32 +59,35 @@ export class ForeignSnapshotter implements SnapshotterBackend {
     complain: Complain,
     signal?: AbortSignal,
   ): Promise<ForeignSnapshotter> {
-    const snapshots = new Map<string, Stored>();
     if (root === undefined) {
       complain('it has no directory here, so its snapshots are counted without bytes');
-      return new ForeignSnapshotter(name, root, snapshots, 0n);
+      return new ForeignSnapshotter(name, root, undefined);
     }
-    let transaction = 0n;
     try {
-      const file = await readBolt(join(root, 'metadata.db'), { signal });
-      transaction = file.meta.transaction;
-      readSnapshots(rootBucket(file), snapshots, complain);
+      const snapshots = new Map<string, Stored>();
+      readSnapshots(rootBucket(await readBolt(join(root, 'metadata.db'), { signal })), snapshots, complain);
+      if (snapshots.size > 0 && !BY_NUMBER.has(name))
+        complain('how it keeps snapshots is not known here: they have the sizes of its metadata, if any');
+      return new ForeignSnapshotter(name, root, snapshots);
     } catch (error) {
-      signal?.throwIfAborted();
-      // Not one has been made.
-      if (!isNotFound(error))
-        complain(
-          `its metadata cannot be read, so its snapshots are counted without bytes: ${messageOf(error)}`,
-        );
+      throwIfAborted(signal);
+      complain(
+        `its metadata cannot be read, so its snapshots are counted without bytes: ${messageOf(error)}`,
+      );
+      return new ForeignSnapshotter(name, root, undefined);
     }
-    if (snapshots.size > 0 && !BY_NUMBER.has(name))
-      complain('how it keeps snapshots is not known here: they have the sizes of its metadata, if any');
-    return new ForeignSnapshotter(name, root, snapshots, transaction);
   }
 
   /** Numbers of the directories that have a snapshot. */
-  get numbers(): Set<string> {
-    return new Set([...this.#snapshots.values()].map(({ id }) => String(id)));
+  get numbers(): ReadonlySet<string> {
+    this.#numbers ??= new Set([...this.#snapshots.values()].map(({ id }) => String(id)));
+    return this.#numbers;
+  }
+  #numbers: Set<string> | undefined;
+
+  /** Whether all of a snapshot is in the directory of its number. */
+  get isByNumber(): boolean {
+    return BY_NUMBER.has(this.name);
   }
 
   has(key: string): boolean {
@@ -104,7 +107,7 @@ export class ForeignSnapshotter implements SnapshotterBackend {
 
   directoryOf(key: string): string | undefined {
     const stored = this.#snapshots.get(key);
-    return stored === undefined || !BY_NUMBER.has(this.name) ? undefined : String(stored.id);
+    return stored === undefined || !this.isByNumber ? undefined : String(stored.id);
   }
 
   /** Where a snapshot is, for those that are in a directory of their own. */

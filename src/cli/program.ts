@@ -30,6 +30,7 @@ const verbs: Readonly<Record<string, Readonly<Record<string, () => Promise<Regis
     du: async () => (await import('./verbs/du.js')).du,
     why: async () => (await import('./verbs/why.js')).why,
     gc: async () => (await import('./verbs/gc.js')).gc,
+    orphans: async () => (await import('./verbs/orphans.js')).orphans,
   },
   'To try it, and for the shell:': {
     demo: async () => (await import('./verbs/demo.js')).demo,
