@@ -71,11 +71,13 @@ export class Output {
     process.stderr.write(`ebbtide: ${printable(text)}\n`);
   }
 
-  /** A list: as JSON, as names, by a format, or as a table. */
-  rows<Row extends object>(rows: readonly Row[], columns: readonly Column<Row>[]): void {
+  /** A list: as JSON, as names, by a format, or as a table. Rows of several namespaces have theirs in front. */
+  rows<Row extends object>(rows: readonly Row[], given: readonly Column<Row>[]): void {
+    const isTitled = given.some(({ title }) => title === NAMESPACE);
+    const columns = !isTitled && rows.some(namespaceOf) ? [namespaceColumn, ...given] : given;
     if (this.json) this.document(rows);
     else if (this.#quiet) {
-      const name = columns.find(({ isName }) => isName) ?? columns[0]!;
+      const name = columns.find(({ isName }) => isName) ?? given[0]!;
       for (const row of rows) this.line(printable(String(name.value(row))));
     } else if (this.#format !== undefined) for (const line of this.#format(rows)) this.line(line);
     else this.table(rows, columns);
@@ -96,6 +98,11 @@ export class Output {
     this.line(JSON.stringify(value, jsonValue, 2));
   }
 }
+
+const NAMESPACE = 'NAMESPACE';
+const namespaceOf = (row: object): string =>
+  'namespace' in row && typeof row.namespace === 'string' ? row.namespace : '';
+const namespaceColumn: Column<object> = { title: NAMESPACE, value: namespaceOf };
 
 /** 1536 → "1.5 KiB". */
 export function bytes(n: number): string {

@@ -30,6 +30,7 @@ const verbs: Readonly<Record<string, Readonly<Record<string, () => Promise<Regis
     du: async () => (await import('./verbs/du.js')).du,
     why: async () => (await import('./verbs/why.js')).why,
     gc: async () => (await import('./verbs/gc.js')).gc,
+    orphans: async () => (await import('./verbs/orphans.js')).orphans,
   },
   'To try it, and for the shell:': {
     demo: async () => (await import('./verbs/demo.js')).demo,
@@ -85,6 +86,10 @@ function addStoreOptions(program: Command): void {
         process.env.EBBTIDE_NAMESPACE ?? 'default',
         'default',
       ),
+    )
+    .option(
+      '--containerd-root <dir>',
+      "look into another program's root instead (containerd, Docker, BuildKit): nothing is written there",
     )
     .option('--address <socket>', 'work through the daemon at this socket (EBBTIDE_ADDRESS)')
     .option('--json', 'print JSON');

@@ -23,6 +23,8 @@ import type { Store } from './store.js';
 export interface GlobalOptions extends EtcdOptions {
   root: string;
   namespace: string;
+  /** Another program's root, which is only read. */
+  containerdRoot?: string;
   /** Socket of a daemon; also EBBTIDE_ADDRESS. */
   address?: string;
   json?: boolean;
@@ -74,15 +76,32 @@ type Action<O> = (...args: [...string[], O, Command]) => Promise<void>;
 /** Wraps a verb that needs no store. Verb arguments come as an array, then the verb's own options. */
 export function verb<O extends object>(
   fn: (env: Env, args: string[], options: O) => Promise<void>,
+  { readsAnyRoot = false } = {},
 ): Action<O> {
   return async (...raw) => {
     const command = raw.at(-1) as Command;
     const given = command.optsWithGlobals<GlobalOptions & O>();
     const options = { ...given, root: resolve(given.root) };
+    if (given.containerdRoot !== undefined && !isNamespaceGiven(command)) options.namespace = EVERY_NAMESPACE;
     const args = command.processedArgs.flat().filter((a): a is string => typeof a === 'string');
-    await guarded(options, async (env) => fn(env, args, options));
+    await guarded(options, async (env) => {
+      if (given.containerdRoot !== undefined && !readsAnyRoot) throw notThere(command.name());
+      await fn(env, args, options);
+    });
   };
 }
+
+/** Another program's objects are looked for in all of its namespaces unless one was named. */
+const EVERY_NAMESPACE = '';
+const isNamespaceGiven = (command: Command): boolean =>
+  process.env.EBBTIDE_NAMESPACE !== undefined ||
+  command.getOptionValueSourceWithGlobals('namespace') !== 'default';
+
+const notThere = (name: string): EbbtideError =>
+  invalidArgument(`${name} is not for another program's root`, {
+    object: name,
+    remedy: 'leave out --containerd-root; --root names a store of ebbtide',
+  });
 
 /** What a verb asks of the store before it runs. */
 export interface Needs {
@@ -102,23 +121,29 @@ export function storeVerb<O extends object>(
   fn: (env: StoreEnv, args: string[], options: O) => Promise<void>,
   needs: Needs | ((options: O, args: readonly string[]) => Needs) = {},
 ): Action<O> {
-  return verb<O>((env, args, options) =>
-    withStore(env, typeof needs === 'function' ? needs(options, args) : needs, (storeEnv) =>
-      fn(storeEnv, args, options),
-    ),
+  return verb<O>(
+    (env, args, options) =>
+      withStore(env, typeof needs === 'function' ? needs(options, args) : needs, (storeEnv) =>
+        fn(storeEnv, args, options),
+      ),
+    { readsAnyRoot: true },
   );
 }
 
 /** Opens the store, runs `fn`, closes the store. Says so when the namespace is unknown, which explains an empty answer. */
 export async function withStore(env: Env, needs: Needs, fn: (env: StoreEnv) => Promise<void>): Promise<void> {
   const { options, signal, out } = env;
-  await using db = await openStore(options, needs, (root) => out.note(`made a store at ${root}`));
+  await using db =
+    options.containerdRoot === undefined
+      ? await openStore(options, needs, (root) => out.note(`made a store at ${root}`))
+      : await openForeign(options.containerdRoot, needs, env);
   if (needs.snapshotter !== undefined) checkSnapshotter(needs.snapshotter, db.snapshotters().keys());
   const { namespace } = options;
   try {
     await fn({ ...env, db, ctx: { namespace, signal } });
   } finally {
-    if (needs.allNamespaces !== true) await hintAtNamespaces(db, namespace, out).catch(() => undefined);
+    if (needs.allNamespaces !== true && namespace !== EVERY_NAMESPACE)
+      await hintAtNamespaces(db, namespace, out).catch(() => undefined);
   }
 }
 
@@ -138,6 +163,18 @@ function checkSnapshotter(name: string, known: Iterable<string>): void {
     object: name,
     remedy: `there are: ${names.join(', ')}`,
   });
+}
+
+/** Loaded where it is asked for. What cannot be shown in full is said. */
+async function openForeign(root: string, { creates = false }: Needs, { out, signal }: Env): Promise<Store> {
+  const [{ ForeignStore }, { refusal }] = await Promise.all([
+    import('../any-host/store.js'),
+    import('../any-host/refusals.js'),
+  ]);
+  if (creates) throw refusal('making or filling a store', root);
+  const store = await ForeignStore.open(root, signal);
+  for (const note of store.notes) out.note(note);
+  return store;
 }
 
 /** The daemon that was named, or that has the root; else the root itself. `made` is called with a new store's root. */

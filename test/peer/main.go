@@ -2,7 +2,8 @@
 // packages, collect the garbage of small stores, so that a test can compare
 // what is left with what ebbtide leaves.
 //
-// Standard input has one store a line, as JSON: {"records": […]}. For each one
+// Standard input has one store a line, as JSON: {"records": […]}, and "keep", a
+// file for a copy of the meta.db before the collection. For each one
 // standard output has a line: {"left": ["blob|ns|sha256:…", …], "runs": 2}.
 //
 // Every store is a DB of its own. The package removes records while it walks
@@ -56,6 +57,7 @@ type record struct {
 
 type store struct {
 	Records []record
+	Keep    string
 }
 
 type answer struct {
@@ -90,7 +92,7 @@ func serve(path string) error {
 		if err := requests.Decode(&s); err != nil {
 			return err
 		}
-		a, err := collect(path, s.Records)
+		a, err := collect(path, s)
 		if err != nil {
 			return err
 		}
@@ -101,7 +103,8 @@ func serve(path string) error {
 	return nil
 }
 
-func collect(path string, records []record) (a answer, err error) {
+func collect(path string, s store) (a answer, err error) {
+	records := s.Records
 	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
 		return a, err
 	}
@@ -128,6 +131,11 @@ func collect(path string, records []record) (a answer, err error) {
 		return nil
 	}); err != nil {
 		return a, err
+	}
+	if s.Keep != "" {
+		if err := bdb.View(func(tx *bolt.Tx) error { return tx.CopyFile(s.Keep, 0600) }); err != nil {
+			return a, err
+		}
 	}
 	for count := -1; count != len(a.Left); a.Runs++ {
 		count = len(a.Left)

@@ -103,10 +103,11 @@ export class Peer implements AsyncDisposable {
     });
   }
 
-  collect(records: readonly PeerRecord[]): Promise<PeerAnswer> {
+  /** `keep`: where a copy of the meta.db goes before the collection. */
+  collect(records: readonly PeerRecord[], keep = ''): Promise<PeerAnswer> {
     return new Promise((resolve, reject) => {
       this.#waiting.push({ resolve, reject });
-      this.#child.stdin?.write(`${JSON.stringify({ records })}\n`);
+      this.#child.stdin?.write(`${JSON.stringify({ records, keep })}\n`);
     });
   }
 

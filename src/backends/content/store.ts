@@ -85,6 +85,28 @@ export async function openContent(path: string, options: ContentOptions = {}): P
   }
 }
 
+/** The reads of a content directory that another program owns: nothing is made, repaired or swept first. */
+export function lookIntoContent(
+  path: string,
+  log: BackendLog,
+): Pick<
+  LocalContent,
+  | 'info'
+  | 'readerAt'
+  | 'walk'
+  | 'status'
+  | 'listStatuses'
+  | 'walkStatusRefs'
+  | 'inspect'
+  | 'damagedIngests'
+  | 'close'
+> {
+  const directory = HeldDirectory.open(resolve(path));
+  const layout = new ContentLayout(directory);
+  const trash = new Trash(layout, inlineJobs, log);
+  return new LocalContent(layout, trash, new Drafts(layout, trash, log), inlineJobs, log, directory);
+}
+
 /** What is in work is the owner's alone, also where an earlier version left it open. Whose it is not keeps what it has. */
 async function closeToOthers({ ingests, drafts, trash }: ContentLayout): Promise<void> {
   for (const path of [ingests, drafts, trash]) await chmod(path, 0o700).catch(() => undefined);

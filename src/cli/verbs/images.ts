@@ -16,8 +16,12 @@ export function images(program: Command): void {
     .action(
       storeVerb(async ({ db, ctx, out }, filters) => {
         const found = await db.images.list(ctx, ...filters);
+        const { namespace } = ctx;
         const sizes = out.shows('size') && found.length > 0 ? await sizesOf(db, ctx) : undefined;
-        const rows = found.map((image) => ({ ...image, size: sizes?.get(image.name) ?? 0 }));
+        const rows = found.map((image) => ({
+          ...image,
+          size: sizes?.get(rowName({ namespace, ...image })) ?? 0,
+        }));
         out.rows(rows, [
           { title: 'NAME', value: (i) => i.name },
           { title: 'DIGEST', value: (i) => i.target.digest },
@@ -89,8 +93,12 @@ export function images(program: Command): void {
 /** By name: what an image reaches, blobs and snapshots, as `du` says it. */
 async function sizesOf(db: Store, ctx: CallContext): Promise<ReadonlyMap<string, number>> {
   const { rows } = await db.du(ctx, { by: 'image' });
-  return new Map(rows.map(({ name, total }) => [name, total]));
+  return new Map(rows.map((row) => [rowName(row), row.total]));
 }
+
+/** Where images of several namespaces are listed, each knows its own. */
+const rowName = ({ namespace = '', name }: { namespace?: string | undefined; name: string }): string =>
+  `${namespace} ${name}`;
 
 /** Under a lease that holds what the image targets, so that nothing can take it before the new name keeps it. */
 function tag(db: Store, ctx: CallContext, source: string, name: string, force: boolean): Promise<Image> {

@@ -1,0 +1,71 @@
+/**
+ * What containerd keeps in a bucket, as our records have it: times, texts, numbers, labels, messages. Called by records.ts and
+ * snapshotters.ts. A field that cannot be read is told and left out, so that one damaged record hides nothing else.
+ */
+import type { Bucket, Entry } from '../bolt/bucket.js';
+import type { Any, StringMap } from '../model/records.js';
+import { type Instant, zeroTime } from '../model/time.js';
+import { decodeAny, decodeTime, decodeUvarint, decodeVarint } from '../model/wire.js';
+import { messageOf } from '../system/system-errors.js';
+
+/** Told of what is not as containerd writes it. */
+export type Complain = (what: string) => void;
+
+export function timeOf(entry: Entry, complain: Complain): Instant {
+  return read(entry, decodeTime, zeroTime, complain);
+}
+
+/** A size or a count; 0 for what no file can have. */
+export function numberOf(entry: Entry, complain: Complain): number {
+  return natural(read(entry, decodeVarint, 0n, complain));
+}
+
+export function unsignedOf(entry: Entry, complain: Complain): number {
+  return natural(read(entry, decodeUvarint, 0n, complain));
+}
+
+const natural = (value: bigint): number => {
+  const number = Number(value);
+  return Number.isSafeInteger(number) && number > 0 ? number : 0;
+};
+
+/**
+ * What a message is, without its bytes: specs and what Kubernetes adds are most of a `meta.db`, and nothing here asks for them.
+ */
+export function anyOf(entry: Entry, complain: Complain): Any {
+  return read(entry, typeOf, NO_MESSAGE, complain);
+}
+const NO_BYTES = new Uint8Array();
+const NO_MESSAGE: Any = { typeUrl: '', value: NO_BYTES };
+const typeOf = (bytes: Uint8Array): Any => ({ typeUrl: decodeAny(bytes).typeUrl, value: NO_BYTES });
+
+function read<T>(entry: Entry, decode: (bytes: Uint8Array) => T, without: T, complain: Complain): T {
+  try {
+    return decode(entry.value);
+  } catch (error) {
+    complain(`${entry.key}: ${messageOf(error)}`);
+    return without;
+  }
+}
+
+/** Undefined for a map without entries. An empty value is no label: only namespaces can have those. */
+export function textsOf(bucket: Bucket | undefined, keepsEmpty = false): StringMap | undefined {
+  let texts: Record<string, string> | undefined;
+  bucket?.each((entry) => {
+    const { text, key } = entry;
+    if (entry.isBucket || (text === '' && !keepsEmpty)) return;
+    // By definition, since a label may be called __proto__.
+    texts ??= {};
+    if (key === '__proto__') Object.defineProperty(texts, key, { value: text, enumerable: true });
+    else texts[key] = text;
+  });
+  return texts;
+}
+
+export function anysOf(bucket: Bucket | undefined, complain: Complain): Record<string, Any> | undefined {
+  const found: [string, Any][] = [];
+  bucket?.each((entry) => {
+    if (!entry.isBucket) found.push([entry.key, anyOf(entry, complain)]);
+  });
+  return found.length === 0 ? undefined : Object.fromEntries(found);
+}

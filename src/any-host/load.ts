@@ -1,0 +1,78 @@
+/**
+ * A memory engine with the records of a containerd's `meta.db`, so that all that asks engines and the graph works on them.
+ * Called by store.ts. The engine is of one moment of the file, and of nobody else's from then on.
+ */
+import { rootBucket } from '../bolt/bucket.js';
+import { type BoltSnapshot, readBolt } from '../bolt/snapshot.js';
+import type { Engine, Indexer, Key, Value } from '../engine/contract.js';
+import { openMemoryEngine } from '../engine/memory/engine.js';
+import { collectionOf, metaKey } from '../engine/schema/keys.js';
+import { SCHEMA_REVISION } from '../engine/schema/legacy.js';
+import { createGraph } from '../gc/graph.js';
+import { metadataIndexer } from '../gc/references.js';
+import { REVISION_OF_2, readRecords, revisionOf } from './records.js';
+
+export interface Loaded {
+  readonly engine: Engine;
+  /** Of containerd's tree. */
+  readonly revision: number;
+  readonly transaction: bigint;
+  /** What could not be read. */
+  readonly complaints: readonly string[];
+}
+
+/** As `readBolt`; BoltDamage where the tree cannot be followed. */
+export async function loadMetadata(path: string, signal?: AbortSignal): Promise<Loaded> {
+  const snapshot = await readBolt(path, { signal });
+  const root = rootBucket(snapshot);
+  const revision = revisionOf(root);
+  const engine = await openMemoryEngine({
+    indexer: revision < REVISION_OF_2 ? indexerOf1 : metadataIndexer,
+    graph: createGraph(),
+    durability: 'visible',
+  });
+  const complaints = await fill(engine, snapshot);
+  return { engine, revision, transaction: snapshot.meta.transaction, complaints };
+}
+
+/** Of one transaction: the memory of the changes is that of the records once more. */
+const RECORDS_PER_COMMIT = 20_000;
+
+async function fill(engine: Engine, snapshot: BoltSnapshot): Promise<string[]> {
+  const complaints: string[] = [];
+  let records: [Key, Value][] = [[metaKey('version'), { version: SCHEMA_REVISION }]];
+  let links: [Key, string, Key][] = [];
+  const commits: Promise<void>[] = [];
+  const commit = (): void => {
+    const [puts, holds] = [records, links];
+    records = [];
+    links = [];
+    // A synchronous body has committed when this returns.
+    commits.push(
+      engine.update((tx) => {
+        for (const [key, value] of puts) tx.put(key, value);
+        for (const [from, relation, to] of holds) tx.link(from, relation, to);
+      }),
+    );
+  };
+  readRecords(rootBucket(snapshot), {
+    record: (key, value) => {
+      records.push([key, value]);
+      if (records.length >= RECORDS_PER_COMMIT) commit();
+    },
+    link: (from, relation, to) => links.push([from, relation, to]),
+    complain: (what) => complaints.push(what),
+  });
+  commit();
+  await Promise.all(commits);
+  return complaints;
+}
+
+/** Before 2.0 nothing ended an image but its deletion. */
+const indexerOf1: Indexer = {
+  ...metadataIndexer,
+  node(key, value) {
+    const node = metadataIndexer.node(key, value);
+    return node !== undefined && collectionOf(key) === 'images' ? { ...node, expireAt: undefined } : node;
+  },
+};

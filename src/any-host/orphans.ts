@@ -1,0 +1,252 @@
+/**
+ * What takes space, or a name, in another program's root without being of use: records without bytes, bytes without a record,
+ * what nothing roots, leases that have expired. Each with its size, its age, the reason and what to type to be rid of it.
+ * Called by the verb; reads only.
+ *
+ * The owner may be at work. It makes bytes a moment before their record, so what is younger than `youngest` is only counted; and
+ * what has no bytes is looked for again in the newest records.
+ */
+import { readdir, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { diskUsage } from '../backends/disk-usage.js';
+import { orAbsent } from '../backends/files.js';
+import { isSnapshotNumber } from '../backends/numbered-directories.js';
+import { SNAPSHOTS } from '../backends/snapshot-driver.js';
+import { boltTransaction } from '../bolt/snapshot.js';
+import type { Engine, Key } from '../engine/contract.js';
+import { components } from '../engine/schema/keys.js';
+import { isNotFound, throwIfAborted } from '../errors.js';
+import { garbageSince } from '../gc/oldest.js';
+import type { Candidate } from '../gc/stats.js';
+import { keyOfNode, kindName, ResourceMax } from '../gc/types.js';
+import { digestOf, isDigest } from '../model/digest.js';
+import { type Instant, NANOS_PER_SECOND, now } from '../model/time.js';
+import { loadMetadata } from './load.js';
+import type { ForeignSnapshotter } from './snapshotters.js';
+import type { ForeignParts, ForeignStore } from './store.js';
+
+export const orphanReasons = [
+  'nothing roots it',
+  'expired',
+  'no record',
+  'no bytes',
+  'no snapshot has it',
+] as const;
+export type OrphanReason = (typeof orphanReasons)[number];
+
+export interface Orphan {
+  reason: OrphanReason;
+  /** content, ingest, snapshot, lease, image, directory. */
+  kind: string;
+  /** '' where no namespace has it. */
+  namespace: string;
+  name: string;
+  bytes: number;
+  /** The last change that is known of it. */
+  since?: Instant;
+  path?: string;
+  /** What to type. */
+  command: string;
+}
+
+export interface OrphanReport {
+  /** Largest first. */
+  orphans: Orphan[];
+  bytes: number;
+  /** Left out, since they may be in the making. */
+  young: number;
+}
+
+export interface OrphanOptions {
+  readonly signal?: AbortSignal | undefined;
+  readonly youngest?: Instant;
+}
+
+export const YOUNGEST: Instant = 60n * NANOS_PER_SECOND;
+
+export async function findOrphans(
+  store: ForeignStore,
+  { signal, youngest = YOUNGEST }: OrphanOptions = {},
+): Promise<OrphanReport> {
+  const { parts } = store;
+  const found = [
+    ...(await uncollected(store, signal)),
+    ...(await withoutBytes(parts, signal)),
+    ...(await strayDirectories(parts, signal)),
+  ];
+  const horizon = now() - youngest;
+  const orphans = found.filter(({ since }) => since === undefined || since <= horizon);
+  orphans.sort((a, b) => b.bytes - a.bytes || (a.name < b.name ? -1 : 1));
+  const bytes = orphans.reduce((sum, one) => sum + one.bytes, 0);
+  return { orphans, bytes, young: found.length - orphans.length };
+}
+
+// --------------------------------------------------------------------------------------- what a collection would take
+
+async function uncollected(store: ForeignStore, signal: AbortSignal | undefined): Promise<Orphan[]> {
+  const { parts } = store;
+  const stats = await store.garbageCollect({ ...(signal && { signal }) }, { dryRun: true, fullSweep: true });
+  const commands = new Commands(parts.loaded.engine);
+  const orphans: Orphan[] = [];
+  for (const candidate of stats.wouldRemove ?? []) {
+    throwIfAborted(signal);
+    const { kind, namespace, key: name, size: bytes } = candidate;
+    const since = await sinceOf(parts, candidate);
+    const dated = since === undefined ? {} : { since };
+    if (candidate.orphan) {
+      const command =
+        kind === 'snapshot' ? commands.sweepSnapshots(splitName(name)[0]) : commands.sweepContent();
+      orphans.push({ reason: 'no record', kind, namespace, name, bytes, ...dated, command });
+    } else {
+      const reason = kind === 'lease' || kind === 'image' ? 'expired' : 'nothing roots it';
+      orphans.push({ reason, kind, namespace, name, bytes, ...dated, command: commands.collect(namespace) });
+    }
+  }
+  return orphans;
+}
+
+/** Of a record; or of the bytes, where there is none. Undefined for what has gone meanwhile. */
+async function sinceOf(
+  { loaded, content, snapshotters }: ForeignParts,
+  one: Candidate,
+): Promise<Instant | undefined> {
+  const { kind, namespace, key: name } = one;
+  if (!one.orphan) {
+    const record = keyOfNode({ type: typeOf(kind), namespace, key: name });
+    const id = record === undefined ? undefined : loaded.engine.idOf(record);
+    return id === undefined ? undefined : garbageSince(loaded.engine, id)?.at;
+  }
+  try {
+    if (kind === 'content') return (await content.info(name)).createdAt;
+    if (kind === 'ingest') return (await content.status(name)).updatedAt;
+    const [snapshotter, key] = splitName(name);
+    return (await snapshotters.get(snapshotter)?.stat(key))?.updated;
+  } catch (error) {
+    if (isNotFound(error)) return undefined;
+    throw error;
+  }
+}
+
+const types = new Map(Array.from({ length: ResourceMax }, (_, type) => [kindName(type), type]));
+const typeOf = (kind: string): number => types.get(kind) ?? 0;
+
+/** `<snapshotter>/<name>` */
+function splitName(name: string): [string, string] {
+  const slash = name.indexOf('/');
+  return [name.slice(0, slash), name.slice(slash + 1)];
+}
+
+// ------------------------------------------------------------------------------------------------ records without bytes
+
+async function withoutBytes(parts: ForeignParts, signal: AbortSignal | undefined): Promise<Orphan[]> {
+  const missing = new Map<Key, Orphan>();
+  const { engine } = parts.loaded;
+  const blobs = await parts.content.digests();
+  for (const [record, value] of engine.scan('blobs')) {
+    throwIfAborted(signal);
+    const [, namespace = '', digest = ''] = components(record);
+    if (!isDigest(digest) || blobs.has(digest)) continue;
+    missing.set(record, {
+      ...lost('content', namespace, digest, value),
+      command: `ctr -n ${quoted(namespace)} content rm ${digest}`,
+    });
+  }
+  for (const [record, value] of engine.scan('snapshots')) {
+    const [, namespace = '', snapshotter = '', name = ''] = components(record);
+    const backend = parts.snapshotters.get(snapshotter);
+    const key = typeof value === 'object' && typeof value.name === 'string' ? value.name : '';
+    if (backend === undefined || !backend.isKnown || (backend.has(key) && backend.hasDirectory(key)))
+      continue;
+    missing.set(record, {
+      ...lost('snapshot', namespace, `${snapshotter}/${name}`, value),
+      command: `ctr -n ${quoted(namespace)} snapshots --snapshotter ${quoted(snapshotter)} rm ${quoted(name)}`,
+    });
+  }
+  return missing.size === 0 ? [] : stillRecorded(parts, missing, signal);
+}
+
+function lost(kind: string, namespace: string, name: string, value: unknown): Omit<Orphan, 'command'> {
+  const since =
+    typeof value === 'object' && value !== null && 'updatedat' in value ? value.updatedat : undefined;
+  const dated = typeof since === 'bigint' ? { since } : {};
+  return { reason: 'no bytes', kind, namespace, name, bytes: 0, ...dated };
+}
+
+/** A collection may have taken record and bytes since the records were read. */
+async function stillRecorded(
+  { places, loaded }: ForeignParts,
+  missing: ReadonlyMap<Key, Orphan>,
+  signal: AbortSignal | undefined,
+): Promise<Orphan[]> {
+  if ((await boltTransaction(places.metadata)) === loaded.transaction) return [...missing.values()];
+  const { engine } = await loadMetadata(places.metadata, signal);
+  try {
+    return [...missing].filter(([record]) => engine.has(record)).map(([, orphan]) => orphan);
+  } finally {
+    await engine.close();
+  }
+}
+
+// --------------------------------------------------------------------------------------------- directories of snapshots
+
+async function strayDirectories(parts: ForeignParts, signal: AbortSignal | undefined): Promise<Orphan[]> {
+  const orphans: Orphan[] = [];
+  const commands = new Commands(parts.loaded.engine);
+  for (const snapshotter of parts.snapshotters.values()) {
+    const { name, root, isByNumber } = snapshotter;
+    if (root === undefined || !isByNumber || !snapshotter.isKnown) continue;
+    const place = join(root, SNAPSHOTS);
+    for (const entry of (await orAbsent(readdir(place))) ?? []) {
+      throwIfAborted(signal);
+      if (!isStray(snapshotter, entry)) continue;
+      const path = join(place, entry);
+      const stats = await orAbsent(stat(path, { bigint: true }));
+      if (stats === null) continue;
+      const { size } = await diskUsage(path);
+      // Overlayfs looks for strays whenever it sweeps; native never does.
+      const command = name === 'native' ? `rm -r ${quoted(path)}` : commands.sweepSnapshots(name);
+      const stray = { reason: 'no snapshot has it', kind: 'directory', namespace: '' } as const;
+      orphans.push({ ...stray, name: `${name}/${entry}`, bytes: size, since: stats.mtimeNs, path, command });
+    }
+  }
+  return orphans;
+}
+
+function isStray({ numbers }: ForeignSnapshotter, entry: string): boolean {
+  if (isSnapshotNumber(entry)) return !numbers.has(entry);
+  return entry.startsWith('new-') || entry.startsWith('rm-');
+}
+
+// ------------------------------------------------------------------------------------------------------- what to type
+
+/** containerd sweeps a backend only behind a removal in it, and collects at once only for `leases rm --sync`. */
+class Commands {
+  readonly #anywhere: string;
+
+  constructor(engine: Engine) {
+    const [first] = [...engine.scan('namespaces', { limit: 1 })].map(([record]) => components(record)[1]);
+    this.#anywhere = first ?? 'default';
+  }
+
+  collect(namespace: string): string {
+    const ctr = `ctr -n ${quoted(namespace)} leases`;
+    return `${ctr} create --id ${NAME} && ${ctr} rm --sync ${NAME}`;
+  }
+
+  sweepContent(): string {
+    const ctr = `ctr -n ${quoted(this.#anywhere)} content`;
+    const digest = digestOf(Buffer.from(`${NAME}\n`));
+    return `echo ${NAME} | ${ctr} ingest ${NAME} && ${ctr} rm ${digest} && ${this.collect(this.#anywhere)}`;
+  }
+
+  sweepSnapshots(snapshotter: string): string {
+    const ctr = `ctr -n ${quoted(this.#anywhere)} snapshots --snapshotter ${quoted(snapshotter)}`;
+    return `${ctr} prepare ${NAME} && ${ctr} rm ${NAME} && ${this.collect(this.#anywhere)}`;
+  }
+}
+
+/** Of what the commands make for a moment. */
+const NAME = 'ebbtide-sweep';
+
+const quoted = (text: string): string =>
+  /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;

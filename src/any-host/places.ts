@@ -1,0 +1,80 @@
+/**
+ * Where a host keeps what containerd's metadata names, found by looking: the root of a containerd (also the one that Docker runs
+ * for itself), or one of BuildKit's, whose files are called differently. Called by store.ts; reads only.
+ */
+import { readdir } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { exists, orAbsent } from '../backends/files.js';
+import { notFound } from '../errors.js';
+import { fsError } from '../system/system-errors.js';
+
+export interface Places {
+  readonly kind: 'containerd' | 'buildkit';
+  readonly root: string;
+  readonly metadata: string;
+  readonly content: string;
+  /** Directory by snapshotter; the same name may be missing here and used by records. */
+  readonly snapshotters: ReadonlyMap<string, string>;
+}
+
+const SNAPSHOTTER = 'io.containerd.snapshotter.v1.';
+const METADATA = join('io.containerd.metadata.v1.bolt', 'meta.db');
+/** Below the directory that was named: containerd's own, Docker's, and what Docker's has. */
+const BELOW = ['', 'containerd/daemon', 'daemon'];
+/** BuildKit's, with the name of a worker, which is `<runtime>-<snapshotter>`. */
+const BUILDKIT_METADATA = 'containerdmeta.db';
+
+/** NotFound, with what was looked for. */
+export async function findPlaces(directory: string): Promise<Places> {
+  const root = resolve(directory);
+  for (const below of BELOW) {
+    const found = await containerdAt(join(root, below));
+    if (found !== undefined) return found;
+  }
+  for (const worker of ['', ...(await directoriesIn(root))]) {
+    const found = await buildkitAt(join(root, worker));
+    if (found !== undefined) return found;
+  }
+  throw notFound(`there is no metadata of a containerd under ${root}`, {
+    object: root,
+    remedy: `name a directory that has ${METADATA} (containerd, Docker with its containerd image store) or ${BUILDKIT_METADATA} (BuildKit)`,
+  });
+}
+
+async function containerdAt(root: string): Promise<Places | undefined> {
+  const metadata = join(root, METADATA);
+  if (!(await exists(metadata))) return undefined;
+  const names = await directoriesIn(root);
+  const snapshotters = names
+    .filter((name) => name.startsWith(SNAPSHOTTER))
+    .map((name) => [name.slice(SNAPSHOTTER.length), join(root, name)] as const);
+  return {
+    kind: 'containerd',
+    root,
+    metadata,
+    content: join(root, 'io.containerd.content.v1.content'),
+    snapshotters: new Map(snapshotters),
+  };
+}
+
+async function buildkitAt(root: string): Promise<Places | undefined> {
+  const metadata = join(root, BUILDKIT_METADATA);
+  if (!(await exists(metadata))) return undefined;
+  const snapshotter = root.slice(root.lastIndexOf('-') + 1);
+  return {
+    kind: 'buildkit',
+    root,
+    metadata,
+    content: join(root, 'content'),
+    snapshotters: new Map([[snapshotter, join(root, 'snapshots')]]),
+  };
+}
+
+async function directoriesIn(path: string): Promise<string[]> {
+  try {
+    const entries = (await orAbsent(readdir(path, { withFileTypes: true }))) ?? [];
+    return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
+  } catch (error) {
+    throw fsError('list', path, error);
+  }
+}

@@ -1,0 +1,381 @@
+/**
+ * containerd's `meta.db` as records of our engine: one walk of the file, in its order. Called by load.ts. Knows the trees of
+ * containerd 1.0 to 2.x: sandboxes beside `v1` (before 2.0) and below it, ingests as texts (before 1.2) and as buckets.
+ *
+ *   v1/version
+ *   v1/<namespace>/labels | images | containers | sandboxes | leases
+ *   v1/<namespace>/content/blob | ingests | ingest
+ *   v1/<namespace>/snapshots/<snapshotter>
+ *   <namespace>/sandboxes
+ */
+import type { Bucket, Entry } from '../bolt/bucket.js';
+import type { Key, Value } from '../engine/contract.js';
+import {
+  blobKey,
+  checkComponent,
+  containerKey,
+  imageKey,
+  ingestKey,
+  leaseKey,
+  namespaceKey,
+  Relation,
+  sandboxKey,
+  snapshotKey,
+  snapshotterKey,
+} from '../engine/schema/keys.js';
+import { SCHEMA } from '../engine/schema/legacy.js';
+import { Label } from '../model/labels.js';
+import type {
+  Any,
+  BlobRecord,
+  ContainerRecord,
+  ImageRecord,
+  IngestRecord,
+  LeaseRecord,
+  RuntimeRecord,
+  SandboxRecord,
+  SnapshotRecord,
+  StringMap,
+} from '../model/records.js';
+import { type Instant, zeroTime } from '../model/time.js';
+import { decodeVarint } from '../model/wire.js';
+import { messageOf } from '../system/system-errors.js';
+import { anyOf, anysOf, type Complain, numberOf, textsOf, timeOf } from './fields.js';
+
+export interface RecordSink {
+  record(key: Key, value: Value): void;
+  link(from: Key, relation: string, to: Key): void;
+  /** What cannot be shown as a record, or not all of it. */
+  complain(what: string): void;
+}
+
+/** Since this revision (2.0) images expire and sandboxes are below `v1`. */
+export const REVISION_OF_2 = 4;
+
+/** The revision of the tree, 0 when it says none. */
+export function revisionOf(root: Bucket): number {
+  let revision = 0;
+  root.find(SCHEMA, (schema) =>
+    schema.bucket?.find('version', (entry) => {
+      try {
+        revision = Number(decodeVarint(entry.value));
+      } catch {
+        revision = 0;
+      }
+    }),
+  );
+  return revision;
+}
+
+/** Tells all records of the tree. BoltDamage where it cannot be followed. */
+export function readRecords(root: Bucket, sink: RecordSink): void {
+  root.each((top) => {
+    if (top.key !== SCHEMA) {
+      oldSandboxes(top, sink);
+      return;
+    }
+    top.bucket?.each((namespace) => {
+      if (named(namespace, 'namespace', sink))
+        new NamespaceReader(namespace.key, sink).read(namespace.bucket);
+    });
+  });
+}
+
+function oldSandboxes(top: Entry, sink: RecordSink): void {
+  top.bucket?.each((entry) => {
+    if (entry.key === 'sandboxes' && named(top, 'namespace', sink))
+      new NamespaceReader(top.key, sink).sandboxes(entry.bucket);
+  });
+}
+
+/** Whether an entry is a bucket whose name our keys can have. */
+function named(entry: Entry, what: string, sink: RecordSink): boolean {
+  if (!entry.isBucket) return false;
+  try {
+    if (!entry.hasTextKey) throw new Error('its name is no UTF-8');
+    checkComponent(entry.key, what);
+    return true;
+  } catch (error) {
+    sink.complain(`${what} "${entry.key}" is left out: ${messageOf(error)}`);
+    return false;
+  }
+}
+
+class NamespaceReader {
+  readonly #ns: string;
+  readonly #sink: RecordSink;
+
+  constructor(ns: string, sink: RecordSink) {
+    this.#ns = ns;
+    this.#sink = sink;
+  }
+
+  read(namespace: Bucket | undefined): void {
+    let labels: StringMap | undefined;
+    namespace?.each((entry) => {
+      const { bucket } = entry;
+      switch (entry.key) {
+        case 'labels':
+          labels = textsOf(bucket, true);
+          break;
+        case 'images':
+          this.#all(bucket, 'image', (name, one, complain) =>
+            this.#put(imageKey(this.#ns, name), imageOf(one, complain)),
+          );
+          break;
+        case 'containers':
+          this.#all(bucket, 'container', (id, one, complain) =>
+            this.#put(containerKey(this.#ns, id), containerOf(one, complain)),
+          );
+          break;
+        case 'sandboxes':
+          this.sandboxes(bucket);
+          break;
+        case 'content':
+          this.#content(bucket);
+          break;
+        case 'snapshots':
+          this.#snapshots(bucket);
+          break;
+        case 'leases':
+          this.#all(bucket, 'lease', (id, one, complain) => this.#lease(id, one, complain));
+      }
+    });
+    this.#put(namespaceKey(this.#ns), labels === undefined ? {} : { labels });
+  }
+
+  sandboxes(bucket: Bucket | undefined): void {
+    this.#all(bucket, 'sandbox', (id, one, complain) =>
+      this.#put(sandboxKey(this.#ns, id), sandboxOf(one, complain)),
+    );
+  }
+
+  /** Each record of a bucket of buckets, whose name can be a key. */
+  #all(
+    bucket: Bucket | undefined,
+    what: string,
+    read: (name: string, record: Bucket, complain: Complain) => void,
+  ): void {
+    bucket?.each((entry) => {
+      if (!named(entry, what, this.#sink)) return;
+      const name = entry.key;
+      read(name, entry.bucket!, (trouble) =>
+        this.#sink.complain(`${what} "${name}" in ${this.#ns}: ${trouble}`),
+      );
+    });
+  }
+
+  #content(bucket: Bucket | undefined): void {
+    bucket?.each((entry) => {
+      if (entry.key === 'blob')
+        this.#all(entry.bucket, 'content', (digest, one, complain) =>
+          this.#put(blobKey(this.#ns, digest), blobOf(one, complain)),
+        );
+      else if (entry.key === 'ingests')
+        this.#all(entry.bucket, 'ingest', (ref, one, complain) =>
+          this.#put(ingestKey(this.#ns, ref), ingestOf(one, complain)),
+        );
+      else if (entry.key === 'ingest')
+        entry.bucket?.each((old) => {
+          if (!old.isBucket) this.#put(ingestKey(this.#ns, old.key), { ref: old.text });
+        });
+    });
+  }
+
+  #snapshots(bucket: Bucket | undefined): void {
+    this.#all(bucket, 'snapshotter', (snapshotter, snapshots) => {
+      this.#put(snapshotterKey(this.#ns, snapshotter), {});
+      this.#all(snapshots, 'snapshot', (name, one, complain) =>
+        this.#put(snapshotKey(this.#ns, snapshotter, name), snapshotOf(one, complain)),
+      );
+    });
+  }
+
+  #lease(id: string, bucket: Bucket, complain: Complain): void {
+    const held: Key[] = [];
+    const record: { -readonly [K in keyof LeaseRecord]: LeaseRecord[K] } = { createdat: zeroTime };
+    const hold = (what: string, set: Bucket | undefined, keyOf: (name: string) => Key): void =>
+      set?.each((entry) => {
+        try {
+          if (!entry.hasTextKey) throw new Error('its name is no UTF-8');
+          held.push(keyOf(entry.key));
+        } catch (error) {
+          complain(`${what} "${entry.key}" is left out: ${messageOf(error)}`);
+        }
+      });
+    bucket.each((entry) => {
+      const { bucket: set } = entry;
+      switch (entry.key) {
+        case 'createdat':
+          record.createdat = timeOf(entry, complain);
+          break;
+        case 'labels':
+          setLabels(record, set);
+          break;
+        case 'content':
+          hold('content', set, (digest) => blobKey(this.#ns, digest));
+          break;
+        case 'ingests':
+          hold('ingest', set, (ref) => ingestKey(this.#ns, ref));
+          break;
+        case 'images':
+          hold('image', set, (name) => imageKey(this.#ns, name));
+          break;
+        case 'snapshots':
+          set?.each((snapshotter) =>
+            hold('snapshot', snapshotter.bucket, (name) => snapshotKey(this.#ns, snapshotter.key, name)),
+          );
+      }
+    });
+    const key = leaseKey(this.#ns, id);
+    this.#put(key, record);
+    const isFlat = record.labels?.[Label.gcFlat] !== undefined;
+    for (const target of held) {
+      const isIngest = target.startsWith('ingests\0');
+      this.#sink.link(key, isFlat && !isIngest ? Relation.holdsFlat : Relation.holds, target);
+    }
+  }
+
+  // Interfaces have no index signature, which is all that parts a record from a Value.
+  #put(key: Key, record: object): void {
+    this.#sink.record(key, record as Value);
+  }
+}
+
+type Writable<T> = { -readonly [K in keyof T]: T[K] };
+
+function setLabels(record: { labels?: StringMap }, bucket: Bucket | undefined): void {
+  const labels = textsOf(bucket);
+  if (labels !== undefined) record.labels = labels;
+}
+
+function imageOf(bucket: Bucket, complain: Complain): ImageRecord {
+  const image: Writable<ImageRecord> = { ...newTimes(), target: { digest: '', mediatype: '', size: 0 } };
+  bucket.each((entry) => {
+    if (isCommon(image, entry, complain)) return;
+    if (entry.key === 'annotations') {
+      const annotations = textsOf(entry.bucket);
+      if (annotations !== undefined) image.annotations = annotations;
+    } else if (entry.key === 'target')
+      entry.bucket?.each((field) => targetField(image.target, field, complain));
+  });
+  return image;
+}
+
+function targetField(target: Writable<ImageRecord['target']>, field: Entry, complain: Complain): void {
+  if (field.key === 'digest') target.digest = field.text;
+  else if (field.key === 'mediatype') target.mediatype = field.text;
+  else if (field.key === 'size') target.size = numberOf(field, complain);
+}
+
+function blobOf(bucket: Bucket, complain: Complain): BlobRecord {
+  const blob: Writable<BlobRecord> = { ...newTimes(), size: 0 };
+  bucket.each((entry) => {
+    if (!isCommon(blob, entry, complain) && entry.key === 'size') blob.size = numberOf(entry, complain);
+  });
+  return blob;
+}
+
+function ingestOf(bucket: Bucket, complain: Complain): IngestRecord {
+  const ingest: Writable<IngestRecord> = { ref: '' };
+  bucket.each((entry) => {
+    if (entry.key === 'ref') ingest.ref = entry.text;
+    else if (entry.key === 'expected') ingest.expected = entry.text;
+    else if (entry.key === 'expireat') ingest.expireat = timeOf(entry, complain);
+  });
+  return ingest;
+}
+
+function snapshotOf(bucket: Bucket, complain: Complain): SnapshotRecord {
+  const snapshot: Writable<SnapshotRecord> = { ...newTimes(), name: '' };
+  bucket.each((entry) => {
+    if (isCommon(snapshot, entry, complain)) return;
+    if (entry.key === 'name') snapshot.name = entry.text;
+    else if (entry.key === 'parent' && entry.text !== '') snapshot.parent = entry.text;
+  });
+  return snapshot;
+}
+
+function containerOf(bucket: Bucket, complain: Complain): ContainerRecord {
+  const container: Writable<ContainerRecord> = {
+    ...newTimes(),
+    spec: noMessage(),
+    image: '',
+    snapshotter: '',
+    snapshotKey: '',
+    sandboxid: '',
+    runtime: { name: '' },
+  };
+  bucket.each((entry) => {
+    if (isCommon(container, entry, complain) || isRun(container, entry, complain)) return;
+    const { key } = entry;
+    if (key === 'image' || key === 'snapshotter' || key === 'snapshotKey' || key === 'sandboxid')
+      container[key] = entry.text;
+  });
+  return container;
+}
+
+function sandboxOf(bucket: Bucket, complain: Complain): SandboxRecord {
+  const sandbox: Writable<SandboxRecord> = { ...newTimes(), sandboxer: '', runtime: { name: '' } };
+  bucket.each((entry) => {
+    if (isCommon(sandbox, entry, complain) || isRun(sandbox, entry, complain)) return;
+    if (entry.key === 'sandboxer') sandbox.sandboxer = entry.text;
+  });
+  return sandbox;
+}
+
+interface Run {
+  spec?: Any;
+  runtime: RuntimeRecord;
+  extensions?: Readonly<Record<string, Any>>;
+}
+
+/** A field that containers and sandboxes have. */
+function isRun(record: Run, entry: Entry, complain: Complain): boolean {
+  switch (entry.key) {
+    case 'spec':
+      record.spec = anyOf(entry, complain);
+      return true;
+    case 'runtime':
+      entry.bucket?.each((field) => {
+        if (field.key === 'name') record.runtime.name = field.text;
+        else if (field.key === 'options' && field.valueEnd > field.valueAt)
+          record.runtime.options = anyOf(field, complain);
+      });
+      return true;
+    case 'extensions': {
+      const extensions = anysOf(entry.bucket, complain);
+      if (extensions !== undefined) record.extensions = extensions;
+      return true;
+    }
+    default:
+      return false;
+  }
+}
+
+/** A field that nearly all records have. */
+function isCommon(
+  record: { createdat: Instant; updatedat: Instant; labels?: StringMap },
+  entry: Entry,
+  complain: Complain,
+): boolean {
+  switch (entry.key) {
+    case 'createdat':
+      record.createdat = timeOf(entry, complain);
+      return true;
+    case 'updatedat':
+      record.updatedat = timeOf(entry, complain);
+      return true;
+    case 'labels':
+      setLabels(record, entry.bucket);
+      return true;
+    default:
+      return false;
+  }
+}
+
+const newTimes = (): { createdat: Instant; updatedat: Instant } => ({
+  createdat: zeroTime,
+  updatedat: zeroTime,
+});
+const noMessage = (): Any => ({ typeUrl: '', value: new Uint8Array() });

@@ -1,0 +1,239 @@
+/**
+ * Another program's snapshotters: what their `metadata.db` and their directories say. Called by store.ts. Those that keep a
+ * snapshot in `snapshots/<number>` have sizes from the disk; of others the names are known, and of some not even these: they
+ * are there all the same, so that their records are shown, and counted without bytes.
+ *
+ *   v1/snapshots/<name>   id, kind, parent, createdat, updatedat, labels, inodes, size
+ */
+import { statSync } from 'node:fs';
+import { join } from 'node:path';
+import type {
+  Mount,
+  SnapshotInfo,
+  SnapshotKind,
+  SnapshotProblem,
+  SnapshotterBackend,
+  Usage,
+} from '../backends/contract.js';
+import { diskUsage } from '../backends/disk-usage.js';
+import { SNAPSHOTS } from '../backends/snapshot-driver.js';
+import { type Bucket, rootBucket } from '../bolt/bucket.js';
+import { readBolt } from '../bolt/snapshot.js';
+import { type EbbtideError, notFound, throwIfAborted } from '../errors.js';
+import { zeroTime } from '../model/time.js';
+import { messageOf } from '../system/system-errors.js';
+import { type Complain, numberOf, textsOf, timeOf, unsignedOf } from './fields.js';
+import { refusal } from './refusals.js';
+
+interface Stored extends SnapshotInfo {
+  id: number;
+  usage: Usage;
+}
+
+const kinds: readonly (SnapshotKind | undefined)[] = [undefined, 'view', 'active', 'committed'];
+/** Which keep all of a snapshot in `snapshots/<number>`. Those of btrfs share their blocks: nobody can say what one takes. */
+const BY_NUMBER = new Set(['overlayfs', 'native', 'fuse-overlayfs', 'stargz', 'nydus', 'overlaybd']);
+
+export class ForeignSnapshotter implements SnapshotterBackend {
+  readonly name: string;
+  readonly root: string | undefined;
+  /** Whether its metadata could be read: what it does not name it does not have. */
+  readonly isKnown: boolean;
+  readonly #snapshots: ReadonlyMap<string, Stored>;
+
+  private constructor(
+    name: string,
+    root: string | undefined,
+    snapshots: ReadonlyMap<string, Stored> | undefined,
+  ) {
+    this.name = name;
+    this.root = root;
+    this.isKnown = snapshots !== undefined;
+    this.#snapshots = snapshots ?? new Map<string, Stored>();
+  }
+
+  /** Never fails for what is in the directory: what cannot be read is told, and the snapshots are without bytes. */
+  static async open(
+    name: string,
+    root: string | undefined,
+    complain: Complain,
+    signal?: AbortSignal,
+  ): Promise<ForeignSnapshotter> {
+    if (root === undefined) {
+      complain('it has no directory here, so its snapshots are counted without bytes');
+      return new ForeignSnapshotter(name, root, undefined);
+    }
+    try {
+      const snapshots = new Map<string, Stored>();
+      readSnapshots(rootBucket(await readBolt(join(root, 'metadata.db'), { signal })), snapshots, complain);
+      if (snapshots.size > 0 && !BY_NUMBER.has(name))
+        complain('how it keeps snapshots is not known here: they have the sizes of its metadata, if any');
+      return new ForeignSnapshotter(name, root, snapshots);
+    } catch (error) {
+      throwIfAborted(signal);
+      complain(
+        `its metadata cannot be read, so its snapshots are counted without bytes: ${messageOf(error)}`,
+      );
+      return new ForeignSnapshotter(name, root, undefined);
+    }
+  }
+
+  /** Numbers of the directories that have a snapshot. */
+  get numbers(): ReadonlySet<string> {
+    this.#numbers ??= new Set([...this.#snapshots.values()].map(({ id }) => String(id)));
+    return this.#numbers;
+  }
+  #numbers: Set<string> | undefined;
+
+  /** Whether all of a snapshot is in the directory of its number. */
+  get isByNumber(): boolean {
+    return BY_NUMBER.has(this.name);
+  }
+
+  has(key: string): boolean {
+    return this.#snapshots.has(key);
+  }
+
+  async stat(key: string): Promise<SnapshotInfo> {
+    return infoOf(this.#stored(key));
+  }
+
+  /** As counted at the commit; of one that is being written, as it is now. */
+  async usage(key: string): Promise<Usage> {
+    const { kind, usage } = this.#stored(key);
+    const path = kind === 'committed' ? undefined : this.pathOf(key);
+    return path === undefined ? usage : diskUsage(path);
+  }
+
+  directoryOf(key: string): string | undefined {
+    const stored = this.#snapshots.get(key);
+    return stored === undefined || !this.isByNumber ? undefined : String(stored.id);
+  }
+
+  /** Where a snapshot is, for those that are in a directory of their own. */
+  pathOf(key: string): string | undefined {
+    const directory = this.directoryOf(key);
+    return directory === undefined ? undefined : join(this.root ?? '', SNAPSHOTS, directory);
+  }
+
+  async walk(fn: (info: SnapshotInfo) => Promise<void> | void): Promise<void> {
+    for (const stored of this.#snapshots.values()) await fn(infoOf(stored));
+  }
+
+  async inspect(fn: (problem: SnapshotProblem) => Promise<void> | void): Promise<void> {
+    for (const [name, { parent }] of this.#snapshots) {
+      const path = this.pathOf(name);
+      if (path !== undefined && !this.hasDirectory(name))
+        await fn({ kind: 'directory', name, path, found: 'no directory' });
+      if (parent !== '' && this.#snapshots.get(parent)?.kind !== 'committed')
+        await fn({ kind: 'parent', name, path: path ?? '', found: `its parent ${parent} is not committed` });
+    }
+  }
+
+  /** A view of a parent has none with the native snapshotter. */
+  hasDirectory(key: string): boolean {
+    const path = this.pathOf(key);
+    const stored = this.#snapshots.get(key);
+    if (path === undefined || (this.name === 'native' && stored?.kind === 'view')) return true;
+    return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
+  }
+
+  async close(): Promise<void> {}
+
+  async mounts(key: string): Promise<Mount[]> {
+    throw this.#refusal(`a mount of ${key}`);
+  }
+  async update(info: SnapshotInfo): Promise<SnapshotInfo> {
+    throw this.#refusal(`a change of ${info.name}`);
+  }
+  async prepare(key: string): Promise<Mount[]> {
+    throw this.#refusal(`making ${key}`);
+  }
+  async view(key: string): Promise<Mount[]> {
+    throw this.#refusal(`making ${key}`);
+  }
+  async commit(name: string): Promise<void> {
+    throw this.#refusal(`making ${name}`);
+  }
+  async remove(key: string): Promise<void> {
+    throw this.#refusal(`removing ${key}`);
+  }
+
+  #refusal(what: string): EbbtideError {
+    return refusal(what, this.root ?? this.name);
+  }
+
+  #stored(key: string): Stored {
+    const stored = this.#snapshots.get(key);
+    if (stored === undefined)
+      throw notFound(`snapshotter ${this.name} has no snapshot "${key}"`, { object: key });
+    return stored;
+  }
+}
+
+const infoOf = ({ kind, name, parent, labels, created, updated }: Stored): SnapshotInfo => ({
+  kind,
+  name,
+  parent,
+  labels,
+  created,
+  updated,
+});
+
+function readSnapshots(root: Bucket, into: Map<string, Stored>, complain: Complain): void {
+  root.each((schema) => {
+    if (schema.key !== 'v1') return;
+    schema.bucket?.each((collection) => {
+      if (collection.key !== 'snapshots') return;
+      collection.bucket?.each((entry) => {
+        if (!entry.isBucket) return;
+        const { key } = entry;
+        into.set(
+          key,
+          storedOf(key, entry.bucket!, (what) => complain(`snapshot "${key}": ${what}`)),
+        );
+      });
+    });
+  });
+}
+
+function storedOf(name: string, bucket: Bucket, complain: Complain): Stored {
+  const stored: Stored = {
+    id: 0,
+    kind: 'committed',
+    name,
+    parent: '',
+    labels: {},
+    created: zeroTime,
+    updated: zeroTime,
+    usage: { inodes: 0, size: 0 },
+  };
+  bucket.each((entry) => {
+    switch (entry.key) {
+      case 'id':
+        stored.id = unsignedOf(entry, complain);
+        break;
+      case 'kind':
+        stored.kind = kinds[entry.value[0] ?? 0] ?? 'committed';
+        break;
+      case 'parent':
+        stored.parent = entry.text;
+        break;
+      case 'createdat':
+        stored.created = timeOf(entry, complain);
+        break;
+      case 'updatedat':
+        stored.updated = timeOf(entry, complain);
+        break;
+      case 'labels':
+        stored.labels = textsOf(entry.bucket) ?? {};
+        break;
+      case 'inodes':
+        stored.usage.inodes = numberOf(entry, complain);
+        break;
+      case 'size':
+        stored.usage.size = numberOf(entry, complain);
+    }
+  });
+  return stored;
+}

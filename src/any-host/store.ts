@@ -1,0 +1,280 @@
+/**
+ * Another program's root as the store of a verb: containerd's records of one moment in a memory engine, beside its content and
+ * its snapshotters, which are only read. Called by the command line. Nothing is locked, made or changed there, and the owner may
+ * run meanwhile.
+ *
+ * Without a namespace the calls that list are about all of them, and objects are looked for in all.
+ */
+import { readdir } from 'node:fs/promises';
+import type { SnapshotInfo } from '../backends/contract.js';
+import type { CheckOptions } from '../check/check.js';
+import type { CheckReport } from '../check/findings.js';
+import type {
+  Blobs,
+  ContainerRecords,
+  ImageRecords,
+  LeaseRecords,
+  NamespaceRecords,
+  SnapshotStore,
+  Store,
+} from '../cli/store.js';
+import type { CallContext } from '../context.js';
+import type { DB, RunOptions } from '../db.js';
+import { type DBOpt, withExpiryGrace, withLog } from '../db-options.js';
+import { leaf } from '../engine/schema/keys.js';
+import { EbbtideError, invalidArgument, isNotFound } from '../errors.js';
+import type { ObjectDescription, ObjectName } from '../gc/objects.js';
+import type { CollectionPlan, PlanOutcome } from '../gc/plan.js';
+import type { UsageOptions, UsageReport } from '../gc/retained.js';
+import type { GCStats } from '../gc/stats.js';
+import type { Why, WhyOptions } from '../gc/why.js';
+import { newDB } from '../open.js';
+import { ForeignContent } from './content.js';
+import { type Loaded, loadMetadata } from './load.js';
+import { findPlaces, type Places } from './places.js';
+import { refusal } from './refusals.js';
+import { ForeignSnapshotter } from './snapshotters.js';
+
+export interface ForeignParts {
+  readonly places: Places;
+  readonly loaded: Loaded;
+  readonly content: ForeignContent;
+  readonly snapshotters: ReadonlyMap<string, ForeignSnapshotter>;
+}
+
+export class ForeignStore implements Store {
+  readonly hosts = undefined;
+  readonly images: ImageRecords;
+  readonly containers: ContainerRecords;
+  readonly leases: LeaseRecords;
+  readonly namespaces: NamespaceRecords;
+  readonly content: Blobs;
+  /** What is shown with less than all, for the user. */
+  readonly notes: readonly string[];
+  readonly parts: ForeignParts;
+  readonly #db: DB;
+  readonly #snapshotters: ReadonlyMap<string, SnapshotStore>;
+
+  private constructor(db: DB, parts: ForeignParts, notes: readonly string[]) {
+    this.#db = db;
+    this.parts = parts;
+    this.notes = notes;
+    const { root } = parts.places;
+    const all = new AllNamespaces(db);
+    this.images = {
+      get: (ctx, name) => all.one(ctx, `image "${name}"`, (one) => db.images.get(one, name)),
+      list: (ctx, ...filters) => all.listed(ctx, (one) => db.images.list(one, ...filters)),
+      create: refuse('making an image', root),
+      update: refuse('changing an image', root),
+      delete: refuse('removing an image', root),
+    };
+    this.containers = {
+      list: (ctx, ...filters) => all.listed(ctx, (one) => db.containers.list(one, ...filters)),
+      create: refuse('making a container', root),
+      delete: refuse('removing a container', root),
+    };
+    this.leases = {
+      list: (ctx, ...filters) => all.listed(ctx, (one) => db.leases.list(one, ...filters)),
+      listResources: (ctx, lease) =>
+        all.one(namespaceIn(ctx, lease), 'the lease', (one) => db.leases.listResources(one, lease)),
+      create: refuse('making a lease', root),
+      delete: refuse('removing a lease', root),
+      addResource: refuse('changing a lease', root),
+    };
+    this.namespaces = {
+      list: (ctx) => db.namespaces.list(ctx),
+      labels: (ctx, name) => db.namespaces.labels(ctx, name),
+      create: refuse('making a namespace', root),
+      setLabel: refuse('changing a namespace', root),
+      delete: refuse('removing a namespace', root),
+    };
+    this.content = {
+      info: (ctx, digest) => all.one(ctx, digest, (one) => db.content.info(one, digest), 'any'),
+      readerAt: (ctx, content) =>
+        all.one(ctx, 'the content', (one) => db.content.readerAt(one, content), 'any'),
+      walk: (ctx, fn, ...filters) => all.walk(ctx, fn, (one, told) => db.content.walk(one, told, ...filters)),
+      listStatuses: (ctx, ...filters) => all.listed(ctx, (one) => db.content.listStatuses(one, ...filters)),
+      update: refuse('changing content', root),
+      delete: refuse('removing content', root),
+      abort: refuse('aborting an ingest', root),
+      writer: refuse('writing content', root),
+    };
+    this.#snapshotters = new Map(
+      [...db.snapshotters()].map(([name, store]) => [
+        name,
+        {
+          stat: (ctx, key) => all.one(ctx, `snapshot "${key}"`, (one) => store.stat(one, key)),
+          usage: (ctx, key) => all.one(ctx, `snapshot "${key}"`, (one) => store.usage(one, key)),
+          walk: (ctx, fn, ...filters) =>
+            all.walk<SnapshotInfo>(ctx, fn, (one, told) => store.walk(one, told, ...filters)),
+          mounts: refuse('mounting a snapshot', root),
+          prepare: refuse('making a snapshot', root),
+          view: refuse('making a snapshot', root),
+          commit: refuse('making a snapshot', root),
+          remove: refuse('removing a snapshot', root),
+        } satisfies SnapshotStore,
+      ]),
+    );
+  }
+
+  /** As `findPlaces` and `loadMetadata`; NotFound without a content directory. */
+  static async open(directory: string, signal?: AbortSignal): Promise<ForeignStore> {
+    const places = await findPlaces(directory);
+    const loaded = await loadMetadata(places.metadata, signal);
+    const notes = loaded.complaints.slice(0, COMPLAINTS_SHOWN);
+    const more = loaded.complaints.length - notes.length;
+    if (more > 0) notes.push(`${more} more records cannot be read in full`);
+    try {
+      const content = await ForeignContent.open(places.content, (_level, message) => notes.push(message));
+      const names = new Set([...places.snapshotters.keys(), ...snapshottersIn(loaded)]);
+      const snapshotters = new Map<string, ForeignSnapshotter>();
+      for (const name of [...names].sort()) {
+        const complain = (what: string) => notes.push(`snapshotter ${name}: ${what}`);
+        const directoryOf = places.snapshotters.get(name);
+        // Each snapshotter that is built in has one, also where it is not used.
+        if (!snapshottersIn(loaded).has(name) && (await isEmpty(directoryOf))) continue;
+        snapshotters.set(name, await ForeignSnapshotter.open(name, directoryOf, complain, signal));
+      }
+      // What a clock that is set makes expire is for the owner's collection to judge: it has no grace.
+      const opts: DBOpt[] = [withExpiryGrace(0), withLog(() => undefined)];
+      const db = await newDB(undefined, loaded.engine, content, Object.fromEntries(snapshotters), ...opts);
+      return new ForeignStore(db, { places, loaded, content, snapshotters }, notes);
+    } catch (error) {
+      await loaded.engine.close();
+      throw error;
+    }
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#db.close();
+  }
+
+  snapshotter(name: string): SnapshotStore | undefined {
+    return this.#snapshotters.get(name);
+  }
+  snapshotters(): ReadonlyMap<string, SnapshotStore> {
+    return this.#snapshotters;
+  }
+
+  async garbageCollect(ctx: CallContext = {}, options: RunOptions = {}): Promise<GCStats> {
+    if (options.dryRun !== true) throw refusal('a collection', this.parts.places.root);
+    return this.#db.garbageCollect(ctx, options);
+  }
+  planCollection(ctx?: CallContext, options?: RunOptions): Promise<CollectionPlan> {
+    return this.#db.planCollection(ctx, options);
+  }
+  async applyPlan(): Promise<PlanOutcome> {
+    throw refusal('applying a plan', this.parts.places.root);
+  }
+  find(ctx: CallContext, object: string | ObjectName): Promise<ObjectDescription> {
+    const name = typeof object === 'string' ? object : object.name;
+    return new AllNamespaces(this.#db).one(ctx, `"${name}"`, (one) => this.#db.find(one, object));
+  }
+  why(ctx: CallContext, object: string | ObjectName, options?: WhyOptions): Promise<Why> {
+    const name = typeof object === 'string' ? object : object.name;
+    return new AllNamespaces(this.#db).one(ctx, `"${name}"`, (one) => this.#db.why(one, object, options));
+  }
+  du(ctx?: CallContext, options?: UsageOptions): Promise<UsageReport> {
+    return this.#db.du(ctx, options);
+  }
+  async check(ctx?: CallContext, options: CheckOptions = {}): Promise<CheckReport> {
+    if (options.repair) throw refusal('a repair', this.parts.places.root);
+    return this.#db.check(ctx, options);
+  }
+}
+
+const COMPLAINTS_SHOWN = 5;
+
+const refuse = (what: string, root: string) => async (): Promise<never> => {
+  throw refusal(what, root);
+};
+
+function snapshottersIn({ engine }: Loaded): Set<string> {
+  return new Set([...engine.scan('snapshotters')].map(([record]) => leaf(record)));
+}
+
+async function isEmpty(directory: string | undefined): Promise<boolean> {
+  if (directory === undefined) return true;
+  const names = await readdir(directory).catch((): string[] => []);
+  return !names.includes('metadata.db');
+}
+
+/** Objects that were listed with their namespace know it. */
+const namespaceIn = (ctx: CallContext, object: unknown): CallContext =>
+  typeof object === 'object' &&
+  object !== null &&
+  'namespace' in object &&
+  typeof object.namespace === 'string'
+    ? { ...ctx, namespace: object.namespace }
+    : ctx;
+
+/** Calls about one namespace, made about all where none is given. */
+class AllNamespaces {
+  readonly #db: DB;
+
+  constructor(db: DB) {
+    this.#db = db;
+  }
+
+  async #of(ctx: CallContext): Promise<CallContext[]> {
+    if (ctx.namespace) return [ctx];
+    const names = await this.#db.namespaces.list(ctx);
+    return names.map((namespace) => ({ ...ctx, namespace }));
+  }
+
+  /** With their namespace, where there are those of several. */
+  async listed<T extends object>(ctx: CallContext, list: (one: CallContext) => Promise<T[]>): Promise<T[]> {
+    const all: T[] = [];
+    for (const one of await this.#of(ctx)) {
+      const found = await list(one);
+      all.push(...(ctx.namespace ? found : found.map((each) => ({ namespace: one.namespace, ...each }))));
+    }
+    return all;
+  }
+
+  async walk<T extends object>(
+    ctx: CallContext,
+    fn: (one: T) => Promise<void> | void,
+    walk: (one: CallContext, fn: (one: T) => Promise<void> | void) => Promise<void>,
+  ): Promise<void> {
+    for (const one of await this.#of(ctx))
+      await walk(one, ctx.namespace ? fn : (each) => fn({ namespace: one.namespace, ...each }));
+  }
+
+  /** The answer of the namespace that has it. InvalidArgument where several have, unless any will do. */
+  async one<T>(
+    ctx: CallContext,
+    what: string,
+    ask: (one: CallContext) => Promise<T>,
+    which: 'single' | 'any' = 'single',
+  ): Promise<T> {
+    const found: { namespace: string; answer: T }[] = [];
+    let missing: unknown;
+    for (const one of await this.#of(ctx)) {
+      try {
+        found.push({ namespace: one.namespace ?? '', answer: await ask(one) });
+      } catch (error) {
+        if (!isNotFound(error) || ctx.namespace) throw error;
+        missing = error;
+      }
+      if (which === 'any' && found.length > 0) break;
+    }
+    const [first, ...others] = found;
+    if (first === undefined) throw missing instanceof EbbtideError ? anywhere(what, missing) : anywhere(what);
+    if (others.length === 0) return first.answer;
+    throw invalidArgument(
+      `several namespaces have ${what}: ${found.map(({ namespace }) => namespace).join(', ')}`,
+      {
+        object: what,
+        remedy: 'choose one with --namespace',
+      },
+    );
+  }
+}
+
+const anywhere = (what: string, cause?: EbbtideError): EbbtideError =>
+  new EbbtideError('NotFound', `no namespace has ${what}`, {
+    object: cause?.object,
+    remedy: cause?.remedy,
+    cause,
+  });

@@ -1,0 +1,78 @@
+/** `ebbtide --containerd-root DIR orphans`: what takes space there without being of use, and what to type. */
+import { type Command, InvalidArgumentError } from 'commander';
+import type { Orphan, OrphanReport } from '../../any-host/orphans.js';
+import { invalidArgument } from '../../errors.js';
+import { parseDuration } from '../../model/time.js';
+import { bytes, type Output, printable, shortTime } from '../output.js';
+import { listed, storeVerb } from '../runner.js';
+
+interface Options {
+  olderThan?: bigint;
+}
+
+export function orphans(program: Command): void {
+  listed(program.command('orphans'))
+    .description(
+      "of another program's root (--containerd-root): bytes without a record, records without bytes, what nothing roots, expired leases; and what to type to be rid of them",
+    )
+    .option('--older-than <duration>', 'leave out what changed in this time (default 1m)', age)
+    .action(
+      storeVerb<Options>(async ({ db, ctx, out }, _args, { olderThan }) => {
+        const [{ ForeignStore }, { findOrphans }] = await Promise.all([
+          import('../../any-host/store.js'),
+          import('../../any-host/orphans.js'),
+        ]);
+        if (!(db instanceof ForeignStore))
+          throw invalidArgument("orphans looks into another program's root", {
+            remedy:
+              'name one with --containerd-root; of this store `ebbtide check` and `ebbtide gc --dry-run --full` say it',
+          });
+        const youngest = olderThan === undefined ? {} : { youngest: olderThan };
+        print(out, await findOrphans(db, { signal: ctx.signal, ...youngest }));
+      }),
+    );
+}
+
+function age(text: string): bigint {
+  const nanos = parseDuration(text);
+  if (nanos === undefined || nanos < 0n)
+    throw new InvalidArgumentError('must be a duration, like 90s or 24h');
+  return nanos;
+}
+
+function print(out: Output, report: OrphanReport): void {
+  const { orphans: found, young } = report;
+  if (out.json) {
+    out.document(report);
+    return;
+  }
+  out.rows<Orphan>(found, [
+    { title: 'REASON', value: (o) => o.reason },
+    { title: 'KIND', value: (o) => o.kind },
+    { title: 'NAMESPACE', value: (o) => o.namespace || '-' },
+    { title: 'NAME', value: (o) => o.name, isName: true },
+    { title: 'BYTES', value: (o) => bytes(o.bytes), right: true },
+    { title: 'SINCE', value: (o) => (o.since === undefined ? '-' : shortTime(o.since)) },
+  ]);
+  if (out.isRowsOnly) return;
+  out.line(`${found.length} orphans, ${bytes(report.bytes)}; nothing was removed`);
+  if (young > 0) out.line(`${young} more are younger than --older-than and may be in the making`);
+  for (const [command, these] of byCommand(found)) {
+    out.line();
+    const first = these[0]!;
+    const which = these.length === 1 ? `${first.kind} ${first.name}` : `${these.length} of them`;
+    out.line(printable(`to be rid of ${which} (${first.reason}):`));
+    out.line(printable(`  ${command}`));
+  }
+}
+
+/** A collection takes many at once. */
+function byCommand(found: readonly Orphan[]): Map<string, Orphan[]> {
+  const commands = new Map<string, Orphan[]>();
+  for (const orphan of found) {
+    const these = commands.get(orphan.command);
+    if (these === undefined) commands.set(orphan.command, [orphan]);
+    else these.push(orphan);
+  }
+  return commands;
+}

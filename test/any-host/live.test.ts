@@ -1,0 +1,260 @@
+/**
+ * A real containerd that runs: what the verbs say of its root is what `ctr` says, what they predict happens, what they tell to
+ * type does what they say, and nothing of theirs is left there.
+ */
+import assert from 'node:assert/strict';
+import { type SpawnSyncReturns, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync, readdirSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Orphan, OrphanReport } from '../../src/any-host/orphans.js';
+import { digestOf } from '../../src/model/digest.js';
+import { type Ended, MAIN } from '../cli/support.js';
+import { ensurePackages } from '../conformance/debian.js';
+import { Server } from '../conformance/servers.js';
+import { Blobs, type MadeImage, named, tarOfFiles } from '../images/fixtures.js';
+import { tempDir } from '../support/temp.js';
+
+const missing = process.getuid?.() === 0 ? ensurePackages(['containerd']) : 'needs root: containerd does';
+const skip = missing ?? false;
+if (skip) console.log(`no real containerd is looked into: ${skip}`);
+
+const ONE = 'example.com/one:1';
+const TWO = 'example.com/two:1';
+
+describe('beside a running containerd', { skip }, () => {
+  let server: Server;
+  let one: MadeImage;
+  let two: MadeImage;
+
+  const run = (program: string, args: readonly string[], input = ''): Ended => {
+    const env = { ...process.env, CONTAINERD_ADDRESS: server.address };
+    const { status, signal, stdout, stderr }: SpawnSyncReturns<string> = spawnSync(program, args, {
+      encoding: 'utf8',
+      env,
+      input,
+    });
+    return { code: status, signal, stdout, stderr };
+  };
+  const ok = (program: string, args: readonly string[], input?: string): string => {
+    const { code, stdout, stderr } = run(program, args, input);
+    assert.equal(code, 0, `${program} ${args.join(' ')}: ${stderr}`);
+    return stdout;
+  };
+  const ctr = (...args: string[]): string => ok('ctr', args);
+  const ebbtide = (...args: string[]): Ended =>
+    run(process.execPath, [MAIN, '--containerd-root', server.root, ...args]);
+  const told = <T>(...args: string[]): T => {
+    const { code, stdout, stderr } = ebbtide(...args, '--json');
+    assert.deepEqual([code, stderr], [0, ''], args.join(' '));
+    return JSON.parse(stdout) as T;
+  };
+  const orphans = (): Orphan[] => told<OrphanReport>('orphans', '--older-than', '0s').orphans;
+  const content = (...path: string[]): string =>
+    join(server.root, 'io.containerd.content.v1.content', ...path);
+  const snapshots = (...path: string[]): string =>
+    join(server.root, 'io.containerd.snapshotter.v1.overlayfs', 'snapshots', ...path);
+  const blob = (digest: string): string => content('blobs', digest.replace(':', '/'));
+  const columns = (text: string, n = 0): string[] =>
+    text
+      .trimEnd()
+      .split('\n')
+      .slice(1)
+      .map((line) => line.split(/\s+/)[n]!)
+      .sort();
+
+  before(async () => {
+    const dir = await tempDir();
+    server = await Server.start('containerd', { dir });
+    const blobs = new Blobs();
+    const base = [
+      { name: 'etc', type: 'directory' as const },
+      { name: 'etc/base', text: 'b'.repeat(50_000) },
+    ];
+    one = await blobs.image([base, [{ name: 'one', text: '1'.repeat(9000) }]]);
+    two = await blobs.image([base, [{ name: 'two', text: '2'.repeat(5000) }]]);
+    const archive = join(dir, 'images.tar');
+    const entries = [named(one.manifest, ONE), named(two.manifest, TWO)];
+    writeFileSync(archive, await tarOfFiles(blobs.layout(entries)));
+    ctr('-n', 'k8s.io', 'images', 'import', '--all-platforms', archive);
+    ctr('-n', 'k8s.io', 'containers', 'create', '--snapshotter', 'overlayfs', '--label', 'a=b', ONE, 'web');
+    ctr('-n', 'k8s.io', 'leases', 'create', '--id', 'held');
+    ctr('-n', 'other', 'images', 'import', '--no-unpack', archive);
+    // Cut off, as a pull that is interrupted.
+    const upload = spawn('ctr', ['-a', server.address, '-n', 'other', 'content', 'ingest', 'cut-off'], {
+      stdio: ['pipe', 'ignore', 'ignore'],
+    });
+    upload.stdin.on('error', () => undefined);
+    upload.stdin.write(Buffer.alloc(4 << 20));
+    const data = content('ingest', digestOf(Buffer.from('other/1/cut-off')).slice('sha256:'.length), 'data');
+    for (let n = 0; n < 500 && (statSync(data, { throwIfNoEntry: false })?.size ?? 0) === 0; n++)
+      await sleep(20);
+    upload.kill('SIGKILL');
+    await once(upload, 'exit');
+  });
+  after(() => server?.stop());
+
+  test('then lists are as ctr has them, of all namespaces or of one', () => {
+    const of = <T extends { namespace?: string }>(rows: T[], namespace: string): T[] =>
+      rows.filter((row) => row.namespace === namespace);
+    const names = (rows: object[], field: string): string[] =>
+      rows.map((row) => String((row as Record<string, unknown>)[field])).sort();
+    for (const [list, field] of [
+      ['images', 'name'],
+      ['content', 'digest'],
+      ['snapshots', 'name'],
+      ['containers', 'id'],
+      ['leases', 'id'],
+    ] as const) {
+      const rows = told<{ namespace: string }[]>(list, 'ls');
+      for (const namespace of ['k8s.io', 'other'])
+        assert.deepEqual(
+          names(of(rows, namespace), field),
+          columns(ctr('-n', namespace, list, 'ls')),
+          `${namespace} ${list}`,
+        );
+    }
+    assert.deepEqual(names(told('-n', 'other', 'images', 'ls'), 'name'), [ONE, TWO]);
+    assert.deepEqual(told('namespaces', 'ls'), [
+      { name: 'k8s.io', labels: {} },
+      { name: 'other', labels: {} },
+    ]);
+    const [ingest] = told<{ ref: string; offset: number }[]>('content', 'ls', '--ingests');
+    assert.equal(ingest?.ref, 'cut-off');
+    assert.ok(ingest.offset >= 1 << 20);
+  });
+
+  test('then why, du and the sizes of images follow what containerd refers to', () => {
+    const paths = (object: string): string[][] =>
+      told<{ paths: { kind: string; key: string }[][] }>('-n', 'k8s.io', 'why', object, '--all').paths.map(
+        (path) => path.map(({ kind, key }) => `${kind} ${key}`),
+      );
+    const layer = one.layers[1]!.digest;
+    assert.deepEqual(paths(layer), [[`image ${ONE}`, `content ${one.manifest.digest}`, `content ${layer}`]]);
+    const web = paths('overlayfs/web');
+    assert.deepEqual(web, [['container web', 'snapshot overlayfs/web']]);
+    assert.match(ebbtide('why', ONE).stderr, /several namespaces have .*: k8s\.io, other/);
+
+    const usage = told<{
+      rows: { kind: string; name: string; namespace: string; total: number }[];
+      disk: object;
+    }>('du');
+    const rows = usage.rows.map(({ kind, namespace, name }) => `${kind} ${namespace} ${name}`).sort();
+    assert.deepEqual(rows, [
+      'container k8s.io web',
+      `image k8s.io ${ONE}`,
+      `image k8s.io ${TWO}`,
+      `image other ${ONE}`,
+      `image other ${TWO}`,
+      'ingest other cut-off',
+      'lease k8s.io held',
+    ]);
+    const { lines, total } = usage.disk as { lines: Record<string, number>; total: number };
+    const du = Number(ok('du', ['-s', '-B1', server.root]).split('\t')[0]);
+    assert.equal(total, du);
+    assert.ok(lines.unfinished! >= 1 << 20);
+    assert.equal(
+      Object.values(lines).reduce((sum, n) => sum + n, 0),
+      total,
+    );
+  });
+
+  test('then what writes is refused, and no file is changed by anything', () => {
+    const state = (): string =>
+      ok('find', [server.root, '-printf', '%p %y %s %T@ %C@ %m %U\n']).split('\n').sort().join('\n');
+    const before = state();
+    for (const args of [['images', 'rm', ONE], ['snapshots', 'prepare', 'x'], ['gc'], ['init']]) {
+      const { code, stderr } = ebbtide('-n', 'k8s.io', ...args);
+      assert.deepEqual(
+        [code, /is refused: .* is another program's, and is only read/.test(stderr)],
+        [5, true],
+        stderr,
+      );
+    }
+    const { code, stderr } = ebbtide('serve');
+    assert.deepEqual([code, /is not for another program's root/.test(stderr)], [2, true], stderr);
+    for (const args of [
+      ['du'],
+      ['orphans'],
+      ['gc', '--dry-run', '--full'],
+      ['check', '--hash'],
+      ['images', 'ls'],
+    ])
+      assert.equal(ebbtide(...args).code, 0, args.join(' '));
+    assert.equal(
+      ok(process.execPath, [
+        MAIN,
+        '--containerd-root',
+        server.root,
+        '-n',
+        'k8s.io',
+        'content',
+        'cat',
+        one.config.digest,
+      ]).includes('rootfs'),
+      true,
+    );
+    assert.equal(state(), before);
+  });
+
+  test('then a collection removes what the dry run said', () => {
+    ctr('-n', 'k8s.io', 'images', 'rm', TWO);
+    const before = told<{ name: string }[]>('-n', 'k8s.io', 'snapshots', 'ls').map(({ name }) => name);
+    const blobs = told<{ digest: string }[]>('-n', 'k8s.io', 'content', 'ls').map(({ digest }) => digest);
+    const { wouldRemove } = told<{ wouldRemove: { kind: string; namespace: string; key: string }[] }>(
+      'gc',
+      '--dry-run',
+    );
+    const goes = new Set(wouldRemove.filter(({ namespace }) => namespace === 'k8s.io').map(({ key }) => key));
+    assert.ok(goes.has(two.manifest.digest) && goes.has(two.layers[1]!.digest));
+    const [plan] = orphans().filter(({ name }) => name === two.manifest.digest);
+    assert.equal(plan?.reason, 'nothing roots it');
+    ok('sh', ['-c', plan.command]);
+    assert.deepEqual(
+      columns(ctr('-n', 'k8s.io', 'content', 'ls')),
+      blobs.filter((digest) => !goes.has(digest)).sort(),
+    );
+    assert.deepEqual(
+      columns(ctr('-n', 'k8s.io', 'snapshots', 'ls')),
+      before.filter((name) => !goes.has(`overlayfs/${name}`)).sort(),
+    );
+    assert.deepEqual(orphans(), []);
+  });
+
+  test('then orphans of every kind are found, and go by what they say to type', () => {
+    const stray = digestOf(Buffer.from('stray'));
+    writeFileSync(blob(stray), 'stray');
+    mkdirSync(snapshots('4711', 'fs'), { recursive: true });
+    mkdirSync(snapshots('new-123'));
+    rmSync(blob(one.layers[1]!.digest));
+    ctr('-n', 'other', 'leases', 'create', '--id', 'old', '--expires', '1ns');
+    // Of one second of the file system's clock or less, these are made now.
+    utimesSync(blob(stray), 1, 1);
+    const found = orphans().map(({ reason, kind, namespace, name }) =>
+      [reason, kind, namespace, name].join('|'),
+    );
+    const lost = one.layers[1]!.digest;
+    assert.deepEqual(found.sort(), [
+      'expired|lease|other|old',
+      `no bytes|content|k8s.io|${lost}`,
+      `no bytes|content|other|${lost}`,
+      `no record|content||${stray}`,
+      'no snapshot has it|directory||overlayfs/4711',
+      'no snapshot has it|directory||overlayfs/new-123',
+    ]);
+    const young = told<OrphanReport>('orphans');
+    assert.ok(young.young > 0 && young.orphans.some(({ name }) => name === stray));
+    const check = ebbtide('check');
+    assert.deepEqual([check.code, check.stdout.includes('blob-missing')], [5, true]);
+
+    for (const command of new Set(orphans().map(({ command }) => command))) ok('sh', ['-c', command]);
+    assert.deepEqual(orphans(), []);
+    assert.equal(statSync(blob(stray), { throwIfNoEntry: false }), undefined);
+    assert.equal(
+      readdirSync(snapshots()).some((name) => name === '4711' || name === 'new-123'),
+      false,
+    );
+  });
+});

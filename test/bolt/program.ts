@@ -1,0 +1,49 @@
+/** The real bbolt, from Debian's packages: see writer/main.go. */
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { createInterface } from 'node:readline';
+import { ensurePackages } from '../conformance/debian.js';
+import { buildGo } from '../conformance/go-programs.js';
+
+/** A sentence why there is no bbolt here. */
+export const missing = ensurePackages(['golang-go', 'golang-github-containerd-containerd-dev']);
+if (missing !== undefined) console.log(`bbolt is not compared with: ${missing}`);
+
+const program = (): string => buildGo('test/bolt/writer', 'program');
+
+export type Tree = { [name: string]: string | Tree };
+
+/** Makes a file, and answers what bbolt says is in it. */
+export function fill(path: string, pageSize: number, keys: number): Tree {
+  const { status, stdout, stderr } = spawnSync(program(), ['fill', path, `${pageSize}`, `${keys}`], {
+    encoding: 'utf8',
+    maxBuffer: 1 << 28,
+  });
+  if (status !== 0) throw new Error(stderr);
+  return JSON.parse(stdout) as Tree;
+}
+
+/** A process that commits to a file until it is disposed. */
+export class Writer implements AsyncDisposable {
+  readonly #child: ChildProcess;
+  readonly #ended: Promise<unknown>;
+
+  private constructor(child: ChildProcess) {
+    this.#child = child;
+    this.#ended = new Promise((resolve) => child.on('close', resolve));
+  }
+
+  static async start(path: string): Promise<Writer> {
+    const child = spawn(program(), ['run', path], { stdio: ['pipe', 'pipe', 'inherit'] });
+    const writer = new Writer(child);
+    await new Promise<void>((resolve, reject) => {
+      createInterface({ input: child.stdout! }).once('line', () => resolve());
+      child.once('close', () => reject(new Error('the writer ended before it was ready')));
+    });
+    return writer;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#child.stdin?.end();
+    await this.#ended;
+  }
+}

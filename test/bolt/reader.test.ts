@@ -1,0 +1,228 @@
+/**
+ * Reading bbolt files: as bbolt itself wrote them, beside a bbolt that writes, and damaged. EBBTIDE_BOLT_READS (default 200) and
+ * EBBTIDE_BOLT_DAMAGES (default 500) are how often; EBBTIDE_BOLT_SEED tells damages again.
+ */
+import assert from 'node:assert/strict';
+import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { open } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Bucket, rootBucket } from '../../src/bolt/bucket.js';
+import { BoltDamage, parseMeta } from '../../src/bolt/format.js';
+import { type BoltSnapshot, boltTransaction, readBolt } from '../../src/bolt/snapshot.js';
+import { isKind } from '../../src/errors.js';
+import { Random } from '../support/random.js';
+import { tempDir } from '../support/temp.js';
+import { fill, missing, type Tree, Writer } from './program.js';
+
+const skip = missing ?? false;
+const reads = Number(process.env.EBBTIDE_BOLT_READS ?? 200);
+const damages = Number(process.env.EBBTIDE_BOLT_DAMAGES ?? 500);
+const firstSeed = Number(process.env.EBBTIDE_BOLT_SEED ?? 1);
+
+/** As `fill` tells it. No file of these tests is as deep as that. */
+function treeOf(bucket: Bucket, depth = 0): Tree {
+  const tree: Tree = {};
+  assert.ok(depth < 1000);
+  bucket.each((entry) => {
+    const { key, text } = entry;
+    Object.defineProperty(tree, key, {
+      value: entry.bucket === undefined ? text : treeOf(entry.bucket, depth + 1),
+      enumerable: true,
+    });
+  });
+  return tree;
+}
+
+for (const pageSize of [1024, 4096, 16384, 65536]) {
+  for (const keys of [3, 4000]) {
+    test(`given a file with pages of ${pageSize} bytes and ${keys} keys, then all is read as bbolt reads it`, {
+      skip,
+    }, async (t) => {
+      const path = join(await tempDir(t), 'file.db');
+      const theirs = fill(path, pageSize, keys);
+      const before = statSync(path, { bigint: true });
+      const snapshot = await readBolt(path);
+      assert.equal(snapshot.meta.pageSize, pageSize);
+      assert.deepEqual(treeOf(rootBucket(snapshot)), theirs);
+
+      const root = rootBucket(snapshot);
+      for (const name of ['inline', 'none', 'many', 'deep'])
+        assert.ok(
+          root.find(name, (entry) => assert.equal(entry.isBucket, true)),
+          name,
+        );
+      assert.equal(
+        root.find('nothing', () => assert.fail()),
+        false,
+      );
+      root.find('inline', (entry) => assert.equal(entry.bucket?.sequence, 7));
+      root.find('many', (entry) => {
+        const many = theirs.many as Tree;
+        for (const key of Object.keys(many).slice(0, 200))
+          assert.ok(
+            entry.bucket?.find(key, (one) => assert.equal(one.text, many[key])),
+            key,
+          );
+      });
+      const after = statSync(path, { bigint: true });
+      assert.deepEqual(
+        [after.mtimeNs, after.ctimeNs, after.size],
+        [before.mtimeNs, before.ctimeNs, before.size],
+      );
+    });
+  }
+}
+
+/** The numbers that the counters of a file have: one, unless it is of two moments. */
+function numbersIn(snapshot: BoltSnapshot): Set<string> {
+  const numbers = new Set<string>();
+  rootBucket(snapshot).each((bucket) =>
+    bucket.bucket?.each((entry) => numbers.add(entry.text.slice(0, entry.text.indexOf(' ')))),
+  );
+  return numbers;
+}
+
+test(`given a bbolt that commits all the time, then each of ${reads} readings is of one moment`, {
+  skip,
+}, async (t) => {
+  const path = join(await tempDir(t), 'file.db');
+  await using _ = await Writer.start(path);
+  const seen = new Set<string>();
+  let last = 0;
+  let retries = 0;
+  for (let n = 0; n < reads; n++) {
+    const snapshot = await readBolt(path, { readingsMax: 100_000 });
+    const [number, ...others] = numbersIn(snapshot);
+    assert.deepEqual(others, []);
+    assert.ok(Number(number) >= last);
+    last = Number(number);
+    seen.add(number!);
+    retries += snapshot.retries;
+  }
+  t.diagnostic(`${seen.size} moments, ${retries} readings were done again`);
+  assert.ok(seen.size > reads / 20);
+});
+
+test('given the same bbolt, when the file is read without a look at the transaction, then moments are mixed', {
+  skip,
+}, async (t) => {
+  const path = join(await tempDir(t), 'file.db');
+  await using _ = await Writer.start(path);
+  let mixed = 0;
+  for (let n = 0; n < 1000 && mixed === 0; n++) {
+    const file = await open(path);
+    try {
+      const { size } = await file.stat();
+      const bytes = Buffer.alloc(size);
+      await file.read(bytes, 0, 8192, 0);
+      await sleep(5);
+      await file.read(bytes, 8192, size - 8192, 8192);
+      const metas = [parseMeta(bytes, 16), parseMeta(bytes, 4096 + 16)];
+      const [meta] = metas
+        .filter((one) => one !== undefined)
+        .sort((a, b) => (a.transaction < b.transaction ? 1 : -1));
+      if (meta !== undefined && numbersIn({ path, bytes, meta, retries: 0 }).size > 1) mixed++;
+    } catch (error) {
+      if (!(error instanceof BoltDamage)) throw error;
+      mixed++;
+    } finally {
+      await file.close();
+    }
+  }
+  assert.ok(mixed > 0);
+});
+
+test('given a file that never stands still, then the reading gives up with Unavailable', {
+  skip,
+}, async (t) => {
+  const path = join(await tempDir(t), 'file.db');
+  await using _ = await Writer.start(path);
+  let refused = 0;
+  for (let n = 0; n < 500 && refused === 0; n++)
+    await readBolt(path, { readingsMax: 1 }).catch((error: unknown) => {
+      assert.ok(isKind(error, 'Unavailable'));
+      refused++;
+    });
+  assert.ok(refused > 0);
+});
+
+test('given what is no file of bbolt, then the error says so', async (t) => {
+  const dir = await tempDir(t);
+  const path = join(dir, 'file.db');
+  await assert.rejects(readBolt(path), { kind: 'NotFound' });
+  await assert.rejects(readBolt(dir), { kind: 'FailedPrecondition' });
+  writeFileSync(path, '');
+  await assert.rejects(readBolt(path), { kind: 'FailedPrecondition', message: /is empty/ });
+  writeFileSync(path, Buffer.alloc(100_000, 7));
+  await assert.rejects(readBolt(path), (error) => error instanceof BoltDamage && error.page === undefined);
+});
+
+test('given a torn newest meta page, then the transaction before it is read', { skip }, async (t) => {
+  const path = join(await tempDir(t), 'file.db');
+  fill(path, 4096, 100);
+  const newest = await boltTransaction(path);
+  const file = readFileSync(path);
+  file.fill(0xff, Number(newest % 2n) * 4096 + 40, Number(newest % 2n) * 4096 + 50);
+  writeFileSync(path, file);
+  const snapshot = await readBolt(path);
+  assert.equal(snapshot.meta.transaction, newest - 1n);
+});
+
+/** One damage, chosen by the seed. */
+function damage(file: Buffer, pageSize: number, random: Random): Buffer {
+  const pages = file.length / pageSize;
+  const page = (): number => 2 + random.int(pages - 2);
+  const at = page() * pageSize;
+  switch (random.int(6)) {
+    case 0:
+      for (let n = 1 + random.int(8); n > 0; n--) file[at + random.int(pageSize)] = random.int(256);
+      return file;
+    case 1:
+      // The head and the first elements, where all the places are.
+      for (let n = 1 + random.int(4); n > 0; n--) file[at + random.int(64)] = random.int(256);
+      return file;
+    case 2:
+      return file.fill(0, at, at + 1 + random.int(pageSize));
+    case 3: {
+      const other = page() * pageSize;
+      const kept = Buffer.from(file.subarray(at, at + pageSize));
+      file.copy(file, at, other, other + pageSize);
+      kept.copy(file, other);
+      return file;
+    }
+    case 4:
+      return file.subarray(0, at + random.int(pageSize));
+    default: {
+      // A branch or a bucket leads to a page that it has not.
+      const to = random.int(pages + 2);
+      for (let place = at + 16; place < at + pageSize; place += 16)
+        if (random.int(3) === 0) file.writeUInt32LE(to, place + 8);
+      return file;
+    }
+  }
+}
+
+test(`given ${damages} damaged files, then a walk ends, with all there is or the page that is damaged`, {
+  skip,
+}, async (t) => {
+  const dir = await tempDir(t);
+  const whole = join(dir, 'whole.db');
+  const path = join(dir, 'file.db');
+  fill(whole, 1024, 300);
+  const original = readFileSync(whole);
+  const outcomes = { read: 0, damaged: 0 };
+  for (let seed = firstSeed; seed < firstSeed + damages; seed++) {
+    writeFileSync(path, damage(Buffer.from(original), 1024, new Random(seed)));
+    try {
+      treeOf(rootBucket(await readBolt(path)));
+      outcomes.read++;
+    } catch (error) {
+      assert.ok(error instanceof BoltDamage && error.page !== undefined, `seed ${seed}: ${String(error)}`);
+      outcomes.damaged++;
+    }
+  }
+  t.diagnostic(JSON.stringify(outcomes));
+  assert.ok(outcomes.damaged > damages / 10);
+});

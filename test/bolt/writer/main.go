@@ -1,0 +1,186 @@
+// Command writer writes bbolt files for the tests of the reader.
+//
+//	writer fill FILE PAGESIZE KEYS   buckets of every form, then the same as JSON on standard output
+//	writer run FILE                  commits until standard input ends; every commit gives all counters its number
+//
+// What run writes can be judged by whoever reads it: the counters of one
+// moment are all alike, however many pages they are spread over.
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand"
+	"os"
+	"strconv"
+	"strings"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+func main() {
+	err := fmt.Errorf("fill FILE PAGESIZE KEYS, or run FILE")
+	if len(os.Args) == 5 && os.Args[1] == "fill" {
+		pageSize, _ := strconv.Atoi(os.Args[3])
+		keys, _ := strconv.Atoi(os.Args[4])
+		err = fill(os.Args[2], pageSize, keys)
+	} else if len(os.Args) == 3 && os.Args[1] == "run" {
+		err = run(os.Args[2])
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "writer:", err)
+		os.Exit(1)
+	}
+}
+
+func open(path string, pageSize int) (*bolt.DB, error) {
+	options := *bolt.DefaultOptions
+	options.NoSync = true
+	options.PageSize = pageSize
+	return bolt.Open(path, 0600, &options)
+}
+
+// fill makes an inline bucket, an empty one, a deep one, one of many pages, a
+// value of many pages, and removes every third key again.
+func fill(path string, pageSize, keys int) error {
+	db, err := open(path, pageSize)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	random := rand.New(rand.NewSource(int64(pageSize + keys)))
+	for _, step := range []func(*bolt.Tx) error{
+		func(tx *bolt.Tx) error {
+			small, err := tx.CreateBucket([]byte("inline"))
+			if err != nil {
+				return err
+			}
+			if err := small.SetSequence(7); err != nil {
+				return err
+			}
+			if err := small.Put([]byte("a"), []byte("1")); err != nil {
+				return err
+			}
+			if _, err := tx.CreateBucket([]byte("none")); err != nil {
+				return err
+			}
+			many, err := tx.CreateBucket([]byte("many"))
+			if err != nil {
+				return err
+			}
+			for i := 0; i < keys; i++ {
+				value := strings.Repeat("v", random.Intn(200))
+				if err := many.Put([]byte(fmt.Sprintf("key-%06d", random.Intn(1000000))), []byte(value)); err != nil {
+					return err
+				}
+			}
+			deep, err := tx.CreateBucket([]byte("deep"))
+			for i := 0; i < 12 && err == nil; i++ {
+				if err = deep.Put([]byte("level"), []byte(strconv.Itoa(i))); err == nil {
+					deep, err = deep.CreateBucket([]byte(fmt.Sprintf("bucket-%d", i)))
+				}
+			}
+			if err != nil {
+				return err
+			}
+			return many.Put([]byte("large"), []byte(strings.Repeat("large", 20000)))
+		},
+		func(tx *bolt.Tx) error {
+			many := tx.Bucket([]byte("many"))
+			n := 0
+			var gone [][]byte
+			if err := many.ForEach(func(k, _ []byte) error {
+				if n++; n%3 == 0 && string(k) != "large" {
+					gone = append(gone, append([]byte{}, k...))
+				}
+				return nil
+			}); err != nil {
+				return err
+			}
+			for _, k := range gone {
+				if err := many.Delete(k); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	} {
+		if err := db.Update(step); err != nil {
+			return err
+		}
+	}
+	return db.View(func(tx *bolt.Tx) error {
+		all := map[string]any{}
+		if err := tx.ForEach(func(name []byte, b *bolt.Bucket) error {
+			found, err := contents(b)
+			all[string(name)] = found
+			return err
+		}); err != nil {
+			return err
+		}
+		return json.NewEncoder(os.Stdout).Encode(all)
+	})
+}
+
+func contents(b *bolt.Bucket) (map[string]any, error) {
+	all := map[string]any{}
+	err := b.ForEach(func(k, v []byte) error {
+		if v != nil {
+			all[string(k)] = string(v)
+			return nil
+		}
+		found, err := contents(b.Bucket(k))
+		all[string(k)] = found
+		return err
+	})
+	return all, err
+}
+
+const buckets, counters = 40, 60
+
+// run spreads the counters over buckets of their own pages and grows some of
+// them each time, so that pages are freed and given out again all the time.
+func run(path string) error {
+	db, err := open(path, 0)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	ended := make(chan struct{})
+	go func() {
+		io.Copy(io.Discard, os.Stdin)
+		close(ended)
+	}()
+	random := rand.New(rand.NewSource(1))
+	for n := 1; ; n++ {
+		if err := db.Update(func(tx *bolt.Tx) error { return step(tx, n, random) }); err != nil {
+			return err
+		}
+		if n == 1 {
+			fmt.Println("ready")
+		}
+		select {
+		case <-ended:
+			fmt.Println(n)
+			return nil
+		default:
+		}
+	}
+}
+
+func step(tx *bolt.Tx, n int, random *rand.Rand) error {
+	for i := 0; i < buckets; i++ {
+		b, err := tx.CreateBucketIfNotExists([]byte(fmt.Sprintf("bucket-%d", i)))
+		if err != nil {
+			return err
+		}
+		value := []byte(fmt.Sprintf("%d %s", n, strings.Repeat("x", random.Intn(300))))
+		for c := 0; c < counters; c++ {
+			if err := b.Put([]byte(fmt.Sprintf("counter-%d", c)), value); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
