@@ -1,4 +1,5 @@
 /** The LMDB engine's own promises: files, owners, reopening, checkpoints, damage, a full disk, sudden death. */
+
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -11,6 +12,7 @@ import { fileURLToPath } from 'node:url';
 import { open as openLmdb } from 'lmdb';
 import type { Engine } from '../../src/engine/contract.js';
 import type { CoreEngine } from '../../src/engine/core/engine.js';
+import { LAYOUT } from '../../src/engine/lmdb/databases.js';
 import { type LmdbEngineOptions, openLmdbEngine } from '../../src/engine/lmdb/engine.js';
 import { LmdbStorage } from '../../src/engine/lmdb/storage.js';
 import { key } from '../../src/engine/schema/keys.js';
@@ -122,7 +124,7 @@ test('given files that are no store, when opened, then each is refused by name a
     ],
     ['short text', (path) => writeFileSync(path, 'short'), /no LMDB file/],
     ['foreign', makeForeignLmdb, /LMDB file of another program/],
-    ['newer', (path) => makeForeignLmdb(path, 'ebbtide 3'), /layout 3/],
+    ['newer', (path) => makeForeignLmdb(path, `ebbtide ${LAYOUT + 1}`), /layout \d/],
     ['directory', async (path) => void (await mkdir(path)), /not a regular file/],
   ];
   for (const [name, make, message] of cases) {

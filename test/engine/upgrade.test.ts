@@ -1,10 +1,11 @@
-/** A store that an earlier version left, in the first layout of the file. */
+/** Stores that earlier versions left, in earlier layouts of the file. */
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import type { Engine } from '../../src/engine/contract.js';
 import { childPairs } from '../../src/engine/lmdb/child-links.js';
-import { openDatabases } from '../../src/engine/lmdb/databases.js';
+import { LAYOUT, openDatabases } from '../../src/engine/lmdb/databases.js';
 import { type LmdbEngineOptions, openLmdbEngine } from '../../src/engine/lmdb/engine.js';
 import { encodeKey, encodeLink } from '../../src/engine/lmdb/key-codec.js';
 import { idBytes, rowsWithin } from '../../src/engine/lmdb/key-index.js';
@@ -56,7 +57,7 @@ test('given a store of layout 1, when opened for writing, then all of it is ther
   engine = await open(t, dir, { warn: (message) => warnings.push(message) });
   assert.deepEqual(told(), before);
   assert.deepEqual(engine.verifyGraph(), []);
-  assert.match(warnings[0] ?? '', /layout 2/);
+  assert.match(warnings[0] ?? '', new RegExp(`layout ${LAYOUT}`));
   await engine.update((tx) => tx.put(key('blobs', 'ns', 'one more'), { size: 1 }));
   assert.equal(engine.revision, before.revision + 1);
   await engine.close();
@@ -86,5 +87,50 @@ async function toLayout1(path: string): Promise<void> {
     for (const k of [...dbs.children.getKeys()]) void dbs.children.remove(k);
     void dbs.meta.put('format', Buffer.from('ebbtide 1'));
   });
+  await dbs.env.close();
+}
+
+test('given a store of layout 2 with long names, when opened for writing, then they are found, listed and removed', async (t) => {
+  const dir = await tempDir(t);
+  const name = (i: number): string => key('images', 'ns', `${'x'.repeat(1200)}${i}`);
+  const first = await open(t, dir);
+  await first.update((tx) => {
+    for (let i = 0; i < 30; i++) tx.put(name(i), { size: i, refs: { label: name((i + 1) % 30) } });
+  });
+  const before = [...first.scan('images')];
+  await first.close();
+  await toLayout2(join(dir, 'meta.mdb'));
+  await assert.rejects(open(t, dir, { readOnly: true }), assertKind('FailedPrecondition'));
+  const engine = await open(t, dir);
+  assert.deepEqual([...engine.scan('images')], before);
+  assert.deepEqual(engine.get(name(7)), before.find(([k]) => k === name(7))?.[1]);
+  assert.deepEqual(engine.verifyGraph(), []);
+  await engine.update((tx) => {
+    for (let i = 0; i < 30; i++) tx.delete(name(i));
+  });
+  await engine.close();
+  assert.deepEqual([...(await open(t, dir)).scan('images')], []);
+});
+
+/** Puts long keys where the second layout had them: their beginning and hash, and the whole before the value. */
+async function toLayout2(path: string): Promise<void> {
+  const dbs = await openDatabases(path, false);
+  const rows = dbs.keys
+    .range(Buffer.alloc(0), false, undefined, 1000)
+    .map(([k, value]) => [Buffer.from(k), Buffer.from(value)] as const);
+  const db = dbs.env.openDB<Uint8Array, Uint8Array>('keys', { keyEncoding: 'binary', encoding: 'binary' });
+  let moved = 0;
+  dbs.env.transactionSync(() => {
+    for (const [k, value] of rows.filter(([{ length }]) => length > 1024)) {
+      dbs.keys.remove(k);
+      const size = Buffer.alloc(4);
+      size.writeUInt32LE(k.length);
+      const hash = createHash('sha256').update(k).digest();
+      void db.put(Buffer.concat([k.subarray(0, 1024), hash]), Buffer.concat([size, k, value]));
+      moved++;
+    }
+    void dbs.meta.put('format', Buffer.from('ebbtide 2'));
+  });
+  assert.equal(moved, 30);
   await dbs.env.close();
 }

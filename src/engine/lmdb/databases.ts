@@ -32,7 +32,7 @@ export interface Databases {
 }
 
 /** How the file is laid out; apart from the schema revision, which says what the records mean. */
-export const LAYOUT = 2;
+export const LAYOUT = 3;
 const FORMAT = 'ebbtide';
 
 const options = {

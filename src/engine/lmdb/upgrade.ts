@@ -1,7 +1,9 @@
 /**
- * Brings a store of layout 1 to the present one: keys that end in a digest move to the index of digests, children to
- * their ids; the journal had another form, so the graph is rebuilt from the records. Called by engine.ts at opening, by
- * the only one who writes.
+ * Brings a store of an earlier layout to the present one. Called by engine.ts at opening, by the only one who writes.
+ *
+ *   1 → 2   keys that end in a digest move to the index of digests, children to their ids; the journal had another form,
+ *           so the graph is rebuilt from the records
+ *   2 → 3   keys of more than a kibibyte are found by their order, and by their hash no longer (table.ts)
  *
  * Durability: one transaction, so that a crash leaves the old layout or the new one.
  */
@@ -22,12 +24,16 @@ const CUSHION_PART = 2;
 
 /** Whether there was something to do. */
 export function upgrade(dbs: Databases, file: DataFile): boolean {
-  if (layoutOf(dbs) === LAYOUT) return false;
+  const layout = layoutOf(dbs);
+  if (layout === LAYOUT) return false;
   file.keepCushion(Math.ceil(file.usedBytes() / CUSHION_PART));
   dbs.env.transactionSync(() => {
-    moveKeys(dbs);
-    moveChildren(dbs);
-    forgetGraph(dbs);
+    for (const table of [dbs.keys, dbs.links, dbs.counters]) table.moveHashedKeys();
+    if (layout < 2) {
+      moveKeys(dbs);
+      moveChildren(dbs);
+      forgetGraph(dbs);
+    }
     setLayout(dbs);
   });
   dbs.env.resetReadTxn();
