@@ -1,11 +1,12 @@
-/** `npm run bench`: which benchmark. Without a name, the stores and collections; `daemon` and `etcd` have their own. */
+/** `npm run bench`: which benchmark. Without a name, the stores and collections; `core`, `daemon` and `etcd` have their own. */
 const [, , name] = process.argv;
-if (name === 'daemon' || name === 'etcd') {
-  process.argv.splice(2, 1);
-  if (name === 'daemon') await import('./daemon/main.js');
-  else await import('./etcd/main.js');
-} else {
-  await import('./stores.js');
-}
+const programs: Record<string, string> = {
+  core: './core.js',
+  daemon: './daemon/main.js',
+  etcd: './etcd/main.js',
+};
+const program = programs[name ?? ''];
+if (program !== undefined) process.argv.splice(2, 1);
+await import(program ?? './stores.js');
 
 export {};

@@ -7,6 +7,9 @@ namespace ebbtide {
 
 namespace {
 
+// Candidates sorted at a time.
+constexpr size_t kSorted = 1 << 16;
+
 GraphError canceled(const char* what) { return {"Canceled", std::string(what) + ": the graph's owner ended it"}; }
 GraphError outOfMemory(const char* what) { return {kNoMemory, std::string(what) + ": out of memory"}; }
 
@@ -178,7 +181,7 @@ std::vector<NodeId> Core::takeFreeable() { return graph_.takeFreeable(); }
 void MarkJob::work() try {
   const auto started = std::chrono::steady_clock::now();
   core_->inTurns(run_->cancelled, [this] { return run_->step(); });
-  if (!run_->cancelled) run_->sortCandidates();
+  while (!run_->cancelled && !run_->sortCandidates(kSorted)) continue;
   finish();
   durationMs_ = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - started).count();
 } catch (const std::bad_alloc&) {

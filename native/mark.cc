@@ -136,7 +136,8 @@ void Run::scanSegment(size_t segment) {
   for (NodeId i = 0; i < kSegmentIds; i++) {
     const uint32_t flags = nodes[i].flags();
     nodes[i].setBits(flags);
-    if ((flags & kRoot) != 0 && graph_.isRoot(first + i, now_)) reach(first + i, kPlain);
+    if ((flags & kRoot) == 0) continue;
+    if ((flags & kExpires) == 0 || graph_.isRoot(first + i, now_)) reach(first + i, kPlain);
   }
 }
 

@@ -47,7 +47,7 @@ class Run final : public GraphObserver {
   // `most` nodes, or places in a big list, at once, or as many as is fastest.
   bool step(size_t most = SIZE_MAX);
   // Sorts the candidates, looking at up to so many at once; true when all are sorted. Touches nothing that ops change.
-  bool sortCandidates(size_t most = SIZE_MAX);
+  bool sortCandidates(size_t most);
   void finish();
   bool ready() const { return phase_ == Phase::kReady; }
 

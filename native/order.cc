@@ -14,75 +14,75 @@ void RemovalOrder::target(NodeId to) {
   if (i != IdRanks::kNone) targets_.push(i);
 }
 
-bool RemovalOrder::sort(size_t most) {
-  for (; most > 0; most--) {
-    if (sortOne()) return true;
-  }
-  return false;
-}
-
 // A candidate's level is one more than the highest of its referrers'. Placing all by their levels, ascending, needs no
-// comparing, and every step is as short as the others.
-bool RemovalOrder::sortOne() {
+// comparing, and can pause anywhere.
+bool RemovalOrder::sort(size_t most) {
   const size_t n = ids_.size();
+  // Where the phase ends, or its share of this call.
+  const auto end = [&](size_t all) { return all - at_ > most ? at_ + most : all; };
   switch (phase_) {
     case Phase::kStart:
       referrers_.assign(n, 0);
       levels_.assign(n, kNone);
       queue_.reserve(n);
       order_.resize(n);
-      begin(Phase::kReferrers);
-      break;
+      phase_ = Phase::kReferrers;
+      return false;
     case Phase::kReferrers:
+      for (const size_t to = end(targets_.size()); at_ < to; at_++) referrers_[targets_[at_]]++;
       if (at_ == targets_.size()) begin(Phase::kFirst);
-      else referrers_[targets_[at_++]]++;
-      break;
+      return false;
     case Phase::kFirst:
-      if (at_ == n) {
-        begin(Phase::kLevels);
-        break;
+      for (const size_t to = end(n); at_ < to; at_++) {
+        if (referrers_[at_] == 0) visit(static_cast<uint32_t>(at_), 0);
       }
-      if (referrers_[at_] == 0) visit(static_cast<uint32_t>(at_), 0);
-      at_++;
-      break;
-    case Phase::kLevels: {
-      if (at_ == queue_.size()) {
-        uint32_t start = 0;
-        for (uint32_t& size : sizes_) start += std::exchange(size, start);
-        sizes_.push_back(start);
-        begin(Phase::kPlaces);
-        break;
-      }
-      const uint32_t i = queue_[at_];
-      const uint32_t edge = (i == 0 ? 0 : ends_[i - 1]) + edge_++;
-      if (edge == ends_[i]) {
-        at_++;
-        edge_ = 0;
-        break;
-      }
-      const uint32_t to = targets_[edge];
-      if (--referrers_[to] == 0) visit(to, levels_[i] + 1);
-      break;
-    }
+      if (at_ == n) begin(Phase::kLevels);
+      return false;
+    case Phase::kLevels:
+      follow(most);
+      if (at_ < queue_.size()) return false;
+      placeLevels();
+      begin(Phase::kPlaces);
+      return false;
     case Phase::kPlaces:
-      if (at_ == n) {
-        begin(Phase::kSorted);
-        return true;
+      for (const size_t to = end(n); at_ < to; at_++) {
+        order_[starts_[levels_[at_] == kNone ? starts_.size() - 1 : levels_[at_]]++] = ids_[at_];
       }
-      order_[sizes_[levels_[at_] == kNone ? sizes_.size() - 1 : levels_[at_]]++] = ids_[at_];
-      at_++;
-      break;
-    case Phase::kSorted:
-      return true;
+      return at_ == n;
   }
-  return false;
+  return true;
+}
+
+// Lets candidates of the queue go, and queues those that are nobody's any more.
+void RemovalOrder::follow(size_t most) {
+  for (; at_ < queue_.size(); at_++) {
+    const uint32_t i = queue_[at_];
+    const uint32_t first = i == 0 ? 0 : ends_[i - 1];
+    for (; first + edge_ < ends_[i]; edge_++) {
+      if (most-- == 0) return;
+      const uint32_t to = targets_[first + edge_];
+      if (--referrers_[to] == 0) visit(to, levels_[i] + 1);
+    }
+    edge_ = 0;
+    if (most-- == 0) {
+      at_++;
+      return;
+    }
+  }
 }
 
 void RemovalOrder::visit(uint32_t place, uint32_t level) {
   levels_[place] = level;
-  if (level == sizes_.size()) sizes_.push_back(0);
-  sizes_[level]++;
+  if (level == starts_.size()) starts_.push_back(0);
+  starts_[level]++;
   queue_.push_back(place);
+}
+
+// From how many candidates each level has to where its first one goes; in the end come those that have none.
+void RemovalOrder::placeLevels() {
+  uint32_t start = 0;
+  for (uint32_t& count : starts_) start += std::exchange(count, start);
+  starts_.push_back(start);
 }
 
 }  // namespace ebbtide

@@ -32,19 +32,20 @@ class RemovalOrder {
   void target(NodeId to);
   void next() { ends_.push(static_cast<uint32_t>(targets_.size())); }
 
-  // Then sorts, looking at up to so many candidates and edges; true when all is sorted.
-  bool sort(size_t most = SIZE_MAX);
+  // Then sorts, looking at up to so many candidates and edges at a time; true when all is sorted.
+  bool sort(size_t most);
   std::vector<NodeId> take() { return std::move(order_); }
 
  private:
-  enum class Phase { kStart, kReferrers, kFirst, kLevels, kPlaces, kSorted };
+  enum class Phase { kStart, kReferrers, kFirst, kLevels, kPlaces };
 
-  bool sortOne();
   void begin(Phase phase) {
     phase_ = phase;
     at_ = 0;
   }
+  void follow(size_t most);
   void visit(uint32_t place, uint32_t level);
+  void placeLevels();
 
   ChunkedWords ids_;
   IdRanks ranks_;
@@ -57,7 +58,7 @@ class RemovalOrder {
   std::vector<uint32_t> referrers_;  // by place: how many have not gone yet
   std::vector<uint32_t> levels_;     // by place; kNone as long as there are referrers
   std::vector<uint32_t> queue_;      // places, level by level
-  std::vector<uint32_t> sizes_;      // of the levels; in the end, where each one's next candidate goes
+  std::vector<uint32_t> starts_;     // by level: how many candidates; in the end, where its next one goes
   std::vector<NodeId> order_;
 };
 

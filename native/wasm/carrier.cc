@@ -104,6 +104,13 @@ EXPORT(markBegin) MarkJob* markBegin(int64_t now, uint32_t barrier) {
   return begun([&] { return core->mark(now, static_cast<Barrier>(barrier)); });
 }
 EXPORT(markStep) bool markStep(MarkJob* job, uint32_t nodes) { return job->step(nodes); }
+// As many steps as take some hundred microseconds at most.
+EXPORT(markSteps) bool markSteps(MarkJob* job) {
+  for (int n = 0; n < 8; n++) {
+    if (job->step(2048)) return true;
+  }
+  return false;
+}
 // Answers the counts by type; then, as two doubles, nodes and edges.
 EXPORT(markEnd) bool markEnd(MarkJob* job) {
   const std::unique_ptr<MarkJob> mine(job);

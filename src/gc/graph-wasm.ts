@@ -30,8 +30,6 @@ const MOST_U32 = 2 ** 32 - 1;
 const TYPES = 32;
 /** How long the core is at it before the event loop gets a turn. */
 const TURN_MS = 0.5;
-/** Candidates sorted, or nodes expanded at most, between two looks at the clock. */
-const STEP = 2048;
 
 /** Where something of the core is; 0 for nothing. Signed, as the engine gives it. */
 type Pointer = number;
@@ -50,6 +48,7 @@ interface Exports {
   isSmall(): number;
   markBegin(now: bigint, barrier: number): Pointer;
   markStep(job: Pointer, nodes: number): number;
+  markSteps(job: Pointer): number;
   markEnd(job: Pointer): number;
   markFrom(words: number): number;
   marksOf(id: number): number;
@@ -171,22 +170,23 @@ export class WasmGraph implements CarriedGraph {
 
   async mark(now: bigint, barrier: number): Promise<MarkResult> {
     const wasm = this.#wasm;
-    const step = this.markInSteps(now, barrier);
-    let result: MarkResult | undefined;
-    await inTurns(wasm.isSmall() !== 0, () => {
-      result = step(STEP);
-      return result;
-    });
-    return result!;
+    const { job, end } = this.#begin(now, barrier);
+    await inTurns(wasm.isSmall() !== 0, () => wasm.markSteps(job));
+    return end();
   }
 
   markInSteps(now: bigint, barrier: number): (nodes: number) => MarkResult | undefined {
+    const wasm = this.#wasm;
+    const { job, end } = this.#begin(now, barrier);
+    return (nodes) => (wasm.markStep(job, u32(nodes)) === 0 ? undefined : end());
+  }
+
+  #begin(now: bigint, barrier: number): { job: Pointer; end(): MarkResult } {
     // A graph that is cleared meanwhile leaves the job its memory.
     const [wasm, memory] = [this.#wasm, this.#memory];
     const started = performance.now();
     const job = this.#must(wasm.markBegin(time(now), barrier));
-    return (nodes) => {
-      if (wasm.markStep(job, u32(nodes)) === 0) return undefined;
+    const end = (): MarkResult => {
       must(wasm, memory, wasm.markEnd(job));
       const { buffer } = answered(wasm, memory);
       const [marked = 0, edgesFollowed = 0] = new Float64Array(buffer, 4 * TYPES);
@@ -197,6 +197,7 @@ export class WasmGraph implements CarriedGraph {
         durationMs: performance.now() - started,
       };
     };
+    return { job, end };
   }
 
   markFrom(ids: Uint32Array): number {

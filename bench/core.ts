@@ -1,0 +1,116 @@
+/**
+ * `npm run bench -- core`: the graph core by its two carriers, side by side in one run: CPU time, since WebAssembly works in
+ * the event loop's turns and the addon on a thread beside it. Graphs as hosts have them: images with an index, manifests,
+ * layers and the snapshots of these, in the order of their creation; a tenth of the layers are shared, a tenth of the images
+ * are gone. `--nodes 1000000` for one size only, `--rounds 5`.
+ */
+import { parseArgs } from 'node:util';
+import { EdgeKind, NodeFlag } from '../src/engine/contract.js';
+import { type GraphCore, GraphOp } from '../src/engine/graph.js';
+import { type CoreKind, coreKinds, createGraph } from '../src/gc/graph.js';
+import { describeMachine } from './machine.js';
+import { median } from './statistics.js';
+
+const LAYERS = 6;
+/** An image, an index, a manifest, a config; each layer and its snapshot. */
+const NODES = 4 + 2 * LAYERS;
+
+/** Changes that make the image whose nodes begin at `first`. */
+function image(first: number): number[] {
+  const ops: number[] = [];
+  const set = (at: number, flags: number): void => void ops.push(GraphOp.set, first + at, flags, 0, 0);
+  const add = (from: number, to: number, kind: number): void =>
+    void ops.push(GraphOp.add, first + from, first + to, kind);
+  const number = first / NODES;
+  const there = NodeFlag.present | NodeFlag.collectible;
+  set(0, number % 10 === 3 ? there : there | NodeFlag.root);
+  for (let at = 1; at < NODES; at++) set(at, there);
+  add(0, 1, EdgeKind.structural);
+  add(1, 2, EdgeKind.label);
+  add(2, 3, EdgeKind.label);
+  for (let layer = 0; layer < LAYERS; layer++) {
+    const [blob, snapshot] = [4 + layer, 4 + LAYERS + layer];
+    const isShared = (number + layer) % 10 === 0 && number > 10;
+    // A number of an earlier image, spread over all of them.
+    const from = isShared ? ((number * 7919) % (number - 1)) * NODES - first : 0;
+    add(2, from + blob, EdgeKind.label);
+    if (layer > 0) add(snapshot, snapshot - 1, EdgeKind.structural);
+  }
+  add(3, NODES - 1, EdgeKind.label);
+  return ops;
+}
+
+function fill(graph: GraphCore, nodes: number): void {
+  const images = Math.floor(nodes / NODES);
+  for (let i = 0; i < images; ) {
+    const ops: number[] = [];
+    for (const end = Math.min(images, i + 500); i < end; i++)
+      for (const word of image(i * NODES)) ops.push(word);
+    graph.apply(Uint32Array.from(ops));
+  }
+}
+
+/** Of each round; the first one after the graph was loaded has a row of its own. */
+const MARKS = 4;
+
+/** CPU milliseconds of all threads. */
+async function cost<T>(work: () => T): Promise<{ ms: number; result: Awaited<T> }> {
+  const before = process.cpuUsage();
+  const result = await work();
+  const { user, system } = process.cpuUsage(before);
+  return { ms: (user + system) / 1000, result };
+}
+
+const steps = ['fill', 'first mark', 'mark', 'save', 'load'] as const;
+type Costs = Record<(typeof steps)[number], number[]>;
+
+async function measure(nodes: number, rounds: number): Promise<void> {
+  const kinds = coreKinds.map((kind) => ({ kind, graph: createGraph(kind) }));
+  const costs = {} as Record<CoreKind, Costs>;
+  let marked: number | undefined;
+  for (const { kind, graph } of kinds) {
+    costs[kind] = {
+      fill: [(await cost(() => fill(graph, nodes))).ms],
+      'first mark': [],
+      mark: [],
+      save: [],
+      load: [],
+    };
+    // The first marks compile the code.
+    for (let i = 0; i < 2; i++) {
+      await graph.mark(0n);
+      graph.endRun();
+    }
+  }
+  for (let round = 0; round < rounds; round++) {
+    for (const { kind, graph } of kinds) {
+      for (let i = 0; i <= MARKS; i++) {
+        const { ms, result } = await cost(() => graph.mark(0n));
+        marked ??= result.marked;
+        if (marked !== result.marked) throw new Error('the carriers differ');
+        graph.endRun();
+        costs[kind][i === 0 ? 'first mark' : 'mark'].push(ms);
+      }
+      const save = await cost(() => graph.save());
+      const load = await cost(() => graph.load(save.result));
+      costs[kind].save.push(save.ms);
+      costs[kind].load.push(load.ms);
+    }
+  }
+  for (const step of steps) {
+    const [native, wasm] = [median(costs.native[step]), median(costs.wasm[step])];
+    const row = [nodes, step, native.toFixed(1), wasm.toFixed(1), (native / wasm).toFixed(2)];
+    console.log(`| ${row.join(' | ')} |`);
+  }
+}
+
+const { values } = parseArgs({
+  options: { nodes: { type: 'string' }, rounds: { type: 'string', default: '5' } },
+});
+const sizes = values.nodes === undefined ? [100_000, 1_000_000, 10_000_000] : [Number(values.nodes)];
+const { cpu, node, date } = describeMachine('/');
+console.log(`${cpu}; Node ${node}; ${date}\n`);
+console.log(
+  '| nodes | CPU of | native, ms | WebAssembly, ms | native / WebAssembly |\n|---|---|---|---|---|',
+);
+for (const nodes of sizes) await measure(nodes, Number(values.rounds));
