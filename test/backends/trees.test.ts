@@ -54,7 +54,7 @@ test('given a tree with everything a container holds, when copied, then nothing 
 
   const { log, lines } = recordingLog();
   const to = join(root, 'to');
-  await copyTree(from, to, log);
+  await copyTree(from, to, { log });
   assert.deepEqual(treeDifferences(describeTree(from), describeTree(to)), []);
   assert.deepEqual(lines, []);
   const [a, b] = await Promise.all([path('plain'), join(to, 'plain')].map((p) => stat(p, { bigint: true })));
@@ -69,7 +69,7 @@ test('given names that are no UTF-8, when measured, copied and removed, then the
   const odd = Buffer.concat([Buffer.from(`${from}/`), Buffer.from([0x66, 0xe9, 0xff])]);
   await mkdir(odd, { recursive: true });
   await writeFile(Buffer.concat([odd, Buffer.from('/'), Buffer.from([0xfe])]), 'x');
-  await copyTree(from, join(root, 'to'), recordingLog().log);
+  await copyTree(from, join(root, 'to'), { log: recordingLog().log });
   assert.deepEqual(await readdir(join(root, 'to'), { encoding: 'buffer' }), [
     Buffer.from([0x66, 0xe9, 0xff]),
   ]);
@@ -86,7 +86,7 @@ test('given a sparse file, when copied, then its holes stay holes', async (t) =>
   await handle.write(Buffer.from('end'), 0, 3, 40_000_000);
   await handle.truncate(50_000_000);
   await handle.close();
-  await copyTree(join(root, 'from'), join(root, 'to'), recordingLog().log);
+  await copyTree(join(root, 'from'), join(root, 'to'), { log: recordingLog().log });
   assert.deepEqual(treeDifferences(describeTree(join(root, 'from')), describeTree(join(root, 'to'))), []);
   assert.ok((await diskUsage(join(root, 'to'))).size < 1_000_000);
 });
@@ -96,8 +96,8 @@ test('given a copy to an existing target, or from nowhere, then the error names 
   const { log } = recordingLog();
   await mkdir(join(root, 'from'));
   await mkdir(join(root, 'to'));
-  await failsWith(copyTree(join(root, 'from'), join(root, 'to'), log), 'Unknown', /cannot copy .*from/);
-  await failsWith(copyTree(join(root, 'missing'), join(root, 'new'), log), 'Unknown', /missing/);
+  await failsWith(copyTree(join(root, 'from'), join(root, 'to'), { log }), 'Unknown', /cannot copy .*from/);
+  await failsWith(copyTree(join(root, 'missing'), join(root, 'new'), { log }), 'Unknown', /missing/);
 });
 
 test('given a file with several names, when measured, then it counts once, and directories count', async (t) => {
@@ -134,7 +134,7 @@ test('given a tree that is deeper than a path can say, then it is removed, and m
   const top = join(root, 'top');
   assert.ok((await diskUsage(top)).inodes > 100);
   await failsWith(
-    copyTree(top, join(root, 'copy'), recordingLog().log),
+    copyTree(top, join(root, 'copy'), { log: recordingLog().log }),
     'FailedPrecondition',
     /ENAMETOOLONG/,
   );
