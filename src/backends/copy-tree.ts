@@ -28,6 +28,7 @@ import { errnoOf, messageOf } from '../system/system-errors.js';
 import { BLOCK_BYTES } from './disk-usage.js';
 import { eachLimit, entryName, SLASH } from './files.js';
 import { diskError } from './fs-errors.js';
+import { NO_LINK } from './link-errors.js';
 import type { BackendLog } from './log.js';
 import { DIRECTORY_ONLY, openBeneath, sys } from './sys.js';
 
@@ -37,9 +38,6 @@ const PERMISSIONS = 0o7777n;
 
 /** Failures that say that an entry has gone, or is another one, since it was looked at. */
 const CHANGED: ReadonlySet<string> = new Set(['ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO', 'EISDIR', 'ESTALE']);
-
-/** A file cannot have another name: on another file system, too many already, or not permitted. */
-const NO_LINK: ReadonlySet<string> = new Set(['EXDEV', 'EMLINK', 'EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS']);
 
 export interface TreeCopyOptions {
   log: BackendLog;

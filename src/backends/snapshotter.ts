@@ -62,7 +62,7 @@ export interface FrozenSnapshots {
   /** Where the directory of a snapshot is, if it has one. */
   directory(id: number): string;
   /** Makes the directory of an active snapshot as it was when it was prepared. */
-  makeFresh(directory: string, snapshot: StoredSnapshot): Promise<void>;
+  makeFresh(directory: string, snapshot: StoredSnapshot, parent: StoredSnapshot | undefined): Promise<void>;
   release(): void;
 }
 
@@ -251,12 +251,8 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
   freeze(): FrozenSnapshots {
     this.#verify();
     const { sequence, find, byId, release } = this.#meta.freeze();
-    const makeFresh = (directory: string, { kind, parent, labels }: StoredSnapshot): Promise<void> =>
-      this.#driver.build(
-        directory,
-        { kind: kind === 'view' ? 'view' : 'active', parent: byId(parent), labels },
-        (id) => this.#contents(id),
-      );
+    const makeFresh: FrozenSnapshots['makeFresh'] = (directory, { labels }, parent) =>
+      this.#driver.build(directory, { kind: 'active', parent, labels }, (id) => this.#contents(id));
     return {
       sequence,
       find,
