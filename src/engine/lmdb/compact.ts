@@ -10,23 +10,24 @@
  * far the log has come among them, so the log fits either. A full disk ends it in 2, and the old file stays. A draft that a
  * crash leaves goes with the next opening.
  */
-import { existsSync, renameSync, rmSync, statSync } from 'node:fs';
+import { renameSync, rmSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { unknownError } from '../../errors.js';
 import { shown } from '../../held-paths.js';
 import type { EngineOptions } from '../contract.js';
 import { type Databases, openDatabases, rawRows } from './databases.js';
 import { openLmdbEngine } from './engine.js';
-import { DataFile, dataPath, draftPath, fileError, lmdbLockPath, syncDirectory } from './files.js';
+import { DataFile, draftPath, fileError, lmdbLockPath, syncDirectory } from './files.js';
 import { copyPages, syncFile } from './tree-copy.js';
 
 /** The unit of `st_blocks`, on every file system. */
 const BLOCK_BYTES = 512;
 
-/** Bytes that the file takes on the disk, with its reserve. */
+/** Bytes of the file, and those that are kept behind its end for a full disk. */
 export interface Compaction {
   before: number;
   after: number;
+  reserve: number;
 }
 
 /**
@@ -35,22 +36,23 @@ export interface Compaction {
  */
 export async function compactLmdbStore(dir: string, options: EngineOptions): Promise<Compaction> {
   let outcome: Compaction | undefined;
-  const before = existsSync(dataPath(dir)) ? diskBytes(dataPath(dir)) : 0;
   const afterClose = async (path: string): Promise<void> => {
-    outcome = { before, after: await compactFile(path) };
+    outcome = await compactFile(path);
   };
   await (await openLmdbEngine(dir, { ...options, create: false, afterClose })).close();
   return outcome!;
 }
 
-/** Returns the bytes of the new file. REQUIRES: the caller holds the directory's lock, and has the file not open. Unavailable: no room for the draft. */
-async function compactFile(path: string): Promise<number> {
+/** REQUIRES: the caller holds the directory's lock, and has the file not open. Unavailable: no room for the draft. */
+async function compactFile(path: string): Promise<Compaction> {
   const draft = draftPath(path);
+  const before = statSync(path).size;
   try {
     await writeDraft(path, draft);
     renameSync(draft, path);
     syncDirectory(dirname(path));
-    return diskBytes(path);
+    const { size: after, blocks } = statSync(path);
+    return { before, after, reserve: Math.max(0, blocks * BLOCK_BYTES - after) };
   } catch (error) {
     rmSync(draft, { force: true });
     throw fileError('compact', path, error);
@@ -104,5 +106,3 @@ const differs = (path: string, database: string): Error =>
     object: shown(path),
     remedy: 'compare the store with what is on disk: `ebbtide check`',
   });
-
-const diskBytes = (path: string): number => statSync(path).blocks * BLOCK_BYTES;
