@@ -10,7 +10,7 @@
  * the backup.
  */
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { copyFile, open, rename } from 'node:fs/promises';
+import { copyFile, open, rename, rm } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import { hashFile } from '../backends/content/hash-file.js';
 import { blobName } from '../backends/content/layout.js';
@@ -187,6 +187,7 @@ async function fill(
       await copySnapshots(source, layout.snapshotter(store, basename(name)), transfer);
     } finally {
       await metadata.close();
+      for (const path of [scratch, `${scratch}-lock`]) await rm(path, { force: true });
     }
   }
 }
