@@ -293,8 +293,7 @@ async function fill(
       const scratch = join(at, `base-${name}.db`);
       const earlier = base === undefined ? undefined : await BaseSnapshots.open(base, name, scratch);
       try {
-        const makeFresh = activeSnapshots === 'fresh' ? source.makeFresh : undefined;
-        const all = { ...source, makeFresh, base: earlier };
+        const all = { ...source, isFresh: activeSnapshots === 'fresh', base: earlier };
         const active = await copySnapshots(all, layout.snapshotter(store, name), transfer);
         snapshotters[name] = { snapshots: source.snapshots.size, active };
       } finally {

@@ -10,7 +10,7 @@
  * the backup.
  */
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { copyFile, open, rename, rm } from 'node:fs/promises';
+import { copyFile, open, rename, rm, rmdir } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import { hashFile } from '../backends/content/hash-file.js';
 import { blobName } from '../backends/content/layout.js';
@@ -64,7 +64,7 @@ export async function restoreBackup(
   const to = resolve(root);
   const manifest = await readManifest(from);
   await checkMetadata(from, manifest);
-  await useRoot(to);
+  const isNew = await useRoot(to);
   const transfer = new Transfer({ ...options, log: options.log ?? stderrLog });
   const draft = await Draft.make(to, inlineJobs, (left) => undo(left, to));
   try {
@@ -77,6 +77,7 @@ export async function restoreBackup(
     await move(draft.at, to);
   } catch (error) {
     await draft.discard();
+    if (isNew) await rmdir(to).catch(() => undefined);
     throw error;
   }
   await draft.discard();
@@ -91,9 +92,12 @@ const damaged = (backup: string, problems: number, [first]: readonly { object: s
 
 // ------------------------------------------------------------------------------------------------------- the root
 
-async function useRoot(root: string): Promise<void> {
+/** Whether it was made. */
+async function useRoot(root: string): Promise<boolean> {
   try {
+    const isNew = !existsSync(root);
     await makeDurableDirectory(root, 0o711);
+    return isNew;
   } catch (error) {
     throw fsError('make the root directory', root, error);
   }
@@ -174,7 +178,7 @@ async function fill(
     await tree?.close();
   }
   for (const name of Object.keys(manifest.snapshotters)) {
-    const root = layout.snapshotter(from, name);
+    const root = layout.snapshotter(from, basename(name));
     const scratch = join(at, `${basename(name)}.db`);
     await copy(join(root, METADATA), scratch);
     const metadata = await Metastore.open(scratch);

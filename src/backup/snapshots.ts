@@ -28,7 +28,9 @@ export interface SnapshotSource {
   directory(id: number): string;
   /** Others write to its directories. */
   readonly isInUse: boolean;
-  /** Makes the directory of an active snapshot anew; undefined: it is copied as it is. */
+  /** Active snapshots are made as they were prepared, not copied. */
+  readonly isFresh?: boolean;
+  /** Makes an active snapshot so; where it is in use. */
   makeFresh?:
     | ((directory: string, snapshot: StoredSnapshot, parent: StoredSnapshot | undefined) => Promise<void>)
     | undefined;
@@ -72,16 +74,18 @@ async function copyOne(
   transfer: Transfer,
 ): Promise<void> {
   const { id, key, kind, parent } = snapshot;
-  const { makeFresh, snapshots } = source;
+  const makeFresh = kind === 'active' ? source.makeFresh : undefined;
+  const above = source.snapshots.get(parent);
   try {
-    if (kind === 'active' && makeFresh !== undefined)
-      await makeFresh(target, snapshot, snapshots.get(parent));
+    if (source.isFresh && makeFresh !== undefined) await makeFresh(target, snapshot, above);
     else await copyDirectory(snapshot, target, source, transfer);
   } catch (error) {
-    // Of one that a container is free to fill as it likes; a disk that is full, or fails, is nobody's snapshot.
-    if (isKind(error, 'Unavailable') || isKind(error, 'Canceled') || isKind(error, 'DeadlineExceeded'))
-      throw error;
+    // A container is free to fill one as it likes; a disk that is full, or fails, is nobody's snapshot.
+    throwIfAborted(transfer.signal);
+    if (isKind(error, 'Unavailable')) throw error;
     await inlineJobs.removeTrees(source.name, [target]);
+    // So that it can be used, at least.
+    if (!source.isFresh) await makeFresh?.(target, snapshot, above);
     transfer.problem({ kind: 'snapshot', object: `${source.name}/${key}`, found: messageOf(error) });
     transfer.log('warn', `cannot copy snapshot ${id}`, { key, error: messageOf(error) });
   }

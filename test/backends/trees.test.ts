@@ -1,7 +1,18 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { renameSync, symlinkSync } from 'node:fs';
-import { chmod, link, lutimes, mkdir, open, readdir, stat, symlink, writeFile } from 'node:fs/promises';
+import {
+  chmod,
+  link,
+  lutimes,
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  stat,
+  symlink,
+  writeFile,
+} from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -242,3 +253,30 @@ test('given id mappings, then the host id of root is found or the mapping refuse
     assert.throws(() => mappedRoot(bad), { kind: 'InvalidArgument' }, bad);
   }
 });
+
+for (const changes of [true, false]) {
+  test(`given a directory that becomes a link while its tree is copied, ${changes ? 'as one that changes, then nothing outside is' : 'as one that does not, then what the link leads to is'}`, async (t) => {
+    const root = await tempDir(t);
+    const from = join(root, 'from');
+    await mkdir(join(from, 'dir'), { recursive: true });
+    await mkdir(join(root, 'outside'));
+    await writeFile(join(from, 'dir', 'file'), 'inside');
+    await writeFile(join(from, 'other'), 'kept');
+    await writeFile(join(root, 'outside', 'file'), 'outside');
+    let directories = 0;
+    // Looked at before each directory; `dir` is the second, and was one when its parent was listed.
+    const signal = {
+      get aborted() {
+        if (++directories === 2) {
+          renameSync(join(from, 'dir'), join(root, 'moved'));
+          symlinkSync(join(root, 'outside'), join(from, 'dir'));
+        }
+        return false;
+      },
+    } as AbortSignal;
+    await copyTree(from, join(root, 'to'), { ...recordingLog(), changes, signal });
+    assert.equal(directories, 2);
+    assert.deepEqual(await readdir(join(root, 'to', 'dir')), changes ? [] : ['file']);
+    assert.deepEqual((await readdir(join(root, 'to'))).sort(), ['dir', 'other']);
+  });
+}

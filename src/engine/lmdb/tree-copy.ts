@@ -17,7 +17,7 @@ import { CHUNK_BYTES, CHUNK_MAX } from '../core/reads.js';
 import { decodeSlice } from '../schema/codec.js';
 import { readState, type StoreState, writeState } from './checkpoint.js';
 import { checkLayout, type Databases, openDatabases } from './databases.js';
-import { DataFile, fileError, lmdbLockPath, prepareFiles } from './files.js';
+import { DataFile, fileError, foreign, inspectDataFile, lmdbLockPath, prepareFiles } from './files.js';
 import { newestRevision } from './graph-loader.js';
 import { batchRevision } from './log-format.js';
 import { LmdbStorage } from './storage.js';
@@ -91,6 +91,7 @@ export async function copyOpenTree(
 
 /** Opens a copy that was made earlier, of this layout or an older one. Errors as those of opening a store. */
 export async function openTreeCopy(path: string): Promise<TreeCopy> {
+  if (!inspectDataFile(path)) throw foreign(path, 'it is empty');
   prepareFiles(path);
   await checkLayout(path, false);
   return openCopy(path);
