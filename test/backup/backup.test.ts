@@ -1,6 +1,6 @@
 /** Backups of a store at rest: what is in one, what it shares, where it may be made, and what makes a store of it again. */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, lstatSync } from 'node:fs';
 import { chmod, link, mkdir, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -365,4 +365,37 @@ test('given a file system that is mounted at the root, when a backup is restored
   assert.equal(await read(restored, digest), 'bytes');
   await assertSound(restored);
   await restored.close();
+});
+
+test('given a root whose owner was killed, when it is copied with cp or tar, then the copy is a store with all that was acknowledged', async (t) => {
+  if (!isRoot) return t.skip(NOT_ROOT);
+  const place = await tempDir(t);
+  const store = join(place, 'store');
+  const db = await open(store, { snapshotters: ['overlayfs'] });
+  const digest = await blob(db, 'bytes');
+  await db.snapshotter('overlayfs')!.prepare(ctx, 'building', '');
+  const files = await filesOf(db, 'overlayfs', 'building');
+  sys.mknod(join(files, 'removed'), 0o20000, 0, 0);
+  await mkdir(join(files, 'dir'));
+  sys.lsetxattr(join(files, 'dir'), 'trusted.overlay.opaque', Buffer.from('y'));
+  await db.snapshotter('overlayfs')!.commit(ctx, 'layer', 'building', { labels: root });
+  await db.close();
+  const child = `import { openDB } from ${JSON.stringify(new URL('../../src/open.js', import.meta.url).href)};
+    const db = await openDB({ root: process.argv[1], snapshotters: ['overlayfs'], log: () => {} });
+    await db.put('last', 'acknowledged');
+    process.kill(process.pid, 'SIGKILL');`;
+  spawnSync(process.execPath, ['--input-type=module', '-e', child, store]);
+  execFileSync('cp', ['-a', store, join(place, 'cp')]);
+  await mkdir(join(place, 'tar'));
+  const script = 'tar --xattrs --xattrs-include="*" -cC "$1" . | tar --xattrs --xattrs-include="*" -xC "$2"';
+  execFileSync('bash', ['-c', script, 'copy', store, join(place, 'tar')]);
+  for (const copy of ['cp', 'tar']) {
+    await using there = await open(join(place, copy), { snapshotters: ['overlayfs'], create: false });
+    assert.equal((await there.get('last')).get('last'), 'acknowledged', copy);
+    assert.equal(await read(there, digest), 'bytes');
+    await assertSound(there);
+    const layer = join(layout.snapshotter(join(place, copy), 'overlayfs'), 'snapshots', '1', 'fs');
+    assert.equal(lstatSync(join(layer, 'removed')).rdev, 0);
+    assert.equal(sys.lgetxattr(join(layer, 'dir'), 'trusted.overlay.opaque')?.toString(), 'y', copy);
+  }
 });
