@@ -1,7 +1,8 @@
 // Files below a directory that is open: reached step by step, never through a symlink. `openBeneath` is openat2(2) with
 // a loop of openat(2) where the kernel (before 5.6) or a filter of system calls has none. `makeFiles` makes many small
 // files, whole, in one call: a layer of a hundred thousand files would else be a million calls from JavaScript.
-// `firstNoDirectory` looks at all directories below a snapshot at once: there may be hundreds.
+// `firstNoDirectory` looks at all directories below a snapshot at once: there may be hundreds. `syncFileSystem` waits for the
+// disk once for a copy of many files.
 //
 // Threads: `openBeneath` runs on the caller's, the others on a thread of libuv's pool. Descriptors are close-on-exec; the
 // caller owns what `openBeneath` answers, and keeps the directory that it gives `makeFiles` open until that resolves.
@@ -288,12 +289,45 @@ Napi::Value firstNoDirectoryCall(Info info) {
   });
 }
 
+// -------------------------------------------------------------------------------------------------- syncFileSystem
+
+class SyncFileSystem : public Napi::AsyncWorker {
+ public:
+  SyncFileSystem(Napi::Env env, std::string path) : AsyncWorker(env), deferred_(env), path_(std::move(path)) {}
+
+  Napi::Promise promise() const { return deferred_.Promise(); }
+
+  void Execute() override {
+    const Descriptor directory(open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (directory.get() < 0 || syncfs(directory.get()) != 0) errno_ = errno;
+  }
+
+  void OnOK() override { deferred_.Resolve(Napi::Number::New(Env(), errno_)); }
+
+  void OnError(const Napi::Error& error) override { deferred_.Reject(error.Value()); }
+
+ private:
+  Napi::Promise::Deferred deferred_;
+  const std::string path_;
+  int errno_ = 0;
+};
+
+Napi::Value syncFileSystemCall(Info info) {
+  return answer(info, [&]() -> Napi::Value {
+    auto* worker = new SyncFileSystem(info.Env(), bytesArgument(info, 0));
+    const Napi::Promise promise = worker->promise();
+    worker->Queue();
+    return promise;
+  });
+}
+
 }  // namespace
 
 void exportFiles(Napi::Env env, Napi::Object exports) {
   exports.Set("openBeneath", Napi::Function::New<openBeneathCall>(env));
   exports.Set("makeFiles", Napi::Function::New<makeFilesCall>(env));
   exports.Set("firstNoDirectory", Napi::Function::New<firstNoDirectoryCall>(env));
+  exports.Set("syncFileSystem", Napi::Function::New<syncFileSystemCall>(env));
 }
 
 }  // namespace ebbtide::sys

@@ -72,6 +72,7 @@ export class DBHost implements CollectHost {
   readonly snapshotterStores: ReadonlyMap<string, Snapshotter>;
   readonly #log: Log;
   readonly #callbacks: MutationCallback[] = [];
+  #sweepHolds = 0;
   #closed = false;
 
   constructor(parts: HostParts) {
@@ -171,6 +172,27 @@ export class DBHost implements CollectHost {
 
   log(level: LogLevel, message: string, details?: Readonly<Record<string, unknown>>): void {
     this.#log(level, message, details);
+  }
+
+  get sweepsHeld(): boolean {
+    return this.#sweepHolds > 0;
+  }
+
+  /**
+   * Backends keep what loses its record until the returned function is called; the callbacks then hear of a deletion, so
+   * that a collection makes up for it. REQUIRES: no collection is under way.
+   */
+  holdSweeps(): () => void {
+    this.#sweepHolds++;
+    let isHeld = true;
+    return () => {
+      if (!isHeld) return;
+      isHeld = false;
+      const { dirty } = this;
+      if (--this.#sweepHolds > 0 || !(dirty.contentDirty || dirty.dirtySnapshotters.size > 0)) return;
+      dirty.deletedElsewhere(1);
+      this.changedElsewhere();
+    };
   }
 
   close(): void {

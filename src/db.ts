@@ -5,6 +5,7 @@
  * Durability: an operation that resolved is on disk, unless `durability: 'visible'` was asked for.
  * Threading: one process owns a directory; calls may overlap freely.
  */
+import { type BackupOptions, type BackupReport, backUp } from './backup/backup.js';
 import { type CheckOptions, checkStore } from './check/check.js';
 import type { CheckReport } from './check/findings.js';
 import { CLUSTER_SLICE_MS, Cluster, sharesDirectories } from './cluster.js';
@@ -18,6 +19,7 @@ import { EtcdEngine } from './engine/etcd/engine.js';
 import { EtcdRawStore } from './engine/etcd/raw.js';
 import { type GetOptions, type PutOptions, RawStore, type Transactor } from './engine/raw.js';
 import { initSchema } from './engine/schema/migrations.js';
+import { failedPrecondition } from './errors.js';
 import { type CollectOptions, collect } from './gc/collect.js';
 import type { Collector } from './gc/collectors.js';
 import type { DiskPool } from './gc/disk-pool.js';
@@ -57,6 +59,7 @@ export class DB implements AsyncDisposable {
   readonly #pool: DiskPool | undefined;
   readonly #switches: Pick<DBOptions, 'enableEtcdGC' | 'leaseBackend'>;
   #collection: Promise<unknown> = Promise.resolve();
+  readonly #backups = new Map<AbortController, Promise<unknown>>();
   #closing: Promise<void> | undefined;
 
   /** Use `openDB` or `newDB`. */
@@ -222,6 +225,34 @@ export class DB implements AsyncDisposable {
     };
     return this.#host.read({}, () => checkStore(this.#host, parts, ctx.signal, options));
   }
+  /**
+   * Copies the whole store, as it is at one moment, into a directory that is not there yet, beside whatever else goes on; what
+   * was acknowledged before the call is in it. Collections remove no bytes meanwhile. `restoreBackup` makes a store of it.
+   * AlreadyExists: something is at the directory. InvalidArgument: it is in the root. Unavailable: no room; nothing is left then.
+   * What the store itself lacks is no error: see `problems` of the report.
+   */
+  async backup(directory: string, options: BackupOptions = {}): Promise<BackupReport> {
+    this.#host.checkCall(options.signal === undefined ? {} : { signal: options.signal });
+    const abort = new AbortController();
+    const signal =
+      options.signal === undefined ? abort.signal : AbortSignal.any([options.signal, abort.signal]);
+    const run = async (): Promise<BackupReport> => {
+      // Between collections: a sweep that has begun has looked at records that may be of the backup's moment.
+      const release = await this.#inTurn(async () => this.#host.holdSweeps());
+      try {
+        return await backUp(this.#host, directory, { ...options, signal });
+      } finally {
+        release();
+      }
+    };
+    const running = run();
+    this.#backups.set(abort, running);
+    try {
+      return await running;
+    } finally {
+      this.#backups.delete(abort);
+    }
+  }
   /** The earliest time later than `after` at which a lease, image or ingest expires; used by the scheduler. */
   nextExpiry(after: Instant): Instant | undefined {
     this.#host.checkCall({});
@@ -277,7 +308,7 @@ export class DB implements AsyncDisposable {
     return this.#raw.tryLock(prefix);
   }
 
-  /** Waits for a running collection, then closes everything; later calls fail. Again: no error. */
+  /** Waits for a running collection, ends backups, then closes everything; later calls fail. Again: no error. */
   close(): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;
@@ -289,7 +320,9 @@ export class DB implements AsyncDisposable {
   async #close(): Promise<void> {
     this.#host.close();
     this.#cluster?.close();
+    for (const abort of this.#backups.keys()) abort.abort(failedPrecondition('the store is being closed'));
     await this.#collection;
+    await Promise.allSettled(this.#backups.values());
     await this.#host.dirty.store().catch((error: unknown) => {
       this.#host.log('info', 'what waits for a sweep could not be noted', {
         error: String(error),

@@ -5,7 +5,12 @@
 
 // ---- The database
 
+export type { BackupOptions, BackupReport } from './backup/backup.js';
+export type { Problem } from './backup/manifest.js';
+export { type RestoreOptions, type RestoreReport, restoreBackup } from './backup/restore.js';
+export type { OnTransferProgress, TransferPhase, TransferReport } from './backup/transfer.js';
 export type { ClusterHosts, HostInfo, HostRemoval } from './cluster-hosts.js';
+export { type Compaction, compactStore } from './compact-store.js';
 export { DB, type RunOptions } from './db.js';
 export type { Log, LogLevel, MutationCallback } from './db-host.js';
 export {
@@ -270,6 +275,7 @@ export type {
   Reader,
   ScanOptions,
   Transaction,
+  TreeCopy,
   Unlock,
   UpdateOptions,
   Value,

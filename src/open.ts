@@ -4,7 +4,7 @@
  */
 import { existsSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { openContent } from './backends/content/store.js';
 import type { ContentBackend, DiskJobs, SnapshotterBackend } from './backends/contract.js';
 import { makeDurableDirectory } from './backends/files.js';
@@ -34,6 +34,7 @@ import { ExpiryClock } from './gc/expiry-clock.js';
 import { createGraph } from './gc/graph.js';
 import { metadataIndexer } from './gc/references.js';
 import { NoStore } from './no-store.js';
+import { layout } from './system/root-layout.js';
 import { errnoOf, fsError } from './system/system-errors.js';
 
 const logToStderr: Log = (level, message, details) => {
@@ -112,14 +113,7 @@ async function assemble(
   return db;
 }
 
-/** Where things are below a root: containerd's layout with our own database directory. */
-export const layout = {
-  content: (root: string): string => join(root, 'io.containerd.content.v1.content'),
-  snapshotter: (root: string, name: string): string => join(root, `io.containerd.snapshotter.v1.${name}`),
-  database: (root: string): string => join(root, 'io.containerd.metadata.v1.ebbtide'),
-  /** This host's mirror of a tree in etcd. */
-  mirror: (root: string): string => join(root, 'io.containerd.metadata.v1.ebbtide-etcd'),
-};
+export { layout };
 
 /**
  * Opens (or makes) the store in `options.root` with the content directory and the built-in snapshotters.

@@ -5,8 +5,10 @@
  *
  * Without a namespace the calls that list are about all of them, and objects are looked for in all.
  */
+
 import { readdir } from 'node:fs/promises';
 import type { SnapshotInfo } from '../backends/contract.js';
+import type { BackupReport } from '../backup/backup.js';
 import type { CheckOptions } from '../check/check.js';
 import type { CheckReport } from '../check/findings.js';
 import type {
@@ -163,6 +165,10 @@ export class ForeignStore implements Store {
   planCollection(ctx?: CallContext, options?: RunOptions): Promise<CollectionPlan> {
     return this.#db.planCollection(ctx, options);
   }
+  async backup(): Promise<BackupReport> {
+    throw refusal('a backup', this.parts.places.root);
+  }
+
   async applyPlan(): Promise<PlanOutcome> {
     throw refusal('applying a plan', this.parts.places.root);
   }

@@ -1,11 +1,11 @@
 /**
  * Copies a directory tree with everything a container can see of it: owner, mode, times, links, devices, extended
- * attributes. Called by the native snapshotter to build a child. Asynchronous and iterative: a deep tree costs no
- * stack, a big file no memory; on file systems that can, file contents are shared (reflinks) instead of copied.
+ * attributes. Called by the native snapshotter to build a child, and by backups. Asynchronous and iterative: a deep tree costs
+ * no stack, a big file no memory; on file systems that can, file contents are shared (reflinks) instead of copied.
  *
- * The source should not change meanwhile (it is a committed snapshot); where a container with an old mount changes it all
- * the same, the copy holds things of before or after and nothing from outside the source (held-tree.ts), or fails. A failed
- * copy leaves a part behind for the caller to remove.
+ * The source should not change meanwhile (it is a committed snapshot). Where a container with an old mount changes it all
+ * the same, the copy holds things of before or after and nothing from outside the source (held-tree.ts), or fails; when the copy
+ * is told that the source changes, what vanishes is left out. A failed copy leaves a part behind for the caller to remove.
  */
 import type { BigIntStats } from 'node:fs';
 import { constants } from 'node:fs';
@@ -20,14 +20,17 @@ import {
   open,
   readdir,
   readlink,
+  rm,
   symlink,
 } from 'node:fs/promises';
-import { EbbtideError } from '../errors.js';
+import { EbbtideError, throwIfAborted } from '../errors.js';
+import { descriptorPath } from '../held-paths.js';
 import { errnoOf, messageOf } from '../system/system-errors.js';
 import { BLOCK_BYTES } from './disk-usage.js';
 import { eachLimit, entryName } from './files.js';
 import { diskError } from './fs-errors.js';
-import { below, HeldTree } from './held-tree.js';
+import { below, HeldTree, isReplaced } from './held-tree.js';
+import { NO_LINK } from './link-errors.js';
 import type { BackendLog } from './log.js';
 import { sys } from './sys.js';
 
@@ -35,8 +38,29 @@ const PARALLEL = 6;
 const PIECE_BYTES = 128 * 1024;
 const PERMISSIONS = 0o7777n;
 
+export interface TreeCopyOptions {
+  log: BackendLog;
+  /** Files get another name on the same file system instead of a copy, where they can. */
+  links?: boolean;
+  /** Others write to the source meanwhile. */
+  changes?: boolean;
+  signal?: AbortSignal | undefined;
+}
+
+export interface TreeCopyReport {
+  /** Files, and whatever else is no directory. */
+  files: number;
+  /** Bytes of files that were copied (or share their blocks), and files that got another name instead. */
+  copiedBytes: number;
+  linkedFiles: number;
+}
+
 /** Copies `source` (a directory) to `target`, which must not exist. */
-export async function copyTree(source: string, target: string, log: BackendLog): Promise<void> {
+export async function copyTree(
+  source: string,
+  target: string,
+  options: TreeCopyOptions,
+): Promise<TreeCopyReport> {
   const path = Buffer.from(source);
   let held: HeldTree;
   try {
@@ -45,7 +69,7 @@ export async function copyTree(source: string, target: string, log: BackendLog):
     throw diskError('copy', source, error);
   }
   try {
-    await new TreeCopy(path, held, log).run(Buffer.from(target));
+    return await new TreeCopy(path, held, options).run(Buffer.from(target));
   } finally {
     held.close();
   }
@@ -66,21 +90,23 @@ const ITSELF = Buffer.from('.');
 class TreeCopy {
   readonly #source: Buffer;
   readonly #tree: HeldTree;
-  readonly #log: BackendLog;
+  readonly #options: TreeCopyOptions;
+  readonly #report: TreeCopyReport = { files: 0, copiedBytes: 0, linkedFiles: 0 };
   /** First copy of each file that has several names, by device and inode. */
   readonly #linked = new Map<string, Promise<Buffer>>();
   readonly #directories: Entry[] = [];
   readonly #lostAttributes = new Set<string>();
 
-  constructor(source: Buffer, tree: HeldTree, log: BackendLog) {
+  constructor(source: Buffer, tree: HeldTree, options: TreeCopyOptions) {
     this.#source = source;
     this.#tree = tree;
-    this.#log = log;
+    this.#options = options;
   }
 
-  async run(target: Buffer): Promise<void> {
+  async run(target: Buffer): Promise<TreeCopyReport> {
     await this.#tree.inside(TOP, (prefix) => this.#copy(TOP, Buffer.concat([prefix, ITSELF]), target));
     for (let next = 0; next < this.#directories.length; next++) {
+      throwIfAborted(this.#options.signal);
       const { name: directory, to } = this.#directories[next]!;
       await this.#with(directory, async (prefix) => {
         const entries = await readdir(prefix, { encoding: 'buffer', withFileTypes: true });
@@ -96,14 +122,19 @@ class TreeCopy {
         this.#dress({ ...directory, from: Buffer.concat([prefix, ITSELF]) }),
       );
     }
+    return this.#report;
   }
 
   async #with(directory: Buffer, fn: (prefix: Buffer) => Promise<void>): Promise<void> {
     try {
       await this.#tree.inside(directory, fn);
     } catch (error) {
-      throw this.#failed(directory, error);
+      if (!this.#mayVanish(error)) throw this.#failed(directory, error);
     }
+  }
+
+  #mayVanish(error: unknown): boolean {
+    return this.#options.changes === true && isReplaced(error);
   }
 
   #failed(name: Buffer, error: unknown): EbbtideError {
@@ -117,26 +148,52 @@ class TreeCopy {
       if (entry.stats.isDirectory()) {
         await mkdir(to, 0o700);
         this.#directories.push(entry);
-      } else if (entry.stats.nlink > 1n) await this.#copyLinked(entry);
-      else await this.#copyOne(entry);
+        return;
+      }
+      if (!(this.#options.links && (await this.#link(entry)))) {
+        if (entry.stats.nlink > 1n) await this.#copyLinked(entry);
+        else await this.#copyOne(entry);
+      }
+      this.#report.files++;
     } catch (error) {
-      throw this.#failed(name, error);
+      if (!this.#mayVanish(error)) throw this.#failed(name, error);
+      await rm(to, { force: true });
+    }
+  }
+
+  /** False: it cannot have another name there, or no more of them. */
+  async #link({ from, to }: Entry): Promise<boolean> {
+    try {
+      await link(from, to);
+      this.#report.linkedFiles++;
+      return true;
+    } catch (error) {
+      if (!NO_LINK.has(errnoOf(error) ?? '')) throw error;
+      return false;
     }
   }
 
   async #copyLinked(entry: Entry): Promise<void> {
     const inode = `${entry.stats.dev}:${entry.stats.ino}`;
-    const first = this.#linked.get(inode);
-    if (first !== undefined) return link(await first, entry.to);
+    // Its first name may have gone before it was copied.
+    const first = await this.#linked.get(inode)?.catch(() => undefined);
+    if (first !== undefined) return link(first, entry.to);
     const copied = this.#copyOne(entry).then(() => entry.to);
     this.#linked.set(inode, copied);
-    await copied;
+    try {
+      await copied;
+    } catch (error) {
+      this.#linked.delete(inode);
+      throw error;
+    }
   }
 
   async #copyOne(entry: Entry): Promise<void> {
     const { from, to, stats } = entry;
-    if (stats.isFile()) await copyContents(entry);
-    else if (stats.isSymbolicLink()) await symlink(await readlink(from, { encoding: 'buffer' }), to);
+    if (stats.isFile()) {
+      await copyContents(entry);
+      this.#report.copiedBytes += Number(stats.size);
+    } else if (stats.isSymbolicLink()) await symlink(await readlink(from, { encoding: 'buffer' }), to);
     else sys.mknod(to, Number(stats.mode), major(stats.rdev), minor(stats.rdev));
     await this.#dress(entry);
   }
@@ -181,7 +238,7 @@ class TreeCopy {
   #lost(name: string, of: Buffer, error: unknown): void {
     if (this.#lostAttributes.has(name)) return;
     this.#lostAttributes.add(name);
-    this.#log('warn', `cannot copy extended attribute ${name} of ${below(this.#source, of)}`, {
+    this.#options.log('warn', `cannot copy extended attribute ${name} of ${below(this.#source, of)}`, {
       error: messageOf(error),
     });
   }
@@ -192,15 +249,19 @@ async function copyContents({ from, to, stats }: Entry): Promise<void> {
   const source = await open(from, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   try {
     const { dev, ino } = await source.stat({ bigint: true });
-    if (dev !== stats.dev || ino !== stats.ino) throw new Error('it was replaced while it was copied');
+    if (dev !== stats.dev || ino !== stats.ino) throw replaced();
     await copyFrom(source, to, stats);
   } finally {
     await source.close();
   }
 }
 
+/** As the system says that there is no such file any more. */
+const replaced = (): Error =>
+  Object.assign(new Error('ENOENT: it was replaced while it was copied'), { code: 'ENOENT' });
+
 async function copyFrom(source: FileHandle, to: Buffer, stats: BigIntStats): Promise<void> {
-  const from = `/proc/self/fd/${source.fd}`;
+  const from = descriptorPath(source.fd);
   if (stats.blocks * BigInt(BLOCK_BYTES) >= stats.size) {
     return copyFile(from, to, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE);
   }

@@ -101,6 +101,19 @@ export class MetastoreFile {
     }
   }
 
+  /** `read` sees what is there now, until `release`. */
+  freeze(): { read(table: Table, key: Buffer): Buffer | undefined; release(): void } {
+    // Else it may be the transaction that the reads of this turn began with.
+    this.#root.resetReadTxn();
+    const transaction = this.#root.useReadTransaction();
+    // The typings of the package leave the options out.
+    type Read = (this: Table, key: Buffer, options: object) => Buffer | undefined;
+    return {
+      read: (table, key) => (table.getBinary as Read).call(table, key, { transaction }),
+      release: () => transaction.done(),
+    };
+  }
+
   /** Sees to the reserve; false when the disk has no room for it. */
   #hasReserve(): boolean {
     try {

@@ -28,6 +28,8 @@ const FORMAT = 1;
 const FORMAT_KEY = Buffer.from('format');
 const SEQUENCE_KEY = Buffer.from('sequence');
 const PRESENT = Buffer.from([1]);
+/** Commits that are remembered: far more than are under way at once. */
+const MAX_LAST_ACTIVE = 1024;
 /** Parents that are remembered, some 50 bytes each. */
 const MAX_KNOWN_PARENTS = 100_000;
 
@@ -48,6 +50,8 @@ export class Metastore {
   #sequence: number;
   /** Of committed snapshots, by id: neither changes any more, and ids are never used again. */
   readonly #knownParents = new Map<number, number>();
+  /** What snapshots were before their commit, by their key then; of the last few. */
+  readonly #lastActive = new Map<string, StoredSnapshot>();
   #tail: Promise<unknown> = Promise.resolve();
   #closing: Promise<void> | undefined;
 
@@ -210,6 +214,52 @@ export class Metastore {
     return this.#sequence;
   }
 
+  /**
+   * All that is in it at this moment, until it is released. A snapshot that has just been committed is found by its key
+   * before as well, as what it was: the record that names it so may be on its way.
+   */
+  freeze(): FrozenMetastore {
+    this.#assertOpen();
+    const { read, release } = this.#file.freeze();
+    const lastActive = new Map(this.#lastActive);
+    const byId = (id: number): StoredSnapshot | undefined => {
+      const bytes = read(this.#snapshots, idBytes(id));
+      return bytes === undefined ? undefined : decodeSnapshot(id, bytes);
+    };
+    const find = (key: string): StoredSnapshot | undefined => {
+      const id = key === '' ? undefined : read(this.#keys, keyBytes(key));
+      return id === undefined ? lastActive.get(key) : byId(id.readUIntBE(0, id.length));
+    };
+    return { sequence: this.#sequence, byId, find, release };
+  }
+
+  /** Takes over the snapshots of another one, with their ids. REQUIRES: it is new and nobody else uses it. */
+  async fill(sequence: number, snapshots: Iterable<StoredSnapshot>): Promise<void> {
+    let writes: TableWrite[] = [];
+    const write = async (): Promise<void> => {
+      await this.#file.write(writes);
+      writes = [];
+    };
+    for (const { id, key, parent, ...rest } of snapshots) {
+      const value = encodeSnapshot({ id, key, parent, ...rest });
+      writes.push({ table: this.#snapshots, key: idBytes(id), value });
+      writes.push({ table: this.#keys, key: keyBytes(key), value: idBytes(id) });
+      if (parent !== 0) writes.push({ table: this.#parents, key: linkBytes(parent, id), value: PRESENT });
+      if (writes.length >= WRITES_AT_ONCE) await write();
+    }
+    writes.push({ table: this.#meta, key: SEQUENCE_KEY, value: idBytes(sequence) });
+    await write();
+  }
+
+  /** Called before the commit of a snapshot is written. */
+  remember(active: StoredSnapshot): void {
+    for (const key of this.#lastActive.keys()) {
+      if (this.#lastActive.size < MAX_LAST_ACTIVE) break;
+      this.#lastActive.delete(key);
+    }
+    this.#lastActive.set(active.key, active);
+  }
+
   #assertOpen(): void {
     if (this.#closing !== undefined) throw failedPrecondition('the snapshotter is closed');
   }
@@ -219,6 +269,17 @@ export class Metastore {
     this.#closing ??= this.#tail.then(() => this.#file.close());
     return this.#closing;
   }
+}
+
+const WRITES_AT_ONCE = 4096;
+
+/** A metastore as it was at one moment. */
+export interface FrozenMetastore {
+  readonly sequence: number;
+  byId(id: number): StoredSnapshot | undefined;
+  find(key: string): StoredSnapshot | undefined;
+  /** To be called soon: the file grows meanwhile, since nothing that goes gives its pages free. */
+  release(): void;
 }
 
 interface Tables {
@@ -307,6 +368,7 @@ export class MetaTransaction {
       { table: this.#tables.keys, key: keyBytes(name), value: idBytes(active.id) },
     );
     if (parent !== active.parent) this.#link(parent, active.id);
+    this.#store.remember(active);
     return committed;
   }
 

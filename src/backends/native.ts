@@ -40,7 +40,10 @@ class NativeDriver implements SnapshotDriver {
   }
 
   async build(directory: string, { parent }: NewSnapshot, contents: (id: number) => string): Promise<void> {
-    if (parent !== undefined) return copyTree(contents(parent.id), directory, this.#log);
+    if (parent !== undefined) {
+      await copyTree(contents(parent.id), directory, { log: this.#log });
+      return;
+    }
     await mkdir(directory);
     // The mode given to mkdir is cut by the umask.
     await chmod(directory, 0o755);

@@ -53,6 +53,19 @@ export interface SnapshotterOptions {
   log?: BackendLog | undefined;
 }
 
+/** The snapshots of a backend at one moment: their records until `release`, their directories as they are. */
+export interface FrozenSnapshots {
+  /** The last id given out. */
+  readonly sequence: number;
+  find(key: string): StoredSnapshot | undefined;
+  byId(id: number): StoredSnapshot | undefined;
+  /** Where the directory of a snapshot is, if it has one. */
+  directory(id: number): string;
+  /** Makes the directory of an active snapshot as it was when it was prepared. */
+  makeFresh(directory: string, snapshot: StoredSnapshot, parent: StoredSnapshot | undefined): Promise<void>;
+  release(): void;
+}
+
 /** Snapshots that are looked at without letting others run. */
 const STEP = 256;
 
@@ -231,6 +244,22 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
       labels: { ...copyMap(snapshot.labels), ...this.#driver.shownLabels?.(snapshot) },
       created: snapshot.created,
       updated: snapshot.updated,
+    };
+  }
+
+  /** All snapshots as they are at this moment, for a backup. */
+  freeze(): FrozenSnapshots {
+    this.#verify();
+    const { sequence, find, byId, release } = this.#meta.freeze();
+    const makeFresh: FrozenSnapshots['makeFresh'] = (directory, { labels }, parent) =>
+      this.#driver.build(directory, { kind: 'active', parent, labels }, (id) => this.#contents(id));
+    return {
+      sequence,
+      find,
+      byId,
+      directory: (id) => this.#directories.path(String(id)),
+      makeFresh,
+      release,
     };
   }
 

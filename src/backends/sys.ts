@@ -1,7 +1,6 @@
 /**
  * System calls that Node lacks on Linux: mounts, device nodes, extended attributes, times in nanoseconds, openat2. Used by
- * the backends. Calls are synchronous and short (a mount may wait for its device), all but `makeFiles` and
- * `firstNoDirectory`. Paths are never
+ * the backends. Calls are synchronous and short (a mount may wait for its device), all but those that return a promise. Paths are never
  * followed at their last component; a path given as bytes is used as it is, for names that are no UTF-8.
  *
  * Where the addon (native/sys.cc) does not load, mounts and devices are made by the system's own tools and there are
@@ -43,6 +42,8 @@ interface Addon {
   /** Paths that end with a NUL each; answers index and errno of the first that is none, or nothing. */
   firstNoDirectory(paths: Uint8Array): Promise<Uint32Array> | number;
   peerCredentials(descriptor: number): Buffer | number;
+  /** Answers an errno. */
+  syncFileSystem(directory: SysPath): Promise<number> | number;
 }
 
 const addon = loadAddon('ebbtide_sys') as Addon | undefined;
@@ -250,6 +251,12 @@ async function firstNoDirectoryOneByOne(paths: readonly string[]) {
     }
   }
   return undefined;
+}
+
+/** syncfs(2): everything written to the file system of a directory is on disk. What could not be written is an error. */
+export async function syncFileSystem(directory: string): Promise<void> {
+  if (addon === undefined) runTool('sync', ['-f', '--', directory], directory);
+  else check(await addon.syncFileSystem(directory), 'syncfs', directory);
 }
 
 /** SO_PEERCRED of a connected unix socket: who made the connection. Undefined where that is not known. */

@@ -11,6 +11,9 @@ export const examples: Readonly<Record<string, readonly string[]>> = {
   ],
   doctor: ['ebbtide doctor', 'ebbtide doctor --check'],
   check: ['ebbtide check', 'ebbtide check --hash --repair'],
+  backup: ['ebbtide backup /backup/monday', 'ebbtide backup /backup/tuesday --base /backup/monday'],
+  restore: ['ebbtide restore /backup/tuesday --hash', 'ebbtide restore /backup/tuesday --root /srv/ebbtide'],
+  compact: ['ebbtide compact'],
   'hosts ls': ['ebbtide hosts ls --etcd http://127.0.0.1:2379'],
   'hosts rm': ['ebbtide hosts rm node-7 --sync'],
   import: [

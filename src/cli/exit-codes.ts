@@ -22,7 +22,7 @@ export const exitMeanings: Readonly<Record<ErrorKind, string>> = {
   NotFound: 'not found',
   AlreadyExists: 'already exists',
   FailedPrecondition:
-    'failed precondition (snapshot has children, namespace not empty, damaged store or blob); check and doctor --check found damage',
+    'failed precondition (snapshot has children, namespace not empty, damaged store or blob); check and doctor --check found damage; backup and restore lack something',
   Unavailable:
     'unavailable (the store is in use by another process, the disk or the output is full, the root has been replaced)',
   NotImplemented: 'not implemented',

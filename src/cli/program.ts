@@ -14,6 +14,9 @@ const verbs: Readonly<Record<string, Readonly<Record<string, () => Promise<Regis
     serve: async () => (await import('./verbs/serve.js')).serve,
     doctor: async () => (await import('./verbs/doctor.js')).doctor,
     check: async () => (await import('./verbs/check.js')).check,
+    backup: async () => (await import('./verbs/backup.js')).backup,
+    restore: async () => (await import('./verbs/restore.js')).restore,
+    compact: async () => (await import('./verbs/compact.js')).compact,
     hosts: async () => (await import('./verbs/hosts.js')).hosts,
   },
   'What is in it:': {

@@ -51,4 +51,5 @@ export interface Store extends AsyncDisposable {
   why: DB['why'];
   du: DB['du'];
   check: DB['check'];
+  backup: DB['backup'];
 }

@@ -210,6 +210,15 @@ export interface EngineStats {
   logBytes: number;
 }
 
+/** A copy of all records and of the graph, as they were at one revision: a file, read until it is closed. */
+export interface TreeCopy {
+  readonly revision: number;
+  readonly records: number;
+  scan(prefix: Key, options?: ScanOptions): Iterable<[Key, Value]>;
+  /** Puts the file on disk. Again: no error. */
+  close(): Promise<void>;
+}
+
 export interface EngineOptions {
   indexer: Indexer;
   graph: GraphCore;
@@ -277,6 +286,11 @@ export interface Engine extends Reader, AsyncDisposable {
    * that were have arrived.
    */
   quiet(): Promise<void>;
+  /**
+   * Optional: copies the store to a new file, beside its writers: everything that was committed before the call, and more.
+   * `taken` is called in the moment that the copy shows, before anything else happens. Unavailable: no room.
+   */
+  copyTo?(path: string, taken: () => void): Promise<TreeCopy>;
   stats(): EngineStats;
   close(): Promise<void>;
 }

@@ -28,6 +28,8 @@ export interface BackendSweepHost extends SweepHost {
   readonly orphans: OrphanGuard;
   readonly contentStore: { inFlightIngests(): ReadonlySet<string> };
   readonly snapshotterStores: ReadonlyMap<string, { inFlight(): ReadonlySet<string> }>;
+  /** A backup reads the backends: what loses its record meanwhile stays in them, and in the lists. */
+  readonly sweepsHeld: boolean;
 }
 
 export class BackendSweeps {
@@ -58,7 +60,8 @@ export class BackendSweeps {
    * are not known from lists. FailedPrecondition when the guard stops the run; they are looked through again then.
    */
   async survey(full: boolean): Promise<void> {
-    const { dirty, backends, orphans } = this.#host;
+    const { dirty, backends, orphans, sweepsHeld } = this.#host;
+    if (sweepsHeld) return;
     dirty.distrustAfterUncleanStart(backends.keys());
     const due = dirty.walksDue(backends.keys());
     const names = full ? this.#all : due;
@@ -125,7 +128,8 @@ export class BackendSweeps {
 
   /** Sweeps one backend. Never throws for the backend's failure: the report has it, and the next run walks. */
   async sweep(name: BackendName): Promise<SweepReport> {
-    const { dirty } = this.#host;
+    const { dirty, sweepsHeld } = this.#host;
+    if (sweepsHeld) return emptyReport();
     const order = dirty.take(name);
     const failure = this.#failures.get(name) ?? (order.walk ? await this.#lateSurvey(name) : undefined);
     const surveyed = this.#surveys.get(name);
@@ -162,6 +166,7 @@ export class BackendSweeps {
   /** Removes what the work lists, and leaves the dirty flags alone. */
   remove(name: BackendName, work: SweepWork): Promise<SweepReport> {
     const host = this.#host;
+    if (host.sweepsHeld) return Promise.resolve(emptyReport());
     const backend = name === CONTENT_BACKEND ? undefined : host.backends.get(name);
     if (name === CONTENT_BACKEND || backend === undefined)
       return sweepContent(host, work, this.#inFlight(name));

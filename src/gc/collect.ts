@@ -298,6 +298,7 @@ class Collection {
     stats.pauseTotal = this.#slicer.pauseTotal;
     stats.slices = this.#slicer.slices;
     stats.walked = this.#sweeps.walked;
+    if (this.#host.sweepsHeld && !this.#options.dryRun) stats.sweepsHeld = true;
     stats.expiryHeldBackMs = this.#host.expiryClock.heldBackMs;
     return stats;
   }

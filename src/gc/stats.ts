@@ -57,6 +57,8 @@ export interface GCStats {
   backendErrors: number;
   /** Revision of the store when the run began. */
   revision: number;
+  /** A backup was under way: bytes stay until it has ended, for the run after it. */
+  sweepsHeld?: true;
   /** More was garbage than the run was allowed to remove (maxObjects, maxBytes). */
   limited: boolean;
   /** How far behind the wall clock expiries were judged: 0 but for the grace after the clock was set forward. */

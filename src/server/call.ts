@@ -8,6 +8,7 @@ import { canceled } from '../errors.js';
 import type { CallCost } from './grpc/call-cost.js';
 import { type Exchange, MESSAGES_IN_A_TURN, type Route } from './grpc/exchange.js';
 import { PREFIX_BYTES } from './grpc/prefix.js';
+import type { Peer } from './peer.js';
 import type { Pieces } from './pieces.js';
 import { type CallStatus, internal } from './status.js';
 
@@ -21,6 +22,11 @@ export class Call {
 
   get context(): CallContext {
     return this.#exchange.context;
+  }
+
+  /** Who is at the other end of the connection. */
+  get peer(): Peer {
+    return this.#exchange.peer;
   }
 
   /** Memory of the client, for what is kept for it. */

@@ -10,6 +10,9 @@ export interface Peer {
 /** Where the addon does not load, all that is known: somebody. They all share as one user then, and none of them is root. */
 const UNKNOWN: Peer = { uid: -1, pid: -1 };
 
+/** Whether it may do all that this process can do: as root, or as the same user. */
+export const isOwner = ({ uid }: Peer): boolean => uid === 0 || uid === process.geteuid?.();
+
 export function peerOf(socket: Socket): Peer {
   // Node has no other way to a socket's descriptor.
   const { fd } = (socket as { _handle?: { fd?: number } })._handle ?? {};

@@ -90,7 +90,7 @@ export class RpcServer {
       ...{ peer, queue, memory },
     };
     const gate = new CallGate(streamsPerConnection, memory, () => connection.wake());
-    const connection = new Connection(socket, this.#application(gate), options, (reason) => {
+    const connection = new Connection(socket, this.#application(gate, peer), options, (reason) => {
       if (reason !== undefined) this.#ended(reason);
       gate.close();
       memory.close();
@@ -156,9 +156,9 @@ export class RpcServer {
   }
 
   /** gRPC for one connection. */
-  #application(gate: CallGate): Application<CallHead<Route> | Refusal> {
+  #application(gate: CallGate, peer: Peer): Application<CallHead<Route> | Refusal> {
     const { messageBytes, metadataBytes } = this.#limits;
-    const share: CallShare = { messageBytesMax: messageBytes, gate };
+    const share: CallShare = { messageBytesMax: messageBytes, peer, gate };
     return {
       head: (request) => callHead(request, this.#routes),
       tooLarge: () =>

@@ -27,13 +27,20 @@ export const open = ((options: { path: string }) => {
   addon?.guardLmdb?.();
   const env = opening(() => openLmdb(options));
   closeOnExec(options.path);
-  const { openDB, transactionSync } = env;
+  const { openDB, transactionSync, backup } = env;
   env.openDB = ((...args: Parameters<typeof openDB>) =>
     guarded(
       options.path,
       opening(() => openDB.apply(env, args)),
     )) as typeof openDB;
   env.transactionSync = (work) => named(() => transactionSync.call(env, work) as ReturnType<typeof work>);
+  env.backup = async (path, compact) => {
+    try {
+      await backup.call(env, path, compact);
+    } catch (error) {
+      throw withCode(error);
+    }
+  };
   return env;
 }) as typeof openLmdb;
 
@@ -59,14 +66,17 @@ function guarded<D extends Database>(path: string, db: D): D {
   };
   const { getBinary, getBinaryFast, doesExist, getKeys, getRange } = db;
   // Written out, because every read of a record comes by.
-  db.getBinaryFast = (key) => {
+  // The typings of the package leave the options out.
+  const readFast = getBinaryFast as (this: D, key: unknown, options?: object) => Buffer | undefined;
+  db.getBinaryFast = ((key: unknown, options?: object) => {
     try {
-      return getBinaryFast.call(db, key);
+      return readFast.call(db, key, options);
     } catch (error) {
       throw fsError('read', path, withName(error));
     }
-  };
-  db.getBinary = (key) => reading(() => getBinary.call(db, key));
+  }) as typeof getBinaryFast;
+  db.getBinary = ((...args: Parameters<typeof getBinary>) =>
+    reading(() => getBinary.apply(db, args))) as typeof getBinary;
   db.doesExist = ((...args: Parameters<typeof doesExist>) =>
     reading(() => doesExist.apply(db, args))) as typeof doesExist;
   // A range is read when it is gone through: what fails then fails with the first read of anything.
@@ -99,6 +109,23 @@ export function withName(error: unknown): unknown {
   if (error.message.includes('MDB_PANIC')) error.code = 'MDB_PANIC';
   else error.code = code > 0 ? getSystemErrorName(-code) : (names.get(code) ?? `MDB ${code}`);
   return error;
+}
+
+/** A copy of a file fails with the text of the C library alone. */
+const codes = new Map([
+  ['No space left on device', 'ENOSPC'],
+  ['Disk quota exceeded', 'EDQUOT'],
+  ['Input/output error', 'EIO'],
+  ['File too large', 'EFBIG'],
+  ['Read-only file system', 'EROFS'],
+  ['Permission denied', 'EACCES'],
+  ['Too many open files', 'EMFILE'],
+  ['Cannot allocate memory', 'ENOMEM'],
+]);
+
+function withCode(error: unknown): unknown {
+  const code = error instanceof Error && !('code' in error) ? codes.get(error.message) : undefined;
+  return code === undefined ? error : Object.assign(error as Error, { code });
 }
 
 function named<T>(work: () => T): T {

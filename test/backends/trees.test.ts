@@ -55,7 +55,7 @@ test('given a tree with everything a container holds, when copied, then nothing 
 
   const { log, lines } = recordingLog();
   const to = join(root, 'to');
-  await copyTree(from, to, log);
+  await copyTree(from, to, { log });
   assert.deepEqual(treeDifferences(describeTree(from), describeTree(to)), []);
   assert.deepEqual(lines, []);
   const [a, b] = await Promise.all([path('plain'), join(to, 'plain')].map((p) => stat(p, { bigint: true })));
@@ -70,7 +70,7 @@ test('given names that are no UTF-8, when measured, copied and removed, then the
   const odd = Buffer.concat([Buffer.from(`${from}/`), Buffer.from([0x66, 0xe9, 0xff])]);
   await mkdir(odd, { recursive: true });
   await writeFile(Buffer.concat([odd, Buffer.from('/'), Buffer.from([0xfe])]), 'x');
-  await copyTree(from, join(root, 'to'), recordingLog().log);
+  await copyTree(from, join(root, 'to'), recordingLog());
   assert.deepEqual(await readdir(join(root, 'to'), { encoding: 'buffer' }), [
     Buffer.from([0x66, 0xe9, 0xff]),
   ]);
@@ -87,7 +87,7 @@ test('given a sparse file, when copied, then its holes stay holes', async (t) =>
   await handle.write(Buffer.from('end'), 0, 3, 40_000_000);
   await handle.truncate(50_000_000);
   await handle.close();
-  await copyTree(join(root, 'from'), join(root, 'to'), recordingLog().log);
+  await copyTree(join(root, 'from'), join(root, 'to'), recordingLog());
   assert.deepEqual(treeDifferences(describeTree(join(root, 'from')), describeTree(join(root, 'to'))), []);
   assert.ok((await diskUsage(join(root, 'to'))).size < 1_000_000);
 });
@@ -97,8 +97,8 @@ test('given a copy to an existing target, or from nowhere, then the error names 
   const { log } = recordingLog();
   await mkdir(join(root, 'from'));
   await mkdir(join(root, 'to'));
-  await failsWith(copyTree(join(root, 'from'), join(root, 'to'), log), 'Unknown', /cannot copy .*from/);
-  await failsWith(copyTree(join(root, 'missing'), join(root, 'new'), log), 'Unknown', /missing/);
+  await failsWith(copyTree(join(root, 'from'), join(root, 'to'), { log }), 'Unknown', /cannot copy .*from/);
+  await failsWith(copyTree(join(root, 'missing'), join(root, 'new'), { log }), 'Unknown', /missing/);
 });
 
 test('given a file with several names, when measured, then it counts once, and directories count', async (t) => {
@@ -134,11 +134,7 @@ test('given a tree that is deeper than a path can say, then it is removed, and m
   execFileSync('bash', ['-c', script], { cwd: root });
   const top = join(root, 'top');
   assert.ok((await diskUsage(top)).inodes > 100);
-  await failsWith(
-    copyTree(top, join(root, 'copy'), recordingLog().log),
-    'FailedPrecondition',
-    /ENAMETOOLONG/,
-  );
+  await failsWith(copyTree(top, join(root, 'copy'), recordingLog()), 'FailedPrecondition', /ENAMETOOLONG/);
   const { removed, errors } = removeTreeSync(top);
   assert.deepEqual([removed, errors], [1, []]);
   assert.ok(!(await exists(top)));
@@ -244,6 +240,35 @@ test('given id mappings, then the host id of root is found or the mapping refuse
   }
 });
 
+for (const changes of [true, false]) {
+  test(`given a directory that becomes a link while its tree is copied, ${changes ? 'as one that changes, then it is left out' : 'as one that does not, then the copy fails'}`, async (t) => {
+    const root = await tempDir(t);
+    const from = join(root, 'from');
+    await mkdir(join(from, 'dir'), { recursive: true });
+    await mkdir(join(root, 'outside'));
+    await writeFile(join(from, 'dir', 'file'), 'inside');
+    await writeFile(join(from, 'other'), 'kept');
+    await writeFile(join(root, 'outside', 'file'), 'outside');
+    let directories = 0;
+    // Looked at before each directory; `dir` is the second, and was one when its parent was listed.
+    const signal = {
+      get aborted() {
+        if (++directories === 2) {
+          renameSync(join(from, 'dir'), join(root, 'moved'));
+          symlinkSync(join(root, 'outside'), join(from, 'dir'));
+        }
+        return false;
+      },
+    } as AbortSignal;
+    const copy = copyTree(from, join(root, 'to'), { ...recordingLog(), changes, signal });
+    if (changes) await copy;
+    else await failsWith(copy, 'FailedPrecondition', /dir/);
+    assert.equal(directories, 2);
+    assert.deepEqual(await readdir(join(root, 'to', 'dir')), []);
+    assert.deepEqual((await readdir(join(root, 'to'))).sort(), ['dir', 'other']);
+  });
+}
+
 test('given a directory that is replaced by a link while its tree is measured, then nothing outside counts', async (t) => {
   const root = await tempDir(t);
   const tree = join(root, 'tree');
@@ -286,7 +311,7 @@ test('given a tree whose entries are replaced by links while it is copied, then 
   let refused = 0;
   for (let round = 0; round < 2000 && (copied < 20 || refused < 20); round++) {
     const to = join(root, `copy-${round}`);
-    await copyTree(tree, to, recordingLog().log).then(
+    await copyTree(tree, to, recordingLog()).then(
       () => copied++,
       () => refused++,
     );

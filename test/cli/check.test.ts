@@ -1,31 +1,15 @@
 /** `ebbtide check`, and what the other verbs do with damaged blobs, on the store itself and through a daemon. */
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
 import { readFile, rm, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { CheckReport } from '../../src/check/findings.js';
 import { layout as paths } from '../../src/open.js';
-import { answers } from '../../src/server/listener.js';
 import { damages, rot } from '../stores/damage.js';
-import { type Cli, cli, layout } from './support.js';
+import { type Cli, cli, layout, serve } from './support.js';
 
 const fileOf = (run: Cli, digest: string): string =>
   join(paths.content(run.root), 'blobs', 'sha256', digest.slice(7));
-
-async function serve(t: TestContext, run: Cli): Promise<void> {
-  const server = run.start('serve', '--gc', 'on-request');
-  t.after(async () => {
-    server.child.kill('SIGTERM');
-    await server.ended;
-  });
-  const address = join(run.root, 'run', 'ebbtide.sock');
-  while (!(existsSync(join(run.root, 'daemon.json')) && (await answers(address)))) {
-    if (server.child.exitCode !== null) throw new Error(server.stderr());
-    await sleep(20);
-  }
-}
 
 /** The report of a check that finds damage. */
 async function damaged(run: Cli, ...args: string[]): Promise<CheckReport> {

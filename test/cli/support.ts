@@ -1,9 +1,12 @@
 /** Runs the `ebbtide` command as users do: as a process of its own, on a store in a temporary directory. */
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { answers } from '../../src/server/listener.js';
 import { Blobs, named, writeFiles } from '../images/fixtures.js';
 import { tempDir } from '../support/db.js';
 
@@ -112,6 +115,20 @@ export async function cliWithoutStore(t: TestContext): Promise<Cli> {
 /** The command on a new store that is removed with the test. */
 export async function cli(t: TestContext): Promise<Cli> {
   return (await cliWithoutStore(t)).init();
+}
+
+/** A daemon on the store, until the end of the test. */
+export async function serve(t: TestContext, run: Cli): Promise<void> {
+  const server = run.start('serve', '--gc', 'on-request');
+  t.after(async () => {
+    server.child.kill('SIGTERM');
+    await server.ended;
+  });
+  const address = join(run.root, 'run', 'ebbtide.sock');
+  while (!(existsSync(join(run.root, 'daemon.json')) && (await answers(address)))) {
+    if (server.child.exitCode !== null) throw new Error(server.stderr());
+    await sleep(20);
+  }
 }
 
 export interface Layout {

@@ -62,7 +62,7 @@ export function planImage(writer: number, round: number, n: number, random: Rand
   };
 }
 
-async function createImage(db: DB, base: CallContext, plan: ImagePlan): Promise<void> {
+export async function createImage(db: DB, base: CallContext, plan: ImagePlan): Promise<void> {
   const lease = await db.leases.create(base, withRandomId());
   const ctx = { ...base, lease: lease.id };
   for (const digest of plan.layers) {
@@ -110,7 +110,7 @@ async function createImage(db: DB, base: CallContext, plan: ImagePlan): Promise<
   await db.leases.delete(base, lease);
 }
 
-async function deleteImage(db: DB, ctx: CallContext, plan: ImagePlan): Promise<void> {
+export async function deleteImage(db: DB, ctx: CallContext, plan: ImagePlan): Promise<void> {
   if (plan.container !== undefined) await db.containers.delete(ctx, plan.container);
   await db.images.delete(ctx, plan.name);
 }

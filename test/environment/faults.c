@@ -4,6 +4,8 @@
  * Environment: FAULTS_CONTROL, a file of `struct control`, which test and program have mapped or write to; FAULTS_ROOT,
  * the directory (absolute, real) below which calls are counted. Calls elsewhere pass.
  *
+ * An error of KILLED ends the process there instead, as kill -9 does.
+ *
  * Only calls that can fail with the error that is wanted count: a disk that is full does not refuse to read.
  * The names of flushes that failed stay in the control file: what was written before is lost, whatever a later flush says.
  */
@@ -12,6 +14,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -25,6 +28,9 @@
 #include <unistd.h>
 
 enum call { READS = 1, MAKES = 2, CHANGES = 4, WRITES = 8, FLUSHES = 16, OPENS = 32, LOOKS = 64, ALLOCATES = 128, MAPS = 256 };
+
+/* Beyond the errors that there are. */
+enum { KILLED = 4096 };
 
 struct control {
   uint32_t error;   /* 0: nothing fails */
@@ -99,6 +105,7 @@ static int fails_at(enum call call, const char *what, const char *name) {
     snprintf(control->what, sizeof control->what, "%s %s", what, name + root_length);
   }
   (void)call;
+  if (control->error == KILLED) kill(getpid(), SIGKILL);
   errno = (int)control->error;
   return 1;
 }

@@ -33,6 +33,10 @@ export const faultCalls = {
   EACCES: Call.makes | Call.changes | Call.opens | Call.looks,
   ENOMEM: Call.maps | Call.opens,
 } as const;
+/** The calls that a process can be killed before, to change something that another one finds. */
+const KILLED_CALLS = Call.makes | Call.changes | Call.writes | Call.flushes | Call.allocates;
+const KILLED = 4096;
+
 export type FaultError = keyof typeof faultCalls;
 export const faultErrors = Object.keys(faultCalls) as FaultError[];
 
@@ -67,6 +71,11 @@ export class FaultControl {
     const number = constants.errno[error];
     const calls = flushes ? Call.flushes : faultCalls[error];
     this.#write([number, calls, at, lasting ? 1 : 0]);
+  }
+
+  /** The process is killed before the call of this number that changes something; 0: such calls are only counted. */
+  killAt(at: number): void {
+    this.#write([KILLED, KILLED_CALLS, at, 0]);
   }
 
   /** Nothing fails any more. */

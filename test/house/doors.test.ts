@@ -14,19 +14,20 @@ const src = fileURLToPath(new URL('../../../src/', import.meta.url));
 /** What each room imports, and what it takes only types from; from the top down. */
 const doors: Record<string, [imports: string, types: string]> = {
   cli: [
-    'server synth db check gc images stores engine/schema backends system model errors',
+    'server synth db backup check gc images stores engine/schema backends system model errors',
     'engine/etcd engine context',
   ],
   server: ['db gc images stores engine/schema context backends system model errors', 'engine/etcd'],
   synth: ['stores engine/schema model errors', 'engine'],
   entry: [
-    'db check gc images stores engine/etcd engine/lmdb engine/memory engine engine/schema context backends model errors',
+    'db backup check gc images stores engine/etcd engine/lmdb engine/memory engine engine/schema context backends model errors',
     '',
   ],
   db: [
-    'check gc stores engine/etcd engine/lmdb engine/memory engine engine/schema context backends system model errors',
+    'backup check gc stores engine/etcd engine/lmdb engine/memory engine engine/schema context backends system model errors',
     '',
   ],
+  backup: ['engine/lmdb engine/schema backends system model errors', 'engine'],
   check: ['gc stores engine/schema backends model errors', 'engine'],
   gc: ['stores engine/core engine engine/schema context backends system model errors', ''],
   images: ['stores context backends system model errors', ''],
@@ -55,6 +56,7 @@ const roots: Record<string, string> = {
   'factories.ts': 'db',
   'defaults.ts': 'db',
   'cluster.ts': 'db',
+  'compact-store.ts': 'db',
   'cluster-hosts.ts': 'db',
   'context.ts': 'context',
   'no-store.ts': 'errors',

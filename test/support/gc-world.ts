@@ -69,6 +69,7 @@ export class World implements CollectHost {
   readonly jobs = { removeTrees: async () => ({ removed: 0, bytes: 0, errors: [] }) };
   readonly dirty: DirtyFlags;
   readonly orphans: OrphanGuard;
+  readonly sweepsHeld = false;
   expiryClock: ExpiryClock;
   readonly inFlight = new Set<string>();
   readonly contentStore = { inFlightIngests: (): ReadonlySet<string> => this.inFlight };

@@ -156,7 +156,7 @@ function serve(
     adapter.trailers(head.refusal);
     return;
   }
-  const share = { messageBytesMax: limits.messageBytes, gate };
+  const share = { messageBytesMax: limits.messageBytes, gate, peer: { uid: -1, pid: -1 } };
   const exchange = new Exchange(adapter as unknown as Stream, head, share);
   adapter.sink = exchange;
   stream.on('data', (piece: Buffer) => exchange.data(piece, false));

@@ -17,10 +17,18 @@ import { makeDurableDirectory } from '../files.js';
 
 export const algorithms: readonly Algorithm[] = ['sha256', 'sha384', 'sha512'];
 
+/** Of a committed blob, whatever the umask. */
+export const BLOB_MODE = 0o444;
+
 export const INGESTS = 'ingest';
 export const DRAFTS = '.drafts';
 export const TRASH = '.trash';
 export const DAMAGED = '.damaged';
+/** Where a blob is below the root of a content directory. InvalidArgument for a malformed digest. */
+export function blobName(digest: string): string {
+  const { algorithm, hex } = parseDigest(digest);
+  return join(blobsName(algorithm), hex);
+}
 export const blobsName = (algorithm: Algorithm): string => join('blobs', algorithm);
 
 export class ContentLayout {

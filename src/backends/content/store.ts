@@ -250,6 +250,11 @@ export class LocalContent implements ContentBackend {
     await writeMark(this.#layout.mark, text);
   }
 
+  /** The file of a blob, to be opened at once; whether it is there is not looked at. */
+  blobPath(digest: string): string {
+    return this.#layout.blob(digest);
+  }
+
   async inspect(digest: string): Promise<BlobFile> {
     const file = await lookAtBlob(this.#layout.blob(digest));
     return { ...file, path: shown(file.path) };

@@ -18,11 +18,8 @@ import type { ObjectLocks } from '../object-locks.js';
 import { lookAtBlob, setAside } from './blob-file.js';
 import { hashFile, PIECE_BYTES } from './hash-file.js';
 import { dataPath, writeTimestamp } from './ingest.js';
-import { blobsName, type ContentLayout } from './layout.js';
+import { BLOB_MODE, blobsName, type ContentLayout } from './layout.js';
 import type { Trash } from './trash.js';
-
-/** Of a blob, whatever the umask. */
-const BLOB_MODE = 0o444;
 
 /** What the content directory hands its writers. */
 export interface WriterHome {

@@ -1,4 +1,7 @@
 /** A daemon as the store of a verb: containerd's calls where there are any, our own service for the rest. */
+import { resolve } from 'node:path';
+import type { BackupOptions, BackupReport } from '../../backup/backup.js';
+import type { TransferPhase } from '../../backup/transfer.js';
 import type { CheckOptions } from '../../check/check.js';
 import { type CheckReport, type Finding, MAX_KEPT } from '../../check/findings.js';
 import type { CheckPhase } from '../../check/under-way.js';
@@ -13,7 +16,7 @@ import type { GCStats } from '../../gc/stats.js';
 import type { Why, WhyOptions } from '../../gc/why.js';
 import { mapped } from '../../server/convert.js';
 import { type DocumentMessage, fromDocument, toDocument } from '../../server/documents.js';
-import type { CheckResponse, CollectResponse } from '../../server/services/ebbtide.js';
+import type { BackupResponse, CheckResponse, CollectResponse } from '../../server/services/ebbtide.js';
 import type { HostRecords, SnapshotStore, Store } from '../store.js';
 import { Connection, EBBTIDE } from './connection.js';
 import { RemoteContent } from './content.js';
@@ -145,6 +148,29 @@ export class RemoteStore implements Store {
         return { ...fromDocument<CheckReport>(outcome), findings };
     }
     throw unknownError('the daemon ended the check without its outcome');
+  }
+
+  /** Directories are this process's, and the daemon's rights are what they are written with. */
+  async backup(
+    directory: string,
+    { base, activeSnapshots, signal, onProgress }: BackupOptions = {},
+  ): Promise<BackupReport> {
+    const request = {
+      directory: resolve(directory),
+      base: base === undefined ? '' : resolve(base),
+      freshSnapshots: activeSnapshots === 'fresh',
+    };
+    const ctx = signal === undefined ? {} : { signal };
+    for await (const { progress, outcome } of this.#connection.stream<BackupResponse>(
+      EBBTIDE,
+      'Backup',
+      request,
+      ctx,
+    )) {
+      if (progress) onProgress?.(progress.phase as TransferPhase, progress.done, progress.total);
+      if (outcome !== undefined && outcome.length > 0) return fromDocument<BackupReport>(outcome);
+    }
+    throw unknownError('the daemon ended the backup without its outcome');
   }
 
   /** Numbers of the store and the daemon. */

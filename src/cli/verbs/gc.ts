@@ -196,6 +196,7 @@ function printStats(out: Output, stats: GCStats): void {
   const { mark, sweep, backends } = stats.phases;
   out.line(`time      mark ${duration(mark)}, records ${duration(sweep)}, backends ${duration(backends)}`);
   out.line(`pauses    longest ${duration(stats.pauseMax)}, ${stats.slices} slices`);
+  if (stats.sweepsHeld) out.line('held      a backup is under way: the run after it frees the bytes');
   if (stats.limited) out.line('limited   more is garbage than this run was allowed to remove');
   if (stats.refused > 0)
     out.line(`refused   ${stats.refused} by backends (in use); they are tried again later`);

@@ -6,7 +6,7 @@
  * hand over); from then on every read sees it. Durability is the storage's business: `update` resolves when the
  * storage says so, and if the storage loses the commit, the step is taken back.
  */
-import { failedPrecondition, throwIfAborted, unavailable } from '../../errors.js';
+import { failedPrecondition, notImplemented, throwIfAborted, unavailable } from '../../errors.js';
 import type {
   ChangeSet,
   Durability,
@@ -18,6 +18,7 @@ import type {
   ReadValue,
   ScanOptions,
   Transaction,
+  TreeCopy,
   UpdateOptions,
   Value,
 } from '../contract.js';
@@ -398,6 +399,12 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
 
   quiet(): Promise<void> {
     return this.storage.quiet();
+  }
+
+  async copyTo(path: string, taken: () => void): Promise<TreeCopy> {
+    this.#checkOpen();
+    if (this.storage.copyTo !== undefined) return this.storage.copyTo(path, taken);
+    throw notImplemented('a store in memory cannot be copied');
   }
 
   stats(): EngineStats {

@@ -5,7 +5,7 @@
  * Every read answers the newest commit that was handed over, on disk or not. Bytes are encoded values
  * (schema/codec.ts); they are shared, so nobody writes to them.
  */
-import type { Key, ReadValue, Value } from '../contract.js';
+import type { Engine, Key, ReadValue, Value } from '../contract.js';
 import { copyOf } from './bytes.js';
 
 /** A record's own part of the graph, with ids in place of keys. */
@@ -141,5 +141,7 @@ export interface Storage {
   paced(): Promise<void>;
   /** As `Engine.quiet`; never rejects. */
   quiet(): Promise<void>;
+  /** As `Engine.copyTo`; for storages that are files. */
+  copyTo?: Engine['copyTo'];
   close(): Promise<void>;
 }

@@ -6,10 +6,10 @@
  */
 import { closeSync, fsyncSync, openSync, renameSync, rmSync } from 'node:fs';
 import { openDatabases } from './databases.js';
-import { DataFile, fileError, lmdbLockPath, prepareFiles } from './files.js';
+import { DataFile, draftPath, fileError, lmdbLockPath, prepareFiles } from './files.js';
 
 export async function createDataFile(path: string): Promise<void> {
-  const draft = `${path}.new`;
+  const draft = draftPath(path);
   const lock = lmdbLockPath(draft);
   try {
     for (const name of [draft, lock]) rmSync(name, { force: true });

@@ -90,6 +90,26 @@ export function setLayout({ meta }: Databases): void {
   void meta.put('format', Buffer.from(`${FORMAT} ${LAYOUT}`));
 }
 
+/** All rows of an open store, as they are in the file. */
+export function* rawRows({ env }: Databases): Generator<{ database: string; key: unknown; value: Bytes }> {
+  for (const database of NAMES) {
+    const keyEncoding = database === 'nodes' ? 'uint32' : database === 'meta' ? 'ordered-binary' : 'binary';
+    const rows = env.openDB<Bytes, Bytes>(database, { keyEncoding, encoding: 'binary' }).getRange({});
+    for (const { key, value } of rows) yield { database, key, value };
+  }
+}
+const NAMES = [
+  'keys',
+  'digests',
+  'nodes',
+  'links',
+  'children',
+  'counters',
+  'journal',
+  'checkpoints',
+  'meta',
+] as const satisfies readonly (keyof Databases)[];
+
 export async function openDatabases(path: string, readOnly: boolean): Promise<Databases> {
   const env = openEnvironment(path, readOnly);
   const bytes = (name: string): Database<Bytes, Bytes> =>

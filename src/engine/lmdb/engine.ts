@@ -21,6 +21,7 @@ import { checkLayout, type Databases, LAYOUT, layoutOf, openDatabases } from './
 import {
   DataFile,
   dataPath,
+  draftPath,
   fileError,
   inspectDataFile,
   type Owner,
@@ -34,6 +35,7 @@ import { openBatch } from './log-format.js';
 import { acceptedLossPath, type Recovered, recoverLog } from './log-recovery.js';
 import { Room } from './room.js';
 import { LmdbStorage } from './storage.js';
+import { copyOpenTree } from './tree-copy.js';
 import { upgrade } from './upgrade.js';
 import { writeError } from './write-error.js';
 
@@ -42,6 +44,8 @@ export interface LmdbEngineOptions extends EngineOptions {
   readOnly?: boolean;
   /** false: NotFound where there is no store, and nothing is made. Default true. */
   create?: boolean;
+  /** Told the path of the data file when the store has been closed, with a new checkpoint; its lock is held until it resolves. */
+  afterClose?: (path: string) => Promise<void>;
 }
 
 /**
@@ -60,7 +64,11 @@ export async function openLmdbEngine(dir: string, options: LmdbEngineOptions): P
   try {
     const exists = inspectDataFile(path);
     if (exists) {
-      if (!readOnly) prepareFiles(path);
+      if (!readOnly) {
+        // What a compaction left that did not come to its end.
+        rmSync(draftPath(path), { force: true });
+        prepareFiles(path);
+      }
       await checkLayout(path, readOnly);
     } else if (!creates) {
       throw new NoStore('directory', owner.directory.path);
@@ -285,7 +293,7 @@ function makeEngine(
     owner: Owner;
   },
 ): CoreEngine {
-  const { graph, readOnly, state, log, loaded, warn, owner } = options;
+  const { graph, readOnly, state, log, loaded, warn, owner, afterClose } = options;
   const engine = new CoreEngine({
     ...options,
     kind: 'lmdb',
@@ -301,7 +309,9 @@ function makeEngine(
   });
   if (!readOnly) {
     storage.onApplied = (bytes) => checkpointer.grown(bytes);
-    storage.onClose = (isWhole) => checkpointer.close(isWhole);
+    storage.onClose = (isWhole) => checkpointer.close(isWhole, afterClose !== undefined);
+    storage.copyTo = (target, taken) => copyOpenTree(dbs, storage, target, taken);
+    if (afterClose !== undefined) storage.beforeRelease = () => afterClose(dataPath(owner.directory.at));
   }
   storage.journalBytes = () => checkpointer.journalBytes;
   storage.onTrouble = warn;

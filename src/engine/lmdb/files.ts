@@ -27,6 +27,8 @@ import { makeDirectories } from '../../system/make-directories.js';
 import { errnoOf, fsError } from '../../system/system-errors.js';
 
 export const dataPath = (dir: string): string => join(dir, 'meta.mdb');
+/** A data file that is being made. */
+export const draftPath = (path: string): string => `${path}.new`;
 /** The file of LMDB's own locks and readers. */
 export const lmdbLockPath = (path: string): string => `${path}-lock`;
 

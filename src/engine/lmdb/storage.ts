@@ -93,6 +93,11 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   verifyPlace: () => void = () => {};
   /** Grows when commits are lost. */
   lostCount = 0;
+  /** Of a store that is open for writing (tree-copy.ts). */
+  copyTo?: NonNullable<Storage['copyTo']>;
+  /** Runs when all is closed but the directory is still this store's. */
+  beforeRelease: () => Promise<void> = async () => {};
+  readonly #taps = new Set<(batch: Buffer, changes: number) => void>();
 
   /** @param log undefined: nothing will be written */
   constructor(dbs: Databases, file: DataFile, log: CommitLog | undefined, path: string, state: StorageState) {
@@ -312,6 +317,17 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     return this.#stored.revision;
   }
 
+  /** What can be lost no more. */
+  get newest(): StorageState {
+    return { ...this.#stored };
+  }
+
+  /** Each batch that the log takes from now on, with the changes in it, goes to `take` too; returns what ends that. */
+  tap(take: (batch: Buffer, changes: number) => void): () => void {
+    this.#taps.add(take);
+    return () => void this.#taps.delete(take);
+  }
+
   async append(batch: Buffer): Promise<void> {
     await this.applier.room();
     // The tree has a reserve of its own: what it takes makes a file of the log free.
@@ -324,6 +340,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     const { revision, recordDelta, changes } = commits;
     this.#stored.records += recordDelta;
     this.#stored.revision = revision;
+    for (const take of this.#taps) take(batch, changes);
     this.applier.push(batch, changes, { background: pressing < commits.commits, others: pressing > 0 });
     if (isSealed) this.applier.seal();
     this.#listener?.visible(revision);
@@ -420,6 +437,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
       () => this.#dbs.env.close(),
       () => this.#file.close(this.room?.wasFull),
       () => this.#log?.close(isReleased),
+      () => this.beforeRelease(),
       () => this.afterClose(),
     ]);
   }

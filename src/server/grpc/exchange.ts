@@ -5,6 +5,7 @@
 import { canceled } from '../../errors.js';
 import type { Stream, StreamSink } from '../http2/stream.js';
 import type { Account } from '../ledger.js';
+import type { Peer } from '../peer.js';
 import { type CallStatus, deadlineStatus, internal, resourceExhausted, statusOf } from '../status.js';
 import { answerHead, failure, success } from './blocks.js';
 import { CALL_BYTES, type CallCost } from './call-cost.js';
@@ -26,6 +27,7 @@ export interface Route {
 /** What the calls of a connection share. */
 export interface CallShare {
   readonly messageBytesMax: number;
+  readonly peer: Peer;
   readonly gate: CallGate;
 }
 
@@ -70,6 +72,10 @@ export class Exchange implements StreamSink, GatedCall {
 
   get memory(): Account {
     return this.#share.gate.memory;
+  }
+
+  get peer(): Peer {
+    return this.#share.peer;
   }
 
   /** Whether nobody waits for an answer any more. */

@@ -1,12 +1,14 @@
 /** ebbtide.v1.Ebbtide: what containerd's API has no call for. Called by our own command line; errors are detailed. */
+import { isAbsolute } from 'node:path';
 import { type ClusterHosts, noSharedTree } from '../../cluster-hosts.js';
 import type { RunOptions } from '../../db.js';
-import { invalidArgument } from '../../errors.js';
+import { failedPrecondition, invalidArgument } from '../../errors.js';
 import { type ObjectKind, type ObjectName, objectKinds } from '../../gc/objects.js';
 import { type CollectionPlan, parsePlan } from '../../gc/plan.js';
 import { type UsageGroup, usageGroups } from '../../gc/retained.js';
 import type { Call, Send } from '../call.js';
 import { type DocumentMessage, fromDocument, toDocument } from '../documents.js';
+import { isOwner } from '../peer.js';
 import { duplex, type MethodImpl, type Service, type ServiceHost, stream } from '../service.js';
 import { resourceExhausted } from '../status.js';
 import { listMethods } from './lists.js';
@@ -55,6 +57,21 @@ export interface CheckResponse {
   outcome?: DocumentMessage[];
 }
 
+export interface BackupRequest {
+  directory: string;
+  base: string;
+  freshSnapshots: boolean;
+}
+export interface BackupResponse {
+  progress?: { phase: string; done: number; total: number } | null;
+  outcome?: DocumentMessage[];
+}
+
+const notPermitted = () =>
+  failedPrecondition('only root and the user of the daemon may make a backup through it', {
+    remedy: 'run the command as root, or as the user of the daemon',
+  });
+
 const PROGRESS_MS = 500;
 /** Size of a plan, in the largest messages. */
 const PLAN_MESSAGES_MAX = 16;
@@ -97,7 +114,7 @@ export function ebbtideService(host: ServiceHost, stats: () => unknown): Service
       }),
 
       Check: stream<CheckRequest, CheckResponse>(async ({ hash, repair, graph }, call, send) => {
-        const sender = new ProgressSender(send);
+        const sender = new ProgressSender<CheckResponse>(send);
         const { findings: _, ...outcome } = await db.check(
           { signal: call.signal },
           {
@@ -105,9 +122,24 @@ export function ebbtideService(host: ServiceHost, stats: () => unknown): Service
             repair,
             graph,
             onFinding: (finding) => send({ finding: [...toDocument(finding)] }),
-            onProgress: (phase, done) => sender.report(phase, done),
+            onProgress: (phase, done) => sender.report({ progress: { phase, done } }),
           },
         );
+        await send({ outcome: [...toDocument(outcome)] });
+      }),
+
+      Backup: stream<BackupRequest, BackupResponse>(async (request, call, send) => {
+        if (!isOwner(call.peer)) throw notPermitted();
+        const { directory, base, freshSnapshots } = request;
+        if (![directory, base].every((path) => path === '' || isAbsolute(path)) || directory === '')
+          throw invalidArgument('directory and base of a backup are absolute paths');
+        const sender = new ProgressSender<BackupResponse>(send);
+        const outcome = await db.backup(directory, {
+          ...(base !== '' && { base }),
+          activeSnapshots: freshSnapshots ? 'fresh' : 'copied',
+          signal: call.signal,
+          onProgress: (phase, done, total) => sender.report({ progress: { phase, done, total } }),
+        });
         await send({ outcome: [...toDocument(outcome)] });
       }),
 
@@ -190,19 +222,19 @@ async function withProgress(send: Send<CollectResponse>, run: () => Promise<unkn
   }
 }
 
-/** Sends a check's progress now and then; one that cannot be sent is left out. */
-class ProgressSender {
-  readonly #send: Send<CheckResponse>;
+/** Sends progress now and then; one that cannot be sent is left out. */
+class ProgressSender<Response> {
+  readonly #send: Send<Response>;
   #last = performance.now();
 
-  constructor(send: Send<CheckResponse>) {
+  constructor(send: Send<Response>) {
     this.#send = send;
   }
 
-  report(phase: string, done: number): void {
+  report(message: Response): void {
     const now = performance.now();
     if (now - this.#last < PROGRESS_MS) return;
     this.#last = now;
-    this.#send({ progress: { phase, done } }).catch(() => undefined);
+    this.#send(message).catch(() => undefined);
   }
 }

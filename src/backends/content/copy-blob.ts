@@ -1,0 +1,109 @@
+/**
+ * Another name for a blob, or a copy, in another content directory. Called by backups and when one is restored.
+ *
+ * A committed blob is never written again: what replaces it, moves it away or deletes it changes names alone (writer.ts,
+ * blob-file.ts, trash.ts). So both directories can have the same file, as long as they are on one file system; what is damaged
+ * in it, is in both.
+ */
+import { constants } from 'node:fs';
+import { copyFile, type FileHandle, link, lstat, open, rm } from 'node:fs/promises';
+import { throwIfAborted } from '../../errors.js';
+import { descriptorPath } from '../../held-paths.js';
+import { errnoOf, fsError, isAbsent } from '../../system/system-errors.js';
+import { orAbsent } from '../files.js';
+import { NO_LINK } from '../link-errors.js';
+import { sys } from '../sys.js';
+import { BLOB_MODE } from './layout.js';
+
+/** `missing`: there is no regular file of the size. `present`: the target was there. */
+export type BlobCopy = 'linked' | 'copied' | 'present' | 'missing';
+
+const PIECE_BYTES = 1024 * 1024;
+/** Of a file system without shared blocks. */
+const NO_CLONE: ReadonlySet<string> = new Set([...NO_LINK, 'EINVAL', 'ENOTTY', 'EBADF']);
+
+/** REQUIRES: nobody else makes `to` meanwhile. A failed copy is removed; the caller sees to durability. */
+export async function copyBlob(
+  from: string,
+  to: string,
+  size: number,
+  signal?: AbortSignal | undefined,
+): Promise<BlobCopy> {
+  try {
+    const stats = await orAbsent(lstat(from));
+    if (stats === null || !stats.isFile() || stats.size !== size) return 'missing';
+    return (await linked(from, to)) ?? (await copied(from, to, size, signal));
+  } catch (error) {
+    // Nothing is deleted during a backup, but a repair may move away what is damaged.
+    if (isAbsent(error) && (await orAbsent(lstat(from))) === null) return 'missing';
+    throw fsError('copy', from, error);
+  }
+}
+
+/** Undefined: it cannot have another name there. */
+async function linked(from: string, to: string): Promise<'linked' | 'present' | undefined> {
+  try {
+    await link(from, to);
+    return 'linked';
+  } catch (error) {
+    const code = errnoOf(error) ?? '';
+    if (code === 'EEXIST') return 'present';
+    if (NO_LINK.has(code)) return undefined;
+    throw error;
+  }
+}
+
+async function copied(
+  from: string,
+  to: string,
+  size: number,
+  signal: AbortSignal | undefined,
+): Promise<BlobCopy> {
+  if ((await orAbsent(lstat(to))) !== null) return 'present';
+  const source = await open(from, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  let isWhole = false;
+  try {
+    const { atimeNs, mtimeNs } = await source.stat({ bigint: true });
+    if (!(await cloned(source, to))) await copyBytes(source, to, signal);
+    const target = await open(to, 'r');
+    try {
+      await target.chmod(BLOB_MODE);
+      isWhole = (await target.stat()).size === size;
+    } finally {
+      await target.close();
+    }
+    sys.utimes(to, atimeNs, mtimeNs);
+    return isWhole ? 'copied' : 'missing';
+  } finally {
+    await source.close();
+    if (!isWhole) await rm(to, { force: true });
+  }
+}
+
+/** Whether the file system could share the blocks. */
+async function cloned(source: FileHandle, to: string): Promise<boolean> {
+  try {
+    await copyFile(descriptorPath(source.fd), to, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE_FORCE);
+    return true;
+  } catch (error) {
+    if (!NO_CLONE.has(errnoOf(error) ?? '')) throw error;
+    await rm(to, { force: true });
+    return false;
+  }
+}
+
+async function copyBytes(source: FileHandle, to: string, signal: AbortSignal | undefined): Promise<void> {
+  const target = await open(to, 'wx', 0o600);
+  try {
+    const piece = Buffer.allocUnsafe(PIECE_BYTES);
+    for (let position = 0; ; ) {
+      throwIfAborted(signal);
+      const { bytesRead } = await source.read(piece, 0, PIECE_BYTES, position);
+      if (bytesRead === 0) return;
+      await target.writeFile(piece.subarray(0, bytesRead));
+      position += bytesRead;
+    }
+  } finally {
+    await target.close();
+  }
+}
