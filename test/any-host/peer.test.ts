@@ -69,6 +69,7 @@ test(`${roots} random roots: what a dry run leaves is what the peer leaves`, { s
     const { left } = await other.collect(records, metadata);
     await using store = await ForeignStore.open(root);
     assert.deepEqual(store.parts.loaded.complaints, []);
+    assert.deepEqual(store.parts.loaded.engine.verifyGraph(), []);
     const all = recordsOf(store);
     assert.equal(all.length, records.length);
     const { wouldRemove = [] } = await store.garbageCollect({}, { dryRun: true });
