@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { ForeignStore } from '../../src/any-host/store.js';
+import { ForeignStore } from '../../src/cli/foreign-store.js';
 import { components } from '../../src/engine/schema/keys.js';
 import type { Candidate } from '../../src/gc/stats.js';
 import { buildPeer, Peer } from '../peer/program.js';
@@ -115,7 +115,7 @@ test('given records of every kind, then all that containerd wrote of them is rea
   ];
   await other.collect(records, metadata);
   await using store = await ForeignStore.open(root);
-  assert.deepEqual(store.notes, [
+  assert.deepEqual(store.parts.notes, [
     'snapshotter native: it has no directory here, so its snapshots are counted without bytes',
   ]);
   const ctx = { namespace: 'k8s.io' };
