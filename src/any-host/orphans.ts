@@ -100,7 +100,7 @@ async function uncollected(parts: ForeignRoot, signal: AbortSignal | undefined):
       orphans.push({ reason: 'no record', kind, namespace, name, bytes, ...dated, command });
     } else {
       const reason = kind === 'lease' || kind === 'image' ? 'expired' : 'nothing roots it';
-      orphans.push({ reason, kind, namespace, name, bytes, ...dated, command: commands.collect(namespace) });
+      orphans.push({ reason, kind, namespace, name, bytes, ...dated, command: commands.collect() });
     }
   }
   return orphans;
@@ -229,20 +229,21 @@ class Commands {
     this.#anywhere = first ?? 'default';
   }
 
-  collect(namespace: string): string {
-    const ctr = `ctr -n ${quoted(namespace)} leases`;
+  /** Of all namespaces, whichever is named. */
+  collect(): string {
+    const ctr = `ctr -n ${quoted(this.#anywhere)} leases`;
     return `${ctr} create --id ${NAME} && ${ctr} rm --sync ${NAME}`;
   }
 
   sweepContent(): string {
     const ctr = `ctr -n ${quoted(this.#anywhere)} content`;
     const digest = digestOf(Buffer.from(`${NAME}\n`));
-    return `echo ${NAME} | ${ctr} ingest ${NAME} && ${ctr} rm ${digest} && ${this.collect(this.#anywhere)}`;
+    return `echo ${NAME} | ${ctr} ingest ${NAME} && ${ctr} rm ${digest} && ${this.collect()}`;
   }
 
   sweepSnapshots(snapshotter: string): string {
     const ctr = `ctr -n ${quoted(this.#anywhere)} snapshots --snapshotter ${quoted(snapshotter)}`;
-    return `${ctr} prepare ${NAME} && ${ctr} rm ${NAME} && ${this.collect(this.#anywhere)}`;
+    return `${ctr} prepare ${NAME} && ${ctr} rm ${NAME} && ${this.collect()}`;
   }
 }
 
