@@ -1,6 +1,7 @@
-/** `npm run bench`: which benchmark. Without a name, the stores and collections; `core`, `daemon` and `etcd` have their own. */
+/** `npm run bench`: which benchmark. Without a name, the stores and collections; `any-host`, `core`, `daemon` and `etcd` have their own. */
 const [, , name] = process.argv;
 const programs: Record<string, string> = {
+  'any-host': './any-host/main.js',
   core: './core.js',
   daemon: './daemon/main.js',
   etcd: './etcd/main.js',

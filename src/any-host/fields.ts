@@ -12,8 +12,15 @@ import { messageOf } from '../system/system-errors.js';
 export type Complain = (what: string) => void;
 
 export function timeOf(entry: Entry, complain: Complain): Instant {
-  return read(entry, decodeTime, zeroTime, complain);
+  const { value } = entry;
+  // A record that was never changed has the same time twice.
+  if (value.equals(last.bytes)) return last.instant;
+  const instant = read(entry, decodeTime, undefined, complain);
+  if (instant === undefined) return zeroTime;
+  last = { bytes: Buffer.from(value), instant };
+  return instant;
 }
+let last: { bytes: Buffer; instant: Instant } = { bytes: Buffer.from('none'), instant: zeroTime };
 
 /** A size or a count; 0 for what no file can have. */
 export function numberOf(entry: Entry, complain: Complain): number {
@@ -36,10 +43,10 @@ export function anyOf(entry: Entry, complain: Complain): Any {
   return read(entry, typeOf, NO_MESSAGE, complain);
 }
 const NO_BYTES = new Uint8Array();
-const NO_MESSAGE: Any = { typeUrl: '', value: NO_BYTES };
+export const NO_MESSAGE: Any = { typeUrl: '', value: NO_BYTES };
 const typeOf = (bytes: Uint8Array): Any => ({ typeUrl: decodeAny(bytes).typeUrl, value: NO_BYTES });
 
-function read<T>(entry: Entry, decode: (bytes: Uint8Array) => T, without: T, complain: Complain): T {
+function read<T, U>(entry: Entry, decode: (bytes: Uint8Array) => T, without: U, complain: Complain): T | U {
   try {
     return decode(entry.value);
   } catch (error) {

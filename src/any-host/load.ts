@@ -3,8 +3,8 @@
  * Called by store.ts. The engine is of one moment of the file, and of nobody else's from then on.
  */
 import { rootBucket } from '../bolt/bucket.js';
-import { type BoltSnapshot, readBolt } from '../bolt/snapshot.js';
-import type { Engine, Indexer, Key, Value } from '../engine/contract.js';
+import { readBolt } from '../bolt/snapshot.js';
+import type { Engine, Indexer } from '../engine/contract.js';
 import { openMemoryEngine } from '../engine/memory/engine.js';
 import { collectionOf, metaKey } from '../engine/schema/keys.js';
 import { SCHEMA_REVISION } from '../engine/schema/legacy.js';
@@ -26,46 +26,19 @@ export async function loadMetadata(path: string, signal?: AbortSignal): Promise<
   const snapshot = await readBolt(path, { signal });
   const root = rootBucket(snapshot);
   const revision = revisionOf(root);
-  const engine = await openMemoryEngine({
-    indexer: revision < REVISION_OF_2 ? indexerOf1 : metadataIndexer,
-    graph: createGraph(),
-    durability: 'visible',
-  });
-  const complaints = await fill(engine, snapshot);
-  return { engine, revision, transaction: snapshot.meta.transaction, complaints };
-}
-
-/** Of one transaction: the memory of the changes is that of the records once more. */
-const RECORDS_PER_COMMIT = 20_000;
-
-async function fill(engine: Engine, snapshot: BoltSnapshot): Promise<string[]> {
   const complaints: string[] = [];
-  let records: [Key, Value][] = [[metaKey('version'), { version: SCHEMA_REVISION }]];
-  let links: [Key, string, Key][] = [];
-  const commits: Promise<void>[] = [];
-  const commit = (): void => {
-    const [puts, holds] = [records, links];
-    records = [];
-    links = [];
-    // A synchronous body has committed when this returns.
-    commits.push(
-      engine.update((tx) => {
-        for (const [key, value] of puts) tx.put(key, value);
-        for (const [from, relation, to] of holds) tx.link(from, relation, to);
-      }),
-    );
-  };
-  readRecords(rootBucket(snapshot), {
-    record: (key, value) => {
-      records.push([key, value]);
-      if (records.length >= RECORDS_PER_COMMIT) commit();
+  const engine = await openMemoryEngine(
+    { indexer: revision < REVISION_OF_2 ? indexerOf1 : metadataIndexer, graph: createGraph() },
+    (filling) => {
+      filling.record(metaKey('version'), { version: SCHEMA_REVISION });
+      readRecords(root, {
+        record: (key, value) => filling.record(key, value),
+        link: (from, relation, to) => filling.link(from, relation, to),
+        complain: (what) => complaints.push(what),
+      });
     },
-    link: (from, relation, to) => links.push([from, relation, to]),
-    complain: (what) => complaints.push(what),
-  });
-  commit();
-  await Promise.all(commits);
-  return complaints;
+  );
+  return { engine, revision, transaction: snapshot.meta.transaction, complaints };
 }
 
 /** Before 2.0 nothing ended an image but its deletion. */

@@ -22,8 +22,8 @@ import { keyOfNode, kindName, ResourceMax } from '../gc/types.js';
 import { digestOf, isDigest } from '../model/digest.js';
 import { type Instant, NANOS_PER_SECOND, now } from '../model/time.js';
 import { loadMetadata } from './load.js';
+import type { ForeignRoot } from './open.js';
 import type { ForeignSnapshotter } from './snapshotters.js';
-import type { ForeignParts, ForeignStore } from './store.js';
 
 export const orphanReasons = [
   'nothing roots it',
@@ -65,14 +65,13 @@ export interface OrphanOptions {
 export const YOUNGEST: Instant = 60n * NANOS_PER_SECOND;
 
 export async function findOrphans(
-  store: ForeignStore,
+  root: ForeignRoot,
   { signal, youngest = YOUNGEST }: OrphanOptions = {},
 ): Promise<OrphanReport> {
-  const { parts } = store;
   const found = [
-    ...(await uncollected(store, signal)),
-    ...(await withoutBytes(parts, signal)),
-    ...(await strayDirectories(parts, signal)),
+    ...(await uncollected(root, signal)),
+    ...(await withoutBytes(root, signal)),
+    ...(await strayDirectories(root, signal)),
   ];
   const horizon = now() - youngest;
   const orphans = found.filter(({ since }) => since === undefined || since <= horizon);
@@ -83,9 +82,11 @@ export async function findOrphans(
 
 // --------------------------------------------------------------------------------------- what a collection would take
 
-async function uncollected(store: ForeignStore, signal: AbortSignal | undefined): Promise<Orphan[]> {
-  const { parts } = store;
-  const stats = await store.garbageCollect({ ...(signal && { signal }) }, { dryRun: true, fullSweep: true });
+async function uncollected(parts: ForeignRoot, signal: AbortSignal | undefined): Promise<Orphan[]> {
+  const stats = await parts.db.garbageCollect(
+    { ...(signal && { signal }) },
+    { dryRun: true, fullSweep: true },
+  );
   const commands = new Commands(parts.loaded.engine);
   const orphans: Orphan[] = [];
   for (const candidate of stats.wouldRemove ?? []) {
@@ -99,7 +100,7 @@ async function uncollected(store: ForeignStore, signal: AbortSignal | undefined)
       orphans.push({ reason: 'no record', kind, namespace, name, bytes, ...dated, command });
     } else {
       const reason = kind === 'lease' || kind === 'image' ? 'expired' : 'nothing roots it';
-      orphans.push({ reason, kind, namespace, name, bytes, ...dated, command: commands.collect(namespace) });
+      orphans.push({ reason, kind, namespace, name, bytes, ...dated, command: commands.collect() });
     }
   }
   return orphans;
@@ -107,7 +108,7 @@ async function uncollected(store: ForeignStore, signal: AbortSignal | undefined)
 
 /** Of a record; or of the bytes, where there is none. Undefined for what has gone meanwhile. */
 async function sinceOf(
-  { loaded, content, snapshotters }: ForeignParts,
+  { loaded, content, snapshotters }: ForeignRoot,
   one: Candidate,
 ): Promise<Instant | undefined> {
   const { kind, namespace, key: name } = one;
@@ -138,7 +139,7 @@ function splitName(name: string): [string, string] {
 
 // ------------------------------------------------------------------------------------------------ records without bytes
 
-async function withoutBytes(parts: ForeignParts, signal: AbortSignal | undefined): Promise<Orphan[]> {
+async function withoutBytes(parts: ForeignRoot, signal: AbortSignal | undefined): Promise<Orphan[]> {
   const missing = new Map<Key, Orphan>();
   const { engine } = parts.loaded;
   const blobs = await parts.content.digests();
@@ -174,7 +175,7 @@ function lost(kind: string, namespace: string, name: string, value: unknown): Om
 
 /** A collection may have taken record and bytes since the records were read. */
 async function stillRecorded(
-  { places, loaded }: ForeignParts,
+  { places, loaded }: ForeignRoot,
   missing: ReadonlyMap<Key, Orphan>,
   signal: AbortSignal | undefined,
 ): Promise<Orphan[]> {
@@ -189,7 +190,7 @@ async function stillRecorded(
 
 // --------------------------------------------------------------------------------------------- directories of snapshots
 
-async function strayDirectories(parts: ForeignParts, signal: AbortSignal | undefined): Promise<Orphan[]> {
+async function strayDirectories(parts: ForeignRoot, signal: AbortSignal | undefined): Promise<Orphan[]> {
   const orphans: Orphan[] = [];
   const commands = new Commands(parts.loaded.engine);
   for (const snapshotter of parts.snapshotters.values()) {
@@ -228,20 +229,21 @@ class Commands {
     this.#anywhere = first ?? 'default';
   }
 
-  collect(namespace: string): string {
-    const ctr = `ctr -n ${quoted(namespace)} leases`;
+  /** Of all namespaces, whichever is named. */
+  collect(): string {
+    const ctr = `ctr -n ${quoted(this.#anywhere)} leases`;
     return `${ctr} create --id ${NAME} && ${ctr} rm --sync ${NAME}`;
   }
 
   sweepContent(): string {
     const ctr = `ctr -n ${quoted(this.#anywhere)} content`;
     const digest = digestOf(Buffer.from(`${NAME}\n`));
-    return `echo ${NAME} | ${ctr} ingest ${NAME} && ${ctr} rm ${digest} && ${this.collect(this.#anywhere)}`;
+    return `echo ${NAME} | ${ctr} ingest ${NAME} && ${ctr} rm ${digest} && ${this.collect()}`;
   }
 
   sweepSnapshots(snapshotter: string): string {
     const ctr = `ctr -n ${quoted(this.#anywhere)} snapshots --snapshotter ${quoted(snapshotter)}`;
-    return `${ctr} prepare ${NAME} && ${ctr} rm ${NAME} && ${this.collect(this.#anywhere)}`;
+    return `${ctr} prepare ${NAME} && ${ctr} rm ${NAME} && ${this.collect()}`;
   }
 }
 

@@ -27,6 +27,7 @@ import { SCHEMA } from '../engine/schema/legacy.js';
 import { Label } from '../model/labels.js';
 import type {
   Any,
+  AnyMap,
   BlobRecord,
   ContainerRecord,
   ImageRecord,
@@ -40,7 +41,7 @@ import type {
 import { type Instant, zeroTime } from '../model/time.js';
 import { decodeVarint } from '../model/wire.js';
 import { messageOf } from '../system/system-errors.js';
-import { anyOf, anysOf, type Complain, numberOf, textsOf, timeOf } from './fields.js';
+import { anyOf, anysOf, type Complain, NO_MESSAGE, numberOf, textsOf, timeOf } from './fields.js';
 
 export interface RecordSink {
   record(key: Key, value: Value): void;
@@ -193,7 +194,7 @@ class NamespaceReader {
 
   #lease(id: string, bucket: Bucket, complain: Complain): void {
     const held: Key[] = [];
-    const record: { -readonly [K in keyof LeaseRecord]: LeaseRecord[K] } = { createdat: zeroTime };
+    const record: Loose<LeaseRecord> = { createdat: zeroTime, labels: undefined };
     const hold = (what: string, set: Bucket | undefined, keyOf: (name: string) => Key): void =>
       set?.each((entry) => {
         try {
@@ -210,7 +211,7 @@ class NamespaceReader {
           record.createdat = timeOf(entry, complain);
           break;
         case 'labels':
-          setLabels(record, set);
+          record.labels = textsOf(set);
           break;
         case 'content':
           hold('content', set, (digest) => blobKey(this.#ns, digest));
@@ -242,42 +243,71 @@ class NamespaceReader {
   }
 }
 
-type Writable<T> = { -readonly [K in keyof T]: T[K] };
+/** A field without a value is left out of what is stored. */
+type Loose<T> = { [K in keyof T]: T[K] | undefined };
 
-function setLabels(record: { labels?: StringMap }, bucket: Bucket | undefined): void {
-  const labels = textsOf(bucket);
-  if (labels !== undefined) record.labels = labels;
+/**
+ * The fields that nearly all records have. Objects of one kind: fields of objects that were made in many places are
+ * found several times as slowly.
+ */
+class Common {
+  createdat: Instant = zeroTime;
+  updatedat: Instant = zeroTime;
+  labels: StringMap | undefined = undefined;
+  readonly #complain: Complain;
+
+  constructor(complain: Complain) {
+    this.#complain = complain;
+  }
+
+  /** Whether the entry is one of them. */
+  take(entry: Entry): boolean {
+    switch (entry.key) {
+      case 'createdat':
+        this.createdat = timeOf(entry, this.#complain);
+        return true;
+      case 'updatedat':
+        this.updatedat = timeOf(entry, this.#complain);
+        return true;
+      case 'labels':
+        this.labels = textsOf(entry.bucket);
+        return true;
+      default:
+        return false;
+    }
+  }
 }
 
-function imageOf(bucket: Bucket, complain: Complain): ImageRecord {
-  const image: Writable<ImageRecord> = { ...newTimes(), target: { digest: '', mediatype: '', size: 0 } };
+function imageOf(bucket: Bucket, complain: Complain): Loose<ImageRecord> {
+  const common = new Common(complain);
+  let annotations: StringMap | undefined;
+  const target = { digest: '', mediatype: '', size: 0 };
   bucket.each((entry) => {
-    if (isCommon(image, entry, complain)) return;
-    if (entry.key === 'annotations') {
-      const annotations = textsOf(entry.bucket);
-      if (annotations !== undefined) image.annotations = annotations;
-    } else if (entry.key === 'target')
-      entry.bucket?.each((field) => targetField(image.target, field, complain));
+    if (common.take(entry)) return;
+    if (entry.key === 'annotations') annotations = textsOf(entry.bucket);
+    else if (entry.key === 'target')
+      entry.bucket?.each((field) => {
+        if (field.key === 'digest') target.digest = field.text;
+        else if (field.key === 'mediatype') target.mediatype = field.text;
+        else if (field.key === 'size') target.size = numberOf(field, complain);
+      });
   });
-  return image;
+  const { createdat, updatedat, labels } = common;
+  return { createdat, updatedat, labels, annotations, target };
 }
 
-function targetField(target: Writable<ImageRecord['target']>, field: Entry, complain: Complain): void {
-  if (field.key === 'digest') target.digest = field.text;
-  else if (field.key === 'mediatype') target.mediatype = field.text;
-  else if (field.key === 'size') target.size = numberOf(field, complain);
-}
-
-function blobOf(bucket: Bucket, complain: Complain): BlobRecord {
-  const blob: Writable<BlobRecord> = { ...newTimes(), size: 0 };
+function blobOf(bucket: Bucket, complain: Complain): Loose<BlobRecord> {
+  const common = new Common(complain);
+  let size = 0;
   bucket.each((entry) => {
-    if (!isCommon(blob, entry, complain) && entry.key === 'size') blob.size = numberOf(entry, complain);
+    if (!common.take(entry) && entry.key === 'size') size = numberOf(entry, complain);
   });
-  return blob;
+  const { createdat, updatedat, labels } = common;
+  return { createdat, updatedat, size, labels };
 }
 
-function ingestOf(bucket: Bucket, complain: Complain): IngestRecord {
-  const ingest: Writable<IngestRecord> = { ref: '' };
+function ingestOf(bucket: Bucket, complain: Complain): Loose<IngestRecord> {
+  const ingest: Loose<IngestRecord> = { ref: '', expireat: undefined, expected: undefined };
   bucket.each((entry) => {
     if (entry.key === 'ref') ingest.ref = entry.text;
     else if (entry.key === 'expected') ingest.expected = entry.text;
@@ -286,96 +316,75 @@ function ingestOf(bucket: Bucket, complain: Complain): IngestRecord {
   return ingest;
 }
 
-function snapshotOf(bucket: Bucket, complain: Complain): SnapshotRecord {
-  const snapshot: Writable<SnapshotRecord> = { ...newTimes(), name: '' };
+function snapshotOf(bucket: Bucket, complain: Complain): Loose<SnapshotRecord> {
+  const common = new Common(complain);
+  let name = '';
+  let parent: string | undefined;
   bucket.each((entry) => {
-    if (isCommon(snapshot, entry, complain)) return;
-    if (entry.key === 'name') snapshot.name = entry.text;
-    else if (entry.key === 'parent' && entry.text !== '') snapshot.parent = entry.text;
+    if (common.take(entry)) return;
+    if (entry.key === 'name') name = entry.text;
+    else if (entry.key === 'parent') parent = entry.text || undefined;
   });
-  return snapshot;
+  const { createdat, updatedat, labels } = common;
+  return { createdat, updatedat, name, parent, labels };
 }
 
-function containerOf(bucket: Bucket, complain: Complain): ContainerRecord {
-  const container: Writable<ContainerRecord> = {
-    ...newTimes(),
-    spec: noMessage(),
-    image: '',
-    snapshotter: '',
-    snapshotKey: '',
-    sandboxid: '',
-    runtime: { name: '' },
-  };
+function containerOf(bucket: Bucket, complain: Complain): Loose<ContainerRecord> {
+  const common = new Common(complain);
+  const run = new Run(complain);
+  const names = { image: '', snapshotter: '', snapshotKey: '', sandboxid: '' };
   bucket.each((entry) => {
-    if (isCommon(container, entry, complain) || isRun(container, entry, complain)) return;
+    if (common.take(entry) || run.take(entry)) return;
     const { key } = entry;
     if (key === 'image' || key === 'snapshotter' || key === 'snapshotKey' || key === 'sandboxid')
-      container[key] = entry.text;
+      names[key] = entry.text;
   });
-  return container;
+  const { createdat, updatedat, labels } = common;
+  const { spec = NO_MESSAGE, runtime, extensions } = run;
+  return { createdat, updatedat, labels, spec, ...names, runtime, extensions };
 }
 
-function sandboxOf(bucket: Bucket, complain: Complain): SandboxRecord {
-  const sandbox: Writable<SandboxRecord> = { ...newTimes(), sandboxer: '', runtime: { name: '' } };
+function sandboxOf(bucket: Bucket, complain: Complain): Loose<SandboxRecord> {
+  const common = new Common(complain);
+  const run = new Run(complain);
+  let sandboxer = '';
   bucket.each((entry) => {
-    if (isCommon(sandbox, entry, complain) || isRun(sandbox, entry, complain)) return;
-    if (entry.key === 'sandboxer') sandbox.sandboxer = entry.text;
+    if (common.take(entry) || run.take(entry)) return;
+    if (entry.key === 'sandboxer') sandboxer = entry.text;
   });
-  return sandbox;
+  const { createdat, updatedat, labels } = common;
+  const { spec, runtime, extensions } = run;
+  return { createdat, updatedat, labels, spec, sandboxer, runtime, extensions };
 }
 
-interface Run {
-  spec?: Any;
-  runtime: RuntimeRecord;
-  extensions?: Readonly<Record<string, Any>>;
-}
+/** The fields that containers and sandboxes have. */
+class Run {
+  spec: Any | undefined = undefined;
+  readonly runtime: RuntimeRecord = { name: '' };
+  extensions: AnyMap | undefined = undefined;
+  readonly #complain: Complain;
 
-/** A field that containers and sandboxes have. */
-function isRun(record: Run, entry: Entry, complain: Complain): boolean {
-  switch (entry.key) {
-    case 'spec':
-      record.spec = anyOf(entry, complain);
-      return true;
-    case 'runtime':
-      entry.bucket?.each((field) => {
-        if (field.key === 'name') record.runtime.name = field.text;
-        else if (field.key === 'options' && field.valueEnd > field.valueAt)
-          record.runtime.options = anyOf(field, complain);
-      });
-      return true;
-    case 'extensions': {
-      const extensions = anysOf(entry.bucket, complain);
-      if (extensions !== undefined) record.extensions = extensions;
-      return true;
+  constructor(complain: Complain) {
+    this.#complain = complain;
+  }
+
+  take(entry: Entry): boolean {
+    switch (entry.key) {
+      case 'spec':
+        this.spec = anyOf(entry, this.#complain);
+        return true;
+      case 'runtime':
+        entry.bucket?.each((field) => {
+          if (field.key === 'name') this.runtime.name = field.text;
+          else if (field.key === 'options' && field.valueEnd > field.valueAt)
+            this.runtime.options = anyOf(field, this.#complain);
+        });
+        return true;
+      case 'extensions':
+        this.extensions = anysOf(entry.bucket, this.#complain);
+        return true;
+      default:
+        return false;
     }
-    default:
-      return false;
   }
 }
-
-/** A field that nearly all records have. */
-function isCommon(
-  record: { createdat: Instant; updatedat: Instant; labels?: StringMap },
-  entry: Entry,
-  complain: Complain,
-): boolean {
-  switch (entry.key) {
-    case 'createdat':
-      record.createdat = timeOf(entry, complain);
-      return true;
-    case 'updatedat':
-      record.updatedat = timeOf(entry, complain);
-      return true;
-    case 'labels':
-      setLabels(record, entry.bucket);
-      return true;
-    default:
-      return false;
-  }
-}
-
-const newTimes = (): { createdat: Instant; updatedat: Instant } => ({
-  createdat: zeroTime,
-  updatedat: zeroTime,
-});
-const noMessage = (): Any => ({ typeUrl: '', value: new Uint8Array() });

@@ -102,7 +102,7 @@ export class Entry {
   }
 
   get text(): string {
-    return this.bytes.toString('utf8', this.valueAt, this.valueEnd);
+    return textAt(this.bytes, this.valueAt, this.valueEnd);
   }
 
   /** A view; copy what is kept. Empty for a bucket. */
@@ -116,17 +116,24 @@ export class Entry {
   }
 }
 
+/** Buffer's own slicing: undocumented, but what its toString calls, and twice as fast for short texts. */
+interface SlicingBuffer extends Buffer {
+  utf8Slice(start: number, end: number): string;
+}
+const textAt = (bytes: Buffer, start: number, end: number): string =>
+  (bytes as SlicingBuffer).utf8Slice(start, end);
+
 /** Names of fields come again and again: the last ones of each kind are kept. */
 const NAME_BYTES_MAX = 16;
 const lastNames: string[] = new Array<string>(256).fill('');
 
 function nameAt(bytes: Buffer, at: number, end: number): string {
   const length = end - at;
-  if (length === 0 || length > NAME_BYTES_MAX) return bytes.toString('utf8', at, end);
+  if (length === 0 || length > NAME_BYTES_MAX) return textAt(bytes, at, end);
   const slot = (31 * length + 7 * bytes[at]! + bytes[end - 1]!) & 0xff;
   const last = lastNames[slot]!;
   if (last.length === length && isSame(last, bytes, at)) return last;
-  const name = bytes.toString('utf8', at, end);
+  const name = textAt(bytes, at, end);
   lastNames[slot] = name;
   return name;
 }

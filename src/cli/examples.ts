@@ -61,12 +61,21 @@ export const examples: Readonly<Record<string, readonly string[]>> = {
   'namespaces create': ['ebbtide namespaces create ci --label team=build'],
   'namespaces label': ['ebbtide namespaces label ci team=release'],
   'namespaces rm': ['ebbtide namespaces rm ci'],
-  du: ['ebbtide du -A', 'ebbtide du --by image --without base:latest app:1', 'ebbtide du --by none'],
+  du: [
+    'ebbtide du -A',
+    'ebbtide du --containerd-root /var/lib/containerd',
+    'ebbtide du --by image --without base:latest app:1',
+    'ebbtide du --by none',
+  ],
   why: ['ebbtide why 4f53cd', 'ebbtide why base:latest --all'],
   gc: [
     'ebbtide gc --dry-run',
     'ebbtide gc --plan plan.json && ebbtide gc --apply plan.json',
     'ebbtide gc --full --max-bytes 10G',
+  ],
+  orphans: [
+    'ebbtide orphans --containerd-root /var/lib/containerd',
+    'ebbtide orphans --containerd-root /var/lib/docker --older-than 24h',
   ],
   demo: ['ebbtide demo', 'ebbtide demo layout -s native --keep'],
   synth: ['ebbtide synth --root /tmp/dense --records 100k'],

@@ -168,12 +168,12 @@ function checkSnapshotter(name: string, known: Iterable<string>): void {
 /** Loaded where it is asked for. What cannot be shown in full is said. */
 async function openForeign(root: string, { creates = false }: Needs, { out, signal }: Env): Promise<Store> {
   const [{ ForeignStore }, { refusal }] = await Promise.all([
-    import('../any-host/store.js'),
+    import('./foreign-store.js'),
     import('../any-host/refusals.js'),
   ]);
   if (creates) throw refusal('making or filling a store', root);
   const store = await ForeignStore.open(root, signal);
-  for (const note of store.notes) out.note(note);
+  for (const note of store.parts.notes) out.note(note);
   return store;
 }
 

@@ -3,12 +3,15 @@
  * EBBTIDE_ANY_HOST_ROOTS (default 60); first seed: EBBTIDE_ANY_HOST_SEED (default: the clock, printed).
  */
 import assert from 'node:assert/strict';
-import { mkdirSync } from 'node:fs';
+import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { ForeignStore } from '../../src/any-host/store.js';
+import { BoltDamage } from '../../src/bolt/format.js';
+import { readBolt } from '../../src/bolt/snapshot.js';
+import { ForeignStore } from '../../src/cli/foreign-store.js';
 import { components } from '../../src/engine/schema/keys.js';
 import type { Candidate } from '../../src/gc/stats.js';
+import { zeroTime } from '../../src/model/time.js';
 import { buildPeer, Peer } from '../peer/program.js';
 import { type PeerRecord, randomStore } from '../peer/stores.js';
 import { tempDir } from '../support/temp.js';
@@ -69,6 +72,7 @@ test(`${roots} random roots: what a dry run leaves is what the peer leaves`, { s
     const { left } = await other.collect(records, metadata);
     await using store = await ForeignStore.open(root);
     assert.deepEqual(store.parts.loaded.complaints, []);
+    assert.deepEqual(store.parts.loaded.engine.verifyGraph(), []);
     const all = recordsOf(store);
     assert.equal(all.length, records.length);
     const { wouldRemove = [] } = await store.garbageCollect({}, { dryRun: true });
@@ -114,7 +118,7 @@ test('given records of every kind, then all that containerd wrote of them is rea
   ];
   await other.collect(records, metadata);
   await using store = await ForeignStore.open(root);
-  assert.deepEqual(store.notes, [
+  assert.deepEqual(store.parts.notes, [
     'snapshotter native: it has no directory here, so its snapshots are counted without bytes',
   ]);
   const ctx = { namespace: 'k8s.io' };
@@ -181,4 +185,87 @@ test('given records of every kind, then all that containerd wrote of them is rea
   ];
   for (const write of writes)
     await assert.rejects(write, { kind: 'FailedPrecondition', message: /is refused: .* is only read/ });
+});
+
+test("given the same root under BuildKit's names, or below Docker's directory, then it is found", {
+  skip,
+}, async (t) => {
+  assert.ok('program' in peer);
+  const { root, metadata } = await emptyRoot(t);
+  await using other = new Peer(peer.program);
+  await other.collect(
+    [{ kind: 'blob', namespace: 'moby', name: `sha256:${'0'.repeat(64)}`, labels: {} }],
+    metadata,
+  );
+
+  const docker = await tempDir(t);
+  mkdirSync(join(docker, 'containerd'));
+  cpSync(root, join(docker, 'containerd', 'daemon'), { recursive: true });
+  const buildkit = await tempDir(t);
+  const worker = join(buildkit, 'runc-overlayfs');
+  mkdirSync(join(worker, 'snapshots', 'snapshots'), { recursive: true });
+  cpSync(metadata, join(worker, 'containerdmeta.db'));
+  cpSync(join(root, 'io.containerd.content.v1.content'), join(worker, 'content'), { recursive: true });
+  for (const [directory, kind, at] of [
+    [docker, 'containerd', join(docker, 'containerd', 'daemon')],
+    [join(docker, 'containerd'), 'containerd', join(docker, 'containerd', 'daemon')],
+    [buildkit, 'buildkit', worker],
+    [worker, 'buildkit', worker],
+  ] as const) {
+    await using store = await ForeignStore.open(directory);
+    const { places } = store.parts;
+    assert.deepEqual([places.kind, places.root], [kind, at]);
+    assert.deepEqual(await store.namespaces.list({}), ['moby']);
+    const [one] = (await store.garbageCollect({}, { dryRun: true })).wouldRemove ?? [];
+    assert.equal(one?.namespace, 'moby');
+    assert.equal((await store.du({}, { by: 'none', disk: true })).disk?.root, at);
+  }
+  const empty = await tempDir(t);
+  await assert.rejects(ForeignStore.open(empty), {
+    kind: 'NotFound',
+    remedy: /meta\.db .*containerdmeta\.db/,
+  });
+  await assert.rejects(ForeignStore.open(join(empty, 'none')), { kind: 'NotFound' });
+  rmSync(join(worker, 'content'), { recursive: true });
+  await assert.rejects(ForeignStore.open(worker), { kind: 'NotFound', remedy: /mount the disk/ });
+});
+
+test('given a damaged field, an odd name or a damaged page, then it is said, and what can be read is shown', {
+  skip,
+}, async (t) => {
+  assert.ok('program' in peer);
+  const { root, metadata } = await emptyRoot(t);
+  await using other = new Peer(peer.program);
+  const digest = `sha256:${'0'.repeat(64)}`;
+  const names = ['one', 'two', 'ODD'];
+  const images = names.map(
+    (name): PeerRecord => ({ kind: 'image', namespace: 'k8s.io', name, labels: {}, target: digest }),
+  );
+  await other.collect(images, metadata);
+  const file = readFileSync(metadata);
+  // The version of a time, and a name that is no UTF-8. Copies of older transactions are changed as well.
+  for (let at = file.indexOf('ODD'); at >= 0; at = file.indexOf('ODD', at + 1)) file[at + 2] = 0xff;
+  for (let at = file.indexOf('createdat'); at >= 0; at = file.indexOf('createdat', at + 1))
+    file[at + 'createdat'.length] = 9;
+  writeFileSync(metadata, file);
+  {
+    await using store = await ForeignStore.open(root);
+    const found = await store.images.list({});
+    assert.deepEqual(
+      found.map(({ name, createdAt, target }) => [name, createdAt, target.digest]),
+      ['one', 'two'].map((name) => [name, zeroTime, digest]),
+    );
+    assert.deepEqual(store.parts.loaded.complaints.slice().sort(), [
+      'image "OD\ufffd" is left out: its name is no UTF-8',
+      'image "one" in k8s.io: createdat: time of unsupported version 9',
+      'image "two" in k8s.io: createdat: time of unsupported version 9',
+    ]);
+  }
+  const { meta } = await readBolt(metadata);
+  file.fill(0xee, meta.root * meta.pageSize, (meta.root + 1) * meta.pageSize);
+  writeFileSync(metadata, file);
+  await assert.rejects(
+    ForeignStore.open(root),
+    (error) => error instanceof BoltDamage && error.page === meta.root,
+  );
 });

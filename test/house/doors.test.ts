@@ -14,11 +14,12 @@ const src = fileURLToPath(new URL('../../../src/', import.meta.url));
 /** What each room imports, and what it takes only types from; from the top down. */
 const doors: Record<string, [imports: string, types: string]> = {
   cli: [
-    'server synth db backup check gc images stores engine/schema backends system model errors',
+    'server synth any-host db backup check gc images stores engine/schema backends system model errors',
     'engine/etcd engine context',
   ],
   server: ['db gc images stores engine/schema context backends system model errors', 'engine/etcd'],
   synth: ['stores engine/schema model errors', 'engine'],
+  'any-host': ['db gc engine/memory engine/schema backends bolt system model errors', 'engine'],
   entry: [
     'db backup check gc images stores engine/etcd engine/lmdb engine/memory engine engine/schema context backends model errors',
     '',
@@ -34,13 +35,14 @@ const doors: Record<string, [imports: string, types: string]> = {
   stores: ['engine/schema context backends system model errors', 'engine'],
   'engine/etcd': ['engine/lmdb engine/memory engine/core engine engine/schema model errors', ''],
   'engine/lmdb': ['engine/core engine engine/schema system model errors', ''],
-  'engine/memory': ['engine/core engine/schema model', 'engine'],
+  'engine/memory': ['engine/core engine engine/schema model', ''],
   'engine/suite': ['engine/core engine engine/schema model errors', ''],
   'engine/core': ['engine engine/schema model errors', ''],
   engine: ['engine/schema model errors', ''],
   'engine/schema': ['model errors', 'engine'],
   context: ['model errors', 'engine'],
   backends: ['system model errors', ''],
+  bolt: ['system errors', ''],
   system: ['errors', ''],
   model: ['errors', ''],
   errors: ['', ''],

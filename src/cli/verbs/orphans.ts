@@ -8,6 +8,8 @@ import { listed, storeVerb } from '../runner.js';
 
 interface Options {
   olderThan?: bigint;
+  /** Of all verbs. */
+  containerdRoot?: string;
 }
 
 export function orphans(program: Command): void {
@@ -17,21 +19,29 @@ export function orphans(program: Command): void {
     )
     .option('--older-than <duration>', 'leave out what changed in this time (default 1m)', age)
     .action(
-      storeVerb<Options>(async ({ db, ctx, out }, _args, { olderThan }) => {
-        const [{ ForeignStore }, { findOrphans }] = await Promise.all([
-          import('../../any-host/store.js'),
-          import('../../any-host/orphans.js'),
-        ]);
-        if (!(db instanceof ForeignStore))
-          throw invalidArgument("orphans looks into another program's root", {
-            remedy:
-              'name one with --containerd-root; of this store `ebbtide check` and `ebbtide gc --dry-run --full` say it',
-          });
-        const youngest = olderThan === undefined ? {} : { youngest: olderThan };
-        print(out, await findOrphans(db, { signal: ctx.signal, ...youngest }));
-      }),
+      storeVerb<Options>(
+        async ({ db, ctx, out }, _args, { olderThan }) => {
+          const [{ ForeignStore }, { findOrphans }] = await Promise.all([
+            import('../foreign-store.js'),
+            import('../../any-host/orphans.js'),
+          ]);
+          if (!(db instanceof ForeignStore)) throw notThere();
+          const youngest = olderThan === undefined ? {} : { youngest: olderThan };
+          print(out, await findOrphans(db.parts, { signal: ctx.signal, ...youngest }));
+        },
+        ({ containerdRoot }) => {
+          if (containerdRoot === undefined) throw notThere();
+          return {};
+        },
+      ),
     );
 }
+
+const notThere = () =>
+  invalidArgument("orphans looks into another program's root", {
+    remedy:
+      'name one with --containerd-root; of a store of ebbtide, `check` and `gc --dry-run --full` say it',
+  });
 
 function age(text: string): bigint {
   const nanos = parseDuration(text);

@@ -4,14 +4,24 @@
  */
 import type { EngineOptions } from '../contract.js';
 import { CoreEngine } from '../core/engine.js';
+import { Filling } from './filling.js';
 import { MemoryStorage } from './storage.js';
 
-/** An empty engine in memory. The graph must be empty, too. */
-export async function openMemoryEngine(options: EngineOptions): Promise<CoreEngine> {
+/** An engine in memory with what `fill` tells, or empty. The graph must be empty; if `fill` fails, it is of no use any more. */
+export async function openMemoryEngine(
+  options: EngineOptions,
+  fill?: (filling: Filling) => void,
+): Promise<CoreEngine> {
+  const storage = new MemoryStorage();
+  if (fill !== undefined) {
+    const filling = new Filling(storage, options.indexer, options.graph);
+    fill(filling);
+    filling.end();
+  }
   return new CoreEngine({
     ...options,
     kind: 'memory',
-    storage: new MemoryStorage(),
+    storage,
     revision: 0,
     cleanStart: true,
   });

@@ -104,6 +104,20 @@ export class MemoryStorage implements Storage {
     return [...this.#counters.keys()].filter((name) => name === prefix || name.startsWith(start));
   }
 
+  /** Of `Filling`, before there is an engine. */
+  fill(key: Key, entry: Entry): void {
+    this.#entries.set(key, entry);
+    if (entry.id !== NO_ID) this.#keys[entry.id] = key;
+  }
+
+  fillRecords(count: number): void {
+    this.#records = count;
+  }
+
+  fillLink(link: LinkKey): void {
+    this.#links.set(link, true);
+  }
+
   accept(commit: Commit): Written {
     for (const id of commit.freed.keys()) this.#keys[id] = undefined;
     for (const [key, { after: entry }] of commit.entries) {

@@ -1,7 +1,8 @@
 // Command writer writes bbolt files for the tests of the reader.
 //
 //	writer fill FILE PAGESIZE KEYS   buckets of every form, then the same as JSON on standard output
-//	writer run FILE                  commits until standard input ends; every commit gives all counters its number
+//	writer run FILE [PAUSE]          commits until standard input ends, with a pause (20ms) behind each; every commit
+//	                                 gives all counters its number
 //
 // What run writes can be judged by whoever reads it: the counters of one
 // moment are all alike, however many pages they are spread over.
@@ -15,18 +16,23 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 )
 
 func main() {
-	err := fmt.Errorf("fill FILE PAGESIZE KEYS, or run FILE")
+	err := fmt.Errorf("fill FILE PAGESIZE KEYS, or run FILE [PAUSE]")
 	if len(os.Args) == 5 && os.Args[1] == "fill" {
 		pageSize, _ := strconv.Atoi(os.Args[3])
 		keys, _ := strconv.Atoi(os.Args[4])
 		err = fill(os.Args[2], pageSize, keys)
-	} else if len(os.Args) == 3 && os.Args[1] == "run" {
-		err = run(os.Args[2])
+	} else if len(os.Args) >= 3 && os.Args[1] == "run" {
+		pause := time.Duration(0)
+		if len(os.Args) == 4 {
+			pause, _ = time.ParseDuration(os.Args[3])
+		}
+		err = run(os.Args[2], pause)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "writer:", err)
@@ -141,7 +147,7 @@ const buckets, counters = 40, 60
 
 // run spreads the counters over buckets of their own pages and grows some of
 // them each time, so that pages are freed and given out again all the time.
-func run(path string) error {
+func run(path string, pause time.Duration) error {
 	db, err := open(path, 0)
 	if err != nil {
 		return err
@@ -164,7 +170,7 @@ func run(path string) error {
 		case <-ended:
 			fmt.Println(n)
 			return nil
-		default:
+		case <-time.After(pause):
 		}
 	}
 }

@@ -1,16 +1,22 @@
 /**
- * Another program's root as the store of a verb: containerd's records of one moment in a memory engine, beside its content and
- * its snapshotters, which are only read. Called by the command line. Nothing is locked, made or changed there, and the owner may
- * run meanwhile.
+ * Another program's root as the store of a verb: its reads, and a refusal of all that writes. Called by runner.ts.
  *
  * Without a namespace the calls that list are about all of them, and objects are looked for in all.
  */
-
-import { readdir } from 'node:fs/promises';
+import { type ForeignRoot, openForeignRoot } from '../any-host/open.js';
+import { refusal } from '../any-host/refusals.js';
 import type { SnapshotInfo } from '../backends/contract.js';
 import type { BackupReport } from '../backup/backup.js';
 import type { CheckOptions } from '../check/check.js';
 import type { CheckReport } from '../check/findings.js';
+import type { CallContext } from '../context.js';
+import type { DB, RunOptions } from '../db.js';
+import { EbbtideError, invalidArgument, isNotFound } from '../errors.js';
+import type { ObjectDescription, ObjectName } from '../gc/objects.js';
+import type { CollectionPlan, PlanOutcome } from '../gc/plan.js';
+import type { UsageOptions, UsageReport } from '../gc/retained.js';
+import type { GCStats } from '../gc/stats.js';
+import type { Why, WhyOptions } from '../gc/why.js';
 import type {
   Blobs,
   ContainerRecords,
@@ -19,30 +25,7 @@ import type {
   NamespaceRecords,
   SnapshotStore,
   Store,
-} from '../cli/store.js';
-import type { CallContext } from '../context.js';
-import type { DB, RunOptions } from '../db.js';
-import { type DBOpt, withExpiryGrace, withLog } from '../db-options.js';
-import { leaf } from '../engine/schema/keys.js';
-import { EbbtideError, invalidArgument, isNotFound } from '../errors.js';
-import type { ObjectDescription, ObjectName } from '../gc/objects.js';
-import type { CollectionPlan, PlanOutcome } from '../gc/plan.js';
-import type { UsageOptions, UsageReport } from '../gc/retained.js';
-import type { GCStats } from '../gc/stats.js';
-import type { Why, WhyOptions } from '../gc/why.js';
-import { newDB } from '../open.js';
-import { ForeignContent } from './content.js';
-import { type Loaded, loadMetadata } from './load.js';
-import { findPlaces, type Places } from './places.js';
-import { refusal } from './refusals.js';
-import { ForeignSnapshotter } from './snapshotters.js';
-
-export interface ForeignParts {
-  readonly places: Places;
-  readonly loaded: Loaded;
-  readonly content: ForeignContent;
-  readonly snapshotters: ReadonlyMap<string, ForeignSnapshotter>;
-}
+} from './store.js';
 
 export class ForeignStore implements Store {
   readonly hosts = undefined;
@@ -51,16 +34,14 @@ export class ForeignStore implements Store {
   readonly leases: LeaseRecords;
   readonly namespaces: NamespaceRecords;
   readonly content: Blobs;
-  /** What is shown with less than all, for the user. */
-  readonly notes: readonly string[];
-  readonly parts: ForeignParts;
+  readonly parts: ForeignRoot;
   readonly #db: DB;
   readonly #snapshotters: ReadonlyMap<string, SnapshotStore>;
 
-  private constructor(db: DB, parts: ForeignParts, notes: readonly string[]) {
+  private constructor(parts: ForeignRoot) {
+    const { db } = parts;
     this.#db = db;
     this.parts = parts;
-    this.notes = notes;
     const { root } = parts.places;
     const all = new AllNamespaces(db);
     this.images = {
@@ -119,32 +100,8 @@ export class ForeignStore implements Store {
     );
   }
 
-  /** As `findPlaces` and `loadMetadata`; NotFound without a content directory. */
   static async open(directory: string, signal?: AbortSignal): Promise<ForeignStore> {
-    const places = await findPlaces(directory);
-    const loaded = await loadMetadata(places.metadata, signal);
-    const notes = loaded.complaints.slice(0, COMPLAINTS_SHOWN);
-    const more = loaded.complaints.length - notes.length;
-    if (more > 0) notes.push(`${more} more records cannot be read in full`);
-    try {
-      const content = await ForeignContent.open(places.content, (_level, message) => notes.push(message));
-      const names = new Set([...places.snapshotters.keys(), ...snapshottersIn(loaded)]);
-      const snapshotters = new Map<string, ForeignSnapshotter>();
-      for (const name of [...names].sort()) {
-        const complain = (what: string) => notes.push(`snapshotter ${name}: ${what}`);
-        const directoryOf = places.snapshotters.get(name);
-        // Each snapshotter that is built in has one, also where it is not used.
-        if (!snapshottersIn(loaded).has(name) && (await isEmpty(directoryOf))) continue;
-        snapshotters.set(name, await ForeignSnapshotter.open(name, directoryOf, complain, signal));
-      }
-      // What a clock that is set makes expire is for the owner's collection to judge: it has no grace.
-      const opts: DBOpt[] = [withExpiryGrace(0), withLog(() => undefined)];
-      const db = await newDB(undefined, loaded.engine, content, Object.fromEntries(snapshotters), ...opts);
-      return new ForeignStore(db, { places, loaded, content, snapshotters }, notes);
-    } catch (error) {
-      await loaded.engine.close();
-      throw error;
-    }
+    return new ForeignStore(await openForeignRoot(directory, signal));
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -189,21 +146,9 @@ export class ForeignStore implements Store {
   }
 }
 
-const COMPLAINTS_SHOWN = 5;
-
 const refuse = (what: string, root: string) => async (): Promise<never> => {
   throw refusal(what, root);
 };
-
-function snapshottersIn({ engine }: Loaded): Set<string> {
-  return new Set([...engine.scan('snapshotters')].map(([record]) => leaf(record)));
-}
-
-async function isEmpty(directory: string | undefined): Promise<boolean> {
-  if (directory === undefined) return true;
-  const names = await readdir(directory).catch((): string[] => []);
-  return !names.includes('metadata.db');
-}
 
 /** Objects that were listed with their namespace know it. */
 const namespaceIn = (ctx: CallContext, object: unknown): CallContext =>
