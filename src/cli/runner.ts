@@ -9,6 +9,7 @@ import type { CallContext } from '../context.js';
 import { DB } from '../db.js';
 import { snapshotterNames } from '../db-options.js';
 import { EbbtideError, invalidArgument, isKind, kindOf, notFound } from '../errors.js';
+import { Interrupted } from '../images/services.js';
 import type { StringMap } from '../model/records.js';
 import { NoStore } from '../no-store.js';
 import { openDB } from '../open.js';
@@ -16,6 +17,7 @@ import { messageOf } from '../system/system-errors.js';
 import { type EtcdOptions, etcdConfig } from './etcd-options.js';
 import { exitCodes } from './exit-codes.js';
 import { Output, type OutputOptions } from './output.js';
+import { quoted } from './printable.js';
 import { Progress } from './progress.js';
 import { StandardOutput } from './standard-output.js';
 import type { Store } from './store.js';
@@ -35,6 +37,8 @@ export interface Env {
   signal: AbortSignal;
   /** Takes SIGHUP, which stops the verb otherwise. */
   onHangup: (take: () => void) => void;
+  /** `ebbtide` with the options that say which store and namespace, as they were typed. */
+  typed: string;
 }
 export interface StoreEnv extends Env {
   db: Store;
@@ -80,8 +84,22 @@ export function verb<O extends object>(
     const given = command.optsWithGlobals<GlobalOptions & O>();
     const options = { ...given, root: resolve(given.root) };
     const args = command.processedArgs.flat().filter((a): a is string => typeof a === 'string');
-    await guarded(options, async (env) => fn(env, args, options));
+    await guarded(options, typedBefore(command), async (env) => fn(env, args, options));
   };
+}
+
+/** The command with the global options that were typed, for advice that works as it stands. */
+function typedBefore(command: Command): string {
+  let program = command;
+  while (program.parent !== null) program = program.parent;
+  const words = ['ebbtide'];
+  for (const option of program.options) {
+    const name = option.attributeName();
+    if (name === 'json' || program.getOptionValueSource(name) !== 'cli') continue;
+    words.push(option.long!);
+    if (!option.isBoolean()) words.push(quoted(String(program.getOptionValue(name))));
+  }
+  return words.join(' ');
 }
 
 /** What a verb asks of the store before it runs. */
@@ -117,10 +135,20 @@ export async function withStore(env: Env, needs: Needs, fn: (env: StoreEnv) => P
   const { namespace } = options;
   try {
     await fn({ ...env, db, ctx: { namespace, signal } });
+  } catch (error) {
+    throw error instanceof Interrupted ? interruptedAt(error, env.typed) : error;
   } finally {
     if (needs.allNamespaces !== true) await hintAtNamespaces(db, namespace, out).catch(() => undefined);
   }
 }
+
+/** With what to type. */
+const interruptedAt = ({ kind, message, lease, cause }: Interrupted, typed: string): EbbtideError =>
+  new EbbtideError(kind, message, {
+    object: lease,
+    remedy: `the same command goes on from here; this drops what it has made: ${typed} leases rm ${quoted(lease)} --sync`,
+    cause,
+  });
 
 async function hintAtNamespaces(db: Store, namespace: string, out: Output): Promise<void> {
   const known = await db.namespaces.list({});
@@ -202,9 +230,11 @@ export async function findDaemon(root: string): Promise<string | undefined> {
 
 async function guarded(
   options: GlobalOptions & OutputOptions,
+  typed: string,
   fn: (env: Env) => Promise<void>,
 ): Promise<void> {
   const abort = new AbortController();
+  let stoppedBy: NodeJS.Signals = 'SIGINT';
   let hangup: (() => void) | undefined;
   const onHangup = (take: () => void): void => {
     hangup = take;
@@ -222,21 +252,27 @@ async function guarded(
       return;
     }
     process.stderr.write('ebbtide: stopping; once more to stop at once\n');
+    stoppedBy = name;
     abort.abort();
   };
   for (const name of STOPPING) process.on(name, interrupt);
   const progress = new Progress();
   try {
     const out = new Output(options, standardOutput);
-    await fn({ options, out, progress, signal: abort.signal, onHangup });
+    await fn({ options, out, progress, signal: abort.signal, onHangup, typed });
   } catch (error) {
     progress.end();
     process.exitCode = report(error, options.json);
+    // The store is closed; what may keep the process is a read that nothing can end.
+    if (abort.signal.aborted) setTimeout(() => process.kill(process.pid, stoppedBy), STUCK_MS).unref();
   } finally {
     progress.end();
     for (const name of STOPPING) process.off(name, interrupt);
   }
 }
+
+/** How long an interrupted process may take to end by itself. */
+const STUCK_MS = 500;
 
 /** A terminal that goes away stops a verb as Ctrl-C does. The daemon takes SIGHUP for itself. */
 const STOPPING = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;

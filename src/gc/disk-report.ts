@@ -4,6 +4,7 @@
  */
 import { statfs } from 'node:fs/promises';
 import { basename, dirname } from 'node:path';
+import { INGESTS, ingestName } from '../backends/content/layout.js';
 import { BLOCK_BYTES, diskUsage } from '../backends/disk-usage.js';
 import { isSnapshotNumber } from '../backends/numbered-directories.js';
 import { SNAPSHOTS } from '../backends/snapshot-driver.js';
@@ -53,6 +54,8 @@ export class MeasuredDisk {
   readonly #lines: Record<PlainLine, number> = { unfinished: 0, trash: 0, damaged: 0, store: 0 };
   /** Bytes by digest, or by snapshotter and directory. */
   readonly #objects = new Map<string, number>();
+  /** Bytes by the directory of an ingest, among those unfinished. */
+  readonly #ingests = new Map<string, number>();
   #total = 0;
   #elsewhere = 0;
   #fileSystem: DiskReport['fileSystem'] = { size: 0, used: 0, free: 0 };
@@ -84,8 +87,11 @@ export class MeasuredDisk {
       }
       const bytes = stats.blocks * BLOCK_BYTES;
       const place = places.of(path.toString('latin1', above));
-      if ('line' in place) this.#lines[place.line] += bytes;
-      else this.#objects.set(place.object, (this.#objects.get(place.object) ?? 0) + bytes);
+      if ('line' in place) {
+        this.#lines[place.line] += bytes;
+        if (place.ingest !== undefined)
+          this.#ingests.set(place.ingest, (this.#ingests.get(place.ingest) ?? 0) + bytes);
+      } else this.#objects.set(place.object, (this.#objects.get(place.object) ?? 0) + bytes);
     });
     this.#total = size;
   }
@@ -98,6 +104,11 @@ export class MeasuredDisk {
   /** Of a snapshot by its directory. */
   snapshot(snapshotter: string, directory: string): number {
     return this.#take(objectName(snapshotter, directory));
+  }
+
+  /** Of an ingest, by the backend's ref. */
+  ingest(ref: string): number {
+    return this.#ingests.get(ingestName(ref)) ?? 0;
   }
 
   /** Bytes that a record names and that are not among those of the root. */
@@ -138,6 +149,8 @@ function* underWay({ backends, snapshotterStores }: CollectHost): Generator<stri
   }
 }
 
+type Place = { readonly line: PlainLine; readonly ingest?: string } | { readonly object: string };
+
 /** What the paths below the root belong to. */
 class Places {
   readonly #content: string;
@@ -153,7 +166,7 @@ class Places {
   }
 
   /** @param path below the root, '' for the root itself */
-  of(path: string): { line: PlainLine } | { object: string } {
+  of(path: string): Place {
     const [plugin = '', place = '', name = '', entry = ''] = path.split('/', 4);
     if (plugin === this.#content) return contentPlace(place, name, entry);
     const snapshotter = this.#snapshotters.get(plugin);
@@ -165,15 +178,15 @@ class Places {
 }
 
 const lineOfPlace: Readonly<Record<string, PlainLine>> = {
-  ingest: 'unfinished',
   '.drafts': 'unfinished',
   '.trash': 'trash',
   '.damaged': 'damaged',
 };
 
-function contentPlace(place: string, name: string, entry: string): { line: PlainLine } | { object: string } {
+function contentPlace(place: string, name: string, entry: string): Place {
   const digest = `${name}:${entry}`;
   if (place === 'blobs' && isDigest(digest)) return { object: digest };
+  if (place === INGESTS && name !== '') return { line: 'unfinished', ingest: name };
   // The directories of these are there when nothing is in them.
   return { line: name === '' ? 'store' : (lineOfPlace[place] ?? 'store') };
 }

@@ -69,7 +69,7 @@ export interface UsageOptions {
   without?: readonly string[] | undefined;
   /**
    * Also measure the directories, as `du` does, and find the oldest garbage: reads them all, and waits for a collection under
-   * way. Sizes are then what the disk has, instead of what the records say.
+   * way. Sizes are then what the disk has, of ingests too, instead of what the records say.
    */
   disk?: boolean | undefined;
 }
@@ -139,7 +139,11 @@ export async function diskUsageBy(
   const sets = [...groups, union(groups)];
   if (without.length > 0) sets.push(together(groups, without));
   const sizes = await graph.retained(queryOf(at, items, sets, extra), { signal: ctx.signal });
-  const sizesOf = (n: number) => ({ total: sizes.total[n]!, retained: sizes.retained[n]! });
+  const ingests = measured && (await ingestSizes(host, measured, at, sets, extra, ctx.signal));
+  const sizesOf = (n: number) => ({
+    total: sizes.total[n]! + (ingests?.total[n] ?? 0),
+    retained: sizes.retained[n]! + (ingests?.retained[n] ?? 0),
+  });
   const rows: UsageRow[] = [];
   for (const [n, { ids: _, ...group }] of groups.entries()) {
     const { total, retained } = sizesOf(n);
@@ -158,6 +162,20 @@ export async function diskUsageBy(
     ...(measured && { disk: measured.report({ kept: sizes.kept, garbage }) }),
     ...(disk && (await oldestOf(host, inTurn, ctx.signal))),
   };
+}
+
+/** What the rows have of unfinished ingests. */
+async function ingestSizes(
+  host: CollectHost,
+  measured: MeasuredDisk,
+  at: Instant,
+  sets: readonly Group[],
+  extra: ExtraEdges,
+  signal: AbortSignal | undefined,
+) {
+  const items = await Items.ofIngests(host, measured, signal);
+  if (items.sizes.length === 0) return undefined;
+  return host.engine.graph.retained(queryOf(at, items, sets, extra), { signal });
 }
 
 /** A row that another one keeps can free the same bytes as that one. */

@@ -64,7 +64,9 @@ export async function exportImages(
 ): Promise<Exported> {
   if (names.length === 0) throw invalidArgument('no image to export', { remedy: 'name at least one image' });
   const to = typeof output === 'string' ? resolve(output) : output;
-  return underLease(services, ctx, (leased) => new Exporter(services, leased, options).run(names, to));
+  return underLease(services, ctx, 'export', (leased) =>
+    new Exporter(services, leased, options).run(names, to),
+  );
 }
 
 /** An image on its way into the layout. */

@@ -80,7 +80,7 @@ export function unpackImage(
   snapshotter: string,
   options: UnpackOptions = {},
 ): Promise<Unpacked> {
-  return underLease(services, ctx, (leased) =>
+  return underLease(services, ctx, 'unpack', (leased) =>
     new Unpacker(services, leased, snapshotter, options).run(image.target),
   );
 }

@@ -94,7 +94,7 @@ async function sizesOf(db: Store, ctx: CallContext): Promise<ReadonlyMap<string,
 
 /** Under a lease that holds what the image targets, so that nothing can take it before the new name keeps it. */
 function tag(db: Store, ctx: CallContext, source: string, name: string, force: boolean): Promise<Image> {
-  return underLease(db, ctx, async (leased) => {
+  return underLease(db, ctx, 'tag', async (leased) => {
     const { target } = await db.images.get(leased, source);
     await db.leases.addResource(leased, leased.lease, { type: 'content', id: target.digest });
     // Once more: it is leased now, and whatever the source targets still was not collected before that.

@@ -6,6 +6,7 @@ import type { Mount, SnapshotInfo } from '../../backends/contract.js';
 import { compact, mountAt, unmountAt } from '../../backends/mounts.js';
 import { eachOf, snapshotKey } from '../digest-arguments.js';
 import { bytes, labelText, type Output, shortTime } from '../output.js';
+import { quoted } from '../printable.js';
 import { collectLabel, listed, type Needs, snapshotterOption, storeVerb, verb } from '../runner.js';
 import type { SnapshotStore, Store } from '../store.js';
 
@@ -32,10 +33,6 @@ export function printMounts(out: Output, mounts: readonly Mount[], target = '<ta
     }
   });
 }
-
-/** As one word of a shell. */
-const quoted = (text: string): string =>
-  /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 
 export function snapshots(program: Command): void {
   const command = program.command('snapshots').description('snapshots of the namespace');
