@@ -34,6 +34,7 @@ const verbs: Readonly<Record<string, Readonly<Record<string, () => Promise<Regis
   'To try it, and for the shell:': {
     demo: async () => (await import('./verbs/demo.js')).demo,
     synth: async () => (await import('./verbs/synth.js')).synth,
+    schema: async () => (await import('./verbs/schema.js')).schema,
     completion: async () => (await import('./verbs/completion.js')).completion,
   },
 };

@@ -6,6 +6,7 @@ import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { Blobs, named, writeFiles } from '../images/fixtures.js';
 import { tempDir } from '../support/db.js';
+import { checkDocument } from './schema.js';
 
 /** The command. */
 export const MAIN = fileURLToPath(new URL('../../src/bundle/main.js', import.meta.url));
@@ -90,9 +91,11 @@ export class Cli {
     return stdout;
   }
 
-  /** The JSON document of a run that must succeed. T is the caller's claim, checked by what it compares. */
+  /** The JSON document of a run that must succeed, as the schema has it. T is the caller's claim, checked by what it compares. */
   async json<T>(...args: string[]): Promise<T> {
-    return JSON.parse(await this.ok(...args, '--json')) as T;
+    const document: unknown = JSON.parse(await this.ok(...args, '--json'));
+    checkDocument(args, document);
+    return document as T;
   }
 
   /** A run that must fail with this exit code and a message that matches, and print no result. */

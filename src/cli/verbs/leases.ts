@@ -6,6 +6,7 @@ import { Label } from '../../model/labels.js';
 import { parseDuration } from '../../model/time.js';
 import { withExpiration, withId, withLabel, withLabels, withRandomId } from '../../stores/leases.js';
 import { blobDigest, snapshotKey } from '../digest-arguments.js';
+import { leaseDocument } from '../documents.js';
 import { labelText, shortTime } from '../output.js';
 import { collectLabel, listed, storeVerb } from '../runner.js';
 import type { Store } from '../store.js';
@@ -25,11 +26,12 @@ export function leases(program: Command): void {
       storeVerb(async ({ db, ctx, out }, filters) => {
         const rows = [];
         for (const lease of await db.leases.list(ctx, ...filters)) {
-          rows.push({ ...lease, resources: await db.leases.listResources(ctx, lease) });
+          rows.push({ ...leaseDocument(lease), resources: await db.leases.listResources(ctx, lease) });
         }
         out.rows(rows, [
           { title: 'ID', value: (l) => l.id },
           { title: 'CREATED', value: (l) => shortTime(l.createdAt) },
+          { title: 'EXPIRES', value: (l) => (l.expiresAt === undefined ? '-' : shortTime(l.expiresAt)) },
           { title: 'HOLDS', value: (l) => l.resources.length, right: true },
           { title: 'LABELS', minor: true, value: (l) => labelText(l.labels) },
         ]);
@@ -55,7 +57,7 @@ export function leases(program: Command): void {
           options.push(withExpiration(nanos));
         }
         const lease = await db.leases.create(ctx, ...options);
-        out.object(lease, () => out.line(lease.id));
+        out.object(leaseDocument(lease), () => out.line(lease.id));
       }),
     );
 
