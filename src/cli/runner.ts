@@ -9,15 +9,15 @@ import type { CallContext } from '../context.js';
 import { DB } from '../db.js';
 import { snapshotterNames } from '../db-options.js';
 import { EbbtideError, invalidArgument, isKind, kindOf, notFound } from '../errors.js';
-import { Interrupted } from '../images/services.js';
+import { validateIdentifier } from '../model/identifiers.js';
 import type { StringMap } from '../model/records.js';
 import { NoStore } from '../no-store.js';
 import { openDB } from '../open.js';
 import { messageOf } from '../system/system-errors.js';
+import { advised } from './advice.js';
 import { type EtcdOptions, etcdConfig } from './etcd-options.js';
 import { exitCodes } from './exit-codes.js';
 import { Output, type OutputOptions } from './output.js';
-import { quoted } from './printable.js';
 import { Progress } from './progress.js';
 import { StandardOutput } from './standard-output.js';
 import type { Store } from './store.js';
@@ -37,8 +37,6 @@ export interface Env {
   signal: AbortSignal;
   /** Takes SIGHUP, which stops the verb otherwise. */
   onHangup: (take: () => void) => void;
-  /** `ebbtide` with the options that say which store and namespace, as they were typed. */
-  typed: string;
 }
 export interface StoreEnv extends Env {
   db: Store;
@@ -84,22 +82,8 @@ export function verb<O extends object>(
     const given = command.optsWithGlobals<GlobalOptions & O>();
     const options = { ...given, root: resolve(given.root) };
     const args = command.processedArgs.flat().filter((a): a is string => typeof a === 'string');
-    await guarded(options, typedBefore(command), async (env) => fn(env, args, options));
+    await guarded(options, command, async (env) => fn(env, args, options));
   };
-}
-
-/** The command with the global options that were typed, for advice that works as it stands. */
-function typedBefore(command: Command): string {
-  let program = command;
-  while (program.parent !== null) program = program.parent;
-  const words = ['ebbtide'];
-  for (const option of program.options) {
-    const name = option.attributeName();
-    if (name === 'json' || program.getOptionValueSource(name) !== 'cli') continue;
-    words.push(option.long!);
-    if (!option.isBoolean()) words.push(quoted(String(program.getOptionValue(name))));
-  }
-  return words.join(' ');
 }
 
 /** What a verb asks of the store before it runs. */
@@ -130,25 +114,16 @@ export function storeVerb<O extends object>(
 /** Opens the store, runs `fn`, closes the store. Says so when the namespace is unknown, which explains an empty answer. */
 export async function withStore(env: Env, needs: Needs, fn: (env: StoreEnv) => Promise<void>): Promise<void> {
   const { options, signal, out } = env;
+  if (needs.allNamespaces !== true) validateIdentifier(options.namespace, 'namespace');
   await using db = await openStore(options, needs, (root) => out.note(`made a store at ${root}`));
   if (needs.snapshotter !== undefined) checkSnapshotter(needs.snapshotter, db.snapshotters().keys());
   const { namespace } = options;
   try {
     await fn({ ...env, db, ctx: { namespace, signal } });
-  } catch (error) {
-    throw error instanceof Interrupted ? interruptedAt(error, env.typed) : error;
   } finally {
     if (needs.allNamespaces !== true) await hintAtNamespaces(db, namespace, out).catch(() => undefined);
   }
 }
-
-/** With what to type. */
-const interruptedAt = ({ kind, message, lease, cause }: Interrupted, typed: string): EbbtideError =>
-  new EbbtideError(kind, message, {
-    object: lease,
-    remedy: `the same command goes on from here; this drops what it has made: ${typed} leases rm ${quoted(lease)} --sync`,
-    cause,
-  });
 
 async function hintAtNamespaces(db: Store, namespace: string, out: Output): Promise<void> {
   const known = await db.namespaces.list({});
@@ -190,7 +165,7 @@ async function openStore(
       throw error;
     });
     if (found instanceof DB) return found;
-    if (!creates) throw withRemedy(found);
+    if (!creates) throw found;
     const db = await openDB(given);
     made(root);
     return db;
@@ -200,16 +175,6 @@ async function openStore(
     if (late === undefined) throw error;
     return connect(late);
   }
-}
-
-/** With what to type. */
-function withRemedy(error: NoStore): EbbtideError {
-  if (error.place !== 'directory') return error;
-  return new EbbtideError(error.kind, error.message, {
-    object: error.object,
-    remedy: 'check --root; `ebbtide init` makes a store there, and so do import, serve and synth',
-    cause: error,
-  });
 }
 
 // Loaded when there is a daemon: most runs of the command do not need the client.
@@ -230,7 +195,7 @@ export async function findDaemon(root: string): Promise<string | undefined> {
 
 async function guarded(
   options: GlobalOptions & OutputOptions,
-  typed: string,
+  command: Command,
   fn: (env: Env) => Promise<void>,
 ): Promise<void> {
   const abort = new AbortController();
@@ -259,10 +224,10 @@ async function guarded(
   const progress = new Progress();
   try {
     const out = new Output(options, standardOutput);
-    await fn({ options, out, progress, signal: abort.signal, onHangup, typed });
+    await fn({ options, out, progress, signal: abort.signal, onHangup });
   } catch (error) {
     progress.end();
-    process.exitCode = report(error, options.json);
+    process.exitCode = report(advised(error, command), options.json);
     // The store is closed; what may keep the process is a read that nothing can end.
     if (abort.signal.aborted) setTimeout(() => process.kill(process.pid, stoppedBy), STUCK_MS).unref();
   } finally {
@@ -289,7 +254,8 @@ export function report(error: unknown, isJson = false): number {
   process.stderr.write(`ebbtide: ${message} (${kind})\n`);
   if (remedy) process.stderr.write(`  ${remedy}\n`);
   if (kind === 'Unknown' && process.env.EBBTIDE_DEBUG && error instanceof Error) {
-    process.stderr.write(`${error.stack}\n`);
+    const origin = error.cause instanceof Error ? error.cause : error;
+    process.stderr.write(`${origin.stack}\n`);
   }
   return exitCodes[kind];
 }

@@ -64,6 +64,8 @@ export async function exportImages(
 ): Promise<Exported> {
   if (names.length === 0) throw invalidArgument('no image to export', { remedy: 'name at least one image' });
   const to = typeof output === 'string' ? resolve(output) : output;
+  // A lease would make the namespace of a mistyped name.
+  for (const name of names) await services.images.get(ctx, name);
   return underLease(services, ctx, 'export', (leased) =>
     new Exporter(services, leased, options).run(names, to),
   );

@@ -50,6 +50,8 @@ export function containers(program: Command): void {
       storeVerb<CreateOptions>(
         async ({ db, ctx, out, progress }, [id], options) => {
           const spec = { typeUrl: SPEC_TYPE, value: await readSpec(options.spec) };
+          // A lease would make the namespace of a mistyped name.
+          if (options.image !== undefined) await db.images.get(ctx, options.image);
           // A lease holds the new snapshot until the container does.
           await underLease(db, ctx, 'unpack', async (leased) => {
             let mounts: Mount[] = [];

@@ -93,7 +93,15 @@ async function sizesOf(db: Store, ctx: CallContext): Promise<ReadonlyMap<string,
 }
 
 /** Under a lease that holds what the image targets, so that nothing can take it before the new name keeps it. */
-function tag(db: Store, ctx: CallContext, source: string, name: string, force: boolean): Promise<Image> {
+async function tag(
+  db: Store,
+  ctx: CallContext,
+  source: string,
+  name: string,
+  force: boolean,
+): Promise<Image> {
+  // A lease would make the namespace of a mistyped source.
+  await db.images.get(ctx, source);
   return underLease(db, ctx, 'tag', async (leased) => {
     const { target } = await db.images.get(leased, source);
     await db.leases.addResource(leased, leased.lease, { type: 'content', id: target.digest });
