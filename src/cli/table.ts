@@ -25,7 +25,7 @@ export function tableLines(
 ): string[] {
   const titles = columns.map(({ title }) => title);
   let rows = [titles, ...cells];
-  if (sumOf(widthsOf(rows)) > width) rows = rows.map((row) => row.map(shortened));
+  if (sumOf(widthsOf(rows)) > width) rows = rows.map((row) => row.map(shortDigests));
   const widths = widthsOf(rows);
   const kept = columns.map((_, i) => i);
   const over = (): number => sumOf(kept.map((i) => widths[i]!)) - width;
@@ -51,7 +51,7 @@ export function tableLines(
   );
 }
 
-const shortened = (text: string): string => text.replace(DIGEST, `$1`);
+export const shortDigests = (text: string): string => text.replace(DIGEST, `$1`);
 
 const widthsOf = (rows: readonly (readonly string[])[]): number[] =>
   (rows[0] ?? []).map((_, i) => rows.reduce((most, row) => Math.max(most, row[i]!.length), 0));

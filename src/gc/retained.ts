@@ -150,8 +150,8 @@ export async function diskUsageBy(
     if (sizes.reached[n] !== 0) rows.push({ ...group, total, shared: total - retained, retained });
   }
   rows.sort((a, b) => b.retained - a.retained || b.total - a.total || (a.name < b.name ? -1 : 1));
-  const bytes = items.sizes.reduce((sum, size) => sum + size, 0);
-  const garbage = bytes - sizes.kept;
+  const unfinished = ingests === undefined ? 0 : ingests.bytes - ingests.kept;
+  const garbage = bytesOf(items) - sizes.kept + unfinished;
   return {
     by,
     kept: sizes.kept,
@@ -159,10 +159,12 @@ export async function diskUsageBy(
     rows,
     all: allOf(rows, sizesOf(groups.length)),
     ...(without.length > 0 && { without: { names: [...without], ...sizesOf(groups.length + 1) } }),
-    ...(measured && { disk: measured.report({ kept: sizes.kept, garbage }) }),
+    ...(measured && { disk: measured.report({ kept: sizes.kept, garbage, ingests: unfinished }) }),
     ...(disk && (await oldestOf(host, inTurn, ctx.signal))),
   };
 }
+
+const bytesOf = ({ sizes }: Items): number => sizes.reduce((sum, size) => sum + size, 0);
 
 /** What the rows have of unfinished ingests. */
 async function ingestSizes(
@@ -175,7 +177,10 @@ async function ingestSizes(
 ) {
   const items = await Items.ofIngests(host, measured, signal);
   if (items.sizes.length === 0) return undefined;
-  return host.engine.graph.retained(queryOf(at, items, sets, extra), { signal });
+  return {
+    bytes: bytesOf(items),
+    ...(await host.engine.graph.retained(queryOf(at, items, sets, extra), { signal })),
+  };
 }
 
 /** A row that another one keeps can free the same bytes as that one. */

@@ -4,7 +4,7 @@ import { spawn } from 'node:child_process';
 import { existsSync, openSync, readdirSync } from 'node:fs';
 import { chmod, cp, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { after, before, describe, type TestContext, test } from 'node:test';
+import { before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
 import { commandsIn, isLeaf, pathOf } from '../../src/cli/command-tree.js';
@@ -85,11 +85,6 @@ interface Verb {
   words: readonly string[];
 }
 
-const ends: (() => unknown)[] = [];
-after(async () => {
-  for (const end of ends.reverse()) await end();
-});
-
 let verbs: Verb[];
 let store: string;
 let source: string;
@@ -99,11 +94,10 @@ let dir: string;
 
 /** A store in which every verb has something to do. Copied where it is changed. */
 before(async () => {
-  const context = { after: (end: () => unknown) => void ends.push(end) } as unknown as TestContext;
-  dir = await tempDir(context);
+  dir = await tempDir();
   // As another user has to get there.
   await chmod(dir, 0o755);
-  const made = await layout(context);
+  const made = await layout();
   [source, digest, manifest] = [made.path, made.base, made.manifest];
   store = join(dir, 'store');
   {

@@ -125,7 +125,7 @@ export interface Layout {
 }
 
 /** A layout with the images example.com/one:1 and example.com/two:1 over one base layer. */
-export async function layout(t: TestContext): Promise<Layout> {
+export async function layout(t?: TestContext): Promise<Layout> {
   const blobs = new Blobs();
   const base = [
     { name: 'etc', type: 'directory' as const },

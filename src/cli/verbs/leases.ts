@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import type { CallContext } from '../../context.js';
 import { invalidArgument } from '../../errors.js';
 import { Label } from '../../model/labels.js';
+import type { StringMap } from '../../model/records.js';
 import { parseDuration } from '../../model/time.js';
 import { withExpiration, withId, withLabel, withLabels, withRandomId } from '../../stores/leases.js';
 import { blobDigest, snapshotKey } from '../digest-arguments.js';
@@ -33,7 +34,7 @@ export function leases(program: Command): void {
           { title: 'CREATED', value: (l) => shortTime(l.createdAt) },
           { title: 'EXPIRES', value: (l) => (l.expiresAt === undefined ? '-' : shortTime(l.expiresAt)) },
           { title: 'HOLDS', value: (l) => l.resources.length, right: true },
-          { title: 'LABELS', minor: true, value: (l) => labelText(l.labels) },
+          { title: 'LABELS', minor: true, value: (l) => labelText(withoutExpiry(l.labels)) },
         ]);
       }),
     );
@@ -93,4 +94,9 @@ const SNAPSHOTS = 'snapshots/';
 async function resourceId(db: Store, ctx: CallContext, type: string, text: string): Promise<string> {
   if (type === 'content') return blobDigest(db, ctx, text);
   return type.startsWith(SNAPSHOTS) ? snapshotKey(db, ctx, type.slice(SNAPSHOTS.length), text) : text;
+}
+
+/** The expiry has a column of its own. */
+function withoutExpiry({ [Label.gcExpire]: _, ...labels }: StringMap): StringMap {
+  return labels;
 }

@@ -30,7 +30,8 @@ export function printMounts(out: Output, mounts: readonly Mount[], target = '<ta
       const { options, base } = compact(given);
       const at = target.startsWith('<') ? target : quoted(resolve(target));
       const command = `mount -t ${type} ${quoted(source)} ${at} -o ${quoted(options.join(','))}`;
-      out.line(base === '' ? command : `(cd ${quoted(base)} && ${command})`);
+      // To be copied as it is.
+      out.text(`${base === '' ? command : `(cd ${quoted(base)} && ${command})`}\n`);
     }
   });
 }
