@@ -43,7 +43,12 @@ function print(out: Output, report: Report): void {
   const { by, rows, all, without } = report;
   const single: Column<Row>[] = [
     { title: 'NAMESPACE', value: (r) => r.namespace ?? '' },
-    { title: 'EXPIRES', value: (r) => (r.expiresAt === undefined ? '-' : shortTime(r.expiresAt)) },
+    {
+      title: 'EXPIRES',
+      minor: true,
+      whole: true,
+      value: (r) => (r.expiresAt === undefined ? '-' : shortTime(r.expiresAt)),
+    },
   ];
   const kind: Column<Row> = { title: 'KIND', value: (r) => r.kind };
   const owner: Column<Row> = {
@@ -57,7 +62,7 @@ function print(out: Output, report: Report): void {
       ...(rows.some(({ host }) => host !== undefined) ? [owner] : []),
       ...(by === 'namespace' || by === 'snapshotter' ? [] : single),
       { title: 'TOTAL', value: (r) => bytes(r.total), right: true },
-      { title: 'SHARED', value: (r) => bytes(r.shared), right: true },
+      { title: 'SHARED', value: (r) => bytes(r.shared), right: true, minor: true },
       { title: 'RETAINED', value: (r) => bytes(r.retained), right: true },
     ]);
   if (out.isRowsOnly) return;

@@ -17,7 +17,12 @@ export function hosts(program: Command): void {
           out.rows((await hostsOf(db).list()).map(hostDocument), [
             { title: 'HOST', value: (h) => h.id },
             { title: 'STATE', value: (h) => h.state },
-            { title: 'SEEN', value: (h) => (h.seenAt === undefined ? '-' : shortTime(h.seenAt)) },
+            {
+              title: 'SEEN',
+              minor: true,
+              whole: true,
+              value: (h) => (h.seenAt === undefined ? '-' : shortTime(h.seenAt)),
+            },
             { title: 'DIRECTORIES', value: (h) => h.backend },
             { title: 'LEASES', value: (h) => h.leases, right: true },
           ]);

@@ -23,7 +23,7 @@ export function images(program: Command): void {
           { title: 'DIGEST', value: (i) => i.target.digest },
           { title: 'SIZE', value: (i) => bytes(i.size), right: true },
           { title: 'TYPE', minor: true, value: (i) => i.target.mediaType },
-          { title: 'UPDATED', value: (i) => shortTime(i.updatedAt) },
+          { title: 'UPDATED', minor: true, whole: true, value: (i) => shortTime(i.updatedAt) },
           { title: 'LABELS', minor: true, value: (i) => labelText(i.labels) },
         ]);
       }),

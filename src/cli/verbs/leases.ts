@@ -31,8 +31,13 @@ export function leases(program: Command): void {
         }
         out.rows(rows, [
           { title: 'ID', value: (l) => l.id },
-          { title: 'CREATED', value: (l) => shortTime(l.createdAt) },
-          { title: 'EXPIRES', value: (l) => (l.expiresAt === undefined ? '-' : shortTime(l.expiresAt)) },
+          { title: 'CREATED', minor: true, whole: true, value: (l) => shortTime(l.createdAt) },
+          {
+            title: 'EXPIRES',
+            minor: true,
+            whole: true,
+            value: (l) => (l.expiresAt === undefined ? '-' : shortTime(l.expiresAt)),
+          },
           { title: 'HOLDS', value: (l) => l.resources.length, right: true },
           { title: 'LABELS', minor: true, value: (l) => labelText(withoutExpiry(l.labels)) },
         ]);
