@@ -80,7 +80,7 @@ export function verb<O extends object>(
   return async (...raw) => {
     const command = raw.at(-1) as Command;
     const given = command.optsWithGlobals<GlobalOptions & O>();
-    const options = { ...given, root: resolve(given.root) };
+    const options = { ...given, root: given.root === '' ? '' : resolve(given.root) };
     const args = command.processedArgs.flat().filter((a): a is string => typeof a === 'string');
     await guarded(options, command, async (env) => fn(env, args, options));
   };
@@ -224,6 +224,9 @@ async function guarded(
   const progress = new Progress();
   try {
     const out = new Output(options, standardOutput);
+    // A variable that is not set, and not the directory one stands in.
+    if (options.root === '')
+      throw invalidArgument('the root is empty', { remedy: 'name a directory with --root' });
     await fn({ options, out, progress, signal: abort.signal, onHangup });
   } catch (error) {
     progress.end();

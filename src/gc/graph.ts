@@ -5,7 +5,7 @@
 
 import type { GraphCore } from '../engine/graph.js';
 import { invalidArgument, unavailable } from '../errors.js';
-import { addonError, addonPath, loadAddon } from '../system/addon.js';
+import { addonError, addonPath, buildCommand, loadAddon } from '../system/addon.js';
 import { NativeGraph } from './graph-native.js';
 import { TypeScriptGraph } from './graph-ts.js';
 
@@ -18,7 +18,7 @@ export interface CoreInfo {
   addonPath?: string;
 }
 
-const REMEDY = 'build it with "npm rebuild ebbtide" (needs g++ with C++20, make and python3)';
+const remedy = (): string => `build it: ${buildCommand()} (needs g++ with C++20, make and python3)`;
 let told = false;
 
 /** What `createGraph()` would use now. */
@@ -42,10 +42,11 @@ export function createGraph(prefer: CoreKind | undefined = forced()): GraphCore 
   if (prefer === 'native') {
     throw unavailable(`the C++ graph core is not available: ${reason}`, {
       object: addonPath('ebbtide_core'),
-      remedy: REMEDY,
+      remedy: remedy(),
     });
   }
-  if (!told) process.stderr.write(`ebbtide: using the slower TypeScript graph core: ${reason}; ${REMEDY}\n`);
+  if (!told)
+    process.stderr.write(`ebbtide: using the slower TypeScript graph core: ${reason}; ${remedy()}\n`);
   told = true;
   return new TypeScriptGraph();
 }

@@ -106,14 +106,17 @@ function nothingToImport(
   if (leftOut.length > 0) {
     return invalidArgument(`${object} has no image: ${leftOutText(leftOut)}`, {
       object,
-      remedy: 'give a source with images, or import manifests of other kinds as artifacts',
+      remedy: 'give a source with images, or import manifests of other kinds as artifacts (--artifacts)',
     });
   }
   return invalidArgument(
     `${object} has no image${baseName === undefined ? '' : ` that belongs to "${baseName}"`}`,
     {
       object,
-      remedy: baseName === undefined ? 'give a source with images' : 'leave the base name out to import all',
+      remedy:
+        baseName === undefined
+          ? 'give a source with images'
+          : 'leave the base name (--base-name) out to import all',
     },
   );
 }

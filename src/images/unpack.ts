@@ -109,7 +109,10 @@ class Unpacker {
   constructor(services: ImageServices, ctx: LeasedContext, name: string, options: UnpackOptions) {
     const snapshotter = services.snapshotter(name);
     if (snapshotter === undefined) {
-      throw notFound(`there is no snapshotter "${name}"`, { object: name, remedy: 'open the store with it' });
+      throw notFound(`there is no snapshotter "${name}"`, {
+        object: name,
+        remedy: 'open the store with it, or name another one',
+      });
     }
     this.#services = services;
     this.#ctx = ctx;

@@ -62,14 +62,17 @@ describe('a package whose addons were not built', () => {
       console.log(createGraph().kind, createGraph().kind, coreInfo().core);`;
     const { stdout, stderr } = run(script);
     assert.equal(stdout, 'typescript typescript typescript');
-    assert.match(stderr, /^ebbtide: using the slower TypeScript graph core: .*does not exist; .*rebuild.*$/);
+    assert.match(
+      stderr,
+      /^ebbtide: using the slower TypeScript graph core: .*does not exist; .*run install.*$/,
+    );
   });
 
   it('given EBBTIDE_CORE=native, when a graph is created, then Unavailable names the file and a remedy', () => {
     const script = `const { createGraph } = await import('./dist/src/gc/graph.js');
       try { createGraph(); } catch (e) { console.log(e.kind, e.object, e.remedy); }`;
     const { stdout } = run(script, { EBBTIDE_CORE: 'native' });
-    assert.match(stdout, /^Unavailable \S+ebbtide_core\.node build it with/);
+    assert.match(stdout, /^Unavailable \S+ebbtide_core\.node build it: npm /);
   });
 
   it('given system calls, when made, then tools stand in and attributes are not supported', () => {
