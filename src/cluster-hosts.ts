@@ -221,7 +221,7 @@ function ownerOf(lease: string, hosts: ReadonlyMap<string, unknown>): string | u
 const isAlive = (id: string): EbbtideError =>
   failedPrecondition(`host "${id}" is alive: its session with etcd lasts`, {
     object: id,
-    remedy: 'stop it first; a session ends some time after its host (sessionTtlSeconds)',
+    remedy: 'stop it first; a session ends some time after its host (--etcd-session-ttl, sessionTtlSeconds)',
   });
 
 /** For a caller that asks an embedded store for its hosts. */

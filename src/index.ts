@@ -180,7 +180,13 @@ export { childLabels, type LabelledChild, MediaType } from './images/media-types
 export { normalizeDockerReference } from './images/names.js';
 export type { Output } from './images/output.js';
 export { hostPlatform, parsePlatformText } from './images/platforms.js';
-export type { ImageServices, LayerSnapshotter, OnProgress, Progress } from './images/services.js';
+export {
+  type ImageServices,
+  Interrupted,
+  type LayerSnapshotter,
+  type OnProgress,
+  type Progress,
+} from './images/services.js';
 export { chainIds, type Unpacked, type UnpackOptions, unpackImage } from './images/unpack.js';
 
 // ---- Collections

@@ -57,7 +57,7 @@ export class FileLock {
     await handle.close();
     throw unavailable(`${owned} is in use by ${lockHolder(path)}`, {
       object: owned,
-      remedy: 'close it there, or open another directory',
+      remedy: 'wait for it or stop it, or name another root directory',
     });
   }
 

@@ -79,6 +79,7 @@ export const examples: Readonly<Record<string, readonly string[]>> = {
   ],
   demo: ['ebbtide demo', 'ebbtide demo layout -s native --keep'],
   synth: ['ebbtide synth --root /tmp/dense --records 100k'],
+  schema: ['ebbtide schema > ebbtide.schema.json', 'ebbtide schema images ls'],
   completion: [
     'source <(ebbtide completion bash)',
     // biome-ignore lint/suspicious/noTemplateCurlyInString: it is zsh's

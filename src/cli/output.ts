@@ -4,6 +4,7 @@
  */
 import { invalidArgument } from '../errors.js';
 import { formatTimestamp } from '../model/time.js';
+import { folded } from './fold.js';
 import { printable } from './printable.js';
 import { jsonValue, rowFormat } from './row-format.js';
 import { type TableColumn, tableLines } from './table.js';
@@ -57,8 +58,11 @@ export class Output {
     return !this.#quiet && new RegExp(`\\{\\s*${field}`).test(this.#template ?? `{${field}`);
   }
 
+  /** For people: broken where a terminal ends. */
   line(text = ''): void {
-    this.#sink.write(`${text}\n`);
+    const { columns } = this.#sink;
+    const lines = columns === undefined || this.json || this.isRowsOnly ? [text] : folded(text, columns);
+    this.#sink.write(`${lines.join('\n')}\n`);
   }
 
   /** As it is. */
@@ -85,7 +89,7 @@ export class Output {
 
   table<Row>(rows: readonly Row[], columns: readonly Column<Row>[]): void {
     const cells = rows.map((row) => columns.map((c) => printable(String(c.value(row)))));
-    for (const line of tableLines(columns, cells, this.#sink.columns)) this.line(line);
+    for (const line of tableLines(columns, cells, this.#sink.columns)) this.text(`${line}\n`);
   }
 
   /** One object: JSON, or the lines of `text`. */

@@ -38,9 +38,14 @@ const verbs: Readonly<Record<string, Readonly<Record<string, () => Promise<Regis
   'To try it, and for the shell:': {
     demo: async () => (await import('./verbs/demo.js')).demo,
     synth: async () => (await import('./verbs/synth.js')).synth,
+    schema: async () => (await import('./verbs/schema.js')).schema,
     completion: async () => (await import('./verbs/completion.js')).completion,
   },
 };
+
+/** Characters of the help's right column, at least, and of its lines where nobody looks at them. */
+const HELP_WIDTH_LEAST = 20;
+const HELP_WIDTH = 80;
 
 /** Words that are about all verbs. */
 const ABOUT_ALL: readonly string[] = ['help', '--help', '-h', 'completion'];
@@ -57,7 +62,10 @@ export async function createProgram(words: readonly string[] = []): Promise<Comm
     .version(version)
     .enablePositionalOptions(false)
     .showHelpAfterError('(ebbtide --help shows the verbs)')
+    // Also on narrow terminals.
+    .configureHelp({ minWidthToWrap: HELP_WIDTH_LEAST })
     .configureOutput({
+      getOutHelpWidth: () => standardOutput.columns ?? HELP_WIDTH,
       writeOut: (text) => standardOutput.write(text),
       // Errors are JSON as well, and main.ts writes them.
       ...(words.includes('--json') && { writeErr: () => undefined }),

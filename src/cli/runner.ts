@@ -9,10 +9,12 @@ import type { CallContext } from '../context.js';
 import { DB } from '../db.js';
 import { snapshotterNames } from '../db-options.js';
 import { EbbtideError, invalidArgument, isKind, kindOf, notFound } from '../errors.js';
+import { validateIdentifier } from '../model/identifiers.js';
 import type { StringMap } from '../model/records.js';
 import { NoStore } from '../no-store.js';
 import { openDB } from '../open.js';
 import { messageOf } from '../system/system-errors.js';
+import { advised } from './advice.js';
 import { type EtcdOptions, etcdConfig } from './etcd-options.js';
 import { exitCodes } from './exit-codes.js';
 import { Output, type OutputOptions } from './output.js';
@@ -81,10 +83,10 @@ export function verb<O extends object>(
   return async (...raw) => {
     const command = raw.at(-1) as Command;
     const given = command.optsWithGlobals<GlobalOptions & O>();
-    const options = { ...given, root: resolve(given.root) };
+    const options = { ...given, root: given.root === '' ? '' : resolve(given.root) };
     if (given.containerdRoot !== undefined && !isNamespaceGiven(command)) options.namespace = EVERY_NAMESPACE;
     const args = command.processedArgs.flat().filter((a): a is string => typeof a === 'string');
-    await guarded(options, async (env) => {
+    await guarded(options, command, async (env) => {
       if (given.containerdRoot !== undefined && !readsAnyRoot) throw notThere(command.name());
       await fn(env, args, options);
     });
@@ -133,6 +135,8 @@ export function storeVerb<O extends object>(
 /** Opens the store, runs `fn`, closes the store. Says so when the namespace is unknown, which explains an empty answer. */
 export async function withStore(env: Env, needs: Needs, fn: (env: StoreEnv) => Promise<void>): Promise<void> {
   const { options, signal, out } = env;
+  const isForeign = options.containerdRoot !== undefined;
+  if (!isForeign && needs.allNamespaces !== true) validateIdentifier(options.namespace, 'namespace');
   await using db =
     options.containerdRoot === undefined
       ? await openStore(options, needs, (root) => out.note(`made a store at ${root}`))
@@ -199,7 +203,7 @@ async function openStore(
       throw error;
     });
     if (found instanceof DB) return found;
-    if (!creates) throw withRemedy(found);
+    if (!creates) throw found;
     const db = await openDB(given);
     made(root);
     return db;
@@ -209,16 +213,6 @@ async function openStore(
     if (late === undefined) throw error;
     return connect(late);
   }
-}
-
-/** With what to type. */
-function withRemedy(error: NoStore): EbbtideError {
-  if (error.place !== 'directory') return error;
-  return new EbbtideError(error.kind, error.message, {
-    object: error.object,
-    remedy: 'check --root; `ebbtide init` makes a store there, and so do import, serve and synth',
-    cause: error,
-  });
 }
 
 // Loaded when there is a daemon: most runs of the command do not need the client.
@@ -239,9 +233,11 @@ export async function findDaemon(root: string): Promise<string | undefined> {
 
 async function guarded(
   options: GlobalOptions & OutputOptions,
+  command: Command,
   fn: (env: Env) => Promise<void>,
 ): Promise<void> {
   const abort = new AbortController();
+  let stoppedBy: NodeJS.Signals = 'SIGINT';
   let hangup: (() => void) | undefined;
   const onHangup = (take: () => void): void => {
     hangup = take;
@@ -259,21 +255,30 @@ async function guarded(
       return;
     }
     process.stderr.write('ebbtide: stopping; once more to stop at once\n');
+    stoppedBy = name;
     abort.abort();
   };
   for (const name of STOPPING) process.on(name, interrupt);
   const progress = new Progress();
   try {
     const out = new Output(options, standardOutput);
+    // A variable that is not set, and not the directory one stands in.
+    if (options.root === '')
+      throw invalidArgument('the root is empty', { remedy: 'name a directory with --root' });
     await fn({ options, out, progress, signal: abort.signal, onHangup });
   } catch (error) {
     progress.end();
-    process.exitCode = report(error, options.json);
+    process.exitCode = report(advised(error, command), options.json);
+    // The store is closed; what may keep the process is a read that nothing can end.
+    if (abort.signal.aborted) setTimeout(() => process.kill(process.pid, stoppedBy), STUCK_MS).unref();
   } finally {
     progress.end();
     for (const name of STOPPING) process.off(name, interrupt);
   }
 }
+
+/** How long an interrupted process may take to end by itself. */
+const STUCK_MS = 500;
 
 /** A terminal that goes away stops a verb as Ctrl-C does. The daemon takes SIGHUP for itself. */
 const STOPPING = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
@@ -290,7 +295,8 @@ export function report(error: unknown, isJson = false): number {
   process.stderr.write(`ebbtide: ${message} (${kind})\n`);
   if (remedy) process.stderr.write(`  ${remedy}\n`);
   if (kind === 'Unknown' && process.env.EBBTIDE_DEBUG && error instanceof Error) {
-    process.stderr.write(`${error.stack}\n`);
+    const origin = error.cause instanceof Error ? error.cause : error;
+    process.stderr.write(`${origin.stack}\n`);
   }
   return exitCodes[kind];
 }

@@ -4,6 +4,8 @@ export interface TableColumn {
   readonly title: string;
   /** Numbers are aligned right, and never cut. */
   readonly right?: boolean | undefined;
+  /** A part of it tells nothing, as of a time: it is never cut. */
+  readonly whole?: boolean | undefined;
   /** Cut before others, and left out if that is not enough. */
   readonly minor?: boolean | undefined;
 }
@@ -16,7 +18,7 @@ const DIGEST = /\b(sha(?:256|384|512):[0-9a-f]{12})[0-9a-f]{52,}/g;
 
 /**
  * Digests are shortened first, which every verb takes; then minor columns are cut, then left out; then the widest of the
- * others is cut.
+ * others is cut; minor numbers are left out where all that is not enough.
  */
 export function tableLines(
   columns: readonly TableColumn[],
@@ -25,24 +27,26 @@ export function tableLines(
 ): string[] {
   const titles = columns.map(({ title }) => title);
   let rows = [titles, ...cells];
-  if (sumOf(widthsOf(rows)) > width) rows = rows.map((row) => row.map(shortened));
+  if (sumOf(widthsOf(rows)) > width) rows = rows.map((row) => row.map(shortDigests));
   const widths = widthsOf(rows);
   const kept = columns.map((_, i) => i);
   const over = (): number => sumOf(kept.map((i) => widths[i]!)) - width;
   cut(
     widths,
-    kept.filter((i) => columns[i]!.minor),
+    kept.filter((i) => columns[i]!.minor && canBeCut(columns[i]!)),
     over,
   );
-  for (let last = kept.findLastIndex((i) => columns[i]!.minor); over() > 0 && last >= 0; ) {
-    kept.splice(last, 1);
-    last = kept.findLastIndex((i) => columns[i]!.minor);
-  }
+  const leaveOut = (isDue: (column: TableColumn) => boolean): void => {
+    for (let at = kept.length - 1; over() > 0 && at >= 0; at--)
+      if (isDue(columns[kept[at]!]!)) kept.splice(at, 1);
+  };
+  leaveOut(({ minor, right }) => minor === true && right !== true);
   cut(
     widths,
-    kept.filter((i) => !columns[i]!.right),
+    kept.filter((i) => canBeCut(columns[i]!)),
     over,
   );
+  leaveOut(({ minor }) => minor === true);
   return rows.map((row) =>
     kept
       .map((i) => fitted(row[i]!, widths[i]!, columns[i]!.right === true))
@@ -51,7 +55,9 @@ export function tableLines(
   );
 }
 
-const shortened = (text: string): string => text.replace(DIGEST, `$1`);
+const canBeCut = ({ right, whole }: TableColumn): boolean => right !== true && whole !== true;
+
+export const shortDigests = (text: string): string => text.replace(DIGEST, `$1`);
 
 const widthsOf = (rows: readonly (readonly string[])[]): number[] =>
   (rows[0] ?? []).map((_, i) => rows.reduce((most, row) => Math.max(most, row[i]!.length), 0));

@@ -4,6 +4,7 @@
  */
 import { statfs } from 'node:fs/promises';
 import { basename, dirname } from 'node:path';
+import { INGESTS, ingestName } from '../backends/content/layout.js';
 import { BLOCK_BYTES, diskUsage } from '../backends/disk-usage.js';
 import { isSnapshotNumber } from '../backends/numbered-directories.js';
 import { SNAPSHOTS } from '../backends/snapshot-driver.js';
@@ -28,8 +29,8 @@ export interface DiskReport {
   root: string;
   total: number;
   /**
-   * Blobs and snapshots with a record: `kept` and `garbage`; `orphans`: those without one. `unfinished`: ingests, and
-   * snapshots under construction; `trash`: what is being deleted; `damaged`: what a repair has put aside; `store`: own files and
+   * Blobs and snapshots with a record: `kept` and `garbage`, which has ingests too; `orphans`: all those without one.
+   * `unfinished`: the other ingests, and snapshots under construction; `trash`: what is being deleted; `damaged`: what a repair has put aside; `store`: own files and
    * directories. `elsewhere`: what of the first two is not under the root, below 0.
    */
   lines: Record<DiskLine, number>;
@@ -53,6 +54,8 @@ export class MeasuredDisk {
   readonly #lines: Record<PlainLine, number> = { unfinished: 0, trash: 0, damaged: 0, store: 0 };
   /** Bytes by digest, or by snapshotter and directory. */
   readonly #objects = new Map<string, number>();
+  /** Bytes by the directory of an ingest. */
+  readonly #ingests = new Map<string, number>();
   #total = 0;
   #elsewhere = 0;
   #fileSystem: DiskReport['fileSystem'] = { size: 0, used: 0, free: 0 };
@@ -85,6 +88,8 @@ export class MeasuredDisk {
       const bytes = stats.blocks * BLOCK_BYTES;
       const place = places.of(path.toString('latin1', above));
       if ('line' in place) this.#lines[place.line] += bytes;
+      else if ('ingest' in place)
+        this.#ingests.set(place.ingest, (this.#ingests.get(place.ingest) ?? 0) + bytes);
       else this.#objects.set(place.object, (this.#objects.get(place.object) ?? 0) + bytes);
     });
     this.#total = size;
@@ -100,6 +105,15 @@ export class MeasuredDisk {
     return this.#take(objectName(snapshotter, directory));
   }
 
+  /** Of an ingest, by the backend's ref. As of objects: what nobody asks for is an orphan. */
+  ingest(ref: string): number {
+    const name = ingestName(ref);
+    const bytes = this.#ingests.get(name) ?? 0;
+    this.#ingests.delete(name);
+    this.#lines.unfinished += bytes;
+    return bytes;
+  }
+
   /** Bytes that a record names and that are not among those of the root. */
   addElsewhere(bytes: number): void {
     this.#elsewhere += bytes;
@@ -111,10 +125,11 @@ export class MeasuredDisk {
     return bytes;
   }
 
-  /** After all records have been told. */
-  report({ kept, garbage }: { kept: number; garbage: number }): DiskReport {
+  /** After all records have been told. `ingests`: of the garbage, what is unfinished. */
+  report({ kept, garbage, ingests }: { kept: number; garbage: number; ingests: number }): DiskReport {
     let orphans = 0;
-    for (const bytes of this.#objects.values()) orphans += bytes;
+    for (const left of [this.#objects, this.#ingests]) for (const bytes of left.values()) orphans += bytes;
+    this.#lines.unfinished -= ingests;
     // Not -0.
     const elsewhere = 0 - this.#elsewhere;
     return {
@@ -138,6 +153,8 @@ function* underWay({ backends, snapshotterStores }: CollectHost): Generator<stri
   }
 }
 
+type Place = { readonly line: PlainLine } | { readonly ingest: string } | { readonly object: string };
+
 /** What the paths below the root belong to. */
 class Places {
   readonly #content: string;
@@ -153,7 +170,7 @@ class Places {
   }
 
   /** @param path below the root, '' for the root itself */
-  of(path: string): { line: PlainLine } | { object: string } {
+  of(path: string): Place {
     const [plugin = '', place = '', name = '', entry = ''] = path.split('/', 4);
     if (plugin === this.#content) return contentPlace(place, name, entry);
     const snapshotter = this.#snapshotters.get(plugin);
@@ -165,15 +182,15 @@ class Places {
 }
 
 const lineOfPlace: Readonly<Record<string, PlainLine>> = {
-  ingest: 'unfinished',
   '.drafts': 'unfinished',
   '.trash': 'trash',
   '.damaged': 'damaged',
 };
 
-function contentPlace(place: string, name: string, entry: string): { line: PlainLine } | { object: string } {
+function contentPlace(place: string, name: string, entry: string): Place {
   const digest = `${name}:${entry}`;
   if (place === 'blobs' && isDigest(digest)) return { object: digest };
+  if (place === INGESTS && name !== '') return { ingest: name };
   // The directories of these are there when nothing is in them.
   return { line: name === '' ? 'store' : (lineOfPlace[place] ?? 'store') };
 }

@@ -9,12 +9,13 @@ import { components } from '../engine/schema/keys.js';
 import { isNotFound } from '../errors.js';
 import { isDigest } from '../model/digest.js';
 import type { Candidate } from './stats.js';
-import { kindName, nodeOfKey, ResourceContent, ResourceSnapshot } from './types.js';
+import { kindName, nodeOfKey, ResourceContent, ResourceIngest, ResourceSnapshot } from './types.js';
 import type { BackendItem } from './unnamed-items.js';
 
 export interface DryRunHost {
   readonly engine: Engine;
   readonly backends: ReadonlyMap<string, SnapshotterBackend>;
+  readonly content: Pick<ContentBackend, 'status'>;
 }
 
 /** Candidates listed before other work gets its turn. */
@@ -40,7 +41,7 @@ export async function listCandidates(host: DryRunHost, ids: Uint32Array): Promis
 
 /** An orphan as reports show it; undefined when its backend does not have it (any more). */
 export async function orphanCandidate(
-  { content, backends }: DryRunHost & { readonly content: ContentBackend },
+  { content, backends }: Omit<DryRunHost, 'content'> & { readonly content: ContentBackend },
   item: BackendItem,
   size: number | undefined,
 ): Promise<Candidate | undefined> {
@@ -86,14 +87,22 @@ export function identityOf(value: Value): string {
   return [...times, ...names].join(' ');
 }
 
+/** Bytes of an ingest, by the backend's ref; 0 when the backend does not know it. */
+export const ingestBytes = (content: Pick<ContentBackend, 'status'>, ref: string): Promise<number> =>
+  content.status(ref).then(
+    ({ offset }) => offset,
+    () => 0,
+  );
+
 /** Bytes a node's object takes in its backend; 0 when the backend does not know it. */
-export async function sizeOf({ engine, backends }: DryRunHost, id: number): Promise<number> {
+export async function sizeOf({ engine, backends, content }: DryRunHost, id: number): Promise<number> {
   const type = engine.graph.flagsOf(id) >> 8;
-  if (type !== ResourceContent && type !== ResourceSnapshot) return 0;
+  if (type !== ResourceContent && type !== ResourceSnapshot && type !== ResourceIngest) return 0;
   const record = engine.keyOf(id);
   const value = record === undefined ? undefined : engine.get(record);
   if (record === undefined || typeof value !== 'object') return 0;
   if (type === ResourceContent) return typeof value.size === 'number' ? value.size : 0;
+  if (type === ResourceIngest) return typeof value.ref === 'string' ? ingestBytes(content, value.ref) : 0;
   const backend = backends.get(components(record)[2] ?? '');
   if (backend === undefined || typeof value.name !== 'string') return 0;
   try {

@@ -4,7 +4,7 @@
  */
 import type { GraphCore } from '../engine/graph.js';
 import { invalidArgument, unavailable } from '../errors.js';
-import { addonError, addonPath, loadAddon } from '../system/addon.js';
+import { addonError, addonPath, buildCommand, loadAddon } from '../system/addon.js';
 import { type CarriedGraph, CoreGraph } from './graph-core.js';
 import { WasmGraph, wasmError, wasmPath } from './graph-wasm.js';
 
@@ -19,7 +19,7 @@ export interface CoreInfo {
   path: string;
 }
 
-const REMEDY = 'build it with "npm rebuild ebbtide" (needs g++ with C++20, make and python3)';
+const remedy = (): string => `build it: ${buildCommand()} (needs g++ with C++20, make and python3)`;
 
 /** What `createGraph()` would use now. */
 export function coreInfo(): CoreInfo {
@@ -27,7 +27,7 @@ export function coreInfo(): CoreInfo {
   if (forced() === 'native') return { core: 'native', path: addon };
   if (forced() === 'wasm') return { core: 'wasm', path: wasmPath(), reason: 'EBBTIDE_CORE=wasm' };
   if (loadAddon('ebbtide_core') !== undefined) return { core: 'native', path: addon };
-  return { core: 'wasm', path: wasmPath(), reason: `${addonError('ebbtide_core')}; ${REMEDY}` };
+  return { core: 'wasm', path: wasmPath(), reason: `${addonError('ebbtide_core')}; ${remedy()}` };
 }
 
 /**
@@ -45,7 +45,7 @@ export function createGraph(prefer: CoreKind | undefined = forced()): GraphCore 
   const module = prefer === 'native' ? undefined : `its WebAssembly did not: ${wasmError()}`;
   throw unavailable(`there is no graph core: ${[missing, module].filter(Boolean).join('; ')}`, {
     object: prefer === 'wasm' ? wasmPath() : addonPath('ebbtide_core'),
-    remedy: prefer === 'wasm' ? 'install the package again' : REMEDY,
+    remedy: prefer === 'wasm' ? 'install the package again' : remedy(),
   });
 }
 

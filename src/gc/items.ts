@@ -66,6 +66,23 @@ export class Items {
     return items;
   }
 
+  /** The open ingests by what the disk has of them; apart, since an ingest may keep a blob as well. */
+  static async ofIngests({ engine }: ItemsHost, disk: MeasuredDisk, signal?: AbortSignal): Promise<Items> {
+    const items = new Items(engine.graph.stats().limit, disk);
+    for (const [n, id] of presentNodes(engine.graph, ResourceIngest).entries()) {
+      if (n % RECORDS_PER_TURN === RECORDS_PER_TURN - 1) {
+        await breathe();
+        throwIfAborted(signal);
+      }
+      const record = engine.keyOf(id);
+      const value = record === undefined ? undefined : engine.get(record);
+      if (typeof value !== 'object' || typeof value.ref !== 'string') continue;
+      const { ref } = value;
+      items.ofNode[id] = items.#add(ref, () => disk.ingest(ref));
+    }
+    return items;
+  }
+
   #add(name: string, size: () => number): number {
     let item = this.#known.get(name);
     if (item === undefined) {

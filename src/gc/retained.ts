@@ -69,7 +69,7 @@ export interface UsageOptions {
   without?: readonly string[] | undefined;
   /**
    * Also measure the directories, as `du` does, and find the oldest garbage: reads them all, and waits for a collection under
-   * way. Sizes are then what the disk has, instead of what the records say.
+   * way. Sizes are then what the disk has, of ingests too, instead of what the records say.
    */
   disk?: boolean | undefined;
 }
@@ -139,15 +139,19 @@ export async function diskUsageBy(
   const sets = [...groups, union(groups)];
   if (without.length > 0) sets.push(together(groups, without));
   const sizes = await graph.retained(queryOf(at, items, sets, extra), { signal: ctx.signal });
-  const sizesOf = (n: number) => ({ total: sizes.total[n]!, retained: sizes.retained[n]! });
+  const ingests = measured && (await ingestSizes(host, measured, at, sets, extra, ctx.signal));
+  const sizesOf = (n: number) => ({
+    total: sizes.total[n]! + (ingests?.total[n] ?? 0),
+    retained: sizes.retained[n]! + (ingests?.retained[n] ?? 0),
+  });
   const rows: UsageRow[] = [];
   for (const [n, { ids: _, ...group }] of groups.entries()) {
     const { total, retained } = sizesOf(n);
     if (sizes.reached[n] !== 0) rows.push({ ...group, total, shared: total - retained, retained });
   }
   rows.sort((a, b) => b.retained - a.retained || b.total - a.total || (a.name < b.name ? -1 : 1));
-  const bytes = items.sizes.reduce((sum, size) => sum + size, 0);
-  const garbage = bytes - sizes.kept;
+  const unfinished = ingests === undefined ? 0 : ingests.bytes - ingests.kept;
+  const garbage = bytesOf(items) - sizes.kept + unfinished;
   return {
     by,
     kept: sizes.kept,
@@ -155,8 +159,27 @@ export async function diskUsageBy(
     rows,
     all: allOf(rows, sizesOf(groups.length)),
     ...(without.length > 0 && { without: { names: [...without], ...sizesOf(groups.length + 1) } }),
-    ...(measured && { disk: measured.report({ kept: sizes.kept, garbage }) }),
+    ...(measured && { disk: measured.report({ kept: sizes.kept, garbage, ingests: unfinished }) }),
     ...(disk && (await oldestOf(host, inTurn, ctx.signal))),
+  };
+}
+
+const bytesOf = ({ sizes }: Items): number => sizes.reduce((sum, size) => sum + size, 0);
+
+/** What the rows have of unfinished ingests. */
+async function ingestSizes(
+  host: CollectHost,
+  measured: MeasuredDisk,
+  at: Instant,
+  sets: readonly Group[],
+  extra: ExtraEdges,
+  signal: AbortSignal | undefined,
+) {
+  const items = await Items.ofIngests(host, measured, signal);
+  if (items.sizes.length === 0) return undefined;
+  return {
+    bytes: bytesOf(items),
+    ...(await host.engine.graph.retained(queryOf(at, items, sets, extra), { signal })),
   };
 }
 

@@ -10,6 +10,7 @@ import { isFailedPrecondition, isNotFound } from '../errors.js';
 import { isDigest } from '../model/digest.js';
 import { blobGuard, ingestGuard } from '../stores/guards.js';
 import type { SweepWork } from './dirty.js';
+import { ingestBytes } from './dry-run.js';
 import { Outstanding } from './outstanding.js';
 import { count } from './stats.js';
 import {
@@ -178,8 +179,10 @@ class ContentSweep {
         if (names.isNamed(ref) || this.#inFlight().has(ref)) return;
         await engine.flush();
         try {
+          const bytes = await ingestBytes(content, ref);
           await content.abort(ref);
           this.report.removed++;
+          this.report.bytes += bytes;
         } catch (error) {
           if (isFailedPrecondition(error)) this.report.refused.push({ kind: 'ingest', ref });
           else if (!isNotFound(error)) this.#failed(ref, messageOf(error));

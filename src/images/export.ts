@@ -64,7 +64,11 @@ export async function exportImages(
 ): Promise<Exported> {
   if (names.length === 0) throw invalidArgument('no image to export', { remedy: 'name at least one image' });
   const to = typeof output === 'string' ? resolve(output) : output;
-  return underLease(services, ctx, (leased) => new Exporter(services, leased, options).run(names, to));
+  // A lease would make the namespace of a mistyped name.
+  for (const name of names) await services.images.get(ctx, name);
+  return underLease(services, ctx, 'export', (leased) =>
+    new Exporter(services, leased, options).run(names, to),
+  );
 }
 
 /** An image on its way into the layout. */

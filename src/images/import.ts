@@ -11,7 +11,7 @@ import { stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { ArchiveLimits } from '../backends/archive/limits.js';
 import type { CallContext } from '../context.js';
-import { type EbbtideError, invalidArgument, isAlreadyExists, isNotFound } from '../errors.js';
+import { abortError, type EbbtideError, invalidArgument, isAlreadyExists, isNotFound } from '../errors.js';
 import type { StringMap } from '../model/records.js';
 import type { Image } from '../stores/images.js';
 import { fsError } from '../system/system-errors.js';
@@ -67,7 +67,7 @@ export function importImage(
 ): Promise<Image[]> {
   // A path of now: the process may change its directory before a blob is opened.
   const source = typeof from === 'string' ? resolve(from) : from;
-  return underLease(services, ctx, async (leased) => {
+  return underLease(services, ctx, 'import', async (leased) => {
     const images = await open(services, leased, source, options);
     const { manifests, unusable } = images.index;
     checkCount(manifests.length, nameOf(source), MAX_IMAGES);
@@ -106,14 +106,17 @@ function nothingToImport(
   if (leftOut.length > 0) {
     return invalidArgument(`${object} has no image: ${leftOutText(leftOut)}`, {
       object,
-      remedy: 'give a source with images, or import manifests of other kinds as artifacts',
+      remedy: 'give a source with images, or import manifests of other kinds as artifacts (--artifacts)',
     });
   }
   return invalidArgument(
     `${object} has no image${baseName === undefined ? '' : ` that belongs to "${baseName}"`}`,
     {
       object,
-      remedy: baseName === undefined ? 'give a source with images' : 'leave the base name out to import all',
+      remedy:
+        baseName === undefined
+          ? 'give a source with images'
+          : 'leave the base name (--base-name) out to import all',
     },
   );
 }
@@ -137,12 +140,43 @@ async function open(
   { limits, progress }: ImportOptions,
 ): Promise<ImageSource> {
   const archive = { name: nameOf(source), limits, progress };
-  if (typeof source !== 'string') return readArchive(services, ctx, source, archive);
+  if (typeof source !== 'string')
+    return readArchive(services, ctx, untilAborted(source, ctx.signal), archive);
   const stats = await stat(source).catch((error: unknown) => {
     throw fsError('import', source, error);
   });
   if (stats.isDirectory()) return openLayout(source);
-  return readArchive(services, ctx, fileBytes(source), archive);
+  return readArchive(services, ctx, untilAborted(fileBytes(source), ctx.signal), archive);
+}
+
+/** The end of the signal ends it also while the source keeps it waiting, as a pipe may for ever. */
+async function* untilAborted(
+  source: AsyncIterable<Uint8Array>,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Uint8Array, void, void> {
+  const iterator = source[Symbol.asyncIterator]();
+  try {
+    for (;;) {
+      const { done, value } = await orAborted(iterator.next(), signal);
+      if (done === true) return;
+      yield value;
+    }
+  } finally {
+    const ended = iterator.return?.();
+    // Not before its next bytes come.
+    if (signal?.aborted) ended?.catch(() => undefined);
+    else await ended;
+  }
+}
+
+function orAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return work;
+  return new Promise<T>((resolve, reject) => {
+    const abort = (): void => reject(abortError(signal));
+    if (signal.aborted) abort();
+    signal.addEventListener('abort', abort, { once: true });
+    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
+  });
 }
 
 async function* fileBytes(path: string): AsyncGenerator<Uint8Array, void, void> {

@@ -5,11 +5,13 @@
 import { randomBytes } from 'node:crypto';
 import type { Mount, SnapshotInfo, SnapshotOptions } from '../backends/contract.js';
 import { type CallContext, withLease } from '../context.js';
-import { isKind, isNotFound } from '../errors.js';
+import { EbbtideError, isKind, isNotFound, kindOf } from '../errors.js';
+import { Label } from '../model/labels.js';
 import { NANOS_PER_SECOND, now } from '../model/time.js';
 import type { ContentStore } from '../stores/content.js';
 import type { ImageStore } from '../stores/images.js';
-import { type LeaseManager, withExpiration, withRandomId } from '../stores/leases.js';
+import { type LeaseManager, withExpiration, withLabel, withRandomId } from '../stores/leases.js';
+import { messageOf } from '../system/system-errors.js';
 
 /** A namespaced snapshotter, as far as unpacking goes. */
 export interface LayerSnapshotter {
@@ -42,22 +44,47 @@ export type OnProgress = (progress: Progress) => void;
 /** How long a lease that nobody deleted holds on: containerd's own default. */
 const LEASE_LIFETIME_MS = 24 * 3600 * 1000;
 
+/** What a lease is for: it stays when its work is interrupted if another attempt goes on from there. */
+export type LeasedWork = 'import' | 'unpack' | 'export' | 'tag';
+const resumed: readonly LeasedWork[] = ['import', 'unpack'];
+
+/** The end of work that its context ended, and whose lease stays, so that what was made is there for the next attempt. */
+export class Interrupted extends EbbtideError {
+  readonly lease: string;
+
+  constructor(lease: string, cause: unknown) {
+    super(kindOf(cause), messageOf(cause), {
+      object: lease,
+      remedy: `do the same again to go on from here, or delete the lease "${lease}", which keeps what was made for a day`,
+      cause,
+    });
+    this.lease = lease;
+  }
+}
+
 /**
- * Runs `work` under a lease: the context's own, or a new one that is deleted afterwards. When the context was
- * ended (Ctrl-C), the new lease stays until it expires, so that what was fetched is there for the next attempt.
+ * Runs `work` under a lease: the context's own, or a new one that is deleted afterwards. Interrupted: the context was
+ * ended (Ctrl-C), and the new lease stays until it expires.
  */
 export async function underLease<T>(
   services: ImageServices,
   ctx: CallContext,
+  what: LeasedWork,
   work: (ctx: LeasedContext) => Promise<T>,
 ): Promise<T> {
   if (ctx.lease !== undefined && ctx.lease !== '') return work({ ...ctx, lease: ctx.lease });
-  const { id } = await services.leases.create(ctx, withRandomId(), withExpiration(LEASE_LIFETIME_MS));
+  const { id } = await services.leases.create(
+    ctx,
+    withRandomId(),
+    withExpiration(LEASE_LIFETIME_MS),
+    withLabel(Label.leaseFor, what),
+  );
   let result: T;
   try {
     result = await work({ ...withLease(ctx, id), lease: id });
   } catch (error) {
-    if (!isKind(error, 'Canceled')) await dropLease(services, ctx, id).catch(() => undefined);
+    if (isKind(error, 'Canceled') && resumed.includes(what)) throw new Interrupted(id, error);
+    await dropLease(services, ctx, id).catch(() => undefined);
     throw error;
   }
   await dropLease(services, ctx, id);

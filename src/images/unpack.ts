@@ -80,7 +80,7 @@ export function unpackImage(
   snapshotter: string,
   options: UnpackOptions = {},
 ): Promise<Unpacked> {
-  return underLease(services, ctx, (leased) =>
+  return underLease(services, ctx, 'unpack', (leased) =>
     new Unpacker(services, leased, snapshotter, options).run(image.target),
   );
 }
@@ -109,7 +109,10 @@ class Unpacker {
   constructor(services: ImageServices, ctx: LeasedContext, name: string, options: UnpackOptions) {
     const snapshotter = services.snapshotter(name);
     if (snapshotter === undefined) {
-      throw notFound(`there is no snapshotter "${name}"`, { object: name, remedy: 'open the store with it' });
+      throw notFound(`there is no snapshotter "${name}"`, {
+        object: name,
+        remedy: 'open the store with it, or name another one',
+      });
     }
     this.#services = services;
     this.#ctx = ctx;

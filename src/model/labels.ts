@@ -54,6 +54,8 @@ export const Label = {
   uncompressed: 'containerd.io/uncompressed',
   /** Followed by `.<registry host>`: repositories the blob came from. */
   distributionSource: 'containerd.io/distribution.source',
+  /** On a lease that the store made for work of its own: what for. */
+  leaseFor: 'ebbtide/lease-for',
 } as const;
 
 /** InvalidArgument when key and value exceed 4096 bytes together, or the key is empty or holds a NUL. */

@@ -27,7 +27,7 @@ export const leaseExists = (reader: Reader, ns: string, id: string, scope?: stri
   id !== '' && reader.has(leaseKeyIn(reader, ns, id, scope));
 
 export const leaseNotFound = (id: string): EbbtideError =>
-  notFound(`lease "${id}" not found`, { object: id, remedy: 'create the lease in this namespace first' });
+  notFound(`lease "${id}" not found`, { object: id });
 
 /** NotFound unless the context has no lease or the namespace has it. */
 export function requireContextLease(reader: Reader, ctx: CallContext, ns: string): void {

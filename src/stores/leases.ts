@@ -128,7 +128,10 @@ export class LeaseManager {
     const draft: LeaseDraft = { id: '', labels: {} };
     for (const option of options) option(draft);
     const { id } = draft;
-    if (id === '') throw invalidArgument('a lease needs an id', { remedy: 'pass withId or withRandomId' });
+    if (id === '')
+      throw invalidArgument('a lease needs an id', {
+        remedy: 'give one (withId), or leave it to chance (withRandomId)',
+      });
     const ns = requireNamespace(ctx);
     checkComponent(id, 'lease id');
     checkMapSize('labels', draft.labels);

@@ -112,7 +112,7 @@ export class NamespaceStore {
     if (remains.length > 0) {
       throw failedPrecondition(`namespace "${name}" must be empty, but it still has ${remains.join(', ')}`, {
         object: name,
-        remedy: 'delete them first, then collect',
+        remedy: 'delete them first, then collect (`ebbtide gc`)',
       });
     }
     if (!tx.delete(namespaceKey(name))) throw namespaceNotFound(name);

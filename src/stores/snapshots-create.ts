@@ -122,7 +122,7 @@ async function createWithin(
 const nameTaken = ({ snapshotter }: SnapshotCall, { name }: Made): EbbtideError =>
   unknownError(`snapshotter "${snapshotter}" says that the new name "${name}" already exists`, {
     object: name,
-    remedy: 'collect garbage with a full sweep, then try again',
+    remedy: 'collect garbage with a full sweep (`ebbtide gc --full`), then try again',
   });
 
 /** Looks at the records before anything is made; the key that is there already goes to the context's lease. */

@@ -4,7 +4,7 @@
  */
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 export type AddonName = 'ebbtide_core' | 'ebbtide_sys' | 'ebbtide_zstd';
@@ -12,15 +12,24 @@ export type AddonName = 'ebbtide_core' | 'ebbtide_sys' | 'ebbtide_zstd';
 const require = createRequire(import.meta.url);
 const loaded = new Map<AddonName, { addon?: object; error?: string }>();
 
-/** A file of the package, whose root is the nearest directory above that has a package.json. */
-export function packageFile(...path: string[]): string {
+/** The nearest directory above that has a package.json. */
+function packageRoot(): string {
   let root = dirname(fileURLToPath(import.meta.url));
   while (!existsSync(join(root, 'package.json')) && dirname(root) !== root) root = dirname(root);
-  return join(root, ...path);
+  return root;
 }
+
+/** A file of the package. */
+export const packageFile = (...path: string[]): string => join(packageRoot(), ...path);
 
 /** Where the addon is, or would be. */
 export const addonPath = (name: AddonName): string => packageFile('build', 'Release', `${name}.node`);
+
+/** What builds the addons of this package: `npm rebuild` leaves the package alone that it stands in, as a clone is. */
+export const buildCommand = (root: string = packageRoot()): string =>
+  basename(dirname(root)) === 'node_modules'
+    ? `npm --prefix ${dirname(dirname(root))} rebuild ${basename(root)}`
+    : `npm --prefix ${root} run install`;
 
 export function loadAddon(name: AddonName): object | undefined {
   let entry = loaded.get(name);

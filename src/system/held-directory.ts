@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { type EbbtideError, failedPrecondition, unavailable } from '../errors.js';
 import { descriptorPath, forgetDescriptor, nameDescriptor } from '../held-paths.js';
 import { type FileIdentity, identityAt, identityOf, isSame, isSameDevice, placeOf } from './file-identity.js';
-import { errnoOf, fsError } from './system-errors.js';
+import { errnoOf, fsError, OPEN_AGAIN } from './system-errors.js';
 
 export class HeldDirectory {
   /** As it was named; absolute. For messages, and for mounts. */
@@ -128,7 +128,7 @@ export class HeldDirectory {
     const path = join(this.path, name);
     throw unavailable(`${path} is not the file that was opened: it was removed or replaced`, {
       object: path,
-      remedy: 'close the store and open it again',
+      remedy: OPEN_AGAIN,
     });
   }
 
@@ -158,5 +158,6 @@ const closed = (path: string): EbbtideError => failedPrecondition(`${path} is cl
 const replaced = (path: string): EbbtideError =>
   unavailable(`the root has been replaced: ${path} is another directory than the one that was opened`, {
     object: path,
-    remedy: 'put the directory back (unmount, rename), or close the store and open the new one',
+    remedy:
+      'put the directory back (unmount, rename); for the new one, run the command again, or restart the daemon or the program',
   });

@@ -10,6 +10,9 @@ interface Meaning {
   remedy?: string;
 }
 
+/** To who types a command, and to who runs a daemon or a program. */
+export const OPEN_AGAIN =
+  'open the store again: run the command again, or restart the daemon or the program that has it';
 const FULL = 'free disk space (`ebbtide gc` works on a full disk too) and try again';
 
 const meanings: Readonly<Record<string, Meaning>> = {
@@ -42,13 +45,13 @@ const meanings: Readonly<Record<string, Meaning>> = {
   ESTALE: { kind: 'Unavailable', remedy: 'mount the network file system anew' },
   MDB_PANIC: {
     kind: 'Unavailable',
-    remedy: 'close the store and open it again; the kernel log says what the disk has',
+    remedy: `${OPEN_AGAIN}; the kernel log says what the disk has`,
   },
   MDB_READERS_FULL: {
     kind: 'Unavailable',
     remedy: 'close other processes that read the store, and try again',
   },
-  MDB_MAP_FULL: { kind: 'Unavailable', remedy: 'close the store and open it again' },
+  MDB_MAP_FULL: { kind: 'Unavailable', remedy: OPEN_AGAIN },
   MDB_CORRUPTED: { kind: 'Unknown', remedy: 'restore the file from a copy' },
   MDB_PAGE_NOTFOUND: { kind: 'Unknown', remedy: 'restore the file from a copy' },
   ENOTCONN: { kind: 'Unavailable', remedy: 'mount the file system anew: its server has gone' },

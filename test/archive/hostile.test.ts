@@ -157,7 +157,7 @@ describe('limits', () => {
       await assert.rejects(applyLayer(mounts, streamOf(await tarOf(items)), { limits }), (error: unknown) => {
         assert.ok(error instanceof EbbtideError);
         assert.equal(error.kind, kind);
-        assert.match(error.remedy ?? '', /raise the limit max/);
+        assert.match(error.remedy ?? '', /a program can raise max/);
         return true;
       });
       assert.equal((await treeOf(root)).last, undefined);

@@ -175,7 +175,12 @@ describe('the command with standard output', () => {
     };
     assert.deepEqual(await failed('images', 'show', 'nope'), [
       3,
-      { kind: 'NotFound', message: 'image "nope" not found', object: 'nope' },
+      {
+        kind: 'NotFound',
+        message: 'image "nope" not found',
+        object: 'nope',
+        remedy: 'ebbtide images ls shows what there is',
+      },
     ]);
     const remedy = 'ebbtide --help shows the verbs';
     const parsed = (message: string) => [2, { kind: 'InvalidArgument', message, remedy }];

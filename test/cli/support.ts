@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { answers } from '../../src/server/listener.js';
 import { Blobs, named, writeFiles } from '../images/fixtures.js';
 import { tempDir } from '../support/db.js';
+import { checkDocument } from './schema.js';
 
 /** The command. */
 export const MAIN = fileURLToPath(new URL('../../src/bundle/main.js', import.meta.url));
@@ -93,9 +94,11 @@ export class Cli {
     return stdout;
   }
 
-  /** The JSON document of a run that must succeed. T is the caller's claim, checked by what it compares. */
+  /** The JSON document of a run that must succeed, as the schema has it. T is the caller's claim, checked by what it compares. */
   async json<T>(...args: string[]): Promise<T> {
-    return JSON.parse(await this.ok(...args, '--json')) as T;
+    const document: unknown = JSON.parse(await this.ok(...args, '--json'));
+    checkDocument(args, document);
+    return document as T;
   }
 
   /** A run that must fail with this exit code and a message that matches, and print no result. */
@@ -139,7 +142,7 @@ export interface Layout {
 }
 
 /** A layout with the images example.com/one:1 and example.com/two:1 over one base layer. */
-export async function layout(t: TestContext): Promise<Layout> {
+export async function layout(t?: TestContext): Promise<Layout> {
   const blobs = new Blobs();
   const base = [
     { name: 'etc', type: 'directory' as const },

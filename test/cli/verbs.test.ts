@@ -70,14 +70,14 @@ describe('the command', () => {
     assert.equal(await run.ok('snapshots', 'commit', 'done', 'work', '--label', 'a=b'), 'done\n');
     assert.match(await run.ok('snapshots', 'view', 'look', 'done'), /-o rbind,ro\n/);
     interface Info {
-      name: string;
+      key: string;
       kind: string;
       parent: string;
       labels: Record<string, string>;
     }
     const infos = await run.json<Info[]>('snapshots', 'ls');
     assert.deepEqual(
-      infos.map(({ name, kind, parent, labels }) => [name, kind, parent, labels]),
+      infos.map(({ key, kind, parent, labels }) => [key, kind, parent, labels]),
       [
         ['done', 'committed', '', { a: 'b' }],
         ['look', 'view', 'done', {}],
@@ -133,12 +133,12 @@ describe('the command', () => {
   test('given any store, when the doctor is asked, then it tells the core, and checks what is there', async (t) => {
     const run = await cli(t);
     interface Report {
-      core: { 'in use': string };
+      core: { inUse: string };
       paths: { root: string };
       store?: { state: string };
     }
     const report = await run.json<Report>('doctor', '--check');
-    assert.match(report.core['in use'], /^(native|typescript)$/);
+    assert.match(report.core.inUse, /^(native|wasm)$/);
     assert.equal(report.paths.root, run.root);
     assert.equal(report.store?.state, 'sound');
     await run.ok('namespaces', 'create', 'a');

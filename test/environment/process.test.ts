@@ -223,8 +223,8 @@ test('given a root on overlayfs, then doctor says that overlays do not work ther
   const options = `lowerdir=${path('lower')},upperdir=${path('upper')},workdir=${path('work')}`;
   mount('overlay', path('merged'), options);
   const here = await canMountOverlays(path('merged'));
-  const report = await new Cli(path('merged')).json<{ machine: { overlays: string } }>('doctor');
-  assert.match(report.machine.overlays, here.ok ? /^work/ : /^do not work/);
+  const report = await new Cli(path('merged')).json<{ machine: { overlays: { ok: boolean } } }>('doctor');
+  assert.equal(report.machine.overlays.ok, here.ok);
   // What the probe says is what a mount does.
   const below = (name: string): string => join(path('merged'), name);
   for (const name of ['l', 'u', 'w', 'm']) mkdirSync(below(name));

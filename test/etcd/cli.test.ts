@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { checkDocument } from '../cli/schema.js';
 import { Blobs, named, writeFiles } from '../images/fixtures.js';
 import { tempDir } from '../support/db.js';
 import { run } from './command.js';
@@ -52,6 +53,10 @@ test('given two roots and one etcd, when an image is imported on A, then B lists
   // The bytes lie with A, who sweeps them when it is asked to.
   const own = JSON.parse(await onA('--json', 'gc')) as { bytesFreed: number };
   assert.ok(own.bytesFreed > 0);
+  const hosts = JSON.parse(await onA('--json', 'hosts', 'ls')) as { id: string; state: string }[];
+  checkDocument(['hosts', 'ls'], hosts);
+  const other = hosts.find(({ state }) => state === 'gone')!;
+  checkDocument(['hosts', 'rm'], JSON.parse(await onA('--json', 'hosts', 'rm', other.id)));
 });
 
 test('given an etcd that is not there, when a verb runs, then one sentence says so, and no password shows', async (t) => {
@@ -78,6 +83,7 @@ test('given one etcd, when the demo runs on two hosts, then B collects what A ma
     problem: null;
   };
   assert.equal(problem, null);
+  checkDocument(['demo'], { steps, problem });
   const collected = steps.filter(({ step }) => step.startsWith('collected'));
   assert.deepEqual(
     collected.map(({ host, step }) => `${host}: ${step}`),

@@ -66,7 +66,7 @@ describe('a package whose addons were not built', () => {
     const { stdout, stderr } = run(script);
     assert.match(
       stdout,
-      /^wasm wasm \S+ebbtide_core\.wasm \S+ebbtide_core\.node does not exist; build it with "npm rebuild/,
+      /^wasm wasm \S+ebbtide_core\.wasm \S+ebbtide_core\.node does not exist; build it: npm .*run install /,
     );
     assert.equal(stderr, '');
   });
@@ -76,7 +76,7 @@ describe('a package whose addons were not built', () => {
 
   it('given EBBTIDE_CORE=native, when a graph is created, then Unavailable names the file and a remedy', () => {
     const { stdout } = run(create, { EBBTIDE_CORE: 'native' });
-    assert.match(stdout, /^Unavailable .* \S+ebbtide_core\.node build it with/);
+    assert.match(stdout, /^Unavailable .* \S+ebbtide_core\.node build it: npm /);
   });
 
   it('given no module either, or a damaged one, when a graph is created, then Unavailable names both', () => {

@@ -69,5 +69,5 @@ export class Budget {
 export const tooMuch = (what: string, entry: string, limit: keyof ArchiveLimits) =>
   failedPrecondition(`archive ${what} (at "${entry}")`, {
     object: entry,
-    remedy: `raise the limit ${limit} if the archive is to be trusted`,
+    remedy: `do not use it, unless it is to be trusted: a program can raise ${limit} in the limits of an import`,
   });

@@ -98,7 +98,7 @@ export class ContentLayout {
   }
 }
 
-const ingestName = (ref: string): string => createHash('sha256').update(ref).digest('hex');
+export const ingestName = (ref: string): string => createHash('sha256').update(ref).digest('hex');
 
 /** Whether a directory is where the ingest of a ref belongs. */
 export const isIngestOf = (directory: string, ref: string): boolean =>

@@ -27,7 +27,7 @@ export interface TwoHostsParts {
 interface Step {
   host: string;
   step: string;
-  disk: number;
+  diskBytes: number;
 }
 
 const CONTAINER = 'web';
@@ -136,7 +136,7 @@ export class TwoHosts {
 
   async #step(host: string, step: string): Promise<void> {
     const disk = await this.#disk();
-    this.#steps.push({ host, step, disk });
+    this.#steps.push({ host, step, diskBytes: disk });
     if (!this.#p.out.json) this.#p.out.line(`${host}: ${step} [disk ${bytes(disk)}]`);
   }
 }

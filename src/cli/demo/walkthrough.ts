@@ -27,7 +27,8 @@ export interface WalkthroughParts {
 
 interface Step {
   step: string;
-  disk: number;
+  /** Where it was measured. */
+  diskBytes?: number;
   [detail: string]: unknown;
 }
 
@@ -72,7 +73,9 @@ export class Walkthrough {
       progress: (p) => progress.report(p),
     });
     progress.end();
-    await this.#step(`imported ${images.map((i) => i.name).join(', ')}`, { ms: performance.now() - started });
+    await this.#step(`imported ${images.map((i) => i.name).join(', ')}`, {
+      durationMs: performance.now() - started,
+    });
     return images;
   }
 
@@ -89,7 +92,7 @@ export class Walkthrough {
     progress.end();
     await this.#step(`unpacked with the ${snapshotter} snapshotter`, {
       chains,
-      ms: performance.now() - started,
+      durationMs: performance.now() - started,
     });
     return chains;
   }
@@ -105,7 +108,7 @@ export class Walkthrough {
         { id: LEASE },
         { type: `snapshots/${snapshotter}`, id: chains.at(-1)! },
       );
-      this.#steps.push({ step: `lease ${LEASE} holds the top snapshot of the last image`, disk: 0, target });
+      this.#steps.push({ step: `lease ${LEASE} holds the top snapshot of the last image`, target });
     });
     await db.snapshotter(snapshotter)!.prepare({ ...this.#ctx, lease: LEASE }, CONTAINER, chains[0]!);
     await db.containers.create(this.#ctx, {
@@ -157,9 +160,9 @@ export class Walkthrough {
     const change = before - (await this.#disk());
     await this.#step(`${what}: removed ${counts(stats.removed)}`, {
       removed: stats.removed,
-      freed: stats.bytesFreed,
-      freedOnDisk: change,
-      ms: stats.elapsed(),
+      bytesFreed: stats.bytesFreed,
+      bytesFreedOnDisk: change,
+      durationMs: stats.elapsed(),
     });
     if (!this.#p.out.json) {
       this.#p.out.line(`  reported freed ${bytes(stats.bytesFreed)}; the disk says ${bytes(change)}`);
@@ -172,7 +175,7 @@ export class Walkthrough {
 
   #kept(): void {
     const rows = keptBy(this.#p.db);
-    this.#steps.push({ step: 'kept', disk: 0, kept: rows });
+    this.#steps.push({ step: 'kept', kept: rows });
     if (this.#p.out.json) return;
     this.#p.out.table<KeptRow>(rows, [
       { title: 'KEPT BY', value: (r) => r.by },
@@ -193,9 +196,9 @@ export class Walkthrough {
 
   async #step(step: string, details: Record<string, unknown> = {}): Promise<void> {
     const disk = await this.#disk();
-    this.#steps.push({ step, disk, ...details });
+    this.#steps.push({ step, diskBytes: disk, ...details });
     if (this.#p.out.json) return;
-    const time = typeof details.ms === 'number' ? `, ${duration(details.ms)}` : '';
+    const time = typeof details.durationMs === 'number' ? `, ${duration(details.durationMs)}` : '';
     this.#p.out.line(`${step} [disk ${bytes(disk)}${time}]`);
   }
 }

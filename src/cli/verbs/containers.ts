@@ -3,8 +3,8 @@ import { readFile } from 'node:fs/promises';
 import type { Command } from 'commander';
 import type { Mount } from '../../backends/contract.js';
 import { wrap } from '../../errors.js';
+import { underLease } from '../../images/services.js';
 import { unpackImage } from '../../images/unpack.js';
-import { withRandomId } from '../../stores/leases.js';
 import { labelText } from '../output.js';
 import { collectLabel, listed, snapshotterOption, storeVerb } from '../runner.js';
 import { snapshotterOf } from './snapshots.js';
@@ -50,10 +50,10 @@ export function containers(program: Command): void {
       storeVerb<CreateOptions>(
         async ({ db, ctx, out, progress }, [id], options) => {
           const spec = { typeUrl: SPEC_TYPE, value: await readSpec(options.spec) };
+          // A lease would make the namespace of a mistyped name.
+          if (options.image !== undefined) await db.images.get(ctx, options.image);
           // A lease holds the new snapshot until the container does.
-          const lease = await db.leases.create(ctx, withRandomId());
-          const leased = { ...ctx, lease: lease.id };
-          try {
+          await underLease(db, ctx, 'unpack', async (leased) => {
             let mounts: Mount[] = [];
             if (options.image !== undefined) {
               const snapshotter = snapshotterOf(db, options.snapshotter);
@@ -73,9 +73,7 @@ export function containers(program: Command): void {
               ...(options.label && { labels: options.label }),
             });
             out.object({ ...container, mounts }, () => out.line(container.id));
-          } finally {
-            await db.leases.delete({ namespace: ctx.namespace }, lease);
-          }
+          });
         },
         ({ image, snapshotter }) => ({ snapshotter: image === undefined ? undefined : snapshotter }),
       ),

@@ -17,7 +17,7 @@ export function content(program: Command): void {
             { title: 'REF', value: (s) => s.ref },
             { title: 'OFFSET', value: (s) => bytes(s.offset), right: true },
             { title: 'TOTAL', value: (s) => (s.total ? bytes(s.total) : '?'), right: true },
-            { title: 'STARTED', value: (s) => shortTime(s.startedAt) },
+            { title: 'STARTED', minor: true, whole: true, value: (s) => shortTime(s.startedAt) },
           ]);
           return;
         }
@@ -32,7 +32,7 @@ export function content(program: Command): void {
         out.rows(infos, [
           { title: 'DIGEST', value: (i) => i.digest },
           { title: 'SIZE', value: (i) => bytes(i.size), right: true },
-          { title: 'CREATED', value: (i) => shortTime(i.createdAt) },
+          { title: 'CREATED', minor: true, whole: true, value: (i) => shortTime(i.createdAt) },
           { title: 'LABELS', minor: true, value: (i) => labelText(i.labels) },
         ]);
       }),

@@ -6,7 +6,7 @@ import { dirname, join } from 'node:path';
 import type { Command } from 'commander';
 import { nativeZstd } from '../../backends/archive/zstd-native.js';
 import { canMount, canMountOverlays } from '../../backends/mounts.js';
-import type { HostInfo } from '../../cluster-hosts.js';
+import type { Finding } from '../../check/findings.js';
 import { snapshotterNames } from '../../db-options.js';
 import type { EtcdConfig } from '../../engine/etcd/options.js';
 import { MAX_COMPONENT_BYTES } from '../../engine/schema/keys.js';
@@ -16,9 +16,10 @@ import type { OrphanState } from '../../gc/orphan-guard.js';
 import { MAX_IDENTIFIER_BYTES } from '../../model/identifiers.js';
 import { MAX_LABEL_BYTES } from '../../model/labels.js';
 import { layout, openDB } from '../../open.js';
+import { hostDocument } from '../documents.js';
 import { etcdConfig } from '../etcd-options.js';
 import { exitCodes } from '../exit-codes.js';
-import { bytes, printable, shortTime } from '../output.js';
+import { bytes, type Output, printable, shortTime } from '../output.js';
 import { findDaemon, verb } from '../runner.js';
 import type { Store } from '../store.js';
 import { DAMAGED_EXIT_CODE } from './check.js';
@@ -37,31 +38,58 @@ export function doctor(program: Command): void {
     .action(
       verb<{ check?: boolean }>(async ({ options, out }, _args, { check }) => {
         const report = await examine(options.root, check === true, etcdConfig(options));
-        out.object(report, () => {
-          for (const [section, entries] of Object.entries(report)) {
-            out.line(section);
-            for (const [name, value] of Object.entries(entries)) {
-              out.line(`  ${name.padEnd(14)} ${Array.isArray(value) ? value.join(', ') || 'none' : value}`);
-            }
-          }
-        });
+        out.object(report, () => print(out, report));
       }),
     );
 }
 
-async function examine(
-  root: string,
-  check: boolean,
-  etcd: EtcdConfig | undefined,
-): Promise<Record<string, Record<string, unknown>>> {
+/** Whether this machine permits something, and why not. */
+interface Permission {
+  ok: boolean;
+  reason?: string | undefined;
+}
+
+interface Report {
+  core: { inUse: string; reason?: string | undefined; file: string };
+  versions: Record<string, string>;
+  limits: { keyComponentBytes: number; identifierBytes: number; labelBytes: number; openFiles?: number };
+  paths: { root: string; database: string; content: string; snapshotters: Record<string, string> };
+  machine: {
+    uid: number;
+    cpus: number;
+    freeBytes: number;
+    mounts: Permission;
+    overlays: Permission;
+    zstd: { decoder: 'libzstd' | 'javascript'; version?: string; reason?: string | undefined };
+  };
+  store?: StoreReport;
+}
+
+interface StoreReport {
+  state: 'sound' | 'damaged' | 'absent';
+  damaged?: number;
+  leftovers?: number;
+  /** The first ones. */
+  damage?: Pick<Finding, 'kind' | 'object'>[];
+  /** Where the daemon listens that has the store. */
+  daemon?: string;
+  cleanShutdown?: boolean;
+  records?: number;
+  fileBytes?: number;
+  revision?: number;
+  orphans?: OrphanState;
+  graph?: { nodes: number; edges: number; bytes: number };
+  hosts?: ReturnType<typeof hostDocument>[];
+}
+
+async function examine(root: string, check: boolean, etcd: EtcdConfig | undefined): Promise<Report> {
   const core = coreInfo();
-  const mount = await canMount();
-  // Where the snapshots are, which may be a file system of its own; else where they would be.
-  const overlays = await canMountOverlays(nearest(layout.snapshotter(root, 'overlayfs')));
+  const openFiles = openFilesLimit();
+  const { version, reason } = nativeZstd;
   return {
     core: {
-      'in use': core.core,
-      ...(core.reason !== undefined && { why: core.reason }),
+      inUse: core.core,
+      ...(core.reason !== undefined && { reason: core.reason }),
       file: core.path,
     },
     versions: {
@@ -72,35 +100,97 @@ async function examine(
       piscina: versionOf('piscina'),
     },
     limits: {
-      'key component': `${MAX_COMPONENT_BYTES} bytes`,
-      identifier: `${MAX_IDENTIFIER_BYTES} bytes`,
-      label: `${MAX_LABEL_BYTES} bytes, key and value together`,
-      'open files': openFilesLimit(),
+      keyComponentBytes: MAX_COMPONENT_BYTES,
+      identifierBytes: MAX_IDENTIFIER_BYTES,
+      labelBytes: MAX_LABEL_BYTES,
+      ...(openFiles !== undefined && { openFiles }),
     },
     paths: {
       root,
       database: layout.database(root),
       content: layout.content(root),
-      ...Object.fromEntries(snapshotterNames.map((name) => [name, layout.snapshotter(root, name)])),
-      'free disk': freeDisk(root),
+      snapshotters: Object.fromEntries(
+        snapshotterNames.map((name) => [name, layout.snapshotter(root, name)]),
+      ),
     },
     machine: {
-      user: process.getuid?.() === 0 ? 'root' : `uid ${process.getuid?.()}`,
-      mounts: mount.ok ? 'permitted' : `not permitted: ${mount.reason}`,
-      overlays: overlays.ok
-        ? 'work on the file system of the root'
-        : `do not work on the file system of the root (the native snapshotter does): ${overlays.reason}`,
+      uid: process.getuid?.() ?? 0,
       cpus: availableParallelism(),
-      'zstd layers': zstdDecoder(),
+      freeBytes: freeBytes(root),
+      mounts: permissionOf(await canMount()),
+      // Where the snapshots are, which may be a file system of its own; else where they would be.
+      overlays: permissionOf(await canMountOverlays(nearest(layout.snapshotter(root, 'overlayfs')))),
+      zstd: version === undefined ? { decoder: 'javascript', reason } : { decoder: 'libzstd', version },
     },
     ...(check && { store: await checkStore(root, etcd) }),
   };
 }
 
-const zstdDecoder = (): string =>
-  nativeZstd.version === undefined
-    ? `decoded in JavaScript, four times slower (${nativeZstd.reason}): install libzstd 1.4 or later`
-    : `libzstd ${nativeZstd.version}`;
+const permissionOf = ({ ok, reason }: Permission): Permission => ({
+  ok,
+  ...(reason !== undefined && { reason }),
+});
+
+function print(out: Output, report: Report): void {
+  const { core, versions, limits, paths, machine, store } = report;
+  const { uid, mounts, overlays, zstd } = machine;
+  const sections: Record<string, Record<string, string | number | undefined>> = {
+    core: { 'in use': core.inUse, why: core.reason, file: core.file },
+    versions,
+    limits: {
+      'key component': `${limits.keyComponentBytes} bytes`,
+      identifier: `${limits.identifierBytes} bytes`,
+      label: `${limits.labelBytes} bytes, key and value together`,
+      'open files': limits.openFiles ?? 'unlimited',
+    },
+    paths: {
+      root: paths.root,
+      database: paths.database,
+      content: paths.content,
+      ...paths.snapshotters,
+      'free disk': bytes(machine.freeBytes),
+    },
+    machine: {
+      user: uid === 0 ? 'root' : `uid ${uid}`,
+      mounts: mounts.ok ? 'permitted' : `not permitted: ${mounts.reason}`,
+      overlays: overlays.ok
+        ? 'work on the file system of the root'
+        : `do not work on the file system of the root (the native snapshotter does): ${overlays.reason}`,
+      cpus: machine.cpus,
+      'zstd layers':
+        zstd.decoder === 'libzstd'
+          ? `libzstd ${zstd.version}`
+          : `decoded in JavaScript, four times slower (${zstd.reason}): install libzstd 1.4 or later`,
+    },
+    ...(store && { store: storeLines(paths.root, store) }),
+  };
+  for (const [section, entries] of Object.entries(sections)) {
+    out.line(section);
+    for (const [name, value] of Object.entries(entries))
+      if (value !== undefined) out.line(`  ${name.padEnd(14)} ${printable(String(value))}`);
+  }
+}
+
+function storeLines(root: string, store: StoreReport): Record<string, string | number | undefined> {
+  const { state, damaged, leftovers = 0, damage, daemon, records, fileBytes, graph, hosts } = store;
+  if (state === 'absent') return { state: `no store at ${root}` };
+  const perRecord =
+    daemon === undefined && records ? ` (${Math.round((fileBytes ?? 0) / records)} bytes a record)` : '';
+  return {
+    state: state === 'sound' ? state : `damaged: ${damaged} findings, of which \`ebbtide check\` tells more`,
+    leftovers: leftovers > 0 ? leftovers : undefined,
+    damage: damage?.map(({ kind, object }) => `${kind} ${object}`).join(', '),
+    daemon: daemon && `in use by the daemon at ${daemon}; its graph is compared by \`ebbtide check --graph\``,
+    'last shutdown':
+      store.cleanShutdown === undefined ? undefined : store.cleanShutdown ? 'clean' : 'not clean (recovered)',
+    records,
+    file: fileBytes === undefined ? undefined : `${bytes(fileBytes)}${perRecord}`,
+    revision: store.revision,
+    orphans: store.orphans && orphanLine(store.orphans),
+    graph: graph && `${graph.nodes} nodes, ${graph.edges} edges, ${bytes(graph.bytes)}`,
+    hosts: hosts?.map(hostText).join(', '),
+  };
+}
 
 /** Version of an installed package; its package.json need not be among its exports. */
 function versionOf(name: string): string {
@@ -114,16 +204,18 @@ function versionOf(name: string): string {
   return 'unknown';
 }
 
-function openFilesLimit(): string {
+/** undefined: without one. */
+function openFilesLimit(): number | undefined {
   const report = process.report?.getReport() as
     | { userLimits?: { open_files?: { soft: number | string } } }
     | undefined;
-  return String(report?.userLimits?.open_files?.soft ?? 'unknown');
+  const limit = report?.userLimits?.open_files?.soft;
+  return typeof limit === 'number' ? limit : undefined;
 }
 
-function freeDisk(path: string): string {
+function freeBytes(path: string): number {
   const { bavail, bsize } = statfsSync(nearest(path));
-  return bytes(bavail * bsize);
+  return bavail * bsize;
 }
 
 /** The path itself, or the nearest directory above that is there. */
@@ -133,12 +225,12 @@ function nearest(path: string): string {
   return dir;
 }
 
-async function checkStore(root: string, etcd: EtcdConfig | undefined): Promise<Record<string, unknown>> {
+async function checkStore(root: string, etcd: EtcdConfig | undefined): Promise<StoreReport> {
   const daemon = await findDaemon(root);
   const isEmbedded = daemon === undefined && etcd === undefined;
   if (isEmbedded && !existsSync(layout.database(root))) {
     process.exitCode = exitCodes.NotFound;
-    return { state: `no store at ${root}` };
+    return { state: 'absent' };
   }
   if (daemon !== undefined) {
     const { RemoteStore } = await import('../remote/store.js');
@@ -147,66 +239,64 @@ async function checkStore(root: string, etcd: EtcdConfig | undefined): Promise<R
       store: { records: number; fileBytes: number };
       orphans: OrphanState;
     };
-    return {
-      ...(await soundness(remote)),
-      daemon: `in use by the daemon at ${daemon}; its graph is compared by \`ebbtide check --graph\``,
-      records: store.records,
-      file: bytes(store.fileBytes),
-      ...orphanLine(orphans),
-      ...(await hostsIn(remote)),
-    };
+    const { records, fileBytes } = store;
+    return { ...(await soundness(remote)), daemon, records, fileBytes, orphans, ...(await hostsIn(remote)) };
   }
   await using db = await openDB({ root, create: false, ...(etcd && { etcd }) });
   const { records, fileBytes, revision } = db.engine.stats();
-  const graph = db.engine.graph.stats();
+  const { nodes, edges, bytes } = db.engine.graph.stats();
   return {
     ...(await soundness(db)),
-    'last shutdown': db.engine.cleanStart ? 'clean' : 'not clean (recovered)',
+    cleanShutdown: db.engine.cleanStart,
     records,
-    file: `${bytes(fileBytes)} (${records > 0 ? Math.round(fileBytes / records) : 0} bytes a record)`,
+    fileBytes,
     revision,
-    ...orphanLine(db.orphans),
-    graph: `${graph.nodes} nodes, ${graph.edges} edges, ${bytes(graph.bytes)}`,
+    orphans: db.orphans,
+    graph: { nodes, edges, bytes },
     ...(await hostsIn(db)),
   };
 }
 
 /** Damage is listed, and sets the exit code of `ebbtide check`. */
-async function soundness(store: Pick<Store, 'check'>): Promise<Record<string, unknown>> {
+async function soundness(
+  store: Pick<Store, 'check'>,
+): Promise<Pick<StoreReport, 'state' | 'damaged' | 'leftovers' | 'damage'>> {
   const { sound, damaged, leftovers, findings } = await store.check();
-  if (!sound) process.exitCode = DAMAGED_EXIT_CODE;
+  if (sound) return { state: 'sound', leftovers };
+  process.exitCode = DAMAGED_EXIT_CODE;
   const damage = findings.filter(({ severity }) => severity === 'damage').slice(0, DAMAGE_SHOWN);
   return {
-    state: sound ? 'sound' : `damaged: ${damaged} findings, of which \`ebbtide check\` tells more`,
-    ...(leftovers > 0 && { leftovers }),
-    ...(!sound && { damage: damage.map(({ kind, object }) => printable(`${kind} ${object}`)) }),
+    state: 'damaged',
+    damaged,
+    leftovers,
+    damage: damage.map(({ kind, object }) => ({ kind, object })),
   };
 }
 
-function orphanLine({ foreign, kept }: OrphanState): Record<string, string> {
+function orphanLine({ foreign, kept }: OrphanState): string | undefined {
   if (foreign) {
-    return {
-      orphans:
-        'the store was empty when it was opened beside blobs or snapshots: its metadata may be lost or not mounted; ' +
-        'ebbtide gc --dry-run --full lists them',
-    };
+    return (
+      'the store was empty when it was opened beside blobs or snapshots: its metadata may be lost or not mounted; ' +
+      'ebbtide gc --dry-run --full lists them'
+    );
   }
   return kept > 0
-    ? { orphans: `${kept} kept by the guard of collections; ebbtide gc --dry-run --full lists them` }
-    : {};
+    ? `${kept} kept by the guard of collections; ebbtide gc --dry-run --full lists them`
+    : undefined;
 }
 
-/** The hosts of a shared tree; absent ones with what they keep, and how they are dropped. */
-async function hostsIn({ hosts }: Pick<Store, 'hosts'>): Promise<{ hosts?: string[] }> {
+/** The hosts of a shared tree. */
+async function hostsIn({ hosts }: Pick<Store, 'hosts'>): Promise<Pick<StoreReport, 'hosts'>> {
   const found = await hosts?.list().catch((error: unknown) => {
     if (isKind(error, 'FailedPrecondition')) return undefined;
     throw error;
   });
-  if (found === undefined) return {};
-  const text = ({ id, state, seen, leases }: HostInfo): string => {
-    if (state !== 'gone') return `${id} (${state})`;
-    const since = seen === undefined ? '' : ` since ${shortTime(seen)}`;
-    return `${id} (gone${since}, keeps ${leases} leases; never coming back: ebbtide hosts rm ${id})`;
-  };
-  return { hosts: found.map(text) };
+  return found === undefined ? {} : { hosts: found.map(hostDocument) };
+}
+
+/** Absent ones with what they keep, and how they are dropped. */
+function hostText({ id, state, seenAt, leases }: ReturnType<typeof hostDocument>): string {
+  if (state !== 'gone') return `${id} (${state})`;
+  const since = seenAt === undefined ? '' : ` since ${shortTime(seenAt)}`;
+  return `${id} (gone${since}, keeps ${leases} leases; never coming back: ebbtide hosts rm ${id})`;
 }

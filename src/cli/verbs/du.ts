@@ -1,6 +1,7 @@
 /** `ebbtide du`: what holds the disk, what a removal would free, and where the rest is. */
 import { type Command, Option } from 'commander';
-import { type UsageGroup, type UsageReport, usageGroups } from '../../gc/retained.js';
+import { type UsageGroup, usageGroups } from '../../gc/retained.js';
+import { usageDocument } from '../documents.js';
 import { bytes, type Column, type Output, printable, shortTime } from '../output.js';
 import { listed, storeVerb } from '../runner.js';
 import { printStore } from '../usage-lines.js';
@@ -11,7 +12,8 @@ interface Options {
   without?: string[];
   disk: boolean;
 }
-type Row = UsageReport['rows'][number];
+type Report = ReturnType<typeof usageDocument>;
+type Row = Report['rows'][number];
 
 export function du(program: Command): void {
   listed(program.command('du'))
@@ -24,7 +26,8 @@ export function du(program: Command): void {
       storeVerb<Options>(
         async ({ db, ctx, out }, _args, { by, allNamespaces, without, disk }) => {
           const everywhere = isEverywhere(by, allNamespaces);
-          const report = await db.du(everywhere ? { signal: ctx.signal } : ctx, { by, without, disk });
+          const usage = await db.du(everywhere ? { signal: ctx.signal } : ctx, { by, without, disk });
+          const report = usageDocument(usage);
           if (out.json) out.document(report);
           else print(out, report);
         },
@@ -36,11 +39,16 @@ export function du(program: Command): void {
 const isEverywhere = (by: UsageGroup, allNamespaces: boolean | undefined): boolean =>
   allNamespaces === true || by === 'namespace' || by === 'none';
 
-function print(out: Output, report: UsageReport): void {
+function print(out: Output, report: Report): void {
   const { by, rows, all, without } = report;
   const single: Column<Row>[] = [
     { title: 'NAMESPACE', value: (r) => r.namespace ?? '' },
-    { title: 'EXPIRES', value: (r) => (r.expiresAt === undefined ? '-' : shortTime(r.expiresAt)) },
+    {
+      title: 'EXPIRES',
+      minor: true,
+      whole: true,
+      value: (r) => (r.expiresAt === undefined ? '-' : shortTime(r.expiresAt)),
+    },
   ];
   const kind: Column<Row> = { title: 'KIND', value: (r) => r.kind };
   const owner: Column<Row> = {
@@ -54,7 +62,7 @@ function print(out: Output, report: UsageReport): void {
       ...(rows.some(({ host }) => host !== undefined) ? [owner] : []),
       ...(by === 'namespace' || by === 'snapshotter' ? [] : single),
       { title: 'TOTAL', value: (r) => bytes(r.total), right: true },
-      { title: 'SHARED', value: (r) => bytes(r.shared), right: true },
+      { title: 'SHARED', value: (r) => bytes(r.shared), right: true, minor: true },
       { title: 'RETAINED', value: (r) => bytes(r.retained), right: true },
     ]);
   if (out.isRowsOnly) return;

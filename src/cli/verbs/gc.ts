@@ -6,6 +6,7 @@ import { invalidArgument } from '../../errors.js';
 import { type PlanOutcome, parsePlan } from '../../gc/plan.js';
 import type { Candidate, Counts, GCStats } from '../../gc/stats.js';
 import { fsError } from '../../system/system-errors.js';
+import { collectionDocument } from '../documents.js';
 import { bytes, duration, type Output } from '../output.js';
 import { type StoreEnv, storeVerb } from '../runner.js';
 import { printStore, type StoreUsage, storeUsage } from '../usage-lines.js';
@@ -92,7 +93,7 @@ async function collectNow({ db, out, signal, progress }: StoreEnv, options: Opti
   );
   progress.end();
   if (dryRun) printDryRun(out, stats, await usageOf({ db, signal }, options));
-  else out.object(stats, () => printStats(out, stats));
+  else out.object(collectionDocument(stats), () => printStats(out, stats));
 }
 
 /** The lines of `du`. */
@@ -125,7 +126,7 @@ async function apply({ db, out, signal }: StoreEnv, file: string, options: RunOp
     throw fsError('read the plan', file, error);
   });
   const outcome = await db.applyPlan(parsePlan(parseJson(file, text)), { signal }, options);
-  out.object(outcome, () => printOutcome(out, outcome));
+  out.object({ ...outcome, stats: collectionDocument(outcome.stats) }, () => printOutcome(out, outcome));
 }
 
 function parseJson(file: string, text: string): unknown {

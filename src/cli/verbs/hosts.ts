@@ -1,6 +1,7 @@
 /** `ebbtide hosts ls|rm`: the hosts that share a tree over etcd. */
 import type { Command } from 'commander';
 import { type HostRemoval, noSharedTree } from '../../cluster-hosts.js';
+import { hostDocument } from '../documents.js';
 import { shortTime } from '../output.js';
 import { listed, storeVerb } from '../runner.js';
 import type { HostRecords, Store } from '../store.js';
@@ -13,10 +14,15 @@ export function hosts(program: Command): void {
     .action(
       storeVerb(
         async ({ db, out }) => {
-          out.rows(await hostsOf(db).list(), [
+          out.rows((await hostsOf(db).list()).map(hostDocument), [
             { title: 'HOST', value: (h) => h.id },
             { title: 'STATE', value: (h) => h.state },
-            { title: 'SEEN', value: (h) => (h.seen === undefined ? '-' : shortTime(h.seen)) },
+            {
+              title: 'SEEN',
+              minor: true,
+              whole: true,
+              value: (h) => (h.seenAt === undefined ? '-' : shortTime(h.seenAt)),
+            },
             { title: 'DIRECTORIES', value: (h) => h.backend },
             { title: 'LEASES', value: (h) => h.leases, right: true },
           ]);

@@ -27,7 +27,7 @@ export function images(program: Command): void {
           { title: 'DIGEST', value: (i) => i.target.digest },
           { title: 'SIZE', value: (i) => bytes(i.size), right: true },
           { title: 'TYPE', minor: true, value: (i) => i.target.mediaType },
-          { title: 'UPDATED', value: (i) => shortTime(i.updatedAt) },
+          { title: 'UPDATED', minor: true, whole: true, value: (i) => shortTime(i.updatedAt) },
           { title: 'LABELS', minor: true, value: (i) => labelText(i.labels) },
         ]);
       }),
@@ -101,8 +101,16 @@ const rowName = ({ namespace = '', name }: { namespace?: string | undefined; nam
   `${namespace} ${name}`;
 
 /** Under a lease that holds what the image targets, so that nothing can take it before the new name keeps it. */
-function tag(db: Store, ctx: CallContext, source: string, name: string, force: boolean): Promise<Image> {
-  return underLease(db, ctx, async (leased) => {
+async function tag(
+  db: Store,
+  ctx: CallContext,
+  source: string,
+  name: string,
+  force: boolean,
+): Promise<Image> {
+  // A lease would make the namespace of a mistyped source.
+  await db.images.get(ctx, source);
+  return underLease(db, ctx, 'tag', async (leased) => {
     const { target } = await db.images.get(leased, source);
     await db.leases.addResource(leased, leased.lease, { type: 'content', id: target.digest });
     // Once more: it is leased now, and whatever the source targets still was not collected before that.

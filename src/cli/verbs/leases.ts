@@ -3,9 +3,11 @@ import type { Command } from 'commander';
 import type { CallContext } from '../../context.js';
 import { invalidArgument } from '../../errors.js';
 import { Label } from '../../model/labels.js';
+import type { StringMap } from '../../model/records.js';
 import { parseDuration } from '../../model/time.js';
 import { withExpiration, withId, withLabel, withLabels, withRandomId } from '../../stores/leases.js';
 import { blobDigest, snapshotKey } from '../digest-arguments.js';
+import { leaseDocument } from '../documents.js';
 import { labelText, shortTime } from '../output.js';
 import { collectLabel, listed, storeVerb } from '../runner.js';
 import type { Store } from '../store.js';
@@ -25,13 +27,19 @@ export function leases(program: Command): void {
       storeVerb(async ({ db, ctx, out }, filters) => {
         const rows = [];
         for (const lease of await db.leases.list(ctx, ...filters)) {
-          rows.push({ ...lease, resources: await db.leases.listResources(ctx, lease) });
+          rows.push({ ...leaseDocument(lease), resources: await db.leases.listResources(ctx, lease) });
         }
         out.rows(rows, [
           { title: 'ID', value: (l) => l.id },
-          { title: 'CREATED', value: (l) => shortTime(l.createdAt) },
+          { title: 'CREATED', minor: true, whole: true, value: (l) => shortTime(l.createdAt) },
+          {
+            title: 'EXPIRES',
+            minor: true,
+            whole: true,
+            value: (l) => (l.expiresAt === undefined ? '-' : shortTime(l.expiresAt)),
+          },
           { title: 'HOLDS', value: (l) => l.resources.length, right: true },
-          { title: 'LABELS', minor: true, value: (l) => labelText(l.labels) },
+          { title: 'LABELS', minor: true, value: (l) => labelText(withoutExpiry(l.labels)) },
         ]);
       }),
     );
@@ -55,7 +63,7 @@ export function leases(program: Command): void {
           options.push(withExpiration(nanos));
         }
         const lease = await db.leases.create(ctx, ...options);
-        out.object(lease, () => out.line(lease.id));
+        out.object(leaseDocument(lease), () => out.line(lease.id));
       }),
     );
 
@@ -91,4 +99,9 @@ const SNAPSHOTS = 'snapshots/';
 async function resourceId(db: Store, ctx: CallContext, type: string, text: string): Promise<string> {
   if (type === 'content') return blobDigest(db, ctx, text);
   return type.startsWith(SNAPSHOTS) ? snapshotKey(db, ctx, type.slice(SNAPSHOTS.length), text) : text;
+}
+
+/** The expiry has a column of its own. */
+function withoutExpiry({ [Label.gcExpire]: _, ...labels }: StringMap): StringMap {
+  return labels;
 }

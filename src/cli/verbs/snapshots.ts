@@ -2,10 +2,12 @@
 
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
-import type { Mount, SnapshotInfo } from '../../backends/contract.js';
+import type { Mount } from '../../backends/contract.js';
 import { compact, mountAt, unmountAt } from '../../backends/mounts.js';
 import { eachOf, snapshotKey } from '../digest-arguments.js';
+import { snapshotDocument } from '../documents.js';
 import { bytes, labelText, type Output, shortTime } from '../output.js';
+import { quoted } from '../printable.js';
 import { collectLabel, listed, type Needs, snapshotterOption, storeVerb, verb } from '../runner.js';
 import type { SnapshotStore, Store } from '../store.js';
 
@@ -28,14 +30,11 @@ export function printMounts(out: Output, mounts: readonly Mount[], target = '<ta
       const { options, base } = compact(given);
       const at = target.startsWith('<') ? target : quoted(resolve(target));
       const command = `mount -t ${type} ${quoted(source)} ${at} -o ${quoted(options.join(','))}`;
-      out.line(base === '' ? command : `(cd ${quoted(base)} && ${command})`);
+      // To be copied as it is.
+      out.text(`${base === '' ? command : `(cd ${quoted(base)} && ${command})`}\n`);
     }
   });
 }
-
-/** As one word of a shell. */
-const quoted = (text: string): string =>
-  /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 
 export function snapshots(program: Command): void {
   const command = program.command('snapshots').description('snapshots of the namespace');
@@ -46,16 +45,16 @@ export function snapshots(program: Command): void {
 
   listed(sub('ls [filter...]', 'list snapshots; filters like kind==active or parent==x')).action(
     storeVerb<Options>(async ({ db, ctx, out }, filters, { snapshotter }) => {
-      const infos: SnapshotInfo[] = [];
+      const infos: ReturnType<typeof snapshotDocument>[] = [];
       await snapshotterOf(db, snapshotter).walk(
         ctx,
         (info) => {
-          infos.push(info);
+          infos.push(snapshotDocument(info));
         },
         ...filters,
       );
       out.rows(infos, [
-        { title: 'KEY', value: (i) => i.name },
+        { title: 'KEY', value: (i) => i.key },
         { title: 'PARENT', value: (i) => i.parent },
         { title: 'KIND', value: (i) => i.kind },
         { title: 'LABELS', minor: true, value: (i) => labelText(i.labels) },
@@ -67,15 +66,15 @@ export function snapshots(program: Command): void {
     storeVerb<Options>(async ({ db, ctx, out }, [key], { snapshotter }) => {
       const store = snapshotterOf(db, snapshotter);
       const name = await snapshotKey(db, ctx, snapshotter, key!);
-      const info = await store.stat(ctx, name);
+      const info = snapshotDocument(await store.stat(ctx, name));
       const usage = await store.usage(ctx, name);
       out.object({ ...info, usage }, () => {
-        out.line(`key       ${info.name}`);
+        out.line(`key       ${info.key}`);
         out.line(`kind      ${info.kind}`);
         out.line(`parent    ${info.parent || '-'}`);
         out.line(`usage     ${bytes(usage.size)} in ${usage.inodes} inodes`);
-        out.line(`created   ${shortTime(info.created)}`);
-        out.line(`updated   ${shortTime(info.updated)}`);
+        out.line(`created   ${shortTime(info.createdAt)}`);
+        out.line(`updated   ${shortTime(info.updatedAt)}`);
         for (const [k, v] of Object.entries(info.labels)) out.line(`label     ${k}=${v}`);
       });
     }, needed),
@@ -97,7 +96,7 @@ export function snapshots(program: Command): void {
   labelled('commit <name> <key>', 'turn a writable snapshot into a committed one').action(
     storeVerb<LabelOptions>(async ({ db, ctx, out }, [name, key], { snapshotter, label }) => {
       await snapshotterOf(db, snapshotter).commit(ctx, name!, key!, { labels: label });
-      out.object({ name }, () => out.line(name));
+      out.object({ key: name }, () => out.line(name));
     }, needed),
   );
 

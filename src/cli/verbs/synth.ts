@@ -51,13 +51,13 @@ export function synth(program: Command): void {
           signal,
           progress: (done, total) => progress.count('loading records', done, { total }),
         });
-        const milliseconds = performance.now() - started;
+        const durationMs = performance.now() - started;
         const { fileBytes } = db.engine.stats();
         const records = sum(counts);
         out.object(
-          { records, counts, garbage: plan.garbage, edges: plan.edges, fileBytes, milliseconds },
+          { records, counts, garbage: plan.garbage, edges: plan.edges, fileBytes, durationMs },
           () => {
-            out.line(`${records} records in ${duration(milliseconds)}, ${bytes(fileBytes)}`);
+            out.line(`${records} records in ${duration(durationMs)}, ${bytes(fileBytes)}`);
             for (const [kind, n] of Object.entries(counts)) out.line(`  ${kind.padEnd(11)} ${n}`);
             out.line(`one collection removes ${sum(plan.garbage)} of them`);
           },

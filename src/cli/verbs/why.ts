@@ -3,6 +3,7 @@ import { type Command, Option } from 'commander';
 import { type ObjectKind, objectKinds } from '../../gc/objects.js';
 import type { LeaseOwner, Why, WhyStep } from '../../gc/why.js';
 import { Label } from '../../model/labels.js';
+import { whyDocument } from '../documents.js';
 import { labelText, type Output, printable, shortTime } from '../output.js';
 import { storeVerb } from '../runner.js';
 
@@ -25,7 +26,7 @@ export function why(program: Command): void {
     .action(
       storeVerb<Options>(async ({ db, ctx, out }, [name], { all, kind }) => {
         const answer = await db.why(ctx, { name: name!, kind }, { all: all === true });
-        out.object(answer, () => print(out, answer));
+        out.object(whyDocument(answer), () => print(out, answer));
       }),
     );
 }

@@ -61,7 +61,8 @@ export class Confirmation {
         if (performance.now() > until || (error as Error).name === 'TimeoutError') {
           throw unavailable('etcd does not answer, so nothing current can be read', {
             cause: error,
-            remedy: 'check that etcd has a leader; or read with "serializable"',
+            remedy:
+              'check that etcd has a leader; or read what this host has seen: --etcd-serializable, option serializable',
           });
         }
         if ((error as { elsewhere?: boolean }).elsewhere !== true) throw error;

@@ -37,7 +37,7 @@ function numbered(machine: string, hosts: ReadonlyMap<string, KnownHost>): strin
   }
   throw failedPrecondition(`${NUMBERED_MAX} hosts of this machine are in the cluster`, {
     object: machine,
-    remedy: 'give this one a hostId',
+    remedy: 'give this one a name: --etcd-host-id, option hostId',
   });
 }
 

@@ -129,7 +129,7 @@ function hostList(hosts: EtcdConfig['hosts']): string[] {
   const list = (typeof hosts === 'string' ? hosts.split(',') : [...(hosts ?? [])]).map((host) => host.trim());
   if (list.length === 0 || list.some((host) => host === '')) {
     throw invalidArgument('etcd needs the URL of at least one member', {
-      remedy: 'hosts: ["http://127.0.0.1:2379"]',
+      remedy: 'name them: --etcd http://127.0.0.1:2379, option hosts',
     });
   }
   return list.map((host) => {
@@ -142,7 +142,7 @@ function hostList(hosts: EtcdConfig['hosts']): string[] {
     }
     if (url.username !== '' || url.password !== '') {
       throw invalidArgument('an etcd host holds a user or password', {
-        remedy: 'use the options username and password',
+        remedy: 'give them apart: --etcd-user and EBBTIDE_ETCD_PASSWORD, options username and password',
       });
     }
     return `${url.protocol}//${url.hostname}:${url.port || '2379'}`;
@@ -157,7 +157,9 @@ function credentials(tls: EtcdTls | undefined): EtcdSettings['credentials'] {
     });
   }
   if (tls.ca === undefined) {
-    throw invalidArgument('etcd TLS options need the certificate authority', { remedy: 'give tls.ca' });
+    throw invalidArgument('etcd TLS options need the certificate authority', {
+      remedy: 'give it: --etcd-ca, option tls.ca',
+    });
   }
   return {
     rootCertificate: pem(tls.ca, 'ca'),

@@ -181,7 +181,7 @@ export class Session {
     const { hostId } = this.#client.settings;
     throw failedPrecondition(`another host has taken the name "${hostId}" in etcd`, {
       object: hostId,
-      remedy: 'give every host a hostId of its own',
+      remedy: 'give every host a name of its own: --etcd-host-id, option hostId',
     });
   }
 

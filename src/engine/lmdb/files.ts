@@ -84,7 +84,7 @@ function takeLock({ path: dir, at }: HeldDirectory, readOnly: boolean): number {
     if (tryLock(fd, { shared: readOnly })) return fd;
     throw unavailable(`the store in ${dir} is in use by ${lockHolder(path)}`, {
       object: dir,
-      remedy: 'close it there, or open another directory',
+      remedy: 'wait for it or stop it, or name another root directory',
     });
   } catch (error) {
     closeSync(fd);

@@ -1,0 +1,77 @@
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { commandsIn, isLeaf, pathOf } from '../../src/cli/command-tree.js';
+import { createProgram } from '../../src/cli/program.js';
+import { buildCommand } from '../../src/system/addon.js';
+import { cliWithoutStore } from './support.js';
+
+const PACKAGE = fileURLToPath(new URL('../../../', import.meta.url));
+
+/** Commands of ours in the texts of the source: `ebbtide`, a verb, its options. */
+function* commandsInTexts(): Generator<{ file: string; words: string[] }> {
+  for (const name of readdirSync(join(PACKAGE, 'src'), { recursive: true, encoding: 'utf8' })) {
+    if (!name.endsWith('.ts') || name.endsWith('examples.ts')) continue;
+    const text = readFileSync(join(PACKAGE, 'src', name), 'utf8').replace(
+      /\/\*[\s\S]*?\*\/|^\s*\/\/.*$/gm,
+      '',
+    );
+    // Behind `ebbtide`, until something that is no word of a command.
+    for (const [, line = ''] of text.matchAll(/\bebbtide((?: (?:--?)?[a-z][a-z-]*| \$\{\w+\}| [A-Z]{2,})+)/g))
+      yield { file: name, words: line.trim().split(' ') };
+  }
+}
+
+test('given the texts of the program, when they name a command of ours, then there is one', async () => {
+  const program = await createProgram();
+  const leaves = [...commandsIn(program)].filter(isLeaf);
+  const paths = leaves.map(pathOf);
+  const groups = program.commands.map((command) => command.name());
+  const globals = program.options.map(({ long }) => long);
+  let found = 0;
+  for (const { file, words } of commandsInTexts()) {
+    const [first = '', second = ''] = words;
+    // Prose goes on with other words: "ebbtide needs …".
+    if (!groups.includes(first)) {
+      assert.ok(
+        words[0] === '--help' || !words.some((word) => word.startsWith('--')),
+        `${file}: ebbtide ${words.join(' ')}`,
+      );
+      continue;
+    }
+    const path = paths.includes(first) ? first : `${first} ${second}`;
+    const leaf = leaves[paths.indexOf(path)];
+    assert.ok(leaf, `${file}: ebbtide ${words.join(' ')}`);
+    const options = [...globals, ...leaf.options.map(({ long }) => long), '--help'];
+    for (const word of words.filter((one) => one.startsWith('--')))
+      assert.ok(options.includes(word), `${file}: ${path} ${word}`);
+    found++;
+  }
+  assert.ok(found >= 15, `${found}`);
+});
+
+test('given a clone and an installation, when addons are to be built, then the command named does that there', () => {
+  const { scripts } = JSON.parse(readFileSync(join(PACKAGE, 'package.json'), 'utf8')) as {
+    scripts: Record<string, string>;
+  };
+  assert.equal(buildCommand('/srv/clone'), 'npm --prefix /srv/clone run install');
+  assert.match(scripts.install ?? '', /native\/build\.mjs/);
+  assert.equal(buildCommand('/srv/app/node_modules/ebbtide'), 'npm --prefix /srv/app rebuild ebbtide');
+});
+
+test('given a root or a lease that is empty or not there, when named, then what to type comes with it', async (t) => {
+  const run = await cliWithoutStore(t);
+  await run.fails(2, /the root is empty.*\n {2}name a directory with --root\n/, '--root', '', 'init');
+  await run.init();
+  await run.fails(
+    3,
+    /lease "nope" not found.*\n {2}ebbtide --namespace x leases ls shows what there is\n/,
+    '-n',
+    'x',
+    'leases',
+    'rm',
+    'nope',
+  );
+});
