@@ -1,11 +1,14 @@
 #include "lmdb_guard.h"
 
 #include <elf.h>
+#include <fcntl.h>
 #include <link.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cerrno>
 #include <cstdarg>
 #include <cstdint>
 #include <cstdio>
@@ -58,11 +61,11 @@ int printMessage(char* to, const char* format, ...) {
   return result;
 }
 
-thread_local bool isOpening = false;
+thread_local Opening current = Opening::kNone;
 thread_local std::vector<void*> deleted;
 
 void deleteObject(void* object) {
-  if (isOpening) {
+  if (current != Opening::kNone) {
     deleted.push_back(object);
   } else {
     ::operator delete(object);
@@ -71,11 +74,36 @@ void deleteObject(void* object) {
 
 void deleteSized(void* object, size_t) { deleteObject(object); }
 
+std::atomic<bool> isOpenReplaced{false};
+
+// LMDB opens its locks twice: first to see whether this process has the same file open already, which it knows by the
+// file's identity, so that one is the file itself; then to use them.
+int openLocks(const std::string& file, int flags) {
+  if ((flags & O_CLOEXEC) == 0) return open(file.c_str(), O_RDONLY | O_CLOEXEC);
+  errno = EROFS;
+  return -1;
+}
+
+int openFile(const char* path, int flags, ...) {
+  va_list arguments;
+  va_start(arguments, flags);
+  const mode_t mode = (flags & O_CREAT) != 0 ? va_arg(arguments, mode_t) : 0;
+  va_end(arguments);
+  static const std::string suffix = "-lock";
+  const std::string name = path;
+  if (current == Opening::kWithoutLocks && name.size() > suffix.size() &&
+      name.compare(name.size() - suffix.size(), suffix.size(), suffix) == 0) {
+    return openLocks(name.substr(0, name.size() - suffix.size()), flags);
+  }
+  return open(path, flags, mode);
+}
+
 #if defined(__LP64__) && (defined(__x86_64__) || defined(__aarch64__))
 
 void* replacementFor(const char* name) {
   if (strcmp(name, "_ZdlPv") == 0) return reinterpret_cast<void*>(&deleteObject);
   if (strcmp(name, "_ZdlPvm") == 0) return reinterpret_cast<void*>(&deleteSized);
+  if (strcmp(name, "open") == 0 || strcmp(name, "open64") == 0) return reinterpret_cast<void*>(&openFile);
   if (strcmp(name, "fprintf") == 0) return reinterpret_cast<void*>(&printLine);
   if (strcmp(name, "sprintf") == 0) return reinterpret_cast<void*>(&printMessage);
   return nullptr;
@@ -130,7 +158,9 @@ int guardObject(dl_phdr_info* object, size_t, void* guarded) {
     const ElfW(Rela)& entry = table.entries[i];
     void* by = replacementFor(table.names + table.symbols[ELF64_R_SYM(entry.r_info)].st_name);
     if (by == nullptr) continue;
-    if (replace(reinterpret_cast<void**>(object->dlpi_addr + entry.r_offset), by)) *static_cast<bool*>(guarded) = true;
+    if (!replace(reinterpret_cast<void**>(object->dlpi_addr + entry.r_offset), by)) continue;
+    *static_cast<bool*>(guarded) = true;
+    if (by == reinterpret_cast<void*>(&openFile)) isOpenReplaced = true;
   }
   return 0;
 }
@@ -147,9 +177,11 @@ bool guardLmdb() {
   return guarded;
 }
 
-void openingLmdb(bool begins) {
-  isOpening = begins;
-  if (begins) return;
+bool opensWithoutLocks() { return isOpenReplaced; }
+
+void openingLmdb(Opening opening) {
+  current = opening;
+  if (opening != Opening::kNone) return;
   std::sort(deleted.begin(), deleted.end());
   deleted.erase(std::unique(deleted.begin(), deleted.end()), deleted.end());
   for (void* object : deleted) ::operator delete(object);

@@ -315,6 +315,7 @@ export class Applier {
     // One that could not start (no descriptor, no memory) may start now.
     if (this.#worker?.isGone) this.#worker = undefined;
     this.#worker ??= new Thread(this.#path);
+    if (request.kind !== 'ids') this.#dbs.readers?.look();
     return this.#worker.ask(request);
   }
 

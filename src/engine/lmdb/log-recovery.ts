@@ -59,9 +59,19 @@ export interface Expected {
   acceptsLoss?: boolean;
 }
 
+/** Bytes of the files; undefined: not there. */
+export type LogBytes = readonly (Buffer | undefined)[];
+
+export const readLog = (dir: string): LogBytes => logPaths(dir).map(readFile);
+
 /** Unknown: damaged. FailedPrecondition: a file is missing, or older than the tree. In both cases acknowledged commits are. */
-export function recoverLog(dir: string, { applied, begun, acceptsLoss = false }: Expected): Recovered {
-  const found = logPaths(dir).map((path) => (existsSync(path) ? readTurn(path, applied) : undefined));
+export function recoverLog(
+  dir: string,
+  { applied, begun, acceptsLoss = false }: Expected,
+  log: LogBytes = readLog(dir),
+): Recovered {
+  const paths = logPaths(dir);
+  const found = log.map((bytes, i) => (bytes === undefined ? undefined : turnIn(paths[i]!, bytes, applied)));
   const turns = found.filter((turn) => turn !== undefined && turn.generation > 0) as Turn[];
   turns.sort((a, b) => a.generation - b.generation);
   const batches: Buffer[] = [];
@@ -90,14 +100,17 @@ interface Turn {
   broken: boolean;
 }
 
-function readTurn(path: string, applied: number): Turn {
-  let log: Buffer;
+function readFile(path: string): Buffer | undefined {
+  if (!existsSync(path)) return undefined;
   try {
     if (!lstatSync(path).isFile()) throw foreign(path, 'it is not a regular file');
-    log = readFileSync(path);
+    return readFileSync(path);
   } catch (error) {
     throw fileError('read', path, error);
   }
+}
+
+function turnIn(path: string, log: Buffer, applied: number): Turn {
   const found: Buffer[] = [];
   let generation = 0;
   let at = 0;
