@@ -18,6 +18,7 @@ import { EtcdEngine } from './engine/etcd/engine.js';
 import { EtcdRawStore } from './engine/etcd/raw.js';
 import { type GetOptions, type PutOptions, RawStore, type Transactor } from './engine/raw.js';
 import { initSchema } from './engine/schema/migrations.js';
+import { openedReadOnly } from './errors.js';
 import { type CollectOptions, collect } from './gc/collect.js';
 import type { Collector } from './gc/collectors.js';
 import type { DiskPool } from './gc/disk-pool.js';
@@ -140,7 +141,8 @@ export class DB implements AsyncDisposable {
    *
    * Over etcd one host collects at a time: stats of nothing when this one may not (`enableEtcdGC`) or another does.
    */
-  garbageCollect(ctx: CallContext = {}, options: RunOptions = {}): Promise<GCStats> {
+  async garbageCollect(ctx: CallContext = {}, options: RunOptions = {}): Promise<GCStats> {
+    if (!options.dryRun) this.#checkWritable();
     const run = () =>
       collect(this.#host, { ...this.#defaults(), ...options, ...(ctx.signal && { signal: ctx.signal }) });
     const cluster = this.#cluster;
@@ -162,7 +164,12 @@ export class DB implements AsyncDisposable {
    * Removes those objects of a plan that are garbage still, and nothing else; the answer names the rest.
    * InvalidArgument: not a plan. FailedPrecondition: a plan of another store or a later revision.
    */
-  applyPlan(plan: CollectionPlan, ctx: CallContext = {}, options: RunOptions = {}): Promise<PlanOutcome> {
+  async applyPlan(
+    plan: CollectionPlan,
+    ctx: CallContext = {},
+    options: RunOptions = {},
+  ): Promise<PlanOutcome> {
+    this.#checkWritable();
     const run = () =>
       applyPlan(this.#host, plan, {
         ...this.#defaults(),
@@ -215,6 +222,7 @@ export class DB implements AsyncDisposable {
    */
   async check(ctx: CallContext = {}, options: CheckOptions = {}): Promise<CheckReport> {
     const { engine } = this;
+    if (options.repair) this.#checkWritable();
     const parts = {
       hasAllContent: engine.kind !== 'etcd' || sharesDirectories(engine),
       hasAllSnapshots: engine.kind !== 'etcd',
@@ -290,17 +298,25 @@ export class DB implements AsyncDisposable {
     this.#host.close();
     this.#cluster?.close();
     await this.#collection;
-    await this.#host.dirty.store().catch((error: unknown) => {
-      this.#host.log('info', 'what waits for a sweep could not be noted', {
-        error: String(error),
-      });
-    });
-    await this.#host.orphans.mark();
+    if (!this.engine.isReadOnly) await this.#noteState();
     await closeAll([
       ...[...this.#host.backends.values()].map((backend) => () => backend.close()),
       () => this.#host.content.close?.(),
       () => this.#pool?.close(),
       () => this.engine.close(),
     ]);
+  }
+
+  async #noteState(): Promise<void> {
+    await this.#host.dirty.store().catch((error: unknown) => {
+      this.#host.log('info', 'what waits for a sweep could not be noted', {
+        error: String(error),
+      });
+    });
+    await this.#host.orphans.mark();
+  }
+
+  #checkWritable(): void {
+    if (this.engine.isReadOnly) throw openedReadOnly();
   }
 }

@@ -23,8 +23,9 @@ import { tryLock, unlock } from 'fs-native-extensions';
 import type { RootDatabase } from 'lmdb';
 import { unavailable } from '../errors.js';
 import { loadAddon } from './addon.js';
-import { retain } from './lmdb.js';
-import { lockReader } from './lock-holder.js';
+import { retain, type Snapshot } from './lmdb.js';
+import { lockHolder, lockReader } from './lock-holder.js';
+import { fsError, isAbsent } from './system-errors.js';
 
 const READERS = 2 ** 40;
 /** More transactions than any file will see. */
@@ -33,12 +34,19 @@ const TO_END = 0;
 /** For readers of states that nobody can retain any more. */
 const PATIENCE_MS = 5000;
 const LOOK_AGAIN_MS = 50;
+const ATTEMPTS_MAX = 40;
 /** Offsets in a meta page. */
 const Meta = { pageSize: 48, transaction: 152, end: 160 } as const;
 
 const addon = loadAddon('ebbtide_sys') as
   | { isLocked?(fd: number, from: number, to: number): boolean | number }
   | undefined;
+
+/** As it is open. */
+export interface LockFile {
+  readonly fd: number;
+  readonly path: string;
+}
 
 /** Makes this descriptor of the lock file the owner's; false: it has one, or a reader of an earlier version. */
 export const tryOwn = (fd: number): boolean => tryLock(fd, 0, READERS);
@@ -47,11 +55,44 @@ export const tryOwn = (fd: number): boolean => tryLock(fd, 0, READERS);
 export const isOwned = (fd: number): boolean => addon?.isLocked?.(fd, 0, READERS) === true;
 
 /**
- * From now on the owner retains, for as long as this descriptor of the lock file is open, every state that the file gets
- * behind transaction `from`. False: the owner is of an earlier version.
+ * From now on the owner retains the newest state of the file at `path`, and those that come, for as long as the descriptor
+ * is open that this returns: of the lock file. Undefined: there is none, as in a copy, so that nobody owns the file.
+ * Unavailable beside an owner of an earlier version.
  */
-export const tryRead = (fd: number, from: number): boolean =>
-  tryLock(fd, READERS + from, TO_END, { shared: true });
+export function enterAsReader(lockPath: string, path: string): number | undefined {
+  let fd: number;
+  try {
+    fd = openSync(lockPath, 'r');
+  } catch (error) {
+    if (isAbsent(error)) return undefined;
+    throw fsError('open', lockPath, error);
+  }
+  try {
+    if (tryLock(fd, READERS + newestTransaction(path), TO_END, { shared: true })) return fd;
+  } catch (error) {
+    closeSync(fd);
+    throw fsError('lock', lockPath, error);
+  }
+  const holder = lockHolder(lockPath);
+  closeSync(fd);
+  throw unavailable(`${path} is in use by ${holder}, of a version that lets nobody read beside it`, {
+    object: path,
+    remedy: 'close it there and try again',
+  });
+}
+
+/**
+ * Takes the newest state of the file. Without LMDB's locks the page that tells of it can be written while it is read: then
+ * again.
+ */
+export function takeNewest(snapshot: Snapshot, path: string): void {
+  for (let attempt = 1; attempt <= ATTEMPTS_MAX; attempt++) {
+    const before = newestTransaction(path);
+    snapshot.take();
+    if (newestTransaction(path) === before) return;
+  }
+  throw unavailable(`${path} changes too fast to be read`, { object: path, remedy: 'try again' });
+}
 
 /** Of states before this transaction. */
 function hasReaders(fd: number, before: number): boolean {
@@ -85,7 +126,7 @@ function metaPage(fd: number, at: number): Buffer {
  * Before the owner of a file writes to it for the first time: waits for readers of states before the present one, which
  * an earlier owner retained. Unavailable when they do not end soon.
  */
-export async function awaitOlderReaders(path: string, lock: { fd: number; path: string }): Promise<void> {
+export async function awaitOlderReaders(path: string, lock: LockFile): Promise<void> {
   const until = performance.now() + PATIENCE_MS;
   while (hasReaders(lock.fd, newestTransaction(path))) {
     if (performance.now() > until) {

@@ -4,7 +4,14 @@
  * prints the error of a batch with its stack, and corrupts its memory (native/lmdb_guard.h). Without our addon it does so.
  */
 import { getSystemErrorName } from 'node:util';
-import { type Database, type Key, open as openLmdb, type RootDatabase, type Transaction } from 'lmdb';
+import {
+  type Database,
+  type Key,
+  open as openLmdb,
+  type RootDatabase,
+  type RootDatabaseOptions,
+  type Transaction,
+} from 'lmdb';
 import { notImplemented } from '../errors.js';
 import { loadAddon } from './addon.js';
 import { closeOnExec } from './descriptors.js';
@@ -44,7 +51,10 @@ export interface Snapshot {
  * that the owner leaves him the pages (lmdb-readers.ts). Before the first `take` each turn reads the newest state.
  * NotImplemented without our addon.
  */
-export function openReadOnly(options: { path: string }): { env: RootDatabase; snapshot: Snapshot } {
+export function openReadOnly(options: RootDatabaseOptions & { path: string }): {
+  env: RootDatabase;
+  snapshot: Snapshot;
+} {
   addon?.guardLmdb?.();
   if (addon?.opensWithoutLocks?.() !== true) {
     throw notImplemented('a store can be opened read-only only with the addon ebbtide_sys', {

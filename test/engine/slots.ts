@@ -7,7 +7,7 @@ const SLOTS_AT_ONCE = 8;
 
 export const newestKey = key('meta', 'newest');
 const slotKey = (slot: number): string => key('images', 'ns', `s${String(slot).padStart(4, '0')}`);
-const valueOf = (commit: number): Value => ({
+const contentOf = (commit: number): Value => ({
   size: commit,
   refs: { label: key('blobs', 'ns', `b${commit % 100}`) },
 });
@@ -15,7 +15,7 @@ const valueOf = (commit: number): Value => ({
 /** The records of a commit: each makes its number the value of the next few slots, round and round. */
 export function recordsOf(commit: number): [string, Value][] {
   const first = commit * SLOTS_AT_ONCE;
-  return Array.from({ length: SLOTS_AT_ONCE }, (_, i) => [slotKey((first + i) % SLOTS), valueOf(commit)]);
+  return Array.from({ length: SLOTS_AT_ONCE }, (_, i) => [slotKey((first + i) % SLOTS), contentOf(commit)]);
 }
 
 /** The commit whose state an engine shows; throws when it is the state of none. */

@@ -57,6 +57,7 @@ const roots: Record<string, string> = {
   'cluster.ts': 'db',
   'cluster-hosts.ts': 'db',
   'context.ts': 'context',
+  'in-use.ts': 'errors',
   'no-store.ts': 'errors',
   'errors.ts': 'errors',
   'held-paths.ts': 'errors',

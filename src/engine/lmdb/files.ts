@@ -22,7 +22,7 @@ import { StoreInUse } from '../../in-use.js';
 import { allocate } from '../../system/allocate.js';
 import { identityOf } from '../../system/file-identity.js';
 import { HeldDirectory } from '../../system/held-directory.js';
-import { tryOwn } from '../../system/lmdb-readers.js';
+import { type LockFile, tryOwn } from '../../system/lmdb-readers.js';
 import { lockHolder } from '../../system/lock-holder.js';
 import { makeDirectories } from '../../system/make-directories.js';
 import { errnoOf, fsError } from '../../system/system-errors.js';
@@ -40,7 +40,7 @@ export const fileError = (what: string, path: string, cause: unknown): EbbtideEr
 export interface Owner {
   readonly directory: HeldDirectory;
   /** The lock file, locked. */
-  readonly lock: { readonly fd: number; readonly path: string };
+  readonly lock: LockFile;
   /** Unavailable when the directory, or the lock in it, is not the one that was taken. */
   verify(): void;
   release(): void;

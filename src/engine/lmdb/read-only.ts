@@ -9,15 +9,13 @@
  *
  * The state of the tree stays as it is because the owner knows of its readers (system/lmdb-readers.ts).
  */
-import { closeSync, existsSync, openSync } from 'node:fs';
+import { closeSync, existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { unavailable } from '../../errors.js';
 import { shown } from '../../held-paths.js';
 import { HeldDirectory } from '../../system/held-directory.js';
-import { isOwned, newestTransaction, tryRead } from '../../system/lmdb-readers.js';
-import { lockHolder } from '../../system/lock-holder.js';
-import { isAbsent } from '../../system/system-errors.js';
+import { enterAsReader, isOwned, newestTransaction, takeNewest } from '../../system/lmdb-readers.js';
 import type { EngineOptions } from '../contract.js';
 import { CoreEngine } from '../core/engine.js';
 import { readState, type StoreState } from './checkpoint.js';
@@ -38,7 +36,7 @@ export async function openToRead(dir: string, options: EngineOptions): Promise<C
   const path = dataPath(directory.at);
   let place: Place | undefined;
   try {
-    place = await Place.enter(directory, path);
+    place = Place.enter(directory, path);
     await checkLayout(path, true);
     const dbs = await openDatabases(path, true);
     try {
@@ -117,7 +115,7 @@ function tryTakeState(
   hasOwner: boolean,
 ): Omit<Taken, 'isOwned'> {
   const log = readLog(at);
-  takeTree(dbs, path);
+  if (dbs.snapshot !== undefined) takeNewest(dbs.snapshot, path);
   const state = readState(dbs) ?? { clean: true };
   const recovered = recoverLog(
     at,
@@ -129,19 +127,6 @@ function tryTakeState(
     log,
   );
   return { state, recovered };
-}
-
-/** Without LMDB's locks, the page that tells of a state can be written while it is read: then again. */
-function takeTree(dbs: Databases, path: string): void {
-  for (let attempt = 1; attempt <= ATTEMPTS_MAX; attempt++) {
-    const before = newestTransaction(path);
-    dbs.snapshot?.take();
-    if (newestTransaction(path) === before) return;
-  }
-  throw unavailable(`${shown(path)} changes too fast to be read`, {
-    object: shown(path),
-    remedy: 'try again',
-  });
 }
 
 /** The directory of a store, and the lock that lets its owner know of this reader. */
@@ -158,15 +143,8 @@ class Place {
     this.#lock = lock;
   }
 
-  static async enter(directory: HeldDirectory, path: string): Promise<Place> {
-    const lockPath = join(directory.at, LOCK);
-    const lock = openLock(lockPath);
-    if (lock === undefined || tryRead(lock, newestTransaction(path))) return new Place(directory, path, lock);
-    closeSync(lock);
-    throw unavailable(
-      `the store in ${directory.path} is in use by ${lockHolder(lockPath)}, of a version that lets nobody read beside it`,
-      { object: directory.path, remedy: 'close it there and try again' },
-    );
+  static enter(directory: HeldDirectory, path: string): Place {
+    return new Place(directory, path, enterAsReader(join(directory.at, LOCK), path));
   }
 
   look(): { isOwned: boolean; transaction: number } {
@@ -179,14 +157,5 @@ class Place {
   leave(): void {
     if (this.#lock !== undefined) closeSync(this.#lock);
     this.directory.release();
-  }
-}
-
-function openLock(path: string): number | undefined {
-  try {
-    return openSync(path, 'r');
-  } catch (error) {
-    if (isAbsent(error)) return undefined;
-    throw fileError('open', path, error);
   }
 }
