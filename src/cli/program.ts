@@ -87,5 +87,6 @@ function addStoreOptions(program: Command): void {
       ),
     )
     .option('--address <socket>', 'work through the daemon at this socket (EBBTIDE_ADDRESS)')
+    .option('--read-only', 'read the root without writing to it, also while another process has it open')
     .option('--json', 'print JSON');
 }

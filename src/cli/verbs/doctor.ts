@@ -8,18 +8,18 @@ import { nativeZstd } from '../../backends/archive/zstd-native.js';
 import { canMount, canMountOverlays } from '../../backends/mounts.js';
 import type { HostInfo } from '../../cluster-hosts.js';
 import { snapshotterNames } from '../../db-options.js';
-import type { EtcdConfig } from '../../engine/etcd/options.js';
 import { MAX_COMPONENT_BYTES } from '../../engine/schema/keys.js';
 import { isKind } from '../../errors.js';
 import { coreInfo } from '../../gc/graph.js';
 import type { OrphanState } from '../../gc/orphan-guard.js';
 import { MAX_IDENTIFIER_BYTES } from '../../model/identifiers.js';
 import { MAX_LABEL_BYTES } from '../../model/labels.js';
-import { layout, openDB } from '../../open.js';
+import { layout } from '../../open.js';
 import { etcdConfig } from '../etcd-options.js';
 import { exitCodes } from '../exit-codes.js';
 import { bytes, printable, shortTime } from '../output.js';
-import { findDaemon, verb } from '../runner.js';
+import { openToRead } from '../read-only.js';
+import { findDaemon, type GlobalOptions, verb } from '../runner.js';
 import type { Store } from '../store.js';
 import { DAMAGED_EXIT_CODE } from './check.js';
 
@@ -36,7 +36,7 @@ export function doctor(program: Command): void {
     )
     .action(
       verb<{ check?: boolean }>(async ({ options, out }, _args, { check }) => {
-        const report = await examine(options.root, check === true, etcdConfig(options));
+        const report = await examine(options, check === true, (text) => out.note(text));
         out.object(report, () => {
           for (const [section, entries] of Object.entries(report)) {
             out.line(section);
@@ -50,10 +50,11 @@ export function doctor(program: Command): void {
 }
 
 async function examine(
-  root: string,
+  options: GlobalOptions,
   check: boolean,
-  etcd: EtcdConfig | undefined,
+  note: (text: string) => void,
 ): Promise<Record<string, Record<string, unknown>>> {
+  const { root } = options;
   const core = coreInfo();
   const mount = await canMount();
   // Where the snapshots are, which may be a file system of its own; else where they would be.
@@ -93,7 +94,7 @@ async function examine(
       cpus: availableParallelism(),
       'zstd layers': zstdDecoder(),
     },
-    ...(check && { store: await checkStore(root, etcd) }),
+    ...(check && { store: await checkStore(options, note) }),
   };
 }
 
@@ -133,8 +134,13 @@ function nearest(path: string): string {
   return dir;
 }
 
-async function checkStore(root: string, etcd: EtcdConfig | undefined): Promise<Record<string, unknown>> {
-  const daemon = await findDaemon(root);
+async function checkStore(
+  options: GlobalOptions,
+  note: (text: string) => void,
+): Promise<Record<string, unknown>> {
+  const { root, readOnly = false } = options;
+  const etcd = etcdConfig(options);
+  const daemon = readOnly ? undefined : await findDaemon(root);
   const isEmbedded = daemon === undefined && etcd === undefined;
   if (isEmbedded && !existsSync(layout.database(root))) {
     process.exitCode = exitCodes.NotFound;
@@ -156,12 +162,14 @@ async function checkStore(root: string, etcd: EtcdConfig | undefined): Promise<R
       ...(await hostsIn(remote)),
     };
   }
-  await using db = await openDB({ root, create: false, ...(etcd && { etcd }) });
+  await using db = await openToRead({ root, ...(etcd && { etcd }), ...(readOnly && { readOnly }) }, note);
   const { records, fileBytes, revision } = db.engine.stats();
   const graph = db.engine.graph.stats();
   return {
     ...(await soundness(db)),
-    'last shutdown': db.engine.cleanStart ? 'clean' : 'not clean (recovered)',
+    ...(!db.engine.isReadOnly && {
+      'last shutdown': db.engine.cleanStart ? 'clean' : 'not clean (recovered)',
+    }),
     records,
     file: `${bytes(fileBytes)} (${records > 0 ? Math.round(fileBytes / records) : 0} bytes a record)`,
     revision,

@@ -7,7 +7,7 @@ import { parseDuration } from '../../model/time.js';
 import { withExpiration, withId, withLabel, withLabels, withRandomId } from '../../stores/leases.js';
 import { blobDigest, snapshotKey } from '../digest-arguments.js';
 import { labelText, shortTime } from '../output.js';
-import { collectLabel, listed, storeVerb } from '../runner.js';
+import { collectLabel, listed, readVerb, storeVerb } from '../runner.js';
 import type { Store } from '../store.js';
 
 interface CreateOptions {
@@ -22,7 +22,7 @@ export function leases(program: Command): void {
   listed(command.command('ls [filter...]'))
     .description('list leases with what they hold')
     .action(
-      storeVerb(async ({ db, ctx, out }, filters) => {
+      readVerb(async ({ db, ctx, out }, filters) => {
         const rows = [];
         for (const lease of await db.leases.list(ctx, ...filters)) {
           rows.push({ ...lease, resources: await db.leases.listResources(ctx, lease) });
