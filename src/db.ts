@@ -95,6 +95,10 @@ export class DB implements AsyncDisposable {
   get engine(): Engine {
     return this.#host.engine;
   }
+  /** Opened with `readOnly`. */
+  get isReadOnly(): boolean {
+    return this.engine.isReadOnly;
+  }
   /** The option, or else the process-wide default as it is now. */
   get leaseBackend(): string {
     return this.#switches.leaseBackend ?? LeaseBackend;
@@ -298,7 +302,7 @@ export class DB implements AsyncDisposable {
     this.#host.close();
     this.#cluster?.close();
     await this.#collection;
-    if (!this.engine.isReadOnly) await this.#noteState();
+    if (!this.isReadOnly) await this.#noteState();
     await closeAll([
       ...[...this.#host.backends.values()].map((backend) => () => backend.close()),
       () => this.#host.content.close?.(),
@@ -317,6 +321,6 @@ export class DB implements AsyncDisposable {
   }
 
   #checkWritable(): void {
-    if (this.engine.isReadOnly) throw openedReadOnly();
+    if (this.isReadOnly) throw openedReadOnly();
   }
 }

@@ -98,7 +98,10 @@ for (const [state, end] of Object.entries(ends)) {
     sys.mountWithOptions('none', owned.root, place, ['remount', 'bind', 'ro']);
     await readAll(place, owned.read);
     await refusesChanges(place);
-    await assert.rejects(openDB({ root: place, create: false }), /read-only file system|is in use by process/);
+    await assert.rejects(
+      openDB({ root: place, create: false }),
+      /read-only file system|is in use by process/,
+    );
   });
 }
 
@@ -130,9 +133,18 @@ test('given what cannot be read, when opened read-only, then the error says what
   const home = await tempDir(t);
   const root = join(home, 'root');
   await assert.rejects(read(root), { kind: 'NotFound' });
-  await assert.rejects(read(root, { create: true }), { kind: 'InvalidArgument', message: /readOnly and create/ });
-  await assert.rejects(read(root, { engine: 'memory' }), { kind: 'InvalidArgument', message: /engine: memory/ });
-  await assert.rejects(read(root, { etcd: { hosts: 'http://127.0.0.1:1' } }), { kind: 'InvalidArgument', message: /etcd/ });
+  await assert.rejects(read(root, { create: true }), {
+    kind: 'InvalidArgument',
+    message: /readOnly and create/,
+  });
+  await assert.rejects(read(root, { engine: 'memory' }), {
+    kind: 'InvalidArgument',
+    message: /engine: memory/,
+  });
+  await assert.rejects(read(root, { etcd: { hosts: 'http://127.0.0.1:1' } }), {
+    kind: 'InvalidArgument',
+    message: /etcd/,
+  });
   assert.deepEqual(readdirSync(home), []);
   mkdirSync(root);
   await assert.rejects(read(root), { kind: 'NotFound' });

@@ -101,7 +101,8 @@ export function everythingThatChanges(db: DB): Record<string, () => Promise<unkn
     'images.create': () => db.images.create(ctx, { name: 'other', target }),
     'images.update': () => db.images.update(ctx, { name: 'image', target, labels: {} }, 'labels'),
     'images.delete': () => db.images.delete(ctx, 'image'),
-    'containers.create': () => db.containers.create(later, { id: 'c', runtime, spec: { typeUrl: 's', value: Buffer.from('{}') } }),
+    'containers.create': () =>
+      db.containers.create(later, { id: 'c', runtime, spec: { typeUrl: 's', value: Buffer.from('{}') } }),
     'containers.delete': () => db.containers.delete(ctx, 'container'),
     'sandboxes.create': () => db.sandboxes.create(ctx, { id: 's', runtime, sandboxer: 's' }),
     'sandboxes.delete': () => db.sandboxes.delete(ctx, 'sandbox'),

@@ -58,7 +58,9 @@ async function examine(
   const core = coreInfo();
   const mount = await canMount();
   // Where the snapshots are, which may be a file system of its own; else where they would be.
-  const overlays = await canMountOverlays(nearest(layout.snapshotter(root, 'overlayfs')));
+  const overlays = options.readOnly
+    ? undefined
+    : await overlaysAt(nearest(layout.snapshotter(root, 'overlayfs')));
   return {
     core: {
       'in use': core.core,
@@ -88,14 +90,20 @@ async function examine(
     machine: {
       user: process.getuid?.() === 0 ? 'root' : `uid ${process.getuid?.()}`,
       mounts: mount.ok ? 'permitted' : `not permitted: ${mount.reason}`,
-      overlays: overlays.ok
-        ? 'work on the file system of the root'
-        : `do not work on the file system of the root (the native snapshotter does): ${overlays.reason}`,
+      ...(overlays !== undefined && { overlays }),
       cpus: availableParallelism(),
       'zstd layers': zstdDecoder(),
     },
     ...(check && { store: await checkStore(options, note) }),
   };
+}
+
+/** Tried with files of its own. */
+async function overlaysAt(directory: string): Promise<string> {
+  const { ok, reason } = await canMountOverlays(directory);
+  return ok
+    ? 'work on the file system of the root'
+    : `do not work on the file system of the root (the native snapshotter does): ${reason}`;
 }
 
 const zstdDecoder = (): string =>
@@ -167,7 +175,7 @@ async function checkStore(
   const graph = db.engine.graph.stats();
   return {
     ...(await soundness(db)),
-    ...(!db.engine.isReadOnly && {
+    ...(!db.isReadOnly && {
       'last shutdown': db.engine.cleanStart ? 'clean' : 'not clean (recovered)',
     }),
     records,
