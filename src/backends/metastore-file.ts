@@ -114,6 +114,11 @@ export class MetastoreFile {
     if (this.#snapshot !== undefined) takeNewest(this.#snapshot, this.path);
   }
 
+  /** Of a file that is only read: reads fail with this from now on. */
+  end(why: Error): void {
+    this.#snapshot?.end(why);
+  }
+
   /** All of these or none; on disk when resolved. Unavailable when the disk refuses, and nothing is stored then. */
   async write(writes: readonly TableWrite[]): Promise<void> {
     if (this.#owned === undefined) throw openedReadOnly();

@@ -98,6 +98,11 @@ export class Metastore {
     }
   }
 
+  /** Of a file that is only read: reads fail with this from now on. */
+  end(why: Error): void {
+    this.#file.end(why);
+  }
+
   /** The last id given out. */
   get sequence(): number {
     return this.#sequence;

@@ -12,7 +12,7 @@
  * Threading: operations on different keys overlap; building a directory (a copy can take minutes) holds up only
  * users of that key and removals of its parent. Records change one commit at a time. Resolved means on disk.
  */
-import { closeSync, type Stats } from 'node:fs';
+import type { Stats } from 'node:fs';
 import { join } from 'node:path';
 import { EbbtideError, failedPrecondition, invalidArgument, notFound, openedReadOnly } from '../errors.js';
 import { shown } from '../held-paths.js';
@@ -21,7 +21,7 @@ import { adaptLabels, parseFilters } from '../model/filters.js';
 import { compactMap, copyMap } from '../model/labels.js';
 import { closeAll } from '../system/close-all.js';
 import { HeldDirectory } from '../system/held-directory.js';
-import { enterAsReader } from '../system/lmdb-readers.js';
+import { ReaderSeat } from '../system/lmdb-readers.js';
 import type {
   DiskJobs,
   Mount,
@@ -75,17 +75,17 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
   readonly #keys = new ObjectLocks();
   /** By key: ends what is being written to the snapshot. */
   readonly #writers = new Map<string, AbortController>();
-  /** Lets the owner know that nobody reads here any more. */
-  readonly #leave: (() => void) | undefined;
+  /** Of who only reads. */
+  readonly #seat: ReaderSeat | undefined;
   #closing: Promise<void> | undefined;
 
   private constructor(
-    place: { root: HeldDirectory; snapshots: HeldDirectory; lock?: FileLock; leave?: () => void },
+    place: { root: HeldDirectory; snapshots: HeldDirectory; lock?: FileLock; seat?: ReaderSeat },
     driver: SnapshotDriver,
     meta: Metastore,
     o: SnapshotterOptions,
   ) {
-    this.#leave = place.leave;
+    this.#seat = place.seat;
     this.root = place.root.path;
     this.#driver = driver;
     this.#root = place.root;
@@ -140,15 +140,13 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     const undo: (() => unknown)[] = [() => root.release()];
     try {
       const metadata = join(root.at, METADATA);
-      const lock = enterAsReader(join(root.at, LOCK), metadata);
-      const leave = (): void => {
-        if (lock !== undefined) closeSync(lock);
-      };
-      undo.push(leave);
+      const seat = ReaderSeat.take(join(root.at, LOCK), metadata);
+      undo.push(() => seat.leave());
       const snapshots = root.child(SNAPSHOTS);
       undo.push(() => snapshots.release());
       const meta = await Metastore.openToRead(metadata);
-      return new DirectorySnapshotter({ root, snapshots, leave }, driver, meta, options);
+      seat.leaveOnRequest((why) => meta.end(why));
+      return new DirectorySnapshotter({ root, snapshots, seat }, driver, meta, options);
     } catch (error) {
       await closeAll(undo.reverse()).catch(() => undefined);
       throw error;
@@ -403,7 +401,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     await closeAll([
       () => this.#meta.close(),
       () => this.#lock?.release(),
-      () => this.#leave?.(),
+      () => this.#seat?.leave(),
       () => this.#snapshots.release(),
       () => this.#root.release(),
     ]);

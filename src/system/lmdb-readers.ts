@@ -3,8 +3,9 @@
  * writes to, which a read-only mount, or another user, cannot. Here a reader locks a range of the lock file of the store instead,
  * for which it need only read that file, and the kernel ends the lock with the process:
  *
- *   [0, READERS)               the owner, alone
- *   [READERS + t, end)         a reader whose state is that of transaction t, or a later one; shared
+ *   [0, LEAVE)            the owner, alone
+ *   [LEAVE]               an owner that waits for readers to leave
+ *   [READERS + t, end)    a reader whose state is that of transaction t, or a later one; shared
  *
  * Before each of its transactions the owner looks whether there are readers. While there are, it retains the state of that
  * moment for them by a read transaction of its own, which LMDB respects.
@@ -14,26 +15,28 @@
  * from then on pages are used that were freed up to w - 1, which states up to w - 2 had. When the oldest retained state is
  * needed by nobody any more, it goes, also while readers come and go all the time.
  *
- * What an owner retained ends with it. The next one waits for readers of states before the one it finds (`awaitOlderReaders`).
- * Owners of earlier versions lock the whole file, so that readers are refused beside them, and they beside readers.
+ * What an owner retained ends with it. The next one, before it writes, asks readers of states before the one it finds to leave,
+ * and waits for them (`awaitOlderReaders`); their reads are Unavailable from then on. Owners of earlier versions lock the whole file, so that readers are refused beside them, and they beside readers.
  */
 import { closeSync, openSync, readSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { tryLock, unlock } from 'fs-native-extensions';
 import type { RootDatabase } from 'lmdb';
-import { unavailable } from '../errors.js';
+import { EbbtideError, unavailable } from '../errors.js';
 import { loadAddon } from './addon.js';
 import { retain, type Snapshot } from './lmdb.js';
 import { lockHolder, lockReader } from './lock-holder.js';
 import { fsError, isAbsent } from './system-errors.js';
 
+const LEAVE = 2 ** 39;
 const READERS = 2 ** 40;
 /** More transactions than any file will see. */
 const ALL = 2 ** 48;
 const TO_END = 0;
-/** For readers of states that nobody can retain any more. */
-const PATIENCE_MS = 5000;
+/** For readers of states that nobody can retain any more, who look so often whether they are to leave. */
+const PATIENCE_MS = 10_000;
 const LOOK_AGAIN_MS = 50;
+const LEAVE_LOOK_MS = 250;
 const ATTEMPTS_MAX = 40;
 /** Offsets in a meta page. */
 const Meta = { pageSize: 48, transaction: 152, end: 160 } as const;
@@ -49,36 +52,81 @@ export interface LockFile {
 }
 
 /** Makes this descriptor of the lock file the owner's; false: it has one, or a reader of an earlier version. */
-export const tryOwn = (fd: number): boolean => tryLock(fd, 0, READERS);
+export const tryOwn = (fd: number): boolean => tryLock(fd, 0, LEAVE);
 
-/** Whether anybody owns the file. */
-export const isOwned = (fd: number): boolean => addon?.isLocked?.(fd, 0, READERS) === true;
+/** The place of a reader at a file: while it has it, the owner retains the state that the file had then, and later ones. */
+export class ReaderSeat {
+  readonly #path: string;
+  /** Descriptor of the lock file; undefined: there is none, as in a copy, so that nobody owns the file. */
+  #lock: number | undefined;
+  readonly #from: number;
+  #timer: NodeJS.Timeout | undefined;
 
-/**
- * From now on the owner retains the newest state of the file at `path`, and those that come, for as long as the descriptor
- * is open that this returns: of the lock file. Undefined: there is none, as in a copy, so that nobody owns the file.
- * Unavailable beside an owner of an earlier version.
- */
-export function enterAsReader(lockPath: string, path: string): number | undefined {
-  let fd: number;
+  private constructor(path: string, lock: number | undefined, from: number) {
+    this.#path = path;
+    this.#lock = lock;
+    this.#from = from;
+  }
+
+  /**
+   * @param path of the data file
+   * Unavailable beside an owner of an earlier version.
+   */
+  static take(lockPath: string, path: string): ReaderSeat {
+    const lock = openLock(lockPath);
+    const from = newestTransaction(path);
+    if (lock === undefined) return new ReaderSeat(path, lock, from);
+    try {
+      if (tryLock(lock, READERS + from, TO_END, { shared: true })) return new ReaderSeat(path, lock, from);
+      throw unavailable(
+        `${path} is in use by ${lockHolder(lockPath)}, of a version that lets nobody read beside it`,
+        {
+          object: path,
+          remedy: 'close it there and try again',
+        },
+      );
+    } catch (error) {
+      closeSync(lock);
+      throw error instanceof EbbtideError ? error : fsError('lock', lockPath, error);
+    }
+  }
+
+  /** Whether anybody owns the file. */
+  get isOwned(): boolean {
+    return this.#lock !== undefined && isLocked(this.#lock, 0, LEAVE);
+  }
+
+  /** Gives the place up when a new owner waits for it, after `leave` has ended all reading. */
+  leaveOnRequest(leave: (why: EbbtideError) => void): void {
+    if (this.#lock === undefined) return;
+    this.#timer = setInterval(() => {
+      if (this.#lock === undefined || !isLocked(this.#lock, LEAVE, LEAVE + 1)) return;
+      if (newestTransaction(this.#path) <= this.#from) return;
+      leave(
+        unavailable(`${this.#path} has been opened for writing by another process since it was read`, {
+          object: this.#path,
+          remedy: 'open it again',
+        }),
+      );
+      this.leave();
+    }, LEAVE_LOOK_MS).unref();
+  }
+
+  /** Again: nothing. */
+  leave(): void {
+    clearInterval(this.#timer);
+    if (this.#lock !== undefined) closeSync(this.#lock);
+    this.#lock = undefined;
+  }
+}
+
+function openLock(path: string): number | undefined {
   try {
-    fd = openSync(lockPath, 'r');
+    return openSync(path, 'r');
   } catch (error) {
     if (isAbsent(error)) return undefined;
-    throw fsError('open', lockPath, error);
+    throw fsError('open', path, error);
   }
-  try {
-    if (tryLock(fd, READERS + newestTransaction(path), TO_END, { shared: true })) return fd;
-  } catch (error) {
-    closeSync(fd);
-    throw fsError('lock', lockPath, error);
-  }
-  const holder = lockHolder(lockPath);
-  closeSync(fd);
-  throw unavailable(`${path} is in use by ${holder}, of a version that lets nobody read beside it`, {
-    object: path,
-    remedy: 'close it there and try again',
-  });
 }
 
 /**
@@ -94,12 +142,15 @@ export function takeNewest(snapshot: Snapshot, path: string): void {
   throw unavailable(`${path} changes too fast to be read`, { object: path, remedy: 'try again' });
 }
 
-/** Of states before this transaction. */
-function hasReaders(fd: number, before: number): boolean {
-  if (before === 0) return false;
-  if (addon?.isLocked !== undefined) return addon.isLocked(fd, READERS, READERS + before) === true;
-  if (!tryLock(fd, READERS, before)) return true;
-  unlock(fd, READERS, before);
+/** Whether there are readers of states before this transaction. */
+const hasReaders = (fd: number, before: number): boolean =>
+  before > 0 && isLocked(fd, READERS, READERS + before);
+
+/** Whether others have a lock on a part of the file. */
+function isLocked(fd: number, from: number, to: number): boolean {
+  if (addon?.isLocked !== undefined) return addon.isLocked(fd, from, to) === true;
+  if (!tryLock(fd, from, to - from)) return true;
+  unlock(fd, from, to - from);
   return false;
 }
 
@@ -127,20 +178,26 @@ function metaPage(fd: number, at: number): Buffer {
  * an earlier owner retained. Unavailable when they do not end soon.
  */
 export async function awaitOlderReaders(path: string, lock: LockFile): Promise<void> {
-  const until = performance.now() + PATIENCE_MS;
-  while (hasReaders(lock.fd, newestTransaction(path))) {
-    if (performance.now() > until) {
-      throw unavailable(
-        `${lockReader(lock.path)} still reads a state of ${lock.path} that an earlier owner kept for it`,
-        {
-          object: lock.path,
-          remedy: 'end that process, or wait until it has ended, and try again',
-        },
-      );
+  const isOlderRead = (): boolean => hasReaders(lock.fd, newestTransaction(path));
+  if (!isOlderRead()) return;
+  tryLock(lock.fd, LEAVE, 1);
+  try {
+    for (const until = performance.now() + PATIENCE_MS; isOlderRead(); await sleep(LOOK_AGAIN_MS)) {
+      if (performance.now() > until) throw readersStay(lock.path);
     }
-    await sleep(LOOK_AGAIN_MS);
+  } finally {
+    unlock(lock.fd, LEAVE, 1);
   }
 }
+
+const readersStay = (path: string): EbbtideError =>
+  unavailable(
+    `${lockReader(path)} still reads a state of the store at ${path} that an earlier owner kept for it`,
+    {
+      object: path,
+      remedy: 'end that process and try again',
+    },
+  );
 
 interface Retained {
   readonly transaction: number;

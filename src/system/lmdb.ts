@@ -44,6 +44,8 @@ export const open = ((options: { path: string }) => {
 export interface Snapshot {
   /** All reads from now on are of the newest state, until the next call. */
   take(): void;
+  /** Reads fail with this from now on. */
+  end(why: Error): void;
 }
 
 /**
@@ -62,19 +64,26 @@ export function openReadOnly(options: RootDatabaseOptions & { path: string }): {
       remedy: 'build it with `npm rebuild`',
     });
   }
-  const reading: Reading = { transaction: undefined };
+  const reading: Reading = { transaction: undefined, ended: undefined };
   const env = prepared(options.path, () => openLmdb({ ...options, readOnly: true }), reading);
-  const { close } = env;
-  env.close = () => {
+  const release = (): void => {
     reading.transaction?.done();
     reading.transaction = undefined;
+  };
+  const { close } = env;
+  env.close = () => {
+    release();
     return close.call(env);
   };
   const take = (): void => {
-    reading.transaction?.done();
+    release();
     reading.transaction = retain(env);
   };
-  return { env, snapshot: { take } };
+  const end = (why: Error): void => {
+    release();
+    reading.ended = why;
+  };
+  return { env, snapshot: { take, end } };
 }
 
 /** Keeps the newest state of a file as it is now: its pages are not used again until the answer's `done`. */
@@ -86,9 +95,10 @@ export function retain(env: RootDatabase): Transaction {
   return transaction;
 }
 
-/** Undefined: the newest state. */
 interface Reading {
+  /** Undefined: the newest state. */
   transaction: Transaction | undefined;
+  ended: Error | undefined;
 }
 
 function prepared<R extends RootDatabase>(path: string, openEnv: () => R, reading?: Reading): R {
@@ -138,7 +148,10 @@ function guarded<D extends Database>(path: string, db: D, state?: Reading): D {
             throw fsError('read', path, withName(error));
           }
         }
-      : (key) => reading(() => getBinaryFast.call(db, key, state));
+      : (key) => {
+          if (state.ended !== undefined) throw state.ended;
+          return reading(() => getBinaryFast.call(db, key, state));
+        };
   db.getBinary = (key) => reading(() => getBinary.call(db, key));
   db.doesExist = ((...args: Parameters<typeof doesExist>) =>
     reading(() => doesExist.apply(db, args))) as typeof doesExist;
@@ -146,8 +159,11 @@ function guarded<D extends Database>(path: string, db: D, state?: Reading): D {
   const probed =
     <O extends object, R>(range: (options?: O) => R) =>
     (options?: O): R => {
-      reading(() => db.getBinaryFast(PROBE));
-      return range.call(db, state === undefined ? options : ({ ...options, ...state } as O));
+      db.getBinaryFast(PROBE);
+      return range.call(
+        db,
+        state === undefined ? options : ({ ...options, transaction: state.transaction } as O),
+      );
     };
   db.getKeys = probed(getKeys);
   db.getRange = probed(getRange);

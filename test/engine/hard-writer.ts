@@ -1,17 +1,19 @@
 /**
- * Writes to a store without a pause, until it is killed: `hard-writer DIR ACKED`. ACKED is a file with the number of the newest
- * commit that was acknowledged, 8 bytes. What a commit writes: slots.ts.
+ * Writes to a store without a pause, until it is killed: `hard-writer DIR ACKED [blind]`. ACKED is a file with the number of the
+ * newest commit that was acknowledged, 8 bytes. What a commit writes: slots.ts. Blind: it does not look for readers.
  */
 import { openSync, writeSync } from 'node:fs';
 import { openLmdbEngine } from '../../src/engine/lmdb/engine.js';
 import { suiteIndexer } from '../../src/engine/suite.js';
 import { createGraph } from '../../src/gc/graph.js';
+import { Readers } from '../../src/system/lmdb-readers.js';
 import { newestKey, recordsOf } from './slots.js';
 
 const AT_ONCE = 16;
 
-const [dir, ackedPath] = process.argv.slice(2);
+const [dir, ackedPath, mode] = process.argv.slice(2);
 if (dir === undefined || ackedPath === undefined) throw new Error('which directory, and which file?');
+if (mode === 'blind') Readers.prototype.look = () => undefined;
 const acked = openSync(ackedPath, 'w');
 const bytes = Buffer.alloc(8);
 const engine = await openLmdbEngine(dir, { indexer: suiteIndexer, graph: createGraph() });

@@ -9,13 +9,13 @@
  *
  * The state of the tree stays as it is because the owner knows of its readers (system/lmdb-readers.ts).
  */
-import { closeSync, existsSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { unavailable } from '../../errors.js';
 import { shown } from '../../held-paths.js';
 import { HeldDirectory } from '../../system/held-directory.js';
-import { enterAsReader, isOwned, newestTransaction, takeNewest } from '../../system/lmdb-readers.js';
+import { newestTransaction, ReaderSeat, takeNewest } from '../../system/lmdb-readers.js';
 import type { EngineOptions } from '../contract.js';
 import { CoreEngine } from '../core/engine.js';
 import { readState, type StoreState } from './checkpoint.js';
@@ -34,13 +34,13 @@ const PAUSE_MS = 50;
 export async function openToRead(dir: string, options: EngineOptions): Promise<CoreEngine> {
   const directory = HeldDirectory.open(dir);
   const path = dataPath(directory.at);
-  let place: Place | undefined;
+  let seat: ReaderSeat | undefined;
   try {
-    place = Place.enter(directory, path);
+    seat = ReaderSeat.take(join(directory.at, LOCK), path);
     await checkLayout(path, true);
     const dbs = await openDatabases(path, true);
     try {
-      return await openEngine(dbs, place, options);
+      return await openEngine(dbs, { directory, path, seat }, options);
     } catch (error) {
       await dbs.env.close();
       throw error;
@@ -48,8 +48,8 @@ export async function openToRead(dir: string, options: EngineOptions): Promise<C
   } catch (cause) {
     // While the descriptor in the path still has its name.
     const error = fileError('read', path, cause);
-    if (place === undefined) directory.release();
-    place?.leave();
+    seat?.leave();
+    directory.release();
     throw error;
   }
 }
@@ -66,7 +66,11 @@ async function openEngine(dbs: Databases, place: Place, options: EngineOptions):
     for (const batch of recovered.batches) overlay(storage, graph, batch);
     storage.journalBytes = () => loaded.journalBytes;
     storage.onTrouble = warn;
-    storage.afterClose = () => place.leave();
+    place.seat.leaveOnRequest((why) => dbs.snapshot?.end(why));
+    storage.afterClose = () => {
+      place.seat.leave();
+      place.directory.release();
+    };
     return new CoreEngine({
       ...options,
       kind: 'lmdb',
@@ -90,11 +94,11 @@ interface Taken {
 
 async function takeState(dbs: Databases, place: Place): Promise<Taken> {
   for (let attempt = 1; ; attempt++) {
-    const before = place.look();
+    const before = look(place);
     try {
       return { ...tryTakeState(dbs, place, before.isOwned), isOwned: before.isOwned };
     } catch (cause) {
-      const after = place.look();
+      const after = look(place);
       const isMoving = before.isOwned || after.isOwned || before.transaction !== after.transaction;
       if (!isMoving) throw cause;
       if (attempt === ATTEMPTS_MAX) {
@@ -129,33 +133,15 @@ function tryTakeState(
   return { state, recovered };
 }
 
-/** The directory of a store, and the lock that lets its owner know of this reader. */
-class Place {
+/** The directory of a store, and the seat of this reader. */
+interface Place {
   readonly directory: HeldDirectory;
   /** Of the data file. */
   readonly path: string;
-  /** Undefined: no owner ever was here, as in a copy without the lock file. */
-  readonly #lock: number | undefined;
-
-  private constructor(directory: HeldDirectory, path: string, lock: number | undefined) {
-    this.directory = directory;
-    this.path = path;
-    this.#lock = lock;
-  }
-
-  static enter(directory: HeldDirectory, path: string): Place {
-    return new Place(directory, path, enterAsReader(join(directory.at, LOCK), path));
-  }
-
-  look(): { isOwned: boolean; transaction: number } {
-    return {
-      isOwned: this.#lock !== undefined && isOwned(this.#lock),
-      transaction: newestTransaction(this.path),
-    };
-  }
-
-  leave(): void {
-    if (this.#lock !== undefined) closeSync(this.#lock);
-    this.directory.release();
-  }
+  readonly seat: ReaderSeat;
 }
+
+const look = ({ seat, path }: Place): { isOwned: boolean; transaction: number } => ({
+  isOwned: seat.isOwned,
+  transaction: newestTransaction(path),
+});
