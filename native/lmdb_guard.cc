@@ -76,25 +76,28 @@ void deleteSized(void* object, size_t) { deleteObject(object); }
 
 std::atomic<bool> isOpenReplaced{false};
 
-// LMDB opens its locks twice: first to see whether this process has the same file open already, which it knows by the
-// file's identity, so that one is the file itself; then to use them.
-int openLocks(const std::string& file, int flags) {
-  if ((flags & O_CLOEXEC) == 0) return open(file.c_str(), O_RDONLY | O_CLOEXEC);
-  errno = EROFS;
-  return -1;
+bool endsWith(const std::string& text, const std::string& end) {
+  return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
+}
+
+// Before it opens its locks, LMDB opens the file once more, as if to write, and closes it again: by its identity it finds what
+// this process has open already. Whoever only reads must not get what an owner in this process has, and the other way
+// round, so he gets an identity of his own there.
+int openWithoutLocks(const char* path, int flags) {
+  if (endsWith(path, "-lock")) {
+    errno = EROFS;
+    return -1;
+  }
+  if ((flags & O_CREAT) != 0) return memfd_create("ebbtide-reader", MFD_CLOEXEC);
+  return open(path, flags | O_CLOEXEC);
 }
 
 int openFile(const char* path, int flags, ...) {
+  if (current == Opening::kWithoutLocks) return openWithoutLocks(path, flags);
   va_list arguments;
   va_start(arguments, flags);
   const mode_t mode = (flags & O_CREAT) != 0 ? va_arg(arguments, mode_t) : 0;
   va_end(arguments);
-  static const std::string suffix = "-lock";
-  const std::string name = path;
-  if (current == Opening::kWithoutLocks && name.size() > suffix.size() &&
-      name.compare(name.size() - suffix.size(), suffix.size(), suffix) == 0) {
-    return openLocks(name.substr(0, name.size() - suffix.size()), flags);
-  }
   return open(path, flags, mode);
 }
 
