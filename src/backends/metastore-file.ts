@@ -129,8 +129,8 @@ export class MetastoreFile {
         remedy: 'free disk space (removals and `ebbtide gc` work on a full disk too) and try again',
       });
     }
-    this.#owned.readers?.look();
     try {
+      this.#owned.readers?.look();
       await withoutPrinting(() =>
         this.#root.batch(() => {
           for (const { table, key, value } of writes) {

@@ -4,6 +4,7 @@
  */
 import type { DB } from '../db.js';
 import type { OpenOptions } from '../db-options.js';
+import { isKind } from '../errors.js';
 import { StoreInUse } from '../in-use.js';
 import { openDB } from '../open.js';
 import { errnoOf } from '../system/system-errors.js';
@@ -16,7 +17,10 @@ export async function openToRead(options: OpenOptions, said: (why: string) => vo
   } catch (error) {
     const why = options.etcd === undefined ? reasonIn(error, options.root) : undefined;
     if (why === undefined) throw error;
-    const db = await openDB({ ...options, readOnly: true });
+    const db = await openDB({ ...options, readOnly: true }).catch((cause: unknown) => {
+      // Without our addon there is no other way.
+      throw isKind(cause, 'NotImplemented') ? error : cause;
+    });
     said(`read-only: ${why}`);
     return db;
   }

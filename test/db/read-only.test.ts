@@ -54,6 +54,7 @@ const read = (root: string, options: Partial<OpenOptions> = {}): Promise<DB> =>
 
 async function readAll(root: string, expected: string): Promise<void> {
   await using db = await read(root);
+  assert.equal(db.isReadOnly, true);
   assert.equal(await everythingRead(db), expected);
 }
 

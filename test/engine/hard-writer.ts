@@ -1,6 +1,7 @@
 /**
- * Writes to a store without a pause, until it is killed: `hard-writer DIR ACKED [blind]`. ACKED is a file with the number of the
- * newest commit that was acknowledged, 8 bytes. What a commit writes: slots.ts. Blind: it does not look for readers.
+ * Writes to a store without a pause, until it is killed: `hard-writer DIR ACKED [blind|restarts]`. ACKED is a file with the
+ * number of the newest commit that was acknowledged, 8 bytes. What a commit writes: slots.ts. Blind: it does not look for
+ * readers. Restarts: it closes the store and opens it again all the time.
  */
 import { openSync, writeSync } from 'node:fs';
 import { openLmdbEngine } from '../../src/engine/lmdb/engine.js';
@@ -16,7 +17,8 @@ if (dir === undefined || ackedPath === undefined) throw new Error('which directo
 if (mode === 'blind') Readers.prototype.look = () => undefined;
 const acked = openSync(ackedPath, 'w');
 const bytes = Buffer.alloc(8);
-const engine = await openLmdbEngine(dir, { indexer: suiteIndexer, graph: createGraph() });
+const open = () => openLmdbEngine(dir, { indexer: suiteIndexer, graph: createGraph() });
+let engine = await open();
 process.stdout.write('open\n');
 for (let commit = 0; ; ) {
   const written: Promise<void>[] = [];
@@ -32,4 +34,7 @@ for (let commit = 0; ; ) {
   await Promise.all(written);
   bytes.writeBigUInt64LE(BigInt(commit));
   writeSync(acked, bytes, 0, 8, 0);
+  if (mode !== 'restarts' || commit % (5 * AT_ONCE) > 0) continue;
+  await engine.close();
+  engine = await open();
 }
