@@ -71,8 +71,9 @@ export class MetastoreFile {
       this.#snapshot = access.snapshot;
       return;
     }
-    const readers = access.lock === undefined ? undefined : new Readers(access.lock, path, root);
-    this.#owned = { fd: openSync(path, 'r+'), readers };
+    const fd = openSync(path, 'r+');
+    const readers = access.lock === undefined ? undefined : new Readers(access.lock, fd, root);
+    this.#owned = { fd, readers };
     this.#hasReserve();
   }
 

@@ -16,7 +16,8 @@
  * needed by nobody any more, it goes, also while readers come and go all the time.
  *
  * What an owner retained ends with it. The next one, before it writes, asks readers of states before the one it finds to leave,
- * and waits for them (`awaitOlderReaders`); their reads are Unavailable from then on. Owners of earlier versions lock the whole file, so that readers are refused beside them, and they beside readers.
+ * and waits for them (`awaitOlderReaders`); their reads are Unavailable from then on. Owners of earlier versions lock the
+ * whole file, so that readers are refused beside them, and they beside readers.
  */
 import { closeSync, openSync, readSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -96,12 +97,21 @@ export class ReaderSeat {
     return this.#lock !== undefined && isLocked(this.#lock, 0, LEAVE);
   }
 
+  get #isOlder(): boolean {
+    try {
+      return newestTransaction(this.#path) > this.#from;
+    } catch {
+      // The file has gone.
+      return true;
+    }
+  }
+
   /** Gives the place up when a new owner waits for it, after `leave` has ended all reading. */
   leaveOnRequest(leave: (why: EbbtideError) => void): void {
     if (this.#lock === undefined) return;
     this.#timer = setInterval(() => {
       if (this.#lock === undefined || !isLocked(this.#lock, LEAVE, LEAVE + 1)) return;
-      if (newestTransaction(this.#path) <= this.#from) return;
+      if (!this.#isOlder) return;
       leave(
         unavailable(`${this.#path} has been opened for writing by another process since it was read`, {
           object: this.#path,
@@ -158,13 +168,17 @@ function isLocked(fd: number, from: number, to: number): boolean {
 export function newestTransaction(path: string): number {
   const fd = openSync(path, 'r');
   try {
-    const first = metaPage(fd, 0);
-    const second = metaPage(fd, first.readUInt32LE(Meta.pageSize));
-    const transactions = [first, second].map((page) => Number(page.readBigUInt64LE(Meta.transaction)));
-    return Math.max(...transactions);
+    return newestIn(fd);
   } finally {
     closeSync(fd);
   }
+}
+
+function newestIn(fd: number): number {
+  const first = metaPage(fd, 0);
+  const second = metaPage(fd, first.readUInt32LE(Meta.pageSize));
+  const transactions = [first, second].map((page) => Number(page.readBigUInt64LE(Meta.transaction)));
+  return Math.max(...transactions);
 }
 
 function metaPage(fd: number, at: number): Buffer {
@@ -207,18 +221,18 @@ interface Retained {
 /** What the owner of a file does for its readers. */
 export class Readers {
   readonly #lock: number;
-  readonly #path: string;
+  readonly #file: number;
   readonly #env: RootDatabase;
   /** The oldest that may be needed, and one that takes its place. */
   #retained: Retained[] = [];
 
   /**
    * @param lock descriptor of the lock file
-   * @param path of the data file
+   * @param file descriptor of the data file, whatever its name leads to by now
    */
-  constructor(lock: number, path: string, env: RootDatabase) {
+  constructor(lock: number, file: number, env: RootDatabase) {
     this.#lock = lock;
-    this.#path = path;
+    this.#file = file;
     this.#env = env;
   }
 
@@ -232,7 +246,7 @@ export class Readers {
     if (younger !== undefined && !hasReaders(this.#lock, younger.transaction))
       this.#retained.shift()?.release();
     const last = this.#retained.at(-1);
-    const newest = newestTransaction(this.#path);
+    const newest = newestIn(this.#file);
     if (this.#retained.length > 1 || last?.transaction === newest) return;
     const state = retain(this.#env);
     this.#retained.push({ transaction: newest, release: () => state.done() });

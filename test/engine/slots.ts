@@ -2,7 +2,7 @@
 import type { Engine, Value } from '../../src/engine/contract.js';
 import { key } from '../../src/engine/schema/keys.js';
 
-const SLOTS = 3000;
+const SLOTS = 1500;
 const SLOTS_AT_ONCE = 8;
 
 export const newestKey = key('meta', 'newest');

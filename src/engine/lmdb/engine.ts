@@ -76,7 +76,6 @@ export async function openLmdbEngine(dir: string, options: LmdbEngineOptions): P
       prepareFiles(path);
     }
     const dbs = await openDatabases(path, false);
-    dbs.readers = new Readers(owner.lock.fd, path, dbs.env);
     try {
       return await openEngine(dbs, owner, options);
     } catch (error) {
@@ -107,6 +106,8 @@ async function openEngine(dbs: Databases, owner: Owner, options: LmdbEngineOptio
   });
   if (recovered.loss !== undefined) warn(`${recovered.loss.message}; this was accepted`);
   const file = new DataFile(path, false);
+  const readers = new Readers(owner.lock.fd, file.fd, dbs.env);
+  dbs.readers = readers;
   try {
     const waiting = bringIn(dbs, file, dir, recovered, warn);
     const loaded = loadGraph(dbs, graph, indexer, state, warn);
@@ -133,6 +134,7 @@ async function openEngine(dbs: Databases, owner: Owner, options: LmdbEngineOptio
       owner,
     });
   } catch (error) {
+    readers.release();
     file.release();
     throw error;
   }

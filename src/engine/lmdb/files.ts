@@ -258,6 +258,10 @@ export class DataFile {
     this.keepCushion(0);
   }
 
+  get fd(): number {
+    return this.#fd;
+  }
+
   /** Bytes of pages in use. */
   usedBytes(): number {
     return readHeader(this.#fd, this.#path, this.#size).usedBytes;

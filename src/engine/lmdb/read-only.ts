@@ -2,10 +2,10 @@
  * A store that is only read: one state of it, without a byte written. On a file system that is mounted read-only, as another
  * user, or beside the process that owns it and goes on. Called by engine.ts in this directory.
  *
- * The state is the tree's, and over it what the commit log has that the tree lacks. The owner moves commits from one to the other
- * meanwhile, so the order counts: first the log is read, then the state of the tree is taken. A commit that was acknowledged before is in
- * the log then, or was brought into the tree before the log was read. If the two do not follow one another (the log went on in its
- * other file between two reads), both are taken again.
+ * The state is the tree's, and over it what the commit log has that the tree lacks. The owner moves commits from one to the
+ * other meanwhile, so the order counts: first the log is read, then the state of the tree is taken. A commit that was
+ * acknowledged before is in the log then, or was brought into the tree before the log was read. If the two do not follow one
+ * another (the log went on in its other file between two reads), both are taken again.
  *
  * The state of the tree stays as it is because the owner knows of its readers (system/lmdb-readers.ts).
  */

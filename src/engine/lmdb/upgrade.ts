@@ -24,7 +24,6 @@ const CUSHION_PART = 2;
 export function upgrade(dbs: Databases, file: DataFile): boolean {
   if (layoutOf(dbs) === LAYOUT) return false;
   file.keepCushion(Math.ceil(file.usedBytes() / CUSHION_PART));
-  dbs.readers?.look();
   dbs.env.transactionSync(() => {
     moveKeys(dbs);
     moveChildren(dbs);
