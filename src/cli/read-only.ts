@@ -10,7 +10,7 @@ import { openDB } from '../open.js';
 import { errnoOf } from '../system/system-errors.js';
 
 /** `said` is called once with why it is read-only, unless that was asked for. NotFound where there is no store. */
-export async function openToRead(options: OpenOptions, said: (why: string) => void): Promise<DB> {
+export async function openForReading(options: OpenOptions, said: (why: string) => void): Promise<DB> {
   if (options.readOnly) return openDB(options);
   try {
     return await openDB({ ...options, create: false });

@@ -17,7 +17,7 @@ import { type EtcdOptions, etcdConfig } from './etcd-options.js';
 import { exitCodes } from './exit-codes.js';
 import { Output, type OutputOptions } from './output.js';
 import { Progress } from './progress.js';
-import { openToRead } from './read-only.js';
+import { openForReading } from './read-only.js';
 import { StandardOutput } from './standard-output.js';
 import type { Store } from './store.js';
 
@@ -175,7 +175,7 @@ async function openStore(
     if (snapshotter !== undefined) checkSnapshotter(snapshotter, snapshotterNames);
     // Who asks for a collection by hand means this host.
     const given = { root, ...(etcd && { etcd, enableEtcdGC: true }), ...(readOnly && { readOnly }) };
-    const open = reads ? openToRead(given, note) : openDB({ ...given, create: false });
+    const open = reads ? openForReading(given, note) : openDB({ ...given, create: false });
     const found = await open.catch((error: unknown) => {
       if (error instanceof NoStore) return error;
       throw error;

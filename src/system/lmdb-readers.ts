@@ -74,8 +74,8 @@ export class ReaderSeat {
    * Unavailable beside an owner of an earlier version.
    */
   static take(lockPath: string, path: string): ReaderSeat {
-    const lock = openLock(lockPath);
     const from = newestTransaction(path);
+    const lock = openLock(lockPath);
     if (lock === undefined) return new ReaderSeat(path, lock, from);
     try {
       if (tryLock(lock, READERS + from, TO_END, { shared: true })) return new ReaderSeat(path, lock, from);
@@ -166,11 +166,15 @@ function isLocked(fd: number, from: number, to: number): boolean {
 
 /** The last transaction that was committed to a file, which must be an LMDB file. */
 export function newestTransaction(path: string): number {
-  const fd = openSync(path, 'r');
   try {
-    return newestIn(fd);
-  } finally {
-    closeSync(fd);
+    const fd = openSync(path, 'r');
+    try {
+      return newestIn(fd);
+    } finally {
+      closeSync(fd);
+    }
+  } catch (error) {
+    throw fsError('read', path, error);
   }
 }
 

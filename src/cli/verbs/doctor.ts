@@ -18,7 +18,7 @@ import { layout } from '../../open.js';
 import { etcdConfig } from '../etcd-options.js';
 import { exitCodes } from '../exit-codes.js';
 import { bytes, printable, shortTime } from '../output.js';
-import { openToRead } from '../read-only.js';
+import { openForReading } from '../read-only.js';
 import { findDaemon, type GlobalOptions, verb } from '../runner.js';
 import type { Store } from '../store.js';
 import { DAMAGED_EXIT_CODE } from './check.js';
@@ -170,7 +170,7 @@ async function checkStore(
       ...(await hostsIn(remote)),
     };
   }
-  await using db = await openToRead({ root, ...(etcd && { etcd }), ...(readOnly && { readOnly }) }, note);
+  await using db = await openForReading({ root, ...(etcd && { etcd }), ...(readOnly && { readOnly }) }, note);
   const { records, fileBytes, revision } = db.engine.stats();
   const graph = db.engine.graph.stats();
   return {

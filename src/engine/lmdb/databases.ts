@@ -53,7 +53,7 @@ const options = {
 /** Refuses a file of somebody else, of a newer layout, or (read-only) of an older one, without writing to it. */
 export async function checkLayout(path: string, readOnly: boolean): Promise<void> {
   // The owner's may be opened without the addon as well.
-  const { env } = readOnly ? openToRead(path) : { env: openEnvironment(path, true) };
+  const { env } = readOnly ? openReadOnlyEnvironment(path) : { env: openEnvironment(path, true) };
   try {
     // In a file without it `openDB` answers undefined, whatever the typings say.
     const meta = env.openDB<Bytes, string>('meta', { encoding: 'binary' }) as
@@ -98,7 +98,7 @@ export function setLayout({ meta }: Databases): void {
 
 export async function openDatabases(path: string, readOnly: boolean): Promise<Databases> {
   const { env, snapshot } = readOnly
-    ? openToRead(path)
+    ? openReadOnlyEnvironment(path)
     : { env: openEnvironment(path, false), snapshot: undefined };
   const bytes = (name: string): Database<Bytes, Bytes> =>
     env.openDB<Bytes, Bytes>(name, { keyEncoding: 'binary', encoding: 'binary' });
@@ -130,7 +130,7 @@ function openEnvironment(path: string, readOnly: boolean): RootDatabase {
   }
 }
 
-function openToRead(path: string): ReturnType<typeof openReadOnly> {
+function openReadOnlyEnvironment(path: string): ReturnType<typeof openReadOnly> {
   try {
     return openReadOnly({ ...options, path });
   } catch (error) {

@@ -31,7 +31,7 @@ import {
 import { type LoadedGraph, loadGraph, newestRevision } from './graph-loader.js';
 import { overlay } from './log-commits.js';
 import { acceptedLossPath, type Recovered, recoverLog } from './log-recovery.js';
-import { openToRead } from './read-only.js';
+import { openReadOnlyEngine } from './read-only.js';
 import { Room } from './room.js';
 import { LmdbStorage } from './storage.js';
 import { upgrade } from './upgrade.js';
@@ -57,7 +57,7 @@ export async function openLmdbEngine(dir: string, options: LmdbEngineOptions): P
   const creates = options.create ?? !readOnly;
   // Before the lock file is made.
   if (!creates) requireStore(resolve(dir));
-  if (readOnly) return openToRead(resolve(dir), options);
+  if (readOnly) return openReadOnlyEngine(resolve(dir), options);
   const owner = ownDirectory(resolve(dir));
   const { at } = owner.directory;
   const path = dataPath(at);

@@ -31,7 +31,7 @@ const ATTEMPTS_MAX = 40;
 const PAUSE_MS = 50;
 
 /** Errors as those of opening to write; Unavailable beside an owner that does not know of readers, or writes too fast. */
-export async function openToRead(dir: string, options: EngineOptions): Promise<CoreEngine> {
+export async function openReadOnlyEngine(dir: string, options: EngineOptions): Promise<CoreEngine> {
   const directory = HeldDirectory.open(dir);
   const path = dataPath(directory.at);
   let seat: ReaderSeat | undefined;
