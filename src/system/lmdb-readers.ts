@@ -37,7 +37,7 @@ const TO_END = 0;
 /** For readers of states that nobody can retain any more, who look so often whether they are to leave. */
 const PATIENCE_MS = 10_000;
 const LOOK_AGAIN_MS = 50;
-const LEAVE_LOOK_MS = 250;
+const LEAVE_LOOK_MS = 500;
 const ATTEMPTS_MAX = 40;
 /** Offsets in a meta page. */
 const Meta = { pageSize: 48, transaction: 152, end: 160 } as const;
