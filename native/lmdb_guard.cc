@@ -1,11 +1,14 @@
 #include "lmdb_guard.h"
 
 #include <elf.h>
+#include <fcntl.h>
 #include <link.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cerrno>
 #include <cstdarg>
 #include <cstdint>
 #include <cstdio>
@@ -58,11 +61,11 @@ int printMessage(char* to, const char* format, ...) {
   return result;
 }
 
-thread_local bool isOpening = false;
+thread_local Opening current = Opening::kNone;
 thread_local std::vector<void*> deleted;
 
 void deleteObject(void* object) {
-  if (isOpening) {
+  if (current != Opening::kNone) {
     deleted.push_back(object);
   } else {
     ::operator delete(object);
@@ -71,11 +74,39 @@ void deleteObject(void* object) {
 
 void deleteSized(void* object, size_t) { deleteObject(object); }
 
+std::atomic<bool> isOpenReplaced{false};
+
+bool endsWith(const std::string& text, const std::string& end) {
+  return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
+}
+
+// Before it opens its locks, LMDB opens the file once more, as if to write, and closes it again: by its identity it finds what
+// this process has open already. Whoever only reads must not get what an owner in this process has, and the other way
+// round, so he gets an identity of his own there.
+int openWithoutLocks(const char* path, int flags) {
+  if (endsWith(path, "-lock")) {
+    errno = EROFS;
+    return -1;
+  }
+  if ((flags & O_CREAT) != 0) return memfd_create("ebbtide-reader", MFD_CLOEXEC);
+  return open(path, flags | O_CLOEXEC);
+}
+
+int openFile(const char* path, int flags, ...) {
+  if (current == Opening::kWithoutLocks) return openWithoutLocks(path, flags);
+  va_list arguments;
+  va_start(arguments, flags);
+  const mode_t mode = (flags & O_CREAT) != 0 ? va_arg(arguments, mode_t) : 0;
+  va_end(arguments);
+  return open(path, flags, mode);
+}
+
 #if defined(__LP64__) && (defined(__x86_64__) || defined(__aarch64__))
 
 void* replacementFor(const char* name) {
   if (strcmp(name, "_ZdlPv") == 0) return reinterpret_cast<void*>(&deleteObject);
   if (strcmp(name, "_ZdlPvm") == 0) return reinterpret_cast<void*>(&deleteSized);
+  if (strcmp(name, "open") == 0 || strcmp(name, "open64") == 0) return reinterpret_cast<void*>(&openFile);
   if (strcmp(name, "fprintf") == 0) return reinterpret_cast<void*>(&printLine);
   if (strcmp(name, "sprintf") == 0) return reinterpret_cast<void*>(&printMessage);
   return nullptr;
@@ -130,7 +161,9 @@ int guardObject(dl_phdr_info* object, size_t, void* guarded) {
     const ElfW(Rela)& entry = table.entries[i];
     void* by = replacementFor(table.names + table.symbols[ELF64_R_SYM(entry.r_info)].st_name);
     if (by == nullptr) continue;
-    if (replace(reinterpret_cast<void**>(object->dlpi_addr + entry.r_offset), by)) *static_cast<bool*>(guarded) = true;
+    if (!replace(reinterpret_cast<void**>(object->dlpi_addr + entry.r_offset), by)) continue;
+    *static_cast<bool*>(guarded) = true;
+    if (by == reinterpret_cast<void*>(&openFile)) isOpenReplaced = true;
   }
   return 0;
 }
@@ -147,9 +180,11 @@ bool guardLmdb() {
   return guarded;
 }
 
-void openingLmdb(bool begins) {
-  isOpening = begins;
-  if (begins) return;
+bool opensWithoutLocks() { return isOpenReplaced; }
+
+void openingLmdb(Opening opening) {
+  current = opening;
+  if (opening != Opening::kNone) return;
   std::sort(deleted.begin(), deleted.end());
   deleted.erase(std::unique(deleted.begin(), deleted.end()), deleted.end());
   for (void* object : deleted) ::operator delete(object);

@@ -4,6 +4,8 @@
 // - it composes a message of up to 129 bytes in a buffer of 100, which ends the process some time later; cut here
 // - when LMDB cannot open a file after the first one, it deletes an object twice; an object deleted while a file is being
 //   opened is freed when that has ended, once
+// - it cannot open a file without the file of its locks, which even readers write to; a file that is opened only to be read
+//   goes without, as on a file system that is mounted read-only
 //
 // Threads: any. The calls of an addon that is loaded are led here by `guardLmdb`.
 #pragma once
@@ -17,8 +19,13 @@ namespace ebbtide {
 // the addon is not loaded).
 bool guardLmdb();
 
-// The calling thread begins to open a file with LMDB, or has ended that, whatever the outcome.
-void openingLmdb(bool begins);
+// What the calling thread does: begin to open a file with LMDB (to write, or without its locks), or have ended that, whatever
+// the outcome.
+enum class Opening { kNone, kWithLocks, kWithoutLocks };
+void openingLmdb(Opening opening);
+
+// Whether `kWithoutLocks` is possible: `guardLmdb` has found how LMDB opens files.
+bool opensWithoutLocks();
 
 // Takes the lines kept since the last time, oldest first: 16 at most, later ones are dropped.
 std::vector<std::string> takeLmdbLines();

@@ -166,6 +166,20 @@ Napi::Value closeOnExecCall(Info info) {
   });
 }
 
+// (fd, from, to): whether another description of the file, of any process, holds a lock (F_OFD_SETLK) on a byte in
+// [from, to), that would keep this one from locking it exclusively.
+Napi::Value isLockedCall(Info info) {
+  return answer(info, [&] {
+    struct flock lock {};
+    lock.l_type = F_WRLCK;
+    lock.l_whence = SEEK_SET;
+    lock.l_start = sizeArgument(info, 1);
+    lock.l_len = sizeArgument(info, 2) - lock.l_start;
+    check(fcntl(numberArgument<int>(info, 0), F_OFD_GETLK, &lock));
+    return Napi::Value(Napi::Boolean::New(info.Env(), lock.l_type != F_UNLCK));
+  });
+}
+
 // (directory, path, identity): 0 when the path leads to the file with this device and inode, -1 when to another one. The path
 // begins in the directory (a descriptor; -1: the current one); a link at its end is followed. Identity: two 64-bit numbers.
 Napi::Value leadsToCall(Info info) {
@@ -190,10 +204,18 @@ Napi::Value leadsToCall(Info info) {
 
 Napi::Value guardLmdbCall(Info info) { return Napi::Boolean::New(info.Env(), ebbtide::guardLmdb()); }
 
+// (begins, withoutLocks)
 Napi::Value openingLmdbCall(Info info) {
-  ebbtide::openingLmdb(info[0].ToBoolean());
+  const bool withoutLocks = info[1].ToBoolean();
+  if (!info[0].ToBoolean()) {
+    ebbtide::openingLmdb(Opening::kNone);
+  } else {
+    ebbtide::openingLmdb(withoutLocks ? Opening::kWithoutLocks : Opening::kWithLocks);
+  }
   return info.Env().Undefined();
 }
+
+Napi::Value opensWithoutLocksCall(Info info) { return Napi::Boolean::New(info.Env(), ebbtide::opensWithoutLocks()); }
 
 Napi::Value lmdbLinesCall(Info info) {
   const std::vector<std::string> lines = ebbtide::takeLmdbLines();
@@ -268,6 +290,8 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("allocate", Napi::Function::New<allocateCall>(env));
   exports.Set("leadsTo", Napi::Function::New<leadsToCall>(env));
   exports.Set("guardLmdb", Napi::Function::New<guardLmdbCall>(env));
+  exports.Set("isLocked", Napi::Function::New<isLockedCall>(env));
+  exports.Set("opensWithoutLocks", Napi::Function::New<opensWithoutLocksCall>(env));
   exports.Set("openingLmdb", Napi::Function::New<openingLmdbCall>(env));
   exports.Set("lmdbLines", Napi::Function::New<lmdbLinesCall>(env));
   exports.Set("utimes", Napi::Function::New<utimesCall>(env));

@@ -68,6 +68,12 @@ export const withExpiryGrace =
   };
 
 export interface OpenOptions extends DBOptions {
+  /**
+   * Reads an existing store as it is now, without a byte written: on a file system that is mounted read-only, as a user who may
+   * only read, or beside the process that has it open. What that process had acknowledged is seen; what it does later
+   * is not, but for blobs and directories of snapshots, which may go. Every change is FailedPrecondition. Default false.
+   */
+  readOnly?: boolean;
   /** false: NotFound where there is no store; nothing is made, in the root or in the cluster. Default true. */
   create?: boolean;
   /**
@@ -86,6 +92,7 @@ export interface OpenOptions extends DBOptions {
 }
 
 const knownOptions = new Set([
+  'readOnly',
   'create',
   'root',
   'engine',
@@ -128,6 +135,7 @@ export function validateOptions(options: OpenOptions): void {
       });
     }
   }
+  if (options.readOnly) checkReadOnly(options);
   checkGrace(options.expiryGraceMs);
   for (const name of options.snapshotters ?? []) {
     if (!snapshotterNames.includes(name)) {
@@ -136,6 +144,21 @@ export function validateOptions(options: OpenOptions): void {
       });
     }
   }
+}
+
+function checkReadOnly({ etcd, engine, create }: OpenOptions): void {
+  const other = Object.entries({
+    etcd: etcd !== undefined,
+    'engine: memory': engine === 'memory',
+    'create: true': create === true,
+  }).find(([, isGiven]) => isGiven);
+  if (other === undefined) return;
+  throw invalidArgument(
+    `openDB cannot have readOnly and ${other[0]}: what is read is a store on disk that is there`,
+    {
+      remedy: 'leave one of them out',
+    },
+  );
 }
 
 /** What distinguishes a host of given parts from others on its machine: content may be shared, snapshotters have one owner. */

@@ -19,7 +19,7 @@ import { EtcdEngine } from './engine/etcd/engine.js';
 import { EtcdRawStore } from './engine/etcd/raw.js';
 import { type GetOptions, type PutOptions, RawStore, type Transactor } from './engine/raw.js';
 import { initSchema } from './engine/schema/migrations.js';
-import { failedPrecondition } from './errors.js';
+import { failedPrecondition, openedReadOnly } from './errors.js';
 import { type CollectOptions, collect } from './gc/collect.js';
 import type { Collector } from './gc/collectors.js';
 import type { DiskPool } from './gc/disk-pool.js';
@@ -97,6 +97,10 @@ export class DB implements AsyncDisposable {
   get engine(): Engine {
     return this.#host.engine;
   }
+  /** Opened with `readOnly`. */
+  get isReadOnly(): boolean {
+    return this.engine.isReadOnly;
+  }
   /** The option, or else the process-wide default as it is now. */
   get leaseBackend(): string {
     return this.#switches.leaseBackend ?? LeaseBackend;
@@ -143,7 +147,8 @@ export class DB implements AsyncDisposable {
    *
    * Over etcd one host collects at a time: stats of nothing when this one may not (`enableEtcdGC`) or another does.
    */
-  garbageCollect(ctx: CallContext = {}, options: RunOptions = {}): Promise<GCStats> {
+  async garbageCollect(ctx: CallContext = {}, options: RunOptions = {}): Promise<GCStats> {
+    if (!options.dryRun) this.#checkWritable();
     const run = () =>
       collect(this.#host, { ...this.#defaults(), ...options, ...(ctx.signal && { signal: ctx.signal }) });
     const cluster = this.#cluster;
@@ -165,7 +170,12 @@ export class DB implements AsyncDisposable {
    * Removes those objects of a plan that are garbage still, and nothing else; the answer names the rest.
    * InvalidArgument: not a plan. FailedPrecondition: a plan of another store or a later revision.
    */
-  applyPlan(plan: CollectionPlan, ctx: CallContext = {}, options: RunOptions = {}): Promise<PlanOutcome> {
+  async applyPlan(
+    plan: CollectionPlan,
+    ctx: CallContext = {},
+    options: RunOptions = {},
+  ): Promise<PlanOutcome> {
+    this.#checkWritable();
     const run = () =>
       applyPlan(this.#host, plan, {
         ...this.#defaults(),
@@ -218,6 +228,7 @@ export class DB implements AsyncDisposable {
    */
   async check(ctx: CallContext = {}, options: CheckOptions = {}): Promise<CheckReport> {
     const { engine } = this;
+    if (options.repair) this.#checkWritable();
     const parts = {
       hasAllContent: engine.kind !== 'etcd' || sharesDirectories(engine),
       hasAllSnapshots: engine.kind !== 'etcd',
@@ -323,17 +334,25 @@ export class DB implements AsyncDisposable {
     for (const abort of this.#backups.keys()) abort.abort(failedPrecondition('the store is being closed'));
     await this.#collection;
     await Promise.allSettled(this.#backups.values());
-    await this.#host.dirty.store().catch((error: unknown) => {
-      this.#host.log('info', 'what waits for a sweep could not be noted', {
-        error: String(error),
-      });
-    });
-    await this.#host.orphans.mark();
+    if (!this.isReadOnly) await this.#noteState();
     await closeAll([
       ...[...this.#host.backends.values()].map((backend) => () => backend.close()),
       () => this.#host.content.close?.(),
       () => this.#pool?.close(),
       () => this.engine.close(),
     ]);
+  }
+
+  async #noteState(): Promise<void> {
+    await this.#host.dirty.store().catch((error: unknown) => {
+      this.#host.log('info', 'what waits for a sweep could not be noted', {
+        error: String(error),
+      });
+    });
+    await this.#host.orphans.mark();
+  }
+
+  #checkWritable(): void {
+    if (this.isReadOnly) throw openedReadOnly();
   }
 }

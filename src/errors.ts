@@ -67,6 +67,10 @@ export const unknownError = maker('Unknown');
 export const canceled = maker('Canceled');
 export const deadlineExceeded = maker('DeadlineExceeded');
 
+/** Of everything that would change a store which is only read. */
+export const openedReadOnly = (): EbbtideError =>
+  failedPrecondition('the store was opened read-only', { remedy: 'open it for writing' });
+
 /** The kind of any thrown value: its own, its cause's, a platform abort's; `Unknown` otherwise. */
 export function kindOf(error: unknown): ErrorKind {
   for (let e = error, depth = 0; e instanceof Error && depth < 32; e = e.cause, depth++) {

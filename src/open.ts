@@ -18,6 +18,7 @@ import {
   type DBOptions,
   directoryOf,
   type OpenOptions,
+  type SnapshotterName,
   snapshotterNames,
   validateOptions,
 } from './db-options.js';
@@ -117,13 +118,14 @@ export { layout };
 
 /**
  * Opens (or makes) the store in `options.root` with the content directory and the built-in snapshotters.
- * Unavailable when another process has it open; see the engine for the errors of damaged or foreign files.
+ * Unavailable when another process has it open, unless it is only to be read; see the engine for the errors of damaged or foreign files.
  */
 export async function openDB(options: OpenOptions): Promise<DB> {
   validateOptions(options);
   const root = resolve(options.root);
   const log = options.log ?? logToStderr;
-  await useRoot(root, options.create ?? true);
+  const { readOnly = false } = options;
+  await useRoot(root, options.create ?? !readOnly);
   const engineOptions = {
     indexer: metadataIndexer,
     graph: createGraph(options.core),
@@ -139,13 +141,13 @@ export async function openDB(options: OpenOptions): Promise<DB> {
     const pool = createDiskPool();
     cleanup.push(() => pool.close());
     // Side by side, since each waits for the disk; after the engine, whose lock says that the root is ours.
-    const opening = (options.snapshotters ?? snapshotterNames).map(async (name) => {
+    const opening = snapshottersOf(root, options).map(async (name) => {
       const open = name === 'native' ? openNative : openOverlayfs;
-      const backend = await open(layout.snapshotter(root, name), { jobs: pool, log });
+      const backend = await open(layout.snapshotter(root, name), { jobs: pool, log, readOnly });
       cleanup.push(() => backend.close());
       return [name, backend] as const;
     });
-    const contentOpening = openContent(layout.content(root), { jobs: pool, log });
+    const contentOpening = openContent(layout.content(root), { jobs: pool, log, readOnly });
     await Promise.allSettled([contentOpening, ...opening]);
     const content = await contentOpening;
     const backends = new Map<string, SnapshotterBackend>(await Promise.all(opening));
@@ -155,6 +157,10 @@ export async function openDB(options: OpenOptions): Promise<DB> {
     throw error;
   }
 }
+
+/** Of a store that is only read, those that it has. */
+const snapshottersOf = (root: string, { snapshotters, readOnly }: OpenOptions): readonly SnapshotterName[] =>
+  snapshotters ?? snapshotterNames.filter((name) => !readOnly || existsSync(layout.snapshotter(root, name)));
 
 /** Makes the root if it may. */
 async function useRoot(root: string, create: boolean): Promise<void> {
@@ -176,7 +182,7 @@ const notADirectory = (root: string): EbbtideError =>
   failedPrecondition(`the root ${root} is not a directory`, { object: root, remedy: 'name a directory' });
 
 function openEngine(
-  { root, engine, etcd, create = true }: OpenOptions,
+  { root, engine, etcd, readOnly = false, create = !readOnly }: OpenOptions,
   options: EngineOptions,
 ): Promise<Engine> {
   const inMemory = engine === 'memory';
@@ -184,5 +190,7 @@ function openEngine(
     const mirror = inMemory ? {} : { mirrorDir: layout.mirror(root) };
     return openEtcdEngine({ ...options, ...mirror, etcd, place: root, create });
   }
-  return inMemory ? openMemoryEngine(options) : openLmdbEngine(layout.database(root), { ...options, create });
+  return inMemory
+    ? openMemoryEngine(options)
+    : openLmdbEngine(layout.database(root), { ...options, create, readOnly });
 }

@@ -2,7 +2,7 @@
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { algorithms, blobsName } from '../backends/content/layout.js';
-import { lookIntoContent } from '../backends/content/store.js';
+import { openContent } from '../backends/content/store.js';
 import type {
   BackendWriter,
   BlobFile,
@@ -17,7 +17,7 @@ import { notFound } from '../errors.js';
 import { fsError } from '../system/system-errors.js';
 import { refusal } from './refusals.js';
 
-type Reads = ReturnType<typeof lookIntoContent>;
+type Reads = Awaited<ReturnType<typeof openContent>>;
 
 export class ForeignContent implements ContentBackend {
   readonly root: string;
@@ -38,7 +38,7 @@ export class ForeignContent implements ContentBackend {
         object: root,
         remedy: 'mount the disk that it is on',
       });
-    return new ForeignContent(root, lookIntoContent(root, log));
+    return new ForeignContent(root, await openContent(root, { readOnly: true, log }));
   }
 
   /** Of all blobs that have a file. */

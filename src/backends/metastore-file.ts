@@ -9,9 +9,18 @@
 import { closeSync, constants, fchmodSync, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 import { open as openFile, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { failedPrecondition, unavailable, unknownError } from '../errors.js';
+import { failedPrecondition, notFound, openedReadOnly, unavailable, unknownError } from '../errors.js';
 import { allocate } from '../system/allocate.js';
-import { type Database, lmdbSays, open, type RootDatabase, withoutPrinting } from '../system/lmdb.js';
+import {
+  type Database,
+  lmdbSays,
+  open,
+  openReadOnly,
+  type RootDatabase,
+  type Snapshot,
+  withoutPrinting,
+} from '../system/lmdb.js';
+import { awaitOlderReaders, type LockFile, Readers, takeNewest } from '../system/lmdb-readers.js';
 import { errnoOf, fsError, isAbsent, messageOf } from '../system/system-errors.js';
 import { breathe, syncDirectory } from './files.js';
 
@@ -43,25 +52,55 @@ export class MetastoreFile {
   /** False when the file did not exist before. */
   readonly existed: boolean;
   readonly #root: RootDatabase<Buffer, Buffer>;
-  readonly #fd: number;
+  /** Undefined: it is only read. */
+  readonly #owned: { readonly fd: number; readonly readers: Readers | undefined } | undefined;
+  readonly #snapshot: Snapshot | undefined;
   /** Bytes that have blocks, as far as is known. */
   #allocated = 0;
 
-  private constructor(path: string, existed: boolean, root: RootDatabase<Buffer, Buffer>) {
+  private constructor(
+    path: string,
+    existed: boolean,
+    root: RootDatabase<Buffer, Buffer>,
+    access: { lock: number | undefined } | { snapshot: Snapshot },
+  ) {
     this.path = path;
     this.existed = existed;
     this.#root = root;
-    this.#fd = openSync(path, 'r+');
+    if ('snapshot' in access) {
+      this.#snapshot = access.snapshot;
+      return;
+    }
+    const fd = openSync(path, 'r+');
+    const readers = access.lock === undefined ? undefined : new Readers(access.lock, fd, root);
+    this.#owned = { fd, readers };
     this.#hasReserve();
   }
 
-  /** Opens (or makes, 0600) the file, for up to so many tables. */
-  static async open(path: string, tables: number): Promise<MetastoreFile> {
+  /**
+   * Opens (or makes, 0600) the file, for up to so many tables.
+   * @param lock of the owner; without one nobody may read beside him
+   */
+  static async open(path: string, tables: number, lock: LockFile | undefined): Promise<MetastoreFile> {
     const existed = inspect(path);
     try {
       if (!existed) await create(path, tables);
       preparePrivate(path);
-      return new MetastoreFile(path, existed, openEnvironment(path, tables));
+      if (lock !== undefined) await awaitOlderReaders(path, lock);
+      return new MetastoreFile(path, existed, openEnvironment(path, tables), {
+        lock: lock?.fd,
+      });
+    } catch (error) {
+      throw fsError('open the snapshot metadata', path, error);
+    }
+  }
+
+  /** One state of the file (`take`), without a byte written; the lock says that there is a reader. NotFound: there is none. */
+  static openToRead(path: string, tables: number): MetastoreFile {
+    if (!inspect(path)) throw notFound(`there is no snapshot metadata ${path}`, { object: path });
+    try {
+      const { env, snapshot } = openReadOnly({ ...options, path, maxDbs: tables });
+      return new MetastoreFile(path, true, env as RootDatabase<Buffer, Buffer>, { snapshot });
     } catch (error) {
       throw fsError('open the snapshot metadata', path, error);
     }
@@ -71,8 +110,19 @@ export class MetastoreFile {
     return this.#root.openDB<Buffer, Buffer>({ name, encoding: 'binary', keyEncoding: 'binary' });
   }
 
+  /** Of a file that is only read, when its tables are open: reads are of the newest state from now on. */
+  take(): void {
+    if (this.#snapshot !== undefined) takeNewest(this.#snapshot, this.path);
+  }
+
+  /** Of a file that is only read: reads fail with this from now on. */
+  end(why: Error): void {
+    this.#snapshot?.end(why);
+  }
+
   /** All of these or none; on disk when resolved. Unavailable when the disk refuses, and nothing is stored then. */
   async write(writes: readonly TableWrite[]): Promise<void> {
+    if (this.#owned === undefined) throw openedReadOnly();
     const takesAway = writes.every(({ value }) => value === undefined);
     if (!takesAway && !this.#hasReserve()) {
       throw unavailable(`no space left for the snapshot metadata ${this.path}: only removals are taken`, {
@@ -81,6 +131,7 @@ export class MetastoreFile {
       });
     }
     try {
+      this.#owned.readers?.look();
       await withoutPrinting(() =>
         this.#root.batch(() => {
           for (const { table, key, value } of writes) {
@@ -116,11 +167,13 @@ export class MetastoreFile {
 
   /** Sees to the reserve; false when the disk has no room for it. */
   #hasReserve(): boolean {
+    if (this.#owned === undefined) return true;
+    const { fd } = this.#owned;
     try {
-      const used = usedBytes(this.#fd);
+      const used = usedBytes(fd);
       const wanted = used + RESERVE_BYTES;
       if (used + RESERVE_BYTES / 2 <= this.#allocated) return true;
-      if (!allocate(this.#fd, this.#allocated, wanted - this.#allocated)) return false;
+      if (!allocate(fd, this.#allocated, wanted - this.#allocated)) return false;
       this.#allocated = wanted;
       return true;
     } catch (error) {
@@ -129,8 +182,9 @@ export class MetastoreFile {
   }
 
   async close(): Promise<void> {
+    this.#owned?.readers?.release();
     await this.#root.close();
-    closeSync(this.#fd);
+    if (this.#owned !== undefined) closeSync(this.#owned.fd);
   }
 }
 
@@ -152,21 +206,20 @@ function preparePrivate(path: string): void {
   }
 }
 
-function openEnvironment(path: string, tables: number): RootDatabase<Buffer, Buffer> {
-  return open<Buffer, Buffer>({
-    path,
-    noSubdir: true,
-    maxDbs: tables,
-    encoding: 'binary',
-    keyEncoding: 'binary',
-    // A resolved write is then on disk, not merely visible.
-    overlappingSync: false,
-    // With its own batching per event turn a failed commit also rejects a promise nobody can reach.
-    eventTurnBatching: false,
-    // Beyond these a long free list costs tens of milliseconds in every commit.
-    ...{ maxFreeSpaceToLoad: 1000, maxFreeSpaceToRetain: 2000 },
-  });
-}
+const options = {
+  noSubdir: true,
+  encoding: 'binary',
+  keyEncoding: 'binary',
+  // A resolved write is then on disk, not merely visible.
+  overlappingSync: false,
+  // With its own batching per event turn a failed commit also rejects a promise nobody can reach.
+  eventTurnBatching: false,
+  // Beyond these a long free list costs tens of milliseconds in every commit.
+  ...{ maxFreeSpaceToLoad: 1000, maxFreeSpaceToRetain: 2000 },
+} as const;
+
+const openEnvironment = (path: string, tables: number): RootDatabase<Buffer, Buffer> =>
+  open<Buffer, Buffer>({ ...options, path, maxDbs: tables });
 
 async function create(path: string, tables: number): Promise<void> {
   const draft = `${path}.new`;

@@ -12,6 +12,7 @@
 import { alreadyExists, failedPrecondition, invalidArgument, notFound, unknownError } from '../errors.js';
 import type { StringMap } from '../model/records.js';
 import { now, nowAfter } from '../model/time.js';
+import type { LockFile } from '../system/lmdb-readers.js';
 import type { Usage } from './contract.js';
 import { MetastoreFile, type Table, type TableWrite } from './metastore-file.js';
 import {
@@ -25,6 +26,7 @@ import {
 export type { StoredSnapshot } from './metastore-records.js';
 
 const FORMAT = 1;
+const TABLES = 8;
 const FORMAT_KEY = Buffer.from('format');
 const SEQUENCE_KEY = Buffer.from('sequence');
 const PRESENT = Buffer.from([1]);
@@ -62,13 +64,22 @@ export class Metastore {
     this.#keys = file.table('keys');
     this.#parents = file.table('parents');
     this.#meta = file.table('meta');
+    file.take();
     const stored = this.#meta.getBinary(SEQUENCE_KEY);
     this.#sequence = stored === undefined ? 0 : stored.readUIntBE(0, stored.length);
   }
 
   /** Opens (or makes) the file. Errors: not ours, damaged, of a newer version, no access. */
-  static async open(path: string): Promise<Metastore> {
-    const file = await MetastoreFile.open(path, 8);
+  static async open(path: string, lock?: LockFile): Promise<Metastore> {
+    return Metastore.#of(await MetastoreFile.open(path, TABLES, lock));
+  }
+
+  /** One state of an existing file, which may have an owner: changes are FailedPrecondition. NotFound: there is none. */
+  static openToRead(path: string): Promise<Metastore> {
+    return Metastore.#of(MetastoreFile.openToRead(path, TABLES));
+  }
+
+  static async #of(file: MetastoreFile): Promise<Metastore> {
     try {
       const store = new Metastore(file);
       await store.#checkFormat();
@@ -89,6 +100,11 @@ export class Metastore {
         remedy: 'open it with the newer version that wrote it',
       });
     }
+  }
+
+  /** Of a file that is only read: reads fail with this from now on. */
+  end(why: Error): void {
+    this.#file.end(why);
   }
 
   /** The last id given out. */

@@ -28,7 +28,7 @@ import {
   snapshotDirectory,
 } from './snapshot-driver.js';
 import { DirectorySnapshotter, type SnapshotterOptions } from './snapshotter.js';
-import { needsUserXattr } from './user-xattr.js';
+import { isInUserNamespace, needsUserXattr } from './user-xattr.js';
 
 export interface OverlayOptions extends SnapshotterOptions {
   /** Removed snapshots keep their directories until `cleanup`; default true. False: gone when `remove` resolves. */
@@ -65,8 +65,8 @@ export async function openOverlayfs(
   options: OverlayOptions = {},
 ): Promise<DirectorySnapshotter> {
   const root = resolve(directory);
-  await makeRoot(root, 0o700);
-  const system = await examine(root, options.system ?? {});
+  if (!options.readOnly) await makeRoot(root, 0o700);
+  const system = await examine(root, options);
   if (!system.entryTypes) {
     throw failedPrecondition(
       `${root} is on a file system that does not tell the types of directory entries`,
@@ -80,13 +80,18 @@ export async function openOverlayfs(
   return DirectorySnapshotter.open(root, new OverlayDriver(root, options, system), options);
 }
 
-async function examine(root: string, given: Partial<OverlaySystem>): Promise<OverlaySystem> {
+async function examine(
+  root: string,
+  { system: given = {}, readOnly = false }: OverlayOptions,
+): Promise<OverlaySystem> {
   try {
     return {
       // Once, before there are snapshots: a probe makes files, and a store must open on a full disk.
-      entryTypes: given.entryTypes ?? (existsSync(join(root, 'metadata.db')) || supportsEntryTypes(root)),
+      entryTypes:
+        given.entryTypes ?? (readOnly || existsSync(join(root, 'metadata.db')) || supportsEntryTypes(root)),
       switches: given.switches ?? SWITCHES.filter(isKnownSwitch),
-      userXattr: given.userXattr ?? (await needsUserXattr(root)),
+      // Not tried there, for it takes files: what kernels of the last years can.
+      userXattr: given.userXattr ?? (await (readOnly ? isInUserNamespace() : needsUserXattr(root))),
     };
   } catch (error) {
     throw fsError('use the directory', root, error);

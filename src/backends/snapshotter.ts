@@ -14,13 +14,14 @@
  */
 import type { Stats } from 'node:fs';
 import { join } from 'node:path';
-import { EbbtideError, failedPrecondition, invalidArgument, notFound } from '../errors.js';
+import { EbbtideError, failedPrecondition, invalidArgument, notFound, openedReadOnly } from '../errors.js';
 import { shown } from '../held-paths.js';
 import { maskedLabels } from '../model/fieldpaths.js';
 import { adaptLabels, parseFilters } from '../model/filters.js';
 import { compactMap, copyMap } from '../model/labels.js';
 import { closeAll } from '../system/close-all.js';
 import { HeldDirectory } from '../system/held-directory.js';
+import { ReaderSeat } from '../system/lmdb-readers.js';
 import type {
   DiskJobs,
   Mount,
@@ -51,6 +52,8 @@ export interface SnapshotterOptions {
   /** Where directories are deleted; the calling thread when absent. */
   jobs?: DiskJobs | undefined;
   log?: BackendLog | undefined;
+  /** Only an existing one, perhaps beside its owner; changes are FailedPrecondition, and nothing is written. */
+  readOnly?: boolean | undefined;
 }
 
 /** The snapshots of a backend at one moment: their records until `release`, their directories as they are. */
@@ -70,6 +73,7 @@ export interface FrozenSnapshots {
 const STEP = 256;
 
 const LOCK = 'metadata.lock';
+const METADATA = 'metadata.db';
 
 export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable {
   readonly root: string;
@@ -79,18 +83,22 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
   readonly #snapshots: HeldDirectory;
   readonly #meta: Metastore;
   readonly #directories: NumberedDirectories;
-  readonly #lock: FileLock;
+  /** Undefined: it is only read. */
+  readonly #lock: FileLock | undefined;
   readonly #keys = new ObjectLocks();
   /** By key: ends what is being written to the snapshot. */
   readonly #writers = new Map<string, AbortController>();
+  /** Of who only reads. */
+  readonly #seat: ReaderSeat | undefined;
   #closing: Promise<void> | undefined;
 
   private constructor(
-    place: { root: HeldDirectory; snapshots: HeldDirectory; lock: FileLock },
+    place: { root: HeldDirectory; snapshots: HeldDirectory; lock?: FileLock; seat?: ReaderSeat },
     driver: SnapshotDriver,
     meta: Metastore,
     o: SnapshotterOptions,
   ) {
+    this.#seat = place.seat;
     this.root = place.root.path;
     this.#driver = driver;
     this.#root = place.root;
@@ -113,17 +121,19 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     driver: SnapshotDriver,
     options: SnapshotterOptions,
   ): Promise<DirectorySnapshotter> {
+    if (options.readOnly) return DirectorySnapshotter.#openToRead(path, driver, options);
     await makeRoot(path, 0o700);
     const root = HeldDirectory.open(path);
     const undo: (() => unknown)[] = [() => root.release()];
     try {
       root.setMode(0o700);
-      const lock = await FileLock.acquire(join(root.at, LOCK), `the ${driver.name} snapshotter in ${path}`);
+      const lockPath = join(root.at, LOCK);
+      const lock = await FileLock.acquire(lockPath, `the ${driver.name} snapshotter in ${path}`);
       undo.push(() => lock.release());
       await makeRoot(join(root.at, SNAPSHOTS), 0o700);
       const snapshots = root.child(SNAPSHOTS);
       undo.push(() => snapshots.release());
-      const meta = await Metastore.open(join(root.at, 'metadata.db'));
+      const meta = await Metastore.open(join(root.at, METADATA), { fd: lock.fd, path: lockPath });
       undo.push(() => meta.close());
       const snapshotter = new DirectorySnapshotter({ root, snapshots, lock }, driver, meta, options);
       await snapshotter.#directories.recover();
@@ -134,11 +144,37 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     }
   }
 
+  static async #openToRead(
+    path: string,
+    driver: SnapshotDriver,
+    options: SnapshotterOptions,
+  ): Promise<DirectorySnapshotter> {
+    const root = HeldDirectory.open(path);
+    const undo: (() => unknown)[] = [() => root.release()];
+    try {
+      const metadata = join(root.at, METADATA);
+      const seat = ReaderSeat.take(join(root.at, LOCK), metadata);
+      undo.push(() => seat.leave());
+      const snapshots = root.child(SNAPSHOTS);
+      undo.push(() => snapshots.release());
+      const meta = await Metastore.openToRead(metadata);
+      seat.leaveOnRequest((why) => meta.end(why));
+      return new DirectorySnapshotter({ root, snapshots, seat }, driver, meta, options);
+    } catch (error) {
+      await closeAll(undo.reverse()).catch(() => undefined);
+      throw error;
+    }
+  }
+
+  #checkWritable(): void {
+    if (this.#lock === undefined) throw openedReadOnly();
+  }
+
   /** Before directories are made, listed or handed out by their names. Unavailable: they are not where they were. */
   #verify(): void {
     this.#root.verify();
     this.#snapshots.verify();
-    this.#lock.verify(this.#root, LOCK);
+    this.#lock?.verify(this.#root, LOCK);
   }
 
   // ---------------------------------------------------------------------------------------------------- reading
@@ -219,6 +255,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
 
   write<T>(key: string, work: (mounts: Mount[], signal: AbortSignal) => Promise<T>): Promise<T> {
     return this.#keys.with(key, 'exclusive', async () => {
+      this.#checkWritable();
       const snapshot = this.#meta.get(key);
       if (snapshot.kind !== 'active') {
         throw failedPrecondition(`snapshot "${key}" is ${snapshot.kind} and cannot be written`, {
@@ -269,9 +306,16 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     for await (const id of this.#ids()) {
       for (const problem of await problemsOf(this.#meta, this.#driver, id)) await fn(problem);
     }
-    for (const name of await this.#directories.orphans()) {
+    for (const name of await this.#orphans()) {
       await fn({ kind: 'orphan', name, path: shown(this.#directories.path(name)), found: 'no snapshot' });
     }
+  }
+
+  /** Beside an owner, what is under construction, on its way out or younger than what is read here is none. */
+  async #orphans(): Promise<string[]> {
+    const names = await this.#directories.orphans();
+    if (this.#lock !== undefined) return names;
+    return names.filter((name) => isSnapshotNumber(name) && Number(name) <= this.#meta.sequence);
   }
 
   async #measure(id: number, see?: (path: Buffer, stats: Stats) => void): Promise<Usage> {
@@ -293,6 +337,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
 
   async update(info: SnapshotInfo, ...paths: string[]): Promise<SnapshotInfo> {
     if (info.name === '') throw invalidArgument('snapshot name must not be empty');
+    this.#checkWritable();
     const updated = await this.#meta.write((tx) =>
       tx.relabel(info.name, (labels) =>
         compactMap(maskedLabels('snapshot', info.name, labels, info.labels, paths)),
@@ -311,6 +356,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
 
   #make(kind: 'active' | 'view', key: string, parentKey: string, options: SnapshotOptions): Promise<Mount[]> {
     return this.#keys.withAll({ exclusive: [key], shared: [parentKey] }, async () => {
+      this.#checkWritable();
       const parent = checkCreate(this.#meta, key, parentKey);
       this.#verify();
       if (parent !== undefined) await this.#requireLayers(parent);
@@ -340,6 +386,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
   commit(name: string, key: string, options: SnapshotOptions = {}): Promise<void> {
     const rebase = options.parent ?? '';
     return this.#keys.withAll({ exclusive: [name, key], shared: [rebase] }, async () => {
+      this.#checkWritable();
       this.#verify();
       const active = checkCommit(this.#meta, name, key);
       const usage = await this.#measure(
@@ -355,6 +402,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
   remove(key: string): Promise<void> {
     this.#writers.get(key)?.abort(notFound(`snapshot "${key}" has been removed`, { object: key }));
     return this.#keys.with(key, 'exclusive', async () => {
+      this.#checkWritable();
       this.#verify();
       await this.#directories.remove((tx) => tx.remove(key).id, this.#driver.removal);
     });
@@ -366,6 +414,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
    * be left, and now and then, the whole directory is looked through.
    */
   async cleanup(): Promise<RemovalReport> {
+    this.#checkWritable();
     this.#verify();
     return this.#directories.cleanup();
   }
@@ -380,7 +429,8 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     await this.#directories.idle();
     await closeAll([
       () => this.#meta.close(),
-      () => this.#lock.release(),
+      () => this.#lock?.release(),
+      () => this.#seat?.leave(),
       () => this.#snapshots.release(),
       () => this.#root.release(),
     ]);

@@ -11,10 +11,12 @@ import { sys } from './sys.js';
 const INITIAL_MAPPING = /^\s*0\s+0\s+4294967295\s*$/;
 
 /** True in a user namespace whose kernel can mount overlays with `userxattr`; tried in `directory`. */
-export async function needsUserXattr(directory: string): Promise<boolean> {
+export const needsUserXattr = async (directory: string): Promise<boolean> =>
+  (await isInUserNamespace()) && (await canMountWith('userxattr', directory));
+
+export async function isInUserNamespace(): Promise<boolean> {
   const mapping = await readFile('/proc/self/uid_map', 'utf8').catch(() => undefined);
-  if (mapping === undefined || INITIAL_MAPPING.test(mapping)) return false;
-  return canMountWith('userxattr', directory);
+  return mapping !== undefined && !INITIAL_MAPPING.test(mapping);
 }
 
 /** Tries an overlay mount with this option. */

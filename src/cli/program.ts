@@ -103,5 +103,6 @@ function addStoreOptions(program: Command): void {
       "look into another program's root instead (containerd, Docker, BuildKit): nothing is written there",
     )
     .option('--address <socket>', 'work through the daemon at this socket (EBBTIDE_ADDRESS)')
+    .option('--read-only', 'read the root without writing to it, also while another process has it open')
     .option('--json', 'print JSON');
 }

@@ -8,7 +8,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { CallContext } from '../context.js';
 import { DB } from '../db.js';
 import { snapshotterNames } from '../db-options.js';
-import { EbbtideError, invalidArgument, isKind, kindOf, notFound } from '../errors.js';
+import { EbbtideError, failedPrecondition, invalidArgument, isKind, kindOf, notFound } from '../errors.js';
 import { validateIdentifier } from '../model/identifiers.js';
 import type { StringMap } from '../model/records.js';
 import { NoStore } from '../no-store.js';
@@ -19,6 +19,7 @@ import { type EtcdOptions, etcdConfig } from './etcd-options.js';
 import { exitCodes } from './exit-codes.js';
 import { Output, type OutputOptions } from './output.js';
 import { Progress } from './progress.js';
+import { openForReading } from './read-only.js';
 import { StandardOutput } from './standard-output.js';
 import type { Store } from './store.js';
 
@@ -29,6 +30,7 @@ export interface GlobalOptions extends EtcdOptions {
   containerdRoot?: string;
   /** Socket of a daemon; also EBBTIDE_ADDRESS. */
   address?: string;
+  readOnly?: boolean;
   json?: boolean;
 }
 
@@ -111,6 +113,8 @@ export interface Needs {
   creates?: boolean;
   /** NotFound, before anything is made, unless the store has this snapshotter. */
   snapshotter?: string | undefined;
+  /** The verb changes nothing: it works on a store that can only be read as well. */
+  reads?: boolean;
   /** The verb is about the whole store: an unknown namespace is not mentioned. */
   allNamespaces?: boolean;
 }
@@ -132,6 +136,16 @@ export function storeVerb<O extends object>(
   );
 }
 
+/** The same for a verb that changes nothing. */
+export const readVerb = <O extends object>(
+  fn: (env: StoreEnv, args: string[], options: O) => Promise<void>,
+  needs: Needs | ((options: O, args: readonly string[]) => Needs) = {},
+): Action<O> =>
+  storeVerb<O>(fn, (options, args) => ({
+    ...(typeof needs === 'function' ? needs(options, args) : needs),
+    reads: true,
+  }));
+
 /** Opens the store, runs `fn`, closes the store. Says so when the namespace is unknown, which explains an empty answer. */
 export async function withStore(env: Env, needs: Needs, fn: (env: StoreEnv) => Promise<void>): Promise<void> {
   const { options, signal, out } = env;
@@ -139,7 +153,7 @@ export async function withStore(env: Env, needs: Needs, fn: (env: StoreEnv) => P
   if (!isForeign && needs.allNamespaces !== true) validateIdentifier(options.namespace, 'namespace');
   await using db =
     options.containerdRoot === undefined
-      ? await openStore(options, needs, (root) => out.note(`made a store at ${root}`))
+      ? await openStore(options, needs, (text) => out.note(text))
       : await openForeign(options.containerdRoot, needs, env);
   if (needs.snapshotter !== undefined) checkSnapshotter(needs.snapshotter, db.snapshotters().keys());
   const { namespace } = options;
@@ -181,37 +195,55 @@ async function openForeign(root: string, { creates = false }: Needs, { out, sign
   return store;
 }
 
-/** The daemon that was named, or that has the root; else the root itself. `made` is called with a new store's root. */
+/**
+ * The daemon that was named, or that has the root; else the root itself. Who asks for `--read-only` means the root. `note`
+ * is called with what is worth a line.
+ */
 async function openStore(
   options: GlobalOptions,
-  { creates = false, snapshotter }: Needs,
-  made: (root: string) => void,
+  { creates = false, snapshotter, reads = false }: Needs,
+  note: (text: string) => void,
 ): Promise<Store> {
-  const { root, address } = options;
-  const named = address ?? process.env.EBBTIDE_ADDRESS;
-  if (named) return connect(named);
+  const { root, readOnly = false } = options;
+  if (readOnly) checkReadOnly(options, reads);
   // First, since who may use the daemon need not be allowed to read the root.
-  const daemon = await findDaemon(root);
+  const daemon = readOnly
+    ? undefined
+    : (options.address ?? process.env.EBBTIDE_ADDRESS) || (await findDaemon(root));
   if (daemon !== undefined) return connect(daemon);
   const etcd = etcdConfig(options);
   try {
     if (snapshotter !== undefined) checkSnapshotter(snapshotter, snapshotterNames);
     // Who asks for a collection by hand means this host.
-    const given = { root, ...(etcd && { etcd, enableEtcdGC: true }) };
-    const found = await openDB({ ...given, create: false }).catch((error: unknown) => {
+    const given = { root, ...(etcd && { etcd, enableEtcdGC: true }), ...(readOnly && { readOnly }) };
+    const open = reads ? openForReading(given, note) : openDB({ ...given, create: false });
+    const found = await open.catch((error: unknown) => {
       if (error instanceof NoStore) return error;
       throw error;
     });
     if (found instanceof DB) return found;
     if (!creates) throw found;
     const db = await openDB(given);
-    made(root);
+    note(`made a store at ${root}`);
     return db;
   } catch (error) {
     // One may have been about to start.
-    const late = isKind(error, 'Unavailable') ? await findDaemon(root) : undefined;
+    const late = isKind(error, 'Unavailable') && !readOnly ? await findDaemon(root) : undefined;
     if (late === undefined) throw error;
     return connect(late);
+  }
+}
+
+function checkReadOnly({ address }: GlobalOptions, reads: boolean): void {
+  if (!reads) {
+    throw failedPrecondition('the verb changes the store, which is to be opened read-only', {
+      remedy: 'leave --read-only out',
+    });
+  }
+  if (address !== undefined) {
+    throw invalidArgument('--read-only reads the root itself, and --address names a daemon', {
+      remedy: 'leave one of them out',
+    });
   }
 }
 

@@ -236,6 +236,8 @@ export interface Engine extends Reader, AsyncDisposable {
   readonly epoch: number;
   /** Whether the store was found as its last owner's clean `close` left it (true for a new one). */
   readonly cleanStart: boolean;
+  /** Every update is FailedPrecondition. */
+  readonly isReadOnly: boolean;
 
   /**
    * Resolves when plain reads show everything that was committed, by anybody, before this was called; undefined when they

@@ -89,11 +89,7 @@ export class OrphanGuard {
     const doubt = await this.#doubt();
     if (!this.#foreign && doubt !== undefined && (await this.#filled()).length > 0) {
       this.#foreign = true;
-      await engine
-        .update((tx) => tx.put(FOREIGN, '1'))
-        .catch((error: unknown) => {
-          host.log('warn', 'cannot note that the store is not that of its content', { error: String(error) });
-        });
+      if (!engine.isReadOnly) await this.#noteForeign();
     }
     if (!this.#foreign) return;
     host.log(
@@ -106,10 +102,21 @@ export class OrphanGuard {
     );
   }
 
+  async #noteForeign(): Promise<void> {
+    const host = this.#host;
+    await host.engine
+      .update((tx) => tx.put(FOREIGN, '1'))
+      .catch((error: unknown) => {
+        host.log('warn', 'cannot note that the store is not that of its content', { error: String(error) });
+      });
+  }
+
   async #doubt(): Promise<string | undefined> {
     if (isEmptyTree(this.#host.engine)) {
       return 'the store knows nothing of items in its backends: its metadata may be lost or not mounted';
     }
+    // The mark of a store in use may be ahead of what is read of it.
+    if (this.#host.engine.isReadOnly) return undefined;
     try {
       return await this.#mark.doubt();
     } catch (error) {

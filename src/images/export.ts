@@ -4,7 +4,7 @@
  * `docker load`. The layout is closed: an index of which a manifest is left out is written anew without it. The same
  * images always give the same bytes. What is written appears under its name only when it is whole.
  *
- * Runs under the context's lease or one of its own. Called by the CLI and embedders.
+ * Runs under the context's lease or one of its own, unless the store is only read. Called by the CLI and embedders.
  */
 import { resolve } from 'node:path';
 import { Readable } from 'node:stream';
@@ -66,9 +66,9 @@ export async function exportImages(
   const to = typeof output === 'string' ? resolve(output) : output;
   // A lease would make the namespace of a mistyped name.
   for (const name of names) await services.images.get(ctx, name);
-  return underLease(services, ctx, 'export', (leased) =>
-    new Exporter(services, leased, options).run(names, to),
-  );
+  const run = (leased: LeasedContext) => new Exporter(services, leased, options).run(names, to);
+  // Beside the owner of a store that is only read, what is deleted meanwhile is missed by its digest.
+  return services.isReadOnly ? run({ ...ctx, lease: '' }) : underLease(services, ctx, 'export', run);
 }
 
 /** An image on its way into the layout. */
@@ -107,7 +107,7 @@ class Exporter {
     const { platform, allPlatforms } = this.#options;
     const { target } = await this.#services.images.get(this.#ctx, name);
     // The lease holds the target with all it refers to, should the image be deleted meanwhile.
-    await holdBlob(this.#services, this.#ctx, target.digest);
+    if (this.#ctx.lease !== '') await holdBlob(this.#services, this.#ctx, target.digest);
     const root =
       platform === undefined
         ? target

@@ -26,6 +26,8 @@ export interface ImageServices {
   readonly images: Pick<ImageStore, 'get' | 'create' | 'update'>;
   readonly leases: Pick<LeaseManager, 'create' | 'delete' | 'addResource'>;
   snapshotter(name: string): LayerSnapshotter | undefined;
+  /** Nothing can be changed, leases included. */
+  readonly isReadOnly?: boolean;
 }
 
 export interface Progress {

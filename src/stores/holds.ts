@@ -7,16 +7,17 @@
  */
 import type { CallContext } from '../context.js';
 import type { Transaction } from '../engine/contract.js';
-import { failedPrecondition } from '../errors.js';
+import { failedPrecondition, openedReadOnly } from '../errors.js';
 import type { Release } from './guards.js';
 import type { StoreHost } from './host.js';
 
 /**
  * The checks of `StoreHost.update`, for calls that reach a backend before their transaction: closed store, ended
- * signal, forgotten or read-only context transaction.
+ * signal, read-only store, forgotten or read-only context transaction.
  */
 export function beginWrite(host: StoreHost, ctx: CallContext): void {
   host.checkCall(ctx);
+  if (host.engine.isReadOnly) throw openedReadOnly();
   if (ctx.tx !== undefined && !ctx.tx.writable) {
     throw failedPrecondition('the transaction is read-only', { remedy: 'use update instead of view' });
   }

@@ -4,7 +4,15 @@
  * prints the error of a batch with its stack, and corrupts its memory (native/lmdb_guard.h). Without our addon it does so.
  */
 import { getSystemErrorName } from 'node:util';
-import { type Database, open as openLmdb } from 'lmdb';
+import {
+  type Database,
+  type Key,
+  open as openLmdb,
+  type RootDatabase,
+  type RootDatabaseOptions,
+  type Transaction,
+} from 'lmdb';
+import { notImplemented } from '../errors.js';
 import { loadAddon } from './addon.js';
 import { closeOnExec } from './descriptors.js';
 import { fsError } from './system-errors.js';
@@ -14,25 +22,20 @@ export type { Database, RootDatabase } from 'lmdb';
 const addon = loadAddon('ebbtide_sys') as
   | {
       guardLmdb?(): boolean;
-      openingLmdb?(begins: boolean): void;
+      openingLmdb?(begins: boolean, withoutLocks?: boolean): void;
+      opensWithoutLocks?(): boolean;
       lmdbLines?(): string[];
     }
   | undefined;
 
 /**
  * `open` of the package, with errors that have names instead of numbers as codes; reads throw them as errors of ours. The
- * file's descriptors are close-on-exec.
+ * file's descriptors are close-on-exec. For who owns the file: see lmdb-readers.ts for others.
  */
 export const open = ((options: { path: string }) => {
   addon?.guardLmdb?.();
-  const env = opening(() => openLmdb(options));
-  closeOnExec(options.path);
-  const { openDB, transactionSync, backup } = env;
-  env.openDB = ((...args: Parameters<typeof openDB>) =>
-    guarded(
-      options.path,
-      opening(() => openDB.apply(env, args)),
-    )) as typeof openDB;
+  const env = prepared(options.path, () => openLmdb(options));
+  const { transactionSync, backup } = env;
   env.transactionSync = (work) => named(() => transactionSync.call(env, work) as ReturnType<typeof work>);
   env.backup = async (path, compact) => {
     try {
@@ -44,9 +47,84 @@ export const open = ((options: { path: string }) => {
   return env;
 }) as typeof openLmdb;
 
+/** Which state of the file is read. */
+export interface Snapshot {
+  /** All reads from now on are of the newest state, until the next call. */
+  take(): void;
+  /** Reads fail with this from now on. */
+  end(why: Error): void;
+}
+
+/**
+ * A file that others may write, without a byte written: LMDB's own locks are left alone, so whoever calls has to see to it
+ * that the owner leaves him the pages (lmdb-readers.ts). Before the first `take` each turn reads the newest state.
+ * NotImplemented without our addon.
+ */
+export function openReadOnly(options: RootDatabaseOptions & { path: string }): {
+  env: RootDatabase;
+  snapshot: Snapshot;
+} {
+  addon?.guardLmdb?.();
+  if (addon?.opensWithoutLocks?.() !== true) {
+    throw notImplemented('a store can be opened read-only only with the addon ebbtide_sys', {
+      object: options.path,
+      remedy: 'build it with `npm rebuild`',
+    });
+  }
+  const reading: Reading = { transaction: undefined, ended: undefined };
+  const env = prepared(options.path, () => openLmdb({ ...options, readOnly: true }), reading);
+  const release = (): void => {
+    reading.transaction?.done();
+    reading.transaction = undefined;
+  };
+  const { close } = env;
+  env.close = () => {
+    release();
+    return close.call(env);
+  };
+  const take = (): void => {
+    release();
+    reading.transaction = retain(env);
+  };
+  const end = (why: Error): void => {
+    release();
+    reading.ended = why;
+  };
+  return { env, snapshot: { take, end } };
+}
+
+/** Keeps the newest state of a file as it is now: its pages are not used again until the answer's `done`. */
+export function retain(env: RootDatabase): Transaction {
+  env.resetReadTxn();
+  const transaction = env.useReadTransaction();
+  // Others get another one, and this one ends when it is done with.
+  env.resetReadTxn();
+  return transaction;
+}
+
+interface Reading {
+  /** Undefined: the newest state. */
+  transaction: Transaction | undefined;
+  ended: Error | undefined;
+}
+
+function prepared<R extends RootDatabase>(path: string, openEnv: () => R, reading?: Reading): R {
+  const isReadOnly = reading !== undefined;
+  const env = opening(openEnv, isReadOnly);
+  closeOnExec(path);
+  const { openDB } = env;
+  env.openDB = ((...args: Parameters<typeof openDB>) =>
+    guarded(
+      path,
+      opening(() => openDB.apply(env, args), isReadOnly),
+      reading,
+    )) as typeof openDB;
+  return env;
+}
+
 /** `openDB` of the package may run a transaction, too. */
-function opening<T>(work: () => T): T {
-  addon?.openingLmdb?.(true);
+function opening<T>(work: () => T, withoutLocks: boolean): T {
+  addon?.openingLmdb?.(true, withoutLocks);
   try {
     return named(work);
   } finally {
@@ -55,7 +133,7 @@ function opening<T>(work: () => T): T {
 }
 
 /** `db`: undefined in a file that is only read and has none of the name. */
-function guarded<D extends Database>(path: string, db: D): D {
+function guarded<D extends Database>(path: string, db: D, state?: Reading): D {
   if (db === undefined) return db;
   const reading = <T>(read: () => T): T => {
     try {
@@ -64,27 +142,35 @@ function guarded<D extends Database>(path: string, db: D): D {
       throw fsError('read', path, withName(error));
     }
   };
-  const { getBinary, getBinaryFast, doesExist, getKeys, getRange } = db;
-  // Written out, because every read of a record comes by.
-  // The typings of the package leave the options out.
-  const readFast = getBinaryFast as (this: D, key: unknown, options?: object) => Buffer | undefined;
-  db.getBinaryFast = ((key: unknown, options?: object) => {
-    try {
-      return readFast.call(db, key, options);
-    } catch (error) {
-      throw fsError('read', path, withName(error));
-    }
-  }) as typeof getBinaryFast;
-  db.getBinary = ((...args: Parameters<typeof getBinary>) =>
-    reading(() => getBinary.apply(db, args))) as typeof getBinary;
+  const { getBinary, doesExist, getKeys, getRange } = db;
+  // It takes options, whatever the typings say.
+  const getBinaryFast: (this: D, key: Key, options?: object) => Buffer | undefined = db.getBinaryFast;
+  // Written out, because every read of a record comes by. What else reads comes by here, but for ranges.
+  db.getBinaryFast =
+    state === undefined
+      ? (key: Key, options?: object) => {
+          try {
+            return getBinaryFast.call(db, key, options);
+          } catch (error) {
+            throw fsError('read', path, withName(error));
+          }
+        }
+      : (key) => {
+          if (state.ended !== undefined) throw state.ended;
+          return reading(() => getBinaryFast.call(db, key, state));
+        };
+  db.getBinary = (...args: Parameters<typeof getBinary>) => reading(() => getBinary.apply(db, args));
   db.doesExist = ((...args: Parameters<typeof doesExist>) =>
     reading(() => doesExist.apply(db, args))) as typeof doesExist;
   // A range is read when it is gone through: what fails then fails with the first read of anything.
   const probed =
-    <A extends unknown[], R>(range: (...args: A) => R) =>
-    (...args: A): R => {
-      reading(() => getBinaryFast.call(db, PROBE));
-      return range.apply(db, args);
+    <O extends object, R>(range: (options?: O) => R) =>
+    (options?: O): R => {
+      db.getBinaryFast(PROBE);
+      return range.call(
+        db,
+        state === undefined ? options : ({ ...options, transaction: state.transaction } as O),
+      );
     };
   db.getKeys = probed(getKeys);
   db.getRange = probed(getRange);

@@ -1,16 +1,25 @@
 /**
  * Who has the lock of a file, for messages: the kernel tells it beside each open descriptor. Called when a lock is refused.
  */
-import { readdirSync, readFileSync, readlinkSync, realpathSync } from 'node:fs';
-import { join } from 'node:path';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { type FileIdentity, identityAt, isSame } from './file-identity.js';
 
 /** A machine may have any number of processes and descriptors. */
 const LOOK_MS_MAX = 200;
 
 /** "process 4711 (node)", "this process", or "another process" where the kernel does not tell this user. */
-export function lockHolder(path: string): string {
+export const lockHolder = (path: string): string => holderOf(path, 'WRITE');
+
+/** The same for one who shares it. */
+export const lockReader = (path: string): string => holderOf(path, 'READ');
+
+type Access = 'READ' | 'WRITE';
+
+function holderOf(path: string, access: Access): string {
   try {
-    const pid = findHolder(realpathSync(path));
+    const identity = identityAt(path);
+    const pid = identity && findHolder({ identity, name: basename(path), access });
     if (pid === undefined) return 'another process';
     if (pid === process.pid) return 'this process';
     return `process ${pid} (${nameOf(pid)})`;
@@ -25,22 +34,34 @@ const nameOf = (pid: number): string =>
     .trim()
     .replace(/[^ -~]/g, '?');
 
-function findHolder(path: string): number | undefined {
+/** By its identity: others may know the file by another path. */
+interface Sought {
+  readonly identity: FileIdentity;
+  readonly name: string;
+  readonly access: Access;
+}
+
+function findHolder(sought: Sought): number | undefined {
   const until = performance.now() + LOOK_MS_MAX;
   for (const pid of namesIn('/proc')) {
     if (!/^\d+$/.test(pid)) continue;
     for (const fd of namesIn(`/proc/${pid}/fd`)) {
       if (performance.now() > until) return undefined;
-      if (hasLock(`/proc/${pid}`, fd, path)) return Number(pid);
+      if (hasLock(`/proc/${pid}`, fd, sought)) return Number(pid);
     }
   }
   return undefined;
 }
 
-function hasLock(process: string, fd: string, path: string): boolean {
+/** A line of a lock: `lock:	1: OFDLCK ADVISORY  WRITE -1 08:01:4711 0 EOF`. */
+function hasLock(process: string, fd: string, { identity, name, access }: Sought): boolean {
   try {
-    if (readlinkSync(join(process, 'fd', fd)) !== path) return false;
-    return /^lock:/m.test(readFileSync(join(process, 'fdinfo', fd), 'latin1'));
+    const path = join(process, 'fd', fd);
+    if (basename(readlinkSync(path)) !== name) return false;
+    const found = identityAt(path);
+    if (found === undefined || !isSame(found, identity)) return false;
+    const info = readFileSync(join(process, 'fdinfo', fd), 'latin1');
+    return info.split('\n').some((line) => line.startsWith('lock:') && line.includes(` ${access} `));
   } catch {
     // It was closed, or the process has ended.
     return false;

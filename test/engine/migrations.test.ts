@@ -1,6 +1,8 @@
 /** Schema revisions: of the old logical tree, and of our own store. */
 import assert from 'node:assert/strict';
+import { join } from 'node:path';
 import { test } from 'node:test';
+import { openLmdbEngine } from '../../src/engine/lmdb/engine.js';
 import { openMemoryEngine } from '../../src/engine/memory/engine.js';
 import { metaKey, Relation, snapshotKey } from '../../src/engine/schema/keys.js';
 import { migrateTree, revisionOf, SCHEMA_REVISION, type Tree } from '../../src/engine/schema/legacy.js';
@@ -8,6 +10,7 @@ import { initSchema } from '../../src/engine/schema/migrations.js';
 import { suiteIndexer } from '../../src/engine/suite.js';
 import { createGraph } from '../../src/gc/graph.js';
 import { encodeVarint } from '../../src/model/wire.js';
+import { tempDir } from './temp.js';
 
 interface Plain {
   readonly [name: string]: Plain | string | Uint8Array;
@@ -195,4 +198,27 @@ test('given stores of other revisions, when initialised, then older ones migrate
     assert.deepEqual([...engine.links(parent, Relation.children)], (stored ?? 0) < 1 ? [child] : []);
     if (stored === 9) assert.equal(engine.revision, before);
   }
+});
+
+test('given records of an older revision, when the store is only read, then FailedPrecondition says so; an empty one is read', async (t) => {
+  const open = async (dir: string, readOnly = false) => {
+    const engine = await openLmdbEngine(dir, {
+      indexer: suiteIndexer,
+      graph: createGraph(),
+      readOnly,
+    });
+    t.after(() => engine.close());
+    return engine;
+  };
+  const home = await tempDir(t);
+  const [older, empty] = [join(home, 'older'), join(home, 'empty')];
+  const engine = await open(older);
+  await engine.update((tx) => tx.put(metaKey('version'), { version: 1 }));
+  await engine.close();
+  await (await open(empty)).close();
+  await assert.rejects(initSchema(await open(older, true)), {
+    kind: 'FailedPrecondition',
+    message: `the records have revision 1, which is brought to ${SCHEMA_REVISION} at opening`,
+  });
+  await initSchema(await open(empty, true));
 });

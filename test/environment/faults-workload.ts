@@ -7,7 +7,7 @@
  */
 import { execFileSync } from 'node:child_process';
 import { closeSync, cpSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { CallContext } from '../../src/context.js';
 import type { DB } from '../../src/db.js';
@@ -90,7 +90,16 @@ const steps: readonly Step[] = [
   { name: 'gc full', run: (db) => db.garbageCollect(ctx, { fullSweep: true }) },
   { name: 'read', run: (db) => readBlob(db.content, ctx, image('old').target) },
   { name: 'list', run: (db) => db.images.list(ctx) },
+  { name: 'read beside', run: readBeside },
 ];
+
+/** As another process would. */
+async function readBeside(db: DB): Promise<void> {
+  const at = dirname(db.host.content.root!);
+  await using reader = await openDB({ root: at, readOnly: true, log: () => undefined });
+  await reader.images.list(ctx);
+  await reader.snapshotter('native')!.walk(ctx, () => undefined);
+}
 
 class Case {
   readonly #fault: Fault;

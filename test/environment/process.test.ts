@@ -182,7 +182,7 @@ test('given results that go to a full disk, then Unavailable and exit code 6', a
   assert.match(said, /cannot write to standard output: .*ENOSPC.*\(Unavailable\)/);
 });
 
-test('given a root on a read-only file system, then FailedPrecondition with the path, a remedy and exit code 5', async (t) => {
+test('given a root on a read-only file system, when it is to be written, then FailedPrecondition with the path, a remedy and exit code 5', async (t) => {
   const { ok, reason } = await canMount();
   if (!ok) return t.skip(`cannot mount: ${reason}`);
   const disk = await directory(t);
@@ -192,8 +192,8 @@ test('given a root on a read-only file system, then FailedPrecondition with the 
   await run.fails(
     5,
     /store.*EROFS.*\(FailedPrecondition\)\n {2}mount the file system read-write/,
-    'images',
-    'ls',
+    'leases',
+    'create',
   );
   execFileSync('mount', ['-o', 'remount,rw', disk]);
   const images = await imageLayout(t);

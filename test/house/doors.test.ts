@@ -61,6 +61,7 @@ const roots: Record<string, string> = {
   'compact-store.ts': 'db',
   'cluster-hosts.ts': 'db',
   'context.ts': 'context',
+  'in-use.ts': 'errors',
   'no-store.ts': 'errors',
   'errors.ts': 'errors',
   'held-paths.ts': 'errors',

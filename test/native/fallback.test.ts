@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -106,5 +106,20 @@ describe('a package whose addons were not built', () => {
       new RegExp(`^false true 1600000000123 ENOTSUP done EEXIST 10640 ${umount} ENOTDIR undefined$`),
       stderr,
     );
+  });
+
+  it('given a store, when opened, then it is written as ever, and to be opened read-only it needs the addon', () => {
+    symlinkSync(fileURLToPath(new URL('../../../node_modules', import.meta.url)), join(dir, 'node_modules'));
+    const script = `const { openDB } = await import('./dist/src/open.js');
+      const open = (more) => openDB({ root: 'store', log: () => undefined, ...more });
+      for (const name of ['a', 'b']) {
+        const db = await open({});
+        await db.namespaces.create({}, name);
+        console.log(await db.namespaces.list({}));
+        await db.close();
+      }
+      await open({ readOnly: true }).catch((e) => console.log(e.kind, e.remedy));`;
+    const { stdout } = run(script, { EBBTIDE_CORE: 'typescript' });
+    assert.equal(stdout, "[ 'a' ]\n[ 'a', 'b' ]\nNotImplemented build it with `npm rebuild`");
   });
 });

@@ -14,6 +14,7 @@ import {
   invalidArgument,
   isNotFound,
   notFound,
+  openedReadOnly,
   unavailable,
 } from '../../errors.js';
 import { shown } from '../../held-paths.js';
@@ -50,6 +51,8 @@ export interface ContentOptions {
   /** Where blobs are deleted; the calling thread when absent. */
   jobs?: DiskJobs | undefined;
   log?: BackendLog | undefined;
+  /** Only an existing one, of which others may write; changes are FailedPrecondition, and nothing is written. */
+  readOnly?: boolean | undefined;
 }
 
 const PARALLEL = 8;
@@ -65,51 +68,41 @@ const DAMAGED_AGE_MS = 3_600_000;
 /** Opens (or makes, 0755) a content directory. A clear error when it cannot be used. */
 export async function openContent(path: string, options: ContentOptions = {}): Promise<LocalContent> {
   const root = resolve(path);
-  await makeRoot(root, 0o755);
+  const { readOnly = false } = options;
+  if (!readOnly) await makeRoot(root, 0o755);
   const directory = HeldDirectory.open(root);
   const log = namingLog(options.log ?? stderrLog);
   const layout = new ContentLayout(directory);
   const jobs = options.jobs ?? inlineJobs;
   try {
     directory.verify(...layout.directories);
-    await closeToOthers(layout);
     const trash = new Trash(layout, jobs, log);
-    await trash.recover();
     const drafts = new Drafts(layout, trash, log);
-    await drafts.sweep();
-    const content = new LocalContent(layout, trash, drafts, jobs, log, directory);
-    return content;
+    if (!readOnly) {
+      await closeToOthers(layout);
+      await trash.recover();
+      await drafts.sweep();
+    }
+    return new LocalContent({ layout, trash, drafts, jobs, log, directory, readOnly });
   } catch (error) {
     directory.release();
     throw error;
   }
 }
 
-/** The reads of a content directory that another program owns: nothing is made, repaired or swept first. */
-export function lookIntoContent(
-  path: string,
-  log: BackendLog,
-): Pick<
-  LocalContent,
-  | 'info'
-  | 'readerAt'
-  | 'walk'
-  | 'status'
-  | 'listStatuses'
-  | 'walkStatusRefs'
-  | 'inspect'
-  | 'damagedIngests'
-  | 'close'
-> {
-  const directory = HeldDirectory.open(resolve(path));
-  const layout = new ContentLayout(directory);
-  const trash = new Trash(layout, inlineJobs, log);
-  return new LocalContent(layout, trash, new Drafts(layout, trash, log), inlineJobs, log, directory);
-}
-
 /** What is in work is the owner's alone, also where an earlier version left it open. Whose it is not keeps what it has. */
 async function closeToOthers({ ingests, drafts, trash }: ContentLayout): Promise<void> {
   for (const path of [ingests, drafts, trash]) await chmod(path, 0o700).catch(() => undefined);
+}
+
+interface ContentParts {
+  readonly layout: ContentLayout;
+  readonly trash: Trash;
+  readonly drafts: Drafts;
+  readonly jobs: DiskJobs;
+  readonly log: BackendLog;
+  readonly directory: HeldDirectory;
+  readonly readOnly: boolean;
 }
 
 /** Made by `openContent`. */
@@ -123,22 +116,17 @@ export class LocalContent implements ContentBackend {
   readonly #digests = new ObjectLocks();
   /** Since when each open ref has its writer. */
   readonly #openRefs = new Map<string, { since: Instant }>();
+  readonly #readOnly: boolean;
   #isClosed = false;
 
-  constructor(
-    layout: ContentLayout,
-    trash: Trash,
-    drafts: Drafts,
-    jobs: DiskJobs,
-    log: BackendLog,
-    directory: HeldDirectory,
-  ) {
-    this.#directory = directory;
-    this.#layout = layout;
-    this.#trash = trash;
-    this.#drafts = drafts;
-    this.#jobs = jobs;
-    this.#log = log;
+  constructor(parts: ContentParts) {
+    this.#directory = parts.directory;
+    this.#layout = parts.layout;
+    this.#trash = parts.trash;
+    this.#drafts = parts.drafts;
+    this.#jobs = parts.jobs;
+    this.#log = parts.log;
+    this.#readOnly = parts.readOnly;
   }
 
   /**
@@ -147,6 +135,12 @@ export class LocalContent implements ContentBackend {
    */
   verify(...directories: readonly string[]): void {
     this.#directory.verify(...directories);
+  }
+
+  /** The same before something is made or deleted. */
+  #verifyWritable(...directories: readonly string[]): void {
+    if (this.#readOnly) throw openedReadOnly();
+    this.verify(...directories);
   }
 
   get root(): string {
@@ -221,7 +215,7 @@ export class LocalContent implements ContentBackend {
   }
 
   async delete(digest: string): Promise<void> {
-    this.verify(blobsName(parseDigest(digest).algorithm));
+    this.#verifyWritable(blobsName(parseDigest(digest).algorithm));
     const path = this.#layout.blob(digest);
     try {
       await orAbsent(unlink(path));
@@ -231,7 +225,7 @@ export class LocalContent implements ContentBackend {
   }
 
   async deleteMany(digests: string[]): Promise<RemovalReport> {
-    this.verify(...this.#layout.directories);
+    this.#verifyWritable(...this.#layout.directories);
     const paths = digests.map((digest) => this.#layout.blob(digest));
     try {
       // On the jobs' threads, so that no commit waits behind them for one of the few that Node has for files.
@@ -246,7 +240,7 @@ export class LocalContent implements ContentBackend {
   }
 
   async writeMark(text: string): Promise<void> {
-    this.verify();
+    this.#verifyWritable();
     await writeMark(this.#layout.mark, text);
   }
 
@@ -260,8 +254,8 @@ export class LocalContent implements ContentBackend {
     return { ...file, path: shown(file.path) };
   }
 
-  setAside(digest: string): Promise<string | undefined> {
-    this.verify(...this.#layout.directories);
+  async setAside(digest: string): Promise<string | undefined> {
+    this.#verifyWritable(...this.#layout.directories);
     return this.#digests.with(digest, 'exclusive', () => setAside(this.#layout, digest));
   }
 
@@ -315,7 +309,7 @@ export class LocalContent implements ContentBackend {
   }
 
   async abort(ref: string): Promise<void> {
-    this.verify(INGESTS, TRASH);
+    this.#verifyWritable(INGESTS, TRASH);
     const directory = this.#layout.ingest(ref);
     try {
       await this.#trash.discard(directory);
@@ -330,7 +324,7 @@ export class LocalContent implements ContentBackend {
     if (!Number.isSafeInteger(total) || total < 0)
       throw invalidArgument(`invalid size ${total}`, { object: ref });
     const algorithm = desc.digest ? parseDigest(desc.digest).algorithm : 'sha256';
-    this.verify(INGESTS, DRAFTS, blobsName(algorithm));
+    this.#verifyWritable(INGESTS, DRAFTS, blobsName(algorithm));
     const release = this.#lock(ref);
     try {
       await this.#layout.makeMissing(INGESTS, DRAFTS);
@@ -428,7 +422,7 @@ export class LocalContent implements ContentBackend {
    * another program may be making a younger one. Answers what the latter freed.
    */
   async cleanup(): Promise<RemovalReport> {
-    this.verify(...this.#layout.directories);
+    this.#verifyWritable(...this.#layout.directories);
     await this.#drafts.sweep();
     const taken: string[] = [];
     for (const directory of await this.#damagedIngests()) {

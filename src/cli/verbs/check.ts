@@ -30,7 +30,7 @@ export function check(program: Command): void {
           env.out.object(report, () => summary(env.out, report));
           if (!report.sound) process.exitCode = DAMAGED_EXIT_CODE;
         },
-        { allNamespaces: true },
+        ({ repair }) => ({ allNamespaces: true, reads: repair !== true }),
       ),
     );
 }

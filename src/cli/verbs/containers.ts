@@ -6,7 +6,7 @@ import { wrap } from '../../errors.js';
 import { underLease } from '../../images/services.js';
 import { unpackImage } from '../../images/unpack.js';
 import { labelText } from '../output.js';
-import { collectLabel, listed, snapshotterOption, storeVerb } from '../runner.js';
+import { collectLabel, listed, readVerb, snapshotterOption, storeVerb } from '../runner.js';
 import { snapshotterOf } from './snapshots.js';
 
 const SPEC_TYPE = 'types.containerd.io/opencontainers/runtime-spec/1/Spec';
@@ -25,7 +25,7 @@ export function containers(program: Command): void {
   listed(command.command('ls [filter...]'))
     .description('list containers')
     .action(
-      storeVerb(async ({ db, ctx, out }, filters) => {
+      readVerb(async ({ db, ctx, out }, filters) => {
         out.rows(await db.containers.list(ctx, ...filters), [
           { title: 'ID', value: (c) => c.id },
           { title: 'IMAGE', value: (c) => c.image || '-' },

@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { blobDigest, eachOf } from '../digest-arguments.js';
 import { bytes, labelText, shortTime } from '../output.js';
-import { listed, standardOutput, storeVerb } from '../runner.js';
+import { listed, readVerb, standardOutput, storeVerb } from '../runner.js';
 
 export function content(program: Command): void {
   const command = program.command('content').description('content blobs of the namespace');
@@ -11,7 +11,7 @@ export function content(program: Command): void {
     .description('list blobs; filters like digest==sha256:… or labels.k==v')
     .option('--ingests', 'list unfinished ingests instead')
     .action(
-      storeVerb<{ ingests?: boolean }>(async ({ db, ctx, out }, filters, { ingests }) => {
+      readVerb<{ ingests?: boolean }>(async ({ db, ctx, out }, filters, { ingests }) => {
         if (ingests) {
           out.rows(await db.content.listStatuses(ctx, ...filters), [
             { title: 'REF', value: (s) => s.ref },
@@ -42,7 +42,7 @@ export function content(program: Command): void {
     .command('info <digest>')
     .description('show one blob')
     .action(
-      storeVerb(async ({ db, ctx, out }, [text]) => {
+      readVerb(async ({ db, ctx, out }, [text]) => {
         const info = await db.content.info(ctx, await blobDigest(db, ctx, text!));
         out.object(info, () => {
           out.line(`digest    ${info.digest}`);
@@ -58,7 +58,7 @@ export function content(program: Command): void {
     .command('cat <digest>')
     .description("write a blob's bytes to standard output")
     .action(
-      storeVerb(async ({ db, ctx, signal }, [text]) => {
+      readVerb(async ({ db, ctx, signal }, [text]) => {
         const digest = await blobDigest(db, ctx, text!);
         await using reader = await db.content.readerAt(ctx, { digest });
         for await (const chunk of reader.stream()) {

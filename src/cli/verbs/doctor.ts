@@ -8,19 +8,19 @@ import { nativeZstd } from '../../backends/archive/zstd-native.js';
 import { canMount, canMountOverlays } from '../../backends/mounts.js';
 import type { Finding } from '../../check/findings.js';
 import { snapshotterNames } from '../../db-options.js';
-import type { EtcdConfig } from '../../engine/etcd/options.js';
 import { MAX_COMPONENT_BYTES } from '../../engine/schema/keys.js';
 import { isKind } from '../../errors.js';
 import { coreInfo } from '../../gc/graph.js';
 import type { OrphanState } from '../../gc/orphan-guard.js';
 import { MAX_IDENTIFIER_BYTES } from '../../model/identifiers.js';
 import { MAX_LABEL_BYTES } from '../../model/labels.js';
-import { layout, openDB } from '../../open.js';
+import { layout } from '../../open.js';
 import { hostDocument } from '../documents.js';
 import { etcdConfig } from '../etcd-options.js';
 import { exitCodes } from '../exit-codes.js';
 import { bytes, type Output, printable, shortTime } from '../output.js';
-import { findDaemon, verb } from '../runner.js';
+import { openForReading } from '../read-only.js';
+import { findDaemon, type GlobalOptions, verb } from '../runner.js';
 import type { Store } from '../store.js';
 import { DAMAGED_EXIT_CODE } from './check.js';
 
@@ -37,7 +37,7 @@ export function doctor(program: Command): void {
     )
     .action(
       verb<{ check?: boolean }>(async ({ options, out }, _args, { check }) => {
-        const report = await examine(options.root, check === true, etcdConfig(options));
+        const report = await examine(options, check === true, (text) => out.note(text));
         out.object(report, () => print(out, report));
       }),
     );
@@ -59,7 +59,8 @@ interface Report {
     cpus: number;
     freeBytes: number;
     mounts: Permission;
-    overlays: Permission;
+    /** Tried with files of its own, so not where nothing may be written. */
+    overlays?: Permission;
     zstd: { decoder: 'libzstd' | 'javascript'; version?: string; reason?: string | undefined };
   };
   store?: StoreReport;
@@ -82,7 +83,12 @@ interface StoreReport {
   hosts?: ReturnType<typeof hostDocument>[];
 }
 
-async function examine(root: string, check: boolean, etcd: EtcdConfig | undefined): Promise<Report> {
+async function examine(
+  options: GlobalOptions,
+  check: boolean,
+  note: (text: string) => void,
+): Promise<Report> {
+  const { root } = options;
   const core = coreInfo();
   const openFiles = openFilesLimit();
   const { version, reason } = nativeZstd;
@@ -119,10 +125,12 @@ async function examine(root: string, check: boolean, etcd: EtcdConfig | undefine
       freeBytes: freeBytes(root),
       mounts: permissionOf(await canMount()),
       // Where the snapshots are, which may be a file system of its own; else where they would be.
-      overlays: permissionOf(await canMountOverlays(nearest(layout.snapshotter(root, 'overlayfs')))),
+      ...(!options.readOnly && {
+        overlays: permissionOf(await canMountOverlays(nearest(layout.snapshotter(root, 'overlayfs')))),
+      }),
       zstd: version === undefined ? { decoder: 'javascript', reason } : { decoder: 'libzstd', version },
     },
-    ...(check && { store: await checkStore(root, etcd) }),
+    ...(check && { store: await checkStore(options, note) }),
   };
 }
 
@@ -153,9 +161,7 @@ function print(out: Output, report: Report): void {
     machine: {
       user: uid === 0 ? 'root' : `uid ${uid}`,
       mounts: mounts.ok ? 'permitted' : `not permitted: ${mounts.reason}`,
-      overlays: overlays.ok
-        ? 'work on the file system of the root'
-        : `do not work on the file system of the root (the native snapshotter does): ${overlays.reason}`,
+      overlays: overlays && overlayText(overlays),
       cpus: machine.cpus,
       'zstd layers':
         zstd.decoder === 'libzstd'
@@ -170,6 +176,11 @@ function print(out: Output, report: Report): void {
       if (value !== undefined) out.line(`  ${name.padEnd(14)} ${printable(String(value))}`);
   }
 }
+
+const overlayText = ({ ok, reason }: Permission): string =>
+  ok
+    ? 'work on the file system of the root'
+    : `do not work on the file system of the root (the native snapshotter does): ${reason}`;
 
 function storeLines(root: string, store: StoreReport): Record<string, string | number | undefined> {
   const { state, damaged, leftovers = 0, damage, daemon, records, fileBytes, graph, hosts } = store;
@@ -225,8 +236,10 @@ function nearest(path: string): string {
   return dir;
 }
 
-async function checkStore(root: string, etcd: EtcdConfig | undefined): Promise<StoreReport> {
-  const daemon = await findDaemon(root);
+async function checkStore(options: GlobalOptions, note: (text: string) => void): Promise<StoreReport> {
+  const { root, readOnly = false } = options;
+  const etcd = etcdConfig(options);
+  const daemon = readOnly ? undefined : await findDaemon(root);
   const isEmbedded = daemon === undefined && etcd === undefined;
   if (isEmbedded && !existsSync(layout.database(root))) {
     process.exitCode = exitCodes.NotFound;
@@ -242,12 +255,12 @@ async function checkStore(root: string, etcd: EtcdConfig | undefined): Promise<S
     const { records, fileBytes } = store;
     return { ...(await soundness(remote)), daemon, records, fileBytes, orphans, ...(await hostsIn(remote)) };
   }
-  await using db = await openDB({ root, create: false, ...(etcd && { etcd }) });
+  await using db = await openForReading({ root, ...(etcd && { etcd }), ...(readOnly && { readOnly }) }, note);
   const { records, fileBytes, revision } = db.engine.stats();
   const { nodes, edges, bytes } = db.engine.graph.stats();
   return {
     ...(await soundness(db)),
-    cleanShutdown: db.engine.cleanStart,
+    ...(!db.isReadOnly && { cleanShutdown: db.engine.cleanStart }),
     records,
     fileBytes,
     revision,

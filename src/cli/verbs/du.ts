@@ -3,7 +3,7 @@ import { type Command, Option } from 'commander';
 import { type UsageGroup, usageGroups } from '../../gc/retained.js';
 import { usageDocument } from '../documents.js';
 import { bytes, type Column, type Output, printable, shortTime } from '../output.js';
-import { listed, storeVerb } from '../runner.js';
+import { listed, readVerb } from '../runner.js';
 import { printStore } from '../usage-lines.js';
 
 interface Options {
@@ -23,7 +23,7 @@ export function du(program: Command): void {
     .option('--without <names...>', 'what removing all these rows (NAME or KIND/NAME) would free together')
     .option('--no-disk', 'leave out the lines of the disk, for which all directories are read')
     .action(
-      storeVerb<Options>(
+      readVerb<Options>(
         async ({ db, ctx, out }, _args, { by, allNamespaces, without, disk }) => {
           const everywhere = isEverywhere(by, allNamespaces);
           const usage = await db.du(everywhere ? { signal: ctx.signal } : ctx, { by, without, disk });

@@ -5,7 +5,7 @@ import { invalidArgument } from '../../errors.js';
 import { exportImages } from '../../images/export.js';
 import { parsePlatformText } from '../../images/platforms.js';
 import { bytes } from '../output.js';
-import { standardOutput, storeVerb } from '../runner.js';
+import { readVerb, standardOutput } from '../runner.js';
 
 interface Options {
   output?: string;
@@ -24,7 +24,7 @@ export function exportVerb(program: Command): void {
     .option('--all-platforms', 'fail unless the blobs of every platform are there')
     .option('--platform <platform>', 'only what fits os/arch[/variant] best')
     .action(
-      storeVerb<Options>(
+      readVerb<Options>(
         async ({ db, ctx, out, progress }, args, options) => {
           const { names, output } = destination(args, options.output);
           const { allPlatforms, platform } = options;

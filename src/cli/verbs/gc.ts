@@ -71,7 +71,7 @@ export function gc(program: Command): void {
             progress.end();
           }
         },
-        { allNamespaces: true },
+        ({ dryRun, plan }) => ({ allNamespaces: true, reads: dryRun === true || plan !== undefined }),
       ),
     );
 }

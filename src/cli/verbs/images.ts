@@ -5,7 +5,7 @@ import { isAlreadyExists, unavailable } from '../../errors.js';
 import { underLease } from '../../images/services.js';
 import type { Image } from '../../stores/images.js';
 import { bytes, labelText, shortTime } from '../output.js';
-import { labelArguments, listed, storeVerb } from '../runner.js';
+import { labelArguments, listed, readVerb, storeVerb } from '../runner.js';
 import type { Store } from '../store.js';
 
 export function images(program: Command): void {
@@ -14,7 +14,7 @@ export function images(program: Command): void {
   listed(command.command('ls [filter...]'))
     .description('list images; filters like name==x or labels.k==v')
     .action(
-      storeVerb(async ({ db, ctx, out }, filters) => {
+      readVerb(async ({ db, ctx, out }, filters) => {
         const found = await db.images.list(ctx, ...filters);
         const { namespace } = ctx;
         const sizes = out.shows('size') && found.length > 0 ? await sizesOf(db, ctx) : undefined;
@@ -37,7 +37,7 @@ export function images(program: Command): void {
     .command('show <name>')
     .description('show one image')
     .action(
-      storeVerb(async ({ db, ctx, out }, [name]) => {
+      readVerb(async ({ db, ctx, out }, [name]) => {
         const image = await db.images.get(ctx, name!);
         out.object(image, () => {
           out.line(`name      ${image.name}`);

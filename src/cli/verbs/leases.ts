@@ -9,7 +9,7 @@ import { withExpiration, withId, withLabel, withLabels, withRandomId } from '../
 import { blobDigest, snapshotKey } from '../digest-arguments.js';
 import { leaseDocument } from '../documents.js';
 import { labelText, shortTime } from '../output.js';
-import { collectLabel, listed, storeVerb } from '../runner.js';
+import { collectLabel, listed, readVerb, storeVerb } from '../runner.js';
 import type { Store } from '../store.js';
 
 interface CreateOptions {
@@ -24,7 +24,7 @@ export function leases(program: Command): void {
   listed(command.command('ls [filter...]'))
     .description('list leases with what they hold')
     .action(
-      storeVerb(async ({ db, ctx, out }, filters) => {
+      readVerb(async ({ db, ctx, out }, filters) => {
         const rows = [];
         for (const lease of await db.leases.list(ctx, ...filters)) {
           rows.push({ ...leaseDocument(lease), resources: await db.leases.listResources(ctx, lease) });

@@ -1,7 +1,7 @@
 /** `ebbtide namespaces ls|create|label|rm` */
 import type { Command } from 'commander';
 import { labelText } from '../output.js';
-import { collectLabel, labelArguments, listed, storeVerb } from '../runner.js';
+import { collectLabel, labelArguments, listed, readVerb, storeVerb } from '../runner.js';
 
 export function namespaces(program: Command): void {
   const command = program.command('namespaces').description('namespaces of the store');
@@ -9,7 +9,7 @@ export function namespaces(program: Command): void {
   listed(command.command('ls'))
     .description('list namespaces')
     .action(
-      storeVerb(
+      readVerb(
         async ({ db, ctx, out }) => {
           const rows = [];
           for (const name of await db.namespaces.list(ctx)) {

@@ -1,6 +1,7 @@
 /** `ebbtide serve`: the daemon that containerd's own clients can talk to. Runs until SIGTERM or SIGINT. */
 import { existsSync } from 'node:fs';
 import { type Command, Option } from 'commander';
+import { failedPrecondition } from '../../errors.js';
 import { layout } from '../../open.js';
 import type { GivenOptions } from '../../server/config.js';
 import { type EtcdOptions, etcdConfig } from '../etcd-options.js';
@@ -41,13 +42,15 @@ export function serve(program: Command): void {
       ]),
     )
     .action(
-      verb<Options>(async ({ out, signal, onHangup }, _args, options) => {
+      verb<Options>(async ({ out, signal, onHangup, options: { readOnly } }, _args, options) => {
         // Loaded here: no other verb needs the server.
         const [{ daemonOptions, readConfig }, { Daemon }] = await Promise.all([
           import('../../server/config.js'),
           import('../../server/daemon.js'),
         ]);
         const { root } = options;
+        if (readOnly)
+          throw failedPrecondition('a daemon changes its store', { remedy: 'leave --read-only out' });
         const isNew = !hasStore(root);
         let daemon: Awaited<ReturnType<typeof Daemon.start>> | undefined;
         onHangup(() => daemon?.hangup());

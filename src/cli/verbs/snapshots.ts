@@ -8,7 +8,7 @@ import { eachOf, snapshotKey } from '../digest-arguments.js';
 import { snapshotDocument } from '../documents.js';
 import { bytes, labelText, type Output, shortTime } from '../output.js';
 import { quoted } from '../printable.js';
-import { collectLabel, listed, type Needs, snapshotterOption, storeVerb, verb } from '../runner.js';
+import { collectLabel, listed, type Needs, readVerb, snapshotterOption, storeVerb, verb } from '../runner.js';
 import type { SnapshotStore, Store } from '../store.js';
 
 interface Options {
@@ -44,7 +44,7 @@ export function snapshots(program: Command): void {
     sub(usage, description).option('--label <key=value>', 'label (repeatable)', collectLabel);
 
   listed(sub('ls [filter...]', 'list snapshots; filters like kind==active or parent==x')).action(
-    storeVerb<Options>(async ({ db, ctx, out }, filters, { snapshotter }) => {
+    readVerb<Options>(async ({ db, ctx, out }, filters, { snapshotter }) => {
       const infos: ReturnType<typeof snapshotDocument>[] = [];
       await snapshotterOf(db, snapshotter).walk(
         ctx,
@@ -63,7 +63,7 @@ export function snapshots(program: Command): void {
   );
 
   sub('info <key>', 'show one snapshot and its disk usage').action(
-    storeVerb<Options>(async ({ db, ctx, out }, [key], { snapshotter }) => {
+    readVerb<Options>(async ({ db, ctx, out }, [key], { snapshotter }) => {
       const store = snapshotterOf(db, snapshotter);
       const name = await snapshotKey(db, ctx, snapshotter, key!);
       const info = snapshotDocument(await store.stat(ctx, name));
@@ -101,7 +101,7 @@ export function snapshots(program: Command): void {
   );
 
   sub('mounts <key> [target]', 'print how to mount a snapshot').action(
-    storeVerb<Options>(async ({ db, ctx, out }, [key, target], { snapshotter }) => {
+    readVerb<Options>(async ({ db, ctx, out }, [key, target], { snapshotter }) => {
       const name = await snapshotKey(db, ctx, snapshotter, key!);
       printMounts(out, await snapshotterOf(db, snapshotter).mounts(ctx, name), target);
     }, needed),

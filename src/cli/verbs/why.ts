@@ -5,7 +5,7 @@ import type { LeaseOwner, Why, WhyStep } from '../../gc/why.js';
 import { Label } from '../../model/labels.js';
 import { whyDocument } from '../documents.js';
 import { labelText, type Output, printable, shortTime } from '../output.js';
-import { storeVerb } from '../runner.js';
+import { readVerb } from '../runner.js';
 
 interface Options {
   all?: boolean;
@@ -24,7 +24,7 @@ export function why(program: Command): void {
         '\nthe ref of an ingest, or a snapshot: KEY or SNAPSHOTTER/KEY.',
     )
     .action(
-      storeVerb<Options>(async ({ db, ctx, out }, [name], { all, kind }) => {
+      readVerb<Options>(async ({ db, ctx, out }, [name], { all, kind }) => {
         const answer = await db.why(ctx, { name: name!, kind }, { all: all === true });
         out.object(whyDocument(answer), () => print(out, answer));
       }),

@@ -6,7 +6,13 @@
  * hand over); from then on every read sees it. Durability is the storage's business: `update` resolves when the
  * storage says so, and if the storage loses the commit, the step is taken back.
  */
-import { failedPrecondition, notImplemented, throwIfAborted, unavailable } from '../../errors.js';
+import {
+  failedPrecondition,
+  notImplemented,
+  openedReadOnly,
+  throwIfAborted,
+  unavailable,
+} from '../../errors.js';
 import type {
   ChangeSet,
   Durability,
@@ -78,6 +84,7 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
   readonly indexer: Indexer;
   readonly locks = new NamedLocks();
   readonly cleanStart: boolean;
+  readonly isReadOnly: boolean;
   readonly storage: Storage;
   readonly history = new History();
   readonly counters: Counters;
@@ -85,7 +92,6 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
   readonly #feed: Feed;
   readonly #turns = new Turns();
   readonly #durability: Durability;
-  readonly #readOnly: boolean;
   readonly #active = new Set<EngineTransaction>();
   /** Steps the storage has not told to be visible, oldest first. */
   #pending: Step[] = [];
@@ -101,7 +107,7 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
     this.cleanStart = options.cleanStart;
     this.#revision = options.revision;
     this.#durability = options.durability ?? 'flushed';
-    this.#readOnly = options.readOnly ?? false;
+    this.isReadOnly = options.readOnly ?? false;
     this.counters = new Counters(options.storage);
     this.#nodes = new Nodes(options.graph, options.indexer, options.storage);
     this.#feed = new Feed(options.revision);
@@ -442,9 +448,7 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
 
   #checkWritable(): void {
     this.#checkOpen();
-    if (this.#readOnly) {
-      throw failedPrecondition('the store was opened read-only', { remedy: 'open it for writing' });
-    }
+    if (this.isReadOnly) throw openedReadOnly();
   }
 }
 

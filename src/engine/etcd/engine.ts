@@ -160,6 +160,8 @@ export class EtcdEngine implements Engine {
     return this.#embedded.epoch + this.#mirror.epoch;
   }
   /** Whether the mirror went on from a clean stop of this host, and nobody missed what others removed since. */
+  readonly isReadOnly = false;
+
   get cleanStart(): boolean {
     // A host that was removed from the cluster has lost its flags there.
     const went = this.#mirror.resumed && this.#session.wasKnown;

@@ -315,6 +315,13 @@ export class Applier {
     // One that could not start (no descriptor, no memory) may start now.
     if (this.#worker?.isGone) this.#worker = undefined;
     this.#worker ??= new Thread(this.#path);
+    if (request.kind !== 'ids') {
+      try {
+        this.#dbs.readers?.look();
+      } catch (error) {
+        return { error: writeError(this.#path, error).message };
+      }
+    }
     return this.#worker.ask(request);
   }
 

@@ -37,6 +37,7 @@ export function applyBatches(dbs: Databases, file: DataFile, buffers: readonly B
   for (const { rows: bytes } of batches) visitRows(bytes, rows);
   const entry = encodeJournal(batches[0]?.previous ?? 0, batches);
   file.keepCushion(rows.size * ROW_CUSHION_BYTES);
+  dbs.readers?.look();
   dbs.env.transactionSync(() => {
     rows.put();
     void dbs.journal.put(journalKey(last.revision), entry);
@@ -48,6 +49,7 @@ export function applyBatches(dbs: Databases, file: DataFile, buffers: readonly B
 export function runJobs(dbs: Databases, file: DataFile, jobs: readonly Job[]): void {
   const bytes = jobs.reduce((sum, { value }) => sum + (value?.length ?? 0), 0);
   file.keepCushion(bytes + jobs.length * ROW_CUSHION_BYTES);
+  dbs.readers?.look();
   dbs.env.transactionSync(() => {
     for (const job of jobs) {
       if (job.into === 'meta') void dbs.meta.put(job.key, asBuffer(job.value));

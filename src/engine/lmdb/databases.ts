@@ -6,7 +6,8 @@
  * commits are grouped anyway, and made a single caller slower.
  */
 import { failedPrecondition } from '../../errors.js';
-import { type Database, open, type RootDatabase } from '../../system/lmdb.js';
+import { type Database, open, openReadOnly, type RootDatabase, type Snapshot } from '../../system/lmdb.js';
+import type { Readers } from '../../system/lmdb-readers.js';
 import type { ChildTable } from './child-links.js';
 import { fileError, foreign } from './files.js';
 import { Table } from './table.js';
@@ -29,6 +30,10 @@ export interface Databases {
   /** Slot and chunk number → part of a graph checkpoint. */
   readonly checkpoints: Database<Bytes, Bytes>;
   readonly meta: Database<Bytes, string>;
+  /** What is read, of a file that is only read. */
+  readonly snapshot: Snapshot | undefined;
+  /** Of the owner: for whoever reads beside him. */
+  readers?: Readers;
 }
 
 /** How the file is laid out; apart from the schema revision, which says what the records mean. */
@@ -47,7 +52,8 @@ const options = {
 
 /** Refuses a file of somebody else, of a newer layout, or (read-only) of an older one, without writing to it. */
 export async function checkLayout(path: string, readOnly: boolean): Promise<void> {
-  const env = openEnvironment(path, true);
+  // The owner's may be opened without the addon as well.
+  const { env } = readOnly ? openReadOnlyEnvironment(path) : { env: openEnvironment(path, true) };
   try {
     // In a file without it `openDB` answers undefined, whatever the typings say.
     const meta = env.openDB<Bytes, string>('meta', { encoding: 'binary' }) as
@@ -111,7 +117,9 @@ const NAMES = [
 ] as const satisfies readonly (keyof Databases)[];
 
 export async function openDatabases(path: string, readOnly: boolean): Promise<Databases> {
-  const env = openEnvironment(path, readOnly);
+  const { env, snapshot } = readOnly
+    ? openReadOnlyEnvironment(path)
+    : { env: openEnvironment(path, false), snapshot: undefined };
   const bytes = (name: string): Database<Bytes, Bytes> =>
     env.openDB<Bytes, Bytes>(name, { keyEncoding: 'binary', encoding: 'binary' });
   const databases: Databases = {
@@ -125,6 +133,7 @@ export async function openDatabases(path: string, readOnly: boolean): Promise<Da
     journal: bytes('journal'),
     checkpoints: bytes('checkpoints'),
     meta: env.openDB<Bytes, string>('meta', { encoding: 'binary' }),
+    snapshot,
   };
   // Last, so that a file with a format is a whole one.
   if (!readOnly && databases.meta.get('format') === undefined) {
@@ -136,6 +145,14 @@ export async function openDatabases(path: string, readOnly: boolean): Promise<Da
 function openEnvironment(path: string, readOnly: boolean): RootDatabase {
   try {
     return open({ ...options, path, readOnly });
+  } catch (error) {
+    throw fileError('open', path, error);
+  }
+}
+
+function openReadOnlyEnvironment(path: string): ReturnType<typeof openReadOnly> {
+  try {
+    return openReadOnly({ ...options, path });
   } catch (error) {
     throw fileError('open', path, error);
   }

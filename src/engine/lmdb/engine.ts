@@ -3,14 +3,14 @@
  *
  * Durability: a commit is on disk when `update` resolves, unless `visible` was asked for: such a commit is on its way
  * there and may be lost, with those behind it, when the process or the machine dies within the next moments (`flush`
- * waits for it). A directory has one owner
- * process; a second one is refused. The data file is checked before LMDB may touch it.
+ * waits for it). A directory has one owner process, and a second one is refused; any number may read (read-only.ts). The data file is checked before LMDB may touch it.
  */
 import { existsSync, rmSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { failedPrecondition, isKind, unavailable } from '../../errors.js';
 import { shown } from '../../held-paths.js';
 import { NoStore } from '../../no-store.js';
+import { awaitOlderReaders, Readers } from '../../system/lmdb-readers.js';
 import type { EngineOptions } from '../contract.js';
 import { CoreEngine } from '../core/engine.js';
 import { applyBatches } from './apply.js';
@@ -30,9 +30,9 @@ import {
   syncDirectory,
 } from './files.js';
 import { type LoadedGraph, loadGraph, newestRevision } from './graph-loader.js';
-import { decodeCommit } from './log-commits.js';
-import { openBatch } from './log-format.js';
+import { overlay } from './log-commits.js';
 import { acceptedLossPath, type Recovered, recoverLog } from './log-recovery.js';
+import { openReadOnlyEngine } from './read-only.js';
 import { Room } from './room.js';
 import { LmdbStorage } from './storage.js';
 import { copyOpenTree } from './tree-copy.js';
@@ -40,7 +40,10 @@ import { upgrade } from './upgrade.js';
 import { writeError } from './write-error.js';
 
 export interface LmdbEngineOptions extends EngineOptions {
-  /** Opens an existing store for reading; writes are FailedPrecondition, and the files stay as they are. */
+  /**
+   * Opens an existing store for reading: writes are FailedPrecondition, and the files stay as they are. Another process may
+   * have it open; what it had acknowledged is seen, and what it does later is not.
+   */
   readOnly?: boolean;
   /** false: NotFound where there is no store, and nothing is made. Default true. */
   create?: boolean;
@@ -58,18 +61,18 @@ export async function openLmdbEngine(dir: string, options: LmdbEngineOptions): P
   const creates = options.create ?? !readOnly;
   // Before the lock file is made.
   if (!creates) requireStore(resolve(dir));
-  const owner = ownDirectory(resolve(dir), readOnly);
+  if (readOnly) return openReadOnlyEngine(resolve(dir), options);
+  const owner = ownDirectory(resolve(dir));
   const { at } = owner.directory;
   const path = dataPath(at);
   try {
     const exists = inspectDataFile(path);
     if (exists) {
-      if (!readOnly) {
-        // What a compaction left that did not come to its end.
-        rmSync(draftPath(path), { force: true });
-        prepareFiles(path);
-      }
-      await checkLayout(path, readOnly);
+      // What a compaction left that did not come to its end.
+      rmSync(draftPath(path), { force: true });
+      prepareFiles(path);
+      await checkLayout(path, false);
+      await awaitOlderReaders(path, owner.lock);
     } else if (!creates) {
       throw new NoStore('directory', owner.directory.path);
     } else {
@@ -78,9 +81,9 @@ export async function openLmdbEngine(dir: string, options: LmdbEngineOptions): P
       syncDirectory(at);
       prepareFiles(path);
     }
-    const dbs = await openDatabases(path, readOnly);
+    const dbs = await openDatabases(path, false);
     try {
-      return await openEngine(dbs, owner, { ...options, readOnly });
+      return await openEngine(dbs, owner, options);
     } catch (error) {
       await dbs.env.close();
       throw error;
@@ -93,16 +96,12 @@ export async function openLmdbEngine(dir: string, options: LmdbEngineOptions): P
   }
 }
 
-async function openEngine(
-  dbs: Databases,
-  owner: Owner,
-  options: LmdbEngineOptions & { readOnly: boolean },
-): Promise<CoreEngine> {
-  const { graph, indexer, readOnly } = options;
+async function openEngine(dbs: Databases, owner: Owner, options: LmdbEngineOptions): Promise<CoreEngine> {
+  const { graph, indexer } = options;
   const dir = owner.directory.at;
   const path = dataPath(dir);
   const warn = (message: string): void => options.warn?.(shown(message));
-  if (!readOnly) bringUp(dbs, path, warn);
+  bringUp(dbs, path, warn);
   const state: StoreState = readState(dbs) ?? { clean: true };
   if (!state.clean) warn(`${path} was not closed by its last owner`);
   // Nothing is changed before it is known that the log is whole.
@@ -113,34 +112,28 @@ async function openEngine(
     acceptsLoss: existsSync(acceptedLossPath(dir)),
   });
   if (recovered.loss !== undefined) warn(`${recovered.loss.message}; this was accepted`);
-  const file = new DataFile(path, readOnly);
+  const file = new DataFile(path, false);
+  const readers = new Readers(owner.lock.fd, file.fd, dbs.env);
+  dbs.readers = readers;
   try {
-    const waiting = readOnly ? recovered.batches : bringIn(dbs, file, dir, recovered, warn);
+    const waiting = bringIn(dbs, file, dir, recovered, warn);
     const loaded = loadGraph(dbs, graph, indexer, state, warn);
     const known = loaded.rebuilt ? withoutCheckpoint(state) : state;
-    const owned = readOnly
-      ? undefined
-      : own(dbs, file, dir, { state: known, recovered, waiting, loaded, warn });
-    const { log } = owned ?? {};
+    const owned = own(dbs, file, dir, { state: known, recovered, waiting, loaded, warn });
+    const { log } = owned;
     const storage = new LmdbStorage(dbs, file, log, path, loaded);
     for (const bytes of waiting) {
-      const batch = openBatch(bytes);
-      storage.overlay(
-        decodeCommit(batch, (id) => storage.keyOf(id)),
-        batch.recordDelta,
-      );
-      if (batch.ops.length > 0) graph.apply(batch.ops);
-      if (!readOnly)
-        storage.applier.push(Buffer.from(new Uint8Array(bytes).buffer), batch.ops.length, {
-          background: false,
-          others: false,
-        });
+      const changes = overlay(storage, graph, bytes);
+      storage.applier.push(Buffer.from(new Uint8Array(bytes).buffer), changes, {
+        background: false,
+        others: false,
+      });
     }
-    if (log !== undefined) storage.room = new Room(dir, file, log);
+    storage.room = new Room(dir, file, log);
     const cleanStart = state.clean && recovered.batches.length === 0;
     return makeEngine(dbs, storage, {
       ...options,
-      state: owned?.state ?? known,
+      state: owned.state,
       log,
       loaded,
       cleanStart,
@@ -148,6 +141,7 @@ async function openEngine(
       owner,
     });
   } catch (error) {
+    readers.release();
     file.release();
     throw error;
   }
@@ -284,16 +278,15 @@ function makeEngine(
   dbs: Databases,
   storage: LmdbStorage,
   options: LmdbEngineOptions & {
-    readOnly: boolean;
     state: StoreState;
-    log: CommitLog | undefined;
+    log: CommitLog;
     loaded: LoadedGraph;
     cleanStart: boolean;
     warn: (message: string) => void;
     owner: Owner;
   },
 ): CoreEngine {
-  const { graph, readOnly, state, log, loaded, warn, owner, afterClose } = options;
+  const { graph, state, log, loaded, warn, owner, afterClose } = options;
   const engine = new CoreEngine({
     ...options,
     kind: 'lmdb',
@@ -304,15 +297,13 @@ function makeEngine(
     state,
     journalBytes: loaded.journalBytes,
     revision: () => engine.revision,
-    logGeneration: () => log?.generation ?? 0,
+    logGeneration: () => log.generation,
     warn,
   });
-  if (!readOnly) {
-    storage.onApplied = (bytes) => checkpointer.grown(bytes);
-    storage.onClose = (isWhole) => checkpointer.close(isWhole, afterClose !== undefined);
-    storage.copyTo = (target, taken) => copyOpenTree(dbs, storage, target, taken);
-    if (afterClose !== undefined) storage.beforeRelease = () => afterClose(dataPath(owner.directory.at));
-  }
+  storage.onApplied = (bytes) => checkpointer.grown(bytes);
+  storage.onClose = (isWhole) => checkpointer.close(isWhole, afterClose !== undefined);
+  storage.copyTo = (target, taken) => copyOpenTree(dbs, storage, target, taken);
+  if (afterClose !== undefined) storage.beforeRelease = () => afterClose(dataPath(owner.directory.at));
   storage.journalBytes = () => checkpointer.journalBytes;
   storage.onTrouble = warn;
   storage.verifyPlace = () => owner.verify();

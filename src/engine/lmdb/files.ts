@@ -17,11 +17,12 @@ import {
   writeSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { tryLock } from 'fs-native-extensions';
-import { EbbtideError, failedPrecondition, unavailable, unknownError } from '../../errors.js';
+import { EbbtideError, failedPrecondition, unknownError } from '../../errors.js';
+import { StoreInUse } from '../../in-use.js';
 import { allocate } from '../../system/allocate.js';
 import { identityOf } from '../../system/file-identity.js';
 import { HeldDirectory } from '../../system/held-directory.js';
+import { type LockFile, tryOwn } from '../../system/lmdb-readers.js';
 import { lockHolder } from '../../system/lock-holder.js';
 import { makeDirectories } from '../../system/make-directories.js';
 import { errnoOf, fsError } from '../../system/system-errors.js';
@@ -40,21 +41,31 @@ export const fileError = (what: string, path: string, cause: unknown): EbbtideEr
 
 export interface Owner {
   readonly directory: HeldDirectory;
+  /** The lock file, locked. */
+  readonly lock: LockFile;
   /** Unavailable when the directory, or the lock in it, is not the one that was taken. */
   verify(): void;
   release(): void;
 }
 
 /** Makes the directory if need be (absolute) and takes its lock. The kernel ends the lock with the process. */
-export function ownDirectory(dir: string, readOnly: boolean): Owner {
-  if (!readOnly) makeDirectory(dir);
+export function ownDirectory(dir: string): Owner {
+  makeDirectory(dir);
   const directory = HeldDirectory.open(dir);
   try {
-    if (!readOnly) directory.setMode(0o700);
-    const fd = takeLock(directory, readOnly);
+    directory.setMode(0o700);
+    const path = join(directory.at, LOCK);
+    const fd = openLock(path, constants.O_RDWR | constants.O_CREAT);
     const lock = identityOf(fd);
+    try {
+      if (!tryOwn(fd)) throw new StoreInUse(dir, lockHolder(path));
+    } catch (error) {
+      closeSync(fd);
+      throw fileError('lock', path, error);
+    }
     return {
       directory,
+      lock: { fd, path },
       verify: () => {
         directory.verify();
         directory.verifyFile(LOCK, lock);
@@ -70,25 +81,13 @@ export function ownDirectory(dir: string, readOnly: boolean): Owner {
   }
 }
 
-const LOCK = 'lock';
+export const LOCK = 'lock';
 
-function takeLock({ path: dir, at }: HeldDirectory, readOnly: boolean): number {
-  const path = join(at, LOCK);
-  let fd: number;
+function openLock(path: string, flags: number): number {
   try {
-    fd = readOnly ? openSync(path, 'r') : openPrivate(path, constants.O_RDWR | constants.O_CREAT);
+    return openPrivate(path, flags);
   } catch (error) {
     throw fileError('open', path, error);
-  }
-  try {
-    if (tryLock(fd, { shared: readOnly })) return fd;
-    throw unavailable(`the store in ${dir} is in use by ${lockHolder(path)}`, {
-      object: dir,
-      remedy: 'wait for it or stop it, or name another root directory',
-    });
-  } catch (error) {
-    closeSync(fd);
-    throw fileError('lock', path, error);
   }
 }
 
@@ -178,8 +177,10 @@ export function inspectDataFile(path: string): boolean {
     // What a crash leaves that came before the first write.
     if (stat.size === 0) return false;
     const header = readHeader(fd, path, stat.size);
-    if (stat.size < header.usedBytes) {
-      throw truncated(path, `it has ${stat.size} bytes of ${header.usedBytes}`);
+    // It may grow meanwhile, before its header tells.
+    const { size } = fstatSync(fd);
+    if (size < header.usedBytes) {
+      throw truncated(path, `it has ${size} bytes of ${header.usedBytes}`);
     }
     return true;
   } catch (error) {
@@ -257,6 +258,10 @@ export class DataFile {
     this.#fd = openSync(path, readOnly ? 'r' : 'r+');
     this.#size = fstatSync(this.#fd).size;
     this.keepCushion(0);
+  }
+
+  get fd(): number {
+    return this.#fd;
   }
 
   /** Bytes of pages in use. */

@@ -1,13 +1,26 @@
-/** Batches of the log as commits again, for a reader that has to see them over the tree. Called by engine.ts. */
+/** Batches of the log as commits again, for a reader that has to see them over the tree. Called at opening. */
 import type { Key } from '../contract.js';
 import type { Commit, Entry, EntryChange, LinkKey } from '../core/storage.js';
 import { NO_ID } from '../core/storage.js';
+import type { GraphCore } from '../graph.js';
 import { decodeKey, decodeLink } from './key-codec.js';
-import { type Batch, visitRows } from './log-format.js';
+import { type Batch, openBatch, visitRows } from './log-format.js';
 import { nodeParts, readEntry } from './node-codec.js';
+import type { LmdbStorage } from './storage.js';
+
+/** Lets a batch that the tree does not have be seen by reads, and by the graph. Returns how much it changes. */
+export function overlay(storage: LmdbStorage, graph: GraphCore, bytes: Buffer): number {
+  const batch = openBatch(bytes);
+  storage.overlay(
+    decodeCommit(batch, (id) => storage.keyOf(id)),
+    batch.recordDelta,
+  );
+  if (batch.ops.length > 0) graph.apply(batch.ops);
+  return batch.ops.length;
+}
 
 /** `keyOf` answers the key of a node before the batch. */
-export function decodeCommit(
+function decodeCommit(
   { revision, rows }: Batch,
   keyOf: (id: number) => Key | undefined,
 ): Pick<Commit, 'revision' | 'entries' | 'links' | 'counters' | 'freed'> {

@@ -64,11 +64,17 @@ export interface Expected {
   acceptsLoss?: boolean;
 }
 
+/** Bytes of the files; undefined: not there. */
+export type LogBytes = readonly (Buffer | undefined)[];
+
+export const readLog = (dir: string): LogBytes => logPaths(dir).map(readFile);
+
 /** Unknown: damaged. FailedPrecondition: a file is missing, or older than the tree. In both cases acknowledged commits are. */
-export function recoverLog(dir: string, expected: Expected): Recovered {
+export function recoverLog(dir: string, expected: Expected, log: LogBytes = readLog(dir)): Recovered {
   const { applied, begun, hasMarks = begun !== undefined, acceptsLoss = false } = expected;
-  const found = logPaths(dir).map((path) =>
-    existsSync(path) ? readTurn(path, applied, hasMarks) : undefined,
+  const paths = logPaths(dir);
+  const found = log.map((bytes, i) =>
+    bytes === undefined ? undefined : turnIn(paths[i]!, bytes, applied, hasMarks),
   );
   const turns = found.filter((turn) => turn !== undefined && turn.generation > 0) as Turn[];
   turns.sort((a, b) => a.generation - b.generation);
@@ -101,14 +107,17 @@ interface Turn {
   headless: boolean;
 }
 
-function readTurn(path: string, applied: number, hasMarks: boolean): Turn {
-  let log: Buffer;
+function readFile(path: string): Buffer | undefined {
+  if (!existsSync(path)) return undefined;
   try {
     if (!lstatSync(path).isFile()) throw foreign(path, 'it is not a regular file');
-    log = readFileSync(path);
+    return readFileSync(path);
   } catch (error) {
     throw fileError('read', path, error);
   }
+}
+
+function turnIn(path: string, log: Buffer, applied: number, hasMarks: boolean): Turn {
   const found: Buffer[] = [];
   let at = 0;
   const first = batchAt(log, 0);

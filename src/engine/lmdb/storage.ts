@@ -68,7 +68,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   readonly #file: DataFile;
   readonly #pending = new Pending();
   readonly #links: Links;
-  readonly #hot: HotValues | undefined;
+  readonly #hot: HotValues;
   #listener: StorageListener | undefined;
   #records: number;
   /** Newest revision in the log, and the records then. */
@@ -104,8 +104,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     this.#dbs = dbs;
     this.#file = file;
     this.#log = log;
-    // Of a store that is only read, the owner may change the tree.
-    this.#hot = log === undefined ? undefined : new HotValues();
+    this.#hot = new HotValues();
     this.#links = new Links(dbs, this.#pending);
     this.#records = state.records;
     this.#stored = { ...state };
@@ -125,15 +124,14 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
       const { bytes } = this.#lastNode.entry;
       return bytes === undefined ? undefined : decodeSlice(key, asBuffer(bytes), 0, bytes.length);
     }
-    const hot = this.#hot?.get(key);
+    const hot = this.#hot.get(key);
     if (hot !== undefined) return hot;
     const found = this.#find(key);
     if (found === undefined) return undefined;
     const start = valueStart(found);
     if (start < 0) return undefined;
     const value = decodeSlice(key, found.bytes, start, found.end);
-    const isKept = this.#hot !== undefined && found.end - start <= HOT_BYTES_MAX;
-    return isKept ? this.#hot.keep(key, value) : value;
+    return found.end - start <= HOT_BYTES_MAX ? this.#hot.keep(key, value) : value;
   }
 
   /** What the tree has, unless commits that it does not have yet took it away. */
@@ -249,7 +247,10 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     const exist = new Uint8Array(prefixes.length * leaves.length);
     // First what the tree does not have yet: what it gets meanwhile is seen by the thread.
     for (const [p, l] of this.#pending.among(prefixes, leaves)) exist[p * leaves.length + l] = 1;
-    const ids = await within(LOOK_UP_MS, this.applier.lookUp(prefixes, leaves));
+    // The thread would open the file to write.
+    const lookUp =
+      this.#log === undefined ? Promise.resolve(undefined) : this.applier.lookUp(prefixes, leaves);
+    const ids = await within(LOOK_UP_MS, lookUp);
     // Whoever is told that all may exist looks himself, and is told what is wrong.
     if (ids === undefined) return exist.fill(1);
     for (let i = 0; i < ids.length; i++) {
@@ -294,7 +295,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
 
   accept(commit: Commit, background = false): Written {
     this.#lastNode = undefined;
-    this.#hot?.delete(commit.entries.keys());
+    this.#hot.delete(commit.entries.keys());
     this.#addPending(commit, this.#stored.revision);
     this.#records += commit.recordDelta;
     return this.#writer.push(commit, background);
@@ -434,7 +435,10 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
       async () => {
         isReleased = await this.onClose(isWhole);
       },
-      () => this.#dbs.env.close(),
+      async () => {
+        this.#dbs.readers?.release();
+        await this.#dbs.env.close();
+      },
       () => this.#file.close(this.room?.wasFull),
       () => this.#log?.close(isReleased),
       () => this.beforeRelease(),

@@ -2,7 +2,7 @@
  * The schema revision of our own store: what the records mean, apart from how an engine lays them out. Called once
  * at opening, by `DB.init`; one synchronous transaction, no mutation callbacks.
  */
-import { wrap } from '../../errors.js';
+import { failedPrecondition, wrap } from '../../errors.js';
 import type { Engine, Transaction } from '../contract.js';
 import { components, metaKey, Relation, snapshotKey } from './keys.js';
 import { SCHEMA, SCHEMA_REVISION } from './legacy.js';
@@ -24,6 +24,15 @@ const migrations: readonly { revision: number; run: (tx: Transaction) => void }[
 export async function initSchema(engine: Engine): Promise<void> {
   const stored = revisionIn(engine);
   if (stored !== undefined && stored >= SCHEMA_REVISION) return;
+  if (engine.isReadOnly) {
+    if (stored === undefined && isEmpty(engine)) return;
+    throw failedPrecondition(
+      `the records have revision ${stored ?? 0}, which is brought to ${SCHEMA_REVISION} at opening`,
+      {
+        remedy: 'open the store for writing once',
+      },
+    );
+  }
   await engine.update((tx) => {
     // Only records make a store an old one: a new file may hold nothing but the engine's own data.
     const isNew = revisionIn(tx) === undefined && isEmpty(tx);
@@ -47,7 +56,7 @@ function revisionIn(reader: Pick<Transaction, 'get'>): number | undefined {
   return typeof version === 'number' ? version : undefined;
 }
 
-function isEmpty(tx: Transaction): boolean {
+function isEmpty(tx: Pick<Transaction, 'scan'>): boolean {
   for (const _ of tx.scan('', { limit: 1 })) return false;
   return true;
 }

@@ -1,0 +1,11 @@
+/** The part of the untyped package that is used. Locks belong to the open file and go with it, also on SIGKILL. */
+declare module 'fs-native-extensions' {
+  /** Length 0: to the end. False when another open file holds a conflicting lock. */
+  export function tryLock(
+    fd: number,
+    offset: number,
+    length: number,
+    options?: { shared?: boolean },
+  ): boolean;
+  export function unlock(fd: number, offset: number, length: number): void;
+}
