@@ -23,7 +23,7 @@ import {
   symlink,
 } from 'node:fs/promises';
 import { EbbtideError, throwIfAborted } from '../errors.js';
-import { descriptorPath } from '../held-paths.js';
+import { descriptorPath, forgetDescriptor, nameDescriptor, shown } from '../held-paths.js';
 import { errnoOf, messageOf } from '../system/system-errors.js';
 import { BLOCK_BYTES } from './disk-usage.js';
 import { eachLimit, entryName, SLASH } from './files.js';
@@ -63,11 +63,17 @@ export async function copyTree(
   options: TreeCopyOptions,
 ): Promise<TreeCopyReport> {
   const root = options.changes ? openSync(source, DIRECTORY_ONLY | constants.O_NOFOLLOW) : undefined;
+  if (root !== undefined) nameDescriptor(root, shown(source));
   try {
     return await new TreeCopy(options, root).run(Buffer.from(source), Buffer.from(target));
   } finally {
-    if (root !== undefined) closeSync(root);
+    if (root !== undefined) close(root);
   }
+}
+
+function close(fd: number): void {
+  forgetDescriptor(fd);
+  closeSync(fd);
 }
 
 interface Entry {
@@ -80,6 +86,8 @@ interface Entry {
 
 class TreeCopy {
   readonly #options: TreeCopyOptions;
+  /** For messages. */
+  #source = '';
   /** Of a source that changes. */
   readonly #root: number | undefined;
   readonly #report: TreeCopyReport = { files: 0, copiedBytes: 0, linkedFiles: 0 };
@@ -94,6 +102,7 @@ class TreeCopy {
   }
 
   async run(source: Buffer, target: Buffer): Promise<TreeCopyReport> {
+    this.#source = shown(source.toString());
     await this.#copy(source, target, Buffer.alloc(0));
     for (let next = 0; next < this.#directories.length; next++) {
       throwIfAborted(this.#options.signal);
@@ -115,12 +124,13 @@ class TreeCopy {
     let fd: number | undefined;
     try {
       fd = below.length === 0 ? undefined : openBeneath(root, below, DIRECTORY_ONLY);
+      if (fd !== undefined) nameDescriptor(fd, `${this.#source}/${below}`);
       // The path alone would be a link.
       await work(Buffer.from(`${descriptorPath(fd ?? root)}/.`));
     } catch (error) {
       this.#passOver(error);
     } finally {
-      if (fd !== undefined) closeSync(fd);
+      if (fd !== undefined) close(fd);
     }
   }
 
@@ -205,8 +215,10 @@ class TreeCopy {
     try {
       const stats = await handle.stat({ bigint: true });
       if (!stats.isFile()) throw Object.assign(new Error('it is no file any more'), { code: 'ENXIO' });
+      nameDescriptor(handle.fd, `${this.#source}/${entry.below}`);
       await copyContents({ ...entry, stats, from: Buffer.from(descriptorPath(handle.fd)) });
     } finally {
+      forgetDescriptor(handle.fd);
       await handle.close();
     }
   }
