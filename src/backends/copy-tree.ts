@@ -24,7 +24,7 @@ import {
   symlink,
 } from 'node:fs/promises';
 import { EbbtideError, throwIfAborted } from '../errors.js';
-import { descriptorPath } from '../held-paths.js';
+import { descriptorPath, shown } from '../held-paths.js';
 import { errnoOf, messageOf } from '../system/system-errors.js';
 import { BLOCK_BYTES } from './disk-usage.js';
 import { eachLimit, entryName } from './files.js';
@@ -139,7 +139,7 @@ class TreeCopy {
 
   #failed(name: Buffer, error: unknown): EbbtideError {
     if (error instanceof EbbtideError) return error;
-    return diskError('copy', below(this.#source, name).toString(), error);
+    return diskError('copy', shown(below(this.#source, name).toString()), error);
   }
 
   async #copy(name: Buffer, from: Buffer, to: Buffer): Promise<void> {

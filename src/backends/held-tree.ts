@@ -5,6 +5,7 @@
  * is the same for layers.
  */
 import { closeSync, openSync } from 'node:fs';
+import { descriptorPath, forgetDescriptor, nameDescriptor, shown } from '../held-paths.js';
 import { errnoOf } from '../system/system-errors.js';
 import { SLASH } from './files.js';
 import { DIRECTORY_ONLY, openBeneath } from './sys.js';
@@ -16,30 +17,31 @@ export const isReplaced = (error: unknown): boolean =>
   ['ENOENT', 'ENOTDIR', 'ELOOP'].includes(errnoOf(error) ?? '');
 
 export class HeldTree {
-  readonly #path: Buffer;
   readonly #fd: number;
+  /** For messages. */
+  readonly #name: Buffer;
 
   /** @param path a directory */
   constructor(path: Buffer) {
-    this.#path = path;
     this.#fd = openSync(path, DIRECTORY_ONLY);
+    this.#name = Buffer.from(shown(path.toString()));
   }
 
   /**
-   * Calls `fn` with what the names in a directory are to be put behind; good until `fn` has ended.
+   * Calls `fn` with what the names in a directory are to be put behind; good until `fn` has ended. Errors show names.
    * @param directory names below the top, with slashes between them; empty: the top
    */
   async inside<T>(directory: Buffer, fn: (prefix: Buffer) => Promise<T> | T): Promise<T> {
     const fd = openBeneath(this.#fd, directory.length === 0 ? TOP : directory, DIRECTORY_ONLY);
-    const prefix = `/proc/self/fd/${fd}/`;
+    nameDescriptor(fd, below(this.#name, directory).toString());
     try {
-      return await fn(Buffer.from(prefix));
+      return await fn(Buffer.from(`${descriptorPath(fd)}/`));
     } catch (error) {
-      if (error instanceof Error) {
-        error.message = error.message.replaceAll(prefix, `${below(this.#path, directory)}/`);
-      }
+      // The number may soon be that of another directory.
+      if (error instanceof Error) error.message = shown(error.message);
       throw error;
     } finally {
+      forgetDescriptor(fd);
       closeSync(fd);
     }
   }

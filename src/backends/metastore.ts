@@ -9,10 +9,18 @@
  * body may work on directories before the commit: a scan of the directories made in another body therefore never
  * sees a directory whose record is still on its way. A resolved write is on disk.
  */
-import { alreadyExists, failedPrecondition, invalidArgument, notFound, unknownError } from '../errors.js';
+import {
+  alreadyExists,
+  EbbtideError,
+  failedPrecondition,
+  invalidArgument,
+  notFound,
+  unknownError,
+} from '../errors.js';
 import type { StringMap } from '../model/records.js';
 import { now, nowAfter } from '../model/time.js';
 import type { LockFile } from '../system/lmdb-readers.js';
+import { fsError } from '../system/system-errors.js';
 import type { Usage } from './contract.js';
 import { MetastoreFile, type Table, type TableWrite } from './metastore-file.js';
 import {
@@ -86,7 +94,7 @@ export class Metastore {
       return store;
     } catch (error) {
       await file.close();
-      throw error;
+      throw error instanceof EbbtideError ? error : fsError('open the snapshot metadata', path, error);
     }
   }
 

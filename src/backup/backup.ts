@@ -178,11 +178,15 @@ function rootsOf([content, ...snapshotters]: readonly [string, ...string[]]): st
 
 /** Also through a bind mount: whether a directory on the way up is the root. */
 function isWithin(directory: string, root: string): boolean {
-  const { dev, ino } = statSync(root);
-  for (let at = directory; ; at = dirname(at)) {
-    const found = statSync(at);
-    if (found.dev === dev && found.ino === ino) return true;
-    if (at === dirname(at)) return false;
+  try {
+    const { dev, ino } = statSync(root);
+    for (let at = directory; ; at = dirname(at)) {
+      const found = statSync(at);
+      if (found.dev === dev && found.ino === ino) return true;
+      if (at === dirname(at)) return false;
+    }
+  } catch (error) {
+    throw fsError('look at', root, error);
   }
 }
 
@@ -211,9 +215,17 @@ function checkFree(path: string, device: number): void {
 
 // ------------------------------------------------------------------------------------------------------- the base
 
+function deviceOf(path: string): number {
+  try {
+    return statSync(path).dev;
+  } catch (error) {
+    throw fsError('use the directory', path, error);
+  }
+}
+
 async function openBase(path: string, device: number): Promise<string> {
   await readManifest(path);
-  if (statSync(storeIn(path)).dev === device) return path;
+  if (deviceOf(storeIn(path)) === device) return path;
   throw invalidArgument(`the base ${path} is on another file system than the new backup`, {
     object: path,
     remedy: 'name a base on the disk of the new backup, or none',
@@ -234,7 +246,11 @@ class BaseSnapshots {
   static async open(base: string, name: string, scratch: string): Promise<BaseSnapshots | undefined> {
     const root = layout.snapshotter(storeIn(base), name);
     if (!(await exists(join(root, METADATA)))) return undefined;
-    await copyFile(join(root, METADATA), scratch);
+    try {
+      await copyFile(join(root, METADATA), scratch);
+    } catch (error) {
+      throw fsError('copy', join(root, METADATA), error);
+    }
     return new BaseSnapshots(await Metastore.open(scratch), root);
   }
 
@@ -298,7 +314,8 @@ async function fill(
         snapshotters[name] = { snapshots: source.snapshots.size, active };
       } finally {
         await earlier?.close();
-        for (const path of [scratch, `${scratch}-lock`]) await rm(path, { force: true });
+        for (const path of [scratch, `${scratch}-lock`])
+          await rm(path, { force: true }).catch(() => undefined);
       }
     }
     const { revision, records } = tree;

@@ -66,8 +66,9 @@ export async function restoreBackup(
   await checkMetadata(from, manifest);
   const isNew = await useRoot(to);
   const transfer = new Transfer({ ...options, log: options.log ?? stderrLog });
-  const draft = await Draft.make(to, inlineJobs, (left) => undo(left, to));
+  let draft: Draft | undefined;
   try {
+    draft = await Draft.make(to, inlineJobs, (left) => undo(left, to));
     checkEmpty(to);
     await fill(draft.at, from, manifest, transfer, options.hash === true);
     const { problems, problemList } = transfer.report;
@@ -76,7 +77,7 @@ export async function restoreBackup(
     await draft.sync();
     await move(draft.at, to);
   } catch (error) {
-    await draft.discard();
+    await draft?.discard();
     if (isNew) await rmdir(to).catch(() => undefined);
     throw error;
   }
@@ -105,7 +106,7 @@ async function useRoot(root: string): Promise<boolean> {
 
 /** A draft of our own is nothing. */
 function checkEmpty(root: string): void {
-  const found = readdirSync(root).find((name) => !NOTHING.has(name) && !isDraft(name));
+  const found = list(root).find((name) => !NOTHING.has(name) && !isDraft(name));
   if (found === undefined) return;
   throw alreadyExists(`${root} is not empty: it has ${found}`, {
     object: root,
@@ -113,17 +114,25 @@ function checkEmpty(root: string): void {
   });
 }
 
+function list(directory: string): string[] {
+  try {
+    return readdirSync(directory);
+  } catch (error) {
+    throw fsError('list', directory, error);
+  }
+}
+
 async function move(draft: string, root: string): Promise<void> {
   const store = storeIn(draft);
-  const names = readdirSync(store);
+  const names = list(store);
   const database = basename(layout.database(root));
   const order = [...names.filter((name) => name !== database), database];
   // Somebody may have begun a store there meanwhile.
   checkEmpty(root);
-  writeFileSync(join(draft, MOVING), JSON.stringify(order));
-  await syncDirectory(draft);
   const moved: string[] = [];
   try {
+    writeFileSync(join(draft, MOVING), JSON.stringify(order));
+    await syncDirectory(draft);
     for (const name of order) {
       await rename(join(store, name), join(root, name));
       moved.push(name);
@@ -191,7 +200,8 @@ async function fill(
       await copySnapshots(source, layout.snapshotter(store, basename(name)), transfer);
     } finally {
       await metadata.close();
-      for (const path of [scratch, `${scratch}-lock`]) await rm(path, { force: true });
+      // What is left goes with the draft.
+      for (const path of [scratch, `${scratch}-lock`]) await rm(path, { force: true }).catch(() => undefined);
     }
   }
 }

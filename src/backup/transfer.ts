@@ -1,8 +1,9 @@
 /** What a backup and a restore have in common: the records of a copied tree, what came of the work, and who is told. */
-import { chmod, mkdir } from 'node:fs/promises';
+import { chmod } from 'node:fs/promises';
 import { breathe } from '../backends/files.js';
 import type { BackendLog } from '../backends/log.js';
 import type { Key, TreeCopy, Value } from '../engine/contract.js';
+import { makeDirectories } from '../system/make-directories.js';
 import { fsError } from '../system/system-errors.js';
 import { PROBLEMS_KEPT, type Problem } from './manifest.js';
 
@@ -76,7 +77,7 @@ export async function* recordsIn(tree: TreeCopy, prefix: Key): AsyncGenerator<[K
 /** Makes a directory with its parents; its mode is this one, whatever the umask. */
 export async function makeDirectory(path: string, mode: number): Promise<void> {
   try {
-    await mkdir(path, { recursive: true, mode });
+    makeDirectories(path, mode);
     await chmod(path, mode);
   } catch (error) {
     throw fsError('make the directory', path, error);

@@ -288,6 +288,21 @@ test('given a target without room, when the store is backed up there, then that 
   await assertSound(db);
 });
 
+test('given a store whose own disk is full, when it is backed up to another, then the backup is whole', async (t) => {
+  const disk = await smallDisk(t, 'ext4', 'bytes');
+  if (disk === undefined) return;
+  const place = await tempDir(t);
+  const db = await open(join(disk.path, 'store'));
+  const digest = await blob(db, 'bytes');
+  disk.fill();
+  assert.equal((await db.backup(join(place, 'backup'))).problems, 0);
+  await db.close();
+  await restoreBackup(join(place, 'backup'), join(place, 'restored'));
+  await using restored = await open(join(place, 'restored'));
+  assert.equal(await read(restored, digest), 'bytes');
+  await assertSound(restored);
+});
+
 test('given a backup that is damaged, when it is restored, then it is refused and the root is as it was', async (t) => {
   const place = await tempDir(t);
   const db = await open(join(place, 'store'));

@@ -122,16 +122,19 @@ test('given 4 writers and collections, when the store is backed up, then each ba
   const running = writers.run();
   const states = (): Moment['before'] => new Map(writers.images.map((known) => [known, known.state]));
   const moments: Moment[] = [];
-  for (let n = 0; n < BACKUPS; n++) {
-    const directory = join(place, `backup-${n}`);
-    const before = states();
-    const base = moments.at(-1)?.directory;
-    const { problems, problemList } = await db.backup(directory, base === undefined ? {} : { base });
-    assert.deepEqual({ problems, problemList }, { problems: 0, problemList: [] });
-    moments.push({ directory, before, after: states() });
+  try {
+    for (let n = 0; n < BACKUPS; n++) {
+      const directory = join(place, `backup-${n}`);
+      const before = states();
+      const base = moments.at(-1)?.directory;
+      const { problems, problemList } = await db.backup(directory, base === undefined ? {} : { base });
+      assert.deepEqual({ problems, problemList }, { problems: 0, problemList: [] });
+      moments.push({ directory, before, after: states() });
+    }
+  } finally {
+    writers.stop();
+    await running;
   }
-  writers.stop();
-  await running;
   await db.garbageCollect();
   await db.garbageCollect({}, { fullSweep: true });
   await assertSound(db);

@@ -91,9 +91,13 @@ export async function copyOpenTree(
 
 /** Opens a copy that was made earlier, of this layout or an older one. Errors as those of opening a store. */
 export async function openTreeCopy(path: string): Promise<TreeCopy> {
-  if (!inspectDataFile(path)) throw foreign(path, 'it is empty');
-  prepareFiles(path);
-  await checkLayout(path, false);
+  try {
+    if (!inspectDataFile(path)) throw foreign(path, 'it is empty');
+    prepareFiles(path);
+    await checkLayout(path, false);
+  } catch (error) {
+    throw fileError('open', path, error);
+  }
   return openCopy(path);
 }
 
