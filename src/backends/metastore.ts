@@ -94,7 +94,7 @@ export class Metastore {
       return store;
     } catch (error) {
       await file.close();
-      throw error instanceof EbbtideError ? error : fsError('open the snapshot metadata', path, error);
+      throw error instanceof EbbtideError ? error : fsError('open the snapshot metadata', file.path, error);
     }
   }
 

@@ -6,7 +6,7 @@ import type { Command } from 'commander';
 import { EbbtideError, type ErrorKind, kindOf } from '../errors.js';
 import { Interrupted } from '../images/services.js';
 import { NoStore } from '../no-store.js';
-import { messageOf } from '../system/system-errors.js';
+import { isAbsent, messageOf } from '../system/system-errors.js';
 import { pathOf } from './command-tree.js';
 import { quoted } from './printable.js';
 
@@ -42,7 +42,13 @@ function remedyFor(error: unknown, command: Command): string | undefined {
   if (error instanceof NoStore && error.place === 'directory')
     return 'check --root; `ebbtide init` makes a store there, and so do import, serve and synth';
   if (error instanceof EbbtideError && error.remedy !== undefined) return undefined;
+  if (isAbsentPath(error)) return 'check the path';
   return byKind[kindOf(error)]?.(ebbtide, command);
+}
+
+function isAbsentPath(error: unknown): boolean {
+  for (let at = error; at instanceof Error; at = at.cause) if (isAbsent(at)) return true;
+  return false;
 }
 
 /** Where the library has no remedy. */

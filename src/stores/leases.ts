@@ -130,7 +130,7 @@ export class LeaseManager {
     const { id } = draft;
     if (id === '')
       throw invalidArgument('a lease needs an id', {
-        remedy: 'give one (withId), or leave it to chance (withRandomId)',
+        remedy: 'name one, or leave it out where that means a random one',
       });
     const ns = requireNamespace(ctx);
     checkComponent(id, 'lease id');

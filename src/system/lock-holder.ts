@@ -5,8 +5,8 @@ import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { type FileIdentity, identityAt, isSame } from './file-identity.js';
 
-/** A machine may have any number of processes and descriptors. */
-const LOOK_MS_MAX = 200;
+/** Descriptors looked at: a machine may have any number of them. Some microseconds each. */
+const LOOKS_MAX = 50_000;
 
 /** "process 4711 (node)", "this process", or "another process" where the kernel does not tell this user. */
 export const lockHolder = (path: string): string => holderOf(path, 'WRITE');
@@ -42,11 +42,11 @@ interface Sought {
 }
 
 function findHolder(sought: Sought): number | undefined {
-  const until = performance.now() + LOOK_MS_MAX;
+  let looks = 0;
   for (const pid of namesIn('/proc')) {
     if (!/^\d+$/.test(pid)) continue;
     for (const fd of namesIn(`/proc/${pid}/fd`)) {
-      if (performance.now() > until) return undefined;
+      if (++looks > LOOKS_MAX) return undefined;
       if (hasLock(`/proc/${pid}`, fd, sought)) return Number(pid);
     }
   }

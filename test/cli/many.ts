@@ -1,7 +1,8 @@
 /**
  * Runs many commands in one process, one after the other, since most of the time of a short one is that of its start. A program:
  * its argument is a list of lists of words as JSON; on standard error each command follows a line `>>> number`, and `<<< code` ends it.
- * With NOBODY in the environment it gives up its rights before the second command.
+ * With MARKED in the environment the first line is on standard output too. With NOBODY it gives up its rights before the second
+ * command.
  */
 import { writeSync } from 'node:fs';
 import { run } from '../../src/cli/run.js';
@@ -17,6 +18,7 @@ for (const [n, words] of (JSON.parse(process.argv[2]!) as string[][]).entries())
   }
   process.exitCode = 0;
   writeSync(2, `>>> ${n}\n`);
+  if (process.env.MARKED !== undefined) process.stdout.write(`>>> ${n}\n`);
   await run(words);
   // Standard output may fail late.
   await new Promise((done) => setImmediate(done));

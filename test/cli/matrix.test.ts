@@ -1,11 +1,9 @@
 /** Every verb of the tree with everything that can be wrong around it. A new verb is in it as soon as it is in the tree. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { existsSync, openSync, readdirSync } from 'node:fs';
 import { chmod, cp, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { before, describe, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
 import { commandsIn, isLeaf, pathOf } from '../../src/cli/command-tree.js';
 import { exitCodes } from '../../src/cli/exit-codes.js';
@@ -15,9 +13,9 @@ import { importImage } from '../../src/images/import.js';
 import { openDB } from '../../src/open.js';
 import { withId } from '../../src/stores/leases.js';
 import { tempDir } from '../support/temp.js';
+import { type Outcome, runMany } from './batch.js';
 import { layout } from './support.js';
 
-const MANY = fileURLToPath(new URL('./many.js', import.meta.url));
 const ONE = 'example.com/one:1';
 const ctx = { namespace: 'test' };
 const ABSENT = `sha256:${'0'.repeat(64)}`;
@@ -75,10 +73,6 @@ const given: Readonly<Record<string, readonly string[]>> = {
   synth: ['--records', '100'],
 };
 
-interface Outcome {
-  code: number;
-  stderr: string;
-}
 interface Verb {
   path: string;
   command: Command;
@@ -131,38 +125,6 @@ const pick = (wanted: (verb: Verb) => boolean): Verb[] => verbs.filter(wanted);
 const except = (...groups: readonly (readonly string[])[]): Verb[] =>
   pick(({ path }) => !groups.flat().includes(path));
 
-/** Runs commands on a root in one process. */
-async function runAll(
-  root: string,
-  lines: readonly (readonly string[])[],
-  { stdout = 'ignore' as 'ignore' | 'pipe' | number, env = {} } = {},
-): Promise<Outcome[]> {
-  const child = spawn(process.execPath, [MANY, JSON.stringify(lines)], {
-    cwd: '/',
-    env: {
-      ...process.env,
-      EBBTIDE_ROOT: root,
-      EBBTIDE_NAMESPACE: 'test',
-      EBBTIDE_SNAPSHOTTER: 'native',
-      ...env,
-    },
-    stdio: ['ignore', stdout, 'pipe'],
-  });
-  // Nobody reads it.
-  child.stdout?.destroy();
-  let stderr = '';
-  child.stderr!.on('data', (data: Buffer) => {
-    stderr += String(data);
-  });
-  const code = await new Promise((done) => child.on('close', done));
-  const outcomes = [...stderr.matchAll(/^>>> \d+\n([\s\S]*?)\n<<< (\d+)$/gm)].map(([, text = '', exit]) => ({
-    stderr: text,
-    code: Number(exit),
-  }));
-  assert.deepEqual([code, outcomes.length], [0, lines.length], stderr);
-  return outcomes;
-}
-
 const isRemark = (line: string): boolean => line.startsWith('ebbtide: ') && !/ \(\w+\)$/.test(line);
 
 /** One line with its kind, a remedy, the exit code of the kind. */
@@ -185,7 +147,7 @@ async function fails(
   change: (verb: Verb) => readonly string[],
   options = {},
 ): Promise<void> {
-  const outcomes = await runAll(root, failing.map(change), options);
+  const outcomes = await runMany(root, failing.map(change), options);
   for (const [n, outcome] of outcomes.entries()) checkFailure(failing[n]!, outcome, kinds);
 }
 
@@ -208,7 +170,7 @@ describe('every verb', () => {
   test('given a namespace that is not there, then a line says so, and one that cannot be is refused', async () => {
     const root = await copyOfStore('namespaces');
     const readers = except(WHOLE, WRITERS);
-    const outcomes = await runAll(
+    const outcomes = await runMany(
       root,
       readers.map(({ words }) => [...words, '-n', 'typo']),
     );
@@ -244,7 +206,7 @@ describe('every verb', () => {
     const options = /^--(snapshotters?|unpack)$/;
     const takers = pick(({ command }) => command.options.some(({ long }) => options.test(long ?? '')));
     const before = readdirSync(root, { recursive: true }).length;
-    const outcomes = await runAll(
+    const outcomes = await runMany(
       root,
       takers.map(({ path, command, words }) => [
         ...words,
@@ -265,7 +227,7 @@ describe('every verb', () => {
     const root = await copyOfStore('permissions');
     const outside = except(NO_STORE);
     const lines = [['serve', '--root', '/proc/nope/a'], ...outside.map(({ words }) => words)];
-    const [, ...outcomes] = await runAll(root, lines, { env: { NOBODY: '1' } });
+    const [, ...outcomes] = await runMany(root, lines, { env: { NOBODY: '1' } });
     for (const [n, outcome] of outcomes.entries()) {
       checkFailure(outside[n]!, outcome, ['FailedPrecondition']);
       assert.match(outcome.stderr, /EACCES|permission denied/i, outside[n]!.path);
@@ -275,7 +237,7 @@ describe('every verb', () => {
   test('given a full device, then one line and exit code 6', async (t) => {
     if (!existsSync('/dev/full')) return t.skip('this system has no /dev/full');
     const printing = except(NOT_PRINTING);
-    const outcomes = await runAll(
+    const outcomes = await runMany(
       await copyOfStore('full'),
       printing.map(({ words }) => words),
       { stdout: openSync('/dev/full', 'w') },
@@ -296,7 +258,7 @@ describe('every verb', () => {
     const printing = except(NOT_PRINTING);
     const root = await copyOfStore('gone');
     const lines = printing.map(({ words }) => words);
-    for (const [n, { code, stderr }] of (await runAll(root, lines, { stdout: 'pipe' })).entries()) {
+    for (const [n, { code, stderr }] of (await runMany(root, lines, { stdout: 'gone' })).entries()) {
       const said = stderr.split('\n').filter((line) => line !== '' && !isRemark(line));
       assert.deepEqual([code, said], [0, []], printing[n]!.path);
     }

@@ -65,6 +65,7 @@ test('given a root or a lease that is empty or not there, when named, then what 
   const run = await cliWithoutStore(t);
   await run.fails(2, /the root is empty.*\n {2}name a directory with --root\n/, '--root', '', 'init');
   await run.init();
+  await run.fails(3, /cannot read .*nosuch.*\n {2}check the path\n/, 'import', 'nosuch');
   await run.fails(
     3,
     /lease "nope" not found.*\n {2}ebbtide --namespace x leases ls shows what there is\n/,

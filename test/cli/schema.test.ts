@@ -7,6 +7,7 @@ import { commandsIn, isLeaf, pathOf } from '../../src/cli/command-tree.js';
 import { createProgram } from '../../src/cli/program.js';
 import { readSchema } from '../../src/cli/schema.js';
 import { openDB, layout as paths } from '../../src/open.js';
+import { runMany } from './batch.js';
 import { checkDocument, checkError, checked } from './schema.js';
 import { cli, layout } from './support.js';
 
@@ -30,83 +31,100 @@ test('given a store, when every verb prints JSON, then it is what its schema say
   const run = await cli(t);
   const { path, base, manifest } = await layout(t);
   const beside = (name: string): string => join(run.root, '..', name);
-  await run.json('init');
-  await run.json('import', path, '--unpack', 'native');
-  await run.json('images', 'ls');
-  await run.json('images', 'show', ONE);
-  await run.json('images', 'tag', ONE, 'mine');
-  await run.json('images', 'label', 'mine', 'colour=blue');
-  await run.json('export', ONE, '-o', beside('out'));
-  await run.json('content', 'ls');
-  await run.json('content', 'info', manifest);
-  await run.json('snapshots', 'prepare', 'work');
-  await run.json('snapshots', 'commit', 'done', 'work', '--label', 'a=b');
-  await run.json('snapshots', 'view', 'look', 'done');
-  await run.json('snapshots', 'mounts', 'look', '/mnt');
-  await run.json('snapshots', 'info', 'done');
-  await run.json('snapshots', 'ls');
-  await run.json('snapshots', 'rm', 'look');
-  await run.json('containers', 'create', 'web', '--image', ONE, '--label', 'tier=front');
-  await run.json('containers', 'create', 'bare');
-  await run.json('containers', 'ls');
-  await run.json('leases', 'create', 'keep', '--expires', '24h', '--label', 'owner=ci');
-  await run.json('leases', 'create', 'brief');
-  await run.json('leases', 'add', 'keep', 'content', base);
-  await run.json('leases', 'ls');
-  await run.json('namespaces', 'create', 'other', '--label', 'x=1');
-  await run.json('namespaces', 'label', 'other', 'y=2');
-  await run.json('namespaces', 'ls');
-  await run.json('namespaces', 'rm', 'other');
-  await run.json('why', base, '--all');
-  await run.json('why', base);
-  await run.json('containers', 'rm', 'bare');
-  await run.json('images', 'rm', TWO);
+  const lines: string[][] = [];
+  const say = (...line: string[]): void => void lines.push(line);
+  /** Runs what was said, or these lines, and compares what they print. */
+  const print = async (code = 0, ...others: string[][]): Promise<void> => {
+    const said = [...lines.splice(0), ...others];
+    const outcomes = await runMany(
+      run.root,
+      said.map((line) => [...line, '--json']),
+      { stdout: 'capture' },
+    );
+    for (const [n, outcome] of outcomes.entries()) {
+      assert.deepEqual([outcome.code, outcome.stderr.trim()], [code, ''], said[n]!.join(' '));
+      checkDocument(said[n]!, JSON.parse(outcome.stdout));
+    }
+  };
+  say('init');
+  say('import', path, '--unpack', 'native');
+  say('images', 'ls');
+  say('images', 'show', ONE);
+  say('images', 'tag', ONE, 'mine');
+  say('images', 'label', 'mine', 'colour=blue');
+  say('export', ONE, '-o', beside('out'));
+  say('content', 'ls');
+  say('content', 'info', manifest);
+  say('snapshots', 'prepare', 'work');
+  say('snapshots', 'commit', 'done', 'work', '--label', 'a=b');
+  say('snapshots', 'view', 'look', 'done');
+  say('snapshots', 'mounts', 'look', '/mnt');
+  say('snapshots', 'info', 'done');
+  say('snapshots', 'ls');
+  say('snapshots', 'rm', 'look');
+  say('containers', 'create', 'web', '--image', ONE, '--label', 'tier=front');
+  say('containers', 'create', 'bare');
+  say('containers', 'ls');
+  say('leases', 'create', 'keep', '--expires', '24h', '--label', 'owner=ci');
+  say('leases', 'create', 'brief');
+  say('leases', 'add', 'keep', 'content', base);
+  say('leases', 'ls');
+  say('namespaces', 'create', 'other', '--label', 'x=1');
+  say('namespaces', 'label', 'other', 'y=2');
+  say('namespaces', 'ls');
+  say('namespaces', 'rm', 'other');
+  say('why', base, '--all');
+  say('why', base);
+  say('containers', 'rm', 'bare');
+  say('images', 'rm', TWO);
+  await print();
   {
     await using db = await openDB({ root: run.root });
     const writer = await db.content.writer({ namespace: 'test' }, 'half');
     await writer.write(Buffer.alloc(5000));
     await writer.close();
   }
-  await run.json('content', 'ls', '--ingests');
-  for (const by of ['root', 'namespace', 'snapshotter', 'none']) await run.json('du', '--by', by);
-  await run.json('du', '-A', '--without', 'mine');
-  await run.json('du', '--no-disk');
-  await run.json('gc', '--dry-run', '--full');
-  await run.json('gc', '--plan', beside('plan.json'));
-  await run.json('gc', '--apply', beside('plan.json'));
-  await run.json('gc', '--full');
-  await run.json('content', 'rm', manifest);
-  await run.json('leases', 'rm', 'brief');
-  await run.json('check');
-  await run.json('doctor');
-  await run.json('doctor', '--check');
+  say('content', 'ls', '--ingests');
+  for (const by of ['root', 'namespace', 'snapshotter', 'none']) say('du', '--by', by);
+  say('du', '-A', '--without', 'mine');
+  say('du', '--no-disk');
+  say('gc', '--dry-run', '--full');
+  say('gc', '--plan', beside('plan.json'));
+  say('gc', '--apply', beside('plan.json'));
+  say('gc', '--full');
+  say('content', 'rm', manifest);
+  say('leases', 'rm', 'brief');
+  say('check');
+  say('doctor');
+  say('doctor', '--check');
+  await print();
   await truncate(join(paths.content(run.root), 'blobs', 'sha256', base.slice(7)), 10);
-  for (const verb of [['check'], ['doctor', '--check']]) {
-    const { code, stdout } = await run.run(...verb, '--json');
-    assert.equal(code, 5);
-    checkDocument(verb, JSON.parse(stdout));
-  }
-  await run.json('demo', path, '-s', 'native');
+  await print(5, ['check'], ['doctor', '--check']);
+  say('demo', path, '-s', 'native');
+  await print();
   const { code, stdout } = await run.run('synth', '--records', '100', '--json', '--root', beside('dense'));
   assert.equal(code, 0);
   checkDocument(['synth'], JSON.parse(stdout));
   const absent = await run.run('doctor', '--check', '--json', '--root', beside('nothing'));
   assert.equal(absent.code, 3);
   checkDocument(['doctor'], JSON.parse(absent.stdout));
-  for (const words of [
+  const failing = [
     ['images', 'show', 'nope'],
     ['images', 'rm'],
     ['--root', '/proc/nope', 'images', 'ls'],
-  ]) {
-    const { stderr } = await run.run(...words, '--json');
+  ];
+  for (const { stderr } of await runMany(
+    run.root,
+    failing.map((line) => [...line, '--json']),
+  ))
     checkError(JSON.parse(stderr));
-  }
   const mountable = await canMount();
   const mounted = ['snapshots mount', 'snapshots umount'];
   if (mountable.ok) {
     await mkdir(beside('mnt'));
-    await run.json('snapshots', 'mount', 'web', beside('mnt'));
-    await run.json('snapshots', 'umount', beside('mnt'));
+    say('snapshots', 'mount', 'web', beside('mnt'));
+    say('snapshots', 'umount', beside('mnt'));
+    await print();
   } else t.diagnostic(`mounts are not tried: ${mountable.reason}`);
   const expected = Object.keys(readSchema().properties).filter(
     (verb) => !SHARED_ONLY.includes(verb) && (mountable.ok || !mounted.includes(verb)),

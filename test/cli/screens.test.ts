@@ -2,10 +2,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { commandsIn, isLeaf, pathOf } from '../../src/cli/command-tree.js';
+import { quoted } from '../../src/cli/printable.js';
 import { createProgram } from '../../src/cli/program.js';
 import { openDB } from '../../src/open.js';
+import { batchEnv, MANY, partsOf } from './batch.js';
 import { cli, layout } from './support.js';
-import { commandLine, noTerminal, onTerminal, tooLong } from './terminal.js';
+import { noTerminal, onTerminal, tooLong } from './terminal.js';
 
 const WIDTHS = [60, 80, 120];
 const ONE = 'example.com/one:1';
@@ -80,11 +82,10 @@ test('given terminals of several widths, when verbs print, then every line fits,
     ]),
     ...others,
   ];
-  const env = { EBBTIDE_ROOT: run.root, EBBTIDE_NAMESPACE: 'test', EBBTIDE_SNAPSHOTTER: 'native' };
-  const all = screens.map((screen) => `echo '>>>'; ${commandLine(screen)}`).join('; ');
+  const all = [process.execPath, MANY, JSON.stringify(screens)].map(quoted).join(' ');
   for (const width of WIDTHS) {
-    const { lines } = onTerminal(width, all, env);
-    const printed = lines.join('\n').split('>>>\n').slice(1);
+    const { lines } = onTerminal(width, all, batchEnv(run.root));
+    const printed = partsOf(lines.join('\n')).map((text) => text.replace(/\n<<< \d+\s*$/, ''));
     assert.equal(printed.length, screens.length);
     for (const [n, text] of printed.entries()) {
       const name = `${screens[n]!.join(' ')} at ${width}`;
