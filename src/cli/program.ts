@@ -87,5 +87,11 @@ function addStoreOptions(program: Command): void {
       ),
     )
     .option('--address <socket>', 'work through the daemon at this socket (EBBTIDE_ADDRESS)')
+    .addOption(
+      new Option('--core <carrier>', 'how the graph core is to come (EBBTIDE_CORE)').choices([
+        'native',
+        'wasm',
+      ]),
+    )
     .option('--json', 'print JSON');
 }

@@ -25,6 +25,8 @@ export interface GlobalOptions extends EtcdOptions {
   namespace: string;
   /** Socket of a daemon; also EBBTIDE_ADDRESS. */
   address?: string;
+  /** Carrier of the graph core; also EBBTIDE_CORE. */
+  core?: string;
   json?: boolean;
 }
 
@@ -79,6 +81,7 @@ export function verb<O extends object>(
     const command = raw.at(-1) as Command;
     const given = command.optsWithGlobals<GlobalOptions & O>();
     const options = { ...given, root: resolve(given.root) };
+    if (given.core !== undefined) process.env.EBBTIDE_CORE = given.core;
     const args = command.processedArgs.flat().filter((a): a is string => typeof a === 'string');
     await guarded(options, async (env) => fn(env, args, options));
   };
