@@ -4,7 +4,7 @@
  */
 import type { GraphCore } from '../engine/graph.js';
 import { invalidArgument, unavailable } from '../errors.js';
-import { addonError, addonPath, loadAddon } from '../system/addon.js';
+import { addonError, addonPath, loadAddon, packageFile } from '../system/addon.js';
 import { type CarriedGraph, CoreGraph } from './graph-core.js';
 import { WasmGraph, wasmError, wasmPath } from './graph-wasm.js';
 
@@ -19,7 +19,7 @@ export interface CoreInfo {
   path: string;
 }
 
-const REMEDY = 'build it with "npm rebuild ebbtide" (needs g++ with C++20, make and python3)';
+const REMEDY = `build it with "node ${packageFile('native', 'build.mjs')}" (needs g++ with C++20, make and python3)`;
 
 /** What `createGraph()` would use now. */
 export function coreInfo(): CoreInfo {

@@ -19,8 +19,12 @@ export function packageFile(...path: string[]): string {
   return join(root, ...path);
 }
 
-/** Where the addon is, or would be. */
-export const addonPath = (name: AddonName): string => packageFile('build', 'Release', `${name}.node`);
+/** Where the addon is, or would be: built here, or with the package. */
+export function addonPath(name: AddonName): string {
+  const built = packageFile('build', 'Release', `${name}.node`);
+  const prebuilt = packageFile('prebuilds', `linux-${process.arch}`, `${name}.node`);
+  return existsSync(built) || !existsSync(prebuilt) ? built : prebuilt;
+}
 
 export function loadAddon(name: AddonName): object | undefined {
   let entry = loaded.get(name);

@@ -66,7 +66,7 @@ describe('a package whose addons were not built', () => {
     const { stdout, stderr } = run(script);
     assert.match(
       stdout,
-      /^wasm wasm \S+ebbtide_core\.wasm \S+ebbtide_core\.node does not exist; build it with "npm rebuild/,
+      /^wasm wasm \S+ebbtide_core\.wasm \S+ebbtide_core\.node does not exist; build it with "node \S+build\.mjs"/,
     );
     assert.equal(stderr, '');
   });
