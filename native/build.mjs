@@ -1,7 +1,7 @@
 // Builds the addons into build/Release. Run by a clone's `npm ci` (prepare.mjs), by `npm run check` and by hand:
 //
 //   node native/build.mjs              build; on failure say what follows from it and exit 0
-//   node native/build.mjs --strict     with warnings as errors; exit 1 on failure
+//   node native/build.mjs --strict     with warnings as errors, and for older hosts too; exit 1 on failure
 //   node native/build.mjs --if-needed  nothing when the addons are newer than their sources
 //   node native/build.mjs --prebuild   for the package, into prebuilds/; exit 1 on failure
 import { spawnSync } from 'node:child_process';
@@ -27,7 +27,7 @@ process.exit(build());
 function build() {
   const strict = flags.has('--strict') || isPrebuild;
   if (flags.has('--if-needed') && isUpToDate()) return 0;
-  const problem = compile(strict) ?? (isPrebuild ? tooNew() : undefined);
+  const problem = compile(strict) ?? (strict ? tooNew() : undefined);
   if (problem === undefined) {
     for (const name of names) put(join(native, 'build/Release', name), join(out, name));
     return 0;
@@ -87,7 +87,7 @@ function put(from, to) {
 /** What a host would need that has an older C library than Debian 11; undefined when nothing. */
 function tooNew() {
   const files = names.map((name) => join(native, 'build/Release', name));
-  spawnSync('strip', ['--strip-unneeded', ...files]);
+  if (isPrebuild) spawnSync('strip', ['--strip-unneeded', ...files]);
   const { stdout, error } = spawnSync('objdump', ['-T', ...files], { encoding: 'utf8' });
   if (error !== undefined) return `objdump: ${error.message}`;
   const needed = stdout.match(/GLIBC_2\.\d+|GLIBCXX_3\.4\.\d+/g) ?? [];
