@@ -1,19 +1,22 @@
-// Builds the addons. Run by npm's install script, by `npm run check` and by hand:
+// Builds the addons into build/Release. Run by a clone's `npm ci` (prepare.mjs), by `npm run check` and by hand:
 //
 //   node native/build.mjs              build; on failure say what follows from it and exit 0
-//   node native/build.mjs --strict     with warnings as errors; exit 1 on failure
+//   node native/build.mjs --strict     with warnings as errors, and for older hosts too; exit 1 on failure
 //   node native/build.mjs --if-needed  nothing when the addons are newer than their sources
+//   node native/build.mjs --prebuild   for the package, into prebuilds/; exit 1 on failure
 import { spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
-const addons = ['ebbtide_core', 'ebbtide_sys', 'ebbtide_zstd'].map((name) =>
-  join(root, 'build/Release', `${name}.node`),
-);
+const native = join(root, 'native');
+const names = ['ebbtide_core', 'ebbtide_sys', 'ebbtide_zstd'].map((name) => `${name}.node`);
 const flags = new Set(process.argv.slice(2));
-const known = ['--strict', '--if-needed'];
+const known = ['--strict', '--if-needed', '--prebuild'];
+const isPrebuild = flags.has('--prebuild');
+const out = join(root, isPrebuild ? `prebuilds/linux-${process.arch}` : 'build/Release');
+const addons = names.map((name) => join(out, name));
 const unknown = [...flags].filter((flag) => !known.includes(flag));
 if (unknown.length > 0) {
   console.error(`native/build.mjs: unknown ${unknown.join(', ')}; use ${known.join(', ')}`);
@@ -22,17 +25,20 @@ if (unknown.length > 0) {
 process.exit(build());
 
 function build() {
-  const strict = flags.has('--strict');
+  const strict = flags.has('--strict') || isPrebuild;
   if (flags.has('--if-needed') && isUpToDate()) return 0;
-  const problem = compile(strict);
-  if (problem === undefined) return 0;
+  const problem = compile(strict) ?? (strict ? tooNew() : undefined);
+  if (problem === undefined) {
+    for (const name of names) put(join(native, 'build/Release', name), join(out, name));
+    return 0;
+  }
   // An addon of older sources may not fit the package's JavaScript any more.
   for (const addon of addons) rmSync(addon, { force: true });
   console.error(
     strict
       ? `ebbtide: building the addons failed: ${problem}`
       : `ebbtide: the addons were not built (${problem}); the C++ core will run as WebAssembly. ` +
-          'With g++ (C++20), make and python3 installed, "npm rebuild ebbtide" builds them.',
+          'With g++ (C++20), make and python3 installed, "node native/build.mjs" builds them.',
   );
   return strict ? 1 : 0;
 }
@@ -43,7 +49,7 @@ function compile(strict) {
   if (command === undefined) return 'node-gyp was not found';
   const options = ['configure', 'build', ...headers()];
   const { error, status, stdout, stderr } = spawnSync(command, [...args, ...options], {
-    cwd: root,
+    cwd: native,
     encoding: 'utf8',
     env: { ...process.env, JOBS: process.env.JOBS ?? 'max', GYP_DEFINES: `strict=${strict ? 1 : 0}` },
     maxBuffer: 1 << 26,
@@ -71,11 +77,33 @@ function headers() {
   return existsSync(join(prefix, 'include/node/node_api.h')) ? [`--nodedir=${prefix}`] : [];
 }
 
+/** In one step: a process may have the old one loaded. */
+function put(from, to) {
+  mkdirSync(dirname(to), { recursive: true });
+  copyFileSync(from, `${to}.new`);
+  renameSync(`${to}.new`, to);
+}
+
+/** What a host would need that has an older C library than Debian 11; undefined when nothing. */
+function tooNew() {
+  const files = names.map((name) => join(native, 'build/Release', name));
+  if (isPrebuild) spawnSync('strip', ['--strip-unneeded', ...files]);
+  const { stdout, error } = spawnSync('objdump', ['-T', ...files], { encoding: 'utf8' });
+  if (error !== undefined) return `objdump: ${error.message}`;
+  const needed = stdout.match(/GLIBC_2\.\d+|GLIBCXX_3\.4\.\d+/g) ?? [];
+  const limits = { GLIBC_2: 31, 'GLIBCXX_3.4': 28 };
+  const above = needed.filter((version) => {
+    const [, series, number] = /^(.*)\.(\d+)$/.exec(version);
+    return Number(number) > limits[series];
+  });
+  return above.length === 0 ? undefined : `the addons need ${[...new Set(above)].join(', ')}`;
+}
+
 function isUpToDate() {
   if (!addons.every((file) => existsSync(file))) return false;
-  const sources = readdirSync(join(root, 'native'))
+  const sources = readdirSync(native)
     .filter((name) => /\.(cc|h)$/.test(name))
-    .map((name) => join(root, 'native', name));
-  const newest = Math.max(...[...sources, join(root, 'binding.gyp')].map((file) => statSync(file).mtimeMs));
+    .map((name) => join(native, name));
+  const newest = Math.max(...[...sources, join(native, 'addons.gypi')].map((file) => statSync(file).mtimeMs));
   return addons.every((file) => statSync(file).mtimeMs >= newest);
 }

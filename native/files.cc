@@ -252,7 +252,7 @@ class FirstNoDirectory : public Napi::AsyncWorker {
   void Execute() override {
     for (const char* path = paths_.data(); path < paths_.data() + paths_.size(); path += std::strlen(path) + 1, index_++) {
       struct stat found;
-      const int number = stat(path, &found) != 0 ? errno : S_ISDIR(found.st_mode) ? 0 : ENOTDIR;
+      const int number = statAt(AT_FDCWD, path, &found, 0) != 0 ? errno : S_ISDIR(found.st_mode) ? 0 : ENOTDIR;
       if (number == 0) continue;
       errno_ = number;
       return;

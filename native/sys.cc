@@ -12,6 +12,7 @@
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -115,7 +116,7 @@ void chmodItself(const std::string& path, mode_t mode) {
   const Descriptor file(open(path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
   check(file.get() < 0 ? -1 : 0);
   struct stat found{};
-  check(fstat(file.get(), &found));
+  check(statAt(file.get(), "", &found, AT_EMPTY_PATH));
   if (S_ISLNK(found.st_mode)) throw Errno{EOPNOTSUPP};
   check(chmod(("/proc/self/fd/" + std::to_string(file.get())).c_str(), mode));
 }
@@ -125,7 +126,8 @@ Napi::Value mknodCall(Info info) {
     const std::string path = bytesArgument(info, 0);
     const auto mode = numberArgument<mode_t>(info, 1);
     const dev_t device = makedev(numberArgument<unsigned>(info, 2), numberArgument<unsigned>(info, 3));
-    check(mknod(path.c_str(), mode, device));
+    // By number: the C library's function has another name before glibc 2.33.
+    check(syscall(SYS_mknodat, AT_FDCWD, path.c_str(), mode, static_cast<unsigned>(device)));
     // mknod(2) takes the umask away; changing that would be seen by every thread of the process.
     chmodItself(path, mode & 07777);
     return success(info);

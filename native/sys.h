@@ -4,6 +4,8 @@
 #pragma once
 
 #include <napi.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -71,6 +73,11 @@ T numberArgument(Info info, size_t i) {
 
 inline void check(int result) {
   if (result != 0) throw Errno{errno};
+}
+
+// fstatat(2), by number: the C library's function has another name before glibc 2.33.
+inline int statAt(int directory, const char* path, struct stat* found, int flags) {
+  return static_cast<int>(syscall(SYS_newfstatat, directory, path, found, flags));
 }
 
 template <typename Body>

@@ -17,6 +17,19 @@
 #include <string>
 #include <utility>
 
+// The names that these have had since the beginning; those of glibc 2.34 would keep the addon from older hosts.
+#if defined(__GLIBC__) && (defined(__x86_64__) || defined(__aarch64__))
+#if defined(__x86_64__)
+#define FIRST_GLIBC "GLIBC_2.2.5"
+#else
+#define FIRST_GLIBC "GLIBC_2.17"
+#endif
+__asm__(".symver dlopen,dlopen@" FIRST_GLIBC);
+__asm__(".symver dlsym,dlsym@" FIRST_GLIBC);
+__asm__(".symver dlclose,dlclose@" FIRST_GLIBC);
+__asm__(".symver dlerror,dlerror@" FIRST_GLIBC);
+#endif
+
 namespace {
 
 // The stable part of zstd.h (1.4.0 and later), as far as it is used here.

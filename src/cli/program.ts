@@ -104,5 +104,11 @@ function addStoreOptions(program: Command): void {
     )
     .option('--address <socket>', 'work through the daemon at this socket (EBBTIDE_ADDRESS)')
     .option('--read-only', 'read the root without writing to it, also while another process has it open')
+    .addOption(
+      new Option('--core <carrier>', 'how the graph core is to come (EBBTIDE_CORE)').choices([
+        'native',
+        'wasm',
+      ]),
+    )
     .option('--json', 'print JSON');
 }

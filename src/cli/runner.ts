@@ -31,6 +31,8 @@ export interface GlobalOptions extends EtcdOptions {
   /** Socket of a daemon; also EBBTIDE_ADDRESS. */
   address?: string;
   readOnly?: boolean;
+  /** Carrier of the graph core; also EBBTIDE_CORE. */
+  core?: string;
   json?: boolean;
 }
 
@@ -87,6 +89,7 @@ export function verb<O extends object>(
     const given = command.optsWithGlobals<GlobalOptions & O>();
     const options = { ...given, root: given.root === '' ? '' : resolve(given.root) };
     if (given.containerdRoot !== undefined && !isNamespaceGiven(command)) options.namespace = EVERY_NAMESPACE;
+    if (given.core !== undefined) process.env.EBBTIDE_CORE = given.core;
     const args = command.processedArgs.flat().filter((a): a is string => typeof a === 'string');
     await guarded(options, command, async (env) => {
       if (given.containerdRoot !== undefined && !readsAnyRoot) throw notThere(command.name());

@@ -4,7 +4,7 @@
  */
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { basename, dirname, join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 export type AddonName = 'ebbtide_core' | 'ebbtide_sys' | 'ebbtide_zstd';
@@ -22,14 +22,15 @@ function packageRoot(): string {
 /** A file of the package. */
 export const packageFile = (...path: string[]): string => join(packageRoot(), ...path);
 
-/** Where the addon is, or would be. */
-export const addonPath = (name: AddonName): string => packageFile('build', 'Release', `${name}.node`);
+/** Where the addon is, or would be: built here, or with the package. */
+export function addonPath(name: AddonName): string {
+  const built = packageFile('build', 'Release', `${name}.node`);
+  const prebuilt = packageFile('prebuilds', `linux-${process.arch}`, `${name}.node`);
+  return existsSync(built) || !existsSync(prebuilt) ? built : prebuilt;
+}
 
-/** What builds the addons of this package: `npm rebuild` leaves the package alone that it stands in, as a clone is. */
-export const buildCommand = (root: string = packageRoot()): string =>
-  basename(dirname(root)) === 'node_modules'
-    ? `npm --prefix ${dirname(dirname(root))} rebuild ${basename(root)}`
-    : `npm --prefix ${root} run install`;
+/** What builds the addons of this package, in a clone and where it is installed. */
+export const buildCommand = (): string => `node ${packageFile('native', 'build.mjs')}`;
 
 export function loadAddon(name: AddonName): object | undefined {
   let entry = loaded.get(name);

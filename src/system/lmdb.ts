@@ -13,7 +13,7 @@ import {
   type Transaction,
 } from 'lmdb';
 import { notImplemented } from '../errors.js';
-import { loadAddon } from './addon.js';
+import { buildCommand, loadAddon } from './addon.js';
 import { closeOnExec } from './descriptors.js';
 import { fsError } from './system-errors.js';
 
@@ -68,7 +68,7 @@ export function openReadOnly(options: RootDatabaseOptions & { path: string }): {
   if (addon?.opensWithoutLocks?.() !== true) {
     throw notImplemented('a store can be opened read-only only with the addon ebbtide_sys', {
       object: options.path,
-      remedy: 'build it with `npm rebuild`',
+      remedy: `build it: ${buildCommand()}`,
     });
   }
   const reading: Reading = { transaction: undefined, ended: undefined };

@@ -1,46 +1,16 @@
 /** The README's example compiles and runs as it stands, but for its paths; so does a program of a user's own. */
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { test } from 'node:test';
-import { Blobs, named, writeFiles } from '../images/fixtures.js';
 import { tempDir } from '../support/db.js';
-import { compile, consumer, execute, repository } from './consumer.js';
-
-/** The example with other paths; every path it has must be replaced. */
-async function example(paths: Readonly<Record<string, string>>): Promise<string> {
-  const readme = await readFile(join(repository, 'README.md'), 'utf8');
-  const block = /^```ts\n([\s\S]*?)^```$/m.exec(readme)?.[1];
-  assert.ok(block !== undefined, 'the README has an example in TypeScript');
-  let code = block;
-  for (const [path, replacement] of Object.entries(paths)) {
-    assert.ok(code.includes(`'${path}'`), `the example no longer has the path ${path}`);
-    code = code.replaceAll(`'${path}'`, JSON.stringify(replacement));
-  }
-  return code;
-}
+import { compile, consumer, execute } from './consumer.js';
+import { readmeExample, readmePrinted } from './readme.js';
 
 test('given the README, when its example is compiled and run, then it imports, unpacks and collects', async (t) => {
-  const dir = await tempDir(t);
-  const blobs = new Blobs();
-  const image = await blobs.image([
-    [
-      { name: 'etc', type: 'directory' },
-      { name: 'etc/motd', text: 'hello' },
-    ],
-  ]);
-  const layout = await writeFiles(
-    join(dir, 'layout'),
-    blobs.layout([named(image.manifest, 'docker.io/library/small:latest')]),
-  );
-  const code = await example({ '/var/lib/ebbtide': join(dir, 'root'), './debian.tar': layout });
+  const code = await readmeExample(await tempDir(t));
   const project = await consumer(t, { 'example.ts': code });
   assert.equal(await compile(project), '');
   const printed = await execute(project, 'example.js');
-  // The image goes with its manifest, config and layer; the container keeps the snapshots.
-  assert.match(printed, /content: 3/);
-  assert.doesNotMatch(printed, /snapshot: \d/);
-  assert.match(printed, /lowerdir=|upperdir=/);
+  readmePrinted(printed);
 });
 
 const program = `

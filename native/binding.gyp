@@ -1,0 +1,2 @@
+# What build.mjs builds, also in an installed package, which has no binding.gyp in its root.
+{ 'variables': { 'native': '' }, 'includes': ['addons.gypi'] }
