@@ -5,7 +5,7 @@
 import type { Bucket, Entry } from '../bolt/bucket.js';
 import type { Any, StringMap } from '../model/records.js';
 import { type Instant, zeroTime } from '../model/time.js';
-import { decodeAny, decodeTime, decodeUvarint, decodeVarint } from '../model/wire.js';
+import { anyTypeOf, decodeTime, decodeUvarint, decodeVarint } from '../model/wire.js';
 import { messageOf } from '../system/system-errors.js';
 
 /** Told of what is not as containerd writes it. */
@@ -44,7 +44,7 @@ export function anyOf(entry: Entry, complain: Complain): Any {
 }
 const NO_BYTES = new Uint8Array();
 export const NO_MESSAGE: Any = { typeUrl: '', value: NO_BYTES };
-const typeOf = (bytes: Uint8Array): Any => ({ typeUrl: decodeAny(bytes).typeUrl, value: NO_BYTES });
+const typeOf = (bytes: Uint8Array): Any => ({ typeUrl: anyTypeOf(bytes), value: NO_BYTES });
 
 function read<T, U>(entry: Entry, decode: (bytes: Uint8Array) => T, without: U, complain: Complain): T | U {
   try {

@@ -76,7 +76,7 @@ export function readRecords(root: Bucket, sink: RecordSink): void {
       return;
     }
     top.bucket?.each((namespace) => {
-      if (named(namespace, 'namespace', sink))
+      if (isRecord(namespace, 'namespace', sink))
         new NamespaceReader(namespace.key, sink).read(namespace.bucket);
     });
   });
@@ -84,14 +84,16 @@ export function readRecords(root: Bucket, sink: RecordSink): void {
 
 function oldSandboxes(top: Entry, sink: RecordSink): void {
   top.bucket?.each((entry) => {
-    if (entry.key === 'sandboxes' && named(top, 'namespace', sink))
+    if (entry.key === 'sandboxes' && isRecord(top, 'namespace', sink))
       new NamespaceReader(top.key, sink).sandboxes(entry.bucket);
   });
 }
 
 /** Whether an entry is a bucket whose name our keys can have. */
-function named(entry: Entry, what: string, sink: RecordSink): boolean {
-  if (!entry.isBucket) return false;
+const isRecord = (entry: Entry, what: string, sink: RecordSink): boolean =>
+  entry.isBucket && isNamed(entry, what, sink);
+
+function isNamed(entry: Entry, what: string, sink: RecordSink): boolean {
   try {
     if (!entry.hasTextKey) throw new Error('its name is no UTF-8');
     checkComponent(entry.key, what);
@@ -158,7 +160,7 @@ class NamespaceReader {
     read: (name: string, record: Bucket, complain: Complain) => void,
   ): void {
     bucket?.each((entry) => {
-      if (!named(entry, what, this.#sink)) return;
+      if (!isRecord(entry, what, this.#sink)) return;
       const name = entry.key;
       read(name, entry.bucket!, (trouble) =>
         this.#sink.complain(`${what} "${name}" in ${this.#ns}: ${trouble}`),
@@ -178,7 +180,8 @@ class NamespaceReader {
         );
       else if (entry.key === 'ingest')
         entry.bucket?.each((old) => {
-          if (!old.isBucket) this.#put(ingestKey(this.#ns, old.key), { ref: old.text });
+          if (!old.isBucket && isNamed(old, 'ingest', this.#sink))
+            this.#put(ingestKey(this.#ns, old.key), { ref: old.text });
         });
     });
   }

@@ -98,9 +98,11 @@ function addStoreOptions(program: Command): void {
         'default',
       ),
     )
-    .option(
-      '--containerd-root <dir>',
-      "look into another program's root instead (containerd, Docker, BuildKit): nothing is written there",
+    .addOption(
+      new Option(
+        '--containerd-root <dir>',
+        "look into another program's root instead (containerd, Docker, BuildKit): nothing is written there",
+      ).conflicts('address'),
     )
     .option('--address <socket>', 'work through the daemon at this socket (EBBTIDE_ADDRESS)')
     .option('--read-only', 'read the root without writing to it, also while another process has it open')

@@ -116,17 +116,26 @@ export function encodeAny(any: Any): Uint8Array {
 
 /** The Any of its protobuf form: unknown fields are skipped, of a repeated one the last counts. */
 export function decodeAny(bytes: Uint8Array): Any {
+  const { typeUrl, content } = anyIn(bytes);
+  return { typeUrl, value: new Uint8Array(content) };
+}
+
+/** The type of the message, without a copy of its bytes. */
+export const anyTypeOf = (bytes: Uint8Array): string => anyIn(bytes).typeUrl;
+
+function anyIn(bytes: Uint8Array): { typeUrl: string; content: Uint8Array } {
   let typeUrl = '';
-  let value = new Uint8Array(0);
+  let value: Uint8Array = NO_BYTES;
   for (let at = 0; at < bytes.length; ) {
     const tag = readTag(bytes, at);
     const { end, content } = readField(bytes, tag);
     if (content !== undefined && tag.field === TYPE_URL_FIELD) typeUrl = decodeText(content);
-    else if (content !== undefined && tag.field === VALUE_FIELD) value = new Uint8Array(content);
+    else if (content !== undefined && tag.field === VALUE_FIELD) value = content;
     at = end;
   }
-  return { typeUrl, value };
+  return { typeUrl, content: value };
 }
+const NO_BYTES = new Uint8Array(0);
 
 interface Tag {
   field: number;
@@ -178,9 +187,11 @@ function skipGroup(bytes: Uint8Array, field: number, start: number): number {
   return at;
 }
 
+const strictText = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
 function decodeText(bytes: Uint8Array): string {
   try {
-    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
+    return strictText.decode(bytes);
   } catch (cause) {
     throw unknownError('message with a type URL that is not UTF-8', { cause });
   }

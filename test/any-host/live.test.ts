@@ -239,6 +239,15 @@ describe('beside a running containerd', { skip }, () => {
   test('then orphans of every kind are found, and go by what they say to type', () => {
     const stray = digestOf(Buffer.from('stray'));
     writeFileSync(blob(stray), 'stray');
+    const upload = content('ingest', digestOf(Buffer.from('other/7/gone')).slice('sha256:'.length));
+    mkdirSync(upload);
+    for (const [name, text] of Object.entries({
+      ref: 'other/7/gone',
+      data: 'x',
+      startedat: '2001-02-03T04:05:06Z',
+      updatedat: '2001-02-03T04:05:06Z',
+    }))
+      writeFileSync(join(upload, name), text);
     mkdirSync(snapshots('4711', 'fs'), { recursive: true });
     mkdirSync(snapshots('new-123'));
     rmSync(blob(one.layers[1]!.digest));
@@ -254,6 +263,7 @@ describe('beside a running containerd', { skip }, () => {
       `no bytes|content|k8s.io|${lost}`,
       `no bytes|content|other|${lost}`,
       `no record|content||${stray}`,
+      'no record|ingest||other/7/gone',
       'no snapshot has it|directory||overlayfs/4711',
       'no snapshot has it|directory||overlayfs/new-123',
     ]);
@@ -264,7 +274,8 @@ describe('beside a running containerd', { skip }, () => {
 
     for (const command of new Set(orphans().map(({ command }) => command))) ok('sh', ['-c', command]);
     assert.deepEqual(orphans(), []);
-    assert.equal(statSync(blob(stray), { throwIfNoEntry: false }), undefined);
+    for (const path of [blob(stray), upload])
+      assert.equal(statSync(path, { throwIfNoEntry: false }), undefined, path);
     assert.equal(
       readdirSync(snapshots()).some((name) => name === '4711' || name === 'new-123'),
       false,

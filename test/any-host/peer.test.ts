@@ -12,8 +12,10 @@ import { ForeignStore } from '../../src/cli/foreign-store.js';
 import { components } from '../../src/engine/schema/keys.js';
 import type { Candidate } from '../../src/gc/stats.js';
 import { zeroTime } from '../../src/model/time.js';
+import { damage } from '../bolt/damage.js';
 import { buildPeer, Peer } from '../peer/program.js';
 import { type PeerRecord, randomStore } from '../peer/stores.js';
+import { Random } from '../support/random.js';
 import { tempDir } from '../support/temp.js';
 
 const roots = Number(process.env.EBBTIDE_ANY_HOST_ROOTS ?? 60);
@@ -269,3 +271,33 @@ test('given a damaged field, an odd name or a damaged page, then it is said, and
     (error) => error instanceof BoltDamage && error.page === meta.root,
   );
 });
+
+test('given damaged files, then a root is opened with what can be read, or the page that is damaged is named', {
+  skip,
+}, async (t) => {
+  assert.ok('program' in peer);
+  const { root, metadata } = await emptyRoot(t);
+  await using other = new Peer(peer.program);
+  await other.collect(
+    withExpiries([...randomStore(1), ...randomStore(2).filter(({ kind }) => kind === 'ingest')]),
+    metadata,
+  );
+  const whole = readFileSync(metadata);
+  const outcomes = { opened: 0, complained: 0, damaged: 0 };
+  for (let seed = 0; seed < DAMAGES; seed++) {
+    writeFileSync(metadata, damage(Buffer.from(whole), 4096, new Random(seed)));
+    try {
+      await using store = await ForeignStore.open(root);
+      await store.garbageCollect({}, { dryRun: true });
+      assert.deepEqual(store.parts.loaded.engine.verifyGraph(), [], `seed ${seed}`);
+      if (store.parts.loaded.complaints.length > 0) outcomes.complained++;
+      else outcomes.opened++;
+    } catch (error) {
+      assert.ok(error instanceof BoltDamage && error.page !== undefined, `seed ${seed}: ${String(error)}`);
+      outcomes.damaged++;
+    }
+  }
+  t.diagnostic(JSON.stringify(outcomes));
+  for (const [outcome, count] of Object.entries(outcomes)) assert.ok(count > 0, outcome);
+});
+const DAMAGES = 300;

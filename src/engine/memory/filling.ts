@@ -28,12 +28,14 @@ export class Filling {
     this.#graph = graph;
   }
 
-  /** A record that was not told before. */
+  /** Of a key that is told twice the first record counts. */
   record(key: Key, value: Value): void {
+    const known = this.#storage.entry(key);
+    if (known?.bytes !== undefined) return;
     this.#records++;
     const bytes = encodeValue(key, value);
     const node = this.#indexer.node(key, value);
-    const id = this.#storage.entry(key)?.id ?? NO_ID;
+    const id = known?.id ?? NO_ID;
     if (node === undefined) this.#storage.fill(key, { id, adjacency: undefined, bytes });
     else this.#node(key, id, node, bytes);
   }
