@@ -42,6 +42,8 @@ export interface Store extends AsyncDisposable {
   readonly namespaces: NamespaceRecords;
   snapshotter(name: string): SnapshotStore | undefined;
   snapshotters(): ReadonlyMap<string, SnapshotStore>;
+  /** What is shown may have changed since it was opened. */
+  readonly isReadOnly?: boolean;
   /** undefined: the tree is not shared. */
   readonly hosts: HostRecords | undefined;
   garbageCollect: DB['garbageCollect'];

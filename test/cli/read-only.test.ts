@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, mkdirSync } from 'node:fs';
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { canMount } from '../../src/backends/mounts.js';
@@ -117,7 +117,12 @@ test('given a root that is mounted read-only, when verbs run, then they read it,
 test('given --read-only, when verbs run, then those that read do so without a word and a byte, and the others are refused', async (t) => {
   const store = await filled(t);
   const { command } = store;
+  const stray = 'f'.repeat(64);
+  writeFileSync(join(command.root, 'io.containerd.content.v1.content/blobs/sha256', stray), '');
   const before = bytesOf(command.root);
+  await readsAll(store, command, /^ebbtide: what another process changed .*: a second run tells\n$/, [
+    ['--read-only', 'check'],
+  ]);
   const asked = [['images', 'ls'], ['du'], ['doctor', '--check']].map((verb) => ['--read-only', ...verb]);
   await readsAll(store, command, /^$/, asked);
   for (const args of [...writes, ['serve']]) {

@@ -29,6 +29,8 @@ export function check(program: Command): void {
           const report = await run(env, options);
           env.out.object(report, () => summary(env.out, report));
           if (!report.sound) process.exitCode = DAMAGED_EXIT_CODE;
+          if (env.db.isReadOnly && report.findings.length > 0)
+            env.out.note('what another process changed meanwhile may be among these: a second run tells');
         },
         ({ repair }) => ({ allNamespaces: true, reads: repair !== true }),
       ),
