@@ -35,15 +35,8 @@ const addon = loadAddon('ebbtide_sys') as
 export const open = ((options: { path: string }) => {
   addon?.guardLmdb?.();
   const env = prepared(options.path, () => openLmdb(options));
-  const { transactionSync, backup } = env;
+  const { transactionSync } = env;
   env.transactionSync = (work) => named(() => transactionSync.call(env, work) as ReturnType<typeof work>);
-  env.backup = async (path, compact) => {
-    try {
-      await backup.call(env, path, compact);
-    } catch (error) {
-      throw withCode(error);
-    }
-  };
   return env;
 }) as typeof openLmdb;
 
@@ -112,7 +105,14 @@ function prepared<R extends RootDatabase>(path: string, openEnv: () => R, readin
   const isReadOnly = reading !== undefined;
   const env = opening(openEnv, isReadOnly);
   closeOnExec(path);
-  const { openDB } = env;
+  const { openDB, backup } = env;
+  env.backup = async (path, compact) => {
+    try {
+      await backup.call(env, path, compact);
+    } catch (error) {
+      throw withCode(error);
+    }
+  };
   env.openDB = ((...args: Parameters<typeof openDB>) =>
     guarded(
       path,

@@ -10,8 +10,8 @@ import { mkdirSync, readdirSync, rmSync, statSync, utimesSync, writeFileSync } f
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Orphan, OrphanReport } from '../../src/any-host/orphans.js';
 import { digestOf } from '../../src/model/digest.js';
+import { checkDocument } from '../cli/schema.js';
 import { type Ended, MAIN } from '../cli/support.js';
 import { ensurePackages } from '../conformance/debian.js';
 import { Server } from '../conformance/servers.js';
@@ -24,6 +24,11 @@ if (skip) console.log(`no real containerd is looked into: ${skip}`);
 
 const ONE = 'example.com/one:1';
 const TWO = 'example.com/two:1';
+
+interface Orphans {
+  orphans: { reason: string; kind: string; namespace: string; key: string; command: string }[];
+  young: number;
+}
 
 describe('beside a running containerd', { skip }, () => {
   let server: Server;
@@ -50,9 +55,11 @@ describe('beside a running containerd', { skip }, () => {
   const told = <T>(...args: string[]): T => {
     const { code, stdout, stderr } = ebbtide(...args, '--json');
     assert.deepEqual([code, stderr], [0, ''], args.join(' '));
-    return JSON.parse(stdout) as T;
+    const document: unknown = JSON.parse(stdout);
+    checkDocument(args, document);
+    return document as T;
   };
-  const orphans = (): Orphan[] => told<OrphanReport>('orphans', '--older-than', '0s').orphans;
+  const orphans = () => told<Orphans>('orphans', '--older-than', '0s').orphans;
   const content = (...path: string[]): string =>
     join(server.root, 'io.containerd.content.v1.content', ...path);
   const snapshots = (...path: string[]): string =>
@@ -225,7 +232,7 @@ describe('beside a running containerd', { skip }, () => {
     const goes = new Set(wouldRemove.map(({ kind, namespace, key }) => `${kind} ${namespace} ${key}`));
     assert.ok(goes.has(`content k8s.io ${two.manifest.digest}`));
     const plan = orphans().find(
-      ({ name, namespace }) => name === two.manifest.digest && namespace === 'k8s.io',
+      ({ key, namespace }) => key === two.manifest.digest && namespace === 'k8s.io',
     );
     assert.equal(plan?.reason, 'nothing roots it');
     ok('sh', ['-c', plan.command]);
@@ -254,7 +261,7 @@ describe('beside a running containerd', { skip }, () => {
     ctr('-n', 'other', 'leases', 'create', '--id', 'old', '--expires', '1ns');
     // Of one second of the file system's clock or less, these are made now.
     utimesSync(blob(stray), 1, 1);
-    const found = orphans().map(({ reason, kind, namespace, name }) =>
+    const found = orphans().map(({ reason, kind, namespace, key: name }) =>
       [reason, kind, namespace, name].join('|'),
     );
     const lost = one.layers[1]!.digest;
@@ -267,8 +274,8 @@ describe('beside a running containerd', { skip }, () => {
       'no snapshot has it|directory||overlayfs/4711',
       'no snapshot has it|directory||overlayfs/new-123',
     ]);
-    const young = told<OrphanReport>('orphans');
-    assert.ok(young.young > 0 && young.orphans.some(({ name }) => name === stray));
+    const young = told<Orphans>('orphans');
+    assert.ok(young.young > 0 && young.orphans.some(({ key }) => key === stray));
     const check = ebbtide('check');
     assert.deepEqual([check.code, check.stdout.includes('blob-missing')], [5, true]);
 

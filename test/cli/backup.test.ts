@@ -50,7 +50,10 @@ test('given a store, when it is compacted, then sizes are told; where there is n
     await run.ok('compact'),
     /^before +[\d.]+ KiB\nafter +[\d.]+ KiB, and .* kept for a full disk\n$/,
   );
-  const { before, after } = await run.json<{ before: number; after: number }>('compact');
+  const { beforeBytes: before, afterBytes: after } = await run.json<{
+    beforeBytes: number;
+    afterBytes: number;
+  }>('compact');
   assert.ok(after <= before);
   const none = new Cli(join(dirname(run.root), `no-${basename(run.root)}`));
   await none.fails(3, /no store at/, 'compact');

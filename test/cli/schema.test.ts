@@ -16,8 +16,8 @@ const TWO = 'example.com/two:1';
 
 /** They print scripts, bytes, a schema, or nothing. */
 const WITHOUT_DOCUMENT = ['completion', 'content cat', 'schema', 'serve'];
-/** Of a tree in etcd: test/etcd/cli.test.ts checks them. */
-const SHARED_ONLY = ['hosts ls', 'hosts rm'];
+/** Of a tree in etcd: test/etcd/cli.test.ts checks them; of another program's root: test/any-host/live.test.ts. */
+const ELSEWHERE = ['hosts ls', 'hosts rm', 'orphans'];
 
 test('given the tree of verbs, then each has a schema, and no schema is of another', async () => {
   const verbs = [...commandsIn(await createProgram())].filter(isLeaf).map(pathOf);
@@ -99,7 +99,10 @@ test('given a store, when every verb prints JSON, then it is what its schema say
   say('doctor', '--check');
   await print();
   await truncate(join(paths.content(run.root), 'blobs', 'sha256', base.slice(7)), 10);
-  await print(5, ['check'], ['doctor', '--check']);
+  await print(5, ['check'], ['doctor', '--check'], ['backup', beside('backup')]);
+  say('--root', beside('restored'), 'restore', beside('backup'), '--damaged');
+  await print(5);
+  say('compact');
   say('demo', path, '-s', 'native');
   await print();
   const { code, stdout } = await run.run('synth', '--records', '100', '--json', '--root', beside('dense'));
@@ -127,7 +130,7 @@ test('given a store, when every verb prints JSON, then it is what its schema say
     await print();
   } else t.diagnostic(`mounts are not tried: ${mountable.reason}`);
   const expected = Object.keys(readSchema().properties).filter(
-    (verb) => !SHARED_ONLY.includes(verb) && (mountable.ok || !mounted.includes(verb)),
+    (verb) => !ELSEWHERE.includes(verb) && (mountable.ok || !mounted.includes(verb)),
   );
   assert.deepEqual([...checked].filter((verb) => verb !== 'error').sort(), expected.sort());
 });

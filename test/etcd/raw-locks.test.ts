@@ -224,6 +224,15 @@ test('[#259] given a holder that loses its session, when the time is up, then th
   const taken = await next;
   await b.put('guarded', 'by b');
   proxy.heal();
+  // Before that it could not even be told that its session is over.
+  await eventually('a reaches etcd again', () =>
+    engineOf(a)
+      .client.range('guarded')
+      .then(
+        () => true,
+        () => false,
+      ),
+  );
   goOn();
   await outcome;
   await eventually('a is back', () =>

@@ -28,8 +28,8 @@ export function compact(program: Command): void {
           });
         }
         const report = await compactStore(root, { log: (_level, message) => out.note(message) });
-        out.object(report, () => {
-          const { before, after, reserve } = report;
+        const { before, after, reserve } = report;
+        out.object({ beforeBytes: before, afterBytes: after, reserveBytes: reserve }, () => {
           out.line(`before  ${bytes(before)}`);
           out.line(`after   ${bytes(after)}, and ${bytes(reserve)} kept for a full disk`);
         });

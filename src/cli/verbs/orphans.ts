@@ -50,10 +50,16 @@ function age(text: string): bigint {
   return nanos;
 }
 
+const documentOf = ({ name, since, ...orphan }: Orphan): object => ({
+  ...orphan,
+  key: name,
+  ...(since !== undefined && { at: since }),
+});
+
 function print(out: Output, report: OrphanReport): void {
   const { orphans: found, young } = report;
   if (out.json) {
-    out.document(report);
+    out.document({ ...report, orphans: found.map(documentOf) });
     return;
   }
   out.rows<Orphan>(found, [
