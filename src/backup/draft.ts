@@ -5,7 +5,7 @@
  * The file `unfinished` in it marks it and is locked by its maker; whoever comes next deletes a draft whose maker has died.
  */
 import { randomBytes } from 'node:crypto';
-import { existsSync } from 'node:fs';
+import { existsSync, lstatSync } from 'node:fs';
 import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { DiskJobs } from '../backends/contract.js';
@@ -28,6 +28,7 @@ export class Draft {
   readonly #place: HeldDirectory;
   readonly #lock: FileLock;
   readonly #jobs: DiskJobs;
+  #isReleased = false;
 
   private constructor(place: HeldDirectory, lock: FileLock, jobs: DiskJobs) {
     this.#place = place;
@@ -78,6 +79,8 @@ export class Draft {
   async publish(target: string, parent: string): Promise<void> {
     this.#place.verify();
     try {
+      // A name must not be on disk before what has it is whole.
+      await syncDirectory(this.at);
       await rename(this.#place.path, target);
       await syncDirectory(parent);
     } catch (error) {
@@ -93,8 +96,6 @@ export class Draft {
     await this.#release();
   }
 
-  #isReleased = false;
-
   async #release(): Promise<void> {
     if (this.#isReleased) return;
     this.#isReleased = true;
@@ -103,7 +104,7 @@ export class Draft {
   }
 }
 
-/** Deletes what makers left that died. One that somebody works on stays. */
+/** Deletes what makers left that died. One that somebody works on stays, and so does what another user put there. */
 async function sweepDrafts(
   directory: string,
   jobs: DiskJobs,
@@ -111,7 +112,7 @@ async function sweepDrafts(
 ): Promise<void> {
   for (const name of (await list(directory)).filter(isDraft)) {
     const path = join(directory, name);
-    if (!existsSync(join(path, MARK))) continue;
+    if (!isOwn(path) || !existsSync(join(path, MARK))) continue;
     let lock: FileLock;
     try {
       lock = await FileLock.acquire(join(path, MARK), path);
@@ -126,6 +127,12 @@ async function sweepDrafts(
       await lock.release();
     }
   }
+}
+
+/** A directory of this user, in which nobody else can have put anything. */
+function isOwn(path: string): boolean {
+  const found = lstatSync(path, { throwIfNoEntry: false });
+  return found?.isDirectory() === true && found.uid === process.geteuid?.() && (found.mode & 0o077) === 0;
 }
 
 async function list(directory: string): Promise<string[]> {

@@ -353,6 +353,7 @@ test('given a root that a killed restore has left, when it is restored again, th
   const to = join(place, 'restored');
   // As a restore that was killed between two of its last steps.
   const draft = join(to, '.ebbtide-draft-0123456789abcdef');
+  await mkdir(draft, { recursive: true, mode: 0o700 });
   await mkdir(join(draft, 'store', 'io.containerd.metadata.v1.ebbtide'), { recursive: true });
   await mkdir(join(layout.content(to), 'blobs', 'sha256'), { recursive: true });
   await writeFile(join(draft, 'unfinished'), '');
@@ -362,6 +363,23 @@ test('given a root that a killed restore has left, when it is restored again, th
   assert.deepEqual(await drafts(to), []);
   await using restored = await open(to);
   assert.equal(await read(restored, digest), 'bytes');
+});
+
+test('given something that another user has put beside the target in the place of a draft, when a backup is made, then it is left alone', async (t) => {
+  const place = await tempDir(t);
+  await using db = await open(join(place, 'store'));
+  const draft = join(place, '.ebbtide-draft-0123456789abcdef');
+  await mkdir(draft, { mode: 0o755 });
+  await writeFile(join(place, 'precious'), 'kept', { mode: 0o644 });
+  await symlink(join(place, 'precious'), join(draft, 'unfinished'));
+  await db.backup(join(place, 'backup'));
+  assert.deepEqual(await readdir(draft), ['unfinished']);
+  assert.equal((await stat(join(place, 'precious'))).mode & 0o777, 0o644);
+  await chmod(draft, 0o700);
+  await rm(join(draft, 'unfinished'));
+  await writeFile(join(draft, 'unfinished'), '');
+  await db.backup(join(place, 'second'));
+  assert.deepEqual(await drafts(place), [], 'one of our own goes');
 });
 
 test('given a file system that is mounted at the root, when a backup is restored there, then the store is on it', async (t) => {
