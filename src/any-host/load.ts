@@ -2,12 +2,15 @@
  * A memory engine with the records of a containerd's `meta.db`, so that all that asks engines and the graph works on them.
  * Called by store.ts. The engine is of one moment of the file, and of nobody else's from then on.
  */
+
+import { breathe } from '../backends/files.js';
 import { rootBucket } from '../bolt/bucket.js';
 import { readBolt } from '../bolt/snapshot.js';
 import type { Engine, Indexer } from '../engine/contract.js';
 import { openMemoryEngine } from '../engine/memory/engine.js';
 import { collectionOf, metaKey } from '../engine/schema/keys.js';
 import { SCHEMA_REVISION } from '../engine/schema/legacy.js';
+import { throwIfAborted } from '../errors.js';
 import { createGraph } from '../gc/graph.js';
 import { metadataIndexer } from '../gc/references.js';
 import { REVISION_OF_2, readRecords, revisionOf } from './records.js';
@@ -21,6 +24,9 @@ export interface Loaded {
   readonly complaints: readonly string[];
 }
 
+/** Some thousand records. */
+const STEPS_PER_TURN = 500;
+
 /** As `readBolt`; BoltDamage where the tree cannot be followed. */
 export async function loadMetadata(path: string, signal?: AbortSignal): Promise<Loaded> {
   const snapshot = await readBolt(path, { signal });
@@ -29,13 +35,19 @@ export async function loadMetadata(path: string, signal?: AbortSignal): Promise<
   const complaints: string[] = [];
   const engine = await openMemoryEngine(
     { indexer: revision < REVISION_OF_2 ? indexerOf1 : metadataIndexer, graph: createGraph() },
-    (filling) => {
+    async (filling) => {
       filling.record(metaKey('version'), { version: SCHEMA_REVISION });
-      readRecords(root, {
+      const steps = readRecords(root, {
         record: (key, value) => filling.record(key, value),
         link: (from, relation, to) => filling.link(from, relation, to),
         complain: (what) => complaints.push(what),
       });
+      let step = 0;
+      for (const _ of steps) {
+        if (++step % STEPS_PER_TURN !== 0) continue;
+        await breathe();
+        throwIfAborted(signal);
+      }
     },
   );
   return { engine, revision, transaction: snapshot.meta.transaction, complaints };

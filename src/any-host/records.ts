@@ -68,25 +68,32 @@ export function revisionOf(root: Bucket): number {
   return revision;
 }
 
-/** Tells all records of the tree. BoltDamage where it cannot be followed. */
-export function readRecords(root: Bucket, sink: RecordSink): void {
-  root.each((top) => {
-    if (top.key !== SCHEMA) {
-      oldSandboxes(top, sink);
-      return;
+/** Tells all records of the tree, in steps of a page. BoltDamage where it cannot be followed. */
+export function* readRecords(root: Bucket, sink: RecordSink): Generator<void> {
+  for (const top of recordsIn(root, 'namespace', sink)) {
+    if (top.name !== SCHEMA) {
+      const reader = new NamespaceReader(top.name, sink);
+      for (const { name, bucket } of recordsIn(top.bucket, 'namespace', sink))
+        if (name === 'sandboxes') yield* reader.sandboxes(bucket);
+      continue;
     }
-    top.bucket?.each((namespace) => {
-      if (isRecord(namespace, 'namespace', sink))
-        new NamespaceReader(namespace.key, sink).read(namespace.bucket);
-    });
-  });
+    for (const { name, bucket } of recordsIn(top.bucket, 'namespace', sink))
+      yield* new NamespaceReader(name, sink).read(bucket);
+  }
 }
 
-function oldSandboxes(top: Entry, sink: RecordSink): void {
-  top.bucket?.each((entry) => {
-    if (entry.key === 'sandboxes' && isRecord(top, 'namespace', sink))
-      new NamespaceReader(top.key, sink).sandboxes(entry.bucket);
+interface NamedBucket {
+  readonly name: string;
+  readonly bucket: Bucket;
+}
+
+/** Of a bucket with few others in it. */
+function recordsIn(bucket: Bucket, what: string, sink: RecordSink): NamedBucket[] {
+  const found: NamedBucket[] = [];
+  bucket.each((entry) => {
+    if (isRecord(entry, what, sink)) found.push({ name: entry.key, bucket: entry.bucket! });
   });
+  return found;
 }
 
 /** Whether an entry is a bucket whose name our keys can have. */
@@ -113,53 +120,50 @@ class NamespaceReader {
     this.#sink = sink;
   }
 
-  read(namespace: Bucket | undefined): void {
-    let labels: StringMap | undefined;
-    namespace?.each((entry) => {
-      const { bucket } = entry;
-      switch (entry.key) {
-        case 'labels':
-          labels = textsOf(bucket, true);
-          break;
+  *read(namespace: Bucket): Generator<void> {
+    const parts = recordsIn(namespace, 'part', this.#sink);
+    const labels = textsOf(parts.find(({ name }) => name === 'labels')?.bucket, true);
+    this.#put(namespaceKey(this.#ns), { labels });
+    for (const { name, bucket } of parts) {
+      switch (name) {
         case 'images':
-          this.#all(bucket, 'image', (name, one, complain) =>
-            this.#put(imageKey(this.#ns, name), imageOf(one, complain)),
+          yield* this.#all(bucket, 'image', (image, one, complain) =>
+            this.#put(imageKey(this.#ns, image), imageOf(one, complain)),
           );
           break;
         case 'containers':
-          this.#all(bucket, 'container', (id, one, complain) =>
+          yield* this.#all(bucket, 'container', (id, one, complain) =>
             this.#put(containerKey(this.#ns, id), containerOf(one, complain)),
           );
           break;
         case 'sandboxes':
-          this.sandboxes(bucket);
+          yield* this.sandboxes(bucket);
           break;
         case 'content':
-          this.#content(bucket);
+          yield* this.#content(bucket);
           break;
         case 'snapshots':
-          this.#snapshots(bucket);
+          yield* this.#snapshots(bucket);
           break;
         case 'leases':
-          this.#all(bucket, 'lease', (id, one, complain) => this.#lease(id, one, complain));
+          yield* this.#all(bucket, 'lease', (id, one, complain) => this.#lease(id, one, complain));
       }
-    });
-    this.#put(namespaceKey(this.#ns), labels === undefined ? {} : { labels });
+    }
   }
 
-  sandboxes(bucket: Bucket | undefined): void {
-    this.#all(bucket, 'sandbox', (id, one, complain) =>
+  sandboxes(bucket: Bucket): Generator<void> {
+    return this.#all(bucket, 'sandbox', (id, one, complain) =>
       this.#put(sandboxKey(this.#ns, id), sandboxOf(one, complain)),
     );
   }
 
   /** Each record of a bucket of buckets, whose name can be a key. */
   #all(
-    bucket: Bucket | undefined,
+    bucket: Bucket,
     what: string,
     read: (name: string, record: Bucket, complain: Complain) => void,
-  ): void {
-    bucket?.each((entry) => {
+  ): Generator<void> {
+    return bucket.inSteps((entry) => {
       if (!isRecord(entry, what, this.#sink)) return;
       const name = entry.key;
       read(name, entry.bucket!, (trouble) =>
@@ -168,31 +172,31 @@ class NamespaceReader {
     });
   }
 
-  #content(bucket: Bucket | undefined): void {
-    bucket?.each((entry) => {
-      if (entry.key === 'blob')
-        this.#all(entry.bucket, 'content', (digest, one, complain) =>
+  *#content(content: Bucket): Generator<void> {
+    for (const { name, bucket } of recordsIn(content, 'part', this.#sink)) {
+      if (name === 'blob')
+        yield* this.#all(bucket, 'content', (digest, one, complain) =>
           this.#put(blobKey(this.#ns, digest), blobOf(one, complain)),
         );
-      else if (entry.key === 'ingests')
-        this.#all(entry.bucket, 'ingest', (ref, one, complain) =>
+      else if (name === 'ingests')
+        yield* this.#all(bucket, 'ingest', (ref, one, complain) =>
           this.#put(ingestKey(this.#ns, ref), ingestOf(one, complain)),
         );
-      else if (entry.key === 'ingest')
-        entry.bucket?.each((old) => {
+      else if (name === 'ingest')
+        bucket.each((old) => {
           if (!old.isBucket && isNamed(old, 'ingest', this.#sink))
             this.#put(ingestKey(this.#ns, old.key), { ref: old.text });
         });
-    });
+    }
   }
 
-  #snapshots(bucket: Bucket | undefined): void {
-    this.#all(bucket, 'snapshotter', (snapshotter, snapshots) => {
+  *#snapshots(snapshotters: Bucket): Generator<void> {
+    for (const { name: snapshotter, bucket } of recordsIn(snapshotters, 'snapshotter', this.#sink)) {
       this.#put(snapshotterKey(this.#ns, snapshotter), {});
-      this.#all(snapshots, 'snapshot', (name, one, complain) =>
+      yield* this.#all(bucket, 'snapshot', (name, one, complain) =>
         this.#put(snapshotKey(this.#ns, snapshotter, name), snapshotOf(one, complain)),
       );
-    });
+    }
   }
 
   #lease(id: string, bucket: Bucket, complain: Complain): void {

@@ -200,16 +200,30 @@ export class Bucket {
   /** Tells every entry, in key order. */
   each(visit: Visit): void {
     const entry = new Entry(this.#pages);
+    if (this.#inline !== undefined) this.#leaf(this.#inline, entry, visit);
+    else for (const leaf of this.#leaves()) this.#leaf(leaf, entry, visit);
+  }
+
+  /** As `each`, with a step after every page, between which others may run. */
+  *inSteps(visit: Visit): Generator<void> {
     if (this.#inline !== undefined) {
-      this.#leaf(this.#inline, entry, visit);
+      this.each(visit);
       return;
     }
+    const entry = new Entry(this.#pages);
+    for (const leaf of this.#leaves()) {
+      this.#leaf(leaf, entry, visit);
+      yield;
+    }
+  }
+
+  *#leaves(): Generator<Area> {
     const depths: { page: number; depth: number }[] = [{ page: this.#root, depth: 0 }];
     for (let next = depths.pop(); next !== undefined; next = depths.pop()) {
       const { page, depth } = next;
       const area = { at: page * this.#pages.pageSize, end: this.#pages.enter(page), page };
       const flags = this.#pages.view.getUint16(area.at + 8, true);
-      if (flags === PageFlag.leaf) this.#leaf(area, entry, visit);
+      if (flags === PageFlag.leaf) yield area;
       else if (flags !== PageFlag.branch || depth >= DEPTH_MAX)
         throw this.#pages.damage('it is no page of a bucket', page);
       else {

@@ -10,12 +10,12 @@ import { MemoryStorage } from './storage.js';
 /** An engine in memory with what `fill` tells, or empty. The graph must be empty; if `fill` fails, it is of no use any more. */
 export async function openMemoryEngine(
   options: EngineOptions,
-  fill?: (filling: Filling) => void,
+  fill?: (filling: Filling) => Promise<void>,
 ): Promise<CoreEngine> {
   const storage = new MemoryStorage();
   if (fill !== undefined) {
     const filling = new Filling(storage, options.indexer, options.graph);
-    fill(filling);
+    await fill(filling);
     filling.end();
   }
   return new CoreEngine({
