@@ -118,7 +118,6 @@ class TreeCopy {
   }
 
   #copyAttributes(from: Buffer, to: Buffer): void {
-    if (!sys.xattrSupported) return;
     let names: string[];
     try {
       names = sys.llistxattr(from);

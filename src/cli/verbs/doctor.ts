@@ -6,6 +6,7 @@ import { dirname, join } from 'node:path';
 import type { Command } from 'commander';
 import { nativeZstd } from '../../backends/archive/zstd-native.js';
 import { canMount, canMountOverlays } from '../../backends/mounts.js';
+import { lacking } from '../../backends/sys.js';
 import type { HostInfo } from '../../cluster-hosts.js';
 import { snapshotterNames } from '../../db-options.js';
 import type { EtcdConfig } from '../../engine/etcd/options.js';
@@ -91,6 +92,7 @@ async function examine(
         ? 'work on the file system of the root'
         : `do not work on the file system of the root (the native snapshotter does): ${overlays.reason}`,
       cpus: availableParallelism(),
+      'system calls': lacking() ?? 'all',
       'zstd layers': zstdDecoder(),
     },
     ...(check && { store: await checkStore(root, etcd) }),
