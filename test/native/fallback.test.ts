@@ -23,7 +23,11 @@ describe('which core runs', () => {
   it('given EBBTIDE_CORE, when a graph is created, then that carrier is used, and another word is an error', () => {
     process.env.EBBTIDE_CORE = 'wasm';
     assert.equal(createGraph().kind, 'wasm');
-    assert.deepEqual(coreInfo(), { core: 'wasm', path: wasmPath(), reason: 'asked for (--core, EBBTIDE_CORE)' });
+    assert.deepEqual(coreInfo(), {
+      core: 'wasm',
+      path: wasmPath(),
+      reason: 'asked for (--core, EBBTIDE_CORE)',
+    });
     process.env.EBBTIDE_CORE = 'rust';
     assert.throws(
       () => createGraph(),
