@@ -216,7 +216,6 @@ class TreeCopy {
   }
 
   #copyAttributes(from: Buffer, to: Buffer, of: Buffer): void {
-    if (!sys.xattrSupported) return;
     let names: string[];
     try {
       names = sys.llistxattr(from);

@@ -59,6 +59,13 @@ export const xattrSupported: boolean = addon !== undefined;
 /** Why the addon is not used; empty when it is. */
 export const fallbackReason = (): string => addonError('ebbtide_sys');
 
+/** What cannot be done without the addon, and why it is not there; undefined when it is. */
+export const lacking = (): string | undefined =>
+  addon === undefined
+    ? 'no extended attributes (capabilities, security labels and the marks of overlays in layers), times in microseconds, ' +
+      `no names of a daemon's callers: ${fallbackReason()}`
+    : undefined;
+
 /**
  * mount(2).
  * @param flags see `MountFlag` and `parseMountOptions`

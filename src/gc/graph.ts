@@ -25,7 +25,8 @@ const remedy = (): string => `build it: ${buildCommand()} (needs g++ with C++20,
 export function coreInfo(): CoreInfo {
   const addon = addonPath('ebbtide_core');
   if (forced() === 'native') return { core: 'native', path: addon };
-  if (forced() === 'wasm') return { core: 'wasm', path: wasmPath(), reason: 'EBBTIDE_CORE=wasm' };
+  if (forced() === 'wasm')
+    return { core: 'wasm', path: wasmPath(), reason: 'asked for (--core, EBBTIDE_CORE)' };
   if (loadAddon('ebbtide_core') !== undefined) return { core: 'native', path: addon };
   return { core: 'wasm', path: wasmPath(), reason: `${addonError('ebbtide_core')}; ${remedy()}` };
 }

@@ -123,3 +123,14 @@ test('given the packed package, when it is installed without scripts, then the R
     rmSync(join(installed, 'prebuilds'), { recursive: true, force: true });
   }
 });
+
+test('given a clone without TypeScript, when npm prepares it, then one sentence says what to do', async (t) => {
+  const dir = await tempDir(t);
+  cpSync(join(repository, 'native/prepare.mjs'), join(dir, 'native/prepare.mjs'));
+  await assert.rejects(run(process.execPath, [join(dir, 'native/prepare.mjs')]), (error) => {
+    const { code, stderr } = error as { code?: number; stderr?: string }; // what execFile's errors carry
+    assert.deepEqual([code, stderr?.trim().split('\n').length], [1, 1]);
+    assert.match(stderr ?? '', /npm ci --include=dev/);
+    return true;
+  });
+});

@@ -5,7 +5,7 @@
 import { chmod, lchown, lstat } from 'node:fs/promises';
 import { failedPrecondition } from '../../errors.js';
 import { errnoOf } from '../../system/system-errors.js';
-import { sys } from '../sys.js';
+import { fallbackReason, sys } from '../sys.js';
 import { type Place, placePath, within } from './beneath.js';
 import { type BytePath, fsPath, showPath } from './paths.js';
 import type { TarEntry } from './tar-reader.js';
@@ -126,7 +126,8 @@ async function trySetXattr(path: BytePath, name: string, value: Buffer): Promise
 export async function setXattr(place: Place, name: string, value: Buffer): Promise<void> {
   if (await within(place, (path) => trySetXattr(path, name, value))) return;
   const shown = showPath(placePath(place));
-  throw failedPrecondition(`cannot set the attribute ${name} on ${shown}`, {
+  const why = sys.xattrSupported ? '' : `: ${fallbackReason()}`;
+  throw failedPrecondition(`cannot set the attribute ${name} on ${shown}${why}`, {
     object: shown,
     remedy: 'run as root, use a file system with extended attributes, or use the native snapshotter',
   });

@@ -6,6 +6,7 @@ import { dirname, join } from 'node:path';
 import type { Command } from 'commander';
 import { nativeZstd } from '../../backends/archive/zstd-native.js';
 import { canMount, canMountOverlays } from '../../backends/mounts.js';
+import { lacking } from '../../backends/sys.js';
 import type { Finding } from '../../check/findings.js';
 import { snapshotterNames } from '../../db-options.js';
 import { MAX_COMPONENT_BYTES } from '../../engine/schema/keys.js';
@@ -62,6 +63,8 @@ interface Report {
     /** Tried with files of its own, so not where nothing may be written. */
     overlays?: Permission;
     zstd: { decoder: 'libzstd' | 'javascript'; version?: string; reason?: string | undefined };
+    /** System calls that the addon would make. */
+    lacking?: string | undefined;
   };
   store?: StoreReport;
 }
@@ -129,6 +132,7 @@ async function examine(
         overlays: permissionOf(await canMountOverlays(nearest(layout.snapshotter(root, 'overlayfs')))),
       }),
       zstd: version === undefined ? { decoder: 'javascript', reason } : { decoder: 'libzstd', version },
+      ...(lacking() !== undefined && { lacking: lacking() }),
     },
     ...(check && { store: await checkStore(options, note) }),
   };
@@ -163,6 +167,7 @@ function print(out: Output, report: Report): void {
       mounts: mounts.ok ? 'permitted' : `not permitted: ${mounts.reason}`,
       overlays: overlays && overlayText(overlays),
       cpus: machine.cpus,
+      'system calls': machine.lacking ?? 'all',
       'zstd layers':
         zstd.decoder === 'libzstd'
           ? `libzstd ${zstd.version}`
