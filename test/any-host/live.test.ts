@@ -112,7 +112,7 @@ describe('beside a running containerd', { skip }, () => {
     for (const [list, field] of [
       ['images', 'name'],
       ['content', 'digest'],
-      ['snapshots', 'name'],
+      ['snapshots', 'key'],
       ['containers', 'id'],
       ['leases', 'id'],
     ] as const) {

@@ -13,7 +13,7 @@ const WIDTHS = [60, 80, 120];
 const ONE = 'example.com/one:1';
 
 /** Lists that need more than the store of this test. */
-const ELSEWHERE = ['hosts ls'];
+const ELSEWHERE = ['hosts ls', 'orphans'];
 /** Further words for a screen; a list that is not here is asked without any. */
 const words: Readonly<Record<string, readonly string[]>> = { import: ['SOURCE'] };
 /** Screens that are no lists. */
