@@ -146,6 +146,8 @@ function doorsOf(db: DB): Doors[] {
         ...['withTransactionContext', 'registerCollectibleResource', 'registerMutationCallback', 'publisher'],
         // When to look next: whoever looks makes sure of what is current.
         'nextExpiry',
+        // NotImplemented where the records are in etcd.
+        'backup',
         'close',
       ],
     ),
