@@ -80,7 +80,7 @@ describe('a package whose addons were not built', () => {
 
   it('given EBBTIDE_CORE=native, when a graph is created, then Unavailable names the file and a remedy', () => {
     const { stdout } = run(create, { EBBTIDE_CORE: 'native' });
-    assert.match(stdout, /^Unavailable .* \S+ebbtide_core\.node build it: npm /);
+    assert.match(stdout, /^Unavailable .* \S+ebbtide_core\.node build it: node /);
   });
 
   it('given no module either, or a damaged one, when a graph is created, then Unavailable names both', () => {
