@@ -4,36 +4,18 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { cliWithoutStore, layout } from './support.js';
 
-/** Every verb that works on a store and does not make one. */
+/** Of those that make no store, of each room some; cli/matrix has every verb. */
 const VERBS: readonly string[][] = [
   ['images', 'ls'],
-  ['images', 'show', 'a'],
-  ['images', 'tag', 'a', 'b'],
-  ['images', 'label', 'a', 'b=c'],
-  ['images', 'rm', 'a'],
-  ['content', 'ls'],
-  ['content', 'info', `sha256:${'a'.repeat(64)}`],
   ['content', 'cat', `sha256:${'a'.repeat(64)}`],
-  ['content', 'rm', `sha256:${'a'.repeat(64)}`],
-  ['snapshots', 'ls'],
   ['snapshots', 'prepare', 'a'],
-  ['containers', 'ls'],
-  ['containers', 'create', 'a'],
-  ['leases', 'ls'],
   ['leases', 'create', 'a'],
-  ['namespaces', 'ls'],
-  ['namespaces', 'create', 'a'],
-  ['hosts', 'ls'],
   ['gc'],
-  ['gc', '--dry-run'],
-  ['why', 'a'],
-  ['du'],
-  ['check'],
   ['export', 'a', '-o', 'out'],
 ];
 
 describe('a root without a store', () => {
-  test('given a path that is not there, when any verb runs that makes no store, then "no store at", 3, and nothing is made', async (t) => {
+  test('given a path that is not there, when a verb runs that makes no store, then "no store at", 3, and nothing is made', async (t) => {
     const run = await cliWithoutStore(t);
     for (const args of VERBS) await run.fails(3, new RegExp(`no store at ${run.root}.*(NotFound)`), ...args);
     const { code, stdout } = await run.run('doctor', '--check');

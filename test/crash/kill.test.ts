@@ -1,6 +1,6 @@
 /**
  * kill -9 of a process that writes and collects, at random moments, on one store that goes on living.
- * Rounds: EBBTIDE_CRASH_ROUNDS (default 20); seed: EBBTIDE_CRASH_SEED (default: the clock, printed).
+ * Rounds: EBBTIDE_CRASH_ROUNDS (default 12); seed: EBBTIDE_CRASH_SEED (default: the clock, printed).
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -19,7 +19,7 @@ import { Random } from '../support/random.js';
 import { tempDir } from '../support/temp.js';
 import type { ImagePlan, Message } from './workload.js';
 
-const rounds = Number(process.env.EBBTIDE_CRASH_ROUNDS ?? 20);
+const rounds = Number(process.env.EBBTIDE_CRASH_ROUNDS ?? 12);
 const seed = Number(process.env.EBBTIDE_CRASH_SEED ?? Date.now() % 1_000_000);
 const workload = fileURLToPath(new URL('./workload.js', import.meta.url));
 

@@ -1,6 +1,6 @@
 /**
  * The same random stores collected here and by containerd's own Go package: the same records must be left.
- * Stores: EBBTIDE_PEER_GRAPHS (default 400); first seed: EBBTIDE_PEER_SEED (default: the clock, printed). One store
+ * Stores: EBBTIDE_PEER_GRAPHS (default 250); first seed: EBBTIDE_PEER_SEED (default: the clock, printed). One store
  * is told again by EBBTIDE_PEER_GRAPHS=1 EBBTIDE_PEER_SEED=<its seed>.
  */
 import assert from 'node:assert/strict';
@@ -17,7 +17,7 @@ import { collectHere } from './ours.js';
 import { buildPeer, Peer } from './program.js';
 import { randomStore } from './stores.js';
 
-const graphs = Number(process.env.EBBTIDE_PEER_GRAPHS ?? 400);
+const graphs = Number(process.env.EBBTIDE_PEER_GRAPHS ?? 250);
 const firstSeed = Number(process.env.EBBTIDE_PEER_SEED ?? Date.now() % 1_000_000);
 
 const peer = buildPeer();
