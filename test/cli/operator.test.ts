@@ -112,7 +112,8 @@ async function fullDisk(t: TestContext): Promise<{ root: string; fill: () => voi
   mkdirSync(root);
   const fill = (): void => {
     const { blocks, bfree, bsize } = statfsSync(disk);
-    const size = Math.round((((blocks - bfree) * bsize) / 1024) * (100 / USED_PERCENT));
+    // df rounds up.
+    const size = Math.round((((blocks - bfree) * bsize) / 1024) * (100 / (USED_PERCENT - 0.5)));
     execFileSync('mount', ['-o', `remount,size=${size}k`, disk]);
   };
   return { root, fill };
