@@ -1,6 +1,6 @@
 // Runs the compiled tests with node:test, as `npm test` does. Arguments: file name parts to pick some; flags of `node --test`.
 //
-// Failures are told again at the end. `--test-concurrency` is 4 unless given: some tests wait most of their time (etcd, clocks).
+// Failures are told again at the end. `--test-concurrency` is 3 unless given: some tests wait most of their time (etcd, clocks).
 //
 // The tests get a temporary directory of their own. What is left in it at the end is a fault of a test, or of the
 // program, and fails the run; so is a process of theirs that still runs, or a mount below it.
@@ -28,7 +28,7 @@ if (files.length === 0) {
 const temporary = mkdtempSync(join(tmpdir(), 'ebb-'));
 // As the temporary directory is: some tests run programs as another user.
 chmodSync(temporary, 0o1777);
-const defaults = ['--test-concurrency=4', '--test-reporter=spec'].filter(
+const defaults = ['--test-concurrency=3', '--test-reporter=spec'].filter(
   (flag) => !flags.some((given) => given.startsWith(flag.split('=')[0])),
 );
 const child = spawn(process.execPath, ['--test', ...defaults, ...flags, ...files], {

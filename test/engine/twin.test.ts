@@ -230,7 +230,7 @@ test('given keys that only wait for the tree, when many or few are asked about, 
 });
 
 test('given random transactions, lost commits and reopenings, then both storages read the same', async (t) => {
-  const rounds = Number(process.env.EBBTIDE_TWINS ?? 6);
+  const rounds = Number(process.env.EBBTIDE_TWINS ?? 4);
   const first = Number(process.env.EBBTIDE_SEED ?? 1);
   for (let seed = first; seed < first + rounds; seed++) await story(t, seed, 120);
 });

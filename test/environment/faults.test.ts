@@ -152,7 +152,7 @@ test('given a call that fails, then errors are ours, and the store keeps what wa
   for (const error of errors) {
     const { count } = await workload.run({ error, at: 0, lasting: false });
     assert.ok(count > 20, `${error}: ${count} calls counted`);
-    for (const at of numbers(random, count, 4)) await run({ error, at, lasting: false });
+    for (const at of numbers(random, count, 3)) await run({ error, at, lasting: false });
     for (const at of numbers(random, count, 1)) await run({ error, at, lasting: true });
   }
   for (const at of numbers(random, 14, 2)) await run({ error: 'EIO', at, lasting: false, flushes: true });

@@ -98,29 +98,29 @@ test('given the packed package, when it is installed without scripts, then the R
   mkdirSync(dirname(types), { recursive: true });
   symlinkSync(join(repository, 'node_modules/@types/node'), types);
   const told = 'import { coreInfo } from "ebbtide";\nconsole.log(Object.values(coreInfo()).join(" "));\n';
-  for (const [n, core] of [
+  const place = join(dir, 'run');
+  writeFileSync(join(project, 'example.ts'), `${told}${await readmeExample(place)}`);
+  writeFileSync(
+    join(project, 'tsconfig.json'),
+    JSON.stringify({
+      compilerOptions: {
+        target: 'es2023',
+        lib: ['es2023', 'esnext.disposable'],
+        module: 'nodenext',
+        types: ['node'],
+      },
+    }),
+  );
+  assert.equal(await compile(project), '');
+  for (const core of [
     /^native \S+\/prebuilds\/linux-\w+\/ebbtide_core\.node$/m,
     /^wasm \S+\.wasm .*does not exist/m,
-  ].entries()) {
-    const place = join(dir, `run${n}`);
-    mkdirSync(place);
-    writeFileSync(join(project, 'example.ts'), `${told}${await readmeExample(place)}`);
-    writeFileSync(
-      join(project, 'tsconfig.json'),
-      JSON.stringify({
-        compilerOptions: {
-          target: 'es2023',
-          lib: ['es2023', 'esnext.disposable'],
-          module: 'nodenext',
-          types: ['node'],
-        },
-      }),
-    );
-    assert.equal(await compile(project), '');
+  ]) {
     const printed = await execute(project, 'example.js');
     readmePrinted(printed);
     assert.match(printed, core);
-    rmSync(join(installed, 'prebuilds'), { recursive: true, force: true });
+    for (const gone of [join(place, 'root'), join(installed, 'prebuilds')])
+      rmSync(gone, { recursive: true, force: true });
   }
 });
 
