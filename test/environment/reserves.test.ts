@@ -111,6 +111,20 @@ test('given a disk with no byte free, then removals and collections work as long
     assert.deepEqual(readdirSync(join(layout.content(root), 'blobs', 'sha256')), []);
     assert.deepEqual(readdirSync(join(layout.snapshotter(root, 'native'), 'snapshots')), []);
   });
+  await t.test('whole, of an earlier layout', async (t) => {
+    await onDisk();
+    t.after(offDisk);
+    const env = openLmdb({ path: join(layout.database(root), 'meta.mdb'), noSubdir: true, maxDbs: 14 });
+    const meta = env.openDB<Buffer, string>('meta', { encoding: 'binary' });
+    assert.match(String(meta.get('format')), /^ebbtide \d$/);
+    await meta.put('format', Buffer.from('ebbtide 2'));
+    await env.close();
+    disk.fill();
+    const logged: Logged = [];
+    await (await open(root, logged)).close();
+    assert.match(logged.join(), /was brought to layout/);
+    await removeAll(disk, root);
+  });
   for (const [name, takeAway] of Object.entries(reserves)) {
     await t.test(`without that of ${name} something fails`, async (t) => {
       await onDisk();
