@@ -17,29 +17,37 @@ import {
 } from '../engine/graph.js';
 import { abortError, EbbtideError, errorKinds, unknownError } from '../errors.js';
 
+/** What a carrier takes and gives as GraphCore does. */
+type Passed = Pick<
+  GraphCore,
+  | 'apply'
+  | 'markFrom'
+  | 'marksOf'
+  | 'places'
+  | 'stillCandidates'
+  | 'endRun'
+  | 'takeFreeable'
+  | 'unusedIds'
+  | 'withFlags'
+  | 'flagsOf'
+  | 'inDegreeOf'
+  | 'expiryOf'
+  | 'edgesOf'
+  | 'path'
+  | 'save'
+  | 'load'
+  | 'clear'
+>;
+
 /**
  * One graph of the core: what native/addon.cc exports as `Graph`, and WasmGraph. Times are i64, barriers 0 (off), 1 (on) or
  * 2 (late). Errors carry their kind as a property.
  */
-export interface CarriedGraph {
-  apply(ops: Uint32Array): void;
+export interface CarriedGraph extends Passed {
   mark(now: bigint, barrier: number): Promise<MarkResult>;
   /** Undefined until marking has ended. */
   markInSteps(now: bigint, barrier: number): (nodes: number) => MarkResult | undefined;
-  markFrom(ids: Uint32Array): number;
-  marksOf(id: number): number;
-  places(): number;
   candidates(from: number, count: number): Uint32Array;
-  stillCandidates(ids: Uint32Array): Uint32Array;
-  endRun(): void;
-  takeFreeable(): Uint32Array;
-  unusedIds(from: number, max: number): Uint32Array;
-  withFlags(flags: number): Uint32Array;
-  flagsOf(id: number): number;
-  inDegreeOf(id: number): number;
-  expiryOf(id: number): bigint | undefined;
-  edgesOf(id: number): Uint32Array;
-  path(id: number, now: bigint): Uint32Array | undefined;
   retained(
     now: bigint,
     itemOf: Uint32Array,
@@ -49,10 +57,7 @@ export interface CarriedGraph {
     roots: Uint32Array,
     edges: Uint32Array,
   ): { promise: Promise<RetainedSizes>; cancel(): void };
-  save(): Promise<Buffer>;
-  load(bytes: Uint8Array): boolean;
   stats(): { nodes: number; edges: number; limit: number; bytes: number };
-  clear(): void;
 }
 
 const NONE = new Uint32Array();
