@@ -1,4 +1,4 @@
-/** Runs the `ebbtide` command as users do: as a process of its own, on a store in a temporary directory. */
+/** Runs the `ebbtide` command on a store in a temporary directory. */
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -10,6 +10,7 @@ import { answers } from '../../src/server/listener.js';
 import { Blobs, named, writeFiles } from '../images/fixtures.js';
 import { tempDir } from '../support/db.js';
 import { checkDocument } from './schema.js';
+import { runWarm } from './warm.js';
 
 /** The command. */
 export const MAIN = fileURLToPath(new URL('../../src/bundle/main.js', import.meta.url));
@@ -61,14 +62,10 @@ export class Cli {
   }
 
   #start(stdin: 'ignore' | 'pipe', args: readonly string[]): Started {
-    const env = {
-      ...process.env,
-      ...this.#env,
-      EBBTIDE_ROOT: this.root,
-      EBBTIDE_NAMESPACE: 'test',
-      EBBTIDE_SNAPSHOTTER: 'native',
-    };
-    const child = spawn(process.execPath, [MAIN, ...args], { env, stdio: [stdin, 'pipe', 'pipe'] });
+    const child = spawn(process.execPath, [MAIN, ...args], {
+      env: this.#variables(),
+      stdio: [stdin, 'pipe', 'pipe'],
+    });
     const out: Buffer[] = [];
     const err: Buffer[] = [];
     child.stdout!.on('data', (chunk: Buffer) => out.push(chunk));
@@ -83,8 +80,19 @@ export class Cli {
     return { child, stderr, ended };
   }
 
+  /** A run in a process that others use before and after (warm.ts). */
   run(...args: string[]): Promise<Ended> {
-    return this.start(...args).ended;
+    return runWarm(args, this.#variables());
+  }
+
+  #variables(): NodeJS.ProcessEnv {
+    return {
+      ...process.env,
+      ...this.#env,
+      EBBTIDE_ROOT: this.root,
+      EBBTIDE_NAMESPACE: 'test',
+      EBBTIDE_SNAPSHOTTER: 'native',
+    };
   }
 
   /** Standard output of a run that must succeed and say nothing else. */
