@@ -294,8 +294,8 @@ export { type LmdbEngineOptions, openLmdbEngine } from './engine/lmdb/engine.js'
 export { openMemoryEngine } from './engine/memory/engine.js';
 export type { GetOptions, PutOptions, SortField, Transactor } from './engine/raw.js';
 export * from './engine/schema/names.js';
-export { type CoreInfo, type CoreKind, coreInfo, createGraph } from './gc/graph.js';
 export { metadataIndexer } from './gc/references.js';
+export { type CoreInfo, type CoreKind, coreInfo, createGraph } from './graph/carriers.js';
 
 // ---- Backends, for `newDB` and for backends of your own
 

@@ -11,8 +11,8 @@ import { openMemoryEngine } from '../engine/memory/engine.js';
 import { collectionOf, metaKey } from '../engine/schema/keys.js';
 import { SCHEMA_REVISION } from '../engine/schema/legacy.js';
 import { throwIfAborted } from '../errors.js';
-import { createGraph } from '../gc/graph.js';
 import { metadataIndexer } from '../gc/references.js';
+import { createGraph } from '../graph/carriers.js';
 import { REVISION_OF_2, readRecords, revisionOf } from './records.js';
 
 export interface Loaded {

@@ -9,8 +9,8 @@ import { breathe } from '../backends/files.js';
 import { EdgeKind, NodeFlag } from '../engine/contract.js';
 import type { GraphCore } from '../engine/graph.js';
 import { throwIfAborted, unknownError } from '../errors.js';
+import { createGraph } from '../graph/carriers.js';
 import type { Instant } from '../model/time.js';
-import { createGraph } from './graph.js';
 
 /** Edges and roots that the core does not know (extra-edges.ts). */
 export interface ExtraEdges {

@@ -8,7 +8,7 @@ import { key } from '../../src/engine/schema/keys.js';
 import { assertGraphSound, assertKind, gate } from '../../src/engine/suite/support.js';
 import { suiteIndexer } from '../../src/engine/suite.js';
 import { unavailable } from '../../src/errors.js';
-import { createGraph } from '../../src/gc/graph.js';
+import { createGraph } from '../../src/graph/carriers.js';
 import { tempDir } from './temp.js';
 
 const image = (name: string): string => key('images', 'ns', name);

@@ -16,7 +16,7 @@ import { openMemoryEngine } from '../../src/engine/memory/engine.js';
 import { key } from '../../src/engine/schema/keys.js';
 import { suiteIndexer } from '../../src/engine/suite.js';
 import { unavailable } from '../../src/errors.js';
-import { createGraph } from '../../src/gc/graph.js';
+import { createGraph } from '../../src/graph/carriers.js';
 import { Random } from '../support/random.js';
 import { tempDir } from './temp.js';
 

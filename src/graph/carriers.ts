@@ -5,8 +5,8 @@
 import type { GraphCore } from '../engine/graph.js';
 import { invalidArgument, unavailable } from '../errors.js';
 import { addonError, addonPath, buildCommand, loadAddon } from '../system/addon.js';
-import { type CarriedGraph, CoreGraph } from './graph-core.js';
-import { WasmGraph, wasmError, wasmPath } from './graph-wasm.js';
+import { type CarriedGraph, CoreGraph } from './core-graph.js';
+import { WasmGraph, wasmError, wasmPath } from './wasm-graph.js';
 
 export type CoreKind = GraphCore['kind'];
 export const coreKinds: readonly CoreKind[] = ['native', 'wasm'];

@@ -1,7 +1,7 @@
-/** The thread of graph-wasm.ts that answers a report of retained sizes over a copy of the graph, and ends. */
+/** The thread of wasm-graph.ts that answers a report of retained sizes over a copy of the graph, and ends. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { EbbtideError } from '../errors.js';
-import { type Failure, type Report, WasmGraph } from './graph-wasm.js';
+import { type Failure, type Report, WasmGraph } from './wasm-graph.js';
 
 const { bytes, query, mostPages } = workerData as Report;
 try {

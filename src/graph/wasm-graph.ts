@@ -1,6 +1,6 @@
 /**
  * The C++ graph core as WebAssembly, for hosts where its addon does not load: native/wasm/carrier.cc called as
- * native/addon.cc would be. Used by graph.ts.
+ * native/addon.cc would be. Used by carriers.ts.
  *
  * Threading: the JavaScript thread does everything, in turns of half a millisecond; only a report of retained sizes, which
  * cannot pause, goes to a thread of its own with a copy of the graph. Graphs of some thousand nodes are done with at once.
@@ -20,7 +20,7 @@ import {
   unavailable,
 } from '../errors.js';
 import { packageFile } from '../system/addon.js';
-import type { CarriedGraph } from './graph-core.js';
+import type { CarriedGraph } from './core-graph.js';
 
 const PAGE_BYTES = 65_536;
 /** The module's own need; it asks for more as the graph grows. */
@@ -280,7 +280,7 @@ export class WasmGraph implements CarriedGraph {
     const run = async (): Promise<void> => {
       const bytes = await this.save();
       if (!this.#reports.has(end)) return;
-      thread = new Worker(new URL('./graph-wasm-worker.js', import.meta.url), {
+      thread = new Worker(new URL('./wasm-worker.js', import.meta.url), {
         workerData: { bytes, query, mostPages: this.#mostPages } satisfies Report,
         execArgv: [],
       });
