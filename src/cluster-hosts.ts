@@ -14,8 +14,8 @@ import { hostOfId, type KnownHost, knownHosts } from './engine/etcd/members.js';
 import { EtcdTransaction } from './engine/etcd/transaction.js';
 import { key, leaf, namespaceOf } from './engine/schema/keys.js';
 import { type EbbtideError, failedPrecondition, notFound, throwIfAborted } from './errors.js';
-import type { UsageReport } from './gc/retained.js';
-import type { LeaseOwner, Why } from './gc/why.js';
+import type { UsageReport } from './gc/report/retained.js';
+import type { LeaseOwner, Why } from './gc/report/why.js';
 import { type Instant, parseTimestamp } from './model/time.js';
 
 export interface HostInfo {

@@ -10,11 +10,11 @@ import { LAST } from './engine/etcd/layout.js';
 import { fenceOf } from './engine/etcd/locks.js';
 import { collectionOf, components, leaf, snapshotKey } from './engine/schema/keys.js';
 import { EbbtideError, failedPrecondition, isFailedPrecondition, unavailable } from './errors.js';
-import { BackendSweeps, nameOf } from './gc/backend-sweeps.js';
-import { orphanLimits } from './gc/orphan-guard.js';
 import { emptyStats, type GCStats } from './gc/stats.js';
-import { messageOf, type SweepReport } from './gc/sweep.js';
-import type { BackendItem } from './gc/unnamed-items.js';
+import { BackendSweeps, nameOf } from './gc/sweep/backend-sweeps.js';
+import { orphanLimits } from './gc/sweep/orphan-guard.js';
+import { messageOf, type SweepReport } from './gc/sweep/sweep.js';
+import type { BackendItem } from './gc/sweep/unnamed-items.js';
 import { formatTimestamp, now } from './model/time.js';
 import { Guards, type Release } from './stores/guards.js';
 

@@ -9,10 +9,10 @@
 import { join } from 'node:path';
 import { copyTree } from '../backends/copy-tree.js';
 import { exists } from '../backends/files.js';
-import { Metastore } from '../backends/metastore.js';
-import type { StoredSnapshot } from '../backends/metastore-records.js';
 import { inlineJobs } from '../backends/remove-tree.js';
-import { SNAPSHOTS } from '../backends/snapshot-driver.js';
+import { Metastore } from '../backends/snapshotters/metastore.js';
+import type { StoredSnapshot } from '../backends/snapshotters/metastore-records.js';
+import { SNAPSHOTS } from '../backends/snapshotters/snapshot-driver.js';
 import { isKind, throwIfAborted } from '../errors.js';
 import { messageOf } from '../system/system-errors.js';
 import { makeDirectory, type Transfer } from './transfer.js';

@@ -6,7 +6,7 @@ import type { SnapshotterBackend } from '../backends/contract.js';
 import { breathe, eachLimit } from '../backends/files.js';
 import { components, key, snapshotKey } from '../engine/schema/keys.js';
 import { isKind, isNotFound, throwIfAborted } from '../errors.js';
-import { isSnapshotNamed, messageOf, underGuard } from '../gc/sweep.js';
+import { isSnapshotNamed, messageOf, underGuard } from '../gc/sweep/sweep.js';
 import type { SnapshotRecord } from '../model/records.js';
 import { readRecord } from '../stores/common.js';
 import { snapshotGuard } from '../stores/guards.js';

@@ -13,23 +13,23 @@
 import { breathe } from '../backends/files.js';
 import { invalidArgument, throwIfAborted } from '../errors.js';
 import type { Instant } from '../model/time.js';
-import { BackendSweeps, nameOf } from './backend-sweeps.js';
 import { endCollectors, type StartedCollector, startCollectors } from './collectors.js';
-import { type BackendName, CONTENT_BACKEND } from './dirty.js';
-import { listCandidates } from './dry-run.js';
 import type { CollectHost } from './host.js';
-import { checkMass, type MassGuard, massGuard } from './mass-guard.js';
-import { orphanLimits } from './orphan-guard.js';
-import { RecordSweep } from './record-sweep.js';
-import type { RemovalEvent } from './removal.js';
-import { RunEdges } from './run-edges.js';
-import { checkLimits, limitCandidates, type RunLimits } from './run-limits.js';
-import { Slicer } from './slicer.js';
+import { RunEdges } from './mark/run-edges.js';
+import { listCandidates } from './report/dry-run.js';
 import { type Counts, count, emptyStats, type GCStats } from './stats.js';
-import { messageOf, type SweepReport } from './sweep.js';
-import { ITEMS_FOR_THREAD } from './sweep-content.js';
+import { BackendSweeps, nameOf } from './sweep/backend-sweeps.js';
+import { type BackendName, CONTENT_BACKEND } from './sweep/dirty.js';
+import { checkMass, type MassGuard, massGuard } from './sweep/mass-guard.js';
+import { orphanLimits } from './sweep/orphan-guard.js';
+import { RecordSweep } from './sweep/record-sweep.js';
+import type { RemovalEvent } from './sweep/removal.js';
+import { checkLimits, limitCandidates, type RunLimits } from './sweep/run-limits.js';
+import { Slicer } from './sweep/slicer.js';
+import { messageOf, type SweepReport } from './sweep/sweep.js';
+import { ITEMS_FOR_THREAD } from './sweep/sweep-content.js';
+import { type BackendItem, UnnamedItems } from './sweep/unnamed-items.js';
 import { kindName, type Node } from './types.js';
-import { type BackendItem, UnnamedItems } from './unnamed-items.js';
 
 export interface CollectOptions extends RunLimits {
   /** Ends marking and removing with its error; what was removed stays so. Backends are not interrupted. */

@@ -3,8 +3,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { key } from '../../src/engine/schema/keys.js';
 import { collect } from '../../src/gc/collect.js';
-import { sweepContent } from '../../src/gc/sweep-content.js';
-import { UnnamedItems } from '../../src/gc/unnamed-items.js';
+import { sweepContent } from '../../src/gc/sweep/sweep-content.js';
+import { UnnamedItems } from '../../src/gc/sweep/unnamed-items.js';
 import { digest, world } from '../support/gc-world.js';
 
 const turns = async (count: number): Promise<void> => {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { CollectionContext, Collector, Send } from '../../src/gc/collectors.js';
-import { RunEdges } from '../../src/gc/run-edges.js';
+import { RunEdges } from '../../src/gc/mark/run-edges.js';
 import { type Node, ResourceImage, ResourceMount, ResourceStream } from '../../src/gc/types.js';
 import { now } from '../../src/model/time.js';
 import { digest, gc, past, type World, world } from '../support/gc-world.js';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Outstanding } from '../../src/gc/outstanding.js';
-import { Slicer } from '../../src/gc/slicer.js';
+import { Outstanding } from '../../src/gc/sweep/outstanding.js';
+import { Slicer } from '../../src/gc/sweep/slicer.js';
 
 test('given quick and slow slices, when they end, then the size follows the budget within its limits', () => {
   const slicer = new Slicer(2);

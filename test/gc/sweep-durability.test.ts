@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { SweepWork } from '../../src/gc/dirty.js';
-import { sweepContent } from '../../src/gc/sweep-content.js';
-import { sweepSnapshotter } from '../../src/gc/sweep-snapshots.js';
-import { type BackendItem, UnnamedItems } from '../../src/gc/unnamed-items.js';
+import type { SweepWork } from '../../src/gc/sweep/dirty.js';
+import { sweepContent } from '../../src/gc/sweep/sweep-content.js';
+import { sweepSnapshotter } from '../../src/gc/sweep/sweep-snapshots.js';
+import { type BackendItem, UnnamedItems } from '../../src/gc/sweep/unnamed-items.js';
 import { digest, world } from '../support/gc-world.js';
 
 const nothing: ReadonlySet<string> = new Set();

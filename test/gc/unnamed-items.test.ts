@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { type BackendItem, UnnamedItems } from '../../src/gc/unnamed-items.js';
+import { type BackendItem, UnnamedItems } from '../../src/gc/sweep/unnamed-items.js';
 
 const text = fc.string({ unit: 'grapheme', maxLength: 300 });
 const item: fc.Arbitrary<BackendItem> = fc.oneof(

@@ -3,10 +3,10 @@ import { describe, type TestContext, test } from 'node:test';
 import { blobKey, imageKey } from '../../src/engine/schema/keys.js';
 import { isKind } from '../../src/errors.js';
 import type { Collector } from '../../src/gc/collectors.js';
-import type { InTurn } from '../../src/gc/extra-edges.js';
-import type { ObjectName } from '../../src/gc/objects.js';
+import type { InTurn } from '../../src/gc/report/marked-run.js';
+import type { ObjectName } from '../../src/gc/report/objects.js';
+import { type Why, type WhyOptions, why } from '../../src/gc/report/why.js';
 import { ResourceContent, ResourceStream } from '../../src/gc/types.js';
-import { type Why, type WhyOptions, why } from '../../src/gc/why.js';
 import { parseTimestamp } from '../../src/model/time.js';
 import { digest, future, gc, past, type World, world } from '../support/gc-world.js';
 
