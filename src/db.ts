@@ -77,7 +77,7 @@ export class DB implements AsyncDisposable {
         ? new Cluster(
             engine,
             host,
-            (run) => this.#inTurn(run),
+            (run) => this.#betweenRuns(run),
             () => this.enableEtcdGC,
           )
         : undefined;
@@ -152,8 +152,8 @@ export class DB implements AsyncDisposable {
     const run = () =>
       collect(this.#host, { ...this.#defaults(), ...options, ...(ctx.signal && { signal: ctx.signal }) });
     const cluster = this.#cluster;
-    if (cluster === undefined || options.dryRun) return this.#inTurn(run);
-    return this.#inTurn(() => cluster.collect(run));
+    if (cluster === undefined || options.dryRun) return this.#betweenRuns(run);
+    return this.#betweenRuns(() => cluster.collect(run));
   }
 
   #defaults(): RunOptions {
@@ -162,7 +162,7 @@ export class DB implements AsyncDisposable {
 
   /** What a collection would remove now; plain JSON, to be looked at, kept in a file and applied later. */
   planCollection(ctx: CallContext = {}, options: RunOptions = {}): Promise<CollectionPlan> {
-    return this.#inTurn(() =>
+    return this.#betweenRuns(() =>
       planCollection(this.#host, { ...options, ...(ctx.signal && { signal: ctx.signal }) }),
     );
   }
@@ -182,7 +182,7 @@ export class DB implements AsyncDisposable {
         ...options,
         ...(ctx.signal && { signal: ctx.signal }),
       });
-    return this.#inTurn(async () => this.#cluster?.collectOrFail(run) ?? run());
+    return this.#betweenRuns(async () => this.#cluster?.collectOrFail(run) ?? run());
   }
 
   /** The object that is meant by what `why` takes. NotFound; InvalidArgument when several match. */
@@ -199,7 +199,7 @@ export class DB implements AsyncDisposable {
    */
   why(ctx: CallContext, object: string | ObjectName, options: WhyOptions = {}): Promise<Why> {
     const name = typeof object === 'string' ? { name: object } : object;
-    const answer = why(this.#host, (run) => this.#inTurn(run), ctx, name, options);
+    const answer = why(this.#host, (run) => this.#betweenRuns(run), ctx, name, options);
     return this.hosts?.inWhy(answer) ?? answer;
   }
   /**
@@ -207,7 +207,7 @@ export class DB implements AsyncDisposable {
    * a name of `without` that no row has.
    */
   du(ctx: CallContext = {}, options: UsageOptions = {}): Promise<UsageReport> {
-    const report = diskUsageBy(this.#host, (run) => this.#inTurn(run), ctx, options);
+    const report = diskUsageBy(this.#host, (run) => this.#betweenRuns(run), ctx, options);
     return this.hosts?.inUsage(report) ?? report;
   }
   /** The hosts that share the tree over etcd; undefined for an embedded store. */
@@ -232,7 +232,7 @@ export class DB implements AsyncDisposable {
     const parts = {
       hasAllContent: engine.kind !== 'etcd' || sharesDirectories(engine),
       hasAllSnapshots: engine.kind !== 'etcd',
-      verifyGraph: () => this.#inTurn(async () => engine.verifyGraph()),
+      verifyGraph: () => this.#betweenRuns(async () => engine.verifyGraph()),
     };
     return this.#host.read({}, () => checkStore(this.#host, parts, ctx.signal, options));
   }
@@ -249,7 +249,7 @@ export class DB implements AsyncDisposable {
       options.signal === undefined ? abort.signal : AbortSignal.any([options.signal, abort.signal]);
     const run = async (): Promise<BackupReport> => {
       // Between collections: a sweep that has begun has looked at records that may be of the backup's moment.
-      const release = await this.#inTurn(async () => this.#host.holdSweeps());
+      const release = await this.#betweenRuns(async () => this.#host.holdSweeps());
       try {
         return await backUp(this.#host, directory, { ...options, signal });
       } finally {
@@ -271,7 +271,7 @@ export class DB implements AsyncDisposable {
   }
 
   /** Runs one thing that marks after the other. */
-  #inTurn<T>(run: () => Promise<T>): Promise<T> {
+  #betweenRuns<T>(run: () => Promise<T>): Promise<T> {
     const turn = this.#collection.then(() => this.#host.read({}, run));
     this.#collection = turn.catch(() => undefined);
     return turn;

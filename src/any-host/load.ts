@@ -3,7 +3,7 @@
  * Called by store.ts. The engine is of one moment of the file, and of nobody else's from then on.
  */
 
-import { breathe } from '../backends/files.js';
+import { yieldToEventLoop } from '../backends/files.js';
 import { rootBucket } from '../bolt/bucket.js';
 import { readBolt } from '../bolt/snapshot.js';
 import type { Engine, Indexer } from '../engine/contract.js';
@@ -45,7 +45,7 @@ export async function loadMetadata(path: string, signal?: AbortSignal): Promise<
       let step = 0;
       for (const _ of steps) {
         if (++step % STEPS_PER_TURN !== 0) continue;
-        await breathe();
+        await yieldToEventLoop();
         throwIfAborted(signal);
       }
     },

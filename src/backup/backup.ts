@@ -88,7 +88,7 @@ interface Parts {
 /**
  * Makes a backup in `directory`, which is not there yet or is empty. REQUIRES: sweeps of the backends are held.
  * AlreadyExists: something is there. InvalidArgument: inside the store, or a base elsewhere. NotImplemented: records in etcd or
- * in memory, or a backend of somebody else. Unavailable: the disk is full; nothing is left then.
+ * in memory, or a backend of another author. Unavailable: the disk is full; nothing is left then.
  */
 export async function backUp(
   host: BackupHost,

@@ -1,5 +1,5 @@
 /**
- * Restores a backup into a root that is not there, or has nothing in it. Called by embedders and the command; nobody may use the
+ * Restores a backup into a root that is not there, or has nothing in it. Called by embedders and the command; no process may use the
  * root meanwhile.
  *
  * The metadata is compared with the manifest first. All is made in a draft in the root, every blob with the size that its record

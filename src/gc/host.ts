@@ -3,7 +3,7 @@ import type { DiskJobs } from '../backends/contract.js';
 import type { EventsPublisher, StoreHost } from '../stores/host.js';
 import type { CollectorRegistry } from './collectors.js';
 import type { ExpiryClock } from './schedule/expiry-clock.js';
-import type { BackendSweepHost } from './sweep/backend-sweeps.js';
+import type { BackendSweepHost } from './sweep/backend-sweeper.js';
 
 export interface CollectHost extends StoreHost, BackendSweepHost {
   readonly collectors: CollectorRegistry;

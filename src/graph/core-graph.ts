@@ -1,9 +1,9 @@
 /**
- * The C++ graph core (native/) as a GraphCore, whichever carrier brings it: turns calls into batched calls of the carrier
+ * The C++ graph core (native/) as a GraphCore, whichever carrier brings it: makes calls batched calls of the carrier
  * and its errors into EbbtideErrors. Created by carriers.ts; the contract is engine/graph.ts.
  *
  * Threading: one instance belongs to one JavaScript thread. The addon does `mark`, `save` and `retained` on the thread pool,
- * and ops applied meanwhile wait some microseconds for the other thread to pause; WebAssembly does them in turns of the
+ * and ops applied meanwhile wait some microseconds for the other thread to pause; WebAssembly does them between rounds of the
  * event loop. Either way ops take effect at once, under the write barrier.
  */
 import {

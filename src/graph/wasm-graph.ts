@@ -2,7 +2,7 @@
  * The C++ graph core as WebAssembly, for hosts where its addon does not load: native/wasm/carrier.cc called as
  * native/addon.cc would be. Used by carriers.ts.
  *
- * Threading: the JavaScript thread does everything, in turns of half a millisecond; only a report of retained sizes, which
+ * Threading: the JavaScript thread does everything, half a millisecond at a time; only a report of retained sizes, which
  * cannot pause, goes to a thread of its own with a copy of the graph. Graphs of some thousand nodes are done with at once.
  * Memory: each graph has one of its own, which grows by blocks up to 4 GiB (some 250 million nodes) and is given back when
  * the graph is cleared or forgotten. At the ceiling: ResourceExhausted, with the graph as it was.
@@ -28,8 +28,8 @@ const FIRST_PAGES = 16;
 const MOST_PAGES = 65_536;
 const MOST_U32 = 2 ** 32 - 1;
 const TYPES = 32;
-/** How long the core is at it before the event loop gets a turn. */
-const TURN_MS = 0.5;
+/** How long the core works before it yields to the event loop. */
+const RUN_MS = 0.5;
 
 /** Where something of the core is; 0 for nothing. Signed, as the engine gives it. */
 type Pointer = number;
@@ -124,11 +124,11 @@ export type RetainedWords = Parameters<CarriedGraph['retained']>;
 
 const aTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
-/** Takes steps until one says that it was the last, giving the event loop its turns; at once when `isSmall`. */
+/** Takes steps until one says that it was the last, yielding to the event loop; at once when `isSmall`. */
 async function inTurns(isSmall: boolean, step: () => unknown): Promise<void> {
   let start = performance.now();
   while (!step()) {
-    if (isSmall || performance.now() - start < TURN_MS) continue;
+    if (isSmall || performance.now() - start < RUN_MS) continue;
     await aTurn();
     start = performance.now();
   }
@@ -276,7 +276,7 @@ export class WasmGraph implements CarriedGraph {
       void thread?.terminate();
     };
     this.#reports.add(end);
-    const cancel = (): void => end(canceled('retained: nobody waits for it any more'));
+    const cancel = (): void => end(canceled('retained: no caller waits for it any more'));
     const run = async (): Promise<void> => {
       const bytes = await this.save();
       if (!this.#reports.has(end)) return;
@@ -363,7 +363,7 @@ export class WasmGraph implements CarriedGraph {
     return this.#must(this.#wasm.input(bytes));
   }
 
-  /** Passes operands, one after the other; answers how many words they are. */
+  /** Passes operands, one after the other; returns how many words they are. */
   #put(...arrays: (Uint32Array | Float64Array)[]): number {
     const bytes = arrays.reduce((sum, { byteLength }) => sum + byteLength, 0);
     let at = this.#room(bytes);
@@ -385,7 +385,7 @@ export class WasmGraph implements CarriedGraph {
   }
 }
 
-/** A copy of the last answer. */
+/** A copy of the last result. */
 function answered(wasm: Exports, memory: Memory): Uint8Array<ArrayBuffer> {
   const at = wasm.answerAt() >>> 0;
   return new Uint8Array(memory.buffer.slice(at, at + wasm.answerBytes()));
@@ -398,13 +398,13 @@ export interface Report {
   mostPages: number;
 }
 
-/** What it answers when it could not. */
+/** What it sends when it failed. */
 export interface Failure {
   kind: ErrorKind;
   message: string;
 }
 
-/** An answer that is not 0; otherwise the error that the core tells of. */
+/** An answer that is not 0; otherwise the error that the core reports. */
 function must(wasm: Exports, memory: Memory, answer: number): number {
   if (answer !== 0) return answer >>> 0;
   const text = (at: Pointer): string => {

@@ -1,4 +1,4 @@
-/** The thread of wasm-graph.ts that answers a report of retained sizes over a copy of the graph, and ends. */
+/** The thread of wasm-graph.ts that makes a report of retained sizes over a copy of the graph, and ends. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { EbbtideError } from '../errors.js';
 import { type Failure, type Report, WasmGraph } from './wasm-graph.js';

@@ -115,12 +115,12 @@ test('given commits that are lost between two slices, when the second begins, th
   const id = w.engine.idOf(w.snapshotKey('s')) ?? -1;
   await w.engine.graph.mark(now());
   const edges = new RunEdges(w.engine, [], now(), undefined);
-  assert.equal(edges.settleAt(7), true);
+  assert.equal(edges.followAt(7), true);
   assert.equal(w.engine.graph.marksOf(id), 0);
   // What takes the label away again is lost: the condition holds, and the revision is what it was.
   const labels = { [gc('cond.value-usedat')]: past() };
   await w.put(w.snapshotKey('s'), { createdat: 1n, updatedat: 1n, name: 'ns1/1/s', labels });
   Object.defineProperty(w.engine, 'epoch', { value: w.engine.epoch + 1 });
-  assert.equal(edges.settleAt(7), true);
+  assert.equal(edges.followAt(7), true);
   assert.notEqual(w.engine.graph.marksOf(id), 0);
 });

@@ -344,7 +344,7 @@ describe('dirty flags', () => {
     await w.engine.update((tx) => {
       tx.delete(w.blobKey('a'));
       tx.delete(w.snapshotKey('s'));
-      w.dirty.noteRemoved(tx, { kind: 'blob', digest: d }, { kind: 'snapshot', snapshotter: 'native', name });
+      w.dirty.markRemoved(tx, { kind: 'blob', digest: d }, { kind: 'snapshot', snapshotter: 'native', name });
     });
     await w.collect();
     assert.deepEqual([w.content.walks, w.native.walks], [0, 0]);

@@ -205,9 +205,9 @@ export class Life {
         judge.runIsComplete();
         return mutation === 'no-flush' ? Promise.resolve() : flush();
       },
-      mentioned: (key) => {
+      isReferenced: (key) => {
         if (mutation === 'no-sweep-recheck') return false;
-        const mentioned = engine.mentioned(key);
+        const mentioned = engine.isReferenced(key);
         if (mentioned) marks.add('named again before its bytes went');
         return mentioned;
       },

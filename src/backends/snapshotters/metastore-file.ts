@@ -22,7 +22,7 @@ import {
 } from '../../system/lmdb.js';
 import { awaitOlderReaders, type LockFile, Readers, takeNewest } from '../../system/lmdb-readers.js';
 import { errnoOf, fsError, isAbsent, messageOf } from '../../system/system-errors.js';
-import { breathe, syncDirectory } from '../files.js';
+import { syncDirectory, yieldToEventLoop } from '../files.js';
 
 export type Table = Database<Buffer, Buffer>;
 
@@ -242,7 +242,7 @@ async function create(path: string, tables: number): Promise<void> {
 async function commitCause(error: unknown): Promise<unknown> {
   if (!(error instanceof Error) || !('commitError' in error)) return error;
   const reason = Promise.resolve(error.commitError).catch((cause: unknown) => cause);
-  const told = await Promise.race([reason, breathe()]);
+  const told = await Promise.race([reason, yieldToEventLoop()]);
   return told instanceof Error ? told : error;
 }
 

@@ -16,7 +16,7 @@ import { EbbtideError } from '../../errors.js';
 import type { HeldDirectory } from '../../system/held-directory.js';
 import { isFull, messageOf } from '../../system/system-errors.js';
 import type { DiskJobs, RemovalReport } from '../contract.js';
-import { breathe, orAbsent, syncDirectory } from '../files.js';
+import { orAbsent, syncDirectory, yieldToEventLoop } from '../files.js';
 import { diskError } from '../fs-errors.js';
 import type { BackendLog } from '../log.js';
 import { addReport, emptyReport } from '../remove-tree.js';
@@ -219,7 +219,7 @@ export class NumberedDirectories {
     const candidates: string[] = [];
     for (let at = 0; at < names.length; at += STEP) {
       candidates.push(...names.slice(at, at + STEP).filter(isUnknown));
-      await breathe();
+      await yieldToEventLoop();
     }
     return this.#meta.write(() => candidates.filter(isUnknown));
   }

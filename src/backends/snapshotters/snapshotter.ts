@@ -35,7 +35,7 @@ import type {
 } from '../contract.js';
 import { diskUsage } from '../disk-usage.js';
 import { FileLock } from '../file-lock.js';
-import { breathe, makeRoot } from '../files.js';
+import { makeRoot, yieldToEventLoop } from '../files.js';
 import { diskError } from '../fs-errors.js';
 import { type BackendLog, stderrLog } from '../log.js';
 import { ObjectLocks } from '../object-locks.js';
@@ -228,7 +228,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
         last = id;
         yield id;
       }
-      await breathe();
+      await yieldToEventLoop();
     }
   }
 

@@ -7,7 +7,7 @@
 import type { Dirent } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { breathe, orAbsent } from '../files.js';
+import { orAbsent, yieldToEventLoop } from '../files.js';
 import { diskError } from '../fs-errors.js';
 
 /** Removed directories keep their number where an earlier version, or containerd, removed them: few, or a small share. */
@@ -30,7 +30,7 @@ export async function toBeSpared(
   for (const name of unknown) {
     if (Number(name) <= sequence) continue;
     if (!(await isHollow(join(directory, name)))) spared.push(name);
-    await breathe();
+    await yieldToEventLoop();
   }
   return spared;
 }

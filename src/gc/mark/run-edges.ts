@@ -1,11 +1,11 @@
 /**
- * Edges that exist for one collection only: conditional references, and what collectors tell (resources in use,
+ * Edges that exist for one collection only: conditional references, and what collectors report (resources in use,
  * resources of leases, back references, forward references). They are followed to a fixed point together with
  * the graph core's own edges.
  *
  * Called by collect.ts on the main thread between the mark and the end of the run. Writers go on meanwhile, so
- * every slice settles again if the store has changed; each namespace, lease, label target and node is told to a
- * collector once, so settling again costs what is new.
+ * every slice follows what is new if the store has changed; each namespace, lease, label target and node is passed to a
+ * collector once, so following again costs what is new.
  */
 import { type Engine, type Key, NodeFlag } from '../../engine/contract.js';
 import { MarkBit } from '../../engine/graph.js';
@@ -50,9 +50,9 @@ export class RunEdges {
   #toMark: number[] = [];
   /** Answers of collectors that are still to come. */
   #pending: Promise<void>[] = [];
-  /** Revision up to which everything is settled, and the engine's epoch then. */
-  #settledAt = -1;
-  #settledIn = -1;
+  /** Revision up to which everything is followed, and the engine's epoch then. */
+  #followedAt = -1;
+  #followedIn = -1;
 
   constructor(
     engine: Engine,
@@ -67,9 +67,9 @@ export class RunEdges {
   }
 
   /** Follows everything, waiting for collectors' answers. The first error of a collector is thrown. */
-  async settle(): Promise<void> {
+  async followAll(): Promise<void> {
     for (;;) {
-      this.#followAll();
+      this.#follow();
       if (this.#pending.length === 0) return;
       const pending = this.#pending;
       this.#pending = [];
@@ -77,25 +77,25 @@ export class RunEdges {
     }
   }
 
-  /** Follows what is new. False when a collector's answer must be waited for first (`settle`). */
-  isSettled(): boolean {
-    this.#followAll();
+  /** Follows what is new. False when a collector's answer must be waited for first (`followAll`). */
+  tryFollowNew(): boolean {
+    this.#follow();
     return this.#pending.length === 0;
   }
 
   /** The same inside a slice, at the slice's revision; when false, nothing may be removed. */
-  settleAt(revision: number): boolean {
+  followAt(revision: number): boolean {
     const { epoch } = this.#engine;
-    if (revision === this.#settledAt && epoch === this.#settledIn) return true;
-    if (!this.isSettled()) return false;
-    this.#settledAt = revision;
-    this.#settledIn = epoch;
+    if (revision === this.#followedAt && epoch === this.#followedIn) return true;
+    if (!this.tryFollowNew()) return false;
+    this.#followedAt = revision;
+    this.#followedIn = epoch;
     return true;
   }
 
   /** The run's own commit moved the store from `revision` by one, and added no reference. */
   ownCommit(revision: number): void {
-    if (this.#settledAt === revision) this.#settledAt = revision + 1;
+    if (this.#followedAt === revision) this.#followedAt = revision + 1;
   }
 
   /** Whether a collector's resource is in use. */
@@ -103,7 +103,7 @@ export class RunEdges {
     return this.#reached.has(node);
   }
 
-  #followAll(): void {
+  #follow(): void {
     let more = true;
     while (more) {
       const sent = this.#sent.size;
@@ -154,7 +154,7 @@ export class RunEdges {
   /** Whether a node is marked and stands for the record it stood for when the run began. */
   #isMarkedSinceBegin(id: number): boolean {
     const { graph } = this.#engine;
-    const sinceBegin = (graph.marksOf(id) & (MarkBit.plain | MarkBit.born)) === MarkBit.plain;
+    const sinceBegin = (graph.marksOf(id) & (MarkBit.plain | MarkBit.allocatedBlack)) === MarkBit.plain;
     return sinceBegin && (graph.flagsOf(id) & NodeFlag.present) !== 0;
   }
 
@@ -180,7 +180,7 @@ export class RunEdges {
 
   #ask(answer: void | Promise<void>): void {
     if (answer instanceof Promise) {
-      // The answer is awaited by `settle`; until then a failure must not count as unhandled.
+      // The answer is awaited by `followAll`; until then a failure must not count as unhandled.
       answer.catch(() => undefined);
       this.#pending.push(answer);
     }

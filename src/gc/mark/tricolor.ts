@@ -40,7 +40,7 @@ const withoutVariant = (node: Node): Node =>
   (node.type & ResourceMax) === node.type ? node : { ...node, type: node.type & ResourceMax };
 
 /**
- * Everything reachable from `roots` over `refs`, variant bits cleared in the answer. Each distinct node
+ * Everything reachable from `roots` over `refs`, variant bits cleared in the result. Each distinct node
  * (variants count as distinct) is expanded once. The first error of `refs` aborts and is thrown.
  */
 export function tricolor(roots: Iterable<Node>, refs: (node: Node) => Iterable<Node>): NodeSet {
@@ -57,13 +57,13 @@ export function tricolor(roots: Iterable<Node>, refs: (node: Node) => Iterable<N
 
 export interface ConcurrentOptions {
   signal?: AbortSignal | undefined;
-  /** Most nodes expanded at a time; 64 unless told. */
+  /** Most nodes expanded at a time; default 64. */
   width?: number;
 }
 
 /**
  * Like tricolor, with asynchronous `refs` that deliver targets through `send` and are run side by side. The
- * answer holds every seen node with its variant bits as given. The first error cancels the others through the
+ * result holds every seen node with its variant bits as given. The first error cancels the others through the
  * signal they were given and is thrown; an ended `options.signal` throws its error.
  */
 export async function concurrentMark(
@@ -93,7 +93,7 @@ class Marking {
   readonly #abort = new AbortController();
   #running = 0;
   #rootsDone = false;
-  #settle: { resolve: () => void; reject: (error: unknown) => void } | undefined;
+  #outcome: { resolve: () => void; reject: (error: unknown) => void } | undefined;
 
   constructor(refs: Expand, width: number) {
     this.#refs = refs;
@@ -102,7 +102,7 @@ class Marking {
 
   async run(roots: Iterable<Node> | AsyncIterable<Node>): Promise<NodeSet> {
     const done = new Promise<void>((resolve, reject) => {
-      this.#settle = { resolve, reject };
+      this.#outcome = { resolve, reject };
     });
     this.#readRoots(roots).catch((error: unknown) => this.fail(error));
     await done;
@@ -111,13 +111,13 @@ class Marking {
 
   fail(error: unknown): void {
     this.#abort.abort(error);
-    this.#settle?.reject(error);
-    this.#settle = undefined;
+    this.#outcome?.reject(error);
+    this.#outcome = undefined;
   }
 
   async #readRoots(roots: Iterable<Node> | AsyncIterable<Node>): Promise<void> {
     for await (const root of roots) {
-      if (this.#settle === undefined) return;
+      if (this.#outcome === undefined) return;
       this.#see(root);
     }
     this.#rootsDone = true;
@@ -131,15 +131,15 @@ class Marking {
   }
 
   #next(): void {
-    while (this.#settle !== undefined && this.#running < this.#width) {
+    while (this.#outcome !== undefined && this.#running < this.#width) {
       const node = this.#grays.pop();
       if (node === undefined) break;
       this.#running++;
       void this.#expand(node);
     }
     if (this.#running > 0 || this.#grays.length > 0 || !this.#rootsDone) return;
-    this.#settle?.resolve();
-    this.#settle = undefined;
+    this.#outcome?.resolve();
+    this.#outcome = undefined;
   }
 
   async #expand(node: Node): Promise<void> {

@@ -48,7 +48,7 @@ export async function fileSystemOf(path: string): Promise<DiskReport['fileSystem
 
 type PlainLine = 'unfinished' | 'trash' | 'damaged' | 'store';
 
-/** What the directories hold at one moment. Records that are read later name what is in it: they come after the bytes. */
+/** What is in the directories at one moment. Records that are read later name what is in it: they come after the bytes. */
 export class MeasuredDisk {
   readonly #root: string;
   readonly #lines: Record<PlainLine, number> = { unfinished: 0, trash: 0, damaged: 0, store: 0 };
@@ -95,7 +95,7 @@ export class MeasuredDisk {
     this.#total = size;
   }
 
-  /** Blocks of a blob. An object is told once: what nobody asks for is an orphan. */
+  /** Blocks of a blob. Each object is asked for once: what is never asked for is an orphan. */
   blob(digest: string): number {
     return this.#take(digest);
   }
@@ -105,7 +105,7 @@ export class MeasuredDisk {
     return this.#take(objectName(snapshotter, directory));
   }
 
-  /** Of an ingest, by the backend's ref. As of objects: what nobody asks for is an orphan. */
+  /** Of an ingest, by the backend's ref. As of objects: what is never asked for is an orphan. */
   ingest(ref: string): number {
     const name = ingestName(ref);
     const bytes = this.#ingests.get(name) ?? 0;
@@ -125,7 +125,7 @@ export class MeasuredDisk {
     return bytes;
   }
 
-  /** After all records have been told. `ingests`: of the garbage, what is unfinished. */
+  /** Called after all records. `ingests`: of the garbage, what is unfinished. */
   report({ kept, garbage, ingests }: { kept: number; garbage: number; ingests: number }): DiskReport {
     let orphans = 0;
     for (const left of [this.#objects, this.#ingests]) for (const bytes of left.values()) orphans += bytes;

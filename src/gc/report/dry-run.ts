@@ -1,15 +1,15 @@
 /**
- * The list a dry run answers with: what a collection would remove now, with sizes. Called by collect.ts between
+ * The list that a dry run returns: what a collection would remove now, with sizes. Called by collect.ts between
  * the mark and the end of the run; reads only.
  */
 import type { ContentBackend, SnapshotterBackend } from '../../backends/contract.js';
-import { breathe } from '../../backends/files.js';
+import { yieldToEventLoop } from '../../backends/files.js';
 import type { Engine, Value } from '../../engine/contract.js';
 import { components } from '../../engine/schema/keys.js';
 import { isNotFound } from '../../errors.js';
 import { isDigest } from '../../model/digest.js';
 import type { Candidate } from '../stats.js';
-import type { BackendItem } from '../sweep/unnamed-items.js';
+import type { BackendItem } from '../sweep/orphan-candidates.js';
 import { kindName, nodeOfKey, ResourceContent, ResourceIngest, ResourceSnapshot } from '../types.js';
 
 export interface DryRunHost {
@@ -18,14 +18,14 @@ export interface DryRunHost {
   readonly content: Pick<ContentBackend, 'status'>;
 }
 
-/** Candidates listed before other work gets its turn. */
+/** Candidates listed between two pauses. */
 const BATCH = 512;
 
 export async function listCandidates(host: DryRunHost, ids: Uint32Array): Promise<Candidate[]> {
   const { engine } = host;
   const list: Candidate[] = [];
   for (const [i, id] of ids.entries()) {
-    if (i % BATCH === BATCH - 1) await breathe();
+    if (i % BATCH === BATCH - 1) await yieldToEventLoop();
     // Referred to again, or replaced by a new record of the same name, while the list was made.
     if (engine.graph.marksOf(id) !== 0) continue;
     const record = engine.keyOf(id);
@@ -79,7 +79,7 @@ export function itemOfOrphan({ kind, key: name }: Candidate): BackendItem | unde
   return { kind: 'snapshot', snapshotter: name.slice(0, slash), name: name.slice(slash + 1) };
 }
 
-/** Tells a record from a later one under the same key; label updates do not change it. */
+/** Distinguishes a record from a later one under the same key; label updates do not change it. */
 export function identityOf(value: Value): string {
   if (typeof value === 'string') return '';
   const times = [value.createdat, value.expireat].filter((time) => typeof time === 'bigint');

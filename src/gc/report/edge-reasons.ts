@@ -28,7 +28,7 @@ const fields: Readonly<Record<string, string>> = {
 
 export class EdgeReasons {
   readonly #engine: Engine;
-  /** Answers by `from` and `to`: many ways share their last edges. */
+  /** Reasons by `from` and `to`: many ways share their last edges. */
   readonly #known = new Map<string, StepReason>();
 
   constructor(engine: Engine) {

@@ -4,7 +4,7 @@
  * from the snapshotter; of both from the disk where it was measured.
  */
 import type { SnapshotterBackend } from '../../backends/contract.js';
-import { breathe } from '../../backends/files.js';
+import { yieldToEventLoop } from '../../backends/files.js';
 import { type Engine, type Key, NodeFlag, type Value } from '../../engine/contract.js';
 import { type GraphCore, NO_ITEM } from '../../engine/graph.js';
 import { components, leaf } from '../../engine/schema/keys.js';
@@ -50,7 +50,7 @@ export class Items {
     ] as const) {
       for (const id of ids) {
         if (++read % RECORDS_PER_TURN === 0) {
-          await breathe();
+          await yieldToEventLoop();
           throwIfAborted(signal);
         }
         const record = host.engine.keyOf(id);
@@ -71,7 +71,7 @@ export class Items {
     const items = new Items(engine.graph.stats().limit, disk);
     for (const [n, id] of presentNodes(engine.graph, ResourceIngest).entries()) {
       if (n % RECORDS_PER_TURN === RECORDS_PER_TURN - 1) {
-        await breathe();
+        await yieldToEventLoop();
         throwIfAborted(signal);
       }
       const record = engine.keyOf(id);

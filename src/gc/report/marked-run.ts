@@ -1,5 +1,5 @@
 /**
- * What reports know of reachability that the graph alone does not tell: a run that marks as a collection does and removes
+ * What reports know of reachability that is not in the graph: a run that marks as a collection does and removes
  * nothing, and the edges that it adds, conditional references that hold now and what collectors say is in use. Called by
  * why.ts, retained.ts and oldest.ts, after one collection and before the next.
  */
@@ -25,7 +25,7 @@ export async function whileMarked<T>(
     await engine.graph.mark(at, signal ? { signal } : {});
     try {
       const edges = new RunEdges(engine, started, at, signal);
-      await edges.settle();
+      await edges.followAll();
       return await look(edges);
     } finally {
       engine.graph.endRun();
@@ -36,9 +36,9 @@ export async function whileMarked<T>(
 }
 
 /** Runs something as a collection of its own: after the one under way, and before the next. */
-export type InTurn = <T>(run: () => Promise<T>) => Promise<T>;
+export type BetweenRuns = <T>(run: () => Promise<T>) => Promise<T>;
 
-/** Whether there can be any: then the graph alone does not tell what is kept. */
+/** Whether there can be any: then the graph alone does not show what is kept. */
 export function mayHaveExtraEdges({ engine, collectors }: CollectHost): boolean {
   if (collectors.size > 0) return true;
   return engine.graph.withFlags(NodeFlag.conditional | NodeFlag.present).length > 0;
@@ -49,7 +49,7 @@ export function mayHaveExtraEdges({ engine, collectors }: CollectHost): boolean 
  */
 export async function extraEdges(
   host: CollectHost,
-  inTurn: InTurn,
+  betweenRuns: BetweenRuns,
   at: Instant,
   signal?: AbortSignal,
 ): Promise<ExtraEdges> {
@@ -61,6 +61,6 @@ export async function extraEdges(
     if (targets.length > 0) edges.set(id, targets);
   }
   const inUse = () => whileMarked(host, at, signal, ({ fromCollectors }) => fromCollectors);
-  const roots = host.collectors.size === 0 ? new Set<number>() : await inTurn(inUse);
+  const roots = host.collectors.size === 0 ? new Set<number>() : await betweenRuns(inUse);
   return { edges, roots };
 }

@@ -145,7 +145,7 @@ function prefixMatches({ reader, ns, snapshotters }: Place, text: string): Key[]
 /** The first few records below `collection` whose last component begins so. */
 function beginning(reader: Reader, collection: Key, prefix: string): Key[] {
   const after = `${collection}\0${prefix}`;
-  // The scan starts behind it.
+  // The scan starts after it.
   const found: Key[] = reader.has(after) ? [after] : [];
   for (const [record] of reader.scan(collection, { after, limit: MAX_LISTED + 1 })) {
     if (!leaf(record).startsWith(prefix)) break;

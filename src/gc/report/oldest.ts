@@ -2,7 +2,7 @@
  * Since when objects have been garbage, and which of them, and of the leases, is the oldest. For reports: why.ts and
  * retained.ts.
  */
-import { breathe } from '../../backends/files.js';
+import { yieldToEventLoop } from '../../backends/files.js';
 import type { Engine, Value } from '../../engine/contract.js';
 import { throwIfAborted } from '../../errors.js';
 import type { Instant } from '../../model/time.js';
@@ -14,7 +14,7 @@ import { describeKey } from './objects.js';
 import { isRootAt } from './reach.js';
 
 /**
- * The store does not note when the last reference went, so unless the object itself expired this is the last change of
+ * The store does not record when the last reference went, so unless the object itself expired this is the last change of
  * its record: it has been garbage since then at the earliest.
  */
 export interface GarbageSince {
@@ -29,7 +29,7 @@ export interface DatedObject {
   at: Instant;
 }
 
-const NODES_PER_TURN = 1024;
+const NODES_PER_PAUSE = 1024;
 
 export function garbageSince(engine: Engine, id: number): GarbageSince | undefined {
   const expired = engine.graph.expiryOf(id);
@@ -39,7 +39,7 @@ export function garbageSince(engine: Engine, id: number): GarbageSince | undefin
   return at === undefined ? undefined : { at, meaning: 'record last changed' };
 }
 
-/** What has been garbage for longest. To be called in turn with collections. */
+/** What has been garbage for longest. REQUIRES: no collection runs meanwhile. */
 export function oldestGarbage(
   host: CollectHost,
   at: Instant,
@@ -52,8 +52,8 @@ export function oldestGarbage(
 }
 
 function* candidates({ graph }: Engine): Generator<number> {
-  for (let from = 0; from < graph.places(); from += NODES_PER_TURN)
-    yield* graph.candidates(from, NODES_PER_TURN);
+  for (let from = 0; from < graph.places(); from += NODES_PER_PAUSE)
+    yield* graph.candidates(from, NODES_PER_PAUSE);
 }
 
 /** The lease that was made first of those that have not expired. */
@@ -79,8 +79,8 @@ async function oldest(
   let found: DatedObject | undefined;
   let looked = 0;
   for (const id of ids) {
-    if (++looked % NODES_PER_TURN === 0) {
-      await breathe();
+    if (++looked % NODES_PER_PAUSE === 0) {
+      await yieldToEventLoop();
       throwIfAborted(signal);
     }
     const at = timeOf(id);

@@ -10,8 +10,8 @@ import { formatTimestamp, now } from '../../model/time.js';
 import { type CollectOptions, collect } from '../collect.js';
 import type { CollectHost } from '../host.js';
 import type { Candidate, GCStats } from '../stats.js';
+import type { BackendItem } from '../sweep/orphan-candidates.js';
 import { isUnnamed } from '../sweep/sweep.js';
-import type { BackendItem } from '../sweep/unnamed-items.js';
 import { keyOfNode, kindName, ResourceMax } from '../types.js';
 import { identityOf, itemOfOrphan, orphanCandidate } from './dry-run.js';
 
@@ -30,7 +30,7 @@ export interface CollectionPlan {
 
 /** Why an object of a plan was not removed. */
 export type RestReason =
-  /** Removed by somebody else before. */
+  /** Removed before, by another run or a client. */
   | 'gone'
   /** Another object has its name now. */
   | 'replaced'

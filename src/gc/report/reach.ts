@@ -1,11 +1,11 @@
 /**
  * A still picture of the graph for reports (why.ts, retained.ts): read from a packed copy of the core, so that writers
- * go on and every answer belongs to one moment. Memory about 10 bytes a node and 4 an edge; nothing is stored.
+ * go on and every result belongs to one moment. Memory about 10 bytes a node and 4 an edge; nothing is stored.
  *
  * A state is (id, variant) as id × 2, + 1 when reached flat. Label edges are followed from plain states only, flat
  * edges lead from plain to flat ones, structural edges keep the variant: the rules the core marks by.
  */
-import { breathe } from '../../backends/files.js';
+import { yieldToEventLoop } from '../../backends/files.js';
 import { EdgeKind, NodeFlag } from '../../engine/contract.js';
 import type { GraphCore } from '../../engine/graph.js';
 import { throwIfAborted, unknownError } from '../../errors.js';
@@ -26,8 +26,8 @@ export const plainState = (id: number): number => id * 2;
 const flatState = (id: number): number => id * 2 + 1;
 export const idOfState = (state: number): number => state >>> 1;
 
-/** Nodes read before other work gets its turn. */
-const NODES_PER_TURN = 8192;
+/** Nodes read between two pauses. */
+const NODES_PER_PAUSE = 8192;
 const KIND_BITS = 2;
 
 /** A list of words that grows by doubling. */
@@ -90,8 +90,8 @@ export class GraphView {
     const words = new Words();
     const roots: number[] = [];
     for (let id = 0; id < limit; id++) {
-      if (id % NODES_PER_TURN === NODES_PER_TURN - 1) {
-        await breathe();
+      if (id % NODES_PER_PAUSE === NODES_PER_PAUSE - 1) {
+        await yieldToEventLoop();
         throwIfAborted(signal);
       }
       const bits = copy.flagsOf(id);
@@ -191,7 +191,7 @@ export class GraphView {
   }
 }
 
-/** In the answer of `waysTo`: the state does not lead there; the state is there. */
+/** In the result of `waysTo`: the state does not lead there; the state is there. */
 export const NO_WAY = -2;
 export const END_OF_WAY = -1;
 

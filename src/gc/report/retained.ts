@@ -6,7 +6,7 @@
  * collected, `shared` the rest. Bytes that several records name (a blob in two namespaces) are counted once, and are
  * freed only when the last of the records goes.
  */
-import { breathe } from '../../backends/files.js';
+import { yieldToEventLoop } from '../../backends/files.js';
 import type { CallContext } from '../../context.js';
 import { NodeFlag } from '../../engine/contract.js';
 import type { RetainedQuery } from '../../engine/graph.js';
@@ -25,14 +25,14 @@ import {
 } from '../types.js';
 import { type DiskReport, MeasuredDisk } from './disk-report.js';
 import { Items, presentNodes } from './items.js';
-import { extraEdges, type InTurn } from './marked-run.js';
+import { type BetweenRuns, extraEdges } from './marked-run.js';
 import { describeKey } from './objects.js';
 import { type DatedObject, oldestGarbage, oldestLease } from './oldest.js';
 import type { ExtraEdges } from './reach.js';
 import type { LeaseOwner } from './why.js';
 
-/** Nodes looked at before other work gets its turn. */
-const NODES_PER_TURN = 4096;
+/** Nodes looked at between two pauses. */
+const NODES_PER_PAUSE = 4096;
 
 const typeOfKind = {
   image: ResourceImage,
@@ -117,7 +117,7 @@ export interface UsageReport {
 /** Rows are those of the context's namespace, if it names one. InvalidArgument for another grouping. */
 export async function diskUsageBy(
   host: CollectHost,
-  inTurn: InTurn,
+  betweenRuns: BetweenRuns,
   ctx: CallContext,
   { by = 'image', without = [], disk = false }: UsageOptions = {},
 ): Promise<UsageReport> {
@@ -131,7 +131,7 @@ export async function diskUsageBy(
   await host.read(ctx, () => undefined);
   const at = host.expiryClock.now();
   const { graph } = host.engine;
-  const extra = await extraEdges(host, inTurn, at, ctx.signal);
+  const extra = await extraEdges(host, betweenRuns, at, ctx.signal);
   // Before the records, which name what is found.
   const measured = disk ? await MeasuredDisk.read(host, ctx.signal) : undefined;
   const items = await Items.read(host, measured, ctx.signal);
@@ -160,7 +160,7 @@ export async function diskUsageBy(
     all: allOf(rows, sizesOf(groups.length)),
     ...(without.length > 0 && { without: { names: [...without], ...sizesOf(groups.length + 1) } }),
     ...(measured && { disk: measured.report({ kept: sizes.kept, garbage, ingests: unfinished }) }),
-    ...(disk && (await oldestOf(host, inTurn, ctx.signal))),
+    ...(disk && (await oldestOf(host, betweenRuns, ctx.signal))),
   };
 }
 
@@ -197,11 +197,11 @@ function allOf(
 
 async function oldestOf(
   host: CollectHost,
-  inTurn: InTurn,
+  betweenRuns: BetweenRuns,
   signal: AbortSignal | undefined,
 ): Promise<Pick<UsageReport, 'oldestGarbage' | 'oldestLease'>> {
   const at = host.expiryClock.now();
-  const garbage = await inTurn(() => oldestGarbage(host, at, signal));
+  const garbage = await betweenRuns(() => oldestGarbage(host, at, signal));
   const lease = await oldestLease(host, at, signal);
   return { ...(garbage && { oldestGarbage: garbage }), ...(lease && { oldestLease: lease }) };
 }
@@ -280,7 +280,7 @@ class Groups {
       if (!this.#isWanted(namespace)) continue;
       const expiresAt = engine.graph.expiryOf(id);
       groups.push({ kind, name, namespace, ...(expiresAt !== undefined && { expiresAt }), ids: [id] });
-      if (groups.length % NODES_PER_TURN === 0) await this.#turn();
+      if (groups.length % NODES_PER_PAUSE === 0) await this.#pause();
     }
     return groups;
   }
@@ -294,7 +294,7 @@ class Groups {
         : presentNodes(engine.graph, ResourceSnapshot);
     const groups = new Map<string, number[]>();
     for (const [n, id] of nodes.entries()) {
-      if (n % NODES_PER_TURN === NODES_PER_TURN - 1) await this.#turn();
+      if (n % NODES_PER_PAUSE === NODES_PER_PAUSE - 1) await this.#pause();
       const record = engine.keyOf(id);
       if (record === undefined || !this.#isWanted(namespaceOf(record))) continue;
       const name = by === 'namespace' ? namespaceOf(record) : (components(record)[2] ?? '');
@@ -310,8 +310,8 @@ class Groups {
     return wanted === undefined || wanted === '' || wanted === namespace;
   }
 
-  async #turn(): Promise<void> {
-    await breathe();
+  async #pause(): Promise<void> {
+    await yieldToEventLoop();
     throwIfAborted(this.#ctx.signal);
   }
 }

@@ -1,8 +1,8 @@
 /**
  * Why is an object kept: the shortest way from a root to it, or from every root; or that nothing keeps it, and when it
- * goes. Called by db.ts; reads only. Writers go on meanwhile: the answer is of one moment of the call.
+ * goes. Called by db.ts; reads only. Writers go on meanwhile: the result is of one moment of the call.
  */
-import { breathe } from '../../backends/files.js';
+import { yieldToEventLoop } from '../../backends/files.js';
 import type { CallContext } from '../../context.js';
 import { requireNamespace } from '../../context.js';
 import { type Engine, NodeFlag } from '../../engine/contract.js';
@@ -11,7 +11,7 @@ import { type Instant, zeroTime } from '../../model/time.js';
 import type { CollectHost } from '../host.js';
 import { labelsOf } from '../references.js';
 import { EdgeReasons, type StepReason } from './edge-reasons.js';
-import { extraEdges, type InTurn, mayHaveExtraEdges } from './marked-run.js';
+import { type BetweenRuns, extraEdges, mayHaveExtraEdges } from './marked-run.js';
 import { describeKey, findObject, type ObjectName } from './objects.js';
 import { type GarbageSince, garbageSince } from './oldest.js';
 import {
@@ -47,7 +47,7 @@ export interface WhyStep extends StepReason {
   key: string;
   /** When it stops being a root by itself: leases, images and ingests with an expiry. */
   expiresAt?: Instant;
-  /** Leases only: who took it may be told by its labels. */
+  /** Leases only: its labels may say who took it. */
   labels?: Readonly<Record<string, string>>;
   createdAt?: Instant;
   /** Leases of one host only. */
@@ -70,7 +70,7 @@ export interface Why {
 /** NotFound and InvalidArgument as `findObject`; FailedPrecondition without a namespace. */
 export async function why(
   host: CollectHost,
-  inTurn: InTurn,
+  betweenRuns: BetweenRuns,
   ctx: CallContext,
   object: ObjectName,
   { all = false }: WhyOptions = {},
@@ -83,13 +83,15 @@ export async function why(
   const at = host.expiryClock.now();
   const teller = new Teller(engine, at);
   const nearest = all ? undefined : engine.graph.path(id, at);
-  const ways = nearest ? [[...nearest]] : await farther(host, inTurn, { id, at, all }, teller, ctx.signal);
+  const ways = nearest
+    ? [[...nearest]]
+    : await farther(host, betweenRuns, { id, at, all }, teller, ctx.signal);
   const described = describeKey(record);
   if (ways.length === 0) return { object: described, state: 'garbage', paths: [], ...teller.garbage(id) };
   const paths: WhyStep[][] = [];
   for (const way of ways) {
     paths.push(teller.path(way));
-    if (paths.length % 64 === 0) await breathe();
+    if (paths.length % 64 === 0) await yieldToEventLoop();
   }
   const until = all ? lastExpiry(paths) : undefined;
   const kept = until === undefined ? {} : { keptUntil: host.expiryClock.wallAt(until) };
@@ -102,16 +104,16 @@ interface Question {
   all: boolean;
 }
 
-/** Ways that the core does not answer: from every root, or over edges that it does not know. */
+/** Ways that the core does not find: from every root, or over edges that it does not know. */
 async function farther(
   host: CollectHost,
-  inTurn: InTurn,
+  betweenRuns: BetweenRuns,
   { id, at, all }: Question,
   teller: Teller,
   signal: AbortSignal | undefined,
 ): Promise<number[][]> {
   if (!all && !mayHaveExtraEdges(host)) return [];
-  const extra = await extraEdges(host, inTurn, at, signal);
+  const extra = await extraEdges(host, betweenRuns, at, signal);
   teller.extra = extra;
   const view = await GraphView.read(host.engine.graph, at, extra, signal);
   throwIfAborted(signal);
@@ -138,7 +140,7 @@ function lastExpiry(paths: readonly WhyStep[][]): Instant | undefined {
   return last;
 }
 
-/** Turns ids into steps. */
+/** Converts ids to steps. */
 class Teller {
   extra: ExtraEdges = noExtraEdges;
   readonly #engine: Engine;

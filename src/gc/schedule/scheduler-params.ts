@@ -19,7 +19,7 @@ export interface SchedulerOptions {
   scheduleDelay?: Duration;
   /** Before the first run; 0 means no first run. Default 100 ms. */
   startupDelay?: Duration;
-  /** Stops a run that would remove nearly everything; true (default limits) unless told. */
+  /** Stops a run that would remove nearly everything; default true, with the default limits. */
   massGuard?: boolean | MassGuard;
   /** Stops a run that would remove many backend items that no record names. Default true: default limits. */
   orphanGuard?: boolean | MassGuard;

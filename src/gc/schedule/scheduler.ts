@@ -1,5 +1,5 @@
 /**
- * Decides when to collect: after deletions, after many mutations, when a lease or an image expires, or when somebody
+ * Decides when to collect: after deletions, after many mutations, when a lease or an image expires, or when a caller
  * asks, but never so often that collections take more than their share of time. Fed by mutation callbacks; runs collections one at a time.
  *
  * Nothing is stored. Mutations go on during a collection; those that happen before its start are covered by it,
@@ -50,7 +50,7 @@ export interface SchedulerHooks<S> {
 /** What is looked at of a collection's stats, in milliseconds. */
 interface HasElapsed {
   elapsed(): number;
-  /** Time it really held others up; `elapsed` where that is not known. */
+  /** Time for which it delayed others; `elapsed` where that is not known. */
   readonly pauseTotal?: number;
   readonly retryInMs?: number | undefined;
 }
@@ -127,14 +127,14 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
   }
 
   /**
-   * Asks for a collection and answers its stats. A call during a run gets the next one. Rejects when the run
+   * Asks for a collection and returns its stats. A call during a run gets the next one. Rejects when the run
    * fails, with the signal's error when that ends first (the run goes on), Canceled when the scheduler closes.
    */
   async scheduleAndWait(signal?: AbortSignal): Promise<S> {
     return this.#wait(signal, true);
   }
 
-  /** Answers the stats of the next collection without asking for one. */
+  /** Returns the stats of the next collection without asking for one. */
   async waitForNext(signal?: AbortSignal): Promise<S> {
     return this.#wait(signal, false);
   }
@@ -155,7 +155,7 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
     if (target.nextExpiry === undefined || time === undefined) return undefined;
     return new ExpiryWake({
       nextExpiry: (after) => target.nextExpiry?.(after),
-      // As if somebody had asked for a collection.
+      // As if a caller had asked for a collection.
       wake: () => this.#post({ at: this.#clock.now(), mutation: false, dirty: false }),
       time,
       setTimeout: (fn, ms) => this.#clock.setTimeout(fn, ms),
@@ -238,7 +238,7 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
     this.#clock.clearTimeout(this.#timer);
     this.#clock.clearTimeout(this.#retryTimer);
     this.#expiry?.close();
-    if (this.#running === undefined) this.#settle((waiter) => waiter.reject(reason));
+    if (this.#running === undefined) this.#endWaiters((waiter) => waiter.reject(reason));
   }
 
   // ------------------------------------------------------------------------------------------------ running
@@ -265,7 +265,7 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
     const { pauseThreshold } = this.params;
     if (pauseThreshold > 0) {
       const average = Math.max(MINIMUM_RUN_MS, this.#pauseSum / this.#runs);
-      // A run takes a processor's time also where it holds nobody up: at most half of all time goes to runs.
+      // A run takes a processor's time also where it delays nobody: at most half of all time goes to runs.
       this.#interval = Math.max(average / pauseThreshold - average, this.#runTimeSum / this.#runs);
     }
     this.#lastStart = start;
@@ -273,13 +273,13 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
     this.#plan(this.#interval);
     this.#retryIn(stats.retryInMs);
     this.#report({ stats });
-    this.#settle((waiter) => waiter.resolve(stats));
+    this.#endWaiters((waiter) => waiter.resolve(stats));
   }
 
   #retryIn(ms: number | undefined): void {
     this.#clock.clearTimeout(this.#retryTimer);
     if (ms === undefined || this.#abort.signal.aborted) return;
-    // As if somebody had asked for a collection.
+    // As if a caller had asked for a collection.
     const retry = (): void => this.#post({ at: this.#clock.now(), mutation: false, dirty: false });
     this.#retryTimer = this.#clock.setTimeout(retry, Math.max(this.#interval, ms));
   }
@@ -294,7 +294,7 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
     this.#report({ error });
     const text = error instanceof Error ? error.message : String(error);
     const failure = new EbbtideError(kindOf(error), `gc failed: ${text}`, { cause: error });
-    this.#settle((waiter) => waiter.reject(failure));
+    this.#endWaiters((waiter) => waiter.reject(failure));
   }
 
   #report(outcome: { stats: S } | { error: unknown }): void {
@@ -305,7 +305,7 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
     }
   }
 
-  #settle(fn: (waiter: Waiter<S>) => void): void {
+  #endWaiters(fn: (waiter: Waiter<S>) => void): void {
     const waiters = this.#waiters;
     this.#waiters = new Set();
     for (const waiter of waiters) fn(waiter);

@@ -1,5 +1,5 @@
 /**
- * What was deleted since the last collection, and which backends need a sweep. Told by stores and by the
+ * What was deleted since the last collection, and which backends need a sweep. Written by stores and by the
  * collection itself, inside their transactions; read by mutation callbacks and by the collection.
  *
  * Durability: the flags of backends are stored in the transaction that deletes, so a crash forgets none. The
@@ -9,11 +9,11 @@
 import type { Engine, Key, Transaction } from '../../engine/contract.js';
 import { leaf, metaKey } from '../../engine/schema/keys.js';
 import type { UnnamedContent, UnnamedSnapshot } from '../../stores/host.js';
-import { type BackendItem, ITEMS_BYTES_MAX, UnnamedItems } from './unnamed-items.js';
+import { type BackendItem, ITEMS_BYTES_MAX, OrphanCandidates } from './orphan-candidates.js';
 
 const SNAPSHOTTERS_KEY = metaKey('dirty', 'snapshots');
 
-/** Closing does not wait longer for a cluster that does not answer. */
+/** Closing does not wait longer for a cluster that does not respond. */
 const STORE_PATIENCE_MS = 2000;
 
 /** Where a backend's state is stored. */
@@ -42,9 +42,9 @@ export const CONTENT_BACKEND = Symbol('content');
 /** What a sweep of one backend has to do. */
 export interface SweepWork {
   /** Items that may be unnamed, oldest first. */
-  readonly items: UnnamedItems;
+  readonly items: OrphanCandidates;
   /** Items without a record that a survey found (survey.ts); they are asked about again, as the others. */
-  readonly orphans?: UnnamedItems | undefined;
+  readonly orphans?: OrphanCandidates | undefined;
 }
 
 export interface SweepOrder extends SweepWork {
@@ -61,7 +61,7 @@ class BackendState {
   dirty = false;
   walk = false;
   raised = 0;
-  items = new UnnamedItems();
+  items = new OrphanCandidates();
   accounted = 0;
   /** Items that the backend refused to remove. */
   #refused: BackendItem[] = [];
@@ -82,7 +82,7 @@ class BackendState {
   needWalk(): void {
     this.dirty = true;
     this.walk = true;
-    this.items = new UnnamedItems();
+    this.items = new OrphanCandidates();
   }
 
   get isWalkDue(): boolean {
@@ -95,7 +95,7 @@ class BackendState {
     const { items, raised, accounted } = this;
     if (walk) this.#refused = [];
     else if (performance.now() >= this.#retryAt) for (const item of this.#refused.splice(0)) items.push(item);
-    this.items = new UnnamedItems();
+    this.items = new OrphanCandidates();
     this.walk = false;
     return { items, walk, raised, accounted };
   }
@@ -168,14 +168,14 @@ export class DirtyFlags {
   }
 
   /** Asks for a walk of the content backend and these snapshotters. */
-  distrust(snapshotters: Iterable<string>): void {
+  requireFullScan(snapshotters: Iterable<string>): void {
     this.#content.needWalk();
     for (const name of snapshotters) this.#of(name).needWalk();
   }
 
   /** After an unclean shutdown no backend is trusted until it was walked once. */
-  distrustAfterUncleanStart(snapshotters: Iterable<string>): void {
-    if (this.#unclean) this.distrust(snapshotters);
+  requireFullScanAfterUncleanStart(snapshotters: Iterable<string>): void {
+    if (this.#unclean) this.requireFullScan(snapshotters);
     this.#unclean = false;
   }
 
@@ -218,7 +218,7 @@ export class DirtyFlags {
    * Marks the items' backends dirty because of them. The number is stored too, so that a crash between the removal of
    * many records and that of their bytes does not make the bytes look like those of a lost tree.
    */
-  noteRemoved(tx: Transaction, ...items: BackendItem[]): void {
+  markRemoved(tx: Transaction, ...items: BackendItem[]): void {
     const byState = new Map<BackendState, BackendItem[]>();
     for (const item of items) {
       const state = item.kind === 'snapshot' ? this.#of(item.snapshotter) : this.#content;

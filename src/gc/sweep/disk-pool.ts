@@ -23,7 +23,7 @@ export interface DiskPool extends DiskJobs {
 }
 
 export interface DiskPoolOptions {
-  /** Most threads; 2 unless told. */
+  /** Most threads; default 2. */
   threads?: number;
 }
 

@@ -1,9 +1,9 @@
 /**
- * Stops a run that would remove nearly everything: more likely somebody's mistake (lost records, a wrong directory, a
- * clock far ahead) than garbage. Called by collect.ts between the mark and the first removal, for runs that nobody
- * watches: scheduled ones and those of the command line. Reads only.
+ * Stops a run that would remove nearly everything: more likely a mistake (lost records, a wrong directory, a
+ * clock far ahead) than garbage. Called by collect.ts between the mark and the first removal, for runs without
+ * an audience: scheduled ones and those of the command line. Reads only.
  */
-import { breathe } from '../../backends/files.js';
+import { yieldToEventLoop } from '../../backends/files.js';
 import { type Engine, type Key, NodeFlag } from '../../engine/contract.js';
 import { MarkBit } from '../../engine/graph.js';
 import { key, leaf } from '../../engine/schema/keys.js';
@@ -73,7 +73,7 @@ export async function checkMass(
 async function countByType(engine: Engine, ids: Uint32Array): Promise<number[]> {
   const counts: number[] = [];
   for (const [i, id] of ids.entries()) {
-    if (i % RECORDS_PER_TURN === RECORDS_PER_TURN - 1) await breathe();
+    if (i % RECORDS_PER_TURN === RECORDS_PER_TURN - 1) await yieldToEventLoop();
     const type = engine.graph.flagsOf(id) >> 8;
     counts[type] = (counts[type] ?? 0) + 1;
   }
@@ -97,7 +97,7 @@ async function checkNamespace(engine: Engine, ns: string, floor: number): Promis
   for (const collection of collections) {
     for (const [record] of engine.scan(key(collection, ns))) {
       if (isKept(engine, record)) return;
-      if (++records % RECORDS_PER_TURN === 0) await breathe();
+      if (++records % RECORDS_PER_TURN === 0) await yieldToEventLoop();
     }
   }
   if (records <= floor) return;
@@ -112,7 +112,10 @@ async function checkNamespace(engine: Engine, ns: string, floor: number): Promis
 
 function isKept(engine: Engine, record: Key): boolean {
   const id = engine.idOf(record);
-  return id === undefined || (engine.graph.marksOf(id) & (MarkBit.plain | MarkBit.flat | MarkBit.born)) !== 0;
+  return (
+    id === undefined ||
+    (engine.graph.marksOf(id) & (MarkBit.plain | MarkBit.flat | MarkBit.allocatedBlack)) !== 0
+  );
 }
 
 const tooMany = (what: string, share: number): EbbtideError =>

@@ -1,7 +1,7 @@
 /**
  * Stops a run that would remove a large part of a backend only because no record names it: more likely the metadata was
- * lost, set back or not mounted than all of that is garbage. On in every run, since nobody asks for the removal of
- * orphans by name. Called by backend-sweeps.ts between a survey and the first removal.
+ * lost, set back or not mounted than all of that is garbage. On in every run, since no user asks for the removal of
+ * orphans by name. Called by backend-sweeper.ts between a survey and the first removal.
  *
  * Some orphans are expected: items of records that this store removed itself (`accounted`), and the few that a crash
  * leaves. Of the others none may go while the tree is empty, or was empty when it was opened beside them, or is not the tree
@@ -15,7 +15,7 @@ import { type GuardLimits, guardLimits, type MassGuard } from './mass-guard.js';
 import type { Survey } from './survey.js';
 import { TreeMark } from './tree-mark.js';
 
-/** Stricter than for records, of which somebody removed the last reference. */
+/** Stricter than for records, of which a user removed the last reference. */
 const DEFAULTS: GuardLimits = { maxShare: 0.5, floor: 20 };
 /** How long the outcome of a refused survey stands in for another one. */
 const REFUSAL_STANDS_MS = 3600 * 1000;
@@ -107,7 +107,7 @@ export class OrphanGuard {
     await host.engine
       .update((tx) => tx.put(FOREIGN, '1'))
       .catch((error: unknown) => {
-        host.log('warn', 'cannot note that the store is not that of its content', { error: String(error) });
+        host.log('warn', 'cannot record that the store is not that of its content', { error: String(error) });
       });
   }
 
@@ -189,7 +189,7 @@ export class OrphanGuard {
       this.#foreign = false;
       await this.#mark.adopt();
     } catch (error) {
-      this.#host.log('warn', 'cannot note that the orphans are explained', { error: String(error) });
+      this.#host.log('warn', 'cannot record that the orphans are explained', { error: String(error) });
     }
   }
 }

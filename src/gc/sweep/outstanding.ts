@@ -19,7 +19,7 @@ export class Outstanding {
   }
 
   /** Waits for all of them, then throws the first failure, if any. */
-  async settle(): Promise<void> {
+  async drain(): Promise<void> {
     const results = await Promise.allSettled(this.#commits.splice(0));
     for (const result of results) if (result.status === 'rejected') throw result.reason;
   }

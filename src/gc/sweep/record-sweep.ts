@@ -1,8 +1,8 @@
 /**
  * Removing a run's candidates, slice by slice. Called by collect.ts after the mark.
  *
- * Each slice is one synchronous transaction: it settles what has changed since the last one, asks the graph which
- * candidates are garbage still, and removes those. Writers get their turn between slices. The next slice need not
+ * Each slice is one synchronous transaction: it follows what has changed since the last one, asks the graph which
+ * candidates are garbage still, and removes those. Writers go on between slices. The next slice need not
  * wait until the last one is visible to readers, since transactions see every commit before them.
  */
 import type { Transaction } from '../../engine/contract.js';
@@ -12,10 +12,10 @@ import type { Instant } from '../../model/time.js';
 import type { CollectHost } from '../host.js';
 import type { RunEdges } from '../mark/run-edges.js';
 import { type Counts, count } from '../stats.js';
+import type { BackendItem } from './orphan-candidates.js';
 import { Outstanding } from './outstanding.js';
 import { Removal, type RemovalEvent } from './removal.js';
 import type { Slicer } from './slicer.js';
-import type { BackendItem } from './unnamed-items.js';
 
 /** Commits of slices that may be on their way at once. */
 const COMMITS_UNDER_WAY = 1;
@@ -32,7 +32,7 @@ interface Slice {
   /** Candidates dealt with. */
   done: number;
   /** A collector must be waited for first. */
-  unsettled: boolean;
+  mustFollow: boolean;
   /** Revision it saw, if it wrote anything. */
   wroteAt: number | undefined;
 }
@@ -52,7 +52,7 @@ export class RecordSweep {
   /** Garbage snapshots with children, and those that have lost one since. */
   readonly #withChild = new IdMap<true>();
   readonly #childless: number[] = [];
-  /** Revision at the next slice, if nobody else commits. */
+  /** Revision at the next slice, if no other commit comes between. */
   #expected: number | undefined;
 
   /** Adds to `removed`, and to `items` if they are to be kept, as removals become visible. */
@@ -82,22 +82,22 @@ export class RecordSweep {
     try {
       for (let at = 0; at < candidates.length; ) {
         throwIfAborted(signal);
-        const { done, unsettled } = await this.#slice(
+        const { done, mustFollow } = await this.#slice(
           candidates.subarray(at, at + this.#slicer.size),
           commits,
         );
         at += done;
-        if (unsettled) await this.#edges.settle();
+        if (mustFollow) await this.#edges.followAll();
         else await nextTurn();
         await this.#host.engine.quiet();
       }
     } finally {
-      await commits.settle();
+      await commits.drain();
     }
   }
 
   async #slice(ids: Uint32Array, commits: Outstanding): Promise<Slice> {
-    const slice: Slice = { ran: false, done: 0, unsettled: false, wroteAt: undefined };
+    const slice: Slice = { ran: false, done: 0, mustFollow: false, wroteAt: undefined };
     let pauseMs = 0;
     const start = performance.now();
     const commit = this.#host.engine.update(
@@ -108,7 +108,7 @@ export class RecordSweep {
       },
       { durability: 'visible', background: true },
     );
-    // A synchronous body has run and committed when the call returns, unless it had to wait for its turn.
+    // A synchronous body has run and committed when the call returns, unless it had to wait for another.
     if (slice.ran) {
       pauseMs = performance.now() - start;
       await commits.add(commit);
@@ -127,8 +127,8 @@ export class RecordSweep {
     expiryClock.checkRun(this.#at);
     if (this.#expected !== undefined && tx.revision !== this.#expected) this.#slicer.shared();
     this.#expected = tx.revision;
-    slice.unsettled = !this.#edges.settleAt(tx.revision);
-    if (slice.unsettled) return;
+    slice.mustFollow = !this.#edges.followAt(tx.revision);
+    if (slice.mustFollow) return;
     const garbage = engine.graph.stillCandidates(ids);
     const removal = new Removal(engine, tx, publisher !== undefined);
     let at = 0;
@@ -139,7 +139,7 @@ export class RecordSweep {
       if (at % 8 === 0 && this.#slicer.isSpent(start)) break;
       if (tx.room !== undefined && tx.room < enough) break;
     }
-    dirty.noteRemoved(tx, ...removal.items);
+    dirty.markRemoved(tx, ...removal.items);
     if (removal.wrote) {
       slice.wroteAt = tx.revision;
       this.#expected = tx.revision + 1;
@@ -154,7 +154,7 @@ export class RecordSweep {
     for (const [kind, n] of Object.entries(counts)) count(this.#removed, kind, n);
     for (const event of events) this.events.push(event);
     if (this.#keepItems) for (const item of items) this.items.push(item);
-    // Snapshots that were passed over because of a child get another turn when it goes.
+    // Snapshots that were passed over because of a child are tried again when it goes.
     for (const id of withChild) this.#withChild.set(id, true);
     if (this.#withChild.size === 0) return;
     for (const parent of parents) {

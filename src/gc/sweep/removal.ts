@@ -21,8 +21,8 @@ import {
   ResourceLease,
   ResourceSnapshot,
 } from '../types.js';
+import type { BackendItem } from './orphan-candidates.js';
 import { parseBackendName } from './sweep.js';
-import type { BackendItem } from './unnamed-items.js';
 
 export interface RemovalEvent {
   readonly namespace: string;
@@ -30,7 +30,7 @@ export interface RemovalEvent {
   readonly payload: Readonly<Record<string, unknown>>;
 }
 
-/** Links dropped in one step: a lease that holds a million objects must not hold up the others. */
+/** Links dropped in one step: a lease that holds a million objects must not delay the others. */
 const LINKS_PER_STEP = 512;
 
 const fieldOf = (value: Value | undefined, field: string): string => {
@@ -88,7 +88,7 @@ export class Removal {
         break;
       }
       case ResourceImage:
-        this.#tell(namespaceOf(record), '/images/delete', { name: leaf(record) });
+        this.#event(namespaceOf(record), '/images/delete', { name: leaf(record) });
         break;
       default:
         // Containers and sandboxes are never collectible; a node of another type has no record.
@@ -101,7 +101,7 @@ export class Removal {
   }
 
   /**
-   * Prepares a snapshot's removal. False when it has to stay for a child: one whose turn comes later (among back
+   * Prepares a snapshot's removal. False when it has to stay for a child: one that comes later (among back
    * references in a circle), or one that came during the run.
    */
   #snapshot(id: number, record: Key): boolean {
@@ -125,11 +125,11 @@ export class Removal {
       tx.unlink(backendNameKey(snapshotter, backendName), Relation.named, record);
     }
     this.items.push({ kind: 'snapshot', snapshotter, name: backendName });
-    this.#tell(namespace, '/snapshot/remove', { key: name, snapshotter });
+    this.#event(namespace, '/snapshot/remove', { key: name, snapshotter });
     return true;
   }
 
-  #tell(namespace: string, topic: string, payload: RemovalEvent['payload']): void {
+  #event(namespace: string, topic: string, payload: RemovalEvent['payload']): void {
     if (this.#wantsEvents) this.events.push({ namespace, topic, payload });
   }
 

@@ -2,7 +2,7 @@
  * How much one run may remove. Called by collect.ts between the mark and the first removal; reads only. What is left
  * over stays garbage for the next run.
  */
-import { breathe } from '../../backends/files.js';
+import { yieldToEventLoop } from '../../backends/files.js';
 import { invalidArgument } from '../../errors.js';
 import { type DryRunHost, sizeOf } from '../report/dry-run.js';
 
@@ -36,7 +36,7 @@ export async function limitCandidates(
   if (maxBytes === undefined) return first;
   let bytes = 0;
   for (const [i, id] of first.entries()) {
-    if (i % SIZES_PER_TURN === SIZES_PER_TURN - 1) await breathe();
+    if (i % SIZES_PER_TURN === SIZES_PER_TURN - 1) await yieldToEventLoop();
     const size = await sizeOf(host, id);
     if (bytes > 0 && bytes + size > maxBytes) return first.subarray(0, i);
     bytes += size;

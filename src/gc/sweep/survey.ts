@@ -1,23 +1,23 @@
 /**
  * A survey of one backend: walks it and finds the orphans, which are the blobs, ingests and backend snapshots that no
- * record of any namespace names. Reads only, in steps beside the writers. Called by backend-sweeps.ts before a sweep that
+ * record of any namespace names. Reads only, in steps beside the writers. Called by backend-sweeper.ts before a sweep that
  * is not content with lists, and by dry runs.
  *
- * The answer grows old at once: an item found here may get its record the next moment, so a sweep asks again under the
+ * The result is out of date at once: an item found here may get its record the next moment, so a sweep asks again under the
  * item's guard. Memory: the names of orphans as bytes, up to a limit; beyond it they are only counted, and left to
  * the next run. The walk of a snapshotter keeps the names and parents of its snapshots meanwhile.
  */
 import type { SnapshotterBackend } from '../../backends/contract.js';
-import { breathe } from '../../backends/files.js';
+import { yieldToEventLoop } from '../../backends/files.js';
 import { throwIfAborted } from '../../errors.js';
 import { isDigest } from '../../model/digest.js';
+import { LoopPacer } from './loop-pacer.js';
+import { type BackendItem, ITEMS_BYTES_MAX, OrphanCandidates } from './orphan-candidates.js';
 import { BlobNames, type InFlight, IngestNames, isSnapshotNamed, type SweepHost } from './sweep.js';
-import { Turns } from './turns.js';
-import { type BackendItem, ITEMS_BYTES_MAX, UnnamedItems } from './unnamed-items.js';
 
 export interface Survey {
   /** Snapshots in no particular order. */
-  readonly orphans: UnnamedItems;
+  readonly orphans: OrphanCandidates;
   /** All orphans, listed or not. */
   readonly found: { blobs: number; ingests: number; snapshots: number };
   /** Bytes of orphan blobs. */
@@ -37,10 +37,10 @@ export interface SurveyOptions {
 }
 
 /** Items looked at between two pauses. */
-const LOOKS_PER_TURN = 256;
+const LOOKS_PER_PAUSE = 256;
 
 class Finder implements Survey {
-  readonly orphans = new UnnamedItems();
+  readonly orphans = new OrphanCandidates();
   readonly found = { blobs: 0, ingests: 0, snapshots: 0 };
   bytes = 0;
   named = 0;
@@ -67,9 +67,9 @@ export async function surveyContent(
   let names = new BlobNames(engine);
   let visited = 0;
   await content.walk(async ({ digest, size }) => {
-    // Answers grow old while the walk goes on.
-    if (++visited % LOOKS_PER_TURN === 0) {
-      await breathe();
+    // What was read is out of date soon, and the walk goes on.
+    if (++visited % LOOKS_PER_PAUSE === 0) {
+      await yieldToEventLoop();
       throwIfAborted(signal);
       names = new BlobNames(engine);
     }
@@ -79,8 +79,8 @@ export async function surveyContent(
   });
   const ingests = await IngestNames.read(engine);
   const look = async (ref: string): Promise<void> => {
-    if (++visited % LOOKS_PER_TURN === 0) {
-      await breathe();
+    if (++visited % LOOKS_PER_PAUSE === 0) {
+      await yieldToEventLoop();
       throwIfAborted(signal);
     }
     if (ingests.isNamed(ref) || inFlight().has(ref)) finder.named++;
@@ -98,10 +98,10 @@ export async function surveySnapshotter(
   { inFlight, visit, signal }: SurveyOptions,
 ): Promise<Survey> {
   const finder = new Finder(visit);
-  const turns = new Turns(host.engine);
+  const pacer = new LoopPacer(host.engine);
   await backend.walk(async ({ name, parent }) => {
-    if (turns.isOver) {
-      await turns.pass();
+    if (pacer.isDue) {
+      await pacer.pause();
       throwIfAborted(signal);
     }
     if (isSnapshotNamed(host.engine, snapshotter, name) || inFlight().has(name)) finder.named++;

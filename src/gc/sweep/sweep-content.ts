@@ -3,15 +3,16 @@
  * went and, after a start that was not clean, a failure or on request, the orphans that a survey found.
  *
  * Blobs are removed in batches under their guards. A digest whose guard is taken is put off, so a batch never
- * waits for one writer while it holds up others.
+ * waits for one writer while it delays others.
  */
-import { breathe } from '../../backends/files.js';
+import { yieldToEventLoop } from '../../backends/files.js';
 import { isFailedPrecondition, isNotFound } from '../../errors.js';
 import { isDigest } from '../../model/digest.js';
 import { blobGuard, ingestGuard } from '../../stores/guards.js';
 import { ingestBytes } from '../report/dry-run.js';
 import { count } from '../stats.js';
 import type { SweepWork } from './dirty.js';
+import type { OrphanCandidates } from './orphan-candidates.js';
 import { Outstanding } from './outstanding.js';
 import {
   BlobNames,
@@ -24,7 +25,6 @@ import {
   type SweepReport,
   underGuard,
 } from './sweep.js';
-import type { UnnamedItems } from './unnamed-items.js';
 
 /** Blobs removed under guards at a time; fewer at first, when the code is slow. */
 const BATCH = 256;
@@ -33,8 +33,8 @@ const FIRST_BATCH = 8;
 const BATCHES = 3;
 /** So many are worth a thread that looks them up. */
 export const ITEMS_FOR_THREAD = 2048;
-/** Items only looked at before other work gets its turn. */
-const LOOKS_PER_TURN = 256;
+/** Items only looked at between two pauses. */
+const LOOKS_PER_PAUSE = 256;
 
 /** Removes what the order names. Never throws for a backend's failure: the report has it. */
 export async function sweepContent(
@@ -65,7 +65,7 @@ class ContentSweep {
     this.#inFlight = inFlight;
   }
 
-  async removeOrphans(orphans: UnnamedItems): Promise<void> {
+  async removeOrphans(orphans: OrphanCandidates): Promise<void> {
     const { report } = this;
     await this.#removeBlobs(orphans);
     count(report.orphans, 'content', report.removed);
@@ -75,7 +75,7 @@ class ContentSweep {
     count(report.orphans, 'ingest', report.removed - blobs);
   }
 
-  async remove(items: UnnamedItems): Promise<void> {
+  async remove(items: OrphanCandidates): Promise<void> {
     await this.#removeBlobs(items);
     await this.#removeIngests(items);
   }
@@ -87,24 +87,24 @@ class ContentSweep {
     for (const { path, message } of errors) this.#failed(path, message);
   }
 
-  async #removeBlobs(items: UnnamedItems): Promise<void> {
+  async #removeBlobs(items: OrphanCandidates): Promise<void> {
     this.#asksInBulk = items.length >= ITEMS_FOR_THREAD;
     const batches = new Outstanding(BATCHES - 1);
     try {
       // In the order of their digests, in which neighbours are looked up several times as fast.
       for (const digests of items.digests(BATCH)) {
-        if (digests === undefined) await breathe();
+        if (digests === undefined) await yieldToEventLoop();
         else await this.#batches(digests.filter(isDigest), batches);
       }
     } finally {
-      await batches.settle();
+      await batches.drain();
     }
   }
 
-  async #removeIngests(items: UnnamedItems): Promise<void> {
+  async #removeIngests(items: OrphanCandidates): Promise<void> {
     const refs = new Set<string>();
     for (const ref of items.refs()) {
-      if (ref === undefined) await breathe();
+      if (ref === undefined) await yieldToEventLoop();
       else if (ref !== '') refs.add(ref);
     }
     await this.#ingests(refs);
@@ -112,7 +112,7 @@ class ContentSweep {
 
   async #batches(digests: readonly string[], batches: Outstanding): Promise<void> {
     for (let at = 0; at < digests.length; ) {
-      await breathe();
+      await yieldToEventLoop();
       await this.#host.engine.quiet();
       const batch = digests.slice(at, at + this.#batchSize);
       at += batch.length;
@@ -173,7 +173,7 @@ class ContentSweep {
     const names = await IngestNames.read(engine);
     let visited = 0;
     for (const ref of refs) {
-      if (++visited % LOOKS_PER_TURN === 0) await breathe();
+      if (++visited % LOOKS_PER_PAUSE === 0) await yieldToEventLoop();
       if (names.isNamed(ref)) continue;
       const done = await underGuard(guards, ingestGuard(ref), async () => {
         if (names.isNamed(ref) || this.#inFlight().has(ref)) return;

@@ -9,6 +9,8 @@ import { isFailedPrecondition, isKind, isNotFound } from '../../errors.js';
 import { snapshotGuard } from '../../stores/guards.js';
 import { count } from '../stats.js';
 import type { SweepWork } from './dirty.js';
+import { LoopPacer } from './loop-pacer.js';
+import type { OrphanCandidates } from './orphan-candidates.js';
 import {
   emptyReport,
   type InFlight,
@@ -19,8 +21,6 @@ import {
   type SweepReport,
   underGuard,
 } from './sweep.js';
-import { Turns } from './turns.js';
-import type { UnnamedItems } from './unnamed-items.js';
 
 /** Removes what the order names. Never throws for the backend's failure: the report has it. */
 export async function sweepSnapshotter(
@@ -57,11 +57,11 @@ class SnapshotSweep {
   readonly #inFlight: InFlight;
   /** Backend names that must stay because a child of theirs did. */
   readonly #kept = new Set<string>();
-  readonly #turns: Turns;
+  readonly #pacer: LoopPacer;
 
   constructor(host: SweepHost, snapshotter: string, backend: SnapshotterBackend, inFlight: InFlight) {
     this.#host = host;
-    this.#turns = new Turns(host.engine);
+    this.#pacer = new LoopPacer(host.engine);
     this.#snapshotter = snapshotter;
     this.#backend = backend;
     this.#inFlight = inFlight;
@@ -81,13 +81,13 @@ class SnapshotSweep {
    * Removes orphans of a survey together with the items: one may be the other's child. The backend says in which order;
    * memory grows with its snapshots.
    */
-  async removeOrphans(work: SweepWork, orphans: UnnamedItems): Promise<void> {
+  async removeOrphans(work: SweepWork, orphans: OrphanCandidates): Promise<void> {
     const parents = new Map<string, string>();
     await this.#backend.walk(({ name, parent }) => void parents.set(name, parent));
     const listed = namesOf(orphans);
     const wanted = namesOf(work.items);
     for (const name of childrenFirst(parents)) {
-      if (this.#turns.isOver) await this.#turns.pass();
+      if (this.#pacer.isDue) await this.#pacer.pause();
       const isOrphan = listed.has(name);
       if (!isOrphan && !wanted.has(name)) continue;
       const size = isOrphan ? await this.#sizeOf(name) : 0;
@@ -129,7 +129,7 @@ class SnapshotSweep {
    */
   async #sweepOne(name: string, parent: string | undefined, gone: Gone): Promise<void> {
     const { guards } = this.#host;
-    if (this.#turns.isOver) await this.#turns.pass();
+    if (this.#pacer.isDue) await this.#pacer.pause();
     if (this.#kept.has(name)) {
       const above = parent ?? (await this.#parentOf(name));
       this.#kept.add(above);
@@ -196,14 +196,14 @@ class SnapshotSweep {
   }
 }
 
-function namesOf(items: UnnamedItems): Set<string> {
+function namesOf(items: OrphanCandidates): Set<string> {
   const names = new Set<string>();
   for (const item of items) if (item.kind === 'snapshot') names.add(item.name);
   return names;
 }
 
 /**
- * The names of a forest given as name → parent, each behind its children. Parents that do not occur end a tree,
+ * The names of a forest given as name → parent, each after its children. Parents that do not occur end a tree,
  * as '' does; a cycle, which only a damaged backend has, comes last in no particular order.
  */
 export function childrenFirst(parents: ReadonlyMap<string, string>): string[] {

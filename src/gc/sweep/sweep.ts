@@ -1,12 +1,12 @@
 /**
  * What every backend sweep shares: the host it works on, what it reports, and the questions "does any record
  * still name this backend item?". A sweep asks them while holding the item's guard; writers make an item and
- * the record that names it under the same guard, so the answer holds until the item is gone.
+ * the record that names it under the same guard, so the result stays true until the item is gone.
  *
  * Sweeps run after the removal of the records is on disk: bytes never go before the records that named them.
  */
 import type { ContentBackend, SnapshotterBackend } from '../../backends/contract.js';
-import { breathe } from '../../backends/files.js';
+import { yieldToEventLoop } from '../../backends/files.js';
 import type { Engine, Key } from '../../engine/contract.js';
 import {
   backendNameKey,
@@ -20,7 +20,7 @@ import {
 import { isDigest } from '../../model/digest.js';
 import type { Guards } from '../../stores/guards.js';
 import type { Counts } from '../stats.js';
-import type { BackendItem } from './unnamed-items.js';
+import type { BackendItem } from './orphan-candidates.js';
 
 /** Names of backend items that an operation has made but not yet recorded. */
 export type InFlight = () => ReadonlySet<string>;
@@ -163,7 +163,7 @@ function naturalSnapshot(snapshotter: string, name: string): Key | undefined {
   return owner && keyOrNone(() => snapshotKey(owner.namespace, snapshotter, owner.key));
 }
 
-/** Answers whether ingests are named; made once per sweep. */
+/** Whether ingests are named; made once per sweep. */
 export class IngestNames {
   readonly #engine: Engine;
   /** Backend refs of imported records, which need not follow the form; new records always do. */
@@ -177,13 +177,13 @@ export class IngestNames {
     const names = new IngestNames(engine);
     let after: Key | undefined;
     do {
-      await breathe();
+      await yieldToEventLoop();
       after = names.#read(after);
     } while (after !== undefined);
     return names;
   }
 
-  /** Reads some records; answers where to go on. */
+  /** Reads some records; returns where to go on. */
   #read(after: Key | undefined): Key | undefined {
     let last: Key | undefined;
     let count = 0;
@@ -202,7 +202,7 @@ export class IngestNames {
   }
 }
 
-/** Records read before other work gets its turn. */
+/** Records read between two pauses. */
 const INGESTS_PER_TURN = 64;
 
 /** The record that a backend ref made by this store belongs to. */
@@ -212,7 +212,7 @@ function naturalIngest(ref: string): Key | undefined {
 }
 
 /**
- * Answers which blobs are named: by a record of any namespace, or by an open ingest that expects them. Made
+ * Which blobs are named: by a record of any namespace, or by an open ingest that expects them. Made
  * afresh for each batch of blobs, under their guards.
  */
 export class BlobNames {
@@ -232,8 +232,8 @@ export class BlobNames {
    */
   async mayBeNamed(digests: readonly string[]): Promise<string[]> {
     const prefixes = this.#namespaces.map(({ prefix }) => prefix);
-    const answers = await this.#engine.mayBeMentioned(prefixes, digests);
-    return digests.filter((_, i) => prefixes.some((_, p) => answers[p * digests.length + i] !== 0));
+    const replies = await this.#engine.mightBeReferenced(prefixes, digests);
+    return digests.filter((_, i) => prefixes.some((_, p) => replies[p * digests.length + i] !== 0));
   }
 
   /** The digest must be one that `isDigest` accepts. */
@@ -241,7 +241,7 @@ export class BlobNames {
     return this.#namespaces.some(({ ns, prefix }) => {
       const record = prefix + digest;
       // Cheap and usually final: no record, and nothing in the graph points there.
-      if (!this.#engine.mentioned(record)) return false;
+      if (!this.#engine.isReferenced(record)) return false;
       return this.#engine.has(record) || this.#expectedIn(ns).has(digest);
     });
   }

@@ -22,7 +22,7 @@ const TREE = metaKey('tree');
 export class TreeMark {
   readonly #engine: Engine;
   readonly #content: ContentBackend;
-  /** Revision behind the last mark. */
+  /** Revision of the last mark. */
   #marked: number;
 
   constructor(engine: Engine, content: ContentBackend) {
@@ -65,7 +65,7 @@ export class TreeMark {
   }
 }
 
-/** Undefined for what a power cut or somebody else left there. */
+/** Undefined for what a power cut or another program left there. */
 function parse(text: unknown): Mark | undefined {
   if (typeof text !== 'string') return undefined;
   try {

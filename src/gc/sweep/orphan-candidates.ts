@@ -1,6 +1,6 @@
 /**
- * Backend items that no record may name any more, in the order they were told. There may be millions at the end of a
- * collection, so they are kept as bytes beside JavaScript's heap and made into objects again a few at a time.
+ * Backend items that no record may name any more, in the order they were added. There may be millions at the end of a
+ * collection, so they are kept as bytes beside JavaScript's heap and made objects again a few at a time.
  * Used by dirty.ts.
  */
 import type { UnnamedContent, UnnamedSnapshot } from '../../stores/host.js';
@@ -37,13 +37,13 @@ interface Chunk {
   end: number;
 }
 
-export class UnnamedItems implements Iterable<BackendItem> {
+export class OrphanCandidates implements Iterable<BackendItem> {
   readonly #chunks: Chunk[] = [];
   #size = 0;
   #length = 0;
 
-  static of(items: Iterable<BackendItem>): UnnamedItems {
-    const all = new UnnamedItems();
+  static of(items: Iterable<BackendItem>): OrphanCandidates {
+    const all = new OrphanCandidates();
     for (const item of items) all.push(item);
     return all;
   }
@@ -82,7 +82,7 @@ export class UnnamedItems implements Iterable<BackendItem> {
 
   /**
    * The digests of the blobs in lists of about `size`, in the order of their first digits from list to list and of all
-   * digits within each, where none comes twice. Undefined comes between two steps of work that answer nothing.
+   * digits within each, where none comes twice. Undefined comes between two steps of work that yield no list.
    */
   *digests(size: number): Generator<string[] | undefined> {
     const bits = Math.min(ORDER_BITS, Math.max(0, Math.ceil(Math.log2(this.#length / size))));
@@ -106,7 +106,7 @@ export class UnnamedItems implements Iterable<BackendItem> {
     });
     const most = 2 * size;
     for (const [bucket, end] of ends.entries()) {
-      // More than that only when somebody has chosen the digests: they are not sorted all at once.
+      // More than that only when the digests were chosen for it: they are not sorted all at once.
       for (let from = starts[bucket]!; from < end; from += most) {
         const digests: string[] = [];
         for (let i = from; i < Math.min(end, from + most); i++) {
@@ -118,7 +118,7 @@ export class UnnamedItems implements Iterable<BackendItem> {
     }
   }
 
-  /** Tells where the first text of each item of a kind is; a step now and then. */
+  /** Calls `visit` with the place of the first text of each item of a kind; yields between two steps of work. */
   *#look(kind: number, visit: (chunk: number, at: number) => void): Generator<undefined> {
     let looks = 0;
     for (const [chunk, { bytes, end }] of this.#chunks.entries()) {
@@ -176,7 +176,7 @@ function* itemsIn({ bytes, end }: Chunk): Generator<BackendItem> {
   }
 }
 
-/** The first four digits behind the colon of a digest's text; of something else, any number. */
+/** The first four digits after the colon of a digest's text; of something else, any number. */
 function firstDigits(bytes: Buffer, at: number): number {
   const start = bytes.indexOf(COLON, at + LENGTH_BYTES) + 1;
   let digits = 0;

@@ -2,13 +2,13 @@
  * Keeps a long loop from holding the thread: by time, because the first rounds of a loop, before it is compiled, take ten
  * times as long as later ones. Used by the backend sweeps.
  */
-import { breathe } from '../../backends/files.js';
+import { yieldToEventLoop } from '../../backends/files.js';
 import type { Engine } from '../../engine/contract.js';
 
-/** Several sweeps share a turn of the event loop, and who waits for the disk needs two or three turns. */
-const TURN_MS = 0.5;
+/** Several sweeps share the event loop, and a caller that waits for the disk needs two or three rounds of it. */
+const RUN_MS = 0.5;
 
-export class Turns {
+export class LoopPacer {
   readonly #engine: Engine;
   #start = performance.now();
 
@@ -16,13 +16,13 @@ export class Turns {
     this.#engine = engine;
   }
 
-  /** Whether others should have their turn now: await `pass()`. */
-  get isOver(): boolean {
-    return performance.now() - this.#start > TURN_MS;
+  /** Whether the loop has to `pause()` now. */
+  get isDue(): boolean {
+    return performance.now() - this.#start > RUN_MS;
   }
 
-  async pass(): Promise<void> {
-    await breathe();
+  async pause(): Promise<void> {
+    await yieldToEventLoop();
     await this.#engine.quiet();
     this.#start = performance.now();
   }

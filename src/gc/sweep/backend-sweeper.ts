@@ -1,14 +1,15 @@
 /**
  * The sweeps of one run: decides for each backend whether lists of what lost its record are enough or the whole backend
- * has to be surveyed, has the orphans judged before the first removal, sweeps, and notes in the dirty flags what came of
- * it. Called by collect.ts, and by cluster.ts for the backends of a host that does not collect.
+ * has to be surveyed, has the orphans judged before the first removal, sweeps, and updates the dirty flags. Called by
+ * collect.ts, and by cluster.ts for the backends of a host that does not collect.
  */
-import { breathe } from '../../backends/files.js';
+import { yieldToEventLoop } from '../../backends/files.js';
 import { throwIfAborted } from '../../errors.js';
 import { orphanCandidate } from '../report/dry-run.js';
 import type { Candidate, Counts } from '../stats.js';
 import { type BackendName, CONTENT_BACKEND, type DirtyFlags, type SweepWork } from './dirty.js';
 import type { GuardLimits } from './mass-guard.js';
+import { type BackendItem, OrphanCandidates } from './orphan-candidates.js';
 import { type OrphanGuard, orphansOf, type Surveyed } from './orphan-guard.js';
 import { type Survey, surveyContent, surveySnapshotter, type VisitOrphan } from './survey.js';
 import {
@@ -21,7 +22,6 @@ import {
 } from './sweep.js';
 import { sweepContent } from './sweep-content.js';
 import { sweepSnapshotter } from './sweep-snapshots.js';
-import type { BackendItem } from './unnamed-items.js';
 
 export interface BackendSweepHost extends SweepHost {
   readonly dirty: DirtyFlags;
@@ -32,7 +32,10 @@ export interface BackendSweepHost extends SweepHost {
   readonly sweepsHeld: boolean;
 }
 
-export class BackendSweeps {
+/** Called with the outcome of one backend's sweep, and how long it took. */
+export type Swept = (name: BackendName, report: SweepReport, ms: number) => void;
+
+export class BackendSweeper {
   readonly #host: BackendSweepHost;
   readonly #limits: GuardLimits | undefined;
   readonly #signal: AbortSignal | undefined;
@@ -62,7 +65,7 @@ export class BackendSweeps {
   async survey(full: boolean): Promise<void> {
     const { dirty, backends, orphans, sweepsHeld } = this.#host;
     if (sweepsHeld) return;
-    dirty.distrustAfterUncleanStart(backends.keys());
+    dirty.requireFullScanAfterUncleanStart(backends.keys());
     const due = dirty.walksDue(backends.keys());
     const names = full ? this.#all : due;
     if (names.length === 0) return;
@@ -86,7 +89,7 @@ export class BackendSweeps {
   }
 
   /** Backends that a sweep has work in. */
-  get names(): BackendName[] {
+  get #due(): BackendName[] {
     const { dirty } = this.#host;
     const isDirty = (name: BackendName): boolean =>
       name === CONTENT_BACKEND ? dirty.contentDirty : dirty.dirtySnapshotters.has(name);
@@ -98,9 +101,7 @@ export class BackendSweeps {
     // The survey stands in for the walk that is due; what loses its record from here on is listed again.
     if (this.#taken.has(name)) dirty.take(name);
     try {
-      const survey = await this.#look(name);
-      // Asked after the walk, which has also seen what lost its record meanwhile.
-      const surveyed = { backend: nameOf(name), survey, accounted: dirty.accounted(name) };
+      const surveyed = await this.#surveyed(name);
       this.#surveys.set(name, surveyed);
       return surveyed;
     } catch (error) {
@@ -108,6 +109,12 @@ export class BackendSweeps {
       this.#failures.set(name, messageOf(error));
       return undefined;
     }
+  }
+
+  async #surveyed(name: BackendName): Promise<Surveyed> {
+    const survey = await this.#look(name);
+    // Asked after the walk, which has also seen what lost its record meanwhile.
+    return { backend: nameOf(name), survey, accounted: this.#host.dirty.accounted(name) };
   }
 
   #look(name: BackendName, visit?: VisitOrphan): Promise<Survey> {
@@ -126,16 +133,65 @@ export class BackendSweeps {
     this.#failures.clear();
   }
 
-  /** Sweeps one backend. Never throws for the backend's failure: the report has it, and the next run walks. */
-  async sweep(name: BackendName): Promise<SweepReport> {
-    const { dirty, sweepsHeld } = this.#host;
-    if (sweepsHeld) return emptyReport();
+  /**
+   * Sweeps all backends that have work, side by side, and calls `swept` after each. Never throws for a backend's failure:
+   * its report has the errors, and its next sweep walks it.
+   */
+  async sweep(swept: Swept): Promise<void> {
+    const { backends, orphans } = this.#host;
+    let isClean = true;
+    await this.#each(this.#due, swept, async (name) => {
+      const report = await this.#sweepOne(name);
+      if (report.errors.length > 0) isClean = false;
+      return report;
+    });
+    // A store that began empty beside content has been put right.
+    if (isClean && this.#surveys.size === backends.size + 1) await orphans.explained();
+  }
+
+  /** Removes these items, and leaves the dirty flags to the next `sweep`. */
+  async removeOnly(
+    removed: readonly BackendItem[],
+    orphans: readonly BackendItem[],
+    swept: Swept,
+  ): Promise<void> {
+    await this.#each(this.#all, swept, (name) => {
+      const isOwn = (item: BackendItem): boolean => backendOf(item) === name;
+      const items = OrphanCandidates.of(removed.filter(isOwn));
+      const listed = OrphanCandidates.of(orphans.filter(isOwn));
+      return items.length + listed.length === 0 ? undefined : this.#remove(name, { items, orphans: listed });
+    });
+  }
+
+  async #each(
+    names: readonly BackendName[],
+    swept: Swept,
+    run: (name: BackendName) => Promise<SweepReport> | undefined,
+  ): Promise<void> {
+    if (this.#host.sweepsHeld) return;
+    const one = async (name: BackendName): Promise<void> => {
+      const start = performance.now();
+      const report = await run(name);
+      if (report === undefined) return;
+      if (report.errors.length > 0) {
+        this.#host.log('warn', 'a backend sweep failed and is tried again', {
+          backend: nameOf(name),
+          errors: report.errors.slice(0, ERRORS_LOGGED),
+        });
+      }
+      swept(name, report, performance.now() - start);
+    };
+    await Promise.all(names.map(one));
+  }
+
+  async #sweepOne(name: BackendName): Promise<SweepReport> {
+    const { dirty } = this.#host;
     const order = dirty.take(name);
     const failure = this.#failures.get(name) ?? (order.walk ? await this.#lateSurvey(name) : undefined);
     const surveyed = this.#surveys.get(name);
     const report =
       failure === undefined
-        ? await this.remove(name, { ...order, orphans: surveyed?.survey.orphans })
+        ? await this.#remove(name, { ...order, orphans: surveyed?.survey.orphans })
         : { ...emptyReport(), errors: [failure] };
     if (report.errors.length > 0) {
       dirty.failed(name);
@@ -150,11 +206,10 @@ export class BackendSweeps {
     return report;
   }
 
-  /** The list outgrew its limit during the run. Answers why the backend cannot be swept. */
+  /** The list outgrew its limit during the run. Returns why the backend cannot be swept. */
   async #lateSurvey(name: BackendName): Promise<string | undefined> {
     try {
-      const survey = await this.#look(name);
-      const surveyed = { backend: nameOf(name), survey, accounted: this.#host.dirty.accounted(name) };
+      const surveyed = await this.#surveyed(name);
       this.#host.orphans.check([surveyed], this.#limits);
       this.#surveys.set(name, surveyed);
       return undefined;
@@ -163,20 +218,12 @@ export class BackendSweeps {
     }
   }
 
-  /** Removes what the work lists, and leaves the dirty flags alone. */
-  remove(name: BackendName, work: SweepWork): Promise<SweepReport> {
+  #remove(name: BackendName, work: SweepWork): Promise<SweepReport> {
     const host = this.#host;
-    if (host.sweepsHeld) return Promise.resolve(emptyReport());
     const backend = name === CONTENT_BACKEND ? undefined : host.backends.get(name);
     if (name === CONTENT_BACKEND || backend === undefined)
       return sweepContent(host, work, this.#inFlight(name));
     return sweepSnapshotter(host, name, backend, work, this.#inFlight(name));
-  }
-
-  /** Called after the sweeps of all backends: a store that began empty beside content has been put right. */
-  async ended(isClean: boolean): Promise<void> {
-    const { backends, orphans } = this.#host;
-    if (isClean && this.#surveys.size === backends.size + 1) await orphans.explained();
   }
 
   #inFlight(name: BackendName): InFlight {
@@ -210,7 +257,7 @@ export class BackendSweeps {
    */
   async list(full: boolean): Promise<Candidate[]> {
     const { dirty, backends } = this.#host;
-    dirty.distrustAfterUncleanStart(backends.keys());
+    dirty.requireFullScanAfterUncleanStart(backends.keys());
     const all = this.#all;
     const due = new Set(full ? all : dirty.walksDue(backends.keys()));
     const found = new Map<string, Candidate>();
@@ -230,15 +277,21 @@ export class BackendSweeps {
   async #listWaiting(items: Iterable<BackendItem>, add: (item: BackendItem) => Promise<void>): Promise<void> {
     let looks = 0;
     for (const item of items) {
-      if (++looks % LOOKS_PER_TURN === 0) await breathe();
+      if (++looks % LOOKS_PER_PAUSE === 0) await yieldToEventLoop();
       if (await isUnnamed(this.#host, item)) await add(item);
     }
   }
 }
 
-const LOOKS_PER_TURN = 64;
+const LOOKS_PER_PAUSE = 64;
+
+/** Errors of one sweep that the log has. */
+const ERRORS_LOGGED = 8;
+
+const backendOf = (item: BackendItem): BackendName =>
+  item.kind === 'snapshot' ? item.snapshotter : CONTENT_BACKEND;
 
 /** As logs and stats have it. */
-export const nameOf = (name: BackendName): string => (name === CONTENT_BACKEND ? 'content' : name);
+const nameOf = (name: BackendName): string => (name === CONTENT_BACKEND ? 'content' : name);
 const isListed = (survey: Survey): boolean => survey.orphans.length === orphansOf(survey);
 const total = (counts: Counts): number => Object.values(counts).reduce((sum, n) => sum + n, 0);
