@@ -7,7 +7,7 @@
 import { parseArgs } from 'node:util';
 import { EdgeKind, NodeFlag } from '../src/engine/contract.js';
 import { type GraphCore, GraphOp } from '../src/engine/graph.js';
-import { type CoreKind, coreKinds, createGraph } from '../src/gc/graph.js';
+import { type CoreKind, coreKinds, createGraph } from '../src/graph/carriers.js';
 import { describeMachine } from './machine.js';
 import { median } from './statistics.js';
 

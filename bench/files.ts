@@ -2,7 +2,7 @@
 
 import { digestOf } from '../src/model/digest.js';
 import { openDB } from '../src/open.js';
-import { writeBlob } from '../src/stores/content-helpers.js';
+import { writeBlob } from '../src/stores/content/content-helpers.js';
 import { withId } from '../src/stores/leases.js';
 import { crowd, perSecond } from './rates.js';
 import type { FileRates } from './results.js';

@@ -1,7 +1,7 @@
 /** What the figures were measured on, in words. */
 import { existsSync, readFileSync } from 'node:fs';
 import { arch, cpus, release, totalmem } from 'node:os';
-import { coreInfo } from '../src/gc/graph.js';
+import { coreInfo } from '../src/graph/carriers.js';
 
 export interface Machine {
   cpu: string;

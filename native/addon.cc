@@ -1,4 +1,4 @@
-// The graph core for Node: class Graph, one method for each of src/engine/graph.ts (src/gc/graph-core.ts wraps it).
+// The graph core for Node: class Graph, one method for each of src/engine/graph.ts (src/graph/core-graph.ts wraps it).
 //
 // Contract: every argument's type, length and range is checked here; what is wrong throws a JavaScript Error whose
 // `kind` is one of src/errors.ts. No argument can crash the process.

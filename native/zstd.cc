@@ -1,5 +1,5 @@
 // Zstandard decoding by the system's libzstd, opened when this addon loads: libzstd.so.1 is everywhere where dpkg, rpm or
-// systemd are, and its headers are nowhere. Wrapped by src/backends/archive/zstd-native.ts, which cuts frames and blocks
+// systemd are, and its headers are nowhere. Wrapped by src/backends/archive/compression/zstd-native.ts, which cuts frames and blocks
 // and knows their limits.
 //
 // Contract: `version` is the library's ("1.5.4"), or empty with the reason in `error`. A Decoder takes the blocks of one

@@ -4,7 +4,7 @@
  *
  * Nothing is dropped by itself: a host may be off for a month and come back to what its leases protect.
  */
-import { breathe } from './backends/files.js';
+import { yieldToEventLoop } from './backends/files.js';
 import type { DBHost } from './db-host.js';
 import type { Key, Transaction } from './engine/contract.js';
 import { type Op, prefixEnd } from './engine/etcd/client.js';
@@ -14,8 +14,8 @@ import { hostOfId, type KnownHost, knownHosts } from './engine/etcd/members.js';
 import { EtcdTransaction } from './engine/etcd/transaction.js';
 import { key, leaf, namespaceOf } from './engine/schema/keys.js';
 import { type EbbtideError, failedPrecondition, notFound, throwIfAborted } from './errors.js';
-import type { UsageReport } from './gc/retained.js';
-import type { LeaseOwner, Why } from './gc/why.js';
+import type { UsageReport } from './gc/report/retained.js';
+import type { LeaseOwner, Why } from './gc/report/why.js';
 import { type Instant, parseTimestamp } from './model/time.js';
 
 export interface HostInfo {
@@ -158,7 +158,7 @@ export class ClusterHosts {
     let seen = 0;
     for (const [namespace] of engine.scan('namespaces')) {
       for (const [lease] of engine.scan(key('leases', leaf(namespace)))) {
-        if (++seen % LEASES_A_TURN === 0) await breathe();
+        if (++seen % LEASES_A_TURN === 0) await yieldToEventLoop();
         const owner = ownerOf(leaf(lease), hosts);
         if (owner === undefined) continue;
         const leases = found.get(owner);

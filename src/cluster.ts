@@ -10,11 +10,11 @@ import { LAST } from './engine/etcd/layout.js';
 import { fenceOf } from './engine/etcd/locks.js';
 import { collectionOf, components, leaf, snapshotKey } from './engine/schema/keys.js';
 import { EbbtideError, failedPrecondition, isFailedPrecondition, unavailable } from './errors.js';
-import { BackendSweeps, nameOf } from './gc/backend-sweeps.js';
-import { orphanLimits } from './gc/orphan-guard.js';
 import { emptyStats, type GCStats } from './gc/stats.js';
-import { messageOf, type SweepReport } from './gc/sweep.js';
-import type { BackendItem } from './gc/unnamed-items.js';
+import { BackendSweeper } from './gc/sweep/backend-sweeper.js';
+import type { BackendItem } from './gc/sweep/orphan-candidates.js';
+import { orphanLimits } from './gc/sweep/orphan-guard.js';
+import { messageOf } from './gc/sweep/sweep.js';
 import { formatTimestamp, now } from './model/time.js';
 import { Guards, type Release } from './stores/guards.js';
 
@@ -34,7 +34,7 @@ export class Cluster {
   readonly engine: EtcdEngine;
   readonly hosts: ClusterHosts;
   readonly #host: DBHost;
-  readonly #inTurn: <T>(run: () => Promise<T>) => Promise<T>;
+  readonly #betweenRuns: <T>(run: () => Promise<T>) => Promise<T>;
   #timer: NodeJS.Timeout | undefined;
   #collecting = false;
   #closed = false;
@@ -45,13 +45,13 @@ export class Cluster {
   constructor(
     engine: EtcdEngine,
     host: DBHost,
-    inTurn: <T>(run: () => Promise<T>) => Promise<T>,
+    betweenRuns: <T>(run: () => Promise<T>) => Promise<T>,
     mayCollect: () => boolean,
   ) {
     this.engine = engine;
     this.#host = host;
     this.hosts = new ClusterHosts(engine, host);
-    this.#inTurn = inTurn;
+    this.#betweenRuns = betweenRuns;
     this.#mayCollect = mayCollect;
     host.dirty.onRaised = () => {
       if (!this.#mayCollect()) this.#sweepLater(SWEEP_AFTER_MS);
@@ -66,7 +66,7 @@ export class Cluster {
           host.log('warn', 'removals of another host are looked for in the backends', {
             error: messageOf(error),
           });
-          host.dirty.distrust(host.backends.keys());
+          host.dirty.requireFullScan(host.backends.keys());
         }
       },
       remoteDeletions: (count) => {
@@ -78,7 +78,7 @@ export class Cluster {
       },
     });
     // After an unclean stop this host does not know what others removed: it looks at everything once.
-    host.dirty.distrustAfterUncleanStart(host.backends.keys());
+    host.dirty.requireFullScanAfterUncleanStart(host.backends.keys());
     if (host.dirty.contentDirty || host.dirty.dirtySnapshotters.size > 0) this.#sweepLater(SWEEP_AFTER_MS);
   }
 
@@ -138,7 +138,7 @@ export class Cluster {
     const items = keys.flatMap((key) => this.#itemsOf(key));
     if (items.length === 0) return;
     if (by === 'another host') this.#host.dirty.removedElsewhere(items);
-    else this.#host.dirty.distrust(this.#host.backends.keys());
+    else this.#host.dirty.requireFullScan(this.#host.backends.keys());
     this.#sweepLater(SWEEP_AFTER_MS);
   }
 
@@ -172,7 +172,7 @@ export class Cluster {
     if (this.#closed) return;
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => {
-      this.#inTurn(() => this.sweepOwnBackends()).catch((error: unknown) => {
+      this.#betweenRuns(() => this.sweepOwnBackends()).catch((error: unknown) => {
         if (this.#closed) return;
         this.#host.log('warn', 'sweeping the backends failed', { error: messageOf(error) });
         this.#sweepLater(SWEEP_RETRY_MS);
@@ -185,9 +185,9 @@ export class Cluster {
   async sweepOwnBackends(): Promise<void> {
     await this.engine.confirm();
     const { dirty } = this.#host;
-    const sweeps = new BackendSweeps(this.#host, orphanLimits(undefined));
+    const sweeper = new BackendSweeper(this.#host, orphanLimits(undefined));
     try {
-      await sweeps.survey(false);
+      await sweeper.survey(false);
     } catch (error) {
       if (!isFailedPrecondition(error) || this.#closed) throw error;
       // The guard has logged it. Another survey may see a tree that is whole again.
@@ -195,21 +195,11 @@ export class Cluster {
       return;
     }
     let failed = false;
-    for (const name of sweeps.names) {
-      if (!this.#isClean(nameOf(name), await sweeps.sweep(name))) failed = true;
-    }
-    await sweeps.ended(!failed);
+    await sweeper.sweep((_, { errors }) => {
+      if (errors.length > 0) failed = true;
+    });
     if (failed) this.#sweepLater(SWEEP_RETRY_MS);
     else if (dirty.retryInMs !== undefined) this.#sweepLater(dirty.retryInMs);
-  }
-
-  #isClean(backend: string, { errors }: SweepReport): boolean {
-    if (errors.length === 0) return true;
-    this.#host.log('warn', 'a backend sweep failed and is tried again', {
-      backend,
-      errors: errors.slice(0, 8),
-    });
-    return false;
   }
 
   close(): void {

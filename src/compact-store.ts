@@ -2,8 +2,8 @@
 import { resolve } from 'node:path';
 import type { Log } from './db-host.js';
 import { type Compaction, compactLmdbStore } from './engine/lmdb/compact.js';
-import { createGraph } from './gc/graph.js';
 import { metadataIndexer } from './gc/references.js';
+import { createGraph } from './graph/carriers.js';
 import { NoStore } from './no-store.js';
 import { layout } from './system/root-layout.js';
 

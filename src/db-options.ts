@@ -6,7 +6,7 @@ import type { LeaseBackendName } from './defaults.js';
 import type { Durability } from './engine/contract.js';
 import type { EtcdConfig } from './engine/etcd/options.js';
 import { invalidArgument } from './errors.js';
-import { checkGrace } from './gc/expiry-clock.js';
+import { checkGrace } from './gc/schedule/expiry-clock.js';
 import type { ContentPolicy, EventsPublisher } from './stores/host.js';
 
 export const snapshotterNames = ['native', 'overlayfs'] as const;

@@ -22,19 +22,19 @@ import { initSchema } from './engine/schema/migrations.js';
 import { failedPrecondition, openedReadOnly } from './errors.js';
 import { type CollectOptions, collect } from './gc/collect.js';
 import type { Collector } from './gc/collectors.js';
-import type { DiskPool } from './gc/disk-pool.js';
-import type { ClockSteps, ExpiryTime } from './gc/expiry-clock.js';
-import { nextExpiry } from './gc/expiry-wake.js';
-import { describeKey, findObject, type ObjectDescription, type ObjectName } from './gc/objects.js';
-import type { OrphanState } from './gc/orphan-guard.js';
-import { applyPlan, type CollectionPlan, type PlanOutcome, planCollection } from './gc/plan.js';
-import { diskUsageBy, type UsageOptions, type UsageReport } from './gc/retained.js';
+import { describeKey, findObject, type ObjectDescription, type ObjectName } from './gc/report/objects.js';
+import { applyPlan, type CollectionPlan, type PlanOutcome, planCollection } from './gc/report/plan.js';
+import { diskUsageBy, type UsageOptions, type UsageReport } from './gc/report/retained.js';
+import { type Why, type WhyOptions, why } from './gc/report/why.js';
+import type { ClockSteps, ExpiryTime } from './gc/schedule/expiry-clock.js';
+import { nextExpiry } from './gc/schedule/expiry-wake.js';
 import type { GCStats } from './gc/stats.js';
+import type { DiskPool } from './gc/sweep/disk-pool.js';
+import type { OrphanState } from './gc/sweep/orphan-guard.js';
 import type { ResourceType } from './gc/types.js';
-import { type Why, type WhyOptions, why } from './gc/why.js';
 import type { Instant } from './model/time.js';
 import { ContainerStore } from './stores/containers.js';
-import type { ContentStore } from './stores/content.js';
+import type { ContentStore } from './stores/content/content.js';
 import type { EventsPublisher, StoreHost } from './stores/host.js';
 import { ImageStore } from './stores/images.js';
 import { LeaseManager } from './stores/leases.js';
@@ -77,7 +77,7 @@ export class DB implements AsyncDisposable {
         ? new Cluster(
             engine,
             host,
-            (run) => this.#inTurn(run),
+            (run) => this.#betweenRuns(run),
             () => this.enableEtcdGC,
           )
         : undefined;
@@ -152,8 +152,8 @@ export class DB implements AsyncDisposable {
     const run = () =>
       collect(this.#host, { ...this.#defaults(), ...options, ...(ctx.signal && { signal: ctx.signal }) });
     const cluster = this.#cluster;
-    if (cluster === undefined || options.dryRun) return this.#inTurn(run);
-    return this.#inTurn(() => cluster.collect(run));
+    if (cluster === undefined || options.dryRun) return this.#betweenRuns(run);
+    return this.#betweenRuns(() => cluster.collect(run));
   }
 
   #defaults(): RunOptions {
@@ -162,7 +162,7 @@ export class DB implements AsyncDisposable {
 
   /** What a collection would remove now; plain JSON, to be looked at, kept in a file and applied later. */
   planCollection(ctx: CallContext = {}, options: RunOptions = {}): Promise<CollectionPlan> {
-    return this.#inTurn(() =>
+    return this.#betweenRuns(() =>
       planCollection(this.#host, { ...options, ...(ctx.signal && { signal: ctx.signal }) }),
     );
   }
@@ -182,7 +182,7 @@ export class DB implements AsyncDisposable {
         ...options,
         ...(ctx.signal && { signal: ctx.signal }),
       });
-    return this.#inTurn(async () => this.#cluster?.collectOrFail(run) ?? run());
+    return this.#betweenRuns(async () => this.#cluster?.collectOrFail(run) ?? run());
   }
 
   /** The object that is meant by what `why` takes. NotFound; InvalidArgument when several match. */
@@ -199,7 +199,7 @@ export class DB implements AsyncDisposable {
    */
   why(ctx: CallContext, object: string | ObjectName, options: WhyOptions = {}): Promise<Why> {
     const name = typeof object === 'string' ? { name: object } : object;
-    const answer = why(this.#host, (run) => this.#inTurn(run), ctx, name, options);
+    const answer = why(this.#host, (run) => this.#betweenRuns(run), ctx, name, options);
     return this.hosts?.inWhy(answer) ?? answer;
   }
   /**
@@ -207,7 +207,7 @@ export class DB implements AsyncDisposable {
    * a name of `without` that no row has.
    */
   du(ctx: CallContext = {}, options: UsageOptions = {}): Promise<UsageReport> {
-    const report = diskUsageBy(this.#host, (run) => this.#inTurn(run), ctx, options);
+    const report = diskUsageBy(this.#host, (run) => this.#betweenRuns(run), ctx, options);
     return this.hosts?.inUsage(report) ?? report;
   }
   /** The hosts that share the tree over etcd; undefined for an embedded store. */
@@ -232,7 +232,7 @@ export class DB implements AsyncDisposable {
     const parts = {
       hasAllContent: engine.kind !== 'etcd' || sharesDirectories(engine),
       hasAllSnapshots: engine.kind !== 'etcd',
-      verifyGraph: () => this.#inTurn(async () => engine.verifyGraph()),
+      verifyGraph: () => this.#betweenRuns(async () => engine.verifyGraph()),
     };
     return this.#host.read({}, () => checkStore(this.#host, parts, ctx.signal, options));
   }
@@ -249,7 +249,7 @@ export class DB implements AsyncDisposable {
       options.signal === undefined ? abort.signal : AbortSignal.any([options.signal, abort.signal]);
     const run = async (): Promise<BackupReport> => {
       // Between collections: a sweep that has begun has looked at records that may be of the backup's moment.
-      const release = await this.#inTurn(async () => this.#host.holdSweeps());
+      const release = await this.#betweenRuns(async () => this.#host.holdSweeps());
       try {
         return await backUp(this.#host, directory, { ...options, signal });
       } finally {
@@ -271,7 +271,7 @@ export class DB implements AsyncDisposable {
   }
 
   /** Runs one thing that marks after the other. */
-  #inTurn<T>(run: () => Promise<T>): Promise<T> {
+  #betweenRuns<T>(run: () => Promise<T>): Promise<T> {
     const turn = this.#collection.then(() => this.#host.read({}, run));
     this.#collection = turn.catch(() => undefined);
     return turn;

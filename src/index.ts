@@ -112,7 +112,7 @@ export { compareUtf8 } from './model/utf8.js';
 // ---- Stores
 
 export { type Container, type ContainerInput, ContainerStore } from './stores/containers.js';
-export { type ContentInput, ContentStore } from './stores/content.js';
+export { type ContentInput, ContentStore } from './stores/content/content.js';
 export {
   copy as copyContent,
   type Ingester,
@@ -125,8 +125,11 @@ export {
   type Source,
   WriterReset,
   writeBlob,
-} from './stores/content-helpers.js';
-export type { CommitOptions as ContentCommitOptions, ContentWriter } from './stores/content-writer.js';
+} from './stores/content/content-helpers.js';
+export type {
+  CommitOptions as ContentCommitOptions,
+  ContentWriter,
+} from './stores/content/content-writer.js';
 export {
   type Descriptor,
   type Image,
@@ -172,7 +175,7 @@ export type { Applied, ApplyOptions } from './backends/archive/apply.js';
 export { applyLayer } from './backends/archive/apply.js';
 export { type Diffed, type DiffOptions, diffLayer } from './backends/archive/diff.js';
 export { type ArchiveLimits, defaultLimits } from './backends/archive/limits.js';
-export type { Sink } from './backends/archive/tar-writer.js';
+export type { Sink } from './backends/archive/tar/tar-writer.js';
 export type { Platform } from './images/documents.js';
 export { type Exported, type ExportedImage, type ExportOptions, exportImages } from './images/export.js';
 export { type ImportOptions, importImage, type LeftOut } from './images/import.js';
@@ -199,40 +202,41 @@ export type {
   Send,
   SendBackReference,
 } from './gc/collectors.js';
-export type { DiskLine, DiskReport } from './gc/disk-report.js';
-export type { ClockSteps, ExpiryTime } from './gc/expiry-clock.js';
-export type { MassGuard } from './gc/mass-guard.js';
+export { type ConcurrentOptions, concurrentMark, NodeSet, sweep, tricolor } from './gc/mark/tricolor.js';
+export type { DiskLine, DiskReport } from './gc/report/disk-report.js';
 export {
   type ObjectDescription,
   type ObjectKind,
   type ObjectName,
   objectKinds,
-} from './gc/objects.js';
-export type { DatedObject, GarbageSince } from './gc/oldest.js';
-export type { OrphanState } from './gc/orphan-guard.js';
-export { type CollectionPlan, type PlanOutcome, parsePlan, type RestReason } from './gc/plan.js';
+} from './gc/report/objects.js';
+export type { DatedObject, GarbageSince } from './gc/report/oldest.js';
+export { type CollectionPlan, type PlanOutcome, parsePlan, type RestReason } from './gc/report/plan.js';
 export {
   type UsageGroup,
   type UsageOptions,
   type UsageReport,
   type UsageRow,
   usageGroups,
-} from './gc/retained.js';
+} from './gc/report/retained.js';
+export type { LeaseOwner, Why, WhyOptions, WhyStep } from './gc/report/why.js';
+export type { ClockSteps, ExpiryTime } from './gc/schedule/expiry-clock.js';
 export {
   type Clock,
   type Collectable,
   Scheduler,
   type SchedulerHooks,
-} from './gc/scheduler.js';
+} from './gc/schedule/scheduler.js';
 export {
   type Duration,
   type SchedulerOptions,
   type SchedulerParams,
   schedulerParams,
-} from './gc/scheduler-params.js';
+} from './gc/schedule/scheduler-params.js';
 export type { Candidate, Counts, GCStats } from './gc/stats.js';
 export { type Stream, Streams } from './gc/streams.js';
-export { type ConcurrentOptions, concurrentMark, NodeSet, sweep, tricolor } from './gc/tricolor.js';
+export type { MassGuard } from './gc/sweep/mass-guard.js';
+export type { OrphanState } from './gc/sweep/orphan-guard.js';
 export {
   FLAT_VARIANT,
   type Node,
@@ -249,7 +253,6 @@ export {
   ResourceType,
   ResourceUnknown,
 } from './gc/types.js';
-export type { LeaseOwner, Why, WhyOptions, WhyStep } from './gc/why.js';
 
 // ---- Checks
 
@@ -294,8 +297,8 @@ export { type LmdbEngineOptions, openLmdbEngine } from './engine/lmdb/engine.js'
 export { openMemoryEngine } from './engine/memory/engine.js';
 export type { GetOptions, PutOptions, SortField, Transactor } from './engine/raw.js';
 export * from './engine/schema/names.js';
-export { type CoreInfo, type CoreKind, coreInfo, createGraph } from './gc/graph.js';
 export { metadataIndexer } from './gc/references.js';
+export { type CoreInfo, type CoreKind, coreInfo, createGraph } from './graph/carriers.js';
 
 // ---- Backends, for `newDB` and for backends of your own
 
@@ -317,7 +320,7 @@ export type {
   WriterDescriptor,
 } from './backends/contract.js';
 export { assertCanMount, canMount, withMounts } from './backends/mounts.js';
-export { type NativeOptions, openNative } from './backends/native.js';
-export { type OverlayOptions, openOverlayfs } from './backends/overlayfs.js';
-export type { SnapshotterOptions } from './backends/snapshotter.js';
-export { createDiskPool, type DiskPool, type DiskPoolOptions } from './gc/disk-pool.js';
+export { type NativeOptions, openNative } from './backends/snapshotters/native.js';
+export { type OverlayOptions, openOverlayfs } from './backends/snapshotters/overlayfs.js';
+export type { SnapshotterOptions } from './backends/snapshotters/snapshotter.js';
+export { createDiskPool, type DiskPool, type DiskPoolOptions } from './gc/sweep/disk-pool.js';

@@ -1,4 +1,4 @@
-// The graph core as a WebAssembly module: one instance is one graph. src/gc/graph-wasm.ts calls it, one function for each
+// The graph core as a WebAssembly module: one instance is one graph. src/graph/wasm-graph.ts calls it, one function for each
 // of src/engine/graph.ts, as native/addon.cc is called where an addon loads.
 //
 // Contract: operands of any length go through `input`; answers of any length are at `answerAt`, until the next call.

@@ -3,7 +3,7 @@
  * Called by store.ts. The engine is of one moment of the file, and of nobody else's from then on.
  */
 
-import { breathe } from '../backends/files.js';
+import { yieldToEventLoop } from '../backends/files.js';
 import { rootBucket } from '../bolt/bucket.js';
 import { readBolt } from '../bolt/snapshot.js';
 import type { Engine, Indexer } from '../engine/contract.js';
@@ -11,8 +11,8 @@ import { openMemoryEngine } from '../engine/memory/engine.js';
 import { collectionOf, metaKey } from '../engine/schema/keys.js';
 import { SCHEMA_REVISION } from '../engine/schema/legacy.js';
 import { throwIfAborted } from '../errors.js';
-import { createGraph } from '../gc/graph.js';
 import { metadataIndexer } from '../gc/references.js';
+import { createGraph } from '../graph/carriers.js';
 import { REVISION_OF_2, readRecords, revisionOf } from './records.js';
 
 export interface Loaded {
@@ -45,7 +45,7 @@ export async function loadMetadata(path: string, signal?: AbortSignal): Promise<
       let step = 0;
       for (const _ of steps) {
         if (++step % STEPS_PER_TURN !== 0) continue;
-        await breathe();
+        await yieldToEventLoop();
         throwIfAborted(signal);
       }
     },

@@ -16,7 +16,7 @@ import type {
   Usage,
 } from '../backends/contract.js';
 import { diskUsage } from '../backends/disk-usage.js';
-import { SNAPSHOTS } from '../backends/snapshot-driver.js';
+import { SNAPSHOTS } from '../backends/snapshotters/snapshot-driver.js';
 import { type Bucket, rootBucket } from '../bolt/bucket.js';
 import { readBolt } from '../bolt/snapshot.js';
 import { type EbbtideError, notFound, throwIfAborted } from '../errors.js';

@@ -83,7 +83,7 @@ export interface ContentBackend {
   deleteMany?(digests: string[]): Promise<RemovalReport>;
   /** Optional: deletes what crashes left that is neither a blob nor an ingest; answers what was freed. */
   cleanup?(): Promise<RemovalReport>;
-  /** Optional, both or none: a short text that is kept beside the blobs (src/gc/tree-mark.ts); undefined: none yet. */
+  /** Optional, both or none: a short text that is kept beside the blobs (src/gc/sweep/tree-mark.ts); undefined: none yet. */
   readMark?(): Promise<string | undefined>;
   writeMark?(text: string): Promise<void>;
   /** Optional: what stands where the blob belongs. */
@@ -197,7 +197,7 @@ export interface RemovalReport {
 
 /**
  * Slow work on directories and files, off the main thread. Streams keep their own order and do not wait for
- * one another. Implemented by gc/disk-pool.ts (piscina); backends fall back to the calling thread without one.
+ * one another. Implemented by gc/sweep/disk-pool.ts (piscina); backends fall back to the calling thread without one.
  */
 export interface DiskJobs {
   /** Deletes these trees (files or directories); absent ones are fine. */

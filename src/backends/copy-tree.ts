@@ -28,9 +28,8 @@ import { descriptorPath, shown } from '../held-paths.js';
 import { errnoOf, messageOf } from '../system/system-errors.js';
 import { BLOCK_BYTES } from './disk-usage.js';
 import { eachLimit, entryName } from './files.js';
-import { diskError } from './fs-errors.js';
+import { diskError, NO_LINK } from './fs-errors.js';
 import { below, HeldTree, isReplaced } from './held-tree.js';
-import { NO_LINK } from './link-errors.js';
 import type { BackendLog } from './log.js';
 import { sys } from './sys.js';
 

@@ -135,7 +135,7 @@ export async function together<T extends unknown[]>(
 }
 
 /** Lets timers and I/O run in a long loop. */
-export const breathe = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+export const yieldToEventLoop = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 export const SLASH = Buffer.from('/');
 

@@ -1,4 +1,4 @@
-/** File system failures at paths that the caller knows nothing of; for all others, system-errors.ts. Pure. */
+/** File system failures as the backends take them; for all others, system-errors.ts. Pure. */
 import { type EbbtideError, unknownError } from '../errors.js';
 import { errnoOf, fsError, messageOf } from '../system/system-errors.js';
 
@@ -15,3 +15,13 @@ export function diskError(what: string, path: string, cause: unknown): EbbtideEr
     cause,
   });
 }
+
+/** Why a file cannot have another name: on another file system, too many already, not permitted, or not known there. */
+export const NO_LINK: ReadonlySet<string> = new Set([
+  'EXDEV',
+  'EMLINK',
+  'EPERM',
+  'ENOTSUP',
+  'EOPNOTSUPP',
+  'ENOSYS',
+]);

@@ -8,8 +8,8 @@ import { isAbsolute, join, normalize, resolve } from 'node:path';
 import { failedPrecondition, invalidArgument, notImplemented } from '../errors.js';
 import { errnoOf, fsError, isFull, messageOf } from '../system/system-errors.js';
 import type { Mount } from './contract.js';
+import { needsUserXattr } from './snapshotters/user-xattr.js';
 import { sys, UmountFlag } from './sys.js';
-import { needsUserXattr } from './user-xattr.js';
 
 /** Lower directories that the kernel stacks. */
 const MAX_LAYERS = 500;

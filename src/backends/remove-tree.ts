@@ -25,7 +25,7 @@ import { descriptorPath, forgetDescriptor, nameDescriptor, shown } from '../held
 import { errnoOf, isAbsent, messageOf } from '../system/system-errors.js';
 import type { DiskJobs, RemovalReport } from './contract.js';
 import { BLOCK_BYTES } from './disk-usage.js';
-import { breathe, entryName, SLASH } from './files.js';
+import { entryName, SLASH, yieldToEventLoop } from './files.js';
 import { DIRECTORY_ONLY, mountOf, openBeneath } from './sys.js';
 
 const STEPS_BETWEEN_BREATHS = 256;
@@ -80,7 +80,7 @@ export const inlineJobs: DiskJobs = {
   async removeTrees(_stream, paths) {
     const report = emptyReport();
     for (const path of paths) {
-      for (const _ of removalSteps(path, report)) await breathe();
+      for (const _ of removalSteps(path, report)) await yieldToEventLoop();
     }
     return report;
   },

@@ -23,10 +23,10 @@ import { LocalContent } from '../backends/content/store.js';
 import type { ContentBackend, DiskJobs, SnapshotterBackend } from '../backends/contract.js';
 import { exists } from '../backends/files.js';
 import type { BackendLog } from '../backends/log.js';
-import { Metastore } from '../backends/metastore.js';
-import type { StoredSnapshot } from '../backends/metastore-records.js';
-import { snapshotDirectory } from '../backends/snapshot-driver.js';
-import { DirectorySnapshotter, type FrozenSnapshots } from '../backends/snapshotter.js';
+import { Metastore } from '../backends/snapshotters/metastore.js';
+import type { StoredSnapshot } from '../backends/snapshotters/metastore-records.js';
+import { snapshotDirectory } from '../backends/snapshotters/snapshot-driver.js';
+import { DirectorySnapshotter, type FrozenSnapshots } from '../backends/snapshotters/snapshotter.js';
 import type { Engine, TreeCopy } from '../engine/contract.js';
 import { dataPath } from '../engine/lmdb/files.js';
 import { components, key } from '../engine/schema/keys.js';
@@ -88,7 +88,7 @@ interface Parts {
 /**
  * Makes a backup in `directory`, which is not there yet or is empty. REQUIRES: sweeps of the backends are held.
  * AlreadyExists: something is there. InvalidArgument: inside the store, or a base elsewhere. NotImplemented: records in etcd or
- * in memory, or a backend of somebody else. Unavailable: the disk is full; nothing is left then.
+ * in memory, or a backend of another author. Unavailable: the disk is full; nothing is left then.
  */
 export async function backUp(
   host: BackupHost,

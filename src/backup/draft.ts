@@ -36,7 +36,7 @@ export class Draft {
     this.#jobs = jobs;
   }
 
-  /** Makes one in `directory`, after deleting those that nobody works on any more; `undo` is told of each before. */
+  /** Makes one in `directory`, after deleting those that no process works on any more; `undo` is called with each before. */
   static async make(
     directory: string,
     jobs: DiskJobs,
@@ -104,7 +104,7 @@ export class Draft {
   }
 }
 
-/** Deletes what makers left that died. One that somebody works on stays, and so does what another user put there. */
+/** Deletes what makers left that died. One that a process works on stays, and so does what another user put there. */
 async function sweepDrafts(
   directory: string,
   jobs: DiskJobs,
@@ -129,7 +129,7 @@ async function sweepDrafts(
   }
 }
 
-/** A directory of this user, in which nobody else can have put anything. */
+/** A directory of this user, in which no other user can have put anything. */
 function isOwn(path: string): boolean {
   const found = lstatSync(path, { throwIfNoEntry: false });
   return found?.isDirectory() === true && found.uid === process.geteuid?.() && (found.mode & 0o077) === 0;

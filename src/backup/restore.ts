@@ -1,5 +1,5 @@
 /**
- * Restores a backup into a root that is not there, or has nothing in it. Called by embedders and the command; nobody may use the
+ * Restores a backup into a root that is not there, or has nothing in it. Called by embedders and the command; no process may use the
  * root meanwhile.
  *
  * The metadata is compared with the manifest first. All is made in a draft in the root, every blob with the size that its record
@@ -16,10 +16,10 @@ import { hashFile } from '../backends/content/hash-file.js';
 import { blobName } from '../backends/content/layout.js';
 import { exists, makeDurableDirectory, syncDirectory } from '../backends/files.js';
 import { type BackendLog, stderrLog } from '../backends/log.js';
-import { Metastore } from '../backends/metastore.js';
-import type { StoredSnapshot } from '../backends/metastore-records.js';
 import { inlineJobs } from '../backends/remove-tree.js';
-import { snapshotDirectory } from '../backends/snapshot-driver.js';
+import { Metastore } from '../backends/snapshotters/metastore.js';
+import type { StoredSnapshot } from '../backends/snapshotters/metastore-records.js';
+import { snapshotDirectory } from '../backends/snapshotters/snapshot-driver.js';
 import type { TreeCopy } from '../engine/contract.js';
 import { dataPath } from '../engine/lmdb/files.js';
 import { openTreeCopy } from '../engine/lmdb/tree-copy.js';

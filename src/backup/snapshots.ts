@@ -9,10 +9,10 @@
 import { join } from 'node:path';
 import { copyTree } from '../backends/copy-tree.js';
 import { exists } from '../backends/files.js';
-import { Metastore } from '../backends/metastore.js';
-import type { StoredSnapshot } from '../backends/metastore-records.js';
 import { inlineJobs } from '../backends/remove-tree.js';
-import { SNAPSHOTS } from '../backends/snapshot-driver.js';
+import { Metastore } from '../backends/snapshotters/metastore.js';
+import type { StoredSnapshot } from '../backends/snapshotters/metastore-records.js';
+import { SNAPSHOTS } from '../backends/snapshotters/snapshot-driver.js';
 import { isKind, throwIfAborted } from '../errors.js';
 import { messageOf } from '../system/system-errors.js';
 import { makeDirectory, type Transfer } from './transfer.js';
@@ -38,7 +38,7 @@ export interface SnapshotSource {
   readonly base?: { byId(id: number): StoredSnapshot | undefined; directory(id: number): string } | undefined;
 }
 
-/** Problems are told to the transfer; what else there is is copied all the same. Answers how many are active. */
+/** Problems are reported to the transfer; the rest is copied all the same. Returns how many are active. */
 export async function copySnapshots(
   source: SnapshotSource,
   target: string,
@@ -80,7 +80,7 @@ async function copyOne(
     if (source.isFresh && makeFresh !== undefined) await makeFresh(target, snapshot, above);
     else await copyDirectory(snapshot, target, source, transfer);
   } catch (error) {
-    // A container is free to fill one as it likes; a disk that is full, or fails, is nobody's snapshot.
+    // A container is free to fill one as it likes; a disk that is full, or fails, is not a fault of a snapshot.
     throwIfAborted(transfer.signal);
     if (isKind(error, 'Unavailable')) throw error;
     await inlineJobs.removeTrees(source.name, [target]);
@@ -113,7 +113,7 @@ async function copyDirectory(
   report.copiedBytes += copied.copiedBytes;
 }
 
-/** Ids are not used again, and the moment of a commit tells it from any in a store that was set back. */
+/** Ids are not used again, and the moment of a commit distinguishes it from any in a store that was set back. */
 const isSameContent = (a: StoredSnapshot, b: StoredSnapshot): boolean =>
   a.kind === 'committed' &&
   b.kind === 'committed' &&

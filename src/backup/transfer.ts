@@ -1,6 +1,6 @@
-/** What a backup and a restore have in common: the records of a copied tree, what came of the work, and who is told. */
+/** What a backup and a restore have in common: the records of a copied tree, what came of the work, and its progress. */
 import { chmod } from 'node:fs/promises';
-import { breathe } from '../backends/files.js';
+import { yieldToEventLoop } from '../backends/files.js';
 import type { BackendLog } from '../backends/log.js';
 import type { Key, TreeCopy, Value } from '../engine/contract.js';
 import { makeDirectories } from '../system/make-directories.js';
@@ -66,7 +66,7 @@ const BATCH = 512;
 
 /** Records below a prefix in batches; others run in between. */
 export async function* recordsIn(tree: TreeCopy, prefix: Key): AsyncGenerator<[Key, Value][], void> {
-  for (let after: Key | undefined; ; await breathe()) {
+  for (let after: Key | undefined; ; await yieldToEventLoop()) {
     const batch = [...tree.scan(prefix, { after, limit: BATCH })];
     if (batch.length > 0) yield batch;
     if (batch.length < BATCH) return;

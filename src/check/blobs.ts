@@ -1,14 +1,14 @@
 /** The part of a check that is about blobs: first every record, then every file. Called by check.ts. */
 import type { BlobFile } from '../backends/contract.js';
 import { DamagedContent } from '../backends/damaged.js';
-import { breathe, eachLimit } from '../backends/files.js';
+import { eachLimit, yieldToEventLoop } from '../backends/files.js';
 import { blobKey, key, leaf, namespaceOf } from '../engine/schema/keys.js';
 import { isNotFound, throwIfAborted } from '../errors.js';
-import { BlobNames, namespaces, underGuard } from '../gc/sweep.js';
+import { BlobNames, namespaces, underGuard } from '../gc/sweep/sweep.js';
 import { isDigest } from '../model/digest.js';
 import type { BlobRecord } from '../model/records.js';
 import { putRecord, readRecord } from '../stores/common.js';
-import { digestOfBackend } from '../stores/content-bytes.js';
+import { digestOfBackend } from '../stores/content/content-bytes.js';
 import { blobGuard } from '../stores/guards.js';
 import type { Finding } from './findings.js';
 import { recordsOf } from './records.js';
@@ -41,7 +41,7 @@ async function checkRecords(check: Check): Promise<void> {
         return;
       }
       if ((await examine(check, namespace, digest)) === undefined) return;
-      // Once more, while nobody writes or removes it.
+      // Once more, under its guard: no call writes or removes it.
       await underGuard(host.guards, blobGuard(digest), async () => {
         const found = await examine(check, namespace, digest);
         if (found === undefined) return;
@@ -137,7 +137,7 @@ async function isSound({ host, signal }: Check, digest: string): Promise<boolean
 
 // ----------------------------------------------------------------------------------------------------- files
 
-/** Files whose names were not looked up since the last answers grew old. */
+/** Files whose names were not looked up since the last lookup. */
 const LOOKS_PER_ANSWER = 256;
 
 /** Every file: whether a record names it and, on request, whether it has its digest. */
@@ -152,7 +152,7 @@ async function checkFiles(check: Check): Promise<void> {
   await host.content.walk(async ({ digest, size }) => {
     throwIfAborted(signal);
     if (++checked.files % LOOKS_PER_ANSWER === 0) {
-      await breathe();
+      await yieldToEventLoop();
       names = new BlobNames(host.engine);
     }
     if (!names.isNamed(digest)) await checkOrphan(check, digest, size);

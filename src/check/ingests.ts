@@ -1,7 +1,7 @@
 /** The part of a check that is about unfinished uploads. Called by check.ts. */
 import { basename } from 'node:path';
 import { isNotFound, throwIfAborted } from '../errors.js';
-import { IngestNames, underGuard } from '../gc/sweep.js';
+import { IngestNames, underGuard } from '../gc/sweep/sweep.js';
 import { ingestGuard } from '../stores/guards.js';
 import type { Check } from './under-way.js';
 

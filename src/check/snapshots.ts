@@ -3,10 +3,10 @@
  * where the snapshotter can inspect them, its snapshots against its directories. Called by check.ts.
  */
 import type { SnapshotterBackend } from '../backends/contract.js';
-import { breathe, eachLimit } from '../backends/files.js';
+import { eachLimit, yieldToEventLoop } from '../backends/files.js';
 import { components, key, snapshotKey } from '../engine/schema/keys.js';
 import { isKind, isNotFound, throwIfAborted } from '../errors.js';
-import { isSnapshotNamed, messageOf, underGuard } from '../gc/sweep.js';
+import { isSnapshotNamed, messageOf, underGuard } from '../gc/sweep/sweep.js';
 import type { SnapshotRecord } from '../model/records.js';
 import { readRecord } from '../stores/common.js';
 import { snapshotGuard } from '../stores/guards.js';
@@ -98,14 +98,14 @@ async function checkOrphans(check: Check, snapshotter: string, backend: Snapshot
   let looks = 0;
   const unnamed: string[] = [];
   const walk = backend.walk(async ({ name }) => {
-    if (++looks % LOOKS_PER_BREATH === 0) await breathe();
+    if (++looks % LOOKS_PER_BREATH === 0) await yieldToEventLoop();
     throwIfAborted(signal);
     if (!isNamed(name)) unnamed.push(name);
   });
   await walk.catch((error: unknown) => {
     // A lost parent, which `checkDirectories` names, ends a walk.
     if (!isKind(error, 'Unknown')) throw error;
-    host.log('warn', 'snapshots behind a damaged one were not compared with the records', {
+    host.log('warn', 'snapshots after a damaged one were not compared with the records', {
       snapshotter,
       error: messageOf(error),
     });

@@ -1,6 +1,6 @@
 /** One check under way: what check.ts, which begins it, and the files of its phases share. */
-import type { BackendSweepHost } from '../gc/backend-sweeps.js';
-import type { SweepHost } from '../gc/sweep.js';
+import type { BackendSweepHost } from '../gc/sweep/backend-sweeper.js';
+import type { SweepHost } from '../gc/sweep/sweep.js';
 import type { StoreHost } from '../stores/host.js';
 import type { Findings } from './findings.js';
 

@@ -8,7 +8,7 @@ import { Interrupted } from '../images/services.js';
 import { NoStore } from '../no-store.js';
 import { isAbsent, messageOf } from '../system/system-errors.js';
 import { pathOf } from './command-tree.js';
-import { quoted } from './printable.js';
+import { quoted } from './output/printable.js';
 
 /**
  * The command with the global options that were typed, for advice that works as it stands.

@@ -1,7 +1,7 @@
 /** Arguments that name something by its digest may be the beginning of one, as for `why`. */
 import type { CallContext } from '../context.js';
 import { isNotFound } from '../errors.js';
-import { isDigestPrefix } from '../gc/objects.js';
+import { isDigestPrefix } from '../gc/report/objects.js';
 import { isDigest } from '../model/digest.js';
 import type { Store } from './store.js';
 

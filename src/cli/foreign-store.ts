@@ -12,11 +12,11 @@ import type { CheckReport } from '../check/findings.js';
 import type { CallContext } from '../context.js';
 import type { DB, RunOptions } from '../db.js';
 import { EbbtideError, invalidArgument, isNotFound } from '../errors.js';
-import type { ObjectDescription, ObjectName } from '../gc/objects.js';
-import type { CollectionPlan, PlanOutcome } from '../gc/plan.js';
-import type { UsageOptions, UsageReport } from '../gc/retained.js';
+import type { ObjectDescription, ObjectName } from '../gc/report/objects.js';
+import type { CollectionPlan, PlanOutcome } from '../gc/report/plan.js';
+import type { UsageOptions, UsageReport } from '../gc/report/retained.js';
+import type { Why, WhyOptions } from '../gc/report/why.js';
 import type { GCStats } from '../gc/stats.js';
-import type { Why, WhyOptions } from '../gc/why.js';
 import type {
   Blobs,
   ContainerRecords,

@@ -17,10 +17,10 @@ import { messageOf } from '../system/system-errors.js';
 import { advised } from './advice.js';
 import { type EtcdOptions, etcdConfig } from './etcd-options.js';
 import { exitCodes } from './exit-codes.js';
-import { Output, type OutputOptions } from './output.js';
-import { Progress } from './progress.js';
+import { Output, type OutputOptions } from './output/output.js';
+import { Progress } from './output/progress.js';
+import { StandardOutput } from './output/standard-output.js';
 import { openForReading } from './read-only.js';
-import { StandardOutput } from './standard-output.js';
 import type { Store } from './store.js';
 
 export interface GlobalOptions extends EtcdOptions {
@@ -260,7 +260,7 @@ async function connect(address: string): Promise<Store> {
 export async function findDaemon(root: string): Promise<string | undefined> {
   const [{ daemonAddress }, { answers }] = await Promise.all([
     import('../server/run-file.js'),
-    import('../server/listener.js'),
+    import('../server/connections/listener.js'),
   ]);
   const address = await daemonAddress(root);
   return (await answers(address)) ? address : undefined;

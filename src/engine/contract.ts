@@ -270,13 +270,13 @@ export interface Engine extends Reader, AsyncDisposable {
   keyOf(id: number): Key | undefined;
   idOf(key: Key): number | undefined;
   /** Whether a record exists under the key or anything in the graph points at it. */
-  mentioned(key: Key): boolean;
+  isReferenced(key: Key): boolean;
   /**
    * The same for many keys, each one of `prefixes` followed by one of `leaves`, off the calling thread where the engine
    * can. Answers one byte a key, prefix by prefix: 0 when the key was not mentioned at some moment since the call, 1 when
    * it may be (an engine that would have to look is free to answer 1).
    */
-  mayBeMentioned(prefixes: readonly Key[], leaves: readonly string[]): Promise<Uint8Array>;
+  mightBeReferenced(prefixes: readonly Key[], leaves: readonly string[]): Promise<Uint8Array>;
 
   /** Differences between the graph and one derived anew from the records and links; empty when all is well. */
   verifyGraph(): string[];

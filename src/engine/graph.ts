@@ -102,7 +102,7 @@ export interface RetainedSizes {
 }
 
 /** Bits of a node's mark. */
-export const MarkBit = { plain: 1, flat: 2, born: 4 } as const;
+export const MarkBit = { plain: 1, flat: 2, allocatedBlack: 4 } as const;
 
 export interface GraphCore {
   readonly kind: 'native' | 'wasm';
@@ -114,7 +114,7 @@ export interface GraphCore {
    * Begins a run: marks everything reachable from the roots at `now` (nanoseconds since 1970), off the main
    * thread. Afterwards, until `endRun`, every applied op keeps the marks closed: an edge added from a marked
    * node marks its target, a root added (or a raised expiry) is marked, each with what it reaches; a node that
-   * becomes present is `born` and never a candidate. One run at a time.
+   * becomes present is allocated black and never a candidate. One run at a time.
    */
   mark(now: bigint, options?: MarkOptions): Promise<MarkResult>;
   /** Marks these nodes (plain) and all they reach; answers how many nodes were newly marked. During a run. */
@@ -122,7 +122,7 @@ export interface GraphCore {
   /** Mark bits of a node during a run; 0 when unmarked or non-existing. */
   marksOf(id: number): number;
   /**
-   * Present, collectible nodes that are neither marked nor born, referrers before what they refer to
+   * Present, collectible nodes that are neither marked nor allocated black, referrers before what they refer to
    * (level by level, ascending within each; members of a cycle and what only they lead to last, ascending). The
    * order is that of the end of marking; later ops take nodes out of it but move and add none. During a run.
    *

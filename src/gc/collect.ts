@@ -3,44 +3,44 @@
  * remove what no record names any more. Called by db.ts, one run at a time.
  *
  * Promise: a run never removes an object that is reachable at the moment of its removal, and removes every
- * object that was unreachable when the run began and still is when its turn comes. What becomes garbage during
+ * object that was unreachable when the run began and still is when its slice comes. What becomes garbage during
  * a run may wait for the next.
  *
  * No lock is held. Marking runs on a thread of its own; from then to the end of the run the graph core keeps the
  * marks closed over every commit, and each slice is one synchronous transaction that asks again before it
  * removes. Bytes go only after the removal of their records is on disk.
  */
-import { breathe } from '../backends/files.js';
+import { yieldToEventLoop } from '../backends/files.js';
 import { invalidArgument, throwIfAborted } from '../errors.js';
 import type { Instant } from '../model/time.js';
-import { BackendSweeps, nameOf } from './backend-sweeps.js';
 import { endCollectors, type StartedCollector, startCollectors } from './collectors.js';
-import { type BackendName, CONTENT_BACKEND } from './dirty.js';
-import { listCandidates } from './dry-run.js';
 import type { CollectHost } from './host.js';
-import { checkMass, type MassGuard, massGuard } from './mass-guard.js';
-import { orphanLimits } from './orphan-guard.js';
-import { RecordSweep } from './record-sweep.js';
-import type { RemovalEvent } from './removal.js';
-import { RunEdges } from './run-edges.js';
-import { checkLimits, limitCandidates, type RunLimits } from './run-limits.js';
-import { Slicer } from './slicer.js';
+import { RunEdges } from './mark/run-edges.js';
+import { listCandidates } from './report/dry-run.js';
 import { type Counts, count, emptyStats, type GCStats } from './stats.js';
-import { messageOf, type SweepReport } from './sweep.js';
-import { ITEMS_FOR_THREAD } from './sweep-content.js';
+import { BackendSweeper, type Swept } from './sweep/backend-sweeper.js';
+import { CONTENT_BACKEND } from './sweep/dirty.js';
+import { checkMass, type MassGuard, massGuard } from './sweep/mass-guard.js';
+import type { BackendItem } from './sweep/orphan-candidates.js';
+import { orphanLimits } from './sweep/orphan-guard.js';
+import { RecordSweep } from './sweep/record-sweep.js';
+import type { RemovalEvent } from './sweep/removal.js';
+import { checkLimits, limitCandidates, type RunLimits } from './sweep/run-limits.js';
+import { Slicer } from './sweep/slicer.js';
+import { messageOf } from './sweep/sweep.js';
+import { ITEMS_FOR_THREAD } from './sweep/sweep-content.js';
 import { kindName, type Node } from './types.js';
-import { type BackendItem, UnnamedItems } from './unnamed-items.js';
 
 export interface CollectOptions extends RunLimits {
   /** Ends marking and removing with its error; what was removed stays so. Backends are not interrupted. */
   signal?: AbortSignal | undefined;
   /** Removes nothing and lists what would go. */
   dryRun?: boolean | undefined;
-  /** Milliseconds a slice may hold the main thread; 2 unless told. */
+  /** Milliseconds a slice may hold the main thread; default 2. */
   sliceBudgetMs?: number | undefined;
   /** Walks every backend for items that no record names, instead of looking at what was removed. */
   fullSweep?: boolean | undefined;
-  /** Stops, before it removes anything, a run that would remove nearly everything; off unless told. */
+  /** Stops, before it removes anything, a run that would remove nearly everything; default off. */
   massGuard?: boolean | MassGuard | undefined;
   /**
    * Stops, before it removes anything, a run that would remove many backend items only because no record names them: in
@@ -77,12 +77,12 @@ class Collection {
   /** Backend items of the records that a run with a choice removed. */
   #items: readonly BackendItem[] = [];
   #collectors: StartedCollector[] = [];
-  readonly #sweeps: BackendSweeps;
+  readonly #sweeper: BackendSweeper;
 
   constructor(host: CollectHost, options: CollectOptions) {
     this.#host = host;
     this.#options = options;
-    this.#sweeps = new BackendSweeps(host, orphanLimits(options.orphanGuard), options.signal);
+    this.#sweeper = new BackendSweeper(host, orphanLimits(options.orphanGuard), options.signal);
     this.#slicer = new Slicer(options.sliceBudgetMs ?? SLICE_BUDGET_MS);
   }
 
@@ -93,11 +93,11 @@ class Collection {
     checkLimits(this.#options);
     massGuard(this.#options.massGuard);
     if (!dryRun) await this.#host.orphans.mark();
-    if (!dryRun && !only) await this.#sweeps.survey(fullSweep === true);
+    if (!dryRun && !only) await this.#sweeper.survey(fullSweep === true);
     try {
       return await this.#run();
     } catch (error) {
-      this.#sweeps.abandon();
+      this.#sweeper.abandon();
       throw error;
     }
   }
@@ -116,7 +116,6 @@ class Collection {
     }
     this.#stats.metaD = performance.now() - start;
     if (dryRun) await endCollectors(this.#collectors, 'cancel', this.#warn);
-    else if (this.#options.only) await this.#afterwardsOnly(this.#options.only);
     else await this.#afterwards();
     return this.#finished();
   }
@@ -139,14 +138,14 @@ class Collection {
     try {
       countMarked(this.#stats.marked, result.markedByType);
       const edges = new RunEdges(engine, this.#collectors, at, signal);
-      await edges.settle();
+      await edges.followAll();
       const sweepStart = performance.now();
       this.#stats.phases.mark = sweepStart - markStart;
       throwIfAborted(signal);
       const candidates = await this.#candidates(result.markedByType);
       if (dryRun) {
         this.#stats.wouldRemove = await listCandidates(this.#host, candidates);
-        this.#stats.wouldRemove.push(...(await this.#sweeps.list(this.#options.fullSweep === true)));
+        this.#stats.wouldRemove.push(...(await this.#sweeper.list(this.#options.fullSweep === true)));
         return;
       }
       await this.#removal(candidates, edges, at);
@@ -182,7 +181,7 @@ class Collection {
       const part = this.#slicer.timed(() => graph.candidates(from, PLACES_AT_ONCE));
       garbage.set(part, size);
       size += part.length;
-      if (from + PLACES_AT_ONCE < places) await breathe();
+      if (from + PLACES_AT_ONCE < places) await yieldToEventLoop();
       throwIfAborted(this.#options.signal);
     }
     return garbage.subarray(0, size);
@@ -190,9 +189,9 @@ class Collection {
 
   async #removal(candidates: Uint32Array, edges: RunEdges, at: Instant): Promise<void> {
     const keepItems = this.#options.only !== undefined;
-    // Whoever looks names up afterwards is awake by then.
+    // The thread that looks names up afterwards runs by then.
     if (candidates.length >= ITEMS_FOR_THREAD)
-      this.#host.engine.mayBeMentioned([], []).catch(() => undefined);
+      this.#host.engine.mightBeReferenced([], []).catch(() => undefined);
     const sweep = new RecordSweep(this.#host, edges, this.#slicer, this.#stats.removed, { at, keepItems });
     try {
       await sweep.run(candidates, this.#options.signal);
@@ -202,15 +201,15 @@ class Collection {
     }
   }
 
-  /** Tells collectors which of their resources nothing keeps, in one turn with the last look at the store. */
+  /** Tells collectors which of their resources nothing keeps, in one synchronous step with the last look at the store. */
   async #collectorResources(edges: RunEdges, at: Instant): Promise<void> {
     if (this.#collectors.length === 0) return;
     const all: [StartedCollector, Node][] = [];
     for (const collector of this.#collectors) {
       await collector.context.all((node) => all.push([collector, node]));
     }
-    do await edges.settle();
-    while (!edges.isSettled());
+    do await edges.followAll();
+    while (!edges.tryFollowNew());
     this.#host.expiryClock.checkRun(at);
     for (const [{ context, type }, node] of all) {
       if (edges.isReached(node)) continue;
@@ -222,62 +221,31 @@ class Collection {
   // -------------------------------------------------------------------------------------------- what follows
 
   async #afterwards(): Promise<void> {
-    const { dirty } = this.#host;
+    const { only } = this.#options;
     const start = performance.now();
     await Promise.all([
-      endCollectors(this.#collectors, 'finish', this.#warn),
+      endCollectors(this.#collectors, only ? 'cancel' : 'finish', this.#warn),
       this.#publish(),
-      ...this.#sweeps.names.map((name) => this.#sweep(name)),
-    ]);
-    await this.#sweeps.ended(this.#stats.backendErrors === 0);
-    this.#stats.phases.backends = performance.now() - start;
-    this.#stats.retryInMs = dirty.retryInMs;
-  }
-
-  async #sweep(name: BackendName): Promise<void> {
-    const start = performance.now();
-    this.#swept(name, await this.#sweeps.sweep(name));
-    const ms = performance.now() - start;
-    if (name === CONTENT_BACKEND) this.#stats.contentD = ms;
-    else this.#stats.snapshotD[name] = ms;
-  }
-
-  /** After a run with a choice: sweeps its own items only. The dirty flags stay for the next ordinary run. */
-  async #afterwardsOnly({ orphans }: Choice): Promise<void> {
-    const { backends } = this.#host;
-    const start = performance.now();
-    const sweepOne = async (name: BackendName): Promise<void> => {
-      const isOwn = (item: BackendItem): boolean =>
-        name === CONTENT_BACKEND
-          ? item.kind !== 'snapshot'
-          : item.kind === 'snapshot' && item.snapshotter === name;
-      const items = UnnamedItems.of(this.#items.filter(isOwn));
-      const listed = UnnamedItems.of(orphans.filter(isOwn));
-      if (items.length + listed.length === 0) return;
-      this.#swept(name, await this.#sweeps.remove(name, { items, orphans: listed }));
-    };
-    await Promise.all([
-      endCollectors(this.#collectors, 'cancel', this.#warn),
-      this.#publish(),
-      sweepOne(CONTENT_BACKEND),
-      ...[...backends.keys()].map(sweepOne),
+      // After a run with a choice the dirty flags stay for the next ordinary run.
+      only
+        ? this.#sweeper.removeOnly(this.#items, only.orphans, this.#swept)
+        : this.#sweeper.sweep(this.#swept),
     ]);
     this.#stats.phases.backends = performance.now() - start;
+    if (!only) this.#stats.retryInMs = this.#host.dirty.retryInMs;
   }
 
-  #swept(name: BackendName, { bytes, errors, orphans, orphanBytes, refused }: SweepReport): void {
+  readonly #swept: Swept = (name, { bytes, errors, orphans, orphanBytes, refused }, ms) => {
     const stats = this.#stats;
     stats.bytesFreed += bytes;
     stats.refused += refused.length;
+    stats.backendErrors += errors.length;
     for (const [kind, n] of Object.entries(orphans)) count(stats.orphans, kind, n);
     for (const [kind, n] of Object.entries(orphanBytes)) count(stats.orphanBytes, kind, n);
-    if (errors.length === 0) return;
-    stats.backendErrors += errors.length;
-    this.#warn('a backend sweep failed and is tried again by the next collection', {
-      backend: nameOf(name),
-      errors: errors.slice(0, 8),
-    });
-  }
+    if (this.#options.only) return;
+    if (name === CONTENT_BACKEND) stats.contentD = ms;
+    else stats.snapshotD[name] = ms;
+  };
 
   /** Publishes the events of the removals that were committed; failures are logged. */
   async #publish(): Promise<void> {
@@ -297,7 +265,7 @@ class Collection {
     stats.pauseMax = this.#slicer.pauseMax;
     stats.pauseTotal = this.#slicer.pauseTotal;
     stats.slices = this.#slicer.slices;
-    stats.walked = this.#sweeps.walked;
+    stats.walked = this.#sweeper.walked;
     if (this.#host.sweepsHeld && !this.#options.dryRun) stats.sweepsHeld = true;
     stats.expiryHeldBackMs = this.#host.expiryClock.heldBackMs;
     return stats;

@@ -1,6 +1,6 @@
 /**
  * Resources outside the store that take part in collections: streams, mounts and what embedders register.
- * The registry is filled by the DB; a collection starts every collector, asks it what is in use, tells it what
+ * The registry is filled by the DB; a collection starts every collector, asks it what is in use, says what
  * to remove, and ends it with exactly one of `cancel` and `finish`.
  *
  * No lock of the store is held while a collector is asked, so a collection goes on beside writers; a collector
@@ -91,7 +91,7 @@ export interface StartedCollector {
   readonly context: CollectionContext;
 }
 
-/** Tells of a collector's failure that does not fail the collection. */
+/** Reports a collector's failure that does not fail the collection. */
 export type Warn = (message: string, details: Readonly<Record<string, unknown>>) => void;
 
 /** Starts every registered collector; one that fails is left out of the run. */
@@ -115,7 +115,7 @@ export async function startCollectors(
   return started;
 }
 
-/** Ends every started collector, side by side; errors are told and go no further. */
+/** Ends every started collector, side by side; errors are logged and go no further. */
 export async function endCollectors(
   started: readonly StartedCollector[],
   how: 'cancel' | 'finish',

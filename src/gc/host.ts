@@ -1,9 +1,9 @@
 /** What collections, and questions about the graph, need of the DB. Implemented by db-host.ts. */
 import type { DiskJobs } from '../backends/contract.js';
 import type { EventsPublisher, StoreHost } from '../stores/host.js';
-import type { BackendSweepHost } from './backend-sweeps.js';
 import type { CollectorRegistry } from './collectors.js';
-import type { ExpiryClock } from './expiry-clock.js';
+import type { ExpiryClock } from './schedule/expiry-clock.js';
+import type { BackendSweepHost } from './sweep/backend-sweeper.js';
 
 export interface CollectHost extends StoreHost, BackendSweepHost {
   readonly collectors: CollectorRegistry;

@@ -11,7 +11,7 @@ export interface Candidate {
   key: string;
   /** Bytes the object itself takes in its backend; 0 where that is not known or nothing is. */
   size: number;
-  /** Tells the object from a later one of the same name. */
+  /** Distinguishes the object from a later one of the same name. */
   identity: string;
   /**
    * An item of a backend that no record names: `namespace` and `identity` are '', `key` is the digest, the backend's ref

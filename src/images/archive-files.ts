@@ -4,10 +4,10 @@
  * files go into the content store as they come, small ones stay in memory. Used by archive.ts and docker-archive.ts.
  */
 import { showPath, splitEntryName, toBytePath } from '../backends/archive/paths.js';
-import type { TarEntry } from '../backends/archive/tar-reader.js';
+import type { TarEntry } from '../backends/archive/tar/tar-reader.js';
 import { invalidArgument } from '../errors.js';
 import { isDigest } from '../model/digest.js';
-import { readBlob } from '../stores/content-helpers.js';
+import { readBlob } from '../stores/content/content-helpers.js';
 import { ingestRef, type Taken, takeBlob } from './content.js';
 import type { ImageServices, LeasedContext, OnProgress } from './services.js';
 

@@ -4,10 +4,10 @@
  * come last. Nothing of the archive is ever written anywhere but into the content store.
  */
 import { ChunkReader } from '../backends/archive/chunks.js';
-import { decompress } from '../backends/archive/compression.js';
+import { decompress } from '../backends/archive/compression/compression.js';
 import { type ArchiveLimits, Budget, withDefaults } from '../backends/archive/limits.js';
 import { showPath, splitEntryName } from '../backends/archive/paths.js';
-import { readTar, type TarEntry } from '../backends/archive/tar-reader.js';
+import { readTar, type TarEntry } from '../backends/archive/tar/tar-reader.js';
 import { invalidArgument, throwIfAborted, wrap } from '../errors.js';
 import { ArchiveFiles, wholeBody } from './archive-files.js';
 import { dockerEntries } from './docker-archive.js';

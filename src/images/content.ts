@@ -11,7 +11,7 @@ import {
   isNotFound,
 } from '../errors.js';
 import { isDigest } from '../model/digest.js';
-import { copy, openWriter, type Source } from '../stores/content-helpers.js';
+import { copy, openWriter, type Source } from '../stores/content/content-helpers.js';
 import type { ImageServices, LeasedContext } from './services.js';
 import { unended } from './services.js';
 

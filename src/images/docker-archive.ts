@@ -2,7 +2,7 @@
  * `docker save` archives: their manifest.json lists configs and layers by path; each image becomes a manifest of
  * Docker's schema 2 in the content store, the same bytes for the same image, as containerd makes it.
  */
-import { detectCompression, MAGIC_BYTES } from '../backends/archive/compression.js';
+import { detectCompression, MAGIC_BYTES } from '../backends/archive/compression/compression.js';
 import { invalidArgument } from '../errors.js';
 import { digestOf } from '../model/digest.js';
 import type { ArchiveFiles } from './archive-files.js';

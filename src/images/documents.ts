@@ -8,7 +8,7 @@ import type { CallContext } from '../context.js';
 import { EbbtideError, invalidArgument } from '../errors.js';
 import { isDigest } from '../model/digest.js';
 import type { StringMap } from '../model/records.js';
-import { type Provider, readBlob } from '../stores/content-helpers.js';
+import { type Provider, readBlob } from '../stores/content/content-helpers.js';
 import { isIndexType, isManifestType } from './media-types.js';
 
 /** Largest JSON document that is read. */

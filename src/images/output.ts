@@ -5,7 +5,7 @@
 import { randomBytes } from 'node:crypto';
 import { type FileHandle, mkdir, open, readdir, rename, rm, rmdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { type Sink, TarWriter } from '../backends/archive/tar-writer.js';
+import { type Sink, TarWriter } from '../backends/archive/tar/tar-writer.js';
 import { syncDirectory } from '../backends/files.js';
 import { alreadyExists } from '../errors.js';
 import { errnoOf, fsError, isAbsent } from '../system/system-errors.js';

@@ -4,7 +4,7 @@
  */
 import type { CallContext } from '../context.js';
 import { EbbtideError, invalidArgument, isKind, isNotFound, notFound, throwIfAborted } from '../errors.js';
-import type { ContentStore } from '../stores/content.js';
+import type { ContentStore } from '../stores/content/content.js';
 import {
   checkCount,
   type Descriptor,

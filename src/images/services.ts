@@ -8,7 +8,7 @@ import { type CallContext, withLease } from '../context.js';
 import { EbbtideError, isKind, isNotFound, kindOf } from '../errors.js';
 import { Label } from '../model/labels.js';
 import { NANOS_PER_SECOND, now } from '../model/time.js';
-import type { ContentStore } from '../stores/content.js';
+import type { ContentStore } from '../stores/content/content.js';
 import type { ImageStore } from '../stores/images.js';
 import { type LeaseManager, withExpiration, withLabel, withRandomId } from '../stores/leases.js';
 import { messageOf } from '../system/system-errors.js';

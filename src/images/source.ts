@@ -2,7 +2,7 @@
  * What an image source turned out to hold, whatever its form: entries to be named, and blobs that are either in the
  * store already or can still be opened. Made by layout.ts (directories) and archive.ts (tar files); used by import.
  */
-import type { Source } from '../stores/content-helpers.js';
+import type { Source } from '../stores/content/content-helpers.js';
 import type { Index } from './documents.js';
 
 export interface OpenBlob {

@@ -1,6 +1,6 @@
 /**
  * The clocks of a host. The wall clock can be set at any time; the time since the boot cannot. Used by
- * gc/expiry-clock.ts, which compares them; tests give their own.
+ * gc/schedule/expiry-clock.ts, which compares them; tests give their own.
  */
 import { readFileSync } from 'node:fs';
 import { uptime } from 'node:os';

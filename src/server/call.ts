@@ -5,11 +5,11 @@
  */
 import type { CallContext } from '../context.js';
 import { canceled } from '../errors.js';
+import type { Peer } from './connections/peer.js';
 import type { CallCost } from './grpc/call-cost.js';
 import { type Exchange, MESSAGES_IN_A_TURN, type Route } from './grpc/exchange.js';
 import { PREFIX_BYTES } from './grpc/prefix.js';
-import type { Peer } from './peer.js';
-import type { Pieces } from './pieces.js';
+import type { Pieces } from './messages/pieces.js';
 import { type CallStatus, internal } from './status.js';
 
 export class Call {

@@ -4,8 +4,8 @@
  */
 import type { DB } from '../db.js';
 import { abortError, canceled, throwIfAborted } from '../errors.js';
-import { Scheduler } from '../gc/scheduler.js';
-import type { SchedulerOptions } from '../gc/scheduler-params.js';
+import { Scheduler } from '../gc/schedule/scheduler.js';
+import type { SchedulerOptions } from '../gc/schedule/scheduler-params.js';
 import type { GCStats } from '../gc/stats.js';
 
 export type CollectMode = 'scheduled' | 'on-request';

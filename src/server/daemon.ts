@@ -11,19 +11,19 @@ import type { GCStats } from '../gc/stats.js';
 import { openDB } from '../open.js';
 import { Collections } from './collections.js';
 import type { DaemonOptions } from './config.js';
-import { Endpoint } from './endpoint.js';
+import { Endpoint } from './connections/endpoint.js';
+import { Refusals } from './connections/refusals.js';
 import { EventExchange } from './event-exchange.js';
-import { GarbageAge } from './garbage-age.js';
 import { createLog, type Logger, storeLog, takeConsole } from './log.js';
-import type { Metrics } from './metrics.js';
+import { GarbageAge } from './metrics/garbage-age.js';
+import type { Metrics } from './metrics/metrics.js';
+import { StoreUsage } from './metrics/store-usage.js';
 import { type Notify, notifier } from './notify.js';
-import { Refusals } from './refusals.js';
 import { RootWatch } from './root-watch.js';
 import { type ObserveMethod, sharedOf } from './rpc-server.js';
 import { removeRunFile, writeRunFile } from './run-file.js';
 import type { Service, ServiceHost } from './service.js';
 import { proxiedServices, servicesOf } from './service-lists.js';
-import { StoreUsage } from './store-usage.js';
 import { version } from './version-info.js';
 
 export class Daemon {
@@ -201,9 +201,9 @@ async function startParts(
 /** Their library takes a tenth of the time of a start, and most daemons are not asked for metrics. */
 async function loadMetrics(): Promise<{
   counts: Metrics;
-  serve: typeof import('./metrics.js').serveMetrics;
+  serve: typeof import('./metrics/metrics.js').serveMetrics;
 }> {
-  const { Metrics, serveMetrics } = await import('./metrics.js');
+  const { Metrics, serveMetrics } = await import('./metrics/metrics.js');
   return { counts: new Metrics(), serve: serveMetrics };
 }
 

@@ -2,10 +2,10 @@
 import { duplexRoute, listRoute, type Observer, serverStreamRoute, unaryRoute, type Wire } from './call.js';
 import { CallCost } from './grpc/call-cost.js';
 import type { Route } from './grpc/exchange.js';
+import { MessageTooLarge } from './messages/wire-writer.js';
 import { type Method, methodsOf } from './schema.js';
 import type { MethodImpl, Service } from './service.js';
 import { detailedStatusOf, resourceExhausted, statusOf } from './status.js';
-import { MessageTooLarge } from './wire-writer.js';
 
 export function routesOf(
   services: readonly Service[],

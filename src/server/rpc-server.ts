@@ -5,15 +5,15 @@
  */
 import type { Socket } from 'node:net';
 import type { Observer } from './call.js';
+import { Ledger } from './connections/ledger.js';
+import type { Peer } from './connections/peer.js';
 import { CallGate } from './grpc/call-gate.js';
 import { type CallHead, callHead, type Refusal, refuse } from './grpc/call-head.js';
 import { type CallShare, Exchange, type Route } from './grpc/exchange.js';
 import { type Application, Connection } from './http2/connection.js';
 import { RunQueue } from './http2/run-queue.js';
 import type { StreamSink } from './http2/stream.js';
-import { Ledger } from './ledger.js';
 import type { Limits } from './limits.js';
-import type { Peer } from './peer.js';
 import { routesOf } from './routes.js';
 import type { Service } from './service.js';
 import { resourceExhausted, statusOf } from './status.js';

@@ -8,9 +8,9 @@
  */
 import { fileURLToPath } from 'node:url';
 import protobuf from 'protobufjs';
-import { encoderOf, itemWriterOf, messageWriter, type Writer } from './encoder.js';
 import { PREFIX_BYTES } from './grpc/prefix.js';
-import { type Pieces, piecesOf } from './pieces.js';
+import { encoderOf, itemWriterOf, messageWriter, type Writer } from './messages/encoder.js';
+import { type Pieces, piecesOf } from './messages/pieces.js';
 
 const API = fileURLToPath(new URL('../../../src/server/api/', import.meta.url));
 

@@ -7,7 +7,7 @@ import type { GCStats } from '../gc/stats.js';
 import type { Call, Duplex, Send } from './call.js';
 import type { EventExchange } from './event-exchange.js';
 import type { Limits } from './limits.js';
-import type { Pieces } from './pieces.js';
+import type { Pieces } from './messages/pieces.js';
 
 /** Written as methods, whose parameters may be narrower: what is sent is what the definition says. */
 export type MethodImpl =

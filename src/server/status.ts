@@ -4,8 +4,8 @@
  */
 import type { Metadata } from '@grpc/grpc-js';
 import { EbbtideError, type ErrorKind, kindOf } from '../errors.js';
+import { status } from './messages/status-codes.js';
 import { type Codec, codecOf } from './schema.js';
-import { status } from './status-codes.js';
 
 export const codes: Readonly<Record<ErrorKind, number>> = {
   InvalidArgument: status.INVALID_ARGUMENT,

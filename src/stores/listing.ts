@@ -2,7 +2,7 @@
  * Lists of records: made as they are asked for, with other work let in while filters look for those that match. Called by
  * the stores.
  */
-import { breathe } from '../backends/files.js';
+import { yieldToEventLoop } from '../backends/files.js';
 import type { CallContext } from '../context.js';
 import type { Key, Reader } from '../engine/contract.js';
 import { leaf } from '../engine/schema/keys.js';
@@ -31,7 +31,7 @@ export class Pace {
 
   /** Throws when the caller has given up. */
   async pass(): Promise<void> {
-    const { turn = breathe, signal } = this.#context;
+    const { turn = yieldToEventLoop, signal } = this.#context;
     await turn();
     throwIfAborted(signal);
     this.#until = performance.now() + TURN_MS;

@@ -1,5 +1,5 @@
 /**
- * Finds and loads the compiled addons beside this package. Used by gc/graph.ts and backends. An addon that does
+ * Finds and loads the compiled addons beside this package. Used by graph/carriers.ts and backends. An addon that does
  * not load is remembered with its reason; nothing is thrown.
  */
 import { existsSync } from 'node:fs';

@@ -11,7 +11,7 @@ import { applyLayer } from '../../src/backends/archive/apply.js';
 import { diffLayer } from '../../src/backends/archive/diff.js';
 import type { Mount } from '../../src/backends/contract.js';
 import { canMount, withMounts } from '../../src/backends/mounts.js';
-import { openOverlayfs } from '../../src/backends/overlayfs.js';
+import { openOverlayfs } from '../../src/backends/snapshotters/overlayfs.js';
 import { sys } from '../../src/backends/sys.js';
 import { isKind } from '../../src/errors.js';
 import { bind, run, streamOf, tempDir, treeOf } from './support.js';

@@ -4,8 +4,8 @@ import { lstat, mkdir, readdir, readFile, readlink, writeFile } from 'node:fs/pr
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { ChunkReader } from '../../src/backends/archive/chunks.js';
-import { readTar, type TarEntry } from '../../src/backends/archive/tar-reader.js';
-import { type NewEntry, TarWriter } from '../../src/backends/archive/tar-writer.js';
+import { readTar, type TarEntry } from '../../src/backends/archive/tar/tar-reader.js';
+import { type NewEntry, TarWriter } from '../../src/backends/archive/tar/tar-writer.js';
 import type { Mount } from '../../src/backends/contract.js';
 import { tempDir } from '../support/temp.js';
 

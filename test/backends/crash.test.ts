@@ -8,8 +8,8 @@ import { test } from 'node:test';
 import { openContent } from '../../src/backends/content/store.js';
 import type { SnapshotInfo } from '../../src/backends/contract.js';
 import { exists } from '../../src/backends/files.js';
-import { openNative } from '../../src/backends/native.js';
-import { openOverlayfs } from '../../src/backends/overlayfs.js';
+import { openNative } from '../../src/backends/snapshotters/native.js';
+import { openOverlayfs } from '../../src/backends/snapshotters/overlayfs.js';
 import { digestOf } from '../../src/model/digest.js';
 import { tempDir } from './temp.js';
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdir, readFile, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { Metastore } from '../../src/backends/metastore.js';
+import { Metastore } from '../../src/backends/snapshotters/metastore.js';
 import { failsWith, tempDir } from './temp.js';
 
 const noUsage = { inodes: 0, size: 0 };

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import type { Mount } from '../../src/backends/contract.js';
 import { canMount, mountAt, unmountAt, withMounts } from '../../src/backends/mounts.js';
-import { Output } from '../../src/cli/output.js';
+import { Output } from '../../src/cli/output/output.js';
 import { printMounts } from '../../src/cli/verbs/snapshots.js';
 import { failsWith, tempDir } from './temp.js';
 

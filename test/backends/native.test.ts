@@ -3,7 +3,7 @@ import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promise
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import type { DiskJobs } from '../../src/backends/contract.js';
-import { openNative } from '../../src/backends/native.js';
+import { openNative } from '../../src/backends/snapshotters/native.js';
 import { addLayer, snapshotterSuite } from './snapshotter-suite.js';
 import { failsWith, recordingLog, tempDir } from './temp.js';
 

@@ -3,8 +3,8 @@ import { chown, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promis
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { canMount, withMounts } from '../../src/backends/mounts.js';
-import { openNative } from '../../src/backends/native.js';
-import { type OverlayOptions, openOverlayfs } from '../../src/backends/overlayfs.js';
+import { openNative } from '../../src/backends/snapshotters/native.js';
+import { type OverlayOptions, openOverlayfs } from '../../src/backends/snapshotters/overlayfs.js';
 import { describeTree, treeDifferences } from '../support/tree.js';
 import { addLayer, changeBase, makeBase, snapshotterSuite } from './snapshotter-suite.js';
 import { failsWith, tempDir } from './temp.js';

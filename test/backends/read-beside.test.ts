@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { SnapshotInfo } from '../../src/backends/contract.js';
-import { openNative } from '../../src/backends/native.js';
-import type { DirectorySnapshotter } from '../../src/backends/snapshotter.js';
+import { openNative } from '../../src/backends/snapshotters/native.js';
+import type { DirectorySnapshotter } from '../../src/backends/snapshotters/snapshotter.js';
 import { Readers } from '../../src/system/lmdb-readers.js';
 import { failsWith, recordingLog, tempDir } from './temp.js';
 

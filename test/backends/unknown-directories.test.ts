@@ -3,8 +3,8 @@ import assert from 'node:assert/strict';
 import { copyFile, mkdir, readdir, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { openNative } from '../../src/backends/native.js';
-import { openOverlayfs } from '../../src/backends/overlayfs.js';
+import { openNative } from '../../src/backends/snapshotters/native.js';
+import { openOverlayfs } from '../../src/backends/snapshotters/overlayfs.js';
 import { addLayer } from './snapshotter-suite.js';
 import { recordingLog, tempDir } from './temp.js';
 

@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { setImmediate as step } from 'node:timers/promises';
-import { openNative } from '../../src/backends/native.js';
-import { openOverlayfs } from '../../src/backends/overlayfs.js';
+import { openNative } from '../../src/backends/snapshotters/native.js';
+import { openOverlayfs } from '../../src/backends/snapshotters/overlayfs.js';
 import { failsWith, tempDir } from './temp.js';
 
 for (const [name, openIn] of [

@@ -6,7 +6,7 @@ import { chmod, link, mkdir, readdir, readFile, rm, stat, symlink, writeFile } f
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { canMount } from '../../src/backends/mounts.js';
-import { DirectorySnapshotter } from '../../src/backends/snapshotter.js';
+import { DirectorySnapshotter } from '../../src/backends/snapshotters/snapshotter.js';
 import { sys } from '../../src/backends/sys.js';
 import { MANIFEST, readManifest, storeIn } from '../../src/backup/manifest.js';
 import { restoreBackup } from '../../src/backup/restore.js';

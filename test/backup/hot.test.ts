@@ -9,7 +9,7 @@ import type { CallContext } from '../../src/context.js';
 import type { DB } from '../../src/db.js';
 import { isNotFound } from '../../src/errors.js';
 import { digestOf } from '../../src/model/digest.js';
-import { readBlob } from '../../src/stores/content-helpers.js';
+import { readBlob } from '../../src/stores/content/content-helpers.js';
 import { createImage, deleteImage, type ImagePlan, planImage, WRITERS } from '../crash/workload.js';
 import { Random } from '../support/random.js';
 import { tempDir } from '../support/temp.js';

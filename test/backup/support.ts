@@ -7,7 +7,7 @@ import type { DB } from '../../src/db.js';
 import type { OpenOptions } from '../../src/db-options.js';
 import { digestOf } from '../../src/model/digest.js';
 import { layout, openDB } from '../../src/open.js';
-import { readBlob, writeBlob } from '../../src/stores/content-helpers.js';
+import { readBlob, writeBlob } from '../../src/stores/content/content-helpers.js';
 
 export const ctx: CallContext = { namespace: 'test' };
 export const root = { 'containerd.io/gc.root': 'test' };

@@ -12,7 +12,7 @@ import { digestOf } from '../../src/model/digest.js';
 import type { BlobRecord, SnapshotRecord } from '../../src/model/records.js';
 import { layout, openDB } from '../../src/open.js';
 import { putRecord, readRecord } from '../../src/stores/common.js';
-import { writeBlob } from '../../src/stores/content-helpers.js';
+import { writeBlob } from '../../src/stores/content/content-helpers.js';
 import { damages, rot } from '../stores/damage.js';
 import { ns1, ns2, rejects } from '../stores/fixtures.js';
 import { tempDir } from '../support/db.js';

@@ -7,7 +7,7 @@ import { test } from 'node:test';
 import { checkStore } from '../../src/check/check.js';
 import type { CheckHost } from '../../src/check/under-way.js';
 import { digestOf } from '../../src/model/digest.js';
-import { writeBlob } from '../../src/stores/content-helpers.js';
+import { writeBlob } from '../../src/stores/content/content-helpers.js';
 import { Guards } from '../../src/stores/guards.js';
 import { ns1 } from '../stores/fixtures.js';
 import { altered, alteredWriters, type StoreWorld, storeWorld } from '../stores/store-world.js';

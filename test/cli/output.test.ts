@@ -5,11 +5,11 @@ import { existsSync, openSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { type Column, Output, type OutputOptions } from '../../src/cli/output.js';
-import { progressLine } from '../../src/cli/progress-line.js';
+import { type Column, Output, type OutputOptions } from '../../src/cli/output/output.js';
+import { progressLine } from '../../src/cli/output/progress-line.js';
 import { EbbtideError } from '../../src/errors.js';
 import { openDB } from '../../src/open.js';
-import { writeBlob } from '../../src/stores/content-helpers.js';
+import { writeBlob } from '../../src/stores/content/content-helpers.js';
 import { cli, layout, MAIN } from './support.js';
 
 const ONE = 'example.com/one:1';

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { commandsIn, isLeaf, pathOf } from '../../src/cli/command-tree.js';
-import { quoted } from '../../src/cli/printable.js';
+import { quoted } from '../../src/cli/output/printable.js';
 import { createProgram } from '../../src/cli/program.js';
 import { openDB } from '../../src/open.js';
 import { batchEnv, MANY, partsOf } from './batch.js';

@@ -1,6 +1,6 @@
 /** The command on a terminal of so many columns, as `script` makes one. */
 import { spawnSync } from 'node:child_process';
-import { quoted } from '../../src/cli/printable.js';
+import { quoted } from '../../src/cli/output/printable.js';
 import { MAIN } from './support.js';
 
 /** undefined: there are terminals here. */

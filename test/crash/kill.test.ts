@@ -13,7 +13,7 @@ import type { DB } from '../../src/db.js';
 import { isNotFound } from '../../src/errors.js';
 import { digestOf } from '../../src/model/digest.js';
 import { layout, openDB } from '../../src/open.js';
-import { readBlob } from '../../src/stores/content-helpers.js';
+import { readBlob } from '../../src/stores/content/content-helpers.js';
 import { orphanBlobs } from '../support/blobs.js';
 import { Random } from '../support/random.js';
 import { tempDir } from '../support/temp.js';

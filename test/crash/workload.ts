@@ -13,7 +13,7 @@ import type { DB } from '../../src/db.js';
 import { isAlreadyExists, isNotFound } from '../../src/errors.js';
 import { digestOf } from '../../src/model/digest.js';
 import { openDB } from '../../src/open.js';
-import { writeBlob } from '../../src/stores/content-helpers.js';
+import { writeBlob } from '../../src/stores/content/content-helpers.js';
 import { withRandomId } from '../../src/stores/leases.js';
 import { Random } from '../support/random.js';
 

@@ -15,7 +15,7 @@ import { openLmdbEngine } from '../../src/engine/lmdb/engine.js';
 import { LmdbStorage } from '../../src/engine/lmdb/storage.js';
 import { key } from '../../src/engine/schema/keys.js';
 import { suiteIndexer } from '../../src/engine/suite.js';
-import { createGraph } from '../../src/gc/graph.js';
+import { createGraph } from '../../src/graph/carriers.js';
 import { newestTransaction } from '../../src/system/lmdb-readers.js';
 import { commitShown } from './slots.js';
 import { tempDir } from './temp.js';

@@ -6,7 +6,7 @@ import type { Engine, Indexer } from '../../src/engine/contract.js';
 import { openLmdbEngine } from '../../src/engine/lmdb/engine.js';
 import { openMemoryEngine } from '../../src/engine/memory/engine.js';
 import { describeEngine, type EngineUnderTest } from '../../src/engine/suite.js';
-import { createGraph } from '../../src/gc/graph.js';
+import { createGraph } from '../../src/graph/carriers.js';
 
 async function openMemory(indexer: Indexer): Promise<EngineUnderTest> {
   const engine = await openMemoryEngine({ indexer, graph: createGraph() });

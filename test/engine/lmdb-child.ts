@@ -8,7 +8,7 @@ import { openLmdbEngine } from '../../src/engine/lmdb/engine.js';
 import { key } from '../../src/engine/schema/keys.js';
 import { suiteIndexer } from '../../src/engine/suite.js';
 import { isKind } from '../../src/errors.js';
-import { createGraph } from '../../src/gc/graph.js';
+import { createGraph } from '../../src/graph/carriers.js';
 
 /** Enough to keep the thread that writes the tree busy. */
 async function writeMuch(engine: CoreEngine): Promise<void> {

@@ -19,7 +19,7 @@ import { key } from '../../src/engine/schema/keys.js';
 import { assertKind } from '../../src/engine/suite/support.js';
 import { suiteIndexer } from '../../src/engine/suite.js';
 import { EbbtideError } from '../../src/errors.js';
-import { createGraph } from '../../src/gc/graph.js';
+import { createGraph } from '../../src/graph/carriers.js';
 import { digestOf } from '../../src/model/digest.js';
 import { tempDir } from './temp.js';
 

@@ -8,7 +8,7 @@ import { key } from '../../src/engine/schema/keys.js';
 import { assertGraphSound, assertKind, gate } from '../../src/engine/suite/support.js';
 import { suiteIndexer } from '../../src/engine/suite.js';
 import { unavailable } from '../../src/errors.js';
-import { createGraph } from '../../src/gc/graph.js';
+import { createGraph } from '../../src/graph/carriers.js';
 import { tempDir } from './temp.js';
 
 const image = (name: string): string => key('images', 'ns', name);
@@ -63,7 +63,7 @@ test('given commits that others build on, when the first cannot be written, then
     ['a', 'b', 'c'].map((name) => [image(name), { root: true, refs: { label: blob(name) } }]),
   );
   assert.deepEqual([...engine.links(image('a'), 'holds')], [blob('x')]);
-  assert.equal(engine.mentioned(blob('new')), false);
+  assert.equal(engine.isReferenced(blob('new')), false);
   assert.equal(engine.stats().records, 3);
   assertGraphSound(engine);
   // New nodes must not get ids that came back into use.

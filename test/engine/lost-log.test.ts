@@ -18,7 +18,7 @@ import { LmdbStorage } from '../../src/engine/lmdb/storage.js';
 import { key } from '../../src/engine/schema/keys.js';
 import { suiteIndexer } from '../../src/engine/suite.js';
 import { EbbtideError, kindOf } from '../../src/errors.js';
-import { createGraph } from '../../src/gc/graph.js';
+import { createGraph } from '../../src/graph/carriers.js';
 import { digestOf } from '../../src/model/digest.js';
 import { tempDir } from './temp.js';
 

@@ -8,7 +8,7 @@ import { metaKey, Relation, snapshotKey } from '../../src/engine/schema/keys.js'
 import { migrateTree, revisionOf, SCHEMA_REVISION, type Tree } from '../../src/engine/schema/legacy.js';
 import { initSchema } from '../../src/engine/schema/migrations.js';
 import { suiteIndexer } from '../../src/engine/suite.js';
-import { createGraph } from '../../src/gc/graph.js';
+import { createGraph } from '../../src/graph/carriers.js';
 import { encodeVarint } from '../../src/model/wire.js';
 import { tempDir } from './temp.js';
 

@@ -7,7 +7,7 @@ import { openLmdbEngine } from '../../src/engine/lmdb/engine.js';
 import { LmdbStorage } from '../../src/engine/lmdb/storage.js';
 import { key } from '../../src/engine/schema/keys.js';
 import { suiteIndexer } from '../../src/engine/suite.js';
-import { createGraph } from '../../src/gc/graph.js';
+import { createGraph } from '../../src/graph/carriers.js';
 import { tempDir } from './temp.js';
 
 const blob = (i: number): string => key('blobs', 'ns', `b${i}`);

@@ -6,7 +6,7 @@ import { RawStore } from '../../src/engine/raw.js';
 import { assertKind } from '../../src/engine/suite/support.js';
 import { suiteIndexer } from '../../src/engine/suite.js';
 import { notFound } from '../../src/errors.js';
-import { createGraph } from '../../src/gc/graph.js';
+import { createGraph } from '../../src/graph/carriers.js';
 import { compareUtf8 } from '../../src/model/utf8.js';
 
 async function openRaw(t: TestContext) {

@@ -10,7 +10,7 @@ import { idsIn, SHARING_MAX } from '../../src/engine/lmdb/key-index.js';
 import { LmdbStorage } from '../../src/engine/lmdb/storage.js';
 import { key } from '../../src/engine/schema/keys.js';
 import { suiteIndexer } from '../../src/engine/suite.js';
-import { createGraph } from '../../src/gc/graph.js';
+import { createGraph } from '../../src/graph/carriers.js';
 import { cpuMs } from '../support/cpu.js';
 import { Random } from '../support/random.js';
 import { tempDir } from './temp.js';

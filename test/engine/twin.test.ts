@@ -16,7 +16,7 @@ import { openMemoryEngine } from '../../src/engine/memory/engine.js';
 import { key } from '../../src/engine/schema/keys.js';
 import { suiteIndexer } from '../../src/engine/suite.js';
 import { unavailable } from '../../src/errors.js';
-import { createGraph } from '../../src/gc/graph.js';
+import { createGraph } from '../../src/graph/carriers.js';
 import { Random } from '../support/random.js';
 import { tempDir } from './temp.js';
 
@@ -69,7 +69,7 @@ function contents(engine: CoreEngine) {
     all: [...engine.scan('')],
     below: KEYS.map((k) => [...engine.scan(k.slice(0, k.lastIndexOf('\0')))]),
     after: KEYS.map((k) => [...engine.scan('', { after: k, limit: 3 })].map(([found]) => found)),
-    single: KEYS.map((k) => [engine.get(k), engine.has(k), engine.mentioned(k)]),
+    single: KEYS.map((k) => [engine.get(k), engine.has(k), engine.isReferenced(k)]),
     keysOfIds: KEYS.map((k) => {
       const id = engine.idOf(k);
       const found = id === undefined ? undefined : engine.keyOf(id);
@@ -154,15 +154,15 @@ async function changeBoth(lmdb: CoreEngine, memory: CoreEngine, random: Random):
 /** What is mentioned all the time while a question is on its way must not be told to be gone. */
 async function askInBulk(lmdb: CoreEngine, memory: CoreEngine, random: Random): Promise<void> {
   const prefixes = [...new Set(KEYS.map((k) => k.slice(0, k.lastIndexOf('\0') + 1)))];
-  let always = new Set(KEYS.filter((k) => lmdb.mentioned(k)));
+  let always = new Set(KEYS.filter((k) => lmdb.isReferenced(k)));
   const gone = new Set(KEYS.filter((k) => lmdb.idOf(k) === undefined && !lmdb.has(k)));
   await (lmdb.storage as LmdbStorage).applier.lookUp([], []);
-  const answer = lmdb.mayBeMentioned(prefixes, NAMES);
+  const answer = lmdb.mightBeReferenced(prefixes, NAMES);
   const still = random.chance(0.5);
   for (let n = still ? 0 : random.int(4); n > 0; n--) {
     await changeBoth(lmdb, memory, random);
     if (random.chance(0.3)) await (lmdb.storage as LmdbStorage).settle();
-    always = new Set([...always].filter((k) => lmdb.mentioned(k)));
+    always = new Set([...always].filter((k) => lmdb.isReferenced(k)));
   }
   const answers = await answer;
   // A thread that has only just started, or is busy, is not waited for long: then all may be there.
@@ -205,7 +205,7 @@ test('given a thread that does not answer, when keys are asked about in bulk, th
   await lmdb.update((tx) => tx.put(key('blobs', 'ns', 'a'), { size: 1 }));
   const { applier } = lmdb.storage as LmdbStorage;
   applier.lookUp = () => new Promise(() => {});
-  const answer = await lmdb.mayBeMentioned([`${key('blobs', 'ns')}\0`], ['a', 'b']);
+  const answer = await lmdb.mightBeReferenced([`${key('blobs', 'ns')}\0`], ['a', 'b']);
   assert.deepEqual([...answer], [1, 1]);
   await lmdb.close();
 });
@@ -221,7 +221,7 @@ test('given keys that only wait for the tree, when many or few are asked about, 
   // So the tree answers: it has none of them.
   applier.lookUp = async (heads, leaves) => new Uint32Array(heads.length * leaves.length).fill(NO_NODE);
   const ask = async (...leaves: string[]): Promise<number[]> => [
-    ...(await lmdb.mayBeMentioned(prefixes, leaves)),
+    ...(await lmdb.mightBeReferenced(prefixes, leaves)),
   ];
   assert.deepEqual(await ask('b'), [1, 0], 'more wait than are asked about');
   assert.deepEqual(await ask('b', 'd', 'x', 'y', 'z'), [1, 0, 0, 0, 0, 0, 1, 0, 0, 0], 'fewer');

@@ -12,7 +12,7 @@ import { idBytes, rowsWithin } from '../../src/engine/lmdb/key-index.js';
 import { key } from '../../src/engine/schema/keys.js';
 import { assertKind } from '../../src/engine/suite/support.js';
 import { suiteIndexer } from '../../src/engine/suite.js';
-import { createGraph } from '../../src/gc/graph.js';
+import { createGraph } from '../../src/graph/carriers.js';
 import { tempDir } from './temp.js';
 
 async function open(t: TestContext, dir: string, options: Partial<LmdbEngineOptions> = {}): Promise<Engine> {

@@ -14,7 +14,7 @@ import type { DB } from '../../src/db.js';
 import { EbbtideError } from '../../src/errors.js';
 import { digestOf } from '../../src/model/digest.js';
 import { layout, openDB } from '../../src/open.js';
-import { readBlob, writeBlob } from '../../src/stores/content-helpers.js';
+import { readBlob, writeBlob } from '../../src/stores/content/content-helpers.js';
 import { errnoOf, fsError } from '../../src/system/system-errors.js';
 import { type Fault, FaultControl } from './faults.js';
 

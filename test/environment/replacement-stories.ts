@@ -7,13 +7,13 @@
 import { cpSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { LocalContent } from '../../src/backends/content/store.js';
-import { DirectorySnapshotter } from '../../src/backends/snapshotter.js';
+import { DirectorySnapshotter } from '../../src/backends/snapshotters/snapshotter.js';
 import type { CallContext } from '../../src/context.js';
 import type { DB } from '../../src/db.js';
 import { isKind } from '../../src/errors.js';
 import { digestOf } from '../../src/model/digest.js';
 import { layout, openDB } from '../../src/open.js';
-import { readBlob, writeBlob } from '../../src/stores/content-helpers.js';
+import { readBlob, writeBlob } from '../../src/stores/content/content-helpers.js';
 import { HeldDirectory } from '../../src/system/held-directory.js';
 import { Random } from '../support/random.js';
 import { pictureOf } from './place.js';

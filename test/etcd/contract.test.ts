@@ -6,7 +6,7 @@ import { after, before } from 'node:test';
 import type { Engine, Indexer } from '../../src/engine/contract.js';
 import { openEtcdEngine } from '../../src/engine/etcd/open.js';
 import { describeEngine, type EngineUnderTest } from '../../src/engine/suite.js';
-import { createGraph } from '../../src/gc/graph.js';
+import { createGraph } from '../../src/graph/carriers.js';
 import { Cluster } from './servers.js';
 
 let cluster: Cluster;

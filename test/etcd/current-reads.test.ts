@@ -8,7 +8,7 @@ import { DB } from '../../src/db.js';
 import { EbbtideError } from '../../src/errors.js';
 import { digestOf } from '../../src/model/digest.js';
 import { ContainerStore } from '../../src/stores/containers.js';
-import { ContentStore } from '../../src/stores/content.js';
+import { ContentStore } from '../../src/stores/content/content.js';
 import { ImageStore } from '../../src/stores/images.js';
 import { LeaseManager, withId } from '../../src/stores/leases.js';
 import { NamespaceStore } from '../../src/stores/namespaces.js';

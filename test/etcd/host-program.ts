@@ -261,7 +261,7 @@ async function main(): Promise<void> {
   });
   if (!(db.engine instanceof EtcdEngine)) throw new Error('no etcd engine');
   let removals = 0;
-  db.engine.meddle({
+  db.engine.setTestHooks({
     fencing: options.fencing ?? true,
     beforeGarbage: () => {
       if (++removals === options.stopAtGarbage) process.kill(process.pid, 'SIGSTOP');

@@ -4,7 +4,7 @@ import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { after, before, type TestContext, test } from 'node:test';
 import { openContent } from '../../src/backends/content/store.js';
-import { openNative } from '../../src/backends/native.js';
+import { openNative } from '../../src/backends/snapshotters/native.js';
 import type { DB } from '../../src/db.js';
 import { withLeaseBackend, withLog } from '../../src/db-options.js';
 import type { EtcdConfig } from '../../src/engine/etcd/options.js';

@@ -9,7 +9,7 @@ import { blobKey, metaKey } from '../../src/engine/schema/keys.js';
 import { kindOf } from '../../src/errors.js';
 import { digestOf } from '../../src/model/digest.js';
 import { layout } from '../../src/open.js';
-import { writeBlob } from '../../src/stores/content-helpers.js';
+import { writeBlob } from '../../src/stores/content/content-helpers.js';
 import { ctx, engineOf, eventually, openHost } from './hosts.js';
 import { LoopbackProxy } from './proxy.js';
 import { Cluster } from './servers.js';

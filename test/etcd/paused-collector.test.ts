@@ -141,7 +141,7 @@ test('given writers that refer to something before every removal, when a host co
   await put(digests);
   const writes: Promise<unknown>[] = [];
   let removals = 0;
-  engineOf(a).meddle({
+  engineOf(a).setTestHooks({
     beforeGarbage: async () => {
       removals++;
       const target = { digest: digests[0]!, mediaType: 'm', size: 1 };

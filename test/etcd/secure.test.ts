@@ -10,7 +10,7 @@ import { type EtcdConfig, etcdSettings } from '../../src/engine/etcd/options.js'
 import { key } from '../../src/engine/schema/keys.js';
 import { assertKind } from '../../src/engine/suite/support.js';
 import { suiteIndexer } from '../../src/engine/suite.js';
-import { createGraph } from '../../src/gc/graph.js';
+import { createGraph } from '../../src/graph/carriers.js';
 import { tempDir } from '../support/db.js';
 import { Cluster } from './servers.js';
 

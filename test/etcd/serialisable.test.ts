@@ -10,7 +10,7 @@ import { openEtcdEngine } from '../../src/engine/etcd/open.js';
 import { EtcdRawStore } from '../../src/engine/etcd/raw.js';
 import { key } from '../../src/engine/schema/keys.js';
 import { suiteIndexer } from '../../src/engine/suite.js';
-import { createGraph } from '../../src/gc/graph.js';
+import { createGraph } from '../../src/graph/carriers.js';
 import { Cluster } from './servers.js';
 
 let cluster: Cluster;

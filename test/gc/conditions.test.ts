@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { conditionalReferences, conditionHolds, conditionTimes } from '../../src/gc/conditions.js';
+import { conditionalReferences, conditionHolds, conditionTimes } from '../../src/gc/mark/conditions.js';
 
 const COND = 'containerd.io/gc.cond.snapshot';
 const VALUE = 'containerd.io/gc.cond.value-usedat';

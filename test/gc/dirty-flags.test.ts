@@ -3,9 +3,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { metaKey } from '../../src/engine/schema/keys.js';
 import { failedPrecondition } from '../../src/errors.js';
-import { DirtyFlags } from '../../src/gc/dirty.js';
-import { Scheduler } from '../../src/gc/scheduler.js';
+import { Scheduler } from '../../src/gc/schedule/scheduler.js';
 import type { GCStats } from '../../src/gc/stats.js';
+import { DirtyFlags } from '../../src/gc/sweep/dirty.js';
 import { FakeClock } from '../support/fake-clock.js';
 import { digest, gc, type World, world } from '../support/gc-world.js';
 

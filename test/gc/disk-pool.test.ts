@@ -5,7 +5,7 @@ import { link, mkdir, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { isKind } from '../../src/errors.js';
-import { createDiskPool } from '../../src/gc/disk-pool.js';
+import { createDiskPool } from '../../src/gc/sweep/disk-pool.js';
 import { tempDir } from '../support/db.js';
 
 test('given trees, when removed, then they are gone and the freed bytes are counted', async (t) => {
@@ -52,7 +52,7 @@ test('given many jobs of one stream, when removed, then they end in order; close
 test('given a program that leaves its pool open, when its work is done, then it ends by itself', async (t) => {
   const dir = await tempDir(t);
   await mkdir(join(dir, 'tree'));
-  const module = new URL('../../src/gc/disk-pool.js', import.meta.url).href;
+  const module = new URL('../../src/gc/sweep/disk-pool.js', import.meta.url).href;
   const program = `const { createDiskPool } = await import(${JSON.stringify(module)});
     await createDiskPool().removeTrees('s', [${JSON.stringify(join(dir, 'tree'))}]);
     console.log('done');`;

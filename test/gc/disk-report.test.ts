@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import type { DB } from '../../src/db.js';
 import { isKind } from '../../src/errors.js';
-import { reclaimable } from '../../src/gc/disk-report.js';
+import { reclaimable } from '../../src/gc/report/disk-report.js';
 import { importImage } from '../../src/images/import.js';
 import { unpackImage } from '../../src/images/unpack.js';
 import { openDB } from '../../src/open.js';

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, type TestContext, test } from 'node:test';
 import { type DBOptions, withExpiryGrace } from '../../src/db-options.js';
-import { ExpiryClock } from '../../src/gc/expiry-clock.js';
-import { why } from '../../src/gc/why.js';
+import { why } from '../../src/gc/report/why.js';
+import { ExpiryClock } from '../../src/gc/schedule/expiry-clock.js';
 import { Label } from '../../src/model/labels.js';
 import { formatTimestamp, type Instant, now, parseTimestamp } from '../../src/model/time.js';
 import { withExpiration, withId } from '../../src/stores/leases.js';

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, type TestContext, test } from 'node:test';
 import type { Key } from '../../src/engine/contract.js';
-import { ExpiryClock } from '../../src/gc/expiry-clock.js';
-import { nextExpiry } from '../../src/gc/expiry-wake.js';
-import { Scheduler } from '../../src/gc/scheduler.js';
+import { ExpiryClock } from '../../src/gc/schedule/expiry-clock.js';
+import { nextExpiry } from '../../src/gc/schedule/expiry-wake.js';
+import { Scheduler } from '../../src/gc/schedule/scheduler.js';
 import { formatTimestamp, type Instant } from '../../src/model/time.js';
 import { FakeClock } from '../support/fake-clock.js';
 import { gc, world } from '../support/gc-world.js';

@@ -3,8 +3,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { key } from '../../src/engine/schema/keys.js';
 import { collect } from '../../src/gc/collect.js';
-import { sweepContent } from '../../src/gc/sweep-content.js';
-import { UnnamedItems } from '../../src/gc/unnamed-items.js';
+import { OrphanCandidates } from '../../src/gc/sweep/orphan-candidates.js';
+import { sweepContent } from '../../src/gc/sweep/sweep-content.js';
 import { digest, world } from '../support/gc-world.js';
 
 const turns = async (count: number): Promise<void> => {
@@ -41,7 +41,7 @@ test('given a commit on its way to the disk, when blobs are swept, then none goe
     release = resolve;
   });
   w.engine.quiet = () => arrived;
-  const items = UnnamedItems.of([{ kind: 'blob', digest: digest('a') }]);
+  const items = OrphanCandidates.of([{ kind: 'blob', digest: digest('a') }]);
   const sweep = sweepContent(w, { items }, () => new Set());
   await turns(50);
   const meanwhile = w.content.blobs.size;

@@ -2,11 +2,11 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { describe, test } from 'node:test';
 import { isKind } from '../../src/errors.js';
-import { coreInfo } from '../../src/gc/graph.js';
 import { Streams } from '../../src/gc/streams.js';
 import { ResourceStream } from '../../src/gc/types.js';
+import { coreInfo } from '../../src/graph/carriers.js';
 import { digestOf } from '../../src/model/digest.js';
-import { writeBlob } from '../../src/stores/content-helpers.js';
+import { writeBlob } from '../../src/stores/content/content-helpers.js';
 import { withExpiration, withId } from '../../src/stores/leases.js';
 import { testDB } from '../support/db.js';
 

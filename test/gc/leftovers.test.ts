@@ -8,7 +8,7 @@ import { removeTreeSync } from '../../src/backends/remove-tree.js';
 import { mount, umount } from '../../src/backends/sys.js';
 import { digestOf } from '../../src/model/digest.js';
 import { layout } from '../../src/open.js';
-import { writeBlob } from '../../src/stores/content-helpers.js';
+import { writeBlob } from '../../src/stores/content/content-helpers.js';
 import { tempDir, testDB } from '../support/db.js';
 
 test('given bytes of an earlier opening under the ref, when it is committed as a shared blob, then a collection takes them', async (t) => {

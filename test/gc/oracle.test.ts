@@ -14,8 +14,8 @@ import {
   sandboxKey,
   snapshotKey,
 } from '../../src/engine/schema/keys.js';
-import { createGraph } from '../../src/gc/graph.js';
 import { metadataIndexer } from '../../src/gc/references.js';
+import { createGraph } from '../../src/graph/carriers.js';
 import { formatTimestamp, now } from '../../src/model/time.js';
 import { digest, gc, World } from '../support/gc-world.js';
 import { collectibles, readModel, survivors } from '../support/oracle.js';

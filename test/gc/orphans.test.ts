@@ -7,10 +7,10 @@ import type { OpenOptions } from '../../src/db-options.js';
 import { metaKey } from '../../src/engine/schema/keys.js';
 import { EbbtideError, isKind } from '../../src/errors.js';
 import type { CollectOptions } from '../../src/gc/collect.js';
-import { DirtyFlags } from '../../src/gc/dirty.js';
+import { DirtyFlags } from '../../src/gc/sweep/dirty.js';
 import { digestOf } from '../../src/model/digest.js';
 import { layout, openDB } from '../../src/open.js';
-import { writeBlob } from '../../src/stores/content-helpers.js';
+import { writeBlob } from '../../src/stores/content/content-helpers.js';
 import { tempDir } from '../support/db.js';
 import { digest, gc, type World, world } from '../support/gc-world.js';
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { isKind } from '../../src/errors.js';
-import { applyPlan, type CollectionPlan, parsePlan, planCollection } from '../../src/gc/plan.js';
+import { applyPlan, type CollectionPlan, parsePlan, planCollection } from '../../src/gc/report/plan.js';
 import { digest, gc, past, type World, world } from '../support/gc-world.js';
 
 const asFile = (plan: CollectionPlan): CollectionPlan => parsePlan(JSON.parse(JSON.stringify(plan)));

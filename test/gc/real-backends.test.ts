@@ -3,10 +3,10 @@ import { readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { DB } from '../../src/db.js';
-import { Scheduler } from '../../src/gc/scheduler.js';
+import { Scheduler } from '../../src/gc/schedule/scheduler.js';
 import type { GCStats } from '../../src/gc/stats.js';
 import { layout, openDB } from '../../src/open.js';
-import { writeBlob } from '../../src/stores/content-helpers.js';
+import { writeBlob } from '../../src/stores/content/content-helpers.js';
 import { tempDir, testDB } from '../support/db.js';
 import { digest, gc } from '../support/gc-world.js';
 

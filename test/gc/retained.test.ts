@@ -4,9 +4,9 @@ import fc from 'fast-check';
 import { NodeFlag } from '../../src/engine/contract.js';
 import { GraphOp } from '../../src/engine/graph.js';
 import { isKind } from '../../src/errors.js';
-import { createGraph } from '../../src/gc/graph.js';
-import { GraphView, NO_WAY, plainState } from '../../src/gc/reach.js';
-import { diskUsageBy, type UsageGroup, type UsageReport } from '../../src/gc/retained.js';
+import { GraphView, NO_WAY, plainState } from '../../src/gc/report/reach.js';
+import { diskUsageBy, type UsageGroup, type UsageReport } from '../../src/gc/report/retained.js';
+import { createGraph } from '../../src/graph/carriers.js';
 import { digest, future, gc, past, type World, world } from '../support/gc-world.js';
 
 const usage = (w: World, by: UsageGroup, namespace?: string): Promise<UsageReport> =>

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { CollectionContext, Collector, Send } from '../../src/gc/collectors.js';
-import { RunEdges } from '../../src/gc/run-edges.js';
+import { RunEdges } from '../../src/gc/mark/run-edges.js';
 import { type Node, ResourceImage, ResourceMount, ResourceStream } from '../../src/gc/types.js';
 import { now } from '../../src/model/time.js';
 import { digest, gc, past, type World, world } from '../support/gc-world.js';
@@ -115,12 +115,12 @@ test('given commits that are lost between two slices, when the second begins, th
   const id = w.engine.idOf(w.snapshotKey('s')) ?? -1;
   await w.engine.graph.mark(now());
   const edges = new RunEdges(w.engine, [], now(), undefined);
-  assert.equal(edges.settleAt(7), true);
+  assert.equal(edges.followAt(7), true);
   assert.equal(w.engine.graph.marksOf(id), 0);
   // What takes the label away again is lost: the condition holds, and the revision is what it was.
   const labels = { [gc('cond.value-usedat')]: past() };
   await w.put(w.snapshotKey('s'), { createdat: 1n, updatedat: 1n, name: 'ns1/1/s', labels });
   Object.defineProperty(w.engine, 'epoch', { value: w.engine.epoch + 1 });
-  assert.equal(edges.settleAt(7), true);
+  assert.equal(edges.followAt(7), true);
   assert.notEqual(w.engine.graph.marksOf(id), 0);
 });

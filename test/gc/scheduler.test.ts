@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, type TestContext, test } from 'node:test';
 import { isKind } from '../../src/errors.js';
-import { Scheduler } from '../../src/gc/scheduler.js';
-import { type SchedulerOptions, schedulerParams } from '../../src/gc/scheduler-params.js';
+import { Scheduler } from '../../src/gc/schedule/scheduler.js';
+import { type SchedulerOptions, schedulerParams } from '../../src/gc/schedule/scheduler-params.js';
 import { FakeClock } from '../support/fake-clock.js';
 
 interface Stats {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Outstanding } from '../../src/gc/outstanding.js';
-import { Slicer } from '../../src/gc/slicer.js';
+import { Outstanding } from '../../src/gc/sweep/outstanding.js';
+import { Slicer } from '../../src/gc/sweep/slicer.js';
 
 test('given quick and slow slices, when they end, then the size follows the budget within its limits', () => {
   const slicer = new Slicer(2);
@@ -42,7 +42,7 @@ test('given commits under way, when there are too many, then the oldest is waite
   assert.equal(added, false);
   open();
   await second;
-  await commits.settle();
+  await commits.drain();
 });
 
 test('given failed commits, when settled, then the first failure is thrown and all were waited for', async () => {
@@ -51,7 +51,7 @@ test('given failed commits, when settled, then the first failure is thrown and a
   await commits.add(Promise.reject(new Error('first')));
   await commits.add(Promise.reject(new Error('second')));
   await commits.add(new Promise<void>((resolve) => setImmediate(resolve)).then(() => void log.push('last')));
-  await assert.rejects(commits.settle(), /first/);
+  await assert.rejects(commits.drain(), /first/);
   assert.deepEqual(log, ['last']);
-  await commits.settle();
+  await commits.drain();
 });

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { SweepWork } from '../../src/gc/dirty.js';
-import { sweepContent } from '../../src/gc/sweep-content.js';
-import { sweepSnapshotter } from '../../src/gc/sweep-snapshots.js';
-import { type BackendItem, UnnamedItems } from '../../src/gc/unnamed-items.js';
+import type { SweepWork } from '../../src/gc/sweep/dirty.js';
+import { type BackendItem, OrphanCandidates } from '../../src/gc/sweep/orphan-candidates.js';
+import { sweepContent } from '../../src/gc/sweep/sweep-content.js';
+import { sweepSnapshotter } from '../../src/gc/sweep/sweep-snapshots.js';
 import { digest, world } from '../support/gc-world.js';
 
 const nothing: ReadonlySet<string> = new Set();
@@ -12,8 +12,8 @@ for (const surveyed of [false, true]) {
   const how = surveyed ? 'takes orphans of a survey' : 'takes a list';
   const workOf = (item: BackendItem): SweepWork =>
     surveyed
-      ? { items: new UnnamedItems(), orphans: UnnamedItems.of([item]) }
-      : { items: UnnamedItems.of([item]) };
+      ? { items: new OrphanCandidates(), orphans: OrphanCandidates.of([item]) }
+      : { items: OrphanCandidates.of([item]) };
 
   test(`given records whose removal is not on disk yet, when a sweep ${how}, then bytes go behind it`, async (t) => {
     const w = await world(t);
@@ -49,7 +49,7 @@ test('given a removal that cannot be put on disk, when a sweep comes to it, then
   w.engine.flush = () => Promise.reject(new Error('no space'));
   w.content.blobs.set(digest('a'), 1);
   const blob = { kind: 'blob', digest: digest('a') } as const;
-  const { errors } = await sweepContent(w, { items: UnnamedItems.of([blob]) }, () => nothing);
+  const { errors } = await sweepContent(w, { items: OrphanCandidates.of([blob]) }, () => nothing);
   assert.match(errors.join(), /no space/);
   assert.deepEqual([...w.content.blobs.keys()], [digest('a')]);
 });

@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { backendNameKey, metaKey, Relation } from '../../src/engine/schema/keys.js';
 import { failedPrecondition, notImplemented } from '../../src/errors.js';
-import { CONTENT_BACKEND, DirtyFlags } from '../../src/gc/dirty.js';
-import { childrenFirst } from '../../src/gc/sweep-snapshots.js';
+import { CONTENT_BACKEND, DirtyFlags } from '../../src/gc/sweep/dirty.js';
+import { childrenFirst } from '../../src/gc/sweep/sweep-snapshots.js';
 import { digestOf } from '../../src/model/digest.js';
 import { blobGuard, ingestGuard } from '../../src/stores/guards.js';
 import { digest, gc, world } from '../support/gc-world.js';
@@ -344,7 +344,7 @@ describe('dirty flags', () => {
     await w.engine.update((tx) => {
       tx.delete(w.blobKey('a'));
       tx.delete(w.snapshotKey('s'));
-      w.dirty.noteRemoved(tx, { kind: 'blob', digest: d }, { kind: 'snapshot', snapshotter: 'native', name });
+      w.dirty.markRemoved(tx, { kind: 'blob', digest: d }, { kind: 'snapshot', snapshotter: 'native', name });
     });
     await w.collect();
     assert.deepEqual([w.content.walks, w.native.walks], [0, 0]);

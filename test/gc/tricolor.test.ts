@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { isKind } from '../../src/errors.js';
-import { concurrentMark, NodeSet, sweep, tricolor } from '../../src/gc/tricolor.js';
+import { concurrentMark, NodeSet, sweep, tricolor } from '../../src/gc/mark/tricolor.js';
 import { FLAT_VARIANT, type Node, ResourceContent } from '../../src/gc/types.js';
 
 const node = (key: string, type: number = ResourceContent): Node => ({ type, namespace: 'ns1', key });

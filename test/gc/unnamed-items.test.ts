@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { type BackendItem, UnnamedItems } from '../../src/gc/unnamed-items.js';
+import { type BackendItem, OrphanCandidates } from '../../src/gc/sweep/orphan-candidates.js';
 
 const text = fc.string({ unit: 'grapheme', maxLength: 300 });
 const item: fc.Arbitrary<BackendItem> = fc.oneof(
@@ -18,7 +18,7 @@ const item: fc.Arbitrary<BackendItem> = fc.oneof(
 test('given items of every kind, when they are told, then they are answered in order', () => {
   fc.assert(
     fc.property(fc.array(item, { maxLength: 60 }), (items: BackendItem[]) => {
-      const list = new UnnamedItems();
+      const list = new OrphanCandidates();
       assert.deepEqual([...list], []);
       for (const one of items) list.push(one);
       assert.equal(list.length, items.length);
@@ -29,7 +29,7 @@ test('given items of every kind, when they are told, then they are answered in o
 });
 
 test('given an item without a parent and one with none known, then they differ', () => {
-  const list = new UnnamedItems();
+  const list = new OrphanCandidates();
   const root: BackendItem = { kind: 'snapshot', snapshotter: 'native', name: 'ns/1/a', parent: '' };
   const unknown: BackendItem = { kind: 'snapshot', snapshotter: 'native', name: 'ns/1/b' };
   list.push(root);
@@ -52,7 +52,7 @@ test('given items of every kind, when asked for digests and refs, then each of t
   );
   fc.assert(
     fc.property(fc.array(some, { maxLength: 80 }), fc.integer({ min: 1, max: 30 }), (items, size) => {
-      const list = UnnamedItems.of(items as BackendItem[]);
+      const list = OrphanCandidates.of(items as BackendItem[]);
       const digests = items.flatMap((one) => (one.kind === 'blob' ? [one.digest] : []));
       const refs = items.flatMap((one) => (one.kind === 'ingest' ? [one.ref] : []));
       assert.deepEqual(
@@ -77,7 +77,7 @@ test('given many digests, when asked for lists of them, then all come in order, 
     { kind: 'blob' as const, digest: digestOf(i) },
     { kind: 'ingest' as const, ref: `r${i}` },
   ]).flat();
-  const list = UnnamedItems.of(items);
+  const list = OrphanCandidates.of(items);
   const parts = [...list.digests(256)];
   const lists = parts.filter((part) => part !== undefined);
   assert.deepEqual(lists.flat(), Array.from({ length: count }, (_, i) => digestOf(i)).sort());
@@ -96,7 +96,7 @@ test('given digests that somebody has chosen to begin alike, when asked for list
     kind: 'blob' as const,
     digest: `sha256:00000000${digestOf(i).slice(15)}`,
   }));
-  const lists = [...UnnamedItems.of(items).digests(100)].filter((part) => part !== undefined);
+  const lists = [...OrphanCandidates.of(items).digests(100)].filter((part) => part !== undefined);
   assert.ok(lists.every((part) => part.length <= 200));
   assert.deepEqual(new Set(lists.flat()), new Set(items.map(({ digest }) => digest)));
 });

@@ -3,18 +3,18 @@ import { describe, type TestContext, test } from 'node:test';
 import { blobKey, imageKey } from '../../src/engine/schema/keys.js';
 import { isKind } from '../../src/errors.js';
 import type { Collector } from '../../src/gc/collectors.js';
-import type { InTurn } from '../../src/gc/extra-edges.js';
-import type { ObjectName } from '../../src/gc/objects.js';
+import type { BetweenRuns } from '../../src/gc/report/marked-run.js';
+import type { ObjectName } from '../../src/gc/report/objects.js';
+import { type Why, type WhyOptions, why } from '../../src/gc/report/why.js';
 import { ResourceContent, ResourceStream } from '../../src/gc/types.js';
-import { type Why, type WhyOptions, why } from '../../src/gc/why.js';
 import { parseTimestamp } from '../../src/model/time.js';
 import { digest, future, gc, past, type World, world } from '../support/gc-world.js';
 
-const inTurn: InTurn = (run) => run();
+const betweenRuns: BetweenRuns = (run) => run();
 
 function ask(w: World, object: string | ObjectName, options: WhyOptions = {}): Promise<Why> {
   const name = typeof object === 'string' ? { name: object } : object;
-  return why(w, inTurn, { namespace: w.ns }, name, options);
+  return why(w, betweenRuns, { namespace: w.ns }, name, options);
 }
 
 /** `kind name (via name)` for each step; digests by the short names of `known`. */
@@ -208,6 +208,8 @@ describe('why', () => {
     await assert.rejects(ask(w, 'nothing'), (error) => isKind(error, 'NotFound'));
     const kind = 'tree' as 'image';
     await assert.rejects(ask(w, { name: 'x', kind }), (error) => isKind(error, 'InvalidArgument'));
-    await assert.rejects(why(w, inTurn, {}, { name: 'x' }), (error) => isKind(error, 'FailedPrecondition'));
+    await assert.rejects(why(w, betweenRuns, {}, { name: 'x' }), (error) =>
+      isKind(error, 'FailedPrecondition'),
+    );
   });
 });

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, type TestContext, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
-import type { TarEntry } from '../../src/backends/archive/tar-reader.js';
+import type { TarEntry } from '../../src/backends/archive/tar/tar-reader.js';
 import type { DB } from '../../src/db.js';
 import { isKind } from '../../src/errors.js';
 import { ArchiveFiles } from '../../src/images/archive-files.js';

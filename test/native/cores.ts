@@ -4,7 +4,7 @@
  */
 import { EdgeKind, NodeFlag } from '../../src/engine/contract.js';
 import { type GraphCore, GraphOp } from '../../src/engine/graph.js';
-import { createGraph } from '../../src/gc/graph.js';
+import { createGraph } from '../../src/graph/carriers.js';
 import { addonError, loadAddon } from '../../src/system/addon.js';
 
 /** Why the addon is not tested; undefined when it is. */

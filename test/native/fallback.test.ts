@@ -6,8 +6,8 @@ import { dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { isKind } from '../../src/errors.js';
-import { coreInfo, createGraph } from '../../src/gc/graph.js';
-import { wasmPath } from '../../src/gc/graph-wasm.js';
+import { coreInfo, createGraph } from '../../src/graph/carriers.js';
+import { wasmPath } from '../../src/graph/wasm-graph.js';
 import { addonPath } from '../../src/system/addon.js';
 import { nativeMissing } from './cores.js';
 
@@ -64,7 +64,7 @@ describe('a package whose addons were not built', () => {
   };
 
   it('given a graph, when created, then it is WebAssembly, and coreInfo says why', () => {
-    const script = `const { createGraph, coreInfo } = await import('./dist/src/gc/graph.js');
+    const script = `const { createGraph, coreInfo } = await import('./dist/src/graph/carriers.js');
       const { core, path, reason } = coreInfo();
       console.log(createGraph().kind, core, path, reason);`;
     const { stdout, stderr } = run(script);
@@ -75,7 +75,7 @@ describe('a package whose addons were not built', () => {
     assert.equal(stderr, '');
   });
 
-  const create = `const { createGraph } = await import('./dist/src/gc/graph.js');
+  const create = `const { createGraph } = await import('./dist/src/graph/carriers.js');
     try { createGraph(); } catch (e) { console.log(e.kind, e.message, e.object, e.remedy); }`;
 
   it('given EBBTIDE_CORE=native, when a graph is created, then Unavailable names the file and a remedy', () => {

@@ -59,7 +59,7 @@ export class Oracle {
     const appears = code === 1 && (b & P) !== 0 && ((nodes.get(a)?.flags ?? 0) & P) === 0;
     this.#model.follow([op]);
     if (code === 2) this.#run?.marks.delete(a);
-    if (appears && this.#run?.barrier) this.#run.marks.set(a, this.marksOf(a) | MarkBit.born);
+    if (appears && this.#run?.barrier) this.#run.marks.set(a, this.marksOf(a) | MarkBit.allocatedBlack);
     ids.forEach((id, i) => {
       if (!was[i] && this.#isFreeable(id)) this.#freeable.add(id);
     });

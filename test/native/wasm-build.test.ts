@@ -4,7 +4,7 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
-import { wasmPath } from '../../src/gc/graph-wasm.js';
+import { wasmPath } from '../../src/graph/wasm-graph.js';
 import { missingPackages } from '../support/debian.js';
 import { tempDir } from '../support/temp.js';
 

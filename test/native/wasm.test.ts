@@ -3,8 +3,8 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { GraphCore } from '../../src/engine/graph.js';
 import { EbbtideError } from '../../src/errors.js';
-import { CoreGraph } from '../../src/gc/graph-core.js';
-import { WasmGraph } from '../../src/gc/graph-wasm.js';
+import { CoreGraph } from '../../src/graph/core-graph.js';
+import { WasmGraph } from '../../src/graph/wasm-graph.js';
 import { add, batch, C, label, newCore, P, R, set } from './cores.js';
 
 const MIB = 1 << 20;

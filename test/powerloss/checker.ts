@@ -12,7 +12,7 @@ import { blobKey, snapshotKey } from '../../src/engine/schema/keys.js';
 import { isNotFound } from '../../src/errors.js';
 import { digestOf } from '../../src/model/digest.js';
 import { layout, openDB } from '../../src/open.js';
-import { readBlob } from '../../src/stores/content-helpers.js';
+import { readBlob } from '../../src/stores/content/content-helpers.js';
 import { orphanBlobs } from '../support/blobs.js';
 import {
   type Expected,

@@ -11,7 +11,7 @@ import type { CallContext } from '../../src/context.js';
 import type { DB } from '../../src/db.js';
 import { digestOf } from '../../src/model/digest.js';
 import { openDB } from '../../src/open.js';
-import { writeBlob } from '../../src/stores/content-helpers.js';
+import { writeBlob } from '../../src/stores/content/content-helpers.js';
 import { withRandomId } from '../../src/stores/leases.js';
 import { Random } from '../support/random.js';
 import {

@@ -10,12 +10,12 @@ import { CoreEngine } from '../../src/engine/core/engine.js';
 import type { GraphCore, MarkOptions } from '../../src/engine/graph.js';
 import { isKind } from '../../src/errors.js';
 import { type CollectOptions, collect } from '../../src/gc/collect.js';
-import type { DirtyFlags } from '../../src/gc/dirty.js';
-import { ExpiryClock } from '../../src/gc/expiry-clock.js';
-import { createGraph } from '../../src/gc/graph.js';
 import type { CollectHost } from '../../src/gc/host.js';
 import { metadataIndexer } from '../../src/gc/references.js';
+import { ExpiryClock } from '../../src/gc/schedule/expiry-clock.js';
 import type { GCStats } from '../../src/gc/stats.js';
+import type { DirtyFlags } from '../../src/gc/sweep/dirty.js';
+import { createGraph } from '../../src/graph/carriers.js';
 import type { HostClock } from '../../src/model/clock.js';
 import { now } from '../../src/model/time.js';
 import { ContainerStore } from '../../src/stores/containers.js';
@@ -205,9 +205,9 @@ export class Life {
         judge.runIsComplete();
         return mutation === 'no-flush' ? Promise.resolve() : flush();
       },
-      mentioned: (key) => {
+      isReferenced: (key) => {
         if (mutation === 'no-sweep-recheck') return false;
-        const mentioned = engine.mentioned(key);
+        const mentioned = engine.isReferenced(key);
         if (mentioned) marks.add('named again before its bytes went');
         return mentioned;
       },

@@ -3,7 +3,7 @@
  * failing seed with the end of its story and exits 1. `--seed N --count 1` tells one schedule again.
  */
 import { parseArgs } from 'node:util';
-import { coreInfo, coreKinds } from '../../src/gc/graph.js';
+import { coreInfo, coreKinds } from '../../src/graph/carriers.js';
 import { mutations } from './mutations.js';
 import { schedule } from './schedule.js';
 

@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { GraphCore } from '../../src/engine/graph.js';
-import { coreInfo } from '../../src/gc/graph.js';
+import { coreInfo } from '../../src/graph/carriers.js';
 import { marks } from './marks.js';
 import { type Mutation, mutations } from './mutations.js';
 import { type Outcome, schedule } from './schedule.js';

@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { restoreBackup } from '../../src/backup/restore.js';
 import { digestOf } from '../../src/model/digest.js';
 import { openDB } from '../../src/open.js';
-import { fromDocument } from '../../src/server/documents.js';
+import { fromDocument } from '../../src/server/messages/documents.js';
 import { code, world } from './world.js';
 
 const NOBODY = 65_534;

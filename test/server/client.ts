@@ -9,7 +9,7 @@ import {
   Metadata,
   type ServiceError,
 } from '@grpc/grpc-js';
-import type { WriteRequest, WriteResponse } from '../../src/server/messages.js';
+import type { WriteRequest, WriteResponse } from '../../src/server/messages/messages.js';
 import { methodsOf } from '../../src/server/schema.js';
 
 export const services = {

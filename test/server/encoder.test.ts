@@ -2,9 +2,13 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import protobuf from 'protobufjs';
-import { decodeWriteRequest, frameReadResponse, READ_HEAD_BYTES } from '../../src/server/content-codec.js';
-import { encoderOf } from '../../src/server/encoder.js';
 import { PREFIX_BYTES } from '../../src/server/grpc/prefix.js';
+import {
+  decodeWriteRequest,
+  frameReadResponse,
+  READ_HEAD_BYTES,
+} from '../../src/server/messages/content-codec.js';
+import { encoderOf } from '../../src/server/messages/encoder.js';
 import { codecOf, messageTypes } from '../../src/server/schema.js';
 
 const text = fc.oneof(

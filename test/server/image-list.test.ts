@@ -9,7 +9,7 @@ import { StoredRecord } from '../../src/engine/schema/stored-record.js';
 import { assertKind } from '../../src/engine/suite/support.js';
 import type { ImageRecord } from '../../src/model/records.js';
 import { PREFIX_BYTES } from '../../src/server/grpc/prefix.js';
-import { imageListPieces } from '../../src/server/image-list.js';
+import { imageListPieces } from '../../src/server/messages/image-list.js';
 import { codecOf } from '../../src/server/schema.js';
 import { imageMessage } from '../../src/server/services/images.js';
 import { imageOf, type StoredImages } from '../../src/stores/images.js';

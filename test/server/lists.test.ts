@@ -11,7 +11,7 @@ import type { DB } from '../../src/db.js';
 import { openDB } from '../../src/open.js';
 import { daemonOptions } from '../../src/server/config.js';
 import { Daemon } from '../../src/server/daemon.js';
-import { fromDocument, toDocument } from '../../src/server/documents.js';
+import { fromDocument, toDocument } from '../../src/server/messages/documents.js';
 import { withId } from '../../src/stores/leases.js';
 import { tempDir } from '../support/db.js';
 import { TestClient } from './client.js';

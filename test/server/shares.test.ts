@@ -1,11 +1,11 @@
 /** Who gets how much: memory (ledger.ts), time (http2/run-queue.ts) and connections (connection-table.ts), as arithmetic. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { AcceptQueue } from '../../src/server/accept-queue.js';
-import { ConnectionTable, type Entry } from '../../src/server/connection-table.js';
+import { AcceptQueue } from '../../src/server/connections/accept-queue.js';
+import { ConnectionTable, type Entry } from '../../src/server/connections/connection-table.js';
+import { type Account, GUARANTEED_BYTES, Ledger } from '../../src/server/connections/ledger.js';
 import { EventExchange } from '../../src/server/event-exchange.js';
 import { RunQueue, type Task } from '../../src/server/http2/run-queue.js';
-import { type Account, GUARANTEED_BYTES, Ledger } from '../../src/server/ledger.js';
 
 const MiB = 2 ** 20;
 const owner = { moved: () => true, end: () => undefined };

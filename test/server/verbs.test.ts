@@ -3,7 +3,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { answers } from '../../src/server/listener.js';
+import { answers } from '../../src/server/connections/listener.js';
 import { type Cli, cli, cliWithoutStore, layout } from '../cli/support.js';
 
 interface Row {

@@ -9,7 +9,7 @@ import { EbbtideError } from '../../src/errors.js';
 import { digestOf } from '../../src/model/digest.js';
 import type { BlobRecord } from '../../src/model/records.js';
 import { putRecord, readRecord } from '../../src/stores/common.js';
-import { writeBlob } from '../../src/stores/content-helpers.js';
+import { writeBlob } from '../../src/stores/content/content-helpers.js';
 import { damages } from './damage.js';
 import { ns1, ns2, rejects } from './fixtures.js';
 import { rooted, type StoreWorld, storeWorld } from './store-world.js';

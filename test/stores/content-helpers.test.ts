@@ -9,7 +9,7 @@ import {
   type Source,
   WriterReset,
   writeBlob,
-} from '../../src/stores/content-helpers.js';
+} from '../../src/stores/content/content-helpers.js';
 import { ns1, rejects } from './fixtures.js';
 import { altered, storeWorld } from './store-world.js';
 

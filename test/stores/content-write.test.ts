@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import type { CallContext } from '../../src/context.js';
 import { digestOf, EMPTY_SHA256 } from '../../src/model/digest.js';
 import { now } from '../../src/model/time.js';
-import { openWriter } from '../../src/stores/content-helpers.js';
+import { openWriter } from '../../src/stores/content/content-helpers.js';
 import { digest, ns1, ns2, rejects } from './fixtures.js';
 import { alteredWriters, type StoreWorld, storeWorld } from './store-world.js';
 

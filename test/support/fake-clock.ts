@@ -1,5 +1,5 @@
 /** A clock whose time moves only when a test says so; timers fire in order, promises settle in between. */
-import type { Clock } from '../../src/gc/scheduler.js';
+import type { Clock } from '../../src/gc/schedule/scheduler.js';
 
 interface Timer {
   readonly at: number;

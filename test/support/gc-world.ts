@@ -23,13 +23,13 @@ import {
 } from '../../src/engine/schema/keys.js';
 import { type CollectOptions, collect } from '../../src/gc/collect.js';
 import { CollectorRegistry } from '../../src/gc/collectors.js';
-import { DirtyFlags } from '../../src/gc/dirty.js';
-import { ExpiryClock } from '../../src/gc/expiry-clock.js';
-import { createGraph } from '../../src/gc/graph.js';
 import type { CollectHost } from '../../src/gc/host.js';
-import { OrphanGuard } from '../../src/gc/orphan-guard.js';
 import { metadataIndexer } from '../../src/gc/references.js';
+import { ExpiryClock } from '../../src/gc/schedule/expiry-clock.js';
 import type { GCStats } from '../../src/gc/stats.js';
+import { DirtyFlags } from '../../src/gc/sweep/dirty.js';
+import { OrphanGuard } from '../../src/gc/sweep/orphan-guard.js';
+import { createGraph } from '../../src/graph/carriers.js';
 import type { HostClock } from '../../src/model/clock.js';
 import { digestOf } from '../../src/model/digest.js';
 import { formatTimestamp, type Instant, now } from '../../src/model/time.js';

@@ -6,13 +6,13 @@
 import type { ServerHttp2Session, ServerHttp2Stream } from 'node:http2';
 import { createServer, constants as http2 } from 'node:http2';
 import { createServer as createNetServer, type Server } from 'node:net';
+import { Ledger } from '../../../src/server/connections/ledger.js';
 import { CallGate } from '../../../src/server/grpc/call-gate.js';
 import { callHead } from '../../../src/server/grpc/call-head.js';
 import { Exchange, type Route } from '../../../src/server/grpc/exchange.js';
 import { HeaderDecoder } from '../../../src/server/http2/header-decoder.js';
 import type { BlockParts } from '../../../src/server/http2/header-encoder.js';
 import type { Stream, StreamSink } from '../../../src/server/http2/stream.js';
-import { Ledger } from '../../../src/server/ledger.js';
 import type { Limits } from '../../../src/server/limits.js';
 import { routesOf } from '../../../src/server/routes.js';
 import type { Service } from '../../../src/server/service.js';

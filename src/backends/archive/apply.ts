@@ -11,7 +11,7 @@ import { EbbtideError, invalidArgument, kindOf, notImplemented, throwIfAborted }
 import type { Mount } from '../contract.js';
 import { inside, within } from './beneath.js';
 import { ChunkReader } from './chunks.js';
-import { type Compression, decompress } from './compression.js';
+import { type Compression, decompress } from './compression/compression.js';
 import { entryError, makeFile, makeHardLink, makeNode, makeSymlink } from './entries.js';
 import type { KnownLayers } from './known-layers.js';
 import { type DirNode, LayerTree } from './layer-tree.js';
@@ -19,8 +19,8 @@ import { type ArchiveLimits, Budget, withDefaults } from './limits.js';
 import { type Skipped, setFinal, setOwnerAndXattrs, timesOf } from './metadata.js';
 import { type BytePath, joinPath, showPath, splitEntryName } from './paths.js';
 import { SmallFiles } from './small-files.js';
-import { malformed } from './tar-header.js';
-import { readTar, type TarEntry } from './tar-reader.js';
+import { malformed } from './tar/tar-header.js';
+import { readTar, type TarEntry } from './tar/tar-reader.js';
 import { writableTarget } from './target.js';
 import { applyDelete, applyOpaque, LINKED_FILES, whiteoutOf } from './whiteouts.js';
 

@@ -18,8 +18,8 @@ import { type DirNode, LayerTree } from './layer-tree.js';
 import { readXattrs } from './metadata.js';
 import { refuseIndexed } from './overlay-index.js';
 import { type BytePath, fsPath, joinPath, showPath } from './paths.js';
-import type { EntryType } from './tar-reader.js';
-import { type NewEntry, type Sink, TarWriter } from './tar-writer.js';
+import type { EntryType } from './tar/tar-reader.js';
+import { type NewEntry, type Sink, TarWriter } from './tar/tar-writer.js';
 import { readableTarget } from './target.js';
 import { WHITEOUT_PREFIX } from './whiteouts.js';
 

@@ -18,7 +18,7 @@ import {
   tryMakeNode,
 } from './metadata.js';
 import { type BytePath, fsPath, showPath, splitEntryName } from './paths.js';
-import type { TarEntry } from './tar-reader.js';
+import type { TarEntry } from './tar/tar-reader.js';
 
 /** A new file with the entry's content; `onWrite` is called with the bytes of each write. */
 export async function makeFile(

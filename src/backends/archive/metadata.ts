@@ -8,7 +8,7 @@ import { errnoOf } from '../../system/system-errors.js';
 import { fallbackReason, sys } from '../sys.js';
 import { type Place, placePath, within } from './beneath.js';
 import { type BytePath, fsPath, showPath } from './paths.js';
-import type { TarEntry } from './tar-reader.js';
+import type { TarEntry } from './tar/tar-reader.js';
 import { OVERLAY_XATTRS } from './target.js';
 
 export const isRoot = process.geteuid?.() === 0;

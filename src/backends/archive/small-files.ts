@@ -11,7 +11,7 @@ import { type Place, placePath } from './beneath.js';
 import { entryError } from './entries.js';
 import { isForbidden, isOwnerSet, type Skipped, timesOf } from './metadata.js';
 import { type BytePath, showPath } from './paths.js';
-import type { TarEntry } from './tar-reader.js';
+import type { TarEntry } from './tar/tar-reader.js';
 
 /** Larger files are written by themselves. */
 const LARGEST_BYTES = 64 * 1024;

@@ -11,7 +11,7 @@ import { throwIfAborted } from '../../errors.js';
 import { descriptorPath } from '../../held-paths.js';
 import { errnoOf, fsError, isAbsent } from '../../system/system-errors.js';
 import { orAbsent } from '../files.js';
-import { NO_LINK } from '../link-errors.js';
+import { NO_LINK } from '../fs-errors.js';
 import { sys } from '../sys.js';
 import { BLOB_MODE } from './layout.js';
 

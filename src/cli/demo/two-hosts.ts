@@ -11,7 +11,7 @@ import { importImage } from '../../images/import.js';
 import { unpackImage } from '../../images/unpack.js';
 import { layout, openDB } from '../../open.js';
 import type { Image } from '../../stores/images.js';
-import { bytes, type Output } from '../output.js';
+import { bytes, type Output } from '../output/output.js';
 import { counts } from '../verbs/gc.js';
 import { diskUsage } from './disk.js';
 

@@ -14,7 +14,7 @@ import {
 } from '@grpc/grpc-js';
 import type { CallContext } from '../../context.js';
 import { abortError, type EbbtideError, throwIfAborted, unavailable } from '../../errors.js';
-import { answers as isServed } from '../../server/listener.js';
+import { answers as isServed } from '../../server/connections/listener.js';
 import { type Method, methodsOf } from '../../server/schema.js';
 import { errorOf } from '../../server/status.js';
 

@@ -6,9 +6,9 @@ import type { ClientDuplexStream, ServiceError } from '@grpc/grpc-js';
 import type { IngestStatus, WriterDescriptor } from '../../backends/contract.js';
 import type { CallContext } from '../../context.js';
 import { failedPrecondition, invalidArgument, unavailable } from '../../errors.js';
-import { instantOf } from '../../server/convert.js';
-import { WriteAction, type WriteRequest, type WriteResponse } from '../../server/messages.js';
-import type { CommitOptions, ContentWriter } from '../../stores/content-writer.js';
+import { instantOf } from '../../server/messages/convert.js';
+import { WriteAction, type WriteRequest, type WriteResponse } from '../../server/messages/messages.js';
+import type { CommitOptions, ContentWriter } from '../../stores/content/content-writer.js';
 import { type Connection, failure } from './connection.js';
 
 /** The service, for content.ts too. */

@@ -1,10 +1,14 @@
 /** The content store of a daemon: blobs and ingests by the calls that containerd's clients use. Called by store.ts. */
 import type { BlobReader, ContentInfo, IngestStatus, WriterDescriptor } from '../../backends/contract.js';
 import type { CallContext } from '../../context.js';
-import { instantOf } from '../../server/convert.js';
-import type { ContentInfoMessage, IngestStatusMessage, ReadResponse } from '../../server/messages.js';
-import type { ContentInput } from '../../stores/content.js';
-import type { ContentWriter } from '../../stores/content-writer.js';
+import { instantOf } from '../../server/messages/convert.js';
+import type {
+  ContentInfoMessage,
+  IngestStatusMessage,
+  ReadResponse,
+} from '../../server/messages/messages.js';
+import type { ContentInput } from '../../stores/content/content.js';
+import type { ContentWriter } from '../../stores/content/content-writer.js';
 import type { Blobs } from '../store.js';
 import type { Connection } from './connection.js';
 import { CONTENT, RemoteWriter } from './content-writer.js';

@@ -1,14 +1,21 @@
 /** Images, containers, leases and namespaces of a daemon. Called by store.ts. */
 import type { CallContext } from '../../context.js';
 import type { StringMap } from '../../model/records.js';
-import { anyMapOf, anyOf, descriptorOf, instantOf, runtimeOf, timestampOf } from '../../server/convert.js';
+import {
+  anyMapOf,
+  anyOf,
+  descriptorOf,
+  instantOf,
+  runtimeOf,
+  timestampOf,
+} from '../../server/messages/convert.js';
 import type {
   ContainerMessage,
   ImageMessage,
   LeaseMessage,
   NamespaceMessage,
   ResourceMessage,
-} from '../../server/messages.js';
+} from '../../server/messages/messages.js';
 import type { Container, ContainerInput } from '../../stores/containers.js';
 import type { Image, ImageDeleteOptions, ImageInput } from '../../stores/images.js';
 import type { Lease, LeaseDraft, LeaseOption, LeaseRef, Resource } from '../../stores/leases.js';

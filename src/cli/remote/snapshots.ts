@@ -1,8 +1,12 @@
 /** One snapshotter of a daemon. Called by store.ts. */
 import type { Mount, SnapshotInfo, SnapshotKind, Usage } from '../../backends/contract.js';
 import type { CallContext } from '../../context.js';
-import { instantOf, mountOf } from '../../server/convert.js';
-import { type MountMessage, type SnapshotInfoMessage, snapshotKinds } from '../../server/messages.js';
+import { instantOf, mountOf } from '../../server/messages/convert.js';
+import {
+  type MountMessage,
+  type SnapshotInfoMessage,
+  snapshotKinds,
+} from '../../server/messages/messages.js';
 import type { SnapshotStore } from '../store.js';
 import type { Connection } from './connection.js';
 

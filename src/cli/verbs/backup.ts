@@ -1,6 +1,6 @@
 /** `ebbtide backup DIR`: the whole store, as it is at one moment, into a directory, whoever has the store. */
 import type { Command } from 'commander';
-import { bytes } from '../output.js';
+import { bytes } from '../output/output.js';
 import { storeVerb } from '../runner.js';
 import { DAMAGED_EXIT_CODE } from './check.js';
 import { problemLines, showProgress } from './transfer-lines.js';

@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import type { CheckReport, Finding } from '../../check/findings.js';
 import { exitCodes } from '../exit-codes.js';
-import { bytes, type Output, printable } from '../output.js';
+import { bytes, type Output, printable } from '../output/output.js';
 import { type StoreEnv, storeVerb } from '../runner.js';
 
 interface Options {

@@ -3,7 +3,7 @@ import type { Command } from 'commander';
 import { compactStore } from '../../compact-store.js';
 import { invalidArgument, unavailable } from '../../errors.js';
 import { etcdConfig } from '../etcd-options.js';
-import { bytes } from '../output.js';
+import { bytes } from '../output/output.js';
 import { findDaemon, verb } from '../runner.js';
 
 export function compact(program: Command): void {

@@ -5,7 +5,7 @@ import type { Mount } from '../../backends/contract.js';
 import { wrap } from '../../errors.js';
 import { underLease } from '../../images/services.js';
 import { unpackImage } from '../../images/unpack.js';
-import { labelText } from '../output.js';
+import { labelText } from '../output/output.js';
 import { collectLabel, listed, readVerb, snapshotterOption, storeVerb } from '../runner.js';
 import { snapshotterOf } from './snapshots.js';
 

@@ -1,7 +1,7 @@
 /** `ebbtide content ls|info|cat|rm` */
 import type { Command } from 'commander';
 import { blobDigest, eachOf } from '../digest-arguments.js';
-import { bytes, labelText, shortTime } from '../output.js';
+import { bytes, labelText, shortTime } from '../output/output.js';
 import { listed, readVerb, standardOutput, storeVerb } from '../runner.js';
 
 export function content(program: Command): void {

@@ -1,10 +1,10 @@
 /** `ebbtide du`: what holds the disk, what a removal would free, and where the rest is. */
 import { type Command, Option } from 'commander';
-import { type UsageGroup, usageGroups } from '../../gc/retained.js';
-import { usageDocument } from '../documents.js';
-import { bytes, type Column, type Output, printable, shortTime } from '../output.js';
+import { type UsageGroup, usageGroups } from '../../gc/report/retained.js';
+import { usageDocument } from '../output/documents.js';
+import { bytes, type Column, type Output, printable, shortTime } from '../output/output.js';
+import { printStore } from '../output/usage-lines.js';
 import { listed, readVerb } from '../runner.js';
-import { printStore } from '../usage-lines.js';
 
 interface Options {
   by: UsageGroup;

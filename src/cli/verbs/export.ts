@@ -1,10 +1,10 @@
 /** `ebbtide export NAME… -o DEST`: images into an OCI layout, blobs byte for byte. */
 import type { Command } from 'commander';
-import type { Sink } from '../../backends/archive/tar-writer.js';
+import type { Sink } from '../../backends/archive/tar/tar-writer.js';
 import { invalidArgument } from '../../errors.js';
 import { exportImages } from '../../images/export.js';
 import { parsePlatformText } from '../../images/platforms.js';
-import { bytes } from '../output.js';
+import { bytes } from '../output/output.js';
 import { readVerb, standardOutput } from '../runner.js';
 
 interface Options {

@@ -3,13 +3,13 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { RunOptions } from '../../db.js';
 import { invalidArgument } from '../../errors.js';
-import { type PlanOutcome, parsePlan } from '../../gc/plan.js';
+import { type PlanOutcome, parsePlan } from '../../gc/report/plan.js';
 import type { Candidate, Counts, GCStats } from '../../gc/stats.js';
 import { fsError } from '../../system/system-errors.js';
-import { collectionDocument } from '../documents.js';
-import { bytes, duration, type Output } from '../output.js';
+import { collectionDocument } from '../output/documents.js';
+import { bytes, duration, type Output } from '../output/output.js';
+import { printStore, type StoreUsage, storeUsage } from '../output/usage-lines.js';
 import { type StoreEnv, storeVerb } from '../runner.js';
-import { printStore, type StoreUsage, storeUsage } from '../usage-lines.js';
 
 interface Options {
   dryRun?: boolean;

@@ -1,8 +1,8 @@
 /** `ebbtide hosts ls|rm`: the hosts that share a tree over etcd. */
 import type { Command } from 'commander';
 import { type HostRemoval, noSharedTree } from '../../cluster-hosts.js';
-import { hostDocument } from '../documents.js';
-import { shortTime } from '../output.js';
+import { hostDocument } from '../output/documents.js';
+import { shortTime } from '../output/output.js';
 import { listed, storeVerb } from '../runner.js';
 import type { HostRecords, Store } from '../store.js';
 

@@ -4,7 +4,7 @@ import type { CallContext } from '../../context.js';
 import { isAlreadyExists, unavailable } from '../../errors.js';
 import { underLease } from '../../images/services.js';
 import type { Image } from '../../stores/images.js';
-import { bytes, labelText, shortTime } from '../output.js';
+import { bytes, labelText, shortTime } from '../output/output.js';
 import { labelArguments, listed, readVerb, storeVerb } from '../runner.js';
 import type { Store } from '../store.js';
 

@@ -6,7 +6,7 @@ import { parsePlatformText } from '../../images/platforms.js';
 import type { OnProgress } from '../../images/services.js';
 import { unpackImage } from '../../images/unpack.js';
 import { fsError } from '../../system/system-errors.js';
-import { bytes } from '../output.js';
+import { bytes } from '../output/output.js';
 import { listed, type Needs, storeVerb } from '../runner.js';
 
 interface Options {

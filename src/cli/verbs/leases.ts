@@ -7,8 +7,8 @@ import type { StringMap } from '../../model/records.js';
 import { parseDuration } from '../../model/time.js';
 import { withExpiration, withId, withLabel, withLabels, withRandomId } from '../../stores/leases.js';
 import { blobDigest, snapshotKey } from '../digest-arguments.js';
-import { leaseDocument } from '../documents.js';
-import { labelText, shortTime } from '../output.js';
+import { leaseDocument } from '../output/documents.js';
+import { labelText, shortTime } from '../output/output.js';
 import { collectLabel, listed, readVerb, storeVerb } from '../runner.js';
 import type { Store } from '../store.js';
 

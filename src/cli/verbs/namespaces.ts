@@ -1,6 +1,6 @@
 /** `ebbtide namespaces ls|create|label|rm` */
 import type { Command } from 'commander';
-import { labelText } from '../output.js';
+import { labelText } from '../output/output.js';
 import { collectLabel, labelArguments, listed, readVerb, storeVerb } from '../runner.js';
 
 export function namespaces(program: Command): void {

@@ -3,7 +3,7 @@ import { type Command, InvalidArgumentError } from 'commander';
 import type { Orphan, OrphanReport } from '../../any-host/orphans.js';
 import { invalidArgument } from '../../errors.js';
 import { parseDuration } from '../../model/time.js';
-import { bytes, type Output, printable, shortTime } from '../output.js';
+import { bytes, type Output, printable, shortTime } from '../output/output.js';
 import { listed, storeVerb } from '../runner.js';
 
 interface Options {

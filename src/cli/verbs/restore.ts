@@ -1,7 +1,7 @@
 /** `ebbtide restore BACKUP`: a backup into a root that is not there yet. */
 import type { Command } from 'commander';
 import { restoreBackup } from '../../backup/restore.js';
-import { bytes } from '../output.js';
+import { bytes } from '../output/output.js';
 import { verb } from '../runner.js';
 import { DAMAGED_EXIT_CODE } from './check.js';
 import { problemLines, showProgress } from './transfer-lines.js';

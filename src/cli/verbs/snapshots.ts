@@ -5,9 +5,9 @@ import type { Command } from 'commander';
 import type { Mount } from '../../backends/contract.js';
 import { compact, mountAt, unmountAt } from '../../backends/mounts.js';
 import { eachOf, snapshotKey } from '../digest-arguments.js';
-import { snapshotDocument } from '../documents.js';
-import { bytes, labelText, type Output, shortTime } from '../output.js';
-import { quoted } from '../printable.js';
+import { snapshotDocument } from '../output/documents.js';
+import { bytes, labelText, type Output, shortTime } from '../output/output.js';
+import { quoted } from '../output/printable.js';
 import { collectLabel, listed, type Needs, readVerb, snapshotterOption, storeVerb, verb } from '../runner.js';
 import type { SnapshotStore, Store } from '../store.js';
 

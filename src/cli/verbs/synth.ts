@@ -4,7 +4,7 @@ import { DB } from '../../db.js';
 import { failedPrecondition } from '../../errors.js';
 import { loadSynth } from '../../synth/load.js';
 import { denseHost, planFor, type Shape, sum } from '../../synth/shape.js';
-import { bytes, duration } from '../output.js';
+import { bytes, duration } from '../output/output.js';
 import { storeVerb } from '../runner.js';
 
 const DEFAULT_RECORDS = 100_000;

@@ -1,7 +1,7 @@
 /** What `backup` and `restore` show alike. */
 import type { OnTransferProgress, TransferReport } from '../../backup/transfer.js';
-import { type Output, printable } from '../output.js';
-import type { Progress } from '../progress.js';
+import { type Output, printable } from '../output/output.js';
+import type { Progress } from '../output/progress.js';
 
 const PROBLEMS_SHOWN = 20;
 

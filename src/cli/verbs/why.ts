@@ -1,10 +1,10 @@
 /** `ebbtide why OBJECT`: what keeps an object, or that it is garbage. */
 import { type Command, Option } from 'commander';
-import { type ObjectKind, objectKinds } from '../../gc/objects.js';
-import type { LeaseOwner, Why, WhyStep } from '../../gc/why.js';
+import { type ObjectKind, objectKinds } from '../../gc/report/objects.js';
+import type { LeaseOwner, Why, WhyStep } from '../../gc/report/why.js';
 import { Label } from '../../model/labels.js';
-import { whyDocument } from '../documents.js';
-import { labelText, type Output, printable, shortTime } from '../output.js';
+import { whyDocument } from '../output/documents.js';
+import { labelText, type Output, printable, shortTime } from '../output/output.js';
 import { readVerb } from '../runner.js';
 
 interface Options {

@@ -188,14 +188,14 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
     return this.storage.idOf(key);
   }
 
-  mentioned(key: Key): boolean {
+  isReferenced(key: Key): boolean {
     this.#checkOpen();
     const entry = this.storage.entry(key);
     if (entry === undefined) return false;
     return entry.bytes !== undefined || this.graph.inDegreeOf(entry.id) > 0;
   }
 
-  mayBeMentioned(prefixes: readonly Key[], leaves: readonly string[]): Promise<Uint8Array> {
+  mightBeReferenced(prefixes: readonly Key[], leaves: readonly string[]): Promise<Uint8Array> {
     this.#checkOpen();
     if (this.storage.mayExist !== undefined) return this.storage.mayExist(prefixes, leaves);
     return Promise.resolve(new Uint8Array(prefixes.length * leaves.length).fill(1));

@@ -195,11 +195,11 @@ export class EtcdEngine implements Engine {
   idOf(key: Key): number | undefined {
     return this.#embedded.idOf(key);
   }
-  mentioned(key: Key): boolean {
-    return this.#embedded.mentioned(key);
+  isReferenced(key: Key): boolean {
+    return this.#embedded.isReferenced(key);
   }
-  mayBeMentioned(prefixes: readonly Key[], leaves: readonly string[]): Promise<Uint8Array> {
-    return this.#embedded.mayBeMentioned(prefixes, leaves);
+  mightBeReferenced(prefixes: readonly Key[], leaves: readonly string[]): Promise<Uint8Array> {
+    return this.#embedded.mightBeReferenced(prefixes, leaves);
   }
 
   /**
@@ -423,7 +423,7 @@ export class EtcdEngine implements Engine {
   }
 
   /** For tests: what runs before garbage is removed, and whether the removal is fenced at all. */
-  meddle(options: { fencing?: boolean; beforeGarbage?: () => Promise<void> | void }): void {
+  setTestHooks(options: { fencing?: boolean; beforeGarbage?: () => Promise<void> | void }): void {
     this.committer.fencing = options.fencing ?? true;
     this.committer.beforeGarbage = options.beforeGarbage;
   }

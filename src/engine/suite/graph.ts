@@ -38,7 +38,7 @@ export const graphs: Record<string, Test> = {
       assert.equal(engine.get(blob('t')), undefined);
       assert.equal(engine.has(blob('t')), false);
       assert.deepEqual([...engine.scan('blobs')], []);
-      assert.equal(engine.mentioned(blob('t')), true);
+      assert.equal(engine.isReferenced(blob('t')), true);
       assert.equal(engine.graph.flagsOf(dangling), suiteIndexer.absent(blob('t')));
       await putAll(engine, [[blob('t'), { size: 1 }]]);
       assert.equal(engine.idOf(blob('t')), dangling);
@@ -49,7 +49,7 @@ export const graphs: Record<string, Test> = {
       assertGraphSound(engine);
       await engine.update((tx) => tx.delete(image('a')));
       await putAll(engine, [[image('z'), {}]]);
-      assert.equal(engine.mentioned(blob('t')), false);
+      assert.equal(engine.isReferenced(blob('t')), false);
       assert.equal(engine.idOf(blob('t')), undefined);
       assert.equal(engine.keyOf(dangling) === blob('t'), false);
       assertGraphSound(engine);
@@ -69,7 +69,7 @@ export const graphs: Record<string, Test> = {
     assertGraphSound(engine);
     await putAll(engine, [[image('a'), { refs: {} }]]);
     assert.deepEqual(targets(engine, image('a')), []);
-    assert.equal(engine.mentioned(blob('b')), false);
+    assert.equal(engine.isReferenced(blob('b')), false);
     assertGraphSound(engine);
   },
 
@@ -110,9 +110,9 @@ export const graphs: Record<string, Test> = {
       tx.link(lease, 'children', blob('z'));
     });
     assert.deepEqual(targets(engine, lease), [blob('x'), blob('y')]);
-    assert.equal(engine.mentioned(blob('z')), false);
+    assert.equal(engine.isReferenced(blob('z')), false);
     await engine.update((tx) => tx.delete(lease));
-    for (const name of ['x', 'y']) assert.equal(engine.mentioned(blob(name)), false);
+    for (const name of ['x', 'y']) assert.equal(engine.isReferenced(blob(name)), false);
     assertGraphSound(engine);
   },
 

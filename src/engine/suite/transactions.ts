@@ -59,7 +59,7 @@ export const transactions: Record<string, Test> = {
     );
     assert.equal(engine.get(image('a')), undefined);
     assert.equal(engine.revision, 0);
-    assert.equal(engine.mentioned(image('b')), false);
+    assert.equal(engine.isReferenced(image('b')), false);
   },
 
   'given a view, when others commit, then it keeps its revision': async ({ engine }) => {

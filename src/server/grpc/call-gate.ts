@@ -6,7 +6,7 @@
  * Room is a number of calls and the memory that they are expected to take (call-cost.ts). Called by exchange.ts;
  * connection.ts asks it to go on.
  */
-import type { Account } from '../ledger.js';
+import type { Account } from '../connections/ledger.js';
 import { CALL_BYTES, type CallCost } from './call-cost.js';
 
 export interface GatedCall {

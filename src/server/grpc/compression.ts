@@ -1,7 +1,7 @@
 /** Requests whose messages are compressed. Answers never are: the socket is on this machine. */
 import { promisify } from 'node:util';
 import { gunzip, inflate, type ZlibOptions } from 'node:zlib';
-import type { Account } from '../ledger.js';
+import type { Account } from '../connections/ledger.js';
 import { internal, resourceExhausted } from '../status.js';
 import { tooLarge } from './message-reader.js';
 

@@ -3,9 +3,9 @@
  * happens first: the answer, the deadline, or the client going away. Knows nothing of what messages mean.
  */
 import { canceled } from '../../errors.js';
+import type { Account } from '../connections/ledger.js';
+import type { Peer } from '../connections/peer.js';
 import type { Stream, StreamSink } from '../http2/stream.js';
-import type { Account } from '../ledger.js';
-import type { Peer } from '../peer.js';
 import { type CallStatus, deadlineStatus, internal, resourceExhausted, statusOf } from '../status.js';
 import { answerHead, failure, success } from './blocks.js';
 import { CALL_BYTES, type CallCost } from './call-cost.js';

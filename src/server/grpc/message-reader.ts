@@ -3,7 +3,7 @@
  * message that comes in one piece is a view of it, others are put together when they are whole. What is kept is taken from
  * the connection's account.
  */
-import type { Account } from '../ledger.js';
+import type { Account } from '../connections/ledger.js';
 import { resourceExhausted } from '../status.js';
 import { PREFIX_BYTES } from './prefix.js';
 

@@ -7,8 +7,8 @@
  * nothing per second, silence. A stream that ends frees its place: what its call still does is the application's to bound.
  */
 import type { Socket } from 'node:net';
-import type { Account } from '../ledger.js';
-import type { Peer } from '../peer.js';
+import type { Account } from '../connections/ledger.js';
+import type { Peer } from '../connections/peer.js';
 import { Bucket } from './bucket.js';
 import {
   broken,

@@ -2,7 +2,7 @@
  * Header blocks out of HEADERS and CONTINUATION frames (RFC 9113, section 4.3): put together when they come in parts, up
  * to a bound. Called by connection.ts.
  */
-import type { Account } from '../ledger.js';
+import type { Account } from '../connections/ledger.js';
 import { broken, Flag, sized, tooMuch } from './constants.js';
 import { unpadded } from './frame-reader.js';
 

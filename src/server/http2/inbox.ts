@@ -5,8 +5,8 @@
  * While something waits for a slice nothing more is read from the socket. Called by connection.ts.
  */
 import type { Socket } from 'node:net';
-import type { Account } from '../ledger.js';
-import type { Peer } from '../peer.js';
+import type { Account } from '../connections/ledger.js';
+import type { Peer } from '../connections/peer.js';
 import { type RunQueue, SLICE_MS, type Task } from './run-queue.js';
 
 export interface InboxHooks {

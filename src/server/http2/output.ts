@@ -4,7 +4,7 @@
  * this up to a bound: data wait in their streams then, and whoever makes the server answer on is cut off.
  */
 import type { Socket } from 'node:net';
-import type { Account } from '../ledger.js';
+import type { Account } from '../connections/ledger.js';
 import { ErrorCode, Flag, FRAME_BYTES, FRAME_HEAD_BYTES, FrameType, Setting } from './constants.js';
 
 const SLAB_BYTES = 32 * 1024;

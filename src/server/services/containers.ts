@@ -2,8 +2,8 @@
 import { invalidArgument } from '../../errors.js';
 import type { Container, ContainerInput } from '../../stores/containers.js';
 import { Pace } from '../../stores/listing.js';
-import { anyMapOf, givenAny, mapped, runtimeOf, timestampOf } from '../convert.js';
-import type { ContainerMessage, FieldMask } from '../messages.js';
+import { anyMapOf, givenAny, mapped, runtimeOf, timestampOf } from '../messages/convert.js';
+import type { ContainerMessage, FieldMask } from '../messages/messages.js';
 import { EMPTY, list, type Service, type ServiceHost, stream, unary } from '../service.js';
 
 interface ContainerRequest {

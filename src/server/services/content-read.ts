@@ -6,7 +6,7 @@ import type { BlobReader } from '../../backends/contract.js';
 import { unknownError } from '../../errors.js';
 import { validateDigest } from '../../model/digest.js';
 import type { Call, Send } from '../call.js';
-import { frameReadResponse, READ_HEAD_BYTES } from '../content-codec.js';
+import { frameReadResponse, READ_HEAD_BYTES } from '../messages/content-codec.js';
 import type { OpenReaders } from '../open-readers.js';
 import { outOfRange } from '../status.js';
 

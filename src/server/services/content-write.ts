@@ -6,11 +6,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { WriterDescriptor } from '../../backends/contract.js';
 import type { DB } from '../../db.js';
 import { alreadyExists, invalidArgument, isKind } from '../../errors.js';
-import type { ContentWriter } from '../../stores/content-writer.js';
+import type { ContentWriter } from '../../stores/content/content-writer.js';
 import type { Call, Duplex } from '../call.js';
-import { timestampOf } from '../convert.js';
 import type { Limits } from '../limits.js';
-import { WriteAction, type WriteRequest, type WriteResponse } from '../messages.js';
+import { timestampOf } from '../messages/convert.js';
+import { WriteAction, type WriteRequest, type WriteResponse } from '../messages/messages.js';
 import { outOfRange, resourceExhausted } from '../status.js';
 
 export interface WriteHost {

@@ -2,16 +2,16 @@
 import { once } from 'node:events';
 import { createGzip } from 'node:zlib';
 import { diffLayer } from '../../backends/archive/diff.js';
-import type { Sink } from '../../backends/archive/tar-writer.js';
+import type { Sink } from '../../backends/archive/tar/tar-writer.js';
 import type { Mount } from '../../backends/contract.js';
 import type { CallContext } from '../../context.js';
 import { isAlreadyExists, unknownError } from '../../errors.js';
 import { unended, uniquePart } from '../../images/services.js';
 import { Label } from '../../model/labels.js';
 import type { StringMap } from '../../model/records.js';
-import type { ContentStore } from '../../stores/content.js';
-import { openWriter } from '../../stores/content-helpers.js';
-import type { ContentWriter } from '../../stores/content-writer.js';
+import type { ContentStore } from '../../stores/content/content.js';
+import { openWriter } from '../../stores/content/content-helpers.js';
+import type { ContentWriter } from '../../stores/content/content-writer.js';
 
 export type LayerCompression = 'none' | 'gzip';
 export const isLayerCompression = (value: unknown): value is LayerCompression =>

@@ -13,8 +13,8 @@ import { failedPrecondition, invalidArgument, notImplemented } from '../../error
 import type { StringMap } from '../../model/records.js';
 import type { Snapshotter } from '../../stores/snapshots.js';
 import type { Call } from '../call.js';
-import { givenInstant, mountOf } from '../convert.js';
-import type { DescriptorMessage, MountMessage, Timestamp } from '../messages.js';
+import { givenInstant, mountOf } from '../messages/convert.js';
+import type { DescriptorMessage, MountMessage, Timestamp } from '../messages/messages.js';
 import { type Service, type ServiceHost, unary } from '../service.js';
 import { isLayerCompression, type LayerCompression, writeDiff } from './diff-write.js';
 

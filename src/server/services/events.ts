@@ -1,8 +1,8 @@
 /** containerd.services.events.v1.Events */
 import { requireNamespace } from '../../context.js';
 import { invalidArgument, unavailable } from '../../errors.js';
-import { givenAny, instantOf, timestampOf } from '../convert.js';
-import type { AnyMessage, EnvelopeMessage } from '../messages.js';
+import { givenAny, instantOf, timestampOf } from '../messages/convert.js';
+import type { AnyMessage, EnvelopeMessage } from '../messages/messages.js';
 import { EMPTY, type Service, type ServiceHost, stream, unary } from '../service.js';
 
 interface PublishRequest {

@@ -2,9 +2,9 @@
 import { invalidArgument } from '../../errors.js';
 import type { Image, ImageInput } from '../../stores/images.js';
 import type { Call } from '../call.js';
-import { descriptorMessage, descriptorOf, givenInstant, mapped, timestampOf } from '../convert.js';
-import { type ImageList, imageListPieces } from '../image-list.js';
-import type { DescriptorMessage, FieldMask, ImageMessage, Timestamp } from '../messages.js';
+import { descriptorMessage, descriptorOf, givenInstant, mapped, timestampOf } from '../messages/convert.js';
+import { type ImageList, imageListPieces } from '../messages/image-list.js';
+import type { DescriptorMessage, FieldMask, ImageMessage, Timestamp } from '../messages/messages.js';
 import { EMPTY, list, type Service, type ServiceHost, unary } from '../service.js';
 
 interface ImageRequest {

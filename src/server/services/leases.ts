@@ -2,8 +2,8 @@
 import { invalidArgument } from '../../errors.js';
 import type { StringMap } from '../../model/records.js';
 import { type Lease, type Resource, withId, withLabels, withRandomId } from '../../stores/leases.js';
-import { mapped, timestampOf } from '../convert.js';
-import type { LeaseMessage, ResourceMessage } from '../messages.js';
+import { mapped, timestampOf } from '../messages/convert.js';
+import type { LeaseMessage, ResourceMessage } from '../messages/messages.js';
 import { EMPTY, list, type Service, type ServiceHost, unary } from '../service.js';
 
 interface ResourceRequest {

@@ -4,9 +4,9 @@
  */
 import type { CallContext } from '../../context.js';
 import { Pace } from '../../stores/listing.js';
-import { Batches } from '../batches.js';
-import { mapped } from '../convert.js';
 import type { Limits } from '../limits.js';
+import { Batches } from '../messages/batches.js';
+import { mapped } from '../messages/convert.js';
 import { type MethodImpl, type ServiceHost, stream } from '../service.js';
 import { statusMessage } from './content.js';
 import { imageMessage } from './images.js';

@@ -6,7 +6,7 @@ import { invalidArgument } from '../../errors.js';
 import { maskPaths } from '../../model/fieldpaths.js';
 import { compactMap, labelOf } from '../../model/labels.js';
 import { Pace } from '../../stores/listing.js';
-import type { FieldMask, NamespaceMessage } from '../messages.js';
+import type { FieldMask, NamespaceMessage } from '../messages/messages.js';
 import { EMPTY, list, type Service, type ServiceHost, unary } from '../service.js';
 
 interface NameRequest {

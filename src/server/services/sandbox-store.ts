@@ -1,8 +1,8 @@
 /** containerd.services.sandbox.v1.Store: records only; no sandbox runs here, so there is no controller. */
 import { invalidArgument } from '../../errors.js';
 import type { Sandbox, SandboxInput } from '../../stores/sandboxes.js';
-import { anyMapOf, givenAny, mapped, runtimeOf, timestampOf } from '../convert.js';
-import type { SandboxMessage } from '../messages.js';
+import { anyMapOf, givenAny, mapped, runtimeOf, timestampOf } from '../messages/convert.js';
+import type { SandboxMessage } from '../messages/messages.js';
 import { EMPTY, list, type Service, type ServiceHost, unary } from '../service.js';
 
 interface SandboxRequest {

@@ -3,10 +3,15 @@ import type { Mount, SnapshotInfo } from '../../backends/contract.js';
 import { invalidArgument } from '../../errors.js';
 import type { StringMap } from '../../model/records.js';
 import type { Snapshotter } from '../../stores/snapshots.js';
-import { Batches } from '../batches.js';
-import { mountMessage, timestampOf } from '../convert.js';
 import type { Limits } from '../limits.js';
-import { type FieldMask, type MountMessage, type SnapshotInfoMessage, snapshotKinds } from '../messages.js';
+import { Batches } from '../messages/batches.js';
+import { mountMessage, timestampOf } from '../messages/convert.js';
+import {
+  type FieldMask,
+  type MountMessage,
+  type SnapshotInfoMessage,
+  snapshotKinds,
+} from '../messages/messages.js';
 import { EMPTY, type Service, stream, unary } from '../service.js';
 
 interface KeyRequest {

@@ -2,9 +2,9 @@
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import type { Call, Duplex, Send } from '../../../src/server/call.js';
-import { Endpoint } from '../../../src/server/endpoint.js';
+import { Endpoint } from '../../../src/server/connections/endpoint.js';
 import { type Limits, limitsOf } from '../../../src/server/limits.js';
-import type { WriteRequest, WriteResponse } from '../../../src/server/messages.js';
+import type { WriteRequest, WriteResponse } from '../../../src/server/messages/messages.js';
 import { sharedOf } from '../../../src/server/rpc-server.js';
 import { methodsOf } from '../../../src/server/schema.js';
 import { duplex, list, stream, unary } from '../../../src/server/service.js';

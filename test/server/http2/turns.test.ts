@@ -2,9 +2,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Call } from '../../../src/server/call.js';
+import { Ledger } from '../../../src/server/connections/ledger.js';
 import { Flag } from '../../../src/server/http2/constants.js';
 import { HeaderBlocks } from '../../../src/server/http2/header-blocks.js';
-import { Ledger } from '../../../src/server/ledger.js';
 import { data, frame, message, open, Peer, request, settings, uint32, windowUpdate } from './peer.js';
 import { type Functions, infoRequest, paths, served, statusesOf, writeRequest } from './served.js';
 

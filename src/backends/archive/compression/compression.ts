@@ -1,0 +1,111 @@
+/**
+ * Compressed archives: what the first bytes say counts, not what a media type claims. Output is limited while it
+ * streams, so that a bomb stops early. Gzip runs on Node's thread pool; nothing here keeps more than a few chunks.
+ */
+import { pipeline, Readable } from 'node:stream';
+import { createGunzip } from 'node:zlib';
+import { EbbtideError, invalidArgument, throwIfAborted } from '../../../errors.js';
+import { ChunkReader } from '../chunks.js';
+import { type ArchiveLimits, RATIO_FREE_BYTES, tooMuch } from '../limits.js';
+import { isZstdMagic, unzstd } from './zstd.js';
+
+export type Compression = 'none' | 'gzip' | 'zstd';
+
+/** Bytes of a stream's start that `detectCompression` wants to see. */
+export const MAGIC_BYTES = 4;
+
+export function detectCompression(head: Uint8Array): Compression {
+  if (head[0] === 0x1f && head[1] === 0x8b && head[2] === 0x08) return 'gzip';
+  if (head.length < MAGIC_BYTES) return 'none';
+  return isZstdMagic(new DataView(head.buffer, head.byteOffset, 4).getUint32(0, true)) ? 'zstd' : 'none';
+}
+
+export interface DecompressOptions {
+  limits: Pick<ArchiveLimits, 'maxBytes' | 'maxRatio'>;
+  /** Names the stream in errors. */
+  name: string;
+  signal?: AbortSignal | undefined;
+  /** Called with the compressed bytes read so far. */
+  onRead?: ((bytes: number) => void) | undefined;
+}
+
+export interface Decompressed {
+  compression: Compression;
+  chunks: AsyncIterable<Uint8Array>;
+}
+
+/** The uncompressed form of a stream. InvalidArgument while reading when it is damaged. */
+export async function decompress(
+  source: AsyncIterable<Uint8Array>,
+  options: DecompressOptions,
+): Promise<Decompressed> {
+  const meter = { read: 0 };
+  const reader = new ChunkReader(metered(source, meter, options));
+  const head = Buffer.from(await reader.exactly(MAGIC_BYTES));
+  const compression = detectCompression(head);
+  const whole = replay(head, reader);
+  if (compression === 'none') return { compression, chunks: limited(whole, meter, options) };
+  const plain = compression === 'gzip' ? gunzip(whole) : unzstd(new ChunkReader(whole));
+  return { compression, chunks: limited(plain, meter, options) };
+}
+
+async function* metered(
+  source: AsyncIterable<Uint8Array>,
+  meter: { read: number },
+  options: DecompressOptions,
+): AsyncGenerator<Uint8Array, void, void> {
+  for await (const chunk of source) {
+    throwIfAborted(options.signal);
+    meter.read += chunk.length;
+    options.onRead?.(meter.read);
+    yield chunk;
+  }
+}
+
+async function* replay(head: Buffer, reader: ChunkReader): AsyncGenerator<Uint8Array, void, void> {
+  try {
+    if (head.length > 0) yield head;
+    for (let part = await reader.some(2 ** 20); part !== undefined; part = await reader.some(2 ** 20))
+      yield part;
+  } finally {
+    await reader.close();
+  }
+}
+
+async function* limited(
+  chunks: AsyncIterable<Uint8Array>,
+  meter: { read: number },
+  { limits, name, signal }: DecompressOptions,
+): AsyncGenerator<Uint8Array, void, void> {
+  let out = 0;
+  for await (const chunk of chunks) {
+    throwIfAborted(signal);
+    out += chunk.length;
+    if (out > limits.maxBytes)
+      throw tooMuch(`unfolds to more than ${limits.maxBytes} bytes`, name, 'maxBytes');
+    if (out > RATIO_FREE_BYTES && out > meter.read * limits.maxRatio) {
+      throw tooMuch(`unfolds to more than ${limits.maxRatio} times its size`, name, 'maxRatio');
+    }
+    yield chunk;
+  }
+}
+
+async function* gunzip(source: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array, void, void> {
+  const unpacker = createGunzip({ chunkSize: 128 * 1024 });
+  const input = Readable.from(source, { objectMode: true });
+  // Errors of the source arrive through the unpacker, which the pipeline destroys with them.
+  pipeline(input, unpacker, () => undefined);
+  try {
+    for await (const chunk of unpacker) yield chunk;
+  } catch (error) {
+    throw error instanceof EbbtideError
+      ? error
+      : invalidArgument(`damaged gzip data: ${error instanceof Error ? error.message : String(error)}`, {
+          cause: error,
+          remedy: 'fetch or build the archive again',
+        });
+  } finally {
+    input.destroy();
+    unpacker.destroy();
+  }
+}

@@ -1,0 +1,315 @@
+/**
+ * The LMDB file below a snapshotter's metastore: opening it safely, and writing several entries as one durable
+ * step. Called by metastore.ts alone.
+ *
+ * LMDB maps the file into memory and believes what it finds there, so a file that is not its own or was cut short
+ * is refused before LMDB sees it; it is never changed. A new file gets its name when it is whole and on disk, so that
+ * a power cut leaves no half-made one.
+ */
+import { closeSync, constants, fchmodSync, fstatSync, openSync, readSync, writeSync } from 'node:fs';
+import { open as openFile, rename, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { failedPrecondition, notFound, openedReadOnly, unavailable, unknownError } from '../../errors.js';
+import { allocate } from '../../system/allocate.js';
+import {
+  type Database,
+  lmdbSays,
+  open,
+  openReadOnly,
+  type RootDatabase,
+  type Snapshot,
+  withoutPrinting,
+} from '../../system/lmdb.js';
+import { awaitOlderReaders, type LockFile, Readers, takeNewest } from '../../system/lmdb-readers.js';
+import { errnoOf, fsError, isAbsent, messageOf } from '../../system/system-errors.js';
+import { syncDirectory, yieldToEventLoop } from '../files.js';
+
+export type Table = Database<Buffer, Buffer>;
+
+export interface TableWrite {
+  table: Table;
+  key: Buffer;
+  /** Absent removes the key. */
+  value?: Buffer | undefined;
+}
+
+const HEADER_BYTES = 160;
+const MAGIC_OFFSET = 24;
+const LMDB_MAGIC = 0xbeefc0de;
+const BOLT_MAGIC_OFFSET = 16;
+const BOLT_MAGIC = 0xed0cdaed;
+const PAGE_SIZE_OFFSET = 48;
+const LAST_PAGE_OFFSET = 144;
+const TRANSACTION_OFFSET = 152;
+/** Bytes behind the last page that have blocks, so that snapshots can be removed on a full disk. */
+const RESERVE_BYTES = 256 * 1024;
+const LMDB_LOCK_BYTES = 16 * 1024;
+/** The newest pages of a sound file may never have been written when they were freed at once. */
+const UNWRITTEN_PAGES_MAX = 64;
+
+export class MetastoreFile {
+  readonly path: string;
+  /** False when the file did not exist before. */
+  readonly existed: boolean;
+  readonly #root: RootDatabase<Buffer, Buffer>;
+  /** Undefined: it is only read. */
+  readonly #owned: { readonly fd: number; readonly readers: Readers | undefined } | undefined;
+  readonly #snapshot: Snapshot | undefined;
+  /** Bytes that have blocks, as far as is known. */
+  #allocated = 0;
+
+  private constructor(
+    path: string,
+    existed: boolean,
+    root: RootDatabase<Buffer, Buffer>,
+    access: { lock: number | undefined } | { snapshot: Snapshot },
+  ) {
+    this.path = path;
+    this.existed = existed;
+    this.#root = root;
+    if ('snapshot' in access) {
+      this.#snapshot = access.snapshot;
+      return;
+    }
+    const fd = openSync(path, 'r+');
+    const readers = access.lock === undefined ? undefined : new Readers(access.lock, fd, root);
+    this.#owned = { fd, readers };
+    this.#hasReserve();
+  }
+
+  /**
+   * Opens (or makes, 0600) the file, for up to so many tables.
+   * @param lock of the owner; without one nobody may read beside him
+   */
+  static async open(path: string, tables: number, lock: LockFile | undefined): Promise<MetastoreFile> {
+    const existed = inspect(path);
+    try {
+      if (!existed) await create(path, tables);
+      preparePrivate(path);
+      if (lock !== undefined) await awaitOlderReaders(path, lock);
+      return new MetastoreFile(path, existed, openEnvironment(path, tables), {
+        lock: lock?.fd,
+      });
+    } catch (error) {
+      throw fsError('open the snapshot metadata', path, error);
+    }
+  }
+
+  /** One state of the file (`take`), without a byte written; the lock says that there is a reader. NotFound: there is none. */
+  static openToRead(path: string, tables: number): MetastoreFile {
+    if (!inspect(path)) throw notFound(`there is no snapshot metadata ${path}`, { object: path });
+    try {
+      const { env, snapshot } = openReadOnly({ ...options, path, maxDbs: tables });
+      return new MetastoreFile(path, true, env as RootDatabase<Buffer, Buffer>, { snapshot });
+    } catch (error) {
+      throw fsError('open the snapshot metadata', path, error);
+    }
+  }
+
+  table(name: string): Table {
+    return this.#root.openDB<Buffer, Buffer>({ name, encoding: 'binary', keyEncoding: 'binary' });
+  }
+
+  /** Of a file that is only read, when its tables are open: reads are of the newest state from now on. */
+  take(): void {
+    if (this.#snapshot !== undefined) takeNewest(this.#snapshot, this.path);
+  }
+
+  /** Of a file that is only read: reads fail with this from now on. */
+  end(why: Error): void {
+    this.#snapshot?.end(why);
+  }
+
+  /** All of these or none; on disk when resolved. Unavailable when the disk refuses, and nothing is stored then. */
+  async write(writes: readonly TableWrite[]): Promise<void> {
+    if (this.#owned === undefined) throw openedReadOnly();
+    const takesAway = writes.every(({ value }) => value === undefined);
+    if (!takesAway && !this.#hasReserve()) {
+      throw unavailable(`no space left for the snapshot metadata ${this.path}: only removals are taken`, {
+        object: this.path,
+        remedy: 'free disk space (removals and `ebbtide gc` work on a full disk too) and try again',
+      });
+    }
+    try {
+      this.#owned.readers?.look();
+      await withoutPrinting(() =>
+        this.#root.batch(() => {
+          for (const { table, key, value } of writes) {
+            if (value === undefined) void table.remove(key);
+            else void table.put(key, value);
+          }
+        }),
+      );
+    } catch (error) {
+      const cause = await commitCause(error);
+      // The cause has the same.
+      lmdbSays();
+      throw unavailable(`cannot write the snapshot metadata ${this.path}: ${messageOf(cause)}`, {
+        object: this.path,
+        remedy: 'free disk space or make the file writable, and try again',
+        cause,
+      });
+    }
+  }
+
+  /** `read` sees what is there now, until `release`. */
+  freeze(): { read(table: Table, key: Buffer): Buffer | undefined; release(): void } {
+    // Else it may be the transaction that the reads of this turn began with.
+    this.#root.resetReadTxn();
+    const transaction = this.#root.useReadTransaction();
+    // The typings of the package leave the options out.
+    type Read = (this: Table, key: Buffer, options: object) => Buffer | undefined;
+    return {
+      read: (table, key) => (table.getBinary as Read).call(table, key, { transaction }),
+      release: () => transaction.done(),
+    };
+  }
+
+  /** Sees to the reserve; false when the disk has no room for it. */
+  #hasReserve(): boolean {
+    if (this.#owned === undefined) return true;
+    const { fd } = this.#owned;
+    try {
+      const used = usedBytes(fd);
+      const wanted = used + RESERVE_BYTES;
+      if (used + RESERVE_BYTES / 2 <= this.#allocated) return true;
+      if (!allocate(fd, this.#allocated, wanted - this.#allocated)) return false;
+      this.#allocated = wanted;
+      return true;
+    } catch (error) {
+      throw fsError('read the snapshot metadata', this.path, error);
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#owned?.readers?.release();
+    await this.#root.close();
+    if (this.#owned !== undefined) closeSync(this.#owned.fd);
+  }
+}
+
+/**
+ * Before LMDB opens it in this process: its files are the owner's alone, and what is mapped of its lock file has blocks,
+ * because a full disk under a mapped page would end the process.
+ */
+function preparePrivate(path: string): void {
+  for (const name of [path, `${path}-lock`]) {
+    const fd = openSync(name, constants.O_RDWR | constants.O_CREAT, 0o600);
+    try {
+      const { size, blocks, mode } = fstatSync(fd);
+      if ((mode & 0o777) !== 0o600) fchmodSync(fd, 0o600);
+      if (name !== path && (size < LMDB_LOCK_BYTES || blocks * 512 < size))
+        writeSync(fd, Buffer.alloc(Math.max(size, LMDB_LOCK_BYTES)), 0, undefined, 0);
+    } finally {
+      closeSync(fd);
+    }
+  }
+}
+
+const options = {
+  noSubdir: true,
+  encoding: 'binary',
+  keyEncoding: 'binary',
+  // A resolved write is then on disk, not merely visible.
+  overlappingSync: false,
+  // With its own batching per event turn a failed commit also rejects a promise nobody can reach.
+  eventTurnBatching: false,
+  // Beyond these a long free list costs tens of milliseconds in every commit.
+  ...{ maxFreeSpaceToLoad: 1000, maxFreeSpaceToRetain: 2000 },
+} as const;
+
+const openEnvironment = (path: string, tables: number): RootDatabase<Buffer, Buffer> =>
+  open<Buffer, Buffer>({ ...options, path, maxDbs: tables });
+
+async function create(path: string, tables: number): Promise<void> {
+  const draft = `${path}.new`;
+  const lock = `${draft}-lock`;
+  for (const name of [draft, lock]) await rm(name, { force: true });
+  preparePrivate(draft);
+  await openEnvironment(draft, tables).close();
+  const handle = await openFile(draft, 'r+');
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+  await rm(lock, { force: true });
+  await rename(draft, path);
+  await syncDirectory(dirname(path));
+}
+
+/** A failed commit names its reason in a promise of its own, which must not stay unhandled. */
+async function commitCause(error: unknown): Promise<unknown> {
+  if (!(error instanceof Error) || !('commitError' in error)) return error;
+  const reason = Promise.resolve(error.commitError).catch((cause: unknown) => cause);
+  const told = await Promise.race([reason, yieldToEventLoop()]);
+  return told instanceof Error ? told : error;
+}
+
+/** True when there is a sound file, false when there is none (or an empty one); throws for anything else. */
+function inspect(path: string): boolean {
+  let fd: number;
+  try {
+    // A pipe in its place must not make anybody wait.
+    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  } catch (error) {
+    if (isAbsent(error)) return false;
+    throw fsError('open the snapshot metadata', path, error);
+  }
+  try {
+    const stats = fstatSync(fd);
+    if (!stats.isFile()) throw notOurs(path, 'it is not a regular file');
+    if (stats.size === 0) return false;
+    checkHeaders(path, fd, stats.size);
+    return true;
+  } catch (error) {
+    throw errnoOf(error) === undefined ? error : fsError('read the snapshot metadata', path, error);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function checkHeaders(path: string, fd: number, size: number): void {
+  const first = readHeader(fd, 0);
+  if (first.readUInt32LE(BOLT_MAGIC_OFFSET) === BOLT_MAGIC) {
+    throw notOurs(path, "it is containerd's own (a bolt file)");
+  }
+  if (first.readUInt32LE(MAGIC_OFFSET) !== LMDB_MAGIC) throw notOurs(path, 'it is no LMDB file');
+  const pageBytes = first.readUInt32LE(PAGE_SIZE_OFFSET);
+  const second = readHeader(fd, pageBytes);
+  if (second.readUInt32LE(MAGIC_OFFSET) !== LMDB_MAGIC) throw damaged(path, 'its second header is missing');
+  const pages = pagesOf(first, second);
+  const missing = pages - Math.floor(size / pageBytes);
+  if (missing > UNWRITTEN_PAGES_MAX) throw damaged(path, `${missing} of its ${pages} pages are missing`);
+}
+
+function pagesOf(first: Buffer, second: Buffer): number {
+  const newer =
+    second.readBigUInt64LE(TRANSACTION_OFFSET) > first.readBigUInt64LE(TRANSACTION_OFFSET) ? second : first;
+  return Number(newer.readBigUInt64LE(LAST_PAGE_OFFSET)) + 1;
+}
+
+/** Bytes that the pages in use reach to. */
+function usedBytes(fd: number): number {
+  const first = readHeader(fd, 0);
+  const pageBytes = first.readUInt32LE(PAGE_SIZE_OFFSET);
+  return pagesOf(first, readHeader(fd, pageBytes)) * pageBytes;
+}
+
+function readHeader(fd: number, position: number): Buffer {
+  const header = Buffer.alloc(HEADER_BYTES);
+  readSync(fd, header, 0, HEADER_BYTES, position);
+  return header;
+}
+
+const notOurs = (path: string, reason: string): Error =>
+  failedPrecondition(`${path} is not this snapshotter's metadata: ${reason}`, {
+    object: path,
+    remedy: 'use another root directory, or move the file away',
+  });
+
+const damaged = (path: string, reason: string): Error =>
+  unknownError(`${path} is damaged: ${reason}`, {
+    object: path,
+    remedy: 'restore the file from a backup; the snapshot directories beside it are untouched',
+  });

@@ -1,0 +1,153 @@
+/**
+ * Removing the records of one slice. Called by collect.ts inside a synchronous transaction, so what is read here
+ * is the newest state. Gathers what follows from the removals: backend items that may be unnamed now, events,
+ * counts. Nothing of it counts unless the transaction commits.
+ */
+import { type Engine, type Key, NodeFlag, type Transaction, type Value } from '../../engine/contract.js';
+import {
+  backendNameKey,
+  components,
+  leaf,
+  namespaceOf,
+  Relation,
+  snapshotKey,
+} from '../../engine/schema/keys.js';
+import { type Counts, count } from '../stats.js';
+import {
+  kindName,
+  ResourceContent,
+  ResourceImage,
+  ResourceIngest,
+  ResourceLease,
+  ResourceSnapshot,
+} from '../types.js';
+import type { BackendItem } from './orphan-candidates.js';
+import { parseBackendName } from './sweep.js';
+
+export interface RemovalEvent {
+  readonly namespace: string;
+  readonly topic: string;
+  readonly payload: Readonly<Record<string, unknown>>;
+}
+
+/** Links dropped in one step: a lease that holds a million objects must not delay the others. */
+const LINKS_PER_STEP = 512;
+
+const fieldOf = (value: Value | undefined, field: string): string => {
+  const text = typeof value === 'object' ? value[field] : undefined;
+  return typeof text === 'string' ? text : '';
+};
+
+export class Removal {
+  readonly items: BackendItem[] = [];
+  readonly events: RemovalEvent[] = [];
+  readonly counts: Counts = {};
+  /** Whether the transaction changes anything. */
+  wrote = false;
+  /** Snapshots that stay because they have a child. */
+  readonly withChild: number[] = [];
+  /** Snapshots that may have lost their last child. */
+  readonly parents: Key[] = [];
+  readonly #engine: Engine;
+  readonly #tx: Transaction;
+
+  readonly #wantsEvents: boolean;
+
+  /** @param wantsEvents whether anybody will hear of them */
+  constructor(engine: Engine, tx: Transaction, wantsEvents: boolean) {
+    this.#engine = engine;
+    this.#tx = tx;
+    this.#wantsEvents = wantsEvents;
+  }
+
+  /** Removes the record of a node; false when there is more of it to remove in the next slice. */
+  remove(id: number): boolean {
+    const { graph } = this.#engine;
+    const flags = graph.flagsOf(id);
+    const record = this.#engine.keyOf(id);
+    if (record === undefined || (flags & NodeFlag.present) === 0) return true;
+    const type = flags >> 8;
+    switch (type) {
+      case ResourceSnapshot:
+        if (!this.#snapshot(id, record)) {
+          this.withChild.push(id);
+          return true;
+        }
+        break;
+      case ResourceLease:
+        if (!this.#emptyLease(record)) return false;
+        break;
+      case ResourceContent:
+        this.items.push({ kind: 'blob', digest: leaf(record) });
+        break;
+      case ResourceIngest: {
+        const value = this.#tx.get(record);
+        this.items.push({ kind: 'ingest', ref: fieldOf(value, 'ref') });
+        const expected = fieldOf(value, 'expected');
+        if (expected !== '') this.items.push({ kind: 'blob', digest: expected });
+        break;
+      }
+      case ResourceImage:
+        this.#event(namespaceOf(record), '/images/delete', { name: leaf(record) });
+        break;
+      default:
+        // Containers and sandboxes are never collectible; a node of another type has no record.
+        return true;
+    }
+    this.#tx.delete(record);
+    this.wrote = true;
+    count(this.counts, kindName(type));
+    return true;
+  }
+
+  /**
+   * Prepares a snapshot's removal. False when it has to stay for a child: one that comes later (among back
+   * references in a circle), or one that came during the run.
+   */
+  #snapshot(id: number, record: Key): boolean {
+    const tx = this.#tx;
+    // A child refers to its parent, so most lookups can be spared.
+    if (this.#engine.graph.inDegreeOf(id) > 0) {
+      for (const child of tx.links(record, Relation.children)) if (tx.has(child)) return false;
+    }
+    const [, namespace = '', snapshotter = '', name = ''] = components(record);
+    const value = tx.get(record);
+    const backendName = fieldOf(value, 'name');
+    const parentName = fieldOf(value, 'parent');
+    const parentKey = parentName === '' ? undefined : snapshotKey(namespace, snapshotter, parentName);
+    // The parent may survive: without this it could never be removed, because it would seem to have a child.
+    if (parentKey !== undefined) {
+      tx.dropLink(parentKey, Relation.children, record);
+      this.parents.push(parentKey);
+    }
+    const owner = parseBackendName(backendName);
+    if (backendName !== '' && (owner?.namespace !== namespace || owner.key !== name)) {
+      tx.unlink(backendNameKey(snapshotter, backendName), Relation.named, record);
+    }
+    this.items.push({ kind: 'snapshot', snapshotter, name: backendName });
+    this.#event(namespace, '/snapshot/remove', { key: name, snapshotter });
+    return true;
+  }
+
+  #event(namespace: string, topic: string, payload: RemovalEvent['payload']): void {
+    if (this.#wantsEvents) this.events.push({ namespace, topic, payload });
+  }
+
+  /** Drops links of an expired lease; true when so few are left that they can go with the record. */
+  #emptyLease(record: Key): boolean {
+    const tx = this.#tx;
+    const drop: [string, Key][] = [];
+    const most = Math.min(LINKS_PER_STEP, tx.room ?? LINKS_PER_STEP);
+    for (const relation of [Relation.holds, Relation.holdsFlat]) {
+      for (const target of tx.links(record, relation)) {
+        drop.push([relation, target]);
+        if (drop.length > most) break;
+      }
+      if (drop.length > most) break;
+    }
+    if (drop.length <= most) return true;
+    for (const [relation, target] of drop) tx.unlink(record, relation, target);
+    this.wrote = true;
+    return false;
+  }
+}

@@ -1,0 +1,461 @@
+/**
+ * The C++ graph core as WebAssembly, for hosts where its addon does not load: native/wasm/carrier.cc called as
+ * native/addon.cc would be. Used by carriers.ts.
+ *
+ * Threading: the JavaScript thread does everything, half a millisecond at a time; only a report of retained sizes, which
+ * cannot pause, goes to a thread of its own with a copy of the graph. Graphs of some thousand nodes are done with at once.
+ * Memory: each graph has one of its own, which grows by blocks up to 4 GiB (some 250 million nodes) and is given back when
+ * the graph is cleared or forgotten. At the ceiling: ResourceExhausted, with the graph as it was.
+ */
+import { readFileSync } from 'node:fs';
+import { Worker } from 'node:worker_threads';
+import { NodeFlag } from '../engine/contract.js';
+import type { MarkResult, RetainedSizes } from '../engine/graph.js';
+import {
+  canceled,
+  EbbtideError,
+  type ErrorKind,
+  errorKinds,
+  invalidArgument,
+  unavailable,
+} from '../errors.js';
+import { packageFile } from '../system/addon.js';
+import type { CarriedGraph } from './core-graph.js';
+
+const PAGE_BYTES = 65_536;
+/** The module's own need; it asks for more as the graph grows. */
+const FIRST_PAGES = 16;
+const MOST_PAGES = 65_536;
+const MOST_U32 = 2 ** 32 - 1;
+const TYPES = 32;
+/** How long the core works before it yields to the event loop. */
+const RUN_MS = 0.5;
+
+/** Where something of the core is; 0 for nothing. Signed, as the engine gives it. */
+type Pointer = number;
+
+/** What native/wasm/carrier.cc exports. Booleans are 0 and 1. */
+interface Exports {
+  _initialize(): void;
+  begin(): number;
+  input(bytes: number): Pointer;
+  answerAt(): Pointer;
+  answerBytes(): number;
+  answerNumber(): number;
+  errorKind(): Pointer;
+  errorMessage(): Pointer;
+  apply(words: number): number;
+  isSmall(): number;
+  markBegin(now: bigint, barrier: number): Pointer;
+  markStep(job: Pointer, nodes: number): number;
+  markSteps(job: Pointer): number;
+  markEnd(job: Pointer): number;
+  markFrom(words: number): number;
+  marksOf(id: number): number;
+  places(): number;
+  candidates(from: number, count: number): number;
+  stillCandidates(words: number): number;
+  endRun(): void;
+  takeFreeable(): number;
+  unusedIds(from: number, max: number): number;
+  withFlags(flags: number): number;
+  flagsOf(id: number): number;
+  inDegreeOf(id: number): number;
+  expiryOf(id: number): bigint;
+  edgesOf(id: number): number;
+  path(id: number, now: bigint): number;
+  retainedBegin(
+    now: bigint,
+    items: number,
+    sizes: number,
+    members: number,
+    ends: number,
+    roots: number,
+    edges: number,
+  ): Pointer;
+  retainedIsSmall(question: Pointer): number;
+  retainedStep(question: Pointer): number;
+  retainedEnd(question: Pointer): number;
+  retainedDrop(question: Pointer): void;
+  saveBegin(): Pointer;
+  saveStep(job: Pointer): number;
+  saveEnd(job: Pointer): number;
+  load(bytes: number): number;
+  clear(): void;
+  nodeCount(): number;
+  edgeCount(): number;
+  limit(): number;
+  byteCount(): number;
+}
+
+interface Memory {
+  readonly buffer: ArrayBuffer;
+}
+
+/** The part of WebAssembly that is used: its types come with a browser's otherwise. */
+declare const WebAssembly: {
+  Module: new (bytes: Uint8Array) => object;
+  Memory: new (size: { initial: number; maximum: number }) => Memory;
+  Instance: new (module: object, imports: object) => { readonly exports: unknown };
+};
+
+export const wasmPath = (): string => packageFile('native', 'wasm', 'ebbtide_core.wasm');
+
+let compiled: { module?: object; error?: string } | undefined;
+
+/** The compiled module; undefined when it cannot be had. */
+function moduleOf(): object | undefined {
+  try {
+    compiled ??= { module: new WebAssembly.Module(readFileSync(wasmPath())) };
+  } catch (error) {
+    compiled = { error: error instanceof Error ? error.message : String(error) };
+  }
+  return compiled.module;
+}
+
+/** Why the module cannot be used; empty when it can. */
+export function wasmError(): string {
+  moduleOf();
+  return compiled?.error ?? '';
+}
+
+/** The operands of `retained`. */
+export type RetainedWords = Parameters<CarriedGraph['retained']>;
+
+const aTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+/** Takes steps until one says that it was the last, yielding to the event loop; at once when `isSmall`. */
+async function inTurns(isSmall: boolean, step: () => unknown): Promise<void> {
+  let start = performance.now();
+  while (!step()) {
+    if (isSmall || performance.now() - start < RUN_MS) continue;
+    await aTurn();
+    start = performance.now();
+  }
+}
+
+export class WasmGraph implements CarriedGraph {
+  readonly #mostPages: number;
+  #memory!: Memory;
+  #wasm!: Exports;
+  /** Ends reports that are under way on threads of their own. */
+  readonly #reports = new Set<(error: EbbtideError) => void>();
+
+  /** @param mostBytes of its memory, for tests of what happens there */
+  constructor(mostBytes = MOST_PAGES * PAGE_BYTES) {
+    this.#mostPages = Math.ceil(mostBytes / PAGE_BYTES);
+    this.#renew();
+  }
+
+  /** Begins with fresh memory. Jobs of the old graph hold on to theirs until they end. */
+  #renew(): void {
+    const module = moduleOf();
+    if (module === undefined) throw unavailable(wasmError(), { object: wasmPath() });
+    try {
+      this.#memory = new WebAssembly.Memory({ initial: FIRST_PAGES, maximum: this.#mostPages });
+      const { exports } = new WebAssembly.Instance(module, { env: { memory: this.#memory } });
+      this.#wasm = exports as Exports;
+    } catch (error) {
+      throw new EbbtideError('ResourceExhausted', `a graph has no memory: ${String(error)}`, {
+        cause: error,
+      });
+    }
+    this.#wasm._initialize();
+    this.#must(this.#wasm.begin());
+  }
+
+  apply(ops: Uint32Array): void {
+    this.#must(this.#wasm.apply(this.#put(words(ops))));
+  }
+
+  async mark(now: bigint, barrier: number): Promise<MarkResult> {
+    const wasm = this.#wasm;
+    const { job, end } = this.#begin(now, barrier);
+    await inTurns(wasm.isSmall() !== 0, () => wasm.markSteps(job));
+    return end();
+  }
+
+  markInSteps(now: bigint, barrier: number): (nodes: number) => MarkResult | undefined {
+    const wasm = this.#wasm;
+    const { job, end } = this.#begin(now, barrier);
+    return (nodes) => (wasm.markStep(job, u32(nodes)) === 0 ? undefined : end());
+  }
+
+  #begin(now: bigint, barrier: number): { job: Pointer; end(): MarkResult } {
+    // A graph that is cleared meanwhile leaves the job its memory.
+    const [wasm, memory] = [this.#wasm, this.#memory];
+    const started = performance.now();
+    const job = this.#must(wasm.markBegin(time(now), barrier));
+    const end = (): MarkResult => {
+      must(wasm, memory, wasm.markEnd(job));
+      const { buffer } = answered(wasm, memory);
+      const [marked = 0, edgesFollowed = 0] = new Float64Array(buffer, 4 * TYPES);
+      return {
+        markedByType: new Uint32Array(buffer.slice(0, 4 * TYPES)),
+        marked,
+        edgesFollowed,
+        durationMs: performance.now() - started,
+      };
+    };
+    return { job, end };
+  }
+
+  markFrom(ids: Uint32Array): number {
+    this.#must(this.#wasm.markFrom(this.#put(words(ids))));
+    return this.#wasm.answerNumber();
+  }
+
+  marksOf(id: number): number {
+    return this.#wasm.marksOf(u32(id));
+  }
+
+  places(): number {
+    this.#must(this.#wasm.places());
+    return this.#wasm.answerNumber();
+  }
+
+  candidates(from: number, count: number): Uint32Array {
+    return this.#words(this.#wasm.candidates(u32(from), u32(count)));
+  }
+
+  stillCandidates(ids: Uint32Array): Uint32Array {
+    return this.#words(this.#wasm.stillCandidates(this.#put(words(ids))));
+  }
+
+  endRun(): void {
+    this.#wasm.endRun();
+  }
+
+  takeFreeable(): Uint32Array {
+    return this.#words(this.#wasm.takeFreeable());
+  }
+
+  unusedIds(from: number, max: number): Uint32Array {
+    return this.#words(this.#wasm.unusedIds(u32(from), u32(max)));
+  }
+
+  withFlags(flags: number): Uint32Array {
+    return this.#words(this.#wasm.withFlags(u32(flags)));
+  }
+
+  flagsOf(id: number): number {
+    return this.#wasm.flagsOf(u32(id));
+  }
+
+  inDegreeOf(id: number): number {
+    return this.#wasm.inDegreeOf(u32(id));
+  }
+
+  expiryOf(id: number): bigint | undefined {
+    const expires = (this.#wasm.flagsOf(u32(id)) & NodeFlag.expires) !== 0;
+    return expires ? this.#wasm.expiryOf(u32(id)) : undefined;
+  }
+
+  edgesOf(id: number): Uint32Array {
+    return this.#words(this.#wasm.edgesOf(u32(id)));
+  }
+
+  path(id: number, now: bigint): Uint32Array | undefined {
+    const path = this.#words(this.#wasm.path(u32(id), time(now)));
+    return path.length === 0 ? undefined : path;
+  }
+
+  retained(...query: RetainedWords): { promise: Promise<RetainedSizes>; cancel(): void } {
+    const started = performance.now();
+    const question = this.#ask(query);
+    if (this.#wasm.retainedIsSmall(question) !== 0) {
+      const sizes = this.#answer(question, query, started);
+      return { promise: Promise.resolve(sizes), cancel: () => undefined };
+    }
+    this.#wasm.retainedDrop(question);
+    const { promise, resolve, reject } = withResolvers<RetainedSizes>();
+    let thread: Worker | undefined;
+    const end = (error: EbbtideError): void => {
+      this.#reports.delete(end);
+      reject(error);
+      void thread?.terminate();
+    };
+    this.#reports.add(end);
+    const cancel = (): void => end(canceled('retained: no caller waits for it any more'));
+    const run = async (): Promise<void> => {
+      const bytes = await this.save();
+      if (!this.#reports.has(end)) return;
+      thread = new Worker(new URL('./wasm-worker.js', import.meta.url), {
+        workerData: { bytes, query, mostPages: this.#mostPages } satisfies Report,
+        execArgv: [],
+      });
+      thread.once('message', (sizes: RetainedSizes | Failure) => {
+        if ('kind' in sizes) end(new EbbtideError(sizes.kind, sizes.message));
+        this.#reports.delete(end);
+        resolve({ ...(sizes as RetainedSizes), durationMs: performance.now() - started });
+      });
+      thread.once('error', (error) => end(unavailable(`retained: its thread ended: ${error.message}`)));
+    };
+    run().catch(end);
+    return { promise, cancel };
+  }
+
+  /** As `retained`, on this thread, however long it takes. */
+  retainedNow(...query: RetainedWords): RetainedSizes {
+    return this.#answer(this.#ask(query), query, performance.now());
+  }
+
+  #ask([now, itemOf, sizes, members, ends, roots, edges]: RetainedWords): Pointer {
+    const all = [itemOf, members, ends, roots, edges].map(words);
+    this.#put(doubles(sizes), ...all);
+    const [items, ...others] = all.map(({ length }) => length);
+    const [m = 0, e = 0, r = 0, x = 0] = others;
+    return this.#must(this.#wasm.retainedBegin(time(now), items!, sizes.length, m, e, r, x));
+  }
+
+  #answer(question: Pointer, [, , , , { length }]: RetainedWords, started: number): RetainedSizes {
+    while (this.#wasm.retainedStep(question) === 0);
+    this.#must(this.#wasm.retainedEnd(question));
+    const all = new Float64Array(this.#bytes().buffer);
+    return {
+      kept: all[0]!,
+      total: all.slice(1, 1 + length),
+      retained: all.slice(1 + length, 1 + 2 * length),
+      reached: Uint32Array.from(all.subarray(1 + 2 * length)),
+      durationMs: performance.now() - started,
+    };
+  }
+
+  async save(): Promise<Buffer> {
+    const [wasm, memory] = [this.#wasm, this.#memory];
+    const job = this.#must(wasm.saveBegin());
+    await inTurns(wasm.isSmall() !== 0, () => wasm.saveStep(job));
+    must(wasm, memory, wasm.saveEnd(job));
+    return Buffer.from(answered(wasm, memory).buffer);
+  }
+
+  load(bytes: Uint8Array): boolean {
+    checkArray(bytes, Uint8Array);
+    this.clear();
+    const at = this.#room(bytes.length);
+    new Uint8Array(this.#memory.buffer).set(bytes, at);
+    this.#must(this.#wasm.load(bytes.length));
+    const whole = this.#wasm.answerNumber() === 1;
+    // What a damaged image took of the memory, too.
+    if (!whole) this.#renew();
+    return whole;
+  }
+
+  stats(): { nodes: number; edges: number; limit: number; bytes: number } {
+    const wasm = this.#wasm;
+    return { nodes: wasm.nodeCount(), edges: wasm.edgeCount(), limit: wasm.limit(), bytes: wasm.byteCount() };
+  }
+
+  clear(): void {
+    this.#wasm.clear();
+    for (const end of [...this.#reports]) end(canceled("retained: the graph's owner ended it"));
+    this.#renew();
+  }
+
+  // ----------------------------------------------------------------------------------------------------- boundary
+
+  #must(answer: number): number {
+    return must(this.#wasm, this.#memory, answer);
+  }
+
+  /** Where so many bytes of operands go. */
+  #room(bytes: number): Pointer {
+    return this.#must(this.#wasm.input(bytes));
+  }
+
+  /** Passes operands, one after the other; returns how many words they are. */
+  #put(...arrays: (Uint32Array | Float64Array)[]): number {
+    const bytes = arrays.reduce((sum, { byteLength }) => sum + byteLength, 0);
+    let at = this.#room(bytes);
+    const memory = new Uint8Array(this.#memory.buffer);
+    for (const { buffer, byteOffset, byteLength } of arrays) {
+      memory.set(new Uint8Array(buffer, byteOffset, byteLength), at);
+      at += byteLength;
+    }
+    return bytes / 4;
+  }
+
+  #bytes(): Uint8Array<ArrayBuffer> {
+    return answered(this.#wasm, this.#memory);
+  }
+
+  #words(answer: number): Uint32Array {
+    this.#must(answer);
+    return new Uint32Array(this.#bytes().buffer);
+  }
+}
+
+/** A copy of the last result. */
+function answered(wasm: Exports, memory: Memory): Uint8Array<ArrayBuffer> {
+  const at = wasm.answerAt() >>> 0;
+  return new Uint8Array(memory.buffer.slice(at, at + wasm.answerBytes()));
+}
+
+/** What a report's thread is given. */
+export interface Report {
+  bytes: Uint8Array;
+  query: RetainedWords;
+  mostPages: number;
+}
+
+/** What it sends when it failed. */
+export interface Failure {
+  kind: ErrorKind;
+  message: string;
+}
+
+/** An answer that is not 0; otherwise the error that the core reports. */
+function must(wasm: Exports, memory: Memory, answer: number): number {
+  if (answer !== 0) return answer >>> 0;
+  const text = (at: Pointer): string => {
+    const bytes = Buffer.from(memory.buffer, at >>> 0);
+    return bytes.toString('utf8', 0, bytes.indexOf(0));
+  };
+  const kind = errorKinds.find((known) => known === text(wasm.errorKind())) ?? 'Unknown';
+  throw new EbbtideError(kind, text(wasm.errorMessage()), {
+    ...(kind === 'ResourceExhausted' && {
+      remedy: 'the graph may have 4 GiB of memory as WebAssembly; build the addon, which has no such limit',
+    }),
+  });
+}
+
+// Operands are checked here as native/addon.cc does it there.
+
+function checkArray(value: ArrayBufferView, wanted: { name: string; new (): ArrayBufferView }): void {
+  const isPlain = value instanceof wanted && value.buffer instanceof ArrayBuffer;
+  if (!isPlain) throw invalidArgument(`expected a ${wanted.name} that is not shared between threads`);
+}
+
+function words(value: Uint32Array): Uint32Array {
+  checkArray(value, Uint32Array);
+  return value;
+}
+
+function doubles(value: Float64Array): Float64Array {
+  checkArray(value, Float64Array);
+  return value;
+}
+
+/** A count or an id; more than 32 bits are as much as they hold, which is more than any id. */
+function u32(n: number): number {
+  if (!Number.isSafeInteger(n) || n < 0)
+    throw invalidArgument('expected a whole number that is not negative');
+  return Math.min(n, MOST_U32);
+}
+
+function time(value: bigint): bigint {
+  if (typeof value === 'bigint' && BigInt.asIntN(64, value) === value) return value;
+  throw invalidArgument('expected a time of 64 bits, as a BigInt');
+}
+
+function withResolvers<T>(): {
+  promise: Promise<T>;
+  resolve(value: T): void;
+  reject(error: unknown): void;
+} {
+  let settle!: { resolve(value: T): void; reject(error: unknown): void };
+  const promise = new Promise<T>((resolve, reject) => {
+    settle = { resolve, reject };
+  });
+  return { promise, ...settle };
+}

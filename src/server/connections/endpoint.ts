@@ -1,0 +1,62 @@
+/** One socket with the services on it: accepts, serves, and ends within a deadline. Called by daemon.ts. */
+import type { Socket } from 'node:net';
+import type { Limits } from '../limits.js';
+import { type ObserveMethod, RpcServer, type Servant, type Shared, sharedOf } from '../rpc-server.js';
+import type { Service } from '../service.js';
+import { Listener } from './listener.js';
+import type { Peer } from './peer.js';
+
+export interface EndpointHooks {
+  observe: ObserveMethod;
+  /** A connection that was closed by this server, and why. */
+  refused: (reason: string) => void;
+  /** What the endpoints of a daemon share; by default nothing. */
+  shared?: Shared;
+}
+
+export class Endpoint {
+  readonly #listener: Listener;
+  readonly #server: RpcServer;
+
+  private constructor(listener: Listener, server: RpcServer) {
+    this.#listener = listener;
+    this.#server = server;
+  }
+
+  /** Errors as those of the listener. */
+  static async open(
+    address: string,
+    limits: Limits,
+    services: readonly Service[],
+    { observe, refused, shared = sharedOf(limits) }: EndpointHooks,
+  ): Promise<Endpoint> {
+    const server = new RpcServer(limits, services, observe, refused, shared);
+    try {
+      const serve = (connection: Socket, peer: Peer): Servant => server.serve(connection, peer);
+      return new Endpoint(await Listener.listen(address, limits, { serve, refused }), server);
+    } catch (error) {
+      await server.stop(0, () => undefined);
+      throw error;
+    }
+  }
+
+  get address(): string {
+    return this.#listener.path;
+  }
+  get connections(): number {
+    return this.#listener.connections;
+  }
+
+  /** Calls that services work on. */
+  get calls(): number {
+    return this.#server.calls;
+  }
+
+  /** No new calls; open ones may end within the deadline. Again: no error. */
+  async stop(deadlineMs: number): Promise<{ aborted: boolean }> {
+    await this.#listener.refuse();
+    const end = await this.#server.stop(deadlineMs, () => this.#listener.cut());
+    await this.#listener.close();
+    return end;
+  }
+}

@@ -1,0 +1,254 @@
+/**
+ * The daemon's unix socket: made with its final mode under a private name and then renamed, so that it is never open
+ * to more than its owner and group, whatever the umask, and takes the place of a stale one in one step. Connections
+ * that do not begin as HTTP/2 in time, and those over the limit, are closed. Called by daemon.ts.
+ *
+ * Only the owner of the store's root may call `listen`: then a socket that is already there is a stale one, or
+ * another store's, which is found out by connecting.
+ */
+import { randomBytes } from 'node:crypto';
+import { chmod, lstat, rename, unlink, writeFile } from 'node:fs/promises';
+import { connect, createServer, type Server, type Socket } from 'node:net';
+import { basename, dirname, join } from 'node:path';
+import { orAbsent } from '../../backends/files.js';
+import { failedPrecondition, invalidArgument, unavailable } from '../../errors.js';
+import { makeDirectories } from '../../system/make-directories.js';
+import { errnoOf, fsError, isFull } from '../../system/system-errors.js';
+import type { Limits } from '../limits.js';
+import type { Servant } from '../rpc-server.js';
+import { AcceptQueue } from './accept-queue.js';
+import { ConnectionTable, type Entry } from './connection-table.js';
+import { type Peer, peerOf } from './peer.js';
+
+const SOCKET_MODE = 0o660;
+const DIRECTORY_MODE = 0o711;
+/** What the kernel takes for a socket's path, with the closing NUL. */
+const PATH_BYTES_MAX = 107;
+const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
+
+export interface ListenerHooks {
+  /** A connection that begins as HTTP/2. */
+  serve: (connection: Socket, peer: Peer) => Servant;
+  /** A connection that was closed by this server, and why. */
+  refused: (reason: string) => void;
+}
+
+export class Listener {
+  readonly path: string;
+  readonly #server: Server;
+  readonly #table: ConnectionTable;
+  readonly #queue: AcceptQueue;
+  readonly #sockets = new Set<Socket>();
+  readonly #onError: (error: Error) => void;
+  #inode: bigint | undefined;
+  #closed: Promise<void> | undefined;
+
+  private constructor(path: string, limits: Limits, hooks: ListenerHooks) {
+    this.path = path;
+    this.#table = new ConnectionTable(limits.connections);
+    this.#queue = new AcceptQueue(limits.connections);
+    // Nothing is read of a connection before it is served.
+    const options = { allowHalfOpen: false, pauseOnConnect: true };
+    this.#server = createServer(options, (socket) => this.#accept(socket, limits, hooks));
+    this.#onError = (error) => hooks.refused(errnoOf(error) ?? 'not accepted');
+  }
+
+  /** Unavailable: somebody listens there. FailedPrecondition: something that is no socket is in the way. */
+  static async listen(path: string, limits: Limits, hooks: ListenerHooks): Promise<Listener> {
+    if (Buffer.byteLength(path) > PATH_BYTES_MAX) {
+      throw invalidArgument(`the socket path ${path} is longer than ${PATH_BYTES_MAX} bytes`, {
+        object: path,
+        remedy: 'name a shorter one with --address',
+      });
+    }
+    await makeDirectory(dirname(path));
+    await clear(path);
+    const listener = new Listener(path, limits, hooks);
+    await listener.#bind();
+    return listener;
+  }
+
+  get connections(): number {
+    return this.#table.size;
+  }
+
+  /** Takes no more connections and removes the socket's name, if it is this one's still. Open ones stay. */
+  async refuse(): Promise<void> {
+    this.#closed ??= new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    const found = await lstat(this.path, { bigint: true }).catch(() => undefined);
+    if (found?.ino !== this.#inode) return;
+    await unlink(this.path).catch(() => undefined);
+    await keepSpare(this.path);
+  }
+
+  /** Ends every connection where it is. */
+  cut(): void {
+    this.#queue.close();
+    for (const socket of this.#sockets) socket.destroy();
+  }
+
+  async close(): Promise<void> {
+    await this.refuse();
+    // The server is told of the end of a connection before those who listen to the connection are.
+    const ended = Array.from(this.#sockets, (socket) => new Promise((done) => socket.once('close', done)));
+    this.cut();
+    await Promise.all([this.#closed, ...ended]);
+  }
+
+  async #bind(): Promise<void> {
+    const temporary = join(dirname(this.path), `.${randomBytes(4).toString('hex')}`);
+    try {
+      await this.#listen(temporary).catch(async (error: unknown) => {
+        // A disk without room for another file: the spare one's place will do, or that of the stale socket.
+        if (!isFull(error)) throw error;
+        for (const name of [spareOf(this.path), this.path]) await orAbsent(unlink(name));
+        await this.#listen(temporary);
+      });
+    } catch (error) {
+      throw fsError('listen on', this.path, error);
+    }
+    // A connection that cannot be accepted (no more files, say) is one connection less and not the end of the daemon.
+    this.#server.on('error', this.#onError);
+    try {
+      await chmod(temporary, SOCKET_MODE);
+      this.#inode = (await lstat(temporary, { bigint: true })).ino;
+      await rename(temporary, this.path);
+    } catch (error) {
+      this.#server.close();
+      throw fsError('make the socket', this.path, error);
+    }
+    await keepSpare(this.path);
+  }
+
+  #listen(path: string): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#server.once('error', reject);
+      this.#server.listen({ path }, () => {
+        this.#server.off('error', reject);
+        resolve();
+      });
+    });
+  }
+
+  #accept(socket: Socket, limits: Limits, hooks: ListenerHooks): void {
+    // Errors of a connection are the end of that connection.
+    socket.on('error', () => undefined);
+    const peer = peerOf(socket);
+    let servant: Servant | undefined;
+    const acceptedAt = performance.now();
+    const entry: Entry = {
+      ...peer,
+      heardAt: () => servant?.heardAt ?? acceptedAt,
+      busy: () => servant?.busy ?? false,
+      end: (reason) => {
+        hooks.refused(reason);
+        if (servant === undefined) socket.destroy();
+        else servant.end();
+      },
+    };
+    this.#sockets.add(socket);
+    socket.once('close', () => {
+      this.#table.delete(entry);
+      this.#sockets.delete(socket);
+    });
+    const refuse = (): void => {
+      hooks.refused('too many connections');
+      socket.destroy();
+    };
+    const serve = (): void => {
+      greet(socket, limits.helloMs, hooks.refused, () => {
+        servant = hooks.serve(socket, peer);
+      });
+    };
+    if (this.#queue.mayServe(peer.pid) && this.#table.add(entry, false)) {
+      serve();
+      return;
+    }
+    const queued = this.#queue.add(() => {
+      if (socket.destroyed) return;
+      if (this.#table.add(entry)) serve();
+      else refuse();
+    });
+    if (!queued) refuse();
+  }
+}
+
+/** Waits for the first bytes: what does not begin like HTTP/2 is not served. */
+function greet(socket: Socket, helloMs: number, refused: ListenerHooks['refused'], serve: () => void): void {
+  let head: Buffer = Buffer.alloc(0);
+  const end = (reason: string): void => {
+    clearTimeout(timer);
+    socket.off('data', take);
+    refused(reason);
+    socket.destroy();
+  };
+  const timer = setTimeout(() => end('no greeting in time'), helloMs);
+  const take = (bytes: Buffer): void => {
+    head = head.length === 0 ? bytes : Buffer.concat([head, bytes]);
+    const known = Math.min(head.length, PREFACE.length);
+    if (!head.subarray(0, known).equals(PREFACE.subarray(0, known))) {
+      end('not HTTP/2');
+      return;
+    }
+    if (head.length < PREFACE.length) return;
+    clearTimeout(timer);
+    socket.off('data', take);
+    socket.pause();
+    socket.unshift(head);
+    serve();
+  };
+  socket.on('data', take);
+  socket.once('close', () => clearTimeout(timer));
+  socket.resume();
+}
+
+async function makeDirectory(directory: string): Promise<void> {
+  try {
+    const made = makeDirectories(directory, DIRECTORY_MODE);
+    // The umask may have taken bits away. A directory that was there keeps its mode: it may be /run.
+    if (made !== undefined) await chmod(directory, DIRECTORY_MODE);
+  } catch (error) {
+    throw fsError('make the directory of the socket', directory, error);
+  }
+}
+
+/** An empty file beside the socket, whose place a socket takes when the disk has no room for another file. */
+const spareOf = (path: string): string => join(dirname(path), `.${basename(path)}.spare`);
+
+async function keepSpare(path: string): Promise<void> {
+  await writeFile(spareOf(path), '', { mode: 0o600 }).catch(() => undefined);
+}
+
+/** Makes sure that nobody listens at the path and that nothing else is there. */
+async function clear(path: string): Promise<void> {
+  let found: Awaited<ReturnType<typeof lstat>>;
+  try {
+    found = await lstat(path);
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return;
+    throw fsError('look at', path, error);
+  }
+  if (!found.isSocket()) {
+    throw failedPrecondition(`${path} is there and is no socket`, {
+      object: path,
+      remedy: 'move it away or name another --address',
+    });
+  }
+  if (await answers(path)) {
+    throw unavailable(`another daemon listens on ${path}`, {
+      object: path,
+      remedy: 'name another --address, or stop the other daemon',
+    });
+  }
+}
+
+/** Whether somebody accepts connections at a socket. */
+export function answers(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(path, () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once('error', (error) => resolve(errnoOf(error) === 'EAGAIN'));
+  });
+}

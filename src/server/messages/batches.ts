@@ -1,0 +1,51 @@
+/**
+ * Records of a list, gathered into messages: as many in one as containerd sends, fewer where they are large. Called by the
+ * services that stream lists.
+ */
+import type { Limits } from '../limits.js';
+
+/** Records in one message of a list, as containerd does it. */
+const ITEMS_MAX = 100;
+/** About this many bytes, and at most this share of the largest message; one record may be larger. */
+const BYTES_MAX = 2 ** 20;
+const MESSAGE_SHARE = 4;
+
+export class Batches<T> {
+  readonly #send: (items: T[]) => Promise<void>;
+  readonly #bytesMax: number;
+  #items: T[] = [];
+  #bytes = 0;
+
+  constructor({ messageBytes }: Pick<Limits, 'messageBytes'>, send: (items: T[]) => Promise<void>) {
+    this.#bytesMax = Math.min(BYTES_MAX, messageBytes / MESSAGE_SHARE);
+    this.#send = send;
+  }
+
+  /** Resolves when the next may be added. */
+  async add(item: T): Promise<void> {
+    const bytes = roughSize(item);
+    if (this.#bytes + bytes > this.#bytesMax) await this.flush();
+    this.#items.push(item);
+    this.#bytes += bytes;
+    if (this.#items.length >= ITEMS_MAX) await this.flush();
+  }
+
+  /** Sends what is left. */
+  async flush(): Promise<void> {
+    const items = this.#items;
+    if (items.length === 0) return;
+    this.#items = [];
+    this.#bytes = 0;
+    await this.#send(items);
+  }
+}
+
+/** Bytes of a message, near enough: texts count their characters. */
+function roughSize(value: unknown): number {
+  if (typeof value === 'string') return value.length + 2;
+  if (value instanceof Uint8Array) return value.length + 4;
+  if (typeof value !== 'object' || value === null) return 4;
+  let bytes = 8;
+  for (const [name, part] of Object.entries(value)) bytes += name.length + roughSize(part);
+  return bytes;
+}

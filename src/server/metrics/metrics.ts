@@ -1,0 +1,255 @@
+/**
+ * Prometheus metrics of the daemon and the page that serves them, next to /healthz. Called by daemon.ts. Counting an
+ * operation costs two additions: the labelled children are looked up once for each method and code.
+ */
+import { createServer, type Server } from 'node:http';
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import type { DB } from '../../db.js';
+import { invalidArgument, kindOf } from '../../errors.js';
+import type { GCStats } from '../../gc/stats.js';
+import { fsError } from '../../system/system-errors.js';
+import { statusName } from '../messages/status-codes.js';
+import type { ObserveMethod } from '../rpc-server.js';
+import type { StoreUsage } from './store-usage.js';
+import { watchUsage } from './usage-metrics.js';
+
+const SECONDS = 1000;
+const LATENCY_SECONDS = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10, 60];
+const PAUSE_SECONDS = [0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.05, 0.2, 1, 5];
+
+export interface Readings {
+  garbageAgeMs(): number;
+  connections(): number;
+  calls(): number;
+  clientBytes(): number;
+  subscribers(): number;
+  readonly usage: StoreUsage;
+}
+
+export class Metrics {
+  readonly registry = new Registry();
+  readonly #operations = new Counter({
+    name: 'ebbtide_operations_total',
+    help: 'Calls that ended, by service, method and gRPC code',
+    labelNames: ['service', 'method', 'code'] as const,
+    registers: [this.registry],
+  });
+  readonly #latency = new Histogram({
+    name: 'ebbtide_operation_seconds',
+    help: 'Time from the request to the end of its answer',
+    labelNames: ['service', 'method'] as const,
+    buckets: LATENCY_SECONDS,
+    registers: [this.registry],
+  });
+  readonly #refused = new Counter({
+    name: 'ebbtide_connections_refused_total',
+    help: 'Connections that the daemon closed, by reason',
+    labelNames: ['reason'] as const,
+    registers: [this.registry],
+  });
+  readonly #collections = new Counter({
+    name: 'ebbtide_collections_total',
+    help: 'Collections by outcome',
+    labelNames: ['outcome'] as const,
+    registers: [this.registry],
+  });
+  readonly #duration = new Histogram({
+    name: 'ebbtide_collection_seconds',
+    help: 'Time from the start of a collection to the last removal of a record made durable',
+    buckets: LATENCY_SECONDS,
+    registers: [this.registry],
+  });
+  readonly #pauses = new Histogram({
+    name: 'ebbtide_collection_pause_seconds',
+    help: 'The longest time that a collection kept other work waiting at a stretch',
+    buckets: PAUSE_SECONDS,
+    registers: [this.registry],
+  });
+  readonly #removed = new Counter({
+    name: 'ebbtide_removed_total',
+    help: 'Objects that collections removed, by kind',
+    labelNames: ['kind'] as const,
+    registers: [this.registry],
+  });
+  readonly #kept = new Gauge({
+    name: 'ebbtide_kept',
+    help: 'Objects that the last collection kept, by kind',
+    labelNames: ['kind'] as const,
+    registers: [this.registry],
+  });
+  readonly #bytesFreed = new Counter({
+    name: 'ebbtide_freed_bytes_total',
+    help: 'Bytes of disk that collections freed',
+    registers: [this.registry],
+  });
+  readonly #backendErrors = new Counter({
+    name: 'ebbtide_backend_errors_total',
+    help: 'Failures of backends during collections; the next one tries again',
+    registers: [this.registry],
+  });
+
+  readonly #orphans = new Counter({
+    name: 'ebbtide_orphans_removed_total',
+    help: 'Backend items without a record that collections found and removed, by kind',
+    labelNames: ['kind'] as const,
+    registers: [this.registry],
+  });
+
+  constructor() {
+    collectDefaultMetrics({ register: this.registry });
+  }
+
+  /** What is read when somebody asks: sizes of the store, and what goes on. */
+  watch(db: DB, now: Readings): void {
+    const gauge = (name: string, help: string, read: () => number): void => {
+      new Gauge({
+        name,
+        help,
+        registers: [this.registry],
+        collect() {
+          this.set(read());
+        },
+      });
+    };
+    const { steps } = db.expiryTime;
+    new Counter({
+      name: 'ebbtide_clock_steps_total',
+      help: 'Times that the wall clock was seen to have been set by more than a minute, by direction',
+      labelNames: ['direction'] as const,
+      registers: [this.registry],
+      collect() {
+        this.reset();
+        for (const [direction, n] of Object.entries(steps)) this.inc({ direction }, n);
+      },
+    });
+    const stats = () => db.engine.stats();
+    gauge('ebbtide_records', 'Records in the store', () => stats().records);
+    gauge('ebbtide_file_bytes', 'Bytes of the database file', () => stats().fileBytes);
+    gauge(
+      'ebbtide_journal_bytes',
+      'Bytes of graph changes behind the newest checkpoint, which a start goes through',
+      () => stats().journalBytes,
+    );
+    gauge(
+      'ebbtide_commit_log_bytes',
+      'Bytes of commits that are on disk in the log and not yet in the database file',
+      () => stats().logBytes,
+    );
+    gauge('ebbtide_garbage_age_seconds', 'Time since the first deletion that no collection covers', () =>
+      Math.max(0, now.garbageAgeMs() / SECONDS),
+    );
+    gauge(
+      'ebbtide_orphans_kept',
+      'Backend items without a record that made the orphan guard stop the last collection; 0: it did not',
+      () => db.orphans.kept,
+    );
+    gauge(
+      'ebbtide_store_began_empty',
+      '1 when the store was empty when it was opened beside backend items: its metadata may be lost',
+      () => Number(db.orphans.foreign),
+    );
+    gauge('ebbtide_connections', 'Open connections', now.connections);
+    gauge(
+      'ebbtide_calls_running',
+      'Calls that services work on, those of clients that have gone too',
+      now.calls,
+    );
+    gauge('ebbtide_client_bytes', 'Bytes kept for clients: requests, answers, events', now.clientBytes);
+    gauge('ebbtide_event_subscribers', 'Open subscriptions to events', now.subscribers);
+    watchUsage(this.registry, now.usage);
+  }
+
+  observe: ObserveMethod = (service, method) => {
+    const latency = this.#latency.labels({ service, method });
+    const counts = new Map<number, Counter.Internal>();
+    return (code, ms) => {
+      let count = counts.get(code);
+      if (count === undefined) {
+        count = this.#operations.labels({ service, method, code: statusName(code) });
+        counts.set(code, count);
+      }
+      count.inc();
+      latency.observe(ms / SECONDS);
+    };
+  };
+
+  refused(reason: string): void {
+    this.#refused.inc({ reason });
+  }
+
+  collected(outcome: { stats: GCStats } | { error: unknown }): void {
+    if ('error' in outcome) {
+      this.#collections.inc({ outcome: kindOf(outcome.error) });
+      return;
+    }
+    const { stats } = outcome;
+    this.#collections.inc({ outcome: 'ok' });
+    this.#duration.observe(stats.metaD / SECONDS);
+    this.#pauses.observe(stats.pauseMax / SECONDS);
+    for (const [kind, n] of Object.entries(stats.removed)) this.#removed.inc({ kind }, n);
+    for (const [kind, n] of Object.entries(stats.marked)) this.#kept.set({ kind }, n);
+    this.#bytesFreed.inc(stats.bytesFreed);
+    this.#backendErrors.inc(stats.backendErrors);
+    for (const [kind, n] of Object.entries(stats.orphans)) this.#orphans.inc({ kind }, n);
+  }
+}
+
+/** Serves `/metrics` and `/healthz` over HTTP on `host:port`, on the loopback when only a port is given. */
+export async function serveMetrics(
+  address: string,
+  registry: Registry,
+  healthy: () => boolean,
+): Promise<{ address: string; close(): Promise<void> }> {
+  const { host, port } = parseAddress(address);
+  const server = createServer((request, response) => {
+    const path = request.url?.split('?')[0];
+    if (path === '/healthz') {
+      const ok = healthy();
+      response.writeHead(ok ? 200 : 503, { 'content-type': 'text/plain' }).end(ok ? 'ok\n' : 'stopping\n');
+    } else if (path === '/metrics') {
+      registry.metrics().then(
+        (text) => response.writeHead(200, { 'content-type': registry.contentType }).end(text),
+        (error: unknown) => response.writeHead(500).end(String(error)),
+      );
+    } else {
+      response.writeHead(404).end();
+    }
+  });
+  server.requestTimeout = 10_000;
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(port, host, () => {
+      server.off('error', reject);
+      // As for the socket: one connection less.
+      server.on('error', () => undefined);
+      resolve();
+    });
+  }).catch((error: unknown) => {
+    throw fsError('serve metrics on', address, error);
+  });
+  return { address: boundAddress(server), close: () => closeServer(server) };
+}
+
+function parseAddress(address: string): { host: string; port: number } {
+  const match = /^(?:(.*):)?(\d{1,5})$/.exec(address);
+  const port = Number(match?.[2]);
+  if (match === null || port > 65_535) {
+    throw invalidArgument(`"${address}" is no address for metrics`, {
+      object: address,
+      remedy: 'write host:port, like 127.0.0.1:9464',
+    });
+  }
+  return { host: match[1]?.replace(/^\[|\]$/g, '') || '127.0.0.1', port };
+}
+
+function boundAddress(server: Server): string {
+  const bound = server.address();
+  return bound === null || typeof bound === 'string' ? '' : `${bound.address}:${bound.port}`;
+}
+
+function closeServer(server: Server): Promise<void> {
+  return new Promise((resolve) => {
+    server.close(() => resolve());
+    server.closeAllConnections();
+  });
+}

@@ -1,0 +1,70 @@
+/**
+ * What the store takes, for metrics: the lines of `ebbtide du`. Measuring reads all directories, so the scrapes of a while
+ * get one answer, and a scrape waits for a new one only so long. Called by daemon.ts.
+ */
+import type { DB } from '../../db.js';
+import { type DiskReport, fileSystemOf } from '../../gc/report/disk-report.js';
+import type { UsageReport } from '../../gc/report/retained.js';
+
+/** An answer is used for this long, until the next collection, and in any case for so many times what it took to get it. */
+const USED_MS = 60_000;
+const USED_TIMES = 20;
+/** What a scrape waits for an answer. */
+const WAIT_MS = 2000;
+
+export interface MeasuredUsage {
+  /** Seconds since 1970. */
+  readonly at: number;
+  readonly report: UsageReport;
+}
+
+export class StoreUsage {
+  readonly #db: DB;
+  readonly #signal: AbortSignal;
+  readonly #failed: (error: unknown) => void;
+  #last: MeasuredUsage | undefined;
+  /** Until when `#last` is used, and is used at least. */
+  #until = 0;
+  #atLeastUntil = 0;
+  #measuring: Promise<void> | undefined;
+
+  constructor(db: DB, signal: AbortSignal, failed: (error: unknown) => void) {
+    this.#db = db;
+    this.#signal = signal;
+    this.#failed = failed;
+  }
+
+  /** undefined until the first measurement is done. */
+  async read(): Promise<MeasuredUsage | undefined> {
+    if (performance.now() >= this.#until) this.#measuring ??= this.#measure();
+    if (this.#measuring !== undefined) await Promise.race([this.#measuring, waited()]);
+    return this.#last;
+  }
+
+  /** As it is now. */
+  async fileSystem(): Promise<DiskReport['fileSystem'] | undefined> {
+    const root = this.#db.host.content.root;
+    return root === undefined ? undefined : fileSystemOf(root).catch(() => undefined);
+  }
+
+  /** A collection has ended: the next scrape measures anew. */
+  collected(): void {
+    this.#until = this.#atLeastUntil;
+  }
+
+  async #measure(): Promise<void> {
+    const started = performance.now();
+    try {
+      const report = await this.#db.du({ signal: this.#signal }, { by: 'none', disk: true });
+      this.#last = { at: Date.now() / 1000, report };
+    } catch (error) {
+      if (!this.#signal.aborted) this.#failed(error);
+    }
+    const ended = performance.now();
+    this.#atLeastUntil = ended + USED_TIMES * (ended - started);
+    this.#until = Math.max(ended + USED_MS, this.#atLeastUntil);
+    this.#measuring = undefined;
+  }
+}
+
+const waited = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, WAIT_MS).unref());

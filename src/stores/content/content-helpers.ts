@@ -1,0 +1,196 @@
+/**
+ * Helpers around content writers: waiting for a busy ref, copying a source into one with resumption, writing and
+ * reading whole blobs. Called by image import, the servers and embedders; works with every content store.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { BlobReader, WriterDescriptor } from '../../backends/contract.js';
+import type { CallContext } from '../../context.js';
+import { EbbtideError, isAlreadyExists, isKind, throwIfAborted, unknownError, wrap } from '../../errors.js';
+import { digestOf, parseDigest } from '../../model/digest.js';
+import { messageOf } from '../../system/system-errors.js';
+import { type Positioned, positioned, type Source } from './content-source.js';
+import type { CommitOptions, ContentWriter } from './content-writer.js';
+
+export type { RandomAccessSource, SeekableSource, Source } from './content-source.js';
+
+/** What can open writers: the content store, or anything like it. */
+export interface Ingester {
+  writer(ctx: CallContext, ref: string, descriptor?: WriterDescriptor): Promise<ContentWriter>;
+}
+
+/** What can open blobs for reading. */
+export interface Provider {
+  readerAt(ctx: CallContext, content: string | { readonly digest: string }): Promise<BlobReader>;
+}
+
+/** A descriptor that may carry its bytes. */
+export interface ReadDescriptor {
+  digest: string;
+  /** Bytes; only looked at for inline data. */
+  size?: number | undefined;
+  data?: Uint8Array | undefined;
+}
+
+/** Bounds of the random pause between two attempts to open a busy ref, in milliseconds. */
+const FIRST_PAUSE_MS_MAX = 16;
+const LAST_PAUSE_MS_MAX = 2048;
+
+/**
+ * What a writer throws when it lost what was written, or part of it, and the source has to be sent again from
+ * the offset that its status tells.
+ */
+export class WriterReset extends EbbtideError {
+  constructor(message = 'writer has been reset') {
+    super('Unavailable', message, { remedy: 'send the source again from the offset of the status' });
+  }
+}
+
+/** Opens a writer; waits while the ref is open elsewhere ("ref … locked"), for nothing else. When the context's signal ends: Unavailable. */
+export async function openWriter(
+  store: Ingester,
+  ctx: CallContext,
+  ref: string,
+  descriptor: WriterDescriptor = {},
+): Promise<ContentWriter> {
+  for (let bound = FIRST_PAUSE_MS_MAX; ; bound = Math.min(bound * 2, LAST_PAUSE_MS_MAX)) {
+    try {
+      return await store.writer(ctx, ref, descriptor);
+    } catch (busy) {
+      if (!isLocked(busy)) throw busy;
+      await pause(Math.random() * bound, ctx.signal);
+      // Whoever waited in vain wants to know for what.
+      if (ctx.signal?.aborted) throw busy;
+    }
+  }
+}
+
+/** Of all that is Unavailable: a disk that is full or fails is not waited for. By the text, which is all that a daemon sends. */
+const isLocked = (error: unknown): boolean =>
+  isKind(error, 'Unavailable') && /\bref .*locked\b/s.test(messageOf(error));
+
+async function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
+  await sleep(ms, undefined, signal && { signal }).catch(() => undefined);
+}
+
+/** Writes a whole blob from its source. A blob that is there already is fine, and its source is not read. */
+export async function writeBlob(
+  store: Ingester,
+  ctx: CallContext,
+  ref: string,
+  source: Source,
+  descriptor: WriterDescriptor = {},
+  options: CommitOptions = {},
+): Promise<void> {
+  let writer: ContentWriter;
+  try {
+    writer = await openWriter(store, ctx, ref, descriptor);
+  } catch (error) {
+    if (isAlreadyExists(error)) return;
+    throw error;
+  }
+  try {
+    await copy(writer, ctx, source, descriptor.size ?? 0, descriptor.digest ?? '', options);
+  } finally {
+    await writer.close();
+  }
+}
+
+/**
+ * Sends the source from the writer's offset on, then commits (AlreadyExists is fine). Starts over at the
+ * writer's offset whenever it signals `WriterReset`. A source that ends before `size` bytes (when known) is an
+ * error and nothing is committed.
+ */
+export async function copy(
+  writer: ContentWriter,
+  ctx: CallContext,
+  source: Source,
+  size: number,
+  expected: string,
+  options: CommitOptions = {},
+): Promise<void> {
+  const from = positioned(source);
+  try {
+    while (!(await copyOnce(writer, ctx, from, size, expected, options))) throwIfAborted(ctx.signal);
+  } catch (error) {
+    if (!isAlreadyExists(error)) throw error;
+  } finally {
+    await from.close?.();
+  }
+}
+
+/** False when the writer was reset on the way. */
+async function copyOnce(
+  writer: ContentWriter,
+  ctx: CallContext,
+  from: Positioned,
+  size: number,
+  expected: string,
+  options: CommitOptions,
+): Promise<boolean> {
+  try {
+    const { offset } = await writer.status();
+    const end = offset + (await pump(writer, from.chunks(offset), ctx.signal));
+    if (size !== 0 && end < size) {
+      throw unknownError(
+        `source of ingest "${writer.ref}" ended at ${end} of ${size} bytes: unexpected EOF`,
+        {
+          object: writer.ref,
+          remedy: 'the ref keeps what was sent; send the rest',
+        },
+      );
+    }
+    await writer.commit(size, expected, options, ctx);
+    return true;
+  } catch (error) {
+    if (error instanceof WriterReset) return false;
+    throw error;
+  }
+}
+
+async function pump(
+  writer: ContentWriter,
+  chunks: AsyncIterable<Uint8Array>,
+  signal: AbortSignal | undefined,
+): Promise<number> {
+  let sent = 0;
+  for await (const chunk of chunks) {
+    throwIfAborted(signal);
+    sent += await writer.write(chunk);
+  }
+  return sent;
+}
+
+/** All bytes of a blob, at once; from the descriptor's inline data when that is what it claims to be. */
+export async function readBlob(
+  store: Provider,
+  ctx: CallContext,
+  descriptor: ReadDescriptor,
+): Promise<Buffer> {
+  const { data, digest, size } = descriptor;
+  if (
+    data !== undefined &&
+    data.length === size &&
+    digestOf(data, parseDigest(digest).algorithm) === digest
+  ) {
+    return Buffer.from(data);
+  }
+  const reader = await store.readerAt(ctx, digest);
+  try {
+    const bytes = Buffer.allocUnsafe(reader.size);
+    for (let at = 0; at < bytes.length; ) {
+      throwIfAborted(ctx.signal);
+      const count = await reader.read(bytes.subarray(at), at);
+      if (count === 0) {
+        throw unknownError(`content "${digest}" ended at ${at} of ${bytes.length} bytes: unexpected EOF`, {
+          object: digest,
+        });
+      }
+      at += count;
+    }
+    return bytes;
+  } catch (error) {
+    throw wrap(`cannot read content "${digest}"`, error, { object: digest });
+  } finally {
+    await reader.close();
+  }
+}
