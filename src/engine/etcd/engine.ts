@@ -10,25 +10,16 @@
  * loading it again.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { failedPrecondition, OutcomeUnknown, throwIfAborted, unavailable } from '../../errors.js';
-import type {
-  ChangeSet,
-  Engine,
-  EngineStats,
-  Indexer,
-  Key,
-  ReadValue,
-  ScanOptions,
-  Transaction,
-  UpdateOptions,
-  Value,
-} from '../contract.js';
-import { Effects } from '../core/effects.js';
-import type { Past } from '../core/history.js';
-import { type Turn, Turns } from '../core/turns.js';
+import { failedPrecondition, unavailable } from '../../errors.js';
+import type { ChangeSet, Engine, EngineStats, Key, ReadValue, ScanOptions, Value } from '../contract.js';
+import type { CoreEngine } from '../core/engine.js';
+import type { EndRun } from '../core/exclusive.js';
+import type { Changed } from '../core/history.js';
+import type { Attempt } from '../core/transaction.js';
+import { type Body, type Privilege, UpdateLoop } from '../core/update-loop.js';
 import type { GraphCore } from '../graph.js';
 import type { EtcdClient } from './client.js';
-import type { Committer, Hold } from './commit.js';
+import type { ClosedGate, Committer } from './commit.js';
 import { Confirmation } from './confirmation.js';
 import type { Counters } from './counters.js';
 import type { Layout } from './layout.js';
@@ -42,7 +33,7 @@ import { EtcdTransaction } from './transaction.js';
 const CONFLICTS_MAX = 4;
 /** Conflicts after which the commits of all hosts wait for a transaction, while its body runs no longer than a moment. */
 const CONFLICTS_ALONE_MAX = 10;
-const HOLD_MS_MAX = 1_000;
+const GATE_MS_MAX = 1_000;
 const ATTEMPTS_MAX = 16;
 /** A removal of garbage conflicts with every new reference anywhere: it is patient instead of failing. */
 const GARBAGE_ATTEMPTS_MAX = 100;
@@ -71,22 +62,16 @@ export interface EtcdEngineParts {
   session: Session;
   counters: Counters;
   committer: Committer;
-  indexer: Indexer;
   graph: GraphCore;
 }
 
-type Outcome<T> =
-  | { done: true; result: T; tx: EtcdTransaction; committed: boolean }
-  | { done: false; tx: EtcdTransaction };
-
-/** With what privileges an attempt runs. */
-interface Right {
-  readonly turn: Turn | undefined;
-  readonly hold: Hold | undefined;
-  readonly signal: AbortSignal | undefined;
+/** What an attempt may do while others wait. */
+interface Right extends Privilege<boolean> {
+  /** Set: the commits of all hosts wait. */
+  readonly gate: ClosedGate | undefined;
 }
 
-export class EtcdEngine implements Engine {
+export class EtcdEngine extends UpdateLoop<EtcdTransaction, boolean, Right> implements Engine {
   readonly kind = 'etcd';
   readonly graph: GraphCore;
   readonly locks: EtcdLocks;
@@ -95,31 +80,29 @@ export class EtcdEngine implements Engine {
   /** For this room and cluster-hosts.ts. */
   readonly committer: Committer;
   readonly #mirror: Mirror;
-  readonly #embedded: Engine;
+  readonly #embedded: CoreEngine;
   readonly #session: Session;
   readonly #confirmation: Confirmation;
   readonly #counters: Counters;
-  readonly #indexer: Indexer;
-  readonly #turns = new Turns();
   /** The transaction whose body runs in this very turn. */
   #running: EtcdTransaction | undefined;
   /** Commits on their way, with what they change. */
-  readonly #committing = new Map<Promise<unknown>, Past>();
+  readonly #committing = new Map<Promise<unknown>, Changed>();
   #closing: Promise<void> | undefined;
   #missedRemovals = false;
   /** The host whose own leases are meant by a lease's id; undefined: leases are shared. Set before use, by src/open.ts. */
   leaseScope: string | undefined;
 
   constructor(parts: EtcdEngineParts) {
+    super();
     this.client = parts.client;
     this.layout = parts.layout;
     this.#mirror = parts.mirror;
     this.#embedded = parts.mirror.engine;
     this.#session = parts.session;
-    this.#confirmation = new Confirmation(parts.client, parts.mirror, () => this.#checkOpen());
+    this.#confirmation = new Confirmation(parts.client, parts.mirror, () => this.checkOpen());
     this.#counters = parts.counters;
     this.committer = parts.committer;
-    this.#indexer = parts.indexer;
     this.locks = new EtcdLocks(parts.client, parts.session);
     this.graph = notedGraph(parts.graph, () => {
       if (this.#running !== undefined) this.#running.readsGraph = true;
@@ -217,66 +200,100 @@ export class EtcdEngine implements Engine {
 
   // ------------------------------------------------------------------------------------------------ transactions
 
-  async view<T>(fn: (tx: Transaction) => T | Promise<T>): Promise<T> {
-    this.#checkOpen();
+  override async view<T>(fn: Body<T>): Promise<T> {
+    this.checkOpen();
     await this.fresh();
     await this.#mirror.ready();
-    const { leaseScope } = this;
-    return this.#embedded.view((tx) => fn(Object.assign(tx, { leaseScope })));
+    return super.view(fn);
   }
 
-  async update<T>(fn: (tx: Transaction) => T | Promise<T>, options: UpdateOptions = {}): Promise<T> {
-    const effects = new Effects();
-    const { signal } = options;
-    let last: EtcdTransaction | undefined;
+  protected async enter(
+    attempt: number,
+    last: EtcdTransaction | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<Right | undefined> {
+    let run: EndRun | undefined;
+    let gate: ClosedGate | undefined;
+    let limit: NodeJS.Timeout | undefined;
+    const end = async (committed: boolean | undefined): Promise<void> => {
+      clearTimeout(limit);
+      run?.();
+      // The commit has opened it.
+      if (committed !== true) await gate?.open();
+    };
     try {
-      for (let attempt = 1; ; attempt++) {
-        this.#checkOpen();
-        throwIfAborted(signal);
-        let turn: Turn | undefined;
-        let hold: Hold | undefined;
-        let limit: NodeJS.Timeout | undefined;
-        try {
-          if (last?.readsGraph) {
-            // No writer of this host waits for it; after many conflicts all hosts do, for the moment of one commit.
-            if (attempt > GARBAGE_CONFLICTS_MAX) hold = await this.committer.hold(signal);
-          } else if (attempt > CONFLICTS_MAX) {
-            turn = await this.#turns.alone(signal);
-            await Promise.allSettled(this.#committing.keys());
-            if (attempt > CONFLICTS_ALONE_MAX) {
-              hold = await this.committer.hold(signal);
-              // The body may wait for something: then the others go on, and it runs again.
-              limit = setTimeout(() => void hold?.release(), HOLD_MS_MAX);
-            }
-          } else if (this.#turns.isBlocked(undefined)) await this.#turns.pass(signal);
-          // Never synchronous: a caller that goes on at once must not take the commit for done.
-          await this.#mirror.ready();
-          const outcome = await this.#attempt(fn, attempt, effects, { turn, hold, signal });
-          if (!outcome.done || !outcome.committed) await hold?.release();
-          last = outcome.tx;
-          if (outcome.done) {
-            turn?.();
-            for (const hook of outcome.tx.hooks) hook();
-            if (options.background && outcome.committed) await sleep(BACKGROUND_PAUSE_MS);
-            if (attempt > 1) await effects.undo(attempt);
-            return outcome.result;
-          }
-          await this.#conflicted(attempt, outcome.tx);
-        } catch (error) {
-          await hold?.release();
-          throw error;
-        } finally {
-          clearTimeout(limit);
-          turn?.();
+      if (last?.readsGraph) {
+        // No writer of this host waits for it; after many conflicts all hosts do, for the moment of one commit.
+        if (attempt > GARBAGE_CONFLICTS_MAX) gate = await this.committer.closeGate(signal);
+      } else if (attempt > CONFLICTS_MAX) {
+        run = await this.exclusive.begin(signal);
+        await Promise.allSettled(this.#committing.keys());
+        if (attempt > CONFLICTS_ALONE_MAX) {
+          gate = await this.committer.closeGate(signal);
+          // The body may wait for something: then the others go on, and it runs again.
+          limit = setTimeout(() => void gate?.open(), GATE_MS_MAX);
         }
-      }
+      } else while (this.exclusive.isBlocked(undefined)) await this.exclusive.pass(signal);
+      // Never synchronous: a caller that goes on at once must not take the commit for done.
+      await this.#mirror.ready();
     } catch (error) {
-      if (!(error instanceof OutcomeUnknown)) await effects.undo();
+      await end(undefined);
       throw error;
+    }
+    return run === undefined && gate === undefined ? undefined : { run, gate, end };
+  }
+
+  protected begin(attempt: Attempt): EtcdTransaction {
+    return new EtcdTransaction(this.#embedded, attempt, {
+      counters: this.#counters,
+      etcdRevision: this.#mirror.revision,
+      mirrorEpoch: this.#mirror.epoch,
+      leaseScope: this.leaseScope,
+      checkOpen: () => this.checkOpen(),
+    });
+  }
+
+  protected end(tx: EtcdTransaction): void {
+    tx.end();
+  }
+
+  protected override run<T>(fn: Body<T>, tx: EtcdTransaction): T | Promise<T> {
+    const outer = this.#running;
+    this.#running = tx;
+    try {
+      return fn(tx);
+    } finally {
+      this.#running = outer;
     }
   }
 
-  async #conflicted(attempt: number, tx: EtcdTransaction): Promise<void> {
+  /** Behind a closed gate nobody may be waited for: they wait for it themselves. */
+  protected override isBlocked(right: Right | undefined): boolean {
+    return right?.gate === undefined && super.isBlocked(right);
+  }
+
+  /** One that has no number for a counter runs again, even if its body went on without. */
+  protected override isStale(tx: EtcdTransaction): boolean {
+    if (tx.needs !== undefined || tx.mirrorEpoch !== this.#mirror.epoch || this.#mirror.isLoading)
+      return true;
+    return tx.isStale;
+  }
+
+  protected override async isOutdated(tx: EtcdTransaction): Promise<boolean> {
+    if (tx.needs !== undefined) return true;
+    if (this.#closing !== undefined) return false;
+    if (this.isStale(tx)) return true;
+    if (tx.reads.isEmpty) return false;
+    await this.fresh();
+    return this.isStale(tx);
+  }
+
+  protected async conflicted(tx: EtcdTransaction, attempt: number): Promise<boolean> {
+    await this.committer.checkGuards(tx);
+    if (tx.needs !== undefined) {
+      await this.#counters.reserve(tx.needs);
+      return false;
+    }
     if (attempt >= (tx.readsGraph ? GARBAGE_ATTEMPTS_MAX : ATTEMPTS_MAX)) {
       throw unavailable(`the transaction met a conflict in each of ${attempt} runs`, {
         remedy: 'try again when the other hosts write less, or make the transaction smaller',
@@ -287,87 +304,7 @@ export class EtcdEngine implements Engine {
     // A refused removal has cost etcd as much as a write: writers shall not wait behind one after the other.
     if (tx.readsGraph) await sleep(BACKGROUND_PAUSE_MS);
     else if (attempt > 1) await sleep((1 + Math.random()) * PAUSE_MS * Math.min(attempt, 8));
-  }
-
-  async #attempt<T>(
-    fn: (tx: Transaction) => T | Promise<T>,
-    attempt: number,
-    effects: Effects,
-    right: Right,
-  ): Promise<Outcome<T>> {
-    for (;;) {
-      const outcome = await this.#run(fn, attempt, effects, right);
-      if (outcome.done) return outcome;
-      await this.committer.checkGuards(outcome.tx);
-      if (outcome.tx.needs === undefined) return outcome;
-      await this.#counters.reserve(outcome.tx.needs);
-    }
-  }
-
-  /** Runs the body once over the mirror as it is, and commits what it wrote. */
-  #run<T>(
-    fn: (tx: Transaction) => T | Promise<T>,
-    attempt: number,
-    effects: Effects,
-    { turn, hold, signal }: Right,
-  ): Promise<Outcome<T>> {
-    return this.#embedded.view(async (view) => {
-      const { history } = this.#mirror;
-      const tx = new EtcdTransaction({
-        view,
-        indexer: this.#indexer,
-        effects,
-        counters: this.#counters,
-        attempt,
-        etcdRevision: this.#mirror.revision,
-        epoch: this.epoch,
-        leaseScope: this.leaseScope,
-        isClosed: () => this.#closing !== undefined,
-      });
-      history.enter(view.revision);
-      try {
-        let result: T;
-        try {
-          result = await this.#body(fn, tx);
-        } catch (error) {
-          if (tx.needs !== undefined || (await this.#isOfThePast(tx))) return { done: false, tx };
-          throw error;
-        }
-        // A body that went on after it was refused a number has no number.
-        if (tx.needs !== undefined) return { done: false, tx };
-        // Under the gate nobody may be waited for: they wait for it themselves.
-        while (hold === undefined && this.#turns.isBlocked(turn)) await this.#turns.pass(signal);
-        throwIfAborted(signal);
-        this.#checkOpen();
-        if (hold === undefined) await this.#afterRivals(tx);
-        if (this.#isStale(tx)) return { done: false, tx };
-        const committed = await this.#commit(tx, signal, hold);
-        return committed === undefined ? { done: false, tx } : { done: true, result, tx, committed };
-      } finally {
-        tx.end();
-        history.leave(view.revision);
-      }
-    });
-  }
-
-  #body<T>(fn: (tx: Transaction) => T | Promise<T>, tx: EtcdTransaction): T | Promise<T> {
-    const outer = this.#running;
-    this.#running = tx;
-    try {
-      return fn(tx);
-    } finally {
-      this.#running = outer;
-    }
-  }
-
-  /** An error of a body that had read what is no longer true is no error of the body: it runs again. */
-  async #isOfThePast(tx: EtcdTransaction): Promise<boolean> {
-    if (this.#closing !== undefined) return false;
-    if (this.#isStale(tx)) return true;
-    const { keys, prefixes, links, linkSets } = tx.reads;
-    if (keys.size + prefixes.size + links.size + linkSets.size === 0) return false;
-    await this.fresh();
-    return this.#isStale(tx);
+    return true;
   }
 
   /** Waits for commits of this host that would make this one fail: cheaper than being refused by etcd. */
@@ -375,24 +312,21 @@ export class EtcdEngine implements Engine {
     for (const [committing, rival] of this.#committing) {
       if (!tx.reads.touchedBy(rival)) continue;
       await committing.catch(() => undefined);
-      if (this.#isStale(tx)) return;
+      if (this.isStale(tx)) return;
     }
   }
 
-  #isStale(tx: EtcdTransaction): boolean {
-    if (tx.epoch !== this.epoch || this.#mirror.isLoading) return true;
-    return this.#mirror.history.since(tx.revision).some((past) => tx.reads.touchedBy(past));
-  }
-
   /** Whether anything was written; undefined: a conflict. */
-  async #commit(
+  protected async commit(
     tx: EtcdTransaction,
+    right: Right | undefined,
     signal: AbortSignal | undefined,
-    hold: Hold | undefined,
   ): Promise<boolean | undefined> {
+    if (right?.gate === undefined) await this.#afterRivals(tx);
+    if (this.isStale(tx)) return undefined;
     if (tx.isEmpty) {
       await this.fresh();
-      if (this.#isStale(tx)) return undefined;
+      if (this.isStale(tx)) return undefined;
       await this.committer.checkGuards(tx);
       return false;
     }
@@ -402,19 +336,26 @@ export class EtcdEngine implements Engine {
         remedy: 'repair or delete the key with etcdctl',
       });
     }
-    const committing = this.committer.commit(tx, () => this.#isStale(tx), signal, hold);
+    const committing = this.committer.commit(tx, () => this.isStale(tx), signal, right?.gate);
     const shown = committing.then(async (revision) => {
       if (revision === undefined) return undefined;
       for (const prefix of tx.droppedCounters) this.#counters.forget(prefix);
       await this.#mirror.reach(revision);
       return true;
     });
-    this.#committing.set(shown, tx.changes);
+    this.#committing.set(shown, { records: tx.records, links: tx.ownLinks });
     try {
       return await shown;
     } finally {
       this.#committing.delete(shown);
     }
+  }
+
+  /** A commit that is decided in etcd is durable. */
+  protected async durable(): Promise<void> {}
+
+  protected async paced(committed: boolean): Promise<void> {
+    if (committed) await sleep(BACKGROUND_PAUSE_MS);
   }
 
   /** What removals of garbage must find in etcd from now on: the collecting host's lock. */
@@ -431,7 +372,7 @@ export class EtcdEngine implements Engine {
   // --------------------------------------------------------------------------------------------------------- rest
 
   feed(since: number, signal?: AbortSignal): AsyncIterable<ChangeSet> {
-    this.#checkOpen();
+    this.checkOpen();
     return this.#embedded.feed(since, signal);
   }
 
@@ -443,7 +384,7 @@ export class EtcdEngine implements Engine {
   async quiet(): Promise<void> {}
 
   async flush(): Promise<void> {
-    this.#checkOpen();
+    this.checkOpen();
   }
 
   stats(): EngineStats {
@@ -475,7 +416,11 @@ export class EtcdEngine implements Engine {
     return this.#closing !== undefined;
   }
 
-  #checkOpen(): void {
+  protected checkWritable(): void {
+    this.checkOpen();
+  }
+
+  protected checkOpen(): void {
     if (this.#closing !== undefined) {
       throw failedPrecondition('the store is closed', { remedy: 'open it again' });
     }
