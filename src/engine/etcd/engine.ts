@@ -10,8 +10,23 @@
  * loading it again.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { failedPrecondition, unavailable } from '../../errors.js';
-import type { ChangeSet, Engine, EngineStats, Key, ReadValue, ScanOptions, Value } from '../contract.js';
+import { type EbbtideError, failedPrecondition, invalidArgument, unavailable } from '../../errors.js';
+import { formatTimestamp, now } from '../../model/time.js';
+import type {
+  ChangeSet,
+  Engine,
+  EngineStats,
+  GetOptions,
+  Key,
+  ReadValue,
+  Remover,
+  ScanOptions,
+  SharedTree,
+  SharedTreeListener,
+  TreeHost,
+  Unlock,
+  Value,
+} from '../contract.js';
 import type { CoreEngine } from '../core/engine.js';
 import type { EndRun } from '../core/exclusive.js';
 import type { Changed } from '../core/history.js';
@@ -22,10 +37,13 @@ import type { EtcdClient } from './client.js';
 import type { ClosedGate, Committer } from './commit.js';
 import { Confirmation } from './confirmation.js';
 import type { Counters } from './counters.js';
-import type { Layout } from './layout.js';
-import { EtcdLocks, type Fence } from './locks.js';
+import { forgetHost } from './forget-host.js';
+import { LAST, type Layout, rawName } from './layout.js';
+import { EtcdLocks, fenceOf } from './locks.js';
+import { knownHosts } from './members.js';
 import type { Mirror } from './mirror.js';
 import { notedGraph } from './noted-graph.js';
+import { EtcdRawKeys } from './raw-keys.js';
 import type { Session } from './session.js';
 import { EtcdTransaction } from './transaction.js';
 
@@ -41,19 +59,6 @@ const GARBAGE_CONFLICTS_MAX = 12;
 const PAUSE_MS = 2;
 /** What work that can wait leaves to others between two commits. */
 const BACKGROUND_PAUSE_MS = 3;
-
-/** Who removed records; `unknown`: no commit of any host, or one that this host missed. */
-export type Remover = 'this host' | 'another host' | 'unknown';
-
-/** Told what other hosts do. */
-export interface ClusterListener {
-  /** Records that a commit removes, before they go. */
-  removing(keys: readonly Key[], by: Remover): void;
-  /** Users of another host deleted something. */
-  remoteDeletions(count: number): void;
-  /** A host has finished a collection. */
-  collected(): void;
-}
 
 export interface EtcdEngineParts {
   client: EtcdClient;
@@ -71,14 +76,17 @@ interface Right extends Privilege<boolean> {
   readonly gate: ClosedGate | undefined;
 }
 
-export class EtcdEngine extends UpdateLoop<EtcdTransaction, boolean, Right> implements Engine {
+export class EtcdEngine extends UpdateLoop<EtcdTransaction, boolean, Right> implements Engine, SharedTree {
   readonly kind = 'etcd';
+  readonly shared: SharedTree = this;
+  readonly hostId: string;
+  readonly backendId: string;
   readonly graph: GraphCore;
   readonly locks: EtcdLocks;
   readonly client: EtcdClient;
   readonly layout: Layout;
-  /** For this room and cluster-hosts.ts. */
   readonly committer: Committer;
+  readonly #rawKeys: EtcdRawKeys;
   readonly #mirror: Mirror;
   readonly #embedded: CoreEngine;
   readonly #session: Session;
@@ -90,13 +98,15 @@ export class EtcdEngine extends UpdateLoop<EtcdTransaction, boolean, Right> impl
   readonly #committing = new Map<Promise<unknown>, Changed>();
   #closing: Promise<void> | undefined;
   #missedRemovals = false;
-  /** The host whose own leases are meant by a lease's id; undefined: leases are shared. Set before use, by src/open.ts. */
   leaseScope: string | undefined;
 
   constructor(parts: EtcdEngineParts) {
     super();
     this.client = parts.client;
+    this.hostId = parts.client.settings.hostId;
+    this.backendId = parts.client.settings.backendId;
     this.layout = parts.layout;
+    this.#rawKeys = new EtcdRawKeys(parts.client, parts.layout);
     this.#mirror = parts.mirror;
     this.#embedded = parts.mirror.engine;
     this.#session = parts.session;
@@ -113,9 +123,8 @@ export class EtcdEngine extends UpdateLoop<EtcdTransaction, boolean, Right> impl
     this.listen({ removing: missed, remoteDeletions() {}, collected() {} });
   }
 
-  /** One listener, told from now on. */
-  listen(listener: ClusterListener): void {
-    const { hostId } = this.client.settings;
+  listen(listener: SharedTreeListener): void {
+    const { hostId } = this;
     this.#mirror.listener = {
       removing: (host, keys) => {
         if (host === undefined) listener.removing(keys, 'unknown');
@@ -185,10 +194,6 @@ export class EtcdEngine extends UpdateLoop<EtcdTransaction, boolean, Right> impl
     return this.#embedded.mayBeMentioned(prefixes, leaves);
   }
 
-  /**
-   * Resolves when the mirror holds everything that any host had committed when this was called. Unavailable when
-   * etcd cannot say.
-   */
   confirm(): Promise<void> {
     return this.#confirmation.confirm();
   }
@@ -358,9 +363,33 @@ export class EtcdEngine extends UpdateLoop<EtcdTransaction, boolean, Right> impl
     if (committed) await sleep(BACKGROUND_PAUSE_MS);
   }
 
-  /** What removals of garbage must find in etcd from now on: the collecting host's lock. */
-  fenceGarbage(fence: Fence | undefined): void {
-    this.committer.fence = fence;
+  // ---------------------------------------------------------------------------------------------- the shared tree
+
+  fenceGarbage(lock: Unlock | undefined): void {
+    this.committer.fence = lock && fenceOf(lock);
+  }
+
+  async announceCollection(): Promise<void> {
+    await this.client.txn([], [{ put: LAST, value: formatTimestamp(now()) }]);
+    await this.confirm();
+  }
+
+  hosts(): Promise<ReadonlyMap<string, TreeHost>> {
+    return knownHosts(this.client);
+  }
+
+  forgetHost(id: string, alive: () => EbbtideError): Promise<void> {
+    return forgetHost(this.client, this.committer, id, alive);
+  }
+
+  readRaw(key: string, options: GetOptions): Promise<Map<string, string>> {
+    return this.#rawKeys.read(key, options);
+  }
+
+  /** The commit knows nothing of what the key was: its end comes from outside. */
+  async putRawWithLease(key: string, value: string, lease: string): Promise<void> {
+    if (key === '') throw invalidArgument('key must not be empty');
+    await this.committer.putLeased(rawName(key), value, lease);
   }
 
   /** For tests: what runs before garbage is removed, and whether the removal is fenced at all. */

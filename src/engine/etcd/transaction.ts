@@ -6,6 +6,7 @@ import { EbbtideError } from '../../errors.js';
 import type { Key, Unlock } from '../contract.js';
 import { type Attempt, checkKey, EngineTransaction, type TransactionHost } from '../core/transaction.js';
 import type { Counters, HandedOut } from './counters.js';
+import { Sys } from './layout.js';
 import { type Fence, fenceOf } from './locks.js';
 
 /** Thrown through the body when a counter has no number at hand: the body runs again when there is one. */
@@ -71,6 +72,10 @@ export class EtcdTransaction extends EngineTransaction {
       await unlock();
       this.guards.splice(this.guards.indexOf(fence), 1);
     };
+  }
+
+  requireHostGone(host: string, alive: () => EbbtideError): void {
+    this.guards.push({ key: Sys.host(host), create: 0, lost: alive });
   }
 
   get isEmpty(): boolean {
