@@ -6,12 +6,7 @@
  */
 import { yieldToEventLoop } from './backends/files.js';
 import type { DBHost } from './db-host.js';
-import type { Key, Transaction } from './engine/contract.js';
-import { type Op, prefixEnd } from './engine/etcd/client.js';
-import type { EtcdEngine } from './engine/etcd/engine.js';
-import { escapePart, plainPart, Sys } from './engine/etcd/layout.js';
-import { hostOfId, type KnownHost, knownHosts } from './engine/etcd/members.js';
-import { EtcdTransaction } from './engine/etcd/transaction.js';
+import type { Key, SharedTree, Transaction, TreeHost } from './engine/contract.js';
 import { key, leaf, namespaceOf } from './engine/schema/keys.js';
 import { type EbbtideError, failedPrecondition, notFound, throwIfAborted } from './errors.js';
 import type { UsageReport } from './gc/report/retained.js';
@@ -44,21 +39,21 @@ const LEASES_A_TURN = 1024;
 const LEASES_MAX = 16;
 
 export class ClusterHosts {
-  readonly #engine: EtcdEngine;
+  readonly #tree: SharedTree;
   readonly #host: DBHost;
 
-  constructor(engine: EtcdEngine, host: DBHost) {
-    this.#engine = engine;
+  constructor(tree: SharedTree, host: DBHost) {
+    this.#tree = tree;
     this.#host = host;
   }
 
   /** Every host that ever joined and was not removed, by name. */
   async list(): Promise<HostInfo[]> {
-    await this.#engine.fresh();
-    const hosts = await knownHosts(this.#engine.client);
+    await this.#host.engine.fresh();
+    const hosts = await this.#tree.hosts();
     const leases = await this.#leasesByHost(hosts);
     return [...hosts.values()].map((host) => {
-      const [since, seen] = [host.member?.since, host.member?.seen].map((text) => parseTimestamp(text ?? ''));
+      const [since, seen] = [host.since, host.seen].map((text) => parseTimestamp(text));
       return {
         id: host.id,
         backend: host.backend,
@@ -75,8 +70,8 @@ export class ClusterHosts {
    * transactions left, its registration. NotFound. FailedPrecondition: this host, or one whose session lasts.
    */
   async remove(id: string, signal?: AbortSignal): Promise<HostRemoval> {
-    await this.#engine.confirm();
-    const hosts = await knownHosts(this.#engine.client);
+    await this.#tree.confirm();
+    const hosts = await this.#tree.hosts();
     const host = hosts.get(id);
     if (host === undefined) {
       throw notFound(`no host "${id}" in the cluster`, { object: id, remedy: 'list them: ebbtide hosts ls' });
@@ -96,14 +91,12 @@ export class ClusterHosts {
         removed.push(...(await this.#host.update({}, (tx) => this.#deleteLeases(tx, id, some))));
       }
     }
-    await this.#forget(host, hosts);
+    await this.#tree.forgetHost(id, () => isAlive(id));
     return { id, leases: removed.map((k) => ({ namespace: namespaceOf(k), id: leaf(k) })) };
   }
 
   #deleteLeases(tx: Transaction, host: string, leases: readonly Key[]): Key[] {
-    if (tx instanceof EtcdTransaction) {
-      tx.guards.push({ key: Sys.host(host), create: 0, lost: () => isAlive(host) });
-    }
+    tx.requireHostGone?.(host, () => isAlive(host));
     return leases.filter((lease) => {
       if (!tx.delete(lease)) return false;
       this.#host.countDeletion(tx);
@@ -111,43 +104,8 @@ export class ClusterHosts {
     });
   }
 
-  /** What is left of a host in etcd beside records. The registration goes last, so that this can be done again. */
-  async #forget({ id, backend }: KnownHost, hosts: ReadonlyMap<string, KnownHost>): Promise<void> {
-    const { client } = this.#engine;
-    const absent = { key: Sys.host(id), is: 'absent' } as const;
-    const drop = async (...ops: Op[]): Promise<void> => {
-      const { succeeded } = await client.txn([absent], ops);
-      if (!succeeded) throw isAlive(id);
-    };
-    const below = async (prefix: string): Promise<string[]> => {
-      const { kvs } = await client.range(prefix, { end: prefixEnd(prefix), keysOnly: true });
-      return kvs.map(({ key: name }) => name);
-    };
-    const isShared = [...hosts.values()].some((other) => other.id !== id && other.backend === backend);
-    if (!isShared) {
-      const flag = `/${escapePart(backend)}`;
-      for (const dir of ['scheduler.v1/dirtyCS/', 'scheduler.v1/dirtySS/']) {
-        for (const name of await below(dir)) if (name.endsWith(flag)) await drop({ del: name });
-      }
-    }
-    // One that was decided is applied first; what is left was not.
-    await this.#engine.committer.passGate();
-    const parts = (await below(Sys.units)).map((name) => name.slice(Sys.units.length).split('/')[0]!);
-    for (const part of new Set(parts)) {
-      const dir = Sys.unit(plainPart(part));
-      if (hostOfId(plainPart(part)) === id) await drop({ del: dir, end: prefixEnd(dir) });
-    }
-    const commits = Sys.commitsOf(id);
-    await drop(
-      // A host that looks for the newest commit must not find an older one than before.
-      { put: `${Sys.commits}%closed`, value: JSON.stringify({ id }) },
-      { del: commits, end: prefixEnd(commits) },
-      { del: Sys.member(id) },
-    );
-  }
-
-  #stateOf({ id, alive }: KnownHost): HostInfo['state'] {
-    if (id === this.#engine.client.settings.hostId) return 'here';
+  #stateOf({ id, alive }: TreeHost): HostInfo['state'] {
+    if (id === this.#tree.hostId) return 'here';
     return alive ? 'alive' : 'gone';
   }
 
@@ -198,12 +156,12 @@ export class ClusterHosts {
 
   /** By the id of a lease, the host whose own it is. */
   async #owners(): Promise<(lease: string) => LeaseOwner | undefined> {
-    const hosts = await knownHosts(this.#engine.client);
+    const hosts = await this.#tree.hosts();
     return (lease) => {
       const id = ownerOf(lease, hosts);
       const host = id === undefined ? undefined : hosts.get(id);
       if (host === undefined) return undefined;
-      const seen = parseTimestamp(host.member?.seen ?? '');
+      const seen = parseTimestamp(host.seen);
       return { id: host.id, state: this.#stateOf(host), ...(seen !== undefined && { seen }) };
     };
   }

@@ -4,10 +4,7 @@
  */
 import { ClusterHosts } from './cluster-hosts.js';
 import type { DBHost } from './db-host.js';
-import type { Engine, Key } from './engine/contract.js';
-import { EtcdEngine, type Remover } from './engine/etcd/engine.js';
-import { LAST } from './engine/etcd/layout.js';
-import { fenceOf } from './engine/etcd/locks.js';
+import type { Key, Locks, Remover, SharedTree } from './engine/contract.js';
 import { collectionOf, components, leaf, snapshotKey } from './engine/schema/keys.js';
 import { EbbtideError, failedPrecondition, isFailedPrecondition, unavailable } from './errors.js';
 import { emptyStats, type GCStats } from './gc/stats.js';
@@ -15,7 +12,6 @@ import { BackendSweeper } from './gc/sweep/backend-sweeper.js';
 import type { BackendItem } from './gc/sweep/orphan-candidates.js';
 import { orphanLimits } from './gc/sweep/orphan-guard.js';
 import { messageOf } from './gc/sweep/sweep.js';
-import { formatTimestamp, now } from './model/time.js';
 import { Guards, type Release } from './stores/guards.js';
 
 /** Held by the host that collects. */
@@ -31,7 +27,7 @@ const REFUSED_AGAIN_MS = 3600_000;
 export const CLUSTER_SLICE_MS = 2;
 
 export class Cluster {
-  readonly engine: EtcdEngine;
+  readonly #tree: SharedTree;
   readonly hosts: ClusterHosts;
   readonly #host: DBHost;
   readonly #betweenRuns: <T>(run: () => Promise<T>) => Promise<T>;
@@ -43,20 +39,20 @@ export class Cluster {
 
   /** `mayCollect`: whether this host collects the tree; others sweep what they removed themselves. */
   constructor(
-    engine: EtcdEngine,
+    tree: SharedTree,
     host: DBHost,
     betweenRuns: <T>(run: () => Promise<T>) => Promise<T>,
     mayCollect: () => boolean,
   ) {
-    this.engine = engine;
+    this.#tree = tree;
     this.#host = host;
-    this.hosts = new ClusterHosts(engine, host);
+    this.hosts = new ClusterHosts(tree, host);
     this.#betweenRuns = betweenRuns;
     this.#mayCollect = mayCollect;
     host.dirty.onRaised = () => {
       if (!this.#mayCollect()) this.#sweepLater(SWEEP_AFTER_MS);
     };
-    engine.listen({
+    tree.listen({
       removing: (keys, by) => {
         if (by === 'this host') return;
         try {
@@ -106,22 +102,21 @@ export class Cluster {
   }
 
   async #elected<T>(run: () => Promise<T>, otherwise: () => T | Promise<T>): Promise<T> {
-    const unlock = await this.engine.locks.tryLock(COLLECTOR).catch((error: unknown) => {
+    const unlock = await this.#host.engine.locks.tryLock(COLLECTOR).catch((error: unknown) => {
       if (error instanceof EbbtideError && error.object === COLLECTOR) return undefined;
       throw error;
     });
     if (unlock === undefined) return otherwise();
     this.#collecting = true;
-    this.engine.fenceGarbage(fenceOf(unlock));
+    this.#tree.fenceGarbage(unlock);
     try {
-      await this.engine.confirm();
+      await this.#tree.confirm();
       const result = await run();
-      await this.engine.client.txn([], [{ put: LAST, value: formatTimestamp(now()) }]);
-      await this.engine.confirm();
+      await this.#tree.announceCollection();
       return result;
     } finally {
       this.#collecting = false;
-      this.engine.fenceGarbage(undefined);
+      this.#tree.fenceGarbage(undefined);
       await unlock().catch((error: unknown) => {
         this.#host.log('warn', 'the collecting host lost its lock', { error: messageOf(error) });
       });
@@ -163,7 +158,7 @@ export class Cluster {
   }
 
   #field(record: Key, field: string): string {
-    const value = this.engine.get(record);
+    const value = this.#host.engine.get(record);
     const text = typeof value === 'object' ? value[field] : undefined;
     return typeof text === 'string' ? text : '';
   }
@@ -183,7 +178,7 @@ export class Cluster {
 
   /** Removes from this host's backends what no record names any more. */
   async sweepOwnBackends(): Promise<void> {
-    await this.engine.confirm();
+    await this.#tree.confirm();
     const { dirty } = this.#host;
     const sweeper = new BackendSweeper(this.#host, orphanLimits(undefined));
     try {
@@ -213,23 +208,25 @@ export class Cluster {
  * alone and looks at a current mirror; who makes an object shares it until its record is visible to all.
  */
 export class SharedGuards extends Guards {
-  readonly #engine: EtcdEngine;
+  readonly #locks: Locks;
+  readonly #tree: SharedTree;
 
-  constructor(engine: EtcdEngine) {
+  constructor(locks: Locks, tree: SharedTree) {
     super();
-    this.#engine = engine;
+    this.#locks = locks;
+    this.#tree = tree;
   }
 
   override async acquire(name: string): Promise<Release> {
     const release = await super.acquire(name);
     for (;;) {
       try {
-        const unlock = await this.#engine.locks.lock(`guard/${name.replaceAll('\0', '/')}`);
-        await this.#engine.confirm();
+        const unlock = await this.#locks.lock(`guard/${name.replaceAll('\0', '/')}`);
+        await this.#tree.confirm();
         return both(release, unlock);
       } catch (error) {
         // Nobody may be made to believe that he holds it; who waits has a patience of his own.
-        if (this.#engine.isClosed) return new Promise<Release>(() => undefined);
+        if (this.#tree.isClosed) return new Promise<Release>(() => undefined);
         if (!(error instanceof EbbtideError) || error.kind !== 'Unavailable') {
           release();
           throw error;
@@ -241,7 +238,7 @@ export class SharedGuards extends Guards {
   override async share(name: string): Promise<Release> {
     const release = await super.share(name);
     try {
-      return both(release, await this.#engine.locks.rLock(`guard/${name.replaceAll('\0', '/')}`));
+      return both(release, await this.#locks.rLock(`guard/${name.replaceAll('\0', '/')}`));
     } catch (error) {
       release();
       throw error;
@@ -269,8 +266,4 @@ function both(release: Release, unlock: () => Promise<void>): Release {
 }
 
 /** Hosts whose backends have one name share the directories. */
-export function sharesDirectories(engine: Engine): engine is EtcdEngine {
-  if (!(engine instanceof EtcdEngine)) return false;
-  const { hostId, backendId } = engine.client.settings;
-  return hostId !== backendId;
-}
+export const sharesDirectories = ({ hostId, backendId }: SharedTree): boolean => hostId !== backendId;

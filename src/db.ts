@@ -14,10 +14,8 @@ import { type CallContext, requireNamespace, withTransactionContext } from './co
 import type { DBHost, MutationCallback } from './db-host.js';
 import type { DBOptions } from './db-options.js';
 import { EnableEtcdGC, LeaseBackend } from './defaults.js';
-import type { Engine, Transaction, Unlock } from './engine/contract.js';
-import { EtcdEngine } from './engine/etcd/engine.js';
-import { EtcdRawStore } from './engine/etcd/raw.js';
-import { type GetOptions, type PutOptions, RawStore, type Transactor } from './engine/raw.js';
+import type { Engine, GetOptions, PutOptions, Transaction, Transactor, Unlock } from './engine/contract.js';
+import { RawStore } from './engine/raw.js';
 import { initSchema } from './engine/schema/migrations.js';
 import { failedPrecondition, openedReadOnly } from './errors.js';
 import { type CollectOptions, collect } from './gc/collect.js';
@@ -73,16 +71,16 @@ export class DB implements AsyncDisposable {
     this.#switches = switches;
     const { engine } = host;
     const cluster =
-      engine instanceof EtcdEngine
-        ? new Cluster(
-            engine,
+      engine.shared === undefined
+        ? undefined
+        : new Cluster(
+            engine.shared,
             host,
             (run) => this.#betweenRuns(run),
             () => this.enableEtcdGC,
-          )
-        : undefined;
+          );
     this.#cluster = cluster;
-    this.#raw = engine instanceof EtcdEngine ? new EtcdRawStore(engine) : new RawStore(engine);
+    this.#raw = new RawStore(engine);
     this.images = new ImageStore(host);
     this.containers = new ContainerStore(host);
     this.sandboxes = new SandboxStore(host);
@@ -230,8 +228,8 @@ export class DB implements AsyncDisposable {
     const { engine } = this;
     if (options.repair) this.#checkWritable();
     const parts = {
-      hasAllContent: engine.kind !== 'etcd' || sharesDirectories(engine),
-      hasAllSnapshots: engine.kind !== 'etcd',
+      hasAllContent: engine.shared === undefined || sharesDirectories(engine.shared),
+      hasAllSnapshots: engine.shared === undefined,
       verifyGraph: () => this.#betweenRuns(async () => engine.verifyGraph()),
     };
     return this.#host.read({}, () => checkStore(this.#host, parts, ctx.signal, options));

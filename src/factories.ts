@@ -5,9 +5,7 @@
 
 import type { DB } from './db.js';
 import { checkLeaseBackend } from './defaults.js';
-import type { Transaction } from './engine/contract.js';
-import { EtcdEngine } from './engine/etcd/engine.js';
-import type { Transactor } from './engine/raw.js';
+import type { Transaction, Transactor } from './engine/contract.js';
 import type { ContainerStore } from './stores/containers.js';
 import type { ImageStore } from './stores/images.js';
 import { LeaseManager } from './stores/leases.js';
@@ -39,14 +37,14 @@ export function newNamespaceStore(db: DB, tx?: Transaction): NamespaceStore {
  */
 export function newLeaseManager(db: DB): LeaseManager {
   const { engine, leaseBackend } = db;
-  checkLeaseBackend(leaseBackend, engine instanceof EtcdEngine);
+  checkLeaseBackend(leaseBackend, engine.shared !== undefined);
   if (leaseBackend === 'bolt') return newBoltLeaseManager(db);
-  return engine instanceof EtcdEngine ? new LeaseManager(db.host, '') : db.leases;
+  return engine.shared !== undefined ? new LeaseManager(db.host, '') : db.leases;
 }
 
 /** The manager of this host's own leases, whatever the options say: all there are in an embedded store. */
 export const newBoltLeaseManager = (db: DB): LeaseManager =>
-  db.engine instanceof EtcdEngine ? new LeaseManager(db.host, db.engine.client.settings.hostId) : db.leases;
+  db.engine.shared !== undefined ? new LeaseManager(db.host, db.engine.shared.hostId) : db.leases;
 
 /** Direct access to the raw keys and locks: each write is a transaction of its own. */
 export const newTransactor = (db: DB): Transactor => db.transactor();

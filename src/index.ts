@@ -278,13 +278,20 @@ export type {
   EngineOptions,
   EngineStats,
   FieldValue,
+  GetOptions,
   Indexer,
   Key,
   Locks,
+  PutOptions,
   Reader,
   ScanOptions,
+  SharedTree,
+  SharedTreeListener,
+  SortField,
   Transaction,
+  Transactor,
   TreeCopy,
+  TreeHost,
   Unlock,
   UpdateOptions,
   Value,
@@ -295,7 +302,6 @@ export { type EtcdEngineOptions, openEtcdEngine } from './engine/etcd/open.js';
 export type { GraphCore } from './engine/graph.js';
 export { type LmdbEngineOptions, openLmdbEngine } from './engine/lmdb/engine.js';
 export { openMemoryEngine } from './engine/memory/engine.js';
-export type { GetOptions, PutOptions, SortField, Transactor } from './engine/raw.js';
 export * from './engine/schema/names.js';
 export { metadataIndexer } from './gc/references.js';
 export { type CoreInfo, type CoreKind, coreInfo, createGraph } from './graph/carriers.js';

@@ -24,7 +24,6 @@ import {
 } from './db-options.js';
 import { checkLeaseBackend, LeaseBackend } from './defaults.js';
 import type { Engine, EngineOptions } from './engine/contract.js';
-import { EtcdEngine } from './engine/etcd/engine.js';
 import { openEtcdEngine } from './engine/etcd/open.js';
 import type { EtcdConfig } from './engine/etcd/options.js';
 import { openLmdbEngine } from './engine/lmdb/engine.js';
@@ -89,11 +88,12 @@ async function assemble(
   for (const opt of opts) opt(options);
   checkLeaseBackend(options.leaseBackend, engine.kind === 'etcd');
   const log = options.log ?? logToStderr;
-  const hostId = engine instanceof EtcdEngine ? engine.client.settings.hostId : undefined;
+  const { shared } = engine;
   const host = new DBHost({
     engine,
-    expiryClock: new ExpiryClock({ graceMs: options.expiryGraceMs, hostId, log }),
-    guards: sharesDirectories(engine) ? new SharedGuards(engine) : undefined,
+    expiryClock: new ExpiryClock({ graceMs: options.expiryGraceMs, hostId: shared?.hostId, log }),
+    guards:
+      shared !== undefined && sharesDirectories(shared) ? new SharedGuards(engine.locks, shared) : undefined,
     content,
     backends,
     policy: options.policy ?? 'shared',
@@ -102,8 +102,8 @@ async function assemble(
     jobs: pool satisfies DiskJobs,
     log,
   });
-  if (engine instanceof EtcdEngine && (options.leaseBackend ?? LeaseBackend) === 'bolt') {
-    engine.leaseScope = engine.client.settings.hostId;
+  if (shared !== undefined && (options.leaseBackend ?? LeaseBackend) === 'bolt') {
+    shared.leaseScope = shared.hostId;
   }
   await host.orphans.lookAtOpen();
   // Nothing is awaited from here until the DB listens: removals of other hosts would be missed.

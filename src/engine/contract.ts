@@ -8,6 +8,7 @@
  * Threading: one JavaScript thread owns an engine. Reads are synchronous. Commit is one synchronous step
  * (validate, number, hand over) followed by an asynchronous wait for the durability that was asked for.
  */
+import type { EbbtideError } from '../errors.js';
 import type { Instant } from '../model/time.js';
 import type { GraphCore } from './graph.js';
 
@@ -107,6 +108,8 @@ export interface Indexer {
 // ------------------------------------------------------------------------------------------------- transactions
 
 export interface Reader {
+  /** The host whose own leases a lease's id means, in a shared tree with leases of its hosts. */
+  readonly leaseScope?: string | undefined;
   /** Revision this reader sees; grows by one with every commit. */
   readonly revision: number;
   get(key: Key): Value | undefined;
@@ -155,10 +158,12 @@ export interface Transaction extends Reader {
   /** Called after a successful commit (the last attempt's hooks only), before the caller is resumed. */
   onCommit(hook: () => void): void;
 
-  // What a tree that several hosts share has besides; absent in an embedded store.
+  // What a shared tree has besides; absent in an embedded store.
 
   /** Makes the commit fail when a lock of the engine was lost before it; returns the unlock to use instead. */
   guardBy?(unlock: Unlock): Unlock;
+  /** Makes the commit fail with `alive` when the host has a session. */
+  requireHostGone?(host: string, alive: () => EbbtideError): void;
   /** Counts one deletion, of which the commit tells the other hosts. */
   countDeletion?(): void;
   /** Raw keys are numbered by the shared store. */
@@ -195,6 +200,101 @@ export interface Locks {
   rLock(name: string, signal?: AbortSignal): Promise<Unlock>;
   /** Unavailable at once when the name is held or queued for. */
   tryLock(name: string): Promise<Unlock>;
+}
+
+// ------------------------------------------------------------------------------------------------------ raw keys
+
+export type SortField = 'key' | 'version' | 'create' | 'mod' | 'value';
+
+export interface GetOptions {
+  /** All keys that begin with the key, byte by byte; `''` for all. */
+  prefix?: boolean;
+  /** Keys from the key up to this one, which is left out. */
+  rangeEnd?: string;
+  /** The key and all behind it. */
+  fromKey?: boolean;
+  /** 0: no limit. Applied after sorting. */
+  limit?: number;
+  /** Default: by key, ascending. */
+  sort?: { by: SortField; order?: 'asc' | 'desc' };
+  /** Only the current revision is kept. */
+  rev?: number;
+  /** Values come back as `''`. */
+  keysOnly?: boolean;
+  /** Answers an empty map. */
+  countOnly?: boolean;
+  /** A stale answer would do; here reads are always current. */
+  serializable?: boolean;
+}
+
+export interface PutOptions {
+  /** An etcd lease; there are none in an embedded store. */
+  lease?: string | number | bigint;
+}
+
+/** What a raw key space can do, by itself or inside one transaction. */
+export interface Transactor {
+  /** Key → value in the order asked for; an absent key gives an empty map. */
+  get(key: string, options?: GetOptions): Promise<Map<string, string>>;
+  put(key: string, value: string, options?: PutOptions): Promise<void>;
+  /** Removes a key, or all that begin with it; answers how many. */
+  del(key: string, options?: { prefix?: boolean }): Promise<number>;
+  lock(prefix: string, signal?: AbortSignal): Promise<Unlock>;
+  rLock(prefix: string, signal?: AbortSignal): Promise<Unlock>;
+  tryLock(prefix: string): Promise<Unlock>;
+}
+
+// ------------------------------------------------------------------------------------------------- a shared tree
+
+/** Who removed records; `unknown`: no commit of any host, or one that this host missed. */
+export type Remover = 'this host' | 'another host' | 'unknown';
+
+/** Called when other hosts do something. */
+export interface SharedTreeListener {
+  /** Records that a commit removes, before they go. */
+  removing(keys: readonly Key[], by: Remover): void;
+  /** Users of another host deleted something. */
+  remoteDeletions(count: number): void;
+  /** A host has finished a collection. */
+  collected(): void;
+}
+
+/** A host that uses a shared tree, or did, by what it has left there. */
+export interface TreeHost {
+  readonly id: string;
+  /** Name of its directories, as far as it is known. */
+  readonly backend: string;
+  /** Whether its session lasts. */
+  readonly alive: boolean;
+  /** Its first session, and the begin or clean end of its last one, as RFC 3339; '' when unknown. */
+  readonly since: string;
+  readonly seen: string;
+}
+
+/** What the engine of a tree has that several hosts share. */
+export interface SharedTree {
+  readonly hostId: string;
+  /** Name of this host's directories; hosts that have the same name share them. */
+  readonly backendId: string;
+  readonly isClosed: boolean;
+  /** Leases are this host's own from now on: see `Reader.leaseScope`. */
+  leaseScope: string | undefined;
+  /** One listener, called from now on. */
+  listen(listener: SharedTreeListener): void;
+  /** As `Engine.fresh`, also in an engine whose plain reads may be old. */
+  confirm(): Promise<void>;
+  /** Removals of garbage need this lock from now on; undefined: none. */
+  fenceGarbage(lock: Unlock | undefined): void;
+  /** Tells all hosts that a collection has ended. */
+  announceCollection(): Promise<void>;
+  /** Every host that ever used the tree and was not forgotten, by name. */
+  hosts(): Promise<ReadonlyMap<string, TreeHost>>;
+  /** Removes what a host has left beside records. Fails with `alive` when its session lasts. */
+  forgetHost(id: string, alive: () => EbbtideError): Promise<void>;
+  /** Reads raw keys in the shared store itself, with every option of its client. */
+  readRaw(key: string, options: GetOptions): Promise<Map<string, string>>;
+  /** NotFound: no such lease of the shared store. */
+  putRawWithLease(key: string, value: string, lease: string): Promise<void>;
 }
 
 // ------------------------------------------------------------------------------------------------------- engine
@@ -238,6 +338,8 @@ export interface Engine extends Reader, AsyncDisposable {
   readonly cleanStart: boolean;
   /** Every update is FailedPrecondition. */
   readonly isReadOnly: boolean;
+  /** Undefined in an embedded store. */
+  readonly shared?: SharedTree;
 
   /**
    * Resolves when plain reads show everything that was committed, by anybody, before this was called; undefined when they

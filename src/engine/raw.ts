@@ -8,48 +8,17 @@
 
 import { failedPrecondition, invalidArgument, notFound } from '../errors.js';
 import { compareUtf8 } from '../model/utf8.js';
-import type { Engine, Reader, Transaction, Unlock, Value } from './contract.js';
+import type {
+  Engine,
+  GetOptions,
+  PutOptions,
+  Reader,
+  Transaction,
+  Transactor,
+  Unlock,
+  Value,
+} from './contract.js';
 import { leaf, metaKey, rawKey } from './schema/keys.js';
-
-export type SortField = 'key' | 'version' | 'create' | 'mod' | 'value';
-
-export interface GetOptions {
-  /** All keys that begin with the key, byte by byte; `''` for all. */
-  prefix?: boolean;
-  /** Keys from the key up to this one, which is left out. */
-  rangeEnd?: string;
-  /** The key and all behind it. */
-  fromKey?: boolean;
-  /** 0: no limit. Applied after sorting. */
-  limit?: number;
-  /** Default: by key, ascending. */
-  sort?: { by: SortField; order?: 'asc' | 'desc' };
-  /** Only the current revision is kept. */
-  rev?: number;
-  /** Values come back as `''`. */
-  keysOnly?: boolean;
-  /** Answers an empty map. */
-  countOnly?: boolean;
-  /** A stale answer would do; here reads are always current. */
-  serializable?: boolean;
-}
-
-export interface PutOptions {
-  /** An etcd lease; there are none in an embedded store. */
-  lease?: string | number | bigint;
-}
-
-/** What a raw key space can do, by itself or inside one transaction. */
-export interface Transactor {
-  /** Key → value in the order asked for; an absent key gives an empty map. */
-  get(key: string, options?: GetOptions): Promise<Map<string, string>>;
-  put(key: string, value: string, options?: PutOptions): Promise<void>;
-  /** Removes a key, or all that begin with it; answers how many. */
-  del(key: string, options?: { prefix?: boolean }): Promise<number>;
-  lock(prefix: string, signal?: AbortSignal): Promise<Unlock>;
-  rLock(prefix: string, signal?: AbortSignal): Promise<Unlock>;
-  tryLock(prefix: string): Promise<Unlock>;
-}
 
 /** Key and value together, as etcd limits a request. */
 const REQUEST_BYTES_MAX = 1.5 * 1024 * 1024;
@@ -71,11 +40,16 @@ export class RawStore implements Transactor {
     this.#engine = engine;
   }
 
+  /** Of a shared tree, what the shared store itself has. */
   async get(key: string, options: GetOptions = {}): Promise<Map<string, string>> {
-    return read(this.#engine, key, options);
+    return this.#engine.shared?.readRaw(key, options) ?? read(this.#engine, key, options);
   }
 
-  put(key: string, value: string, options: PutOptions = {}): Promise<void> {
+  async put(key: string, value: string, options: PutOptions = {}): Promise<void> {
+    const { shared } = this.#engine;
+    if (shared !== undefined && options.lease !== undefined) {
+      return shared.putRawWithLease(key, value, String(options.lease));
+    }
     return this.#engine.update((tx) => write(tx, key, value, options));
   }
 

@@ -11,14 +11,10 @@ import type { LeaseRecord } from '../model/records.js';
 import { readRecord } from './common.js';
 
 /**
- * The host whose own leases a reader means, in a tree that is shared over etcd with leases kept per host; such a
+ * Key of a lease by the id that the reader's host knows it by; `scope` instead of the reader's, where given. A host's own
  * lease is stored as `<id>@<host>`, so that every host's collections honour it.
  */
-export const leaseScopeOf = (reader: Reader): string | undefined =>
-  (reader as { readonly leaseScope?: string | undefined }).leaseScope;
-
-/** Key of a lease by the id that the reader's host knows it by; `scope` instead of the reader's, where given. */
-export function leaseKeyIn(reader: Reader, ns: string, id: string, scope = leaseScopeOf(reader)): Key {
+export function leaseKeyIn(reader: Reader, ns: string, id: string, scope = reader.leaseScope): Key {
   return leaseKey(ns, scope === undefined || scope === '' ? id : `${id}@${scope}`);
 }
 

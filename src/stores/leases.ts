@@ -27,14 +27,7 @@ import type { LeaseRecord, StringMap } from '../model/records.js';
 import { formatSeconds, type Instant, NANOS_PER_SECOND, now } from '../model/time.js';
 import { ensureNamespace, putRecord } from './common.js';
 import type { StoreHost } from './host.js';
-import {
-  holdByLease,
-  leaseExists,
-  leaseKeyIn,
-  leaseNotFound,
-  leaseScopeOf,
-  releaseByLease,
-} from './lease-context.js';
+import { holdByLease, leaseExists, leaseKeyIn, leaseNotFound, releaseByLease } from './lease-context.js';
 import { listed, Pace } from './listing.js';
 
 export interface Lease {
@@ -165,7 +158,7 @@ export class LeaseManager {
   async listed(ctx: CallContext, ...filters: string[]): Promise<Iterable<Lease>> {
     const prefix = key('leases', requireNamespace(ctx));
     return this.#host.read(ctx, (reader) => {
-      const scope = this.#scope ?? leaseScopeOf(reader) ?? '';
+      const scope = this.#scope ?? reader.leaseScope ?? '';
       const end = scope === '' ? '' : `@${scope}`;
       const nameOf = (k: Key): string | undefined =>
         k.endsWith(end) ? leaf(k).slice(0, leaf(k).length - end.length) : undefined;

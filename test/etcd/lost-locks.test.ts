@@ -4,8 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { after, before, type TestContext, test } from 'node:test';
-import type { Unlock } from '../../src/engine/contract.js';
-import type { Transactor } from '../../src/engine/raw.js';
+import type { Transactor, Unlock } from '../../src/engine/contract.js';
 import { engineOf, openHost } from './hosts.js';
 import { Cluster } from './servers.js';
 

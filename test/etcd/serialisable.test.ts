@@ -7,7 +7,7 @@ import { after, before, type TestContext, test } from 'node:test';
 import type { Key, Transaction } from '../../src/engine/contract.js';
 import type { EtcdEngine } from '../../src/engine/etcd/engine.js';
 import { openEtcdEngine } from '../../src/engine/etcd/open.js';
-import { EtcdRawStore } from '../../src/engine/etcd/raw.js';
+import { RawStore } from '../../src/engine/raw.js';
 import { key } from '../../src/engine/schema/keys.js';
 import { suiteIndexer } from '../../src/engine/suite.js';
 import { createGraph } from '../../src/graph/carriers.js';
@@ -211,7 +211,7 @@ test('[#254] given two hosts that increment one raw key 50 times each, when both
   const engines = await hosts(t);
   await Promise.all(
     engines.map(async (engine) => {
-      const raw = new EtcdRawStore(engine);
+      const raw = new RawStore(engine);
       for (let i = 0; i < 50; i++) {
         await raw.eUpdate(async (transactor) => {
           const value = Number((await transactor.get('n')).get('n') ?? 0);
@@ -220,7 +220,7 @@ test('[#254] given two hosts that increment one raw key 50 times each, when both
       }
     }),
   );
-  assert.equal((await new EtcdRawStore(engines[0]!).get('n')).get('n'), '100');
+  assert.equal((await new RawStore(engines[0]!).get('n')).get('n'), '100');
 });
 
 test('given two hosts that take numbers of one counter, when one forgets it meanwhile, then no number is used twice', async (t) => {

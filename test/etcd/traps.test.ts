@@ -9,7 +9,7 @@ import { Layout } from '../../src/engine/etcd/layout.js';
 import { loadTree } from '../../src/engine/etcd/load.js';
 import { openEtcdEngine } from '../../src/engine/etcd/open.js';
 import type { EtcdConfig } from '../../src/engine/etcd/options.js';
-import { EtcdRawStore } from '../../src/engine/etcd/raw.js';
+import { RawStore } from '../../src/engine/raw.js';
 import { key } from '../../src/engine/schema/keys.js';
 import { assertKind } from '../../src/engine/suite/support.js';
 import { suiteIndexer } from '../../src/engine/suite.js';
@@ -195,7 +195,7 @@ test('given more than 1.5 MiB, when it is a transaction, then it is whole; when 
     for (let i = 0; i < 40; i++) tx.put(image(`big${i}`), { text: 'y'.repeat(100_000) });
   });
   assert.equal(all(engine).length, 40);
-  const raw = new EtcdRawStore(engine);
+  const raw = new RawStore(engine);
   await assert.rejects(raw.put('too big', 'z'.repeat(1_600_000)), assertKind('InvalidArgument'));
   await assert.rejects(
     engine.update((tx) => tx.put(image('huge'), { text: 'z'.repeat(1_700_000) })),

@@ -1,18 +1,12 @@
 /**
- * The transactional core of the embedded engines: runs transaction bodies, validates and numbers their commits,
- * keeps the graph beside the records, and hands commits to a storage. memory/ and lmdb/ put a storage below it.
+ * The transactional core of the embedded engines: validates and numbers commits (update-loop.ts runs the bodies), keeps the
+ * graph beside the records, and hands commits to a storage. memory/ and lmdb/ put a storage below it.
  *
  * Threading: one JavaScript thread. A commit is one synchronous step (validate, plan, number, apply to the graph,
  * hand over); from then on every read sees it. Durability is the storage's business: `update` resolves when the
  * storage says so, and if the storage loses the commit, the step is taken back.
  */
-import {
-  failedPrecondition,
-  notImplemented,
-  openedReadOnly,
-  throwIfAborted,
-  unavailable,
-} from '../../errors.js';
+import { failedPrecondition, notImplemented, openedReadOnly, unavailable } from '../../errors.js';
 import type {
   ChangeSet,
   Durability,
@@ -23,7 +17,6 @@ import type {
   Key,
   ReadValue,
   ScanOptions,
-  Transaction,
   TreeCopy,
   UpdateOptions,
   Value,
@@ -32,7 +25,6 @@ import type { GraphCore } from '../graph.js';
 import { NamedLocks } from '../locks.js';
 import { decodeSlice } from '../schema/codec.js';
 import { Counters } from './counters.js';
-import { Effects } from './effects.js';
 import { Feed, type KeptSet, keptSet } from './feed.js';
 import { History } from './history.js';
 import { Nodes } from './nodes.js';
@@ -48,8 +40,8 @@ import {
   splitLink,
   type Written,
 } from './storage.js';
-import { EngineTransaction, type TransactionHost } from './transaction.js';
-import { type Turn, Turns } from './turns.js';
+import { type Attempt, EngineTransaction, type TransactionHost } from './transaction.js';
+import { type Privilege, UpdateLoop } from './update-loop.js';
 import { verifyGraph } from './verify.js';
 
 /** Conflicts after which a transaction runs alone. */
@@ -74,11 +66,10 @@ interface Step {
   readonly taken: readonly number[];
 }
 
-type Outcome<T> =
-  | { done: true; result: T; tx: EngineTransaction; written: Written | undefined }
-  | { done: false };
-
-export class CoreEngine implements Engine, TransactionHost, StorageListener {
+export class CoreEngine
+  extends UpdateLoop<EngineTransaction, Written>
+  implements Engine, TransactionHost, StorageListener
+{
   readonly kind: 'memory' | 'lmdb';
   readonly graph: GraphCore;
   readonly indexer: Indexer;
@@ -90,7 +81,6 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
   readonly counters: Counters;
   readonly #nodes: Nodes;
   readonly #feed: Feed;
-  readonly #turns = new Turns();
   readonly #durability: Durability;
   readonly #active = new Set<EngineTransaction>();
   /** Steps the storage has not told to be visible, oldest first. */
@@ -100,6 +90,7 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
   #closing: Promise<void> | undefined;
 
   constructor(options: CoreOptions) {
+    super();
     this.kind = options.kind;
     this.graph = options.graph;
     this.indexer = options.indexer;
@@ -124,12 +115,12 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
   }
 
   get(key: Key): Value | undefined {
-    this.#checkOpen();
+    this.checkOpen();
     return this.storage.value(key);
   }
 
   has(key: Key): boolean {
-    this.#checkOpen();
+    this.checkOpen();
     return this.storage.has(key);
   }
 
@@ -138,7 +129,7 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
     let left = options.limit ?? Number.POSITIVE_INFINITY;
     let after = options.after;
     for (let size = FIRST_CHUNK; left > 0; size = Math.min(size * 4, CHUNK_MAX)) {
-      this.#checkOpen();
+      this.checkOpen();
       const limit = Math.min(size, left);
       const { entries, more } = this.storage.range(prefix, after, limit, decodeSlice, CHUNK_BYTES);
       yield* entries;
@@ -154,7 +145,7 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
   }
 
   visit(prefix: Key, after: Key | undefined, read: ReadValue<void>): Key | undefined {
-    this.#checkOpen();
+    this.checkOpen();
     const { entries, more } = this.storage.range(prefix, after, CHUNK_MAX, read, CHUNK_BYTES);
     return more ? entries[entries.length - 1]![0] : undefined;
   }
@@ -162,164 +153,99 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
   *links(from: Key, relation: string): Generator<Key> {
     const prefix = linkPrefix(from, relation);
     const read = (after: LinkKey | undefined, limit: number): [LinkKey, true][] => {
-      this.#checkOpen();
+      this.checkOpen();
       return this.storage.linkRange(prefix, after, limit).map((link) => [link, true]);
     };
     for (const [link] of layered(prefix, undefined, read, () => [])) yield splitLink(link).to;
   }
 
   hasLinks(from: Key, relation: string): boolean {
-    this.#checkOpen();
+    this.checkOpen();
     return this.storage.linkRange(linkPrefix(from, relation), undefined, 1).length > 0;
   }
 
   hasLink(from: Key, relation: string, to: Key): boolean {
-    this.#checkOpen();
+    this.checkOpen();
     return this.storage.hasLink(linkPrefix(from, relation) + to);
   }
 
   keyOf(id: number): Key | undefined {
-    this.#checkOpen();
+    this.checkOpen();
     return this.storage.keyOf(id);
   }
 
   idOf(key: Key): number | undefined {
-    this.#checkOpen();
+    this.checkOpen();
     return this.storage.idOf(key);
   }
 
   isReferenced(key: Key): boolean {
-    this.#checkOpen();
+    this.checkOpen();
     const entry = this.storage.entry(key);
     if (entry === undefined) return false;
     return entry.bytes !== undefined || this.graph.inDegreeOf(entry.id) > 0;
   }
 
   mightBeReferenced(prefixes: readonly Key[], leaves: readonly string[]): Promise<Uint8Array> {
-    this.#checkOpen();
+    this.checkOpen();
     if (this.storage.mayExist !== undefined) return this.storage.mayExist(prefixes, leaves);
     return Promise.resolve(new Uint8Array(prefixes.length * leaves.length).fill(1));
   }
 
   // ------------------------------------------------------------------------------------------------ transactions
 
-  async view<T>(fn: (tx: Transaction) => T | Promise<T>): Promise<T> {
-    this.#checkOpen();
-    const tx = this.#begin(false, 1, new Effects());
-    try {
-      return await fn(tx);
-    } finally {
-      this.#end(tx);
-    }
-  }
-
-  async update<T>(fn: (tx: Transaction) => T | Promise<T>, options: UpdateOptions = {}): Promise<T> {
-    const effects = new Effects();
-    try {
-      for (let attempt = 1; ; attempt++) {
-        this.#checkWritable();
-        throwIfAborted(options.signal);
-        if (attempt > ATTEMPTS_MAX) {
-          throw unavailable(`the transaction met a conflict in each of ${ATTEMPTS_MAX} runs`, {
-            remedy: 'make changes inside the body through its own transaction only',
-          });
-        }
-        let turn: Turn | undefined;
-        if (attempt > CONFLICTS_MAX) turn = await this.#turns.alone(options.signal);
-        else if (this.#turns.isBlocked(undefined)) await this.#turns.pass(options.signal);
-        try {
-          const outcome = await this.#attempt(fn, attempt, effects, turn, options);
-          if (outcome.done) {
-            turn?.();
-            await this.#settle(outcome.written, outcome.tx, options.durability ?? this.#durability);
-            if (options.background) await this.storage.paced();
-            if (attempt > 1) await effects.undo(attempt);
-            return outcome.result;
-          }
-        } finally {
-          turn?.();
-        }
-      }
-    } catch (error) {
-      await effects.undo();
-      throw error;
-    }
-  }
-
-  /** Not an async function: a synchronous body must have committed when this returns. */
-  #attempt<T>(
-    fn: (tx: Transaction) => T | Promise<T>,
+  protected enter(
     attempt: number,
-    effects: Effects,
-    turn: Turn | undefined,
-    { signal, background }: UpdateOptions,
-  ): Outcome<T> | Promise<Outcome<T>> {
-    this.#checkWritable();
-    const tx = this.#begin(true, attempt, effects, background);
-    let result: T | Promise<T>;
-    try {
-      result = fn(tx);
-      if (!isPromise(result)) return this.#finish(tx, result);
-    } catch (error) {
-      return this.#failed(tx, error);
-    }
-    return this.#awaited(tx, result, turn, signal);
-  }
-
-  async #awaited<T>(
-    tx: EngineTransaction,
-    body: Promise<T>,
-    turn: Turn | undefined,
+    _last: unknown,
     signal: AbortSignal | undefined,
-  ): Promise<Outcome<T>> {
-    try {
-      const result = await body;
-      while (this.#turns.isBlocked(turn)) await this.#turns.pass(signal);
-      throwIfAborted(signal);
-      return this.#finish(tx, result);
-    } catch (error) {
-      return this.#failed(tx, error);
-    }
+  ): Privilege<Written> | undefined | Promise<Privilege<Written> | undefined> {
+    if (attempt > CONFLICTS_MAX) return this.exclusive.begin(signal).then((run) => ({ run, end: run }));
+    return this.exclusive.isBlocked(undefined) ? this.#pass(signal) : undefined;
   }
 
-  #finish<T>(tx: EngineTransaction, result: T): Outcome<T> {
-    this.#checkWritable();
-    if (tx.stale) {
-      this.#end(tx);
-      return { done: false };
-    }
-    return { done: true, result, tx, written: this.#commit(tx) };
+  async #pass(signal: AbortSignal | undefined): Promise<undefined> {
+    while (this.exclusive.isBlocked(undefined)) await this.exclusive.pass(signal);
   }
 
-  /** An error of a body that had read what is no longer true is no error of the body: it runs again. */
-  #failed(tx: EngineTransaction, error: unknown): { done: false } {
-    const stale = this.#closing === undefined && tx.stale;
-    this.#end(tx);
-    if (stale) return { done: false };
-    throw error;
-  }
-
-  #begin(writable: boolean, attempt: number, effects: Effects, background = false): EngineTransaction {
-    const revision = this.#revision;
-    const tx = new EngineTransaction(this, { revision, writable, attempt, effects, background });
+  protected begin(attempt: Attempt): EngineTransaction {
+    const tx = new EngineTransaction(this, attempt);
     this.#active.add(tx);
     return tx;
   }
 
-  #end(tx: EngineTransaction): void {
+  protected end(tx: EngineTransaction): void {
     tx.end();
     this.#active.delete(tx);
   }
 
+  protected override isOutdated(tx: EngineTransaction): boolean {
+    return this.#closing === undefined && tx.isStale;
+  }
+
+  protected conflicted(_tx: EngineTransaction, attempt: number): true {
+    if (attempt < ATTEMPTS_MAX) return true;
+    throw unavailable(`the transaction met a conflict in each of ${ATTEMPTS_MAX} runs`, {
+      remedy: 'make changes inside the body through its own transaction only',
+    });
+  }
+
+  protected durable(written: Written, { durability = this.#durability }: UpdateOptions): Promise<void> {
+    return durability === 'visible' ? written.visible : written.flushed;
+  }
+
+  protected paced(): Promise<void> {
+    return this.storage.paced();
+  }
+
   // ------------------------------------------------------------------------------------------------------- commit
 
-  #commit(tx: EngineTransaction): Written | undefined {
+  protected commit(tx: EngineTransaction): Written {
     if (tx.records.size > 0) this.storage.admit?.(tx.background || tx.takesAway);
     const isNewest = tx.revision === this.#revision;
     const links = tx.linkChanges(isNewest);
-    this.#end(tx);
+    this.end(tx);
     const { records, numbers, droppedCounters } = tx;
-    if (records.size + links.size + numbers.size + droppedCounters.size === 0) return undefined;
+    if (records.size + links.size + numbers.size + droppedCounters.size === 0) return nothingWritten;
     const known = isNewest ? tx.known : nothingKnown;
     const plan = this.#nodes.commit(records.entries(), links, known);
     const commit: Commit = {
@@ -381,25 +307,20 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
     for (const step of lost) this.#nodes.undone(step);
   }
 
-  async #settle(written: Written | undefined, tx: EngineTransaction, durability: Durability): Promise<void> {
-    if (written !== undefined) await (durability === 'visible' ? written.visible : written.flushed);
-    for (const hook of tx.hooks) hook();
-  }
-
   // --------------------------------------------------------------------------------------------------------- rest
 
   feed(since: number, signal?: AbortSignal): AsyncIterable<ChangeSet> {
-    this.#checkOpen();
+    this.checkOpen();
     return this.#feed.since(since, signal);
   }
 
   verifyGraph(): string[] {
-    this.#checkOpen();
+    this.checkOpen();
     return verifyGraph(this.storage, this.graph, this.indexer);
   }
 
   flush(): Promise<void> {
-    this.#checkOpen();
+    this.checkOpen();
     return this.storage.flush();
   }
 
@@ -408,13 +329,13 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
   }
 
   async copyTo(path: string, taken: () => void): Promise<TreeCopy> {
-    this.#checkOpen();
+    this.checkOpen();
     if (this.storage.copyTo !== undefined) return this.storage.copyTo(path, taken);
     throw notImplemented('a store in memory cannot be copied');
   }
 
   stats(): EngineStats {
-    this.#checkOpen();
+    this.checkOpen();
     return {
       records: this.storage.records(),
       fileBytes: this.storage.fileBytes(),
@@ -440,19 +361,19 @@ export class CoreEngine implements Engine, TransactionHost, StorageListener {
     await this.storage.close();
   }
 
-  #checkOpen(): void {
+  protected checkOpen(): void {
     if (this.#closing !== undefined) {
       throw failedPrecondition('the store is closed', { remedy: 'open it again' });
     }
   }
 
-  #checkWritable(): void {
-    this.#checkOpen();
+  protected checkWritable(): void {
+    this.checkOpen();
     if (this.isReadOnly) throw openedReadOnly();
   }
 }
 
 const nothingKnown: ReadonlyMap<Key, Entry | undefined> = new Map();
 
-const isPromise = <T>(value: T | Promise<T>): value is Promise<T> =>
-  typeof value === 'object' && value !== null && typeof (value as Promise<T>).then === 'function';
+const done = Promise.resolve();
+const nothingWritten: Written = { visible: done, flushed: done };

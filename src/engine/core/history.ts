@@ -7,29 +7,39 @@ import { SEPARATOR } from '../schema/keys.js';
 import { type LinkKey, linkPrefix, splitLink } from './storage.js';
 
 /** What a commit replaced. */
-export interface Past {
+export interface BeforeImage {
   readonly revision: number;
   readonly records: ReadonlyMap<Key, Uint8Array | undefined>;
   /** Whether the link was there before. */
   readonly links: ReadonlyMap<LinkKey, boolean>;
 }
 
-/** What a transaction has read. */
+/** Keys and links that a commit changes. */
+export interface Changed {
+  readonly records: { keys(): Iterable<Key> };
+  readonly links: { keys(): Iterable<LinkKey> };
+}
+
+/** What a transaction has read, and whether it was there. */
 export class ReadSet {
-  readonly keys = new Set<Key>();
+  readonly keys = new Map<Key, boolean>();
   /** Everything strictly below. */
   readonly prefixes = new Set<Key>();
-  readonly links = new Set<LinkKey>();
+  readonly links = new Map<LinkKey, boolean>();
   /** All links of one relation of a record, by `linkPrefix`. */
   readonly linkSets = new Set<string>();
 
+  get isEmpty(): boolean {
+    return this.keys.size + this.prefixes.size + this.links.size + this.linkSets.size === 0;
+  }
+
   /** Whether a commit changed anything that was read. */
-  touchedBy(past: Past): boolean {
-    for (const key of past.records.keys()) {
+  touchedBy(changed: Changed): boolean {
+    for (const key of changed.records.keys()) {
       if (this.keys.has(key) || (this.prefixes.size > 0 && this.#underPrefix(key))) return true;
     }
     if (this.links.size === 0 && this.linkSets.size === 0) return false;
-    for (const link of past.links.keys()) {
+    for (const link of changed.links.keys()) {
       if (this.links.has(link)) return true;
       const { from, relation } = splitLink(link);
       if (this.linkSets.has(linkPrefix(from, relation))) return true;
@@ -49,7 +59,7 @@ export class ReadSet {
 export class History {
   /** Revisions of living readers, with how many each has. */
   readonly #readers = new Map<number, number>();
-  #commits: Past[] = [];
+  #commits: BeforeImage[] = [];
 
   get hasReaders(): boolean {
     return this.#readers.size > 0;
@@ -71,17 +81,17 @@ export class History {
     } else if (this.#commits[0] !== undefined && this.#commits[0].revision > revision) {
       // The oldest reader may have left; Math.min over the map is cheap beside keeping images for nobody.
       const oldest = Math.min(...this.#readers.keys());
-      const keep = this.#commits.findIndex((past) => past.revision > oldest);
+      const keep = this.#commits.findIndex((before) => before.revision > oldest);
       this.#commits = keep < 0 ? [] : this.#commits.slice(keep);
     }
   }
 
-  add(past: Past): void {
-    if (this.hasReaders) this.#commits.push(past);
+  add(before: BeforeImage): void {
+    if (this.hasReaders) this.#commits.push(before);
   }
 
   /** Commits newer than a revision, oldest first. */
-  since(revision: number): readonly Past[] {
+  since(revision: number): readonly BeforeImage[] {
     const commits = this.#commits;
     if (commits.length === 0 || commits[0]!.revision > revision) return commits;
     let low = 0;

@@ -1,6 +1,7 @@
 /**
  * One attempt of a transaction (or a view): reads at its revision with its own writes on top, remembers what it read
- * and what it wants written. engine.ts makes one per attempt, commits it and ends it; it is of no use afterwards.
+ * and what it wants written. An engine makes one per attempt (update-loop.ts), commits it and ends it; it is of no use
+ * afterwards. Over etcd it reads the mirror (etcd/transaction.ts).
  */
 import { failedPrecondition, invalidArgument, unavailable } from '../../errors.js';
 import type { Indexer, Key, ScanOptions, Transaction, Value } from '../contract.js';
@@ -31,6 +32,17 @@ export interface TransactionHost {
   readonly counters: Counters;
   /** Grows when commits were lost: what was read before may never have been stored. */
   readonly epoch: number;
+  /** Revision of the newest commit. */
+  readonly revision: number;
+}
+
+/** How a transaction is begun. */
+export interface Attempt {
+  readonly writable: boolean;
+  readonly attempt: number;
+  readonly effects: Effects;
+  /** Its commit can wait. */
+  readonly background: boolean;
 }
 
 export class EngineTransaction implements Transaction {
@@ -44,78 +56,87 @@ export class EngineTransaction implements Transaction {
   readonly #epoch: number;
   #ended = false;
 
-  readonly #reads = new ReadSet();
+  readonly reads = new ReadSet();
   /** What commits newer than this transaction replaced. */
-  readonly #pastRecords: Layer<Uint8Array> = new SortedMap();
-  readonly #pastLinks: Layer<true> = new SortedMap();
+  readonly #replacedRecords: Layer<Uint8Array> = new SortedMap();
+  readonly #replacedLinks: Layer<true> = new SortedMap();
   #absorbed: number;
 
-  readonly #records = new SortedMap<RecordChange>();
-  /** The same writes, as a layer over what is read. */
-  readonly #written: ReadLayer<Uint8Array> = new Written(this.#records);
-  readonly #links: Layer<true> = new SortedMap();
-  /** Whose links change here. */
-  readonly #linked = new Set<Key>();
+  /** What is to be written. */
+  readonly records = new SortedMap<RecordChange>();
+  /** Links that are made (true) or dropped here. */
+  readonly ownLinks: Layer<true> = new SortedMap();
   /** Records deleted here: none of their stored links count. */
-  readonly #wiped = new Set<Key>();
-  readonly #hooks: (() => void)[] = [];
+  readonly wiped = new Set<Key>();
+  readonly droppedCounters = new Set<Key>();
+  /** Highest number handed out here by counter. */
+  readonly numbers = new Map<Key, number>();
+  readonly hooks: (() => void)[] = [];
+  /** Entries as they were read, good while no other commit comes between. */
+  readonly known = new Map<Key, Entry | undefined>();
   /** Whether a record was deleted here. */
   takesAway = false;
-  /** Entries as they were read, good while no other commit comes between. */
-  readonly #known = new Map<Key, Entry | undefined>();
-  /** Links as they were found in the storage; good as long. */
-  readonly #knownLinks = new Map<LinkKey, boolean>();
-  readonly #droppedCounters = new Set<Key>();
-  /** Highest number handed out here by counter. */
-  readonly #numbers = new Map<Key, number>();
 
-  constructor(
-    host: TransactionHost,
-    options: { revision: number; writable: boolean; attempt: number; effects: Effects; background: boolean },
-  ) {
+  /** `records`, as a layer over what is read. */
+  readonly #written: ReadLayer<Uint8Array> = new Written(this.records);
+  /** Whose links change here. */
+  protected readonly linked = new Set<Key>();
+  /** Links as they were found in the storage; good as long as `known`. */
+  readonly #knownLinks = new Map<LinkKey, boolean>();
+
+  constructor(host: TransactionHost, { writable, attempt, effects, background }: Attempt) {
     this.#host = host;
-    this.revision = options.revision;
-    this.writable = options.writable;
-    this.attempt = options.attempt;
-    this.background = options.background;
-    this.#effects = options.effects;
+    this.revision = host.revision;
+    this.writable = writable;
+    this.attempt = attempt;
+    this.background = background;
+    this.#effects = effects;
     this.#epoch = host.epoch;
-    this.#absorbed = options.revision;
-    host.history.enter(options.revision);
+    this.#absorbed = this.revision;
+    host.history.enter(this.revision);
   }
 
   // ------------------------------------------------------------------------------------------------------ reading
 
   get(key: Key): Value | undefined {
-    this.#checkUse();
-    this.#reads.keys.add(key);
-    const own = this.#records.get(key);
+    this.checkUse();
+    const own = this.records.get(key);
     if (own !== undefined) return own.bytes === undefined ? undefined : decodeValue(key, own.bytes);
+    const value = this.stored(key);
+    this.reads.keys.set(key, value !== undefined);
+    return value;
+  }
+
+  /** What was stored under a key at this revision. Not part of what was read. */
+  stored(key: Key): Value | undefined {
     this.#absorb();
-    if (this.#pastRecords.has(key)) {
-      const bytes = this.#pastRecords.get(key);
-      return bytes === undefined ? undefined : decodeValue(key, bytes);
-    }
-    return this.#host.storage.value(key);
+    if (!this.#replacedRecords.has(key)) return this.#host.storage.value(key);
+    const bytes = this.#replacedRecords.get(key);
+    return bytes === undefined ? undefined : decodeValue(key, bytes);
   }
 
   has(key: Key): boolean {
-    this.#checkUse();
-    this.#reads.keys.add(key);
-    const own = this.#records.get(key);
+    this.checkUse();
+    const own = this.records.get(key);
     if (own !== undefined) return own.bytes !== undefined;
+    const isThere = this.#isStored(key);
+    this.reads.keys.set(key, isThere);
+    return isThere;
+  }
+
+  #isStored(key: Key): boolean {
     this.#absorb();
-    if (this.#pastRecords.has(key)) return this.#pastRecords.get(key) !== undefined;
+    if (this.#replacedRecords.has(key)) return this.#replacedRecords.get(key) !== undefined;
     if (!this.writable) return this.#host.storage.has(key);
-    // Who asks mostly writes the record next, and its commit asks for the entry.
+    // A caller that asks mostly writes or deletes the record next, and its commit asks for the entry.
     const entry = this.#host.storage.entry(key);
-    this.#known.set(key, entry);
+    this.known.set(key, entry);
     return entry?.bytes !== undefined;
   }
 
   *scan(prefix: Key, options: ScanOptions = {}): Generator<[Key, Value]> {
-    this.#checkUse();
-    this.#reads.prefixes.add(prefix);
+    this.checkUse();
+    this.reads.prefixes.add(prefix);
     let left = options.limit ?? Number.POSITIVE_INFINITY;
     if (left <= 0) return;
     const storage = this.#host.storage;
@@ -123,21 +144,21 @@ export class EngineTransaction implements Transaction {
       below(prefix),
       options.after,
       (after, limit) => storage.range(prefix, after, limit, copied).entries,
-      () => this.#layers(this.#pastRecords, this.#written),
+      () => this.#layers(this.#replacedRecords, this.#written),
     );
     for (const [key, bytes] of entries) {
-      this.#checkUse();
+      this.checkUse();
       yield [key, decodeValue(key, bytes)];
       if (--left <= 0) return;
     }
   }
 
   *links(from: Key, relation: string): Generator<Key> {
-    this.#checkUse();
+    this.checkUse();
     const prefix = linkPrefix(from, relation);
-    this.#reads.linkSets.add(prefix);
+    this.reads.linkSets.add(prefix);
     for (const [link] of this.#linkEntries(prefix, from)) {
-      this.#checkUse();
+      this.checkUse();
       yield splitLink(link).to;
     }
   }
@@ -148,13 +169,18 @@ export class EngineTransaction implements Transaction {
   }
 
   hasLink(from: Key, relation: string, to: Key): boolean {
-    this.#checkUse();
+    this.checkUse();
     const link = linkPrefix(from, relation) + to;
-    this.#reads.links.add(link);
-    if (this.#links.has(link)) return this.#links.get(link) !== undefined;
-    if (this.#wiped.has(from)) return false;
+    if (this.ownLinks.has(link)) return this.ownLinks.get(link) !== undefined;
+    if (this.wiped.has(from)) return false;
+    const isThere = this.#isLinkStored(link);
+    this.reads.links.set(link, isThere);
+    return isThere;
+  }
+
+  #isLinkStored(link: LinkKey): boolean {
     this.#absorb();
-    if (this.#pastLinks.has(link)) return this.#pastLinks.get(link) !== undefined;
+    if (this.#replacedLinks.has(link)) return this.#replacedLinks.get(link) !== undefined;
     const stored = this.#host.storage.hasLink(link);
     this.#knownLinks.set(link, stored);
     return stored;
@@ -162,41 +188,41 @@ export class EngineTransaction implements Transaction {
 
   #linkEntries(prefix: string, from: Key): Generator<[LinkKey, true]> {
     const storage = this.#host.storage;
-    const wiped = this.#wiped.has(from);
+    const wiped = this.wiped.has(from);
     return layered<true>(
       prefix,
       undefined,
       (after, limit) => (wiped ? [] : storage.linkRange(prefix, after, limit).map((link) => [link, true])),
-      () => (wiped ? [this.#links] : this.#layers(this.#pastLinks, this.#links)),
+      () => (wiped ? [this.ownLinks] : this.#layers(this.#replacedLinks, this.ownLinks)),
     );
   }
 
-  #layers<V>(past: Layer<V>, own: ReadLayer<V>): ReadLayer<V>[] {
+  #layers<V>(replaced: Layer<V>, own: ReadLayer<V>): ReadLayer<V>[] {
     this.#absorb();
-    return [past, own];
+    return [replaced, own];
   }
 
-  /** Takes in what newer commits replaced; the oldest of them tells what stood here at our revision. */
+  /** Takes in what newer commits replaced; the oldest of them has what stood here at our revision. */
   #absorb(): void {
-    for (const past of this.#host.history.since(this.#absorbed)) {
-      for (const [key, bytes] of past.records) {
-        if (!this.#pastRecords.has(key)) this.#pastRecords.set(key, bytes);
+    for (const before of this.#host.history.since(this.#absorbed)) {
+      for (const [key, bytes] of before.records) {
+        if (!this.#replacedRecords.has(key)) this.#replacedRecords.set(key, bytes);
       }
-      for (const [link, present] of past.links) {
-        if (!this.#pastLinks.has(link)) this.#pastLinks.set(link, present ? true : undefined);
+      for (const [link, present] of before.links) {
+        if (!this.#replacedLinks.has(link)) this.#replacedLinks.set(link, present ? true : undefined);
       }
-      this.#absorbed = past.revision;
+      this.#absorbed = before.revision;
     }
   }
 
   // ------------------------------------------------------------------------------------------------------ writing
 
   put(key: Key, value: Value): void {
-    this.#checkWrite();
+    this.checkWrite();
     checkKey(key);
-    const before = this.#records.get(key);
+    const before = this.records.get(key);
     const bytes = encodeValue(key, value);
-    this.#records.set(key, {
+    this.records.set(key, {
       bytes,
       adjacency: this.#host.indexer.node(key, value),
       recreated: before !== undefined && (before.recreated || before.bytes === undefined),
@@ -204,51 +230,42 @@ export class EngineTransaction implements Transaction {
   }
 
   delete(key: Key): boolean {
-    this.#checkWrite();
-    const existed = this.#existsForDelete(key);
+    this.checkWrite();
+    const existed = this.has(key);
     this.#wipeLinks(key);
     if (!existed) return false;
-    this.#records.set(key, DELETED);
+    this.records.set(key, DELETED);
     this.takesAway = true;
     return true;
   }
 
-  /** As `has`, but reads the whole entry, which the commit will ask for. */
-  #existsForDelete(key: Key): boolean {
-    if (this.#records.has(key) || this.#host.history.since(this.revision).length > 0) return this.has(key);
-    this.#reads.keys.add(key);
-    const entry = this.#host.storage.entry(key);
-    this.#known.set(key, entry);
-    return entry?.bytes !== undefined;
-  }
-
   #wipeLinks(from: Key): void {
-    this.#wiped.add(from);
-    if (!this.#linked.has(from)) return;
+    this.wiped.add(from);
+    if (!this.linked.has(from)) return;
     const prefix = linksPrefix(from);
     const own: LinkKey[] = [];
-    for (const [link] of this.#links.from(prefix)) {
+    for (const [link] of this.ownLinks.from(prefix)) {
       if (!link.startsWith(prefix)) break;
       own.push(link);
     }
-    for (const link of own) this.#links.delete(link);
+    for (const link of own) this.ownLinks.delete(link);
   }
 
   link(from: Key, relation: string, to: Key): boolean {
-    this.#checkWrite();
+    this.checkWrite();
     checkKey(from);
     checkKey(to);
     if (this.hasLink(from, relation, to)) return false;
-    this.#links.set(linkPrefix(from, relation) + to, true);
-    this.#linked.add(from);
+    this.ownLinks.set(linkPrefix(from, relation) + to, true);
+    this.linked.add(from);
     return true;
   }
 
   unlink(from: Key, relation: string, to: Key): boolean {
-    this.#checkWrite();
+    this.checkWrite();
     if (!this.hasLink(from, relation, to)) return false;
-    this.#links.set(linkPrefix(from, relation) + to, undefined);
-    this.#linked.add(from);
+    this.ownLinks.set(linkPrefix(from, relation) + to, undefined);
+    this.linked.add(from);
     return true;
   }
 
@@ -258,68 +275,52 @@ export class EngineTransaction implements Transaction {
       this.unlink(from, relation, to);
       return;
     }
-    this.#checkWrite();
+    this.checkWrite();
     const link = linkPrefix(from, relation) + to;
-    this.#links.set(link, undefined);
-    this.#linked.add(from);
+    this.ownLinks.set(link, undefined);
+    this.linked.add(from);
     this.#knownLinks.set(link, true);
   }
 
   next(counter: Key): number {
-    this.#checkWrite();
+    this.checkWrite();
     checkKey(counter);
     const number = this.#host.counters.next(counter);
-    this.#numbers.set(counter, number);
+    this.numbers.set(counter, number);
     return number;
   }
 
   dropCounters(prefix: Key): void {
-    this.#checkWrite();
-    this.#droppedCounters.add(prefix);
-    for (const counter of this.#numbers.keys()) {
-      if (counter === prefix || counter.startsWith(below(prefix))) this.#numbers.delete(counter);
+    this.checkWrite();
+    this.droppedCounters.add(prefix);
+    for (const counter of this.numbers.keys()) {
+      if (counter === prefix || counter.startsWith(below(prefix))) this.numbers.delete(counter);
     }
   }
 
   once<T>(name: string, effect: () => Promise<T>, undo?: (result: T) => Promise<void>): Promise<T> {
-    this.#checkUse();
+    this.checkUse();
     return this.#effects.once(this.attempt, name, effect, undo);
   }
 
   onCommit(hook: () => void): void {
-    this.#checkUse();
-    this.#hooks.push(hook);
+    this.checkUse();
+    this.hooks.push(hook);
   }
 
-  // -------------------------------------------------------------------------------------------------- for engine.ts
+  // ----------------------------------------------------------------------------------------------- for the engines
 
   /** Whether anything read here has changed since; then its outcome means nothing. */
-  get stale(): boolean {
+  get isStale(): boolean {
     if (this.#epoch !== this.#host.epoch) return true;
-    return this.#host.history.since(this.revision).some((past) => this.#reads.touchedBy(past));
-  }
-
-  get records(): SortedMap<RecordChange> {
-    return this.#records;
-  }
-  get known(): ReadonlyMap<Key, Entry | undefined> {
-    return this.#known;
-  }
-  get numbers(): ReadonlyMap<Key, number> {
-    return this.#numbers;
-  }
-  get droppedCounters(): ReadonlySet<Key> {
-    return this.#droppedCounters;
-  }
-  get hooks(): readonly (() => void)[] {
-    return this.#hooks;
+    return this.#host.history.since(this.revision).some((before) => this.reads.touchedBy(before));
   }
 
   /** The links that change, against the newest state; `isNewest`: this transaction has seen that. */
   linkChanges(isNewest: boolean): Map<LinkKey, boolean> {
     const changes = new Map<LinkKey, boolean>();
     const storage = this.#host.storage;
-    for (const from of this.#wiped) {
+    for (const from of this.wiped) {
       if (!this.#mayOwnLinks(from, isNewest)) continue;
       const prefix = linksPrefix(from);
       for (let after: LinkKey | undefined; ; ) {
@@ -329,7 +330,7 @@ export class EngineTransaction implements Transaction {
         after = links[links.length - 1];
       }
     }
-    for (const [link, present] of this.#links.entries()) {
+    for (const [link, present] of this.ownLinks.entries()) {
       const wanted = present === true;
       const stored = (isNewest ? this.#knownLinks.get(link) : undefined) ?? storage.hasLink(link);
       if (stored === wanted) changes.delete(link);
@@ -341,7 +342,7 @@ export class EngineTransaction implements Transaction {
   #mayOwnLinks(from: Key, isNewest: boolean): boolean {
     const { indexer, graph, storage } = this.#host;
     if (indexer.mayOwnLinks === undefined) return true;
-    const known = isNewest ? this.#known.get(from) : undefined;
+    const known = isNewest ? this.known.get(from) : undefined;
     const id = known === undefined ? storage.idOf(from) : known.id;
     return indexer.mayOwnLinks(from, id === undefined || id === NO_ID ? 0 : graph.inDegreeOf(id));
   }
@@ -352,7 +353,7 @@ export class EngineTransaction implements Transaction {
     this.#host.history.leave(this.revision);
   }
 
-  #checkUse(): void {
+  protected checkUse(): void {
     if (this.#ended) {
       throw failedPrecondition('the transaction has ended', { remedy: 'begin a new one' });
     }
@@ -361,8 +362,8 @@ export class EngineTransaction implements Transaction {
     }
   }
 
-  #checkWrite(): void {
-    this.#checkUse();
+  protected checkWrite(): void {
+    this.checkUse();
     if (!this.writable) {
       throw failedPrecondition('the transaction is read-only', { remedy: 'use update instead of view' });
     }
@@ -388,7 +389,7 @@ class Written implements ReadLayer<Uint8Array> {
 }
 
 /** A key that engines can store: non-empty components of well-formed text. */
-function checkKey(key: Key): void {
+export function checkKey(key: Key): void {
   if (key === '' || key.startsWith('\0') || key.endsWith('\0') || key.includes('\0\0')) {
     throw invalidArgument(`key ${printable(key)} has an empty component`, { object: key });
   }

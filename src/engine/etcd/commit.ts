@@ -33,11 +33,11 @@ const BATCH_BYTES = 512 * 1024;
 /** A unit that was decided and is not applied after so long is finished by whoever waits. */
 const HELP_AFTER_MS = 1_500;
 
-/** The gate, put up for one transaction. */
-export interface Hold {
+/** The gate, closed for one transaction. */
+export interface ClosedGate {
   readonly revision: number;
-  /** Takes it down, if it is there still. */
-  release(): Promise<void>;
+  /** Opens it, unless its commit has done so. */
+  open(): Promise<void>;
 }
 
 export interface CommitterParts extends PlanParts {
@@ -68,14 +68,14 @@ export class Committer {
   }
 
   /**
-   * The revision of the commit; undefined: a conflict, run again. `isStale` asks the mirror; `hold` is the gate, when
-   * this host has put it up for the transaction.
+   * The revision of the commit; undefined: a conflict, run again. `isStale` asks the mirror; `closed` is the gate, when
+   * this host has closed it for the transaction.
    */
   async commit(
     tx: EtcdTransaction,
     isStale: () => boolean,
     signal: AbortSignal | undefined,
-    hold?: Hold,
+    closed?: ClosedGate,
   ): Promise<number | undefined> {
     const plan = await planCommit(this.#parts, tx);
     const compares = tx.readsGraph && !this.fencing ? [] : [...plan.compares];
@@ -87,30 +87,30 @@ export class Committer {
     // Beside these: the slot and perhaps the gate; the gate and the host's key among the conditions.
     const fits = ops.length + extra.length + 2 <= OPS_MAX && compares.length + 2 <= OPS_MAX;
     if (fits && plan.bytes <= BYTES_MAX)
-      return this.#commitAtOnce(tx, plan, compares, [...ops, ...extra], signal, hold);
-    await hold?.release();
+      return this.#commitAtOnce(tx, plan, compares, [...ops, ...extra], signal, closed);
+    await closed?.open();
     return this.#commitUnit(tx, plan, extra, isStale, signal);
   }
 
   /**
-   * Puts the gate up for one transaction that kept losing to others, and brings the mirror up to it: what is read from
-   * then on stays true until `release`, or until this host's session ends. For short bodies only.
+   * Closes the gate for one transaction that kept losing to others, and brings the mirror up to it: what is read from
+   * then on stays true until it is opened, or until this host's session ends. For short bodies only.
    */
-  async hold(signal: AbortSignal | undefined): Promise<Hold | undefined> {
+  async closeGate(signal: AbortSignal | undefined): Promise<ClosedGate | undefined> {
     const session = await this.#session.current();
-    const revision = await this.#openGate(this.#newId(), 0, session, signal);
+    const revision = await this.#putGate(this.#newId(), 0, session, signal);
     if (revision === undefined) return undefined;
-    const release = async (): Promise<void> => {
+    const open = async (): Promise<void> => {
       const own: Compare = { key: Sys.gate, is: 'modified at', revision };
       await this.#insist([own], [{ del: Sys.gate }]).catch(() => undefined);
     };
     try {
       await this.#mirror.reach(revision, signal);
     } catch (error) {
-      await release();
+      await open();
       throw error;
     }
-    return { revision, release };
+    return { revision, open };
   }
 
   /** The gate as etcd has it, waited for until it is gone; finishes a unit whose host does not. */
@@ -146,7 +146,7 @@ export class Committer {
     compares: readonly Compare[],
     ops: readonly Op[],
     signal: AbortSignal | undefined,
-    hold: Hold | undefined,
+    closed: ClosedGate | undefined,
   ): Promise<number | undefined> {
     const session = await this.#session.current();
     const slot = this.#takeSlot();
@@ -156,14 +156,14 @@ export class Committer {
       const note: Op = { put: slotKey, value: noteText(id, tx, plan, this.fencing ? plan.gone : 0) };
       const isFenced = this.fencing || !tx.readsGraph;
       const gate: Compare =
-        hold === undefined
+        closed === undefined
           ? { key: Sys.gate, is: 'absent' }
-          : { key: Sys.gate, is: 'modified at', revision: hold.revision };
+          : { key: Sys.gate, is: 'modified at', revision: closed.revision };
       const fences = isFenced ? [gate, hostCompare(this.#client, session)] : [];
-      const down: Op[] = hold === undefined ? [] : [{ del: Sys.gate }];
+      const down: Op[] = closed === undefined ? [] : [{ del: Sys.gate }];
       const result = await this.#decide(id, slot, [...compares, ...fences], [...ops, note, ...down]);
       if (typeof result === 'number') return result;
-      if (result !== undefined) await this.#refused(result, session, signal, hold);
+      if (result !== undefined) await this.#refused(result, session, signal, closed);
       return undefined;
     } finally {
       this.#slots.delete(slot);
@@ -248,12 +248,12 @@ export class Committer {
     { gets }: TxnResult,
     session: SessionState,
     signal: AbortSignal | undefined,
-    hold: Hold | undefined,
+    closed: ClosedGate | undefined,
   ): Promise<void> {
     const [gate, host, newest] = gets;
     if (host?.[0] !== undefined) this.#session.checkOwn(host[0]);
     if (host?.[0]?.mod !== session.fence) this.#session.expired(session.fence);
-    if (gate?.[0] !== undefined && gate[0].mod !== hold?.revision) await this.passGate(signal);
+    if (gate?.[0] !== undefined && gate[0].mod !== closed?.revision) await this.passGate(signal);
     await this.#mirror.reach(newest?.[0]?.mod ?? 0, signal);
   }
 
@@ -309,7 +309,7 @@ export class Committer {
     let applied = false;
     try {
       const session = await this.#session.current();
-      opened = await this.#openGate(id, chunks.length, session, signal);
+      opened = await this.#putGate(id, chunks.length, session, signal);
       if (opened === undefined) return undefined;
       await this.#mirror.reach(opened, signal);
       if (isStale()) return undefined;
@@ -334,7 +334,7 @@ export class Committer {
   }
 
   /** Puts the gate up; its revision, or undefined when the session has ended. */
-  async #openGate(
+  async #putGate(
     id: string,
     chunks: number,
     session: SessionState,

@@ -10,31 +10,40 @@
  * loading it again.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { failedPrecondition, OutcomeUnknown, throwIfAborted, unavailable } from '../../errors.js';
+import { type EbbtideError, failedPrecondition, invalidArgument, unavailable } from '../../errors.js';
+import { formatTimestamp, now } from '../../model/time.js';
 import type {
   ChangeSet,
   Engine,
   EngineStats,
-  Indexer,
+  GetOptions,
   Key,
   ReadValue,
+  Remover,
   ScanOptions,
-  Transaction,
-  UpdateOptions,
+  SharedTree,
+  SharedTreeListener,
+  TreeHost,
+  Unlock,
   Value,
 } from '../contract.js';
-import { Effects } from '../core/effects.js';
-import type { Past } from '../core/history.js';
-import { type Turn, Turns } from '../core/turns.js';
+import type { CoreEngine } from '../core/engine.js';
+import type { EndRun } from '../core/exclusive.js';
+import type { Changed } from '../core/history.js';
+import type { Attempt } from '../core/transaction.js';
+import { type Body, type Privilege, UpdateLoop } from '../core/update-loop.js';
 import type { GraphCore } from '../graph.js';
 import type { EtcdClient } from './client.js';
-import type { Committer, Hold } from './commit.js';
+import type { ClosedGate, Committer } from './commit.js';
 import { Confirmation } from './confirmation.js';
 import type { Counters } from './counters.js';
-import type { Layout } from './layout.js';
-import { EtcdLocks, type Fence } from './locks.js';
+import { forgetHost } from './forget-host.js';
+import { LAST, type Layout, rawName } from './layout.js';
+import { EtcdLocks, fenceOf } from './locks.js';
+import { knownHosts } from './members.js';
 import type { Mirror } from './mirror.js';
 import { notedGraph } from './noted-graph.js';
+import { EtcdRawKeys } from './raw-keys.js';
 import type { Session } from './session.js';
 import { EtcdTransaction } from './transaction.js';
 
@@ -42,7 +51,7 @@ import { EtcdTransaction } from './transaction.js';
 const CONFLICTS_MAX = 4;
 /** Conflicts after which the commits of all hosts wait for a transaction, while its body runs no longer than a moment. */
 const CONFLICTS_ALONE_MAX = 10;
-const HOLD_MS_MAX = 1_000;
+const GATE_MS_MAX = 1_000;
 const ATTEMPTS_MAX = 16;
 /** A removal of garbage conflicts with every new reference anywhere: it is patient instead of failing. */
 const GARBAGE_ATTEMPTS_MAX = 100;
@@ -51,19 +60,6 @@ const PAUSE_MS = 2;
 /** What work that can wait leaves to others between two commits. */
 const BACKGROUND_PAUSE_MS = 3;
 
-/** Who removed records; `unknown`: no commit of any host, or one that this host missed. */
-export type Remover = 'this host' | 'another host' | 'unknown';
-
-/** Told what other hosts do. */
-export interface ClusterListener {
-  /** Records that a commit removes, before they go. */
-  removing(keys: readonly Key[], by: Remover): void;
-  /** Users of another host deleted something. */
-  remoteDeletions(count: number): void;
-  /** A host has finished a collection. */
-  collected(): void;
-}
-
 export interface EtcdEngineParts {
   client: EtcdClient;
   layout: Layout;
@@ -71,55 +67,52 @@ export interface EtcdEngineParts {
   session: Session;
   counters: Counters;
   committer: Committer;
-  indexer: Indexer;
   graph: GraphCore;
 }
 
-type Outcome<T> =
-  | { done: true; result: T; tx: EtcdTransaction; committed: boolean }
-  | { done: false; tx: EtcdTransaction };
-
-/** With what privileges an attempt runs. */
-interface Right {
-  readonly turn: Turn | undefined;
-  readonly hold: Hold | undefined;
-  readonly signal: AbortSignal | undefined;
+/** What an attempt may do while others wait. */
+interface Right extends Privilege<boolean> {
+  /** Set: the commits of all hosts wait. */
+  readonly gate: ClosedGate | undefined;
 }
 
-export class EtcdEngine implements Engine {
+export class EtcdEngine extends UpdateLoop<EtcdTransaction, boolean, Right> implements Engine, SharedTree {
   readonly kind = 'etcd';
+  readonly shared: SharedTree = this;
+  readonly hostId: string;
+  readonly backendId: string;
   readonly graph: GraphCore;
   readonly locks: EtcdLocks;
   readonly client: EtcdClient;
   readonly layout: Layout;
-  /** For this room and cluster-hosts.ts. */
   readonly committer: Committer;
+  readonly #rawKeys: EtcdRawKeys;
   readonly #mirror: Mirror;
-  readonly #embedded: Engine;
+  readonly #embedded: CoreEngine;
   readonly #session: Session;
   readonly #confirmation: Confirmation;
   readonly #counters: Counters;
-  readonly #indexer: Indexer;
-  readonly #turns = new Turns();
   /** The transaction whose body runs in this very turn. */
   #running: EtcdTransaction | undefined;
   /** Commits on their way, with what they change. */
-  readonly #committing = new Map<Promise<unknown>, Past>();
+  readonly #committing = new Map<Promise<unknown>, Changed>();
   #closing: Promise<void> | undefined;
   #missedRemovals = false;
-  /** The host whose own leases are meant by a lease's id; undefined: leases are shared. Set before use, by src/open.ts. */
   leaseScope: string | undefined;
 
   constructor(parts: EtcdEngineParts) {
+    super();
     this.client = parts.client;
+    this.hostId = parts.client.settings.hostId;
+    this.backendId = parts.client.settings.backendId;
     this.layout = parts.layout;
+    this.#rawKeys = new EtcdRawKeys(parts.client, parts.layout);
     this.#mirror = parts.mirror;
     this.#embedded = parts.mirror.engine;
     this.#session = parts.session;
-    this.#confirmation = new Confirmation(parts.client, parts.mirror, () => this.#checkOpen());
+    this.#confirmation = new Confirmation(parts.client, parts.mirror, () => this.checkOpen());
     this.#counters = parts.counters;
     this.committer = parts.committer;
-    this.#indexer = parts.indexer;
     this.locks = new EtcdLocks(parts.client, parts.session);
     this.graph = notedGraph(parts.graph, () => {
       if (this.#running !== undefined) this.#running.readsGraph = true;
@@ -130,9 +123,8 @@ export class EtcdEngine implements Engine {
     this.listen({ removing: missed, remoteDeletions() {}, collected() {} });
   }
 
-  /** One listener, told from now on. */
-  listen(listener: ClusterListener): void {
-    const { hostId } = this.client.settings;
+  listen(listener: SharedTreeListener): void {
+    const { hostId } = this;
     this.#mirror.listener = {
       removing: (host, keys) => {
         if (host === undefined) listener.removing(keys, 'unknown');
@@ -202,10 +194,6 @@ export class EtcdEngine implements Engine {
     return this.#embedded.mightBeReferenced(prefixes, leaves);
   }
 
-  /**
-   * Resolves when the mirror holds everything that any host had committed when this was called. Unavailable when
-   * etcd cannot say.
-   */
   confirm(): Promise<void> {
     return this.#confirmation.confirm();
   }
@@ -217,66 +205,100 @@ export class EtcdEngine implements Engine {
 
   // ------------------------------------------------------------------------------------------------ transactions
 
-  async view<T>(fn: (tx: Transaction) => T | Promise<T>): Promise<T> {
-    this.#checkOpen();
+  override async view<T>(fn: Body<T>): Promise<T> {
+    this.checkOpen();
     await this.fresh();
     await this.#mirror.ready();
-    const { leaseScope } = this;
-    return this.#embedded.view((tx) => fn(Object.assign(tx, { leaseScope })));
+    return super.view(fn);
   }
 
-  async update<T>(fn: (tx: Transaction) => T | Promise<T>, options: UpdateOptions = {}): Promise<T> {
-    const effects = new Effects();
-    const { signal } = options;
-    let last: EtcdTransaction | undefined;
+  protected async enter(
+    attempt: number,
+    last: EtcdTransaction | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<Right | undefined> {
+    let run: EndRun | undefined;
+    let gate: ClosedGate | undefined;
+    let limit: NodeJS.Timeout | undefined;
+    const end = async (committed: boolean | undefined): Promise<void> => {
+      clearTimeout(limit);
+      run?.();
+      // The commit has opened it.
+      if (committed !== true) await gate?.open();
+    };
     try {
-      for (let attempt = 1; ; attempt++) {
-        this.#checkOpen();
-        throwIfAborted(signal);
-        let turn: Turn | undefined;
-        let hold: Hold | undefined;
-        let limit: NodeJS.Timeout | undefined;
-        try {
-          if (last?.readsGraph) {
-            // No writer of this host waits for it; after many conflicts all hosts do, for the moment of one commit.
-            if (attempt > GARBAGE_CONFLICTS_MAX) hold = await this.committer.hold(signal);
-          } else if (attempt > CONFLICTS_MAX) {
-            turn = await this.#turns.alone(signal);
-            await Promise.allSettled(this.#committing.keys());
-            if (attempt > CONFLICTS_ALONE_MAX) {
-              hold = await this.committer.hold(signal);
-              // The body may wait for something: then the others go on, and it runs again.
-              limit = setTimeout(() => void hold?.release(), HOLD_MS_MAX);
-            }
-          } else if (this.#turns.isBlocked(undefined)) await this.#turns.pass(signal);
-          // Never synchronous: a caller that goes on at once must not take the commit for done.
-          await this.#mirror.ready();
-          const outcome = await this.#attempt(fn, attempt, effects, { turn, hold, signal });
-          if (!outcome.done || !outcome.committed) await hold?.release();
-          last = outcome.tx;
-          if (outcome.done) {
-            turn?.();
-            for (const hook of outcome.tx.hooks) hook();
-            if (options.background && outcome.committed) await sleep(BACKGROUND_PAUSE_MS);
-            if (attempt > 1) await effects.undo(attempt);
-            return outcome.result;
-          }
-          await this.#conflicted(attempt, outcome.tx);
-        } catch (error) {
-          await hold?.release();
-          throw error;
-        } finally {
-          clearTimeout(limit);
-          turn?.();
+      if (last?.readsGraph) {
+        // No writer of this host waits for it; after many conflicts all hosts do, for the moment of one commit.
+        if (attempt > GARBAGE_CONFLICTS_MAX) gate = await this.committer.closeGate(signal);
+      } else if (attempt > CONFLICTS_MAX) {
+        run = await this.exclusive.begin(signal);
+        await Promise.allSettled(this.#committing.keys());
+        if (attempt > CONFLICTS_ALONE_MAX) {
+          gate = await this.committer.closeGate(signal);
+          // The body may wait for something: then the others go on, and it runs again.
+          limit = setTimeout(() => void gate?.open(), GATE_MS_MAX);
         }
-      }
+      } else while (this.exclusive.isBlocked(undefined)) await this.exclusive.pass(signal);
+      // Never synchronous: a caller that goes on at once must not take the commit for done.
+      await this.#mirror.ready();
     } catch (error) {
-      if (!(error instanceof OutcomeUnknown)) await effects.undo();
+      await end(undefined);
       throw error;
+    }
+    return run === undefined && gate === undefined ? undefined : { run, gate, end };
+  }
+
+  protected begin(attempt: Attempt): EtcdTransaction {
+    return new EtcdTransaction(this.#embedded, attempt, {
+      counters: this.#counters,
+      etcdRevision: this.#mirror.revision,
+      mirrorEpoch: this.#mirror.epoch,
+      leaseScope: this.leaseScope,
+      checkOpen: () => this.checkOpen(),
+    });
+  }
+
+  protected end(tx: EtcdTransaction): void {
+    tx.end();
+  }
+
+  protected override run<T>(fn: Body<T>, tx: EtcdTransaction): T | Promise<T> {
+    const outer = this.#running;
+    this.#running = tx;
+    try {
+      return fn(tx);
+    } finally {
+      this.#running = outer;
     }
   }
 
-  async #conflicted(attempt: number, tx: EtcdTransaction): Promise<void> {
+  /** Behind a closed gate nobody may be waited for: they wait for it themselves. */
+  protected override isBlocked(right: Right | undefined): boolean {
+    return right?.gate === undefined && super.isBlocked(right);
+  }
+
+  /** One that has no number for a counter runs again, even if its body went on without. */
+  protected override isStale(tx: EtcdTransaction): boolean {
+    if (tx.needs !== undefined || tx.mirrorEpoch !== this.#mirror.epoch || this.#mirror.isLoading)
+      return true;
+    return tx.isStale;
+  }
+
+  protected override async isOutdated(tx: EtcdTransaction): Promise<boolean> {
+    if (tx.needs !== undefined) return true;
+    if (this.#closing !== undefined) return false;
+    if (this.isStale(tx)) return true;
+    if (tx.reads.isEmpty) return false;
+    await this.fresh();
+    return this.isStale(tx);
+  }
+
+  protected async conflicted(tx: EtcdTransaction, attempt: number): Promise<boolean> {
+    await this.committer.checkGuards(tx);
+    if (tx.needs !== undefined) {
+      await this.#counters.reserve(tx.needs);
+      return false;
+    }
     if (attempt >= (tx.readsGraph ? GARBAGE_ATTEMPTS_MAX : ATTEMPTS_MAX)) {
       throw unavailable(`the transaction met a conflict in each of ${attempt} runs`, {
         remedy: 'try again when the other hosts write less, or make the transaction smaller',
@@ -287,87 +309,7 @@ export class EtcdEngine implements Engine {
     // A refused removal has cost etcd as much as a write: writers shall not wait behind one after the other.
     if (tx.readsGraph) await sleep(BACKGROUND_PAUSE_MS);
     else if (attempt > 1) await sleep((1 + Math.random()) * PAUSE_MS * Math.min(attempt, 8));
-  }
-
-  async #attempt<T>(
-    fn: (tx: Transaction) => T | Promise<T>,
-    attempt: number,
-    effects: Effects,
-    right: Right,
-  ): Promise<Outcome<T>> {
-    for (;;) {
-      const outcome = await this.#run(fn, attempt, effects, right);
-      if (outcome.done) return outcome;
-      await this.committer.checkGuards(outcome.tx);
-      if (outcome.tx.needs === undefined) return outcome;
-      await this.#counters.reserve(outcome.tx.needs);
-    }
-  }
-
-  /** Runs the body once over the mirror as it is, and commits what it wrote. */
-  #run<T>(
-    fn: (tx: Transaction) => T | Promise<T>,
-    attempt: number,
-    effects: Effects,
-    { turn, hold, signal }: Right,
-  ): Promise<Outcome<T>> {
-    return this.#embedded.view(async (view) => {
-      const { history } = this.#mirror;
-      const tx = new EtcdTransaction({
-        view,
-        indexer: this.#indexer,
-        effects,
-        counters: this.#counters,
-        attempt,
-        etcdRevision: this.#mirror.revision,
-        epoch: this.epoch,
-        leaseScope: this.leaseScope,
-        isClosed: () => this.#closing !== undefined,
-      });
-      history.enter(view.revision);
-      try {
-        let result: T;
-        try {
-          result = await this.#body(fn, tx);
-        } catch (error) {
-          if (tx.needs !== undefined || (await this.#isOfThePast(tx))) return { done: false, tx };
-          throw error;
-        }
-        // A body that went on after it was refused a number has no number.
-        if (tx.needs !== undefined) return { done: false, tx };
-        // Under the gate nobody may be waited for: they wait for it themselves.
-        while (hold === undefined && this.#turns.isBlocked(turn)) await this.#turns.pass(signal);
-        throwIfAborted(signal);
-        this.#checkOpen();
-        if (hold === undefined) await this.#afterRivals(tx);
-        if (this.#isStale(tx)) return { done: false, tx };
-        const committed = await this.#commit(tx, signal, hold);
-        return committed === undefined ? { done: false, tx } : { done: true, result, tx, committed };
-      } finally {
-        tx.end();
-        history.leave(view.revision);
-      }
-    });
-  }
-
-  #body<T>(fn: (tx: Transaction) => T | Promise<T>, tx: EtcdTransaction): T | Promise<T> {
-    const outer = this.#running;
-    this.#running = tx;
-    try {
-      return fn(tx);
-    } finally {
-      this.#running = outer;
-    }
-  }
-
-  /** An error of a body that had read what is no longer true is no error of the body: it runs again. */
-  async #isOfThePast(tx: EtcdTransaction): Promise<boolean> {
-    if (this.#closing !== undefined) return false;
-    if (this.#isStale(tx)) return true;
-    const { keys, prefixes, links, linkSets } = tx.reads;
-    if (keys.size + prefixes.size + links.size + linkSets.size === 0) return false;
-    await this.fresh();
-    return this.#isStale(tx);
+    return true;
   }
 
   /** Waits for commits of this host that would make this one fail: cheaper than being refused by etcd. */
@@ -375,24 +317,21 @@ export class EtcdEngine implements Engine {
     for (const [committing, rival] of this.#committing) {
       if (!tx.reads.touchedBy(rival)) continue;
       await committing.catch(() => undefined);
-      if (this.#isStale(tx)) return;
+      if (this.isStale(tx)) return;
     }
   }
 
-  #isStale(tx: EtcdTransaction): boolean {
-    if (tx.epoch !== this.epoch || this.#mirror.isLoading) return true;
-    return this.#mirror.history.since(tx.revision).some((past) => tx.reads.touchedBy(past));
-  }
-
   /** Whether anything was written; undefined: a conflict. */
-  async #commit(
+  protected async commit(
     tx: EtcdTransaction,
+    right: Right | undefined,
     signal: AbortSignal | undefined,
-    hold: Hold | undefined,
   ): Promise<boolean | undefined> {
+    if (right?.gate === undefined) await this.#afterRivals(tx);
+    if (this.isStale(tx)) return undefined;
     if (tx.isEmpty) {
       await this.fresh();
-      if (this.#isStale(tx)) return undefined;
+      if (this.isStale(tx)) return undefined;
       await this.committer.checkGuards(tx);
       return false;
     }
@@ -402,14 +341,14 @@ export class EtcdEngine implements Engine {
         remedy: 'repair or delete the key with etcdctl',
       });
     }
-    const committing = this.committer.commit(tx, () => this.#isStale(tx), signal, hold);
+    const committing = this.committer.commit(tx, () => this.isStale(tx), signal, right?.gate);
     const shown = committing.then(async (revision) => {
       if (revision === undefined) return undefined;
       for (const prefix of tx.droppedCounters) this.#counters.forget(prefix);
       await this.#mirror.reach(revision);
       return true;
     });
-    this.#committing.set(shown, tx.changes);
+    this.#committing.set(shown, { records: tx.records, links: tx.ownLinks });
     try {
       return await shown;
     } finally {
@@ -417,9 +356,40 @@ export class EtcdEngine implements Engine {
     }
   }
 
-  /** What removals of garbage must find in etcd from now on: the collecting host's lock. */
-  fenceGarbage(fence: Fence | undefined): void {
-    this.committer.fence = fence;
+  /** A commit that is decided in etcd is durable. */
+  protected async durable(): Promise<void> {}
+
+  protected async paced(committed: boolean): Promise<void> {
+    if (committed) await sleep(BACKGROUND_PAUSE_MS);
+  }
+
+  // ---------------------------------------------------------------------------------------------- the shared tree
+
+  fenceGarbage(lock: Unlock | undefined): void {
+    this.committer.fence = lock && fenceOf(lock);
+  }
+
+  async announceCollection(): Promise<void> {
+    await this.client.txn([], [{ put: LAST, value: formatTimestamp(now()) }]);
+    await this.confirm();
+  }
+
+  hosts(): Promise<ReadonlyMap<string, TreeHost>> {
+    return knownHosts(this.client);
+  }
+
+  forgetHost(id: string, alive: () => EbbtideError): Promise<void> {
+    return forgetHost(this.client, this.committer, id, alive);
+  }
+
+  readRaw(key: string, options: GetOptions): Promise<Map<string, string>> {
+    return this.#rawKeys.read(key, options);
+  }
+
+  /** The commit knows nothing of what the key was: its end comes from outside. */
+  async putRawWithLease(key: string, value: string, lease: string): Promise<void> {
+    if (key === '') throw invalidArgument('key must not be empty');
+    await this.committer.putLeased(rawName(key), value, lease);
   }
 
   /** For tests: what runs before garbage is removed, and whether the removal is fenced at all. */
@@ -431,7 +401,7 @@ export class EtcdEngine implements Engine {
   // --------------------------------------------------------------------------------------------------------- rest
 
   feed(since: number, signal?: AbortSignal): AsyncIterable<ChangeSet> {
-    this.#checkOpen();
+    this.checkOpen();
     return this.#embedded.feed(since, signal);
   }
 
@@ -443,7 +413,7 @@ export class EtcdEngine implements Engine {
   async quiet(): Promise<void> {}
 
   async flush(): Promise<void> {
-    this.#checkOpen();
+    this.checkOpen();
   }
 
   stats(): EngineStats {
@@ -475,7 +445,11 @@ export class EtcdEngine implements Engine {
     return this.#closing !== undefined;
   }
 
-  #checkOpen(): void {
+  protected checkWritable(): void {
+    this.checkOpen();
+  }
+
+  protected checkOpen(): void {
     if (this.#closing !== undefined) {
       throw failedPrecondition('the store is closed', { remedy: 'open it again' });
     }

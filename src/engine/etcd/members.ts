@@ -1,7 +1,8 @@
 /**
  * The hosts that a cluster knows, by what each has left in etcd: its registration, its session, its commits. Called by
- * session.ts and identity.ts, and by cluster-hosts.ts, which drops hosts that never come back.
+ * session.ts, identity.ts, engine.ts and forget-host.ts.
  */
+import type { TreeHost } from '../contract.js';
 import { type EtcdClient, type KeyValue, prefixEnd } from './client.js';
 import { plainPart, Sys } from './layout.js';
 
@@ -17,14 +18,9 @@ export interface Member {
 }
 
 /** What etcd has of one host. */
-export interface KnownHost {
-  readonly id: string;
+export interface KnownHost extends TreeHost {
   /** undefined for a host of a version that did not register. */
   readonly member: Member | undefined;
-  /** Name of its directories, as far as it is known. */
-  readonly backend: string;
-  /** Whether its session lasts. */
-  readonly alive: boolean;
 }
 
 export function parseMember({ value }: KeyValue): Member | undefined {
@@ -52,7 +48,7 @@ export async function knownHosts(client: EtcdClient): Promise<Map<string, KnownH
   ]);
   const found = new Map<string, KnownHost>();
   const add = (id: string, more: Partial<KnownHost>): void => {
-    found.set(id, { ...(found.get(id) ?? { id, member: undefined, backend: id, alive: false }), ...more });
+    found.set(id, { ...(found.get(id) ?? { ...unknown, id, backend: id }), ...more });
   };
   for (const { key } of commits.kvs) {
     const [host = '', slot] = key.slice(Sys.commits.length).split('/');
@@ -61,7 +57,7 @@ export async function knownHosts(client: EtcdClient): Promise<Map<string, KnownH
   }
   for (const kv of members.kvs) {
     const member = parseMember(kv);
-    add(plainPart(kv.key.slice(Sys.members.length)), { member, ...(member && { backend: member.backend }) });
+    add(plainPart(kv.key.slice(Sys.members.length)), { member, ...member });
   }
   for (const kv of sessions.kvs) {
     const session = parseMember(kv);
@@ -70,6 +66,8 @@ export async function knownHosts(client: EtcdClient): Promise<Map<string, KnownH
   }
   return new Map([...found].sort(([a], [b]) => (a < b ? -1 : 1)));
 }
+
+const unknown = { member: undefined, alive: false, since: '', seen: '' };
 
 /** The host in the id of a transaction or a lock request: `<host>-<pid>-<time>-<number>`. */
 export const hostOfId = (id: string): string => /^(.*)-[0-9a-z]+-[0-9a-z]+-\d+$/s.exec(id)?.[1] ?? id;

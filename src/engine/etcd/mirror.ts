@@ -10,8 +10,8 @@
  * transaction is shown whole at the revision that decided it (unit.ts).
  */
 import { type EbbtideError, unavailable } from '../../errors.js';
-import type { Engine, Key } from '../contract.js';
-import { History } from '../core/history.js';
+import type { Key } from '../contract.js';
+import type { CoreEngine } from '../core/engine.js';
 import { linkPrefix } from '../core/storage.js';
 import { Changes } from './changes.js';
 import type { EtcdClient } from './client.js';
@@ -39,13 +39,12 @@ export interface MirrorListener {
 export interface MirrorOptions {
   client: EtcdClient;
   layout: Layout;
-  engine: Engine;
+  engine: CoreEngine;
   warn: (message: string) => void;
 }
 
 export class Mirror {
-  readonly engine: Engine;
-  readonly history = new History();
+  readonly engine: CoreEngine;
   readonly #client: EtcdClient;
   readonly #layout: Layout;
   readonly #warn: (message: string) => void;
@@ -279,7 +278,6 @@ export class Mirror {
     const { deletes, recreated, puts, links, wiped } = changes;
     if (changes.isEmpty) return;
     if (deletes.length > 0) this.listener?.removing(host, deletes);
-    if (this.history.hasReaders) this.#remember(changes);
     const written = this.engine.update(
       (tx) => {
         for (const owner of wiped) tx.delete(owner);
@@ -299,20 +297,6 @@ export class Mirror {
     written.catch((error: unknown) => {
       if (!this.#closed) this.#broken(error);
     });
-  }
-
-  #remember({ deletes, puts, links, wiped }: Changes): void {
-    const records = new Map<Key, undefined>();
-    for (const record of deletes) records.set(record, undefined);
-    for (const record of puts.keys()) records.set(record, undefined);
-    const changed = new Map<string, boolean>();
-    for (const { from, relation, to } of links) changed.set(linkPrefix(from, relation) + to, true);
-    for (const from of [...deletes, ...wiped]) {
-      for (const { relation, to } of this.#notes.linksOf(from)) {
-        changed.set(linkPrefix(from, relation) + to, true);
-      }
-    }
-    this.history.add({ revision: this.engine.revision + 1, records, links: changed });
   }
 
   // -------------------------------------------------------------------------------------------------- loading

@@ -5,7 +5,8 @@
 import { rm } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { NoStore } from '../../no-store.js';
-import type { Engine, EngineOptions } from '../contract.js';
+import type { EngineOptions } from '../contract.js';
+import type { CoreEngine } from '../core/engine.js';
 import { openLmdbEngine, requireStore } from '../lmdb/engine.js';
 import { openMemoryEngine } from '../memory/engine.js';
 import { EtcdClient } from './client.js';
@@ -60,7 +61,6 @@ export async function openEtcdEngine(options: EtcdEngineOptions): Promise<EtcdEn
       session,
       counters,
       committer,
-      indexer,
       graph: options.graph,
     });
   } catch (error) {
@@ -125,7 +125,7 @@ async function begun(
 }
 
 /** The embedded engine of the mirror; one that holds another tree is removed first. */
-async function openMirrorEngine(options: EtcdEngineOptions, client: EtcdClient): Promise<Engine> {
+async function openMirrorEngine(options: EtcdEngineOptions, client: EtcdClient): Promise<CoreEngine> {
   const { indexer, graph, warn } = options;
   const mirrorDir = options.mirrorDir === undefined ? undefined : resolve(options.mirrorDir);
   const parts = { indexer, graph, durability: 'visible' as const, ...(warn && { warn }) };

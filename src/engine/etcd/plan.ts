@@ -7,7 +7,7 @@
  * What asked the graph for garbage needs that no root and no edge was added anywhere (`sys/head`).
  */
 import { type Adjacency, type Indexer, type Key, NodeFlag } from '../contract.js';
-import { splitLink } from '../core/storage.js';
+import { linkPrefix, splitLink } from '../core/storage.js';
 import { decodeValue } from '../schema/codec.js';
 import { components } from '../schema/keys.js';
 import type { Compare, EtcdClient, Op } from './client.js';
@@ -46,11 +46,11 @@ export async function planCommit(parts: PlanParts, tx: EtcdTransaction): Promise
   let addsReferences = false;
   let gone = 0;
 
-  for (const [key, { bytes, recreated }] of tx.writes.entries()) {
+  for (const [key, { bytes, adjacency, recreated }] of tx.records.entries()) {
     if (bytes === undefined) {
       changes.push({ d: layout.record(key) });
       // `delete` has read it, unless this transaction made it.
-      if (tx.found.get(key) === true && !mayBeGone(tx, key)) gone++;
+      if (tx.reads.keys.get(key) === true && !mayBeGone(tx, key)) gone++;
       const [collection = '', namespace = ''] = components(key);
       stamps.add(Sys.gone(collection, namespace));
       continue;
@@ -58,7 +58,7 @@ export async function planCommit(parts: PlanParts, tx: EtcdTransaction): Promise
     const value = decodeValue(key, bytes);
     changes.push({ p: layout.record(key), v: valueToText(key, value) });
     if (recreated) again.push(key);
-    if (!addsReferences && addsReference(tx, indexer, key, indexer.node(key, value), recreated)) {
+    if (!addsReferences && addsReference(tx, indexer, key, adjacency, recreated)) {
       addsReferences = true;
     }
   }
@@ -68,11 +68,11 @@ export async function planCommit(parts: PlanParts, tx: EtcdTransaction): Promise
     if (keepsLinks(tx, owner)) changes.push(...(await wipeSome(parts, tx, owner)));
     else changes.push({ w: owner });
   }
-  for (const [link, present] of tx.linkWrites.entries()) {
+  for (const [link, present] of tx.ownLinks.entries()) {
     const { from, relation, to } = splitLink(link);
     const key = layout.link(from, relation, to);
     changes.push(present ? { p: key, v: '1' } : { d: key });
-    if (!present && tx.foundLinks.get(link) === true) gone++;
+    if (!present && tx.reads.links.get(link) === true) gone++;
     stamps.add(Sys.stamp(from));
     if (present && indexer.link(from, relation, to) !== undefined) addsReferences = true;
   }
@@ -91,8 +91,8 @@ export async function planCommit(parts: PlanParts, tx: EtcdTransaction): Promise
 
 /** Whether links of an owner are made in the same transaction that wiped its links, or the owner itself is. */
 function keepsLinks(tx: EtcdTransaction, owner: Key): boolean {
-  if (tx.writes.get(owner)?.bytes !== undefined) return true;
-  for (const [link, present] of tx.linkWrites.entries()) {
+  if (tx.records.get(owner)?.bytes !== undefined) return true;
+  for (const [link, present] of tx.ownLinks.entries()) {
     if (present && splitLink(link).from === owner) return true;
   }
   return false;
@@ -109,7 +109,8 @@ async function wipeSome(
   const gone: StagedChange[] = [];
   for (const { key } of kvs) {
     const place = layout.parse(key);
-    if (place?.is !== 'link' || tx.hasLinkWrite(place)) continue;
+    if (place?.is !== 'link') continue;
+    if (tx.ownLinks.get(linkPrefix(place.from, place.relation) + place.to) === true) continue;
     gone.push({ d: key });
   }
   return gone;
@@ -152,8 +153,8 @@ function compares({ layout, counters }: PlanParts, tx: EtcdTransaction): Compare
       if (!mayBeGone) made.push({ key, is: 'present' });
     }
   };
-  for (const [key, present] of tx.found) same(layout.record(key), present, mayBeGone(tx, key));
-  for (const [link, present] of tx.foundLinks) {
+  for (const [key, present] of tx.reads.keys) same(layout.record(key), present, mayBeGone(tx, key));
+  for (const [link, present] of tx.reads.links) {
     const { from, relation, to } = splitLink(link);
     same(layout.link(from, relation, to), present);
   }
@@ -182,7 +183,7 @@ function compares({ layout, counters }: PlanParts, tx: EtcdTransaction): Compare
  * so that twice as much fits into one etcd transaction.
  */
 function mayBeGone(tx: EtcdTransaction, key: Key): boolean {
-  return tx.readsGraph && tx.writes.has(key) && tx.writes.get(key)?.bytes === undefined;
+  return tx.readsGraph && tx.records.has(key) && tx.records.get(key)?.bytes === undefined;
 }
 
 function sizeOf(change: StagedChange): number {

@@ -1,33 +1,32 @@
 /**
- * Raw keys over etcd: reads and writes outside a transaction go to etcd itself, with every option of its client;
- * inside `eUpdate` they join the transaction like any record. Called by db.ts.
+ * Raw keys as etcd has them, with every option of its client: reads outside a transaction. Called by engine.ts.
  *
- * Reads may look at the whole tree (`v1/…`, one JSON text a record); writes keep to keys of their own. A read shows all
+ * They may look at the whole tree (`v1/…`, one JSON text a record). A read shows all
  * of a unit or nothing of it: where one is decided and not applied, its staged changes are put over what etcd has.
  */
 import type { IRangeRequest } from 'etcd3';
 import { invalidArgument } from '../../errors.js';
 import { compareUtf8 } from '../../model/utf8.js';
-import { type GetOptions, type PutOptions, RawStore, type SortField } from '../raw.js';
-import type { KeyValue } from './client.js';
-import type { EtcdEngine } from './engine.js';
+import type { GetOptions, SortField } from '../contract.js';
+import type { EtcdClient, KeyValue } from './client.js';
 import { fetchUnit, type Gate, parseGate } from './gate.js';
-import { rawName, Sys } from './layout.js';
+import { type Layout, Sys } from './layout.js';
 import type { StagedChange } from './unit.js';
 
 const sortTargets: Readonly<Record<SortField, number>> = { key: 0, version: 1, create: 2, mod: 3, value: 4 };
 /** Not the business of users. */
 const hidden = /^(?:sys|lock)\//;
 
-export class EtcdRawStore extends RawStore {
-  readonly #engine: EtcdEngine;
+export class EtcdRawKeys {
+  readonly #client: EtcdClient;
+  readonly #layout: Layout;
 
-  constructor(engine: EtcdEngine) {
-    super(engine);
-    this.#engine = engine;
+  constructor(client: EtcdClient, layout: Layout) {
+    this.#client = client;
+    this.#layout = layout;
   }
 
-  override async get(key: string, options: GetOptions = {}): Promise<Map<string, string>> {
+  async read(key: string, options: GetOptions): Promise<Map<string, string>> {
     const { limit = 0 } = options;
     const request = this.#request(key, options);
     const found = new Map<string, string>();
@@ -40,7 +39,7 @@ export class EtcdRawStore extends RawStore {
   }
 
   async #read(key: string, request: IRangeRequest, options: GetOptions): Promise<readonly KeyValue[]> {
-    const { client } = this.#engine;
+    const client = this.#client;
     const { revision = 0, serializable = false } = request;
     const gateRequest = { key: client.absolute(Sys.gate), revision, serializable };
     const [answer, gates] = await client.rawRanges([request, gateRequest]);
@@ -63,7 +62,7 @@ export class EtcdRawStore extends RawStore {
     const shown = new Map(kvs.map((kv) => [kv.key, kv]));
     for (const change of changes) {
       if ('w' in change) {
-        const dir = this.#engine.layout.linksOf(change.w);
+        const dir = this.#layout.linksOf(change.w);
         for (const key of [...shown.keys()]) if (key.startsWith(dir)) shown.delete(key);
       } else if ('d' in change) shown.delete(change.d);
       else if (isIn(change.p)) {
@@ -93,7 +92,7 @@ export class EtcdRawStore extends RawStore {
     if (by === undefined) throw invalidArgument(`cannot sort by "${String(sort?.by)}"`);
     const order = sort?.order ?? 'asc';
     if (order !== 'asc' && order !== 'desc') throw invalidArgument(`cannot sort in order "${order}"`);
-    const { client } = this.#engine;
+    const client = this.#client;
     return {
       key: key === '' && client.absolute('').length === 0 ? Buffer.from([0]) : client.absolute(key),
       ...this.#end(key, prefix === true, fromKey === true, rangeEnd),
@@ -108,17 +107,10 @@ export class EtcdRawStore extends RawStore {
   }
 
   #end(key: string, prefix: boolean, fromKey: boolean, rangeEnd: string | undefined): { range_end?: Buffer } {
-    const { client } = this.#engine;
+    const client = this.#client;
     if (fromKey || (prefix && key === '')) return { range_end: client.endOfTree };
     if (prefix) return { range_end: successor(client.absolute(key)) };
     return rangeEnd === undefined ? {} : { range_end: client.absolute(rangeEnd) };
-  }
-
-  override async put(key: string, value: string, options: PutOptions = {}): Promise<void> {
-    if (options.lease === undefined) return super.put(key, value);
-    if (key === '') throw invalidArgument('key must not be empty');
-    // The transaction knows nothing of etcd's leases: its end comes from outside.
-    await this.#engine.committer.putLeased(rawName(key), value, String(options.lease));
   }
 }
 
