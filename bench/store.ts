@@ -1,7 +1,7 @@
 /** ebbtide as the benchmark opens it: records on disk, backends without bytes. Used in the child process only. */
 import { readFileSync } from 'node:fs';
 import type { DB } from '../src/db.js';
-import { withDurability, withLog } from '../src/db-options.js';
+import type { Log } from '../src/db-host.js';
 import type { Engine } from '../src/engine/contract.js';
 import { CoreEngine } from '../src/engine/core/engine.js';
 import { openLmdbEngine } from '../src/engine/lmdb/engine.js';
@@ -23,9 +23,9 @@ export interface BenchStore {
   settle(): Promise<void>;
 }
 
-const warnings = withLog((level, message, details) => {
+const log: Log = (level, message, details) => {
   if (level !== 'info') process.stderr.write(`${level}: ${message} ${JSON.stringify(details ?? {})}\n`);
-});
+};
 
 /** `dir` undefined: in memory, to tell the cost of the disk apart. */
 export function openEngine(dir: string | undefined): Promise<Engine> {
@@ -46,8 +46,7 @@ export async function openStore(dir: string | undefined): Promise<BenchStore> {
       engine,
       new NamesOnlyContent(),
       { [snapshotterName]: new NamesOnlySnapshots() },
-      withDurability(durability),
-      warnings,
+      { durability, log },
     );
   const db = await dbOver('flushed');
   const openMs = performance.now() - start;

@@ -12,7 +12,7 @@ import type { ContentPolicy, EventsPublisher } from './stores/host.js';
 export const snapshotterNames = ['native', 'overlayfs'] as const;
 export type SnapshotterName = (typeof snapshotterNames)[number];
 
-/** Options a DB is made with; `DBOpt` functions change them before use. */
+/** Options a DB is made with. */
 export interface DBOptions {
   policy?: ContentPolicy;
   durability?: Durability;
@@ -28,44 +28,21 @@ export interface DBOptions {
    */
   expiryGraceMs?: number;
 }
-export type DBOpt = (options: DBOptions) => void;
+/** Some of the options; where several are given, later ones win. */
+export type DBOpt = Readonly<DBOptions>;
+
+export function mergedOptions(opts: readonly DBOpt[]): DBOptions {
+  if (opts.some((opt) => typeof opt !== 'object')) {
+    throw invalidArgument('an option of a DB is not an object', { remedy: "like { durability: 'visible' }" });
+  }
+  return Object.assign({}, ...opts);
+}
 
 /** Content is isolated between namespaces: its bytes must be written to be had. */
-export const withPolicyIsolated: DBOpt = (options) => {
-  options.policy = 'isolated';
-};
-export const withEventsPublisher =
-  (publisher: EventsPublisher): DBOpt =>
-  (options) => {
-    options.publisher = publisher;
-  };
-export const withDurability =
-  (durability: Durability): DBOpt =>
-  (options) => {
-    options.durability = durability;
-  };
-export const withLog =
-  (log: Log): DBOpt =>
-  (options) => {
-    options.log = log;
-  };
-
-export const withEtcdGC =
-  (enable: boolean): DBOpt =>
-  (options) => {
-    options.enableEtcdGC = enable;
-  };
-export const withLeaseBackend =
-  (name: LeaseBackendName): DBOpt =>
-  (options) => {
-    options.leaseBackend = name;
-  };
-
-export const withExpiryGrace =
-  (milliseconds: number): DBOpt =>
-  (options) => {
-    options.expiryGraceMs = milliseconds;
-  };
+export const withPolicyIsolated: DBOpt = { policy: 'isolated' };
+export const withEventsPublisher = (publisher: EventsPublisher): DBOpt => ({ publisher });
+export const withEtcdGC = (enable: boolean): DBOpt => ({ enableEtcdGC: enable });
+export const withLeaseBackend = (name: LeaseBackendName): DBOpt => ({ leaseBackend: name });
 
 export interface OpenOptions extends DBOptions {
   /**

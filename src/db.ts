@@ -88,7 +88,7 @@ export class DB implements AsyncDisposable {
     this.namespaces = new NamespaceStore(host);
   }
 
-  /** What stores are built on; for this package's own rooms. */
+  /** @internal What stores are built on. */
   get host(): StoreHost {
     return this.#host;
   }

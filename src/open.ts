@@ -15,8 +15,8 @@ import { DB } from './db.js';
 import { DBHost, type Log } from './db-host.js';
 import {
   type DBOpt,
-  type DBOptions,
   directoryOf,
+  mergedOptions,
   type OpenOptions,
   type SnapshotterName,
   snapshotterNames,
@@ -63,8 +63,7 @@ export async function newDB(
     }
     return assemble(embedded, content, backends, createDiskPool(), opts);
   }
-  const options: DBOptions = {};
-  for (const opt of opts) opt(options);
+  const options = mergedOptions(opts);
   const log = options.log ?? logToStderr;
   const engine = await openEtcdEngine({
     etcd,
@@ -84,8 +83,7 @@ async function assemble(
   opts: readonly DBOpt[],
 ): Promise<DB> {
   if (engine === undefined) throw invalidArgument('a DB needs an embedded engine or an etcd config');
-  const options: DBOptions = {};
-  for (const opt of opts) opt(options);
+  const options = mergedOptions(opts);
   checkLeaseBackend(options.leaseBackend, engine.kind === 'etcd');
   const log = options.log ?? logToStderr;
   const { shared } = engine;
@@ -151,7 +149,7 @@ export async function openDB(options: OpenOptions): Promise<DB> {
     await Promise.allSettled([contentOpening, ...opening]);
     const content = await contentOpening;
     const backends = new Map<string, SnapshotterBackend>(await Promise.all(opening));
-    return await assemble(engine, content, backends, pool, [(o) => Object.assign(o, options, { log })]);
+    return await assemble(engine, content, backends, pool, [options, { log }]);
   } catch (error) {
     for (const undo of cleanup.reverse()) await undo().catch(() => undefined);
     throw error;

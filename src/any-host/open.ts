@@ -4,7 +4,7 @@
  */
 import { readdir } from 'node:fs/promises';
 import type { DB } from '../db.js';
-import { type DBOpt, withExpiryGrace, withLog } from '../db-options.js';
+import type { DBOpt } from '../db-options.js';
 import { leaf } from '../engine/schema/keys.js';
 import { newDB } from '../open.js';
 import { ForeignContent } from './content.js';
@@ -44,8 +44,8 @@ export async function openForeignRoot(directory: string, signal?: AbortSignal): 
       snapshotters.set(name, await ForeignSnapshotter.open(name, path, complain, signal));
     }
     // What expires when a clock is set is for the owner's collection to judge: it has no grace.
-    const opts: DBOpt[] = [withExpiryGrace(0), withLog(() => undefined)];
-    const db = await newDB(undefined, loaded.engine, content, Object.fromEntries(snapshotters), ...opts);
+    const opts: DBOpt = { expiryGraceMs: 0, log: () => undefined };
+    const db = await newDB(undefined, loaded.engine, content, Object.fromEntries(snapshotters), opts);
     return { db, places, loaded, content, snapshotters, notes };
   } catch (error) {
     await loaded.engine.close();

@@ -57,6 +57,7 @@ export interface ImageDeleteOptions {
   synchronous?: boolean | undefined;
 }
 
+/** @internal */
 export interface StoredImages {
   /**
    * Tells the next images by name: of each its record, good until `visit` returns, and what makes an Image of it. False:
@@ -101,8 +102,10 @@ export class ImageStore {
   }
 
   /**
-   * All images of the namespace as they are stored, for who turns many of them into another form. FailedPrecondition
+   * All images of the namespace as they are stored, for callers that make another form of many. FailedPrecondition
    * within a transaction.
+   *
+   * @internal
    */
   async stored(ctx: CallContext): Promise<StoredImages> {
     const ns = requireNamespace(ctx);

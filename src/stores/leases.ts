@@ -44,60 +44,63 @@ export interface Resource {
   type: string;
 }
 
-/** A lease on its way into the store. */
-export interface LeaseDraft {
-  id: string;
-  labels: Record<string, string>;
+/** What a new lease is to be; where several are given, later ones win and their labels are added. */
+export interface LeaseOption {
+  readonly id?: string;
+  /** An id that is made for it. */
+  readonly randomId?: boolean;
+  readonly labels?: StringMap;
+  /**
+   * Lets it expire after a duration from now, cut to the whole second: a bigint of nanoseconds (as `parseDuration` returns) or
+   * a number of milliseconds. InvalidArgument: not finite, or over 1000 years.
+   */
+  readonly expiresAfter?: bigint | number;
 }
-
-/** Changes the draft; options apply in the order given. */
-export type LeaseOption = (draft: LeaseDraft) => void;
 
 export interface LeaseDeleteOptions {
   /** For the services, which collect before they answer; the store does not look at it. */
   synchronous?: boolean | undefined;
 }
 
-export const withId =
-  (id: string): LeaseOption =>
-  (draft) => {
-    draft.id = id;
-  };
-
-/** `<nanosecond of the second>-<4 url-safe characters>`. */
-export const withRandomId = (): LeaseOption => (draft) => {
-  draft.id = `${now() % NANOS_PER_SECOND}-${randomBytes(3).toString('base64url')}`;
-};
-
-export const withLabel =
-  (label: string, value: string): LeaseOption =>
-  (draft) => {
-    draft.labels = { ...draft.labels, [label]: value };
-  };
-
-/** Adds the labels to those given before. */
-export const withLabels =
-  (labels: StringMap): LeaseOption =>
-  (draft) => {
-    draft.labels = { ...draft.labels, ...labels };
-  };
+export const withId = (id: string): LeaseOption => ({ id });
+export const withRandomId = (): LeaseOption => ({ randomId: true });
+export const withLabel = (label: string, value: string): LeaseOption => ({ labels: { [label]: value } });
+export const withLabels = (labels: StringMap): LeaseOption => ({ labels });
+export const withExpiration = (expiresAfter: bigint | number): LeaseOption => ({ expiresAfter });
 
 /** Leases that live longer need no expiry; a label's time has years of four digits. */
 const EXPIRATION_MAX = 1000n * 365n * 86_400n * NANOS_PER_SECOND;
 
-/**
- * Lets the lease expire after a duration from now, cut to the whole second: a bigint of nanoseconds (as
- * `parseDuration` answers) or a number of milliseconds. InvalidArgument: not finite, or over 1000 years.
- */
-export const withExpiration =
-  (duration: bigint | number): LeaseOption =>
-  (draft) => {
-    const nanos = typeof duration === 'bigint' ? duration : nanosOf(duration);
-    if (nanos === undefined || nanos > EXPIRATION_MAX || nanos < -EXPIRATION_MAX) {
-      throw invalidArgument(`${duration} is no duration a lease can expire after`);
+/** Id and labels that the options come to; the id is '' when none gave one. */
+export function leaseDraft(options: readonly LeaseOption[]): { id: string; labels: Record<string, string> } {
+  let id = '';
+  let labels: Record<string, string> = {};
+  for (const option of options) {
+    if (typeof option !== 'object') {
+      throw invalidArgument('an option of a lease is not an object', {
+        remedy: 'like { id: "a", labels: {} }',
+      });
     }
-    withLabel(Label.gcExpire, formatSeconds(now() + nanos))(draft);
-  };
+    if (option.randomId) id = randomLeaseId();
+    id = option.id ?? id;
+    const { expiresAfter } = option;
+    const expiry = expiresAfter !== undefined && { [Label.gcExpire]: expiryAfter(expiresAfter) };
+    // No assignments: a label may be called `__proto__`.
+    labels = { ...labels, ...option.labels, ...expiry };
+  }
+  return { id, labels };
+}
+
+/** `<nanosecond of the second>-<4 url-safe characters>`. */
+const randomLeaseId = (): string => `${now() % NANOS_PER_SECOND}-${randomBytes(3).toString('base64url')}`;
+
+function expiryAfter(duration: bigint | number): string {
+  const nanos = typeof duration === 'bigint' ? duration : nanosOf(duration);
+  if (nanos === undefined || nanos > EXPIRATION_MAX || nanos < -EXPIRATION_MAX) {
+    throw invalidArgument(`${duration} is no duration a lease can expire after`);
+  }
+  return formatSeconds(now() + nanos);
+}
 
 const nanosOf = (milliseconds: number): bigint | undefined =>
   Number.isFinite(milliseconds) ? BigInt(Math.round(milliseconds * 1000)) * 1000n : undefined;
@@ -118,8 +121,7 @@ export class LeaseManager {
 
   /** InvalidArgument: no option gave an id (free text). AlreadyExists. */
   async create(ctx: CallContext, ...options: LeaseOption[]): Promise<Lease> {
-    const draft: LeaseDraft = { id: '', labels: {} };
-    for (const option of options) option(draft);
+    const draft = leaseDraft(options);
     const { id } = draft;
     if (id === '')
       throw invalidArgument('a lease needs an id', {

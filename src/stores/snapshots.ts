@@ -241,7 +241,7 @@ export class Snapshotter {
     return this.#backend.close();
   }
 
-  /** Backend names that a call is about to record: no orphans, though no record names them yet. */
+  /** @internal Backend names that a call is about to record: no orphans, though no record names them yet. */
   inFlight(): ReadonlySet<string> {
     return this.#inFlight.names();
   }

@@ -168,3 +168,26 @@ test('given layers, when their chain is named, then each name tells the layer an
   assert.deepEqual(ebbtide.chainIds([a, b]), [a, ebbtide.digestOf(Buffer.from(`${a} ${b}`))]);
   assert.deepEqual(ebbtide.chainIds([]), []);
 });
+
+test('given the doors of the package, when compared, then a value is behind one of them only', async () => {
+  const { exports } = JSON.parse(read('package.json')) as {
+    exports: Record<string, { default: string } | string>;
+  };
+  const doors = Object.entries(exports).flatMap(([name, target]) =>
+    typeof target === 'string' ? [] : [[name, target.default] as const],
+  );
+  assert.deepEqual(
+    doors.map(([name]) => name),
+    ['.', './backend', './testing'],
+  );
+  const seen = new Map<string, string>();
+  for (const [door, file] of doors) {
+    const module: object = await import(file.replace('./dist/', '../../'));
+    for (const name of Object.keys(module)) {
+      assert.equal(seen.get(name), undefined, `${name} is behind ${seen.get(name)} and ${door}`);
+      seen.set(name, door);
+    }
+  }
+  const page = read('src/index.ts').split('\n').length;
+  assert.ok(page < 150, `src/index.ts has ${page} lines: no page any more`);
+});

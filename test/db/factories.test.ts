@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { afterEach, test } from 'node:test';
+import * as backend from '../../src/backend.js';
 import * as ebbtide from '../../src/index.js';
 import { tempDir, testDB } from '../support/db.js';
 
@@ -100,20 +101,19 @@ test('given the etcd switch, when an embedded store collects, then it collects e
 
 test('given parts, when a DB is made of them, then it works, and without an engine it is refused', async (t) => {
   const root = await tempDir(t);
-  const content = await ebbtide.openContent(join(root, 'content'));
-  const native = await ebbtide.openNative(join(root, 'native'));
+  const content = await backend.openContent(join(root, 'content'));
+  const native = await backend.openNative(join(root, 'native'));
   await assert.rejects(newDB(undefined, undefined, content, { native }), kind('InvalidArgument'));
-  const engine = await ebbtide.openMemoryEngine({
-    indexer: ebbtide.metadataIndexer,
-    graph: ebbtide.createGraph('wasm'),
+  const engine = await backend.openMemoryEngine({
+    indexer: backend.metadataIndexer,
+    graph: backend.createGraph('wasm'),
   });
   const published: string[] = [];
   const opts: ebbtide.DBOpt[] = [
     ebbtide.withPolicyIsolated,
     ebbtide.withLeaseBackend('bolt'),
     ebbtide.withEtcdGC(true),
-    ebbtide.withDurability('visible'),
-    ebbtide.withLog(() => {}),
+    { durability: 'visible', log: () => {} },
     ebbtide.withEventsPublisher({
       publish: async (_namespace, topic) => {
         published.push(topic);

@@ -6,7 +6,7 @@ import { after, before, type TestContext, test } from 'node:test';
 import { openContent } from '../../src/backends/content/store.js';
 import { openNative } from '../../src/backends/snapshotters/native.js';
 import type { DB } from '../../src/db.js';
-import { withLeaseBackend, withLog } from '../../src/db-options.js';
+import { withLeaseBackend } from '../../src/db-options.js';
 import type { EtcdConfig } from '../../src/engine/etcd/options.js';
 import { newDB } from '../../src/open.js';
 import { withId } from '../../src/stores/leases.js';
@@ -30,14 +30,7 @@ function nameless(): EtcdConfig {
 async function fromParts(t: TestContext, etcd: EtcdConfig, dir: string): Promise<DB> {
   const content = await openContent(join(dir, 'content'));
   const native = await openNative(join(dir, 'native'));
-  const db = await newDB(
-    etcd,
-    undefined,
-    content,
-    { native },
-    withLeaseBackend('bolt'),
-    withLog(() => {}),
-  );
+  const db = await newDB(etcd, undefined, content, { native }, withLeaseBackend('bolt'), { log: () => {} });
   t.after(() => db.close());
   return db;
 }
@@ -93,13 +86,7 @@ test('given a store that was known by the name of its machine, when it opens, th
 test('given stores without any directory, when several open at once, then each has a name; names are used again', async (t) => {
   const etcd = nameless();
   const open = async (): Promise<DB> => {
-    const db = await newDB(
-      etcd,
-      undefined,
-      new FakeContent(),
-      {},
-      withLog(() => {}),
-    );
+    const db = await newDB(etcd, undefined, new FakeContent(), {}, { log: () => {} });
     t.after(() => db.close());
     return db;
   };

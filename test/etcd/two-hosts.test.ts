@@ -157,8 +157,8 @@ test('[#262] given a deletion on A, when it is done, then callbacks on B are tol
 test('[#260] given a host that may not collect, when it is asked to, then nothing is removed', async (t) => {
   const etcd = cluster.config();
   const b = await openHost(t, { etcd, enableEtcdGC: false });
-  await b.leases.create(ctx, withId('old'), (lease) => {
-    lease.labels = { 'containerd.io/gc.expire': '2001-01-01T00:00:00Z' };
+  await b.leases.create(ctx, withId('old'), {
+    labels: { 'containerd.io/gc.expire': '2001-01-01T00:00:00Z' },
   });
   assert.deepEqual((await b.garbageCollect()).removed, {});
   assert.equal((await b.leases.list(ctx)).length, 1);
@@ -173,8 +173,8 @@ test('[#261] given two hosts that collect at once, when both are done, then exac
   const b = await openHost(t, { etcd: { ...etcd, hostId: 'b' } });
   for (let round = 0; round < 5; round++) {
     for (let i = 0; i < 30; i++) {
-      await a.leases.create(ctx, withId(`l${i}`), (lease) => {
-        lease.labels = { 'containerd.io/gc.expire': '2001-01-01T00:00:00Z' };
+      await a.leases.create(ctx, withId(`l${i}`), {
+        labels: { 'containerd.io/gc.expire': '2001-01-01T00:00:00Z' },
       });
     }
     const runs = await Promise.all([a.garbageCollect(), b.garbageCollect()]);

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { describe, type TestContext, test } from 'node:test';
-import { type DBOptions, withExpiryGrace } from '../../src/db-options.js';
 import { why } from '../../src/gc/report/why.js';
 import { ExpiryClock } from '../../src/gc/schedule/expiry-clock.js';
 import { Label } from '../../src/model/labels.js';
@@ -271,14 +270,12 @@ describe('collections and a clock that is set', () => {
 });
 
 test('given a grace of ten seconds, or none, when the process clock goes on, then it is kept to', async (t) => {
-  const options: DBOptions = {};
-  withExpiryGrace(10_000)(options);
   const wall = Date.now;
   for (const [expiryGraceMs, kept] of [
-    [options.expiryGraceMs, 1],
+    [10_000, 1],
     [0, 0],
   ] as const) {
-    const db = await testDB(t, { expiryGraceMs: expiryGraceMs ?? -1, log: () => {} });
+    const db = await testDB(t, { expiryGraceMs, log: () => {} });
     await db.leases.create({ namespace: 'ns' }, withId('l'), withExpiration(3_600_000));
     const mocked = t.mock.method(Date, 'now', () => wall() + 4 * 3_600_000);
     await db.garbageCollect();

@@ -16,9 +16,7 @@ test('given bytes of an earlier opening under the ref, when it is committed as a
   const db = await testDB(t, { root });
   const data = Buffer.from('shared between namespaces');
   const digest = digestOf(data);
-  await db.leases.create({ namespace: 'a' }, (draft) => {
-    draft.id = 'l';
-  });
+  await db.leases.create({ namespace: 'a' }, { id: 'l' });
   await writeBlob(db.content, { namespace: 'a', lease: 'l' }, 'r', data, { digest, size: data.length });
 
   const b = { namespace: 'b' };

@@ -3,7 +3,6 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { type CallContext, withTransactionContext } from '../../src/context.js';
 import type { DB } from '../../src/db.js';
-import { withDurability } from '../../src/db-options.js';
 import { openMemoryEngine } from '../../src/engine/memory/engine.js';
 import { kindOf } from '../../src/errors.js';
 import { metadataIndexer } from '../../src/gc/references.js';
@@ -208,7 +207,7 @@ test('given any use of the stores, when collected, then records and backends hol
       const content = new FakeContent();
       const native = new FakeSnapshotter();
       const engine = await openMemoryEngine({ indexer: metadataIndexer, graph: createGraph() });
-      await using db = await newDB(undefined, engine, content, { native }, withDurability('visible'));
+      await using db = await newDB(undefined, engine, content, { native }, { durability: 'visible' });
       for (const { namespace, lease: id, inTransaction, operation: o } of steps) {
         const ctx: CallContext = { namespace, ...(id !== undefined && { lease: id }) };
         try {

@@ -52,6 +52,7 @@ const doors: Record<string, [imports: string, types: string]> = {
 /** Files at the top of src/; all other rooms are folders, those of engine/ each its own. */
 const roots: Record<string, string> = {
   'index.ts': 'entry',
+  'backend.ts': 'entry',
   'open.ts': 'db',
   'db.ts': 'db',
   'db-host.ts': 'db',

@@ -180,9 +180,7 @@ describe('import of an OCI layout', () => {
     const db = await testDB(t);
     const blobs = new Blobs();
     const { manifest } = await blobs.image([layerA]);
-    const { id } = await db.leases.create(ctx, (draft) => {
-      draft.id = 'mine';
-    });
+    const { id } = await db.leases.create(ctx, { id: 'mine' });
     const dir = await writeFiles(await tempDir(t), blobs.layout([named(manifest, 'a/b:c')]));
     await importImage(db, { ...ctx, lease: id }, dir);
     const held = (await db.leases.listResources(ctx, 'mine')).map((r) => r.id);

@@ -1,6 +1,5 @@
 /** Loads a store here and collects it: what the peer's side does in main.go. */
 
-import { withLog } from '../../src/db-options.js';
 import type { Engine, Transaction } from '../../src/engine/contract.js';
 import {
   blobKey,
@@ -64,13 +63,7 @@ function left(engine: Engine): string[] {
 /** What is left of the records after one collection. The engine is closed. */
 export async function collectHere(engine: Engine, records: readonly PeerRecord[]): Promise<string[]> {
   const backends = { native: new FakeSnapshotter(), 'native.0': new FakeSnapshotter() };
-  await using db = await newDB(
-    undefined,
-    engine,
-    new FakeContent(),
-    backends,
-    withLog(() => {}),
-  );
+  await using db = await newDB(undefined, engine, new FakeContent(), backends, { log: () => {} });
   await db.update(async (tx) => {
     for (const r of records) {
       const { name, labels } = r;

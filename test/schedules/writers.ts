@@ -107,10 +107,7 @@ const buildSnapshot: Operation = async (world, ctx) => {
 const pull: Operation = async (world, ctx) => {
   const { random, leases } = world;
   const id = random.pick(names.leases);
-  await leases.create(ctx, (draft) => {
-    draft.id = id;
-    if (random.chance(0.3)) draft.labels = { ...names.flat };
-  });
+  await leases.create(ctx, { id, ...(random.chance(0.3) && { labels: names.flat }) });
   const leased = { ...ctx, lease: id };
   await world.scheduler.step('writer has its lease');
   await attempt(() => writeContent(world, leased));
@@ -126,9 +123,9 @@ const updateImage: Operation = ({ images, random }, ctx) => {
 };
 
 const createLease: Operation = ({ leases, random }, ctx) =>
-  leases.create(ctx, (draft) => {
-    draft.id = random.pick(names.leases);
-    draft.labels = { ...names.expiry(random), ...(random.chance(0.3) && names.flat) };
+  leases.create(ctx, {
+    id: random.pick(names.leases),
+    labels: { ...names.expiry(random), ...(random.chance(0.3) && names.flat) },
   });
 
 const createContainer: Operation = ({ containers, random }, ctx) =>

@@ -95,11 +95,7 @@ test('given leases, their resources, namespaces and blobs beyond a message, when
   const long = 'x'.repeat(4000);
   const big = Object.fromEntries(many(8, (n) => [`label${n}`, long]));
   const { store, client } = await filled(t, async (db) => {
-    await inOne(db, 600, (n, inTx) =>
-      db.leases.create(inTx, withId(`l${n}`), (lease) => {
-        lease.labels = big;
-      }),
-    );
+    await inOne(db, 600, (n, inTx) => db.leases.create(inTx, withId(`l${n}`), { labels: big }));
     await db.leases.create(ctx, withId('held'));
     await inOne(db, 4_500, (n, inTx) =>
       db.leases.addResource(inTx, 'held', { type: 'snapshots/native', id: `${n}-${'y'.repeat(3900)}` }),
@@ -117,8 +113,8 @@ test('given leases, their resources, namespaces and blobs beyond a message, when
 test('given garbage beyond a message, when it is planned and the plan applied through the daemon, then all of it goes', async (t) => {
   const { store } = await filled(t, (db) =>
     inOne(db, 20_000, (n, inTx) =>
-      db.leases.create(inTx, withId(`${n}-${'z'.repeat(900)}`), (lease) => {
-        lease.labels = { 'containerd.io/gc.expire': '2001-01-01T00:00:00Z' };
+      db.leases.create(inTx, withId(`${n}-${'z'.repeat(900)}`), {
+        labels: { 'containerd.io/gc.expire': '2001-01-01T00:00:00Z' },
       }),
     ),
   );

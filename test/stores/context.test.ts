@@ -98,7 +98,7 @@ describe('labels', () => {
     (await db.images.create(ns1, image('a', { labels }))).labels,
     (await db.containers.create(ns1, container('a', { labels }))).labels,
     (await db.sandboxes.create(ns1, { id: 'a', labels })).labels,
-    (await db.leases.create(ns1, withId('a'), (draft) => Object.assign(draft, { labels }))).labels,
+    (await db.leases.create(ns1, withId('a'), { labels })).labels,
   ];
   const stored = async (db: DB): Promise<unknown[]> => [
     (await db.images.get(ns1, 'a')).labels,

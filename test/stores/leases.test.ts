@@ -12,7 +12,7 @@ import type { StringMap } from '../../src/model/records.js';
 import { NANOS_PER_SECOND, now, parseTimestamp } from '../../src/model/time.js';
 import { addToLease, removeFromLease } from '../../src/stores/lease-context.js';
 import {
-  type LeaseDraft,
+  type LeaseOption,
   withExpiration,
   withId,
   withLabel,
@@ -70,13 +70,34 @@ describe('lease create and delete', () => {
       assert.ok(at > before - NANOS_PER_SECOND && at <= now() + hour, label);
     });
 
-  it('given an expiration that is no time, then InvalidArgument', () => {
-    const draft: LeaseDraft = { id: 'l', labels: {} };
+  it('given an expiration that is no time, then InvalidArgument', async (t) => {
+    const db = await testDB(t);
     for (const duration of [Number.NaN, Number.POSITIVE_INFINITY, 1e300, 1n << 65n]) {
-      assert.throws(() => withExpiration(duration)(draft), withKind('InvalidArgument'));
+      await assert.rejects(
+        db.leases.create(ns1, withId('l'), withExpiration(duration)),
+        withKind('InvalidArgument'),
+      );
     }
-    withExpiration(-5000)(draft);
-    assert.ok((parseTimestamp(draft.labels[expire] ?? '') ?? now()) < now());
+    const { labels } = await db.leases.create(ns1, withId('l'), withExpiration(-5000));
+    assert.ok((parseTimestamp(labels[expire] ?? '') ?? now()) < now());
+  });
+
+  it('given options as one object, then they are the same, and a label may have any name', async (t) => {
+    const db = await testDB(t);
+    const named = Object.fromEntries([['__proto__', 'x']]);
+    const { id, labels } = await db.leases.create(ns1, {
+      id: 'l',
+      labels: named,
+      expiresAfter: 3_600_000,
+    });
+    assert.equal(id, 'l');
+    assert.deepEqual(Object.keys(labels).sort(), ['__proto__', expire]);
+    const random = await db.leases.create(ns1, { randomId: true });
+    assert.match(random.id, /^\d{1,9}-[A-Za-z0-9_-]{4}$/);
+    const old = ((draft: { id: string }) => {
+      draft.id = 'old';
+    }) as unknown as LeaseOption;
+    await assert.rejects(db.leases.create(ns1, withId('l2'), old), withKind('InvalidArgument'));
   });
 
   it('[#172] given withLabels and withLabel, then they merge in order and the given map is left alone', async (t) => {

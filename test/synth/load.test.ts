@@ -95,9 +95,9 @@ test('given loaded records, when the stores write the same, then keys and fields
     { type: 'snapshots/overlayfs', id: lease.snapshot },
   ]);
   const [listedLease] = await db.leases.list(leaseCtx, `id==${lease.id}`);
-  await copies.leases.create(leaseCtx, (draft) => {
-    draft.id = lease.id;
-    draft.labels = { ...listedLease?.labels };
+  await copies.leases.create(leaseCtx, {
+    id: lease.id,
+    labels: { ...listedLease?.labels },
   });
   compare(leaseKey(lease.namespace, lease.id));
 

@@ -18,7 +18,13 @@ import type {
 } from '../../server/messages/messages.js';
 import type { Container, ContainerInput } from '../../stores/containers.js';
 import type { Image, ImageDeleteOptions, ImageInput } from '../../stores/images.js';
-import type { Lease, LeaseDraft, LeaseOption, LeaseRef, Resource } from '../../stores/leases.js';
+import {
+  type Lease,
+  type LeaseOption,
+  type LeaseRef,
+  leaseDraft,
+  type Resource,
+} from '../../stores/leases.js';
 import type { ContainerRecords, ImageRecords, LeaseRecords, NamespaceRecords } from '../store.js';
 import type { Connection } from './connection.js';
 
@@ -142,9 +148,8 @@ export class RemoteLeases extends Remote implements LeaseRecords {
   }
 
   async create(ctx: CallContext, ...options: LeaseOption[]): Promise<Lease> {
-    const draft: LeaseDraft = { id: '', labels: {} };
-    for (const option of options) option(draft);
-    return leaseOf((await this.unary<{ lease: LeaseMessage }>(ctx, 'Create', draft)).lease);
+    const request = leaseDraft(options);
+    return leaseOf((await this.unary<{ lease: LeaseMessage }>(ctx, 'Create', request)).lease);
   }
 
   async delete(ctx: CallContext, lease: LeaseRef): Promise<void> {

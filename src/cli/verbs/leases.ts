@@ -5,7 +5,6 @@ import { invalidArgument } from '../../errors.js';
 import { Label } from '../../model/labels.js';
 import type { StringMap } from '../../model/records.js';
 import { parseDuration } from '../../model/time.js';
-import { withExpiration, withId, withLabel, withLabels, withRandomId } from '../../stores/leases.js';
 import { blobDigest, snapshotKey } from '../digest-arguments.js';
 import { leaseDocument } from '../output/documents.js';
 import { labelText, shortTime } from '../output/output.js';
@@ -52,17 +51,15 @@ export function leases(program: Command): void {
     .option('--flat', 'keep what it holds, not what that refers to')
     .action(
       storeVerb<CreateOptions>(async ({ db, ctx, out }, [id], { label, expires, flat }) => {
-        const options = [id === undefined ? withRandomId() : withId(id)];
-        if (label) options.push(withLabels(label));
-        if (flat) options.push(withLabel(Label.gcFlat, 'true'));
-        if (expires !== undefined) {
-          const nanos = parseDuration(expires);
-          if (nanos === undefined || nanos <= 0n) {
-            throw invalidArgument(`"${expires}" is no duration`, { remedy: 'like 90s, 24h or 1h30m' });
-          }
-          options.push(withExpiration(nanos));
+        const expiresAfter = expires === undefined ? undefined : parseDuration(expires);
+        if (expires !== undefined && (expiresAfter === undefined || expiresAfter <= 0n)) {
+          throw invalidArgument(`"${expires}" is no duration`, { remedy: 'like 90s, 24h or 1h30m' });
         }
-        const lease = await db.leases.create(ctx, ...options);
+        const lease = await db.leases.create(ctx, {
+          ...(id === undefined ? { randomId: true } : { id }),
+          labels: { ...label, ...(flat && { [Label.gcFlat]: 'true' }) },
+          ...(expiresAfter !== undefined && { expiresAfter }),
+        });
         out.object(leaseDocument(lease), () => out.line(lease.id));
       }),
     );

@@ -26,7 +26,9 @@ import { sweepSnapshotter } from './sweep-snapshots.js';
 export interface BackendSweepHost extends SweepHost {
   readonly dirty: DirtyFlags;
   readonly orphans: OrphanGuard;
+  /** @internal */
   readonly contentStore: { inFlightIngests(): ReadonlySet<string> };
+  /** @internal */
   readonly snapshotterStores: ReadonlyMap<string, { inFlight(): ReadonlySet<string> }>;
   /** A backup reads the backends: what loses its record meanwhile stays in them, and in the lists. */
   readonly sweepsHeld: boolean;

@@ -230,7 +230,7 @@ export class ContentStore {
     return openContentWriter(this.#host, this.#inFlight, ctx, ref, descriptor);
   }
 
-  /** Backend refs that a call is about to record: no orphans, though no record names them yet. */
+  /** @internal Backend refs that a call is about to record: no orphans, though no record names them yet. */
   inFlightIngests(): ReadonlySet<string> {
     return this.#inFlight.names();
   }
