@@ -1,5 +1,5 @@
 /** One check under way: what check.ts, which begins it, and the files of its phases share. */
-import type { BackendSweepHost } from '../gc/sweep/backend-sweeper.js';
+import type { InFlightHost } from '../gc/sweep/backend-sweeper.js';
 import type { SweepHost } from '../gc/sweep/sweep.js';
 import type { StoreHost } from '../stores/host.js';
 import type { Findings } from './findings.js';
@@ -7,9 +7,7 @@ import type { Findings } from './findings.js';
 export type CheckPhase = 'blobs' | 'files' | 'ingests' | 'snapshots' | 'graph';
 
 /** What a check works on. */
-export type CheckHost = SweepHost &
-  Pick<StoreHost, 'update'> &
-  Pick<BackendSweepHost, 'contentStore' | 'snapshotterStores'>;
+export type CheckHost = SweepHost & Pick<StoreHost, 'update'> & InFlightHost;
 
 /** One check under way. */
 export interface Check {

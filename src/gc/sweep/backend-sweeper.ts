@@ -23,13 +23,17 @@ import {
 import { sweepContent } from './sweep-content.js';
 import { sweepSnapshotter } from './sweep-snapshots.js';
 
-export interface BackendSweepHost extends SweepHost {
-  readonly dirty: DirtyFlags;
-  readonly orphans: OrphanGuard;
+/** Where it is known what calls under way have made and not yet recorded. */
+export interface InFlightHost {
   /** @internal */
   readonly contentStore: { inFlightIngests(): ReadonlySet<string> };
   /** @internal */
   readonly snapshotterStores: ReadonlyMap<string, { inFlight(): ReadonlySet<string> }>;
+}
+
+export interface BackendSweepHost extends SweepHost, InFlightHost {
+  readonly dirty: DirtyFlags;
+  readonly orphans: OrphanGuard;
   /** A backup reads the backends: what loses its record meanwhile stays in them, and in the lists. */
   readonly sweepsHeld: boolean;
 }
