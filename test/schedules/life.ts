@@ -8,6 +8,7 @@ import { DBHost, type HostParts } from '../../src/db-host.js';
 import type { Engine, Transaction } from '../../src/engine/contract.js';
 import { CoreEngine } from '../../src/engine/core/engine.js';
 import type { GraphCore, MarkOptions } from '../../src/engine/graph.js';
+import { verifyEachCommit } from '../../src/engine/suite/verified.js';
 import { isKind } from '../../src/errors.js';
 import { type CollectOptions, collect } from '../../src/gc/collect.js';
 import type { CollectHost } from '../../src/gc/host.js';
@@ -41,6 +42,8 @@ export interface LifeParts extends Pick<HostParts, 'content' | 'backends' | 'pol
   readonly cleanStart: boolean;
   readonly core: GraphCore['kind'];
   readonly mutation: Mutation | undefined;
+  /** Compares the graph with the records after each commit. */
+  readonly verify: boolean;
 }
 
 const noSuch = new Set<string>();
@@ -66,6 +69,11 @@ export class Life {
       indexer: metadataIndexer,
       graph: this.#graph(parts.core),
     });
+    if (parts.verify) {
+      verifyEachCommit(this.engine, (difference) =>
+        scheduler.stop(`after a commit the graph is not what the records say: ${difference}`),
+      );
+    }
     this.host = new ScheduledHost(parts, {
       engine: this.engine,
       content,

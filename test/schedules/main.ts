@@ -15,6 +15,7 @@ const { values } = parseArgs({
     without: { type: 'string' },
     marks: { type: 'boolean', default: false },
     keep: { type: 'boolean', default: false },
+    verify: { type: 'boolean', default: false },
   },
 });
 const mutation = mutations.find((name) => name === values.without);
@@ -30,7 +31,7 @@ const began = process.hrtime.bigint();
 let failed = 0;
 let steps = 0;
 for (let seed = first; seed < first + count; seed++) {
-  const outcome = await schedule(seed, { core, mutation });
+  const outcome = await schedule(seed, { core, mutation, verify: values.verify });
   steps += outcome.steps;
   for (const [name, n] of Object.entries(outcome.seen)) sums[name] = (sums[name] ?? 0) + n;
   for (const [name, n] of Object.entries(outcome.marks)) marks[name] = (marks[name] ?? 0) + n;

@@ -25,6 +25,8 @@ export interface WorldOptions {
   readonly mutation?: Mutation | undefined;
   /** One backend call that fails, in place of those that the environment makes fail. */
   readonly fault?: OneFault | undefined;
+  /** Compares the graph with the records after each commit; default false, then they are compared at the end only. */
+  readonly verify?: boolean | undefined;
 }
 
 export class ScheduledWorld {
@@ -117,7 +119,7 @@ export class ScheduledWorld {
 
   #newLife(cleanStart: boolean): Life {
     const { random, scheduler, judge, marks } = this;
-    const { core, mutation } = this.#options;
+    const { core, mutation, verify = false } = this.#options;
     return new Life({
       random,
       scheduler,
@@ -127,6 +129,7 @@ export class ScheduledWorld {
       cleanStart,
       core,
       mutation,
+      verify,
       policy: this.#policy,
       content: scheduledContent(this.content, this.#steps, judge),
       backends: new Map(
