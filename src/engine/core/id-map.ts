@@ -35,6 +35,10 @@ export class IdMap<V> {
     this.#size += part.size - before;
   }
 
+  *entries(): Generator<[number, V]> {
+    for (const part of this.#parts.values()) yield* part;
+  }
+
   /** False when there was none. */
   delete(id: number): boolean {
     const name = id >>> ID_BITS;

@@ -33,19 +33,13 @@ import { decodeKey, encodeBelow, encodeKey } from './key-codec.js';
 import { type Found, find, INLINE_ID, NO_NODE, rowsWithin } from './key-index.js';
 import { Links } from './links.js';
 import type { BatchBuilder } from './log-format.js';
+import type { TableCommit } from './memtable.js';
+import { Memtables } from './memtables.js';
 import { nodeParts, readEntry } from './node-codec.js';
-import { Pending } from './pending.js';
 import type { Room } from './room.js';
 import { lastSizeOf, successor } from './table.js';
 import { Writer, type WriterHost } from './writer.js';
 
-/**
- * Commits that the tree has are forgotten in passing: so many keys at a time (more, when there are many commits), with
- * pauses for other work.
- */
-const DROPPED_AT_ONCE = 512;
-const DROP_TURNS = 8;
-const DROP_PAUSE_MS = 10;
 /**
  * Who asks whether keys may exist holds guards that writers of the same keys wait for: a thread in the middle of a long
  * transaction, or a disk that hangs, must not make them wait for it.
@@ -66,7 +60,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   readonly #log: CommitLog | undefined;
   readonly #dbs: Databases;
   readonly #file: DataFile;
-  readonly #pending = new Pending();
+  readonly #tables = new Memtables();
   readonly #links: Links;
   readonly #hot: HotValues;
   #listener: StorageListener | undefined;
@@ -105,7 +99,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     this.#file = file;
     this.#log = log;
     this.#hot = new HotValues();
-    this.#links = new Links(dbs, this.#pending);
+    this.#links = new Links(dbs, this.#tables);
     this.#records = state.records;
     this.#stored = { ...state };
     this.#writer = new Writer(path, this, state.revision);
@@ -115,9 +109,9 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   // -------------------------------------------------------------------------------------------------------- reads
 
   value(key: Key): Value | undefined {
-    const pending = this.#pending.entries.get(key);
-    if (pending !== undefined) {
-      const bytes = pending.value?.bytes;
+    const known = this.#tables.entry(key);
+    if (known !== undefined) {
+      const bytes = known?.bytes;
       return bytes === undefined ? undefined : decodeSlice(key, asBuffer(bytes), 0, bytes.length);
     }
     if (this.#lastNode?.key === key) {
@@ -136,27 +130,27 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
 
   /** What the tree has, unless commits that it does not have yet took it away. */
   #find(key: Key): Found | undefined {
-    const found = find(this.#dbs, key, this.#isTaken);
+    const found = find(this.#dbs, key, this.#isSuperseded);
     if (found?.id !== undefined && found.end === 0) throw missingNode(found.id, key);
     return found;
   }
 
   /** Whether a node of the tree has gone since, or stands for another key. */
-  readonly #isTaken = (id: number, key: Key): boolean => {
-    const pending = this.#pending.ids.get(id);
-    return pending !== undefined && pending.value !== key;
+  readonly #isSuperseded = (id: number, key: Key): boolean => {
+    const known = this.#tables.keyOf(id);
+    return known !== undefined && known !== key;
   };
 
   has(key: Key): boolean {
-    const pending = this.#pending.entries.get(key);
-    if (pending !== undefined) return pending.value?.bytes !== undefined;
+    const known = this.#tables.entry(key);
+    if (known !== undefined) return known?.bytes !== undefined;
     const found = this.#find(key);
     return found !== undefined && valueStart(found) >= 0;
   }
 
   entry(key: Key): Entry | undefined {
-    const pending = this.#pending.entries.get(key);
-    if (pending !== undefined) return pending.value;
+    const known = this.#tables.entry(key);
+    if (known !== undefined) return known ?? undefined;
     if (this.#lastNode?.key === key) return this.#lastNode.entry;
     const found = this.#find(key);
     if (found === undefined) return undefined;
@@ -173,12 +167,13 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   ): RecordRange<T> {
     const entries: [Key, T][] = [];
     if (limit <= 0) return { entries, more: true };
-    if (!this.#pending.hasEntries) return this.#storedRange(prefix, after, limit, read, bytesMax);
+    const layers = this.#tables.recordLayers();
+    if (layers.length === 0) return this.#storedRange(prefix, after, limit, read, bytesMax);
     const stored = (from: Key | undefined, count: number) =>
       this.#storedRange(prefix, from, count, copied, Number.POSITIVE_INFINITY).entries;
     const first = Math.min(limit, bytesMax === Number.POSITIVE_INFINITY ? CHUNK_MAX : FIRST_ROWS);
     let left = bytesMax;
-    for (const [key, bytes] of merged(below(prefix), after, first, stored, this.#pending.orderedValues)) {
+    for (const [key, bytes] of merged(below(prefix), after, first, stored, layers)) {
       entries.push([key, read(key, asBuffer(bytes), 0, bytes.length)]);
       left -= bytes.length;
       if (entries.length >= limit || left <= 0) return { entries, more: true };
@@ -199,7 +194,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     let left = bytesMax;
     // Nodes without a record are passed over.
     for (const row of rowsWithin(this.#dbs, bounds, Math.min(limit, CHUNK_ROWS))) {
-      if (row.id !== undefined && this.#isTaken(row.id, row.key)) continue;
+      if (row.id !== undefined && this.#isSuperseded(row.id, row.key)) continue;
       if (row.id !== undefined && row.end === 0) throw missingNode(row.id, row.key);
       const from = valueStart(row);
       if (from < 0) continue;
@@ -223,8 +218,8 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   }
 
   keyOf(id: number): Key | undefined {
-    const pending = this.#pending.ids.get(id);
-    if (pending !== undefined) return pending.value;
+    const known = this.#tables.keyOf(id);
+    if (known !== undefined) return known ?? undefined;
     if (this.#lastNode?.id === id) return this.#lastNode.key;
     const node = this.#dbs.nodes.getBinaryFast(id);
     if (node === undefined) return undefined;
@@ -236,17 +231,15 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   }
 
   idOf(key: Key): number | undefined {
-    const pending = this.#pending.entries.get(key);
-    if (pending !== undefined) {
-      return pending.value === undefined || pending.value.id === NO_ID ? undefined : pending.value.id;
-    }
+    const known = this.#tables.entry(key);
+    if (known !== undefined) return known === null || known.id === NO_ID ? undefined : known.id;
     return this.#find(key)?.id;
   }
 
   async mayExist(prefixes: readonly Key[], leaves: readonly string[]): Promise<Uint8Array> {
     const exist = new Uint8Array(prefixes.length * leaves.length);
     // First what the tree does not have yet: what it gets meanwhile is seen by the thread.
-    for (const [p, l] of this.#pending.among(prefixes, leaves)) exist[p * leaves.length + l] = 1;
+    for (const [p, l] of this.#tables.among(prefixes, leaves)) exist[p * leaves.length + l] = 1;
     // The thread would open the file to write.
     const lookUp =
       this.#log === undefined ? Promise.resolve(undefined) : this.applier.lookUp(prefixes, leaves);
@@ -256,12 +249,12 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     for (let i = 0; i < ids.length; i++) {
       const id = ids[i]!;
       if (id === NO_NODE || exist[i] === 1) continue;
-      const since = id === INLINE_ID ? undefined : this.#pending.ids.get(id);
+      const since = id === INLINE_ID ? undefined : this.#tables.keyOf(id);
       if (since !== undefined) {
         // Its node has changed since, or is gone; the key may have a value without one.
         const leaf = i % leaves.length;
         const key = prefixes[(i - leaf) / leaves.length]! + leaves[leaf]!;
-        if (since.value !== key && this.#pending.entries.get(key)?.value === undefined) continue;
+        if (since !== key && (this.#tables.entry(key) ?? undefined) === undefined) continue;
       }
       exist[i] = 1;
     }
@@ -269,8 +262,8 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   }
 
   counter(name: Key): number {
-    const pending = this.#pending.counters.get(name);
-    if (pending !== undefined) return pending.value ?? 0;
+    const known = this.#tables.counter(name);
+    if (known !== undefined) return known ?? 0;
     return this.#dbs.counters.get(encodeKey(name))?.readDoubleLE(0) ?? 0;
   }
 
@@ -279,7 +272,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     const rows = this.#dbs.counters.range(lower, false, successor(lower), Number.MAX_SAFE_INTEGER);
     const names = new Set(rows.map(([name]) => decodeKey(name)));
     names.add(prefix);
-    for (const name of this.#pending.counterNames()) if (name.startsWith(below(prefix))) names.add(name);
+    for (const name of this.#tables.counterNames()) if (name.startsWith(below(prefix))) names.add(name);
     return [...names].filter((name) => this.counter(name) > 0);
   }
 
@@ -296,19 +289,22 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   accept(commit: Commit, background = false): Written {
     this.#lastNode = undefined;
     this.#hot.delete(commit.entries.keys());
-    this.#addPending(commit, this.#stored.revision);
+    if (this.#writer.beginsGroup()) this.#tables.beginGroup();
+    this.#addToTable(commit);
     this.#records += commit.recordDelta;
     return this.#writer.push(commit, background);
   }
 
-  #addPending(commit: Parameters<Pending['add']>[0], stored: number): void {
-    this.#pending.add(commit, stored, this.#links.formerChildren(commit));
+  #addToTable(commit: TableCommit): void {
+    this.#tables.add(commit, this.#links.formerChildren(commit));
     this.#links.added(commit);
   }
 
   /** Commits of the log that the tree does not have, in a store that must not be changed. */
-  overlay(commit: Parameters<Pending['add']>[0], recordDelta: number): void {
-    this.#addPending(commit, commit.revision);
+  overlay(commit: TableCommit, recordDelta: number): void {
+    this.#tables.beginGroup();
+    this.#addToTable(commit);
+    this.#tables.logged();
     this.#records += recordDelta;
     this.#stored = { revision: commit.revision, records: this.#records };
   }
@@ -341,6 +337,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     const { revision, recordDelta, changes } = commits;
     this.#stored.records += recordDelta;
     this.#stored.revision = revision;
+    this.#tables.logged();
     for (const take of this.#taps) take(batch, changes);
     this.applier.push(batch, changes, { background: pressing < commits.commits, others: pressing > 0 });
     if (isSealed) this.applier.seal();
@@ -350,29 +347,17 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   applied({ revision, journalBytes }: Applied): void {
     // The reads of this turn must not go on with the transaction they began before.
     this.#dbs.env.resetReadTxn();
-    const isDropping = this.#applied !== undefined;
-    this.#applied = revision;
-    if (!isDropping) this.#dropApplied();
+    this.#tables.flushed(revision);
     this.#links.applied();
     this.#log?.applied(revision);
     this.onApplied(journalBytes);
-  }
-
-  /** Newest revision that the tree has, while there is something to forget. */
-  #applied: number | undefined;
-
-  #dropApplied(): void {
-    if (this.#applied === undefined) return;
-    const most = Math.max(DROPPED_AT_ONCE, Math.ceil(this.#pending.commits / DROP_TURNS));
-    if (this.#pending.drop(this.#applied, most)) setTimeout(() => this.#dropApplied(), DROP_PAUSE_MS).unref();
-    else this.#applied = undefined;
   }
 
   lost(commits: number, error: Error): void {
     this.lostCount++;
     this.#lastNode = undefined;
     this.#links.reverted();
-    this.#pending.revert(this.#stored.revision);
+    this.#tables.lost();
     this.#records = this.#stored.records;
     this.#listener?.lost();
     this.onTrouble(`${commits} commits could not be stored: ${error.message}`);

@@ -124,6 +124,11 @@ export class Writer {
     return { visible: this.#backlog < BACKLOG_MAX ? resolved : group.done, flushed: group.done };
   }
 
+  /** Whether the next commit begins a group: the last one is full, or being written. */
+  beginsGroup(): boolean {
+    return this.#groups[this.#groups.length - 1]?.isFull !== false;
+  }
+
   /** Ends the open group, so that no batch holds commits from both sides of this moment. */
   seal(): void {
     const last = this.#groups[this.#groups.length - 1] ?? this.#current;
