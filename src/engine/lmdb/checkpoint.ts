@@ -7,9 +7,9 @@
  */
 import { unknownError } from '../../errors.js';
 import type { GraphCore } from '../graph.js';
-import { type Job, runJobs } from './apply.js';
 import type { Databases } from './databases.js';
 import type { DataFile } from './files.js';
+import { type Job, runJobs } from './flush.js';
 import { journalKey } from './journal.js';
 import type { LmdbStorage } from './storage.js';
 
@@ -162,7 +162,7 @@ export class Checkpointer {
 
   async write(): Promise<void> {
     const storage = this.#storage;
-    const { applier } = storage;
+    const { flusher } = storage;
     const old = this.#state.checkpoint;
     const lostBefore = storage.lostCount;
     const journalBytes = this.#journalBytes;
@@ -180,10 +180,10 @@ export class Checkpointer {
         const value = new Uint8Array(image.subarray(i * CHUNK_BYTES, (i + 1) * CHUNK_BYTES));
         jobs.push({ into: 'checkpoints', key: chunkKey(slot, i), value });
       }
-      await applier.run(jobs);
+      await flusher.run(jobs);
     }
     // The image may hold what is not in the tree yet, and may never be.
-    await storage.settle();
+    await storage.drain();
     if (storage.lostCount !== lostBefore) return;
     await this.#writeState({
       ...this.#state,
@@ -194,7 +194,7 @@ export class Checkpointer {
   }
 
   async #trim(revision: number, valid: { slot: number; chunks: number }): Promise<void> {
-    const { applier } = this.#storage;
+    const { flusher } = this.#storage;
     const { journal, checkpoints } = this.#dbs;
     const old = [...checkpoints.getKeys()].filter((key) => {
       const { slot, chunk } = readChunkKey(key);
@@ -202,7 +202,7 @@ export class Checkpointer {
     });
     for (let from = 0; from < old.length; from += CHUNKS_AT_ONCE) {
       const some = old.slice(from, from + CHUNKS_AT_ONCE);
-      await applier.run(
+      await flusher.run(
         some.map((key) => ({ into: 'checkpoints', key: new Uint8Array(key), value: undefined })),
       );
     }
@@ -211,12 +211,12 @@ export class Checkpointer {
       // The newest entry stays: it tells the revision to a store that cannot use its checkpoint.
       const keys = [...journal.getKeys({ end: journalKey(revision), limit: TRIM_ENTRIES })];
       if (keys.length === 0) return;
-      await applier.run(keys.map((key) => ({ into: 'journal', key: new Uint8Array(key), value: undefined })));
+      await flusher.run(keys.map((key) => ({ into: 'journal', key: new Uint8Array(key), value: undefined })));
     }
   }
 
   async #writeState(state: StoreState): Promise<void> {
-    await this.#storage.applier.run([{ into: 'meta', key: STATE, value: stateBytes(state) }]);
+    await this.#storage.flusher.run([{ into: 'meta', key: STATE, value: stateBytes(state) }]);
     this.#state = state;
   }
 }

@@ -1,6 +1,6 @@
 /**
  * Links of the relation `children` between two nodes, which a store has one of for nearly every snapshot: kept by the
- * ids of both ends instead of by their keys. Called by the storage for reading and by apply.ts for writing.
+ * ids of both ends instead of by their keys. Called by the storage for reading and by flush.ts for writing.
  *
  *   id of `from`, id of `to` (4 bytes each, big-endian) → CRC-32 of the encoded key of `to`
  *

@@ -233,7 +233,7 @@ const CUSHION_BYTES = 16 * 1024 * 1024;
 
 /**
  * Bytes after the last page that have blocks: removals write pages anew before others are free, also on a full disk. A
- * transaction of the applier changes as many at most.
+ * transaction of the flusher changes as many at most.
  */
 const RESERVE_BYTES_MIN = 2 * 1024 * 1024;
 const RESERVE_BYTES_MAX = 16 * 1024 * 1024;

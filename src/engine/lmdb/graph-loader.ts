@@ -19,7 +19,7 @@ import { decodeAdjacency, nodeParts } from './node-codec.js';
 import type { StorageState } from './storage.js';
 import { lastSizeOf } from './table.js';
 
-/** Words of ops applied at once while rebuilding. */
+/** Words of ops flushed at once while rebuilding. */
 const WORDS_MAX = 64 * 1024;
 
 export interface LoadedGraph extends StorageState {

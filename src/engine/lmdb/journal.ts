@@ -7,7 +7,7 @@
  *   little-endian; then the words as varints, most of which take one byte or three
  */
 import type { Database } from '../../system/lmdb.js';
-import type { Batch } from './log-format.js';
+import type { Batch } from './wal-format.js';
 
 const HEAD_BYTES = 16;
 const VARINT_BYTES_MAX = 5;

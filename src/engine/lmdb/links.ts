@@ -145,7 +145,7 @@ export class Links {
   }
 
   /** The tree has changed. */
-  applied(): void {
+  flushed(): void {
     this.#lastChildren = undefined;
     this.#textless.clear();
   }

@@ -1,7 +1,7 @@
 /**
- * The LMDB storage: what core/ asks of a storage, over a commit log and one LMDB environment (the tree). Reads are
+ * The LMDB storage: what core/ asks of a storage, over a write-ahead log and one LMDB environment (the tree). Reads are
  * synchronous and see commits that the tree does not have yet. A commit goes through the writer into the log, which
- * makes it durable, and later through the applier into the tree, all parts of it in one LMDB transaction with the graph
+ * makes it durable, and later through the flusher into the tree, all parts of it in one LMDB transaction with the graph
  * journal, so that records and graph never come apart.
  */
 
@@ -22,23 +22,23 @@ import {
   type Written,
 } from '../core/storage.js';
 import { decodeSlice, printable } from '../schema/codec.js';
-import { Applier, type ApplierHost } from './applier.js';
-import type { Applied } from './apply.js';
 import { boundsOf, merged } from './bounded-range.js';
-import type { CommitLog } from './commit-log.js';
+import { CommitQueue, type CommitQueueHost } from './commit-queue.js';
 import type { Databases } from './databases.js';
 import type { DataFile } from './files.js';
+import type { Flushed } from './flush.js';
+import { Flusher, type FlusherHost } from './flusher.js';
 import { HOT_BYTES_MAX, HotValues } from './hot-values.js';
 import { decodeKey, encodeBelow, encodeKey } from './key-codec.js';
 import { type Found, find, INLINE_ID, NO_NODE, rowsWithin } from './key-index.js';
 import { Links } from './links.js';
-import type { BatchBuilder } from './log-format.js';
 import type { TableCommit } from './memtable.js';
 import { Memtables } from './memtables.js';
 import { nodeParts, readEntry } from './node-codec.js';
 import type { Room } from './room.js';
 import { lastSizeOf, successor } from './table.js';
-import { Writer, type WriterHost } from './writer.js';
+import type { Wal } from './wal.js';
+import type { BatchBuilder } from './wal-format.js';
 
 /**
  * Who asks whether keys may exist holds guards that writers of the same keys wait for: a thread in the middle of a long
@@ -54,10 +54,10 @@ export interface StorageState {
   records: number;
 }
 
-export class LmdbStorage implements Storage, WriterHost, ApplierHost {
-  readonly applier: Applier;
-  readonly #writer: Writer;
-  readonly #log: CommitLog | undefined;
+export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
+  readonly flusher: Flusher;
+  readonly #queue: CommitQueue;
+  readonly #log: Wal | undefined;
   readonly #dbs: Databases;
   readonly #file: DataFile;
   readonly #tables = new Memtables();
@@ -70,7 +70,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   /** The node asked for last by its id: who wants its key mostly goes on to its record. Good until the next commit. */
   #lastNode: { readonly id: number; readonly key: Key; readonly entry: Entry } | undefined;
   /** Told after each group that the tree has, with the bytes it added to the journal. */
-  onApplied: (journalBytes: number) => void = () => {};
+  onFlushed: (journalBytes: number) => void = () => {};
   /** Asked for statistics. */
   journalBytes: () => number = () => 0;
   /** Told what a caller of `update` does not learn: commits that are lost or held up. */
@@ -94,7 +94,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   readonly #taps = new Set<(batch: Buffer, changes: number) => void>();
 
   /** @param log undefined: nothing will be written */
-  constructor(dbs: Databases, file: DataFile, log: CommitLog | undefined, path: string, state: StorageState) {
+  constructor(dbs: Databases, file: DataFile, log: Wal | undefined, path: string, state: StorageState) {
     this.#dbs = dbs;
     this.#file = file;
     this.#log = log;
@@ -102,8 +102,8 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     this.#links = new Links(dbs, this.#tables);
     this.#records = state.records;
     this.#stored = { ...state };
-    this.#writer = new Writer(path, this, state.revision);
-    this.applier = new Applier(dbs, file, path, this);
+    this.#queue = new CommitQueue(path, this, state.revision);
+    this.flusher = new Flusher(dbs, file, path, this);
   }
 
   // -------------------------------------------------------------------------------------------------------- reads
@@ -242,7 +242,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     for (const [p, l] of this.#tables.among(prefixes, leaves)) exist[p * leaves.length + l] = 1;
     // The thread would open the file to write.
     const lookUp =
-      this.#log === undefined ? Promise.resolve(undefined) : this.applier.lookUp(prefixes, leaves);
+      this.#log === undefined ? Promise.resolve(undefined) : this.flusher.lookUp(prefixes, leaves);
     const ids = await within(LOOK_UP_MS, lookUp);
     // Whoever is told that all may exist looks himself, and is told what is wrong.
     if (ids === undefined) return exist.fill(1);
@@ -289,10 +289,10 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   accept(commit: Commit, background = false): Written {
     this.#lastNode = undefined;
     this.#hot.delete(commit.entries.keys());
-    if (this.#writer.beginsGroup()) this.#tables.beginGroup();
+    if (this.#queue.beginsGroup()) this.#tables.beginGroup();
     this.#addToTable(commit);
     this.#records += commit.recordDelta;
-    return this.#writer.push(commit, background);
+    return this.#queue.push(commit, background);
   }
 
   #addToTable(commit: TableCommit): void {
@@ -326,31 +326,31 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   }
 
   async append(batch: Buffer): Promise<void> {
-    await this.applier.room();
+    await this.flusher.room();
     // The tree has a reserve of its own: what it takes makes a file of the log free.
-    if (this.#log?.isExhausted(batch.length)) await this.applier.flush().catch(() => undefined);
+    if (this.#log?.isExhausted(batch.length)) await this.flusher.drain().catch(() => undefined);
     this.verifyPlace();
     await this.#log?.append(batch);
   }
 
-  stored(commits: BatchBuilder, batch: Buffer, isSealed: boolean, pressing: number): void {
+  stored(commits: BatchBuilder, batch: Buffer, isSealed: boolean, foreground: number): void {
     const { revision, recordDelta, changes } = commits;
     this.#stored.records += recordDelta;
     this.#stored.revision = revision;
     this.#tables.logged();
     for (const take of this.#taps) take(batch, changes);
-    this.applier.push(batch, changes, { background: pressing < commits.commits, others: pressing > 0 });
-    if (isSealed) this.applier.seal();
+    this.flusher.push(batch, changes, { background: foreground < commits.commits, others: foreground > 0 });
+    if (isSealed) this.flusher.seal();
     this.#listener?.visible(revision);
   }
 
-  applied({ revision, journalBytes }: Applied): void {
+  flushed({ revision, journalBytes }: Flushed): void {
     // The reads of this turn must not go on with the transaction they began before.
     this.#dbs.env.resetReadTxn();
     this.#tables.flushed(revision);
-    this.#links.applied();
-    this.#log?.applied(revision);
-    this.onApplied(journalBytes);
+    this.#links.flushed();
+    this.#log?.flushed(revision);
+    this.onFlushed(journalBytes);
   }
 
   lost(commits: number, error: Error): void {
@@ -369,8 +369,8 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
 
   /** No transaction of the tree will hold commits from both sides of this moment. */
   seal(): void {
-    this.#writer.seal();
-    this.applier.seal();
+    this.#queue.seal();
+    this.flusher.seal();
   }
 
   /** Records of the newest commit handed over. */
@@ -387,36 +387,36 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   }
 
   flush(): Promise<void> {
-    return this.#writer.flush();
+    return this.#queue.flush();
   }
 
   /** Waits until the tree has everything. */
-  async settle(): Promise<void> {
-    await this.#writer.flush();
-    await this.applier.flush();
+  async drain(): Promise<void> {
+    await this.#queue.flush();
+    await this.flusher.drain();
   }
 
   async paced(): Promise<void> {
-    await this.#writer.paced();
-    await this.applier.backgroundRoom();
+    await this.#queue.paced();
+    await this.flusher.backgroundRoom();
   }
 
   quiet(): Promise<void> {
-    return this.#writer.quiet();
+    return this.#queue.quiet();
   }
 
   async close(): Promise<void> {
-    await this.#writer.drain();
+    await this.#queue.drain();
     let isWhole = true;
     try {
-      await this.applier.flush();
+      await this.flusher.drain();
     } catch {
       // The log keeps them for the next opening; `warn` has told.
       isWhole = false;
     }
     let isReleased = false;
     await closeAll([
-      () => this.applier.stop(),
+      () => this.flusher.stop(),
       async () => {
         isReleased = await this.onClose(isWhole);
       },

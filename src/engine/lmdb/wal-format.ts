@@ -1,6 +1,6 @@
 /**
- * What the commit log holds: batches of commits as bytes, which the applier turns into rows of the tree. Encoded by the
- * storage, decoded by the applier and at opening; part of the file format. Pure but for a scratch buffer.
+ * What the write-ahead log holds: batches of commits as bytes, which the flusher makes rows of the tree of. Encoded by the
+ * commit queue, decoded by the flusher and at opening; part of the file format. Pure but for a scratch buffer.
  *
  * A batch (little-endian):
  *
@@ -8,10 +8,10 @@
  *   previous revision f64, revision f64, change in the number of records i32, words of graph ops u32
  *   rows, then graph ops (u32 each)
  *
- * A batch without commits is a mark: the first in each turn of a file, with the revision at that moment twice, and the generation
+ * A batch without commits is a mark: the first of each generation in a file, with the revision at that moment twice, and the generation
  * as its tag. 1 as its change in the number of records says that the log has gone on in the other file. In place of the words it has
- * a salt, and the batches of the turn have generation XOR salt as their tag: values are what clients chose, and what looks
- * like a batch among them is none, since nobody knows the salt before it is used. Logs of earlier versions have salt 0.
+ * a salt, and its batches have generation XOR salt as their tag: values are what clients chose, and what looks
+ * like a batch among them is not one, since nobody knows the salt before it is used. Logs of earlier versions have salt 0.
  *
  * A row is its kind and operands: ids are varints; keys, values and nodes are a length and bytes. Rows are in the order of
  * their commits, so that a later one counts.
@@ -28,18 +28,18 @@ const RowKind = {
   node: 1,
   /** id, node: and its key gets this id. */
   newNode: 2,
-  /** id: the node goes, and its key with it. */
-  nodeGone: 3,
+  /** id: of the node and its key. */
+  nodeTombstone: 3,
   /** key, value: a record that is no node. */
   inline: 4,
   /** key. */
-  inlineGone: 5,
+  inlineTombstone: 5,
   /** link. */
   link: 6,
-  linkGone: 7,
+  linkTombstone: 7,
   /** key, f64. */
   counter: 8,
-  counterGone: 9,
+  counterTombstone: 9,
 } as const;
 
 export const BATCH_HEAD_BYTES = 40;
@@ -123,11 +123,11 @@ export class BatchBuilder {
     const beforeId = before?.id ?? NO_ID;
     const afterId = after?.id ?? NO_ID;
     if (beforeId !== NO_ID && beforeId !== afterId) {
-      this.#kind(RowKind.nodeGone);
+      this.#kind(RowKind.nodeTombstone);
       this.#varint(beforeId);
     }
     if (before !== undefined && beforeId === NO_ID && (after === undefined || afterId !== NO_ID)) {
-      this.#kind(RowKind.inlineGone);
+      this.#kind(RowKind.inlineTombstone);
       this.#bytes(encodeKey(key));
     }
     if (after === undefined) return;
@@ -143,12 +143,12 @@ export class BatchBuilder {
   }
 
   #link(key: LinkKey, present: boolean): void {
-    this.#kind(present ? RowKind.link : RowKind.linkGone);
+    this.#kind(present ? RowKind.link : RowKind.linkTombstone);
     this.#bytes(encodeLink(key));
   }
 
   #counter(name: Key, value: number | undefined): void {
-    this.#kind(value === undefined ? RowKind.counterGone : RowKind.counter);
+    this.#kind(value === undefined ? RowKind.counterTombstone : RowKind.counter);
     this.#bytes(encodeKey(name));
     if (value === undefined) return;
     this.#reserve(8);
@@ -194,7 +194,7 @@ export function sealBatch(batch: Buffer, tag: number): void {
   batch.writeUInt32LE(checksum(batch, tag), 12);
 }
 
-/** Where a turn of a file begins. */
+/** Where a generation begins. */
 export interface Mark {
   readonly generation: number;
   /** Of the newest commit in the log then. */
@@ -202,7 +202,7 @@ export interface Mark {
   readonly salt: number;
 }
 
-/** Of the batches in a turn. */
+/** Of the batches of a generation. */
 export const tagOf = ({ generation, salt }: Pick<Mark, 'generation' | 'salt'>): number =>
   (generation ^ salt) >>> 0;
 
@@ -257,7 +257,7 @@ export function batchAt(
   return { tag, batch };
 }
 
-/** Takes a batch apart. It must be whole: `batchAt` or the encoder has seen to that. */
+/** Takes a batch apart. REQUIRES: it is whole, as `batchAt` and `BatchBuilder` return it. */
 export function openBatch(batch: Buffer): Batch {
   const words = batch.readUInt32LE(36);
   const rowsEnd = batch.length - words * 4;
@@ -272,10 +272,10 @@ export function openBatch(batch: Buffer): Batch {
   };
 }
 
-/** What is done with each row; buffers are parts of the batch. */
+/** Called with each row; buffers are parts of the batch. */
 export interface RowVisitor {
   node(id: number, node: Buffer, isNew: boolean): void;
-  nodeGone(id: number): void;
+  nodeTombstone(id: number): void;
   /** Without a value: gone. */
   inline(key: Buffer, value: Buffer | undefined): void;
   link(link: Buffer, present: boolean): void;
@@ -308,17 +308,17 @@ export function visitRows(rows: Buffer, visitor: RowVisitor): void {
       case RowKind.newNode:
         visitor.node(number(), take(), rowKind === RowKind.newNode);
         break;
-      case RowKind.nodeGone:
-        visitor.nodeGone(number());
+      case RowKind.nodeTombstone:
+        visitor.nodeTombstone(number());
         break;
       case RowKind.inline:
         visitor.inline(take(), take());
         break;
-      case RowKind.inlineGone:
+      case RowKind.inlineTombstone:
         visitor.inline(take(), undefined);
         break;
       case RowKind.link:
-      case RowKind.linkGone:
+      case RowKind.linkTombstone:
         visitor.link(take(), rowKind === RowKind.link);
         break;
       case RowKind.counter: {
@@ -328,7 +328,7 @@ export function visitRows(rows: Buffer, visitor: RowVisitor): void {
         at += 8;
         break;
       }
-      case RowKind.counterGone:
+      case RowKind.counterTombstone:
         visitor.counter(take(), undefined);
         break;
       default:
@@ -338,4 +338,4 @@ export function visitRows(rows: Buffer, visitor: RowVisitor): void {
 }
 
 const damaged = () =>
-  unknownError('a batch of the commit log is damaged', { remedy: 'restore the store from a copy' });
+  unknownError('a batch of the write-ahead log is damaged', { remedy: 'restore the store from a copy' });

@@ -1,16 +1,16 @@
 /**
- * Decides when commits of the log go into the tree, and has a thread do it (apply-worker.ts). Called by the storage and
- * the checkpointer; lives on the thread that owns the store.
+ * Decides when batches of the write-ahead log are flushed to the tree, and has a thread do it (flush-worker.ts). Called by the
+ * storage and the checkpointer, on the thread that owns the store.
  *
- * Commits are safe before they come here, so nothing waits for this but checkpoints, closing, and writers when far too
- * much is outstanding. Larger groups touch fewer pages a commit and make fewer flushes; a short wait brings them about.
- * A failure (a full disk) loses nothing: the same commits are tried again.
+ * Commits are durable before, so only checkpoints, closing, and writers when far too much is outstanding wait for a flush.
+ * Many changes in one transaction touch fewer pages each; a short wait brings them together. A failure (a full disk) loses
+ * nothing: the same batches are tried again.
  */
 import { Worker } from 'node:worker_threads';
 import { unavailable } from '../../errors.js';
-import { type Applied, type Job, runJobs } from './apply.js';
 import type { Databases } from './databases.js';
 import type { DataFile } from './files.js';
+import { type Flushed, type Job, runJobs } from './flush.js';
 import { writeError, writeRemedy } from './write-error.js';
 
 /**
@@ -48,10 +48,10 @@ export interface WorkerData {
   shared: SharedArrayBuffer;
 }
 export type Request =
-  | { kind: 'apply'; batches: Uint8Array[] }
+  | { kind: 'flush'; batches: Uint8Array[] }
   | { kind: 'jobs'; jobs: readonly Job[] }
   | { kind: 'ids'; prefixes: readonly string[]; leaves: readonly string[] };
-export type Response = Applied | { ids: Uint32Array } | { error: string };
+export type Response = Flushed | { ids: Uint32Array } | { error: string };
 
 interface QueuedBatch {
   batch: Buffer;
@@ -73,17 +73,17 @@ interface Waiter {
   reject: (error: Error) => void;
 }
 
-export interface ApplierHost {
+export interface FlusherHost {
   /** Told when the tree has everything up to a revision, before anybody who waits is resumed. */
-  applied(result: Applied): void;
+  flushed(result: Flushed): void;
   warn(message: string): void;
 }
 
-export class Applier {
+export class Flusher {
   readonly #dbs: Databases;
   readonly #file: DataFile;
   readonly #path: string;
-  readonly #host: ApplierHost;
+  readonly #host: FlusherHost;
   #queue: QueuedBatch[] = [];
   #jobs: QueuedJobs[] = [];
   #changes = 0;
@@ -104,7 +104,7 @@ export class Applier {
   #done = 0;
   #waiters: Waiter[] = [];
 
-  constructor(dbs: Databases, file: DataFile, path: string, host: ApplierHost) {
+  constructor(dbs: Databases, file: DataFile, path: string, host: FlusherHost) {
     this.#dbs = dbs;
     this.#file = file;
     this.#path = path;
@@ -112,7 +112,7 @@ export class Applier {
   }
 
   /**
-   * A batch that the log has. Its buffer belongs to the applier from now on. `from`: whether it has commits of work that
+   * A batch that the log has. Its buffer belongs to the flusher from now on. `from`: whether it has commits of work that
    * can wait, and of others.
    */
   push(batch: Buffer, changes: number, from: { background: boolean; others: boolean }): void {
@@ -171,7 +171,7 @@ export class Applier {
   }
 
   /** Resolves when the tree has everything pushed so far; rejects when it cannot be written now. */
-  flush(): Promise<void> {
+  drain(): Promise<void> {
     return this.#wait(this.#pushed);
   }
 
@@ -225,7 +225,7 @@ export class Applier {
     this.#timer = undefined;
     this.#running ??= this.#run().finally(() => {
       this.#running = undefined;
-      this.#settle();
+      this.#resolveWaiters();
       this.#isUrgent = this.#waiters.some(({ isUrgent }) => isUrgent);
       if (this.#queue.length + this.#jobs.length === 0) return;
       if ((this.#isUrgent && this.#failure === undefined) || this.#jobs.length > 0) this.#begin();
@@ -243,11 +243,11 @@ export class Applier {
       }
       if (this.#queue.length === 0) return;
       const start = performance.now();
-      if (!(await this.#apply())) return;
+      if (!(await this.#flushSome())) return;
       const end = performance.now();
       this.#pauseMs = Math.min(PAUSE_FACTOR * (end - start), PAUSE_MS_MAX);
       this.#pauseUntil = end + this.#pauseMs;
-      this.#settle();
+      this.#resolveWaiters();
       if (this.#restMs > 0) return;
     }
   }
@@ -272,7 +272,7 @@ export class Applier {
     else resolve();
   }
 
-  async #apply(): Promise<boolean> {
+  async #flushSome(): Promise<boolean> {
     const group: QueuedBatch[] = [];
     let changes = 0;
     for (const item of this.#queue) {
@@ -282,7 +282,7 @@ export class Applier {
       if (item.sealed) break;
     }
     const start = performance.now();
-    const answer = await this.#ask({ kind: 'apply', batches: group.map(({ batch }) => batch) });
+    const answer = await this.#ask({ kind: 'flush', batches: group.map(({ batch }) => batch) });
     this.#fit(changes, performance.now() - start);
     if ('error' in answer) {
       if (this.#failure === undefined) {
@@ -298,7 +298,7 @@ export class Applier {
     if (!this.#isStopped) this.#queue.splice(0, group.length);
     this.#changes -= changes;
     for (const { batch } of group) this.#done += batch.length;
-    this.#host.applied(answer);
+    this.#host.flushed(answer);
     return true;
   }
 
@@ -325,7 +325,7 @@ export class Applier {
     return this.#worker.ask(request);
   }
 
-  #settle(): void {
+  #resolveWaiters(): void {
     const waiters = this.#waiters;
     this.#waiters = [];
     for (const waiter of waiters) {
@@ -355,7 +355,7 @@ class Thread {
     const data: WorkerData = { path, shared };
     // Not the flags of the process: what says how its main script is to be read would end the thread.
     const options = { workerData: data, execArgv: [] };
-    this.#worker = new Worker(new URL('./apply-worker.js', import.meta.url), options);
+    this.#worker = new Worker(new URL('./flush-worker.js', import.meta.url), options);
     this.#worker.unref();
     this.#worker.on('message', (response: Response) => this.#answered(response));
     this.#worker.on('error', (error) => this.#failed(String(error)));
