@@ -1,7 +1,6 @@
 /**
  * A map by node ids that never stops the thread to grow: JavaScript's own takes tens of milliseconds to make room for
- * half a million entries, so ids that are neighbours are kept in small maps. Used for what waits for the tree, and by
- * collections.
+ * half a million entries, so ids that are neighbours are kept in small maps. Used by memtables and by collections.
  */
 
 /** So many ids share a map: less than a millisecond's worth of growing. */

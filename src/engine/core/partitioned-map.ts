@@ -1,6 +1,6 @@
 /**
- * A map like SortedMap, kept apart by the beginnings of its keys (the first component, unless told): walking one part in
- * order must not make every other one pay for being kept in order. Used for commits that are on their way to the tree.
+ * A map like SortedMap, kept apart by the beginnings of its keys (the first component by default): walking one part in
+ * order must not make every other one pay for being kept in order. Used by memtables.
  */
 import { compareUtf8 } from '../../model/utf8.js';
 import { SEPARATOR } from '../schema/keys.js';

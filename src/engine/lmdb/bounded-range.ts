@@ -6,7 +6,7 @@ import { compareUtf8 } from '../../model/utf8.js';
 import { layered, type ReadLayer } from '../core/reads.js';
 import { successor } from './table.js';
 
-/** Encoded bounds of what begins with `start`, behind `after`. */
+/** Encoded bounds of what begins with `start`, after `after`. */
 export function boundsOf(
   lower: Buffer,
   after: string | undefined,

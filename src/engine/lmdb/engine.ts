@@ -2,7 +2,7 @@
  * The LMDB engine: the embedded store of a directory. Called by open.ts and by embedders.
  *
  * Durability: a commit is on disk when `update` resolves, unless `visible` was asked for: such a commit is on its way
- * there and may be lost, with those behind it, when the process or the machine dies within the next moments (`flush`
+ * there and may be lost, with those after it, when the process or the machine dies within the next moments (`flush`
  * waits for it). A directory has one owner process, and a second one is refused; any number may read (read-only.ts). The data file is checked before LMDB may touch it.
  */
 import { existsSync, rmSync } from 'node:fs';
@@ -155,7 +155,7 @@ export function requireStore(dir: string): void {
   throw new NoStore('directory', dir);
 }
 
-/** A new data file must not begin where a lost one ended: the log has what came behind that one only. */
+/** A new data file must not begin where a lost one ended: the log has only what came after that one. */
 function checkLogBeside(dir: string, path: string): void {
   try {
     // From the first commit on, the log is all there is to know.

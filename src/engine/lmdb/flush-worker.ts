@@ -2,7 +2,7 @@
  * The thread that writes the tree while a store is in use: applies batches, runs jobs and looks keys up, one request
  * after the other, as flusher.ts sends them. Nobody else writes to the file while it runs.
  *
- * Ending the process in the middle of an LMDB write transaction would hang it, so `flags` tells when one is open, and no
+ * Ending the process in the middle of an LMDB write transaction would hang it, so `flags` says when one is open, and no
  * new one begins once the process is on its way out.
  */
 import { readlinkSync } from 'node:fs';
@@ -24,7 +24,7 @@ const flags = new Int32Array(shared);
 const dbs = await openDatabases(path, false);
 const file = new DataFile(path, false);
 
-/** Those who wait for a processor go before this thread; it still gets about a quarter of a busy one. */
+/** Other threads that wait for a processor go before this one; it still gets about a quarter of a busy one. */
 function giveWay(): void {
   try {
     const tid = Number(readlinkSync('/proc/thread-self').split('/')[2]);

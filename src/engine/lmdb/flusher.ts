@@ -15,26 +15,26 @@ import { writeError, writeRemedy } from './write-error.js';
 
 /**
  * So many changes are worth a transaction at once; fewer wait for more. While a collection is under way, and between
- * two transactions, much more may wait: writing the tree takes the disk from those who wait for the log.
+ * two transactions, much more may wait: writing the tree takes the disk from writes of the log.
  */
 const CHANGES_WANTED = 2 * 1024;
 const WAIT_MS = 1000;
-/** Changes of one transaction: as many as take so long, since those who wait for the log wait for its flush as well. */
+/** Changes of one transaction: as many as take so long, since writes of the log wait for the disk meanwhile. */
 const CHANGES_MAX = 2 * 1024;
 const CHANGES_MIN = 128;
 const TRANSACTION_MS = 25;
 /** Bytes outstanding from which on the tree is written also during a collection. */
 const OUTSTANDING_BYTES_WANTED = 16 * 1024 * 1024;
-/** Work that can wait is held back while more than this is outstanding; */
+/** Background work waits while more than this is outstanding; */
 const BACKGROUND_BYTES_MAX = 24 * 1024 * 1024;
 /** from here on the tree is written without pauses; */
 const PAUSED_BYTES_MAX = 28 * 1024 * 1024;
-/** and here everybody is held back. */
+/** and here all commits wait. */
 const OUTSTANDING_BYTES_MAX = 32 * 1024 * 1024;
-/** Milliseconds for which a commit of somebody who waits counts. */
+/** Milliseconds for which a foreground commit counts. */
 const SHARED_MS = 200;
 const RETRY_MS = 500;
-/** Milliseconds for which a commit that can wait tells of a collection. */
+/** Milliseconds after a background commit for which a collection is taken to be under way. */
 const COLLECTING_MS = 2000;
 /** A transaction is followed by a pause so many times as long (half as long when much is outstanding), up to this. */
 const PAUSE_FACTOR = 2;
@@ -74,7 +74,7 @@ interface Waiter {
 }
 
 export interface FlusherHost {
-  /** Told when the tree has everything up to a revision, before anybody who waits is resumed. */
+  /** Called when the tree has everything up to a revision, before callers that wait are resumed. */
   flushed(result: Flushed): void;
   warn(message: string): void;
 }
@@ -161,7 +161,7 @@ export class Flusher {
   }
 
   /**
-   * Asks the thread for `possibleIds` of the tree, at some moment from now on; undefined when it cannot tell. For who
+   * Asks the thread for `possibleIds` of the tree, at some moment from now on; undefined when it cannot. For callers
    * has many to ask about: the thread is idle most of the time.
    */
   async lookUp(prefixes: readonly string[], leaves: readonly string[]): Promise<Uint32Array | undefined> {
@@ -180,9 +180,9 @@ export class Flusher {
     return this.#wait(this.#pushed - OUTSTANDING_BYTES_MAX);
   }
 
-  /** The same for work that can wait: what it leaves free is for others, who then need not wait. */
+  /** The same for background work, earlier, so that foreground commits need not wait. */
   async backgroundRoom(): Promise<void> {
-    // Whoever cannot wait is told of the failure.
+    // Foreground commits fail with the error.
     await this.#wait(this.#pushed - BACKGROUND_BYTES_MAX, false).catch(() => undefined);
   }
 
@@ -305,7 +305,7 @@ export class Flusher {
   /** So many changes took so long: the next transaction takes more or fewer. */
   #fit(changes: number, ms: number): void {
     const fitting = (changes * TRANSACTION_MS) / Math.max(ms, 1);
-    // Half way there: one slow flush must not count for long. A small transaction tells nothing of larger ones.
+    // Half way there: one slow flush must not count for long. A small transaction says nothing of larger ones.
     if (fitting > this.#changesMax && changes < this.#changesMax / 2) return;
     const next = Math.round((this.#changesMax + fitting) / 2);
     this.#changesMax = Math.min(CHANGES_MAX, Math.max(CHANGES_MIN, next));
@@ -344,7 +344,7 @@ export class Flusher {
 class Thread {
   readonly #worker: Worker;
   readonly #flags: Int32Array;
-  /** Those who wait, in the order of their requests. */
+  /** In the order of the requests. */
   readonly #waiting: ((response: Response) => void)[] = [];
   #gone: string | undefined;
   readonly #ended: Promise<void>;

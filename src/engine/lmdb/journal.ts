@@ -1,6 +1,6 @@
 /**
  * The graph journal: one entry for each transaction of the tree with the graph ops of its commits. Written with the
- * records in one LMDB transaction; read at opening, behind the checkpoint. Also where the newest revision and the number
+ * records in one LMDB transaction; read at opening, after the checkpoint. Also where the newest revision and the number
  * of records are.
  *
  *   previous revision in the tree (f64), change in the number of records (i32), number of op words (u32);
@@ -47,7 +47,7 @@ export function encodeJournal(
   return bytes.subarray(0, at);
 }
 
-/** Entries behind a revision, oldest first; undefined stands for a damaged one. */
+/** Entries after a revision, oldest first; undefined stands for a damaged one. */
 export function* readJournal(
   db: Database<Uint8Array, Uint8Array>,
   after: number,

@@ -11,11 +11,11 @@
  *   74 + 32 bytes + 01                  "sha256:" and 64 lower-case hex digits
  *   74 + 32 bytes + 00 + rest           another text that begins with "sha256:"; the bytes are the next greater digest
  *   74 + ff × 32 + 02 + rest            the same, when no digest is greater
- *   75 + rest of the text               begins with "s", sorts behind every "sha256:…"
+ *   75 + rest of the text               begins with "s", sorts after every "sha256:…"
  *   first byte + 2                      all others
  *
  * A link is its `from`, 00 00, its relation (like a collection), 00 00 and its `to`: after 02 only what follows the
- * parent it shares with `from`; after 01 or 03 whole, when it sorts before or behind everything below that parent.
+ * parent it shares with `from`; after 01 or 03 whole, when it sorts before or after everything below that parent.
  */
 import { compareUtf8 } from '../../model/utf8.js';
 import type { Key } from '../contract.js';
@@ -48,7 +48,7 @@ const relationCodes: readonly (readonly [string, number])[] = [
 const codesByWord = new Map(
   [collectionCodes, relationCodes].flatMap((codes) => codes.map(([word, code]) => [word, { codes, code }])),
 );
-/** The low bits of the code before a word that is spelled out, which sorts behind the listed one before it. */
+/** The low bits of the code before a word that is spelled out, which sorts after the listed one before it. */
 const SPELLED = 7;
 
 const DIGEST_PREFIX = 'sha256:';
@@ -57,7 +57,7 @@ const DIGEST_LENGTH = DIGEST_PREFIX.length + 2 * DIGEST_BYTES;
 const BYTE_S = 0x73;
 const BYTE_DIGEST = 0x74;
 const BYTE_BEHIND = 0x75;
-/** What the first bytes behind "s" moved by to make room. */
+/** What the first bytes after "s" moved by to make room. */
 const SHIFT = 2;
 /** Digits of a digest that are kept in the index, in bytes; a longer beginning of a key is not worth cutting. */
 const CUT_BYTES = 7;
@@ -260,7 +260,7 @@ function writeNearDigest(text: string): void {
   writeText(text, DIGEST_PREFIX.length);
 }
 
-/** The least string of 64 hex digits that sorts behind `rest`, which is not one itself. */
+/** The least string of 64 hex digits that sorts after `rest`, which is not one itself. */
 function nextDigest(rest: string): string | undefined {
   let count = 0;
   while (count < 2 * DIGEST_BYTES && (hexValues[rest.charCodeAt(count)] ?? -1) >= 0) count++;
@@ -341,7 +341,7 @@ export function decodeKey(bytes: Uint8Array, start = 0, end = bytes.length): Key
   return key;
 }
 
-/** Whether the key begins as the one before it did, with something behind that. */
+/** Whether the key begins as the one before it did, with something after that. */
 function sharesParent(): boolean {
   const { length: size } = parentBytes;
   if (size === 0 || position + size >= sourceEnd) return false;
@@ -449,7 +449,7 @@ export function digestCut(bytes: Uint8Array): number {
   return 0;
 }
 
-/** The bound among cut keys that lies before every one whose whole key lies behind `bytes`. */
+/** The bound among cut keys that lies before every one whose whole key lies after `bytes`. */
 export function cutBound(bytes: Uint8Array): Uint8Array {
   for (let at = bytes.indexOf(0) + 1; at > 0 && at < bytes.length; at = componentEnd(bytes, at) + 1) {
     if (bytes[at] === BYTE_DIGEST) return bytes.subarray(0, at + 1 + CUT_BYTES);

@@ -1,6 +1,6 @@
 /**
- * Links between records, as the tree and the memtables have them. Called by the storage, which
- * tells when either changes. The tree has links in two forms: whole ones, and those of children by their ids.
+ * Links between records, as the tree and the memtables have them. Called by the storage, also
+ * when either changes. The tree has links in two forms: whole ones, and those of children by their ids.
  */
 import { compareUtf8 } from '../../model/utf8.js';
 import type { Key } from '../contract.js';
@@ -131,7 +131,7 @@ export class Links {
     return this.#dbs.links.get(encodeLink(link)) !== undefined;
   }
 
-  /** What tells, for a commit that is about to be put into a memtable, which child a dropped link led to. */
+  /** Finds, for a commit that is about to be put into a memtable, which child a dropped link led to. */
   formerChildren({ links, freed }: Pick<Commit, 'links' | 'freed'>): (link: LinkKey) => number | undefined {
     const gone = new Map<Key, number>();
     if (links.size > 0) for (const [id, key] of freed) gone.set(key, id);

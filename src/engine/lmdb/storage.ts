@@ -1,8 +1,8 @@
 /**
- * The LMDB storage: what core/ asks of a storage, over a write-ahead log and one LMDB environment (the tree). Reads are
- * synchronous and see commits that the tree does not have yet. A commit goes through the writer into the log, which
- * makes it durable, and later through the flusher into the tree, all parts of it in one LMDB transaction with the graph
- * journal, so that records and graph never come apart.
+ * The LMDB storage: what core/ asks of a storage, over a write-ahead log, memtables and one LMDB environment (the tree).
+ * A commit is put into a memtable, where every read sees it at once (memtables.ts), and into the commit queue, which writes it
+ * to the log: then it is durable. Later the flusher brings it into the tree, all of it in one LMDB transaction with the
+ * graph journal, so that records and graph never come apart.
  */
 
 import { unknownError } from '../../errors.js';
@@ -67,7 +67,7 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
   #records: number;
   /** Newest revision in the log, and the records then. */
   #stored: StorageState;
-  /** The node asked for last by its id: who wants its key mostly goes on to its record. Good until the next commit. */
+  /** The node read last by its id: a caller that asks for its key mostly reads its record next. Good until the next commit. */
   #lastNode: { readonly id: number; readonly key: Key; readonly entry: Entry } | undefined;
   /** Told after each group that the tree has, with the bytes it added to the journal. */
   onFlushed: (journalBytes: number) => void = () => {};
@@ -244,7 +244,7 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     const lookUp =
       this.#log === undefined ? Promise.resolve(undefined) : this.flusher.lookUp(prefixes, leaves);
     const ids = await within(LOOK_UP_MS, lookUp);
-    // Whoever is told that all may exist looks himself, and is told what is wrong.
+    // The caller then looks each up, and gets the error if there is one.
     if (ids === undefined) return exist.fill(1);
     for (let i = 0; i < ids.length; i++) {
       const id = ids[i]!;
@@ -345,7 +345,7 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
   }
 
   flushed({ revision, journalBytes }: Flushed): void {
-    // The reads of this turn must not go on with the transaction they began before.
+    // Reads in this turn of the event loop must not go on with the read transaction that they began before.
     this.#dbs.env.resetReadTxn();
     this.#tables.flushed(revision);
     this.#links.flushed();
@@ -367,7 +367,7 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     this.onTrouble(message);
   }
 
-  /** No transaction of the tree will hold commits from both sides of this moment. */
+  /** No transaction of the tree will have commits from both sides of this moment. */
   seal(): void {
     this.#queue.seal();
     this.flusher.seal();
@@ -411,7 +411,7 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     try {
       await this.flusher.drain();
     } catch {
-      // The log keeps them for the next opening; `warn` has told.
+      // The log keeps them for the next opening; there was a warning.
       isWhole = false;
     }
     let isReleased = false;

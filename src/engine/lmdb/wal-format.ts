@@ -11,7 +11,7 @@
  * A batch without commits is a mark: the first of each generation in a file, with the revision at that moment twice, and the generation
  * as its tag. 1 as its change in the number of records says that the log has gone on in the other file. In place of the words it has
  * a salt, and its batches have generation XOR salt as their tag: values are what clients chose, and what looks
- * like a batch among them is not one, since nobody knows the salt before it is used. Logs of earlier versions have salt 0.
+ * like a batch among them is not one, since the salt is not known before it is used. Logs of earlier versions have salt 0.
  *
  * A row is its kind and operands: ids are varints; keys, values and nodes are a length and bytes. Rows are in the order of
  * their commits, so that a later one counts.
@@ -59,7 +59,7 @@ export interface Batch {
 // --------------------------------------------------------------------------------------------------------- writing
 
 const SCRATCH_BYTES = 16 * 1024;
-/** One large commit must not hold its memory for good. */
+/** One large commit must not keep its memory for good. */
 const SCRATCH_KEPT_BYTES = 1024 * 1024;
 const NOTHING = Buffer.alloc(0);
 

@@ -19,7 +19,7 @@ export function overlay(storage: LmdbStorage, graph: GraphCore, bytes: Buffer): 
   return batch.ops.length;
 }
 
-/** `keyOf` answers the key of a node before the batch. */
+/** `keyOf` returns the key of a node before the batch. */
 function decodeCommit(
   { revision, rows }: Batch,
   keyOf: (id: number) => Key | undefined,

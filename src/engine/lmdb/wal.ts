@@ -121,7 +121,7 @@ export class Wal {
     }
   }
 
-  /** Goes on behind what was recovered: the tree could not take it yet. */
+  /** Goes on after what was recovered: the tree could not take it yet. */
   resume({ filled, generation }: Recovered): void {
     for (const [index, place] of filled.entries()) {
       if (place === undefined) continue;

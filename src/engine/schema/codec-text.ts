@@ -298,7 +298,7 @@ export class TextReader {
     return 2 * WORD_BYTES_MAX + 2 * (this.#end - this.#position) + 3 * this.#leaf.length;
   }
 
-  /** Copies a text as UTF-8 to a place that has `textBytesMax` bytes; answers where it ends. */
+  /** Copies a text as UTF-8 to a place that has `textBytesMax` bytes; returns where it ends. */
   copyText(target: Buffer, at: number): number {
     const code = this.byte();
     if (code < 0x80) return copyWord(textBytes[code], target, at);
