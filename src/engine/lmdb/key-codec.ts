@@ -21,7 +21,7 @@ import { compareUtf8 } from '../../model/utf8.js';
 import type { Key } from '../contract.js';
 import { asBuffer } from '../core/bytes.js';
 import { type LinkKey, splitLink } from '../core/storage.js';
-import { DamagedRecord } from '../schema/codec-text.js';
+import { DamagedBytes } from '../schema/bytes.js';
 
 /** Words that take one byte, sorted; a new one goes between its neighbours with a code between theirs. */
 const collectionCodes: readonly (readonly [string, number])[] = [
@@ -333,7 +333,7 @@ export function decodeKey(bytes: Uint8Array, start = 0, end = bytes.length): Key
     position = start;
   }
   const key = readKey();
-  if (position !== sourceEnd) throw new DamagedRecord('a key has bytes left over');
+  if (position !== sourceEnd) throw new DamagedBytes('a key has bytes left over');
   if (leafStart > start) {
     parentBytes = Buffer.from(source.subarray(start, leafStart));
     parentText = parentOf(key);
@@ -388,16 +388,16 @@ const atKeyEnd = (): boolean => position >= sourceEnd || source[position + 1] ==
 
 function readWord(codes: readonly (readonly [string, number])[]): string {
   const code = source[position++];
-  if (code === undefined) throw new DamagedRecord('a key is empty');
+  if (code === undefined) throw new DamagedBytes('a key is empty');
   if ((code & SPELLED) === SPELLED) return readText();
   for (const [word, listed] of codes) if (listed === code) return word;
-  throw new DamagedRecord(`collection ${code} is unknown`);
+  throw new DamagedBytes(`collection ${code} is unknown`);
 }
 
 function readComponent(): string {
   leafStart = position;
   const first = source[position];
-  if (first === undefined || position >= sourceEnd) throw new DamagedRecord('a key ends early');
+  if (first === undefined || position >= sourceEnd) throw new DamagedBytes('a key ends early');
   if (first < BYTE_S) return readText();
   if (first === BYTE_DIGEST) return readDigest();
   position++;
@@ -413,7 +413,7 @@ function readComponent(): string {
 function readDigest(): string {
   const start = position + 1;
   position = start + DIGEST_BYTES + 1;
-  if (position > sourceEnd) throw new DamagedRecord('a key ends early');
+  if (position > sourceEnd) throw new DamagedBytes('a key ends early');
   const marker = source[position - 1];
   if (marker === Marker.exact) return DIGEST_PREFIX + source.hexSlice(start, start + DIGEST_BYTES);
   return DIGEST_PREFIX + readText();

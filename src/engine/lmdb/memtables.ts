@@ -30,7 +30,7 @@ export class Memtables {
   /** null: no such entry; undefined: what the tree has counts. The same for the next three. */
   entry(key: Key): Entry | null | undefined {
     for (const { entries } of this.#tables) {
-      const found = entries.get(key);
+      const found = entries.size === 0 ? undefined : entries.get(key);
       if (found !== undefined) return found;
     }
     return undefined;
@@ -38,7 +38,7 @@ export class Memtables {
 
   link(link: LinkKey): true | null | undefined {
     for (const { links } of this.#tables) {
-      const found = links.get(link);
+      const found = links.size === 0 ? undefined : links.get(link);
       if (found !== undefined) return found;
     }
     return undefined;

@@ -20,6 +20,7 @@ import { crc32 } from 'node:zlib';
 import { unknownError } from '../../errors.js';
 import type { Key } from '../contract.js';
 import { type Commit, type EntryChange, type LinkKey, NO_ID } from '../core/storage.js';
+import { ByteReader, ByteWriter, DamagedBytes } from '../schema/bytes.js';
 import { encodeKey, encodeLink } from './key-codec.js';
 import { encodeNode } from './node-codec.js';
 
@@ -65,10 +66,8 @@ const NOTHING = Buffer.alloc(0);
 
 /** What becomes one batch: commits are encoded as they come, so that nothing holds on to them. */
 export class BatchBuilder {
-  #scratch: Buffer = Buffer.allocUnsafeSlow(SCRATCH_BYTES);
-  #length = BATCH_HEAD_BYTES;
-  #ops: Buffer = Buffer.allocUnsafeSlow(SCRATCH_BYTES);
-  #opsLength = 0;
+  readonly #rows = new ByteWriter(SCRATCH_BYTES);
+  readonly #ops = new ByteWriter(SCRATCH_BYTES);
   /** Commits so far, the changes of records and links in them, and what they add to the number of records. */
   commits = 0;
   changes = 0;
@@ -81,11 +80,7 @@ export class BatchBuilder {
     for (const [key, present] of links) this.#link(key, present);
     for (const [name, value] of counters) this.#counter(name, value);
     // Both sides are little-endian on every platform this runs on.
-    if (this.#opsLength + ops.byteLength > this.#ops.length) {
-      this.#ops = grown(this.#ops, this.#opsLength, ops.byteLength);
-    }
-    this.#ops.set(new Uint8Array(ops.buffer, ops.byteOffset, ops.byteLength), this.#opsLength);
-    this.#opsLength += ops.byteLength;
+    this.#ops.bytes(new Uint8Array(ops.buffer, ops.byteOffset, ops.byteLength));
     this.commits++;
     this.changes += entries.size + links.size;
     this.recordDelta += recordDelta;
@@ -97,95 +92,68 @@ export class BatchBuilder {
    * its first commit.
    */
   finish(previous: number): Buffer {
-    const batch = Buffer.allocUnsafeSlow(this.#length + this.#opsLength);
-    this.#scratch.copy(batch, 0, 0, this.#length);
-    this.#ops.copy(batch, this.#length, 0, this.#opsLength);
+    const opsStart = BATCH_HEAD_BYTES + this.#rows.length;
+    const batch = Buffer.allocUnsafeSlow(opsStart + this.#ops.length);
+    this.#rows.copyTo(batch, BATCH_HEAD_BYTES);
+    this.#ops.copyTo(batch, opsStart);
     batch.writeUInt32LE(BATCH_MAGIC, 0);
     batch.writeUInt32LE(batch.length - BATCH_HEAD_BYTES, 8);
     batch.writeDoubleLE(previous, 16);
     batch.writeDoubleLE(this.revision, 24);
     batch.writeInt32LE(this.recordDelta, 32);
-    batch.writeUInt32LE(this.#opsLength / 4, 36);
+    batch.writeUInt32LE(this.#ops.length / 4, 36);
     return batch;
   }
 
   /** Makes it good for another batch; false when it has grown too large to be kept. */
   clear(): boolean {
-    this.#length = BATCH_HEAD_BYTES;
-    this.#opsLength = 0;
+    this.#rows.clear();
+    this.#ops.clear();
     this.commits = 0;
     this.changes = 0;
     this.recordDelta = 0;
-    return this.#scratch.length + this.#ops.length <= SCRATCH_KEPT_BYTES;
+    return this.#rows.capacity + this.#ops.capacity <= SCRATCH_KEPT_BYTES;
   }
 
   #change(key: Key, { before, after }: EntryChange): void {
+    const rows = this.#rows;
     const beforeId = before?.id ?? NO_ID;
     const afterId = after?.id ?? NO_ID;
     if (beforeId !== NO_ID && beforeId !== afterId) {
-      this.#kind(RowKind.nodeTombstone);
-      this.#varint(beforeId);
+      rows.byte(RowKind.nodeTombstone);
+      rows.varint(beforeId);
     }
     if (before !== undefined && beforeId === NO_ID && (after === undefined || afterId !== NO_ID)) {
-      this.#kind(RowKind.inlineTombstone);
+      rows.byte(RowKind.inlineTombstone);
       this.#bytes(encodeKey(key));
     }
     if (after === undefined) return;
     if (afterId === NO_ID) {
-      this.#kind(RowKind.inline);
+      rows.byte(RowKind.inline);
       this.#bytes(encodeKey(key));
       this.#bytes(after.bytes ?? NOTHING);
     } else {
-      this.#kind(beforeId === afterId ? RowKind.node : RowKind.newNode);
-      this.#varint(afterId);
+      rows.byte(beforeId === afterId ? RowKind.node : RowKind.newNode);
+      rows.varint(afterId);
       this.#bytes(encodeNode(encodeKey(key), after));
     }
   }
 
   #link(key: LinkKey, present: boolean): void {
-    this.#kind(present ? RowKind.link : RowKind.linkTombstone);
+    this.#rows.byte(present ? RowKind.link : RowKind.linkTombstone);
     this.#bytes(encodeLink(key));
   }
 
   #counter(name: Key, value: number | undefined): void {
-    this.#kind(value === undefined ? RowKind.counterTombstone : RowKind.counter);
+    this.#rows.byte(value === undefined ? RowKind.counterTombstone : RowKind.counter);
     this.#bytes(encodeKey(name));
-    if (value === undefined) return;
-    this.#reserve(8);
-    this.#length = this.#scratch.writeDoubleLE(value, this.#length);
-  }
-
-  #kind(value: number): void {
-    this.#reserve(1);
-    this.#scratch[this.#length++] = value;
+    if (value !== undefined) this.#rows.double(value);
   }
 
   #bytes(value: Uint8Array): void {
-    this.#varint(value.length);
-    this.#reserve(value.length);
-    this.#scratch.set(value, this.#length);
-    this.#length += value.length;
+    this.#rows.varint(value.length);
+    this.#rows.bytes(value);
   }
-
-  #varint(value: number): void {
-    this.#reserve(8);
-    let rest = value;
-    while (rest > 0x7f) {
-      this.#scratch[this.#length++] = (rest & 0x7f) | 0x80;
-      rest = Math.floor(rest / 128);
-    }
-    this.#scratch[this.#length++] = rest;
-  }
-
-  #reserve(size: number): void {
-    if (this.#length + size > this.#scratch.length) this.#scratch = grown(this.#scratch, this.#length, size);
-  }
-}
-
-function grown(scratch: Buffer, length: number, size: number): Buffer {
-  const larger = Buffer.allocUnsafeSlow(Math.max(scratch.length * 2, length + size));
-  scratch.copy(larger, 0, 0, length);
-  return larger;
 }
 
 /** Completes a batch for its place in the log. */
@@ -282,60 +250,48 @@ export interface RowVisitor {
   counter(name: Buffer, value: number | undefined): void;
 }
 
+/** Unknown: damaged. */
 export function visitRows(rows: Buffer, visitor: RowVisitor): void {
-  let at = 0;
-  const number = (): number => {
-    let value = 0;
-    for (let scale = 1; scale < 2 ** 49; scale *= 128) {
-      const byte = rows[at++];
-      if (byte === undefined) throw damaged();
-      value += (byte & 0x7f) * scale;
-      if (byte < 0x80) return value;
-    }
-    throw damaged();
-  };
-  const take = (): Buffer => {
-    const size = number();
-    const start = at;
-    at += size;
-    if (at > rows.length) throw damaged();
-    return rows.subarray(start, at);
-  };
-  while (at < rows.length) {
-    const rowKind = rows[at++];
-    switch (rowKind) {
-      case RowKind.node:
-      case RowKind.newNode:
-        visitor.node(number(), take(), rowKind === RowKind.newNode);
-        break;
-      case RowKind.nodeTombstone:
-        visitor.nodeTombstone(number());
-        break;
-      case RowKind.inline:
-        visitor.inline(take(), take());
-        break;
-      case RowKind.inlineTombstone:
-        visitor.inline(take(), undefined);
-        break;
-      case RowKind.link:
-      case RowKind.linkTombstone:
-        visitor.link(take(), rowKind === RowKind.link);
-        break;
-      case RowKind.counter: {
-        const name = take();
-        if (at + 8 > rows.length) throw damaged();
-        visitor.counter(name, rows.readDoubleLE(at));
-        at += 8;
-        break;
-      }
-      case RowKind.counterTombstone:
-        visitor.counter(take(), undefined);
-        break;
-      default:
-        throw damaged();
-    }
+  const reader = new ByteReader();
+  reader.over(rows, 0, rows.length);
+  try {
+    while (!reader.atEnd) visitRow(reader, visitor);
+  } catch (error) {
+    if (!(error instanceof DamagedBytes)) throw error;
+    throw unknownError(`a batch of the write-ahead log is damaged: ${error.message}`, {
+      remedy: 'restore the store from a copy',
+    });
   }
 }
 
-const damaged = () =>
-  unknownError('a batch of the write-ahead log is damaged', { remedy: 'restore the store from a copy' });
+function visitRow(reader: ByteReader, visitor: RowVisitor): void {
+  const kind = reader.byte();
+  const bytes = (): Buffer => reader.slice(reader.varint());
+  switch (kind) {
+    case RowKind.node:
+    case RowKind.newNode:
+      visitor.node(reader.varint(), bytes(), kind === RowKind.newNode);
+      break;
+    case RowKind.nodeTombstone:
+      visitor.nodeTombstone(reader.varint());
+      break;
+    case RowKind.inline:
+      visitor.inline(bytes(), bytes());
+      break;
+    case RowKind.inlineTombstone:
+      visitor.inline(bytes(), undefined);
+      break;
+    case RowKind.link:
+    case RowKind.linkTombstone:
+      visitor.link(bytes(), kind === RowKind.link);
+      break;
+    case RowKind.counter:
+      visitor.counter(bytes(), reader.double());
+      break;
+    case RowKind.counterTombstone:
+      visitor.counter(bytes(), undefined);
+      break;
+    default:
+      throw new DamagedBytes(`row kind ${kind} is unknown`);
+  }
+}

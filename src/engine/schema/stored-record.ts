@@ -2,7 +2,7 @@
  * A record as it is stored, read field by field without a value made of it: for callers that copy records into another form.
  * Knows what records mostly hold (texts, maps of texts, whole numbers, instants, records of these); for anything
  * else it returns -1, false or undefined, and the caller makes a value of the whole (`value`). Bytes that end early are
- * thrown as DamagedRecord, which `value` explains.
+ * thrown as DamagedBytes, which `value` explains.
  */
 import type { Key, Value } from '../contract.js';
 import { decodeSlice, Kind } from './codec.js';
