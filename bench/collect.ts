@@ -7,7 +7,7 @@ import { type BenchStore, openStore, peakWhile } from './store.js';
 export async function collect(dir: string, runs: number): Promise<Collected> {
   const store = await openStore(dir);
   const first = await collectOnce(store);
-  // Removals are durable in the log by then; this is the work that is left for the applier's thread.
+  // Removals are durable in the log by then; this is the work that is left for the flusher's thread.
   const end = performance.now();
   await store.settle();
   const settledMs = performance.now() - end;

@@ -51,7 +51,7 @@ export async function openStore(dir: string | undefined): Promise<BenchStore> {
   const db = await dbOver('flushed');
   const openMs = performance.now() - start;
   const settle = async (): Promise<void> => {
-    if (engine instanceof CoreEngine && engine.storage instanceof LmdbStorage) await engine.storage.settle();
+    if (engine instanceof CoreEngine && engine.storage instanceof LmdbStorage) await engine.storage.drain();
   };
   return { db, visible: await dbOver('visible'), openMs, settle };
 }

@@ -3,7 +3,7 @@
  * transactions, a change feed, named locks, and a graph of references kept beside the records.
  *
  * Implemented by memory/, lmdb/ (and etcd/); used by stores/ and gc/. The engine knows nothing of images:
- * what a record refers to is told by the `Indexer` it is opened with.
+ * the `Indexer` that it is opened with says what a record refers to.
  *
  * Threading: one JavaScript thread owns an engine. Reads are synchronous. Commit is one synchronous step
  * (validate, number, hand over) followed by an asynchronous wait for the durability that was asked for.
@@ -40,7 +40,7 @@ export type Value = string | { readonly [field: string]: FieldValue };
 export type ReadValue<T> = (key: Key, bytes: Buffer, start: number, end: number) => T;
 
 export interface ScanOptions {
-  /** Start strictly behind this key. */
+  /** Start strictly after this key. */
   after?: Key | undefined;
   limit?: number;
 }
@@ -141,7 +141,7 @@ export interface Transaction extends Reader {
   link(from: Key, relation: string, to: Key): boolean;
   /** False when there was no such link. */
   unlink(from: Key, relation: string, to: Key): boolean;
-  /** As `unlink`, for who need not know whether there was one: without a read, the transaction cannot conflict over it. */
+  /** As `unlink`, for a caller that need not know whether there was one: without a read, the transaction cannot conflict over it. */
   dropLink(from: Key, relation: string, to: Key): void;
   /**
    * The next number of a counter (first 1). A number handed out is never handed out again, even if the
@@ -150,7 +150,7 @@ export interface Transaction extends Reader {
   next(counter: Key): number;
   dropCounters(prefix: Key): void;
   /**
-   * Runs an outside effect (a backend call) once over all attempts of this transaction and answers its kept
+   * Runs an outside effect (a backend call) once over all attempts of this transaction and returns its kept
    * result; a failed effect is kept too. `undo` runs if the transaction finally fails, or if the attempt that
    * commits did not ask for the effect.
    */
@@ -164,7 +164,7 @@ export interface Transaction extends Reader {
   guardBy?(unlock: Unlock): Unlock;
   /** Makes the commit fail with `alive` when the host has a session. */
   requireHostGone?(host: string, alive: () => EbbtideError): void;
-  /** Counts one deletion, of which the commit tells the other hosts. */
+  /** Counts one deletion, of which the commit informs the other hosts. */
   countDeletion?(): void;
   /** Raw keys are numbered by the shared store. */
   readonly numbersRawKeys?: true;
@@ -192,7 +192,7 @@ export interface ChangeSet {
   changes: Change[];
 }
 
-/** Ends a hold; a second call is FailedPrecondition. */
+/** Releases a lock; a second call is FailedPrecondition. */
 export type Unlock = () => Promise<void>;
 
 export interface Locks {
@@ -211,7 +211,7 @@ export interface GetOptions {
   prefix?: boolean;
   /** Keys from the key up to this one, which is left out. */
   rangeEnd?: string;
-  /** The key and all behind it. */
+  /** The key and all later ones. */
   fromKey?: boolean;
   /** 0: no limit. Applied after sorting. */
   limit?: number;
@@ -237,7 +237,7 @@ export interface Transactor {
   /** Key → value in the order asked for; an absent key gives an empty map. */
   get(key: string, options?: GetOptions): Promise<Map<string, string>>;
   put(key: string, value: string, options?: PutOptions): Promise<void>;
-  /** Removes a key, or all that begin with it; answers how many. */
+  /** Removes a key, or all that begin with it; returns how many. */
   del(key: string, options?: { prefix?: boolean }): Promise<number>;
   lock(prefix: string, signal?: AbortSignal): Promise<Unlock>;
   rLock(prefix: string, signal?: AbortSignal): Promise<Unlock>;
@@ -304,7 +304,7 @@ export interface EngineStats {
   /** Bytes of the store's file(s) in use; 0 in memory. */
   fileBytes: number;
   revision: number;
-  /** Bytes of graph changes that an opening would have to go through, behind the newest checkpoint; 0 without any. */
+  /** Bytes of graph changes that an opening would have to go through, after the newest checkpoint; 0 without any. */
   journalBytes: number;
   /** Bytes of commits that are in the log only, and not in the tree; 0 where there is no such log. */
   logBytes: number;
@@ -323,11 +323,11 @@ export interface EngineOptions {
   indexer: Indexer;
   graph: GraphCore;
   durability?: Durability;
-  /** Told once per noteworthy event (rebuilt graph, unclean shutdown). */
+  /** Called once per noteworthy event (rebuilt graph, unclean shutdown). */
   warn?: (message: string) => void;
 }
 
-/** As a Reader, an engine answers plain reads of the newest visible state. */
+/** As a Reader, an engine reads the newest visible state. */
 export interface Engine extends Reader, AsyncDisposable {
   readonly kind: 'memory' | 'lmdb' | 'etcd';
   readonly graph: GraphCore;
@@ -348,7 +348,7 @@ export interface Engine extends Reader, AsyncDisposable {
   fresh(): Promise<void> | undefined;
 
   /**
-   * As `scan`, for a caller that makes something else than values of the records: a chunk of them, each told to `read` as it is
+   * As `scan`, for a caller that makes something else than values of the records: a chunk of them, each given to `read` as it is
    * stored. Returns the key to go on after; undefined at the end.
    */
   visit(prefix: Key, after: Key | undefined, read: ReadValue<void>): Key | undefined;
@@ -376,7 +376,7 @@ export interface Engine extends Reader, AsyncDisposable {
   /**
    * The same for many keys, each one of `prefixes` followed by one of `leaves`, off the calling thread where the engine
    * can. Answers one byte a key, prefix by prefix: 0 when the key was not mentioned at some moment since the call, 1 when
-   * it may be (an engine that would have to look is free to answer 1).
+   * it may be (an engine that would have to look is free to return 1).
    */
   mightBeReferenced(prefixes: readonly Key[], leaves: readonly string[]): Promise<Uint8Array>;
 

@@ -117,7 +117,7 @@ export interface GraphCore {
    * becomes present is allocated black and never a candidate. One run at a time.
    */
   mark(now: bigint, options?: MarkOptions): Promise<MarkResult>;
-  /** Marks these nodes (plain) and all they reach; answers how many nodes were newly marked. During a run. */
+  /** Marks these nodes (plain) and all they reach; returns how many nodes were newly marked. During a run. */
   markFrom(ids: Uint32Array): number;
   /** Mark bits of a node during a run; 0 when unmarked or non-existing. */
   marksOf(id: number): number;

@@ -44,7 +44,7 @@ export class NamedLocks implements Locks {
     return this.#request(name, false, undefined);
   }
 
-  /** Refuses those who wait and everyone from now on; holds stay until they are ended. */
+  /** Rejects waiting and later requests; locks that are held stay until they are released. */
   close(): void {
     this.#closed = true;
     for (const queue of this.#queues.values()) {
@@ -77,7 +77,7 @@ export class NamedLocks implements Locks {
       const abort = () => {
         queue.waiting.splice(queue.waiting.indexOf(request), 1);
         if (signal !== undefined) reject(abortError(signal));
-        // Those behind may have waited only for this one.
+        // Later requests may have waited only for this one.
         this.#advance(name, queue);
       };
       request.grant = () => {
@@ -93,7 +93,7 @@ export class NamedLocks implements Locks {
     });
   }
 
-  /** Lets in as many as may hold now, in order. */
+  /** Grants as many requests as may have the lock now, in order. */
   #advance(name: string, queue: Queue): void {
     for (let first = queue.waiting[0]; first !== undefined; first = queue.waiting[0]) {
       if (!mayHold(queue, first)) break;

@@ -132,7 +132,7 @@ async function churn(engine: CoreEngine, round: number): Promise<void> {
     for (let i = 0; i < 500; i++)
       tx.put(key('images', 'ns', `i${i}`), { size: round, text: 'x'.repeat(200) });
   });
-  await engine.storage.settle();
+  await engine.storage.drain();
 }
 
 const roundOf = (engine: CoreEngine): Set<unknown> =>

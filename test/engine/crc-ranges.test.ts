@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { crc32 } from 'node:zlib';
 import { CrcRanges } from '../../src/engine/lmdb/crc-ranges.js';
-import { BATCH_HEAD_BYTES, BATCH_MAGIC } from '../../src/engine/lmdb/log-format.js';
-import { recoverLog } from '../../src/engine/lmdb/log-recovery.js';
+import { BATCH_HEAD_BYTES, BATCH_MAGIC } from '../../src/engine/lmdb/wal-format.js';
+import { recoverLog } from '../../src/engine/lmdb/wal-recovery.js';
 import { cpuMs } from '../support/cpu.js';
 import { tempDir } from './temp.js';
 
@@ -35,7 +35,7 @@ test('given a log whose tail is full of what looks like batches, when it is read
   }
   writeFileSync(join(dir, 'log.0'), log);
   const started = cpuMs();
-  assert.deepEqual(recoverLog(dir, { applied: 1 }).batches, []);
+  assert.deepEqual(recoverLog(dir, { flushed: 1 }).batches, []);
   // One after the other they would be 800 GB.
   assert.ok(cpuMs() - started < 30_000);
 });

@@ -75,7 +75,7 @@ test('given a store, when it is open, then a second owner is refused and the fil
   await fill(engine, 10);
   // The owner itself has nothing left to write.
   assert.ok(engine.storage instanceof LmdbStorage);
-  await engine.storage.settle();
+  await engine.storage.drain();
   const before = digestOf(readFileSync(dataFile(dir)));
   await assert.rejects(open(t, dir), (error) => {
     assertKind('Unavailable')(error);

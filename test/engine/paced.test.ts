@@ -56,14 +56,14 @@ test('given much that the tree does not have, then work that can wait waits for 
   const engine = await openLmdbEngine(await tempDir(t), { indexer: suiteIndexer, graph: createGraph() });
   t.after(() => engine.close());
   assert.ok(engine instanceof CoreEngine && engine.storage instanceof LmdbStorage);
-  const { applier } = engine.storage;
+  const { flusher } = engine.storage;
   await engine.update((tx) => {
     for (let i = 0; i < 26; i++) tx.put(blob(i), { bytes: randomBytes(2 ** 20) });
   });
   // The thread that writes the tree has only been asked to start.
   const order: string[] = [];
-  const background = applier.backgroundRoom().then(() => order.push('background'));
-  await applier.room().then(() => order.push('others'));
+  const background = flusher.backgroundRoom().then(() => order.push('background'));
+  await flusher.room().then(() => order.push('others'));
   await turns(50);
   assert.deepEqual(order, ['others']);
   await background;

@@ -71,7 +71,7 @@ test('given many digests that begin alike, when they come and go in any order, t
           }
         }
       });
-      if (random.int(3) === 0) await storageOf(engine).settle();
+      if (random.int(3) === 0) await storageOf(engine).drain();
     }
     check();
     if (round % 10 !== 9) continue;
@@ -92,7 +92,7 @@ test('given thousands of digests that begin alike, when they are put and asked f
     await engine.update((tx) => {
       for (let k = i; k < i + 100; k++) tx.put(blob(alike(k)), { refs: { a: blob(alike(k + 1)) } });
     });
-    await storage.settle();
+    await storage.drain();
   }
   for (let i = 0; i < count; i++) assert.ok(engine.get(blob(alike(i))) !== undefined);
   assert.equal([...engine.scan('blobs')].length, count);

@@ -112,7 +112,7 @@ async function story(t: Parameters<typeof tempDir>[0], seed: number, steps: numb
       await lose(lmdb, random);
     } else if (choice < 0.95) {
       await lmdb.flush();
-      if (random.chance(0.5)) await (lmdb.storage as LmdbStorage).settle();
+      if (random.chance(0.5)) await (lmdb.storage as LmdbStorage).drain();
       else await sleep(1);
     } else if (choice < 0.97) {
       await lmdb.close();
@@ -156,12 +156,12 @@ async function askInBulk(lmdb: CoreEngine, memory: CoreEngine, random: Random): 
   const prefixes = [...new Set(KEYS.map((k) => k.slice(0, k.lastIndexOf('\0') + 1)))];
   let always = new Set(KEYS.filter((k) => lmdb.isReferenced(k)));
   const gone = new Set(KEYS.filter((k) => lmdb.idOf(k) === undefined && !lmdb.has(k)));
-  await (lmdb.storage as LmdbStorage).applier.lookUp([], []);
+  await (lmdb.storage as LmdbStorage).flusher.lookUp([], []);
   const answer = lmdb.mightBeReferenced(prefixes, NAMES);
   const still = random.chance(0.5);
   for (let n = still ? 0 : random.int(4); n > 0; n--) {
     await changeBoth(lmdb, memory, random);
-    if (random.chance(0.3)) await (lmdb.storage as LmdbStorage).settle();
+    if (random.chance(0.3)) await (lmdb.storage as LmdbStorage).drain();
     always = new Set([...always].filter((k) => lmdb.isReferenced(k)));
   }
   const answers = await answer;
@@ -203,8 +203,8 @@ async function lose(engine: CoreEngine, random: Random): Promise<void> {
 test('given a thread that does not answer, when keys are asked about in bulk, then all of them may exist', async (t) => {
   const lmdb = await openLmdbEngine(await tempDir(t), options());
   await lmdb.update((tx) => tx.put(key('blobs', 'ns', 'a'), { size: 1 }));
-  const { applier } = lmdb.storage as LmdbStorage;
-  applier.lookUp = () => new Promise(() => {});
+  const { flusher } = lmdb.storage as LmdbStorage;
+  flusher.lookUp = () => new Promise(() => {});
   const answer = await lmdb.mightBeReferenced([`${key('blobs', 'ns')}\0`], ['a', 'b']);
   assert.deepEqual([...answer], [1, 1]);
   await lmdb.close();
@@ -217,9 +217,9 @@ test('given keys that only wait for the tree, when many or few are asked about, 
     for (const name of ['a', 'b', 'c']) tx.put(key('blobs', 'ns', name), { size: 1 });
     tx.put(key('blobs', 'other', 'd'), { size: 1 });
   });
-  const { applier } = lmdb.storage as LmdbStorage;
+  const { flusher } = lmdb.storage as LmdbStorage;
   // So the tree answers: it has none of them.
-  applier.lookUp = async (heads, leaves) => new Uint32Array(heads.length * leaves.length).fill(NO_NODE);
+  flusher.lookUp = async (heads, leaves) => new Uint32Array(heads.length * leaves.length).fill(NO_NODE);
   const ask = async (...leaves: string[]): Promise<number[]> => [
     ...(await lmdb.mightBeReferenced(prefixes, leaves)),
   ];

@@ -1,6 +1,6 @@
 /**
  * Counters: numbers that are never handed out twice while a store is open, whatever becomes of the transaction that
- * asked. A commit stores the highest number it was given; after a crash the stored value can lag only behind numbers
+ * asked. A commit stores the highest number it was given; after a crash the stored value can lag only after numbers
  * whose transaction never committed. Called by transaction.ts and engine.ts.
  */
 import type { Key } from '../contract.js';

@@ -58,7 +58,7 @@ export interface CoreOptions extends EngineOptions {
   readOnly?: boolean;
 }
 
-/** A commit that is not visible yet: what is told then, and what takes it back. Few objects: many may be on their way. */
+/** A commit that is not visible yet: what goes into the feed then, and what undoes it. Few objects: there may be many. */
 interface Step {
   readonly changes: KeptSet;
   readonly inverse: Uint32Array;
@@ -83,7 +83,7 @@ export class CoreEngine
   readonly #feed: Feed;
   readonly #durability: Durability;
   readonly #active = new Set<EngineTransaction>();
-  /** Steps the storage has not told to be visible, oldest first. */
+  /** Those that the storage has not called visible, oldest first. */
   #pending: Step[] = [];
   #revision: number;
   #epoch = 0;
@@ -139,7 +139,7 @@ export class CoreEngine
     }
   }
 
-  /** One process owns the store: nobody else commits. */
+  /** One process owns the store: no other one commits. */
   fresh(): undefined {
     return undefined;
   }
@@ -267,7 +267,7 @@ export class CoreEngine
     });
     const written = this.storage.accept(commit, tx.background);
     this.#nodes.done(plan);
-    // Whoever waits for the commit sees its failure; one that nobody waits for must not end the process.
+    // Callers that wait for the commit get its error; without any it must not end the process.
     written.visible.catch(() => undefined);
     written.flushed.catch(() => undefined);
     return written;

@@ -15,7 +15,7 @@ const ENTRY_BYTES = 64;
 /** A set as it is kept: few objects, because most are made by collections and never asked for. */
 export interface KeptSet {
   readonly revision: number;
-  /** One behind the other; no key has an empty component. */
+  /** One after the other; no key has an empty component. */
   readonly keys: string;
   /** Encoded, one a key; undefined when all were deleted. */
   readonly values: readonly (Uint8Array | undefined)[] | undefined;
@@ -112,7 +112,7 @@ export class Feed {
   }
 }
 
-/** What a commit changed, to be told when it has become visible. */
+/** What a commit changed, for the feed when it has become visible. */
 export function keptSet(revision: number, records: Iterable<[Key, Stored]>): KeptSet {
   const keys: Key[] = [];
   const values: (Uint8Array | undefined)[] = [];

@@ -1,6 +1,6 @@
 /**
- * Recent commits, kept while a reader older than them lives: they give that reader its own revision back and tell
- * at commit whether anything it read has changed. Called by transaction.ts and engine.ts.
+ * Before-images of recent commits, kept while a reader older than them lives: that reader sees its own revision by them, and at
+ * its commit they show whether anything it read has changed. Called by transaction.ts and engine.ts.
  */
 import type { Key } from '../contract.js';
 import { SEPARATOR } from '../schema/keys.js';
@@ -79,7 +79,7 @@ export class History {
     if (this.#readers.size === 0) {
       if (this.#commits.length > 0) this.#commits = [];
     } else if (this.#commits[0] !== undefined && this.#commits[0].revision > revision) {
-      // The oldest reader may have left; Math.min over the map is cheap beside keeping images for nobody.
+      // The oldest reader may have left; Math.min over the map is cheap beside keeping before-images that no reader needs.
       const oldest = Math.min(...this.#readers.keys());
       const keep = this.#commits.findIndex((before) => before.revision > oldest);
       this.#commits = keep < 0 ? [] : this.#commits.slice(keep);

@@ -1,7 +1,6 @@
 /**
  * A map by node ids that never stops the thread to grow: JavaScript's own takes tens of milliseconds to make room for
- * half a million entries, so ids that are neighbours are kept in small maps. Used for what waits for the tree, and by
- * collections.
+ * half a million entries, so ids that are neighbours are kept in small maps. Used by memtables and by collections.
  */
 
 /** So many ids share a map: less than a millisecond's worth of growing. */
@@ -33,6 +32,10 @@ export class IdMap<V> {
     const before = part.size;
     part.set(id, value);
     this.#size += part.size - before;
+  }
+
+  *entries(): Generator<[number, V]> {
+    for (const part of this.#parts.values()) yield* part;
   }
 
   /** False when there was none. */

@@ -1,6 +1,6 @@
 /**
- * A map like SortedMap, kept apart by the beginnings of its keys (the first component, unless told): walking one part in
- * order must not make every other one pay for being kept in order. Used for commits that are on their way to the tree.
+ * A map like SortedMap, kept apart by the beginnings of its keys (the first component by default): walking one part in
+ * order must not make every other one pay for being kept in order. Used by memtables.
  */
 import { compareUtf8 } from '../../model/utf8.js';
 import { SEPARATOR } from '../schema/keys.js';
@@ -31,6 +31,10 @@ export class PartitionedMap<V> {
     return part === undefined || part.size === 0 ? undefined : part.get(key);
   }
 
+  has(key: string): boolean {
+    return this.#parts.get(this.#partOf(key))?.has(key) === true;
+  }
+
   set(key: string, value: V): void {
     const name = this.#partOf(key);
     let part = this.#parts.get(name);
@@ -43,17 +47,9 @@ export class PartitionedMap<V> {
     this.#size += part.size - before;
   }
 
-  delete(key: string): boolean {
-    const name = this.#partOf(key);
-    const part = this.#parts.get(name);
-    if (part?.delete(key) !== true) return false;
-    this.#size--;
-    if (part.size === 0) this.#parts.delete(name);
-    return true;
-  }
-
-  *keys(): Generator<string> {
-    for (const part of this.#parts.values()) yield* part.keys();
+  /** In no particular order. */
+  *entries(): Generator<[string, V]> {
+    for (const part of this.#parts.values()) yield* part.entries();
   }
 
   /** Entries from `start` on that begin with `within`, in order; without `start` itself when `exclusive`. */

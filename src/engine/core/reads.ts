@@ -19,7 +19,7 @@ export interface ReadLayer<V> {
   from(start: string, exclusive: boolean, within: string): Iterable<[string, V | undefined]>;
 }
 
-/** Entries read at a time: few at first, for who wants few. */
+/** Entries read at a time: few at first, for callers that want few. */
 export const FIRST_CHUNK = 16;
 export const CHUNK_MAX = 512;
 /** Records may be large: about so many bytes of them at a time. */
@@ -29,7 +29,7 @@ export const CHUNK_BYTES = 256 * 1024;
 export const below = (prefix: Key): string => (prefix === '' ? '' : prefix + SEPARATOR);
 
 /**
- * Walks what begins with `start`, behind `after`. `read` answers the next entries of the storage; each layer, the
+ * Walks what begins with `start`, after `after`. `read` returns the next entries of the storage; each layer, the
  * upper one last, replaces or hides them. `first`: about how many are put together first.
  */
 export function* layered<V>(
@@ -60,7 +60,7 @@ interface Part<V> {
 }
 
 /**
- * Puts the layer's changes behind `after` (exclusive) into the part. A layer may have more of them than anybody wants at a
+ * Puts the layer's changes after `after` (exclusive) into the part. A layer may have more of them than a caller wants at a
  * time: with `size` entries, or a few more, the part ends.
  */
 function overlay<V>(

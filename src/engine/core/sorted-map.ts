@@ -106,7 +106,7 @@ function blockFor(blocks: string[][], key: string): number {
   return low === 0 ? 0 : low - 1;
 }
 
-/** Index of the first key at or behind `key`. */
+/** Index of the first key at or after `key`. */
 function lowerBound(block: readonly string[], key: string): number {
   let low = 0;
   let high = block.length;

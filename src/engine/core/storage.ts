@@ -2,8 +2,8 @@
  * What the transactional core needs of a place that keeps records: the newest committed state, read synchronously,
  * and a way to hand over a commit. Implemented by memory/storage.ts and lmdb/storage.ts; called by core/ only.
  *
- * Every read answers the newest commit that was handed over, on disk or not. Bytes are encoded values
- * (schema/codec.ts); they are shared, so nobody writes to them.
+ * Every read shows the newest commit that was handed over, on disk or not. Bytes are encoded values
+ * (schema/codec.ts); they are shared, so they are never written to.
  */
 import type { Engine, Key, ReadValue, Value } from '../contract.js';
 import { copyOf } from './bytes.js';
@@ -104,7 +104,7 @@ export interface Storage {
     read: ReadValue<T>,
     bytesMax?: number,
   ): RecordRange<T>;
-  /** Up to `limit` links that begin with `prefix` (a record's, of one relation or all), behind `after`, in order. */
+  /** Up to `limit` links that begin with `prefix` (a record's, of one relation or all), after `after`, in order. */
   linkRange(prefix: string, after: LinkKey | undefined, limit: number): LinkKey[];
   /** Every link once, in no particular order. */
   allLinks(): Iterable<LinkKey>;
@@ -112,7 +112,7 @@ export interface Storage {
   keyOf(id: number): Key | undefined;
   /**
    * 1 where an entry may exist under a prefix and a leaf (prefix by prefix), 0 where none did at some moment since the
-   * call. Not in the caller's way, however many there are; what is not there may be told to be.
+   * call. Off the calling thread; 1 is allowed where none exists.
    */
   mayExist?(prefixes: readonly Key[], leaves: readonly string[]): Promise<Uint8Array>;
   idOf(key: Key): number | undefined;

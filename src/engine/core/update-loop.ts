@@ -55,7 +55,7 @@ export abstract class UpdateLoop<
   ): Commit | undefined | Promise<Commit | undefined>;
   /** Resolves when the commit is as durable as the caller asked for. */
   protected abstract durable(commit: Commit, options: UpdateOptions): Promise<void>;
-  /** After the commit of work that can wait: resolves when more of it keeps nobody waiting. */
+  /** After a commit of background work: resolves when more of it keeps no other commit waiting. */
   protected abstract paced(commit: Commit): Promise<void>;
   /** After a conflict. False: this attempt does not count. Throws when there were too many. */
   protected abstract conflicted(tx: Tx, attempt: number): boolean | Promise<boolean>;

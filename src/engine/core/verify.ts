@@ -7,7 +7,7 @@ import type { GraphCore } from '../graph.js';
 import { decodeSlice, printable } from '../schema/codec.js';
 import { type Storage, splitLink } from './storage.js';
 
-/** Differences told at most. */
+/** Differences returned at most. */
 const LINES_MAX = 100;
 const CHUNK = 512;
 
@@ -80,14 +80,14 @@ class Derived {
     if (this.#last?.key === key) return this.#last.node;
     const id = this.#storage.idOf(key);
     if (id === undefined) {
-      this.#tell(`${printable(key)} has no node`);
+      this.#report(`${printable(key)} has no node`);
       return undefined;
     }
     let node = this.#nodes.get(id);
     if (node === undefined) {
       node = { id, flags: this.#indexer.absent(key), expireAt: undefined, edges: [] };
       this.#nodes.set(id, node);
-      if (this.#storage.keyOf(id) !== key) this.#tell(`node ${id} does not lead back to ${printable(key)}`);
+      if (this.#storage.keyOf(id) !== key) this.#report(`node ${id} does not lead back to ${printable(key)}`);
     }
     this.#last = { key, node };
     return node;
@@ -105,31 +105,33 @@ class Derived {
     const { limit } = graph.stats();
     const existing = new Set(this.#nodes.keys());
     for (let id = 0; id < limit; id++) {
-      const told = graph.inDegreeOf(id);
+      const known = graph.inDegreeOf(id);
       const derived = Math.min(inDegrees.get(id) ?? 0, 255);
       // A saturated in-degree stays so.
-      if (told !== derived && told !== 255) this.#tell(`node ${id} has in-degree ${told}, not ${derived}`);
+      if (known !== derived && known !== 255)
+        this.#report(`node ${id} has in-degree ${known}, not ${derived}`);
       if (!existing.has(id) && (graph.flagsOf(id) & NodeFlag.present) !== 0) {
-        this.#tell(`node ${id} is present without a record`);
+        this.#report(`node ${id} is present without a record`);
       }
-      if (!existing.has(id) && graph.edgesOf(id).length > 0) this.#tell(`node ${id} has edges of no record`);
+      if (!existing.has(id) && graph.edgesOf(id).length > 0)
+        this.#report(`node ${id} has edges of no record`);
     }
     return this.#lines;
   }
 
   #compareNode(graph: GraphCore, id: number, node: Expected): void {
     const flags = graph.flagsOf(id);
-    if (flags !== node.flags) this.#tell(`${this.#name(id)} has flags ${flags}, not ${node.flags}`);
+    if (flags !== node.flags) this.#report(`${this.#name(id)} has flags ${flags}, not ${node.flags}`);
     const expireAt = graph.expiryOf(id);
     if (expireAt !== saturated(node.expireAt)) {
-      this.#tell(`${this.#name(id)} expires at ${expireAt}, not ${node.expireAt}`);
+      this.#report(`${this.#name(id)} expires at ${expireAt}, not ${node.expireAt}`);
     }
     const edges = graph.edgesOf(id);
-    const told: number[] = [];
-    for (let i = 0; i < edges.length; i += 2) told.push(edges[i]! * 4 + edges[i + 1]!);
+    const known: number[] = [];
+    for (let i = 0; i < edges.length; i += 2) known.push(edges[i]! * 4 + edges[i + 1]!);
     const derived = [...node.edges].sort((a, b) => a - b);
-    if (told.length !== derived.length || derived.some((edge, i) => edge !== told[i])) {
-      this.#tell(`${this.#name(id)} has edges [${told.map(edgeText)}], not [${derived.map(edgeText)}]`);
+    if (known.length !== derived.length || derived.some((edge, i) => edge !== known[i])) {
+      this.#report(`${this.#name(id)} has edges [${known.map(edgeText)}], not [${derived.map(edgeText)}]`);
     }
   }
 
@@ -138,7 +140,7 @@ class Derived {
     return key === undefined ? `node ${id}` : printable(key);
   }
 
-  #tell(line: string): void {
+  #report(line: string): void {
     if (this.#lines.length < LINES_MAX) this.#lines.push(line);
   }
 }

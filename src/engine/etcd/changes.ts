@@ -32,17 +32,17 @@ export class Changes {
   }
 
   /** A key that came (`kv`) or went. */
-  note(place: Place, kv: KeyValue | undefined): void {
+  add(place: Place, kv: KeyValue | undefined): void {
     if (place.is === 'link') {
       const { from, relation, to } = place;
       this.links.push({ from, relation, to, present: kv !== undefined });
     } else if (place.is === 'record') {
       if (kv === undefined) this.deletes.push(place.key);
-      else this.#noteValue(place.key, kv.value.toString('utf8'), kv);
+      else this.#addValue(place.key, kv.value.toString('utf8'), kv);
     }
   }
 
-  #noteValue(record: Key, text: string, numbers: { create: number; mod: number; version: number }): void {
+  #addValue(record: Key, text: string, numbers: { create: number; mod: number; version: number }): void {
     const { create, mod, version } = numbers;
     try {
       this.puts.set(record, textToValue(record, text, { create, mod, version }));
@@ -54,7 +54,7 @@ export class Changes {
   }
 
   /** A change of a unit that `revision` decided. */
-  noteStaged(change: StagedChange, revision: number): void {
+  addStaged(change: StagedChange, revision: number): void {
     if ('w' in change) {
       this.wiped.push(change.w);
       return;
@@ -70,7 +70,7 @@ export class Changes {
         const before = typeof old === 'object' ? old : {};
         const create = typeof before.create === 'number' ? before.create : revision;
         const version = (typeof before.version === 'number' ? before.version : 0) + 1;
-        this.#noteValue(place.key, change.v, { create, mod: revision, version });
+        this.#addValue(place.key, change.v, { create, mod: revision, version });
       }
     }
   }

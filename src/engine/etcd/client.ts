@@ -2,8 +2,8 @@
  * The only file that knows the `etcd3` package: calls with deadlines, message sizes and keepalive, failover between
  * members, raw watch and lease streams. Keys here are relative to the tree's prefix. Called by the rest of this room.
  *
- * The package's own retries are off: it would repeat a commit whose answer was lost. Reads are tried at every
- * member; writes once, and whoever wrote finds out what became of them.
+ * The package's own retries are off: it would repeat a commit whose response was lost. Reads are tried at every
+ * member; writes once, and the caller finds out what became of them.
  */
 import { createRequire } from 'node:module';
 import type {
@@ -140,7 +140,7 @@ export class EtcdClient {
     const answer = await this.#anywhere('read from etcd', undefined, (member, call) =>
       member.kv.txn(txn, call),
     );
-    // The answers of a transaction have no header of their own.
+    // The responses in a transaction have no header of their own.
     return answer.responses.map(({ response_range }) =>
       this.#rangeResult({ ...response_range, header: answer.header }),
     );

@@ -3,10 +3,10 @@
  *
  * Every commit is one etcd transaction that compares what was read (plan.ts), that no unit is being applied
  * (`sys/gate`), and this host's key (`sys/host/…`); it writes its changes and a record of itself into a slot of this
- * host (`sys/commit/…`). When the answer is lost, the host's key is rewritten first: a request that is still on its
+ * host (`sys/commit/…`). When the response is lost, the host's key is rewritten first: a request that is still on its
  * way fails its comparison from then on, so what the slot says is final.
  *
- * More than etcd takes at once is a unit: its changes are staged below `sys/unit`, the gate is put up so that nobody
+ * More than etcd takes at once is a unit: its changes are staged below `sys/unit`, the gate is closed so that no host
  * commits, what was read is checked once more, and one small transaction that marks the gate decides. From that
  * revision on every mirror shows all of it. The changes are then applied in batches and the gate is taken away, by
  * any host if this one dies. Only units block others, and only for as long as they are applied.
@@ -30,7 +30,7 @@ import { type StagedChange, stage } from './unit.js';
 const OPS_MAX = 128;
 const BYTES_MAX = 1_300_000;
 const BATCH_BYTES = 512 * 1024;
-/** A unit that was decided and is not applied after so long is finished by whoever waits. */
+/** A unit that was decided and is not applied after so long is finished by a host that waits for it. */
 const HELP_AFTER_MS = 1_500;
 
 /** The gate, closed for one transaction. */
@@ -153,7 +153,7 @@ export class Committer {
     const id = this.#newId();
     try {
       const slotKey = Sys.commit(this.#client.settings.hostId, slot);
-      const note: Op = { put: slotKey, value: noteText(id, tx, plan, this.fencing ? plan.gone : 0) };
+      const record: Op = { put: slotKey, value: commitRecord(id, tx, plan, this.fencing ? plan.gone : 0) };
       const isFenced = this.fencing || !tx.readsGraph;
       const gate: Compare =
         closed === undefined
@@ -161,7 +161,7 @@ export class Committer {
           : { key: Sys.gate, is: 'modified at', revision: closed.revision };
       const fences = isFenced ? [gate, hostCompare(this.#client, session)] : [];
       const down: Op[] = closed === undefined ? [] : [{ del: Sys.gate }];
-      const result = await this.#decide(id, slot, [...compares, ...fences], [...ops, note, ...down]);
+      const result = await this.#decide(id, slot, [...compares, ...fences], [...ops, record, ...down]);
       if (typeof result === 'number') return result;
       if (result !== undefined) await this.#refused(result, session, signal, closed);
       return undefined;
@@ -216,7 +216,7 @@ export class Committer {
     }
   }
 
-  /** Revision of a commit whose answer was lost; undefined: it has not happened and never will. */
+  /** Revision of a commit whose response was lost; undefined: it has not happened and never will. */
   async #findOut(id: string, slot: number): Promise<number | undefined> {
     const until = performance.now() + this.#client.settings.operationTimeoutMs;
     for (let pause = 50; ; pause = Math.min(pause * 2, 1000)) {
@@ -333,7 +333,7 @@ export class Committer {
     await this.#dropStage(id).catch(() => undefined);
   }
 
-  /** Puts the gate up; its revision, or undefined when the session has ended. */
+  /** Puts up the closed gate; its revision, or undefined when the session has ended. */
   async #putGate(
     id: string,
     chunks: number,
@@ -397,7 +397,7 @@ export class Committer {
       const result = await this.#decide(id, slot, compares, [
         ...extra,
         { put: Sys.gate, value: JSON.stringify({ id, state: 'flipped', chunks }) },
-        { put: Sys.commit(this.#client.settings.hostId, slot), value: noteText(id, tx, plan) },
+        { put: Sys.commit(this.#client.settings.hostId, slot), value: commitRecord(id, tx, plan) },
       ]);
       return typeof result === 'number' ? result : undefined;
     } finally {
@@ -445,7 +445,7 @@ export class Committer {
     }
   }
 
-  /** Sends what may be sent twice, until etcd answers; false when the conditions do not hold. */
+  /** Sends what may be sent twice, until etcd responds; false when the conditions are not met. */
   async #insist(compares: readonly Compare[], ops: readonly Op[]): Promise<boolean> {
     const until = performance.now() + this.#client.settings.operationTimeoutMs;
     for (let pause = 20; ; pause = Math.min(pause * 2, 1000)) {
@@ -458,7 +458,7 @@ export class Committer {
     }
   }
 
-  /** Takes this host's slots away, leaving a newer record so that nobody mistakes the tree for an older one. */
+  /** Takes this host's slots away, leaving a newer record so that no host mistakes the tree for an older one. */
   async close(): Promise<void> {
     const { hostId } = this.#client.settings;
     const dir = Sys.commitsOf(hostId);
@@ -481,7 +481,7 @@ const hostCompare = (client: EtcdClient, { fence }: SessionState): Compare => ({
   revision: fence,
 });
 
-function noteText(id: string, tx: EtcdTransaction, { again }: CommitPlan, gone = 0): string {
+function commitRecord(id: string, tx: EtcdTransaction, { again }: CommitPlan, gone = 0): string {
   return JSON.stringify({
     id,
     ...(gone > 0 && { gone }),

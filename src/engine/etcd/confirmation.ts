@@ -1,5 +1,5 @@
 /**
- * Whether a mirror holds everything that was committed when somebody asked. Called by engine.ts, before what must be
+ * Whether a mirror has everything that was committed when a caller asked. Called by engine.ts, before what must be
  * current. Callers that come while etcd is asked share the next question.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -31,7 +31,7 @@ export class Confirmation {
       });
       return this.#asking;
     }
-    // One that is under way may have asked too early; all who come now share the next one.
+    // One that is under way may have asked too early; all that come now share the next one.
     this.#next ??= this.#asking
       .catch(() => undefined)
       .then(() => {

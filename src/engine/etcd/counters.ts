@@ -1,6 +1,6 @@
 /**
  * Counters over etcd: numbers that no two hosts are ever given. A host reserves a run of numbers in one etcd
- * transaction and hands them out synchronously; what is left is given back at close if nobody reserved more since.
+ * transaction and hands them out synchronously; what is left is given back at close if no host reserved more since.
  * Called by transaction.ts and engine.ts.
  *
  * A counter that was forgotten (its namespace went) begins at 1 again as a new key: runs of the old one are recognised
@@ -17,13 +17,13 @@ const RUN_MAX = 256;
 export interface HandedOut {
   readonly number: number;
   /** Creation revision of the counter's key. */
-  readonly born: number;
+  readonly created: number;
 }
 
 interface Run {
   next: number;
   last: number;
-  born: number;
+  created: number;
   size: number;
 }
 
@@ -42,7 +42,7 @@ export class Counters {
   next(counter: Key): HandedOut | undefined {
     const run = this.#runs.get(counter);
     if (run === undefined || run.next > run.last) return undefined;
-    return { number: run.next++, born: run.born };
+    return { number: run.next++, created: run.created };
   }
 
   reserve(counter: Key): Promise<void> {
@@ -64,14 +64,14 @@ export class Counters {
       const same: Compare =
         stored === undefined ? { key, is: 'absent' } : { key, is: 'unchanged since', revision: stored.mod };
       const present: Compare[] = stored === undefined ? [] : [{ key, is: 'present' }];
-      // A lost answer costs a run of numbers, no more.
+      // A lost response costs a run of numbers, no more.
       const { succeeded, revision } = await this.#client.txn(
         [same, ...present],
         [{ put: key, value: String(highest + size) }],
       );
       if (!succeeded) continue;
-      const born = stored?.create ?? revision;
-      this.#runs.set(counter, { next: highest + 1, last: highest + size, born, size });
+      const created = stored?.create ?? revision;
+      this.#runs.set(counter, { next: highest + 1, last: highest + size, created, size });
       return;
     }
   }
@@ -88,22 +88,22 @@ export class Counters {
   }
 
   /** What a commit compares for a number it used. */
-  compare(counter: Key, { born }: HandedOut): Compare {
-    return { key: this.#layout.counter(counter), is: 'created at', revision: born };
+  compare(counter: Key, { created }: HandedOut): Compare {
+    return { key: this.#layout.counter(counter), is: 'created at', revision: created };
   }
 
-  /** Gives back what was not handed out, where nobody reserved more since. */
+  /** Gives back what was not handed out, where no host reserved more since. */
   async close(): Promise<void> {
     for (const [counter, run] of this.#runs) {
       if (run.next > run.last) continue;
       const key = this.#layout.counter(counter);
       const { kvs } = await this.#client.range(key);
       const stored = kvs[0];
-      if (stored?.create !== run.born || stored.value.toString('utf8') !== String(run.last)) continue;
+      if (stored?.create !== run.created || stored.value.toString('utf8') !== String(run.last)) continue;
       await this.#client.txn(
         [
           { key, is: 'unchanged since', revision: stored.mod },
-          { key, is: 'created at', revision: run.born },
+          { key, is: 'created at', revision: run.created },
         ],
         [{ put: key, value: String(run.next - 1) }],
       );

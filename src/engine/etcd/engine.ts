@@ -42,7 +42,7 @@ import { LAST, type Layout, rawName } from './layout.js';
 import { EtcdLocks, fenceOf } from './locks.js';
 import { knownHosts } from './members.js';
 import type { Mirror } from './mirror.js';
-import { notedGraph } from './noted-graph.js';
+import { observedGraph } from './observed-graph.js';
 import { EtcdRawKeys } from './raw-keys.js';
 import type { Session } from './session.js';
 import { EtcdTransaction } from './transaction.js';
@@ -92,7 +92,7 @@ export class EtcdEngine extends UpdateLoop<EtcdTransaction, boolean, Right> impl
   readonly #session: Session;
   readonly #confirmation: Confirmation;
   readonly #counters: Counters;
-  /** The transaction whose body runs in this very turn. */
+  /** The transaction whose body is running synchronously. */
   #running: EtcdTransaction | undefined;
   /** Commits on their way, with what they change. */
   readonly #committing = new Map<Promise<unknown>, Changed>();
@@ -114,7 +114,7 @@ export class EtcdEngine extends UpdateLoop<EtcdTransaction, boolean, Right> impl
     this.#counters = parts.counters;
     this.committer = parts.committer;
     this.locks = new EtcdLocks(parts.client, parts.session);
-    this.graph = notedGraph(parts.graph, () => {
+    this.graph = observedGraph(parts.graph, () => {
       if (this.#running !== undefined) this.#running.readsGraph = true;
     });
     const missed = (_keys: readonly Key[], by: Remover): void => {
@@ -151,7 +151,7 @@ export class EtcdEngine extends UpdateLoop<EtcdTransaction, boolean, Right> impl
   get epoch(): number {
     return this.#embedded.epoch + this.#mirror.epoch;
   }
-  /** Whether the mirror went on from a clean stop of this host, and nobody missed what others removed since. */
+  /** Whether the mirror went on from a clean stop of this host, and no removal of others was missed since. */
   readonly isReadOnly = false;
 
   get cleanStart(): boolean {
@@ -198,7 +198,7 @@ export class EtcdEngine extends UpdateLoop<EtcdTransaction, boolean, Right> impl
     return this.#confirmation.confirm();
   }
 
-  /** `confirm`, unless this engine was told that its reads may be old. */
+  /** `confirm`, unless reads may be old (option `serializable`). */
   fresh(): Promise<void> | undefined {
     return this.client.settings.serializable ? undefined : this.confirm();
   }
@@ -272,7 +272,7 @@ export class EtcdEngine extends UpdateLoop<EtcdTransaction, boolean, Right> impl
     }
   }
 
-  /** Behind a closed gate nobody may be waited for: they wait for it themselves. */
+  /** With the gate closed it must not wait for others, which wait for the gate. */
   protected override isBlocked(right: Right | undefined): boolean {
     return right?.gate === undefined && super.isBlocked(right);
   }
@@ -306,7 +306,7 @@ export class EtcdEngine extends UpdateLoop<EtcdTransaction, boolean, Right> impl
     }
     // The watch may have missed that a counter was forgotten.
     if (attempt > 2) for (const counter of tx.handedOut.keys()) this.#counters.forgetOne(counter);
-    // A refused removal has cost etcd as much as a write: writers shall not wait behind one after the other.
+    // A refused removal has cost etcd as much as a write: writers shall not wait for one after the other.
     if (tx.readsGraph) await sleep(BACKGROUND_PAUSE_MS);
     else if (attempt > 1) await sleep((1 + Math.random()) * PAUSE_MS * Math.min(attempt, 8));
     return true;
@@ -433,7 +433,7 @@ export class EtcdEngine extends UpdateLoop<EtcdTransaction, boolean, Right> impl
   async #close(): Promise<void> {
     this.locks.close();
     await Promise.allSettled(this.#committing.keys());
-    // A cluster that is gone must not keep the host from closing; what stays behind expires or is taken over.
+    // A cluster that is gone must not keep the host from closing; what is left expires or is taken over.
     await this.#counters.close().catch(() => undefined);
     await this.committer.close().catch(() => undefined);
     await this.#session.close();

@@ -38,7 +38,7 @@ interface Rule extends Partial<FailureTraits> {
   remedy?: string;
 }
 
-/** First match wins; what none matches is `Unavailable` and ambiguous, the safe reading of a lost answer. */
+/** First match wins; what none matches is `Unavailable` and ambiguous, the safe reading of a lost response. */
 const rules: readonly Rule[] = [
   {
     match: /required revision has been compacted/,

@@ -1,5 +1,5 @@
 /**
- * What commits leave in etcd for every mirror to read: their notes, and the gate of a unit with its staged changes.
+ * What commits leave in etcd for every mirror to read: their records, and the gate of a unit with its staged changes.
  * Called by mirror.ts, commit.ts and load code.
  */
 import { unavailable } from '../../errors.js';
@@ -8,8 +8,8 @@ import type { EtcdClient, KeyValue } from './client.js';
 import { Sys } from './layout.js';
 import { parseStaged, type StagedChange } from './unit.js';
 
-/** What a commit tells beside its changes; stored in its slot. */
-export interface CommitNote {
+/** What a commit records beside its changes, in its slot. */
+export interface CommitRecord {
   id: string;
   /** Keys that were deleted and made again. */
   again?: Key[];
@@ -17,7 +17,7 @@ export interface CommitNote {
   deletions?: number;
   /** Keys that the commit deletes for certain. */
   gone?: number;
-  /** Removes garbage; for those who look at the history. */
+  /** Removes garbage; for tests that read the history. */
   garbage?: boolean;
 }
 
@@ -29,9 +29,9 @@ export interface Gate {
   readonly chunks: number;
 }
 
-export function parseNote(value: Buffer): CommitNote | undefined {
+export function parseCommitRecord(value: Buffer): CommitRecord | undefined {
   try {
-    return JSON.parse(value.toString('utf8')) as CommitNote;
+    return JSON.parse(value.toString('utf8')) as CommitRecord;
   } catch {
     return undefined;
   }

@@ -83,7 +83,7 @@ const shapes: Readonly<Record<string, Shape>> = {
 const VERSION = metaKey('version');
 const DIRTY_CONTENT = metaKey('dirty', 'content');
 const DIRTY_SNAPSHOTS = metaKey('dirty', 'snapshots');
-/** Notes about one host's backends (gc/sweep/dirty.ts, gc/sweep/orphan-guard.ts). */
+/** Records of one host's backends (gc/sweep/dirty.ts, gc/sweep/orphan-guard.ts). */
 const OF_BACKENDS: ReadonlySet<string> = new Set(['removed', 'foreign']);
 
 export type Place =

@@ -178,7 +178,7 @@ class Splitter {
     return key.slice(0, low);
   }
 
-  /** The range cut at every printable byte behind `common`; what lies before and behind those stays whole. */
+  /** The range cut at every printable byte after `common`; what lies before and after those stays whole. */
   #children(shard: Shard, common: string): (Shard & { whole: boolean })[] {
     const { start, end } = shard;
     const parts: (Shard & { whole: boolean })[] = [{ start, end: `${common}!`, whole: false }];

@@ -3,7 +3,7 @@
  * space and by the election of the collecting host.
  *
  * A request is a record bound to the session's lease; it holds when no older record stands in its way. The end of a
- * session ends its holds, and whoever held may not know yet: what must not happen without the lock compares the
+ * session ends its locks, and their owner may not know yet: what must not happen without the lock compares the
  * record's creation revision (`fenceOf`) in its commit.
  */
 import {
@@ -36,7 +36,7 @@ const fences = new WeakMap<Unlock, Fence>();
 /** The fence of a lock taken over etcd; undefined for locks of other engines. */
 export const fenceOf = (unlock: Unlock): Fence | undefined => fences.get(unlock);
 
-/** Changes are told by the watch; one that was missed costs this long. */
+/** The watch shows changes; one that was missed costs this long. */
 const POLL_MS = 1_000;
 
 export class EtcdLocks implements Locks {
@@ -100,7 +100,7 @@ export class EtcdLocks implements Locks {
     for (const waiter of [...this.#waiters]) if (key.startsWith(waiter.prefix)) waiter.wake();
   }
 
-  /** Refuses those who wait and everyone from now on. */
+  /** Rejects waiting and later requests. */
   close(): void {
     this.#closed = true;
     for (const { wake } of [...this.#waiters]) wake();

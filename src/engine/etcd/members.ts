@@ -52,7 +52,7 @@ export async function knownHosts(client: EtcdClient): Promise<Map<string, KnownH
   };
   for (const { key } of commits.kvs) {
     const [host = '', slot] = key.slice(Sys.commits.length).split('/');
-    // Notes that belong to no host have one part.
+    // Commit records of no host have one part.
     if (slot !== undefined) add(plainPart(host), {});
   }
   for (const kv of members.kvs) {

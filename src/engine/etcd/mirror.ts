@@ -15,10 +15,10 @@ import type { CoreEngine } from '../core/engine.js';
 import { linkPrefix } from '../core/storage.js';
 import { Changes } from './changes.js';
 import type { EtcdClient } from './client.js';
-import { type CommitNote, decimal, fetchUnit, type Gate, parseGate, parseNote } from './gate.js';
+import { type CommitRecord, decimal, fetchUnit, type Gate, parseCommitRecord, parseGate } from './gate.js';
 import { DIRTY, type Layout, Sys } from './layout.js';
 import { loadTree } from './load.js';
-import { Notes } from './notes.js';
+import { MirrorState } from './mirror-state.js';
 import type { StagedChange } from './unit.js';
 import { Watch, type WatchEvent } from './watch.js';
 
@@ -32,7 +32,7 @@ export interface MirrorListener {
   collected(): void;
   /** A counter was forgotten. */
   counterGone(name: Key): void;
-  /** A lock's record came or went; the key tells which. */
+  /** A lock's record came or went; `name` is its key. */
   lockChanged(name: string): void;
 }
 
@@ -51,10 +51,10 @@ export class Mirror {
   listener: MirrorListener | undefined;
   /** Everything of the tree up to this revision is here. */
   revision = 0;
-  /** Grows when the state changed in a way that the history does not tell. */
+  /** Grows when the state changed in a way that the history does not show. */
   epoch = 0;
   gate: Gate | undefined;
-  /** Deletions that users of all hosts asked for, as last told. */
+  /** Deletions that users of all hosts asked for, as last known. */
   deletionsTotal = 0;
   /** Set while everything is loaded anew; transactions wait. */
   #loading: Promise<void> | undefined;
@@ -63,7 +63,7 @@ export class Mirror {
   #draining = false;
   #waiters: { revision: number; resolve: () => void; reject: (error: Error) => void }[] = [];
   #gateWaiters: (() => void)[] = [];
-  readonly #notes: Notes;
+  readonly #state: MirrorState;
   #closed = false;
   /** Whether the mirror went on from where it was, rather than loading everything. */
   resumed = false;
@@ -73,18 +73,18 @@ export class Mirror {
     this.#layout = layout;
     this.engine = engine;
     this.#warn = warn;
-    this.#notes = new Notes(engine, client);
+    this.#state = new MirrorState(engine, client);
   }
 
   /** Brings the mirror up to date and keeps it so. */
   async start(): Promise<void> {
-    const position = this.#notes.readPosition();
+    const position = this.#state.readPosition();
     if (position !== undefined) {
       this.revision = position;
       this.resumed = true;
       const gate = await this.#client.range(Sys.gate);
       this.gate = gate.kvs[0] && parseGate(gate.kvs[0]);
-      // A gate that is newer than the mirror will be told by the watch.
+      // A gate that is newer than the mirror comes with the watch.
       if (this.gate !== undefined && this.gate.mod > this.revision) this.gate = undefined;
       const dirty = await this.#client.range(DIRTY);
       if (dirty.kvs[0] !== undefined) this.deletionsTotal = decimal(dirty.kvs[0]);
@@ -192,7 +192,7 @@ export class Mirror {
 
   /** A record in etcd that cannot be read: what it refers to is unknown. */
   get damaged(): Key | undefined {
-    for (const record of this.#notes.damaged) return record;
+    for (const record of this.#state.damaged) return record;
     return undefined;
   }
 
@@ -221,7 +221,7 @@ export class Mirror {
   #apply(revision: number, events: readonly WatchEvent[], unit: readonly StagedChange[]): void {
     const applying = this.gate?.state === 'flipped';
     let host: string | undefined;
-    let note: CommitNote | undefined;
+    let commit: CommitRecord | undefined;
     let collected = false;
     let gateChanged = false;
     let gone = 0;
@@ -233,12 +233,12 @@ export class Mirror {
         case 'record':
         case 'link':
           // Between the decision and the end of a unit only its own changes arrive here, which are known already.
-          if (!applying) changes.note(place, deleted ? undefined : kv);
+          if (!applying) changes.add(place, deleted ? undefined : kv);
           break;
         case 'commit':
           if (!deleted) {
             host = place.host;
-            note = parseNote(kv.value);
+            commit = parseCommitRecord(kv.value);
           }
           break;
         case 'gate':
@@ -263,14 +263,14 @@ export class Mirror {
         default:
       }
     }
-    // Compacted at exactly this revision, etcd 3.4 tells the puts of it and not the deletions.
-    if (gone < (note?.gone ?? 0)) throw unavailable(`etcd did not tell all of revision ${revision}`);
-    for (const change of unit) changes.noteStaged(change, revision);
-    for (const again of note?.again ?? []) changes.recreated.add(again);
+    // Compacted at exactly this revision, etcd 3.4 sends its puts and not its deletions.
+    if (gone < (commit?.gone ?? 0)) throw unavailable(`etcd did not send all of revision ${revision}`);
+    for (const change of unit) changes.addStaged(change, revision);
+    for (const again of commit?.again ?? []) changes.recreated.add(again);
     this.#write(changes, revision, host);
     this.#reached(revision);
     if (gateChanged) for (const wake of this.#gateWaiters.splice(0)) wake();
-    if (host !== undefined && note?.deletions) this.listener?.deletions(host, note.deletions);
+    if (host !== undefined && commit?.deletions) this.listener?.deletions(host, commit.deletions);
     if (collected) this.listener?.collected();
   }
 
@@ -288,8 +288,8 @@ export class Mirror {
           if (present) tx.link(from, relation, to);
           else tx.unlink(from, relation, to);
         }
-        this.#notes.write(tx, changes);
-        this.#notes.writePosition(tx, revision);
+        this.#state.write(tx, changes);
+        this.#state.writePosition(tx, revision);
       },
       { durability: 'visible' },
     );
@@ -354,7 +354,7 @@ export class Mirror {
             if (place.is === 'record') records.add(place.key);
             else links.add(linkPrefix(place.from, place.relation) + place.to);
           }
-          changes.note(place, kv);
+          changes.add(place, kv);
           buffered++;
         }
         if (buffered >= LOAD_CHUNK) {
@@ -367,14 +367,13 @@ export class Mirror {
     await write();
     if (!isNew) await this.#removeUnseen(records, links);
     if (gate?.state === 'flipped') {
-      for (const change of await fetchUnit(this.#client, gate, revision))
-        changes.noteStaged(change, revision);
+      for (const change of await fetchUnit(this.#client, gate, revision)) changes.addStaged(change, revision);
       this.#write(changes, revision, undefined);
     }
     this.gate = gate;
     this.#queue = [];
     // An empty mirror of an empty tree has nothing to say yet.
-    if (this.engine.revision > 0) await this.engine.update((tx) => this.#notes.writePosition(tx, revision));
+    if (this.engine.revision > 0) await this.engine.update((tx) => this.#state.writePosition(tx, revision));
     this.revision = revision;
   }
 
@@ -384,7 +383,7 @@ export class Mirror {
       (tx) => {
         for (const [record, value] of changes.puts) tx.put(record, value);
         for (const { from, relation, to } of changes.links) tx.link(from, relation, to);
-        this.#notes.write(tx, changes);
+        this.#state.write(tx, changes);
       },
       { durability: 'visible' },
     );
@@ -394,7 +393,7 @@ export class Mirror {
     const gone: Key[] = [];
     const staleLinks: { from: Key; relation: string; to: Key; present: false }[] = [];
     const checkLinks = (from: Key): void => {
-      for (const { relation, to } of this.#notes.linksOf(from)) {
+      for (const { relation, to } of this.#state.linksOf(from)) {
         if (!links.has(linkPrefix(from, relation) + to)) {
           staleLinks.push({ from, relation, to, present: false });
         }
@@ -404,7 +403,7 @@ export class Mirror {
       if (!records.has(record)) gone.push(record);
       checkLinks(record);
     }
-    for (const owner of this.#notes.owners) checkLinks(owner);
+    for (const owner of this.#state.owners) checkLinks(owner);
     for (let at = 0; at < Math.max(gone.length, staleLinks.length); at += LOAD_CHUNK) {
       const deletes = gone.slice(at, at + LOAD_CHUNK);
       if (deletes.length > 0) this.listener?.removing(undefined, deletes);
@@ -420,15 +419,15 @@ export class Mirror {
     }
   }
 
-  /** Ends the watch, notes how far the mirror has come, and closes the embedded engine. */
+  /** Ends the watch, stores how far the mirror has come, and closes the embedded engine. */
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
     this.#watch?.end();
     for (const { reject } of this.#waiters.splice(0)) reject(closedError());
     for (const wake of this.#gateWaiters.splice(0)) wake();
-    if (this.#loading === undefined && this.revision > this.#notes.stored && this.#notes.stored > 0) {
-      await this.engine.update((tx) => this.#notes.writePosition(tx, this.revision)).catch(() => undefined);
+    if (this.#loading === undefined && this.revision > this.#state.stored && this.#state.stored > 0) {
+      await this.engine.update((tx) => this.#state.writePosition(tx, this.revision)).catch(() => undefined);
     }
     await this.engine.close();
   }

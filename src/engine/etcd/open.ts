@@ -16,7 +16,7 @@ import { EtcdEngine } from './engine.js';
 import { hostIdOf } from './identity.js';
 import { Layout, Sys } from './layout.js';
 import { Mirror } from './mirror.js';
-import { Notes } from './notes.js';
+import { MirrorState } from './mirror-state.js';
 import { type EtcdConfig, etcdSettings } from './options.js';
 import { NameTaken, Session } from './session.js';
 
@@ -131,7 +131,7 @@ async function openMirrorEngine(options: EtcdEngineOptions, client: EtcdClient):
   const parts = { indexer, graph, durability: 'visible' as const, ...(warn && { warn }) };
   if (mirrorDir === undefined) return openMemoryEngine(parts);
   const engine = await openLmdbEngine(mirrorDir, parts);
-  if (Notes.matches(engine, client.clusterId, client.settings.prefix)) return engine;
+  if (MirrorState.matches(engine, client.clusterId, client.settings.prefix)) return engine;
   warn?.(`${mirrorDir} is no mirror of this tree and is made anew`);
   await engine.close();
   graph.clear();

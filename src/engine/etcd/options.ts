@@ -16,7 +16,7 @@ export interface EtcdTls {
 export interface EtcdConfig {
   /** Client URLs of the members: `http://host:2379` or, all of them, `https://…`. */
   hosts: string | readonly string[];
-  /** All keys of the tree begin with it; `ebbtide/` unless told. Trees with different prefixes do not meet. */
+  /** All keys of the tree begin with it; default `ebbtide/`. Trees with different prefixes do not meet. */
   prefix?: string;
   username?: string;
   password?: string;

@@ -20,7 +20,7 @@ import { valueToText } from './values.js';
 
 export interface CommitPlan {
   readonly compares: readonly Compare[];
-  /** Changes of records and links, and the stamps that tell of them. */
+  /** Changes of records and links, and the stamps that show them. */
   readonly changes: readonly StagedChange[];
   readonly addsReferences: boolean;
   readonly again: readonly Key[];
@@ -179,7 +179,7 @@ function compares({ layout, counters }: PlanParts, tx: EtcdTransaction): Compare
 }
 
 /**
- * Garbage that somebody else removed meanwhile is as gone as if this transaction had removed it: one condition less,
+ * Garbage that another host removed meanwhile is as gone as if this transaction had removed it: one condition less,
  * so that twice as much fits into one etcd transaction.
  */
 function mayBeGone(tx: EtcdTransaction, key: Key): boolean {

@@ -130,7 +130,7 @@ const comparisons: Readonly<Record<SortField, (a: KeyValue, b: KeyValue) => numb
   mod: (a, b) => a.mod - b.mod,
 };
 
-/** The first key behind all that begin with `key`. */
+/** The first key after all that begin with `key`. */
 function successor(key: Buffer): Buffer {
   const end = Buffer.from(key);
   for (let at = end.length - 1; at >= 0; at--) {

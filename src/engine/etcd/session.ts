@@ -167,7 +167,7 @@ export class Session {
     return revision;
   }
 
-  /** Notes when this host was there last. */
+  /** Stores when this host was there last. */
   #memberPut(seen: string): Op {
     const { hostId, backendId } = this.#client.settings;
     const member: Member = { backend: backendId, place: this.#place, since: this.#memberSince, seen };

@@ -1,8 +1,8 @@
 /**
- * One watch over the whole tree, for as long as the engine is open: tells every revision in order, each once and
+ * One watch over the whole tree, for as long as the engine is open: passes on every revision in order, each once and
  * whole, over lost connections and changes of members. Called by mirror.ts.
  *
- * A revision that was compacted before it could be told ends the watch with `compacted`; the mirror then loads anew.
+ * A revision that was compacted before it was passed on ends the watch with `compacted`; the mirror then loads anew.
  */
 import type { IWatchResponse } from 'etcd3';
 import type { EtcdClient, KeyValue, WatchStream } from './client.js';
@@ -17,7 +17,7 @@ export interface WatchEvent {
 export interface WatchListener {
   /** Events of the revision, in the order of their keys' operations. */
   revision(revision: number, events: readonly WatchEvent[]): void;
-  /** Nothing of the tree happened up to here that was not told. */
+  /** Everything up to here was passed on. */
   progress(revision: number): void;
   compacted(): void;
   warn(message: string): void;
@@ -31,7 +31,7 @@ const CREATE_MS = 3_000;
 export class Watch {
   readonly #client: EtcdClient;
   readonly #listener: WatchListener;
-  /** Last revision that was told. */
+  /** Last revision that was passed on. */
   #told: number;
   #stream: WatchStream | undefined;
   #fragments: WatchEvent[] = [];

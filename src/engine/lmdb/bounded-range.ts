@@ -1,12 +1,12 @@
 /**
- * Ranges of texts (keys, links) over encoded rows: the bounds of one, and what the tree has of it under what commits that
- * it does not have yet changed. Called by the storage and its links.
+ * Ranges of texts (keys, links) over encoded rows: the bounds of one, and what the tree has of it under what
+ * memtables have. Called by the storage and its links.
  */
 import { compareUtf8 } from '../../model/utf8.js';
 import { layered, type ReadLayer } from '../core/reads.js';
 import { successor } from './table.js';
 
-/** Encoded bounds of what begins with `start`, behind `after`. */
+/** Encoded bounds of what begins with `start`, after `after`. */
 export function boundsOf(
   lower: Buffer,
   after: string | undefined,
@@ -18,11 +18,11 @@ export function boundsOf(
   return { lower: Buffer.from(encode(after)), exclusive: true, upper };
 }
 
-/** Stored entries under pending ones, `first` of them at first. */
+/** Stored entries under those of memtables, `first` of them at first. */
 export const merged = <V>(
   start: string,
   after: string | undefined,
   first: number,
   read: (after: string | undefined, limit: number) => [string, V][],
-  pending: ReadLayer<V>,
-): Generator<[string, V]> => layered<V>(start, after, read, () => [pending], first);
+  layers: ReadLayer<V>[],
+): Generator<[string, V]> => layered<V>(start, after, read, () => layers, first);

@@ -3,13 +3,13 @@
  * grown and at a clean close; called by engine.ts in this directory. Packing runs off the main thread.
  *
  * Two slots alternate. The chunks of the new one are written first, some in a transaction; then one transaction
- * makes it the valid one. The journal it replaces is removed behind that, in pieces; entries it covers are ignored.
+ * makes it the valid one. The journal it replaces is removed after that, in pieces; entries it covers are ignored.
  */
 import { unknownError } from '../../errors.js';
 import type { GraphCore } from '../graph.js';
-import { type Job, runJobs } from './apply.js';
 import type { Databases } from './databases.js';
 import type { DataFile } from './files.js';
+import { type Job, runJobs } from './flush.js';
 import { journalKey } from './journal.js';
 import type { LmdbStorage } from './storage.js';
 
@@ -20,7 +20,7 @@ const CHUNKS_AT_ONCE = 64;
 /** A journal smaller than this is never worth a checkpoint. */
 const JOURNAL_BYTES_MIN = 512 * 1024;
 /**
- * Above that, it is worth one when it is as large as the last. At the close, where writing one takes the disk from nobody,
+ * Above that, it is worth one when it is as large as the last. At the close, where nothing else waits for the disk,
  * so is one that would take a tenth of a second to read at the next opening.
  */
 const JOURNAL_BYTES_AT_CLOSE = 8 * 1024 * 1024;
@@ -67,7 +67,7 @@ export function readState(dbs: Databases): StoreState | undefined {
   }
 }
 
-/** At opening, when nobody else writes. */
+/** REQUIRES: nothing else writes, as at opening. */
 export function writeState(dbs: Databases, file: DataFile, state: StoreState): void {
   runJobs(dbs, file, [{ into: 'meta', key: STATE, value: stateBytes(state) }]);
 }
@@ -162,7 +162,7 @@ export class Checkpointer {
 
   async write(): Promise<void> {
     const storage = this.#storage;
-    const { applier } = storage;
+    const { flusher } = storage;
     const old = this.#state.checkpoint;
     const lostBefore = storage.lostCount;
     const journalBytes = this.#journalBytes;
@@ -176,14 +176,14 @@ export class Checkpointer {
     for (let from = 0; from < chunks; from += CHUNKS_AT_ONCE) {
       const jobs: Job[] = [];
       for (let i = from; i < Math.min(from + CHUNKS_AT_ONCE, chunks); i++) {
-        // A copy: what is sent to another thread goes with all of the buffer behind it.
+        // A copy: what is sent to another thread goes with all of the buffer after it.
         const value = new Uint8Array(image.subarray(i * CHUNK_BYTES, (i + 1) * CHUNK_BYTES));
         jobs.push({ into: 'checkpoints', key: chunkKey(slot, i), value });
       }
-      await applier.run(jobs);
+      await flusher.run(jobs);
     }
-    // The image may hold what is not in the tree yet, and may never be.
-    await storage.settle();
+    // The image may have what is not in the tree yet, and may never be.
+    await storage.drain();
     if (storage.lostCount !== lostBefore) return;
     await this.#writeState({
       ...this.#state,
@@ -194,7 +194,7 @@ export class Checkpointer {
   }
 
   async #trim(revision: number, valid: { slot: number; chunks: number }): Promise<void> {
-    const { applier } = this.#storage;
+    const { flusher } = this.#storage;
     const { journal, checkpoints } = this.#dbs;
     const old = [...checkpoints.getKeys()].filter((key) => {
       const { slot, chunk } = readChunkKey(key);
@@ -202,21 +202,21 @@ export class Checkpointer {
     });
     for (let from = 0; from < old.length; from += CHUNKS_AT_ONCE) {
       const some = old.slice(from, from + CHUNKS_AT_ONCE);
-      await applier.run(
+      await flusher.run(
         some.map((key) => ({ into: 'checkpoints', key: new Uint8Array(key), value: undefined })),
       );
     }
     for (;;) {
       this.#dbs.env.resetReadTxn();
-      // The newest entry stays: it tells the revision to a store that cannot use its checkpoint.
+      // The newest entry stays: a store that cannot use its checkpoint has the revision from it.
       const keys = [...journal.getKeys({ end: journalKey(revision), limit: TRIM_ENTRIES })];
       if (keys.length === 0) return;
-      await applier.run(keys.map((key) => ({ into: 'journal', key: new Uint8Array(key), value: undefined })));
+      await flusher.run(keys.map((key) => ({ into: 'journal', key: new Uint8Array(key), value: undefined })));
     }
   }
 
   async #writeState(state: StoreState): Promise<void> {
-    await this.#storage.applier.run([{ into: 'meta', key: STATE, value: stateBytes(state) }]);
+    await this.#storage.flusher.run([{ into: 'meta', key: STATE, value: stateBytes(state) }]);
     this.#state = state;
   }
 }

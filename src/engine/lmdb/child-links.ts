@@ -1,11 +1,11 @@
 /**
  * Links of the relation `children` between two nodes, which a store has one of for nearly every snapshot: kept by the
- * ids of both ends instead of by their keys. Called by the storage for reading and by apply.ts for writing.
+ * ids of both ends instead of by their keys. Called by the storage for reading and by flush.ts for writing.
  *
  *   id of `from`, id of `to` (4 bytes each, big-endian) → CRC-32 of the encoded key of `to`
  *
- * A node may go without its links having been taken away, and its id may be given to another: the checksum tells. Who
- * takes away a node takes away the links it owns.
+ * A node may go without its links having been taken away, and its id may be given to another: the checksum shows it.
+ * REQUIRES: what removes a node removes the links that it owns.
  */
 import { crc32 } from 'node:zlib';
 import { compareUtf8 } from '../../model/utf8.js';
@@ -39,7 +39,7 @@ export function hasChild(table: ChildTable, from: number, to: number, key: Key):
   return check !== undefined && isCheckOf(check, key);
 }
 
-/** Targets of one node's links, in key order; `keyOf` answers a node's key. */
+/** Targets of one node's links, in key order; `keyOf` returns a node's key. */
 export function childrenOf(table: ChildTable, from: number, keyOf: (id: number) => Key | undefined): Key[] {
   // The reads of `keyOf` must not come between those of the range.
   const rows = Array.from(childRows(table, from), ({ key, value }) => ({

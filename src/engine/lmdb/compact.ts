@@ -23,7 +23,7 @@ import { copyPages, syncFile } from './tree-copy.js';
 /** The unit of `st_blocks`, on every file system. */
 const BLOCK_BYTES = 512;
 
-/** Bytes of the file, and those that are kept behind its end for a full disk. */
+/** Bytes of the file, and those that are kept after its end for a full disk. */
 export interface Compaction {
   before: number;
   after: number;

@@ -1,6 +1,6 @@
 /**
  * CRC-32 of any range of a buffer without reading it again: from the checksums of its beginnings, since appending bytes is
- * a multiplication by a power of x (as zlib's crc32_combine does). Called by log-recovery.ts, where clients' bytes decide how
+ * a multiplication by a power of x (as zlib's crc32_combine does). Called by wal-recovery.ts, where clients' bytes decide how
  * many ranges there are and how long.
  */
 import { crc32 } from 'node:zlib';

@@ -32,7 +32,7 @@ export interface Databases {
   readonly meta: Database<Bytes, string>;
   /** What is read, of a file that is only read. */
   readonly snapshot: Snapshot | undefined;
-  /** Of the owner: for whoever reads beside him. */
+  /** Of the owner: for readers beside it. */
   readers?: Readers;
 }
 
@@ -44,18 +44,18 @@ const options = {
   noSubdir: true,
   maxDbs: 14,
   overlappingSync: false,
-  // Every write is in a batch; the package's own batching by event turn would reject promises nobody has.
+  // Every write is in a batch; the package's own batching by event turn would reject promises that no caller has.
   eventTurnBatching: false,
   maxFreeSpaceToLoad: 1000,
   maxFreeSpaceToRetain: 2000,
 } as const;
 
-/** Refuses a file of somebody else, of a newer layout, or (read-only) of an older one, without writing to it. */
+/** Refuses a file of another program, of a newer layout, or (read-only) of an older one, without writing to it. */
 export async function checkLayout(path: string, readOnly: boolean): Promise<void> {
   // The owner's may be opened without the addon as well.
   const { env } = readOnly ? openReadOnlyEnvironment(path) : { env: openEnvironment(path, true) };
   try {
-    // In a file without it `openDB` answers undefined, whatever the typings say.
+    // In a file without it `openDB` returns undefined, whatever the typings say.
     const meta = env.openDB<Bytes, string>('meta', { encoding: 'binary' }) as
       | Database<Bytes, string>
       | undefined;

@@ -2,7 +2,7 @@
  * The LMDB engine: the embedded store of a directory. Called by open.ts and by embedders.
  *
  * Durability: a commit is on disk when `update` resolves, unless `visible` was asked for: such a commit is on its way
- * there and may be lost, with those behind it, when the process or the machine dies within the next moments (`flush`
+ * there and may be lost, with those after it, when the process or the machine dies within the next moments (`flush`
  * waits for it). A directory has one owner process, and a second one is refused; any number may read (read-only.ts). The data file is checked before LMDB may touch it.
  */
 import { existsSync, rmSync } from 'node:fs';
@@ -13,9 +13,7 @@ import { NoStore } from '../../no-store.js';
 import { awaitOlderReaders, Readers } from '../../system/lmdb-readers.js';
 import type { EngineOptions } from '../contract.js';
 import { CoreEngine } from '../core/engine.js';
-import { applyBatches } from './apply.js';
 import { Checkpointer, readState, type StoreState, writeState } from './checkpoint.js';
-import { CommitLog } from './commit-log.js';
 import { createDataFile } from './create.js';
 import { checkLayout, type Databases, LAYOUT, layoutOf, openDatabases } from './databases.js';
 import {
@@ -29,14 +27,16 @@ import {
   prepareFiles,
   syncDirectory,
 } from './files.js';
+import { flushBatches } from './flush.js';
 import { type LoadedGraph, loadGraph, newestRevision } from './graph-loader.js';
-import { overlay } from './log-commits.js';
-import { acceptedLossPath, type Recovered, recoverLog } from './log-recovery.js';
 import { openReadOnlyEngine } from './read-only.js';
 import { Room } from './room.js';
 import { LmdbStorage } from './storage.js';
 import { copyOpenTree } from './tree-copy.js';
 import { upgrade } from './upgrade.js';
+import { Wal } from './wal.js';
+import { acceptedLossPath, type Recovered, recoverLog } from './wal-recovery.js';
+import { overlay } from './wal-replay.js';
 import { writeError } from './write-error.js';
 
 export interface LmdbEngineOptions extends EngineOptions {
@@ -106,7 +106,7 @@ async function openEngine(dbs: Databases, owner: Owner, options: LmdbEngineOptio
   if (!state.clean) warn(`${path} was not closed by its last owner`);
   // Nothing is changed before it is known that the log is whole.
   const recovered = recoverLog(dir, {
-    applied: newestRevision(dbs, state),
+    flushed: newestRevision(dbs, state),
     begun: state.log?.isBegun ? state.log.generation : undefined,
     hasMarks: state.log !== undefined,
     acceptsLoss: existsSync(acceptedLossPath(dir)),
@@ -124,7 +124,7 @@ async function openEngine(dbs: Databases, owner: Owner, options: LmdbEngineOptio
     const storage = new LmdbStorage(dbs, file, log, path, loaded);
     for (const bytes of waiting) {
       const changes = overlay(storage, graph, bytes);
-      storage.applier.push(Buffer.from(new Uint8Array(bytes).buffer), changes, {
+      storage.flusher.push(Buffer.from(new Uint8Array(bytes).buffer), changes, {
         background: false,
         others: false,
       });
@@ -155,15 +155,15 @@ export function requireStore(dir: string): void {
   throw new NoStore('directory', dir);
 }
 
-/** A new data file must not begin where a lost one ended: the log has what came behind that one only. */
+/** A new data file must not begin where a lost one ended: the log has only what came after that one. */
 function checkLogBeside(dir: string, path: string): void {
   try {
     // From the first commit on, the log is all there is to know.
-    recoverLog(dir, { applied: 0 });
+    recoverLog(dir, { flushed: 0 });
   } catch (cause) {
     if (!isKind(cause, 'Unknown')) throw cause;
     throw failedPrecondition(
-      `${shown(path)} is missing or empty, but the commit log beside it goes on with it`,
+      `${shown(path)} is missing or empty, but the write-ahead log beside it goes on with it`,
       {
         object: shown(path),
         remedy: 'restore meta.mdb; to begin an empty store instead, move log.0 and log.1 away',
@@ -200,7 +200,7 @@ function bringIn(
   let count = BATCHES_AT_ONCE;
   for (let at = 0; at < batches.length; ) {
     try {
-      applyBatches(dbs, file, batches.slice(at, at + count));
+      flushBatches(dbs, file, batches.slice(at, at + count));
       at += count;
     } catch (cause) {
       const error = writeError(dataPath(dir), cause);
@@ -236,7 +236,7 @@ function own(
     loaded: LoadedGraph;
     warn: (message: string) => void;
   },
-): { log: CommitLog; state: StoreState } {
+): { log: Wal; state: StoreState } {
   const { recovered, waiting, loaded, warn } = options;
   let { state } = options;
   const noted = (next: StoreState): boolean => {
@@ -252,7 +252,7 @@ function own(
     }
   };
   const generation = Math.max(recovered.generation, state.log?.generation ?? 0);
-  const log = new CommitLog(dir, generation, loaded.revision);
+  const log = new Wal(dir, generation, loaded.revision);
   const isFree =
     waiting.length === 0 && (!state.log?.isBegun || noted({ ...state, log: { generation, isBegun: false } }));
   if (!isFree && recovered.loss !== undefined) {
@@ -279,7 +279,7 @@ function makeEngine(
   storage: LmdbStorage,
   options: LmdbEngineOptions & {
     state: StoreState;
-    log: CommitLog;
+    log: Wal;
     loaded: LoadedGraph;
     cleanStart: boolean;
     warn: (message: string) => void;
@@ -300,7 +300,7 @@ function makeEngine(
     logGeneration: () => log.generation,
     warn,
   });
-  storage.onApplied = (bytes) => checkpointer.grown(bytes);
+  storage.onFlushed = (bytes) => checkpointer.grown(bytes);
   storage.onClose = (isWhole) => checkpointer.close(isWhole, afterClose !== undefined);
   storage.copyTo = (target, taken) => copyOpenTree(dbs, storage, target, taken);
   if (afterClose !== undefined) storage.beforeRelease = () => afterClose(dataPath(owner.directory.at));

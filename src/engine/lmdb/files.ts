@@ -152,7 +152,7 @@ function makeDirectory(dir: string): void {
 const MAGIC = 0xbeefc0de;
 /** Of the LMDB that the `lmdb` package links; others have another number. */
 const LMDB_VERSION = 2;
-/** Offsets in a meta page, behind its header of 24 bytes. */
+/** Offsets in a meta page, after its header of 24 bytes. */
 const Meta = { magic: 24, version: 28, pageSize: 48, lastPage: 144, transaction: 152, end: 160 } as const;
 
 interface Header {
@@ -177,7 +177,7 @@ export function inspectDataFile(path: string): boolean {
     // What a crash leaves that came before the first write.
     if (stat.size === 0) return false;
     const header = readHeader(fd, path, stat.size);
-    // It may grow meanwhile, before its header tells.
+    // It may grow meanwhile, before its header says so.
     const { size } = fstatSync(fd);
     if (size < header.usedBytes) {
       throw truncated(path, `it has ${size} bytes of ${header.usedBytes}`);
@@ -228,12 +228,12 @@ function truncated(path: string, why: string): EbbtideError {
   });
 }
 
-/** Room kept behind the last page, so that the file is never shorter than its header says. */
+/** Room kept after the last page, so that the file is never shorter than its header says. */
 const CUSHION_BYTES = 16 * 1024 * 1024;
 
 /**
  * Bytes after the last page that have blocks: removals write pages anew before others are free, also on a full disk. A
- * transaction of the applier changes as many at most.
+ * transaction of the flusher changes as many at most.
  */
 const RESERVE_BYTES_MIN = 2 * 1024 * 1024;
 const RESERVE_BYTES_MAX = 16 * 1024 * 1024;
@@ -270,8 +270,8 @@ export class DataFile {
   }
 
   /**
-   * Called before and after each transaction by whoever writes it; `more` bytes are about to be added. Nobody else may
-   * write to the file meanwhile, who could make it longer than it is made here.
+   * Called before and after each transaction by its writer; `more` bytes are about to be added. REQUIRES: nothing else
+   * writes to the file meanwhile, which could make it longer than it is made here.
    */
   keepCushion(more: number): void {
     if (this.#readOnly) return;

@@ -1,5 +1,5 @@
 /**
- * Brings the graph up at opening: from the checkpoint and the journal behind it, else from the adjacency stored with
+ * Brings the graph up at opening: from the checkpoint and the journal after it, else from the adjacency stored with
  * every record. Called by engine.ts in this directory, before anybody else sees the engine.
  */
 import { EbbtideError } from '../../errors.js';
@@ -19,11 +19,11 @@ import { decodeAdjacency, nodeParts } from './node-codec.js';
 import type { StorageState } from './storage.js';
 import { lastSizeOf } from './table.js';
 
-/** Words of ops applied at once while rebuilding. */
+/** Words of ops flushed at once while rebuilding. */
 const WORDS_MAX = 64 * 1024;
 
 export interface LoadedGraph extends StorageState {
-  /** Bytes of the journal behind the checkpoint. */
+  /** Bytes of the journal after the checkpoint. */
   journalBytes: number;
   /** The stored checkpoint is of no use. */
   rebuilt: boolean;

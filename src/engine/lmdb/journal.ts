@@ -1,13 +1,13 @@
 /**
  * The graph journal: one entry for each transaction of the tree with the graph ops of its commits. Written with the
- * records in one LMDB transaction; read at opening, behind the checkpoint. Also where the newest revision and the number
+ * records in one LMDB transaction; read at opening, after the checkpoint. Also where the newest revision and the number
  * of records are.
  *
  *   previous revision in the tree (f64), change in the number of records (i32), number of op words (u32);
  *   little-endian; then the words as varints, most of which take one byte or three
  */
 import type { Database } from '../../system/lmdb.js';
-import type { Batch } from './log-format.js';
+import type { Batch } from './wal-format.js';
 
 const HEAD_BYTES = 16;
 const VARINT_BYTES_MAX = 5;
@@ -47,7 +47,7 @@ export function encodeJournal(
   return bytes.subarray(0, at);
 }
 
-/** Entries behind a revision, oldest first; undefined stands for a damaged one. */
+/** Entries after a revision, oldest first; undefined stands for a damaged one. */
 export function* readJournal(
   db: Database<Uint8Array, Uint8Array>,
   after: number,

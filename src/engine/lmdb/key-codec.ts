@@ -11,17 +11,17 @@
  *   74 + 32 bytes + 01                  "sha256:" and 64 lower-case hex digits
  *   74 + 32 bytes + 00 + rest           another text that begins with "sha256:"; the bytes are the next greater digest
  *   74 + ff × 32 + 02 + rest            the same, when no digest is greater
- *   75 + rest of the text               begins with "s", sorts behind every "sha256:…"
+ *   75 + rest of the text               begins with "s", sorts after every "sha256:…"
  *   first byte + 2                      all others
  *
  * A link is its `from`, 00 00, its relation (like a collection), 00 00 and its `to`: after 02 only what follows the
- * parent it shares with `from`; after 01 or 03 whole, when it sorts before or behind everything below that parent.
+ * parent it shares with `from`; after 01 or 03 whole, when it sorts before or after everything below that parent.
  */
 import { compareUtf8 } from '../../model/utf8.js';
 import type { Key } from '../contract.js';
 import { asBuffer } from '../core/bytes.js';
 import { type LinkKey, splitLink } from '../core/storage.js';
-import { DamagedRecord } from '../schema/codec-text.js';
+import { DamagedBytes } from '../schema/bytes.js';
 
 /** Words that take one byte, sorted; a new one goes between its neighbours with a code between theirs. */
 const collectionCodes: readonly (readonly [string, number])[] = [
@@ -48,7 +48,7 @@ const relationCodes: readonly (readonly [string, number])[] = [
 const codesByWord = new Map(
   [collectionCodes, relationCodes].flatMap((codes) => codes.map(([word, code]) => [word, { codes, code }])),
 );
-/** The low bits of the code before a word that is spelled out, which sorts behind the listed one before it. */
+/** The low bits of the code before a word that is spelled out, which sorts after the listed one before it. */
 const SPELLED = 7;
 
 const DIGEST_PREFIX = 'sha256:';
@@ -57,7 +57,7 @@ const DIGEST_LENGTH = DIGEST_PREFIX.length + 2 * DIGEST_BYTES;
 const BYTE_S = 0x73;
 const BYTE_DIGEST = 0x74;
 const BYTE_BEHIND = 0x75;
-/** What the first bytes behind "s" moved by to make room. */
+/** What the first bytes after "s" moved by to make room. */
 const SHIFT = 2;
 /** Digits of a digest that are kept in the index, in bytes; a longer beginning of a key is not worth cutting. */
 const CUT_BYTES = 7;
@@ -260,7 +260,7 @@ function writeNearDigest(text: string): void {
   writeText(text, DIGEST_PREFIX.length);
 }
 
-/** The least string of 64 hex digits that sorts behind `rest`, which is not one itself. */
+/** The least string of 64 hex digits that sorts after `rest`, which is not one itself. */
 function nextDigest(rest: string): string | undefined {
   let count = 0;
   while (count < 2 * DIGEST_BYTES && (hexValues[rest.charCodeAt(count)] ?? -1) >= 0) count++;
@@ -333,7 +333,7 @@ export function decodeKey(bytes: Uint8Array, start = 0, end = bytes.length): Key
     position = start;
   }
   const key = readKey();
-  if (position !== sourceEnd) throw new DamagedRecord('a key has bytes left over');
+  if (position !== sourceEnd) throw new DamagedBytes('a key has bytes left over');
   if (leafStart > start) {
     parentBytes = Buffer.from(source.subarray(start, leafStart));
     parentText = parentOf(key);
@@ -341,7 +341,7 @@ export function decodeKey(bytes: Uint8Array, start = 0, end = bytes.length): Key
   return key;
 }
 
-/** Whether the key begins as the one before it did, with something behind that. */
+/** Whether the key begins as the one before it did, with something after that. */
 function sharesParent(): boolean {
   const { length: size } = parentBytes;
   if (size === 0 || position + size >= sourceEnd) return false;
@@ -388,16 +388,16 @@ const atKeyEnd = (): boolean => position >= sourceEnd || source[position + 1] ==
 
 function readWord(codes: readonly (readonly [string, number])[]): string {
   const code = source[position++];
-  if (code === undefined) throw new DamagedRecord('a key is empty');
+  if (code === undefined) throw new DamagedBytes('a key is empty');
   if ((code & SPELLED) === SPELLED) return readText();
   for (const [word, listed] of codes) if (listed === code) return word;
-  throw new DamagedRecord(`collection ${code} is unknown`);
+  throw new DamagedBytes(`collection ${code} is unknown`);
 }
 
 function readComponent(): string {
   leafStart = position;
   const first = source[position];
-  if (first === undefined || position >= sourceEnd) throw new DamagedRecord('a key ends early');
+  if (first === undefined || position >= sourceEnd) throw new DamagedBytes('a key ends early');
   if (first < BYTE_S) return readText();
   if (first === BYTE_DIGEST) return readDigest();
   position++;
@@ -413,7 +413,7 @@ function readComponent(): string {
 function readDigest(): string {
   const start = position + 1;
   position = start + DIGEST_BYTES + 1;
-  if (position > sourceEnd) throw new DamagedRecord('a key ends early');
+  if (position > sourceEnd) throw new DamagedBytes('a key ends early');
   const marker = source[position - 1];
   if (marker === Marker.exact) return DIGEST_PREFIX + source.hexSlice(start, start + DIGEST_BYTES);
   return DIGEST_PREFIX + readText();
@@ -449,7 +449,7 @@ export function digestCut(bytes: Uint8Array): number {
   return 0;
 }
 
-/** The bound among cut keys that lies before every one whose whole key lies behind `bytes`. */
+/** The bound among cut keys that lies before every one whose whole key lies after `bytes`. */
 export function cutBound(bytes: Uint8Array): Uint8Array {
   for (let at = bytes.indexOf(0) + 1; at > 0 && at < bytes.length; at = componentEnd(bytes, at) + 1) {
     if (bytes[at] === BYTE_DIGEST) return bytes.subarray(0, at + 1 + CUT_BYTES);

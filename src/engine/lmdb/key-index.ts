@@ -1,6 +1,6 @@
 /**
  * From keys to what is stored under them: two tables that are one in order. Called by the storage for reading and by
- * apply.ts for writing; not shared between threads.
+ * flush.ts for writing; not shared between threads.
  *
  *   keys      encoded key → node id (4 bytes, big-endian), or a head and the value of a record that has no node
  *   digests   the beginning of an encoded key that ends in a digest (`digestCut`) → the ids of the nodes with that

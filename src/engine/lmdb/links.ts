@@ -1,6 +1,6 @@
 /**
- * Links between records, as the tree and the commits that it does not have yet tell them. Called by the storage, which
- * tells when either changes. The tree has links in two forms: whole ones, and those of children by their ids.
+ * Links between records, as the tree and the memtables have them. Called by the storage, also
+ * when either changes. The tree has links in two forms: whole ones, and those of children by their ids.
  */
 import { compareUtf8 } from '../../model/utf8.js';
 import type { Key } from '../contract.js';
@@ -12,8 +12,8 @@ import { childPairs, childrenOf, hasChild } from './child-links.js';
 import type { Databases } from './databases.js';
 import { decodeKey, decodeLink, encodeBelow, encodeLink, encodeLinkPrefix } from './key-codec.js';
 import { find } from './key-index.js';
+import type { Memtables } from './memtables.js';
 import { nodeParts } from './node-codec.js';
-import type { Pending } from './pending.js';
 import { lastSizeOf, successor } from './table.js';
 
 /** Rows read ahead at a time. */
@@ -21,7 +21,7 @@ const CHUNK_ROWS = 512;
 
 export class Links {
   readonly #dbs: Databases;
-  readonly #pending: Pending;
+  readonly #tables: Memtables;
   /** Collections known to own no links, or known to. */
   readonly #linkless = new Map<string, boolean>();
   /** Collections for which the tree has no links but those of children by ids; good until it changes. */
@@ -31,9 +31,9 @@ export class Links {
   /** Good until the tree changes: a long list is asked for in chunks. */
   #lastChildren: { readonly from: Key; readonly links: readonly LinkKey[] } | undefined;
 
-  constructor(dbs: Databases, pending: Pending) {
+  constructor(dbs: Databases, tables: Memtables) {
     this.#dbs = dbs;
-    this.#pending = pending;
+    this.#tables = tables;
   }
 
   range(prefix: string, after: LinkKey | undefined, limit: number): LinkKey[] {
@@ -49,11 +49,11 @@ export class Links {
       }
       return links.slice(0, count).map((link) => [link, true]);
     };
-    const pending = this.#pending.orderedLinks;
-    if (pending.size === 0) return read(after, limit).map(([link]) => link);
+    const layers = this.#tables.linkLayers();
+    if (layers.length === 0) return read(after, limit).map(([link]) => link);
     const found: LinkKey[] = [];
     if (limit <= 0) return found;
-    for (const [link] of merged(prefix, after, Math.min(limit, CHUNK_MAX), read, pending)) {
+    for (const [link] of merged(prefix, after, Math.min(limit, CHUNK_MAX), read, layers)) {
       found.push(link);
       if (found.length >= limit) break;
     }
@@ -69,15 +69,11 @@ export class Links {
     if (id === undefined) return [];
     const start = linkPrefix(from, Relation.children);
     const keys = childrenOf(this.#dbs.children, id, (child) =>
-      this.#isFormerChild(child) ? undefined : this.#storedKeyOf(child),
+      this.#tables.isFormerChild(child) ? undefined : this.#storedKeyOf(child),
     );
     const links = keys.map((to) => start + to);
     this.#lastChildren = { from, links };
     return links;
-  }
-
-  #isFormerChild(id: number): boolean {
-    return this.#pending.formerChildren.get(id) !== undefined;
   }
 
   #storedKeyOf(id: number): Key | undefined {
@@ -103,7 +99,7 @@ export class Links {
 
   *all(): Generator<LinkKey> {
     const { links, children } = this.#dbs;
-    const isStored = (link: LinkKey): boolean => this.#pending.links.get(link) === undefined;
+    const isStored = (link: LinkKey): boolean => this.#tables.link(link) === undefined;
     for (let lower: Buffer = Buffer.alloc(0), exclusive = false; ; exclusive = true) {
       const rows = links.range(lower, exclusive, undefined, CHUNK_ROWS);
       for (const [row] of rows) {
@@ -115,48 +111,46 @@ export class Links {
       lower = last[0];
     }
     for (const { from, to, child } of childPairs(children, (id) => this.#storedKeyOf(id))) {
-      if (this.#isFormerChild(child)) continue;
+      if (this.#tables.isFormerChild(child)) continue;
       const link = linkPrefix(from, Relation.children) + to;
       if (isStored(link)) yield link;
     }
-    for (const [link, present] of this.#pending.orderedLinks.from('', false, '')) {
-      if (present !== undefined) yield link;
-    }
+    yield* this.#tables.presentLinks();
   }
 
   has(link: LinkKey): boolean {
-    const pending = this.#pending.links.get(link);
-    if (pending !== undefined) return pending.value;
+    const known = this.#tables.link(link);
+    if (known !== undefined) return known !== null;
     const { from, relation, to } = splitLink(link);
     if (relation === Relation.children) {
       const fromId = find(this.#dbs, from)?.id;
       const toId = fromId === undefined ? undefined : find(this.#dbs, to)?.id;
-      const isThere = fromId !== undefined && toId !== undefined && !this.#isFormerChild(toId);
+      const isThere = fromId !== undefined && toId !== undefined && !this.#tables.isFormerChild(toId);
       if (isThere && hasChild(this.#dbs.children, fromId, toId, to)) return true;
     }
     return this.#dbs.links.get(encodeLink(link)) !== undefined;
   }
 
-  /** What tells, for a commit that is about to be pending, which child a dropped link led to. */
+  /** Finds, for a commit that is about to be put into a memtable, which child a dropped link led to. */
   formerChildren({ links, freed }: Pick<Commit, 'links' | 'freed'>): (link: LinkKey) => number | undefined {
     const gone = new Map<Key, number>();
     if (links.size > 0) for (const [id, key] of freed) gone.set(key, id);
     return (link) => this.#formerChild(link, gone);
   }
 
-  /** A commit is pending now. */
+  /** A commit is in a memtable now. */
   added({ links }: Pick<Commit, 'links'>): void {
     this.#lastChildren = undefined;
     for (const link of links.keys()) this.#owns(collectionOf(link));
   }
 
   /** The tree has changed. */
-  applied(): void {
+  flushed(): void {
     this.#lastChildren = undefined;
     this.#textless.clear();
   }
 
-  /** Pending commits are no more. */
+  /** Commits were lost. */
   reverted(): void {
     this.#lastChildren = undefined;
   }

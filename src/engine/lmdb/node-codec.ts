@@ -9,18 +9,18 @@ import { unknownError } from '../../errors.js';
 import { NodeFlag } from '../contract.js';
 import { copyOf } from '../core/bytes.js';
 import type { Entry, StoredAdjacency } from '../core/storage.js';
-import { DamagedRecord, TextReader, TextWriter } from '../schema/codec-text.js';
+import { ByteReader, ByteWriter, DamagedBytes } from '../schema/bytes.js';
 
 const Head = { value: 1, adjacency: 2 } as const;
 const I64_MIN = -(2n ** 63n);
 const I64_MAX = 2n ** 63n - 1n;
 
-const adjacencyWriter = new TextWriter();
-const writer = new TextWriter();
-const reader = new TextReader();
+const adjacencyWriter = new ByteWriter();
+const writer = new ByteWriter();
+const reader = new ByteReader();
 
 export function encodeNode(key: Uint8Array, entry: Entry): Uint8Array {
-  writer.begin('');
+  writer.clear();
   const { adjacency, bytes } = entry;
   writer.byte((bytes === undefined ? 0 : Head.value) | (adjacency === undefined ? 0 : Head.adjacency));
   writer.varint(key.length);
@@ -36,7 +36,7 @@ export function encodeNode(key: Uint8Array, entry: Entry): Uint8Array {
 
 function encodeAdjacency(adjacency: StoredAdjacency): Uint8Array {
   const { flags, edges, expireAt } = adjacency;
-  adjacencyWriter.begin('');
+  adjacencyWriter.clear();
   adjacencyWriter.varint(flags);
   adjacencyWriter.varint(edges.length);
   for (const edge of edges) adjacencyWriter.varint(edge);
@@ -91,7 +91,7 @@ function varint(bytes: Uint8Array, end: number): number {
 }
 
 export function decodeAdjacency(id: number, bytes: Buffer, start: number, end: number): StoredAdjacency {
-  reader.begin(bytes, start, end, '');
+  reader.over(bytes, start, end);
   try {
     const flags = reader.varint();
     const count = reader.varint();
@@ -100,7 +100,7 @@ export function decodeAdjacency(id: number, bytes: Buffer, start: number, end: n
     const expireAt = (flags & NodeFlag.expires) === 0 ? undefined : reader.i64();
     return { flags, expireAt, edges };
   } catch (error) {
-    if (error instanceof DamagedRecord) throw damaged(id, error.message);
+    if (error instanceof DamagedBytes) throw damaged(id, error.message);
     throw error;
   }
 }

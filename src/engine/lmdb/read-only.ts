@@ -2,7 +2,7 @@
  * A store that is only read: one state of it, without a byte written. On a file system that is mounted read-only, as another
  * user, or beside the process that owns it and goes on. Called by engine.ts in this directory.
  *
- * The state is the tree's, and over it what the commit log has that the tree lacks. The owner moves commits from one to the
+ * The state is the tree's, and over it what the write-ahead log has that the tree lacks. The owner moves commits from one to the
  * other meanwhile, so the order counts: first the log is read, then the state of the tree is taken. A commit that was
  * acknowledged before is in the log then, or was brought into the tree before the log was read. If the two do not follow one
  * another (the log went on in its other file between two reads), both are taken again.
@@ -22,9 +22,9 @@ import { readState, type StoreState } from './checkpoint.js';
 import { checkLayout, type Databases, openDatabases } from './databases.js';
 import { DataFile, dataPath, fileError, LOCK } from './files.js';
 import { loadGraph, newestRevision } from './graph-loader.js';
-import { overlay } from './log-commits.js';
-import { acceptedLossPath, type Recovered, readLog, recoverLog } from './log-recovery.js';
 import { LmdbStorage } from './storage.js';
+import { acceptedLossPath, type Recovered, readLog, recoverLog } from './wal-recovery.js';
+import { overlay } from './wal-replay.js';
 
 /** Attempts to find log and tree in one piece, and pauses between them, while somebody writes. */
 const ATTEMPTS_MAX = 40;
@@ -124,7 +124,7 @@ function tryTakeState(
   const recovered = recoverLog(
     at,
     {
-      applied: newestRevision(dbs, state),
+      flushed: newestRevision(dbs, state),
       begun: state.log?.isBegun ? state.log.generation : undefined,
       acceptsLoss: !hasOwner && existsSync(acceptedLossPath(at)),
     },

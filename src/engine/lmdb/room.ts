@@ -5,8 +5,8 @@
  */
 import { statfsSync } from 'node:fs';
 import { type EbbtideError, unavailable } from '../../errors.js';
-import type { CommitLog } from './commit-log.js';
 import { type DataFile, fileError } from './files.js';
+import type { Wal } from './wal.js';
 
 /** Free bytes below which the disk counts as full. */
 const FREE_BYTES_MIN = 1024 * 1024;
@@ -20,11 +20,11 @@ const CURRENT_MS = 100;
 export class Room {
   readonly #dir: string;
   readonly #file: DataFile;
-  readonly #log: CommitLog;
+  readonly #log: Wal;
   #until = 0;
   #isFull = false;
 
-  constructor(dir: string, file: DataFile, log: CommitLog) {
+  constructor(dir: string, file: DataFile, log: Wal) {
     this.#dir = dir;
     this.#file = file;
     this.#log = log;

@@ -1,6 +1,6 @@
 /**
  * The rows of the tree that many commits put and remove, gathered and sorted before the transaction begins, so that
- * neighbours share the pages they touch. Called by apply.ts; `put` only inside a transaction.
+ * neighbours share the pages they touch. Called by flush.ts; `put` only inside a transaction.
  *
  * Rows arrive in the order of their commits; of several for the same key the last one counts.
  */
@@ -11,9 +11,9 @@ import { childCheck, childRow, childRows } from './child-links.js';
 import type { Databases } from './databases.js';
 import { decodeLink, digestCut, encodeKey } from './key-codec.js';
 import { find, INLINE, INLINE_ID, idBytes, idsIn, SHARING_MAX } from './key-index.js';
-import type { RowVisitor } from './log-format.js';
 import { hasAdjacency, nodeParts } from './node-codec.js';
 import type { Table } from './table.js';
+import type { RowVisitor } from './wal-format.js';
 
 const INLINE_HEAD = Buffer.from([INLINE]);
 const EMPTY = Buffer.alloc(0);
@@ -63,7 +63,7 @@ export class Rows implements RowVisitor {
     if (isNew) this.#setKey(keyOf(id, node), id, true);
   }
 
-  nodeGone(id: number): void {
+  nodeTombstone(id: number): void {
     const node = this.#nodes.has(id) ? this.#nodes.get(id) : asBuffer(this.#dbs.nodes.getBinary(id));
     if (node === undefined) return;
     this.#setKey(keyOf(id, node), id, false);

@@ -1,8 +1,8 @@
 /**
- * The LMDB storage: what core/ asks of a storage, over a commit log and one LMDB environment (the tree). Reads are
- * synchronous and see commits that the tree does not have yet. A commit goes through the writer into the log, which
- * makes it durable, and later through the applier into the tree, all parts of it in one LMDB transaction with the graph
- * journal, so that records and graph never come apart.
+ * The LMDB storage: what core/ asks of a storage, over a write-ahead log, memtables and one LMDB environment (the tree).
+ * A commit is put into a memtable, where every read sees it at once (memtables.ts), and into the commit queue, which writes it
+ * to the log: then it is durable. Later the flusher brings it into the tree, all of it in one LMDB transaction with the
+ * graph journal, so that records and graph never come apart.
  */
 
 import { unknownError } from '../../errors.js';
@@ -22,30 +22,24 @@ import {
   type Written,
 } from '../core/storage.js';
 import { decodeSlice, printable } from '../schema/codec.js';
-import { Applier, type ApplierHost } from './applier.js';
-import type { Applied } from './apply.js';
 import { boundsOf, merged } from './bounded-range.js';
-import type { CommitLog } from './commit-log.js';
+import { CommitQueue, type CommitQueueHost } from './commit-queue.js';
 import type { Databases } from './databases.js';
 import type { DataFile } from './files.js';
+import type { Flushed } from './flush.js';
+import { Flusher, type FlusherHost } from './flusher.js';
 import { HOT_BYTES_MAX, HotValues } from './hot-values.js';
 import { decodeKey, encodeBelow, encodeKey } from './key-codec.js';
 import { type Found, find, INLINE_ID, NO_NODE, rowsWithin } from './key-index.js';
 import { Links } from './links.js';
-import type { BatchBuilder } from './log-format.js';
+import type { TableCommit } from './memtable.js';
+import { Memtables } from './memtables.js';
 import { nodeParts, readEntry } from './node-codec.js';
-import { Pending } from './pending.js';
 import type { Room } from './room.js';
 import { lastSizeOf, successor } from './table.js';
-import { Writer, type WriterHost } from './writer.js';
+import type { Wal } from './wal.js';
+import type { BatchBuilder } from './wal-format.js';
 
-/**
- * Commits that the tree has are forgotten in passing: so many keys at a time (more, when there are many commits), with
- * pauses for other work.
- */
-const DROPPED_AT_ONCE = 512;
-const DROP_TURNS = 8;
-const DROP_PAUSE_MS = 10;
 /**
  * Who asks whether keys may exist holds guards that writers of the same keys wait for: a thread in the middle of a long
  * transaction, or a disk that hangs, must not make them wait for it.
@@ -60,23 +54,23 @@ export interface StorageState {
   records: number;
 }
 
-export class LmdbStorage implements Storage, WriterHost, ApplierHost {
-  readonly applier: Applier;
-  readonly #writer: Writer;
-  readonly #log: CommitLog | undefined;
+export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
+  readonly flusher: Flusher;
+  readonly #queue: CommitQueue;
+  readonly #log: Wal | undefined;
   readonly #dbs: Databases;
   readonly #file: DataFile;
-  readonly #pending = new Pending();
+  readonly #tables = new Memtables();
   readonly #links: Links;
   readonly #hot: HotValues;
   #listener: StorageListener | undefined;
   #records: number;
   /** Newest revision in the log, and the records then. */
   #stored: StorageState;
-  /** The node asked for last by its id: who wants its key mostly goes on to its record. Good until the next commit. */
+  /** The node read last by its id: a caller that asks for its key mostly reads its record next. Good until the next commit. */
   #lastNode: { readonly id: number; readonly key: Key; readonly entry: Entry } | undefined;
   /** Told after each group that the tree has, with the bytes it added to the journal. */
-  onApplied: (journalBytes: number) => void = () => {};
+  onFlushed: (journalBytes: number) => void = () => {};
   /** Asked for statistics. */
   journalBytes: () => number = () => 0;
   /** Told what a caller of `update` does not learn: commits that are lost or held up. */
@@ -100,24 +94,24 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   readonly #taps = new Set<(batch: Buffer, changes: number) => void>();
 
   /** @param log undefined: nothing will be written */
-  constructor(dbs: Databases, file: DataFile, log: CommitLog | undefined, path: string, state: StorageState) {
+  constructor(dbs: Databases, file: DataFile, log: Wal | undefined, path: string, state: StorageState) {
     this.#dbs = dbs;
     this.#file = file;
     this.#log = log;
     this.#hot = new HotValues();
-    this.#links = new Links(dbs, this.#pending);
+    this.#links = new Links(dbs, this.#tables);
     this.#records = state.records;
     this.#stored = { ...state };
-    this.#writer = new Writer(path, this, state.revision);
-    this.applier = new Applier(dbs, file, path, this);
+    this.#queue = new CommitQueue(path, this, state.revision);
+    this.flusher = new Flusher(dbs, file, path, this);
   }
 
   // -------------------------------------------------------------------------------------------------------- reads
 
   value(key: Key): Value | undefined {
-    const pending = this.#pending.entries.get(key);
-    if (pending !== undefined) {
-      const bytes = pending.value?.bytes;
+    const known = this.#tables.entry(key);
+    if (known !== undefined) {
+      const bytes = known?.bytes;
       return bytes === undefined ? undefined : decodeSlice(key, asBuffer(bytes), 0, bytes.length);
     }
     if (this.#lastNode?.key === key) {
@@ -136,27 +130,27 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
 
   /** What the tree has, unless commits that it does not have yet took it away. */
   #find(key: Key): Found | undefined {
-    const found = find(this.#dbs, key, this.#isTaken);
+    const found = find(this.#dbs, key, this.#isSuperseded);
     if (found?.id !== undefined && found.end === 0) throw missingNode(found.id, key);
     return found;
   }
 
   /** Whether a node of the tree has gone since, or stands for another key. */
-  readonly #isTaken = (id: number, key: Key): boolean => {
-    const pending = this.#pending.ids.get(id);
-    return pending !== undefined && pending.value !== key;
+  readonly #isSuperseded = (id: number, key: Key): boolean => {
+    const known = this.#tables.keyOf(id);
+    return known !== undefined && known !== key;
   };
 
   has(key: Key): boolean {
-    const pending = this.#pending.entries.get(key);
-    if (pending !== undefined) return pending.value?.bytes !== undefined;
+    const known = this.#tables.entry(key);
+    if (known !== undefined) return known?.bytes !== undefined;
     const found = this.#find(key);
     return found !== undefined && valueStart(found) >= 0;
   }
 
   entry(key: Key): Entry | undefined {
-    const pending = this.#pending.entries.get(key);
-    if (pending !== undefined) return pending.value;
+    const known = this.#tables.entry(key);
+    if (known !== undefined) return known ?? undefined;
     if (this.#lastNode?.key === key) return this.#lastNode.entry;
     const found = this.#find(key);
     if (found === undefined) return undefined;
@@ -173,12 +167,13 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   ): RecordRange<T> {
     const entries: [Key, T][] = [];
     if (limit <= 0) return { entries, more: true };
-    if (!this.#pending.hasEntries) return this.#storedRange(prefix, after, limit, read, bytesMax);
+    const layers = this.#tables.recordLayers();
+    if (layers.length === 0) return this.#storedRange(prefix, after, limit, read, bytesMax);
     const stored = (from: Key | undefined, count: number) =>
       this.#storedRange(prefix, from, count, copied, Number.POSITIVE_INFINITY).entries;
     const first = Math.min(limit, bytesMax === Number.POSITIVE_INFINITY ? CHUNK_MAX : FIRST_ROWS);
     let left = bytesMax;
-    for (const [key, bytes] of merged(below(prefix), after, first, stored, this.#pending.orderedValues)) {
+    for (const [key, bytes] of merged(below(prefix), after, first, stored, layers)) {
       entries.push([key, read(key, asBuffer(bytes), 0, bytes.length)]);
       left -= bytes.length;
       if (entries.length >= limit || left <= 0) return { entries, more: true };
@@ -199,7 +194,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     let left = bytesMax;
     // Nodes without a record are passed over.
     for (const row of rowsWithin(this.#dbs, bounds, Math.min(limit, CHUNK_ROWS))) {
-      if (row.id !== undefined && this.#isTaken(row.id, row.key)) continue;
+      if (row.id !== undefined && this.#isSuperseded(row.id, row.key)) continue;
       if (row.id !== undefined && row.end === 0) throw missingNode(row.id, row.key);
       const from = valueStart(row);
       if (from < 0) continue;
@@ -223,8 +218,8 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   }
 
   keyOf(id: number): Key | undefined {
-    const pending = this.#pending.ids.get(id);
-    if (pending !== undefined) return pending.value;
+    const known = this.#tables.keyOf(id);
+    if (known !== undefined) return known ?? undefined;
     if (this.#lastNode?.id === id) return this.#lastNode.key;
     const node = this.#dbs.nodes.getBinaryFast(id);
     if (node === undefined) return undefined;
@@ -236,32 +231,30 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   }
 
   idOf(key: Key): number | undefined {
-    const pending = this.#pending.entries.get(key);
-    if (pending !== undefined) {
-      return pending.value === undefined || pending.value.id === NO_ID ? undefined : pending.value.id;
-    }
+    const known = this.#tables.entry(key);
+    if (known !== undefined) return known === null || known.id === NO_ID ? undefined : known.id;
     return this.#find(key)?.id;
   }
 
   async mayExist(prefixes: readonly Key[], leaves: readonly string[]): Promise<Uint8Array> {
     const exist = new Uint8Array(prefixes.length * leaves.length);
     // First what the tree does not have yet: what it gets meanwhile is seen by the thread.
-    for (const [p, l] of this.#pending.among(prefixes, leaves)) exist[p * leaves.length + l] = 1;
+    for (const [p, l] of this.#tables.among(prefixes, leaves)) exist[p * leaves.length + l] = 1;
     // The thread would open the file to write.
     const lookUp =
-      this.#log === undefined ? Promise.resolve(undefined) : this.applier.lookUp(prefixes, leaves);
+      this.#log === undefined ? Promise.resolve(undefined) : this.flusher.lookUp(prefixes, leaves);
     const ids = await within(LOOK_UP_MS, lookUp);
-    // Whoever is told that all may exist looks himself, and is told what is wrong.
+    // The caller then looks each up, and gets the error if there is one.
     if (ids === undefined) return exist.fill(1);
     for (let i = 0; i < ids.length; i++) {
       const id = ids[i]!;
       if (id === NO_NODE || exist[i] === 1) continue;
-      const since = id === INLINE_ID ? undefined : this.#pending.ids.get(id);
+      const since = id === INLINE_ID ? undefined : this.#tables.keyOf(id);
       if (since !== undefined) {
         // Its node has changed since, or is gone; the key may have a value without one.
         const leaf = i % leaves.length;
         const key = prefixes[(i - leaf) / leaves.length]! + leaves[leaf]!;
-        if (since.value !== key && this.#pending.entries.get(key)?.value === undefined) continue;
+        if (since !== key && (this.#tables.entry(key) ?? undefined) === undefined) continue;
       }
       exist[i] = 1;
     }
@@ -269,8 +262,8 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   }
 
   counter(name: Key): number {
-    const pending = this.#pending.counters.get(name);
-    if (pending !== undefined) return pending.value ?? 0;
+    const known = this.#tables.counter(name);
+    if (known !== undefined) return known ?? 0;
     return this.#dbs.counters.get(encodeKey(name))?.readDoubleLE(0) ?? 0;
   }
 
@@ -279,7 +272,7 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     const rows = this.#dbs.counters.range(lower, false, successor(lower), Number.MAX_SAFE_INTEGER);
     const names = new Set(rows.map(([name]) => decodeKey(name)));
     names.add(prefix);
-    for (const name of this.#pending.counterNames()) if (name.startsWith(below(prefix))) names.add(name);
+    for (const name of this.#tables.counterNames()) if (name.startsWith(below(prefix))) names.add(name);
     return [...names].filter((name) => this.counter(name) > 0);
   }
 
@@ -296,19 +289,22 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   accept(commit: Commit, background = false): Written {
     this.#lastNode = undefined;
     this.#hot.delete(commit.entries.keys());
-    this.#addPending(commit, this.#stored.revision);
+    if (this.#queue.beginsGroup()) this.#tables.beginGroup();
+    this.#addToTable(commit);
     this.#records += commit.recordDelta;
-    return this.#writer.push(commit, background);
+    return this.#queue.push(commit, background);
   }
 
-  #addPending(commit: Parameters<Pending['add']>[0], stored: number): void {
-    this.#pending.add(commit, stored, this.#links.formerChildren(commit));
+  #addToTable(commit: TableCommit): void {
+    this.#tables.add(commit, this.#links.formerChildren(commit));
     this.#links.added(commit);
   }
 
   /** Commits of the log that the tree does not have, in a store that must not be changed. */
-  overlay(commit: Parameters<Pending['add']>[0], recordDelta: number): void {
-    this.#addPending(commit, commit.revision);
+  overlay(commit: TableCommit, recordDelta: number): void {
+    this.#tables.beginGroup();
+    this.#addToTable(commit);
+    this.#tables.logged();
     this.#records += recordDelta;
     this.#stored = { revision: commit.revision, records: this.#records };
   }
@@ -330,49 +326,38 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   }
 
   async append(batch: Buffer): Promise<void> {
-    await this.applier.room();
+    await this.flusher.room();
     // The tree has a reserve of its own: what it takes makes a file of the log free.
-    if (this.#log?.isExhausted(batch.length)) await this.applier.flush().catch(() => undefined);
+    if (this.#log?.isExhausted(batch.length)) await this.flusher.drain().catch(() => undefined);
     this.verifyPlace();
     await this.#log?.append(batch);
   }
 
-  stored(commits: BatchBuilder, batch: Buffer, isSealed: boolean, pressing: number): void {
+  stored(commits: BatchBuilder, batch: Buffer, isSealed: boolean, foreground: number): void {
     const { revision, recordDelta, changes } = commits;
     this.#stored.records += recordDelta;
     this.#stored.revision = revision;
+    this.#tables.logged();
     for (const take of this.#taps) take(batch, changes);
-    this.applier.push(batch, changes, { background: pressing < commits.commits, others: pressing > 0 });
-    if (isSealed) this.applier.seal();
+    this.flusher.push(batch, changes, { background: foreground < commits.commits, others: foreground > 0 });
+    if (isSealed) this.flusher.seal();
     this.#listener?.visible(revision);
   }
 
-  applied({ revision, journalBytes }: Applied): void {
-    // The reads of this turn must not go on with the transaction they began before.
+  flushed({ revision, journalBytes }: Flushed): void {
+    // Reads in this turn of the event loop must not go on with the read transaction that they began before.
     this.#dbs.env.resetReadTxn();
-    const isDropping = this.#applied !== undefined;
-    this.#applied = revision;
-    if (!isDropping) this.#dropApplied();
-    this.#links.applied();
-    this.#log?.applied(revision);
-    this.onApplied(journalBytes);
-  }
-
-  /** Newest revision that the tree has, while there is something to forget. */
-  #applied: number | undefined;
-
-  #dropApplied(): void {
-    if (this.#applied === undefined) return;
-    const most = Math.max(DROPPED_AT_ONCE, Math.ceil(this.#pending.commits / DROP_TURNS));
-    if (this.#pending.drop(this.#applied, most)) setTimeout(() => this.#dropApplied(), DROP_PAUSE_MS).unref();
-    else this.#applied = undefined;
+    this.#tables.flushed(revision);
+    this.#links.flushed();
+    this.#log?.flushed(revision);
+    this.onFlushed(journalBytes);
   }
 
   lost(commits: number, error: Error): void {
     this.lostCount++;
     this.#lastNode = undefined;
     this.#links.reverted();
-    this.#pending.revert(this.#stored.revision);
+    this.#tables.lost();
     this.#records = this.#stored.records;
     this.#listener?.lost();
     this.onTrouble(`${commits} commits could not be stored: ${error.message}`);
@@ -382,10 +367,10 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
     this.onTrouble(message);
   }
 
-  /** No transaction of the tree will hold commits from both sides of this moment. */
+  /** No transaction of the tree will have commits from both sides of this moment. */
   seal(): void {
-    this.#writer.seal();
-    this.applier.seal();
+    this.#queue.seal();
+    this.flusher.seal();
   }
 
   /** Records of the newest commit handed over. */
@@ -402,36 +387,36 @@ export class LmdbStorage implements Storage, WriterHost, ApplierHost {
   }
 
   flush(): Promise<void> {
-    return this.#writer.flush();
+    return this.#queue.flush();
   }
 
   /** Waits until the tree has everything. */
-  async settle(): Promise<void> {
-    await this.#writer.flush();
-    await this.applier.flush();
+  async drain(): Promise<void> {
+    await this.#queue.flush();
+    await this.flusher.drain();
   }
 
   async paced(): Promise<void> {
-    await this.#writer.paced();
-    await this.applier.backgroundRoom();
+    await this.#queue.paced();
+    await this.flusher.backgroundRoom();
   }
 
   quiet(): Promise<void> {
-    return this.#writer.quiet();
+    return this.#queue.quiet();
   }
 
   async close(): Promise<void> {
-    await this.#writer.drain();
+    await this.#queue.drain();
     let isWhole = true;
     try {
-      await this.applier.flush();
+      await this.flusher.drain();
     } catch {
-      // The log keeps them for the next opening; `warn` has told.
+      // The log keeps them for the next opening; there was a warning.
       isWhole = false;
     }
     let isReleased = false;
     await closeAll([
-      () => this.applier.stop(),
+      () => this.flusher.stop(),
       async () => {
         isReleased = await this.onClose(isWhole);
       },

@@ -3,7 +3,7 @@
  * by backups and, for the file alone, by compact.ts. The thread that owns the store calls.
  *
  * LMDB copies the pages of one of its own snapshots, on a thread of the pool, and leaves free pages out. Which snapshot that
- * is cannot be said: the applier goes on meanwhile. So the batches that the log takes from before the copy until after it are
+ * is cannot be said: the flusher goes on meanwhile. So the batches that the log takes from before the copy until after it are
  * kept, and those that the copy lacks are brought into it, as an opening does after a crash. The moment of the copy is
  * the one in which the last of them was taken: one synchronous step, in which `taken` can look at other things too.
  *
@@ -19,9 +19,9 @@ import { readState, type StoreState, writeState } from './checkpoint.js';
 import { checkLayout, type Databases, openDatabases } from './databases.js';
 import { DataFile, fileError, foreign, inspectDataFile, lmdbLockPath, prepareFiles } from './files.js';
 import { newestRevision } from './graph-loader.js';
-import { batchRevision } from './log-format.js';
 import { LmdbStorage } from './storage.js';
 import { upgrade } from './upgrade.js';
+import { batchRevision } from './wal-format.js';
 
 /** Commits that are kept while the file is copied: some megabytes a second at most. */
 const TAIL_BYTES_MAX = 256 * 1024 * 1024;
@@ -73,7 +73,7 @@ export async function copyOpenTree(
   let moment: { revision: number; records: number };
   try {
     // What came before the tap is in the tree then, and so in the copy.
-    await storage.settle();
+    await storage.drain();
     await copyPages(dbs.env, target);
     moment = storage.newest;
     taken();
@@ -115,11 +115,11 @@ async function openCopy(
     const known = newestRevision(dbs, state);
     const { revision, records } = moment ?? { revision: known, records: 0 };
     storage = new LmdbStorage(dbs, file, undefined, path, { revision, records });
-    const { applier } = storage;
+    const { flusher } = storage;
     for (const { batch, changes } of batches) {
-      if (batchRevision(batch) > known) applier.push(batch, changes, { background: false, others: false });
+      if (batchRevision(batch) > known) flusher.push(batch, changes, { background: false, others: false });
     }
-    await applier.flush();
+    await flusher.drain();
     const { generation = 0 } = state.log ?? {};
     const closed: StoreState = { ...state, clean: true, log: { generation, isBegun: false } };
     writeState(dbs, file, closed);

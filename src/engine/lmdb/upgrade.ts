@@ -1,5 +1,5 @@
 /**
- * Brings a store of an earlier layout to the present one. Called by engine.ts at opening, by the only one who writes.
+ * Brings a store of an earlier layout to the present one. Called by engine.ts at opening, by the only writer.
  *
  *   1 → 2   keys that end in a digest move to the index of digests, children to their ids; the journal had another form,
  *           so the graph is rebuilt from the records
@@ -76,7 +76,7 @@ function forgetGraph(dbs: Databases): void {
   const revision = Math.max(journal, _?.revision ?? 0);
   for (const key of [...dbs.journal.getKeys()]) void dbs.journal.remove(key);
   for (const key of [...dbs.checkpoints.getKeys()]) void dbs.checkpoints.remove(key);
-  // Nothing comes before it, which tells that the graph has to be rebuilt.
+  // Nothing comes before it, which means that the graph has to be rebuilt.
   if (revision > 0) void dbs.journal.put(journalKey(revision), encodeJournal(-1, []));
   void dbs.meta.put('state', stateBytes(state));
 }

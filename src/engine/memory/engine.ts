@@ -7,7 +7,7 @@ import { CoreEngine } from '../core/engine.js';
 import { Filling } from './filling.js';
 import { MemoryStorage } from './storage.js';
 
-/** An engine in memory with what `fill` tells, or empty. The graph must be empty; if `fill` fails, it is of no use any more. */
+/** An engine in memory with what `fill` puts in, or empty. The graph must be empty; if `fill` fails, it is of no use any more. */
 export async function openMemoryEngine(
   options: EngineOptions,
   fill?: (filling: Filling) => Promise<void>,

@@ -28,7 +28,7 @@ export class Filling {
     this.#graph = graph;
   }
 
-  /** Of a key that is told twice the first record counts. */
+  /** Of a key that is put in twice the first record counts. */
   record(key: Key, value: Value): void {
     const known = this.#storage.entry(key);
     if (known?.bytes !== undefined) return;

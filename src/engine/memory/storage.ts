@@ -169,7 +169,7 @@ export class MemoryStorage implements Storage {
   }
 }
 
-/** Entries at or behind `start`, and behind `after` when that is further. */
+/** Entries from `start` on, and after `after` when that is further. */
 function from<V>(map: SortedMap<V>, start: string, after: string | undefined): Iterable<[string, V]> {
   return after !== undefined && compareUtf8(after, start) >= 0 ? map.from(after, true) : map.from(start);
 }

@@ -1,6 +1,5 @@
 /**
- * Texts and numbers of the record codec: a growing scratch buffer to write to, a bounds-checked cursor to read
- * from. Called by codec.ts only; not re-entrant (one scratch buffer a thread).
+ * Texts of the record codec, over bytes.ts. Called by codec.ts; not re-entrant (one scratch buffer a thread).
  *
  * First byte of a text:
  *   00–7f  a whole word of the dictionary
@@ -13,6 +12,7 @@
  *   f6     length, UTF-8: a text that ends in the last component of the record's own key
  */
 import { invalidArgument } from '../../errors.js';
+import { ByteReader, ByteWriter, DamagedBytes } from './bytes.js';
 import { prefixWords, textWords } from './dictionary.js';
 
 const SHORT_MAX = 47;
@@ -30,54 +30,13 @@ prefixWords.forEach((text, code) => {
   prefixesByUnit.set(unit, list);
 });
 
-export class TextWriter {
-  #buffer = Buffer.allocUnsafe(4096);
-  #length = 0;
+export class TextWriter extends ByteWriter {
   /** Last component of the key of the record being written. */
   #leaf = '';
 
   begin(leaf: string): void {
-    this.#length = 0;
+    this.clear();
     this.#leaf = leaf;
-  }
-
-  /** A copy of what was written since `begin`. */
-  take(): Uint8Array {
-    const copy = Buffer.allocUnsafe(this.#length);
-    this.#buffer.copy(copy, 0, 0, this.#length);
-    return copy;
-  }
-
-  byte(value: number): void {
-    this.#reserve(1);
-    this.#buffer[this.#length++] = value;
-  }
-
-  /** Unsigned, up to 2^53 - 1. */
-  varint(value: number): void {
-    this.#reserve(8);
-    let rest = value;
-    while (rest > 0x7f) {
-      this.#buffer[this.#length++] = (rest % 128) | 0x80;
-      rest = Math.floor(rest / 128);
-    }
-    this.#buffer[this.#length++] = rest;
-  }
-
-  double(value: number): void {
-    this.#reserve(8);
-    this.#length = this.#buffer.writeDoubleLE(value, this.#length);
-  }
-
-  i64(value: bigint): void {
-    this.#reserve(8);
-    this.#length = this.#buffer.writeBigInt64LE(value, this.#length);
-  }
-
-  bytes(value: Uint8Array): void {
-    this.#reserve(value.length);
-    this.#buffer.set(value, this.#length);
-    this.#length += value.length;
   }
 
   text(value: string): void {
@@ -135,8 +94,8 @@ export class TextWriter {
   }
 
   #hex(digits: string): void {
-    this.#reserve(digits.length / 2);
-    this.#length += this.#buffer.write(digits, this.#length, 'hex');
+    this.reserve(digits.length / 2);
+    this.length += this.buffer.write(digits, this.length, 'hex');
   }
 
   #raw(value: string): void {
@@ -165,15 +124,8 @@ export class TextWriter {
   }
 
   #utf8(value: string, size: number): void {
-    this.#reserve(size);
-    this.#length += this.#buffer.write(value, this.#length, 'utf8');
-  }
-
-  #reserve(size: number): void {
-    if (this.#length + size <= this.#buffer.length) return;
-    const larger = Buffer.allocUnsafe(Math.max(this.#buffer.length * 2, this.#length + size));
-    larger.set(this.#buffer.subarray(0, this.#length));
-    this.#buffer = larger;
+    this.reserve(size);
+    this.length += this.buffer.write(value, this.length, 'utf8');
   }
 }
 
@@ -182,12 +134,6 @@ function dictionaryPrefix(value: string): { text: string; code: number } | undef
     if (value.startsWith(prefix.text)) return prefix;
   }
   return undefined;
-}
-
-/** Buffer's own slicing methods: undocumented, but what its toString calls, and twice as fast for short texts. */
-interface SlicingBuffer extends Buffer {
-  utf8Slice(start: number, end: number): string;
-  hexSlice(start: number, end: number): string;
 }
 
 const textBytes = textWords.map((word) => Buffer.from(word));
@@ -199,68 +145,17 @@ const hexDigits = Buffer.from('0123456789abcdef');
 const COPIED_HERE_MAX = 64;
 
 function copyWord(word: Buffer | undefined, target: Buffer, at: number): number {
-  if (word === undefined) throw new DamagedRecord('a word is unknown');
+  if (word === undefined) throw new DamagedBytes('a word is unknown');
   for (let i = 0; i < word.length; i++) target[at + i] = word[i]!;
   return at + word.length;
 }
 
-/** Thrown by reading past the end or an unknown code; the codec names the record. */
-export class DamagedRecord extends Error {}
-
-export class TextReader {
-  #buffer = Buffer.alloc(0) as unknown as SlicingBuffer; // every Buffer has the two methods
-  #position = 0;
-  #end = 0;
+export class TextReader extends ByteReader {
   #leaf = '';
 
   begin(buffer: Buffer, start: number, end: number, leaf: string): void {
-    this.#buffer = buffer as SlicingBuffer;
-    this.#position = start;
-    this.#end = end;
+    this.over(buffer, start, end);
     this.#leaf = leaf;
-  }
-
-  /** Where it reads; to be set to what it was. */
-  get position(): number {
-    return this.#position;
-  }
-  set position(position: number) {
-    this.#position = position;
-  }
-
-  get atEnd(): boolean {
-    return this.#position >= this.#end;
-  }
-
-  byte(): number {
-    if (this.#position >= this.#end) throw new DamagedRecord('it ends early');
-    return this.#buffer[this.#position++]!;
-  }
-
-  varint(): number {
-    let value = 0;
-    let scale = 1;
-    for (let count = 0; count < 8; count++) {
-      const byte = this.byte();
-      value += (byte & 0x7f) * scale;
-      if (byte < 0x80) return value;
-      scale *= 128;
-    }
-    throw new DamagedRecord('a number has no end');
-  }
-
-  double(): number {
-    return this.#buffer.readDoubleLE(this.#skip(8));
-  }
-
-  i64(): bigint {
-    return this.#buffer.readBigInt64LE(this.#skip(8));
-  }
-
-  /** A copy. */
-  bytes(size: number): Uint8Array {
-    const start = this.#skip(size);
-    return new Uint8Array(this.#buffer.subarray(start, start + size));
   }
 
   text(): string {
@@ -268,7 +163,7 @@ export class TextReader {
     if (code < 0x80) return this.#word(code);
     if (code < 0xc0) {
       const prefix = prefixWords[code & 0x3f];
-      if (prefix === undefined) throw new DamagedRecord(`beginning ${code & 0x3f} is unknown`);
+      if (prefix === undefined) throw new DamagedBytes(`beginning ${code & 0x3f} is unknown`);
       return prefix + this.text();
     }
     if (code <= 0xc0 + SHORT_MAX) return this.#utf8(code - 0xc0);
@@ -288,23 +183,23 @@ export class TextReader {
       case 0xf6:
         return this.#utf8(this.varint()) + this.#leaf;
       default:
-        throw new DamagedRecord(`text code ${code} is unknown`);
+        throw new DamagedBytes(`text code ${code} is unknown`);
     }
   }
 
   /** Most bytes of UTF-8 that the next text can be. */
   get textBytesMax(): number {
     // A beginning and a word, a text that ends in a digest, one that ends in the key's last component.
-    return 2 * WORD_BYTES_MAX + 2 * (this.#end - this.#position) + 3 * this.#leaf.length;
+    return 2 * WORD_BYTES_MAX + 2 * (this.end - this.position) + 3 * this.#leaf.length;
   }
 
-  /** Copies a text as UTF-8 to a place that has `textBytesMax` bytes; answers where it ends. */
+  /** Copies a text as UTF-8 to a place that has `textBytesMax` bytes; returns where it ends. */
   copyText(target: Buffer, at: number): number {
     const code = this.byte();
     if (code < 0x80) return copyWord(textBytes[code], target, at);
     if (code < 0xc0) {
       // One at most, or `textBytesMax` would not hold.
-      if (((this.#buffer[this.#position] ?? 0) & 0xc0) === 0x80) throw new DamagedRecord('two beginnings');
+      if (((this.buffer[this.position] ?? 0) & 0xc0) === 0x80) throw new DamagedBytes('two beginnings');
       return this.copyText(target, copyWord(prefixBytes[code & 0x3f], target, at));
     }
     if (code <= 0xc0 + SHORT_MAX) return this.#copy(code - 0xc0, target, at);
@@ -319,7 +214,7 @@ export class TextReader {
         return this.#copyHex(32, target, this.#copy(this.varint(), target, at));
       default:
         // Rare, so not worth more.
-        this.#position--;
+        this.position--;
         return at + target.write(this.text(), at, 'utf8');
     }
   }
@@ -328,26 +223,26 @@ export class TextReader {
     const code = this.byte();
     if (code < 0x80) return;
     if (code < 0xc0) this.skipText();
-    else if (code <= 0xc0 + SHORT_MAX) this.#skip(code - 0xc0);
-    else if (code === 0xf1) this.#skip(32);
+    else if (code <= 0xc0 + SHORT_MAX) this.skip(code - 0xc0);
+    else if (code === 0xf1) this.skip(32);
     else {
       // Rare, so not worth more.
-      this.#position--;
+      this.position--;
       this.text();
     }
   }
 
   #copy(size: number, target: Buffer, at: number): number {
-    const start = this.#skip(size);
-    const source = this.#buffer;
+    const start = this.skip(size);
+    const source = this.buffer;
     if (size > COPIED_HERE_MAX) target.set(source.subarray(start, start + size), at);
     else for (let i = 0; i < size; i++) target[at + i] = source[start + i]!;
     return at + size;
   }
 
   #copyHex(size: number, target: Buffer, at: number): number {
-    const start = this.#skip(size);
-    const source = this.#buffer;
+    const start = this.skip(size);
+    const source = this.buffer;
     for (let i = 0; i < size; i++) {
       const byte = source[start + i]!;
       target[at + 2 * i] = hexDigits[byte >> 4]!;
@@ -358,24 +253,17 @@ export class TextReader {
 
   #word(code: number): string {
     const word = textWords[code];
-    if (word === undefined) throw new DamagedRecord(`word ${code} is unknown`);
+    if (word === undefined) throw new DamagedBytes(`word ${code} is unknown`);
     return word;
   }
 
   #utf8(size: number): string {
-    const start = this.#skip(size);
-    return this.#buffer.utf8Slice(start, start + size);
+    const start = this.skip(size);
+    return this.buffer.utf8Slice(start, start + size);
   }
 
   #hex(size: number): string {
-    const start = this.#skip(size);
-    return this.#buffer.hexSlice(start, start + size);
-  }
-
-  #skip(size: number): number {
-    const start = this.#position;
-    if (start + size > this.#end) throw new DamagedRecord('it ends early');
-    this.#position = start + size;
-    return start;
+    const start = this.skip(size);
+    return this.buffer.hexSlice(start, start + size);
   }
 }

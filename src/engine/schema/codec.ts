@@ -9,7 +9,8 @@
  */
 import { EbbtideError, invalidArgument, unknownError } from '../../errors.js';
 import type { FieldValue, Key, Value } from '../contract.js';
-import { DamagedRecord, TextReader, TextWriter } from './codec-text.js';
+import { DamagedBytes } from './bytes.js';
+import { TextReader, TextWriter } from './codec-text.js';
 import { fieldWords } from './dictionary.js';
 import { leaf } from './keys.js';
 import { packBytes, unpackBytes } from './packed-bytes.js';
@@ -75,11 +76,11 @@ export function decodeSlice(key: Key, buffer: Buffer, start: number, end: number
   lastInstant = undefined;
   try {
     const value = readValue(0);
-    if (!reader.atEnd) throw new DamagedRecord('bytes are left over');
-    if (typeof value !== 'string' && !isRecord(value)) throw new DamagedRecord('it is no record');
+    if (!reader.atEnd) throw new DamagedBytes('bytes are left over');
+    if (typeof value !== 'string' && !isRecord(value)) throw new DamagedBytes('it is no record');
     return value;
   } catch (error) {
-    if (!(error instanceof DamagedRecord)) throw error;
+    if (!(error instanceof DamagedBytes)) throw error;
     throw unknownError(`the record of ${printable(key)} is damaged: ${error.message}`, {
       object: key,
       remedy: 'run a check and restore the store from a copy',
@@ -204,7 +205,7 @@ function readValue(depth: number): FieldValue {
       lastInstant = reader.i64();
       return lastInstant;
     case Kind.sameInstant:
-      if (lastInstant === undefined) throw new DamagedRecord('an instant refers to none');
+      if (lastInstant === undefined) throw new DamagedBytes('an instant refers to none');
       return lastInstant;
     case Kind.wideInstant:
       return readWideInstant();
@@ -217,12 +218,12 @@ function readValue(depth: number): FieldValue {
     case Kind.packedBytes:
       return readPackedBytes();
     default:
-      throw new DamagedRecord(`value kind ${kind} is unknown`);
+      throw new DamagedBytes(`value kind ${kind} is unknown`);
   }
 }
 
 function readRecord(texts: boolean, depth: number): FieldValue {
-  if (depth === DEPTH_MAX) throw new DamagedRecord('it is nested too deep');
+  if (depth === DEPTH_MAX) throw new DamagedBytes('it is nested too deep');
   const count = reader.varint();
   const record: Record<string, FieldValue> = {};
   for (let i = 0; i < count; i++) {
@@ -232,7 +233,7 @@ function readRecord(texts: boolean, depth: number): FieldValue {
     } else {
       const code = reader.byte();
       const word = code === 0 ? reader.text() : fieldWords[code - 1];
-      if (word === undefined) throw new DamagedRecord(`field ${code} is unknown`);
+      if (word === undefined) throw new DamagedBytes(`field ${code} is unknown`);
       name = word;
     }
     const value = texts ? reader.text() : readValue(depth + 1);
@@ -248,14 +249,14 @@ function readRecord(texts: boolean, depth: number): FieldValue {
 function readPackedBytes(): Uint8Array {
   const size = reader.varint();
   const bytes = unpackBytes(reader.bytes(reader.varint()), size);
-  if (bytes === undefined) throw new DamagedRecord('packed bytes do not unpack');
+  if (bytes === undefined) throw new DamagedBytes('packed bytes do not unpack');
   return bytes;
 }
 
 function readWideInstant(): bigint {
   const negative = reader.byte() === 1;
   const magnitude = reader.bytes(reader.varint());
-  if (magnitude.length === 0) throw new DamagedRecord('an instant is empty');
+  if (magnitude.length === 0) throw new DamagedBytes('an instant is empty');
   const value = BigInt(`0x${Buffer.from(magnitude).toString('hex')}`);
   lastInstant = negative ? -value : value;
   return lastInstant;

@@ -6,7 +6,7 @@ import { deflateRawSync, inflateRawSync } from 'node:zlib';
 
 /** Shorter ones are not worth the time. */
 export const PACK_BYTES_MIN = 256;
-/** Longer ones would hold the thread for too long. */
+/** Longer ones would keep the thread for too long. */
 export const PACK_BYTES_MAX = 128 * 1024;
 /** A window as long as a usual spec: packing takes a third of the time that zlib's largest tables would. */
 const tables = { windowBits: 13, memLevel: 6, level: 5 } as const;

@@ -1,8 +1,8 @@
 /**
- * A record as it is stored, read field by field without a value made of it: for who copies records into another form.
- * Knows what records mostly hold (texts, maps of texts, whole numbers, instants, records of these); whoever meets
- * something else is told by -1, false or undefined, and makes a value of the whole (`value`). Bytes that end early are
- * thrown as DamagedRecord, which `value` explains.
+ * A record as it is stored, read field by field without a value made of it: for callers that copy records into another form.
+ * Knows what records mostly hold (texts, maps of texts, whole numbers, instants, records of these); for anything
+ * else it returns -1, false or undefined, and the caller makes a value of the whole (`value`). Bytes that end early are
+ * thrown as DamagedBytes, which `value` explains.
  */
 import type { Key, Value } from '../contract.js';
 import { decodeSlice, Kind } from './codec.js';
@@ -20,7 +20,7 @@ export class StoredRecord {
   #end = 0;
   #lastInstant: bigint | undefined;
 
-  /** As told by `Engine.visit`; good as long. */
+  /** As given by `Engine.visit`; good as long. */
   begin(key: Key, bytes: Buffer, start: number, end: number): void {
     this.#key = key;
     this.#bytes = bytes;
@@ -75,7 +75,7 @@ export class StoredRecord {
     return this.#reader.textBytesMax;
   }
 
-  /** Copies a text as UTF-8 to a place that has `textBytesMax` bytes; answers where it ends. */
+  /** Copies a text as UTF-8 to a place that has `textBytesMax` bytes; returns where it ends. */
   copyText(target: Buffer, at: number): number {
     return this.#reader.copyText(target, at);
   }

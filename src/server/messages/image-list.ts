@@ -3,7 +3,7 @@
  * of any; those that hold something unusual go the general way. Field numbers are those of
  * api/containerd/services/images.proto and types/types.proto.
  */
-import { DamagedRecord } from '../../engine/schema/codec-text.js';
+import { DamagedBytes } from '../../engine/schema/bytes.js';
 import type { StoredRecord } from '../../engine/schema/stored-record.js';
 import type { Image, StoredImages } from '../../stores/images.js';
 import { codecOf, writerOf } from '../schema.js';
@@ -59,7 +59,7 @@ function writeStored(name: string, record: StoredRecord): boolean {
     return findFields(record) && writeFields(name, record);
   } catch (error) {
     // The general way tells what is wrong with it.
-    if (error instanceof DamagedRecord) return false;
+    if (error instanceof DamagedBytes) return false;
     throw error;
   }
 }

@@ -1,14 +1,14 @@
 /**
- * What a mirror notes of itself inside its embedded engine, in the same transactions as the records: how far it has
+ * The state of a mirror, which is in its embedded engine and changes in the same transactions as the records: how far it has
  * come, of which tree, and what it needs to know to compare itself with etcd. Called by mirror.ts.
  */
 import type { Engine, Key, Transaction } from '../contract.js';
 import { components, key, leaf, metaKey } from '../schema/keys.js';
 import type { EtcdClient } from './client.js';
 
-/** The mirror's own notes are links of a record that does not exist, so no listing shows them. */
-const NOTES = metaKey('mirror');
-const Note = {
+/** It is links of a record that does not exist, so no listing shows them. */
+const STATE = metaKey('mirror');
+const Relation = {
   /** Revision up to which the tree is here. */
   position: 'at',
   /** Cluster and prefix. */
@@ -21,15 +21,15 @@ const Note = {
   damaged: 'damaged',
 } as const;
 
-/** Changes as far as the notes are concerned. */
-export interface NotedChanges {
+/** What of changes the state depends on. */
+export interface StateChanges {
   readonly puts: ReadonlyMap<Key, unknown>;
   readonly deletes: readonly Key[];
   readonly damaged: readonly Key[];
   readonly links: readonly { readonly from: Key; readonly relation: string; readonly present: boolean }[];
 }
 
-export class Notes {
+export class MirrorState {
   readonly #engine: Engine;
   readonly #client: EtcdClient;
   /** Revision whose position is stored. */
@@ -41,21 +41,21 @@ export class Notes {
   constructor(engine: Engine, client: EtcdClient) {
     this.#engine = engine;
     this.#client = client;
-    for (const to of engine.links(NOTES, Note.damaged)) this.damaged.add(to);
-    for (const to of engine.links(NOTES, Note.owners)) this.owners.add(to);
-    for (const to of engine.links(NOTES, Note.relations)) this.#relations.add(to);
+    for (const to of engine.links(STATE, Relation.damaged)) this.damaged.add(to);
+    for (const to of engine.links(STATE, Relation.owners)) this.owners.add(to);
+    for (const to of engine.links(STATE, Relation.relations)) this.#relations.add(to);
   }
 
   /** Whether an embedded engine holds a copy of this tree; a copy of another one must not be used. */
   static matches(engine: Engine, clusterId: string, prefix: string): boolean {
-    const [origin] = engine.links(NOTES, Note.origin);
+    const [origin] = engine.links(STATE, Relation.origin);
     if (origin !== undefined) return origin === originKey(clusterId, prefix);
     return engine.revision === 0 && engine.stats().records === 0;
   }
 
   /** Where the mirror was left; undefined: nowhere yet. */
   readPosition(): number | undefined {
-    const [at] = this.#engine.links(NOTES, Note.position);
+    const [at] = this.#engine.links(STATE, Relation.position);
     if (at === undefined) return undefined;
     this.stored = Number(leaf(at));
     return this.stored;
@@ -71,14 +71,14 @@ export class Notes {
     }
   }
 
-  write(tx: Transaction, { puts, deletes, damaged, links }: NotedChanges): void {
+  write(tx: Transaction, { puts, deletes, damaged, links }: StateChanges): void {
     for (const record of damaged) {
       this.damaged.add(record);
-      tx.link(NOTES, Note.damaged, record);
+      tx.link(STATE, Relation.damaged, record);
     }
     if (this.damaged.size > 0) {
       for (const record of [...puts.keys(), ...deletes]) {
-        if (this.damaged.delete(record)) tx.unlink(NOTES, Note.damaged, record);
+        if (this.damaged.delete(record)) tx.unlink(STATE, Relation.damaged, record);
       }
     }
     for (const { from, relation, present } of links) {
@@ -87,12 +87,12 @@ export class Notes {
       const used = key('meta', 'relation', collection, relation);
       if (!this.#relations.has(used)) {
         this.#relations.add(used);
-        tx.link(NOTES, Note.relations, used);
+        tx.link(STATE, Relation.relations, used);
       }
       if (collection === 'backendnames' || (!puts.has(from) && !tx.has(from))) {
         if (!this.owners.has(from)) {
           this.owners.add(from);
-          tx.link(NOTES, Note.owners, from);
+          tx.link(STATE, Relation.owners, from);
         }
       }
     }
@@ -100,13 +100,14 @@ export class Notes {
 
   writePosition(tx: Transaction, revision: number): void {
     if (revision === this.stored) return;
-    if (!tx.hasLinks(NOTES, Note.origin)) {
-      tx.link(NOTES, Note.origin, originKey(this.#client.clusterId, this.#client.settings.prefix));
+    if (!tx.hasLinks(STATE, Relation.origin)) {
+      tx.link(STATE, Relation.origin, originKey(this.#client.clusterId, this.#client.settings.prefix));
     }
-    if (this.stored > 0) tx.unlink(NOTES, Note.position, positionKey(this.stored));
+    if (this.stored > 0) tx.unlink(STATE, Relation.position, positionKey(this.stored));
     else
-      for (const old of [...this.#engine.links(NOTES, Note.position)]) tx.unlink(NOTES, Note.position, old);
-    tx.link(NOTES, Note.position, positionKey(revision));
+      for (const old of [...this.#engine.links(STATE, Relation.position)])
+        tx.unlink(STATE, Relation.position, old);
+    tx.link(STATE, Relation.position, positionKey(revision));
     this.stored = revision;
   }
 }

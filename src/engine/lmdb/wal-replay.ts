@@ -4,9 +4,9 @@ import type { Commit, Entry, EntryChange, LinkKey } from '../core/storage.js';
 import { NO_ID } from '../core/storage.js';
 import type { GraphCore } from '../graph.js';
 import { decodeKey, decodeLink } from './key-codec.js';
-import { type Batch, openBatch, visitRows } from './log-format.js';
 import { nodeParts, readEntry } from './node-codec.js';
 import type { LmdbStorage } from './storage.js';
+import { type Batch, openBatch, visitRows } from './wal-format.js';
 
 /** Lets a batch that the tree does not have be seen by reads, and by the graph. Returns how much it changes. */
 export function overlay(storage: LmdbStorage, graph: GraphCore, bytes: Buffer): number {
@@ -19,7 +19,7 @@ export function overlay(storage: LmdbStorage, graph: GraphCore, bytes: Buffer): 
   return batch.ops.length;
 }
 
-/** `keyOf` answers the key of a node before the batch. */
+/** `keyOf` returns the key of a node before the batch. */
 function decodeCommit(
   { revision, rows }: Batch,
   keyOf: (id: number) => Key | undefined,
@@ -40,7 +40,7 @@ function decodeCommit(
       freed.delete(id);
       set(key, readEntry(id, node, node.length));
     },
-    nodeGone(id) {
+    nodeTombstone(id) {
       const key = made.get(id) ?? keyOf(id);
       if (key === undefined) return;
       freed.set(id, key);

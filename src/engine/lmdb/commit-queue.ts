@@ -1,39 +1,40 @@
 /**
- * The commit queue: gathers what arrives while the log is being written and writes it as one batch with one flush.
- * Called by the storage. Nothing here blocks.
+ * The commit queue: commits that arrive while the write-ahead log is being written become one group, which is written as one
+ * batch with one flush. Called by the storage. Nothing here blocks.
  *
- * Groups go one after the other; while one is written, the next is worked out if it is full, in steps between which
- * other work gets its turn. When one fails, everything queued behind it is lost as well, because later commits may
- * build on earlier ones; the queue then takes new work as before.
+ * Groups are written one after the other. When one fails, all later ones are lost as well, because commits may build on
+ * earlier ones; the queue then takes new ones as before.
+ *
+ * A commit is in the foreground, or in the background: of work that can wait.
  */
 import type { Commit, Written } from '../core/storage.js';
-import { BatchBuilder } from './log-format.js';
+import { BatchBuilder } from './wal-format.js';
 import { writeError } from './write-error.js';
 
-/** A group this large is closed. */
+/** A group of so many changes takes no more. */
 const GROUP_CHANGES_MAX = 1024;
-/** So many commits are one group rather than two that go one after the other: the disk takes longer than they do. */
+/** So few commits are one group rather than two: the disk takes longer than they do. */
 const FEW_COMMITS = 8;
-/** Queued changes up to which work that can wait goes on: while others commit, and while nobody does. */
+/** Queued changes up to which background work goes on: while there are foreground commits, and while there are none. */
 const SHARED_CHANGES_MAX = 128;
 const ALONE_CHANGES_MAX = 2 * GROUP_CHANGES_MAX;
-/** Milliseconds that a group of commits which can wait is kept open. */
+/** Milliseconds that a group of background commits is kept open. */
 const PATIENCE_MS = 2;
-/** Milliseconds for which a commit of others counts. */
+/** Milliseconds for which a foreground commit counts. */
 const SHARED_MS = 200;
-/** Commits under way up to which a caller that asked for `visible` need not wait. */
+/** Commits under way up to which a caller that asked for `visible` does not wait. */
 const BACKLOG_MAX = 2048;
 
 class Group {
   readonly builder: BatchBuilder;
   changes = 0;
-  /** Those of its commits that cannot wait. */
-  pressing = 0;
+  /** Foreground commits in it. */
+  foreground = 0;
   readonly done: Promise<void>;
   resolve!: () => void;
   reject!: (error: Error) => void;
 
-  /** Takes no more: its last commit is a revision that something else relies on. */
+  /** Takes no more: something relies on the revision of its last commit. */
   sealed = false;
   readonly #commitsWanted: number;
 
@@ -48,7 +49,7 @@ class Group {
   }
 
   #isClosed(commits: number): boolean {
-    return this.sealed || this.changes >= GROUP_CHANGES_MAX || this.pressing >= commits;
+    return this.sealed || this.changes >= GROUP_CHANGES_MAX || this.foreground >= commits;
   }
 
   constructor(builder: BatchBuilder, commitsWanted: number) {
@@ -58,19 +59,19 @@ class Group {
       this.resolve = resolve;
       this.reject = reject;
     });
-    // Those who wait see the failure; that nobody does must not end the process.
+    // Callers that wait get the error; that none does must not end the process.
     this.done.catch(() => undefined);
   }
 }
 
-export interface WriterHost {
+export interface CommitQueueHost {
   /** Puts a batch on disk. Rejects when nothing of it is, or will be. */
   append(batch: Buffer): Promise<void>;
   /**
-   * Both are called before anybody who waits is resumed. `isSealed`: the next commit begins something new; `pressing`:
-   * how many of them are not of work that can wait.
+   * Both are called before the callers are resumed. `isSealed`: the next commit begins something new; `foreground`: how many
+   * of them are foreground commits.
    */
-  stored(commits: BatchBuilder, batch: Buffer, isSealed: boolean, pressing: number): void;
+  stored(commits: BatchBuilder, batch: Buffer, isSealed: boolean, foreground: number): void;
   lost(commits: number, error: Error): void;
 }
 
@@ -78,8 +79,8 @@ export interface WriterHost {
 const SPARE_MAX = 4;
 
 const resolved = Promise.resolve();
-export class Writer {
-  readonly #host: WriterHost;
+export class CommitQueue {
+  readonly #host: CommitQueueHost;
   readonly #path: string;
   readonly #groups: Group[] = [];
   readonly #spare: BatchBuilder[] = [];
@@ -88,24 +89,24 @@ export class Writer {
   #current: Group | undefined;
   #running: Promise<void> | undefined;
   #backlog = 0;
-  /** Commits under way that cannot wait. */
-  #pressing = 0;
+  /** Foreground commits under way. */
+  #foreground = 0;
   #queuedChanges = 0;
-  /** Commits so far, and those that `paced` knew of when it was last asked. */
+  /** Commits so far, and those so far when `paced` was last called. */
   #pushes = 0;
   #pushesSeen = 0;
   #sharedUntil = 0;
-  /** Most commits that were under way at a time lately. */
+  /** Most foreground commits that were under way at a time lately. */
   #callers = 0;
 
   /** @param revision of the newest commit on disk */
-  constructor(path: string, host: WriterHost, revision: number) {
+  constructor(path: string, host: CommitQueueHost, revision: number) {
     this.#path = path;
     this.#host = host;
     this.#revision = revision;
   }
 
-  /** `background`: it may wait for others a little, so that they make one write together. */
+  /** A `background` commit may wait a little for others, so that they become one write. */
   push(commit: Commit, background = false): Written {
     const group = this.#group();
     group.builder.add(commit);
@@ -114,14 +115,19 @@ export class Writer {
     this.#queuedChanges += changes;
     this.#backlog++;
     if (!background) {
-      group.pressing++;
-      this.#pressing++;
-      if (this.#pressing > this.#callers) this.#callers = this.#pressing;
+      group.foreground++;
+      this.#foreground++;
+      if (this.#foreground > this.#callers) this.#callers = this.#foreground;
     }
     this.#pushes++;
     this.#running ??= this.#run();
     if (group.isReady || (!background && this.#isPatient)) this.#wake?.();
     return { visible: this.#backlog < BACKLOG_MAX ? resolved : group.done, flushed: group.done };
+  }
+
+  /** Whether the next commit begins a group: the last one is full, or being written. */
+  beginsGroup(): boolean {
+    return this.#groups[this.#groups.length - 1]?.isFull !== false;
   }
 
   /** Ends the open group, so that no batch holds commits from both sides of this moment. */
@@ -137,8 +143,8 @@ export class Writer {
   }
 
   /**
-   * For work that can wait, after each of its commits: resolves when what is queued keeps others waiting for little
-   * longer than the disk does anyway.
+   * For background work, after each of its commits: resolves when so little is queued that foreground commits wait hardly
+   * longer than for the disk.
    */
   async paced(): Promise<void> {
     const time = performance.now();
@@ -149,19 +155,19 @@ export class Writer {
       const oldest = this.#current ?? this.#groups[0];
       if (oldest === undefined) return;
       if (this.#isPatient) this.#wake?.();
-      // Whoever made the commits is told of their failure.
+      // The callers of its commits get the error.
       await oldest.done.catch(() => undefined);
     }
   }
 
-  /** Resolves when the commits under way that cannot wait, if there are any, have come to their end. */
+  /** Resolves when the foreground commits under way are on disk, or lost. */
   quiet(): Promise<void> {
-    if (this.#pressing === 0) return resolved;
-    const group = this.#groups.findLast(({ pressing }) => pressing > 0) ?? this.#current;
+    if (this.#foreground === 0) return resolved;
+    const group = this.#groups.findLast(({ foreground }) => foreground > 0) ?? this.#current;
     return group === undefined ? resolved : group.done.catch(() => undefined);
   }
 
-  /** Waits until nothing is under way, whatever became of it. */
+  /** Resolves when nothing is under way, on disk or lost. */
   async drain(): Promise<void> {
     while (this.#running !== undefined) await this.#running;
   }
@@ -169,7 +175,7 @@ export class Writer {
   #group(): Group {
     const last = this.#groups[this.#groups.length - 1];
     if (last !== undefined && !last.isFull) return last;
-    // Half of those who commit at a time: while one half waits for the disk, the other half does its work.
+    // Half of the callers: while one half waits for the disk, the other half does its work.
     const group = new Group(
       this.#spare.pop() ?? new BatchBuilder(),
       Math.max(1, Math.ceil(this.#callers / 2)),
@@ -180,22 +186,22 @@ export class Writer {
 
   async #run(): Promise<void> {
     while (this.#groups.length > 0) {
-      // Callers that the last group resumed get to push their next commits, up to what makes a group.
+      // Callers that the last group resumed push their next commits first, up to a group.
       const next = this.#groups[0];
-      if (next?.isReady !== true) await this.#gathered(next?.pressing === 0);
+      if (next?.isReady !== true) await this.#gathered(next?.foreground === 0);
       const group = this.#groups.shift();
       if (group === undefined) break;
       this.#current = group;
-      this.#callers = Math.max(this.#pressing, Math.floor(this.#callers * 0.9));
+      this.#callers = Math.max(this.#foreground, Math.floor(this.#callers * 0.9));
       try {
         const batch = group.builder.finish(this.#revision);
         await this.#host.append(batch);
         this.#revision = group.builder.revision;
         this.#backlog -= group.builder.commits;
-        this.#pressing -= group.pressing;
+        this.#foreground -= group.foreground;
         this.#queuedChanges -= group.changes;
         this.#current = undefined;
-        this.#host.stored(group.builder, batch, group.sealed, group.pressing);
+        this.#host.stored(group.builder, batch, group.sealed, group.foreground);
         group.resolve();
         this.#reuse(group.builder);
       } catch (error) {
@@ -206,7 +212,7 @@ export class Writer {
     this.#running = undefined;
   }
 
-  /** The end of this turn (of some turns, when all can wait), or the moment in which a group is full or waited for. */
+  /** Resolves at the end of this turn of the event loop (after PATIENCE_MS, if all are in the background), or when a group is ready. */
   #gathered(isPatient: boolean): Promise<void> {
     return new Promise((resolve) => {
       const end = (): void => {
@@ -242,7 +248,7 @@ export class Writer {
     const lost = [group, ...this.#groups.splice(0)];
     const count = lost.reduce((sum, { builder }) => sum + builder.commits, 0);
     this.#backlog -= count;
-    for (const { pressing } of lost) this.#pressing -= pressing;
+    for (const { foreground } of lost) this.#foreground -= foreground;
     for (const { changes } of lost) this.#queuedChanges -= changes;
     this.#host.lost(count, error);
     for (const { reject } of lost) reject(error);

@@ -1,30 +1,30 @@
 /**
  * The thread that writes the tree while a store is in use: applies batches, runs jobs and looks keys up, one request
- * after the other, as applier.ts sends them. Nobody else writes to the file while it runs.
+ * after the other, as flusher.ts sends them. Nobody else writes to the file while it runs.
  *
- * Ending the process in the middle of an LMDB write transaction would hang it, so `flags` tells when one is open, and no
+ * Ending the process in the middle of an LMDB write transaction would hang it, so `flags` says when one is open, and no
  * new one begins once the process is on its way out.
  */
 import { readlinkSync } from 'node:fs';
 import { setPriority } from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
 import { lmdbSays } from '../../system/lmdb.js';
-import type { Request, Response, WorkerData } from './applier.js';
-import { Flag } from './applier.js';
-import { applyBatches, runJobs } from './apply.js';
 import { openDatabases } from './databases.js';
 import { DataFile } from './files.js';
+import { flushBatches, runJobs } from './flush.js';
+import type { Request, Response, WorkerData } from './flusher.js';
+import { Flag } from './flusher.js';
 import { possibleIds } from './key-index.js';
 import { writeError } from './write-error.js';
 
 const NICE = 5;
 giveWay();
-const { path, shared } = workerData as WorkerData; // only applier.ts starts this
+const { path, shared } = workerData as WorkerData; // only flusher.ts starts this
 const flags = new Int32Array(shared);
 const dbs = await openDatabases(path, false);
 const file = new DataFile(path, false);
 
-/** Those who wait for a processor go before this thread; it still gets about a quarter of a busy one. */
+/** Other threads that wait for a processor go before this one; it still gets about a quarter of a busy one. */
 function giveWay(): void {
   try {
     const tid = Number(readlinkSync('/proc/thread-self').split('/')[2]);
@@ -46,7 +46,7 @@ function answer(request: Request): Response {
       dbs.env.resetReadTxn();
       return { ids: possibleIds(dbs, request.prefixes, request.leaves) };
     }
-    return applyBatches(
+    return flushBatches(
       dbs,
       file,
       request.batches.map((batch) => Buffer.from(batch)),

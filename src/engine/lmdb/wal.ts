@@ -1,14 +1,14 @@
 /**
- * The commit log: two files that take turns, into which every batch of commits is written, and flushed, before anybody is
- * told that it is stored. The tree (LMDB) gets the same commits later and in larger groups; a file whose commits it
+ * The write-ahead log: two files, of which one is written at a time. Every batch of commits is in it, and on disk, before it is
+ * acknowledged. The tree (LMDB) gets the same commits later and in larger groups; a file whose commits it
  * has is written over from its beginning. At rest both files are there, empty, with blocks: the reserve with which a store
- * on a full disk still takes removals. Called by the writer; read by `recoverLog` at opening.
+ * on a full disk still takes removals. Written for the commit queue; read by `recoverLog` at opening.
  *
- * A turn of a file begins with a mark, and no commit is told in it before the mark of the file that was left says so: a file
- * that is missing later is missed (log-recovery.ts).
+ * When one file is full the log goes on in the other one, as the next generation, which begins with a mark. No commit of it is
+ * acknowledged before the mark of the file that was left says so: an opening notices a file that is missing (wal-recovery.ts).
  *
  * Durability: one write of one batch is under way at a time, through a descriptor that flushes (O_DSYNC). What a crash can
- * tear is therefore the last batch only, which nobody was told of. Files are filled with zeros ahead of the writing, since
+ * tear is therefore the last batch only, which was not acknowledged. Files are filled with zeros ahead of the writing, since
  * writing over allocated blocks takes the disk one flush instead of two.
  */
 import { randomInt } from 'node:crypto';
@@ -25,11 +25,11 @@ import {
 } from 'node:fs';
 import { isFull } from '../../system/system-errors.js';
 import { fileError, openPrivate, syncDirectory } from './files.js';
-import { BATCH_HEAD_BYTES, batchRevision, encodeMark, type Mark, sealBatch, tagOf } from './log-format.js';
-import { logPaths, type Recovered } from './log-recovery.js';
+import { BATCH_HEAD_BYTES, batchRevision, encodeMark, type Mark, sealBatch, tagOf } from './wal-format.js';
+import { logPaths, type Recovered } from './wal-recovery.js';
 
 /** A file this large is left for the other one as soon as that is free. */
-const TURN_BYTES = 8 * 1024 * 1024;
+const GENERATION_BYTES = 8 * 1024 * 1024;
 /** Bytes of zeros that are written at a time, when fewer than half as many are left, and that stay when there are no commits. */
 const AHEAD_BYTES = 1024 * 1024;
 const ZEROS = Buffer.alloc(AHEAD_BYTES);
@@ -69,7 +69,7 @@ interface LogFile {
   readonly fd: number;
   /** Bytes that have blocks. */
   allocated: number;
-  /** Bytes of this turn. */
+  /** Bytes of this generation. */
   used: number;
   /** Newest revision in it. */
   revision: number;
@@ -77,13 +77,13 @@ interface LogFile {
   mark: Mark | undefined;
 }
 
-export class CommitLog {
+export class Wal {
   readonly #dir: string;
   readonly #paths: readonly string[];
   readonly #files: (LogFile | undefined)[] = [undefined, undefined];
   #current = 0;
   #generation: number;
-  #applied: number;
+  #flushed: number;
   #growing: Promise<void> | undefined;
   #isAppending = false;
   /** There was no room to write ahead. */
@@ -97,14 +97,14 @@ export class CommitLog {
    * To be followed by `begin` or `resume`.
    * @param generation the newest one that was ever used in the directory, as far as is known
    */
-  constructor(dir: string, generation: number, applied: number) {
+  constructor(dir: string, generation: number, flushed: number) {
     this.#dir = dir;
     this.#paths = logPaths(dir);
     this.#generation = generation;
-    this.#applied = applied;
+    this.#flushed = flushed;
   }
 
-  /** Of the current turn. */
+  /** The current one. */
   get generation(): number {
     return this.#generation;
   }
@@ -113,7 +113,7 @@ export class CommitLog {
   begin(): boolean {
     emptyLog(this.#dir);
     try {
-      this.#beginTurn(this.#open(this.#current));
+      this.#beginGeneration(this.#open(this.#current));
       return true;
     } catch (error) {
       if (!isFull(error)) throw error;
@@ -121,7 +121,7 @@ export class CommitLog {
     }
   }
 
-  /** Goes on behind what was recovered: the tree could not take it yet. */
+  /** Goes on after what was recovered: the tree could not take it yet. */
   resume({ filled, generation }: Recovered): void {
     for (const [index, place] of filled.entries()) {
       if (place === undefined) continue;
@@ -139,7 +139,7 @@ export class CommitLog {
   /** Bytes of commits that the tree does not have. */
   get bytes(): number {
     return this.#files.reduce(
-      (sum, file) => sum + (file !== undefined && file.revision > this.#applied ? file.used : 0),
+      (sum, file) => sum + (file !== undefined && file.revision > this.#flushed ? file.used : 0),
       0,
     );
   }
@@ -179,7 +179,7 @@ export class CommitLog {
     file.used += batch.length;
     file.allocated = Math.max(file.allocated, file.used);
     file.revision = batchRevision(batch);
-    if (file.allocated - file.used < AHEAD_BYTES / 2 && file.used < TURN_BYTES) this.#grow(file);
+    if (file.allocated - file.used < AHEAD_BYTES / 2 && file.used < GENERATION_BYTES) this.#grow(file);
   }
 
   /**
@@ -192,7 +192,7 @@ export class CommitLog {
     for (const index of this.#paths.keys()) {
       try {
         const file = this.#open(index);
-        if (file.allocated - file.used >= AHEAD_BYTES / 2 || file.used >= TURN_BYTES) continue;
+        if (file.allocated - file.used >= AHEAD_BYTES / 2 || file.used >= GENERATION_BYTES) continue;
         const end = file.allocated + AHEAD_BYTES;
         while (file.allocated < end)
           file.allocated += writeSync(file.fd, ZEROS, 0, end - file.allocated, file.allocated);
@@ -209,9 +209,9 @@ export class CommitLog {
     if (this.#isAppending || this.#growing !== undefined) return false;
     let gave = false;
     for (const file of this.#files) {
-      if (file === undefined || file.revision > this.#applied || file.allocated <= AHEAD_BYTES) continue;
+      if (file === undefined || file.revision > this.#flushed || file.allocated <= AHEAD_BYTES) continue;
       // The newest mark is never missing.
-      if (file === this.#files[this.#current]) this.#beginTurn(file);
+      if (file === this.#files[this.#current]) this.#beginGeneration(file);
       else Object.assign(file, { used: 0, mark: undefined });
       ftruncateSync(file.fd, AHEAD_BYTES);
       for (let at = file.used; at < AHEAD_BYTES; ) at += writeSync(file.fd, ZEROS, at, AHEAD_BYTES - at, at);
@@ -228,12 +228,12 @@ export class CommitLog {
     const file = this.#files[this.#current];
     if (!this.#isShort || file === undefined || file.used + size <= file.allocated) return false;
     const other = this.#files[1 - this.#current];
-    return other !== undefined && other.used > 0 && other.revision > this.#applied;
+    return other !== undefined && other.used > 0 && other.revision > this.#flushed;
   }
 
   /** The tree has everything up to a revision. */
-  applied(revision: number): void {
-    this.#applied = revision;
+  flushed(revision: number): void {
+    this.#flushed = revision;
   }
 
   /** Closes the files, and empties them when the tree has all that is in them and no longer relies on them. */
@@ -248,9 +248,9 @@ export class CommitLog {
     const file = this.#open(this.#current);
     const end = file.used + size;
     const isEmpty = file.used <= BATCH_HEAD_BYTES;
-    if (isEmpty || (end <= TURN_BYTES && (!this.#isShort || end <= file.allocated))) return file;
+    if (isEmpty || (end <= GENERATION_BYTES && (!this.#isShort || end <= file.allocated))) return file;
     const other = this.#open(1 - this.#current);
-    if (other.used > 0 && other.revision > this.#applied) return file;
+    if (other.used > 0 && other.revision > this.#flushed) return file;
     // Without room on the disk, not to a file without blocks: what this one has takes a smaller batch.
     if (this.#isShort && other.allocated < BATCH_HEAD_BYTES + size) return file;
     const mark = this.#nextMark();
@@ -261,13 +261,13 @@ export class CommitLog {
     return other;
   }
 
-  /** Before the first batch of the next turn is told. The mark is in one sector, which is written whole or not. */
+  /** Before the first batch of the next generation is acknowledged. The mark is in one sector, which is written whole or not. */
   async #leave(file: LogFile): Promise<void> {
     if (file.mark !== undefined) await writeAll(file.fd, encodeMark(file.mark, true), 0);
     this.#left = undefined;
   }
 
-  #beginTurn(file: LogFile): void {
+  #beginGeneration(file: LogFile): void {
     const mark = this.#nextMark();
     const bytes = Buffer.alloc(file.allocated === 0 ? PAGE_BYTES : BATCH_HEAD_BYTES);
     encodeMark(mark, false).copy(bytes);
@@ -279,7 +279,7 @@ export class CommitLog {
   #nextMark(): Mark {
     const revision = this.#files.reduce(
       (newest, file) => Math.max(newest, file?.revision ?? 0),
-      this.#applied,
+      this.#flushed,
     );
     return { generation: ++this.#generation, revision, salt: randomInt(1, 2 ** 32) };
   }

@@ -1,6 +1,6 @@
 /**
  * Brings commits from the log into the tree: many batches become one LMDB transaction, whose rows are sorted, so that
- * neighbours share the pages they touch. Called by the apply worker, and at opening and closing by the thread that owns
+ * neighbours share the pages they touch. Called by the flush worker, and at opening and closing by the thread that owns
  * the store; whoever calls is the only one that writes to the file.
  *
  * Durability: a transaction is on disk when the call returns. Records, links and the graph journal of a commit are in
@@ -10,8 +10,8 @@ import { asBuffer } from '../core/bytes.js';
 import type { Databases } from './databases.js';
 import type { DataFile } from './files.js';
 import { encodeJournal, journalKey } from './journal.js';
-import { openBatch, visitRows } from './log-format.js';
 import { Rows } from './rows.js';
+import { openBatch, visitRows } from './wal-format.js';
 
 /** Room for pages that a row may add to the file. */
 const ROW_CUSHION_BYTES = 8 * 1024;
@@ -21,13 +21,13 @@ export type Job =
   | { into: 'checkpoints' | 'journal'; key: Uint8Array; value: Uint8Array | undefined }
   | { into: 'meta'; key: string; value: Uint8Array };
 
-export interface Applied {
+export interface Flushed {
   revision: number;
   journalBytes: number;
 }
 
 /** One transaction with all of the batches, which follow one another. */
-export function applyBatches(dbs: Databases, file: DataFile, buffers: readonly Buffer[]): Applied {
+export function flushBatches(dbs: Databases, file: DataFile, buffers: readonly Buffer[]): Flushed {
   const batches = buffers.map(openBatch);
   const last = batches[batches.length - 1];
   if (last === undefined) return { revision: 0, journalBytes: 0 };

@@ -1,10 +1,10 @@
 /**
- * The graph as the etcd engine hands it out: it tells when it is asked what is garbage still, because the commit of
- * whoever asks depends on every reference there is in the tree. Called by engine.ts.
+ * The graph as the etcd engine hands it out: it calls `asked` when it is asked what is garbage still, because the commit of
+ * the caller depends on every reference there is in the tree. Called by engine.ts.
  */
 import type { GraphCore } from '../graph.js';
 
-export function notedGraph(graph: GraphCore, asked: () => void): GraphCore {
+export function observedGraph(graph: GraphCore, asked: () => void): GraphCore {
   const methods = new Map<PropertyKey, unknown>();
   const stillCandidates = (ids: Uint32Array): Uint32Array => {
     asked();

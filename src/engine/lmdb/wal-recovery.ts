@@ -1,9 +1,9 @@
 /**
- * What a commit log has that the tree lacks, and whether something is missing. Called at opening; the files are only read.
+ * What a write-ahead log has that the tree lacks, and whether something is missing. Called at opening; the files are only read.
  *
- * A crash can tear the batch that was written last, of which nobody was told, and a power cut leaves a part of a file that was being
+ * A crash can tear the batch that was written last, which was not acknowledged, and a power cut leaves a part of a file that was being
  * emptied, whose commits the tree has. Everything else is a loss of what was acknowledged: a batch that is whole after one
- * that is not, a gap between batches, and files that are not there. For the last, each turn of a file begins with a mark. The
+ * that is not, a gap between batches, and files that are not there. For the last, each generation begins with a mark. The
  * tree knows of one that was written before its owner's first commit (`begun`); the mark of a file that was left says that
  * there is a newer one.
  */
@@ -23,7 +23,7 @@ import {
   isMark,
   type Mark,
   tagOf,
-} from './log-format.js';
+} from './wal-format.js';
 
 const NAMES = ['log.0', 'log.1'] as const;
 
@@ -55,7 +55,7 @@ export interface Recovered {
 
 export interface Expected {
   /** Newest revision that the tree has. */
-  applied: number;
+  flushed: number;
   /** A generation that was in the log once; undefined: there need be no log. */
   begun?: number | undefined;
   /** Whether the owner writes marks: a file that begins with neither mark nor batch is empty then. Default: when one was begun. */
@@ -71,27 +71,32 @@ export const readLog = (dir: string): LogBytes => logPaths(dir).map(readFile);
 
 /** Unknown: damaged. FailedPrecondition: a file is missing, or older than the tree. In both cases acknowledged commits are. */
 export function recoverLog(dir: string, expected: Expected, log: LogBytes = readLog(dir)): Recovered {
-  const { applied, begun, hasMarks = begun !== undefined, acceptsLoss = false } = expected;
+  const { flushed, begun, hasMarks = begun !== undefined, acceptsLoss = false } = expected;
   const paths = logPaths(dir);
   const found = log.map((bytes, i) =>
-    bytes === undefined ? undefined : turnIn(paths[i]!, bytes, applied, hasMarks),
+    bytes === undefined ? undefined : generationIn(paths[i]!, bytes, flushed, hasMarks),
   );
-  const turns = found.filter((turn) => turn !== undefined && turn.generation > 0) as Turn[];
-  turns.sort((a, b) => a.generation - b.generation);
+  const generations = found.filter((one) => one !== undefined && one.generation > 0) as Generation[];
+  generations.sort((a, b) => a.generation - b.generation);
   const batches: Buffer[] = [];
-  const damaged = follow(turns, applied, batches);
+  const damaged = follow(generations, flushed, batches);
   const loss =
     damaged !== undefined
       ? damagedLog(damaged)
-      : isIncomplete(turns, applied, begun)
+      : isIncomplete(generations, flushed, begun)
         ? lossOf(dir, found)
         : undefined;
   if (loss !== undefined && !acceptsLoss) throw loss;
-  return { batches, generation: turns[turns.length - 1]?.generation ?? 0, filled: found.map(filledOf), loss };
+  return {
+    batches,
+    generation: generations[generations.length - 1]?.generation ?? 0,
+    filled: found.map(filledOf),
+    loss,
+  };
 }
 
-/** One generation in a file. */
-interface Turn {
+/** What a file has of one generation. */
+interface Generation {
   path: string;
   /** 0: nothing in it. */
   generation: number;
@@ -99,7 +104,7 @@ interface Turn {
   found: Buffer[];
   used: number;
   size: number;
-  /** Something follows the last whole batch that belongs to the same turn. */
+  /** Something follows the last whole batch that belongs to the same generation. */
   torn: boolean;
   /** A whole batch that the tree lacks follows one that is not whole. */
   broken: boolean;
@@ -117,7 +122,7 @@ function readFile(path: string): Buffer | undefined {
   }
 }
 
-function turnIn(path: string, log: Buffer, applied: number, hasMarks: boolean): Turn {
+function generationIn(path: string, log: Buffer, flushed: number, hasMarks: boolean): Generation {
   const found: Buffer[] = [];
   let at = 0;
   const first = batchAt(log, 0);
@@ -131,7 +136,7 @@ function turnIn(path: string, log: Buffer, applied: number, hasMarks: boolean): 
   const torn =
     at + 8 <= log.length && log.readUInt32LE(at) === BATCH_MAGIC && log.readUInt32LE(at + 4) === tag;
   const newer =
-    tag === undefined && hasMarks ? undefined : newerAfter(log, at, Math.max(applied, endOf(found)), tag);
+    tag === undefined && hasMarks ? undefined : newerAfter(log, at, Math.max(flushed, endOf(found)), tag);
   return {
     ...{ path, mark, found, torn },
     generation: mark?.generation ?? tag ?? newer?.tag ?? 0,
@@ -143,8 +148,8 @@ function turnIn(path: string, log: Buffer, applied: number, hasMarks: boolean): 
 }
 
 /**
- * A whole batch of this turn with a revision above this one. A file is used again when the tree has all that is in it, so what
- * an earlier turn left is never newer; where nothing tells the turn, any will do.
+ * A whole batch of this generation with a revision above this one. A file is used again when the tree has all that is in it, so what
+ * an earlier generation left is never newer; where the tag is not known, any will do.
  */
 function newerAfter(
   log: Buffer,
@@ -172,9 +177,9 @@ const endOf = (found: readonly Buffer[]): number =>
   found.length === 0 ? 0 : batchRevision(found[found.length - 1]!);
 
 /** Adds the batches that follow one another; returns the file in which they cease to. */
-function follow(turns: readonly Turn[], applied: number, batches: Buffer[]): string | undefined {
-  let revision = applied;
-  for (const [i, { path, found, torn, broken }] of turns.entries()) {
+function follow(generations: readonly Generation[], flushed: number, batches: Buffer[]): string | undefined {
+  let revision = flushed;
+  for (const [i, { path, found, torn, broken }] of generations.entries()) {
     for (const batch of found) {
       if (batchRevision(batch) <= revision) continue;
       if (batch.readDoubleLE(16) !== revision) return path;
@@ -183,33 +188,37 @@ function follow(turns: readonly Turn[], applied: number, batches: Buffer[]): str
     }
     if (broken) return path;
     // Only what was written last can be torn, and what the tree has.
-    const isWrittenLast = !hasCommits(turns.slice(i + 1)) && !isLeftBehind(found);
-    if (torn && !isWrittenLast && endOf(found) >= applied) return path;
+    const isWrittenLast = !hasCommits(generations.slice(i + 1)) && !isLeftBehind(found);
+    if (torn && !isWrittenLast && endOf(found) >= flushed) return path;
   }
   return undefined;
 }
 
-const hasCommits = (turns: readonly Turn[]): boolean =>
-  turns.some(({ found }) => found.some((batch) => !isMark(batch)));
+const hasCommits = (generations: readonly Generation[]): boolean =>
+  generations.some(({ found }) => found.some((batch) => !isMark(batch)));
 
 const isLeftBehind = (found: readonly Buffer[]): boolean => found[0] !== undefined && isLeft(found[0]);
 
-/** Whether a file is missing, or an older copy of itself. Unless `begun` tells, the files may be of any age. */
-function isIncomplete(turns: readonly Turn[], applied: number, begun: number | undefined): boolean {
+/** Whether a file is missing, or an older copy of itself. Without `begun` the files may be of any age. */
+function isIncomplete(
+  generations: readonly Generation[],
+  flushed: number,
+  begun: number | undefined,
+): boolean {
   if (begun === undefined) return false;
-  const newest = turns[turns.length - 1];
+  const newest = generations[generations.length - 1];
   if (newest === undefined || newest.generation < begun || isLeftBehind(newest.found)) return true;
-  return Math.max(...turns.map(({ found }) => endOf(found))) < applied;
+  return Math.max(...generations.map(({ found }) => endOf(found))) < flushed;
 }
 
-function filledOf(turn: Turn | undefined): Filled | undefined {
-  if (turn === undefined || turn.found.length === 0) return undefined;
-  const { used, size, generation, mark, found } = turn;
+function filledOf(read: Generation | undefined): Filled | undefined {
+  if (read === undefined || read.found.length === 0) return undefined;
+  const { used, size, generation, mark, found } = read;
   return { used, size, generation, revision: endOf(found), mark };
 }
 
-function lossOf(dir: string, found: readonly (Turn | undefined)[]): EbbtideError {
-  const headless = found.find((turn) => turn?.headless);
+function lossOf(dir: string, found: readonly (Generation | undefined)[]): EbbtideError {
+  const headless = found.find((one) => one?.headless);
   return headless === undefined ? lostLog(dir) : damagedLog(headless.path);
 }
 
@@ -217,13 +226,13 @@ const accepting = (dir: string): string =>
   `to go on without these commits, make an empty file ${acceptedLossPath(dir)}`;
 
 const damagedLog = (path: string): EbbtideError =>
-  unknownError(`the commit log ${path} is damaged: acknowledged commits are missing`, {
+  unknownError(`the write-ahead log ${path} is damaged: acknowledged commits are missing`, {
     object: path,
     remedy: `restore the store from a copy; ${accepting(join(path, '..'))}`,
   });
 
 const lostLog = (dir: string): EbbtideError =>
   failedPrecondition(
-    `the commit log in ${dir} is missing, empty or older than meta.mdb: acknowledged commits are missing`,
+    `the write-ahead log in ${dir} is missing, empty or older than meta.mdb: acknowledged commits are missing`,
     { object: dir, remedy: `put log.0 and log.1 back, or restore the store from a copy; ${accepting(dir)}` },
   );

@@ -1,20 +1,20 @@
-/** A commit log that is lost, or comes back older, after an end that was not clean: it is told, never passed over. */
+/** A write-ahead log that is lost, or comes back older, after an end that was not clean: it is told, never passed over. */
 import assert from 'node:assert/strict';
 import { cpSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import type { CoreEngine } from '../../src/engine/core/engine.js';
-import { CommitLog } from '../../src/engine/lmdb/commit-log.js';
 import { openLmdbEngine } from '../../src/engine/lmdb/engine.js';
+import { LmdbStorage } from '../../src/engine/lmdb/storage.js';
+import { Wal } from '../../src/engine/lmdb/wal.js';
 import {
   BATCH_HEAD_BYTES,
   BatchBuilder,
   decodeMark,
   encodeMark,
   sealBatch,
-} from '../../src/engine/lmdb/log-format.js';
-import { recoverLog } from '../../src/engine/lmdb/log-recovery.js';
-import { LmdbStorage } from '../../src/engine/lmdb/storage.js';
+} from '../../src/engine/lmdb/wal-format.js';
+import { recoverLog } from '../../src/engine/lmdb/wal-recovery.js';
 import { key } from '../../src/engine/schema/keys.js';
 import { suiteIndexer } from '../../src/engine/suite.js';
 import { EbbtideError, kindOf } from '../../src/errors.js';
@@ -137,7 +137,7 @@ test('given a crash, when the log is a copy that the tree has passed, then openi
   await put(engine, 0);
   const old = await copyOf(t, dir);
   for (let i = 1; i < 5; i++) await put(engine, i);
-  await storageOf(engine).settle();
+  await storageOf(engine).drain();
   await put(engine, 5);
   const copy = await copyOf(t, dir);
   for (const name of LOGS) cpSync(join(old, name), join(copy, name));
@@ -231,7 +231,7 @@ test('given a checkpoint while the store is open, when the process dies, then th
     });
   }
   const storage = storageOf(engine);
-  await storage.settle();
+  await storage.drain();
   while (storage.journalBytes() > 512 * 1024) await new Promise((resolve) => setTimeout(resolve, 5));
   const copy = await copyOf(t, dir);
   assert.equal((await open(t, copy)).cleanStart, false);
@@ -268,17 +268,17 @@ function forged(): Buffer {
 
 test('given values that look like batches, when the process dies in whatever turn of the log, then nothing is missing', async (t) => {
   const dir = await tempDir(t);
-  const log = new CommitLog(dir, 0, 0);
+  const log = new Wal(dir, 0, 0);
   assert.ok(log.begin());
   const value = Buffer.concat(Array.from({ length: 8 }, forged));
   let revision = 0;
-  const recovered = (applied = revision) => recoverLog(dir, { applied, begun: log.generation });
+  const recovered = (flushed = revision) => recoverLog(dir, { flushed, begun: log.generation });
   for (let turn = 0; turn < 8; turn++) {
     // Enough for the next turn to begin in the other file, over what is there of an earlier one.
     for (let i = 0; i < 20 + turn; i++) await log.append(batchOf(++revision, value));
-    const { batches, loss } = recoverLog(dir, { applied: revision - 5, begun: 1 });
+    const { batches, loss } = recoverLog(dir, { flushed: revision - 5, begun: 1 });
     assert.deepEqual([batches.length, loss], [5, undefined]);
-    log.applied(revision);
+    log.flushed(revision);
   }
   assert.ok(log.generation > 2);
   await log.close(false);
@@ -286,7 +286,7 @@ test('given values that look like batches, when the process dies in whatever tur
   // The batch that was written last is torn, anywhere.
   const names = LOGS.map((name) => join(dir, name));
   const contents = names.map((name) => readFileSync(name));
-  const { filled } = recoverLog(dir, { applied: revision });
+  const { filled } = recoverLog(dir, { flushed: revision });
   const current = filled.findIndex((file) => file?.revision === revision);
   const { used } = filled[current]!;
   const last = batchOf(revision, value).length;
@@ -304,20 +304,20 @@ test('given values that look like batches, when the process dies in whatever tur
   // A file that is being emptied: zeros before what was there.
   for (const [i, name] of names.entries()) {
     writeFileSync(name, Buffer.from(contents[i]!).fill(0, 0, MEBIBYTE));
-    assert.equal(recoverLog(dir, { applied: revision, hasMarks: true }).loss, undefined);
+    assert.equal(recoverLog(dir, { flushed: revision, hasMarks: true }).loss, undefined);
     writeFileSync(name, contents[i]!);
   }
 });
 
 test('given blocks that the log gives back on a full disk, when the process dies then, then nothing is missing', async (t) => {
   const dir = await tempDir(t);
-  const log = new CommitLog(dir, 0, 0);
+  const log = new Wal(dir, 0, 0);
   assert.ok(log.begin());
   for (let revision = 1; revision <= 3; revision++)
     await log.append(batchOf(revision, new Uint8Array(MEBIBYTE)));
-  log.applied(3);
+  log.flushed(3);
   // Not while zeros are written ahead.
   while (!log.giveBack()) await new Promise((resolve) => setImmediate(resolve));
-  assert.equal(recoverLog(dir, { applied: 3, begun: log.generation }).loss, undefined);
+  assert.equal(recoverLog(dir, { flushed: 3, begun: log.generation }).loss, undefined);
   await log.close(false);
 });

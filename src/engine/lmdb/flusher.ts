@@ -1,40 +1,40 @@
 /**
- * Decides when commits of the log go into the tree, and has a thread do it (apply-worker.ts). Called by the storage and
- * the checkpointer; lives on the thread that owns the store.
+ * Decides when batches of the write-ahead log are flushed to the tree, and has a thread do it (flush-worker.ts). Called by the
+ * storage and the checkpointer, on the thread that owns the store.
  *
- * Commits are safe before they come here, so nothing waits for this but checkpoints, closing, and writers when far too
- * much is outstanding. Larger groups touch fewer pages a commit and make fewer flushes; a short wait brings them about.
- * A failure (a full disk) loses nothing: the same commits are tried again.
+ * Commits are durable before, so only checkpoints, closing, and writers when far too much is outstanding wait for a flush.
+ * Many changes in one transaction touch fewer pages each; a short wait brings them together. A failure (a full disk) loses
+ * nothing: the same batches are tried again.
  */
 import { Worker } from 'node:worker_threads';
 import { unavailable } from '../../errors.js';
-import { type Applied, type Job, runJobs } from './apply.js';
 import type { Databases } from './databases.js';
 import type { DataFile } from './files.js';
+import { type Flushed, type Job, runJobs } from './flush.js';
 import { writeError, writeRemedy } from './write-error.js';
 
 /**
  * So many changes are worth a transaction at once; fewer wait for more. While a collection is under way, and between
- * two transactions, much more may wait: writing the tree takes the disk from those who wait for the log.
+ * two transactions, much more may wait: writing the tree takes the disk from writes of the log.
  */
 const CHANGES_WANTED = 2 * 1024;
 const WAIT_MS = 1000;
-/** Changes of one transaction: as many as take so long, since those who wait for the log wait for its flush as well. */
+/** Changes of one transaction: as many as take so long, since writes of the log wait for the disk meanwhile. */
 const CHANGES_MAX = 2 * 1024;
 const CHANGES_MIN = 128;
 const TRANSACTION_MS = 25;
 /** Bytes outstanding from which on the tree is written also during a collection. */
 const OUTSTANDING_BYTES_WANTED = 16 * 1024 * 1024;
-/** Work that can wait is held back while more than this is outstanding; */
+/** Background work waits while more than this is outstanding; */
 const BACKGROUND_BYTES_MAX = 24 * 1024 * 1024;
 /** from here on the tree is written without pauses; */
 const PAUSED_BYTES_MAX = 28 * 1024 * 1024;
-/** and here everybody is held back. */
+/** and here all commits wait. */
 const OUTSTANDING_BYTES_MAX = 32 * 1024 * 1024;
-/** Milliseconds for which a commit of somebody who waits counts. */
+/** Milliseconds for which a foreground commit counts. */
 const SHARED_MS = 200;
 const RETRY_MS = 500;
-/** Milliseconds for which a commit that can wait tells of a collection. */
+/** Milliseconds after a background commit for which a collection is taken to be under way. */
 const COLLECTING_MS = 2000;
 /** A transaction is followed by a pause so many times as long (half as long when much is outstanding), up to this. */
 const PAUSE_FACTOR = 2;
@@ -48,10 +48,10 @@ export interface WorkerData {
   shared: SharedArrayBuffer;
 }
 export type Request =
-  | { kind: 'apply'; batches: Uint8Array[] }
+  | { kind: 'flush'; batches: Uint8Array[] }
   | { kind: 'jobs'; jobs: readonly Job[] }
   | { kind: 'ids'; prefixes: readonly string[]; leaves: readonly string[] };
-export type Response = Applied | { ids: Uint32Array } | { error: string };
+export type Response = Flushed | { ids: Uint32Array } | { error: string };
 
 interface QueuedBatch {
   batch: Buffer;
@@ -73,17 +73,17 @@ interface Waiter {
   reject: (error: Error) => void;
 }
 
-export interface ApplierHost {
-  /** Told when the tree has everything up to a revision, before anybody who waits is resumed. */
-  applied(result: Applied): void;
+export interface FlusherHost {
+  /** Called when the tree has everything up to a revision, before callers that wait are resumed. */
+  flushed(result: Flushed): void;
   warn(message: string): void;
 }
 
-export class Applier {
+export class Flusher {
   readonly #dbs: Databases;
   readonly #file: DataFile;
   readonly #path: string;
-  readonly #host: ApplierHost;
+  readonly #host: FlusherHost;
   #queue: QueuedBatch[] = [];
   #jobs: QueuedJobs[] = [];
   #changes = 0;
@@ -104,7 +104,7 @@ export class Applier {
   #done = 0;
   #waiters: Waiter[] = [];
 
-  constructor(dbs: Databases, file: DataFile, path: string, host: ApplierHost) {
+  constructor(dbs: Databases, file: DataFile, path: string, host: FlusherHost) {
     this.#dbs = dbs;
     this.#file = file;
     this.#path = path;
@@ -112,7 +112,7 @@ export class Applier {
   }
 
   /**
-   * A batch that the log has. Its buffer belongs to the applier from now on. `from`: whether it has commits of work that
+   * A batch that the log has. Its buffer belongs to the flusher from now on. `from`: whether it has commits of work that
    * can wait, and of others.
    */
   push(batch: Buffer, changes: number, from: { background: boolean; others: boolean }): void {
@@ -161,7 +161,7 @@ export class Applier {
   }
 
   /**
-   * Asks the thread for `possibleIds` of the tree, at some moment from now on; undefined when it cannot tell. For who
+   * Asks the thread for `possibleIds` of the tree, at some moment from now on; undefined when it cannot. For callers
    * has many to ask about: the thread is idle most of the time.
    */
   async lookUp(prefixes: readonly string[], leaves: readonly string[]): Promise<Uint32Array | undefined> {
@@ -171,7 +171,7 @@ export class Applier {
   }
 
   /** Resolves when the tree has everything pushed so far; rejects when it cannot be written now. */
-  flush(): Promise<void> {
+  drain(): Promise<void> {
     return this.#wait(this.#pushed);
   }
 
@@ -180,9 +180,9 @@ export class Applier {
     return this.#wait(this.#pushed - OUTSTANDING_BYTES_MAX);
   }
 
-  /** The same for work that can wait: what it leaves free is for others, who then need not wait. */
+  /** The same for background work, earlier, so that foreground commits need not wait. */
   async backgroundRoom(): Promise<void> {
-    // Whoever cannot wait is told of the failure.
+    // Foreground commits fail with the error.
     await this.#wait(this.#pushed - BACKGROUND_BYTES_MAX, false).catch(() => undefined);
   }
 
@@ -225,7 +225,7 @@ export class Applier {
     this.#timer = undefined;
     this.#running ??= this.#run().finally(() => {
       this.#running = undefined;
-      this.#settle();
+      this.#resolveWaiters();
       this.#isUrgent = this.#waiters.some(({ isUrgent }) => isUrgent);
       if (this.#queue.length + this.#jobs.length === 0) return;
       if ((this.#isUrgent && this.#failure === undefined) || this.#jobs.length > 0) this.#begin();
@@ -243,11 +243,11 @@ export class Applier {
       }
       if (this.#queue.length === 0) return;
       const start = performance.now();
-      if (!(await this.#apply())) return;
+      if (!(await this.#flushSome())) return;
       const end = performance.now();
       this.#pauseMs = Math.min(PAUSE_FACTOR * (end - start), PAUSE_MS_MAX);
       this.#pauseUntil = end + this.#pauseMs;
-      this.#settle();
+      this.#resolveWaiters();
       if (this.#restMs > 0) return;
     }
   }
@@ -272,7 +272,7 @@ export class Applier {
     else resolve();
   }
 
-  async #apply(): Promise<boolean> {
+  async #flushSome(): Promise<boolean> {
     const group: QueuedBatch[] = [];
     let changes = 0;
     for (const item of this.#queue) {
@@ -282,7 +282,7 @@ export class Applier {
       if (item.sealed) break;
     }
     const start = performance.now();
-    const answer = await this.#ask({ kind: 'apply', batches: group.map(({ batch }) => batch) });
+    const answer = await this.#ask({ kind: 'flush', batches: group.map(({ batch }) => batch) });
     this.#fit(changes, performance.now() - start);
     if ('error' in answer) {
       if (this.#failure === undefined) {
@@ -298,14 +298,14 @@ export class Applier {
     if (!this.#isStopped) this.#queue.splice(0, group.length);
     this.#changes -= changes;
     for (const { batch } of group) this.#done += batch.length;
-    this.#host.applied(answer);
+    this.#host.flushed(answer);
     return true;
   }
 
   /** So many changes took so long: the next transaction takes more or fewer. */
   #fit(changes: number, ms: number): void {
     const fitting = (changes * TRANSACTION_MS) / Math.max(ms, 1);
-    // Half way there: one slow flush must not count for long. A small transaction tells nothing of larger ones.
+    // Half way there: one slow flush must not count for long. A small transaction says nothing of larger ones.
     if (fitting > this.#changesMax && changes < this.#changesMax / 2) return;
     const next = Math.round((this.#changesMax + fitting) / 2);
     this.#changesMax = Math.min(CHANGES_MAX, Math.max(CHANGES_MIN, next));
@@ -325,7 +325,7 @@ export class Applier {
     return this.#worker.ask(request);
   }
 
-  #settle(): void {
+  #resolveWaiters(): void {
     const waiters = this.#waiters;
     this.#waiters = [];
     for (const waiter of waiters) {
@@ -344,7 +344,7 @@ export class Applier {
 class Thread {
   readonly #worker: Worker;
   readonly #flags: Int32Array;
-  /** Those who wait, in the order of their requests. */
+  /** In the order of the requests. */
   readonly #waiting: ((response: Response) => void)[] = [];
   #gone: string | undefined;
   readonly #ended: Promise<void>;
@@ -355,7 +355,7 @@ class Thread {
     const data: WorkerData = { path, shared };
     // Not the flags of the process: what says how its main script is to be read would end the thread.
     const options = { workerData: data, execArgv: [] };
-    this.#worker = new Worker(new URL('./apply-worker.js', import.meta.url), options);
+    this.#worker = new Worker(new URL('./flush-worker.js', import.meta.url), options);
     this.#worker.unref();
     this.#worker.on('message', (response: Response) => this.#answered(response));
     this.#worker.on('error', (error) => this.#failed(String(error)));

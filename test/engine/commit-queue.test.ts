@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Commit } from '../../src/engine/core/storage.js';
-import { batchRevision, openBatch } from '../../src/engine/lmdb/log-format.js';
-import { Writer, type WriterHost } from '../../src/engine/lmdb/writer.js';
+import { CommitQueue, type CommitQueueHost } from '../../src/engine/lmdb/commit-queue.js';
+import { batchRevision, openBatch } from '../../src/engine/lmdb/wal-format.js';
 
 const commit = (revision: number): Commit => ({
   revision,
@@ -17,7 +17,7 @@ const commit = (revision: number): Commit => ({
 // The journal has one entry a transaction, so a checkpoint taken in the middle of one could not be continued from it.
 test('given a moment that was sealed, then no batch spans it, and who is behind it is told', async () => {
   const groups: [number[], boolean][] = [];
-  const host: WriterHost = {
+  const host: CommitQueueHost = {
     append: async () => {},
     stored: ({ commits, revision }, batch, isSealed) => {
       assert.deepEqual([batchRevision(batch), openBatch(batch).previous], [revision, revision - commits]);
@@ -25,13 +25,13 @@ test('given a moment that was sealed, then no batch spans it, and who is behind 
     },
     lost: () => assert.fail('a commit was lost'),
   };
-  const writer = new Writer('x.mdb', host, 0);
+  const queue = new CommitQueue('x.mdb', host, 0);
 
   for (let revision = 1; revision <= 10; revision++) {
-    writer.push(commit(revision));
-    if (revision === 4 || revision === 7) writer.seal();
+    queue.push(commit(revision));
+    if (revision === 4 || revision === 7) queue.seal();
   }
-  await writer.flush();
+  await queue.flush();
 
   assert.deepEqual(
     groups.flatMap(([revisions]) => revisions),
@@ -45,7 +45,7 @@ test('given a moment that was sealed, then no batch spans it, and who is behind 
 });
 
 /** A host whose disk answers when it is told to. */
-class SlowDisk implements WriterHost {
+class SlowDisk implements CommitQueueHost {
   #answer: ((error?: Error) => void) | undefined;
 
   append(): Promise<void> {
@@ -78,9 +78,9 @@ for (const error of [undefined, new Error('the disk is full')]) {
   const end = error === undefined ? 'is on disk' : 'is lost';
   test(`given a commit of a caller under way, then it is quiet when that ${end}`, async () => {
     const disk = new SlowDisk();
-    const writer = new Writer('x.mdb', disk, 0);
-    writer.push(commit(1));
-    const quiet = writer.quiet();
+    const queue = new CommitQueue('x.mdb', disk, 0);
+    queue.push(commit(1));
+    const quiet = queue.quiet();
     const before = await isSettled(quiet);
     await disk.answer(error);
     assert.deepEqual([before, await isSettled(quiet)], [false, true]);
@@ -89,13 +89,13 @@ for (const error of [undefined, new Error('the disk is full')]) {
 
 test('given commits under way that can wait, then it is quiet; behind one that cannot, it is not', async () => {
   const disk = new SlowDisk();
-  const writer = new Writer('x.mdb', disk, 0);
-  writer.push(commit(1), true);
-  const alone = await isSettled(writer.quiet());
-  writer.push(commit(2));
-  const shared = writer.quiet();
+  const queue = new CommitQueue('x.mdb', disk, 0);
+  queue.push(commit(1), true);
+  const alone = await isSettled(queue.quiet());
+  queue.push(commit(2));
+  const shared = queue.quiet();
   assert.deepEqual([alone, await isSettled(shared)], [true, false]);
-  const both = writer.flush();
+  const both = queue.flush();
   const answering = (async () => {
     await disk.answer();
     if (!(await isSettled(both))) await disk.answer();

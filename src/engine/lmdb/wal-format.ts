@@ -1,6 +1,6 @@
 /**
- * What the commit log holds: batches of commits as bytes, which the applier turns into rows of the tree. Encoded by the
- * storage, decoded by the applier and at opening; part of the file format. Pure but for a scratch buffer.
+ * What the write-ahead log holds: batches of commits as bytes, which the flusher makes rows of the tree of. Encoded by the
+ * commit queue, decoded by the flusher and at opening; part of the file format. Pure but for a scratch buffer.
  *
  * A batch (little-endian):
  *
@@ -8,10 +8,10 @@
  *   previous revision f64, revision f64, change in the number of records i32, words of graph ops u32
  *   rows, then graph ops (u32 each)
  *
- * A batch without commits is a mark: the first in each turn of a file, with the revision at that moment twice, and the generation
+ * A batch without commits is a mark: the first of each generation in a file, with the revision at that moment twice, and the generation
  * as its tag. 1 as its change in the number of records says that the log has gone on in the other file. In place of the words it has
- * a salt, and the batches of the turn have generation XOR salt as their tag: values are what clients chose, and what looks
- * like a batch among them is none, since nobody knows the salt before it is used. Logs of earlier versions have salt 0.
+ * a salt, and its batches have generation XOR salt as their tag: values are what clients chose, and what looks
+ * like a batch among them is not one, since the salt is not known before it is used. Logs of earlier versions have salt 0.
  *
  * A row is its kind and operands: ids are varints; keys, values and nodes are a length and bytes. Rows are in the order of
  * their commits, so that a later one counts.
@@ -20,6 +20,7 @@ import { crc32 } from 'node:zlib';
 import { unknownError } from '../../errors.js';
 import type { Key } from '../contract.js';
 import { type Commit, type EntryChange, type LinkKey, NO_ID } from '../core/storage.js';
+import { ByteReader, ByteWriter, DamagedBytes } from '../schema/bytes.js';
 import { encodeKey, encodeLink } from './key-codec.js';
 import { encodeNode } from './node-codec.js';
 
@@ -28,18 +29,18 @@ const RowKind = {
   node: 1,
   /** id, node: and its key gets this id. */
   newNode: 2,
-  /** id: the node goes, and its key with it. */
-  nodeGone: 3,
+  /** id: of the node and its key. */
+  nodeTombstone: 3,
   /** key, value: a record that is no node. */
   inline: 4,
   /** key. */
-  inlineGone: 5,
+  inlineTombstone: 5,
   /** link. */
   link: 6,
-  linkGone: 7,
+  linkTombstone: 7,
   /** key, f64. */
   counter: 8,
-  counterGone: 9,
+  counterTombstone: 9,
 } as const;
 
 export const BATCH_HEAD_BYTES = 40;
@@ -59,16 +60,14 @@ export interface Batch {
 // --------------------------------------------------------------------------------------------------------- writing
 
 const SCRATCH_BYTES = 16 * 1024;
-/** One large commit must not hold its memory for good. */
+/** One large commit must not keep its memory for good. */
 const SCRATCH_KEPT_BYTES = 1024 * 1024;
 const NOTHING = Buffer.alloc(0);
 
 /** What becomes one batch: commits are encoded as they come, so that nothing holds on to them. */
 export class BatchBuilder {
-  #scratch: Buffer = Buffer.allocUnsafeSlow(SCRATCH_BYTES);
-  #length = BATCH_HEAD_BYTES;
-  #ops: Buffer = Buffer.allocUnsafeSlow(SCRATCH_BYTES);
-  #opsLength = 0;
+  readonly #rows = new ByteWriter(SCRATCH_BYTES);
+  readonly #ops = new ByteWriter(SCRATCH_BYTES);
   /** Commits so far, the changes of records and links in them, and what they add to the number of records. */
   commits = 0;
   changes = 0;
@@ -81,11 +80,7 @@ export class BatchBuilder {
     for (const [key, present] of links) this.#link(key, present);
     for (const [name, value] of counters) this.#counter(name, value);
     // Both sides are little-endian on every platform this runs on.
-    if (this.#opsLength + ops.byteLength > this.#ops.length) {
-      this.#ops = grown(this.#ops, this.#opsLength, ops.byteLength);
-    }
-    this.#ops.set(new Uint8Array(ops.buffer, ops.byteOffset, ops.byteLength), this.#opsLength);
-    this.#opsLength += ops.byteLength;
+    this.#ops.bytes(new Uint8Array(ops.buffer, ops.byteOffset, ops.byteLength));
     this.commits++;
     this.changes += entries.size + links.size;
     this.recordDelta += recordDelta;
@@ -97,95 +92,68 @@ export class BatchBuilder {
    * its first commit.
    */
   finish(previous: number): Buffer {
-    const batch = Buffer.allocUnsafeSlow(this.#length + this.#opsLength);
-    this.#scratch.copy(batch, 0, 0, this.#length);
-    this.#ops.copy(batch, this.#length, 0, this.#opsLength);
+    const opsStart = BATCH_HEAD_BYTES + this.#rows.length;
+    const batch = Buffer.allocUnsafeSlow(opsStart + this.#ops.length);
+    this.#rows.copyTo(batch, BATCH_HEAD_BYTES);
+    this.#ops.copyTo(batch, opsStart);
     batch.writeUInt32LE(BATCH_MAGIC, 0);
     batch.writeUInt32LE(batch.length - BATCH_HEAD_BYTES, 8);
     batch.writeDoubleLE(previous, 16);
     batch.writeDoubleLE(this.revision, 24);
     batch.writeInt32LE(this.recordDelta, 32);
-    batch.writeUInt32LE(this.#opsLength / 4, 36);
+    batch.writeUInt32LE(this.#ops.length / 4, 36);
     return batch;
   }
 
   /** Makes it good for another batch; false when it has grown too large to be kept. */
   clear(): boolean {
-    this.#length = BATCH_HEAD_BYTES;
-    this.#opsLength = 0;
+    this.#rows.clear();
+    this.#ops.clear();
     this.commits = 0;
     this.changes = 0;
     this.recordDelta = 0;
-    return this.#scratch.length + this.#ops.length <= SCRATCH_KEPT_BYTES;
+    return this.#rows.capacity + this.#ops.capacity <= SCRATCH_KEPT_BYTES;
   }
 
   #change(key: Key, { before, after }: EntryChange): void {
+    const rows = this.#rows;
     const beforeId = before?.id ?? NO_ID;
     const afterId = after?.id ?? NO_ID;
     if (beforeId !== NO_ID && beforeId !== afterId) {
-      this.#kind(RowKind.nodeGone);
-      this.#varint(beforeId);
+      rows.byte(RowKind.nodeTombstone);
+      rows.varint(beforeId);
     }
     if (before !== undefined && beforeId === NO_ID && (after === undefined || afterId !== NO_ID)) {
-      this.#kind(RowKind.inlineGone);
+      rows.byte(RowKind.inlineTombstone);
       this.#bytes(encodeKey(key));
     }
     if (after === undefined) return;
     if (afterId === NO_ID) {
-      this.#kind(RowKind.inline);
+      rows.byte(RowKind.inline);
       this.#bytes(encodeKey(key));
       this.#bytes(after.bytes ?? NOTHING);
     } else {
-      this.#kind(beforeId === afterId ? RowKind.node : RowKind.newNode);
-      this.#varint(afterId);
+      rows.byte(beforeId === afterId ? RowKind.node : RowKind.newNode);
+      rows.varint(afterId);
       this.#bytes(encodeNode(encodeKey(key), after));
     }
   }
 
   #link(key: LinkKey, present: boolean): void {
-    this.#kind(present ? RowKind.link : RowKind.linkGone);
+    this.#rows.byte(present ? RowKind.link : RowKind.linkTombstone);
     this.#bytes(encodeLink(key));
   }
 
   #counter(name: Key, value: number | undefined): void {
-    this.#kind(value === undefined ? RowKind.counterGone : RowKind.counter);
+    this.#rows.byte(value === undefined ? RowKind.counterTombstone : RowKind.counter);
     this.#bytes(encodeKey(name));
-    if (value === undefined) return;
-    this.#reserve(8);
-    this.#length = this.#scratch.writeDoubleLE(value, this.#length);
-  }
-
-  #kind(value: number): void {
-    this.#reserve(1);
-    this.#scratch[this.#length++] = value;
+    if (value !== undefined) this.#rows.double(value);
   }
 
   #bytes(value: Uint8Array): void {
-    this.#varint(value.length);
-    this.#reserve(value.length);
-    this.#scratch.set(value, this.#length);
-    this.#length += value.length;
+    this.#rows.varint(value.length);
+    this.#rows.bytes(value);
   }
-
-  #varint(value: number): void {
-    this.#reserve(8);
-    let rest = value;
-    while (rest > 0x7f) {
-      this.#scratch[this.#length++] = (rest & 0x7f) | 0x80;
-      rest = Math.floor(rest / 128);
-    }
-    this.#scratch[this.#length++] = rest;
-  }
-
-  #reserve(size: number): void {
-    if (this.#length + size > this.#scratch.length) this.#scratch = grown(this.#scratch, this.#length, size);
-  }
-}
-
-function grown(scratch: Buffer, length: number, size: number): Buffer {
-  const larger = Buffer.allocUnsafeSlow(Math.max(scratch.length * 2, length + size));
-  scratch.copy(larger, 0, 0, length);
-  return larger;
 }
 
 /** Completes a batch for its place in the log. */
@@ -194,7 +162,7 @@ export function sealBatch(batch: Buffer, tag: number): void {
   batch.writeUInt32LE(checksum(batch, tag), 12);
 }
 
-/** Where a turn of a file begins. */
+/** Where a generation begins. */
 export interface Mark {
   readonly generation: number;
   /** Of the newest commit in the log then. */
@@ -202,7 +170,7 @@ export interface Mark {
   readonly salt: number;
 }
 
-/** Of the batches in a turn. */
+/** Of the batches of a generation. */
 export const tagOf = ({ generation, salt }: Pick<Mark, 'generation' | 'salt'>): number =>
   (generation ^ salt) >>> 0;
 
@@ -257,7 +225,7 @@ export function batchAt(
   return { tag, batch };
 }
 
-/** Takes a batch apart. It must be whole: `batchAt` or the encoder has seen to that. */
+/** Takes a batch apart. REQUIRES: it is whole, as `batchAt` and `BatchBuilder` return it. */
 export function openBatch(batch: Buffer): Batch {
   const words = batch.readUInt32LE(36);
   const rowsEnd = batch.length - words * 4;
@@ -272,70 +240,58 @@ export function openBatch(batch: Buffer): Batch {
   };
 }
 
-/** What is done with each row; buffers are parts of the batch. */
+/** Called with each row; buffers are parts of the batch. */
 export interface RowVisitor {
   node(id: number, node: Buffer, isNew: boolean): void;
-  nodeGone(id: number): void;
+  nodeTombstone(id: number): void;
   /** Without a value: gone. */
   inline(key: Buffer, value: Buffer | undefined): void;
   link(link: Buffer, present: boolean): void;
   counter(name: Buffer, value: number | undefined): void;
 }
 
+/** Unknown: damaged. */
 export function visitRows(rows: Buffer, visitor: RowVisitor): void {
-  let at = 0;
-  const number = (): number => {
-    let value = 0;
-    for (let scale = 1; scale < 2 ** 49; scale *= 128) {
-      const byte = rows[at++];
-      if (byte === undefined) throw damaged();
-      value += (byte & 0x7f) * scale;
-      if (byte < 0x80) return value;
-    }
-    throw damaged();
-  };
-  const take = (): Buffer => {
-    const size = number();
-    const start = at;
-    at += size;
-    if (at > rows.length) throw damaged();
-    return rows.subarray(start, at);
-  };
-  while (at < rows.length) {
-    const rowKind = rows[at++];
-    switch (rowKind) {
-      case RowKind.node:
-      case RowKind.newNode:
-        visitor.node(number(), take(), rowKind === RowKind.newNode);
-        break;
-      case RowKind.nodeGone:
-        visitor.nodeGone(number());
-        break;
-      case RowKind.inline:
-        visitor.inline(take(), take());
-        break;
-      case RowKind.inlineGone:
-        visitor.inline(take(), undefined);
-        break;
-      case RowKind.link:
-      case RowKind.linkGone:
-        visitor.link(take(), rowKind === RowKind.link);
-        break;
-      case RowKind.counter: {
-        const name = take();
-        if (at + 8 > rows.length) throw damaged();
-        visitor.counter(name, rows.readDoubleLE(at));
-        at += 8;
-        break;
-      }
-      case RowKind.counterGone:
-        visitor.counter(take(), undefined);
-        break;
-      default:
-        throw damaged();
-    }
+  const reader = new ByteReader();
+  reader.over(rows, 0, rows.length);
+  try {
+    while (!reader.atEnd) visitRow(reader, visitor);
+  } catch (error) {
+    if (!(error instanceof DamagedBytes)) throw error;
+    throw unknownError(`a batch of the write-ahead log is damaged: ${error.message}`, {
+      remedy: 'restore the store from a copy',
+    });
   }
 }
 
-const damaged = () =>
-  unknownError('a batch of the commit log is damaged', { remedy: 'restore the store from a copy' });
+function visitRow(reader: ByteReader, visitor: RowVisitor): void {
+  const kind = reader.byte();
+  const bytes = (): Buffer => reader.slice(reader.varint());
+  switch (kind) {
+    case RowKind.node:
+    case RowKind.newNode:
+      visitor.node(reader.varint(), bytes(), kind === RowKind.newNode);
+      break;
+    case RowKind.nodeTombstone:
+      visitor.nodeTombstone(reader.varint());
+      break;
+    case RowKind.inline:
+      visitor.inline(bytes(), bytes());
+      break;
+    case RowKind.inlineTombstone:
+      visitor.inline(bytes(), undefined);
+      break;
+    case RowKind.link:
+    case RowKind.linkTombstone:
+      visitor.link(bytes(), kind === RowKind.link);
+      break;
+    case RowKind.counter:
+      visitor.counter(bytes(), reader.double());
+      break;
+    case RowKind.counterTombstone:
+      visitor.counter(bytes(), undefined);
+      break;
+    default:
+      throw new DamagedBytes(`row kind ${kind} is unknown`);
+  }
+}

@@ -1,0 +1,208 @@
+/**
+ * What the tree does not have yet, in memory, over what LMDB returns. A commit is put into the table of its group, the batch
+ * of the write-ahead log that it will be part of:
+ *
+ *   groups      one table for each group that waits for the log or is on its way there; oldest first
+ *   active      all groups that the log has, since the last one became immutable
+ *   immutable   the same, of earlier; the tree is getting what it has
+ *
+ * The newest table that has a key has its state; a tombstone (null) hides the tree's. When a group is in the log its table is
+ * merged into the active one. When the log cannot be written all groups are lost, and their tables dropped. When the tree
+ * has everything of the immutable table that one is dropped, and the active one becomes immutable. A table may be kept
+ * longer than the tree needs it: both return the same. So there are twice as many changes in memory as are outstanding at
+ * most, and no key is ever taken out by itself. Called by the storage; one thread.
+ */
+import type { Key } from '../contract.js';
+import type { ReadLayer } from '../core/reads.js';
+import type { Entry, LinkKey } from '../core/storage.js';
+import { collectionOf } from '../schema/keys.js';
+import { Memtable, type TableCommit } from './memtable.js';
+
+export class Memtables {
+  #groups: Memtable[] = [];
+  #active = new Memtable();
+  #immutable: Memtable | undefined;
+  /** Those that are not empty, newest first. */
+  #tables: readonly Memtable[] = [];
+
+  // -------------------------------------------------------------------------------------------------------- reads
+
+  /** null: no such entry; undefined: what the tree has counts. The same for the next three. */
+  entry(key: Key): Entry | null | undefined {
+    for (const { entries } of this.#tables) {
+      const found = entries.size === 0 ? undefined : entries.get(key);
+      if (found !== undefined) return found;
+    }
+    return undefined;
+  }
+
+  link(link: LinkKey): true | null | undefined {
+    for (const { links } of this.#tables) {
+      const found = links.size === 0 ? undefined : links.get(link);
+      if (found !== undefined) return found;
+    }
+    return undefined;
+  }
+
+  counter(name: Key): number | null | undefined {
+    for (const { counters } of this.#tables) {
+      const found = counters.get(name);
+      if (found !== undefined) return found;
+    }
+    return undefined;
+  }
+
+  /** Key of a node. */
+  keyOf(id: number): Key | null | undefined {
+    for (const { ids } of this.#tables) {
+      const found = ids.get(id);
+      if (found !== undefined) return found;
+    }
+    return undefined;
+  }
+
+  /** Whether links from parents to this node, as far as the tree has them, have been dropped. */
+  isFormerChild(id: number): boolean {
+    return this.#tables.some(({ formerChildren }) => formerChildren.has(id));
+  }
+
+  /** Records in order, the newest table last. */
+  recordLayers(): ReadLayer<Uint8Array>[] {
+    const layers: ReadLayer<Uint8Array>[] = [];
+    for (const { entries } of this.#tables) if (entries.size > 0) layers.unshift(new Records(entries));
+    return layers;
+  }
+
+  linkLayers(): ReadLayer<true>[] {
+    const layers: ReadLayer<true>[] = [];
+    for (const { links } of this.#tables) if (links.size > 0) layers.unshift(new Links(links));
+    return layers;
+  }
+
+  /** Every link that is there, in no particular order. */
+  *presentLinks(): Generator<LinkKey> {
+    for (const [t, { links }] of this.#tables.entries()) {
+      const newer = this.#tables.slice(0, t);
+      for (const [link, present] of links.entries()) {
+        if (present !== null && !newer.some((table) => table.links.has(link))) yield link;
+      }
+    }
+  }
+
+  counterNames(): Key[] {
+    return this.#tables.flatMap(({ counters }) => [...counters.keys()]);
+  }
+
+  /** Those of the keys, each one of `prefixes` followed by one of `leaves`, that have an entry; some more than once. */
+  *among(prefixes: readonly Key[], leaves: readonly string[]): Generator<[prefix: number, leaf: number]> {
+    const indexOf = new Map(leaves.map((leaf, l) => [leaf, l]));
+    for (const [p, prefix] of prefixes.entries()) {
+      const collection = collectionOf(prefix);
+      const parts = this.#tables.flatMap(({ entries }) => entries.part(collection) ?? []);
+      const size = parts.reduce((sum, part) => sum + part.size, 0);
+      if (size > leaves.length || indexOf.size < leaves.length) {
+        for (const [l, leaf] of leaves.entries()) if (this.#hasEntry(prefix + leaf)) yield [p, l];
+        continue;
+      }
+      // The tables have fewer keys than are asked about.
+      for (const part of parts) {
+        for (const [key] of part.entries()) {
+          const leaf = key.startsWith(prefix) ? indexOf.get(key.slice(prefix.length)) : undefined;
+          if (leaf !== undefined && this.#hasEntry(key)) yield [p, leaf];
+        }
+      }
+    }
+  }
+
+  #hasEntry(key: Key): boolean {
+    const entry = this.entry(key);
+    return entry !== undefined && entry !== null;
+  }
+
+  // ------------------------------------------------------------------------------------------------------ changes
+
+  /** The next commit begins a group. */
+  beginGroup(): void {
+    this.#groups.push(new Memtable());
+  }
+
+  /**
+   * A commit of the newest group. `childOf`: the node that a dropped link led to, if it goes with the link and the tree has
+   * the link by its id: then the id is put down instead, which is much less.
+   */
+  add(commit: TableCommit, childOf: (link: LinkKey) => number | undefined): void {
+    const group = this.#groups[this.#groups.length - 1];
+    if (group === undefined) throw new Error('a commit without a group');
+    const isKnown = (key: Key): boolean => this.entry(key) !== undefined;
+    const isNew = group.size === 0;
+    group.add(commit, isKnown, (link) => (this.link(link) === undefined ? childOf(link) : undefined));
+    if (isNew) this.#list();
+  }
+
+  /** The log has the oldest group. */
+  logged(): void {
+    const group = this.#groups.shift();
+    if (group === undefined) return;
+    // The smaller one into the larger.
+    if (group.size > this.#active.size) {
+      group.addUnder(this.#active);
+      this.#active = group;
+    } else this.#active.addTable(group);
+    this.#list();
+  }
+
+  /** All groups are lost. */
+  lost(): void {
+    this.#groups = [];
+    this.#list();
+  }
+
+  /** The tree has everything up to a revision. */
+  flushed(revision: number): void {
+    if (this.#immutable !== undefined && this.#immutable.revision > revision) return;
+    this.#immutable = this.#active.revision > revision ? this.#active : undefined;
+    this.#active = new Memtable();
+    this.#list();
+  }
+
+  #list(): void {
+    const tables = [...this.#groups].reverse();
+    tables.push(this.#active);
+    if (this.#immutable !== undefined) tables.push(this.#immutable);
+    this.#tables = tables.filter(({ size }) => size > 0);
+  }
+}
+
+/** The entries of a table, as the values of records. */
+class Records implements ReadLayer<Uint8Array> {
+  readonly #entries: Memtable['entries'];
+
+  constructor(entries: Memtable['entries']) {
+    this.#entries = entries;
+  }
+
+  get size(): number {
+    return this.#entries.size;
+  }
+
+  *from(start: string, exclusive: boolean, within: string): Generator<[string, Uint8Array | undefined]> {
+    for (const [key, entry] of this.#entries.from(start, exclusive, within)) yield [key, entry?.bytes];
+  }
+}
+
+class Links implements ReadLayer<true> {
+  readonly #links: Memtable['links'];
+
+  constructor(links: Memtable['links']) {
+    this.#links = links;
+  }
+
+  get size(): number {
+    return this.#links.size;
+  }
+
+  *from(start: string, exclusive: boolean, within: string): Generator<[string, true | undefined]> {
+    for (const [link, present] of this.#links.from(start, exclusive, within))
+      yield [link, present ?? undefined];
+  }
+}
