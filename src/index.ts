@@ -68,8 +68,13 @@ export {
   isKind,
   isNotFound,
   kindOf,
+  OutcomeUnknown,
   wrap,
 } from './errors.js';
+
+// ---- Tracing channels (node:diagnostics_channel)
+
+export type { BackendTrace, CollectionTrace, TransactionTrace } from './tracing.js';
 
 // ---- Records and their rules
 
@@ -91,6 +96,7 @@ export {
   quoteForFilter,
 } from './model/filters.js';
 export { MAX_IDENTIFIER_BYTES, validateIdentifier } from './model/identifiers.js';
+export { jsonValue } from './model/json.js';
 export {
   inheritedSnapshotLabels,
   Label,

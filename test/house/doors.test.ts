@@ -52,6 +52,7 @@ const doors: Record<string, [imports: string, types: string]> = {
 /** Files at the top of src/; all other rooms are folders, those of engine/ each its own. */
 const roots: Record<string, string> = {
   'index.ts': 'entry',
+  'opentelemetry.ts': 'entry',
   'open.ts': 'db',
   'db.ts': 'db',
   'db-host.ts': 'db',
@@ -60,6 +61,7 @@ const roots: Record<string, string> = {
   'defaults.ts': 'db',
   'cluster.ts': 'db',
   'compact-store.ts': 'db',
+  'tracing.ts': 'db',
   'cluster-hosts.ts': 'db',
   'context.ts': 'context',
   'in-use.ts': 'errors',
