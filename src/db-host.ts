@@ -13,9 +13,11 @@ import { ExpiryClock } from './gc/schedule/expiry-clock.js';
 import { DirtyFlags } from './gc/sweep/dirty.js';
 import { OrphanGuard } from './gc/sweep/orphan-guard.js';
 import { ContentStore } from './stores/content/content.js';
+import { type Event, publishAll } from './stores/events.js';
 import { Guards } from './stores/guards.js';
 import type { ContentPolicy, EventsPublisher, UnnamedContent, UnnamedSnapshot } from './stores/host.js';
 import { Snapshotter } from './stores/snapshots.js';
+import { traced } from './tracing.js';
 
 export type LogLevel = 'info' | 'warn' | 'error';
 export type Log = (level: LogLevel, message: string, details?: Readonly<Record<string, unknown>>) => void;
@@ -72,6 +74,8 @@ export class DBHost implements CollectHost {
   readonly snapshotterStores: ReadonlyMap<string, Snapshotter>;
   readonly #log: Log;
   readonly #callbacks: MutationCallback[] = [];
+  /** To be published once the transaction is committed. */
+  readonly #events = new WeakMap<Transaction, Event[]>();
   #sweepHolds = 0;
   #closed = false;
 
@@ -110,17 +114,26 @@ export class DBHost implements CollectHost {
     }
     const body: ActiveBody = { host: this, open: true, outer: innermostOpen() };
     const options = { durability: this.durability, ...(ctx.signal && { signal: ctx.signal }) };
+    const context = () => ({ namespace: ctx.namespace ?? '', attempts: 0 });
+    // Of the attempts of the body the last one is committed.
+    let last: Transaction | undefined;
     try {
-      return await this.engine
-        .update((tx) => {
-          this.expiryClock.saveStep(this.engine, tx);
-          return bodies.run(body, () => fn(tx));
-        }, options)
-        .then((result) => {
-          body.open = false;
-          this.#runCallbacks();
-          return result;
-        });
+      return await traced('transaction', context, (trace) =>
+        this.engine
+          .update((tx) => {
+            if (trace !== undefined) trace.attempts++;
+            last = tx;
+            this.expiryClock.saveStep(this.engine, tx);
+            return bodies.run(body, () => fn(tx));
+          }, options)
+          .then((result) => {
+            body.open = false;
+            this.#runCallbacks();
+            const events = last && this.#events.get(last);
+            if (events === undefined) return result;
+            return publishAll(this.publisher, events, this.#warn).then(() => result);
+          }),
+      );
     } finally {
       body.open = false;
     }
@@ -167,8 +180,14 @@ export class DBHost implements CollectHost {
     topic: string,
     payload: Readonly<Record<string, unknown>>,
   ): Promise<void> {
-    if (ctx.tx === undefined) await this.publisher?.publish(namespace, topic, payload);
+    if (ctx.tx === undefined) return this.publisher?.publish(namespace, topic, payload);
+    if (this.publisher === undefined) return;
+    const events = this.#events.get(ctx.tx) ?? [];
+    if (events.push({ namespace, topic, payload }) === 1) this.#events.set(ctx.tx, events);
   }
+
+  readonly #warn = (message: string, details: Readonly<Record<string, unknown>>): void =>
+    this.log('warn', message, details);
 
   log(level: LogLevel, message: string, details?: Readonly<Record<string, unknown>>): void {
     this.#log(level, message, details);

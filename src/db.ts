@@ -40,6 +40,7 @@ import { NamespaceStore } from './stores/namespaces.js';
 import { SandboxStore } from './stores/sandboxes.js';
 import type { Snapshotter } from './stores/snapshots.js';
 import { closeAll } from './system/close-all.js';
+import { traced } from './tracing.js';
 
 /** Options of one collection. */
 export type RunOptions = Omit<CollectOptions, 'signal' | 'only'>;
@@ -150,8 +151,9 @@ export class DB implements AsyncDisposable {
     const run = () =>
       collect(this.#host, { ...this.#defaults(), ...options, ...(ctx.signal && { signal: ctx.signal }) });
     const cluster = this.#cluster;
-    if (cluster === undefined || options.dryRun) return this.#betweenRuns(run);
-    return this.#betweenRuns(() => cluster.collect(run));
+    const isAlone = cluster === undefined || options.dryRun;
+    const context = () => ({ dryRun: options.dryRun === true, fullSweep: options.fullSweep === true });
+    return traced('collection', context, () => this.#betweenRuns(isAlone ? run : () => cluster.collect(run)));
   }
 
   #defaults(): RunOptions {

@@ -28,28 +28,63 @@ export interface ErrorDetails {
   cause?: unknown;
 }
 
+/** The same in every copy of this package that a process has loaded. */
+const BRAND = Symbol.for('ebbtide.error');
+
+/**
+ * `instanceof EbbtideError` is also true for errors of another copy of this package in the same process, and so are
+ * `kindOf` and its relatives.
+ */
 export class EbbtideError extends Error {
   override readonly name = 'EbbtideError';
   readonly kind: ErrorKind;
+  /** `EBBTIDE_` and the kind in capitals: `EBBTIDE_NOT_FOUND`. */
+  readonly code: string;
   readonly object: string | undefined;
   readonly remedy: string | undefined;
 
   constructor(kind: ErrorKind, message: string, details: ErrorDetails = {}) {
     super(shown(message), details.cause === undefined ? undefined : { cause: details.cause });
     this.kind = kind;
+    this.code = codeOf(kind);
     this.object = details.object && shown(details.object);
     this.remedy = details.remedy;
+  }
+
+  /** Not enumerable, so that errors print as before. */
+  get [BRAND](): true {
+    return true;
+  }
+
+  // Inherited by the subclasses, which are told apart by their prototypes as usual.
+  static override [Symbol.hasInstance](value: unknown): boolean {
+    // biome-ignore lint/complexity/noThisInStatic: the class on the right of `instanceof`
+    return super[Symbol.hasInstance](value) || (this === EbbtideError && isBranded(value));
   }
 }
 
 /**
- * What became of a change is not known, and cannot be found out now. Whoever made something for it in a backend leaves
- * that alone: the record may be there. Orphans are found by the next walk of the backend.
+ * What became of a change is not known, and cannot be found out now: Unavailable with the code `EBBTIDE_OUTCOME_UNKNOWN`. The
+ * caller leaves alone what it made for the change in a backend: the record may be there. The next walk of the backend finds orphans.
  */
 export class OutcomeUnknown extends EbbtideError {
+  override readonly code = codeOf('OutcomeUnknown');
+
   constructor(message: string, details: ErrorDetails = {}) {
     super('Unavailable', message, details);
   }
+
+  static override [Symbol.hasInstance](value: unknown): boolean {
+    return isBranded(value) && value.code === codeOf('OutcomeUnknown');
+  }
+}
+
+function codeOf(name: string): string {
+  return `EBBTIDE${name.replace(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()}`;
+}
+
+function isBranded(value: unknown): value is EbbtideError {
+  return value instanceof Error && BRAND in value;
 }
 
 const maker =

@@ -44,8 +44,12 @@ export {
 } from './context.js';
 export {
   EbbtideError, type ErrorDetails, type ErrorKind, errorKinds,
-  isAlreadyExists, isFailedPrecondition, isKind, isNotFound, kindOf, wrap,
+  isAlreadyExists, isFailedPrecondition, isKind, isNotFound, kindOf, OutcomeUnknown, wrap,
 } from './errors.js';
+
+// ---- Tracing channels (node:diagnostics_channel)
+
+export type { BackendTrace, CollectionTrace, TransactionTrace } from './tracing.js';
 
 // ---- Records and their rules
 
@@ -54,6 +58,7 @@ export {
 } from './model/digest.js';
 export { type Adaptor, adaptLabels, type Filter, parseFilter, parseFilters, quoteForFilter } from './model/filters.js';
 export { MAX_IDENTIFIER_BYTES, validateIdentifier } from './model/identifiers.js';
+export { jsonValue } from './model/json.js';
 export { inheritedSnapshotLabels, Label, MAX_LABEL_BYTES, validateLabel, validateLabels } from './model/labels.js';
 export type { Any, AnyMap, StringMap } from './model/records.js';
 export { formatTimestamp, type Instant, now, parseDuration, parseTimestamp, zeroTime } from './model/time.js';

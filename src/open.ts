@@ -36,6 +36,7 @@ import { createGraph } from './graph/carriers.js';
 import { NoStore } from './no-store.js';
 import { layout } from './system/root-layout.js';
 import { errnoOf, fsError } from './system/system-errors.js';
+import { tracedBackend } from './tracing.js';
 
 const logToStderr: Log = (level, message, details) => {
   if (level === 'info') return;
@@ -92,8 +93,8 @@ async function assemble(
     expiryClock: new ExpiryClock({ graceMs: options.expiryGraceMs, hostId: shared?.hostId, log }),
     guards:
       shared !== undefined && sharesDirectories(shared) ? new SharedGuards(engine.locks, shared) : undefined,
-    content,
-    backends,
+    content: tracedBackend('content', content),
+    backends: new Map([...backends].map(([name, backend]) => [name, tracedBackend(name, backend)])),
     policy: options.policy ?? 'shared',
     durability: options.durability ?? 'flushed',
     publisher: options.publisher,

@@ -13,6 +13,7 @@
 import { yieldToEventLoop } from '../backends/files.js';
 import { invalidArgument, throwIfAborted } from '../errors.js';
 import type { Instant } from '../model/time.js';
+import { publishAll } from '../stores/events.js';
 import { endCollectors, type StartedCollector, startCollectors } from './collectors.js';
 import type { CollectHost } from './host.js';
 import { RunEdges } from './mark/run-edges.js';
@@ -24,10 +25,8 @@ import { checkMass, type MassGuard, massGuard } from './sweep/mass-guard.js';
 import type { BackendItem } from './sweep/orphan-candidates.js';
 import { orphanLimits } from './sweep/orphan-guard.js';
 import { RecordSweep } from './sweep/record-sweep.js';
-import type { RemovalEvent } from './sweep/removal.js';
 import { checkLimits, limitCandidates, type RunLimits } from './sweep/run-limits.js';
 import { Slicer } from './sweep/slicer.js';
-import { messageOf } from './sweep/sweep.js';
 import { ITEMS_FOR_THREAD } from './sweep/sweep-content.js';
 import { kindName, type Node } from './types.js';
 
@@ -73,7 +72,6 @@ class Collection {
   readonly #options: CollectOptions;
   readonly #stats = emptyStats();
   readonly #slicer: Slicer;
-  #events: readonly RemovalEvent[] = [];
   /** Backend items of the records that a run with a choice removed. */
   #items: readonly BackendItem[] = [];
   #collectors: StartedCollector[] = [];
@@ -111,7 +109,6 @@ class Collection {
       await this.#records();
     } catch (error) {
       await endCollectors(this.#collectors, 'cancel', this.#warn);
-      await this.#publish();
       throw error;
     }
     this.#stats.metaD = performance.now() - start;
@@ -192,11 +189,14 @@ class Collection {
     // The thread that looks names up afterwards runs by then.
     if (candidates.length >= ITEMS_FOR_THREAD)
       this.#host.engine.mightBeReferenced([], []).catch(() => undefined);
-    const sweep = new RecordSweep(this.#host, edges, this.#slicer, this.#stats.removed, { at, keepItems });
+    const sweep = new RecordSweep(this.#host, edges, this.#slicer, this.#stats.removed, {
+      at,
+      keepItems,
+      publish: (events) => publishAll(this.#host.publisher, events, this.#warn),
+    });
     try {
       await sweep.run(candidates, this.#options.signal);
     } finally {
-      if (this.#host.publisher) this.#events = sweep.events;
       this.#items = sweep.items;
     }
   }
@@ -225,7 +225,6 @@ class Collection {
     const start = performance.now();
     await Promise.all([
       endCollectors(this.#collectors, only ? 'cancel' : 'finish', this.#warn),
-      this.#publish(),
       // After a run with a choice the dirty flags stay for the next ordinary run.
       only
         ? this.#sweeper.removeOnly(this.#items, only.orphans, this.#swept)
@@ -246,19 +245,6 @@ class Collection {
     if (name === CONTENT_BACKEND) stats.contentD = ms;
     else stats.snapshotD[name] = ms;
   };
-
-  /** Publishes the events of the removals that were committed; failures are logged. */
-  async #publish(): Promise<void> {
-    const { publisher } = this.#host;
-    if (publisher === undefined) return;
-    for (const { namespace, topic, payload } of this.#events) {
-      try {
-        await publisher.publish(namespace, topic, payload);
-      } catch (error) {
-        this.#warn('publishing an event failed', { topic, error: messageOf(error) });
-      }
-    }
-  }
 
   #finished(): GCStats {
     const stats = this.#stats;

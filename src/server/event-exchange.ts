@@ -84,6 +84,10 @@ export class EventExchange implements EventsPublisher {
     return subscription;
   }
 
+  get isIdle(): boolean {
+    return this.#subscriptions.size === 0;
+  }
+
   get subscribers(): number {
     return this.#subscriptions.size;
   }

@@ -9,6 +9,8 @@ import type { Guards } from './guards.js';
 export interface EventsPublisher {
   /** Namespace, topic and payload (plain object). A failure is returned to the caller of the operation. */
   publish(namespace: string, topic: string, payload: Readonly<Record<string, unknown>>): Promise<void>;
+  /** Optional: true while nobody listens. A collection then makes no events. */
+  readonly isIdle?: boolean | undefined;
 }
 
 export type ContentPolicy = 'shared' | 'isolated';
@@ -60,7 +62,10 @@ export interface StoreHost {
   markContentDirty(tx: Transaction, removed?: UnnamedContent): void;
   markSnapshotterDirty(tx: Transaction, snapshotter: string, removed?: UnnamedSnapshot): void;
 
-  /** Publishes after commit; nothing when there is no publisher or the call is inside a context transaction. */
+  /**
+   * Publishes after commit: now, or when the context's transaction is committed. In the first case a failure is the
+   * caller's, in the second it is logged.
+   */
   publish(
     ctx: CallContext,
     namespace: string,

@@ -82,20 +82,22 @@ async function everything(db: DB, context: CallContext): Promise<void> {
   await native.remove(context, 'done');
 }
 
+/** What `everything` makes known. */
+const expected: [string, Record<string, unknown>][] = [
+  ['/images/create', { name: 'image', labels: { a: '1' } }],
+  ['/images/update', { name: 'image', labels: { a: '2' } }],
+  ['/images/delete', { name: 'image' }],
+  ['/content/create', { digest, size: bytes.length, mediaType }],
+  ['/content/delete', { digest }],
+  ['/snapshot/prepare', { key: 'active', parent: '', snapshotter: 'native' }],
+  ['/snapshot/commit', { key: 'active', name: 'done', snapshotter: 'native' }],
+  ['/snapshot/remove', { key: 'look', snapshotter: 'native' }],
+  ['/snapshot/remove', { key: 'done', snapshotter: 'native' }],
+];
+
 test('given a publisher, when records change, then each change is told after it, with what was changed', async (t) => {
   const { db, events } = await published(t);
   await everything(db, ctx);
-  const expected: [string, Record<string, unknown>][] = [
-    ['/images/create', { name: 'image', labels: { a: '1' } }],
-    ['/images/update', { name: 'image', labels: { a: '2' } }],
-    ['/images/delete', { name: 'image' }],
-    ['/content/create', { digest, size: bytes.length, mediaType }],
-    ['/content/delete', { digest }],
-    ['/snapshot/prepare', { key: 'active', parent: '', snapshotter: 'native' }],
-    ['/snapshot/commit', { key: 'active', name: 'done', snapshotter: 'native' }],
-    ['/snapshot/remove', { key: 'look', snapshotter: 'native' }],
-    ['/snapshot/remove', { key: 'done', snapshotter: 'native' }],
-  ];
   assert.deepEqual(
     events,
     expected.map(([topic, payload]) => ({ namespace: 'ns1', topic, payload })),
@@ -103,12 +105,26 @@ test('given a publisher, when records change, then each change is told after it,
   assert.ok(db.publisher(ctx) !== undefined);
 });
 
-test('[#233] given a publisher, when records change inside a context transaction, then nothing is told', async (t) => {
+test('[#233] given a publisher, when records change inside a context transaction, then nothing is told until it is committed, and then all of it in order', async (t) => {
   const { db, events } = await published(t);
   await db.update(async (tx) => {
     const inTx = db.withTransactionContext(ctx, tx);
     await everything(db, inTx);
     assert.equal(db.publisher(inTx), undefined);
+    assert.deepEqual(events, []);
   });
+  assert.deepEqual(
+    events.map(({ topic }) => topic),
+    expected.map(([topic]) => topic),
+  );
+});
+
+test('given a context transaction that fails, then nothing is told of what was in it', async (t) => {
+  const { db, events } = await published(t);
+  const failing = db.update(async (tx) => {
+    await everything(db, db.withTransactionContext(ctx, tx));
+    throw new Error('no');
+  });
+  await assert.rejects(failing, /no/);
   assert.deepEqual(events, []);
 });

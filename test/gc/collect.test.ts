@@ -155,7 +155,10 @@ describe('what a collection keeps', () => {
     await w.image('live', 'live', { [gc('bref.content')]: digest('nothing') });
     await w.collect();
     assert.deepEqual(w.left('live'), ['blob live', 'image live']);
-    assert.deepEqual(events, [['ns1', '/images/delete', { name: 'app' }]]);
+    assert.deepEqual(events, [
+      ['ns1', '/images/delete', { name: 'app' }],
+      ['ns1', '/content/delete', { digest: digest('target') }],
+    ]);
   });
 
   test('[#196] given an expired image held by a lease, when collected, then target and children stay', async (t) => {
@@ -336,6 +339,26 @@ describe('what a collection does', () => {
     await w.collect();
     assert.deepEqual(events, [['ns2', '/snapshot/remove', { key: 's', snapshotter: 'native' }]]);
     assert.ok(w.logged.some((line) => line.includes('nobody listens')));
+    assert.deepEqual(w.left(), []);
+  });
+
+  test('given removed blobs, when collected, then each is told of, thousands too; an idle publisher hears nothing', async (t) => {
+    const w = await world(t);
+    const topics = new Map<string, number>();
+    let isIdle = false;
+    w.publisher = {
+      publish: async (_namespace, topic) => void topics.set(topic, (topics.get(topic) ?? 0) + 1),
+      get isIdle() {
+        return isIdle;
+      },
+    };
+    for (let n = 0; n < 5000; n++) await w.blob(`b${n}`);
+    await w.collect();
+    assert.deepEqual([...topics], [['/content/delete', 5000]]);
+    isIdle = true;
+    await w.blob('later');
+    await w.collect();
+    assert.deepEqual([...topics], [['/content/delete', 5000]]);
     assert.deepEqual(w.left(), []);
   });
 

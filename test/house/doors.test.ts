@@ -53,6 +53,7 @@ const doors: Record<string, [imports: string, types: string]> = {
 const roots: Record<string, string> = {
   'index.ts': 'entry',
   'backend.ts': 'entry',
+  'opentelemetry.ts': 'entry',
   'open.ts': 'db',
   'db.ts': 'db',
   'db-host.ts': 'db',
@@ -61,6 +62,7 @@ const roots: Record<string, string> = {
   'defaults.ts': 'db',
   'cluster.ts': 'db',
   'compact-store.ts': 'db',
+  'tracing.ts': 'db',
   'cluster-hosts.ts': 'db',
   'context.ts': 'context',
   'in-use.ts': 'errors',

@@ -3,10 +3,11 @@
  * only; progress and warnings go to standard error.
  */
 import { invalidArgument } from '../../errors.js';
+import { jsonValue } from '../../model/json.js';
 import { formatTimestamp } from '../../model/time.js';
 import { folded } from './fold.js';
 import { printable } from './printable.js';
-import { jsonValue, rowFormat } from './row-format.js';
+import { rowFormat } from './row-format.js';
 import { type TableColumn, tableLines } from './table.js';
 
 export { printable } from './printable.js';

@@ -1,6 +1,7 @@
 /** `--format '{name} {digest}'`: lines made of the fields that `--json` has. */
 
 import { invalidArgument } from '../../errors.js';
+import { jsonValue } from '../../model/json.js';
 import { formatTimestamp } from '../../model/time.js';
 import { printable } from './printable.js';
 
@@ -68,24 +69,4 @@ function textOf(value: unknown): string {
   if (value === undefined || value === null) return '';
   if (typeof value === 'object') return JSON.stringify(value, jsonValue);
   return typeof value === 'bigint' ? formatTimestamp(value) : String(value);
-}
-
-/** JSON.stringify replacer: instants as RFC 3339, bytes as base64, maps as objects. */
-export function jsonValue(_key: string, value: unknown): unknown {
-  if (typeof value === 'bigint') return formatTimestamp(value);
-  if (value instanceof Uint8Array) return Buffer.from(value).toString('base64');
-  if (value instanceof Map) return Object.fromEntries(value);
-  // A Buffer's own toJSON has run before the replacer sees it.
-  if (isBufferJson(value)) return Buffer.from(value.data).toString('base64');
-  return value;
-}
-
-function isBufferJson(value: unknown): value is { type: 'Buffer'; data: number[] } {
-  return (
-    typeof value === 'object' &&
-    value !== null &&
-    'type' in value &&
-    value.type === 'Buffer' &&
-    'data' in value
-  );
 }

@@ -9,12 +9,13 @@ import type { Transaction } from '../../engine/contract.js';
 import { IdMap } from '../../engine/core/id-map.js';
 import { throwIfAborted } from '../../errors.js';
 import type { Instant } from '../../model/time.js';
+import type { Event } from '../../stores/events.js';
 import type { CollectHost } from '../host.js';
 import type { RunEdges } from '../mark/run-edges.js';
 import { type Counts, count } from '../stats.js';
 import type { BackendItem } from './orphan-candidates.js';
 import { Outstanding } from './outstanding.js';
-import { Removal, type RemovalEvent } from './removal.js';
+import { Removal } from './removal.js';
 import type { Slicer } from './slicer.js';
 
 /** Commits of slices that may be on their way at once. */
@@ -22,6 +23,9 @@ const COMMITS_UNDER_WAY = 1;
 
 /** What one removal changes at most, where a transaction has room for so much only: record, links, stamps. */
 const CHANGES_OF_A_REMOVAL = 8;
+
+/** Events that are kept at most before they are published. */
+const EVENTS_MAX = 4096;
 
 const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
@@ -38,8 +42,8 @@ interface Slice {
 }
 
 export class RecordSweep {
-  /** Events of the removals that were committed. */
-  readonly events: RemovalEvent[] = [];
+  /** Of removals that were committed, not yet published. */
+  #events: Event[] = [];
   /** Backend items of the same removals. */
   readonly items: BackendItem[] = [];
   readonly #host: CollectHost;
@@ -47,6 +51,7 @@ export class RecordSweep {
   readonly #slicer: Slicer;
   readonly #removed: Counts;
   readonly #keepItems: boolean;
+  readonly #publish: (events: readonly Event[]) => Promise<void>;
   /** The time that the run judges expiries by. */
   readonly #at: Instant;
   /** Garbage snapshots with children, and those that have lost one since. */
@@ -55,13 +60,20 @@ export class RecordSweep {
   /** Revision at the next slice, if no other commit comes between. */
   #expected: number | undefined;
 
-  /** Adds to `removed`, and to `items` if they are to be kept, as removals become visible. */
+  /**
+   * Adds to `removed`, and to `items` if they are to be kept, as removals become visible. `publish` gets their events when they
+   * are on disk.
+   */
   constructor(
     host: CollectHost,
     edges: RunEdges,
     slicer: Slicer,
     removed: Counts,
-    { at, keepItems = false }: { at: Instant; keepItems?: boolean },
+    {
+      at,
+      keepItems = false,
+      publish,
+    }: { at: Instant; keepItems?: boolean; publish: (events: readonly Event[]) => Promise<void> },
   ) {
     this.#at = at;
     this.#host = host;
@@ -69,12 +81,27 @@ export class RecordSweep {
     this.#slicer = slicer;
     this.#removed = removed;
     this.#keepItems = keepItems;
+    this.#publish = publish;
   }
 
   /** Rejects with the first failure; what was committed until then is gone. */
   async run(candidates: Uint32Array, signal: AbortSignal | undefined): Promise<void> {
-    await this.#pass(candidates, signal);
-    while (this.#childless.length > 0) await this.#pass(Uint32Array.from(this.#childless.splice(0)), signal);
+    try {
+      await this.#pass(candidates, signal);
+      while (this.#childless.length > 0)
+        await this.#pass(Uint32Array.from(this.#childless.splice(0)), signal);
+    } finally {
+      // What could not be flushed is not announced; the run fails by its own flush.
+      await this.#publishEvents().catch(() => undefined);
+    }
+  }
+
+  async #publishEvents(): Promise<void> {
+    const events = this.#events;
+    if (events.length === 0) return;
+    this.#events = [];
+    await this.#host.engine.flush();
+    await this.#publish(events);
   }
 
   async #pass(candidates: Uint32Array, signal: AbortSignal | undefined): Promise<void> {
@@ -90,6 +117,7 @@ export class RecordSweep {
         if (mustFollow) await this.#edges.followAll();
         else await nextTurn();
         await this.#host.engine.quiet();
+        if (this.#events.length >= EVENTS_MAX) await this.#publishEvents();
       }
     } finally {
       await commits.drain();
@@ -130,7 +158,7 @@ export class RecordSweep {
     slice.mustFollow = !this.#edges.followAt(tx.revision);
     if (slice.mustFollow) return;
     const garbage = engine.graph.stillCandidates(ids);
-    const removal = new Removal(engine, tx, publisher !== undefined);
+    const removal = new Removal(engine, tx, publisher !== undefined && publisher.isIdle !== true);
     let at = 0;
     let whole = true;
     while (at < garbage.length && whole) {
@@ -152,7 +180,7 @@ export class RecordSweep {
 
   #committed({ counts, events, items, withChild, parents }: Removal): void {
     for (const [kind, n] of Object.entries(counts)) count(this.#removed, kind, n);
-    for (const event of events) this.events.push(event);
+    for (const event of events) this.#events.push(event);
     if (this.#keepItems) for (const item of items) this.items.push(item);
     // Snapshots that were passed over because of a child are tried again when it goes.
     for (const id of withChild) this.#withChild.set(id, true);

@@ -12,6 +12,7 @@ import {
   Relation,
   snapshotKey,
 } from '../../engine/schema/keys.js';
+import type { Event } from '../../stores/events.js';
 import { type Counts, count } from '../stats.js';
 import {
   kindName,
@@ -24,12 +25,6 @@ import {
 import type { BackendItem } from './orphan-candidates.js';
 import { parseBackendName } from './sweep.js';
 
-export interface RemovalEvent {
-  readonly namespace: string;
-  readonly topic: string;
-  readonly payload: Readonly<Record<string, unknown>>;
-}
-
 /** Links dropped in one step: a lease that holds a million objects must not delay the others. */
 const LINKS_PER_STEP = 512;
 
@@ -40,7 +35,7 @@ const fieldOf = (value: Value | undefined, field: string): string => {
 
 export class Removal {
   readonly items: BackendItem[] = [];
-  readonly events: RemovalEvent[] = [];
+  readonly events: Event[] = [];
   readonly counts: Counts = {};
   /** Whether the transaction changes anything. */
   wrote = false;
@@ -77,9 +72,12 @@ export class Removal {
       case ResourceLease:
         if (!this.#emptyLease(record)) return false;
         break;
-      case ResourceContent:
-        this.items.push({ kind: 'blob', digest: leaf(record) });
+      case ResourceContent: {
+        const digest = leaf(record);
+        this.items.push({ kind: 'blob', digest });
+        this.#event(namespaceOf(record), '/content/delete', { digest });
         break;
+      }
       case ResourceIngest: {
         const value = this.#tx.get(record);
         this.items.push({ kind: 'ingest', ref: fieldOf(value, 'ref') });
@@ -129,7 +127,7 @@ export class Removal {
     return true;
   }
 
-  #event(namespace: string, topic: string, payload: RemovalEvent['payload']): void {
+  #event(namespace: string, topic: string, payload: Event['payload']): void {
     if (this.#wantsEvents) this.events.push({ namespace, topic, payload });
   }
 
