@@ -223,9 +223,9 @@ describe('zstd decoders', () => {
       let calls = 0;
       const decoder = make();
       const counting: BlockDecoder = {
-        unfold: (blocks) => {
+        decode: (blocks) => {
           calls++;
-          return decoder.unfold(blocks);
+          return decoder.decode(blocks);
         },
         close: () => decoder.close(),
       };
