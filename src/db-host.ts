@@ -14,7 +14,7 @@ import { DirtyFlags } from './gc/sweep/dirty.js';
 import { OrphanGuard } from './gc/sweep/orphan-guard.js';
 import { ContentStore } from './stores/content/content.js';
 import { Guards } from './stores/guards.js';
-import type { ContentPolicy, EventsPublisher, UnnamedContent, UnnamedSnapshot } from './stores/host.js';
+import type { ContentPolicy, EventsPublisher, RemovedContent, RemovedSnapshot } from './stores/host.js';
 import { Snapshotter } from './stores/snapshots.js';
 
 export type LogLevel = 'info' | 'warn' | 'error';
@@ -153,11 +153,11 @@ export class DBHost implements CollectHost {
     if (!this.#closed) this.#runCallbacks();
   }
 
-  markContentDirty(tx: Transaction, removed?: UnnamedContent): void {
+  markContentDirty(tx: Transaction, removed?: RemovedContent): void {
     this.dirty.markContentDirty(tx, removed);
   }
 
-  markSnapshotterDirty(tx: Transaction, snapshotter: string, removed?: UnnamedSnapshot): void {
+  markSnapshotterDirty(tx: Transaction, snapshotter: string, removed?: RemovedSnapshot): void {
     this.dirty.markSnapshotterDirty(tx, snapshotter, removed);
   }
 

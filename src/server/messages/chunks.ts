@@ -1,34 +1,36 @@
 /**
- * Messages that are one long list, written piece by piece: in protobuf the pieces, one after the other, are the message.
- * So nobody waits for a long list, and no buffer has to grow to hold it. Made by schema.ts and image-list.ts, written
- * by call.ts.
+ * Encodes a message that consists of one long list chunk by chunk: in protobuf the concatenation of the
+ * chunks is the message. So nothing waits for a long list, and no buffer has to hold it. Created by schema.ts
+ * and image-list.ts, used by call.ts.
  */
 import type { Writer } from './encoder.js';
 import { mark, written } from './wire-writer.js';
 
-/** A piece ends with what makes it so long, or take so long. */
-const PIECE_BYTES = 128 * 1024;
-const PIECE_MS = 1;
-/** Items between two looks at the clock. */
+/** A chunk ends once it is this long, or took a slice's time. */
+const CHUNK_BYTES = 128 * 1024;
+const CHUNK_MS = 1;
+/** Items between two reads of the clock. */
 const ITEMS = 16;
 
-/** A message that is being written. */
-export interface Pieces {
-  /** The next piece, after `freeBytes` bytes that are left free. MessageTooLarge: it would take more than `bytesMax` bytes. */
-  next(freeBytes: number, bytesMax: number): Piece;
+/** A message that is being encoded. */
+export interface Chunks {
+  /**
+   * The next chunk, after `freeBytes` free bytes. MessageTooLarge: it would take more than `bytesMax` bytes.
+   */
+  next(freeBytes: number, bytesMax: number): Chunk;
 }
-export interface Piece {
+export interface Chunk {
   readonly bytes: Buffer;
   readonly last: boolean;
 }
 
-/** Writes by `step`, which returns whether there is more, until a piece is long enough. */
-export const piecesBy = (step: () => boolean): Pieces => ({
+/** Encodes by `step`, which returns whether there is more, until a chunk is long enough. */
+export const chunksBy = (step: () => boolean): Chunks => ({
   next(freeBytes, bytesMax) {
     let last = false;
     const write = (): void => {
-      const end = performance.now() + PIECE_MS;
-      while (!last && mark() < PIECE_BYTES) {
+      const end = performance.now() + CHUNK_MS;
+      while (!last && mark() < CHUNK_BYTES) {
         last = !step();
         if (performance.now() >= end) break;
       }
@@ -37,15 +39,15 @@ export const piecesBy = (step: () => boolean): Pieces => ({
   },
 });
 
-/** A list of items, which are made as they are written. */
-export function piecesOf(write: Writer, items: Iterable<unknown>): Pieces {
+/** A list of items, which are created while it is encoded. */
+export function chunksOf(write: Writer, items: Iterable<unknown>): Chunks {
   const iterator = items[Symbol.iterator]();
-  return piecesBy(() => {
+  return chunksBy(() => {
     for (let n = 0; n < ITEMS; n++) {
       const { done, value } = iterator.next();
       if (done) return false;
       write(value);
-      if (mark() >= PIECE_BYTES) break;
+      if (mark() >= CHUNK_BYTES) break;
     }
     return true;
   });
