@@ -1,6 +1,6 @@
 /**
- * What the stores and the collector see of a DB: transactions with callbacks and nesting checks, dirty flags,
- * events, guards. Built by open.ts; never handed to users.
+ * The view that the stores and the collector have of a DB: transactions with callbacks and nesting checks,
+ * dirty flags, events, guards. Created by open.ts; never passed to users.
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
 import type { ContentBackend, DiskJobs, SnapshotterBackend } from './backends/contract.js';
@@ -46,7 +46,7 @@ interface ActiveBody {
   readonly outer: ActiveBody | undefined;
 }
 
-/** One for all DBs: Node keeps every such storage, and pays for it with each promise, to the end of the process. */
+/** Shared by all DBs: Node keeps every such storage, at a cost for each promise, until the process ends. */
 const bodies = new AsyncLocalStorage<ActiveBody>();
 
 function innermostOpen(): ActiveBody | undefined {
@@ -144,11 +144,11 @@ export class DBHost implements CollectHost {
 
   countDeletion(tx: Transaction): void {
     this.dirty.countDeletion(tx);
-    // Other hosts' callbacks and schedulers are told through the commit.
+    // The commit notifies callbacks and schedulers of other hosts.
     tx.countDeletion?.();
   }
 
-  /** Runs the mutation callbacks for what another host has done. */
+  /** Runs the mutation callbacks for changes by another host. */
   changedElsewhere(): void {
     if (!this.#closed) this.#runCallbacks();
   }
@@ -179,8 +179,8 @@ export class DBHost implements CollectHost {
   }
 
   /**
-   * Backends keep what loses its record until the returned function is called; the callbacks then hear of a deletion, so
-   * that a collection makes up for it. REQUIRES: no collection is under way.
+   * Backends keep what loses its record until the returned function is called; the callbacks are then
+   * notified of a deletion, so that a collection catches up. REQUIRES: no collection is under way.
    */
   holdSweeps(): () => void {
     this.#sweepHolds++;

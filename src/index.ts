@@ -1,6 +1,6 @@
 /**
- * The public API: everything an embedder, a snapshotter or a collector needs. Re-exports only; what is not named
- * here is free to change. Another engine's contract tests are at `ebbtide/testing`.
+ * The public API: everything that embedders and authors of snapshotters and collectors need. Re-exports only;
+ * names that are not here may change at any time. Contract tests for other engines are at `ebbtide/testing`.
  */
 
 // ---- The database
