@@ -1,12 +1,13 @@
-// The graph core for Node: class Graph, one method for each of src/engine/graph.ts (src/graph/core-graph.ts wraps it).
+// The graph core for Node: class Graph, one method for each of src/engine/graph.ts (src/graph/core-graph.ts wraps
+// it).
 //
-// Contract: every argument's type, length and range is checked here; what is wrong throws a JavaScript Error whose
+// Contract: every argument's type, length and range is checked here; a wrong one throws a JavaScript Error whose
 // `kind` is one of src/errors.ts. No argument can crash the process.
 //
-// Threads: an instance belongs to the JavaScript thread that made it; there may be any number, in any number of worker
-// threads. `mark` and `save` run on libuv's pool, hold what they need alive, and are waited for by Node when their
-// environment ends. Graphs of some thousand nodes are marked within the call.
-// Units: times are BigInt nanoseconds since 1970, durations milliseconds.
+// Threads: an instance belongs to the JavaScript thread that made it; there may be any number, in any number of
+// worker threads. `mark` and `save` run on libuv's pool, keep what they need alive, and Node waits for them when
+// their environment ends. Graphs of some thousand nodes are marked within the call. Units: times are BigInt
+// nanoseconds since 1970, durations milliseconds.
 #include <napi.h>
 
 #include <cmath>
@@ -73,7 +74,7 @@ uint64_t countArgument(const Napi::CallbackInfo& info, size_t i) {
   return static_cast<uint64_t>(number);
 }
 
-// An id, or more than any id.
+// An id, or a value above any id.
 NodeId idArgument(const Napi::CallbackInfo& info, size_t i) {
   return static_cast<NodeId>(std::min<uint64_t>(countArgument(info, i), kMaxNodes));
 }
@@ -96,7 +97,7 @@ int64_t timeArgument(const Napi::CallbackInfo& info, size_t i) {
 
 // --------------------------------------------------------------------------------------------------------- results
 
-// A JavaScript Error with a kind. Null when the environment is ending and no values can be made.
+// A JavaScript Error with a kind. Null when the environment is ending and no values can be created.
 napi_value makeError(napi_env env, const char* kind, const char* message) {
   napi_value text = nullptr;
   napi_value error = nullptr;
@@ -179,7 +180,7 @@ napi_value makeResult(napi_env env, SaveJob& job) {
     bytes.release();
     return buffer;
   }
-  // Some embedders of V8 do not allow memory of our own.
+  // Some embedders of V8 do not allow external memory.
   if (napi_create_buffer_copy(env, bytes->size(), bytes->data(), nullptr, &buffer) != napi_ok) throw std::bad_alloc();
   return buffer;
 }
@@ -188,7 +189,7 @@ napi_value makeResult(napi_env env, SaveJob& job) {
 template <typename Job>
 class Promised {
  public:
-  // Answers the promise. A job that is to run at once is done when this returns.
+  // Returns the promise. A job that runs synchronously is complete when this returns.
   static Napi::Value start(Napi::Env env, std::unique_ptr<Job> job, const char* name, bool atOnce) {
     auto self = std::make_unique<Promised>(std::move(job));
     napi_value promise = nullptr;
@@ -213,7 +214,8 @@ class Promised {
  private:
   static void execute(napi_env, void* data) { static_cast<Promised*>(data)->job_->work(); }
 
-  // Called on the JavaScript thread, also while the environment is ending: then nothing can be made, nor is wanted.
+  // Called on the JavaScript thread, also while the environment is ending: then no values can be created, and none
+  // are needed.
   static void complete(napi_env env, napi_status, void* data) {
     const std::unique_ptr<Promised> self(static_cast<Promised*>(data));
     self->settle(env);
@@ -297,7 +299,7 @@ class GraphObject : public Napi::ObjectWrap<GraphObject> {
     });
   }
 
-  // For tests: answers a function that expands so many nodes on this thread, and answers the result in the end.
+  // For tests: returns a function that expands a number of nodes on this thread, and finally returns the result.
   Napi::Value markInSteps(Info info) {
     return guarded(info, [&]() -> Napi::Value {
       const Barrier barrier = barrierArgument(info, 1);
@@ -399,7 +401,7 @@ class GraphObject : public Napi::ObjectWrap<GraphObject> {
     });
   }
 
-  // Answers { promise, cancel }.
+  // Returns { promise, cancel }.
   Napi::Value retained(Info info) {
     return guarded(info, [&]() -> Napi::Value {
       RetainedQuery query{timeArgument(info, 0),  wordsArgument(info, 1), doublesArgument(info, 2),

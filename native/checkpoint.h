@@ -1,27 +1,28 @@
-// The packed, checksummed image of a whole graph; about six bytes a node. All numbers are little-endian. Equal graphs
-// give equal bytes.
+// The packed, checksummed image of a whole graph; about six bytes a node. All numbers are little-endian. Equal
+// graphs give equal bytes.
 //
 //   header  44 bytes   magic "EBBG", u32 version 1, u32 limit, u32 frames, u32 nodes, u32 zero, u64 edges,
-//                      u64 bytes in all, u32 CRC-32C of what is before it
+//                      u64 bytes in all, u32 CRC-32C of what precedes it
 //   frame   for each 65,536 ids of which one exists, ascending:
 //     u32 number (first id / 65,536), u32 payload bytes, u32 CRC-32C of these two numbers and the payload
 //     payload:
 //       u16 dictionary size (0xffff: no dictionary), u16 zero, u32 ids (up to the frame's last node), u32 edges,
 //       u32 wide degrees, u32 wide in-degrees, u32 expiries
 //       u16 flags …            the dictionary, ascending
-//       u8 code …              for each id: 0 = no node, else place in the dictionary + 1
+//       u8 code …              for each id: 0 = no node, else index in the dictionary + 1
 //                              (without dictionary three bytes: exists, flags)
 //       u8 degree …            255: the next of the wide ones
 //       u8 in-degree …         255: the next of the wide ones
 //       u32 wide degree …, u32 wide in-degree …, i64 expiry … (of the nodes that have one, in order)
-//       2 bits an edge         bytes of it - 1, from the low bits up
+//       2 bits an edge         its bytes - 1, from the low bits up
 //       1 to 4 bytes an edge   (zigzag of target - id, wrapped to 30 bits) << 2 | kind; ascending by target, kind
 //
-// Contract: decoding trusts nothing that memory safety or the shape of the graph hangs on: counts, ids, lengths, targets
-// and the sum of in-degrees are checked. (That each in-degree is right, only the checksum says.) Writing is in steps,
-// between which the graph may change: what is changed is copied first, so the image is of the moment it was begun.
+// Contract: decoding trusts nothing that memory safety or the shape of the graph depends on: counts, ids, lengths,
+// targets and the sum of in-degrees are checked. (That each in-degree is right is protected by the checksum only.)
+// Writing proceeds in steps, between which the graph may change: what is changed is copied first, so the image has
+// the state at its beginning.
 //
-// Threads: none of its own. `gather` takes turns with changes, everything else of the writer runs beside them.
+// Threads: none of its own. `gather` alternates with changes; the rest of the writer runs concurrently with them.
 #pragma once
 
 #include <cstdint>
@@ -37,7 +38,7 @@ class CheckpointWriter final : public GraphCopy {
  public:
   explicit CheckpointWriter(Graph& graph);
 
-  // Copies the next few ids; true at the end of a frame, when `closeFrame` is due.
+  // Copies the next few ids; returns true at the end of a frame, when `closeFrame` has to be called.
   bool gather();
   void closeFrame();
   // Whether everything has been gathered.
@@ -47,7 +48,7 @@ class CheckpointWriter final : public GraphCopy {
   void beforeChange(NodeId id) override;
 
  private:
-  // A node as it was when the image was begun.
+  // A node's state when the image was begun.
   struct Earlier {
     bool existed = false;
     uint16_t flags = 0;
@@ -69,7 +70,7 @@ class CheckpointWriter final : public GraphCopy {
   std::unordered_map<NodeId, Earlier> earlier_;
   std::vector<uint8_t> out_;
   uint32_t frames_ = 0;
-  // Columns of the frame at hand.
+  // Columns of the current frame.
   std::vector<uint16_t> flags_;
   std::vector<uint8_t> exists_;
   std::vector<uint8_t> degrees_;
@@ -84,7 +85,7 @@ class CheckpointWriter final : public GraphCopy {
   uint32_t edgeCount_ = 0;
 };
 
-// Fills an empty graph; false, with the graph in any state, when the bytes are not a whole checkpoint.
+// Fills an empty graph. Returns false, with the graph in any state, when the bytes are not a complete checkpoint.
 bool decodeCheckpoint(std::span<const uint8_t> bytes, Graph& graph);
 
 }  // namespace ebbtide

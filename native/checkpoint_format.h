@@ -1,4 +1,4 @@
-// Numbers of the checkpoint's layout (drawn in checkpoint.h), shared by its writer and its reader. Pure.
+// Constants of the checkpoint's layout (described in checkpoint.h), shared by its writer and its reader. Pure.
 #pragma once
 
 #include <bit>
@@ -21,7 +21,7 @@ inline constexpr uint32_t kNoDictionary = 0xffff;
 inline constexpr uint32_t kMaxDictionary = 255;
 inline constexpr uint32_t kIdMask = (1u << 30) - 1;
 
-// The distance from `from`, wrapped to 30 bits and zigzagged, over the kind: small for neighbours.
+// The distance from `from`, wrapped to 30 bits and zigzagged, with the kind in the low bits: small for neighbours.
 constexpr uint32_t packEdge(NodeId from, uint32_t word) {
   const auto distance = static_cast<int32_t>((edgeTarget(word) - from) << 2) >> 2;
   const uint32_t zigzag = (static_cast<uint32_t>(distance) << 1 ^ static_cast<uint32_t>(distance >> 29)) & kIdMask;

@@ -11,7 +11,7 @@ using namespace format;
 
 namespace {
 
-// Columns of a frame, in the bytes they were found in.
+// Columns of a frame, as views of its bytes.
 struct Frame {
   NodeId first;
   uint32_t ids;
@@ -34,7 +34,7 @@ struct Frame {
   bool wide() const { return dictionarySize == kNoDictionary; }
 };
 
-// Cuts a payload into its columns; false when they do not fit.
+// Splits a payload into its columns; returns false when they do not fit.
 bool split(std::span<const uint8_t> payload, Frame& frame) {
   if (payload.size() < kPartBytes) return false;
   const uint8_t* at = payload.data();
@@ -67,11 +67,11 @@ bool split(std::span<const uint8_t> payload, Frame& frame) {
   return take(frame.data, left) && (frame.end = at, true);
 }
 
-// A column of bytes whose 255s stand for the next number of a second column.
+// A column of bytes in which 255 stands for the next number of a second column.
 class Widened {
  public:
   Widened(const uint8_t* narrow, const uint8_t* wide, uint32_t count) : narrow_(narrow), wide_(wide), left_(count) {}
-  // Ask in ascending order. False when the second column is short.
+  // REQUIRES: ascending calls. Returns false when the second column is too short.
   bool at(uint32_t i, uint32_t& value) {
     value = narrow_[i];
     if (value < 255) return true;
@@ -121,13 +121,14 @@ bool decodeNodes(const Frame& frame, Graph& graph, uint64_t& inDegreeSum) {
   return expiries == frame.expiries && inDegrees.used() && graph.exists(frame.first + frame.ids - 1);
 }
 
-// Reads the edges of a frame one after the other.
+// Reads the edges of a frame in order.
 class EdgeReader {
  public:
   explicit EdgeReader(const Frame& frame) : frame_(frame), data_(frame.data) {}
   uint32_t left() const { return frame_.edges - edge_; }
   bool atEnd() const { return left() == 0 && data_ == frame_.end; }
-  // Fills in `degree` edges of `from`, no more than are left. False when the data is short, or an edge impossible.
+  // Reads `degree` edges of `from`. REQUIRES: no more than are left. Returns false when the data is too short, or
+  // an edge is not possible.
   bool read(NodeTable nodes, NodeId from, uint32_t* words, uint32_t degree) {
     constexpr std::array<uint32_t, 4> kMasks = {0xff, 0xffff, 0xffffff, 0xffffffff};
     for (uint32_t n = 0; n < degree; n++, edge_++) {

@@ -12,7 +12,7 @@ using namespace format;
 
 namespace {
 
-// How many ids are copied in one turn: some ten microseconds.
+// Number of ids copied in one step: some ten microseconds.
 constexpr uint32_t kGatherIds = 2048;
 
 template <typename T>
@@ -43,7 +43,7 @@ uint8_t narrow(uint64_t n, std::vector<uint32_t>& wide) {
 CheckpointWriter::CheckpointWriter(Graph& graph)
     : GraphCopy(graph), limit_(graph.limit()), nodes_(graph.nodeCount()), edges_(graph.edgeCount()) {
   out_.resize(kHeaderBytes);
-  // No longer than they need be: small graphs are saved often.
+  // No longer than necessary: small graphs are saved often.
   const size_t ids = std::min(limit_, kFrameIds);
   flags_.resize(ids);
   exists_.resize(ids);

@@ -1,7 +1,7 @@
-// A growing list of words in pieces of 256 KiB. Growing never moves what is there: a vector of some million words that
-// doubles while a lock is held would stop the writers for milliseconds.
+// A growing list of words in chunks of 256 KiB. Growing never moves existing words: a vector of some million words
+// that doubles while a lock is held would stop the writers for milliseconds.
 //
-// Contract: bad_alloc when there is no memory, with the list as it was or with a part of what was to be appended.
+// Contract: bad_alloc when there is no memory, with the list unchanged or with a part of what was to be appended.
 // Threads: none of its own.
 #pragma once
 
@@ -33,7 +33,7 @@ class ChunkedWords {
   }
   void push(uint32_t word) { append({&word, 1}); }
 
-  // Takes words off the end, at most `max` (more than none unless the list is empty); answers how many.
+  // Removes words from the end, at most `max` (at least one unless the list is empty); returns how many.
   size_t take(uint32_t* out, size_t max) {
     if (size_ == 0) return 0;
     const size_t inChunk = (size_ - 1) % kWords + 1;

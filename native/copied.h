@@ -1,7 +1,7 @@
 // A copy of an array that came from outside, for a thread that reads it while its owner may change the original.
 //
-// Contract: never changes. Large copies live in huge pages: on the thread that makes them, thousands of page faults would
-// cost more than the copying. bad_alloc when there is no memory. Threads: read it from any.
+// Contract: never changes. Large copies are in huge pages: on the thread that makes them, thousands of page faults
+// would cost more than the copying. bad_alloc when there is no memory. Threads: any may read it.
 #pragma once
 
 #include <cstddef>

@@ -28,7 +28,8 @@ void Core::inTurns(const std::atomic<bool>& cancelled, Step step) {
 
 // ---------------------------------------------------------------------------------------------------------- owner
 
-// Without memory for the barrier's work a run cannot be trusted any more, so it ends; the ops themselves stand.
+// Without memory for the barrier's work a run cannot be trusted any more, so it ends; the ops themselves stay
+// applied.
 void Core::apply(std::span<const uint32_t> ops) {
   const Owner lock(*this);
   try {
@@ -210,7 +211,7 @@ void MarkJob::finish() {
 
 MarkCounts MarkJob::result() const {
   if (outOfMemory_) {
-    // The run is no good: the next one may begin.
+    // The run is invalid: the next one may begin.
     if (core_->run_ == run_) core_->endRun();
     throw outOfMemory("mark");
   }
@@ -308,7 +309,7 @@ bool RetainedJob::advance(Body body) {
 
 RetainedSums RetainedJob::result() {
   if (error_.has_value()) throw *error_;
-  // Also when the answer was there already: whether somebody was faster is none of the asker's business.
+  // Also when the result existed already: the caller must not see the race.
   if (taker_->cancelled) throw canceled("retained");
   return std::move(sums_);
 }

@@ -1,16 +1,15 @@
-// A graph with its run, its checkpoints and its reports, shared between the JavaScript thread and the threads that mark,
-// save and report.
+// A graph with its run, its checkpoints and its reports, shared between the JavaScript thread and the threads that
+// mark, save and report.
 //
-// Threads: one owner (the JavaScript thread) calls everything here but `work`, which a job's own thread calls (`step`
-// is the owner's way of doing the same little by little: where there is no other thread, and in tests that decide what
-// happens between two steps). Only
-// the owner changes nodes and edges, so it reads them without a lock; it takes the lock to change them and to use marks.
-// Marks are written by jobs, next to the flags that the owner reads: see Node in edges.h. A job
-// holds the lock for steps of some ten microseconds and gives it away as soon as the owner asks for it, so ops take
-// effect at once, also while a run or a save is going on; the write barrier (mark.h) and the copies of what changes
-// (checkpoint.h) keep both right.
+// Threads: one owner (the JavaScript thread) calls everything here but `work`, which a job's own thread calls
+// (`step` does the same in small portions on the owner's thread: where there is no other thread, and in tests that
+// decide what happens between two steps). Only the owner changes nodes and edges, so it reads them without a lock;
+// it takes the lock to change them and to use marks. Marks are written by jobs, next to the flags that the owner
+// reads: see Node in edges.h. A job holds the lock for steps of some ten microseconds and releases it as soon as
+// the owner asks for it, so ops take effect at once, also during a run or a save; the write barrier (mark.h) and
+// the copies of what changes (checkpoint.h) keep both correct.
 //
-// Contract: a job outlives its core's interest in it (`cancelled`), and the core outlives its jobs (shared pointers).
+// Contract: a job may outlive its core's use of it (`cancelled`), and the core outlives its jobs (shared pointers).
 // Units: times in nanoseconds since 1970, durations in milliseconds.
 #pragma once
 
@@ -37,9 +36,9 @@ class MarkJob {
   MarkJob(std::shared_ptr<Core> core, std::shared_ptr<Run> run) : core_(std::move(core)), run_(std::move(run)) {}
   // The job thread's part. Never throws.
   void work();
-  // In its place: expands up to `nodes` nodes; true when there is nothing left to do.
+  // Instead of `work`: expands up to `nodes` nodes; returns true when nothing is left to do.
   bool step(size_t nodes);
-  // Afterwards, for the owner: what was counted, or a GraphError of kind Canceled or ResourceExhausted.
+  // For the owner, afterwards: the counts, or a GraphError of kind Canceled or ResourceExhausted.
   MarkCounts result() const;
   double durationMs() const { return durationMs_; }
 
@@ -54,7 +53,7 @@ class MarkJob {
   bool outOfMemory_ = false;
 };
 
-// One checkpoint, of the moment the job was made.
+// One checkpoint, with the state at the job's creation.
 class SaveJob {
  public:
   SaveJob(std::shared_ptr<Core> core, std::shared_ptr<CheckpointWriter> writer)
@@ -76,7 +75,7 @@ class SaveJob {
   bool outOfMemory_ = false;
 };
 
-// One answer about retained sizes, of the moment the job was made.
+// One report of retained sizes, with the state at the job's creation.
 class RetainedJob {
  public:
   RetainedJob(std::shared_ptr<Core> core, std::shared_ptr<PictureTaker> taker, RetainedQuery query)
@@ -89,7 +88,7 @@ class RetainedJob {
   // The sums, or a GraphError of kind InvalidArgument, Canceled or ResourceExhausted.
   RetainedSums result();
   double durationMs() const { return durationMs_; }
-  // Where to say, from any thread, that nobody waits for the answer any more.
+  // For cancelling, from any thread.
   const std::shared_ptr<PictureTaker>& taker() const { return taker_; }
 
  private:
@@ -110,7 +109,7 @@ class Core : public std::enable_shared_from_this<Core> {
   void apply(std::span<const uint32_t> ops);
 
   std::unique_ptr<MarkJob> mark(int64_t now, Barrier barrier);
-  // Whether a marking of this graph is so short that a thread of its own would cost more.
+  // Whether marking this graph is so short that a thread of its own would cost more.
   bool isSmall() const { return graph_.limit() <= kSmallIds && graph_.edgeCount() <= 4 * kSmallIds; }
   uint64_t markFrom(std::span<const uint32_t> ids);
   uint32_t marksOf(NodeId id);
@@ -121,12 +120,12 @@ class Core : public std::enable_shared_from_this<Core> {
 
   std::unique_ptr<SaveJob> save();
   std::unique_ptr<RetainedJob> retained(RetainedQuery query);
-  // Whether the answer is so near that a thread of its own would cost more.
+  // Whether the report is so small that a thread of its own would cost more.
   bool isSmall(const RetainedQuery& query) const;
   bool load(std::span<const uint8_t> bytes);
   void clear();
 
-  // For questions that need no lock.
+  // For queries that need no lock.
   const Graph& graph() const { return graph_; }
   std::vector<NodeId> takeFreeable();
 
@@ -136,7 +135,7 @@ class Core : public std::enable_shared_from_this<Core> {
   friend class RetainedJob;
   static constexpr uint32_t kSmallIds = 16'384;
 
-  // The owner's hold of the lock: a job that sees `wanted_` makes way.
+  // The owner's lock: a job that sees `wanted_` releases it.
   class Owner {
    public:
     explicit Owner(Core& core) : core_(core) {
@@ -152,13 +151,13 @@ class Core : public std::enable_shared_from_this<Core> {
     Core& core_;
   };
 
-  // Takes steps, `step` answering true when there are none left, in turns with the owner. Stops when cancelled.
+  // Runs steps, until `step` returns true, alternating with the owner. Stops when cancelled.
   template <typename Step>
   void inTurns(const std::atomic<bool>& cancelled, Step step);
   Run& finishedRun(const char* what) const;
-  // Of a job that ends, whether it has done its work or not.
+  // Called when a job ends, complete or not.
   void forget(GraphCopy& copy);
-  // With the lock held.
+  // REQUIRES: the lock is held.
   void dropRun();
   void dropJobs();
   void keep(const std::shared_ptr<GraphCopy>& copy);

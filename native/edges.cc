@@ -13,7 +13,8 @@ namespace {
 constexpr std::array<uint8_t, 21> kSizes = {2,  3,  4,  5,  6,  8,  10, 12,  16,  20, 24,
                                             32, 40, 48, 64, 80, 96, 128, 160, 192, 254};
 constexpr uint32_t kMostSmall = 254;
-// A big list that has shrunk to this becomes a block again; well below kMostSmall, so that it does not flap.
+// A big list that has shrunk to this becomes a block again; well below kMostSmall, so that it does not switch back
+// and forth.
 constexpr uint64_t kBackToSmall = 96;
 
 constexpr std::array<uint8_t, kMostSmall + 1> kClassOf = [] {
@@ -117,7 +118,7 @@ void EdgeStore::toBig(Node& node, std::span<const uint32_t> words) {
   node.degree = kBigDegree;
 }
 
-// Shrinking is an economy: without memory for the block the list stays big, and the next removal tries again.
+// Shrinking is optional: without memory for the block the list stays big, and the next removal tries again.
 void EdgeStore::toSmall(Node& node) try {
   std::vector<uint32_t> words;
   sorted(node, words);
@@ -185,9 +186,9 @@ void EdgeStore::release(uint32_t slot, size_t sizeClass) {
 
 void EdgeStore::openChunk() {
   if (chunks_.size() == kMaxChunks) throw std::bad_alloc();
-  // Small graphs do not want two megabytes at their first edge; large ones want huge pages.
+  // Small graphs should not take two megabytes for their first edge; large ones benefit from huge pages.
   chunks_.emplace_back(kChunkWords * sizeof(uint32_t), !chunks_.empty());
-  // What is left of the chunk before serves smaller blocks.
+  // The rest of the previous chunk is used for smaller blocks.
   for (size_t c = kClasses; c-- > 0;) {
     while (used_ + kSizes[c] <= kChunkWords) {
       release(static_cast<uint32_t>(chunks_.size() - 2) << kChunkBits | used_, c);
@@ -203,7 +204,7 @@ uint32_t EdgeStore::newBig() {
     freeBigs_.pop_back();
     return number;
   }
-  // Room for every number among the free ones, so that dropBig never allocates.
+  // Reserves room for every number in the free list, so that dropBig never allocates.
   if (freeBigs_.capacity() <= bigs_.size()) freeBigs_.reserve(2 * bigs_.size() + 8);
   bigs_.emplace_back();
   return static_cast<uint32_t>(bigs_.size() - 1);

@@ -1,9 +1,8 @@
-// Where the edges of nodes live. A node has eight bytes; its only edge is one of them's words, two to 254 edges are a
-// block of a pooled arena, more are a hash map of their own (so that a lease of a million resources can lose them one
-// by one).
+// Storage of edges. A node has eight bytes; a single edge is one of its words, two to 254 edges are a block of a
+// pooled arena, more are a hash map of their own (so that a lease of a million resources can lose them one by one).
 //
-// Contract: a multiset of edge words for each node, in no particular order. A call that runs out of memory throws
-// bad_alloc and changes nothing. Threads: none of its own; the owner locks.
+// Contract: a multiset of edge words for each node, unordered. A call that runs out of memory throws bad_alloc and
+// changes nothing. Threads: none of its own; the owner locks.
 #pragma once
 
 #include <cstddef>
@@ -18,13 +17,13 @@
 
 namespace ebbtide {
 
-// Flags and marks share `both`. A thread that marks writes it, with the lock, while the owner reads flags without
-// (core.h): each access is one relaxed load or store of the whole, and whoever writes holds the lock.
+// Flags and marks share `both`. A marking thread writes it, with the lock, while the owner reads flags without
+// (core.h): each access is one relaxed load or store of the whole, and writers hold the lock.
 struct Node {
-  uint32_t slot;     // the edge of a node with one; else the block's place in the arena, or the big list's number
-  uint16_t both;     // flags, and marks above them; by bits() and setBits() only
-  uint8_t degree;    // number of edges; kBigDegree stands for a big list
-  uint8_t inDegree;  // 255 stands for an entry in Graph's wide in-degrees
+  uint32_t slot;     // the only edge; else the block's position in the arena, or the big list's index
+  uint16_t both;     // flags, and marks above them; accessed by bits() and setBits() only
+  uint8_t degree;    // number of edges; kBigDegree: a big list
+  uint8_t inDegree;  // 255: an entry in Graph's wide in-degrees
 
   uint32_t bits() const { return __atomic_load_n(&both, __ATOMIC_RELAXED); }
   void setBits(uint32_t bits) { __atomic_store_n(&both, static_cast<uint16_t>(bits), __ATOMIC_RELAXED); }
@@ -37,7 +36,7 @@ static_assert(sizeof(Node) == 8);
 
 inline constexpr uint8_t kBigDegree = 255;
 
-// The edges of a node with more than 254: word → times.
+// The edges of a node with more than 254: word → multiplicity.
 struct BigList {
   FlatMap<uint32_t> counts;
   uint64_t total = 0;
@@ -50,11 +49,11 @@ class EdgeStore {
   EdgeStore& operator=(const EdgeStore&) = delete;
 
   void add(Node& node, uint32_t word);
-  // False when the node has no such edge.
+  // Returns false when the node has no such edge.
   bool remove(Node& node, uint32_t word);
-  // Gives a node without edges these.
+  // Sets the edges. REQUIRES: the node has none.
   void assign(Node& node, std::span<const uint32_t> words);
-  // Gives a node without edges 1 to 254, for the caller to fill in before anything else happens.
+  // Reserves 1 to 254 edges, which the caller fills in before anything else happens. REQUIRES: the node has none.
   uint32_t* reserve(Node& node, uint32_t degree);
 
   uint64_t degree(const Node& node) const {
@@ -73,7 +72,7 @@ class EdgeStore {
     if (node.degree > 1 && node.degree != kBigDegree) __builtin_prefetch(block(node.slot));
   }
 
-  // visit(word, times)
+  // visit(word, multiplicity)
   template <typename Visit>
   void forEach(const Node& node, Visit visit) const {
     if (const BigList* list = big(node)) {
@@ -82,7 +81,7 @@ class EdgeStore {
       for (const uint32_t word : small(node)) visit(word, 1u);
     }
   }
-  // All words, repeated as often as they are there, ascending.
+  // All words, repeated by multiplicity, ascending.
   void sorted(const Node& node, std::vector<uint32_t>& out) const;
 
   size_t bytes() const;
@@ -106,8 +105,8 @@ class EdgeStore {
   void dropBig(uint32_t number);
 
   std::vector<Pages> chunks_;
-  uint32_t used_ = kChunkWords;  // words taken of the last chunk
-  // First free block of each class; a free block's first word is the next one's place.
+  uint32_t used_ = kChunkWords;  // words used of the last chunk
+  // First free block of each class; a free block's first word is the position of the next one.
   uint32_t free_[kClasses] = {};
   uint32_t freeCount_[kClasses] = {};
   std::vector<std::unique_ptr<BigList>> bigs_;

@@ -1,11 +1,12 @@
-// Files below a directory that is open: reached step by step, never through a symlink. `openBeneath` is openat2(2) with
-// a loop of openat(2) where the kernel (before 5.6) or a filter of system calls has none. `makeFiles` makes many small
-// files, whole, in one call: a layer of a hundred thousand files would else be a million calls from JavaScript.
-// `firstNoDirectory` looks at all directories below a snapshot at once: there may be hundreds. `syncFileSystem` waits for the
-// disk once for a copy of many files.
+// Files below an open directory: reached step by step, never through a symlink. `openBeneath` is openat2(2), with a
+// loop of openat(2) where the kernel (before 5.6) or a seccomp filter does not allow it. `makeFiles` creates many
+// small files, complete, in one call: a layer of a hundred thousand files would otherwise be a million calls from
+// JavaScript. `firstNoDirectory` checks all directories below a snapshot at once: there may be hundreds.
+// `syncFileSystem` flushes once for a copy of many files.
 //
-// Threads: `openBeneath` runs on the caller's, the others on a thread of libuv's pool. Descriptors are close-on-exec; the
-// caller owns what `openBeneath` answers, and keeps the directory that it gives `makeFiles` open until that resolves.
+// Threads: `openBeneath` runs on the caller's, the others on a thread of libuv's pool. Descriptors are
+// close-on-exec; the caller owns the one that `openBeneath` returns, and keeps the directory that it passes to
+// `makeFiles` open until that resolves.
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <sys/stat.h>
@@ -27,7 +28,7 @@ namespace {
 
 constexpr int DIRECTORY = O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
 
-// Answers a descriptor or a negative errno.
+// Returns a descriptor or a negative errno.
 int openStepwise(int directory, const std::string& path, int flags) {
   Descriptor at;
   for (size_t begin = 0;;) {
@@ -49,7 +50,7 @@ int openBelow(int directory, const std::string& path, int flags) {
   open_how how{};
   how.flags = static_cast<unsigned>(flags | O_CLOEXEC);
   how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
-  // EAGAIN: something was renamed meanwhile.
+  // EAGAIN: something was renamed during the walk.
   for (int attempt = 0; attempt < 8; attempt++) {
     const long fd = syscall(SYS_openat2, directory, path.c_str(), &how, sizeof how);
     if (fd >= 0) return static_cast<int>(fd);
@@ -70,9 +71,10 @@ Napi::Value openBeneathCall(Info info) {
 
 // -------------------------------------------------------------------------------------------------------- makeFiles
 
-// One file in the packed list that JavaScript gives: this head, in the machine's byte order, then the bytes of the
-// directory's path below the root ('.' is the root itself), the name, the attributes and the content. Attributes: length
-// of the name, of the value (32 bits each), name, value; and again. src/backends/small-files.ts writes it.
+// One file in the packed list that JavaScript passes: this head, in the machine's byte order, then the bytes of the
+// directory's path below the root ('.' is the root itself), the name, the attributes and the content. Attributes:
+// length of the name, of the value (32 bits each), name, value; repeated. src/backends/archive/small-files.ts
+// writes it.
 struct Head {
   uint32_t directory;
   uint32_t name;
@@ -89,7 +91,7 @@ struct Head {
 };
 static_assert(sizeof(Head) == 56);
 
-// What came of a file: an errno in the low 16 bits, and what this user was not allowed to set.
+// The outcome for a file: an errno in the low 16 bits, and what this user was not allowed to set.
 constexpr uint32_t OWNER_SKIPPED = 1U << 16;
 constexpr uint32_t ATTRIBUTES_SKIPPED = 1U << 17;
 
@@ -124,7 +126,7 @@ class FileMaker {
  public:
   explicit FileMaker(int root) : root_(root) {}
 
-  // Makes the next file of the list; answers what came of it.
+  // Creates the next file of the list; returns its outcome.
   uint32_t make(Reader& list) {
     const Head head = list.value<Head>();
     const std::string_view directory = list.bytes(head.directory);
@@ -142,7 +144,7 @@ class FileMaker {
   }
 
  private:
-  // Files of one directory follow one another: it stays open until another one is named.
+  // Files of one directory are consecutive: it stays open until the next one.
   void enter(std::string_view directory) {
     if (directory_.get() >= 0 && directory == entered_) return;
     const int fd = openBelow(root_, std::string(directory), DIRECTORY);
@@ -224,7 +226,7 @@ class MakeFiles : public Napi::AsyncWorker {
  private:
   Napi::Promise::Deferred deferred_;
   const int root_;
-  // Keeps the bytes that `list_` shows.
+  // Keeps the bytes of `list_` alive.
   Napi::Reference<Napi::Uint8Array> held_;
   const std::string_view list_;
   std::vector<uint32_t> outcomes_;
@@ -272,7 +274,7 @@ class FirstNoDirectory : public Napi::AsyncWorker {
 
  private:
   Napi::Promise::Deferred deferred_;
-  // Each ends with a NUL.
+  // NUL-terminated.
   const std::string paths_;
   uint32_t index_ = 0;
   int errno_ = 0;

@@ -1,8 +1,8 @@
-// A hash map from u32 to a small value, in one array: for the few nodes that carry something extra (an expiry, an
+// A hash map from u32 to a small value, in one array: for the few nodes that have something extra (an expiry, an
 // in-degree beyond a byte) and for nodes with very many edges. The key 0xffffffff is reserved.
 //
-// Contract: linear probing, load at most 3/4, erasing shifts back, so that there are no tombstones. A call that runs
-// out of memory throws bad_alloc and changes nothing. Threads: none of its own; the owner locks.
+// Contract: linear probing, load at most 3/4, backward-shift deletion, so that there are no tombstones. A call that
+// runs out of memory throws bad_alloc and changes nothing. Threads: none of its own; the owner locks.
 #pragma once
 
 #include <cstddef>
@@ -36,7 +36,7 @@ class FlatMap {
   }
   Value* find(uint32_t key) { return const_cast<Value*>(static_cast<const FlatMap*>(this)->find(key)); }
 
-  // The value under the key, a fresh one if there was none.
+  // The value of the key, which is added if it is missing.
   Value& at(uint32_t key) {
     if (Value* found = find(key)) return *found;
     if ((size_ + 1) * 4 > capacity_ * 3) resize(capacity_ == 0 ? 8 : capacity_ * 2);
@@ -55,7 +55,7 @@ class FlatMap {
     }
     for (size_t i = next(hole); slots_[i].key != kEmpty; i = next(i)) {
       const size_t wanted = home(slots_[i].key);
-      // An entry may move into the hole unless its home lies behind the hole.
+      // An entry may move into the hole unless its home slot is after the hole.
       if (((i - wanted) & (capacity_ - 1)) < ((i - hole) & (capacity_ - 1))) continue;
       slots_[hole] = slots_[i];
       hole = i;

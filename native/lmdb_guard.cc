@@ -21,7 +21,7 @@ namespace {
 
 constexpr size_t kLinesMax = 16;
 constexpr size_t kLineBytesMax = 400;
-// What LMDB takes for a message.
+// The size of LMDB's message buffer.
 constexpr size_t kMessageBytes = 100;
 
 std::mutex mutex;
@@ -47,7 +47,7 @@ int printLine(FILE* to, const char* format, ...) {
   return result;
 }
 
-// The one message that can be longer than its buffer; the others go where they went.
+// The one message that can exceed its buffer; the others go to their usual destination.
 bool isTooLong(const char* format) {
   static const char beginning[] = "Attempting to write page";
   return strncmp(format, beginning, sizeof beginning - 1) == 0;
@@ -80,9 +80,9 @@ bool endsWith(const std::string& text, const std::string& end) {
   return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
 }
 
-// Before it opens its locks, LMDB opens the file once more, as if to write, and closes it again: by its identity it finds what
-// this process has open already. Whoever only reads must not get what an owner in this process has, and the other way
-// round, so he gets an identity of his own there.
+// Before it opens its locks, LMDB opens the file once more, as if to write, and closes it again: by its identity it
+// finds what this process has open already. A reader must not get what an owner in this process has, and the other
+// way round, so it gets an identity of its own here.
 int openWithoutLocks(const char* path, int flags) {
   if (endsWith(path, "-lock")) {
     errno = EROFS;
@@ -128,7 +128,7 @@ bool replace(void** place, void* by) {
   return true;
 }
 
-// The table through which an object calls other objects' functions.
+// The table (GOT) through which an object calls functions of other objects.
 struct CallTable {
   const ElfW(Rela)* entries = nullptr;
   size_t bytes = 0;
@@ -142,7 +142,7 @@ CallTable callTableOf(const dl_phdr_info& object) {
     if (object.dlpi_phdr[i].p_type != PT_DYNAMIC) continue;
     const auto* entry = reinterpret_cast<const ElfW(Dyn)*>(object.dlpi_addr + object.dlpi_phdr[i].p_vaddr);
     for (; entry->d_tag != DT_NULL; entry++) {
-      // Some C libraries leave the addresses in the file as they are.
+      // Some C libraries do not relocate the addresses in the dynamic section.
       const uintptr_t at = entry->d_un.d_ptr < object.dlpi_addr ? object.dlpi_addr + entry->d_un.d_ptr : entry->d_un.d_ptr;
       if (entry->d_tag == DT_JMPREL) table.entries = reinterpret_cast<const ElfW(Rela)*>(at);
       if (entry->d_tag == DT_SYMTAB) table.symbols = reinterpret_cast<const ElfW(Sym)*>(at);

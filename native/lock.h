@@ -1,6 +1,6 @@
 // The lock between the owner of a graph and the threads of its jobs (core.h).
 //
-// Where the core is WebAssembly there is one thread, which cannot meet itself: locking is nothing.
+// In WebAssembly there is one thread only, and locking does nothing.
 #pragma once
 
 #if !defined(__wasm__)
@@ -18,7 +18,7 @@ struct Mutex {
 inline void giveWay() {}
 #else
 using Mutex = std::mutex;
-// Lets another thread run that wants the lock.
+// Lets another thread that waits for the lock run.
 inline void giveWay() { std::this_thread::yield(); }
 #endif
 

@@ -1,15 +1,17 @@
-// So that an addon built with a newer C++ library loads where an older one is: Debian 11's, of GCC 10 and glibc 2.31.
+// Lets an addon that was built with a newer C++ library load with an older one: Debian 11's, of GCC 10 and glibc
+// 2.31.
 //
-// Whoever needs more than that has it here; native/build.mjs --prebuild says what it is. Threads: constants only.
+// What exceeds that is defined here; native/build.mjs --prebuild reports what is missing. Threads: constants only.
 #include <new>
 
-// libstdc++'s headers ask the C library (2.32) whether there is one thread only, to spare atomic counting. Never, here.
+// libstdc++'s headers ask the C library (2.32) whether there is one thread only, to avoid atomic counting. Always
+// false here.
 extern "C" __attribute__((visibility("hidden"))) char ebbtide_single_threaded;
 char ebbtide_single_threaded = 0;
 
 namespace std {
 
-// GCC 11's, of which its headers make calls.
+// Of GCC 11, whose headers call it.
 __attribute__((visibility("hidden"))) void __throw_bad_array_new_length() { throw bad_array_new_length(); }
 
 }  // namespace std

@@ -14,8 +14,8 @@ void RemovalOrder::target(NodeId to) {
   if (i != IdRanks::kNone) targets_.push(i);
 }
 
-// A candidate's level is one more than the highest of its referrers'. Placing all by their levels, ascending, needs no
-// comparing, and can pause anywhere.
+// A candidate's level is one more than the highest of its referrers'. Placing all by their levels, ascending, needs
+// no comparisons, and can pause anywhere.
 bool RemovalOrder::sort(size_t most) {
   const size_t n = ids_.size();
   // Where the phase ends, or its share of this call.
@@ -53,7 +53,7 @@ bool RemovalOrder::sort(size_t most) {
   return true;
 }
 
-// Lets candidates of the queue go, and queues those that are nobody's any more.
+// Removes candidates of the queue, and queues those without a referrer left.
 void RemovalOrder::follow(size_t most) {
   for (; at_ < queue_.size(); at_++) {
     const uint32_t i = queue_[at_];
@@ -78,7 +78,7 @@ void RemovalOrder::visit(uint32_t place, uint32_t level) {
   queue_.push_back(place);
 }
 
-// From how many candidates each level has to where its first one goes; in the end come those that have none.
+// Turns the number of candidates of each level into the position of its first one; those without a level come last.
 void RemovalOrder::placeLevels() {
   uint32_t start = 0;
   for (uint32_t& count : starts_) start += std::exchange(count, start);

@@ -1,9 +1,9 @@
 // The order in which a collection removes its candidates: referrers before what they refer to.
 //
-// Contract: level order. First, ascending, the candidates no other candidate refers to; then, ascending, those whose
-// last referrer went with the level before; and so on. Members of a cycle, and what only they lead to, come last,
-// ascending. Edges are copied in first, so that sorting is free to run beside changes of the graph. Memory: about 24
-// bytes a candidate and 4 an edge between two, plus 1/4 byte an id.
+// Contract: level order. First, ascending, the candidates that no other candidate refers to; then, ascending, those
+// whose last referrer was in the level before; and so on. Members of a cycle, and what only they lead to, come
+// last, ascending. Edges are copied in first, so that sorting can run concurrently with changes of the graph.
+// Memory: about 24 bytes a candidate and 4 an edge between two, plus 1/4 byte an id.
 //
 // Threads: one at a time.
 #pragma once
@@ -32,7 +32,7 @@ class RemovalOrder {
   void target(NodeId to);
   void next() { ends_.push(static_cast<uint32_t>(targets_.size())); }
 
-  // Then sorts, looking at up to so many candidates and edges at a time; true when all is sorted.
+  // Then sorts, visiting up to `most` candidates and edges per call; returns true when everything is sorted.
   bool sort(size_t most);
   std::vector<NodeId> take() { return std::move(order_); }
 
@@ -50,15 +50,15 @@ class RemovalOrder {
   ChunkedWords ids_;
   IdRanks ranks_;
   ChunkedWords ends_;     // of each candidate's targets
-  ChunkedWords targets_;  // places in ids_
+  ChunkedWords targets_;  // indices in ids_
 
   Phase phase_ = Phase::kStart;
-  size_t at_ = 0;                    // where the phase goes on
+  size_t at_ = 0;                    // where the phase continues
   uint32_t edge_ = 0;                // and how many of the candidate's targets are done
-  std::vector<uint32_t> referrers_;  // by place: how many have not gone yet
-  std::vector<uint32_t> levels_;     // by place; kNone as long as there are referrers
-  std::vector<uint32_t> queue_;      // places, level by level
-  std::vector<uint32_t> starts_;     // by level: how many candidates; in the end, where its next one goes
+  std::vector<uint32_t> referrers_;  // by index: referrers that are not placed yet
+  std::vector<uint32_t> levels_;     // by index; kNone as long as there are referrers
+  std::vector<uint32_t> queue_;      // indices, level by level
+  std::vector<uint32_t> starts_;     // by level: number of candidates; finally, the position of its next one
   std::vector<NodeId> order_;
 };
 

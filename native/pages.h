@@ -1,8 +1,8 @@
-// A large zeroed piece of memory, straight from the kernel: two megabytes aligned, so that it can live in huge pages.
-// Random access over hundreds of megabytes is mostly spent on address translation otherwise.
+// A large zeroed block of memory, directly from the kernel and aligned to two megabytes, so that it can be in huge
+// pages. Random access over hundreds of megabytes is mostly spent on address translation otherwise.
 //
 // Contract: untouched pages cost nothing. bad_alloc when there is no address space. Threads: none of its own.
-// WebAssembly has neither a kernel nor huge pages; there it is a piece of the one memory.
+// WebAssembly has neither a kernel nor huge pages; there it is a part of the linear memory.
 #pragma once
 
 #include <cstddef>

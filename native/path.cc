@@ -10,7 +10,7 @@ namespace {
 constexpr uint32_t kNone = 0xffffffff;
 constexpr size_t kBatch = 64;
 
-// What a breadth-first search knows of each state: where it came from, and whether that is settled.
+// What a breadth-first search knows of each state: its predecessor, and whether that is final.
 class Search {
  public:
   explicit Search(const Graph& graph) : graph_(graph), blocks_(graph.blockCount()) {}
@@ -39,7 +39,7 @@ class Search {
  private:
   struct Block {
     std::unique_ptr<uint32_t[]> came{new uint32_t[2 * kBlockIds]};
-    std::unique_ptr<uint8_t[]> state = std::make_unique<uint8_t[]>(2 * kBlockIds);  // 1 settled, 2 of the next level
+    std::unique_ptr<uint8_t[]> state = std::make_unique<uint8_t[]>(2 * kBlockIds);  // 1 final, 2 of the next level
   };
   static constexpr uint32_t kMask = 2 * kBlockIds - 1;
 

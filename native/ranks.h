@@ -1,7 +1,7 @@
-// Places of ids among some of them: for loops that want small dense numbers instead of ids that may lie far apart.
+// Ranks of ids within a set: for loops that need small dense numbers instead of ids that may be far apart.
 //
-// Contract: `add` ascending, then `close`, then `rankOf`. Memory: 12 bytes for each 64 ids of those 65,536 at a time in
-// which there is one. Threads: one at a time.
+// Contract: `add` ascending, then `close`, then `rankOf`. Memory: 12 bytes for each 64 ids, in blocks of 65,536
+// that have at least one. Threads: one at a time.
 #pragma once
 
 #include <array>
@@ -19,7 +19,7 @@ class IdRanks {
 
   void add(NodeId id);
   void close();
-  // How many of the ids are below this one; kNone when it is not one of them.
+  // The number of ids in the set below this one; kNone when it is not in the set.
   uint32_t rankOf(NodeId id) const {
     const size_t b = id >> kBits;
     if (b >= blocks_.size() || blocks_[b] == nullptr) return kNone;
@@ -33,7 +33,7 @@ class IdRanks {
  private:
   static constexpr unsigned kBits = 16;
   static constexpr uint32_t kWords = (1u << kBits) / 64;
-  // Which of 65,536 ids are among them, and how many are before each word.
+  // Which of 65,536 ids are in the set, and how many precede each word.
   struct Block {
     std::array<uint64_t, kWords> bits{};
     std::array<uint32_t, kWords> before{};

@@ -15,7 +15,7 @@
 
 namespace ebbtide {
 
-// The question, as it came from outside.
+// The query, as passed in.
 struct RetainedQuery {
   static constexpr uint32_t kNoItem = 0xffffffff;
 
@@ -24,10 +24,10 @@ struct RetainedQuery {
   Copied<double> sizes;     // bytes by item
   Copied<NodeId> members;   // of the first set, then of the second …
   Copied<uint32_t> ends;    // of each set in `members`
-  Copied<NodeId> roots;     // beside those of the graph
-  Copied<NodeId> edges;     // pairs, beside those of the graph
+  Copied<NodeId> roots;     // in addition to those of the graph
+  Copied<NodeId> edges;     // pairs, in addition to those of the graph
 
-  // GraphError, kind InvalidArgument, when something is not as the contract says.
+  // Throws GraphError, kind InvalidArgument, when something violates the contract.
   void check() const;
 };
 
@@ -35,7 +35,7 @@ struct RetainedSums {
   double kept = 0;
   std::vector<double> total;      // by set
   std::vector<double> retained;   // by set
-  std::vector<uint32_t> reached;  // by set: members that anything keeps
+  std::vector<uint32_t> reached;  // by set: members that are reachable
 };
 
 // Throws Stopped when the patience ends.

@@ -1,12 +1,14 @@
-// System calls that Node lacks on Linux: mount, umount2, mknod, extended attributes, times in nanoseconds, blocks ahead, who
-// is at the other end of a socket, which file a name leads to; files.cc has openat2 and the making of many small files. Wrapped
-// by src/backends/sys.ts and src/system/, which turn error numbers into Node's kind of errors.
+// System calls that Node lacks on Linux: mount, umount2, mknod, extended attributes, times in nanoseconds,
+// preallocation, peer credentials of a socket, the file that a name leads to; files.cc has openat2 and the creation
+// of many small files. Wrapped by src/backends/sys.ts and src/system/, which turn error numbers into Node's kind of
+// errors.
 //
-// Contract: a function answers 0 or an errno (the ones that read: a Buffer or an errno). Wrong arguments answer EINVAL
-// before any call is made. No path is followed at its last component, but those of `leadsTo`, of mount, and of umount unless
-// its flags say so. Strings and bytes must hold no NUL.
+// Contract: a function returns 0 or an errno (those that read: a Buffer or an errno). Invalid arguments return
+// EINVAL before any call is made. A link at the last component of a path is not followed, except by `leadsTo`,
+// mount, and umount unless its flags say so. Strings and bytes must not contain NUL.
 //
-// Threads: any JavaScript thread; no state. Calls block for as long as the kernel does. Units: nanoseconds since 1970, bytes.
+// Threads: any JavaScript thread; no state. Calls block for as long as the kernel does. Units: nanoseconds since
+// 1970, bytes.
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/mount.h>
@@ -31,7 +33,7 @@
 namespace ebbtide::sys {
 namespace {
 
-// Bytes of a file: up to the largest integer that a double keeps apart from its neighbours.
+// A size of a file: up to the largest integer that a double represents exactly.
 int64_t sizeArgument(Info info, size_t i) {
   double number = 0;
   if (napi_get_value_double(info.Env(), info[i], &number) != napi_ok || !(number >= 0) || number > 9007199254740991.0 ||
@@ -73,7 +75,8 @@ struct MountCall {
     return done ? 0 : errno;
   }
 
-  // Relative paths begin in `directory`: a thread of its own, so that the process stays where it is.
+  // Relative paths start in `directory`: on a thread of its own, so that the process's working directory does not
+  // change.
   int runIn(const std::string& directory) const {
     int number = 0;
     std::thread([&] {
@@ -89,7 +92,7 @@ Napi::Value mountCall(Info info) {
     const MountCall call{bytesArgument(info, 0), bytesArgument(info, 1), bytesArgument(info, 2),
                          numberArgument<unsigned long>(info, 3), bytesArgument(info, 4)};
     const std::string directory = bytesArgument(info, 5);
-    // The kernel takes a page of options and cuts off the rest.
+    // The kernel accepts a page of options and truncates the rest.
     if (call.data.size() > 4095) throw Errno{E2BIG};
     const int number = directory.empty() ? call.run() : call.runIn(directory);
     if (number != 0) throw Errno{number};
@@ -106,12 +109,12 @@ Napi::Value umountCall(Info info) {
 
 // ---------------------------------------------------------------------------------------------------------- files
 
-// chmod(2) of what is at the path itself; EOPNOTSUPP for a link. C libraries before glibc 2.32 have no such call, and
-// kernels before 6.6 none either: there the file is held by a descriptor that was opened without following a link.
+// chmod(2) of the path itself; EOPNOTSUPP for a link. C libraries before glibc 2.32 and kernels before 6.6 have no
+// such call: there the file is opened by a descriptor that does not follow a link.
 void chmodItself(const std::string& path, mode_t mode) {
   constexpr long kFchmodat2 = 452;
   if (syscall(kFchmodat2, AT_FDCWD, path.c_str(), mode, AT_SYMLINK_NOFOLLOW) == 0) return;
-  // EPERM: filters of system calls say so of those that they do not know.
+  // EPERM: seccomp filters return it for calls that they do not know.
   if (errno != ENOSYS && errno != EPERM) throw Errno{errno};
   const Descriptor file(open(path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
   check(file.get() < 0 ? -1 : 0);
@@ -128,7 +131,7 @@ Napi::Value mknodCall(Info info) {
     const dev_t device = makedev(numberArgument<unsigned>(info, 2), numberArgument<unsigned>(info, 3));
     // By number: the C library's function has another name before glibc 2.33.
     check(syscall(SYS_mknodat, AT_FDCWD, path.c_str(), mode, static_cast<unsigned>(device)));
-    // mknod(2) takes the umask away; changing that would be seen by every thread of the process.
+    // The umask applies to mknod(2); changing it would affect every thread of the process.
     chmodItself(path, mode & 07777);
     return success(info);
   });
@@ -142,7 +145,7 @@ Napi::Value utimesCall(Info info) {
   });
 }
 
-// (fd, offset, bytes): gives a part of a file blocks; neither its contents nor its size change.
+// (fd, offset, bytes): allocates blocks for a part of a file; changes neither its content nor its size.
 Napi::Value allocateCall(Info info) {
   return answer(info, [&] {
     const int fd = numberArgument<int>(info, 0);
@@ -157,7 +160,7 @@ Napi::Value allocateCall(Info info) {
   });
 }
 
-// (fd): programs that this process starts do not get it.
+// (fd): sets the close-on-exec flag.
 Napi::Value closeOnExecCall(Info info) {
   return answer(info, [&] {
     const int fd = numberArgument<int>(info, 0);
@@ -168,8 +171,8 @@ Napi::Value closeOnExecCall(Info info) {
   });
 }
 
-// (fd, from, to): whether another description of the file, of any process, holds a lock (F_OFD_SETLK) on a byte in
-// [from, to), that would keep this one from locking it exclusively.
+// (fd, from, to): whether another open file description, of any process, holds a lock (F_OFD_SETLK) on a byte in
+// [from, to) that would keep this one from locking it exclusively.
 Napi::Value isLockedCall(Info info) {
   return answer(info, [&] {
     struct flock lock {};
@@ -182,8 +185,9 @@ Napi::Value isLockedCall(Info info) {
   });
 }
 
-// (directory, path, identity): 0 when the path leads to the file with this device and inode, -1 when to another one. The path
-// begins in the directory (a descriptor; -1: the current one); a link at its end is followed. Identity: two 64-bit numbers.
+// (directory, path, identity): 0 when the path leads to the file with this device and inode, -1 when to another
+// one. The path starts in the directory (a descriptor; -1: the current one); a link at its end is followed.
+// Identity: two 64-bit numbers.
 Napi::Value leadsToCall(Info info) {
   return answer(info, [&] {
     const std::string path = bytesArgument(info, 1);
@@ -234,7 +238,7 @@ Napi::Value lsetxattrCall(Info info) {
   });
 }
 
-// Reads something whose size may change between asking for it and getting it.
+// Reads something whose size may change between the query and the read.
 template <typename Read>
 std::vector<char> readWhole(Read read) {
   for (;;) {

@@ -1,6 +1,7 @@
-// What the files of the addon `ebbtide_sys` share: reading arguments, answers that are an errno, and descriptors that close.
+// Shared by the files of the addon `ebbtide_sys`: reading arguments, results that are an errno, and descriptors
+// that close themselves.
 //
-// Contract and threads: as sys.cc says. The readers throw `Errno`, which `answer` turns into the function's answer.
+// Contract and threads: see sys.cc. The readers throw `Errno`, which `answer` turns into the function's result.
 #pragma once
 
 #include <napi.h>
@@ -18,7 +19,7 @@ namespace ebbtide::sys {
 
 using Info = const Napi::CallbackInfo&;
 
-// Thrown by the argument readers and by `Sys`; becomes the function's answer.
+// Thrown by the argument readers and by `Sys`; becomes the function's result.
 struct Errno {
   int number;
 };
@@ -75,7 +76,7 @@ inline void check(int result) {
   if (result != 0) throw Errno{errno};
 }
 
-// fstatat(2), by number: the C library's function has another name before glibc 2.33.
+// fstatat(2), by syscall number: the C library's function has another name before glibc 2.33.
 inline int statAt(int directory, const char* path, struct stat* found, int flags) {
   return static_cast<int>(syscall(SYS_newfstatat, directory, path, found, flags));
 }
@@ -95,7 +96,7 @@ Napi::Value answer(Info info, Body body) {
 
 inline Napi::Value success(Info info) { return Napi::Number::New(info.Env(), 0); }
 
-// Functions of files.cc.
+// Adds the functions of files.cc to the exports.
 void exportFiles(Napi::Env env, Napi::Object exports);
 
 }  // namespace ebbtide::sys

@@ -1,4 +1,4 @@
-// Words shared by all of the graph core: ids, edges, flags, ops, limits. They mirror src/engine/contract.ts and
+// Types and constants of the graph core: ids, edges, flags, ops, limits. They mirror src/engine/contract.ts and
 // src/engine/graph.ts; change them together.
 //
 // Threads: constants only. Units: ids are dense u32 numbers, times are nanoseconds since 1970 as i64.
@@ -16,9 +16,9 @@ using NodeId = uint32_t;
 inline constexpr uint32_t kMaxNodes = (1u << 30) - 1;
 // Keeps every section of a checkpoint within 32 bits.
 inline constexpr uint64_t kMaxEdges = 1'000'000'000;
-// A type is 31 at most; the three bits above it hold the node's marks.
+// A type is 31 at most; the three bits above it are the node's marks.
 inline constexpr uint32_t kMaxFlags = 0x1fff;
-// Most ids one call of unusedIds answers.
+// Limit on the ids that one call of unusedIds returns.
 inline constexpr uint32_t kMaxUnused = 1u << 20;
 
 enum EdgeKind : uint32_t { kLabel = 0, kStructural = 1, kFlatEdge = 2, kEdgeKinds = 3 };
@@ -45,7 +45,7 @@ inline constexpr uint32_t kReached = kPlain | kFlat;
 
 enum GraphOp : uint32_t { kOpSet = 1, kOpFree = 2, kOpAdd = 3, kOpRemove = 4 };
 
-// What a caller did wrong. The addon turns it into a JavaScript error of this kind.
+// A caller's error. The addon turns it into a JavaScript error of this kind.
 class GraphError : public std::runtime_error {
  public:
   GraphError(const char* kind, const std::string& message) : std::runtime_error(message), kind_(kind) {}

@@ -1,14 +1,15 @@
-// Zstandard decoding by the system's libzstd, opened when this addon loads: libzstd.so.1 is everywhere where dpkg, rpm or
-// systemd are, and its headers are nowhere. Wrapped by src/backends/archive/compression/zstd-native.ts, which cuts frames and blocks
-// and knows their limits.
+// Zstandard decoding by the system's libzstd, opened when this addon loads: libzstd.so.1 is installed wherever
+// dpkg, rpm or systemd are, its headers rarely. Wrapped by src/backends/archive/compression/zstd-native.ts, which
+// splits frames and blocks and knows their limits.
 //
-// Contract: `version` is the library's ("1.5.4"), or empty with the reason in `error`. A Decoder takes the blocks of one
-// frame after another; `decode(input, output)` answers a promise of the bytes written to `output`, which has room for
-// all that the input unfolds to, and rejects with the library's own words. One call at a time; a decoder that failed
-// only begins anew with a frame's header. Both buffers stay as they are until the promise is decided.
+// Contract: `version` is the library's ("1.5.4"), or empty with the reason in `error`. A Decoder takes the blocks
+// of one frame after another; `decode(input, output)` returns a promise of the number of bytes written to `output`,
+// which has room for all that the input decompresses to, and rejects with the library's own message. One call at a
+// time; a decoder that failed can only restart with a frame's header. Neither buffer may change until the promise
+// is settled.
 //
-// Threads: any JavaScript thread; decoding runs on libuv's pool. Memory: a frame's window, at most 2^windowLogMax bytes,
-// and two blocks; freed with the decoder, or by `close()`.
+// Threads: any JavaScript thread; decoding runs on libuv's pool. Memory: a frame's window, at most 2^windowLogMax
+// bytes, and two blocks; freed with the decoder, or by `close()`.
 #include <dlfcn.h>
 #include <napi.h>
 
@@ -17,7 +18,8 @@
 #include <string>
 #include <utility>
 
-// The names that these have had since the beginning; those of glibc 2.34 would keep the addon from older hosts.
+// The versions of these symbols since the beginning; those of glibc 2.34 would keep the addon from loading on older
+// hosts.
 #if defined(__GLIBC__) && (defined(__x86_64__) || defined(__aarch64__))
 #if defined(__x86_64__)
 #define FIRST_GLIBC "GLIBC_2.2.5"
@@ -86,7 +88,7 @@ struct Library {
   }
 };
 
-// One for the process, never closed.
+// One per process, never closed.
 const Library& library() {
   static const Library* const loaded = new Library();
   return *loaded;
@@ -182,7 +184,7 @@ class Decoder : public Napi::ObjectWrap<Decoder> {
   bool frameEnds_ = false;
 };
 
-// Holds the decoder and both buffers until it is done.
+// Keeps the decoder and both buffers alive until it is done.
 class Decoder::Work : public Napi::AsyncWorker {
  public:
   Work(Napi::Env env, Decoder* decoder, Napi::Object input, Napi::Object output, Bytes in, Bytes out)

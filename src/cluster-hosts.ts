@@ -1,8 +1,8 @@
 /**
- * The hosts that share a tree over etcd: who is there, who is not, and what an absent one still keeps; and how one that
- * never comes back is dropped. Handed out by db.ts.
+ * The hosts that share a tree over etcd: which are present, which are not, and what an absent one still
+ * keeps; and the removal of one that will not return. Provided by db.ts.
  *
- * Nothing is dropped by itself: a host may be off for a month and come back to what its leases protect.
+ * Nothing is removed automatically: a host may be off for a month and return to what its leases protect.
  */
 import { yieldToEventLoop } from './backends/files.js';
 import type { DBHost } from './db-host.js';
@@ -19,23 +19,23 @@ export interface HostInfo {
   backend: string;
   /** `here`: this host; `alive`: its session lasts; `gone`: it has none. */
   state: 'here' | 'alive' | 'gone';
-  /** When it first joined; unknown for hosts of older versions, as the next. */
+  /** When it first joined; unknown for hosts of older versions, like the next. */
   since?: Instant;
-  /** The begin of its last session, or its clean end. */
+  /** The start of its last session, or its clean end. */
   seen?: Instant;
-  /** Leases that are this host's only (`leaseBackend: 'bolt'`). */
+  /** Number of leases of this host only (`leaseBackend: 'bolt'`). */
   leases: number;
 }
 
 export interface HostRemoval {
   id: string;
-  /** Leases that went with it, as `<id>@<host>`. What only they held goes with the next collection. */
+  /** Leases removed with it, as `<id>@<host>`. The next collection removes what only they kept. */
   leases: { namespace: string; id: string }[];
 }
 
-/** Leases looked at before others get the thread. */
+/** Leases examined before yielding. */
 const LEASES_A_TURN = 1024;
-/** Leases deleted by one transaction. */
+/** Limit on the leases deleted by one transaction. */
 const LEASES_MAX = 16;
 
 export class ClusterHosts {
@@ -66,8 +66,9 @@ export class ClusterHosts {
   }
 
   /**
-   * Drops a host that never comes back: its own leases, the flags of its directories, what its commits and unfinished
-   * transactions left, its registration. NotFound. FailedPrecondition: this host, or one whose session lasts.
+   * Removes a host that will not return: its own leases, the flags of its directories, what its commits and
+   * unfinished transactions left, its registration. NotFound. FailedPrecondition: this host, or one whose
+   * session lasts.
    */
   async remove(id: string, signal?: AbortSignal): Promise<HostRemoval> {
     await this.#tree.confirm();
@@ -81,7 +82,7 @@ export class ClusterHosts {
     }
     if (host.alive) throw isAlive(id);
     const removed: Key[] = [];
-    // Those that are made meanwhile are found by the next look; the host must have come back to make one.
+    // Leases created in the meantime are found by the next pass; the host must have returned to create one.
     for (;;) {
       const leases = (await this.#leasesByHost(hosts)).get(id) ?? [];
       if (leases.length === 0) break;
@@ -109,7 +110,7 @@ export class ClusterHosts {
     return alive ? 'alive' : 'gone';
   }
 
-  /** Keys of the leases that belong to one host each. */
+  /** Keys of the leases that belong to a single host. */
   async #leasesByHost(hosts: ReadonlyMap<string, unknown>): Promise<Map<string, Key[]>> {
     const { engine } = this.#host;
     const found = new Map<string, Key[]>();
@@ -129,7 +130,7 @@ export class ClusterHosts {
 
   // ---------------------------------------------------------------------------------------------- in reports
 
-  /** The answer with the hosts of the leases in it. */
+  /** The result with the hosts of its leases. */
   async inWhy(asked: Promise<Why>): Promise<Why> {
     const answer = await asked;
     const steps = answer.paths.flat().filter(({ kind, key: id }) => kind === 'lease' && id.includes('@'));
@@ -154,7 +155,7 @@ export class ClusterHosts {
     return report;
   }
 
-  /** By the id of a lease, the host whose own it is. */
+  /** Maps the id of a lease to the host that owns it. */
   async #owners(): Promise<(lease: string) => LeaseOwner | undefined> {
     const hosts = await this.#tree.hosts();
     return (lease) => {
@@ -167,7 +168,7 @@ export class ClusterHosts {
   }
 }
 
-/** The known host in `<id>@<host>`; a host's name may hold an `@` itself, and the shortest one that is known counts. */
+/** The known host in `<id>@<host>`; a host's name may contain an `@`, and the shortest known one counts. */
 function ownerOf(lease: string, hosts: ReadonlyMap<string, unknown>): string | undefined {
   for (let at = lease.lastIndexOf('@'); at > 0; at = lease.lastIndexOf('@', at - 1)) {
     const host = lease.slice(at + 1);

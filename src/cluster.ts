@@ -1,6 +1,7 @@
 /**
- * What a DB does beside its stores when it shares its tree over etcd: chooses the one host that collects, sweeps this
- * host's backends after what other hosts removed, and tells callbacks of deletions elsewhere. Called by db.ts and open.ts.
+ * What a DB does in addition to its stores when it shares its tree over etcd: elects the host that collects,
+ * sweeps this host's backends after removals by other hosts, and runs callbacks for deletions elsewhere.
+ * Called by db.ts and open.ts.
  */
 import { ClusterHosts } from './cluster-hosts.js';
 import type { DBHost } from './db-host.js';
@@ -14,9 +15,9 @@ import { orphanLimits } from './gc/sweep/orphan-guard.js';
 import { messageOf } from './gc/sweep/sweep.js';
 import { Guards, type Release } from './stores/guards.js';
 
-/** Held by the host that collects. */
+/** Lock of the host that collects. */
 const COLLECTOR = 'scheduler.v1';
-/** Removals of other hosts are swept together when no more came for so long. */
+/** Removals of other hosts are swept together once none has arrived for this long. */
 const SWEEP_AFTER_MS = 250;
 const SWEEP_RETRY_MS = 5_000;
 const REFUSED_AGAIN_MS = 3600_000;
@@ -37,7 +38,7 @@ export class Cluster {
 
   readonly #mayCollect: () => boolean;
 
-  /** `mayCollect`: whether this host collects the tree; others sweep what they removed themselves. */
+  /** @param mayCollect whether this host collects the tree; others sweep only their own backends */
   constructor(
     tree: SharedTree,
     host: DBHost,
@@ -58,7 +59,7 @@ export class Cluster {
         try {
           this.#removedElsewhere(keys, by);
         } catch (error) {
-          // What cannot be told item by item is found by looking at everything.
+          // Without a list of the removed items the sweep has to cover everything.
           host.log('warn', 'removals of another host are looked for in the backends', {
             error: messageOf(error),
           });
@@ -73,15 +74,15 @@ export class Cluster {
         if (!this.#collecting) host.dirty.resetDeletions();
       },
     });
-    // After an unclean stop this host does not know what others removed: it looks at everything once.
+    // After an unclean stop this host does not know what others have removed: it scans everything once.
     host.dirty.requireFullScanAfterUncleanStart(host.backends.keys());
     if (host.dirty.contentDirty || host.dirty.dirtySnapshotters.size > 0) this.#sweepLater(SWEEP_AFTER_MS);
   }
 
   /**
-   * Runs a collection if this host may collect and no other one does; otherwise sweeps this host's own backends, and
-   * answers zero stats. Rejects with FailedPrecondition when the right to collect was lost meanwhile (this host was
-   * paused for too long).
+   * Runs a collection if this host may collect and no other one does; otherwise sweeps this host's own
+   * backends, and returns zero stats. Rejects with FailedPrecondition when the lock was lost during the run
+   * (this host was paused for too long).
    */
   collect(run: () => Promise<GCStats>): Promise<GCStats> {
     const sweepOnly = async (): Promise<GCStats> => {
@@ -91,7 +92,7 @@ export class Cluster {
     return this.#mayCollect() ? this.#elected(run, sweepOnly) : sweepOnly();
   }
 
-  /** The same for what must not end in silence. */
+  /** The same for operations that must not be skipped silently. */
   collectOrFail<T>(run: () => Promise<T>): Promise<T> {
     if (!this.#mayCollect()) {
       throw failedPrecondition('this host does not collect the shared tree', { remedy: 'set enableEtcdGC' });
@@ -126,8 +127,9 @@ export class Cluster {
   // ------------------------------------------------------------------------------------------ own backends
 
   /**
-   * Called before the records go, so they can still be read. What no host of this tree has removed (a key deleted by
-   * hand, a tree set back) accounts for nothing: the backends are surveyed, and the guard judges.
+   * Called before the records are removed, so they can still be read. A removal by no host of this tree (a
+   * key deleted by hand, a tree set back) accounts for nothing: the backends are surveyed, and the guard
+   * decides.
    */
   #removedElsewhere(keys: readonly Key[], by: Remover): void {
     const items = keys.flatMap((key) => this.#itemsOf(key));
@@ -176,7 +178,7 @@ export class Cluster {
     this.#timer.unref();
   }
 
-  /** Removes from this host's backends what no record names any more. */
+  /** Removes orphans from this host's backends. */
   async sweepOwnBackends(): Promise<void> {
     await this.#tree.confirm();
     const { dirty } = this.#host;
@@ -185,7 +187,7 @@ export class Cluster {
       await sweeper.survey(false);
     } catch (error) {
       if (!isFailedPrecondition(error) || this.#closed) throw error;
-      // The guard has logged it. Another survey may see a tree that is whole again.
+      // The guard has logged it. Another survey may see a complete tree again.
       this.#sweepLater(REFUSED_AGAIN_MS);
       return;
     }
@@ -204,8 +206,9 @@ export class Cluster {
 }
 
 /**
- * Guards of hosts that share directories: beside the guard within the process, a lock over etcd. Who removes holds it
- * alone and looks at a current mirror; who makes an object shares it until its record is visible to all.
+ * Guards of hosts that share directories: in addition to the guard within the process, a lock over etcd. A
+ * removal holds it exclusively and reads a current mirror; a writer shares it until its record is visible to
+ * all.
  */
 export class SharedGuards extends Guards {
   readonly #locks: Locks;
@@ -225,7 +228,7 @@ export class SharedGuards extends Guards {
         await this.#tree.confirm();
         return both(release, unlock);
       } catch (error) {
-        // Nobody may be made to believe that he holds it; who waits has a patience of his own.
+        // No caller may believe that it holds the guard; waiters have their own time limits.
         if (this.#tree.isClosed) return new Promise<Release>(() => undefined);
         if (!(error instanceof EbbtideError) || error.kind !== 'Unavailable') {
           release();

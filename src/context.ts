@@ -1,6 +1,6 @@
 /**
- * The call context: first argument of every operation. A plain frozen-in-use object; the `with…` helpers
- * return a new one and never change the old.
+ * The call context: first argument of every operation. A plain object, never changed while in use; the
+ * `with…` helpers return a new one.
  */
 import type { Transaction } from './engine/contract.js';
 import { failedPrecondition } from './errors.js';
@@ -8,16 +8,16 @@ import { validateIdentifier } from './model/identifiers.js';
 import type { Instant } from './model/time.js';
 
 export interface CallContext {
-  /** Namespace the operation works in; required by everything but the namespace store and collections. */
+  /** Namespace the operation works in; required by all operations except the namespace store and collections. */
   readonly namespace?: string | undefined;
-  /** Id of the lease that what the operation makes is added to. */
+  /** Id of the lease that the operation adds its objects to. */
   readonly lease?: string | undefined;
   /** Transaction the operation joins instead of running one of its own. */
   readonly tx?: Transaction | undefined;
   readonly signal?: AbortSignal | undefined;
-  /** Resolves when it is the caller's turn again; for what takes long, instead of one turn of the event loop. */
-  readonly turn?: (() => Promise<void>) | undefined;
-  /** Time an image's timestamps are taken from instead of the clock (reproducible builds). */
+  /** Lets other calls run; resolves when the caller may go on. For long work; default: one turn of the event loop. */
+  readonly yieldTurn?: (() => Promise<void>) | undefined;
+  /** Timestamp for images instead of the current time (reproducible builds). */
   readonly sourceDateEpoch?: Instant | undefined;
 }
 

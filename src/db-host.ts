@@ -1,6 +1,6 @@
 /**
- * What the stores and the collector see of a DB: transactions with callbacks and nesting checks, dirty flags,
- * events, guards. Built by open.ts; never handed to users.
+ * The view that the stores and the collector have of a DB: transactions with callbacks and nesting checks,
+ * dirty flags, events, guards. Created by open.ts; never passed to users.
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
 import type { ContentBackend, DiskJobs, SnapshotterBackend } from './backends/contract.js';
@@ -15,7 +15,7 @@ import { OrphanGuard } from './gc/sweep/orphan-guard.js';
 import { ContentStore } from './stores/content/content.js';
 import { type Event, publishAll } from './stores/events.js';
 import { Guards } from './stores/guards.js';
-import type { ContentPolicy, EventsPublisher, UnnamedContent, UnnamedSnapshot } from './stores/host.js';
+import type { ContentPolicy, EventsPublisher, RemovedContent, RemovedSnapshot } from './stores/host.js';
 import { Snapshotter } from './stores/snapshots.js';
 import { traced } from './tracing.js';
 
@@ -48,7 +48,7 @@ interface ActiveBody {
   readonly outer: ActiveBody | undefined;
 }
 
-/** One for all DBs: Node keeps every such storage, and pays for it with each promise, to the end of the process. */
+/** Shared by all DBs: Node keeps every such storage, at a cost for each promise, until the process ends. */
 const bodies = new AsyncLocalStorage<ActiveBody>();
 
 function innermostOpen(): ActiveBody | undefined {
@@ -157,20 +157,20 @@ export class DBHost implements CollectHost {
 
   countDeletion(tx: Transaction): void {
     this.dirty.countDeletion(tx);
-    // Other hosts' callbacks and schedulers are told through the commit.
+    // The commit notifies callbacks and schedulers of other hosts.
     tx.countDeletion?.();
   }
 
-  /** Runs the mutation callbacks for what another host has done. */
+  /** Runs the mutation callbacks for changes by another host. */
   changedElsewhere(): void {
     if (!this.#closed) this.#runCallbacks();
   }
 
-  markContentDirty(tx: Transaction, removed?: UnnamedContent): void {
+  markContentDirty(tx: Transaction, removed?: RemovedContent): void {
     this.dirty.markContentDirty(tx, removed);
   }
 
-  markSnapshotterDirty(tx: Transaction, snapshotter: string, removed?: UnnamedSnapshot): void {
+  markSnapshotterDirty(tx: Transaction, snapshotter: string, removed?: RemovedSnapshot): void {
     this.dirty.markSnapshotterDirty(tx, snapshotter, removed);
   }
 
@@ -198,8 +198,8 @@ export class DBHost implements CollectHost {
   }
 
   /**
-   * Backends keep what loses its record until the returned function is called; the callbacks then hear of a deletion, so
-   * that a collection makes up for it. REQUIRES: no collection is under way.
+   * Backends keep what loses its record until the returned function is called; the callbacks are then
+   * notified of a deletion, so that a collection catches up. REQUIRES: no collection is under way.
    */
   holdSweeps(): () => void {
     this.#sweepHolds++;

@@ -1,4 +1,4 @@
-/** The options of a DB: which there are and what they may be. Called by open.ts before anything is opened. */
+/** The options of a DB and their validation. Called by open.ts before anything is opened. */
 import { resolve } from 'node:path';
 import type { ContentBackend, SnapshotterBackend } from './backends/contract.js';
 import type { Log } from './db-host.js';
@@ -12,7 +12,7 @@ import type { ContentPolicy, EventsPublisher } from './stores/host.js';
 export const snapshotterNames = ['native', 'overlayfs'] as const;
 export type SnapshotterName = (typeof snapshotterNames)[number];
 
-/** Options a DB is made with. */
+/** Options of a DB. */
 export interface DBOptions {
   policy?: ContentPolicy;
   durability?: Durability;
@@ -20,11 +20,11 @@ export interface DBOptions {
   log?: Log;
   /** Whether this host collects a tree shared over etcd; an embedded store is collected either way. */
   enableEtcdGC?: boolean;
-  /** Whose leases are: `''`, `bolt` (this host's own) or `etcd` (all hosts'). Unset: the process-wide default. */
+  /** Owner of leases: `''`, `bolt` (this host) or `etcd` (all hosts). Unset: the process-wide default. */
   leaseBackend?: LeaseBackendName;
   /**
-   * Milliseconds for which what expired only because the wall clock was set forward, by more than a minute, is kept.
-   * Default ten minutes; 0: not at all.
+   * How long, in milliseconds, objects are kept that expired only because the wall clock was set forward by
+   * more than a minute. Default ten minutes; 0: not at all.
    */
   expiryGraceMs?: number;
 }
@@ -38,7 +38,7 @@ export function mergedOptions(opts: readonly DBOpt[]): DBOptions {
   return Object.assign({}, ...opts);
 }
 
-/** Content is isolated between namespaces: its bytes must be written to be had. */
+/** Isolates content between namespaces: a namespace has to write the bytes it wants. */
 export const withPolicyIsolated: DBOpt = { policy: 'isolated' };
 export const withEventsPublisher = (publisher: EventsPublisher): DBOpt => ({ publisher });
 export const withEtcdGC = (enable: boolean): DBOpt => ({ enableEtcdGC: enable });
@@ -46,25 +46,31 @@ export const withLeaseBackend = (name: LeaseBackendName): DBOpt => ({ leaseBacke
 
 export interface OpenOptions extends DBOptions {
   /**
-   * Reads an existing store as it is now, without a byte written: on a file system that is mounted read-only, as a user who may
-   * only read, or beside the process that has it open. What that process had acknowledged is seen; what it does later
-   * is not, but for blobs and directories of snapshots, which may go. Every change is FailedPrecondition. Default false.
+   * Reads an existing store in its current state, without a byte written: on a read-only file system, as a
+   * user without write access, or beside the process that has it open. Everything that process has
+   * acknowledged is visible; its later changes are not, except that blobs and directories of snapshots may
+   * disappear. Every change is FailedPrecondition. Default false.
    */
   readOnly?: boolean;
-  /** false: NotFound where there is no store; nothing is made, in the root or in the cluster. Default true. */
+  /**
+   * false: NotFound if there is no store; nothing is created, in the root or in the cluster. Default true.
+   */
   create?: boolean;
   /**
-   * Directory the store lives in; made (0711) when missing. A relative path is one of the moment of the call. When
-   * another directory takes its place, writes, walks and mounts are Unavailable until it is back.
+   * Directory of the store; created (0711) if missing. A relative path is resolved at the call. When another
+   * directory takes its place, writes, walks and mounts are Unavailable until it is back.
    */
   root: string;
   /** `memory` keeps the records in memory only (tests, experiments); blobs and snapshots are on disk all the same. */
   engine?: 'lmdb' | 'memory';
-  /** Keeps the records in an etcd cluster, shared with other hosts; `engine` is then where this host's mirror is. */
+  /**
+   * Keeps the records in an etcd cluster, shared with other hosts; `engine` is then the engine of this host's
+   * mirror.
+   */
   etcd?: EtcdConfig;
   /** Built-in snapshotters to open; default both. */
   snapshotters?: readonly SnapshotterName[];
-  /** How the graph core is to come; default: as an addon, or as WebAssembly where that does not load. */
+  /** Carrier of the graph core; default: the addon, or WebAssembly if that does not load. */
   core?: 'native' | 'wasm';
 }
 
@@ -138,7 +144,10 @@ function checkReadOnly({ etcd, engine, create }: OpenOptions): void {
   );
 }
 
-/** What distinguishes a host of given parts from others on its machine: content may be shared, snapshotters have one owner. */
+/**
+ * Distinguishes a host with given parts from others on its machine: content may be shared, snapshotters have
+ * one owner.
+ */
 export function directoryOf(
   content: ContentBackend,
   backends: ReadonlyMap<string, SnapshotterBackend>,

@@ -1,9 +1,9 @@
 /**
- * The DB: one engine, one content backend, any number of snapshotters; hands out the typed stores, runs
- * collections. Made by open.ts.
+ * The DB: one engine, one content backend, any number of snapshotters; provides the typed stores, runs
+ * collections. Created by open.ts.
  *
- * Durability: an operation that resolved is on disk, unless `durability: 'visible'` was asked for.
- * Threading: one process owns a directory; calls may overlap freely.
+ * Durability: a resolved operation is on disk, unless `durability: 'visible'` was chosen. Threading: one
+ * process owns a directory; calls may overlap freely.
  */
 import { type BackupOptions, type BackupReport, backUp } from './backup/backup.js';
 import { type CheckOptions, checkStore } from './check/check.js';
@@ -89,7 +89,7 @@ export class DB implements AsyncDisposable {
     this.namespaces = new NamespaceStore(host);
   }
 
-  /** @internal What stores are built on. */
+  /** @internal The host of the stores. */
   get host(): StoreHost {
     return this.#host;
   }
@@ -100,7 +100,7 @@ export class DB implements AsyncDisposable {
   get isReadOnly(): boolean {
     return this.engine.isReadOnly;
   }
-  /** The option, or else the process-wide default as it is now. */
+  /** The option, or else the current process-wide default. */
   get leaseBackend(): string {
     return this.#switches.leaseBackend ?? LeaseBackend;
   }
@@ -123,7 +123,7 @@ export class DB implements AsyncDisposable {
     return new Map(this.#host.snapshotterStores);
   }
 
-  /** Brings the schema up to date; run by `openDB` and `newDB`, safe to run again. */
+  /** Brings the schema up to date; called by `openDB` and `newDB`, idempotent. */
   init(_ctx?: CallContext): Promise<void> {
     return initSchema(this.engine);
   }
@@ -141,10 +141,12 @@ export class DB implements AsyncDisposable {
   }
 
   /**
-   * One collection; a call during another waits and then runs its own. Rejects with the first error of marking
-   * or removing records; backend trouble is logged, counted in the stats and tried again by the next run.
+   * Runs one collection; a call during another waits and then runs its own. Rejects with the first error of
+   * marking or removing records; errors of backends are logged, counted in the stats and retried by the next
+   * run.
    *
-   * Over etcd one host collects at a time: stats of nothing when this one may not (`enableEtcdGC`) or another does.
+   * Over etcd one host collects at a time: returns empty stats when this one may not (`enableEtcdGC`) or
+   * another does.
    */
   async garbageCollect(ctx: CallContext = {}, options: RunOptions = {}): Promise<GCStats> {
     if (!options.dryRun) this.#checkWritable();
@@ -160,15 +162,15 @@ export class DB implements AsyncDisposable {
     return this.#cluster === undefined ? {} : { sliceBudgetMs: CLUSTER_SLICE_MS };
   }
 
-  /** What a collection would remove now; plain JSON, to be looked at, kept in a file and applied later. */
+  /** What a collection would remove now, as plain JSON that can be inspected, stored and applied later. */
   planCollection(ctx: CallContext = {}, options: RunOptions = {}): Promise<CollectionPlan> {
     return this.#betweenRuns(() =>
       planCollection(this.#host, { ...options, ...(ctx.signal && { signal: ctx.signal }) }),
     );
   }
   /**
-   * Removes those objects of a plan that are garbage still, and nothing else; the answer names the rest.
-   * InvalidArgument: not a plan. FailedPrecondition: a plan of another store or a later revision.
+   * Removes only those objects of a plan that are still garbage; the result lists the rest. InvalidArgument:
+   * not a plan. FailedPrecondition: a plan of another store or a later revision.
    */
   async applyPlan(
     plan: CollectionPlan,
@@ -185,7 +187,7 @@ export class DB implements AsyncDisposable {
     return this.#betweenRuns(async () => this.#cluster?.collectOrFail(run) ?? run());
   }
 
-  /** The object that is meant by what `why` takes. NotFound; InvalidArgument when several match. */
+  /** Resolves an argument of `why` to an object. NotFound; InvalidArgument when several match. */
   async find(ctx: CallContext, object: string | ObjectName): Promise<ObjectDescription> {
     const name = typeof object === 'string' ? { name: object } : object;
     const ns = requireNamespace(ctx);
@@ -194,8 +196,9 @@ export class DB implements AsyncDisposable {
     );
   }
   /**
-   * Why an object of the context's namespace is kept, or since when it is garbage. By name, id, ref or snapshot key, or
-   * by digest or the beginning of one (4 hex digits at least). NotFound; InvalidArgument when several match.
+   * Why an object of the context's namespace is kept, or since when it is garbage. By name, id, ref or
+   * snapshot key, or by digest or its beginning (at least 4 hex digits). NotFound; InvalidArgument when
+   * several match.
    */
   why(ctx: CallContext, object: string | ObjectName, options: WhyOptions = {}): Promise<Why> {
     const name = typeof object === 'string' ? { name: object } : object;
@@ -203,8 +206,8 @@ export class DB implements AsyncDisposable {
     return this.hosts?.inWhy(answer) ?? answer;
   }
   /**
-   * Bytes by root of each kind, by namespace or by snapshotter, of the context's namespace or, without one, of all. NotFound:
-   * a name of `without` that no row has.
+   * Bytes by root of each kind, by namespace or by snapshotter, of the context's namespace or, without one,
+   * of all. NotFound: a name in `without` that has no row.
    */
   du(ctx: CallContext = {}, options: UsageOptions = {}): Promise<UsageReport> {
     const report = diskUsageBy(this.#host, (run) => this.#betweenRuns(run), ctx, options);
@@ -214,7 +217,7 @@ export class DB implements AsyncDisposable {
   get hosts(): ClusterHosts | undefined {
     return this.#cluster?.hosts;
   }
-  /** What is known of backend items that no record names: see `CollectOptions.orphanGuard`. */
+  /** The known orphans of the backends: see `CollectOptions.orphanGuard`. */
   get orphans(): OrphanState {
     return this.#host.orphans.state;
   }
@@ -223,8 +226,8 @@ export class DB implements AsyncDisposable {
     return this.#host.expiryClock;
   }
   /**
-   * Compares the store with what is on disk, beside whatever else goes on; with `repair` moves away what stands in a
-   * blob's place and is not the blob. Findings are not errors: see the report.
+   * Compares the store with the disk, while it is in use; with `repair` moves files away that have a blob's
+   * name but not its content. Findings are not errors: see the report.
    */
   async check(ctx: CallContext = {}, options: CheckOptions = {}): Promise<CheckReport> {
     const { engine } = this;
@@ -237,10 +240,10 @@ export class DB implements AsyncDisposable {
     return this.#host.read({}, () => checkStore(this.#host, parts, ctx.signal, options));
   }
   /**
-   * Copies the whole store, as it is at one moment, into a directory that is not there yet, beside whatever else goes on; what
-   * was acknowledged before the call is in it. Collections remove no bytes meanwhile. `restoreBackup` makes a store of it.
-   * AlreadyExists: something is at the directory. InvalidArgument: it is in the root. Unavailable: no room; nothing is left then.
-   * What the store itself lacks is no error: see `problems` of the report.
+   * Copies the whole store, as of one moment, into a new directory, while it is in use; what was acknowledged
+   * before the call is in it. Collections remove no bytes during the backup. `restoreBackup` restores it.
+   * AlreadyExists: the directory is not empty. InvalidArgument: it is inside the root. Unavailable: no space;
+   * nothing is left then. What is missing in the store itself is not an error: see `problems` of the report.
    */
   async backup(directory: string, options: BackupOptions = {}): Promise<BackupReport> {
     this.#host.checkCall(options.signal === undefined ? {} : { signal: options.signal });
@@ -248,7 +251,7 @@ export class DB implements AsyncDisposable {
     const signal =
       options.signal === undefined ? abort.signal : AbortSignal.any([options.signal, abort.signal]);
     const run = async (): Promise<BackupReport> => {
-      // Between collections: a sweep that has begun has looked at records that may be of the backup's moment.
+      // Between collections: a sweep that has begun may have checked records of the backup's moment.
       const release = await this.#betweenRuns(async () => this.#host.holdSweeps());
       try {
         return await backUp(this.#host, directory, { ...options, signal });
@@ -270,7 +273,7 @@ export class DB implements AsyncDisposable {
     return nextExpiry(this.engine, after);
   }
 
-  /** Runs one thing that marks after the other. */
+  /** Serializes operations that mark. */
   #betweenRuns<T>(run: () => Promise<T>): Promise<T> {
     const turn = this.#collection.then(() => this.#host.read({}, run));
     this.#collection = turn.catch(() => undefined);
@@ -297,7 +300,7 @@ export class DB implements AsyncDisposable {
   put(key: string, value: string, options: PutOptions = {}): Promise<void> {
     return this.#raw.put(key, value, options);
   }
-  /** Removes raw keys; answers how many. */
+  /** Removes raw keys; returns their number. */
   del(key: string, options: { prefix?: boolean } = {}): Promise<number> {
     return this.#raw.del(key, options);
   }
@@ -308,7 +311,10 @@ export class DB implements AsyncDisposable {
   transactor(): Transactor {
     return this.#raw;
   }
-  /** Exclusive lock, over etcd if the tree is there, else in this process; resolves to the unlock function. */
+  /**
+   * Exclusive lock, over etcd if the tree is there, else within this process; resolves to the unlock
+   * function.
+   */
   lock(prefix: string, ctx: CallContext = {}): Promise<Unlock> {
     return this.#raw.lock(prefix, ctx.signal);
   }
@@ -319,7 +325,7 @@ export class DB implements AsyncDisposable {
     return this.#raw.tryLock(prefix);
   }
 
-  /** Waits for a running collection, ends backups, then closes everything; later calls fail. Again: no error. */
+  /** Waits for a running collection, aborts backups, then closes everything; later calls fail. Idempotent. */
   close(): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;

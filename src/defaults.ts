@@ -1,25 +1,26 @@
 /**
- * Process-wide defaults of two switches that matter to stores shared by several hosts. A DB's own options win; a
- * default is read when it is needed, not when the DB is made. Called by db.ts, open.ts, factories.ts and embedders.
+ * Process-wide defaults of two options for stores shared by several hosts. A DB's own options override them;
+ * a default is read when it is needed, not when the DB is created. Called by db.ts, open.ts, factories.ts and
+ * embedders.
  */
 import { failedPrecondition, invalidArgument } from './errors.js';
 
 /**
- * Whose leases are: `''` as the other records; `etcd` all hosts'; `bolt` this host's own. In a tree shared over etcd the
- * latter are published there under `<id>@<host>`, so that the collections of other hosts honour them.
+ * Owner of leases: `''` like the other records; `etcd` all hosts; `bolt` this host. In a tree shared over
+ * etcd the latter are stored under `<id>@<host>`, so that the collections of other hosts honour them.
  */
 export type LeaseBackendName = '' | 'bolt' | 'etcd';
 
 /** Whether this host collects a tree that it shares over etcd. An embedded store is collected either way. */
 export let EnableEtcdGC = false;
-/** Where leases live unless a DB is told otherwise. */
+/** The lease backend of DBs that set none. */
 export let LeaseBackend: string = '';
 
 export function setEnableEtcdGC(enable: boolean): void {
   EnableEtcdGC = enable;
 }
 
-/** Any text is taken; what is wrong with it shows when a lease manager is made. */
+/** Accepts any string; an invalid one is reported when a lease manager is created. */
 export function setLeaseBackend(name: string): void {
   LeaseBackend = name;
 }

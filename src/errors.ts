@@ -1,6 +1,6 @@
 /**
- * Error kinds: every failure that leaves this package carries one. The kinds map one to one to gRPC codes.
- * Called by every room. A wrapped error keeps the kind of its cause.
+ * Error kinds: every error of this package has one. The kinds map one to one to gRPC codes. Called by every
+ * room. A wrapped error keeps the kind of its cause.
  */
 
 import { shown } from './held-paths.js';
@@ -23,7 +23,7 @@ export type ErrorKind = (typeof errorKinds)[number];
 export interface ErrorDetails {
   /** The object the error is about: an image name, a digest, a snapshot key, a path. */
   object?: string | undefined;
-  /** What the caller can do about it: one sentence. */
+  /** The remedy for the caller: one sentence. */
   remedy?: string | undefined;
   cause?: unknown;
 }
@@ -64,8 +64,9 @@ export class EbbtideError extends Error {
 }
 
 /**
- * What became of a change is not known, and cannot be found out now: Unavailable with the code `EBBTIDE_OUTCOME_UNKNOWN`. The
- * caller leaves alone what it made for the change in a backend: the record may be there. The next walk of the backend finds orphans.
+ * The outcome of a change is unknown, and cannot be determined now: Unavailable with the code `EBBTIDE_OUTCOME_UNKNOWN`. Backend
+ * objects that were created for it must stay, because the record may exist; if not, the next survey of the backend finds the
+ * orphans.
  */
 export class OutcomeUnknown extends EbbtideError {
   override readonly code = codeOf('OutcomeUnknown');
@@ -102,7 +103,7 @@ export const unknownError = maker('Unknown');
 export const canceled = maker('Canceled');
 export const deadlineExceeded = maker('DeadlineExceeded');
 
-/** Of everything that would change a store which is only read. */
+/** For every change of a read-only store. */
 export const openedReadOnly = (): EbbtideError =>
   failedPrecondition('the store was opened read-only', { remedy: 'open it for writing' });
 
@@ -121,13 +122,13 @@ export const isNotFound = (error: unknown): boolean => isKind(error, 'NotFound')
 export const isAlreadyExists = (error: unknown): boolean => isKind(error, 'AlreadyExists');
 export const isFailedPrecondition = (error: unknown): boolean => isKind(error, 'FailedPrecondition');
 
-/** A new message in front of a failure; the kind stays the cause's. */
+/** Prefixes an error with a message; the kind stays the cause's. */
 export function wrap(message: string, cause: unknown, details: ErrorDetails = {}): EbbtideError {
   const text = cause instanceof Error ? cause.message : String(cause);
   return new EbbtideError(kindOf(cause), `${message}: ${text}`, { ...details, cause });
 }
 
-/** Throws when the signal has ended: `DeadlineExceeded` for a timeout, else `Canceled`. */
+/** Throws when the signal is aborted: `DeadlineExceeded` for a timeout, else `Canceled`. */
 export function throwIfAborted(signal: AbortSignal | undefined): void {
   if (signal?.aborted) throw abortError(signal);
 }

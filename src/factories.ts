@@ -1,6 +1,6 @@
 /**
- * Makers of stores on a DB, under the names containerd's users know; a DB hands out the same stores as its
- * properties. Called by embedders only. What they answer is open as long as the DB is.
+ * Creates stores on a DB, under the names that containerd's users know; a DB has the same stores as
+ * properties. Called by embedders only. The stores can be used as long as the DB is open.
  */
 
 import type { DB } from './db.js';
@@ -32,8 +32,8 @@ export function newNamespaceStore(db: DB, tx?: Transaction): NamespaceStore {
 }
 
 /**
- * The lease manager on the backend that the DB's option names, or else the default at the time of the call.
- * InvalidArgument: no such backend. FailedPrecondition: etcd, of which an embedded store has none.
+ * The lease manager on the backend that the DB's option names, or else the current default. InvalidArgument:
+ * no such backend. FailedPrecondition: etcd, for an embedded store.
  */
 export function newLeaseManager(db: DB): LeaseManager {
   const { engine, leaseBackend } = db;
@@ -42,7 +42,7 @@ export function newLeaseManager(db: DB): LeaseManager {
   return engine.shared !== undefined ? new LeaseManager(db.host, '') : db.leases;
 }
 
-/** The manager of this host's own leases, whatever the options say: all there are in an embedded store. */
+/** The manager of this host's own leases, whatever the options; in an embedded store that is all leases. */
 export const newBoltLeaseManager = (db: DB): LeaseManager =>
   db.engine.shared !== undefined ? new LeaseManager(db.host, db.engine.shared.hostId) : db.leases;
 

@@ -1,7 +1,7 @@
 /**
- * Paths through descriptors, and what people call them. A directory that is held open is reached at
- * `/proc/self/fd/<number>`, whatever its name leads to by now; messages show its name. Called by system/held-directory.ts and
- * by errors.ts.
+ * Paths through descriptors, and their names for messages. An open directory is reached at
+ * `/proc/self/fd/<number>`, whatever its name leads to by now; messages show its name. Called by
+ * system/held-directory.ts and by errors.ts.
  */
 
 const PREFIX = '/proc/self/fd/';

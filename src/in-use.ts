@@ -2,7 +2,7 @@
 import { EbbtideError } from './errors.js';
 
 export class StoreInUse extends EbbtideError {
-  /** As `lockHolder` says it. */
+  /** From `lockHolder`. */
   readonly holder: string;
 
   constructor(dir: string, holder: string) {

@@ -1,8 +1,8 @@
 // biome-ignore-all format: the whole of it on one page
 /**
- * What an embedder needs: open a store, work with it, collect it, report on it. Re-exports only; what is not named here is
- * free to change. Authors of engines, snapshotters and collectors find the rest in `ebbtide/backend` (backend.ts), the tests of
- * an engine in `ebbtide/testing` (engine/suite.ts).
+ * What an embedder needs: open a store, work with it, collect it, report on it. Re-exports only; names that are not here may
+ * change at any time. Authors of engines, snapshotters and collectors find the rest in `ebbtide/backend` (backend.ts), the contract
+ * tests of an engine in `ebbtide/testing` (engine/suite.ts).
  */
 
 // ---- The database

@@ -1,4 +1,7 @@
-/** The error of opening a store that is not there and is not to be made. Thrown by the engines and open.ts. */
+/**
+ * The error of opening a store that does not exist and must not be created. Thrown by the engines and
+ * open.ts.
+ */
 import { EbbtideError } from './errors.js';
 
 export type NoStorePlace = 'directory' | 'directory without metadata' | 'tree';
@@ -15,7 +18,7 @@ const sentences: Readonly<Record<NoStorePlace, (name: string) => [message: strin
 export class NoStore extends EbbtideError {
   readonly place: NoStorePlace;
 
-  /** @param name the directory, or the prefix of the tree, as the user named it */
+  /** @param name the directory, or the prefix of the tree, as the user gave it */
   constructor(place: NoStorePlace, name: string) {
     const [message, remedy] = sentences[place](name);
     super('NotFound', message, { object: name, remedy });

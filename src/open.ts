@@ -1,6 +1,6 @@
 /**
- * Opens DBs: `openDB` with everything in one directory, `newDB` from given parts. Called by the command line, the daemon
- * and embedders.
+ * Opens DBs: `openDB` with everything in one directory, `newDB` from given parts. Called by the command line,
+ * the daemon and embedders.
  */
 import { existsSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
@@ -44,9 +44,9 @@ const logToStderr: Log = (level, message, details) => {
 };
 
 /**
- * A DB from given parts: an engine, a content backend, snapshotters by name. The DB closes them all. With an etcd
- * config the records live in etcd, and `embedded`, when given, must be the engine that was opened on it; without
- * one, a mirror in memory is made. InvalidArgument when there is neither.
+ * A DB from given parts: an engine, a content backend, snapshotters by name. The DB closes them all. With an
+ * etcd config the records are in etcd, and `embedded`, if given, must be the engine that was opened on it;
+ * without one, a mirror in memory is created. InvalidArgument when there is neither.
  */
 export async function newDB(
   etcd: EtcdConfig | undefined,
@@ -105,7 +105,7 @@ async function assemble(
     shared.leaseScope = shared.hostId;
   }
   await host.orphans.lookAtOpen();
-  // Nothing is awaited from here until the DB listens: removals of other hosts would be missed.
+  // No await from here until the DB listens: removals of other hosts would be missed.
   host.dirty.load();
   host.expiryClock.load(engine);
   const db = new DB(host, pool, options);
@@ -116,8 +116,9 @@ async function assemble(
 export { layout };
 
 /**
- * Opens (or makes) the store in `options.root` with the content directory and the built-in snapshotters.
- * Unavailable when another process has it open, unless it is only to be read; see the engine for the errors of damaged or foreign files.
+ * Opens (or creates) the store in `options.root` with the content directory and the built-in snapshotters.
+ * Unavailable when another process has it open, unless it is opened read-only; see the engine for the errors
+ * of damaged or foreign files.
  */
 export async function openDB(options: OpenOptions): Promise<DB> {
   validateOptions(options);
@@ -139,7 +140,7 @@ export async function openDB(options: OpenOptions): Promise<DB> {
     cleanup.push(() => engine.close());
     const pool = createDiskPool();
     cleanup.push(() => pool.close());
-    // Side by side, since each waits for the disk; after the engine, whose lock says that the root is ours.
+    // In parallel, since each waits for the disk; after the engine, whose lock shows that the root is ours.
     const opening = snapshottersOf(root, options).map(async (name) => {
       const open = name === 'native' ? openNative : openOverlayfs;
       const backend = await open(layout.snapshotter(root, name), { jobs: pool, log, readOnly });
@@ -157,11 +158,11 @@ export async function openDB(options: OpenOptions): Promise<DB> {
   }
 }
 
-/** Of a store that is only read, those that it has. */
+/** For a read-only store, the existing ones. */
 const snapshottersOf = (root: string, { snapshotters, readOnly }: OpenOptions): readonly SnapshotterName[] =>
   snapshotters ?? snapshotterNames.filter((name) => !readOnly || existsSync(layout.snapshotter(root, name)));
 
-/** Makes the root if it may. */
+/** Creates the root if `create` is set. */
 async function useRoot(root: string, create: boolean): Promise<void> {
   try {
     if (create) await makeDurableDirectory(root, 0o711);

@@ -1,12 +1,12 @@
-// The graph core as a WebAssembly module: one instance is one graph. src/graph/wasm-graph.ts calls it, one function for each
-// of src/engine/graph.ts, as native/addon.cc is called where an addon loads.
+// The graph core as a WebAssembly module: one instance is one graph. src/graph/wasm-graph.ts calls it, one function
+// for each of src/engine/graph.ts, as native/addon.cc is called where an addon loads.
 //
-// Contract: operands of any length go through `input`; answers of any length are at `answerAt`, until the next call.
-// Functions that answer bool can fail; `errorKind` and `errorMessage` then say how. The caller checks types and ranges of
-// what it passes; whatever it passes, it can harm this instance only.
+// Contract: operands of any length go through `input`; results of any length are at `answerAt`, until the next
+// call. Functions that return bool can fail; `errorKind` and `errorMessage` then say how. The caller checks types
+// and ranges of what it passes; a wrong value can damage this instance only.
 //
-// Threads: one. Jobs are done in steps by their caller, who may call anything else between two of them, and end with
-// `…End`, which frees the job. Units: times are nanoseconds since 1970.
+// Threads: one. Jobs are done in steps by their caller, who may call anything else between two of them, and end
+// with `…End`, which frees the job. Units: times are nanoseconds since 1970.
 #include <cstring>
 #include <memory>
 #include <span>
@@ -24,7 +24,7 @@ std::vector<uint64_t> input;
 std::vector<uint8_t> answer;
 double number = 0;
 const char* errorKind = "";
-// In place: there may be no memory to tell that there is none.
+// Static: there may be no memory for a message about missing memory.
 char errorMessage[256];
 
 std::span<const uint32_t> inputWords(size_t from, size_t count) {
@@ -48,7 +48,7 @@ bool failed(const char* kind, const char* message) {
   return false;
 }
 
-// Runs a body; false, with what is to be told, when it throws.
+// Runs a body; returns false, with the error stored, when it throws.
 template <typename Body>
 bool guarded(Body body) {
   try {
@@ -63,7 +63,7 @@ bool guarded(Body body) {
   }
 }
 
-// Makes a job; null when that throws.
+// Creates a job; null when that throws.
 template <typename Make>
 auto begun(Make make) -> decltype(make().release()) {
   decltype(make().release()) job = nullptr;
@@ -76,14 +76,14 @@ auto begun(Make make) -> decltype(make().release()) {
 
 using namespace ebbtide;
 
-// Once, before anything else.
+// Called once, before anything else.
 EXPORT(begin) bool begin() {
   return guarded([] { core = std::make_shared<Core>(); });
 }
 
-// Where to put so many bytes of operands; null when there is no memory.
+// A buffer for this many bytes of operands; null when there is no memory.
 EXPORT(input) void* inputOf(uint32_t bytes) {
-  // What was large once need not stay.
+  // A large buffer is not kept.
   if (input.size() > 1024) input = {};
   return guarded([&] { input.resize(size_t{bytes} / 8 + 1); }) ? input.data() : nullptr;
 }
@@ -104,14 +104,14 @@ EXPORT(markBegin) MarkJob* markBegin(int64_t now, uint32_t barrier) {
   return begun([&] { return core->mark(now, static_cast<Barrier>(barrier)); });
 }
 EXPORT(markStep) bool markStep(MarkJob* job, uint32_t nodes) { return job->step(nodes); }
-// As many steps as take some hundred microseconds at most.
+// As many steps as fit into some hundred microseconds.
 EXPORT(markSteps) bool markSteps(MarkJob* job) {
   for (int n = 0; n < 8; n++) {
     if (job->step(2048)) return true;
   }
   return false;
 }
-// Answers the counts by type; then, as two doubles, nodes and edges.
+// Results: the counts by type; then, as two doubles, nodes and edges.
 EXPORT(markEnd) bool markEnd(MarkJob* job) {
   const std::unique_ptr<MarkJob> mine(job);
   return guarded([&] {
@@ -150,7 +150,7 @@ EXPORT(withFlags) bool withFlags(uint32_t flags) {
 }
 EXPORT(flagsOf) uint32_t flagsOf(NodeId id) { return core->graph().flags(id); }
 EXPORT(inDegreeOf) uint32_t inDegreeOf(NodeId id) { return std::min(core->graph().inDegree(id), 255u); }
-// Of a node whose flags say that it expires.
+// REQUIRES: the node's flags say that it expires.
 EXPORT(expiryOf) int64_t expiryOf(NodeId id) { return core->graph().expiry(id).value_or(0); }
 EXPORT(edgesOf) bool edgesOf(NodeId id) {
   return guarded([&] { say(core->graph().edgePairs(id)); });
@@ -161,7 +161,7 @@ EXPORT(path) bool path(NodeId id, int64_t now) {
 
 // --------------------------------------------------------------------------------------------------------- reports
 
-// A question and whether its answer is near. The operands are the sizes, then the words of the others.
+// A query and whether it is small. The operands are the sizes, then the words of the others.
 struct Question {
   std::unique_ptr<RetainedJob> job;
   bool isSmall;
@@ -189,7 +189,7 @@ EXPORT(retainedBegin) Question* retainedBegin(int64_t now, uint32_t items, uint3
 }
 EXPORT(retainedIsSmall) bool retainedIsSmall(const Question* question) { return question->isSmall; }
 EXPORT(retainedStep) bool retainedStep(Question* question) { return question->job->step(); }
-// Answers, as doubles: kept; by set total, retained, reached.
+// Results, as doubles: kept; by set total, retained, reached.
 EXPORT(retainedEnd) bool retainedEnd(Question* question) {
   const std::unique_ptr<Question> mine(question);
   return guarded([&] {
@@ -202,7 +202,7 @@ EXPORT(retainedEnd) bool retainedEnd(Question* question) {
   });
 }
 
-// For who has it answered elsewhere.
+// For a caller that runs it elsewhere.
 EXPORT(retainedDrop) void retainedDrop(Question* question) { delete question; }
 
 // ------------------------------------------------------------------------------------------------------ checkpoints
@@ -215,12 +215,12 @@ EXPORT(saveEnd) bool saveEnd(SaveJob* job) {
   const std::unique_ptr<SaveJob> mine(job);
   return guarded([&] { answer = mine->result(); });
 }
-// Answers whether the bytes were whole.
+// Returns whether the bytes were a complete checkpoint.
 EXPORT(load) bool load(uint32_t bytes) {
   return guarded([&] { number = core->load({reinterpret_cast<const uint8_t*>(input.data()), bytes}) ? 1 : 0; });
 }
 
-// Ends what is going on. The caller forgets the instance then, and its memory with it.
+// Ends all jobs. The caller then drops the instance with its memory.
 EXPORT(clear) void clear() { core->clear(); }
 EXPORT(nodeCount) uint32_t nodeCount() { return core->graph().nodeCount(); }
 EXPORT(edgeCount) double edgeCount() { return static_cast<double>(core->graph().edgeCount()); }

@@ -1,10 +1,10 @@
 // What Debian's C++ library for WebAssembly lacks: exceptions, and an operator new that throws.
 //
-// The compiler (clang, -fwasm-exceptions) turns `throw` into an instruction and asks, in a catch block, which of its
-// clauses fits; the library's part, by the same ABI as on any machine, is here. One thread, no dynamic exception
-// specifications, no exceptions of other languages.
+// The compiler (clang, -fwasm-exceptions) turns `throw` into an instruction and asks, in a catch block, which of
+// its clauses matches; the library's part, by the same ABI as on any machine, is here. One thread, no dynamic
+// exception specifications, no exceptions of other languages.
 //
-// Memory: an exception is thrown at the ceiling of memory too, hence the few places in reserve.
+// Memory: exceptions are thrown at the memory limit, too, hence the small reserve.
 
 #include <array>
 #include <cstddef>
@@ -16,7 +16,7 @@
 
 namespace __cxxabiv1 {
 
-// libc++abi's own, for the question whether a clause catches what was thrown.
+// libc++abi's own, which decides whether a clause catches what was thrown.
 class __shim_type_info : public std::type_info {
  public:
   ~__shim_type_info() override;
@@ -31,13 +31,13 @@ namespace {
 
 using __cxxabiv1::__shim_type_info;
 
-// In front of every thrown object.
+// Precedes every thrown object.
 struct alignas(16) Thrown {
   const __shim_type_info* type;
-  void* (*destroy)(void*);  // destructors answer their argument here
+  void* (*destroy)(void*);  // destructors return their argument here
   void* caught;    // the object as the clause sees it
-  Thrown* outer;   // what was caught before this and is not done with
-  int handlers;    // catch blocks at work on it; negative while it is thrown again
+  Thrown* outer;   // what was caught before this and is not finished
+  int handlers;    // active catch blocks; negative while it is rethrown
 };
 
 Thrown* caught = nullptr;
@@ -88,7 +88,7 @@ constexpr uint8_t kAbsent = 0xff;
 
 extern "C" {
 
-// The compiler writes the first two before it asks, and reads the answer.
+// The compiler writes the first two before the call, and reads the result.
 struct {
   uint32_t block;
   const uint8_t* table;
@@ -179,7 +179,7 @@ void* __cxa_begin_catch(void* object) {
 void __cxa_end_catch() {
   Thrown* const thrown = caught;
   if (thrown->handlers < 0) {
-    // It is on its way to an outer block.
+    // It propagates to an outer block.
     if (++thrown->handlers == 0) caught = thrown->outer;
     return;
   }
@@ -194,7 +194,7 @@ void __cxa_rethrow() {
   __builtin_wasm_throw(0, objectOf(caught));
 }
 
-// What libc++abi says when it gives up, which would take a file to say it to. A trap is a RuntimeError outside.
+// What libc++abi calls to report an abort, which would need a file to write to. A trap is a RuntimeError outside.
 void abort_message(const char*, ...) { __builtin_trap(); }
 
 }  // extern "C"

@@ -1,4 +1,7 @@
-/** Another program's content directory: its reads, and none of the repairs of an opening. Called by store.ts. */
+/**
+ * Another program's content directory: reads only, without the repairs that opening does elsewhere. Called by
+ * store.ts.
+ */
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { algorithms, blobsName } from '../backends/content/layout.js';
@@ -41,7 +44,7 @@ export class ForeignContent implements ContentBackend {
     return new ForeignContent(root, await openContent(root, { readOnly: true, log }));
   }
 
-  /** Of all blobs that have a file. */
+  /** The digests of all blobs that have a file. */
   async digests(): Promise<Set<string>> {
     const digests = new Set<string>();
     for (const algorithm of algorithms) {

@@ -1,6 +1,7 @@
 /**
- * What containerd keeps in a bucket, as our records have it: times, texts, numbers, labels, messages. Called by records.ts and
- * snapshotters.ts. A field that cannot be read is told and left out, so that one damaged record hides nothing else.
+ * Decodes the fields that containerd keeps in a bucket: times, strings, numbers, labels, messages. Called by
+ * records.ts and snapshotters.ts. An unreadable field is reported and left out, so that one damaged record
+ * hides nothing else.
  */
 import type { Bucket, Entry } from '../bolt/bucket.js';
 import type { Any, StringMap } from '../model/records.js';
@@ -8,7 +9,7 @@ import { type Instant, zeroTime } from '../model/time.js';
 import { anyTypeOf, decodeTime, decodeUvarint, decodeVarint } from '../model/wire.js';
 import { messageOf } from '../system/system-errors.js';
 
-/** Told of what is not as containerd writes it. */
+/** Called with a description of anything that differs from what containerd writes. */
 export type Complain = (what: string) => void;
 
 export function timeOf(entry: Entry, complain: Complain): Instant {
@@ -22,7 +23,7 @@ export function timeOf(entry: Entry, complain: Complain): Instant {
 }
 let last: { bytes: Buffer; instant: Instant } = { bytes: Buffer.from('none'), instant: zeroTime };
 
-/** A size or a count; 0 for what no file can have. */
+/** A size or a count; 0 for a value that no file can have. */
 export function numberOf(entry: Entry, complain: Complain): number {
   return natural(read(entry, decodeVarint, 0n, complain));
 }
@@ -37,7 +38,8 @@ const natural = (value: bigint): number => {
 };
 
 /**
- * What a message is, without its bytes: specs and what Kubernetes adds are most of a `meta.db`, and nothing here asks for them.
+ * The type of a message, without its bytes: specs and what Kubernetes adds are most of a `meta.db`, and
+ * nothing here needs them.
  */
 export function anyOf(entry: Entry, complain: Complain): Any {
   return read(entry, typeOf, NO_MESSAGE, complain);
@@ -55,7 +57,10 @@ function read<T, U>(entry: Entry, decode: (bytes: Uint8Array) => T, without: U, 
   }
 }
 
-/** Undefined for a map without entries. An empty value is no label: only namespaces can have those. */
+/**
+ * Undefined for a map without entries. Entries with an empty value are dropped unless `keepsEmpty`: only
+ * namespaces can have them.
+ */
 export function textsOf(bucket: Bucket | undefined, keepsEmpty = false): StringMap | undefined {
   let texts: Record<string, string> | undefined;
   bucket?.each((entry) => {

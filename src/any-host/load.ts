@@ -1,6 +1,7 @@
 /**
- * A memory engine with the records of a containerd's `meta.db`, so that all that asks engines and the graph works on them.
- * Called by store.ts. The engine is of one moment of the file, and of nobody else's from then on.
+ * Loads the records of a containerd's `meta.db` into a memory engine, so that everything that reads engines
+ * and the graph works on them. Called by store.ts. The engine has the state of one moment, and is private
+ * from then on.
  */
 
 import { yieldToEventLoop } from '../backends/files.js';
@@ -17,17 +18,17 @@ import { REVISION_OF_2, readRecords, revisionOf } from './records.js';
 
 export interface Loaded {
   readonly engine: Engine;
-  /** Of containerd's tree. */
+  /** Revision of containerd's tree. */
   readonly revision: number;
   readonly transaction: bigint;
   /** What could not be read. */
   readonly complaints: readonly string[];
 }
 
-/** Some thousand records. */
+/** Takes about as long as some thousand records. */
 const STEPS_PER_TURN = 500;
 
-/** As `readBolt`; BoltDamage where the tree cannot be followed. */
+/** Throws as `readBolt`; BoltDamage where the tree cannot be followed. */
 export async function loadMetadata(path: string, signal?: AbortSignal): Promise<Loaded> {
   const snapshot = await readBolt(path, { signal });
   const root = rootBucket(snapshot);
@@ -53,7 +54,7 @@ export async function loadMetadata(path: string, signal?: AbortSignal): Promise<
   return { engine, revision, transaction: snapshot.meta.transaction, complaints };
 }
 
-/** Before 2.0 nothing ended an image but its deletion. */
+/** Before 2.0 only its deletion ended an image. */
 const indexerOf1: Indexer = {
   ...metadataIndexer,
   node(key, value) {

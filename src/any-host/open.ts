@@ -1,6 +1,7 @@
 /**
- * Another program's root, opened: containerd's records of one moment in a memory engine, beside its content and its snapshotters,
- * which are only read. Called by the command line. Nothing is locked, made or changed there, and the owner may run meanwhile.
+ * Opens another program's root: containerd's records as of one moment in a memory engine, with its content
+ * and its snapshotters, which are only read. Called by the command line. Nothing is locked, created or
+ * changed there, and the owner may be running.
  */
 import { readdir } from 'node:fs/promises';
 import type { DB } from '../db.js';
@@ -13,40 +14,40 @@ import { findPlaces, type Places } from './places.js';
 import { ForeignSnapshotter } from './snapshotters.js';
 
 export interface ForeignRoot {
-  /** Over all of the rest, which it closes. */
+  /** Covers all of the rest, and closes it. */
   readonly db: DB;
   readonly places: Places;
   readonly loaded: Loaded;
   readonly content: ForeignContent;
   readonly snapshotters: ReadonlyMap<string, ForeignSnapshotter>;
-  /** What is shown with less than all, for the user. */
-  readonly notes: readonly string[];
+  /** Notices for the user about what is shown incompletely. */
+  readonly notices: readonly string[];
 }
 
 const COMPLAINTS_SHOWN = 5;
 
-/** As `findPlaces` and `loadMetadata`; NotFound without a content directory. */
+/** Throws as `findPlaces` and `loadMetadata`; NotFound without a content directory. */
 export async function openForeignRoot(directory: string, signal?: AbortSignal): Promise<ForeignRoot> {
   const places = await findPlaces(directory);
   const loaded = await loadMetadata(places.metadata, signal);
-  const notes = loaded.complaints.slice(0, COMPLAINTS_SHOWN);
-  const more = loaded.complaints.length - notes.length;
-  if (more > 0) notes.push(`${more} more records cannot be read in full`);
+  const notices = loaded.complaints.slice(0, COMPLAINTS_SHOWN);
+  const more = loaded.complaints.length - notices.length;
+  if (more > 0) notices.push(`${more} more records cannot be read in full`);
   try {
-    const content = await ForeignContent.open(places.content, (_level, message) => notes.push(message));
+    const content = await ForeignContent.open(places.content, (_level, message) => notices.push(message));
     const used = snapshottersIn(loaded);
     const snapshotters = new Map<string, ForeignSnapshotter>();
     for (const name of [...new Set([...places.snapshotters.keys(), ...used])].sort()) {
-      const complain = (what: string) => notes.push(`snapshotter ${name}: ${what}`);
+      const complain = (what: string) => notices.push(`snapshotter ${name}: ${what}`);
       const path = places.snapshotters.get(name);
-      // Each snapshotter that is built in has a directory, also where it is not used.
+      // Each built-in snapshotter has a directory, even if it is not used.
       if (!used.has(name) && !(await hasMetadata(path))) continue;
       snapshotters.set(name, await ForeignSnapshotter.open(name, path, complain, signal));
     }
-    // What expires when a clock is set is for the owner's collection to judge: it has no grace.
+    // An expiry by a clock that was set is for the owner's collection to judge, so there is no grace here.
     const opts: DBOpt = { expiryGraceMs: 0, log: () => undefined };
     const db = await newDB(undefined, loaded.engine, content, Object.fromEntries(snapshotters), opts);
-    return { db, places, loaded, content, snapshotters, notes };
+    return { db, places, loaded, content, snapshotters, notices };
   } catch (error) {
     await loaded.engine.close();
     throw error;

@@ -1,10 +1,10 @@
 /**
- * What takes space, or a name, in another program's root without being of use: records without bytes, bytes without a record,
- * what nothing roots, leases that have expired. Each with its size, its age, the reason and what to type to be rid of it.
- * Called by the verb; reads only.
+ * Finds what uses space, or a name, in another program's root to no purpose: records without bytes, bytes
+ * without a record, objects that nothing roots, expired leases. Each with its size, its age, the reason, and
+ * the command that removes it. Called by the verb; reads only.
  *
- * The owner may be at work. It makes bytes a moment before their record, so what is younger than `youngest` is only counted; and
- * what has no bytes is looked for again in the newest records.
+ * The owner may be active. It creates bytes shortly before their record, so what is younger than `youngest`
+ * is only counted; and objects without bytes are looked up again in the newest records.
  */
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -38,14 +38,14 @@ export interface Orphan {
   reason: OrphanReason;
   /** content, ingest, snapshot, lease, image, directory. */
   kind: string;
-  /** '' where no namespace has it. */
+  /** '' if it belongs to no namespace. */
   namespace: string;
   name: string;
   bytes: number;
-  /** The last change that is known of it. */
+  /** Its last known change. */
   since?: Instant;
   path?: string;
-  /** What to type. */
+  /** The command that removes it. */
   command: string;
 }
 
@@ -53,7 +53,7 @@ export interface OrphanReport {
   /** Largest first. */
   orphans: Orphan[];
   bytes: number;
-  /** Left out, since they may be in the making. */
+  /** Number left out because they may still be created. */
   young: number;
 }
 
@@ -80,7 +80,8 @@ export async function findOrphans(
   return { orphans, bytes, young: found.length - orphans.length };
 }
 
-// --------------------------------------------------------------------------------------- what a collection would take
+// ------------------------------------------------------------------------------------ what a collection
+// would remove
 
 async function uncollected(parts: ForeignRoot, signal: AbortSignal | undefined): Promise<Orphan[]> {
   const stats = await parts.db.garbageCollect(
@@ -106,7 +107,7 @@ async function uncollected(parts: ForeignRoot, signal: AbortSignal | undefined):
   return orphans;
 }
 
-/** Of a record; or of the bytes, where there is none. Undefined for what has gone meanwhile. */
+/** The last change of a record, or of the bytes if there is none. Undefined if it has disappeared. */
 async function sinceOf(
   { loaded, content, snapshotters }: ForeignRoot,
   one: Candidate,
@@ -173,7 +174,7 @@ function lost(kind: string, namespace: string, name: string, value: unknown): Om
   return { reason: 'no bytes', kind, namespace, name, bytes: 0, ...dated };
 }
 
-/** A collection may have taken record and bytes since the records were read. */
+/** A collection may have removed record and bytes since the records were read. */
 async function stillRecorded(
   { places, loaded }: ForeignRoot,
   missing: ReadonlyMap<Key, Orphan>,
@@ -204,7 +205,7 @@ async function strayDirectories(parts: ForeignRoot, signal: AbortSignal | undefi
       const stats = await orAbsent(stat(path, { bigint: true }));
       if (stats === null) continue;
       const { size } = await diskUsage(path);
-      // Overlayfs looks for strays whenever it sweeps; native never does.
+      // Overlayfs looks for stray directories whenever it sweeps; native never does.
       const command = name === 'native' ? `rm -r ${quoted(path)}` : commands.sweepSnapshots(name);
       const stray = { reason: 'no snapshot has it', kind: 'directory', namespace: '' } as const;
       orphans.push({ ...stray, name: `${name}/${entry}`, bytes: size, since: stats.mtimeNs, path, command });
@@ -218,9 +219,12 @@ function isStray({ numbers }: ForeignSnapshotter, entry: string): boolean {
   return entry.startsWith('new-') || entry.startsWith('rm-');
 }
 
-// ------------------------------------------------------------------------------------------------------- what to type
+// ---------------------------------------------------------------------------------------------- removal
+// commands
 
-/** containerd sweeps a backend only behind a removal in it, and collects at once only for `leases rm --sync`. */
+/**
+ * containerd sweeps a backend only after a removal in it, and collects at once only for `leases rm --sync`.
+ */
 class Commands {
   readonly #anywhere: string;
 
@@ -229,7 +233,7 @@ class Commands {
     this.#anywhere = first ?? 'default';
   }
 
-  /** Of all namespaces, whichever is named. */
+  /** A collection covers all namespaces, whichever is named. */
   collect(): string {
     const ctr = `ctr -n ${quoted(this.#anywhere)} leases`;
     return `${ctr} create --id ${NAME} && ${ctr} rm --sync ${NAME}`;
@@ -247,7 +251,7 @@ class Commands {
   }
 }
 
-/** Of what the commands make for a moment. */
+/** Name of the temporary objects that the commands create. */
 const NAME = 'ebbtide-sweep';
 
 const quoted = (text: string): string =>

@@ -1,6 +1,6 @@
 /**
- * Where a host keeps what containerd's metadata names, found by looking: the root of a containerd (also the one that Docker runs
- * for itself), or one of BuildKit's, whose files are called differently. Called by store.ts; reads only.
+ * Finds where a host keeps what containerd's metadata refers to: the root of a containerd (also the one that
+ * Docker runs), or one of BuildKit's, whose files have other names. Called by store.ts; reads only.
  */
 import { readdir } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
@@ -13,18 +13,18 @@ export interface Places {
   readonly root: string;
   readonly metadata: string;
   readonly content: string;
-  /** Directory by snapshotter; the same name may be missing here and used by records. */
+  /** Directory by snapshotter; records may use a snapshotter that has none. */
   readonly snapshotters: ReadonlyMap<string, string>;
 }
 
 const SNAPSHOTTER = 'io.containerd.snapshotter.v1.';
 const METADATA = join('io.containerd.metadata.v1.bolt', 'meta.db');
-/** Below the directory that was named: containerd's own, Docker's, and what Docker's has. */
+/** Below the given directory: containerd's own, Docker's, and where Docker's has it. */
 const BELOW = ['', 'containerd/daemon', 'daemon'];
-/** BuildKit's, with the name of a worker, which is `<runtime>-<snapshotter>`. */
+/** BuildKit's, in the directory of a worker, which is named `<runtime>-<snapshotter>`. */
 const BUILDKIT_METADATA = 'containerdmeta.db';
 
-/** NotFound, with what was looked for. */
+/** NotFound, with the names that were looked for. */
 export async function findPlaces(directory: string): Promise<Places> {
   const root = resolve(directory);
   for (const below of BELOW) {

@@ -1,6 +1,7 @@
 /**
- * containerd's `meta.db` as records of our engine: one walk of the file, in its order. Called by load.ts. Knows the trees of
- * containerd 1.0 to 2.x: sandboxes beside `v1` (before 2.0) and below it, ingests as texts (before 1.2) and as buckets.
+ * Converts containerd's `meta.db` to records of our engine, in one walk of the file, in its order. Called by
+ * load.ts. Knows the trees of containerd 1.0 to 2.x: sandboxes beside `v1` (before 2.0) and below it, ingests
+ * as strings (before 1.2) and as buckets.
  *
  *   v1/version
  *   v1/<namespace>/labels | images | containers | sandboxes | leases
@@ -46,14 +47,14 @@ import { anyOf, anysOf, type Complain, NO_MESSAGE, numberOf, textsOf, timeOf } f
 export interface RecordSink {
   record(key: Key, value: Value): void;
   link(from: Key, relation: string, to: Key): void;
-  /** What cannot be shown as a record, or not all of it. */
+  /** Called with what cannot be converted to a record, or not completely. */
   complain(what: string): void;
 }
 
 /** Since this revision (2.0) images expire and sandboxes are below `v1`. */
 export const REVISION_OF_2 = 4;
 
-/** The revision of the tree, 0 when it says none. */
+/** The revision of the tree; 0 if it has none. */
 export function revisionOf(root: Bucket): number {
   let revision = 0;
   root.find(SCHEMA, (schema) =>
@@ -68,7 +69,7 @@ export function revisionOf(root: Bucket): number {
   return revision;
 }
 
-/** Tells all records of the tree, in steps of a page. BoltDamage where it cannot be followed. */
+/** Passes all records of the tree to the sink, one page per step. BoltDamage where it cannot be followed. */
 export function* readRecords(root: Bucket, sink: RecordSink): Generator<void> {
   for (const top of recordsIn(root, 'namespace', sink)) {
     if (top.name !== SCHEMA) {
@@ -87,7 +88,7 @@ interface NamedBucket {
   readonly bucket: Bucket;
 }
 
-/** Of a bucket with few others in it. */
+/** The records of a bucket with few entries. */
 function recordsIn(bucket: Bucket, what: string, sink: RecordSink): NamedBucket[] {
   const found: NamedBucket[] = [];
   bucket.each((entry) => {
@@ -96,13 +97,13 @@ function recordsIn(bucket: Bucket, what: string, sink: RecordSink): NamedBucket[
   return found;
 }
 
-/** Whether an entry is a bucket whose name our keys can have. */
+/** Whether an entry is a bucket whose name is a valid key of ours. */
 const isRecord = (entry: Entry, what: string, sink: RecordSink): boolean =>
   entry.isBucket && isNamed(entry, what, sink);
 
 function isNamed(entry: Entry, what: string, sink: RecordSink): boolean {
   try {
-    if (!entry.hasTextKey) throw new Error('its name is no UTF-8');
+    if (!entry.hasTextKey) throw new Error('its name is not UTF-8');
     checkComponent(entry.key, what);
     return true;
   } catch (error) {
@@ -157,7 +158,7 @@ class NamespaceReader {
     );
   }
 
-  /** Each record of a bucket of buckets, whose name can be a key. */
+  /** Each record of a bucket of buckets whose name is a valid key. */
   #all(
     bucket: Bucket,
     what: string,
@@ -205,7 +206,7 @@ class NamespaceReader {
     const hold = (what: string, set: Bucket | undefined, keyOf: (name: string) => Key): void =>
       set?.each((entry) => {
         try {
-          if (!entry.hasTextKey) throw new Error('its name is no UTF-8');
+          if (!entry.hasTextKey) throw new Error('its name is not UTF-8');
           held.push(keyOf(entry.key));
         } catch (error) {
           complain(`${what} "${entry.key}" is left out: ${messageOf(error)}`);
@@ -244,18 +245,18 @@ class NamespaceReader {
     }
   }
 
-  // Interfaces have no index signature, which is all that parts a record from a Value.
+  // Interfaces have no index signature, which is the only difference between a record and a Value.
   #put(key: Key, record: object): void {
     this.#sink.record(key, record as Value);
   }
 }
 
-/** A field without a value is left out of what is stored. */
+/** A field without a value is left out of the stored form. */
 type Loose<T> = { [K in keyof T]: T[K] | undefined };
 
 /**
- * The fields that nearly all records have. Objects of one kind: fields of objects that were made in many places are
- * found several times as slowly.
+ * The fields that nearly all records have. All objects are created here, because objects of several hidden
+ * classes make property access several times slower.
  */
 class Common {
   createdat: Instant = zeroTime;
@@ -364,7 +365,7 @@ function sandboxOf(bucket: Bucket, complain: Complain): Loose<SandboxRecord> {
   return { createdat, updatedat, labels, spec, sandboxer, runtime, extensions };
 }
 
-/** The fields that containers and sandboxes have. */
+/** The fields of containers and sandboxes. */
 class Run {
   spec: Any | undefined = undefined;
   readonly runtime: RuntimeRecord = { name: '' };

@@ -1,7 +1,8 @@
 /**
- * Another program's snapshotters: what their `metadata.db` and their directories say. Called by store.ts. Those that keep a
- * snapshot in `snapshots/<number>` have sizes from the disk; of others the names are known, and of some not even these: they
- * are there all the same, so that their records are shown, and counted without bytes.
+ * Another program's snapshotters, by their `metadata.db` and their directories. Called by store.ts. Those
+ * that keep a snapshot in `snapshots/<number>` have sizes from the disk; of others only the names are known,
+ * and of some not even these: they exist all the same, so that their records are shown, and counted without
+ * bytes.
  *
  *   v1/snapshots/<name>   id, kind, parent, createdat, updatedat, labels, inodes, size
  */
@@ -31,13 +32,16 @@ interface Stored extends SnapshotInfo {
 }
 
 const kinds: readonly (SnapshotKind | undefined)[] = [undefined, 'view', 'active', 'committed'];
-/** Which keep all of a snapshot in `snapshots/<number>`. Those of btrfs share their blocks: nobody can say what one takes. */
+/**
+ * Snapshotters that keep all of a snapshot in `snapshots/<number>`. Those of btrfs share blocks, so the size
+ * of one is not defined.
+ */
 const BY_NUMBER = new Set(['overlayfs', 'native', 'fuse-overlayfs', 'stargz', 'nydus', 'overlaybd']);
 
 export class ForeignSnapshotter implements SnapshotterBackend {
   readonly name: string;
   readonly root: string | undefined;
-  /** Whether its metadata could be read: what it does not name it does not have. */
+  /** Whether its metadata could be read and is therefore complete. */
   readonly isKnown: boolean;
   readonly #snapshots: ReadonlyMap<string, Stored>;
 
@@ -52,7 +56,10 @@ export class ForeignSnapshotter implements SnapshotterBackend {
     this.#snapshots = snapshots ?? new Map<string, Stored>();
   }
 
-  /** Never fails for what is in the directory: what cannot be read is told, and the snapshots are without bytes. */
+  /**
+   * Never fails because of the directory's content: what cannot be read is reported, and the snapshots are
+   * without bytes.
+   */
   static async open(
     name: string,
     root: string | undefined,
@@ -67,7 +74,7 @@ export class ForeignSnapshotter implements SnapshotterBackend {
       const snapshots = new Map<string, Stored>();
       readSnapshots(rootBucket(await readBolt(join(root, 'metadata.db'), { signal })), snapshots, complain);
       if (snapshots.size > 0 && !BY_NUMBER.has(name))
-        complain('how it keeps snapshots is not known here: they have the sizes of its metadata, if any');
+        complain('its layout is unknown here: snapshots have the sizes in its metadata, if any');
       return new ForeignSnapshotter(name, root, snapshots);
     } catch (error) {
       throwIfAborted(signal);
@@ -78,7 +85,7 @@ export class ForeignSnapshotter implements SnapshotterBackend {
     }
   }
 
-  /** Numbers of the directories that have a snapshot. */
+  /** Numbers of the directories of snapshots. */
   get numbers(): ReadonlySet<string> {
     this.#numbers ??= new Set([...this.#snapshots.values()].map(({ id }) => String(id)));
     return this.#numbers;
@@ -98,7 +105,7 @@ export class ForeignSnapshotter implements SnapshotterBackend {
     return infoOf(this.#stored(key));
   }
 
-  /** As counted at the commit; of one that is being written, as it is now. */
+  /** As computed at the commit; for an active snapshot, its current usage. */
   async usage(key: string): Promise<Usage> {
     const { kind, usage } = this.#stored(key);
     const path = kind === 'committed' ? undefined : this.pathOf(key);
@@ -110,7 +117,7 @@ export class ForeignSnapshotter implements SnapshotterBackend {
     return stored === undefined || !this.isByNumber ? undefined : String(stored.id);
   }
 
-  /** Where a snapshot is, for those that are in a directory of their own. */
+  /** The directory of a snapshot that has one of its own. */
   pathOf(key: string): string | undefined {
     const directory = this.directoryOf(key);
     return directory === undefined ? undefined : join(this.root ?? '', SNAPSHOTS, directory);
@@ -130,7 +137,7 @@ export class ForeignSnapshotter implements SnapshotterBackend {
     }
   }
 
-  /** A view of a parent has none with the native snapshotter. */
+  /** In the native snapshotter a view of a parent has none. */
   hasDirectory(key: string): boolean {
     const path = this.pathOf(key);
     const stored = this.#snapshots.get(key);

@@ -1,6 +1,7 @@
 /**
- * Where bytes live: the content backend and snapshotter backends. They know nothing of namespaces or of the
- * store. Implemented here (content directory, native, overlayfs) and by embedders; called by stores/ and gc/.
+ * Backends, which keep the bytes: the content backend and snapshotter backends. They are independent of
+ * namespaces and of the store. Implemented here (content directory, native, overlayfs) and by embedders;
+ * called by stores/ and gc/.
  */
 import type { StringMap } from '../model/records.js';
 import type { Instant } from '../model/time.js';
@@ -28,8 +29,8 @@ export interface IngestStatus {
 }
 
 /**
- * Random access to one blob. `read` fills as much of `buffer` as there is up to `size` and answers the count; 0 is the
- * end. Bytes that are missing before `size` are an error.
+ * Random access to one blob. `read` fills as much of `buffer` as there is up to `size` and returns the count;
+ * 0 is the end. Bytes that are missing before `size` are an error.
  */
 export interface BlobReader extends AsyncDisposable {
   readonly size: number;
@@ -61,12 +62,12 @@ export interface BackendWriter {
 }
 
 export interface ContentBackend {
-  /** Optional: the directory it is in; names the host in a shared tree that was given no name. */
+  /** Optional: its directory; also the default name of the host in a shared tree. */
   readonly root?: string | undefined;
   info(digest: string): Promise<ContentInfo>;
   readerAt(digest: string): Promise<BlobReader>;
   walk(fn: (info: ContentInfo) => Promise<void> | void): Promise<void>;
-  /** Already absent is success. */
+  /** Idempotent. */
   delete(digest: string): Promise<void>;
   status(ref: string): Promise<IngestStatus>;
   listStatuses(): Promise<IngestStatus[]>;
@@ -74,30 +75,33 @@ export interface ContentBackend {
   walkStatusRefs?(fn: (ref: string) => Promise<void> | void): Promise<void>;
   /** Removes an unfinished ingest; absent is success. */
   abort(ref: string): Promise<void>;
-  /** Unavailable at once when the ref is open. */
+  /** Unavailable immediately when the ref is locked. */
   writer(ref: string, desc: WriterDescriptor): Promise<BackendWriter>;
   /**
-   * Optional: removes many blobs, moving them out of the way at once and freeing the disk on the job pool.
-   * Absent ones count as removed with 0 bytes.
+   * Optional: removes many blobs: renames them at once and frees the disk space on the job pool. Absent ones
+   * count as removed with 0 bytes.
    */
   deleteMany?(digests: string[]): Promise<RemovalReport>;
-  /** Optional: deletes what crashes left that is neither a blob nor an ingest; answers what was freed. */
+  /** Optional: deletes leftovers of crashes that are neither blobs nor ingests; returns what was freed. */
   cleanup?(): Promise<RemovalReport>;
-  /** Optional, both or none: a short text that is kept beside the blobs (src/gc/sweep/tree-mark.ts); undefined: none yet. */
+  /**
+   * Optional, both or none: a short text that is kept beside the blobs (src/gc/sweep/tree-mark.ts);
+   * undefined: none yet.
+   */
   readMark?(): Promise<string | undefined>;
   writeMark?(text: string): Promise<void>;
-  /** Optional: what stands where the blob belongs. */
+  /** Optional: describes the file at the blob's path. */
   inspect?(digest: string): Promise<BlobFile>;
-  /** Optional: moves what stands where the blob belongs out of the way and answers its new path; undefined: absent. */
+  /** Optional: moves the file at the blob's path away and returns its new path; undefined: absent. */
   setAside?(digest: string): Promise<string | undefined>;
-  /** Optional: paths of ingests that no ref can open. */
+  /** Optional: paths of ingests that do not belong to a ref. */
   damagedIngests?(): Promise<string[]>;
   close?(): Promise<void>;
 }
 
 export interface BlobFile {
   path: string;
-  /** `other`: something that is not a regular file. */
+  /** `other`: not a regular file. */
   kind: 'file' | 'absent' | 'other';
   /** Bytes; 0 unless it is a file. */
   size: number;
@@ -132,15 +136,15 @@ export interface Mount {
 
 export interface MountOwner {
   key: string;
-  /** As the backend itself hands them out; for a committed snapshot those of a view of it. */
+  /** As the backend itself returns them; for a committed snapshot those of a view of it. */
   mounts: Mount[];
-  /** An active snapshot, whose mounts were given without `ro`. */
+  /** It is active and its mounts were given without `ro`. */
   writable: boolean;
 }
 
 export interface SnapshotOptions {
   labels?: StringMap | undefined;
-  /** Commit only: gives a parentless active snapshot this parent. */
+  /** Commit only: sets the parent of an active snapshot that has none. */
   parent?: string | undefined;
 }
 
@@ -151,7 +155,10 @@ export interface SnapshotterBackend {
   /** Labels only: paths `labels`, `labels.<k>`; none = all labels. */
   update(info: SnapshotInfo, ...paths: string[]): Promise<SnapshotInfo>;
   usage(key: string): Promise<Usage>;
-  /** Optional: the directory in `snapshots/` of its root that holds all a snapshot takes; undefined: it has none. */
+  /**
+   * Optional: the directory in `snapshots/` of its root that has all of a snapshot's files; undefined: it has
+   * none.
+   */
   directoryOf?(key: string): string | undefined;
   mounts(key: string): Promise<Mount[]>;
   prepare(key: string, parent: string, options?: SnapshotOptions): Promise<Mount[]>;
@@ -160,16 +167,17 @@ export interface SnapshotterBackend {
   remove(key: string): Promise<void>;
   walk(fn: (info: SnapshotInfo) => Promise<void> | void, ...filters: string[]): Promise<void>;
   /**
-   * Optional: the snapshot that mounts of an active snapshot or a view show; for a view of a parent that is the parent.
-   * Known by their directories alone; undefined for any that this backend does not hand out, whatever lies there.
+   * Optional: the snapshot whose mounts these are: an active one or a view; for a view of a parent, the
+   * parent. Recognised by their directories alone; undefined for any that this backend does not return,
+   * whatever is there.
    */
   ownerOf?(mounts: readonly Mount[]): Promise<MountOwner | undefined>;
   /**
-   * Optional: calls `work` with the mounts of an active snapshot, alone: other such work, a commit and a removal of the
-   * key wait, and a removal ends the signal. NotFound; FailedPrecondition: not active.
+   * Optional: calls `work` with the mounts of an active snapshot, exclusively: other such work, a commit and
+   * a removal of the key wait, and a removal aborts the signal. NotFound; FailedPrecondition: not active.
    */
   write?<T>(key: string, work: (mounts: Mount[], signal: AbortSignal) => Promise<T>): Promise<T>;
-  /** Optional: reclaims the disk of removed snapshots; answers what was freed where that is known. */
+  /** Optional: reclaims the disk space of removed snapshots; returns what was freed, if known. */
   cleanup?(): Promise<RemovalReport | undefined>;
   /** Optional: compares its snapshots with its directories. */
   inspect?(fn: (problem: SnapshotProblem) => Promise<void> | void): Promise<void>;
@@ -190,14 +198,15 @@ export interface SnapshotProblem {
 
 export interface RemovalReport {
   removed: number;
-  /** Disk bytes freed (allocated blocks of files whose last link went). */
+  /** Disk bytes freed (allocated blocks of files whose last link was removed). */
   bytes: number;
   errors: { path: string; message: string }[];
 }
 
 /**
- * Slow work on directories and files, off the main thread. Streams keep their own order and do not wait for
- * one another. Implemented by gc/sweep/disk-pool.ts (piscina); backends fall back to the calling thread without one.
+ * Slow work on directories and files, off the main thread. Each stream is processed in order, independently
+ * of the others. Implemented by gc/sweep/disk-pool.ts (piscina); without one, backends use the calling
+ * thread.
  */
 export interface DiskJobs {
   /** Deletes these trees (files or directories); absent ones are fine. */

@@ -1,11 +1,13 @@
 /**
- * Copies a directory tree with everything a container can see of it: owner, mode, times, links, devices, extended
- * attributes. Called by the native snapshotter to build a child, and by backups. Asynchronous and iterative: a deep tree costs
- * no stack, a big file no memory; on file systems that can, file contents are shared (reflinks) instead of copied.
+ * Copies a directory tree with everything a container can see of it: owner, mode, times, links, devices,
+ * extended attributes. Called by the native snapshotter to build a child, and by backups. Asynchronous and
+ * iterative: a deep tree costs no stack, a large file no memory; file contents are shared (reflinks) instead
+ * of copied where the file system can.
  *
- * The source should not change meanwhile (it is a committed snapshot). Where a container with an old mount changes it all
- * the same, the copy holds things of before or after and nothing from outside the source (held-tree.ts), or fails; when the copy
- * is told that the source changes, what vanishes is left out. A failed copy leaves a part behind for the caller to remove.
+ * The source should not change during the copy (it is a committed snapshot). If a container with an old mount
+ * changes it all the same, the copy has the state before or after and nothing from outside the source
+ * (held-tree.ts), or fails; with `changes`, what disappears is left out. A failed copy leaves a part for the
+ * caller to remove.
  */
 import type { BigIntStats } from 'node:fs';
 import { constants } from 'node:fs';
@@ -39,17 +41,17 @@ const PERMISSIONS = 0o7777n;
 
 export interface TreeCopyOptions {
   log: BackendLog;
-  /** Files get another name on the same file system instead of a copy, where they can. */
+  /** Files are hard-linked instead of copied, where that is possible. */
   links?: boolean;
-  /** Others write to the source meanwhile. */
+  /** Others write to the source during the copy. */
   changes?: boolean;
   signal?: AbortSignal | undefined;
 }
 
 export interface TreeCopyReport {
-  /** Files, and whatever else is no directory. */
+  /** Files, and everything else that is not a directory. */
   files: number;
-  /** Bytes of files that were copied (or share their blocks), and files that got another name instead. */
+  /** Bytes of files that were copied (or share their blocks), and the number of files that were linked. */
   copiedBytes: number;
   linkedFiles: number;
 }
@@ -77,7 +79,7 @@ export async function copyTree(
 interface Entry {
   /** Below the source. */
   name: Buffer;
-  /** Where it is reached, while its directory is open. */
+  /** The path to read it, while its directory is open. */
   from: Buffer;
   to: Buffer;
   stats: BigIntStats;
@@ -115,10 +117,10 @@ class TreeCopy {
         });
       });
     }
-    // Last, because making an entry changes its directory's times, and its mode may forbid making any.
+    // Last, because creating an entry changes its directory's times, and its mode may forbid creating any.
     for (const directory of this.#directories.reverse()) {
       await this.#with(directory.name, (prefix) =>
-        this.#dress({ ...directory, from: Buffer.concat([prefix, ITSELF]) }),
+        this.#setAttributes({ ...directory, from: Buffer.concat([prefix, ITSELF]) }),
       );
     }
     return this.#report;
@@ -160,7 +162,7 @@ class TreeCopy {
     }
   }
 
-  /** False: it cannot have another name there, or no more of them. */
+  /** Returns false if it cannot be linked there, or has too many links. */
   async #link({ from, to }: Entry): Promise<boolean> {
     try {
       await link(from, to);
@@ -174,7 +176,7 @@ class TreeCopy {
 
   async #copyLinked(entry: Entry): Promise<void> {
     const inode = `${entry.stats.dev}:${entry.stats.ino}`;
-    // Its first name may have gone before it was copied.
+    // Its first name may have disappeared before it was copied.
     const first = await this.#linked.get(inode)?.catch(() => undefined);
     if (first !== undefined) return link(first, entry.to);
     const copied = this.#copyOne(entry).then(() => entry.to);
@@ -194,11 +196,11 @@ class TreeCopy {
       this.#report.copiedBytes += Number(stats.size);
     } else if (stats.isSymbolicLink()) await symlink(await readlink(from, { encoding: 'buffer' }), to);
     else sys.mknod(to, Number(stats.mode), major(stats.rdev), minor(stats.rdev));
-    await this.#dress(entry);
+    await this.#setAttributes(entry);
   }
 
   /** Owner first, since changing it clears bits of the mode and capabilities; times last. */
-  async #dress({ name, from, to, stats }: Entry): Promise<void> {
+  async #setAttributes({ name, from, to, stats }: Entry): Promise<void> {
     await this.#own(to, stats);
     if (!stats.isSymbolicLink()) await chmod(to, Number(stats.mode & PERMISSIONS));
     this.#copyAttributes(from, to, name);
@@ -209,7 +211,7 @@ class TreeCopy {
     try {
       await lchown(to, Number(stats.uid), Number(stats.gid));
     } catch (error) {
-      // An ordinary user cannot give files away; what he copies is his.
+      // An ordinary user cannot change owners; the copies belong to that user.
       if (errnoOf(error) !== 'EPERM' || process.geteuid?.() === 0) throw error;
     }
   }
@@ -232,7 +234,7 @@ class TreeCopy {
     }
   }
 
-  /** Said once for each attribute name, not for each file. */
+  /** Logged once for each attribute name, not for each file. */
   #lost(name: string, of: Buffer, error: unknown): void {
     if (this.#lostAttributes.has(name)) return;
     this.#lostAttributes.add(name);
@@ -242,7 +244,7 @@ class TreeCopy {
   }
 }
 
-/** What `stats` were of. A link that is in its place now is not followed, a pipe not waited for. */
+/** Copies the file that `stats` describes. A link in its place is not followed, and a pipe does not block. */
 async function copyContents({ from, to, stats }: Entry): Promise<void> {
   const source = await open(from, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   try {
@@ -254,7 +256,7 @@ async function copyContents({ from, to, stats }: Entry): Promise<void> {
   }
 }
 
-/** As the system says that there is no such file any more. */
+/** As if the file no longer existed. */
 const replaced = (): Error =>
   Object.assign(new Error('ENOENT: it was replaced while it was copied'), { code: 'ENOENT' });
 

@@ -1,7 +1,7 @@
-/** Blobs whose bytes are not what their record or digest promises. Made by backends, stores and images. */
+/** Blobs whose bytes do not match their record or digest. Created by backends, stores and images. */
 import { EbbtideError } from '../errors.js';
 
-/** FailedPrecondition: content is there, and damaged; for writers of its digest it counts as absent. */
+/** FailedPrecondition: content exists and is damaged; for writers of its digest it counts as absent. */
 export class DamagedContent extends EbbtideError {
   constructor(digest: string, text: string, cause?: unknown) {
     super('FailedPrecondition', `content "${digest}" is damaged: ${text}`, {
@@ -12,6 +12,6 @@ export class DamagedContent extends EbbtideError {
   }
 }
 
-/** Of a blob that a record says has `size` bytes. */
+/** For a blob whose record says `size` bytes. */
 export const wrongSize = (digest: string, found: number, size: number): DamagedContent =>
   new DamagedContent(digest, `its file has ${found} of ${size} bytes`);

@@ -1,7 +1,7 @@
 /**
- * What a tree takes on disk, as `du` counts: allocated blocks, directories included, a file with several names
- * once. Called by the snapshotters for the usage of a snapshot. The tree may be in use: what vanishes while it is
- * being counted is left out, and nothing outside it is counted (held-tree.ts).
+ * Disk usage of a tree, as `du` counts: allocated blocks, including directories; a file with several names
+ * counts once. Called by the snapshotters for the usage of a snapshot. The tree may be in use: what
+ * disappears during the count is left out, and nothing outside it is counted (held-tree.ts).
  */
 import type { Stats } from 'node:fs';
 import { lstat, readdir } from 'node:fs/promises';
@@ -13,7 +13,10 @@ import { below, HeldTree, isReplaced } from './held-tree.js';
 const PARALLEL = 8;
 export const BLOCK_BYTES = 512;
 
-/** Inodes and bytes of the tree, its top included; zero when it is not there. `see` is called for each entry. */
+/**
+ * Inodes and bytes of the tree, including its top; zero when it does not exist. `see` is called for each
+ * entry.
+ */
 export async function diskUsage(tree: string, see?: (path: Buffer, stats: Stats) => void): Promise<Usage> {
   const usage: Usage = { inodes: 0, size: 0 };
   const counted = new Set<string>();
@@ -55,7 +58,10 @@ export async function diskUsage(tree: string, see?: (path: Buffer, stats: Stats)
   return usage;
 }
 
-/** `null` for what is gone, and for what lies deeper than a path can say (a hostile tree must not block a commit). */
+/**
+ * `null` for what is gone, and for what is deeper than the limit of a path (a hostile tree must not block a
+ * commit).
+ */
 async function orUnreachable<T>(work: Promise<T> | undefined): Promise<T | null> {
   try {
     return (await work) ?? null;

@@ -1,6 +1,6 @@
 /**
- * One owner per directory: a lock on a file in it, held by the open file, so that the kernel releases it when the
- * process ends in whatever way. Called when a snapshotter is opened; excludes this process too.
+ * One owner per directory: a lock on a file in it, tied to the open file, so that the kernel releases it
+ * however the process ends. Called when a snapshotter is opened; excludes this process too.
  */
 
 import { type FileHandle, open } from 'node:fs/promises';
@@ -20,12 +20,15 @@ export class FileLock {
     this.#identity = identityOf(handle.fd);
   }
 
-  /** Makes the lock file when missing (0600). Unavailable at once when somebody holds it; `owned` names what. */
+  /**
+   * Creates the lock file if it is missing (0600). Unavailable immediately when another open file holds the
+   * lock; `owned` names what is in use.
+   */
   static async acquire(path: string, owned: string): Promise<FileLock> {
     let handle: FileHandle;
     try {
       handle = await open(path, 'a+', 0o600);
-      // Who can read a file can lock it. Whose it is not keeps what it has.
+      // A process that can read the file can lock it. A file of another user keeps its mode.
       await handle.chmod(0o600).catch(() => undefined);
     } catch (error) {
       throw fsError('open the lock file', path, error);

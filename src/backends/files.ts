@@ -1,6 +1,6 @@
 /**
- * Small file system helpers shared by the backends. All asynchronous: nothing here holds up the event loop.
- * Durability: `syncDirectory` is what makes a name (a create, a rename) survive a power cut.
+ * Small file system helpers shared by the backends. All asynchronous: nothing here blocks the event loop.
+ * Durability: `syncDirectory` makes a name (a create, a rename) survive a power cut.
  */
 import { constants } from 'node:fs';
 import { chmod, open, stat } from 'node:fs/promises';
@@ -9,7 +9,10 @@ import { failedPrecondition } from '../errors.js';
 import { makeDirectories } from '../system/make-directories.js';
 import { errnoOf, fsError, isAbsent } from '../system/system-errors.js';
 
-/** Makes the names in a directory durable. File systems that cannot (EINVAL) are taken at their word. */
+/**
+ * Makes the names in a directory durable. File systems that do not support it (EINVAL) are assumed to be
+ * durable.
+ */
 export async function syncDirectory(path: string): Promise<void> {
   const handle = await open(path, 'r');
   try {
@@ -17,14 +20,14 @@ export async function syncDirectory(path: string): Promise<void> {
   } catch (error) {
     if (errnoOf(error) !== 'EINVAL') throw error;
   } finally {
-    // Nobody need wait for it: closing what is synced cannot fail in a way that matters.
+    // Not awaited: closing a synced file cannot fail in a way that matters.
     handle.close().catch(() => undefined);
   }
 }
 
 /**
- * Makes a directory with its parents, each with this mode whatever the umask; every directory that got a new name in it is
- * synced.
+ * Creates a directory with its parents, each with this mode whatever the umask; syncs every directory that
+ * got a new name.
  */
 export async function makeDurableDirectory(path: string, mode: number): Promise<void> {
   const first = makeDirectories(path, mode);
@@ -36,7 +39,9 @@ export async function makeDurableDirectory(path: string, mode: number): Promise<
   }
 }
 
-/** The root directory of a backend (absolute), made when missing; a clear error when it cannot be used. */
+/**
+ * Creates the root directory of a backend (absolute) if it is missing; a clear error when it cannot be used.
+ */
 export async function makeRoot(path: string, mode: number): Promise<void> {
   let isDirectory = true;
   try {
@@ -47,13 +52,13 @@ export async function makeRoot(path: string, mode: number): Promise<void> {
     throw fsError('use the directory', path, error);
   }
   if (isDirectory) return;
-  throw failedPrecondition(`cannot use the directory ${path}: it is no directory`, {
+  throw failedPrecondition(`cannot use ${path}: it is not a directory`, {
     object: path,
     remedy: 'move the file away, or use another root directory',
   });
 }
 
-/** A pipe in a file's place must not make anybody wait, and a link must not lead elsewhere. */
+/** A pipe in the file's place must not block, and a link must not be followed. */
 const PLAIN_FILE = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW;
 
 /** The text of a small file; ENXIO or ELOOP for what is not a regular file. */
@@ -79,7 +84,7 @@ export async function exists(path: string): Promise<boolean> {
   }
 }
 
-/** `null` instead of ENOENT; other failures pass. */
+/** `null` instead of ENOENT; other errors are rethrown. */
 export async function orAbsent<T>(work: Promise<T>): Promise<T | null> {
   try {
     return await work;
@@ -89,7 +94,7 @@ export async function orAbsent<T>(work: Promise<T>): Promise<T | null> {
   }
 }
 
-/** Success as well when it is there already. */
+/** EEXIST is success. */
 export async function orPresent(work: Promise<unknown>): Promise<void> {
   try {
     await work;
@@ -99,8 +104,8 @@ export async function orPresent(work: Promise<unknown>): Promise<void> {
 }
 
 /**
- * Runs `fn` over the items, at most `limit` at once. Waits for those under way before it throws the first error;
- * no further ones are started after an error.
+ * Runs `fn` over the items, at most `limit` at once. After an error no further ones are started, and those
+ * under way are awaited before the first error is thrown.
  */
 export async function eachLimit<T>(
   items: readonly T[],
@@ -126,7 +131,9 @@ export async function eachLimit<T>(
   }
 }
 
-/** All of them, also when one fails: nothing must go on behind the caller's back. */
+/**
+ * Awaits all of them, even if one fails: nothing may continue after the caller has been told of the failure.
+ */
 export async function together<T extends unknown[]>(
   work: readonly [...{ [K in keyof T]: Promise<T[K]> }],
 ): Promise<T> {
@@ -140,8 +147,8 @@ export const yieldToEventLoop = (): Promise<void> => new Promise((resolve) => se
 export const SLASH = Buffer.from('/');
 
 /**
- * The name of a directory entry read with the encoding `buffer`, which the type of Dirent does not say. File names
- * are bytes: trees of containers hold some that are no UTF-8.
+ * The name of a directory entry read with the encoding `buffer`, which the type of Dirent does not say. File
+ * names are bytes: trees of containers have names that are not UTF-8.
  */
 export const entryName = (entry: { name: unknown }): Buffer =>
   Buffer.isBuffer(entry.name) ? entry.name : Buffer.from(String(entry.name));

@@ -1,22 +1,25 @@
-/** File system failures as the backends take them; for all others, system-errors.ts. Pure. */
+/** File system errors that backends treat specially; for all others see system-errors.ts. Pure. */
 import { type EbbtideError, unknownError } from '../errors.js';
 import { errnoOf, fsError, messageOf } from '../system/system-errors.js';
 
 /**
- * Like `fsError`, for paths the caller knows nothing of: that one of them is missing or in the way is no answer
- * about the object he named, so it is Unknown.
+ * Like `fsError`, for internal paths: that one of them is missing or in the way says nothing about the
+ * caller's object, so it is Unknown.
  */
 export function diskError(what: string, path: string, cause: unknown): EbbtideError {
   const code = errnoOf(cause);
   if (code !== 'ENOENT' && code !== 'EEXIST') return fsError(what, path, cause);
   return unknownError(`cannot ${what} ${path}: ${messageOf(cause)}`, {
     object: path,
-    remedy: 'somebody else changed the directory: leave it to this program alone',
+    remedy: 'another program changed the directory: only this program may use it',
     cause,
   });
 }
 
-/** Why a file cannot have another name: on another file system, too many already, not permitted, or not known there. */
+/**
+ * Errors of link(2) for which a copy is the alternative: another file system, too many links, not permitted,
+ * or not supported.
+ */
 export const NO_LINK: ReadonlySet<string> = new Set([
   'EXDEV',
   'EMLINK',

@@ -1,8 +1,8 @@
 /**
- * A directory tree that others may change while it is read, a container with a mount for one. Its directories are opened step by step
- * from the top, never through a symlink, and calls go to one name in an open directory: whatever is put in the place of a
- * directory meanwhile, nothing outside the tree is reached. Called by what measures and copies snapshots; archive/beneath.ts
- * is the same for layers.
+ * A directory tree that others, such as a container with a mount, may change while it is read. Its
+ * directories are opened step by step from the top, never through a symlink, and calls use one name in an
+ * open directory: whatever replaces a directory, nothing outside the tree is reached. Called by code that
+ * measures and copies snapshots; archive/beneath.ts does the same for layers.
  */
 import { closeSync, openSync } from 'node:fs';
 import { descriptorPath, forgetDescriptor, nameDescriptor, shown } from '../held-paths.js';
@@ -12,7 +12,7 @@ import { DIRECTORY_ONLY, openBeneath } from './sys.js';
 
 const TOP = Buffer.from('.');
 
-/** What became of a directory between two looks at it: gone, or something else is in its place. */
+/** A directory disappeared or was replaced since it was last seen. */
 export const isReplaced = (error: unknown): boolean =>
   ['ENOENT', 'ENOTDIR', 'ELOOP'].includes(errnoOf(error) ?? '');
 
@@ -28,7 +28,7 @@ export class HeldTree {
   }
 
   /**
-   * Calls `fn` with what the names in a directory are to be put behind; good until `fn` has ended. Errors show names.
+   * Calls `fn` with a prefix for the names in a directory; valid until `fn` has ended. Errors show names.
    * @param directory names below the top, with slashes between them; empty: the top
    */
   async inside<T>(directory: Buffer, fn: (prefix: Buffer) => Promise<T> | T): Promise<T> {
@@ -37,7 +37,7 @@ export class HeldTree {
     try {
       return await fn(Buffer.from(`${descriptorPath(fd)}/`));
     } catch (error) {
-      // The number may soon be that of another directory.
+      // The descriptor's number may soon belong to another directory.
       if (error instanceof Error) error.message = shown(error.message);
       throw error;
     } finally {

@@ -1,4 +1,6 @@
-/** Where backends say what they did not fail for: leftovers they could not remove, attributes they lost. */
+/**
+ * The log of backends for problems that are not errors: leftovers that could not be removed, lost attributes.
+ */
 
 import { shown } from '../held-paths.js';
 
@@ -8,13 +10,13 @@ export type BackendLog = (
   details?: Readonly<Record<string, unknown>>,
 ) => void;
 
-/** The log as it is given, with directories called by their names. */
+/** Wraps a log so that directories appear by their names. */
 export const namingLog =
   (log: BackendLog): BackendLog =>
   (level, message, details) =>
     log(level, shown(message), details);
 
-/** Warnings and errors on stderr; used when the opener of a backend gives no log. */
+/** Warnings and errors on stderr; the default of a backend. */
 export const stderrLog: BackendLog = (level, message, details) => {
   if (level === 'info') return;
   process.stderr.write(`ebbtide: ${level}: ${message}${details ? ` ${JSON.stringify(details)}` : ''}\n`);

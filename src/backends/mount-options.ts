@@ -1,6 +1,4 @@
-/**
- * Words of a mount's option list and the flags of mount(2) they stand for. Used by sys.ts. Pure.
- */
+/** Words of a mount's option list and their flags of mount(2). Used by sys.ts. Pure. */
 
 /** The MS_… flags of mount(2). */
 export const MountFlag = {
@@ -27,7 +25,7 @@ export const MountFlag = {
   strictatime: 1 << 24,
 } as const;
 
-/** A word sets its bits, or clears them after an earlier word set them. */
+/** A word sets its bits, or clears those that an earlier word set. */
 interface Word {
   bits: number;
   clear?: boolean;
@@ -76,13 +74,16 @@ const propagations: Readonly<Record<string, number>> = {
 
 export interface ParsedMountOptions {
   flags: number;
-  /** What the words did not name: the file system's own options, comma-separated. */
+  /** The remaining words: the file system's own options, comma-separated. */
   data: string;
-  /** Flags for a mount call of its own after the first; 0 for none. */
+  /** Flags for a second mount call; 0 for none. */
   propagation: number;
 }
 
-/** Later words win over earlier ones. A read-only bind needs a second call with `remount` (`mountWithOptions`). */
+/**
+ * Later words override earlier ones. A read-only bind needs a second call with `remount`
+ * (`mountWithOptions`).
+ */
 export function parseMountOptions(options: readonly string[]): ParsedMountOptions {
   let flags = 0;
   let propagation = 0;
@@ -96,7 +97,7 @@ export function parseMountOptions(options: readonly string[]): ParsedMountOption
   return { flags, data: data.join(','), propagation };
 }
 
-/** The words that mount(8) takes for these flags. */
+/** The words of mount(8) for these flags. */
 export function mountFlagNames(flags: number): string[] {
   const names: string[] = [];
   let rest = flags;

@@ -1,6 +1,6 @@
 /**
- * Mounting what a snapshotter answered, for as long as somebody works on the tree. Called by layer apply and diff,
- * the command line and tests. Needs root; mounts are those of this process's mount namespace.
+ * Mounts what a snapshotter returns while a tree is in use. Called by layer apply and diff, the command line
+ * and tests. Needs root; mounts are those of this process's mount namespace.
  */
 import { mkdir, mkdtemp, rm, rmdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -11,15 +11,15 @@ import type { Mount } from './contract.js';
 import { needsUserXattr } from './snapshotters/user-xattr.js';
 import { sys, UmountFlag } from './sys.js';
 
-/** Lower directories that the kernel stacks. */
+/** The kernel's limit on lower directories. */
 const MAX_LAYERS = 500;
-/** The kernel takes one page of options, its last byte a NUL. */
+/** The kernel accepts one page of options, including a NUL. */
 const OPTIONS_BYTES = 4095;
 
 /**
- * Mounts the chain on a temporary directory, hands that to `fn`, and unmounts again whatever happens. A mount with
- * a `target` goes to that path below the directory. FailedPrecondition without the right to mount;
- * InvalidArgument for an empty chain, a target that leads out, or more layers than the kernel takes.
+ * Mounts the chain on a temporary directory, passes that to `fn`, and always unmounts again. A mount with a
+ * `target` is mounted at that path below the directory. FailedPrecondition without the right to mount;
+ * InvalidArgument for an empty chain, a target that leads outside, or more layers than the kernel's limit.
  */
 export async function withMounts<T>(
   mounts: readonly Mount[],
@@ -43,8 +43,8 @@ export async function withMounts<T>(
 }
 
 /**
- * Mounts the chain on a directory that exists, for good. The errors of `withMounts`; what was mounted before one is
- * unmounted again.
+ * Mounts the chain on an existing directory, permanently. Throws as `withMounts`; on failure the earlier
+ * mounts are unmounted again.
  */
 export function mountAt(mounts: readonly Mount[], directory: string): void {
   if (mounts.length === 0) throw invalidArgument('there is nothing to mount');
@@ -61,7 +61,10 @@ export function mountAt(mounts: readonly Mount[], directory: string): void {
   }
 }
 
-/** Unmounts the topmost mount of a directory. FailedPrecondition where none is, Unavailable while it is in use. */
+/**
+ * Unmounts the topmost mount of a directory. FailedPrecondition if there is none, Unavailable while it is in
+ * use.
+ */
 export function unmountAt(directory: string): void {
   try {
     sys.umount(resolve(directory), UmountFlag.nofollow);
@@ -96,7 +99,7 @@ function mountOne(mount: Mount, target: string): void {
   }
 }
 
-/** InvalidArgument for an overlay that the kernel does not take; it would say no more than that it is invalid. */
+/** InvalidArgument for an overlay that the kernel would refuse, without saying why. */
 function checkOverlay(options: readonly string[]): void {
   const remedy = 'use fewer layers: squash some of the image';
   const layers = options.find((option) => option.startsWith('lowerdir='))?.split(/(?<!\\):/).length ?? 0;
@@ -113,8 +116,8 @@ function checkOverlay(options: readonly string[]): void {
 }
 
 /**
- * Writes the paths of a long overlay relative to the directory they share, `base`, which many layers need; '' where the
- * options fit as they are.
+ * Writes the paths of a long overlay relative to their common directory, `base`, which many layers need; ''
+ * if the options fit as they are.
  */
 export function compact(options: readonly string[]): { options: string[]; base: string } {
   const unchanged = { options: [...options], base: '' };
@@ -139,7 +142,7 @@ function split(option: string): [string, string] {
   return equals < 0 ? [option, ''] : [option.slice(0, equals), option.slice(equals + 1)];
 }
 
-/** The deepest directory that is an ancestor of all these absolute paths. */
+/** The deepest common parent of these absolute paths. */
 function sharedDirectory(paths: readonly string[]): string {
   const [first = '/', ...rest] = paths;
   let shared = first.split('/').slice(0, -1);
@@ -152,7 +155,7 @@ function sharedDirectory(paths: readonly string[]): string {
   return shared.join('/') || '/';
 }
 
-/** A mount that is still in use disappears from the tree at once and goes when its last user does. */
+/** A mount that is still in use disappears from the tree at once and ends with its last user. */
 function unmount(target: string): void {
   try {
     sys.umount(target);
@@ -162,7 +165,7 @@ function unmount(target: string): void {
   }
 }
 
-/** Never recursively: if something were still mounted, that would delete the snapshot. */
+/** Never recursive: if something were still mounted, that would delete the snapshot. */
 async function removeMountPoint(directory: string, mounts: readonly Mount[]): Promise<void> {
   if (mounts.every((mount) => !mount.target)) return rmdir(directory);
   for (const mount of [...mounts].reverse()) {
@@ -179,7 +182,7 @@ async function removeMountPoint(directory: string, mounts: readonly Mount[]): Pr
 
 let mountable: Promise<{ ok: boolean; reason?: string }> | undefined;
 
-/** Whether this process may mount: tried once with a bind mount. */
+/** Whether this process may mount: tested once with a bind mount. */
 export function canMount(): Promise<{ ok: boolean; reason?: string }> {
   mountable ??= tryMount();
   return mountable;
@@ -197,7 +200,10 @@ async function tryMount(): Promise<{ ok: boolean; reason?: string }> {
   }
 }
 
-/** Whether overlays can be mounted on directories in `directory`: a file system may not do as an upper one. */
+/**
+ * Whether overlays can be mounted on directories in `directory`: a file system may not support being the
+ * upper one.
+ */
 export async function canMountOverlays(directory: string): Promise<{ ok: boolean; reason?: string }> {
   let probe: string | undefined;
   try {
@@ -213,14 +219,14 @@ export async function canMountOverlays(directory: string): Promise<{ ok: boolean
     await withMounts([{ type: 'overlay', source: 'overlay', options }], () => undefined);
     return { ok: true };
   } catch (error) {
-    if (isFull(error)) return { ok: false, reason: 'the disk has no room to try' };
+    if (isFull(error)) return { ok: false, reason: 'the disk has no room for the test' };
     return { ok: false, reason: messageOf(error) };
   } finally {
     if (probe !== undefined) await rm(probe, { recursive: true, force: true });
   }
 }
 
-/** FailedPrecondition with the reason, for operations that cannot do without mounting. */
+/** FailedPrecondition with the reason, for operations that need to mount. */
 export async function assertCanMount(): Promise<void> {
   const { ok, reason } = await canMount();
   if (!ok) throw failedPrecondition(`cannot mount: ${reason}`, { remedy: 'run as root' });

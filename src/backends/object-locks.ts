@@ -1,7 +1,7 @@
 /**
- * Locks on single objects by name, shared or exclusive, first come first served: nobody waits for an object that
- * he does not use, so a slow copy for one snapshot holds up no other. In memory, per instance; not re-entrant.
- * Called by the content directory (digests) and the snapshotters (keys).
+ * Locks on single objects by name, shared or exclusive, first come, first served: callers wait only for an
+ * object that they use themselves, so a slow copy for one snapshot delays no other. In memory, per instance;
+ * not re-entrant. Called by the content directory (digests) and the snapshotters (keys).
  */
 
 export type LockMode = 'shared' | 'exclusive';
@@ -30,9 +30,9 @@ export class ObjectLocks {
   }
 
   /**
-   * Holds several locks while `fn` runs. They are taken in one global order, so that two callers never hold what
-   * the other waits for; a name that is given twice is locked once, exclusively if either asks for it. Empty
-   * names are left out.
+   * Holds several locks while `fn` runs. They are acquired in one global order, so that two callers never
+   * wait for each other; a name that is given twice is locked once, exclusively if either asks for it. Empty
+   * names are skipped.
    */
   async withAll<T>(
     wanted: Readonly<{ exclusive: readonly string[]; shared?: readonly string[] }>,
@@ -42,15 +42,15 @@ export class ObjectLocks {
     for (const name of wanted.shared ?? []) modes.set(name, 'shared');
     for (const name of wanted.exclusive) modes.set(name, 'exclusive');
     modes.delete('');
-    const held: string[] = [];
+    const acquired: string[] = [];
     try {
       for (const name of [...modes.keys()].sort()) {
         await this.#enter(name, modes.get(name)!);
-        held.push(name);
+        acquired.push(name);
       }
       return await fn();
     } finally {
-      for (const name of held) this.#leave(name);
+      for (const name of acquired) this.#leave(name);
     }
   }
 

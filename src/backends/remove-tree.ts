@@ -1,11 +1,12 @@
 /**
- * Deletes whole trees and counts what that freed. Called by the disk job pool's workers (`removeTreeSync`) and, on
- * the calling thread in small steps, by backends that were opened without a pool (`inlineJobs`).
+ * Deletes whole trees and counts what that freed. Called by the disk job pool's workers (`removeTreeSync`)
+ * and, on the calling thread in small steps, by backends that were opened without a pool (`inlineJobs`).
  *
- * Trees come from container images and may be hostile, or still be changed by a container: no recursion over their depth,
- * names need not be UTF-8, directories may be unreadable. Each directory is opened below the one that it was found in,
- * never through a symlink, and calls go to one name in it, so nothing outside the tree is reached whatever is renamed
- * meanwhile. What is mounted in a tree stays, also a directory of the same file system (a bind mount).
+ * Trees come from container images and may be hostile, or still be changed by a container: no recursion over
+ * their depth, names need not be UTF-8, directories may be unreadable. Each directory is opened below its
+ * parent, never through a symlink, and calls use one name in it, so nothing outside the tree is reached
+ * whatever is renamed in the meantime. Mounts in a tree stay, including a directory of the same file system
+ * (a bind mount).
  */
 import { randomBytes } from 'node:crypto';
 import {
@@ -29,7 +30,7 @@ import { entryName, SLASH, yieldToEventLoop } from './files.js';
 import { DIRECTORY_ONLY, mountOf, openBeneath } from './sys.js';
 
 const STEPS_BETWEEN_BREATHS = 256;
-/** Deeper directories are moved up to the top of the tree first: each level takes a descriptor. */
+/** Deeper directories are first moved up to the top of the tree, because each level takes a descriptor. */
 const DEPTH_MAX = 64;
 const REPORTED_ERRORS = 20;
 const MAX_ROUNDS = 3;
@@ -37,9 +38,9 @@ const MAX_ROUNDS = 3;
 interface Directory {
   readonly fd: number;
   readonly depth: number;
-  /** By its name, for messages. */
+  /** By name, for messages. */
   readonly path: Buffer;
-  /** What the names in it are appended to. */
+  /** Prefix for the names in it. */
   readonly prefix: Buffer;
 }
 
@@ -48,34 +49,37 @@ interface Visit {
   name: Buffer;
   /** Open from the first visit on. */
   directory?: Directory;
-  /** Times its entries were removed; it is tried again when others added entries meanwhile. */
+  /** Number of times its entries were removed; repeated when others have added entries. */
   rounds: number;
 }
 
 export const emptyReport = (): RemovalReport => ({ removed: 0, bytes: 0, errors: [] });
 
-/** Adds the figures of one report to another. */
+/** Adds one report to another. */
 export function addReport(sum: RemovalReport, part: RemovalReport): void {
   sum.removed += part.removed;
   sum.bytes += part.bytes;
-  for (const error of part.errors) note(sum, error.path, error.message);
+  for (const error of part.errors) addError(sum, error.path, error.message);
 }
 
-function note(report: RemovalReport, path: string, message: string): void {
+function addError(report: RemovalReport, path: string, message: string): void {
   if (report.errors.length < REPORTED_ERRORS)
     report.errors.push({ path: shown(path), message: shown(message) });
 }
 
-/** Deletes a tree (a file, or a directory with all below it); absent is success. Blocks the calling thread. */
+/**
+ * Deletes a tree (a file, or a directory with everything below); absent is success. Blocks the calling
+ * thread.
+ */
 export function removeTreeSync(path: string): RemovalReport {
   const report = emptyReport();
   for (const _ of removalSteps(path, report)) {
-    // Nothing to wait for between the steps on a thread of its own.
+    // A worker thread need not yield between the steps.
   }
   return report;
 }
 
-/** Deletes trees on the calling thread, letting its event loop run in between. */
+/** Deletes trees on the calling thread, yielding to its event loop. */
 export const inlineJobs: DiskJobs = {
   async removeTrees(_stream, paths) {
     const report = emptyReport();
@@ -86,7 +90,7 @@ export const inlineJobs: DiskJobs = {
   },
 };
 
-/** The deletion of one tree, stopping after every few hundred files; adds to `sum` at its end. */
+/** Deletes one tree, pausing after every few hundred files; adds to `sum` at its end. */
 export function* removalSteps(tree: string, sum: RemovalReport): Generator<void, void> {
   const report = emptyReport();
   let parent: Directory | undefined;
@@ -96,7 +100,7 @@ export function* removalSteps(tree: string, sum: RemovalReport): Generator<void,
       yield* new TreeRemoval(parent, Buffer.from(basename(tree)), report).steps();
     } else unlink(Buffer.from(tree), Buffer.from(tree), report);
   } catch (error) {
-    if (!isAbsent(error)) note(report, tree, messageOf(error));
+    if (!isAbsent(error)) addError(report, tree, messageOf(error));
   } finally {
     close(parent);
   }
@@ -107,7 +111,7 @@ export function* removalSteps(tree: string, sum: RemovalReport): Generator<void,
 class TreeRemoval {
   readonly #report: RemovalReport;
   readonly #mount: string;
-  /** A directory lies below what it was found in; siblings wait between them. */
+  /** A directory is below its parent; siblings wait between them. */
   readonly #stack: Visit[];
   /** Directories that were moved up to the top of the tree. */
   readonly #movedUp: Visit[] = [];
@@ -130,10 +134,10 @@ class TreeRemoval {
             if (++steps % STEPS_BETWEEN_BREATHS === 0) yield;
           }
         } catch (error) {
-          // Those that were found in it have not been visited yet.
+          // Its subdirectories on the stack have not been visited yet.
           while (stack.at(-1) !== visit) stack.pop();
           this.#leave(visit);
-          if (!isAbsent(error)) note(this.#report, pathOf(visit).toString(), messageOf(error));
+          if (!isAbsent(error)) addError(this.#report, pathOf(visit).toString(), messageOf(error));
         }
       }
     } finally {
@@ -141,7 +145,9 @@ class TreeRemoval {
     }
   }
 
-  /** What is to be removed before the directory itself; undefined when the visit is over, or others come first. */
+  /**
+   * What to remove before the directory itself; undefined when the visit is complete, or others come first.
+   */
   #entriesLeft(visit: Visit): Entry[] | undefined {
     if (visit.directory === undefined) return this.#enter(visit);
     const deep = this.#stack.length === 1 ? this.#movedUp.pop() : undefined;
@@ -194,7 +200,7 @@ class TreeRemoval {
     this.#movedUp.push({ parent: top, name, rounds: 0 });
   }
 
-  /** True when the directory is gone or cannot be removed, false when it must be emptied once more. */
+  /** Returns true when the directory is gone or cannot be removed, false when it must be emptied again. */
   #isRemoved(visit: Visit, { fd }: Directory): boolean {
     const { blocks } = fstatSync(fd);
     try {
@@ -205,7 +211,7 @@ class TreeRemoval {
         return true;
       }
       if (errnoOf(error) !== 'ENOTEMPTY' || visit.rounds >= MAX_ROUNDS) throw error;
-      // What is left in it either came meanwhile or could not be deleted; the latter is reported already.
+      // What is left in it is either new or could not be deleted; the latter is reported already.
       return this.#report.errors.length > 0;
     }
     this.#report.bytes += blocks * BLOCK_BYTES;
@@ -220,7 +226,7 @@ class TreeRemoval {
 
 type Entry = Dirent<Buffer>;
 
-/** What opening a directory says about something else in its place. */
+/** Errors of opening a directory when something else has its name. */
 const NO_DIRECTORY: ReadonlySet<string> = new Set(['ENOTDIR', 'ELOOP']);
 
 const join = (...parts: Buffer[]): Buffer => Buffer.concat(parts);
@@ -251,7 +257,7 @@ function unlink(place: Buffer, path: Buffer, report: RemovalReport): void {
     unlinkSync(place);
     if (nlink <= 1) report.bytes += blocks * BLOCK_BYTES;
   } catch (error) {
-    // A directory that came into its place is found by the next round.
-    if (!isAbsent(error) && errnoOf(error) !== 'EISDIR') note(report, path.toString(), messageOf(error));
+    // A directory that took its place is found in the next round.
+    if (!isAbsent(error) && errnoOf(error) !== 'EISDIR') addError(report, path.toString(), messageOf(error));
   }
 }

@@ -1,10 +1,11 @@
 /**
- * System calls that Node lacks on Linux: mounts, device nodes, extended attributes, times in nanoseconds, openat2. Used by
- * the backends. Calls are synchronous and short (a mount may wait for its device), all but those that return a promise. Paths are never
- * followed at their last component; a path given as bytes is used as it is, for names that are no UTF-8.
+ * System calls that Node lacks on Linux: mounts, device nodes, extended attributes, times in nanoseconds,
+ * openat2. Used by the backends. Calls are synchronous and short (a mount may wait for its device), except
+ * those that return a promise. A link at the last component of a path is never followed; a path given as
+ * bytes is used as it is, for names that are not UTF-8.
  *
- * Where the addon (native/sys.cc) does not load, mounts and devices are made by the system's own tools and there are
- * no extended attributes (`xattrSupported` is false and the calls fail with ENOTSUP).
+ * Where the addon (native/sys.cc) does not load, mounts and devices are made by the system's own tools and
+ * there are no extended attributes (`xattrSupported` is false and the calls fail with ENOTSUP).
  *
  * Errors are like Node's own: `code` ("EPERM"), `errno`, `syscall`, `path`.
  */
@@ -39,10 +40,10 @@ interface Addon {
   /** A descriptor, or an errno below 0. */
   openBeneath(directory: number, path: SysPath, flags: number): number;
   makeFiles(directory: number, list: Uint8Array): Promise<Uint32Array> | number;
-  /** Paths that end with a NUL each; answers index and errno of the first that is none, or nothing. */
+  /** Takes NUL-terminated paths; returns index and errno of the first that is not a directory, or nothing. */
   firstNoDirectory(paths: Uint8Array): Promise<Uint32Array> | number;
   peerCredentials(descriptor: number): Buffer | number;
-  /** Answers an errno. */
+  /** Returns an errno. */
   syncFileSystem(directory: SysPath): Promise<number> | number;
 }
 
@@ -53,13 +54,13 @@ const ENOTDIR = 20;
 const ENODATA = 61;
 const NANOS = 1_000_000_000n;
 
-/** Whether the four xattr functions work here (the file system has its own say). */
+/** Whether the four xattr functions work here (the file system may still refuse). */
 export const xattrSupported: boolean = addon !== undefined;
 
 /** Why the addon is not used; empty when it is. */
 export const fallbackReason = (): string => addonError('ebbtide_sys');
 
-/** What cannot be done without the addon, and why it is not there; undefined when it is. */
+/** What is not possible without the addon, and why it is missing; undefined when it is loaded. */
 export const lacking = (): string | undefined =>
   addon === undefined
     ? 'no extended attributes (capabilities, security labels and the marks of overlays in layers), times in microseconds, ' +
@@ -70,8 +71,8 @@ export const lacking = (): string | undefined =>
  * mount(2).
  * @param flags see `MountFlag` and `parseMountOptions`
  * @param data the file system's own options, comma-separated; at most 4095 bytes
- * @param directory where relative paths in `source`, `target` and `data` begin, if not in the process's own
- *   directory: overlay mounts of many layers fit only with short relative paths. The process's is not changed.
+ * @param directory that relative paths in `source`, `target` and `data` start from, if not the process's own:
+ *   overlay mounts of many layers fit only with short relative paths. The process's is not changed.
  */
 export function mount(
   source: SysPath,
@@ -85,7 +86,7 @@ export function mount(
   else mountWithTool(source, target, type, flags, String(data), String(directory));
 }
 
-/** One entry of a mount table, with its options as words; a read-only bind is made in the two steps it needs. */
+/** Mounts one entry of a mount table, with its options as words; a read-only bind takes two calls. */
 export function mountWithOptions(
   type: string,
   source: SysPath,
@@ -117,7 +118,7 @@ export function umount(target: SysPath, flags = 0): void {
   }
 }
 
-/** What mknod(1) calls the kinds. */
+/** The letters of mknod(1). */
 const NODE_LETTERS = new Map([
   [constants.S_IFIFO, 'p'],
   [constants.S_IFCHR, 'c'],
@@ -134,7 +135,7 @@ export function mknod(path: SysPath, mode: number, major = 0, minor = 0): void {
   if (letter === undefined) throw systemError(ENOTSUP, 'mknod', path);
   const permissions = (mode & 0o7777).toString(8);
   const numbers = letter === 'p' ? [] : [String(major), String(minor)];
-  // The tool is another process: a descriptor of ours is none of its own.
+  // The tool is another process and does not share our descriptors.
   const named = String(path).replace(/^\/proc\/self\//, `/proc/${process.pid}/`);
   runTool('mknod', ['-m', permissions, '--', named, letter, ...numbers], path);
 }
@@ -160,7 +161,10 @@ export function lremovexattr(path: SysPath, name: string): void {
   check(addon?.lremovexattr(path, name) ?? ENOTSUP, 'lremovexattr', path);
 }
 
-/** Access and modification time of the path itself, in nanoseconds since 1970. Without the addon microseconds. */
+/**
+ * Sets access and modification time of the path itself, in nanoseconds since 1970. Without the addon
+ * microseconds.
+ */
 export function utimes(path: SysPath, atimeNs: bigint, mtimeNs: bigint): void {
   if (addon !== undefined) {
     check(addon.utimes(path, atimeNs, mtimeNs), 'utimensat', path);
@@ -176,14 +180,14 @@ export function utimes(path: SysPath, atimeNs: bigint, mtimeNs: bigint): void {
 const O_PATH = 0o10000000;
 const O_CLOEXEC = 0o2000000;
 
-/** Opens a directory for nothing but reaching what is in it. */
+/** Opens a directory only to reach what is in it. */
 export const DIRECTORY_ONLY = O_PATH | constants.O_DIRECTORY | O_CLOEXEC;
 /** As `DIRECTORY_ONLY`, for anything; a symlink is opened itself. */
 export const PLACE_ONLY = O_PATH | constants.O_NOFOLLOW | O_CLOEXEC;
 
 /**
- * Opens what lies at `path` below an open directory, without following a symlink anywhere on the way: ELOOP or ENOTDIR
- * where one stands. The caller closes the descriptor.
+ * Opens `path` below an open directory, without following any symlink: ELOOP or ENOTDIR if there is one. The
+ * caller closes the descriptor.
  * @param path names separated by single slashes; not empty, none of them `..`
  */
 export function openBeneath(directory: number, path: string | Buffer, flags: number): number {
@@ -213,7 +217,7 @@ function openStepwise(directory: number, path: string | Buffer, flags: number): 
 
 const fdinfo = Buffer.alloc(512);
 
-/** Which mount an open file was reached through; the same for two files unless something is mounted between them. */
+/** Identifies the mount that a file was opened through; differs if something is mounted between two files. */
 export function mountOf(fd: number): string {
   const path = `/proc/self/fdinfo/${fd}`;
   const info = openSync(path, 'r');
@@ -230,14 +234,17 @@ export function mountOf(fd: number): string {
 /** Whether `makeFiles` works here. */
 export const makeFilesSupported: boolean = addon !== undefined;
 
-/** Makes the files of a packed list (native/files.cc has its form) below an open directory; answers what came of each. */
+/**
+ * Creates the files of a packed list (format in native/files.cc) below an open directory; returns the outcome
+ * of each.
+ */
 export async function makeFiles(directory: number, list: Uint8Array): Promise<Uint32Array> {
   const outcomes = await (addon?.makeFiles(directory, list) ?? ENOTSUP);
   if (typeof outcomes === 'number') throw systemError(outcomes, 'makeFiles', '');
   return outcomes;
 }
 
-/** The first of the paths, in their order, that does not lead to a directory, and why. In one call for all of them. */
+/** The first of the paths, in order, that does not lead to a directory, and why. One call for all of them. */
 export async function firstNoDirectory(
   paths: readonly string[],
 ): Promise<{ path: string; error: NodeJS.ErrnoException } | undefined> {
@@ -260,13 +267,13 @@ async function firstNoDirectoryOneByOne(paths: readonly string[]) {
   return undefined;
 }
 
-/** syncfs(2): everything written to the file system of a directory is on disk. What could not be written is an error. */
+/** syncfs(2): flushes the file system of a directory to disk. Fails if something could not be written. */
 export async function syncFileSystem(directory: string): Promise<void> {
   if (addon === undefined) runTool('sync', ['-f', '--', directory], directory);
   else check(await addon.syncFileSystem(directory), 'syncfs', directory);
 }
 
-/** SO_PEERCRED of a connected unix socket: who made the connection. Undefined where that is not known. */
+/** SO_PEERCRED of a connected unix socket: the process that connected. Undefined if that is unknown. */
 export function peerCredentials(descriptor: number): { pid: number; uid: number } | undefined {
   const bytes = addon?.peerCredentials?.(descriptor);
   if (!Buffer.isBuffer(bytes)) return undefined;
@@ -339,7 +346,7 @@ function runTool(tool: string, args: string[], path: SysPath, directory = ''): v
   throw systemError(errno, tool, path, ` (${stderr.trim()})`);
 }
 
-/** The calls as one object, for code that names its room: `sys.mount(…)`. */
+/** The calls as one object, for code that prefers a prefix: `sys.mount(…)`. */
 export const sys = {
   xattrSupported,
   mount,

@@ -1,5 +1,5 @@
 /**
- * What to type after an error: the library's remedies speak to its caller, these to who typed the command. Called where a verb
+ * Remedies for the user of the command: those of the library are written for its caller. Called where a verb
  * ends (runner.ts).
  */
 import type { Command } from 'commander';
@@ -10,9 +10,7 @@ import { isAbsent, messageOf } from '../system/system-errors.js';
 import { pathOf } from './command-tree.js';
 import { quoted } from './output/printable.js';
 
-/**
- * The command with the global options that were typed, for advice that works as it stands.
- */
+/** The command with the global options that were typed, for advice that can be copied. */
 export function typedBefore(command: Command): string {
   let program = command;
   while (program.parent !== null) program = program.parent;
@@ -26,7 +24,7 @@ export function typedBefore(command: Command): string {
   return words.join(' ');
 }
 
-/** The error with what the user of this verb can do about it. */
+/** The error with a remedy for the user of this verb. */
 export function advised(error: unknown, command: Command): unknown {
   const remedy = remedyFor(error, command);
   if (remedy === undefined) return error;
@@ -37,10 +35,10 @@ export function advised(error: unknown, command: Command): unknown {
 function remedyFor(error: unknown, command: Command): string | undefined {
   const ebbtide = typedBefore(command);
   if (error instanceof Interrupted) {
-    return `the same command goes on from here; this drops what it has made: ${ebbtide} leases rm ${quoted(error.lease)} --sync`;
+    return `repeat the command to continue; to drop what it has created: ${ebbtide} leases rm ${quoted(error.lease)} --sync`;
   }
   if (error instanceof NoStore && error.place === 'directory')
-    return 'check --root; `ebbtide init` makes a store there, and so do import, serve and synth';
+    return 'check --root; `ebbtide init`, import, serve and synth create a store there';
   if (error instanceof EbbtideError && error.remedy !== undefined) return undefined;
   if (isAbsentPath(error)) return 'check the path';
   return byKind[kindOf(error)]?.(ebbtide, command);
@@ -51,17 +49,16 @@ function isAbsentPath(error: unknown): boolean {
   return false;
 }
 
-/** Where the library has no remedy. */
+/** For errors without a remedy from the library. */
 const byKind: Partial<Record<ErrorKind, (ebbtide: string, command: Command) => string>> = {
-  NotFound: (ebbtide, command) => `${ebbtide} ${listOf(command)} shows what there is`,
+  NotFound: (ebbtide, command) => `${ebbtide} ${listOf(command)} lists the existing ones`,
   AlreadyExists: (ebbtide, command) =>
-    `choose another name; ${ebbtide} ${listOf(command)} shows those there are`,
+    `choose another name; ${ebbtide} ${listOf(command)} lists the existing ones`,
   InvalidArgument: (_, command) => `ebbtide ${pathOf(command)} --help shows how it is used`,
-  Unknown: (ebbtide) =>
-    `${ebbtide} doctor --check looks at the store; EBBTIDE_DEBUG=1 shows where this comes from`,
+  Unknown: (ebbtide) => `${ebbtide} doctor --check examines the store; EBBTIDE_DEBUG=1 shows the stack`,
 };
 
-/** The verb that lists what a verb is about. */
+/** The verb that lists the objects a verb works on. */
 function listOf(command: Command): string {
   const list = command.parent?.commands.find((sub) => sub.name() === 'ls');
   if (list !== undefined) return pathOf(list);

@@ -1,4 +1,4 @@
-/** The tree of verbs as help, completion and the manual page walk it. */
+/** The tree of verbs, for help, completion and the manual page. */
 import type { Command } from 'commander';
 
 /** `images ls`; '' for the command itself. */

@@ -1,6 +1,6 @@
 /**
- * Completion scripts, made from the tree of verbs: a table of the words that can follow a path of verbs, and of the values
- * that options and arguments take, with one function for each shell that reads it.
+ * Completion scripts, generated from the tree of verbs: a table of the words that can follow a path of verbs,
+ * and of the values of options and arguments, with one function for each shell.
  */
 import type { Argument, Command, Option } from 'commander';
 import { commandsIn, isLeaf, pathOf } from './command-tree.js';
@@ -11,7 +11,7 @@ export type Shell = (typeof shells)[number];
 /** Names of values that are paths. */
 const PATHS: ReadonlySet<string> = new Set(['dir', 'file', 'layout', 'path', 'socket', 'source', 'target']);
 const FILES = '@files';
-/** A value that cannot be told beforehand. */
+/** A value that cannot be completed. */
 const ANY = '@any';
 
 interface Place {
@@ -53,12 +53,15 @@ const valueNamed = (choices: readonly string[] | undefined, name: string): strin
 const namesOf = ({ short, long }: Option): string[] =>
   [short, long].filter((name) => name !== undefined && name !== null) as string[];
 
-/** Told with those of the command itself, which every verb has. */
+/** Every verb has these; they are listed with those of the command itself. */
 const HELP = ['--help', '-h'];
 
 // ------------------------------------------------------------------------------------------------ bash and zsh
 
-/** Entries of the associative arrays `words`, `options`, `values` and `arguments`, which both shells read alike. */
+/**
+ * Entries of the associative arrays `words`, `options`, `values` and `arguments`, which both shells read
+ * alike.
+ */
 function tables(places: readonly Place[]): string {
   const entries = (name: string, pairs: readonly (readonly [string, string])[]): string =>
     [`  ${name}=(`, ...pairs.map(([key, value]) => `    [${quoted(key)}]=${quoted(value)}`), '  )'].join(
@@ -94,7 +97,7 @@ function tables(places: readonly Place[]): string {
   ].join('\n');
 }
 
-/** No key of a shell's array is empty. */
+/** A key of a shell array must not be empty. */
 const keyOf = (path: string): string => (path === '' ? 'ebbtide' : `ebbtide ${path}`);
 
 const quoted = (text: string): string => `'${text.replaceAll("'", "'\\''")}'`;

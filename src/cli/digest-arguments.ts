@@ -1,11 +1,14 @@
-/** Arguments that name something by its digest may be the beginning of one, as for `why`. */
+/** Arguments that accept the beginning of a digest, as `why` does. */
 import type { CallContext } from '../context.js';
 import { isNotFound } from '../errors.js';
 import { isDigestPrefix } from '../gc/report/objects.js';
 import { isDigest } from '../model/digest.js';
 import type { Store } from './store.js';
 
-/** The digest of a blob. What is neither a digest nor the beginning of one is left to the store to refuse. */
+/**
+ * The digest of a blob. Text that is neither a digest nor the beginning of one is passed on; the store
+ * refuses it.
+ */
 export async function blobDigest(db: Store, ctx: CallContext, text: string): Promise<string> {
   if (isDigest(text) || !isDigestPrefix(text)) return text;
   return (await db.find(ctx, { name: text, kind: 'content' })).key;
@@ -23,13 +26,13 @@ export async function snapshotKey(
     const { key } = await db.find(ctx, { name: `${snapshotter}/${text}`, kind: 'snapshot' });
     return key.slice(snapshotter.length + 1);
   } catch (error) {
-    // Not the beginning of any: a name, which the verb asks for.
+    // Not the beginning of any digest: a name, which the verb looks up.
     if (isNotFound(error)) return text;
     throw error;
   }
 }
 
-/** All of them, before anything is done with the first. */
+/** Resolves all of them before the first is acted on. */
 export async function eachOf(
   texts: readonly string[],
   find: (text: string) => Promise<string>,

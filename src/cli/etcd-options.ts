@@ -40,7 +40,7 @@ export function addEtcdOptions(program: Command): void {
     .addOption(
       option(
         '--etcd-backend-id <name>',
-        'one name for hosts that share directories',
+        'common name of the hosts that share directories',
         'EBBTIDE_ETCD_BACKEND_ID',
       ),
     )
@@ -50,14 +50,20 @@ export function addEtcdOptions(program: Command): void {
     .addOption(
       option(
         '--etcd-session-ttl <seconds>',
-        'when locks of a dead host are free',
+        'when locks of a dead host are released',
         'EBBTIDE_ETCD_SESSION_TTL',
       ).argParser(count),
     )
-    .addOption(option('--etcd-serializable', 'read from the mirror as it is', 'EBBTIDE_ETCD_SERIALIZABLE'));
+    .addOption(
+      option(
+        '--etcd-serializable',
+        'read from the mirror without waiting for the newest state',
+        'EBBTIDE_ETCD_SERIALIZABLE',
+      ),
+    );
 }
 
-/** undefined without `--etcd`: the store is embedded. */
+/** Undefined without `--etcd`: the store is embedded. */
 export function etcdConfig(options: EtcdOptions): EtcdConfig | undefined {
   if (options.etcd === undefined) return undefined;
   const password = passwordOf(options);

@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { commandsIn, isLeaf, pathOf } from './command-tree.js';
 
-/** By the verb's path. What is behind a pipe, or before one, is another command. */
+/** By the verb's path. What is before or after a pipe is another command. */
 export const examples: Readonly<Record<string, readonly string[]>> = {
   init: ['ebbtide init', 'ebbtide init --root /srv/ebbtide'],
   serve: [
@@ -88,7 +88,7 @@ export const examples: Readonly<Record<string, readonly string[]>> = {
   ],
 };
 
-/** Adds them to the help of each verb. */
+/** Adds the examples to the help of each verb. */
 export function addExamples(program: Command): void {
   for (const command of commandsIn(program)) {
     const path = pathOf(command);

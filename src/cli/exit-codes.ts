@@ -11,11 +11,11 @@ export const exitCodes: Readonly<Record<ErrorKind, number>> = {
   NotImplemented: 7,
   DeadlineExceeded: 8,
   ResourceExhausted: 9,
-  /** As a shell reports a process that SIGINT ended. */
+  /** The code by which shells report a process that SIGINT ended. */
   Canceled: 130,
 };
 
-/** For people. */
+/** For the manual page and the documentation. */
 export const exitMeanings: Readonly<Record<ErrorKind, string>> = {
   Unknown: 'unclassified failure',
   InvalidArgument: 'invalid argument or usage',

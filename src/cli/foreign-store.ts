@@ -1,7 +1,7 @@
 /**
- * Another program's root as the store of a verb: its reads, and a refusal of all that writes. Called by runner.ts.
+ * Another program's root as the store of a verb: reads work, writes are refused. Called by runner.ts.
  *
- * Without a namespace the calls that list are about all of them, and objects are looked for in all.
+ * Without a namespace, lists cover all namespaces, and objects are looked up in all.
  */
 import { type ForeignRoot, openForeignRoot } from '../any-host/open.js';
 import { refusal } from '../any-host/refusals.js';
@@ -75,7 +75,8 @@ export class ForeignStore implements Store {
       info: (ctx, digest) => all.one(ctx, digest, (one) => db.content.info(one, digest), 'any'),
       readerAt: (ctx, content) =>
         all.one(ctx, 'the content', (one) => db.content.readerAt(one, content), 'any'),
-      walk: (ctx, fn, ...filters) => all.walk(ctx, fn, (one, told) => db.content.walk(one, told, ...filters)),
+      walk: (ctx, fn, ...filters) =>
+        all.walk(ctx, fn, (one, visit) => db.content.walk(one, visit, ...filters)),
       listStatuses: (ctx, ...filters) => all.listed(ctx, (one) => db.content.listStatuses(one, ...filters)),
       update: refuse('changing content', root),
       delete: refuse('removing content', root),
@@ -89,7 +90,7 @@ export class ForeignStore implements Store {
           stat: (ctx, key) => all.one(ctx, `snapshot "${key}"`, (one) => store.stat(one, key)),
           usage: (ctx, key) => all.one(ctx, `snapshot "${key}"`, (one) => store.usage(one, key)),
           walk: (ctx, fn, ...filters) =>
-            all.walk<SnapshotInfo>(ctx, fn, (one, told) => store.walk(one, told, ...filters)),
+            all.walk<SnapshotInfo>(ctx, fn, (one, visit) => store.walk(one, visit, ...filters)),
           mounts: refuse('mounting a snapshot', root),
           prepare: refuse('making a snapshot', root),
           view: refuse('making a snapshot', root),
@@ -150,7 +151,7 @@ const refuse = (what: string, root: string) => async (): Promise<never> => {
   throw refusal(what, root);
 };
 
-/** Objects that were listed with their namespace know it. */
+/** Objects that were listed across namespaces know theirs. */
 const namespaceIn = (ctx: CallContext, object: unknown): CallContext =>
   typeof object === 'object' &&
   object !== null &&
@@ -159,7 +160,7 @@ const namespaceIn = (ctx: CallContext, object: unknown): CallContext =>
     ? { ...ctx, namespace: object.namespace }
     : ctx;
 
-/** Calls about one namespace, made about all where none is given. */
+/** Runs a call for one namespace, or for all if none is given. */
 class AllNamespaces {
   readonly #db: DB;
 
@@ -173,7 +174,7 @@ class AllNamespaces {
     return names.map((namespace) => ({ ...ctx, namespace }));
   }
 
-  /** With their namespace, where there are those of several. */
+  /** Adds the namespace to the objects if they come from several. */
   async listed<T extends object>(ctx: CallContext, list: (one: CallContext) => Promise<T[]>): Promise<T[]> {
     const all: T[] = [];
     for (const one of await this.#of(ctx)) {
@@ -192,7 +193,9 @@ class AllNamespaces {
       await walk(one, ctx.namespace ? fn : (each) => fn({ namespace: one.namespace, ...each }));
   }
 
-  /** The answer of the namespace that has it. InvalidArgument where several have, unless any will do. */
+  /**
+   * The result of the namespace that has the object. InvalidArgument if several have it, unless any will do.
+   */
   async one<T>(
     ctx: CallContext,
     what: string,

@@ -2,8 +2,8 @@
 /**
  * The `ebbtide` command.
  *
- * Node's own threads, which compile and help to collect garbage, are four whatever the processors; on a host with two they
- * keep commits waiting (docs/benchmarks.md).
+ * Node's own threads, which compile and help to collect garbage, are four whatever the number of processors;
+ * on a host with two they delay commits (docs/benchmarks.md).
  */
 import { run } from './run.js';
 

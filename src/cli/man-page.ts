@@ -1,11 +1,11 @@
-/** The manual page, made from the tree of verbs. */
+/** The manual page, generated from the tree of verbs. */
 import type { Argument, Command, Option } from 'commander';
 import type { ErrorKind } from '../errors.js';
 import { commandsIn, isLeaf, pathOf } from './command-tree.js';
 import { examples } from './examples.js';
 import { exitCodes, exitMeanings } from './exit-codes.js';
 
-/** The same text for the same tree and version. */
+/** Deterministic for a tree and a version. */
 export function manPage(program: Command): string {
   const leaves = [...commandsIn(program)].filter((command) => isLeaf(command) && pathOf(command) !== '');
   return `${[
@@ -56,7 +56,7 @@ const argumentText = (argument: Argument): string => {
   return argument.required ? `<${name}>` : `[${name}]`;
 };
 
-/** Under their headings, in the order of the tree. */
+/** Grouped under their headings, in the order of the tree. */
 function groups(options: readonly Option[]): string[] {
   const lines: string[] = [];
   let heading: string | undefined;
@@ -89,7 +89,10 @@ function exitLines(): string[] {
   ]);
 }
 
-/** Variables with the option that each stands for; options name them in their descriptions where commander does not. */
+/**
+ * Environment variables and the options they stand for; options name them in their descriptions where
+ * commander does not.
+ */
 function environment(program: Command): [string, string][] {
   const found = new Map<string, string>();
   for (const command of commandsIn(program)) {
@@ -109,7 +112,7 @@ const lowerFirst = (words: string): string => words.charAt(0).toLowerCase() + wo
 
 const LINE = 79;
 
-/** Text, in lines that must not be taken for requests; what reads them fills lines anew. */
+/** Text, in lines that cannot be read as roff requests; readers refill lines. */
 function text(words: string): string {
   const lines: string[] = [];
   let line = '';

@@ -1,4 +1,6 @@
-/** The command's tree: global options and the verbs; each verb is a file in verbs/, loaded when it is meant. */
+/**
+ * The command's tree: global options and the verbs. Each verb is a file in verbs/, loaded when it is needed.
+ */
 import { createRequire } from 'node:module';
 import { Command, Option } from 'commander';
 import { addEtcdOptions } from './etcd-options.js';
@@ -19,7 +21,7 @@ const verbs: Readonly<Record<string, Readonly<Record<string, () => Promise<Regis
     compact: async () => (await import('./verbs/compact.js')).compact,
     hosts: async () => (await import('./verbs/hosts.js')).hosts,
   },
-  'What is in it:': {
+  'Objects:': {
     import: async () => (await import('./verbs/import.js')).importVerb,
     export: async () => (await import('./verbs/export.js')).exportVerb,
     images: async () => (await import('./verbs/images.js')).images,
@@ -29,13 +31,13 @@ const verbs: Readonly<Record<string, Readonly<Record<string, () => Promise<Regis
     leases: async () => (await import('./verbs/leases.js')).leases,
     namespaces: async () => (await import('./verbs/namespaces.js')).namespaces,
   },
-  'What holds the disk:': {
+  'Disk space:': {
     du: async () => (await import('./verbs/du.js')).du,
     why: async () => (await import('./verbs/why.js')).why,
     gc: async () => (await import('./verbs/gc.js')).gc,
     orphans: async () => (await import('./verbs/orphans.js')).orphans,
   },
-  'To try it, and for the shell:': {
+  'Trying it, and the shell:': {
     demo: async () => (await import('./verbs/demo.js')).demo,
     synth: async () => (await import('./verbs/synth.js')).synth,
     schema: async () => (await import('./verbs/schema.js')).schema,
@@ -43,17 +45,17 @@ const verbs: Readonly<Record<string, Readonly<Record<string, () => Promise<Regis
   },
 };
 
-/** Characters of the help's right column, at least, and of its lines where nobody looks at them. */
+/** Minimum width of the help's right column, and the width of its lines if the output is not a terminal. */
 const HELP_WIDTH_LEAST = 20;
 const HELP_WIDTH = 80;
 
-/** Words that are about all verbs. */
+/** Words that concern all verbs. */
 const ABOUT_ALL: readonly string[] = ['help', '--help', '-h', 'completion'];
 
 /**
- * With the verbs that the words of a command line may be about: every word that is one, all of them when one of the words is
- * about all, or none is named. What the others need is not loaded, which is a good part of the time of a short command and of a
- * daemon's start.
+ * Loads the verbs that the command line may need: every word that is the name of a verb, or all of them if a
+ * word concerns all or no verb is named. Loading the others would be a good part of the time of a short
+ * command and of a daemon's start.
  */
 export async function createProgram(words: readonly string[] = []): Promise<Command> {
   const { version } = createRequire(import.meta.url)('../../../package.json') as { version: string };
@@ -67,12 +69,12 @@ export async function createProgram(words: readonly string[] = []): Promise<Comm
     .configureOutput({
       getOutHelpWidth: () => standardOutput.columns ?? HELP_WIDTH,
       writeOut: (text) => standardOutput.write(text),
-      // Errors are JSON as well, and main.ts writes them.
+      // With --json errors are JSON too, and main.ts writes them.
       ...(words.includes('--json') && { writeErr: () => undefined }),
     })
     .exitOverride();
-  addStoreOptions(program.optionsGroup('The store, for every verb:'));
-  addEtcdOptions(program.optionsGroup('A tree in etcd, for every verb:'));
+  addStoreOptions(program.optionsGroup('Store options, for every verb:'));
+  addEtcdOptions(program.optionsGroup('etcd options, for every verb:'));
   const names = Object.values(verbs).flatMap((group) => Object.keys(group));
   const all = ABOUT_ALL.some((word) => words.includes(word)) || !names.some((name) => words.includes(name));
   for (const [group, members] of Object.entries(verbs)) {
@@ -107,10 +109,7 @@ function addStoreOptions(program: Command): void {
     .option('--address <socket>', 'work through the daemon at this socket (EBBTIDE_ADDRESS)')
     .option('--read-only', 'read the root without writing to it, also while another process has it open')
     .addOption(
-      new Option('--core <carrier>', 'how the graph core is to come (EBBTIDE_CORE)').choices([
-        'native',
-        'wasm',
-      ]),
+      new Option('--core <carrier>', 'carrier of the graph core (EBBTIDE_CORE)').choices(['native', 'wasm']),
     )
     .option('--json', 'print JSON');
 }

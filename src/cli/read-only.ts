@@ -1,6 +1,6 @@
 /**
- * Opens a store for verbs that change nothing: for writing where that is possible, since the end of a process that died is then
- * put right, else read-only. Called by the runner and `doctor`.
+ * Opens a store for verbs that change nothing: for writing where possible, because that recovers from an
+ * unclean end, else read-only. Called by the runner and `doctor`.
  */
 import type { DB } from '../db.js';
 import type { OpenOptions } from '../db-options.js';
@@ -9,8 +9,11 @@ import { StoreInUse } from '../in-use.js';
 import { openDB } from '../open.js';
 import { errnoOf } from '../system/system-errors.js';
 
-/** `said` is called once with why it is read-only, unless that was asked for. NotFound where there is no store. */
-export async function openForReading(options: OpenOptions, said: (why: string) => void): Promise<DB> {
+/**
+ * Calls `notice` once with the reason why the store is read-only, unless that was requested. NotFound if
+ * there is no store.
+ */
+export async function openForReading(options: OpenOptions, notice: (why: string) => void): Promise<DB> {
   if (options.readOnly) return openDB(options);
   try {
     return await openDB({ ...options, create: false });
@@ -18,15 +21,15 @@ export async function openForReading(options: OpenOptions, said: (why: string) =
     const why = options.etcd === undefined ? reasonIn(error, options.root) : undefined;
     if (why === undefined) throw error;
     const db = await openDB({ ...options, readOnly: true }).catch((cause: unknown) => {
-      // Without our addon there is no other way.
+      // Read-only needs our addon.
       throw isKind(cause, 'NotImplemented') ? error : cause;
     });
-    said(`read-only: ${why}`);
+    notice(`read-only: ${why}`);
     return db;
   }
 }
 
-/** Why a store that cannot be opened for writing can perhaps be read. */
+/** Why a store that cannot be opened for writing may be readable. */
 function reasonIn(error: unknown, root: string): string | undefined {
   if (error instanceof StoreInUse) return `${error.holder} has the store open`;
   for (let e = error; e instanceof Error; e = e.cause) {

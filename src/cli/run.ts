@@ -1,4 +1,4 @@
-/** Runs the command for the words behind its name; the exit code goes to the process. Called by main.ts. */
+/** Runs the command for the given arguments and sets the process's exit code. Called by main.ts. */
 import { CommanderError } from 'commander';
 import { invalidArgument } from '../errors.js';
 import { exitCodes } from './exit-codes.js';
@@ -14,9 +14,8 @@ export async function run(words: readonly string[]): Promise<void> {
     if (!(error instanceof CommanderError)) process.exitCode = report(error, isJson);
     else if (error.exitCode !== 0) {
       process.exitCode = exitCodes.InvalidArgument;
-      // As text the parser has said it, or the help.
-      const what =
-        error.code === 'commander.help' ? 'a verb is missing' : error.message.replace(/^error: /, '');
+      // The parser has already printed it as text, or the help.
+      const what = error.code === 'commander.help' ? 'missing verb' : error.message.replace(/^error: /, '');
       if (isJson) report(invalidArgument(what, { remedy: 'ebbtide --help shows the verbs' }), true);
     }
   }

@@ -1,6 +1,7 @@
 /**
- * How a verb runs: global options, the store (or the daemon that has it) opened and closed around it, Ctrl-C turned
- * into an abort, errors into one sentence and an exit code. Every verb file registers itself with one of these.
+ * How a verb runs: parses global options, opens and closes the store (or the connection to its daemon), turns
+ * Ctrl-C into an abort, and errors into one sentence and an exit code. Every verb registers itself with one
+ * of these functions.
  */
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -41,7 +42,7 @@ export interface Env {
   out: Output;
   progress: Progress;
   signal: AbortSignal;
-  /** Takes SIGHUP, which stops the verb otherwise. */
+  /** Handles SIGHUP, which otherwise stops the verb. */
   onHangup: (take: () => void) => void;
 }
 export interface StoreEnv extends Env {
@@ -49,7 +50,7 @@ export interface StoreEnv extends Env {
   ctx: CallContext;
 }
 
-/** Where the store is without `--root`. */
+/** The root without `--root`. */
 export function defaultRoot(): string {
   if (process.env.EBBTIDE_ROOT) return process.env.EBBTIDE_ROOT;
   if (process.getuid?.() === 0) return '/var/lib/ebbtide';
@@ -60,10 +61,10 @@ export const standardOutput = new StandardOutput((error) => {
   process.exitCode = report(error);
 });
 
-/** Of the verbs that list. */
+/** Options of the verbs that list. */
 export const listed = (command: Command): Command =>
   command
-    .addOption(new Option('-q, --quiet', 'names only, one a line').helpGroup('Output:'))
+    .addOption(new Option('-q, --quiet', 'names only, one per line').helpGroup('Output:'))
     .addOption(
       new Option(
         '--format <how>',
@@ -98,33 +99,36 @@ export function verb<O extends object>(
   };
 }
 
-/** Another program's objects are looked for in all of its namespaces unless one was named. */
+/** Another program's objects are looked up in all namespaces unless one was named. */
 const EVERY_NAMESPACE = '';
 const isNamespaceGiven = (command: Command): boolean =>
   process.env.EBBTIDE_NAMESPACE !== undefined ||
   command.getOptionValueSourceWithGlobals('namespace') !== 'default';
 
 const notThere = (name: string): EbbtideError =>
-  invalidArgument(`${name} is not for another program's root`, {
+  invalidArgument(`${name} does not work on another program's root`, {
     object: name,
     remedy: 'leave out --containerd-root; --root names a store of ebbtide',
   });
 
-/** What a verb asks of the store before it runs. */
+/** What a verb needs of the store before it runs. */
 export interface Needs {
-  /** Make the store where there is none, and say so. Other verbs fail with NotFound and leave the disk as it is. */
+  /**
+   * Creates the store if there is none, and prints that. Other verbs fail with NotFound and leave the disk
+   * unchanged.
+   */
   creates?: boolean;
-  /** NotFound, before anything is made, unless the store has this snapshotter. */
+  /** NotFound, before anything is created, unless the store has this snapshotter. */
   snapshotter?: string | undefined;
-  /** The verb changes nothing: it works on a store that can only be read as well. */
+  /** The verb changes nothing, so it works on a read-only store too. */
   reads?: boolean;
-  /** The verb is about the whole store: an unknown namespace is not mentioned. */
+  /** The verb covers the whole store, so an unknown namespace is not reported. */
   allNamespaces?: boolean;
 }
 
 /**
- * Wraps a verb that works on the store: opened before, closed after, whatever happens. A function of `needs` also checks
- * the arguments: what it throws comes before the store is opened.
+ * Wraps a verb that works on the store, which is opened before and closed after it in any case. If `needs` is
+ * a function it also checks the arguments: what it throws comes before the store is opened.
  */
 export function storeVerb<O extends object>(
   fn: (env: StoreEnv, args: string[], options: O) => Promise<void>,
@@ -149,14 +153,17 @@ export const readVerb = <O extends object>(
     reads: true,
   }));
 
-/** Opens the store, runs `fn`, closes the store. Says so when the namespace is unknown, which explains an empty answer. */
+/**
+ * Opens the store, runs `fn`, closes the store. Prints a notice when the namespace is unknown, which explains
+ * an empty result.
+ */
 export async function withStore(env: Env, needs: Needs, fn: (env: StoreEnv) => Promise<void>): Promise<void> {
   const { options, signal, out } = env;
   const isForeign = options.containerdRoot !== undefined;
   if (!isForeign && needs.allNamespaces !== true) validateIdentifier(options.namespace, 'namespace');
   await using db =
     options.containerdRoot === undefined
-      ? await openStore(options, needs, (text) => out.note(text))
+      ? await openStore(options, needs, (text) => out.notice(text))
       : await openForeign(options.containerdRoot, needs, env);
   if (needs.snapshotter !== undefined) checkSnapshotter(needs.snapshotter, db.snapshotters().keys());
   const { namespace } = options;
@@ -173,7 +180,7 @@ async function hintAtNamespaces(db: Store, namespace: string, out: Output): Prom
   if (known.length === 0 || known.includes(namespace)) return;
   const shown = known.slice(0, NAMESPACES_SHOWN).join(', ');
   const more = known.length > NAMESPACES_SHOWN ? ' and others' : '';
-  out.note(`there is no namespace "${namespace}" yet; there are: ${shown}${more} (-n chooses)`);
+  out.notice(`there is no namespace "${namespace}" yet; there are: ${shown}${more} (-n chooses)`);
 }
 const NAMESPACES_SHOWN = 10;
 
@@ -186,7 +193,7 @@ function checkSnapshotter(name: string, known: Iterable<string>): void {
   });
 }
 
-/** Loaded where it is asked for. What cannot be shown in full is said. */
+/** Loaded on demand. Prints a notice for what cannot be shown in full. */
 async function openForeign(root: string, { creates = false }: Needs, { out, signal }: Env): Promise<Store> {
   const [{ ForeignStore }, { refusal }] = await Promise.all([
     import('./foreign-store.js'),
@@ -194,22 +201,22 @@ async function openForeign(root: string, { creates = false }: Needs, { out, sign
   ]);
   if (creates) throw refusal('making or filling a store', root);
   const store = await ForeignStore.open(root, signal);
-  for (const note of store.parts.notes) out.note(note);
+  for (const notice of store.parts.notices) out.notice(notice);
   return store;
 }
 
 /**
- * The daemon that was named, or that has the root; else the root itself. Who asks for `--read-only` means the root. `note`
- * is called with what is worth a line.
+ * The daemon that was named, or that has the root; else the root itself. With `--read-only` always the root.
+ * `notice` is called with messages for the user.
  */
 async function openStore(
   options: GlobalOptions,
   { creates = false, snapshotter, reads = false }: Needs,
-  note: (text: string) => void,
+  notice: (text: string) => void,
 ): Promise<Store> {
   const { root, readOnly = false } = options;
   if (readOnly) checkReadOnly(options, reads);
-  // First, since who may use the daemon need not be allowed to read the root.
+  // First, because a user of the daemon may not be allowed to read the root.
   const daemon = readOnly
     ? undefined
     : (options.address ?? process.env.EBBTIDE_ADDRESS) || (await findDaemon(root));
@@ -217,9 +224,9 @@ async function openStore(
   const etcd = etcdConfig(options);
   try {
     if (snapshotter !== undefined) checkSnapshotter(snapshotter, snapshotterNames);
-    // Who asks for a collection by hand means this host.
+    // A collection requested by hand runs on this host.
     const given = { root, ...(etcd && { etcd, enableEtcdGC: true }), ...(readOnly && { readOnly }) };
-    const open = reads ? openForReading(given, note) : openDB({ ...given, create: false });
+    const open = reads ? openForReading(given, notice) : openDB({ ...given, create: false });
     const found = await open.catch((error: unknown) => {
       if (error instanceof NoStore) return error;
       throw error;
@@ -227,10 +234,10 @@ async function openStore(
     if (found instanceof DB) return found;
     if (!creates) throw found;
     const db = await openDB(given);
-    note(`made a store at ${root}`);
+    notice(`created a store at ${root}`);
     return db;
   } catch (error) {
-    // One may have been about to start.
+    // A daemon may have been starting.
     const late = isKind(error, 'Unavailable') && !readOnly ? await findDaemon(root) : undefined;
     if (late === undefined) throw error;
     return connect(late);
@@ -239,7 +246,7 @@ async function openStore(
 
 function checkReadOnly({ address }: GlobalOptions, reads: boolean): void {
   if (!reads) {
-    throw failedPrecondition('the verb changes the store, which is to be opened read-only', {
+    throw failedPrecondition('the verb changes the store, and --read-only was given', {
       remedy: 'leave --read-only out',
     });
   }
@@ -250,20 +257,20 @@ function checkReadOnly({ address }: GlobalOptions, reads: boolean): void {
   }
 }
 
-// Loaded when there is a daemon: most runs of the command do not need the client.
+// Loaded on demand: most runs of the command do not need the client.
 async function connect(address: string): Promise<Store> {
   const { RemoteStore } = await import('./remote/store.js');
   return RemoteStore.connect(address);
 }
 
-/** Where the daemon of a root listens, if there is one. */
+/** The address of the root's daemon, if there is one. */
 export async function findDaemon(root: string): Promise<string | undefined> {
-  const [{ daemonAddress }, { answers }] = await Promise.all([
+  const [{ daemonAddress }, { isListening }] = await Promise.all([
     import('../server/run-file.js'),
     import('../server/connections/listener.js'),
   ]);
   const address = await daemonAddress(root);
-  return (await answers(address)) ? address : undefined;
+  return (await isListening(address)) ? address : undefined;
 }
 
 async function guarded(
@@ -282,14 +289,14 @@ async function guarded(
       hangup();
       return;
     }
-    // The second time the user means it, and the store survives a kill at any moment. An exit would wait for threads
-    // that are stuck in a read; the signal's own effect does not.
+    // On the second signal the process ends; the store survives a kill at any moment. An exit would wait for
+    // threads that are stuck in a read; the signal's default action does not.
     if (abort.signal.aborted) {
       for (const one of STOPPING) process.off(one, interrupt);
       process.kill(process.pid, name);
       return;
     }
-    process.stderr.write('ebbtide: stopping; once more to stop at once\n');
+    process.stderr.write('ebbtide: stopping; repeat to stop at once\n');
     stoppedBy = name;
     abort.abort();
   };
@@ -297,14 +304,14 @@ async function guarded(
   const progress = new Progress();
   try {
     const out = new Output(options, standardOutput);
-    // A variable that is not set, and not the directory one stands in.
+    // From an unset variable; must not mean the current directory.
     if (options.root === '')
       throw invalidArgument('the root is empty', { remedy: 'name a directory with --root' });
     await fn({ options, out, progress, signal: abort.signal, onHangup });
   } catch (error) {
     progress.end();
     process.exitCode = report(advised(error, command), options.json);
-    // The store is closed; what may keep the process is a read that nothing can end.
+    // The store is closed; only a read that nothing can end may keep the process.
     if (abort.signal.aborted) setTimeout(() => process.kill(process.pid, stoppedBy), STUCK_MS).unref();
   } finally {
     progress.end();
@@ -315,7 +322,7 @@ async function guarded(
 /** How long an interrupted process may take to end by itself. */
 const STUCK_MS = 500;
 
-/** A terminal that goes away stops a verb as Ctrl-C does. The daemon takes SIGHUP for itself. */
+/** A terminal that goes away stops a verb as Ctrl-C does. The daemon handles SIGHUP itself. */
 const STOPPING = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 /** Prints an error: one sentence with its remedy, or a line of JSON. Returns the exit code. */
@@ -347,7 +354,8 @@ export function collectLabel(text: string, sofar: Record<string, string> = {}): 
 export function labelArguments(args: readonly string[]): StringMap {
   const labels = args.map((text) => {
     const label = splitLabel(text);
-    if (label === undefined) throw invalidArgument(`"${text}" is no label: ${NO_LABEL}`, { object: text });
+    if (label === undefined)
+      throw invalidArgument(`"${text}" is not a valid label: ${NO_LABEL}`, { object: text });
     return label;
   });
   return Object.fromEntries(labels);

@@ -1,4 +1,4 @@
-/** The JSON schema of what verbs print with `--json` (docs/ebbtide.schema.json), whole or of one verb. */
+/** The JSON schema of what verbs print with `--json` (docs/ebbtide.schema.json), for all verbs or for one. */
 import { readFileSync } from 'node:fs';
 import { invalidArgument } from '../errors.js';
 
@@ -12,7 +12,7 @@ const FILE = new URL('../../../docs/ebbtide.schema.json', import.meta.url);
 
 export const readSchema = (): Schema => JSON.parse(readFileSync(FILE, 'utf8')) as Schema;
 
-/** What is printed with an error, on standard error. */
+/** The document of an error, on standard error. */
 export const ERROR = 'error';
 
 /** InvalidArgument for a verb that prints no document. */

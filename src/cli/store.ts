@@ -1,6 +1,6 @@
 /**
- * The store as verbs see it: an open DB, or a daemon that has the root. Every verb is written against this, so that it
- * works either way.
+ * The store as verbs see it: an open DB, or a daemon that has the root. Every verb is written against this
+ * interface, so that it works either way.
  */
 import type { Mount, SnapshotInfo, Usage } from '../backends/contract.js';
 import type { ClusterHosts } from '../cluster-hosts.js';
@@ -42,9 +42,9 @@ export interface Store extends AsyncDisposable {
   readonly namespaces: NamespaceRecords;
   snapshotter(name: string): SnapshotStore | undefined;
   snapshotters(): ReadonlyMap<string, SnapshotStore>;
-  /** What is shown may have changed since it was opened. */
+  /** The store may have changed since it was opened. */
   readonly isReadOnly?: boolean;
-  /** undefined: the tree is not shared. */
+  /** Undefined if the tree is not shared. */
   readonly hosts: HostRecords | undefined;
   garbageCollect: DB['garbageCollect'];
   planCollection: DB['planCollection'];

@@ -1,42 +1,43 @@
 /**
- * Regular files and links of an image archive, kept until the archive's list of images says which of them are configs
- * and layers: names are arbitrary (`sha256:<hex>`, `<hex>.tar.gz`, `<id>/layer.tar`) and the list may come last. Large
- * files go into the content store as they come, small ones stay in memory. Used by archive.ts and docker-archive.ts.
+ * Regular files and links of an image archive, kept until the archive's list of images says which of them are
+ * configs and layers: names are arbitrary (`sha256:<hex>`, `<hex>.tar.gz`, `<id>/layer.tar`) and the list may
+ * come last. Large files are written to the content store as they arrive, small ones stay in memory. Used by
+ * archive.ts and docker-archive.ts.
  */
 import { showPath, splitEntryName, toBytePath } from '../backends/archive/paths.js';
 import type { TarEntry } from '../backends/archive/tar/tar-reader.js';
 import { invalidArgument } from '../errors.js';
 import { isDigest } from '../model/digest.js';
 import { readBlob } from '../stores/content/content-helpers.js';
-import { ingestRef, type Taken, takeBlob } from './content.js';
+import { ingestRef, type StoredBlob, writeBlob } from './content.js';
 import type { ImageServices, LeasedContext, OnProgress } from './services.js';
 
-/** Files and links of one archive. */
+/** Limit on the files and links of one archive. */
 const MAX_FILES = 100_000;
-/** Bytes of their names and link targets together. */
+/** Limit on the bytes of their names and link targets in total. */
 const MAX_NAME_BYTES = 32 * 2 ** 20;
-/** Files up to this size stay in memory, as long as all of them together take no more than `MAX_SMALL_BYTES`. */
+/** Files up to this size stay in memory, up to `MAX_SMALL_BYTES` in total. */
 const SMALL_BYTES = 64 * 1024;
 const MAX_SMALL_BYTES = 32 * 2 ** 20;
 const MAX_LINK_HOPS = 16;
 
 interface Link {
-  /** Directory that the target counts from; '' for the archive's root. */
+  /** Directory that the target is relative to; '' for the archive's root. */
   from: string;
   target: string;
 }
 
-type Kept = Taken | Buffer | Link | 'sparse';
+type Kept = StoredBlob | Buffer | Link | 'sparse';
 
 export class ArchiveFiles {
   readonly #services: ImageServices;
   readonly #ctx: LeasedContext;
   readonly #progress: OnProgress | undefined;
-  /** By path; the last of several files of one path counts, as in tar. */
+  /** By path; of several files with one path the last counts, as in tar. */
   readonly #files = new Map<string, Kept>();
   #nameBytes = 0;
   #smallBytes = 0;
-  #unnamed = 0;
+  #anonymous = 0;
 
   constructor(services: ImageServices, ctx: LeasedContext, progress: OnProgress | undefined) {
     this.#services = services;
@@ -50,7 +51,7 @@ export class ArchiveFiles {
   }
 
   addLink(path: string, entry: TarEntry): void {
-    // Symlinks count from their own directory, hard links from the root.
+    // Symlinks are relative to their own directory, hard links to the root.
     const from = entry.type === 'symlink' ? path.slice(0, path.lastIndexOf('/') + 1) : '';
     this.#keep(path, { from, target: entry.linkname });
   }
@@ -67,10 +68,10 @@ export class ArchiveFiles {
   }
 
   /**
-   * The blob of the file at a path, links followed; undefined when the archive has no such file. Nothing on the disk is
-   * looked at. InvalidArgument: the path or a link leads out of the archive, or the file is sparse.
+   * The blob of the file at a path, following links; undefined when the archive has no such file. Nothing on
+   * the disk is read. InvalidArgument: the path or a link leads out of the archive, or the file is sparse.
    */
-  async find(path: string, what: string): Promise<Taken | undefined> {
+  async find(path: string, what: string): Promise<StoredBlob | undefined> {
     let at = splitEntryName(toBytePath(path), what).join('/');
     for (let hops = 0; hops < MAX_LINK_HOPS; hops++) {
       const kept = this.#files.get(at);
@@ -78,9 +79,9 @@ export class ArchiveFiles {
       if (kept === 'sparse')
         throw invalidArgument(`archive entry "${showPath(at)}" is a sparse file, not a ${what}`);
       if (Buffer.isBuffer(kept)) {
-        const taken = await this.#take(at, kept.length, kept);
-        this.#files.set(at, taken);
-        return taken;
+        const stored = await this.#take(at, kept.length, kept);
+        this.#files.set(at, stored);
+        return stored;
       }
       if (!('target' in kept)) return kept;
       at = splitEntryName(kept.from + kept.target, 'link').join('/');
@@ -109,18 +110,19 @@ export class ArchiveFiles {
     size: number,
     source: Buffer | AsyncIterable<Uint8Array>,
     digest?: string,
-  ): Promise<Taken> {
+  ): Promise<StoredBlob> {
     const progress = this.#progress;
-    const taken = await takeBlob(this.#services, this.#ctx, {
-      // Files are called `layer.tar` in every archive, so the ref of one without a digest must be this import's own.
-      ref: digest === undefined ? `import-${this.#ctx.lease}-${this.#unnamed++}` : ingestRef(digest),
+    const stored = await writeBlob(this.#services, this.#ctx, {
+      // Every archive calls files `layer.tar`, so the ref of a file without a digest must be unique to this
+      // import.
+      ref: digest === undefined ? `import-${this.#ctx.lease}-${this.#anonymous++}` : ingestRef(digest),
       descriptor: { ...(digest !== undefined && { digest }), size },
       source,
       name: `archive entry "${showPath(path)}"`,
       progress:
         progress && ((done) => progress({ phase: 'import', name: showPath(path), done, total: size })),
     });
-    if (taken.size === size) return taken;
+    if (stored.size === size) return stored;
     throw invalidArgument(`archive entry "${showPath(path)}" has a wrong size`, { object: showPath(path) });
   }
 }
@@ -128,14 +130,14 @@ export class ArchiveFiles {
 const tooMany = (what: string) =>
   invalidArgument(`the archive has ${what}`, { remedy: 'import its images from several archives' });
 
-/** The digest that a layout's path promises. */
+/** The digest in a layout's path. */
 function digestOfPath(path: string): string | undefined {
   const [first, algorithm, hex, ...more] = path.split('/');
   const digest = `${algorithm}:${hex}`;
   return first === 'blobs' && more.length === 0 && isDigest(digest) ? digest : undefined;
 }
 
-/** The content of an entry whose size the caller has checked. */
+/** REQUIRES: the caller has checked the entry's size. */
 export async function wholeBody(entry: TarEntry): Promise<Buffer> {
   const parts: Buffer[] = [];
   for await (const part of entry.body()) parts.push(Buffer.from(part));

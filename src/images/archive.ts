@@ -1,7 +1,8 @@
 /**
- * An image archive as one stream: an OCI layout in a tar, or what `docker save` writes, either one compressed or
- * not. Read once, front to back; what may be a blob is kept as it comes (archive-files.ts), because what names it may
- * come last. Nothing of the archive is ever written anywhere but into the content store.
+ * An image archive as one stream: an OCI layout in a tar, or the output of `docker save`, either one
+ * compressed or not. Read once, front to back; everything that may be a blob is kept as it arrives
+ * (archive-files.ts), because what refers to it may come last. Nothing of the archive is ever written
+ * anywhere but into the content store.
  */
 import { ChunkReader } from '../backends/archive/chunks.js';
 import { decompress } from '../backends/archive/compression/compression.js';
@@ -18,7 +19,7 @@ import type { ImageServices, LeasedContext, OnProgress } from './services.js';
 import { DOCKER_FILE, type ImageSource, INDEX_FILE, LAYOUT_FILE } from './source.js';
 
 export interface ReadArchiveOptions {
-  /** What messages call the archive. */
+  /** The archive's name in messages. */
   name: string;
   limits?: Partial<ArchiveLimits> | undefined;
   progress?: OnProgress | undefined;
@@ -40,7 +41,7 @@ export async function readArchive(
     limits: withDefaults(limits),
     signal: ctx.signal,
   });
-  // What packs a tree whose files have several names writes links to the later ones.
+  // Programs that pack a tree with hard links store the later names as links.
   const document = async (path: string): Promise<Buffer | undefined> =>
     documents.get(path) ?? (await files.read(path, MAX_DOCUMENT_BYTES));
   const layout = await document(LAYOUT_FILE);
@@ -67,11 +68,11 @@ export async function readArchive(
   return { index: { manifests, unusable: new Map() }, open: async () => undefined };
 }
 
-/** Blobs are in the store by now, but for those that are links to small files of other names. */
+/** Blobs are already in the store, except those that are links to small files of other names. */
 async function openLinked(files: ArchiveFiles, digest: string): Promise<undefined> {
   const path = `blobs/${digest.replace(':', '/')}`;
-  const taken = await files.find(path, 'blob');
-  if (taken === undefined || taken.digest === digest) return;
+  const stored = await files.find(path, 'blob');
+  if (stored === undefined || stored.digest === digest) return;
   throw invalidArgument(`archive entry "${path}" is not what its digest promises`, { object: digest });
 }
 

@@ -1,6 +1,6 @@
 /**
- * What of an image an export takes: every manifest with all its blobs, and an index that lists these and nothing else, so
- * that the layout is closed. Used by export.ts, under the lease that keeps the image.
+ * What an export includes of an image: every complete manifest with all its blobs, and an index that lists
+ * exactly these, so that the layout is closed. Used by export.ts, under the lease that keeps the image.
  */
 import { EbbtideError, isNotFound, throwIfAborted } from '../errors.js';
 import { digestOf } from '../model/digest.js';
@@ -25,26 +25,28 @@ import { isAttestation } from './platforms.js';
 import { MAX_INDEX_DEPTH, tooDeep } from './resolve.js';
 import type { ImageServices, LeasedContext } from './services.js';
 
-/** A blob of the layout; `bytes` when it is not in the store. */
+/** A blob of the layout; `bytes` if it is not in the store. */
 export interface ClosureBlob extends Descriptor {
   bytes?: Buffer | undefined;
 }
 
 export interface Closure {
-  /** What stands for the image: its target, or what was left of an index of which something is not here. */
+  /** The image's root in the layout: its target, or a reduced index if some of it is missing here. */
   root: Descriptor;
   /** By digest. */
   blobs: Map<string, ClosureBlob>;
-  /** The image manifests in it whose layers are all there, by digest. */
+  /** The complete image manifests in it, by digest. */
   images: Map<string, Manifest>;
 }
 
 export class ClosureReader {
   readonly #services: ImageServices;
   readonly #ctx: LeasedContext;
-  /** Digests that the image refers to and that are not here, but for layers that may not be distributed. */
+  /**
+   * Digests that the image refers to and that are missing here, except layers that may not be distributed.
+   */
   readonly missing = new Set<string>();
-  /** By digest and media type: an index may name the same entry often. */
+  /** By digest and media type: an index may list the same entry many times. */
   readonly #closures = new Map<string, Closure | undefined>();
   #damage: EbbtideError | undefined;
 
@@ -53,7 +55,7 @@ export class ClosureReader {
     this.#ctx = ctx;
   }
 
-  /** Undefined when no manifest is complete. InvalidArgument when none is usable. */
+  /** Undefined when no manifest is complete. InvalidArgument when none is valid. */
   async read(target: Descriptor): Promise<Closure | undefined> {
     const closure = await this.#read(target, 0);
     if (closure === undefined && this.missing.size === 0 && this.#damage !== undefined) throw this.#damage;
@@ -85,7 +87,7 @@ export class ClosureReader {
       document.value.unusable.size === 0 &&
       children.every((child, i) => closures[i]?.root.digest === child.digest);
     if (!isWhole) {
-      // What only describes another manifest makes no image.
+      // A manifest that only describes another one does not make an image.
       if (!children.some((child, i) => closures[i] !== undefined && !isAttestation(child))) return undefined;
       dropStrayAttestations(children, closures);
     }
@@ -115,7 +117,7 @@ export class ClosureReader {
     return closure;
   }
 
-  /** Undefined when it cannot be used. */
+  /** Undefined when it is not valid. */
   async #document<T>(
     descriptor: Descriptor,
     parse: (json: Json, name: string) => T,
@@ -148,7 +150,7 @@ const closureOf = (root: ClosureBlob): Closure => ({
   images: new Map(),
 });
 
-/** An attestation goes with the manifest it describes. */
+/** An attestation is kept only with the manifest it describes. */
 function dropStrayAttestations(children: readonly Descriptor[], closures: (Closure | undefined)[]): void {
   const here = new Set(children.filter((_, i) => closures[i] !== undefined).map(({ digest }) => digest));
   for (const [i, child] of children.entries()) {
@@ -157,7 +159,7 @@ function dropStrayAttestations(children: readonly Descriptor[], closures: (Closu
   }
 }
 
-/** The same index with the entries that have a closure; the fields that nobody here knows stay. */
+/** The same index with only the entries that have a closure; unknown fields are kept. */
 function reducedIndex(
   { mediaType }: Descriptor,
   { json, value: { unusable } }: { json: Json; value: Index },

@@ -1,6 +1,6 @@
 /**
- * Blobs of an image in the content store: taken in under a lease, resumed where an earlier attempt stopped, kept
- * together by reference labels. Called by import and unpack.
+ * Blobs of an image in the content store: written under a lease, resumed where an earlier attempt stopped,
+ * kept together by reference labels. Called by import and unpack.
  */
 import type { WriterDescriptor } from '../backends/contract.js';
 import {
@@ -15,37 +15,38 @@ import { copy, openWriter, type Source } from '../stores/content/content-helpers
 import type { ImageServices, LeasedContext } from './services.js';
 import { unended } from './services.js';
 
-/** Bytes to take in. */
+/** Bytes to write. */
 export interface Incoming {
-  /** Ref of the ingest; the same for the same bytes, so that a second attempt goes on where the first stopped. */
+  /** Ref of the ingest; the same for the same bytes, so that a second attempt resumes. */
   ref: string;
-  /** Digest and size where they are known beforehand. */
+  /** Digest and size, where known in advance. */
   descriptor: WriterDescriptor;
   source: Source;
-  /** What messages call it. */
+  /** The blob's name in messages. */
   name: string;
-  /** Told the bytes taken in so far. */
+  /** Called with the number of bytes written so far. */
   progress?: ((done: number) => void) | undefined;
 }
 
-export interface Taken {
+export interface StoredBlob {
   digest: string;
   /** Bytes. */
   size: number;
 }
 
-/** Ref under which a blob of a known digest is taken in. */
+/** Ref of the ingest of a blob with a known digest. */
 export const ingestRef = (digest: string): string => `import-${digest.replace(':', '-')}`;
 
 /**
- * Writes one blob and has the context's lease hold it; a blob the namespace has already is only leased, its source
- * is not read. InvalidArgument when the bytes are not what the descriptor says; the ingest is gone then.
+ * Writes one blob and adds it to the context's lease; a blob that the namespace already has is only leased,
+ * and its source is not read. InvalidArgument when the bytes do not match the descriptor; the ingest is
+ * removed then.
  */
-export async function takeBlob(
+export async function writeBlob(
   services: ImageServices,
   ctx: LeasedContext,
   incoming: Incoming,
-): Promise<Taken> {
+): Promise<StoredBlob> {
   const { descriptor, ref } = incoming;
   const { digest: expected = '', size = 0 } = descriptor;
   let writer: Awaited<ReturnType<typeof openWriter>>;
@@ -55,16 +56,16 @@ export async function takeBlob(
     if (!isAlreadyExists(error) || expected === '') throw error;
     return { digest: expected, size: (await services.content.info(ctx, expected)).size };
   }
-  const watched = new WatchedSource(incoming);
+  const observed = new ObservedSource(incoming);
   try {
-    // Bytes of unknown digest could be anybody's: only what is checked at the end may be resumed.
+    // An ingest without a digest could contain anything: resume only what is checked at the end.
     if (expected === '' || (await writer.status()).offset > (size || Number.MAX_SAFE_INTEGER))
       await writer.truncate(0);
-    await copy(writer, ctx, watched.source, size, expected);
+    await copy(writer, ctx, observed.source, size, expected);
     const digest = expected === '' ? writer.digest() : expected;
     return { digest, size: (await services.content.info(ctx, digest)).size };
   } catch (error) {
-    if (watched.failed || !isFailedPrecondition(error)) throw error;
+    if (observed.failed || !isFailedPrecondition(error)) throw error;
     await writer.close();
     await services.content.abort(unended(ctx), ref).catch(ignoreNotFound);
     throw notAsPromised(incoming, error);
@@ -85,8 +86,10 @@ const ignoreNotFound = (error: unknown): void => {
   if (!isNotFound(error)) throw error;
 };
 
-/** The source, telling of its progress and remembering whether an error came from it and not from the store. */
-class WatchedSource {
+/**
+ * Wraps the source: reports progress and records whether an error came from it rather than from the store.
+ */
+class ObservedSource {
   readonly source: Source;
   failed = false;
 
@@ -117,16 +120,16 @@ class WatchedSource {
 }
 
 /**
- * Has the lease hold a blob that should be there already; answers its size, undefined when the namespace does not
- * have it or its bytes are damaged.
+ * Adds an existing blob to the lease. Returns its size; undefined when the namespace does not have it or its
+ * bytes are damaged.
  */
-export async function holdBlob(
+export async function leaseBlob(
   services: ImageServices,
   ctx: LeasedContext,
   digest: string,
 ): Promise<number | undefined> {
   if (!isDigest(digest)) return undefined;
-  // Leased before it is looked for: the other way round a collection could take it in between.
+  // Leased before it is looked up, so that a collection cannot remove it in between.
   await services.leases.addResource(ctx, ctx.lease, { type: 'content', id: digest });
   return sizeOf(services, ctx, digest);
 }
@@ -139,7 +142,7 @@ async function sizeOf(
   try {
     const { size } = await services.content.info(ctx, digest);
     await using reader = await services.content.readerAt(ctx, digest);
-    // Also a daemon compares the file with the record then.
+    // Makes a daemon, too, compare the file with the record.
     if (size > 0) await reader.read(Buffer.alloc(1), size - 1);
     return size;
   } catch (error) {
@@ -148,7 +151,7 @@ async function sizeOf(
   }
 }
 
-/** Adds labels to a blob's record, unless it has them already. */
+/** Adds labels to a blob's record, unless it already has them. */
 export async function addBlobLabels(
   services: ImageServices,
   ctx: LeasedContext,

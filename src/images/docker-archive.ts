@@ -1,12 +1,12 @@
 /**
- * `docker save` archives: their manifest.json lists configs and layers by path; each image becomes a manifest of
- * Docker's schema 2 in the content store, the same bytes for the same image, as containerd makes it.
+ * `docker save` archives: their manifest.json lists configs and layers by path. Each image becomes a Docker
+ * schema 2 manifest in the content store, with the same bytes for the same image, as in containerd.
  */
 import { detectCompression, MAGIC_BYTES } from '../backends/archive/compression/compression.js';
 import { invalidArgument } from '../errors.js';
 import { digestOf } from '../model/digest.js';
 import type { ArchiveFiles } from './archive-files.js';
-import { ingestRef, type Taken, takeBlob } from './content.js';
+import { ingestRef, type StoredBlob, writeBlob } from './content.js';
 import {
   checkCount,
   type Descriptor,
@@ -63,7 +63,7 @@ function parseDockerManifest(document: Buffer): DockerImage[] {
   if (!Array.isArray(json)) throw malformed('is not a list');
   checkCount(json.length, 'manifest.json', MAX_IMAGES);
   return json.map((image: unknown) => {
-    if (typeof image !== 'object' || image === null) throw malformed('holds something that is not an image');
+    if (typeof image !== 'object' || image === null) throw malformed('has an entry that is not an image');
     const { Config, Layers, RepoTags }: { Config?: unknown; Layers?: unknown; RepoTags?: unknown } = image;
     if (typeof Config !== 'string' || Config === '') throw malformed('has an image without a config');
     const repoTags = texts(RepoTags, 'RepoTags', MAX_IMAGES).filter((tag) => tag !== '');
@@ -71,10 +71,11 @@ function parseDockerManifest(document: Buffer): DockerImage[] {
   });
 
   function texts(value: unknown, field: string, max: number): string[] {
-    if (!Array.isArray(value ?? [])) throw malformed('has something else where a list belongs');
+    if (!Array.isArray(value ?? [])) throw malformed('has a value that is not a list where one belongs');
     checkCount(((value ?? []) as unknown[]).length, `manifest.json ${field}`, max);
     return ((value ?? []) as unknown[]).map((text) => {
-      if (typeof (text ?? '') !== 'string') throw malformed('has something else where a text belongs');
+      if (typeof (text ?? '') !== 'string')
+        throw malformed('has a value that is not a string where one belongs');
       return (text ?? '') as string;
     });
   }
@@ -128,7 +129,7 @@ class ManifestMaker {
       }),
     );
     const descriptor = { mediaType: MediaType.dockerManifest, digest: digestOf(bytes), size: bytes.length };
-    await takeBlob(this.#services, this.#ctx, {
+    await writeBlob(this.#services, this.#ctx, {
       ref: ingestRef(descriptor.digest),
       descriptor,
       source: bytes,
@@ -137,7 +138,7 @@ class ManifestMaker {
     return descriptor;
   }
 
-  async #find(path: string, what: string): Promise<Taken> {
+  async #find(path: string, what: string): Promise<StoredBlob> {
     const found = await this.#files.find(path, what);
     if (found !== undefined) return { digest: found.digest, size: found.size };
     throw invalidArgument(`the archive does not have the ${what} "${path}" that its manifest.json names`, {
@@ -146,8 +147,8 @@ class ManifestMaker {
     });
   }
 
-  /** By the layer's first bytes: its name says nothing. */
-  async #layerType(layer: Taken): Promise<string> {
+  /** By the layer's first bytes; its name is no indication. */
+  async #layerType(layer: StoredBlob): Promise<string> {
     const known = this.#layerTypes.get(layer.digest);
     if (known !== undefined) return known;
     const reader = await this.#services.content.readerAt(this.#ctx, layer.digest);

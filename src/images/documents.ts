@@ -1,8 +1,8 @@
 /**
- * Indexes, manifests and image configs: JSON that anybody may have written, checked before any field of it is
- * used. A document that is not what its media type says is InvalidArgument (one blob must not pass for an index
- * here and for a manifest there). `null` is what Go writes for an empty list, map or text, and means that here too.
- * Pure, but for `readDocument`.
+ * Indexes, manifests and image configs: untrusted JSON, checked before any field of it is used. A document
+ * that does not match its media type is InvalidArgument (one blob must not be read as an index here and as a
+ * manifest there). `null` is what Go writes for an empty list, map or string, and means that here too. Pure,
+ * except for `readDocument`.
  */
 import type { CallContext } from '../context.js';
 import { EbbtideError, invalidArgument } from '../errors.js';
@@ -11,15 +11,15 @@ import type { StringMap } from '../model/records.js';
 import { type Provider, readBlob } from '../stores/content/content-helpers.js';
 import { isIndexType, isManifestType } from './media-types.js';
 
-/** Largest JSON document that is read. */
+/** Limit on the bytes of a JSON document. */
 export const MAX_DOCUMENT_BYTES = 8 * 2 ** 20;
-/** Layers of a manifest. An overlay mount takes 500. */
+/** Limit on the layers of a manifest. An overlay mount takes 500. */
 export const MAX_LAYERS = 1000;
-/** Manifests of an index. */
+/** Limit on the manifests of an index. */
 export const MAX_MANIFESTS = 5000;
-/** Images of one source, by name. */
+/** Limit on the images of one source, by name. */
 export const MAX_IMAGES = 10_000;
-/** Documents looked at for the manifest of one image. */
+/** Limit on the documents read to find the manifest of one image. */
 export const MAX_DOCUMENTS = 10_000;
 
 export interface Platform {
@@ -39,11 +39,14 @@ export interface Descriptor {
 
 export interface Index {
   manifests: Descriptor[];
-  /** Entries that are no descriptor or have a digest of an unknown algorithm, by their place in the document's list. */
+  /**
+   * Entries that are not valid descriptors or have an unknown digest algorithm, by their position in the
+   * document's list.
+   */
   unusable: ReadonlyMap<number, UnusableEntry>;
 }
 
-/** Fields as they stand there; '' for what is not text. */
+/** Fields as in the document; '' if not a string. */
 export interface UnusableEntry {
   digest: string;
   mediaType: string;
@@ -55,7 +58,7 @@ export interface Manifest {
   layers: Descriptor[];
 }
 
-/** What unpacking needs of an image config. */
+/** The part of an image config that unpacking needs. */
 export interface ImageConfig {
   platform: Platform;
   /** Digests of the uncompressed layers, lowest first. */
@@ -71,7 +74,7 @@ const wrong = (name: string, what: string, cause?: unknown): EbbtideError =>
     remedy: 'the image is damaged or hostile: do not use it',
   });
 
-/** Reads a blob of JSON; its size is the descriptor's. */
+/** Reads a JSON blob, of the descriptor's size. */
 export async function readDocument(provider: Provider, ctx: CallContext, desc: Descriptor): Promise<Json> {
   if (desc.size > MAX_DOCUMENT_BYTES) {
     throw wrong(
@@ -87,13 +90,13 @@ export function parseJson(bytes: Uint8Array, name: string): unknown {
   try {
     return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
   } catch (error) {
-    throw wrong(name, 'is no JSON', error);
+    throw wrong(name, 'is not JSON', error);
   }
 }
 
 export function parseObject(bytes: Uint8Array, name: string): Json {
   const value = parseJson(bytes, name) ?? {};
-  if (!isObject(value)) throw wrong(name, 'is no JSON object');
+  if (!isObject(value)) throw wrong(name, 'is not a JSON object');
   return value;
 }
 
@@ -118,12 +121,12 @@ function parseText(value: unknown, name: string): string {
   return value;
 }
 
-/** InvalidArgument for a list that is longer than it may be. */
+/** InvalidArgument for a list with more than `max` entries. */
 export function checkCount(count: number, name: string, max: number): void {
   if (count > max) throw wrong(name, `has ${count} entries, more than ${max}`);
 }
 
-/** `max`: the entries it may have. An entry that cannot be used says nothing about those beside it. */
+/** @param max entries; one that is not valid does not affect the others */
 export function parseIndex(json: Json, name: string, max = MAX_MANIFESTS): Index {
   checkShape(json, name, isIndexType, ['layers', 'config', 'fsLayers']);
   const entries = parseList(json.manifests, `${name} manifests`, max, parseEntry);
@@ -187,18 +190,18 @@ function parseDescriptor(value: unknown, name: string): Descriptor {
 }
 
 function parseStrings(value: unknown, name: string): StringMap {
-  if (!isObject(value)) throw wrong(name, 'are no map');
+  if (!isObject(value)) throw wrong(name, 'are not a map');
   const entries: [string, string][] = [];
   for (const [key, text] of Object.entries(value)) {
     if (text !== null && typeof text !== 'string')
-      throw wrong(name, `hold something else than text under "${key}"`);
+      throw wrong(name, `have a value that is not a string under "${key}"`);
     entries.push([key, text ?? '']);
   }
   return Object.fromEntries(entries);
 }
 
 function parsePlatform(value: unknown, name: string): Platform {
-  if (!isObject(value)) throw wrong(name, 'is no object');
+  if (!isObject(value)) throw wrong(name, 'is not an object');
   const text = (field: string): string => parseText(value[field], `${name} ${field}`);
   const [os, architecture, variant] = [text('os'), text('architecture'), text('variant')];
   return { os, architecture, ...(variant !== '' && { variant }) };

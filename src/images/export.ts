@@ -1,10 +1,12 @@
 /**
- * Exports images as an OCI layout, into a directory or a tar: blobs byte for byte, checked once more on their way,
- * an index.json that names the images so that an import gives them the same names, and the manifest.json of
- * `docker load`. The layout is closed: an index of which a manifest is left out is written anew without it. The same
- * images always give the same bytes. What is written appears under its name only when it is whole.
+ * Exports images as an OCI layout, into a directory or a tar: the original blobs, verified again while they
+ * are copied; an index.json that names the images so that an import gives them the same names; and the
+ * manifest.json of `docker load`. The layout is closed: an index with missing manifests is rewritten without
+ * them. The same images always give the same bytes. The output appears under its name only when it is
+ * complete.
  *
- * Runs under the context's lease or one of its own, unless the store is only read. Called by the CLI and embedders.
+ * Runs under the context's lease or one of its own, unless the store is read-only. Called by the CLI and
+ * embedders.
  */
 import { resolve } from 'node:path';
 import { Readable } from 'node:stream';
@@ -13,7 +15,7 @@ import { type EbbtideError, invalidArgument, notFound, throwIfAborted, unknownEr
 import { Digester, parseDigest } from '../model/digest.js';
 import { compareUtf8 } from '../model/utf8.js';
 import { type Closure, type ClosureBlob, ClosureReader } from './closure.js';
-import { holdBlob } from './content.js';
+import { leaseBlob } from './content.js';
 import type { Descriptor, Platform } from './documents.js';
 import { Annotation, MediaType } from './media-types.js';
 import { dockerTagOf, refNameOf } from './names.js';
@@ -29,9 +31,9 @@ import {
 import { DOCKER_FILE, INDEX_FILE, LAYOUT_FILE, LAYOUT_VERSION } from './source.js';
 
 export interface ExportOptions {
-  /** NotFound unless all blobs of all platforms are there. Default: every platform that is complete, at least one. */
+  /** NotFound unless all blobs of all platforms exist. Default: every complete platform, at least one. */
   allPlatforms?: boolean | undefined;
-  /** Only the manifest that fits this platform best. */
+  /** Only the manifest that matches this platform best. */
   platform?: Platform | undefined;
   progress?: OnProgress | undefined;
 }
@@ -45,15 +47,16 @@ export interface Exported {
 
 export interface ExportedImage {
   name: string;
-  /** What the name stands for in the layout. */
+  /** The digest that the name refers to in the layout. */
   digest: string;
-  /** The image's own target, where that is an index of which something was left out. */
+  /** The image's own target, if that is an index that had to be reduced. */
   reducedFrom?: string | undefined;
 }
 
 /**
- * Writes the images to `output`: a directory (new or empty), a tar when it ends in `.tar`, or a function that takes
- * the bytes of a tar. NotFound: no such image, or blobs are missing (named). AlreadyExists: the output is there.
+ * Writes the images to `output`: a directory (new or empty), a tar if it ends in `.tar`, or a function that
+ * receives the bytes of a tar. NotFound: no such image, or missing blobs (named). AlreadyExists: the output
+ * exists.
  */
 export async function exportImages(
   services: ImageServices,
@@ -64,14 +67,15 @@ export async function exportImages(
 ): Promise<Exported> {
   if (names.length === 0) throw invalidArgument('no image to export', { remedy: 'name at least one image' });
   const to = typeof output === 'string' ? resolve(output) : output;
-  // A lease would make the namespace of a mistyped name.
+  // Looked up first, because a lease would create a mistyped namespace.
   for (const name of names) await services.images.get(ctx, name);
   const run = (leased: LeasedContext) => new Exporter(services, leased, options).run(names, to);
-  // Beside the owner of a store that is only read, what is deleted meanwhile is missed by its digest.
+  // Without a lease in a read-only store: a blob that its owner deletes during the export is reported by its
+  // digest.
   return services.isReadOnly ? run({ ...ctx, lease: '' }) : underLease(services, ctx, 'export', run);
 }
 
-/** An image on its way into the layout. */
+/** An image to be written into the layout. */
 interface Chosen {
   name: string;
   target: Descriptor;
@@ -106,8 +110,8 @@ class Exporter {
   async #choose(name: string): Promise<Chosen> {
     const { platform, allPlatforms } = this.#options;
     const { target } = await this.#services.images.get(this.#ctx, name);
-    // The lease holds the target with all it refers to, should the image be deleted meanwhile.
-    if (this.#ctx.lease !== '') await holdBlob(this.#services, this.#ctx, target.digest);
+    // The lease keeps the target with everything it refers to, should the image be deleted.
+    if (this.#ctx.lease !== '') await leaseBlob(this.#services, this.#ctx, target.digest);
     const root =
       platform === undefined
         ? target
@@ -193,7 +197,7 @@ function exportedImage({ name, target, closure }: Chosen): ExportedImage {
   return { name, digest, ...(digest !== target.digest && { reducedFrom: target.digest }) };
 }
 
-/** Fields and annotations in one order, whatever order they came in. */
+/** Fields and annotations in a fixed order. */
 function indexEntry({ name, target, closure }: Chosen) {
   const { mediaType, digest, size } = closure.root;
   const annotations = {
@@ -205,7 +209,7 @@ function indexEntry({ name, target, closure }: Chosen) {
   return { mediaType, digest, size, annotations: Object.fromEntries(sorted) };
 }
 
-/** Docker's list: one entry for each image of a single platform, with all its names that Docker takes. */
+/** Docker's list: one entry for each single-platform image, with all its names that Docker accepts. */
 function dockerManifest(chosen: readonly Chosen[]) {
   const entries = new Map<string, { Config: string; RepoTags: string[]; Layers: string[] }>();
   const pathOf = ({ digest }: { digest: string }): string => `blobs/${digest.replace(':', '/')}`;

@@ -1,9 +1,10 @@
 /**
- * Imports images: an OCI layout (directory or tar) or a `docker save` tar, told apart by what they hold. Blobs are
- * checked against their digests and kept together by containerd's reference labels; images appear only once all
- * they need is there. Runs under the context's lease or one of its own, so a collection may run meanwhile.
+ * Imports images: an OCI layout (directory or tar) or a `docker save` tar, detected by content. Blobs are
+ * checked against their digests and kept together by containerd's reference labels; images appear only once
+ * everything they need is there. Runs under the context's lease or one of its own, so a collection may run at
+ * the same time.
  *
- * A second attempt after an interrupted one goes on where that stopped. Called by the CLI and embedders.
+ * After an interruption a second attempt resumes. Called by the CLI and embedders.
  */
 
 import { createReadStream } from 'node:fs';
@@ -25,29 +26,30 @@ import type { ImageSource } from './source.js';
 
 export interface ImportOptions {
   /**
-   * What images are called that the source names by a tag only; those it names in full are left out unless they
+   * Name for images of which the source has only the tag; images with a full name are left out unless they
    * belong to it. Default `import-<date>`, and nothing is left out.
    */
   baseName?: string | undefined;
-  /** Labels of the images. */
+  /** Labels for the images. */
   labels?: StringMap | undefined;
   /**
-   * Also makes images of manifests that are none: charts, signatures, attestations and other artifacts. Default: they
-   * are left out where they stand beside images in the source's list; an image's own index keeps them in any case.
+   * Also imports manifests that are not images: charts, signatures, attestations and other artifacts.
+   * Default: they are left out if the source lists them beside images; an image's own index keeps them in any
+   * case.
    */
   artifacts?: boolean | undefined;
-  /** Called once, before the images are made, with what the source lists beside them and was left out. */
+  /** Called once, before the images are created, with the entries that were left out. */
   leftOut?: ((entries: readonly LeftOut[]) => void) | undefined;
   limits?: Partial<ArchiveLimits> | undefined;
   progress?: OnProgress | undefined;
 }
 
-/** Characters that a message shows of a digest that is none. */
+/** Characters of an invalid digest that a message shows. */
 const MAX_SHOWN = 140;
 
 /** An entry of the source that is not an image, or cannot be used. */
 export interface LeftOut {
-  /** As it stands in the source; '' where there is none. */
+  /** As in the source; '' if there is none. */
   digest: string;
   mediaType: string;
   /** Continues "it …". */
@@ -55,9 +57,9 @@ export interface LeftOut {
 }
 
 /**
- * Imports what is in `from` (a path, or an archive as a stream) and answers the images made or updated, in the
- * source's order. InvalidArgument: no images, damaged, or hostile. NotFound: an image of which no platform is
- * complete. Nothing is left of a failed import but what a collection takes.
+ * Imports the images in `from` (a path, or an archive as a stream). Returns the images created or updated, in
+ * the source's order. InvalidArgument: no images, damaged, or hostile. NotFound: an image without a complete
+ * platform. What a failed import leaves is removed by a collection.
  */
 export function importImage(
   services: ImageServices,
@@ -65,7 +67,7 @@ export function importImage(
   from: string | AsyncIterable<Uint8Array>,
   options: ImportOptions = {},
 ): Promise<Image[]> {
-  // A path of now: the process may change its directory before a blob is opened.
+  // Resolved now: the process may change its directory before a blob is opened.
   const source = typeof from === 'string' ? resolve(from) : from;
   return underLease(services, ctx, 'import', async (leased) => {
     const images = await open(services, leased, source, options);
@@ -149,7 +151,7 @@ async function open(
   return readArchive(services, ctx, untilAborted(fileBytes(source), ctx.signal), archive);
 }
 
-/** The end of the signal ends it also while the source keeps it waiting, as a pipe may for ever. */
+/** An aborted signal ends it also while the source makes it wait, as a pipe may for ever. */
 async function* untilAborted(
   source: AsyncIterable<Uint8Array>,
   signal: AbortSignal | undefined,
@@ -163,7 +165,7 @@ async function* untilAborted(
     }
   } finally {
     const ended = iterator.return?.();
-    // Not before its next bytes come.
+    // Not before its next bytes arrive.
     if (signal?.aborted) ended?.catch(() => undefined);
     else await ended;
   }
@@ -190,7 +192,7 @@ async function* fileBytes(path: string): AsyncGenerator<Uint8Array, void, void> 
   }
 }
 
-/** Sets an image's target, whether the image is there or not. */
+/** Creates the image or sets its target. */
 async function putImage(
   services: ImageServices,
   ctx: LeasedContext,

@@ -3,7 +3,7 @@
  * least one image of an entry is complete. Used by import.ts, for one source at a time.
  */
 import { EbbtideError, invalidArgument, notFound, throwIfAborted } from '../errors.js';
-import { addBlobLabels, holdBlob, ingestRef, takeBlob } from './content.js';
+import { addBlobLabels, ingestRef, leaseBlob, writeBlob } from './content.js';
 import { type Descriptor, type Json, parseIndex, parseManifest, readDocument } from './documents.js';
 import {
   childLabels,
@@ -17,9 +17,9 @@ import { MAX_INDEX_DEPTH, tooDeep } from './resolve.js';
 import type { ImageServices, LeasedContext, OnProgress } from './services.js';
 import type { ImageSource } from './source.js';
 
-/** Descriptors that one import looks at, at most. */
+/** Limit on the descriptors that one import reads. */
 const MAX_DESCRIPTORS = 100_000;
-/** Digests and entries that a message names, at most. */
+/** Limit on the digests and entries in a message. */
 export const MAX_LISTED = 5;
 
 export interface ImporterOptions {
@@ -28,15 +28,15 @@ export interface ImporterOptions {
   artifacts?: boolean | undefined;
 }
 
-/** What came of a descriptor and all below it. */
+/** The result for a descriptor and everything below it. */
 interface Outcome {
-  /** At least one manifest of an image with everything it names is there. */
+  /** At least one manifest of an image is complete. */
   complete: boolean;
-  /** Digests that are nowhere. */
+  /** Digests that neither the source nor the store has. */
   missing: string[];
   /** Why it is not an image; undefined when it is one, complete or not. */
   why?: string | undefined;
-  /** A document that cannot be used. */
+  /** An invalid document. */
   damage?: EbbtideError | undefined;
 }
 
@@ -64,8 +64,8 @@ export class Importer {
   }
 
   /**
-   * Takes in an entry with all it refers to; returns why it is not an image, if so. NotFound when no manifest of it is
-   * complete.
+   * Imports an entry with everything it refers to; returns why it is not an image, if so. NotFound when no
+   * manifest of it is complete.
    */
   async add(entry: Descriptor): Promise<string | undefined> {
     if (!isIndexType(entry.mediaType) && !isManifestType(entry.mediaType))
@@ -85,7 +85,7 @@ export class Importer {
   }
 
   async #visit(descriptor: Descriptor, depth: number): Promise<Outcome> {
-    // One blob under two media types is looked at as either.
+    // One blob under two media types is read as both.
     const key = `${descriptor.digest} ${descriptor.mediaType}`;
     const known = this.#outcomes.get(key);
     if (known !== undefined) return this.#sameSize(descriptor, known);
@@ -123,7 +123,7 @@ export class Importer {
     for (const child of index.manifests) {
       const { complete, missing, why, damage } = await this.#visit(child, depth + 1);
       sum.missing.push(...missing.slice(0, MAX_LISTED + 1));
-      // What only describes another manifest makes no image.
+      // A manifest that only describes another one does not make an image.
       const isImage = this.#artifacts || !isAttestation(child);
       sum.complete ||= complete && isImage;
       if (why === undefined && isImage) sum.why = undefined;
@@ -149,7 +149,7 @@ export class Importer {
     return { complete: isImage && missing.length === 0, missing, why };
   }
 
-  /** A document, or why it cannot be used: an index may hold images beside it. */
+  /** A document, or why it is not valid: an index may have images beside it. */
   async #parsed<T>(
     descriptor: Descriptor,
     parse: (json: Json, name: string) => T,
@@ -162,7 +162,7 @@ export class Importer {
     }
   }
 
-  /** Sees to it that the store has the blob and the lease holds it; false when it is nowhere. */
+  /** Ensures that the store has the blob and the lease keeps it; returns false when it does not exist. */
   async #take(descriptor: Descriptor): Promise<boolean> {
     throwIfAborted(this.#ctx.signal);
     const { digest } = descriptor;
@@ -183,18 +183,18 @@ export class Importer {
   async #bring(descriptor: Descriptor): Promise<number | undefined> {
     const { digest, mediaType } = descriptor;
     const blob = await this.#source.open(digest);
-    if (blob === undefined) return holdBlob(this.#services, this.#ctx, digest);
+    if (blob === undefined) return leaseBlob(this.#services, this.#ctx, digest);
     const progress = this.#progress;
     try {
       progress?.({ phase: 'import', name: digest, done: 0, total: blob.size });
-      const taken = await takeBlob(this.#services, this.#ctx, {
+      const stored = await writeBlob(this.#services, this.#ctx, {
         ref: ingestRef(digest),
         descriptor: { digest, size: blob.size, mediaType },
         source: blob.source,
         name: `blob ${digest}`,
       });
-      progress?.({ phase: 'import', name: digest, done: taken.size, total: blob.size });
-      return taken.size;
+      progress?.({ phase: 'import', name: digest, done: stored.size, total: blob.size });
+      return stored.size;
     } finally {
       await blob.close();
     }

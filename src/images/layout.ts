@@ -1,6 +1,6 @@
 /**
- * An OCI image layout in a directory. Blobs are opened when they are asked for, so only what images need is read.
- * Names come from digests that were checked, never from the index as such.
+ * An OCI image layout in a directory. Blobs are opened on demand, so only what images need is read. File
+ * names come from validated digests, never from the index as such.
  */
 import { constants, type FileHandle, open, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -11,7 +11,7 @@ import { type Index, MAX_DOCUMENT_BYTES, MAX_IMAGES, parseIndex, parseObject } f
 import { refusal } from './other-forms.js';
 import { type ImageSource, INDEX_FILE, LAYOUT_FILE, LAYOUT_VERSION, type OpenBlob } from './source.js';
 
-/** InvalidArgument: the directory holds no layout, or one of a version nobody knows. */
+/** InvalidArgument: the directory has no layout, or one of an unknown version. */
 export async function openLayout(dir: string): Promise<ImageSource> {
   checkLayoutFile(await readSmall(dir, LAYOUT_FILE), dir);
   const index = parseLayoutIndex(await readSmall(dir, INDEX_FILE), join(dir, INDEX_FILE));
@@ -34,7 +34,7 @@ async function readSmall(dir: string, name: string): Promise<Buffer> {
   const path = join(dir, name);
   const file = await openFile(path);
   if (file === undefined) {
-    throw refusal(dir, await readdir(dir), `${dir} is no OCI image layout: it has no ${name}`);
+    throw refusal(dir, await readdir(dir), `${dir} is not an OCI image layout: it has no ${name}`);
   }
   try {
     const { size } = await file.stat();
@@ -59,7 +59,7 @@ async function openBlob(dir: string, digest: string): Promise<OpenBlob | undefin
   return { source, size, close: () => file.close() };
 }
 
-/** Undefined when it is not there. A pipe or device in its place is an error, not a wait. */
+/** Undefined when it does not exist. A pipe or device in its place is an error, not a wait. */
 async function openFile(path: string): Promise<FileHandle | undefined> {
   let file: FileHandle;
   try {

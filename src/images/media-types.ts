@@ -1,4 +1,4 @@
-/** Media types of images and what they stand for. Pure; called by everything in this room. */
+/** Media types of images and their meaning. Pure; called by everything in this room. */
 import { Label, labelOf } from '../model/labels.js';
 import type { StringMap } from '../model/records.js';
 
@@ -17,11 +17,11 @@ export const MediaType = {
 export const Annotation = {
   /** Full image name, as containerd writes it. */
   imageName: 'io.containerd.image.name',
-  /** Tag, or anything an OCI tool made of it. */
+  /** Tag, or whatever an OCI tool wrote. */
   refName: 'org.opencontainers.image.ref.name',
   /** Docker's mark on manifests that describe another one. */
   referenceType: 'vnd.docker.reference.type',
-  /** Which one that is. */
+  /** The described manifest. */
   referenceDigest: 'vnd.docker.reference.digest',
   manifestSubject: 'io.containerd.manifest.subject',
 } as const;
@@ -49,7 +49,7 @@ const layerBases: ReadonlySet<string> = new Set([
 const isLayerType = (type: string): boolean =>
   type.startsWith('application/vnd.oci.image.layer.') || layerBases.has(type.split('+')[0]!);
 
-/** Layers that may be left where they are (their licence forbids copies). */
+/** Layers that need not be present (their licence forbids copies). */
 export const isNonDistributable = (type: string): boolean =>
   type.startsWith('application/vnd.oci.image.layer.nondistributable.') ||
   type.startsWith('application/vnd.docker.image.rootfs.foreign.');
@@ -57,11 +57,14 @@ export const isNonDistributable = (type: string): boolean =>
 const imageConfigs: ReadonlySet<string> = new Set([
   MediaType.ociConfig,
   MediaType.dockerConfig,
-  // What early schema 2 writers called it.
+  // What early schema 2 writers wrote.
   'application/octet-stream',
 ]);
 
-/** Whether a manifest is an image: charts, signatures and other artifacts have another config or no layers of files. */
+/**
+ * Whether a manifest is an image: charts, signatures and other artifacts have another config or layers that
+ * are not file systems.
+ */
 export const isImageManifest = (manifest: {
   config: { mediaType: string };
   layers: readonly { mediaType: string }[];
@@ -69,7 +72,7 @@ export const isImageManifest = (manifest: {
   imageConfigs.has(manifest.config.mediaType) &&
   (manifest.layers.length === 0 || manifest.layers.some(({ mediaType }) => isLayerType(mediaType)));
 
-/** A blob's child, as far as its reference label goes. */
+/** A child of a blob, for its reference label. */
 export interface LabelledChild {
   mediaType: string;
   digest: string;
@@ -77,8 +80,8 @@ export interface LabelledChild {
 }
 
 /**
- * The labels by which a blob keeps its children, with containerd's keys: `…content.config`, `…content.m.<i>` for
- * manifests, `…content.l.<i>` for layers, `…content.<i>` for the rest, each kind counted apart.
+ * The labels by which a blob keeps its children, with containerd's keys: `…content.config`, `…content.m.<i>`
+ * for manifests, `…content.l.<i>` for layers, `…content.<i>` for the rest; each kind is counted separately.
  */
 export function childLabels(children: readonly LabelledChild[]): Record<string, string> {
   const labels: Record<string, string> = {};

@@ -1,6 +1,6 @@
 /**
- * Image names: Docker's short forms brought to full ones as containerd has them, and what an archive's annotations
- * come to. Pure functions.
+ * Image names: expands Docker's short forms as containerd does, and derives names from an archive's
+ * annotations. Pure functions.
  */
 import { invalidArgument } from '../errors.js';
 import { isDigest } from '../model/digest.js';
@@ -26,7 +26,7 @@ interface Reference {
 
 /**
  * The full form of a Docker reference: `alpine` → `docker.io/library/alpine:latest`. With tag and digest the
- * tag goes, as containerd does. InvalidArgument for what Docker would not take.
+ * tag is dropped, as in containerd. InvalidArgument for a reference that Docker would refuse.
  */
 export function normalizeDockerReference(text: string): string {
   const { domain, path, tag, digest } = parse(text);
@@ -34,7 +34,7 @@ export function normalizeDockerReference(text: string): string {
   return `${domain}/${path}:${tag ?? 'latest'}`;
 }
 
-/** The short form under which `docker load` takes a name; undefined for a name that it would refuse. */
+/** The short form by which `docker load` accepts a name; undefined for a name that it would refuse. */
 export function dockerTagOf(name: string): string | undefined {
   let full: string;
   try {
@@ -82,7 +82,7 @@ function splitDomain(name: string): { domain: string; path: string } {
   return { domain, path };
 }
 
-/** What OCI's annotation holds of a full name: its tag, or `@` and its digest; a name without either is itself. */
+/** OCI's annotation for a full name: its tag, or `@` and its digest; a name without either is itself. */
 export function refNameOf(name: string): string {
   const slash = name.indexOf('/');
   const mark = slash < 0 ? -1 : name.slice(slash).search(/[:@]/);
@@ -92,13 +92,14 @@ export function refNameOf(name: string): string {
 }
 
 export interface NamingOptions {
-  /** What a bare tag is put behind; full names that do not belong to it are left out. */
+  /** Prefix for a bare tag; full names that do not belong to it are left out. */
   baseName?: string | undefined;
 }
 
 /**
- * The name under which an index entry is imported: containerd's annotation, else OCI's (a full name as it is, a
- * bare tag behind the base name), else the base name with the digest. Undefined: not wanted (see `baseName`).
+ * The name under which an index entry is imported: containerd's annotation, else OCI's (a full name as it is,
+ * a bare tag appended to the base name), else the base name with the digest. Undefined: left out (see
+ * `baseName`).
  */
 export function importName(
   annotations: StringMap | undefined,

@@ -1,6 +1,6 @@
 /**
- * Forms of images that are not imported, recognised by the names of their files, so that the refusal says what a source
- * is and what to do about it. Used by archive.ts, layout.ts and docker-archive.ts.
+ * Forms of images that cannot be imported, recognised by the names of their files, so that the error says
+ * what a source is and what to do about it. Used by archive.ts, layout.ts and docker-archive.ts.
  */
 import { type EbbtideError, invalidArgument } from '../errors.js';
 import { DOCKER_FILE, INDEX_FILE, LAYOUT_FILE } from './source.js';
@@ -19,7 +19,7 @@ export const dirForm: Form = {
   remedy: 'copy it to an archive: skopeo copy dir:PATH oci-archive:FILE:TAG',
 };
 
-/** `names`: paths of the source's files, as far as they are known. */
+/** @param names paths of the source's files, as far as known */
 function formOf(names: Iterable<string>): Form | undefined {
   const known = new Set(names);
   if (known.has(DOCKER_FILE) && known.has('version')) return dirForm;
@@ -53,7 +53,10 @@ function formOf(names: Iterable<string>): Form | undefined {
   return undefined;
 }
 
-/** The refusal of a source that holds no images that could be imported; `otherwise` says why when nobody knows its form. */
+/**
+ * The error for a source without images that could be imported; `otherwise` is the reason if its form is
+ * unknown.
+ */
 export function refusal(source: string, names: Iterable<string>, otherwise: string): EbbtideError {
   const form = formOf(names);
   if (form === undefined) return invalidArgument(otherwise, { object: source, remedy: plainRemedy });

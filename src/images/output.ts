@@ -1,6 +1,6 @@
 /**
- * Where an exported layout goes: a directory or a tar. Both are written beside their final name and moved there
- * at the end, so that an interrupted export leaves nothing that looks whole. Called by export.
+ * The destination of an exported layout: a directory or a tar. Both are written beside their final name and
+ * renamed at the end, so that an interrupted export leaves nothing that looks complete. Called by export.
  */
 import { randomBytes } from 'node:crypto';
 import { type FileHandle, mkdir, open, readdir, rename, rm, rmdir } from 'node:fs/promises';
@@ -10,16 +10,16 @@ import { syncDirectory } from '../backends/files.js';
 import { alreadyExists } from '../errors.js';
 import { errnoOf, fsError, isAbsent } from '../system/system-errors.js';
 
-/** A path, or what takes the bytes of a tar. */
+/** A path, or a function that receives the bytes of a tar. */
 export type Output = string | Sink;
 
 export interface LayoutWriter {
-  /** `content` gives exactly `size` bytes. */
+  /** REQUIRES: `content` yields exactly `size` bytes. */
   blob(algorithm: string, hex: string, size: number, content: AsyncIterable<Uint8Array>): Promise<void>;
   file(name: string, bytes: Uint8Array): Promise<void>;
-  /** Puts everything under its final name, on disk. */
+  /** Moves everything to its final name, durably. */
   finish(): Promise<void>;
-  /** Takes away what was written. */
+  /** Removes what was written. */
   abandon(): Promise<void>;
 }
 
@@ -38,7 +38,7 @@ export async function openOutput(output: Output): Promise<LayoutWriter> {
   }
 }
 
-/** What the disk refuses, as an error about the output; what the store does not give stays what it is. */
+/** Turns errors of the disk into errors about the output; others are rethrown. */
 async function onDisk<T>(output: string, work: Promise<T>): Promise<T> {
   try {
     return await work;
@@ -75,7 +75,7 @@ async function openTar(path: string): Promise<LayoutWriter> {
   );
 }
 
-/** Directories go before what is in them; times are 0, so that the same images give the same bytes. */
+/** Directories come before what is in them; times are 0, so that the same images give the same bytes. */
 class TarLayout implements LayoutWriter {
   readonly #tar: TarWriter;
   readonly #finish: () => Promise<void>;

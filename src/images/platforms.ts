@@ -1,6 +1,6 @@
 /**
- * Which manifest of an index is for this host: names as in Go (`amd64`, `arm64`), and what runs where by the rules of
- * containerd's `platforms.Only`. Pure functions, but for `hostPlatform`.
+ * Selects the manifest of an index for this host: names as in Go (`amd64`, `arm64`), compatibility by the
+ * rules of containerd's `platforms.Only`. Pure functions, except `hostPlatform`.
  */
 import { invalidArgument } from '../errors.js';
 import { labelOf } from '../model/labels.js';
@@ -59,15 +59,15 @@ function normalized({ os, architecture, variant }: Platform): Platform {
     .replace(/^(?=\d)/, 'v')
     .replace(/\.0$/, '');
   if (arch === 'arm') known = lower === 'armel' ? 'v6' : (known ?? 'v7');
-  // The plain variants are what leaving it out means.
+  // A missing variant means these.
   if ((arch === 'arm64' && known === 'v8') || (arch === 'amd64' && known === 'v1') || arch === '386')
     known = undefined;
   return { os: os.toLowerCase(), architecture: arch, ...(known !== undefined && { variant: known }) };
 }
 
 /**
- * How well something made for `offered` runs on `wanted`: 0 not at all, more is better. A processor runs what was made
- * for older variants of it, and 64-bit ones run what was made for their 32-bit kin, which counts least.
+ * How well something built for `offered` runs on `wanted`: 0 not at all, higher is better. A processor runs
+ * what was built for older variants of it, and 64-bit ones run 32-bit code, which ranks lowest.
  */
 export function platformRank(offered: Platform, wanted: Platform): number {
   const runnable = runnableOn(normalized(wanted));
@@ -75,7 +75,7 @@ export function platformRank(offered: Platform, wanted: Platform): number {
   return at < 0 ? 0 : runnable.length - at;
 }
 
-/** What runs on a platform, best first. */
+/** Platforms whose code runs on a platform, best first. */
 function runnableOn(platform: Platform): string[] {
   const { os, architecture, variant } = platform;
   const text = (arch: string, variants: readonly (string | undefined)[]): string[] =>
@@ -90,13 +90,13 @@ function runnableOn(platform: Platform): string[] {
     case 'arm':
       return text(architecture, [variant, ...downFrom(major, 5)]);
     case 'arm64': {
-      // 9.0 has all of 8.5.
+      // 9.0 includes all of 8.5.
       const nine = major === 9 ? downFrom(minor, 0, '9.') : [];
       const eight = downFrom(major === 9 ? minor + 5 : minor, 0, '8.');
       return [...text(architecture, [variant, ...nine, ...eight]), ...text('arm', downFrom(8, 5))];
     }
     default:
-      // Leaving the variant out fits every host.
+      // A platform without a variant runs everywhere.
       return text(architecture, [variant, undefined]);
   }
 }
@@ -109,7 +109,7 @@ function downFrom(high: number, low: number, prefix = ''): string[] {
   return Array.from({ length: high - low + 1 }, (_, i) => `v${prefix}${high - i}`);
 }
 
-/** Attestations and the like stand in an index beside the manifests they describe. */
+/** Attestations and the like are listed in an index beside the manifests they describe. */
 export const isAttestation = ({ platform, annotations }: Descriptor): boolean =>
   labelOf(annotations, Annotation.referenceType) !== undefined ||
   (platform?.os === 'unknown' && platform.architecture === 'unknown');

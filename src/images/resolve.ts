@@ -1,6 +1,6 @@
 /**
- * From an image's target to the one manifest that is meant: itself, or the best fit of an index, nested ones
- * included. Called by unpack.
+ * Resolves an image's target to one manifest: itself, or the best match of an index, including nested ones.
+ * Called by unpack.
  */
 import type { CallContext } from '../context.js';
 import { EbbtideError, invalidArgument, isKind, isNotFound, notFound, throwIfAborted } from '../errors.js';
@@ -19,7 +19,7 @@ import {
 import { isImageManifest, isIndexType, isManifestType, isNonDistributable } from './media-types.js';
 import { hostPlatform, isAttestation, platformRank, platformText } from './platforms.js';
 
-/** Indexes within indexes that are looked into. */
+/** Limit on the nesting of indexes. */
 export const MAX_INDEX_DEPTH = 8;
 
 export interface Resolved {
@@ -27,7 +27,7 @@ export interface Resolved {
   manifest: Manifest;
 }
 
-/** What is asked of the store: bytes of documents, and whether blobs are here. */
+/** What is needed of the store: bytes of documents, and whether blobs exist. */
 export type Blobs = Pick<ContentStore, 'info' | 'readerAt'>;
 
 interface Candidate {
@@ -36,8 +36,8 @@ interface Candidate {
 }
 
 /**
- * The best manifest whose image is here: `isHere` decides, by default config and layers have to be in the store. The best
- * of all when there is none such. NotFound: nothing for the platform, or what there is lacks its manifest.
+ * The best manifest whose image is here: `isHere` decides, by default config and layers have to be in the
+ * store; if there is none, the best of all. NotFound: nothing for the platform, or its manifest is missing.
  * InvalidArgument: the target is not an image, or is the only manifest for the platform and damaged.
  */
 export async function resolveManifest(
@@ -59,7 +59,7 @@ export async function resolveManifest(
   };
   await gather(search, target, 0);
   const { candidates, failures } = search;
-  // A stable sort: of equals the index's first counts.
+  // A stable sort: among equals the index's order decides.
   candidates.sort((a, b) => b.rank - a.rank);
   let best: Resolved | undefined;
   for (const { descriptor } of candidates) {
@@ -69,7 +69,7 @@ export async function resolveManifest(
     best ??= found;
   }
   if (best !== undefined) return best;
-  // What is damaged matters only when nothing else fits.
+  // Damage matters only when nothing else matches.
   const damage = failures.find((failure) => isKind(failure, 'InvalidArgument'));
   if (damage !== undefined) throw damage;
   throw notFound(`image ${target.digest} has no manifest for ${platformText(platform)} here`, {
@@ -79,7 +79,7 @@ export async function resolveManifest(
   });
 }
 
-/** Whether the store has the config and the layers, but for those that may not be distributed. */
+/** Whether the store has the config and the layers, except those that may not be distributed. */
 export async function hasBlobs(
   content: Blobs,
   ctx: CallContext,
@@ -109,13 +109,13 @@ interface Search {
   ctx: CallContext;
   wanted: Platform;
   candidates: Candidate[];
-  /** Digests that were looked at: an index may name the same one often. */
+  /** Digests already visited: an index may list the same one many times. */
   seen: Set<string>;
-  /** Why documents could not be used, as far as it matters: the first of each kind. */
+  /** Why documents were skipped: the first error of each kind. */
   failures: EbbtideError[];
 }
 
-/** Undefined when a document is not there or cannot be used. */
+/** Undefined when a document is missing or not valid. */
 async function attempt<T>(search: Search, step: () => Promise<T>): Promise<T | undefined> {
   try {
     return await step();

@@ -1,6 +1,7 @@
 /**
- * What image import, export and unpacking need of a store: a DB is one. Structural, so that embedders and tests can
- * give their own. Everything in this room takes it as first argument and keeps nothing between calls.
+ * What image import, export and unpacking need of a store; a DB provides it. Structural, so that embedders
+ * and tests can provide their own. Everything in this room takes it as first argument and keeps nothing
+ * between calls.
  */
 import { randomBytes } from 'node:crypto';
 import type { Mount, SnapshotInfo, SnapshotOptions } from '../backends/contract.js';
@@ -13,7 +14,7 @@ import type { ImageStore } from '../stores/images.js';
 import { type LeaseManager, withExpiration, withLabel, withRandomId } from '../stores/leases.js';
 import { messageOf } from '../system/system-errors.js';
 
-/** A namespaced snapshotter, as far as unpacking goes. */
+/** The part of a namespaced snapshotter that unpacking needs. */
 export interface LayerSnapshotter {
   stat(ctx: CallContext, key: string): Promise<SnapshotInfo>;
   prepare(ctx: CallContext, key: string, parent: string, options?: SnapshotOptions): Promise<Mount[]>;
@@ -26,7 +27,7 @@ export interface ImageServices {
   readonly images: Pick<ImageStore, 'get' | 'create' | 'update'>;
   readonly leases: Pick<LeaseManager, 'create' | 'delete' | 'addResource'>;
   snapshotter(name: string): LayerSnapshotter | undefined;
-  /** Nothing can be changed, leases included. */
+  /** Nothing can be changed, including leases. */
   readonly isReadOnly?: boolean;
 }
 
@@ -38,26 +39,26 @@ export interface Progress {
   done: number;
   /** Bytes; 0 when unknown. */
   total: number;
-  /** All items of the phase, and their bytes, where they are known beforehand. */
+  /** All items of the phase, and their bytes, where known in advance. */
   all?: { items: number; bytes: number } | undefined;
 }
 export type OnProgress = (progress: Progress) => void;
 
-/** How long a lease that nobody deleted holds on: containerd's own default. */
+/** Lifetime of a lease that nobody deletes: containerd's default. */
 const LEASE_LIFETIME_MS = 24 * 3600 * 1000;
 
-/** What a lease is for: it stays when its work is interrupted if another attempt goes on from there. */
+/** What a lease is for: after an interruption it stays if another attempt can resume. */
 export type LeasedWork = 'import' | 'unpack' | 'export' | 'tag';
 const resumed: readonly LeasedWork[] = ['import', 'unpack'];
 
-/** The end of work that its context ended, and whose lease stays, so that what was made is there for the next attempt. */
+/** The context ended the work; its lease stays, so that the next attempt can resume. */
 export class Interrupted extends EbbtideError {
   readonly lease: string;
 
   constructor(lease: string, cause: unknown) {
     super(kindOf(cause), messageOf(cause), {
       object: lease,
-      remedy: `do the same again to go on from here, or delete the lease "${lease}", which keeps what was made for a day`,
+      remedy: `repeat the operation to resume it, or delete the lease "${lease}", which keeps the partial result for a day`,
       cause,
     });
     this.lease = lease;
@@ -65,8 +66,8 @@ export class Interrupted extends EbbtideError {
 }
 
 /**
- * Runs `work` under a lease: the context's own, or a new one that is deleted afterwards. Interrupted: the context was
- * ended (Ctrl-C), and the new lease stays until it expires.
+ * Runs `work` under a lease: the context's own, or a new one that is deleted afterwards. Interrupted: the
+ * context was aborted (Ctrl-C), and the new lease stays until it expires.
  */
 export async function underLease<T>(
   services: ImageServices,
@@ -101,8 +102,8 @@ async function dropLease(services: ImageServices, ctx: CallContext, id: string):
   });
 }
 
-/** The same context for cleaning up after its signal has ended. */
+/** The same context without its signal, for cleaning up after an abort. */
 export const unended = <C extends CallContext>(ctx: C): C => ({ ...ctx, signal: undefined });
 
-/** Text that no other call makes: `<nanosecond of the second>-<4 url-safe characters>`. */
+/** A unique string: `<nanosecond of the second>-<4 url-safe characters>`. */
 export const uniquePart = (): string => `${now() % NANOS_PER_SECOND}-${randomBytes(3).toString('base64url')}`;

@@ -1,6 +1,7 @@
 /**
- * What an image source turned out to hold, whatever its form: entries to be named, and blobs that are either in the
- * store already or can still be opened. Made by layout.ts (directories) and archive.ts (tar files); used by import.
+ * The content of an image source, in any form: entries to be named, and blobs that either are in the store
+ * already or can still be opened. Created by layout.ts (directories) and archive.ts (tar files); used by
+ * import.
  */
 import type { Source } from '../stores/content/content-helpers.js';
 import type { Index } from './documents.js';
@@ -15,7 +16,7 @@ export interface OpenBlob {
 export interface ImageSource {
   /** Top-level entries with their annotations, in the source's order. */
   index: Index;
-  /** A blob that was not taken in yet; undefined when the source does not have it. */
+  /** A blob that was not written to the store yet; undefined when the source does not have it. */
   open(digest: string): Promise<OpenBlob | undefined>;
 }
 

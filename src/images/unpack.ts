@@ -1,7 +1,7 @@
 /**
- * Builds an image's chain of snapshots: one committed snapshot for each layer, named by its chain id, kept by a label
- * on the image's config. What is there already is used; several unpackings of the same layers may run at once.
- * Called by the CLI, the services and embedders, under the context's lease or one of its own.
+ * Builds an image's chain of snapshots: one committed snapshot for each layer, named by its chain id, kept by
+ * a label on the image's config. Existing snapshots are used; several unpackings of the same layers may run
+ * at once. Called by the CLI, the services and embedders, under the context's lease or one of its own.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Applied, applyLayer } from '../backends/archive/apply.js';
@@ -22,7 +22,7 @@ import {
 } from '../errors.js';
 import { digestOf } from '../model/digest.js';
 import { inheritedSnapshotLabels, Label } from '../model/labels.js';
-import { addBlobLabels, holdBlob } from './content.js';
+import { addBlobLabels, leaseBlob } from './content.js';
 import { type Descriptor, type Manifest, type Platform, parseConfig, readDocument } from './documents.js';
 import { hasBlobs, resolveManifest } from './resolve.js';
 import {
@@ -37,7 +37,7 @@ import {
 } from './services.js';
 
 export interface UnpackOptions {
-  /** Which manifest of an index; default the host's platform. */
+  /** Selects a manifest of an index; default the host's platform. */
   platform?: Platform | undefined;
   limits?: Partial<ArchiveLimits> | undefined;
   progress?: OnProgress | undefined;
@@ -46,16 +46,16 @@ export interface UnpackOptions {
 export interface Unpacked {
   /** Key of the top snapshot; '' for an image without layers. */
   chainId: string;
-  /** Digest of the manifest that was taken. */
+  /** Digest of the manifest that was unpacked. */
   manifest: string;
   layers: number;
-  /** Layers that were written now; the others were there. */
+  /** Number of layers written; the others existed. */
   applied: number;
-  /** Numbers of entries that this user could not give their owner, device or attributes. */
+  /** Numbers of entries whose owner, device or attributes this user could not set. */
   skipped: Applied['skipped'];
 }
 
-/** A layer on its way into a snapshot. */
+/** A layer to be applied to a snapshot. */
 interface Layer {
   descriptor: Descriptor;
   diffId: string;
@@ -64,9 +64,9 @@ interface Layer {
   parent: string;
 }
 
-/** Tries to win or wait for a layer that somebody else is unpacking too. */
+/** Attempts to unpack a layer, or wait for it, while another process unpacks it too. */
 const MAX_ATTEMPTS = 10;
-/** Their commits reach the disk together. */
+/** Their commits reach the disk in one batch. */
 const LABELS_AT_ONCE = 16;
 
 /**
@@ -85,7 +85,7 @@ export function unpackImage(
   );
 }
 
-/** Chain ids of layers, lowest first: each names its layer together with all below it. */
+/** Chain ids of layers, lowest first: each identifies a layer together with all below it. */
 export function chainIds(diffIds: readonly string[]): string[] {
   const chain: string[] = [];
   for (const diffId of diffIds) {
@@ -103,7 +103,7 @@ class Unpacker {
   readonly #options: UnpackOptions;
   readonly #skipped: Applied['skipped'] = { owners: 0, devices: 0, xattrs: 0 };
   readonly #known = new KnownLayers();
-  /** Of the layers. */
+  /** Totals over the layers. */
   #all: Progress['all'];
 
   constructor(services: ImageServices, ctx: LeasedContext, name: string, options: UnpackOptions) {
@@ -131,7 +131,7 @@ class Unpacker {
       async (candidate) =>
         (await hasBlobs(content, this.#ctx, candidate)) || (await this.#isUnpacked(candidate)),
     );
-    await holdBlob(this.#services, this.#ctx, descriptor.digest);
+    await leaseBlob(this.#services, this.#ctx, descriptor.digest);
     const layers = layersOf(manifest, await this.#diffIds(manifest));
     const top = layers.at(-1);
     let applied = 0;
@@ -166,7 +166,7 @@ class Unpacker {
     return parseConfig(json, config.digest).diffIds;
   }
 
-  /** With its snapshots in place an image's layers need not be here. */
+  /** If its snapshots exist, an image's layers need not. */
   async #isUnpacked(manifest: Manifest): Promise<boolean> {
     try {
       const top = chainIds(await this.#diffIds(manifest)).at(-1);
@@ -177,12 +177,15 @@ class Unpacker {
     }
   }
 
-  /** The config keeps the top snapshot, and so the chain; compressed layers say what they unfold to. */
+  /**
+   * The config keeps the top snapshot, and so the chain; compressed layers are labelled with their
+   * uncompressed digest.
+   */
   async #label(manifest: Manifest, layers: readonly Layer[], top: string): Promise<void> {
     await eachLimit(layers, LABELS_AT_ONCE, ({ descriptor, diffId }) =>
       addBlobLabels(this.#services, this.#ctx, descriptor.digest, { [Label.uncompressed]: diffId }).catch(
         (error: unknown) => {
-          // With its snapshot in place a layer's blob need not be.
+          // If its snapshot exists, a layer's blob need not.
           if (!isNotFound(error)) throw error;
         },
       ),
@@ -192,10 +195,10 @@ class Unpacker {
     });
   }
 
-  /** Whether a layer is committed; the lease holds it then. */
+  /** Whether a layer is committed; the lease then keeps it. */
   async #isThere(chainId: string): Promise<boolean> {
     const { leases } = this.#services;
-    // Leased before it is looked for: the other way round a collection could take it in between.
+    // Leased before it is looked up, so that a collection cannot remove it in between.
     await leases.addResource(this.#ctx, this.#ctx.lease, { type: `snapshots/${this.#name}`, id: chainId });
     try {
       return (await this.#snapshotter.stat(this.#ctx, chainId)).kind === 'committed';
@@ -209,7 +212,7 @@ class Unpacker {
     this.#options.progress?.({ phase: 'unpack', name, done, total, all: this.#all });
   }
 
-  /** False when the layer was there. */
+  /** Returns false when the layer existed. */
   async #layer(layer: Layer): Promise<boolean> {
     for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
       throwIfAborted(this.#ctx.signal);
@@ -221,13 +224,13 @@ class Unpacker {
       }
       await sleep(attempt * 20 * Math.random());
     }
-    throw unavailable(`cannot get hold of the snapshot of layer ${layer.descriptor.digest}`, {
+    throw unavailable(`cannot get the snapshot of layer ${layer.descriptor.digest}`, {
       object: layer.chainId,
-      remedy: 'somebody else keeps making and removing it: try again later',
+      remedy: 'another process keeps creating and removing it: try again later',
     });
   }
 
-  /** AlreadyExists when somebody else was first. */
+  /** AlreadyExists when another process was first. */
   async #unpackLayer(layer: Layer): Promise<boolean> {
     const { chainId, descriptor, parent } = layer;
     const key = `extract-${uniquePart()} ${chainId}`;
@@ -237,7 +240,7 @@ class Unpacker {
       const { digest, skipped } = await this.#apply(layer, mounts);
       if (digest !== layer.diffId) {
         throw invalidArgument(
-          `layer ${descriptor.digest} unfolds to ${digest}, its config names ${layer.diffId}`,
+          `layer ${descriptor.digest} decompresses to ${digest}, its config names ${layer.diffId}`,
           {
             object: descriptor.digest,
             remedy: 'the image is damaged or hostile: do not use it',
@@ -248,7 +251,7 @@ class Unpacker {
       for (const what of ['owners', 'devices', 'xattrs'] as const) this.#skipped[what] += skipped[what];
       return true;
     } catch (error) {
-      // What cannot be removed now goes with the lease.
+      // If it cannot be removed now, it goes with the lease.
       await this.#snapshotter.remove(unended(this.#ctx), key).catch(() => undefined);
       throw error;
     }

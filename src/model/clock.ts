@@ -1,6 +1,6 @@
 /**
- * The clocks of a host. The wall clock can be set at any time; the time since the boot cannot. Used by
- * gc/schedule/expiry-clock.ts, which compares them; tests give their own.
+ * The clocks of a host. The wall clock can be set at any time; the time since boot cannot. Used by
+ * gc/schedule/expiry-clock.ts, which compares them. Tests pass their own.
  */
 import { readFileSync } from 'node:fs';
 import { uptime } from 'node:os';
@@ -8,11 +8,14 @@ import { type Instant, now } from './time.js';
 
 export interface HostClock {
   wall(): Instant;
-  /** Nanoseconds since the host booted, those it was suspended for included. */
+  /** Nanoseconds since the host booted, including time spent suspended. */
   uptime(): bigint;
-  /** The wall clock less another one that nobody sets, in milliseconds: costs little, and changes when the clock is set. */
+  /**
+   * The wall clock minus a clock that nobody sets, in milliseconds. Cheap to read; changes when the wall
+   * clock is set.
+   */
   drift(): number;
-  /** Differs from boot to boot; empty where the host does not say. */
+  /** Differs from boot to boot; empty on a host that does not report it. */
   readonly boot: string;
 }
 

@@ -1,5 +1,6 @@
 /**
- * Digests: `algorithm:hex`, the name of a blob. Called by stores/, backends/ and gc/; pure but for the hashing.
+ * Digests: `algorithm:hex`, the name of a blob. Called by stores/, backends/ and gc/. Pure, except for the
+ * running hash.
  */
 import { createHash, type Hash } from 'node:crypto';
 import { type EbbtideError, invalidArgument } from '../errors.js';
@@ -11,12 +12,12 @@ export const EMPTY_SHA256 = 'sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b
 const HEX_DIGITS: Readonly<Record<Algorithm, number>> = { sha256: 64, sha384: 96, sha512: 128 };
 const PATTERN = /^(?:sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})$/;
 const SHA256_LENGTH = 'sha256:'.length + HEX_DIGITS.sha256;
-/** Characters of a malformed digest that a message shows. */
+/** Characters of a malformed digest that an error message shows. */
 const SHOWN_CHARACTERS = 150;
 
 export const isDigest = (d: string): boolean => isSha256(d) || PATTERN.test(d);
 
-/** As the pattern tells, and much faster; nearly all digests are of this kind. */
+/** Same result as the pattern, and much faster; nearly all digests are sha256. */
 function isSha256(d: string): boolean {
   if (d.length !== SHA256_LENGTH || !d.startsWith('sha256:')) return false;
   for (let i = 'sha256:'.length; i < SHA256_LENGTH; i++) {
@@ -29,12 +30,15 @@ function isSha256(d: string): boolean {
 
 const isAlgorithm = (name: string): name is Algorithm => Object.hasOwn(HEX_DIGITS, name);
 
-/** InvalidArgument unless `d` is a known algorithm, a colon and that algorithm's count of lower-case hex digits. */
+/**
+ * @throws InvalidArgument unless `d` is a known algorithm, a colon and that algorithm's number of lower-case
+ * hex digits
+ */
 export function validateDigest(d: string): void {
   if (!isDigest(d)) parseDigest(d);
 }
 
-/** The parts of a digest; InvalidArgument like `validateDigest`. */
+/** The parts of a digest; throws like `validateDigest`. */
 export function parseDigest(d: string): { algorithm: Algorithm; hex: string } {
   const colon = d.indexOf(':');
   if (colon <= 0 || colon === d.length - 1) throw malformed(d, 'expected `algorithm:hex`');
@@ -56,7 +60,7 @@ function malformed(d: string, reason: string): EbbtideError {
 export const digestOf = (bytes: Uint8Array, algorithm: Algorithm = 'sha256'): string =>
   `${algorithm}:${createHash(algorithm).update(bytes).digest('hex')}`;
 
-/** A running digest, fed piece by piece. */
+/** A running digest, fed chunk by chunk. */
 export class Digester {
   readonly algorithm: Algorithm;
   readonly #hash: Hash;
@@ -70,7 +74,7 @@ export class Digester {
     this.#hash.update(bytes);
   }
 
-  /** The digest of everything so far; may be asked again, also after more bytes. */
+  /** The digest of everything so far; may be called again, also after more bytes. */
   digest(): string {
     return `${this.algorithm}:${this.#hash.copy().digest('hex')}`;
   }

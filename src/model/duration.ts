@@ -1,6 +1,6 @@
 /**
- * Durations as texts: `1h30m`, `-1.5s`, `100ms`. Called for scheduler settings, command lines and the
- * conditions of references; pure.
+ * Durations as text: `1h30m`, `-1.5s`, `100ms`. Called for scheduler settings, command lines and conditional
+ * references; pure.
  */
 
 const UNIT_NANOS: ReadonlyMap<string, bigint> = new Map([
@@ -14,13 +14,14 @@ const UNIT_NANOS: ReadonlyMap<string, bigint> = new Map([
   ['h', 3_600_000_000_000n],
 ]);
 const MAX_NANOS = (1n << 63n) - 1n;
-/** More digits cannot fit 63 bits; fewer fraction digits than this could change the nanosecond. */
+/** More digits cannot fit into 63 bits; fewer fraction digits than this could change the nanosecond. */
 const MAX_INTEGER_DIGITS = 19;
 const FRACTION_DIGITS = 30;
 
 /**
- * Nanoseconds of a sequence of decimal numbers, each with a unit (ns us µs ms s m h), optionally signed; also a
- * bare `0`. Parts of a nanosecond are cut off. Undefined for anything else and beyond 63 bits (292 years).
+ * Nanoseconds of a sequence of decimal numbers, each with a unit (ns us µs ms s m h), optionally signed; also
+ * a bare `0`. Fractions of a nanosecond are cut off. Returns undefined for anything else and beyond 63 bits
+ * (292 years).
  */
 export function parseDuration(text: string): bigint | undefined {
   const negative = text[0] === '-';

@@ -1,15 +1,18 @@
 /**
- * Field masks: how the paths of an update change a map. Called by every store with an update; pure. Work grows with the
- * paths and the entries, not with one times the other.
+ * Field masks: how the paths of an update change a map. Called by every store that has an update; pure. Cost
+ * grows with the paths plus the entries, not with their product.
  */
 import { type EbbtideError, invalidArgument } from '../errors.js';
 import { labelOf } from './labels.js';
 import type { StringMap } from './records.js';
 
-/** Paths of one update. */
+/** Limit on the paths of one update. */
 export const MAX_PATHS = 16_384;
 
-/** The paths of an update, each once: every one takes from the same values. InvalidArgument: more than MAX_PATHS. */
+/**
+ * The paths of an update without duplicates, which would have no effect. InvalidArgument: more than
+ * MAX_PATHS.
+ */
 export function maskPaths(paths: readonly string[]): Iterable<string> {
   if (paths.length > MAX_PATHS) {
     throw invalidArgument(`an update of ${paths.length} fields is over the limit of ${MAX_PATHS}`, {
@@ -19,7 +22,7 @@ export function maskPaths(paths: readonly string[]): Iterable<string> {
   return new Set(paths);
 }
 
-/** A map of texts or messages on its way through an update. */
+/** A map of strings or messages while an update is applied to it. */
 export class MaskedMap<T> {
   readonly #field: string;
   readonly #given: Readonly<Record<string, T>> | undefined;
@@ -38,9 +41,9 @@ export class MaskedMap<T> {
   }
 
   /**
-   * Changes the map by one path: all of it becomes the given one for the field itself, one entry for `field.<key>` (the
-   * key is the rest of the path, verbatim; absent or empty in the given map deletes it). False: the path is about
-   * something else.
+   * Applies one path: the field itself replaces the whole map; `field.<key>` sets one entry (the key is the
+   * rest of the path, verbatim) or deletes it if the given map has no value or an empty one. Returns false if
+   * the path belongs to another field.
    */
   apply(path: string): boolean {
     const { length } = this.#field;
@@ -59,7 +62,7 @@ export class MaskedMap<T> {
     return true;
   }
 
-  /** Without empty texts; undefined stands for an empty map. Fresh, but for the values. */
+  /** Without empty strings; undefined stands for an empty map. A fresh map that shares its values. */
   get map(): Readonly<Record<string, T>> | undefined {
     const kept = [...(this.#entries ?? Object.entries(this.#current ?? {}))].filter(
       (entry): entry is [string, T] => entry[1] !== undefined && entry[1] !== '',
@@ -69,8 +72,8 @@ export class MaskedMap<T> {
 }
 
 /**
- * The labels of an object of which an update changes nothing else; without paths they are the given ones. InvalidArgument:
- * a path of another field.
+ * The labels after an update that can change nothing else. Without paths the given labels replace all.
+ * InvalidArgument: a path of another field.
  */
 export function maskedLabels(
   what: string,
@@ -85,9 +88,9 @@ export function maskedLabels(
   return labels.map;
 }
 
-/** The error for a path that names no field of `what` (an object kind) that can be updated. */
+/** The error for a path that is not an updatable field of `what` (an object kind). */
 export const unknownPath = (what: string, path: string, object: string): EbbtideError =>
   invalidArgument(`cannot update ${what} field "${path}"`, {
     object,
-    remedy: 'name only fields that this kind of object lets change, or no field at all for all of them',
+    remedy: 'name only fields that can be updated, or none to update all',
   });

@@ -1,6 +1,6 @@
 /**
- * Quoted texts of filters: `"…"`, and `/…/` or `|…|` for patterns, with the escapes of Go's string literals.
- * Called by the filter scanner and parser, and by whoever builds a filter from a text; pure.
+ * Quoted strings of filters: `"…"`, and `/…/` or `|…|` for patterns, with the escapes of Go's string
+ * literals. Called by the filter scanner and parser, and by code that builds a filter; pure.
  */
 import { invalidArgument } from '../errors.js';
 
@@ -21,14 +21,14 @@ const HEX_DIGITS: ReadonlyMap<string, number> = new Map([
 ]);
 
 export interface Escape {
-  /** UTF-16 units behind the backslash. */
+  /** UTF-16 units after the backslash. */
   length: number;
   value: number;
   /** `value` is one byte of UTF-8, not a character. */
   byte: boolean;
 }
 
-/** The escape whose backslash stands before `at`, or the reason why it is none. */
+/** The escape whose backslash is before `at`, or the reason why it is not valid. */
 export function readEscape(input: string, at: number, quote: string): Escape | string {
   const ch = input.charAt(at);
   if (ch === '') return 'quoted literal not terminated';
@@ -55,7 +55,7 @@ function hexadecimal(text: string, digits: number): Escape | string {
   return { length: digits + 1, value, byte: digits === 2 };
 }
 
-/** The text that a literal (with its quotes, escapes already found legal) stands for. */
+/** The value of a literal, given with its quotes. REQUIRES: its escapes are valid. */
 export function unquote(literal: string): string {
   const quote = literal.charAt(0);
   const end = literal.length - 1;
@@ -74,7 +74,7 @@ export function unquote(literal: string): string {
   return Buffer.concat(pieces).toString();
 }
 
-/** A text as a literal that can stand for a field or a value of a filter. */
+/** Quotes a string so that it can stand for a field or a value of a filter. */
 export const quoteForFilter = (text: string): string =>
   `"${text.replace(/[\\"\p{Cc}\ufffd]/gu, (ch) =>
     ch === '\\' || ch === '"' ? `\\${ch}` : `\\u${ch.charCodeAt(0).toString(16).padStart(4, '0')}`,

@@ -1,6 +1,6 @@
 /**
- * Words of a filter: fields, quoted texts, separators, operators and bare values. Called by filters.ts only.
- * Positions count UTF-16 units of the input.
+ * Tokens of a filter: fields, quoted strings, separators, operators and bare values. Called by filters.ts
+ * only. Positions count UTF-16 units of the input.
  */
 import { readEscape } from './filter-quote.js';
 
@@ -9,7 +9,7 @@ export type TokenKind = 'field' | 'quoted' | 'value' | 'separator' | 'operator' 
 export interface Token {
   kind: TokenKind;
   start: number;
-  /** The word as it stands in the input; for an illegal one the reason. */
+  /** The token as it stands in the input; the reason if it is not valid. */
   text: string;
 }
 
@@ -18,10 +18,10 @@ const isOperator = (ch: string): boolean => ch === '=' || ch === '!' || ch === '
 const isQuote = (ch: string): boolean => ch === '"' || ch === '/' || ch === '|';
 const isField = (ch: string): boolean => /^[A-Za-z0-9_]$/.test(ch);
 const isBlank = (ch: string): boolean => /^\p{White_Space}$/u.test(ch);
-/** What a bare value goes on with: letters, marks, numbers, punctuation and symbols, but no comma. */
+/** What a bare value may contain: letters, marks, numbers, punctuation and symbols, but no comma. */
 const isValue = (ch: string): boolean => ch !== ',' && /^[\p{L}\p{M}\p{N}\p{P}\p{S}]$/u.test(ch);
 
-/** Why a character can be no part of any filter; U+FFFD is what reading broken UTF-8 leaves. */
+/** Why a character is not valid anywhere in a filter; U+FFFD is what decoding broken UTF-8 leaves. */
 function problemWith(ch: string): string | undefined {
   if (ch === '\0') return 'unexpected null';
   return /^[\ufffd\p{Surrogate}]$/u.test(ch) ? 'invalid UTF-8' : undefined;
@@ -30,7 +30,7 @@ function problemWith(ch: string): string | undefined {
 export class FilterScanner {
   readonly #input: string;
   #at = 0;
-  /** The next word is a value, which may hold what a field may not. Set behind an operator. */
+  /** The next token is a value, which may contain what a field may not. Set after an operator. */
   #valueNext = false;
 
   constructor(input: string) {
@@ -41,13 +41,13 @@ export class FilterScanner {
     return this.#at;
   }
 
-  /** The next character without consuming it, '' at the end. */
+  /** The next character, without consuming it; '' at the end. */
   peek(): string {
     const code = this.#input.codePointAt(this.#at);
     return code === undefined ? '' : String.fromCodePoint(code);
   }
 
-  /** The next word; blanks before it are skipped. */
+  /** The next token; skips blanks before it. */
   scan(): Token {
     this.#skip(isBlank);
     const start = this.#at;
@@ -81,7 +81,7 @@ export class FilterScanner {
     return this.#token(this.#at === start ? 'other' : 'field', start);
   }
 
-  /** A literal with both its quotes and legal escapes. */
+  /** A literal with both quotes and valid escapes. */
   #quoted(start: number, quote: string): Token {
     this.#at++;
     for (;;) {

@@ -1,8 +1,8 @@
 /**
- * Filters of list calls: `name==foo,labels."a.b"~=/^x/`. Parsed once, then asked for every object. Called by
- * stores/ and snapshotter backends; pure.
+ * Filters of list calls: `name==foo,labels."a.b"~=/^x/`. Parsed once, then evaluated for every object. Called
+ * by stores/ and snapshotter backends; pure.
  *
- *     filter   = selector *( "," selector )        all selectors must hold; of several filters one must
+ *     filter   = selector *( "," selector )        all selectors must match; of several filters, one
  *     selector = path [ op value ]                 no operator: the field is present
  *     path     = field *( "." field )              a field is a word or a "…" literal
  *     op       = "==" / "!=" / "~="                equal, different, contains a match of the pattern
@@ -17,7 +17,7 @@ import { matcherOf } from './regexp.js';
 
 export { quoteForFilter } from './filter-quote.js';
 
-/** The value of one field of an object; undefined when the object does not have it, which reads as "". */
+/** The value of one field of an object; undefined (which reads as "") when the object does not have it. */
 export type Adaptor = (path: readonly string[]) => string | undefined;
 
 export type Filter = (adaptor: Adaptor) => boolean;
@@ -27,15 +27,19 @@ const SHOWN_CHARACTERS = 256;
 
 const always: Filter = () => true;
 
-/** Filters of one call, their characters and selectors together, and the instructions of their patterns. */
+/**
+ * Limits of one call: the number of filters, their characters and selectors in total, and the instructions of
+ * their patterns.
+ */
 const MAX_FILTERS = 1000;
 const MAX_FILTERS_CHARACTERS = 64 * 1024;
 const MAX_SELECTORS = 2000;
 const MAX_PATTERNS_SIZE = 4000;
 
 /**
- * One filter of several: none accepts everything. InvalidArgument with the position of what is wrong, and for filters over
- * the limits; the filter itself throws it for a text that is too long for a pattern (see regexp.ts).
+ * One filter out of several; an empty list accepts everything. InvalidArgument, with the position, for a
+ * filter that is not valid, and for filters over the limits. The returned filter itself throws it for a value
+ * that is too long for a pattern (see regexp.ts).
  */
 export function parseFilters(filters: readonly string[]): Filter {
   let characters = 0;
@@ -51,7 +55,10 @@ export function parseFilters(filters: readonly string[]): Filter {
   return parsed.some((selectors) => selectors.length === 0) || parsed.length === 0 ? always : anyOf(parsed);
 }
 
-/** Whether all selectors of one of the filters hold. Of those that are one field and its value, only that is looked up. */
+/**
+ * Whether all selectors of one of the filters match. Filters that only compare one field with a value are
+ * looked up in a map.
+ */
 function anyOf(filters: readonly (readonly Selector[])[]): Filter {
   const values = new Map<string, { path: readonly string[]; wanted: Set<string> }>();
   const others: Filter[] = [];
@@ -87,12 +94,10 @@ function allOf(selectors: readonly Selector[]): Filter {
 
 const tooMany = (what: string, limits: string): EbbtideError =>
   invalidArgument(`${what} are over the limits of one call, ${limits}`, {
-    remedy: 'ask in several calls, or by a pattern',
+    remedy: 'use several calls, or a pattern',
   });
 
-/**
- * A label of an object whose filter path is `path`; the parts from index `from` on, joined by dots, are its key.
- */
+/** A label of an object, by its filter path; the parts from index `from` on, joined by dots, are its key. */
 export function adaptLabels(
   labels: StringMap | undefined,
   path: readonly string[],
@@ -104,21 +109,21 @@ export function adaptLabels(
 
 export const parseFilter = (input: string): Filter => parseFilters([input]);
 
-/** What is true of an object. */
+/** A condition on an object. */
 interface Selector {
   readonly path: readonly string[];
-  /** The value that the field must have, where that is all. */
+  /** The value the field must have, if that is the whole condition. */
   readonly equal?: string;
   readonly matches: Filter;
 }
 
-/** What is left of the limits of a call. */
+/** What remains of the limits of a call. */
 interface Budget {
   selectors: number;
   patterns: number;
 }
 
-/** None for the empty filter, which accepts everything. */
+/** No selectors for the empty filter, which accepts everything. */
 const selectorsOf = (input: string, budget: Budget): readonly Selector[] =>
   input === '' ? [] : new Parser(input, budget).filter();
 
@@ -208,10 +213,10 @@ class Parser {
 
 const parseError = (place: string, reason: string): EbbtideError =>
   invalidArgument(`filters: parse error: ${place}: ${reason}`, {
-    remedy: 'write `path`, `path==value`, `path!=value` or `path~=/pattern/`, parted by commas',
+    remedy: 'write `path`, `path==value`, `path!=value` or `path~=/pattern/`, separated by commas',
   });
 
-/** The first (count > 0) or last characters of a text, with a mark where some are missing. */
+/** The first (count > 0) or last characters of a text, with a mark where some were cut. */
 function shorten(text: string, count: number): string {
   if (text.length <= Math.abs(count)) return text;
   return count < 0 ? `…${text.slice(count)}` : `${text.slice(0, count)}…`;

@@ -15,7 +15,7 @@ export function validateIdentifier(value: string, what = 'identifier'): void {
   // In JavaScript `$` without the m flag matches only at the very end, so a trailing newline fails.
   if (!PATTERN.test(value)) {
     throw invalidArgument(
-      `${what} "${value}" must be letters and digits, parted by single dots, dashes or underscores`,
+      `${what} "${value}" must be letters and digits, separated by single dots, dashes or underscores`,
       { object: value },
     );
   }

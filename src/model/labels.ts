@@ -1,24 +1,30 @@
 /**
- * Labels: small text maps on every object, and the keys that have a meaning to the store, the collector or a
- * snapshotter. Called by stores/ (validation, copies), gc/ (keys) and filters; pure.
+ * Labels: small string maps on every object, and the keys that have a meaning to the store, the collector or
+ * a snapshotter. Called by stores/ (validation, copies), gc/ (keys) and filters; pure.
  *
- * A key may be any text, also `__proto__` or `constructor`: read maps through `labelOf`, and build them with
- * the functions here, which only ever see and make own properties.
+ * A key may be any string, also `__proto__` or `constructor`. Read maps through `labelOf`, and build them
+ * with the functions here, which see and create own properties only.
  */
 import { invalidArgument } from '../errors.js';
 import type { StringMap } from './records.js';
 
 /** Bytes of a label's key and value together. */
 export const MAX_LABEL_BYTES = 4096;
-/** Labels of one object, and bytes of all of them. A record has to fit into one request of etcd, too. */
+/**
+ * Limits on the labels of one object: their number, and their bytes in total. A record also has to fit into
+ * one request of etcd.
+ */
 export const MAX_LABELS = 10_000;
 export const MAX_LABELS_BYTES = 2 ** 20;
-/** Bytes of a too long label's key that its error message shows. */
+/** Bytes of the key that the error for an overlong label shows. */
 const SHOWN_KEY_BYTES = 64;
 
-/** Keys, or the constant beginning of keys. None ends in the `.` or `/` that may follow it, but snapshotPrefix. */
+/**
+ * Keys, or constant prefixes of keys. No prefix includes the `.` or `/` that may follow it, except
+ * snapshotPrefix.
+ */
 export const Label = {
-  /** Beginning of a key: content or a snapshot carrying one is a root. */
+  /** Prefix: content or a snapshot with such a label is a root. */
   gcRoot: 'containerd.io/gc.root',
   /** Followed by `.<word>`: a forward reference. */
   gcRef: 'containerd.io/gc.ref',
@@ -33,32 +39,35 @@ export const Label = {
   gcBrefImage: 'containerd.io/gc.bref.image',
   /** Followed by `.<snapshotter>`. */
   gcBrefSnapshot: 'containerd.io/gc.bref.snapshot',
-  /** Instant after which a lease or an image is no root any more. */
+  /** Instant after which a lease or an image is no longer a root. */
   gcExpire: 'containerd.io/gc.expire',
-  /** Any value: what the lease holds is kept without what its labels refer to. */
+  /** Any value: what the lease refers to is kept, but not what that refers to. */
   gcFlat: 'containerd.io/gc.flat',
-  /** Beginning of a key: a reference to a snapshot under conditions. */
+  /** Prefix: a conditional reference to a snapshot. */
   gcCondSnapshot: 'containerd.io/gc.cond.snapshot',
-  /** Beginning of a key: an instant that `usedat` conditions are tested against. */
+  /** Prefix: an instant that `usedat` conditions are compared with. */
   gcCondUsedat: 'containerd.io/gc.cond.value-usedat',
-  /** Beginning of the keys that are handed down to snapshotters. */
+  /** Prefix of the keys that are passed on to snapshotters. */
   snapshotPrefix: 'containerd.io/snapshot/',
-  /** Key a remote snapshotter may provide the snapshot under; handed down too. */
+  /** Key under which a remote snapshotter may provide the snapshot; passed on too. */
   snapshotRef: 'containerd.io/snapshot.ref',
   snapshotUidMapping: 'containerd.io/snapshot/uidmapping',
   snapshotGidMapping: 'containerd.io/snapshot/gidmapping',
   overlayUpperdir: 'containerd.io/snapshot/overlay.upperdir',
-  /** On a namespace, value `true`: other namespaces may take its content. */
+  /** On a namespace, value `true`: other namespaces may share its content. */
   namespaceShareable: 'containerd.io/namespace.shareable',
-  /** On a compressed layer: digest of its uncompressed bytes. */
+  /** On a compressed layer: the digest of its uncompressed bytes. */
   uncompressed: 'containerd.io/uncompressed',
   /** Followed by `.<registry host>`: repositories the blob came from. */
   distributionSource: 'containerd.io/distribution.source',
-  /** On a lease that the store made for work of its own: what for. */
+  /** On a lease that the store created for its own work: the purpose. */
   leaseFor: 'ebbtide/lease-for',
 } as const;
 
-/** InvalidArgument when key and value exceed 4096 bytes together, or the key is empty or holds a NUL. */
+/**
+ * @throws InvalidArgument when key and value exceed 4096 bytes together, or the key is empty or contains a
+ * NUL
+ */
 export function validateLabel(key: string, value: string): void {
   if (typeof value !== 'string') throw invalidArgument(`value of label "${shownKey(key)}" must be text`);
   if (key === '' && value !== '') throw invalidArgument('label key must not be empty');
@@ -75,14 +84,14 @@ export function validateLabel(key: string, value: string): void {
   );
 }
 
-/** InvalidArgument for each label, and as `checkMapSize`. */
+/** @throws InvalidArgument for each label, and as `checkMapSize` */
 export function validateLabels(labels: StringMap | undefined): void {
   if (labels === undefined) return;
   checkMapSize('labels', labels);
   for (const key of Object.keys(labels)) validateLabel(key, labels[key] ?? '');
 }
 
-/** InvalidArgument for more texts (labels, annotations) than one object may have, in number or bytes. */
+/** @throws InvalidArgument for more entries or bytes (labels, annotations) than one object may have */
 export function checkMapSize(what: string, map: StringMap | undefined): void {
   if (map === undefined) return;
   const keys = Object.keys(map);
@@ -99,7 +108,7 @@ export function checkMapSize(what: string, map: StringMap | undefined): void {
   );
 }
 
-/** At most the first 64 bytes of a key, ended before a character that would be cut in two. */
+/** At most the first 64 bytes of a key, without a character cut in two. */
 function shownKey(key: string): string {
   if (key.length * 3 <= SHOWN_KEY_BYTES) return key;
   const bytes = Buffer.from(key);
@@ -124,14 +133,14 @@ export function compactMap(map: StringMap | undefined): StringMap | undefined {
     else dropped++;
   }
   if (kept === 0) return undefined;
-  // Spread and fromEntries define own properties, so a key `__proto__` is an entry like any other.
+  // Spread and fromEntries define own properties, so `__proto__` is a key like any other.
   return dropped === 0 ? { ...map } : Object.fromEntries(Object.entries(map).filter(([, value]) => value));
 }
 
 /** A fresh copy; `{}` for undefined. */
 export const copyMap = (map: StringMap | undefined): Record<string, string> => ({ ...map });
 
-/** The labels of a snapshot that are handed down to its backend; undefined stays undefined. */
+/** The labels of a snapshot that are passed on to its backend; undefined stays undefined. */
 export function inheritedSnapshotLabels(labels: StringMap | undefined): StringMap | undefined {
   if (labels === undefined) return undefined;
   return Object.fromEntries(

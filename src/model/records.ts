@@ -1,7 +1,7 @@
 /**
- * The stored form of every object, with the field names of containerd's tree (spec: schema §1).
- * Stores translate between these and the public objects; engines encode them; nobody else looks.
- * A record never holds `undefined` fields or empty label values.
+ * The stored form of every object, with the field names of containerd's tree (spec: schema §1). Stores
+ * translate between these and the public objects, and engines encode them; nothing else reads them. A record
+ * never has `undefined` fields or empty label values.
  */
 import type { Instant } from './time.js';
 
@@ -77,7 +77,10 @@ export interface SnapshotRecord {
   /** Key of the parent in this namespace and snapshotter. */
   parent?: string;
   labels?: StringMap;
-  /** In a tree shared over etcd: where an overlay mount's parts are, for hosts that share the file system. */
+  /**
+   * In a tree shared over etcd: the layer directories of an overlay mount, for hosts that share the file
+   * system.
+   */
   upperdir?: string;
   lowerdir?: string;
 }

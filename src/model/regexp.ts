@@ -1,9 +1,9 @@
 /**
- * Regular expressions of filters: RE2 syntax, linear time, found anywhere in the text. Never the host language's
- * engine, which a hostile pattern can keep busy for hours. Called by filters; keeps a bounded cache of patterns.
+ * Regular expressions of filters: RE2 syntax, linear time, unanchored. Never the host language's engine,
+ * which a hostile pattern can keep busy for hours. Called by filters; keeps a bounded cache of patterns.
  *
- * Linear is not cheap: a program of n instructions takes up to n steps a character. What a pattern compiles to is bounded
- * before it is compiled, the steps of one text before it is looked at.
+ * Linear is not cheap: a program of n instructions takes up to n steps a character. The size of a program is
+ * bounded before it is compiled, and the steps for a text before it is matched.
  */
 import { createRequire } from 'node:module';
 import { invalidArgument } from '../errors.js';
@@ -11,16 +11,16 @@ import { invalidArgument } from '../errors.js';
 export interface Matcher {
   /** InvalidArgument: the text takes more than MAX_STEPS. */
   (text: string): boolean;
-  /** Instructions of the compiled program, at most; 0 where none is needed. */
+  /** Upper bound on the instructions of the compiled program; 0 where none is needed. */
   readonly size: number;
 }
 
-/** Compiled patterns kept; the longest unused one goes first. */
+/** Compiled patterns kept; the least recently used one goes first. */
 const CACHE_LIMIT = 256;
 const MAX_PATTERN_CHARACTERS = 4096;
 /** Instructions of a compiled pattern; `[a-f0-9]{64}` has 66. */
 export const MAX_PROGRAM = 1024;
-/** Instructions times characters of one text. */
+/** Limit on instructions times characters for one text. */
 export const MAX_STEPS = 1_000_000;
 const LITERAL = /^[^\\^$.|?*+()[\]{}]*$/;
 
@@ -47,7 +47,7 @@ export function matcherOf(pattern: string): Matcher {
 
 let loaded: typeof import('re2js').RE2JS | undefined;
 
-/** Loaded by the first pattern that needs it: most programs never see one. */
+/** Loaded for the first pattern that needs it: most programs never see one. */
 function library(): typeof import('re2js').RE2JS {
   loaded ??= (createRequire(import.meta.url)('re2js') as typeof import('re2js')).RE2JS;
   return loaded;
@@ -84,30 +84,31 @@ function compile(pattern: string): Matcher {
 
 const tooManySteps = (pattern: string, length: number, max: number): Error =>
   invalidArgument(
-    `the pattern ${pattern.slice(0, 64)} is too large to be looked for in ${length} characters (${max})`,
+    `the pattern ${pattern.slice(0, 64)} is too large to be matched against ${length} characters (${max})`,
     { object: pattern.slice(0, 64), remedy: 'use a smaller pattern, or filter by another field' },
   );
 
-// ------------------------------------------------------------------------------------------------- what it costs
+// ------------------------------------------------------------------------------------------------------
+// bounds
 
-/** A table of Unicode's, of hundreds of ranges, counts as this many instructions. */
+/** A Unicode table of hundreds of ranges counts as this many instructions. */
 const TABLE = 4;
-/** Characters of a class for an instruction: it is one instruction, and a list to look at. */
+/** Characters of a class that count as one instruction: it is one instruction, plus a list to search. */
 const CLASS_CHARACTERS = 8;
-/** Where a program begins and ends. */
+/** The first and the last instruction of every program. */
 const ENDS = 2;
 
-/** What RE2 repeats at most. */
+/** The highest repeat count RE2 accepts. */
 const MAX_REPEAT = 1000;
-/** Nothing is counted any further. */
+/** Counting stops here. */
 const MAX_SIZE = 1_000_000_000;
 
 /**
- * Instructions of the compiled pattern, or more; of what is not a pattern, anything; undefined for what RE2 does not repeat.
- * One pass, no recursion.
+ * An upper bound on the instructions of the compiled pattern; any number if it is not a valid pattern;
+ * undefined if RE2 rejects its repeat counts. One pass, no recursion.
  */
 function programBound(pattern: string): number | undefined {
-  /** Sizes of the groups that are open, up to their last atom, and of that. */
+  /** For each open group: its size up to the last atom, and the size of that atom. */
   const open: { before: number; atom: number }[] = [];
   let group = { before: 0, atom: 0 };
   const put = (size: number): void => {
@@ -163,7 +164,7 @@ const REPEAT_CHARACTERS = 32;
 
 const isTable = (pattern: string, at: number): boolean => /[pP]/.test(pattern[at + 1] ?? '');
 
-/** Behind the `]` of a class; the first character may be one. */
+/** The offset after the `]` of a class; the first character may be one. */
 function endOfClass(pattern: string, at: number): number {
   let end = at + 1;
   if (pattern[end] === '^') end++;

@@ -1,7 +1,7 @@
 /**
  * Instants: nanoseconds since 1970-01-01T00:00:00Z as a bigint, always UTC. Never rounded through
- * milliseconds, so that two updates in one millisecond stay apart. Texts are parsed by one exact grammar and
- * never by the host language's lenient parser. Called by every room; `now` keeps state, the rest is pure.
+ * milliseconds, so that two updates in one millisecond stay apart. Text is parsed by one exact grammar, never
+ * by the host language's lenient parser. Called from everywhere; `now` keeps state, the rest is pure.
  */
 
 export { parseDuration } from './duration.js';
@@ -12,24 +12,30 @@ const NANOS_PER_MILLI = 1_000_000n;
 export const NANOS_PER_SECOND = 1_000_000_000n;
 const SECONDS_PER_DAY = 86_400;
 
-/** 0001-01-01T00:00:00Z, what a missing time reads as. */
+/** 0001-01-01T00:00:00Z, which stands for a missing time. */
 export const zeroTime: Instant = -62_135_596_800n * NANOS_PER_SECOND;
 
 let last = 0n;
-/** What the fine clock is behind the wall clock, as far as known: the start of the process is known to microseconds. */
+/**
+ * The last known lag of the fine clock against the wall clock. The start of the process is known to
+ * microseconds.
+ */
 let skew =
   BigInt(Math.round((performance.timeOrigin + performance.now()) * 1000)) * 1000n - process.hrtime.bigint();
 
-/** How far `now` may be ahead of the wall clock, so that small corrections of it do not make answers go back. */
+/**
+ * How far `now` may be ahead of the wall clock, so that a small correction of it does not make `now` go back.
+ */
 const AHEAD_MAX = NANOS_PER_SECOND;
 
 /**
- * The time of the wall clock, within a second. Strictly later than every earlier answer of this process, unless the wall
- * clock was set back by more than a second: then answers follow it.
+ * The time of the wall clock, within a second. Strictly later than every earlier result in this process,
+ * unless the wall clock was set back by more than a second: then the result follows it.
  */
 export function now(): Instant {
-  // Two looks at the wall clock, which cuts off at milliseconds, around one at the fine clock: what that says lies
-  // between the first and the end of the second's millisecond, or it was left by the wall clock and has to follow.
+  // The wall clock, which has milliseconds, is read before and after the fine clock. The fine clock must lie
+  // between the first reading and the end of the second one's millisecond; otherwise the wall clock was set,
+  // and `now` follows it.
   const earliest = BigInt(Date.now()) * NANOS_PER_MILLI;
   let t = process.hrtime.bigint() + skew;
   const latest = (BigInt(Date.now()) + 1n) * NANOS_PER_MILLI - 1n;
@@ -41,7 +47,10 @@ export function now(): Instant {
   return t;
 }
 
-/** The current time, or just after the latest of `known` when the wall clock is behind: stamps of one record never go back. */
+/**
+ * The current time, or just after the latest of `known` if the wall clock is earlier: the timestamps of one
+ * record never go back.
+ */
 export function nowAfter(...known: readonly Instant[]): Instant {
   let t = now();
   for (const earlier of known) if (t <= earlier) t = earlier + 1n;
@@ -51,8 +60,9 @@ export function nowAfter(...known: readonly Instant[]): Instant {
 const TIMESTAMP = /^(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:[.,](\d+))?(?:Z|([+-])(\d\d):(\d\d))$/;
 
 /**
- * The instant of `YYYY-MM-DDThh:mm:ss[frac](Z|±hh:mm)`: upper-case T and Z, a fraction after `.` or `,` cut off at
- * nanoseconds, real calendar days, seconds to 59, zones to 24:60. Undefined for every other text.
+ * The instant of `YYYY-MM-DDThh:mm:ss[frac](Z|±hh:mm)`: upper-case T and Z, a fraction after `.` or `,` cut
+ * off at nanoseconds, real calendar days, seconds to 59, zones to 24:60. Returns undefined for any other
+ * text.
  */
 export function parseTimestamp(text: string): Instant | undefined {
   const match = TIMESTAMP.exec(text);
@@ -69,7 +79,7 @@ export function parseTimestamp(text: string): Instant | undefined {
   return BigInt(seconds - offset) * NANOS_PER_SECOND + BigInt(nanos);
 }
 
-/** RFC 3339 in UTC with as many fraction digits as there are, none for whole seconds. */
+/** RFC 3339 in UTC with as many fraction digits as needed, none for whole seconds. */
 export function formatTimestamp(t: Instant): string {
   const { text, nanos } = splitSecond(t);
   if (nanos === 0) return `${text}Z`;
@@ -79,7 +89,7 @@ export function formatTimestamp(t: Instant): string {
 /** RFC 3339 in UTC, whole seconds; the fraction is cut off (towards the past). */
 export const formatSeconds = (t: Instant): string => `${splitSecond(t).text}Z`;
 
-/** The text of an instant up to its second, and the nanoseconds behind that. */
+/** The text of an instant up to its second, and its nanoseconds. */
 function splitSecond(t: Instant): { text: string; nanos: number } {
   const nanos = Number(((t % NANOS_PER_SECOND) + NANOS_PER_SECOND) % NANOS_PER_SECOND);
   const seconds = Number((t - BigInt(nanos)) / NANOS_PER_SECOND);
@@ -95,7 +105,7 @@ function splitSecond(t: Instant): { text: string; nanos: number } {
 const two = (n: number): string => (n < 10 ? `0${n}` : String(n));
 
 // The calendar: years are counted from March, so that a leap day is the last day of its year, in eras of 400
-// years, which all have 146,097 days. 719,468 days lie between 0000-03-01 and 1970-01-01.
+// years, each of 146,097 days. 719,468 days lie between 0000-03-01 and 1970-01-01.
 const DAYS_PER_ERA = 146_097;
 const DAYS_TO_1970 = 719_468;
 
@@ -117,7 +127,7 @@ function civilDate(days: number): [year: number, month: number, day: number] {
   const shifted = days + DAYS_TO_1970;
   const era = Math.floor(shifted / DAYS_PER_ERA);
   const dayOfEra = shifted - era * DAYS_PER_ERA;
-  // Takes out the leap days of 4 and 400 years, puts back those of 100, to count in years of 365 days.
+  // Removes the leap days of 4 and 400 years and adds back those of 100, to count in years of 365 days.
   const leapless =
     dayOfEra - Math.floor(dayOfEra / 1460) + Math.floor(dayOfEra / 36_524) - Math.floor(dayOfEra / 146_096);
   const yearOfEra = Math.floor(leapless / 365);

@@ -1,11 +1,11 @@
 /**
- * Order of strings by their UTF-8 bytes, which is the order of every listing. UTF-16 order differs from it for
- * characters outside the basic plane. Called by engines and by whoever merges or sorts keys; pure.
+ * Order of strings by their UTF-8 bytes, which is the order of every listing. UTF-16 order differs from it
+ * for characters outside the basic plane. Called by engines and by code that merges or sorts keys; pure.
  */
 
 /**
- * Negative, 0 or positive as `a` comes before, equals or comes after `b` by UTF-8 bytes; allocates nothing.
- * Lone surrogates, which have no UTF-8 form, sort with the characters outside the basic plane, so that different
+ * Negative, 0 or positive as `a` sorts before, equal to or after `b` by UTF-8 bytes; allocates nothing. Lone
+ * surrogates, which have no UTF-8 form, sort with the characters outside the basic plane, so that different
  * strings never compare equal.
  */
 export function compareUtf8(a: string, b: string): number {
@@ -19,7 +19,7 @@ export function compareUtf8(a: string, b: string): number {
   return a.length - b.length;
 }
 
-/** Moves surrogates (characters of four UTF-8 bytes) behind the rest of the basic plane. */
+/** Moves surrogates (characters of four UTF-8 bytes) after the rest of the basic plane. */
 function utf8Rank(unit: number): number {
   if (unit < 0xd800) return unit;
   return unit < 0xe000 ? unit + 0x2000 : unit - 0x800;

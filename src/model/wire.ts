@@ -1,6 +1,7 @@
 /**
- * Encodings of single values in containerd's own metadata file: for what reads and writes such files, as the migrations of
- * its tree do (engine/schema/legacy.ts). Pure. Damaged bytes are errors of kind Unknown; decoded values never alias them.
+ * Encodings of single values in containerd's own metadata file, for readers of such files and the migrations
+ * of its tree (engine/schema/legacy.ts). Pure. Damaged bytes are errors of kind Unknown; decoded values never
+ * alias them.
  */
 import { invalidArgument, unknownError } from '../errors.js';
 import type { Any } from './records.js';
@@ -15,7 +16,7 @@ const MIN_INT64 = -(1n << 63n);
 /** Base-128 groups, lowest first. InvalidArgument beyond 64 bits or for a negative number. */
 export function encodeUvarint(value: number | bigint): Uint8Array {
   let rest = BigInt(value);
-  if (rest < 0n || rest > MAX_UINT64) throw invalidArgument(`${value} is no unsigned 64-bit number`);
+  if (rest < 0n || rest > MAX_UINT64) throw invalidArgument(`${value} is not an unsigned 64-bit number`);
   const bytes: number[] = [];
   while (rest > 0x7fn) {
     bytes.push(Number(rest & 0x7fn) | 0x80);
@@ -28,20 +29,20 @@ export function encodeUvarint(value: number | bigint): Uint8Array {
 /** Zig-zag, then base-128 groups. InvalidArgument beyond 64 bits. */
 export function encodeVarint(value: number | bigint): Uint8Array {
   const n = BigInt(value);
-  if (n < MIN_INT64 || n > MAX_INT64) throw invalidArgument(`${value} is no signed 64-bit number`);
+  if (n < MIN_INT64 || n > MAX_INT64) throw invalidArgument(`${value} is not a signed 64-bit number`);
   return encodeUvarint(n >= 0n ? n << 1n : -(n << 1n) - 1n);
 }
 
-/** The unsigned number at the start of `bytes`; what follows it is not looked at. */
+/** The unsigned number at the start of `bytes`; ignores what follows. */
 export const decodeUvarint = (bytes: Uint8Array): bigint => readUvarint(bytes, 0).value;
 
-/** The signed number at the start of `bytes`; what follows it is not looked at. */
+/** The signed number at the start of `bytes`; ignores what follows. */
 export function decodeVarint(bytes: Uint8Array): bigint {
   const { value } = readUvarint(bytes, 0);
   return value & 1n ? -(value >> 1n) - 1n : value >> 1n;
 }
 
-/** The unsigned number at `offset` and the offset behind it. */
+/** The unsigned number at `offset`, and the offset after it. */
 export function readUvarint(bytes: Uint8Array, offset: number): { value: bigint; next: number } {
   let value = 0n;
   for (let i = 0; i < 10; i++) {
@@ -59,7 +60,7 @@ export function readUvarint(bytes: Uint8Array, offset: number): { value: bigint;
 // -------------------------------------------------------------------------------------------------------- times
 
 const TIME_BYTES = 15;
-/** Version 2 has the seconds of the zone offset in one byte more. */
+/** Version 2 has the seconds of the zone offset in one more byte. */
 const TIME_BYTES_V2 = 16;
 const UTC_OFFSET = -1;
 
@@ -89,7 +90,7 @@ export function decodeTime(bytes: Uint8Array | undefined): Instant {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const nanos = BigInt(view.getUint32(9));
   if (nanos >= NANOS_PER_SECOND) throw unknownError(`time has ${nanos} nanoseconds`);
-  // Seconds and nanoseconds are UTC already; the zone only says how the writer's clock was set.
+  // Seconds and nanoseconds are already UTC; the zone only records the writer's setting.
   return zeroTime + view.getBigInt64(1) * NANOS_PER_SECOND + nanos;
 }
 
@@ -99,10 +100,10 @@ const WireType = { varint: 0, fixed64: 1, bytes: 2, startGroup: 3, endGroup: 4, 
 const TYPE_URL_FIELD = 1;
 const VALUE_FIELD = 2;
 const MAX_FIELD = (1 << 29) - 1;
-/** Groups of unknown fields may nest this deep. */
+/** Limit on the nesting of groups in unknown fields. */
 const MAX_GROUPS = 100;
 
-/** The protobuf form; empty fields are left out, so an empty Any is zero bytes. */
+/** The protobuf form. Empty fields are omitted, so an empty Any is zero bytes. */
 export function encodeAny(any: Any): Uint8Array {
   const parts: Uint8Array[] = [];
   const append = (field: number, content: Uint8Array): void => {
@@ -114,13 +115,13 @@ export function encodeAny(any: Any): Uint8Array {
   return new Uint8Array(Buffer.concat(parts));
 }
 
-/** The Any of its protobuf form: unknown fields are skipped, of a repeated one the last counts. */
+/** Decodes the protobuf form: skips unknown fields; of a repeated field the last one counts. */
 export function decodeAny(bytes: Uint8Array): Any {
   const { typeUrl, content } = anyIn(bytes);
   return { typeUrl, value: new Uint8Array(content) };
 }
 
-/** The type of the message, without a copy of its bytes. */
+/** The type of the message, without copying its bytes. */
 export const anyTypeOf = (bytes: Uint8Array): string => anyIn(bytes).typeUrl;
 
 function anyIn(bytes: Uint8Array): { typeUrl: string; content: Uint8Array } {
@@ -150,7 +151,7 @@ function readTag(bytes: Uint8Array, at: number): Tag {
   return { field, type: Number(value & 7n), next };
 }
 
-/** Where the field ends and, when it is of the length-delimited type, a view of its content. */
+/** The offset where the field ends and, if it is length-delimited, a view of its content. */
 function readField(bytes: Uint8Array, { field, type, next }: Tag): { end: number; content?: Uint8Array } {
   if (type === WireType.varint) return { end: readUvarint(bytes, next).next };
   if (type === WireType.fixed64) return { end: endOf(bytes, next, 8) };
@@ -168,7 +169,7 @@ function endOf(bytes: Uint8Array, start: number, length: number): number {
   return start + length;
 }
 
-/** The offset behind the end of a group (an outdated form of nested message), with a stack instead of recursion. */
+/** The offset after the end of a group (a deprecated form of nested message); uses a stack, not recursion. */
 function skipGroup(bytes: Uint8Array, field: number, start: number): number {
   const open = [field];
   let at = start;

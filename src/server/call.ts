@@ -1,15 +1,15 @@
 /**
- * One call as a service sees it: the call context from the request's headers, cancellation, the answer. Makes routes of
- * the services' plain functions, so that every call is answered, counted and timed, whatever a service throws. Called
- * by rpc-server.ts.
+ * One call as a service sees it: the call context from the request's headers, cancellation, the response.
+ * Turns the services' plain functions into routes, so that every call gets a response, is counted and timed,
+ * whatever a service throws. Called by rpc-server.ts.
  */
 import type { CallContext } from '../context.js';
 import { canceled } from '../errors.js';
 import type { Peer } from './connections/peer.js';
 import type { CallCost } from './grpc/call-cost.js';
-import { type Exchange, MESSAGES_IN_A_TURN, type Route } from './grpc/exchange.js';
+import { type Exchange, MESSAGES_BEFORE_YIELD, type Route } from './grpc/exchange.js';
 import { PREFIX_BYTES } from './grpc/prefix.js';
-import type { Pieces } from './messages/pieces.js';
+import type { Chunks } from './messages/chunks.js';
 import { type CallStatus, internal } from './status.js';
 
 export class Call {
@@ -24,17 +24,20 @@ export class Call {
     return this.#exchange.context;
   }
 
-  /** Who is at the other end of the connection. */
+  /** The process at the other end of the connection. */
   get peer(): Peer {
     return this.#exchange.peer;
   }
 
-  /** Memory of the client, for what is kept for it. */
+  /** The client's memory account, for data kept on its behalf. */
   get memory(): Memory {
     return this.#exchange.memory;
   }
 
-  /** Ends when the client gives up or goes away. Made on demand: most calls are over too soon to be cancelled. */
+  /**
+   * Aborted when the client cancels or disconnects. Created on demand: most calls are too short to be
+   * cancelled.
+   */
   get signal(): AbortSignal {
     if (this.#abort === undefined) {
       const abort = new AbortController();
@@ -44,25 +47,25 @@ export class Call {
     return this.#abort.signal;
   }
 
-  /** The context with the call's signal and its turns, for what may take long. */
+  /** The context with the call's signal and its `yield`, for long work. */
   get cancellable(): CallContext {
-    return { ...this.context, signal: this.signal, turn: () => this.#exchange.turn() };
+    return { ...this.context, signal: this.signal, yieldTurn: () => this.#exchange.yieldTurn() };
   }
 }
 
-/** What is taken is to be given back; false: there is no room. */
+/** Every byte taken has to be given back; `take` returns false when there is no room. */
 export interface Memory {
   take(bytes: number): boolean;
   give(bytes: number): void;
 }
 
-/** Told of the start of each call, and of its end: how it went and how long it took, in milliseconds. */
+/** Notified of the start and the end of each call: its outcome, and its duration in milliseconds. */
 export interface Observer {
   begin(): void;
   end(code: number, ms: number): void;
 }
 
-/** How the messages of a method are read and written, and its errors told. */
+/** How the messages of a method are decoded and encoded, and its errors encoded. */
 export interface Wire<Request, Response> {
   decode(bytes: Buffer): Request;
   /** With PREFIX_BYTES free bytes before the message. */
@@ -72,8 +75,8 @@ export interface Wire<Request, Response> {
 }
 
 /**
- * Sends one message of a stream; resolves when the next may be sent and the bytes of this one are free. Rejects when
- * the client has gone: its bytes may be on their way then.
+ * Sends one message of a stream; resolves when the next may be sent and the bytes of this one are free.
+ * Rejects when the client is gone: its bytes may still be in flight then.
  */
 export type Send<Response> = (message: Response) => Promise<void>;
 
@@ -113,30 +116,30 @@ export function unaryRoute<Request, Response>(
   };
 }
 
-/** How the answers of a method that lists are written. */
+/** How the responses of a list method are encoded. */
 export interface ListWire<Request> extends Wire<Request, unknown> {
-  pieces(answer: unknown): Pieces;
+  chunks(result: unknown): Chunks;
   readonly bytesMax: number;
 }
 
-/** A piece of the answer in each turn of the call: others are served in between. */
+/** Sends the response in chunks and yields after each, so that other calls are served in between. */
 export function listRoute<Request>(
   run: (request: Request, call: Call) => unknown,
   wire: ListWire<Request>,
   observer: Observer,
 ): Route {
   const written = async (exchange: Exchange, bytes: Buffer): Promise<Buffer[]> => {
-    const pieces = wire.pieces(await run(decoded(wire, bytes), new Call(exchange)));
+    const chunks = wire.chunks(await run(decoded(wire, bytes), new Call(exchange)));
     const framed: Buffer[] = [];
     let left = wire.bytesMax;
     for (;;) {
       const free = framed.length === 0 ? PREFIX_BYTES : 0;
-      const piece = pieces.next(free, left);
-      left -= piece.bytes.length - free;
-      if (piece.bytes.length > 0) framed.push(piece.bytes);
-      if (piece.last) return framed;
+      const chunk = chunks.next(free, left);
+      left -= chunk.bytes.length - free;
+      if (chunk.bytes.length > 0) framed.push(chunk.bytes);
+      if (chunk.last) return framed;
       exchange.keep(wire.bytesMax - left);
-      await exchange.turn();
+      await exchange.yieldTurn();
     }
   };
   return {
@@ -158,7 +161,7 @@ export function serverStreamRoute<Request, Response>(
     streaming: false,
     cost: wire.cost,
     start(exchange, bytes) {
-      answer(exchange, wire, observer, async () =>
+      respond(exchange, wire, observer, async () =>
         run(decoded(wire, bytes), new Call(exchange), sender(exchange, wire)),
       );
     },
@@ -178,12 +181,12 @@ export function duplexRoute<Request, Response>(
     cost: wire.cost,
     start(exchange) {
       const stream = { requests: requests(exchange), send: sender(exchange, wire) };
-      answer(exchange, wire, observer, async () => run(stream, new Call(exchange)));
+      respond(exchange, wire, observer, async () => run(stream, new Call(exchange)));
     },
   };
 }
 
-/** The two ends of a call with one answer, which may be in several buffers. */
+/** The start and the end of a call with one response, which may be in several buffers. */
 function observed(
   exchange: Exchange,
   { toStatus, cost }: Pick<Wire<never, unknown>, 'toStatus' | 'cost'>,
@@ -200,14 +203,14 @@ function observed(
     fail(error) {
       const status = toStatus(error);
       observer.end(status.code, performance.now() - start);
-      // Nothing is learned of an answer that was given up on the way.
+      // A response that was abandoned says nothing about the cost.
       if (!exchange.cancelled) cost.ended(0);
       exchange.fail(status);
     },
   };
 }
 
-function answer(
+function respond(
   exchange: Exchange,
   { toStatus }: Pick<Wire<unknown, unknown>, 'toStatus'>,
   observer: Observer,
@@ -228,7 +231,7 @@ function answer(
   );
 }
 
-/** A message that is none is the client's mistake, and never a service's business. */
+/** A malformed message is the client's mistake and never reaches a service. */
 function decoded<Request>(wire: Pick<Wire<Request, never>, 'decode'>, bytes: Buffer): Request {
   try {
     return wire.decode(bytes);
@@ -237,11 +240,13 @@ function decoded<Request>(wire: Pick<Wire<Request, never>, 'decode'>, bytes: Buf
   }
 }
 
-/** One message at a time: a client that reads slowly holds up its own call and keeps one message in memory. */
+/**
+ * One message at a time: a client that reads slowly delays only its own call and keeps one message in memory.
+ */
 function sender<Response>(exchange: Exchange, wire: Pick<Wire<never, Response>, 'frame'>): Send<Response> {
   let sent = 0;
   return async (message) => {
     await exchange.send(wire.frame(message));
-    if (++sent % MESSAGES_IN_A_TURN === 0) await exchange.turn();
+    if (++sent % MESSAGES_BEFORE_YIELD === 0) await exchange.yieldTurn();
   };
 }

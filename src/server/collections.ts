@@ -1,6 +1,6 @@
 /**
- * Collections of the daemon: by schedule, or only when a client asks. Whoever asks waits for a run that began after
- * the asking; several who ask at once share one. Called by the services and the daemon.
+ * The daemon's collections: scheduled, or only on request. A caller waits for a run that begins after its
+ * request; callers that request at the same time share one run. Called by the services and the daemon.
  */
 import type { DB } from '../db.js';
 import { abortError, canceled, throwIfAborted } from '../errors.js';
@@ -11,7 +11,7 @@ import type { GCStats } from '../gc/stats.js';
 export type CollectMode = 'scheduled' | 'on-request';
 
 export interface CollectionHooks {
-  /** Told of each run: its stats, or its error. */
+  /** Called after each run, with its stats or its error. */
   onRun: (outcome: { stats: GCStats } | { error: unknown }) => void;
 }
 
@@ -20,7 +20,7 @@ export class Collections implements AsyncDisposable {
   readonly #onRun: CollectionHooks['onRun'];
   readonly #scheduler: Scheduler<GCStats> | undefined;
   readonly #closing = new AbortController();
-  /** On request only: the run that those who ask now will get. */
+  /** On request only: the run that callers requesting now will get. */
   #waiting: Promise<GCStats> | undefined;
   #running: Promise<unknown> = Promise.resolve();
 
@@ -31,15 +31,15 @@ export class Collections implements AsyncDisposable {
   }
 
   /**
-   * A collection that begins after this call. A client that deletes and waits means what it says, so no guard against
-   * the removal of nearly everything holds it up.
+   * A collection that begins after this call. The mass guard does not stop it: a client that deletes and
+   * waits has asked for the removal.
    */
   run(): Promise<GCStats> {
     this.#waiting ??= this.#next();
     return this.#waiting;
   }
 
-  /** As `run`. When the signal ends the wait ends; the run goes on for the others. */
+  /** As `run`. An aborted signal ends the wait only; the run goes on for the other callers. */
   async collect(signal: AbortSignal): Promise<GCStats> {
     throwIfAborted(signal);
     const run = this.run();
@@ -50,7 +50,7 @@ export class Collections implements AsyncDisposable {
     });
   }
 
-  /** Ends planning and waits for a run under way. */
+  /** Stops scheduling and waits for a run under way. */
   async close(): Promise<void> {
     this.#closing.abort(canceled('the daemon is stopping'));
     await this.#scheduler?.close();

@@ -1,4 +1,7 @@
-/** The daemon's configuration: a JSON file, overruled by the command line. InvalidArgument names what is not known. */
+/**
+ * The daemon's configuration: a JSON file, overridden by the command line. InvalidArgument names an unknown
+ * key.
+ */
 
 import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
@@ -17,7 +20,7 @@ export interface DaemonOptions {
   root: string;
   /** Path of the unix socket. */
   address: string;
-  /** Socket for a containerd whose proxy plugins this store serves; undefined: none. */
+  /** Socket for a containerd whose proxy plugins use this store; undefined: none. */
   proxyAddress: string | undefined;
   /** `host:port` of the metrics; undefined: none. */
   metrics: string | undefined;
@@ -48,7 +51,7 @@ const fields = [
 type Field = (typeof fields)[number];
 export type GivenOptions = { [name in Field]?: unknown };
 
-/** What the file says; {} without one. */
+/** The settings of the file; {} without one. */
 export async function readConfig(file: string | undefined): Promise<GivenOptions> {
   if (file === undefined) return {};
   const text = await readFile(file, 'utf8').catch((error: unknown) => {
@@ -61,7 +64,7 @@ export async function readConfig(file: string | undefined): Promise<GivenOptions
     throw invalidArgument(`the config ${file} is not JSON: ${(error as Error).message}`, { object: file });
   }
   if (typeof document !== 'object' || document === null || Array.isArray(document)) {
-    throw invalidArgument(`the config ${file} is no JSON object`, { object: file });
+    throw invalidArgument(`the config ${file} is not a JSON object`, { object: file });
   }
   for (const name of Object.keys(document)) {
     if ((fields as readonly string[]).includes(name)) continue;
@@ -78,7 +81,7 @@ export function daemonOptions(root: string, file: GivenOptions, line: GivenOptio
   const given: GivenOptions = { ...file };
   for (const name of fields) if (line[name] !== undefined) given[name] = line[name];
   const scheduler = object<SchedulerOptions>('scheduler', given.scheduler);
-  // Refused here rather than when the first collection is planned.
+  // Refused here rather than at the first scheduled collection.
   schedulerParams(scheduler);
   return {
     root,
@@ -95,7 +98,7 @@ export function daemonOptions(root: string, file: GivenOptions, line: GivenOptio
   };
 }
 
-/** Absolute from here on. */
+/** Relative paths are made absolute here. */
 function path(name: string, value: unknown): string | undefined {
   const given = text(name, value);
   return given === undefined ? undefined : resolve(given);
@@ -103,7 +106,7 @@ function path(name: string, value: unknown): string | undefined {
 
 function graceOf(value: unknown): { expiryGraceMs?: number } {
   if (value === undefined) return {};
-  // Anything but a number is refused, as a number out of range is.
+  // Anything but a number is refused like a number out of range.
   checkGrace(typeof value === 'number' ? value : Number.NaN);
   return { expiryGraceMs: value as number };
 }
@@ -111,10 +114,10 @@ function graceOf(value: unknown): { expiryGraceMs?: number } {
 function text(name: string, value: unknown): string | undefined {
   if (value === undefined) return undefined;
   if (typeof value === 'string' && value !== '') return value;
-  throw invalidArgument(`option ${name} is no text`, { object: name });
+  throw invalidArgument(`option ${name} is not a string`, { object: name });
 }
 
-/** The first is the default. */
+/** The first choice is the default. */
 function choice<T extends string>(name: string, value: unknown, allowed: readonly [T, ...T[]]): T {
   if (value === undefined) return allowed[0];
   const found = allowed.find((one) => one === value);
@@ -128,7 +131,7 @@ function choice<T extends string>(name: string, value: unknown, allowed: readonl
 function object<T extends object>(name: string, value: unknown): T {
   if (value === undefined) return {} as T;
   if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as T;
-  throw invalidArgument(`option ${name} is no object`, { object: name });
+  throw invalidArgument(`option ${name} is not an object`, { object: name });
 }
 
 function snapshotterList(value: unknown): readonly SnapshotterName[] {

@@ -1,9 +1,9 @@
 /**
- * The daemon: opens a root, serves it on a unix socket until told to stop, closes it. One for a root, which the store's
- * own lock sees to. Called by `ebbtide serve` and by tests.
+ * The daemon: opens a root, serves it on a unix socket until it is stopped, closes it. The store's lock
+ * ensures that a root has one daemon. Called by `ebbtide serve` and by tests.
  *
- * Stopping: no new calls; open ones may end within a deadline and are aborted then; a collection under way ends its
- * slice; the store is closed last. A kill at any moment loses nothing that was acknowledged.
+ * Stopping: no new calls; open ones may finish within a deadline and are aborted then; a collection under way
+ * finishes its slice; the store is closed last. A kill at any moment loses nothing that was acknowledged.
  */
 import type { DB } from '../db.js';
 import { isKind } from '../errors.js';
@@ -28,7 +28,7 @@ import { version } from './version-info.js';
 
 export class Daemon {
   readonly address: string;
-  /** `host:port` of the metrics, when they are served. */
+  /** `host:port` of the metrics, if they are served. */
   readonly metricsAddress: string | undefined;
   readonly #parts: Parts & { giveConsoleBack(): void };
   #stopping: Promise<void> | undefined;
@@ -39,7 +39,9 @@ export class Daemon {
     this.metricsAddress = parts.metricsServer?.address;
   }
 
-  /** Unavailable: another process has the root, or listens at the address. Nothing is left behind on failure. */
+  /**
+   * Unavailable: another process has the root, or listens at the address. On failure nothing is left behind.
+   */
   static async start(options: DaemonOptions): Promise<Daemon> {
     const log = createLog(options.logLevel);
     const giveConsoleBack = takeConsole(log);
@@ -52,7 +54,7 @@ export class Daemon {
     }
   }
 
-  /** Again: waits for the same end. */
+  /** Idempotent: later calls wait for the same end. */
   stop(): Promise<void> {
     this.#stopping ??= this.#stop();
     return this.#stopping;
@@ -77,9 +79,9 @@ export class Daemon {
     this.#parts.giveConsoleBack();
   }
 
-  /** SIGHUP: a terminal that went away, or somebody who expects that the configuration is read again. */
+  /** SIGHUP: the terminal went away, or the sender expects the configuration to be reloaded. */
   hangup(): void {
-    this.#parts.log.info('still serving after SIGHUP; the configuration is read at the start only');
+    this.#parts.log.info('ignored SIGHUP: the configuration is read at the start only');
   }
 }
 
@@ -119,7 +121,7 @@ async function startParts(
   const age = new GarbageAge(db);
   const stopping = new AbortController();
   const usage = new StoreUsage(db, stopping.signal, (error) =>
-    log.warn({ err: error }, 'the disk could not be measured for metrics'),
+    log.warn({ err: error }, 'measuring the disk for metrics failed'),
   );
   const logRun = runLog(log);
   const collections = new Collections(db, options.gc, options.scheduler, {
@@ -168,7 +170,7 @@ async function startParts(
     endpoints.push(endpoint);
     return endpoint;
   };
-  // A run under way or waiting takes the deletions of the moment with it.
+  // One run, under way or waiting, covers all deletions up to now.
   const proxied = proxiedServices(host, () => collections.run());
   if (options.proxyAddress !== undefined) await open(options.proxyAddress, proxied);
   const main = await open(options.address, servicesOf(host, stats));
@@ -187,7 +189,7 @@ async function startParts(
   );
   if (metricsServer !== undefined) undo.push(() => metricsServer.close());
   await writeRunFile(place.path, main.address).catch((error: unknown) => {
-    log.warn({ err: error }, 'the command line finds this daemon by --address only');
+    log.warn({ err: error }, 'the command line finds this daemon with --address only');
   });
   const notify = notifier((message) => log.warn(message));
   await notify('ready');
@@ -198,7 +200,7 @@ async function startParts(
   return { options, log, notify, stopping, db, endpoints, collections, metricsServer, refusals, root: place };
 }
 
-/** Their library takes a tenth of the time of a start, and most daemons are not asked for metrics. */
+/** Loading its library takes a tenth of the start-up time, and most daemons serve no metrics. */
 async function loadMetrics(): Promise<{
   counts: Metrics;
   serve: typeof import('./metrics/metrics.js').serveMetrics;
@@ -209,9 +211,9 @@ async function loadMetrics(): Promise<{
 
 const notObserved: ObserveMethod = () => () => undefined;
 
-/** Tells of collections that did something; of one that fails again and again for the same reason once. */
+/** Logs collections that removed something; logs one that keeps failing for the same reason only once. */
 function runLog(log: Logger): (outcome: { stats: GCStats } | { error: unknown }) => void {
-  let told: string | undefined;
+  let logged: string | undefined;
   return (outcome) => {
     if ('error' in outcome) {
       if (isKind(outcome.error, 'Canceled')) {
@@ -219,11 +221,11 @@ function runLog(log: Logger): (outcome: { stats: GCStats } | { error: unknown })
         return;
       }
       const reason = String(outcome.error);
-      log[reason === told ? 'debug' : 'error']({ err: outcome.error }, 'collection failed');
-      told = reason;
+      log[reason === logged ? 'debug' : 'error']({ err: outcome.error }, 'collection failed');
+      logged = reason;
       return;
     }
-    told = undefined;
+    logged = undefined;
     const { removed, orphans, bytesFreed, metaD, pauseMax, backendErrors } = outcome.stats;
     const idle = Object.keys({ ...removed, ...orphans }).length === 0 && backendErrors === 0;
     log[idle ? 'debug' : 'info'](

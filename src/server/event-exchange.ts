@@ -1,7 +1,8 @@
 /**
- * Hands events to subscribers. Each subscriber has a queue of its own, in memory of its own: one that does not keep
- * up loses its subscription, and neither publishers nor other subscribers wait for it. Fed by the stores (as the DB's publisher),
- * by services and by clients. Nothing is stored, and nothing is encoded unless somebody listens.
+ * Delivers events to subscribers. Each subscriber has its own queue, charged to its own memory: one that does
+ * not keep up loses its subscription, and neither publishers nor other subscribers wait for it. Fed by the
+ * stores (as the DB's publisher), by services and by clients. Nothing is stored, and nothing is encoded
+ * unless there is a subscriber.
  */
 import { type EbbtideError, invalidArgument } from '../errors.js';
 import { type Adaptor, adaptLabels, type Filter, parseFilters } from '../model/filters.js';
@@ -21,24 +22,24 @@ export interface Envelope {
   readonly event: Any | undefined;
 }
 
-/** What a queued event takes besides its texts and its payload. */
+/** What a queued event takes, not counting its strings and its payload. */
 const ENVELOPE_BYTES = 256;
-/** Each of them looks at every event. */
+/** Every subscription is matched against every event. */
 const SUBSCRIPTIONS_MAX = 1000;
 
-/** For subscribers of this process. */
+/** For subscribers in this process. */
 const UNBOUNDED: Memory = { take: () => true, give: () => undefined };
 
 export class EventExchange implements EventsPublisher {
   readonly #subscriptions = new Set<Subscription>();
   readonly #queueMax: number;
 
-  /** `queueMax`: events a subscriber may be behind. */
+  /** @param queueMax events a subscriber may lag behind */
   constructor(queueMax: number) {
     this.#queueMax = queueMax;
   }
 
-  /** An event of this program's own. Never fails and never waits. */
+  /** Publishes an event of this program. Never fails and never waits. */
   publish(namespace: string, topic: string, payload: Readonly<Record<string, unknown>>): Promise<void> {
     if (this.#subscriptions.size > 0) {
       const event = encodeEvent(topic, payload);
@@ -47,27 +48,28 @@ export class EventExchange implements EventsPublisher {
     return Promise.resolve();
   }
 
-  /** An event that a client publishes; gets its time here. InvalidArgument: namespace or topic. */
+  /** Publishes a client's event, with the current time. InvalidArgument: namespace or topic. */
   publishAny(namespace: string, topic: string, event: Any | undefined): void {
     this.forward({ timestamp: now(), namespace, topic, event });
   }
 
-  /** An event that a client passes on. InvalidArgument: namespace, topic, or no time. */
+  /** Forwards a client's event. InvalidArgument: namespace, topic, or no time. */
   forward(envelope: Envelope): void {
     validateIdentifier(envelope.namespace, 'namespace');
     validateTopic(envelope.topic);
     if (envelope.timestamp === zeroTime) throw invalidArgument('a forwarded event must have a timestamp');
     if (this.#subscriptions.size === 0) return;
     const { event } = envelope;
-    // A view would keep the whole of what was read together with it.
+    // Copied, because a view would keep the whole buffer it was read into.
     this.#send(
       event === undefined ? envelope : { ...envelope, event: { ...event, value: kept(event.value) } },
     );
   }
 
   /**
-   * Events from now on that match any of the filters (all without one), until the signal ends; what is queued is taken
-   * from `memory`. InvalidArgument: the filters; ResourceExhausted: more than a thousand subscriptions.
+   * Events from now on that match any of the filters (all events without filters), until the signal is
+   * aborted. Queued events are charged to `memory`. InvalidArgument: the filters; ResourceExhausted: more
+   * than a thousand subscriptions.
    */
   subscribe(filters: readonly string[], signal: AbortSignal, memory: Memory = UNBOUNDED): Subscription {
     if (this.#subscriptions.size >= SUBSCRIPTIONS_MAX) {
@@ -93,7 +95,7 @@ export class EventExchange implements EventsPublisher {
   }
 
   #send(envelope: Envelope): void {
-    // One for all, so that the payload is read once.
+    // Shared by all subscriptions, so that the payload is decoded once.
     const fields = adapt(envelope);
     const bytes = bytesOf(envelope);
     for (const subscription of this.#subscriptions) {
@@ -105,13 +107,13 @@ export class EventExchange implements EventsPublisher {
 const bytesOf = ({ namespace, topic, event }: Envelope): number =>
   ENVELOPE_BYTES + 2 * (namespace.length + topic.length) + (event?.value.length ?? 0);
 
-/** What one subscriber has yet to get. */
+/** The queue of one subscriber. */
 export class Subscription {
   readonly #matches: Filter;
   readonly #max: number;
   readonly #memory: Memory;
   #queue: Envelope[] = [];
-  /** Bytes taken for the queue, and for the events that were given out last and are on their way. */
+  /** Bytes taken for the queue, and for the events returned last, which are still being sent. */
   #bytes = 0;
   #givenBytes = 0;
   #wake: (() => void) | undefined;
@@ -125,7 +127,10 @@ export class Subscription {
     this.#memory = memory;
   }
 
-  /** False when the subscriber is too far behind, or its filters cost too much: nothing more is kept for it. */
+  /**
+   * Returns false if the subscriber lags too far behind, or its filters cost too much: nothing more is queued
+   * for it.
+   */
   offer(envelope: Envelope, adaptor: Adaptor, bytes: number): boolean {
     if (this.#closed || this.#overrun) return false;
     try {
@@ -147,8 +152,8 @@ export class Subscription {
   }
 
   /**
-   * The next events, at least one, when the last ones are sent; [] at the end. ResourceExhausted: the subscriber was too far
-   * behind. InvalidArgument: a pattern of its filters is too large for a text.
+   * The next events, at least one, once the previous ones are sent; [] at the end. ResourceExhausted: the
+   * subscriber lagged too far behind. InvalidArgument: a value is too long for a pattern of its filters.
    */
   async next(): Promise<Envelope[]> {
     this.#memory.give(this.#givenBytes);
@@ -163,7 +168,7 @@ export class Subscription {
     if (this.#failure !== undefined) throw this.#failure;
     if (this.#overrun) {
       throw resourceExhausted(
-        `the subscriber is too far behind: more than ${this.#max} events, or more bytes than its connection may have`,
+        `the subscriber lags too far behind: more than ${this.#max} events, or more bytes than its connection may have`,
       );
     }
     const events = this.#queue;

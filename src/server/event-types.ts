@@ -21,14 +21,14 @@ const types: Readonly<Record<string, string>> = {
 
 const typeUrls = new Set(Object.values(types));
 
-/** The payload of a topic of ours as it goes over the wire; undefined for a topic that is none of ours. */
+/** The encoded payload of one of our topics; undefined for any other topic. */
 export function encodeEvent(topic: string, payload: Readonly<Record<string, unknown>>): Any | undefined {
   const typeUrl = types[topic];
   if (typeUrl === undefined) return undefined;
   return { typeUrl, value: codecOf(typeUrl)!.encode(payload) };
 }
 
-/** The fields of an event, of the types above only: undefined for others and for damaged ones. */
+/** The fields of an event of the types above; undefined for other types and for damaged ones. */
 export function decodeEvent({ typeUrl, value }: Any): Readonly<Record<string, unknown>> | undefined {
   if (!typeUrls.has(typeUrl)) return undefined;
   try {

@@ -1,4 +1,7 @@
-/** What one client may ask of the daemon, so that the others get their share. Set by the config file; used everywhere. */
+/**
+ * Limits on what one client may ask of the daemon, so that the others get their share. Set by the config
+ * file; used everywhere.
+ */
 import { invalidArgument } from '../errors.js';
 
 const MiB = 2 ** 20;
@@ -6,9 +9,9 @@ const MiB = 2 ** 20;
 export interface Limits {
   /** Bytes of one message, either way; containerd's clients send and expect up to 16 MiB. */
   readonly messageBytes: number;
-  /** Calls at once on one connection; more of them wait at the client. */
+  /** Concurrent calls on one connection; further ones wait at the client. */
   readonly streamsPerConnection: number;
-  /** Connections at once; more are closed at once. */
+  /** Concurrent connections; further ones are closed at once. */
   readonly connections: number;
   /** Bytes of a call's headers. */
   readonly metadataBytes: number;
@@ -16,16 +19,16 @@ export interface Limits {
   readonly memoryBytes: number;
   /** Bytes of one ingest. */
   readonly ingestBytes: number;
-  /** Events kept for a subscriber that does not read; then it is cut off. */
+  /** Events kept for a subscriber that does not read; beyond that it loses its subscription. */
   readonly subscriberEvents: number;
-  /** Milliseconds a connection may take to say hello in HTTP/2. */
+  /** Milliseconds a connection may take to begin as HTTP/2. */
   readonly helloMs: number;
   /**
-   * Milliseconds between two signs of life of a connection, and how long each may take: without them a client that broke
-   * the protocol and went away would not be noticed (Node stops reading from it).
+   * Milliseconds between two signs of life of a connection, and the time limit for each: without them a
+   * client that broke the protocol and disconnected would not be noticed (Node stops reading from it).
    */
   readonly keepaliveMs: number;
-  /** Milliseconds that open calls get to end when the daemon stops. */
+  /** Milliseconds that open calls have to finish when the daemon stops. */
   readonly shutdownMs: number;
 }
 
@@ -42,11 +45,14 @@ export const defaultLimits: Limits = {
   shutdownMs: 5000,
 };
 
-/** The defaults with what was set. InvalidArgument names a limit that is unknown or no positive whole number. */
+/**
+ * The defaults, with the given values. InvalidArgument names a limit that is unknown or is not a positive
+ * whole number.
+ */
 export function limitsOf(set: Readonly<Record<string, unknown>> = {}): Limits {
   for (const [name, value] of Object.entries(set)) {
     if (!Object.hasOwn(defaultLimits, name)) {
-      throw invalidArgument(`there is no limit "${name}"`, {
+      throw invalidArgument(`unknown limit "${name}"`, {
         object: name,
         remedy: `known: ${Object.keys(defaultLimits).join(', ')}`,
       });

@@ -1,4 +1,4 @@
-/** The daemon's log: one JSON object a line on standard error, as journald and log collectors take it. */
+/** The daemon's log: one JSON object per line on standard error, for journald and log collectors. */
 import { type Logger, pino } from 'pino';
 import type { Log } from '../db-host.js';
 
@@ -8,20 +8,23 @@ export type { Logger };
 
 export function createLog(level: LogLevel): Logger {
   const options = { level, base: { pid: process.pid }, timestamp: pino.stdTimeFunctions.isoTime };
-  // Written before the call returns: the last lines of a process that dies are the ones that are needed.
+  // Written before the call returns: the last lines of a process that dies matter most.
   const destination = pino.destination({ fd: 2, sync: true });
-  // A terminal that has gone, or a log on a full disk: lines are lost, the daemon is not.
+  // The terminal is gone, or the disk of the log is full: lines are lost, the daemon continues.
   destination.on('error', () => undefined);
   return pino(options, destination);
 }
 
-/** As the DB wants it. */
+/** The log in the form that the DB expects. */
 export const storeLog =
   (log: Logger): Log =>
   (level, message, details) =>
     log[level]({ ...details, from: 'store' }, message);
 
-/** What a library says on the console (the lmdb package does, of commits that fail) goes into the log. Answers the way back. */
+/**
+ * Redirects to the log what a library prints on the console (the lmdb package does so for failed commits).
+ * Returns a function that undoes it.
+ */
 export function takeConsole(log: Logger): () => void {
   const before = { error: console.error, warn: console.warn };
   const take = (...what: unknown[]): void => log.warn({ from: 'library' }, what.map(String).join(' '));

@@ -1,6 +1,7 @@
 /**
- * Tells systemd how the daemon is doing (`Type=notify`). Node has no datagram unix sockets, so systemd-notify does the
- * talking; without NOTIFY_SOCKET nothing happens. Never fails: a daemon that works is no failure for not being heard.
+ * Reports the daemon's state to systemd (`Type=notify`). Node has no datagram unix sockets, so it runs
+ * systemd-notify; without NOTIFY_SOCKET nothing happens. Never fails: a failed notification must not end a
+ * working daemon.
  */
 import { execFile } from 'node:child_process';
 
@@ -13,7 +14,7 @@ export function notifier(warn: (message: string) => void, env = process.env): No
       const text = state === 'ready' ? 'READY=1' : 'STOPPING=1';
       const args = [`--pid=${process.pid}`, text];
       execFile('systemd-notify', args, { timeout: 5000 }, (error) => {
-        if (error) warn(`systemd was not told that the daemon is ${state}: ${error.message}`);
+        if (error) warn(`could not notify systemd that the daemon is ${state}: ${error.message}`);
         resolve();
       });
     });

@@ -1,7 +1,8 @@
 /**
- * Blobs that are being read, or were a moment ago: Go clients read a blob with a call for every piece, and opening its
- * file anew for each costs more than the piece. What a namespace may read is asked for every time; bytes of one digest are
- * the same whichever file they come from. A removed blob keeps its disk for the moment. Called by the content service.
+ * Caches open readers of blobs: Go clients read a blob with one call for each chunk, and opening its file for
+ * each would cost more than the chunk. Access by namespace is checked for every call; the bytes of a digest
+ * are the same whichever file they come from. A removed blob keeps its disk space until its reader closes, a
+ * moment later. Called by the content service.
  */
 import type { BlobReader } from '../backends/contract.js';
 import type { CallContext } from '../context.js';
@@ -28,7 +29,10 @@ export class OpenReaders {
     this.#store = store;
   }
 
-  /** Has `fn` read a blob. NotFound without a record in the namespace, or when the bytes are gone. */
+  /**
+   * Calls `fn` with a reader of the blob. NotFound without a record in the namespace, or when the bytes are
+   * missing.
+   */
   async use<T>(ctx: CallContext, digest: string, fn: (reader: BlobReader) => Promise<T>): Promise<T> {
     const entry = await this.#take(ctx, digest);
     let failed = true;
@@ -44,12 +48,12 @@ export class OpenReaders {
   async #take(ctx: CallContext, digest: string): Promise<Entry> {
     if (this.#entries.has(digest)) {
       const { size } = await this.#store.info(ctx, digest);
-      // It may have gone while the store was asked.
+      // It may have been dropped while the store was asked.
       const entry = this.#entries.get(digest);
       if (entry?.reader.size === size) return this.#use(entry);
     }
     const reader = await this.#store.readerAt(ctx, digest);
-    // Two calls may open the same blob at once; the second keeps its own to itself.
+    // Two calls may open the same blob at the same time; the second does not share its reader.
     const entry: Entry = { digest, reader, users: 1, timer: undefined };
     if (!this.#entries.has(digest)) this.#entries.set(digest, entry);
     return entry;
@@ -64,7 +68,7 @@ export class OpenReaders {
     return entry;
   }
 
-  /** A blob whose reading failed is opened anew next time: its file may have been replaced. */
+  /** After a failed read the blob is opened again next time: its file may have been replaced. */
   async #giveBack(entry: Entry, failed: boolean): Promise<void> {
     if (failed && this.#entries.get(entry.digest) === entry) this.#entries.delete(entry.digest);
     if (--entry.users > 0) return;

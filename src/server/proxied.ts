@@ -1,11 +1,12 @@
 /**
- * The store as the back end of a real containerd: what its proxy plugins need of a content store and of snapshotters.
- * containerd keeps namespaces, labels and references itself and calls without any of them, so everything made here is
- * in one namespace of its own and kept by a root label until containerd deletes it. The label is never shown.
+ * The store as the back end of a real containerd: what its proxy plugins need of a content store and of
+ * snapshotters. containerd keeps namespaces, labels and references itself and calls without any of them, so
+ * everything created here is in one namespace of its own and kept by a root label until containerd deletes
+ * it. The label is never shown.
  *
- * Deleting frees the disk with the next collection, which is asked for at once; containerd's cleanup after its own
- * collection waits for it. Called by daemon.ts for the socket
- * that `--proxy-address` names; the services on it are the ordinary ones.
+ * Deleting frees the disk with the next collection, which is requested at once; containerd's cleanup after
+ * its own collection waits for it. Called by daemon.ts for the socket that `--proxy-address` names; the
+ * services on it are the ordinary ones.
  */
 import type { ContentInfo, Mount, SnapshotInfo, Usage, WriterDescriptor } from '../backends/contract.js';
 import type { CallContext } from '../context.js';
@@ -28,13 +29,13 @@ const shown = <T extends { labels: StringMap }>(info: T): T => {
   return { ...info, labels };
 };
 
-/** An update without paths replaces all labels, the root label too unless it is given. */
+/** An update without paths replaces all labels, including the root label unless it is given. */
 const keptInput = <T extends { labels?: StringMap | undefined }>(input: T): T => ({
   ...input,
   labels: kept(input.labels),
 });
 
-/** What fails is reported with the collection. */
+/** A failure is reported with the collection. */
 const background = (run: Promise<unknown>): void => {
   run.catch(() => undefined);
 };
@@ -153,8 +154,8 @@ export class ProxiedSnapshotter implements ServedSnapshotter {
 }
 
 /**
- * The snapshotter that a name means: containerd asks by the name of its plugin, which may not be that of a built-in
- * one, so `anything-overlayfs` means `overlayfs`.
+ * The snapshotter for a plugin's name. containerd asks by the name of its plugin, which may differ from that
+ * of a built-in one, so `anything-overlayfs` means `overlayfs`.
  */
 export function snapshotterBehind(db: DB, plugin: string): ServedSnapshotter | undefined {
   for (const [name, snapshotter] of db.snapshotters()) {

@@ -1,6 +1,6 @@
 /**
- * Whether the root of a daemon is still where it was opened: looked at every few seconds, so that the log says so before
- * somebody wonders about refused writes. Called by daemon.ts.
+ * Checks every few seconds whether the root of a daemon is still the directory that was opened, so that the
+ * log explains refused writes. Called by daemon.ts.
  */
 import { HeldDirectory } from '../system/held-directory.js';
 import { messageOf } from '../system/system-errors.js';

@@ -1,4 +1,4 @@
-/** Services as routes: a path for every method that has a function. Called by rpc-server.ts. */
+/** Turns services into routes: a path for every method that has a function. Called by rpc-server.ts. */
 import { duplexRoute, listRoute, type Observer, serverStreamRoute, unaryRoute, type Wire } from './call.js';
 import { CallCost } from './grpc/call-cost.js';
 import type { Route } from './grpc/exchange.js';
@@ -44,15 +44,15 @@ function routeOf(
   };
   if (impl.kind === 'unary') return unaryRoute(impl.run, wire, observer);
   if (impl.kind === 'list') {
-    const pieces =
-      codecs?.pieces ?? ((items) => method.response.pieces(impl.field, items as Iterable<unknown>));
-    return listRoute(impl.run, { ...wire, pieces, bytesMax: messageBytes }, observer);
+    const chunks =
+      codecs?.chunks ?? ((items) => method.response.chunks(impl.field, items as Iterable<unknown>));
+    return listRoute(impl.run, { ...wire, chunks, bytesMax: messageBytes }, observer);
   }
   if (impl.kind === 'stream') return serverStreamRoute(impl.run, wire, observer);
   return duplexRoute(impl.run, wire, observer);
 }
 
-/** Bytes that a call keeps at a time, where they are known. */
+/** Bytes that a call keeps at a time, where known. */
 function keepsOf(impl: MethodImpl): number | undefined {
   if (impl.kind === 'unary' || impl.kind === 'list') return undefined;
   return impl.kind === 'stream' ? impl.keepsBytes : 0;

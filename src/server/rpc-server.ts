@@ -1,7 +1,7 @@
 /**
- * The gRPC server: services in, connections in. Every method that has a function is a route, everything else is
- * Unimplemented at once. Connections are handed in by listener.ts, so that this file knows nothing of sockets' names.
- * Called by endpoint.ts.
+ * The gRPC server: connects services with connections. Every method that has a function is a route;
+ * everything else is Unimplemented at once. listener.ts passes connections in, so that this file is
+ * independent of sockets' names. Called by endpoint.ts.
  */
 import type { Socket } from 'node:net';
 import type { Observer } from './call.js';
@@ -18,13 +18,16 @@ import { routesOf } from './routes.js';
 import type { Service } from './service.js';
 import { resourceExhausted, statusOf } from './status.js';
 
-/** Told once for each method; answers what is told of the end of each of its calls: code and milliseconds. */
+/**
+ * Called once for each method; the result is called at the end of each of its calls, with its code and
+ * milliseconds.
+ */
 export type ObserveMethod = (service: string, method: string) => Observer['end'];
 
-/** Milliseconds that services get to notice that their clients were cut off. */
+/** Milliseconds that services have to notice that their clients were disconnected. */
 const LAST_CALLS_MS = 2000;
 
-/** What all connections of a daemon share. */
+/** State shared by all connections of a daemon. */
 export interface Shared {
   readonly ledger: Ledger;
   readonly queue: RunQueue;
@@ -36,11 +39,11 @@ export const sharedOf = (limits: Limits): Shared => ({
 
 /** A connection as its listener sees it. */
 export interface Servant {
-  /** Whether calls are open, or services work on calls that were given up. */
+  /** Whether calls are open, or services work on calls that were cancelled. */
   readonly busy: boolean;
-  /** When something came of it last, on the monotonic clock. */
+  /** When something was last received, on the monotonic clock. */
   readonly heardAt: number;
-  /** Takes no more calls and ends. */
+  /** Refuses new calls and ends. */
   end(): void;
 }
 
@@ -52,7 +55,7 @@ export class RpcServer {
   readonly #connections = new Set<Connection<CallHead<Route> | Refusal>>();
   #running = 0;
   #stopping = false;
-  /** Whoever waits for the last call, and for the last connection. */
+  /** Waiters for the last call, and for the last connection. */
   readonly #onIdle = new Set<() => void>();
   readonly #onEmpty = new Set<() => void>();
 
@@ -72,12 +75,12 @@ export class RpcServer {
     );
   }
 
-  /** Calls that services work on. */
+  /** Calls that services are working on. */
   get calls(): number {
     return this.#running;
   }
 
-  /** Serves a connection that somebody else accepted. */
+  /** Serves an accepted connection. */
   serve(socket: Socket, peer: Peer): Servant {
     const { streamsPerConnection, metadataBytes, keepaliveMs } = this.#limits;
     const { ledger, queue } = this.#shared;
@@ -111,8 +114,8 @@ export class RpcServer {
   }
 
   /**
-   * Lets open calls end, takes no new ones; after the deadline ends those that have not. `cut` ends the connections
-   * under them, and those that were never served.
+   * Lets open calls finish and refuses new ones; ends the rest after the deadline. `cut` closes their
+   * connections, and those that were never served.
    */
   async stop(deadlineMs: number, cut: () => void): Promise<{ aborted: boolean }> {
     this.#stopping = true;
@@ -131,7 +134,7 @@ export class RpcServer {
     return { aborted };
   }
 
-  /** Waits until no service works on a call any more. */
+  /** Waits until no service is working on a call. */
   async #idle(deadlineMs: number): Promise<void> {
     if (this.#running === 0) return;
     await new Promise<void>((resolve) => {
@@ -179,7 +182,7 @@ export class RpcServer {
   }
 }
 
-/** Takes what still comes of a request that is answered already. */
+/** Consumes the rest of a request that has its response already. */
 const nobody: StreamSink = {
   data: () => undefined,
   end: () => undefined,

@@ -1,7 +1,7 @@
 /**
- * Where a root's daemon listens, so that the command line finds it: a small file in the root, written by the daemon
- * when it serves and removed when it stops. It is a hint only: a stale one names a socket that nobody answers on, and
- * without one the daemon is looked for at the address it has by default.
+ * The address of a root's daemon, so that the command line finds it: a small file in the root, written by the
+ * daemon when it serves and removed when it stops. It is a hint only: a stale one names a socket without a
+ * listener, and without one the default address is tried.
  */
 import { chmod, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -14,13 +14,13 @@ interface RunFile {
 
 const pathOf = (root: string): string => join(root, 'daemon.json');
 
-/** @param root as it is reached by this process */
+/** @param root as reached by this process */
 export async function writeRunFile(root: string, address: string): Promise<void> {
   const path = pathOf(root);
   const content: RunFile = { address, pid: process.pid };
   try {
     await writeFile(`${path}.new`, `${JSON.stringify(content)}\n`, { mode: 0o644 });
-    // Who may use the daemon need not be its user, whatever the umask.
+    // Users of the daemon must be able to read it, whatever the umask.
     await chmod(`${path}.new`, 0o644);
     await rename(`${path}.new`, path);
   } catch (error) {
@@ -33,16 +33,18 @@ export async function removeRunFile(root: string): Promise<void> {
   await rm(pathOf(root), { force: true }).catch(() => undefined);
 }
 
-/** Where a root's daemon listens by default. */
+/** The default address of a root's daemon. */
 export const defaultAddress = (root: string): string => join(root, 'run', 'ebbtide.sock');
 
-/** The address of the daemon that serves, or served, the root; where one would be when none has left its address. */
+/**
+ * The address of the daemon that serves, or served, the root; the default address if no daemon has left one.
+ */
 export async function daemonAddress(root: string): Promise<string> {
   try {
     const { address } = JSON.parse(await readFile(pathOf(root), 'utf8')) as Partial<RunFile>;
     if (typeof address === 'string') return address;
   } catch {
-    // None, or one that is half written.
+    // There is none, or it is incomplete.
   }
   return defaultAddress(root);
 }

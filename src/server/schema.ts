@@ -1,16 +1,16 @@
 /**
- * The interface definitions in api/ as methods and codecs: reads the .proto files once, on first use, and answers for
- * each method its path and how its messages are turned into bytes and back. Called by the daemon and by clients.
+ * The interface definitions in api/ as methods and codecs: reads the .proto files once, on first use, and
+ * provides for each method its path and its codecs. Called by the daemon and by clients.
  *
- * Messages are plain objects with the fields' names in camelCase. Decoded ones have '' , 0, [] or {} where a field
- * was not sent, and null for a message. 64-bit numbers are JavaScript numbers: none of ours is beyond 2^53, and what
- * a client sends beyond it is refused by the stores as no count of bytes.
+ * Messages are plain objects with the fields' names in camelCase. Decoded ones have '' , 0, [] or {} where a
+ * field was not sent, and null for a message. 64-bit numbers are JavaScript numbers: none of ours exceeds
+ * 2^53, and the stores refuse a larger one from a client as not a valid number of bytes.
  */
 import { fileURLToPath } from 'node:url';
 import protobuf from 'protobufjs';
 import { PREFIX_BYTES } from './grpc/prefix.js';
+import { type Chunks, chunksOf } from './messages/chunks.js';
 import { encoderOf, itemWriterOf, messageWriter, type Writer } from './messages/encoder.js';
-import { type Pieces, piecesOf } from './messages/pieces.js';
 
 const API = fileURLToPath(new URL('../../../src/server/api/', import.meta.url));
 
@@ -37,7 +37,7 @@ let loaded: protobuf.Root | undefined;
 
 function root(): protobuf.Root {
   if (loaded !== undefined) return loaded;
-  // Plain numbers instead of a class of their own for 64 bits: see above.
+  // Plain numbers instead of a class for 64-bit numbers: see above.
   (protobuf.util as { Long: unknown }).Long = undefined;
   protobuf.configure();
   const tree = new protobuf.Root();
@@ -48,13 +48,13 @@ function root(): protobuf.Root {
   return tree;
 }
 
-/** How one type of message is written and read. */
+/** Encodes and decodes one type of message. */
 export interface Codec<T = unknown> {
   encode(message: T): Buffer;
-  /** The same after PREFIX_BYTES free bytes. MessageTooLarge: it takes more than `bytesMax` bytes. */
+  /** Encodes after PREFIX_BYTES free bytes. MessageTooLarge: it takes more than `bytesMax` bytes. */
   frame(message: T, bytesMax?: number): Buffer;
-  /** The same of a message that has one list, by the name of its field, from its items. */
-  pieces(field: string, items: Iterable<unknown>): Pieces;
+  /** Encodes a message that has only a list, by the name of its field, from its items. */
+  chunks(field: string, items: Iterable<unknown>): Chunks;
   decode(bytes: Buffer): T;
 }
 
@@ -64,7 +64,7 @@ export function codecOf<T = unknown>(typeName: string): Codec<T> | undefined {
   return type === null ? undefined : codec<T>(type as protobuf.Type);
 }
 
-/** Writes a message of a type, by its full name, into a larger one. */
+/** Writes a message of a type, by its full name, as a nested message. */
 export const writerOf = (typeName: string): Writer => messageWriter(root().lookupType(typeName));
 
 /** Every message type of the definitions; for the tests. */
@@ -84,14 +84,14 @@ function codec<T>(type: protobuf.Type): Codec<T> {
   return {
     encode: encoderOf(type),
     frame: encoderOf(type, PREFIX_BYTES),
-    pieces: (field, items) => piecesOf(itemWriterOf(type, field), items),
-    // The cast is the definition's claim; unknown fields are skipped.
+    chunks: (field, items) => chunksOf(itemWriterOf(type, field), items),
+    // The definition justifies the cast; unknown fields are skipped.
     decode: (bytes) => type.decode(bytes) as T,
   };
 }
 
 export interface Method {
-  /** As it is in the definition: `ListStatuses`. */
+  /** As in the definition: `ListStatuses`. */
   readonly name: string;
   /** `/containerd.services.content.v1.Content/ListStatuses` */
   readonly path: string;

@@ -16,7 +16,7 @@ import { snapshotsService } from './services/snapshots.js';
 import { tasksService } from './services/tasks.js';
 import { versionService } from './services/version.js';
 
-/** What clients call. */
+/** The services for clients. */
 export function servicesOf(host: ServiceHost, stats: () => unknown): readonly Service[] {
   const { db } = host;
   return withHealth(host, [
@@ -36,7 +36,7 @@ export function servicesOf(host: ServiceHost, stats: () => unknown): readonly Se
   ]);
 }
 
-/** What containerd's proxy plugins call. */
+/** The services for containerd's proxy plugins. */
 export function proxiedServices(host: ServiceHost, collect: () => Promise<unknown>): readonly Service[] {
   return withHealth(host, [
     versionService(),
@@ -48,7 +48,7 @@ export function proxiedServices(host: ServiceHost, collect: () => Promise<unknow
   ]);
 }
 
-/** The services and the one that tells whether they serve. */
+/** Adds the health service. */
 function withHealth(host: ServiceHost, services: readonly Service[]): readonly Service[] {
   const names = new Set(services.map(({ name }) => name));
   return [...services, healthService(host, names)];

@@ -1,15 +1,15 @@
 /**
- * What a service is to the server: its full name and a plain function for each method. A method of the definition
- * without a function is Unimplemented. Implemented in services/, registered by rpc-server.ts.
+ * What a service is to the server: its full name and a plain function for each method. A method of the
+ * definition without a function is Unimplemented. Implemented in services/, registered by rpc-server.ts.
  */
 import type { DB } from '../db.js';
 import type { GCStats } from '../gc/stats.js';
 import type { Call, Duplex, Send } from './call.js';
 import type { EventExchange } from './event-exchange.js';
 import type { Limits } from './limits.js';
-import type { Pieces } from './messages/pieces.js';
+import type { Chunks } from './messages/chunks.js';
 
-/** Written as methods, whose parameters may be narrower: what is sent is what the definition says. */
+/** Declared as methods, whose parameters may be narrower: what is sent conforms to the definition. */
 export type MethodImpl =
   | { kind: 'unary'; run(request: unknown, call: Call): unknown }
   | ListImpl
@@ -30,26 +30,31 @@ export interface Service {
   /** Full name: `containerd.services.images.v1.Images`. */
   readonly name: string;
   readonly methods: Readonly<Record<string, MethodImpl>>;
-  /** Codecs of a method's messages, instead of the general ones. */
+  /** Codecs for a method's messages that replace the general ones. */
   readonly codecs?: Readonly<Record<string, MethodCodecs>>;
-  /** What to do instead where an answer is larger than a message may be, by method. */
+  /** By method: the remedy when a response is larger than a message may be. */
   readonly tooLarge?: Readonly<Record<string, string>>;
   /** Whether errors carry object and remedy, which only our own clients understand. */
   readonly detailedErrors?: boolean;
 }
 export interface MethodCodecs {
   decodeRequest?(bytes: Buffer): unknown;
-  /** With PREFIX_BYTES free bytes before the message. MessageTooLarge: it takes more than `bytesMax` bytes. */
+  /**
+   * With PREFIX_BYTES free bytes before the message. MessageTooLarge: it takes more than `bytesMax` bytes.
+   */
   frameResponse?(message: unknown, bytesMax: number): Buffer;
-  /** Of what a list's function answers, where that is not its items. */
-  pieces?(answer: unknown): Pieces;
+  /** Encodes what a list's function returns, if that is not its items. */
+  chunks?(result: unknown): Chunks;
 }
 
 export const unary = <Request, Response>(
   run: (request: Request, call: Call) => Promise<Response> | Response,
 ): MethodImpl => methodOf({ kind: 'unary', run });
 
-/** The answer is one message with one list, written piece by piece: `field` is its name, `run` answers the items. */
+/**
+ * The response is one message with one list, encoded chunk by chunk: `field` is its name, `run` returns the
+ * items.
+ */
 export const list = <Request, Items>(
   field: string,
   run: (request: Request, call: Call) => Promise<Items> | Items,
@@ -57,18 +62,18 @@ export const list = <Request, Items>(
 
 const STREAM_KEEPS_BYTES = 64 * 1024;
 
-/** The answer is a stream, of which a call keeps about this many bytes at a time. */
+/** The response is a stream; a call keeps about this many bytes at a time. */
 export const stream = <Request, Response>(
   run: (request: Request, call: Call, send: Send<Response>) => Promise<void>,
   keepsBytes = STREAM_KEEPS_BYTES,
 ): MethodImpl => methodOf({ kind: 'stream', run, keepsBytes });
 
-/** Request and answer are streams. */
+/** Request and response are streams. */
 export const duplex = <Request, Response>(
   run: (stream: Duplex<Request, Response>, call: Call) => Promise<void>,
 ): MethodImpl => methodOf({ kind: 'duplex', run });
 
-/** Forgets the types of the messages: from here on the definition stands for them. */
+/** Erases the types of the messages: from here on the definition stands for them. */
 const methodOf = (impl: {
   kind: MethodImpl['kind'];
   run: unknown;
@@ -82,9 +87,9 @@ export interface ServiceHost {
   readonly root: string;
   readonly events: EventExchange;
   readonly limits: Limits;
-  /** Ends when the server stops: what would never end by itself ends with it. */
+  /** Aborted when the server stops: ends work that has no end of its own. */
   readonly stopping: AbortSignal;
-  /** Runs a collection, or waits for the next one when one is under way. */
+  /** Runs a collection; if one is under way, waits for the next. */
   collect(signal: AbortSignal): Promise<GCStats>;
 }
 

@@ -1,6 +1,7 @@
 /**
- * Errors as clients get them: kinds of error are gRPC codes one to one. containerd's clients add the name of the kind
- * to a message unless it ends with it, so messages end the way containerd's do. Called by call.ts; pure.
+ * Errors as clients get them: kinds of error map one to one to gRPC codes. containerd's clients append the
+ * name of the kind to a message unless it ends with it, so messages end the way containerd's do. Called by
+ * call.ts; pure.
  */
 import type { Metadata } from '@grpc/grpc-js';
 import { EbbtideError, type ErrorKind, kindOf } from '../errors.js';
@@ -20,7 +21,7 @@ export const codes: Readonly<Record<ErrorKind, number>> = {
   ResourceExhausted: status.RESOURCE_EXHAUSTED,
 };
 
-/** A failure that has a code but no kind: reading past an end, a limit of this server. */
+/** A failure that has a code but no kind: a read past the end, a limit of this server. */
 export class StatusError extends Error {
   readonly code: number;
   constructor(code: number, message: string) {
@@ -32,7 +33,7 @@ export class StatusError extends Error {
 export const outOfRange = (message: string): StatusError => new StatusError(status.OUT_OF_RANGE, message);
 export const resourceExhausted = (message: string): StatusError =>
   new StatusError(status.RESOURCE_EXHAUSTED, message);
-/** What a client sent is not what the protocol says. */
+/** A client's data violates the protocol. */
 export const internal = (message: string): StatusError => new StatusError(status.INTERNAL, message);
 
 export interface CallStatus {
@@ -68,7 +69,7 @@ function asContainerdSays(kind: ErrorKind, message: string): string {
   return object.endsWith(':') ? message : `${object}: ${ending}`;
 }
 
-// -------------------------------------------------------------- the same with what only our own clients can use
+// ------------------------------------------------------------------------ with details for our own clients
 
 interface ErrorInfo {
   reason: string;
@@ -107,10 +108,10 @@ export function detailedStatusOf(error: unknown): CallStatus {
 
 const kinds = new Map(Object.entries(codes).map(([kind, code]) => [code, kind as ErrorKind]));
 
-/** The error that an answer of a server stands for, with object and remedy where it has them. */
-export function errorOf(answer: { code?: number; details?: string; metadata?: Metadata }): EbbtideError {
-  const kind = kinds.get(answer.code ?? status.UNKNOWN) ?? 'Unknown';
-  const [bytes] = answer.metadata?.get(DETAILS) ?? [];
+/** The error that a server's response stands for, with object and remedy where it has them. */
+export function errorOf(response: { code?: number; details?: string; metadata?: Metadata }): EbbtideError {
+  const kind = kinds.get(response.code ?? status.UNKNOWN) ?? 'Unknown';
+  const [bytes] = response.metadata?.get(DETAILS) ?? [];
   let found: ErrorInfo['metadata'] = {};
   if (Buffer.isBuffer(bytes)) {
     const detail = statusCodec()
@@ -118,7 +119,7 @@ export function errorOf(answer: { code?: number; details?: string; metadata?: Me
       .details.find((any) => any.typeUrl.endsWith(`/${INFO_TYPE}`));
     if (detail !== undefined) found = infoCodec().decode(Buffer.from(detail.value)).metadata;
   }
-  const message = answer.details || `the daemon answered with code ${answer.code}`;
+  const message = response.details || `the daemon returned code ${response.code}`;
   return new EbbtideError(kind, message, { object: found.object, remedy: found.remedy });
 }
 

@@ -1,4 +1,7 @@
-/** What the daemon calls itself. Clients show it; containerd's version it speaks like is in docs/daemon.md. */
+/**
+ * The daemon's name and version, for clients; the version of containerd whose API it speaks is in
+ * docs/daemon.md.
+ */
 import { createRequire } from 'node:module';
 
 const manifest = createRequire(import.meta.url)('../../../package.json') as {

@@ -1,10 +1,11 @@
 /**
- * Errors of backends in the caller's words. A backend knows snapshots and ingests by names of the store's making,
- * `<namespace>/<number>/<name>`; what reaches a caller has the name alone. Called by the stores around backend calls.
+ * Translates errors of backends to the caller's names. A backend knows snapshots and ingests by names that
+ * the store creates, `<namespace>/<number>/<name>`; the caller sees the last part only. Called by the stores
+ * around backend calls.
  */
 import { EbbtideError } from '../errors.js';
 
-/** The error of a backend, said of the names that callers in the namespace use. */
+/** The error of a backend, with the names that callers in the namespace use. */
 export function inCallersNames(ns: string, error: unknown): unknown {
   if (!(error instanceof EbbtideError)) return error;
   const inner = new RegExp(`(?<![^\\s"'(])${ns.replace(/[.]/g, '\\.')}/\\d+/`, 'g');
@@ -19,7 +20,7 @@ export function inCallersNames(ns: string, error: unknown): unknown {
   });
 }
 
-/** A backend whose errors are in the callers' names. */
+/** Wraps a backend so that its errors have the callers' names. */
 export function namedIn<B extends object>(ns: string, backend: B): B {
   return new Proxy(backend, {
     get: (target, property) => {

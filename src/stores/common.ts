@@ -1,6 +1,6 @@
 /**
- * What all stores do alike: typed access to records, implicit namespaces, times of an update, opaque messages.
- * Called by the stores only; nothing here starts a transaction or waits.
+ * What all stores share: typed access to records, implicit namespaces, timestamps of an update, opaque
+ * messages. Called by the stores only; nothing here starts a transaction or waits.
  */
 import type { Key, Reader, Transaction, Value } from '../engine/contract.js';
 import { namespaceKey } from '../engine/schema/keys.js';
@@ -31,8 +31,8 @@ export type StoredRecord =
   | LeaseRecord;
 
 /**
- * The record under a key. The engine hands out fresh values, so the record may be given away or changed.
- * The cast rests on the key: each collection is written through `putRecord` by one store only.
+ * The record under a key. The engine returns fresh values, so the record may be returned or changed. The key
+ * justifies the cast: each collection is written through `putRecord` by one store only.
  */
 export function readRecord<T extends StoredRecord>(reader: Pick<Reader, 'get'>, k: Key): T | undefined {
   return reader.get(k) as T | undefined;
@@ -40,7 +40,7 @@ export function readRecord<T extends StoredRecord>(reader: Pick<Reader, 'get'>, 
 
 /** Stores a record; the caller must not change it, or anything in it, afterwards. */
 export function putRecord<T extends StoredRecord>(tx: Transaction, k: Key, record: T): void {
-  // Interfaces have no index signature, which is all that parts a record from a Value.
+  // Interfaces have no index signature, which is the only difference between a record and a Value.
   tx.put(k, record as unknown as Value);
 }
 
@@ -52,27 +52,30 @@ export function scanRecords<T extends StoredRecord>(reader: Reader, prefix: Key)
 /** `version` under the schema's root is its revision, so no namespace can have that name. */
 const RESERVED_NAMESPACE = 'version';
 
-/** Creates the namespace's record when absent: writing anything into a namespace creates it. */
+/** Creates the namespace's record if it is missing: a write into a namespace creates it. */
 export function ensureNamespace(tx: Transaction, ns: string): void {
   checkNamespaceName(ns);
   const k = namespaceKey(ns);
   if (!tx.has(k)) putRecord<NamespaceRecord>(tx, k, {});
 }
 
-/** InvalidArgument for the name that no namespace can have. */
+/** @throws InvalidArgument for the reserved name */
 export function checkNamespaceName(ns: string): void {
   if (ns !== RESERVED_NAMESPACE) return;
   throw invalidArgument(`namespace "${ns}" is reserved`, { object: ns, remedy: 'choose another namespace' });
 }
 
-/** The time of an update: now, but later than everything the record knows, even if the clock was set back. */
+/**
+ * The timestamp of an update: the current time, but later than every timestamp of the record, even if the
+ * clock was set back.
+ */
 export const updateTime = (record: { createdat: Instant; updatedat: Instant }): Instant =>
   nowAfter(record.createdat, record.updatedat);
 
-/** Always plain bytes, whatever kind of buffer was given. */
+/** Always a plain Uint8Array, whatever kind of buffer was given. */
 export const copyAny = (any: Any): Any => ({ typeUrl: any.typeUrl, value: Uint8Array.from(any.value) });
 
-/** A copy that shares nothing; undefined when nothing is in it. Entries without a value are left out. */
+/** A deep copy; undefined when it is empty. Entries without a value are left out. */
 export function copyAnyMap(map: Readonly<Record<string, Any | undefined>> | undefined): AnyMap | undefined {
   if (map === undefined) return undefined;
   const entries: [string, Any][] = [];

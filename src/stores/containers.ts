@@ -1,8 +1,9 @@
 /**
- * Containers: what to run, and the snapshot it runs on. Called by db.ts and the servers. Containers are roots:
- * a collection never removes one, and keeps its snapshot chain until it is deleted.
+ * Containers: what to run, and the snapshot it runs on. Called by db.ts and the servers. Containers are
+ * roots: a collection never removes one, and keeps its snapshot chain until it is deleted.
  *
- * Neither image, snapshot nor sandbox need exist. Writes are durable as the DB is; reads are synchronous underneath.
+ * Image, snapshot and sandbox need not exist. Durability of writes is the DB's; reads are synchronous
+ * underneath.
  */
 import { type CallContext, requireNamespace } from '../context.js';
 import type { Transaction } from '../engine/contract.js';
@@ -29,7 +30,7 @@ import { listed } from './listing.js';
 export interface Container {
   id: string;
   labels: StringMap;
-  /** Name of the image it was made from; no reference, so it keeps nothing. */
+  /** Name of the image it was created from; not a reference, so it keeps nothing. */
   image: string;
   runtime: RuntimeRecord;
   spec: Any;
@@ -41,7 +42,7 @@ export interface Container {
   updatedAt: Instant;
 }
 
-/** What create and update take; a missing text is "". Times are ignored. */
+/** Input of create and update; a missing string is "". Times are ignored. */
 export interface ContainerInput {
   id: string;
   labels?: StringMap | undefined;
@@ -54,7 +55,7 @@ export interface ContainerInput {
   sandboxId?: string | undefined;
 }
 
-/** A container on its way into the store: not valid yet, maps may hold empty values still. */
+/** Input before validation: maps may still have empty values. */
 type Draft = Omit<ContainerInput, 'id'>;
 
 export class ContainerStore {
@@ -74,12 +75,15 @@ export class ContainerStore {
     });
   }
 
-  /** Containers that match any of the filters (all without one), by id. InvalidArgument: a bad filter. */
+  /**
+   * Containers that match any of the filters (all without filters), by id. InvalidArgument: a malformed
+   * filter.
+   */
   async list(ctx: CallContext, ...filters: string[]): Promise<Container[]> {
     return [...(await this.listed(ctx, ...filters))];
   }
 
-  /** As `list`, made as they are asked for. */
+  /** As `list`, created lazily. */
   async listed(ctx: CallContext, ...filters: string[]): Promise<Iterable<Container>> {
     const listing = { prefix: key('containers', requireNamespace(ctx)), adapt, make: containerOf };
     return this.#host.read(ctx, (reader) => listed(reader, listing, filters, ctx));
@@ -101,9 +105,9 @@ export class ContainerStore {
   }
 
   /**
-   * Replaces `labels`, `labels.<key>`, `spec`, `extensions`, `extensions.<name>`, `image`, `snapshotkey`: those the
-   * paths name, or all of them without paths (then snapshotter and runtime name must be the stored ones).
-   * InvalidArgument: unknown path, or the result is not valid. NotFound.
+   * Replaces `labels`, `labels.<key>`, `spec`, `extensions`, `extensions.<name>`, `image`, `snapshotkey`:
+   * those that the paths name, or all of them without paths (then snapshotter and runtime name must equal the
+   * stored ones). InvalidArgument: unknown path, or the result is not valid. NotFound.
    */
   async update(ctx: CallContext, container: ContainerInput, ...paths: string[]): Promise<Container> {
     const ns = requireNamespace(ctx);

@@ -1,22 +1,24 @@
 /**
- * Guards: short in-process locks on single objects (a digest, an ingest ref, a backend snapshot) between those
- * who make a backend object and the record that names it, and those who remove backend objects.
+ * Guards: short in-process locks on single objects (a digest, an ingest ref, a backend snapshot), between
+ * writers of a backend object and its record, and sweeps that remove backend objects.
  *
- * A writer shares the object's guard from before its backend call until its record is visible. A backend sweep
- * holds it alone over "no record names it" and the removal, and waits for nothing but that backend meanwhile.
- * A share waits only for a holder, never for one who waits himself, so a writer whose commit is delayed by
- * another writer's transaction cannot end up waiting for itself.
+ * A writer shares the object's guard from before its backend call until its record is visible. A backend
+ * sweep holds the guard exclusively from the check that no record names the object to its removal, and waits
+ * for nothing but that backend in between. A share waits only for an exclusive holder, never for one that is
+ * waiting itself, so a writer whose commit is delayed by another writer's transaction cannot end up waiting
+ * for itself.
  *
- * Guards are not re-entrant (shares are). Take several alone only through `acquireAll`, which orders them.
+ * Exclusive guards are not re-entrant (shares are). Take several of them only through `acquireAll`, which
+ * orders them.
  */
 
 export type Release = () => void;
 
-/** State of one name; forgotten when nobody holds or waits. */
+/** State of one name; dropped when nobody holds it or waits for it. */
 interface Guard {
   shares: number;
   held: boolean;
-  /** Those who wait for the holder to share, and those who wait to hold, each in order of arrival; mostly nobody. */
+  /** Waiters for a share, and waiters for exclusive access, each in order of arrival; usually none. */
   sharers: (() => void)[] | undefined;
   holders: (() => void)[] | undefined;
 }
@@ -26,13 +28,13 @@ const FREE: Readonly<Guard> = { shares: 0, held: false, sharers: undefined, hold
 export class Guards {
   readonly #guards = new Map<string, Guard>();
 
-  /** Waits until nobody holds or shares it, in order of arrival; releasing twice is harmless. */
+  /** Waits until nobody holds or shares it, in order of arrival. Releasing twice is harmless. */
   async acquire(name: string): Promise<Release> {
     const guard = this.#of(name);
     if (guard.held || guard.shares > 0 || guard.holders !== undefined) {
       guard.holders ??= [];
       const { holders } = guard;
-      // The one who lets go hands the guard over, so that nobody slips in between.
+      // The releasing holder hands the guard over, so that no other caller gets in between.
       await new Promise<void>((resolve) => holders.push(resolve));
     } else {
       guard.held = true;
@@ -43,7 +45,7 @@ export class Guards {
     });
   }
 
-  /** Waits only while somebody holds it; any number may share. */
+  /** Waits only while it is held exclusively; any number may share. */
   async share(name: string): Promise<Release> {
     const guard = this.#of(name);
     if (guard.held) {
@@ -57,7 +59,7 @@ export class Guards {
     });
   }
 
-  /** The guard at once, or undefined when somebody holds, shares or waits for it. */
+  /** The guard at once, or undefined when anyone holds it, shares it or waits for it. */
   tryAcquire(name: string): Release | undefined {
     if (this.#guards.has(name)) return undefined;
     const guard = this.#of(name);
@@ -68,7 +70,9 @@ export class Guards {
     });
   }
 
-  /** Those of the names that nobody holds, shares or waits for, at once and until the answer's `release`. */
+  /**
+   * Takes those of the names that nobody holds, shares or waits for, at once, until `release` of the result.
+   */
   tryAcquireMany(names: readonly string[]): { taken: boolean[]; release: Release } {
     const guards = new Map<string, Guard>();
     const taken = names.map((name) => {
@@ -87,7 +91,7 @@ export class Guards {
     return { taken, release };
   }
 
-  /** All of these names, in one global order, so that two callers never hold what the other waits for. */
+  /** Takes all of these names, in one global order, so that two callers never wait for each other. */
   async acquireAll(names: Iterable<string>): Promise<Release> {
     const releases: Release[] = [];
     for (const name of [...new Set(names)].sort()) releases.push(await this.acquire(name));
@@ -114,7 +118,7 @@ export class Guards {
     return guard;
   }
 
-  /** Lets in who waits, after a release: every sharer, else the next holder. */
+  /** After a release: lets in all sharers, or else the next exclusive waiter. */
   #pass(name: string, guard: Guard): void {
     if (guard.held) return;
     const { sharers, holders } = guard;

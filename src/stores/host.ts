@@ -1,13 +1,11 @@
-/**
- * What a store needs of the DB. Implemented by db-host.ts; every store is built on one of these.
- */
+/** What a store needs of the DB. Implemented by db-host.ts; every store is constructed with one. */
 import type { ContentBackend, SnapshotterBackend } from '../backends/contract.js';
 import type { CallContext } from '../context.js';
 import type { Durability, Engine, Reader, Transaction } from '../engine/contract.js';
 import type { Guards } from './guards.js';
 
 export interface EventsPublisher {
-  /** Namespace, topic and payload (plain object). A failure is returned to the caller of the operation. */
+  /** Namespace, topic and payload (plain object). An error is thrown to the caller of the operation. */
   publish(namespace: string, topic: string, payload: Readonly<Record<string, unknown>>): Promise<void>;
   /** Optional: true while nobody listens. A collection then makes no events. */
   readonly isIdle?: boolean | undefined;
@@ -15,11 +13,11 @@ export interface EventsPublisher {
 
 export type ContentPolicy = 'shared' | 'isolated';
 
-/** Something in a backend that a record has stopped naming. */
-export type UnnamedContent =
+/** A backend object whose record was removed. */
+export type RemovedContent =
   | { readonly kind: 'blob'; readonly digest: string }
   | { readonly kind: 'ingest'; readonly ref: string };
-export interface UnnamedSnapshot {
+export interface RemovedSnapshot {
   readonly kind: 'snapshot';
   readonly snapshotter: string;
   readonly name: string;
@@ -37,30 +35,32 @@ export interface StoreHost {
   readonly guards: Guards;
 
   /**
-   * Runs `fn` in the context's transaction when it carries one (read-only: FailedPrecondition), else in one of
-   * its own, followed by the mutation callbacks. Called inside another update's body without its transaction:
-   * FailedPrecondition instead of a hang. After close: FailedPrecondition. `ctx.signal` ended: its error.
+   * Runs `fn` in the context's transaction if it has one (FailedPrecondition if that is read-only), else in a
+   * new one, followed by the mutation callbacks. Inside another update's body without its transaction:
+   * FailedPrecondition instead of a deadlock. After close: FailedPrecondition. `ctx.signal` aborted: its
+   * error.
    */
   update<T>(ctx: CallContext, fn: (tx: Transaction) => T | Promise<T>): Promise<T>;
   /**
-   * The door of every read. Calls `fn` with the context's transaction; or else with the newest state, once that holds what
-   * was committed before this call: at once in an embedded store, when etcd has said so in a shared one. The reader may be
-   * kept, and shows later states then. Same checks as `update`; Unavailable when nothing current can be read.
+   * All reads go through this. Calls `fn` with the context's transaction, or else with the newest state, once
+   * that includes everything committed before this call: at once in an embedded store, after a round trip to
+   * etcd in a shared one. The reader may be kept, and shows later states then. Same checks as `update`;
+   * Unavailable when the newest state cannot be read.
    */
   read<T>(ctx: CallContext, fn: (reader: Reader) => T | Promise<T>): T | Promise<T>;
-  /** The same at one revision, also while `fn` waits. */
+  /** The same at one revision, also across awaits of `fn`. */
   view<T>(ctx: CallContext, fn: (reader: Reader) => T | Promise<T>): Promise<T>;
-  /** The checks of `update` and `read` alone. */
+  /** Only the checks of `update` and `read`. */
   checkCall(ctx: CallContext): void;
 
   /** Counts one deletion if the transaction commits. */
   countDeletion(tx: Transaction): void;
   /**
-   * Marks the content backend or a snapshotter as needing a sweep, if the transaction commits. `removed` is what
-   * the sweep should look at; without it, it looks at everything.
+   * Marks the content backend or a snapshotter as needing a sweep, if the transaction commits. `removed`
+   * limits the sweep to that object; without it the sweep covers everything.
    */
-  markContentDirty(tx: Transaction, removed?: UnnamedContent): void;
-  markSnapshotterDirty(tx: Transaction, snapshotter: string, removed?: UnnamedSnapshot): void;
+  markContentDirty(tx: Transaction, removed?: RemovedContent): void;
+  markSnapshotterDirty(tx: Transaction, snapshotter: string, removed?: RemovedSnapshot): void;
 
   /**
    * Publishes after commit: now, or when the context's transaction is committed. In the first case a failure is the

@@ -1,8 +1,8 @@
 /**
  * Images: a name for the content it targets. Called by db.ts and the servers. An image is a root of
- * collections until its expiry label is past; deleting one frees what only it kept.
+ * collections until its expiry label has passed; deleting one frees what only it kept.
  *
- * Writes are durable as the DB is and are followed by an event; reads are synchronous underneath.
+ * Durability of writes is the DB's; an event follows. Reads are synchronous underneath.
  */
 import { type CallContext, requireNamespace } from '../context.js';
 import type { Key, Transaction } from '../engine/contract.js';
@@ -43,7 +43,7 @@ export interface Image {
   updatedAt: Instant;
 }
 
-/** What create and update take: times and unknown descriptor fields are ignored. */
+/** Input of create and update: times and unknown descriptor fields are ignored. */
 export interface ImageInput {
   name: string;
   labels?: StringMap | undefined;
@@ -51,22 +51,22 @@ export interface ImageInput {
 }
 
 export interface ImageDeleteOptions {
-  /** Delete only if the image still targets this digest (an empty one is no condition). */
+  /** Delete only if the image still targets this digest (an empty one is ignored). */
   target?: { readonly digest?: string | undefined } | undefined;
-  /** For the services, which collect before they answer; the store does not look at it. */
+  /** For the services, which collect before they return; ignored by the store. */
   synchronous?: boolean | undefined;
 }
 
 /** @internal */
 export interface StoredImages {
   /**
-   * Tells the next images by name: of each its record, good until `visit` returns, and what makes an Image of it. False:
-   * those were the last.
+   * Visits the next images by name, each with its record (valid until `visit` returns) and a function that
+   * makes an Image of it. Returns false after the last ones.
    */
-  tellNext(visit: (name: string, record: StoredRecord, image: () => Image) => void): boolean;
+  visitNext(visit: (name: string, record: StoredRecord, image: () => Image) => void): boolean;
 }
 
-/** An image on its way into the store: maps may hold empty values still. */
+/** Input before validation: maps may still have empty values. */
 interface Draft {
   labels: StringMap | undefined;
   annotations: StringMap | undefined;
@@ -90,20 +90,22 @@ export class ImageStore {
     });
   }
 
-  /** Images that match any of the filters (all without one), by name. InvalidArgument: a bad filter. */
+  /**
+   * Images that match any of the filters (all without filters), by name. InvalidArgument: a malformed filter.
+   */
   async list(ctx: CallContext, ...filters: string[]): Promise<Image[]> {
     return [...(await this.listed(ctx, ...filters))];
   }
 
-  /** As `list`, made as they are asked for. */
+  /** As `list`, created lazily. */
   async listed(ctx: CallContext, ...filters: string[]): Promise<Iterable<Image>> {
     const listing = { prefix: key('images', requireNamespace(ctx)), adapt, make: imageOf };
     return this.#host.read(ctx, (reader) => listed(reader, listing, filters, ctx));
   }
 
   /**
-   * All images of the namespace as they are stored, for callers that make another form of many. FailedPrecondition
-   * within a transaction.
+   * All images of the namespace in their stored form, for callers that convert many of them.
+   * FailedPrecondition within a transaction.
    *
    * @internal
    */
@@ -119,7 +121,7 @@ export class ImageStore {
       let name = '';
       const image = (): Image => imageOf(name, record.value() as unknown as ImageRecord);
       return {
-        tellNext(visit) {
+        visitNext(visit) {
           after = engine.visit(key('images', ns), after, (k, bytes, start, end) => {
             record.begin(k, bytes, start, end);
             name = leaf(k);
@@ -132,8 +134,8 @@ export class ImageStore {
   }
 
   /**
-   * Creates an image; both times are the context's source date epoch, else now. An image with an expiry label
-   * is added to the context's lease. InvalidArgument, AlreadyExists; NotFound: the lease is missing.
+   * Creates an image; both timestamps are the context's source date epoch, else now. An image with an expiry
+   * label is added to the context's lease. InvalidArgument, AlreadyExists; NotFound: the lease is missing.
    */
   async create(ctx: CallContext, image: ImageInput): Promise<Image> {
     const ns = requireNamespace(ctx);
@@ -155,8 +157,9 @@ export class ImageStore {
   }
 
   /**
-   * Replaces labels and target (annotations included), or only what the paths name: `labels`, `labels.<key>`,
-   * `target`, `annotations`, `annotations.<key>`. InvalidArgument: unknown path, or the result is not valid.
+   * Replaces labels and target (including annotations), or only what the paths name: `labels`,
+   * `labels.<key>`, `target`, `annotations`, `annotations.<key>`. InvalidArgument: unknown path, or the
+   * result is not valid.
    */
   async update(ctx: CallContext, image: ImageInput, ...paths: string[]): Promise<Image> {
     const ns = requireNamespace(ctx);
@@ -166,7 +169,7 @@ export class ImageStore {
     return this.#announce(ctx, ns, '/images/update', name, record);
   }
 
-  /** Deletes the record; its content stays until a collection. NotFound: absent, or of another target. */
+  /** Deletes the record; its content stays until a collection. NotFound: absent, or with another target. */
   async delete(ctx: CallContext, name: string, options: ImageDeleteOptions = {}): Promise<void> {
     const ns = requireNamespace(ctx);
     const expected = options.target?.digest ?? '';
@@ -276,7 +279,7 @@ function merge(stored: ImageRecord, image: ImageInput, paths: readonly string[])
   return { labels: labels.map, annotations: annotations.map, target };
 }
 
-/** Whether an update sets the expiry label, even if to the empty value that then deletes it. */
+/** Whether an update sets the expiry label, even to the empty value, which then deletes it. */
 function asksForExpiry(image: ImageInput, paths: readonly string[]): boolean {
   if (image.labels?.[Label.gcExpire] === undefined) return false;
   return paths.length === 0 || paths.includes('labels') || paths.includes(`labels.${Label.gcExpire}`);

@@ -1,8 +1,9 @@
 /**
- * Leases: named holds on resources, so that what is being built is not collected. Called by db.ts, the servers
- * and whoever pulls. The other stores add to the context's lease through lease-context.ts.
+ * Leases: named sets of resources that a collection must keep, for what is being built. Called by db.ts, the
+ * servers and clients that pull. The other stores add to the context's lease through lease-context.ts.
  *
- * What a lease holds are links of its record: they go with it, and need not exist. Writes are durable as the DB is.
+ * A lease's resources are links of its record: they are removed with it, and need not exist. Durability of
+ * writes is the DB's.
  */
 import { randomBytes } from 'node:crypto';
 import { type CallContext, requireNamespace } from '../context.js';
@@ -27,7 +28,7 @@ import type { LeaseRecord, StringMap } from '../model/records.js';
 import { formatSeconds, type Instant, NANOS_PER_SECOND, now } from '../model/time.js';
 import { ensureNamespace, putRecord } from './common.js';
 import type { StoreHost } from './host.js';
-import { holdByLease, leaseExists, leaseKeyIn, leaseNotFound, releaseByLease } from './lease-context.js';
+import { leaseExists, leaseKeyIn, leaseNotFound, linkToLease, unlinkFromLease } from './lease-context.js';
 import { listed, Pace } from './listing.js';
 
 export interface Lease {
@@ -36,7 +37,7 @@ export interface Lease {
   labels: StringMap;
 }
 
-/** Something a lease can hold. */
+/** An object that a lease can keep. */
 export interface Resource {
   /** A digest, ingest ref, image name or snapshot key. */
   id: string;
@@ -44,21 +45,21 @@ export interface Resource {
   type: string;
 }
 
-/** What a new lease is to be; where several are given, later ones win and their labels are added. */
+/** Properties of a new lease; of several options later ones win, and their labels are added. */
 export interface LeaseOption {
   readonly id?: string;
-  /** An id that is made for it. */
+  /** A generated id. */
   readonly randomId?: boolean;
   readonly labels?: StringMap;
   /**
-   * Lets it expire after a duration from now, cut to the whole second: a bigint of nanoseconds (as `parseDuration` returns) or
+   * Lets it expire after a duration from now, truncated to whole seconds: a bigint of nanoseconds (as `parseDuration` returns) or
    * a number of milliseconds. InvalidArgument: not finite, or over 1000 years.
    */
   readonly expiresAfter?: bigint | number;
 }
 
 export interface LeaseDeleteOptions {
-  /** For the services, which collect before they answer; the store does not look at it. */
+  /** For the services, which collect before they return; ignored by the store. */
   synchronous?: boolean | undefined;
 }
 
@@ -68,7 +69,7 @@ export const withLabel = (label: string, value: string): LeaseOption => ({ label
 export const withLabels = (labels: StringMap): LeaseOption => ({ labels });
 export const withExpiration = (expiresAfter: bigint | number): LeaseOption => ({ expiresAfter });
 
-/** Leases that live longer need no expiry; a label's time has years of four digits. */
+/** Upper limit: a longer lease needs no expiry, and a label's time has four-digit years. */
 const EXPIRATION_MAX = 1000n * 365n * 86_400n * NANOS_PER_SECOND;
 
 /** Id and labels that the options come to; the id is '' when none gave one. */
@@ -97,7 +98,7 @@ const randomLeaseId = (): string => `${now() % NANOS_PER_SECOND}-${randomBytes(3
 function expiryAfter(duration: bigint | number): string {
   const nanos = typeof duration === 'bigint' ? duration : nanosOf(duration);
   if (nanos === undefined || nanos > EXPIRATION_MAX || nanos < -EXPIRATION_MAX) {
-    throw invalidArgument(`${duration} is no duration a lease can expire after`);
+    throw invalidArgument(`${duration} is not a valid duration for a lease`);
   }
   return formatSeconds(now() + nanos);
 }
@@ -113,19 +114,19 @@ export class LeaseManager {
   readonly #host: StoreHost;
   readonly #scope: string | undefined;
 
-  /** `scope`: the host whose own leases these are, '' for shared ones; unless told, as the engine is set. */
+  /** @param scope the host whose own leases these are, '' for shared ones; default: the engine's setting */
   constructor(host: StoreHost, scope?: string) {
     this.#host = host;
     this.#scope = scope;
   }
 
-  /** InvalidArgument: no option gave an id (free text). AlreadyExists. */
+  /** InvalidArgument: no option sets an id (any text). AlreadyExists. */
   async create(ctx: CallContext, ...options: LeaseOption[]): Promise<Lease> {
     const draft = leaseDraft(options);
     const { id } = draft;
     if (id === '')
       throw invalidArgument('a lease needs an id', {
-        remedy: 'name one, or leave it out where that means a random one',
+        remedy: 'give one, or use a random id',
       });
     const ns = requireNamespace(ctx);
     checkComponent(id, 'lease id');
@@ -141,7 +142,7 @@ export class LeaseManager {
     return leaseOf(id, { ...record, labels: copyMap(labels) });
   }
 
-  /** Deletes the lease; what only it held goes with the next collection. NotFound. */
+  /** Deletes the lease; the next collection removes what only it kept. NotFound. */
   async delete(ctx: CallContext, lease: LeaseRef, _options: LeaseDeleteOptions = {}): Promise<void> {
     const ns = requireNamespace(ctx);
     const id = idOf(lease);
@@ -151,12 +152,14 @@ export class LeaseManager {
     });
   }
 
-  /** Leases that match any of the filters (all without one), by id. InvalidArgument: a bad filter. */
+  /**
+   * Leases that match any of the filters (all without filters), by id. InvalidArgument: a malformed filter.
+   */
   async list(ctx: CallContext, ...filters: string[]): Promise<Lease[]> {
     return [...(await this.listed(ctx, ...filters))];
   }
 
-  /** As `list`, made as they are asked for. */
+  /** As `list`, created lazily. */
   async listed(ctx: CallContext, ...filters: string[]): Promise<Iterable<Lease>> {
     const prefix = key('leases', requireNamespace(ctx));
     return this.#host.read(ctx, (reader) => {
@@ -169,44 +172,44 @@ export class LeaseManager {
   }
 
   /**
-   * Makes the lease hold a resource, which need not exist; again is fine. NotFound: no such lease.
-   * InvalidArgument: malformed type or id. NotImplemented: a type no lease can hold.
+   * Adds a resource, which need not exist, to the lease; idempotent. NotFound: no such lease.
+   * InvalidArgument: malformed type or id. NotImplemented: a type that leases do not support.
    */
   async addResource(ctx: CallContext, lease: LeaseRef, resource: Resource): Promise<void> {
     const ns = requireNamespace(ctx);
     const id = idOf(lease);
     await this.#host.update(ctx, (tx) => {
       if (!leaseExists(tx, ns, id, this.#scope)) throw leaseNotFound(id);
-      holdByLease(tx, ns, id, resourceKey(ns, resource), this.#scope);
+      linkToLease(tx, ns, id, resourceKey(ns, resource), this.#scope);
     });
   }
 
-  /** Makes the lease let go of a resource; fine if it does not hold it. Errors as `addResource`. */
+  /** Removes a resource from the lease; nothing happens if it is not there. Throws as `addResource`. */
   async deleteResource(ctx: CallContext, lease: LeaseRef, resource: Resource): Promise<void> {
     const ns = requireNamespace(ctx);
     const id = idOf(lease);
     await this.#host.update(ctx, (tx) => {
       if (!leaseExists(tx, ns, id, this.#scope)) throw leaseNotFound(id);
-      releaseByLease(tx, ns, id, resourceKey(ns, resource), this.#scope);
+      unlinkFromLease(tx, ns, id, resourceKey(ns, resource), this.#scope);
       this.#host.countDeletion(tx);
     });
   }
 
-  /** What the lease holds: content, images, ingests, then snapshots, each in byte order. NotFound. */
+  /** The lease's resources: content, images, ingests, then snapshots, each in byte order. NotFound. */
   async listResources(ctx: CallContext, lease: LeaseRef): Promise<Resource[]> {
     const ns = requireNamespace(ctx);
     const id = idOf(lease);
     return this.#host.read(ctx, async (reader) => {
       if (!leaseExists(reader, ns, id, this.#scope)) throw leaseNotFound(id);
       const pace = new Pace(ctx);
-      const held: Record<string, Resource[]> = { blobs: [], images: [], ingests: [], snapshots: [] };
+      const byCollection: Record<string, Resource[]> = { blobs: [], images: [], ingests: [], snapshots: [] };
       for (const relation of [Relation.holds, Relation.holdsFlat]) {
         for (const target of reader.links(leaseKeyIn(reader, ns, id, this.#scope), relation)) {
-          held[collectionOf(target)]?.push(resourceOf(target));
+          byCollection[collectionOf(target)]?.push(resourceOf(target));
           if (pace.isOver) await pace.pass();
         }
       }
-      return Object.values(held).flat();
+      return Object.values(byCollection).flat();
     });
   }
 }
@@ -217,7 +220,7 @@ const leaseOf = (id: string, record: LeaseRecord): Lease => ({
   labels: record.labels ?? {},
 });
 
-/** The record a resource names. */
+/** The key of a resource's record. */
 function resourceKey(ns: string, { type, id }: Resource): Key {
   const [kind, ...rest] = type.split('/');
   const [snapshotter = ''] = rest;

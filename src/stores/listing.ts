@@ -1,6 +1,5 @@
 /**
- * Lists of records: made as they are asked for, with other work let in while filters look for those that match. Called by
- * the stores.
+ * Lists of records, created lazily; yields to other work while filters are evaluated. Called by the stores.
  */
 import { yieldToEventLoop } from '../backends/files.js';
 import type { CallContext } from '../context.js';
@@ -10,18 +9,18 @@ import { throwIfAborted } from '../errors.js';
 import { type Adaptor, parseFilters } from '../model/filters.js';
 import { readRecord, type StoredRecord, scanRecords } from './common.js';
 
-/** How long filters look at records before others get the thread. */
-const TURN_MS = 2;
+/** How long filters are evaluated before the thread is yielded. */
+const YIELD_AFTER_MS = 2;
 
-/** Of a call context: when to go on, and whether at all. */
-type Patience = Pick<CallContext, 'signal' | 'turn'>;
+/** Of a call context: how to yield, and whether to stop. */
+type YieldContext = Pick<CallContext, 'signal' | 'yieldTurn'>;
 
-/** Lets others have the thread now and then in a loop over records. */
+/** Yields the thread at intervals in a loop over records. */
 export class Pace {
-  #until = performance.now() + TURN_MS;
-  readonly #context: Patience;
+  #until = performance.now() + YIELD_AFTER_MS;
+  readonly #context: YieldContext;
 
-  constructor(context: Patience) {
+  constructor(context: YieldContext) {
     this.#context = context;
   }
 
@@ -29,34 +28,35 @@ export class Pace {
     return performance.now() > this.#until;
   }
 
-  /** Throws when the caller has given up. */
+  /** Throws when the caller's signal is aborted. */
   async pass(): Promise<void> {
-    const { turn = yieldToEventLoop, signal } = this.#context;
-    await turn();
+    const { yieldTurn = yieldToEventLoop, signal } = this.#context;
+    await yieldTurn();
     throwIfAborted(signal);
-    this.#until = performance.now() + TURN_MS;
+    this.#until = performance.now() + YIELD_AFTER_MS;
   }
 }
 
-/** What a list is of: the records below a prefix, by the last part of their keys. */
+/** Describes a list: the records below a prefix, by the last part of their keys. */
 export interface Listing<R extends StoredRecord, T> {
   readonly prefix: Key;
-  /** Fields of a record that filters may name. */
+  /** Fields of a record for filters. */
   adapt(name: string, record: R): Adaptor;
   make(name: string, record: R): T;
-  /** The name that callers use; undefined: not theirs. */
+  /** The name that callers use; undefined if the record is not listed. */
   nameOf?(k: Key): string | undefined;
 }
 
 /**
- * The records that match any of the filters, all without one. What matches is found first, and kept as keys; a record that
- * goes before it is asked for is left out. InvalidArgument: a bad filter, or one that costs too much (model/filters.ts).
+ * The records that match any of the filters, all without filters. Matches are found first and kept as keys; a
+ * record that is deleted before it is read is left out. InvalidArgument: a malformed filter, or one that
+ * costs too much (model/filters.ts).
  */
 export async function listed<R extends StoredRecord, T>(
   reader: Reader,
   listing: Listing<R, T>,
   filters: readonly string[],
-  context: Patience,
+  context: YieldContext,
 ): Promise<Iterable<T>> {
   const { prefix, adapt, nameOf = leaf } = listing;
   if (filters.length === 0) return made(scanRecords<R>(reader, prefix), listing);

@@ -1,6 +1,6 @@
 /**
- * A namespace delete option for hosts that keep each namespace's tasks below a cgroup of its name.
- * Called by NamespaceStore.delete, before anything is removed from the store.
+ * A namespace delete option for hosts that keep each namespace's tasks below a cgroup of its name. Called by
+ * NamespaceStore.delete, before anything is removed from the store.
  */
 import { readdir, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -9,13 +9,13 @@ import { validateIdentifier } from '../model/identifiers.js';
 import type { NamespaceDeleteOption } from './namespaces.js';
 
 /**
- * Removes the namespace's cgroup below `root`: of the unified hierarchy, or of each controller of the old one.
- * One that is not there is fine; one with tasks keeps the namespace.
+ * Removes the namespace's cgroup below `root`: in the unified hierarchy, or for each controller in the old
+ * one. A missing cgroup is fine; one with tasks keeps the namespace.
  */
 export const withNamespaceCgroupDeletion =
   (root = '/sys/fs/cgroup'): NamespaceDeleteOption =>
   async (_ctx, { name }) => {
-    // The name becomes a path; an identifier can be neither `..` nor hold a slash.
+    // The name becomes a path; an identifier can be neither `..` nor contain a slash.
     validateIdentifier(name, 'namespace');
     const entries = await unlessAbsent(readdir(root, { withFileTypes: true }));
     const unified = entries?.some((entry) => entry.name === 'cgroup.controllers') ?? false;
@@ -27,7 +27,7 @@ export const withNamespaceCgroupDeletion =
     }
   };
 
-/** Children first. The files of a cgroup cannot be removed, and go with their directory. */
+/** Children first. The files of a cgroup cannot be removed; they go with their directory. */
 async function removeTree(path: string): Promise<void> {
   const pending = [path];
   const found: string[] = [];

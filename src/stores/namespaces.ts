@@ -1,8 +1,8 @@
 /**
- * Namespaces: their labels, and what it takes to remove one. Called by db.ts and the servers. The context's
- * namespace is not looked at; its transaction and signal are.
+ * Namespaces: their labels, and the conditions for removing one. Called by db.ts and the servers. The
+ * context's namespace is ignored; its transaction and signal are used.
  *
- * A namespace also comes into being by writing anything into it. Writes are durable as the DB is.
+ * A write into a namespace creates it, too. Durability of writes is the DB's.
  */
 import type { CallContext } from '../context.js';
 import type { Key, Reader, Transaction } from '../engine/contract.js';
@@ -14,16 +14,18 @@ import type { IngestRecord, NamespaceRecord, StringMap } from '../model/records.
 import { checkNamespaceName, putRecord, readRecord, scanRecords } from './common.js';
 import type { StoreHost } from './host.js';
 
-/** Runs before a namespace is deleted, in the order given; throwing keeps the namespace. Runs once a call. */
+/**
+ * Runs before a namespace is deleted, in the order given; throwing keeps the namespace. Runs once per call.
+ */
 export type NamespaceDeleteOption = (
   ctx: CallContext,
   namespace: { readonly name: string },
 ) => void | Promise<void>;
 
-/** What vanishes with its namespace without ever keeping it alive. */
+/** Collections that are removed with their namespace and never keep it. */
 const dependents = ['leases', 'ingests', 'sandboxes', 'snapshotters'] as const;
 
-/** What it needs of a DB: less than other stores, so that one can be made for a single transaction. */
+/** What it needs of a DB: less than other stores, so that one can be created for a single transaction. */
 export type NamespaceHost = Pick<StoreHost, 'update' | 'read' | 'countDeletion' | 'markContentDirty'>;
 
 export class NamespaceStore {
@@ -34,8 +36,8 @@ export class NamespaceStore {
   }
 
   /**
-   * Creates a namespace with labels; unlike everywhere else an empty label value is stored.
-   * InvalidArgument: bad name or labels. AlreadyExists: also when it came into being by a write into it.
+   * Creates a namespace with labels; unlike everywhere else an empty label value is stored. InvalidArgument:
+   * malformed name or labels. AlreadyExists: also if a write has created it.
    */
   async create(ctx: CallContext, name: string, labels?: StringMap): Promise<void> {
     validateName(name);
@@ -57,12 +59,12 @@ export class NamespaceStore {
     });
   }
 
-  /** Sets one label, or deletes it when the value is "". Creates the namespace if need be. */
+  /** Sets one label, or deletes it if the value is "". Creates the namespace if necessary. */
   async setLabel(ctx: CallContext, name: string, label: string, value: string): Promise<void> {
     await this.setLabels(ctx, name, Object.fromEntries([[label, value]]));
   }
 
-  /** The same for several at once. */
+  /** Sets or deletes several labels. */
   async setLabels(ctx: CallContext, name: string, changes: StringMap): Promise<void> {
     validateName(name);
     for (const label of Object.keys(changes)) validateLabel(label, changes[label] ?? '');
@@ -85,8 +87,9 @@ export class NamespaceStore {
   }
 
   /**
-   * Deletes a namespace that has no images, blobs, containers or snapshots; FailedPrecondition names those it
-   * has. Its leases, ingests, sandboxes and sequences go with it. NotFound when there is none.
+   * Deletes a namespace that has no images, blobs, containers or snapshots; otherwise FailedPrecondition
+   * names those it has. Its leases, ingests, sandboxes and sequences are removed with it. NotFound when there
+   * is none.
    */
   async delete(ctx: CallContext, name: string, ...options: NamespaceDeleteOption[]): Promise<void> {
     await this.#host.update(ctx, (tx) => {
@@ -118,7 +121,7 @@ export class NamespaceStore {
     if (!tx.delete(namespaceKey(name))) throw namespaceNotFound(name);
     for (const [, ingest] of scanRecords<IngestRecord>(tx, key('ingests', name))) this.#markDirty(tx, ingest);
     for (const collection of dependents) {
-      // Gathered before the first removal: a scan may not see its own range change.
+      // Collected before the first removal: a scan must not see its own range change.
       const keys: Key[] = [];
       for (const [k] of tx.scan(key(collection, name))) keys.push(k);
       for (const k of keys) tx.delete(k);
@@ -127,7 +130,10 @@ export class NamespaceStore {
     this.#host.countDeletion(tx);
   }
 
-  /** What an ingest leaves in the backend: its bytes so far, or a shared blob that may lose its last mention. */
+  /**
+   * What an ingest leaves in the backend: its bytes so far, or a shared blob that may have lost its last
+   * reference.
+   */
   #markDirty(tx: Transaction, ingest: IngestRecord): void {
     const { ref, expected } = ingest;
     if (ref === '') this.#host.markContentDirty(tx);
@@ -144,13 +150,13 @@ function validateName(name: string): void {
 const namespaceNotFound = (name: string): EbbtideError =>
   notFound(`namespace "${name}" not found`, { object: name });
 
-/** What a namespace holds that keeps it from being deleted, in words. */
+/** The kinds of objects that keep a namespace from being deleted, for the message. */
 function contents(reader: Reader, ns: string): string[] {
   const kinds: string[] = [];
-  const holds = (collection: string): boolean => !isEmpty(reader, key(collection, ns));
-  if (holds('images')) kinds.push('images');
-  if (holds('blobs')) kinds.push('blobs');
-  if (holds('containers')) kinds.push('containers');
+  const has = (collection: string): boolean => !isEmpty(reader, key(collection, ns));
+  if (has('images')) kinds.push('images');
+  if (has('blobs')) kinds.push('blobs');
+  if (has('containers')) kinds.push('containers');
   for (const snapshotter of snapshottersInUse(reader, ns))
     kinds.push(`snapshots on "${snapshotter}" snapshotter`);
   return kinds;
@@ -170,8 +176,8 @@ function* snapshottersInUse(reader: Reader, ns: string): Generator<string> {
     const snapshotter = entry === undefined ? undefined : components(entry[0])[2];
     if (snapshotter === undefined) return;
     yield snapshotter;
-    // U+0001 is the least character a component may have, so this is behind every snapshot of this snapshotter
-    // and before those of any other.
+    // U+0001 is the lowest character of a component, so this is after every snapshot of this snapshotter and
+    // before those of any other.
     after = `${prefix}${SEPARATOR}${snapshotter}\u0001`;
   }
 }

@@ -2,7 +2,7 @@
  * Sandboxes: what containers share. Called by db.ts and the servers. A collection never removes one; what its
  * reference labels name is kept while it exists.
  *
- * Labels are not limited in size here. Writes are durable as the DB is; reads are synchronous underneath.
+ * The size of labels is not limited here. Durability of writes is the DB's; reads are synchronous underneath.
  */
 import { type CallContext, requireNamespace } from '../context.js';
 import type { Transaction } from '../engine/contract.js';
@@ -37,7 +37,7 @@ export interface Sandbox {
   updatedAt: Instant;
 }
 
-/** What create and update take; a missing text is "". Times are ignored. */
+/** Input of create and update; a missing string is "". Times are ignored. */
 export interface SandboxInput {
   id: string;
   labels?: StringMap | undefined;
@@ -47,7 +47,7 @@ export interface SandboxInput {
   extensions?: Readonly<Record<string, Any | undefined>> | undefined;
 }
 
-/** A sandbox on its way into the store: maps may hold empty values still. */
+/** Input before validation: maps may still have empty values. */
 type Draft = Omit<SandboxInput, 'id'>;
 
 export class SandboxStore {
@@ -67,18 +67,21 @@ export class SandboxStore {
     });
   }
 
-  /** Sandboxes that match any of the filters (all without one), by id. InvalidArgument: a bad filter. */
+  /**
+   * Sandboxes that match any of the filters (all without filters), by id. InvalidArgument: a malformed
+   * filter.
+   */
   async list(ctx: CallContext, ...filters: string[]): Promise<Sandbox[]> {
     return [...(await this.listed(ctx, ...filters))];
   }
 
-  /** As `list`, made as they are asked for. */
+  /** As `list`, created lazily. */
   async listed(ctx: CallContext, ...filters: string[]): Promise<Iterable<Sandbox>> {
     const listing = { prefix: key('sandboxes', requireNamespace(ctx)), adapt, make: sandboxOf };
     return this.#host.read(ctx, (reader) => listed(reader, listing, filters, ctx));
   }
 
-  /** InvalidArgument: the id is no identifier. AlreadyExists. */
+  /** InvalidArgument: the id is not a valid identifier. AlreadyExists. */
   async create(ctx: CallContext, sandbox: SandboxInput): Promise<Sandbox> {
     const ns = requireNamespace(ctx);
     const { id } = sandbox;
@@ -95,8 +98,9 @@ export class SandboxStore {
   }
 
   /**
-   * Replaces `labels`, `labels.<key>`, `extensions`, `extensions.<name>`, `runtime`, `spec`: those the paths name,
-   * or all of them without paths (then the runtime name must be the stored one). InvalidArgument, NotFound.
+   * Replaces `labels`, `labels.<key>`, `extensions`, `extensions.<name>`, `runtime`, `spec`: those that the
+   * paths name, or all of them without paths (then the runtime name must equal the stored one).
+   * InvalidArgument, NotFound.
    */
   async update(ctx: CallContext, sandbox: SandboxInput, ...paths: string[]): Promise<Sandbox> {
     const ns = requireNamespace(ctx);
@@ -116,7 +120,7 @@ export class SandboxStore {
 
 // ------------------------------------------------------------------------------- helpers on plain sandbox objects
 
-/** A sandbox that has the extension besides its others; the given one is not changed. */
+/** A copy of the sandbox with the extension added. */
 export const addExtension = <T extends SandboxInput>(sandbox: T, name: string, extension: Any): T => ({
   ...sandbox,
   extensions: { ...sandbox.extensions, [name]: copyAny(extension) },
@@ -129,7 +133,7 @@ export function getExtension(sandbox: SandboxInput, name: string): Any {
   return copyAny(extension);
 }
 
-/** A sandbox that has the label besides its others; the given one is not changed. */
+/** A copy of the sandbox with the label added. */
 export const addLabel = <T extends SandboxInput>(sandbox: T, label: string, value: string): T => ({
   ...sandbox,
   labels: { ...sandbox.labels, [label]: value },

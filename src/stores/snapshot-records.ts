@@ -1,7 +1,7 @@
 /**
- * Snapshot records: how a namespaced key names a backend snapshot, and what belongs to a record (its place among
- * its parent's children, the claim on a backend snapshot it did not make). Called by the snapshot store's files
- * and, for the last part, by the collection.
+ * Snapshot records: how a namespaced key maps to a backend snapshot, and what belongs to a record (its entry
+ * among its parent's children, the claim on a backend snapshot it did not create). Called by the snapshot
+ * store's files and, for the last part, by the collection.
  */
 import type { Mount, SnapshotInfo, SnapshotterBackend } from '../backends/contract.js';
 import type { CallContext } from '../context.js';
@@ -11,8 +11,8 @@ import { alreadyExists, type EbbtideError, invalidArgument, isNotFound, notFound
 import { copyMap } from '../model/labels.js';
 import type { SnapshotRecord, StringMap } from '../model/records.js';
 import { ensureNamespace, putRecord, readRecord } from './common.js';
-import type { InFlight } from './holds.js';
 import type { StoreHost } from './host.js';
+import type { InFlight } from './write-scope.js';
 
 /** One writing call on one snapshotter in one namespace. */
 export interface SnapshotCall {
@@ -33,15 +33,15 @@ export interface CreateRequest {
   readonly labels: StringMap | undefined;
 }
 
-/** A backend snapshot that a call makes; what has happened to it so far. */
+/** The state of a backend snapshot that a call creates. */
 export interface Made {
   /** Its backend name. */
   readonly name: string;
-  /** Set once the backend has made it. */
+  /** Set once the backend has created it. */
   mounts?: Mount[];
-  /** Backend name of the parent it was made on. */
+  /** Backend name of the parent it was created on. */
   parent?: string;
-  /** It was removed again, or never came to be: make another. */
+  /** It was removed again, or never created: create another. */
   discarded?: boolean;
 }
 
@@ -51,12 +51,12 @@ const snapshotNotFound = (snapshotter: string, key: string): EbbtideError =>
 export const snapshotExists = (snapshotter: string, key: string): EbbtideError =>
   alreadyExists(`snapshot "${key}" already exists on "${snapshotter}"`, { object: key });
 
-/** Numbers every backend name of the namespace apart; reading it writes nothing. */
+/** A unique backend name within the namespace; reading it writes nothing. */
 export function nextBackendName(tx: Transaction, { ns, snapshotter }: SnapshotCall, key: string): string {
   return `${ns}/${tx.next(snapshotterKey(ns, snapshotter))}/${key}`;
 }
 
-/** Makes the namespace and the snapshotter's place in it. */
+/** Creates the namespace and the snapshotter's entry in it. */
 export function ensureSnapshotter(tx: Transaction, { ns, snapshotter }: SnapshotCall): void {
   ensureNamespace(tx, ns);
   const k = snapshotterKey(ns, snapshotter);
@@ -69,12 +69,12 @@ export function findSnapshot(
   snapshotter: string,
   key: string,
 ): SnapshotRecord | undefined {
-  // No record has an empty key, and asking for one is not an error.
+  // No record has an empty key, and looking one up is not an error.
   if (key === '') return undefined;
   return readRecord<SnapshotRecord>(reader, snapshotKey(ns, snapshotter, key));
 }
 
-/** As `findSnapshot`, NotFound when there is none. */
+/** As `findSnapshot`; NotFound when there is none. */
 export function requireSnapshot(
   reader: Reader,
   ns: string,
@@ -86,18 +86,18 @@ export function requireSnapshot(
   return record;
 }
 
-/** The parent must still be the backend snapshot the child was made on. */
+/** The parent must still be the backend snapshot that the child was created on. */
 export function requireParent(tx: Transaction, call: SnapshotCall, parent: string, parentName: string): void {
   if (parent === '') return;
   const { name } = requireSnapshot(tx, call.ns, call.snapshotter, parent);
   if (name === parentName) return;
-  throw invalidArgument(`parent "${parent}" was replaced by another snapshot of that key meanwhile`, {
+  throw invalidArgument(`parent "${parent}" was replaced by another snapshot of the same key`, {
     object: parent,
     remedy: 'try again',
   });
 }
 
-/** Stores a new record and its place among its parent's children. */
+/** Stores a new record and its entry among its parent's children. */
 export function putSnapshot(tx: Transaction, call: SnapshotCall, key: string, record: SnapshotRecord): void {
   const { ns, snapshotter } = call;
   const k = snapshotKey(ns, snapshotter, key);
@@ -129,7 +129,7 @@ export function recordOf(
 
 type OverlayDirs = Pick<SnapshotRecord, 'upperdir' | 'lowerdir'>;
 
-/** Directories of an overlay mount, told to hosts that share the file system; none for other mounts. */
+/** Directories of an overlay mount, stored for hosts that share the file system; none for other mounts. */
 export function overlayDirs(mounts: readonly Mount[]): OverlayDirs {
   const dirs: OverlayDirs = {};
   for (const { type, options } of mounts) {
@@ -142,7 +142,7 @@ export function overlayDirs(mounts: readonly Mount[]): OverlayDirs {
   return dirs;
 }
 
-/** The public form: kind and further labels are the backend's, everything else the record's. */
+/** The public form: kind and additional labels are the backend's, everything else the record's. */
 export function infoOf(key: string, record: SnapshotRecord, backend: SnapshotInfo): SnapshotInfo {
   return {
     kind: backend.kind,
@@ -155,8 +155,8 @@ export function infoOf(key: string, record: SnapshotRecord, backend: SnapshotInf
 }
 
 /**
- * Notes that a record names a backend snapshot which was made for another record: sweeps, which first look for
- * the record a name was made from, find it in use by this one.
+ * Records that a record names a backend snapshot which was created for another record. Sweeps first look for
+ * the record a name was created for, and then find it in use by this one.
  */
 export function claimBackendName(tx: Transaction, call: SnapshotCall, key: string, name: string): void {
   const { ns, snapshotter } = call;
@@ -164,20 +164,23 @@ export function claimBackendName(tx: Transaction, call: SnapshotCall, key: strin
   tx.link(backendNameKey(snapshotter, name), Relation.named, snapshotKey(ns, snapshotter, key));
 }
 
-/** Ends such a claim, if the record has one. */
+/** Removes the claim, if the record has one. */
 export function dropClaim(tx: Transaction, ns: string, snapshotter: string, key: string, name: string): void {
   if (name === '' || isNamedAfter(name, ns, key)) return;
   tx.unlink(backendNameKey(snapshotter, name), Relation.named, snapshotKey(ns, snapshotter, key));
 }
 
-/** Keys of a namespace whose records may name this backend snapshot: the one it was made for, and those that claim it. */
+/**
+ * Keys of a namespace whose records may name this backend snapshot: the one it was created for, and those
+ * that claim it.
+ */
 export function* keysNaming(reader: Reader, ns: string, snapshotter: string, name: string): Iterable<string> {
   const made = name.startsWith(`${ns}/`) ? /^\d+\/(.+)$/s.exec(name.slice(ns.length + 1))?.[1] : undefined;
   if (made !== undefined) yield made;
   for (const record of reader.links(backendNameKey(snapshotter, name), Relation.named)) yield leaf(record);
 }
 
-/** Whether a backend name (`<namespace>/<number>/<key>`) was made for this record. */
+/** Whether a backend name (`<namespace>/<number>/<key>`) was created for this record. */
 function isNamedAfter(name: string, ns: string, key: string): boolean {
   return (
     name.startsWith(`${ns}/`) &&
@@ -204,7 +207,7 @@ export async function discard(call: SnapshotCall, made: Made): Promise<void> {
   }
 }
 
-/** Marks a backend snapshot that no record names as work for the next sweep. */
+/** Marks a backend snapshot without a record for the next sweep. */
 export async function leaveToSweep({ host, snapshotter, ns }: SnapshotCall, name: string): Promise<void> {
   await host
     .update({ namespace: ns }, (tx) =>

@@ -1,9 +1,9 @@
 /**
- * Commit: an active snapshot becomes a committed one under a new name. Called by the snapshot store.
+ * Commit: turns an active snapshot into a committed one under a new name. Called by the snapshot store.
  *
- * One transaction, with the backend's commit as its last step before the records change. The backend cannot take
- * its commit back, so a run after a conflict goes on with what the backend has done, and a lease that ended in
- * between is passed over as if it had ended a moment later.
+ * One transaction, with the backend's commit as its last step before the records change. The backend cannot
+ * undo its commit, so a run after a conflict continues with what the backend has done, and a lease that ended
+ * in between is ignored as if it had ended a moment later.
  */
 import type { Transaction } from '../engine/contract.js';
 import { checkComponent, Relation, snapshotKey, snapshotterKey } from '../engine/schema/keys.js';
@@ -12,7 +12,6 @@ import { compactMap, inheritedSnapshotLabels } from '../model/labels.js';
 import type { SnapshotRecord, StringMap } from '../model/records.js';
 import { now } from '../model/time.js';
 import { snapshotGuard } from './guards.js';
-import { Holds, keptOverAttempts } from './holds.js';
 import { addToLease, leaseExists, removeFromLease, requireContextLease } from './lease-context.js';
 import {
   dropClaim,
@@ -25,6 +24,7 @@ import {
   type SnapshotCall,
   snapshotExists,
 } from './snapshot-records.js';
+import { keptOverAttempts, WriteScope } from './write-scope.js';
 
 export interface CommitRequest {
   readonly name: string;
@@ -34,7 +34,7 @@ export interface CommitRequest {
   readonly parent: string;
 }
 
-/** The backend's commit. */
+/** The state of the backend's commit. */
 interface Committed {
   readonly name: string;
   done: boolean;
@@ -42,14 +42,15 @@ interface Committed {
 
 export async function commitSnapshot(call: SnapshotCall, request: CommitRequest): Promise<void> {
   const { host, ctx } = call;
-  const holds = new Holds(host, ctx);
+  const scope = new WriteScope(host, ctx);
   try {
     const existed = await host.update(ctx, async (tx) => {
-      const active = planCommit(tx, call, request);
+      const active = checkCommit(tx, call, request);
       if (active === undefined) return true;
       const parentName = parentNameOf(tx, call, request, active);
       const fresh = nextBackendName(tx, call, request.name);
-      // A run that commits another active snapshot, or onto another parent, must not get what an earlier run made.
+      // A run that commits another active snapshot, or onto another parent, must not reuse what an earlier
+      // run created.
       const committed = await keptOverAttempts(
         tx,
         `snapshot commit ${snapshotKey(call.ns, call.snapshotter, request.name)} ${active.name} ${parentName}`,
@@ -58,18 +59,24 @@ export async function commitSnapshot(call: SnapshotCall, request: CommitRequest)
           if (done) await leaveToSweep(call, name);
         },
       );
-      await commitInBackend(tx, call, request, active, parentName, committed, holds);
+      await commitInBackend(tx, call, request, active, parentName, committed, scope);
       recordCommit(tx, call, request, active, committed.name);
       return false;
     });
     if (existed) throw snapshotExists(call.snapshotter, request.name);
   } finally {
-    holds.release();
+    scope.release();
   }
 }
 
-/** The active snapshot's record; undefined, with the name in the context's lease, when the name is taken. */
-function planCommit(tx: Transaction, call: SnapshotCall, request: CommitRequest): SnapshotRecord | undefined {
+/**
+ * The active snapshot's record; undefined, with the name added to the context's lease, when the name exists.
+ */
+function checkCommit(
+  tx: Transaction,
+  call: SnapshotCall,
+  request: CommitRequest,
+): SnapshotRecord | undefined {
   const { ctx, ns, snapshotter } = call;
   if (!tx.has(snapshotterKey(ns, snapshotter))) {
     throw notFound(`snapshotter "${snapshotter}" has no snapshots in namespace "${ns}"`, {
@@ -104,13 +111,13 @@ async function commitInBackend(
   active: SnapshotRecord,
   parentName: string,
   committed: Committed,
-  holds: Holds,
+  scope: WriteScope,
 ): Promise<void> {
   const { backend, ctx, ns, snapshotter } = call;
-  await holds.share(snapshotGuard(snapshotter, committed.name));
-  // The backend has it no more before its record goes: whoever compares the two waits.
-  await holds.share(snapshotGuard(snapshotter, active.name));
-  await holds.mark(call.inFlight, committed.name);
+  await scope.share(snapshotGuard(snapshotter, committed.name));
+  // The backend loses it before its record is removed: a caller that compares the two has to wait.
+  await scope.share(snapshotGuard(snapshotter, active.name));
+  await scope.mark(call.inFlight, committed.name);
   if (committed.done) return;
   requireContextLease(tx, ctx, ns);
   const labels = inheritedSnapshotLabels(compactMap(request.labels));

@@ -1,9 +1,9 @@
 /**
  * Prepare and View. Called by the snapshot store.
  *
- * Outside a transaction of the caller's there are two short ones with the backend call between them, so that a
- * backend that copies for minutes holds up nobody. In one of the caller's both parts are in it, and the backend
- * snapshot is made once however often it runs.
+ * Without a context transaction there are two short ones with the backend call between them, so that a
+ * backend that copies for minutes delays nobody. In a context transaction both parts are in it, and the
+ * backend snapshot is created once however often it runs.
  */
 import type { Mount } from '../backends/contract.js';
 import type { Transaction } from '../engine/contract.js';
@@ -12,7 +12,6 @@ import { type EbbtideError, isAlreadyExists, OutcomeUnknown, unknownError } from
 import { compactMap, inheritedSnapshotLabels, Label, labelOf } from '../model/labels.js';
 import { now } from '../model/time.js';
 import { snapshotGuard } from './guards.js';
-import { Holds, keptOverAttempts } from './holds.js';
 import { addToLease, requireContextLease } from './lease-context.js';
 import {
   type CreateRequest,
@@ -30,75 +29,83 @@ import {
   snapshotExists,
 } from './snapshot-records.js';
 import { adoptRemote } from './snapshots-remote.js';
+import { keptOverAttempts, WriteScope } from './write-scope.js';
 
-/** What a look at the records says: a key that is there already, or where the backend has the parent. */
-type Plan = { existing: string } | { existing?: undefined; parentName: string };
+/** The state of the records: the key exists, or the backend name of the parent. */
+type Precheck = { existing: string } | { existing?: undefined; parentName: string };
 
 /**
- * Names that turned out to be taken in the backend, by what a deleted namespace of the same name left to be
- * swept, before it is believed that the backend is out of order.
+ * Attempts with names that exist in the backend, left for a sweep by a deleted namespace of the same name,
+ * before the backend is considered faulty.
  */
 const NAME_ATTEMPTS = 3;
 
-/** The key a remote snapshotter may already have the content under; '' when the caller gave none. */
+/** The key under which a remote snapshotter may already have the content; '' when the caller gave none. */
 const targetOf = (request: CreateRequest): string => labelOf(request.labels, Label.snapshotRef) ?? '';
 
 /**
- * `alone` runs a function while no other call of this process makes or removes a record of that key. It is not
- * used in a transaction of the caller's, which must not wait for what may be waiting for it.
+ * `alone` runs a function while no other call of this process creates or removes a record of that key. It is
+ * not used in a context transaction, which must not wait for what may be waiting for it.
  */
 export async function createSnapshot(
   call: SnapshotCall,
   request: CreateRequest,
   alone: <T>(key: string, fn: () => Promise<T>) => Promise<T>,
 ): Promise<Mount[]> {
-  const holds = new Holds(call.host, call.ctx);
+  const scope = new WriteScope(call.host, call.ctx);
   try {
     const made = await alone(request.key, () =>
-      call.ctx.tx === undefined ? createApart(call, request, holds) : createWithin(call, request, holds),
+      call.ctx.tx === undefined ? createApart(call, request, scope) : createWithin(call, request, scope),
     );
     if (typeof made === 'object') return made.mounts ?? [];
     const target = targetOf(request);
-    await alone(target, () => adoptRemote(call, target, request, made, holds));
+    await alone(target, () => adoptRemote(call, target, request, made, scope));
     throw snapshotExists(call.snapshotter, target);
   } finally {
-    holds.release();
+    scope.release();
   }
 }
 
-/** In two transactions. A string is the parent's backend name, when the backend claims to have the target. */
-async function createApart(call: SnapshotCall, request: CreateRequest, holds: Holds): Promise<Made | string> {
+/**
+ * In two transactions. Returns a string, the parent's backend name, when the backend claims to have the
+ * target.
+ */
+async function createApart(
+  call: SnapshotCall,
+  request: CreateRequest,
+  scope: WriteScope,
+): Promise<Made | string> {
   const { host, ctx } = call;
   for (let n = 1; ; n++) {
-    const { plan, made } = await host.update(ctx, (tx) => {
-      const plan = planCreation(tx, call, request);
-      if (plan.existing !== undefined) return { plan, made: undefined };
+    const { check, made } = await host.update(ctx, (tx) => {
+      const check = checkCreation(tx, call, request);
+      if (check.existing !== undefined) return { check, made: undefined };
       ensureSnapshotter(tx, call);
       const named: Made = { name: nextBackendName(tx, call, request.key) };
-      return { plan, made: named };
+      return { check, made: named };
     });
-    if (made === undefined) throw snapshotExists(call.snapshotter, plan.existing);
-    const outcome = await makeInBackend(call, request, made, plan.parentName, holds);
+    if (made === undefined) throw snapshotExists(call.snapshotter, check.existing);
+    const outcome = await makeInBackend(call, request, made, check.parentName, scope);
     if (outcome === 'made') {
       await recordOrDiscard(call, request, made);
       return made;
     }
-    if (targetOf(request) !== '') return plan.parentName;
-    if (n === NAME_ATTEMPTS) throw nameTaken(call, made);
+    if (targetOf(request) !== '') return check.parentName;
+    if (n === NAME_ATTEMPTS) throw nameInUse(call, made);
   }
 }
 
-/** All in the caller's transaction. */
+/** Everything in the caller's transaction. */
 async function createWithin(
   call: SnapshotCall,
   request: CreateRequest,
-  holds: Holds,
+  scope: WriteScope,
 ): Promise<Made | string> {
   const tx = call.ctx.tx!;
   for (let n = 1; ; n++) {
-    const plan = planCreation(tx, call, request);
-    if (plan.existing !== undefined) throw snapshotExists(call.snapshotter, plan.existing);
-    // Taken by every run, so that the run that commits stores a counter behind every name that was used.
+    const check = checkCreation(tx, call, request);
+    if (check.existing !== undefined) throw snapshotExists(call.snapshotter, check.existing);
+    // Taken by every run, so that the run that commits stores a counter beyond every name that was used.
     const fresh = nextBackendName(tx, call, request.key);
     const made = await keptOverAttempts(
       tx,
@@ -106,27 +113,27 @@ async function createWithin(
       (): Made => ({ name: fresh }),
       (unrecorded) => discard(call, unrecorded),
     );
-    if (made.mounts !== undefined && made.parent !== plan.parentName) await discard(call, made);
+    if (made.mounts !== undefined && made.parent !== check.parentName) await discard(call, made);
     if (made.discarded) continue;
-    const outcome = await makeInBackend(call, request, made, plan.parentName, holds);
+    const outcome = await makeInBackend(call, request, made, check.parentName, scope);
     if (outcome === 'made') {
       await recordOrDiscard(call, request, made);
       return made;
     }
     made.discarded = true;
-    if (targetOf(request) !== '') return plan.parentName;
-    if (n >= NAME_ATTEMPTS) throw nameTaken(call, made);
+    if (targetOf(request) !== '') return check.parentName;
+    if (n >= NAME_ATTEMPTS) throw nameInUse(call, made);
   }
 }
 
-const nameTaken = ({ snapshotter }: SnapshotCall, { name }: Made): EbbtideError =>
+const nameInUse = ({ snapshotter }: SnapshotCall, { name }: Made): EbbtideError =>
   unknownError(`snapshotter "${snapshotter}" says that the new name "${name}" already exists`, {
     object: name,
     remedy: 'collect garbage with a full sweep (`ebbtide gc --full`), then try again',
   });
 
-/** Looks at the records before anything is made; the key that is there already goes to the context's lease. */
-function planCreation(tx: Transaction, call: SnapshotCall, request: CreateRequest): Plan {
+/** Checks the records before anything is created; adds an existing key to the context's lease. */
+function checkCreation(tx: Transaction, call: SnapshotCall, request: CreateRequest): Precheck {
   const { ctx, ns, snapshotter } = call;
   for (const key of [targetOf(request), request.key]) {
     if (findSnapshot(tx, ns, snapshotter, key) === undefined) continue;
@@ -138,16 +145,16 @@ function planCreation(tx: Transaction, call: SnapshotCall, request: CreateReques
   return { parentName };
 }
 
-/** Has the backend make the snapshot, under guard from now on. */
+/** Creates the snapshot in the backend, guarded from now on. */
 async function makeInBackend(
   { backend, snapshotter, inFlight }: SnapshotCall,
   request: CreateRequest,
   made: Made,
   parentName: string,
-  holds: Holds,
+  scope: WriteScope,
 ): Promise<'made' | 'exists'> {
-  await holds.share(snapshotGuard(snapshotter, made.name));
-  await holds.mark(inFlight, made.name);
+  await scope.share(snapshotGuard(snapshotter, made.name));
+  await scope.mark(inFlight, made.name);
   if (made.mounts !== undefined) return 'made';
   const labels = inheritedSnapshotLabels(compactMap(request.labels));
   const options = labels && { labels };
@@ -163,20 +170,20 @@ async function makeInBackend(
   }
 }
 
-/** Records what the backend has made; when that is not possible, it is removed from the backend again. */
+/** Records what the backend has created; if that fails, it is removed from the backend again. */
 async function recordOrDiscard(call: SnapshotCall, request: CreateRequest, made: Made): Promise<void> {
   let recorded = false;
   try {
     recorded = await call.host.update(call.ctx, (tx) => recordCreation(tx, call, request, made));
     if (!recorded) throw snapshotExists(call.snapshotter, request.key);
   } catch (error) {
-    // If nobody knows whether the record is there, the snapshot stays.
+    // If it is unknown whether the record exists, the snapshot stays.
     if (!(error instanceof OutcomeUnknown)) await discard(call, made);
     throw error;
   }
 }
 
-/** False, with the key in the context's lease, when somebody else was first. */
+/** Returns false, with the key added to the context's lease, when another call was first. */
 function recordCreation(tx: Transaction, call: SnapshotCall, request: CreateRequest, made: Made): boolean {
   const { ctx, ns, snapshotter } = call;
   const { key, parent } = request;

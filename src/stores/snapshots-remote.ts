@@ -1,8 +1,9 @@
 /**
- * Remote snapshotters: they answer a Prepare that carries a target key with "I have that already". The backend's
- * committed snapshot is then recorded in the namespace under the target key. Called by Prepare and View.
+ * Remote snapshotters: they respond to a Prepare that carries a target key with "exists already". The
+ * backend's committed snapshot is then recorded in the namespace under the target key. Called by Prepare and
+ * View.
  *
- * Two namespaces may come to name one backend snapshot this way; sweeps learn of it through the claim.
+ * In this way two namespaces may name one backend snapshot; the claim shows that to sweeps.
  */
 import type { SnapshotInfo } from '../backends/contract.js';
 import { snapshotKey } from '../engine/schema/keys.js';
@@ -10,7 +11,6 @@ import { isNotFound, notFound } from '../errors.js';
 import { quoteForFilter } from '../model/filters.js';
 import { compactMap, Label, labelOf } from '../model/labels.js';
 import { snapshotGuard } from './guards.js';
-import type { Holds } from './holds.js';
 import { addToLease } from './lease-context.js';
 import {
   type CreateRequest,
@@ -21,6 +21,7 @@ import {
   requireParent,
   type SnapshotCall,
 } from './snapshot-records.js';
+import type { WriteScope } from './write-scope.js';
 
 /** Records the backend's snapshot under `target`; NotFound when the backend does not have it after all. */
 export async function adoptRemote(
@@ -28,12 +29,12 @@ export async function adoptRemote(
   target: string,
   request: CreateRequest,
   parentName: string,
-  holds: Holds,
+  scope: WriteScope,
 ): Promise<void> {
   const { host, ctx, ns, snapshotter } = call;
   const found = await findRemote(call, target, parentName);
   if (found === undefined) throw targetNotFound(snapshotter, target);
-  await holds.share(snapshotGuard(snapshotter, found.name));
+  await scope.share(snapshotGuard(snapshotter, found.name));
   // A sweep may have removed it between the walk and the guard.
   await call.backend.stat(found.name).catch((error: unknown) => {
     throw isNotFound(error) ? targetNotFound(snapshotter, target) : error;
@@ -58,7 +59,7 @@ export async function adoptRemote(
 const targetNotFound = (snapshotter: string, target: string) =>
   notFound(`target snapshot "${target}" not found in snapshotter "${snapshotter}"`, {
     object: target,
-    remedy: 'the snapshotter said it existed; try again',
+    remedy: 'the snapshotter reported that it exists; try again',
   });
 
 /** The committed backend snapshot for the target on that parent. The backend may ignore the filter. */

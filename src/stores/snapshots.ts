@@ -1,9 +1,10 @@
 /**
  * Snapshots: a namespace's view of one snapshotter backend. Called by db.ts, the servers and image unpacking.
- * Keys, labels and times are the namespace's own; the backend knows each snapshot by a name that is never used
- * twice, so a key is free again the moment its record is removed. Removing frees the disk for a collection.
+ * Keys, labels and times are the namespace's own; the backend knows each snapshot by a name that is never
+ * reused, so a key is free again as soon as its record is removed. Removing leaves the disk space to a
+ * collection.
  *
- * Writes are durable as the DB is. Calls that make or remove the same key run one after another; calls about
+ * Durability of writes is the DB's. Calls that create or remove the same key run one after another; calls for
  * different keys do not wait for each other.
  */
 import type {
@@ -25,7 +26,6 @@ import type { SnapshotRecord, StringMap } from '../model/records.js';
 import { namedIn } from './caller-names.js';
 import { checkNamespaceName, putRecord, updateTime } from './common.js';
 import { Guards } from './guards.js';
-import { beginWrite, InFlight } from './holds.js';
 import type { StoreHost } from './host.js';
 import { removeFromLease } from './lease-context.js';
 import { Pace } from './listing.js';
@@ -41,25 +41,26 @@ import {
 } from './snapshot-records.js';
 import { commitSnapshot } from './snapshots-commit.js';
 import { createSnapshot } from './snapshots-create.js';
+import { beginWrite, InFlight } from './write-scope.js';
 
 export interface CreateOptions {
   labels?: StringMap | undefined;
 }
 
 export interface CommitOptions {
-  /** Labels of the committed snapshot; those of the active one are not taken over. */
+  /** Labels of the committed snapshot; those of the active one are not inherited. */
   labels?: StringMap | undefined;
-  /** Key of a parent for an active snapshot that has none; ignored for one that has. */
+  /** Key of a parent for an active snapshot that has none; ignored otherwise. */
   parent?: string | undefined;
 }
 
-/** What update takes: everything but name and labels is ignored. */
+/** Input of update: everything but name and labels is ignored. */
 export interface SnapshotInput {
   name: string;
   labels?: StringMap | undefined;
 }
 
-/** Records read at once by a walk. */
+/** Records that a walk reads at once. */
 const WALK_BATCH = 100;
 
 export class Snapshotter {
@@ -67,7 +68,10 @@ export class Snapshotter {
   readonly #host: StoreHost;
   readonly #backend: SnapshotterBackend;
   readonly #inFlight = new InFlight();
-  /** Who makes or removes the record of a key; unlike the host's guards never waited for in a context transaction. */
+  /**
+   * Serializes calls that create or remove the record of a key; unlike the host's guards never waited for in
+   * a context transaction.
+   */
   readonly #keys = new Guards();
 
   constructor(host: StoreHost, name: string) {
@@ -99,8 +103,8 @@ export class Snapshotter {
   }
 
   /**
-   * The snapshot of this namespace that the mounts show, and the mounts as the store hands them out; undefined for any
-   * other mounts. Where the backend does not know, neither does this.
+   * The snapshot of this namespace that the mounts show, and the store's own mounts of it; undefined for any
+   * other mounts, and if the backend does not support the look-up.
    */
   async ownerOf(ctx: CallContext, mounts: readonly Mount[]): Promise<MountOwner | undefined> {
     const ns = requireNamespace(ctx);
@@ -115,8 +119,9 @@ export class Snapshotter {
   }
 
   /**
-   * Calls `work` with the mounts of an active snapshot. No other such work, and no commit, runs on the snapshot meanwhile;
-   * when its disk is to be freed the signal ends. NotFound; FailedPrecondition: not active.
+   * Calls `work` with the mounts of an active snapshot. No other such work, and no commit, runs on the
+   * snapshot until it ends; its signal is aborted when the snapshot's disk space is to be freed. NotFound;
+   * FailedPrecondition: not active.
    */
   async write<T>(
     ctx: CallContext,
@@ -125,7 +130,7 @@ export class Snapshotter {
   ): Promise<T> {
     const { name } = await this.#find(ctx, key);
     if (this.#backend.write === undefined) {
-      throw notImplemented(`snapshotter "${this.name}" gives no snapshot to one writer alone`, {
+      throw notImplemented(`snapshotter "${this.name}" does not support exclusive writes`, {
         object: key,
       });
     }
@@ -133,8 +138,8 @@ export class Snapshotter {
   }
 
   /**
-   * Replaces the labels, or what the paths `labels` and `labels.<key>` name; those that concern the backend are
-   * handed down. NotFound, InvalidArgument; nothing changes when the backend refuses.
+   * Replaces the labels, or what the paths `labels` and `labels.<key>` name; those that concern the backend
+   * are passed on. NotFound, InvalidArgument; nothing changes when the backend refuses.
    */
   async update(ctx: CallContext, info: SnapshotInput, ...paths: string[]): Promise<SnapshotInfo> {
     const ns = requireNamespace(ctx);
@@ -149,7 +154,7 @@ export class Snapshotter {
         const times = { createdat: stored.createdat, updatedat: updateTime(stored) };
         const updated = recordOf(times, stored.name, stored.parent ?? '', labels, stored);
         putRecord(tx, snapshotKey(ns, this.name, key), updated);
-        // Every run of the transaction tells the backend: the labels are those of that run.
+        // Every run of the transaction updates the backend, with the labels of that run.
         const backend = this.#backendIn(ctx);
         const before = await backend.stat(stored.name);
         const handedDown = { ...before, labels: inheritedSnapshotLabels(labels) ?? {} };
@@ -159,9 +164,10 @@ export class Snapshotter {
   }
 
   /**
-   * Makes a writable snapshot on a committed parent ('' for none) and answers how to mount it. AlreadyExists: the
-   * key, or the target named by the label `containerd.io/snapshot.ref`, is there (now); the context's lease then
-   * holds that. NotFound: no such parent or lease. InvalidArgument: the parent is not committed.
+   * Creates a writable snapshot on a committed parent ('' for none) and returns how to mount it.
+   * AlreadyExists: the key, or the target named by the label `containerd.io/snapshot.ref`, exists (now) and
+   * is added to the context's lease. NotFound: no such parent or lease. InvalidArgument: the parent is not
+   * committed.
    */
   prepare(ctx: CallContext, key: string, parent: string, options: CreateOptions = {}): Promise<Mount[]> {
     return this.#create(ctx, { kind: 'active', key, parent, labels: options.labels });
@@ -173,21 +179,26 @@ export class Snapshotter {
   }
 
   /**
-   * Makes a committed snapshot out of an active one, whose key goes. AlreadyExists: the name is taken (the
-   * context's lease then holds it, and the active snapshot stays). NotFound; FailedPrecondition: not active.
+   * Commits an active snapshot under a new name; its key is removed. AlreadyExists: the name exists (it is
+   * then added to the context's lease, and the active snapshot stays). NotFound; FailedPrecondition: not
+   * active.
    */
   async commit(ctx: CallContext, name: string, key: string, options: CommitOptions = {}): Promise<void> {
     const call = this.#begin(ctx);
     validateLabels(options.labels);
     const request = { name, key, labels: options.labels, parent: options.parent ?? '' };
     await this.#alone(ctx, call.ns, [name, key], async () =>
-      // The backend cannot take a commit back, so it is not asked for one by what another host has changed.
+      // The backend cannot undo a commit, so the newest state is read first: another host may have changed
+      // it.
       this.#host.read(ctx, () => commitSnapshot(call, request)),
     );
     await this.#host.publish(ctx, call.ns, '/snapshot/commit', { key, name, snapshotter: this.name });
   }
 
-  /** Removes the record; the disk goes with a collection. FailedPrecondition while the snapshot has children. */
+  /**
+   * Removes the record; a collection frees the disk space. FailedPrecondition while the snapshot has
+   * children.
+   */
   async remove(ctx: CallContext, key: string): Promise<void> {
     const { ns } = this.#begin(ctx);
     await this.#alone(ctx, ns, [key], () =>
@@ -197,9 +208,9 @@ export class Snapshotter {
   }
 
   /**
-   * Calls `fn` for every snapshot that matches any of the filters (all without one), by key. Snapshots made or
-   * removed meanwhile may or may not be seen, none twice; `fn` may call the store. One that the backend has lost
-   * is passed over. The first error of `fn` ends the walk and is passed on.
+   * Calls `fn` for every snapshot that matches any of the filters (all without filters), by key. Snapshots
+   * created or removed during the walk may or may not be seen, none twice; `fn` may call the store. One that
+   * the backend has lost is skipped. The first error of `fn` ends the walk and is rethrown.
    */
   async walk(
     ctx: CallContext,
@@ -227,7 +238,9 @@ export class Snapshotter {
     }
   }
 
-  /** Has the backend reclaim the disk of removed snapshots. NotImplemented where it does so by itself. */
+  /**
+   * Asks the backend to reclaim the disk space of removed snapshots. NotImplemented if it does so by itself.
+   */
   async cleanup(ctx: CallContext): Promise<RemovalReport | undefined> {
     this.#host.checkCall(ctx);
     if (this.#backend.cleanup === undefined) {
@@ -236,12 +249,12 @@ export class Snapshotter {
     return this.#backend.cleanup();
   }
 
-  /** Closes the backend, not the records; twice is fine. */
+  /** Closes the backend, not the records; idempotent. */
   close(): Promise<void> {
     return this.#backend.close();
   }
 
-  /** @internal Backend names that a call is about to record: no orphans, though no record names them yet. */
+  /** @internal Backend names that a call is about to record: not orphans, although they have no record yet. */
   inFlight(): ReadonlySet<string> {
     return this.#inFlight.names();
   }
@@ -266,7 +279,7 @@ export class Snapshotter {
     return { host, backend, snapshotter: this.name, inFlight, ctx, ns };
   }
 
-  /** Its errors have the names of the context's namespace. */
+  /** Its errors use the names of the context's namespace. */
   #backendIn(ctx: CallContext): SnapshotterBackend {
     return namedIn(requireNamespace(ctx), this.#backend);
   }
@@ -276,7 +289,9 @@ export class Snapshotter {
     return this.#host.read(ctx, (reader) => requireSnapshot(reader, ns, this.name, key));
   }
 
-  /** Runs `fn` alone on the keys, except in a context transaction: that one's conflicts are found at its commit. */
+  /**
+   * Runs `fn` alone on the keys, except in a context transaction, whose conflicts are found at its commit.
+   */
   async #alone<T>(ctx: CallContext, ns: string, keys: string[], fn: () => Promise<T>): Promise<T> {
     if (ctx.tx !== undefined) return fn();
     const release = await this.#keys.acquireAll(keys.map((key) => `${ns}\0${key}`));

@@ -3,7 +3,7 @@
  * transactions. Called by `ebbtide synth`, the benchmarks and tests. Blobs and snapshots have no bytes in any
  * backend, so such a store is for measuring and trying out, not for running containers.
  *
- * Durability: on disk when the promise resolves; a load that fails or is aborted leaves part of the store.
+ * Durability: on disk when the promise resolves. A load that fails or is aborted leaves a part of the store.
  */
 import type { Engine, Transaction } from '../engine/contract.js';
 import {
@@ -35,29 +35,29 @@ import { runtimeSpec, runtimeSpecType } from './runtime-spec.js';
 import { type Counts, noRecords, type Plan, sum } from './shape.js';
 
 export interface LoadOptions {
-  /** What ages and expiries count from; default now. */
+  /** The instant that ages and expiries are relative to; default now. */
   at?: Instant;
   signal?: AbortSignal | undefined;
-  /** Called after each transaction with the records loaded so far and those of the whole plan. */
+  /** Called after each transaction with the number of records loaded so far, and the total of the plan. */
   progress?: (loaded: number, total: number) => void;
 }
 
-/** Large enough that the cost of a commit does not show, small enough to keep the process responsive. */
+/** Large enough that the cost of a commit does not matter, small enough to keep the process responsive. */
 const RECORDS_PER_TRANSACTION = 1000;
 const NANOS_PER_MS = 1_000_000n;
 
 type Of<K extends SynthRecord['kind']> = Extract<SynthRecord, { kind: K }>;
 
 /**
- * Writes all records of the plan; answers how many of each kind. FailedPrecondition when one of the plan's
- * namespaces exists already.
+ * Writes all records of the plan. Returns the number of each kind. FailedPrecondition when one of the plan's
+ * namespaces already exists.
  */
 export async function loadSynth(engine: Engine, plan: Plan, options: LoadOptions = {}): Promise<Counts> {
   for (const namespace of plan.namespaces) {
     if (!engine.has(namespaceKey(namespace))) continue;
-    throw failedPrecondition(`namespace "${namespace}" exists already`, {
+    throw failedPrecondition(`namespace "${namespace}" already exists`, {
       object: namespace,
-      remedy: 'make a synthetic store in a directory of its own',
+      remedy: 'create a synthetic store in its own directory',
     });
   }
   const at = options.at ?? now();
@@ -67,7 +67,7 @@ export async function loadSynth(engine: Engine, plan: Plan, options: LoadOptions
   let underWay = Promise.resolve();
   for (let more = true; more; ) {
     throwIfAborted(options.signal);
-    // Taken out of the generator first: a transaction's body may run more than once.
+    // Taken from the generator before the transaction, because its body may run more than once.
     const batch: SynthRecord[] = [];
     while (batch.length < RECORDS_PER_TRANSACTION) {
       const next = records.next();
@@ -78,8 +78,8 @@ export async function loadSynth(engine: Engine, plan: Plan, options: LoadOptions
     const commit = engine.update((tx) => {
       for (const record of batch) write(tx, record, at);
     });
-    commit.catch(() => undefined); // awaited below; must not end the process before
-    // The next batch is prepared while this one goes to the disk, but no more than that is held in memory.
+    commit.catch(() => undefined); // Awaited below; a rejection before that must not end the process.
+    // The next batch is prepared while this one goes to the disk; no more than that is in memory.
     await underWay;
     underWay = commit;
     for (const { kind } of batch) if (kind !== 'namespace') counts[`${kind}s`]++;
@@ -122,7 +122,7 @@ function timesOf(at: Instant, ago: number): { createdat: Instant; updatedat: Ins
   return { createdat: created, updatedat: created };
 }
 
-/** A record has no map that is empty. */
+/** A record never has an empty map. */
 const labelled = (labels: StringMap): { labels?: StringMap } =>
   Object.keys(labels).length === 0 ? {} : { labels };
 

@@ -1,6 +1,6 @@
 /**
- * The records of a synthetic store, in an order in which everything exists before it is named, except by labels
- * of the same image. The loader writes them, the benchmarks hand them to the peer as lines of JSON.
+ * The records of a synthetic store, ordered so that everything exists before it is referenced, except by
+ * labels of the same image. The loader writes them; the benchmarks pass them to the peer as lines of JSON.
  */
 import { Label } from '../model/labels.js';
 import type { StringMap } from '../model/records.js';
@@ -11,7 +11,7 @@ export const snapshotterName = 'overlayfs';
 export const indexMediaType = 'application/vnd.oci.image.index.v1+json';
 export const runtimeName = 'io.containerd.runc.v2';
 
-/** Times are milliseconds before (created) or after (expires) the moment of loading. */
+/** Times are milliseconds before (created) or after (expires) the time of loading. */
 export type SynthRecord =
   | { kind: 'namespace'; namespace: string; labels: StringMap }
   | {
@@ -108,7 +108,7 @@ export function imageNames(plan: Plan, draw: ImageDraw): ImageNames {
   };
 }
 
-/** All records of a plan; the count by kind is `plan.counts`, and one for each namespace. */
+/** All records of a plan; the counts by kind are `plan.counts`, plus one for each namespace. */
 export function* synthRecords(plan: Plan): Generator<SynthRecord> {
   for (const namespace of plan.namespaces) yield { kind: 'namespace', namespace, labels: { owner: 'synth' } };
   const bases = new Set<string>();
@@ -194,7 +194,7 @@ function* contentRecords(
   }
 }
 
-/** An unfinished upload and a lease, where they were drawn. */
+/** An unfinished upload and a lease, if the image has them. */
 function* temporaryRecords(
   plan: Plan,
   draw: ImageDraw,

@@ -1,6 +1,6 @@
 /**
- * An OCI runtime spec of the size that container managers store (about 4 KB), so that file sizes are honest: it
- * compresses as well as a real one, and no better.
+ * An OCI runtime spec of the size that container managers store (about 4 KB). It compresses as well as a real
+ * one, and no better, so that file sizes are realistic.
  */
 import { idFor } from './picks.js';
 

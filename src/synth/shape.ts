@@ -1,12 +1,12 @@
 /**
- * The shape of a synthetic store: a dense container host, told by a few means and shares. Called by the loader
- * and the benchmarks; pure. `planFor` works out what a shape comes to before a record is made, so that a loader
- * can be checked against it.
+ * The shape of a synthetic store: a dense container host, described by a few means and ratios. Called by the
+ * loader and the benchmarks; pure. `planFor` computes the totals of a shape before a record is created, so
+ * that a loader can be checked against them.
  *
- * An image is an index, a manifest, a config and layers, the lower ones from a base that other images share; each
- * layer has a snapshot on top of the one below. Bases are drawn from those that exist when the image comes, so
- * that old bases are popular and a smaller store is the beginning of a larger one. Garbage is what images that
- * are gone have left, and expired leases and ingests.
+ * An image is an index, a manifest, a config and layers, the lower ones from a base that other images share;
+ * each layer has a snapshot on top of the one below. Bases are chosen among those that exist when the image
+ * is added, so that old bases are popular and a smaller store is a prefix of a larger one. Garbage is what
+ * removed images have left, and expired leases and ingests.
  */
 import { invalidArgument } from '../errors.js';
 import { chance, countFor } from './picks.js';
@@ -16,15 +16,15 @@ export interface Shape {
   namespaces: number;
   /** Layers of an image. */
   layers: number;
-  /** Part of an image's layers that comes from a base. */
+  /** Fraction of an image's layers that comes from a base. */
   shared: number;
   /** Images of a namespace for each of its bases. */
   imagesPerBase: number;
-  /** Part of the images that is gone and has left its content and snapshots. */
+  /** Fraction of the images that is removed and has left its content and snapshots. */
   garbage: number;
-  /** Containers for each image that is there. */
+  /** Containers for each image that exists. */
   containers: number;
-  /** Leases for each image that is there; each holds a manifest and a snapshot. */
+  /** Leases for each image that exists; each refers to a manifest and a snapshot. */
   leases: number;
   leasesExpired: number;
   /** Unfinished uploads for each image. */
@@ -66,7 +66,7 @@ export const noRecords: Readonly<Counts> = {
 export const sum = (counts: Readonly<Counts>): number =>
   counts.images + counts.blobs + counts.snapshots + counts.containers + counts.ingests + counts.leases;
 
-/** What is drawn for one image. */
+/** The random choices for one image. */
 export interface ImageDraw {
   index: number;
   namespace: string;
@@ -80,20 +80,20 @@ export interface ImageDraw {
 }
 
 export interface Plan {
-  /** Records asked for. */
+  /** Records requested. */
   readonly records: number;
   readonly shape: Readonly<Shape>;
-  /** Images drawn, those that are gone included. */
+  /** Images chosen, including removed ones. */
   readonly images: number;
   readonly sharedLayers: number;
   readonly namespaces: readonly string[];
-  /** Records of the store as it is loaded. */
+  /** Records of the store as loaded. */
   readonly counts: Readonly<Counts>;
-  /** Those of them that one collection removes. */
+  /** The part of them that one collection removes. */
   readonly garbage: Readonly<Counts>;
-  /** References between records, and those to content that never arrived. */
+  /** References between records, and to content that never arrived. */
   readonly edges: number;
-  /** Whether any image that is there uses the base. */
+  /** Whether any existing image uses the base. */
   baseIsLive(namespace: string, base: string): boolean;
 }
 
@@ -120,7 +120,10 @@ export function drawImage(shape: Readonly<Shape>, index: number): ImageDraw {
   };
 }
 
-/** A store of at least `records` records, by less than one image. InvalidArgument for a shape that makes no sense. */
+/**
+ * A store of at least `records` records, by less than one image. InvalidArgument for a shape that makes no
+ * sense.
+ */
 export function planFor(records: number, shape: Readonly<Shape> = denseHost): Plan {
   validate(records, shape);
   const sharedLayers = Math.round(shape.layers * shape.shared);
@@ -143,7 +146,8 @@ export function planFor(records: number, shape: Readonly<Shape> = denseHost): Pl
     if (!draw.gone) counts.images++;
     if (draw.lease !== 'none') counts.leases++;
     if (draw.ingest !== 'none') counts.ingests++;
-    // index → manifest → config and layers; config → snapshot; each snapshot → the one below, but the lowest.
+    // index → manifest → config and layers; config → snapshot; each snapshot → the one below, except the
+    // lowest.
     edges += 3 + shape.layers + layers - (isNew || sharedLayers === 0 ? 1 : 0);
     if (!draw.gone) edges += 1 + 2 * draw.containers;
     if (draw.lease !== 'none') edges += 2;

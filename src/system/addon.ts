@@ -1,6 +1,6 @@
 /**
- * Finds and loads the compiled addons beside this package. Used by graph/carriers.ts and backends. An addon that does
- * not load is remembered with its reason; nothing is thrown.
+ * Finds and loads the compiled addons of this package. Used by graph/carriers.ts and backends. If an addon
+ * does not load, the reason is kept; nothing throws.
  */
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -12,7 +12,7 @@ export type AddonName = 'ebbtide_core' | 'ebbtide_sys' | 'ebbtide_zstd';
 const require = createRequire(import.meta.url);
 const loaded = new Map<AddonName, { addon?: object; error?: string }>();
 
-/** The nearest directory above that has a package.json. */
+/** The nearest parent directory that has a package.json. */
 function packageRoot(): string {
   let root = dirname(fileURLToPath(import.meta.url));
   while (!existsSync(join(root, 'package.json')) && dirname(root) !== root) root = dirname(root);
@@ -22,14 +22,14 @@ function packageRoot(): string {
 /** A file of the package. */
 export const packageFile = (...path: string[]): string => join(packageRoot(), ...path);
 
-/** Where the addon is, or would be: built here, or with the package. */
+/** Where the addon is, or would be: built here, or shipped with the package. */
 export function addonPath(name: AddonName): string {
   const built = packageFile('build', 'Release', `${name}.node`);
   const prebuilt = packageFile('prebuilds', `linux-${process.arch}`, `${name}.node`);
   return existsSync(built) || !existsSync(prebuilt) ? built : prebuilt;
 }
 
-/** What builds the addons of this package, in a clone and where it is installed. */
+/** The command that builds the addons, in a clone and in an installed package. */
 export const buildCommand = (): string => `node ${packageFile('native', 'build.mjs')}`;
 
 export function loadAddon(name: AddonName): object | undefined {
@@ -41,7 +41,7 @@ export function loadAddon(name: AddonName): object | undefined {
   return entry.addon;
 }
 
-/** Why the addon did not load; empty when it did. */
+/** Why the addon did not load; empty if it did. */
 export function addonError(name: AddonName): string {
   loadAddon(name);
   return loaded.get(name)?.error ?? '';

@@ -1,13 +1,13 @@
 /**
- * Descriptors that libraries leave open to the programs that this process starts. Called where LMDB opens a file, which it
- * does without the flag.
+ * Descriptors that libraries would leak into programs that this process starts. Called where LMDB opens a
+ * file, because it does so without O_CLOEXEC.
  */
 import { fstatSync, readdirSync, statSync } from 'node:fs';
 import { loadAddon } from './addon.js';
 
 const addon = loadAddon('ebbtide_sys') as { closeOnExec?(fd: number): number } | undefined;
 
-/** Keeps every descriptor of a file from other programs. Without /proc or the addon nothing happens. */
+/** Makes every descriptor of a file close-on-exec. Does nothing without /proc or the addon. */
 export function closeOnExec(path: string): void {
   if (addon?.closeOnExec === undefined) return;
   try {
@@ -21,7 +21,7 @@ export function closeOnExec(path: string): void {
   }
 }
 
-/** Undefined: closed meanwhile. */
+/** Undefined: closed in the meantime. */
 function statOf(fd: number): { dev: number; ino: number } | undefined {
   try {
     return fstatSync(fd);

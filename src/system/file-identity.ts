@@ -1,6 +1,7 @@
 /**
- * Which file a name leads to: its device and inode, which no other file has while it is open. Called by held-directory.ts,
- * before each batch of commits among others, so a comparison is one call without a list of all that is known of the file.
+ * The identity of the file that a name leads to: device and inode, which no other file has while it is open.
+ * Called by held-directory.ts, among others before each batch of commits, so a comparison is one system call
+ * that fills two numbers.
  */
 import { type BigIntStats, fstatSync, statSync } from 'node:fs';
 import { join } from 'node:path';
@@ -11,7 +12,7 @@ import { errnoOf, fsError } from './system-errors.js';
 /** Device and inode. */
 export type FileIdentity = BigUint64Array;
 
-/** What a name leads to. */
+/** What a name leads to, compared with an identity. */
 export type Place = 'same' | 'other' | 'nothing';
 
 const addon = loadAddon('ebbtide_sys') as
@@ -21,12 +22,12 @@ const addon = loadAddon('ebbtide_sys') as
 const OTHER = -1;
 const CURRENT = -1;
 
-/** Errors as those of fstat. */
+/** Throws the errors of fstat. */
 export function identityOf(fd: number): FileIdentity {
   return identityIn(fstatSync(fd, { bigint: true }));
 }
 
-/** Undefined: the name leads to nothing. */
+/** Undefined if the name leads to nothing. */
 export function identityAt(path: string): FileIdentity | undefined {
   try {
     return identityIn(statSync(path, { bigint: true }));
@@ -36,13 +37,13 @@ export function identityAt(path: string): FileIdentity | undefined {
   }
 }
 
-/** A directory that is held: its descriptor, and a path to it. */
+/** An open directory: its descriptor, and a path to it. */
 export interface Held {
   readonly fd: number;
   readonly at: string;
 }
 
-/** @param below where the path begins, unless it is absolute */
+/** @param below the directory that the path is relative to, unless it is absolute */
 export function placeOf(identity: FileIdentity, path: string, below?: Held): Place {
   if (addon?.leadsTo === undefined) {
     const found = identityAt(fullPath(path, below));

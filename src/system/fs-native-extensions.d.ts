@@ -1,6 +1,9 @@
-/** The part of the untyped package that is used. Locks belong to the open file and go with it, also on SIGKILL. */
+/**
+ * The part of the untyped package that is used. Locks belong to the open file description and end with it,
+ * also on SIGKILL.
+ */
 declare module 'fs-native-extensions' {
-  /** Length 0: to the end. False when another open file holds a conflicting lock. */
+  /** Length 0: to the end of the file. Returns false when another open file holds a conflicting lock. */
   export function tryLock(
     fd: number,
     offset: number,

@@ -1,10 +1,11 @@
 /**
- * A directory that stays the one that was opened: what is below it is reached through a descriptor, so that a file system
- * mounted over it, a rename, or another directory in its place never leads a late open elsewhere. Called by the engine, the
- * backends and the daemon for their directories.
+ * A directory that stays the one that was opened. What is below it is reached through a descriptor, so a file
+ * system mounted over it, a rename, or another directory in its place never leads a later open elsewhere.
+ * Called by the engine, the backends and the daemon for their directories.
  *
- * `verify` says whether the name still leads here: before directories are walked, before something new is made, and before
- * a path is handed to somebody who opens it by its name. Any thread of the process may use `at`; other processes may not.
+ * `verify` checks that the name still leads here: before directories are walked, before something new is
+ * created, and before a path is given to another program that opens it by name. Any thread of the process may
+ * use `at`; other processes may not.
  */
 import { closeSync, constants, existsSync, fchmodSync, fstatSync, openSync } from 'node:fs';
 import { join } from 'node:path';
@@ -14,14 +15,14 @@ import { type FileIdentity, identityAt, identityOf, isSame, isSameDevice, placeO
 import { errnoOf, fsError, OPEN_AGAIN } from './system-errors.js';
 
 export class HeldDirectory {
-  /** As it was named; absolute. For messages, and for mounts. */
+  /** The name it was opened by; absolute. For messages and for mounts. */
   readonly path: string;
   readonly #at: string;
   readonly #fd: number;
   readonly #identity: FileIdentity;
-  /** Directories in it that must stay what they were when they were first seen. */
+  /** Subdirectories that must stay what they were when they were first seen. */
   readonly #entries = new Map<string, HeldDirectory>();
-  /** Those that were removed since. Paths through their descriptors may still be in use. */
+  /** Subdirectories that were removed since. Paths through their descriptors may still be in use. */
   readonly #removed: HeldDirectory[] = [];
   #isReleased = false;
 
@@ -36,8 +37,9 @@ export class HeldDirectory {
   }
 
   /**
-   * @param path absolute; `below`: the same directory as it is reached through one that is held
-   * Errors as those of opening a directory.
+   * @param path absolute
+   * @param below the same directory, as reached through an open one
+   * @throws the errors of opening a directory
    */
   static open(path: string, below = path): HeldDirectory {
     try {
@@ -48,20 +50,21 @@ export class HeldDirectory {
   }
 
   /**
-   * Where to open what is below. Without /proc the name itself: then `verify` is all there is. FailedPrecondition once
-   * released: the number may be another file's by then.
+   * The path through which to open what is below. Without /proc it is the name itself, and `verify` is the
+   * only protection. FailedPrecondition once released: the descriptor's number may belong to another file by
+   * then.
    */
   get at(): string {
     if (this.#isReleased) throw closed(this.path);
     return this.#at;
   }
 
-  /** A directory in it, held for itself. */
+  /** A subdirectory, opened as a HeldDirectory of its own. */
   child(name: string): HeldDirectory {
     return HeldDirectory.open(join(this.path, name), join(this.at, name));
   }
 
-  /** Where to open what is below an entry: through its own descriptor, once `verify` has seen it. */
+  /** The path through which to open what is below an entry: its own descriptor, once `verify` has seen it. */
   entry(name: string): string {
     return this.#entries.get(name)?.at ?? join(this.at, name);
   }
@@ -76,14 +79,14 @@ export class HeldDirectory {
     return path.startsWith(`${this.path}/`) ? this.at + path.slice(this.path.length) : path;
   }
 
-  /** Whether the name leads to this directory still. */
+  /** Whether the name still leads to this directory. */
   get isInPlace(): boolean {
     return placeOf(this.#identity, this.path) === 'same';
   }
 
   /**
-   * Unavailable unless the name leads to this directory still, and its named entries are those that were there first (an
-   * entry that is missing, or was removed, is none). Takes some microseconds.
+   * @throws Unavailable unless the name still leads to this directory, and the named entries are the ones
+   * that were there first (an entry that is missing, or was removed, passes). Takes some microseconds.
    */
   verify(...entries: readonly string[]): void {
     if (!this.isInPlace) throw replaced(this.path);
@@ -96,7 +99,7 @@ export class HeldDirectory {
     if (known !== undefined) {
       const place = placeOf(known.#identity, path);
       if (place === 'same') return;
-      this.#letGo(name, known);
+      this.#forget(name, known);
       if (place === 'nothing') return;
     }
     const found = identityAt(path);
@@ -104,7 +107,7 @@ export class HeldDirectory {
   }
 
   #hold(name: string, found: FileIdentity): void {
-    // What another file system is mounted on is not what this store made.
+    // A file system mounted there is not something that this store made.
     if (!isSameDevice(found, this.#identity)) throw replaced(join(this.path, name));
     const held = this.child(name);
     if (isSame(held.#identity, found)) this.#entries.set(name, held);
@@ -114,14 +117,14 @@ export class HeldDirectory {
     }
   }
 
-  /** What was removed may be made again; what was moved away is still this store's. */
-  #letGo(name: string, known: HeldDirectory): void {
+  /** An entry that was removed may be created again; one that was moved away still belongs to this store. */
+  #forget(name: string, known: HeldDirectory): void {
     if (fstatSync(known.#fd).nlink > 0) throw replaced(known.path);
     this.#entries.delete(name);
     this.#removed.push(known);
   }
 
-  /** Unavailable unless a file that was opened is still the one with this name. */
+  /** @throws Unavailable unless an open file is still the one with this name */
   verifyFile(name: string, identity: FileIdentity): void {
     if (this.#isReleased) throw closed(this.path);
     if (placeOf(identity, name, { fd: this.#fd, at: this.#at }) === 'same') return;
@@ -132,7 +135,7 @@ export class HeldDirectory {
     });
   }
 
-  /** Gives it this mode, whatever the umask was when it was made. Whose it is not keeps what it has. */
+  /** Sets the mode regardless of the umask at creation. A directory of another user keeps its mode. */
   setMode(mode: number): void {
     try {
       if ((fstatSync(this.#fd).mode & 0o7777) !== mode) fchmodSync(this.#fd, mode);
@@ -142,7 +145,7 @@ export class HeldDirectory {
     }
   }
 
-  /** Again: no error. */
+  /** Idempotent. */
   release(): void {
     if (this.#isReleased) return;
     this.#isReleased = true;
@@ -154,9 +157,9 @@ export class HeldDirectory {
 
 const closed = (path: string): EbbtideError => failedPrecondition(`${path} is closed`, { object: path });
 
-/** Somebody mounted over it, renamed it, or put another one in its place. */
+/** Something was mounted over it, or it was renamed or replaced. */
 const replaced = (path: string): EbbtideError =>
-  unavailable(`the root has been replaced: ${path} is another directory than the one that was opened`, {
+  unavailable(`the root has been replaced: ${path} is not the directory that was opened`, {
     object: path,
     remedy:
       'put the directory back (unmount, rename); for the new one, run the command again, or restart the daemon or the program',

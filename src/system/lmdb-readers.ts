@@ -1,23 +1,25 @@
 /**
- * Readers beside the owner of an LMDB file, who write nothing. LMDB's own table of readers is a file that each of them
- * writes to, which a read-only mount, or another user, cannot. Here a reader locks a range of the lock file of the store instead,
- * for which it need only read that file, and the kernel ends the lock with the process:
+ * Readers beside the owner of an LMDB file that write nothing. LMDB's own reader table is a file that each
+ * reader writes to, which is impossible on a read-only mount or as another user. Here a reader locks a range
+ * of the store's lock file instead, which only needs read access, and the kernel releases the lock with the
+ * process:
  *
- *   [0, LEAVE)            the owner, alone
+ *   [0, LEAVE)            the owner, exclusive
  *   [LEAVE]               an owner that waits for readers to leave
  *   [READERS + t, end)    a reader whose state is that of transaction t, or a later one; shared
  *
- * Before each of its transactions the owner looks whether there are readers. While there are, it retains the state of that
- * moment for them by a read transaction of its own, which LMDB respects.
+ * Before each of its transactions the owner checks whether there are readers. While there are, it pins the
+ * current state for them by a read transaction of its own, which LMDB respects.
  *
- * Why that is enough: transaction w uses pages again that were freed up to transaction w - 2, which states up to w - 3 had.
- * A reader that comes after the owner's look before w finds w - 1 or w. It is seen by the look before w + 1, which retains w:
- * from then on pages are used that were freed up to w - 1, which states up to w - 2 had. When the oldest retained state is
- * needed by nobody any more, it goes, also while readers come and go all the time.
+ * Why that is enough: transaction w reuses pages that were freed up to transaction w - 2, which belong to
+ * states up to w - 3. A reader that arrives after the owner's check before w finds w - 1 or w. The check
+ * before w + 1 sees it and pins w: from then on only pages are reused that were freed up to w - 1, which
+ * belong to states up to w - 2. When nobody needs the oldest pinned state any more, it is unpinned, even
+ * while readers keep coming and going.
  *
- * What an owner retained ends with it. The next one, before it writes, asks readers of states before the one it finds to leave,
- * and waits for them (`awaitOlderReaders`); their reads are Unavailable from then on. Owners of earlier versions lock the
- * whole file, so that readers are refused beside them, and they beside readers.
+ * A pin ends with its owner. Before it writes, the next owner asks readers of states before the one it finds
+ * to leave, and waits for them (`awaitOlderReaders`); their reads fail with Unavailable from then on. Owners
+ * of earlier versions lock the whole file, so that readers are refused beside them, and they beside readers.
  */
 import { closeSync, openSync, readSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -31,10 +33,12 @@ import { fsError, isAbsent } from './system-errors.js';
 
 const LEAVE = 2 ** 39;
 const READERS = 2 ** 40;
-/** More transactions than any file will see. */
+/** More transactions than any file will ever have. */
 const ALL = 2 ** 48;
 const TO_END = 0;
-/** For readers of states that nobody can retain any more, who look so often whether they are to leave. */
+/**
+ * How long an owner waits for readers of states that nobody can pin any more; they poll the request to leave.
+ */
 const PATIENCE_MS = 10_000;
 const LOOK_AGAIN_MS = 50;
 const LEAVE_LOOK_MS = 500;
@@ -46,19 +50,25 @@ const addon = loadAddon('ebbtide_sys') as
   | { isLocked?(fd: number, from: number, to: number): boolean | number }
   | undefined;
 
-/** As it is open. */
+/** An open lock file. */
 export interface LockFile {
   readonly fd: number;
   readonly path: string;
 }
 
-/** Makes this descriptor of the lock file the owner's; false: it has one, or a reader of an earlier version. */
+/**
+ * Locks the file for the owner by this descriptor; false if there is an owner, or a reader of an earlier
+ * version.
+ */
 export const tryOwn = (fd: number): boolean => tryLock(fd, 0, LEAVE);
 
-/** The place of a reader at a file: while it has it, the owner retains the state that the file had then, and later ones. */
+/**
+ * A reader's lock. While it is held, the owner pins the state that the file had when it was taken, and later
+ * ones.
+ */
 export class ReaderSeat {
   readonly #path: string;
-  /** Descriptor of the lock file; undefined: there is none, as in a copy, so that nobody owns the file. */
+  /** Descriptor of the lock file; undefined if there is none, as in a copy, so that nobody owns the file. */
   #lock: number | undefined;
   readonly #from: number;
   #timer: NodeJS.Timeout | undefined;
@@ -71,7 +81,7 @@ export class ReaderSeat {
 
   /**
    * @param path of the data file
-   * Unavailable beside an owner of an earlier version.
+   * @throws Unavailable beside an owner of an earlier version
    */
   static take(lockPath: string, path: string): ReaderSeat {
     const from = newestTransaction(path);
@@ -80,7 +90,7 @@ export class ReaderSeat {
     try {
       if (tryLock(lock, READERS + from, TO_END, { shared: true })) return new ReaderSeat(path, lock, from);
       throw unavailable(
-        `${path} is in use by ${lockHolder(lockPath)}, of a version that lets nobody read beside it`,
+        `${path} is in use by ${lockHolder(lockPath)}, of a version that does not allow readers beside it`,
         {
           object: path,
           remedy: 'close it there and try again',
@@ -92,7 +102,7 @@ export class ReaderSeat {
     }
   }
 
-  /** Whether anybody owns the file. */
+  /** Whether the file has an owner. */
   get isOwned(): boolean {
     return this.#lock !== undefined && isLocked(this.#lock, 0, LEAVE);
   }
@@ -101,12 +111,12 @@ export class ReaderSeat {
     try {
       return newestTransaction(this.#path) > this.#from;
     } catch {
-      // The file has gone.
+      // The file is gone.
       return true;
     }
   }
 
-  /** Gives the place up when a new owner waits for it, after `leave` has ended all reading. */
+  /** Releases the lock when a new owner asks for it, after `leave` has ended all reads. */
   leaveOnRequest(leave: (why: EbbtideError) => void): void {
     if (this.#lock === undefined) return;
     this.#timer = setInterval(() => {
@@ -122,7 +132,7 @@ export class ReaderSeat {
     }, LEAVE_LOOK_MS).unref();
   }
 
-  /** Again: nothing. */
+  /** Idempotent. */
   leave(): void {
     clearInterval(this.#timer);
     if (this.#lock !== undefined) closeSync(this.#lock);
@@ -140,8 +150,8 @@ function openLock(path: string): number | undefined {
 }
 
 /**
- * Takes the newest state of the file. Without LMDB's locks the page that tells of it can be written while it is read: then
- * again.
+ * Moves to the newest state of the file. Without LMDB's locks the meta page can be overwritten while it is
+ * read: then it is read again.
  */
 export function takeNewest(snapshot: Snapshot, path: string): void {
   for (let attempt = 1; attempt <= ATTEMPTS_MAX; attempt++) {
@@ -156,7 +166,7 @@ export function takeNewest(snapshot: Snapshot, path: string): void {
 const hasReaders = (fd: number, before: number): boolean =>
   before > 0 && isLocked(fd, READERS, READERS + before);
 
-/** Whether others have a lock on a part of the file. */
+/** Whether others lock a part of the file. */
 function isLocked(fd: number, from: number, to: number): boolean {
   if (addon?.isLocked !== undefined) return addon.isLocked(fd, from, to) === true;
   if (!tryLock(fd, from, to - from)) return true;
@@ -164,7 +174,7 @@ function isLocked(fd: number, from: number, to: number): boolean {
   return false;
 }
 
-/** The last transaction that was committed to a file, which must be an LMDB file. */
+/** The last committed transaction of a file. REQUIRES: it is an LMDB file. */
 export function newestTransaction(path: string): number {
   try {
     const fd = openSync(path, 'r');
@@ -192,8 +202,8 @@ function metaPage(fd: number, at: number): Buffer {
 }
 
 /**
- * Before the owner of a file writes to it for the first time: waits for readers of states before the present one, which
- * an earlier owner retained. Unavailable when they do not end soon.
+ * Called before the owner of a file writes to it for the first time. Waits for readers of states before the
+ * current one, which an earlier owner pinned. Unavailable when they do not leave in time.
  */
 export async function awaitOlderReaders(path: string, lock: LockFile): Promise<void> {
   const isOlderRead = (): boolean => hasReaders(lock.fd, newestTransaction(path));
@@ -222,12 +232,12 @@ interface Retained {
   release(): void;
 }
 
-/** What the owner of a file does for its readers. */
+/** The owner's side: pins states for the readers of its file. */
 export class Readers {
   readonly #lock: number;
   readonly #file: number;
   readonly #env: RootDatabase;
-  /** The oldest that may be needed, and one that takes its place. */
+  /** The oldest state that may be needed, and the one that replaces it. */
   #retained: Retained[] = [];
 
   /**
@@ -240,7 +250,7 @@ export class Readers {
     this.#env = env;
   }
 
-  /** To be called before each transaction that writes, by any thread, while none is under way. */
+  /** REQUIRES: called before each write transaction, from any thread, while none is under way. */
   look(): void {
     if (!hasReaders(this.#lock, ALL)) {
       this.release();
@@ -256,7 +266,7 @@ export class Readers {
     this.#retained.push({ transaction: newest, release: () => state.done() });
   }
 
-  /** Before the file is closed. */
+  /** REQUIRES: called before the file is closed. */
   release(): void {
     for (const state of this.#retained.splice(0)) state.release();
   }

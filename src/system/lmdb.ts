@@ -1,7 +1,8 @@
 /**
- * LMDB as this package uses it: opened by the engine and by the metastore of snapshots, for both of which a failing disk must
- * neither end the process nor write to its terminal. The `lmdb` package prints a line for each page that cannot be written,
- * prints the error of a batch with its stack, and corrupts its memory (native/lmdb_guard.h). Without our addon it does so.
+ * LMDB as this package uses it: opened by the engine and by the metastore of snapshots. For both, a failing
+ * disk must neither end the process nor write to its terminal. On its own the `lmdb` package prints a line
+ * for each page that cannot be written, prints the error of a batch with its stack, and corrupts its memory
+ * (native/lmdb_guard.h); it still does so where our addon is missing.
  */
 import { getSystemErrorName } from 'node:util';
 import {
@@ -29,8 +30,8 @@ const addon = loadAddon('ebbtide_sys') as
   | undefined;
 
 /**
- * `open` of the package, with errors that have names instead of numbers as codes; reads throw them as errors of ours. The
- * file's descriptors are close-on-exec. For who owns the file: see lmdb-readers.ts for others.
+ * `open` of the package, but errors have names instead of numbers as codes, and reads throw them as
+ * EbbtideError. The file's descriptors are close-on-exec. For the file's owner; others use lmdb-readers.ts.
  */
 export const open = ((options: { path: string }) => {
   addon?.guardLmdb?.();
@@ -40,18 +41,18 @@ export const open = ((options: { path: string }) => {
   return env;
 }) as typeof openLmdb;
 
-/** Which state of the file is read. */
+/** The state of the file that reads see. */
 export interface Snapshot {
-  /** All reads from now on are of the newest state, until the next call. */
+  /** Until the next call, all reads see the state that is the newest now. */
   take(): void;
-  /** Reads fail with this from now on. */
+  /** All later reads throw `why`. */
   end(why: Error): void;
 }
 
 /**
- * A file that others may write, without a byte written: LMDB's own locks are left alone, so whoever calls has to see to it
- * that the owner leaves him the pages (lmdb-readers.ts). Before the first `take` each turn reads the newest state.
- * NotImplemented without our addon.
+ * Opens a file that others may write, without writing a byte. LMDB's own locks are not used, so the caller
+ * has to make sure that the owner keeps the pages (lmdb-readers.ts). Before the first `take`, each event-loop
+ * turn reads the newest state. NotImplemented without our addon.
  */
 export function openReadOnly(options: RootDatabaseOptions & { path: string }): {
   env: RootDatabase;
@@ -86,11 +87,11 @@ export function openReadOnly(options: RootDatabaseOptions & { path: string }): {
   return { env, snapshot: { take, end } };
 }
 
-/** Keeps the newest state of a file as it is now: its pages are not used again until the answer's `done`. */
+/** Pins the newest state of a file: its pages are not reused until `done` of the result. */
 export function retain(env: RootDatabase): Transaction {
   env.resetReadTxn();
   const transaction = env.useReadTransaction();
-  // Others get another one, and this one ends when it is done with.
+  // Other reads get a new transaction; this one ends when its user is done.
   env.resetReadTxn();
   return transaction;
 }
@@ -122,7 +123,7 @@ function prepared<R extends RootDatabase>(path: string, openEnv: () => R, readin
   return env;
 }
 
-/** `openDB` of the package may run a transaction, too. */
+/** `openDB` of the package may also run a transaction. */
 function opening<T>(work: () => T, withoutLocks: boolean): T {
   addon?.openingLmdb?.(true, withoutLocks);
   try {
@@ -132,7 +133,7 @@ function opening<T>(work: () => T, withoutLocks: boolean): T {
   }
 }
 
-/** `db`: undefined in a file that is only read and has none of the name. */
+/** `db` is undefined if a read-only file has no database of that name. */
 function guarded<D extends Database>(path: string, db: D, state?: Reading): D {
   if (db === undefined) return db;
   const reading = <T>(read: () => T): T => {
@@ -143,9 +144,9 @@ function guarded<D extends Database>(path: string, db: D, state?: Reading): D {
     }
   };
   const { getBinary, doesExist, getKeys, getRange } = db;
-  // It takes options, whatever the typings say.
+  // It takes options, although the typings do not say so.
   const getBinaryFast: (this: D, key: Key, options?: object) => Buffer | undefined = db.getBinaryFast;
-  // Written out, because every read of a record comes by. What else reads comes by here, but for ranges.
+  // Written out, because every read of a record passes here. All other reads do too, except for ranges.
   db.getBinaryFast =
     state === undefined
       ? (key: Key, options?: object) => {
@@ -162,7 +163,7 @@ function guarded<D extends Database>(path: string, db: D, state?: Reading): D {
   db.getBinary = (...args: Parameters<typeof getBinary>) => reading(() => getBinary.apply(db, args));
   db.doesExist = ((...args: Parameters<typeof doesExist>) =>
     reading(() => doesExist.apply(db, args))) as typeof doesExist;
-  // A range is read when it is gone through: what fails then fails with the first read of anything.
+  // A range is read while it is iterated. What fails then is reported by the first read of anything.
   const probed =
     <O extends object, R>(range: (options?: O) => R) =>
     (options?: O): R => {
@@ -187,17 +188,17 @@ const names = new Map([
   [-30788, 'MDB_TXN_FULL'],
 ]);
 
-/** LMDB gives the numbers of the system's errors, and of its own. */
+/** LMDB reports the numbers of system errors, and its own. */
 export function withName(error: unknown): unknown {
   if (!(error instanceof Error) || !('code' in error) || typeof error.code !== 'number') return error;
   const { code } = error;
-  // A read says EINVAL then.
+  // Reads then fail with EINVAL.
   if (error.message.includes('MDB_PANIC')) error.code = 'MDB_PANIC';
   else error.code = code > 0 ? getSystemErrorName(-code) : (names.get(code) ?? `MDB ${code}`);
   return error;
 }
 
-/** A copy of a file fails with the text of the C library alone. */
+/** A failed copy of a file only has the C library's text. */
 const codes = new Map([
   ['No space left on device', 'ENOSPC'],
   ['Disk quota exceeded', 'EDQUOT'],
@@ -222,7 +223,9 @@ function named<T>(work: () => T): T {
   }
 }
 
-/** What LMDB has printed since the last time, by any of its files in this process; empty, or ` (LMDB: …)`. */
+/**
+ * What LMDB has printed since the last call, for any of its files in this process; empty, or ` (LMDB: …)`.
+ */
 export function lmdbSays(): string {
   const lines = addon?.lmdbLines?.() ?? [];
   return lines.length === 0 ? '' : ` (LMDB: ${[...new Set(lines)].join('; ').trim()})`;
@@ -231,7 +234,7 @@ export function lmdbSays(): string {
 let batches = 0;
 const print = console.error;
 
-/** The package prints the error of a batch before it rejects; the caller has it by then. */
+/** The package prints the error of a batch before it rejects; the caller already gets it. */
 function printOthers(...values: unknown[]): void {
   const [error] = values;
   const isOfBatch =
@@ -239,7 +242,7 @@ function printOthers(...values: unknown[]): void {
   if (!isOfBatch) print.apply(console, values);
 }
 
-/** Runs something that writes a batch. */
+/** Runs something that writes a batch, without the package's own printing. */
 export async function withoutPrinting<T>(run: () => Promise<T>): Promise<T> {
   if (batches++ === 0) console.error = printOthers;
   try {

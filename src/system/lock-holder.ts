@@ -1,17 +1,20 @@
 /**
- * Who has the lock of a file, for messages: the kernel tells it beside each open descriptor. Called when a lock is refused.
+ * Which process holds the lock of a file, for messages: the kernel shows it with each open descriptor. Called
+ * when a lock is refused.
  */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { type FileIdentity, identityAt, isSame } from './file-identity.js';
 
-/** Descriptors looked at: a machine may have any number of them. Some microseconds each. */
+/** Limit on the descriptors examined, at some microseconds each: a machine may have any number of them. */
 const LOOKS_MAX = 50_000;
 
-/** "process 4711 (node)", "this process", or "another process" where the kernel does not tell this user. */
+/**
+ * "process 4711 (node)", "this process", or "another process" where the kernel does not show it to this user.
+ */
 export const lockHolder = (path: string): string => holderOf(path, 'WRITE');
 
-/** The same for one who shares it. */
+/** The same for the holder of a shared lock. */
 export const lockReader = (path: string): string => holderOf(path, 'READ');
 
 type Access = 'READ' | 'WRITE';
@@ -28,13 +31,13 @@ function holderOf(path: string, access: Access): string {
   }
 }
 
-/** A process may call itself anything. */
+/** A process may choose any name. */
 const nameOf = (pid: number): string =>
   readFileSync(`/proc/${pid}/comm`, 'latin1')
     .trim()
     .replace(/[^ -~]/g, '?');
 
-/** By its identity: others may know the file by another path. */
+/** Compared by identity: other processes may know the file by another path. */
 interface Sought {
   readonly identity: FileIdentity;
   readonly name: string;
@@ -68,7 +71,7 @@ function hasLock(process: string, fd: string, { identity, name, access }: Sought
   }
 }
 
-/** None of what this user may not look at. */
+/** Empty where this user has no access. */
 function namesIn(directory: string): string[] {
   try {
     return readdirSync(directory);

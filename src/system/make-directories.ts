@@ -1,15 +1,16 @@
 /**
- * Makes a directory with the parents it lacks. Called by whatever makes directories at a path that a user has named.
- * Node's own recursive mkdir never ends where a directory exists and nothing can be made in it, as in /proc.
+ * Creates a directory with its missing parents. Called for directories at a path that a user has given.
+ * Node's own recursive mkdir never returns where a directory exists and nothing can be created in it, as in
+ * /proc.
  */
 import { mkdirSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { errnoOf } from './system-errors.js';
 
 /**
- * Answers the topmost directory that was made; undefined when all are there.
+ * Returns the topmost directory that was created; undefined if all existed.
  * @param path absolute
- * @throws the system's error; EEXIST when something else than a directory has the name
+ * @throws the system's error; EEXIST when the name belongs to something other than a directory
  */
 export function makeDirectories(path: string, mode: number): string | undefined {
   const missing: string[] = [];
@@ -30,7 +31,7 @@ function isThere(path: string): boolean {
   throw Object.assign(new Error(`EEXIST: not a directory, mkdir '${path}'`), { code: 'EEXIST' });
 }
 
-/** False when somebody else was first. */
+/** False when another process created it first. */
 function makeOne(path: string, mode: number): boolean {
   try {
     mkdirSync(path, { mode });

@@ -1,4 +1,6 @@
-/** Where things are below a root: containerd's layout with our own database directory. Called by open.ts and by backups. */
+/**
+ * The layout below a root: containerd's, with our own database directory. Called by open.ts and by backups.
+ */
 import { join } from 'node:path';
 
 export const layout = {

@@ -1,6 +1,6 @@
 /**
- * What the system's errors mean to a caller: the kind, and what to do about it. One table for everything that touches a
- * disk; called by the engine, the backends, images, cli and server.
+ * What the system's errors mean to a caller: the kind, and the remedy. One table for everything that touches
+ * a disk; called by the engine, the backends, images, cli and server.
  */
 import { EbbtideError, type ErrorKind, kindOf } from '../errors.js';
 import { shown } from '../held-paths.js';
@@ -10,7 +10,7 @@ interface Meaning {
   remedy?: string;
 }
 
-/** To who types a command, and to who runs a daemon or a program. */
+/** For the user of a command, and for the operator of a daemon or a program. */
 export const OPEN_AGAIN =
   'open the store again: run the command again, or restart the daemon or the program that has it';
 const FULL = 'free disk space (`ebbtide gc` works on a full disk too) and try again';
@@ -21,11 +21,11 @@ const meanings: Readonly<Record<string, Meaning>> = {
   EACCES: { kind: 'FailedPrecondition', remedy: 'give this user access to the path, or run as its owner' },
   EPERM: { kind: 'FailedPrecondition', remedy: 'run as root, or with the capability the operation needs' },
   EROFS: { kind: 'FailedPrecondition', remedy: 'mount the file system read-write' },
-  ENOTDIR: { kind: 'FailedPrecondition', remedy: 'move the file away that stands where a directory belongs' },
-  EISDIR: { kind: 'FailedPrecondition', remedy: 'move the directory away that stands where a file belongs' },
+  ENOTDIR: { kind: 'FailedPrecondition', remedy: 'move the file away: a directory belongs there' },
+  EISDIR: { kind: 'FailedPrecondition', remedy: 'move the directory away: a file belongs there' },
   ENOTEMPTY: { kind: 'FailedPrecondition', remedy: 'empty the directory, or name another one' },
   ENAMETOOLONG: { kind: 'FailedPrecondition', remedy: 'use a shorter path' },
-  ELOOP: { kind: 'FailedPrecondition', remedy: 'name a path without a circle of links' },
+  ELOOP: { kind: 'FailedPrecondition', remedy: 'name a path without a cycle of links' },
   EXDEV: {
     kind: 'FailedPrecondition',
     remedy: 'keep the directory on one file system, with nothing mounted inside',
@@ -42,10 +42,10 @@ const meanings: Readonly<Record<string, Meaning>> = {
   EBUSY: { kind: 'Unavailable', remedy: 'unmount what uses the path and try again' },
   EAGAIN: { kind: 'Unavailable', remedy: 'try again' },
   EIO: { kind: 'Unavailable', remedy: 'check the disk: the kernel log has the details' },
-  ESTALE: { kind: 'Unavailable', remedy: 'mount the network file system anew' },
+  ESTALE: { kind: 'Unavailable', remedy: 'remount the network file system' },
   MDB_PANIC: {
     kind: 'Unavailable',
-    remedy: `${OPEN_AGAIN}; the kernel log says what the disk has`,
+    remedy: `${OPEN_AGAIN}; the kernel log has the details`,
   },
   MDB_READERS_FULL: {
     kind: 'Unavailable',
@@ -54,7 +54,7 @@ const meanings: Readonly<Record<string, Meaning>> = {
   MDB_MAP_FULL: { kind: 'Unavailable', remedy: OPEN_AGAIN },
   MDB_CORRUPTED: { kind: 'Unknown', remedy: 'restore the file from a copy' },
   MDB_PAGE_NOTFOUND: { kind: 'Unknown', remedy: 'restore the file from a copy' },
-  ENOTCONN: { kind: 'Unavailable', remedy: 'mount the file system anew: its server has gone' },
+  ENOTCONN: { kind: 'Unavailable', remedy: 'remount the file system: its server has gone' },
 };
 
 /** The `code` of a Node-style system error; undefined for anything else. */
@@ -63,16 +63,16 @@ export function errnoOf(error: unknown): string | undefined {
   return typeof error.code === 'string' ? error.code : undefined;
 }
 
-/** ENOENT: the path, or one of its parents, is not there. */
+/** ENOENT: the path, or one of its parents, does not exist. */
 export const isAbsent = (error: unknown): boolean => errnoOf(error) === 'ENOENT';
 
-/** No room for bytes or files: of the disk, or of the user's quota. */
+/** No space or inodes left: on the disk, or in the user's quota. */
 export const isFull = (error: unknown): boolean => {
   const code = errnoOf(error instanceof EbbtideError ? error.cause : error);
   return code === 'ENOSPC' || code === 'EDQUOT';
 };
 
-/** What to do about an error, by its code. */
+/** The remedy for an error, by its code. */
 export const remedyOf = (code: string): string | undefined => meanings[code]?.remedy;
 
 /** `cannot <what> <path>: <cause>`; a cause that already has a kind keeps it. */
@@ -87,6 +87,6 @@ export function fsError(what: string, path: string, cause: unknown): EbbtideErro
   });
 }
 
-/** What went wrong, in a line, for logs and removal reports. */
+/** What went wrong, in one line, for logs and removal reports. */
 export const messageOf = (error: unknown): string =>
   shown(error instanceof Error ? error.message : String(error));

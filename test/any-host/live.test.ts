@@ -182,7 +182,7 @@ describe('beside a running containerd', { skip }, () => {
       );
     }
     const { code, stderr } = ebbtide('serve');
-    assert.deepEqual([code, /is not for another program's root/.test(stderr)], [2, true], stderr);
+    assert.deepEqual([code, /does not work on another program's root/.test(stderr)], [2, true], stderr);
     for (const args of [
       ['du'],
       ['orphans'],

@@ -120,7 +120,7 @@ test('given records of every kind, then all that containerd wrote of them is rea
   ];
   await other.collect(records, metadata);
   await using store = await ForeignStore.open(root);
-  assert.deepEqual(store.parts.notes, [
+  assert.deepEqual(store.parts.notices, [
     'snapshotter native: it has no directory here, so its snapshots are counted without bytes',
   ]);
   const ctx = { namespace: 'k8s.io' };
@@ -258,7 +258,7 @@ test('given a damaged field, an odd name or a damaged page, then it is said, and
       ['one', 'two'].map((name) => [name, zeroTime, digest]),
     );
     assert.deepEqual(store.parts.loaded.complaints.slice().sort(), [
-      'image "OD\ufffd" is left out: its name is no UTF-8',
+      'image "OD\ufffd" is left out: its name is not UTF-8',
       'image "one" in k8s.io: createdat: time of unsupported version 9',
       'image "two" in k8s.io: createdat: time of unsupported version 9',
     ]);

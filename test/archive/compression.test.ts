@@ -206,10 +206,10 @@ describe('zstd decoders', () => {
         await refused(packed.subarray(0, end), /it ends early/);
       await refused(
         Buffer.concat([packed, Buffer.from('trailing garbage')]),
-        /does not begin where it should/,
+        /does not begin where expected/,
       );
       const legacy = Buffer.from([0x27, 0xb5, 0x2f, 0xfd, 0, 0, 0, 0]);
-      await refused(Buffer.concat([packed, legacy]), /does not begin where it should/);
+      await refused(Buffer.concat([packed, legacy]), /does not begin where expected/);
       const withDictionary = Buffer.from(packed);
       withDictionary[4]! |= 1;
       await refused(withDictionary, /needs a dictionary/);
@@ -223,9 +223,9 @@ describe('zstd decoders', () => {
       let calls = 0;
       const decoder = make();
       const counting: BlockDecoder = {
-        unfold: (blocks) => {
+        decode: (blocks) => {
           calls++;
-          return decoder.unfold(blocks);
+          return decoder.decode(blocks);
         },
         close: () => decoder.close(),
       };

@@ -34,7 +34,7 @@ const module = (path: string): string =>
 for (const [name, open] of Object.entries({ openNative, openOverlayfs })) {
   test(`given ${name} users that are killed, then every record has its directory and the rest goes`, async (t) => {
     const root = await tempDir(t);
-    const file = name === 'openNative' ? 'native.js' : 'overlayfs.js';
+    const file = name === 'openNative' ? 'snapshotters/native.js' : 'snapshotters/overlayfs.js';
     const program = `
       import { ${name} as open } from ${module(file)};
       import { writeFileSync } from 'node:fs';

@@ -102,8 +102,8 @@ async function asNobody(t: TestContext, program: string, directory: string): Pro
   const url = (module: string): string => new URL(`../../src/${module}`, import.meta.url).href;
   const imports = [
     `import { openContent } from '${url('backends/content/store.js')}';`,
-    `import { openNative } from '${url('backends/native.js')}';`,
-    `import { openOverlayfs } from '${url('backends/overlayfs.js')}';`,
+    `import { openNative } from '${url('backends/snapshotters/native.js')}';`,
+    `import { openOverlayfs } from '${url('backends/snapshotters/overlayfs.js')}';`,
     "import { chmodSync, mkdirSync } from 'node:fs';",
     `const root = ${JSON.stringify(directory)};`,
     'const failure = (e) => JSON.stringify({ kind: e.kind, object: e.object, remedy: e.remedy });',

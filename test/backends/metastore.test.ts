@@ -234,7 +234,7 @@ test('given a closed metastore, then everything fails with FailedPrecondition an
 });
 
 const foreign: Record<string, { bytes: Buffer; kind: 'FailedPrecondition' | 'Unknown'; text: RegExp }> = {
-  'text file': { bytes: Buffer.from('hello\n'), kind: 'FailedPrecondition', text: /no LMDB file/ },
+  'text file': { bytes: Buffer.from('hello\n'), kind: 'FailedPrecondition', text: /is not an LMDB file/ },
   'bolt file': {
     bytes: Buffer.concat([Buffer.alloc(16), Buffer.from('edda0ced02000000', 'hex'), Buffer.alloc(8000)]),
     kind: 'FailedPrecondition',

@@ -69,7 +69,10 @@ describe('gc on the command line', () => {
     const { path } = await layout(t);
     await run.ok('import', path);
     await run.ok('images', 'rm', ONE, TWO);
-    assert.match(await run.ok('gc', '--max-objects', '2', '--slice-ms', '1'), /limited +more is garbage/);
+    assert.match(
+      await run.ok('gc', '--max-objects', '2', '--slice-ms', '1'),
+      /limited +there is more garbage/,
+    );
     assert.equal(await blobs(run), 5);
     const one = await run.json<Stats>('gc', '--max-bytes', '1');
     assert.deepEqual([one.removed.content, one.limited], [1, true]);
@@ -116,7 +119,7 @@ describe('gc on a store whose metadata was lost', () => {
     );
     const text = await run.run('gc', '--dry-run');
     assert.match(text.stderr, lost);
-    assert.match(text.stdout, /backends were not looked through for what no record names; --full does that/);
+    assert.match(text.stdout, /backends were not surveyed for orphans; --full does that/);
     const full = await run.run('gc', '--dry-run', '--full');
     assert.match(full.stdout, /content +\(no record\) +sha256:/);
     assert.match(full.stdout, /10 objects, 10 of them without a record, .*; nothing was removed\n/);
@@ -140,11 +143,11 @@ describe('gc on a store whose metadata was lost', () => {
 
     const { stdout, code } = await run.run('gc', '--full', '--allow-mass-removal');
     assert.equal(code, 0);
-    assert.match(stdout, /orphans +2 content that no record named/);
+    assert.match(stdout, /orphans +2 content without a record/);
     assert.match(await run.ok('gc', '--dry-run', '--full'), /0 objects/);
   });
 
-  test('given a daemon on it, when it is asked to collect, then the same guard answers, and metrics and doctor say why', async (t) => {
+  test('given a daemon on it, when it is asked to collect, then the same guard stops it, and metrics and doctor say why', async (t) => {
     const run = await emptied(t);
     const server = run.start('serve', '--metrics', '127.0.0.1:0', '--gc', 'on-request');
     t.after(() => server.child.kill('SIGKILL'));
@@ -190,7 +193,7 @@ describe('why and du on the command line', () => {
       text,
       new RegExp(`^content ${base} is kept\n\n  lease ci  a root  created 20.*  expires 20`),
     );
-    assert.match(text, /owner=ci\n {4}content sha256:[0-9a-f]{64} {2}held by the lease\n$/);
+    assert.match(text, /owner=ci\n {4}content sha256:[0-9a-f]{64} {2}kept by the lease\n$/);
     interface Answer {
       state: string;
       paths: { kind: string; key: string; via: string; name: string }[][];

@@ -23,7 +23,7 @@ test('given an index for other hosts and a stranger beside it, when imported and
   const stranger = blobs.add('text/plain', Buffer.from('x'));
   const source = await writeFiles(await tempDir(t), blobs.layout([named(index, NAME), stranger]));
   const left = new RegExp(
-    `^ebbtide: left out what is not an image: entry ${stranger.digest} is not an image[^\\n]*\\n$`,
+    `^ebbtide: left out entries that are not images: entry ${stranger.digest} is not an image[^\\n]*\\n$`,
   );
 
   await run.fails(3, /no manifest for linux/, 'import', source, '--unpack', 'native');

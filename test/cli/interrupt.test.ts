@@ -81,7 +81,7 @@ function dropOf({ root }: Cli, { code, signal, stdout, stderr }: Ended): { lease
   assert.ok(code === 130 || signal === 'SIGINT', stderr);
   assert.equal(stdout, '');
   const [, typed, lease] =
-    /this drops what it has made: ebbtide (.*leases rm (\S+) --sync)\n/.exec(stderr) ?? [];
+    /to drop what it has created: ebbtide (.*leases rm (\S+) --sync)\n/.exec(stderr) ?? [];
   assert.ok(typed && lease, stderr);
   assert.match(stderr, /context canceled \(Canceled\)/);
   assert.ok(!typed.includes(root), 'it is in the environment');

@@ -94,7 +94,7 @@ describe('a root without a store', () => {
     for (const [n, args] of [['init'], ['import', path], ['synth', '--records', '100']].entries()) {
       const root = join(run.root, `${n}`);
       const first = await run.run('--root', root, ...args);
-      assert.deepEqual([first.code, first.stderr], [0, `ebbtide: made a store at ${root}\n`]);
+      assert.deepEqual([first.code, first.stderr], [0, `ebbtide: created a store at ${root}\n`]);
       await run.ok('--root', root, 'images', 'ls', '-n', n === 2 ? 'k8s.io' : 'test');
     }
     await run.ok('--root', join(run.root, '0'), 'init');

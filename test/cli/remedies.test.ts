@@ -67,7 +67,7 @@ test('given a root or a lease that is empty or not there, when named, then what 
   await run.fails(3, /cannot read .*nosuch.*\n {2}check the path\n/, 'import', 'nosuch');
   await run.fails(
     3,
-    /lease "nope" not found.*\n {2}ebbtide --namespace x leases ls shows what there is\n/,
+    /lease "nope" not found.*\n {2}ebbtide --namespace x leases ls lists the existing ones\n/,
     '-n',
     'x',
     'leases',

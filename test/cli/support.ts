@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { answers } from '../../src/server/connections/listener.js';
+import { isListening } from '../../src/server/connections/listener.js';
 import { Blobs, named, writeFiles } from '../images/fixtures.js';
 import { tempDir } from '../support/db.js';
 import { checkDocument } from './schema.js';
@@ -136,7 +136,7 @@ export async function serve(t: TestContext, run: Cli): Promise<void> {
     await server.ended;
   });
   const address = join(run.root, 'run', 'ebbtide.sock');
-  while (!(existsSync(join(run.root, 'daemon.json')) && (await answers(address)))) {
+  while (!(existsSync(join(run.root, 'daemon.json')) && (await isListening(address)))) {
     if (server.child.exitCode !== null) throw new Error(server.stderr());
     await sleep(20);
   }

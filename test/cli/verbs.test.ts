@@ -110,7 +110,7 @@ describe('the command', () => {
       await run.ok('leases', 'create', 'keep', '--expires', '24h', '--flat', '--label', 'a=b'),
       'keep\n',
     );
-    await run.fails(2, /no duration/, 'leases', 'create', '--expires', 'soon');
+    await run.fails(2, /is not a valid duration/, 'leases', 'create', '--expires', 'soon');
     assert.equal(await run.ok('leases', 'add', 'keep', 'content', base), `keep content ${base}\n`);
     const [lease] = await run.json<{ id: string; resources: unknown[] }[]>('leases', 'ls', 'id==keep');
     assert.deepEqual([lease?.id, lease?.resources], ['keep', [{ id: base, type: 'content' }]]);

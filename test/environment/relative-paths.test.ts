@@ -51,8 +51,8 @@ test('given relative paths for an engine, backends, an import and an export, the
   const { base, printed } = await inDirectory(
     t,
     `import { openContent } from ${src('backends/content/store.js')};
-     import { openNative } from ${src('backends/native.js')};
-     import { openOverlayfs } from ${src('backends/overlayfs.js')};
+     import { openNative } from ${src('backends/snapshotters/native.js')};
+     import { openOverlayfs } from ${src('backends/snapshotters/overlayfs.js')};
      import { openDB } from ${src('open.js')};
      import { exportImages } from ${src('images/export.js')};
      import { importImage } from ${src('images/import.js')};

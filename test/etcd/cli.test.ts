@@ -97,5 +97,5 @@ test('given one etcd, when the demo runs on two hosts, then B collects what A ma
 test('given no etcd, when the demo is to run on two hosts, then it says what is missing', async () => {
   const { code, stderr } = await run({}, 'demo', '--two-hosts');
   assert.notEqual(code, 0);
-  assert.match(stderr, /two hosts need a tree to share[\s\S]*--etcd/);
+  assert.match(stderr, /two hosts need a shared tree[\s\S]*--etcd/);
 });

@@ -29,8 +29,8 @@ describe('hostile and damaged sources', () => {
       (f, _, m) => f.set(`blobs/sha256/${m.digest.slice(7)}`, Buffer.from('evil')),
       /not what its digest/,
     ],
-    ['an index that is no JSON', (f) => f.set('index.json', Buffer.from('{')), /no JSON/],
-    ['an index that is no object', (f) => f.set('index.json', Buffer.from('[]')), /no JSON object/],
+    ['an index that is no JSON', (f) => f.set('index.json', Buffer.from('{')), /not JSON/],
+    ['an index that is no object', (f) => f.set('index.json', Buffer.from('[]')), /not a JSON object/],
     [
       'an unknown layout version',
       (f) => f.set('oci-layout', Buffer.from('{"imageLayoutVersion":"9"}')),
@@ -58,7 +58,7 @@ describe('hostile and damaged sources', () => {
     [
       'annotations that are no text',
       (f, _, m) => entry(f, { ...m, annotations: { x: 1 } }),
-      /something else than text/,
+      /not a string under/,
     ],
     [
       'a manifest that is an index too',
@@ -190,7 +190,7 @@ describe('hostile and damaged sources', () => {
     const db = await testDB(t);
     const dir = await tempDir(t);
     await assert.rejects(importImage(db, ctx, join(dir, 'none')), isNotFound);
-    await assert.rejects(importImage(db, ctx, dir), /no OCI image layout: it has no oci-layout/);
+    await assert.rejects(importImage(db, ctx, dir), /is not an OCI image layout: it has no oci-layout/);
   });
 
   test('given limits, an archive beyond them is FailedPrecondition', async (t) => {

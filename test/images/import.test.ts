@@ -258,7 +258,7 @@ describe('import of what docker save writes', () => {
       [{ Config: 'c.json', Layers: ['l.tar'], RepoTags: ['NOT:A NAME'] }],
       /not an image name/,
     ],
-    ['texts that are none', [{ Config: 'c.json', Layers: [7] }], /where a text belongs/],
+    ['texts that are none', [{ Config: 'c.json', Layers: [7] }], /not a string where one belongs/],
     ['a link in a circle', [{ Config: 'c.json', Layers: ['loop.tar'] }], /does not have the layer/],
   ];
   for (const [name, manifest, message] of broken) {

@@ -248,7 +248,7 @@ describe('unpacking what is wrong', () => {
   }
 
   const cases: [string, Item[][], (made: MadeImage) => string[], RegExp][] = [
-    ['a wrong diff id', layers.slice(0, 2), (m) => [m.diffIds[0]!, m.diffIds[0]!], /unfolds to sha256/],
+    ['a wrong diff id', layers.slice(0, 2), (m) => [m.diffIds[0]!, m.diffIds[0]!], /decompresses to sha256/],
     ['fewer diff ids than layers', layers, (m) => m.diffIds.slice(1), /names 2 layers, its manifest 3/],
     ['a malformed diff id', layers, () => ['sha256:x', 'y', 'z'], /invalid diff id/],
     [

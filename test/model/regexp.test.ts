@@ -113,5 +113,5 @@ test('given a large pattern and a long text, when they are matched, then Invalid
   const matches = matcherOf('[ab]*a[ab]{500}c$');
   assert.ok(matches.size > 500 && matches.size <= MAX_PROGRAM);
   assert.equal(matches('ab'.repeat(100)), false);
-  assert.throws(() => matches('ab'.repeat(MAX_STEPS / 1000)), /too large to be looked for/);
+  assert.throws(() => matches('ab'.repeat(MAX_STEPS / 1000)), /too large to be matched/);
 });

@@ -9,7 +9,7 @@ import { StoredRecord } from '../../src/engine/schema/stored-record.js';
 import { assertKind } from '../../src/engine/suite/support.js';
 import type { ImageRecord } from '../../src/model/records.js';
 import { PREFIX_BYTES } from '../../src/server/grpc/prefix.js';
-import { imageListPieces } from '../../src/server/messages/image-list.js';
+import { imageListChunks } from '../../src/server/messages/image-list.js';
 import { codecOf } from '../../src/server/schema.js';
 import { imageMessage } from '../../src/server/services/images.js';
 import { imageOf, type StoredImages } from '../../src/stores/images.js';
@@ -21,7 +21,7 @@ interface Stored {
 }
 
 const { frame } = codecOf<object>('containerd.services.images.v1.ListImagesResponse')!;
-const listPieces = imageListPieces(imageMessage);
+const listPieces = imageListChunks(imageMessage);
 
 /** The whole of an answer. */
 function framer(answer: unknown): Buffer {
@@ -42,7 +42,7 @@ function framed(images: readonly Stored[]): { bytes: Buffer; made: number } {
   let made = 0;
   const left = [...images];
   const list: StoredImages = {
-    tellNext(visit) {
+    visitNext(visit) {
       const record = new StoredRecord();
       for (const { name, bytes } of left.splice(0, 7)) {
         // Within a larger buffer, as the store has them.

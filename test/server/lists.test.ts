@@ -138,9 +138,9 @@ test('given any document, when it goes in pieces, then it comes back as it was, 
     7,
   ];
   for (const document of documents) {
-    const pieces = [...toDocument(document)];
-    assert.deepEqual(fromDocument(pieces), document);
-    for (const { json } of pieces) assert.ok(json.length <= 65_537, `${json.length}`);
+    const chunks = [...toDocument(document)];
+    assert.deepEqual(fromDocument(chunks), document);
+    for (const { json } of chunks) assert.ok(json.length <= 65_537, `${json.length}`);
   }
   assert.deepEqual(fromDocument([...toDocument({ kept: 1, gone: undefined, run: () => 1 })]), { kept: 1 });
 });

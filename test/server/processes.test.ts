@@ -100,7 +100,7 @@ test('a root has one daemon, and so has a socket', async (t) => {
   writeFileSync(join(directory, 'file'), 'mine');
   const file = start(t, ['--root', other, '--address', join(directory, 'file')]);
   assert.equal((await file.ended).code, 5);
-  assert.match(file.stderr(), /is no socket/);
+  assert.match(file.stderr(), /is not a socket/);
   // The first has noticed nothing.
   assert.deepEqual((await client(t, address).call('namespaces', 'List')).namespaces, []);
 });
@@ -279,7 +279,7 @@ test('a wrong option or config is named before anything is made', async (t) => {
   await refuse('{"adress": "x"}', /unknown field "adress"/);
   await refuse('{', /is not JSON/);
   await refuse('{"limits": {"ingestBytes": -1}}', /limit ingestBytes is -1/);
-  await refuse('{"limits": {"nosuch": 1}}', /no limit "nosuch"/);
+  await refuse('{"limits": {"nosuch": 1}}', /unknown limit "nosuch"/);
   await refuse('{"gc": "never"}', /option gc is "never"/);
   await refuse('{"scheduler": {"startupDelay": "soon"}}', /startupDelay/);
   const long = start(t, ['--root', root, '--address', join(directory, 'x'.repeat(120))]);

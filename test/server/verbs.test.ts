@@ -3,7 +3,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { answers } from '../../src/server/connections/listener.js';
+import { isListening } from '../../src/server/connections/listener.js';
 import { type Cli, cli, cliWithoutStore, layout } from '../cli/support.js';
 
 interface Row {
@@ -21,7 +21,7 @@ async function daemon(
   const server = command.start('serve', '--gc', 'on-request');
   t.after(() => server.child.kill('SIGKILL'));
   const address = join(command.root, 'run', 'ebbtide.sock');
-  while (!(existsSync(join(command.root, 'daemon.json')) && (await answers(address)))) {
+  while (!(existsSync(join(command.root, 'daemon.json')) && (await isListening(address)))) {
     if (server.child.exitCode !== null) throw new Error(server.stderr());
     await sleep(20);
   }
@@ -143,7 +143,7 @@ test('a daemon is named by option or environment; one that does not answer is an
   assert.equal(existsSync(elsewhere.root), false);
   await elsewhere.fails(
     6,
-    /no daemon answers at/,
+    /no daemon listens at/,
     'images',
     'ls',
     '--address',

@@ -7,7 +7,7 @@ import { withTransactionContext } from '../../src/context.js';
 import { ingestKey, snapshotKey, snapshotterKey } from '../../src/engine/schema/keys.js';
 import type { IngestRecord } from '../../src/model/records.js';
 import { putRecord } from '../../src/stores/common.js';
-import type { UnnamedContent } from '../../src/stores/host.js';
+import type { RemovedContent } from '../../src/stores/host.js';
 import { withId } from '../../src/stores/leases.js';
 import { withNamespaceCgroupDeletion } from '../../src/stores/namespace-cgroup.js';
 import { NamespaceStore } from '../../src/stores/namespaces.js';
@@ -181,10 +181,10 @@ describe('namespace delete', () => {
       putRecord<IngestRecord>(tx, ingestKey('x', 'shared'), { ref: 'x/1/shared', expected });
       putRecord<IngestRecord>(tx, ingestKey('x', 'void'), { ref: '' });
     });
-    const told: (UnnamedContent | undefined)[] = [];
+    const told: (RemovedContent | undefined)[] = [];
     const spy = new Proxy(db.host, {
       get(host, name) {
-        if (name === 'markContentDirty') return (_: unknown, removed?: UnnamedContent) => told.push(removed);
+        if (name === 'markContentDirty') return (_: unknown, removed?: RemovedContent) => told.push(removed);
         const member: unknown = Reflect.get(host, name, host);
         return typeof member === 'function' ? member.bind(host) : member;
       },

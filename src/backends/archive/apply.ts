@@ -1,10 +1,10 @@
 /**
- * Applies an OCI layer (tar, tar+gzip, tar+zstd) to the mounts of an unfinished snapshot, writing straight into
- * its directories. Nothing is ever written outside them, whatever the archive says; a hostile or damaged archive
- * is an error that names the entry, and leaves a half-written snapshot for the caller to remove.
+ * Applies an OCI layer (tar, tar+gzip, tar+zstd) to the mounts of an unfinished snapshot by writing directly
+ * into its directories. Nothing is ever written outside them, whatever the archive contains; a hostile or
+ * damaged archive is an error that names the entry, and leaves a partial snapshot for the caller to remove.
  *
- * Called by images/unpack and the diff service. One layer at a time for one snapshot; several snapshots may be
- * written at once. Not synced to disk: a snapshot is durable when its snapshotter commits it.
+ * Called by images/unpack and the diff service. One layer at a time for one snapshot; several snapshots may
+ * be written at once. Not synced to disk: a snapshot is durable when its snapshotter commits it.
  */
 import { createHash } from 'node:crypto';
 import { EbbtideError, invalidArgument, kindOf, notImplemented, throwIfAborted } from '../../errors.js';
@@ -25,13 +25,15 @@ import { writableTarget } from './target.js';
 import { applyDelete, applyOpaque, LINKED_FILES, whiteoutOf } from './whiteouts.js';
 
 export interface ApplyOptions {
-  /** Media type of the layer; its compression is taken from the bytes. Absent: any. */
+  /** Media type of the layer; its compression is detected from the bytes. Absent: any. */
   mediaType?: string | undefined;
   signal?: AbortSignal | undefined;
-  /** Told the compressed bytes read so far. */
+  /** Called with the number of compressed bytes read so far. */
   progress?: ((bytesRead: number) => void) | undefined;
   limits?: Partial<ArchiveLimits> | undefined;
-  /** What is known of the layers below, when the caller applies one layer of a chain after another; it closes it. */
+  /**
+   * Cached look-ups in the layers below, for a caller that applies a chain of layers; the caller closes it.
+   */
   known?: KnownLayers | undefined;
 }
 
@@ -42,7 +44,7 @@ export interface Applied {
   size: number;
   entries: number;
   compression: Compression;
-  /** What this user was not allowed to set, by number of entries. */
+  /** Numbers of entries for which this user was not allowed to set something. */
   skipped: Skipped;
 }
 
@@ -52,9 +54,9 @@ const layerTypes = [
 ];
 
 /**
- * Writes the layer in `stream` into the snapshot behind `mounts` (one bind or overlay mount, writable).
+ * Applies the layer in `stream` to the snapshot behind `mounts` (one bind or overlay mount, writable).
  * InvalidArgument: a malformed or hostile archive. FailedPrecondition: a limit, or a read-only mount.
- * NotImplemented: a media type that is no layer. Unavailable: the disk is full.
+ * NotImplemented: a media type that is not a layer. Unavailable: the disk is full.
  */
 export async function applyLayer(
   mounts: readonly Mount[],
@@ -87,7 +89,7 @@ export async function applyLayer(
   try {
     for await (const entry of readTar(reader)) await applier.add(entry);
     await applier.finish();
-    // What follows the end mark belongs to the digest.
+    // The digest includes what follows the end mark.
     await reader.drain();
   } finally {
     await reader.close();
@@ -150,7 +152,7 @@ class Applier {
     const components = splitEntryName(entry.name);
     const whiteout = whiteoutOf(components, entry.name);
     const name = components.pop();
-    // The root is the snapshot's own directory: its owner and mode are the snapshotter's business.
+    // The root is the snapshot's own directory, whose owner and mode the snapshotter decides.
     if (name === undefined || whiteout.kind === 'ignored') return;
     if (whiteout.kind === 'linked') {
       if (entry.type !== 'file') return;
@@ -195,7 +197,7 @@ class Applier {
     tree.place(parent, name);
   }
 
-  /** False when this user may not make it. */
+  /** Returns false if this user may not create it. */
   async #make(path: BytePath, entry: TarEntry): Promise<boolean> {
     if (entry.type === 'file') await makeFile(path, entry, this.skipped, () => throwIfAborted(this.#signal));
     else if (entry.type === 'symlink') await makeSymlink(path, checkedSymlink(entry), this.skipped);
@@ -203,17 +205,17 @@ class Applier {
     return true;
   }
 
-  /** Waits for what is under way, after which the tree may be closed. */
+  /** Waits for writes under way, after which the tree may be closed. */
   end(): Promise<void> {
     return this.#small.end();
   }
 
-  /** An entry that could not be made must not let a lower one of its name show. */
+  /** An entry that was left out must not let a lower one of its name show. */
   async #leaveOut(parent: DirNode, name: BytePath): Promise<void> {
     if (await this.#tree.hasBelow(parent, name)) await this.#tree.whiteout(parent, name);
   }
 
-  /** Modes and times of directories, inner ones first: now nothing more is written into them. */
+  /** Sets modes and times of directories, inner ones first, once nothing more is written into them. */
   async finish(): Promise<void> {
     await this.#small.flush();
     const { root } = this.#tree;

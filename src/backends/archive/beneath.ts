@@ -1,17 +1,17 @@
 /**
- * Places below a directory that is held open. A container may change a snapshot while a layer is written to it or read
- * from it, so no path of several names is ever given to the file system: the directory of a place is opened step by step,
- * never through a symlink, and calls go to one name in it. What is replaced meanwhile ends a call, or the call works on
- * what stood there before; either way inside the root.
+ * Places below an open directory. A container may change a snapshot while a layer is written to it or read
+ * from it, so no path of several names is ever passed to the file system: the directory of a place is opened
+ * step by step, never through a symlink, and calls use one name in it. If something is replaced in the
+ * meantime, the call fails or works on what was there before; in both cases inside the root.
  *
- * `/proc/self/fd/<n>/<name>` is how such a call is written in Node, which lacks openat(2) and its relatives.
+ * `/proc/self/fd/<n>/<name>` is how to write such a call in Node, which lacks openat(2) and its relatives.
  */
 import { closeSync, openSync } from 'node:fs';
 import { chmod, readdir } from 'node:fs/promises';
 import { DIRECTORY_ONLY, openBeneath, PLACE_ONLY } from '../sys.js';
 import { type BytePath, fsPath, joinPath } from './paths.js';
 
-/** A directory of the store, opened when it is first used. Close it after the last call has ended. */
+/** A directory of the store, opened on first use. Close it after the last call has ended. */
 export class Root {
   readonly path: BytePath;
   #fd: number | undefined;
@@ -20,7 +20,7 @@ export class Root {
     this.path = path;
   }
 
-  /** Its descriptor; good for nothing but opening what is below. */
+  /** Its descriptor (O_PATH); only for opening what is below. */
   get fd(): number {
     this.#fd ??= openSync(fsPath(this.path), DIRECTORY_ONLY);
     return this.#fd;
@@ -43,7 +43,7 @@ export const under = (place: Place, name: BytePath): Place => ({
   path: joinPath(place.path, name),
 });
 
-/** For messages: where the place is. */
+/** The place's path, for messages. */
 export const placePath = ({ root, path }: Place): BytePath => joinPath(root.path, path);
 
 const open = ({ root, path }: Place, flags: number): number =>
@@ -67,8 +67,8 @@ async function through<T>(
 }
 
 /**
- * Calls `fn` with a path to the place for calls that do not follow symlinks: the place's directory is open meanwhile.
- * ELOOP or ENOTDIR when a directory on the way is none any more.
+ * Calls `fn` with a path to the place, for calls that do not follow symlinks; the place's directory is open
+ * until `fn` ends. ELOOP or ENOTDIR when a directory on the way is no longer one.
  */
 export async function within<T>(place: Place, fn: (path: BytePath) => Promise<T> | T): Promise<T> {
   const slash = place.path.lastIndexOf('/');
@@ -76,7 +76,7 @@ export async function within<T>(place: Place, fn: (path: BytePath) => Promise<T>
   return through(directory, place.path === '' ? '.' : place.path.slice(slash + 1), fn);
 }
 
-/** As `within`, for a directory: the path means it whatever stands under its name meanwhile. */
+/** As `within`, for a directory: the path leads to it even if its name is reused in the meantime. */
 export async function inside<T>(place: Place, fn: (path: BytePath) => Promise<T> | T): Promise<T> {
   return through(place, '.', fn);
 }
@@ -84,7 +84,7 @@ export async function inside<T>(place: Place, fn: (path: BytePath) => Promise<T>
 export const namesIn = (directory: Place): Promise<BytePath[]> =>
   inside(directory, (path) => readdir(fsPath(path), { encoding: 'latin1' }));
 
-/** chmod(2) of a path that `within` gave; never of what a symlink there leads to. */
+/** chmod(2) of a path from `within`; never follows a symlink there. */
 export async function chmodPlace(path: BytePath, mode: number): Promise<void> {
   const fd = openSync(fsPath(path), PLACE_ONLY);
   try {

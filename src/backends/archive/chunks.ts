@@ -1,6 +1,6 @@
 /**
- * Reading exact amounts out of a stream of chunks, without copying more than the pieces that straddle chunks.
- * Used by the tar reader and the zstd framing; holds at most one chunk beyond what was asked for.
+ * Reads exact amounts from a stream of chunks, and copies only what straddles chunks. Used by the tar reader
+ * and the zstd framing; keeps at most one chunk beyond what was asked for.
  */
 
 const EMPTY = Buffer.alloc(0);
@@ -14,7 +14,10 @@ export class ChunkReader {
     this.#source = source[Symbol.asyncIterator]();
   }
 
-  /** Between 1 and `max` bytes as they come; undefined at the end. The buffer is a view: use it at once. */
+  /**
+   * Between 1 and `max` bytes as they arrive; undefined at the end. The buffer is a view that is valid until
+   * the next call.
+   */
   async some(max: number): Promise<Buffer | undefined> {
     if (this.#rest.length === 0 && !(await this.#fill())) return undefined;
     const part = this.#rest.subarray(0, max);
@@ -29,7 +32,7 @@ export class ChunkReader {
       this.#rest = this.#rest.subarray(size);
       return part;
     }
-    // Copied, not collected: a source may use its chunk again once the next one is asked for.
+    // Copied, not collected: a source may reuse its chunk once the next one is requested.
     const whole = Buffer.allocUnsafe(size);
     let have = 0;
     while (have < size) {
@@ -40,7 +43,7 @@ export class ChunkReader {
     return whole.subarray(0, have);
   }
 
-  /** Drops `size` bytes; answers how many there were. */
+  /** Drops `size` bytes; returns how many there were. */
   async skip(size: number): Promise<number> {
     let done = 0;
     while (done < size) {
@@ -56,7 +59,7 @@ export class ChunkReader {
     while ((await this.some(2 ** 20)) !== undefined);
   }
 
-  /** Tells the source that no more is wanted. */
+  /** Ends the source early. */
   async close(): Promise<void> {
     this.#ended = true;
     this.#rest = EMPTY;

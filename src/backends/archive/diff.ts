@@ -1,10 +1,10 @@
 /**
- * The layer that turns one tree into another, as a tar: both are walked side by side, what differs is written, what
- * is gone becomes a whiteout. Reads the directories behind the mounts and needs no mount(2). The same trees give
- * the same bytes. Neither tree may change meanwhile.
+ * The layer that turns one tree into another, as a tar: walks both side by side, writes what differs, and a
+ * whiteout for what is missing. Reads the directories behind the mounts and needs no mount(2). The same trees
+ * give the same bytes. REQUIRES: neither tree changes during the walk.
  *
- * Called by the diff service and by export of what was committed by hand. Memory: the names in the directories on the
- * way down, and a name for each file with several links.
+ * Called by the diff service and by exports of snapshots that were committed by hand. Memory: the names in
+ * the directories on the current path, and a name for each file with several links.
  */
 import { createHash } from 'node:crypto';
 import type { BigIntStats } from 'node:fs';
@@ -36,8 +36,8 @@ export interface Diffed {
 }
 
 /**
- * Writes the layer that makes `upper` of `lower` (no mounts: of nothing) to `sink`.
- * FailedPrecondition: a file whose name a layer cannot hold.
+ * Writes the layer from `lower` (no mounts: empty) to `upper` to `sink`. FailedPrecondition: a file whose
+ * name is not valid in a layer.
  */
 export async function diffLayer(
   lower: readonly Mount[],
@@ -66,23 +66,23 @@ export async function diffLayer(
   return { digest: `sha256:${hash.digest('hex')}`, size, entries: walk.entries };
 }
 
-/** Something that stands in a tree. */
+/** An entry of a tree. */
 interface Node {
   type: EntryType | 'other';
-  /** Where it really is. */
+  /** Its actual place. */
   place: Place;
-  /** Where the content of a file is. */
+  /** The place of a file's content. */
   data: Place;
   stats: BigIntStats;
   dir: DirNode | undefined;
 }
 
-/** A directory on the walk: what both trees have under it is compared name by name. */
+/** A directory on the walk; both trees' entries in it are compared name by name. */
 interface Visit {
   name: BytePath;
   below: DirNode | undefined;
   above: DirNode;
-  /** Its own entry, until that was written: a directory is written when it, or anything in it, differs. */
+  /** Its own entry, until it is written: a directory is written when it, or anything in it, differs. */
   pending: { entry: NewEntry; parent: Visit | undefined } | undefined;
 }
 
@@ -92,7 +92,7 @@ class DiffWalk {
   readonly #to: LayerTree;
   readonly #tar: TarWriter;
   readonly #signal: AbortSignal | undefined;
-  /** Names of files with several links by inode; whether one was written. */
+  /** Names of files with several links by inode, and whether one was written. */
   readonly #links = new Map<string, { name: BytePath; written: boolean }>();
 
   constructor(from: LayerTree | undefined, to: LayerTree, tar: TarWriter, signal: AbortSignal | undefined) {
@@ -102,14 +102,16 @@ class DiffWalk {
     this.#signal = signal;
   }
 
-  /** What a directory holds comes right after it, names in the order of their bytes, as containerd writes layers. */
+  /**
+   * The entries of a directory follow it directly, in byte order of their names, as in containerd's layers.
+   */
   async run(): Promise<void> {
     const root: Visit = { name: '', below: this.#from?.root, above: this.#to.root, pending: undefined };
     const way = [await this.#enter(root)];
     for (let here = way.at(-1); here !== undefined; here = way.at(-1)) {
       throwIfAborted(this.#signal);
       const name = here.names.pop();
-      // What is done need not be remembered.
+      // Finished entries need not be kept.
       if (here.last !== undefined) here.visit.above.children.delete(here.last);
       here.last = name;
       if (name === undefined) {
@@ -131,7 +133,7 @@ class DiffWalk {
     return { visit, names: [...names].sort(byBytes).reverse(), last: undefined };
   }
 
-  /** Compares one name in a directory; answers the directory to go into, if it is one. */
+  /** Compares one name in a directory; returns the directory to descend into, if it is one. */
   async #compare(visit: Visit, name: BytePath): Promise<Visit | undefined> {
     const { below, above } = visit;
     const before = this.#from && below && (await nodeAt(this.#from, below, name));
@@ -150,7 +152,7 @@ class DiffWalk {
       return undefined;
     }
     if (name.slice(name.lastIndexOf('/') + 1).startsWith(WHITEOUT_PREFIX)) {
-      throw failedPrecondition(`a layer cannot hold "${showPath(name)}": its name means a deletion`, {
+      throw failedPrecondition(`a layer cannot contain "${showPath(name)}": its name means a deletion`, {
         object: showPath(name),
         remedy: `rename files that begin with "${WHITEOUT_PREFIX}"`,
       });
@@ -178,7 +180,8 @@ class DiffWalk {
   async #file(visit: Visit, name: BytePath, now: Node, same: boolean): Promise<void> {
     const inode = now.stats.nlink > 1n ? `${now.stats.dev}:${now.stats.ino}` : undefined;
     const first = inode === undefined ? undefined : this.#links.get(inode);
-    // A file whose other name was written anew is no longer the lower one, so this name has to follow.
+    // If another name of the file was written, this name no longer links to the lower file and has to be
+    // written too.
     if (same && !first?.written) {
       if (inode !== undefined && first === undefined) this.#links.set(inode, { name, written: false });
       return;
@@ -202,7 +205,7 @@ class DiffWalk {
     await this.#tar.add({ name: marked, type: 'file', mode: 0 });
   }
 
-  /** Writes the directories on the way that were not written yet, outermost first. */
+  /** Writes the directories on the path that were not written yet, outermost first. */
   async #flush(visit: Visit): Promise<void> {
     const entries: NewEntry[] = [];
     for (let at: Visit | undefined = visit; at?.pending !== undefined; ) {
@@ -249,7 +252,7 @@ function typeOf(stats: BigIntStats): Node['type'] {
   if (stats.isSymbolicLink()) return 'symlink';
   if (stats.isFIFO()) return 'fifo';
   if (stats.isBlockDevice()) return 'block';
-  // Sockets mean nothing in a layer, and the device 0/0 would mean a deletion.
+  // Sockets have no meaning in a layer, and the device 0/0 would mean a deletion.
   return stats.isCharacterDevice() && stats.rdev !== 0n ? 'char' : 'other';
 }
 
@@ -270,7 +273,9 @@ async function entryOf(name: BytePath, node: Node): Promise<NewEntry> {
   };
 }
 
-/** Equal in all that a layer holds. Contents are compared only where times cannot tell. */
+/**
+ * Whether everything that a layer records is equal. Contents are compared only if the times do not decide.
+ */
 async function isSame(before: Node, now: Node): Promise<boolean> {
   const [a, b] = [before.stats, now.stats];
   if (a.dev === b.dev && a.ino === b.ino && before.type !== 'directory') return true;
@@ -307,7 +312,7 @@ async function equalContents(a: Node, b: Node): Promise<boolean> {
 const destinationOf = ({ place }: Node): Promise<BytePath> =>
   within(place, (path) => readlink(fsPath(path), { encoding: 'latin1' }));
 
-// Not to wait for a writer where a fifo has come to the name of a file.
+// A fifo in the file's place must not block the open.
 const OPEN_FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
 const openFile = ({ data }: Node) => within(data, (path) => open(fsPath(path), OPEN_FLAGS));
@@ -315,7 +320,7 @@ const openFile = ({ data }: Node) => within(data, (path) => open(fsPath(path), O
 async function* contentOf(node: Node): AsyncGenerator<Uint8Array, void, void> {
   await using file = await openFile(node);
   for (let at = 0; ; ) {
-    // A fresh buffer each time: the receiver may still be busy with the last one.
+    // A fresh buffer each time: the receiver may still be using the last one.
     const buffer = Buffer.allocUnsafe(COMPARE_BYTES);
     const { bytesRead } = await file.read(buffer, 0, COMPARE_BYTES, at);
     if (bytesRead === 0) return;

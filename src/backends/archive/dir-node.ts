@@ -1,9 +1,9 @@
-/** A directory of a layer's target as far as it was walked: one node for each, in the tree that layer-tree.ts grows. */
+/** A directory of a layer's target that was walked: the nodes of the tree that layer-tree.ts builds. */
 import type { Place } from './beneath.js';
 import type { FinalMetadata } from './metadata.js';
 import type { BytePath } from './paths.js';
 
-/** Marks a name that an entry of this layer put there and that is not a directory. */
+/** Marks the name of an entry of this layer that is not a directory. */
 export const placed = Symbol('placed');
 
 export class DirNode {
@@ -11,15 +11,15 @@ export class DirNode {
   readonly path: BytePath;
   readonly parent: DirNode | undefined;
   readonly children = new Map<BytePath, DirNode | typeof placed>();
-  /** It stands in the upper directory. */
+  /** It exists in the upper directory. */
   inUpper: boolean;
   /** The lower directories that show through, nearest first. */
   lowers: readonly Place[];
   /** An entry of this layer names it. */
   placed = false;
-  /** Made in this run: its upper directory holds nothing but what `children` names. */
+  /** Created in this run: its upper directory has only what `children` lists. */
   fresh = false;
-  /** What it gets when the layer is done: writing into a directory changes its times. */
+  /** Set when the layer is complete, because writing into a directory changes its times. */
   final: FinalMetadata | undefined;
 
   constructor(path: BytePath, parent: DirNode | undefined, inUpper: boolean, lowers: readonly Place[]) {
@@ -29,8 +29,8 @@ export class DirNode {
     this.lowers = lowers;
   }
 
-  /** Whether the layer has put anything at or below it. */
-  holdsPlaced(): boolean {
+  /** Whether the layer has an entry at or below it. */
+  hasPlaced(): boolean {
     const open: DirNode[] = [this];
     for (let node = open.pop(); node !== undefined; node = open.pop()) {
       if (node.placed) return true;

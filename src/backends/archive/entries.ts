@@ -1,7 +1,7 @@
 /**
- * Puts single entries of a layer down: files, links, devices, directories. The caller has resolved the parent and
- * cleared the name; everything is made anew (`O_EXCL`), so nothing that stands there is ever written through. Paths are
- * those of `within`: one name in a directory that is open.
+ * Creates single entries of a layer: files, links, devices, directories. The caller has resolved the parent
+ * and removed what had the name; everything is created with `O_EXCL`, so an existing file is never written
+ * through. Paths are those of `within`: one name in an open directory.
  */
 import { constants, copyFile, link, lstat, open, readlink, symlink } from 'node:fs/promises';
 import { type EbbtideError, failedPrecondition } from '../../errors.js';
@@ -20,7 +20,7 @@ import {
 import { type BytePath, fsPath, showPath, splitEntryName } from './paths.js';
 import type { TarEntry } from './tar/tar-reader.js';
 
-/** A new file with the entry's content; `onWrite` is called with the bytes of each write. */
+/** Creates a file with the entry's content; `onWrite` is called with the bytes of each write. */
 export async function makeFile(
   path: BytePath,
   entry: TarEntry,
@@ -59,7 +59,7 @@ async function finishFile(
   await setTimes(path, atime, mtime);
 }
 
-/** Where the next bytes of the content belong: straight on, or into the segments of a sparse file. */
+/** Where the next bytes of the content go: consecutively, or into the segments of a sparse file. */
 function placesOf(entry: TarEntry) {
   const segments = entry.segments?.filter((segment) => segment.size > 0) ?? [{ offset: 0, size: entry.size }];
   let index = 0;
@@ -79,17 +79,18 @@ function placesOf(entry: TarEntry) {
 }
 
 export async function makeSymlink(path: BytePath, entry: TarEntry, skipped: Skipped): Promise<void> {
-  // The destination is stored as it is: whoever reads the link resolves it inside the container's root.
+  // The target is stored verbatim: readers resolve it inside the container's root.
   await symlink(fsPath(entry.linkname), fsPath(path));
   await setOwnerAndXattrs(path, entry, skipped);
   const { atime, mtime } = timesOf(entry);
   await setTimes(path, atime, mtime);
 }
 
-/** A device or fifo; false when it was left out. */
+/** Creates a device or fifo; returns false when it was left out. */
 export async function makeNode(path: BytePath, entry: TarEntry, skipped: Skipped): Promise<boolean> {
   const type = FileType[entry.type === 'char' ? 'char' : entry.type === 'block' ? 'block' : 'fifo'];
-  // To an overlay this device is a deletion mark, not a device; the kernel refuses to make one there too.
+  // To an overlay this device is a deletion mark, not a device; the kernel refuses to create it in an
+  // overlay, too.
   const isWhiteout = entry.type === 'char' && entry.major === 0 && entry.minor === 0;
   if (isWhiteout || !(await tryMakeNode(path, type, entry.major, entry.minor))) {
     skipped.devices++;
@@ -100,8 +101,9 @@ export async function makeNode(path: BytePath, entry: TarEntry, skipped: Skipped
 }
 
 /**
- * A second name for a file of the same layer or one below. The target is found inside the layer's root like any
- * other path; a lower file is brought up first. Metadata stays the target's: there is only one file.
+ * Adds a name to a file of the same layer or one below. The target is resolved inside the layer's root like
+ * any other path; a lower file is copied up first. The metadata stays the target's, because there is only one
+ * file.
  */
 export async function makeHardLink(tree: LayerTree, to: Place, entry: TarEntry): Promise<void> {
   const components = splitEntryName(entry.linkname, 'link target');
@@ -119,7 +121,7 @@ export async function makeHardLink(tree: LayerTree, to: Place, entry: TarEntry):
   if (!inUpper) await copyUpFile(tree, dir, name, place, data ?? place);
   else if (data !== undefined) {
     throw failedPrecondition(
-      `the content of "${showPath(entry.linkname)}" lies in a layer below its metadata`,
+      `the content of "${showPath(entry.linkname)}" is in a layer below its metadata`,
       {
         object: showPath(entry.linkname),
         remedy: 'apply layers to a snapshot that was not mounted with metacopy=on',
@@ -138,7 +140,7 @@ async function copyUpFile(
   data: Place,
 ): Promise<void> {
   await tree.open(dir);
-  // The name is in the upper directory now, and no entry of this layer.
+  // The upper directory now has a name that is not an entry of this layer.
   dir.fresh = false;
   const to = tree.upper(dir, name);
   await within(place, (from) => within(data, (content) => within(to, (path) => copyUp(from, content, path))));
@@ -149,14 +151,14 @@ async function copyUp(from: BytePath, content: BytePath, to: BytePath): Promise<
   if (stats.isFile()) {
     await using source = await open(fsPath(content), constants.O_RDONLY | constants.O_NOFOLLOW);
     const flags = constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE;
-    // Of the open file: copyFile would follow a symlink that has come to its name.
+    // From the open file: copyFile would follow a symlink that has replaced its name.
     await copyFile(`/proc/self/fd/${source.fd}`, fsPath(to), flags);
   } else if (stats.isSymbolicLink()) {
     await symlink(await readlink(fsPath(from), { encoding: 'buffer' }), fsPath(to));
   } else {
     const { major, minor } = deviceOf(stats.rdev);
     if (!(await tryMakeNode(to, stats.mode & 0o170000, major, minor))) {
-      throw badPath(from, 'is a device that this user cannot make');
+      throw badPath(from, 'is a device that this user cannot create');
     }
   }
   const { mode, atime, mtime } = await copyMetadata(from, to);
@@ -171,14 +173,14 @@ export function deviceOf(rdev: number): { major: number; minor: number } {
   return { major, minor };
 }
 
-/** What no file system takes is the archive's fault, not the disk's. */
+/** Errors that are the archive's fault, not the disk's. */
 const unacceptable: Readonly<Record<string, string>> = {
   ENAMETOOLONG: 'has a name that is too long for the file system',
   ERANGE: 'has an extended attribute whose name is empty or too long',
   E2BIG: 'has an extended attribute that is too large',
 };
 
-/** What a failure of the file system means for an entry. */
+/** Converts a file system error to one about the entry. */
 export function entryError(name: BytePath, error: unknown): EbbtideError {
   const what = unacceptable[errnoOf(error) ?? ''];
   if (what !== undefined) return badPath(name, what);

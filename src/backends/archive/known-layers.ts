@@ -1,10 +1,11 @@
 /**
- * What stands in committed layers, remembered from one layer of a chain to the next: each layer is looked up in all below
- * it, and without this the work for a layer would grow with the number of those. Committed layers do not change. Made by
- * images/unpack, for one chain at a time; used by layer-tree.ts.
+ * Caches the content of committed layers while a chain is applied: each layer is looked up in all below it,
+ * and without this the work for a layer would grow with their number. Committed layers do not change. Created
+ * by images/unpack, for one chain at a time; used by layer-tree.ts.
  *
- * A directory of a layer is listed when a name in it is looked for first; what stands under a name is looked at once.
- * Memory: `MAX_NAMES` names; beyond them every look is made anew. One descriptor for each layer, until `close`.
+ * A directory of a layer is listed when a name in it is first looked up; the entry itself is read on demand.
+ * Memory: up to `MAX_NAMES` names; beyond that nothing is cached. One descriptor for each layer, until
+ * `close`.
  */
 import { errnoOf, isAbsent } from '../../system/system-errors.js';
 import { namesIn, type Place, Root } from './beneath.js';
@@ -14,7 +15,7 @@ import type { OverlayPrefix } from './target.js';
 
 const MAX_NAMES = 200_000;
 
-/** A name that is there and was not looked at yet. */
+/** A name that exists and was not read yet. */
 const unseen = Symbol('unseen');
 
 type Listing = Map<BytePath, Sight | typeof unseen>;
@@ -47,7 +48,7 @@ export class KnownLayers {
     return layer.root;
   }
 
-  /** As `look` of overlay-lookup.ts, at once where the answer is known. */
+  /** As `look` of overlay-lookup.ts; synchronous if the result is cached. */
   look(place: Place, overlay: OverlayPrefix | undefined): Sight | undefined | Promise<Sight | undefined> {
     const layer = this.#byRoot.get(place.root);
     if (layer === undefined) return look(place, overlay);

@@ -1,12 +1,12 @@
 /**
- * The target of a layer as the layer sees it: upper directory over lower ones, walked one component at a time.
- * This is where safety lives. Calls go to one name in a directory that was opened step by step (beneath.ts), never through
- * a symlink: symlinks inside the layer are read and resolved here, against the layer's own root, and `..` never climbs
- * above it.
+ * The target of a layer as the layer sees it: the upper directory over the lower ones, walked one component
+ * at a time. Safety depends on this file: calls use one name in a directory that was opened step by step
+ * (beneath.ts), never through a symlink. Symlinks inside the layer are read and resolved here, against the
+ * layer's own root, and `..` never climbs above it.
  *
- * A directory, once seen, is remembered until an entry removes it through this tree. What others change meanwhile (the
- * target is the caller's unfinished snapshot, or one that a container runs on) may make an entry fail or land in a
- * directory that they moved; it never leads out. Memory: one node for each directory and entry.
+ * A directory that was seen once is kept until an entry removes it through this tree. Concurrent changes (the
+ * target is the caller's unfinished snapshot, or one that a container runs on) may make an entry fail, or put
+ * it into a directory that was moved; they never lead outside. Memory: one node for each directory and entry.
  */
 
 import type { Stats } from 'node:fs';
@@ -33,14 +33,14 @@ interface FoundFile {
   inUpper: boolean;
   place: Place;
   stats: Stats;
-  /** Where the content of a file is, if not at `place`. */
+  /** The place of a file's content, if it is not `place`. */
   data: Place | undefined;
 }
 
-/** On the way to one entry; as many as Linux follows in a path. */
+/** Limit on the symlinks followed for one entry, as in Linux. */
 const MAX_SYMLINKS = 40;
 
-/** Files that are on their way into the tree. */
+/** Files that are still being written into the tree. */
 export interface Pending {
   flush(): Promise<void>;
 }
@@ -48,14 +48,14 @@ export interface Pending {
 export class LayerTree {
   readonly target: Target;
   readonly root: DirNode;
-  /** Waited for before anything is looked at or removed that it may be about. */
+  /** Awaited before anything that may concern these files is looked up or removed. */
   pending: Pending | undefined;
   readonly #upper: Place;
   readonly #layers: Layers;
-  /** Directories that are this tree's to close. */
+  /** Directories that this tree has to close. */
   readonly #own: Root[];
 
-  /** `known`: what is remembered of the lower layers; the caller closes it, later than the tree. */
+  /** @param known cached look-ups in the lower layers; the caller closes it, after the tree */
   constructor(target: Target, known?: KnownLayers) {
     this.target = target;
     this.#upper = { root: new Root(target.upper), path: '' };
@@ -80,12 +80,12 @@ export class LayerTree {
     return { root: this.#upper.root, path };
   }
 
-  /** The directories that merge in this one, nearest first. */
+  /** The directories that merge into this one, nearest first. */
   placesOf(dir: DirNode): Place[] {
     return dir.inUpper ? [this.upper(dir), ...dir.lowers] : [...dir.lowers];
   }
 
-  /** What stands under a name; symlinks are not followed. */
+  /** The entry of a name; symlinks are not followed. */
   async lookup(dir: DirNode, name: BytePath): Promise<Found> {
     const known = dir.children.get(name);
     if (known instanceof DirNode) return { kind: 'directory', node: known };
@@ -121,7 +121,7 @@ export class LayerTree {
     return other !== undefined || directories.length > 0;
   }
 
-  /** All names in the lower directories, hidden ones included. */
+  /** All names in the lower directories, including hidden ones. */
   async namesBelow(dir: DirNode): Promise<Set<BytePath>> {
     const names = new Set<BytePath>();
     for (const lower of dir.lowers) for (const name of await namesIn(lower)) names.add(name);
@@ -130,14 +130,14 @@ export class LayerTree {
 
   #remember(dir: DirNode, name: BytePath, inUpper: boolean, lowers: readonly Place[]): Found {
     const node = new DirNode(joinPath(dir.path, name), dir, inUpper, lowers);
-    // An entry of this layer that is a directory has its node already; this one was there before.
+    // A directory of this layer has a node already; this one existed before.
     dir.children.set(name, node);
     return { kind: 'directory', node };
   }
 
   /**
-   * The directory that these components lead to, symlinks followed inside the root. A missing one is made when
-   * `create` is set, else the answer is undefined. A component that is no directory: InvalidArgument with
+   * Resolves components to a directory, following symlinks inside the root. With `create` a missing directory
+   * is created; otherwise the result is undefined. A component that is not a directory: InvalidArgument with
    * `create`, else undefined.
    */
   async resolve(components: readonly BytePath[], create: true, entry: BytePath): Promise<DirNode>;
@@ -151,7 +151,7 @@ export class LayerTree {
     create: boolean,
     entry: BytePath,
   ): Promise<DirNode | undefined> {
-    // A stack, next component last: what a symlink stands for is put on top of it.
+    // A stack, next component last: the target of a symlink is pushed onto it.
     const ahead = [...components].reverse();
     let links = 0;
     let at = this.root;
@@ -171,16 +171,17 @@ export class LayerTree {
         if (destination.startsWith('/')) at = this.root;
         ahead.push(...destination.split('/').reverse());
       } else if (found.kind === 'other') {
-        // A whiteout below what this layer made a file: image builders write such, and it hides nothing.
+        // A whiteout below a path that this layer made a file: image builders write such, and it hides
+        // nothing.
         if (!create) return undefined;
-        throw badPath(entry, `has a parent "${showPath(name)}" that is no directory`);
+        throw badPath(entry, `has a parent "${showPath(name)}" that is not a directory`);
       } else if (create) at = await this.makeDirectory(at, name, found.whiteout);
       else return undefined;
     }
     return at;
   }
 
-  /** Readies a directory for a change in it: it stands in the upper directory and its times are kept. */
+  /** Prepares a directory for a change: copies it up and records its times. */
   async open(node: DirNode): Promise<void> {
     if (!node.inUpper) await this.#copyUp(node);
     if (node.final !== undefined) return;
@@ -195,7 +196,7 @@ export class LayerTree {
     });
   }
 
-  /** Brings a lower directory, with those above it, into the upper one. */
+  /** Copies a lower directory and its parents up into the upper one. */
   async #copyUp(node: DirNode): Promise<void> {
     const missing: DirNode[] = [];
     for (let at: DirNode | undefined = node; at !== undefined && !at.inUpper; at = at.parent)
@@ -211,8 +212,8 @@ export class LayerTree {
   }
 
   /**
-   * A new, empty directory where none shows. `hidden`: something of the upper directory hid a lower one there
-   * (a whiteout, a file), so that the new one must not let it shine through.
+   * Creates an empty directory where none shows. `hidden`: something in the upper directory (a whiteout, a
+   * file) hid a lower directory, which must not show through the new one.
    */
   async makeDirectory(parent: DirNode, name: BytePath, hidden: boolean): Promise<DirNode> {
     await this.open(parent);
@@ -232,7 +233,7 @@ export class LayerTree {
     await setXattr(place, `${this.target.overlay}opaque`, Buffer.from('y'));
   }
 
-  /** Cuts a directory off from what lies below it. */
+  /** Makes a directory opaque. */
   async hideBelow(node: DirNode): Promise<void> {
     if (node.lowers.length === 0) return;
     await this.open(node);
@@ -248,7 +249,7 @@ export class LayerTree {
     }
   }
 
-  /** Takes away what stands under a name in the upper directory; answers whether anything did. */
+  /** Removes a name from the upper directory; returns whether it existed. */
   async clear(parent: DirNode, name: BytePath, found: Found): Promise<boolean> {
     const there =
       found.kind === 'none'
@@ -265,25 +266,25 @@ export class LayerTree {
     return there;
   }
 
-  /** Whether the upper directory is known to have nothing under this name, without a look. */
+  /** Whether the upper directory is known to lack this name, without a look-up. */
   isVacant(dir: DirNode, name: BytePath): boolean {
     return dir.fresh && !dir.children.has(name);
   }
 
-  /** Overlay's mark that nothing shows under this name. */
+  /** Creates overlay's whiteout for this name. */
   async whiteout(dir: DirNode, name: BytePath): Promise<void> {
     dir.fresh = false;
     await makeWhiteout(this.upper(dir, name));
   }
 
-  /** Notes that an entry of this layer stands here, and is no directory. */
+  /** Records that this name is an entry of this layer that is not a directory. */
   place(parent: DirNode, name: BytePath): void {
     parent.children.set(name, placed);
   }
 
   isPlaced(parent: DirNode, name: BytePath): boolean {
     const child = parent.children.get(name);
-    return child instanceof DirNode ? child.holdsPlaced() : child === placed;
+    return child instanceof DirNode ? child.hasPlaced() : child === placed;
   }
 }
 

@@ -1,17 +1,17 @@
 /**
- * How much an archive may ask for. A limit that is hit is FailedPrecondition and names the entry: the archive
- * may be honest, only larger than the caller allows. Counted while streaming, before anything is written.
+ * Limits on the resources of an archive. Exceeding one is FailedPrecondition and names the entry: the archive
+ * may be valid, only larger than the caller allows. Counted while streaming, before anything is written.
  */
 import { failedPrecondition } from '../../errors.js';
 
 export interface ArchiveLimits {
   /** Entries of one archive. */
   maxEntries: number;
-  /** Bytes of one archive after decompression, holes of sparse files included. */
+  /** Decompressed bytes of one archive, including holes of sparse files. */
   maxBytes: number;
   /** Bytes of one entry's name or link target. */
   maxPathBytes: number;
-  /** Decompressed bytes for each compressed byte, once `RATIO_FREE_BYTES` have come out. */
+  /** Decompressed bytes for each compressed byte, beyond the first `RATIO_FREE_BYTES`. */
   maxRatio: number;
 }
 
@@ -24,7 +24,7 @@ export const defaultLimits: Readonly<ArchiveLimits> = {
   maxRatio: 2000,
 };
 
-/** A small archive may be as dense as it likes. */
+/** A small archive may have any ratio. */
 export const RATIO_FREE_BYTES = 64 * 2 ** 20;
 
 export const withDefaults = (limits: Partial<ArchiveLimits> | undefined): ArchiveLimits => ({
@@ -32,7 +32,7 @@ export const withDefaults = (limits: Partial<ArchiveLimits> | undefined): Archiv
   ...limits,
 });
 
-/** Counts what one archive has asked for so far. */
+/** Counts what one archive has used so far. */
 export class Budget {
   readonly limits: ArchiveLimits;
   #entries = 0;
@@ -46,7 +46,7 @@ export class Budget {
     return this.#entries;
   }
 
-  /** One more entry with `size` bytes of content; `name` is for the message. */
+  /** Counts one more entry with `size` bytes of content; `name` is for the message. */
   take(name: string, size: number): void {
     if (++this.#entries > this.limits.maxEntries) {
       throw tooMuch(`has more than ${this.limits.maxEntries} entries`, name, 'maxEntries');
@@ -57,7 +57,7 @@ export class Budget {
     }
   }
 
-  /** Checks a name's length in bytes (byte paths have one character a byte). */
+  /** Checks a name's length in bytes (byte paths have one character for each byte). */
   path(name: string): void {
     if (name.length > this.limits.maxPathBytes) {
       const shown = `${name.slice(0, 64)}…`;
@@ -69,5 +69,5 @@ export class Budget {
 export const tooMuch = (what: string, entry: string, limit: keyof ArchiveLimits) =>
   failedPrecondition(`archive ${what} (at "${entry}")`, {
     object: entry,
-    remedy: `do not use it, unless it is to be trusted: a program can raise ${limit} in the limits of an import`,
+    remedy: `do not use it unless you trust it: a program can raise ${limit} in the limits of an import`,
   });

@@ -1,6 +1,6 @@
 /**
- * Owner, mode, times and extended attributes of what a layer puts down, and what this user may not set: skipped
- * and counted, because an ordinary user's store is still of use. The only file of this room that calls sys.ts.
+ * Owner, mode, times and extended attributes of a layer's entries. What this user may not set is skipped and
+ * counted, because an ordinary user's store is still useful. The only file of this room that calls sys.ts.
  */
 import { chmod, lchown, lstat } from 'node:fs/promises';
 import { failedPrecondition } from '../../errors.js';
@@ -16,14 +16,14 @@ export const isRoot = process.geteuid?.() === 0;
 /** Bits of `st_mode`. */
 export const FileType = { fifo: 0o010000, char: 0o020000, directory: 0o040000, block: 0o060000 } as const;
 
-/** Set on a directory once the layer is done. Times in nanoseconds since 1970. */
+/** Set on a directory once the layer is complete. Times in nanoseconds since 1970. */
 export interface FinalMetadata {
   mode?: number;
   mtime?: bigint;
   atime?: bigint;
 }
 
-/** How many entries had to do without something. */
+/** Numbers of entries for which something was skipped. */
 export interface Skipped {
   owners: number;
   devices: number;
@@ -32,20 +32,23 @@ export interface Skipped {
 
 const notPermitted = new Set(['EPERM', 'EACCES', 'EINVAL', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS']);
 
-/** Whether an error means "this user or file system cannot", as against "this went wrong". */
+/** Whether an error means "not possible for this user or file system", and not a failure. */
 const isNotPermitted = (error: unknown): boolean => notPermitted.has(errnoOf(error) ?? '');
 
 /** Overlay's own attributes would let a layer rearrange its neighbours. */
 export const isForbidden = (name: string): boolean =>
   OVERLAY_XATTRS.some((prefix) => name.startsWith(prefix));
 
-/** Whether this user may give the entry to its owner; counted when he would have to and may not. */
+/** Whether this user may set the entry's owner; counted when it is needed and not allowed. */
 export function isOwnerSet({ uid, gid }: TarEntry, skipped: Skipped): boolean {
   if (!isRoot && (uid !== process.geteuid?.() || gid !== process.getegid?.())) skipped.owners++;
   return isRoot;
 }
 
-/** Owner and attributes of a fresh file, directory, symlink or device; owner first, since it clears capabilities. */
+/**
+ * Sets owner and attributes of a new file, directory, symlink or device; the owner first, since that clears
+ * capabilities.
+ */
 export async function setOwnerAndXattrs(path: BytePath, entry: TarEntry, skipped: Skipped): Promise<void> {
   if (isOwnerSet(entry, skipped)) {
     try {
@@ -60,7 +63,7 @@ export async function setOwnerAndXattrs(path: BytePath, entry: TarEntry, skipped
   }
 }
 
-/** Times of an entry: access time as given, but never before the modification time. */
+/** Times of an entry: the access time as given, but never before the modification time. */
 export function timesOf(entry: TarEntry): { atime: bigint; mtime: bigint } {
   const mtime = bounded(entry.mtime);
   const atime = entry.atime === undefined ? mtime : bounded(entry.atime);
@@ -68,7 +71,7 @@ export function timesOf(entry: TarEntry): { atime: bigint; mtime: bigint } {
   return { atime: mtime, mtime };
 }
 
-/** Times that no file system can hold become 1970, as containerd does. */
+/** Times that no file system can store become 1970, as in containerd. */
 const MAX_TIME = (1n << 63n) - 1n;
 const bounded = (t: bigint): bigint => (t < 0n || t > MAX_TIME ? 0n : t);
 
@@ -76,14 +79,16 @@ export async function setTimes(path: BytePath, atime: bigint, mtime: bigint): Pr
   sys.utimes(fsPath(path), atime, mtime);
 }
 
-/** Sets what a directory was to get in the end. REQUIRES: `path` from `inside`. */
+/** Sets a directory's final metadata. REQUIRES: `path` from `inside`. */
 export async function setFinal(path: BytePath, final: FinalMetadata): Promise<void> {
   if (final.mtime !== undefined) await setTimes(path, final.atime ?? final.mtime, final.mtime);
-  // Last: an ordinary user may not enter it afterwards.
+  // Last, because an ordinary user may not be able to enter it afterwards.
   if (final.mode !== undefined) await chmod(fsPath(path), final.mode);
 }
 
-/** Owner and attributes of `from` on `to`; answers mode and times, for the caller to set when it is done. */
+/**
+ * Copies owner and attributes of `from` to `to`; returns mode and times, which the caller sets at the end.
+ */
 export async function copyMetadata(from: BytePath, to: BytePath): Promise<Required<FinalMetadata>> {
   const stats = await lstat(fsPath(from), { bigint: true });
   if (isRoot) await lchown(fsPath(to), Number(stats.uid), Number(stats.gid));
@@ -91,7 +96,7 @@ export async function copyMetadata(from: BytePath, to: BytePath): Promise<Requir
   return { mode: Number(stats.mode & 0o7777n), mtime: stats.mtimeNs, atime: stats.atimeNs };
 }
 
-/** All attributes but overlay's own. */
+/** All attributes except overlay's own. */
 export async function readXattrs(path: BytePath): Promise<Map<string, Buffer>> {
   const xattrs = new Map<string, Buffer>();
   for (const name of listXattrs(path)) {
@@ -122,7 +127,7 @@ async function trySetXattr(path: BytePath, name: string, value: Buffer): Promise
   }
 }
 
-/** Sets an attribute that correctness hangs on. FailedPrecondition where that cannot be. */
+/** Sets an attribute that correctness depends on. FailedPrecondition if that is not possible. */
 export async function setXattr(place: Place, name: string, value: Buffer): Promise<void> {
   if (await within(place, (path) => trySetXattr(path, name, value))) return;
   const shown = showPath(placePath(place));
@@ -133,7 +138,7 @@ export async function setXattr(place: Place, name: string, value: Buffer): Promi
   });
 }
 
-/** Undefined when there is none, or no such thing as attributes. */
+/** Undefined if it does not exist, or attributes are not supported. */
 export const getXattr = async (path: BytePath, name: string): Promise<Buffer | undefined> =>
   xattrOf(fsPath(path), name);
 
@@ -149,7 +154,7 @@ function xattrOf(path: string | Buffer, name: string): Buffer | undefined {
   }
 }
 
-/** False when this user may not make it. `type` is one of `FileType`. */
+/** Returns false if this user may not create it. @param type one of `FileType` */
 export async function tryMakeNode(
   path: BytePath,
   type: number,
@@ -165,7 +170,10 @@ export async function tryMakeNode(
   }
 }
 
-/** Overlay's deletion mark. FailedPrecondition where it cannot be made: without it deleted files would be back. */
+/**
+ * Creates overlay's whiteout. FailedPrecondition if that is not possible: without it deleted files would
+ * reappear.
+ */
 export async function makeWhiteout(place: Place): Promise<void> {
   if (await within(place, (path) => tryMakeNode(path, FileType.char, 0, 0))) return;
   const shown = showPath(placePath(place));

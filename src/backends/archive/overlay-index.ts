@@ -1,11 +1,12 @@
 /**
- * Upper directories that only the mount they were written through shows whole, because somebody mounted them with
- * options that the store's own mounts switch off. What reads or commits such a directory refuses it.
+ * Upper directories that show everything only through the mount they were written through, because it had
+ * options that the store's own mounts switch off. Readers and commits refuse such a directory.
  *
- * An overlay mounted with `index=on` keeps the new content of a lower file with several names in its scratch directory
- * and shows it under all of them. The layers alone then show old content under the names that were not changed, and
- * so would every later mount without that directory. One mounted with `metacopy=on` leaves the content of a file whose
- * owner or mode changed in the layer below; a mount without that option cannot read the file.
+ * An overlay mounted with `index=on` keeps the new content of a lower file with several names in its scratch
+ * directory and shows it under all of them. The layers alone then show old content under the names that were
+ * not changed, and so would every later mount without that directory. One mounted with `metacopy=on` leaves
+ * the content of a file whose owner or mode changed in the layer below; a mount without that option cannot
+ * read the file.
  */
 import type { Stats } from 'node:fs';
 import { readdir } from 'node:fs/promises';
@@ -16,12 +17,12 @@ import { getXattr, hasXattr } from './metadata.js';
 import { type BytePath, fsPath, showPath } from './paths.js';
 import type { OverlayPrefix, Target } from './target.js';
 
-/** FailedPrecondition where the index holds files with several names. */
+/** @throws FailedPrecondition if the index has files with several names */
 export async function refuseIndexed({ work, overlay }: Pick<Target, 'work' | 'overlay'>): Promise<void> {
   if (work === undefined || overlay === undefined) return;
   const root = new Root(work);
   try {
-    if (!(await inside({ root, path: 'index' }, (path) => holdsFiles(path, `${overlay}nlink`)))) return;
+    if (!(await inside({ root, path: 'index' }, (path) => hasFiles(path, `${overlay}nlink`)))) return;
   } catch (error) {
     if (isAbsent(error) || errnoOf(error) === 'ENOTDIR') return;
     throw error;
@@ -37,17 +38,17 @@ export async function refuseIndexed({ work, overlay }: Pick<Target, 'work' | 'ov
   );
 }
 
-/** FailedPrecondition for a file without content. */
+/** @throws FailedPrecondition for a file without content */
 export function refuseMetacopy(path: Buffer, stats: Stats, overlay: OverlayPrefix): void {
   if (!stats.isFile() || stats.size === 0 || !hasXattr(path, `${overlay}metacopy`)) return;
-  throw failedPrecondition(`${path} holds only metadata: the overlay was mounted with metacopy=on`, {
+  throw failedPrecondition(`${path} has only metadata: the overlay was mounted with metacopy=on`, {
     object: path.toString(),
     remedy: 'mount it with metacopy=on and open such files for writing, which copies their content',
   });
 }
 
 /** The kernel marks such files with the number of their names. */
-async function holdsFiles(path: BytePath, mark: string): Promise<boolean> {
+async function hasFiles(path: BytePath, mark: string): Promise<boolean> {
   for (const name of await readdir(fsPath(path), { encoding: 'latin1' })) {
     if ((await getXattr(`${path.slice(0, -1)}${name}`, mark)) !== undefined) return true;
   }

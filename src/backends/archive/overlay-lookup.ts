@@ -1,10 +1,11 @@
 /**
- * What the layers of an overlay show under a name, with the marks that the kernel leaves in them: whiteouts, opaque
- * directories, redirects of renamed directories (`redirect_dir`), files whose content stayed below (`metacopy`). Follows
- * the kernel's ovl_lookup. Called by layer-tree.ts; an upper directory may have been mounted by others, with any options.
+ * Look-up in the layers of an overlay, by the marks that the kernel leaves in them: whiteouts, opaque
+ * directories, redirects of renamed directories (`redirect_dir`), files whose content stayed below
+ * (`metacopy`). Follows the kernel's ovl_lookup. Called by layer-tree.ts; an upper directory may have been
+ * mounted by others, with any options.
  *
- * Marks that do not change what a name shows are passed over: origin, impure, nlink, protattr, uuid. `index=on` is
- * another matter: see overlay-index.ts.
+ * Marks that do not change what a name shows are ignored: origin, impure, nlink, protattr, uuid. For
+ * `index=on` see overlay-index.ts.
  */
 import type { Stats } from 'node:fs';
 import { lstat } from 'node:fs/promises';
@@ -15,35 +16,38 @@ import { getXattr } from './metadata.js';
 import { type BytePath, fsPath, showPath } from './paths.js';
 import type { OverlayPrefix } from './target.js';
 
-/** What stands at a place. The marks are read in layers of overlays only. */
+/** The entry at a place. Marks are read only in layers of overlays. */
 export interface Sight {
   place: Place;
   stats: Stats;
-  /** Nothing shows here, whatever lies below. */
+  /** The name shows nothing, whatever is below. */
   whiteout: boolean;
-  /** A directory that does not merge with what lies below. */
+  /** A directory that does not merge with what is below. */
   opaque: boolean;
-  /** Where what lies below is found: a name beside this one, or a path from the roots of the layers. */
+  /** Where to look below: a name beside this one, or a path from the roots of the layers. */
   redirect: BytePath | undefined;
-  /** A file whose content lies below. */
+  /** A file whose content is below. */
   metacopy: boolean;
 }
 
-/** The layers of an overlay, nearest first, and the prefix of its marks; no prefix and no layers for a plain directory. */
+/**
+ * The layers of an overlay, nearest first, and the prefix of its marks; for a plain directory no prefix and
+ * no layers.
+ */
 export interface Layers {
   readonly roots: readonly Place[];
   readonly overlay: OverlayPrefix | undefined;
-  /** `look`, or what remembers its answers. */
+  /** `look`, or a cache of it. */
   readonly look: (
     place: Place,
     overlay: OverlayPrefix | undefined,
   ) => Sight | undefined | Promise<Sight | undefined>;
 }
 
-/** A directory on the way is a file now, or a symlink. */
+/** A directory on the way is a file or a symlink by now. */
 const notADirectory = new Set(['ENOTDIR', 'ELOOP']);
 
-/** Undefined when nothing is there. */
+/** Undefined if there is nothing. */
 export async function look(place: Place, overlay: OverlayPrefix | undefined): Promise<Sight | undefined> {
   try {
     return await within(place, async (path) => {
@@ -71,10 +75,13 @@ async function marked(sight: Sight, path: BytePath, overlay: OverlayPrefix): Pro
   return { ...sight, metacopy: true, redirect: redirectOf(await mark('redirect'), place, overlay) };
 }
 
-/** Overlay's mark for "nothing here, whatever lies below". */
+/** Overlay's mark for "nothing here, whatever is below". */
 export const isWhiteout = (stats: Stats): boolean => stats.isCharacterDevice() && stats.rdev === 0;
 
-/** Its other form, for layers that cannot have devices: an empty file, in a directory that is marked for it. */
+/**
+ * The other form of a whiteout, for layers that cannot have devices: an empty file, in a directory with a
+ * mark.
+ */
 async function isXattrWhiteout(
   path: BytePath,
   mark: (name: string, of?: BytePath) => Promise<Buffer | undefined>,
@@ -89,7 +96,7 @@ function redirectOf(value: Buffer | undefined, place: Place, overlay: OverlayPre
   const redirect = value.toString('latin1');
   const names = redirect.startsWith('/') ? redirect.slice(1).split('/') : [redirect];
   if (names.some((name) => /^\.{0,2}$|[/\0]/.test(name))) {
-    throw unreadable(place, 'has a redirect that means no place', 'the snapshot is damaged: do not use it');
+    throw unreadable(place, 'has a redirect to an invalid path', 'the snapshot is damaged: do not use it');
   }
   // The kernel does not follow what ordinary users can write.
   if (overlay === 'user.overlay.')
@@ -106,15 +113,15 @@ const unreadable = (place: Place, what: string, remedy?: string) =>
 export interface Below {
   /** Directories that merge, nearest first. */
   directories: Place[];
-  /** What shows when no directory does. */
+  /** What shows if no directory does. */
   other: Sight | undefined;
-  /** Where the content of a file lies whose nearest copy has none. */
+  /** The place of the content, if the nearest copy of the file has none. */
   data: Place | undefined;
 }
 
 /**
- * Looks for a name in directories that merge, nearest first. `wanted` is a name, or a path from the roots of the layers.
- * `above`: what stands in the upper layer under the name, if anything does.
+ * Looks up a name in directories that merge, nearest first. `wanted` is a name, or a path from the roots of
+ * the layers. `above`: the upper layer's entry of that name, if any.
  */
 export async function searchBelow(
   layers: Layers,
@@ -148,13 +155,13 @@ export async function searchBelow(
 
 interface Step {
   sight: Sight | undefined;
-  /** Lower layers are not looked at. */
+  /** The lower layers are not searched. */
   stop: boolean;
-  /** What is looked for in them. */
+  /** The name to look up in them. */
   name: BytePath;
 }
 
-/** Looks for a name or a path in the directory of one layer. */
+/** Looks up a name or a path in the directory of one layer. */
 async function searchOne(layers: Layers, base: Place, wanted: BytePath, isDirectory: boolean): Promise<Step> {
   const absolute = wanted.startsWith('/');
   const names = absolute ? wanted.slice(1).split('/') : [wanted];
@@ -170,7 +177,7 @@ async function searchOne(layers: Layers, base: Place, wanted: BytePath, isDirect
     if (last) step.sight = sight;
     if (sight.opaque || (!directory && !sight.metacopy)) step.stop = true;
     else if (sight.redirect !== undefined) {
-      // A path from the roots goes on below, even where a directory on the way to it was opaque.
+      // A path from the roots continues below, even if a directory on the way to it was opaque.
       if (sight.redirect.startsWith('/')) step.stop = false;
       const before = absolute && !sight.redirect.startsWith('/') ? ['', ...names.slice(0, i)] : [];
       step.name = [...before, sight.redirect, ...names.slice(i + 1)].join('/');
@@ -179,9 +186,9 @@ async function searchOne(layers: Layers, base: Place, wanted: BytePath, isDirect
   return step;
 }
 
-/** Where the content of a metacopy file is; FailedPrecondition when no layer has it. */
+/** The place of a metacopy file's content; FailedPrecondition when no layer has it. */
 export function dataOf(sight: Sight, below: Below): Place | undefined {
   if (!sight.metacopy) return undefined;
   if (below.data !== undefined) return below.data;
-  throw unreadable(sight.place, 'holds only metadata, and no layer below has its content');
+  throw unreadable(sight.place, 'has only metadata, and no layer below has its content');
 }

@@ -1,7 +1,7 @@
 /**
- * Names inside archives are bytes, not text: a layer may hold names that are no UTF-8. They travel here as
- * strings with one character a byte (`BytePath`) and become paths only at the call into the file system.
- * Used by everything in this room; pure functions.
+ * Names inside archives are bytes, not text: a layer may have names that are not UTF-8. Here they are strings
+ * with one character for each byte (`BytePath`) and become paths only in the call to the file system. Used by
+ * everything in this room; pure functions.
  */
 import { invalidArgument } from '../../errors.js';
 
@@ -13,19 +13,19 @@ const ASCII = /^[\x00-\x7f]*$/;
 export const toBytePath = (text: string): BytePath =>
   ASCII.test(text) ? text : Buffer.from(text, 'utf8').toString('latin1');
 
-/** For messages: bytes that are no UTF-8 show as U+FFFD. */
+/** For messages: bytes that are not UTF-8 show as U+FFFD. */
 export const showPath = (path: BytePath): string =>
   ASCII.test(path) ? path : Buffer.from(path, 'latin1').toString('utf8');
 
-/** What `node:fs` takes. */
+/** Converts to what `node:fs` accepts. */
 export const fsPath = (path: BytePath): string | Buffer =>
   ASCII.test(path) ? path : Buffer.from(path, 'latin1');
 
 export const joinPath = (dir: BytePath, name: BytePath): BytePath => (dir === '' ? name : `${dir}/${name}`);
 
 /**
- * The components of a name inside an archive: empty ones and `.` dropped, `..` taken back. Absolute names count
- * from the root of the layer. InvalidArgument when `..` leads above that root, or for a NUL.
+ * The components of a name inside an archive: empty ones and `.` are dropped, `..` removes one. Absolute
+ * names are relative to the root of the layer. InvalidArgument when `..` leads above that root, or for a NUL.
  */
 export function splitEntryName(name: BytePath, what = 'entry'): BytePath[] {
   if (name.includes('\0')) {

@@ -1,6 +1,6 @@
 /**
- * Removing what a layer replaces. Never follows a symlink. An ordinary user may have to open directories first
- * that an earlier layer made unwritable.
+ * Removes what a layer replaces. Never follows a symlink. An ordinary user may first have to make directories
+ * writable that an earlier layer made read-only.
  */
 import { rmdir, unlink } from 'node:fs/promises';
 import { errnoOf } from '../../system/system-errors.js';
@@ -8,7 +8,7 @@ import { chmodPlace, namesIn, type Place, under, within } from './beneath.js';
 import { isRoot } from './metadata.js';
 import { fsPath } from './paths.js';
 
-/** Times that a directory is emptied to which others add. */
+/** Attempts to empty a directory while others add to it. */
 const MAX_ROUNDS = 3;
 
 /** Absent is success. */
@@ -28,7 +28,7 @@ export async function removeTree(top: Place): Promise<void> {
   }
 }
 
-/** False for a directory that is not empty; that is an error the `last` time. */
+/** Returns false for a directory that is not empty; on the `last` attempt that is an error. */
 async function removeOne(place: Place, last: boolean): Promise<boolean> {
   return within(place, async (path) => {
     try {

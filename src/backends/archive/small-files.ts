@@ -1,9 +1,10 @@
 /**
- * Small files of a layer, many at a time: each is put into a packed list with all that belongs to it, and a list is made
- * in one native call (native/files.cc) on another thread, while the archive is read on. Made whole when `flush` resolves.
+ * Creates small files of a layer, many at a time: each is added to a packed list with all its metadata, and a
+ * list is processed in one native call (native/files.cc) on another thread, while the archive is read on.
+ * Complete when `flush` resolves.
  *
- * The lists under way may end in any order, so a name must not be in two of them; LayerTree asks for a flush before it
- * looks at a name that was given here. Memory: a few lists of at most a megabyte.
+ * Lists under way may finish in any order, so a name must not be in two of them; LayerTree flushes before it
+ * looks up a name that was added here. Memory: a few lists of at most a megabyte.
  */
 import { endianness } from 'node:os';
 import { errorOf, makeFiles, makeFilesSupported } from '../sys.js';
@@ -13,10 +14,13 @@ import { isForbidden, isOwnerSet, type Skipped, timesOf } from './metadata.js';
 import { type BytePath, showPath } from './paths.js';
 import type { TarEntry } from './tar/tar-reader.js';
 
-/** Larger files are written by themselves. */
+/** Larger files are written separately. */
 const LARGEST_BYTES = 64 * 1024;
 const LIST_BYTES = 1024 * 1024;
-/** Of the first list; it grows, because most layers are small, and large buffers make the garbage collector run. */
+/**
+ * Size of the first list. It grows, because most layers are small, and large buffers trigger the garbage
+ * collector.
+ */
 const FIRST_BYTES = 64 * 1024;
 const FILES_PER_LIST = 256;
 const LISTS_UNDER_WAY = 3;
@@ -30,7 +34,7 @@ const LITTLE = endianness() === 'LE';
 const NANOS = 1_000_000_000n;
 
 interface SmallFile {
-  /** Of the entry. */
+  /** Name of the entry. */
   readonly name: BytePath;
   readonly place: Place;
 }
@@ -45,7 +49,7 @@ export class SmallFiles {
   readonly #skipped: Skipped;
   readonly #underWay: List[] = [];
   #buffer: Buffer = NOTHING;
-  /** Of lists that are done. */
+  /** Buffers of finished lists. */
   readonly #spare: Buffer[] = [];
   #used = 0;
   #files: SmallFile[] = [];
@@ -54,14 +58,14 @@ export class SmallFiles {
     this.#skipped = skipped;
   }
 
-  /** Whether the entry can be made here. */
+  /** Whether the entry can be created here. */
   takes({ type, size, segments }: TarEntry): boolean {
     return makeFilesSupported && type === 'file' && segments === undefined && size <= LARGEST_BYTES;
   }
 
   /**
-   * Takes in a file with its content. REQUIRES: its directory is there and ready to be written, and nothing stands at
-   * `place`. Errors of files taken in before are thrown here or by `flush`.
+   * Adds a file with its content. REQUIRES: its directory exists and is writable, and nothing is at `place`.
+   * Errors of earlier files are thrown here or by `flush`.
    */
   async add(place: Place, entry: TarEntry): Promise<void> {
     const slash = place.path.lastIndexOf('/');
@@ -85,7 +89,7 @@ export class SmallFiles {
     if (this.#files.length >= FILES_PER_LIST) await this.#send();
   }
 
-  /** Resolves when all files are there. */
+  /** Resolves when all files exist. */
   async flush(): Promise<void> {
     await this.#send();
     while (this.#underWay.length > 0) await this.#finishOne();
@@ -98,7 +102,7 @@ export class SmallFiles {
     await Promise.allSettled(this.#underWay.splice(0).map(({ outcomes }) => outcomes));
   }
 
-  /** Room in the list for so many bytes more; a full list is sent off. */
+  /** Makes room in the list for this many more bytes; sends a full list. */
   async #makeRoom(bytes: number): Promise<void> {
     if (this.#used + bytes > Math.max(LIST_BYTES, this.#buffer.length)) await this.#send();
     const needed = this.#used + bytes;
@@ -109,13 +113,13 @@ export class SmallFiles {
     this.#buffer = larger;
   }
 
-  /** Sends off what is gathered. */
+  /** Sends the current list. */
   async #send(): Promise<void> {
     const [first] = this.#files;
     if (first === undefined) return;
     const buffer = this.#buffer;
     const outcomes = makeFiles(first.place.root.fd, buffer.subarray(0, this.#used));
-    // Seen by the caller that awaits the list; until then an error must not count as unhandled.
+    // Reported to the caller that awaits the list; until then an error must not be an unhandled rejection.
     outcomes.catch(() => undefined);
     this.#underWay.push({ files: this.#files, buffer, outcomes });
     this.#buffer = this.#spare.pop() ?? NOTHING;
@@ -149,7 +153,7 @@ function writeHead(head: DataView, sizes: readonly number[], entry: TarEntry, sk
   head.setUint32(52, Number(mtime % NANOS), LITTLE);
 }
 
-/** Length of the name and of the value, name, value; for each attribute that a layer may set. */
+/** For each attribute that a layer may set: length of the name and of the value, name, value. */
 function packAttributes({ xattrs }: TarEntry, skipped: Skipped): Buffer {
   if (xattrs.size === 0) return NOTHING;
   const parts: Uint8Array[] = [];

@@ -1,13 +1,12 @@
 /**
- * Which directories a snapshot's mounts stand for, so that layers can be written and read without mount(2): a
- * bind is its source; an overlay is its upper directory over the lower ones, nearest first.
- * Called by apply and diff.
+ * Maps a snapshot's mounts to directories, so that layers can be written and read without mount(2): a bind is
+ * its source; an overlay is its upper directory over the lower ones, nearest first. Called by apply and diff.
  */
 import { failedPrecondition, notImplemented } from '../../errors.js';
 import type { Mount } from '../contract.js';
 import { type BytePath, toBytePath } from './paths.js';
 
-/** Extended attributes that make an overlay work; a layer must not bring its own. */
+/** Extended attributes that overlays use; a layer must not contain them. */
 export const OVERLAY_XATTRS = ['trusted.overlay.', 'user.overlay.'] as const;
 
 export type OverlayPrefix = (typeof OVERLAY_XATTRS)[number];
@@ -17,7 +16,7 @@ export interface Target {
   upper: BytePath;
   /** Directories below it, nearest first; empty for a bind. */
   lowers: readonly BytePath[];
-  /** Prefix of overlay's own attributes; undefined for a bind, where a deletion needs no trace. */
+  /** Prefix of overlay's own attributes; undefined for a bind, where a deletion leaves no mark. */
   overlay: OverlayPrefix | undefined;
   /** The overlay's scratch directory, where the kernel keeps the index of an overlay mounted with `index=on`. */
   work: BytePath | undefined;

@@ -1,6 +1,6 @@
 /**
- * Deletions in a layer: `.wh.<name>` hides what lies below under that name, `.wh..wh..opq` all that lies below in
- * its directory. They never hide what the same layer brings, wherever in the archive it stands.
+ * Deletions in a layer: `.wh.<name>` hides what is below under that name, `.wh..wh..opq` everything below in
+ * its directory. They never hide what the same layer contains, wherever in the archive it is.
  */
 import { namesIn, under } from './beneath.js';
 import { badPath, DirNode, type LayerTree } from './layer-tree.js';
@@ -9,9 +9,9 @@ import { removeTree } from './remove.js';
 
 export const WHITEOUT_PREFIX = '.wh.';
 const OPAQUE_MARK = '.wh..wh..opq';
-/** What AUFS kept beside the files: nothing of a layer, but for the files that have several names. */
+/** AUFS's own files: not part of a layer, except the files that have several names. */
 const AUFS_PREFIX = '.wh..wh.';
-/** Where it kept those; entries are hard links to them. */
+/** Where AUFS kept those; entries are hard links to them. */
 export const LINKED_FILES = '.wh..wh.plnk';
 
 export type Whiteout =
@@ -22,7 +22,7 @@ export type Whiteout =
   | { kind: 'linked' }
   | { kind: 'delete'; name: BytePath };
 
-/** What an entry's components say; InvalidArgument for a whiteout that names nothing. */
+/** The whiteout of an entry's components; InvalidArgument for one without a name. */
 export function whiteoutOf(components: readonly BytePath[], entry: BytePath): Whiteout {
   for (const [i, component] of components.entries()) {
     if (!component.startsWith(WHITEOUT_PREFIX)) continue;
@@ -30,15 +30,15 @@ export function whiteoutOf(components: readonly BytePath[], entry: BytePath): Wh
     if (component === OPAQUE_MARK && last) return { kind: 'opaque' };
     if (component === LINKED_FILES && i === 0 && !last) return { kind: 'linked' };
     if (component.startsWith(AUFS_PREFIX)) return { kind: 'ignored' };
-    if (!last) throw badPath(entry, 'lies inside a whiteout');
+    if (!last) throw badPath(entry, 'is inside a whiteout');
     const name = component.slice(WHITEOUT_PREFIX.length);
-    if (name === '' || name === '.' || name === '..') throw badPath(entry, 'is a whiteout of nothing');
+    if (name === '' || name === '.' || name === '..') throw badPath(entry, 'is a whiteout without a name');
     return { kind: 'delete', name };
   }
   return { kind: 'none' };
 }
 
-/** Hides what lies below under a name. */
+/** Hides what is below under a name. */
 export async function applyDelete(tree: LayerTree, dir: DirNode, name: BytePath): Promise<void> {
   const found = await tree.lookup(dir, name);
   if (tree.isPlaced(dir, name)) {
@@ -52,9 +52,9 @@ export async function applyDelete(tree: LayerTree, dir: DirNode, name: BytePath)
   await tree.whiteout(dir, name);
 }
 
-/** Hides all that lies below in a directory; entries of this layer stay. */
+/** Hides everything below in a directory; entries of this layer stay. */
 export async function applyOpaque(tree: LayerTree, top: DirNode): Promise<void> {
-  // The kernel merges the roots of all layers, whatever their marks say.
+  // The kernel merges the roots of all layers, whatever their marks.
   const atRoot = top === tree.root ? await tree.namesBelow(top) : undefined;
   if (atRoot === undefined) await tree.hideBelow(top);
   if (!top.inUpper) return;

@@ -1,4 +1,4 @@
-/** What stands where a blob belongs, and moving it away. Called by the content directory and its writers. */
+/** Inspects the file at a blob's path, and moves it away. Called by the content directory and its writers. */
 import { randomBytes } from 'node:crypto';
 import { lstat, rename } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -20,8 +20,8 @@ export async function lookAtBlob(path: string): Promise<BlobFile> {
 }
 
 /**
- * Keeps what is in a blob's place under another name, since it may be all that is left of the blob; answers the new
- * path, undefined when nothing was there. REQUIRES: the caller holds the lock of the digest.
+ * Renames the file at a blob's path, since it may be all that is left of the blob. Returns the new path,
+ * undefined when nothing was there. REQUIRES: the caller holds the lock of the digest.
  */
 export async function setAside(layout: ContentLayout, digest: string): Promise<string | undefined> {
   const path = layout.blob(digest);

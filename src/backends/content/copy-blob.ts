@@ -1,9 +1,9 @@
 /**
- * Another name for a blob, or a copy, in another content directory. Called by backups and when one is restored.
+ * Hard-links a blob into another content directory, or copies it. Called by backups and restores.
  *
- * A committed blob is never written again: what replaces it, moves it away or deletes it changes names alone (writer.ts,
- * blob-file.ts, trash.ts). So both directories can have the same file, as long as they are on one file system; what is damaged
- * in it, is in both.
+ * A committed blob is never written again: replacing, moving or deleting it changes names only (writer.ts,
+ * blob-file.ts, trash.ts). So both directories can share the file, if they are on one file system; damage in
+ * it then affects both.
  */
 import { constants } from 'node:fs';
 import { copyFile, type FileHandle, link, lstat, open, rm } from 'node:fs/promises';
@@ -15,14 +15,17 @@ import { NO_LINK } from '../fs-errors.js';
 import { sys } from '../sys.js';
 import { BLOB_MODE } from './layout.js';
 
-/** `missing`: there is no regular file of the size. `present`: the target was there. */
+/** `missing`: there is no regular file of the size. `present`: the target existed. */
 export type BlobCopy = 'linked' | 'copied' | 'present' | 'missing';
 
-const PIECE_BYTES = 1024 * 1024;
-/** Of a file system without shared blocks. */
+const CHUNK_BYTES = 1024 * 1024;
+/** Errors of a file system that cannot share blocks. */
 const NO_CLONE: ReadonlySet<string> = new Set([...NO_LINK, 'EINVAL', 'ENOTTY', 'EBADF']);
 
-/** REQUIRES: nobody else makes `to` meanwhile. A failed copy is removed; the caller sees to durability. */
+/**
+ * REQUIRES: nobody else creates `to` at the same time. A failed copy is removed; durability is the caller's
+ * task.
+ */
 export async function copyBlob(
   from: string,
   to: string,
@@ -34,13 +37,13 @@ export async function copyBlob(
     if (stats === null || !stats.isFile() || stats.size !== size) return 'missing';
     return (await linked(from, to)) ?? (await copied(from, to, size, signal));
   } catch (error) {
-    // Nothing is deleted during a backup, but a repair may move away what is damaged.
+    // Nothing is deleted during a backup, but a repair may move a damaged file away.
     if (isAbsent(error) && (await orAbsent(lstat(from))) === null) return 'missing';
     throw fsError('copy', from, error);
   }
 }
 
-/** Undefined: it cannot have another name there. */
+/** Undefined: it cannot be linked there. */
 async function linked(from: string, to: string): Promise<'linked' | 'present' | undefined> {
   try {
     await link(from, to);
@@ -95,10 +98,10 @@ async function cloned(source: FileHandle, to: string): Promise<boolean> {
 async function copyBytes(source: FileHandle, to: string, signal: AbortSignal | undefined): Promise<void> {
   const target = await open(to, 'wx', 0o600);
   try {
-    const piece = Buffer.allocUnsafe(PIECE_BYTES);
+    const piece = Buffer.allocUnsafe(CHUNK_BYTES);
     for (let position = 0; ; ) {
       throwIfAborted(signal);
-      const { bytesRead } = await source.read(piece, 0, PIECE_BYTES, position);
+      const { bytesRead } = await source.read(piece, 0, CHUNK_BYTES, position);
       if (bytesRead === 0) return;
       await target.writeFile(piece.subarray(0, bytesRead));
       position += bytesRead;

@@ -1,10 +1,10 @@
 /**
- * Ingests in the making. An ingest is made in a draft, which no lister takes for one, and gets its place by a rename, so
- * that others see all of it or nothing.
+ * Ingests under construction. An ingest is created as a draft, which listers ignore, and renamed into place,
+ * so that others see all of it or nothing.
  *
- * Several instances may share the directory. Each deletes the drafts that are older than any making takes; should one
- * disappear all the same, as after a step of the clock, it is made again. Called by the content directory; nothing here
- * is durable.
+ * Several instances may share the directory. Each deletes drafts that are older than any construction takes;
+ * a draft that disappears all the same, as after a step of the clock, is created again. Called by the content
+ * directory; nothing here is durable.
  */
 import { randomBytes } from 'node:crypto';
 import { constants } from 'node:fs';
@@ -18,18 +18,18 @@ import { dataPath, type IngestHead, writeHead } from './ingest.js';
 import { type ContentLayout, DRAFTS, INGESTS } from './layout.js';
 import type { Trash } from './trash.js';
 
-/** Drafts lost to others before one gives up. */
+/** Attempts before giving up because others remove the draft. */
 const MAX_ATTEMPTS = 16;
-/** Age of a draft whose maker has died. */
+/** Age from which a draft's creator must have died. */
 const ABANDONED_AFTER_MS = 60_000;
-/** What a rename to a place says where something is: a directory with entries, or something else than a directory. */
-const TAKEN: ReadonlySet<string> = new Set(['ENOTEMPTY', 'EEXIST', 'ENOTDIR']);
+/** Errors of a rename whose target exists: a directory with entries, or something other than a directory. */
+const EXISTS: ReadonlySet<string> = new Set(['ENOTEMPTY', 'EEXIST', 'ENOTDIR']);
 
 export class Drafts {
   readonly #layout: ContentLayout;
   readonly #trash: Trash;
   readonly #log: BackendLog;
-  /** Names are this instance's own, and never the same twice. */
+  /** Makes names unique to this instance. */
   readonly #prefix = randomBytes(8).toString('hex');
   #count = 0;
 
@@ -39,7 +39,7 @@ export class Drafts {
     this.#log = log;
   }
 
-  /** Makes an ingest in its place and answers its open data file; undefined when there is something already. */
+  /** Creates an ingest in its place and returns its open data file; undefined when something exists there. */
   async publish(head: IngestHead): Promise<FileHandle | undefined> {
     for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
       const path = join(this.#layout.drafts, `${this.#prefix}-${this.#count++}`);
@@ -47,22 +47,22 @@ export class Drafts {
         await this.#trash.discard(path).catch(() => undefined);
         throw error;
       });
-      if (outcome === 'taken') {
+      if (outcome === 'exists') {
         await this.#trash.discard(path);
         return undefined;
       }
       if (outcome !== 'lost') return outcome;
     }
-    throw unavailable(`cannot make an ingest: others keep removing what is in ${this.#layout.drafts}`, {
+    throw unavailable(`cannot create an ingest: others keep removing what is in ${this.#layout.drafts}`, {
       object: this.#layout.drafts,
-      remedy: 'leave the content directory to this program alone',
+      remedy: 'no other program may use the content directory',
     });
   }
 
-  async #publish(path: string, head: IngestHead): Promise<FileHandle | 'taken' | 'lost'> {
+  async #publish(path: string, head: IngestHead): Promise<FileHandle | 'exists' | 'lost'> {
     const handle = await this.#make(path, head);
     if (handle === null) return 'lost';
-    let outcome: 'placed' | 'taken' | 'lost' | undefined;
+    let outcome: 'placed' | 'exists' | 'lost' | undefined;
     try {
       outcome = await this.#place(path, head.ref);
       if (outcome === 'placed') return handle;
@@ -72,7 +72,7 @@ export class Drafts {
     }
   }
 
-  /** Null when somebody removed the draft meanwhile. */
+  /** Null when somebody has removed the draft. */
   async #make(path: string, head: IngestHead): Promise<FileHandle | null> {
     if ((await orAbsent(mkdir(path, 0o700))) === null) {
       await this.#layout.make(DRAFTS);
@@ -89,18 +89,18 @@ export class Drafts {
     }
   }
 
-  async #place(path: string, ref: string): Promise<'placed' | 'taken' | 'lost'> {
+  async #place(path: string, ref: string): Promise<'placed' | 'exists' | 'lost'> {
     try {
       if ((await orAbsent(rename(path, this.#layout.ingest(ref)))) !== null) return 'placed';
       await this.#layout.make(INGESTS);
       return (await orAbsent(rename(path, this.#layout.ingest(ref)))) === null ? 'lost' : 'placed';
     } catch (error) {
-      if (TAKEN.has(errnoOf(error) ?? '')) return 'taken';
+      if (EXISTS.has(errnoOf(error) ?? '')) return 'exists';
       throw error;
     }
   }
 
-  /** Deletes what was left by makers that died. */
+  /** Deletes drafts whose creators died. */
   async sweep(): Promise<void> {
     const { drafts } = this.#layout;
     try {

@@ -1,9 +1,9 @@
 /**
- * The files of one unfinished ingest, besides its data. Called by the content directory and its writers.
+ * The files of one unfinished ingest, except its data. Called by the content directory and its writers.
  *
- * An ingest appears and goes by a rename of its directory, and its timestamps are replaced by renaming, so a reader
- * sees all of an ingest or nothing. The files are not synced: a power cut can leave a directory whose ref is not its
- * own, which is then not an ingest.
+ * An ingest appears and disappears by a rename of its directory, and its timestamps are replaced by renaming,
+ * so a reader sees all of an ingest or nothing. The files are not synced: a power cut can leave a directory
+ * whose ref is not its own, which is then not an ingest.
  */
 import { lstat, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -21,21 +21,21 @@ import { orAbsent, readText } from '../files.js';
 import { isIngestOf } from './layout.js';
 
 const SECONDS_PER_YEAR = 366n * 86_400n;
-/** Year 1 is how other writers of this layout spell "no time". */
+/** Other writers of this layout use year 1 for "no time". */
 const endOfYearOne = zeroTime + SECONDS_PER_YEAR * NANOS_PER_SECOND;
-/** A file of an ingest that is missing each time is missing; before that, the ingest may have given way to another. */
+/** Attempts to read an ingest with a missing file: before that, another ingest may have replaced it. */
 const MAX_READINGS = 16;
 
 export const dataPath = (directory: string): string => join(directory, 'data');
 
-/** What an ingest begins with; `total` 0 is unknown. */
+/** The initial state of an ingest; `total` 0 is unknown. */
 export interface IngestHead {
   ref: string;
   total: number;
   startedAt: Instant;
 }
 
-/** Writes everything but the data into a new directory that nobody looks at yet. */
+/** Writes everything but the data into a new, private directory. */
 export async function writeHead(directory: string, { ref, total, startedAt }: IngestHead): Promise<void> {
   const time = formatTimestamp(startedAt);
   const write = (name: string, text: string): Promise<void> =>
@@ -59,12 +59,13 @@ export async function writeTimestamp(
 }
 
 /**
- * NotFound without an ingest: no directory, no data, or a ref that is not the directory's. Unknown when another
- * file is missing or unreadable. All files are those of one directory, which was in its place when the last one was read.
+ * NotFound without an ingest: no directory, no data, or a ref that does not belong to the directory. Unknown
+ * when another file is missing or unreadable. All files are of one directory, which was in its place when the
+ * last one was read.
  */
 export async function readIngest(directory: string): Promise<IngestStatus> {
   for (let reading = 1; ; reading++) {
-    // Looked for first, because that lets others run: a caller may ask again and again for an ingest to come.
+    // Looked for first, because that yields: a caller may poll for an ingest.
     if ((await orAbsent(lstat(directory))) === null) throw noIngest(directory);
     const held = HeldDirectory.open(directory);
     try {
@@ -96,7 +97,7 @@ async function readHeld(at: string, directory: string): Promise<IngestStatus> {
   return { ref, offset: Number(data.size), total, startedAt, updatedAt: latest };
 }
 
-/** The ref of the ingest in a directory; null when there is none, or one that belongs elsewhere. */
+/** The ref of the ingest in a directory; null when there is none, or it belongs to another directory. */
 export async function readRef(directory: string): Promise<string | null> {
   const ref = await orAbsent(readText(join(directory, 'ref')));
   return ref !== null && isIngestOf(directory, ref) ? ref : null;
@@ -107,7 +108,7 @@ async function readTimestamp(directory: string, name: string): Promise<Instant> 
   const text = await orAbsent(readText(path));
   const time = text === null ? undefined : parseTimestamp(text);
   if (time === undefined) {
-    throw unknownError(`${path} is ${text === null ? 'missing' : 'no timestamp'}`, { object: path });
+    throw unknownError(`${path} is ${text === null ? 'missing' : 'not a timestamp'}`, { object: path });
   }
   return time < endOfYearOne ? zeroTime : time;
 }
@@ -117,6 +118,6 @@ async function readTotal(directory: string): Promise<number> {
   const text = await orAbsent(readText(path));
   if (text === null) return 0;
   const total = /^\d+$/.test(text) ? Number(text) : Number.NaN;
-  if (!Number.isSafeInteger(total)) throw unknownError(`${path} is no size`, { object: path });
+  if (!Number.isSafeInteger(total)) throw unknownError(`${path} is not a size`, { object: path });
   return total;
 }

@@ -1,13 +1,14 @@
 /**
- * Where things are in a content directory. Called by everything in content/; pure. The layout is containerd's, but
+ * Paths in a content directory. Called by everything in content/; pure. The layout is containerd's, except
  * for the directories whose names begin with a dot.
  *
  *   <root>/blobs/<algorithm>/<hex>          one read-only file per blob
- *   <root>/ingest/<sha256 of the ref>/      one directory per unfinished ingest: data, ref, startedat, updatedat, total
- *   <root>/.drafts/                         ingests that are being made
- *   <root>/.trash/                          what is being deleted
- *   <root>/.tree                            which tree of records the blobs belong to
- *   <root>/.damaged/                        what `check --repair` found in a blob's place
+ *   <root>/ingest/<sha256 of the ref>/      one directory per unfinished ingest: data, ref, startedat,
+ *   updatedat, total
+ *   <root>/.drafts/                         ingests under construction
+ *   <root>/.trash/                          files being deleted
+ *   <root>/.tree                            the tree of records that the blobs belong to
+ *   <root>/.damaged/                        files that `check --repair` found in place of blobs
  */
 import { createHash } from 'node:crypto';
 import { basename, join } from 'node:path';
@@ -17,14 +18,14 @@ import { makeDurableDirectory } from '../files.js';
 
 export const algorithms: readonly Algorithm[] = ['sha256', 'sha384', 'sha512'];
 
-/** Of a committed blob, whatever the umask. */
+/** Mode of a committed blob, whatever the umask. */
 export const BLOB_MODE = 0o444;
 
 export const INGESTS = 'ingest';
 export const DRAFTS = '.drafts';
 export const TRASH = '.trash';
 export const DAMAGED = '.damaged';
-/** Where a blob is below the root of a content directory. InvalidArgument for a malformed digest. */
+/** Path of a blob relative to the root of a content directory. InvalidArgument for a malformed digest. */
 export function blobName(digest: string): string {
   const { algorithm, hex } = parseDigest(digest);
   return join(blobsName(algorithm), hex);
@@ -57,7 +58,7 @@ export class ContentLayout {
     return this.#directory.entry(DAMAGED);
   }
 
-  /** Those below the root that there may be. */
+  /** The possible directories below the root. */
   readonly directories: readonly string[] = [
     INGESTS,
     DRAFTS,
@@ -67,13 +68,16 @@ export class ContentLayout {
     ...algorithms.map(blobsName),
   ];
 
-  /** Makes directories that are missing, or were removed. Unavailable: another one is in the place of one. */
+  /** Creates directories that are missing or were removed. Unavailable: one was replaced. */
   async make(...names: readonly string[]): Promise<void> {
     this.#directory.verify(...names);
     await this.makeMissing(...names);
   }
 
-  /** Makes those (durably) that the last `verify` did not find; what comes next does not go by their names. */
+  /**
+   * Creates (durably) the directories that the last `verify` did not find; later calls do not use their
+   * names.
+   */
   async makeMissing(...names: readonly string[]): Promise<void> {
     const missing = names.filter((name) => !this.#directory.holds(name));
     if (missing.length === 0) return;
@@ -86,7 +90,7 @@ export class ContentLayout {
     return this.#directory.entry(blobsName(algorithm));
   }
 
-  /** InvalidArgument for a malformed digest: only well-formed ones ever become paths. */
+  /** InvalidArgument for a malformed digest: only valid ones ever become paths. */
   blob(digest: string): string {
     const { algorithm, hex } = parseDigest(digest);
     return join(this.blobs(algorithm), hex);
@@ -100,6 +104,6 @@ export class ContentLayout {
 
 export const ingestName = (ref: string): string => createHash('sha256').update(ref).digest('hex');
 
-/** Whether a directory is where the ingest of a ref belongs. */
+/** Whether a directory is the one of a ref's ingest. */
 export const isIngestOf = (directory: string, ref: string): boolean =>
   ref !== '' && basename(directory) === ingestName(ref);

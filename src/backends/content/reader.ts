@@ -1,4 +1,4 @@
-/** Random access to one blob of the content directory. Reads overlap freely; close once they are done. */
+/** Random access to one blob of the content directory. Reads may overlap; close after they are done. */
 import { constants } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { failedPrecondition, invalidArgument, notFound } from '../../errors.js';
@@ -7,7 +7,7 @@ import type { BlobReader } from '../contract.js';
 import { DamagedContent } from '../damaged.js';
 
 const CHUNK_BYTES = 256 * 1024;
-/** A pipe in a blob's place must not make anybody wait, and a link must not lead elsewhere. */
+/** A pipe in the blob's place must not block, and a link must not be followed. */
 const FLAGS = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW;
 
 export class FileReader implements BlobReader {
@@ -72,7 +72,7 @@ export class FileReader implements BlobReader {
     }
   }
 
-  /** Every chunk is a buffer of its own, the caller's to keep. */
+  /** Every chunk is a buffer of its own, which belongs to the caller. */
   async *stream(start = 0, end = this.size): AsyncIterable<Uint8Array> {
     const stop = Math.min(end, this.size);
     for (let position = start; position < stop; position += CHUNK_BYTES) {
@@ -86,7 +86,7 @@ export class FileReader implements BlobReader {
     if (this.#closing !== undefined) throw failedPrecondition('the reader is closed', { object: this.#path });
   }
 
-  /** Again: no error. */
+  /** Idempotent. */
   close(): Promise<void> {
     this.#closing ??= this.#handle.close();
     return this.#closing;

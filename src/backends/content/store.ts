@@ -1,9 +1,10 @@
 /**
- * The content directory: blobs as files named by their digest, and unfinished ingests that can be resumed. Knows
- * nothing of namespaces; called by the content store and by content sweeps.
+ * The content directory: blobs as files named by their digest, and unfinished ingests that can be resumed.
+ * Independent of namespaces; called by the content store and by content sweeps.
  *
- * Durability: a committed blob is on disk, name and bytes. Threading: everything overlaps; a ref has one writer at a
- * time and instance, and is refused, not waited for. Several instances on one directory share no locks.
+ * Durability: a committed blob is on disk, name and bytes. Threading: everything may overlap; a ref has one
+ * writer at a time in an instance, and a second one is refused, not delayed. Several instances on one
+ * directory share no locks.
  */
 import type { Dir } from 'node:fs';
 import { chmod, type FileHandle, lstat, open, opendir, readdir, unlink } from 'node:fs/promises';
@@ -48,24 +49,27 @@ import { DELETIONS, Trash } from './trash.js';
 import { FileWriter, type OpenIngest } from './writer.js';
 
 export interface ContentOptions {
-  /** Where blobs are deleted; the calling thread when absent. */
+  /** Where blobs are deleted; on the calling thread if absent. */
   jobs?: DiskJobs | undefined;
   log?: BackendLog | undefined;
-  /** Only an existing one, of which others may write; changes are FailedPrecondition, and nothing is written. */
+  /**
+   * The directory must exist, and others may write to it; changes are FailedPrecondition, and nothing is
+   * written.
+   */
   readOnly?: boolean | undefined;
 }
 
 const PARALLEL = 8;
-/** Names that are read, and looked at, together while walking. */
+/** Names that a walk reads, and stats, at a time. */
 const WALK_BATCH = 64;
-/** Times that an ingest is made where another keeps appearing that cannot be resumed. */
+/** Attempts to create an ingest where another keeps appearing that cannot be resumed. */
 const MAX_OPENINGS = 4;
-/** Failures that say that there is no such ingest; any other may pass, and what was written must not go for it. */
+/** Errors that mean that there is no such ingest. Any other may be temporary, and must not cost the bytes. */
 const GONE_OR_OTHER: ReadonlySet<string> = new Set(['ENOENT', 'ENOTDIR', 'EISDIR', 'ENXIO', 'ELOOP']);
-/** Age from which an ingest directory without a ref of its own is nobody's work any more. */
+/** Age from which an ingest directory without a ref of its own cannot be in use any more. */
 const DAMAGED_AGE_MS = 3_600_000;
 
-/** Opens (or makes, 0755) a content directory. A clear error when it cannot be used. */
+/** Opens (or creates, 0755) a content directory. A clear error when it cannot be used. */
 export async function openContent(path: string, options: ContentOptions = {}): Promise<LocalContent> {
   const root = resolve(path);
   const { readOnly = false } = options;
@@ -90,7 +94,10 @@ export async function openContent(path: string, options: ContentOptions = {}): P
   }
 }
 
-/** What is in work is the owner's alone, also where an earlier version left it open. Whose it is not keeps what it has. */
+/**
+ * Work directories are private to the owner, also if an earlier version left them open. A directory of
+ * another user keeps its mode.
+ */
 async function closeToOthers({ ingests, drafts, trash }: ContentLayout): Promise<void> {
   for (const path of [ingests, drafts, trash]) await chmod(path, 0o700).catch(() => undefined);
 }
@@ -105,7 +112,7 @@ interface ContentParts {
   readonly readOnly: boolean;
 }
 
-/** Made by `openContent`. */
+/** Created by `openContent`. */
 export class LocalContent implements ContentBackend {
   readonly #directory: HeldDirectory;
   readonly #layout: ContentLayout;
@@ -114,7 +121,7 @@ export class LocalContent implements ContentBackend {
   readonly #jobs: DiskJobs;
   readonly #log: BackendLog;
   readonly #digests = new ObjectLocks();
-  /** Since when each open ref has its writer. */
+  /** When the writer of each locked ref was opened. */
   readonly #openRefs = new Map<string, { since: Instant }>();
   readonly #readOnly: boolean;
   #isClosed = false;
@@ -130,14 +137,14 @@ export class LocalContent implements ContentBackend {
   }
 
   /**
-   * Before blobs are listed, made or deleted. Unavailable: the directory, or one of those in it, is not what was opened
-   * (another file system is mounted there, it was renamed or replaced).
+   * Called before blobs are listed, created or deleted. Unavailable: the directory, or one in it, is not the
+   * one that was opened (another file system is mounted there, it was renamed or replaced).
    */
   verify(...directories: readonly string[]): void {
     this.#directory.verify(...directories);
   }
 
-  /** The same before something is made or deleted. */
+  /** The same before something is created or deleted. */
   #verifyWritable(...directories: readonly string[]): void {
     if (this.#readOnly) throw openedReadOnly();
     this.verify(...directories);
@@ -150,7 +157,7 @@ export class LocalContent implements ContentBackend {
   // ------------------------------------------------------------------------------------------------------- blobs
 
   async info(digest: string): Promise<ContentInfo> {
-    // Behind a commit in progress: a blob that is told to exist is there after a power loss too.
+    // Waits for a commit in progress: a blob that is reported to exist also exists after a power loss.
     const info = await this.#digests.with(digest, 'shared', () => this.#look(digest));
     if (info === null) throw notFound(`content ${digest} does not exist`, { object: digest });
     return info;
@@ -160,7 +167,7 @@ export class LocalContent implements ContentBackend {
     const path = this.#layout.blob(digest);
     try {
       const stats = await orAbsent(lstat(path, { bigint: true }));
-      // What stands in a blob's place is none: writers replace it.
+      // Something other than a file at a blob's path is not a blob: writers replace it.
       if (!stats?.isFile()) return null;
       return {
         digest,
@@ -178,7 +185,7 @@ export class LocalContent implements ContentBackend {
     return FileReader.open(this.#layout.blob(digest), digest);
   }
 
-  /** In no particular order. Blobs that vanish meanwhile are skipped, as are files that are no blobs. */
+  /** In no particular order. Skips blobs that disappear during the walk, and files that are not blobs. */
   async walk(fn: (info: ContentInfo) => Promise<void> | void): Promise<void> {
     this.verify(...this.#layout.directories);
     for (const algorithm of algorithms) {
@@ -208,7 +215,7 @@ export class LocalContent implements ContentBackend {
       const digest = `${algorithm}:${entry.name}`;
       if (!entry.isFile()) continue;
       if (isDigest(digest)) batch.push(digest);
-      else this.#log('warn', `${join(directory.path, entry.name)} is no blob: skipped`);
+      else this.#log('warn', `${join(directory.path, entry.name)} is not a blob: skipped`);
       if (batch.length >= WALK_BATCH) await visit();
     }
     await visit();
@@ -228,7 +235,7 @@ export class LocalContent implements ContentBackend {
     this.#verifyWritable(...this.#layout.directories);
     const paths = digests.map((digest) => this.#layout.blob(digest));
     try {
-      // On the jobs' threads, so that no commit waits behind them for one of the few that Node has for files.
+      // On the jobs' threads, so that no commit waits for one of the few threads that Node has for files.
       return await this.#jobs.removeTrees(DELETIONS, paths);
     } catch (error) {
       return { ...emptyReport(), errors: [{ path: this.#directory.path, message: messageOf(error) }] };
@@ -244,7 +251,7 @@ export class LocalContent implements ContentBackend {
     await writeMark(this.#layout.mark, text);
   }
 
-  /** The file of a blob, to be opened at once; whether it is there is not looked at. */
+  /** The path of a blob's file, to be opened at once; it may not exist. */
   blobPath(digest: string): string {
     return this.#layout.blob(digest);
   }
@@ -271,7 +278,7 @@ export class LocalContent implements ContentBackend {
     }
   }
 
-  /** Half-made and unreadable ingests are left out. */
+  /** Incomplete and unreadable ingests are left out. */
   async listStatuses(): Promise<IngestStatus[]> {
     const statuses: IngestStatus[] = [];
     await eachLimit(await this.#ingestDirectories(), PARALLEL, async (directory) => {
@@ -348,22 +355,22 @@ export class LocalContent implements ContentBackend {
   }
 
   #lock(ref: string): () => void {
-    const held = this.#openRefs.get(ref);
-    if (held !== undefined) {
-      // The clock may have been set back meanwhile.
-      const seconds = Math.max(0, Number((now() - held.since) / 1_000_000n) / 1000);
-      throw unavailable(`ref ${ref} locked for ${seconds}s (since ${formatTimestamp(held.since)})`, {
+    const open = this.#openRefs.get(ref);
+    if (open !== undefined) {
+      // The clock may have been set back since.
+      const seconds = Math.max(0, Number((now() - open.since) / 1_000_000n) / 1000);
+      throw unavailable(`ref ${ref} locked for ${seconds}s (since ${formatTimestamp(open.since)})`, {
         object: ref,
         remedy: 'wait until its writer is closed',
       });
     }
     const lock = { since: now() };
     this.#openRefs.set(ref, lock);
-    // A late second release must not free somebody else's lock.
+    // A late second release must not unlock another writer's ref.
     return () => {
       if (this.#openRefs.get(ref) !== lock) return;
       this.#openRefs.delete(ref);
-      if (this.#isClosed) this.#letGo();
+      if (this.#isClosed) this.#releaseDirectories();
     };
   }
 
@@ -384,13 +391,13 @@ export class LocalContent implements ContentBackend {
       if (resumed !== undefined) return resumed;
       await this.#trash.discard(directory);
     }
-    throw unavailable(`cannot open ref ${ref}: others keep making it`, {
+    throw unavailable(`cannot open ref ${ref}: others keep creating it`, {
       object: ref,
       remedy: 'wait until its writer elsewhere is closed',
     });
   }
 
-  /** Undefined, and a word in the log, when what is there is not an ingest of the ref. */
+  /** Undefined, with a log entry, when the existing directory is not an ingest of the ref. */
   async #resume(
     directory: string,
     ref: string,
@@ -412,29 +419,29 @@ export class LocalContent implements ContentBackend {
       await handle?.close();
       if (!GONE_OR_OTHER.has(errnoOf(error) ?? 'ENOENT')) throw error;
       const level = isNotFound(error) || isAbsent(error) ? 'info' : 'warn';
-      this.#log(level, `cannot resume ingest "${ref}", starting it again`, { error: messageOf(error) });
+      this.#log(level, `cannot resume ingest "${ref}", restarting it`, { error: messageOf(error) });
       return undefined;
     }
   }
 
   /**
-   * Deletes what makers of ingests left that died, and ingests that can be no ref's, once they are an hour old: a writer of
-   * another program may be making a younger one. Answers what the latter freed.
+   * Deletes drafts of dead creators, and ingests that cannot belong to a ref, once they are an hour old:
+   * another program may be creating a younger one. Returns what the latter freed.
    */
   async cleanup(): Promise<RemovalReport> {
     this.#verifyWritable(...this.#layout.directories);
     await this.#drafts.sweep();
-    const taken: string[] = [];
+    const moved: string[] = [];
     for (const directory of await this.#damagedIngests()) {
       const stats = await orAbsent(lstat(directory));
       if (stats === null || Date.now() - stats.mtimeMs < DAMAGED_AGE_MS) continue;
       const path = await this.#trash.take(directory);
-      if (path !== undefined) taken.push(path);
+      if (path !== undefined) moved.push(path);
     }
-    return this.#trash.empty(taken);
+    return this.#trash.empty(moved);
   }
 
-  /** Paths of ingest directories whose ref is missing or belongs elsewhere. */
+  /** Paths of ingest directories whose ref is missing or belongs to another directory. */
   async damagedIngests(): Promise<string[]> {
     return (await this.#damagedIngests()).map(shown);
   }
@@ -442,22 +449,22 @@ export class LocalContent implements ContentBackend {
   async #damagedIngests(): Promise<string[]> {
     const damaged: string[] = [];
     await eachLimit(await this.#ingestDirectories(), PARALLEL, async (directory) => {
-      // One that has ended meanwhile has no directory either.
+      // One that has ended has no directory either.
       const ref = await readRef(directory).catch(() => undefined);
       if (ref === null && (await exists(directory))) damaged.push(directory);
     });
     return damaged;
   }
 
-  /** Waits for deletions in the background. Open writers and readers stay usable. */
+  /** Waits for background deletions. Open writers and readers stay usable. */
   async close(): Promise<void> {
     await this.#trash.close();
     this.#isClosed = true;
-    this.#letGo();
+    this.#releaseDirectories();
   }
 
   /** The last writer needs the directory for its commit. */
-  #letGo(): void {
+  #releaseDirectories(): void {
     if (this.#openRefs.size === 0) this.#directory.release();
   }
 }

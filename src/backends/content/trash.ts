@@ -1,5 +1,5 @@
 /**
- * Deletion in two steps: a rename, after which the name is free, and the actual work on the disk job pool. What a
+ * Deletion in two steps: a rename, which frees the name, and the actual deletion on the disk job pool. What a
  * crash leaves in the trash is deleted when the directory is opened again. Called by the content directory.
  */
 import { randomBytes } from 'node:crypto';
@@ -22,12 +22,12 @@ export class Trash {
   readonly #layout: ContentLayout;
   #jobs: DiskJobs;
   readonly #log: BackendLog;
-  /** Taken, and to be deleted by the next job. */
+  /** Paths in the trash for the next job. */
   #waiting: string[] = [];
   #isClosed = false;
   #timer: NodeJS.Timeout | undefined;
   #running: Promise<void> = Promise.resolve();
-  /** Names are this instance's own, and never the same twice. */
+  /** Makes names unique to this instance. */
   readonly #prefix = randomBytes(8).toString('hex');
   #count = 0;
 
@@ -41,14 +41,14 @@ export class Trash {
     return this.#layout.trash;
   }
 
-  /** Moves a file or directory here and answers where it is now; undefined when there was none. */
+  /** Moves a file or directory into the trash and returns its new path; undefined when it did not exist. */
   async take(path: string): Promise<string | undefined> {
     const name = `${this.#prefix}-${this.#count++}`;
     const place = (): string => join(this.#directory, name);
     try {
-      const taken = place();
-      await rename(path, taken);
-      return taken;
+      const moved = place();
+      await rename(path, moved);
+      return moved;
     } catch (error) {
       if (isFull(error)) return this.#deleteInPlace(path);
       if (!isAbsent(error)) throw error;
@@ -56,9 +56,9 @@ export class Trash {
     // Either the path or the trash itself is missing.
     try {
       await this.#layout.make(TRASH);
-      const taken = place();
-      await rename(path, taken);
-      return taken;
+      const moved = place();
+      await rename(path, moved);
+      return moved;
     } catch (error) {
       if (isFull(error)) return this.#deleteInPlace(path);
       if (isAbsent(error)) return undefined;
@@ -66,7 +66,7 @@ export class Trash {
     }
   }
 
-  /** A full disk has no room for another name. */
+  /** For a full disk, which has no space for another name. */
   async #deleteInPlace(path: string): Promise<undefined> {
     const { errors } = await this.empty([path]);
     const [error] = errors;
@@ -74,11 +74,11 @@ export class Trash {
       throw unknownError(`cannot delete ${error.path}: ${error.message}`, { object: error.path });
   }
 
-  /** Deletes what was taken. Failures are logged and reported; the next open tries again. */
-  async empty(taken: string[]): Promise<RemovalReport> {
-    if (taken.length === 0) return emptyReport();
+  /** Deletes paths in the trash. Failures are logged and reported; the next open tries again. */
+  async empty(moved: string[]): Promise<RemovalReport> {
+    if (moved.length === 0) return emptyReport();
     try {
-      const report = await this.#jobs.removeTrees(DELETIONS, taken);
+      const report = await this.#jobs.removeTrees(DELETIONS, moved);
       for (const { path, message } of report.errors)
         this.#log('warn', `cannot delete ${path}`, { error: message });
       return report;
@@ -89,22 +89,22 @@ export class Trash {
     }
   }
 
-  /** Takes a file or directory from its place; its deletion follows in the background. Absent is success. */
+  /** Moves a file or directory into the trash and deletes it in the background. Absent is success. */
   async discard(path: string): Promise<void> {
-    const taken = await this.take(path);
-    if (taken === undefined) return;
-    // Once the directory is let go of, it is too late.
-    if (this.#isClosed) await this.empty([taken]);
-    else this.#emptyLater([taken]);
+    const moved = await this.take(path);
+    if (moved === undefined) return;
+    // After the directory is closed, there is no later.
+    if (this.#isClosed) await this.empty([moved]);
+    else this.#emptyLater([moved]);
   }
 
-  #emptyLater(taken: readonly string[]): void {
-    this.#waiting.push(...taken);
-    // It keeps no process alive: the next open goes on.
+  #emptyLater(moved: readonly string[]): void {
+    this.#waiting.push(...moved);
+    // Does not keep the process alive: the next open continues.
     this.#timer ??= setTimeout(() => this.#start(), GATHER_MS).unref();
   }
 
-  /** One job at a time: what comes meanwhile goes together into the next. */
+  /** One job at a time: what arrives during it goes into the next. */
   #start(): void {
     this.#running = this.#running.then(async () => {
       clearTimeout(this.#timer);
@@ -123,7 +123,7 @@ export class Trash {
     }
   }
 
-  /** Waits for deletions in the background. What writers that are still open discard is deleted on this thread. */
+  /** Waits for background deletions. What open writers discard afterwards is deleted on this thread. */
   async close(): Promise<void> {
     this.#start();
     await this.#running;

@@ -1,9 +1,10 @@
 /**
- * One open ingest: bytes are appended to its file and hashed on the way; commit makes it a blob. Made by the content
- * directory, used by one owner; calls that overlap run one after another.
+ * One open ingest: bytes are appended to its file and hashed at the same time; a commit makes it a blob.
+ * Created by the content directory, used by one owner; overlapping calls run one after another.
  *
- * Memory: nothing is buffered, a write resolves when the system has the bytes. Durability: `sync`, `close` and
- * `commit` resolve when they are on disk. The ref stays locked until close or commit, whatever their outcome.
+ * Memory: nothing is buffered, a write resolves when the system has the bytes. Durability: `sync`, `close`
+ * and `commit` resolve when they are on disk. The ref stays locked until close or commit, whatever their
+ * outcome.
  */
 import { type FileHandle, rename } from 'node:fs/promises';
 import { alreadyExists, EbbtideError, failedPrecondition, invalidArgument, notFound } from '../../errors.js';
@@ -16,15 +17,15 @@ import { orAbsent, syncDirectory, together } from '../files.js';
 import type { BackendLog } from '../log.js';
 import type { ObjectLocks } from '../object-locks.js';
 import { lookAtBlob, setAside } from './blob-file.js';
-import { hashFile, PIECE_BYTES } from './hash-file.js';
+import { CHUNK_BYTES, hashFile } from './hash-file.js';
 import { dataPath, writeTimestamp } from './ingest.js';
 import { BLOB_MODE, blobsName, type ContentLayout } from './layout.js';
 import type { Trash } from './trash.js';
 
-/** What the content directory hands its writers. */
+/** What writers need of the content directory. */
 export interface WriterHome {
   layout: ContentLayout;
-  /** Guard "is there such a blob" and its making, by digest. */
+  /** Lock, by digest, the check for a blob together with its creation. */
   digests: ObjectLocks;
   trash: Trash;
   log: BackendLog;
@@ -39,7 +40,7 @@ export interface OpenIngest {
   total: number;
   startedAt: Instant;
   updatedAt: Instant;
-  /** Gives the ref free; only the first call counts. */
+  /** Unlocks the ref; only the first call counts. */
   release: () => void;
 }
 
@@ -68,15 +69,15 @@ export class FileWriter implements BackendWriter {
   }
 
   write(bytes: Uint8Array): Promise<number> {
-    return this.#inTurn(async () => {
+    return this.#serialize(async () => {
       this.#assertOpen();
-      for (let at = 0; at < bytes.length; at += PIECE_BYTES)
-        await this.#append(bytes.subarray(at, at + PIECE_BYTES));
+      for (let at = 0; at < bytes.length; at += CHUNK_BYTES)
+        await this.#append(bytes.subarray(at, at + CHUNK_BYTES));
       return bytes.length;
     });
   }
 
-  /** Hashes while the system takes the bytes. */
+  /** Hashes while the system writes the bytes. */
   async #append(piece: Uint8Array): Promise<void> {
     const ingest = this.#ingest;
     const writing = writeAll(ingest.handle, piece, ingest.offset);
@@ -85,27 +86,27 @@ export class FileWriter implements BackendWriter {
     try {
       await writing;
     } catch (error) {
-      await this.#takeBack();
+      await this.#undoWrite();
       throw fsError('write', dataPath(ingest.directory), error);
     }
     ingest.offset += piece.length;
     ingest.updatedAt = nowAfter(ingest.updatedAt);
   }
 
-  /** After a failed write: the file and the digest as they were before it. */
-  async #takeBack(): Promise<void> {
+  /** After a failed write: restores file and digest. */
+  async #undoWrite(): Promise<void> {
     const ingest = this.#ingest;
     try {
       await ingest.handle.truncate(ingest.offset);
       ingest.digester = (await hashFile(ingest.handle, ingest.digester.algorithm, ingest.offset)).digester;
     } catch (error) {
-      this.#home.log('error', `cannot go on with ingest "${this.ref}"`, { error: messageOf(error) });
+      this.#home.log('error', `cannot continue ingest "${this.ref}"`, { error: messageOf(error) });
       await this.#end();
     }
   }
 
   truncate(size: number): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#serialize(async () => {
       this.#assertOpen();
       if (size !== 0) {
         throw invalidArgument(`cannot truncate ingest "${this.ref}" to ${size} bytes, only to 0`, {
@@ -122,7 +123,7 @@ export class FileWriter implements BackendWriter {
   }
 
   sync(): Promise<void> {
-    return this.#inTurn(() => {
+    return this.#serialize(() => {
       this.#assertOpen();
       return this.#sync();
     });
@@ -140,8 +141,8 @@ export class FileWriter implements BackendWriter {
   }
 
   /**
-   * What a failed flush covered may never reach the disk, although it can be read and the next flush succeeds. So it is
-   * gone: whoever opens the ref again writes it again.
+   * Bytes of a failed flush may never reach the disk, although they can be read and the next flush succeeds.
+   * So they are dropped: the next writer of the ref writes them again.
    */
   async #dropUnsynced(): Promise<void> {
     const ingest = this.#ingest;
@@ -169,7 +170,7 @@ export class FileWriter implements BackendWriter {
   }
 
   close(): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#serialize(async () => {
       if (this.#closed) return;
       const { directory, updatedAt } = this.#ingest;
       try {
@@ -185,7 +186,7 @@ export class FileWriter implements BackendWriter {
     });
   }
 
-  /** The writer is of no use afterwards, and its ref is free. */
+  /** The writer is unusable afterwards, and its ref is unlocked. */
   async #end(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
@@ -197,7 +198,7 @@ export class FileWriter implements BackendWriter {
   }
 
   commit(size: number, expected: string): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#serialize(async () => {
       if (this.#closed) {
         throw failedPrecondition(`cannot commit ingest "${this.ref}": its writer is closed`, {
           object: this.ref,
@@ -213,7 +214,7 @@ export class FileWriter implements BackendWriter {
     });
   }
 
-  /** The digest of what is on disk now; FailedPrecondition unless size and digest are the expected ones. */
+  /** The digest of what is on disk; FailedPrecondition unless size and digest match. */
   async #verify(size: number, expected: string): Promise<string> {
     const { handle, digester, offset } = this.#ingest;
     const wanted = expected === '' ? digester.algorithm : parseDigest(expected).algorithm;
@@ -249,7 +250,7 @@ export class FileWriter implements BackendWriter {
     const { directory, offset } = this.#ingest;
     const there = await lookAtBlob(layout.blob(digest));
     if (there.kind === 'file' && there.size === offset) {
-      // Whoever renamed it may not have got to the flush yet, and the caller is about to rely on the name.
+      // The writer that renamed it may not have flushed the name yet, and the caller is about to rely on it.
       await this.#syncName(digest);
       await this.#home.trash.discard(directory);
       throw alreadyExists(`content ${digest} already exists`, { object: digest });
@@ -257,19 +258,19 @@ export class FileWriter implements BackendWriter {
     if (there.kind !== 'absent') await this.#replaceDamaged(digest, there);
     await this.#moveTo(digest);
     const target = layout.blob(digest);
-    // Steps side by side: each takes a thread and back.
-    await together([this.#syncName(digest), this.#dress(target)]);
+    // In parallel: each step needs a thread switch.
+    await together([this.#syncName(digest), this.#setAttributes(target)]);
     await this.#finish(target);
   }
 
-  /** A file of the wrong size gives way by the rename itself, so that readers find a blob at every moment. */
+  /** The rename itself replaces a file of the wrong size, so that readers find a file at every moment. */
   async #replaceDamaged(digest: string, { path, kind, size }: BlobFile): Promise<void> {
     const { layout, log } = this.#home;
     log('warn', `content ${digest} was damaged and is replaced`, { path: shown(path), kind, size });
     if (kind === 'other') await setAside(layout, digest);
   }
 
-  /** A blob whose name may not last must not be acknowledged; committing the ref again is safe. */
+  /** A blob whose name may not be durable must not be acknowledged; committing the ref again is safe. */
   async #syncName(digest: string): Promise<void> {
     const { layout } = this.#home;
     try {
@@ -279,8 +280,8 @@ export class FileWriter implements BackendWriter {
     }
   }
 
-  /** Time and mode of a blob. What fails is logged: the bytes are right. */
-  async #dress(target: string): Promise<void> {
+  /** Sets time and mode of a blob. Failures are logged only, because the bytes are right. */
+  async #setAttributes(target: string): Promise<void> {
     const { handle } = this.#ingest;
     const time = new Date();
     await this.#logged(target, [handle.utimes(time, time), handle.chmod(BLOB_MODE)]);
@@ -300,9 +301,9 @@ export class FileWriter implements BackendWriter {
     }
   }
 
-  /** The blob is there: what fails from here on is logged. */
+  /** The blob exists: failures from here on are only logged. */
   async #finish(target: string): Promise<void> {
-    // Before the ref is free: its next owner would find a directory without data.
+    // Before the ref is unlocked: its next owner would find a directory without data.
     await this.#logged(target, [this.#home.trash.discard(this.#ingest.directory)]);
   }
 
@@ -321,7 +322,7 @@ export class FileWriter implements BackendWriter {
     });
   }
 
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+  #serialize<T>(work: () => Promise<T>): Promise<T> {
     const run = this.#tail.then(work);
     this.#tail = run.catch(() => undefined);
     return run;

@@ -1,15 +1,15 @@
 /**
- * Does a file system tell the type of an entry together with its name (d_type)? Overlay mounts need it. Asked
- * once, when the overlay snapshotter is made.
+ * Whether a file system returns the type of an entry with its name (d_type), which overlay mounts need.
+ * Tested once, when the overlay snapshotter is created.
  */
 import { closeSync, mkdtempSync, opendirSync, openSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { isAbsent } from '../../system/system-errors.js';
 
 /**
- * Node hides the answer: where the system gives no type it looks at the entry itself, by its path. So the
- * directory is renamed between opening and reading it: types that came with the names are not affected, a look by
- * the old path ends in ENOENT.
+ * Node hides it: if the system returns no type, Node stats the entry by its path. So the directory is renamed
+ * between opening and reading it: types that came with the names are unaffected, a stat by the old path fails
+ * with ENOENT.
  */
 export function supportsEntryTypes(directory: string): boolean {
   const probe = mkdtempSync(join(directory, '.d_type-'));

@@ -1,5 +1,5 @@
 /**
- * User and group id mappings of a snapshot (`container:host:size[,…]`, decimal), as its labels give them. Called by
+ * User and group id mappings of a snapshot (`container:host:size[,…]`, decimal), from its labels. Called by
  * the overlay snapshotter; pure.
  */
 import { invalidArgument } from '../../errors.js';
@@ -7,7 +7,7 @@ import { invalidArgument } from '../../errors.js';
 const MAX_ID = 2 ** 32 - 1;
 const RANGE = /^(\d{1,10}):(\d{1,10}):(\d{1,10})$/;
 
-/** The host id that id 0 of the container is mapped to; InvalidArgument when the mapping is malformed or has none. */
+/** The host id of the container's id 0; InvalidArgument when the mapping is malformed or has none. */
 export function mappedRoot(mapping: string): number {
   let root: number | undefined;
   for (const range of mapping.split(',')) {
@@ -27,5 +27,5 @@ export function mappedRoot(mapping: string): number {
 const malformed = (mapping: string, range: string): Error =>
   invalidArgument(`invalid range "${range}" in id mapping "${mapping}"`, {
     object: mapping,
-    remedy: 'write ranges as container:host:size, parted by commas',
+    remedy: 'write ranges as container:host:size, separated by commas',
   });

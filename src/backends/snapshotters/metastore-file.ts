@@ -1,10 +1,10 @@
 /**
- * The LMDB file below a snapshotter's metastore: opening it safely, and writing several entries as one durable
+ * The LMDB file of a snapshotter's metastore: opens it safely, and writes several entries in one durable
  * step. Called by metastore.ts alone.
  *
- * LMDB maps the file into memory and believes what it finds there, so a file that is not its own or was cut short
- * is refused before LMDB sees it; it is never changed. A new file gets its name when it is whole and on disk, so that
- * a power cut leaves no half-made one.
+ * LMDB maps the file into memory and trusts it, so a file that is not LMDB's or was truncated is refused
+ * before LMDB opens it, and never changed. A new file gets its name when it is complete and on disk, so that
+ * a power cut leaves no partial one.
  */
 import { closeSync, constants, fchmodSync, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 import { open as openFile, rename, rm } from 'node:fs/promises';
@@ -41,21 +41,21 @@ const BOLT_MAGIC = 0xed0cdaed;
 const PAGE_SIZE_OFFSET = 48;
 const LAST_PAGE_OFFSET = 144;
 const TRANSACTION_OFFSET = 152;
-/** Bytes behind the last page that have blocks, so that snapshots can be removed on a full disk. */
+/** Allocated bytes after the last page, so that snapshots can be removed on a full disk. */
 const RESERVE_BYTES = 256 * 1024;
 const LMDB_LOCK_BYTES = 16 * 1024;
-/** The newest pages of a sound file may never have been written when they were freed at once. */
+/** The newest pages of a valid file may never have been written if they were freed at once. */
 const UNWRITTEN_PAGES_MAX = 64;
 
 export class MetastoreFile {
   readonly path: string;
-  /** False when the file did not exist before. */
+  /** False when the file was created. */
   readonly existed: boolean;
   readonly #root: RootDatabase<Buffer, Buffer>;
-  /** Undefined: it is only read. */
+  /** Undefined: it is read-only. */
   readonly #owned: { readonly fd: number; readonly readers: Readers | undefined } | undefined;
   readonly #snapshot: Snapshot | undefined;
-  /** Bytes that have blocks, as far as is known. */
+  /** Allocated bytes, as far as known. */
   #allocated = 0;
 
   private constructor(
@@ -78,8 +78,8 @@ export class MetastoreFile {
   }
 
   /**
-   * Opens (or makes, 0600) the file, for up to so many tables.
-   * @param lock of the owner; without one nobody may read beside him
+   * Opens (or creates, 0600) the file, for up to this many tables.
+   * @param lock of the owner; without one there can be no readers beside it
    */
   static async open(path: string, tables: number, lock: LockFile | undefined): Promise<MetastoreFile> {
     const existed = inspect(path);
@@ -95,7 +95,10 @@ export class MetastoreFile {
     }
   }
 
-  /** One state of the file (`take`), without a byte written; the lock says that there is a reader. NotFound: there is none. */
+  /**
+   * One state of the file (`take`), without a byte written; the lock announces a reader. NotFound: there is
+   * no file.
+   */
   static openToRead(path: string, tables: number): MetastoreFile {
     if (!inspect(path)) throw notFound(`there is no snapshot metadata ${path}`, { object: path });
     try {
@@ -110,22 +113,25 @@ export class MetastoreFile {
     return this.#root.openDB<Buffer, Buffer>({ name, encoding: 'binary', keyEncoding: 'binary' });
   }
 
-  /** Of a file that is only read, when its tables are open: reads are of the newest state from now on. */
+  /** Read-only files, after their tables are open: reads see the newest state from now on. */
   take(): void {
     if (this.#snapshot !== undefined) takeNewest(this.#snapshot, this.path);
   }
 
-  /** Of a file that is only read: reads fail with this from now on. */
+  /** Read-only files: reads fail with this from now on. */
   end(why: Error): void {
     this.#snapshot?.end(why);
   }
 
-  /** All of these or none; on disk when resolved. Unavailable when the disk refuses, and nothing is stored then. */
+  /**
+   * Writes all of these or none; on disk when resolved. Unavailable when the disk refuses; nothing is stored
+   * then.
+   */
   async write(writes: readonly TableWrite[]): Promise<void> {
     if (this.#owned === undefined) throw openedReadOnly();
     const takesAway = writes.every(({ value }) => value === undefined);
     if (!takesAway && !this.#hasReserve()) {
-      throw unavailable(`no space left for the snapshot metadata ${this.path}: only removals are taken`, {
+      throw unavailable(`no space left for the snapshot metadata ${this.path}: only removals are possible`, {
         object: this.path,
         remedy: 'free disk space (removals and `ebbtide gc` work on a full disk too) and try again',
       });
@@ -142,7 +148,7 @@ export class MetastoreFile {
       );
     } catch (error) {
       const cause = await commitCause(error);
-      // The cause has the same.
+      // The cause says the same.
       lmdbSays();
       throw unavailable(`cannot write the snapshot metadata ${this.path}: ${messageOf(cause)}`, {
         object: this.path,
@@ -152,9 +158,9 @@ export class MetastoreFile {
     }
   }
 
-  /** `read` sees what is there now, until `release`. */
+  /** `read` sees the current state, until `release`. */
   freeze(): { read(table: Table, key: Buffer): Buffer | undefined; release(): void } {
-    // Else it may be the transaction that the reads of this turn began with.
+    // Otherwise it may be the transaction of earlier reads in this event-loop turn.
     this.#root.resetReadTxn();
     const transaction = this.#root.useReadTransaction();
     // The typings of the package leave the options out.
@@ -165,7 +171,7 @@ export class MetastoreFile {
     };
   }
 
-  /** Sees to the reserve; false when the disk has no room for it. */
+  /** Keeps the reserve; returns false when the disk has no space for it. */
   #hasReserve(): boolean {
     if (this.#owned === undefined) return true;
     const { fd } = this.#owned;
@@ -189,8 +195,8 @@ export class MetastoreFile {
 }
 
 /**
- * Before LMDB opens it in this process: its files are the owner's alone, and what is mapped of its lock file has blocks,
- * because a full disk under a mapped page would end the process.
+ * Called before LMDB opens it in this process: makes its files private to the owner, and allocates the mapped
+ * part of its lock file, because a missing block under a mapped page would kill the process on a full disk.
  */
 function preparePrivate(path: string): void {
   for (const name of [path, `${path}-lock`]) {
@@ -210,9 +216,9 @@ const options = {
   noSubdir: true,
   encoding: 'binary',
   keyEncoding: 'binary',
-  // A resolved write is then on disk, not merely visible.
+  // A resolved write is on disk, not merely visible.
   overlappingSync: false,
-  // With its own batching per event turn a failed commit also rejects a promise nobody can reach.
+  // With its own batching per event turn a failed commit also rejects a promise that nobody can reach.
   eventTurnBatching: false,
   // Beyond these a long free list costs tens of milliseconds in every commit.
   ...{ maxFreeSpaceToLoad: 1000, maxFreeSpaceToRetain: 2000 },
@@ -238,19 +244,22 @@ async function create(path: string, tables: number): Promise<void> {
   await syncDirectory(dirname(path));
 }
 
-/** A failed commit names its reason in a promise of its own, which must not stay unhandled. */
+/** A failed commit has its reason in a promise of its own, which must not stay unhandled. */
 async function commitCause(error: unknown): Promise<unknown> {
   if (!(error instanceof Error) || !('commitError' in error)) return error;
   const reason = Promise.resolve(error.commitError).catch((cause: unknown) => cause);
-  const told = await Promise.race([reason, yieldToEventLoop()]);
-  return told instanceof Error ? told : error;
+  const outcome = await Promise.race([reason, yieldToEventLoop()]);
+  return outcome instanceof Error ? outcome : error;
 }
 
-/** True when there is a sound file, false when there is none (or an empty one); throws for anything else. */
+/**
+ * Returns true when there is a valid file, false when there is none (or an empty one); throws for anything
+ * else.
+ */
 function inspect(path: string): boolean {
   let fd: number;
   try {
-    // A pipe in its place must not make anybody wait.
+    // A pipe in its place must not block.
     fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (error) {
     if (isAbsent(error)) return false;
@@ -274,7 +283,7 @@ function checkHeaders(path: string, fd: number, size: number): void {
   if (first.readUInt32LE(BOLT_MAGIC_OFFSET) === BOLT_MAGIC) {
     throw notOurs(path, "it is containerd's own (a bolt file)");
   }
-  if (first.readUInt32LE(MAGIC_OFFSET) !== LMDB_MAGIC) throw notOurs(path, 'it is no LMDB file');
+  if (first.readUInt32LE(MAGIC_OFFSET) !== LMDB_MAGIC) throw notOurs(path, 'it is not an LMDB file');
   const pageBytes = first.readUInt32LE(PAGE_SIZE_OFFSET);
   const second = readHeader(fd, pageBytes);
   if (second.readUInt32LE(MAGIC_OFFSET) !== LMDB_MAGIC) throw damaged(path, 'its second header is missing');
@@ -289,7 +298,7 @@ function pagesOf(first: Buffer, second: Buffer): number {
   return Number(newer.readBigUInt64LE(LAST_PAGE_OFFSET)) + 1;
 }
 
-/** Bytes that the pages in use reach to. */
+/** End of the pages in use, in bytes. */
 function usedBytes(fd: number): number {
   const first = readHeader(fd, 0);
   const pageBytes = first.readUInt32LE(PAGE_SIZE_OFFSET);

@@ -1,6 +1,5 @@
 /**
- * How the metastore writes snapshots down: keys and ids as ordered bytes, records as JSON. Called by metastore.ts;
- * pure.
+ * Encoding of the metastore: keys and ids as ordered bytes, records as JSON. Called by metastore.ts; pure.
  */
 import { createHash } from 'node:crypto';
 import { invalidArgument, unknownError } from '../../errors.js';
@@ -18,14 +17,14 @@ export interface StoredSnapshot {
   created: Instant;
   updated: Instant;
   labels: StringMap | undefined;
-  /** Usage as counted when it was committed, else 0. */
+  /** Usage computed at the commit, else 0. */
   inodes: number;
   /** Bytes. */
   size: number;
 }
 
 const ID_BYTES = 6;
-/** LMDB takes keys up to 1978 bytes; longer ones go by their hash. */
+/** LMDB accepts keys up to 1978 bytes; longer ones are stored by their hash. */
 const PLAIN_KEY_BYTES = 1024;
 const PLAIN = Buffer.from([0]);
 const HASHED = Buffer.from([1]);
@@ -36,7 +35,7 @@ export function idBytes(id: number): Buffer {
   return bytes;
 }
 
-/** InvalidArgument for an empty key or one that is no well-formed text (two such keys would become one). */
+/** InvalidArgument for an empty key or one that is not well-formed text (two such keys would become one). */
 export function keyBytes(key: string): Buffer {
   if (key === '') throw invalidArgument('snapshot key must not be empty');
   if (/\p{Surrogate}/u.test(key))
@@ -63,7 +62,7 @@ export function encodeSnapshot(s: StoredSnapshot): Buffer {
   );
 }
 
-/** Unknown, naming the snapshot, for bytes that are no record. */
+/** Unknown, naming the snapshot, for bytes that are not a valid record. */
 export function decodeSnapshot(id: number, bytes: Buffer): StoredSnapshot {
   try {
     const value: unknown = JSON.parse(bytes.toString());

@@ -1,13 +1,13 @@
 /**
- * The metastore of a snapshotter: what snapshots there are, how they descend from one another, and which directory
- * each has. A small LMDB file of its own, apart from the store of records. Called by the snapshotters.
+ * The metastore of a snapshotter: its snapshots, their parents, and the directory of each. A small LMDB file
+ * of its own, separate from the store of records. Called by the snapshotters.
  *
  *   snapshots  id → record (JSON)          keys     key → id
- *   parents    parent id, child id → ''    meta     `sequence` → last id given out, `format`
+ *   parents    parent id, child id → ''    meta     `sequence` → last id issued, `format`
  *
- * Reads are synchronous and see the newest committed state. Writes run one after another through `write`, whose
- * body may work on directories before the commit: a scan of the directories made in another body therefore never
- * sees a directory whose record is still on its way. A resolved write is on disk.
+ * Reads are synchronous and see the newest committed state. Writes run one after another through `write`,
+ * whose body may work on directories before the commit: a scan of the directories in another body therefore
+ * never sees a directory whose record is not committed yet. A resolved write is on disk.
  */
 import {
   alreadyExists,
@@ -38,9 +38,9 @@ const TABLES = 8;
 const FORMAT_KEY = Buffer.from('format');
 const SEQUENCE_KEY = Buffer.from('sequence');
 const PRESENT = Buffer.from([1]);
-/** Commits that are remembered: far more than are under way at once. */
+/** Number of recent commits that are kept: far more than are ever under way at once. */
 const MAX_LAST_ACTIVE = 1024;
-/** Parents that are remembered, some 50 bytes each. */
+/** Parents that are cached, some 50 bytes each. */
 const MAX_KNOWN_PARENTS = 100_000;
 
 export interface Created {
@@ -50,7 +50,7 @@ export interface Created {
 }
 
 export class Metastore {
-  /** False when this open made the file. */
+  /** False when this open created the file. */
   readonly existed: boolean;
   readonly #file: MetastoreFile;
   readonly #snapshots: Table;
@@ -58,9 +58,9 @@ export class Metastore {
   readonly #parents: Table;
   readonly #meta: Table;
   #sequence: number;
-  /** Of committed snapshots, by id: neither changes any more, and ids are never used again. */
+  /** Parents of committed snapshots, by id: neither changes any more, and ids are never reused. */
   readonly #knownParents = new Map<number, number>();
-  /** What snapshots were before their commit, by their key then; of the last few. */
+  /** Snapshots before their commit, by their key then; of the most recent commits. */
   readonly #lastActive = new Map<string, StoredSnapshot>();
   #tail: Promise<unknown> = Promise.resolve();
   #closing: Promise<void> | undefined;
@@ -77,12 +77,15 @@ export class Metastore {
     this.#sequence = stored === undefined ? 0 : stored.readUIntBE(0, stored.length);
   }
 
-  /** Opens (or makes) the file. Errors: not ours, damaged, of a newer version, no access. */
+  /** Opens (or creates) the file. Errors: not ours, damaged, of a newer version, no access. */
   static async open(path: string, lock?: LockFile): Promise<Metastore> {
     return Metastore.#of(await MetastoreFile.open(path, TABLES, lock));
   }
 
-  /** One state of an existing file, which may have an owner: changes are FailedPrecondition. NotFound: there is none. */
+  /**
+   * One state of an existing file, which may have an owner: changes are FailedPrecondition. NotFound: there
+   * is no file.
+   */
   static openToRead(path: string): Promise<Metastore> {
     return Metastore.#of(MetastoreFile.openToRead(path, TABLES));
   }
@@ -110,17 +113,17 @@ export class Metastore {
     }
   }
 
-  /** Of a file that is only read: reads fail with this from now on. */
+  /** Read-only files: reads fail with this from now on. */
   end(why: Error): void {
     this.#file.end(why);
   }
 
-  /** The last id given out. */
+  /** The last id issued. */
   get sequence(): number {
     return this.#sequence;
   }
 
-  /** Ids up to this one are never given out: directories of theirs exist. */
+  /** Never issues ids up to this one, because their directories exist. */
   skipTo(id: number): void {
     this.#sequence = Math.max(this.#sequence, id);
   }
@@ -162,7 +165,10 @@ export class Metastore {
     return chain;
   }
 
-  /** `child`: whose parent `id` is; `snapshot` when undefined. */
+  /**
+   * @param child the one whose parent `id` is
+   * @param snapshot checked for existence: undefined throws
+   */
   #parentOf(id: number, child: number | undefined, snapshot: StoredSnapshot): number {
     const known = this.#knownParents.get(id);
     if (known !== undefined) return known;
@@ -200,20 +206,20 @@ export class Metastore {
     return found;
   }
 
-  /** Ids of all snapshots, ascending. Takes as long as there are many. */
+  /** Ids of all snapshots, ascending. Cost is linear in their number. */
   ids(): number[] {
     this.#assertOpen();
     return [...this.#snapshots.getKeys().map((key) => key.readUIntBE(0, key.length))];
   }
 
-  /** Keys by id: what directories belong to whom. */
+  /** Keys by id, to find the owners of directories. */
   idMap(): Map<number, string> {
     return new Map(this.ids().map((id) => [id, this.byId(id)?.key ?? '']));
   }
 
   /**
-   * Runs `body` alone and commits what it asked of the transaction when it resolves; a body that throws changes
-   * nothing. Unavailable when the commit fails; nothing is changed then either.
+   * Runs `body` exclusively and commits the changes of its transaction when it resolves; a body that throws
+   * changes nothing. Unavailable when the commit fails; nothing is changed then either.
    */
   write<T>(body: (tx: MetaTransaction) => Promise<T> | T): Promise<T> {
     const run = this.#tail.then(async () => {
@@ -232,15 +238,15 @@ export class Metastore {
     return { snapshots: this.#snapshots, keys: this.#keys, parents: this.#parents, meta: this.#meta };
   }
 
-  /** The next id. Not given back by a failing transaction, so that no directory ever has two owners. */
+  /** The next id. A failing transaction does not return it, so that no directory ever has two owners. */
   nextId(): number {
     this.#sequence += 1;
     return this.#sequence;
   }
 
   /**
-   * All that is in it at this moment, until it is released. A snapshot that has just been committed is found by its key
-   * before as well, as what it was: the record that names it so may be on its way.
+   * The current state, until it is released. A snapshot that has just been committed is also found by its
+   * previous key, in its previous state: the record that names it so may not be updated yet.
    */
   freeze(): FrozenMetastore {
     this.#assertOpen();
@@ -257,7 +263,7 @@ export class Metastore {
     return { sequence: this.#sequence, byId, find, release };
   }
 
-  /** Takes over the snapshots of another one, with their ids. REQUIRES: it is new and nobody else uses it. */
+  /** Copies the snapshots of another metastore, with their ids. REQUIRES: it is new and has no other user. */
   async fill(sequence: number, snapshots: Iterable<StoredSnapshot>): Promise<void> {
     let writes: TableWrite[] = [];
     const write = async (): Promise<void> => {
@@ -288,7 +294,7 @@ export class Metastore {
     if (this.#closing !== undefined) throw failedPrecondition('the snapshotter is closed');
   }
 
-  /** Waits for the writes under way. Again: no error. */
+  /** Waits for the writes under way. Idempotent. */
   close(): Promise<void> {
     this.#closing ??= this.#tail.then(() => this.#file.close());
     return this.#closing;
@@ -297,12 +303,12 @@ export class Metastore {
 
 const WRITES_AT_ONCE = 4096;
 
-/** A metastore as it was at one moment. */
+/** The state of a metastore at one moment. */
 export interface FrozenMetastore {
   readonly sequence: number;
   byId(id: number): StoredSnapshot | undefined;
   find(key: string): StoredSnapshot | undefined;
-  /** To be called soon: the file grows meanwhile, since nothing that goes gives its pages free. */
+  /** Call it soon: until then no pages are freed, and the file grows. */
   release(): void;
 }
 
@@ -325,7 +331,7 @@ export class MetaTransaction {
     this.#tables = tables;
   }
 
-  /** The entries to commit; the transaction is of no use afterwards. */
+  /** The entries to commit; the transaction is unusable afterwards. */
   end(): TableWrite[] {
     this.#ended = true;
     return this.#writes;
@@ -361,8 +367,8 @@ export class MetaTransaction {
   }
 
   /**
-   * Makes the active snapshot `key` the committed snapshot `name`, with the same id. `rebase` names a parent for
-   * one that has none; the parent it has already is accepted as well.
+   * Commits the active snapshot `key` as the snapshot `name`, with the same id. `rebase` is a parent for one
+   * that has none; the parent it has already is accepted as well.
    */
   commit(
     name: string,
@@ -400,7 +406,7 @@ export class MetaTransaction {
     if (parentKey === '') return active.parent;
     const parent = this.#store.find(parentKey);
     if (active.parent !== 0 && parent?.id !== active.parent) {
-      throw invalidArgument(`snapshot "${active.key}" has another parent than "${parentKey}"`, {
+      throw invalidArgument(`snapshot "${active.key}" does not have the parent "${parentKey}"`, {
         object: active.key,
         remedy: 'only a snapshot without a parent can be given one when it is committed',
       });
@@ -414,14 +420,14 @@ export class MetaTransaction {
     return parent.id;
   }
 
-  /** NotFound; FailedPrecondition while it has children. Answers what was removed. */
+  /** NotFound; FailedPrecondition while it has children. Returns what was removed. */
   remove(key: string): StoredSnapshot {
     this.#begin();
     const snapshot = this.#store.get(key);
     if (this.#store.hasChildren(snapshot.id)) {
       throw failedPrecondition(`cannot remove snapshot "${key}": it has children`, {
         object: key,
-        remedy: 'remove the snapshots that were made on it first',
+        remedy: 'remove its children first',
       });
     }
     this.#writes.push(
@@ -434,7 +440,7 @@ export class MetaTransaction {
     return snapshot;
   }
 
-  /** Replaces the labels as `change` says and moves the time of the last update on. NotFound. */
+  /** Replaces the labels by the result of `change` and advances the time of the last update. NotFound. */
   relabel(key: string, change: (labels: StringMap | undefined) => StringMap | undefined): StoredSnapshot {
     this.#begin();
     const snapshot = this.#store.get(key);
@@ -443,10 +449,10 @@ export class MetaTransaction {
     return changed;
   }
 
-  /** Reads see committed state only, so a transaction makes one change. */
+  /** Reads see committed state only, so a transaction may make only one change. */
   #begin(): void {
     if (this.#ended || this.#writes.length > 0)
-      throw unknownError('a metastore transaction makes one change');
+      throw unknownError('a metastore transaction may make only one change');
   }
 
   #put(snapshot: StoredSnapshot): void {
@@ -461,7 +467,9 @@ export class MetaTransaction {
 
 const linkBytes = (parent: number, child: number): Buffer => Buffer.concat([idBytes(parent), idBytes(child)]);
 
-/** What must hold for a snapshot to be made; answers its parent. Also asked before the work on directories. */
+/**
+ * The preconditions for creating a snapshot; returns its parent. Also checked before the work on directories.
+ */
 export function checkCreate(store: Metastore, key: string, parentKey: string): StoredSnapshot | undefined {
   keyBytes(key);
   const parent = parentKey === '' ? undefined : store.find(parentKey);
@@ -480,7 +488,9 @@ export function checkCreate(store: Metastore, key: string, parentKey: string): S
   return parent;
 }
 
-/** What must hold for `key` to be committed as `name`, but for the parent; answers the active snapshot. */
+/**
+ * The preconditions for committing `key` as `name`, except those on the parent; returns the active snapshot.
+ */
 export function checkCommit(store: Metastore, name: string, key: string): StoredSnapshot {
   keyBytes(name);
   if (store.find(name) !== undefined) {

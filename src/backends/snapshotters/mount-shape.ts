@@ -1,8 +1,14 @@
-/** Which directories a mount stacks, whatever its other options. Used to find the snapshot that a mount shows. Pure. */
+/**
+ * The directories that a mount stacks, whatever its other options. Used to find the snapshot of a mount.
+ * Pure.
+ */
 import { isAbsolute, normalize } from 'node:path';
 import type { Mount } from '../contract.js';
 
-/** The directories of a bind or overlay, top first, in normal form; undefined for mounts of other kinds or of several. */
+/**
+ * The directories of a bind or overlay, top first, normalized; undefined for mounts of other kinds or several
+ * mounts.
+ */
 export function directoriesOf(mounts: readonly Mount[]): string[] | undefined {
   const [mount, ...more] = mounts;
   if (mount === undefined || more.length > 0) return undefined;

@@ -1,8 +1,9 @@
 /**
- * The native snapshotter: every active snapshot is a full copy of its parent's directory, bind-mounted. Works on
- * any file system and for ordinary users; where the file system can share blocks (reflinks), copies are cheap.
+ * The native snapshotter: every active snapshot is a full copy of its parent's directory, bind-mounted. Works
+ * on any file system and for ordinary users; where the file system can share blocks (reflinks), copies are
+ * cheap.
  *
- * Rebasing at commit changes the recorded parent only: the directory holds what was put into it, nothing of the
+ * Rebasing at commit changes the recorded parent only: the directory has what was put into it, nothing of the
  * new parent.
  */
 import { chmod, mkdir } from 'node:fs/promises';
@@ -16,7 +17,7 @@ import { DirectorySnapshotter, type SnapshotterOptions } from './snapshotter.js'
 
 export type NativeOptions = SnapshotterOptions;
 
-/** Opens (or makes, 0700) a native snapshotter in the directory `root`. */
+/** Opens (or creates, 0700) a native snapshotter in the directory `root`. */
 export const openNative = (root: string, options: NativeOptions = {}): Promise<DirectorySnapshotter> =>
   openIn(resolve(root), options);
 
@@ -34,7 +35,7 @@ class NativeDriver implements SnapshotDriver {
     this.#log = log;
   }
 
-  /** A view of a parent shows the parent's directory. */
+  /** A view of a parent uses the parent's directory. */
   hasDirectory({ kind, parent }: NewSnapshot): boolean {
     return kind === 'active' || parent === undefined;
   }
@@ -45,7 +46,7 @@ class NativeDriver implements SnapshotDriver {
       return;
     }
     await mkdir(directory);
-    // The mode given to mkdir is cut by the umask.
+    // The umask applies to the mode of mkdir.
     await chmod(directory, 0o755);
   }
 

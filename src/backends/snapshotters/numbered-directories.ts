@@ -1,11 +1,11 @@
 /**
- * The directories of a snapshotter's snapshots, from their construction to their removal, and what may be deleted of those
- * that no record names. Called by snapshotter.ts, which calls one operation at a time for a key, and verifies before that
- * the directory is where it was.
+ * The directories of a snapshotter's snapshots, from their construction to their removal, and which of those
+ * without a record may be deleted. Called by snapshotter.ts, which runs one operation at a time for a key,
+ * and verifies first that the directory is in its place.
  *
  *   <id>/           of the snapshot with that number
  *   new-<random>/   under construction
- *   rm-<id>/        on its way out
+ *   rm-<id>/        being removed
  *
  * A name with an operation under way is busy: nothing else deletes it.
  */
@@ -27,9 +27,9 @@ import { toBeSpared } from './unknown-directories.js';
 const BUILDING = 'new-';
 const REMOVED = 'rm-';
 const NUMBER = /^[1-9]\d{0,14}$/;
-/** Names that are looked at without letting others run. */
+/** Names that are examined before yielding. */
 const STEP = 256;
-/** Cleanups that only do what is known to be left, before one looks through the whole directory again. */
+/** Cleanups of known leftovers before one scans the whole directory again. */
 const CLEANUPS_PER_SCAN = 32;
 
 export const isSnapshotNumber = (name: string): boolean => NUMBER.test(name);
@@ -45,16 +45,16 @@ export class NumberedDirectories {
   readonly #place: HeldDirectory;
   readonly #meta: Metastore;
   readonly #means: Means;
-  /** Names in the directory that belong to an operation under way. */
+  /** Names in the directory that an operation is using. */
   readonly #busy = new Set<string>();
   /** Directories found at open that the metadata does not know: never removed. */
   readonly #spared = new Set<string>();
   readonly #background = new Set<Promise<void>>();
   /** Directories of removed snapshots that wait for `cleanup`. */
   readonly #left = new Set<string>();
-  /** Cleanups until the next one that looks through the whole directory. */
+  /** Cleanups until the next one that scans the whole directory. */
   #scanIn = 0;
-  /** What background removals freed since it was last reported. */
+  /** What background removals freed since the last report. */
   #freed = emptyReport();
 
   constructor(place: HeldDirectory, meta: Metastore, means: Means) {
@@ -67,9 +67,13 @@ export class NumberedDirectories {
     return join(this.#place.at, name);
   }
 
-  // --------------------------------------------------------------------------------------------- making, removing
+  // ------------------------------------------------------------------------------------------- creating,
+  // removing
 
-  /** Builds a directory, and gives it the number that `create` returns, in the transaction that makes the record. */
+  /**
+   * Builds a directory and renames it to the number that `create` returns, in the transaction that writes the
+   * record.
+   */
   async make(build: (path: string) => Promise<void>, create: (tx: MetaTransaction) => number): Promise<void> {
     let name = BUILDING + randomBytes(8).toString('hex');
     const building = name;
@@ -90,7 +94,10 @@ export class NumberedDirectories {
     }
   }
 
-  /** `remove` removes the record and returns its number; the directory, if there is one, goes when `mode` says. */
+  /**
+   * `remove` removes the record and returns its number; its directory, if any, is deleted according to
+   * `mode`.
+   */
   async remove(remove: (tx: MetaTransaction) => number, mode: RemovalMode): Promise<void> {
     const name = await this.#takeOut(remove);
     if (name === undefined) return;
@@ -109,7 +116,10 @@ export class NumberedDirectories {
     this.#busy.delete(name);
   }
 
-  /** Removes the record; returns the new name of the directory, which is busy, or undefined without a directory. */
+  /**
+   * Removes the record; returns the new name of the directory, which is busy, or undefined without a
+   * directory.
+   */
   async #takeOut(remove: (tx: MetaTransaction) => number): Promise<string | undefined> {
     let renamed: { from: string; to: string } | undefined;
     let stuck: string | undefined;
@@ -127,12 +137,12 @@ export class NumberedDirectories {
       if (renamed !== undefined) await this.#restore(renamed);
       throw error instanceof EbbtideError ? error : diskError('remove', this.#place.at, error);
     }
-    // Only now has it no record.
+    // Only now does it lack a record.
     if (stuck !== undefined) this.#left.add(stuck);
     return renamed?.to;
   }
 
-  /** Stuck: a full disk has no room for another name, and a cleanup deletes it under its own. */
+  /** Stuck: a full disk has no space for another name; a cleanup deletes it under its own. */
   async #moveAway({ from, to }: { from: string; to: string }): Promise<'moved' | 'absent' | 'stuck'> {
     try {
       return (await orAbsent(rename(this.path(from), this.path(to)))) === null ? 'absent' : 'moved';
@@ -150,9 +160,9 @@ export class NumberedDirectories {
   // ---------------------------------------------------------------------------------------------------- leftovers
 
   /**
-   * Deletes directories that belong to no snapshot, and waits for removals under way. Returns what that and the
-   * removals since the last call freed. What removals left is known; once after opening, when nothing is known to
-   * be left, and now and then, the whole directory is looked through.
+   * Deletes directories that belong to no snapshot, and waits for removals under way. Returns what that and
+   * the removals since the last call freed. Leftovers of removals are known; the whole directory is scanned
+   * once after opening, when nothing is known to be left, and at intervals.
    */
   async cleanup(): Promise<RemovalReport> {
     await this.idle();
@@ -173,7 +183,7 @@ export class NumberedDirectories {
     return names.filter((name) => !this.#left.has(name));
   }
 
-  /** Puts right what a crash left: half-built and half-removed directories, ids given out but never recorded. */
+  /** Recovers from a crash: partly built and partly removed directories, ids issued but never recorded. */
   async recover(): Promise<void> {
     const names = await this.#list();
     await this.#findSpared(names.filter(isSnapshotNumber));
@@ -208,9 +218,9 @@ export class NumberedDirectories {
   }
 
   /**
-   * Names in the directory that are no snapshot's and no work's under way. Found in steps, then decided in a
-   * write transaction, in which no creation is between renaming its directory and committing its record. Ids are
-   * never used again, so what belongs to nobody then never will.
+   * Names in the directory that belong to no snapshot and no operation. Collected in steps, then decided in a
+   * write transaction, during which no creation is between renaming its directory and committing its record.
+   * Ids are never reused, so a name that belongs to nobody then never will.
    */
   async #scan(): Promise<string[]> {
     const isUnknown = (name: string): boolean =>
@@ -232,7 +242,7 @@ export class NumberedDirectories {
     }
   }
 
-  /** Of busy names, which are free again afterwards. */
+  /** REQUIRES: the names are busy; they are released afterwards. */
   #deleteInBackground(names: readonly string[]): void {
     const work = async (): Promise<void> => {
       addReport(this.#freed, await this.#delete(names));
@@ -242,7 +252,7 @@ export class NumberedDirectories {
     this.#background.add(running);
   }
 
-  /** What could not be deleted is logged; it is tried again by the next cleanup or open. */
+  /** Failures are logged; the next cleanup or open tries again. */
   async #delete(names: readonly string[]): Promise<RemovalReport> {
     if (names.length === 0) return emptyReport();
     const { name: snapshotter, jobs, log } = this.#means;

@@ -1,6 +1,6 @@
 /**
- * The overlay snapshotter: a snapshot is only what differs from its parent; the kernel stacks the layers when it is
- * mounted. Making and removing snapshots works for ordinary users; mounting them needs root.
+ * The overlay snapshotter: a snapshot has only what differs from its parent; the kernel stacks the layers
+ * when it is mounted. Creating and removing snapshots works for ordinary users; mounting them needs root.
  *
  *   snapshots/<id>/fs     what the snapshot changed (0755), every kind
  *   snapshots/<id>/work   the kernel's scratch directory (0711), active snapshots only
@@ -31,7 +31,10 @@ import { DirectorySnapshotter, type SnapshotterOptions } from './snapshotter.js'
 import { isInUserNamespace, needsUserXattr } from './user-xattr.js';
 
 export interface OverlayOptions extends SnapshotterOptions {
-  /** Removed snapshots keep their directories until `cleanup`; default true. False: gone when `remove` resolves. */
+  /**
+   * Removed snapshots keep their directories until `cleanup`; default true. False: deleted when `remove`
+   * resolves.
+   */
   asyncRemove?: boolean | undefined;
   /** Options added to every overlay mount, never to binds. */
   mountOptions?: readonly string[] | undefined;
@@ -39,27 +42,30 @@ export interface OverlayOptions extends SnapshotterOptions {
   upperdirLabel?: boolean | undefined;
   /** Honours the labels with user and group id mappings; default false. */
   remapIds?: boolean | undefined;
-  /** What the system can do; asked of it when absent. */
+  /** What the system supports; tested if absent. */
   system?: Partial<OverlaySystem> | undefined;
 }
 
 /**
- * What must be off: with them the kernel keeps a renamed directory, a file whose owner or mode changed, or a file with
- * several names in a form that only the same mount shows whole.
+ * These have to be off: with them the kernel keeps a renamed directory, a file whose owner or mode changed,
+ * or a file with several names in a form that only the same mount shows completely.
  */
 const SWITCHES = ['redirect_dir', 'metacopy', 'index'] as const;
 export type OverlaySwitch = (typeof SWITCHES)[number];
 
 export interface OverlaySystem {
-  /** The file system tells the types of directory entries. */
+  /** The file system returns the types of directory entries. */
   entryTypes: boolean;
-  /** Those of `index`, `redirect_dir` and `metacopy` that the kernel's overlay module knows. */
+  /** Those of `index`, `redirect_dir` and `metacopy` that the kernel's overlay module supports. */
   switches: readonly OverlaySwitch[];
   /** Overlays must keep their marks in `user.` attributes. */
   userXattr: boolean;
 }
 
-/** Opens (or makes, 0700) an overlay snapshotter in `root`; FailedPrecondition on file systems it cannot work on. */
+/**
+ * Opens (or creates, 0700) an overlay snapshotter in `root`; FailedPrecondition on file systems it cannot
+ * work on.
+ */
 export async function openOverlayfs(
   directory: string,
   options: OverlayOptions = {},
@@ -69,7 +75,7 @@ export async function openOverlayfs(
   const system = await examine(root, options);
   if (!system.entryTypes) {
     throw failedPrecondition(
-      `${root} is on a file system that does not tell the types of directory entries`,
+      `${root} is on a file system that does not report the types of directory entries`,
       {
         object: root,
         remedy:
@@ -86,11 +92,11 @@ async function examine(
 ): Promise<OverlaySystem> {
   try {
     return {
-      // Once, before there are snapshots: a probe makes files, and a store must open on a full disk.
+      // Only before there are snapshots: a probe creates files, and a store must open on a full disk.
       entryTypes:
         given.entryTypes ?? (readOnly || existsSync(join(root, 'metadata.db')) || supportsEntryTypes(root)),
       switches: given.switches ?? SWITCHES.filter(isKnownSwitch),
-      // Not tried there, for it takes files: what kernels of the last years can.
+      // Not tested there, because that creates files: recent kernels support it.
       userXattr: given.userXattr ?? (await (readOnly ? isInUserNamespace() : needsUserXattr(root))),
     };
   } catch (error) {
@@ -98,7 +104,9 @@ async function examine(
   }
 }
 
-/** The kernel lists what its module knows; where it has not loaded that yet, every kernel since 4.19 knows all. */
+/**
+ * The kernel lists what its module supports; before it is loaded, assume all, as in every kernel since 4.19.
+ */
 function isKnownSwitch(name: OverlaySwitch): boolean {
   const parameters = '/sys/module/overlay/parameters';
   if (existsSync(parameters)) return existsSync(`${parameters}/${name}`);
@@ -112,7 +120,7 @@ class OverlayDriver implements SnapshotDriver {
   readonly name = 'overlayfs';
   readonly removal: RemovalMode;
   readonly #root: string;
-  /** Ends of every overlay's options. */
+  /** Appended to every overlay's options. */
   readonly #mountOptions: string[];
   readonly #keepsMetacopy: boolean;
   readonly #overlay: OverlayPrefix;
@@ -129,7 +137,7 @@ class OverlayDriver implements SnapshotDriver {
       this.#mountOptions.some((option) => option === name || option.startsWith(`${name}=`));
     if (system.userXattr && !has('userxattr')) this.#mountOptions.push('userxattr');
     for (const name of SWITCHES) {
-      // With `userxattr` the kernel has neither redirects nor metacopy, and takes no word about redirects.
+      // With `userxattr` the kernel has neither redirects nor metacopy, and rejects options about redirects.
       if (name !== 'index' && has('userxattr')) continue;
       if (system.switches.includes(name) && !has(name)) this.#mountOptions.push(`${name}=off`);
     }
@@ -160,7 +168,7 @@ class OverlayDriver implements SnapshotDriver {
     if (owner !== undefined) await own(fs, owner);
   }
 
-  /** The mapped root where ids are mapped, else whoever owns the parent's root; undefined leaves the caller's. */
+  /** The mapped root if ids are mapped, else the owner of the parent's root; undefined keeps the caller's. */
   #owner(inherited: Owner | undefined, labels: StringMap | undefined): Owner | undefined {
     const { users, groups } = this.#mappings(labels);
     if (users === undefined && groups === undefined) return inherited;
@@ -210,7 +218,7 @@ class OverlayDriver implements SnapshotDriver {
     return join(snapshotDirectory(this.#root, id), 'fs');
   }
 
-  /** Children are mounted without what another mount's options kept beside the layer. */
+  /** Children are mounted without what another mount's options kept outside the layer. */
   async checkCommit(directory: string): Promise<(path: Buffer, stats: Stats) => void> {
     await refuseIndexed({ work: toBytePath(join(directory, 'work')), overlay: this.#overlay });
     return (path, stats) => {

@@ -1,4 +1,4 @@
-/** Whether the directories of snapshots are where their metadata says. Called by the snapshotters. */
+/** Checks that the directories of snapshots are where their metadata says. Called by the snapshotters. */
 import { failedPrecondition } from '../../errors.js';
 import { errnoOf, fsError, isAbsent } from '../../system/system-errors.js';
 import type { SnapshotProblem } from '../contract.js';
@@ -6,17 +6,17 @@ import { firstNoDirectory } from '../sys.js';
 import type { Metastore } from './metastore.js';
 import type { SnapshotDriver } from './snapshot-driver.js';
 
-/** FailedPrecondition, by the snapshot's key, unless all paths are directories. */
+/** FailedPrecondition, with the snapshot's key, unless all paths are directories. */
 export async function requireDirectories(key: string, paths: readonly string[]): Promise<void> {
   const lost = await firstMissing(paths);
   if (lost === undefined) return;
-  throw failedPrecondition(`snapshot "${key}" is damaged: there is no directory ${lost}`, {
+  throw failedPrecondition(`snapshot "${key}" is damaged: missing directory ${lost}`, {
     object: key,
     remedy: 'remove the snapshots that need it, then unpack the image again; `ebbtide check` lists them',
   });
 }
 
-/** The first of the paths, in their order, that is not a directory. */
+/** The first of the paths, in order, that is not a directory. */
 async function firstMissing(paths: readonly string[]): Promise<string | undefined> {
   const found = await firstNoDirectory(paths);
   if (found === undefined) return undefined;
@@ -25,7 +25,7 @@ async function firstMissing(paths: readonly string[]): Promise<string | undefine
   return found.path;
 }
 
-/** What is wrong with one snapshot: its directory, its parent. */
+/** Problems of one snapshot: its directory, its parent. */
 export async function problemsOf(
   meta: Metastore,
   driver: SnapshotDriver,
@@ -46,7 +46,7 @@ export async function problemsOf(
   const kind = snapshot.kind === 'view' ? 'view' : 'active';
   if (!driver.hasDirectory({ kind, parent, labels: snapshot.labels })) return problems;
   const lost = await firstMissing(driver.needs(snapshot, []));
-  // It may have been removed meanwhile.
+  // It may have been removed in the meantime.
   if (lost !== undefined && meta.byId(id)?.key === snapshot.key) {
     problems.push({ ...about, path: lost, kind: 'directory', found: 'no directory' });
   }

@@ -1,15 +1,16 @@
 /**
- * What the native and the overlay snapshotter have in common: a metastore, and one directory per snapshot named
- * after its id. A driver (snapshot-driver.ts) says how directories are made and mounted. Called through SnapshotterBackend.
+ * The common part of the native and the overlay snapshotter: a metastore, and one directory per snapshot
+ * named after its id. A driver (snapshot-driver.ts) builds and mounts directories. Called through
+ * SnapshotterBackend.
  *
  *   <root>/metadata.db       <root>/metadata.lock       <root>/snapshots/   see numbered-directories.ts
  *
- * Record and directory: a directory is renamed into place before its record is committed, and renamed out of it in the
- * transaction that removes the record, so a crash leaves directories under construction or on their way out, which the
- * next open or cleanup removes, and at most one numbered directory without a record. Others without one are those of a
- * metadata file that was lost or set back: they are left alone (unknown-directories.ts).
+ * Record and directory: a directory is renamed into place before its record is committed, and renamed away in
+ * the transaction that removes the record, so a crash leaves directories under construction or removal, which
+ * the next open or cleanup removes, and at most one numbered directory without a record. Others without one
+ * are those of a metadata file that was lost or set back: they are left alone (unknown-directories.ts).
  *
- * Threading: operations on different keys overlap; building a directory (a copy can take minutes) holds up only
+ * Threading: operations on different keys overlap; building a directory (a copy can take minutes) delays only
  * users of that key and removals of its parent. Records change one commit at a time. Resolved means on disk.
  */
 import type { Stats } from 'node:fs';
@@ -41,7 +42,7 @@ import { type BackendLog, stderrLog } from '../log.js';
 import { ObjectLocks } from '../object-locks.js';
 import { inlineJobs } from '../remove-tree.js';
 import { checkCommit, checkCreate, Metastore, type MetaTransaction } from './metastore.js';
-// Not through metastore.js: our declarations must not drag lmdb's, which are unsound, into users' builds.
+// Not through metastore.js: our declarations must not pull lmdb's, which are unsound, into users' builds.
 import type { StoredSnapshot } from './metastore-records.js';
 import { directoriesOf, isReadOnly, sameDirectories } from './mount-shape.js';
 import { isSnapshotNumber, NumberedDirectories } from './numbered-directories.js';
@@ -49,27 +50,30 @@ import { problemsOf, requireDirectories } from './snapshot-directories.js';
 import { SNAPSHOTS, type SnapshotDriver } from './snapshot-driver.js';
 
 export interface SnapshotterOptions {
-  /** Where directories are deleted; the calling thread when absent. */
+  /** Where directories are deleted; on the calling thread if absent. */
   jobs?: DiskJobs | undefined;
   log?: BackendLog | undefined;
-  /** Only an existing one, perhaps beside its owner; changes are FailedPrecondition, and nothing is written. */
+  /** It must exist, and may have an owner; changes are FailedPrecondition, and nothing is written. */
   readOnly?: boolean | undefined;
 }
 
-/** The snapshots of a backend at one moment: their records until `release`, their directories as they are. */
+/**
+ * The snapshots of a backend at one moment: their records until `release`, their directories in their current
+ * state.
+ */
 export interface FrozenSnapshots {
-  /** The last id given out. */
+  /** The last id issued. */
   readonly sequence: number;
   find(key: string): StoredSnapshot | undefined;
   byId(id: number): StoredSnapshot | undefined;
-  /** Where the directory of a snapshot is, if it has one. */
+  /** The directory of a snapshot, if it has one. */
   directory(id: number): string;
-  /** Makes the directory of an active snapshot as it was when it was prepared. */
+  /** Builds the directory of an active snapshot as it was when it was prepared. */
   makeFresh(directory: string, snapshot: StoredSnapshot, parent: StoredSnapshot | undefined): Promise<void>;
   release(): void;
 }
 
-/** Snapshots that are looked at without letting others run. */
+/** Snapshots that are examined before yielding. */
 const STEP = 256;
 
 const LOCK = 'metadata.lock';
@@ -79,16 +83,16 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
   readonly root: string;
   readonly #driver: SnapshotDriver;
   readonly #root: HeldDirectory;
-  /** Of the snapshots: often a file system of its own. */
+  /** The directory of the snapshots: often a file system of its own. */
   readonly #snapshots: HeldDirectory;
   readonly #meta: Metastore;
   readonly #directories: NumberedDirectories;
-  /** Undefined: it is only read. */
+  /** Undefined: it is read-only. */
   readonly #lock: FileLock | undefined;
   readonly #keys = new ObjectLocks();
-  /** By key: ends what is being written to the snapshot. */
+  /** By key: aborts what is writing to the snapshot. */
   readonly #writers = new Map<string, AbortController>();
-  /** Of who only reads. */
+  /** Of a read-only snapshotter. */
   readonly #seat: ReaderSeat | undefined;
   #closing: Promise<void> | undefined;
 
@@ -113,8 +117,8 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
   }
 
   /**
-   * Opens (or makes) a snapshotter in `root`, an absolute path. Unavailable when it is open already; clear errors for a
-   * root that cannot be used and for metadata that is damaged or not ours.
+   * Opens (or creates) a snapshotter in `root`, an absolute path. Unavailable when it is open already; clear
+   * errors for a root that cannot be used and for metadata that is damaged or not ours.
    */
   static async open(
     path: string,
@@ -170,7 +174,10 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     if (this.#lock === undefined) throw openedReadOnly();
   }
 
-  /** Before directories are made, listed or handed out by their names. Unavailable: they are not where they were. */
+  /**
+   * Called before directories are created, listed or returned by their names. Unavailable: they are not in
+   * their place.
+   */
   #verify(): void {
     this.#root.verify();
     this.#snapshots.verify();
@@ -212,7 +219,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     const matches = parseFilters(filters);
     this.#verify();
     for await (const id of this.#ids()) {
-      // Looked at again, for what earlier calls of fn changed.
+      // Read again, because earlier calls of fn may have changed it.
       const snapshot = this.#meta.byId(id);
       if (snapshot === undefined) continue;
       const info = this.#info(snapshot);
@@ -284,7 +291,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     };
   }
 
-  /** All snapshots as they are at this moment, for a backup. */
+  /** All snapshots in their current state, for a backup. */
   freeze(): FrozenSnapshots {
     this.#verify();
     const { sequence, find, byId, release } = this.#meta.freeze();
@@ -300,7 +307,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     };
   }
 
-  /** Snapshots without their directory, with a lost parent, and directories that no snapshot has. */
+  /** Snapshots without their directory or with a lost parent, and directories without a snapshot. */
   async inspect(fn: (problem: SnapshotProblem) => Promise<void> | void): Promise<void> {
     this.#verify();
     for await (const id of this.#ids()) {
@@ -311,7 +318,10 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     }
   }
 
-  /** Beside an owner, what is under construction, on its way out or younger than what is read here is none. */
+  /**
+   * Beside an owner, directories under construction or removal, and younger than the state read here, are not
+   * orphans.
+   */
   async #orphans(): Promise<string[]> {
     const names = await this.#directories.orphans();
     if (this.#lock !== undefined) return names;
@@ -328,7 +338,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     }
   }
 
-  /** `contents` of the driver as it is reached from here. */
+  /** `contents` of the driver, as reached from here. */
   #contents(id: number): string {
     return this.#snapshots.through(this.#driver.contents(id));
   }
@@ -374,7 +384,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     });
   }
 
-  /** A snapshot on a parent whose directory is gone could not be mounted, or would lack what the parent had. */
+  /** A snapshot on a parent without its directory could not be mounted, or would lack the parent's files. */
   async #requireLayers(parent: StoredSnapshot): Promise<void> {
     const layers = this.#driver.needs({ ...parent, kind: 'view' }, [
       parent.id,
@@ -409,9 +419,9 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
   }
 
   /**
-   * Deletes directories that belong to no snapshot, and waits for removals under way. Answers what that and the
-   * removals since the last call freed. What removals left is known; once after opening, when nothing is known to
-   * be left, and now and then, the whole directory is looked through.
+   * Deletes directories that belong to no snapshot, and waits for removals under way. Returns what that and
+   * the removals since the last call freed. Leftovers of removals are known; the whole directory is scanned
+   * once after opening, when nothing is known to be left, and at intervals.
    */
   async cleanup(): Promise<RemovalReport> {
     this.#checkWritable();
@@ -419,7 +429,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
     return this.#directories.cleanup();
   }
 
-  /** Waits for operations and removals under way. Again: no error. */
+  /** Waits for operations and removals under way. Idempotent. */
   close(): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;
@@ -441,7 +451,7 @@ export class DirectorySnapshotter implements SnapshotterBackend, AsyncDisposable
   }
 }
 
-/** Fields that filters may name. */
+/** Fields for filters. */
 function field(info: SnapshotInfo, path: readonly string[]): string | undefined {
   if (path[0] === 'labels') return adaptLabels(info.labels, path, 1);
   if (path.length > 1) return undefined;

@@ -1,8 +1,8 @@
 /**
- * Which numbered directories without a record a snapshotter must leave alone when it is opened. Its own crashes leave one
- * at most: made and renamed, but never recorded, and so without a file that a user put there. More of them, or files in
- * one, mean that the metadata file was replaced by an older copy or another one, and that these are snapshots.
- * Called by numbered-directories.ts.
+ * Which numbered directories without a record a snapshotter must leave alone when it is opened. Its own
+ * crashes leave at most one: built and renamed, but never recorded, and so without a user's files. More of
+ * them, or files in one, mean that the metadata file was replaced by an older copy or another one, and that
+ * these are snapshots. Called by numbered-directories.ts.
  */
 import type { Dirent } from 'node:fs';
 import { readdir } from 'node:fs/promises';
@@ -10,13 +10,17 @@ import { join } from 'node:path';
 import { orAbsent, yieldToEventLoop } from '../files.js';
 import { diskError } from '../fs-errors.js';
 
-/** Removed directories keep their number where an earlier version, or containerd, removed them: few, or a small share. */
+/**
+ * Removed directories keep their number if an earlier version, or containerd, removed them: few, or a small
+ * fraction.
+ */
 const FLOOR = 20;
 const MAX_SHARE = 0.5;
 
 /**
- * `numbered`: how many numbered directories there are; `unknown`: those of them without a record; `sequence`: the last
- * number that the metadata file knows to be given out.
+ * @param numbered number of numbered directories
+ * @param unknown those of them without a record
+ * @param sequence the last number issued according to the metadata file
  */
 export async function toBeSpared(
   directory: string,
@@ -35,7 +39,7 @@ export async function toBeSpared(
   return spared;
 }
 
-/** Whether there are directories only. */
+/** Whether it has only directories. */
 async function isHollow(path: string): Promise<boolean> {
   let entries: Dirent[] | null;
   try {

@@ -1,6 +1,6 @@
 /**
- * Must overlays keep their marks in `user.` attributes? In a user namespace the kernel refuses the `trusted.` ones
- * it prefers. Asked once, when the overlay snapshotter is opened.
+ * Whether overlays have to keep their marks in `user.` attributes: in a user namespace the kernel refuses the
+ * `trusted.` ones, which it prefers. Tested once, when the overlay snapshotter is opened.
  */
 import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -10,7 +10,7 @@ import { sys } from '../sys.js';
 /** The whole range of ids mapped to itself: not in a user namespace. */
 const INITIAL_MAPPING = /^\s*0\s+0\s+4294967295\s*$/;
 
-/** True in a user namespace whose kernel can mount overlays with `userxattr`; tried in `directory`. */
+/** True in a user namespace whose kernel can mount overlays with `userxattr`; tested in `directory`. */
 export const needsUserXattr = async (directory: string): Promise<boolean> =>
   (await isInUserNamespace()) && (await canMountWith('userxattr', directory));
 
@@ -19,7 +19,7 @@ export async function isInUserNamespace(): Promise<boolean> {
   return mapping !== undefined && !INITIAL_MAPPING.test(mapping);
 }
 
-/** Tries an overlay mount with this option. */
+/** Tests an overlay mount with this option. */
 async function canMountWith(option: string, directory: string): Promise<boolean> {
   const path = (name: string): string => join(probe, name);
   let probe = '';
@@ -31,7 +31,7 @@ async function canMountWith(option: string, directory: string): Promise<boolean>
     sys.umount(path('merged'));
     return true;
   } catch (error) {
-    // Without room to try: what kernels of the last years can.
+    // No space for the test: recent kernels support it.
     return isFull(error);
   } finally {
     if (probe !== '') await rm(probe, { recursive: true, force: true });

@@ -1,4 +1,4 @@
-/** What a directory really takes on the disk, as `du` counts it. */
+/** Disk usage of a directory, counted as `du` does. */
 import { lstat, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 

@@ -1,4 +1,4 @@
-/** Who keeps what: every record grouped by the root that a shortest path starts from. */
+/** Groups every record by the root from which a shortest path keeps it. */
 import type { DB } from '../../db.js';
 import type { Key } from '../../engine/contract.js';
 import { components } from '../../engine/schema/keys.js';

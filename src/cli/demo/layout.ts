@@ -1,6 +1,6 @@
 /**
- * Makes an OCI image layout from files at hand, for `ebbtide demo`: two images that share a base layer. Nothing
- * is downloaded; the layers are this package's own installed dependencies.
+ * Creates an OCI image layout from local files, for `ebbtide demo`: two images that share a base layer.
+ * Nothing is downloaded; the layers are this package's own installed dependencies.
  */
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';

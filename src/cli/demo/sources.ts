@@ -1,4 +1,4 @@
-/** Real files that are there wherever this package runs: the installed packages it depends on. */
+/** Real files that exist wherever this package runs: its installed dependencies. */
 import { createRequire } from 'node:module';
 import { dirname } from 'node:path';
 

@@ -1,6 +1,6 @@
 /**
- * The demo on two hosts: two roots, one tree in etcd, one directory of blobs on a file system that both see. An image
- * made on A is unpacked and used on B, deleted on A and collected by B. Called by verbs/demo.ts.
+ * The demo on two hosts: two roots, one tree in etcd, one directory of blobs on a shared file system. An
+ * image made on A is unpacked and used on B, deleted on A and collected by B. Called by verbs/demo.ts.
  */
 import { mkdir, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -16,7 +16,7 @@ import { counts } from '../verbs/gc.js';
 import { diskUsage } from './disk.js';
 
 export interface TwoHostsParts {
-  /** Of the demo: the hosts' roots and the shared blobs are made in it. */
+  /** The demo's directory: the hosts' roots and the shared blobs are created in it. */
   dir: string;
   etcd: EtcdConfig;
   snapshotter: SnapshotterName;
@@ -31,9 +31,9 @@ interface Step {
 }
 
 const CONTAINER = 'web';
-/** Bytes go when each host has seen the removals. */
+/** Bytes are removed once each host has seen the removal of the records. */
 const SWEEP_MS = 10_000;
-/** Directories the stores themselves keep. */
+/** Directories that the stores themselves keep. */
 const TOLERANCE_BYTES = 256 * 1024;
 
 export class TwoHosts {
@@ -76,7 +76,7 @@ export class TwoHosts {
     await mkdir(root, { recursive: true });
     await mkdir(content, { recursive: true });
     await symlink(content, layout.content(root));
-    // One name for the directory of blobs that both use.
+    // Both use one name for the directory of blobs.
     const own = { hostId: `demo-${name}-${process.pid}`, backendId: 'demo-shared' };
     // A snapshotter's directory has one owner.
     const snapshotters = name === 'b' ? [snapshotter] : [];
@@ -112,7 +112,7 @@ export class TwoHosts {
     await this.#step('B', `collected, ${then}: removed ${counts(removed)}`);
   }
 
-  /** Bytes go a moment after their records; at the end the disk is where it was. */
+  /** Bytes are removed shortly after their records; at the end the disk usage is what it was. */
   async #swept(before: number): Promise<void> {
     const until = performance.now() + SWEEP_MS;
     while ((await this.#disk()) > before + TOLERANCE_BYTES && performance.now() < until) {

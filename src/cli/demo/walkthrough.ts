@@ -1,6 +1,6 @@
 /**
- * The steps of the demo. Every figure it prints is measured: bytes freed as the collection reports them stand
- * beside the change of disk usage, and the end must be where the beginning was.
+ * The steps of the demo. Every figure it prints is measured: the bytes freed according to the collection are
+ * printed with the change of disk usage, which must return to where it began.
  */
 
 import type { DB } from '../../db.js';
@@ -27,14 +27,14 @@ export interface WalkthroughParts {
 
 interface Step {
   step: string;
-  /** Where it was measured. */
+  /** The disk usage, where it was measured. */
   diskBytes?: number;
   [detail: string]: unknown;
 }
 
 const CONTAINER = 'demo-container';
 const LEASE = 'demo-lease';
-/** Directories the store itself keeps (blobs/sha256 and the like) and their blocks. */
+/** Directories that the store itself keeps (blobs/sha256 and the like), in whole blocks. */
 const TOLERANCE_BYTES = 256 * 1024;
 
 export class Walkthrough {
@@ -58,7 +58,7 @@ export class Walkthrough {
     await this.#releaseAll(images.slice(0, -1));
   }
 
-  /** What did not come out as promised, if anything. */
+  /** What went wrong, if anything. */
   problem(): string | undefined {
     return this.#problem;
   }
@@ -185,7 +185,7 @@ export class Walkthrough {
     ]);
   }
 
-  /** Disk bytes of blobs, ingests and snapshots; the database's own file is another matter. */
+  /** Disk usage of blobs, ingests and snapshots, without the database's own file. */
   async #disk(): Promise<number> {
     const { root, snapshotter } = this.#p;
     return (

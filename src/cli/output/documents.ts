@@ -1,6 +1,6 @@
 /**
- * What `--json` prints where that is not the library's own object: in the words of docs/ebbtide.schema.json, in which times end
- * in `At`, durations in `Ms`, and keys of objects are `key` everywhere.
+ * What `--json` prints where that is not the library's own object, with the field names of
+ * docs/ebbtide.schema.json: times end in `At`, durations in `Ms`, and keys of objects are `key` everywhere.
  */
 import type { SnapshotInfo } from '../../backends/contract.js';
 import type { HostInfo } from '../../cluster-hosts.js';
@@ -50,7 +50,7 @@ export const usageDocument = ({ rows, ...report }: UsageReport) => ({
   rows: rows.map(({ host, ...row }) => ({ ...row, ...(host && { host: ownerDocument(host) }) })),
 });
 
-/** With its expiry, which is a label. */
+/** With its expiry, which is stored as a label. */
 export function leaseDocument(lease: Lease): Lease & { expiresAt?: Instant } {
   const expiresAt = parseTimestamp(lease.labels[Label.gcExpire] ?? '');
   return { ...lease, ...(expiresAt !== undefined && { expiresAt }) };

@@ -1,12 +1,15 @@
-/** Lines that are no table, for a terminal: broken between words, under the words that they continue. */
+/**
+ * Folds lines that are not part of a table to the terminal's width: broken between words, with continuation
+ * lines indented.
+ */
 import { shortDigests } from './table.js';
 
-/** A name and at least two blanks, or blanks alone. */
+/** A name and at least two blanks, or only blanks. */
 const NAME = /^ *(?:\S+(?: \S+)* {2,})?/;
-/** Less room than this is no room to continue in. */
+/** Continuation lines are not indented if that leaves less than this. */
 const ROOM_LEAST = 24;
 
-/** Digests are shortened first. A word that is longer than the width, as a path may be, stays whole. */
+/** Shortens digests first. A word longer than the width, such as a path, stays whole. */
 export function folded(text: string, width: number): string[] {
   if (text.length <= width) return [text];
   const short = shortDigests(text);

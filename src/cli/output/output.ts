@@ -1,6 +1,6 @@
 /**
- * What a verb prints: a table for people, or one JSON document with `--json`. Standard output carries results
- * only; progress and warnings go to standard error.
+ * What a verb prints: tables and text for people, or one JSON document with `--json`. Standard output has
+ * results only; progress and notices go to standard error.
  */
 import { invalidArgument } from '../../errors.js';
 import { jsonValue } from '../../model/json.js';
@@ -14,35 +14,35 @@ export { printable } from './printable.js';
 
 export interface Column<Row> extends TableColumn {
   value: (row: Row) => string | number;
-  /** What `--quiet` prints; the first column where none is marked. */
+  /** The column that `--quiet` prints; the first if none is marked. */
   isName?: boolean;
 }
 
-/** Where results go. */
+/** The destination of results. */
 export interface OutputSink {
-  /** Characters of a line; undefined where nobody looks at it. */
+  /** Width of a line in characters; undefined if the output is not a terminal. */
   readonly columns: number | undefined;
   write(text: string): void;
 }
 
 export interface OutputOptions {
   json?: boolean | undefined;
-  /** Of a list, the names only. */
+  /** Lists only: names, one per line. */
   quiet?: boolean | undefined;
-  /** Of a list: `table`, `json`, or a template. */
+  /** Lists only: `table`, `json`, or a template. */
   format?: string | undefined;
 }
 
 export class Output {
   readonly json: boolean;
-  /** A list is to be lines for programs: nothing but rows. */
+  /** Lists are read by programs: rows without a heading or a summary. */
   readonly isRowsOnly: boolean;
   readonly #quiet: boolean;
   readonly #template: string | undefined;
   readonly #format: ((rows: readonly object[]) => string[]) | undefined;
   readonly #sink: OutputSink;
 
-  /** InvalidArgument for options that exclude each other, and for a format that is none. */
+  /** InvalidArgument for options that exclude each other, and for a format that is not valid. */
   constructor({ json = false, quiet = false, format }: OutputOptions, sink: OutputSink) {
     if (Number(json) + Number(quiet) + Number(format !== undefined) > 1)
       throw invalidArgument('only one of --json, --quiet and --format can be given');
@@ -54,29 +54,35 @@ export class Output {
     this.#sink = sink;
   }
 
-  /** Whether a list shows a field that is not part of the name; what costs something need not be found out otherwise. */
+  /**
+   * Whether a list shows a field; a costly one need not be computed otherwise. For fields that are not part
+   * of the name.
+   */
   shows(field: string): boolean {
     return !this.#quiet && new RegExp(`\\{\\s*${field}`).test(this.#template ?? `{${field}`);
   }
 
-  /** For people: broken where a terminal ends. */
+  /** For people: folded at the terminal's width. */
   line(text = ''): void {
     const { columns } = this.#sink;
     const lines = columns === undefined || this.json || this.isRowsOnly ? [text] : folded(text, columns);
     this.#sink.write(`${lines.join('\n')}\n`);
   }
 
-  /** As it is. */
+  /** Verbatim. */
   text(text: string): void {
     this.#sink.write(text);
   }
 
-  /** What is not a result: for people, on standard error. */
-  note(text: string): void {
+  /** Prints something that is not a result, for people, on standard error. */
+  notice(text: string): void {
     process.stderr.write(`ebbtide: ${printable(text)}\n`);
   }
 
-  /** A list: as JSON, as names, by a format, or as a table. Rows of several namespaces have theirs in front. */
+  /**
+   * Prints a list: as JSON, as names, by a format, or as a table. Rows of several namespaces get a column for
+   * it.
+   */
   rows<Row extends object>(rows: readonly Row[], given: readonly Column<Row>[]): void {
     const isTitled = given.some(({ title }) => title === NAMESPACE);
     const columns = !isTitled && rows.some(namespaceOf) ? [namespaceColumn, ...given] : given;
@@ -93,7 +99,7 @@ export class Output {
     for (const line of tableLines(columns, cells, this.#sink.columns)) this.text(`${line}\n`);
   }
 
-  /** One object: JSON, or the lines of `text`. */
+  /** Prints one object: JSON, or the lines of `text`. */
   object(value: unknown, text: () => void): void {
     if (this.json) this.document(value);
     else text();
@@ -121,7 +127,7 @@ export function bytes(n: number): string {
   return `${unit === 0 ? value : value.toFixed(1)} ${units[unit]}`;
 }
 
-/** Milliseconds as people read them. */
+/** A duration for people, from milliseconds. */
 export function duration(ms: number): string {
   if (ms < 1) return `${(ms * 1000).toFixed(0)} µs`;
   return ms < 1000 ? `${ms.toFixed(1)} ms` : `${(ms / 1000).toFixed(2)} s`;

@@ -1,4 +1,4 @@
-/** Names can hold control characters; a terminal must not obey them. */
+/** Escapes control characters: names can contain them, and a terminal must not obey them. */
 export function printable(text: string): string {
   return text.replace(
     /[\u0000-\u001f\u007f-\u009f]/g,
@@ -6,6 +6,6 @@ export function printable(text: string): string {
   );
 }
 
-/** As one word of a shell. */
+/** Quotes text as one word of a shell. */
 export const quoted = (text: string): string =>
   /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;

@@ -1,4 +1,4 @@
-/** The line that shows progress, for any width: the amount first, then as much of the rest as there is room for. */
+/** The progress line at any width: the amount first, then as much of the rest as fits. */
 import { bytes, printable } from './output.js';
 
 export interface ProgressView {
@@ -7,9 +7,9 @@ export interface ProgressView {
   /** 0: unknown. */
   total: number;
   unit: 'bytes' | 'items' | 'seconds';
-  /** Bytes a second. */
+  /** Bytes per second. */
   rate?: number;
-  /** The item at hand, of so many. */
+  /** The current item, of how many. */
   item?: number;
   items?: number | undefined;
 }
@@ -17,10 +17,10 @@ export interface ProgressView {
 const GAP = '  ';
 const BAR_LEAST = 6;
 const BAR_MOST = 30;
-/** Less of a name tells nothing. */
+/** A shorter part of a name is of no use. */
 const WHAT_LEAST = 10;
 
-/** Shorter than `width`, so that a terminal does not wrap it. */
+/** Always shorter than `width`, so that a terminal does not wrap it. */
 export function progressLine(view: ProgressView, width: number): string {
   const { done, total, rate, item, items } = view;
   const room = Math.max(0, width - 1);
@@ -38,7 +38,7 @@ export function progressLine(view: ProgressView, width: number): string {
   if (!unknown) {
     const percentText = `${String(percent).padStart(3)} %`;
     const forBar = room - taken - GAP.length - '[] '.length - percentText.length;
-    // A third of what is left, so that something is left for the name.
+    // A third of what is left, so that there is room for the name.
     const length = Math.min(BAR_MOST, Math.max(BAR_LEAST, Math.floor(forBar / 3)));
     add(length <= forBar ? `[${bar(percent, length)}] ${percentText}` : percentText);
   }

@@ -1,6 +1,6 @@
 /**
- * Progress for whatever takes over a second, on a terminal only: one line on standard error, rewritten at most
- * ten times a second and wiped at the end. Silent when standard error is not a terminal.
+ * Progress of everything that takes over a second, on a terminal only: one line on standard error, rewritten
+ * at most ten times a second and erased at the end. Silent when standard error is not a terminal.
  */
 import type { Progress as ImageProgress } from '../../images/services.js';
 import { progressLine } from './progress-line.js';
@@ -17,7 +17,7 @@ export class Progress {
   #shown = false;
   #sum: Sum | undefined;
 
-  /** Of blobs, one after the other or several at once: the line is about all of them. */
+  /** Reports on blobs, sequential or parallel; the line shows their sum. */
   report({ phase, name, done, total, all }: ProgressReport): void {
     if (!this.#tty) return;
     if (this.#sum?.phase !== phase || this.#sum.all !== all) this.#sum = new Sum(phase, all);
@@ -26,7 +26,7 @@ export class Progress {
     this.#show((width) => progressLine(sum.view(name), width));
   }
 
-  /** Of something that is counted, or measured in bytes, as a whole; `total` 0: unknown. */
+  /** Reports on something that is counted, or measured in bytes, as a whole; `total` 0: unknown. */
   count(
     what: string,
     done: number,
@@ -50,7 +50,7 @@ export class Progress {
   }
 }
 
-/** What the items of a phase come to. */
+/** The sum over the items of a phase. */
 class Sum {
   readonly phase: string;
   readonly all: ProgressReport['all'];

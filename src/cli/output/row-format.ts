@@ -1,4 +1,4 @@
-/** `--format '{name} {digest}'`: lines made of the fields that `--json` has. */
+/** `--format '{name} {digest}'`: lines made of the fields that `--json` prints. */
 
 import { invalidArgument } from '../../errors.js';
 import { jsonValue } from '../../model/json.js';
@@ -7,7 +7,9 @@ import { printable } from './printable.js';
 
 type Part = { readonly text: string } | { readonly field: string };
 
-/** InvalidArgument when the template cannot be read. The function it returns throws it for a field that no row has. */
+/**
+ * InvalidArgument if the template is not valid. The returned function throws it for a field that no row has.
+ */
 export function rowFormat(template: string): (rows: readonly object[]) => string[] {
   const parts = partsOf(template);
   return (rows) => {
@@ -20,7 +22,7 @@ export function rowFormat(template: string): (rows: readonly object[]) => string
   };
 }
 
-/** `{{` and `}}` stand for the braces, `\t` and `\n` for tab and newline. */
+/** `{{` and `}}` stand for braces, `\t` and `\n` for tab and newline. */
 function partsOf(template: string): Part[] {
   const parts: Part[] = [];
   const token = /\{\{|\}\}|\\[tn]|\{([^{}]+)\}|([^{}\\]+|\\)/gy;
@@ -28,7 +30,7 @@ function partsOf(template: string): Part[] {
     const at = token.lastIndex;
     const match = token.exec(template);
     if (match === null) {
-      throw invalidArgument(`the format "${template}" has a brace without its other one at ${at}`, {
+      throw invalidArgument(`the format "${template}" has an unmatched brace at ${at}`, {
         object: template,
         remedy: "write table, json, or fields of --json in braces: '{name} {target.digest}'",
       });
@@ -45,13 +47,13 @@ function checkField(field: string, rows: readonly object[]): void {
   const [name = ''] = field.split('.');
   if (rows.length === 0 || rows.some((row) => name in row)) return;
   const names = [...new Set(rows.flatMap((row) => Object.keys(row)))];
-  throw invalidArgument(`there is no field "${name}"`, {
+  throw invalidArgument(`unknown field "${name}"`, {
     object: field,
     remedy: `there are: ${names.join(', ')}`,
   });
 }
 
-/** Keys may have dots in them, as those of labels do. */
+/** Keys may contain dots, as those of labels do. */
 function valueAt(value: unknown, path: string): unknown {
   if (path === '') return value;
   if (typeof value !== 'object' || value === null) return undefined;

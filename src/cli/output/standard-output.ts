@@ -1,6 +1,6 @@
 /**
- * Standard output of the command. A file or device takes all of what is written or the write fails, at once: its room may
- * end in the middle. A pipe whose reader has gone (`| head`) takes nothing more, which is no error.
+ * Standard output of the command. A file or device accepts everything or the write fails; its space may run
+ * out in the middle. A pipe whose reader has gone (`| head`) accepts nothing more, which is not an error.
  */
 import { once } from 'node:events';
 import { fstatSync, writeSync } from 'node:fs';
@@ -24,7 +24,7 @@ export class StandardOutput {
     });
   }
 
-  /** Characters of a line, where somebody looks at it. */
+  /** Width of a line in characters; undefined if it is not a terminal. */
   get columns(): number | undefined {
     if (!this.isTerminal) return undefined;
     const wanted = Number(process.env.COLUMNS);
@@ -36,7 +36,7 @@ export class StandardOutput {
     else if (!this.#isGone) process.stdout.write(text);
   }
 
-  /** At the pace of the reader. False: it has gone. */
+  /** Waits for the reader. Returns false if it has gone. */
   async send(bytes: Uint8Array, signal?: AbortSignal): Promise<boolean> {
     if (this.#isFile) writeAll(bytes);
     else if (!this.#isGone && !process.stdout.write(bytes)) {
@@ -65,6 +65,6 @@ function writeAll(bytes: Uint8Array): void {
   }
 }
 
-/** Room on the disk of the store is no remedy for it. */
+/** The usual remedy, space on the disk of the store, does not apply. */
 const unwritable = (error: unknown): EbbtideError =>
   unavailable(`cannot write to standard output: ${messageOf(error)}`, { cause: error });

@@ -1,24 +1,24 @@
-/** Tables for people, as lines that fit a width where one is given. */
+/** Tables for people, fitted to a width if one is given. */
 
 export interface TableColumn {
   readonly title: string;
-  /** Numbers are aligned right, and never cut. */
+  /** Numbers are aligned right and never cut. */
   readonly right?: boolean | undefined;
-  /** A part of it tells nothing, as of a time: it is never cut. */
+  /** Never cut, because a part of it (of a time, say) is of no use. */
   readonly whole?: boolean | undefined;
-  /** Cut before others, and left out if that is not enough. */
+  /** Cut before other columns, and left out if that is not enough. */
   readonly minor?: boolean | undefined;
 }
 
 const GAP = 2;
-/** What is left of a cell that is cut, at least. */
+/** A cell is not cut below this. */
 const LEAST = 8;
-/** Of which twelve digits are enough to tell it. */
+/** Twelve digits are enough to identify a digest. */
 const DIGEST = /\b(sha(?:256|384|512):[0-9a-f]{12})[0-9a-f]{52,}/g;
 
 /**
- * Digests are shortened first, which every verb takes; then minor columns are cut, then left out; then the widest of the
- * others is cut; minor numbers are left out where all that is not enough.
+ * Shortens digests first (every verb accepts short ones); then cuts minor columns, then leaves them out; then
+ * cuts the widest of the others; and finally leaves out minor numbers.
  */
 export function tableLines(
   columns: readonly TableColumn[],
@@ -65,7 +65,7 @@ const widthsOf = (rows: readonly (readonly string[])[]): number[] =>
 const sumOf = (widths: readonly number[]): number =>
   widths.reduce((sum, width) => sum + width, GAP * (widths.length - 1));
 
-/** Makes these columns narrower, always the widest one, until the lines fit or nothing is left to cut. */
+/** Narrows these columns, always the widest one, until the lines fit or nothing is left to cut. */
 function cut(widths: number[], which: readonly number[], over: () => number): void {
   while (over() > 0) {
     const [widest, next] = which.filter((i) => widths[i]! > LEAST).sort((a, b) => widths[b]! - widths[a]!);
@@ -75,7 +75,7 @@ function cut(widths: number[], which: readonly number[], over: () => number): vo
   }
 }
 
-/** Of names, both ends tell something. */
+/** Names are cut in the middle, because both ends matter. */
 function fitted(text: string, width: number, right: boolean): string {
   if (text.length > width) {
     const head = DIGEST_AHEAD.test(text) ? width - 1 : Math.ceil((width - 1) / 2);

@@ -1,6 +1,6 @@
 /**
- * The lines about the whole store: what is kept, what can go, since when, and the disk. The same after `du`, `gc --dry-run` and
- * `gc --plan`.
+ * Lines about the whole store: what is kept, what can be removed, since when, and the disk. The same after
+ * `du`, `gc --dry-run` and `gc --plan`.
  */
 import { type DiskReport, reclaimable } from '../../gc/report/disk-report.js';
 import type { DatedObject } from '../../gc/report/oldest.js';
@@ -31,7 +31,7 @@ export function printStore(out: Output, usage: StoreUsage): void {
   out.line(`file system     ${bytes(size)}, ${bytes(used)} used, ${bytes(free)} free`);
 }
 
-/** Lines that add up to what `du` says of the root. */
+/** Lines that add up to the root's disk usage. */
 function printDisk(out: Output, disk: DiskReport): void {
   const { root, total, lines } = disk;
   const parts: [string, number][] = [

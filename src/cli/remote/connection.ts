@@ -1,6 +1,7 @@
 /**
- * A connection to a daemon: calls methods of the definitions, turns what comes back into values and errors of this
- * package. Called by the remote stores. The call context's namespace and lease travel as headers, its signal cancels.
+ * A connection to a daemon: calls methods of the definitions, and turns responses into values and errors of
+ * this package. Called by the remote stores. The call context's namespace and lease are sent as headers; its
+ * signal cancels.
  */
 import { once } from 'node:events';
 import {
@@ -14,7 +15,7 @@ import {
 } from '@grpc/grpc-js';
 import type { CallContext } from '../../context.js';
 import { abortError, type EbbtideError, throwIfAborted, unavailable } from '../../errors.js';
-import { answers as isServed } from '../../server/connections/listener.js';
+import { isListening as isServed } from '../../server/connections/listener.js';
 import { type Method, methodsOf } from '../../server/schema.js';
 import { errorOf } from '../../server/status.js';
 
@@ -33,15 +34,15 @@ export class Connection implements AsyncDisposable {
     this.#client = client;
   }
 
-  /** Unavailable when nobody answers at the socket. */
+  /** Unavailable when nothing listens at the socket. */
   static async open(address: string): Promise<Connection> {
-    // The client below would try for its whole deadline.
+    // The client below would retry for its whole deadline.
     if (!(await isServed(address))) throw noDaemon(address);
     const client = new Client(`unix:${address}`, credentials.createInsecure(), {
       'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
       'grpc.max_send_message_length': MESSAGE_BYTES_MAX,
       'grpc.enable_channelz': 0,
-      // One connection of this client's own: nothing is shared with others in the process.
+      // A connection of its own, not shared within the process.
       'grpc.use_local_subchannel_pool': 1,
     });
     try {
@@ -77,7 +78,7 @@ export class Connection implements AsyncDisposable {
         headers(ctx),
         (error, response) => {
           ctx.signal?.removeEventListener('abort', cancel);
-          // The cast is the definition's claim.
+          // The definition justifies the cast.
           if (error === null) resolve(response as Response);
           else reject(failure(error, ctx));
         },
@@ -103,10 +104,10 @@ export class Connection implements AsyncDisposable {
       request,
       headers(ctx),
     );
-    yield* answers<Response>(call, ctx);
+    yield* responses<Response>(call, ctx);
   }
 
-  /** The whole list that a method streams, by the field of its messages. */
+  /** The complete list that a method streams, by the field of its messages. */
   async list<Item>(field: string, method: string, request: object, ctx: CallContext): Promise<Item[]> {
     const items: Item[] = [];
     for await (const message of this.stream<Record<string, Item[]>>(EBBTIDE, method, request, ctx)) {
@@ -115,7 +116,7 @@ export class Connection implements AsyncDisposable {
     return items;
   }
 
-  /** Sends all requests, then reads the answers. */
+  /** Sends all requests, then reads the responses. */
   async *exchange<Response>(
     service: string,
     method: string,
@@ -127,9 +128,9 @@ export class Connection implements AsyncDisposable {
       for (const request of requests) if (!call.write(request)) await once(call, 'drain');
       call.end();
     };
-    // What goes wrong with it shows where the answer is read.
+    // A failure to send shows where the response is read.
     sendAll().catch(() => undefined);
-    yield* answers<Response>(call, ctx);
+    yield* responses<Response>(call, ctx);
   }
 
   duplex(service: string, method: string, ctx: CallContext, options: CallOptions = {}) {
@@ -147,14 +148,14 @@ export class Connection implements AsyncDisposable {
 }
 
 /** The messages of a call; leaving the loop early cancels it. */
-async function* answers<Response>(
+async function* responses<Response>(
   call: ClientReadableStream<unknown> | ClientDuplexStream<unknown, unknown>,
   ctx: CallContext,
 ): AsyncGenerator<Response, void, void> {
   const cancel = (): void => call.cancel();
   ctx.signal?.addEventListener('abort', cancel, { once: true });
   try {
-    // The cast is the definition's claim.
+    // The definition justifies the cast.
     for await (const message of call) yield message as Response;
   } catch (error) {
     throw failure(error as ServiceError, ctx);
@@ -165,7 +166,7 @@ async function* answers<Response>(
 }
 
 const noDaemon = (address: string, cause?: unknown): EbbtideError =>
-  unavailable(`no daemon answers at ${address}`, {
+  unavailable(`no daemon listens at ${address}`, {
     object: address,
     cause,
     remedy: 'start one with `ebbtide serve`, or leave --address out',
@@ -184,7 +185,7 @@ function headers({ namespace, lease }: CallContext): Metadata {
   return metadata;
 }
 
-/** The error an answer stands for; the signal's own when that ended the call. */
+/** The error of a failed call; the signal's own if that ended the call. */
 export function failure(error: ServiceError, { signal }: CallContext): Error {
   if (signal?.aborted) return abortError(signal);
   return errorOf(error);

@@ -1,6 +1,6 @@
 /**
- * One ingest of a daemon: a stream of requests, each answered before the next is sent. Has one owner; calls that overlap
- * run one after another. Closing keeps the progress.
+ * One ingest of a daemon: a stream of requests, each acknowledged before the next is sent. Has one owner;
+ * overlapping calls run one after another. Closing keeps the progress.
  */
 import type { ClientDuplexStream, ServiceError } from '@grpc/grpc-js';
 import type { IngestStatus, WriterDescriptor } from '../../backends/contract.js';
@@ -34,7 +34,7 @@ export class RemoteWriter implements ContentWriter {
     this.#status = { ref, offset: 0, total: 0, startedAt: 0n, updatedAt: 0n };
   }
 
-  /** AlreadyExists, Unavailable and the rest as the content store's. */
+  /** Throws the errors of the content store: AlreadyExists, Unavailable and so on. */
   static async open(
     connection: Connection,
     ctx: CallContext,
@@ -67,12 +67,12 @@ export class RemoteWriter implements ContentWriter {
   truncate(size: number): Promise<void> {
     return this.#inTurn(async () => {
       if (size !== 0) throw invalidArgument(`cannot cut ingest "${this.ref}" to ${size} bytes, only to 0`);
-      // A write at 0 starts over.
+      // A write at offset 0 restarts.
       if (this.#status.offset > 0) await this.#ask({ action: WriteAction.write, offset: 0 });
     });
   }
 
-  /** The commit waits for the disk; until then nothing was promised. */
+  /** The commit waits for the disk; before that nothing is promised. */
   sync(): Promise<void> {
     return Promise.resolve();
   }
@@ -127,7 +127,7 @@ export class RemoteWriter implements ContentWriter {
     }
   }
 
-  /** Waits for the daemon's end of the stream: the ref is free then. */
+  /** Waits until the daemon has ended the stream, which unlocks the ref. */
   async #end(): Promise<void> {
     if (this.#ended) return;
     this.#ended = true;
@@ -135,7 +135,7 @@ export class RemoteWriter implements ContentWriter {
     try {
       for (let next = await this.#answers.next(); !next.done; next = await this.#answers.next());
     } catch {
-      // A stream that ends with an error has ended.
+      // A stream that ends with an error has ended, too.
     }
   }
 

@@ -1,4 +1,7 @@
-/** The content store of a daemon: blobs and ingests by the calls that containerd's clients use. Called by store.ts. */
+/**
+ * The content store of a daemon: blobs and ingests, by the calls that containerd's clients use. Called by
+ * store.ts.
+ */
 import type { BlobReader, ContentInfo, IngestStatus, WriterDescriptor } from '../../backends/contract.js';
 import type { CallContext } from '../../context.js';
 import { instantOf } from '../../server/messages/convert.js';
@@ -112,7 +115,7 @@ class RemoteReader implements BlobReader {
     for await (const { data } of pieces) yield data;
   }
 
-  /** Every read is a call of its own, so there is nothing to let go of. */
+  /** Every read is a call of its own, so there is nothing to release. */
   close(): Promise<void> {
     return Promise.resolve();
   }

@@ -1,4 +1,7 @@
-/** A daemon as the store of a verb: containerd's calls where there are any, our own service for the rest. */
+/**
+ * A daemon as the store of a verb: by containerd's calls where there are any, by our own service for the
+ * rest.
+ */
 import { resolve } from 'node:path';
 import type { BackupOptions, BackupReport } from '../../backup/backup.js';
 import type { TransferPhase } from '../../backup/transfer.js';
@@ -42,7 +45,7 @@ export class RemoteStore implements Store {
     this.#snapshotters = new Map(snapshotters.map((name) => [name, new RemoteSnapshotter(connection, name)]));
   }
 
-  /** Unavailable when nobody answers. */
+  /** Unavailable when nothing listens there. */
   static async connect(address: string): Promise<RemoteStore> {
     const connection = await Connection.open(address);
     try {
@@ -131,7 +134,7 @@ export class RemoteStore implements Store {
     remove: (id, signal) => this.#document<HostRemoval>({ ...(signal && { signal }) }, 'RemoveHost', { id }),
   };
 
-  /** The graph is compared only on request: the daemon's other clients wait meanwhile. */
+  /** The graph is compared only on request, because the daemon's other clients wait during that. */
   async check(ctx: CallContext = {}, options: CheckOptions = {}): Promise<CheckReport> {
     const { hash = false, repair = false, graph = false, onFinding, onProgress } = options;
     const findings: Finding[] = [];
@@ -150,7 +153,7 @@ export class RemoteStore implements Store {
     throw unknownError('the daemon ended the check without its outcome');
   }
 
-  /** Directories are this process's, and the daemon's rights are what they are written with. */
+  /** Relative paths are those of this process; the daemon writes with its own rights. */
   async backup(
     directory: string,
     { base, activeSnapshots, signal, onProgress }: BackupOptions = {},
@@ -173,7 +176,7 @@ export class RemoteStore implements Store {
     throw unknownError('the daemon ended the backup without its outcome');
   }
 
-  /** Numbers of the store and the daemon. */
+  /** Statistics of the store and the daemon. */
   stats(): Promise<Record<string, unknown>> {
     return this.#document({}, 'Stats', {});
   }
@@ -199,7 +202,7 @@ const limitsOf = ({ maxObjects = 0, maxBytes = 0, sliceBudgetMs = 0 }: RunOption
   sliceMs: sliceBudgetMs,
 });
 
-/** Functions do not travel. */
+/** Functions cannot be sent. */
 const statsOf = (stats: GCStats): GCStats => ({
   ...stats,
   elapsed() {

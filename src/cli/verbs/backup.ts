@@ -1,4 +1,7 @@
-/** `ebbtide backup DIR`: the whole store, as it is at one moment, into a directory, whoever has the store. */
+/**
+ * `ebbtide backup DIR`: copies the whole store, as of one moment, into a directory; works beside any other
+ * process.
+ */
 import type { Command } from 'commander';
 import { bytes } from '../output/output.js';
 import { storeVerb } from '../runner.js';
@@ -14,15 +17,12 @@ export function backup(program: Command): void {
   program
     .command('backup <directory>')
     .description(
-      'copy the whole store into a new directory while it is used; exits with 5 when the store itself lacks something',
+      'copy the whole store into a new directory while it is in use; exits with 5 when something is missing in the store',
     )
-    .option(
-      '--base <backup>',
-      'an earlier backup on the same file system: share with it what has not changed',
-    )
+    .option('--base <backup>', 'earlier backup on the same file system, to share unchanged files with')
     .option(
       '--fresh-snapshots',
-      'leave out what was written to active snapshots: they are in the backup as they were prepared',
+      'leave out what was written to active snapshots; back them up as they were prepared',
     )
     .action(
       storeVerb<Options>(
@@ -43,7 +43,7 @@ export function backup(program: Command): void {
               const how = freshSnapshots ? 'as they were prepared' : 'copied while they may be written to';
               out.line(`active     ${report.activeSnapshots} of these snapshots, ${how}`);
             }
-            out.line(`copied     ${bytes(copiedBytes)}; ${linked} files have another name instead`);
+            out.line(`copied     ${bytes(copiedBytes)}; ${linked} files hard-linked instead`);
             problemLines(out, report);
           });
           if (report.problems > 0) process.exitCode = DAMAGED_EXIT_CODE;

@@ -1,4 +1,4 @@
-/** `ebbtide check`: the store compared with what is on disk, whether this process has it or a daemon. */
+/** `ebbtide check`: compares the store with the disk, in this process or in a daemon. */
 import type { Command } from 'commander';
 import type { CheckReport, Finding } from '../../check/findings.js';
 import { exitCodes } from '../exit-codes.js';
@@ -11,18 +11,19 @@ interface Options {
   graph?: boolean;
 }
 
-/** As for an operation that damage keeps from being done. */
+/** The code of operations that damage prevents. */
 export const DAMAGED_EXIT_CODE = exitCodes.FailedPrecondition;
 
 export function check(program: Command): void {
   program
     .command('check')
-    .description(
-      'compare blobs, ingests and snapshots with what is on disk; exits with 5 when there is damage',
-    )
+    .description('compare blobs, ingests and snapshots with the disk; exits with 5 on damage')
     .option('--hash', 'read every blob and compare its digest')
-    .option('--repair', 'move what is not the blob out of its place, so that the next import writes it')
-    .option('--graph', 'compare the graph with the records in a daemon too: its other clients wait meanwhile')
+    .option('--repair', 'move damaged blobs away, so that the next import writes them')
+    .option(
+      '--graph',
+      'compare the graph with the records in a daemon too; its other clients wait during that',
+    )
     .action(
       storeVerb<Options>(
         async (env, _args, options) => {
@@ -30,7 +31,7 @@ export function check(program: Command): void {
           env.out.object(report, () => summary(env.out, report));
           if (!report.sound) process.exitCode = DAMAGED_EXIT_CODE;
           if (env.db.isReadOnly && report.findings.length > 0)
-            env.out.note('what another process changed meanwhile may be among these: a second run tells');
+            env.out.notice('these may include changes by another process during the run: run it again');
         },
         ({ repair }) => ({ allNamespaces: true, reads: repair !== true }),
       ),
@@ -80,7 +81,7 @@ function summary(
     `checked   ${checked.blobs} blobs in ${checked.files} files${hashed}, ${checked.ingests} ingests, ${checked.snapshots} snapshots`,
   );
   out.line(`graph     ${graph}`);
-  if (elsewhere > 0) out.line(`elsewhere ${elsewhere} records of what other hosts have`);
+  if (elsewhere > 0) out.line(`elsewhere ${elsewhere} records of objects on other hosts`);
   if (leftovers > 0) out.line(`leftovers ${leftovers}`);
   if (repaired > 0) out.line(`repaired  ${repaired}`);
   out.line(sound ? 'sound' : `damaged   ${damaged}`);

@@ -1,4 +1,7 @@
-/** `ebbtide compact`: gives back to the disk what the file of the records does not need, while nobody has the store open. */
+/**
+ * `ebbtide compact`: rewrites the file of the records without its free pages. REQUIRES: nobody has the store
+ * open.
+ */
 import type { Command } from 'commander';
 import { compactStore } from '../../compact-store.js';
 import { invalidArgument, unavailable } from '../../errors.js';
@@ -9,9 +12,7 @@ import { findDaemon, verb } from '../runner.js';
 export function compact(program: Command): void {
   program
     .command('compact')
-    .description(
-      'write the file of the records anew, without what is free in it; nobody may have the store open',
-    )
+    .description('rewrite the file of the records without its free space; the store must not be in use')
     .action(
       verb(async ({ options, out }) => {
         const { root } = options;
@@ -27,7 +28,7 @@ export function compact(program: Command): void {
             remedy: 'stop the daemon, compact the store, and start it again',
           });
         }
-        const report = await compactStore(root, { log: (_level, message) => out.note(message) });
+        const report = await compactStore(root, { log: (_level, message) => out.notice(message) });
         const { before, after, reserve } = report;
         out.object({ beforeBytes: before, afterBytes: after, reserveBytes: reserve }, () => {
           out.line(`before  ${bytes(before)}`);

@@ -39,7 +39,7 @@ export function containers(program: Command): void {
   command
     .command('create <id>')
     .description(
-      'make a container record; with --image also its writable snapshot, unpacking the image if need be',
+      'create a container record; with --image also its writable snapshot, unpacking the image if necessary',
     )
     .option('--image <name>', 'image it runs')
     .addOption(snapshotterOption())
@@ -50,9 +50,9 @@ export function containers(program: Command): void {
       storeVerb<CreateOptions>(
         async ({ db, ctx, out, progress }, [id], options) => {
           const spec = { typeUrl: SPEC_TYPE, value: await readSpec(options.spec) };
-          // A lease would make the namespace of a mistyped name.
+          // Looked up first, because a lease would create a mistyped namespace.
           if (options.image !== undefined) await db.images.get(ctx, options.image);
-          // A lease holds the new snapshot until the container does.
+          // A lease keeps the new snapshot until the container does.
           await underLease(db, ctx, 'unpack', async (leased) => {
             let mounts: Mount[] = [];
             if (options.image !== undefined) {
@@ -81,7 +81,7 @@ export function containers(program: Command): void {
 
   command
     .command('rm <id...>')
-    .description('delete containers; their snapshots go with the next collection')
+    .description('delete containers; the next collection removes their snapshots')
     .action(
       storeVerb(async ({ db, ctx, out }, ids) => {
         for (const id of ids) await db.containers.delete(ctx, id);

@@ -69,7 +69,7 @@ export function content(program: Command): void {
 
   command
     .command('rm <digest...>')
-    .description('delete blobs from the namespace; the bytes go with the next collection')
+    .description('delete blobs from the namespace; the next collection removes the bytes')
     .action(
       storeVerb(async ({ db, ctx, out }, given) => {
         const digests = await eachOf(given, (text) => blobDigest(db, ctx, text));

@@ -34,7 +34,7 @@ export function demo(program: Command): void {
       verb<Options>(async ({ out, progress, signal, options }, [layout], { snapshotter, keep, twoHosts }) => {
         const config = etcdConfig(options);
         if (twoHosts && config === undefined) {
-          throw invalidArgument('two hosts need a tree to share', { remedy: 'give --etcd URL' });
+          throw invalidArgument('two hosts need a shared tree', { remedy: 'give --etcd URL' });
         }
         const dir = await mkdtemp(join(tmpdir(), 'ebbtide-demo-'));
         try {
@@ -45,7 +45,7 @@ export function demo(program: Command): void {
             if (!out.json) out.line('making two OCI images of installed packages, sharing a base layer');
             await makeLayout(source, layerSources());
           }
-          // A tree of its own: the demo must find at its end what it found at its beginning.
+          // A prefix of its own: the demo must end with the same state that it began with.
           const etcd = config && { ...config, prefix: `${basename(dir)}/` };
           let walk: Walkthrough | TwoHosts;
           if (twoHosts && etcd) {

@@ -25,7 +25,7 @@ import { findDaemon, type GlobalOptions, verb } from '../runner.js';
 import type { Store } from '../store.js';
 import { DAMAGED_EXIT_CODE } from './check.js';
 
-/** Findings that a report names. */
+/** Limit on the findings in a report. */
 const DAMAGE_SHOWN = 20;
 
 export function doctor(program: Command): void {
@@ -34,11 +34,11 @@ export function doctor(program: Command): void {
     .description('show the core in use, versions, limits, paths, and whether the store is sound')
     .option(
       '--check',
-      'also open the store and compare it with what is on disk, as `check` does; exits with 5 when there is damage',
+      'also open the store and compare it with the disk, as `check` does; exits with 5 on damage',
     )
     .action(
       verb<{ check?: boolean }>(async ({ options, out }, _args, { check }) => {
-        const report = await examine(options, check === true, (text) => out.note(text));
+        const report = await examine(options, check === true, (text) => out.notice(text));
         out.object(report, () => print(out, report));
       }),
     );
@@ -60,10 +60,10 @@ interface Report {
     cpus: number;
     freeBytes: number;
     mounts: Permission;
-    /** Tried with files of its own, so not where nothing may be written. */
+    /** Tested with files of its own, so not where nothing may be written. */
     overlays?: Permission;
     zstd: { decoder: 'libzstd' | 'javascript'; version?: string; reason?: string | undefined };
-    /** System calls that the addon would make. */
+    /** System calls that need the missing addon. */
     lacking?: string | undefined;
   };
   store?: StoreReport;
@@ -75,7 +75,7 @@ interface StoreReport {
   leftovers?: number;
   /** The first ones. */
   damage?: Pick<Finding, 'kind' | 'object'>[];
-  /** Where the daemon listens that has the store. */
+  /** The address of the daemon that has the store. */
   daemon?: string;
   cleanShutdown?: boolean;
   records?: number;
@@ -89,7 +89,7 @@ interface StoreReport {
 async function examine(
   options: GlobalOptions,
   check: boolean,
-  note: (text: string) => void,
+  notice: (text: string) => void,
 ): Promise<Report> {
   const { root } = options;
   const core = coreInfo();
@@ -127,14 +127,14 @@ async function examine(
       cpus: availableParallelism(),
       freeBytes: freeBytes(root),
       mounts: permissionOf(await canMount()),
-      // Where the snapshots are, which may be a file system of its own; else where they would be.
+      // The directory of the snapshots, which may be a file system of its own; if missing, where it would be.
       ...(!options.readOnly && {
         overlays: permissionOf(await canMountOverlays(nearest(layout.snapshotter(root, 'overlayfs')))),
       }),
       zstd: version === undefined ? { decoder: 'javascript', reason } : { decoder: 'libzstd', version },
       ...(lacking() !== undefined && { lacking: lacking() }),
     },
-    ...(check && { store: await checkStore(options, note) }),
+    ...(check && { store: await checkStore(options, notice) }),
   };
 }
 
@@ -208,7 +208,7 @@ function storeLines(root: string, store: StoreReport): Record<string, string | n
   };
 }
 
-/** Version of an installed package; its package.json need not be among its exports. */
+/** Version of an installed package, whose package.json may not be among its exports. */
 function versionOf(name: string): string {
   const entry = name === 'ebbtide' ? import.meta.filename : createRequire(import.meta.url).resolve(name);
   for (let dir = dirname(entry); dir !== dirname(dir); dir = dirname(dir)) {
@@ -220,7 +220,7 @@ function versionOf(name: string): string {
   return 'unknown';
 }
 
-/** undefined: without one. */
+/** Undefined if there is no limit. */
 function openFilesLimit(): number | undefined {
   const report = process.report?.getReport() as
     | { userLimits?: { open_files?: { soft: number | string } } }
@@ -234,14 +234,14 @@ function freeBytes(path: string): number {
   return bavail * bsize;
 }
 
-/** The path itself, or the nearest directory above that is there. */
+/** The path itself, or its nearest existing parent. */
 function nearest(path: string): string {
   let dir = path;
   while (!existsSync(dir) && dir !== dirname(dir)) dir = dirname(dir);
   return dir;
 }
 
-async function checkStore(options: GlobalOptions, note: (text: string) => void): Promise<StoreReport> {
+async function checkStore(options: GlobalOptions, notice: (text: string) => void): Promise<StoreReport> {
   const { root, readOnly = false } = options;
   const etcd = etcdConfig(options);
   const daemon = readOnly ? undefined : await findDaemon(root);
@@ -260,7 +260,10 @@ async function checkStore(options: GlobalOptions, note: (text: string) => void):
     const { records, fileBytes } = store;
     return { ...(await soundness(remote)), daemon, records, fileBytes, orphans, ...(await hostsIn(remote)) };
   }
-  await using db = await openForReading({ root, ...(etcd && { etcd }), ...(readOnly && { readOnly }) }, note);
+  await using db = await openForReading(
+    { root, ...(etcd && { etcd }), ...(readOnly && { readOnly }) },
+    notice,
+  );
   const { records, fileBytes, revision } = db.engine.stats();
   const { nodes, edges, bytes } = db.engine.graph.stats();
   return {
@@ -275,7 +278,7 @@ async function checkStore(options: GlobalOptions, note: (text: string) => void):
   };
 }
 
-/** Damage is listed, and sets the exit code of `ebbtide check`. */
+/** Lists damage, and then sets the exit code of `ebbtide check`. */
 async function soundness(
   store: Pick<Store, 'check'>,
 ): Promise<Pick<StoreReport, 'state' | 'damaged' | 'leftovers' | 'damage'>> {
@@ -294,13 +297,11 @@ async function soundness(
 function orphanLine({ foreign, kept }: OrphanState): string | undefined {
   if (foreign) {
     return (
-      'the store was empty when it was opened beside blobs or snapshots: its metadata may be lost or not mounted; ' +
+      'the store was empty when it was opened, but there are blobs or snapshots: its metadata may be lost or not mounted; ' +
       'ebbtide gc --dry-run --full lists them'
     );
   }
-  return kept > 0
-    ? `${kept} kept by the guard of collections; ebbtide gc --dry-run --full lists them`
-    : undefined;
+  return kept > 0 ? `${kept} kept by the orphan guard; ebbtide gc --dry-run --full lists them` : undefined;
 }
 
 /** The hosts of a shared tree. */
@@ -312,9 +313,9 @@ async function hostsIn({ hosts }: Pick<Store, 'hosts'>): Promise<Pick<StoreRepor
   return found === undefined ? {} : { hosts: found.map(hostDocument) };
 }
 
-/** Absent ones with what they keep, and how they are dropped. */
+/** For an absent host: what it keeps, and how to remove it. */
 function hostText({ id, state, seenAt, leases }: ReturnType<typeof hostDocument>): string {
   if (state !== 'gone') return `${id} (${state})`;
   const since = seenAt === undefined ? '' : ` since ${shortTime(seenAt)}`;
-  return `${id} (gone${since}, keeps ${leases} leases; never coming back: ebbtide hosts rm ${id})`;
+  return `${id} (gone${since}, keeps ${leases} leases; if it will not return: ebbtide hosts rm ${id})`;
 }

@@ -1,4 +1,4 @@
-/** `ebbtide du`: what holds the disk, what a removal would free, and where the rest is. */
+/** `ebbtide du`: what uses the disk, what a removal would free, and where the rest is. */
 import { type Command, Option } from 'commander';
 import { type UsageGroup, usageGroups } from '../../gc/report/retained.js';
 import { usageDocument } from '../output/documents.js';
@@ -17,11 +17,11 @@ type Row = Report['rows'][number];
 
 export function du(program: Command): void {
   listed(program.command('du'))
-    .description('disk usage: all a row reaches, what it shares with others, what its removal would free')
+    .description('disk usage: what each row reaches, what it shares with others, what its removal would free')
     .addOption(new Option('--by <what>', 'what the rows are').choices([...usageGroups]).default('root'))
     .option('-A, --all-namespaces', 'rows of all namespaces (always so for --by namespace)')
-    .option('--without <names...>', 'what removing all these rows (NAME or KIND/NAME) would free together')
-    .option('--no-disk', 'leave out the lines of the disk, for which all directories are read')
+    .option('--without <names...>', 'what removing all of these rows (NAME or KIND/NAME) would free together')
+    .option('--no-disk', 'do not measure the disk, which reads all directories')
     .action(
       readVerb<Options>(
         async ({ db, ctx, out }, _args, { by, allNamespaces, without, disk }) => {
@@ -68,7 +68,7 @@ function print(out: Output, report: Report): void {
   if (out.isRowsOnly) return;
   if (rows.length > 0) {
     out.line(
-      `all rows reach ${bytes(all.total)}: ${bytes(all.alone)} of one row alone, ${bytes(all.shared)} shared; without them all ${bytes(all.retained)} would go`,
+      `all rows reach ${bytes(all.total)}: ${bytes(all.alone)} of a single row, ${bytes(all.shared)} shared; without them all ${bytes(all.retained)} would go`,
     );
   }
   if (without !== undefined) {

@@ -18,11 +18,11 @@ export function exportVerb(program: Command): void {
   program
     .command('export <name...>')
     .description(
-      'export images as an OCI layout that docker load takes too: a directory, or a tar when the name ends in .tar; - is a tar on standard output',
+      'export images as an OCI layout that docker load accepts too: a directory, or a tar if the name ends in .tar; - is a tar on standard output',
     )
-    .option('-o, --output <path>', 'directory or .tar file to write, or -; or give - behind the names')
-    .option('--all-platforms', 'fail unless the blobs of every platform are there')
-    .option('--platform <platform>', 'only what fits os/arch[/variant] best')
+    .option('-o, --output <path>', 'directory or .tar file to write, or -; or give - after the names')
+    .option('--all-platforms', 'fail unless the blobs of every platform exist')
+    .option('--platform <platform>', 'only the best match for os/arch[/variant]')
     .action(
       readVerb<Options>(
         async ({ db, ctx, out, progress }, args, options) => {
@@ -40,7 +40,7 @@ export function exportVerb(program: Command): void {
           progress.end();
           if (result === undefined) return;
           for (const { name, digest, reducedFrom } of result.images) {
-            if (reducedFrom !== undefined) out.note(`${name} is ${digest} there: a part of ${reducedFrom}`);
+            if (reducedFrom !== undefined) out.notice(`${name} is ${digest} there: a part of ${reducedFrom}`);
           }
           if (output === STDOUT) return;
           out.object(result, () => out.line(`${output}: ${result.blobs} blobs, ${bytes(result.bytes)}`));
@@ -55,7 +55,7 @@ export function exportVerb(program: Command): void {
 
 const STDOUT = '-';
 
-/** Whoever read the archive has gone. */
+/** The reader of the archive has gone. */
 class ReaderGone extends Error {}
 
 /** InvalidArgument without a destination. */
@@ -67,7 +67,7 @@ function destination(
   const names = args.slice(0, -1);
   if (args.at(-1) === STDOUT && names.length > 0) return { names, output: STDOUT };
   throw invalidArgument('the export needs a destination', {
-    remedy: 'give -o, --output PATH; or - behind the names for standard output',
+    remedy: 'give -o, --output PATH; or - after the names for standard output',
   });
 }
 

@@ -1,4 +1,4 @@
-/** `ebbtide gc`: one collection of the whole store; as a dry run, a plan, or the application of a plan. */
+/** `ebbtide gc`: runs one collection of the whole store; or a dry run; or writes or applies a plan. */
 import { readFile, writeFile } from 'node:fs/promises';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { RunOptions } from '../../db.js';
@@ -28,30 +28,27 @@ export function gc(program: Command): void {
     .command('gc')
     .description('collect garbage in all namespaces')
     .optionsGroup('What to do:')
-    .option('--dry-run', 'remove nothing; list what would go, with bytes')
+    .option('--dry-run', 'remove nothing; list what would be removed, with sizes')
     .addOption(
-      new Option('--plan <file>', 'remove nothing; write what would go to a file').conflicts('dryRun'),
+      new Option('--plan <file>', 'remove nothing; write what would be removed to a file').conflicts(
+        'dryRun',
+      ),
     )
     .addOption(
-      new Option(
-        '--apply <file>',
-        'remove what the plan names and is garbage still, and nothing else',
-      ).conflicts(['dryRun', 'plan', 'full']),
+      new Option('--apply <file>', 'remove only objects of the plan that are still garbage').conflicts([
+        'dryRun',
+        'plan',
+        'full',
+      ]),
     )
-    .option('--full', 'also look through the backends for what no record names')
+    .option('--full', 'also survey the backends for orphans')
     .optionsGroup('Limits:')
     .option('--max-objects <n>', 'remove at most this many objects', positive)
-    .option('--max-bytes <size>', 'remove at most so much: 500M, 10G', size)
-    .option('--slice-ms <ms>', 'milliseconds a slice may take (default 2)', positive)
-    .option(
-      '--allow-mass-removal',
-      'go on even if nearly everything, or much that no record names, would be removed',
-    )
+    .option('--max-bytes <size>', 'remove at most this many bytes: 500M, 10G', size)
+    .option('--slice-ms <ms>', 'time budget of a slice in milliseconds (default 2)', positive)
+    .option('--allow-mass-removal', 'continue even if nearly everything, or many orphans, would be removed')
     .optionsGroup('Output:')
-    .option(
-      '--no-disk',
-      'after a dry run or a plan: leave out the lines of the disk, for which all directories are read',
-    )
+    .option('--no-disk', 'with --dry-run or --plan: do not measure the disk, which reads all directories')
     .action(
       storeVerb<Options>(
         async (env, _args, options) => {
@@ -180,8 +177,8 @@ export function printDryRun(out: Output, stats: GCStats, usage?: StoreUsage): vo
     );
     out.line(
       walked.length > 0
-        ? `looked through for what no record names: ${walked.join(', ')}`
-        : 'the backends were not looked through for what no record names; --full does that',
+        ? `surveyed for orphans: ${walked.join(', ')}`
+        : 'the backends were not surveyed for orphans; --full does that',
     );
     if (usage !== undefined) printStore(out, usage);
   });
@@ -192,15 +189,14 @@ function printStats(out: Output, stats: GCStats): void {
   out.line(`removed   ${counts(stats.removed)}`);
   out.line(`freed     ${bytes(stats.bytesFreed)}`);
   if (Object.keys(stats.orphans).length > 0) {
-    out.line(`orphans   ${counts(stats.orphans)} that no record named, among the bytes freed`);
+    out.line(`orphans   ${counts(stats.orphans)} without a record, included in the bytes freed`);
   }
   const { mark, sweep, backends } = stats.phases;
   out.line(`time      mark ${duration(mark)}, records ${duration(sweep)}, backends ${duration(backends)}`);
   out.line(`pauses    longest ${duration(stats.pauseMax)}, ${stats.slices} slices`);
-  if (stats.sweepsHeld) out.line('held      a backup is under way: the run after it frees the bytes');
-  if (stats.limited) out.line('limited   more is garbage than this run was allowed to remove');
-  if (stats.refused > 0)
-    out.line(`refused   ${stats.refused} by backends (in use); they are tried again later`);
+  if (stats.sweepsHeld) out.line('held      a backup is under way: the next run after it frees the bytes');
+  if (stats.limited) out.line('limited   there is more garbage than this run was allowed to remove');
+  if (stats.refused > 0) out.line(`refused   ${stats.refused} by backends (in use); a later run tries again`);
   if (stats.backendErrors > 0)
     out.line(`errors    ${stats.backendErrors} in backends; the next run tries again`);
 }

@@ -10,7 +10,7 @@ export function hosts(program: Command): void {
   const command = program.command('hosts').description('hosts that share a tree over etcd');
 
   listed(command.command('ls'))
-    .description('list hosts: whether each is there, when it was there last, and the leases it keeps')
+    .description('list hosts: state, last contact, and the leases each keeps')
     .action(
       storeVerb(
         async ({ db, out }) => {
@@ -33,7 +33,7 @@ export function hosts(program: Command): void {
 
   command
     .command('rm <host...>')
-    .description('drop hosts that never come back, with the leases that are theirs only')
+    .description('remove hosts that will not return, with their own leases')
     .option('--sync', 'collect garbage before returning')
     .action(
       storeVerb<{ sync?: boolean }>(

@@ -53,8 +53,8 @@ export function images(program: Command): void {
 
   command
     .command('tag <source> <name>')
-    .description('give an image one more name')
-    .option('--force', 'replace an image that has the name')
+    .description('add a name for an image')
+    .option('--force', 'replace an existing image of that name')
     .action(
       storeVerb<{ force?: boolean }>(async ({ db, ctx, out }, [source, name], { force }) => {
         const image = await tag(db, ctx, source!, name!, force === true);
@@ -77,7 +77,7 @@ export function images(program: Command): void {
 
   command
     .command('rm <name...>')
-    .description('delete images; their content goes with the next collection')
+    .description('delete images; the next collection removes their content')
     .option('--sync', 'collect garbage before returning')
     .action(
       storeVerb<{ sync?: boolean }>(async ({ db, ctx, out }, names, { sync }) => {
@@ -90,17 +90,17 @@ export function images(program: Command): void {
     );
 }
 
-/** By name: what an image reaches, blobs and snapshots, as `du` says it. */
+/** By name: the size of the blobs and snapshots that an image reaches, as in `du`. */
 async function sizesOf(db: Store, ctx: CallContext): Promise<ReadonlyMap<string, number>> {
   const { rows } = await db.du(ctx, { by: 'image' });
   return new Map(rows.map((row) => [rowName(row), row.total]));
 }
 
-/** Where images of several namespaces are listed, each knows its own. */
+/** In lists of several namespaces each image has its own. */
 const rowName = ({ namespace = '', name }: { namespace?: string | undefined; name: string }): string =>
   `${namespace} ${name}`;
 
-/** Under a lease that holds what the image targets, so that nothing can take it before the new name keeps it. */
+/** Runs under a lease on the image's target, so that nothing can remove it before the new name keeps it. */
 async function tag(
   db: Store,
   ctx: CallContext,
@@ -108,15 +108,18 @@ async function tag(
   name: string,
   force: boolean,
 ): Promise<Image> {
-  // A lease would make the namespace of a mistyped source.
+  // Looked up first, because a lease would create a mistyped namespace.
   await db.images.get(ctx, source);
   return underLease(db, ctx, 'tag', async (leased) => {
     const { target } = await db.images.get(leased, source);
     await db.leases.addResource(leased, leased.lease, { type: 'content', id: target.digest });
-    // Once more: it is leased now, and whatever the source targets still was not collected before that.
+    // Read again under the lease: the target cannot have been collected before that.
     const { labels, target: held } = await db.images.get(leased, source);
     if (held.digest !== target.digest) {
-      throw unavailable(`image "${source}" was changed meanwhile`, { object: source, remedy: 'try again' });
+      throw unavailable(`image "${source}" was changed in the meantime`, {
+        object: source,
+        remedy: 'try again',
+      });
     }
     const image = { name, target: held, labels };
     if (!force) return db.images.create(leased, image);

@@ -1,4 +1,7 @@
-/** `ebbtide import SOURCE`: an OCI layout (directory or tar) or a `docker save` tar into the store. `-`: standard input. */
+/**
+ * `ebbtide import SOURCE`: imports an OCI layout (directory or tar) or a `docker save` tar. `-`: standard
+ * input.
+ */
 import { accessSync, constants } from 'node:fs';
 import type { Command } from 'commander';
 import { importImage, leftOutText } from '../../images/import.js';
@@ -20,9 +23,12 @@ export function importVerb(program: Command): void {
   listed(program.command('import <source>'))
     .description('import images: an OCI layout (directory or tar) or a docker save tar; - is standard input')
     .option('--unpack <snapshotter>', 'also build the snapshots (native, overlayfs)')
-    .option('--platform <platform>', 'what to unpack of an index: os/arch[/variant] (default: this host)')
+    .option(
+      '--platform <platform>',
+      'platform to unpack from an index: os/arch[/variant] (default: this host)',
+    )
     .option('--artifacts', 'also import charts, signatures and other manifests that are not images')
-    .option('--base-name <name>', 'name of images that the source names by a tag only')
+    .option('--base-name <name>', 'name for images of which the source has only the tag')
     .action(
       storeVerb<Options>(
         async ({ db, ctx, out, progress }, [source], { unpack, platform: wanted, baseName, artifacts }) => {
@@ -31,7 +37,7 @@ export function importVerb(program: Command): void {
           const images = await importImage(db, ctx, source === '-' ? process.stdin : source!, {
             ...(baseName && { baseName }),
             artifacts: artifacts === true,
-            leftOut: (entries) => out.note(`left out what is not an image: ${leftOutText(entries)}`),
+            leftOut: (entries) => out.notice(`left out entries that are not images: ${leftOutText(entries)}`),
             progress: report,
           });
           const rows = [];
@@ -57,7 +63,7 @@ export function importVerb(program: Command): void {
 
 const platformOf = (text: string | undefined) => (text === undefined ? undefined : parsePlatformText(text));
 
-/** A source that is not there, or an option that means nothing, must not leave a new store behind. */
+/** Checked first: a missing source, or an invalid option, must not leave a new store. */
 function needsOf({ unpack, platform }: Options, [source = '']: readonly string[]): Needs {
   platformOf(platform);
   try {

@@ -1,11 +1,11 @@
-/** `ebbtide init`: makes the store, or joins a tree over etcd, before anything is put into it. */
+/** `ebbtide init`: creates an empty store, or joins a tree in etcd. */
 import type { Command } from 'commander';
 import { storeVerb } from '../runner.js';
 
 export function init(program: Command): void {
   program
     .command('init')
-    .description('make an empty store at the root; with --etcd, let this host join the tree')
+    .description('create an empty store at the root; with --etcd, join this host to the tree')
     .action(
       storeVerb(async ({ out, options: { root } }) => out.object({ root }, () => out.line(root)), {
         creates: true,

@@ -18,10 +18,10 @@ interface CreateOptions {
 }
 
 export function leases(program: Command): void {
-  const command = program.command('leases').description('leases of the namespace: what they hold is kept');
+  const command = program.command('leases').description('leases of the namespace');
 
   listed(command.command('ls [filter...]'))
-    .description('list leases with what they hold')
+    .description('list leases with their resources')
     .action(
       readVerb(async ({ db, ctx, out }, filters) => {
         const rows = [];
@@ -47,13 +47,13 @@ export function leases(program: Command): void {
     .command('create [id]')
     .description('make a lease; prints its id')
     .option('--label <key=value>', 'label (repeatable)', collectLabel)
-    .option('--expires <duration>', 'end by itself after this long (90s, 24h, 1h30m)')
-    .option('--flat', 'keep what it holds, not what that refers to')
+    .option('--expires <duration>', 'expire after this long (90s, 24h, 1h30m)')
+    .option('--flat', 'keep its resources, but not what they refer to')
     .action(
       storeVerb<CreateOptions>(async ({ db, ctx, out }, [id], { label, expires, flat }) => {
         const expiresAfter = expires === undefined ? undefined : parseDuration(expires);
         if (expires !== undefined && (expiresAfter === undefined || expiresAfter <= 0n)) {
-          throw invalidArgument(`"${expires}" is no duration`, { remedy: 'like 90s, 24h or 1h30m' });
+          throw invalidArgument(`"${expires}" is not a valid duration`, { remedy: 'like 90s, 24h or 1h30m' });
         }
         const lease = await db.leases.create(ctx, {
           ...(id === undefined ? { randomId: true } : { id }),
@@ -66,7 +66,7 @@ export function leases(program: Command): void {
 
   command
     .command('add <lease> <type> <id>')
-    .description('let a lease hold something; type: content, ingests, images, snapshots/<snapshotter>')
+    .description('add a resource to a lease; type: content, ingests, images, snapshots/<snapshotter>')
     .action(
       storeVerb(async ({ db, ctx, out }, [lease, type, text]) => {
         const id = await resourceId(db, ctx, type!, text!);
@@ -77,7 +77,7 @@ export function leases(program: Command): void {
 
   command
     .command('rm <id...>')
-    .description('delete leases; what only they held goes with the next collection')
+    .description('delete leases; the next collection removes what only they kept')
     .option('--sync', 'collect garbage before returning')
     .action(
       storeVerb<{ sync?: boolean }>(async ({ db, ctx, out }, ids, { sync }) => {
@@ -92,7 +92,7 @@ export function leases(program: Command): void {
 
 const SNAPSHOTS = 'snapshots/';
 
-/** The id of what a lease is to hold. */
+/** The id of an object that a lease is to keep. */
 async function resourceId(db: Store, ctx: CallContext, type: string, text: string): Promise<string> {
   if (type === 'content') return blobDigest(db, ctx, text);
   return type.startsWith(SNAPSHOTS) ? snapshotKey(db, ctx, type.slice(SNAPSHOTS.length), text) : text;

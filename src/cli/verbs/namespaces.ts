@@ -26,7 +26,7 @@ export function namespaces(program: Command): void {
 
   command
     .command('create <name>')
-    .description('make a namespace (writing into one makes it too)')
+    .description('create a namespace (a write into one creates it too)')
     .option('--label <key=value>', 'label (repeatable)', collectLabel)
     .action(
       storeVerb<{ label?: Record<string, string> }>(

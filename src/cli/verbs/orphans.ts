@@ -1,4 +1,7 @@
-/** `ebbtide --containerd-root DIR orphans`: what takes space there without being of use, and what to type. */
+/**
+ * `ebbtide --containerd-root DIR orphans`: lists what wastes space in another program's root, and the
+ * commands that remove it.
+ */
 import { type Command, InvalidArgumentError } from 'commander';
 import type { Orphan, OrphanReport } from '../../any-host/orphans.js';
 import { invalidArgument } from '../../errors.js';
@@ -8,16 +11,16 @@ import { listed, storeVerb } from '../runner.js';
 
 interface Options {
   olderThan?: bigint;
-  /** Of all verbs. */
+  /** Global option. */
   containerdRoot?: string;
 }
 
 export function orphans(program: Command): void {
   listed(program.command('orphans'))
     .description(
-      "of another program's root (--containerd-root): bytes without a record, records without bytes, what nothing roots, expired leases; and what to type to be rid of them",
+      "of another program's root (--containerd-root): bytes without a record, records without bytes, what nothing roots, expired leases; and what to type to remove them",
     )
-    .option('--older-than <duration>', 'leave out what changed in this time (default 1m)', age)
+    .option('--older-than <duration>', 'leave out what changed within this time (default 1m)', age)
     .action(
       storeVerb<Options>(
         async ({ db, ctx, out }, _args, { olderThan }) => {
@@ -72,17 +75,17 @@ function print(out: Output, report: OrphanReport): void {
   ]);
   if (out.isRowsOnly) return;
   out.line(`${found.length} orphans, ${bytes(report.bytes)}; nothing was removed`);
-  if (young > 0) out.line(`${young} more are younger than --older-than and may be in the making`);
+  if (young > 0) out.line(`${young} more are younger than --older-than and may still be created`);
   for (const [command, these] of byCommand(found)) {
     out.line();
     const first = these[0]!;
     const which = these.length === 1 ? `${first.kind} ${first.name}` : `${these.length} of them`;
-    out.line(printable(`to be rid of ${which} (${first.reason}):`));
+    out.line(printable(`to remove ${which} (${first.reason}):`));
     out.line(printable(`  ${command}`));
   }
 }
 
-/** A collection takes many at once. */
+/** A collection removes many at once. */
 function byCommand(found: readonly Orphan[]): Map<string, Orphan[]> {
   const commands = new Map<string, Orphan[]>();
   for (const orphan of found) {

@@ -1,4 +1,4 @@
-/** `ebbtide restore BACKUP`: a backup into a root that is not there yet. */
+/** `ebbtide restore BACKUP`: restores a backup into a new root. */
 import type { Command } from 'commander';
 import { restoreBackup } from '../../backup/restore.js';
 import { bytes } from '../output/output.js';
@@ -14,14 +14,14 @@ interface Options {
 export function restore(program: Command): void {
   program
     .command('restore <backup>')
-    .description('make a store of a backup at the root, where nothing may be yet')
+    .description('restore a backup into the root, which must not exist or be empty')
     .option('--hash', 'read every blob of the backup and compare its digest')
-    .option('--damaged', 'restore what there is of a backup that is damaged')
+    .option('--damaged', 'restore what is left of a damaged backup')
     .action(
       verb<Options>(async ({ options: { root }, out, progress, signal }, [backup], { hash, damaged }) => {
         const report = await restoreBackup(backup!, root, {
           ...{ hash, damaged, signal },
-          log: (_level, message) => out.note(message),
+          log: (_level, message) => out.notice(message),
           onProgress: showProgress(progress),
         });
         progress.end();

@@ -7,7 +7,7 @@ export function schema(program: Command): void {
   program
     .command('schema [verb...]')
     .description(
-      'print the JSON schema of what verbs print with --json, or of one of them; "error": of errors',
+      'print the JSON schema of the --json output of all verbs, of one verb, or of errors ("error")',
     )
     .action(
       verb(async ({ out }, words) =>

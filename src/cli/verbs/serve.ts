@@ -17,9 +17,9 @@ export function serve(program: Command): void {
     .command('serve')
     .description("serve the store on a unix socket, to containerd's clients and to this command")
     .optionsGroup('Addresses:')
-    .option('--proxy-address <socket>', 'one more socket, for the proxy plugins of a real containerd')
+    .option('--proxy-address <socket>', 'second socket, for the proxy plugins of a containerd')
     .option('--metrics <host:port>', 'serve Prometheus metrics and /healthz over HTTP')
-    .optionsGroup('How it serves:')
+    .optionsGroup('Service:')
     .option('--config <file>', 'JSON file with the same options and the limits')
     .addOption(
       new Option('--gc <when>', 'when to collect (default: scheduled)').choices(['scheduled', 'on-request']),
@@ -32,7 +32,7 @@ export function serve(program: Command): void {
     )
     .option('--snapshotters <names>', 'comma-separated (default: native,overlayfs)')
     .addOption(
-      new Option('--log-level <level>', 'least level that is logged (default: info)').choices([
+      new Option('--log-level <level>', 'lowest level that is logged (default: info)').choices([
         'trace',
         'debug',
         'info',
@@ -50,7 +50,7 @@ export function serve(program: Command): void {
         ]);
         const { root } = options;
         if (readOnly)
-          throw failedPrecondition('a daemon changes its store', { remedy: 'leave --read-only out' });
+          throw failedPrecondition('a daemon writes to its store', { remedy: 'leave --read-only out' });
         const isNew = !hasStore(root);
         let daemon: Awaited<ReturnType<typeof Daemon.start>> | undefined;
         onHangup(() => daemon?.hangup());
@@ -58,7 +58,7 @@ export function serve(program: Command): void {
           ...daemonOptions(root, await readConfig(options.config), { ...options }),
           etcd: etcdConfig(options),
         });
-        if (isNew) out.note(`made a store at ${root}`);
+        if (isNew) out.notice(`created a store at ${root}`);
         if (!signal.aborted) {
           await new Promise((done) => signal.addEventListener('abort', done, { once: true }));
         }

@@ -18,19 +18,21 @@ interface LabelOptions extends Options {
   label?: Record<string, string>;
 }
 
-/** The named snapshotter, which the verb has asked for in its needs. */
+/** REQUIRES: the verb has declared the snapshotter in its needs. */
 export const snapshotterOf = (db: Store, name: string): SnapshotStore => db.snapshotter(name)!;
 
 const needed = ({ snapshotter }: Options): Needs => ({ snapshotter });
 
-/** Mounts as the commands that make them. The paths of many layers fit into a page only relative to their directory. */
+/**
+ * Prints mounts as mount commands. The paths of many layers fit into a page only relative to their directory.
+ */
 export function printMounts(out: Output, mounts: readonly Mount[], target = '<target>'): void {
   out.object(mounts, () => {
     for (const { type, source, options: given } of mounts) {
       const { options, base } = compact(given);
       const at = target.startsWith('<') ? target : quoted(resolve(target));
       const command = `mount -t ${type} ${quoted(source)} ${at} -o ${quoted(options.join(','))}`;
-      // To be copied as it is.
+      // Not folded, so that it can be copied.
       out.text(`${base === '' ? command : `(cd ${quoted(base)} && ${command})`}\n`);
     }
   });
@@ -93,7 +95,7 @@ export function snapshots(program: Command): void {
     );
   }
 
-  labelled('commit <name> <key>', 'turn a writable snapshot into a committed one').action(
+  labelled('commit <name> <key>', 'commit a writable snapshot').action(
     storeVerb<LabelOptions>(async ({ db, ctx, out }, [name, key], { snapshotter, label }) => {
       await snapshotterOf(db, snapshotter).commit(ctx, name!, key!, { labels: label });
       out.object({ key: name }, () => out.line(name));
@@ -125,7 +127,7 @@ export function snapshots(program: Command): void {
       }),
     );
 
-  sub('rm <key...>', 'delete snapshots; their disk goes with the next collection').action(
+  sub('rm <key...>', 'delete snapshots; the next collection frees their disk space').action(
     storeVerb<Options>(async ({ db, ctx, out }, given, { snapshotter }) => {
       const keys = await eachOf(given, (key) => snapshotKey(db, ctx, snapshotter, key));
       for (const key of keys) await snapshotterOf(db, snapshotter).remove(ctx, key);

@@ -1,4 +1,7 @@
-/** `ebbtide synth`: makes a store of so many records, shaped like a dense container host, to try things on. */
+/**
+ * `ebbtide synth`: creates a store of a given number of records, shaped like a dense container host, for
+ * experiments.
+ */
 import { type Command, InvalidArgumentError } from 'commander';
 import { DB } from '../../db.js';
 import { failedPrecondition } from '../../errors.js';
@@ -26,17 +29,22 @@ function recordCount(text: string): number {
 export function synth(program: Command): void {
   const command = program
     .command('synth')
-    .description('fill an empty store with records shaped like a dense host: records only, no bytes')
-    .option('--records <n>', 'how many, by less than one image more', recordCount, DEFAULT_RECORDS)
+    .description('fill an empty store with the records of a dense host: records only, no bytes')
+    .option(
+      '--records <n>',
+      'number of records, exceeded by less than one image',
+      recordCount,
+      DEFAULT_RECORDS,
+    )
     .option('--seed <text>', 'the same seed gives the same store', denseHost.seed)
-    .option('--garbage <share>', 'share of images that are gone', number, denseHost.garbage)
+    .option('--garbage <share>', 'fraction of images that are removed', number, denseHost.garbage)
     .option('--layers <n>', 'layers of an image', number, denseHost.layers)
-    .option('--shared <share>', 'share of layers that come from a base', number, denseHost.shared)
+    .option('--shared <share>', 'fraction of layers that come from a base', number, denseHost.shared)
     .option('--images-per-base <n>', 'images that share a base', number, denseHost.imagesPerBase)
     .option('--containers <n>', 'containers for each image', number, denseHost.containers)
     .option('--leases <n>', 'leases for each image', number, denseHost.leases)
     .option('--ingests <n>', 'unfinished uploads for each image', number, denseHost.ingests)
-    .option('--namespaces <n>', 'namespaces the images are spread over', number, denseHost.namespaces);
+    .option('--namespaces <n>', 'number of namespaces', number, denseHost.namespaces);
   command.action(
     storeVerb<Partial<Shape> & { records: number }>(
       async ({ db, out, progress, signal }, _args, options) => {
@@ -68,7 +76,7 @@ export function synth(program: Command): void {
   );
 }
 
-/** The options a user gave, over the dense host. */
+/** The given options, with the dense host as default. */
 function shapeOf(options: Partial<Shape>): Shape {
   const { seed, garbage, layers, shared, imagesPerBase, containers, leases, ingests, namespaces } = options;
   const given = { seed, garbage, layers, shared, imagesPerBase, containers, leases, ingests, namespaces };

@@ -1,4 +1,4 @@
-/** What `backup` and `restore` show alike. */
+/** What `backup` and `restore` print alike. */
 import type { OnTransferProgress, TransferReport } from '../../backup/transfer.js';
 import { type Output, printable } from '../output/output.js';
 import type { Progress } from '../output/progress.js';
@@ -10,7 +10,7 @@ export const showProgress =
   (phase, done, total) =>
     progress.count(`copying ${phase}`, done, { total, unit: phase === 'blobs' ? 'bytes' : 'items' });
 
-/** What is not there. */
+/** Lists what is missing. */
 export function problemLines(out: Output, { problems, problemList }: TransferReport): void {
   if (problems === 0) return;
   out.line(`missing    ${problems}`);

@@ -15,9 +15,9 @@ interface Options {
 export function why(program: Command): void {
   program
     .command('why <object>')
-    .description('what keeps an object: the shortest way from a root; or that it is garbage')
-    .option('--all', 'a way from every root, not only from a nearest one')
-    .addOption(new Option('--kind <kind>', 'look among these only').choices([...objectKinds]))
+    .description('what keeps an object: the shortest path from a root; or that it is garbage')
+    .option('--all', 'a path from every root, not only from a nearest one')
+    .addOption(new Option('--kind <kind>', 'only objects of this kind').choices([...objectKinds]))
     .addHelpText(
       'after',
       '\nOBJECT is a digest or its beginning (4 hex digits at least), an image, container, lease or sandbox,' +
@@ -51,22 +51,22 @@ function stepText(step: WhyStep): string {
   const { kind, key, via, name, expiresAt, labels, createdAt } = step;
   const parts = [`${kind} ${key}`];
   if (via === 'root') parts.push(name === '' ? 'a root' : `a root by label ${name}`);
-  else if (via === 'collector') parts.push('in use, says a collector');
+  else if (via === 'collector') parts.push('in use according to a collector');
   else if (via === 'back label') parts.push(`by its own label ${name}`);
-  else if (via === 'lease') parts.push('held by the lease');
-  else if (via === 'flat lease') parts.push('held by the lease, without what it refers to');
+  else if (via === 'lease') parts.push('kept by the lease');
+  else if (via === 'flat lease') parts.push('kept by the lease, without what it refers to');
   else parts.push(`by ${via} ${name}`.trimEnd());
   if (createdAt !== undefined) parts.push(`created ${shortTime(createdAt)}`);
   if (expiresAt !== undefined) parts.push(`expires ${shortTime(expiresAt)}`);
   else if (kind === 'lease') parts.push('never expires');
   if (step.host !== undefined) parts.push(ownerText(step.host));
-  // The expiry is told already.
-  const told = Object.entries(labels ?? {}).filter(([label]) => label !== Label.gcExpire);
-  if (told.length > 0) parts.push(labelText(Object.fromEntries(told)));
+  // The expiry is printed already.
+  const shown = Object.entries(labels ?? {}).filter(([label]) => label !== Label.gcExpire);
+  if (shown.length > 0) parts.push(labelText(Object.fromEntries(shown)));
   return parts.join('  ');
 }
 
-/** Whose own a lease is. */
+/** The host that owns a lease. */
 function ownerText({ id, state, seen }: LeaseOwner): string {
   if (state !== 'gone') return `of host ${id}`;
   const since = seen === undefined ? '' : ` since ${shortTime(seen)}`;

@@ -8,7 +8,7 @@
  */
 import type { Engine, Key, Transaction } from '../../engine/contract.js';
 import { leaf, metaKey } from '../../engine/schema/keys.js';
-import type { UnnamedContent, UnnamedSnapshot } from '../../stores/host.js';
+import type { RemovedContent, RemovedSnapshot } from '../../stores/host.js';
 import { type BackendItem, ITEMS_BYTES_MAX, OrphanCandidates } from './orphan-candidates.js';
 
 const SNAPSHOTTERS_KEY = metaKey('dirty', 'snapshots');
@@ -205,12 +205,12 @@ export class DirtyFlags {
   }
 
   /** The content backend needs a sweep. `removed` is what lost its record; without it, the sweep walks. */
-  markContentDirty(tx: Transaction, removed?: UnnamedContent): void {
+  markContentDirty(tx: Transaction, removed?: RemovedContent): void {
     this.#mark(tx, this.#content, removed && [removed]);
   }
 
   /** The same for a snapshotter. */
-  markSnapshotterDirty(tx: Transaction, name: string, removed?: UnnamedSnapshot): void {
+  markSnapshotterDirty(tx: Transaction, name: string, removed?: RemovedSnapshot): void {
     this.#mark(tx, this.#of(name), removed && [removed]);
   }
 

@@ -3,10 +3,10 @@
  * collection, so they are kept as bytes beside JavaScript's heap and made objects again a few at a time.
  * Used by dirty.ts.
  */
-import type { UnnamedContent, UnnamedSnapshot } from '../../stores/host.js';
+import type { RemovedContent, RemovedSnapshot } from '../../stores/host.js';
 
 /** A backend item whose last known record went. */
-export type BackendItem = UnnamedContent | UnnamedSnapshot;
+export type BackendItem = RemovedContent | RemovedSnapshot;
 
 /** Bytes of items that are kept for one backend: about two million blobs. Beyond that it is walked. */
 export const ITEMS_BYTES_MAX = 150 * 1024 * 1024;

@@ -1,11 +1,11 @@
 /**
- * Connections that were accepted and wait to be served, one every few milliseconds: those of a process that connects again
- * and again, and those for which only a connection of their own process could make room. While they wait nothing is read
- * of them, so that whoever connects anew whenever it is dropped costs little, and others, who do not wait here, do not
- * stand behind it in the kernel's queue. Called by listener.ts.
+ * Accepted connections that wait to be served, one every few milliseconds: those of a process that keeps
+ * reconnecting, and those for which only a connection of their own process could make room. Nothing is read
+ * from them while they wait. So a client that reconnects whenever it is dropped costs little, and others,
+ * which do not wait here, do not queue after it in the kernel. Called by listener.ts.
  */
 
-/** Connections of one process that are served at once, in a second. */
+/** Connections of one process that are served without waiting, in each second. */
 const AT_ONCE_MAX = 128;
 const WINDOW_MS = 1000;
 const SERVED_EVERY_MS = 1000 / AT_ONCE_MAX;
@@ -13,7 +13,7 @@ const SERVED_EVERY_MS = 1000 / AT_ONCE_MAX;
 export class AcceptQueue {
   readonly #max: number;
   readonly #waiting: (() => void)[] = [];
-  /** How many each process has made in this window; as many entries as connections were accepted in it, at most. */
+  /** Connections of each process in this window; at most one entry for each connection accepted in it. */
   readonly #made = new Map<number, number>();
   #windowAt = 0;
   #timer: NodeJS.Timeout | undefined;
@@ -22,7 +22,7 @@ export class AcceptQueue {
     this.#max = max;
   }
 
-  /** Counts a connection of a process, and tells whether it may be served at once. */
+  /** Counts a connection of a process, and returns whether it may be served without waiting. */
   mayServe(pid: number): boolean {
     const now = performance.now();
     if (now - this.#windowAt >= WINDOW_MS) {
@@ -34,7 +34,7 @@ export class AcceptQueue {
     return made <= AT_ONCE_MAX;
   }
 
-  /** Calls `serve` when its turn comes. False: too many wait already. */
+  /** Calls `serve` later, in order. Returns false if too many wait already. */
   add(serve: () => void): boolean {
     if (this.#waiting.length >= this.#max) return false;
     this.#waiting.push(serve);
@@ -48,7 +48,7 @@ export class AcceptQueue {
     else this.close();
   }
 
-  /** Forgets all that wait. */
+  /** Drops all that wait. */
   close(): void {
     clearInterval(this.#timer);
     this.#timer = undefined;

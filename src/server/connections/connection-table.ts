@@ -1,14 +1,15 @@
 /**
- * Connections that are open, at most so many. When there is no room, one of those who have the most makes it: of the user
- * with the most connections, of that user's process with the most, the one that has been idle for the longest. Nobody
- * loses a connection to somebody who has more of them, and root finds room wherever others have any. Called by listener.ts.
+ * Open connections, up to a limit. At the limit a connection is evicted: from the user with the most
+ * connections, from that user's process with the most, the one that has been idle the longest. Nobody loses a
+ * connection to a client that has more of them, and root finds room wherever others have any. Called by
+ * listener.ts.
  */
 export interface Entry {
   readonly uid: number;
   readonly pid: number;
-  /** When something was last heard of it, on the monotonic clock. */
+  /** When it last received something, on the monotonic clock. */
   heardAt(): number;
-  /** Whether calls are open on it. */
+  /** Whether it has open calls. */
   busy(): boolean;
   end(reason: string): void;
 }
@@ -34,7 +35,10 @@ export class ConnectionTable {
     return this.#size;
   }
 
-  /** False: there is no room for it, or only one of its own process could make it and `evenOwn` is false. */
+  /**
+   * Returns false if there is no room, or if room would cost a connection of the same process and `evenOwn`
+   * is false.
+   */
   add(entry: Entry, evenOwn = true): boolean {
     if (this.#size >= this.#max && !this.#makeRoom(entry, evenOwn)) return false;
     const user = entryOf(this.#users, entry.uid, () => ({ size: 0, processes: new Map() }));
@@ -69,8 +73,8 @@ export class ConnectionTable {
 }
 
 /**
- * The one that has been idle for the longest; where none is, and a call under way may be ended because the newcomer's client
- * has less, the one of which nothing was heard for the longest.
+ * The connection to evict: the one idle the longest. If none is idle, and a call under way may be ended
+ * because the newcomer's client has less, the one that has been silent the longest.
  */
 function leaving(entries: Iterable<Entry>, evenBusy: boolean): Entry | undefined {
   let idle: Entry | undefined;
@@ -85,7 +89,7 @@ function leaving(entries: Iterable<Entry>, evenBusy: boolean): Entry | undefined
 const older = (a: Entry | undefined, b: Entry): Entry =>
   a !== undefined && a.heardAt() <= b.heardAt() ? a : b;
 
-/** The key of the largest group, counting the newcomer to its own, or leaving that out. */
+/** The key of the largest group; the newcomer counts towards its own group, or that group is left out. */
 function largest(
   groups: ReadonlyMap<number, { readonly size: number }>,
   own: number | undefined,

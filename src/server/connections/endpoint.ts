@@ -1,4 +1,4 @@
-/** One socket with the services on it: accepts, serves, and ends within a deadline. Called by daemon.ts. */
+/** One socket with its services: accepts, serves, and stops within a deadline. Called by daemon.ts. */
 import type { Socket } from 'node:net';
 import type { Limits } from '../limits.js';
 import { type ObserveMethod, RpcServer, type Servant, type Shared, sharedOf } from '../rpc-server.js';
@@ -8,9 +8,9 @@ import type { Peer } from './peer.js';
 
 export interface EndpointHooks {
   observe: ObserveMethod;
-  /** A connection that was closed by this server, and why. */
+  /** Called with the reason when this server closes a connection. */
   refused: (reason: string) => void;
-  /** What the endpoints of a daemon share; by default nothing. */
+  /** State shared by the endpoints of a daemon; by default nothing. */
   shared?: Shared;
 }
 
@@ -23,7 +23,7 @@ export class Endpoint {
     this.#server = server;
   }
 
-  /** Errors as those of the listener. */
+  /** Throws the errors of the listener. */
   static async open(
     address: string,
     limits: Limits,
@@ -47,12 +47,12 @@ export class Endpoint {
     return this.#listener.connections;
   }
 
-  /** Calls that services work on. */
+  /** Calls that services are working on. */
   get calls(): number {
     return this.#server.calls;
   }
 
-  /** No new calls; open ones may end within the deadline. Again: no error. */
+  /** Refuses new calls; open ones may finish within the deadline. Idempotent. */
   async stop(deadlineMs: number): Promise<{ aborted: boolean }> {
     await this.#listener.refuse();
     const end = await this.#server.stop(deadlineMs, () => this.#listener.cut());

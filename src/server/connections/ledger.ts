@@ -1,29 +1,39 @@
 /**
- * Memory that clients make the daemon keep: requests under way, answers that are not read, events that are not fetched,
- * calls that are open. One ledger for a daemon, an account for each connection; accounts of one user share.
+ * Memory that clients make the daemon keep: pending requests, unread responses, unfetched events, open calls.
+ * One ledger for a daemon, one account for each connection; the accounts of one user share.
  *
- * Nobody has a fixed part. A connection may have half of what is free then, and always a little; so one alone gets a
- * third of all, and however many want all they can get, something is left for the next (dynamic thresholds, as switches
- * share their buffers). Users share in the same way among themselves, and root leaves less for others than they for it.
+ * There is no fixed quota. A connection may have half of what is free at the time, and always a small
+ * minimum; so a single one gets a third of the total, and however many take all they can get, something is
+ * left for the next (dynamic thresholds, as in switches with shared buffers). Users share in the same way,
+ * and root leaves less for others than they leave for it.
  */
 
-/** How the owner of an account shows that it gets on, and is ended when it does not and others wait for its memory. */
+/**
+ * How the owner of an account shows progress, and how it is ended if it makes none while others wait for
+ * memory.
+ */
 export interface AccountOwner {
-  /** Whether contents went in or out since this was asked last. */
+  /** Whether content went in or out since the last call. */
   moved(): boolean;
   end(): void;
 }
 
-/** While somebody waits for room, those who have much are looked at so often, and are ended when they stand still so often. */
+/**
+ * While an account waits for room, the large ones are checked at this interval, and ended if they make no
+ * progress for one interval.
+ */
 const LOOK_MS = 1000;
 const STILL_MAX = 5;
-/** Parts of all: what must be in use for that, and what an account must have. */
+/**
+ * Fractions of the total: what must be in use before accounts are checked, and the size of an account that is
+ * checked.
+ */
 const SCARCE_PART = 1 / 2;
 const MUCH_PART = 1 / 64;
 
-/** Without asking how much is left. */
+/** Granted regardless of what is free. */
 export const GUARANTEED_BYTES = 64 * 1024;
-/** Bytes that an account may have for each that is free. */
+/** Bytes that an account may have for each byte that is free. */
 const CONNECTION_PART = 1 / 2;
 const USER_PART = 2;
 const ROOT_PART = 4;
@@ -47,7 +57,7 @@ export class Ledger {
     this.bytesMax = bytesMax;
   }
 
-  /** Bytes that are kept for all clients. */
+  /** Bytes kept for all clients. */
   get bytes(): number {
     return this.#bytes;
   }
@@ -64,7 +74,7 @@ export class Ledger {
     return account;
   }
 
-  /** Has `fn` called once when there is more room than now. */
+  /** Calls `fn` once when there is more room than now. */
   whenRoom(fn: () => void): void {
     this.#waiting.add(fn);
     this.#look ??= setInterval(() => this.#lookAround(), LOOK_MS).unref();
@@ -73,14 +83,17 @@ export class Ledger {
     this.#waiting.delete(fn);
   }
 
-  /** For accounts only. */
+  /** Used by Account only. */
   add(user: User, bytes: number): void {
     user.bytes += bytes;
     this.#bytes += bytes;
     if (bytes < 0 && this.#waiting.size > 0) this.#wake();
   }
 
-  /** For accounts only: the most that one account, and its user's together, may have after so many bytes more. */
+  /**
+   * Used by Account only: the most that one account, and its user's accounts together, may have after this
+   * many more bytes.
+   */
   mayHave(uid: number, bytes: number): { account: number; user: number } {
     const free = this.bytesMax - this.#bytes - bytes;
     return { account: free * CONNECTION_PART, user: free * (uid === ROOT ? ROOT_PART : USER_PART) };
@@ -91,7 +104,7 @@ export class Ledger {
     if (--user.accounts === 0 && user.bytes === 0) this.#users.delete(uid);
   }
 
-  /** Of those that keep much and stand still, ends the one that keeps most. */
+  /** Ends the largest of the large accounts that make no progress. */
   #lookAround(): void {
     if (this.#waiting.size === 0) {
       clearInterval(this.#look);
@@ -120,7 +133,7 @@ export class Ledger {
   }
 }
 
-/** What is kept for one connection. Every byte that is taken or forced is to be given back. */
+/** The memory kept for one connection. Every byte taken or forced has to be given back. */
 export class Account {
   readonly ledger: Ledger;
   readonly #uid: number;
@@ -137,7 +150,7 @@ export class Account {
     return this.#bytes;
   }
 
-  /** Whether so many bytes more are within the account's share, or within a part of it. */
+  /** Whether this many more bytes fit into the account's share, or into a fraction of it. */
   fits(bytes: number, part = 1): boolean {
     const own = this.#bytes + bytes;
     if (own <= GUARANTEED_BYTES) return true;
@@ -145,14 +158,14 @@ export class Account {
     return own <= most.account * part && this.#user.bytes + bytes <= most.user;
   }
 
-  /** All or nothing; false: nothing. */
+  /** Takes all or nothing; returns false for nothing. */
   take(bytes: number): boolean {
     if (!this.fits(bytes)) return false;
     this.force(bytes);
     return true;
   }
 
-  /** For what is there already. */
+  /** Takes unconditionally, for data that is already there. */
   force(bytes: number): void {
     this.#bytes += bytes;
     this.ledger.add(this.#user, bytes);
@@ -162,7 +175,7 @@ export class Account {
     if (bytes > 0) this.force(-bytes);
   }
 
-  /** No more will be taken; what is still there is given back by its owners. */
+  /** Takes nothing more; what is still kept is given back by its users. */
   close(): void {
     this.ledger.close(this, this.#uid, this.#user);
   }

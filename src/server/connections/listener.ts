@@ -1,10 +1,10 @@
 /**
- * The daemon's unix socket: made with its final mode under a private name and then renamed, so that it is never open
- * to more than its owner and group, whatever the umask, and takes the place of a stale one in one step. Connections
- * that do not begin as HTTP/2 in time, and those over the limit, are closed. Called by daemon.ts.
+ * The daemon's unix socket: created with its final mode under a private name and then renamed, so that it is
+ * never open to more than its owner and group, whatever the umask, and replaces a stale one in one step.
+ * Closes connections that do not begin as HTTP/2 in time, and those over the limit. Called by daemon.ts.
  *
- * Only the owner of the store's root may call `listen`: then a socket that is already there is a stale one, or
- * another store's, which is found out by connecting.
+ * REQUIRES: the caller of `listen` owns the store's root. Then a socket that already exists is stale, or
+ * belongs to another store, which a connection attempt shows.
  */
 import { randomBytes } from 'node:crypto';
 import { chmod, lstat, rename, unlink, writeFile } from 'node:fs/promises';
@@ -22,14 +22,14 @@ import { type Peer, peerOf } from './peer.js';
 
 const SOCKET_MODE = 0o660;
 const DIRECTORY_MODE = 0o711;
-/** What the kernel takes for a socket's path, with the closing NUL. */
+/** The kernel's limit on a socket's path, including the closing NUL. */
 const PATH_BYTES_MAX = 107;
 const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
 
 export interface ListenerHooks {
-  /** A connection that begins as HTTP/2. */
+  /** Serves a connection that begins as HTTP/2. */
   serve: (connection: Socket, peer: Peer) => Servant;
-  /** A connection that was closed by this server, and why. */
+  /** Called with the reason when this server closes a connection. */
   refused: (reason: string) => void;
 }
 
@@ -47,13 +47,16 @@ export class Listener {
     this.path = path;
     this.#table = new ConnectionTable(limits.connections);
     this.#queue = new AcceptQueue(limits.connections);
-    // Nothing is read of a connection before it is served.
+    // Nothing is read from a connection before it is served.
     const options = { allowHalfOpen: false, pauseOnConnect: true };
     this.#server = createServer(options, (socket) => this.#accept(socket, limits, hooks));
     this.#onError = (error) => hooks.refused(errnoOf(error) ?? 'not accepted');
   }
 
-  /** Unavailable: somebody listens there. FailedPrecondition: something that is no socket is in the way. */
+  /**
+   * @throws Unavailable: another process listens there
+   * @throws FailedPrecondition: the path is not a socket
+   */
   static async listen(path: string, limits: Limits, hooks: ListenerHooks): Promise<Listener> {
     if (Buffer.byteLength(path) > PATH_BYTES_MAX) {
       throw invalidArgument(`the socket path ${path} is longer than ${PATH_BYTES_MAX} bytes`, {
@@ -72,7 +75,10 @@ export class Listener {
     return this.#table.size;
   }
 
-  /** Takes no more connections and removes the socket's name, if it is this one's still. Open ones stay. */
+  /**
+   * Stops accepting connections and removes the socket's name, if it is still this socket's. Open connections
+   * stay.
+   */
   async refuse(): Promise<void> {
     this.#closed ??= new Promise<void>((resolve) => this.#server.close(() => resolve()));
     const found = await lstat(this.path, { bigint: true }).catch(() => undefined);
@@ -81,7 +87,7 @@ export class Listener {
     await keepSpare(this.path);
   }
 
-  /** Ends every connection where it is. */
+  /** Closes every connection immediately. */
   cut(): void {
     this.#queue.close();
     for (const socket of this.#sockets) socket.destroy();
@@ -89,7 +95,7 @@ export class Listener {
 
   async close(): Promise<void> {
     await this.refuse();
-    // The server is told of the end of a connection before those who listen to the connection are.
+    // The server is notified of the end of a connection before the connection's own listeners are.
     const ended = Array.from(this.#sockets, (socket) => new Promise((done) => socket.once('close', done)));
     this.cut();
     await Promise.all([this.#closed, ...ended]);
@@ -99,7 +105,7 @@ export class Listener {
     const temporary = join(dirname(this.path), `.${randomBytes(4).toString('hex')}`);
     try {
       await this.#listen(temporary).catch(async (error: unknown) => {
-        // A disk without room for another file: the spare one's place will do, or that of the stale socket.
+        // No space for another inode: use that of the spare file, or of the stale socket.
         if (!isFull(error)) throw error;
         for (const name of [spareOf(this.path), this.path]) await orAbsent(unlink(name));
         await this.#listen(temporary);
@@ -107,7 +113,7 @@ export class Listener {
     } catch (error) {
       throw fsError('listen on', this.path, error);
     }
-    // A connection that cannot be accepted (no more files, say) is one connection less and not the end of the daemon.
+    // A connection that cannot be accepted (no more descriptors, say) must not end the daemon.
     this.#server.on('error', this.#onError);
     try {
       await chmod(temporary, SOCKET_MODE);
@@ -131,7 +137,7 @@ export class Listener {
   }
 
   #accept(socket: Socket, limits: Limits, hooks: ListenerHooks): void {
-    // Errors of a connection are the end of that connection.
+    // An error of a connection ends only that connection.
     socket.on('error', () => undefined);
     const peer = peerOf(socket);
     let servant: Servant | undefined;
@@ -173,7 +179,7 @@ export class Listener {
   }
 }
 
-/** Waits for the first bytes: what does not begin like HTTP/2 is not served. */
+/** Waits for the first bytes; closes a connection that does not begin like HTTP/2. */
 function greet(socket: Socket, helloMs: number, refused: ListenerHooks['refused'], serve: () => void): void {
   let head: Buffer = Buffer.alloc(0);
   const end = (reason: string): void => {
@@ -205,21 +211,21 @@ function greet(socket: Socket, helloMs: number, refused: ListenerHooks['refused'
 async function makeDirectory(directory: string): Promise<void> {
   try {
     const made = makeDirectories(directory, DIRECTORY_MODE);
-    // The umask may have taken bits away. A directory that was there keeps its mode: it may be /run.
+    // The umask may have cleared bits. An existing directory keeps its mode: it may be /run.
     if (made !== undefined) await chmod(directory, DIRECTORY_MODE);
   } catch (error) {
     throw fsError('make the directory of the socket', directory, error);
   }
 }
 
-/** An empty file beside the socket, whose place a socket takes when the disk has no room for another file. */
+/** An empty file beside the socket, whose inode a socket takes when the disk has none left. */
 const spareOf = (path: string): string => join(dirname(path), `.${basename(path)}.spare`);
 
 async function keepSpare(path: string): Promise<void> {
   await writeFile(spareOf(path), '', { mode: 0o600 }).catch(() => undefined);
 }
 
-/** Makes sure that nobody listens at the path and that nothing else is there. */
+/** Makes sure that nobody listens at the path and that nothing but a socket is there. */
 async function clear(path: string): Promise<void> {
   let found: Awaited<ReturnType<typeof lstat>>;
   try {
@@ -229,12 +235,12 @@ async function clear(path: string): Promise<void> {
     throw fsError('look at', path, error);
   }
   if (!found.isSocket()) {
-    throw failedPrecondition(`${path} is there and is no socket`, {
+    throw failedPrecondition(`${path} exists and is not a socket`, {
       object: path,
       remedy: 'move it away or name another --address',
     });
   }
-  if (await answers(path)) {
+  if (await isListening(path)) {
     throw unavailable(`another daemon listens on ${path}`, {
       object: path,
       remedy: 'name another --address, or stop the other daemon',
@@ -242,8 +248,8 @@ async function clear(path: string): Promise<void> {
   }
 }
 
-/** Whether somebody accepts connections at a socket. */
-export function answers(path: string): Promise<boolean> {
+/** Whether a process accepts connections at a socket. */
+export function isListening(path: string): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = connect(path, () => {
       socket.destroy();

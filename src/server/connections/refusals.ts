@@ -1,6 +1,6 @@
 /**
- * Connections that were refused, as the log tells of them: at once for the first, then summed up, so that whoever floods
- * the socket does not flood the log. Called by daemon.ts.
+ * Logs refused connections: the first at once, later ones summed up, so that a client that floods the socket
+ * does not flood the log. Called by daemon.ts.
  */
 const SUM_MS = 10_000;
 

@@ -1,19 +1,19 @@
-/** The header blocks of gRPC's answers (grpc/doc/PROTOCOL-HTTP2.md), ready to be sent. Pure. */
+/** The header blocks of gRPC responses (grpc/doc/PROTOCOL-HTTP2.md), ready to send. Pure. */
 import { type BlockParts, knownField, literalField } from '../http2/header-encoder.js';
 import type { CallStatus } from '../status.js';
 
 const STATUS_200 = Buffer.of(0x88);
 const CONTENT_TYPE = ['content-type', 'application/grpc'] as const;
 
-/** Before the first message of an answer. */
-export const answerHead: BlockParts = [STATUS_200, knownField(...CONTENT_TYPE)];
-/** After the last one, when all went well. */
+/** Before the first message of a response. */
+export const responseHead: BlockParts = [STATUS_200, knownField(...CONTENT_TYPE)];
+/** After the last message of a successful call. */
 export const success: BlockParts = [knownField('grpc-status', '0')];
 
-/** Bytes of an error's text; clients have limits for headers. */
+/** Limit on the bytes of an error's text; clients limit the size of headers. */
 const MESSAGE_BYTES_MAX = 6 * 1024;
 
-/** The end of an answer that failed; `only`: nothing was sent before. */
+/** The end of a failed call; `only`: nothing was sent before. */
 export function failure({ code, details, binary }: CallStatus, only: boolean): BlockParts {
   const parts = [literalField('grpc-status', String(code))];
   if (details !== '') parts.push(literalField('grpc-message', percentEncoded(details)));
@@ -21,16 +21,16 @@ export function failure({ code, details, binary }: CallStatus, only: boolean): B
   return only ? [STATUS_200, literalField(...CONTENT_TYPE), ...parts] : parts;
 }
 
-/** The same for a call in an encoding that is not known here. */
+/** The same for a call in an unsupported encoding. */
 export const refusedEncoding = (status: CallStatus, known: string): BlockParts => [
   ...failure(status, true),
   literalField('grpc-accept-encoding', known),
 ];
 
-/** An answer to what is no gRPC at all. */
+/** The response to a request that is not gRPC. */
 export const httpStatus = (status: number): BlockParts => [literalField(':status', String(status))];
 
-/** Printable ASCII stays, but for the percent sign and spaces at the ends, which headers may not have. */
+/** Keeps printable ASCII, except the percent sign and spaces at either end, which headers may not have. */
 function percentEncoded(text: string): string {
   const bytes = Buffer.from(text).subarray(0, MESSAGE_BYTES_MAX);
   let out = '';

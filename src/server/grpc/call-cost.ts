@@ -1,36 +1,36 @@
 /**
- * Memory that calls of a method take, learned from those that have ended; nothing is known of the first one, which is
- * taken for a large one. Shared by all connections. Called by call-gate.ts and call.ts.
+ * An estimate of the memory that a call of a method takes, learned from finished calls; before the first has
+ * finished it is taken to be large. Shared by all connections. Called by call-gate.ts and call.ts.
  */
 
 /** A call with its objects, whatever it does. */
 export const CALL_BYTES = 16 * 1024;
-/** What is expected falls to the size of what comes little by little. */
+/** How fast the estimate falls towards smaller sizes. */
 const FALL = 7 / 8;
 
 export class CallCost {
-  #answerBytes: number;
+  #responseBytes: number;
   readonly #learns: boolean;
   #known = false;
 
   /**
-   * `keepsBytes`: what a call keeps at a time, where that is known; otherwise it is learned from answers, of which the
-   * first may have `answerBytesMax`.
+   * @param keepsBytes what a call keeps at a time, if known; otherwise it is learned from responses, and the
+   * first is expected to have `responseBytesMax`
    */
-  constructor(answerBytesMax: number, keepsBytes: number | undefined) {
-    this.#answerBytes = keepsBytes ?? answerBytesMax;
+  constructor(responseBytesMax: number, keepsBytes: number | undefined) {
+    this.#responseBytes = keepsBytes ?? responseBytesMax;
     this.#learns = keepsBytes === undefined;
   }
 
-  /** Bytes that a call is expected to take: its objects, and the answer for as long as nobody reads it. */
+  /** Bytes that a call is expected to take: its objects, and its response until the client reads it. */
   get bytes(): number {
-    return CALL_BYTES + this.#answerBytes;
+    return CALL_BYTES + this.#responseBytes;
   }
 
-  /** A call has ended: bytes of its answer. */
+  /** @param bytes of the finished call's response */
   ended(bytes: number): void {
     if (!this.#learns) return;
-    this.#answerBytes = this.#known ? Math.max(bytes, Math.floor(this.#answerBytes * FALL)) : bytes;
+    this.#responseBytes = this.#known ? Math.max(bytes, Math.floor(this.#responseBytes * FALL)) : bytes;
     this.#known = true;
   }
 }

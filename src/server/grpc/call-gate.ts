@@ -1,28 +1,32 @@
 /**
- * Which calls of one connection begin, and when. A call that its client has given up, or that was ended for a mistake or
- * a deadline, counts until its service is done with it: opening and dropping calls gives nobody more work than its share.
- * Calls for which there is no room wait here, and cost nothing when they are given up before they begin.
+ * Admits the calls of one connection. A call that its client has cancelled, or that was ended for a mistake
+ * or a deadline, counts until its service has finished with it, so opening and dropping calls does not get a
+ * client more than its share of work. Calls without room wait here, and cost nothing when they are cancelled
+ * before they begin.
  *
- * Room is a number of calls and the memory that they are expected to take (call-cost.ts). Called by exchange.ts;
- * connection.ts asks it to go on.
+ * Room is a number of calls, and the memory that they are expected to take (call-cost.ts). Called by
+ * exchange.ts; connection.ts resumes it.
  */
 import type { Account } from '../connections/ledger.js';
 import { CALL_BYTES, type CallCost } from './call-cost.js';
 
 export interface GatedCall {
-  /** Its deadline has come. */
+  /** Its deadline has passed. */
   expire(): void;
   readonly cost: CallCost;
-  /** Begins, with `bytes` taken for it. `leave` is to be called once. */
+  /** Begins the call, for which `bytes` were taken. The caller calls `leave` once. */
   begin(bytes: number): void;
-  /** It is its turn again. */
+  /** Resumes the call after a yield. */
   goOn(): void;
 }
 
-/** Calls that take much leave this part of the connection's share to those that take little. */
+/** Large calls leave the rest of the connection's share to small ones. */
 const LARGE_PART = 3 / 4;
 const LARGE_BYTES = 4 * CALL_BYTES;
-/** However large answers have been: a call is to fit when little else is there. */
+/**
+ * Upper bound on the estimate, however large responses have been, so that a call fits when little else is
+ * open.
+ */
 const RESERVED_PART = 1 / 8;
 
 export class CallGate {
@@ -32,14 +36,20 @@ export class CallGate {
   readonly #small = new Set<GatedCall>();
   readonly #large = new Set<GatedCall>();
   readonly #expired = new Set<GatedCall>();
-  /** Calls that have begun, have done what they may in a turn and have more to do. */
-  readonly #turns = new Set<GatedCall>();
+  /** Calls that have yielded and have more to do. */
+  readonly #yielded = new Set<GatedCall>();
   #running = 0;
   #asked = false;
-  /** How often a service got something to do: it does that when nothing else is done in this turn. */
+  /**
+   * How often a service was given something to do; it does it once the current event-loop turn has finished
+   * its other work.
+   */
   steps = 0;
 
-  /** `max` calls at once. `wake`: calls that wait may begin, by `resume`. */
+  /**
+   * @param max calls at once
+   * @param wake called when waiting calls may begin, by `resume`
+   */
   constructor(max: number, memory: Account, wake: () => void) {
     this.#max = max;
     this.memory = memory;
@@ -50,7 +60,7 @@ export class CallGate {
     return this.#running;
   }
 
-  /** Begins the call, at once or when there is room. */
+  /** Begins the call, now or when there is room. */
   enter(call: GatedCall): void {
     const bytes = this.#bytesOf(call);
     const waiting = this.#setOf(bytes);
@@ -62,40 +72,43 @@ export class CallGate {
     this.#wake();
   }
 
-  /** Has the call's end taken care of in the connection's time: many deadlines may come together. */
+  /** Expires the call in the connection's own slices, because many deadlines may pass together. */
   expires(call: GatedCall): void {
     this.#expired.add(call);
     this.#wake();
   }
 
-  /** Has the call go on after those that wait already. */
-  waitsForTurn(call: GatedCall): void {
-    this.#turns.add(call);
+  /** Resumes the call after those that have yielded before it. */
+  resumeLater(call: GatedCall): void {
+    this.#yielded.add(call);
     this.#wake();
   }
 
-  /** Has the next call go on; false: none waits for its turn. */
+  /** Resumes the next call that has yielded; returns false if there is none. */
   goOn(): boolean {
-    const [call] = this.#turns;
+    const [call] = this.#yielded;
     if (call === undefined) return false;
-    this.#turns.delete(call);
+    this.#yielded.delete(call);
     call.goOn();
     return true;
   }
 
-  /** The call waits no more. */
+  /** The call no longer waits. */
   forget(call: GatedCall): void {
     this.#expired.delete(call);
     if (!this.#small.delete(call)) this.#large.delete(call);
   }
 
-  /** A call has ended, and its service is done with it. */
+  /** A call has ended and its service has finished with it. */
   leave(): void {
     this.#running--;
     if (this.#small.size > 0 || this.#large.size > 0) this.#wake();
   }
 
-  /** Ends a call whose time is over, or begins the next that waits and has room; false: there is none. */
+  /**
+   * Ends a call whose deadline has passed, or begins the next waiting one if there is room; returns false if
+   * there was neither.
+   */
   resume(): boolean {
     const [late] = this.#expired;
     if (late !== undefined) {

@@ -1,6 +1,6 @@
 /**
- * What a request's headers say about a call: method, context, deadline, encoding. Worked out once for all calls with
- * the same headers, so what is in here is shared and never changed.
+ * What a request's headers mean for a call: method, context, deadline, encoding. Parsed once for all calls
+ * with the same headers, so the result is shared and must not be changed.
  */
 import type { CallContext } from '../../context.js';
 import type { BlockParts } from '../http2/header-encoder.js';
@@ -14,7 +14,7 @@ const LEASE_HEADER = 'containerd-lease';
 const CONTENT_TYPE = /^application\/grpc(?:$|[+;])/;
 const TIMEOUT = /^(\d{1,8})([HMSmun])$/;
 const unitMs: Readonly<Record<string, number>> = { H: 3_600_000, M: 60_000, S: 1000, m: 1, u: 1e-3, n: 1e-6 };
-/** The longest that a timer can wait. */
+/** The longest delay of a timer. */
 const TIMER_MS_MAX = 2 ** 31 - 1;
 
 export interface CallHead<Route> {
@@ -23,7 +23,7 @@ export interface CallHead<Route> {
   readonly timeoutMs: number | undefined;
   readonly encoding: MessageEncoding;
 }
-/** A whole answer, for what cannot become a call. */
+/** A complete response, for a request that cannot become a call. */
 export interface Refusal {
   readonly refusal: BlockParts;
 }
@@ -57,7 +57,7 @@ const INTERNAL = 13;
 
 export const refuse = (status: CallStatus): Refusal => ({ refusal: failure(status, true) });
 
-/** NaN: it is no timeout. */
+/** NaN if it is not a valid timeout. */
 function timeoutOf(text: string): number {
   const [, count, unit] = TIMEOUT.exec(text) ?? [];
   if (count === undefined || unit === undefined) return Number.NaN;
@@ -65,9 +65,9 @@ function timeoutOf(text: string): number {
 }
 
 /**
- * Go clients may send a header twice, the newest first, and what is between may join the two with a comma: what is
- * before it counts. No value of ours has a comma: namespaces are identifiers, and lease ids with one cannot be told
- * from two.
+ * Go clients may send a header twice, the newest first, and proxies may join the two with a comma: only the
+ * part before it counts. None of our values contains a comma: namespaces are identifiers, and a lease id with
+ * one cannot be told from two ids.
  */
 function first(value: string | undefined): string | undefined {
   if (value === undefined) return undefined;

@@ -1,4 +1,4 @@
-/** Requests whose messages are compressed. Answers never are: the socket is on this machine. */
+/** Decompresses request messages. Responses are never compressed: the socket is local. */
 import { promisify } from 'node:util';
 import { gunzip, inflate, type ZlibOptions } from 'node:zlib';
 import type { Account } from '../connections/ledger.js';
@@ -15,16 +15,16 @@ const decoders = {
   gzip: promisify<Buffer, ZlibOptions, Buffer>(gunzip),
 };
 
-/** The most that these encodings make of a byte. */
+/** The highest expansion ratio of these encodings. */
 const RATIO_MAX = 1032;
-/** At once, of all connections: the threads are needed for the disk. */
+/** Concurrent decompressions, for all connections: the thread pool is also needed for the disk. */
 const EXPANDED_MAX = 2;
 let expanding = 0;
 const waiting: (() => void)[] = [];
 
 /**
- * The message itself, whose bytes are taken from the account. ResourceExhausted when it would be over the limit or
- * there is no room for it, Internal when it is damaged.
+ * The decompressed message, whose bytes are taken from the account. ResourceExhausted when it exceeds the
+ * limit or there is no room for it, Internal when it is damaged.
  */
 export async function expand(
   bytes: Buffer,
@@ -47,7 +47,7 @@ export async function expand(
     if (!taken) throw error;
     const { code, message } = error as NodeJS.ErrnoException;
     if (code === 'ERR_BUFFER_TOO_LARGE') throw tooLarge('received', bytesMax + 1, bytesMax);
-    throw internal(`a message that is no ${encoding}: ${message}`);
+    throw internal(`the message is not valid ${encoding}: ${message}`);
   } finally {
     if (taken) memory.give(most - used);
     expanding--;

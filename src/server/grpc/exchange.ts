@@ -1,13 +1,14 @@
 /**
- * One gRPC call on a stream: takes the request's messages out of it, sends the answer's, and ends it once, whatever
- * happens first: the answer, the deadline, or the client going away. Knows nothing of what messages mean.
+ * One gRPC call on a stream: extracts the request's messages, sends the response's, and ends once, by
+ * whatever comes first: the response, the deadline, or the client disconnecting. Independent of the content
+ * of messages.
  */
 import { canceled } from '../../errors.js';
 import type { Account } from '../connections/ledger.js';
 import type { Peer } from '../connections/peer.js';
 import type { Stream, StreamSink } from '../http2/stream.js';
 import { type CallStatus, deadlineStatus, internal, resourceExhausted, statusOf } from '../status.js';
-import { answerHead, failure, success } from './blocks.js';
+import { failure, responseHead, success } from './blocks.js';
 import { CALL_BYTES, type CallCost } from './call-cost.js';
 import type { CallGate, GatedCall } from './call-gate.js';
 import type { CallHead } from './call-head.js';
@@ -15,16 +16,21 @@ import { expand } from './compression.js';
 import { type IncomingMessage, kept, MessageReader, tooLarge } from './message-reader.js';
 import { PREFIX_BYTES } from './prefix.js';
 
-/** What is done with the calls of a method. */
+/** How the calls of a method are handled. */
 export interface Route {
-  /** Requests are a stream: starts before the first is there, and takes them by `messages`. */
+  /**
+   * The request is a stream: the call starts before the first message has arrived, and reads them by
+   * `messages`.
+   */
   readonly streaming: boolean;
   readonly cost: CallCost;
-  /** The request, unless it is a stream. Ends with `succeed` or `fail`, also when nobody waits for an answer any more. */
+  /**
+   * `request` is empty for a stream. Always ends with `succeed` or `fail`, also after the client has gone.
+   */
   start(exchange: Exchange, request: Buffer): void;
 }
 
-/** What the calls of a connection share. */
+/** State shared by the calls of a connection. */
 export interface CallShare {
   readonly messageBytesMax: number;
   readonly peer: Peer;
@@ -39,21 +45,21 @@ export class Exchange implements StreamSink, GatedCall {
   #incoming: IncomingMessage[] = [];
   #requestEnded = false;
   #requestError: unknown;
-  /** Whoever waits for a message. */
+  /** Wakes the reader of `messages`. */
   #wake: (() => void) | undefined;
-  /** Whether the service works on the call. */
+  /** Whether the service is working on the call. */
   #running = false;
-  /** The request, while it waits for the service to begin. */
+  /** The request, until the service begins. */
   #request: Buffer = EMPTY;
-  /** Bytes taken for the call, and for what came in and is being worked on. */
+  /** Bytes taken for the call, and for received messages that are being processed. */
   #taken = 0;
   #takenIn = 0;
   #headSent = false;
-  #answered = false;
+  #responded = false;
   #cancelled = false;
   #onCancel: (() => void)[] = [];
-  /** The service, while it waits for the next turn. */
-  #turns: { resolve: () => void; reject: (error: Error) => void }[] = [];
+  /** The service's pending calls of `yield`. */
+  #yields: { resolve: () => void; reject: (error: Error) => void }[] = [];
   #deadline: NodeJS.Timeout | undefined;
 
   constructor(stream: Stream, head: CallHead<Route>, share: CallShare) {
@@ -78,54 +84,54 @@ export class Exchange implements StreamSink, GatedCall {
     return this.#share.peer;
   }
 
-  /** Whether nobody waits for an answer any more. */
+  /** Whether the client has gone or cancelled the call. */
   get cancelled(): boolean {
     return this.#cancelled;
   }
 
-  /** Called at most once. */
+  /** REQUIRES: `fn` runs at most once. */
   onCancel(fn: () => void): void {
     if (this.#cancelled) fn();
     else this.#onCancel.push(fn);
   }
 
-  /** Resolves when it is the call's turn again; rejects when the client has gone. */
-  turn(): Promise<void> {
+  /** Resolves when the call may go on; rejects when the client has gone. */
+  yieldTurn(): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.#turns.push({ resolve, reject });
-      if (this.#cancelled) this.#noTurn();
-      else this.#share.gate.waitsForTurn(this);
+      this.#yields.push({ resolve, reject });
+      if (this.#cancelled) this.#rejectYields();
+      else this.#share.gate.resumeLater(this);
     });
   }
 
   goOn(): void {
-    const turns = this.#turns;
-    this.#turns = [];
+    const yields = this.#yields;
+    this.#yields = [];
     this.#share.gate.steps++;
-    for (const { resolve } of turns) resolve();
+    for (const { resolve } of yields) resolve();
   }
 
-  #noTurn(): void {
-    const turns = this.#turns;
-    this.#turns = [];
-    for (const { reject } of turns) reject(canceled('context canceled'));
+  #rejectYields(): void {
+    const yields = this.#yields;
+    this.#yields = [];
+    for (const { reject } of yields) reject(canceled('context canceled'));
   }
 
   // --------------------------------------------------------------------------------------------------- request
 
-  data(piece: Buffer, last: boolean): void {
-    if (this.#requestError !== undefined || this.#answered) {
-      this.#stream.consumed(piece.length);
+  data(chunk: Buffer, last: boolean): void {
+    if (this.#requestError !== undefined || this.#responded) {
+      this.#stream.consumed(chunk.length);
       return;
     }
     this.#reader ??= new MessageReader(this.#share.messageBytesMax, this.#share.gate.memory);
     const before = this.#incoming.length;
     try {
-      const free = this.#reader.push(piece, this.#incoming);
+      const free = this.#reader.push(chunk, this.#incoming);
       if (!last || this.#head.route.streaming) this.#keepFrom(before);
       if (free > 0) this.#stream.consumed(free);
     } catch (error) {
-      this.#stream.consumed(piece.length);
+      this.#stream.consumed(chunk.length);
       this.#fault(error);
       return;
     }
@@ -157,7 +163,7 @@ export class Exchange implements StreamSink, GatedCall {
     if (!this.#running) this.#giveBack();
   }
 
-  /** Nobody takes what has come any more. */
+  /** Drops the received messages, which nobody will read. */
   #drop(): void {
     const { gate } = this.#share;
     gate.forget(this);
@@ -185,9 +191,9 @@ export class Exchange implements StreamSink, GatedCall {
     );
   }
 
-  /** Has the service work on it, now or when there is room. */
+  /** Starts the service, now or when there is room. */
   #start(request: Buffer): void {
-    if (this.#answered || this.#cancelled) {
+    if (this.#responded || this.#cancelled) {
       this.#giveBack();
       return;
     }
@@ -208,7 +214,7 @@ export class Exchange implements StreamSink, GatedCall {
     this.#head.route.start(this, request);
   }
 
-  /** The service is done with it; what cannot be sent yet is kept. */
+  /** The service has finished; what cannot be sent yet is kept. */
   #leave(): void {
     if (!this.#running) return;
     this.#running = false;
@@ -231,7 +237,7 @@ export class Exchange implements StreamSink, GatedCall {
     this.#takenIn = 0;
   }
 
-  /** What the client sent cannot be used: ends the call, or tells whoever reads the messages. */
+  /** The client's data is unusable: fails the reader of `messages`, or ends the call. */
   #fault(error: unknown): void {
     this.#requestError = error;
     this.#reader?.clear();
@@ -247,7 +253,7 @@ export class Exchange implements StreamSink, GatedCall {
     wake();
   }
 
-  /** Works on a message from now on, and no longer on the one before. */
+  /** Starts on a message, which releases the one before it. */
   #took({ unreturned, taken }: IncomingMessage): void {
     this.#share.gate.memory.give(this.#takenIn);
     this.#takenIn = taken;
@@ -262,10 +268,13 @@ export class Exchange implements StreamSink, GatedCall {
     return bytes;
   }
 
-  /** The messages of a request that is a stream, some in a turn. Leaving the loop early is no matter. */
+  /**
+   * The messages of a streaming request; yields to other calls after some of them. The loop may be left
+   * early.
+   */
   async *messages(): AsyncGenerator<Buffer, void> {
     for (let taken = 1; ; ) {
-      if (taken % MESSAGES_IN_A_TURN === 0) await this.turn();
+      if (taken % MESSAGES_BEFORE_YIELD === 0) await this.yieldTurn();
       const message = this.#incoming.shift();
       if (message !== undefined) {
         taken++;
@@ -283,11 +292,12 @@ export class Exchange implements StreamSink, GatedCall {
     }
   }
 
-  // ---------------------------------------------------------------------------------------------------- answer
+  // ---------------------------------------------------------------------------------------------------
+  // response
 
   /**
-   * Sends one message of several, a buffer with PREFIX_BYTES free bytes before it. Resolves when the buffer is free
-   * again; rejects when the client has gone, and then the buffer may still be read from.
+   * Sends one message of a stream, a buffer with PREFIX_BYTES free bytes before it. Resolves when the buffer
+   * is free again. Rejects when the client is gone; the buffer may then still be read from.
    */
   send(framed: Buffer): Promise<void> {
     return new Promise((resolve, reject) => {
@@ -303,7 +313,7 @@ export class Exchange implements StreamSink, GatedCall {
       }
       this.#onCancel.push(gone);
       this.#message(framed, framed.length, () => {
-        // Gone first when the connection is: then the promise is rejected already.
+        // Not found if the connection has ended: then the promise is rejected already.
         const place = this.#onCancel.lastIndexOf(gone);
         if (place >= 0) this.#onCancel.splice(place, 1);
         resolve();
@@ -311,11 +321,14 @@ export class Exchange implements StreamSink, GatedCall {
     });
   }
 
-  /** Ends the call well; with the answer's only message, which may come in pieces, unless they were sent already. */
+  /**
+   * Ends the call with success, and with the only message of the response, which may be in several buffers,
+   * unless messages were sent already.
+   */
   succeed(...framed: readonly Buffer[]): void {
-    if (!this.#answered) {
+    if (!this.#responded) {
       let length = 0;
-      for (const piece of framed) length += piece.length;
+      for (const chunk of framed) length += chunk.length;
       const refusal = length > 0 ? this.#refusal(length) : undefined;
       if (refusal !== undefined) this.#end(statusOf(refusal));
       else {
@@ -324,14 +337,14 @@ export class Exchange implements StreamSink, GatedCall {
           this.#message(first, length);
           for (let i = 1; i < framed.length; i++) this.#stream.content(framed[i]!);
         } else if (!this.#headSent) this.#sendHead();
-        this.#answer();
+        this.#respond();
         this.#stream.trailers(success);
       }
     }
     this.#leave();
   }
 
-  /** Why an answer is not sent. */
+  /** Why a response is not sent. */
   #refusal(length: number): Error | undefined {
     const { messageBytesMax } = this.#share;
     const size = length - PREFIX_BYTES;
@@ -340,7 +353,7 @@ export class Exchange implements StreamSink, GatedCall {
     return unread();
   }
 
-  /** Takes memory for an answer as far as it is made. ResourceExhausted when there is no room. */
+  /** Takes memory for the part of a response that exists. ResourceExhausted when there is no room. */
   keep(length: number): void {
     if (!this.#keeps(length)) throw unread();
   }
@@ -359,23 +372,23 @@ export class Exchange implements StreamSink, GatedCall {
   }
 
   #end(status: CallStatus): void {
-    if (this.#answered) return;
-    this.#answer();
+    if (this.#responded) return;
+    this.#respond();
     this.#stream.trailers(failure(status, !this.#headSent));
   }
 
-  #answer(): void {
-    this.#answered = true;
+  #respond(): void {
+    this.#responded = true;
     clearTimeout(this.#deadline);
     this.#drop();
   }
 
   #sendHead(): void {
     this.#headSent = true;
-    this.#stream.headers(answerHead);
+    this.#stream.headers(responseHead);
   }
 
-  /** `length` bytes with what stands before a message, of which `framed` is the beginning. */
+  /** A message of `length` bytes with its prefix; `framed` is its beginning. */
   #message(framed: Buffer, length: number, done?: () => void): void {
     if (!this.#headSent) this.#sendHead();
     framed[0] = 0;
@@ -384,7 +397,7 @@ export class Exchange implements StreamSink, GatedCall {
   }
 
   expire(): void {
-    if (this.#answered) return;
+    if (this.#responded) return;
     this.#end(deadlineStatus);
     this.#cancel();
   }
@@ -396,12 +409,12 @@ export class Exchange implements StreamSink, GatedCall {
     const fns = this.#onCancel;
     this.#onCancel = [];
     for (const fn of fns) fn();
-    this.#noTurn();
+    this.#rejectYields();
     this.#wakeUp();
   }
 }
 
-/** Messages that a service takes, or sends, before others have their turn: they may have a few bytes each. */
-export const MESSAGES_IN_A_TURN = 32;
+/** Messages that a service reads, or sends, before other calls continue: each may have only a few bytes. */
+export const MESSAGES_BEFORE_YIELD = 32;
 const EMPTY = Buffer.alloc(0);
-const unread = (): Error => resourceExhausted('the connection has too many answers unread');
+const unread = (): Error => resourceExhausted('the connection has too many unread responses');

@@ -1,26 +1,29 @@
 /**
- * Messages out of a request's content: each has a byte that says whether it is compressed, and four of length. A
- * message that comes in one piece is a view of it, others are put together when they are whole. What is kept is taken from
- * the connection's account.
+ * Splits a request's content into messages: each has a byte that says whether it is compressed, and four
+ * bytes of length. A message that arrives in one chunk is a view of it; others are assembled once they are
+ * complete. What is kept is charged to the connection's account.
  */
 import type { Account } from '../connections/ledger.js';
 import { resourceExhausted } from '../status.js';
 import { PREFIX_BYTES } from './prefix.js';
 
-/** Pieces below this are gathered, so that many small ones do not take more memory than they have bytes. */
+/**
+ * Chunks below this size are copied together, so that many small ones do not take more memory than they have
+ * bytes.
+ */
 const SMALL_BYTES = 8 * 1024;
 const GATHER_BYTES = 64 * 1024;
 
 export interface IncomingMessage {
   readonly bytes: Buffer;
   readonly compressed: boolean;
-  /** What the sender has not been given back for it yet. */
+  /** Bytes of it not yet returned to the sender's window. */
   readonly unreturned: number;
-  /** What was taken from the account for it; the receiver of the message gives it back. */
+  /** Bytes taken from the account for it; the receiver of the message gives them back. */
   readonly taken: number;
 }
 
-/** What a message takes besides its bytes. */
+/** What a message takes in addition to its bytes. */
 const MESSAGE_BYTES = 256;
 const EMPTY = Buffer.alloc(0);
 
@@ -28,12 +31,12 @@ export class MessageReader {
   readonly #bytesMax: number;
   readonly #memory: Account;
   #prefix = Buffer.alloc(0);
-  #pieces: Buffer[] = [];
-  /** Where small pieces are put; the last piece is a view of it. */
+  #chunks: Buffer[] = [];
+  /** Collects small chunks; the last chunk is a view of it. */
   #gather: Buffer | undefined;
   #gathered = 0;
   #have = 0;
-  /** Of the message that is being put together; -1: its prefix is not whole. */
+  /** Length of the message being assembled; -1 if its prefix is not complete. */
   #wanted = -1;
   #compressed = false;
 
@@ -42,25 +45,25 @@ export class MessageReader {
     this.#memory = memory;
   }
 
-  /** Whether part of a message is there. */
+  /** Whether a part of a message has arrived. */
   get partial(): boolean {
     return this.#wanted >= 0 || this.#prefix.length > 0;
   }
 
   /**
-   * Takes a piece; whole messages go to `out`. Answers how many bytes the sender may have back at once.
-   * ResourceExhausted when a message is over the limit.
+   * Adds a chunk; complete messages go to `out`. Returns the number of bytes that can be returned to the
+   * sender's window at once. ResourceExhausted when a message exceeds the limit.
    */
-  push(piece: Buffer, out: IncomingMessage[]): number {
+  push(chunk: Buffer, out: IncomingMessage[]): number {
     let at = 0;
     let since = 0;
-    while (at < piece.length || this.#wanted === 0) {
+    while (at < chunk.length || this.#wanted === 0) {
       if (this.#wanted < 0) {
-        at = this.#readPrefix(piece, at);
+        at = this.#readPrefix(chunk, at);
         if (this.#wanted < 0) break;
       }
-      const end = Math.min(piece.length, at + this.#wanted - this.#have);
-      const part = at === 0 && end === piece.length ? piece : piece.subarray(at, end);
+      const end = Math.min(chunk.length, at + this.#wanted - this.#have);
+      const part = at === 0 && end === chunk.length ? chunk : chunk.subarray(at, end);
       at = end;
       if (this.#have + part.length < this.#wanted) {
         this.#keep(part);
@@ -69,7 +72,7 @@ export class MessageReader {
       out.push(this.#whole(part, at - since));
       since = at;
     }
-    return piece.length - since;
+    return chunk.length - since;
   }
 
   #take(bytes: number): void {
@@ -77,7 +80,7 @@ export class MessageReader {
     throw resourceExhausted('the connection has too much under way');
   }
 
-  /** Lets go of what is not whole. */
+  /** Drops the incomplete message. */
   clear(): void {
     this.#memory.give(this.#have);
     this.#forget();
@@ -85,18 +88,18 @@ export class MessageReader {
 
   #forget(): void {
     this.#have = 0;
-    this.#pieces = [];
+    this.#chunks = [];
     this.#gather = undefined;
     this.#wanted = -1;
   }
 
-  #readPrefix(piece: Buffer, at: number): number {
-    let bytes = piece;
+  #readPrefix(chunk: Buffer, at: number): number {
+    let bytes = chunk;
     let from = at;
     let end = at + PREFIX_BYTES;
-    if (this.#prefix.length > 0 || end > piece.length) {
-      end = Math.min(piece.length, at + PREFIX_BYTES - this.#prefix.length);
-      this.#prefix = Buffer.concat([this.#prefix, piece.subarray(at, end)]);
+    if (this.#prefix.length > 0 || end > chunk.length) {
+      end = Math.min(chunk.length, at + PREFIX_BYTES - this.#prefix.length);
+      this.#prefix = Buffer.concat([this.#prefix, chunk.subarray(at, end)]);
       if (this.#prefix.length < PREFIX_BYTES) return end;
       bytes = this.#prefix;
       from = 0;
@@ -112,34 +115,34 @@ export class MessageReader {
     this.#take(part.length);
     this.#have += part.length;
     if (part.length >= SMALL_BYTES) {
-      this.#pieces.push(part);
+      this.#chunks.push(part);
       this.#gather = undefined;
       return;
     }
     if (this.#gather === undefined || this.#gather.length - this.#gathered < part.length) {
       this.#gather = Buffer.allocUnsafeSlow(Math.min(GATHER_BYTES, Math.max(1024, this.#have)) + part.length);
       this.#gathered = 0;
-      this.#pieces.push(this.#gather.subarray(0, 0));
+      this.#chunks.push(this.#gather.subarray(0, 0));
     }
     part.copy(this.#gather, this.#gathered);
     this.#gathered += part.length;
-    this.#pieces[this.#pieces.length - 1] = this.#gather.subarray(0, this.#gathered);
+    this.#chunks[this.#chunks.length - 1] = this.#gather.subarray(0, this.#gathered);
   }
 
   #whole(part: Buffer, unreturned: number): IncomingMessage {
     this.#take(MESSAGE_BYTES + part.length);
     const taken = this.#have + MESSAGE_BYTES + part.length;
     let bytes = part;
-    if (this.#pieces.length > 0) {
-      this.#pieces.push(part);
-      bytes = Buffer.concat(this.#pieces, this.#wanted);
+    if (this.#chunks.length > 0) {
+      this.#chunks.push(part);
+      bytes = Buffer.concat(this.#chunks, this.#wanted);
     }
     this.#forget();
     return { bytes, compressed: this.#compressed, unreturned, taken };
   }
 }
 
-/** Bytes that have to wait: a small view would keep all that was read together with it. */
+/** Bytes that have to wait are copied: a small view would keep the whole buffer it was read into. */
 export function kept(bytes: Uint8Array): Buffer {
   if (bytes.length === 0) return EMPTY;
   if (bytes.length >= SMALL_BYTES) return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);

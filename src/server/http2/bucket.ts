@@ -1,4 +1,4 @@
-/** A right to do something so often at once, and so often a second from then on. */
+/** A token bucket: a burst, and a rate per second. */
 export class Bucket {
   readonly #burst: number;
   readonly #perMs: number;
@@ -11,9 +11,9 @@ export class Bucket {
     this.#left = burst;
   }
 
-  /** Whether it may be done once more. */
+  /** Takes a token; returns false if there is none. */
   take(): boolean {
-    // The clock is asked only when it matters.
+    // Reads the clock only when it matters.
     if (this.#left < 1) {
       const now = performance.now();
       this.#left = Math.min(this.#burst, this.#left + (now - this.#filledAt) * this.#perMs);

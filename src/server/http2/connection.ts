@@ -1,10 +1,12 @@
 /**
- * One connection of an HTTP/2 server (RFC 9113), made for gRPC: many small requests and answers, and long streams. No
- * push, no priorities, no upgrade. Owns the socket from its first byte on. Called by rpc-server.ts.
+ * One connection of an HTTP/2 server (RFC 9113), for gRPC: many small requests and responses, and long
+ * streams. No push, no priorities, no upgrade. Owns the socket from its first byte on. Called by
+ * rpc-server.ts.
  *
- * Mistakes of the peer end a stream or the connection as the RFC says. What a peer can make this side keep or do is
- * bounded: streams at once, bytes of headers, bytes received and not taken in, bytes sent and not read, frames that say
- * nothing per second, silence. A stream that ends frees its place: what its call still does is the application's to bound.
+ * An error of the peer ends a stream or the connection, as the RFC demands. Everything a peer can make this
+ * side keep or do is bounded: concurrent streams, bytes of headers, bytes received and not consumed, bytes
+ * sent and not read, frames without effect per second, silence. A stream that ends frees its slot; the
+ * application bounds what its call still does.
  */
 import type { Socket } from 'node:net';
 import type { Account } from '../connections/ledger.js';
@@ -33,25 +35,33 @@ import { areTrailers } from './request-head.js';
 import type { RunQueue } from './run-queue.js';
 import { Stream, type StreamHost, type StreamSink } from './stream.js';
 
-/** What requests are for. */
+/** The application that handles the requests. */
 export interface Application<Head> extends HeadMaker<Head> {
-  /** A request comes; its stream's sink is told of the rest. It may begin later, by `resume`, when `wake` was called. */
+  /**
+   * A request has begun; the returned sink receives the rest. It may start later, by `resume`, after a call
+   * of `wake`.
+   */
   open(stream: Stream, head: Head): StreamSink;
-  /** How often services got something to do so far: what it costs shows only when they had the time to do it. */
+  /**
+   * How often services were given something to do so far; its cost shows only after they had time to do it.
+   */
   readonly steps: number;
-  /** Goes on with requests: ends one whose time is over, or begins one that waits; false: there is none. */
+  /**
+   * Handles waiting requests: ends one whose deadline has passed, or begins one; returns false if there is
+   * none.
+   */
   resume(): boolean;
-  /** Has a request go on that has more to do; false: there is none. */
+  /** Resumes a request that has yielded; returns false if there is none. */
   goOn(): boolean;
 }
 
 export interface ConnectionOptions {
   readonly streamsMax: number;
-  /** Bytes of a request's headers, as HTTP/2 counts them. */
+  /** Limit on the bytes of a request's headers, counted as in HTTP/2. */
   readonly headerBytesMax: number;
-  /** A peer of which nothing is heard for this long is asked, and cut off when nothing is heard for as long again. */
+  /** A peer that is silent for this long is pinged, and disconnected if it stays silent for as long again. */
   readonly keepaliveMs: number;
-  /** Who is at the other end, whose time and memory it is. */
+  /** The peer, which its time and memory are charged to. */
   readonly peer: Peer;
   readonly queue: RunQueue;
   readonly memory: Account;
@@ -61,13 +71,13 @@ export interface ConnectionOptions {
 const STREAM_WINDOW_BYTES = 4 * 2 ** 20;
 const CONNECTION_WINDOW_BYTES = 16 * 2 ** 20;
 const GIVE_BACK_BYTES = CONNECTION_WINDOW_BYTES / 4;
-/** What a stream sends before it is the next one's turn. */
+/** Bytes a stream sends before the next one continues. */
 const TURN_BYTES = 64 * 1024;
-/** Headers are smaller than they count, but for codes that nobody uses. */
+/** Encoded headers are smaller than their counted size, except with codes that nobody uses. */
 const BLOCK_FACTOR = 4;
-/** Frames that move nothing: empty ones, priorities, settings, what is not known. */
+/** Frames without effect: empty ones, priorities, settings, unknown types. */
 const IDLE_FRAMES = { burst: 10_000, perSecond: 1000 };
-/** How long a peer gets to read why it is cut off. */
+/** How long a peer has to read the reason before it is disconnected. */
 const LAST_WORDS_MS = 1000;
 
 export class Connection<Head> {
@@ -89,18 +99,20 @@ export class Connection<Head> {
   #receiveWindow = CONNECTION_WINDOW_BYTES;
   #giveBackBytes = 0;
   readonly #peer = new PeerSettings();
-  /** The DATA frame that is being read: its stream, unless its content is not wanted, and what is missing of it. */
+  /**
+   * The DATA frame being read: its stream, unless its content is not wanted, and the bytes that are missing.
+   */
   #dataStream: Stream | undefined;
   #dataBytes = 0;
   #dataFlags = 0;
-  /** Whether a window has grown: looked at once for all that was read together. */
+  /** Whether a window has grown: streams are checked once for all frames that were read together. */
   #widened = false;
   #leaving = false;
-  /** Whether open streams are to be ended; whether the socket is closed; whether both are done. */
+  /** Whether open streams are to be ended; whether the socket is closed; whether both are complete. */
   #givenUp = false;
   #closed = false;
   #over = false;
-  /** When something came last, on the monotonic clock. */
+  /** When something was last received, on the monotonic clock. */
   heardAt = performance.now();
   #askedAt = 0;
   readonly #keepalive: NodeJS.Timeout;
@@ -123,7 +135,7 @@ export class Connection<Head> {
     this.#output = new Output(socket, options.memory, {
       flushes: () => this.#inbox.working,
       drained: () => this.#pump(),
-      overrun: () => this.#cutOff('answers to its frames are not read'),
+      overrun: () => this.#cutOff('responses to its frames are not read'),
     });
     this.#reader = new FrameReader(this.#frames());
     this.#inbox = new Inbox(socket, options.peer, options.queue, options.memory, {
@@ -156,7 +168,7 @@ export class Connection<Head> {
     socket.resume();
   }
 
-  /** No new requests; the connection ends when the open ones have. */
+  /** Refuses new requests; the connection ends when the open ones have finished. */
   shutdown(): void {
     if (this.#leaving || this.#closed) return;
     this.#leaving = true;
@@ -164,7 +176,7 @@ export class Connection<Head> {
     this.#endIfIdle();
   }
 
-  /** Says that it takes no more requests, and ends: what is open is given up. */
+  /** Announces that it accepts no more requests, and ends; open ones are aborted. */
   leave(): void {
     this.shutdown();
     this.#giveUp();
@@ -172,7 +184,7 @@ export class Connection<Head> {
     this.#destroyLater();
   }
 
-  /** Ends the connection where it is. */
+  /** Closes the connection immediately. */
   destroy(): void {
     this.#socket.destroy();
     this.#ended();
@@ -183,24 +195,24 @@ export class Connection<Head> {
     this.#socket.destroy();
   }
 
-  /** Streams that are open. */
+  /** The number of open streams. */
   get streams(): number {
     return this.#streams.size;
   }
 
-  /** Whether contents went in or out since this was asked last. */
+  /** Whether content went in or out since the last call. */
   moved(): boolean {
     const moved = this.#output.moved;
     this.#output.moved = false;
     return moved;
   }
 
-  /** Ends the connection: it keeps memory that others need. */
+  /** Ends the connection, because it keeps memory that others need. */
   overrun(): void {
-    this.#fail(tooMuch('answers that are not read, or requests that do not end'));
+    this.#fail(tooMuch('unread responses, or requests that do not end'));
   }
 
-  /** Requests that wait may begin. */
+  /** Waiting requests may begin. */
   wake(): void {
     this.#inbox.wake();
   }
@@ -210,7 +222,7 @@ export class Connection<Head> {
     this.#inbox.take(chunk);
   };
 
-  /** What the peer did cannot be mended: says so, and ends. */
+  /** The peer made an error that cannot be recovered from: sends the reason, and ends. */
   #fail(error: unknown): void {
     const { code, message } =
       error instanceof ConnectionError ? error : new ConnectionError(ErrorCode.internalError, 'internal');
@@ -228,7 +240,7 @@ export class Connection<Head> {
     setTimeout(() => this.#socket.destroy(), LAST_WORDS_MS).unref();
   }
 
-  /** Ends the socket when the system has taken what was said. */
+  /** Ends the socket when the system has accepted what was written. */
   #hangUp(): void {
     const { destroyed, writableEnded } = this.#socket;
     if (destroyed || writableEnded) return;
@@ -246,13 +258,13 @@ export class Connection<Head> {
     this.#endIfOver();
   }
 
-  /** What is open is given up in the connection's slices: a thousand services that come to an end have much to do. */
+  /** Open streams are aborted in the connection's slices: a thousand services that end have much to do. */
   #giveUp(): void {
     this.#givenUp = true;
     this.#inbox.stopReading();
   }
 
-  /** Ends a stream of a connection that is given up; false: there is none. */
+  /** Aborts one stream of a connection that is ending; returns false if there is none. */
   #endNext(): boolean {
     if (!this.#givenUp) return false;
     for (const stream of this.#streams.values()) {
@@ -262,7 +274,7 @@ export class Connection<Head> {
     return false;
   }
 
-  /** The socket is closed and no stream is open any more. */
+  /** Ends when the socket is closed and no stream is open. */
   #endIfOver(): void {
     if (!this.#closed || this.#over || this.#streams.size > 0) return;
     this.#over = true;
@@ -318,7 +330,7 @@ export class Connection<Head> {
     this.#giveBackBytes = 0;
   }
 
-  /** Has the waiting streams send in turn, for as long as there is something that can be sent. */
+  /** Lets the waiting streams send, round robin, until nothing more can be sent. */
   #pump(): void {
     this.#widened = false;
     for (let moved = true; moved; ) {
@@ -337,7 +349,7 @@ export class Connection<Head> {
     this.#past.end(id);
   }
 
-  /** The stream of a frame, if it is there still; frames of streams that never began break the rules. */
+  /** The stream of a frame, if it still exists; a frame of a stream that never began is a protocol error. */
   #streamOf(id: number): Stream | undefined {
     const stream = this.#streams.get(id);
     if (stream === undefined && (id % 2 === 0 || id > this.#past.lastId)) {
@@ -352,12 +364,12 @@ export class Connection<Head> {
     return {
       frame: (type, flags, id, payload) => this.#frame(type, flags, id, payload),
       dataBegins: (id, bytes, flags) => this.#dataBegins(id, bytes, flags),
-      dataPiece: (piece) => {
-        this.#dataBytes -= piece.length;
+      dataChunk: (chunk) => {
+        this.#dataBytes -= chunk.length;
         this.#output.moved = true;
         const stream = this.#dataStream;
         if (stream !== undefined && !stream.over) {
-          stream.receive(piece, this.#dataBytes === 0 && (this.#dataFlags & Flag.endStream) !== 0);
+          stream.receive(chunk, this.#dataBytes === 0 && (this.#dataFlags & Flag.endStream) !== 0);
         }
       },
       enough: (bytes) => this.#inbox.enough(bytes),
@@ -387,7 +399,7 @@ export class Connection<Head> {
   }
 
   #idle(): void {
-    if (!this.#idleFrames.take()) throw tooMuch('frames that say nothing');
+    if (!this.#idleFrames.take()) throw tooMuch('frames without effect');
   }
 
   #dataBegins(id: number, bytes: number, flags: number): void {
@@ -414,7 +426,7 @@ export class Connection<Head> {
     const stream = this.#dataStream;
     this.#dataStream = undefined;
     if (stream === undefined || stream.over) return;
-    // What is left is padding.
+    // The rest is padding.
     if (this.#dataBytes > 0) stream.consumed(this.#dataBytes);
     if (this.#dataFlags & Flag.endStream) stream.endRemote();
   }
@@ -436,9 +448,9 @@ export class Connection<Head> {
     if (id <= this.#past.lastId) {
       if (this.#past.ended(id)) return;
       if (this.#past.passedOver(id)) {
-        throw broken('headers on a stream that was passed over');
+        throw broken('headers on a skipped stream');
       }
-      throw new ConnectionError(ErrorCode.streamClosed, 'headers on a stream that is over');
+      throw new ConnectionError(ErrorCode.streamClosed, 'headers on a closed stream');
     }
     this.#past.begin(id);
     if (this.#leaving || this.#streams.size >= this.#options.streamsMax) {
@@ -467,7 +479,7 @@ export class Connection<Head> {
     if (payload.length !== 4) throw sized('window update');
     const bytes = payload.readUInt32BE(0) & WINDOW_BYTES_MAX;
     if (id === 0) {
-      if (bytes === 0) throw broken('a window update of nothing');
+      if (bytes === 0) throw broken('a window update of 0 bytes');
       this.#host.sendWindow += bytes;
       if (this.#host.sendWindow > WINDOW_BYTES_MAX) throw overflowing();
       this.#widened = true;

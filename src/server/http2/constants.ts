@@ -39,14 +39,17 @@ export const ErrorCode = {
 
 export const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
 export const FRAME_HEAD_BYTES = 9;
-/** What either side may send in one frame until it is told otherwise; this server never tells. */
+/** The largest frame until a peer announces another size; this server never does. */
 export const FRAME_BYTES = 16_384;
 export const FRAME_BYTES_MAX = 2 ** 24 - 1;
 export const WINDOW_BYTES = 65_535;
 export const WINDOW_BYTES_MAX = 2 ** 31 - 1;
 export const TABLE_BYTES = 4096;
 
-/** The whole connection is at an end: sent as GOAWAY with this code, logged and counted by its message, of which there are few. */
+/**
+ * The whole connection ends: sent as GOAWAY with this code; logged and counted by its message, of which there
+ * are few.
+ */
 export class ConnectionError extends Error {
   readonly code: number;
   constructor(code: number, message: string) {
@@ -55,7 +58,7 @@ export class ConnectionError extends Error {
   }
 }
 
-/** Against the rules; of a wrong size; more than is good. */
+/** A protocol error; a frame of the wrong size; excessive load. */
 export const broken = (how: string): ConnectionError => new ConnectionError(ErrorCode.protocolError, how);
 export const sized = (what: string): ConnectionError =>
   new ConnectionError(ErrorCode.frameSizeError, `a ${what} of a wrong size`);

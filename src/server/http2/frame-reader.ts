@@ -1,6 +1,7 @@
 /**
- * Cuts what arrives on a connection into frames (RFC 9113, section 4). The content of DATA frames is handed on piece
- * by piece as it comes, as views of what was read; all other frames are handed on whole. Pure but for its state.
+ * Splits the bytes of a connection into frames (RFC 9113, section 4). The content of DATA frames is passed on
+ * chunk by chunk as it arrives, as views of what was read; all other frames are passed on complete. Pure,
+ * except for its state.
  */
 import {
   ConnectionError,
@@ -13,13 +14,16 @@ import {
 } from './constants.js';
 
 export interface FrameSink {
-  /** A frame that is not DATA, whole. The payload is a view and may be kept. */
+  /** A complete frame that is not DATA. The payload is a view and may be kept. */
   frame(type: number, flags: number, streamId: number, payload: Buffer): void;
   /** A DATA frame begins; its content follows. */
   dataBegins(streamId: number, bytes: number, flags: number): void;
-  dataPiece(piece: Buffer): void;
+  dataChunk(chunk: Buffer): void;
   dataEnds(): void;
-  /** Asked after each frame, or what is there of one: whether to stop after these bytes for now. */
+  /**
+   * Called after each frame, or the part of one that has arrived; returns whether to stop after these bytes
+   * for now.
+   */
   enough(bytes: number): boolean;
 }
 
@@ -28,7 +32,7 @@ const EMPTY = Buffer.alloc(0);
 export class FrameReader {
   readonly #sink: FrameSink;
   #prefaceLeft = PREFACE.length;
-  /** What is there of a frame that is to be handed on whole, its head included. */
+  /** The part that has arrived of a frame that is passed on complete, including its head. */
   #partial: Buffer = EMPTY;
   /** Bytes that are missing from a DATA frame. */
   #dataLeft = 0;
@@ -38,8 +42,8 @@ export class FrameReader {
   }
 
   /**
-   * Takes what is in a chunk from a place on; answers where it stopped, which is the end unless the sink has enough. A
-   * ConnectionError, from here or from the sink, is the end: nothing may be pushed after it.
+   * Consumes a chunk from an offset on; returns the offset where it stopped, which is the end unless the sink
+   * has enough. After a ConnectionError, from here or from the sink, nothing may be pushed.
    */
   push(chunk: Buffer, from = 0): number {
     let at = this.#prefaceLeft > 0 ? this.#preface(chunk) : from;
@@ -48,7 +52,7 @@ export class FrameReader {
       if (this.#dataLeft > 0) {
         const end = Math.min(chunk.length, at + this.#dataLeft);
         this.#dataLeft -= end - at;
-        this.#sink.dataPiece(at === 0 && end === chunk.length ? chunk : chunk.subarray(at, end));
+        this.#sink.dataChunk(at === 0 && end === chunk.length ? chunk : chunk.subarray(at, end));
         at = end;
         if (this.#dataLeft === 0) this.#sink.dataEnds();
       } else if (this.#partial.length > 0) {
@@ -71,19 +75,20 @@ export class FrameReader {
     return count;
   }
 
-  /** Adds to a frame that began in an earlier chunk. */
+  /** Continues a frame that began in an earlier chunk. */
   #complete(chunk: Buffer, at: number): number {
-    const held = this.#partial;
-    const wanted = held.length < FRAME_HEAD_BYTES ? FRAME_HEAD_BYTES : FRAME_HEAD_BYTES + lengthAt(held, 0);
-    const end = Math.min(chunk.length, at + wanted - held.length);
-    const grown = Buffer.concat([held, chunk.subarray(at, end)]);
+    const partial = this.#partial;
+    const wanted =
+      partial.length < FRAME_HEAD_BYTES ? FRAME_HEAD_BYTES : FRAME_HEAD_BYTES + lengthAt(partial, 0);
+    const end = Math.min(chunk.length, at + wanted - partial.length);
+    const grown = Buffer.concat([partial, chunk.subarray(at, end)]);
     this.#partial = EMPTY;
-    // Keeps what is still not whole.
+    // Keeps the part if it is still incomplete.
     this.#frameAt(grown, 0);
     return end;
   }
 
-  /** Takes the frame at `at`, or keeps what is there of it; answers where the next one is. */
+  /** Passes on the frame at `at`, or keeps the part that has arrived; returns the offset of the next one. */
   #frameAt(chunk: Buffer, at: number): number {
     if (chunk.length - at < FRAME_HEAD_BYTES) {
       this.#partial = chunk.subarray(at);
@@ -97,7 +102,8 @@ export class FrameReader {
     const flags = chunk[at + 4]!;
     const streamId = chunk.readUInt32BE(at + 5) & 0x7fffffff;
     const start = at + FRAME_HEAD_BYTES;
-    // Padding is known at the frame's start and cut off at its end, so such a frame is waited for.
+    // The length of padding is at the frame's start and the padding at its end, so such a frame is passed on
+    // complete.
     if (type === FrameType.data && (flags & Flag.padded) === 0) {
       this.#sink.dataBegins(streamId, length, flags);
       this.#dataLeft = length;
@@ -118,7 +124,7 @@ export class FrameReader {
   #paddedData(streamId: number, flags: number, payload: Buffer): void {
     this.#sink.dataBegins(streamId, payload.length, flags);
     const content = unpadded(payload);
-    if (content.length > 0) this.#sink.dataPiece(content);
+    if (content.length > 0) this.#sink.dataChunk(content);
     this.#sink.dataEnds();
   }
 }

@@ -1,6 +1,6 @@
 /**
- * Header blocks out of HEADERS and CONTINUATION frames (RFC 9113, section 4.3): put together when they come in parts, up
- * to a bound. Called by connection.ts.
+ * Assembles header blocks from HEADERS and CONTINUATION frames (RFC 9113, section 4.3), up to a limit. Called
+ * by connection.ts.
  */
 import type { Account } from '../connections/ledger.js';
 import { broken, Flag, sized, tooMuch } from './constants.js';
@@ -15,7 +15,7 @@ export interface HeaderBlock {
 interface Open {
   readonly streamId: number;
   readonly endStream: boolean;
-  /** What has come of it, in a buffer with room for more: parts may be of a byte each. */
+  /** The parts so far, in a buffer with room for more: a part may be a single byte. */
   buffer: Buffer;
   bytes: number;
 }
@@ -34,12 +34,12 @@ export class HeaderBlocks {
     this.#memory = memory;
   }
 
-  /** The stream whose block is not whole yet. */
+  /** The stream whose block is incomplete. */
   get openStream(): number | undefined {
     return this.#open?.streamId;
   }
 
-  /** The block, when it is whole. */
+  /** Returns the block once it is complete. */
   headers(flags: number, streamId: number, payload: Buffer): HeaderBlock | undefined {
     if (streamId % 2 === 0) throw broken('headers on a stream of the server');
     let bytes = flags & Flag.padded ? unpadded(payload) : payload;
@@ -54,10 +54,10 @@ export class HeaderBlocks {
     return undefined;
   }
 
-  /** The same. An empty part that is not the last says nothing, which is the caller's to count. */
+  /** The same. An empty part that is not the last has no effect; the caller counts those. */
   continuation(flags: number, payload: Buffer): HeaderBlock | undefined {
     const open = this.#open;
-    if (open === undefined) throw broken('a continuation of nothing');
+    if (open === undefined) throw broken('a continuation without headers');
     this.#add(open, payload);
     if ((flags & Flag.endHeaders) === 0) return undefined;
     const { streamId, endStream, buffer, bytes } = open;
@@ -73,7 +73,7 @@ export class HeaderBlocks {
   #add(open: Open, part: Buffer): void {
     if (part.length === 0) return;
     const bytes = open.bytes + part.length;
-    if (bytes > this.#bytesMax) throw tooMuch('headers without end');
+    if (bytes > this.#bytesMax) throw tooMuch('header bytes');
     if (bytes > open.buffer.length) this.#grow(open, bytes);
     part.copy(open.buffer, open.bytes);
     open.bytes = bytes;
@@ -81,7 +81,7 @@ export class HeaderBlocks {
 
   #grow(open: Open, bytes: number): void {
     const larger = Buffer.allocUnsafeSlow(Math.min(this.#bytesMax, Math.max(2 * bytes, FIRST_BYTES)));
-    // Forced: it is bounded, and a block that is left out would be the end of the connection.
+    // Forced, because it is bounded, and a missing block would end the connection.
     this.#memory.force(larger.length - open.buffer.length);
     open.buffer.copy(larger, 0, 0, open.bytes);
     open.buffer = larger;

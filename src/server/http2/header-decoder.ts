@@ -1,25 +1,25 @@
 /**
- * Header blocks of the peer, decoded (HPACK, RFC 7541). One for each connection, since a block may refer to fields of
- * earlier ones. Strings come out with a character a byte.
+ * Decodes the peer's header blocks (HPACK, RFC 7541). One decoder for each connection, since a block may
+ * refer to fields of earlier ones. Strings have one character for each byte.
  *
- * A block is decoded to its end whatever it holds, because the next one builds on it; fields beyond the limit are
- * counted and forgotten, and strings are shared, so that a small block cannot become a large list.
+ * A block is always decoded to its end, because the next one depends on it. Fields beyond the limit are
+ * counted and dropped, and strings are shared, so that a small block cannot become a large list.
  */
 import { ConnectionError, ErrorCode, TABLE_BYTES } from './constants.js';
 import { decodeHuffman } from './huffman.js';
 import { type Field, staticTable } from './static-table.js';
 
-/** What a field counts beyond its name and value (RFC 7541, section 4.1). */
+/** What a field counts in addition to its name and value (RFC 7541, section 4.1). */
 const FIELD_BYTES = 32;
-/** No length, index or size of ours is larger. */
+/** Upper bound on any valid length, index or size. */
 const INTEGER_MAX = 2 ** 24;
 const NOTHING = Buffer.alloc(0);
 
 export interface Block {
   readonly fields: readonly Field[];
-  /** Whether fields were left out because the list is over the limit. */
+  /** Whether fields were dropped because the list exceeds the limit. */
   readonly tooLarge: boolean;
-  /** Whether equal bytes mean the same fields, for as long as `version` stays what it is. */
+  /** Whether equal bytes mean the same fields as long as `version` is unchanged. */
   readonly repeatable: boolean;
 }
 
@@ -27,20 +27,20 @@ const sizeOf = ({ name, value }: Field): number => name.length + value.length + 
 
 export class HeaderDecoder {
   readonly #listBytesMax: number;
-  /** The newest last. */
+  /** The newest is last. */
   readonly #table: Field[] = [];
   #tableBytes = 0;
   #tableBytesMax = TABLE_BYTES;
   #bytes: Buffer = NOTHING;
   #at = 0;
-  /** Grows with every change of the table. */
+  /** Incremented by every change of the table. */
   version = 0;
 
   constructor(listBytesMax: number) {
     this.#listBytesMax = listBytesMax;
   }
 
-  /** A ConnectionError when the block breaks the rules: what comes after it cannot be understood either. */
+  /** Throws a ConnectionError when the block is malformed: later ones cannot be decoded either. */
   decode(block: Buffer): Block {
     this.#bytes = block;
     this.#at = 0;
@@ -76,7 +76,7 @@ export class HeaderDecoder {
       index <= staticTable.length
         ? staticTable[index - 1]
         : this.#table[this.#table.length - (index - staticTable.length)];
-    if (field === undefined) throw damaged('an index of no field');
+    if (field === undefined) throw damaged('an index beyond the table');
     return field;
   }
 
@@ -88,7 +88,7 @@ export class HeaderDecoder {
   }
 
   #resize(bytes: number): void {
-    // Every client may use the size it has from the start; this server allows no other.
+    // Every client may use the default size; this server does not allow a larger one.
     if (bytes > TABLE_BYTES) throw damaged('a table over the limit');
     this.version++;
     this.#tableBytesMax = bytes;
@@ -99,7 +99,7 @@ export class HeaderDecoder {
     while (this.#tableBytes > this.#tableBytesMax) this.#tableBytes -= sizeOf(this.#table.shift()!);
   }
 
-  /** A number whose first `bits` bits are the last of the next byte (section 5.1). */
+  /** A number whose first `bits` bits are the last ones of the next byte (section 5.1). */
   #integer(bits: number): number {
     const most = 2 ** bits - 1;
     let value = this.#byte() & most;
@@ -107,7 +107,7 @@ export class HeaderDecoder {
     for (let shift = 0; ; shift += 7) {
       const byte = this.#byte();
       value += (byte & 0x7f) * 2 ** shift;
-      // Zeros may go on for ever and say nothing.
+      // Zeros without effect may go on for ever.
       if (value > INTEGER_MAX || shift > 28) throw damaged('a number is too large');
       if (byte < 0x80) return value;
     }

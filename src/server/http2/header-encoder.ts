@@ -1,7 +1,7 @@
 /**
- * Header blocks of this server (HPACK, RFC 7541). A few fields that come again and again are put into the peer's table
- * the first time and are a byte from then on; all others are written out, in no code, and remembered by nobody. One for
- * each connection; blocks must be encoded in the order in which they are sent.
+ * Encodes this server's header blocks (HPACK, RFC 7541). A few recurring fields are added to the peer's table
+ * once and take one byte from then on; all others are sent as literals without indexing or Huffman code. One
+ * encoder for each connection; blocks must be encoded in the order in which they are sent.
  */
 import { TABLE_BYTES } from './constants.js';
 import { staticTable } from './static-table.js';
@@ -9,23 +9,23 @@ import { staticTable } from './static-table.js';
 const FIRST_DYNAMIC = staticTable.length + 1;
 const EMPTY_TABLE = Buffer.of(0x20);
 
-/** A field that the peer learns. */
+/** A field that the peer adds to its table. */
 export interface KnownField {
-  /** For learning it. */
+  /** Literal with indexing. */
   readonly teach: Buffer;
-  /** For those who have no room to learn. */
+  /** Literal without indexing, for a peer whose table is too small. */
   readonly literal: Buffer;
 }
-/** Whole header blocks: parts that are the same for everybody, and fields to be learned. */
+/** A complete header block: constant parts, and fields to be indexed. */
 export type BlockParts = readonly (Buffer | KnownField)[];
 
 export class HeaderEncoder {
-  /** In the order of learning. */
+  /** In the order in which they were indexed. */
   readonly #known: KnownField[] = [];
   #teaching = true;
   #resize = false;
 
-  /** The peer's limit for its table. One that is smaller than usual is not used at all. */
+  /** The peer's limit for its table. A table smaller than the default is not used at all. */
   limitTable(bytes: number): void {
     if (bytes >= TABLE_BYTES || !this.#teaching) return;
     this.#teaching = false;
@@ -61,7 +61,7 @@ export function knownField(name: string, value: string): KnownField {
   return { teach: literal(name, value, 0x40), literal: literal(name, value, 0) };
 }
 
-/** A field that is written out. Names in lower case; values with a character a byte. */
+/** A literal field. Names are lower case; values have one character for each byte. */
 export const literalField = (name: string, value: string): Buffer => literal(name, value, 0);
 
 function literal(name: string, value: string, first: number): Buffer {

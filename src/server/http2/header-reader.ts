@@ -1,13 +1,14 @@
 /**
- * Header blocks of a connection as what they mean to the application. Clients send the same few blocks again and
- * again: what such a block means is remembered, for as long as the table that it refers to stays what it is.
+ * Maps the header blocks of a connection to what they mean to the application. Clients send the same few
+ * blocks again and again, so the meaning of a block is cached as long as the table that it refers to is
+ * unchanged.
  */
 import { type Block, HeaderDecoder } from './header-decoder.js';
 import { type RequestHead, requestHead } from './request-head.js';
 
-/** What requests' headers are to somebody. */
+/** Interprets the headers of requests. */
 export interface HeadMaker<Head> {
-  /** Asked once for headers that come again; must not depend on anything else. */
+  /** Called once for recurring headers; the result must depend on nothing else. */
   head(request: RequestHead): Head;
   /** The same for headers over the limit. */
   tooLarge(): Head;
@@ -19,7 +20,7 @@ export interface Meaning<Head> {
   readonly contentLength: number | undefined;
 }
 
-/** Blocks that are remembered, and how large one may be for that. */
+/** Number of cached blocks, and the largest that is cached. */
 const KNOWN_MAX = 64;
 const KNOWN_BYTES_MAX = 1024;
 
@@ -27,7 +28,7 @@ export class HeaderReader<Head> {
   readonly #maker: HeadMaker<Head>;
   readonly #decoder: HeaderDecoder;
   readonly #known = new Map<string, Meaning<Head>>();
-  /** Of the table, when the known ones were read. */
+  /** The table's version when the cached blocks were decoded. */
   #version = 0;
 
   constructor(listBytesMax: number, maker: HeadMaker<Head>) {
@@ -35,7 +36,7 @@ export class HeaderReader<Head> {
     this.#maker = maker;
   }
 
-  /** A ConnectionError when the block is none; every block must be read, here or below. */
+  /** Throws a ConnectionError when the block is malformed; every block must be read, here or below. */
   request(block: Buffer): Meaning<Head> {
     const key = block.length <= KNOWN_BYTES_MAX ? block.toString('latin1') : undefined;
     const known = key === undefined ? undefined : this.#known.get(key);

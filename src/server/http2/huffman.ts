@@ -1,11 +1,11 @@
 /**
- * Strings of headers in HPACK's Huffman code (RFC 7541, appendix B), read half a byte at a time by a table of states.
- * The code is canonical, so the lengths of its words say everything: words of one length follow each other in the
+ * Header strings in HPACK's Huffman code (RFC 7541, appendix B), decoded by half bytes with a state table.
+ * The code is canonical, so the lengths of its words define it: words of one length follow each other in the
  * order of their symbols. Pure.
  */
 import { ConnectionError, ErrorCode } from './constants.js';
 
-/** Bits of the words of bytes 0 to 255, and of the end of the string. */
+/** Length in bits of the code of each byte, 0 to 255, and of the end of the string. */
 const lengths: readonly number[] = [
   13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 30, 28, 28, 28, 28,
   28, 28, 28, 28, 28, 6, 10, 10, 12, 13, 6, 8, 11, 10, 10, 8, 11, 8, 6, 6, 6, 5, 5, 5, 6, 6, 6, 6, 6, 6, 6, 7,
@@ -19,17 +19,17 @@ const lengths: readonly number[] = [
 ];
 const EOS = 256;
 const BITS_MAX = 30;
-/** A string may end in up to seven bits of ones that are no word. */
+/** A string may end with up to seven padding bits, all ones. */
 const PADDING_BITS_MAX = 7;
 
-/** For a state and half a byte: the next state, the byte that is complete (or -1), by two arrays. */
+/** By state and half byte: the next state, and the decoded byte (or -1). */
 const next = new Int16Array(EOS * 16);
 const emitted = new Int16Array(EOS * 16).fill(-1);
 /** Whether a string may end in a state. */
 const mayEnd = new Uint8Array(EOS);
 const FAILED = -1;
 
-/** A tree of the words: two numbers a node, a node above 0 or a symbol as -1 - symbol. */
+/** The code as a tree: two numbers for each node, either a node above 0 or a symbol as -1 - symbol. */
 function treeOf(): Int16Array {
   const tree = new Int16Array(2 * EOS);
   let nodes = 1;
@@ -60,7 +60,7 @@ function fillTables(): void {
         node = tree[2 * node + ((half >> bit) & 1)]!;
         if (node >= 0) continue;
         const symbol = -1 - node;
-        // The end of the string is no part of one.
+        // The end-of-string symbol is not allowed in a string.
         if (symbol === EOS) node = FAILED;
         else {
           emitted[state * 16 + half] = symbol;
@@ -81,7 +81,7 @@ fillTables();
 let scratch = Buffer.allocUnsafe(4096);
 const WORD_BITS_MIN = 5;
 
-/** The string in `bytes` from `start` to `end`, a character a byte. */
+/** Decodes the string in `bytes` from `start` to `end`, one character for each byte. */
 export function decodeHuffman(bytes: Uint8Array, start: number, end: number): string {
   const most = Math.ceil(((end - start) * 8) / WORD_BITS_MIN);
   if (scratch.length < most) scratch = Buffer.allocUnsafe(most);

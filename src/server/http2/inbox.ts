@@ -1,8 +1,9 @@
 /**
- * What has arrived on a connection and is not taken care of yet, and when it is: at once, or in slices that the run queue
- * gives (run-queue.ts). When a service got something to do (a request, a message of one, its end), it does all that it can
- * do at once before anything else is looked at: so what is costly is the last of its slice, however much comes together.
- * While something waits for a slice nothing more is read from the socket. Called by connection.ts.
+ * Bytes that have arrived on a connection and are not processed yet, and when they are: at once, or in slices
+ * of the run queue (run-queue.ts). When a service was given something to do (a request, a message of one, its
+ * end), the slice ends, and the service does all that it can before anything else is processed. So a costly
+ * step is the last of its slice, however much arrives together. While something waits for a slice nothing
+ * more is read from the socket. Called by connection.ts.
  */
 import type { Socket } from 'node:net';
 import type { Account } from '../connections/ledger.js';
@@ -10,20 +11,26 @@ import type { Peer } from '../connections/peer.js';
 import { type RunQueue, SLICE_MS, type Task } from './run-queue.js';
 
 export interface InboxHooks {
-  /** Takes what is in a chunk from a place on, until `enough`; answers where it stopped. Throws at the end. */
+  /**
+   * Consumes a chunk from an offset on, until `enough`; returns the offset where it stopped. Throws when the
+   * connection has to end.
+   */
   push(chunk: Buffer, from: number): number;
-  /** Goes on with requests: ends one whose time is over, or begins one that waits; false: there is none. */
+  /**
+   * Handles waiting requests: ends one whose deadline has passed, or begins one; returns false if there is
+   * none.
+   */
   resume(): boolean;
-  /** Has a request go on that has more to do; false: there is none. */
+  /** Resumes a request that has yielded; returns false if there is none. */
   goOn(): boolean;
-  /** How often services got something to do so far. */
+  /** How often services were given something to do so far. */
   steps(): number;
-  /** What came together has been taken care of. */
+  /** Everything that arrived together is processed. */
   rest(): void;
   failed(error: unknown): void;
 }
 
-/** What comes between two looks at the clock: bytes, and what a frame costs however small. */
+/** Bytes between two reads of the clock, and what a frame counts however small it is. */
 const COST_MAX = 8192;
 const FRAME_COST = COST_MAX / 32;
 
@@ -37,7 +44,7 @@ export class Inbox implements Task {
   readonly #memory: Account;
   readonly #hooks: InboxHooks;
   readonly #chunks: Buffer[] = [];
-  /** Of the first chunk: where it goes on. */
+  /** Offset in the first chunk. */
   #at = 0;
   #state: 'idle' | 'working' | 'queued' | 'closed' = 'idle';
   #paused = false;
@@ -45,7 +52,7 @@ export class Inbox implements Task {
   #start = 0;
   #unseen = 0;
   #steps = 0;
-  /** Whether a request went on in this slice: it does in one turn what a slice is for. */
+  /** Whether a request was resumed in this slice: it does a slice's worth of work at a time. */
   #wentOn = false;
 
   constructor(socket: Socket, { uid, pid }: Peer, queue: RunQueue, memory: Account, hooks: InboxHooks) {
@@ -73,12 +80,12 @@ export class Inbox implements Task {
     else this.#park();
   }
 
-  /** Requests that wait may begin or go on. */
+  /** Waiting requests may begin or continue. */
   wake(): void {
     if (this.#state === 'idle') this.#park();
   }
 
-  /** For the reader, after each frame. */
+  /** Called by the frame reader after each frame. */
   enough(bytes: number): boolean {
     if (this.#state !== 'working' || this.#hooks.steps() !== this.#steps) return true;
     this.#unseen += FRAME_COST + bytes;
@@ -87,14 +94,14 @@ export class Inbox implements Task {
     return this.#over();
   }
 
-  /** For the run queue. */
+  /** Called by the run queue. */
   run(): void {
     if (this.#state !== 'queued') return;
     this.#start = performance.now();
     this.#work();
   }
 
-  /** Nothing more is taken; what can be resumed is, in slices. */
+  /** Reads nothing more; requests that can be resumed still are, in slices. */
   stopReading(): void {
     this.#chunks.length = 0;
     this.#at = 0;
@@ -133,7 +140,7 @@ export class Inbox implements Task {
     }
   }
 
-  /** What is called so runs when there is nothing left to do at once. */
+  /** Runs when no other work is left in this turn of the event loop. */
   readonly #afterServices = (): void => process.nextTick(this.#goOn);
 
   readonly #goOn = (): void => {
@@ -142,13 +149,13 @@ export class Inbox implements Task {
     else this.#work();
   };
 
-  /** When nothing else is to be done: who asks for little does not wait for his own long requests. */
+  /** Last of all, so that a client's small requests do not wait for its own long ones. */
   #goOnOne(): boolean {
     this.#wentOn = this.#hooks.goOn();
     return this.#wentOn;
   }
 
-  /** False: there is nothing to be read. */
+  /** Returns false if there is nothing to read. */
   #read(): boolean {
     const [chunk] = this.#chunks;
     if (chunk === undefined) return false;
@@ -170,7 +177,7 @@ export class Inbox implements Task {
     if (this.#state === 'queued') this.#queue.add(this);
   }
 
-  /** Reads no more until the slice comes for what has arrived. */
+  /** Stops reading until the slice for what has arrived. */
   #wait(): void {
     this.#charge(this.#chunks.reduce((sum, { length }) => sum + length, 0));
     if (this.#paused) return;

@@ -1,27 +1,31 @@
 /**
- * What goes out on a connection. Frames of one turn are gathered and written together; small ones are put one behind
- * the other into one buffer, the content of large ones is written from where it is. A peer that does not read fills
- * this up to a bound: data wait in their streams then, and whoever makes the server answer on is cut off.
+ * The outgoing side of a connection. Frames of one event-loop turn are gathered and written together: small
+ * ones are copied into one buffer, the content of large ones is written in place. A peer that does not read
+ * fills this up to a limit; then data waits in the streams, and a peer that still provokes responses is
+ * disconnected.
  */
 import type { Socket } from 'node:net';
 import type { Account } from '../connections/ledger.js';
 import { ErrorCode, Flag, FRAME_BYTES, FRAME_HEAD_BYTES, FrameType, Setting } from './constants.js';
 
 const SLAB_BYTES = 32 * 1024;
-/** Pieces up to here are copied. */
+/** Content up to this size is copied. */
 const SMALL_BYTES = 4096;
-/** Bytes that wait for the peer to read before streams have to wait; the most, and where memory is short. */
+/**
+ * Bytes that may wait for the peer to read before streams have to wait; the usual limit, and the one when
+ * memory is short.
+ */
 const WAITING_BYTES_MAX = 1024 * 1024;
 const WAITING_BYTES_MIN = 64 * 1024;
-/** Bytes of answers to a peer's own frames that may wait on top of that. */
+/** Bytes of responses to a peer's own frames that may wait in addition. */
 const CONTROL_BYTES_MAX = 256 * 1024;
 
 export interface OutputHooks {
-  /** Whether `flush` will be called, when more has been said. */
+  /** Whether `flush` will be called once the current work is complete. */
   flushes(): boolean;
   /** There is room again. */
   drained(): void;
-  /** The peer makes this side talk and does not listen. */
+  /** The peer provokes responses and does not read them. */
   overrun(): void;
 }
 
@@ -29,9 +33,9 @@ export class Output {
   readonly #socket: Socket;
   readonly #hooks: OutputHooks;
   readonly #memory: Account;
-  /** Whether content was sent, or received. */
+  /** Whether content was sent or received. */
   moved = false;
-  /** What was taken for bytes that wait for the peer. */
+  /** Bytes charged for data that waits for the peer. */
   #charged = 0;
   #slab: Buffer = Buffer.allocUnsafeSlow(SLAB_BYTES);
   /** The part of the slab that is to be written. */
@@ -52,7 +56,7 @@ export class Output {
     socket.on('drain', () => this.#drained());
   }
 
-  /** Bytes that data may still take. */
+  /** Bytes of data there is room for. */
   get room(): number {
     const waiting = this.#bytes + this.#socket.writableLength;
     const short = waiting > WAITING_BYTES_MIN && !this.#memory.fits(waiting - this.#charged);
@@ -108,7 +112,7 @@ export class Output {
     }
   }
 
-  /** One frame; the content must stay as it is until it is written. */
+  /** Writes one frame; the content must not change until it is written. */
   data(streamId: number, content: Buffer): void {
     this.moved = true;
     if (content.length <= SMALL_BYTES) {
@@ -121,7 +125,7 @@ export class Output {
     this.#bytes += content.length;
   }
 
-  /** Has `fn` called when all that was put in so far has been taken by the system, or never will be. */
+  /** Calls `fn` when everything added so far has been accepted by the system, or never will be. */
   whenWritten(fn: () => void): void {
     this.#written.push(fn);
     this.#schedule();
@@ -136,7 +140,7 @@ export class Output {
     this.#parts = [];
     this.#bytes = 0;
     const done = this.#whenDone();
-    // Nothing of what went before waits any more, or it is at an end.
+    // Everything before it is written, or the socket has ended.
     const { destroyed, writableEnded, writableLength } = this.#socket;
     if (destroyed || writableEnded || (length === 0 && writableLength === 0)) {
       done?.();
@@ -150,7 +154,7 @@ export class Output {
     else this.#charge(this.#socket.writableLength);
   }
 
-  /** Nothing waits any more. */
+  /** Nothing will be written any more. */
   close(): void {
     this.#charge(0);
   }
@@ -178,7 +182,7 @@ export class Output {
     this.#hooks.drained();
   }
 
-  /** Answers to the peer's frames count only while it leaves something unread. */
+  /** Responses to the peer's frames count only while it leaves something unread. */
   #control(bytes: number): void {
     if (this.#socket.writableLength === 0) return;
     this.#controlBytes += bytes;
@@ -191,12 +195,12 @@ export class Output {
   }
 
   #small(content: Buffer, type: number, flags: number, streamId: number): void {
-    // First the head, which may begin another slab.
+    // The head first, because it may begin another slab.
     const at = this.#head(content.length, type, flags, streamId);
     content.copy(this.#slab, at);
   }
 
-  /** Writes a frame's head and makes room for its content; answers where that goes. */
+  /** Writes a frame's head and makes room for its content; returns the offset of the content. */
   #head(length: number, type: number, flags: number, streamId: number): number {
     this.#reserve(FRAME_HEAD_BYTES + length);
     this.#headOnly(length, type, flags, streamId);
@@ -233,14 +237,14 @@ export class Output {
     this.#at = 0;
   }
 
-  /** Ends the part of the slab that is being filled. */
+  /** Closes the part of the slab that is being filled. */
   #cut(): void {
     if (this.#from === this.#at) return;
     this.#parts.push(this.#slab.subarray(this.#from, this.#at));
     this.#from = this.#at;
   }
 
-  /** Frames about frames are in no hurry: an answer may come in a moment that they can go with. */
+  /** Control frames can wait: a response that they can be sent with may follow shortly. */
   #delay(): void {
     if (this.#scheduled || this.#delayed || this.#hooks.flushes()) return;
     this.#delayed = true;
@@ -250,7 +254,7 @@ export class Output {
     });
   }
 
-  /** After everything that this turn still has to say. */
+  /** Runs after everything that this turn still writes. */
   #schedule(): void {
     if (this.#scheduled || this.#hooks.flushes()) return;
     this.#scheduled = true;
@@ -261,7 +265,7 @@ export class Output {
   }
 }
 
-/** The settings that a server tells at the start. */
+/** The settings that a server announces at the start. */
 export const settingsOf = (values: {
   streams: number;
   windowBytes: number;

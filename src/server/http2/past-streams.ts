@@ -1,11 +1,12 @@
 /**
- * Streams of a connection that are not open any more, as far as that matters (RFC 9113, section 5.1): those that this side
- * has ended and of which frames may still come, and those that were passed over and never began. Called by connection.ts.
+ * Streams of a connection that are no longer open, as far as that matters (RFC 9113, section 5.1): those that
+ * this side has ended and whose frames may still arrive, and ids that were skipped and never began. Called by
+ * connection.ts.
  */
 
-/** Streams ended by this side whose peer may not know yet. */
+/** Streams ended by this side, which the peer may not know yet. */
 const ENDED_MAX = 1000;
-/** Ranges of streams that never began. */
+/** Ranges of ids that never began. */
 const PASSED_OVER_MAX = 50;
 
 export class PastStreams {
@@ -15,7 +16,7 @@ export class PastStreams {
   /** The newest stream that the peer has begun. */
   lastId = 0;
 
-  /** The peer begins a stream: those below it that never began cannot any more (section 5.1.1). */
+  /** The peer begins a stream, which closes the unused ids below it (section 5.1.1). */
   begin(id: number): void {
     const first = this.lastId === 0 ? 1 : this.lastId + 2;
     if (first < id) {

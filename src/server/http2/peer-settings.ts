@@ -1,4 +1,4 @@
-/** What the peer of a connection takes, as its SETTINGS say (RFC 9113, section 6.5.2). Called by connection.ts. */
+/** The peer's limits, from its SETTINGS (RFC 9113, section 6.5.2). Called by connection.ts. */
 import {
   broken,
   ConnectionError,
@@ -16,12 +16,12 @@ const ENTRY_BYTES = 6;
 
 export class PeerSettings {
   frameBytes = FRAME_BYTES;
-  /** First window of every stream. */
+  /** Initial window of every stream. */
   firstWindow = WINDOW_BYTES;
-  /** No open stream's window is further beyond the first. */
+  /** Upper bound on how far an open stream's window exceeds the initial one. */
   #beyondMax = 0;
 
-  /** Takes over a frame's entries. `table`: called with the size of the peer's table for headers. */
+  /** Applies the entries of a frame. `table` is called with the size of the peer's header table. */
   apply(payload: Buffer, streams: Iterable<Stream>, table: (bytes: number) => void): void {
     if (payload.length % ENTRY_BYTES !== 0) throw sized('settings');
     for (let at = 0; at < payload.length; at += ENTRY_BYTES) {
@@ -46,7 +46,7 @@ export class PeerSettings {
     if (bytes > WINDOW_BYTES_MAX) throw overflowing();
     this.firstWindow = bytes;
     if (bytes + this.#beyondMax <= WINDOW_BYTES_MAX) return;
-    // Every stream is looked at, once for each time that one was widened a lot.
+    // Recomputed from all streams, once for each time that one was widened a lot.
     this.#beyondMax = 0;
     for (const stream of streams) this.widened(stream);
     if (bytes + this.#beyondMax > WINDOW_BYTES_MAX) throw overflowing();

@@ -1,15 +1,15 @@
 /**
- * The headers of a request as a whole (RFC 9113, sections 8.1 to 8.3): what HTTP/2 asks of them, before anybody asks
- * what they mean. Pure.
+ * The headers of a request as a whole (RFC 9113, sections 8.1 to 8.3): what HTTP/2 requires of them, before
+ * they are interpreted. Pure.
  */
 import type { Field } from './static-table.js';
 
 export interface RequestHead {
   readonly method: string;
   readonly path: string;
-  /** Bytes of content that are announced. */
+  /** The announced length of the content in bytes. */
   readonly contentLength: number | undefined;
-  /** All but the pseudo-headers, as they came. */
+  /** All fields except the pseudo-headers, as received. */
   readonly fields: readonly Field[];
 }
 
@@ -19,7 +19,7 @@ const BAD_VALUE = /[\0\r\n]|^[ \t]|[ \t]$/;
 const forbidden = new Set(['connection', 'proxy-connection', 'keep-alive', 'transfer-encoding', 'upgrade']);
 const pseudoNames = new Set([':method', ':scheme', ':path', ':authority']);
 
-/** Undefined: malformed, the stream is to be reset. */
+/** Undefined if malformed: the stream has to be reset. */
 export function requestHead(all: readonly Field[]): RequestHead | undefined {
   const pseudo = new Map<string, string>();
   let start = 0;
@@ -39,7 +39,7 @@ export function requestHead(all: readonly Field[]): RequestHead | undefined {
   return { method, path, contentLength: length === undefined ? undefined : Number(length), fields };
 }
 
-/** Whether fields may stand at the end of a request. */
+/** Whether the fields are valid trailers of a request. */
 export const areTrailers = (fields: readonly Field[]): boolean => fields.every(isValid);
 
 function isValid({ name, value }: Field): boolean {

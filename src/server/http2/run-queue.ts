@@ -1,40 +1,41 @@
 /**
- * Time of the event loop for connections, in slices of a few milliseconds. What arrives is taken care of at once, unless
- * its connection has had more than its part or others wait already; those queue here, and between two slices the event
- * loop looks after everything else. One queue for a daemon; called by inbox.ts.
+ * Divides the event loop among connections, in slices of a few milliseconds. What arrives is processed at
+ * once, unless its connection has had more than its share or others wait already; those queue here, and
+ * between two slices the event loop does everything else. One queue for a daemon; called by inbox.ts.
  *
- * Fair queueing in three levels: users share evenly, then the processes of a user, then the connections of a process. At
- * each level the one that has had the least is next; one that comes back after a while is ahead of those that go on and on.
+ * Fair queueing in three levels: users share evenly, then the processes of a user, then the connections of a
+ * process. At each level the one that has had the least is next; one that returns after a pause goes before
+ * those that run continuously.
  */
 
-/** Who shares, at some level. */
+/** A participant at some level. */
 export interface Sharer {
-  /** Milliseconds that it has had, counted from where the others were when it came. The queue's to change. */
+  /** Milliseconds it has had, relative to the others when it arrived. Written by the queue. */
   hadMs: number;
 }
 
 export interface Task extends Sharer {
   readonly uid: number;
   readonly pid: number;
-  /** Milliseconds that it may take at once when something arrives; the queue's to change. */
+  /** Milliseconds it may take without queueing when something arrives. Written by the queue. */
   creditMs: number;
-  /** Works for about a slice, and queues again if there is more to do. */
+  /** Works for about one slice, and queues again if there is more to do. */
   run(): void;
 }
 
-/** About so much is done for one connection before the next. */
+/** Work for one connection before the next one runs. */
 export const SLICE_MS = 1;
-/** What arrives together is taken care of at once for so long. */
+/** Work on what arrives together before it has to queue. */
 const BURST_MS = 3;
-/** What an arrival brings along, so that one that does little is always next. */
+/** Credit for each arrival, so that one that does little never queues. */
 const ARRIVAL_MS = SLICE_MS / 4;
 const DEBT_MS_MAX = 50;
-/** How far a newcomer is ahead of the one that is next. */
+/** How far a newcomer goes ahead of the next one. */
 const AHEAD_MS = 2 * SLICE_MS;
-/** Sharers that are remembered while they have nothing to do. */
+/** Idle participants that are remembered. */
 const REMEMBERED_MAX = 1000;
 
-/** Those of one level that share and have something to do. */
+/** The participants of one level that have something to do. */
 class Level<Item extends Sharer> {
   readonly #waiting = new Set<Item>();
   #hadMs = 0;
@@ -63,13 +64,13 @@ class Level<Item extends Sharer> {
   }
 }
 
-/** A user, or a process of one: all within share what it gets. */
+/** A user, or a process of a user; its members share its time. */
 class Group<Item extends Sharer> implements Sharer {
   hadMs = 0;
   readonly items = new Level<Item>();
 }
 
-/** Groups by number; those that have nothing to do are forgotten when there are many. */
+/** Groups by number; idle ones are dropped when there are many. */
 class Groups<Item extends Group<Sharer>> {
   readonly #known = new Map<number, Item>();
 
@@ -96,19 +97,19 @@ class User extends Group<Process> {
 export class RunQueue {
   readonly #users = new Groups<User>();
   readonly #waiting = new Level<User>();
-  /** When the event loop was last given the time to look after everything. */
+  /** When the event loop last had time for everything else. */
   #since = 0;
   #scheduled = false;
-  /** Those whose slice it is. */
+  /** The participants whose slice it is. */
   #serving: readonly Sharer[] = [];
 
-  /** Something has come for a task that is not queued; whether it may be taken care of at once. */
+  /** Called when data arrives for a task that is not queued; returns whether it may be processed at once. */
   arrives(task: Task, now: number): boolean {
     task.creditMs = Math.min(SLICE_MS, Math.max(task.creditMs, -DEBT_MS_MAX) + ARRIVAL_MS);
     return task.creditMs > 0 && now - this.#since < BURST_MS;
   }
 
-  /** Queues a task that is not queued yet. */
+  /** REQUIRES: the task is not queued. */
   add(task: Task): void {
     const user = this.#users.get(task.uid, () => new User());
     const process = user.processes.get(task.pid, () => new Process());
@@ -120,7 +121,7 @@ export class RunQueue {
     setImmediate(this.#slice);
   }
 
-  /** Takes note of time that a task had. */
+  /** Accounts for the time that a task took. */
   spent(task: Task, ms: number): void {
     task.creditMs -= ms;
     if (this.#serving[0] === task) for (const sharer of this.#serving) sharer.hadMs += ms;
@@ -134,7 +135,7 @@ export class RunQueue {
     process.items.delete(task);
     if (process.items.size === 0) user.items.delete(process);
     if (user.items.size === 0) this.#waiting.delete(user);
-    // What services do at once goes on after this, until `spent`.
+    // What services do directly after this is charged too, until `spent`.
     this.#serving = [task, process, user];
     task.run();
     this.#since = performance.now();

@@ -1,4 +1,4 @@
-/** The fields that HPACK knows from the start (RFC 7541, appendix A): names and values in turn, from index 1 on. */
+/** HPACK's static table (RFC 7541, appendix A): names and values alternate, from index 1 on. */
 const common = `
 :authority
 :method=GET

@@ -1,38 +1,38 @@
 /**
- * One request and its answer (RFC 9113, section 5). Receives for the application and gives back what that has taken in
- * of the window; sends headers, content and trailers in order, content as far as the peer's windows go. What cannot be
- * sent yet waits here, so that a stream counts as open until its answer is on the way.
+ * One request and its response (RFC 9113, section 5). Passes content to the application and returns to the
+ * window what that has consumed; sends headers, content and trailers in order, content as far as the peer's
+ * windows allow. What cannot be sent yet waits here, so a stream counts as open until its response is sent.
  */
 import { ErrorCode, WINDOW_BYTES_MAX } from './constants.js';
 import type { BlockParts, HeaderEncoder } from './header-encoder.js';
 import type { Output } from './output.js';
 
-/** What becomes of the request. */
+/** Receives the request. */
 export interface StreamSink {
-  /** Content, a view that may be kept; `last`: `end` follows. Each byte is to be given back by `consumed`. */
-  data(piece: Buffer, last: boolean): void;
-  /** The request is whole. */
+  /** Content, a view that may be kept; `last`: `end` follows. Every byte has to be released by `consumed`. */
+  data(chunk: Buffer, last: boolean): void;
+  /** The request is complete. */
   end(): void;
-  /** The peer has given the stream up, or the connection has ended. Nothing can be sent any more. */
+  /** The peer has reset the stream, or the connection has ended. Nothing can be sent any more. */
   gone(): void;
-  /** All of the answer is on its way. */
+  /** All of the response has been passed on for sending. */
   done(): void;
 }
 
-/** What a stream shares with the others of its connection. */
+/** State shared by the streams of a connection. */
 export interface StreamHost {
   readonly output: Output;
   readonly encoder: HeaderEncoder;
-  /** What the peer takes of all streams together. */
+  /** The peer's window for all streams together. */
   sendWindow: number;
-  /** What it takes of each stream at first, which it may change for all that are open. */
+  /** The initial window of each stream; a change applies to all open ones. */
   readonly firstWindow: number;
   readonly frameBytes: number;
-  /** Bytes that the peer may send again, on any stream. */
+  /** Returns bytes to the peer's window for this side. */
   giveBack(bytes: number): void;
   /** The stream waits for a window or for room. */
   waits(stream: Stream): void;
-  /** The stream is over; `reset`: frames of the peer may still come. */
+  /** The stream has ended; `reset`: frames of the peer may still arrive. */
   over(stream: Stream, reset: boolean): void;
 }
 
@@ -40,7 +40,7 @@ type Item =
   | { readonly parts: BlockParts; readonly end: boolean }
   | { readonly content: Buffer; at: number; readonly done: (() => void) | undefined };
 
-/** The peer is told in steps. */
+/** Window updates are sent in steps. */
 const GIVE_BACK_SHARE = 4;
 
 export class Stream {
@@ -48,11 +48,13 @@ export class Stream {
   readonly #host: StreamHost;
   readonly #windowBytes: number;
   sink: StreamSink | undefined;
-  /** What the peer takes beyond the first window, or less, and what it may send. */
+  /** The stream's window minus the initial one. */
   #sendBeyond = 0;
   #receiveWindow: number;
-  /** Bytes that have come and were not given back, and those of them that the application is done with. */
-  #held = 0;
+  /**
+   * Bytes received and not returned to the window, and the part of them that the application has consumed.
+   */
+  #unreturned = 0;
   #consumed = 0;
   #contentLeft: number | undefined;
   #queue: Item[] = [];
@@ -76,28 +78,28 @@ export class Stream {
 
   // ------------------------------------------------------------------------------------------------- receiving
 
-  /** Bytes of content that the request's headers announce. */
+  /** The length of the content that the request's headers announce. */
   announce(bytes: number | undefined): void {
     this.#contentLeft = bytes;
   }
 
-  /** Takes a frame's bytes from the window; false: the peer had no right to send so many. */
+  /** Takes a frame's bytes from the window; returns false if the peer exceeded it. */
   admit(bytes: number): boolean {
     this.#receiveWindow -= bytes;
-    this.#held += bytes;
+    this.#unreturned += bytes;
     return this.#receiveWindow >= 0;
   }
 
-  receive(piece: Buffer, last: boolean): void {
+  receive(chunk: Buffer, last: boolean): void {
     if (this.#contentLeft !== undefined) {
-      this.#contentLeft -= piece.length;
+      this.#contentLeft -= chunk.length;
       if (this.#contentLeft < 0) {
         this.abort(ErrorCode.protocolError);
         return;
       }
     }
-    if (this.#ending) this.consumed(piece.length);
-    else this.sink?.data(piece, last);
+    if (this.#ending) this.consumed(chunk.length);
+    else this.sink?.data(chunk, last);
   }
 
   endRemote(): void {
@@ -109,7 +111,7 @@ export class Stream {
     if (!this.#ending) this.sink?.end();
   }
 
-  /** The application is done with so many bytes. */
+  /** The application has consumed this many bytes. */
   consumed(bytes: number): void {
     if (this.#over) return;
     this.#consumed += bytes;
@@ -120,7 +122,7 @@ export class Stream {
       this.#receiveWindow += this.#consumed;
     }
     this.#host.giveBack(this.#consumed);
-    this.#held -= this.#consumed;
+    this.#unreturned -= this.#consumed;
     this.#consumed = 0;
   }
 
@@ -130,12 +132,12 @@ export class Stream {
     this.#send({ parts, end: false });
   }
 
-  /** `done` is called when the bytes are free again: they were taken by the system, or never will be. */
+  /** `done` is called when the bytes are free again: the system has accepted them, or never will. */
   content(content: Buffer, done?: () => void): void {
     this.#send({ content, at: 0, done });
   }
 
-  /** The last of the answer. */
+  /** Ends the response. */
   trailers(parts: BlockParts): void {
     if (this.#ending) return;
     this.#send({ parts, end: true });
@@ -151,7 +153,7 @@ export class Stream {
     if (this.#queue.length === 1 && !this.pump(Number.POSITIVE_INFINITY)) this.#host.waits(this);
   }
 
-  /** Sends what can be sent, about so many bytes; whether nothing is left. */
+  /** Sends about this many bytes; returns whether nothing is left. */
   pump(bytes: number): boolean {
     const { output, encoder } = this.#host;
     let left = bytes;
@@ -174,7 +176,7 @@ export class Stream {
     }
   }
 
-  /** One frame of content; -1 when the windows allow none. */
+  /** Sends one frame of content; returns -1 if the windows are closed. */
   #sendSome(item: Extract<Item, { content: Buffer }>): number {
     const { output, sendWindow, frameBytes } = this.#host;
     const rest = item.content.length - item.at;
@@ -192,12 +194,12 @@ export class Stream {
     return count;
   }
 
-  /** What the peer takes; may be below 0 (section 6.9.2). */
+  /** The peer's window for this stream; may be below 0 (section 6.9.2). */
   get #window(): number {
     return this.#host.firstWindow + this.#sendBeyond;
   }
 
-  /** Adds to what the peer takes; false: it is more than a window may hold. */
+  /** Widens the window; returns false if it exceeds the maximum. */
   widen(bytes: number): boolean {
     this.#sendBeyond += bytes;
     return this.#window <= WINDOW_BYTES_MAX;
@@ -226,7 +228,7 @@ export class Stream {
 
   // --------------------------------------------------------------------------------------------------- the end
 
-  /** The answer is whole. A request that is not is no longer wanted (section 8.1). */
+  /** The response is complete. The rest of an incomplete request is no longer wanted (section 8.1). */
   #finish(): void {
     if (!this.#remoteEnded) this.#host.output.reset(this.id, ErrorCode.noError);
     this.#close(!this.#remoteEnded);
@@ -240,7 +242,7 @@ export class Stream {
     this.#leave(true);
   }
 
-  /** The peer has ended it, or the connection has. */
+  /** The peer has reset it, or the connection has ended. */
   gone(): void {
     if (!this.#over) this.#leave(false);
   }
@@ -249,7 +251,7 @@ export class Stream {
     const queue = this.#queue;
     this.#queue = [];
     this.#close(reset);
-    // Frames of it may be on their way out still: what they show is free when they are.
+    // Its frames may still be waiting to be written; their bytes are free after that.
     const { output } = this.#host;
     for (const item of queue) {
       if ('content' in item && item.done !== undefined) output.whenWritten(item.done);
@@ -259,8 +261,8 @@ export class Stream {
 
   #close(reset: boolean): void {
     this.#over = true;
-    this.#host.giveBack(this.#held);
-    this.#held = 0;
+    this.#host.giveBack(this.#unreturned);
+    this.#unreturned = 0;
     this.#host.over(this, reset);
   }
 }

@@ -1,12 +1,12 @@
 /**
- * Records of a list, gathered into messages: as many in one as containerd sends, fewer where they are large. Called by the
- * services that stream lists.
+ * Gathers the records of a list into messages: as many in one as containerd sends, fewer if they are large.
+ * Called by the services that stream lists.
  */
 import type { Limits } from '../limits.js';
 
-/** Records in one message of a list, as containerd does it. */
+/** Records in one message of a list, as in containerd. */
 const ITEMS_MAX = 100;
-/** About this many bytes, and at most this share of the largest message; one record may be larger. */
+/** Target size in bytes, and the largest fraction of a message's limit; a single record may be larger. */
 const BYTES_MAX = 2 ** 20;
 const MESSAGE_SHARE = 4;
 
@@ -30,7 +30,7 @@ export class Batches<T> {
     if (this.#items.length >= ITEMS_MAX) await this.flush();
   }
 
-  /** Sends what is left. */
+  /** Sends the rest. */
   async flush(): Promise<void> {
     const items = this.#items;
     if (items.length === 0) return;
@@ -40,7 +40,7 @@ export class Batches<T> {
   }
 }
 
-/** Bytes of a message, near enough: texts count their characters. */
+/** Approximate size of a message in bytes: strings count their characters. */
 function roughSize(value: unknown): number {
   if (typeof value === 'string') return value.length + 2;
   if (value instanceof Uint8Array) return value.length + 4;

@@ -1,8 +1,10 @@
 /**
- * The two messages that carry the bytes of blobs, read and written by hand: the general codec would copy the bytes
- * once more and look at every field. Field numbers are those of api/containerd/services/content.proto. Pure.
+ * Hand-written codec of the two messages that carry the bytes of blobs: the general codec would copy the
+ * bytes once more and inspect every field. Field numbers are those of api/containerd/services/content.proto.
+ * Pure.
  *
- * Decoded bytes are a view of the message, which nobody else uses; encoded messages are a view of the reader's buffer.
+ * Decoded bytes are a view of the message, which has no other user; encoded messages are a view of the
+ * reader's buffer.
  */
 import { invalidArgument } from '../../errors.js';
 import { PREFIX_BYTES } from '../grpc/prefix.js';
@@ -76,12 +78,12 @@ function labelOf(entry: Buffer): [string, string] {
   return [key, value];
 }
 
-/** Bytes to leave free before the data of a `ReadContentResponse`, for what goes before them. */
+/** Bytes to leave free before the data of a `ReadContentResponse`, for its head. */
 export const READ_HEAD_BYTES = PREFIX_BYTES + 2 * (VARINT_BYTES_MAX + 1);
 
 /**
- * The `ReadContentResponse` whose data stand in `buffer` from READ_HEAD_BYTES on, behind PREFIX_BYTES free ones: a view
- * of the buffer, so that the bytes of a blob are not copied once more.
+ * The `ReadContentResponse` whose data is in `buffer` from READ_HEAD_BYTES on, after PREFIX_BYTES free bytes:
+ * a view of the buffer, so that the bytes of a blob are not copied once more.
  */
 export function frameReadResponse(buffer: Buffer, offset: number, length: number): Buffer {
   const head = offset === 0 ? 0 : 1 + varintSize(offset);
@@ -102,7 +104,7 @@ function varintSize(value: number): number {
   return size;
 }
 
-/** A count of bytes: not negative, below 2^53. */
+/** REQUIRES: not negative and below 2^53. */
 function putVarint(into: Buffer, start: number, value: number): number {
   let at = start;
   let rest = value;
@@ -126,7 +128,7 @@ class Reader {
     return this.#at >= this.#bytes.length;
   }
 
-  /** As a signed 64-bit number, rounded where JavaScript's numbers are: the caller checks the range. */
+  /** As a signed 64-bit number, rounded to JavaScript's precision: the caller checks the range. */
   varint(): number {
     let low = 0;
     let high = 0;
@@ -134,7 +136,7 @@ class Reader {
       const byte = this.#bytes[this.#at++];
       if (byte === undefined) throw malformed('ends inside a number');
       const part = byte & 0x7f;
-      // Two halves of 28 and 36 bits, since JavaScript's bit operations know 32.
+      // Two parts of 28 and 36 bits, since JavaScript's bit operations have 32 bits.
       if (i < 4) low |= part << (7 * i);
       else high += part * 2 ** (7 * (i - 4));
       if (byte < 0x80) return signed(low, high);

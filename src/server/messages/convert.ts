@@ -1,4 +1,7 @@
-/** Store values as messages and back: instants, Any, descriptors, mounts, maps. Pure; used by services and clients. */
+/**
+ * Converts store values to messages and back: instants, Any, descriptors, mounts, maps. Pure; used by
+ * services and clients.
+ */
 import type { Mount } from '../../backends/contract.js';
 import type { Any, AnyMap, RuntimeRecord } from '../../model/records.js';
 import { type Instant, NANOS_PER_SECOND, zeroTime } from '../../model/time.js';
@@ -12,7 +15,7 @@ import type {
   Timestamp,
 } from './messages.js';
 
-/** Also times before 1970: nanoseconds count upwards from the second before. */
+/** Before 1970, nanoseconds still count upwards from the second before. */
 export function timestampOf(t: Instant): Timestamp {
   let seconds = t / NANOS_PER_SECOND;
   let nanos = Number(t - seconds * NANOS_PER_SECOND);
@@ -23,11 +26,11 @@ export function timestampOf(t: Instant): Timestamp {
   return { seconds: Number(seconds), nanos };
 }
 
-/** A timestamp that was not sent is the zero time. */
+/** A missing timestamp is the zero time. */
 export const instantOf = (t: Timestamp | null | undefined): Instant =>
   t ? BigInt(Math.trunc(t.seconds)) * NANOS_PER_SECOND + BigInt(t.nanos) : zeroTime;
 
-/** What was sent, or undefined: also for the zero time, which clients send for no time. */
+/** The instant that was sent; undefined for none and for the zero time, which clients send for none. */
 export function givenInstant(t: Timestamp | null | undefined): Instant | undefined {
   const instant = instantOf(t);
   return instant === zeroTime ? undefined : instant;
@@ -76,7 +79,7 @@ export const mountOf = ({ type, source, target = '', options }: MountMessage): M
   ...(target !== '' && { target }),
 });
 
-/** Messages of a list that are made while it is written: ten thousand of them are never there at a time. */
+/** Creates the messages of a list while it is encoded: ten thousand of them never exist at a time. */
 export function* mapped<T, M>(items: Iterable<T>, message: (item: T) => M): Generator<M> {
   for (const item of items) yield message(item);
 }

@@ -1,6 +1,7 @@
 /**
- * Answers with many shapes as JSON, in pieces: what JSON lacks is written as an object with one special field, so that it comes
- * back as what it was: bigints (instants) and bytes. Functions are left out. Pure; used by both ends.
+ * Responses of many shapes as JSON, in chunks. What JSON lacks (bigints such as instants, and bytes) is
+ * written as an object with one special field, so that it decodes to the same value. Functions are left out.
+ * Pure; used by both ends.
  */
 import { invalidArgument } from '../../errors.js';
 
@@ -11,25 +12,25 @@ export interface DocumentMessage {
 const BIGINT = '$int';
 const BYTES = '$bytes';
 
-/** Characters of one piece of a document, and entries of a list that are written at once. */
-const PIECE_CHARACTERS = 64 * 1024;
+/** Characters of one chunk of a document, and entries of a list that are written at once. */
+const CHUNK_CHARACTERS = 64 * 1024;
 const ENTRIES_AT_ONCE = 1000;
 
-/** A document in pieces, so that neither a message nor the work for one has to take all of it. */
+/** A document in chunks, which bounds the size of a message and the work for it. */
 export function* toDocument(value: unknown): Generator<DocumentMessage> {
-  let piece = '';
+  let chunk = '';
   for (const text of written(value)) {
-    piece += text;
-    while (piece.length > PIECE_CHARACTERS) {
-      const end = PIECE_CHARACTERS + (isHighSurrogate(piece, PIECE_CHARACTERS - 1) ? 1 : 0);
-      yield { json: piece.slice(0, end) };
-      piece = piece.slice(end);
+    chunk += text;
+    while (chunk.length > CHUNK_CHARACTERS) {
+      const end = CHUNK_CHARACTERS + (isHighSurrogate(chunk, CHUNK_CHARACTERS - 1) ? 1 : 0);
+      yield { json: chunk.slice(0, end) };
+      chunk = chunk.slice(end);
     }
   }
-  yield { json: piece };
+  yield { json: chunk };
 }
 
-/** Long lists in parts, wherever objects lead to them. */
+/** Long lists in parts, at any depth of objects. */
 function* written(value: unknown): Generator<string> {
   if (Array.isArray(value) && value.length > ENTRIES_AT_ONCE) {
     for (let at = 0; at < value.length; at += ENTRIES_AT_ONCE) {
@@ -53,9 +54,9 @@ const isPlain = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && Object.getPrototypeOf(value) === Object.prototype;
 const isHighSurrogate = (text: string, at: number): boolean => (text.charCodeAt(at) & 0xfc00) === 0xd800;
 
-/** The value of a document by all of its pieces. InvalidArgument: not JSON. */
-export function fromDocument<T = unknown>(pieces: readonly DocumentMessage[]): T {
-  const json = pieces.map((piece) => piece.json).join('');
+/** The value of a document, from all of its chunks. InvalidArgument: not JSON. */
+export function fromDocument<T = unknown>(chunks: readonly DocumentMessage[]): T {
+  const json = chunks.map((chunk) => chunk.json).join('');
   try {
     return JSON.parse(json, read) as T;
   } catch (cause) {

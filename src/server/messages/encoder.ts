@@ -1,11 +1,11 @@
 /**
- * Writes messages straight into one buffer, as their definitions say. The general library builds a list of operations
- * first, which for a list of ten thousand images is more garbage than the images. Called by schema.ts; the library still
- * reads messages, and a test compares the two on every type.
+ * Encodes messages into one buffer, as their definitions say. The general library first builds a list of
+ * operations, which for ten thousand images is more garbage than the images themselves. Called by schema.ts;
+ * the library still decodes messages, and a test compares the two on every type.
  *
- * Covers what the definitions in api/ use: strings, bytes, booleans, doubles, 32- and 64-bit numbers, enums, messages,
- * lists of strings and messages, maps from strings. A definition with anything else is refused when it is loaded.
- * Default values are not written.
+ * Supports what the definitions in api/ use: strings, bytes, booleans, doubles, 32- and 64-bit numbers,
+ * enums, messages, lists of strings and messages, maps with string keys. A definition with anything else is
+ * refused when it is loaded. Default values are not written.
  */
 import protobuf from 'protobufjs';
 import {
@@ -21,7 +21,7 @@ import {
   written,
 } from './wire-writer.js';
 
-/** Writes a value by wire-writer.ts; what it is a value of, the definition says. */
+/** Writes a value by wire-writer.ts; the definition determines its type. */
 export type Writer = (value: unknown) => void;
 interface FieldWriter {
   readonly name: string;
@@ -29,8 +29,8 @@ interface FieldWriter {
 }
 
 /**
- * The encoder of a message type; the answer is the caller's to keep, with free bytes before the message, as many as were asked for. It throws
- * MessageTooLarge for one of more than `bytesMax` bytes.
+ * The encoder of a message type. The returned buffer belongs to the caller and has the requested number of
+ * free bytes before the message. Throws MessageTooLarge for more than `bytesMax` bytes.
  */
 export function encoderOf(
   type: protobuf.Type,
@@ -45,7 +45,7 @@ export function encoderOf(
   };
 }
 
-/** Writes one item of a list, by the name of its field: all items, one after the other, are the list. */
+/** Writes one item of a list, by the name of its field; the list is the concatenation of its items. */
 export function itemWriterOf(type: protobuf.Type, name: string): Writer {
   const field = type.fields[name];
   if (field?.repeated !== true) throw new Error(`${type.fullName} has no list "${name}"`);
@@ -65,7 +65,7 @@ export function messageWriter(type: protobuf.Type): Writer {
       if (value !== undefined && value !== null) field.write(value);
     }
   };
-  // Known before its fields are, so that a type may contain itself.
+  // Registered before its fields are built, so that a type may contain itself.
   writers.set(type, write);
   const ordered = [...type.fieldsArray].sort((a, b) => a.id - b.id);
   for (const field of ordered) fields.push({ name: field.name, write: fieldWriter(field.resolve()) });
@@ -73,7 +73,7 @@ export function messageWriter(type: protobuf.Type): Writer {
 }
 
 function fieldWriter(field: protobuf.Field): Writer {
-  // The types do not tell that a field with this mark is a MapField.
+  // The typings do not say that such a field is a MapField.
   if (field.map) return mapWriter(field as unknown as protobuf.MapField);
   if (!field.repeated) return valueWriter(field, field.id, false);
   const isText = field.type === 'string' || field.resolvedType instanceof protobuf.Type;
@@ -100,7 +100,7 @@ function mapWriter(field: protobuf.MapField): Writer {
   };
 }
 
-/** `always`: also a default value, where its place has a meaning (in lists and maps). */
+/** `always`: also writes a default value, where its position matters (in lists and maps). */
 function valueWriter(field: protobuf.FieldBase, id: number, always: boolean): Writer {
   if (field.resolvedType instanceof protobuf.Type) {
     const tag = tagOf(id, Wire.bytes);
@@ -148,7 +148,7 @@ function boolWriter(id: number, always: boolean): Writer {
 function doubleWriter(id: number, always: boolean): Writer {
   const tag = tagOf(id, Wire.fixed64);
   return (value) => {
-    // Minus zero is no default.
+    // Minus zero is not a default.
     if (!Object.is(value, 0) || always) putDouble(tag, value as number);
   };
 }
@@ -156,7 +156,7 @@ function doubleWriter(id: number, always: boolean): Writer {
 function bytesWriter(id: number, always: boolean): Writer {
   const tag = tagOf(id, Wire.bytes);
   return (value) => {
-    if (!(value instanceof Uint8Array)) throw new TypeError(`bytes are expected, not ${typeof value}`);
+    if (!(value instanceof Uint8Array)) throw new TypeError(`expected bytes, not ${typeof value}`);
     if (value.length !== 0 || always) putBytes(tag, value);
   };
 }
@@ -164,8 +164,8 @@ function bytesWriter(id: number, always: boolean): Writer {
 function textWriter(id: number, always: boolean): Writer {
   const tag = tagOf(id, Wire.bytes);
   return (value) => {
-    // A damaged record may have anything in a text's place.
-    if (typeof value !== 'string') throw new TypeError(`a text is expected, not ${typeof value}`);
+    // A damaged record may have any value here.
+    if (typeof value !== 'string') throw new TypeError(`expected a string, not ${typeof value}`);
     if (value.length !== 0 || always) putText(tag, value);
   };
 }

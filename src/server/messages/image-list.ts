@@ -1,15 +1,15 @@
 /**
- * `ListImagesResponse`: stored images are written into the message as they are, field by field, without an object made
- * of any; those that hold something unusual go the general way. Field numbers are those of
+ * `ListImagesResponse`: copies the fields of stored images into the message without creating objects; an
+ * image with anything unusual goes through the general encoder. Field numbers are those of
  * api/containerd/services/images.proto and types/types.proto.
  */
 import { DamagedBytes } from '../../engine/schema/bytes.js';
 import type { StoredRecord } from '../../engine/schema/stored-record.js';
 import type { Image, StoredImages } from '../../stores/images.js';
 import { codecOf, writerOf } from '../schema.js';
+import { type Chunks, chunksBy } from './chunks.js';
 import { timestampOf } from './convert.js';
 import type { ImageMessage } from './messages.js';
-import { type Pieces, piecesBy } from './pieces.js';
 import { begin, end, mark, putNumber, putText, putTextOf, tagOf, undoTo, Wire } from './wire-writer.js';
 
 const LIST = 'containerd.services.images.v1.ListImagesResponse';
@@ -32,12 +32,12 @@ const Target = {
 const Entry = { key: tagOf(1, Wire.bytes), value: tagOf(2, Wire.bytes) } as const;
 const Time = { seconds: tagOf(1, Wire.varint), nanos: tagOf(2, Wire.varint) } as const;
 
-/** What the service answers: all images as they are stored, or those that were chosen. */
+/** What the service returns: all images as they are stored, or a selection. */
 export type ImageList = StoredImages | Iterable<ImageMessage>;
 
-/** Writes answers; `messageOf` is the general way of an image. */
-export function imageListPieces(messageOf: (image: Image) => ImageMessage): (answer: unknown) => Pieces {
-  const { pieces } = codecOf(LIST)!;
+/** Encodes responses; `messageOf` builds the message of an image for the general encoder. */
+export function imageListChunks(messageOf: (image: Image) => ImageMessage): (result: unknown) => Chunks {
+  const { chunks } = codecOf(LIST)!;
   const writeMessage = writerOf(IMAGE);
   const write = (name: string, record: StoredRecord, image: () => Image): void => {
     const start = begin(IMAGES);
@@ -47,24 +47,24 @@ export function imageListPieces(messageOf: (image: Image) => ImageMessage): (ans
     }
     end(start);
   };
-  return (answer) => {
-    const list = answer as ImageList;
-    return 'tellNext' in list ? piecesBy(() => list.tellNext(write)) : pieces('images', list);
+  return (result) => {
+    const list = result as ImageList;
+    return 'visitNext' in list ? chunksBy(() => list.visitNext(write)) : chunks('images', list);
   };
 }
 
-/** False, with anything written, when the record has something that is not known here. */
+/** Returns false, with a partial message written, when the record has something unknown here. */
 function writeStored(name: string, record: StoredRecord): boolean {
   try {
     return findFields(record) && writeFields(name, record);
   } catch (error) {
-    // The general way tells what is wrong with it.
+    // The general encoder reports what is wrong with it.
     if (error instanceof DamagedBytes) return false;
     throw error;
   }
 }
 
-/** Where the fields of the record at hand are; -1: not there. */
+/** Offsets of the fields in the current record; -1: missing. */
 const places = { labels: -1, annotations: -1, target: -1 };
 let createdAt = 0n;
 let updatedAt = 0n;
@@ -136,7 +136,7 @@ function writeTarget(record: StoredRecord): boolean {
   return true;
 }
 
-/** An empty one is left out, as defaults are. */
+/** An empty string is left out, as defaults are. */
 function writeText(tag: number, record: StoredRecord, place: number): boolean {
   record.place = place;
   if (!record.isText()) return false;

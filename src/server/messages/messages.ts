@@ -1,6 +1,6 @@
 /**
- * Shapes of the messages in api/, as schema.ts hands them out and takes them. Types only. In answers a field may be
- * left out; in requests texts, numbers, lists and maps are always there, messages may be null.
+ * Shapes of the messages in api/, as schema.ts decodes and encodes them. Types only. In responses a field may
+ * be left out; in requests strings, numbers, lists and maps are always present, and messages may be null.
  */
 import type { StringMap } from '../../model/records.js';
 

@@ -1,4 +1,7 @@
-/** gRPC's status codes; the library's own table would load the library with it. Used by status.ts and metrics.ts. */
+/**
+ * gRPC's status codes; importing the library's own table would load the library. Used by status.ts and
+ * metrics.ts.
+ */
 export const status = {
   OK: 0,
   CANCELLED: 1,
@@ -21,5 +24,5 @@ export const status = {
 
 const names = new Map<number, string>(Object.entries(status).map(([name, code]) => [code, name]));
 
-/** As metrics show it; the number itself for one that does not exist. */
+/** The name that metrics show; the number itself for an unknown code. */
 export const statusName = (code: number): string => names.get(code) ?? String(code);

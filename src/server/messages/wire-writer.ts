@@ -1,15 +1,15 @@
 /**
- * One buffer that messages are written into, and what they are made of: tags, numbers, texts, messages within messages.
- * Called by encoder.ts for every message of the definitions, and by who writes one by hand.
+ * The buffer that messages are encoded into, and the primitives: tags, numbers, strings, nested messages.
+ * Called by encoder.ts for every message of the definitions, and by hand-written encoders.
  *
- * All writing happens inside `written`, which is not reentrant, and need not be: nothing here waits.
+ * All encoding happens inside `written`, which is not reentrant; nothing here awaits.
  */
 
 const FIRST_BYTES = 64 * 1024;
-/** A buffer that one large message made larger than this goes out as it is. */
+/** A buffer that a large message has grown beyond this is given to the caller instead of being kept. */
 const KEPT_BYTES_MAX = 1024 * 1024;
 const VARINT_BYTES_MAX = 10;
-/** Strings up to this many characters are copied here; longer ones are worth a call into the runtime. */
+/** Strings up to this length are copied here; longer ones are worth a call into the runtime. */
 const SHORT_STRING = 32;
 
 export const Wire = { varint: 0, fixed64: 1, bytes: 2 } as const;
@@ -19,10 +19,10 @@ export const tagOf = (id: number, wire: number): number => id * 8 + wire;
 let buffer = Buffer.allocUnsafe(FIRST_BYTES);
 let at = 0;
 
-/** Where a message that is being written is known to be too large. */
+/** Where the message being encoded becomes too large. */
 let atMax = Number.POSITIVE_INFINITY;
 
-/** A message is larger than it may be; what was written of it is gone. */
+/** A message is larger than its limit; what was encoded of it is discarded. */
 export class MessageTooLarge extends Error {
   constructor() {
     super('the message is larger than it may be');
@@ -30,8 +30,8 @@ export class MessageTooLarge extends Error {
 }
 
 /**
- * What `write` writes, behind so many free bytes; the answer is the caller's to keep. `expected` bytes are made room for
- * at once. Throws MessageTooLarge instead of writing much more than `bytesMax` bytes.
+ * What `write` encodes, after the given number of free bytes; the result belongs to the caller. Reserves room
+ * for `expected` bytes. Throws MessageTooLarge instead of encoding much more than `bytesMax` bytes.
  */
 export function written(
   freeBytes: number,
@@ -51,11 +51,14 @@ export function written(
   }
 }
 
-/** What to expect of the next message of a kind by the size of the last one: nothing special unless that was large. */
+/**
+ * How much to reserve for the next message of a kind, by the size of the last one: the default unless that
+ * was large.
+ */
 export const expectedAfter = (bytes: number): number =>
   bytes > KEPT_BYTES_MAX ? bytes + Math.ceil(bytes / 8) : 0;
 
-/** Makes room for so many more bytes. */
+/** Makes room for this many more bytes. */
 function reserve(bytes: number): void {
   if (at + bytes <= buffer.length) return;
   if (at > atMax) throw new MessageTooLarge();
@@ -64,22 +67,22 @@ function reserve(bytes: number): void {
   buffer = larger;
 }
 
-/** Where the next byte goes, for `undoTo`. */
+/** The offset of the next byte, for `undoTo`. */
 export const mark = (): number => at;
 
-/** Takes back what was written since a mark. */
+/** Discards what was written since a mark. */
 export function undoTo(place: number): void {
   at = place;
 }
 
-/** Begins a message within the message; `end` takes the answer. */
+/** Begins a nested message; `end` takes the result. */
 export function begin(tag: number): number {
   reserve(2 * VARINT_BYTES_MAX);
   putVarint(tag);
   return at++;
 }
 
-/** Ends a message, whose length before it is known only now. */
+/** Ends a nested message, whose length before it is known only now. */
 export function end(start: number): void {
   const length = at - start - 1;
   at = start;
@@ -108,7 +111,7 @@ export function putBytes(tag: number, bytes: Uint8Array): void {
 }
 
 export function putText(tag: number, text: string): void {
-  // A character takes three bytes at most (two halves of a pair take four).
+  // A character takes at most three bytes (two surrogates take four).
   reserve(2 * VARINT_BYTES_MAX + text.length * 3);
   putVarint(tag);
   if (text.length <= SHORT_STRING && putAscii(text)) return;
@@ -117,15 +120,15 @@ export function putText(tag: number, text: string): void {
   putLengthBefore(guess, size);
 }
 
-/** Who has a text as UTF-8. */
+/** A source of UTF-8 strings. */
 export interface TextSource {
-  /** Most bytes that the next text can take. */
+  /** Upper bound on the bytes of the next string. */
   readonly textBytesMax: number;
-  /** Copies the next text to a place that has so many; answers where it ends. */
+  /** Copies the next string to an offset with that much room; returns the offset after it. */
   copyText(target: Buffer, at: number): number;
 }
 
-/** Answers the text's bytes. */
+/** Returns the number of bytes. */
 export function putTextOf(tag: number, source: TextSource): number {
   reserve(2 * VARINT_BYTES_MAX + source.textBytesMax);
   putVarint(tag);
@@ -134,7 +137,7 @@ export function putTextOf(tag: number, source: TextSource): number {
   return size;
 }
 
-/** False, and nothing written, when the text is not ASCII. */
+/** Returns false, with nothing written, when the string is not ASCII. */
 function putAscii(text: string): boolean {
   const start = at + 1;
   for (let i = 0; i < text.length; i++) {
@@ -147,7 +150,10 @@ function putAscii(text: string): boolean {
   return true;
 }
 
-/** Puts a length before bytes that were written `guess` bytes further on, and moves them if it takes more than that. */
+/**
+ * Writes a length before bytes that were written `guess` bytes further on, and moves them if it needs more
+ * than that.
+ */
 function putLengthBefore(guess: number, length: number): void {
   const size = varintSize(length);
   if (size !== guess) buffer.copyWithin(at + size, at + guess, at + guess + length);
@@ -174,7 +180,7 @@ function putVarint(value: number): void {
   buffer[at++] = rest;
 }
 
-/** As a 64-bit number in two's complement; times before 1970 are the only ones. */
+/** As a 64-bit number in two's complement; only times before 1970 are negative. */
 function putNegative(value: number): void {
   let rest = BigInt.asUintN(64, BigInt(Math.trunc(value)));
   while (rest > 0x7fn) {

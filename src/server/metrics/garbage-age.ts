@@ -1,4 +1,7 @@
-/** How long there may have been garbage: since the first deletion that no finished collection covers. For metrics. */
+/**
+ * How long there may have been garbage: the time since the first deletion that no finished collection covers.
+ * For metrics.
+ */
 import type { DB } from '../../db.js';
 
 export class GarbageAge {

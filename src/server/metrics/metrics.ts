@@ -1,6 +1,7 @@
 /**
- * Prometheus metrics of the daemon and the page that serves them, next to /healthz. Called by daemon.ts. Counting an
- * operation costs two additions: the labelled children are looked up once for each method and code.
+ * Prometheus metrics of the daemon and the page that serves them, with /healthz. Called by daemon.ts.
+ * Counting an operation costs two additions: the labelled children are looked up once for each method and
+ * code.
  */
 import { createServer, type Server } from 'node:http';
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
@@ -36,7 +37,7 @@ export class Metrics {
   });
   readonly #latency = new Histogram({
     name: 'ebbtide_operation_seconds',
-    help: 'Time from the request to the end of its answer',
+    help: 'Time from the request to the end of its response',
     labelNames: ['service', 'method'] as const,
     buckets: LATENCY_SECONDS,
     registers: [this.registry],
@@ -99,7 +100,7 @@ export class Metrics {
     collectDefaultMetrics({ register: this.registry });
   }
 
-  /** What is read when somebody asks: sizes of the store, and what goes on. */
+  /** Values that are read at a scrape: sizes of the store, and current activity. */
   watch(db: DB, now: Readings): void {
     const gauge = (name: string, help: string, read: () => number): void => {
       new Gauge({
@@ -127,7 +128,7 @@ export class Metrics {
     gauge('ebbtide_file_bytes', 'Bytes of the database file', () => stats().fileBytes);
     gauge(
       'ebbtide_journal_bytes',
-      'Bytes of graph changes behind the newest checkpoint, which a start goes through',
+      'Bytes of graph changes after the newest checkpoint, which a start replays',
       () => stats().journalBytes,
     );
     gauge(
@@ -154,7 +155,7 @@ export class Metrics {
       'Calls that services work on, those of clients that have gone too',
       now.calls,
     );
-    gauge('ebbtide_client_bytes', 'Bytes kept for clients: requests, answers, events', now.clientBytes);
+    gauge('ebbtide_client_bytes', 'Bytes kept for clients: requests, responses, events', now.clientBytes);
     gauge('ebbtide_event_subscribers', 'Open subscriptions to events', now.subscribers);
     watchUsage(this.registry, now.usage);
   }
@@ -194,7 +195,7 @@ export class Metrics {
   }
 }
 
-/** Serves `/metrics` and `/healthz` over HTTP on `host:port`, on the loopback when only a port is given. */
+/** Serves `/metrics` and `/healthz` over HTTP on `host:port`; on the loopback if only a port is given. */
 export async function serveMetrics(
   address: string,
   registry: Registry,
@@ -220,7 +221,7 @@ export async function serveMetrics(
     server.once('error', reject);
     server.listen(port, host, () => {
       server.off('error', reject);
-      // As for the socket: one connection less.
+      // A failed connection must not end the daemon.
       server.on('error', () => undefined);
       resolve();
     });
@@ -234,7 +235,7 @@ function parseAddress(address: string): { host: string; port: number } {
   const match = /^(?:(.*):)?(\d{1,5})$/.exec(address);
   const port = Number(match?.[2]);
   if (match === null || port > 65_535) {
-    throw invalidArgument(`"${address}" is no address for metrics`, {
+    throw invalidArgument(`"${address}" is not a valid address for metrics`, {
       object: address,
       remedy: 'write host:port, like 127.0.0.1:9464',
     });

@@ -1,15 +1,18 @@
 /**
- * What the store takes, for metrics: the lines of `ebbtide du`. Measuring reads all directories, so the scrapes of a while
- * get one answer, and a scrape waits for a new one only so long. Called by daemon.ts.
+ * Disk usage of the store, for metrics: the lines of `ebbtide du`. Measuring reads all directories, so
+ * scrapes share a result for a while, and wait for a new one only for a limited time. Called by daemon.ts.
  */
 import type { DB } from '../../db.js';
 import { type DiskReport, fileSystemOf } from '../../gc/report/disk-report.js';
 import type { UsageReport } from '../../gc/report/retained.js';
 
-/** An answer is used for this long, until the next collection, and in any case for so many times what it took to get it. */
+/**
+ * A result is valid for this long or until the next collection, but at least for this multiple of the time it
+ * took.
+ */
 const USED_MS = 60_000;
 const USED_TIMES = 20;
-/** What a scrape waits for an answer. */
+/** How long a scrape waits for a result. */
 const WAIT_MS = 2000;
 
 export interface MeasuredUsage {
@@ -23,7 +26,7 @@ export class StoreUsage {
   readonly #signal: AbortSignal;
   readonly #failed: (error: unknown) => void;
   #last: MeasuredUsage | undefined;
-  /** Until when `#last` is used, and is used at least. */
+  /** When `#last` becomes invalid, and until when it is valid in any case. */
   #until = 0;
   #atLeastUntil = 0;
   #measuring: Promise<void> | undefined;
@@ -34,20 +37,20 @@ export class StoreUsage {
     this.#failed = failed;
   }
 
-  /** undefined until the first measurement is done. */
+  /** Undefined until the first measurement is complete. */
   async read(): Promise<MeasuredUsage | undefined> {
     if (performance.now() >= this.#until) this.#measuring ??= this.#measure();
     if (this.#measuring !== undefined) await Promise.race([this.#measuring, waited()]);
     return this.#last;
   }
 
-  /** As it is now. */
+  /** Never cached. */
   async fileSystem(): Promise<DiskReport['fileSystem'] | undefined> {
     const root = this.#db.host.content.root;
     return root === undefined ? undefined : fileSystemOf(root).catch(() => undefined);
   }
 
-  /** A collection has ended: the next scrape measures anew. */
+  /** A collection has ended: the next scrape measures again. */
   collected(): void {
     this.#until = this.#atLeastUntil;
   }

@@ -1,4 +1,4 @@
-/** Metrics of what the store takes: the lines of `ebbtide du`. Called by metrics.ts. */
+/** Metrics of the store's disk usage: the lines of `ebbtide du`. Called by metrics.ts. */
 import { Gauge, type Registry } from 'prom-client';
 import { reclaimable } from '../../gc/report/disk-report.js';
 import type { DatedObject } from '../../gc/report/oldest.js';
@@ -6,7 +6,7 @@ import type { MeasuredUsage, StoreUsage } from './store-usage.js';
 
 const NANOS_PER_SECOND = 1e9;
 
-/** Values by label; undefined: not known, or there is none. */
+/** Values by label; undefined if unknown or not applicable. */
 type Values = Readonly<Record<string, number>> | number | undefined;
 
 export function watchUsage(registry: Registry, usage: StoreUsage): void {
@@ -25,9 +25,9 @@ export function watchUsage(registry: Registry, usage: StoreUsage): void {
       },
     });
   };
-  const measured = (of: (answer: MeasuredUsage) => Values) => async (): Promise<Values> => {
-    const answer = await usage.read();
-    return answer && of(answer);
+  const measured = (of: (result: MeasuredUsage) => Values) => async (): Promise<Values> => {
+    const result = await usage.read();
+    return result && of(result);
   };
   gauge(
     'ebbtide_disk_bytes',
@@ -57,7 +57,7 @@ export function watchUsage(registry: Registry, usage: StoreUsage): void {
   );
   gauge(
     'ebbtide_file_system_bytes',
-    'Size of the file system of the root, used, and free for who serves it',
+    'Size of the file system of the root, used, and free for the daemon',
     () => usage.fileSystem(),
     'state',
   );

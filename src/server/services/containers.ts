@@ -1,4 +1,4 @@
-/** containerd.services.containers.v1.Containers. The store announces nothing about containers, so this does. */
+/** containerd.services.containers.v1.Containers. The store publishes no container events, so this does. */
 import { invalidArgument } from '../../errors.js';
 import type { Container, ContainerInput } from '../../stores/containers.js';
 import { Pace } from '../../stores/listing.js';

@@ -1,6 +1,6 @@
 /**
- * Content.Read: a range of a blob as a stream. The next piece is read from disk while the last one is on its way; a
- * client that reads slowly keeps two pieces in memory, one that goes away early ends the reading.
+ * Content.Read: a range of a blob as a stream. The next chunk is read from disk while the last one is sent; a
+ * client that reads slowly keeps two chunks in memory, and one that disconnects ends the reading.
  */
 import type { BlobReader } from '../../backends/contract.js';
 import { unknownError } from '../../errors.js';
@@ -13,16 +13,19 @@ import { outOfRange } from '../status.js';
 export interface ReadRequest {
   digest: string;
   offset: number;
-  /** Bytes; 0 and less: to the end. */
+  /** In bytes; 0 or less: to the end. */
   size: number;
 }
 
-const PIECE_BYTES = 1024 * 1024;
-const BUFFER_BYTES = READ_HEAD_BYTES + PIECE_BYTES;
-/** What a read keeps at a time. */
+const CHUNK_BYTES = 1024 * 1024;
+const BUFFER_BYTES = READ_HEAD_BYTES + CHUNK_BYTES;
+/** Bytes that a read keeps at a time. */
 export const READ_BYTES = 2 * BUFFER_BYTES;
 
-/** Offsets of the answers count from the start of the range, as containerd's do. The messages are encoded already. */
+/**
+ * Offsets in the responses count from the start of the range, as containerd's do. The messages are encoded
+ * already.
+ */
 export async function readContent(
   readers: OpenReaders,
   request: ReadRequest,
@@ -37,7 +40,7 @@ export async function readContent(
     const end = start + (request.size <= 0 || request.size > rest ? rest : request.size);
     const buffers: Buffer[] = [];
     await sendRange(reader, start, end, send, buffers);
-    // Not when it has failed: then the last one may still be on its way to the client.
+    // Not after a failure: the last one may still be on its way to the client.
     giveBack(buffers);
   });
 }
@@ -49,13 +52,14 @@ async function sendRange(
   send: Send<Buffer>,
   buffers: Buffer[],
 ): Promise<void> {
-  let turn = 0;
-  // A buffer is free again when its message has been sent, so two are enough for reading and sending at once.
+  let index = 0;
+  // A buffer is free again when its message has been sent, so two are enough to read and send at the same
+  // time.
   const read = (from: number): Promise<{ buffer: Buffer; count: number }> => {
-    const wanted = Math.min(PIECE_BYTES, end - from);
-    if (buffers[turn] === undefined) buffers[turn] = takeBuffer(wanted);
-    const buffer = buffers[turn]!;
-    turn = 1 - turn;
+    const wanted = Math.min(CHUNK_BYTES, end - from);
+    if (buffers[index] === undefined) buffers[index] = takeBuffer(wanted);
+    const buffer = buffers[index]!;
+    index = 1 - index;
     const target = buffer.subarray(READ_HEAD_BYTES, READ_HEAD_BYTES + wanted);
     return reader.read(target, from).then((count) => ({ buffer, count }));
   };
@@ -66,18 +70,18 @@ async function sendRange(
     const sent = send(frameReadResponse(buffer, position - start, count));
     position += count;
     next = position < end ? read(position) : undefined;
-    // When sending fails the reader and the buffers are given back, which must not happen under a read.
+    // If sending fails, the reader and the buffers are released, which must not happen during a read.
     const [outcome] = await Promise.allSettled([sent, next]);
     if (outcome.status === 'rejected') throw outcome.reason;
   }
 }
 
-/** Buffers of whole pieces, used again: a fresh one costs more than filling it. */
+/** Chunk buffers are reused: allocating one costs more than filling it. */
 const spare: Buffer[] = [];
 const SPARE_MAX = 8;
 
 function takeBuffer(bytes: number): Buffer {
-  if (bytes < PIECE_BYTES) return Buffer.allocUnsafe(READ_HEAD_BYTES + bytes);
+  if (bytes < CHUNK_BYTES) return Buffer.allocUnsafe(READ_HEAD_BYTES + bytes);
   return spare.pop() ?? Buffer.allocUnsafe(BUFFER_BYTES);
 }
 

@@ -1,6 +1,7 @@
 /**
- * Content.Write: one ingest, driven by a stream of requests, each answered before the next is read. The first names
- * the ref, which stays locked until the stream ends; what was written stays for the next stream.
+ * Content.Write: one ingest, driven by a stream of requests; each gets its response before the next is read.
+ * The first names the ref, which stays locked until the stream ends; what was written stays for the next
+ * stream.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { WriterDescriptor } from '../../backends/contract.js';
@@ -16,13 +17,15 @@ import { outOfRange, resourceExhausted } from '../status.js';
 export interface WriteHost {
   readonly store: Pick<DB['content'], 'has' | 'abort' | 'writer'>;
   readonly limits: Limits;
-  /** Refs whose clients have gone and that are free once their bytes are on disk; by namespace and ref. */
+  /**
+   * Refs whose clients have gone and that are unlocked once their bytes are on disk; by namespace and ref.
+   */
   readonly closing: Map<string, Promise<void>>;
 }
 
 /**
- * Clients close a stream and open the ref again at once; that the first has ended may not be known here by then. A stream
- * that is known to be ending is waited for without a limit.
+ * Clients close a stream and reopen the ref at once, possibly before the end of the first is known here. The
+ * wait for a stream that is known to be ending has no limit.
  */
 const LOCKED_REF_MS = 100;
 const LOCKED_REF_PAUSE_MS = 5;
@@ -36,7 +39,7 @@ export async function writeContent(
   try {
     for await (const request of requests) {
       session ??= await WriteSession.open(host, call, request);
-      const response = await session.answer(request);
+      const response = await session.handle(request);
       await send(response);
       if (request.action === WriteAction.commit) return;
     }
@@ -50,13 +53,13 @@ class WriteSession {
   readonly #call: Call;
   readonly #writer: ContentWriter;
   readonly #ref: string;
-  /** As told last; 0 and '' when unknown. */
+  /** As the client sent it last; 0 and '' when unknown. */
   #total: number;
   #expected: string;
   #first = true;
-  /** What answers repeat from the last stat on. */
-  #told: Pick<WriteResponse, 'startedAt' | 'updatedAt' | 'total'> = {};
-  /** Resolves when the ref is free. */
+  /** The fields that responses repeat since the last stat. */
+  #stat: Pick<WriteResponse, 'startedAt' | 'updatedAt' | 'total'> = {};
+  /** Resolves when the ref is unlocked. */
   readonly #ended: Promise<void>;
   #end: (() => void) | undefined;
 
@@ -82,15 +85,15 @@ class WriteSession {
     return new WriteSession(host, call, await openWriter(host, call, ref, descriptor), request);
   }
 
-  async answer(request: WriteRequest): Promise<WriteResponse> {
+  async handle(request: WriteRequest): Promise<WriteResponse> {
     const { action } = request;
     await this.#learn(request);
     const status = await this.#writer.status();
     if (action === WriteAction.stat) {
       const { startedAt, updatedAt, offset } = status;
       const times = { startedAt: timestampOf(startedAt), updatedAt: timestampOf(updatedAt) };
-      this.#told = { ...times, total: this.#total };
-      return { action, offset, ...this.#told, digest: this.#writer.digest() };
+      this.#stat = { ...times, total: this.#total };
+      return { action, offset, ...this.#stat, digest: this.#writer.digest() };
     }
     if (action !== WriteAction.write && action !== WriteAction.commit) {
       throw invalidArgument(`unknown write action ${action}`, { object: this.#ref });
@@ -99,10 +102,10 @@ class WriteSession {
     if (action === WriteAction.commit) {
       await this.#writer.commit(this.#total, this.#expected, { labels: request.labels });
     }
-    return { action, offset, ...this.#told, digest: this.#writer.digest() };
+    return { action, offset, ...this.#stat, digest: this.#writer.digest() };
   }
 
-  /** Takes over what a request tells of the whole; a blob that has come into being meanwhile ends the ingest. */
+  /** Records total and digest from a request; a blob that was created in the meantime ends the ingest. */
   async #learn({ total, expected }: WriteRequest): Promise<void> {
     const first = this.#first;
     this.#first = false;
@@ -120,7 +123,7 @@ class WriteSession {
     throw alreadyExists(`blob with expected digest ${expected} exists`, { object: expected });
   }
 
-  /** Writes the request's bytes at its offset, which is the end or 0 for from the beginning; answers the new end. */
+  /** Writes the request's bytes at its offset, which is the end, or 0 to restart; returns the new end. */
   async #append({ offset, data }: WriteRequest, end: number): Promise<number> {
     if (offset > 0 && offset !== end) {
       throw outOfRange(`write @${offset} must occur at current offset ${end}`);
@@ -132,7 +135,7 @@ class WriteSession {
     return offset + data.length;
   }
 
-  /** From here on whoever opens the ref waits for the end of this session. */
+  /** From here on, a caller that opens the ref waits for the end of this session. */
   #ending(): void {
     if (this.#end !== undefined) this.#host.closing.set(refKey(this.#call, this.#ref), this.#ended);
   }
@@ -153,7 +156,7 @@ class WriteSession {
 
 const refKey = ({ context }: Call, ref: string): string => `${context.namespace}\0${ref}`;
 
-/** Waits for a stream of the ref that is about to end, and not for one that goes on. */
+/** Waits for a stream of the ref that is ending, but not for one that continues. */
 async function openWriter(
   { store, closing }: WriteHost,
   call: Call,

@@ -1,4 +1,7 @@
-/** containerd.services.content.v1.Content; its two streams of bytes are in content-read.ts and content-write.ts. */
+/**
+ * containerd.services.content.v1.Content; its two streams of bytes are in content-read.ts and
+ * content-write.ts.
+ */
 import type { ContentInfo, IngestStatus } from '../../backends/contract.js';
 import type { DB } from '../../db.js';
 import { invalidArgument } from '../../errors.js';
@@ -27,7 +30,7 @@ interface UpdateRequest {
   updateMask: FieldMask | null;
 }
 
-/** What the service calls: the content store, or one that stands before it. */
+/** What the service calls: the content store, or a wrapper of it. */
 export type ServedContent = Pick<
   DB['content'],
   'info' | 'has' | 'update' | 'walk' | 'delete' | 'status' | 'listStatuses' | 'abort' | 'readerAt' | 'writer'
@@ -57,7 +60,7 @@ export function contentService(store: ServedContent, limits: Limits): Service {
 
       List: stream<FilterRequest, { info: ContentInfoMessage[] }>(async ({ filters }, call, send) => {
         const batches = new Batches<ContentInfoMessage>(limits, (info) => send({ info }));
-        // containerd leaves out when blobs were updated.
+        // containerd leaves out the time of the last update.
         const take = (info: ContentInfo): Promise<void> => batches.add({ ...message(info), updatedAt: null });
         await store.walk(call.cancellable, take, ...filters);
         await batches.flush();

@@ -1,4 +1,7 @@
-/** A layer between two trees as a blob: made, compressed and written to the content store in one go. Called by diff.ts. */
+/**
+ * Writes the difference between two trees as a layer blob: creates it, compresses it and writes it to the
+ * content store in one pass. Called by diff.ts.
+ */
 import { once } from 'node:events';
 import { createGzip } from 'node:zlib';
 import { diffLayer } from '../../backends/archive/diff.js';
@@ -22,12 +25,12 @@ export interface DiffJob {
   upper: readonly Mount[];
   mediaType: string;
   compression: LayerCompression;
-  /** '' for one of our own, which is thrown away on failure; a caller's own is kept to be looked at. */
+  /** '' for a ref of our own, which is removed on failure; a caller's ref is kept for inspection. */
   ref: string;
   labels: StringMap;
 }
 
-/** The blob; its label tells the digest of the uncompressed layer. */
+/** Returns the blob; its label has the digest of the uncompressed layer. */
 export async function writeDiff(
   store: ContentStore,
   ctx: CallContext,
@@ -52,7 +55,7 @@ export async function writeDiff(
   }
 }
 
-/** Answers the digest of the layer before compression. */
+/** Returns the digest of the layer before compression. */
 async function writeLayer(
   writer: ContentWriter,
   { signal }: CallContext,
@@ -67,7 +70,7 @@ async function writeLayer(
   const written = (async () => {
     for await (const chunk of gzip) await write(chunk as Buffer);
   })();
-  // Seen again below; an error here ends the compressor, and with it the making of the layer.
+  // Reported again below; an error here ends the compressor, and with it the creation of the layer.
   written.catch((error: Error) => gzip.destroy(error));
   try {
     const { digest } = await diffLayer(lower, upper, into(gzip), options);
@@ -86,12 +89,15 @@ const into =
     if (!gzip.write(bytes)) await once(gzip, 'drain');
   };
 
-/** The same trees give the same layer, so it may well be there. */
+/** The same trees give the same layer, so the blob may exist already. */
 const unlessThere = (error: unknown): void => {
   if (!isAlreadyExists(error)) throw error;
 };
 
-/** Of the blob, which tells its uncompressed form afterwards; other labels of a blob that was there are not touched. */
+/**
+ * Size of the blob; also labels it with its uncompressed digest. Other labels of an existing blob are not
+ * changed.
+ */
 async function sizeOf(
   store: ContentStore,
   ctx: CallContext,

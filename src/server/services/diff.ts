@@ -1,8 +1,9 @@
 /**
- * containerd.services.diff.v1.Diff: layers into snapshots and out of them, with the archive code of this package, which
- * works on the directories behind the mounts. The mounts come from the client, and a client is not to reach the rest of
- * the host, or what belongs to others, through the daemon: they only say which snapshot of the caller's namespace is
- * meant, and the store's own mounts of it are used. One layer at a time is written to a snapshot.
+ * containerd.services.diff.v1.Diff: applies layers to snapshots and creates layers from them, with this
+ * package's archive code, which works on the directories behind the mounts. The mounts come from the client,
+ * and a client must not reach the rest of the host, or what belongs to others, through the daemon: so they
+ * only identify a snapshot of the caller's namespace, and the store's own mounts of it are used. One layer at
+ * a time is written to a snapshot.
  */
 import { applyLayer } from '../../backends/archive/apply.js';
 import { showPath } from '../../backends/archive/paths.js';
@@ -48,7 +49,7 @@ export function diffService(host: ServiceHost): Service {
   };
 }
 
-/** Answers the layer as it is uncompressed: what an image's config names it by. */
+/** Returns the uncompressed layer's descriptor, by which an image's config names it. */
 async function apply(host: ServiceHost, request: ApplyRequest, call: Call): Promise<DescriptorMessage> {
   const { diff: layer } = request;
   if (layer === null) throw invalidArgument('the request names no layer');
@@ -97,21 +98,21 @@ async function ownMounts(
   return (await snapshotOf(host, ctx, messages.map(mountOf))).mounts;
 }
 
-/** The snapshot of the caller's namespace that the mounts show. */
+/** The snapshot of the caller's namespace that the mounts identify. */
 async function snapshotOf(
   { db }: ServiceHost,
   ctx: CallContext,
   mounts: readonly Mount[],
 ): Promise<MountOwner & { snapshotter: Snapshotter }> {
-  // For mounts that no snapshotter here makes: the reason why.
+  // For mounts that no snapshotter here makes: the reason why they are refused.
   const { upper } = readableTarget(mounts);
   for (const snapshotter of db.snapshotters().values()) {
     const owner = await snapshotter.ownerOf(ctx, mounts);
     if (owner !== undefined) return { ...owner, snapshotter };
   }
   const path = showPath(upper);
-  throw invalidArgument(`the mount of ${path} is none of this namespace's snapshots`, {
+  throw invalidArgument(`the mount of ${path} is not a snapshot of this namespace`, {
     object: path,
-    remedy: 'use the mounts that Snapshots.Mounts, Prepare or View answer',
+    remedy: 'use the mounts that Snapshots.Mounts, Prepare or View return',
   });
 }

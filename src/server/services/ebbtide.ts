@@ -1,4 +1,7 @@
-/** ebbtide.v1.Ebbtide: what containerd's API has no call for. Called by our own command line; errors are detailed. */
+/**
+ * ebbtide.v1.Ebbtide: what containerd's API has no call for. Called by our own command line; errors are
+ * detailed.
+ */
 import { isAbsolute } from 'node:path';
 import { type ClusterHosts, noSharedTree } from '../../cluster-hosts.js';
 import type { RunOptions } from '../../db.js';
@@ -52,7 +55,7 @@ export interface CheckRequest {
 }
 export interface CheckResponse {
   progress?: { phase: string; done: number } | null;
-  /** The pieces of one document. */
+  /** The chunks of one document. */
   finding?: DocumentMessage[];
   outcome?: DocumentMessage[];
 }
@@ -73,7 +76,7 @@ const notPermitted = () =>
   });
 
 const PROGRESS_MS = 500;
-/** Size of a plan, in the largest messages. */
+/** Limit on the size of a plan, in messages of the largest size. */
 const PLAN_MESSAGES_MAX = 16;
 
 export function ebbtideService(host: ServiceHost, stats: () => unknown): Service {
@@ -157,16 +160,16 @@ export function ebbtideService(host: ServiceHost, stats: () => unknown): Service
 /** A method that returns a document. */
 function document<Request>(run: (request: Request, call: Call) => unknown): MethodImpl {
   return stream<Request, DocumentMessage>(async (request, call, send) => {
-    for (const piece of toDocument(await run(request, call))) await send(piece);
+    for (const chunk of toDocument(await run(request, call))) await send(chunk);
   });
 }
 
-/** The plan of a request. InvalidArgument: none, or no plan. */
+/** The plan of a request. InvalidArgument: it is missing or is not a valid plan. */
 async function planIn(
   requests: AsyncIterable<ApplyRequest>,
   bytesMax: number,
 ): Promise<{ plan: CollectionPlan; options: RunOptions }> {
-  const pieces: DocumentMessage[] = [];
+  const chunks: DocumentMessage[] = [];
   let options: RunOptions | undefined;
   let bytes = 0;
   for await (const request of requests) {
@@ -176,10 +179,10 @@ async function planIn(
     if (bytes > bytesMax) {
       throw resourceExhausted(`the plan is over the limit of ${bytesMax} bytes: plan fewer objects`);
     }
-    pieces.push(request.plan);
+    chunks.push(request.plan);
   }
-  if (options === undefined || pieces.length === 0) throw invalidArgument('the request has no plan');
-  return { plan: parsePlan(fromDocument(pieces)), options };
+  if (options === undefined || chunks.length === 0) throw invalidArgument('the request has no plan');
+  return { plan: parsePlan(fromDocument(chunks)), options };
 }
 
 function hostsOf({ db }: ServiceHost): ClusterHosts {
@@ -201,28 +204,28 @@ function objectIn({ object, kind }: ObjectRequest): ObjectName {
 
 function oneOf(value: string, allowed: readonly string[]): string {
   if (allowed.includes(value)) return value;
-  throw invalidArgument(`"${value}" is none of ${allowed.join(', ')}`, { object: value });
+  throw invalidArgument(`"${value}" is not one of ${allowed.join(', ')}`, { object: value });
 }
 
-/** Sends a message now and then while the run lasts, then what it came to. */
+/** Sends progress messages at intervals during the run, then its result. */
 async function withProgress(send: Send<CollectResponse>, run: () => Promise<unknown>): Promise<void> {
   const start = performance.now();
   let sending: Promise<void> = Promise.resolve();
   const timer = setInterval(() => {
     const message = { progress: { elapsedMs: performance.now() - start } };
-    // One that cannot be sent is no loss: the call's own end tells of a client that has gone.
+    // A failed send is ignored: the call's own end shows that the client has gone.
     sending = sending.then(() => send(message)).catch(() => undefined);
   }, PROGRESS_MS);
   try {
     const outcome = await run();
     await sending;
-    for (const piece of toDocument(outcome)) await send({ outcome: piece });
+    for (const chunk of toDocument(outcome)) await send({ outcome: chunk });
   } finally {
     clearInterval(timer);
   }
 }
 
-/** Sends progress now and then; one that cannot be sent is left out. */
+/** Sends progress at intervals; one that cannot be sent is left out. */
 class ProgressSender<Response> {
   readonly #send: Send<Response>;
   #last = performance.now();

@@ -3,7 +3,7 @@ import { invalidArgument } from '../../errors.js';
 import type { Image, ImageInput } from '../../stores/images.js';
 import type { Call } from '../call.js';
 import { descriptorMessage, descriptorOf, givenInstant, mapped, timestampOf } from '../messages/convert.js';
-import { type ImageList, imageListPieces } from '../messages/image-list.js';
+import { type ImageList, imageListChunks } from '../messages/image-list.js';
 import type { DescriptorMessage, FieldMask, ImageMessage, Timestamp } from '../messages/messages.js';
 import { EMPTY, list, type Service, type ServiceHost, unary } from '../service.js';
 
@@ -23,7 +23,7 @@ export function imagesService({ db, collect }: ServiceHost): Service {
   return {
     name: 'containerd.services.images.v1.Images',
     tooLarge: { List: 'use filters' },
-    codecs: { List: { pieces: imageListPieces(imageMessage) } },
+    codecs: { List: { chunks: imageListChunks(imageMessage) } },
     methods: {
       Get: unary(async ({ name }: { name: string }, { context }) => ({
         image: imageMessage(await store.get(context, name)),

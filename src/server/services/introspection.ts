@@ -1,6 +1,6 @@
 /**
- * containerd.services.introspection.v1.Introspection. Clients look up snapshotters and their platforms here before
- * they unpack; `ctr plugins ls` prints the list.
+ * containerd.services.introspection.v1.Introspection. Clients look up snapshotters and their platforms here
+ * before they unpack; `ctr plugins ls` prints the list.
  */
 import { randomUUID } from 'node:crypto';
 import { readFile, rename, stat, writeFile } from 'node:fs/promises';
@@ -68,7 +68,7 @@ export function introspectionService(host: ServiceHost): Service {
 
 function pluginsOf({ db, root }: ServiceHost): Plugin[] {
   const { os, architecture, variant = '' } = hostPlatform();
-  // As containerd says it: the levels of amd64 decide what is chosen, they do not name the host.
+  // As in containerd: the levels of amd64 affect matching, but do not name the host.
   const here = { os, architecture, variant: architecture === 'amd64' ? '' : variant };
   const plugin = (type: string, id: string, more: Partial<Plugin> = {}): Plugin => ({
     type: `io.containerd.${type}.v1`,
@@ -100,7 +100,7 @@ const adapt =
   (path) =>
     path[0] === 'type' ? type : path[0] === 'id' ? id : undefined;
 
-/** The id of this root, made on first use. */
+/** The id of this root, created on first use. */
 async function serverId(root: string): Promise<string> {
   const directory = join(root, 'io.containerd.grpc.v1.introspection');
   const file = join(directory, 'uuid');

@@ -1,6 +1,6 @@
 /**
- * The lists of containerd's API that are one message there, as streams: of whatever size, in a memory that has an end.
- * Methods of ebbtide.v1.Ebbtide; called by our own command line.
+ * The lists that are one message in containerd's API, as streams: any size in bounded memory. Methods of
+ * ebbtide.v1.Ebbtide; called by our own command line.
  */
 import type { CallContext } from '../../context.js';
 import { Pace } from '../../stores/listing.js';
@@ -37,7 +37,7 @@ export function listMethods({ db, limits }: ServiceHost): Record<string, MethodI
   };
 }
 
-/** Sends what there is in messages with one field. */
+/** Streams the items in messages with one field. */
 function list<Request>(
   limits: Limits,
   field: string,

@@ -1,6 +1,7 @@
 /**
- * containerd.services.namespaces.v1.Namespaces. The stores announce nothing about namespaces, so this does: creations and
- * updates as events of the caller's namespace, if there is one, deletions of the deleted one, as containerd 1.6 has it.
+ * containerd.services.namespaces.v1.Namespaces. The stores publish no namespace events, so this does:
+ * creations and updates as events of the caller's namespace, if there is one, deletions as events of the
+ * deleted one, as in containerd 1.6.
  */
 import { invalidArgument } from '../../errors.js';
 import { maskPaths } from '../../model/fieldpaths.js';
@@ -32,7 +33,7 @@ export function namespacesService({ db, events }: ServiceHost): Service {
     methods: {
       Get: unary(async ({ name }: NameRequest) => ({ namespace: await load(name) })),
 
-      // containerd does not look at the filter either.
+      // containerd ignores the filter too.
       List: list('namespaces', async (_request: { filter: string }, { cancellable }) => {
         const namespaces: NamespaceMessage[] = [];
         const pace = new Pace(cancellable);

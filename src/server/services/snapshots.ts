@@ -35,7 +35,7 @@ interface ListRequest {
   filters: string[];
 }
 
-/** What the service calls: a snapshotter of the store, or one that stands before it. */
+/** What the service calls: a snapshotter of the store, or a wrapper of it. */
 export type ServedSnapshotter = Pick<
   Snapshotter,
   'stat' | 'usage' | 'mounts' | 'update' | 'prepare' | 'view' | 'commit' | 'remove' | 'walk' | 'cleanup'
@@ -51,7 +51,7 @@ export function snapshotsService(
     if (snapshotter !== undefined) return snapshotter;
     throw invalidArgument(`snapshotter not loaded: ${name}`, { object: name });
   };
-  const answer = (mounts: readonly Mount[]): { mounts: MountMessage[] } => ({
+  const mountsResponse = (mounts: readonly Mount[]): { mounts: MountMessage[] } => ({
     mounts: mounts.map(mountMessage),
   });
 
@@ -59,13 +59,13 @@ export function snapshotsService(
     name: 'containerd.services.snapshots.v1.Snapshots',
     methods: {
       Prepare: unary(async ({ snapshotter, key, parent, labels }: CreateRequest, { context }) =>
-        answer(await find(snapshotter).prepare(context, key, parent, { labels })),
+        mountsResponse(await find(snapshotter).prepare(context, key, parent, { labels })),
       ),
       View: unary(async ({ snapshotter, key, parent, labels }: CreateRequest, { context }) =>
-        answer(await find(snapshotter).view(context, key, parent, { labels })),
+        mountsResponse(await find(snapshotter).view(context, key, parent, { labels })),
       ),
       Mounts: unary(async ({ snapshotter, key }: KeyRequest, { context }) =>
-        answer(await find(snapshotter).mounts(context, key)),
+        mountsResponse(await find(snapshotter).mounts(context, key)),
       ),
       Commit: unary(async ({ snapshotter, name, key, parent, labels }: CommitRequest, { context }) => {
         await find(snapshotter).commit(context, name, key, { labels, ...(parent !== '' && { parent }) });

@@ -1,6 +1,6 @@
 /**
- * containerd.services.tasks.v1.Tasks: nothing runs here. Clients that show or remove a container ask for its task and
- * go on when there is none; all that would start or change one is Unimplemented.
+ * containerd.services.tasks.v1.Tasks: nothing runs here. Clients that show or remove a container ask for its
+ * task and continue when there is none; everything that would start or change one is Unimplemented.
  */
 import { requireNamespace } from '../../context.js';
 import { notFound } from '../../errors.js';

@@ -1,6 +1,6 @@
 /**
- * Whether the bytes that a blob's record stands for are there. A record whose file is missing or of another size counts as
- * absent for a writer of the blob, so that a second import or fetch makes it whole. Called by the content
+ * Checks whether the bytes of a blob's record exist. A record whose file is missing or of another size counts
+ * as absent for a writer of the blob, so that a second import or fetch restores it. Called by the content
  * store and its writers.
  */
 import type { Reader } from '../../engine/contract.js';
@@ -13,7 +13,7 @@ import type { StoreHost } from '../host.js';
 
 type Backend = Pick<StoreHost, 'content'>;
 
-/** Bytes of the backend's blob; undefined when it has none. */
+/** Size of the backend's blob in bytes; undefined when it has none. */
 export async function backendSize({ content }: Backend, digest: string): Promise<number | undefined> {
   try {
     return (await content.info(digest)).size;
@@ -23,7 +23,7 @@ export async function backendSize({ content }: Backend, digest: string): Promise
   }
 }
 
-/** Whether the namespace has a record of the blob and the backend the bytes that it promises. */
+/** Whether the namespace has a record of the blob, and the backend all of its bytes. */
 export async function hasBlob(
   host: Backend,
   reader: Reader,
@@ -35,8 +35,8 @@ export async function hasBlob(
 }
 
 /**
- * Whether the backend's blob, of `found` bytes, is the whole one: it has the size that any namespace's record says, or,
- * when none has one, the digest.
+ * Whether the backend's blob, of `found` bytes, is complete: it has the size of any namespace's record or,
+ * when there is no record, the digest.
  */
 export async function isWhole(
   host: Backend,
@@ -51,7 +51,7 @@ export async function isWhole(
   return (await digestOfBackend(host, digest)) === digest;
 }
 
-/** The digest, by the same algorithm, of what the backend has under a digest. Reads all of it. */
+/** The digest, by the same algorithm, of the bytes that the backend has under a digest. Reads all of them. */
 export async function digestOfBackend(
   { content }: Backend,
   digest: string,

@@ -1,5 +1,5 @@
 /**
- * Helpers around content writers: waiting for a busy ref, copying a source into one with resumption, writing and
+ * Helpers around content writers: waiting for a locked ref, copying a source with resumption, writing and
  * reading whole blobs. Called by image import, the servers and embedders; works with every content store.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -13,12 +13,12 @@ import type { CommitOptions, ContentWriter } from './content-writer.js';
 
 export type { RandomAccessSource, SeekableSource, Source } from './content-source.js';
 
-/** What can open writers: the content store, or anything like it. */
+/** Opens writers: the content store, or anything like it. */
 export interface Ingester {
   writer(ctx: CallContext, ref: string, descriptor?: WriterDescriptor): Promise<ContentWriter>;
 }
 
-/** What can open blobs for reading. */
+/** Opens blobs for reading. */
 export interface Provider {
   readerAt(ctx: CallContext, content: string | { readonly digest: string }): Promise<BlobReader>;
 }
@@ -26,18 +26,18 @@ export interface Provider {
 /** A descriptor that may carry its bytes. */
 export interface ReadDescriptor {
   digest: string;
-  /** Bytes; only looked at for inline data. */
+  /** In bytes; only used for inline data. */
   size?: number | undefined;
   data?: Uint8Array | undefined;
 }
 
-/** Bounds of the random pause between two attempts to open a busy ref, in milliseconds. */
+/** Bounds of the random delay between two attempts to open a locked ref, in milliseconds. */
 const FIRST_PAUSE_MS_MAX = 16;
 const LAST_PAUSE_MS_MAX = 2048;
 
 /**
- * What a writer throws when it lost what was written, or part of it, and the source has to be sent again from
- * the offset that its status tells.
+ * Thrown by a writer that lost some of its bytes: the source has to be sent again from the offset in its
+ * status.
  */
 export class WriterReset extends EbbtideError {
   constructor(message = 'writer has been reset') {
@@ -45,7 +45,10 @@ export class WriterReset extends EbbtideError {
   }
 }
 
-/** Opens a writer; waits while the ref is open elsewhere ("ref … locked"), for nothing else. When the context's signal ends: Unavailable. */
+/**
+ * Opens a writer; waits while the ref is locked ("ref … locked"), but for nothing else. If the context's
+ * signal is aborted: Unavailable.
+ */
 export async function openWriter(
   store: Ingester,
   ctx: CallContext,
@@ -58,13 +61,16 @@ export async function openWriter(
     } catch (busy) {
       if (!isLocked(busy)) throw busy;
       await pause(Math.random() * bound, ctx.signal);
-      // Whoever waited in vain wants to know for what.
+      // The error says what the caller waited for.
       if (ctx.signal?.aborted) throw busy;
     }
   }
 }
 
-/** Of all that is Unavailable: a disk that is full or fails is not waited for. By the text, which is all that a daemon sends. */
+/**
+ * Not every Unavailable: there is no waiting for a disk that is full or fails. Recognised by the text, which
+ * is all that a daemon sends.
+ */
 const isLocked = (error: unknown): boolean =>
   isKind(error, 'Unavailable') && /\bref .*locked\b/s.test(messageOf(error));
 
@@ -72,7 +78,7 @@ async function pause(ms: number, signal: AbortSignal | undefined): Promise<void>
   await sleep(ms, undefined, signal && { signal }).catch(() => undefined);
 }
 
-/** Writes a whole blob from its source. A blob that is there already is fine, and its source is not read. */
+/** Writes a whole blob from its source. If the blob exists, its source is not read. */
 export async function writeBlob(
   store: Ingester,
   ctx: CallContext,
@@ -96,9 +102,9 @@ export async function writeBlob(
 }
 
 /**
- * Sends the source from the writer's offset on, then commits (AlreadyExists is fine). Starts over at the
- * writer's offset whenever it signals `WriterReset`. A source that ends before `size` bytes (when known) is an
- * error and nothing is committed.
+ * Sends the source from the writer's offset on, then commits (AlreadyExists is ignored). Restarts at the
+ * writer's offset whenever it throws `WriterReset`. A source that ends before `size` bytes (if known) is an
+ * error, and nothing is committed.
  */
 export async function copy(
   writer: ContentWriter,
@@ -118,7 +124,7 @@ export async function copy(
   }
 }
 
-/** False when the writer was reset on the way. */
+/** Returns false if the writer was reset. */
 async function copyOnce(
   writer: ContentWriter,
   ctx: CallContext,
@@ -160,7 +166,7 @@ async function pump(
   return sent;
 }
 
-/** All bytes of a blob, at once; from the descriptor's inline data when that is what it claims to be. */
+/** All bytes of a blob at once; from the descriptor's inline data if that matches the descriptor. */
 export async function readBlob(
   store: Provider,
   ctx: CallContext,

@@ -2,7 +2,7 @@
  * Ingest records: the namespaced side of unfinished uploads. Called by the content store and its writers.
  *
  * Guard rule: whoever opens a backend ingest shares its guard until the record naming it is visible; whoever
- * throws one away holds it alone and looks for the record again under it.
+ * removes one scope the guard exclusively and looks for the record again under it.
  */
 import type { CallContext } from '../../context.js';
 import type { Reader, Transaction } from '../../engine/contract.js';
@@ -16,12 +16,12 @@ import { ingestGuard } from '../guards.js';
 import type { StoreHost } from '../host.js';
 import { addToLease } from '../lease-context.js';
 
-/** How long an ingest that no lease holds is kept. */
+/** Lifetime of an ingest without a lease. */
 const INGEST_LIFETIME = 24n * 3600n * NANOS_PER_SECOND;
 
 /**
- * The ref the backend knows an ingest by. It is the same each time a ref is opened anew (the number is the
- * record's own counter, which starts over with the record), so bytes that are not swept yet are found again.
+ * The backend's ref of an ingest. It is the same each time a ref is opened again (the number is the record's
+ * own counter, which restarts with the record), so bytes that are not swept yet are reused.
  */
 export function backendRefOf(reader: Reader, ns: string, ref: string): string {
   const record = readRecord<IngestRecord>(reader, ingestKey(ns, ref));
@@ -29,8 +29,8 @@ export function backendRefOf(reader: Reader, ns: string, ref: string): string {
 }
 
 /**
- * Creates or renews the record of an ingest that is being opened: the context's lease holds it, else it expires
- * a day from now. `expected` is the digest of a shared blob, which the record then keeps in the backend.
+ * Creates or renews the record of an ingest that is being opened; the context's lease keeps it, else it
+ * expires after a day. `expected` is the digest of a shared blob, which the record then keeps in the backend.
  */
 export function recordIngest(
   tx: Transaction,
@@ -57,8 +57,8 @@ export function recordIngest(
 }
 
 /**
- * Deletes the record of an ingest. A blob that it expected may have had no other name in any namespace, unless it is the
- * one `committed` with the same transaction.
+ * Deletes the record of an ingest. A blob that it expected may now be without a record in any namespace,
+ * unless it is the one `committed` in the same transaction.
  */
 export function deleteIngest(
   host: StoreHost,
@@ -74,7 +74,7 @@ export function deleteIngest(
     host.markContentDirty(tx, { kind: 'blob', digest: expected });
 }
 
-/** Throws the backend's bytes away unless the ref was opened again; a failure leaves them to the next sweep. */
+/** Removes the backend's bytes unless the ref was opened again; a failure leaves them to the next sweep. */
 export async function abortUnrecorded(
   host: StoreHost,
   ns: string,
@@ -85,7 +85,7 @@ export async function abortUnrecorded(
     await host.guards.with(ingestGuard(backendRef), async () => {
       const record = readRecord<IngestRecord>(host.engine, ingestKey(ns, ref));
       if (record?.ref === backendRef) return;
-      // Its removal must not be lost when the bytes are gone.
+      // The removal of the record must be durable before the bytes are removed.
       await host.engine.flush();
       await namedIn(ns, host.content).abort(backendRef);
     });

@@ -1,8 +1,8 @@
 /**
- * Opening a content writer: decides between "you have it", "take it from others" (shared) and "send the bytes",
- * opens the backend where bytes are to come, and records the ingest. Called by the content store.
+ * Opens a content writer: decides between "exists already", "share it from other namespaces" and "send the
+ * bytes", opens the backend if bytes are to come, and records the ingest. Called by the content store.
  *
- * Order: guards, backend, then one short transaction that looks again at what was decided on.
+ * Order: guards, backend, then one short transaction that checks the decision again.
  */
 import type { BackendWriter, WriterDescriptor } from '../../backends/contract.js';
 import { type CallContext, requireNamespace } from '../../context.js';
@@ -16,9 +16,9 @@ import { now } from '../../model/time.js';
 import { namedIn } from '../caller-names.js';
 import { checkNamespaceName, scanRecords } from '../common.js';
 import { blobGuard, ingestGuard } from '../guards.js';
-import { beginWrite, Holds, type InFlight } from '../holds.js';
 import type { StoreHost } from '../host.js';
 import { addToLease, requireContextLease } from '../lease-context.js';
+import { beginWrite, type InFlight, WriteScope } from '../write-scope.js';
 import { backendSize, hasBlob, isWhole } from './content-bytes.js';
 import { abortUnrecorded, backendRefOf, recordIngest } from './content-ingests.js';
 import { type ContentWriter, NamespacedWriter } from './content-writer.js';
@@ -32,12 +32,12 @@ interface Opening {
   readonly ref: string;
   /** '' when unknown. */
   readonly digest: string;
-  /** Bytes; 0 when unknown. */
+  /** In bytes; 0 when unknown. */
   readonly size: number;
   readonly mediaType: string | undefined;
-  readonly holds: Holds;
+  readonly scope: WriteScope;
   readonly reader: Reader;
-  /** The namespace has a record of the blob without its bytes: they are to be sent again. */
+  /** The namespace has a record of the blob without its bytes, which have to be sent again. */
   readonly lost: boolean;
 }
 
@@ -57,14 +57,14 @@ export async function openContentWriter(
   checkNamespaceName(ns);
   if (digest !== '') validateDigest(digest);
   beginWrite(host, ctx);
-  const holds = new Holds(host, ctx);
+  const scope = new WriteScope(host, ctx);
   try {
     const reader = await host.read(ctx, (current) => current);
     const recorded = digest !== '' && reader.has(blobKey(ns, digest));
     const lost = recorded && !(await hasBlob(host, reader, ns, digest));
-    return await open({ host, inFlight, ctx, ns, ref, digest, size, mediaType, holds, reader, lost });
+    return await open({ host, inFlight, ctx, ns, ref, digest, size, mediaType, scope, reader, lost });
   } finally {
-    holds.release();
+    scope.release();
   }
 }
 
@@ -82,7 +82,7 @@ async function open(opening: Opening): Promise<ContentWriter> {
 const blobExists = (digest: string): EbbtideError =>
   alreadyExists(`content "${digest}" already exists`, { object: digest });
 
-/** Whether the namespace has the blob already; the context's lease then holds it. */
+/** Whether the namespace already has the blob; adds it to the context's lease then. */
 function leaseExisting(tx: Transaction, { ctx, ns, digest, lost }: Opening): boolean {
   if (digest === '' || lost || !tx.has(blobKey(ns, digest))) return false;
   addToLease(tx, ctx, ns, blobKey(ns, digest));
@@ -90,20 +90,20 @@ function leaseExisting(tx: Transaction, { ctx, ns, digest, lost }: Opening): boo
 }
 
 /**
- * The size of the blob when the namespace may take it without sending its bytes: the policy or a namespace's
- * label allows it, the backend has it whole, and the caller is not mistaken about its size (a mistake shows at commit).
- * From here on the blob is guarded.
+ * The size of the blob if the namespace may share it without sending its bytes: the policy or a namespace's
+ * label allows it, the backend has all of it, and the caller's size does not differ (a difference is reported
+ * at commit). From here on the blob is guarded.
  */
-async function sharedSize({ host, reader, digest, size, holds, lost }: Opening): Promise<number | undefined> {
+async function sharedSize({ host, reader, digest, size, scope, lost }: Opening): Promise<number | undefined> {
   if (digest === '' || lost) return undefined;
   if (host.policy !== 'shared' && !isShareable(reader, digest)) return undefined;
-  await holds.share(blobGuard(digest));
+  await scope.share(blobGuard(digest));
   const found = await backendSize(host, digest);
   if (found === undefined || (size !== 0 && size !== found)) return undefined;
   return (await isWhole(host, reader, digest, found)) ? found : undefined;
 }
 
-/** Whether some namespace that lets others take its content has the blob. */
+/** Whether a namespace that shares its content has the blob. */
 function isShareable(reader: Reader, digest: string): boolean {
   for (const [k, record] of scanRecords<NamespaceRecord>(reader, key('namespaces'))) {
     if (labelOf(record.labels, Label.namespaceShareable) !== 'true') continue;
@@ -125,10 +125,10 @@ async function openShared(opening: Opening, size: number): Promise<ContentWriter
 }
 
 async function openNormal(opening: Opening): Promise<ContentWriter> {
-  const { host, inFlight, ctx, ns, ref, digest, holds, reader } = opening;
+  const { host, inFlight, ctx, ns, ref, digest, scope, reader } = opening;
   const backendRef = backendRefOf(reader, ns, ref);
-  await holds.share(ingestGuard(backendRef));
-  await holds.mark(inFlight, backendRef);
+  await scope.share(ingestGuard(backendRef));
+  await scope.mark(inFlight, backendRef);
   const backend = await openBackend(opening, backendRef);
   try {
     if (abortedInThisTransaction(opening)) await backend.truncate(0);
@@ -155,34 +155,37 @@ const target = ({ host, inFlight, ctx, ns, ref, mediaType }: Opening, backendRef
   mediaType,
 });
 
-/** An abort throws the bytes away when it is committed, so a ref opened after it, but before that, starts anew. */
+/**
+ * An abort removes the bytes when its transaction commits, so a ref that is opened after it in the same
+ * transaction starts empty.
+ */
 function abortedInThisTransaction({ host, ctx, ns, ref }: Opening): boolean {
   if (ctx.tx === undefined) return false;
   const k = ingestKey(ns, ref);
   return !ctx.tx.has(k) && host.engine.has(k);
 }
 
-/** Closes a writer whose record could not be made, and what it may have left in the backend. */
+/** Closes a writer whose record could not be written, and removes what it may have left in the backend. */
 async function giveUp(opening: Opening, backend: BackendWriter, backendRef: string): Promise<void> {
-  const { host, ctx, ns, ref, holds } = opening;
+  const { host, ctx, ns, ref, scope } = opening;
   await backend.close().catch(() => undefined);
-  holds.release();
+  scope.release();
   if (ctx.tx !== undefined) return;
   await abortUnrecorded(host, ns, ref, backendRef).catch((error: unknown) => {
     host.log('warn', 'aborting an ingest that could not be recorded failed', { ref, error: String(error) });
   });
 }
 
-/** Backend writers that the attempts of a context transaction opened for one ref. */
+/** Backend writers opened for one ref by the attempts of a context transaction. */
 interface OpenedWriters {
   attempt: number;
   writers: BackendWriter[];
 }
 
 /**
- * The digest is kept from the backend, which would say AlreadyExists for a blob this namespace does not have.
- * A context transaction that runs again finds the ref locked by its own earlier run: that writer is closed
- * first. Writers of a transaction that fails for good are closed.
+ * The digest is not passed to the backend, which would throw AlreadyExists for a blob that this namespace
+ * does not have. When a context transaction runs again it finds the ref locked by its own earlier run: that
+ * writer is closed first. If the transaction fails for good its writers are closed.
  */
 async function openBackend(opening: Opening, backendRef: string): Promise<BackendWriter> {
   const { host, ctx, ns, size, mediaType } = opening;

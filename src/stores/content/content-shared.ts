@@ -1,15 +1,15 @@
 /**
- * Shared blobs: content a namespace takes over from the backend by knowing its digest. Called by the writer when
- * the owner of a shared writer changes the bytes after all, and when such a writer is committed.
+ * Shared blobs: content that a namespace takes over from the backend by knowing its digest. Called by the
+ * writer when the owner of a shared writer changes the bytes after all, and when such a writer is committed.
  */
 import type { BackendWriter } from '../../backends/contract.js';
 import { type EbbtideError, failedPrecondition, notFound } from '../../errors.js';
 import type { Instant } from '../../model/time.js';
 import { blobGuard, ingestGuard } from '../guards.js';
-import { Holds, type InFlight } from '../holds.js';
 import type { StoreHost } from '../host.js';
+import { type InFlight, WriteScope } from '../write-scope.js';
 
-/** A blob that a writer stands for without having bytes of its own. */
+/** A blob that a writer refers to without having bytes of its own. */
 export interface SharedBlob {
   readonly digest: string;
   /** Bytes. */
@@ -18,8 +18,8 @@ export interface SharedBlob {
 }
 
 /**
- * A backend writer that holds the first `size` bytes of the blob. What an earlier attempt left under the ref is
- * cut off first. On failure the writer is closed; the caller's shared writer is as before.
+ * Opens a backend writer that has the first `size` bytes of the blob. What an earlier attempt left under the
+ * ref is truncated first. On failure the writer is closed and the caller's shared writer is unchanged.
  */
 export async function unshare(
   host: StoreHost,
@@ -28,12 +28,12 @@ export async function unshare(
   backendRef: string,
   size: number,
 ): Promise<BackendWriter> {
-  const holds = new Holds(host, {});
+  const scope = new WriteScope(host, {});
   let writer: BackendWriter | undefined;
   try {
-    await holds.share(ingestGuard(backendRef));
-    await holds.mark(inFlight, backendRef);
-    await holds.share(blobGuard(blob.digest));
+    await scope.share(ingestGuard(backendRef));
+    await scope.mark(inFlight, backendRef);
+    await scope.share(blobGuard(blob.digest));
     writer = await host.content.writer(backendRef, {});
     if ((await writer.status()).offset > 0) await writer.truncate(0);
     if (size > 0) await copyBlob(host, blob, writer, size);
@@ -42,7 +42,7 @@ export async function unshare(
     await writer?.close().catch(() => undefined);
     throw error;
   } finally {
-    holds.release();
+    scope.release();
   }
 }
 
@@ -67,21 +67,23 @@ async function copyBlob(
   }
 }
 
-/** FailedPrecondition unless what the committer expects is the shared blob (0 and '' expect nothing). */
+/**
+ * FailedPrecondition unless the committer's size and digest match the shared blob (0 and '' match anything).
+ */
 export function checkExpectations(blob: SharedBlob, ref: string, size: number, expected: string): void {
   if (size !== 0 && size !== blob.size) {
-    throw failedPrecondition(`ingest "${ref}" stands for ${blob.size} bytes, expected ${size}`, {
+    throw failedPrecondition(`ingest "${ref}" refers to ${blob.size} bytes, expected ${size}`, {
       object: ref,
     });
   }
   if (expected !== '' && expected !== blob.digest) {
-    throw failedPrecondition(`ingest "${ref}" stands for ${blob.digest}, expected ${expected}`, {
+    throw failedPrecondition(`ingest "${ref}" refers to ${blob.digest}, expected ${expected}`, {
       object: ref,
     });
   }
 }
 
-/** The error of a commit whose shared blob was given up while the writer was open. */
+/** The error of a commit whose shared blob was removed while the writer was open. */
 export const sharedBlobGone = (blob: SharedBlob, ref: string): EbbtideError =>
   notFound(`content "${blob.digest}" of ingest "${ref}" was collected`, {
     object: blob.digest,

@@ -1,20 +1,18 @@
-/**
- * Where bytes to write come from, seen as "the chunks from this offset on". Called by the copy helper.
- */
+/** Sources of bytes, unified as "the chunks from this offset on". Called by the copy helper. */
 import { unknownError } from '../../errors.js';
 
-/** A stream that can be moved; iterating it afterwards yields what follows. */
+/** A stream that can seek; iterating it afterwards yields what follows. */
 export interface SeekableSource extends AsyncIterable<Uint8Array> {
   /** Offset in bytes. */
   seek(offset: number): Promise<void> | void;
 }
 
-/** Bytes that can be read at any position: fills the buffer as far as there are bytes, 0 is the end. */
+/** Random access: fills the buffer as far as there are bytes; returns 0 at the end. */
 export interface RandomAccessSource {
   read(buffer: Uint8Array, position: number): Promise<number>;
 }
 
-/** Bytes, a stream of chunks (read once, front to back), a stream that can be moved, or random access. */
+/** Bytes, a stream of chunks (read once, front to back), a stream that can seek, or random access. */
 export type Source =
   | Uint8Array
   | AsyncIterable<Uint8Array>
@@ -24,7 +22,7 @@ export type Source =
 
 export interface Positioned {
   chunks(offset: number): AsyncIterable<Uint8Array>;
-  /** Lets go of a stream that was not read to its end. */
+  /** Releases a stream that was not read to its end. */
   close?(): Promise<void>;
 }
 
@@ -51,7 +49,7 @@ async function* sought(source: SeekableSource, offset: number): AsyncGenerator<U
 
 async function* readFrom(source: RandomAccessSource, offset: number): AsyncGenerator<Uint8Array> {
   for (let at = offset; ; ) {
-    // A fresh buffer each time: the receiver may still be busy with the last one.
+    // A fresh buffer each time: the receiver may still be using the last one.
     const buffer = Buffer.allocUnsafe(CHUNK_BYTES);
     const count = await source.read(buffer, at);
     if (count === 0) return;
@@ -60,10 +58,10 @@ async function* readFrom(source: RandomAccessSource, offset: number): AsyncGener
   }
 }
 
-/** A source that only goes forward: what lies before the offset is read and dropped. */
+/** A forward-only source: bytes before the offset are read and dropped. */
 class Stream implements Positioned {
   readonly #iterator: AsyncIterator<Uint8Array> | Iterator<Uint8Array>;
-  /** Offset of what comes next: of `#left` when there is any, else of the iterator's next chunk. */
+  /** Offset of the next bytes: `#left` if there is any, else the iterator's next chunk. */
   #at = 0;
   #left: Uint8Array | undefined;
 
@@ -83,13 +81,13 @@ class Stream implements Positioned {
       const skip = Math.min(Math.max(offset - start, 0), chunk.length);
       this.#at = start + chunk.length;
       if (skip === chunk.length) continue;
-      // A chunk the writer did not take (it was reset) is offered again.
-      let taken = false;
+      // A chunk that the writer did not accept (it was reset) is offered again.
+      let accepted = false;
       try {
         yield chunk.subarray(skip);
-        taken = true;
+        accepted = true;
       } finally {
-        if (!taken) {
+        if (!accepted) {
           this.#at = start;
           this.#left = chunk;
         }

@@ -1,9 +1,9 @@
 /**
- * A namespace's writer of one ingest. It either has a backend writer (normal), or stands for a blob that the
- * backend has already (shared) until its bytes are changed. Made by the content store's `writer`.
+ * A namespace's writer of one ingest. It either has a backend writer (normal), or refers to a blob that the
+ * backend already has (shared) until its bytes are changed. Created by the content store's `writer`.
  *
- * A writer has one owner; calls that overlap all the same are run one after another. Close it when done: closing
- * keeps the progress, committing ends it whatever the outcome.
+ * A writer has one owner; overlapping calls run one after another. It must be closed: closing keeps the
+ * progress; a commit ends it whatever the outcome.
  */
 import type { BackendWriter, IngestStatus } from '../../backends/contract.js';
 import type { CallContext } from '../../context.js';
@@ -17,15 +17,15 @@ import { now } from '../../model/time.js';
 import { inCallersNames } from '../caller-names.js';
 import { ensureNamespace, putRecord, readRecord } from '../common.js';
 import { blobGuard } from '../guards.js';
-import { beginWrite, Holds, type InFlight } from '../holds.js';
 import type { StoreHost } from '../host.js';
 import { addToLease, removeFromLease } from '../lease-context.js';
+import { beginWrite, type InFlight, WriteScope } from '../write-scope.js';
 import { backendSize } from './content-bytes.js';
 import { deleteIngest } from './content-ingests.js';
 import { checkExpectations, type SharedBlob, sharedBlobGone, unshare } from './content-shared.js';
 
 export interface CommitOptions {
-  /** Labels of the new record; not applied when the namespace has a record of the blob already. */
+  /** Labels of the new record; ignored when the namespace already has a record of the blob. */
   labels?: StringMap | undefined;
 }
 
@@ -35,18 +35,21 @@ export interface ContentWriter extends AsyncDisposable {
   status(): Promise<IngestStatus>;
   /** Digest of what was written so far; of the whole blob while it is shared. */
   digest(): string;
-  /** Appends; answers the count of bytes taken. */
+  /** Appends; returns the number of bytes written. */
   write(bytes: Uint8Array): Promise<number>;
-  /** Cuts the ingest to its first `size` bytes: only 0, or any part of a shared blob. Else InvalidArgument. */
+  /**
+   * Cuts the ingest to its first `size` bytes: 0, or any part of a shared blob. Otherwise InvalidArgument.
+   */
   truncate(size: number): Promise<void>;
   /** Waits until what was written is on disk. */
   sync(): Promise<void>;
-  /** Lets go of the ref and keeps the progress. Again: nothing. */
+  /** Unlocks the ref and keeps the progress. Idempotent. */
   close(): Promise<void>;
   /**
-   * Makes the bytes content of the writer's namespace. `size` 0 and `expected` '' mean unknown; else they must
-   * be right (FailedPrecondition: the ref can be opened again and go on). AlreadyExists: the namespace has it.
-   * Lease and transaction are those of `ctx`, by default of the context the writer was opened with.
+   * Commits the bytes as content of the writer's namespace. `size` 0 and `expected` '' mean unknown;
+   * otherwise they must match (FailedPrecondition: the ref can be opened again and continued). AlreadyExists:
+   * the namespace has the blob. Lease and transaction are those of `ctx`, by default of the context that
+   * opened the writer.
    */
   commit(size: number, expected: string, options?: CommitOptions, ctx?: CallContext): Promise<void>;
 }
@@ -62,14 +65,16 @@ export interface WriterTarget {
   readonly mediaType: string | undefined;
 }
 
-/** What the backend did for a commit. */
-interface Settled {
+/** The result of the backend's part of a commit. */
+interface BackendCommit {
   digest: string;
   /** Bytes. */
   size: number;
-  /** The backend did not have the bytes, or not all of them. */
+  /** The backend did not have the bytes before, or not all of them. */
   made: boolean;
-  /** The shared blob, whether the backend still has it, and whether an earlier opening of the ref left bytes. */
+  /**
+   * The shared blob, whether the backend still has it, and whether an earlier opening of the ref left bytes.
+   */
   shared?: { blob: SharedBlob; present: boolean; leftover: boolean };
 }
 
@@ -78,7 +83,7 @@ let writers = 0;
 export class NamespacedWriter implements ContentWriter {
   readonly ref: string;
   readonly #target: WriterTarget;
-  /** Tells writers apart in transactions that run again. */
+  /** Identifies the writer in transactions that run again. */
   readonly #id = ++writers;
   #source: BackendWriter | SharedBlob;
   #closed = false;
@@ -92,7 +97,7 @@ export class NamespacedWriter implements ContentWriter {
   }
 
   status(): Promise<IngestStatus> {
-    return this.#inTurn(async () => {
+    return this.#serialize(async () => {
       const source = this.#source;
       if (!isShared(source)) return { ...(await source.status()), ref: this.ref };
       const { digest, size, openedAt } = source;
@@ -112,7 +117,7 @@ export class NamespacedWriter implements ContentWriter {
   }
 
   write(bytes: Uint8Array): Promise<number> {
-    return this.#inTurn(async () => {
+    return this.#serialize(async () => {
       this.#requireOpen();
       if (isShared(this.#source) && bytes.length === 0) return 0;
       return (await this.#own(undefined)).write(bytes);
@@ -120,7 +125,7 @@ export class NamespacedWriter implements ContentWriter {
   }
 
   truncate(size: number): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#serialize(async () => {
       this.#requireOpen();
       if (!isShared(this.#source)) return this.#source.truncate(size);
       if (!Number.isSafeInteger(size) || size < 0 || size > this.#source.size) {
@@ -133,15 +138,15 @@ export class NamespacedWriter implements ContentWriter {
   }
 
   sync(): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#serialize(async () => {
       this.#requireOpen();
       if (!isShared(this.#source)) await this.#source.sync();
     });
   }
 
   close(): Promise<void> {
-    return this.#inTurn(async () => {
-      // A shared writer holds no ref, so there is nothing to let go of and it can still be committed.
+    return this.#serialize(async () => {
+      // A shared writer locks no ref, so there is nothing to release and it can still be committed.
       if (isShared(this.#source) || this.#closed) return;
       this.#closed = true;
       await this.#source.close();
@@ -154,7 +159,7 @@ export class NamespacedWriter implements ContentWriter {
 
   commit(size: number, expected: string, options: CommitOptions = {}, ctx?: CallContext): Promise<void> {
     const call = { ...(ctx ?? this.#target.ctx), namespace: this.#target.namespace };
-    return this.#inTurn(async () => {
+    return this.#serialize(async () => {
       try {
         await this.#commit(call, size, expected, options);
       } finally {
@@ -166,38 +171,38 @@ export class NamespacedWriter implements ContentWriter {
   async #commit(ctx: CallContext, size: number, expected: string, options: CommitOptions): Promise<void> {
     const { host, namespace: ns, mediaType } = this.#target;
     beginWrite(host, ctx);
-    const holds = new Holds(host, ctx);
+    const scope = new WriteScope(host, ctx);
     try {
-      // The backend decides which of the two the blob is called by.
+      // The backend decides which of the two names the blob.
       for (const digest of new Set([this.digest(), expected])) {
-        if (isDigest(digest)) await holds.share(blobGuard(digest));
+        if (isDigest(digest)) await scope.share(blobGuard(digest));
       }
-      const settle = (): Promise<Settled> => this.#settle(size, expected, options);
-      const settled = await (ctx.tx === undefined
-        ? settle()
-        : ctx.tx.once(`content commit ${this.#id}`, settle));
+      const commit = (): Promise<BackendCommit> => this.#commitInBackend(size, expected, options);
+      const committed = await (ctx.tx === undefined
+        ? commit()
+        : ctx.tx.once(`content commit ${this.#id}`, commit));
       const labels = compactMap(options.labels);
-      const existed = await this.#record(ctx, settled, labels);
+      const existed = await this.#record(ctx, committed, labels);
       if (existed) {
-        throw alreadyExists(`content "${settled.digest}" already exists`, { object: settled.digest });
+        throw alreadyExists(`content "${committed.digest}" already exists`, { object: committed.digest });
       }
       await host.publish(ctx, ns, '/content/create', {
-        digest: settled.digest,
-        size: settled.size,
+        digest: committed.digest,
+        size: committed.size,
         ...(mediaType !== undefined && { mediaType }),
       });
     } finally {
-      holds.release();
+      scope.release();
     }
   }
 
   /** The backend's part of a commit: afterwards the bytes are a blob, guarded until the record is visible. */
-  async #settle(size: number, expected: string, options: CommitOptions): Promise<Settled> {
+  async #commitInBackend(size: number, expected: string, options: CommitOptions): Promise<BackendCommit> {
     this.#requireOpen();
     this.#committed = true;
     if (expected !== '') validateDigest(expected);
     const source = this.#source;
-    if (!isShared(source)) return this.#settleOwn(source, size, expected, options);
+    if (!isShared(source)) return this.#commitOwn(source, size, expected, options);
     validateLabels(options.labels);
     checkExpectations(source, this.ref, size, expected);
     const { host, backendRef } = this.#target;
@@ -209,19 +214,19 @@ export class NamespacedWriter implements ContentWriter {
     return { digest: source.digest, size: source.size, made: false, shared };
   }
 
-  async #settleOwn(
+  async #commitOwn(
     writer: BackendWriter,
     size: number,
     expected: string,
     options: CommitOptions,
-  ): Promise<Settled> {
+  ): Promise<BackendCommit> {
     await writer.sync();
     validateLabels(options.labels);
     const { offset } = await writer.status();
     if (size !== 0 && size !== offset) {
       throw failedPrecondition(`ingest "${this.ref}" has ${offset} bytes, expected ${size}`, {
         object: this.ref,
-        remedy: 'open the ref again and go on at its offset',
+        remedy: 'open the ref again and continue at its offset',
       });
     }
     const made = await writer.commit(offset, expected).then(
@@ -231,29 +236,34 @@ export class NamespacedWriter implements ContentWriter {
         return false;
       },
     );
-    // The backend has seen to it that the bytes are what was expected, also when it had them before.
+    // The backend has verified the bytes, even if it had them before.
     return { digest: expected === '' ? writer.digest() : expected, size: offset, made };
   }
 
-  /** The store's part of a commit; answers whether the namespace had the blob, bytes and all. */
-  async #record(ctx: CallContext, settled: Settled, labels: StringMap | undefined): Promise<boolean> {
+  /** The store's part of a commit; returns whether the namespace already had the blob with its bytes. */
+  async #record(ctx: CallContext, committed: BackendCommit, labels: StringMap | undefined): Promise<boolean> {
     const { host } = this.#target;
     try {
-      return await host.update(ctx, (tx) => this.#write(tx, ctx, settled, labels));
+      return await host.update(ctx, (tx) => this.#write(tx, ctx, committed, labels));
     } catch (error) {
-      if (settled.shared === undefined && ctx.tx === undefined) await this.#leaveToSweep(settled.digest);
+      if (committed.shared === undefined && ctx.tx === undefined) await this.#leaveToSweep(committed.digest);
       throw error;
     }
   }
 
-  #write(tx: Transaction, ctx: CallContext, settled: Settled, labels: StringMap | undefined): boolean {
+  #write(
+    tx: Transaction,
+    ctx: CallContext,
+    committed: BackendCommit,
+    labels: StringMap | undefined,
+  ): boolean {
     const { namespace: ns, host, backendRef } = this.#target;
-    const { digest, size, made, shared } = settled;
+    const { digest, size, made, shared } = committed;
     const blob = blobKey(ns, digest);
     const ingest = ingestKey(ns, this.ref);
     const record = readRecord<BlobRecord>(tx, blob);
     if (record !== undefined) {
-      // The bytes had the digest, so it is the record that was wrong.
+      // The bytes match the digest, so the record was wrong.
       if (shared === undefined && record.size !== size) putRecord<BlobRecord>(tx, blob, { ...record, size });
     } else {
       if (shared && !(shared.present && tx.has(ingest))) throw sharedBlobGone(shared.blob, this.ref);
@@ -268,7 +278,7 @@ export class NamespacedWriter implements ContentWriter {
     return record !== undefined && !made;
   }
 
-  /** The backend has a blob now that no record of this namespace names: a sweep decides what becomes of it. */
+  /** The backend has a blob now that this namespace has no record of: a sweep decides what becomes of it. */
   async #leaveToSweep(digest: string): Promise<void> {
     const { host, namespace } = this.#target;
     await host
@@ -278,7 +288,9 @@ export class NamespacedWriter implements ContentWriter {
       });
   }
 
-  /** The backend writer; a shared blob's first `size` bytes (all by default) are copied into a new one first. */
+  /**
+   * The backend writer; a shared blob's first `size` bytes (by default all) are copied into a new one first.
+   */
   async #own(size: number | undefined): Promise<BackendWriter> {
     const source = this.#source;
     if (!isShared(source)) return source;
@@ -292,7 +304,7 @@ export class NamespacedWriter implements ContentWriter {
     this.#committed = true;
     if (isShared(this.#source) || this.#closed) return;
     this.#closed = true;
-    // Ending what the backend has ended already is fine: only the owner of the ref can let go of it.
+    // The backend may have ended it already: only the owner of the ref can unlock it.
     await this.#source.close().catch(() => undefined);
   }
 
@@ -304,7 +316,7 @@ export class NamespacedWriter implements ContentWriter {
     });
   }
 
-  #inTurn<T>(fn: () => Promise<T>): Promise<T> {
+  #serialize<T>(fn: () => Promise<T>): Promise<T> {
     const result = this.#last.then(fn).catch((error: unknown) => {
       throw inCallersNames(this.#target.namespace, error);
     });

@@ -1,10 +1,10 @@
 /**
  * Content: a namespace's view of the blobs and unfinished uploads (ingests) of the content backend. Called by
- * db.ts, the servers and image import. What a namespace may see is decided by its records alone; deleting one
- * frees the bytes for a collection, it never touches them.
+ * db.ts, the servers and image import. A namespace sees what it has records of; deleting a record leaves the
+ * bytes to a collection.
  *
- * Writes are durable as the DB is. Reads of records are synchronous underneath; no call holds a lock that a
- * call about other content waits for.
+ * Durability of writes is the DB's. Reads of records are synchronous underneath; no call scope a lock that a
+ * call for other content waits for.
  */
 import type {
   BlobReader,
@@ -26,22 +26,22 @@ import type { BlobRecord, IngestRecord, StringMap } from '../../model/records.js
 import { messageOf } from '../../system/system-errors.js';
 import { namedIn } from '../caller-names.js';
 import { putRecord, readRecord, scanRecords, updateTime } from '../common.js';
-import { InFlight } from '../holds.js';
 import type { StoreHost } from '../host.js';
 import { removeFromLease } from '../lease-context.js';
 import { Pace } from '../listing.js';
+import { InFlight } from '../write-scope.js';
 import { hasBlob } from './content-bytes.js';
 import { abortUnrecorded, deleteIngest } from './content-ingests.js';
 import { openContentWriter } from './content-open.js';
 import type { ContentWriter } from './content-writer.js';
 
-/** What update takes: everything but the digest and the labels is ignored. */
+/** Input of update: everything but the digest and the labels is ignored. */
 export interface ContentInput {
   digest: string;
   labels?: StringMap | undefined;
 }
 
-/** Records read at once by a walk; between two batches other work gets its turn. */
+/** Records that a walk reads at once; it yields between batches. */
 const WALK_BATCH = 2000;
 
 export class ContentStore {
@@ -52,22 +52,22 @@ export class ContentStore {
     this.#host = host;
   }
 
-  /** What the namespace knows of a blob; NotFound without a record, even if the bytes are there. */
+  /** The namespace's record of a blob; NotFound without a record, even if the bytes exist. */
   async info(ctx: CallContext, digest: string): Promise<ContentInfo> {
     const ns = requireNamespace(ctx);
     if (digest === '') validateDigest(digest);
     return this.#host.read(ctx, (reader) => {
       const record = readRecord<BlobRecord>(reader, blobKey(ns, digest));
       if (record !== undefined) return infoOf(digest, record);
-      // Only well-formed ones are ever stored.
+      // Only well-formed digests are ever stored.
       validateDigest(digest);
       throw contentNotFound(digest);
     });
   }
 
   /**
-   * Whether the namespace has a blob with its bytes: a record, and a file of the record's size. One that is not there
-   * can be written again under its digest.
+   * Whether the namespace has a blob with its bytes: a record, and a file of the record's size. If not, the
+   * blob can be written again under its digest.
    */
   async has(ctx: CallContext, digest: string): Promise<boolean> {
     const ns = requireNamespace(ctx);
@@ -76,8 +76,8 @@ export class ContentStore {
   }
 
   /**
-   * Opens a blob for reading; close it. NotFound without a record or when the bytes are gone; FailedPrecondition when
-   * the file is not of the record's size.
+   * Opens a blob for reading; the caller closes it. NotFound without a record or when the bytes are missing;
+   * FailedPrecondition when the file does not have the record's size.
    */
   async readerAt(ctx: CallContext, content: string | { readonly digest: string }): Promise<BlobReader> {
     const ns = requireNamespace(ctx);
@@ -117,8 +117,8 @@ export class ContentStore {
   }
 
   /**
-   * Calls `fn` for every blob that matches any of the filters (all without one), by digest. The blobs are those
-   * of one moment; `fn` runs afterwards and may write. Its first error ends the walk and is passed on.
+   * Calls `fn` for every blob that matches any of the filters (all without filters), by digest. The blobs are
+   * those of one revision; `fn` runs afterwards and may write. Its first error ends the walk and is rethrown.
    */
   async walk(
     ctx: CallContext,
@@ -148,7 +148,7 @@ export class ContentStore {
     await this.#host.publish(ctx, ns, '/content/delete', { digest });
   }
 
-  /** How far an ingest is. NotFound without a record, or without bytes of its own (a shared blob). */
+  /** The progress of an ingest. NotFound without a record, or without bytes of its own (a shared blob). */
   async status(ctx: CallContext, ref: string): Promise<IngestStatus> {
     const ns = requireNamespace(ctx);
     return this.#host.read(ctx, async (reader) => {
@@ -178,7 +178,10 @@ export class ContentStore {
     return statuses;
   }
 
-  /** Undefined for an ingest that has ended, or whose files are damaged: one of those must not hide the others. */
+  /**
+   * Undefined for an ingest that has ended, or whose files are damaged: one of those must not hide the
+   * others.
+   */
   async #statusOrNone(
     content: Pick<ContentBackend, 'status'>,
     backendRef: string,
@@ -188,7 +191,7 @@ export class ContentStore {
     } catch (error) {
       if (isNotFound(error)) return undefined;
       if (!isKind(error, 'Unknown')) throw error;
-      this.#host.log('warn', 'an ingest is left out of a list: it cannot be read', {
+      this.#host.log('warn', 'cannot read an ingest: left out of the list', {
         ref: backendRef,
         error: messageOf(error),
       });
@@ -197,8 +200,9 @@ export class ContentStore {
   }
 
   /**
-   * Forgets an ingest and throws its bytes away (after the commit; in a context transaction in the background).
-   * NotFound without a record. An open writer of the ref is not waited for and cannot commit any more.
+   * Deletes an ingest's record and removes its bytes (after the commit; in a context transaction in the
+   * background). NotFound without a record. Does not wait for an open writer of the ref, which can no longer
+   * commit.
    */
   async abort(ctx: CallContext, ref: string): Promise<void> {
     const ns = requireNamespace(ctx);
@@ -222,15 +226,15 @@ export class ContentStore {
   }
 
   /**
-   * Opens a writer for a ref; a ref that was closed before goes on where it was. With a digest the namespace has
-   * the answer is AlreadyExists (and the context's lease holds the blob). With a digest that the namespace may
-   * take from others the writer is complete at once. Unavailable: the ref is open; NotFound: no such lease.
+   * Opens a writer for a ref; a ref that was closed before is continued. AlreadyExists if the namespace has
+   * the given digest (which is then added to the context's lease). If the namespace may share the blob from
+   * others, the writer is complete at once. Unavailable: the ref is locked; NotFound: no such lease.
    */
   async writer(ctx: CallContext, ref: string, descriptor: WriterDescriptor = {}): Promise<ContentWriter> {
     return openContentWriter(this.#host, this.#inFlight, ctx, ref, descriptor);
   }
 
-  /** @internal Backend refs that a call is about to record: no orphans, though no record names them yet. */
+  /** @internal Backend refs that a call is about to record: not orphans, although they have no record yet. */
   inFlightIngests(): ReadonlySet<string> {
     return this.#inFlight.names();
   }
@@ -249,12 +253,14 @@ const infoOf = (digest: string, record: BlobRecord): ContentInfo => ({
   labels: record.labels ?? {},
 });
 
-/** The blobs of a namespace at the reader's revision. A key that is no digest (old data) is passed over. */
+/**
+ * The blobs of a namespace at the reader's revision. A key that is not a valid digest (old data) is skipped.
+ */
 async function gather(
   reader: Reader,
   ns: string,
   matches: Filter,
-  context: Pick<CallContext, 'signal' | 'turn'>,
+  context: Pick<CallContext, 'signal' | 'yieldTurn'>,
 ): Promise<ContentInfo[]> {
   const prefix = key('blobs', ns);
   const infos: ContentInfo[] = [];

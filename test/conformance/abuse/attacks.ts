@@ -272,9 +272,9 @@ export const attacks: Readonly<Record<string, (address: string) => Promise<void>
   'header fields that change the table': flood((peer) =>
     times(4, () => frame(1, 5, peer.next(), tableFlood)),
   ),
-  'pings whose answers are not read': flood(() => times(2000, () => frame(6, 0, 0, Buffer.alloc(8)))),
+  'pings whose responses are not read': flood(() => times(2000, () => frame(6, 0, 0, Buffer.alloc(8)))),
   'small headers that become large': flood((peer) => times(10, () => frame(1, 5, peer.next(), hpackBomb))),
-  'frames that say nothing': flood(() => times(2000, () => frame(2, 0, 1, Buffer.alloc(5)))),
+  'frames without effect': flood(() => times(2000, () => frame(2, 0, 1, Buffer.alloc(5)))),
   'small calls, 32 connections at full speed': flood(
     (peer) =>
       times(100, () =>

@@ -149,10 +149,10 @@ test('why a connection was ended comes to whoever watches', async (t) => {
   second.send(times(30_000, settings()));
   await second.ended();
   while (server.reasons.length < 2) await sleep(2);
-  assert.deepEqual(server.reasons, ['a ping on a stream', 'too many frames that say nothing']);
+  assert.deepEqual(server.reasons, ['a ping on a stream', 'too many frames without effect']);
 });
 
-test('frames that say nothing', async (t) => {
+test('frames without effect', async (t) => {
   const server = await served(t);
   const floods: Buffer[] = [
     settings(),

@@ -167,7 +167,7 @@ test('what a real client encodes comes out as it went in', async (t) => {
       found.push(fields.find(({ name }) => name === 'x-value')!.value);
     },
     dataBegins: () => undefined,
-    dataPiece: () => undefined,
+    dataChunk: () => undefined,
     dataEnds: () => undefined,
     enough: () => false,
   });

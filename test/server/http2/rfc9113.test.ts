@@ -225,7 +225,7 @@ const rules: readonly Rule[] = [
     onOpen((id) => Buffer.concat([windowUpdate(id, 2 ** 31 - 1 - 65_535), settings([4, 65_536])])),
     ends(flowControlError),
   ],
-  ['6.10', 'a continuation of nothing', ({ next: id }) => frame(9, 4, id, head), ends(protocolError)],
+  ['6.10', 'a continuation without headers', ({ next: id }) => frame(9, 4, id, head), ends(protocolError)],
   [
     '6.10',
     'a continuation behind the end of a block',

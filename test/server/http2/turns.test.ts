@@ -13,7 +13,7 @@ const KiB = 1024;
 const item = { ref: 'x'.repeat(1000) };
 const ITEMS = 1000;
 /** A piece of a list, in items, with some to spare. */
-const PIECE_ITEMS = 150;
+const CHUNK_ITEMS = 150;
 const wide = [windowUpdate(0, 2 ** 30), settings([4, 2 ** 30])];
 
 const turned = (): Promise<void> => new Promise((done) => setImmediate(done));
@@ -64,7 +64,7 @@ test('given lists on many connections, when all are written, then a piece in a t
   const most = await mostInATurn(made, Promise.all(answers));
   assert.equal(made(), 12 * ITEMS);
   // What begins at once is a piece of its own; what goes on waits for its slice.
-  assert.equal(most <= 4 * PIECE_ITEMS, true, `${most} items in a turn`);
+  assert.equal(most <= 4 * CHUNK_ITEMS, true, `${most} items in a turn`);
 });
 
 test('given a long list, when small calls come on its connection, then they are answered first', async (t) => {
@@ -101,7 +101,7 @@ test('given a list for which there is no room, then ResourceExhausted as soon as
   peer.send(request(1, paths.statuses));
   const { status, headers } = await peer.answer(1);
   assert.equal(status, '8');
-  assert.match(headers['grpc-message']!, /too many answers unread/);
+  assert.match(headers['grpc-message']!, /too many unread responses/);
   assert.equal(made() < 0.6 * ITEMS, true, `${made()} items`);
 });
 
@@ -110,7 +110,7 @@ test('given calls that go on and on, when there are many, then one goes on in a 
   let over = true;
   const info = async (_request: unknown, { cancellable }: Call) => {
     while (!over) {
-      await cancellable.turn?.();
+      await cancellable.yieldTurn?.();
       turns++;
     }
     return { info: { digest: 'x' } };
@@ -181,7 +181,7 @@ test('given a header block in parts of a byte, when it comes, then it takes the 
   assert.throws(() => {
     blocks.headers(0, 3, Buffer.alloc(bytesMax));
     blocks.continuation(0, chunk);
-  }, /headers without end/);
+  }, /too many header bytes/);
   blocks.close();
   assert.equal(memory.bytes, 0);
 });

@@ -1,6 +1,7 @@
 /**
- * Compressed archives: what the first bytes say counts, not what a media type claims. Output is limited while it
- * streams, so that a bomb stops early. Gzip runs on Node's thread pool; nothing here keeps more than a few chunks.
+ * Compressed archives: detected by their first bytes, not by a media type. Output is limited while it
+ * streams, so that a bomb stops early. Gzip runs on Node's thread pool; nothing here keeps more than a few
+ * chunks.
  */
 import { pipeline, Readable } from 'node:stream';
 import { createGunzip } from 'node:zlib';
@@ -11,7 +12,7 @@ import { isZstdMagic, unzstd } from './zstd.js';
 
 export type Compression = 'none' | 'gzip' | 'zstd';
 
-/** Bytes of a stream's start that `detectCompression` wants to see. */
+/** Bytes of a stream's start that `detectCompression` needs. */
 export const MAGIC_BYTES = 4;
 
 export function detectCompression(head: Uint8Array): Compression {
@@ -22,7 +23,7 @@ export function detectCompression(head: Uint8Array): Compression {
 
 export interface DecompressOptions {
   limits: Pick<ArchiveLimits, 'maxBytes' | 'maxRatio'>;
-  /** Names the stream in errors. */
+  /** The stream's name in errors. */
   name: string;
   signal?: AbortSignal | undefined;
   /** Called with the compressed bytes read so far. */
@@ -82,9 +83,9 @@ async function* limited(
     throwIfAborted(signal);
     out += chunk.length;
     if (out > limits.maxBytes)
-      throw tooMuch(`unfolds to more than ${limits.maxBytes} bytes`, name, 'maxBytes');
+      throw tooMuch(`decompresses to more than ${limits.maxBytes} bytes`, name, 'maxBytes');
     if (out > RATIO_FREE_BYTES && out > meter.read * limits.maxRatio) {
-      throw tooMuch(`unfolds to more than ${limits.maxRatio} times its size`, name, 'maxRatio');
+      throw tooMuch(`decompresses to more than ${limits.maxRatio} times its size`, name, 'maxRatio');
     }
     yield chunk;
   }
@@ -93,7 +94,7 @@ async function* limited(
 async function* gunzip(source: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array, void, void> {
   const unpacker = createGunzip({ chunkSize: 128 * 1024 });
   const input = Readable.from(source, { objectMode: true });
-  // Errors of the source arrive through the unpacker, which the pipeline destroys with them.
+  // Errors of the source arrive through the decompressor, which the pipeline destroys with them.
   pipeline(input, unpacker, () => undefined);
   try {
     for await (const chunk of unpacker) yield chunk;

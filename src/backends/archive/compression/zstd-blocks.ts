@@ -1,10 +1,10 @@
-/** What zstd.ts and the decoders below it exchange. */
+/** The interface between zstd.ts and its block decoders. */
 import { type EbbtideError, invalidArgument } from '../../../errors.js';
 
 /** Blocks of one frame; the frame's header precedes the first ones, its checksum follows the last ones. */
 export interface Blocks {
   bytes: Uint8Array;
-  /** They unfold to this at most. */
+  /** Upper bound on their decompressed size. */
   maxBytes: number;
   first: boolean;
   last: boolean;
@@ -12,8 +12,11 @@ export interface Blocks {
 
 /** Decodes the blocks of one stream, in order. */
 export interface BlockDecoder {
-  /** What they unfold to, for the caller to keep. May be called before the last answer has come. */
-  unfold(blocks: Blocks): Promise<Uint8Array>;
+  /**
+   * Returns their decompressed bytes, which belong to the caller. May be called before the previous call has
+   * resolved.
+   */
+  decode(blocks: Blocks): Promise<Uint8Array>;
   close(): Promise<void>;
 }
 

@@ -1,7 +1,7 @@
 /**
- * Zstandard blocks decoded in JavaScript (fzstd), where libzstd is not to be had. On a thread of its own, one for each
- * stream: fzstd does not bound the work of a block, so a hostile one costs a thread and ends in an error.
- * Frame checksums are not compared: the reader of a layer compares the digest of what came out.
+ * Zstandard blocks decoded in JavaScript (fzstd), where libzstd is not available. On a thread of its own for
+ * each stream: fzstd does not bound the work of a block, so a hostile one costs a thread and ends in an
+ * error. Frame checksums are not compared: the reader of a layer compares the digest of the output.
  */
 import { Worker } from 'node:worker_threads';
 import { type BlockDecoder, type Blocks, damaged } from './zstd-blocks.js';
@@ -19,12 +19,12 @@ export class FallbackDecoder implements BlockDecoder {
   #worker: Worker | undefined;
   #watchdog: NodeJS.Timeout | undefined;
 
-  /** `timeoutMs`: what one call may take; honest blocks take milliseconds. */
+  /** @param timeoutMs limit for one call; valid blocks take milliseconds */
   constructor(timeoutMs = 30_000) {
     this.#timeoutMs = timeoutMs;
   }
 
-  unfold(blocks: Blocks): Promise<Uint8Array> {
+  decode(blocks: Blocks): Promise<Uint8Array> {
     this.#worker ??= this.#start();
     const worker = this.#worker;
     return new Promise((resolve, reject) => {
@@ -35,7 +35,7 @@ export class FallbackDecoder implements BlockDecoder {
   }
 
   async close(): Promise<void> {
-    this.#failAll(damaged('reading it was given up'));
+    this.#failAll(damaged('reading it was aborted'));
     await this.#worker?.terminate();
   }
 
@@ -57,7 +57,7 @@ export class FallbackDecoder implements BlockDecoder {
 
   #watch(): NodeJS.Timeout {
     return setTimeout(() => {
-      this.#failAll(damaged(`a block took longer than ${this.#timeoutMs} ms to unfold`));
+      this.#failAll(damaged(`a block took longer than ${this.#timeoutMs} ms to decompress`));
       void this.#worker?.terminate();
     }, this.#timeoutMs);
   }

@@ -34,20 +34,20 @@ export class NativeDecoder implements BlockDecoder {
     this.#decoder = new addon!.Decoder(windowLogMax);
   }
 
-  unfold(blocks: Blocks): Promise<Uint8Array> {
+  decode(blocks: Blocks): Promise<Uint8Array> {
     const answer = this.#previous.then(() => this.#decode(blocks));
     this.#previous = answer.catch(() => undefined);
     return answer;
   }
 
   async #decode({ bytes, maxBytes, last }: Blocks): Promise<Uint8Array> {
-    if (this.#closed) throw damaged('reading it was given up');
+    if (this.#closed) throw damaged('reading it was aborted');
     const output = Buffer.allocUnsafeSlow(maxBytes);
     let written: number;
     try {
       written = await this.#decoder.decode(bytes, output);
     } catch (error) {
-      // What comes after a damaged block cannot be decoded.
+      // What follows a damaged block cannot be decoded.
       this.#closed = true;
       throw damaged(error instanceof Error ? error.message : String(error), error);
     }

@@ -1,6 +1,6 @@
 /**
- * The thread that unfolds zstd blocks for zstd-fallback.ts: one per stream, ended by its owner. It keeps nothing but the
- * decoder of the current frame. Answers come in the order of the requests.
+ * The thread that decodes zstd blocks for zstd-fallback.ts: one per stream, terminated by its owner. It keeps
+ * only the decoder of the current frame. Responses come in the order of the requests.
  */
 import { parentPort } from 'node:worker_threads';
 import { Decompress } from 'fzstd';
@@ -11,7 +11,7 @@ export type BlockAnswer = { data: Uint8Array } | { error: string };
 let out: Uint8Array[] = [];
 let decoder: Decompress | undefined;
 
-function unfold({ bytes, first, last }: Blocks): BlockAnswer {
+function decode({ bytes, first, last }: Blocks): BlockAnswer {
   out = [];
   if (first) decoder = new Decompress((chunk) => void out.push(chunk));
   try {
@@ -19,7 +19,7 @@ function unfold({ bytes, first, last }: Blocks): BlockAnswer {
   } catch (error) {
     return { error: error instanceof Error ? error.message : String(error) };
   }
-  // A copy of its own: the decoder goes on using what it handed out as its window.
+  // A copy: the decoder uses its output as its window.
   const data = new Uint8Array(out.reduce((sum, chunk) => sum + chunk.length, 0));
   let at = 0;
   for (const chunk of out) {
@@ -30,6 +30,6 @@ function unfold({ bytes, first, last }: Blocks): BlockAnswer {
 }
 
 parentPort?.on('message', (blocks: Blocks) => {
-  const answer = unfold(blocks);
+  const answer = decode(blocks);
   parentPort?.postMessage(answer, 'data' in answer ? [answer.data.buffer as ArrayBuffer] : []);
 });

@@ -1,8 +1,9 @@
 /**
- * Zstandard in bounded memory. Frames and blocks are cut here and decoded a few blocks at a time, away from the caller's
- * thread: by libzstd (zstd-native.ts) where its addon loads, else by a decoder in JavaScript (zstd-fallback.ts), which
- * takes four times the processor time. Windows above 128 MiB (zstd's own default limit) and dictionaries are refused;
- * skippable frames (zstd:chunked, seekable) are passed over. A stream takes its frames' window and a few blocks.
+ * Zstandard in bounded memory. Frames and blocks are split here and decoded a few blocks at a time, off the
+ * caller's thread: by libzstd (zstd-native.ts) where its addon loads, else by a decoder in JavaScript
+ * (zstd-fallback.ts), which takes four times the processor time. Windows above 128 MiB (zstd's own default
+ * limit) and dictionaries are refused; skippable frames (zstd:chunked, seekable) are skipped. A stream takes
+ * its frames' window and a few blocks of memory.
  */
 import type { ChunkReader } from '../chunks.js';
 import { type BlockDecoder, type Blocks, damaged } from './zstd-blocks.js';
@@ -18,7 +19,10 @@ const SKIPPABLE = 0x184d2a50;
 const MAX_WINDOW_LOG = 27;
 const MAX_WINDOW = 2 ** MAX_WINDOW_LOG;
 const MAX_BLOCK = 128 * 1024;
-/** Blocks go to the decoder together, many small ones or a few large ones: as many as unfold to this, or are this long. */
+/**
+ * Blocks are decoded in batches, many small ones or a few large ones: a batch ends when its input, or its
+ * decompressed size, reaches this.
+ */
 const BATCH_BYTES = 512 * 1024;
 /** Batches that are decoded ahead of the caller. */
 const BATCHES_AHEAD = 2;
@@ -28,7 +32,7 @@ const BlockType = { raw: 0, rle: 1, compressed: 2 } as const;
 export const isZstdMagic = (word: number): boolean =>
   word === MAGIC || (word & 0xfffffff0) >>> 0 === SKIPPABLE;
 
-/** What the frames of the source unfold to. */
+/** The decompressed content of the source's frames. */
 export async function* unzstd(
   source: ChunkReader,
   decoder: BlockDecoder = newDecoder(),
@@ -41,7 +45,7 @@ export async function* unzstd(
       const magic = word.readUInt32LE(0);
       if (magic === MAGIC) yield* frame(source, decoder);
       else if (isZstdMagic(magic)) await skipFrame(source);
-      else throw damaged('a frame does not begin where it should');
+      else throw damaged('a frame does not begin where expected');
     }
   } finally {
     await decoder.close();
@@ -59,8 +63,8 @@ async function* frame(source: ChunkReader, decoder: BlockDecoder): AsyncGenerato
   for (let first = true, last = false; !last; first = false) {
     const batch = await nextBatch(source, header, first);
     last = batch.last;
-    const answer = decoder.unfold(batch);
-    // Waited for below; until then a failure must not count as unhandled.
+    const answer = decoder.decode(batch);
+    // Awaited below; until then a failure must not be an unhandled rejection.
     answer.catch(() => undefined);
     ahead.push(answer);
     if (ahead.length >= BATCHES_AHEAD) yield* nonEmpty(await ahead.shift()!);

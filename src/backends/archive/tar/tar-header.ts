@@ -1,6 +1,6 @@
 /**
- * The 512-byte tar header and pax records, read strictly: a field that is no number, a wrong checksum or a
- * record that lies about its length is InvalidArgument, never a guess. Pure functions, bytes in, values out.
+ * The 512-byte tar header and pax records, parsed strictly: a field that is not a number, a wrong checksum or
+ * a record with a wrong length is InvalidArgument, never guessed. Pure functions, bytes in, values out.
  */
 import { type EbbtideError, invalidArgument } from '../../../errors.js';
 import { NANOS_PER_SECOND } from '../../../model/time.js';
@@ -29,7 +29,7 @@ export const TypeFlag = {
 export interface RawHeader {
   name: BytePath;
   mode: number;
-  /** Below 2^32, as `ownerId` says. */
+  /** Below 2^32, see `ownerId`. */
   uid: number;
   gid: number;
   /** Bytes of content in the archive. */
@@ -40,7 +40,7 @@ export interface RawHeader {
   linkname: BytePath;
   major: number;
   minor: number;
-  /** The header as it stands; valid until the archive is read on. */
+  /** The raw header; valid until the next read of the archive. */
   block: Buffer;
 }
 
@@ -84,7 +84,7 @@ export const isZero = (block: Buffer): boolean => {
   return true;
 };
 
-/** Text up to the first NUL. */
+/** Bytes up to the first NUL. */
 export function text(block: Buffer, offset: number, length: number): BytePath {
   const end = block.indexOf(0, offset);
   const stop = end < 0 || end > offset + length ? offset + length : end;
@@ -99,8 +99,9 @@ export function number(block: Buffer, offset: number, length: number, field: str
 }
 
 /**
- * Ids have 32 bits without sign. Archives of systems where they have one give -2 for their user `nobody`, and -1, which
- * becomes 2^32 - 1 and to chown(2) means no change. InvalidArgument for others: cut to 32 bits, as some programs do, 2^32 would be root.
+ * Ids are unsigned 32-bit numbers. Archives of systems with signed ids have -2 for their user `nobody`, and
+ * -1, which becomes 2^32 - 1 and means "no change" to chown(2). InvalidArgument for others: truncated to 32
+ * bits, as some programs do, 2^32 would be root.
  */
 function ownerId(value: bigint, field: string): number {
   if (value < -(2n ** 31n) || value >= 2n ** 32n)
@@ -108,7 +109,9 @@ function ownerId(value: bigint, field: string): number {
   return Number(BigInt.asUintN(32, value));
 }
 
-/** Octal text padded with blanks or NULs on either side, or base 256 when the first bit is set. Empty is 0. */
+/**
+ * Octal text padded with blanks or NULs on either side, or base 256 when the first bit is set. Empty is 0.
+ */
 function signedNumber(block: Buffer, offset: number, length: number, field: string): bigint {
   const first = block[offset]!;
   if ((first & 0x80) !== 0) return base256(block.subarray(offset, offset + length));
@@ -136,7 +139,7 @@ function safeInteger(value: bigint, field: string): number {
   return result;
 }
 
-/** Both the unsigned sum of the standard and the signed one of old programs are accepted. */
+/** Accepts both the unsigned sum of the standard and the signed one of old programs. */
 function checkSum(block: Buffer): void {
   let unsigned = 0;
   let signed = 0;
@@ -152,8 +155,9 @@ function checkSum(block: Buffer): void {
 // ---------------------------------------------------------------------------------------------- pax records
 
 /**
- * Records of a pax header: keys as text, values as bytes, because extended attributes are binary. The pairs of
- * sparse format 0.0, the only keys that repeat with a meaning, come out as the list that format 0.1 has.
+ * Records of a pax header: keys as strings, values as bytes, because extended attributes are binary. The
+ * pairs of sparse format 0.0, the only keys whose repetition has a meaning, are returned as the list that
+ * format 0.1 has.
  */
 export function decodePax(data: Buffer): Map<string, Buffer> {
   const records = new Map<string, Buffer>();
@@ -192,7 +196,7 @@ export function paxOwner(value: Buffer, field: string): number {
   return ownerId(BigInt(digits), field);
 }
 
-/** More do not fit into any clock. */
+/** No clock needs more. */
 const MAX_TIME_DIGITS = 256;
 
 /** Seconds with a fraction, possibly negative, to nanoseconds; digits beyond the ninth are cut. */

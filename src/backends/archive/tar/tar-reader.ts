@@ -1,9 +1,10 @@
 /**
- * A tar archive as a stream of entries: ustar, pax, GNU (long names, sparse files in all four forms), base-256
- * numbers. Written for this package because the bytes of names and of extended attributes must survive
- * (`security.capability` is no text). Constant memory: an entry's content is read in chunks as they come.
+ * Reads a tar archive as a stream of entries: ustar, pax, GNU (long names, sparse files in all four forms),
+ * base-256 numbers. Written for this package because the bytes of names and of extended attributes must be
+ * preserved (`security.capability` is binary). Constant memory: an entry's content is read in chunks as they
+ * arrive.
  *
- * Called by apply (layers) and images (archives). One entry at a time; moving on skips what was not read.
+ * Called by apply (layers) and images (archives). One entry at a time; advancing skips what was not read.
  */
 import { type EbbtideError, invalidArgument } from '../../../errors.js';
 import type { ChunkReader } from '../chunks.js';
@@ -33,7 +34,7 @@ export interface TarEntry {
   readonly mode: number;
   readonly uid: number;
   readonly gid: number;
-  /** Bytes the file has when extracted, holes included; 0 for everything but files. */
+  /** Size of the extracted file, including holes; 0 for everything but files. */
   readonly size: number;
   /** Nanoseconds since 1970. */
   readonly mtime: bigint;
@@ -42,13 +43,13 @@ export interface TarEntry {
   readonly major: number;
   readonly minor: number;
   readonly xattrs: ReadonlyMap<string, Buffer>;
-  /** Where the content goes, for a sparse file; undefined means all of it from the start. */
+  /** The segments of a sparse file; undefined means that the content is the whole file. */
   readonly segments: readonly Segment[] | undefined;
-  /** The content, segments back to back. Chunks are views that are valid until the next one is asked for. */
+  /** The content, segments back to back. Chunks are views that are valid until the next one is requested. */
   body(): AsyncIterable<Buffer>;
 }
 
-/** Names and pax headers of one entry may take this much together. */
+/** Limit on the names and pax headers of one entry in total. */
 const MAX_META_BYTES = 2 ** 20;
 const XATTR_PREFIX = 'SCHILY.xattr.';
 
@@ -66,8 +67,8 @@ const types: Readonly<Record<string, EntryType>> = {
 };
 
 /**
- * Entries of the archive in order. Ends at the end-of-archive mark or at the end of the stream: writers that leave out
- * the padding of the last entry, or the mark, left out nothing of the contents.
+ * Entries of the archive in order. Ends at the end-of-archive mark or at the end of the stream: an archive
+ * without the last padding, or without the mark, lacks no content.
  */
 export async function* readTar(source: ChunkReader): AsyncGenerator<TarEntry, void, void> {
   const meta = new EntryMeta();
@@ -95,7 +96,7 @@ async function nextHeader(source: ChunkReader, first: boolean): Promise<RawHeade
   throw (first && foreignFormat(block)) || malformed('it ends inside a header');
 }
 
-/** Archives and compressions that are taken for a layer elsewhere, by their first bytes. */
+/** Archives and compressions that may be confused with a layer, by their first bytes. */
 const foreign: readonly [string, string][] = [
   ['gzip', '\x1f\x8b'],
   ['zstd', '(\xb5/\xfd'],
@@ -118,7 +119,7 @@ function foreignFormat(block: Buffer): EbbtideError | undefined {
   if (format === undefined) return undefined;
   const isTwice = format === 'gzip' || format === 'zstd';
   const what = isTwice
-    ? `compressed twice: what it unfolds to is in the format ${format}, not a tar`
+    ? `compressed twice: the inner data is in the format ${format}, not a tar`
     : `in the format ${format}, not a tar, nor a tar in gzip or zstd`;
   return invalidArgument(`the archive is ${what}`, {
     object: format,
@@ -131,21 +132,22 @@ interface OpenEntry {
   skipRest(): Promise<void>;
 }
 
-/** What precedes an entry: long names and pax records. They hold for the next entry only. */
+/** Long names and pax records before an entry. They apply to the next entry only. */
 class EntryMeta {
   #pax = new Map<string, Buffer>();
   #longName: BytePath | undefined;
   #longLink: BytePath | undefined;
   #bytes = 0;
 
-  /** Takes in a header that only describes the next entry; false when it is an entry itself. */
+  /** Consumes a header that only describes the next entry; returns false when it is an entry itself. */
   async take(header: RawHeader, source: ChunkReader): Promise<boolean> {
     switch (header.typeflag) {
       case TypeFlag.pax:
         this.#pax = decodePax(await this.#content(header, source));
         return true;
       case TypeFlag.paxGlobal:
-        // Global records describe the archive (git puts a commit there), not files; containerd ignores them too.
+        // Global records describe the archive (git stores a commit there), not files; containerd ignores them
+        // too.
         await this.#content(header, source);
         this.#bytes -= header.size;
         return true;
@@ -160,7 +162,7 @@ class EntryMeta {
     }
   }
 
-  /** The archive has ended. */
+  /** Called at the end of the archive. */
   finishAll(): void {
     if (this.#bytes > 0) throw malformed('it ends before the entry that its last records describe');
   }
@@ -186,7 +188,7 @@ class EntryMeta {
           : await paxSparseMap(pax, (size) => body.exactly(size));
       if (sparse !== undefined) {
         name = sparse.name ?? name;
-        body.checkHolds(sparse.segments);
+        body.checkFits(sparse.segments);
       }
     }
     const entry: TarEntry = {
@@ -220,7 +222,7 @@ class EntryMeta {
   }
 }
 
-/** The content of one entry: what is left of it and of its padding. */
+/** The content of one entry: the rest of it and of its padding. */
 class Body {
   readonly #source: ChunkReader;
   readonly #name: BytePath;
@@ -234,7 +236,7 @@ class Body {
     this.#padding = (BLOCK - (size % BLOCK)) % BLOCK;
   }
 
-  checkHolds(segments: readonly Segment[]): void {
+  checkFits(segments: readonly Segment[]): void {
     let sum = 0;
     for (const segment of segments) sum += segment.size;
     if (sum !== this.#left)
@@ -270,7 +272,10 @@ class Body {
   }
 }
 
-/** Old writers have no type for directories but a slash after the name; with a content it is a file all the same. */
+/**
+ * Old writers mark directories with a slash after the name instead of a type; an entry with content is a file
+ * anyway.
+ */
 function entryType(typeflag: string, name: BytePath, size: number): TarEntry['type'] {
   const type = types[typeflag] ?? 'unknown';
   return type === 'file' && name.endsWith('/') && size === 0 ? 'directory' : type;
@@ -281,7 +286,7 @@ function untilNul(data: Buffer): BytePath {
   return data.toString('latin1', 0, end < 0 ? data.length : end);
 }
 
-/** An empty record takes back an earlier one, so it counts as absent. */
+/** An empty record cancels an earlier one, so it counts as absent. */
 const paxPath = (value: Buffer | undefined): BytePath | undefined =>
   value === undefined || value.length === 0 ? undefined : value.toString('latin1');
 
@@ -298,7 +303,7 @@ function xattrsOf(pax: ReadonlyMap<string, Buffer>): ReadonlyMap<string, Buffer>
   const xattrs = new Map<string, Buffer>();
   for (const [key, value] of pax) {
     if (!key.startsWith(XATTR_PREFIX)) continue;
-    // The file system would take the part before a NUL for the name.
+    // The file system would use the part before a NUL as the name.
     if (key.includes('\0')) throw malformed('an extended attribute has a NUL in its name');
     xattrs.set(key.slice(XATTR_PREFIX.length), value);
   }

@@ -1,6 +1,6 @@
 /**
  * Maps of sparse files as GNU tar writes them: the old format in the header, pax 0.0, 0.1 and 1.0. A map is
- * accepted only when its segments ascend, do not overlap and lie inside the file.
+ * accepted only when its segments ascend, do not overlap and are inside the file.
  */
 import type { ChunkReader } from '../chunks.js';
 import type { BytePath } from '../paths.js';
@@ -13,9 +13,9 @@ export interface Segment {
 
 export interface SparseFile {
   segments: Segment[];
-  /** Bytes of the file with its holes. */
+  /** Size of the file with its holes. */
   size: number;
-  /** The file's real name, when the format keeps it apart. */
+  /** The file's real name, if the format stores it separately. */
   name?: BytePath;
 }
 
@@ -37,7 +37,7 @@ export async function gnuSparseMap(header: Buffer, source: ChunkReader): Promise
   return checked({ segments, size });
 }
 
-/** Reads pairs up to the first empty place. */
+/** Reads pairs up to the first empty one. */
 function readPairs(block: Buffer, offset: number, count: number, into: Segment[]): void {
   for (let i = 0; i < count; i++) {
     const at = offset + i * 24;
@@ -49,7 +49,10 @@ function readPairs(block: Buffer, offset: number, count: number, into: Segment[]
   }
 }
 
-/** The pax formats; undefined when the records speak of no sparse file. `read` takes from the entry's content. */
+/**
+ * The pax formats; undefined when the records do not describe a sparse file. `read` reads from the entry's
+ * content.
+ */
 export async function paxSparseMap(
   pax: ReadonlyMap<string, Buffer>,
   read: (size: number) => Promise<Buffer>,

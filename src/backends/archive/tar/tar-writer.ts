@@ -1,14 +1,14 @@
 /**
- * Writes tar archives: plain ustar headers, with a pax header before an entry whose values do not fit them (long
- * or non-ASCII names, large numbers, fractions of seconds, extended attributes). The same input gives the same
- * bytes. Called by diff (layers) and images/export.
+ * Writes tar archives: plain ustar headers, with a pax header before an entry whose values do not fit (long
+ * or non-ASCII names, large numbers, fractions of seconds, extended attributes). The same input gives the
+ * same bytes. Called by diff (layers) and images/export.
  */
 import { NANOS_PER_SECOND } from '../../../model/time.js';
 import { type BytePath, showPath } from '../paths.js';
 import { BLOCK, TypeFlag } from './tar-header.js';
 import type { EntryType } from './tar-reader.js';
 
-/** Takes bytes in order; resolves when it wants more. The bytes are its own from then on. */
+/** Receives bytes in order; resolves when it wants more. The bytes belong to it. */
 export type Sink = (bytes: Uint8Array) => Promise<void>;
 
 export interface NewEntry {
@@ -45,7 +45,7 @@ export class TarWriter {
     this.#sink = sink;
   }
 
-  /** Writes one entry; `content` must give exactly `size` bytes. */
+  /** Writes one entry. REQUIRES: `content` yields exactly `size` bytes. */
   async add(entry: NewEntry, content?: Iterable<Uint8Array> | AsyncIterable<Uint8Array>): Promise<void> {
     const named = entry.type === 'directory' ? { ...entry, name: `${entry.name}/` } : entry;
     const pax = paxRecords(named);
@@ -90,7 +90,7 @@ export class TarWriter {
 
 const fitsOctal = (value: number, digits: number): boolean => value >= 0 && value < 8 ** digits;
 
-/** The records an entry needs beside its header. */
+/** The records an entry needs in addition to its header. */
 function paxRecords(entry: NewEntry): Buffer {
   const records: Buffer[] = [];
   const add = (key: string, value: Buffer | string): void => {

@@ -1,9 +1,9 @@
 /**
- * What a writing call holds until its record is visible: shares of guards, and marks that a backend object is
- * on its way. Called by the content and snapshot stores.
+ * What a writing call holds until its record is visible: shares of guards, and marks of backend objects in
+ * flight. Called by the content and snapshot stores.
  *
  * In a transaction of the caller's (context transaction) the record becomes visible when that one commits, so
- * everything is held until then, or until it has failed for good; over its conflicts it is taken once.
+ * everything is held until then, or until it has failed for good; across its conflicts it is taken once.
  */
 import type { CallContext } from '../context.js';
 import type { Transaction } from '../engine/contract.js';
@@ -12,8 +12,8 @@ import type { Release } from './guards.js';
 import type { StoreHost } from './host.js';
 
 /**
- * The checks of `StoreHost.update`, for calls that reach a backend before their transaction: closed store, ended
- * signal, read-only store, forgotten or read-only context transaction.
+ * The checks of `StoreHost.update`, for calls that use a backend before their transaction: closed store,
+ * aborted signal, read-only store, ended or read-only context transaction.
  */
 export function beginWrite(host: StoreHost, ctx: CallContext): void {
   host.checkCall(ctx);
@@ -23,7 +23,7 @@ export function beginWrite(host: StoreHost, ctx: CallContext): void {
   }
 }
 
-export class Holds {
+export class WriteScope {
   readonly #host: StoreHost;
   readonly #ctx: CallContext;
   readonly #releases: Release[] = [];
@@ -33,17 +33,17 @@ export class Holds {
     this.#ctx = ctx;
   }
 
-  /** Shares a guard: no sweep removes the object meanwhile. */
+  /** Shares a guard: no sweep removes the object until the release. */
   share(guard: string): Promise<void> {
     return this.#take(`share ${guard}`, () => this.#host.guards.share(guard));
   }
 
-  /** Counts a backend name among those whose record is not there yet. */
+  /** Counts a backend name among those that have no record yet. */
   mark(names: InFlight, name: string): Promise<void> {
     return this.#take(`in flight ${name}`, async () => names.add(name));
   }
 
-  /** Lets go, unless a context transaction holds on. */
+  /** Releases everything, unless a context transaction still needs it. */
   release(): void {
     for (const release of this.#releases.splice(0)) release();
   }
@@ -59,7 +59,7 @@ export class Holds {
   }
 }
 
-/** Backend names between the backend call that makes them and the record that names them, counted. */
+/** Counts backend names between the backend call that creates them and the record that names them. */
 export class InFlight {
   readonly #counts = new Map<string, number>();
 
@@ -75,16 +75,16 @@ export class InFlight {
     };
   }
 
-  /** A set of its own: later changes do not show in it. */
+  /** A copy: later changes do not show in it. */
   names(): ReadonlySet<string> {
     return new Set(this.#counts.keys());
   }
 }
 
 /**
- * A value made once for one use in a transaction, and found again by that use when the transaction runs again
- * after a conflict. A second use of the same name within one run gets a value of its own. `undo` runs when the
- * transaction fails for good. The value is where the use notes what it has done in the backend.
+ * A value created once for one use in a transaction, and returned again to that use when the transaction runs
+ * again after a conflict. A second use of the same name within one run gets a value of its own. `undo` runs
+ * when the transaction fails for good. In the value the use records what it has done in the backend.
  */
 export async function keptOverAttempts<T extends object>(
   tx: Transaction,
