@@ -13,7 +13,9 @@
  *   f6     length, UTF-8: a text that ends in the last component of the record's own key
  */
 import { invalidArgument } from '../../errors.js';
+import type { Key } from '../contract.js';
 import { prefixWords, textWords } from './dictionary.js';
+import { leaf } from './keys.js';
 
 const SHORT_MAX = 47;
 const LONE_SURROGATE = /\p{Surrogate}/u;
@@ -211,13 +213,19 @@ export class TextReader {
   #buffer = Buffer.alloc(0) as unknown as SlicingBuffer; // every Buffer has the two methods
   #position = 0;
   #end = 0;
-  #leaf = '';
+  #key: Key = '';
 
-  begin(buffer: Buffer, start: number, end: number, leaf: string): void {
+  /** @param key of the record, for texts that end as it does */
+  begin(buffer: Buffer, start: number, end: number, key: Key): void {
     this.#buffer = buffer as SlicingBuffer;
     this.#position = start;
     this.#end = end;
-    this.#leaf = leaf;
+    this.#key = key;
+  }
+
+  /** Few texts need it. */
+  get #leaf(): string {
+    return leaf(this.#key);
   }
 
   /** Where it reads; to be set to what it was. */
@@ -295,7 +303,7 @@ export class TextReader {
   /** Most bytes of UTF-8 that the next text can be. */
   get textBytesMax(): number {
     // A beginning and a word, a text that ends in a digest, one that ends in the key's last component.
-    return 2 * WORD_BYTES_MAX + 2 * (this.#end - this.#position) + 3 * this.#leaf.length;
+    return 2 * WORD_BYTES_MAX + 2 * (this.#end - this.#position) + 3 * this.#key.length;
   }
 
   /** Copies a text as UTF-8 to a place that has `textBytesMax` bytes; answers where it ends. */
