@@ -6,19 +6,17 @@ import { waitUntilCalm } from './calm.js';
 import type { Brief, Collected, Measured, Target } from './results.js';
 import type { Side } from './side.js';
 
-/** More would be asked for again before they have left the caches. */
-const TARGETS_MAX = 2000;
-
-/** Images of the first namespace that are there. */
+/** Images that are there, those of the first namespace among them. */
 export async function writeTargets(path: string, plan: Plan): Promise<void> {
   const targets: Target[] = [];
-  for (let i = 0; i < plan.images && targets.length < TARGETS_MAX; i++) {
+  for (let i = 0; i < plan.images; i++) {
     const draw = drawImage(plan.shape, i);
-    if (draw.gone || draw.namespace !== plan.namespaces[0]) continue;
+    if (draw.gone) continue;
+    const { namespace } = draw;
     const { name, index, manifest, layers } = imageNames(plan, draw);
-    targets.push({ image: name, index, manifest, layer: layers.at(-1)! });
+    targets.push({ namespace, image: name, index, manifest, layer: layers.at(-1)! });
   }
-  if (targets.length < 20) throw new Error('too few records: use --records 2000 or more');
+  if (targets.length < 80) throw new Error('too few records: use --records 2000 or more');
   await writeFile(path, JSON.stringify(targets));
 }
 

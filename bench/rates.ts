@@ -12,6 +12,7 @@ const READS_PER_ITERATION = 500;
 const READS = 500;
 const LISTED = 10_000;
 const CALLERS = 64;
+const READERS = 8;
 /** Writes of a crowd for each one of a single caller: enough that what is written behind them counts as well. */
 const CROWD = 16;
 
@@ -57,12 +58,18 @@ export async function rates(dir: string, targets: readonly Target[], count: numb
     perSecond(name, 1, count * CROWD, () => crowd(count * CROWD, CALLERS, create));
   const read = (name: string, op: (i: number) => Promise<void>): Promise<number> =>
     perSecond(name, reads, READS_PER_ITERATION, inTurn(op));
+  const readers = (name: string, op: (i: number) => Promise<void>): Promise<number> =>
+    perSecond(name, 1, count * READS, () => crowd(count * READS, READERS, op));
   const write = (name: string, op: (i: number) => Promise<void>): Promise<number> =>
     perSecond(name, count, 1, op);
   const create = (i: number): Promise<void> => ops.imageCreate(i);
   const before = {
-    imageGet: await read('imageGet', (i) => ops.imageGet(i)),
-    contentInfo: await read('contentInfo', (i) => ops.contentInfo(i)),
+    imageGet1: await read('imageGet1', (i) => ops.imageGet(i)),
+    imageGet8: await readers('imageGet8', (i) => ops.imageGet(i)),
+    contentInfo1: await read('contentInfo1', (i) => ops.contentInfo(i)),
+    contentInfo8: await readers('contentInfo8', (i) => ops.contentInfo(i)),
+    imageGetKept: await read('imageGetKept', (i) => ops.imageGetKept(i)),
+    contentInfoKept: await read('contentInfoKept', (i) => ops.contentInfoKept(i)),
     imageCreate1: await write('imageCreate1', create),
     imageCreate64: await crowded('imageCreate64'),
     leaseCreate1: await write('leaseCreate1', () => ops.leaseCreate()),

@@ -94,8 +94,12 @@ delayFigures.push(
 );
 
 const rateTitles: Record<(typeof rateNames)[number], string> = {
-  imageGet: 'image get',
-  contentInfo: 'content info',
+  imageGet1: 'image get, any of all, 1 caller',
+  imageGet8: 'image get, any of all, 8 callers',
+  contentInfo1: 'content info, any of all, 1 caller',
+  contentInfo8: 'content info, any of all, 8 callers',
+  imageGetKept: 'image get, the same 2,000, 1 caller',
+  contentInfoKept: 'content info, the same 2,000, 1 caller',
   imageList10k: 'list of 10,000 images',
   imageCreate1: 'image create, on disk, 1 caller',
   imageCreate64: 'image create, on disk, 64 callers',

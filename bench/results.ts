@@ -51,8 +51,12 @@ export interface Delays {
 }
 
 export const rateNames = [
-  'imageGet',
-  'contentInfo',
+  'imageGet1',
+  'imageGet8',
+  'contentInfo1',
+  'contentInfo8',
+  'imageGetKept',
+  'contentInfoKept',
   'imageList10k',
   'imageCreate1',
   'imageCreate64',
@@ -89,8 +93,9 @@ export interface Brief {
   delays: Delays;
 }
 
-/** Objects that delay and rates work on, all in the first namespace. */
+/** Objects that delay and rates work on. */
 export interface Target {
+  namespace: string;
   image: string;
   index: string;
   manifest: string;

@@ -45,7 +45,8 @@ int openStepwise(int directory, const std::string& path, int flags) {
   }
 }
 
-// REQUIRES: `path` is relative, its names are separated by one slash each.
+}  // namespace
+
 int openBelow(int directory, const std::string& path, int flags) {
   open_how how{};
   how.flags = static_cast<unsigned>(flags | O_CLOEXEC);
@@ -59,6 +60,8 @@ int openBelow(int directory, const std::string& path, int flags) {
   }
   return openStepwise(directory, path, flags);
 }
+
+namespace {
 
 Napi::Value openBeneathCall(Info info) {
   return answer(info, [&] {

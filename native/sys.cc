@@ -306,6 +306,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("llistxattr", Napi::Function::New<llistxattrCall>(env));
   exports.Set("lremovexattr", Napi::Function::New<lremovexattrCall>(env));
   exportFiles(env, exports);
+  exportLookAt(env, exports);
   exports.Set("peerCredentials", Napi::Function::New<peerCredentialsCall>(env));
   return exports;
 }

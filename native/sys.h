@@ -96,7 +96,12 @@ Napi::Value answer(Info info, Body body) {
 
 inline Napi::Value success(Info info) { return Napi::Number::New(info.Env(), 0); }
 
-// Adds the functions of files.cc to the exports.
+// openat2(2) that follows no symlink and stays below the directory (files.cc): a descriptor, or a negative errno. REQUIRES:
+// `path` is relative, its names are separated by one slash each.
+int openBelow(int directory, const std::string& path, int flags);
+
+// Functions of files.cc and look_at.cc.
 void exportFiles(Napi::Env env, Napi::Object exports);
+void exportLookAt(Napi::Env env, Napi::Object exports);
 
 }  // namespace ebbtide::sys

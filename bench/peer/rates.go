@@ -70,8 +70,12 @@ func rates(o options) (interface{}, error) {
 		op         func(int) error
 	}
 	for _, st := range []step{
-		{"imageGet", reads, 1, ops.imageGet},
-		{"contentInfo", reads, 1, ops.contentInfo},
+		{"imageGet1", reads, 1, ops.imageGet},
+		{"imageGet8", reads, 8, ops.imageGet},
+		{"contentInfo1", reads, 1, ops.contentInfo},
+		{"contentInfo8", reads, 8, ops.contentInfo},
+		{"imageGetKept", reads, 1, ops.imageGetKept},
+		{"contentInfoKept", reads, 1, ops.contentInfoKept},
 		{"imageCreate1", o.count, 1, ops.imageCreate},
 		{"imageCreate64", o.count * 16, 64, ops.imageCreate},
 		{"leaseCreate1", o.count, 1, ops.leaseCreate},

@@ -40,6 +40,14 @@ interface Addon {
   /** A descriptor, or an errno below 0. */
   openBeneath(directory: number, path: SysPath, flags: number): number;
   makeFiles(directory: number, list: Uint8Array): Promise<Uint32Array> | number;
+  /** native/look_at.cc. */
+  lookAt(
+    root: number,
+    directory: SysPath,
+    names: Uint8Array,
+    contentMax: number,
+    budget: number,
+  ): Promise<Buffer | number> | number;
   /** Takes NUL-terminated paths; returns index and errno of the first that is not a directory, or nothing. */
   firstNoDirectory(paths: Uint8Array): Promise<Uint32Array> | number;
   peerCredentials(descriptor: number): Buffer | number;
@@ -244,7 +252,26 @@ export async function makeFiles(directory: number, list: Uint8Array): Promise<Ui
   return outcomes;
 }
 
-/** The first of the paths, in order, that does not lead to a directory, and why. One call for all of them. */
+/** Whether `lookAt` works here. */
+export const lookAtSupported: boolean = addon?.lookAt !== undefined;
+
+/**
+ * What stands under names (each with a NUL at its end) in a directory below an open one, as native/look_at.cc packs it.
+ * Contents of files of at most `contentMax` bytes come along, `budget` bytes of contents and attributes in all.
+ */
+export async function lookAt(
+  root: number,
+  directory: SysPath,
+  names: Uint8Array,
+  contentMax: number,
+  budget: number,
+): Promise<Buffer> {
+  const seen = await (addon?.lookAt(root, directory, names, contentMax, budget) ?? ENOTSUP);
+  if (typeof seen === 'number') throw systemError(seen, 'lookAt', directory);
+  return seen;
+}
+
+/** The first of the paths, in their order, that does not lead to a directory, and why. One call for all of them. */
 export async function firstNoDirectory(
   paths: readonly string[],
 ): Promise<{ path: string; error: NodeJS.ErrnoException } | undefined> {

@@ -6,6 +6,7 @@ const PATTERN = /^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$/;
 
 /** Throws InvalidArgument unless `value` is an identifier; `what` names it in the message. */
 export function validateIdentifier(value: string, what = 'identifier'): void {
+  if (value === lastValid) return;
   if (value === '') throw invalidArgument(`${what} must not be empty`);
   if (value.length > MAX_IDENTIFIER_BYTES || Buffer.byteLength(value) > MAX_IDENTIFIER_BYTES) {
     throw invalidArgument(`${what} "${value}" is longer than ${MAX_IDENTIFIER_BYTES} bytes`, {
@@ -19,4 +20,8 @@ export function validateIdentifier(value: string, what = 'identifier'): void {
       { object: value },
     );
   }
+  lastValid = value;
 }
+
+/** Calls in a row are mostly of one namespace. */
+let lastValid: string | undefined;

@@ -65,3 +65,13 @@ test('given many keys, when kept, then the ones asked for stay and the others go
     ['k19999'],
   );
 });
+
+test('given nodes that are asked for, when one comes again soon, then it is known; of others few are taken for known', () => {
+  const hot = new HotValues();
+  let taken = 0;
+  for (let id = 0; id < 200_000; id++) if (hot.wasAsked(id)) taken++;
+  assert.ok(taken < 20_000, `${taken} of 200,000`);
+  // Noted anew where the notes began anew meanwhile.
+  for (let round = 0; round < 2; round++) for (let id = 500_000; id < 504_000; id++) hot.wasAsked(id);
+  for (let id = 500_000; id < 504_000; id++) assert.equal(hot.wasAsked(id), true);
+});

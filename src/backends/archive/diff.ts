@@ -7,7 +7,6 @@
  * the directories on the current path, and a name for each file with several links.
  */
 import { createHash } from 'node:crypto';
-import type { BigIntStats } from 'node:fs';
 import { constants, lstat, open, readlink } from 'node:fs/promises';
 import { failedPrecondition, throwIfAborted } from '../../errors.js';
 import { fsError } from '../../system/system-errors.js';
@@ -15,7 +14,8 @@ import type { Mount } from '../contract.js';
 import { namesIn, type Place, placePath, within } from './beneath.js';
 import { deviceOf } from './entries.js';
 import { type DirNode, LayerTree } from './layer-tree.js';
-import { readXattrs } from './metadata.js';
+import { LookedAt, type Seen, Status } from './looked-at.js';
+import { isForbidden, readXattrs } from './metadata.js';
 import { refuseIndexed } from './overlay-index.js';
 import { type BytePath, fsPath, joinPath, showPath } from './paths.js';
 import type { EntryType } from './tar/tar-reader.js';
@@ -52,9 +52,11 @@ export async function diffLayer(
     size += bytes.length;
     await sink(bytes);
   });
-  const from = lower.length === 0 ? undefined : new LayerTree(readableTarget(lower));
-  const to = new LayerTree(readableTarget(upper));
-  const walk = new DiffWalk(from, to, tar, options.signal);
+  const known = new LookedAt();
+  const treeOf = (mounts: readonly Mount[]) => new LayerTree(readableTarget(mounts), undefined, known.look);
+  const from = lower.length === 0 ? undefined : treeOf(lower);
+  const to = treeOf(upper);
+  const walk = new DiffWalk(from, to, known, tar, options.signal);
   try {
     for (const tree of [from, to]) if (tree !== undefined) await refuseIndexed(tree.target);
     await walk.run();
@@ -73,8 +75,18 @@ interface Node {
   place: Place;
   /** The place of a file's content. */
   data: Place;
-  stats: BigIntStats;
+  status: Status;
+  /** What is known of it without another look, of a file's content too. */
+  seen: Seen | undefined;
+  content: Buffer | undefined;
   dir: DirNode | undefined;
+}
+
+/** The position of the walk in a directory. */
+interface Entered {
+  visit: Visit;
+  names: AsyncGenerator<BytePath, void, void>;
+  last: BytePath | undefined;
 }
 
 /** A directory on the walk; both trees' entries in it are compared name by name. */
@@ -90,14 +102,22 @@ class DiffWalk {
   entries = 0;
   readonly #from: LayerTree | undefined;
   readonly #to: LayerTree;
+  readonly #known: LookedAt;
   readonly #tar: TarWriter;
   readonly #signal: AbortSignal | undefined;
   /** Names of files with several links by inode, and whether one was written. */
   readonly #links = new Map<string, { name: BytePath; written: boolean }>();
 
-  constructor(from: LayerTree | undefined, to: LayerTree, tar: TarWriter, signal: AbortSignal | undefined) {
+  constructor(
+    from: LayerTree | undefined,
+    to: LayerTree,
+    known: LookedAt,
+    tar: TarWriter,
+    signal: AbortSignal | undefined,
+  ) {
     this.#from = from;
     this.#to = to;
+    this.#known = known;
     this.#tar = tar;
     this.#signal = signal;
   }
@@ -108,37 +128,56 @@ class DiffWalk {
   async run(): Promise<void> {
     const root: Visit = { name: '', below: this.#from?.root, above: this.#to.root, pending: undefined };
     const way = [await this.#enter(root)];
-    for (let here = way.at(-1); here !== undefined; here = way.at(-1)) {
-      throwIfAborted(this.#signal);
-      const name = here.names.pop();
-      // Finished entries need not be kept.
-      if (here.last !== undefined) here.visit.above.children.delete(here.last);
-      here.last = name;
-      if (name === undefined) {
-        way.pop();
-        continue;
+    try {
+      for (let here = way.at(-1); here !== undefined; here = way.at(-1)) {
+        throwIfAborted(this.#signal);
+        const { value: name } = await here.names.next();
+        // What is done need not be remembered.
+        if (here.last !== undefined) here.visit.above.children.delete(here.last);
+        here.last = name ?? undefined;
+        if (here.last === undefined) {
+          way.pop();
+          continue;
+        }
+        const next = await this.#compare(here.visit, here.last);
+        if (next !== undefined) way.push(await this.#enter(next));
       }
-      const next = await this.#compare(here.visit, name);
-      if (next !== undefined) way.push(await this.#enter(next));
+    } finally {
+      for (const { names } of way) await names.return();
     }
   }
 
-  /** The names in a directory of both trees, the last one first. */
-  async #enter(visit: Visit): Promise<{ visit: Visit; names: BytePath[]; last: BytePath | undefined }> {
+  /** The names in a directory of both trees. */
+  async #enter(visit: Visit): Promise<Entered> {
     const { below, above } = visit;
-    const names = new Set(await allNamesIn(this.#to, above));
+    const places = this.#to.placesOf(above);
+    const names = new Set(await allNamesIn(places));
     if (this.#from !== undefined && below !== undefined) {
-      for (const name of await allNamesIn(this.#from, below)) names.add(name);
+      const others = this.#from.placesOf(below);
+      for (const name of await allNamesIn(others)) names.add(name);
+      places.push(...others);
     }
-    return { visit, names: [...names].sort(byBytes).reverse(), last: undefined };
+    return { visit, names: this.#known.names(places, [...names].sort(byBytes)), last: undefined };
   }
 
   /** Compares one name in a directory; returns the directory to descend into, if it is one. */
   async #compare(visit: Visit, name: BytePath): Promise<Visit | undefined> {
     const { below, above } = visit;
-    const before = this.#from && below && (await nodeAt(this.#from, below, name));
-    const now = await nodeAt(this.#to, above, name);
+    const before = this.#from && below && (await this.#nodeAt(this.#from, below, name));
+    const now = await this.#nodeAt(this.#to, above, name);
     return this.#name(visit, joinPath(visit.name, name), before, now);
+  }
+
+  async #nodeAt(tree: LayerTree, dir: DirNode, name: BytePath): Promise<Node | undefined> {
+    const found = await tree.lookup(dir, name);
+    if (found.kind === 'none') return undefined;
+    const dirNode = found.kind === 'directory' ? found.node : undefined;
+    const place = found.kind === 'directory' ? tree.placesOf(found.node)[0]! : found.place;
+    const data = (found.kind !== 'directory' && found.data) || place;
+    const seen = this.#known.seen(place);
+    const status = seen?.status ?? (await within(place, statusAt));
+    const { content } = (data === place ? seen : this.#known.seen(data)) ?? {};
+    return { type: typeOf(status), place, data, status, seen, content, dir: dirNode };
   }
 
   async #name(
@@ -178,7 +217,7 @@ class DiffWalk {
   }
 
   async #file(visit: Visit, name: BytePath, now: Node, same: boolean): Promise<void> {
-    const inode = now.stats.nlink > 1n ? `${now.stats.dev}:${now.stats.ino}` : undefined;
+    const inode = now.status.nlink > 1 ? now.status.inode : undefined;
     const first = inode === undefined ? undefined : this.#links.get(inode);
     // If another name of the file was written, this name no longer links to the lower file and has to be
     // written too.
@@ -224,9 +263,9 @@ class DiffWalk {
 const byBytes = (a: BytePath, b: BytePath): number => (a < b ? -1 : a > b ? 1 : 0);
 
 /** Names in all the directories that merge; some may turn out to be hidden. */
-async function allNamesIn(tree: LayerTree, dir: DirNode): Promise<BytePath[]> {
+async function allNamesIn(places: readonly Place[]): Promise<BytePath[]> {
   const names: BytePath[] = [];
-  for (const place of tree.placesOf(dir)) {
+  for (const place of places) {
     try {
       for (const name of await namesIn(place)) names.push(name);
     } catch (error) {
@@ -236,40 +275,47 @@ async function allNamesIn(tree: LayerTree, dir: DirNode): Promise<BytePath[]> {
   return names;
 }
 
-async function nodeAt(tree: LayerTree, dir: DirNode, name: BytePath): Promise<Node | undefined> {
-  const found = await tree.lookup(dir, name);
-  if (found.kind === 'none') return undefined;
-  const dirNode = found.kind === 'directory' ? found.node : undefined;
-  const place = found.kind === 'directory' ? tree.placesOf(found.node)[0]! : found.place;
-  const data = (found.kind !== 'directory' && found.data) || place;
-  const stats = await within(place, (path) => lstat(fsPath(path), { bigint: true }));
-  return { type: typeOf(stats), place, data, stats, dir: dirNode };
+async function statusAt(path: BytePath): Promise<Status> {
+  const { mode, uid, gid, size, mtimeNs, rdev, nlink, dev, ino } = await lstat(fsPath(path), {
+    bigint: true,
+  });
+  const [bits, blocks] = [Number(mode), Number(rdev)];
+  return new Status(
+    bits,
+    Number(uid),
+    Number(gid),
+    Number(size),
+    mtimeNs,
+    blocks,
+    Number(nlink),
+    `${dev}:${ino}`,
+  );
 }
 
-function typeOf(stats: BigIntStats): Node['type'] {
-  if (stats.isFile()) return 'file';
-  if (stats.isDirectory()) return 'directory';
-  if (stats.isSymbolicLink()) return 'symlink';
-  if (stats.isFIFO()) return 'fifo';
-  if (stats.isBlockDevice()) return 'block';
-  // Sockets have no meaning in a layer, and the device 0/0 would mean a deletion.
-  return stats.isCharacterDevice() && stats.rdev !== 0n ? 'char' : 'other';
+function typeOf(status: Status): Node['type'] {
+  if (status.isFile()) return 'file';
+  if (status.isDirectory()) return 'directory';
+  if (status.isSymbolicLink()) return 'symlink';
+  if (status.isFIFO()) return 'fifo';
+  if (status.isBlockDevice()) return 'block';
+  // Sockets mean nothing in a layer, and the device 0/0 would mean a deletion.
+  return status.isCharacterDevice() && status.rdev !== 0 ? 'char' : 'other';
 }
 
 async function entryOf(name: BytePath, node: Node): Promise<NewEntry> {
-  const { stats, place, type } = node;
-  const device = type === 'char' || type === 'block' ? deviceOf(Number(stats.rdev)) : {};
+  const { status, type } = node;
+  const device = type === 'char' || type === 'block' ? deviceOf(status.rdev) : {};
   return {
     name,
     type: type === 'other' ? 'file' : type,
-    mode: Number(stats.mode & 0o7777n),
-    uid: Number(stats.uid),
-    gid: Number(stats.gid),
-    size: type === 'file' ? Number(stats.size) : 0,
-    mtime: stats.mtimeNs,
+    mode: status.mode & 0o7777,
+    uid: status.uid,
+    gid: status.gid,
+    size: type === 'file' ? status.size : 0,
+    mtime: status.mtimeNs,
     ...(type === 'symlink' && { linkname: await destinationOf(node) }),
     ...device,
-    xattrs: await within(place, readXattrs),
+    xattrs: await xattrsOf(node),
   };
 }
 
@@ -277,13 +323,19 @@ async function entryOf(name: BytePath, node: Node): Promise<NewEntry> {
  * Whether everything that a layer records is equal. Contents are compared only if the times do not decide.
  */
 async function isSame(before: Node, now: Node): Promise<boolean> {
-  const [a, b] = [before.stats, now.stats];
-  if (a.dev === b.dev && a.ino === b.ino && before.type !== 'directory') return true;
+  const [a, b] = [before.status, now.status];
+  if (a.inode === b.inode && before.type !== 'directory') return true;
   if (a.mode !== b.mode || a.uid !== b.uid || a.gid !== b.gid || a.mtimeNs !== b.mtimeNs) return false;
-  if (!equalXattrs(await within(before.place, readXattrs), await within(now.place, readXattrs))) return false;
+  if (!equalXattrs(await xattrsOf(before), await xattrsOf(now))) return false;
   if (now.type === 'char' || now.type === 'block') return a.rdev === b.rdev;
   if (now.type === 'symlink') return (await destinationOf(before)) === (await destinationOf(now));
   return now.type !== 'file' || (a.size === b.size && (await equalContents(before, now)));
+}
+
+async function xattrsOf({ seen, place }: Node): Promise<ReadonlyMap<string, Buffer>> {
+  if (seen === undefined) return within(place, readXattrs);
+  if (seen.xattrs.size === 0) return seen.xattrs;
+  return new Map([...seen.xattrs].filter(([name]) => !isForbidden(name)));
 }
 
 function equalXattrs(a: ReadonlyMap<string, Buffer>, b: ReadonlyMap<string, Buffer>): boolean {
@@ -295,6 +347,7 @@ function equalXattrs(a: ReadonlyMap<string, Buffer>, b: ReadonlyMap<string, Buff
 const COMPARE_BYTES = 256 * 1024;
 
 async function equalContents(a: Node, b: Node): Promise<boolean> {
+  if (a.content !== undefined && b.content !== undefined) return a.content.equals(b.content);
   await using x = await openFile(a);
   await using y = await openFile(b);
   const [left, right] = [Buffer.allocUnsafe(COMPARE_BYTES), Buffer.allocUnsafe(COMPARE_BYTES)];
@@ -309,15 +362,22 @@ async function equalContents(a: Node, b: Node): Promise<boolean> {
   }
 }
 
-const destinationOf = ({ place }: Node): Promise<BytePath> =>
-  within(place, (path) => readlink(fsPath(path), { encoding: 'latin1' }));
+const destinationOf = async ({ seen, place }: Node): Promise<BytePath> =>
+  seen?.destination ?? within(place, (path) => readlink(fsPath(path), { encoding: 'latin1' }));
 
 // A fifo in the file's place must not block the open.
 const OPEN_FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
 const openFile = ({ data }: Node) => within(data, (path) => open(fsPath(path), OPEN_FLAGS));
 
-async function* contentOf(node: Node): AsyncGenerator<Uint8Array, void, void> {
+function contentOf(node: Node): Iterable<Uint8Array> | AsyncIterable<Uint8Array> {
+  const { content } = node;
+  if (content === undefined) return readContent(node);
+  // A copy, where all of its batch would stay with the receiver.
+  return content.length === 0 ? [] : [Buffer.from(content)];
+}
+
+async function* readContent(node: Node): AsyncGenerator<Uint8Array, void, void> {
   await using file = await openFile(node);
   for (let at = 0; ; ) {
     // A fresh buffer each time: the receiver may still be using the last one.

@@ -9,14 +9,21 @@
  * it into a directory that was moved; they never lead outside. Memory: one node for each directory and entry.
  */
 
-import type { Stats } from 'node:fs';
 import { lstat, mkdir, readlink } from 'node:fs/promises';
 import { invalidArgument } from '../../errors.js';
 import { chmodPlace, inside, namesIn, type Place, Root, within } from './beneath.js';
 import { DirNode, placed } from './dir-node.js';
 import type { KnownLayers } from './known-layers.js';
 import { copyMetadata, isRoot, makeWhiteout, setXattr } from './metadata.js';
-import { dataOf, type Layers, look, type Sight, searchBelow } from './overlay-lookup.js';
+import {
+  dataOf,
+  type Kind,
+  type Layers,
+  type Look,
+  look,
+  type Sight,
+  searchBelow,
+} from './overlay-lookup.js';
 import { type BytePath, fsPath, joinPath, showPath } from './paths.js';
 import { removeTree } from './remove.js';
 import type { Target } from './target.js';
@@ -32,7 +39,7 @@ export type Found =
 interface FoundFile {
   inUpper: boolean;
   place: Place;
-  stats: Stats;
+  stats: Kind;
   /** The place of a file's content, if it is not `place`. */
   data: Place | undefined;
 }
@@ -52,19 +59,23 @@ export class LayerTree {
   pending: Pending | undefined;
   readonly #upper: Place;
   readonly #layers: Layers;
+  readonly #look: Look;
   /** Directories that this tree has to close. */
   readonly #own: Root[];
 
-  /** @param known cached look-ups in the lower layers; the caller closes it, after the tree */
-  constructor(target: Target, known?: KnownLayers) {
+  /**
+   * `known`: cached look-ups in the lower layers; the caller closes it, after the tree. `lookAt`: looks at all others.
+   */
+  constructor(target: Target, known?: KnownLayers, lookAt: Look = look) {
     this.target = target;
+    this.#look = lookAt;
     this.#upper = { root: new Root(target.upper), path: '' };
     const roots = target.lowers.map((path) => known?.root(path) ?? new Root(path));
     this.#own = known === undefined ? [this.#upper.root, ...roots] : [this.#upper.root];
     this.#layers = {
       roots: roots.map((root) => ({ root, path: '' })),
       overlay: target.overlay,
-      look: known === undefined ? look : (place, overlay) => known.look(place, overlay),
+      look: known === undefined ? lookAt : (place, overlay) => known.look(place, overlay),
     };
     this.root = new DirNode('', undefined, true, this.#layers.roots);
   }
@@ -91,7 +102,7 @@ export class LayerTree {
     if (known instanceof DirNode) return { kind: 'directory', node: known };
     if (known === placed) await this.pending?.flush();
     const inUpper = dir.inUpper && !this.isVacant(dir, name);
-    const above = inUpper ? await look(this.upper(dir, name), this.target.overlay) : undefined;
+    const above = inUpper ? await this.#look(this.upper(dir, name), this.target.overlay) : undefined;
     if (above === undefined) return this.#lookupBelow(dir, name);
     if (above.whiteout) return { kind: 'none', whiteout: true };
     if (!above.stats.isDirectory()) {

@@ -16,10 +16,22 @@ import { getXattr } from './metadata.js';
 import { type BytePath, fsPath, showPath } from './paths.js';
 import type { OverlayPrefix } from './target.js';
 
+/** The part of an entry's status that look-ups use. */
+export type Kind = Pick<
+  Stats,
+  'isDirectory' | 'isFile' | 'isSymbolicLink' | 'isCharacterDevice' | 'size' | 'rdev'
+>;
+
+/** Looks at a place: `look`, or a cache of it. */
+export type Look = (
+  place: Place,
+  overlay: OverlayPrefix | undefined,
+) => Sight | undefined | Promise<Sight | undefined>;
+
 /** The entry at a place. Marks are read only in layers of overlays. */
 export interface Sight {
   place: Place;
-  stats: Stats;
+  stats: Kind;
   /** The name shows nothing, whatever is below. */
   whiteout: boolean;
   /** A directory that does not merge with what is below. */
@@ -37,11 +49,7 @@ export interface Sight {
 export interface Layers {
   readonly roots: readonly Place[];
   readonly overlay: OverlayPrefix | undefined;
-  /** `look`, or a cache of it. */
-  readonly look: (
-    place: Place,
-    overlay: OverlayPrefix | undefined,
-  ) => Sight | undefined | Promise<Sight | undefined>;
+  readonly look: Look;
 }
 
 /** A directory on the way is a file or a symlink by now. */
@@ -52,8 +60,12 @@ export async function look(place: Place, overlay: OverlayPrefix | undefined): Pr
   try {
     return await within(place, async (path) => {
       const stats = await lstat(fsPath(path));
-      const plain = { place, stats, whiteout: false, opaque: false, redirect: undefined, metacopy: false };
-      return overlay === undefined ? plain : await marked(plain, path, overlay);
+      if (overlay === undefined) return plain(place, stats);
+      const mark = (name: string): Promise<Buffer | undefined> => getXattr(path, `${overlay}${name}`);
+      const sight = await marked(plain(place, stats), overlay, mark);
+      return sight.whiteout && stats.isFile()
+        ? { ...sight, whiteout: await isMarkedFor(path, overlay) }
+        : sight;
     });
   } catch (error) {
     if (isAbsent(error) || notADirectory.has(errnoOf(error) ?? '')) return undefined;
@@ -61,34 +73,53 @@ export async function look(place: Place, overlay: OverlayPrefix | undefined): Pr
   }
 }
 
-async function marked(sight: Sight, path: BytePath, overlay: OverlayPrefix): Promise<Sight> {
+const plain = (place: Place, stats: Kind): Sight => ({
+  place,
+  stats,
+  whiteout: false,
+  opaque: false,
+  redirect: undefined,
+  metacopy: false,
+});
+
+/** With the marks that `mark` reads. A file that is a whiteout is one only in a directory that is marked for it. */
+async function marked(
+  sight: Sight,
+  overlay: OverlayPrefix,
+  mark: (name: string) => Buffer | undefined | Promise<Buffer | undefined>,
+): Promise<Sight> {
   const { stats, place } = sight;
-  const mark = (name: string, of = path): Promise<Buffer | undefined> => getXattr(of, `${overlay}${name}`);
   if (isWhiteout(stats)) return { ...sight, whiteout: true };
   if (stats.isDirectory()) {
     if ((await mark('opaque'))?.toString('latin1') === 'y') return { ...sight, opaque: true };
     return { ...sight, redirect: redirectOf(await mark('redirect'), place, overlay) };
   }
   if (!stats.isFile()) return sight;
-  if (stats.size === 0) return { ...sight, whiteout: await isXattrWhiteout(path, mark) };
+  if (stats.size === 0) return { ...sight, whiteout: (await mark('whiteout')) !== undefined };
   if ((await mark('metacopy')) === undefined) return sight;
   return { ...sight, metacopy: true, redirect: redirectOf(await mark('redirect'), place, overlay) };
 }
 
-/** Overlay's mark for "nothing here, whatever is below". */
-export const isWhiteout = (stats: Stats): boolean => stats.isCharacterDevice() && stats.rdev === 0;
+/** As `look`, of what is known of a place. */
+export function sightOf(
+  place: Place,
+  stats: Kind,
+  xattrs: ReadonlyMap<string, Buffer>,
+  overlay: OverlayPrefix | undefined,
+): Sight | Promise<Sight | undefined> {
+  if (overlay === undefined || (xattrs.size === 0 && !isWhiteout(stats))) return plain(place, stats);
+  // Whether it is one depends on its directory.
+  if (xattrs.has(`${overlay}whiteout`)) return look(place, overlay);
+  return marked(plain(place, stats), overlay, (name) => xattrs.get(`${overlay}${name}`));
+}
 
-/**
- * The other form of a whiteout, for layers that cannot have devices: an empty file, in a directory with a
- * mark.
- */
-async function isXattrWhiteout(
-  path: BytePath,
-  mark: (name: string, of?: BytePath) => Promise<Buffer | undefined>,
-): Promise<boolean> {
-  if ((await mark('whiteout')) === undefined) return false;
+/** Overlay's mark for "nothing here, whatever lies below". */
+export const isWhiteout = (stats: Kind): boolean => stats.isCharacterDevice() && stats.rdev === 0;
+
+/** Its other form, for layers that cannot have devices: an empty file, in a directory that is marked for it. */
+async function isMarkedFor(path: BytePath, overlay: OverlayPrefix): Promise<boolean> {
   const directory = path.slice(0, path.lastIndexOf('/') + 1);
-  return (await mark('opaque', `${directory}.`))?.toString('latin1') === 'x';
+  return (await getXattr(`${directory}.`, `${overlay}opaque`))?.toString('latin1') === 'x';
 }
 
 function redirectOf(value: Buffer | undefined, place: Place, overlay: OverlayPrefix): BytePath | undefined {

@@ -26,8 +26,9 @@ export class PartitionedMap<V> {
   }
 
   get(key: string): V | undefined {
+    // Mostly there is nothing, in any collection or in the key's: it need not be taken apart, nor hashed.
+    if (this.#size === 0) return undefined;
     const part = this.#parts.get(this.#partOf(key));
-    // Most collections are empty most of the time: their keys need not be hashed.
     return part === undefined || part.size === 0 ? undefined : part.get(key);
   }
 

@@ -181,20 +181,29 @@ export class EngineTransaction implements Transaction {
   #isLinkStored(link: LinkKey): boolean {
     this.#absorb();
     if (this.#replacedLinks.has(link)) return this.#replacedLinks.get(link) !== undefined;
-    const stored = this.#host.storage.hasLink(link);
+    // What newer commits changed is among what they replaced.
+    const stored = this.#knownLinks.get(link) ?? this.#host.storage.hasLink(link);
     this.#knownLinks.set(link, stored);
     return stored;
   }
 
   #linkEntries(prefix: string, from: Key): Generator<[LinkKey, true]> {
-    const storage = this.#host.storage;
     const wiped = this.wiped.has(from);
     return layered<true>(
       prefix,
       undefined,
-      (after, limit) => (wiped ? [] : storage.linkRange(prefix, after, limit).map((link) => [link, true])),
+      (after, limit) => (wiped ? [] : this.#storedLinks(prefix, after, limit)),
       () => (wiped ? [this.ownLinks] : this.#layers(this.#replacedLinks, this.ownLinks)),
     );
+  }
+
+  #storedLinks(prefix: string, after: LinkKey | undefined, limit: number): [LinkKey, true][] {
+    const links = this.#host.storage.linkRange(prefix, after, limit);
+    // Who goes through links mostly takes them away.
+    if (this.writable && this.#knownLinks.size < KNOWN_LINKS_MAX) {
+      for (const link of links) this.#knownLinks.set(link, true);
+    }
+    return links.map((link) => [link, true]);
   }
 
   #layers<V>(replaced: Layer<V>, own: ReadLayer<V>): ReadLayer<V>[] {
@@ -370,6 +379,7 @@ export class EngineTransaction implements Transaction {
   }
 }
 
+const KNOWN_LINKS_MAX = 4096;
 const DELETED: RecordChange = { bytes: undefined, adjacency: undefined, recreated: false };
 
 class Written implements ReadLayer<Uint8Array> {

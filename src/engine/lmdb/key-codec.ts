@@ -73,6 +73,18 @@ for (let i = 0; i < 16; i++) hexValues[i.toString(16).charCodeAt(0)] = i;
 
 let scratch = Buffer.allocUnsafe(4096);
 let length = 0;
+/** The scratch buffer up to each length: there are few, and a view costs more than a short key. */
+let views: Buffer[] = [];
+
+function written(size: number): Buffer {
+  let view = views[size];
+  if (view === undefined) {
+    view = scratch.subarray(0, size);
+    if (size < VIEWS_MAX) views[size] = view;
+  }
+  return view;
+}
+const VIEWS_MAX = 512;
 
 export function encodeKey(key: Key): Buffer {
   length = 0;
@@ -81,30 +93,21 @@ export function encodeKey(key: Key): Buffer {
   // Most keys end in a digest, and few are the beginnings they share.
   if (parentLength > 0 && key.startsWith(DIGEST_PREFIX, parentLength)) writeDigestKey(key, parentLength);
   else writeKey(key);
-  return scratch.subarray(0, length);
+  return written(length);
 }
 
 function writeDigestKey(key: Key, parentLength: number): void {
-  const parent = key.slice(0, parentLength);
-  let bytes = parents.get(parent);
-  if (bytes === undefined) {
-    // With its separator, which a key that begins a component here ends in.
-    if (!parent.endsWith('\0')) {
-      writeKey(key);
-      return;
-    }
-    writeKey(parent.slice(0, -1));
-    writeByte(0);
-    bytes = Buffer.from(scratch.subarray(0, length));
-    if (parents.size === PARENTS_MAX) parents.clear();
-    parents.set(parent, bytes);
-  } else {
-    reserve(bytes.length);
-    scratch.set(bytes, 0);
-    length = bytes.length;
+  // With its separator, which a key that begins a component here has before it.
+  if (key.charCodeAt(parentLength - 1) !== 0) {
+    writeKey(key);
+    return;
   }
+  const parent = parentOfLength(key, parentLength);
+  reserve(parent.bytes.length);
+  for (let i = 0; i < parent.bytes.length; i++) scratch[i] = parent.bytes[i]!;
+  length = parent.bytes.length;
   const start = length;
-  if (writeDigest(key.slice(parentLength))) {
+  if (writeDigest(key, parentLength)) {
     if (start + 1 + CUT_BYTES <= CUT_KEY_MAX) lastCut = start + 1 + CUT_BYTES;
     return;
   }
@@ -115,10 +118,33 @@ function writeDigestKey(key: Key, parentLength: number): void {
 
 /** `digestCut` of what was encoded last, which is known by then. */
 export const encodedCut = (): number => lastCut;
+/** The bytes that name it in the index of digests. */
+export const encodedBeginning = (): Buffer => written(lastCut);
 let lastCut = 0;
 
-const parents = new Map<string, Buffer>();
+interface Parent {
+  readonly text: string;
+  readonly bytes: Buffer;
+}
+let lastParent: Parent = { text: '', bytes: Buffer.alloc(0) };
+const parents = new Map<string, Parent>();
 const PARENTS_MAX = 1024;
+
+/** The beginning of a key, with its separator, and its bytes; who asks for many keys mostly asks for neighbours. */
+function parentOfLength(key: Key, size: number): Parent {
+  if (lastParent.text.length === size && key.startsWith(lastParent.text)) return lastParent;
+  const text = key.slice(0, size);
+  let parent = parents.get(text);
+  if (parent === undefined) {
+    writeKey(text.slice(0, -1));
+    writeByte(0);
+    parent = { text, bytes: Buffer.from(scratch.subarray(0, length)) };
+    if (parents.size === PARENTS_MAX) parents.clear();
+    parents.set(text, parent);
+  }
+  lastParent = parent;
+  return parent;
+}
 
 /** The beginning of every key strictly below a prefix; nothing for the prefix ''. */
 export function encodeBelow(prefix: Key): Buffer {
@@ -127,7 +153,7 @@ export function encodeBelow(prefix: Key): Buffer {
     writeKey(prefix);
     writeByte(0);
   }
-  return scratch.subarray(0, length);
+  return written(length);
 }
 
 export function encodeLink(link: LinkKey): Buffer {
@@ -140,7 +166,7 @@ export function encodeLink(link: LinkKey): Buffer {
   writeByte(0);
   writeByte(0);
   writeTarget(from, to);
-  return scratch.subarray(0, length);
+  return written(length);
 }
 
 function writeTarget(from: Key, to: Key): void {
@@ -174,7 +200,7 @@ export function encodeLinkPrefix(prefix: string): Buffer {
       writeByte(0);
     }
   }
-  return scratch.subarray(0, length);
+  return written(length);
 }
 
 function writeKey(key: Key): void {
@@ -224,19 +250,19 @@ function writeComponent(text: string): void {
     writeText(text, 0);
     scratch[start] = scratch[start]! + SHIFT;
   } else if (text.startsWith(DIGEST_PREFIX)) {
-    if (!writeDigest(text)) writeNearDigest(text);
+    if (!writeDigest(text, 0)) writeNearDigest(text);
   } else {
     writeByte(compareUtf8(text, DIGEST_PREFIX) < 0 ? BYTE_S : BYTE_BEHIND);
     writeText(text, 1);
   }
 }
 
-/** False, with nothing written, unless the text is a canonical digest. */
-function writeDigest(text: string): boolean {
-  if (text.length !== DIGEST_PREFIX.length + 2 * DIGEST_BYTES) return false;
+/** False, with nothing written, unless the text from unit `start` on, which begins as a digest, is a canonical one. */
+function writeDigest(text: string, start: number): boolean {
+  if (text.length - start !== DIGEST_LENGTH) return false;
   reserve(DIGEST_BYTES + 2);
   let at = length + 1;
-  for (let i = DIGEST_PREFIX.length; i < text.length; i += 2) {
+  for (let i = start + DIGEST_PREFIX.length; i < text.length; i += 2) {
     const high = hexValues[text.charCodeAt(i)] ?? -1;
     const low = hexValues[text.charCodeAt(i + 1)] ?? -1;
     if (high < 0 || low < 0) return false;
@@ -304,6 +330,7 @@ function reserve(size: number): void {
   const larger = Buffer.allocUnsafe(Math.max(scratch.length * 2, length + size));
   scratch.copy(larger, 0, 0, length);
   scratch = larger;
+  views = [];
 }
 
 // --------------------------------------------------------------------------------------------------------- reading

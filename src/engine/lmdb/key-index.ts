@@ -11,7 +11,14 @@
 import type { Database } from '../../system/lmdb.js';
 import type { Key } from '../contract.js';
 import { asBuffer, copyOf } from '../core/bytes.js';
-import { cutBound, DIGEST_CUT_BYTES, decodeKey, encodedCut, encodeKey } from './key-codec.js';
+import {
+  cutBound,
+  DIGEST_CUT_BYTES,
+  decodeKey,
+  encodedBeginning,
+  encodedCut,
+  encodeKey,
+} from './key-codec.js';
 import { nodeParts } from './node-codec.js';
 import { lastSizeOf, type Table } from './table.js';
 
@@ -49,10 +56,11 @@ export function find(
   const encoded = encodeKey(key);
   const cut = encodedCut();
   if (cut > 0) {
-    const row = digests.get(encoded.subarray(0, cut));
+    const row = digests.get(encodedBeginning());
     if (row === undefined) return undefined;
-    const ids = digests.lastSize === ID_BYTES ? [row.readUInt32BE(0)] : idsIn(row, digests.lastSize);
-    for (const id of ids) {
+    let mayBeWhole = false;
+    for (const id of digests.lastSize === ID_BYTES ? [idAt(row, 0)] : idsIn(row, digests.lastSize)) {
+      if (id === INLINE_ID) mayBeWhole = true;
       if (isTaken?.(id, key)) continue;
       const node = nodes.getBinaryFast(id);
       const end = lastSizeOf(nodes);
@@ -60,7 +68,7 @@ export function find(
         return { id, bytes: asBuffer(node), start: 0, end };
       }
     }
-    if (!ids.includes(INLINE_ID)) return undefined;
+    if (!mayBeWhole) return undefined;
   }
   const row = keys.get(encoded);
   if (row === undefined) return undefined;
@@ -118,9 +126,12 @@ function cutOf(key: Key): Buffer | undefined {
 
 export function idsIn(row: Buffer, size: number): number[] {
   const ids: number[] = [];
-  for (let at = 0; at + ID_BYTES <= size; at += ID_BYTES) ids.push(row.readUInt32BE(at));
+  for (let at = 0; at + ID_BYTES <= size; at += ID_BYTES) ids.push(idAt(row, at));
   return ids;
 }
+
+const idAt = (row: Buffer, at: number): number =>
+  (row[at]! << 24) | (row[at + 1]! << 16) | (row[at + 2]! << 8) | row[at + 3]!;
 
 export function idBytes(ids: readonly number[]): Buffer {
   const bytes = Buffer.allocUnsafe(ids.length * ID_BYTES);

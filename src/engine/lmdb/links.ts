@@ -10,6 +10,7 @@ import { collectionOf, Relation } from '../schema/keys.js';
 import { boundsOf, merged } from './bounded-range.js';
 import { childPairs, childrenOf, hasChild } from './child-links.js';
 import type { Databases } from './databases.js';
+import { FirstLinks } from './first-links.js';
 import { decodeKey, decodeLink, encodeBelow, encodeLink, encodeLinkPrefix } from './key-codec.js';
 import { find } from './key-index.js';
 import type { Memtables } from './memtables.js';
@@ -31,6 +32,8 @@ export class Links {
   /** Good until the tree changes: a long list is asked for in chunks. */
   #lastChildren: { readonly from: Key; readonly links: readonly LinkKey[] } | undefined;
 
+  readonly #first = new FirstLinks((prefix) => this.#range(prefix, undefined, 1)[0]);
+
   constructor(dbs: Databases, tables: Memtables) {
     this.#dbs = dbs;
     this.#tables = tables;
@@ -38,6 +41,13 @@ export class Links {
 
   range(prefix: string, after: LinkKey | undefined, limit: number): LinkKey[] {
     if (this.#ownsNone(prefix)) return [];
+    const start = after ?? this.#first.behind(prefix);
+    const links = this.#range(prefix, start, limit);
+    this.#first.wereRead(prefix, start, links);
+    return links;
+  }
+
+  #range(prefix: string, after: LinkKey | undefined, limit: number): LinkKey[] {
     const read = (from: LinkKey | undefined, count: number): [LinkKey, true][] => {
       const bounds = boundsOf(Buffer.from(encodeLinkPrefix(prefix)), from, prefix, encodeLink);
       const { lower, exclusive, upper } = bounds;
@@ -141,6 +151,7 @@ export class Links {
   /** A commit is in a memtable now. */
   added({ links }: Pick<Commit, 'links'>): void {
     this.#lastChildren = undefined;
+    this.#first.added(links);
     for (const link of links.keys()) this.#owns(collectionOf(link));
   }
 
@@ -153,6 +164,7 @@ export class Links {
   /** Commits were lost. */
   reverted(): void {
     this.#lastChildren = undefined;
+    this.#first.forget();
   }
 
   /** The child that a link led to, if its node is `gone` and the tree has such links by their ids only. */

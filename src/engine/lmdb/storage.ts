@@ -125,7 +125,8 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     const start = valueStart(found);
     if (start < 0) return undefined;
     const value = decodeSlice(key, found.bytes, start, found.end);
-    return found.end - start <= HOT_BYTES_MAX ? this.#hot.keep(key, value) : value;
+    if (found.end - start > HOT_BYTES_MAX) return value;
+    return found.id === undefined || this.#hot.wasAsked(found.id) ? this.#hot.keep(key, value) : value;
   }
 
   /** What the tree has, unless commits that it does not have yet took it away. */

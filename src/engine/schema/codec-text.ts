@@ -12,8 +12,10 @@
  *   f6     length, UTF-8: a text that ends in the last component of the record's own key
  */
 import { invalidArgument } from '../../errors.js';
+import type { Key } from '../contract.js';
 import { ByteReader, ByteWriter, DamagedBytes } from './bytes.js';
 import { prefixWords, textWords } from './dictionary.js';
+import { leaf } from './keys.js';
 
 const SHORT_MAX = 47;
 const LONE_SURROGATE = /\p{Surrogate}/u;
@@ -151,11 +153,17 @@ function copyWord(word: Buffer | undefined, target: Buffer, at: number): number 
 }
 
 export class TextReader extends ByteReader {
-  #leaf = '';
+  #key: Key = '';
 
-  begin(buffer: Buffer, start: number, end: number, leaf: string): void {
+  /** @param key of the record, for texts that end as it does */
+  begin(buffer: Buffer, start: number, end: number, key: Key): void {
     this.over(buffer, start, end);
-    this.#leaf = leaf;
+    this.#key = key;
+  }
+
+  /** Few texts need it. */
+  get #leaf(): string {
+    return leaf(this.#key);
   }
 
   text(): string {
@@ -190,7 +198,7 @@ export class TextReader extends ByteReader {
   /** Most bytes of UTF-8 that the next text can be. */
   get textBytesMax(): number {
     // A beginning and a word, a text that ends in a digest, one that ends in the key's last component.
-    return 2 * WORD_BYTES_MAX + 2 * (this.end - this.position) + 3 * this.#leaf.length;
+    return 2 * WORD_BYTES_MAX + 2 * (this.end - this.position) + 3 * this.#key.length;
   }
 
   /** Copies a text as UTF-8 to a place that has `textBytesMax` bytes; returns where it ends. */

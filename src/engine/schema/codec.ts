@@ -72,7 +72,7 @@ export function decodeValue(key: Key, bytes: Uint8Array): Value {
 
 /** As `decodeValue`, for a part of a buffer. */
 export function decodeSlice(key: Key, buffer: Buffer, start: number, end: number): Value {
-  reader.begin(buffer, start, end, leaf(key));
+  reader.begin(buffer, start, end, key);
   lastInstant = undefined;
   try {
     const value = readValue(0);

@@ -9,9 +9,14 @@ export const SEPARATOR = '\0';
 export const MAX_COMPONENT_BYTES = 32768;
 
 /** Joins components: InvalidArgument for an empty one, one with a NUL, or one over 32768 bytes. */
-export function key(...parts: string[]): Key {
-  for (const part of parts) checkComponent(part);
-  return parts.join(SEPARATOR);
+export function key(first: string, ...others: string[]): Key {
+  checkComponent(first);
+  let joined = first;
+  for (const part of others) {
+    checkComponent(part);
+    joined += SEPARATOR + part;
+  }
+  return joined;
 }
 
 export function checkComponent(part: string, what = 'key'): void {

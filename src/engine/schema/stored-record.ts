@@ -8,7 +8,6 @@ import type { Key, Value } from '../contract.js';
 import { decodeSlice, Kind } from './codec.js';
 import { TextReader } from './codec-text.js';
 import { fieldWords } from './dictionary.js';
-import { leaf } from './keys.js';
 
 const NO_BYTES = Buffer.alloc(0);
 
@@ -27,7 +26,7 @@ export class StoredRecord {
     this.#start = start;
     this.#end = end;
     this.#lastInstant = undefined;
-    this.#reader.begin(bytes, start, end, leaf(key));
+    this.#reader.begin(bytes, start, end, key);
   }
 
   /** The whole record, wherever the reading is. Unknown, naming the key, when the bytes are damaged. */
