@@ -23,6 +23,7 @@ import { digestOf, isDigest } from '../model/digest.js';
 import { type Instant, NANOS_PER_SECOND, now } from '../model/time.js';
 import { loadMetadata } from './load.js';
 import type { ForeignRoot } from './open.js';
+import { quoted } from './quoted.js';
 import type { ForeignSnapshotter } from './snapshotters.js';
 
 export const orphanReasons = [
@@ -249,6 +250,3 @@ class Commands {
 
 /** Of what the commands make for a moment. */
 const NAME = 'ebbtide-sweep';
-
-const quoted = (text: string): string =>
-  /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
