@@ -34,6 +34,7 @@ const verbs: Readonly<Record<string, Readonly<Record<string, () => Promise<Regis
     why: async () => (await import('./verbs/why.js')).why,
     gc: async () => (await import('./verbs/gc.js')).gc,
     orphans: async () => (await import('./verbs/orphans.js')).orphans,
+    salvage: async () => (await import('./verbs/salvage.js')).salvage,
   },
   'To try it, and for the shell:': {
     demo: async () => (await import('./verbs/demo.js')).demo,

@@ -42,6 +42,14 @@ export function judge(paths: readonly string[]): string[] {
   return stdout.trimEnd().split('\n');
 }
 
+/** Makes a root of containerd in `dir`, and returns what it prints: history.go. */
+export function makeHistory(dir: string, seed: number, pageSize: number, transactions: number): string[] {
+  const args = ['history', dir, `${seed}`, `${pageSize}`, `${transactions}`];
+  const { status, stdout, stderr } = spawnSync(program(), args, { encoding: 'utf8', maxBuffer: 1 << 28 });
+  if (status !== 0) throw new Error(stderr);
+  return stdout.trimEnd().split('\n');
+}
+
 /** A process that commits to a file until it is disposed. */
 export class Writer implements AsyncDisposable {
   readonly #child: ChildProcess;

@@ -2,6 +2,7 @@
 //
 //	writer fill FILE PAGESIZE KEYS   buckets of every form, then the same as JSON on standard output
 //	writer dump FILE                 what bbolt says is in it, as JSON
+//	writer history DIR SEED PAGESIZE TRANSACTIONS   a root of containerd: history.go
 //	writer judge                     for each file named on standard input: bbolt's own check, then changes, then the check again; a line for each
 //	writer run FILE [PAUSE]          commits until standard input ends, with a pause (20ms) behind each; every commit
 //	                                 gives all counters its number
@@ -25,11 +26,16 @@ import (
 )
 
 func main() {
-	err := fmt.Errorf("fill FILE PAGESIZE KEYS, dump FILE, judge, or run FILE [PAUSE]")
+	err := fmt.Errorf("fill FILE PAGESIZE KEYS, dump FILE, history DIR SEED PAGESIZE TRANSACTIONS, judge, or run FILE [PAUSE]")
 	if len(os.Args) == 5 && os.Args[1] == "fill" {
 		pageSize, _ := strconv.Atoi(os.Args[3])
 		keys, _ := strconv.Atoi(os.Args[4])
 		err = fill(os.Args[2], pageSize, keys)
+	} else if len(os.Args) == 6 && os.Args[1] == "history" {
+		seed, _ := strconv.ParseInt(os.Args[3], 10, 64)
+		pageSize, _ := strconv.Atoi(os.Args[4])
+		transactions, _ := strconv.Atoi(os.Args[5])
+		err = history(os.Args[2], seed, pageSize, transactions)
 	} else if len(os.Args) == 3 && os.Args[1] == "dump" {
 		err = dump(os.Args[2])
 	} else if len(os.Args) == 2 && os.Args[1] == "judge" {
