@@ -20,6 +20,7 @@ import {
 } from './format.js';
 import { readRaw } from './snapshot.js';
 
+const KINDS: readonly number[] = Object.values(PageFlag);
 /** What a disk writes as a whole. */
 const SECTOR_BYTES = 512;
 
@@ -140,7 +141,7 @@ export class PageScan {
       return undefined;
     const flags = this.#view.getUint16(at + 8, true);
     const end = at + (1 + this.#view.getUint32(at + 12, true)) * this.pageSize;
-    if (end > this.#bytes.length) return undefined;
+    if (end > this.#bytes.length || this.#isCovered(at, end, id)) return undefined;
     if (flags === PageFlag.leaf) {
       const entries = this.#leaf(at, end);
       return entries && { kind: 'leaf', id, entries };
@@ -148,6 +149,16 @@ export class PageScan {
     if (flags !== PageFlag.branch) return undefined;
     const children = this.#branch(at, end);
     return children && { kind: 'branch', id, children };
+  }
+
+  /** Whether one of the pages that belong to a long one has become a page of its own. */
+  #isCovered(at: number, end: number, id: number): boolean {
+    for (let n = 1; at + n * this.pageSize < end; n++) {
+      const own = at + n * this.pageSize;
+      if (readPageId(this.#view, own) === id + n && KINDS.includes(this.#view.getUint16(own + 8, true)))
+        return true;
+    }
+    return false;
   }
 
   #leaf(at: number, end: number): LeafEntry[] | undefined {

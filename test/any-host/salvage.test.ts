@@ -22,26 +22,29 @@ const skip = missing ?? false;
 const salvages = Number(process.env.EBBTIDE_SALVAGES ?? 300);
 const firstSeed = Number(process.env.EBBTIDE_SALVAGE_SEED ?? 1);
 
-/** As history.go tells it. */
-function fieldsOf(bucket: Bucket): string {
-  const all: string[] = [];
-  bucket.each(({ key, isBucket, bucket: inner, value }) => {
-    if (!isBucket) all.push(`${key}=${value.toString('hex')}`);
-    else if (key !== 'children') all.push(`${key}=${fieldsOf(inner!)}`);
-  });
-  all.sort();
-  return `{${createHash('sha256')
-    .update(`[${all.join(' ')}]`)
-    .digest('hex')}}`;
+interface Read {
+  /** As history.go tells them. */
+  fields: string;
+  /** Names and lengths. */
+  shape: string;
 }
 
-/** Names and lengths. */
-function shapeOf(bucket: Bucket): string {
+function readRecord(bucket: Bucket): Read {
+  const all: string[] = [];
   let shape = '';
   bucket.each(({ key, isBucket, bucket: inner, value }) => {
-    if (key !== 'children') shape += `${key}:${isBucket ? `{${shapeOf(inner!)}}` : value.length};`;
+    if (key === 'children') return;
+    const read = isBucket ? readRecord(inner!) : { fields: value.toString('hex'), shape: `${value.length}` };
+    all.push(`${key}=${read.fields}`);
+    shape += `${key}:${read.shape};`;
   });
-  return shape;
+  all.sort();
+  return {
+    fields: `{${createHash('sha256')
+      .update(`[${all.join(' ')}]`)
+      .digest('hex')}}`,
+    shape: `{${shape}}`,
+  };
 }
 
 const COLLECTIONS = [
@@ -53,11 +56,6 @@ const COLLECTIONS = [
   'snapshots/overlayfs',
 ];
 
-interface Read {
-  fields: string;
-  shape: string;
-}
-
 /** By `path key`. */
 async function recordsIn(path: string): Promise<Map<string, Read>> {
   const records = new Map<string, Read>();
@@ -66,10 +64,7 @@ async function recordsIn(path: string): Promise<Map<string, Read>> {
       if (!isBucket) return;
       const [namespace, ...rest] = at.split('/');
       if (COLLECTIONS.includes(rest.join('/')))
-        records.set(`${namespace}/${rest.join('/')} ${key}`, {
-          fields: fieldsOf(inner!),
-          shape: shapeOf(inner!),
-        });
+        records.set(`${namespace}/${rest.join('/')} ${key}`, readRecord(inner!));
       else visit(inner!, at === '' ? key : `${at}/${key}`);
     });
   rootBucket(await readBolt(path)).find('v1', ({ bucket }) => visit(bucket!, ''));
@@ -200,25 +195,26 @@ interface Outcome {
 async function salvageOne(history: History, seed: number, sum: Outcome, output: string): Promise<void> {
   const file = damage(history, new Random(seed));
   writeFileSync(history.metadata, file);
-  let report: SalvageReport;
+  // Nothing that could be read: then nothing may be whole.
+  let report: SalvageReport | undefined;
   try {
     report = await salvage(history.root, output);
+    sum.salvaged++;
   } catch (error) {
     assert.ok(isKind(error, 'FailedPrecondition'), `seed ${seed}: ${String(error)}`);
     sum.refused++;
-    return;
   }
-  sum.salvaged++;
   assert.ok(readFileSync(history.metadata).equals(file));
+  const guessed = report?.guessed ?? [];
   const rebuilt = new Set(
-    report.guessed
+    guessed
       .filter(({ origin }) => origin === 'rebuilt')
       .map(
         ({ kind, namespace, key }) =>
           `${namespace}/${kind === 'content' ? 'content/blob' : 'snapshots/overlayfs'} ${key}`,
       ),
   );
-  const found = await recordsIn(output);
+  const found = report === undefined ? new Map<string, Read>() : await recordsIn(output);
   for (const [name, { fields, shape }] of found) {
     const was = rebuilt.has(name) ? history.names.has(name) : history.ever.has(`${name} ${fields}`);
     if (!was && history.last.get(name)?.shape === shape) sum.changed++;
@@ -226,7 +222,7 @@ async function salvageOne(history: History, seed: number, sum: Outcome, output: 
     if (!history.last.has(name)) sum.removed++;
   }
   sum.rebuilt += rebuilt.size;
-  sum.older += report.guessed.length - rebuilt.size;
+  sum.older += guessed.length - rebuilt.size;
   const { pageSize } = history;
   const isWhole = (page: number): boolean =>
     file
@@ -246,7 +242,7 @@ test(`given ${salvages} damaged files, when they are salvaged, then what is whol
 }, async (t) => {
   const histories: History[] = [];
   for (const [n, pageSize] of [1024, 4096, 1024].entries())
-    histories.push(await historyOf(t, firstSeed + n, pageSize, [80, 60, 200][n]!));
+    histories.push(await historyOf(t, firstSeed + n, pageSize, [80, 60, 150][n]!));
   const sum: Outcome = {
     salvaged: 0,
     refused: 0,
@@ -282,5 +278,4 @@ test(`given ${salvages} damaged files, when they are salvaged, then what is whol
   assert.deepEqual(sum.invented, []);
   assert.ok(sum.back >= sum.undamaged * 0.99, sum.lost.slice(0, 50).join('\n'));
   assert.ok(sum.changed <= sum.undamaged / 10_000);
-  assert.ok(sum.refused <= salvages / 100);
 });

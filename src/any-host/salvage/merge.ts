@@ -84,9 +84,9 @@ export class Merge {
     this.#layers.push({ path, gaps: new Gaps(gaps), newest: isFirst ? undefined : newest });
   }
 
-  /** A record of a leaf that nothing leads to. `isOld`: the leaf leads to pages of other records as well. */
-  addStray(record: FoundRecord, isOld: boolean): void {
-    if (!isOld || this.#proofOf(record) === 'proved') this.#offer(record, 'older');
+  /** A record of a leaf that nothing leads to. */
+  addStray(record: FoundRecord): void {
+    this.#offer(record, 'older');
   }
 
   /** Whether a page is one of the trees that were added, or of a record other than `key`. */
@@ -127,6 +127,7 @@ export class Merge {
     }
     const proof = this.#proofOf(record);
     if (proof === 'contradicted') return;
+    if (record.isDoubtful && origin === 'older' && proof !== 'proved') return;
     if (!this.#claim(record, proof)) return;
     this.#put({ ...record, origin });
   }

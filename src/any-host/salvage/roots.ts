@@ -24,7 +24,12 @@ export function findTrees(scan: PageScan): Trees {
   const named = scan.metas.map(({ root }): Root => ({ page: root, path: [] }));
   const newest = named[0] && walkTree(scan, named[0].page, []);
   const [last, before] = scan.metas;
-  const isNewest = before !== undefined && last!.transaction === before.transaction + 1n;
+  // Two meta pages have transactions that follow one another, and no page is behind the end that they tell: otherwise the
+  // newest one may be lost.
+  const isNewest =
+    before !== undefined &&
+    last!.transaction === before.transaction + 1n &&
+    !scan.ids.some((id) => id >= last!.highWater);
   if (newest !== undefined && newest.gaps.length === 0 && isNewest)
     return { first: newest, older: [], isNamed: true };
   const ages = new Ages(scan);
@@ -33,8 +38,7 @@ export function findTrees(scan: PageScan): Trees {
     .map((root) => ({ ...root, age: ages.of(root.page) }))
     .sort((a, b) => (a.age === b.age ? a.path.length - b.path.length : a.age < b.age ? 1 : -1));
   const others = walkAll(scan, roots, newest);
-  // Two meta pages have transactions that follow one another: otherwise the newest one may be lost. A tree of one that is older than
-  // the rest of the file has pages that were given out again.
+  // A tree that is older than the rest of the file has pages that were given out again.
   const isStale = newest === undefined || !isNewest || newest.gaps.some(({ reason }) => reason === 'other');
   const better = isStale ? others.find(({ newest: time }) => time > (newest?.newest ?? zeroTime)) : undefined;
   if (better === undefined) return { first: newest, older: others, isNamed: newest !== undefined };

@@ -19,7 +19,7 @@ import {
 } from './shapes.js';
 import type { FoundRecord } from './walk.js';
 
-type Stray = Omit<FoundRecord, 'path'> & { readonly kind: RecordKind; readonly tree: Tree };
+type Stray = Omit<FoundRecord, 'path' | 'isDoubtful'> & { readonly kind: RecordKind; readonly tree: Tree };
 
 interface Leaf {
   readonly page: number;
@@ -170,7 +170,7 @@ export class StrayLeaves {
   #add({ records, isOld }: Leaf, namespace: string): void {
     for (const { kind, tree, ...record } of records) {
       const path = kind === 'snapshot' ? this.#snapshotPath(tree) : pathIn(namespace, kind);
-      if (path !== undefined) this.#merge.addStray({ ...record, path }, isOld);
+      if (path !== undefined) this.#merge.addStray({ ...record, path, isDoubtful: isOld });
     }
   }
 
@@ -233,7 +233,7 @@ class KnownNames {
     else known.add(namespace);
   }
 
-  /** That most of what the records are called, and refer to, is in; undefined if no one has more than the others. */
+  /** The only one that has what the records are called, and refer to. */
   namespaceOf(records: readonly Stray[]): string | undefined {
     const votes = new Map<string, number>();
     const vote = (namespace: string, weight: number): void => {
@@ -248,8 +248,9 @@ class KnownNames {
         if (known?.size === 1) for (const namespace of known) vote(namespace, 1);
       }
     }
-    const [first, second] = [...votes].sort((a, b) => b[1] - a[1]);
-    return first !== undefined && first[1] > (second?.[1] ?? 0) ? first[0] : undefined;
+    const [first, ...others] = [...votes].sort((a, b) => b[1] - a[1]);
+    const isSure = first !== undefined && (others.length === 0 || first[1] >= CERTAIN);
+    return isSure ? first[0] : undefined;
   }
 }
 

@@ -13,6 +13,8 @@ export interface FoundRecord {
   /** What its fields are in, beside the leaf of its entry. */
   readonly pages: readonly number[];
   readonly changedAt: Instant;
+  /** Its leaf leads to what is not of its kind: it is old, or damaged. */
+  readonly isDoubtful: boolean;
 }
 
 export interface Gap {
@@ -115,7 +117,8 @@ class Walk {
     const some = (known: readonly string[]): boolean => known.some((name) => names.has(name));
     const areAllBuckets = entries.every(({ isBucket }) => isBucket);
     if (entries.length === 0) return true;
-    if (path.length === 0 || kindIn(path) !== undefined) return areAllBuckets;
+    if (path.length === 0) return areAllBuckets && names.has('v1');
+    if (kindIn(path) !== undefined) return areAllBuckets;
     if (path.length === 1) return names.has('version') || (areAllBuckets && ![...names].every(isPart));
     if (path.length === 2) return some(NAMESPACE_PARTS) && !some(['version', ...CONTENT_PARTS]);
     if (path[2] === 'content') return some(CONTENT_PARTS);
@@ -123,11 +126,19 @@ class Walk {
   }
 
   #entries(path: Path, entries: readonly LeafEntry[]): void {
+    const records: FoundRecord[] = [];
+    let isDoubtful = false;
     for (const entry of entries) {
       const inner = [...path, entry.key];
-      if (entry.isBucket && isStructure(inner)) this.#bucket(path, inner, entry);
-      else this.#record(path, entry);
+      if (entry.isBucket && isStructure(inner)) {
+        this.#bucket(path, inner, entry);
+        continue;
+      }
+      const record = this.#record(path, entry);
+      if (record === 'other') isDoubtful = true;
+      else if (record !== undefined) records.push(record);
     }
+    for (const record of records) this.#walked.records.push(isDoubtful ? { ...record, isDoubtful } : record);
   }
 
   #bucket(path: Path, inner: Path, { key, value }: LeafEntry): void {
@@ -138,7 +149,7 @@ class Walk {
     else this.#walked.gaps.push({ path, ...only(key), page: undefined, reason: 'not readable' });
   }
 
-  #record(path: Path, { key, isBucket, value }: LeafEntry): void {
+  #record(path: Path, { key, isBucket, value }: LeafEntry): FoundRecord | 'other' | undefined {
     const pages: number[] = [];
     let time = zeroTime;
     if (isBucket) {
@@ -147,12 +158,12 @@ class Walk {
       if (tree === undefined || (kind !== undefined && kindOf(key, tree) !== kind)) {
         const reason = tree === undefined ? 'not readable' : 'other';
         this.#walked.gaps.push({ path, ...only(key), page: this.#scan.bucket(value)?.page, reason });
-        return;
+        return reason === 'other' ? reason : undefined;
       }
       time = changedAt(tree);
     }
     if (time > this.#walked.newest) this.#walked.newest = time;
-    this.#walked.records.push({ path, key, isBucket, value, pages, changedAt: time });
+    return { path, key, isBucket, value, pages, changedAt: time, isDoubtful: false };
   }
 }
 

@@ -290,8 +290,10 @@ func (h *host) addOther(v1 *bolt.Bucket, namespace string) error {
 		b := at(v1, path...)
 		h.times(b, "createdat")
 		put(at(b, "labels"), "containerd.io/gc.expire", []byte(h.now.Format(time.RFC3339)))
-		if len(h.images) > 0 {
-			put(at(b, "content"), h.images[h.random.Intn(len(h.images))].blobs[0], nil)
+		for _, one := range h.images {
+			if one.namespace == namespace && h.random.Intn(10) == 0 {
+				put(at(b, "content"), one.blobs[0], nil)
+			}
 		}
 	case 1:
 		path = []string{namespace, "content", "ingests", name}
