@@ -6,7 +6,16 @@
 import assert from 'node:assert/strict';
 import { type SpawnSyncReturns, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, readdirSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -287,5 +296,73 @@ describe('beside a running containerd', { skip }, () => {
       readdirSync(snapshots()).some((name) => name === '4711' || name === 'new-123'),
       false,
     );
+  });
+
+  /** What containerd itself says that it has. */
+  const all = (): string =>
+    ['k8s.io', 'other']
+      .flatMap((namespace) =>
+        ['images', 'content', 'snapshots', 'containers', 'leases'].map((list) =>
+          ctr('-n', namespace, list, 'ls').replace(/\d+ (seconds?|minutes?)/g, ''),
+        ),
+      )
+      .flatMap((text) => text.split('\n'))
+      // Labels come in any order.
+      .map((line) => line.split(/[\t,]/).sort().join(' '))
+      .join('\n');
+
+  const metadata = (): string => join(server.root, 'io.containerd.metadata.v1.bolt', 'meta.db');
+  /** With a file in the place of its metadata. */
+  const startWith = async (file: string): Promise<void> => {
+    await server.stop();
+    copyFileSync(file, metadata());
+    await server.start();
+  };
+
+  test('then its metadata is compacted while it runs, and it starts on the small file', async (t) => {
+    const small = join(await tempDir(t), 'meta.db');
+    const before = all();
+    const { beforeBytes, afterBytes } = told<{ beforeBytes: number; afterBytes: number }>(
+      'compact',
+      '-o',
+      small,
+    );
+    assert.ok(afterBytes < beforeBytes);
+    const again = ebbtide('compact', '-o', small);
+    assert.deepEqual([again.code, /is a .* already/.test(again.stderr)], [4, true], again.stderr);
+    const inside = ebbtide('compact', '-o', join(server.root, 'small.db'));
+    assert.deepEqual([inside.code, /is only read/.test(inside.stderr)], [5, true], inside.stderr);
+    await startWith(small);
+    assert.equal(all(), before);
+    ctr('-n', 'k8s.io', 'images', 'label', ONE, 'after=compaction');
+    assert.match(ctr('-n', 'k8s.io', 'images', 'ls'), /after=compaction/);
+  });
+
+  test('then metadata that does not open any more is salvaged, and it starts on the new file', async (t) => {
+    const dir = await tempDir(t);
+    const before = all();
+    await server.stop();
+    const file = readFileSync(metadata());
+    // Both meta pages, which is the end of it for bbolt.
+    file.fill(0xff, 0, 8192);
+    writeFileSync(metadata(), file);
+    await server.start();
+    assert.notEqual(run('ctr', ['-n', 'k8s.io', 'images', 'ls']).code, 0);
+    await server.stop();
+    const made = join(dir, 'meta.db');
+    const { records, isNewest } = told<{ records: { current: number; older: number }[]; isNewest: boolean }>(
+      'salvage',
+      '-o',
+      made,
+    );
+    assert.equal(isNewest, false);
+    assert.ok(records.length > 5);
+    assert.ok(readFileSync(metadata()).equals(file));
+    await startWith(made);
+    assert.equal(all(), before);
+    // What gives numbers goes on where it was.
+    ctr('-n', 'k8s.io', 'snapshots', '--snapshotter', 'overlayfs', 'prepare', 'new', '');
+    ctr('-n', 'k8s.io', 'snapshots', '--snapshotter', 'overlayfs', 'rm', 'new');
+    ctr('-n', 'k8s.io', 'images', 'rm', '--sync', ONE);
   });
 });
