@@ -73,6 +73,7 @@ export const examples: Readonly<Record<string, readonly string[]>> = {
     'ebbtide gc --plan plan.json && ebbtide gc --apply plan.json',
     'ebbtide gc --full --max-bytes 10G',
   ],
+  verify: ['ebbtide verify', 'ebbtide verify --hash --containerd-root /var/lib/containerd'],
   salvage: ['ebbtide salvage --containerd-root /var/lib/containerd -o /root/meta.db'],
   orphans: [
     'ebbtide orphans --containerd-root /var/lib/containerd',

@@ -14,6 +14,7 @@ const verbs: Readonly<Record<string, Readonly<Record<string, () => Promise<Regis
     serve: async () => (await import('./verbs/serve.js')).serve,
     doctor: async () => (await import('./verbs/doctor.js')).doctor,
     check: async () => (await import('./verbs/check.js')).check,
+    verify: async () => (await import('./verbs/verify.js')).verify,
     backup: async () => (await import('./verbs/backup.js')).backup,
     restore: async () => (await import('./verbs/restore.js')).restore,
     compact: async () => (await import('./verbs/compact.js')).compact,

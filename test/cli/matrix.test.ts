@@ -42,6 +42,7 @@ const WHOLE = [
   'namespaces rm',
   'serve',
   'synth',
+  'verify',
 ];
 /** They write into a namespace, which makes it. */
 const WRITERS = ['containers create', 'import', 'leases create', 'snapshots prepare'];

@@ -95,6 +95,7 @@ test('given a store, when every verb prints JSON, then it is what its schema say
   say('content', 'rm', manifest);
   say('leases', 'rm', 'brief');
   say('check');
+  say('verify', '--hash');
   say('doctor');
   say('doctor', '--check');
   await print();

@@ -29,7 +29,7 @@ const doors: Record<string, [imports: string, types: string]> = {
     '',
   ],
   backup: ['engine/lmdb engine/schema backends system model errors', 'engine'],
-  check: ['gc stores engine/schema backends model errors', 'engine'],
+  check: ['gc images stores engine/schema backends model errors', 'engine'],
   gc: ['stores engine/core engine engine/schema context backends system model errors', ''],
   images: ['stores context backends system model errors', ''],
   stores: ['engine/schema context backends system model errors', 'engine'],
