@@ -13,6 +13,7 @@ import {
   readFileSync,
   rmSync,
   statSync,
+  truncateSync,
   utimesSync,
   writeFileSync,
 } from 'node:fs';
@@ -178,7 +179,8 @@ describe('beside a running containerd', { skip }, () => {
     );
   });
 
-  test('then what writes is refused, and no file is changed by anything', () => {
+  test('then what writes is refused, and no file is changed by anything', async (t) => {
+    const exported = await tempDir(t);
     const state = (): string =>
       ok('find', [server.root, '-printf', '%p %y %s %T@ %C@ %m %U\n']).split('\n').sort().join('\n');
     const before = state();
@@ -196,7 +198,7 @@ describe('beside a running containerd', { skip }, () => {
       ['du'],
       ['orphans'],
       ['gc', '--dry-run', '--full'],
-      ['check', '--hash'],
+      ['verify', '--hash'],
       ['images', 'ls'],
     ])
       assert.equal(ebbtide(...args).code, 0, args.join(' '));
@@ -213,7 +215,29 @@ describe('beside a running containerd', { skip }, () => {
       ]).includes('rootfs'),
       true,
     );
+    const archive = join(exported, 'one.tar');
+    assert.equal(ebbtide('-n', 'k8s.io', 'export', ONE, '-o', archive).code, 0);
+    const importing = ['--root', join(exported, 'store'), 'import', archive, '--unpack', 'native', '--json'];
+    const [again] = JSON.parse(ok(process.execPath, [MAIN, ...importing])) as {
+      target: { digest: string };
+    }[];
+    assert.equal(again?.target.digest, one.manifest.digest);
     assert.equal(state(), before);
+  });
+
+  test('then a file of a layer that an unclean stop emptied is found', () => {
+    const path = ok('find', [snapshots(), '-path', '*/fs/etc/base']).trim();
+    const text = readFileSync(path);
+    truncateSync(path, 0);
+    const { code, stdout } = ebbtide('verify', '--json');
+    writeFileSync(path, text);
+    const { findings, checked } = JSON.parse(stdout) as { findings: object[]; checked: { layers: number } };
+    assert.equal(code, 5);
+    assert.equal(checked.layers, 3);
+    const [{ kind, path: where, expected, found } = {}, ...others] = findings as Record<string, string>[];
+    assert.deepEqual([kind, where, expected, found], ['file-size', path, '50000 bytes', '0 bytes']);
+    assert.deepEqual(others, []);
+    assert.equal(ebbtide('verify').code, 0);
   });
 
   test('then a collection removes what the dry run said', () => {
