@@ -22,7 +22,7 @@ import type { ImageRecord, SnapshotRecord } from '../model/records.js';
 import { readRecord } from '../stores/common.js';
 import type { FindingKind } from './findings.js';
 import { recordsOf } from './records.js';
-import type { Check } from './under-way.js';
+import type { Check, CheckHost } from './under-way.js';
 
 /** Layers at a time: each keeps a thread busy. */
 const LAYERS = 2;
@@ -38,40 +38,49 @@ interface Layer {
   readonly digest: string;
 }
 
-interface Unpacked extends Layer {
+/** A snapshot that a layer was unpacked into. */
+export interface UnpackedLayer extends Layer {
   readonly snapshotter: string;
+  /** In the snapshotter. */
+  readonly name: string;
   readonly directory: string;
 }
+
+export type LayerHost = Pick<CheckHost, 'engine' | 'content' | 'backends'>;
 
 export async function checkLayers(check: Check): Promise<void> {
   const { findings } = check;
   const { checked } = findings.report;
-  const unpacked = new Map<string, Unpacked>();
-  for (const layer of (await new LayerFinder(check).find()).values())
-    for (const one of await snapshotsOf(check, layer)) unpacked.set(`${one.directory}\0${one.diffId}`, one);
-  await eachLimit([...unpacked.values()], LAYERS, async (layer) => {
+  await eachLimit(await unpackedLayers(check.host, check.signal), LAYERS, async (layer) => {
     throwIfAborted(check.signal);
     await compare(check, layer);
     check.progress('layers', ++checked.layers);
   });
 }
 
-/** Where a layer is unpacked, by snapshotter. */
-async function snapshotsOf({ host }: Check, layer: Layer): Promise<Unpacked[]> {
-  const found: Unpacked[] = [];
+/** Of all images; each directory and archive once, whatever namespaces have it. */
+export async function unpackedLayers(host: LayerHost, signal?: AbortSignal): Promise<UnpackedLayer[]> {
+  const unpacked = new Map<string, UnpackedLayer>();
+  for (const layer of (await new LayerFinder(host, signal).find()).values())
+    for (const one of await snapshotsOf(host, layer)) unpacked.set(`${one.directory}\0${one.diffId}`, one);
+  return [...unpacked.values()];
+}
+
+async function snapshotsOf(host: LayerHost, layer: Layer): Promise<UnpackedLayer[]> {
+  const found: UnpackedLayer[] = [];
   for (const [snapshotter, backend] of host.backends) {
     const record = readRecord<SnapshotRecord>(
       host.engine,
       snapshotKey(layer.namespace, snapshotter, layer.chainId),
     );
     const directory = record && (await directoryOf(snapshotter, backend, record.name));
-    if (directory !== undefined) found.push({ ...layer, snapshotter, directory });
+    if (directory !== undefined) found.push({ ...layer, snapshotter, name: record!.name, directory });
   }
   return found;
 }
 
 /** Of a committed snapshot whose files are in a directory. */
-async function directoryOf(
+export async function directoryOf(
   snapshotter: string,
   backend: SnapshotterBackend,
   name: string,
@@ -98,7 +107,7 @@ const kinds: Readonly<Record<Difference['what'], FindingKind>> = {
 const UNPACK_AGAIN =
   'remove the snapshot and those on it, then unpack the image again; containers that use it have to be made anew';
 
-async function compare(check: Check, layer: Unpacked): Promise<void> {
+async function compare(check: Check, layer: UnpackedLayer): Promise<void> {
   const { host, findings, signal } = check;
   const { namespace, snapshotter, chainId, diffId, digest, directory } = layer;
   const about = { object: chainId, namespace, snapshotter };
@@ -150,20 +159,22 @@ async function compare(check: Check, layer: Unpacked): Promise<void> {
 
 /** The layers of all images whose documents are here. */
 class LayerFinder {
-  readonly #check: Check;
+  readonly #host: LayerHost;
+  readonly #signal: AbortSignal | undefined;
   readonly #layers = new Map<string, Layer>();
   readonly #seen = new Set<string>();
 
-  constructor(check: Check) {
-    this.#check = check;
+  constructor(host: LayerHost, signal: AbortSignal | undefined) {
+    this.#host = host;
+    this.#signal = signal;
   }
 
   async find(): Promise<ReadonlyMap<string, Layer>> {
-    const { host, signal } = this.#check;
-    for await (const batch of recordsOf(host.engine, key('images')))
+    const { engine } = this.#host;
+    for await (const batch of recordsOf(engine, key('images')))
       for (const [k] of batch) {
-        throwIfAborted(signal);
-        const target = readRecord<ImageRecord>(host.engine, k)?.target;
+        throwIfAborted(this.#signal);
+        const target = readRecord<ImageRecord>(engine, k)?.target;
         if (target !== undefined && components(k).length > 0)
           await this.#visit(namespaceOf(k), target.digest, target.mediatype, 0);
       }
@@ -200,7 +211,7 @@ class LayerFinder {
   /** Undefined for what is not here, or is no document. */
   async #read(digest: string): Promise<Readonly<Record<string, unknown>> | undefined> {
     try {
-      await using reader = await this.#check.host.content.readerAt(digest);
+      await using reader = await this.#host.content.readerAt(digest);
       if (reader.size > MAX_DOCUMENT_BYTES) return undefined;
       const bytes = Buffer.alloc(reader.size);
       for (let at = 0; at < bytes.length; ) {

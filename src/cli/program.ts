@@ -35,6 +35,7 @@ const verbs: Readonly<Record<string, Readonly<Record<string, () => Promise<Regis
     why: async () => (await import('./verbs/why.js')).why,
     gc: async () => (await import('./verbs/gc.js')).gc,
     orphans: async () => (await import('./verbs/orphans.js')).orphans,
+    heal: async () => (await import('./verbs/heal.js')).heal,
     salvage: async () => (await import('./verbs/salvage.js')).salvage,
   },
   'To try it, and for the shell:': {

@@ -225,12 +225,19 @@ describe('beside a running containerd', { skip }, () => {
     assert.equal(state(), before);
   });
 
-  test('then a file of a layer that an unclean stop emptied is found', () => {
+  test('then a file of a layer that an unclean stop emptied is found, and healed', async (t) => {
     const path = ok('find', [snapshots(), '-path', '*/fs/etc/base']).trim();
     const text = readFileSync(path);
     truncateSync(path, 0);
     const { code, stdout } = ebbtide('verify', '--json');
-    writeFileSync(path, text);
+    const into = join(await tempDir(t), 'healed');
+    const [layer, ...more] = told<{ path: string; healed: string; command: string }[]>('heal', '-o', into);
+    assert.deepEqual([more, layer?.path], [[], path.slice(0, -'/etc/base'.length)]);
+    assert.ok(readFileSync(join(layer!.healed, 'etc/base')).equals(text));
+    assert.equal(statSync(path).size, 0);
+    ok('sh', ['-c', layer!.command]);
+    rmSync(`${layer!.path}.damaged`, { recursive: true });
+    assert.equal(readFileSync(path).length, text.length);
     const { findings, checked } = JSON.parse(stdout) as { findings: object[]; checked: { layers: number } };
     assert.equal(code, 5);
     assert.equal(checked.layers, 3);

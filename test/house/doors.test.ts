@@ -19,7 +19,7 @@ const doors: Record<string, [imports: string, types: string]> = {
   ],
   server: ['db gc images stores engine/schema context backends system model errors', 'engine/etcd'],
   synth: ['stores engine/schema model errors', 'engine'],
-  'any-host': ['db gc images engine/memory engine/schema backends bolt system model errors', 'engine'],
+  'any-host': ['db check gc images engine/memory engine/schema backends bolt system model errors', 'engine'],
   entry: [
     'db backup check gc images stores engine/etcd engine/lmdb engine/memory engine engine/schema context backends model errors',
     '',
