@@ -23,6 +23,7 @@ import { digestOf, isDigest } from '../model/digest.js';
 import { type Instant, NANOS_PER_SECOND, now } from '../model/time.js';
 import { loadMetadata } from './load.js';
 import type { ForeignRoot } from './open.js';
+import { quoted } from './quoted.js';
 import type { ForeignSnapshotter } from './snapshotters.js';
 
 export const orphanReasons = [
@@ -253,6 +254,3 @@ class Commands {
 
 /** Name of the temporary objects that the commands create. */
 const NAME = 'ebbtide-sweep';
-
-const quoted = (text: string): string =>
-  /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;

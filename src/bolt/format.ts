@@ -63,6 +63,20 @@ export function parseMeta(bytes: Buffer, at: number): Meta | undefined {
   return { pageSize, root, highWater, transaction: bytes.readBigUInt64LE(at + 48) };
 }
 
+/** `parseMeta` of what this returns is `meta`. `freelist`: the page that has it. */
+export function encodeMeta({ pageSize, root, highWater, transaction }: Meta, freelist: number): Buffer {
+  const bytes = Buffer.alloc(META_BYTES);
+  bytes.writeUInt32LE(MAGIC, 0);
+  bytes.writeUInt32LE(VERSION, 4);
+  bytes.writeUInt32LE(pageSize, 8);
+  bytes.writeBigUInt64LE(BigInt(root), 16);
+  bytes.writeBigUInt64LE(BigInt(freelist), 32);
+  bytes.writeBigUInt64LE(BigInt(highWater), 40);
+  bytes.writeBigUInt64LE(transaction, 48);
+  bytes.writeBigUInt64LE(fnv1a(bytes, 0, CHECKSUM_AT), CHECKSUM_AT);
+  return bytes;
+}
+
 /** Page ids that no file can have become infinite, which no range contains. */
 export function readPageId(bytes: DataView, at: number): number {
   const high = bytes.getUint32(at + 4, true);

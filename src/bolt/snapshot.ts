@@ -74,6 +74,21 @@ export async function readBolt(path: string, options: SnapshotOptions = {}): Pro
   });
 }
 
+/** All bytes of a file that nobody writes, whatever they are. NotFound; Unavailable without the memory for them. */
+export async function readRaw(path: string, signal?: AbortSignal): Promise<Buffer> {
+  const file = await openQuietly(path);
+  try {
+    const bytes = allocate(path, (await file.stat()).size);
+    await readAll(file, bytes, signal);
+    return bytes;
+  } catch (error) {
+    if (errnoOf(error) !== undefined) throw fsError('read', path, error);
+    throw error;
+  } finally {
+    await file.close();
+  }
+}
+
 /** The newest transaction of the file. A cheap way to see whether it changed. */
 export async function boltTransaction(path: string): Promise<bigint> {
   const file = await openQuietly(path);

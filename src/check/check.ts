@@ -13,6 +13,7 @@ import { throwIfAborted } from '../errors.js';
 import { checkBlobs } from './blobs.js';
 import { type CheckReport, type Finding, Findings } from './findings.js';
 import { checkIngests } from './ingests.js';
+import { checkLayers } from './layers.js';
 import { checkSnapshots } from './snapshots.js';
 import type { Check, CheckHost, CheckPhase, Parts } from './under-way.js';
 
@@ -21,6 +22,8 @@ export interface CheckOptions {
   hash?: boolean | undefined;
   /** Moves what is not the blob out of its place, and corrects records of the wrong size; default false. */
   repair?: boolean | undefined;
+  /** Compares what is in committed snapshots with the archives of their layers, which reads all of these; default false. */
+  layers?: boolean | undefined;
   /** Compares the graph with the records, which takes the thread for some seconds a million records; default true. */
   graph?: boolean | undefined;
   /** Called with every finding; the check waits for it. */
@@ -36,13 +39,14 @@ export async function checkStore(
   signal: AbortSignal | undefined,
   options: CheckOptions = {},
 ): Promise<CheckReport> {
-  const { hash = false, repair = false, graph = true, onFinding, onProgress } = options;
+  const { hash = false, repair = false, layers = false, graph = true, onFinding, onProgress } = options;
   const findings = new Findings(onFinding);
   const progress = onProgress ?? (() => undefined);
   const check: Check = { host, parts, findings, hash, repair, signal, progress };
   await checkBlobs(check);
   await checkIngests(check);
   await checkSnapshots(check);
+  if (layers) await checkLayers(check);
   throwIfAborted(signal);
   if (graph) await checkGraph(check);
   return findings.report;

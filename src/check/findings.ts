@@ -27,6 +27,13 @@ export const findingKinds = [
   'snapshot-orphan',
   /** A directory in a snapshotter that belongs to no snapshot. */
   'directory-orphan',
+  /** A layer's archive that cannot be read, or is not the one that its config names (of what is in snapshots: only looked for on request). */
+  'layer-archive',
+  /** A file of a snapshot that its layer has and that is not there, or is of another type, size or mode. */
+  'file-missing',
+  'file-type',
+  'file-size',
+  'file-mode',
   /** The graph of references differs from the records. */
   'graph',
 ] as const;
@@ -77,6 +84,9 @@ export interface CheckReport {
     /** Files of blobs, and ingests. */
     files: number;
     ingests: number;
+    /** Snapshots that were compared with the archives of their layers, and entries of these. */
+    layers: number;
+    layerEntries: number;
     /** Bytes that were read for their digests. */
     hashedBytes: number;
   };
@@ -98,7 +108,7 @@ export class Findings {
     repaired: 0,
     counts: {},
     findings: [],
-    checked: { blobs: 0, snapshots: 0, files: 0, ingests: 0, hashedBytes: 0 },
+    checked: { blobs: 0, snapshots: 0, files: 0, ingests: 0, layers: 0, layerEntries: 0, hashedBytes: 0 },
     elsewhere: 0,
     graph: 'not compared',
   };

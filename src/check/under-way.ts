@@ -4,7 +4,7 @@ import type { SweepHost } from '../gc/sweep/sweep.js';
 import type { StoreHost } from '../stores/host.js';
 import type { Findings } from './findings.js';
 
-export type CheckPhase = 'blobs' | 'files' | 'ingests' | 'snapshots' | 'graph';
+export type CheckPhase = 'blobs' | 'files' | 'ingests' | 'snapshots' | 'layers' | 'graph';
 
 /** What a check works on. */
 export type CheckHost = SweepHost & Pick<StoreHost, 'update'> & InFlightHost;

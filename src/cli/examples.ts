@@ -13,7 +13,7 @@ export const examples: Readonly<Record<string, readonly string[]>> = {
   check: ['ebbtide check', 'ebbtide check --hash --repair'],
   backup: ['ebbtide backup /backup/monday', 'ebbtide backup /backup/tuesday --base /backup/monday'],
   restore: ['ebbtide restore /backup/tuesday --hash', 'ebbtide restore /backup/tuesday --root /srv/ebbtide'],
-  compact: ['ebbtide compact'],
+  compact: ['ebbtide compact', 'ebbtide compact --containerd-root /var/lib/containerd -o /root/meta.db'],
   'hosts ls': ['ebbtide hosts ls --etcd http://127.0.0.1:2379'],
   'hosts rm': ['ebbtide hosts rm node-7 --sync'],
   import: [
@@ -73,6 +73,9 @@ export const examples: Readonly<Record<string, readonly string[]>> = {
     'ebbtide gc --plan plan.json && ebbtide gc --apply plan.json',
     'ebbtide gc --full --max-bytes 10G',
   ],
+  verify: ['ebbtide verify', 'ebbtide verify --hash --containerd-root /var/lib/containerd'],
+  heal: ['ebbtide heal --containerd-root /var/lib/containerd -o /var/lib/containerd.healed'],
+  salvage: ['ebbtide salvage --containerd-root /var/lib/containerd -o /root/meta.db'],
   orphans: [
     'ebbtide orphans --containerd-root /var/lib/containerd',
     'ebbtide orphans --containerd-root /var/lib/docker --older-than 24h',

@@ -29,6 +29,8 @@ import type {
 
 export class ForeignStore implements Store {
   readonly hosts = undefined;
+  /** So that no lease is made to hold what is read. */
+  readonly isReadOnly = true;
   readonly images: ImageRecords;
   readonly containers: ContainerRecords;
   readonly leases: LeaseRecords;

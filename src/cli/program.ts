@@ -16,6 +16,7 @@ const verbs: Readonly<Record<string, Readonly<Record<string, () => Promise<Regis
     serve: async () => (await import('./verbs/serve.js')).serve,
     doctor: async () => (await import('./verbs/doctor.js')).doctor,
     check: async () => (await import('./verbs/check.js')).check,
+    verify: async () => (await import('./verbs/verify.js')).verify,
     backup: async () => (await import('./verbs/backup.js')).backup,
     restore: async () => (await import('./verbs/restore.js')).restore,
     compact: async () => (await import('./verbs/compact.js')).compact,
@@ -36,6 +37,8 @@ const verbs: Readonly<Record<string, Readonly<Record<string, () => Promise<Regis
     why: async () => (await import('./verbs/why.js')).why,
     gc: async () => (await import('./verbs/gc.js')).gc,
     orphans: async () => (await import('./verbs/orphans.js')).orphans,
+    heal: async () => (await import('./verbs/heal.js')).heal,
+    salvage: async () => (await import('./verbs/salvage.js')).salvage,
   },
   'Trying it, and the shell:': {
     demo: async () => (await import('./verbs/demo.js')).demo,

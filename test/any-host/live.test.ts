@@ -6,7 +6,17 @@
 import assert from 'node:assert/strict';
 import { type SpawnSyncReturns, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, readdirSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -169,7 +179,8 @@ describe('beside a running containerd', { skip }, () => {
     );
   });
 
-  test('then what writes is refused, and no file is changed by anything', () => {
+  test('then what writes is refused, and no file is changed by anything', async (t) => {
+    const exported = await tempDir(t);
     const state = (): string =>
       ok('find', [server.root, '-printf', '%p %y %s %T@ %C@ %m %U\n']).split('\n').sort().join('\n');
     const before = state();
@@ -187,7 +198,7 @@ describe('beside a running containerd', { skip }, () => {
       ['du'],
       ['orphans'],
       ['gc', '--dry-run', '--full'],
-      ['check', '--hash'],
+      ['verify', '--hash'],
       ['images', 'ls'],
     ])
       assert.equal(ebbtide(...args).code, 0, args.join(' '));
@@ -204,7 +215,36 @@ describe('beside a running containerd', { skip }, () => {
       ]).includes('rootfs'),
       true,
     );
+    const archive = join(exported, 'one.tar');
+    assert.equal(ebbtide('-n', 'k8s.io', 'export', ONE, '-o', archive).code, 0);
+    const importing = ['--root', join(exported, 'store'), 'import', archive, '--unpack', 'native', '--json'];
+    const [again] = JSON.parse(ok(process.execPath, [MAIN, ...importing])) as {
+      target: { digest: string };
+    }[];
+    assert.equal(again?.target.digest, one.manifest.digest);
     assert.equal(state(), before);
+  });
+
+  test('then a file of a layer that an unclean stop emptied is found, and healed', async (t) => {
+    const path = ok('find', [snapshots(), '-path', '*/fs/etc/base']).trim();
+    const text = readFileSync(path);
+    truncateSync(path, 0);
+    const { code, stdout } = ebbtide('verify', '--json');
+    const into = join(await tempDir(t), 'healed');
+    const [layer, ...more] = told<{ path: string; healed: string; command: string }[]>('heal', '-o', into);
+    assert.deepEqual([more, layer?.path], [[], path.slice(0, -'/etc/base'.length)]);
+    assert.ok(readFileSync(join(layer!.healed, 'etc/base')).equals(text));
+    assert.equal(statSync(path).size, 0);
+    ok('sh', ['-c', layer!.command]);
+    rmSync(`${layer!.path}.damaged`, { recursive: true });
+    assert.equal(readFileSync(path).length, text.length);
+    const { findings, checked } = JSON.parse(stdout) as { findings: object[]; checked: { layers: number } };
+    assert.equal(code, 5);
+    assert.equal(checked.layers, 3);
+    const [{ kind, path: where, expected, found } = {}, ...others] = findings as Record<string, string>[];
+    assert.deepEqual([kind, where, expected, found], ['file-size', path, '50000 bytes', '0 bytes']);
+    assert.deepEqual(others, []);
+    assert.equal(ebbtide('verify').code, 0);
   });
 
   test('then a collection removes what the dry run said', () => {
@@ -287,5 +327,73 @@ describe('beside a running containerd', { skip }, () => {
       readdirSync(snapshots()).some((name) => name === '4711' || name === 'new-123'),
       false,
     );
+  });
+
+  /** What containerd itself says that it has. */
+  const all = (): string =>
+    ['k8s.io', 'other']
+      .flatMap((namespace) =>
+        ['images', 'content', 'snapshots', 'containers', 'leases'].map((list) =>
+          ctr('-n', namespace, list, 'ls').replace(/\d+ (seconds?|minutes?)/g, ''),
+        ),
+      )
+      .flatMap((text) => text.split('\n'))
+      // Labels come in any order.
+      .map((line) => line.split(/[\t,]/).sort().join(' '))
+      .join('\n');
+
+  const metadata = (): string => join(server.root, 'io.containerd.metadata.v1.bolt', 'meta.db');
+  /** With a file in the place of its metadata. */
+  const startWith = async (file: string): Promise<void> => {
+    await server.stop();
+    copyFileSync(file, metadata());
+    await server.start();
+  };
+
+  test('then its metadata is compacted while it runs, and it starts on the small file', async (t) => {
+    const small = join(await tempDir(t), 'meta.db');
+    const before = all();
+    const { beforeBytes, afterBytes } = told<{ beforeBytes: number; afterBytes: number }>(
+      'compact',
+      '-o',
+      small,
+    );
+    assert.ok(afterBytes < beforeBytes);
+    const again = ebbtide('compact', '-o', small);
+    assert.deepEqual([again.code, /is a .* already/.test(again.stderr)], [4, true], again.stderr);
+    const inside = ebbtide('compact', '-o', join(server.root, 'small.db'));
+    assert.deepEqual([inside.code, /is only read/.test(inside.stderr)], [5, true], inside.stderr);
+    await startWith(small);
+    assert.equal(all(), before);
+    ctr('-n', 'k8s.io', 'images', 'label', ONE, 'after=compaction');
+    assert.match(ctr('-n', 'k8s.io', 'images', 'ls'), /after=compaction/);
+  });
+
+  test('then metadata that does not open any more is salvaged, and it starts on the new file', async (t) => {
+    const dir = await tempDir(t);
+    const before = all();
+    await server.stop();
+    const file = readFileSync(metadata());
+    // Both meta pages, which is the end of it for bbolt.
+    file.fill(0xff, 0, 8192);
+    writeFileSync(metadata(), file);
+    await server.start();
+    assert.notEqual(run('ctr', ['-n', 'k8s.io', 'images', 'ls']).code, 0);
+    await server.stop();
+    const made = join(dir, 'meta.db');
+    const { records, isNewest } = told<{ records: { current: number; older: number }[]; isNewest: boolean }>(
+      'salvage',
+      '-o',
+      made,
+    );
+    assert.equal(isNewest, false);
+    assert.ok(records.length > 5);
+    assert.ok(readFileSync(metadata()).equals(file));
+    await startWith(made);
+    assert.equal(all(), before);
+    // What gives numbers goes on where it was.
+    ctr('-n', 'k8s.io', 'snapshots', '--snapshotter', 'overlayfs', 'prepare', 'new', '');
+    ctr('-n', 'k8s.io', 'snapshots', '--snapshotter', 'overlayfs', 'rm', 'new');
+    ctr('-n', 'k8s.io', 'images', 'rm', '--sync', ONE);
   });
 });

@@ -22,6 +22,34 @@ export function fill(path: string, pageSize: number, keys: number): Tree {
   return JSON.parse(stdout) as Tree;
 }
 
+/** What bbolt says is in a file. */
+export function dump(path: string): Tree {
+  const { status, stdout, stderr } = spawnSync(program(), ['dump', path], {
+    encoding: 'utf8',
+    maxBuffer: 1 << 28,
+  });
+  if (status !== 0) throw new Error(stderr);
+  return JSON.parse(stdout) as Tree;
+}
+
+/** `sound`, or what bbolt says is wrong, of each file; which are changed by that. */
+export function judge(paths: readonly string[]): string[] {
+  const { status, stdout, stderr } = spawnSync(program(), ['judge'], {
+    encoding: 'utf8',
+    input: paths.map((path) => `${path}\n`).join(''),
+  });
+  if (status !== 0) throw new Error(stderr);
+  return stdout.trimEnd().split('\n');
+}
+
+/** Makes a root of containerd in `dir`, and returns what it prints: history.go. */
+export function makeHistory(dir: string, seed: number, pageSize: number, transactions: number): string[] {
+  const args = ['history', dir, `${seed}`, `${pageSize}`, `${transactions}`];
+  const { status, stdout, stderr } = spawnSync(program(), args, { encoding: 'utf8', maxBuffer: 1 << 28 });
+  if (status !== 0) throw new Error(stderr);
+  return stdout.trimEnd().split('\n');
+}
+
 /** A process that commits to a file until it is disposed. */
 export class Writer implements AsyncDisposable {
   readonly #child: ChildProcess;

@@ -73,6 +73,8 @@ test('given a store in use, then it is sound, whatever is looked at', async (t) 
     snapshots: 6,
     files: 2,
     ingests: 1,
+    layers: 0,
+    layerEntries: 0,
     hashedBytes: 3_000_003,
   });
   assert.equal(report.graph, 'agrees with the records');

@@ -23,7 +23,7 @@ const ABSENT = `sha256:${'0'.repeat(64)}`;
 /** They need no store. */
 const NO_STORE = ['completion', 'demo', 'doctor', 'restore', 'schema', 'snapshots umount'];
 /** They look into another program's root: test/any-host/live.test.ts. */
-const FOREIGN = ['orphans'];
+const FOREIGN = ['heal', 'orphans', 'salvage'];
 /** They make one. */
 const MAKERS = ['import', 'init', 'serve', 'synth'];
 /** They are about the whole store. */
@@ -42,6 +42,7 @@ const WHOLE = [
   'namespaces rm',
   'serve',
   'synth',
+  'verify',
 ];
 /** They write into a namespace, which makes it. */
 const WRITERS = ['containers create', 'import', 'leases create', 'snapshots prepare'];

@@ -19,7 +19,10 @@ const doors: Record<string, [imports: string, types: string]> = {
   ],
   server: ['db gc images stores engine/schema context backends system model errors', 'engine/etcd'],
   synth: ['stores engine/schema model errors', 'engine'],
-  'any-host': ['db gc graph engine/memory engine/schema backends bolt system model errors', 'engine'],
+  'any-host': [
+    'db check gc graph images engine/memory engine/schema backends bolt system model errors',
+    'engine',
+  ],
   entry: [
     'db backup check gc images stores graph engine/etcd engine/lmdb engine/memory engine engine/schema context backends model errors',
     '',
@@ -29,7 +32,7 @@ const doors: Record<string, [imports: string, types: string]> = {
     '',
   ],
   backup: ['engine/lmdb engine/schema backends system model errors', 'engine'],
-  check: ['gc stores engine/schema backends model errors', 'engine'],
+  check: ['gc images stores engine/schema backends model errors', 'engine'],
   gc: ['stores graph engine/core engine engine/schema context backends model errors', ''],
   images: ['stores context backends system model errors', ''],
   stores: ['engine/schema context backends system model errors', 'engine'],

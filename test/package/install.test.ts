@@ -18,6 +18,7 @@ import {
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
+import { makeRoot } from '../any-host/root.js';
 import { compile, execute, repository } from '../coverage/consumer.js';
 import { readmeExample, readmePrinted } from '../coverage/readme.js';
 import { nativeMissing } from '../native/cores.js';
@@ -123,6 +124,17 @@ test('given the packed package, when it is installed without scripts, then the R
     for (const gone of [join(place, 'root'), join(installed, 'prebuilds')])
       rmSync(gone, { recursive: true, force: true });
   }
+
+  // The addons are gone: a host that has nothing else of ours.
+  const theirs = join(dir, 'containerd');
+  const digest = await makeRoot(theirs, 'example.com/one:1');
+  const look = ['--no-install', 'ebbtide', '--containerd-root', theirs];
+  const listed = await run('npx', [...look, 'images', 'ls', '--format', '{name} {target.digest}'], {
+    cwd: project,
+  });
+  assert.equal(listed.stdout, `example.com/one:1 ${digest}\n`);
+  const { stdout } = await run('npx', [...look, 'salvage', '-o', join(dir, 'meta.db')], { cwd: project });
+  assert.match(stdout, /nothing is missing/);
 });
 
 test('given a clone without TypeScript, when npm prepares it, then one sentence says what to do', async (t) => {

@@ -136,9 +136,9 @@ export class RemoteStore implements Store {
 
   /** The graph is compared only on request, because the daemon's other clients wait during that. */
   async check(ctx: CallContext = {}, options: CheckOptions = {}): Promise<CheckReport> {
-    const { hash = false, repair = false, graph = false, onFinding, onProgress } = options;
+    const { hash = false, repair = false, graph = false, layers = false, onFinding, onProgress } = options;
     const findings: Finding[] = [];
-    const request = { hash, repair, graph };
+    const request = { hash, repair, graph, layers };
     const messages = this.#connection.stream<CheckResponse>(EBBTIDE, 'Check', request, ctx);
     for await (const { progress, finding, outcome } of messages) {
       if (progress) onProgress?.(progress.phase as CheckPhase, progress.done);

@@ -1,5 +1,6 @@
 /** `ebbtide check`: compares the store with the disk, in this process or in a daemon. */
 import type { Command } from 'commander';
+import type { CheckOptions } from '../../check/check.js';
 import type { CheckReport, Finding } from '../../check/findings.js';
 import { exitCodes } from '../exit-codes.js';
 import { bytes, type Output, printable } from '../output/output.js';
@@ -26,33 +27,37 @@ export function check(program: Command): void {
     )
     .action(
       storeVerb<Options>(
-        async (env, _args, options) => {
-          const report = await run(env, options);
-          env.out.object(report, () => summary(env.out, report));
-          if (!report.sound) process.exitCode = DAMAGED_EXIT_CODE;
-          if (env.db.isReadOnly && report.findings.length > 0)
-            env.out.notice('these may include changes by another process during the run: run it again');
-        },
+        // A daemon leaves the graph out unless it is asked for.
+        (env, _args, { hash, repair, graph }) =>
+          checkAndPrint(env, { hash, repair, ...(graph && { graph }) }),
         ({ repair }) => ({ allNamespaces: true, reads: repair !== true }),
       ),
     );
 }
 
-async function run({ db, out, signal, progress }: StoreEnv, options: Options): Promise<CheckReport> {
-  const { hash, repair, graph } = options;
+/** For `check` and `verify`. */
+export async function checkAndPrint(env: StoreEnv, options: CheckOptions): Promise<void> {
+  const report = await run(env, options);
+  env.out.object(report, () => summary(env.out, report));
+  if (!report.sound) process.exitCode = DAMAGED_EXIT_CODE;
+  if (env.db.isReadOnly && report.findings.length > 0)
+    env.out.notice('what another process changed meanwhile may be among these: a second run tells');
+}
+
+async function run({ db, out, signal, progress }: StoreEnv, options: CheckOptions): Promise<CheckReport> {
   try {
     return await db.check(
       { signal },
       {
-        hash,
-        repair,
-        ...(graph && { graph }),
+        ...options,
         onFinding: (finding) => {
           progress.end();
           if (!out.json) line(out, finding);
         },
         onProgress: (phase, done) =>
-          progress.count(`checking ${phase}`, done, { unit: hash && phase === 'files' ? 'bytes' : 'items' }),
+          progress.count(`checking ${phase}`, done, {
+            unit: options.hash && phase === 'files' ? 'bytes' : 'items',
+          }),
       },
     );
   } finally {
@@ -80,6 +85,8 @@ function summary(
   out.line(
     `checked   ${checked.blobs} blobs in ${checked.files} files${hashed}, ${checked.ingests} ingests, ${checked.snapshots} snapshots`,
   );
+  if (checked.layers > 0)
+    out.line(`compared  ${checked.layerEntries} entries of ${checked.layers} unpacked layers`);
   out.line(`graph     ${graph}`);
   if (elsewhere > 0) out.line(`elsewhere ${elsewhere} records of objects on other hosts`);
   if (leftovers > 0) out.line(`leftovers ${leftovers}`);

@@ -51,6 +51,7 @@ export interface CollectResponse {
 export interface CheckRequest {
   hash: boolean;
   repair: boolean;
+  layers: boolean;
   graph: boolean;
 }
 export interface CheckResponse {
@@ -116,7 +117,7 @@ export function ebbtideService(host: ServiceHost, stats: () => unknown): Service
         });
       }),
 
-      Check: stream<CheckRequest, CheckResponse>(async ({ hash, repair, graph }, call, send) => {
+      Check: stream<CheckRequest, CheckResponse>(async ({ hash, repair, graph, layers }, call, send) => {
         const sender = new ProgressSender<CheckResponse>(send);
         const { findings: _, ...outcome } = await db.check(
           { signal: call.signal },
@@ -124,6 +125,7 @@ export function ebbtideService(host: ServiceHost, stats: () => unknown): Service
             hash,
             repair,
             graph,
+            layers,
             onFinding: (finding) => send({ finding: [...toDocument(finding)] }),
             onProgress: (phase, done) => sender.report({ progress: { phase, done } }),
           },

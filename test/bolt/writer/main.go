@@ -1,6 +1,9 @@
-// Command writer writes bbolt files for the tests of the reader.
+// Command writer writes bbolt files for the tests of the reader, and judges those that we write.
 //
 //	writer fill FILE PAGESIZE KEYS   buckets of every form, then the same as JSON on standard output
+//	writer dump FILE                 what bbolt says is in it, as JSON
+//	writer history DIR SEED PAGESIZE TRANSACTIONS   a root of containerd: history.go
+//	writer judge                     for each file named on standard input: bbolt's own check, then changes, then the check again; a line for each
 //	writer run FILE [PAUSE]          commits until standard input ends, with a pause (20ms) behind each; every commit
 //	                                 gives all counters its number
 //
@@ -9,6 +12,7 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -22,11 +26,27 @@ import (
 )
 
 func main() {
-	err := fmt.Errorf("fill FILE PAGESIZE KEYS, or run FILE [PAUSE]")
+	err := fmt.Errorf("fill FILE PAGESIZE KEYS, dump FILE, history DIR SEED PAGESIZE TRANSACTIONS, judge, or run FILE [PAUSE]")
 	if len(os.Args) == 5 && os.Args[1] == "fill" {
 		pageSize, _ := strconv.Atoi(os.Args[3])
 		keys, _ := strconv.Atoi(os.Args[4])
 		err = fill(os.Args[2], pageSize, keys)
+	} else if len(os.Args) == 6 && os.Args[1] == "history" {
+		seed, _ := strconv.ParseInt(os.Args[3], 10, 64)
+		pageSize, _ := strconv.Atoi(os.Args[4])
+		transactions, _ := strconv.Atoi(os.Args[5])
+		err = history(os.Args[2], seed, pageSize, transactions)
+	} else if len(os.Args) == 3 && os.Args[1] == "dump" {
+		err = dump(os.Args[2])
+	} else if len(os.Args) == 2 && os.Args[1] == "judge" {
+		lines := bufio.NewScanner(os.Stdin)
+		for err = nil; lines.Scan(); {
+			verdict := "sound"
+			if found := judge(lines.Text()); found != nil {
+				verdict = found.Error()
+			}
+			fmt.Println(verdict)
+		}
 	} else if len(os.Args) >= 3 && os.Args[1] == "run" {
 		pause := time.Duration(0)
 		if len(os.Args) == 4 {
@@ -116,6 +136,81 @@ func fill(path string, pageSize, keys int) error {
 			return err
 		}
 	}
+	return tell(db)
+}
+
+func dump(path string) error {
+	db, err := bolt.Open(path, 0600, &bolt.Options{ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	return tell(db)
+}
+
+func check(db *bolt.DB) error {
+	return db.View(func(tx *bolt.Tx) error {
+		var first error
+		for err := range tx.Check() {
+			if first == nil {
+				first = err
+			}
+		}
+		return first
+	})
+}
+
+// judge checks a file, changes something in every bucket of it, and checks it
+// again. The file is changed.
+func judge(path string) error {
+	db, err := open(path, 0)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if err := check(db); err != nil {
+		return fmt.Errorf("as written: %w", err)
+	}
+	err = db.Update(func(tx *bolt.Tx) error {
+		return tx.ForEach(func(_ []byte, b *bolt.Bucket) error { return change(b) })
+	})
+	if err != nil {
+		return fmt.Errorf("changing it: %w", err)
+	}
+	if err := check(db); err != nil {
+		return fmt.Errorf("after changes: %w", err)
+	}
+	return nil
+}
+
+// change removes every second value of a bucket and of those in it, and adds one.
+func change(b *bolt.Bucket) error {
+	n := 0
+	var gone, buckets [][]byte
+	if err := b.ForEach(func(k, v []byte) error {
+		if v == nil {
+			buckets = append(buckets, append([]byte{}, k...))
+		} else if n++; n%2 == 0 {
+			gone = append(gone, append([]byte{}, k...))
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	for _, k := range buckets {
+		if err := change(b.Bucket(k)); err != nil {
+			return err
+		}
+	}
+	for _, k := range gone {
+		if err := b.Delete(k); err != nil {
+			return err
+		}
+	}
+	return b.Put([]byte("changed"), []byte(strings.Repeat("x", 100)))
+}
+
+func tell(db *bolt.DB) error {
 	return db.View(func(tx *bolt.Tx) error {
 		all := map[string]any{}
 		if err := tx.ForEach(func(name []byte, b *bolt.Bucket) error {

@@ -1,0 +1,57 @@
+/** Another program's `meta.db`, written anew without what is free in it, while its owner runs. Called by the verb. */
+import { realpath } from 'node:fs/promises';
+import { basename, dirname, join, resolve, sep } from 'node:path';
+import { yieldToEventLoop } from '../backends/files.js';
+import { rootBucket } from '../bolt/bucket.js';
+import { copyBucket } from '../bolt/copy.js';
+import { readBolt } from '../bolt/snapshot.js';
+import { BoltWriter } from '../bolt/writer.js';
+import { throwIfAborted } from '../errors.js';
+import { fsError } from '../system/system-errors.js';
+import { findPlaces, type Places } from './places.js';
+import { refusal } from './refusals.js';
+
+export interface CompactedFile {
+  /** The file that was read, and the one that was written. */
+  readonly metadata: string;
+  readonly output: string;
+  /** Bytes. */
+  readonly before: number;
+  readonly after: number;
+}
+
+/** Pages between two looks at the signal. */
+const STEPS_PER_TURN = 500;
+
+/** As `readBolt`, and BoltDamage where the tree cannot be followed. AlreadyExists: there is something at `output`. */
+export async function compactForeign(
+  directory: string,
+  output: string,
+  signal?: AbortSignal,
+): Promise<CompactedFile> {
+  const places = await findPlaces(directory);
+  const target = await outsideOf(places, output);
+  const snapshot = await readBolt(places.metadata, { signal });
+  await using writer = await BoltWriter.create(target, { pageSize: snapshot.meta.pageSize });
+  let step = 0;
+  for (const _ of copyBucket(rootBucket(snapshot), writer)) {
+    if (++step % STEPS_PER_TURN !== 0) continue;
+    throwIfAborted(signal);
+    await writer.drain();
+    await yieldToEventLoop();
+  }
+  const after = await writer.finish();
+  return { metadata: places.metadata, output: target, before: snapshot.bytes.length, after };
+}
+
+/** Nothing is made in the root that is read. FailedPrecondition; NotFound without the output's directory. */
+export async function outsideOf(places: Places, output: string): Promise<string> {
+  const path = resolve(output);
+  const [root, directory] = await Promise.all([realpath(places.root), realpath(dirname(path))]).catch(
+    (error: unknown) => {
+      throw fsError('write', path, error);
+    },
+  );
+  if (`${directory}${sep}`.startsWith(`${root}${sep}`)) throw refusal(`writing ${path}`, places.root);
+  return join(directory, basename(path));
+}

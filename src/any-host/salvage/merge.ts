@@ -1,0 +1,243 @@
+/**
+ * The records of a damaged file, out of all its trees and leaves. Called by salvage.ts.
+ *
+ * The tree of the newest transaction says what there was, but for its gaps. Only in these anything else counts: first the older trees, the
+ * newest before the others, then leaves that no tree leads to. bbolt never writes a page in its place, so older trees share
+ * most of their pages with the newest one; but it gives pages out again, so an old entry may lead to what is now another
+ * record. Therefore:
+ *
+ *   - a page belongs to one record: an entry that leads to a page of another one is old, and left out;
+ *   - what an older tree could have had, and has not, was removed: only what changed after that tree can still be there;
+ *   - a name that its record has in it (snapshots, ingests), or a size that the file has (content), proves a record; what the
+ *     disk contradicts is left out; of a leaf that leads to another record's page, only what is proved is taken;
+ *   - of several versions, the one that changed last counts.
+ */
+import type { PageScan } from '../../bolt/scan.js';
+import { decodeAny } from '../../model/wire.js';
+import type { Disk } from './disk.js';
+import { backendNameOf, kindIn, type Path, type RecordKind, readTree, sizeIn, type Tree } from './shapes.js';
+import { type FoundRecord, type Gap, Gaps, pathKey, type Walked } from './walk.js';
+
+const OPENING = '{'.charCodeAt(0);
+
+export type Origin = 'current' | 'older';
+export interface Kept extends FoundRecord {
+  readonly origin: Origin;
+}
+
+/** `contradicted`: by the disk. */
+type Proof = 'proved' | 'plausible' | 'contradicted';
+
+export interface LeftOut {
+  readonly kind: RecordKind;
+  readonly path: Path;
+  readonly key: string;
+  readonly reason: string;
+}
+
+interface Layer {
+  readonly path: Path;
+  readonly gaps: Gaps;
+  /** Undefined of the tree that the file is about: what is not in a gap of it is not there. */
+  readonly newest: bigint | undefined;
+}
+
+const EVERYTHING: Gap = { path: [], from: '', to: undefined, page: undefined, reason: 'not readable' };
+
+export class Merge {
+  readonly #scan: PageScan;
+  readonly #disk: Disk;
+  readonly #records = new Map<string, Map<string, Kept>>();
+  readonly #layers: Layer[] = [];
+  /** Who a page belongs to. */
+  readonly #claims = new Map<number, FoundRecord>();
+  readonly #structure = new Set<number>();
+  readonly leftOut: LeftOut[] = [];
+  readonly sequences = new Map<string, number>();
+  readonly paths = new Map<string, Path>();
+
+  constructor(scan: PageScan, disk: Disk) {
+    this.#scan = scan;
+    this.#disk = disk;
+  }
+
+  get records(): ReadonlyMap<string, ReadonlyMap<string, Kept>> {
+    return this.#records;
+  }
+
+  /** REQUIRES: nothing was added. The tree that the file is about. Without one anything may be missing. */
+  begin(walked: Walked | undefined): void {
+    if (walked !== undefined) this.addTree(walked);
+    else this.#layers.push({ path: [], gaps: new Gaps([EVERYTHING]), newest: undefined });
+  }
+
+  /** An older tree; the newest of them before the others. */
+  addTree(walked: Walked): void {
+    const isFirst = this.#layers.length === 0;
+    for (const page of walked.pages) if (isFirst || !this.#claims.has(page)) this.#structure.add(page);
+    for (const [path, sequence] of walked.sequences)
+      this.sequences.set(path, Math.max(sequence, this.sequences.get(path) ?? 0));
+    for (const record of walked.records) this.#offer(record, isFirst ? 'current' : 'older');
+    const { path, gaps, newest } = walked;
+    // Pages that were given out again may also be newer than the tree, which then is not of one moment.
+    if (!isFirst && gaps.some(({ reason }) => reason === 'other')) return;
+    this.#layers.push({ path, gaps: new Gaps(gaps), newest: isFirst ? undefined : newest });
+  }
+
+  /** A record of a leaf that nothing leads to. */
+  addStray(record: FoundRecord): void {
+    this.#offer(record, 'older');
+  }
+
+  /** Whether a page is one of the trees that were added, or of a record other than `key`. */
+  isTaken(page: number, key?: string): boolean {
+    const owner = this.#claims.get(page);
+    return this.#structure.has(page) || (owner !== undefined && owner.key !== key);
+  }
+
+  /** Whether a record that changed at a time, or one of unknown age, may be missing from what is known. */
+  isOpen(path: Path, key: string, time?: bigint): boolean {
+    return this.#layers.every(
+      ({ path: from, gaps, newest }) =>
+        from.some((name, depth) => path[depth] !== name) ||
+        gaps.find(path, key) !== undefined ||
+        (newest !== undefined && time !== undefined && time > newest),
+    );
+  }
+
+  /** Whether the tree that the file is about may have had it. */
+  mayMiss(path: Path, key: string): boolean {
+    return this.#layers[0]?.gaps.find(path, key) !== undefined;
+  }
+
+  has(path: Path, key: string): boolean {
+    return this.#records.get(pathKey(path))?.has(key) ?? false;
+  }
+
+  treeOf(record: FoundRecord): Tree | undefined {
+    return record.isBucket ? readTree(this.#scan, record.value) : undefined;
+  }
+
+  #offer(record: FoundRecord, origin: Origin): void {
+    const { path, key, changedAt: time } = record;
+    if (origin === 'older') {
+      if (!this.isOpen(path, key, time)) return;
+      const there = this.#records.get(pathKey(path))?.get(key);
+      if (there !== undefined && (there.origin === 'current' || there.changedAt >= time)) return;
+    }
+    const proof = this.#proofOf(record);
+    if (proof === 'contradicted') return;
+    if (record.isDoubtful && origin === 'older' && proof !== 'proved') return;
+    if (!this.#claim(record, proof)) return;
+    this.#put({ ...record, origin });
+  }
+
+  #put(record: Kept): void {
+    const at = pathKey(record.path);
+    let collection = this.#records.get(at);
+    if (collection === undefined) {
+      collection = new Map();
+      this.#records.set(at, collection);
+      this.paths.set(at, record.path);
+    }
+    const before = collection.get(record.key);
+    if (before !== undefined) this.#unclaim(before);
+    collection.set(record.key, record);
+  }
+
+  /** False when a page of it belongs to another record. Of two that nothing tells apart neither is kept. */
+  #claim(record: FoundRecord, proof: Proof): boolean {
+    for (const page of record.pages) {
+      const other = this.#claims.get(page);
+      if (other === undefined || isSame(other, record)) continue;
+      const isOtherKept = this.#isKept(other);
+      if (proof !== 'proved') {
+        this.#leaveOut(record, 'its fields belong to another record as well');
+        // One of them is wrong, and nothing says which.
+        if (isOtherKept && this.#proofOf(other) !== 'proved') this.#drop(other);
+        return false;
+      }
+      if (!isOtherKept) continue;
+      if (this.#proofOf(other) === 'proved') return false;
+      this.#drop(other);
+    }
+    for (const page of record.pages) this.#claims.set(page, record);
+    return true;
+  }
+
+  #unclaim(record: FoundRecord): void {
+    for (const page of record.pages) if (this.#claims.get(page) === record) this.#claims.delete(page);
+  }
+
+  #isKept({ path, key, value }: FoundRecord): boolean {
+    return this.#records.get(pathKey(path))?.get(key)?.value === value;
+  }
+
+  #drop(record: FoundRecord): void {
+    this.#records.get(pathKey(record.path))?.delete(record.key);
+    this.#leaveOut(record, 'its fields belong to another record as well');
+  }
+
+  #leaveOut({ path, key }: FoundRecord, reason: string): void {
+    this.leftOut.push({ kind: kindIn(path) ?? 'other', path, key, reason });
+  }
+
+  #proofOf(record: FoundRecord): Proof {
+    const { path, key } = record;
+    const kind = kindIn(path);
+    if (kind === 'container' || kind === 'sandbox') return this.#specProof(record);
+    if (kind !== 'content' && kind !== 'snapshot' && kind !== 'ingest') return 'plausible';
+    const tree = this.treeOf(record);
+    if (tree === undefined) return 'contradicted';
+    if (kind === 'content') {
+      if (this.#disk.blobs === undefined) return 'plausible';
+      const file = this.#disk.blobs.get(key);
+      if (file !== undefined && file.size === sizeIn(tree)) return 'proved';
+      this.#leaveOut(record, file === undefined ? 'it has no file' : `its file has ${file.size} bytes`);
+      return 'contradicted';
+    }
+    const name = backendNameOf(tree);
+    if (name?.namespace !== path[1] || name?.key !== key) {
+      this.#leaveOut(record, 'its fields are of another one');
+      return 'contradicted';
+    }
+    const backend = kind === 'snapshot' ? this.#disk.snapshots.get(path[3] ?? '') : undefined;
+    const stored = `${name.namespace}/${name.number}/${name.key}`;
+    if (backend === undefined || backend.has(Buffer.from(stored, 'latin1').toString())) return 'proved';
+    this.#leaveOut(record, 'its snapshotter does not have it');
+    return 'contradicted';
+  }
+
+  /** Specs are long, and mostly JSON, which shows what was written over. */
+  #specProof(record: FoundRecord): Proof {
+    const spec = this.treeOf(record)?.entries.get('spec');
+    if (spec === undefined) return 'plausible';
+    try {
+      const { value } = decodeAny(Buffer.isBuffer(spec) ? spec : Buffer.alloc(0));
+      if (value[0] === OPENING) JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(value));
+      return 'plausible';
+    } catch {
+      this.#leaveOut(record, 'its spec is damaged');
+      return 'contradicted';
+    }
+  }
+
+  /** Those that records are known of, and those that snapshots name. */
+  namespaces(): ReadonlySet<string> {
+    const names = new Set<string>();
+    for (const path of this.paths.values()) if (path[0] === 'v1' && path.length > 1) names.add(path[1]!);
+    for (const key of this.sequences.keys()) {
+      const [schema, namespace] = key.split('\0');
+      if (schema === 'v1' && namespace !== undefined) names.add(namespace);
+    }
+    for (const all of this.#disk.snapshots.values())
+      for (const name of all.keys()) {
+        const namespace = name.split('/', 1)[0]!;
+        names.add(Buffer.from(namespace).toString('latin1'));
+      }
+    return names;
+  }
+}
+
+const isSame = (a: FoundRecord, b: FoundRecord): boolean =>
+  a.key === b.key && pathKey(a.path) === pathKey(b.path);

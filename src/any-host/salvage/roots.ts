@@ -1,0 +1,136 @@
+/** Trees that a damaged file has roots of, the newest first. Called by salvage.ts. */
+import type { PageScan } from '../../bolt/scan.js';
+import { type Instant, zeroTime } from '../../model/time.js';
+import { backendNameOf, changedAt, kindIn, NAMESPACE_PARTS, type Path, readTree } from './shapes.js';
+import { type Walked, walkTree } from './walk.js';
+
+/** Trees that are followed: each costs as much as the file has records, and the newest have nearly all that there is. */
+const TREES_MAX = 24;
+
+export interface Trees {
+  /** What the file is about. Undefined when nothing says so: no meta page is valid, or the page that it names is not whole. */
+  readonly first: Walked | undefined;
+  readonly older: readonly Walked[];
+  /** Whether the newest valid meta page named the first one. */
+  readonly isNamed: boolean;
+}
+
+interface Root {
+  readonly page: number;
+  readonly path: Path;
+}
+
+export function findTrees(scan: PageScan): Trees {
+  const named = scan.metas.map(({ root }): Root => ({ page: root, path: [] }));
+  const newest = named[0] && walkTree(scan, named[0].page, []);
+  const [last, before] = scan.metas;
+  // Two meta pages have transactions that follow one another, and no page is behind the end that they tell: otherwise the
+  // newest one may be lost.
+  const isNewest =
+    before !== undefined &&
+    last!.transaction === before.transaction + 1n &&
+    !scan.ids.some((id) => id >= last!.highWater);
+  if (newest !== undefined && newest.gaps.length === 0 && isNewest)
+    return { first: newest, older: [], isNamed: true };
+  const ages = new Ages(scan);
+  const roots = [...named.slice(1), ...rootsIn(scan)]
+    .filter(({ page }) => page !== named[0]?.page)
+    .map((root) => ({ ...root, age: ages.of(root.page) }))
+    .sort((a, b) => (a.age === b.age ? a.path.length - b.path.length : a.age < b.age ? 1 : -1));
+  const others = walkAll(scan, roots, newest);
+  // A tree that is older than the rest of the file has pages that were given out again.
+  const isStale = newest === undefined || !isNewest || newest.gaps.some(({ reason }) => reason === 'other');
+  const better = isStale ? others.find(({ newest: time }) => time > (newest?.newest ?? zeroTime)) : undefined;
+  if (better === undefined) return { first: newest, older: others, isNamed: newest !== undefined };
+  const rest = others.filter((one) => one !== better);
+  return { first: better, older: newest === undefined ? rest : [newest, ...rest], isNamed: false };
+}
+
+/** Each page is the beginning of one of them, or below it. */
+function walkAll(scan: PageScan, roots: readonly Root[], newest: Walked | undefined): Walked[] {
+  const seen = new Set(newest?.pages);
+  const all: Walked[] = [];
+  for (const { page, path } of roots) {
+    if (seen.has(page)) continue;
+    const walked = path.at(-1) === UNKNOWN ? walkNamespace(scan, page) : walkTree(scan, page, path);
+    for (const one of walked?.pages ?? []) seen.add(one);
+    if (walked !== undefined && all.push(walked) >= TREES_MAX) break;
+  }
+  return all;
+}
+
+/** Leaves that look like those of the root, of `v1`, and of a namespace. */
+function rootsIn(scan: PageScan): Root[] {
+  const roots: Root[] = [];
+  for (const id of scan.ids) {
+    const page = scan.page(id);
+    if (page?.kind !== 'leaf') continue;
+    if (page.entries.some(({ key, isBucket }) => key === 'v1' && isBucket))
+      roots.push({ page: id, path: [] });
+    if (page.entries.some(({ key, isBucket, value }) => key === 'version' && !isBucket && value.length <= 2))
+      roots.push({ page: id, path: ['v1'] });
+    const isNamespace = page.entries.every(({ key, isBucket }) => isBucket && NAMESPACE_PARTS.includes(key));
+    if (isNamespace && page.entries.length > 1) roots.push({ page: id, path: ['v1', UNKNOWN] });
+  }
+  return roots;
+}
+
+/** Of a namespace whose name is not in its page. No name is empty. */
+const UNKNOWN = '';
+
+/** A namespace without its name: its snapshots and ingests have it in theirs. */
+function walkNamespace(scan: PageScan, page: number): Walked | undefined {
+  const names = new Set<string>();
+  for (const { path, value } of walkTree(scan, page, ['v1', UNKNOWN]).records) {
+    const kind = kindIn(path);
+    if (kind !== 'snapshot' && kind !== 'ingest') continue;
+    const tree = readTree(scan, value);
+    const name = tree && backendNameOf(tree)?.namespace;
+    if (name !== undefined) names.add(name);
+  }
+  const [name] = names;
+  return names.size === 1 ? walkTree(scan, page, ['v1', name!]) : undefined;
+}
+
+const DEPTH_MAX = 60;
+
+/** The newest change below a page; each page is looked at once. */
+class Ages {
+  readonly #scan: PageScan;
+  readonly #known = new Map<number, Instant>();
+
+  constructor(scan: PageScan) {
+    this.#scan = scan;
+  }
+
+  of(id: number, depth = 0): Instant {
+    const known = this.#known.get(id);
+    if (known !== undefined || depth > DEPTH_MAX) return known ?? zeroTime;
+    // Also the end of a circle.
+    this.#known.set(id, zeroTime);
+    const page = this.#scan.page(id);
+    let newest = zeroTime;
+    const take = (time: Instant): void => {
+      if (time > newest) newest = time;
+    };
+    if (page?.kind === 'branch') for (const child of page.children) take(this.of(child.page, depth + 1));
+    if (page?.kind === 'leaf') {
+      const hasTimes = page.entries.some(({ key }) => key === 'createdat');
+      for (const { isBucket, value } of hasTimes ? [] : page.entries) {
+        const bucket = isBucket ? this.#scan.bucket(value) : undefined;
+        if (bucket === undefined) continue;
+        if (bucket.page !== 0) take(this.of(bucket.page, depth + 1));
+        else if (bucket.entries?.some(({ key }) => key === 'createdat')) {
+          const tree = readTree(this.#scan, value);
+          if (tree !== undefined) take(changedAt(tree));
+        }
+      }
+      if (hasTimes)
+        take(
+          changedAt({ sequence: 0, entries: new Map(page.entries.map(({ key, value }) => [key, value])) }),
+        );
+    }
+    this.#known.set(id, newest);
+    return newest;
+  }
+}

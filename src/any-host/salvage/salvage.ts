@@ -1,0 +1,179 @@
+/**
+ * Brings a `meta.db` back that does not open any more: what can be read of it, and what is known from elsewhere, in a new file;
+ * and a report of what is there, what is missing and what was guessed. The damaged file is only read, and so is everything beside it. Nobody may
+ * write to it meanwhile. How records are told from one another: merge.ts. Called by the verb.
+ */
+import { yieldToEventLoop } from '../../backends/files.js';
+import { PageScan } from '../../bolt/scan.js';
+import { failedPrecondition, throwIfAborted } from '../../errors.js';
+import { type Instant, zeroTime } from '../../model/time.js';
+import { outsideOf } from '../compact.js';
+import { findPlaces } from '../places.js';
+import { lookAtDisk } from './disk.js';
+import { Merge } from './merge.js';
+import { type Rebuilt, rebuild } from './rebuild.js';
+import { findTrees } from './roots.js';
+import { kindIn, type Path, type RecordKind } from './shapes.js';
+import { StrayLeaves } from './stray.js';
+import type { Gap } from './walk.js';
+import { GUESSED_VERSION, writeRecords } from './write.js';
+
+export interface SalvagedRecords {
+  kind: RecordKind;
+  namespace: string;
+  /** Of the newest transaction. */
+  current: number;
+  /** Of an older one: they may have changed since, or may have been removed. */
+  older: number;
+  /** Made of what is known elsewhere. */
+  rebuilt: number;
+}
+
+export interface SalvageGap {
+  /** Names on the way to the bucket, with slashes between. */
+  bucket: string;
+  /** What was between: from this name on, before that one. */
+  from: string;
+  to?: string;
+  page?: number;
+  reason: string;
+}
+
+export interface SalvageReport {
+  metadata: string;
+  output: string;
+  /** Bytes. */
+  before: number;
+  after: number;
+  /** The newest change that a record of the tree has which is followed. */
+  newest?: Instant;
+  /** Whether a meta page named that tree. */
+  isNamed: boolean;
+  records: SalvagedRecords[];
+  /** What that tree lacks. Empty: the file is whole. */
+  gaps: SalvageGap[];
+  /** All that is not of the newest transaction. */
+  guessed: { kind: RecordKind; namespace: string; key: string; origin: 'older' | 'rebuilt' }[];
+  leftOut: { kind: RecordKind; namespace: string; key: string; reason: string }[];
+  /** What was assumed, and what could not be looked at. */
+  notes: string[];
+}
+
+/** As the keys of other rooms: text. */
+const textFrom = (key: string): string => Buffer.from(key, 'latin1').toString();
+const placeOf = (path: Path): string => path.map(textFrom).join('/');
+
+/**
+ * NotFound: no metadata under `directory`. FailedPrecondition: nothing of containerd's can be read in the file. AlreadyExists:
+ * there is something at `output`.
+ */
+export async function salvage(
+  directory: string,
+  output: string,
+  signal?: AbortSignal,
+): Promise<SalvageReport> {
+  const places = await findPlaces(directory);
+  const target = await outsideOf(places, output);
+  const disk = await lookAtDisk(places, signal);
+  try {
+    const scan = await PageScan.read(places.metadata, signal);
+    await yieldToEventLoop();
+    throwIfAborted(signal);
+    const { first, older, isNamed } = findTrees(scan);
+    const merge = new Merge(scan, disk);
+    merge.begin(isNamed ? first : undefined);
+    if (!isNamed && first !== undefined) merge.addTree(first);
+    for (const walked of older) {
+      await yieldToEventLoop();
+      throwIfAborted(signal);
+      merge.addTree(walked);
+    }
+    const isWhole = isNamed && first?.gaps.length === 0;
+    const unplaced = isWhole ? 0 : new StrayLeaves(scan, merge, disk).add();
+    const rebuilt = isWhole ? [] : await rebuild(merge, disk, signal);
+    const counts = countsOf(merge, rebuilt);
+    if (counts.length === 0)
+      throw failedPrecondition(`no record of a containerd can be read in ${places.metadata}`, {
+        object: places.metadata,
+        remedy:
+          'look for a copy of the file; containerd makes a new one, and pulls images again, when it is moved away',
+      });
+    const written = await writeRecords(target, scan.pageSize, merge, rebuilt, disk);
+    const notes = [...disk.notes];
+    if (!written.hasVersion) notes.push(`the version of the schema is lost: ${GUESSED_VERSION} is assumed`);
+    if (!isNamed)
+      notes.push(
+        'no valid meta page leads to the newest records: the newest tree that can be followed was taken',
+      );
+    if (unplaced > 0)
+      notes.push(`${unplaced} records were left out, since nothing says which namespace they are of`);
+    for (const key of written.withoutParent) notes.push(`snapshot ${textFrom(key)}: its parent is lost`);
+    const newest = first?.newest ?? zeroTime;
+    return {
+      metadata: places.metadata,
+      output: target,
+      before: scan.pages * scan.pageSize,
+      after: written.size,
+      ...(newest !== zeroTime && { newest }),
+      isNamed,
+      records: counts,
+      gaps: (first?.gaps ?? []).map(gapOf),
+      guessed: guessedIn(merge, rebuilt),
+      leftOut: leftOutOf(merge),
+      notes,
+    };
+  } finally {
+    await disk.content?.close();
+  }
+}
+
+const gapOf = ({ path, from, to, page, reason }: Gap): SalvageGap => ({
+  bucket: placeOf(path),
+  from: textFrom(from),
+  ...(to !== undefined && { to: textFrom(to.replace(/\0$/, '')) }),
+  ...(page !== undefined && { page }),
+  reason: reason === 'other' ? 'the page was given out again' : 'not readable',
+});
+
+function countsOf(merge: Merge, rebuilt: readonly Rebuilt[]): SalvagedRecords[] {
+  const counts = new Map<string, SalvagedRecords>();
+  const count = (path: Path, origin: 'current' | 'older' | 'rebuilt'): void => {
+    const kind = kindIn(path);
+    if (kind === undefined) return;
+    const namespace = textFrom(path[1]!);
+    const at = `${kind}\0${namespace}`;
+    const found = counts.get(at) ?? { kind, namespace, current: 0, older: 0, rebuilt: 0 };
+    found[origin]++;
+    counts.set(at, found);
+  };
+  for (const [at, records] of merge.records)
+    for (const { origin } of records.values()) count(merge.paths.get(at)!, origin);
+  for (const { path } of rebuilt) count(path, 'rebuilt');
+  return [...counts.values()].sort((a, b) => (a.namespace + a.kind < b.namespace + b.kind ? -1 : 1));
+}
+
+function guessedIn(merge: Merge, rebuilt: readonly Rebuilt[]): SalvageReport['guessed'] {
+  const guessed: SalvageReport['guessed'] = [];
+  const add = (path: Path, key: string, origin: 'older' | 'rebuilt'): void => {
+    const kind = kindIn(path);
+    if (kind !== undefined) guessed.push({ kind, namespace: textFrom(path[1]!), key: textFrom(key), origin });
+  };
+  for (const [at, records] of merge.records)
+    for (const { key, origin } of records.values())
+      if (origin === 'older') add(merge.paths.get(at)!, key, origin);
+  for (const { path, key } of rebuilt) add(path, key, 'rebuilt');
+  return guessed;
+}
+
+/** Those of which no other version is there. */
+function leftOutOf(merge: Merge): SalvageReport['leftOut'] {
+  const seen = new Set<string>();
+  const leftOut: SalvageReport['leftOut'] = [];
+  for (const { kind, path, key, reason } of merge.leftOut) {
+    const at = [...path, key].join('\0');
+    if (merge.has(path, key) || seen.has(at)) continue;
+    seen.add(at);
+    leftOut.push({ kind, namespace: textFrom(path[1] ?? ''), key: textFrom(key), reason });
+  }
+  return leftOut;
+}

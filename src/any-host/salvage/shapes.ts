@@ -1,0 +1,169 @@
+/**
+ * What a record of containerd looks like, so that one is known without its place: which fields make its kind, which of them prove
+ * its name, and when it was last changed. Called by the files of salvage/.
+ */
+import type { PageScan } from '../../bolt/scan.js';
+import { isDigest } from '../../model/digest.js';
+import { type Instant, zeroTime } from '../../model/time.js';
+import { decodeTime, decodeVarint } from '../../model/wire.js';
+
+/** Names on the way from the root: bytes as Latin-1 text, as all keys are here. */
+export type Path = readonly string[];
+
+/** A bucket, read as a whole. */
+export interface Tree {
+  readonly sequence: number;
+  readonly entries: ReadonlyMap<string, Buffer | Tree>;
+}
+
+export type RecordKind =
+  | 'image'
+  | 'container'
+  | 'sandbox'
+  | 'lease'
+  | 'content'
+  | 'ingest'
+  | 'snapshot'
+  | 'other';
+
+const COLLECTIONS: Readonly<Record<string, RecordKind>> = {
+  images: 'image',
+  containers: 'container',
+  sandboxes: 'sandbox',
+  leases: 'lease',
+  'content\0blob': 'content',
+  'content\0ingests': 'ingest',
+};
+
+/** `v1`, namespace, and then these. */
+export const COLLECTION_PATHS: Readonly<Partial<Record<RecordKind, Path>>> = Object.fromEntries(
+  Object.entries(COLLECTIONS).map(([path, kind]) => [kind, path.split('\0')]),
+);
+
+/** What a namespace has. */
+export const NAMESPACE_PARTS = [
+  'containers',
+  'content',
+  'images',
+  'labels',
+  'leases',
+  'sandboxes',
+  'snapshots',
+];
+
+/** Of the records in a bucket; undefined for a bucket of buckets. */
+export function kindIn(path: Path): RecordKind | undefined {
+  const [schema, namespace, ...rest] = path;
+  if (schema !== 'v1' || namespace === undefined) return undefined;
+  if (rest.length === 2 && rest[0] === 'snapshots') return 'snapshot';
+  return COLLECTIONS[rest.join('\0')];
+}
+
+/** Whether a bucket has buckets of records in it, and is not itself a record. */
+export function isStructure(path: Path): boolean {
+  const [schema, , ...rest] = path;
+  if (path.length === 0) return true;
+  if (schema !== 'v1') return false;
+  if (path.length <= 2) return true;
+  return (
+    kindIn(path) !== undefined || (rest.length === 1 && (rest[0] === 'content' || rest[0] === 'snapshots'))
+  );
+}
+
+/** Levels of buckets in a record: containerd has three. */
+const DEPTH_MAX = 8;
+/** Pages of a record: a lease of some hundred thousand resources. Others are no record. */
+const PAGES_MAX = 10_000;
+
+/** Undefined when a page of it is not whole. `pages`: gets those that it is in. */
+export function readTree(scan: PageScan, value: Buffer, pages: number[] = [], depth = 0): Tree | undefined {
+  const bucket = scan.bucket(value);
+  if (bucket === undefined || depth > DEPTH_MAX) return undefined;
+  const entries = new Map<string, Buffer | Tree>();
+  const take = (found: NonNullable<typeof bucket.entries>): boolean => {
+    for (const { key, isBucket, value: inner } of found) {
+      const one = isBucket ? readTree(scan, inner, pages, depth + 1) : inner;
+      if (one === undefined) return false;
+      entries.set(key, one);
+    }
+    return true;
+  };
+  if (bucket.page === 0) {
+    if (bucket.entries === undefined || !take(bucket.entries)) return undefined;
+    return { sequence: bucket.sequence, entries };
+  }
+  const next = [bucket.page];
+  const own = new Set<number>();
+  for (let id = next.pop(); id !== undefined; id = next.pop()) {
+    const page = scan.page(id);
+    if (page === undefined || pages.length > PAGES_MAX || own.has(id)) return undefined;
+    own.add(id);
+    pages.push(id);
+    if (page.kind === 'branch') next.push(...page.children.map((child) => child.page).reverse());
+    else if (!take(page.entries)) return undefined;
+  }
+  return { sequence: bucket.sequence, entries };
+}
+
+export const textOf = (one: Buffer | Tree | undefined): string | undefined =>
+  Buffer.isBuffer(one) ? one.toString('latin1') : undefined;
+export const treeIn = ({ entries }: Tree, name: string): Tree | undefined => {
+  const one = entries.get(name);
+  return one === undefined || Buffer.isBuffer(one) ? undefined : one;
+};
+
+const TIME_BYTES = [15, 16];
+
+function timeIn({ entries }: Tree, name: string): Instant | undefined {
+  const one = entries.get(name);
+  if (!Buffer.isBuffer(one) || !TIME_BYTES.includes(one.length)) return undefined;
+  try {
+    return decodeTime(one);
+  } catch {
+    return undefined;
+  }
+}
+
+/** When it was changed last, as far as it says so. */
+export function changedAt(tree: Tree): Instant {
+  const times = ['createdat', 'updatedat'].map((name) => timeIn(tree, name) ?? zeroTime);
+  return times[0]! > times[1]! ? times[0]! : times[1]!;
+}
+
+export function sizeIn({ entries }: Tree): number | undefined {
+  const one = entries.get('size');
+  try {
+    return Buffer.isBuffer(one) && one.length > 0 ? Number(decodeVarint(one)) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** By the fields that only one kind has. */
+export function kindOf(key: string, tree: Tree): RecordKind | undefined {
+  const has = (name: string): boolean => tree.entries.has(name);
+  if (has('ref')) return has('createdat') ? undefined : 'ingest';
+  if (timeIn(tree, 'createdat') === undefined) return undefined;
+  if (has('target'))
+    return isDigest(textOf(treeIn(tree, 'target')?.entries.get('digest')) ?? '') ? 'image' : undefined;
+  if (has('size')) return isDigest(key) && sizeIn(tree) !== undefined ? 'content' : undefined;
+  if (has('name')) return 'snapshot';
+  if (has('snapshotKey') || has('image')) return 'container';
+  if (has('sandboxer') || has('runtime') || has('spec')) return 'sandbox';
+  return has('updatedat') ? undefined : 'lease';
+}
+
+/** `<namespace>/<number>/<key>`: what a snapshot and an ingest are called in their backend. */
+export interface BackendName {
+  readonly namespace: string;
+  readonly number: number;
+  readonly key: string;
+}
+
+export function backendName(text: string | undefined): BackendName | undefined {
+  const [, namespace, number, key] = /^([^/]+)\/(\d+)\/(.+)$/s.exec(text ?? '') ?? [];
+  return key === undefined ? undefined : { namespace: namespace!, number: Number(number), key };
+}
+
+export const backendNameOf = ({ entries }: Tree): BackendName | undefined =>
+  backendName(textOf(entries.get('name') ?? entries.get('ref')));

@@ -1,0 +1,196 @@
+/** A tree of a damaged file, followed as far as it goes: its records, and the places where something is missing. */
+import type { LeafEntry, LeafPage, PageScan } from '../../bolt/scan.js';
+import { type Instant, zeroTime } from '../../model/time.js';
+import { changedAt, isStructure, kindIn, kindOf, NAMESPACE_PARTS, type Path, readTree } from './shapes.js';
+
+/** A record as the file has it. */
+export interface FoundRecord {
+  readonly path: Path;
+  readonly key: string;
+  readonly isBucket: boolean;
+  /** As its entry has it. */
+  readonly value: Buffer;
+  /** What its fields are in, beside the leaf of its entry. */
+  readonly pages: readonly number[];
+  readonly changedAt: Instant;
+  /** Its leaf leads to what is not of its kind: it is old, or damaged. */
+  readonly isDoubtful: boolean;
+}
+
+export interface Gap {
+  /** The bucket. */
+  readonly path: Path;
+  /** What may be missing: keys from this one on, before that one. */
+  readonly from: string;
+  readonly to: string | undefined;
+  readonly page: number | undefined;
+  /** `other`: the page is whole, and belongs to something else: it was given out again. */
+  readonly reason: 'not readable' | 'other';
+}
+
+export interface Walked {
+  /** The bucket that it begins at: nothing is known beside it. */
+  readonly path: Path;
+  readonly records: FoundRecord[];
+  readonly gaps: Gap[];
+  /** Of the buckets that number their entries. */
+  readonly sequences: Map<string, number>;
+  /** Pages of buckets of records, and of buckets of buckets. */
+  readonly pages: Set<number>;
+  /** The newest change that a record tells. */
+  newest: Instant;
+}
+
+export const pathKey = (path: Path): string => path.join('\0');
+
+/** Everything below a page that is the root of the bucket `path`. */
+export function walkTree(scan: PageScan, root: number, path: Path): Walked {
+  const walked: Walked = {
+    path,
+    records: [],
+    gaps: [],
+    sequences: new Map(),
+    pages: new Set(),
+    newest: zeroTime,
+  };
+  new Walk(scan, walked).pages(path, root);
+  return walked;
+}
+
+interface Range {
+  readonly page: number;
+  readonly from: string;
+  readonly to: string | undefined;
+}
+
+const CONTENT_PARTS = ['blob', 'ingests', 'ingest'];
+const isPart = (name: string): boolean => NAMESPACE_PARTS.includes(name) || CONTENT_PARTS.includes(name);
+
+class Walk {
+  readonly #scan: PageScan;
+  readonly #walked: Walked;
+
+  constructor(scan: PageScan, walked: Walked) {
+    this.#scan = scan;
+    this.#walked = walked;
+  }
+
+  pages(path: Path, root: number): void {
+    const next: Range[] = [{ page: root, from: '', to: undefined }];
+    for (let range = next.pop(); range !== undefined; range = next.pop()) {
+      const { from, to } = range;
+      const page = this.#scan.page(range.page);
+      if (page === undefined) {
+        this.#walked.gaps.push({ path, ...range, reason: 'not readable' });
+        continue;
+      }
+      const keys = page.kind === 'leaf' ? page.entries : page.children;
+      const isOurs =
+        keys.length === 0 || (keys[0]!.key >= from && (to === undefined || keys.at(-1)!.key < to));
+      // A leaf that has something may be told from one of another bucket.
+      if (
+        !isOurs ||
+        this.#walked.pages.has(range.page) ||
+        (page.kind === 'leaf' && !this.#fits(path, page))
+      ) {
+        this.#walked.gaps.push({ path, ...range, reason: 'other' });
+        continue;
+      }
+      this.#walked.pages.add(range.page);
+      if (page.kind === 'leaf') this.#entries(path, page.entries);
+      else {
+        const ranges = page.children.map(
+          (child, n): Range => ({
+            page: child.page,
+            from: n === 0 ? from : child.key,
+            to: page.children[n + 1]?.key ?? to,
+          }),
+        );
+        next.push(...ranges.reverse());
+      }
+    }
+  }
+
+  /** Whether a leaf may be of this bucket, by the names that are in it. */
+  #fits(path: Path, { entries }: LeafPage): boolean {
+    const names = new Set(entries.map(({ key }) => key));
+    const some = (known: readonly string[]): boolean => known.some((name) => names.has(name));
+    const areAllBuckets = entries.every(({ isBucket }) => isBucket);
+    if (entries.length === 0) return true;
+    if (path.length === 0) return areAllBuckets && names.has('v1');
+    if (kindIn(path) !== undefined) return areAllBuckets;
+    if (path.length === 1) return names.has('version') || (areAllBuckets && ![...names].every(isPart));
+    if (path.length === 2) return some(NAMESPACE_PARTS) && !some(['version', ...CONTENT_PARTS]);
+    if (path[2] === 'content') return some(CONTENT_PARTS);
+    return areAllBuckets && ![...names].every(isPart);
+  }
+
+  #entries(path: Path, entries: readonly LeafEntry[]): void {
+    const records: FoundRecord[] = [];
+    let isDoubtful = false;
+    for (const entry of entries) {
+      const inner = [...path, entry.key];
+      if (entry.isBucket && isStructure(inner)) {
+        this.#bucket(path, inner, entry);
+        continue;
+      }
+      const record = this.#record(path, entry);
+      if (record === 'other') isDoubtful = true;
+      else if (record !== undefined) records.push(record);
+    }
+    for (const record of records) this.#walked.records.push(isDoubtful ? { ...record, isDoubtful } : record);
+  }
+
+  #bucket(path: Path, inner: Path, { key, value }: LeafEntry): void {
+    const bucket = this.#scan.bucket(value);
+    if (bucket !== undefined) this.#walked.sequences.set(pathKey(inner), bucket.sequence);
+    if (bucket?.page !== 0 && bucket !== undefined) this.pages(inner, bucket.page);
+    else if (bucket?.entries !== undefined) this.#entries(inner, bucket.entries);
+    else this.#walked.gaps.push({ path, ...only(key), page: undefined, reason: 'not readable' });
+  }
+
+  #record(path: Path, { key, isBucket, value }: LeafEntry): FoundRecord | 'other' | undefined {
+    const pages: number[] = [];
+    let time = zeroTime;
+    if (isBucket) {
+      const tree = readTree(this.#scan, value, pages);
+      const kind = kindIn(path);
+      if (tree === undefined || (kind !== undefined && kindOf(key, tree) !== kind)) {
+        const reason = tree === undefined ? 'not readable' : 'other';
+        this.#walked.gaps.push({ path, ...only(key), page: this.#scan.bucket(value)?.page, reason });
+        return reason === 'other' ? reason : undefined;
+      }
+      time = changedAt(tree);
+    }
+    if (time > this.#walked.newest) this.#walked.newest = time;
+    return { path, key, isBucket, value, pages, changedAt: time, isDoubtful: false };
+  }
+}
+
+const only = (key: string): { from: string; to: string } => ({ from: key, to: `${key}\0` });
+
+/** Whether something may be missing at a place. */
+export class Gaps {
+  readonly #byPath = new Map<string, Gap[]>();
+
+  constructor(gaps: readonly Gap[]) {
+    for (const gap of gaps) {
+      const key = pathKey(gap.path);
+      const others = this.#byPath.get(key);
+      if (others === undefined) this.#byPath.set(key, [gap]);
+      else others.push(gap);
+    }
+  }
+
+  /** Of a record, or of a bucket that it would be in. */
+  find(path: Path, key: string): Gap | undefined {
+    for (let depth = 0; depth <= path.length; depth++) {
+      const name = path[depth] ?? key;
+      const found = this.#byPath
+        .get(pathKey(path.slice(0, depth)))
+        ?.find(({ from, to }) => from <= name && (to === undefined || name < to));
+      if (found !== undefined) return found;
+    }
+    return undefined;
+  }
+}

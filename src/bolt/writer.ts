@@ -1,0 +1,323 @@
+/**
+ * Writes a bbolt file from sorted entries: what bbolt itself makes of them, without pages that are free. Called by who brings
+ * another program's file back, or writes it anew.
+ *
+ * Leaves are written as they fill up, a bucket's branches at its end, the two meta pages last. The file gets its name when all of it is on
+ * disk, and never takes the place of another one. Memory: an unfinished leaf for each open bucket, and the first key of each of its leaves.
+ */
+import { randomBytes } from 'node:crypto';
+import { type FileHandle, link, open, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { alreadyExists, invalidArgument } from '../errors.js';
+import { errnoOf, fsError } from '../system/system-errors.js';
+import {
+  BUCKET_BYTES,
+  BUCKET_FLAG,
+  ELEMENT_BYTES,
+  encodeMeta,
+  PAGE_HEADER_BYTES,
+  PAGE_SIZES,
+  PageFlag,
+} from './format.js';
+
+/** bbolt's own limits. */
+const KEY_BYTES_MAX = 32_768;
+const VALUE_BYTES_MAX = 2 ** 31 - 2;
+const COUNT_MAX = 0xffff;
+/** Of a page, as bbolt's own compaction fills them: the next insertions split fewer pages than if they were full. */
+const FILL = 0.9;
+/** Of a page: what a bucket may have to stand in the value of its entry. */
+const INLINE = 1 / 4;
+/** Bytes that wait to be written before `drain` writes them. */
+const PENDING_BYTES_MAX = 4 * 1024 * 1024;
+/** bbolt takes no shorter file for one of its own. */
+const FILE_BYTES_MIN = 4096;
+const FREELIST = 2;
+
+interface Element {
+  readonly key: Buffer;
+  readonly value: Buffer;
+  readonly isBucket: boolean;
+}
+
+interface Child {
+  readonly key: Buffer;
+  readonly page: number;
+}
+
+/** A bucket whose entries are still coming. */
+class OpenBucket {
+  readonly key: Buffer;
+  readonly sequence: number;
+  readonly leaves: Child[] = [];
+  elements: Element[] = [];
+  /** Of `elements`, as a page. */
+  bytes = PAGE_HEADER_BYTES;
+  last: Buffer | undefined;
+  hasBuckets = false;
+
+  constructor(key: Buffer, sequence: number) {
+    this.key = key;
+    this.sequence = sequence;
+  }
+}
+
+export interface BoltWriterOptions {
+  /** Bytes; default 4,096. */
+  readonly pageSize?: number;
+  readonly mode?: number;
+}
+
+export class BoltWriter implements AsyncDisposable {
+  readonly path: string;
+  readonly #pageSize: number;
+  readonly #file: FileHandle;
+  readonly #draft: string;
+  /** The root first, then the way to the innermost one. */
+  readonly #open: OpenBucket[] = [new OpenBucket(Buffer.alloc(0), 0)];
+  #pages = FREELIST;
+  #pending: Buffer[] = [];
+  #pendingBytes = 0;
+
+  private constructor(path: string, draft: string, file: FileHandle, pageSize: number) {
+    this.path = path;
+    this.#draft = draft;
+    this.#file = file;
+    this.#pageSize = pageSize;
+    const freelist = this.#page(PageFlag.freelist, 0, PAGE_HEADER_BYTES);
+    this.#append(freelist.bytes);
+  }
+
+  /** AlreadyExists: there is something at `path`. InvalidArgument: bbolt has no pages of that size. */
+  static async create(
+    path: string,
+    { pageSize = 4096, mode = 0o600 }: BoltWriterOptions = {},
+  ): Promise<BoltWriter> {
+    if (!PAGE_SIZES.includes(pageSize))
+      throw invalidArgument(`${pageSize} bytes is not a page size of bbolt`);
+    const draft = `${path}.partial-${randomBytes(4).toString('hex')}`;
+    try {
+      return new BoltWriter(path, draft, await open(draft, 'wx', mode), pageSize);
+    } catch (error) {
+      throw fsError('write', path, error);
+    }
+  }
+
+  /** Adds an entry to the innermost open bucket. REQUIRES: its key comes after all that the bucket has. */
+  put(key: Buffer, value: Buffer): void {
+    this.#add({ key, value, isBucket: false });
+  }
+
+  /** What is added from now on belongs to it, until `closeBucket`. */
+  openBucket(key: Buffer, sequence = 0): void {
+    const bucket = this.#innermost;
+    checkKey(bucket, key);
+    bucket.hasBuckets = true;
+    this.#open.push(new OpenBucket(key, sequence));
+  }
+
+  closeBucket(): void {
+    if (this.#open.length < 2) throw invalidArgument('there is no open bucket');
+    const bucket = this.#open.pop()!;
+    const { key, sequence } = bucket;
+    const isInline =
+      !bucket.hasBuckets && bucket.leaves.length === 0 && bucket.bytes <= this.#pageSize * INLINE;
+    const leaf = isInline ? encodeLeaf(bucket.elements, bucket.bytes) : undefined;
+    const value = Buffer.alloc(BUCKET_BYTES + (leaf?.length ?? 0));
+    value.writeBigUInt64LE(BigInt(isInline ? 0 : this.#finishBucket(bucket)), 0);
+    value.writeBigUInt64LE(BigInt(sequence), 8);
+    leaf?.copy(value, BUCKET_BYTES);
+    this.#add({ key, value, isBucket: true });
+  }
+
+  /** Writes what has gathered, if that is much: to be called now and then. */
+  async drain(): Promise<void> {
+    if (this.#pendingBytes >= PENDING_BYTES_MAX) await this.#write();
+  }
+
+  /** Returns the size of the file, in bytes, which is on disk then. AlreadyExists, and no file, when the name was taken meanwhile. */
+  async finish(): Promise<number> {
+    if (this.#open.length !== 1) throw invalidArgument('a bucket is still open');
+    const root = this.#finishBucket(this.#open[0]!);
+    const highWater = this.#pages;
+    const size = Math.max(highWater * this.#pageSize, FILE_BYTES_MIN);
+    await this.#write();
+    try {
+      await this.#file.truncate(size);
+      await this.#file.sync();
+      const metas = [0, 1].map((id) => {
+        const page = Buffer.alloc(this.#pageSize);
+        writeHeader(page, id, PageFlag.meta, 0, 0);
+        const meta = { pageSize: this.#pageSize, root, highWater, transaction: BigInt(id) };
+        encodeMeta(meta, FREELIST).copy(page, PAGE_HEADER_BYTES);
+        return page;
+      });
+      await writeAll(this.#file, Buffer.concat(metas), 0);
+      await this.#file.sync();
+      await link(this.#draft, this.path);
+      await syncDirectory(dirname(this.path));
+    } catch (error) {
+      if (errnoOf(error) === 'EEXIST')
+        throw alreadyExists(`there is a ${this.path} already`, {
+          object: this.path,
+          remedy: 'name a file that is not there',
+        });
+      throw fsError('write', this.path, error);
+    }
+    return size;
+  }
+
+  /** Takes away what is not finished. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#file.close();
+    await rm(this.#draft, { force: true });
+  }
+
+  get #innermost(): OpenBucket {
+    return this.#open.at(-1)!;
+  }
+
+  #add(element: Element): void {
+    const { key, value } = element;
+    const bucket = this.#innermost;
+    checkKey(bucket, key);
+    if (value.length > VALUE_BYTES_MAX) throw invalidArgument(`a value of ${value.length} bytes is too long`);
+    const bytes = ELEMENT_BYTES + key.length + value.length;
+    const isFull = bucket.bytes + bytes > this.#pageSize * FILL || bucket.elements.length >= COUNT_MAX;
+    if (isFull && bucket.elements.length > 0) this.#writeLeaf(bucket);
+    bucket.elements.push(element);
+    bucket.bytes += bytes;
+    bucket.last = key;
+  }
+
+  #writeLeaf(bucket: OpenBucket): void {
+    const { elements, bytes } = bucket;
+    const page = this.#page(PageFlag.leaf, elements.length, bytes);
+    encodeLeaf(elements, bytes).copy(page.bytes, PAGE_HEADER_BYTES, PAGE_HEADER_BYTES);
+    this.#append(page.bytes);
+    bucket.leaves.push({ key: elements[0]?.key ?? Buffer.alloc(0), page: page.id });
+    bucket.elements = [];
+    bucket.bytes = PAGE_HEADER_BYTES;
+  }
+
+  /** Its root page. */
+  #finishBucket(bucket: OpenBucket): number {
+    if (bucket.elements.length > 0 || bucket.leaves.length === 0) this.#writeLeaf(bucket);
+    let level = bucket.leaves;
+    while (level.length > 1) level = this.#branches(level).map((children) => this.#writeBranch(children));
+    return level[0]!.page;
+  }
+
+  /** The children of each branch: two at least, as in bbolt's own trees. */
+  #branches(level: readonly Child[]): Child[][] {
+    const branches: Child[][] = [];
+    let bytes = Number.POSITIVE_INFINITY;
+    for (const child of level) {
+      const more = ELEMENT_BYTES + child.key.length;
+      const last = branches.at(-1);
+      if (
+        last === undefined ||
+        (bytes + more > this.#pageSize * FILL && last.length >= 2) ||
+        last.length >= COUNT_MAX
+      ) {
+        branches.push([child]);
+        bytes = PAGE_HEADER_BYTES + more;
+      } else {
+        last.push(child);
+        bytes += more;
+      }
+    }
+    const [before, last] = branches.slice(-2);
+    if (last?.length === 1) {
+      if (before!.length > 2) last.unshift(before!.pop()!);
+      else before!.push(...branches.pop()!);
+    }
+    return branches;
+  }
+
+  #writeBranch(children: readonly Child[]): Child {
+    const bytes = children.reduce((sum, { key }) => sum + ELEMENT_BYTES + key.length, PAGE_HEADER_BYTES);
+    const page = this.#page(PageFlag.branch, children.length, bytes);
+    let data = PAGE_HEADER_BYTES + children.length * ELEMENT_BYTES;
+    for (const [n, { key, page: id }] of children.entries()) {
+      const at = PAGE_HEADER_BYTES + n * ELEMENT_BYTES;
+      page.bytes.writeUInt32LE(data - at, at);
+      page.bytes.writeUInt32LE(key.length, at + 4);
+      page.bytes.writeBigUInt64LE(BigInt(id), at + 8);
+      data += key.copy(page.bytes, data);
+    }
+    this.#append(page.bytes);
+    return { key: children[0]!.key, page: page.id };
+  }
+
+  #page(flags: number, count: number, bytes: number): { id: number; bytes: Buffer } {
+    const pages = Math.ceil(bytes / this.#pageSize);
+    const page = Buffer.alloc(pages * this.#pageSize);
+    const id = this.#pages;
+    writeHeader(page, id, flags, count, pages - 1);
+    this.#pages += pages;
+    return { id, bytes: page };
+  }
+
+  #append(page: Buffer): void {
+    this.#pending.push(page);
+    this.#pendingBytes += page.length;
+  }
+
+  async #write(): Promise<void> {
+    const bytes = this.#pending;
+    const at = this.#pages * this.#pageSize - this.#pendingBytes;
+    this.#pending = [];
+    this.#pendingBytes = 0;
+    try {
+      await writeAll(this.#file, Buffer.concat(bytes), at);
+    } catch (error) {
+      throw fsError('write', this.path, error);
+    }
+  }
+}
+
+function checkKey({ last }: OpenBucket, key: Buffer): void {
+  if (key.length > KEY_BYTES_MAX || key.length === 0)
+    throw invalidArgument(`a key of ${key.length} bytes is not a valid key of bbolt`);
+  if (last !== undefined && last.compare(key) >= 0)
+    throw invalidArgument(`the key "${key.toString()}" is not in order`, { object: key.toString() });
+}
+
+/** A leaf, as it stands in a page and in the value of an inline bucket: without the number of a page. */
+function encodeLeaf(elements: readonly Element[], bytes: number): Buffer {
+  const leaf = Buffer.alloc(bytes);
+  writeHeader(leaf, 0, PageFlag.leaf, elements.length, 0);
+  let data = PAGE_HEADER_BYTES + elements.length * ELEMENT_BYTES;
+  for (const [n, { key, value, isBucket }] of elements.entries()) {
+    const at = PAGE_HEADER_BYTES + n * ELEMENT_BYTES;
+    leaf.writeUInt32LE(isBucket ? BUCKET_FLAG : 0, at);
+    leaf.writeUInt32LE(data - at, at + 4);
+    leaf.writeUInt32LE(key.length, at + 8);
+    leaf.writeUInt32LE(value.length, at + 12);
+    data += key.copy(leaf, data);
+    data += value.copy(leaf, data);
+  }
+  return leaf;
+}
+
+function writeHeader(page: Buffer, id: number, flags: number, count: number, overflow: number): void {
+  page.writeBigUInt64LE(BigInt(id), 0);
+  page.writeUInt16LE(flags, 8);
+  page.writeUInt16LE(count, 10);
+  page.writeUInt32LE(overflow, 12);
+}
+
+async function writeAll(file: FileHandle, bytes: Buffer, at: number): Promise<void> {
+  for (let done = 0; done < bytes.length; )
+    done += (await file.write(bytes, done, bytes.length - done, at + done)).bytesWritten;
+}
+
+async function syncDirectory(path: string): Promise<void> {
+  const directory = await open(path);
+  try {
+    await directory.sync();
+  } finally {
+    await directory.close();
+  }
+}

@@ -1,0 +1,281 @@
+/**
+ * Damaged files of containerd's shape, with the history that bbolt leaves in them, brought back: every record that comes back was there
+ * once, nearly all that nothing has damaged come back, and bbolt finds the new file sound. EBBTIDE_SALVAGES (default 300) is how many files;
+ * EBBTIDE_SALVAGE_SEED (default 1) tells them again.
+ */
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { type SalvageReport, salvage } from '../../src/any-host/salvage/salvage.js';
+import { walkTree } from '../../src/any-host/salvage/walk.js';
+import { type Bucket, rootBucket } from '../../src/bolt/bucket.js';
+import { PageScan } from '../../src/bolt/scan.js';
+import { readBolt } from '../../src/bolt/snapshot.js';
+import { isKind } from '../../src/errors.js';
+import { judge, makeHistory, missing } from '../bolt/program.js';
+import { Random } from '../support/random.js';
+import { tempDir } from '../support/temp.js';
+
+const skip = missing ?? false;
+const salvages = Number(process.env.EBBTIDE_SALVAGES ?? 300);
+const firstSeed = Number(process.env.EBBTIDE_SALVAGE_SEED ?? 1);
+
+interface Read {
+  /** As history.go tells them. */
+  fields: string;
+  /** Names and lengths. */
+  shape: string;
+}
+
+function readRecord(bucket: Bucket): Read {
+  const all: string[] = [];
+  let shape = '';
+  bucket.each(({ key, isBucket, bucket: inner, value }) => {
+    if (key === 'children') return;
+    const read = isBucket ? readRecord(inner!) : { fields: value.toString('hex'), shape: `${value.length}` };
+    all.push(`${key}=${read.fields}`);
+    shape += `${key}:${read.shape};`;
+  });
+  all.sort();
+  return {
+    fields: `{${createHash('sha256')
+      .update(`[${all.join(' ')}]`)
+      .digest('hex')}}`,
+    shape: `{${shape}}`,
+  };
+}
+
+const COLLECTIONS = [
+  'images',
+  'containers',
+  'leases',
+  'content/blob',
+  'content/ingests',
+  'snapshots/overlayfs',
+];
+
+/** By `path key`. */
+async function recordsIn(path: string): Promise<Map<string, Read>> {
+  const records = new Map<string, Read>();
+  const visit = (bucket: Bucket, at: string): void =>
+    bucket.each(({ key, isBucket, bucket: inner }) => {
+      if (!isBucket) return;
+      const [namespace, ...rest] = at.split('/');
+      if (COLLECTIONS.includes(rest.join('/')))
+        records.set(`${namespace}/${rest.join('/')} ${key}`, readRecord(inner!));
+      else visit(inner!, at === '' ? key : `${at}/${key}`);
+    });
+  rootBucket(await readBolt(path)).find('v1', ({ bucket }) => visit(bucket!, ''));
+  return records;
+}
+
+interface History {
+  readonly root: string;
+  readonly metadata: string;
+  readonly file: Buffer;
+  readonly before: Buffer;
+  readonly pageSize: number;
+  /** Every `path key fields` that there ever was, and every `path key`. */
+  readonly ever: ReadonlySet<string>;
+  readonly names: ReadonlySet<string>;
+  /** What is left, with the pages that it is in. */
+  readonly last: ReadonlyMap<string, Read & { pages: readonly number[] }>;
+  /** Pages that no record is in. */
+  readonly structure: readonly number[];
+}
+
+async function historyOf(
+  t: TestContext,
+  seed: number,
+  pageSize: number,
+  transactions: number,
+): Promise<History> {
+  const root = await tempDir(t);
+  const lines = makeHistory(root, seed, pageSize, transactions);
+  const metadata = join(root, 'io.containerd.metadata.v1.bolt', 'meta.db');
+  const [file, before] = [readFileSync(metadata), readFileSync(`${metadata}.before`)];
+  const ever = new Set(lines.map((line) => line.slice(2)));
+  const names = new Set([...ever].map((line) => line.slice(0, line.lastIndexOf(' '))));
+  const scan = await PageScan.read(metadata);
+  const walked = walkTree(scan, scan.metas[0]!.root, []);
+  assert.deepEqual(walked.gaps, []);
+  const pages = new Map(
+    walked.records.map(({ path, key, value, pages }) => {
+      // The value is a view of the file's bytes.
+      const leaf = Math.floor(value.byteOffset / pageSize);
+      const runs = [leaf, ...pages].flatMap((id) => {
+        const overflow = file.readUInt32LE(id * pageSize + 12);
+        return Array.from({ length: overflow + 1 }, (_, n) => id + n);
+      });
+      return [`${path.slice(1).join('/')} ${key}`, runs];
+    }),
+  );
+  const whole = await recordsIn(metadata);
+  const last = new Map(
+    lines
+      .filter((line) => line.startsWith('='))
+      .map((line) => {
+        const at = line.lastIndexOf(' ');
+        const name = line.slice(2, at);
+        assert.ok(pages.has(name), name);
+        assert.equal(whole.get(name)?.fields, line.slice(at + 1));
+        return [name, { ...whole.get(name)!, pages: pages.get(name)! }];
+      }),
+  );
+  return { root, metadata, file, before, pageSize, ever, names, last, structure: [...walked.pages] };
+}
+
+/** As disks, power cuts and people make them. */
+function damage({ file: whole, before, pageSize, structure }: History, random: Random): Buffer {
+  let file = Buffer.from(whole);
+  const pages = file.length / pageSize;
+  for (let n = 1 + random.int(3); n > 0; n--) {
+    const count = Math.floor(file.length / pageSize);
+    const at = (2 + random.int(count - 2)) * pageSize;
+    switch (random.int(7)) {
+      case 0: {
+        // Some sectors of a page are older than the others.
+        const sector = (1 + random.int(pageSize / 512 - 1)) * 512;
+        const [start, end] = random.int(2) === 0 ? [0, sector] : [sector, pageSize];
+        if (at + pageSize <= before.length) before.copy(file, at + start, at + start, at + end);
+        break;
+      }
+      case 1:
+        file.fill(0, at, Math.min(file.length, at + 512 * (1 + random.int(32))));
+        break;
+      case 2:
+        if (random.int(3) === 0)
+          file = file.subarray(0, Math.floor(file.length * (0.3 + random.int(70) / 100)));
+        break;
+      case 3:
+        for (const meta of random.int(2) === 0 ? [0, 1] : [random.int(2)])
+          before.copy(file, meta * pageSize, meta * pageSize, (meta + 1) * pageSize);
+        break;
+      case 4: {
+        const other = (2 + random.int(count - 2)) * pageSize;
+        const kept = Buffer.from(file.subarray(at, at + pageSize));
+        file.copy(file, at, other, other + pageSize);
+        kept.copy(file, other);
+        break;
+      }
+      case 5: {
+        // Rare by chance, and worst: a page that leads to many.
+        const page = structure[random.int(structure.length)]!;
+        if (page < Math.min(count, pages)) file.fill(0, page * pageSize, (page + 1) * pageSize);
+        break;
+      }
+      default:
+        for (const meta of random.int(4) === 0 ? [0, 1] : [random.int(2)])
+          file.fill(0xff, meta * pageSize, (meta + 1) * pageSize);
+    }
+  }
+  return file;
+}
+
+interface Outcome {
+  salvaged: number;
+  refused: number;
+  undamaged: number;
+  back: number;
+  /** Not damaged, and an older version of them came back. */
+  outdated: number;
+  older: number;
+  rebuilt: number;
+  /** Removed before, and back. */
+  removed: number;
+  /** There, but for bytes in a value that became others: bbolt has nothing that would show it. */
+  changed: number;
+  invented: string[];
+  /** Not damaged, and not back. */
+  lost: string[];
+}
+
+async function salvageOne(history: History, seed: number, sum: Outcome, output: string): Promise<void> {
+  const file = damage(history, new Random(seed));
+  writeFileSync(history.metadata, file);
+  // Nothing that could be read: then nothing may be whole.
+  let report: SalvageReport | undefined;
+  try {
+    report = await salvage(history.root, output);
+    sum.salvaged++;
+  } catch (error) {
+    assert.ok(isKind(error, 'FailedPrecondition'), `seed ${seed}: ${String(error)}`);
+    sum.refused++;
+  }
+  assert.ok(readFileSync(history.metadata).equals(file));
+  const guessed = report?.guessed ?? [];
+  const rebuilt = new Set(
+    guessed
+      .filter(({ origin }) => origin === 'rebuilt')
+      .map(
+        ({ kind, namespace, key }) =>
+          `${namespace}/${kind === 'content' ? 'content/blob' : 'snapshots/overlayfs'} ${key}`,
+      ),
+  );
+  const found = report === undefined ? new Map<string, Read>() : await recordsIn(output);
+  for (const [name, { fields, shape }] of found) {
+    const was = rebuilt.has(name) ? history.names.has(name) : history.ever.has(`${name} ${fields}`);
+    if (!was && history.last.get(name)?.shape === shape) sum.changed++;
+    else if (!was) sum.invented.push(`seed ${seed}: ${name}`);
+    if (!history.last.has(name)) sum.removed++;
+  }
+  sum.rebuilt += rebuilt.size;
+  sum.older += guessed.length - rebuilt.size;
+  const { pageSize } = history;
+  const isWhole = (page: number): boolean =>
+    file
+      .subarray(page * pageSize, (page + 1) * pageSize)
+      .equals(history.file.subarray(page * pageSize, (page + 1) * pageSize));
+  for (const [name, { fields, pages }] of history.last) {
+    if (!pages.every(isWhole)) continue;
+    sum.undamaged++;
+    if (found.get(name)?.fields === fields) sum.back++;
+    else if (found.has(name)) sum.outdated++;
+    else sum.lost.push(`seed ${seed}: ${name}`);
+  }
+}
+
+test(`given ${salvages} damaged files, when they are salvaged, then what is whole is back, and nothing is invented`, {
+  skip,
+}, async (t) => {
+  const histories: History[] = [];
+  for (const [n, pageSize] of [1024, 4096, 1024].entries())
+    histories.push(await historyOf(t, firstSeed + n, pageSize, [80, 60, 150][n]!));
+  const sum: Outcome = {
+    salvaged: 0,
+    refused: 0,
+    undamaged: 0,
+    back: 0,
+    outdated: 0,
+    older: 0,
+    rebuilt: 0,
+    removed: 0,
+    changed: 0,
+    invented: [],
+    lost: [],
+  };
+  const outputs: string[] = [];
+  const dir = await tempDir(t);
+  const judged = (): void => {
+    assert.deepEqual(
+      judge(outputs).filter((verdict) => verdict !== 'sound'),
+      [],
+    );
+    for (const output of outputs.splice(0)) rmSync(output);
+  };
+  for (let seed = firstSeed; seed < firstSeed + salvages; seed++) {
+    const output = join(dir, `${seed}.db`);
+    const { refused } = sum;
+    await salvageOne(histories[seed % 3]!, seed, sum, output);
+    if (sum.refused === refused && seed % 5 === 0) outputs.push(output);
+    else rmSync(output, { force: true });
+    if (outputs.length === 100) judged();
+  }
+  if (outputs.length > 0) judged();
+  t.diagnostic(JSON.stringify({ ...sum, lost: sum.lost.length }));
+  assert.deepEqual(sum.invented, []);
+  assert.ok(sum.back >= sum.undamaged * 0.99, sum.lost.slice(0, 50).join('\n'));
+  assert.ok(sum.changed <= sum.undamaged / 10_000);
+});

@@ -1,0 +1,98 @@
+/** What is in committed snapshots against the archives of their layers: every change of an entry is found, and nothing else is. */
+import assert from 'node:assert/strict';
+import { chmodSync, rmSync, symlinkSync, truncateSync, unlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { isRoot } from '../../src/backends/archive/metadata.js';
+import { importImage } from '../../src/images/import.js';
+import { unpackImage } from '../../src/images/unpack.js';
+import { layout, openDB } from '../../src/open.js';
+import { Blobs, named, writeFiles } from '../images/fixtures.js';
+import { tempDir } from '../support/temp.js';
+
+const ctx = { namespace: 'test' };
+
+const layers = [
+  [
+    { name: 'etc', type: 'directory' as const, mode: 0o755 },
+    { name: 'etc/base', text: 'b'.repeat(3000), mode: 0o640 },
+    { name: 'etc/linked', type: 'link' as const, linkname: 'etc/base' },
+    { name: 'etc/short', type: 'symlink' as const, linkname: 'base' },
+    { name: 'bin/tool', text: '#!', mode: 0o4755 },
+    { name: 'gone', text: 'x' },
+    { name: 'old/inner', text: 'x' },
+  ],
+  [
+    { name: '.wh.gone', text: '' },
+    { name: 'old', type: 'symlink' as const, linkname: 'etc' },
+    { name: 'etc/base', text: 'changed', mode: 0o600 },
+  ],
+];
+
+for (const snapshotter of isRoot ? ['overlayfs', 'native'] : ['native']) {
+  test(`given an image that ${snapshotter} has, when layers are compared, then each kind of damage is found by its file`, async (t) => {
+    const dir = await tempDir(t);
+    const blobs = new Blobs();
+    const { manifest, layers: archives } = await blobs.image(layers);
+    const source = await writeFiles(join(dir, 'layout'), blobs.layout([named(manifest, 'one')]));
+    const root = join(dir, 'root');
+    await using db = await openDB({ root });
+    const [image] = await importImage(db, ctx, source);
+    await unpackImage(db, ctx, image!, snapshotter, { platform: { os: 'linux', architecture: 'amd64' } });
+    const check = () => db.check({}, { layers: true, graph: false });
+    const sound = await check();
+    assert.deepEqual([sound.findings, sound.checked.layers], [[], 2]);
+    assert.equal(sound.checked.layerEntries, 7 + 2);
+
+    // Each snapshotter numbers its snapshots from 1 on.
+    const inside = (number: number, name: string): string =>
+      join(
+        layout.snapshotter(root, snapshotter),
+        'snapshots',
+        `${number}`,
+        snapshotter === 'native' ? '' : 'fs',
+        name,
+      );
+    const lower = (name: string): string => inside(1, name);
+    const upper = (name: string): string => inside(2, name);
+    truncateSync(lower('etc/linked'), 0);
+    unlinkSync(lower('etc/short'));
+    writeFileSync(lower('etc/short'), 'base');
+    chmodSync(lower('bin/tool'), 0o755);
+    rmSync(lower('old'), { recursive: true });
+    truncateSync(upper('etc/base'), 3);
+    const { findings, sound: isSound, checked } = await check();
+    assert.equal(isSound, false);
+    assert.equal(checked.layers, 2);
+    const expected = [
+      `file-mode ${lower('bin/tool')} mode 4755 mode 0755`,
+      `file-missing ${lower('old/inner')}`,
+      `file-size ${lower('etc/base')} 3000 bytes 0 bytes`,
+      `file-size ${lower('etc/linked')} 3000 bytes 0 bytes`,
+      `file-size ${upper('etc/base')} 7 bytes 3 bytes`,
+      `file-type ${lower('etc/short')} symlink file`,
+    ];
+    const told = findings.map(({ kind, path, expected: e, found }) => `${kind} ${path} ${e} ${found}`);
+    assert.deepEqual(
+      told
+        .map((line) => (line.startsWith('file-missing') ? line.split(' ').slice(0, 2).join(' ') : line))
+        .sort(),
+      expected.sort(),
+    );
+    assert.ok(findings.every(({ severity, namespace }) => severity === 'damage' && namespace === 'test'));
+
+    // What leads out of a layer is not followed.
+    rmSync(lower('etc'), { recursive: true });
+    symlinkSync(dir, lower('etc'));
+    const after = await check();
+    assert.deepEqual(
+      after.findings.filter(({ path }) => path?.startsWith(lower('etc'))).map(({ kind }) => kind),
+      ['file-type'],
+    );
+    // An archive that is not the layer compares with nothing.
+    const archive = join(layout.content(root), 'blobs', archives[1]!.digest.replace(':', '/'));
+    chmodSync(archive, 0o644);
+    writeFileSync(archive, 'x'.repeat(archives[1]!.size));
+    assert.ok((await check()).findings.some(({ kind }) => kind === 'layer-archive'));
+  });
+}
