@@ -5,7 +5,15 @@ import { fileURLToPath } from 'node:url';
 
 const native = dirname(fileURLToPath(import.meta.url));
 /** What needs Node, or belongs to the other addons. */
-const others = new Set(['addon.cc', 'files.cc', 'lmdb_guard.cc', 'look_at.cc', 'older_hosts.cc', 'sys.cc', 'zstd.cc']);
+const others = new Set([
+  'addon.cc',
+  'files.cc',
+  'lmdb_guard.cc',
+  'look_at.cc',
+  'older_hosts.cc',
+  'sys.cc',
+  'zstd.cc',
+]);
 
 export const core = readdirSync(native)
   .filter((name) => name.endsWith('.cc') && !others.has(name))
