@@ -20,7 +20,7 @@ const doors: Record<string, [imports: string, types: string]> = {
   server: ['db gc images stores engine/schema context backends system model errors', 'engine/etcd'],
   synth: ['stores engine/schema model errors', 'engine'],
   'any-host': [
-    'db check gc graph images engine/memory engine/schema backends bolt system model errors',
+    'db check gc images graph engine/memory engine/schema backends bolt system model errors',
     'engine',
   ],
   entry: [

@@ -362,12 +362,15 @@ describe('image events', () => {
     ]);
   });
 
-  it('[#233] given a context transaction, then nothing is announced', async (t) => {
+  it('[#233] given a context transaction, then nothing is announced before its commit', async (t) => {
     const events: unknown[] = [];
     const db = await testDB(t, { publisher: { publish: async (...event) => void events.push(event) } });
-    await db.update((tx) => db.images.create(withTransactionContext(ns1, tx), image('a')));
+    await db.update(async (tx) => {
+      await db.images.create(withTransactionContext(ns1, tx), image('a'));
+      assert.deepEqual(events, []);
+    });
     assert.deepEqual(names(await db.images.list(ns1)), ['a']);
-    assert.deepEqual(events, []);
+    assert.equal(events.length, 1);
   });
 
   it('given a failing publisher, then the caller learns of it and the change is stored', async (t) => {
