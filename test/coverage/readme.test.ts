@@ -1,8 +1,10 @@
 /** The README's example compiles and runs as it stands, but for its paths; so does a program of a user's own. */
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { tempDir } from '../support/db.js';
-import { compile, consumer, execute } from './consumer.js';
+import { compile, consumer, execute, repository } from './consumer.js';
 import { readmeExample, readmePrinted } from './readme.js';
 
 test('given the README, when its example is compiled and run, then it imports, unpacks and collects', async (t) => {
@@ -11,6 +13,21 @@ test('given the README, when its example is compiled and run, then it imports, u
   assert.equal(await compile(project), '');
   const printed = await execute(project, 'example.js');
   readmePrinted(printed);
+});
+
+test('given the guide for embedders, when its pieces are compiled and run as one program, then each task does what it says', async (t) => {
+  const guide = readFileSync(join(repository, 'docs', 'embedding.md'), 'utf8');
+  const pieces = [...guide.matchAll(/^```ts\n([\s\S]*?)^```$/gm)].map(([, code]) => code);
+  assert.equal(pieces.length, 5);
+  const root = join(await tempDir(t), 'root');
+  const project = await consumer(t, {
+    'guide.ts': pieces.join('\n').replace("'/var/lib/ebbtide'", JSON.stringify(root)),
+  });
+  assert.equal(await compile(project), '');
+  assert.match(
+    await execute(project, 'guide.js'),
+    /^0 blobs removed\n\[ 'kept' \]\n1 blob removed, 0 sessions left\n\{"name":"builds".*\}\n$/,
+  );
 });
 
 const program = `
