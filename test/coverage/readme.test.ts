@@ -26,7 +26,7 @@ test('given the guide for embedders, when its pieces are compiled and run as one
   assert.equal(await compile(project), '');
   assert.match(
     await execute(project, 'guide.js'),
-    /^0 blobs removed\n\[ 'kept' \]\n1 blob removed, 0 sessions left\n\{"name":"builds".*\}\n$/,
+    /^0 blobs removed\n\[ 'kept' \]\n1 blob removed, 0 sessions left\n\{"id":"held","createdAt":"20.*Z",.*\}\n$/,
   );
 });
 
