@@ -76,7 +76,7 @@ export class DBHost implements CollectHost {
   readonly #callbacks: MutationCallback[] = [];
   /** To be published once the transaction is committed. */
   readonly #events = new WeakMap<Transaction, Event[]>();
-  #sweepHolds = 0;
+  #sweepSuspensions = 0;
   #closed = false;
 
   constructor(parts: HostParts) {
@@ -194,21 +194,21 @@ export class DBHost implements CollectHost {
   }
 
   get sweepsHeld(): boolean {
-    return this.#sweepHolds > 0;
+    return this.#sweepSuspensions > 0;
   }
 
   /**
    * Backends keep what loses its record until the returned function is called; the callbacks are then
    * notified of a deletion, so that a collection catches up. REQUIRES: no collection is under way.
    */
-  holdSweeps(): () => void {
-    this.#sweepHolds++;
+  suspendSweeps(): () => void {
+    this.#sweepSuspensions++;
     let isHeld = true;
     return () => {
       if (!isHeld) return;
       isHeld = false;
       const { dirty } = this;
-      if (--this.#sweepHolds > 0 || !(dirty.contentDirty || dirty.dirtySnapshotters.size > 0)) return;
+      if (--this.#sweepSuspensions > 0 || !(dirty.contentDirty || dirty.dirtySnapshotters.size > 0)) return;
       dirty.deletedElsewhere(1);
       this.changedElsewhere();
     };

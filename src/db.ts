@@ -40,6 +40,7 @@ import { NamespaceStore } from './stores/namespaces.js';
 import { SandboxStore } from './stores/sandboxes.js';
 import type { Snapshotter } from './stores/snapshots.js';
 import { closeAll } from './system/close-all.js';
+import { Serial } from './system/serial.js';
 import { traced } from './tracing.js';
 
 /** Options of one collection. */
@@ -57,7 +58,7 @@ export class DB implements AsyncDisposable {
   readonly #cluster: Cluster | undefined;
   readonly #pool: DiskPool | undefined;
   readonly #switches: Pick<DBOptions, 'enableEtcdGC' | 'leaseBackend'>;
-  #collection: Promise<unknown> = Promise.resolve();
+  readonly #collections = new Serial();
   readonly #backups = new Map<AbortController, Promise<unknown>>();
   #closing: Promise<void> | undefined;
 
@@ -252,7 +253,7 @@ export class DB implements AsyncDisposable {
       options.signal === undefined ? abort.signal : AbortSignal.any([options.signal, abort.signal]);
     const run = async (): Promise<BackupReport> => {
       // Between collections: a sweep that has begun may have checked records of the backup's moment.
-      const release = await this.#betweenRuns(async () => this.#host.holdSweeps());
+      const release = await this.#betweenRuns(async () => this.#host.suspendSweeps());
       try {
         return await backUp(this.#host, directory, { ...options, signal });
       } finally {
@@ -275,9 +276,7 @@ export class DB implements AsyncDisposable {
 
   /** Serializes operations that mark. */
   #betweenRuns<T>(run: () => Promise<T>): Promise<T> {
-    const turn = this.#collection.then(() => this.#host.read({}, run));
-    this.#collection = turn.catch(() => undefined);
-    return turn;
+    return this.#collections.run(async () => this.#host.read({}, run));
   }
 
   /** InvalidArgument outside the range of registered types, AlreadyExists for a second one of a type. */
@@ -338,9 +337,9 @@ export class DB implements AsyncDisposable {
     this.#host.close();
     this.#cluster?.close();
     for (const abort of this.#backups.keys()) abort.abort(failedPrecondition('the store is being closed'));
-    await this.#collection;
+    await this.#collections.run(async () => undefined);
     await Promise.allSettled(this.#backups.values());
-    if (!this.isReadOnly) await this.#noteState();
+    if (!this.isReadOnly) await this.#storeState();
     await closeAll([
       ...[...this.#host.backends.values()].map((backend) => () => backend.close()),
       () => this.#host.content.close?.(),
@@ -349,9 +348,9 @@ export class DB implements AsyncDisposable {
     ]);
   }
 
-  async #noteState(): Promise<void> {
+  async #storeState(): Promise<void> {
     await this.#host.dirty.store().catch((error: unknown) => {
-      this.#host.log('info', 'what waits for a sweep could not be noted', {
+      this.#host.log('info', 'the state of the sweeps could not be stored', {
         error: String(error),
       });
     });

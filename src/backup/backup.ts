@@ -8,7 +8,7 @@
  * crash has is closed: a snapshot whose commit was between its backend and its record is kept as the record has it.
  *
  * What the records of that moment name is there until it has been copied: sweeps of the backends are held from before the
- * moment to the end (DBHost.holdSweeps). Collections go on and remove records; the next one after the backup removes their
+ * moment to the end (DBHost.suspendSweeps). Collections go on and remove records; the next one after the backup removes their
  * bytes. Blobs and committed snapshots do not change, so it does not matter when they are copied. Active snapshots do: of each
  * a backup has what it had while it was copied, file by file, unless it is asked to have them as they were prepared. Ingests are left
  * out; their records stay, and an upload that goes on begins anew.

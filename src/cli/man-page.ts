@@ -73,8 +73,8 @@ function groups(options: readonly Option[]): string[] {
 
 function describe(option: Option): string {
   const { description, argChoices, defaultValue, defaultValueDescription } = option;
-  const isTold = typeof defaultValue !== 'boolean' && defaultValue !== undefined;
-  const initial = defaultValueDescription ?? (isTold ? String(defaultValue) : undefined);
+  const isShown = typeof defaultValue !== 'boolean' && defaultValue !== undefined;
+  const initial = defaultValueDescription ?? (isShown ? String(defaultValue) : undefined);
   return withChoices(description, argChoices) + (initial === undefined ? '' : ` (default: ${initial})`);
 }
 

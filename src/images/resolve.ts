@@ -122,12 +122,12 @@ async function attempt<T>(search: Search, step: () => Promise<T>): Promise<T | u
   } catch (error) {
     if (!(error instanceof EbbtideError) || !(isNotFound(error) || error.kind === 'InvalidArgument'))
       throw error;
-    note(search, error);
+    remember(search, error);
     return undefined;
   }
 }
 
-function note({ failures }: Search, error: EbbtideError): void {
+function remember({ failures }: Search, error: EbbtideError): void {
   if (!failures.some(({ kind }) => kind === error.kind)) failures.push(error);
 }
 
@@ -142,7 +142,7 @@ async function gather(search: Search, target: Descriptor, depth: number): Promis
   if (depth >= MAX_INDEX_DEPTH) throw tooDeep(target.digest);
   const index = parseIndex(await readDocument(content, ctx, target), target.digest);
   const [unusable] = index.unusable.values();
-  if (unusable !== undefined) note(search, unusable.error);
+  if (unusable !== undefined) remember(search, unusable.error);
   for (const child of index.manifests) {
     if (isAttestation(child) || search.seen.has(child.digest)) continue;
     search.seen.add(child.digest);

@@ -57,9 +57,9 @@ const meanings: Readonly<Record<string, Meaning>> = {
   ENOTCONN: { kind: 'Unavailable', remedy: 'remount the file system: its server has gone' },
 };
 
-/** The `code` of a Node-style system error; undefined for anything else. */
+/** The `code` of a Node-style system error; undefined for anything else, including errors of this package. */
 export function errnoOf(error: unknown): string | undefined {
-  if (!(error instanceof Error) || !('code' in error)) return undefined;
+  if (!(error instanceof Error) || error instanceof EbbtideError || !('code' in error)) return undefined;
   return typeof error.code === 'string' ? error.code : undefined;
 }
 

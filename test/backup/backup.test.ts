@@ -146,7 +146,7 @@ test('given sweeps that are held, when a blob loses its record and is collected,
   const heard: boolean[] = [];
   const { host } = db;
   assert.ok(host instanceof DBHost);
-  const release = host.holdSweeps();
+  const release = host.suspendSweeps();
   db.registerMutationCallback((deleted) => heard.push(deleted));
   await db.content.delete(ctx, digest);
   assert.equal((await db.garbageCollect()).sweepsHeld, true);

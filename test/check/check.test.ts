@@ -193,7 +193,7 @@ test('given snapshots without directory, record, or parent, then each is found, 
       damaged.some((line) => /^snapshot-directory ns1\/\d+\/a$|^snapshot-directory .*base$/.test(line)),
       String(damaged),
     );
-    await rejects(s.prepare(ns1, 'more', 'base'), 'FailedPrecondition', 'there is no directory');
+    await rejects(s.prepare(ns1, 'more', 'base'), 'FailedPrecondition', 'missing directory');
     await rejects(s.stat(ns1, 'more'), 'NotFound');
     await rejects(s.mounts(ns1, 'view'), 'FailedPrecondition', dir(1));
     if (name === 'overlayfs') await rejects(s.mounts(ns1, 'work'), 'FailedPrecondition', dir(1));
@@ -201,7 +201,7 @@ test('given snapshots without directory, record, or parent, then each is found, 
     await s.mounts(ns1, 'view');
     await rm(dir(2), { recursive: true });
     await writeFile(dir(2), 'a file in its place');
-    await rejects(s.mounts(ns1, 'work'), 'FailedPrecondition', 'there is no directory');
+    await rejects(s.mounts(ns1, 'work'), 'FailedPrecondition', 'missing directory');
     await rm(dir(2));
     await mkdir(dir(2));
     assert.deepEqual(await found(db), []);

@@ -11,6 +11,7 @@ import { alreadyExists, EbbtideError, failedPrecondition, invalidArgument, notFo
 import { shown } from '../../held-paths.js';
 import { type Algorithm, type Digester, parseDigest } from '../../model/digest.js';
 import { type Instant, nowAfter } from '../../model/time.js';
+import { Serial } from '../../system/serial.js';
 import { fsError, isAbsent, messageOf } from '../../system/system-errors.js';
 import type { BackendWriter, BlobFile, IngestStatus } from '../contract.js';
 import { orAbsent, syncDirectory, together } from '../files.js';
@@ -48,7 +49,7 @@ export class FileWriter implements BackendWriter {
   readonly ref: string;
   readonly #home: WriterHome;
   readonly #ingest: OpenIngest;
-  #tail: Promise<unknown> = Promise.resolve();
+  readonly #serial = new Serial();
   #closed = false;
   #unsynced = true;
   #committed: string | undefined;
@@ -69,7 +70,7 @@ export class FileWriter implements BackendWriter {
   }
 
   write(bytes: Uint8Array): Promise<number> {
-    return this.#serialize(async () => {
+    return this.#serial.run(async () => {
       this.#assertOpen();
       for (let at = 0; at < bytes.length; at += CHUNK_BYTES)
         await this.#append(bytes.subarray(at, at + CHUNK_BYTES));
@@ -106,7 +107,7 @@ export class FileWriter implements BackendWriter {
   }
 
   truncate(size: number): Promise<void> {
-    return this.#serialize(async () => {
+    return this.#serial.run(async () => {
       this.#assertOpen();
       if (size !== 0) {
         throw invalidArgument(`cannot truncate ingest "${this.ref}" to ${size} bytes, only to 0`, {
@@ -123,7 +124,7 @@ export class FileWriter implements BackendWriter {
   }
 
   sync(): Promise<void> {
-    return this.#serialize(() => {
+    return this.#serial.run(() => {
       this.#assertOpen();
       return this.#sync();
     });
@@ -170,7 +171,7 @@ export class FileWriter implements BackendWriter {
   }
 
   close(): Promise<void> {
-    return this.#serialize(async () => {
+    return this.#serial.run(async () => {
       if (this.#closed) return;
       const { directory, updatedAt } = this.#ingest;
       try {
@@ -198,7 +199,7 @@ export class FileWriter implements BackendWriter {
   }
 
   commit(size: number, expected: string): Promise<void> {
-    return this.#serialize(async () => {
+    return this.#serial.run(async () => {
       if (this.#closed) {
         throw failedPrecondition(`cannot commit ingest "${this.ref}": its writer is closed`, {
           object: this.ref,
@@ -320,12 +321,6 @@ export class FileWriter implements BackendWriter {
       object: this.ref,
       remedy: 'open the ref again',
     });
-  }
-
-  #serialize<T>(work: () => Promise<T>): Promise<T> {
-    const run = this.#tail.then(work);
-    this.#tail = run.catch(() => undefined);
-    return run;
   }
 }
 

@@ -9,28 +9,29 @@ import { failedPrecondition, invalidArgument, unavailable } from '../../errors.j
 import { instantOf } from '../../server/messages/convert.js';
 import { WriteAction, type WriteRequest, type WriteResponse } from '../../server/messages/messages.js';
 import type { CommitOptions, ContentWriter } from '../../stores/content/content-writer.js';
+import { Serial } from '../../system/serial.js';
 import { type Connection, failure } from './connection.js';
 
 /** The service, for content.ts too. */
 export const CONTENT = 'containerd.services.content.v1.Content';
 
-const PIECE_BYTES = 1024 * 1024;
+const CHUNK_BYTES = 1024 * 1024;
 
 export class RemoteWriter implements ContentWriter {
   readonly ref: string;
   readonly #ctx: CallContext;
   readonly #call: ClientDuplexStream<unknown, unknown>;
-  readonly #answers: AsyncIterator<unknown>;
+  readonly #responses: AsyncIterator<unknown>;
   #status: IngestStatus;
   #digest = '';
   #ended = false;
-  #last: Promise<unknown> = Promise.resolve();
+  readonly #serial = new Serial();
 
   private constructor(call: ClientDuplexStream<unknown, unknown>, ctx: CallContext, ref: string) {
     this.ref = ref;
     this.#ctx = ctx;
     this.#call = call;
-    this.#answers = call[Symbol.asyncIterator]();
+    this.#responses = call[Symbol.asyncIterator]();
     this.#status = { ref, offset: 0, total: 0, startedAt: 0n, updatedAt: 0n };
   }
 
@@ -55,9 +56,9 @@ export class RemoteWriter implements ContentWriter {
   }
 
   write(bytes: Uint8Array): Promise<number> {
-    return this.#inTurn(async () => {
-      for (let at = 0; at < bytes.length; at += PIECE_BYTES) {
-        const data = bytes.subarray(at, at + PIECE_BYTES);
+    return this.#serial.run(async () => {
+      for (let at = 0; at < bytes.length; at += CHUNK_BYTES) {
+        const data = bytes.subarray(at, at + CHUNK_BYTES);
         await this.#ask({ action: WriteAction.write, offset: this.#status.offset, data });
       }
       return bytes.length;
@@ -65,7 +66,7 @@ export class RemoteWriter implements ContentWriter {
   }
 
   truncate(size: number): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#serial.run(async () => {
       if (size !== 0) throw invalidArgument(`cannot cut ingest "${this.ref}" to ${size} bytes, only to 0`);
       // A write at offset 0 restarts.
       if (this.#status.offset > 0) await this.#ask({ action: WriteAction.write, offset: 0 });
@@ -78,7 +79,7 @@ export class RemoteWriter implements ContentWriter {
   }
 
   commit(size: number, expected: string, { labels }: CommitOptions = {}): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#serial.run(async () => {
       try {
         const { offset } = this.#status;
         await this.#ask({ action: WriteAction.commit, total: size, expected, offset, labels: { ...labels } });
@@ -89,7 +90,7 @@ export class RemoteWriter implements ContentWriter {
   }
 
   close(): Promise<void> {
-    return this.#inTurn(() => this.#end());
+    return this.#serial.run(() => this.#end());
   }
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
@@ -115,7 +116,7 @@ export class RemoteWriter implements ContentWriter {
     }
     try {
       this.#call.write(request);
-      const { value, done } = await this.#answers.next();
+      const { value, done } = await this.#responses.next();
       if (done) throw unavailable(`the daemon ended the ingest "${this.ref}"`, { object: this.ref });
       const answer = value as WriteResponse;
       this.#status.offset = answer.offset;
@@ -133,15 +134,9 @@ export class RemoteWriter implements ContentWriter {
     this.#ended = true;
     this.#call.end();
     try {
-      for (let next = await this.#answers.next(); !next.done; next = await this.#answers.next());
+      for (let next = await this.#responses.next(); !next.done; next = await this.#responses.next());
     } catch {
       // A stream that ends with an error has ended, too.
     }
-  }
-
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const run = this.#last.then(work);
-    this.#last = run.catch(() => undefined);
-    return run;
   }
 }

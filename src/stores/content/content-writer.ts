@@ -14,6 +14,7 @@ import { isDigest, validateDigest } from '../../model/digest.js';
 import { compactMap, validateLabels } from '../../model/labels.js';
 import type { BlobRecord, StringMap } from '../../model/records.js';
 import { now } from '../../model/time.js';
+import { Serial } from '../../system/serial.js';
 import { inCallersNames } from '../caller-names.js';
 import { ensureNamespace, putRecord, readRecord } from '../common.js';
 import { blobGuard } from '../guards.js';
@@ -88,7 +89,7 @@ export class NamespacedWriter implements ContentWriter {
   #source: BackendWriter | SharedBlob;
   #closed = false;
   #committed = false;
-  #last: Promise<unknown> = Promise.resolve();
+  readonly #serial = new Serial();
 
   constructor(target: WriterTarget, source: BackendWriter | SharedBlob) {
     this.#target = target;
@@ -317,11 +318,9 @@ export class NamespacedWriter implements ContentWriter {
   }
 
   #serialize<T>(fn: () => Promise<T>): Promise<T> {
-    const result = this.#last.then(fn).catch((error: unknown) => {
+    return this.#serial.run(fn).catch((error: unknown) => {
       throw inCallersNames(this.#target.namespace, error);
     });
-    this.#last = result.catch(() => undefined);
-    return result;
   }
 }
 
