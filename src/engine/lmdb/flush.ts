@@ -1,7 +1,7 @@
 /**
- * Brings commits from the log into the tree: many batches become one LMDB transaction, whose rows are sorted, so that
- * neighbours share the pages they touch. Called by the flush worker, and at opening and closing by the thread that owns
- * the store; whoever calls is the only one that writes to the file.
+ * Flushes batches of the log to the tree: many become one LMDB transaction, whose rows are sorted, so that neighbours share
+ * the pages they touch. Called by the flush worker, and by the thread that owns the store when that does not run.
+ * REQUIRES: nothing else writes to the file.
  *
  * Durability: a transaction is on disk when the call returns. Records, links and the graph journal of a commit are in
  * one transaction, so they never come apart.

@@ -47,11 +47,11 @@ export interface Found {
   readonly end: number;
 }
 
-/** `isTaken` nodes are known not to stand for the key any more; they are not read. */
+/** `isSuperseded` nodes are known not to stand for the key any more; they are not read. */
 export function find(
   { keys, digests, nodes }: KeyTables,
   key: Key,
-  isTaken?: (id: number, key: Key) => boolean,
+  isSuperseded?: (id: number, key: Key) => boolean,
 ): Found | undefined {
   const encoded = encodeKey(key);
   const cut = encodedCut();
@@ -61,7 +61,7 @@ export function find(
     let mayBeWhole = false;
     for (const id of digests.lastSize === ID_BYTES ? [idAt(row, 0)] : idsIn(row, digests.lastSize)) {
       if (id === INLINE_ID) mayBeWhole = true;
-      if (isTaken?.(id, key)) continue;
+      if (isSuperseded?.(id, key)) continue;
       const node = nodes.getBinaryFast(id);
       const end = lastSizeOf(nodes);
       if (node !== undefined && hasKey(id, asBuffer(node), end, encoded)) {
@@ -74,7 +74,7 @@ export function find(
   if (row === undefined) return undefined;
   if (row[0]! >= INLINE) return { id: undefined, bytes: row, start: 1, end: keys.lastSize };
   const id = row.readUInt32BE(0);
-  if (isTaken?.(id, key)) return undefined;
+  if (isSuperseded?.(id, key)) return undefined;
   const node = nodes.getBinaryFast(id);
   // The storage tells of the damage.
   if (node === undefined) return { id, bytes: row, start: 0, end: 0 };

@@ -45,23 +45,12 @@ export class Memtable {
     for (const [name, value] of counters) this.counters.set(name, value ?? null);
   }
 
-  /** Takes in a newer table. */
-  addTable(newer: Memtable): void {
-    this.revision = newer.revision;
-    copy(newer.entries, this.entries);
-    copy(newer.links, this.links);
-    copy(newer.counters, this.counters);
-    copy(newer.ids, this.ids);
-    copy(newer.formerChildren, this.formerChildren);
-  }
-
-  /** Takes in what an older table has and this one has not. */
-  addUnder(older: Memtable): void {
-    copy(older.entries, this.entries, true);
-    copy(older.links, this.links, true);
-    copy(older.counters, this.counters, true);
-    copy(older.ids, this.ids, true);
-    copy(older.formerChildren, this.formerChildren, true);
+  /** Takes in what an older or newer table has; of both the newer one counts. */
+  merge(other: Memtable, age: 'older' | 'newer'): void {
+    this.revision = Math.max(this.revision, other.revision);
+    for (const map of ['entries', 'links', 'counters', 'ids', 'formerChildren'] as const) {
+      copy<unknown, unknown>(other[map], this[map], age === 'older');
+    }
   }
 
   get size(): number {

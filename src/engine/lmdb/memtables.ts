@@ -13,6 +13,7 @@
  * most, and no key is ever taken out by itself. Called by the storage; one thread.
  */
 import type { Key } from '../contract.js';
+import type { PartitionedMap } from '../core/partitioned-map.js';
 import type { ReadLayer } from '../core/reads.js';
 import type { Entry, LinkKey } from '../core/storage.js';
 import { collectionOf } from '../schema/keys.js';
@@ -68,15 +69,19 @@ export class Memtables {
 
   /** Records in order, the newest table last. */
   recordLayers(): ReadLayer<Uint8Array>[] {
-    const layers: ReadLayer<Uint8Array>[] = [];
-    for (const { entries } of this.#tables) if (entries.size > 0) layers.unshift(new Records(entries));
-    return layers;
+    return this.#layers(({ entries }) => entries, bytesOf);
   }
 
   linkLayers(): ReadLayer<true>[] {
-    const layers: ReadLayer<true>[] = [];
-    for (const { links } of this.#tables) if (links.size > 0) layers.unshift(new Links(links));
-    return layers;
+    return this.#layers(({ links }) => links, isPresent);
+  }
+
+  #layers<T, V>(
+    mapOf: (table: Memtable) => PartitionedMap<T>,
+    shown: (value: T) => V | undefined,
+  ): Layer<T, V>[] {
+    const maps = this.#tables.map(mapOf).filter(({ size }) => size > 0);
+    return maps.reverse().map((map) => new Layer(map, shown));
   }
 
   /** Every link that is there, in no particular order. */
@@ -144,10 +149,10 @@ export class Memtables {
     const group = this.#groups.shift();
     if (group === undefined) return;
     // The smaller one into the larger.
-    if (group.size > this.#active.size) {
-      group.addUnder(this.#active);
-      this.#active = group;
-    } else this.#active.addTable(group);
+    const isLarger = group.size > this.#active.size;
+    if (isLarger) group.merge(this.#active, 'older');
+    else this.#active.merge(group, 'newer');
+    if (isLarger) this.#active = group;
     this.#list();
   }
 
@@ -173,36 +178,24 @@ export class Memtables {
   }
 }
 
-/** The entries of a table, as the values of records. */
-class Records implements ReadLayer<Uint8Array> {
-  readonly #entries: Memtable['entries'];
+/** One map of a table in order, as what its values stand for. */
+class Layer<T, V> implements ReadLayer<V> {
+  readonly #map: PartitionedMap<T>;
+  readonly #shown: (value: T) => V | undefined;
 
-  constructor(entries: Memtable['entries']) {
-    this.#entries = entries;
+  constructor(map: PartitionedMap<T>, shown: (value: T) => V | undefined) {
+    this.#map = map;
+    this.#shown = shown;
   }
 
   get size(): number {
-    return this.#entries.size;
+    return this.#map.size;
   }
 
-  *from(start: string, exclusive: boolean, within: string): Generator<[string, Uint8Array | undefined]> {
-    for (const [key, entry] of this.#entries.from(start, exclusive, within)) yield [key, entry?.bytes];
-  }
-}
-
-class Links implements ReadLayer<true> {
-  readonly #links: Memtable['links'];
-
-  constructor(links: Memtable['links']) {
-    this.#links = links;
-  }
-
-  get size(): number {
-    return this.#links.size;
-  }
-
-  *from(start: string, exclusive: boolean, within: string): Generator<[string, true | undefined]> {
-    for (const [link, present] of this.#links.from(start, exclusive, within))
-      yield [link, present ?? undefined];
+  *from(start: string, exclusive: boolean, within: string): Generator<[string, V | undefined]> {
+    for (const [key, value] of this.#map.from(start, exclusive, within)) yield [key, this.#shown(value)];
   }
 }
+
+const bytesOf = (entry: Entry | null): Uint8Array | undefined => entry?.bytes;
+const isPresent = (present: true | null): true | undefined => present ?? undefined;

@@ -28,13 +28,13 @@ import type { Databases } from './databases.js';
 import type { DataFile } from './files.js';
 import type { Flushed } from './flush.js';
 import { Flusher, type FlusherHost } from './flusher.js';
-import { HOT_BYTES_MAX, HotValues } from './hot-values.js';
 import { decodeKey, encodeBelow, encodeKey } from './key-codec.js';
 import { type Found, find, INLINE_ID, NO_NODE, rowsWithin } from './key-index.js';
 import { Links } from './links.js';
 import type { TableCommit } from './memtable.js';
 import { Memtables } from './memtables.js';
 import { nodeParts, readEntry } from './node-codec.js';
+import { CACHED_BYTES_MAX, RecordCache } from './record-cache.js';
 import type { Room } from './room.js';
 import { lastSizeOf, successor } from './table.js';
 import type { Wal } from './wal.js';
@@ -62,7 +62,7 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
   readonly #file: DataFile;
   readonly #tables = new Memtables();
   readonly #links: Links;
-  readonly #hot: HotValues;
+  readonly #cache: RecordCache;
   #listener: StorageListener | undefined;
   #records: number;
   /** Newest revision in the log, and the records then. */
@@ -98,7 +98,7 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     this.#dbs = dbs;
     this.#file = file;
     this.#log = log;
-    this.#hot = new HotValues();
+    this.#cache = new RecordCache();
     this.#links = new Links(dbs, this.#tables);
     this.#records = state.records;
     this.#stored = { ...state };
@@ -118,15 +118,15 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
       const { bytes } = this.#lastNode.entry;
       return bytes === undefined ? undefined : decodeSlice(key, asBuffer(bytes), 0, bytes.length);
     }
-    const hot = this.#hot.get(key);
-    if (hot !== undefined) return hot;
+    const cached = this.#cache.get(key);
+    if (cached !== undefined) return cached;
     const found = this.#find(key);
     if (found === undefined) return undefined;
     const start = valueStart(found);
     if (start < 0) return undefined;
     const value = decodeSlice(key, found.bytes, start, found.end);
-    if (found.end - start > HOT_BYTES_MAX) return value;
-    return found.id === undefined || this.#hot.wasAsked(found.id) ? this.#hot.keep(key, value) : value;
+    if (found.end - start > CACHED_BYTES_MAX) return value;
+    return found.id === undefined || this.#cache.wasAsked(found.id) ? this.#cache.keep(key, value) : value;
   }
 
   /** What the tree has, unless commits that it does not have yet took it away. */
@@ -289,7 +289,7 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
 
   accept(commit: Commit, background = false): Written {
     this.#lastNode = undefined;
-    this.#hot.delete(commit.entries.keys());
+    this.#cache.delete(commit.entries.keys());
     if (this.#queue.beginsGroup()) this.#tables.beginGroup();
     this.#addToTable(commit);
     this.#records += commit.recordDelta;

@@ -16,7 +16,7 @@ const ASKED_MAX = 1 << (HASH_BITS - 3);
 const HASHED_UNITS = 40;
 const HASHED_STEP = 5;
 /** Larger ones, in their stored form, are not kept. */
-export const HOT_BYTES_MAX = 1024;
+export const CACHED_BYTES_MAX = 1024;
 
 /** What was noted lately, by a hash: a bit each, of which few are set, so that mostly nothing else is asked. */
 class Noted {
@@ -56,7 +56,7 @@ class Generation {
   }
 }
 
-export class HotValues {
+export class RecordCache {
   #young = new Generation();
   #old = new Generation();
   /** Nodes that were asked for lately. */

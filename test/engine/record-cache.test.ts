@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import type { Value } from '../../src/engine/contract.js';
-import { copyOfValue, HotValues } from '../../src/engine/lmdb/hot-values.js';
+import { copyOfValue, RecordCache } from '../../src/engine/lmdb/record-cache.js';
 
 const scalar = fc.oneof(fc.string(), fc.double(), fc.bigInt(), fc.boolean(), fc.uint8Array({ maxLength: 8 }));
 const name = fc.oneof(fc.string(), fc.constantFrom('__proto__', 'labels', '1'));
@@ -40,38 +40,38 @@ test('given any value, when copied, then it is equal and shares nothing', () => 
 });
 
 test('given kept values, when what was answered is changed, then the next answer is as the first', () => {
-  const hot = new HotValues();
-  const first = hot.keep('a', { labels: { l: '1' } }) as { labels: Record<string, string> };
+  const cache = new RecordCache();
+  const first = cache.keep('a', { labels: { l: '1' } }) as { labels: Record<string, string> };
   first.labels.l = 'changed';
-  assert.deepEqual(hot.get('a'), { labels: { l: '1' } });
-  const second = hot.get('a') as { labels: Record<string, string> };
+  assert.deepEqual(cache.get('a'), { labels: { l: '1' } });
+  const second = cache.get('a') as { labels: Record<string, string> };
   second.labels.more = 'x';
-  assert.deepEqual(hot.get('a'), { labels: { l: '1' } });
+  assert.deepEqual(cache.get('a'), { labels: { l: '1' } });
 });
 
 test('given many keys, when kept, then the ones asked for stay and the others go; deleted ones are gone', () => {
-  const hot = new HotValues();
+  const cache = new RecordCache();
   for (let i = 0; i < 20_000; i++) {
-    hot.keep(`k${i}`, { i });
-    assert.deepEqual(hot.get('k7'), i < 7 ? undefined : { i: 7 });
+    cache.keep(`k${i}`, { i });
+    assert.deepEqual(cache.get('k7'), i < 7 ? undefined : { i: 7 });
   }
   let kept = 0;
-  for (let i = 0; i < 20_000; i++) if (hot.get(`k${i}`) !== undefined) kept++;
+  for (let i = 0; i < 20_000; i++) if (cache.get(`k${i}`) !== undefined) kept++;
   assert.ok(kept >= 2048 && kept <= 4096, `${kept}`);
   const all = Array.from({ length: 20_000 }, (_, i) => `k${i}`);
-  hot.delete(all.filter((k) => k !== 'k19999'));
+  cache.delete(all.filter((k) => k !== 'k19999'));
   assert.deepEqual(
-    all.filter((k) => hot.get(k) !== undefined),
+    all.filter((k) => cache.get(k) !== undefined),
     ['k19999'],
   );
 });
 
 test('given nodes that are asked for, when one comes again soon, then it is known; of others few are taken for known', () => {
-  const hot = new HotValues();
+  const cache = new RecordCache();
   let taken = 0;
-  for (let id = 0; id < 200_000; id++) if (hot.wasAsked(id)) taken++;
+  for (let id = 0; id < 200_000; id++) if (cache.wasAsked(id)) taken++;
   assert.ok(taken < 20_000, `${taken} of 200,000`);
   // Noted anew where the notes began anew meanwhile.
-  for (let round = 0; round < 2; round++) for (let id = 500_000; id < 504_000; id++) hot.wasAsked(id);
-  for (let id = 500_000; id < 504_000; id++) assert.equal(hot.wasAsked(id), true);
+  for (let round = 0; round < 2; round++) for (let id = 500_000; id < 504_000; id++) cache.wasAsked(id);
+  for (let id = 500_000; id < 504_000; id++) assert.equal(cache.wasAsked(id), true);
 });
