@@ -12,6 +12,7 @@ import {
   Relation,
   snapshotKey,
 } from '../../engine/schema/keys.js';
+import { dropFirstLinks } from '../../stores/lease-links.js';
 import { type Counts, count } from '../stats.js';
 import {
   kindName,
@@ -29,9 +30,6 @@ export interface RemovalEvent {
   readonly topic: string;
   readonly payload: Readonly<Record<string, unknown>>;
 }
-
-/** Links dropped in one step: a lease that holds a million objects must not delay the others. */
-const LINKS_PER_STEP = 512;
 
 const fieldOf = (value: Value | undefined, field: string): string => {
   const text = typeof value === 'object' ? value[field] : undefined;
@@ -75,7 +73,10 @@ export class Removal {
         }
         break;
       case ResourceLease:
-        if (!this.#emptyLease(record)) return false;
+        if (!dropFirstLinks(this.#tx, record)) {
+          this.wrote = true;
+          return false;
+        }
         break;
       case ResourceContent:
         this.items.push({ kind: 'blob', digest: leaf(record) });
@@ -131,23 +132,5 @@ export class Removal {
 
   #event(namespace: string, topic: string, payload: RemovalEvent['payload']): void {
     if (this.#wantsEvents) this.events.push({ namespace, topic, payload });
-  }
-
-  /** Drops links of an expired lease; true when so few are left that they can go with the record. */
-  #emptyLease(record: Key): boolean {
-    const tx = this.#tx;
-    const drop: [string, Key][] = [];
-    const most = Math.min(LINKS_PER_STEP, tx.room ?? LINKS_PER_STEP);
-    for (const relation of [Relation.holds, Relation.holdsFlat]) {
-      for (const target of tx.links(record, relation)) {
-        drop.push([relation, target]);
-        if (drop.length > most) break;
-      }
-      if (drop.length > most) break;
-    }
-    if (drop.length <= most) return true;
-    for (const [relation, target] of drop) tx.unlink(record, relation, target);
-    this.wrote = true;
-    return false;
   }
 }
