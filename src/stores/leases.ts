@@ -26,9 +26,10 @@ import { type Adaptor, adaptLabels } from '../model/filters.js';
 import { checkMapSize, compactMap, copyMap, Label } from '../model/labels.js';
 import type { LeaseRecord, StringMap } from '../model/records.js';
 import { formatSeconds, type Instant, NANOS_PER_SECOND, now } from '../model/time.js';
-import { ensureNamespace, putRecord } from './common.js';
+import { ensureNamespace, putRecord, readRecord } from './common.js';
 import type { StoreHost } from './host.js';
 import { leaseExists, leaseKeyIn, leaseNotFound, linkToLease, unlinkFromLease } from './lease-context.js';
+import { dropFirstLinks } from './lease-links.js';
 import { listed, Pace } from './listing.js';
 
 export interface Lease {
@@ -106,6 +107,9 @@ function expiryAfter(duration: bigint | number): string {
 const nanosOf = (milliseconds: number): bigint | undefined =>
   Number.isFinite(milliseconds) ? BigInt(Math.round(milliseconds * 1000)) * 1000n : undefined;
 
+/** Of a lease that is being deleted. */
+const EXPIRED = formatSeconds(0n);
+
 /** A lease, or just its id. */
 export type LeaseRef = string | { readonly id: string };
 const idOf = (lease: LeaseRef): string => (typeof lease === 'string' ? lease : lease.id);
@@ -142,14 +146,36 @@ export class LeaseManager {
     return leaseOf(id, { ...record, labels: copyMap(labels) });
   }
 
-  /** Deletes the lease; the next collection removes what only it kept. NotFound. */
+  /**
+   * Deletes the lease; the next collection removes what only it kept. NotFound. Outside of a transaction a lease with many
+   * resources expires first and is then emptied in pieces: if the call ends early (`ctx.signal`, the end of the process), a
+   * collection does the rest.
+   */
   async delete(ctx: CallContext, lease: LeaseRef, _options: LeaseDeleteOptions = {}): Promise<void> {
     const ns = requireNamespace(ctx);
     const id = idOf(lease);
-    await this.#host.update(ctx, (tx) => {
-      if (id === '' || !tx.delete(leaseKeyIn(tx, ns, id, this.#scope))) throw leaseNotFound(id);
-      this.#host.countDeletion(tx);
-    });
+    for (let piece = 0; ; piece++) {
+      const isGone = await this.#host.update(ctx, (tx) => {
+        if (id === '') throw leaseNotFound(id);
+        const k = leaseKeyIn(tx, ns, id, this.#scope);
+        const record = readRecord<LeaseRecord>(tx, k);
+        if (record === undefined) {
+          if (piece === 0) throw leaseNotFound(id);
+          // A collection was faster.
+          return true;
+        }
+        if (ctx.tx === undefined && !dropFirstLinks(tx, k)) {
+          if (record.labels?.[Label.gcExpire] !== EXPIRED) {
+            putRecord(tx, k, { ...record, labels: { ...record.labels, [Label.gcExpire]: EXPIRED } });
+          }
+          return false;
+        }
+        tx.delete(k);
+        this.#host.countDeletion(tx);
+        return true;
+      });
+      if (isGone) return;
+    }
   }
 
   /**

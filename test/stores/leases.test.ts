@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { withTransactionContext } from '../../src/context.js';
 import {
   blobKey,
   imageKey,
@@ -11,6 +12,7 @@ import {
 import type { StringMap } from '../../src/model/records.js';
 import { NANOS_PER_SECOND, now, parseTimestamp } from '../../src/model/time.js';
 import { addToLease, removeFromLease } from '../../src/stores/lease-context.js';
+import { LEASE_LINKS_AT_ONCE } from '../../src/stores/lease-links.js';
 import {
   type LeaseOption,
   withExpiration,
@@ -307,5 +309,59 @@ describe('what a lease holds, as links', () => {
     await db.leases.create(ns1, withId('l'), withExpiration(-60_000));
     await db.leases.addResource(ns1, 'l', { type: 'images', id: 'a' });
     assert.deepEqual(await db.leases.listResources(ns1, 'l'), [{ type: 'images', id: 'a' }]);
+  });
+});
+
+describe('a lease that holds much', () => {
+  const fill = async (db: Awaited<ReturnType<typeof testDB>>, id: string): Promise<void> => {
+    await db.leases.create(ns1, withId(id), withLabel('a', 'b'));
+    await db.update(async (tx) => {
+      for (let i = 0; i < 700; i++) {
+        const resource = { type: i % 2 === 0 ? 'images' : 'ingests', id: `r${i}` };
+        await db.leases.addResource(withTransactionContext(ns1, tx), id, resource);
+      }
+    });
+  };
+
+  it('given it, when deleted, then it goes in pieces, and one of its name holds nothing', async (t) => {
+    const db = await testDB(t);
+    await fill(db, 'l');
+    const { revision } = db.engine;
+    await db.leases.delete(ns1, 'l');
+    assert.ok(
+      db.engine.revision - revision >= 700 / (LEASE_LINKS_AT_ONCE + 1),
+      `${db.engine.revision - revision}`,
+    );
+    await rejects(db.leases.delete(ns1, 'l'), 'NotFound');
+    await db.leases.create(ns1, withId('l'));
+    assert.deepEqual(await db.leases.listResources(ns1, 'l'), []);
+    assert.deepEqual([...db.engine.links(leaseKey('ns1', 'l'), Relation.holds)], []);
+  });
+
+  it('given its deletion, when the call ends early, then it has expired and a collection does the rest', async (t) => {
+    const db = await testDB(t);
+    await fill(db, 'l');
+    const abort = new AbortController();
+    const deletion = db.leases.delete({ ...ns1, signal: abort.signal }, 'l');
+    await db.engine.update(() => abort.abort());
+    await assert.rejects(deletion);
+    const [lease] = await db.leases.list(ns1);
+    assert.deepEqual(lease?.labels, { a: 'b', [expire]: '1970-01-01T00:00:00Z' });
+    const { removed } = await db.garbageCollect();
+    assert.equal(removed.lease, 1);
+    assert.deepEqual(await db.leases.list(ns1), []);
+  });
+
+  it('given a transaction, when deleted in it, then it goes whole or not at all', async (t) => {
+    const db = await testDB(t);
+    await fill(db, 'l');
+    const failed = db.update(async (tx) => {
+      await db.leases.delete(withTransactionContext(ns1, tx), 'l');
+      throw new Error('no');
+    });
+    await assert.rejects(failed, /no/);
+    assert.equal((await db.leases.listResources(ns1, 'l')).length, 700);
+    await db.update((tx) => db.leases.delete(withTransactionContext(ns1, tx), 'l'));
+    assert.deepEqual(await db.leases.list(ns1), []);
   });
 });

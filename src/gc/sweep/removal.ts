@@ -13,6 +13,7 @@ import {
   snapshotKey,
 } from '../../engine/schema/keys.js';
 import type { Event } from '../../stores/events.js';
+import { dropFirstLinks } from '../../stores/lease-links.js';
 import { type Counts, count } from '../stats.js';
 import {
   kindName,
@@ -24,9 +25,6 @@ import {
 } from '../types.js';
 import type { BackendItem } from './orphan-candidates.js';
 import { parseBackendName } from './sweep.js';
-
-/** Links dropped in one step: a lease that holds a million objects must not delay the others. */
-const LINKS_PER_STEP = 512;
 
 const fieldOf = (value: Value | undefined, field: string): string => {
   const text = typeof value === 'object' ? value[field] : undefined;
@@ -70,7 +68,10 @@ export class Removal {
         }
         break;
       case ResourceLease:
-        if (!this.#emptyLease(record)) return false;
+        if (!dropFirstLinks(this.#tx, record)) {
+          this.wrote = true;
+          return false;
+        }
         break;
       case ResourceContent: {
         const digest = leaf(record);
@@ -129,23 +130,5 @@ export class Removal {
 
   #event(namespace: string, topic: string, payload: Event['payload']): void {
     if (this.#wantsEvents) this.events.push({ namespace, topic, payload });
-  }
-
-  /** Drops links of an expired lease; true when so few are left that they can go with the record. */
-  #emptyLease(record: Key): boolean {
-    const tx = this.#tx;
-    const drop: [string, Key][] = [];
-    const most = Math.min(LINKS_PER_STEP, tx.room ?? LINKS_PER_STEP);
-    for (const relation of [Relation.holds, Relation.holdsFlat]) {
-      for (const target of tx.links(record, relation)) {
-        drop.push([relation, target]);
-        if (drop.length > most) break;
-      }
-      if (drop.length > most) break;
-    }
-    if (drop.length <= most) return true;
-    for (const [relation, target] of drop) tx.unlink(record, relation, target);
-    this.wrote = true;
-    return false;
   }
 }
