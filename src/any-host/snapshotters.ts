@@ -44,6 +44,7 @@ export class ForeignSnapshotter implements SnapshotterBackend {
   /** Whether its metadata could be read and is therefore complete. */
   readonly isKnown: boolean;
   readonly #snapshots: ReadonlyMap<string, Stored>;
+  #unknown: EbbtideError | undefined;
 
   private constructor(
     name: string,
@@ -172,6 +173,11 @@ export class ForeignSnapshotter implements SnapshotterBackend {
 
   #stored(key: string): Stored {
     const stored = this.#snapshots.get(key);
+    // One for all of them: there may be a hundred thousand, and an error is dear to make.
+    if (!this.isKnown) {
+      this.#unknown ??= notFound(`the snapshots of ${this.name} are not known here`, { object: this.name });
+      throw this.#unknown;
+    }
     if (stored === undefined)
       throw notFound(`snapshotter ${this.name} has no snapshot "${key}"`, { object: key });
     return stored;

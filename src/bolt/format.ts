@@ -36,7 +36,7 @@ export class BoltDamage extends EbbtideError {
     super('FailedPrecondition', `${path} is damaged${where}: ${what}`, {
       object: path,
       remedy:
-        'keep a copy of the file before anything writes to it; restore it from a backup if there is one',
+        'keep a copy of the file; restore it from a backup, or have `ebbtide salvage` bring back what can be read',
     });
     this.page = page;
   }

@@ -4,7 +4,7 @@
  *
  * bbolt has no checksum of a page. A page counts as whole when it is as bbolt writes it, to the byte: its own number (a page that stands in
  * another's place is found by its number), keys in order, the elements and then their bytes without a gap or a
- * sector of zeros, then zeros up to its end. Bytes that changed within a value are not seen.
+ * sector that was set to zeros, then zeros up to its end. Bytes that changed within a value are not seen.
  */
 
 import {
@@ -19,6 +19,8 @@ import {
   readPageId,
 } from './format.js';
 import { readRaw } from './snapshot.js';
+
+const roundUp = (at: number): number => Math.ceil(at / SECTOR_BYTES) * SECTOR_BYTES;
 
 const KINDS: readonly number[] = Object.values(PageFlag);
 /** What a disk writes as a whole. */
@@ -181,14 +183,18 @@ export class PageScan {
     return this.#isZero(data, end) && !this.#hasHole(at, data) ? entries : undefined;
   }
 
-  /** A sector of zeros between the first byte and the last: none of what containerd writes has one. */
+  /**
+   * Zeros that begin and end where sectors do: they were written over what was there. Zeros of a value begin and end
+   * anywhere.
+   */
   #hasHole(start: number, end: number): boolean {
-    for (
-      let at = Math.ceil(start / SECTOR_BYTES) * SECTOR_BYTES;
-      at + SECTOR_BYTES <= end;
-      at += SECTOR_BYTES
-    )
-      if (this.#isZero(at, at + SECTOR_BYTES)) return true;
+    for (let at = roundUp(start); at + SECTOR_BYTES <= end; at += SECTOR_BYTES) {
+      if (!this.#isZero(at, at + SECTOR_BYTES)) continue;
+      const isBegun = this.#bytes[at - 1] === 0;
+      while (at < end && this.#bytes[at] === 0) at++;
+      if (!isBegun && (at === end || at % SECTOR_BYTES === 0)) return true;
+      at = roundUp(at) - SECTOR_BYTES;
+    }
     return false;
   }
 

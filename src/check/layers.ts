@@ -105,7 +105,7 @@ const kinds: Readonly<Record<Difference['what'], FindingKind>> = {
 };
 
 const UNPACK_AGAIN =
-  'remove the snapshot and those on it, then unpack the image again; containers that use it have to be made anew';
+  "of another program's root: `ebbtide heal`; else remove the snapshot and those on it, and unpack the image again";
 
 async function compare(check: Check, layer: UnpackedLayer): Promise<void> {
   const { host, findings, signal } = check;

@@ -24,3 +24,9 @@ function utf8Rank(unit: number): number {
   if (unit < 0xd800) return unit;
   return unit < 0xe000 ? unit + 0x2000 : unit - 0x800;
 }
+
+const SURROGATE_OR_ABOVE = /[\ud800-\uffff]/;
+
+/** Sorts in place. Texts without units from 0xd800 on have the order of JavaScript's own sort, which is quicker. */
+export const sortUtf8 = (texts: string[]): string[] =>
+  texts.some((text) => SURROGATE_OR_ABOVE.test(text)) ? texts.sort(compareUtf8) : texts.sort();

@@ -11,8 +11,10 @@ import { type TestContext, test } from 'node:test';
 import { type SalvageReport, salvage } from '../../src/any-host/salvage/salvage.js';
 import { walkTree } from '../../src/any-host/salvage/walk.js';
 import { type Bucket, rootBucket } from '../../src/bolt/bucket.js';
+import type { Meta } from '../../src/bolt/format.js';
 import { PageScan } from '../../src/bolt/scan.js';
 import { readBolt } from '../../src/bolt/snapshot.js';
+import { BoltWriter } from '../../src/bolt/writer.js';
 import { isKind } from '../../src/errors.js';
 import { judge, makeHistory, missing } from '../bolt/program.js';
 import { Random } from '../support/random.js';
@@ -236,6 +238,27 @@ async function salvageOne(history: History, seed: number, sum: Outcome, output: 
     else sum.lost.push(`seed ${seed}: ${name}`);
   }
 }
+
+test('given a value that is all zeros, when its pages are looked at, then they are whole; with zeros in the place of sectors they are not', async (t) => {
+  const path = join(await tempDir(t), 'file.db');
+  {
+    await using writer = await BoltWriter.create(path);
+    writer.put(Buffer.from('text'), Buffer.alloc(9000, 'x'));
+    writer.openBucket(Buffer.from('zeros'));
+    writer.put(Buffer.from('long'), Buffer.alloc(9000));
+    writer.closeBucket();
+    await writer.finish();
+  }
+  const whole = await PageScan.read(path);
+  const [{ root }] = whole.metas as [Meta];
+  assert.equal(whole.ids.length, 3);
+  const file = readFileSync(path);
+  file.fill(0, root * 4096 + 512, root * 4096 + 1536);
+  writeFileSync(path, file);
+  const damaged = await PageScan.read(path);
+  assert.equal(damaged.page(root), undefined);
+  assert.equal(damaged.ids.length, 2);
+});
 
 test(`given ${salvages} damaged files, when they are salvaged, then what is whole is back, and nothing is invented`, {
   skip,

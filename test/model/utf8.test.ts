@@ -1,11 +1,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { compareUtf8 } from '../../src/model/utf8.js';
+import { compareUtf8, sortUtf8 } from '../../src/model/utf8.js';
 
 test('given names beyond the basic plane, when sorted, then the order is that of their UTF-8 bytes', () => {
   const names = ['b', '\u{1f600}', 'é', '\uff5e', 'a', '', 'ab'];
-  assert.deepEqual(names.sort(compareUtf8), ['', 'a', 'ab', 'b', 'é', '\uff5e', '\u{1f600}']);
+  const sorted = ['', 'a', 'ab', 'b', 'é', '\uff5e', '\u{1f600}'];
+  assert.deepEqual(names.toSorted(compareUtf8), sorted);
+  assert.deepEqual(sortUtf8([...names]), sorted);
+  assert.deepEqual(sortUtf8(['b', 'é', 'ab', 'a']), ['a', 'ab', 'b', 'é']);
 });
 
 test('given any two texts, when compared, then the sign is that of comparing their bytes', () => {

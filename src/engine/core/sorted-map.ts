@@ -5,7 +5,7 @@
  * The order is built at the first walk and kept from then on, in blocks, so that maps which are only asked for
  * single keys (most transactions) never pay for it.
  */
-import { compareUtf8 } from '../../model/utf8.js';
+import { compareUtf8, sortUtf8 } from '../../model/utf8.js';
 
 const BLOCK_MAX = 512;
 
@@ -69,7 +69,7 @@ export class SortedMap<V> {
   }
 
   #order(): string[][] {
-    const keys = [...this.#values.keys()].sort(compareUtf8);
+    const keys = sortUtf8([...this.#values.keys()]);
     const blocks: string[][] = [];
     for (let i = 0; i < keys.length; i += BLOCK_MAX / 2) blocks.push(keys.slice(i, i + BLOCK_MAX / 2));
     return blocks;
