@@ -178,7 +178,7 @@ test('given the doors of the package, when compared, then a value is behind one 
   );
   assert.deepEqual(
     doors.map(([name]) => name),
-    ['.', './backend', './testing'],
+    ['.', './backend', './testing', './opentelemetry'],
   );
   const seen = new Map<string, string>();
   for (const [door, file] of doors) {
