@@ -105,6 +105,7 @@ void Core::endRun() {
 }
 
 void Core::dropRun() {
+  graph_.assertLocked();
   if (run_ == nullptr) return;
   run_->cancelled = true;
   run_->detach();
@@ -143,6 +144,7 @@ void Core::forget(GraphCopy& copy) {
 }
 
 void Core::dropJobs() {
+  graph_.assertLocked();
   dropRun();
   for (const auto& weak : copies_) {
     if (const auto copy = weak.lock()) {
@@ -166,6 +168,8 @@ bool Core::load(std::span<const uint8_t> bytes) {
     throw;
   }
   if (!whole) graph_.clear();
+  graph_.noteLoaded();
+  graph_.assertInvariants();
   return whole;
 }
 

@@ -106,6 +106,9 @@ class RetainedJob {
 
 class Core : public std::enable_shared_from_this<Core> {
  public:
+#ifdef EBBTIDE_DEBUG
+  Core() { graph_.guardedBy(mutex_); }
+#endif
   void apply(std::span<const uint32_t> ops);
 
   std::unique_ptr<MarkJob> mark(int64_t now, Barrier barrier);

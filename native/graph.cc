@@ -45,8 +45,10 @@ void Graph::apply(std::span<const uint32_t> ops) {
   } catch (...) {
     takeBack(ops, at, before);
     freeable_.resize(freeable);
+    assertInvariants();
     throw;
   }
+  assertInvariants();
 }
 
 void Graph::applyOne(std::span<const uint32_t> op, size_t at, std::vector<Before>& before) {
@@ -146,6 +148,7 @@ Graph::Block& Graph::makeBlock(NodeId id) {
 }
 
 void Graph::set(NodeId id, uint32_t flags, int64_t expiry) {
+  assertLocked();
   Block& block = makeBlock(id);
   Node& node = block.nodes()[id & kBlockMask];
   if ((flags & kExpires) != 0) expiries_.at(id) = expiry;
@@ -350,6 +353,7 @@ size_t Graph::bytes() const {
 }
 
 void Graph::clear() {
+  assertLocked();
   bases_.clear();
   blocks_.clear();
   edges_.clear();
@@ -360,6 +364,7 @@ void Graph::clear() {
   edgeCount_ = 0;
   nodes_ = 0;
   limit_ = 0;
+  noteLoaded();
 }
 
 }  // namespace ebbtide

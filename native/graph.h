@@ -20,8 +20,12 @@
 #include <span>
 #include <vector>
 
+#include "debug.h"
 #include "edges.h"
 #include "flat_map.h"
+#ifdef EBBTIDE_DEBUG
+#include "lock.h"
+#endif
 #include "pages.h"
 #include "types.h"
 
@@ -157,9 +161,29 @@ class Graph {
   }
   void listFreeable();
 
-  void observe(GraphObserver* observer) { observers_.push_back(observer); }
-  void unobserve(GraphObserver* observer) { std::erase(observers_, observer); }
+  void observe(GraphObserver* observer) {
+    assertLocked();
+    observers_.push_back(observer);
+  }
+  void unobserve(GraphObserver* observer) {
+    assertLocked();
+    std::erase(observers_, observer);
+  }
   void clear();
+
+#ifdef EBBTIDE_DEBUG
+  // Of a graph that threads share: the lock that whoever changes it must hold.
+  void guardedBy(const Mutex& mutex) { mutex_ = &mutex; }
+  void assertLocked() const {
+    EBBTIDE_ASSERT(mutex_ == nullptr || mutex_->isHeldHere(), "whoever changes the graph holds its lock");
+  }
+  void assertInvariants() const;
+  void noteLoaded();
+#else
+  void assertLocked() const {}
+  void assertInvariants() const {}
+  void noteLoaded() {}
+#endif
 
  private:
   struct Before {
@@ -173,6 +197,7 @@ class Graph {
   Node& nodeAt(NodeId id) { return table().node(id); }
   Block& makeBlock(NodeId id);
   void changing(NodeId id) {
+    assertLocked();
     for (GraphObserver* observer : observers_) observer->beforeChange(id);
   }
 
@@ -207,6 +232,11 @@ class Graph {
   uint32_t nodes_ = 0;
   uint32_t limit_ = 0;
   uint32_t bornMark_ = 0;
+#ifdef EBBTIDE_DEBUG
+  bool areEdgesExact() const;
+  const Mutex* mutex_ = nullptr;
+  bool exact_ = true;
+#endif
 };
 
 // Sets new nodes of one block, ascending, ten times as fast as one by one: for those with nothing kept elsewhere.

@@ -7,6 +7,9 @@
 #include <mutex>
 #include <thread>
 #endif
+#ifdef EBBTIDE_DEBUG
+#include <atomic>
+#endif
 
 namespace ebbtide {
 
@@ -17,7 +20,27 @@ struct Mutex {
 };
 inline void giveWay() {}
 #else
+#ifdef EBBTIDE_DEBUG
+// Knows who holds it, for assertions.
+class Mutex {
+ public:
+  void lock() {
+    mutex_.lock();
+    holder_ = std::this_thread::get_id();
+  }
+  void unlock() {
+    holder_ = std::thread::id();
+    mutex_.unlock();
+  }
+  bool isHeldHere() const { return holder_ == std::this_thread::get_id(); }
+
+ private:
+  std::mutex mutex_;
+  std::atomic<std::thread::id> holder_;
+};
+#else
 using Mutex = std::mutex;
+#endif
 // Lets another thread that waits for the lock run.
 inline void giveWay() { std::this_thread::yield(); }
 #endif

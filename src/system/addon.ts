@@ -22,8 +22,10 @@ function packageRoot(): string {
 /** A file of the package. */
 export const packageFile = (...path: string[]): string => join(packageRoot(), ...path);
 
-/** Where the addon is, or would be: built here, or shipped with the package. */
+/** Where the addon is, or would be: in EBBTIDE_ADDONS (a debug build), built here, or shipped with the package. */
 export function addonPath(name: AddonName): string {
+  const debug = process.env.EBBTIDE_ADDONS && join(process.env.EBBTIDE_ADDONS, `${name}.node`);
+  if (debug && existsSync(debug)) return debug;
   const built = packageFile('build', 'Release', `${name}.node`);
   const prebuilt = packageFile('prebuilds', `linux-${process.arch}`, `${name}.node`);
   return existsSync(built) || !existsSync(prebuilt) ? built : prebuilt;
