@@ -447,7 +447,7 @@ class GraphObject : public Napi::ObjectWrap<GraphObject> {
       object.Set("nodes", graph.nodeCount());
       object.Set("edges", static_cast<double>(graph.edgeCount()));
       object.Set("limit", graph.limit());
-      object.Set("bytes", static_cast<double>(graph.bytes()));
+      object.Set("bytes", static_cast<double>(core_->bytes()));
       return object;
     });
   }

@@ -9,7 +9,7 @@ namespace {
 
 // Candidates sorted at a time.
 constexpr size_t kSorted = 1 << 16;
-// What a marking does before it asks for a thread: a fraction of a millisecond.
+// What a run on live marks does before it asks for a thread: a fraction of a millisecond.
 constexpr int kStepsAtOnce = 24;
 constexpr size_t kNodesAtOnce = 1024;
 
@@ -95,20 +95,30 @@ std::unique_ptr<MarkJob> Core::markAs(int64_t now, uint64_t how) {
 
 bool Core::catchUp(size_t steps) {
   const Owner lock(*this);
-  if (finishedRun("catchUp", 0).live() == nullptr) return true;
-  try {
-    for (size_t n = 0; n < steps && !live_->settled(); n++) live_->step();
-  } catch (const std::bad_alloc&) {
-    dropLive();
-    throw;
-  }
-  return live_->revived();
+  return finishedRun("catchUp", steps).live() == nullptr || live_->revived();
 }
 
 std::optional<std::vector<NodeId>> Core::wrongLive() {
   const Owner lock(*this);
-  if (live_ == nullptr || !live_->settled() || live_->isBroken()) return std::nullopt;
-  return wrongLiveMarks(graph_, *live_);
+  if (live_ == nullptr || live_->isBroken()) return std::nullopt;
+  try {
+    while (!live_->settled()) live_->step();
+    // Between runs, what a trial has left open can be counted anew.
+    if (live_->isDoubtful()) {
+      if (run_ != nullptr) return std::nullopt;
+      live_->restart();
+      while (!live_->settled()) live_->step();
+    }
+    return wrongLiveMarks(graph_, *live_);
+  } catch (const std::bad_alloc&) {
+    dropLive();
+    throw;
+  }
+}
+
+size_t Core::bytes() {
+  const Owner lock(*this);
+  return graph_.bytes() + (live_ == nullptr ? 0 : live_->bytes());
 }
 
 // The run, with so many steps' worth of what ops have changed taken up; by default all of it.
@@ -284,6 +294,7 @@ bool MarkJob::step(size_t nodes) try {
 }
 
 bool MarkJob::tryAtOnce() {
+  if (run_->live() == nullptr) return false;
   const auto started = std::chrono::steady_clock::now();
   for (int n = 0; n < kStepsAtOnce && !done_; n++) done_ = step(kNodesAtOnce);
   durationMs_ = msSince(started);

@@ -39,7 +39,7 @@ class MarkJob {
   void work();
   // Instead of `work`: expands up to `nodes` nodes; returns true when nothing is left to do.
   bool step(size_t nodes);
-  // Does all of it at once if that takes little; `work` has nothing left to do then.
+  // With live marks: does all of it at once if that takes little; `work` has nothing left to do then.
   bool tryAtOnce();
   // For the owner, afterwards: the counts, or a GraphError of kind Canceled or ResourceExhausted.
   MarkCounts result() const;
@@ -121,7 +121,8 @@ class Core : public std::enable_shared_from_this<Core> {
   // Takes up what ops have changed in them, in `steps` at most; false when there is more that may revive. A GraphError when
   // there is no run whose marking has finished.
   bool catchUp(size_t steps);
-  // Ids whose live marks or counts are not what the graph says, the first 100; nothing while there are none that are settled.
+  // Ids whose live marks or counts are not what a walk over the graph finds, the first 100; nothing when there are none.
+  // Settles them first; all of it at a stretch.
   std::optional<std::vector<NodeId>> wrongLive();
   // Whether marking this graph is so short that a thread of its own would cost more.
   bool isSmall() const { return graph_.limit() <= kSmallIds && graph_.edgeCount() <= 4 * kSmallIds; }
@@ -139,6 +140,8 @@ class Core : public std::enable_shared_from_this<Core> {
   bool load(std::span<const uint8_t> bytes);
   void clear();
 
+  // Memory, in bytes.
+  size_t bytes();
   // For queries that need no lock.
   const Graph& graph() const { return graph_; }
   std::vector<NodeId> takeFreeable();

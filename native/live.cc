@@ -202,8 +202,9 @@ void LiveMarks::keepExpiry(NodeId id) {
   expiring_.insert({expiry, id});
 }
 
-// A node that is freed has no edges, in or out.
+// A node that is freed has no edges, in or out. What it is set to later in the batch may have been counted already.
 void LiveMarks::forget(NodeId id) {
+  discount(id);
   if (const int64_t* known = expiries_.find(id)) {
     expiring_.erase({*known, id});
     expiries_.erase(id);
@@ -441,6 +442,13 @@ void LiveMarks::tryToKill(uint32_t state) {
       if (target != kNowhere) drop(target, times);
     });
   }
+}
+
+size_t LiveMarks::bytes() const {
+  const size_t words = waiting_.size() + lost_.size() + suspects_.size() + garbage_.size() + sifted_.size();
+  // A node of the ordered set takes what it holds, and its links.
+  constexpr size_t kExpiring = sizeof(std::pair<int64_t, NodeId>) + 4 * sizeof(void*);
+  return cells_.bytes() + words * sizeof(uint32_t) + expiries_.bytes() + expiring_.size() * kExpiring;
 }
 
 // -------------------------------------------------------------------------------------------------------------- pins

@@ -88,6 +88,8 @@ class LiveMarks final : public GraphObserver {
     constexpr uint32_t wanted = kPresent | kCollectible;
     return (graph_.flags(id) & wanted) == wanted && marksOf(id) == 0 && !broken_;
   }
+  size_t bytes() const;
+
   // Keeps a node for a run, whatever else does; until `unpin`.
   void pin(NodeId id);
   void unpin();

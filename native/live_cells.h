@@ -45,7 +45,7 @@ class LiveCells {
     if (uint16_t* cell = find(state)) *cell &= static_cast<uint16_t>(~(flag << 8));
   }
 
-  // Answers the state's flags.
+  // Returns the state's flags.
   uint32_t countUp(uint32_t state, uint32_t times) {
     uint16_t& cell = at(state);
     const uint32_t count = cell & kMost;

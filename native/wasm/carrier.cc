@@ -236,4 +236,4 @@ EXPORT(clear) void clear() { core->clear(); }
 EXPORT(nodeCount) uint32_t nodeCount() { return core->graph().nodeCount(); }
 EXPORT(edgeCount) double edgeCount() { return static_cast<double>(core->graph().edgeCount()); }
 EXPORT(limit) uint32_t limit() { return core->graph().limit(); }
-EXPORT(byteCount) double byteCount() { return static_cast<double>(core->graph().bytes()); }
+EXPORT(byteCount) double byteCount() { return static_cast<double>(core->bytes()); }

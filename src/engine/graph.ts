@@ -151,8 +151,8 @@ export interface GraphCore {
    */
   catchUp(steps?: number): boolean;
   /**
-   * Ids whose live marks or counts are not what a walk over the graph finds, the first 100; undefined while there are none,
-   * or some are still to be taken up. Takes the time of the walk.
+   * Ids whose live marks or counts are not what a walk over the graph finds, the first 100; undefined when there are none.
+   * What ops have changed is taken up first. Takes the time of the walk, at a stretch.
    */
   wrongLive(): Uint32Array | undefined;
   endRun(): void;

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <random>
+#include <thread>
 
 #include "core.h"
 
@@ -37,6 +38,18 @@ struct Story {
     ops.insert(ops.end(), {kOpSet, id, kBits[below(8)] | below(3) << 8, static_cast<uint32_t>(expiry), static_cast<uint32_t>(expiry >> 32)});
   }
 
+  // Its edges go one by one, and another node gets the id, mostly in the same batch.
+  void rebirth(Words& ops, NodeId id) {
+    graph.forEach(0, ids, [&](NodeId from) {
+      const Words pairs = graph.edgePairs(from);
+      for (size_t i = 0; i < pairs.size(); i += 2) {
+        if (from == id || pairs[i] == id) ops.insert(ops.end(), {kOpRemove, from, pairs[i], pairs[i + 1]});
+      }
+    });
+    ops.insert(ops.end(), {kOpSet, id, 0, 0, 0, kOpFree, id});
+    if (below(3) > 0) appendSet(ops, id);
+  }
+
   void change() {
     Words ops;
     for (uint32_t n = below(4); n < 4; n++) {
@@ -45,7 +58,7 @@ struct Story {
       const NodeId b = below(ids);
       const uint32_t kind = below(6) == 0 ? kFlatEdge : below(2);
       if (code < 2) appendSet(ops, a);
-      else if (code == 2) ops.insert(ops.end(), {kOpFree, a});
+      else if (code == 2) rebirth(ops, a);
       else if (code < 7 || !graph.exists(a) || graph.degree(a) == 0) ops.insert(ops.end(), {kOpAdd, a, b, kind});
       else {
         const Words pairs = graph.edgePairs(a);
@@ -174,11 +187,51 @@ bool runsAreAsBefore() {
   return fine && core->wrongLive()->empty();
 }
 
+// A thread takes up what changes, while changes go on: for the thread sanitizer.
+bool threadsTakeTurns() {
+  constexpr NodeId kNodes = 20'000;
+  auto core = std::make_shared<Core>();
+  Random random(7);
+  Words ops;
+  for (NodeId id = 0; id < kNodes; id++) {
+    ops.insert(ops.end(), {kOpSet, id, id % 50 == 0 ? kPresent | kRoot : kPresent | kCollectible, 0, 0});
+  }
+  core->apply(ops);
+  std::vector<std::array<NodeId, 2>> edges;
+  const auto change = [&] {
+    Words batch;
+    for (int n = 0; n < 20; n++) {
+      if (edges.size() < kNodes || random() % 2 == 0) {
+        edges.push_back({random() % kNodes, random() % kNodes});
+        batch.insert(batch.end(), {kOpAdd, edges.back()[0], edges.back()[1], kLabel});
+      } else {
+        std::swap(edges[random() % edges.size()], edges.back());
+        batch.insert(batch.end(), {kOpRemove, edges.back()[0], edges.back()[1], kLabel});
+        edges.pop_back();
+      }
+    }
+    core->apply(batch);
+  };
+  for (int n = 0; n < 1000; n++) change();
+  for (int round = 0; round < 8; round++) {
+    const auto job = core->markLive(0, LiveFault::kNone);
+    std::thread thread([&] { job->work(); });
+    for (int n = 0; n < 60; n++) change();
+    thread.join();
+    job->result();
+    for (const NodeId id : core->candidates()) {
+      if (core->marksOf(id) != 0) return false;
+    }
+    core->endRun();
+  }
+  return core->wrongLive()->empty();
+}
+
 }  // namespace
 
 int main() {
   int failures = 0;
-  const int stories = number("LIVE_STORIES", 3000);
+  const int stories = number("LIVE_STORIES", 1500);
   const int first = number("LIVE_SEED", 1);
   for (int seed = first; seed < first + stories; seed++) {
     Story story(static_cast<uint32_t>(seed), LiveFault::kNone);
@@ -198,6 +251,7 @@ int main() {
   }
   if (!largeCycleGoes()) failures += std::printf("live_test: a large cycle stayed\n") > 0;
   if (!runsAreAsBefore()) failures += std::printf("live_test: a run is not as before\n") > 0;
+  if (!threadsTakeTurns()) failures += std::printf("live_test: a thread's marks are wrong\n") > 0;
   if (failures == 0) std::printf("live_test: ok\n");
   return failures == 0 ? 0 : 1;
 }

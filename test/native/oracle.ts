@@ -118,7 +118,7 @@ export class Oracle {
 
   /** Marks what is reached now, and nothing else but newcomers. */
   #markAnew(run: Run): void {
-    for (const [id, marks] of run.marks) run.marks.set(id, marks & MarkBit.born);
+    for (const [id, marks] of run.marks) run.marks.set(id, marks & MarkBit.allocatedBlack);
     const { plain, flat } = this.#model.reachable(run.now, { roots: run.pins! });
     for (const id of plain) run.marks.set(id, this.marksOf(id) | MarkBit.plain);
     for (const id of flat) run.marks.set(id, this.marksOf(id) | MarkBit.flat);
@@ -127,7 +127,8 @@ export class Oracle {
   markFrom(ids: Uint32Array): number {
     const run = this.#marked();
     if (run.pins !== undefined) {
-      const reached = (): number => [...run.marks.values()].filter((m) => (m & ~MarkBit.born) !== 0).length;
+      const reached = (): number =>
+        [...run.marks.values()].filter((m) => (m & ~MarkBit.allocatedBlack) !== 0).length;
       const before = reached();
       for (const id of ids) if (this.#model.nodes.has(id)) run.pins.add(id);
       this.#markAnew(run);
