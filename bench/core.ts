@@ -2,7 +2,8 @@
  * `npm run bench -- core`: the graph core by its two carriers, side by side in one run: CPU time, since WebAssembly works in
  * the event loop's turns and the addon on a thread beside it. Graphs as hosts have them: images with an index, manifests,
  * layers and the snapshots of these, in the order of their creation; a tenth of the layers are shared, a tenth of the images
- * are gone. `--nodes 1000000` for one size only, `--rounds 5`.
+ * are gone. Live marks: the first run that counts them, runs of which nothing has changed, and runs after one image was
+ * deleted; and commits of an image each, in a graph without them and in one with them, in turn. `--nodes 1000000` for one size only, `--rounds 5`.
  */
 import { parseArgs } from 'node:util';
 import { EdgeKind, NodeFlag } from '../src/engine/contract.js';
@@ -61,7 +62,18 @@ async function cost<T>(work: () => T): Promise<{ ms: number; result: Awaited<T> 
   return { ms: (user + system) / 1000, result };
 }
 
-const steps = ['fill', 'first mark', 'mark', 'save', 'load'] as const;
+const steps = [
+  'fill',
+  'first mark',
+  'mark',
+  'save',
+  'load',
+  'live: first',
+  'live: nothing changed',
+  'live: one image gone',
+  'an image, no live marks',
+  'an image, live marks',
+] as const;
 type Costs = Record<(typeof steps)[number], number[]>;
 
 async function measure(nodes: number, rounds: number): Promise<void> {
@@ -69,13 +81,8 @@ async function measure(nodes: number, rounds: number): Promise<void> {
   const costs = {} as Record<CoreKind, Costs>;
   let marked: number | undefined;
   for (const { kind, graph } of kinds) {
-    costs[kind] = {
-      fill: [(await cost(() => fill(graph, nodes))).ms],
-      'first mark': [],
-      mark: [],
-      save: [],
-      load: [],
-    };
+    costs[kind] = Object.fromEntries(steps.map((step) => [step, [] as number[]])) as Costs;
+    costs[kind].fill.push((await cost(() => fill(graph, nodes))).ms);
     // The first marks compile the code.
     for (let i = 0; i < 2; i++) {
       await graph.mark(0n);
@@ -95,13 +102,89 @@ async function measure(nodes: number, rounds: number): Promise<void> {
       const load = await cost(() => graph.load(save.result));
       costs[kind].save.push(save.ms);
       costs[kind].load.push(load.ms);
+      await measureLive(graph, nodes, costs[kind]);
     }
   }
   for (const step of steps) {
     const [native, wasm] = [median(costs.native[step]), median(costs.wasm[step])];
-    const row = [nodes, step, native.toFixed(1), wasm.toFixed(1), (native / wasm).toFixed(2)];
+    const row = [nodes, step, native.toPrecision(3), wasm.toPrecision(3), (native / wasm).toFixed(2)];
     console.log(`| ${row.join(' | ')} |`);
   }
+}
+
+/** Runs of each kind that are measured together: one alone is too short for the clock. */
+const LIVE_RUNS = 20;
+
+/** After a load: without live marks. */
+async function measureLive(graph: GraphCore, nodes: number, costs: Costs): Promise<void> {
+  const images = Math.floor(nodes / NODES);
+  const run = async (): Promise<void> => {
+    await graph.mark(0n, { live: true });
+    graph.candidates();
+    graph.endRun();
+  };
+  const each = async (step: keyof Costs, work: (i: number) => unknown): Promise<void> => {
+    const { ms } = await cost(async () => {
+      for (let i = 0; i < LIVE_RUNS; i++) await work(i);
+    });
+    costs[step].push(ms / LIVE_RUNS);
+  };
+  // An image that nothing shares a layer with comes and goes at once.
+  const first = images * NODES;
+  const [comes, goes] = comeAndGo(first);
+  const commits = (): void => {
+    for (let n = 0; n < 200; n++) {
+      graph.apply(comes);
+      graph.apply(goes);
+    }
+  };
+  commits();
+  costs['an image, no live marks'].push((await cost(commits)).ms / 200);
+  costs['live: first'].push((await cost(run)).ms);
+  // As a collection would: a run that finds much garbage takes the time of that.
+  await graph.mark(0n, { live: true });
+  const garbage = graph.candidates();
+  graph.endRun();
+  setAll(graph, garbage, 0);
+  await run();
+  commits();
+  await run();
+  costs['an image, live marks'].push((await cost(commits)).ms / 200);
+  await run();
+  await each('live: nothing changed', run);
+  const there = NodeFlag.present | NodeFlag.collectible;
+  const setImage = (i: number, flags: number): void => {
+    const number = ((i * 97 + 11) % Math.floor(images / 10)) * 10;
+    graph.apply(Uint32Array.of(GraphOp.set, number * NODES, flags, 0, 0));
+  };
+  await each('live: one image gone', (i) => {
+    setImage(i, there);
+    return run();
+  });
+  for (let i = 0; i < LIVE_RUNS; i++) setImage(i, there | NodeFlag.root);
+  setAll(graph, garbage, there);
+}
+
+function setAll(graph: GraphCore, ids: Uint32Array, flags: number): void {
+  const ops: number[] = [];
+  for (const id of ids) ops.push(GraphOp.set, id, flags, 0, 0);
+  graph.apply(Uint32Array.from(ops));
+}
+
+/** Changes that make an image, and those that take it away again. */
+function comeAndGo(first: number): [Uint32Array, Uint32Array] {
+  const ops = image(first);
+  const back: number[] = [];
+  const ids = new Set<number>();
+  for (let i = 0; i < ops.length; ) {
+    const [code, a = 0, b = 0, c = 0] = ops.slice(i, i + 5);
+    if (code === GraphOp.add) back.push(GraphOp.remove, a, b, c);
+    else ids.add(a);
+    i += code === GraphOp.set ? 5 : 4;
+  }
+  for (const id of ids) back.push(GraphOp.set, id, 0, 0, 0);
+  for (const id of ids) back.push(GraphOp.free, id);
+  return [Uint32Array.from(ops), Uint32Array.from(back)];
 }
 
 const { values } = parseArgs({

@@ -80,12 +80,6 @@ NodeId idArgument(const Napi::CallbackInfo& info, size_t i) {
 }
 
 // How ops change marks: false, true or "late" as 0, 1, 2.
-Barrier barrierArgument(const Napi::CallbackInfo& info, size_t i) {
-  const uint64_t number = countArgument(info, i);
-  if (number > static_cast<uint64_t>(Barrier::kLate)) throw invalidArgument("barrier must be 0, 1 or 2");
-  return static_cast<Barrier>(number);
-}
-
 int64_t timeArgument(const Napi::CallbackInfo& info, size_t i) {
   int64_t time = 0;
   bool lossless = false;
@@ -261,6 +255,8 @@ class GraphObject : public Napi::ObjectWrap<GraphObject> {
                            InstanceMethod<&GraphObject::places>("places"),
                            InstanceMethod<&GraphObject::candidates>("candidates"),
                            InstanceMethod<&GraphObject::stillCandidates>("stillCandidates"),
+                           InstanceMethod<&GraphObject::catchUp>("catchUp"),
+                           InstanceMethod<&GraphObject::wrongLive>("wrongLive"),
                            InstanceMethod<&GraphObject::endRun>("endRun"),
                            InstanceMethod<&GraphObject::takeFreeable>("takeFreeable"),
                            InstanceMethod<&GraphObject::unusedIds>("unusedIds"),
@@ -292,18 +288,16 @@ class GraphObject : public Napi::ObjectWrap<GraphObject> {
 
   Napi::Value mark(Info info) {
     return guarded(info, [&] {
-      const Barrier barrier = barrierArgument(info, 1);
-      const int64_t now = timeArgument(info, 0);
-      const bool atOnce = core_->isSmall();
-      return Promised<MarkJob>::start(info.Env(), core_->mark(now, barrier), "ebbtide.mark", atOnce);
+      auto job = core_->markAs(timeArgument(info, 0), countArgument(info, 1));
+      const bool atOnce = core_->isSmall() || job->tryAtOnce();
+      return Promised<MarkJob>::start(info.Env(), std::move(job), "ebbtide.mark", atOnce);
     });
   }
 
   // For tests: returns a function that expands a number of nodes on this thread, and finally returns the result.
   Napi::Value markInSteps(Info info) {
     return guarded(info, [&]() -> Napi::Value {
-      const Barrier barrier = barrierArgument(info, 1);
-      const std::shared_ptr<MarkJob> job = core_->mark(timeArgument(info, 0), barrier);
+      const std::shared_ptr<MarkJob> job = core_->markAs(timeArgument(info, 0), countArgument(info, 1));
       const auto step = [job](Info call) {
         return guarded(call, [&]() -> Napi::Value {
           const size_t nodes = countArgument(call, 0);
@@ -342,6 +336,20 @@ class GraphObject : public Napi::ObjectWrap<GraphObject> {
 
   Napi::Value stillCandidates(Info info) {
     return guarded(info, [&] { return makeWords(info.Env(), core_->stillCandidates(wordsArgument(info, 0))); });
+  }
+
+  Napi::Value catchUp(Info info) {
+    return guarded(info, [&]() -> Napi::Value {
+      return Napi::Boolean::New(info.Env(), core_->catchUp(countArgument(info, 0)));
+    });
+  }
+
+  Napi::Value wrongLive(Info info) {
+    return guarded(info, [&]() -> Napi::Value {
+      const auto wrong = core_->wrongLive();
+      if (!wrong.has_value()) return info.Env().Undefined();
+      return makeWords(info.Env(), *wrong);
+    });
   }
 
   Napi::Value endRun(Info info) {
@@ -439,7 +447,7 @@ class GraphObject : public Napi::ObjectWrap<GraphObject> {
       object.Set("nodes", graph.nodeCount());
       object.Set("edges", static_cast<double>(graph.edgeCount()));
       object.Set("limit", graph.limit());
-      object.Set("bytes", static_cast<double>(graph.bytes()));
+      object.Set("bytes", static_cast<double>(core_->bytes()));
       return object;
     });
   }

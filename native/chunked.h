@@ -40,6 +40,8 @@ class ChunkedWords {
     const size_t n = std::min(max, inChunk);
     size_ -= n;
     std::memcpy(out, chunks_[size_ >> kBits].get() + (size_ & (kWords - 1)), n * sizeof(uint32_t));
+    // One piece stays for those who come and go.
+    if (chunks_.size() > (size_ >> kBits) + 2) chunks_.pop_back();
     return n;
   }
 

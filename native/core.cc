@@ -9,9 +9,16 @@ namespace {
 
 // Candidates sorted at a time.
 constexpr size_t kSorted = 1 << 16;
+// What a run on live marks does before it asks for a thread: a fraction of a millisecond.
+constexpr int kStepsAtOnce = 24;
+constexpr size_t kNodesAtOnce = 1024;
 
 GraphError canceled(const char* what) { return {"Canceled", std::string(what) + ": the graph's owner ended it"}; }
 GraphError outOfMemory(const char* what) { return {kNoMemory, std::string(what) + ": out of memory"}; }
+
+double msSince(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+}
 
 }  // namespace
 
@@ -32,17 +39,33 @@ void Core::inTurns(const std::atomic<bool>& cancelled, Step step) {
 // applied.
 void Core::apply(std::span<const uint32_t> ops) {
   const Owner lock(*this);
+  const bool wasEmpty = graph_.limit() == 0;
+  if (live_ != nullptr) live_->beforeBatch(ops);
+  bool applied = false;
+  const auto followLive = [&] {
+    // A batch that could not be taken back leaves an empty graph.
+    if (!applied && !wasEmpty && graph_.limit() == 0) dropLive();
+    if (live_ == nullptr) return;
+    try {
+      live_->afterBatch(ops, applied);
+    } catch (const std::bad_alloc&) {
+      live_->breakOff();
+    }
+    if (live_->isBroken()) dropLive();
+  };
   try {
     graph_.apply(ops);
+    applied = true;
+    followLive();
+    if (run_ != nullptr) run_->keepClosed(ops);
   } catch (const std::bad_alloc&) {
     dropRun();
+    if (applied) return;
+    dropLive();
     throw;
-  }
-  if (run_ == nullptr) return;
-  try {
-    run_->keepClosed(ops);
-  } catch (const std::bad_alloc&) {
-    dropRun();
+  } catch (const GraphError&) {
+    followLive();
+    throw;
   }
 }
 
@@ -53,9 +76,62 @@ std::unique_ptr<MarkJob> Core::mark(int64_t now, Barrier barrier) {
   return std::make_unique<MarkJob>(shared_from_this(), run_);
 }
 
-Run& Core::finishedRun(const char* what) const {
+std::unique_ptr<MarkJob> Core::markLive(int64_t now, LiveFault fault) {
+  if (run_ != nullptr) throw failedPrecondition("mark: a run is in progress; end it with endRun first");
+  const Owner lock(*this);
+  if (live_ != nullptr && (live_->isBroken() || live_->fault() != fault)) dropLive();
+  if (live_ == nullptr) live_ = std::make_shared<LiveMarks>(graph_, now, fault);
+  live_->aim(now);
+  run_ = std::make_shared<Run>(graph_, live_);
+  return std::make_unique<MarkJob>(shared_from_this(), run_);
+}
+
+std::unique_ptr<MarkJob> Core::markAs(int64_t now, uint64_t how) {
+  constexpr uint64_t kLive = static_cast<uint64_t>(Barrier::kLate) + 1;
+  if (how < kLive) return mark(now, static_cast<Barrier>(how));
+  if (how - kLive >= static_cast<uint64_t>(LiveFault::kFaults)) throw invalidArgument("mark: there is no such way to mark");
+  return markLive(now, static_cast<LiveFault>(how - kLive));
+}
+
+bool Core::catchUp(size_t steps) {
+  const Owner lock(*this);
+  return finishedRun("catchUp", steps).live() == nullptr || live_->revived();
+}
+
+std::optional<std::vector<NodeId>> Core::wrongLive() {
+  const Owner lock(*this);
+  if (live_ == nullptr || live_->isBroken()) return std::nullopt;
+  try {
+    while (!live_->settled()) live_->step();
+    // Between runs, what a trial has left open can be counted anew.
+    if (live_->isDoubtful()) {
+      if (run_ != nullptr) return std::nullopt;
+      live_->restart();
+      while (!live_->settled()) live_->step();
+    }
+    return wrongLiveMarks(graph_, *live_);
+  } catch (const std::bad_alloc&) {
+    dropLive();
+    throw;
+  }
+}
+
+size_t Core::bytes() {
+  const Owner lock(*this);
+  return graph_.bytes() + (live_ == nullptr ? 0 : live_->bytes());
+}
+
+// The run, with so many steps' worth of what ops have changed taken up; by default all of it.
+Run& Core::finishedRun(const char* what, size_t steps) {
   if (run_ == nullptr || !run_->ready()) {
     throw failedPrecondition(std::string(what) + ": there is no run whose marking has finished; await mark first");
+  }
+  if (run_->live() == nullptr) return *run_;
+  try {
+    live_->revive(steps);
+  } catch (const std::bad_alloc&) {
+    dropLive();
+    throw;
   }
   return *run_;
 }
@@ -69,6 +145,7 @@ uint64_t Core::markFrom(std::span<const uint32_t> ids) {
   try {
     return run.markFrom(ids);
   } catch (const std::bad_alloc&) {
+    dropLive();
     dropRun();
     throw;
   }
@@ -76,7 +153,9 @@ uint64_t Core::markFrom(std::span<const uint32_t> ids) {
 
 uint32_t Core::marksOf(NodeId id) {
   const Owner lock(*this);
-  return run_ == nullptr ? 0 : run_->marksOf(id);
+  if (run_ == nullptr) return 0;
+  // As in a run of its own marks, which knows before it has finished what it has reached so far.
+  return run_->ready() ? finishedRun("marksOf").marksOf(id) : run_->marksOf(id);
 }
 
 size_t Core::places() {
@@ -110,6 +189,16 @@ void Core::dropRun() {
   run_->cancelled = true;
   run_->detach();
   run_.reset();
+  if (live_ != nullptr && live_->isBroken()) dropLive();
+}
+
+// With the run that relies on them.
+void Core::dropLive() {
+  if (live_ == nullptr) return;
+  live_->breakOff();
+  live_->detach();
+  live_.reset();
+  if (run_ != nullptr && run_->live() != nullptr) dropRun();
 }
 
 std::unique_ptr<SaveJob> Core::save() {
@@ -146,6 +235,7 @@ void Core::forget(GraphCopy& copy) {
 void Core::dropJobs() {
   graph_.assertLocked();
   dropRun();
+  dropLive();
   for (const auto& weak : copies_) {
     if (const auto copy = weak.lock()) {
       copy->cancelled = true;
@@ -184,13 +274,14 @@ std::vector<NodeId> Core::takeFreeable() { return graph_.takeFreeable(); }
 // ----------------------------------------------------------------------------------------------------------- jobs
 
 void MarkJob::work() try {
+  if (done_) return;
   const auto started = std::chrono::steady_clock::now();
   core_->inTurns(run_->cancelled, [this] { return run_->step(); });
   while (!run_->cancelled && !run_->sortCandidates(kSorted)) continue;
   finish();
-  durationMs_ = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - started).count();
+  durationMs_ += msSince(started);
 } catch (const std::bad_alloc&) {
-  outOfMemory_ = true;
+  runOut();
 }
 
 bool MarkJob::step(size_t nodes) try {
@@ -202,8 +293,23 @@ bool MarkJob::step(size_t nodes) try {
   finish();
   return true;
 } catch (const std::bad_alloc&) {
-  outOfMemory_ = true;
+  runOut();
   return true;
+}
+
+bool MarkJob::tryAtOnce() {
+  if (run_->live() == nullptr) return false;
+  const auto started = std::chrono::steady_clock::now();
+  for (int n = 0; n < kStepsAtOnce && !done_; n++) done_ = step(kNodesAtOnce);
+  durationMs_ = msSince(started);
+  return done_;
+}
+
+// Marks that live on are no good any more; the owner drops them with the run.
+void MarkJob::runOut() {
+  const Locked lock(core_->mutex_);
+  if (run_->live() != nullptr) run_->live()->breakOff();
+  outOfMemory_ = true;
 }
 
 void MarkJob::finish() {
@@ -274,7 +380,7 @@ void RetainedJob::work() {
     sum();
     return true;
   });
-  durationMs_ = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - started).count();
+  durationMs_ = msSince(started);
 }
 
 bool RetainedJob::step() {

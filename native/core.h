@@ -21,6 +21,7 @@
 
 #include "checkpoint.h"
 #include "graph.h"
+#include "live.h"
 #include "lock.h"
 #include "mark.h"
 #include "picture.h"
@@ -38,17 +39,21 @@ class MarkJob {
   void work();
   // Instead of `work`: expands up to `nodes` nodes; returns true when nothing is left to do.
   bool step(size_t nodes);
+  // With live marks: does all of it at once if that takes little; `work` has nothing left to do then.
+  bool tryAtOnce();
   // For the owner, afterwards: the counts, or a GraphError of kind Canceled or ResourceExhausted.
   MarkCounts result() const;
   double durationMs() const { return durationMs_; }
 
  private:
   void finish();
+  void runOut();
 
   std::shared_ptr<Core> core_;
   std::shared_ptr<Run> run_;
   MarkCounts counts_;
   double durationMs_ = 0;
+  bool done_ = false;
   bool cancelled_ = false;
   bool outOfMemory_ = false;
 };
@@ -112,6 +117,16 @@ class Core : public std::enable_shared_from_this<Core> {
   void apply(std::span<const uint32_t> ops);
 
   std::unique_ptr<MarkJob> mark(int64_t now, Barrier barrier);
+  // A run on the marks that live on, which are counted first if there are none.
+  std::unique_ptr<MarkJob> markLive(int64_t now, LiveFault fault);
+  // Either, as the carriers' callers say it: a Barrier, or from 3 on live marks with a LiveFault.
+  std::unique_ptr<MarkJob> markAs(int64_t now, uint64_t how);
+  // Takes up what ops have changed in them, in `steps` at most; false when there is more that may revive. A GraphError when
+  // there is no run whose marking has finished.
+  bool catchUp(size_t steps);
+  // Ids whose live marks or counts are not what a walk over the graph finds, the first 100; nothing when there are none.
+  // Settles them first; all of it at a stretch.
+  std::optional<std::vector<NodeId>> wrongLive();
   // Whether marking this graph is so short that a thread of its own would cost more.
   bool isSmall() const { return graph_.limit() <= kSmallIds && graph_.edgeCount() <= 4 * kSmallIds; }
   uint64_t markFrom(std::span<const uint32_t> ids);
@@ -128,6 +143,8 @@ class Core : public std::enable_shared_from_this<Core> {
   bool load(std::span<const uint8_t> bytes);
   void clear();
 
+  // Memory, in bytes.
+  size_t bytes();
   // For queries that need no lock.
   const Graph& graph() const { return graph_; }
   std::vector<NodeId> takeFreeable();
@@ -157,11 +174,12 @@ class Core : public std::enable_shared_from_this<Core> {
   // Runs steps, until `step` returns true, alternating with the owner. Stops when cancelled.
   template <typename Step>
   void inTurns(const std::atomic<bool>& cancelled, Step step);
-  Run& finishedRun(const char* what) const;
+  Run& finishedRun(const char* what, size_t steps = SIZE_MAX);
   // Called when a job ends, complete or not.
   void forget(GraphCopy& copy);
   // REQUIRES: the lock is held.
   void dropRun();
+  void dropLive();
   void dropJobs();
   void keep(const std::shared_ptr<GraphCopy>& copy);
 
@@ -169,6 +187,7 @@ class Core : public std::enable_shared_from_this<Core> {
   std::atomic<bool> wanted_{false};
   Graph graph_;
   std::shared_ptr<Run> run_;
+  std::shared_ptr<LiveMarks> live_;
   std::vector<std::weak_ptr<GraphCopy>> copies_;
 };
 

@@ -1,6 +1,7 @@
 // See mark.h for the contract and the threading rule.
 #include "mark.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace ebbtide {
@@ -14,6 +15,8 @@ constexpr size_t kLinkEdges = 2048;
 constexpr size_t kBatch = 128;
 constexpr size_t kBigSlots = 4096;
 constexpr size_t kTargets = 1024;
+// Candidates that are sorted at once, or looked at.
+constexpr size_t kFew = 2048;
 
 constexpr uint32_t kFirst = 1u << 31;
 constexpr NodeId idOf(uint32_t state) { return (state & ~kFirst) >> 1; }
@@ -74,9 +77,28 @@ Run::Run(Graph& graph, int64_t now, Barrier barrier)
   graph_.setBornMark(barrier_ ? uint32_t{kBorn} : 0);
 }
 
+Run::Run(Graph& graph, std::shared_ptr<LiveMarks> live)
+    : graph_(graph),
+      live_(std::move(live)),
+      now_(live_->now()),
+      barrier_(true),
+      barrierIsLate_(false),
+      phase_(Phase::kSettling),
+      scanned_((graph.limit() + kSegmentIds - 1) >> kSegmentBits) {
+  counts_.edgesFollowed = live_->followed();
+  graph_.observe(this);
+  graph_.setBornMark(kBorn);
+}
+
 void Run::detach() {
   graph_.unobserve(this);
   graph_.setBornMark(0);
+  if (live_ == nullptr || live_->isBroken()) return;
+  try {
+    live_->unpin();
+  } catch (const std::bad_alloc&) {
+    live_->breakOff();
+  }
 }
 
 bool Run::sortCandidates(size_t most) {
@@ -95,6 +117,9 @@ void Run::finish() {
 
 bool Run::step(size_t most) {
   switch (phase_) {
+    case Phase::kSettling:
+      if (settle(most)) phase_ = Phase::kCollecting;
+      break;
     case Phase::kRoots:
       if (scanRoots()) phase_ = Phase::kTracing;
       break;
@@ -122,6 +147,15 @@ bool Run::step(size_t most) {
   return false;
 }
 
+bool Run::settle(size_t most) {
+  if (live_->isDoubtful()) live_->restart();
+  if (!live_->step(most) || live_->isDoubtful()) return false;
+  counts_.byType = live_->byType();
+  counts_.marked = live_->marked();
+  counts_.edgesFollowed = live_->followed() - counts_.edgesFollowed;
+  return true;
+}
+
 bool Run::scanRoots() {
   while (next_ < scanned_.size() && scanned_[next_]) next_++;
   if (next_ < scanned_.size()) scanSegment(next_++);
@@ -136,7 +170,7 @@ void Run::scanSegment(size_t segment) {
   for (NodeId i = 0; i < kSegmentIds; i++) {
     const uint32_t flags = nodes[i].flags();
     nodes[i].setBits(flags);
-    if ((flags & kRoot) == 0) continue;
+    if ((flags & kRoot) == 0 || live_ != nullptr) continue;
     if ((flags & kExpires) == 0 || graph_.isRoot(first + i, now_)) reach(first + i, kPlain);
   }
 }
@@ -253,7 +287,7 @@ void Run::reach(NodeId id, uint32_t bit) {
 // --------------------------------------------------------------------------------------------------- write barrier
 
 void Run::keepClosed(std::span<const uint32_t> ops) {
-  if (!barrier_) return;
+  if (!barrier_ || live_ != nullptr) return;
   for (size_t at = 0; at < ops.size(); at += Graph::opLength(ops[at])) {
     const NodeId id = ops[at + 1];
     if (ops[at] == kOpSet && graph_.isRoot(id, now_)) reach(id, kPlain);
@@ -271,6 +305,15 @@ void Run::follow(uint32_t marks, uint32_t word) {
 }
 
 uint64_t Run::markFrom(std::span<const uint32_t> ids) {
+  if (live_ != nullptr) {
+    live_->revive(SIZE_MAX);
+    const uint64_t before = live_->marked();
+    for (const NodeId id : ids) {
+      if (graph_.exists(id)) live_->pin(id);
+    }
+    live_->revive(SIZE_MAX);
+    return live_->marked() - before;
+  }
   const uint64_t before = counts_.marked;
   for (const NodeId id : ids) {
     if (graph_.exists(id)) reach(id, kPlain);
@@ -282,22 +325,54 @@ uint64_t Run::markFrom(std::span<const uint32_t> ids) {
 // ------------------------------------------------------------------------------------------------------ candidates
 
 bool Run::isCandidate(NodeId id) const {
+  if (live_ != nullptr) return live_->isGarbage(id) && (marksOf(id) & kBorn) == 0;
   constexpr uint32_t wanted = kPresent | kCollectible;
   return (graph_.flags(id) & wanted) == wanted && (graph_.marks(id) & (kReached | kBorn)) == 0;
 }
 
 bool Run::collect() {
+  if (live_ != nullptr) return collectNoted();
+  if (next_ < graph_.limit()) collectSegment(next_ >> kSegmentBits);
+  next_ += kSegmentIds;
+  return next_ >= graph_.limit();
+}
+
+void Run::collectSegment(size_t segment) {
   constexpr uint32_t wanted = kPresent | kCollectible;
   constexpr uint32_t looked = wanted | (kReached | kBorn) << kMarkShift;
-  const NodeId limit = graph_.limit();
-  if (next_ < limit && graph_.find(next_) != nullptr) {
-    const Node* const nodes = &graph_.table().node(next_);
-    for (NodeId i = 0; i < kSegmentIds; i++) {
-      if ((nodes[i].bits() & looked) == wanted) removalOrder_.add(next_ + i);
+  const auto first = static_cast<NodeId>(segment << kSegmentBits);
+  if (graph_.find(first) == nullptr) return;
+  const Node* const nodes = &graph_.table().node(first);
+  for (NodeId i = 0; i < kSegmentIds; i++) {
+    const uint32_t bits = nodes[i].bits();
+    if (live_ == nullptr ? (bits & looked) == wanted : (bits & wanted) == wanted && isCandidate(first + i)) {
+      removalOrder_.add(first + i);
     }
   }
-  next_ += kSegmentIds;
-  return next_ >= limit;
+}
+
+// Few are sorted. Of many it is found out in which segments they are, which are then looked through.
+bool Run::collectNoted() {
+  if (!isSifted_) {
+    isSifted_ = live_->sift(SIZE_MAX);
+    if (!isSifted_ || live_->notedGarbage() > kFew) return false;
+    std::vector<NodeId> ids;
+    for (size_t i = 0; i < live_->notedGarbage(); i++) ids.push_back(live_->garbageAt(i));
+    std::sort(ids.begin(), ids.end());
+    for (const NodeId id : ids) {
+      if (isCandidate(id)) removalOrder_.add(id);
+    }
+    return true;
+  }
+  for (size_t n = 0; n < kFew && noted_ < live_->notedGarbage(); n++, noted_++) {
+    const size_t segment = live_->garbageAt(noted_) >> kSegmentBits;
+    if (segment >= segments_.size()) segments_.resize(segment + 1);
+    segments_[segment] = true;
+  }
+  if (noted_ < live_->notedGarbage()) return false;
+  while (next_ < segments_.size() && !segments_[next_]) next_++;
+  if (next_ < segments_.size()) collectSegment(next_++);
+  return next_ >= segments_.size();
 }
 
 // A big list that changes between two steps may lose or repeat an edge here. That moves a place in the order, which

@@ -6,6 +6,8 @@
 // The work is done in steps, between which the graph may change: `keepClosed` then marks what a batch of ops made
 // reachable, so that at the end every reachable node is marked, whatever was changed meanwhile. The work list holds
 // each (node, variant) at most once: at most 8 bytes a node. Nothing recurses.
+// A run that is given marks which live on (live.h) settles those in place of marking, and finds the candidates among what
+// they have noted; its own marks say then only what was born. Nothing else differs.
 // Marks of an earlier run are wiped segment by segment by the scan for roots; an op that comes first has the segments
 // of its nodes scanned at once. So neither the beginning nor the end of a run costs the writers anything.
 //
@@ -16,12 +18,14 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
 
 #include "chunked.h"
 #include "graph.h"
+#include "live.h"
 #include "order.h"
 
 namespace ebbtide {
@@ -38,6 +42,7 @@ enum class Barrier : uint8_t { kOff, kOn, kLate };
 class Run final : public GraphObserver {
  public:
   Run(Graph& graph, int64_t now, Barrier barrier);
+  Run(Graph& graph, std::shared_ptr<LiveMarks> live);
   // Stops listening to the graph. Due, under the lock, before the run is dropped; twice is harmless.
   void detach();
   Run(const Run&) = delete;
@@ -50,13 +55,18 @@ class Run final : public GraphObserver {
   bool sortCandidates(size_t most);
   void finish();
   bool ready() const { return phase_ == Phase::kReady; }
+  // The marks that it relies on; null when it has its own.
+  LiveMarks* live() const { return live_.get(); }
 
   // The write barrier, called with every batch once all of it is in the graph.
   void keepClosed(std::span<const uint32_t> ops);
   // Marks these nodes and all they reach; answers how many were newly marked. The run is ready.
   uint64_t markFrom(std::span<const uint32_t> ids);
   bool isCandidate(NodeId id) const;
-  uint32_t marksOf(NodeId id) const { return isScanned(id) ? graph_.marks(id) : 0; }
+  uint32_t marksOf(NodeId id) const {
+    const uint32_t own = isScanned(id) ? graph_.marks(id) : 0;
+    return live_ == nullptr ? own : live_->marksOf(id) | (own & kBorn);
+  }
   // Places of the removal order, and the candidates among some of them.
   size_t places() const { return order_.size(); }
   std::vector<NodeId> candidates(size_t from, size_t count) const;
@@ -68,7 +78,7 @@ class Run final : public GraphObserver {
   std::atomic<bool> cancelled{false};
 
  private:
-  enum class Phase { kRoots, kTracing, kCollecting, kLinking, kSorting, kReady };
+  enum class Phase { kSettling, kRoots, kTracing, kCollecting, kLinking, kSorting, kReady };
 
   bool scanRoots();
   void scanSegment(size_t segment);
@@ -77,7 +87,10 @@ class Run final : public GraphObserver {
   void drain();
   void expandBatch(std::span<const uint32_t> states);
   void followBig(size_t slots);
+  bool settle(size_t most);
   bool collect();
+  void collectSegment(size_t segment);
+  bool collectNoted();
   bool link();
   bool workLeft() const { return !work_.empty() || !bigs_.empty() || big_.has_value(); }
   void reach(NodeId id, uint32_t bit);
@@ -85,6 +98,7 @@ class Run final : public GraphObserver {
   void reachAll(std::span<const uint32_t> states);
 
   Graph& graph_;
+  const std::shared_ptr<LiveMarks> live_;
   const int64_t now_;
   bool barrier_;             // whether ops change marks
   const bool barrierIsLate_; // it comes up at the end of marking
@@ -102,6 +116,9 @@ class Run final : public GraphObserver {
   };
   std::optional<BigCursor> big_;  // the big list that is being followed
   MarkCounts counts_;
+  std::vector<bool> segments_;  // that have noted garbage
+  size_t noted_ = 0;            // how many of it have been looked at
+  bool isSifted_ = false;
   RemovalOrder removalOrder_;
   std::vector<NodeId> order_;
 };

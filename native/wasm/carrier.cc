@@ -100,8 +100,8 @@ EXPORT(apply) bool apply(uint32_t count) {
 // ------------------------------------------------------------------------------------------------------------ runs
 
 EXPORT(isSmall) bool isSmall() { return core->isSmall(); }
-EXPORT(markBegin) MarkJob* markBegin(int64_t now, uint32_t barrier) {
-  return begun([&] { return core->mark(now, static_cast<Barrier>(barrier)); });
+EXPORT(markBegin) MarkJob* markBegin(int64_t now, uint32_t how) {
+  return begun([&] { return core->markAs(now, how); });
 }
 EXPORT(markStep) bool markStep(MarkJob* job, uint32_t nodes) { return job->step(nodes); }
 // As many steps as fit into some hundred microseconds.
@@ -134,6 +134,17 @@ EXPORT(candidates) bool candidates(uint32_t from, uint32_t count) {
 }
 EXPORT(stillCandidates) bool stillCandidates(uint32_t count) {
   return guarded([&] { say(core->stillCandidates(inputWords(0, count))); });
+}
+EXPORT(catchUp) bool catchUp(uint32_t steps) {
+  return guarded([&] { number = core->catchUp(steps) ? 1 : 0; });
+}
+// Answers whether there are marks to be looked at, and those that are wrong.
+EXPORT(wrongLive) bool wrongLive() {
+  return guarded([&] {
+    const auto wrong = core->wrongLive();
+    number = wrong.has_value() ? 1 : 0;
+    say(wrong.value_or(std::vector<NodeId>()));
+  });
 }
 EXPORT(endRun) void endRun() { core->endRun(); }
 
@@ -225,4 +236,4 @@ EXPORT(clear) void clear() { core->clear(); }
 EXPORT(nodeCount) uint32_t nodeCount() { return core->graph().nodeCount(); }
 EXPORT(edgeCount) double edgeCount() { return static_cast<double>(core->graph().edgeCount()); }
 EXPORT(limit) uint32_t limit() { return core->graph().limit(); }
-EXPORT(byteCount) double byteCount() { return static_cast<double>(core->graph().bytes()); }
+EXPORT(byteCount) double byteCount() { return static_cast<double>(core->bytes()); }

@@ -44,8 +44,18 @@ export interface MarkResult {
   durationMs: number;
 }
 
+/** What tests leave out of the marks that live on, and must find. In the order of native/live.h. */
+export const liveFaults = ['no-revive', 'no-cascade', 'no-trial', 'edge-twice', 'no-root-weight'] as const;
+export type LiveFault = (typeof liveFaults)[number];
+
 export interface MarkOptions {
   signal?: AbortSignal;
+  /**
+   * The run relies on marks that live on between runs and follow every op (native/live.h), instead of its own: it takes what
+   * has changed since the last such run, and the first one counts everything. Then marks also go, some time after what kept
+   * the node, and what ops have changed is to be caught up with (`catchUp`). A fault is for tests.
+   */
+  live?: boolean | LiveFault;
   /**
    * For tests that must fail without it. `false`: ops applied after the start change no mark; `'late'`: those applied
    * before the end of marking do not, as if the journal were followed only from there.
@@ -134,6 +144,17 @@ export interface GraphCore {
   places(): number;
   /** Those of `ids` that are candidates still, in the given order. */
   stillCandidates(ids: Uint32Array): Uint32Array;
+  /**
+   * Takes up what ops have changed in live marks since, for a fraction of a millisecond (or `steps` of some ten microseconds);
+   * false when there is more that may mark nodes, which every other question about the run would take up at a stretch.
+   * FailedPrecondition when there is no run whose marking has finished.
+   */
+  catchUp(steps?: number): boolean;
+  /**
+   * Ids whose live marks or counts are not what a walk over the graph finds, the first 100; undefined when there are none.
+   * What ops have changed is taken up first. Takes the time of the walk, at a stretch.
+   */
+  wrongLive(): Uint32Array | undefined;
   endRun(): void;
 
   /** Ids that have become free-able since the last call: existing, not present, no edges in or out. */

@@ -6,9 +6,9 @@
  * object that was unreachable when the run began and still is when its slice comes. What becomes garbage during
  * a run may wait for the next.
  *
- * No lock is held. Marking runs on a thread of its own; from then to the end of the run the graph core keeps the
- * marks closed over every commit, and each slice is one synchronous transaction that asks again before it
- * removes. Bytes go only after the removal of their records is on disk.
+ * No lock is held. Marks live on between runs, so marking takes up what has changed since the last one, on a thread of its
+ * own if that is much; from then to the end of the run the graph core keeps the marks closed over every commit, and each
+ * slice is one synchronous transaction that asks again before it removes. Bytes go only after the removal of their records is on disk.
  */
 import { yieldToEventLoop } from '../backends/files.js';
 import { invalidArgument, throwIfAborted } from '../errors.js';
@@ -131,7 +131,7 @@ class Collection {
     // What is deleted from here on may be garbage that this run does not see.
     const seenDeletions = dirty.deletions;
     this.#stats.revision = engine.revision;
-    const result = await engine.graph.mark(at, signal ? { signal } : {});
+    const result = await engine.graph.mark(at, { live: true, ...(signal && { signal }) });
     try {
       countMarked(this.#stats.marked, result.markedByType);
       const edges = new RunEdges(engine, this.#collectors, at, signal);

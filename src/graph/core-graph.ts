@@ -10,6 +10,7 @@ import {
   checkStep,
   type GraphCore,
   type GraphStats,
+  liveFaults,
   type MarkOptions,
   type MarkResult,
   type RetainedQuery,
@@ -25,6 +26,7 @@ type Passed = Pick<
   | 'marksOf'
   | 'places'
   | 'stillCandidates'
+  | 'wrongLive'
   | 'endRun'
   | 'takeFreeable'
   | 'unusedIds'
@@ -40,13 +42,14 @@ type Passed = Pick<
 >;
 
 /**
- * One graph of the core: what native/addon.cc exports as `Graph`, and WasmGraph. Times are i64, barriers 0 (off), 1 (on) or
- * 2 (late). Errors carry their kind as a property.
+ * One graph of the core: what native/addon.cc exports as `Graph`, and WasmGraph. Times are i64; `how` is that of `Core::markAs`
+ * in native/core.h. Errors carry their kind as a property.
  */
 export interface CarriedGraph extends Passed {
-  mark(now: bigint, barrier: number): Promise<MarkResult>;
+  mark(now: bigint, how: number): Promise<MarkResult>;
   /** Undefined until marking has ended. */
-  markInSteps(now: bigint, barrier: number): (nodes: number) => MarkResult | undefined;
+  markInSteps(now: bigint, how: number): (nodes: number) => MarkResult | undefined;
+  catchUp(steps: number): boolean;
   candidates(from: number, count: number): Uint32Array;
   retained(
     now: bigint,
@@ -61,6 +64,10 @@ export interface CarriedGraph extends Passed {
 }
 
 const NONE = new Uint32Array();
+/** The first `how` of marks that live on; then come their faults. */
+const LIVE = 3;
+/** A fraction of a millisecond. */
+const STEPS_OF_CATCH_UP = 32;
 
 export class CoreGraph implements GraphCore {
   readonly kind: GraphCore['kind'];
@@ -76,10 +83,10 @@ export class CoreGraph implements GraphCore {
   }
 
   async mark(now: bigint, options: MarkOptions = {}): Promise<MarkResult> {
-    const { signal, barrier = true, stepNodes } = options;
+    const { signal, stepNodes } = options;
     if (signal?.aborted) throw abortError(signal);
     if (stepNodes !== undefined) checkStep(stepNodes);
-    const how = barrier === 'late' ? 2 : barrier === true ? 1 : 0;
+    const how = wayToMark(options);
     const running =
       stepNodes === undefined
         ? translate(() => this.#core.mark(now, how))
@@ -118,6 +125,14 @@ export class CoreGraph implements GraphCore {
 
   stillCandidates(ids: Uint32Array): Uint32Array {
     return translate(() => this.#core.stillCandidates(ids));
+  }
+
+  catchUp(steps = STEPS_OF_CATCH_UP): boolean {
+    return translate(() => this.#core.catchUp(steps));
+  }
+
+  wrongLive(): Uint32Array | undefined {
+    return translate(() => this.#core.wrongLive());
   }
 
   endRun(): void {
@@ -193,6 +208,11 @@ export class CoreGraph implements GraphCore {
   clear(): void {
     this.#core.clear();
   }
+}
+
+function wayToMark({ barrier = true, live = false }: MarkOptions): number {
+  if (live !== false) return LIVE + (live === true ? 0 : 1 + liveFaults.indexOf(live));
+  return barrier === 'late' ? 2 : barrier === true ? 1 : 0;
 }
 
 async function inSteps(step: (nodes: number) => MarkResult | undefined, nodes: number): Promise<MarkResult> {

@@ -46,7 +46,7 @@ interface Exports {
   errorMessage(): Pointer;
   apply(words: number): number;
   isSmall(): number;
-  markBegin(now: bigint, barrier: number): Pointer;
+  markBegin(now: bigint, how: number): Pointer;
   markStep(job: Pointer, nodes: number): number;
   markSteps(job: Pointer): number;
   markEnd(job: Pointer): number;
@@ -55,6 +55,8 @@ interface Exports {
   places(): number;
   candidates(from: number, count: number): number;
   stillCandidates(words: number): number;
+  catchUp(steps: number): number;
+  wrongLive(): number;
   endRun(): void;
   takeFreeable(): number;
   unusedIds(from: number, max: number): number;
@@ -168,24 +170,24 @@ export class WasmGraph implements CarriedGraph {
     this.#must(this.#wasm.apply(this.#put(words(ops))));
   }
 
-  async mark(now: bigint, barrier: number): Promise<MarkResult> {
+  async mark(now: bigint, how: number): Promise<MarkResult> {
     const wasm = this.#wasm;
-    const { job, end } = this.#begin(now, barrier);
+    const { job, end } = this.#begin(now, how);
     await inTurns(wasm.isSmall() !== 0, () => wasm.markSteps(job));
     return end();
   }
 
-  markInSteps(now: bigint, barrier: number): (nodes: number) => MarkResult | undefined {
+  markInSteps(now: bigint, how: number): (nodes: number) => MarkResult | undefined {
     const wasm = this.#wasm;
-    const { job, end } = this.#begin(now, barrier);
+    const { job, end } = this.#begin(now, how);
     return (nodes) => (wasm.markStep(job, u32(nodes)) === 0 ? undefined : end());
   }
 
-  #begin(now: bigint, barrier: number): { job: Pointer; end(): MarkResult } {
+  #begin(now: bigint, how: number): { job: Pointer; end(): MarkResult } {
     // A graph that is cleared meanwhile leaves the job its memory.
     const [wasm, memory] = [this.#wasm, this.#memory];
     const started = performance.now();
-    const job = this.#must(wasm.markBegin(time(now), barrier));
+    const job = this.#must(wasm.markBegin(time(now), u32(how)));
     const end = (): MarkResult => {
       must(wasm, memory, wasm.markEnd(job));
       const { buffer } = answered(wasm, memory);
@@ -220,6 +222,16 @@ export class WasmGraph implements CarriedGraph {
 
   stillCandidates(ids: Uint32Array): Uint32Array {
     return this.#words(this.#wasm.stillCandidates(this.#put(words(ids))));
+  }
+
+  catchUp(steps: number): boolean {
+    this.#must(this.#wasm.catchUp(u32(steps)));
+    return this.#wasm.answerNumber() === 1;
+  }
+
+  wrongLive(): Uint32Array | undefined {
+    const wrong = this.#words(this.#wasm.wrongLive());
+    return this.#wasm.answerNumber() === 1 ? wrong : undefined;
   }
 
   endRun(): void {

@@ -18,7 +18,7 @@ const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve)
 function withoutBarrier(): GraphCore {
   const graph = createGraph();
   const mark = graph.mark.bind(graph);
-  graph.mark = (at, options) => mark(at, { ...options, barrier: false });
+  graph.mark = (at, options) => mark(at, { ...options, live: false, barrier: false });
   return graph;
 }
 

@@ -16,6 +16,8 @@ interface Run {
   readonly now: bigint;
   readonly barrier: boolean;
   readonly marks: Map<number, number>;
+  /** Its marks are what is reached now, from these too; undefined when they only grow. */
+  readonly pins: Set<number> | undefined;
   readonly counts: Omit<MarkResult, 'durationMs'>;
   order: number[];
 }
@@ -44,7 +46,10 @@ export class Oracle {
       if (this.#run !== undefined) this.#run = { ...this.#run, marks };
       throw error;
     }
-    if (this.#run?.barrier) this.#keepClosed(this.#run, applied);
+    if (this.#run?.pins !== undefined) {
+      for (const [code, a = 0] of applied) if (code === 2) this.#run.pins.delete(a);
+      this.#markAnew(this.#run);
+    } else if (this.#run?.barrier) this.#keepClosed(this.#run, applied);
   }
 
   #applyOne(op: number[]): void {
@@ -65,10 +70,11 @@ export class Oracle {
     });
   }
 
-  mark(now: bigint, { barrier = true } = {}): Omit<MarkResult, 'durationMs'> {
+  mark(now: bigint, { barrier = true, live = false } = {}): Omit<MarkResult, 'durationMs'> {
     if (this.#run !== undefined) throw failedPrecondition('a run is in progress');
     const counts = { markedByType: new Uint32Array(32), marked: 0, edgesFollowed: 0 };
-    const run: Run = { now, barrier, marks: new Map(), counts, order: [] };
+    const pins = live ? new Set<number>() : undefined;
+    const run: Run = { now, barrier, marks: new Map(), pins, counts, order: [] };
     this.#run = run;
     for (const id of this.#ids()) if (this.#isRoot(id, now)) this.#reach(run, id, MarkBit.plain);
     const left = new Set(this.#ids().filter((id) => this.#isCandidate(run, id)));
@@ -110,8 +116,24 @@ export class Oracle {
     }
   }
 
+  /** Marks what is reached now, and nothing else but newcomers. */
+  #markAnew(run: Run): void {
+    for (const [id, marks] of run.marks) run.marks.set(id, marks & MarkBit.allocatedBlack);
+    const { plain, flat } = this.#model.reachable(run.now, { roots: run.pins! });
+    for (const id of plain) run.marks.set(id, this.marksOf(id) | MarkBit.plain);
+    for (const id of flat) run.marks.set(id, this.marksOf(id) | MarkBit.flat);
+  }
+
   markFrom(ids: Uint32Array): number {
     const run = this.#marked();
+    if (run.pins !== undefined) {
+      const reached = (): number =>
+        [...run.marks.values()].filter((m) => (m & ~MarkBit.allocatedBlack) !== 0).length;
+      const before = reached();
+      for (const id of ids) if (this.#model.nodes.has(id)) run.pins.add(id);
+      this.#markAnew(run);
+      return reached() - before;
+    }
     const before = run.counts.marked;
     for (const id of ids) if (this.#model.nodes.has(id)) this.#reach(run, id, MarkBit.plain);
     return run.counts.marked - before;

@@ -7,7 +7,7 @@ import type { CallContext } from '../../src/context.js';
 import { DBHost, type HostParts } from '../../src/db-host.js';
 import type { Engine, Transaction } from '../../src/engine/contract.js';
 import { CoreEngine } from '../../src/engine/core/engine.js';
-import type { GraphCore, MarkOptions } from '../../src/engine/graph.js';
+import { type GraphCore, liveFaults, type MarkOptions } from '../../src/engine/graph.js';
 import { verifyEachCommit } from '../../src/engine/suite/verified.js';
 import { isKind } from '../../src/errors.js';
 import { type CollectOptions, collect } from '../../src/gc/collect.js';
@@ -146,15 +146,27 @@ export class Life {
     const { random, scheduler, judge, marks, mutation } = this.#parts;
     const stepNodes = random.pick([1, 1, 3, 16_384]);
     const core = createGraph(kind);
+    // Looking at live marks settles them, so only some schedules do it after every step.
+    const looks = random.chance(0.3);
+    const look = (): void => {
+      const wrong = (looks && core.wrongLive()) || [];
+      if (wrong.length > 0) scheduler.stop(`live marks are not what a walk finds, at node ${wrong[0]}`);
+    };
     const changes: Partial<GraphCore> = {
+      apply: (ops) => {
+        core.apply(ops);
+        look();
+      },
       mark: async (at, options = {}) => {
         await scheduler.step('marking begins');
         judge.runBegins(at);
         const result = await core.mark(at, this.#markOptions({ ...options, stepNodes }));
+        look();
         await scheduler.step('marking has ended');
         return result;
       },
       stillCandidates: (ids) => {
+        look();
         for (const id of ids) if (core.marksOf(id) !== 0) marks.add('revived during a slice');
         return mutation === 'no-recheck' ? ids.slice() : core.stillCandidates(ids);
       },
@@ -180,10 +192,12 @@ export class Life {
   }
 
   #markOptions(options: MarkOptions): MarkOptions {
-    const { mutation } = this.#parts;
-    if (mutation === 'no-barrier') return { ...options, barrier: false };
-    if (mutation === 'late-journal') return { ...options, barrier: 'late' };
-    return options;
+    const { mutation, random } = this.#parts;
+    if (mutation === 'no-barrier') return { ...options, live: false, barrier: false };
+    if (mutation === 'late-journal') return { ...options, live: false, barrier: 'late' };
+    const fault = liveFaults.find((name) => mutation === `live-${name}`);
+    // Runs of marks of their own are told of, too.
+    return { ...options, live: fault ?? random.chance(0.8) };
   }
 
   // -------------------------------------------------------------------------------------------- the collection

@@ -14,6 +14,16 @@ const writersMutations = [
   'no-flush',
   /** Backend sweeps do not ask whether a record names the item. */
   'no-sweep-recheck',
+  /** What is referred to again stays dead. */
+  'live-no-revive',
+  /** What a dead node referred to keeps its count. */
+  'live-no-cascade',
+  /** A cycle that lost what kept it is not tried. */
+  'live-no-trial',
+  /** A new edge counts twice. */
+  'live-edge-twice',
+  /** A node that becomes a root has no count for it. */
+  'live-no-root-weight',
 ] as const;
 
 /** The others concern the environment: these schedules always have one. */

@@ -1,5 +1,6 @@
 /**
- * Compares the graph with one derived anew from every record and link: the consistency check of an engine.
+ * Compares the graph with one derived anew from every record and link, and its live marks with a walk over it: the
+ * consistency check of an engine.
  * Called by `verifyGraph`; reads the whole store, and keeps about 100 bytes a record while it runs.
  */
 import { type Indexer, NodeFlag, type Value } from '../contract.js';
@@ -116,6 +117,8 @@ class Derived {
       if (!existing.has(id) && graph.edgesOf(id).length > 0)
         this.#report(`node ${id} has edges of no record`);
     }
+    for (const id of graph.wrongLive() ?? [])
+      this.#report(`${this.#name(id)} has marks or counts that a walk does not find`);
     return this.#lines;
   }
 

@@ -7,6 +7,7 @@
  * every slice follows what is new if the store has changed; each namespace, lease, label target and node is passed to a
  * collector once, so following again costs what is new.
  */
+import { yieldToEventLoop } from '../../backends/files.js';
 import { type Engine, type Key, NodeFlag } from '../../engine/contract.js';
 import { MarkBit } from '../../engine/graph.js';
 import { components, key, leaf, namespaceOf, snapshotKey } from '../../engine/schema/keys.js';
@@ -69,6 +70,7 @@ export class RunEdges {
   /** Follows everything, waiting for collectors' answers. The first error of a collector is thrown. */
   async followAll(): Promise<void> {
     for (;;) {
+      while (!this.#engine.graph.catchUp()) await yieldToEventLoop();
       this.#follow();
       if (this.#pending.length === 0) return;
       const pending = this.#pending;
@@ -77,8 +79,9 @@ export class RunEdges {
     }
   }
 
-  /** Follows what is new. False when a collector's answer must be waited for first (`followAll`). */
+  /** Follows what is new. False when the marks, or a collector's answer, must be waited for first (`followAll`). */
   tryFollowNew(): boolean {
+    if (!this.#engine.graph.catchUp()) return false;
     this.#follow();
     return this.#pending.length === 0;
   }

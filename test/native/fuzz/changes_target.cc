@@ -38,7 +38,7 @@ class Reader {
 
 enum Action : uint8_t {
   kBatch, kRawBatch, kMarkBegins, kMarkSteps, kMarkEnds, kMarkFrom, kAsk, kEndRun, kSaveBegins, kSaveSteps, kSaveEnds,
-  kReportBegins, kReportSteps, kReportEnds, kLists, kReload, kClear, kManyEdges, kActions
+  kReportBegins, kReportSteps, kReportEnds, kLists, kReload, kClear, kManyEdges, kLiveBegins, kLook, kActions
 };
 
 class Story {
@@ -49,6 +49,7 @@ class Story {
     for (size_t n = 0; n < kMostActions && !reader_.atEnd(); n++) act(reader_.byte() % kActions);
     if (save_ != nullptr) endSave();
     if (report_ != nullptr) endReport();
+    look();
     mustBeAsTheModelSays();
   }
 
@@ -57,7 +58,9 @@ class Story {
     switch (action) {
       case kBatch: batch(); break;
       case kRawBatch: rawBatch(); break;
-      case kMarkBegins: beginMark(); break;
+      case kMarkBegins: beginMark(false); break;
+      case kLiveBegins: beginMark(true); break;
+      case kLook: look(); break;
       case kMarkSteps: stepMark(1 + reader_.byte() % 4); break;
       case kMarkEnds:
         while (mark_ != nullptr) stepMark(100);
@@ -168,16 +171,22 @@ class Story {
 
   // ------------------------------------------------------------------------------------------------------------- runs
 
-  void beginMark() {
+  void beginMark(bool live) {
     const auto now = static_cast<int8_t>(reader_.byte());
     try {
-      mark_ = core_->mark(now, Barrier::kOn);
+      mark_ = live ? core_->markLive(now, LiveFault::kNone) : core_->mark(now, Barrier::kOn);
       MUST(!now_.has_value());
       now_ = now;
       born_.clear();
     } catch (const GraphError& error) {
       MUST(now_.has_value() && std::string(error.kind()) == "FailedPrecondition");
     }
+  }
+
+  // Live marks, if there are any, are what a walk finds.
+  void look() {
+    const auto wrong = core_->wrongLive();
+    MUST(!wrong.has_value() || wrong->empty());
   }
 
   void stepMark(size_t nodes) {
@@ -242,6 +251,7 @@ class Story {
   }
 
   void endRun() {
+    if (isReady()) core_->catchUp(reader_.byte() % 8);
     core_->endRun();
     mustBeCanceled(mark_, [](MarkJob& job) { return job.step(1); });
     runIsOver();
@@ -384,6 +394,10 @@ std::vector<Bytes> seeds() {
       story({kMarkBegins, 0, kMarkSteps, 1, kMarkSteps, 1, kBatch, 1, 3, 0, 9, 6, 8, 49, kMarkEnds, kAsk, kMarkFrom, 1, 15, 16}),
       story({kSaveBegins, kBatch, 0, 6, 3, 4, kSaveSteps, kBatch, 0, 0, 19, 0, 0, 0, kSaveEnds, kReload}),
       story({kReportBegins, 2, 1, 0, 2, 3, 9, 0, kBatch, 0, 6, 3, 4, kReportSteps, kReportEnds}),
+      story({kLiveBegins, 0, kMarkEnds, kAsk, kEndRun, 0, kBatch, 0, 6, 3, 24, kBatch, 0, 3, 9, 5, kLook, kLiveBegins, 1, kMarkSteps, 1,
+             kBatch, 0, 0, 0, 1, 1, 0, kMarkEnds, kAsk, kMarkFrom, 1, 15, 16, kBatch, 1, 3, 0, 9, 6, 8, 49, kAsk, kEndRun, 3, kLook}),
+      story({kManyEdges, 0, 2, 0, 0, kLiveBegins, 0, kMarkSteps, 3, kManyEdges, 0, 2, 0, 1, kMarkEnds, kAsk, kEndRun, 1, kManyEdges, 0, 3, 0, 0,
+             kLook, kBatch, 0, 0, 0, 1, 1, 0, kMarkBegins, 0, kMarkEnds, kLook, kEndRun, 0, kLiveBegins, 0, kMarkEnds, kAsk}),
       story({kManyEdges, 1, 2, 0, 0, kMarkBegins, 0, kMarkSteps, 1, kManyEdges, 1, 2, 0, 1, kMarkEnds, kAsk, kSaveBegins, kSaveEnds}),
       story({kMarkBegins, 0, kSaveBegins, kReportBegins, 1, 1, 4, 0, kClear, kBatch, 0, 0, 1, 3, 0, 0, kMarkBegins, 0, kMarkEnds}),
       {kRawBatch, 10, 0, 0, 0, 1, 0x3f, 0xff, 0xff, 0xfe, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0,
