@@ -346,28 +346,30 @@ async function sourcesOf(
   frozen: ReadonlyMap<string, FrozenSnapshots>,
   transfer: Transfer,
 ): Promise<(SnapshotSource & FrozenSnapshots)[]> {
-  const found = new Map([...frozen.keys()].map((name) => [name, new Map<number, StoredSnapshot>()]));
+  const found = new Map(
+    [...frozen].map(([name, moment]) => [name, { moment, snapshots: new Map<number, StoredSnapshot>() }]),
+  );
   for await (const batch of recordsIn(tree, key('snapshots'))) {
     throwIfAborted(transfer.signal);
     for (const [k, value] of batch) {
       const [, , name = ''] = components(k);
       const backendName = typeof value === 'object' && typeof value.name === 'string' ? value.name : '';
-      const moment = frozen.get(name);
-      if (moment === undefined) throw notOpen(name);
+      const source = found.get(name);
+      if (source === undefined) throw notOpen(name);
+      const { moment, snapshots } = source;
       let snapshot = moment.find(backendName);
       if (snapshot === undefined) {
         const object = `${name}/${backendName}`;
         transfer.problem({ kind: 'snapshot', object, found: 'not known to the snapshotter' });
       }
-      const snapshots = found.get(name)!;
       for (; snapshot !== undefined && !snapshots.has(snapshot.id); snapshot = moment.byId(snapshot.parent))
         snapshots.set(snapshot.id, snapshot);
     }
   }
-  return [...frozen].map(([name, moment]) => ({
+  return [...found].map(([name, { moment, snapshots }]) => ({
     ...moment,
     name,
-    snapshots: new Map([...found.get(name)!].sort(([a], [b]) => a - b)),
+    snapshots: new Map([...snapshots].sort(([a], [b]) => a - b)),
     isInUse: true,
   }));
 }

@@ -192,9 +192,11 @@ async function fill(
     await copy(join(root, METADATA), scratch);
     const metadata = await Metastore.open(scratch);
     try {
-      const snapshots = new Map(
-        metadata.ids().map((id): [number, StoredSnapshot] => [id, metadata.byId(id)!]),
-      );
+      const snapshots = new Map<number, StoredSnapshot>();
+      for (const id of metadata.ids()) {
+        const snapshot = metadata.byId(id);
+        if (snapshot !== undefined) snapshots.set(id, snapshot);
+      }
       const directory = (id: number): string => snapshotDirectory(root, id);
       const source = { name, sequence: metadata.sequence, snapshots, directory, isInUse: false };
       await copySnapshots(source, layout.snapshotter(store, basename(name)), transfer);

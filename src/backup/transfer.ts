@@ -70,7 +70,7 @@ export async function* recordsIn(tree: TreeCopy, prefix: Key): AsyncGenerator<[K
     const batch = [...tree.scan(prefix, { after, limit: BATCH })];
     if (batch.length > 0) yield batch;
     if (batch.length < BATCH) return;
-    after = batch.at(-1)![0];
+    after = batch.at(-1)?.[0];
   }
 }
 

@@ -73,8 +73,9 @@ async function snapshotsOf(host: LayerHost, layer: Layer): Promise<UnpackedLayer
       host.engine,
       snapshotKey(layer.namespace, snapshotter, layer.chainId),
     );
-    const directory = record && (await directoryOf(snapshotter, backend, record.name));
-    if (directory !== undefined) found.push({ ...layer, snapshotter, name: record!.name, directory });
+    if (record === undefined) continue;
+    const directory = await directoryOf(snapshotter, backend, record.name);
+    if (directory !== undefined) found.push({ ...layer, snapshotter, name: record.name, directory });
   }
   return found;
 }
@@ -198,13 +199,11 @@ class LayerFinder {
       if (document === undefined) return;
       const { diffIds } = parseConfig(document, config.digest);
       if (diffIds.length !== layers.length) return;
-      for (const [n, chainId] of chainIds(diffIds).entries())
-        this.#layers.set(`${namespace}\0${chainId}\0${layers[n]!.digest}`, {
-          namespace,
-          chainId,
-          diffId: diffIds[n]!,
-          digest: layers[n]!.digest,
-        });
+      const chain = chainIds(diffIds);
+      for (const [n, { digest }] of layers.entries()) {
+        const [chainId = '', diffId = ''] = [chain[n], diffIds[n]];
+        this.#layers.set(`${namespace}\0${chainId}\0${digest}`, { namespace, chainId, diffId, digest });
+      }
     });
   }
 

@@ -12,6 +12,6 @@ export async function* recordsOf(reader: Reader, prefix: Key): AsyncGenerator<St
     const batch = [...reader.scan(prefix, { limit: BATCH, ...(after !== undefined && { after }) })];
     if (batch.length > 0) yield batch;
     if (batch.length < BATCH) return;
-    after = batch.at(-1)![0];
+    after = batch.at(-1)?.[0];
   }
 }

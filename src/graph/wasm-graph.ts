@@ -315,9 +315,8 @@ export class WasmGraph implements CarriedGraph {
   #ask([now, itemOf, sizes, members, ends, roots, edges]: RetainedWords): Pointer {
     const all = [itemOf, members, ends, roots, edges].map(words);
     this.#put(doubles(sizes), ...all);
-    const [items, ...others] = all.map(({ length }) => length);
-    const [m = 0, e = 0, r = 0, x = 0] = others;
-    return this.#must(this.#wasm.retainedBegin(time(now), items!, sizes.length, m, e, r, x));
+    const [items = 0, m = 0, e = 0, r = 0, x = 0] = all.map(({ length }) => length);
+    return this.#must(this.#wasm.retainedBegin(time(now), items, sizes.length, m, e, r, x));
   }
 
   #answer(question: Pointer, [, , , , { length }]: RetainedWords, started: number): RetainedSizes {
@@ -325,7 +324,7 @@ export class WasmGraph implements CarriedGraph {
     this.#must(this.#wasm.retainedEnd(question));
     const all = new Float64Array(this.#bytes().buffer);
     return {
-      kept: all[0]!,
+      kept: all[0] ?? 0,
       total: all.slice(1, 1 + length),
       retained: all.slice(1 + length, 1 + 2 * length),
       reached: Uint32Array.from(all.subarray(1 + 2 * length)),

@@ -47,7 +47,7 @@ const layerBases: ReadonlySet<string> = new Set([
 ]);
 
 const isLayerType = (type: string): boolean =>
-  type.startsWith('application/vnd.oci.image.layer.') || layerBases.has(type.split('+')[0]!);
+  type.startsWith('application/vnd.oci.image.layer.') || layerBases.has(type.replace(/\+.*$/s, ''));
 
 /** Layers that need not be present (their licence forbids copies). */
 export const isNonDistributable = (type: string): boolean =>

@@ -116,7 +116,7 @@ export function importName(
 }
 
 const startsName = (text: string, name: string): boolean =>
-  text.startsWith(name) && (text.length === name.length || /[/:@]/.test(text[name.length]!));
+  text.startsWith(name) && (text.length === name.length || /[/:@]/.test(text.charAt(name.length)));
 
 /** `alpine` is the base of `docker.io/library/alpine:3` too. */
 const belongsTo = (ref: string, base: string): boolean =>

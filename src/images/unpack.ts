@@ -294,8 +294,9 @@ function layersOf(manifest: Manifest, diffIds: readonly string[]): Layer[] {
   const chain = chainIds(diffIds);
   return layers.map((descriptor, i) => ({
     descriptor,
-    diffId: diffIds[i]!,
-    chainId: chain[i]!,
+    // As many as there are layers.
+    diffId: diffIds[i] ?? '',
+    chainId: chain[i] ?? '',
     parent: chain[i - 1] ?? '',
   }));
 }

@@ -85,7 +85,8 @@ function anyOf(filters: readonly (readonly Selector[])[]): Filter {
 }
 
 function allOf(selectors: readonly Selector[]): Filter {
-  if (selectors.length === 1) return selectors[0]!.matches;
+  const [first, ...rest] = selectors;
+  if (first !== undefined && rest.length === 0) return first.matches;
   return (adaptor) => {
     for (const { matches } of selectors) if (!matches(adaptor)) return false;
     return true;
@@ -104,7 +105,8 @@ export function adaptLabels(
   from = 0,
 ): string | undefined {
   if (labels === undefined) return undefined;
-  return labelOf(labels, path.length === from + 1 ? path[from]! : path.slice(from).join('.'));
+  const only = path.length === from + 1 ? path[from] : undefined;
+  return labelOf(labels, only ?? path.slice(from).join('.'));
 }
 
 export const parseFilter = (input: string): Filter => parseFilters([input]);

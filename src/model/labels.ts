@@ -115,7 +115,7 @@ function shownKey(key: string): string {
   if (bytes.length <= SHOWN_KEY_BYTES) return key;
   let end = SHOWN_KEY_BYTES;
   // 10xxxxxx continues a character.
-  while (end > 0 && (bytes[end]! & 0xc0) === 0x80) end--;
+  while (end > 0 && ((bytes[end] ?? 0) & 0xc0) === 0x80) end--;
   return bytes.toString('utf8', 0, end);
 }
 

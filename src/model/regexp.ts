@@ -116,16 +116,9 @@ function programBound(pattern: string): number | undefined {
     group.atom = size;
   };
   for (let at = 0; at < pattern.length; ) {
-    const ch = pattern[at]!;
-    if (ch === '\\') {
-      put(isTable(pattern, at) ? TABLE : 1);
-      at += 2;
-    } else if (ch === '[') {
-      const end = endOfClass(pattern, at);
-      const tables = pattern.slice(at, end).match(/\\[pP]|\[:/g)?.length ?? 0;
-      put(Math.ceil((end - at) / CLASS_CHARACTERS) + tables * TABLE);
-      at = end;
-    } else if (ch === '(') {
+    const ch = pattern.charAt(at);
+    const repeat = ch === '{' ? REPEAT.exec(pattern.slice(at, at + REPEAT_CHARACTERS)) : null;
+    if (ch === '(') {
       open.push(group);
       group = { before: 2, atom: 0 };
       at++;
@@ -137,26 +130,39 @@ function programBound(pattern: string): number | undefined {
     } else if (ch === '*' || ch === '+' || ch === '?') {
       group.atom += 2;
       at++;
+    } else if (repeat !== null) {
+      const size = repeated(group.atom, repeat);
+      if (size === undefined) return undefined;
+      group.atom = size;
+      at += repeat[0].length;
     } else {
-      const repeat = ch === '{' ? REPEAT.exec(pattern.slice(at, at + REPEAT_CHARACTERS)) : null;
-      if (repeat === null) {
-        put(1);
-        at++;
-      } else {
-        const [text, least, most] = repeat;
-        const [n, m] = [Number(least), Number(most || 0)];
-        if (Math.max(n, m) > MAX_REPEAT) return undefined;
-        if (most === undefined) group.atom *= Math.max(n, 1);
-        else if (most === '') group.atom = group.atom * (n + 1) + 1;
-        else group.atom = (group.atom + 1) * Math.max(m, 1);
-        at += text.length;
-      }
+      const { size, end } = atomAt(pattern, at);
+      put(size);
+      at = end;
     }
     if (group.before + group.atom > MAX_SIZE) return MAX_SIZE;
   }
   let size = group.before + group.atom + ENDS;
   for (const { before, atom } of open) size += before + atom;
   return size;
+}
+
+/** The size of an escape, a class or any other character, and where it ends. */
+function atomAt(pattern: string, at: number): { size: number; end: number } {
+  const ch = pattern.charAt(at);
+  if (ch === '\\') return { size: isTable(pattern, at) ? TABLE : 1, end: at + 2 };
+  if (ch !== '[') return { size: 1, end: at + 1 };
+  const end = endOfClass(pattern, at);
+  const tables = pattern.slice(at, end).match(/\\[pP]|\[:/g)?.length ?? 0;
+  return { size: Math.ceil((end - at) / CLASS_CHARACTERS) + tables * TABLE, end };
+}
+
+/** The size of an atom under a repeat; undefined if RE2 rejects its counts. */
+function repeated(atom: number, [, least, most]: RegExpExecArray): number | undefined {
+  const [n, m] = [Number(least), Number(most || 0)];
+  if (Math.max(n, m) > MAX_REPEAT) return undefined;
+  if (most === undefined) return atom * Math.max(n, 1);
+  return most === '' ? atom * (n + 1) + 1 : (atom + 1) * Math.max(m, 1);
 }
 
 const REPEAT = /^\{(\d+)(?:,(\d*))?\}/;

@@ -55,7 +55,9 @@ export async function createSnapshot(
   const scope = new WriteScope(call.host, call.ctx);
   try {
     const made = await alone(request.key, () =>
-      call.ctx.tx === undefined ? createApart(call, request, scope) : createWithin(call, request, scope),
+      call.ctx.tx === undefined
+        ? createApart(call, request, scope)
+        : createWithin(call, call.ctx.tx, request, scope),
     );
     if (typeof made === 'object') return made.mounts ?? [];
     const target = targetOf(request);
@@ -98,10 +100,10 @@ async function createApart(
 /** Everything in the caller's transaction. */
 async function createWithin(
   call: SnapshotCall,
+  tx: Transaction,
   request: CreateRequest,
   scope: WriteScope,
 ): Promise<Made | string> {
-  const tx = call.ctx.tx!;
   for (let n = 1; ; n++) {
     const check = checkCreation(tx, call, request);
     if (check.existing !== undefined) throw snapshotExists(call.snapshotter, check.existing);

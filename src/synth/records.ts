@@ -78,6 +78,8 @@ export interface ImageNames {
   diffIds: string[];
   /** Snapshot keys, lowest first: each a digest over all layers up to it. */
   chain: string[];
+  /** The last of the chain. */
+  top: string;
 }
 
 export function imageNames(plan: Plan, draw: ImageDraw): ImageNames {
@@ -105,6 +107,7 @@ export function imageNames(plan: Plan, draw: ImageDraw): ImageNames {
     layers,
     diffIds,
     chain,
+    top: chain.at(-1) ?? '',
   };
 }
 
@@ -185,12 +188,12 @@ function* contentRecords(
   yield blob(names.index, INDEX_BYTES, { [`${Label.gcRefContent}.m.0`]: names.manifest });
   yield blob(names.manifest, MANIFEST_BYTES, children);
   yield blob(names.config, CONFIG_BYTES, {
-    [`${Label.gcRefSnapshot}.${snapshotterName}`]: names.chain.at(-1)!,
+    [`${Label.gcRefSnapshot}.${snapshotterName}`]: names.top,
   });
   for (const [i, layer] of names.layers.entries()) {
     if (!withBase && i < plan.sharedLayers) continue;
     const sizeBytes = Math.floor((1 + 60 * chance('size of', layer)) * MIB);
-    yield blob(layer, sizeBytes, { [Label.uncompressed]: names.diffIds[i]! });
+    yield blob(layer, sizeBytes, { [Label.uncompressed]: names.diffIds[i] ?? '' });
   }
 }
 
@@ -219,7 +222,7 @@ function* temporaryRecords(
       createdMsAgo,
       expiresInMs: draw.lease === 'live' ? 10 * DAY_MS : -HOUR_MS,
       content: names.manifest,
-      snapshot: names.chain.at(-1)!,
+      snapshot: names.top,
     };
   }
 }

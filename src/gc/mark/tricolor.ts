@@ -71,14 +71,15 @@ export async function concurrentMark(
   refs: (signal: AbortSignal, node: Node, send: (target: Node) => void) => Promise<void>,
   options: ConcurrentOptions = {},
 ): Promise<NodeSet> {
-  throwIfAborted(options.signal);
-  const marking = new Marking(refs, options.width ?? 64);
-  const cancel = (): void => marking.fail(abortError(options.signal!));
-  options.signal?.addEventListener('abort', cancel, { once: true });
+  const { signal, width = 64 } = options;
+  throwIfAborted(signal);
+  const marking = new Marking(refs, width);
+  const cancel = (): void => marking.fail(signal ? abortError(signal) : undefined);
+  signal?.addEventListener('abort', cancel, { once: true });
   try {
     return await marking.run(roots);
   } finally {
-    options.signal?.removeEventListener('abort', cancel);
+    signal?.removeEventListener('abort', cancel);
   }
 }
 

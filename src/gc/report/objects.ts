@@ -66,11 +66,12 @@ export function findObject(
   const place: Place = { reader, ns: namespace, snapshotters };
   const exact = exactMatches(place, name).filter(wanted);
   const found = exact.length > 0 ? exact : prefixMatches(place, name).filter(wanted);
-  if (found.length === 0) {
+  const [only, ...others] = found;
+  if (only === undefined) {
     throw notFound(`no ${kind ?? 'object'} "${name}" in namespace "${namespace}"`, { object: name });
   }
-  if (found.length > 1) throw ambiguous(name, found);
-  return found[0]!;
+  if (others.length > 0) throw ambiguous(name, found);
+  return only;
 }
 
 /** A record's kind and name as reports show them. */

@@ -141,8 +141,8 @@ export async function diskUsageBy(
   const sizes = await graph.retained(queryOf(at, items, sets, extra), { signal: ctx.signal });
   const ingests = measured && (await ingestSizes(host, measured, at, sets, extra, ctx.signal));
   const sizesOf = (n: number) => ({
-    total: sizes.total[n]! + (ingests?.total[n] ?? 0),
-    retained: sizes.retained[n]! + (ingests?.retained[n] ?? 0),
+    total: (sizes.total[n] ?? 0) + (ingests?.total[n] ?? 0),
+    retained: (sizes.retained[n] ?? 0) + (ingests?.retained[n] ?? 0),
   });
   const rows: UsageRow[] = [];
   for (const [n, { ids: _, ...group }] of groups.entries()) {
@@ -329,7 +329,7 @@ function queryOf(
     return end;
   });
   const members = new Uint32Array(end);
-  for (const [n, { ids }] of groups.entries()) members.set(ids, ends[n]! - ids.length);
+  for (const [n, { ids }] of groups.entries()) members.set(ids, (ends[n] ?? 0) - ids.length);
   return {
     now,
     itemOf: items.ofNode,

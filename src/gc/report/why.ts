@@ -123,10 +123,11 @@ async function farther(
   for (const root of view.roots) {
     if (next[plainState(root)] === NO_WAY) continue;
     const way: number[] = [];
-    for (let state = plainState(root); state !== END_OF_WAY; state = next[state]!) way.push(idOfState(state));
+    for (let state = plainState(root); state !== END_OF_WAY; state = next[state] ?? END_OF_WAY)
+      way.push(idOfState(state));
     ways.push(way);
   }
-  ways.sort((a, b) => a.length - b.length || a[0]! - b[0]!);
+  ways.sort((a, b) => a.length - b.length || (a[0] ?? 0) - (b[0] ?? 0));
   return all ? ways : ways.slice(0, 1);
 }
 
@@ -154,9 +155,10 @@ class Teller {
   }
 
   path(way: readonly number[]): WhyStep[] {
-    return way.map((id, i) =>
-      this.#step(id, i === 0 ? this.#rootReason(id) : this.#reasons.of(way[i - 1]!, id)),
-    );
+    return way.map((id, i) => {
+      const before = way[i - 1];
+      return this.#step(id, before === undefined ? this.#rootReason(id) : this.#reasons.of(before, id));
+    });
   }
 
   garbage(id: number): Pick<Why, 'since' | 'goes'> {

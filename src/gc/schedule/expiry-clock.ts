@@ -182,8 +182,9 @@ export class ExpiryClock implements ExpiryTime {
     this.#noticed++;
     if (wall < this.#lowest) this.#lowest = wall;
     // It takes back what it was set forward by, the latest first.
-    for (let rest = by; rest > 0n && this.#heldBack.length > 0; ) {
-      const last = this.#heldBack.at(-1)!;
+    for (let rest = by; rest > 0n; ) {
+      const last = this.#heldBack.at(-1);
+      if (last === undefined) break;
       const taken = last.by < rest ? last.by : rest;
       last.by -= taken;
       rest -= taken;

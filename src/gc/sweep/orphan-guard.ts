@@ -171,7 +171,7 @@ export class OrphanGuard {
         : '';
     const error = failedPrecondition(
       `no record names ${refused.map(describe).join('; ')}${why}: the metadata may be lost, set back or not mounted`,
-      { object: refused[0]!.backend, remedy: REMEDY },
+      { object: refused.map(({ backend }) => backend).join(', '), remedy: REMEDY },
     );
     this.#refusal = { error, at: performance.now(), kept };
     host.log('warn', 'nothing is removed until the orphans of the backends are explained', {

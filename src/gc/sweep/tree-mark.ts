@@ -70,7 +70,8 @@ function parse(text: unknown): Mark | undefined {
   if (typeof text !== 'string') return undefined;
   try {
     const { tree, number } = JSON.parse(text) as Partial<Mark>;
-    return typeof tree === 'string' && Number.isSafeInteger(number) ? { tree, number: number! } : undefined;
+    const isMark = typeof tree === 'string' && typeof number === 'number' && Number.isSafeInteger(number);
+    return isMark ? { tree, number } : undefined;
   } catch {
     return undefined;
   }
