@@ -159,11 +159,9 @@ export class LeaseManager {
         if (id === '') throw leaseNotFound(id);
         const k = leaseKeyIn(tx, ns, id, this.#scope);
         const record = readRecord<LeaseRecord>(tx, k);
-        if (record === undefined) {
-          if (piece === 0) throw leaseNotFound(id);
-          // A collection was faster.
-          return true;
-        }
+        if (piece === 0 && record === undefined) throw leaseNotFound(id);
+        // A collection was faster; there may be another lease of its name by now.
+        if (record === undefined || (piece > 0 && record.labels?.[Label.gcExpire] !== EXPIRED)) return true;
         if (ctx.tx === undefined && !dropFirstLinks(tx, k)) {
           if (record.labels?.[Label.gcExpire] !== EXPIRED) {
             putRecord(tx, k, { ...record, labels: { ...record.labels, [Label.gcExpire]: EXPIRED } });

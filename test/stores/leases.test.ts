@@ -352,6 +352,18 @@ describe('a lease that holds much', () => {
     assert.deepEqual(await db.leases.list(ns1), []);
   });
 
+  it('given its deletion, when it is collected meanwhile and another comes by its name, then that one stays', async (t) => {
+    const db = await testDB(t);
+    await fill(db, 'l');
+    const deletion = db.leases.delete(ns1, 'l');
+    await db.engine.update((tx) => {
+      tx.delete(leaseKey('ns1', 'l'));
+      tx.put(leaseKey('ns1', 'l'), { createdat: 7n });
+    });
+    await deletion;
+    assert.deepEqual(await db.leases.list(ns1), [{ id: 'l', createdAt: 7n, labels: {} }]);
+  });
+
   it('given a transaction, when deleted in it, then it goes whole or not at all', async (t) => {
     const db = await testDB(t);
     await fill(db, 'l');
