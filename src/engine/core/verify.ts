@@ -118,7 +118,7 @@ class Derived {
         this.#report(`node ${id} has edges of no record`);
     }
     for (const id of graph.wrongLive() ?? [])
-      this.#tell(`${this.#name(id)} has marks or counts that a walk does not find`);
+      this.#report(`${this.#name(id)} has marks or counts that a walk does not find`);
     return this.#lines;
   }
 
