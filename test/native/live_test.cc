@@ -198,11 +198,12 @@ bool threadsTakeTurns() {
   }
   core->apply(ops);
   std::vector<std::array<NodeId, 2>> edges;
+  const auto anyNode = [&] { return static_cast<NodeId>(random() % kNodes); };
   const auto change = [&] {
     Words batch;
     for (int n = 0; n < 20; n++) {
       if (edges.size() < kNodes || random() % 2 == 0) {
-        edges.push_back({random() % kNodes, random() % kNodes});
+        edges.push_back({anyNode(), anyNode()});
         batch.insert(batch.end(), {kOpAdd, edges.back()[0], edges.back()[1], kLabel});
       } else {
         std::swap(edges[random() % edges.size()], edges.back());
