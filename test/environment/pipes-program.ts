@@ -87,13 +87,16 @@ async function layouts(root: string): Promise<void> {
   await failsWith(openLayout(root), 'InvalidArgument', /is not a regular file/);
 }
 
-/** A file becomes a pipe after it was looked at: when some of what comes before its bytes has been written. */
+/**
+ * A file becomes a pipe after it was looked at: when some of what comes before its bytes has been written. Contents of small
+ * files are known by then, so it is a larger one.
+ */
 async function layers(root: string): Promise<void> {
   for (let pieces = 1; pieces <= 4; pieces++) {
     about(`write a layer of a tree in which a file becomes a pipe (${pieces})`);
     const tree = join(root, String(pieces));
     mkdirSync(tree, { recursive: true });
-    await writeFile(join(tree, 'file'), 'text');
+    await writeFile(join(tree, 'file'), 't'.repeat(100_000));
     let left = pieces;
     const writing = diffLayer([], [bind(tree)], async () => {
       if (--left !== 0) return;

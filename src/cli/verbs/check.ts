@@ -41,7 +41,7 @@ export async function checkAndPrint(env: StoreEnv, options: CheckOptions): Promi
   env.out.object(report, () => summary(env.out, report));
   if (!report.sound) process.exitCode = DAMAGED_EXIT_CODE;
   if (env.db.isReadOnly && report.findings.length > 0)
-    env.out.notice('what another process changed meanwhile may be among these: a second run tells');
+    env.out.notice('these may include changes by another process during the run: run it again');
 }
 
 async function run({ db, out, signal, progress }: StoreEnv, options: CheckOptions): Promise<CheckReport> {
