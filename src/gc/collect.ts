@@ -37,7 +37,10 @@ export interface CollectOptions extends RunLimits {
   dryRun?: boolean | undefined;
   /** Milliseconds a slice may hold the main thread; default 2. */
   sliceBudgetMs?: number | undefined;
-  /** Walks every backend for items that no record names, instead of looking at what was removed. */
+  /**
+   * Walks every backend for items that no record names, instead of looking at what was removed; and marks from the roots,
+   * without the marks that live on between runs.
+   */
   fullSweep?: boolean | undefined;
   /** Stops, before it removes anything, a run that would remove nearly everything; default off. */
   massGuard?: boolean | MassGuard | undefined;
@@ -131,7 +134,9 @@ class Collection {
     // What is deleted from here on may be garbage that this run does not see.
     const seenDeletions = dirty.deletions;
     this.#stats.revision = engine.revision;
-    const result = await engine.graph.mark(at, { live: true, ...(signal && { signal }) });
+    // A run that walks everything also marks everything, whatever the live marks say.
+    const live = this.#options.fullSweep !== true;
+    const result = await engine.graph.mark(at, { live, ...(signal && { signal }) });
     try {
       countMarked(this.#stats.marked, result.markedByType);
       const edges = new RunEdges(engine, this.#collectors, at, signal);

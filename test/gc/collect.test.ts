@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import type { MarkOptions } from '../../src/engine/graph.js';
 import { backendNameKey, blobKey, Relation } from '../../src/engine/schema/keys.js';
 import { isKind } from '../../src/errors.js';
 import { digest, future, gc, past, world } from '../support/gc-world.js';
@@ -339,6 +340,24 @@ describe('what a collection does', () => {
     await w.collect();
     assert.deepEqual(events, [['ns2', '/snapshot/remove', { key: 's', snapshotter: 'native' }]]);
     assert.ok(w.logged.some((line) => line.includes('nobody listens')));
+    assert.deepEqual(w.left(), []);
+  });
+
+  test('given live marks that are wrong, when a full collection runs, then it does not rely on them', async (t) => {
+    const w = await world(t);
+    const { graph } = w.engine;
+    const mark = graph.mark.bind(graph);
+    t.mock.method(graph, 'mark', (at: bigint, options: MarkOptions = {}) =>
+      mark(at, options.live ? { ...options, live: 'no-cascade' } : options),
+    );
+    await w.blob('child');
+    await w.blob('parent', { [ref]: digest('child') });
+    await w.image('app', 'parent');
+    await w.collect();
+    await w.remove(w.imageKey('app'));
+    await w.collect();
+    assert.deepEqual(w.left('child'), ['blob child'], 'the fault leaves what the parent referred to');
+    await w.collect({ fullSweep: true });
     assert.deepEqual(w.left(), []);
   });
 
