@@ -2,11 +2,15 @@
  * What the directories beside a damaged `meta.db` say: which blobs there are and how long they are, and what the snapshotters
  * have. Called by the files of salvage/; reads only.
  */
+import { readFileSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { blobName } from '../../backends/content/layout.js';
 import type { SnapshotInfo } from '../../backends/contract.js';
 import { eachLimit } from '../../backends/files.js';
+import { MAX_DOCUMENT_BYTES } from '../../images/documents.js';
+import { chainIds } from '../../images/unpack.js';
+import { digestOf, isDigest } from '../../model/digest.js';
 import { messageOf } from '../../system/system-errors.js';
 import { ForeignContent } from '../content.js';
 import type { Places } from '../places.js';
@@ -26,6 +30,8 @@ export interface Disk {
   /** By snapshotter, then by the name in the backend; only of those whose metadata can be read. */
   readonly snapshots: ReadonlyMap<string, ReadonlyMap<string, SnapshotInfo>>;
   readonly notes: readonly string[];
+  /** What a document refers to: digests, and the chain id of a config. Nothing for other blobs, and damaged ones. */
+  namedIn(digest: string): ReadonlySet<string>;
 }
 
 export async function lookAtDisk(places: Places, signal?: AbortSignal): Promise<Disk> {
@@ -46,7 +52,29 @@ export async function lookAtDisk(places: Places, signal?: AbortSignal): Promise<
     await snapshotter.walk((info) => void all.set(info.name, info));
     snapshots.set(name, all);
   }
-  return { blobs: content && (await blobsIn(places.content, content)), content, snapshots, notes };
+  const blobs = content && (await blobsIn(places.content, content));
+  const namedIn = (digest: string): ReadonlySet<string> => {
+    const size = blobs?.get(digest)?.size ?? Number.POSITIVE_INFINITY;
+    return size > MAX_DOCUMENT_BYTES ? new Set() : namesInDocument(places.content, digest);
+  };
+  return { blobs, content, snapshots, notes, namedIn };
+}
+
+function namesInDocument(root: string, digest: string): ReadonlySet<string> {
+  const names = new Set<string>();
+  try {
+    const bytes = readFileSync(join(root, blobName(digest)));
+    if (digestOf(bytes) !== digest) return names;
+    const document = JSON.parse(bytes.toString(), (_key, value: unknown) => {
+      if (typeof value === 'string' && isDigest(value)) names.add(value);
+      return value;
+    }) as { rootfs?: { diff_ids?: string[] } } | null;
+    const top = chainIds(document?.rootfs?.diff_ids ?? []).at(-1);
+    if (top !== undefined) names.add(top);
+  } catch {
+    // No document.
+  }
+  return names;
 }
 
 async function blobsIn(root: string, content: ForeignContent): Promise<Map<string, BlobOnDisk>> {

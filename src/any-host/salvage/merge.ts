@@ -15,9 +15,21 @@
 import type { PageScan } from '../../bolt/scan.js';
 import { decodeAny } from '../../model/wire.js';
 import type { Disk } from './disk.js';
-import { backendNameOf, kindIn, type Path, type RecordKind, readTree, sizeIn, type Tree } from './shapes.js';
+import {
+  backendNameOf,
+  kindIn,
+  type Path,
+  type RecordKind,
+  readTree,
+  sizeIn,
+  type Tree,
+  textOf,
+  treeIn,
+} from './shapes.js';
 import { type FoundRecord, type Gap, Gaps, pathKey, type Walked } from './walk.js';
 
+/** Labels that keep other objects. */
+const REFERENCE = 'containerd.io/gc.ref.';
 const OPENING = '{'.charCodeAt(0);
 
 export type Origin = 'current' | 'older';
@@ -127,6 +139,10 @@ export class Merge {
     }
     const proof = this.#proofOf(record);
     if (proof === 'contradicted') return;
+    if (origin === 'older' && !this.#isOfOneTime(record)) {
+      this.#leaveOut(record, 'nothing tells whether its labels are its own');
+      return;
+    }
     if (record.isDoubtful && origin === 'older' && proof !== 'proved') return;
     if (!this.#claim(record, proof)) return;
     this.#put({ ...record, origin });
@@ -206,6 +222,20 @@ export class Merge {
     if (backend === undefined || backend.has(Buffer.from(stored, 'latin1').toString())) return 'proved';
     this.#leaveOut(record, 'its snapshotter does not have it');
     return 'contradicted';
+  }
+
+  /** What proves a blob or an image proves its own page. Where labels have pages of their own, what they refer to proves these. */
+  #isOfOneTime(record: FoundRecord): boolean {
+    const kind = kindIn(record.path);
+    if (kind !== 'content' && kind !== 'image') return true;
+    const tree = this.treeOf(record);
+    if (tree === undefined || !tree.isSplit) return true;
+    if (kind === 'image') return false;
+    const named = this.#disk.namedIn(record.key);
+    const references = [...(treeIn(tree, 'labels')?.entries ?? [])].filter(([key]) =>
+      key.startsWith(REFERENCE),
+    );
+    return references.length > 0 && references.every(([, value]) => named.has(textOf(value as Buffer) ?? ''));
   }
 
   /** Specs are long, and mostly JSON, which shows what was written over. */

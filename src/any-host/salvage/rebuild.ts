@@ -35,7 +35,7 @@ function treeOf(fields: Readonly<Record<string, Uint8Array | Tree | undefined>>)
     if (value === undefined) continue;
     entries.set(bytesOf(name), value instanceof Uint8Array ? Buffer.from(value) : value);
   }
-  return { sequence: 0, entries };
+  return { sequence: 0, entries, isSplit: false };
 }
 
 const textsTree = (texts: StringMap): Tree | undefined =>

@@ -127,7 +127,11 @@ class Ages {
       }
       if (hasTimes)
         take(
-          changedAt({ sequence: 0, entries: new Map(page.entries.map(({ key, value }) => [key, value])) }),
+          changedAt({
+            sequence: 0,
+            entries: new Map(page.entries.map(({ key, value }) => [key, value])),
+            isSplit: false,
+          }),
         );
     }
     this.#known.set(id, newest);

@@ -14,6 +14,8 @@ export type Path = readonly string[];
 export interface Tree {
   readonly sequence: number;
   readonly entries: ReadonlyMap<string, Buffer | Tree>;
+  /** A bucket in it has pages of its own, which may have been given out again while those of the record were not. */
+  readonly isSplit: boolean;
 }
 
 export type RecordKind =
@@ -80,17 +82,19 @@ export function readTree(scan: PageScan, value: Buffer, pages: number[] = [], de
   const bucket = scan.bucket(value);
   if (bucket === undefined || depth > DEPTH_MAX) return undefined;
   const entries = new Map<string, Buffer | Tree>();
+  let isSplit = false;
   const take = (found: NonNullable<typeof bucket.entries>): boolean => {
     for (const { key, isBucket, value: inner } of found) {
       const one = isBucket ? readTree(scan, inner, pages, depth + 1) : inner;
       if (one === undefined) return false;
+      isSplit ||= isBucket && (scan.bucket(inner)?.page !== 0 || (one as Tree).isSplit);
       entries.set(key, one);
     }
     return true;
   };
   if (bucket.page === 0) {
     if (bucket.entries === undefined || !take(bucket.entries)) return undefined;
-    return { sequence: bucket.sequence, entries };
+    return { sequence: bucket.sequence, entries, isSplit };
   }
   const next = [bucket.page];
   const own = new Set<number>();
@@ -102,7 +106,7 @@ export function readTree(scan: PageScan, value: Buffer, pages: number[] = [], de
     if (page.kind === 'branch') next.push(...page.children.map((child) => child.page).reverse());
     else if (!take(page.entries)) return undefined;
   }
-  return { sequence: bucket.sequence, entries };
+  return { sequence: bucket.sequence, entries, isSplit };
 }
 
 export const textOf = (one: Buffer | Tree | undefined): string | undefined =>

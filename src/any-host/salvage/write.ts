@@ -162,6 +162,10 @@ function withChildren(tree: Tree, children: readonly string[]): Tree {
     (known?.entries.size ?? 0) === children.length && children.every((key) => known?.entries.has(key));
   if (isRight) return tree;
   const entries = new Map(tree.entries);
-  entries.set('children', { sequence: 0, entries: new Map(children.map((key) => [key, Buffer.alloc(0)])) });
+  entries.set('children', {
+    sequence: 0,
+    entries: new Map(children.map((key) => [key, Buffer.alloc(0)])),
+    isSplit: false,
+  });
   return { ...tree, entries };
 }
