@@ -11,7 +11,8 @@
  * slice is one synchronous transaction that asks again before it removes. Bytes go only after the removal of their records is on disk.
  */
 import { yieldToEventLoop } from '../backends/files.js';
-import { invalidArgument, throwIfAborted } from '../errors.js';
+import type { MarkResult } from '../engine/graph.js';
+import { invalidArgument, isKind, throwIfAborted } from '../errors.js';
 import type { Instant } from '../model/time.js';
 import { publishAll } from '../stores/events.js';
 import { endCollectors, type StartedCollector, startCollectors } from './collectors.js';
@@ -136,7 +137,7 @@ class Collection {
     this.#stats.revision = engine.revision;
     // A run that walks everything also marks everything, whatever the live marks say.
     const live = this.#options.fullSweep !== true;
-    const result = await engine.graph.mark(at, { live, ...(signal && { signal }) });
+    const result = await this.#mark(at, live);
     try {
       countMarked(this.#stats.marked, result.markedByType);
       const edges = new RunEdges(engine, this.#collectors, at, signal);
@@ -158,6 +159,19 @@ class Collection {
       this.#stats.phases.sweep = performance.now() - sweepStart;
     } finally {
       engine.graph.endRun();
+    }
+  }
+
+  async #mark(at: Instant, live: boolean): Promise<MarkResult> {
+    const { engine } = this.#host;
+    const { signal } = this.#options;
+    try {
+      return await engine.graph.mark(at, { live, ...(signal && { signal }) });
+    } catch (error) {
+      // Live marks take memory of their own. A run without them may be what frees some.
+      if (!live || !isKind(error, 'ResourceExhausted')) throw error;
+      this.#warn('no memory for live marks: this run marks from the roots', { error: String(error) });
+      return this.#mark(at, false);
     }
   }
 

@@ -6,7 +6,13 @@
  * hand over); from then on every read sees it. Durability is the storage's business: `update` resolves when the
  * storage says so, and if the storage loses the commit, the step is taken back.
  */
-import { failedPrecondition, notImplemented, openedReadOnly, unavailable } from '../../errors.js';
+import {
+  failedPrecondition,
+  notImplemented,
+  OutcomeUnknown,
+  openedReadOnly,
+  unavailable,
+} from '../../errors.js';
 import type {
   ChangeSet,
   Durability,
@@ -26,6 +32,7 @@ import { NamedLocks } from '../locks.js';
 import { decodeSlice } from '../schema/codec.js';
 import { Counters } from './counters.js';
 import { Feed, type KeptSet, keptSet } from './feed.js';
+import { GraphLost } from './graph-lost.js';
 import { History } from './history.js';
 import { Nodes } from './nodes.js';
 import { undoing } from './planner.js';
@@ -71,7 +78,9 @@ export class CoreEngine
   implements Engine, TransactionHost, StorageListener
 {
   readonly kind: 'memory' | 'lmdb';
-  readonly graph: GraphCore;
+  readonly #graph: GraphCore;
+  /** Set when the graph is not that of the records any more. */
+  #graphLost: GraphLost | undefined;
   readonly indexer: Indexer;
   readonly locks = new NamedLocks();
   readonly cleanStart: boolean;
@@ -92,7 +101,7 @@ export class CoreEngine
   constructor(options: CoreOptions) {
     super();
     this.kind = options.kind;
-    this.graph = options.graph;
+    this.#graph = options.graph;
     this.indexer = options.indexer;
     this.storage = options.storage;
     this.cleanStart = options.cleanStart;
@@ -109,6 +118,11 @@ export class CoreEngine
 
   get revision(): number {
     return this.#revision;
+  }
+  /** GraphLost when it must not be relied on. */
+  get graph(): GraphCore {
+    if (this.#graphLost !== undefined) throw this.#graphLost;
+    return this.#graph;
   }
   get epoch(): number {
     return this.#epoch;
@@ -247,30 +261,62 @@ export class CoreEngine
     const { records, numbers, droppedCounters } = tx;
     if (records.size + links.size + numbers.size + droppedCounters.size === 0) return nothingWritten;
     const known = isNewest ? tx.known : nothingKnown;
-    const plan = this.#nodes.commit(records.entries(), links, known);
-    const commit: Commit = {
-      revision: this.#revision + 1,
-      entries: plan.entries,
-      links,
-      counters: this.counters.changes(droppedCounters, numbers, this.#activeNumbers()),
-      ops: plan.ops,
-      freed: plan.freed,
-      recordDelta: plan.recordDelta,
-    };
-    if (this.history.hasReaders) this.#remember(tx, commit);
-    this.#revision = commit.revision;
+    const plan = this.#keepsGraph(() => this.#nodes.commit(records.entries(), links, known));
+    const revision = this.#revision + 1;
+    const commit = this.#keepsGraph(() => {
+      try {
+        const made: Commit = {
+          revision,
+          entries: plan.entries,
+          links,
+          counters: this.counters.changes(droppedCounters, numbers, this.#activeNumbers()),
+          ops: plan.ops,
+          freed: plan.freed,
+          recordDelta: plan.recordDelta,
+        };
+        if (this.history.hasReaders) this.#remember(tx, made);
+        return made;
+      } catch (error) {
+        this.#nodes.takeBack(plan, error);
+        throw error;
+      }
+    });
+    this.#revision = revision;
     this.#pending.push({
-      changes: keptSet(commit.revision, records.entries()),
+      changes: keptSet(revision, records.entries()),
       inverse: plan.inverse,
       freed: [...plan.freed.keys()],
       taken: plan.taken,
     });
-    const written = this.storage.accept(commit, tx.background);
+    const written = this.#accepted(commit, tx.background);
     this.#nodes.done(plan);
     // Callers that wait for the commit get its error; without any it must not end the process.
     written.visible.catch(() => undefined);
     written.flushed.catch(() => undefined);
     return written;
+  }
+
+  /** A step of a commit. After a GraphLost nothing relies on the graph any more. */
+  #keepsGraph<T>(step: () => T): T {
+    if (this.#graphLost !== undefined) throw this.#graphLost;
+    try {
+      return step();
+    } catch (error) {
+      if (error instanceof GraphLost) this.#graphLost = error;
+      throw error;
+    }
+  }
+
+  #accepted(commit: Commit, background: boolean): Written {
+    try {
+      return this.storage.accept(commit, background);
+    } catch (cause) {
+      this.#graphLost = new GraphLost(cause);
+      throw new OutcomeUnknown('the storage failed in the middle of a commit', {
+        remedy: this.#graphLost.remedy,
+        cause,
+      });
+    }
   }
 
   *#activeNumbers(): Generator<ReadonlyMap<Key, number>> {
@@ -303,7 +349,12 @@ export class CoreEngine
     this.history.clear();
     const words: number[] = [];
     for (const { inverse } of lost.reverse()) for (const word of undoing(inverse)) words.push(word);
-    if (words.length > 0) this.graph.apply(Uint32Array.from(words));
+    try {
+      if (words.length > 0) this.#graph.apply(Uint32Array.from(words));
+    } catch (error) {
+      this.#graphLost ??= new GraphLost(error);
+      return;
+    }
     for (const step of lost) this.#nodes.undone(step);
   }
 

@@ -7,12 +7,14 @@
  */
 import { type Indexer, type Key, NodeFlag } from '../contract.js';
 import type { GraphCore } from '../graph.js';
+import { GraphLost } from './graph-lost.js';
 import { Ids } from './ids.js';
-import { type Plan, Planner, type RecordChange } from './planner.js';
+import { type Plan, Planner, type RecordChange, undoing } from './planner.js';
 import type { Entry, LinkKey, Storage } from './storage.js';
 
 /** Nodes one commit takes away at most, so that a slice of a collection stays short. */
 const FREED_PER_COMMIT = 4096;
+const NO_WORDS = new Uint32Array();
 
 export class Nodes {
   readonly #graph: GraphCore;
@@ -31,21 +33,45 @@ export class Nodes {
     this.#ids = new Ids(graph);
   }
 
-  /** Works out one commit and applies it to the graph; the storage still has the state before it. */
+  /**
+   * Works out one commit and applies it to the graph; the storage still has the state before it. Throws with the graph as it was
+   * before, or else a `GraphLost`.
+   */
   commit(
     records: Iterable<[Key, RecordChange]>,
     links: ReadonlyMap<LinkKey, boolean>,
     known: ReadonlyMap<Key, Entry | undefined>,
   ): Plan {
     const planner = new Planner(this.#indexer, this.#storage, this.#ids, known);
-    planner.change(records, links);
-    const changes = Uint32Array.from(planner.ops);
-    if (changes.length > 0) this.#graph.apply(changes);
-    this.#mayFree ||= planner.mayFree;
-    if (this.#mayFree) planner.free(this.#takeFreeable());
-    const frees = Uint32Array.from(planner.ops.slice(changes.length));
-    if (frees.length > 0) this.#graph.apply(frees);
-    return planner.plan();
+    // A batch that the graph refuses changes nothing in it, so only whole batches have to be taken back.
+    let applied: Plan | undefined;
+    try {
+      planner.change(records, links);
+      const changes = Uint32Array.from(planner.ops);
+      if (changes.length > 0) this.#graph.apply(changes);
+      applied = planner.plan();
+      this.#mayFree ||= planner.mayFree;
+      if (this.#mayFree) planner.free(this.#takeFreeable());
+      const plan = planner.plan();
+      const frees = plan.ops.slice(changes.length);
+      if (frees.length > 0) this.#graph.apply(frees);
+      return plan;
+    } catch (error) {
+      this.takeBack(applied ?? { inverse: NO_WORDS, taken: planner.plan().taken }, error);
+      throw error;
+    }
+  }
+
+  /** After a commit that was applied and cannot be handed over, because of `cause`. GraphLost: the graph has it still. */
+  takeBack({ inverse, taken }: Pick<Plan, 'inverse' | 'taken'>, cause: unknown): void {
+    try {
+      if (inverse.length > 0) this.#graph.apply(Uint32Array.from(undoing(inverse)));
+    } catch {
+      throw new GraphLost(cause);
+    }
+    // Without memory for that, the core gives up all of it.
+    if (this.#graph.stats().limit === 0 && this.#storage.records() > 0) throw new GraphLost(cause);
+    this.undone({ freed: [], taken });
   }
 
   /** After the commit was handed over. */

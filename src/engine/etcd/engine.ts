@@ -67,7 +67,6 @@ export interface EtcdEngineParts {
   session: Session;
   counters: Counters;
   committer: Committer;
-  graph: GraphCore;
 }
 
 /** What an attempt may do while others wait. */
@@ -114,9 +113,12 @@ export class EtcdEngine extends UpdateLoop<EtcdTransaction, boolean, Right> impl
     this.#counters = parts.counters;
     this.committer = parts.committer;
     this.locks = new EtcdLocks(parts.client, parts.session);
-    this.graph = observedGraph(parts.graph, () => {
-      if (this.#running !== undefined) this.#running.readsGraph = true;
-    });
+    this.graph = observedGraph(
+      () => parts.mirror.engine.graph,
+      () => {
+        if (this.#running !== undefined) this.#running.readsGraph = true;
+      },
+    );
     const missed = (_keys: readonly Key[], by: Remover): void => {
       if (by !== 'this host') this.#missedRemovals = true;
     };

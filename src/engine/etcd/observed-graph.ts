@@ -4,7 +4,8 @@
  */
 import type { GraphCore } from '../graph.js';
 
-export function observedGraph(graph: GraphCore, asked: () => void): GraphCore {
+export function observedGraph(current: () => GraphCore, asked: () => void): GraphCore {
+  const graph = current();
   const methods = new Map<PropertyKey, unknown>();
   const stillCandidates = (ids: Uint32Array): Uint32Array => {
     asked();
@@ -13,6 +14,8 @@ export function observedGraph(graph: GraphCore, asked: () => void): GraphCore {
   methods.set('stillCandidates', stillCandidates);
   return new Proxy(graph, {
     get: (target, name) => {
+      // Throws when the graph must not be relied on any more.
+      current();
       const known = methods.get(name);
       if (known !== undefined) return known;
       const value: unknown = Reflect.get(target, name, target);

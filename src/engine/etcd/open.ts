@@ -61,7 +61,6 @@ export async function openEtcdEngine(options: EtcdEngineOptions): Promise<EtcdEn
       session,
       counters,
       committer,
-      graph: options.graph,
     });
   } catch (error) {
     for (const close of undo.reverse()) await close().catch(() => undefined);

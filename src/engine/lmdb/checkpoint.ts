@@ -88,7 +88,7 @@ function readChunkKey(bytes: Uint8Array): { slot: number; chunk: number } {
 
 export class Checkpointer {
   readonly #dbs: Databases;
-  readonly #graph: GraphCore;
+  readonly #graph: () => GraphCore;
   readonly #storage: LmdbStorage;
   readonly #revision: () => number;
   readonly #logGeneration: () => number;
@@ -99,7 +99,8 @@ export class Checkpointer {
 
   constructor(
     dbs: Databases,
-    graph: GraphCore,
+    /** Throws when it is not that of the records any more: then no checkpoint is written. */
+    graph: () => GraphCore,
     storage: LmdbStorage,
     options: {
       state: StoreState;
@@ -170,7 +171,7 @@ export class Checkpointer {
     storage.seal();
     const revision = this.#revision();
     const records = storage.records();
-    const image = await this.#graph.save();
+    const image = await this.#graph().save();
     const slot = old === undefined ? 0 : 1 - old.slot;
     const chunks = Math.ceil(image.length / CHUNK_BYTES);
     for (let from = 0; from < chunks; from += CHUNKS_AT_ONCE) {

@@ -286,14 +286,14 @@ function makeEngine(
     owner: Owner;
   },
 ): CoreEngine {
-  const { graph, state, log, loaded, warn, owner, afterClose } = options;
+  const { state, log, loaded, warn, owner, afterClose } = options;
   const engine = new CoreEngine({
     ...options,
     kind: 'lmdb',
     storage,
     revision: storage.revision(),
   });
-  const checkpointer = new Checkpointer(dbs, graph, storage, {
+  const checkpointer = new Checkpointer(dbs, () => engine.graph, storage, {
     state,
     journalBytes: loaded.journalBytes,
     revision: () => engine.revision,
