@@ -1,0 +1,102 @@
+// What goes wrong must stay harmless, without Node: memory that runs out at any allocation, counts that are not what they
+// should be, and changes that never let a run come to its end. npm run test:sanitize.
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <new>
+
+#include "core.h"
+
+using namespace ebbtide;
+
+namespace {
+
+using Words = std::vector<uint32_t>;
+
+// How many allocations still succeed before one fails; below zero, all do.
+long left = -1;
+
+void* allocated(size_t bytes) {
+  if (left >= 0 && left-- == 0) throw std::bad_alloc();
+  if (void* got = std::malloc(bytes == 0 ? 1 : bytes)) return got;
+  throw std::bad_alloc();
+}
+
+// Has the nth allocation of the body fail, counted from zero.
+template <typename Body>
+void failing(long nth, Body body) {
+  left = nth;
+  try {
+    body();
+  } catch (...) {
+    left = -1;
+    throw;
+  }
+  left = -1;
+}
+
+constexpr uint32_t kThing = kPresent | kCollectible;
+
+void set(Words& ops, NodeId id, uint32_t flags) { ops.insert(ops.end(), {kOpSet, id, flags, 0, 0}); }
+void edge(Words& ops, uint32_t code, NodeId from, NodeId to, uint32_t kind = kLabel) {
+  ops.insert(ops.end(), {code, from, to, kind});
+}
+
+size_t found(const std::shared_ptr<Core>& core) {
+  const auto job = core->markLive(0, LiveFault::kNone);
+  job->work();
+  job->result();
+  const size_t candidates = core->candidates().size();
+  core->endRun();
+  return candidates;
+}
+
+// Node 2 leads to more than a trial looks at, and loses one of its two referrers again and again: all is counted anew, but
+// not again and again.
+bool runsEnd() {
+  constexpr NodeId kNodes = 300'000;
+  auto core = std::make_shared<Core>();
+  Words ops;
+  for (NodeId id = 0; id < kNodes; id++) set(ops, id, id < 2 ? kPresent | kRoot : kThing);
+  for (NodeId id = 12; id < kNodes; id++) edge(ops, kOpAdd, id == 12 ? 0 : 12 + (id - 13) / 2, id);
+  for (const NodeId root : {0u, 1u}) edge(ops, kOpAdd, root, 2);
+  for (NodeId id = 3; id < 12; id++) {
+    edge(ops, kOpAdd, 2, id);
+    for (NodeId n = 0; n < 240; n++) edge(ops, kOpAdd, id, 12 + 240 * id + n);
+  }
+  core->apply(ops);
+  if (found(core) != 0) return false;
+  core->apply(Words{kOpRemove, 1, 2, kLabel});
+  const auto job = core->markLive(0, LiveFault::kNone);
+  for (uint32_t steps = 1; !job->step(128); steps++) {
+    if (steps > 40'000) return false;
+    if (steps % 1000 == 0) core->apply(Words{steps % 2000 == 0 ? kOpRemove : kOpAdd, 1, 2, kLabel});
+  }
+  job->result();
+  core->endRun();
+  return found(core) == 0 && core->wrongLive()->empty();
+}
+
+}  // namespace
+
+void* operator new(size_t bytes) { return allocated(bytes); }
+void* operator new[](size_t bytes) { return allocated(bytes); }
+void operator delete(void* at) noexcept { std::free(at); }
+void operator delete[](void* at) noexcept { std::free(at); }
+void operator delete(void* at, size_t) noexcept { std::free(at); }
+void operator delete[](void* at, size_t) noexcept { std::free(at); }
+
+// Tells the stories that are named, by default all.
+int main(int count, char** names) {
+  const std::pair<const char*, bool (*)()> stories[] = {
+      {"runsEnd", runsEnd},
+  };
+  int failures = 0;
+  for (const auto& [name, tell] : stories) {
+    bool wanted = count < 2;
+    for (int i = 1; i < count; i++) wanted = wanted || std::string(names[i]) == name;
+    if (wanted && !tell()) failures += std::printf("faults_test: %s went wrong\n", name) > 0;
+  }
+  if (failures == 0) std::printf("faults_test: ok\n");
+  return failures == 0 ? 0 : 1;
+}
