@@ -40,9 +40,13 @@ void Core::inTurns(const std::atomic<bool>& cancelled, Step step) {
 void Core::apply(std::span<const uint32_t> ops) {
   const Owner lock(*this);
   const bool wasEmpty = graph_.limit() == 0;
+  // A job's thread may have broken them.
+  if (live_ != nullptr && live_->isBroken()) dropLive();
   if (live_ != nullptr) live_->beforeBatch(ops);
   bool applied = false;
   const auto followLive = [&] {
+    // And the batch itself.
+    if (live_ != nullptr && live_->isBroken()) dropLive();
     // A batch that could not be taken back leaves an empty graph.
     if (!applied && !wasEmpty && graph_.limit() == 0) dropLive();
     if (live_ == nullptr) return;

@@ -42,6 +42,16 @@ void edge(Words& ops, uint32_t code, NodeId from, NodeId to, uint32_t kind = kLa
   ops.insert(ops.end(), {code, from, to, kind});
 }
 
+// The kind of error that a body ends with; empty when it ends well.
+std::string errorOf(const std::function<void()>& body) try {
+  body();
+  return "";
+} catch (const GraphError& error) {
+  return error.kind();
+} catch (const std::bad_alloc&) {
+  return kNoMemory;
+}
+
 size_t found(const std::shared_ptr<Core>& core) {
   const auto job = core->markLive(0, LiveFault::kNone);
   job->work();
@@ -77,6 +87,62 @@ bool runsEnd() {
   return found(core) == 0 && core->wrongLive()->empty();
 }
 
+// A job's marks break, and a batch comes before its promise settles.
+bool jobRunsOut() {
+  constexpr NodeId kRoots = 100;
+  constexpr NodeId kOthers = 40;
+  Words ops;
+  Words undo;
+  for (NodeId id = 0; id < kRoots + kOthers; id++) set(ops, id, id < kRoots ? kPresent | kRoot : kThing);
+  for (NodeId id = 0; id < kRoots; id++) {
+    for (NodeId n = 0; n < 240; n++) {
+      edge(ops, kOpAdd, id, kRoots + n % kOthers);
+      edge(undo, kOpRemove, id, kRoots + n % kOthers);
+    }
+  }
+  for (long nth = 0; nth < 16; nth++) {
+    auto core = std::make_shared<Core>();
+    core->apply(ops);
+    const auto job = core->markLive(0, LiveFault::kNone);
+    failing(nth, [&] {
+      while (!job->step(100)) continue;
+    });
+    core->apply(undo);
+    const std::string error = errorOf([&] { job->result(); });
+    if (error != "" && error != kNoMemory) return false;
+    core->endRun();
+    if (found(core) != kOthers || !core->wrongLive()->empty()) return false;
+  }
+  return true;
+}
+
+// They break in the middle of a batch.
+bool batchRunsOut() {
+  constexpr NodeId kOthers = 400;
+  Words ops;
+  Words undo;
+  for (NodeId id = 0; id <= kOthers; id++) set(ops, id, id == 0 ? kPresent | kRoot : kThing);
+  for (NodeId n = 0; n < kOthers * 400; n++) {
+    const uint32_t kind = n % 2 == 0 ? kLabel : kStructural;
+    edge(ops, kOpAdd, 0, 1 + n / 2 % kOthers, kind);
+    edge(undo, kOpRemove, 0, 1 + n / 2 % kOthers, kind);
+  }
+  for (long nth = 0; nth < 8; nth++) {
+    auto core = std::make_shared<Core>();
+    core->apply(ops);
+    const auto job = core->markLive(0, LiveFault::kNone);
+    for (int n = 0; n < 4; n++) job->step(1);
+    const std::string applied = errorOf([&] { failing(nth, [&] { core->apply(undo); }); });
+    if (applied != "" && applied != kNoMemory) return false;
+    while (!job->step(1000)) continue;
+    errorOf([&] { job->result(); });
+    core->endRun();
+    if (applied != "") core->apply(undo);
+    if (found(core) != kOthers || !core->wrongLive()->empty()) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 void* operator new(size_t bytes) { return allocated(bytes); }
@@ -90,6 +156,8 @@ void operator delete[](void* at, size_t) noexcept { std::free(at); }
 int main(int count, char** names) {
   const std::pair<const char*, bool (*)()> stories[] = {
       {"runsEnd", runsEnd},
+      {"jobRunsOut", jobRunsOut},
+      {"batchRunsOut", batchRunsOut},
   };
   int failures = 0;
   for (const auto& [name, tell] : stories) {
