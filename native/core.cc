@@ -131,6 +131,10 @@ Run& Core::finishedRun(const char* what, size_t steps) {
     throw failedPrecondition(std::string(what) + ": there is no run whose marking has finished; await mark first");
   }
   if (run_->live() == nullptr) return *run_;
+  if (live_->isBroken()) {
+    dropLive();
+    throw canceled(what);
+  }
   try {
     live_->revive(steps);
   } catch (const std::bad_alloc&) {

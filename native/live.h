@@ -64,7 +64,7 @@ class LiveMarks final : public GraphObserver {
 
   // Whether a trial was given up: what is not reached may be expanded.
   bool isDoubtful() const { return doubtful_; }
-  // Whether memory ran out: then nothing here may be believed.
+  // Whether memory ran out, or a count was not what the ops say: then nothing here may be believed.
   bool isBroken() const { return broken_; }
   void breakOff() { broken_ = true; }
   // Begins to count anew.

@@ -143,6 +143,28 @@ bool batchRunsOut() {
   return true;
 }
 
+// In-degrees say that a node may be freed to which edges lead.
+bool falseDegreesBreakMarks() {
+  Graph graph;
+  graph.loadNode(0, kPresent | kRoot, 0, 0);
+  graph.loadNode(1, 0, 0, 0);
+  graph.loadNode(2, kThing, 2, 0);
+  uint32_t* words = graph.loadEdges(0, 2);
+  words[0] = words[1] = edgeWord(1, kLabel);
+  LiveMarks live(graph, 0, LiveFault::kNone);
+  const auto apply = [&](const Words& ops) {
+    live.beforeBatch(ops);
+    graph.apply(ops);
+    live.afterBatch(ops, true);
+  };
+  while (!live.step()) continue;
+  if (live.countOf(1, kPlain) != 2 || live.isBroken()) return false;
+  apply(Words{kOpFree, 1, kOpSet, 1, kThing, 0, 0});
+  if (!live.isBroken()) return false;
+  for (int n = 0; n < 2; n++) apply(Words{kOpRemove, 0, 1, kLabel});
+  return live.countOf(1, kPlain) == 0;
+}
+
 }  // namespace
 
 void* operator new(size_t bytes) { return allocated(bytes); }
@@ -158,6 +180,7 @@ int main(int count, char** names) {
       {"runsEnd", runsEnd},
       {"jobRunsOut", jobRunsOut},
       {"batchRunsOut", batchRunsOut},
+      {"falseDegreesBreakMarks", falseDegreesBreakMarks},
   };
   int failures = 0;
   for (const auto& [name, tell] : stories) {
