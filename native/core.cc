@@ -36,41 +36,42 @@ void Core::inTurns(const std::atomic<bool>& cancelled, Step step) {
 // ---------------------------------------------------------------------------------------------------------- owner
 
 // Without memory for the barrier's work a run cannot be trusted any more, so it ends; the ops themselves stay
-// applied.
+// applied. A batch that could not be taken back has left an empty graph, of which nothing that is under way knows.
 void Core::apply(std::span<const uint32_t> ops) {
   const Owner lock(*this);
-  const bool wasEmpty = graph_.limit() == 0;
+  const uint64_t clears = graph_.clears();
   // A job's thread may have broken them.
   if (live_ != nullptr && live_->isBroken()) dropLive();
   if (live_ != nullptr) live_->beforeBatch(ops);
   bool applied = false;
-  const auto followLive = [&] {
-    // And the batch itself.
-    if (live_ != nullptr && live_->isBroken()) dropLive();
-    // A batch that could not be taken back leaves an empty graph.
-    if (!applied && !wasEmpty && graph_.limit() == 0) dropLive();
-    if (live_ == nullptr) return;
-    try {
-      live_->afterBatch(ops, applied);
-    } catch (const std::bad_alloc&) {
-      live_->breakOff();
-    }
-    if (live_->isBroken()) dropLive();
-  };
   try {
     graph_.apply(ops);
     applied = true;
-    followLive();
+    followLive(ops, true);
     if (run_ != nullptr) run_->keepClosed(ops);
   } catch (const std::bad_alloc&) {
     dropRun();
     if (applied) return;
     dropLive();
+    if (graph_.clears() != clears) dropJobs();
     throw;
   } catch (const GraphError&) {
-    followLive();
+    if (graph_.clears() != clears) dropJobs();
+    followLive(ops, false);
     throw;
   }
+}
+
+void Core::followLive(std::span<const uint32_t> ops, bool applied) {
+  // Memory may have run out for them in the middle of the batch.
+  if (live_ != nullptr && live_->isBroken()) dropLive();
+  if (live_ == nullptr) return;
+  try {
+    live_->afterBatch(ops, applied);
+  } catch (const std::bad_alloc&) {
+    live_->breakOff();
+  }
+  if (live_->isBroken()) dropLive();
 }
 
 std::unique_ptr<MarkJob> Core::mark(int64_t now, Barrier barrier) {

@@ -178,6 +178,7 @@ class Core : public std::enable_shared_from_this<Core> {
   // Called when a job ends, complete or not.
   void forget(GraphCopy& copy);
   // REQUIRES: the lock is held.
+  void followLive(std::span<const uint32_t> ops, bool applied);
   void dropRun();
   void dropLive();
   void dropJobs();

@@ -170,6 +170,8 @@ class Graph {
     std::erase(observers_, observer);
   }
   void clear();
+  // How often it was cleared: also by a batch that could not be taken back.
+  uint64_t clears() const { return clears_; }
 
 #ifdef EBBTIDE_DEBUG
   // Of a graph that threads share: the lock that whoever changes it must hold.
@@ -229,6 +231,7 @@ class Graph {
   std::vector<NodeId> freeable_;
   std::vector<GraphObserver*> observers_;
   uint64_t edgeCount_ = 0;
+  uint64_t clears_ = 0;
   uint32_t nodes_ = 0;
   uint32_t limit_ = 0;
   uint32_t bornMark_ = 0;

@@ -165,6 +165,44 @@ bool falseDegreesBreakMarks() {
   return live.countOf(1, kPlain) == 0;
 }
 
+// A batch is refused, and taking it back runs out of memory: what is under way ends with the graph.
+bool lostGraphEndsJobs() {
+  constexpr NodeId kNodes = 3000;
+  bool wasLost = false;
+  for (long nth = 0; nth < 60; nth++) {
+    for (const bool isLive : {false, true}) {
+      for (const bool isFirst : {false, true}) {
+        Words ops;
+        for (NodeId id = 0; id < kNodes; id++) set(ops, id, id < 100 ? kPresent | kRoot : kThing);
+        for (NodeId id = 100; id < kNodes; id++) edge(ops, kOpAdd, id - 100, id);
+        auto core = std::make_shared<Core>();
+        if (!isFirst) core->apply(ops);
+        const auto mark = isLive ? core->markLive(0, LiveFault::kNone) : core->mark(0, Barrier::kOn);
+        const auto save = core->save();
+        for (int n = 0; n < 4; n++) mark->step(16);
+        Words bad = ops;
+        if (!isFirst) {
+          bad.clear();
+          for (NodeId id = 100; id < 200; id++) edge(bad, kOpRemove, id - 100, id);
+        }
+        bad.push_back(kOpAdd);
+        if (errorOf([&] { failing(nth, [&] { core->apply(bad); }); }).empty()) return false;
+        const bool isLost = core->graph().clears() > 0;
+        wasLost = wasLost || isLost;
+        while (!mark->step(16)) continue;
+        while (!save->step()) continue;
+        const std::string marked = errorOf([&] { mark->result(); });
+        const std::string saved = errorOf([&] { save->result(); });
+        if (isLost && (marked.empty() || saved != "Canceled")) return false;
+        core->endRun();
+        if (isLost || isFirst) core->apply(ops);
+        if (found(core) != 0 || !core->wrongLive()->empty()) return false;
+      }
+    }
+  }
+  return wasLost;
+}
+
 }  // namespace
 
 void* operator new(size_t bytes) { return allocated(bytes); }
@@ -181,6 +219,7 @@ int main(int count, char** names) {
       {"jobRunsOut", jobRunsOut},
       {"batchRunsOut", batchRunsOut},
       {"falseDegreesBreakMarks", falseDegreesBreakMarks},
+      {"lostGraphEndsJobs", lostGraphEndsJobs},
   };
   int failures = 0;
   for (const auto& [name, tell] : stories) {
