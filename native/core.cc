@@ -78,7 +78,7 @@ std::unique_ptr<MarkJob> Core::mark(int64_t now, Barrier barrier) {
   if (run_ != nullptr) throw failedPrecondition("mark: a run is in progress; end it with endRun first");
   const Owner lock(*this);
   run_ = std::make_shared<Run>(graph_, now, barrier);
-  return std::make_unique<MarkJob>(shared_from_this(), run_);
+  return jobOfRun();
 }
 
 std::unique_ptr<MarkJob> Core::markLive(int64_t now, LiveFault fault) {
@@ -88,7 +88,15 @@ std::unique_ptr<MarkJob> Core::markLive(int64_t now, LiveFault fault) {
   if (live_ == nullptr) live_ = std::make_shared<LiveMarks>(graph_, now, fault);
   live_->aim(now);
   run_ = std::make_shared<Run>(graph_, live_);
+  return jobOfRun();
+}
+
+// A run without a job would be in progress for ever.
+std::unique_ptr<MarkJob> Core::jobOfRun() try {
   return std::make_unique<MarkJob>(shared_from_this(), run_);
+} catch (const std::bad_alloc&) {
+  dropRun();
+  throw;
 }
 
 std::unique_ptr<MarkJob> Core::markAs(int64_t now, uint64_t how) {
@@ -212,16 +220,25 @@ void Core::dropLive() {
 
 std::unique_ptr<SaveJob> Core::save() {
   const Owner lock(*this);
-  auto writer = std::make_shared<CheckpointWriter>(graph_);
-  keep(writer);
-  return std::make_unique<SaveJob>(shared_from_this(), std::move(writer));
+  return begin<SaveJob>(std::make_shared<CheckpointWriter>(graph_));
 }
 
 std::unique_ptr<RetainedJob> Core::retained(RetainedQuery query) {
   const Owner lock(*this);
   auto taker = std::make_shared<PictureTaker>(graph_, query.now);
-  keep(taker);
-  return std::make_unique<RetainedJob>(shared_from_this(), std::move(taker), std::move(query));
+  return begin<RetainedJob>(std::move(taker), std::move(query));
+}
+
+// Nothing may be told of changes that no job will detach.
+template <typename Job, typename Copy, typename... More>
+std::unique_ptr<Job> Core::begin(std::shared_ptr<Copy> copy, More&&... more) try {
+  std::erase_if(copies_, [](const auto& c) { return c.expired(); });
+  copies_.push_back(copy);
+  copy->attach();
+  return std::make_unique<Job>(shared_from_this(), copy, std::forward<More>(more)...);
+} catch (const std::bad_alloc&) {
+  copy->detach();
+  throw;
 }
 
 bool Core::isSmall(const RetainedQuery& query) const {
@@ -229,11 +246,6 @@ bool Core::isSmall(const RetainedQuery& query) const {
   const uint64_t size = graph_.nodeCount() + graph_.edgeCount() + query.edges.size();
   return isSmall() && query.itemOf.size() + query.sizes.size() + query.members.size() + query.roots.size() <= kSmallIds &&
          (1 + query.ends.size()) * (1 + size) <= kFewSteps;
-}
-
-void Core::keep(const std::shared_ptr<GraphCopy>& copy) {
-  std::erase_if(copies_, [](const auto& c) { return c.expired(); });
-  copies_.push_back(copy);
 }
 
 void Core::forget(GraphCopy& copy) {

@@ -179,10 +179,12 @@ class Core : public std::enable_shared_from_this<Core> {
   void forget(GraphCopy& copy);
   // REQUIRES: the lock is held.
   void followLive(std::span<const uint32_t> ops, bool applied);
+  std::unique_ptr<MarkJob> jobOfRun();
   void dropRun();
   void dropLive();
   void dropJobs();
-  void keep(const std::shared_ptr<GraphCopy>& copy);
+  template <typename Job, typename Copy, typename... More>
+  std::unique_ptr<Job> begin(std::shared_ptr<Copy> copy, More&&... more);
 
   Mutex mutex_;
   std::atomic<bool> wanted_{false};

@@ -66,7 +66,9 @@ class GraphObserver {
 // A copy of the graph as it was when it was begun, taken in steps by a thread of its own.
 class GraphCopy : public GraphObserver {
  public:
-  explicit GraphCopy(Graph& graph);
+  explicit GraphCopy(Graph& graph) : graph_(graph) {}
+  // Listens to the graph. Due, under the same lock, once it is made.
+  void attach();
   // Stops listening to the graph. Due, under the lock, before the copy is dropped; twice is harmless.
   void detach();
   GraphCopy(const GraphCopy&) = delete;
@@ -271,7 +273,7 @@ class Graph::NodeLoader {
   NodeId end_ = 0;
 };
 
-inline GraphCopy::GraphCopy(Graph& graph) : graph_(graph) { graph_.observe(this); }
+inline void GraphCopy::attach() { graph_.observe(this); }
 inline void GraphCopy::detach() { graph_.unobserve(this); }
 
 template <typename Visit>

@@ -203,6 +203,31 @@ bool lostGraphEndsJobs() {
   return wasLost;
 }
 
+// A run, a save or a report that cannot begin is not in the way of the next.
+bool beginsAnew() {
+  for (const int what : {0, 1, 2, 3}) {
+    int failures = 0;
+    for (long nth = 0; nth < 20; nth++) {
+      auto core = std::make_shared<Core>();
+      core->apply(Words{kOpSet, 0, kPresent | kRoot, 0, 0, kOpSet, 1, kThing, 0, 0});
+      const std::string error = errorOf([&] {
+        failing(nth, [&] {
+          if (what == 0) core->mark(0, Barrier::kOn);
+          else if (what == 1) core->markLive(0, LiveFault::kNone);
+          else if (what == 2) core->save();
+          else core->retained(RetainedQuery{0, {}, {}, {}, {}, {}, {}});
+        });
+      });
+      failures += error == kNoMemory ? 1 : 0;
+      core->apply(Words{kOpAdd, 0, 1, kLabel});
+      if (error.empty()) core->endRun();
+      if (found(core) != 0 || core->save()->step()) return false;
+    }
+    if (failures == 0) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 void* operator new(size_t bytes) { return allocated(bytes); }
@@ -220,6 +245,7 @@ int main(int count, char** names) {
       {"batchRunsOut", batchRunsOut},
       {"falseDegreesBreakMarks", falseDegreesBreakMarks},
       {"lostGraphEndsJobs", lostGraphEndsJobs},
+      {"beginsAnew", beginsAnew},
   };
   int failures = 0;
   for (const auto& [name, tell] : stories) {
