@@ -297,25 +297,34 @@ std::vector<NodeId> Core::takeFreeable() { return graph_.takeFreeable(); }
 void MarkJob::work() try {
   if (done_) return;
   const auto started = std::chrono::steady_clock::now();
-  core_->inTurns(run_->cancelled, [this] { return run_->step(); });
+  core_->inTurns(run_->cancelled, [this] { return advance(SIZE_MAX); });
   while (!run_->cancelled && !run_->sortCandidates(kSorted)) continue;
   finish();
   durationMs_ += msSince(started);
 } catch (const std::bad_alloc&) {
-  runOut();
+  outOfMemory_ = true;
 }
 
 bool MarkJob::step(size_t nodes) try {
   {
     const Locked lock(core_->mutex_);
-    if (!run_->cancelled && !run_->step(nodes)) return false;
+    if (!run_->cancelled && !advance(nodes)) return false;
   }
   if (!run_->cancelled && !run_->sortCandidates(nodes)) return false;
   finish();
   return true;
 } catch (const std::bad_alloc&) {
-  runOut();
+  outOfMemory_ = true;
   return true;
+}
+
+// Without memory, marks that live on are no good any more; the owner drops them with the run. They are broken before the
+// lock is released: later the run may have been cancelled, and they may be another's. Sorting does not touch them.
+bool MarkJob::advance(size_t nodes) try {
+  return run_->step(nodes);
+} catch (const std::bad_alloc&) {
+  if (run_->live() != nullptr) run_->live()->breakOff();
+  throw;
 }
 
 bool MarkJob::tryAtOnce() {
@@ -324,13 +333,6 @@ bool MarkJob::tryAtOnce() {
   for (int n = 0; n < kStepsAtOnce && !done_; n++) done_ = step(kNodesAtOnce);
   durationMs_ = msSince(started);
   return done_;
-}
-
-// Marks that live on are no good any more; the owner drops them with the run.
-void MarkJob::runOut() {
-  const Locked lock(core_->mutex_);
-  if (run_->live() != nullptr) run_->live()->breakOff();
-  outOfMemory_ = true;
 }
 
 void MarkJob::finish() {

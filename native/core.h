@@ -46,8 +46,9 @@ class MarkJob {
   double durationMs() const { return durationMs_; }
 
  private:
+  // REQUIRES: the lock is held.
+  bool advance(size_t nodes);
   void finish();
-  void runOut();
 
   std::shared_ptr<Core> core_;
   std::shared_ptr<Run> run_;

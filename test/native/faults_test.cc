@@ -203,6 +203,30 @@ bool lostGraphEndsJobs() {
   return wasLost;
 }
 
+// Memory runs out as a run sorts its candidates: the run ends, and its marks live on. Earlier, they do not.
+bool sortRunsOut() {
+  int kept = 0;
+  for (long nth = 0; nth < 60; nth++) {
+    auto core = std::make_shared<Core>();
+    Words ops;
+    for (NodeId id = 0; id < 20; id++) set(ops, id, id == 0 ? kPresent | kRoot : kThing);
+    for (NodeId id = 1; id < 10; id++) edge(ops, kOpAdd, id - 1, id);
+    core->apply(ops);
+    auto job = core->markLive(0, LiveFault::kNone);
+    failing(nth, [&] {
+      while (!job->step(100)) continue;
+    });
+    if (errorOf([&] { job->result(); }).empty()) return kept > 0 && core->candidates().size() == 10;
+    job = core->markLive(0, LiveFault::kNone);
+    job->work();
+    kept += job->result().edgesFollowed == 0 ? 1 : 0;
+    if (core->candidates().size() != 10) return false;
+    core->endRun();
+    if (!core->wrongLive()->empty()) return false;
+  }
+  return false;
+}
+
 // A run, a save or a report that cannot begin is not in the way of the next.
 bool beginsAnew() {
   for (const int what : {0, 1, 2, 3}) {
@@ -245,6 +269,7 @@ int main(int count, char** names) {
       {"batchRunsOut", batchRunsOut},
       {"falseDegreesBreakMarks", falseDegreesBreakMarks},
       {"lostGraphEndsJobs", lostGraphEndsJobs},
+      {"sortRunsOut", sortRunsOut},
       {"beginsAnew", beginsAnew},
   };
   int failures = 0;
