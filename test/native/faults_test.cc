@@ -254,12 +254,14 @@ bool beginsAnew() {
 
 }  // namespace
 
-void* operator new(size_t bytes) { return allocated(bytes); }
-void* operator new[](size_t bytes) { return allocated(bytes); }
-void operator delete(void* at) noexcept { std::free(at); }
-void operator delete[](void* at) noexcept { std::free(at); }
-void operator delete(void* at, size_t) noexcept { std::free(at); }
-void operator delete[](void* at, size_t) noexcept { std::free(at); }
+// Not inline: where only one of a pair is, the compiler takes the other for a stranger.
+#define OURS [[gnu::noinline]]
+OURS void* operator new(size_t bytes) { return allocated(bytes); }
+OURS void* operator new[](size_t bytes) { return allocated(bytes); }
+OURS void operator delete(void* at) noexcept { std::free(at); }
+OURS void operator delete[](void* at) noexcept { std::free(at); }
+OURS void operator delete(void* at, size_t) noexcept { std::free(at); }
+OURS void operator delete[](void* at, size_t) noexcept { std::free(at); }
 
 // Tells the stories that are named, by default all.
 int main(int count, char** names) {
