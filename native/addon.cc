@@ -290,7 +290,13 @@ class GraphObject : public Napi::ObjectWrap<GraphObject> {
     return guarded(info, [&] {
       auto job = core_->markAs(timeArgument(info, 0), countArgument(info, 1));
       const bool atOnce = core_->isSmall() || job->tryAtOnce();
-      return Promised<MarkJob>::start(info.Env(), std::move(job), "ebbtide.mark", atOnce);
+      try {
+        return Promised<MarkJob>::start(info.Env(), std::move(job), "ebbtide.mark", atOnce);
+      } catch (...) {
+        // Nobody would end the run.
+        core_->endRun();
+        throw;
+      }
     });
   }
 

@@ -36,44 +36,49 @@ void Core::inTurns(const std::atomic<bool>& cancelled, Step step) {
 // ---------------------------------------------------------------------------------------------------------- owner
 
 // Without memory for the barrier's work a run cannot be trusted any more, so it ends; the ops themselves stay
-// applied.
+// applied. A batch that could not be taken back has left an empty graph, of which nothing that is under way knows.
 void Core::apply(std::span<const uint32_t> ops) {
   const Owner lock(*this);
-  const bool wasEmpty = graph_.limit() == 0;
+  const uint64_t clears = graph_.clears();
+  // A job's thread may have broken them.
+  if (live_ != nullptr && live_->isBroken()) dropLive();
   if (live_ != nullptr) live_->beforeBatch(ops);
   bool applied = false;
-  const auto followLive = [&] {
-    // A batch that could not be taken back leaves an empty graph.
-    if (!applied && !wasEmpty && graph_.limit() == 0) dropLive();
-    if (live_ == nullptr) return;
-    try {
-      live_->afterBatch(ops, applied);
-    } catch (const std::bad_alloc&) {
-      live_->breakOff();
-    }
-    if (live_->isBroken()) dropLive();
-  };
   try {
     graph_.apply(ops);
     applied = true;
-    followLive();
+    followLive(ops, true);
     if (run_ != nullptr) run_->keepClosed(ops);
   } catch (const std::bad_alloc&) {
     dropRun();
     if (applied) return;
     dropLive();
+    if (graph_.clears() != clears) dropJobs();
     throw;
   } catch (const GraphError&) {
-    followLive();
+    if (graph_.clears() != clears) dropJobs();
+    followLive(ops, false);
     throw;
   }
+}
+
+void Core::followLive(std::span<const uint32_t> ops, bool applied) {
+  // Memory may have run out for them in the middle of the batch.
+  if (live_ != nullptr && live_->isBroken()) dropLive();
+  if (live_ == nullptr) return;
+  try {
+    live_->afterBatch(ops, applied);
+  } catch (const std::bad_alloc&) {
+    live_->breakOff();
+  }
+  if (live_->isBroken()) dropLive();
 }
 
 std::unique_ptr<MarkJob> Core::mark(int64_t now, Barrier barrier) {
   if (run_ != nullptr) throw failedPrecondition("mark: a run is in progress; end it with endRun first");
   const Owner lock(*this);
   run_ = std::make_shared<Run>(graph_, now, barrier);
-  return std::make_unique<MarkJob>(shared_from_this(), run_);
+  return jobOfRun();
 }
 
 std::unique_ptr<MarkJob> Core::markLive(int64_t now, LiveFault fault) {
@@ -83,7 +88,15 @@ std::unique_ptr<MarkJob> Core::markLive(int64_t now, LiveFault fault) {
   if (live_ == nullptr) live_ = std::make_shared<LiveMarks>(graph_, now, fault);
   live_->aim(now);
   run_ = std::make_shared<Run>(graph_, live_);
+  return jobOfRun();
+}
+
+// A run without a job would be in progress for ever.
+std::unique_ptr<MarkJob> Core::jobOfRun() try {
   return std::make_unique<MarkJob>(shared_from_this(), run_);
+} catch (const std::bad_alloc&) {
+  dropRun();
+  throw;
 }
 
 std::unique_ptr<MarkJob> Core::markAs(int64_t now, uint64_t how) {
@@ -127,6 +140,10 @@ Run& Core::finishedRun(const char* what, size_t steps) {
     throw failedPrecondition(std::string(what) + ": there is no run whose marking has finished; await mark first");
   }
   if (run_->live() == nullptr) return *run_;
+  if (live_->isBroken()) {
+    dropLive();
+    throw canceled(what);
+  }
   try {
     live_->revive(steps);
   } catch (const std::bad_alloc&) {
@@ -203,16 +220,25 @@ void Core::dropLive() {
 
 std::unique_ptr<SaveJob> Core::save() {
   const Owner lock(*this);
-  auto writer = std::make_shared<CheckpointWriter>(graph_);
-  keep(writer);
-  return std::make_unique<SaveJob>(shared_from_this(), std::move(writer));
+  return begin<SaveJob>(std::make_shared<CheckpointWriter>(graph_));
 }
 
 std::unique_ptr<RetainedJob> Core::retained(RetainedQuery query) {
   const Owner lock(*this);
   auto taker = std::make_shared<PictureTaker>(graph_, query.now);
-  keep(taker);
-  return std::make_unique<RetainedJob>(shared_from_this(), std::move(taker), std::move(query));
+  return begin<RetainedJob>(std::move(taker), std::move(query));
+}
+
+// Nothing may be told of changes that no job will detach.
+template <typename Job, typename Copy, typename... More>
+std::unique_ptr<Job> Core::begin(std::shared_ptr<Copy> copy, More&&... more) try {
+  std::erase_if(copies_, [](const auto& c) { return c.expired(); });
+  copies_.push_back(copy);
+  copy->attach();
+  return std::make_unique<Job>(shared_from_this(), copy, std::forward<More>(more)...);
+} catch (const std::bad_alloc&) {
+  copy->detach();
+  throw;
 }
 
 bool Core::isSmall(const RetainedQuery& query) const {
@@ -220,11 +246,6 @@ bool Core::isSmall(const RetainedQuery& query) const {
   const uint64_t size = graph_.nodeCount() + graph_.edgeCount() + query.edges.size();
   return isSmall() && query.itemOf.size() + query.sizes.size() + query.members.size() + query.roots.size() <= kSmallIds &&
          (1 + query.ends.size()) * (1 + size) <= kFewSteps;
-}
-
-void Core::keep(const std::shared_ptr<GraphCopy>& copy) {
-  std::erase_if(copies_, [](const auto& c) { return c.expired(); });
-  copies_.push_back(copy);
 }
 
 void Core::forget(GraphCopy& copy) {
@@ -276,25 +297,34 @@ std::vector<NodeId> Core::takeFreeable() { return graph_.takeFreeable(); }
 void MarkJob::work() try {
   if (done_) return;
   const auto started = std::chrono::steady_clock::now();
-  core_->inTurns(run_->cancelled, [this] { return run_->step(); });
+  core_->inTurns(run_->cancelled, [this] { return advance(SIZE_MAX); });
   while (!run_->cancelled && !run_->sortCandidates(kSorted)) continue;
   finish();
   durationMs_ += msSince(started);
 } catch (const std::bad_alloc&) {
-  runOut();
+  outOfMemory_ = true;
 }
 
 bool MarkJob::step(size_t nodes) try {
   {
     const Locked lock(core_->mutex_);
-    if (!run_->cancelled && !run_->step(nodes)) return false;
+    if (!run_->cancelled && !advance(nodes)) return false;
   }
   if (!run_->cancelled && !run_->sortCandidates(nodes)) return false;
   finish();
   return true;
 } catch (const std::bad_alloc&) {
-  runOut();
+  outOfMemory_ = true;
   return true;
+}
+
+// Without memory, marks that live on are no good any more; the owner drops them with the run. They are broken before the
+// lock is released: later the run may have been cancelled, and they may be another's. Sorting does not touch them.
+bool MarkJob::advance(size_t nodes) try {
+  return run_->step(nodes);
+} catch (const std::bad_alloc&) {
+  if (run_->live() != nullptr) run_->live()->breakOff();
+  throw;
 }
 
 bool MarkJob::tryAtOnce() {
@@ -303,13 +333,6 @@ bool MarkJob::tryAtOnce() {
   for (int n = 0; n < kStepsAtOnce && !done_; n++) done_ = step(kNodesAtOnce);
   durationMs_ = msSince(started);
   return done_;
-}
-
-// Marks that live on are no good any more; the owner drops them with the run.
-void MarkJob::runOut() {
-  const Locked lock(core_->mutex_);
-  if (run_->live() != nullptr) run_->live()->breakOff();
-  outOfMemory_ = true;
 }
 
 void MarkJob::finish() {

@@ -46,8 +46,9 @@ class MarkJob {
   double durationMs() const { return durationMs_; }
 
  private:
+  // REQUIRES: the lock is held.
+  bool advance(size_t nodes);
   void finish();
-  void runOut();
 
   std::shared_ptr<Core> core_;
   std::shared_ptr<Run> run_;
@@ -178,10 +179,13 @@ class Core : public std::enable_shared_from_this<Core> {
   // Called when a job ends, complete or not.
   void forget(GraphCopy& copy);
   // REQUIRES: the lock is held.
+  void followLive(std::span<const uint32_t> ops, bool applied);
+  std::unique_ptr<MarkJob> jobOfRun();
   void dropRun();
   void dropLive();
   void dropJobs();
-  void keep(const std::shared_ptr<GraphCopy>& copy);
+  template <typename Job, typename Copy, typename... More>
+  std::unique_ptr<Job> begin(std::shared_ptr<Copy> copy, More&&... more);
 
   Mutex mutex_;
   std::atomic<bool> wanted_{false};

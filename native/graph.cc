@@ -362,6 +362,7 @@ void Graph::clear() {
   for (auto& set : rare_) set.clear();
   freeable_.clear();
   edgeCount_ = 0;
+  clears_++;
   nodes_ = 0;
   limit_ = 0;
   noteLoaded();

@@ -66,7 +66,9 @@ class GraphObserver {
 // A copy of the graph as it was when it was begun, taken in steps by a thread of its own.
 class GraphCopy : public GraphObserver {
  public:
-  explicit GraphCopy(Graph& graph);
+  explicit GraphCopy(Graph& graph) : graph_(graph) {}
+  // Listens to the graph. Due, under the same lock, once it is made.
+  void attach();
   // Stops listening to the graph. Due, under the lock, before the copy is dropped; twice is harmless.
   void detach();
   GraphCopy(const GraphCopy&) = delete;
@@ -170,6 +172,8 @@ class Graph {
     std::erase(observers_, observer);
   }
   void clear();
+  // How often it was cleared: also by a batch that could not be taken back.
+  uint64_t clears() const { return clears_; }
 
 #ifdef EBBTIDE_DEBUG
   // Of a graph that threads share: the lock that whoever changes it must hold.
@@ -229,6 +233,7 @@ class Graph {
   std::vector<NodeId> freeable_;
   std::vector<GraphObserver*> observers_;
   uint64_t edgeCount_ = 0;
+  uint64_t clears_ = 0;
   uint32_t nodes_ = 0;
   uint32_t limit_ = 0;
   uint32_t bornMark_ = 0;
@@ -268,7 +273,7 @@ class Graph::NodeLoader {
   NodeId end_ = 0;
 };
 
-inline GraphCopy::GraphCopy(Graph& graph) : graph_(graph) { graph_.observe(this); }
+inline void GraphCopy::attach() { graph_.observe(this); }
 inline void GraphCopy::detach() { graph_.unobserve(this); }
 
 template <typename Visit>

@@ -78,8 +78,9 @@ void LiveMarks::add(uint32_t state, uint32_t times) {
 // A state that is not expanded is noted too: it may be before its turn comes.
 void LiveMarks::drop(uint32_t state, uint32_t times) {
   followed_ += times;
-  const uint32_t flags = cells_.countDown(state, times);
-  if ((flags & LiveCells::kLost) == 0) note(state, LiveCells::kLost, lost_);
+  const auto flags = cells_.countDown(state, times);
+  if (!flags.has_value()) breakOff();
+  else if ((*flags & LiveCells::kLost) == 0) note(state, LiveCells::kLost, lost_);
 }
 
 void LiveMarks::setExpanded(uint32_t state, bool expanded) {
@@ -202,7 +203,8 @@ void LiveMarks::keepExpiry(NodeId id) {
   expiring_.insert({expiry, id});
 }
 
-// A node that is freed has no edges, in or out. What it is set to later in the batch may have been counted already.
+// A node that is freed has no edges, in or out; it has, when in-degrees of a damaged checkpoint are wrong. What it is set to
+// later in the batch may have been counted already.
 void LiveMarks::forget(NodeId id) {
   discount(id);
   if (const int64_t* known = expiries_.find(id)) {
@@ -210,7 +212,12 @@ void LiveMarks::forget(NodeId id) {
     expiries_.erase(id);
   }
   if (marksOf(id) != 0) marked_--;
-  for (const uint32_t variant : {kPlain, kFlat}) cells_.reset(stateOf(id, variant));
+  for (const MarkBit variant : {kPlain, kFlat}) {
+    const uint32_t flags = cells_.flags(stateOf(id, variant));
+    const uint32_t own = ((flags & LiveCells::kRooted) != 0 ? 1 : 0) + ((flags & LiveCells::kPinned) != 0 ? 1 : 0);
+    if (countOf(id, variant) != own) breakOff();
+    cells_.reset(stateOf(id, variant));
+  }
 }
 
 // A change moves the entries of a hash map about, so the list at hand is finished before it.

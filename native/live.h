@@ -8,7 +8,7 @@
 // what it refers to is counted in turn. When nothing is left (`settled`), the states that are expanded are exactly those
 // that are reached: all that is, because roots have a count, and nothing else, because a state that lost a count and kept
 // others is tried: if all counts of it, and of what it leads to, come from among them, nothing keeps them. A trial that would
-// look at more than `kTrialEdges` edges is given up and everything is counted anew, in steps as the first time.
+// look at more than `kTrialEdges` edges is given up and everything is counted anew, in steps as the first time, once a run.
 // When nothing is left but states that may die (`revived`), no reached state is missing: safety asks for no more.
 //
 // Cost: of an op, its own; of the steps, the states that revive and die with their edges, and a bounded trial for each
@@ -64,7 +64,7 @@ class LiveMarks final : public GraphObserver {
 
   // Whether a trial was given up: what is not reached may be expanded.
   bool isDoubtful() const { return doubtful_; }
-  // Whether memory ran out: then nothing here may be believed.
+  // Whether memory ran out, or a count was not what the ops say: then nothing here may be believed.
   bool isBroken() const { return broken_; }
   void breakOff() { broken_ = true; }
   // Begins to count anew.

@@ -8,6 +8,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "flat_map.h"
@@ -58,20 +59,24 @@ class LiveCells {
     }
     return cell >> 8;
   }
-  uint32_t countDown(uint32_t state, uint32_t times) {
-    uint16_t& cell = at(state);
-    uint32_t count = cell & kMost;
+  // The same; nothing, and no change, when the count is not as high.
+  std::optional<uint32_t> countDown(uint32_t state, uint32_t times) {
+    uint16_t* cell = find(state);
+    uint32_t* wide = nullptr;
+    uint32_t count = cell == nullptr ? 0 : *cell & kMost;
     if (count == kMost) {
-      uint32_t& wide = *wide_.find(state);
-      wide -= times;
-      if (wide >= kMost) return cell >> 8;
-      count = wide;
-      wide_.erase(state);
-    } else {
-      count -= times;
+      wide = wide_.find(state);
+      count = *wide;
     }
-    cell = static_cast<uint16_t>((cell & ~kMost) | count);
-    return cell >> 8;
+    if (cell == nullptr || count < times) return std::nullopt;
+    count -= times;
+    if (count >= kMost) {
+      *wide = count;
+      return *cell >> 8;
+    }
+    if (wide != nullptr) wide_.erase(state);
+    *cell = static_cast<uint16_t>((*cell & ~kMost) | count);
+    return *cell >> 8;
   }
   // Clears count and flags, but for those that say which lists it is in.
   void reset(uint32_t state) {

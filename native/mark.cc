@@ -147,9 +147,14 @@ bool Run::step(size_t most) {
   return false;
 }
 
+// Counts anew once at most, or changes could keep it at that for ever: what was garbage when the run began is found by
+// then, and the next run sees to what is in doubt again.
 bool Run::settle(size_t most) {
-  if (live_->isDoubtful()) live_->restart();
-  if (!live_->step(most) || live_->isDoubtful()) return false;
+  if (live_->isDoubtful() && !isRestarted_) {
+    live_->restart();
+    isRestarted_ = true;
+  }
+  if (!live_->step(most) || (live_->isDoubtful() && !isRestarted_)) return false;
   counts_.byType = live_->byType();
   counts_.marked = live_->marked();
   counts_.edgesFollowed = live_->followed() - counts_.edgesFollowed;

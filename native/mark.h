@@ -119,6 +119,7 @@ class Run final : public GraphObserver {
   std::vector<bool> segments_;  // that have noted garbage
   size_t noted_ = 0;            // how many of it have been looked at
   bool isSifted_ = false;
+  bool isRestarted_ = false;  // live marks were counted anew
   RemovalOrder removalOrder_;
   std::vector<NodeId> order_;
 };

@@ -125,7 +125,9 @@ EXPORT(markEnd) bool markEnd(MarkJob* job) {
 EXPORT(markFrom) bool markFrom(uint32_t count) {
   return guarded([&] { number = static_cast<double>(core->markFrom(inputWords(0, count))); });
 }
-EXPORT(marksOf) uint32_t marksOf(NodeId id) { return core->marksOf(id); }
+EXPORT(marksOf) bool marksOf(NodeId id) {
+  return guarded([&] { number = core->marksOf(id); });
+}
 EXPORT(places) bool places() {
   return guarded([] { number = static_cast<double>(core->places()); });
 }

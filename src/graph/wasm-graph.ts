@@ -208,7 +208,8 @@ export class WasmGraph implements CarriedGraph {
   }
 
   marksOf(id: number): number {
-    return this.#wasm.marksOf(u32(id));
+    this.#must(this.#wasm.marksOf(u32(id)));
+    return this.#wasm.answerNumber();
   }
 
   places(): number {

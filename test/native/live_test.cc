@@ -118,6 +118,7 @@ struct Story {
     for (NodeId id = 0; id < ids; id++) appendSet(ops, id);
     apply(ops);
     for (int n = 0; n < 60; n++) {
+      if (live.isBroken()) return "a count is not what the ops say";
       const uint32_t what = below(20);
       if (what == 0) manyEdges();
       else if (what == 1) live.aim(static_cast<int64_t>(below(8)) - 3);

@@ -59,6 +59,23 @@ describe('the graph core as WebAssembly', () => {
     assert.equal(withMemory(10 * MIB).load(await graph.save()), true);
   });
 
+  it('given live marks that have much to take up, when there is no room, then marksOf is ResourceExhausted', async () => {
+    const graph = withMemory(18 * MIB);
+    const COUNT = 150_000;
+    for (let from = 0; from < COUNT; from += 10_000) {
+      const ids = Array.from({ length: 10_000 }, (_, i) => from + i);
+      const edges = ids.flatMap((id) => (id > 1 ? add(1, id, label) : []));
+      graph.apply(batch(...ids.map((id) => set(id, id === 0 ? P | R : P | C)), edges));
+    }
+    assert.equal((await graph.mark(0n, { live: true })).marked, 1);
+    // All of them are reached now, which is found out when somebody asks.
+    graph.apply(batch(add(0, 1, label)));
+    const kept = Array.from({ length: 100 }, () => graph.save().catch(isExhausted));
+    assert.throws(() => graph.marksOf(2), isExhausted);
+    await Promise.all(kept);
+    assert.equal((await graph.mark(0n, { live: true })).marked, COUNT);
+  });
+
   it('given an image that has no room, when it is loaded, then ResourceExhausted, and the graph is empty', async () => {
     const large = newCore('wasm');
     for (let from = 0; from < 300_000; from += 30_000) chain(large, from, from + 30_000);
