@@ -14,7 +14,6 @@ import type { Entry, LinkKey, Storage } from './storage.js';
 
 /** Nodes one commit takes away at most, so that a slice of a collection stays short. */
 const FREED_PER_COMMIT = 4096;
-const NO_WORDS = new Uint32Array();
 
 export class Nodes {
   readonly #graph: GraphCore;
@@ -44,20 +43,20 @@ export class Nodes {
   ): Plan {
     const planner = new Planner(this.#indexer, this.#storage, this.#ids, known);
     // A batch that the graph refuses changes nothing in it, so only whole batches have to be taken back.
-    let applied: Plan | undefined;
+    let applied = 0;
     try {
       planner.change(records, links);
       const changes = Uint32Array.from(planner.ops);
       if (changes.length > 0) this.#graph.apply(changes);
-      applied = planner.plan();
+      applied = planner.undone;
       this.#mayFree ||= planner.mayFree;
       if (this.#mayFree) planner.free(this.#takeFreeable());
-      const plan = planner.plan();
-      const frees = plan.ops.slice(changes.length);
+      const frees = Uint32Array.from(planner.ops.slice(changes.length));
       if (frees.length > 0) this.#graph.apply(frees);
-      return plan;
+      applied = planner.undone;
+      return planner.plan();
     } catch (error) {
-      this.takeBack(applied ?? { inverse: NO_WORDS, taken: planner.plan().taken }, error);
+      this.takeBack(planner.takingBack(applied), error);
       throw error;
     }
   }

@@ -119,6 +119,16 @@ export class Planner {
     };
   }
 
+  /** Words of `inverse` so far. */
+  get undone(): number {
+    return this.#inverse.length;
+  }
+
+  /** What takes back the first ops, up to where `undone` was `words`. */
+  takingBack(words: number): Pick<Plan, 'inverse' | 'taken'> {
+    return { inverse: Uint32Array.from(this.#inverse.slice(0, words)), taken: this.#taken };
+  }
+
   #takeId(): number {
     const id = this.#ids.take();
     this.#taken.push(id);
