@@ -10,7 +10,7 @@ import { createHash } from 'node:crypto';
 import { EbbtideError, invalidArgument, kindOf, notImplemented, throwIfAborted } from '../../errors.js';
 import type { Mount } from '../contract.js';
 import { inside, within } from './beneath.js';
-import { ChunkReader } from './chunks.js';
+import { ChunkReader, tap } from './chunks.js';
 import { type Compression, decompress } from './compression/compression.js';
 import { entryError, makeFile, makeHardLink, makeNode, makeSymlink } from './entries.js';
 import type { KnownLayers } from './known-layers.js';
@@ -103,16 +103,6 @@ export async function applyLayer(
     compression,
     skipped: applier.skipped,
   };
-}
-
-async function* tap(
-  chunks: AsyncIterable<Uint8Array>,
-  see: (chunk: Uint8Array) => void,
-): AsyncGenerator<Uint8Array, void, void> {
-  for await (const chunk of chunks) {
-    see(chunk);
-    yield chunk;
-  }
 }
 
 class Applier {

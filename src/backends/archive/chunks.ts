@@ -78,3 +78,14 @@ export class ChunkReader {
     return false;
   }
 }
+
+/** The same chunks, each shown to `see` first. */
+export async function* tap(
+  chunks: AsyncIterable<Uint8Array>,
+  see: (chunk: Uint8Array) => void,
+): AsyncGenerator<Uint8Array, void, void> {
+  for await (const chunk of chunks) {
+    see(chunk);
+    yield chunk;
+  }
+}

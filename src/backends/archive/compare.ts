@@ -7,7 +7,7 @@ import type { Stats } from 'node:fs';
 import { lstat } from 'node:fs/promises';
 import { isAbsent } from '../../system/system-errors.js';
 import { eachLimit } from '../files.js';
-import { ChunkReader } from './chunks.js';
+import { ChunkReader, tap } from './chunks.js';
 import { decompress } from './compression/compression.js';
 import { tooMuch, withDefaults } from './limits.js';
 import { type BytePath, fsPath, joinPath, showPath, splitEntryName, toBytePath } from './paths.js';
@@ -75,7 +75,7 @@ async function readExpected(
   const limits = withDefaults(undefined);
   const { chunks } = await decompress(stream, { limits, name: 'layer', signal, onRead: progress });
   const hash = createHash('sha256');
-  const reader = new ChunkReader(hashed(chunks, (chunk) => hash.update(chunk)));
+  const reader = new ChunkReader(tap(chunks, (chunk) => hash.update(chunk)));
   const entries = new Map<BytePath, Expected>();
   try {
     for await (const { name, type, size, mode, linkname } of readTar(reader)) {
@@ -109,16 +109,6 @@ const made = (type: Expected['type'], size: number, mode: number): Expected => (
 
 const linked = (target: Expected | undefined): Expected =>
   target ?? { type: 'file', size: undefined, mode: undefined };
-
-async function* hashed(
-  chunks: AsyncIterable<Uint8Array>,
-  see: (chunk: Uint8Array) => void,
-): AsyncGenerator<Uint8Array, void, void> {
-  for await (const chunk of chunks) {
-    see(chunk);
-    yield chunk;
-  }
-}
 
 class Looker {
   readonly #root: BytePath;

@@ -35,7 +35,7 @@ import { Feed, type KeptSet, keptSet } from './feed.js';
 import { GraphLost } from './graph-lost.js';
 import { History } from './history.js';
 import { Nodes } from './nodes.js';
-import { undoing } from './planner.js';
+import { type Plan, undoing } from './planner.js';
 import { CHUNK_BYTES, CHUNK_MAX, FIRST_CHUNK, layered } from './reads.js';
 import {
   type Commit,
@@ -261,33 +261,9 @@ export class CoreEngine
     const { records, numbers, droppedCounters } = tx;
     if (records.size + links.size + numbers.size + droppedCounters.size === 0) return nothingWritten;
     const known = isNewest ? tx.known : nothingKnown;
-    const plan = this.#keepsGraph(() => this.#nodes.commit(records.entries(), links, known));
-    const revision = this.#revision + 1;
-    const commit = this.#keepsGraph(() => {
-      try {
-        const made: Commit = {
-          revision,
-          entries: plan.entries,
-          links,
-          counters: this.counters.changes(droppedCounters, numbers, this.#activeNumbers()),
-          ops: plan.ops,
-          freed: plan.freed,
-          recordDelta: plan.recordDelta,
-        };
-        if (this.history.hasReaders) this.#remember(tx, made);
-        return made;
-      } catch (error) {
-        this.#nodes.takeBack(plan, error);
-        throw error;
-      }
-    });
-    this.#revision = revision;
-    this.#pending.push({
-      changes: keptSet(revision, records.entries()),
-      inverse: plan.inverse,
-      freed: [...plan.freed.keys()],
-      taken: plan.taken,
-    });
+    const { plan, commit, step } = this.#keepsGraph(() => this.#applied(tx, links, known));
+    this.#revision = commit.revision;
+    this.#pending.push(step);
     const written = this.#accepted(commit, tx.background);
     this.#nodes.done(plan);
     // Callers that wait for the commit get its error; without any it must not end the process.
@@ -303,6 +279,29 @@ export class CoreEngine
       return step();
     } catch (error) {
       if (error instanceof GraphLost) this.#graphLost = error;
+      throw error;
+    }
+  }
+
+  /** The commit, which the graph has already. Throws with the graph as it was before, or else a GraphLost. */
+  #applied(
+    tx: EngineTransaction,
+    links: ReadonlyMap<LinkKey, boolean>,
+    known: ReadonlyMap<Key, Entry | undefined>,
+  ): { plan: Plan; commit: Commit; step: Step } {
+    const { records, numbers, droppedCounters } = tx;
+    const plan = this.#nodes.commit(records.entries(), links, known);
+    try {
+      const { entries, ops, freed, recordDelta, inverse, taken } = plan;
+      const revision = this.#revision + 1;
+      const counters = this.counters.changes(droppedCounters, numbers, this.#activeNumbers());
+      const commit: Commit = { revision, entries, links, counters, ops, freed, recordDelta };
+      const changes = keptSet(revision, records.entries());
+      const step: Step = { changes, inverse, freed: [...freed.keys()], taken };
+      if (this.history.hasReaders) this.#remember(tx, commit);
+      return { plan, commit, step };
+    } catch (error) {
+      this.#nodes.takeBack(plan, error);
       throw error;
     }
   }
