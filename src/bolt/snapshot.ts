@@ -41,7 +41,7 @@ const WAIT_STEP_MS = 2;
 const WAIT_STEPS = 25;
 
 /**
- * NotFound; FailedPrecondition for what is no bbolt file; Unavailable when it never stood still for as long as a reading takes.
+ * NotFound; FailedPrecondition for what is not a bbolt file; Unavailable when it never stood still for as long as a reading takes.
  */
 export async function readBolt(path: string, options: SnapshotOptions = {}): Promise<BoltSnapshot> {
   const { signal, readingsMax = READINGS_MAX } = options;
@@ -129,7 +129,7 @@ async function newestMeta(file: FileHandle, path: string): Promise<Meta> {
   if (newest !== undefined) return newest;
   const { size } = await file.stat();
   if (size === 0) throw failedPrecondition(`${path} is empty: its owner has not begun it`, { object: path });
-  throw new BoltDamage(path, 'neither of its meta pages is valid, or it is no bbolt file');
+  throw new BoltDamage(path, 'neither of its meta pages is valid, or it is not a bbolt file');
 }
 
 async function metaAt(file: FileHandle, page: number): Promise<Meta | undefined> {
