@@ -2,7 +2,7 @@
  * Measures `ebbtide serve` beside a real containerd in one run, both through containerd's own Go client over a unix
  * socket. As root; installs what it needs from Debian.
  *
- *   node dist/bench/daemon/main.js [--quick] [--rounds N] [--bytes N] [--seconds N] [--bulk N] [--markdown]
+ *   npm run bench -- daemon [--quick] [--rounds N] [--bytes N] [--seconds N] [--bulk N] [--markdown]
  *                                    [--json FILE] [--dir DIR] [--node-http2]
  *
  * Both servers hold the same image records before the clock starts (`--bulk`, and 10,000 to list), both are up the
@@ -82,10 +82,9 @@ function seedOurs(root: string, lists: number, bulk: number): void {
   if (status !== 0) throw new Error(`the store could not be seeded: ${stderr}`);
 }
 
-/** For bench/main.ts: the arguments behind `daemon`. Gives the exit code. */
-export async function benchDaemon(args: readonly string[]): Promise<number> {
+/** Returns the exit code. */
+async function main(): Promise<number> {
   const { values } = parseArgs({
-    args: [...args],
     options: {
       quick: { type: 'boolean', default: false },
       rounds: { type: 'string' },
@@ -134,6 +133,4 @@ export async function benchDaemon(args: readonly string[]): Promise<number> {
   return 0;
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  process.exitCode = await benchDaemon(process.argv.slice(2));
-}
+process.exitCode = await main();

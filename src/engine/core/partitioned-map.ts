@@ -48,6 +48,12 @@ export class PartitionedMap<V> {
     this.#size += part.size - before;
   }
 
+  delete(key: string): boolean {
+    if (this.#parts.get(this.#partOf(key))?.delete(key) !== true) return false;
+    this.#size--;
+    return true;
+  }
+
   /** In no particular order. */
   *entries(): Generator<[string, V]> {
     for (const part of this.#parts.values()) yield* part.entries();

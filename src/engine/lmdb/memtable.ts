@@ -23,34 +23,27 @@ export class Memtable {
   /** Nodes whose links from their parents, as far as the tree has them, have been dropped. */
   readonly formerChildren = new IdMap<null>();
 
-  /** `others` are older tables; `childOf`: see `Memtables.add`. */
+  /** `isKnown`: whether any table has the key; `childOf`: see `Memtables.add`. */
   add(
     { revision, entries, links, counters, freed }: TableCommit,
+    undo: Undo,
     isKnown: (key: Key) => boolean,
     childOf: (link: LinkKey) => number | undefined,
   ): void {
     this.revision = revision;
-    for (const id of freed.keys()) this.ids.set(id, null);
+    for (const id of freed.keys()) undo.set(this.ids, id, null);
     for (const [key, { before, after }] of entries) {
       // The tombstone of its node is enough, unless a table has the key: most are removed in bulk, and nobody asks for their keys.
       if (after === undefined && before !== undefined && freed.has(before.id) && !isKnown(key)) continue;
-      this.entries.set(key, after ?? null);
-      if (after !== undefined && after.id !== NO_ID) this.ids.set(after.id, key);
+      undo.set(this.entries, key, after ?? null);
+      if (after !== undefined && after.id !== NO_ID) undo.set(this.ids, after.id, key);
     }
     for (const [link, present] of links) {
       const child = present ? undefined : childOf(link);
-      if (child === undefined) this.links.set(link, present || null);
-      else this.formerChildren.set(child, null);
+      if (child === undefined) undo.set(this.links, link, present || null);
+      else undo.set(this.formerChildren, child, null);
     }
-    for (const [name, value] of counters) this.counters.set(name, value ?? null);
-  }
-
-  /** Takes in what an older or newer table has; of both the newer one counts. */
-  merge(other: Memtable, age: 'older' | 'newer'): void {
-    this.revision = Math.max(this.revision, other.revision);
-    for (const map of ['entries', 'links', 'counters', 'ids', 'formerChildren'] as const) {
-      copy<unknown, unknown>(other[map], this[map], age === 'older');
-    }
+    for (const [name, value] of counters) undo.set(this.counters, name, value ?? null);
   }
 
   get size(): number {
@@ -59,12 +52,29 @@ export class Memtable {
   }
 }
 
+/** What the maps of a table have in common; no value is undefined. */
 interface Table<K, V> {
-  has(key: K): boolean;
+  get(key: K): V | undefined;
   set(key: K, value: V): unknown;
-  entries(): Iterable<[K, V]>;
+  delete(key: K): boolean;
 }
 
-function copy<K, V>(from: Pick<Table<K, V>, 'entries'>, to: Table<K, V>, isOlder = false): void {
-  for (const [key, value] of from.entries()) if (!isOlder || !to.has(key)) to.set(key, value);
+/** Takes back what was changed through it, the last change first. */
+export class Undo {
+  readonly #changes: unknown[] = [];
+
+  set<K, V>(table: Table<K, V>, key: K, value: V): void {
+    this.#changes.push(table, key, table.get(key));
+    table.set(key, value);
+  }
+
+  run(): void {
+    const changes = this.#changes;
+    for (let i = changes.length - 3; i >= 0; i -= 3) {
+      const table = changes[i] as Table<unknown, unknown>;
+      if (changes[i + 2] === undefined) table.delete(changes[i + 1]);
+      else table.set(changes[i + 1], changes[i + 2]);
+    }
+    changes.length = 0;
+  }
 }

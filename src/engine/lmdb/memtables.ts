@@ -1,26 +1,34 @@
 /**
- * What the tree does not have yet, in memory, over what LMDB returns. A commit is put into the table of its group, the batch
- * of the write-ahead log that it will be part of:
+ * What the tree does not have yet, in memory, over what LMDB returns:
  *
- *   groups      one table for each group that waits for the log or is on its way there; oldest first
- *   active      all groups that the log has, since the last one became immutable
+ *   active      what was committed since the last table became immutable
  *   immutable   the same, of earlier; the tree is getting what it has
  *
- * The newest table that has a key has its state; a tombstone (null) hides the tree's. When a group is in the log its table is
- * merged into the active one. When the log cannot be written all groups are lost, and their tables dropped. When the tree
- * has everything of the immutable table that one is dropped, and the active one becomes immutable. A table may be kept
- * longer than the tree needs it: both return the same. So there are twice as many changes in memory as are outstanding at
- * most, and no key is ever taken out by itself. Called by the storage; one thread.
+ * The newer table that has a key has its state; a tombstone (null) hides the tree's. Commits of one group, a batch of the
+ * write-ahead log, have an undo list until the log has it. When the log cannot be written all groups are lost, and their changes
+ * are taken back. When the tree has everything of the immutable table that one is dropped, and the active one becomes
+ * immutable. A table may be kept longer than the tree needs it: both return the same. So there are twice as many changes in
+ * memory as are outstanding at most. Called by the storage; one thread.
  */
 import type { Key } from '../contract.js';
 import type { PartitionedMap } from '../core/partitioned-map.js';
 import type { ReadLayer } from '../core/reads.js';
 import type { Entry, LinkKey } from '../core/storage.js';
 import { collectionOf } from '../schema/keys.js';
-import { Memtable, type TableCommit } from './memtable.js';
+import { Memtable, type TableCommit, Undo } from './memtable.js';
+
+/** Commits that the log does not have. */
+interface Group {
+  /** Of the newest commit. */
+  revision: number;
+  readonly undo: Undo;
+}
 
 export class Memtables {
-  #groups: Memtable[] = [];
+  /** Oldest first. */
+  #groups: Group[] = [];
+  /** Of the newest commit that the log has. */
+  #revision = 0;
   #active = new Memtable();
   #immutable: Memtable | undefined;
   /** Those that are not empty, newest first. */
@@ -128,7 +136,7 @@ export class Memtables {
 
   /** The next commit begins a group. */
   beginGroup(): void {
-    this.#groups.push(new Memtable());
+    this.#groups.push({ revision: 0, undo: new Undo() });
   }
 
   /**
@@ -139,26 +147,25 @@ export class Memtables {
     const group = this.#groups[this.#groups.length - 1];
     if (group === undefined) throw new Error('a commit without a group');
     const isKnown = (key: Key): boolean => this.entry(key) !== undefined;
-    const isNew = group.size === 0;
-    group.add(commit, isKnown, (link) => (this.link(link) === undefined ? childOf(link) : undefined));
+    const isNew = this.#active.size === 0;
+    this.#active.add(commit, group.undo, isKnown, (link) =>
+      this.link(link) === undefined ? childOf(link) : undefined,
+    );
+    group.revision = commit.revision;
     if (isNew) this.#list();
   }
 
   /** The log has the oldest group. */
   logged(): void {
     const group = this.#groups.shift();
-    if (group === undefined) return;
-    // The smaller one into the larger.
-    const isLarger = group.size > this.#active.size;
-    if (isLarger) group.merge(this.#active, 'older');
-    else this.#active.merge(group, 'newer');
-    if (isLarger) this.#active = group;
-    this.#list();
+    if (group !== undefined) this.#revision = group.revision;
   }
 
   /** All groups are lost. */
   lost(): void {
+    for (const { undo } of this.#groups.reverse()) undo.run();
     this.#groups = [];
+    for (const table of this.#tables) table.revision = Math.min(table.revision, this.#revision);
     this.#list();
   }
 
@@ -171,9 +178,7 @@ export class Memtables {
   }
 
   #list(): void {
-    const tables = [...this.#groups].reverse();
-    tables.push(this.#active);
-    if (this.#immutable !== undefined) tables.push(this.#immutable);
+    const tables = this.#immutable === undefined ? [this.#active] : [this.#active, this.#immutable];
     this.#tables = tables.filter(({ size }) => size > 0);
   }
 }
