@@ -40,7 +40,7 @@ interface Run {
   /** Reachable at some moment of the run: what hangs on these may wait for the next run. */
   readonly everReached: Set<string>;
   /** Records that came during the run. */
-  readonly born: Set<string>;
+  readonly created: Set<string>;
   /** What hung on a record that came during the run, or that a writer removed: its turn may have been in vain. */
   readonly mayWait: Set<string>;
 }
@@ -103,7 +103,7 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
       const name = nameOf(record);
       if (name === undefined) continue;
       if (value === undefined) run.garbage.delete(name);
-      else if (!change.existed.has(record)) run.born.add(name);
+      else if (!change.existed.has(record)) run.created.add(name);
     }
     if (run.garbage.size === 0 || this.origin === 'collection') return;
     for (const name of this.#reachedWith(run.everReached, run.now)) {
@@ -121,7 +121,7 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
     const run = this.#run;
     const going = removals(change);
     if (run === undefined || run.garbage.size === 0 || going.length === 0) return;
-    for (const name of this.#reachedWith([...run.born, ...going], run.now)) run.mayWait.add(name);
+    for (const name of this.#reachedWith([...run.created, ...going], run.now)) run.mayWait.add(name);
   }
 
   /** A record that was deleted and made anew in one commit is another one. Ingests do not tell. */
@@ -135,7 +135,7 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
       const [created, createdBefore] = [(value as Fields).createdat, (before as Fields).createdat];
       if (created === createdBefore && created !== undefined) continue;
       run.garbage.delete(name);
-      run.born.add(name);
+      run.created.add(name);
     }
   }
 
@@ -260,7 +260,7 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
     const wall = this.#parts.time.clock.wall();
     if (now < wall - CLOCK_READING && reached(model, wall).size < kept.size)
       this.#parts.marks.add('kept by the grace');
-    this.#run = { now, garbage, everReached: kept, born: new Set(), mayWait: new Set() };
+    this.#run = { now, garbage, everReached: kept, created: new Set(), mayWait: new Set() };
   }
 
   /** A run has removed its last record. */
@@ -269,7 +269,7 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
     if (run === undefined) return;
     // Garbage under a snapshot that came meanwhile has to wait, and so has what a record that came refers to.
     if (run.garbage.size === 0) return;
-    const waiting = this.#reachedWith(run.born, run.now);
+    const waiting = this.#reachedWith(run.created, run.now);
     for (const name of run.garbage) {
       if (waiting.has(name) || run.mayWait.has(name)) this.seen.waiting++;
       else this.#parts.violation(`garbage was left by a run: ${name}`);
