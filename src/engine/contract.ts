@@ -385,11 +385,8 @@ export interface Engine extends Reader, AsyncDisposable {
 
   /** Waits until everything committed so far is on disk. */
   flush(): Promise<void>;
-  /**
-   * For work that can wait, between its steps: resolves when no commit of others is on its way to the disk, or when those
-   * that were have arrived.
-   */
-  quiet(): Promise<void>;
+  /** Resolves when the foreground commits under way are on disk, or lost. Background work waits for it between its steps. */
+  foregroundDone(): Promise<void>;
   /**
    * Optional: copies the store to a new file, beside its writers: everything that was committed before the call, and more.
    * `taken` is called in the moment that the copy shows, before anything else happens. Unavailable: no room.
