@@ -132,7 +132,7 @@ export async function eachLimit<T>(
 }
 
 /**
- * Awaits all of them, even if one fails: nothing may continue after the caller has been told of the failure.
+ * Awaits all of them, even if one fails: nothing may continue after the caller has the failure.
  */
 export async function together<T extends unknown[]>(
   work: readonly [...{ [K in keyof T]: Promise<T[K]> }],

@@ -220,7 +220,7 @@ test('given places where no backup belongs, when one is made there, then it is r
   await symlink(store, join(place, 'way'));
   await failsWith(db.backup(join(place, 'way', 'inside')), 'InvalidArgument', /inside of what is backed up/);
   await failsWith(db.backup(join(place, 'none', 'deep')), 'NotFound');
-  await failsWith(db.backup(join(place, 'second'), { base: store }), 'NotFound', /is no backup/);
+  await failsWith(db.backup(join(place, 'second'), { base: store }), 'NotFound', /is not a backup/);
   const stopped = AbortSignal.abort();
   await failsWith(db.backup(join(place, 'second'), { signal: stopped }), 'Canceled');
   assert.deepEqual([describeTree(join(place, 'first')).size, (await readdir(store)).sort()], before);
@@ -337,7 +337,7 @@ test('given a backup that is damaged, when it is restored, then it is refused an
   bytes[bytes.length - 5]! ^= 1;
   await writeFile(file, bytes);
   await failsWith(restoreBackup(backup, to, { damaged: true }), 'Unknown', /is damaged/);
-  await failsWith(restoreBackup(place, to), 'NotFound', /is no backup/);
+  await failsWith(restoreBackup(place, to), 'NotFound', /is not a backup/);
   const manifest = JSON.parse(await readFile(join(backup, MANIFEST), 'utf8')) as { version: number };
   await writeFile(join(backup, MANIFEST), JSON.stringify({ ...manifest, version: 2 }));
   await failsWith(restoreBackup(backup, to), 'FailedPrecondition', /version 2/);

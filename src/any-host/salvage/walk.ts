@@ -37,7 +37,7 @@ export interface Walked {
   readonly sequences: Map<string, number>;
   /** Pages of buckets of records, and of buckets of buckets. */
   readonly pages: Set<number>;
-  /** The newest change that a record tells. */
+  /** The newest change that a record gives. */
   newest: Instant;
 }
 
@@ -87,7 +87,7 @@ class Walk {
       const keys = page.kind === 'leaf' ? page.entries : page.children;
       const isOurs =
         keys.length === 0 || (keys[0]!.key >= from && (to === undefined || keys.at(-1)!.key < to));
-      // A leaf that has something may be told from one of another bucket.
+      // A leaf that has something may be distinguished from one of another bucket.
       if (
         !isOurs ||
         this.#walked.pages.has(range.page) ||

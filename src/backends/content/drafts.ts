@@ -72,7 +72,7 @@ export class Drafts {
     }
   }
 
-  /** Null when somebody has removed the draft. */
+  /** Null when another process has removed the draft. */
   async #make(path: string, head: IngestHead): Promise<FileHandle | null> {
     if ((await orAbsent(mkdir(path, 0o700))) === null) {
       await this.#layout.make(DRAFTS);
