@@ -175,7 +175,7 @@ export class Life {
         core.endRun();
       },
     };
-    if (mutation === 'no-resettle') {
+    if (mutation === 'no-refollow') {
       let listed = false;
       changes.candidates = (from, count) => {
         listed = true;

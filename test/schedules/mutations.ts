@@ -7,7 +7,7 @@ const writersMutations = [
   /** Slices remove what was listed, without asking again. */
   'no-recheck',
   /** Conditions and collectors are asked once, before the first slice. */
-  'no-resettle',
+  'no-refollow',
   /** Backend sweeps take guards that nobody else knows of. */
   'no-guards',
   /** Bytes go without waiting until the removal of their records is on disk. */

@@ -51,7 +51,7 @@ async function allHold(
 
 /** Seeds that went wrong last, of mutations that take long to find. After a change of the schedules others may. */
 const foundAt: Readonly<Partial<Record<Mutation, number>>> = {
-  'no-resettle': 2769,
+  'no-refollow': 2769,
   'no-step-with-change': 820,
   'no-flag-compare': 2243,
 };
