@@ -44,7 +44,7 @@ test('given a store, when it is backed up, itself and through a daemon, then res
   assert.match(stdout, new RegExp(`missing +1\n {2}blob {2}${base} {2}no file of`));
 });
 
-test('given a store, when it is compacted, then sizes are told; where there is none, nothing is made', async (t) => {
+test('given a store, when it is compacted, then sizes are printed; where there is none, nothing is made', async (t) => {
   const run = await cli(t);
   assert.match(
     await run.ok('compact'),

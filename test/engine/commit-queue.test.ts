@@ -15,7 +15,7 @@ const commit = (revision: number): Commit => ({
 });
 
 // The journal has one entry a transaction, so a checkpoint taken in the middle of one could not be continued from it.
-test('given a moment that was sealed, then no batch spans it, and who is behind it is told', async () => {
+test('given a sealed group, then no batch spans its end, and later commits are reported', async () => {
   const groups: [number[], boolean][] = [];
   const host: CommitQueueHost = {
     append: async () => {},
@@ -44,7 +44,7 @@ test('given a moment that was sealed, then no batch spans it, and who is behind 
   }
 });
 
-/** A host whose disk answers when it is told to. */
+/** A host whose disk finishes a write on request. */
 class SlowDisk implements CommitQueueHost {
   #answer: ((error?: Error) => void) | undefined;
 

@@ -68,7 +68,7 @@ describe('the graph core as WebAssembly', () => {
       graph.apply(batch(...ids.map((id) => set(id, id === 0 ? P | R : P | C)), edges));
     }
     assert.equal((await graph.mark(0n, { live: true })).marked, 1);
-    // All of them are reached now, which is found out when somebody asks.
+    // All of them are reached now, which a read finds out.
     graph.apply(batch(add(0, 1, label)));
     const kept = Array.from({ length: 100 }, () => graph.save().catch(isExhausted));
     assert.throws(() => graph.marksOf(2), isExhausted);

@@ -41,7 +41,7 @@ interface Run {
   readonly everReached: Set<string>;
   /** Records that came during the run. */
   readonly created: Set<string>;
-  /** What hung on a record that came during the run, or that a writer removed: its turn may have been in vain. */
+  /** What hung on a record that came during the run, or that a writer removed: its slice may have been in vain. */
   readonly mayWait: Set<string>;
 }
 
@@ -68,7 +68,7 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
   #run: Run | undefined;
   /** Items of backends that no record named when the process began. */
   readonly #orphans = new Set<string>();
-  /** Those whose records were lost, and that nobody has let go since. */
+  /** Those whose records were lost, and that no task has removed since. */
   readonly #unexplained = new Set<string>();
   /** Refs, and snapshots by snapshotter, that were committed in the backend. */
   readonly #committed = new Set<string>();
@@ -113,7 +113,7 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
   }
 
   lost(): void {
-    // What a run must have removed at its end is no question any more; what it must not, still is.
+    // What a run must have removed at its end does not count any more; what it must not, still is.
     this.#run?.garbage.clear();
   }
 
@@ -124,7 +124,7 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
     for (const name of this.#reachedWith([...run.created, ...going], run.now)) run.mayWait.add(name);
   }
 
-  /** A record that was deleted and made anew in one commit is another one. Ingests do not tell. */
+  /** A record that was deleted and made again in one commit is another one. Ingests do not show it. */
   #writerReplaces(change: Change): void {
     const run = this.#run;
     if (run === undefined) return;
@@ -323,7 +323,7 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
     this.#run = undefined;
   }
 
-  /** Nobody is at work and a quiet run has just ended: nothing may be left over anywhere. */
+  /** No task is at work and a run without writers has just ended: nothing may be left over anywhere. */
   atRest(now: bigint): void {
     const { storage, content, snapshotters, violation } = this.#parts;
     const model = readModel(storage.newest);
@@ -341,7 +341,8 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
       const [, ns, snapshotter] = record.split('\0');
       if (parent === undefined) continue;
       const children = storage.newest.links(['snapshots', ns, snapshotter, parent].join('\0'), 'children');
-      if (![...children].includes(record)) violation(`a snapshot is no child of its parent: ${told(record)}`);
+      if (![...children].includes(record))
+        violation(`a snapshot is not a child of its parent: ${told(record)}`);
     }
     for (const [parent, child] of storage.newest.children()) {
       if (storage.newest.get(child) === undefined)
@@ -349,7 +350,7 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
     }
   }
 
-  /** What is kept if a lease holds all of these, too. */
+  /** What is kept if a lease keeps all of these, too. */
   #reachedWith(roots: Iterable<string>, now: bigint): Set<string> {
     const model = this.#model();
     const lease = '\0judge';
