@@ -1,6 +1,6 @@
 /**
- * The buckets of a snapshot, as they are walked: entries in key order, told by their places in the bytes, so that nothing is
- * copied that nobody asks for. Called by who reads records out of other programs' files.
+ * The buckets of a snapshot, as they are walked: entries in key order, passed on by their places in the bytes, so that nothing is
+ * copied that the caller does not want. Called by readers of other programs' files.
  *
  * Whatever the bytes are, a walk ends: places are checked against the page (or the value) that they are in, and no page is
  * entered twice by the walks of one `rootBucket`. BoltDamage, with the page, for what is not as it must be.
@@ -64,7 +64,7 @@ class Pages {
   }
 }
 
-/** An entry of a bucket; good until the function that it was told to returns. */
+/** An entry of a bucket; valid until the function that it was passed to returns. */
 export class Entry {
   readonly #pages: Pages;
   readonly bytes: Buffer;
@@ -81,7 +81,7 @@ export class Entry {
     this.bytes = pages.bytes;
   }
 
-  /** For the walk: the key is at [keyAt, keyEnd) of the page's bytes, the value behind it. */
+  /** For the walk: the key is at [keyAt, keyEnd) of the page's bytes, the value after it. */
   moveTo(isBucket: boolean, keyAt: number, keyEnd: number, valueEnd: number): void {
     this.isBucket = isBucket;
     this.keyAt = keyAt;
@@ -91,7 +91,7 @@ export class Entry {
     this.#key = undefined;
   }
 
-  /** As text. Bytes that are no UTF-8 become U+FFFD: see `hasTextKey`. */
+  /** As text. Bytes that are not UTF-8 become U+FFFD: see `hasTextKey`. */
   get key(): string {
     this.#key ??= nameAt(this.#pages, this.keyAt, this.keyEnd);
     return this.#key;
@@ -154,7 +154,7 @@ function isText(text: string, bytes: Buffer, start: number, end: number): boolea
   return Buffer.from(text).equals(bytes.subarray(start, end));
 }
 
-/** Mostly the first bytes tell. */
+/** Mostly the first bytes decide. */
 function isBefore(pages: Pages, at: number, end: number, nextAt: number, nextEnd: number): boolean {
   const { bytes, view } = pages;
   if (at < end && nextAt < nextEnd && view.getUint8(at) < view.getUint8(nextAt)) return true;
@@ -226,7 +226,7 @@ export class Bucket {
       const flags = this.#pages.view.getUint16(area.at + 8, true);
       if (flags === PageFlag.leaf) yield area;
       else if (flags !== PageFlag.branch || depth >= DEPTH_MAX)
-        throw this.#pages.damage('it is no page of a bucket', page);
+        throw this.#pages.damage('it is not a page of a bucket', page);
       else for (const child of this.#children(area).reverse()) depths.push({ page: child, depth: depth + 1 });
     }
   }
@@ -257,13 +257,13 @@ export class Bucket {
       if (flags !== PageFlag.branch) break;
       page = this.#childFor(area, wanted);
     }
-    throw this.#pages.damage('it is no page of a bucket', page);
+    throw this.#pages.damage('it is not a page of a bucket', page);
   }
 
   #leaf({ at, end, page }: Area, entry: Entry, visit: Visit): void {
     const { view } = this.#pages;
     const count = this.#count(at, end, page);
-    // One behind the other: two entries of the same bytes could multiply what a walk has to do.
+    // One after the other: two entries of the same bytes could multiply what a walk has to do.
     let data = at + PAGE_HEADER_BYTES + count * ELEMENT_BYTES;
     let lastAt = 0;
     let lastEnd = 0;
@@ -304,7 +304,7 @@ export class Bucket {
     );
   }
 
-  /** The last child whose first key is not behind the wanted one. */
+  /** The last child whose first key is not after the wanted one. */
   #childFor(area: Area, wanted: Buffer): number {
     const { bytes, view } = this.#pages;
     const children = this.#children(area);

@@ -2,7 +2,7 @@
  * A seeded story of a replaced directory: on a real store, with writers and a collection under way, the root or a directory
  * of it is renamed and another one, with the same names in it, put in its place, at a moment that the seed chooses. Moments
  * are those at which the store compares a directory with its name, and at which it uses one. Threads go on as they like, so
- * a seed tells nearly the same story again.
+ * a seed gives nearly the same story again.
  */
 import { cpSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -43,7 +43,7 @@ export interface Outcome {
   /** What went wrong; empty when nothing did. */
   violations: string[];
   marks: Set<Mark>;
-  /** Where and when, for whoever reads a failure. */
+  /** Where and when, for the report of a failure. */
   told: string;
 }
 
