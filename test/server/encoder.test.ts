@@ -95,7 +95,7 @@ test('messages larger than the buffer, and smaller ones after them, are whole', 
 });
 
 test('the messages of the byte streams are those of the definitions', () => {
-  const write = codecOf<object>('containerd.services.content.v1.WriteContentRequest')!;
+  const write = codecOf<object>('containerd.services.content.v1.WriteContentRequest');
   const read = codecOf<{ offset: number; data: Buffer }>(
     'containerd.services.content.v1.ReadContentResponse',
   )!;

@@ -20,7 +20,7 @@ interface Stored {
   readonly bytes: Uint8Array;
 }
 
-const { frame } = codecOf<object>('containerd.services.images.v1.ListImagesResponse')!;
+const { frame } = codecOf<object>('containerd.services.images.v1.ListImagesResponse');
 const listPieces = imageListChunks(imageMessage);
 
 /** The whole of a response. */

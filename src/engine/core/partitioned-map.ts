@@ -67,9 +67,9 @@ export class PartitionedMap<V> {
       return;
     }
     const first = this.#partOf(start) + this.#end;
-    const names = [...this.#parts.keys()].filter((name) => compareUtf8(name + this.#end, first) >= 0);
-    names.sort((a, b) => compareUtf8(a + this.#end, b + this.#end));
-    for (const name of names) yield* this.#parts.get(name)!.from(start, exclusive);
+    const parts = [...this.#parts].filter(([name]) => compareUtf8(name + this.#end, first) >= 0);
+    parts.sort(([a], [b]) => compareUtf8(a + this.#end, b + this.#end));
+    for (const [, part] of parts) yield* part.from(start, exclusive);
   }
 
   #partOf(key: string): string {

@@ -21,6 +21,7 @@ import type {
   IWatchRequest,
   IWatchResponse,
 } from 'etcd3';
+import { present } from '../../errors.js';
 import { EtcdFailure, etcdFailure } from './failure.js';
 import type { EtcdSettings } from './options.js';
 
@@ -253,12 +254,16 @@ export class EtcdClient {
     }
   }
 
+  get #member(): Etcd3 {
+    return present(this.#members[this.#preferred], 'a member of etcd');
+  }
+
   async #call<T>(
     call: (member: Etcd3, options: { deadline: number }) => Promise<T>,
     timeoutMs = this.settings.requestTimeoutMs,
   ): Promise<T> {
     if (this.#closed) throw closedFailure();
-    const answer = await call(this.#members[this.#preferred]!, { deadline: Date.now() + timeoutMs });
+    const answer = await call(this.#member, { deadline: Date.now() + timeoutMs });
     const { header } = answer as { header?: { cluster_id?: string } };
     if (header?.cluster_id !== undefined) this.clusterId = header.cluster_id;
     return answer;
@@ -267,7 +272,7 @@ export class EtcdClient {
   async #stream<T extends IDuplexStream<unknown, unknown>>(open: (member: Etcd3) => Promise<T>): Promise<T> {
     if (this.#closed) throw closedFailure();
     try {
-      return await open(this.#members[this.#preferred]!);
+      return await open(this.#member);
     } catch (error) {
       this.rotate();
       throw etcdFailure(error, 'open a stream to etcd');

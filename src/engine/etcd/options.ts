@@ -82,7 +82,7 @@ export function etcdSettings(config: EtcdConfig, place = ''): EtcdSettings {
     }
   }
   const hosts = hostList(config.hosts);
-  const secure = hosts[0]!.startsWith('https:');
+  const secure = hosts.every((host) => host.startsWith('https:'));
   if (hosts.some((host) => host.startsWith('https:') !== secure)) {
     throw invalidArgument('etcd hosts mix http and https', { remedy: 'use one of them for all members' });
   }

@@ -108,7 +108,10 @@ function parseRecord(json: { [field: string]: Json }): { readonly [field: string
   const fields = isMarked(json, '$record') && typeof json.$record === 'object' ? json.$record : json;
   const made: Record<string, FieldValue> = {};
   // The object was just parsed: it has no names but its own.
-  for (const name in fields) set(made, name, fromJson(name, fields[name]!));
+  for (const name in fields) {
+    const field = fields[name];
+    if (field !== undefined) set(made, name, fromJson(name, field));
+  }
   return made;
 }
 
@@ -125,8 +128,8 @@ function parsedTime(text: string): bigint {
 
 /** An object that would be taken for one of our own marks. */
 function needsMark(json: { [field: string]: Json }): boolean {
-  const names = Object.keys(json);
-  return names.length === 1 && names[0]!.startsWith(TEXT_MARK);
+  const [name, other] = Object.keys(json);
+  return other === undefined && name?.startsWith(TEXT_MARK) === true;
 }
 
 const isMarked = (json: { [field: string]: Json }, mark: string): boolean =>

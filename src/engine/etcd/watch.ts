@@ -151,15 +151,15 @@ export class Watch {
       }
       return;
     }
-    for (let start = 0; start < events.length; ) {
-      const revision = events[start]!.kv.mod;
-      let end = start + 1;
-      while (end < events.length && events[end]!.kv.mod === revision) end++;
+    let start = 0;
+    for (const [i, { kv }] of events.entries()) {
+      const revision = kv.mod;
+      if (events[i + 1]?.kv.mod === revision) continue;
       if (revision > this.#told) {
         this.#told = revision;
-        this.#listener.revision(revision, events.slice(start, end));
+        this.#listener.revision(revision, events.slice(start, i + 1));
       }
-      start = end;
+      start = i + 1;
     }
   }
 }

@@ -12,7 +12,7 @@
  */
 import { renameSync, rmSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { unknownError } from '../../errors.js';
+import { present, unknownError } from '../../errors.js';
 import { shown } from '../../held-paths.js';
 import type { EngineOptions } from '../contract.js';
 import { type Databases, openDatabases, rawRows } from './databases.js';
@@ -40,7 +40,7 @@ export async function compactLmdbStore(dir: string, options: EngineOptions): Pro
     outcome = await compactFile(path);
   };
   await (await openLmdbEngine(dir, { ...options, create: false, afterClose })).close();
-  return outcome!;
+  return present(outcome, 'the outcome');
 }
 
 /** REQUIRES: the caller holds the directory's lock, and has the file not open. Unavailable: no room for the draft. */

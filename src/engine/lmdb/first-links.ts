@@ -104,8 +104,9 @@ class Front {
   /** Whether a commit dropped the first ones. */
   dropped(links: ReadonlyMap<LinkKey, boolean>): boolean {
     const before = this.goneCount;
-    while (this.#next < this.#read.length && links.get(this.#read[this.#next]!) === false) {
-      this.gone = this.#read[this.#next++];
+    for (let link = this.#read[this.#next]; link !== undefined; link = this.#read[++this.#next]) {
+      if (links.get(link) !== false) break;
+      this.gone = link;
       this.goneCount++;
     }
     return this.goneCount > before;

@@ -14,7 +14,7 @@ import { childPairs } from './child-links.js';
 import type { Databases } from './databases.js';
 import { readJournal } from './journal.js';
 import { decodeKey, decodeLink } from './key-codec.js';
-import { find, INLINE } from './key-index.js';
+import { find, isInline } from './key-index.js';
 import { decodeAdjacency, nodeParts } from './node-codec.js';
 import type { StorageState } from './storage.js';
 import { lastSizeOf } from './table.js';
@@ -153,7 +153,7 @@ function forEachRow(table: Databases['links'], visit: (key: Buffer, value: Buffe
 function countInline(dbs: Databases): number {
   let count = 0;
   forEachRow(dbs.keys, (_key, value) => {
-    if (value[0]! >= INLINE) count++;
+    if (isInline(value)) count++;
   });
   return count;
 }

@@ -104,7 +104,7 @@ function writeDigestKey(key: Key, parentLength: number): void {
   }
   const parent = parentOfLength(key, parentLength);
   reserve(parent.bytes.length);
-  for (let i = 0; i < parent.bytes.length; i++) scratch[i] = parent.bytes[i]!;
+  for (let i = 0; i < parent.bytes.length; i++) scratch[i] = parent.bytes[i] ?? 0;
   length = parent.bytes.length;
   const start = length;
   if (writeDigest(key, parentLength)) {
@@ -248,7 +248,7 @@ function writeComponent(text: string): void {
   } else if (first > BYTE_S) {
     const start = length;
     writeText(text, 0);
-    scratch[start] = scratch[start]! + SHIFT;
+    scratch[start] = (scratch[start] ?? 0) + SHIFT;
   } else if (text.startsWith(DIGEST_PREFIX)) {
     if (!writeDigest(text, 0)) writeNearDigest(text);
   } else {
@@ -304,7 +304,7 @@ function increment(digits: string): string | undefined {
   let last = digits.length - 1;
   while (last >= 0 && digits[last] === 'f') last--;
   if (last < 0) return undefined;
-  return digits.slice(0, last) + (hexValues[digits.charCodeAt(last)]! + 1).toString(16);
+  return digits.slice(0, last) + (Number.parseInt(digits.charAt(last), 16) + 1).toString(16);
 }
 
 /** UTF-8 of `text` from unit `start` on. */

@@ -24,6 +24,9 @@ import { lastSizeOf, type Table } from './table.js';
 
 /** First byte of what `keys` holds: the top of a node id (ids are below 2^30), or the head of a value. */
 export const INLINE = 0x40;
+/** Whether a row of `keys` has the value itself. */
+export const isInline = (row: Uint8Array): boolean => (row[0] ?? 0) >= INLINE;
+
 /** No node has it. */
 export const INLINE_ID = 2 ** 30 - 1;
 /** Nodes that are found by the same beginning of their keys. */
@@ -72,7 +75,7 @@ export function find(
   }
   const row = keys.get(encoded);
   if (row === undefined) return undefined;
-  if (row[0]! >= INLINE) return { id: undefined, bytes: row, start: 1, end: keys.lastSize };
+  if (isInline(row)) return { id: undefined, bytes: row, start: 1, end: keys.lastSize };
   const id = row.readUInt32BE(0);
   if (isSuperseded?.(id, key)) return undefined;
   const node = nodes.getBinaryFast(id);
@@ -130,8 +133,7 @@ export function idsIn(row: Buffer, size: number): number[] {
   return ids;
 }
 
-const idAt = (row: Buffer, at: number): number =>
-  (row[at]! << 24) | (row[at + 1]! << 16) | (row[at + 2]! << 8) | row[at + 3]!;
+const idAt = (row: Buffer, at: number): number => row.readUInt32BE(at);
 
 export function idBytes(ids: readonly number[]): Buffer {
   const bytes = Buffer.allocUnsafe(ids.length * ID_BYTES);
@@ -171,12 +173,12 @@ export function* rowsWithin(tables: KeyTables, bounds: Bounds, chunk: number): G
   for (;;) {
     const a = whole.peek();
     const b = cut.peek();
-    if (a === undefined && b === undefined) return;
-    if (b === undefined || (a !== undefined && Buffer.compare(a[0], b[0]) < 0)) {
+    if (a !== undefined && (b === undefined || Buffer.compare(a[0], b[0]) < 0)) {
       whole.skip();
-      yield rowOf(tables, a!);
+      yield rowOf(tables, a);
       continue;
     }
+    if (b === undefined) return;
     cut.skip();
     if (a?.[0].subarray(0, b[0].length).equals(b[0])) yield* mixed(tables, whole, b, bounds);
     else yield* nodesOf(tables, b, bounds);
@@ -186,7 +188,7 @@ export function* rowsWithin(tables: KeyTables, bounds: Bounds, chunk: number): G
 /** What a row of `keys` stands for. */
 function rowOf({ nodes }: KeyTables, [encoded, value]: readonly [Buffer, Buffer]): KeyRow {
   const key = decodeKey(encoded);
-  if (value[0]! >= INLINE) return { key, id: undefined, bytes: value, start: 1, end: value.length };
+  if (isInline(value)) return { key, id: undefined, bytes: value, start: 1, end: value.length };
   const id = value.readUInt32BE(0);
   const node = nodes.getBinaryFast(id);
   if (node === undefined) return { key, id, bytes: value, start: 0, end: 0 };

@@ -83,7 +83,8 @@ let at = 0;
 function varint(bytes: Uint8Array, end: number): number {
   let value = 0;
   for (let scale = 1; at < end && scale < 2 ** 35; scale *= 128) {
-    const byte = bytes[at++]!;
+    const byte = bytes[at++];
+    if (byte === undefined) break;
     value += (byte & 0x7f) * scale;
     if (byte < 0x80) return value;
   }

@@ -23,11 +23,11 @@ class Noted {
   readonly #bits = new Uint8Array(1 << (HASH_BITS - 3));
 
   has(hash: number): boolean {
-    return (this.#bits[hash >> 3]! & (1 << (hash & 7))) !== 0;
+    return ((this.#bits[hash >> 3] ?? 0) & (1 << (hash & 7))) !== 0;
   }
 
   add(hash: number): void {
-    this.#bits[hash >> 3]! |= 1 << (hash & 7);
+    this.#bits[hash >> 3] = (this.#bits[hash >> 3] ?? 0) | (1 << (hash & 7));
   }
 
   clear(): void {

@@ -23,6 +23,7 @@ import {
   write,
   writeSync,
 } from 'node:fs';
+import { present } from '../../errors.js';
 import { isFull } from '../../system/system-errors.js';
 import { fileError, openPrivate, syncDirectory } from './files.js';
 import { BATCH_HEAD_BYTES, batchRevision, encodeMark, type Mark, sealBatch, tagOf } from './wal-format.js';
@@ -293,7 +294,7 @@ export class Wal {
   #open(index: number): LogFile {
     const known = this.#files[index];
     if (known !== undefined) return known;
-    const path = this.#paths[index]!;
+    const path = present(this.#paths[index], 'the path of a log file');
     try {
       const isNew = !existsSync(path);
       const fd = openPrivate(path, constants.O_RDWR | constants.O_CREAT | constants.O_DSYNC);

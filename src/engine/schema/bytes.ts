@@ -100,8 +100,10 @@ export class ByteReader {
   }
 
   byte(): number {
-    if (this.position >= this.end) throw new DamagedBytes('it ends early');
-    return this.buffer[this.position++]!;
+    const at = this.position;
+    if (at >= this.end) throw new DamagedBytes('it ends early');
+    this.position = at + 1;
+    return this.buffer[at] ?? 0;
   }
 
   varint(): number {

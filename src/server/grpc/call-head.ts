@@ -59,9 +59,8 @@ export const refuse = (status: CallStatus): Refusal => ({ refusal: failure(statu
 
 /** NaN if it is not a valid timeout. */
 function timeoutOf(text: string): number {
-  const [, count, unit] = TIMEOUT.exec(text) ?? [];
-  if (count === undefined || unit === undefined) return Number.NaN;
-  return Math.min(TIMER_MS_MAX, Number(count) * unitMs[unit]!);
+  const [, count, unit = ''] = TIMEOUT.exec(text) ?? [];
+  return Math.min(TIMER_MS_MAX, Number(count) * (unitMs[unit] ?? Number.NaN));
 }
 
 /**

@@ -8,6 +8,8 @@
  * those that run continuously.
  */
 
+import { present } from '../../errors.js';
+
 /** A participant at some level. */
 export interface Sharer {
   /** Milliseconds it has had, relative to the others when it arrived. Written by the queue. */
@@ -59,8 +61,9 @@ class Level<Item extends Sharer> {
     for (const item of this.#waiting) {
       if (found === undefined || item.hadMs < found.hadMs) found = item;
     }
-    this.#hadMs = Math.max(this.#hadMs, found!.hadMs);
-    return found!;
+    const next = present(found, 'a participant that waits');
+    this.#hadMs = Math.max(this.#hadMs, next.hadMs);
+    return next;
   }
 }
 
