@@ -9,12 +9,15 @@ export class DamagedBytes extends Error {}
 
 export class ByteWriter {
   protected buffer: Buffer;
+  /** Of the same bytes: compiled to a store, as Buffer's own methods for large numbers are not. */
+  #view: DataView;
   /** Bytes written. */
   length = 0;
 
   constructor(capacity = 4096) {
     // Not of the pool: it is kept.
     this.buffer = Buffer.allocUnsafeSlow(capacity);
+    this.#view = new DataView(this.buffer.buffer);
   }
 
   get capacity(): number {
@@ -58,7 +61,8 @@ export class ByteWriter {
 
   i64(value: bigint): void {
     this.reserve(8);
-    this.length = this.buffer.writeBigInt64LE(value, this.length);
+    this.#view.setBigInt64(this.length, value, true);
+    this.length += 8;
   }
 
   bytes(value: Uint8Array): void {
@@ -72,6 +76,7 @@ export class ByteWriter {
     const larger = Buffer.allocUnsafeSlow(Math.max(this.buffer.length * 2, this.length + size));
     this.copyTo(larger, 0);
     this.buffer = larger;
+    this.#view = new DataView(larger.buffer);
   }
 }
 
