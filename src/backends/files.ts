@@ -112,13 +112,14 @@ export async function eachLimit<T>(
   limit: number,
   fn: (item: T, index: number) => Promise<void>,
 ): Promise<void> {
-  let next = 0;
+  // One walk for all lanes.
+  const walk = items.entries();
   let failed = false;
   const lane = async (): Promise<void> => {
-    while (!failed && next < items.length) {
-      const index = next++;
+    for (const [index, item] of walk) {
+      if (failed) return;
       try {
-        await fn(items[index]!, index);
+        await fn(item, index);
       } catch (error) {
         failed = true;
         throw error;

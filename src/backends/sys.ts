@@ -277,9 +277,9 @@ export async function firstNoDirectory(
 ): Promise<{ path: string; error: NodeJS.ErrnoException } | undefined> {
   if (addon === undefined) return firstNoDirectoryOneByOne(paths);
   const found = await addon.firstNoDirectory(Buffer.from(paths.map((path) => `${path}\0`).join('')));
-  const [index, errno] = typeof found === 'number' ? [0, found] : found;
-  if (index === undefined || errno === undefined) return undefined;
-  const path = paths[index]!;
+  const [index = -1, errno] = typeof found === 'number' ? [0, found] : found;
+  const path = paths[index];
+  if (path === undefined || errno === undefined) return undefined;
   return { path, error: systemError(errno, 'stat', path) };
 }
 
