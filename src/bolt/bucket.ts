@@ -88,6 +88,13 @@ export class Entry {
     return this.bytes.subarray(this.valueAt, this.isBucket ? this.valueAt : this.valueEnd);
   }
 
+  /** Whether `value` is these bytes; a loop, for short ones. */
+  hasValue(wanted: Uint8Array): boolean {
+    if (this.isBucket || this.valueEnd - this.valueAt !== wanted.length) return false;
+    for (let i = 0; i < wanted.length; i++) if (this.bytes[this.valueAt + i] !== wanted[i]) return false;
+    return true;
+  }
+
   /** Undefined for a plain value. */
   get bucket(): Bucket | undefined {
     return this.isBucket ? Bucket.of(this.#walk, this) : undefined;

@@ -80,6 +80,40 @@ export class ByteWriter {
   }
 }
 
+const STORE_CHUNK_BYTES = 1024 * 1024;
+const LENGTH_BYTES = 4;
+const NO_BYTES = Buffer.alloc(LENGTH_BYTES);
+
+/** Many short byte strings that stay, without an object for each. */
+export class ByteStore {
+  readonly #chunks: Buffer[] = [];
+  #last = NO_BYTES;
+  #used = STORE_CHUNK_BYTES;
+
+  /** Copies what was written; returns its place. */
+  add(writer: ByteWriter): number {
+    const size = LENGTH_BYTES + writer.length;
+    if (this.#used + size > STORE_CHUNK_BYTES) {
+      this.#last = Buffer.allocUnsafeSlow(Math.max(STORE_CHUNK_BYTES, size));
+      this.#chunks.push(this.#last);
+      this.#used = 0;
+    }
+    const at = this.#used;
+    this.#last.writeUInt32LE(writer.length, at);
+    writer.copyTo(this.#last, at + LENGTH_BYTES);
+    this.#used += size;
+    return (this.#chunks.length - 1) * STORE_CHUNK_BYTES + at;
+  }
+
+  /** What was added at a place; never written to. */
+  at(place: number): Buffer {
+    const chunk = this.#chunks[Math.floor(place / STORE_CHUNK_BYTES)] ?? NO_BYTES;
+    const at = place % STORE_CHUNK_BYTES;
+    const start = at + LENGTH_BYTES;
+    return chunk.subarray(start, start + chunk.readUInt32LE(at));
+  }
+}
+
 /** Buffer's own slicing methods: undocumented, but what its toString calls, and twice as fast for short texts. */
 interface SlicingBuffer extends Buffer {
   utf8Slice(start: number, end: number): string;
