@@ -1,4 +1,4 @@
-/** Another program's `meta.db`, written anew without what is free in it, while its owner runs. Called by the verb. */
+/** Another program's `meta.db`, written again without what is free in it, while its owner runs. Called by the verb. */
 import { realpath } from 'node:fs/promises';
 import { basename, dirname, join, resolve, sep } from 'node:path';
 import { yieldToEventLoop } from '../backends/files.js';

@@ -1,6 +1,6 @@
 /**
- * The buckets of a snapshot, as they are walked: entries in key order, told by their places in the bytes, so that nothing is
- * copied that nobody asks for. Called by who reads records out of other programs' files.
+ * The buckets of a snapshot, as they are walked: entries in key order, passed on by their places in the bytes, so that nothing is
+ * copied that the caller does not want. Called by readers of other programs' files.
  *
  * Whatever the bytes are, a walk ends: places are checked against the page (or the value) that they are in, and no page is
  * entered twice by the walks of one `rootBucket`. BoltDamage, with the page, for what is not as it must be.
@@ -41,7 +41,7 @@ class Walk {
   }
 }
 
-/** An entry of a bucket; good until the function that it was told to returns. */
+/** An entry of a bucket; valid until the function that it was passed to returns. */
 export class Entry {
   readonly #walk: Walk;
   bytes: Buffer;
@@ -59,7 +59,7 @@ export class Entry {
     this.bytes = area.bytes;
   }
 
-  /** For the walk: the key is at [keyAt, keyEnd) of the area's bytes, the value behind it. */
+  /** For the walk: the key is at [keyAt, keyEnd) of the area's bytes, the value after it. */
   moveTo(isBucket: boolean, keyAt: number, keyEnd: number, valueEnd: number): void {
     this.isBucket = isBucket;
     this.keyAt = keyAt;
@@ -69,7 +69,7 @@ export class Entry {
     this.#key = undefined;
   }
 
-  /** As text. Bytes that are no UTF-8 become U+FFFD: see `hasTextKey`. */
+  /** As text. Bytes that are not UTF-8 become U+FFFD: see `hasTextKey`. */
   get key(): string {
     this.#key ??= nameAt(this.bytes, this.area.view, this.keyAt, this.keyEnd);
     return this.#key;
@@ -223,7 +223,7 @@ export class Bucket {
 
   #checkBranch({ view, at, page }: Area, depth: number): void {
     if (view.getUint16(at + 8, true) !== PageFlag.branch || depth >= DEPTH_MAX)
-      throw this.#walk.pages.damage('it is no page of a bucket', page);
+      throw this.#walk.pages.damage('it is not a page of a bucket', page);
   }
 
   /** Calls `visit` with the entry of a key, if there is one. Enters no page: a walk may follow. */
@@ -248,7 +248,7 @@ export class Bucket {
     const count = this.#count(area);
     entry.area = area;
     entry.bytes = bytes;
-    // One behind the other: two entries of the same bytes could multiply what a walk has to do.
+    // One after the other: two entries of the same bytes could multiply what a walk has to do.
     let data = at + PAGE_HEADER_BYTES + count * ELEMENT_BYTES;
     let lastAt = 0;
     let lastEnd = 0;
@@ -287,7 +287,7 @@ export class Bucket {
     );
   }
 
-  /** The last child whose first key is not behind the wanted one. */
+  /** The last child whose first key is not after the wanted one. */
   #childFor(area: Area, wanted: Buffer): number {
     const { bytes, view } = area;
     const children = this.#children(area);

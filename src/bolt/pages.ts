@@ -43,7 +43,7 @@ interface Segment {
 export class Pages {
   readonly path: string;
   readonly pageSize: number;
-  /** One behind the last page. */
+  /** One after the last page. */
   readonly limit: number;
   readonly #segments: Segment[] = [];
   /** Of each page: its segment and its place in it, as one number; where it ends. */
@@ -52,7 +52,7 @@ export class Pages {
   /** Used of the last segment. */
   #used = SEGMENT_BYTES;
   #kept = 0;
-  /** One behind the last page that some page before goes on in. */
+  /** One after the last page that some page before goes on in. */
   #claimed = 0;
 
   /** @param length bytes that there are of the file */

@@ -1,10 +1,10 @@
 /**
- * One moment of a bbolt file, read beside the process that writes it: no lock, no open for writing. Called by who looks at
+ * One state of a bbolt file, read while another process writes it: no lock, no open for writing. Called by readers of
  * other programs' files.
  *
  * bbolt never writes a page that the newest committed transaction can reach, and gives the pages that a transaction freed to the
  * next one at the earliest. So what was read between two looks at the meta pages that show the same newest transaction is of that
- * transaction. Otherwise all is read again, each time beginning behind a commit that was just seen, since the next is
+ * transaction. Otherwise all is read again, each time beginning after a commit that was just seen, since the next is
  * farthest then. Memory: what is used of the file's pages.
  */
 import { constants } from 'node:fs';
@@ -74,7 +74,7 @@ export async function readBolt(path: string, options: SnapshotOptions = {}): Pro
   });
 }
 
-/** All bytes of a file that nobody writes, whatever they are. NotFound; Unavailable without the memory for them. */
+/** All bytes of a file without a writer, whatever they are. NotFound; Unavailable without the memory for them. */
 export async function readRaw(path: string, signal?: AbortSignal): Promise<Buffer> {
   const file = await openQuietly(path);
   try {
@@ -102,7 +102,7 @@ export async function boltTransaction(path: string): Promise<bigint> {
   }
 }
 
-/** Without an access time on the file, where that is allowed; a pipe in its place must not make anybody wait. */
+/** Without an access time on the file, where that is allowed; a pipe in its place must not block. */
 async function openQuietly(path: string): Promise<FileHandle> {
   const flags = constants.O_RDONLY | constants.O_NONBLOCK;
   try {

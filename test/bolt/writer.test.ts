@@ -22,7 +22,7 @@ async function copy(from: Bucket, path: string, pageSize: number): Promise<numbe
 }
 
 for (const pageSize of [512, 1024, 4096, 65536]) {
-  test(`given a file of bbolt, when it is written anew with pages of ${pageSize} bytes, then bbolt finds it sound and the same`, {
+  test(`given a file of bbolt, when it is written again with pages of ${pageSize} bytes, then bbolt finds it sound and the same`, {
     skip,
   }, async (t) => {
     const dir = await tempDir(t);

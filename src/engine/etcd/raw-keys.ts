@@ -81,7 +81,8 @@ export class EtcdRawKeys {
 
   #request(key: string, options: GetOptions): IRangeRequest {
     const { prefix, fromKey, rangeEnd, limit = 0, sort, rev, keysOnly, countOnly, serializable } = options;
-    if (!Number.isSafeInteger(limit) || limit < 0) throw invalidArgument(`limit ${limit} is no count`);
+    if (!Number.isSafeInteger(limit) || limit < 0)
+      throw invalidArgument(`limit ${limit} is not a valid count`);
     if (rev !== undefined && (!Number.isSafeInteger(rev) || rev < 0)) {
       throw invalidArgument(`revision ${rev} is none`);
     }

@@ -1,5 +1,5 @@
 /**
- * Fills a memory engine before it is anybody's: records that are all there at once need no transactions, whose readers, conflicts and
+ * Fills a memory engine before a caller has it: records that are all there at once need no transactions, whose readers, conflicts and
  * undoing cost as much as the records. Called by engine.ts; the graph is then as the planner of a commit would have made it,
  * which `verifyGraph` can be asked.
  */

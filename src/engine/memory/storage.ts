@@ -166,7 +166,7 @@ export class MemoryStorage implements Storage {
     return done;
   }
 
-  quiet(): Promise<void> {
+  foregroundDone(): Promise<void> {
     return done;
   }
 

@@ -1,5 +1,5 @@
 /**
- * The record codec: a value as compact bytes, and back. Engines store these bytes; nobody else looks inside.
+ * The record codec: a value as compact bytes, and back. Engines store these bytes; only this file looks inside.
  * Pure but for one scratch buffer; called on the thread that owns the engine.
  *
  * A value is one byte of kind and its payload. A record is a count of fields, each a name (one byte for a word of
@@ -87,7 +87,7 @@ export function decodeSlice(key: Key, buffer: Buffer, start: number, end: number
   try {
     const value = readValue(0);
     if (!reader.atEnd) throw new DamagedBytes('bytes are left over');
-    if (typeof value !== 'string' && !isRecord(value)) throw new DamagedBytes('it is no record');
+    if (typeof value !== 'string' && !isRecord(value)) throw new DamagedBytes('it is not a record');
     return value;
   } catch (error) {
     if (!(error instanceof DamagedBytes)) throw error;
@@ -127,7 +127,7 @@ function writeValue(value: FieldValue, depth: number): void {
         writeRecord(value, depth);
       } else {
         const what = value === null ? 'null' : Array.isArray(value) ? 'a list' : `a ${typeof value}`;
-        throw invalidArgument(`${what} is no field value`);
+        throw invalidArgument(`${what} is not a valid field value`);
       }
   }
 }
