@@ -41,7 +41,12 @@ export async function compactForeign(
     await yieldToEventLoop();
   }
   const after = await writer.finish();
-  return { metadata: places.metadata, output: target, before: snapshot.bytes.length, after };
+  return {
+    metadata: places.metadata,
+    output: target,
+    before: snapshot.pages.limit * snapshot.meta.pageSize,
+    after,
+  };
 }
 
 /** Nothing is made in the root that is read. FailedPrecondition; NotFound without the output's directory. */

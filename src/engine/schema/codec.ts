@@ -9,7 +9,7 @@
  */
 import { EbbtideError, invalidArgument, unknownError } from '../../errors.js';
 import type { FieldValue, Key, Value } from '../contract.js';
-import { DamagedBytes } from './bytes.js';
+import { type ByteStore, DamagedBytes } from './bytes.js';
 import { TextReader, TextWriter } from './codec-text.js';
 import { fieldWords } from './dictionary.js';
 import { leaf } from './keys.js';
@@ -48,6 +48,17 @@ let lastInstant: bigint | undefined;
 
 /** InvalidArgument when the value holds something that is not a FieldValue. Undefined fields are left out. */
 export function encodeValue(key: Key, value: Value): Uint8Array {
+  write(key, value);
+  return writer.take();
+}
+
+/** As `encodeValue`, into a store: for many values that stay. Returns their place there. */
+export function encodeInto(store: ByteStore, key: Key, value: Value): number {
+  write(key, value);
+  return store.add(writer);
+}
+
+function write(key: Key, value: Value): void {
   writer.begin(leaf(key));
   lastInstant = undefined;
   try {
@@ -61,7 +72,6 @@ export function encodeValue(key: Key, value: Value): Uint8Array {
     }
     throw error;
   }
-  return writer.take();
 }
 
 /** A fresh value; Unknown, naming the key, when the bytes are damaged. */
