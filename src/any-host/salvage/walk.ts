@@ -1,5 +1,5 @@
 /** A tree of a damaged file, followed as far as it goes: its records, and the places where something is missing. */
-import type { LeafEntry, LeafPage, PageScan } from '../../bolt/scan.js';
+import type { BranchPage, LeafEntry, LeafPage, PageScan } from '../../bolt/scan.js';
 import { type Instant, zeroTime } from '../../model/time.js';
 import {
   CONTENT_PARTS,
@@ -56,6 +56,21 @@ export interface Walked {
   newest: Instant;
 }
 
+/**
+ * Whether a page is the one that a branch says: its first key is that of the branch, and the last one is before the next.
+ * bbolt changes both together. `first`: undefined for the page that a bucket begins with.
+ */
+export function isBelow(
+  page: LeafPage | BranchPage,
+  first: string | undefined,
+  to: string | undefined,
+): boolean {
+  const keys = page.kind === 'leaf' ? page.entries : page.children;
+  const [own, last] = [keys[0], keys.at(-1)];
+  if (own === undefined || last === undefined) return first === undefined;
+  return (first === undefined || own.key === first) && (to === undefined || last.key < to);
+}
+
 export const pathKey = (path: Path): string => path.join('\0');
 
 /** Everything below a page that is the root of the bucket `path`. */
@@ -102,11 +117,7 @@ class Walk {
         this.#walked.gaps.push({ path, ...where, reason: 'not readable' });
         continue;
       }
-      const keys = page.kind === 'leaf' ? page.entries : page.children;
-      const isOurs =
-        keys.length === 0
-          ? first === undefined
-          : (first === undefined || keys[0]!.key === first) && (to === undefined || keys.at(-1)!.key < to);
+      const isOurs = isBelow(page, first, to);
       // A leaf that has something may be told from one of another bucket.
       if (
         !isOurs ||
