@@ -152,7 +152,7 @@ export function sizeIn({ entries }: Tree): number | undefined {
   }
 }
 
-/** Fields that are buckets of values: anything else in them is another page. */
+/** Fields that are buckets of values: buckets or times in them are of another record's page. */
 const SETS: readonly string[] = [
   'labels',
   'annotations',
@@ -164,7 +164,10 @@ const SETS: readonly string[] = [
 ];
 
 const isSet = (one: Buffer | Tree | undefined): boolean =>
-  one === undefined || (!Buffer.isBuffer(one) && [...one.entries.values()].every(Buffer.isBuffer));
+  one === undefined ||
+  (!Buffer.isBuffer(one) &&
+    [...one.entries.values()].every(Buffer.isBuffer) &&
+    ['createdat', 'expireat'].every((name) => timeIn(one, name) === undefined));
 
 /** By the fields that only one kind has. */
 export function kindOf(key: string, tree: Tree): RecordKind | undefined {

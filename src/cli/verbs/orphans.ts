@@ -89,8 +89,10 @@ function print(out: Output, report: OrphanReport): void {
 function byCommand(found: readonly Orphan[]): Map<string, Orphan[]> {
   const commands = new Map<string, Orphan[]>();
   for (const orphan of found) {
-    const these = commands.get(orphan.command);
-    if (these === undefined) commands.set(orphan.command, [orphan]);
+    const { command } = orphan;
+    if (command === undefined) continue;
+    const these = commands.get(command);
+    if (these === undefined) commands.set(command, [orphan]);
     else these.push(orphan);
   }
   return commands;
