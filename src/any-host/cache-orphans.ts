@@ -9,7 +9,7 @@ import type { Instant } from '../model/time.js';
 import type { BuildCache, CacheRecord } from './build-cache.js';
 import { loadMetadata } from './load.js';
 import type { ForeignRoot } from './open.js';
-import type { Orphan } from './orphans.js';
+import type { Orphan } from './orphan.js';
 import { quoted } from './quoted.js';
 
 export async function cacheOrphans(root: ForeignRoot, signal: AbortSignal | undefined): Promise<Orphan[]> {

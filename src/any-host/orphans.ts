@@ -25,34 +25,9 @@ import { cacheOrphans } from './cache-orphans.js';
 import { commandsFor } from './commands.js';
 import { loadMetadata } from './load.js';
 import type { ForeignRoot } from './open.js';
+import type { Orphan } from './orphan.js';
 import { quoted } from './quoted.js';
 import type { ForeignSnapshotter } from './snapshotters.js';
-
-export const orphanReasons = [
-  'nothing roots it',
-  'expired',
-  'no record',
-  'no bytes',
-  'no snapshot has it',
-  'no lease',
-  'no cache record',
-] as const;
-export type OrphanReason = (typeof orphanReasons)[number];
-
-export interface Orphan {
-  reason: OrphanReason;
-  /** content, ingest, snapshot, lease, image, directory, cache record. */
-  kind: string;
-  /** '' if it belongs to no namespace. */
-  namespace: string;
-  name: string;
-  bytes: number;
-  /** Its last known change. */
-  since?: Instant;
-  path?: string;
-  /** The command that removes it; there may be none. */
-  command?: string;
-}
 
 export interface OrphanReport {
   /** Largest first. */

@@ -3,7 +3,8 @@
  * commands that remove it.
  */
 import { type Command, InvalidArgumentError } from 'commander';
-import type { Orphan, OrphanReport } from '../../any-host/orphans.js';
+import type { Orphan } from '../../any-host/orphan.js';
+import type { OrphanReport } from '../../any-host/orphans.js';
 import { invalidArgument, present } from '../../errors.js';
 import { parseDuration } from '../../model/time.js';
 import { bytes, type Output, printable, shortTime } from '../output/output.js';
