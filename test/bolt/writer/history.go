@@ -66,6 +66,7 @@ func history(dir string, seed int64, pageSize, transactions int) error {
 
 type image struct {
 	namespace, name string
+	layers          [][]byte
 	blobs           []string
 	snapshots       []string
 }
@@ -102,8 +103,10 @@ func (h *host) step(tx, stx *bolt.Tx, n int) error {
 	}
 	namespace := []string{"default", "k8s.io"}[h.random.Intn(2)]
 	switch which := h.random.Intn(12); {
-	case which < 5 || len(h.images) < 5:
-		return h.addImage(v1, stx, namespace)
+	case which < 4 || len(h.images) < 5:
+		return h.addImage(v1, stx, h.newImage(namespace))
+	case which < 5:
+		return h.copyImage(v1, stx)
 	case which < 6:
 		return h.changeImage(v1)
 	case which < 8:
@@ -182,9 +185,29 @@ func (h *host) bytes(n int) []byte {
 	return b
 }
 
-func (h *host) addImage(v1 *bolt.Bucket, stx *bolt.Tx, namespace string) error {
+func (h *host) newImage(namespace string) image {
 	h.next++
 	one := image{namespace: namespace, name: fmt.Sprintf("registry.example.com/%x/image-%d:%d", h.bytes(1+h.random.Intn(9)), h.next, h.random.Intn(100))}
+	for i := 0; i <= h.random.Intn(3); i++ {
+		one.layers = append(one.layers, h.bytes(50+h.random.Intn(3000)))
+	}
+	return one
+}
+
+// copyImage gives the other namespace what one has: names, blobs and chains are then the same in both.
+func (h *host) copyImage(v1 *bolt.Bucket, stx *bolt.Tx) error {
+	one := h.images[h.random.Intn(len(h.images))]
+	other := image{namespace: map[string]string{"default": "k8s.io", "k8s.io": "default"}[one.namespace], name: one.name, layers: one.layers}
+	for _, there := range h.images {
+		if there.namespace == other.namespace && there.name == other.name {
+			return h.addImage(v1, stx, h.newImage(one.namespace))
+		}
+	}
+	return h.addImage(v1, stx, other)
+}
+
+func (h *host) addImage(v1 *bolt.Bucket, stx *bolt.Tx, one image) error {
+	namespace := one.namespace
 	type descriptor struct {
 		MediaType string `json:"mediaType"`
 		Digest    string `json:"digest"`
@@ -194,8 +217,7 @@ func (h *host) addImage(v1 *bolt.Bucket, stx *bolt.Tx, namespace string) error {
 	var diffs []string
 	chain := ""
 	labels := map[string]string{}
-	for i := 0; i <= h.random.Intn(3); i++ {
-		bytes := h.bytes(50 + h.random.Intn(3000))
+	for i, bytes := range one.layers {
 		digest := h.blob(v1, namespace, bytes, map[string]string{"containerd.io/distribution.source.example.com": one.name})
 		layers = append(layers, descriptor{"application/vnd.oci.image.layer.v1.tar+gzip", digest, len(bytes)})
 		labels[fmt.Sprintf("containerd.io/gc.ref.content.l.%d", i)] = digest
@@ -269,7 +291,9 @@ func (h *host) removeImage(v1 *bolt.Bucket, stx *bolt.Tx) error {
 	at(v1, one.namespace, "images").DeleteBucket([]byte(one.name))
 	for _, digest := range one.blobs {
 		at(v1, one.namespace, "content", "blob").DeleteBucket([]byte(digest))
-		os.Remove(filepath.Join(h.content(), digest[7:]))
+		if !h.isUsed(digest) {
+			os.Remove(filepath.Join(h.content(), digest[7:]))
+		}
 	}
 	all := at(v1, one.namespace, "snapshots", "overlayfs")
 	for n := len(one.snapshots) - 1; n >= 0; n-- {
@@ -278,6 +302,17 @@ func (h *host) removeImage(v1 *bolt.Bucket, stx *bolt.Tx) error {
 		stx.Bucket([]byte("v1")).Bucket([]byte("snapshots")).DeleteBucket(name)
 	}
 	return nil
+}
+
+func (h *host) isUsed(digest string) bool {
+	for _, one := range h.images {
+		for _, blob := range one.blobs {
+			if blob == digest {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (h *host) addOther(v1 *bolt.Bucket, namespace string) error {
