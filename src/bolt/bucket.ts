@@ -197,7 +197,7 @@ export class Bucket {
     return new Bucket(pages, root, sequence, inline);
   }
 
-  /** Tells every entry, in key order. */
+  /** Passes on every entry, in key order. */
   each(visit: Visit): void {
     const entry = new Entry(this.#pages);
     if (this.#inline !== undefined) this.#leaf(this.#inline, entry, visit);

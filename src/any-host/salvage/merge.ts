@@ -61,7 +61,7 @@ export class Merge {
   readonly #disk: Disk;
   readonly #records = new Map<string, Map<string, Kept>>();
   readonly #layers: Layer[] = [];
-  /** Who a page belongs to. */
+  /** The record that a page belongs to. */
   readonly #claims = new Map<number, FoundRecord>();
   readonly #structure = new Set<number>();
   readonly leftOut: LeftOut[] = [];

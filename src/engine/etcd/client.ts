@@ -65,7 +65,7 @@ export type Op =
 export interface TxnResult {
   readonly succeeded: boolean;
   readonly revision: number;
-  /** Answers of `get`, in the order of the operations that ran. */
+  /** Results of `get`, in the order of the operations that ran. */
   readonly gets: readonly (readonly KeyValue[])[];
 }
 

@@ -1,6 +1,6 @@
 /**
  * The thread that writes the tree while a store is in use: applies batches, runs jobs and looks keys up, one request
- * after the other, as flusher.ts sends them. Nobody else writes to the file while it runs.
+ * after the other, as flusher.ts sends them. No other thread writes to the file while it runs.
  *
  * Ending the process in the middle of an LMDB write transaction would hang it, so `flags` says when one is open, and no
  * new one begins once the process is on its way out.

@@ -90,7 +90,7 @@ export class Flusher {
   #worker: Thread | undefined;
   #running: Promise<void> | undefined;
   #timer: NodeJS.Timeout | undefined;
-  /** Somebody waits: do not wait for more. */
+  /** A caller waits: do not wait for more. */
   #isUrgent = false;
   #collectingUntil = 0;
   #sharedUntil = 0;

@@ -72,7 +72,7 @@ export class RecordCache {
     return old === undefined ? undefined : this.keep(key, old);
   }
 
-  /** Notes that a node was asked for; whether it was lately, too (now and then that is said of one that was not). */
+  /** Records that a node was read; returns whether it was read lately, too (now and then true of one that was not). */
   wasAsked(id: number): boolean {
     const hash = Math.imul(id, 0x9e3779b1) >>> (32 - HASH_BITS);
     if (this.#asked.has(hash)) return true;

@@ -49,7 +49,7 @@ export class RunEdges {
   #backFromRecords: BackReference[] = [];
   /** Store nodes to be marked. */
   #toMark: number[] = [];
-  /** Answers of collectors that are still to come. */
+  /** Results of collectors that are still to come. */
   #pending: Promise<void>[] = [];
   /** Revision up to which everything is followed, and the engine's epoch then. */
   #followedAt = -1;
