@@ -20,7 +20,7 @@
         '<(native)graph_snapshot.cc', '<(native)ranks.cc', '<(native)retained.cc'
       ]
     },
-    { 'target_name': 'ebbtide_sys', 'sources': ['<(native)files.cc', '<(native)look_at.cc', '<(native)lmdb_guard.cc', '<(native)older_hosts.cc', '<(native)sys.cc'] },
+    { 'target_name': 'ebbtide_sys', 'sources': ['<(native)file_steps.cc', '<(native)files.cc', '<(native)look_at.cc', '<(native)lmdb_guard.cc', '<(native)older_hosts.cc', '<(native)sys.cc'] },
     { 'target_name': 'ebbtide_zstd', 'sources': ['<(native)older_hosts.cc', '<(native)zstd.cc'], 'libraries': ['-ldl'] }
   ]
 }

@@ -305,6 +305,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("lgetxattr", Napi::Function::New<lgetxattrCall>(env));
   exports.Set("llistxattr", Napi::Function::New<llistxattrCall>(env));
   exports.Set("lremovexattr", Napi::Function::New<lremovexattrCall>(env));
+  exportFileSteps(env, exports);
   exportFiles(env, exports);
   exportLookAt(env, exports);
   exports.Set("peerCredentials", Napi::Function::New<peerCredentialsCall>(env));

@@ -100,7 +100,8 @@ inline Napi::Value success(Info info) { return Napi::Number::New(info.Env(), 0);
 // `path` is relative, its names are separated by one slash each.
 int openBelow(int directory, const std::string& path, int flags);
 
-// Functions of files.cc and look_at.cc.
+// Functions of file_steps.cc, files.cc and look_at.cc.
+void exportFileSteps(Napi::Env env, Napi::Object exports);
 void exportFiles(Napi::Env env, Napi::Object exports);
 void exportLookAt(Napi::Env env, Napi::Object exports);
 

@@ -128,6 +128,12 @@ export function wrap(message: string, cause: unknown, details: ErrorDetails = {}
   return new EbbtideError(kindOf(cause), `${message}: ${text}`, { ...details, cause });
 }
 
+/** A value that is there whenever the code around is right: its absence is an internal error, whatever a caller did. */
+export function present<T>(value: T, what: string): NonNullable<T> {
+  if (value !== undefined && value !== null) return value;
+  throw unknownError(`internal error: ${what} is missing`, { object: what, remedy: 'report this error' });
+}
+
 /** Throws when the signal is aborted: `DeadlineExceeded` for a timeout, else `Canceled`. */
 export function throwIfAborted(signal: AbortSignal | undefined): void {
   if (signal?.aborted) throw abortError(signal);

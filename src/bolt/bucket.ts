@@ -5,6 +5,7 @@
  * Whatever the bytes are, a walk ends: places are checked against the page (or the value) that they are in, and no page is
  * entered twice by the walks of one `rootBucket`. BoltDamage, with the page, for what is not as it must be.
  */
+import { present } from '../errors.js';
 import {
   BoltDamage,
   BUCKET_BYTES,
@@ -35,7 +36,7 @@ class Pages {
     this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
     this.pageSize = meta.pageSize;
     this.#limit = Math.min(meta.highWater, Math.floor(bytes.length / meta.pageSize));
-    this.#entered = new Uint8Array((this.#limit >>> 3) + 1);
+    this.#entered = new Uint8Array(this.#limit);
   }
 
   /** The end of the page with the pages that belong to it. */
@@ -43,9 +44,8 @@ class Pages {
     const end = this.endOf(id);
     const last = id + (end - id * this.pageSize) / this.pageSize;
     for (let page = id; page < last; page++) {
-      const bit = 1 << (page & 7);
-      if ((this.#entered[page >>> 3]! & bit) !== 0) throw this.damage('it belongs to two places', page);
-      this.#entered[page >>> 3]! |= bit;
+      if (this.#entered[page] === 1) throw this.damage('it belongs to two places', page);
+      this.#entered[page] = 1;
     }
     return end;
   }
@@ -93,7 +93,7 @@ export class Entry {
 
   /** As text. Bytes that are not UTF-8 become U+FFFD: see `hasTextKey`. */
   get key(): string {
-    this.#key ??= nameAt(this.bytes, this.keyAt, this.keyEnd);
+    this.#key ??= nameAt(this.#pages, this.keyAt, this.keyEnd);
     return this.#key;
   }
 
@@ -127,12 +127,12 @@ const textAt = (bytes: Buffer, start: number, end: number): string =>
 const NAME_BYTES_MAX = 16;
 const lastNames: string[] = new Array<string>(256).fill('');
 
-function nameAt(bytes: Buffer, at: number, end: number): string {
+function nameAt({ bytes, view }: Pages, at: number, end: number): string {
   const length = end - at;
   if (length === 0 || length > NAME_BYTES_MAX) return textAt(bytes, at, end);
-  const slot = (31 * length + 7 * bytes[at]! + bytes[end - 1]!) & 0xff;
-  const last = lastNames[slot]!;
-  if (last.length === length && isSame(last, bytes, at)) return last;
+  const slot = (31 * length + 7 * view.getUint8(at) + view.getUint8(end - 1)) & 0xff;
+  const last = lastNames[slot];
+  if (last?.length === length && isSame(last, bytes, at)) return last;
   const name = textAt(bytes, at, end);
   lastNames[slot] = name;
   return name;
@@ -155,8 +155,9 @@ function isText(text: string, bytes: Buffer, start: number, end: number): boolea
 }
 
 /** Mostly the first bytes decide. */
-function isBefore(bytes: Buffer, at: number, end: number, nextAt: number, nextEnd: number): boolean {
-  if (at < end && nextAt < nextEnd && bytes[at]! < bytes[nextAt]!) return true;
+function isBefore(pages: Pages, at: number, end: number, nextAt: number, nextEnd: number): boolean {
+  const { bytes, view } = pages;
+  if (at < end && nextAt < nextEnd && view.getUint8(at) < view.getUint8(nextAt)) return true;
   return bytes.compare(bytes, nextAt, nextEnd, at, end) < 0;
 }
 
@@ -226,10 +227,7 @@ export class Bucket {
       if (flags === PageFlag.leaf) yield area;
       else if (flags !== PageFlag.branch || depth >= DEPTH_MAX)
         throw this.#pages.damage('it is not a page of a bucket', page);
-      else {
-        const children = this.#children(area);
-        while (children.length > 0) depths.push({ page: children.pop()!, depth: depth + 1 });
-      }
+      else for (const child of this.#children(area).reverse()) depths.push({ page: child, depth: depth + 1 });
     }
   }
 
@@ -263,7 +261,7 @@ export class Bucket {
   }
 
   #leaf({ at, end, page }: Area, entry: Entry, visit: Visit): void {
-    const { bytes, view } = this.#pages;
+    const { view } = this.#pages;
     const count = this.#count(at, end, page);
     // One after the other: two entries of the same bytes could multiply what a walk has to do.
     let data = at + PAGE_HEADER_BYTES + count * ELEMENT_BYTES;
@@ -277,7 +275,7 @@ export class Bucket {
       const valueEnd = keyEnd + view.getUint32(element + 12, true);
       if (keyAt < data || valueEnd > end)
         throw this.#pages.damage(`entry ${i} of ${count} is outside of it`, page);
-      if (i > 0 && !isBefore(bytes, lastAt, lastEnd, keyAt, keyEnd))
+      if (i > 0 && !isBefore(this.#pages, lastAt, lastEnd, keyAt, keyEnd))
         throw this.#pages.damage(`entry ${i} of ${count} is not in order`, page);
       lastAt = keyAt;
       lastEnd = keyEnd;
@@ -310,7 +308,7 @@ export class Bucket {
   #childFor(area: Area, wanted: Buffer): number {
     const { bytes, view } = this.#pages;
     const children = this.#children(area);
-    let found = children[0]!;
+    let found = present(children[0], 'the first child');
     for (const [i, child] of children.entries()) {
       const element = area.at + PAGE_HEADER_BYTES + i * ELEMENT_BYTES;
       const keyAt = element + view.getUint32(element, true);

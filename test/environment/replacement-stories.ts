@@ -74,6 +74,19 @@ const parts = [
   { name: 'snapshots', at: (root: string) => join(native(root), 'snapshots'), writes: true, mounts: false },
 ] as const;
 
+/** A file of the trash may go while it is copied: then once more. */
+function copyInUse(from: string, to: string): void {
+  for (;;) {
+    try {
+      cpSync(from, to, { recursive: true });
+      return;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+      rmSync(to, { recursive: true, force: true });
+    }
+  }
+}
+
 const put = (db: DB, name: string, labels = {}): Promise<unknown> =>
   writeBlob(db.content, ctx, `r-${name}`, bytesOf(name), targetOf(name), labels);
 
@@ -186,7 +199,7 @@ class Story {
 
   async run(): Promise<void> {
     await this.#fill();
-    cpSync(this.#place, this.#store.other, { recursive: true });
+    copyInUse(this.#place, this.#store.other);
     this.#before = treeOf(this.#store.other);
     try {
       this.#moments.onMoment = () => this.#pass();
@@ -251,7 +264,7 @@ class Story {
     await this.#db.close();
     this.#putBack();
     this.#db = await this.#store.open();
-    cpSync(this.#place, this.#store.other, { recursive: true });
+    copyInUse(this.#place, this.#store.other);
   }
 
   async #attempt(work: () => Promise<unknown>): Promise<boolean> {

@@ -47,6 +47,12 @@ export interface LeftOut {
   readonly reason: string;
 }
 
+/** What is kept of a bucket. */
+export interface Collection {
+  readonly path: Path;
+  readonly records: ReadonlyMap<string, Kept>;
+}
+
 interface Layer {
   readonly path: Path;
   readonly gaps: Gaps;
@@ -59,22 +65,21 @@ const EVERYTHING: Gap = { path: [], from: '', to: undefined, page: undefined, re
 export class Merge {
   readonly #scan: PageScan;
   readonly #disk: Disk;
-  readonly #records = new Map<string, Map<string, Kept>>();
+  readonly #collections = new Map<string, { path: Path; records: Map<string, Kept> }>();
   readonly #layers: Layer[] = [];
   /** The record that a page belongs to. */
   readonly #claims = new Map<number, FoundRecord>();
   readonly #structure = new Set<number>();
   readonly leftOut: LeftOut[] = [];
   readonly sequences = new Map<string, number>();
-  readonly paths = new Map<string, Path>();
 
   constructor(scan: PageScan, disk: Disk) {
     this.#scan = scan;
     this.#disk = disk;
   }
 
-  get records(): ReadonlyMap<string, ReadonlyMap<string, Kept>> {
-    return this.#records;
+  get collections(): Iterable<Collection> {
+    return this.#collections.values();
   }
 
   /** REQUIRES: nothing was added. The tree that the file is about. Without one anything may be missing. */
@@ -123,18 +128,22 @@ export class Merge {
   }
 
   has(path: Path, key: string): boolean {
-    return this.#records.get(pathKey(path))?.has(key) ?? false;
+    return this.#kept(path, key) !== undefined;
   }
 
   treeOf(record: FoundRecord): Tree | undefined {
     return record.isBucket ? readTree(this.#scan, record.value) : undefined;
   }
 
+  #kept(path: Path, key: string): Kept | undefined {
+    return this.#collections.get(pathKey(path))?.records.get(key);
+  }
+
   #offer(record: FoundRecord, origin: Origin): void {
     const { path, key, changedAt: time } = record;
     if (origin === 'older') {
       if (!this.isOpen(path, key, time)) return;
-      const there = this.#records.get(pathKey(path))?.get(key);
+      const there = this.#kept(path, key);
       if (there !== undefined && (there.origin === 'current' || there.changedAt >= time)) return;
     }
     const proof = this.#proofOf(record);
@@ -150,15 +159,14 @@ export class Merge {
 
   #put(record: Kept): void {
     const at = pathKey(record.path);
-    let collection = this.#records.get(at);
+    let collection = this.#collections.get(at);
     if (collection === undefined) {
-      collection = new Map();
-      this.#records.set(at, collection);
-      this.paths.set(at, record.path);
+      collection = { path: record.path, records: new Map() };
+      this.#collections.set(at, collection);
     }
-    const before = collection.get(record.key);
+    const before = collection.records.get(record.key);
     if (before !== undefined) this.#unclaim(before);
-    collection.set(record.key, record);
+    collection.records.set(record.key, record);
   }
 
   /** False when a page of it belongs to another record. Of two that nothing distinguishes neither is kept. */
@@ -186,11 +194,11 @@ export class Merge {
   }
 
   #isKept({ path, key, value }: FoundRecord): boolean {
-    return this.#records.get(pathKey(path))?.get(key)?.value === value;
+    return this.#kept(path, key)?.value === value;
   }
 
   #drop(record: FoundRecord): void {
-    this.#records.get(pathKey(record.path))?.delete(record.key);
+    this.#collections.get(pathKey(record.path))?.records.delete(record.key);
     this.#leaveOut(record, 'its fields belong to another record as well');
   }
 
@@ -255,14 +263,13 @@ export class Merge {
   /** Those that records are known of, and those that snapshots name. */
   namespaces(): ReadonlySet<string> {
     const names = new Set<string>();
-    for (const path of this.paths.values()) if (path[0] === 'v1' && path.length > 1) names.add(path[1]!);
-    for (const key of this.sequences.keys()) {
-      const [schema, namespace] = key.split('\0');
+    const buckets = [...this.#collections.values()].map(({ path }) => path);
+    for (const key of this.sequences.keys()) buckets.push(key.split('\0'));
+    for (const [schema, namespace] of buckets)
       if (schema === 'v1' && namespace !== undefined) names.add(namespace);
-    }
     for (const all of this.#disk.snapshots.values())
       for (const name of all.keys()) {
-        const namespace = name.split('/', 1)[0]!;
+        const [namespace = ''] = name.split('/', 1);
         names.add(Buffer.from(namespace).toString('latin1'));
       }
     return names;

@@ -13,7 +13,7 @@ import { lookAtDisk } from './disk.js';
 import { Merge } from './merge.js';
 import { type Rebuilt, rebuild } from './rebuild.js';
 import { findTrees } from './roots.js';
-import { kindIn, type Path, type RecordKind } from './shapes.js';
+import { type Path, placeIn, type RecordKind } from './shapes.js';
 import { StrayLeaves } from './stray.js';
 import type { Gap } from './walk.js';
 import { GUESSED_VERSION, writeRecords } from './write.js';
@@ -138,16 +138,17 @@ const gapOf = ({ path, from, to, page, reason }: Gap): SalvageGap => ({
 function countsOf(merge: Merge, rebuilt: readonly Rebuilt[]): SalvagedRecords[] {
   const counts = new Map<string, SalvagedRecords>();
   const count = (path: Path, origin: 'current' | 'older' | 'rebuilt'): void => {
-    const kind = kindIn(path);
-    if (kind === undefined) return;
-    const namespace = textFrom(path[1]!);
+    const place = placeIn(path);
+    if (place === undefined) return;
+    const { kind } = place;
+    const namespace = textFrom(place.namespace);
     const at = `${kind}\0${namespace}`;
     const found = counts.get(at) ?? { kind, namespace, current: 0, older: 0, rebuilt: 0 };
     found[origin]++;
     counts.set(at, found);
   };
-  for (const [at, records] of merge.records)
-    for (const { origin } of records.values()) count(merge.paths.get(at)!, origin);
+  for (const { path, records } of merge.collections)
+    for (const { origin } of records.values()) count(path, origin);
   for (const { path } of rebuilt) count(path, 'rebuilt');
   return [...counts.values()].sort((a, b) => (a.namespace + a.kind < b.namespace + b.kind ? -1 : 1));
 }
@@ -155,12 +156,12 @@ function countsOf(merge: Merge, rebuilt: readonly Rebuilt[]): SalvagedRecords[] 
 function guessedIn(merge: Merge, rebuilt: readonly Rebuilt[]): SalvageReport['guessed'] {
   const guessed: SalvageReport['guessed'] = [];
   const add = (path: Path, key: string, origin: 'older' | 'rebuilt'): void => {
-    const kind = kindIn(path);
-    if (kind !== undefined) guessed.push({ kind, namespace: textFrom(path[1]!), key: textFrom(key), origin });
+    const place = placeIn(path);
+    if (place === undefined) return;
+    guessed.push({ kind: place.kind, namespace: textFrom(place.namespace), key: textFrom(key), origin });
   };
-  for (const [at, records] of merge.records)
-    for (const { key, origin } of records.values())
-      if (origin === 'older') add(merge.paths.get(at)!, key, origin);
+  for (const { path, records } of merge.collections)
+    for (const { key, origin } of records.values()) if (origin === 'older') add(path, key, origin);
   for (const { path, key } of rebuilt) add(path, key, 'rebuilt');
   return guessed;
 }

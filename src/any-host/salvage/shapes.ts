@@ -54,12 +54,15 @@ export const NAMESPACE_PARTS = [
 ];
 
 /** Of the records in a bucket; undefined for a bucket of buckets. */
-export function kindIn(path: Path): RecordKind | undefined {
+export function placeIn(path: Path): { kind: RecordKind; namespace: string } | undefined {
   const [schema, namespace, ...rest] = path;
   if (schema !== 'v1' || namespace === undefined) return undefined;
-  if (rest.length === 2 && rest[0] === 'snapshots') return 'snapshot';
-  return COLLECTIONS[rest.join('\0')];
+  const isSnapshots = rest.length === 2 && rest[0] === 'snapshots';
+  const kind = isSnapshots ? 'snapshot' : COLLECTIONS[rest.join('\0')];
+  return kind && { kind, namespace };
 }
+
+export const kindIn = (path: Path): RecordKind | undefined => placeIn(path)?.kind;
 
 /** Whether a bucket has buckets of records in it, and is not itself a record. */
 export function isStructure(path: Path): boolean {
@@ -130,8 +133,9 @@ function timeIn({ entries }: Tree, name: string): Instant | undefined {
 
 /** When it was changed last, as far as it says so. */
 export function changedAt(tree: Tree): Instant {
-  const times = ['createdat', 'updatedat'].map((name) => timeIn(tree, name) ?? zeroTime);
-  return times[0]! > times[1]! ? times[0]! : times[1]!;
+  const created = timeIn(tree, 'createdat') ?? zeroTime;
+  const updated = timeIn(tree, 'updatedat') ?? zeroTime;
+  return created > updated ? created : updated;
 }
 
 export function sizeIn({ entries }: Tree): number | undefined {
@@ -165,8 +169,8 @@ export interface BackendName {
 }
 
 export function backendName(text: string | undefined): BackendName | undefined {
-  const [, namespace, number, key] = /^([^/]+)\/(\d+)\/(.+)$/s.exec(text ?? '') ?? [];
-  return key === undefined ? undefined : { namespace: namespace!, number: Number(number), key };
+  const [, namespace = '', number, key] = /^([^/]+)\/(\d+)\/(.+)$/s.exec(text ?? '') ?? [];
+  return key === undefined ? undefined : { namespace, number: Number(number), key };
 }
 
 export const backendNameOf = ({ entries }: Tree): BackendName | undefined =>

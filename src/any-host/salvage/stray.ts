@@ -17,7 +17,7 @@ import {
   readTree,
   type Tree,
 } from './shapes.js';
-import type { FoundRecord } from './walk.js';
+import { areWithin, type FoundRecord } from './walk.js';
 
 type Stray = Omit<FoundRecord, 'path' | 'isDoubtful'> & { readonly kind: RecordKind; readonly tree: Tree };
 
@@ -94,10 +94,9 @@ export class StrayLeaves {
     if (page?.kind === 'branch') {
       const kinds = new Set<RecordKind>();
       for (const [n, { key, page: child }] of page.children.entries()) {
-        const keys = this.#keysOf(child);
-        if (keys === undefined) continue;
-        const to = page.children[n + 1]?.key;
-        if (keys[0]! < key || (to !== undefined && keys.at(-1)! >= to)) return undefined;
+        const below = this.#scan.page(child);
+        if (below === undefined) continue;
+        if (!areWithin(below, key, page.children[n + 1]?.key)) return undefined;
         const kind = this.#kindOf(child);
         if (kind !== undefined) kinds.add(kind);
       }
@@ -117,17 +116,13 @@ export class StrayLeaves {
     return children;
   }
 
-  #keysOf(id: number): string[] | undefined {
-    const page = this.#scan.page(id);
-    const keys = page?.kind === 'leaf' ? page.entries : page?.children;
-    return keys === undefined || keys.length === 0 ? undefined : keys.map(({ key }) => key);
-  }
-
   /** Of the first record below. */
   #kindOf(id: number, depth = 0): RecordKind | undefined {
     const page = this.#scan.page(id);
-    if (page?.kind === 'branch')
-      return depth > BRANCHES_MAX ? undefined : this.#kindOf(page.children[0]!.page, depth + 1);
+    if (page?.kind === 'branch') {
+      const [first] = page.children;
+      return first && depth <= BRANCHES_MAX ? this.#kindOf(first.page, depth + 1) : undefined;
+    }
     for (const { key, isBucket, value } of page?.entries ?? []) {
       const tree = isBucket ? readTree(this.#scan, value) : undefined;
       const kind = tree && kindOf(key, tree);
@@ -185,9 +180,9 @@ export class StrayLeaves {
     const name = backendNameOf(tree);
     if (name === undefined) return undefined;
     const stored = Buffer.from(`${name.namespace}/${name.number}/${name.key}`, 'latin1').toString();
-    const owners = [...this.#disk.snapshots].filter(([, all]) => all.has(stored));
-    const [owner] = owners.map(([snapshotter]) => Buffer.from(snapshotter).toString('latin1'));
-    return owners.length === 1 ? ['v1', name.namespace, 'snapshots', owner!] : undefined;
+    const [owner, other] = [...this.#disk.snapshots].filter(([, all]) => all.has(stored));
+    if (owner === undefined || other !== undefined) return undefined;
+    return ['v1', name.namespace, 'snapshots', Buffer.from(owner[0]).toString('latin1')];
   }
 }
 
@@ -216,9 +211,10 @@ class KnownNames {
   readonly #namespaces = new Map<string, Set<string>>();
 
   constructor(merge: Merge, { snapshots }: Disk) {
-    for (const [at, records] of merge.records) {
-      const path = merge.paths.get(at)!;
-      if (path[0] === 'v1' && path.length > 2) for (const key of records.keys()) this.#add(key, path[1]!);
+    for (const { path, records } of merge.collections) {
+      const [schema, namespace, part] = path;
+      if (schema !== 'v1' || namespace === undefined || part === undefined) continue;
+      for (const key of records.keys()) this.#add(key, namespace);
     }
     for (const all of snapshots.values())
       for (const stored of all.keys()) {

@@ -1,5 +1,5 @@
 /** A tree of a damaged file, followed as far as it goes: its records, and the places where something is missing. */
-import type { LeafEntry, LeafPage, PageScan } from '../../bolt/scan.js';
+import type { BranchPage, LeafEntry, LeafPage, PageScan } from '../../bolt/scan.js';
 import { type Instant, zeroTime } from '../../model/time.js';
 import { changedAt, isStructure, kindIn, kindOf, NAMESPACE_PARTS, type Path, readTree } from './shapes.js';
 
@@ -39,6 +39,14 @@ export interface Walked {
   readonly pages: Set<number>;
   /** The newest change that a record gives. */
   newest: Instant;
+}
+
+/** Whether the keys of a page are what a branch says of them: from one key on, before another. */
+export function areWithin(page: LeafPage | BranchPage, from: string, to: string | undefined): boolean {
+  const keys = page.kind === 'leaf' ? page.entries : page.children;
+  const [first, last] = [keys[0], keys.at(-1)];
+  if (first === undefined || last === undefined) return true;
+  return first.key >= from && (to === undefined || last.key < to);
 }
 
 export const pathKey = (path: Path): string => path.join('\0');
@@ -84,9 +92,7 @@ class Walk {
         this.#walked.gaps.push({ path, ...range, reason: 'not readable' });
         continue;
       }
-      const keys = page.kind === 'leaf' ? page.entries : page.children;
-      const isOurs =
-        keys.length === 0 || (keys[0]!.key >= from && (to === undefined || keys.at(-1)!.key < to));
+      const isOurs = areWithin(page, from, to);
       // A leaf that has something may be distinguished from one of another bucket.
       if (
         !isOurs ||

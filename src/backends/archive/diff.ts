@@ -172,7 +172,7 @@ class DiffWalk {
     const found = await tree.lookup(dir, name);
     if (found.kind === 'none') return undefined;
     const dirNode = found.kind === 'directory' ? found.node : undefined;
-    const place = found.kind === 'directory' ? tree.placesOf(found.node)[0]! : found.place;
+    const place = found.kind === 'directory' ? tree.placeOf(found.node) : found.place;
     const data = (found.kind !== 'directory' && found.data) || place;
     const seen = this.#known.seen(place);
     const status = seen?.status ?? (await within(place, statusAt));

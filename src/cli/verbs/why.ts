@@ -24,8 +24,8 @@ export function why(program: Command): void {
         '\nthe ref of an ingest, or a snapshot: KEY or SNAPSHOTTER/KEY.',
     )
     .action(
-      readVerb<Options>(async ({ db, ctx, out }, [name], { all, kind }) => {
-        const answer = await db.why(ctx, { name: name!, kind }, { all: all === true });
+      readVerb<Options, [name: string]>(async ({ db, ctx, out }, [name], { all, kind }) => {
+        const answer = await db.why(ctx, { name: name, kind }, { all: all === true });
         out.object(whyDocument(answer), () => print(out, answer));
       }),
     );

@@ -1,4 +1,5 @@
 /** Zstandard blocks decoded by libzstd (native/zstd.cc), on Node's thread pool. Frame checksums are compared. */
+import { present } from '../../../errors.js';
 import { addonError, loadAddon } from '../../../system/addon.js';
 import { type BlockDecoder, type Blocks, damaged } from './zstd-blocks.js';
 
@@ -31,7 +32,7 @@ export class NativeDecoder implements BlockDecoder {
   #closed = false;
 
   constructor(windowLogMax: number) {
-    this.#decoder = new addon!.Decoder(windowLogMax);
+    this.#decoder = new (present(addon, 'libzstd').Decoder)(windowLogMax);
   }
 
   decode(blocks: Blocks): Promise<Uint8Array> {
