@@ -34,7 +34,7 @@ function giveWay(): void {
   }
 }
 
-function answer(request: Request): Response {
+function respond(request: Request): Response {
   Atomics.store(flags, Flag.busy, 1);
   try {
     if (Atomics.load(flags, Flag.ending) === 1) return { error: 'the process is ending' };
@@ -61,7 +61,7 @@ function answer(request: Request): Response {
 
 parentPort?.on('message', (request: Request | { kind: 'stop' }) => {
   if (request.kind !== 'stop') {
-    parentPort?.postMessage(answer(request));
+    parentPort?.postMessage(respond(request));
     return;
   }
   parentPort?.close();

@@ -4,7 +4,7 @@
  * changes before a read can see it, and never puts in one that a commit on its way to the tree has changed.
  *
  * Two generations: when the younger one is full, the older one is forgotten and the younger takes its place. What is
- * asked for in the older one comes over. At most some megabytes. What is asked for the first time is not kept: who goes
+ * asked for in the older one comes over. At most some megabytes. What is read for the first time is not kept: a caller that goes
  * through a million records would pay for keeping each, and drive out what others ask for.
  */
 import type { FieldValue, Key, Value } from '../contract.js';

@@ -181,11 +181,11 @@ export class RunEdges {
 
   // ------------------------------------------------------------------------------------------ whom to ask
 
-  #ask(answer: void | Promise<void>): void {
-    if (answer instanceof Promise) {
-      // The answer is awaited by `followAll`; until then a failure must not count as unhandled.
-      answer.catch(() => undefined);
-      this.#pending.push(answer);
+  #ask(result: void | Promise<void>): void {
+    if (result instanceof Promise) {
+      // The result is awaited by `followAll`; until then a failure must not count as unhandled.
+      result.catch(() => undefined);
+      this.#pending.push(result);
     }
   }
 
