@@ -163,13 +163,13 @@ test('at SIGTERM open calls may end, what never ends is ended, and what hangs is
     if (finishes) {
       // The open stream goes on and gets its response.
       const digest = digestOf(data);
-      const answer = await stream.ask({
+      const response = await stream.ask({
         action: 2,
         offset: data.length,
         total: data.length,
         expected: digest,
       });
-      assert.equal(answer.digest, digest);
+      assert.equal(response.digest, digest);
       await stream.end();
     } else {
       stream.call.on('error', () => undefined);

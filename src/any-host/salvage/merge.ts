@@ -76,7 +76,7 @@ export class Merge {
   readonly #owners: Owners;
   readonly #collections = new Map<string, { path: Path; records: Map<string, Kept> }>();
   readonly #layers: Layer[] = [];
-  /** Who a page belongs to. */
+  /** The record that a page belongs to. */
   readonly #claims = new Map<number, FoundRecord>();
   readonly #structure = new Set<number>();
   readonly #dropped = new Set<string>();
