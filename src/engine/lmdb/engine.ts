@@ -239,7 +239,7 @@ function own(
 ): { log: Wal; state: StoreState } {
   const { recovered, waiting, loaded, warn } = options;
   let { state } = options;
-  const noted = (next: StoreState): boolean => {
+  const stored = (next: StoreState): boolean => {
     try {
       writeState(dbs, file, next);
       state = next;
@@ -254,7 +254,8 @@ function own(
   const generation = Math.max(recovered.generation, state.log?.generation ?? 0);
   const log = new Wal(dir, generation, loaded.revision);
   const isFree =
-    waiting.length === 0 && (!state.log?.isBegun || noted({ ...state, log: { generation, isBegun: false } }));
+    waiting.length === 0 &&
+    (!state.log?.isBegun || stored({ ...state, log: { generation, isBegun: false } }));
   if (!isFree && recovered.loss !== undefined) {
     throw unavailable(`${dir} has no room to go on without the commits that are missing`, {
       object: dir,
@@ -266,7 +267,7 @@ function own(
   else log.resume(recovered);
   // True whenever it gets there: with a checkpoint at the latest.
   const open = { ...state, clean: false, log: { generation: log.generation, isBegun } };
-  noted(open);
+  stored(open);
   if (existsSync(acceptedLossPath(dir))) {
     rmSync(acceptedLossPath(dir));
     syncDirectory(dir);
