@@ -228,7 +228,7 @@ function own(
 ): { log: Wal; state: StoreState } {
   const { recovered, waiting, loaded, warn } = options;
   let { state } = options;
-  const noted = (next: StoreState): boolean => {
+  const stored = (next: StoreState): boolean => {
     try {
       writeState(dbs, file, next);
       state = next;
@@ -243,14 +243,14 @@ function own(
   const generation = Math.max(recovered.generation, state.log?.generation ?? 0);
   const log = new Wal(dir, generation, loaded.revision);
   const isFree =
-    waiting.length === 0 && (!state.log?.isBegun || noted({ ...state, log: { generation, isBegun: false } }));
+    waiting.length === 0 && (!state.log?.isBegun || stored({ ...state, log: { generation, isBegun: false } }));
   if (!isFree && recovered.loss !== undefined) throw noRoomAfterLoss(dir);
   let isBegun = true;
   if (isFree) isBegun = log.begin();
   else log.resume(recovered);
   // True whenever it gets there: with a checkpoint at the latest.
   const open = { ...state, clean: false, log: { generation: log.generation, isBegun } };
-  noted(open);
+  stored(open);
   if (existsSync(acceptedLossPath(dir))) {
     rmSync(acceptedLossPath(dir));
     syncDirectory(dir);
