@@ -38,11 +38,11 @@ async function collectOnce({ db }: BenchStore): Promise<Collection> {
   const removed = removedBy(result);
   const gone = before - recordsOf(db);
   const told = Object.values(removed).reduce((a, b) => a + b, 0);
-  if (gone !== told) throw new Error(`the collection tells of ${told} removed records, but ${gone} are gone`);
+  if (gone !== told) throw new Error(`the collection reports ${told} removed records, but ${gone} are gone`);
   return { totalMs, lockedMs: result.pauseMax, markMs: result.phases.mark, memory, removed };
 }
 
-/** Records but the store's own notes, of which a first collection makes one. */
+/** Records but the store's own state, of which a first collection makes one. */
 function recordsOf({ engine }: BenchStore['db']): number {
   let notes = 0;
   for (const _ of engine.scan('meta')) notes++;

@@ -1,4 +1,4 @@
-/** The course of a comparison: load both sides, check that they hold the same, measure one after the other. */
+/** The course of a comparison: load both sides, check that they have the same, measure one after the other. */
 import { writeFile } from 'node:fs/promises';
 import { imageNames } from '../src/synth/records.js';
 import { type Counts, drawImage, type Plan } from '../src/synth/shape.js';

@@ -27,7 +27,7 @@ const log: Log = (level, message, details) => {
   if (level !== 'info') process.stderr.write(`${level}: ${message} ${JSON.stringify(details ?? {})}\n`);
 };
 
-/** `dir` undefined: in memory, to tell the cost of the disk apart. */
+/** `dir` undefined: in memory, to separate the cost of the disk. */
 export function openEngine(dir: string | undefined): Promise<Engine> {
   const options = {
     indexer: metadataIndexer,

@@ -88,7 +88,7 @@ struct MountCall {
 };
 
 Napi::Value mountCall(Info info) {
-  return answer(info, [&] {
+  return returnErrno(info, [&] {
     const MountCall call{bytesArgument(info, 0), bytesArgument(info, 1), bytesArgument(info, 2),
                          numberArgument<unsigned long>(info, 3), bytesArgument(info, 4)};
     const std::string directory = bytesArgument(info, 5);
@@ -101,7 +101,7 @@ Napi::Value mountCall(Info info) {
 }
 
 Napi::Value umountCall(Info info) {
-  return answer(info, [&] {
+  return returnErrno(info, [&] {
     check(umount2(bytesArgument(info, 0).c_str(), numberArgument<int>(info, 1)));
     return success(info);
   });
@@ -125,7 +125,7 @@ void chmodItself(const std::string& path, mode_t mode) {
 }
 
 Napi::Value mknodCall(Info info) {
-  return answer(info, [&] {
+  return returnErrno(info, [&] {
     const std::string path = bytesArgument(info, 0);
     const auto mode = numberArgument<mode_t>(info, 1);
     const dev_t device = makedev(numberArgument<unsigned>(info, 2), numberArgument<unsigned>(info, 3));
@@ -138,7 +138,7 @@ Napi::Value mknodCall(Info info) {
 }
 
 Napi::Value utimesCall(Info info) {
-  return answer(info, [&] {
+  return returnErrno(info, [&] {
     const timespec times[2] = {timeArgument(info, 1), timeArgument(info, 2)};
     check(utimensat(AT_FDCWD, bytesArgument(info, 0).c_str(), times, AT_SYMLINK_NOFOLLOW));
     return success(info);
@@ -147,7 +147,7 @@ Napi::Value utimesCall(Info info) {
 
 // (fd, offset, bytes): allocates blocks for a part of a file; changes neither its content nor its size.
 Napi::Value allocateCall(Info info) {
-  return answer(info, [&] {
+  return returnErrno(info, [&] {
     const int fd = numberArgument<int>(info, 0);
     const auto offset = static_cast<off_t>(sizeArgument(info, 1));
     const auto length = static_cast<off_t>(sizeArgument(info, 2));
@@ -162,7 +162,7 @@ Napi::Value allocateCall(Info info) {
 
 // (fd): sets the close-on-exec flag.
 Napi::Value closeOnExecCall(Info info) {
-  return answer(info, [&] {
+  return returnErrno(info, [&] {
     const int fd = numberArgument<int>(info, 0);
     const int flags = fcntl(fd, F_GETFD);
     check(flags < 0 ? -1 : 0);
@@ -174,7 +174,7 @@ Napi::Value closeOnExecCall(Info info) {
 // (fd, from, to): whether another open file description, of any process, holds a lock (F_OFD_SETLK) on a byte in
 // [from, to) that would keep this one from locking it exclusively.
 Napi::Value isLockedCall(Info info) {
-  return answer(info, [&] {
+  return returnErrno(info, [&] {
     struct flock lock {};
     lock.l_type = F_WRLCK;
     lock.l_whence = SEEK_SET;
@@ -189,7 +189,7 @@ Napi::Value isLockedCall(Info info) {
 // one. The path starts in the directory (a descriptor; -1: the current one); a link at its end is followed.
 // Identity: two 64-bit numbers.
 Napi::Value leadsToCall(Info info) {
-  return answer(info, [&] {
+  return returnErrno(info, [&] {
     const std::string path = bytesArgument(info, 1);
     int32_t directory = -1;
     napi_typedarray_type type = napi_int8_array;
@@ -231,7 +231,7 @@ Napi::Value lmdbLinesCall(Info info) {
 }
 
 Napi::Value lsetxattrCall(Info info) {
-  return answer(info, [&] {
+  return returnErrno(info, [&] {
     const std::string value = bytesArgument(info, 2, true);
     check(lsetxattr(bytesArgument(info, 0).c_str(), bytesArgument(info, 1).c_str(), value.data(), value.size(), 0));
     return success(info);
@@ -254,7 +254,7 @@ std::vector<char> readWhole(Read read) {
 }
 
 Napi::Value lgetxattrCall(Info info) {
-  return answer(info, [&] {
+  return returnErrno(info, [&] {
     const std::string path = bytesArgument(info, 0);
     const std::string name = bytesArgument(info, 1);
     return toBuffer(info, readWhole([&](char* to, size_t size) { return lgetxattr(path.c_str(), name.c_str(), to, size); }));
@@ -262,14 +262,14 @@ Napi::Value lgetxattrCall(Info info) {
 }
 
 Napi::Value llistxattrCall(Info info) {
-  return answer(info, [&] {
+  return returnErrno(info, [&] {
     const std::string path = bytesArgument(info, 0);
     return toBuffer(info, readWhole([&](char* to, size_t size) { return llistxattr(path.c_str(), to, size); }));
   });
 }
 
 Napi::Value lremovexattrCall(Info info) {
-  return answer(info, [&] {
+  return returnErrno(info, [&] {
     check(lremovexattr(bytesArgument(info, 0).c_str(), bytesArgument(info, 1).c_str()));
     return success(info);
   });
@@ -277,7 +277,7 @@ Napi::Value lremovexattrCall(Info info) {
 
 // A Buffer with the pid and the uid, 32 bits each.
 Napi::Value peerCredentialsCall(Info info) {
-  return answer(info, [&] {
+  return returnErrno(info, [&] {
     ucred peer{};
     socklen_t size = sizeof peer;
     check(getsockopt(numberArgument<int>(info, 0), SOL_SOCKET, SO_PEERCRED, &peer, &size));
@@ -305,6 +305,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("lgetxattr", Napi::Function::New<lgetxattrCall>(env));
   exports.Set("llistxattr", Napi::Function::New<llistxattrCall>(env));
   exports.Set("lremovexattr", Napi::Function::New<lremovexattrCall>(env));
+  exportFileSteps(env, exports);
   exportFiles(env, exports);
   exportLookAt(env, exports);
   exports.Set("peerCredentials", Napi::Function::New<peerCredentialsCall>(env));

@@ -132,16 +132,6 @@ export async function eachLimit<T>(
   }
 }
 
-/**
- * Awaits all of them, even if one fails: nothing may continue after the caller has been told of the failure.
- */
-export async function together<T extends unknown[]>(
-  work: readonly [...{ [K in keyof T]: Promise<T[K]> }],
-): Promise<T> {
-  await Promise.allSettled(work);
-  return Promise.all(work) as Promise<T>;
-}
-
 /** Lets timers and I/O run in a long loop. */
 export const yieldToEventLoop = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 

@@ -40,6 +40,8 @@ interface Addon {
   /** A descriptor, or an errno below 0. */
   openBeneath(directory: number, path: SysPath, flags: number): number;
   makeFiles(directory: number, list: Uint8Array): Promise<Uint32Array> | number;
+  /** native/file_steps.cc. */
+  fileSteps(list: Uint8Array): Promise<Uint32Array> | number;
   /** native/look_at.cc. */
   lookAt(
     root: number,
@@ -249,6 +251,16 @@ export const makeFilesSupported: boolean = addon !== undefined;
 export async function makeFiles(directory: number, list: Uint8Array): Promise<Uint32Array> {
   const outcomes = await (addon?.makeFiles(directory, list) ?? ENOTSUP);
   if (typeof outcomes === 'number') throw systemError(outcomes, 'makeFiles', '');
+  return outcomes;
+}
+
+/** Whether `fileSteps` works here. */
+export const fileStepsSupported: boolean = addon?.fileSteps !== undefined;
+
+/** Runs the steps of a packed list (file-steps.ts); returns the errno of each, up to the first that ended it. */
+export async function fileSteps(list: Uint8Array): Promise<Uint32Array> {
+  const outcomes = await (addon?.fileSteps(list) ?? ENOTSUP);
+  if (typeof outcomes === 'number') throw systemError(outcomes, 'fileSteps', '');
   return outcomes;
 }
 

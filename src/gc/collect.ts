@@ -279,7 +279,7 @@ class Collection {
 
 function checkBudget(ms: number | undefined): void {
   if (ms === undefined || ms > 0) return;
-  throw invalidArgument(`a slice budget of ${ms} ms is no budget`, { remedy: 'use a number above 0' });
+  throw invalidArgument(`a slice budget of ${ms} ms is not valid`, { remedy: 'use a number above 0' });
 }
 
 function countMarked(marked: Counts, byType: Uint32Array): void {

@@ -1,6 +1,6 @@
 /**
- * A real containerd that runs: what the verbs say of its root is what `ctr` says, what they predict happens, what they tell to
- * type does what they say, and nothing of theirs is left there. The `containerd` and `ctr` of PATH: those of Debian unless others are
+ * A real containerd that runs: what the verbs say of its root is what `ctr` says, what they predict happens, the commands that they
+ * print do what they say, and nothing of theirs is left there. The `containerd` and `ctr` of PATH: those of Debian unless others are
  * put in front.
  */
 import assert from 'node:assert/strict';

@@ -1,5 +1,5 @@
 /**
- * Ingests appear and go whole: a lister, while others come and end, are killed, or have left something behind
+ * Ingests appear and go whole: a lister, while others come and end, are killed, or have left something
  * finds only ingests that can be opened.
  */
 import assert from 'node:assert/strict';

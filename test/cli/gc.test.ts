@@ -45,7 +45,7 @@ describe('gc on the command line', () => {
     await run.ok('leases', 'create', 'keep');
     await run.ok('leases', 'add', 'keep', 'content', manifest);
     const { removed, rest } = await run.json<Outcome>('gc', '--apply', file);
-    // The manifest holds its config and two layers; the other image's manifest, config and layer go.
+    // The manifest keeps its config and two layers; the other image's manifest, config and layer go.
     assert.equal(removed.length, 3);
     assert.deepEqual(
       rest.map(({ reason }) => reason),
@@ -161,7 +161,7 @@ describe('gc on a store whose metadata was lost', () => {
     await run.fails(5, /7 blobs of 7 items[\s\S]*--allow-mass-removal/, 'gc', '--full');
     assert.equal((await run.json<Dry>('gc', '--dry-run', '--full')).wouldRemove.length, 10);
     const page = async (): Promise<string> => (await fetch(`http://${metrics}/metrics`)).text();
-    // As `du` tells it.
+    // As `du` prints it.
     const { disk } = await run.json<{
       disk: { lines: Record<string, number>; fileSystem: { size: number } };
     }>('du');

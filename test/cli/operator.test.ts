@@ -1,5 +1,5 @@
 /**
- * The transcript of docs/operator.md, told anew: its shape is compared with the page, its numbers with the file system. With
+ * The transcript of docs/operator.md, made again: its shape is compared with the page, its numbers with the file system. With
  * EBBTIDE_WRITE_DOCS=1 the page is written.
  */
 import assert from 'node:assert/strict';
@@ -119,7 +119,7 @@ async function fullDisk(t: TestContext): Promise<{ root: string; fill: () => voi
   return { root, fill };
 }
 
-test('given a disk that is nearly full, when the operator asks, then every number is the file system’s, and the page tells it so', async (t) => {
+test('given a disk that is nearly full, when the operator asks, then every number is the file system’s, and the page shows it so', async (t) => {
   const { ok, reason } = await canMount();
   if (!ok) return t.skip(`cannot mount: ${reason}`);
   if (noTerminal !== undefined) return t.skip(noTerminal);
@@ -131,7 +131,7 @@ test('given a disk that is nearly full, when the operator asks, then every numbe
   const df = `df -h --output=size,used,avail,pcent ${root}`;
   assert.match(story.shell(df), new RegExp(` ${USED_PERCENT}%`));
 
-  // What holds it.
+  // What keeps it.
   const held = story.ebbtide(['du', '-A']);
   const before = compareWithDisk(root, held);
   const blobs = join(paths.content(root), 'blobs', 'sha256');

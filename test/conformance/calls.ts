@@ -1,6 +1,6 @@
 /**
  * Runs the fixed series of raw calls (calls/*.go) on a server and compares two runs: the code of every call and every
- * field of every answer. The words of errors are not compared.
+ * field of every response. The words of errors are not compared.
  */
 import { spawnSync } from 'node:child_process';
 import { deliberate } from './calls-deliberate.js';

@@ -1,6 +1,6 @@
 /**
  * The process that the crash test kills: several writers make and delete images (blobs, snapshots, a container,
- * under a lease, as an import does) while collections run without pause. Every step is told on standard output
+ * under a lease, as an import does) while collections run without pause. Every step is printed to standard output
  * as one JSON line before it starts (`begin`) and after it was acknowledged (`ack`), written synchronously, so
  * that the killer knows exactly what was promised.
  *
@@ -34,7 +34,7 @@ export type Message =
   | { event: 'begin' | 'ack'; writer: number; op: 'create' | 'delete'; plan: ImagePlan }
   | { event: 'collected'; removed: number };
 
-/** In one piece, and before anything else happens; who reads may be slow. */
+/** In one piece, and before anything else happens; the reader may be slow. */
 const tell = (message: Message): void => {
   let rest = Buffer.from(`${JSON.stringify(message)}\n`);
   while (rest.length > 0) {
@@ -152,7 +152,7 @@ export async function main(root: string, seed: number, round: number): Promise<v
 
 if (process.argv[2] !== undefined && process.argv[1]?.endsWith('workload.js')) {
   main(process.argv[2], Number(process.argv[3]), Number(process.argv[4])).catch((error: unknown) => {
-    if (isNotFound(error) || isAlreadyExists(error)) console.error('a writer lost something it held:');
+    if (isNotFound(error) || isAlreadyExists(error)) console.error('a writer lost something that it kept:');
     console.error(error);
     process.exit(70);
   });

@@ -17,14 +17,14 @@ const image = (name: string) => ({
   },
 });
 
-/** What the callback of a DB was told, in order. */
+/** What the callback of a DB was called with, in order. */
 function heard(db: DB): boolean[] {
   const told: boolean[] = [];
   db.registerMutationCallback((deletion) => told.push(deletion));
   return told;
 }
 
-test('[#227] given a callback, when records come and go, then it is told of deletions until a collection', async (t) => {
+test('[#227] given a callback, when records come and go, then it is called with deletions until a collection', async (t) => {
   const db = await testDB(t);
   const told = heard(db);
   await db.images.create(ctx, image('a'));
@@ -33,12 +33,12 @@ test('[#227] given a callback, when records come and go, then it is told of dele
   await db.images.create(ctx, image('b'));
   assert.deepEqual(told, [false, true, true]);
   await db.garbageCollect();
-  assert.deepEqual(told, [false, true, true], 'a collection and its removals are no mutations');
+  assert.deepEqual(told, [false, true, true], 'a collection and its removals are not mutations');
   await db.images.create(ctx, image('c'));
   assert.deepEqual(told, [false, true, true, false]);
 });
 
-test('[#227] [#253] given a callback, when raw keys are updated in one transaction, then it is told', async (t) => {
+test('[#227] [#253] given a callback, when raw keys are updated in one transaction, then it is called', async (t) => {
   const db = await testDB(t);
   const told = heard(db);
   await db.eUpdate((transactor) => transactor.put('k', 'v'));
@@ -72,14 +72,14 @@ test('[#229] given two operations in one update, when it commits, then both show
   const db = await testDB(t);
   const told = heard(db);
   const halfway = gate();
-  // Begun outside, so that it is no call of the update's body.
+  // Begun outside, so that it is not a call of the update's body.
   const seen = halfway.opened.then(() => db.images.list(ctx));
   await db.update(async (tx) => {
     const inTx = db.withTransactionContext(ctx, tx);
     await db.images.create(inTx, image('a'));
     await db.images.create(inTx, image('b'));
     halfway.open();
-    assert.deepEqual(await seen, [], 'nobody else sees the half of it');
+    assert.deepEqual(await seen, [], 'no other caller sees the half of it');
     assert.deepEqual(told, []);
   });
   assert.deepEqual(told, [false]);

@@ -1,4 +1,4 @@
-/** A write-ahead log that is lost, or comes back older, after an end that was not clean: it is told, never passed over. */
+/** A write-ahead log that is lost, or comes back older, after an end that was not clean: it is reported, never ignored. */
 import assert from 'node:assert/strict';
 import { cpSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -159,7 +159,7 @@ test('given a damaged log, when its loss is accepted, then what comes before the
   assert.equal(imagesIn(await open(t, await copyOf(t, dir))), 14);
 });
 
-/** Ten images of a mebibyte, most of them in the first turn of the log: its files as a crash leaves them. */
+/** Ten images of a mebibyte, most of them in the first generation of the log: its files as a crash leaves them. */
 async function turned(t: TestContext): Promise<string> {
   const dir = await tempDir(t);
   const engine = await open(t, dir);
@@ -169,7 +169,7 @@ async function turned(t: TestContext): Promise<string> {
   return copy;
 }
 
-test('given a log in its second turn, when either file is lost, then opening fails', async (t) => {
+test('given a log in its second generation, when either file is lost, then opening fails', async (t) => {
   const dir = await turned(t);
   for (const name of LOGS) {
     const without = await copyOf(t, dir);
@@ -179,7 +179,7 @@ test('given a log in its second turn, when either file is lost, then opening fai
   assert.equal(imagesIn(await open(t, dir)), 10);
 });
 
-test('given a crash at any moment of a turn, when opened, then nothing that was acknowledged is missing', async (t) => {
+test('given a crash at any moment of a switch, when opened, then nothing that was acknowledged is missing', async (t) => {
   const dir = await turned(t);
   const [first, second] = LOGS.map((name) => readFileSync(join(dir, name))) as [Buffer, Buffer];
   const begun = decodeMark(first);
@@ -192,7 +192,7 @@ test('given a crash at any moment of a turn, when opened, then nothing that was 
   const states: [string, Buffer, Buffer][] = [
     ['no file yet', inUse, Buffer.alloc(0)],
     ['a mark that is torn', inUse, Buffer.from(mark).fill(0, 20)],
-    ['the mark of the next turn', inUse, mark],
+    ['the mark of the next generation', inUse, mark],
     ['the file is left', left, mark],
     ['the first batch is torn', left, second.subarray(0, 1000)],
   ];
@@ -209,7 +209,7 @@ test('given a crash at any moment of a turn, when opened, then nothing that was 
   }
 });
 
-test('given a close that could not be noted in the tree, when opened, then nothing is missing', async (t) => {
+test('given a close that could not be stored in the tree, when opened, then nothing is missing', async (t) => {
   const dir = await tempDir(t);
   const engine = await open(t, dir);
   await put(engine, 0);
@@ -253,7 +253,7 @@ function batchOf(revision: number, bytes: Uint8Array): Buffer {
   return builder.finish(revision - 1);
 }
 
-/** What a client may have stored as a value: whole batches and beginnings of some, of all turns that may come. */
+/** What a client may have stored as a value: whole batches and beginnings of some, of all generations that may come. */
 function forged(): Buffer {
   const batches: Buffer[] = [];
   for (let generation = 0; generation < 100; generation++) {
@@ -266,7 +266,7 @@ function forged(): Buffer {
   return Buffer.concat(batches);
 }
 
-test('given values that look like batches, when the process dies in whatever turn of the log, then nothing is missing', async (t) => {
+test('given values that look like batches, when the process dies in whatever generation of the log, then nothing is missing', async (t) => {
   const dir = await tempDir(t);
   const log = new Wal(dir, 0, 0);
   assert.ok(log.begin());
@@ -274,7 +274,7 @@ test('given values that look like batches, when the process dies in whatever tur
   let revision = 0;
   const recovered = (flushed = revision) => recoverLog(dir, { flushed, begun: log.generation });
   for (let turn = 0; turn < 8; turn++) {
-    // Enough for the next turn to begin in the other file, over what is there of an earlier one.
+    // Enough for the next generation to begin in the other file, over what is there of an earlier one.
     for (let i = 0; i < 20 + turn; i++) await log.append(batchOf(++revision, value));
     const { batches, loss } = recoverLog(dir, { flushed: revision - 5, begun: 1 });
     assert.deepEqual([batches.length, loss], [5, undefined]);

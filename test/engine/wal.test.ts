@@ -1,4 +1,4 @@
-/** The write-ahead log: what a crash may tear, what is damage, the turn of the files, and a process that ends at any time. */
+/** The write-ahead log: what a crash may tear, what is damage, the switch of the files, and a process that ends at any time. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -137,7 +137,7 @@ for (const [what, damage] of [
   });
 }
 
-test('given more commits than one file takes, when the process dies, then both files tell all of them', async (t) => {
+test('given more commits than one file takes, when the process dies, then both files have all of them', async (t) => {
   const dir = await tempDir(t);
   const engine = await open(t, dir);
   const turns = new Set<string>();
@@ -201,7 +201,7 @@ for (const how of ['exit', 'end', 'throw']) {
   });
 }
 
-test('given a store that was written and closed, then its files hold nothing that only the log has', async (t) => {
+test('given a store that was written and closed, then its files have nothing that only the log has', async (t) => {
   const dir = await tempDir(t);
   const engine = await open(t, dir);
   for (let i = 0; i < 50; i++) await engine.update((tx) => tx.put(image(i), { size: i }));

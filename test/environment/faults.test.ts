@@ -47,7 +47,7 @@ async function bench(t: TestContext): Promise<Bench | undefined> {
   return { root, control, env: faultsEnvironment(library.path, control.path, root) };
 }
 
-/** Cases that went wrong. The others are run all the same; all are told at the end. */
+/** Cases that went wrong. The others are run all the same; all are printed at the end. */
 class Findings {
   readonly #found: string[] = [];
 

@@ -1,4 +1,4 @@
-/** What the tests of a replaced root share: ways to put another directory in the place of one, and pictures of a disk. */
+/** What the tests of a replaced root share: ways to put another directory in the place of one, and copies of a disk. */
 import { createHash } from 'node:crypto';
 import {
   lstatSync,
@@ -24,7 +24,7 @@ export interface Replaced {
 export const replacements: Readonly<
   Record<string, (path: string, fill: (path: string) => void) => Replaced>
 > = {
-  'renamed away and made anew': (path, fill) => {
+  'renamed away and made again': (path, fill) => {
     const original = `${path}-original`;
     renameSync(path, original);
     mkdirSync(path);

@@ -1,4 +1,4 @@
-/** What a process gives to others: modes of files whatever the umask, descriptors of children, answers to SIGHUP. */
+/** What a process gives to others: modes of files whatever the umask, descriptors of children, responses to SIGHUP. */
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';

@@ -139,7 +139,7 @@ test('given a directory that comes back, then the same open store takes writes a
   const { root, open } = await store(t);
   const db = await open();
   await fill(db);
-  const replaced = replacements['renamed away and made anew']!(root, () => undefined);
+  const replaced = replacements['renamed away and made again']!(root, () => undefined);
   assert.ok((await everything(db, 'during')).refused > 0);
   replaced.undo();
   assert.equal((await everything(db, 'back')).refused, 0);
@@ -168,7 +168,7 @@ test('given commits under way, when the root is replaced at any moment, then wha
   const lanes = [0, 1, 2, 3].map(writer);
   // More than one transaction of the tree, whose thread starts late.
   while (acknowledged.length < 3000) await new Promise((resolve) => setTimeout(resolve, 20));
-  const replaced = replacements['renamed away and made anew']!(root, () => undefined);
+  const replaced = replacements['renamed away and made again']!(root, () => undefined);
   await Promise.all(lanes);
   await db.close();
   assert.deepEqual(pictureOf(root), {});

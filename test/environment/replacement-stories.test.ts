@@ -14,7 +14,7 @@ const MARKS_FROM = 100;
 /** Stories after which a missing protection must have shown. */
 const MUTATION_MAX = 60;
 
-test(`given writers and a collection, when a directory is replaced under them, then ${COUNT} stories hold`, async (t) => {
+test(`given writers and a collection, when a directory is replaced under them, then ${COUNT} stories pass`, async (t) => {
   await using store = new Store(await tempDir(t, 'ebbtide-stories-'));
   const met: Record<string, number> = {};
   for (let seed = FIRST; seed < FIRST + COUNT; seed++) {
@@ -30,7 +30,7 @@ test(`given writers and a collection, when a directory is replaced under them, t
 });
 
 for (const mutation of mutations) {
-  test(`given a store with ${mutation}, when stories are told, then one goes wrong`, async (t) => {
+  test(`given a store with ${mutation}, when stories are run, then one fails`, async (t) => {
     const store = new Store(await tempDir(t, 'ebbtide-stories-'));
     t.after(() => store[Symbol.asyncDispose]().catch(() => undefined));
     for (let seed = 1; seed <= MUTATION_MAX; seed++) {

@@ -2,7 +2,7 @@
  * A seeded story of a replaced directory: on a real store, with writers and a collection under way, the root or a directory
  * of it is renamed and another one, with the same names in it, put in its place, at a moment that the seed chooses. Moments
  * are those at which the store compares a directory with its name, and at which it uses one. Threads go on as they like, so
- * a seed tells nearly the same story again.
+ * a seed gives nearly the same story again.
  */
 import { cpSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -43,7 +43,7 @@ export interface Outcome {
   /** What went wrong; empty when nothing did. */
   violations: string[];
   marks: Set<Mark>;
-  /** Where and when, for whoever reads a failure. */
+  /** Where and when, for the report of a failure. */
   told: string;
 }
 
@@ -73,6 +73,19 @@ const parts = [
   { name: 'snapshotter', at: native, writes: true, mounts: false },
   { name: 'snapshots', at: (root: string) => join(native(root), 'snapshots'), writes: true, mounts: false },
 ] as const;
+
+/** A file of the trash may go while it is copied: then once more. */
+function copyInUse(from: string, to: string): void {
+  for (;;) {
+    try {
+      cpSync(from, to, { recursive: true });
+      return;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+      rmSync(to, { recursive: true, force: true });
+    }
+  }
+}
 
 const put = (db: DB, name: string, labels = {}): Promise<unknown> =>
   writeBlob(db.content, ctx, `r-${name}`, bytesOf(name), targetOf(name), labels);
@@ -186,7 +199,7 @@ class Story {
 
   async run(): Promise<void> {
     await this.#fill();
-    cpSync(this.#place, this.#store.other, { recursive: true });
+    copyInUse(this.#place, this.#store.other);
     this.#before = pictureOf(this.#store.other);
     try {
       this.#moments.onMoment = () => this.#pass();
@@ -251,7 +264,7 @@ class Story {
     await this.#db.close();
     this.#putBack();
     this.#db = await this.#store.open();
-    cpSync(this.#place, this.#store.other, { recursive: true });
+    copyInUse(this.#place, this.#store.other);
   }
 
   async #attempt(work: () => Promise<unknown>): Promise<boolean> {

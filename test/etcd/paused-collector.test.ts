@@ -29,7 +29,7 @@ interface Outcome {
   lost: string[];
   /** Images whose blob is gone. */
   broken: string[];
-  /** What the paused host's collection answered. */
+  /** The result of the paused host's collection. */
   answer: { removed?: Record<string, number>; kind?: string };
   /** What the other host's collection removed meanwhile. */
   meanwhile: Record<string, number>;
@@ -147,7 +147,7 @@ test('given writers that refer to something before every removal, when a host co
       const target = { digest: digests[0]!, mediaType: 'm', size: 1 };
       const write = b.images.create(ctx, { name: `i${removals}`, target });
       writes.push(write);
-      // The last one has to wait for the removal, which must not wait for it in turn.
+      // The last one has to wait for the removal, which must not wait for it.
       await Promise.race([write, new Promise((resolve) => setTimeout(resolve, 500))]);
     },
   });

@@ -83,7 +83,7 @@ export class HostProcess {
   async start(): Promise<void> {
     const options: ProgramOptions = {
       name: this.name,
-      // A mirror on disk goes on from where a kill left it; one in memory begins anew.
+      // A mirror on disk goes on from where a kill left it; one in memory begins empty.
       root: join(this.#dir, this.name),
       etcd: this.#etcd,
       acks: this.acksFile,
@@ -105,7 +105,7 @@ export class HostProcess {
     await this.ask('hello');
   }
 
-  /** Sends a word; the answer. Rejects when the process ends instead. */
+  /** Sends a word; resolves with the result. Rejects when the process ends instead. */
   ask<T = Report>(word: string): Promise<T> {
     const child = this.#child;
     if (child === undefined) return Promise.reject(new Error(`${this.name} is not running`));
@@ -159,7 +159,7 @@ export class HostProcess {
 
 /**
  * What acknowledgements promise of the final state, and whether it holds: what was acknowledged to be there is there
- * with what it holds, what was acknowledged to be gone is gone. What was tried and not answered may be either.
+ * with what it holds, what was acknowledged to be gone is gone. What was tried and not acknowledged may be either.
  */
 export function brokenPromises(acks: readonly Ack[], has: (key: string) => boolean): string[] {
   const last = new Map<string, Ack>();

@@ -1,6 +1,6 @@
 /**
  * A proxy on loopback between a host and a member, to cut, hold and delay what goes through it. One way or both: a
- * request that arrives while its answer does not is what a lost answer is.
+ * request that arrives while its response does not is a lost response.
  */
 import { connect, createServer, type Server, type Socket } from 'node:net';
 
@@ -53,7 +53,7 @@ export class LoopbackProxy {
     server.on('close', end);
   }
 
-  /** In order for each direction: what comes behind held bytes waits behind them. */
+  /** In order for each direction: what comes after held bytes waits for them. */
   readonly #held = new WeakMap<Socket, Buffer[]>();
 
   #pass(bytes: Buffer, to: Socket, holds: () => boolean): void {

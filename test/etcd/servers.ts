@@ -83,7 +83,7 @@ export interface MemberOptions {
   onDisk?: boolean;
   /** Files of a client certificate: the members speak TLS to clients. */
   tls?: { ca: string; cert: string; key: string };
-  /** Where each member runs; on loopback unless told. */
+  /** Where each member runs; on loopback by default. */
   places?: readonly Place[];
 }
 

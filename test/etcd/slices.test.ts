@@ -54,7 +54,7 @@ async function watched(
   });
   const settled = async (): Promise<void> => {
     const mark = (await client.txn([], [{ put: 'sys/mark', value: '' }])).revision;
-    await eventually('everything was told', () => told >= mark);
+    await eventually('everything was reported', () => told >= mark);
   };
   return { seen, settled };
 }

@@ -115,7 +115,7 @@ test('[#264] given an image updated on A, when B asks, then it sees the update a
   assert.deepEqual(await b.images.list(ctx), []);
 });
 
-test('given two hosts that create one name at once, when both are done, then one has won and the other is told', async (t) => {
+test('given two hosts that create one name at once, when both are done, then one has won and the other gets an error', async (t) => {
   const etcd = cluster.config();
   const a = await openHost(t, { etcd: { ...etcd, hostId: 'a' } });
   const b = await openHost(t, { etcd: { ...etcd, hostId: 'b' } });
@@ -135,7 +135,7 @@ test('given two hosts that create one name at once, when both are done, then one
   }
 });
 
-test('[#262] given a deletion on A, when it is done, then callbacks on B are told of one until a collection', async (t) => {
+test('[#262] given a deletion on A, when it is done, then callbacks on B are called with one until a collection', async (t) => {
   const etcd = cluster.config();
   const a = await openHost(t, { etcd: { ...etcd, hostId: 'a' } });
   const b = await openHost(t, { etcd: { ...etcd, hostId: 'b' } });
@@ -145,7 +145,7 @@ test('[#262] given a deletion on A, when it is done, then callbacks on B are tol
   await b.images.create(ctx, { name: 'y', target });
   assert.deepEqual(told, [false]);
   await a.images.delete(ctx, 'x');
-  await eventually('B is told', () => told.length === 2);
+  await eventually('B is called', () => told.length === 2);
   assert.deepEqual(told, [false, true]);
   await b.images.create(ctx, { name: 'z', target });
   assert.deepEqual(told, [false, true, true]);
@@ -196,7 +196,7 @@ test('[#263] given a lease backend, when managers are made over etcd, then each 
   assert.deepEqual(
     (await newLeaseManager(b).list(ctx)).map(({ id }) => id),
     ['own@a', 'shared'],
-    'what another host holds is there to be seen',
+    'what another host keeps can be seen',
   );
   await assert.rejects(newLeaseManager(b).listResources(ctx, 'own'), kind('NotFound'));
   await assert.rejects(newLeaseManager(a).listResources(ctx, shared), kind('NotFound'));
@@ -206,7 +206,7 @@ test('[#263] given a lease backend, when managers are made over etcd, then each 
   );
 });
 
-test('given leases of one host only, when another host collects, then what they hold stays until they go', async (t) => {
+test('given leases of one host only, when another host collects, then what they keep stays until they go', async (t) => {
   const etcd = cluster.config();
   const a = await openHost(t, { etcd: { ...etcd, hostId: 'a' }, leaseBackend: 'bolt' });
   const b = await openHost(t, { etcd: { ...etcd, hostId: 'b' } });

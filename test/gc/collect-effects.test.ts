@@ -9,7 +9,7 @@ import { digest, gc, past, world } from '../support/gc-world.js';
 const ref = gc('ref.content.0');
 
 describe('what a collection does', () => {
-  test('[#208] given a removed snapshot, when collected, then an event tells; a failing publisher harms nothing', async (t) => {
+  test('[#208] given a removed snapshot, when collected, then an event says so; a failing publisher harms nothing', async (t) => {
     const w = await world(t);
     const events: unknown[] = [];
     w.publisher = {
@@ -161,7 +161,7 @@ describe('what a collection does', () => {
     assert.deepEqual(w.left(), []);
   });
 
-  test('given an ended context, when collected, then its error is answered and nothing is removed', async (t) => {
+  test('given an ended context, when collected, then it rejects with its error and nothing is removed', async (t) => {
     const w = await world(t);
     await w.blob('a');
     await assert.rejects(w.collect({ signal: AbortSignal.abort() }), (e) => isKind(e, 'Canceled'));

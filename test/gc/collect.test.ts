@@ -95,7 +95,7 @@ describe('what a collection keeps', () => {
     assert.deepEqual(w.left('a'), ['blob a', 'snapshot native/base', 'snapshot native/root']);
   });
 
-  test('[#192] given a lease, when it is deleted, then what it held is released', async (t) => {
+  test('[#192] given a lease, when it is deleted, then what it kept is released', async (t) => {
     const w = await world(t);
     await w.blob('a');
     await w.snapshot('s');
@@ -109,7 +109,7 @@ describe('what a collection keeps', () => {
     assert.deepEqual(stats.removed, { content: 1, snapshot: 1, ingest: 1 });
   });
 
-  test('[#193] given an expired lease, when collected, then it and what it held go in one run', async (t) => {
+  test('[#193] given an expired lease, when collected, then it and what it kept go in one run', async (t) => {
     const w = await world(t);
     await w.blob('old');
     await w.blob('new');
@@ -122,7 +122,7 @@ describe('what a collection keeps', () => {
     assert.deepEqual(stats.removed, { lease: 1, content: 1 });
   });
 
-  test('[#194] given a flat lease, when collected, then labels of what it holds keep nothing', async (t) => {
+  test('[#194] given a flat lease, when collected, then labels of what it keeps keep nothing', async (t) => {
     const w = await world(t);
     await w.blob('child');
     await w.blob('held', { [ref]: digest('child') });
@@ -144,7 +144,7 @@ describe('what a collection keeps', () => {
     ]);
   });
 
-  test('[#195] given an expired image, when collected, then it goes with its target and an event tells', async (t) => {
+  test('[#195] given an expired image, when collected, then it goes with its target and an event says so', async (t) => {
     const w = await world(t);
     const events: unknown[] = [];
     w.publisher = { publish: async (...event) => void events.push(event) };
@@ -160,7 +160,7 @@ describe('what a collection keeps', () => {
     ]);
   });
 
-  test('[#196] given an expired image held by a lease, when collected, then target and children stay', async (t) => {
+  test('[#196] given an expired image kept by a lease, when collected, then target and children stay', async (t) => {
     const w = await world(t);
     await w.blob('child');
     await w.blob('target', { [ref]: digest('child') });
@@ -170,7 +170,7 @@ describe('what a collection keeps', () => {
     assert.deepEqual(w.left('child', 'target'), ['blob child', 'blob target', 'image app', 'lease l']);
   });
 
-  test('[#196] given one held by a flat lease, when collected, then only the target stays', async (t) => {
+  test('[#196] given one kept by a flat lease, when collected, then only the target stays', async (t) => {
     const w = await world(t);
     await w.blob('child');
     await w.blob('other');
@@ -203,7 +203,7 @@ describe('what a collection keeps', () => {
     assert.deepEqual(w.left('referrer'), []);
   });
 
-  test('[#199] given a parent that is only held flat, when collected, then back references do not hold', async (t) => {
+  test('[#199] given a parent that is only kept flat, when collected, then back references keep nothing', async (t) => {
     const w = await world(t);
     await w.blob('parent');
     await w.blob('y', { [gc('bref.content')]: digest('parent') });
@@ -288,7 +288,7 @@ describe('conditional references', () => {
   const cond = gc('cond.snapshot.native');
   const value = gc('cond.value-usedat');
 
-  test('given conditions on snapshots, when collected, then those that hold keep the snapshot and its chain', async (t) => {
+  test('given conditions on snapshots, when collected, then those that are met keep the snapshot and its chain', async (t) => {
     const w = await world(t);
     await w.snapshot('base');
     await w.snapshot('young', { parent: 'base', labels: { [`${value}.a`]: past() } });
@@ -304,7 +304,7 @@ describe('conditional references', () => {
     assert.deepEqual(w.left('y'), ['blob y', 'snapshot native/base', 'snapshot native/young']);
   });
 
-  test('given a condition on content that only a flat lease holds, when collected, then it does not count', async (t) => {
+  test('given a condition on content that only a flat lease keeps, when collected, then it does not count', async (t) => {
     const w = await world(t);
     await w.snapshot('s', { labels: { [value]: past() } });
     await w.blob('y', { [cond]: 'usedat<2h|s' });

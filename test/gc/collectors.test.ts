@@ -18,7 +18,7 @@ interface Answers {
   slow?: boolean;
 }
 
-/** A collector with fixed answers that notes what it was told. */
+/** A collector with fixed results that records its calls. */
 class TestCollector implements Collector {
   readonly log: string[] = [];
   readonly #answers: Answers;
@@ -79,7 +79,7 @@ class TestCollector implements Collector {
 
 describe('collectible resources', () => {
   for (const slow of [false, true]) {
-    test(`[#203] given ${slow ? 'slow' : 'quick'} answers, when collected, then labels, use and live leases keep`, async (t) => {
+    test(`[#203] given ${slow ? 'slow' : 'quick'} results, when collected, then labels, use and live leases keep`, async (t) => {
       const w = await world(t);
       await w.blob('kept', {
         [gc('root')]: '1',
@@ -204,7 +204,7 @@ describe('collectible resources', () => {
     await assert.rejects(w.collect(), /invalid snapshot gc key/);
   });
 
-  test('given a dry run, when asked, then collectors are asked, cancelled and told to remove nothing', async (t) => {
+  test('given a dry run, when asked, then collectors are asked and cancelled, and remove nothing', async (t) => {
     const w = await world(t);
     await w.blob('held');
     await w.blob('loose');

@@ -14,7 +14,7 @@ const cores = coreInfo().core === 'native' ? (['native', 'wasm'] as const) : (['
 
 for (const core of cores) {
   describe(`why, du and plans of a DB on LMDB, ${core} core`, () => {
-    test('given blobs, an image and a lease, when asked, then answers are of this namespace and of the disk', async (t) => {
+    test('given blobs, an image and a lease, when asked, then results are of this namespace and of the disk', async (t) => {
       const db = await testDB(t, { engine: 'lmdb', core });
       const ctx = { namespace: 'a' };
       const bytes = [randomBytes(1000), randomBytes(2000)];

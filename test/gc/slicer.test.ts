@@ -45,7 +45,7 @@ test('given commits under way, when there are too many, then the oldest is waite
   await commits.drain();
 });
 
-test('given failed commits, when settled, then the first failure is thrown and all were waited for', async () => {
+test('given failed commits, when all have ended, then the first failure is thrown and all were waited for', async () => {
   const commits = new Outstanding(8);
   const log: string[] = [];
   await commits.add(Promise.reject(new Error('first')));

@@ -72,7 +72,7 @@ describe('why', () => {
     assert.equal(all.keptUntil, undefined, 'the image stays for good');
   });
 
-  test('given roots that all expire, when all are asked for, then the last expiry is told', async (t) => {
+  test('given roots that all expire, when all are asked for, then the last expiry is shown', async (t) => {
     const w = await world(t);
     await w.blob('a');
     const [soon, late] = ['2100-01-01T00:00:00Z', '2101-01-01T00:00:00Z'];
@@ -139,7 +139,7 @@ describe('why', () => {
     assert.deepEqual(lease.since, { at: parseTimestamp(expiry), meaning: 'expired' });
   });
 
-  test('given what only a condition keeps, when asked, then the label that tells the condition shows', async (t) => {
+  test('given what only a condition keeps, when asked, then the label with the condition shows', async (t) => {
     const w = await world(t);
     await w.snapshot('cache', { labels: { [gc('cond.value-usedat')]: future() } });
     await w.blob('a', { [gc('cond.snapshot.native')]: 'usedat<1h|cache' });
@@ -151,7 +151,7 @@ describe('why', () => {
     assert.deepEqual(stats.removed, {}, 'the collection agrees');
   });
 
-  test('given what only a collector keeps, when asked, then the collector shows and is told to cancel', async (t) => {
+  test('given what only a collector keeps, when asked, then the collector shows and is cancelled', async (t) => {
     const w = await world(t);
     await w.blob('manifest', { [gc('ref.content')]: digest('layer') });
     await w.blob('layer');

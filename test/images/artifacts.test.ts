@@ -94,11 +94,7 @@ const strangers: [string, (blobs: Blobs, image: Desc) => Desc, RegExp][] = [
     (blobs) => blobs.add('application/vnd.docker.distribution.manifest.v1+prettyjws', { schemaVersion: 1 }),
     /v1\+prettyjws/,
   ],
-  [
-    'a type that nobody knows',
-    (blobs) => blobs.add('text/plain', Buffer.from('hello')),
-    /of type "text\/plain"/,
-  ],
+  ['an unknown type', (blobs) => blobs.add('text/plain', Buffer.from('hello')), /of type "text\/plain"/],
   [
     'an index of artifacts',
     (blobs) => blobs.index([blobs.add('text/plain', Buffer.from('x')), manifest(blobs, EMPTY, {}, 'a/b')]),

@@ -121,7 +121,7 @@ describe('docker archives of any names', () => {
       layers,
     ],
     [
-      'hard links and symlinks, to files before and behind them',
+      'hard links and symlinks, to files before and after them',
       [
         { name: 'a/0', text: layers[0]! },
         { name: 'c', text: config },

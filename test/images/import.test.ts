@@ -254,7 +254,7 @@ describe('import of what docker save writes', () => {
     ['a path that leads out', [{ Config: '../c.json', Layers: [] }], /leads out/],
     ['too few layers', [{ Config: 'c.json', Layers: [] }], /names 1 layers/],
     [
-      'a tag that is no name',
+      'a tag that is not a valid name',
       [{ Config: 'c.json', Layers: ['l.tar'], RepoTags: ['NOT:A NAME'] }],
       /not an image name/,
     ],

@@ -21,7 +21,7 @@ const amd64 = (variant?: string) => ({
 const digest = `sha256:${'a'.repeat(64)}`;
 const entry = { mediaType: OCI_MANIFEST, digest, size: 2 };
 
-/** What Go reads without complaint, and what nobody can use. */
+/** What Go reads without complaint, and what is of no use. */
 const unusable: [string, unknown][] = [
   ['a digest of an algorithm that is not known here', { ...entry, digest: `blake3:${'b'.repeat(64)}` }],
   ['a digest with capitals', { ...entry, digest: `sha256:${'A'.repeat(64)}` }],
@@ -133,7 +133,7 @@ describe('a better manifest whose layers are not here', () => {
   });
 });
 
-test('given a volume label and other entries that are no files in the archive, then they are passed over', async (t) => {
+test('given a volume label and other entries that are not files in the archive, then they are passed over', async (t) => {
   const missing = missingTools(['tar']);
   if (missing !== undefined) return t.skip(missing);
   const db = await testDB(t);

@@ -1,5 +1,5 @@
 // Unit tests of the C++ core without Node, meant to run under sanitizers: npm run test:sanitize.
-// A naive model of nodes and edges says what every answer must be. Threads: jobs_test.cc.
+// A naive model of nodes and edges says what every call must return. Threads: jobs_test.cc.
 #include <algorithm>
 #include <cstring>
 #include <memory>

@@ -33,7 +33,7 @@ interface Manifest {
   files: string[];
 }
 
-/** A release is built from nothing (`prepack`); here, files may be left whose source is no more. */
+/** A release is built from nothing (`prepack`); here, files may be left whose source is gone. */
 function isStale(file: string): boolean {
   const module = /^(.*)\/dist(\/src\/(?!bundle\/).*?)(\.d\.ts|\.js|\.js\.map)$/.exec(file);
   return module !== null && !existsSync(`${module[1]}${module[2]}.ts`);

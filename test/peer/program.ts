@@ -63,7 +63,7 @@ export function buildPeer(): { program: string } | { missing: string } {
   const root = run('dpkg', ['-L', packages[1]])
     .stdout.split('\n')
     .find((line) => line.endsWith('/src'));
-  if (root === undefined) return { missing: `${packages[1]} holds no source tree` };
+  if (root === undefined) return { missing: `${packages[1]} has no source tree` };
   const draft = `${program}.${process.pid}`;
   const go = { GO111MODULE: 'off', GOFLAGS: '', GOPATH: dirname(root), GOCACHE: join(dir, 'go-cache') };
   const built = run('go', ['build', '-o', draft, source], { env: { ...process.env, ...go } });

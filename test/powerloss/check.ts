@@ -1,4 +1,4 @@
-/** The test's side of checker.ts: one child process, begun anew when a damaged store ended it. */
+/** The test's side of checker.ts: one child process, begun again when a damaged store ended it. */
 import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import type { Answer, Request } from './checker.js';

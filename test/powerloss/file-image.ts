@@ -1,6 +1,6 @@
 /**
  * One file as a disk has it: bytes that are certainly there, and what was written since the last flush, of which a
- * power loss leaves any part. The unit is the sector (512 bytes): a sector holds one of the states it went through
+ * power loss leaves any part. The unit is the sector (512 bytes): a sector has one of the states it went through
  * since it was last flushed, whatever became of its neighbours.
  */
 export const SECTOR = 512;
@@ -26,7 +26,7 @@ interface Sector {
 
 export interface FileContents {
   size: number;
-  /** By sector number; sectors that are missing hold zeroes. */
+  /** By sector number; sectors that are missing have zeroes. */
   sectors: Map<number, Buffer>;
 }
 

@@ -1,6 +1,6 @@
 /**
  * The process whose disk loses its power: writers make, change and delete images (blobs, snapshots, containers, under
- * a lease) while collections run, over several openings of one store. What begins and what was acknowledged is told
+ * a lease) while collections run, over several openings of one store. What begins and what was acknowledged is reported
  * by marks, which the recorder puts into its log in order with the calls to the disk.
  *
  * Usage: node workload.js ROOT MARKFILE SEED OPERATIONS

@@ -146,7 +146,7 @@ export class Life {
     const { random, scheduler, judge, marks, mutation } = this.#parts;
     const stepNodes = random.pick([1, 1, 3, 16_384]);
     const core = createGraph(kind);
-    // Looking at live marks settles them, so only some schedules do it after every step.
+    // Reading live marks brings them up to date, so only some schedules do it after every step.
     const looks = random.chance(0.3);
     const look = (): void => {
       const wrong = (looks && core.wrongLive()) || [];
@@ -175,7 +175,7 @@ export class Life {
         core.endRun();
       },
     };
-    if (mutation === 'no-resettle') {
+    if (mutation === 'no-refollow') {
       let listed = false;
       changes.candidates = (from, count) => {
         listed = true;
@@ -196,7 +196,7 @@ export class Life {
     if (mutation === 'no-barrier') return { ...options, live: false, barrier: false };
     if (mutation === 'late-journal') return { ...options, live: false, barrier: 'late' };
     const fault = liveFaults.find((name) => mutation === `live-${name}`);
-    // Runs of marks of their own are told of, too.
+    // Runs of marks of their own are reported, too.
     return { ...options, live: fault ?? random.chance(0.8) };
   }
 
@@ -219,7 +219,7 @@ export class Life {
           });
           return result;
         }, options);
-      return waits ? scheduler.step('slice waits for its turn').then(commit) : commit();
+      return waits ? scheduler.step('slice waits').then(commit) : commit();
     };
     const changes: Partial<Engine> = {
       update,
@@ -260,7 +260,7 @@ export class Life {
       changes.failed = () => undefined;
     }
     if (mutation === 'no-flag-compare') {
-      // What was noted since the order was taken is forgotten with it.
+      // What was added since the order was taken is forgotten with it.
       changes.swept = (name) => dirty.swept(name, dirty.take(name));
     }
     return altered<DirtyFlags>(dirty, changes);

@@ -164,7 +164,7 @@ export class ScheduledWorld {
     }
     for (const name of names.streams) this.addStream('ns1', name, random.pick([...names.leases, undefined]));
     const slow = random.chance(0.5);
-    const answer = () => (slow ? this.scheduler.step('collector answers') : undefined);
+    const answer = () => (slow ? this.scheduler.step('collector returns') : undefined);
     const mounts = this.resources.filter(({ word }) => word === 'mount');
     this.#mounts = new Mounts(mounts, answer);
     this.#register(this.#mounts);

@@ -1,4 +1,4 @@
-/** A client with nothing of its own: sends messages and headers as told, answers what came back. For tests only. */
+/** A client with nothing of its own: sends messages and headers as given, returns what came back. For tests only. */
 import { type ClientHttp2Stream, connect as connectHttp2 } from 'node:http2';
 import { connect as connectSocket } from 'node:net';
 import {
@@ -126,7 +126,7 @@ export class TestClient {
   }
 }
 
-/** One ingest: asks are answered one by one. */
+/** One ingest: requests get their responses one by one. */
 export class WriteStream {
   readonly call: ClientDuplexStream<unknown, unknown>;
   readonly #answers: AsyncIterator<unknown>;
@@ -166,7 +166,7 @@ function methodOf(service: ServiceName, name: string) {
   return method;
 }
 
-/** A call whose answers nobody reads: HTTP/2 by hand, so that nothing in between reads them either. */
+/** A call whose responses are not read: HTTP/2 by hand, so that nothing in between reads them either. */
 export function unreadStream(
   address: string,
   service: ServiceName,

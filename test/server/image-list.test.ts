@@ -23,7 +23,7 @@ interface Stored {
 const { frame } = codecOf<object>('containerd.services.images.v1.ListImagesResponse');
 const listPieces = imageListChunks(imageMessage);
 
-/** The whole of an answer. */
+/** The whole of a response. */
 function framer(answer: unknown): Buffer {
   const pieces = listPieces(answer);
   const parts: Buffer[] = [];

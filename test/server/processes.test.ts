@@ -44,7 +44,7 @@ function start(t: TestContext, args: string[], { umask = '022', env = {} }: Opti
   return { child, stderr: () => Buffer.concat(parts).toString(), ended };
 }
 
-/** Waits until somebody accepts connections, or the server has ended. */
+/** Waits until a server accepts connections, or the server has ended. */
 async function serving(server: Server, address: string): Promise<void> {
   for (;;) {
     const up = await new Promise<boolean>((resolve) => {
@@ -161,7 +161,7 @@ test('at SIGTERM open calls may end, what never ends is ended, and what hangs is
     server.child.kill('SIGTERM');
     assert.equal((await subscriptionEnd)[0].code, code.unavailable);
     if (finishes) {
-      // The open stream goes on and is answered.
+      // The open stream goes on and gets its response.
       const digest = digestOf(data);
       const answer = await stream.ask({
         action: 2,
@@ -180,7 +180,7 @@ test('at SIGTERM open calls may end, what never ends is ended, and what hangs is
   }
 });
 
-test('systemd is told when the daemon is ready and when it stops', async (t) => {
+test('systemd is notified when the daemon is ready and when it stops', async (t) => {
   const directory = await tempDir(t, 'ebbtide-daemon-');
   const socket = join(directory, 'notify');
   const receiver = spawn(

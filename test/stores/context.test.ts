@@ -75,7 +75,7 @@ describe('namespace of the context', () => {
     assert.deepEqual(await db.namespaces.list({}), []);
   });
 
-  it('[#3] given one that is no identifier, then every operation is InvalidArgument and creates nothing', async (t) => {
+  it('[#3] given one that is not a valid identifier, then every operation is InvalidArgument and creates nothing', async (t) => {
     const db = await testDB(t);
     for (const [name, operation] of all) {
       const ctx = { namespace: 'bad namespace!' };

@@ -98,7 +98,7 @@ describe('guards', () => {
     assert.ok(guards.tryAcquire('a'));
   });
 
-  it('given several names taken in different orders, then nobody waits for ever', async () => {
+  it('given several names taken in different orders, then no caller waits for ever', async () => {
     const guards = new Guards();
     const sets = [
       ['a', 'b', 'c'],

@@ -172,7 +172,7 @@ describe('namespace delete', () => {
     assert.deepEqual(await db.leases.listResources({ namespace: 'x' }, 'l'), []);
   });
 
-  it('given ingests, when their namespace is deleted, then the sweep is told what they leave behind', async (t) => {
+  it('given ingests, when their namespace is deleted, then the sweep gets what they leave', async (t) => {
     const db = await testDB(t);
     const expected = digest('shared');
     await db.namespaces.create({}, 'x');

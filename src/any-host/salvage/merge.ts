@@ -149,7 +149,7 @@ export class Merge {
     const proof = this.#proofOf(record);
     if (proof === 'contradicted') return;
     if (origin === 'older' && !this.#isOfOneTime(record)) {
-      this.#leaveOut(record, 'nothing tells whether its labels are its own');
+      this.#leaveOut(record, 'nothing shows whether its labels are its own');
       return;
     }
     if (record.isDoubtful && origin === 'older' && proof !== 'proved') return;
@@ -169,7 +169,7 @@ export class Merge {
     collection.records.set(record.key, record);
   }
 
-  /** False when a page of it belongs to another record. Of two that nothing tells apart neither is kept. */
+  /** False when a page of it belongs to another record. Of two that nothing distinguishes neither is kept. */
   #claim(record: FoundRecord, proof: Proof): boolean {
     for (const page of record.pages) {
       const other = this.#claims.get(page);

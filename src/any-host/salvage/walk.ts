@@ -37,7 +37,7 @@ export interface Walked {
   readonly sequences: Map<string, number>;
   /** Pages of buckets of records, and of buckets of buckets. */
   readonly pages: Set<number>;
-  /** The newest change that a record tells. */
+  /** The newest change that a record gives. */
   newest: Instant;
 }
 
@@ -93,7 +93,7 @@ class Walk {
         continue;
       }
       const isOurs = areWithin(page, from, to);
-      // A leaf that has something may be told from one of another bucket.
+      // A leaf that has something may be distinguished from one of another bucket.
       if (
         !isOurs ||
         this.#walked.pages.has(range.page) ||

@@ -112,7 +112,7 @@ const linked = (target: Expected | undefined): Expected =>
 
 class Looker {
   readonly #root: BytePath;
-  /** Whether a path is a directory that is no link: by what is in the way nothing is reached outside of the root. */
+  /** Whether a path is a directory and not a link: by what is in the way nothing is reached outside of the root. */
   readonly #directories = new Map<BytePath, Promise<'directory' | 'absent' | 'other'>>();
 
   readonly #entries: ReadonlyMap<BytePath, Expected>;

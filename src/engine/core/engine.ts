@@ -375,8 +375,8 @@ export class CoreEngine
     return this.storage.flush();
   }
 
-  quiet(): Promise<void> {
-    return this.storage.quiet();
+  foregroundDone(): Promise<void> {
+    return this.storage.foregroundDone();
   }
 
   async copyTo(path: string, taken: () => void): Promise<TreeCopy> {

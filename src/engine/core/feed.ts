@@ -56,7 +56,7 @@ export class Feed {
     for (let position = revision; ; ) {
       if (position < this.#base) {
         throw failedPrecondition(`the change feed no longer reaches back to revision ${position}`, {
-          remedy: 'read everything anew and follow the feed from the revision of that read',
+          remedy: 'read everything again and follow the feed from the revision of that read',
         });
       }
       const set = this.#sets[partitionPoint(this.#sets, ({ revision: at }) => at <= position)];

@@ -162,7 +162,7 @@ export class Planner {
       NodeFlag.present |
       (wanted.expireAt === undefined ? 0 : NodeFlag.expires);
     if (before !== undefined && change.recreated) {
-      // A collection must take it for a new object, which it does when the node appears anew.
+      // A collection must take it for a new object, which it does when the node appears again.
       const absent = this.#indexer.absent(key);
       this.#emitSet(draft.id, absent, undefined, before);
       this.#emitSet(draft.id, flags, wanted.expireAt, { flags: absent, expireAt: undefined });

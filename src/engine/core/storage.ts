@@ -139,8 +139,8 @@ export interface Storage {
   flush(): Promise<void>;
   /** Resolves when work that can wait may go on without keeping others waiting for the disk; never rejects. */
   paced(): Promise<void>;
-  /** As `Engine.quiet`; never rejects. */
-  quiet(): Promise<void>;
+  /** As `Engine.foregroundDone`; never rejects. */
+  foregroundDone(): Promise<void>;
   /** As `Engine.copyTo`; for storages that are files. */
   copyTo?: Engine['copyTo'];
   close(): Promise<void>;

@@ -1,5 +1,5 @@
 /**
- * Compares the graph with one derived anew from every record and link, and its live marks with a walk over it: the
+ * Compares the graph with one derived again from every record and link, and its live marks with a walk over it: the
  * consistency check of an engine.
  * Called by `verifyGraph`; reads the whole store, and keeps about 100 bytes a record while it runs.
  */

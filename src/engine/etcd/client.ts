@@ -135,7 +135,7 @@ export class EtcdClient {
     return this.#rangeResult(answer);
   }
 
-  /** Range requests as given, keys absolute, answered at one revision; for raw reads with every option. */
+  /** Range requests as given, keys absolute, all at one revision; for raw reads with every option. */
   async rawRanges(requests: readonly IRangeRequest[]): Promise<RangeResult[]> {
     const txn = { compare: [], success: requests.map((request_range) => ({ request_range })), failure: [] };
     const answer = await this.#anywhere('read from etcd', undefined, (member, call) =>

@@ -243,7 +243,7 @@ export class Committer {
     }
   }
 
-  /** Looks into a refusal: a gate is waited for, an ended session is begun anew. */
+  /** Looks into a refusal: a gate is waited for, an ended session is begun again. */
   async #refused(
     { gets }: TxnResult,
     session: SessionState,
@@ -385,7 +385,7 @@ export class Committer {
       const compares: Compare[] = [
         { key: Sys.gate, is: 'modified at', revision: opened },
         hostCompare(this.#client, session),
-        // The mirror has answered for what was read; these it does not know.
+        // The mirror knows what was read, but not these.
         ...[...tx.handedOut].map(([counter, handed]) => this.#parts.counters.compare(counter, handed)),
       ];
       if (tx.readsGraph && this.fencing) {

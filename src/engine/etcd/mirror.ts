@@ -4,7 +4,7 @@
  *
  * One etcd revision is one commit of the embedded engine, made in one synchronous step together with the position it
  * brings the mirror to: after a restart the watch goes on from there. When etcd has compacted what the mirror missed,
- * everything is loaded anew at one revision and compared with what is here.
+ * everything is loaded again at one revision and compared with what is here.
  *
  * The mirror is never ahead of etcd and never shows part of a transaction: a unit that was too big for one etcd
  * transaction is shown whole at the revision that decided it (unit.ts).
@@ -64,7 +64,7 @@ export class Mirror {
   gate: Gate | undefined;
   /** Deletions that users of all hosts asked for, as last known. */
   deletionsTotal = 0;
-  /** Set while everything is loaded anew; transactions wait. */
+  /** Set while everything is loaded again; transactions wait. */
   #loading: Promise<void> | undefined;
   #watch: Watch | undefined;
   #queue: { revision: number; events: readonly WatchEvent[] }[] = [];
@@ -112,7 +112,7 @@ export class Mirror {
         if (this.#queue.length === 0 && !this.#draining) this.#reached(revision);
       },
       compacted: () => {
-        this.#warn('etcd has compacted changes that this host missed; loading everything anew');
+        this.#warn('etcd has compacted changes that this host missed; loading everything again');
         void this.#reload();
       },
       warn: this.#warn,
@@ -142,7 +142,7 @@ export class Mirror {
   /** The embedded engine or a unit failed: only a full comparison makes sure again. */
   #broken(error: unknown): void {
     this.#warn(
-      `the mirror of etcd failed and is loaded anew: ${error instanceof Error ? error.message : error}`,
+      `the mirror of etcd failed and is loaded again: ${error instanceof Error ? error.message : error}`,
     );
     this.#queue = [];
     this.#watch?.end();
@@ -177,7 +177,7 @@ export class Mirror {
     }
   }
 
-  /** Waits while everything is loaded anew. */
+  /** Waits while everything is loaded again. */
   async ready(): Promise<void> {
     while (this.#loading !== undefined) await this.#loading;
     if (this.#closed) throw closedError();

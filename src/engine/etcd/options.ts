@@ -21,7 +21,7 @@ export interface EtcdConfig {
   username?: string;
   password?: string;
   tls?: EtcdTls;
-  /** Longest wait for the first answer at opening, milliseconds; default 5000. */
+  /** Longest wait for the first response at opening, milliseconds; default 5000. */
   dialTimeoutMs?: number;
   /** Deadline of a single call, milliseconds; default 5000. */
   requestTimeoutMs?: number;
@@ -102,7 +102,7 @@ export function etcdSettings(config: EtcdConfig, place = ''): EtcdSettings {
   const backendId = config.backendId ?? hostId;
   for (const [option, name] of Object.entries({ hostId, backendId })) {
     if (!NAME.test(name)) {
-      throw invalidArgument(`etcd ${option} "${name.slice(0, 64)}" is no name`, {
+      throw invalidArgument(`etcd ${option} "${name.slice(0, 64)}" is not a valid name`, {
         remedy: 'use letters, digits and . _ : @ -',
       });
     }

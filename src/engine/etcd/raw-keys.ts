@@ -44,7 +44,7 @@ export class EtcdRawKeys {
     const { revision = 0, serializable = false } = request;
     const gateRequest = { key: client.absolute(Sys.gate), revision, serializable };
     const [answer, gates] = await client.rawRanges([request, gateRequest]);
-    const { kvs, revision: current } = present(answer, 'the answer for the keys');
+    const { kvs, revision: current } = present(answer, 'the response for the keys');
     const gate = gates?.kvs[0] && parseGate(gates.kvs[0]);
     if (gate?.state !== 'flipped') return kvs;
     // The unit may be gone by now; at this revision it is there.
@@ -82,7 +82,8 @@ export class EtcdRawKeys {
 
   #request(key: string, options: GetOptions): IRangeRequest {
     const { prefix, fromKey, rangeEnd, limit = 0, sort, rev, keysOnly, countOnly, serializable } = options;
-    if (!Number.isSafeInteger(limit) || limit < 0) throw invalidArgument(`limit ${limit} is no count`);
+    if (!Number.isSafeInteger(limit) || limit < 0)
+      throw invalidArgument(`limit ${limit} is not a valid count`);
     if (rev !== undefined && (!Number.isSafeInteger(rev) || rev < 0)) {
       throw invalidArgument(`revision ${rev} is none`);
     }

@@ -2,7 +2,7 @@
  * One watch over the whole tree, for as long as the engine is open: passes on every revision in order, each once and
  * whole, over lost connections and changes of members. Called by mirror.ts.
  *
- * A revision that was compacted before it was passed on ends the watch with `compacted`; the mirror then loads anew.
+ * A revision that was compacted before it was passed on ends the watch with `compacted`; the mirror then loads everything.
  */
 import type { IWatchResponse } from 'etcd3';
 import type { EtcdClient, KeyValue, WatchStream } from './client.js';

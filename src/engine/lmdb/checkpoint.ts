@@ -56,7 +56,7 @@ export function readState(dbs: Databases): StoreState | undefined {
   const stored = dbs.meta.get(STATE);
   if (stored === undefined) return undefined;
   try {
-    // Only `stateBytes` writes it; damage shows as text that is no JSON, or in the checkpoint's own checksums.
+    // Only `stateBytes` writes it; damage shows as text that is not JSON, or in the checkpoint's own checksums.
     return JSON.parse(Buffer.from(stored).toString('utf8')) as StoreState;
   } catch (cause) {
     throw unknownError('the state of the store is damaged', {

@@ -1,5 +1,5 @@
 /**
- * Writes the file of a closed store anew, without its free pages, and gives them back to the disk. LMDB uses free pages
+ * Writes the file of a closed store again, without its free pages, and gives them back to the disk. LMDB uses free pages
  * again but never ends a file earlier. Called by embedders and the command; the store must not be open.
  *
  *   1  the store is opened, which brings the log into the tree, and closed with a new checkpoint; its lock stays

@@ -222,8 +222,8 @@ const BATCHES_AT_ONCE = 4096;
 const withoutCheckpoint = ({ checkpoint: _, ...state }: StoreState): StoreState => state;
 
 /**
- * Makes the log ready and notes the owner in the tree. At every moment what the tree says of the log is true: it ceases to rely
- * on it before it is emptied, and relies on it again when it has its mark. On a full disk the notes may be missing.
+ * Makes the log ready and stores the owner in the tree. At every moment what the tree says of the log is true: it ceases to rely
+ * on it before it is emptied, and relies on it again when it has its mark. On a full disk what is stored may be missing.
  */
 function own(
   dbs: Databases,

@@ -1,6 +1,6 @@
 /**
  * Brings the graph up at opening: from the checkpoint and the journal after it, else from the adjacency stored with
- * every record. Called by engine.ts in this directory, before anybody else sees the engine.
+ * every record. Called by engine.ts in this directory, before any caller sees the engine.
  */
 import { EbbtideError } from '../../errors.js';
 import { type Indexer, NodeFlag } from '../contract.js';
@@ -66,7 +66,7 @@ function loadCheckpoint(dbs: Databases, graph: GraphCore, state: StoreState): Lo
   try {
     for (const entry of readJournal(dbs.journal, loaded.revision)) {
       if (entry === undefined || entry.previous !== loaded.revision) {
-        return `its journal has a gap behind revision ${loaded.revision}`;
+        return `its journal has a gap after revision ${loaded.revision}`;
       }
       if (entry.ops.length > 0) graph.apply(entry.ops);
       loaded.revision = entry.revision;

@@ -1,6 +1,6 @@
 /**
  * Keys and links as bytes whose order is the UTF-8 order of the keys' components, with digests packed. Called by the
- * storage; part of the file format. Pure but for a scratch buffer: what `encode…` answers is valid until the next
+ * storage; part of the file format. Pure but for a scratch buffer: what `encode…` returns is valid until the next
  * call. Of schema/bytes.ts only the growing buffer would be shared: keys have neither numbers nor lengths.
  *
  * A key is its components joined by 00. The first, the collection, is one byte (an unlisted one is a byte and its
@@ -130,7 +130,7 @@ let lastParent: Parent = { text: '', bytes: Buffer.alloc(0) };
 const parents = new Map<string, Parent>();
 const PARENTS_MAX = 1024;
 
-/** The beginning of a key, with its separator, and its bytes; who asks for many keys mostly asks for neighbours. */
+/** The beginning of a key, with its separator, and its bytes; a caller that reads many keys mostly reads neighbours. */
 function parentOfLength(key: Key, size: number): Parent {
   if (lastParent.text.length === size && key.startsWith(lastParent.text)) return lastParent;
   const text = key.slice(0, size);
@@ -468,7 +468,7 @@ export function digestCut(bytes: Uint8Array): number {
   const start = bytes.length - DIGEST_BYTES - 2;
   if (start < 2 || bytes[start] !== BYTE_DIGEST || bytes[bytes.length - 1] !== Marker.exact) return 0;
   if (start + 1 + CUT_BYTES > CUT_KEY_MAX) return 0;
-  // A digest may hold any byte, so only the components before it tell whether one begins here.
+  // A digest may hold any byte, so only the components before it show whether one begins here.
   for (let at = bytes.indexOf(0) + 1; at > 0 && at <= start; ) {
     if (at === start) return start + 1 + CUT_BYTES;
     at = componentEnd(bytes, at) + 1;

@@ -6,7 +6,7 @@
  *   digests   the beginning of an encoded key that ends in a digest (`digestCut`) → the ids of the nodes with that
  *             beginning; the node has the whole key, so most of a digest need not be stored twice. At most SHARING_MAX of
  *             them, since clients choose digests; further ones are in `keys`. The id INLINE_ID says that `keys` may have
- *             something with that beginning, so that nobody looks there in vain.
+ *             something with that beginning, so that a look-up there is never in vain.
  */
 import type { Database } from '../../system/lmdb.js';
 import type { Key } from '../contract.js';
@@ -31,7 +31,7 @@ export const isInline = (row: Uint8Array): boolean => (row[0] ?? 0) >= INLINE;
 export const INLINE_ID = 2 ** 30 - 1;
 /** Nodes that are found by the same beginning of their keys. */
 export const SHARING_MAX = 16;
-/** What answers say where there is no node, nor anything else. */
+/** Stands in results where there is no node, nor anything else. */
 export const NO_NODE = 0xffffffff;
 const ID_BYTES = 4;
 
@@ -79,14 +79,14 @@ export function find(
   const id = row.readUInt32BE(0);
   if (isSuperseded?.(id, key)) return undefined;
   const node = nodes.getBinaryFast(id);
-  // The storage tells of the damage.
+  // The storage reports the damage.
   if (node === undefined) return { id, bytes: row, start: 0, end: 0 };
   return { id, bytes: asBuffer(node), start: 0, end: lastSizeOf(nodes) };
 }
 
 /**
  * Ids of the nodes that the keys `prefix + leaf` may have, prefix by prefix: NO_NODE where there is nothing, INLINE_ID
- * where only `find` can tell. Nodes are not read: one may have another key whose digest begins alike.
+ * where only `find` knows. Nodes are not read: one may have another key whose digest begins alike.
  */
 export function possibleIds(
   tables: KeyTables,

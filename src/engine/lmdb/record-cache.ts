@@ -1,7 +1,7 @@
 /**
  * Values that were read from the tree lately: a record that is asked for again and again costs a look into a map and a
  * copy, instead of two looks into LMDB and its decoding. Called by the storage, which takes out every key that a commit
- * changes before anybody can read it, and never puts in one that a commit on its way to the tree has changed.
+ * changes before a read can see it, and never puts in one that a commit on its way to the tree has changed.
  *
  * Two generations: when the younger one is full, the older one is forgotten and the younger takes its place. What is
  * asked for in the older one comes over. At most some megabytes. What is asked for the first time is not kept: who goes
@@ -18,7 +18,7 @@ const HASHED_STEP = 5;
 /** Larger ones, in their stored form, are not kept. */
 export const CACHED_BYTES_MAX = 1024;
 
-/** What was noted lately, by a hash: a bit each, of which few are set, so that mostly nothing else is asked. */
+/** What was read lately, by a hash: a bit each, of which few are set, so that mostly nothing else is asked. */
 class Noted {
   readonly #bits = new Uint8Array(1 << (HASH_BITS - 3));
 
@@ -84,7 +84,7 @@ export class RecordCache {
     return false;
   }
 
-  /** Keeps a value, which nobody else may change from now on; returns a copy. */
+  /** Keeps a value, which the caller must not change from now on; returns a copy. */
   keep(key: Key, value: Value): Value {
     if (this.#young.values.size >= GENERATION_KEYS) {
       const older = this.#old;
@@ -105,7 +105,7 @@ export class RecordCache {
   }
 }
 
-/** Of some of a key's units: the end of a digest, and of what comes before it; enough to tell most keys apart. */
+/** Of some of a key's units: the end of a digest, and of what comes before it; enough to distinguish most keys. */
 function hashOf(key: Key): number {
   const { length } = key;
   let hash = length;

@@ -402,8 +402,8 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     await this.flusher.backgroundRoom();
   }
 
-  quiet(): Promise<void> {
-    return this.#queue.quiet();
+  foregroundDone(): Promise<void> {
+    return this.#queue.foregroundDone();
   }
 
   async close(): Promise<void> {

@@ -81,7 +81,7 @@ export async function copyOpenTree(
     untap();
   }
   if (tail.bytes > TAIL_BYTES_MAX) {
-    throw unavailable(`${target} takes longer to write than the store is quiet`, {
+    throw unavailable(`${target} takes longer to write than the pauses between commits`, {
       object: target,
       remedy: 'try again when less is written, or name a faster disk',
     });

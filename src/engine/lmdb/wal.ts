@@ -38,7 +38,7 @@ const ZEROS = Buffer.alloc(AHEAD_BYTES);
 const PAGE_BYTES = 4096;
 
 /**
- * Empties the files: the tree has all their commits. Of their blocks the reserve stays. Nothing old is left behind what is
+ * Empties the files: the tree has all their commits. Of their blocks the reserve stays. Nothing old is left after what is
  * written next, where it could be taken for something new.
  */
 export function emptyLog(dir: string): void {
@@ -307,7 +307,7 @@ export class Wal {
     }
   }
 
-  /** Makes sure that what a failed write has left is no batch. Keeps the blocks: a full disk still takes deletions. */
+  /** Makes sure that what a failed write has left is not a batch. Keeps the blocks: a full disk still takes deletions. */
   #cut(file: LogFile): void {
     file.allocated = Math.max(file.allocated, file.used);
     ftruncateSync(file.fd, file.allocated);

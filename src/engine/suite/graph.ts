@@ -167,7 +167,7 @@ export const graphs: Record<string, Test> = {
       assert.ok(engine.graph.stats().limit <= 2 * limit + 2, `limit ${engine.graph.stats().limit}`);
     },
 
-  'given a collection under way, when a garbage record is deleted and made anew, then it is no candidate':
+  'given a collection under way, when a garbage record is deleted and made again, then it is not a candidate':
     async ({ engine }) => {
       await putAll(engine, [
         [blob('again'), {}],
@@ -193,7 +193,7 @@ export const graphs: Record<string, Test> = {
       assertGraphSound(engine);
     },
 
-  'given random changes, when the graph is compared with one derived anew, then they are equal': async ({
+  'given random changes, when the graph is compared with one derived again, then they are equal': async ({
     engine,
     reopen,
   }) => {

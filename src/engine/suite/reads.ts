@@ -81,7 +81,7 @@ export const reads: Record<string, Test> = {
     for (const [k, value] of records) assert.deepEqual(engine.get(k), value);
     for (const [i, k] of expected.entries()) {
       const rest = [...engine.scan(key('images', 'ns'), { after: k })].map(([found]) => found);
-      assert.deepEqual(rest, expected.slice(i + 1), `behind ${k.slice(0, 80)}`);
+      assert.deepEqual(rest, expected.slice(i + 1), `after ${k.slice(0, 80)}`);
     }
   },
 
@@ -129,7 +129,7 @@ export const reads: Record<string, Test> = {
     });
   },
 
-  'given records, when visited, then each is told as it is stored, in the order of a scan': async ({
+  'given records, when visited, then each is passed on as it is stored, in the order of a scan': async ({
     engine,
   }) => {
     const all = cornerNames.map((name, i) => [key('images', 'ns', name), { digest: name, size: i }] as const);

@@ -42,7 +42,7 @@ export class RunEdges {
   readonly #followedForeign = new Set<Key>();
   /**
    * Records in use for a collector's sake, each with the node it had when last looked at. A record may be missing,
-   * or be removed and made anew during the run: its new node has to be marked like the old one.
+   * or be removed and made again during the run: its new node has to be marked like the old one.
    */
   readonly #sent = new Map<Key, number | undefined>();
   readonly #backFromResources = new Map<string, Node[]>();
@@ -67,7 +67,7 @@ export class RunEdges {
     this.#signal = signal;
   }
 
-  /** Follows everything, waiting for collectors' answers. The first error of a collector is thrown. */
+  /** Follows everything, waiting for collectors. The first error of a collector is thrown. */
   async followAll(): Promise<void> {
     for (;;) {
       while (!this.#engine.graph.catchUp()) await yieldToEventLoop();
@@ -79,7 +79,7 @@ export class RunEdges {
     }
   }
 
-  /** Follows what is new. False when the marks, or a collector's answer, must be waited for first (`followAll`). */
+  /** Follows what is new. False when the marks, or a collector, must be waited for first (`followAll`). */
   tryFollowNew(): boolean {
     if (!this.#engine.graph.catchUp()) return false;
     this.#follow();

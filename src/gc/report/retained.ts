@@ -101,7 +101,7 @@ export interface UsageReport {
   rows: UsageRow[];
   /**
    * All rows together: what they reach; of that, what one of them alone keeps; the rest, which several do, or something that
-   * is no row; what the removal of all would free.
+   * is not a row; what the removal of all would free.
    */
   all: { total: number; alone: number; shared: number; retained: number };
   /** What the removal of the named rows would free. */

@@ -265,7 +265,7 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
     const { pauseThreshold } = this.params;
     if (pauseThreshold > 0) {
       const average = Math.max(MINIMUM_RUN_MS, this.#pauseSum / this.#runs);
-      // A run takes a processor's time also where it delays nobody: at most half of all time goes to runs.
+      // A run takes a processor's time also where it delays no caller: at most half of all time goes to runs.
       this.#interval = Math.max(average / pauseThreshold - average, this.#runTimeSum / this.#runs);
     }
     this.#lastStart = start;

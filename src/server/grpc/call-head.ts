@@ -66,7 +66,7 @@ function timeoutOf(text: string): number {
 /**
  * Go clients may send a header twice, the newest first, and proxies may join the two with a comma: only the
  * part before it counts. None of our values contains a comma: namespaces are identifiers, and a lease id with
- * one cannot be told from two ids.
+ * one cannot be distinguished from two ids.
  */
 function first(value: string | undefined): string | undefined {
   if (value === undefined) return undefined;

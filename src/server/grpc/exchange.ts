@@ -161,7 +161,7 @@ export class Exchange implements StreamSink, GatedCall {
     if (!this.#running) this.#giveBack();
   }
 
-  /** Drops the received messages, which nobody will read. */
+  /** Drops the received messages, which no service will read. */
   #drop(): void {
     const { gate } = this.#share;
     gate.forget(this);

@@ -56,7 +56,7 @@ export interface ConnectionOptions {
   readonly memory: Account;
 }
 
-/** Encoded headers are smaller than their counted size, except with codes that nobody uses. */
+/** Encoded headers are smaller than their counted size, except with codes that no encoder uses. */
 const BLOCK_FACTOR = 4;
 /** Frames without effect: empty ones, priorities, settings, unknown types. */
 const IDLE_FRAMES = { burst: 10_000, perSecond: 1000 };

@@ -1,6 +1,6 @@
 /**
  * The open streams of a connection, and the windows that they share (RFC 9113, sections 5.1 and 5.2): which ids may have frames,
- * how much either side may send, and whose turn it is to send. Called by connection.ts.
+ * how much either side may send, and which of them send next. Called by connection.ts.
  */
 import { broken, ConnectionError, ErrorCode, sized, WINDOW_BYTES, WINDOW_BYTES_MAX } from './constants.js';
 import type { HeaderEncoder } from './header-encoder.js';

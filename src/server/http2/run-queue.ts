@@ -32,7 +32,7 @@ const BURST_MS = 3;
 /** Credit for each arrival, so that one that does little never queues. */
 const ARRIVAL_MS = SLICE_MS / 4;
 const DEBT_MS_MAX = 50;
-/** How far a newcomer goes ahead of the next one. */
+/** How far a new entry goes ahead of the next one. */
 const AHEAD_MS = 2 * SLICE_MS;
 /** Idle participants that are remembered. */
 const REMEMBERED_MAX = 1000;

@@ -34,8 +34,8 @@ const (
 	commit = contentapi.WriteActionCommit
 )
 
-// session sends requests on one write stream and takes an answer to each; the
-// last answer is followed until the server ends the stream.
+// session sends requests on one write stream and takes a response to each; the
+// last response is followed until the server ends the stream.
 func (p *prober) session(ctx context.Context, requests ...*request) (interface{}, error) {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
@@ -60,7 +60,7 @@ func (p *prober) session(ctx context.Context, requests ...*request) (interface{}
 	if err := stream.CloseSend(); err != nil {
 		return answers, err
 	}
-	// containerd answers a commit twice; clients read one and close.
+	// containerd responds to a commit twice; clients read one and close.
 	for {
 		if _, err := stream.Recv(); err == io.EOF {
 			return answers, nil

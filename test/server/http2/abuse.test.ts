@@ -1,4 +1,4 @@
-/** Clients that stall, flood, or make this side work for nothing: they are cut off, and nobody else notices. */
+/** Clients that stall, flood, or make this side work for nothing: they are cut off, and no other client notices. */
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -25,7 +25,7 @@ const ping = frame(6, 0, 0, Buffer.alloc(8));
 const times = (count: number, bytes: Buffer): Buffer =>
   Buffer.concat(Array.from({ length: count }, () => bytes));
 
-/** Runs something with a second client that must be answered throughout and afterwards. */
+/** Runs something with a second client that must get responses throughout and afterwards. */
 async function besides(
   t: TestContext,
   { address }: Served,
@@ -105,7 +105,7 @@ function stubborn(): {
   };
 }
 
-test('calls that are given up, or ended by the server, count until their services are done; nobody is cut off', async (t) => {
+test('calls that are given up, or ended by the server, count until their services are done; no client is cut off', async (t) => {
   const ways: [string, (id: number) => Buffer][] = [
     ['reset', (id) => Buffer.concat([open(id, paths.write), frame(3, 0, id, uint32(8))])],
     ['window of nothing', (id) => Buffer.concat([open(id, paths.write), windowUpdate(id, 0)])],
@@ -140,7 +140,7 @@ test('calls that are given up, or ended by the server, count until their service
   }
 });
 
-test('why a connection was ended comes to whoever watches', async (t) => {
+test('why a connection was ended is reported to the observer', async (t) => {
   const server = await served(t, {}, { metadataBytes: 8 * KiB });
   const peer = await Peer.connect(t, server.address);
   peer.send(frame(6, 0, 1, Buffer.alloc(8)));
@@ -169,13 +169,13 @@ test('frames without effect', async (t) => {
   }
 });
 
-test('questions whose answers are not read', async (t) => {
+test('requests whose responses are not read', async (t) => {
   const server = await served(t, {}, { streamsPerConnection: 5 });
   const floods: ((i: number) => Buffer)[] = [
     () => times(1000, ping),
     // Calls over the limit, which are refused one by one.
     (i) => Buffer.concat(Array.from({ length: 500 }, (_, n) => open(1 + 2 * (500 * i + n), paths.write))),
-    // Small calls whose answers stay.
+    // Small calls whose responses stay.
     (i) =>
       Buffer.concat(
         Array.from({ length: 500 }, (_, n) =>
@@ -266,7 +266,7 @@ test('more small messages than a service takes', async (t) => {
   await given(server);
 });
 
-test('silence: who answers no ping is cut off, who answers stays', async (t) => {
+test('silence: a client that acknowledges no ping is cut off, one that does stays', async (t) => {
   const { address } = await served(t, {}, { keepaliveMs: 100 });
   const silent = await Peer.connect(t, address);
   const half = await Peer.connect(t, address, Buffer.concat([PREFACE, settings().subarray(0, 5)]));
@@ -315,7 +315,7 @@ test('small messages that become large: a few at a time, and no more than there 
   await given(server);
 });
 
-test('answers that are not read: no more calls begin than there is room for, and all are answered in the end', async (t) => {
+test('responses that are not read: no more calls begin than there is room for, and all get a response in the end', async (t) => {
   let began = 0;
   const answer = 'x'.repeat(1024 * KiB);
   const info = () => {

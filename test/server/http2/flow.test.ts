@@ -1,4 +1,4 @@
-/** Windows in both directions, and what they bound: memory on this side, and one call's hold on the others. */
+/** Windows in both directions, and what they bound: memory on this side, and how one call delays the others. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { FrameType, PREFACE, Setting } from '../../../src/server/http2/constants.js';
@@ -13,7 +13,7 @@ const isData =
 const bytesOf = (peer: Peer, id: number): number =>
   peer.frames.filter(isData(id)).reduce((sum, { payload }) => sum + payload.length, 0);
 
-test('an answer goes as far as the windows of stream and connection allow', async (t) => {
+test('a response goes as far as the windows of stream and connection allow', async (t) => {
   const { address } = await served(t);
   const peer = await Peer.connect(t, address);
   peer.send(request(1, paths.read, readRequest('d', MiB)));
@@ -77,7 +77,7 @@ test('a client that sends more than it may is stopped: on its stream, or on the 
   const { address } = await served(t, { write: hang });
   const peer = await Peer.connect(t, address);
   const frameOf = (id: number): Buffer => data(id, Buffer.alloc(16_384));
-  // Messages that nobody takes; their bytes come back only in part.
+  // Messages that are not read; their bytes come back only in part.
   const whole = message(Buffer.alloc(16_379));
   peer.send(open(1, paths.write));
   for (let sent = 0; sent <= 4 * MiB; sent += whole.length) peer.send(data(1, whole));
@@ -121,7 +121,7 @@ test('messages larger than every window arrive, and windows are given back', asy
   assert.equal(answer.status, '0');
 });
 
-test('a client that does not read holds up its own calls, in bounded memory, and nobody else', async (t) => {
+test('a client that does not read delays its own calls, in bounded memory, and no other client', async (t) => {
   let sent = 0;
   const { address } = await served(t, {
     read: async (_request, _call, send) => {

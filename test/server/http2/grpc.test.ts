@@ -42,7 +42,7 @@ const failure = (promise: Promise<unknown>): Promise<ServiceError> =>
     (error: ServiceError) => error,
   );
 
-test('what is no gRPC, no method, or asks for what is not there', async (t) => {
+test('what is not gRPC, not a method, or asks for what is not there', async (t) => {
   const { address, ends } = await served(t);
   const peer = await Peer.connect(t, address);
   const changed = (name: string, value: string): Fields =>
@@ -77,7 +77,7 @@ test('what is no gRPC, no method, or asks for what is not there', async (t) => {
       assert.equal(headers['grpc-accept-encoding'], 'identity,deflate,gzip');
     }
   }
-  // Answered before the request is whole: the client is told that the rest is not wanted.
+  // The response comes before the request is whole: it says that the rest is not wanted.
   id += 2;
   peer.send(frame(FrameType.headers, Flag.endHeaders, id, block(requestFields('/no.such/Method'))));
   assert.equal((await peer.answer(id)).status, '12');
@@ -276,12 +276,12 @@ test('a deadline ends the call on both sides; so does a client that gives up or 
       await wanted(before + 1);
     }
   }
-  // The first six have had their deadline; all are told as given up.
+  // The first six have had their deadline; all are reported as given up.
   assert.deepEqual(new Set(ends.map((end) => end.split(' ')[1])), new Set(['1']));
   assert.equal(ends.length, 12);
 });
 
-test('a service may throw anything, at once or later, and answer nothing that can be sent', async (t) => {
+test('a service may throw anything, at once or later, and return nothing that can be sent', async (t) => {
   const { address } = await served(t, {
     info: ({ digest }) => {
       if (digest === 'now') throw new TypeError('a bug');

@@ -81,7 +81,7 @@ async function recorded(t: TestContext, server: string): Promise<Buffer[]> {
 function damaged(random: Random, bytes: Buffer): Buffer {
   const out = Buffer.from(bytes);
   const parts: Buffer[] = [];
-  // The preface stays, or nothing would be looked at behind it.
+  // The preface stays, or nothing would be looked at after it.
   for (let i = random.int(6); i > 0; i--) {
     const at = 24 + random.int(out.length - 24);
     const how = random.int(3);

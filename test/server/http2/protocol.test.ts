@@ -1,4 +1,4 @@
-/** RFC 9113 by hand-made bytes: what is right is answered, what is wrong ends a stream or the connection, as it says. */
+/** RFC 9113 by hand-made bytes: what is right gets a response, what is wrong ends a stream or the connection, as it says. */
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { ErrorCode, Flag, FrameType, PREFACE, Setting } from '../../../src/server/http2/constants.js';
@@ -125,7 +125,7 @@ test('mistakes that end their stream only', async (t) => {
     ['an empty path', [...without(':path').slice(0, 2), [':path', ''], ...without(':path').slice(2)]],
     ['two paths', [[':path', '/x'], ...requestFields(paths.info)]],
     ['a pseudo-header after others', withMore([':authority', 'x'])],
-    ['a pseudo-header of answers', [[':status', '200'], ...requestFields(paths.info)]],
+    ['a pseudo-header of responses', [[':status', '200'], ...requestFields(paths.info)]],
     ['an unknown pseudo-header', [[':magic', 'x'], ...requestFields(paths.info)]],
     ['capital letters', withMore(['X-Capital', 'x'])],
     ['an empty name', withMore(['', 'x'])],

@@ -1,4 +1,4 @@
-/** Calls that have much to do: a piece in each turn of theirs, and everybody else in between. */
+/** Calls that have much to do: a piece in each turn of the event loop, and other calls in between. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Call } from '../../../src/server/call.js';
@@ -67,7 +67,7 @@ test('given lists on many connections, when all are written, then a piece in a t
   assert.equal(most <= 4 * CHUNK_ITEMS, true, `${most} items in a turn`);
 });
 
-test('given a long list, when small calls come on its connection, then they are answered first', async (t) => {
+test('given a long list, when small calls come on its connection, then they get their responses first', async (t) => {
   const { made, statuses } = lists();
   const server = await served(t, { statuses });
   const peer = await Peer.connect(t, server.address);
