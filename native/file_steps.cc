@@ -135,7 +135,7 @@ class FileSteps : public Napi::AsyncWorker {
 };
 
 Napi::Value fileStepsCall(Info info) {
-  return answer(info, [&]() -> Napi::Value {
+  return returnErrno(info, [&]() -> Napi::Value {
     if (!info[0].IsTypedArray() || info[0].As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array) throw Errno{EINVAL};
     auto* worker = new FileSteps(info.Env(), info[0].As<Napi::Uint8Array>());
     const Napi::Promise promise = worker->promise();

@@ -56,7 +56,7 @@ export class EbbtideError extends Error {
     return true;
   }
 
-  // Inherited by the subclasses, which are told apart by their prototypes as usual.
+  // Inherited by the subclasses, which their prototypes distinguish as usual.
   static override [Symbol.hasInstance](value: unknown): boolean {
     // biome-ignore lint/complexity/noThisInStatic: the class on the right of `instanceof`
     return super[Symbol.hasInstance](value) || (this === EbbtideError && isBranded(value));

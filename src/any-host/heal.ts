@@ -1,5 +1,5 @@
 /**
- * Damaged layers of another program's snapshots, unpacked anew from their archives into a directory of the user's, and what to type
+ * Damaged layers of another program's snapshots, unpacked again from their archives into a directory of the user's, and what to type
  * to put them in place: the owner has to be stopped for that. Nothing in the root is changed. Called by the verb.
  */
 import { mkdir } from 'node:fs/promises';

@@ -45,7 +45,7 @@ export class BoltDamage extends EbbtideError {
 export interface Meta {
   readonly pageSize: number;
   readonly root: number;
-  /** One behind the last page that is in use. */
+  /** One after the last page that is in use. */
   readonly highWater: number;
   readonly transaction: bigint;
 }

@@ -1,6 +1,6 @@
 /**
- * The pages of a file that bbolt does not open any more, one by one: which of them are whole, and what is in them. Called by who
- * brings back what can be read.
+ * The pages of a file that bbolt does not open any more, one by one: which of them are whole, and what is in them. Called to
+ * bring back what can be read.
  *
  * bbolt has no checksum of a page. A page counts as whole when it is as bbolt writes it, to the byte: its own number (a page that stands in
  * another's place is found by its number), keys in order, the elements and then their bytes without a gap or a
@@ -79,7 +79,7 @@ export class PageScan {
     this.ids = this.#find();
   }
 
-  /** All of a file that nobody writes. */
+  /** All of a file without a writer. */
   static async read(path: string, signal?: AbortSignal): Promise<PageScan> {
     return new PageScan(path, await readRaw(path, signal));
   }

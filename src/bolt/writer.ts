@@ -1,6 +1,6 @@
 /**
- * Writes a bbolt file from sorted entries: what bbolt itself makes of them, without pages that are free. Called by who brings
- * another program's file back, or writes it anew.
+ * Writes a bbolt file from sorted entries: what bbolt itself makes of them, without pages that are free. Called to bring
+ * another program's file back, or to write it again.
  *
  * Leaves are written as they fill up, a bucket's branches at its end, the two meta pages last. The file gets its name when all of it is on
  * disk, and never takes the place of another one. Memory: an unfinished leaf for each open bucket, and the first key of each of its leaves.

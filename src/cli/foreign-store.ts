@@ -229,11 +229,11 @@ class AllNamespaces {
     ask: (one: CallContext) => Promise<T>,
     which: 'single' | 'any' = 'single',
   ): Promise<T> {
-    const found: { namespace: string; answer: T }[] = [];
+    const found: { namespace: string; result: T }[] = [];
     let missing: unknown;
     for (const one of await this.#of(ctx)) {
       try {
-        found.push({ namespace: one.namespace ?? '', answer: await ask(one) });
+        found.push({ namespace: one.namespace ?? '', result: await ask(one) });
       } catch (error) {
         if (!isNotFound(error) || ctx.namespace) throw error;
         missing = error;
@@ -242,7 +242,7 @@ class AllNamespaces {
     }
     const [first, ...others] = found;
     if (first === undefined) throw missing instanceof EbbtideError ? anywhere(what, missing) : anywhere(what);
-    if (others.length === 0) return first.answer;
+    if (others.length === 0) return first.result;
     throw invalidArgument(
       `several namespaces have ${what}: ${found.map(({ namespace }) => namespace).join(', ')}`,
       {

@@ -1,7 +1,7 @@
 /**
  * Damaged files of containerd's shape, with the history that bbolt leaves in them, brought back: every record that comes back was there
  * once, nearly all that nothing has damaged come back, and bbolt finds the new file sound. EBBTIDE_SALVAGES (default 300) is how many files;
- * EBBTIDE_SALVAGE_SEED (default 1) tells them again.
+ * EBBTIDE_SALVAGE_SEED (default 1) replays them.
  */
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
@@ -24,7 +24,7 @@ const salvages = Number(process.env.EBBTIDE_SALVAGES ?? 300);
 const firstSeed = Number(process.env.EBBTIDE_SALVAGE_SEED ?? 1);
 
 interface Read {
-  /** As history.go tells them. */
+  /** As history.go prints them. */
   readonly fields: string;
 }
 

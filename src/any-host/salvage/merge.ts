@@ -76,7 +76,7 @@ export class Merge {
   readonly #owners: Owners;
   readonly #collections = new Map<string, { path: Path; records: Map<string, Kept> }>();
   readonly #layers: Layer[] = [];
-  /** Who a page belongs to. */
+  /** The record that a page belongs to. */
   readonly #claims = new Map<number, FoundRecord>();
   readonly #structure = new Set<number>();
   readonly #dropped = new Set<string>();
@@ -197,7 +197,7 @@ export class Merge {
     const proof = this.#proofOf(record);
     if (proof === 'contradicted') return;
     if (origin === 'older' && !this.#isOfOneTime(record)) {
-      this.#leaveOut(record, 'nothing tells whether its labels are its own');
+      this.#leaveOut(record, 'nothing shows whether its labels are its own');
       return;
     }
     if (record.isDoubtful && origin === 'older' && proof !== 'proved') return;
@@ -217,7 +217,7 @@ export class Merge {
     collection.records.set(record.key, record);
   }
 
-  /** False when a page of it belongs to another record. Of two that nothing tells apart neither is kept. */
+  /** False when a page of it belongs to another record. Of two that nothing distinguishes neither is kept. */
   #claim(record: FoundRecord, proof: Proof): boolean {
     for (const page of record.pages) {
       const other = this.#claims.get(page);

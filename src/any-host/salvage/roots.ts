@@ -32,7 +32,7 @@ export function findTrees(scan: PageScan): Trees {
   const named = scan.metas.map(({ root }): Root => ({ page: root, path: [] }));
   const newest = named[0] && walkTree(scan, named[0].page, []);
   const [last, before] = scan.metas;
-  // Two meta pages have transactions that follow one another, and no page is behind the end that they tell: otherwise the
+  // Two meta pages have transactions that follow one another, and no page is after the end that they give: otherwise the
   // newest one may be lost.
   const isNewest =
     last !== undefined &&

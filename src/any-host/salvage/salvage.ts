@@ -1,7 +1,7 @@
 /**
  * Brings a `meta.db` back that does not open any more: what can be read of it, and what is known from elsewhere, in a new file;
  * and a report of what is there, what is missing and what was guessed. The damaged file is only read, and so is everything beside it. Nobody may
- * write to it meanwhile. How records are told from one another: merge.ts. Called by the verb.
+ * write to it meanwhile. How records are distinguished: merge.ts. Called by the verb.
  */
 import { yieldToEventLoop } from '../../backends/files.js';
 import { PageScan } from '../../bolt/scan.js';

@@ -80,7 +80,7 @@ export function isStructure(path: Path): boolean {
 
 /** Levels of buckets in a record: containerd has three. */
 const DEPTH_MAX = 8;
-/** Pages of a record: a lease of some hundred thousand resources. Others are no record. */
+/** Pages of a record: a lease of some hundred thousand resources. Others are not records. */
 const PAGES_MAX = 10_000;
 
 /** Undefined when a page of it is not whole. `pages`: gets those that it is in. */

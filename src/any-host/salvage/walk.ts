@@ -52,7 +52,7 @@ export interface Walked {
   readonly sequences: Map<string, number>;
   /** Pages of buckets of records, and of buckets of buckets. */
   readonly pages: Set<number>;
-  /** The newest change that a record tells. */
+  /** The newest change that a record gives. */
   newest: Instant;
 }
 
@@ -118,7 +118,7 @@ class Walk {
         continue;
       }
       const isOurs = isBelow(page, first, to);
-      // A leaf that has something may be told from one of another bucket.
+      // A leaf that has something may be distinguished from one of another bucket.
       if (
         !isOurs ||
         this.#walked.pages.has(range.page) ||

@@ -74,7 +74,7 @@ export class Drafts {
     }
   }
 
-  /** Null when somebody has removed the draft. */
+  /** Null when another process has removed the draft. */
   async #make(path: string, head: IngestHead): Promise<FileHandle | null> {
     const steps = ingestSteps(path, head);
     let [failure] = await runSteps(steps);

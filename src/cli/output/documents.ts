@@ -39,8 +39,8 @@ export const hostDocument = ({ since: joinedAt, seen: seenAt, ...host }: HostInf
 
 const ownerDocument = ({ seen: seenAt, ...owner }: LeaseOwner) => ({ ...owner, seenAt });
 
-export const whyDocument = ({ paths, ...answer }: Why) => ({
-  ...answer,
+export const whyDocument = ({ paths, ...why }: Why) => ({
+  ...why,
   paths: paths.map((steps) =>
     steps.map(({ host, ...step }: WhyStep & Cached) => ({
       ...step,

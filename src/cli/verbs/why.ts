@@ -27,8 +27,8 @@ export function why(program: Command): void {
     )
     .action(
       readVerb<Options, [name: string]>(async ({ db, ctx, out }, [name], { all, kind }) => {
-        const answer = await db.why(ctx, { name: name, kind }, { all: all === true });
-        out.object(whyDocument(answer), () => print(out, answer));
+        const result = await db.why(ctx, { name: name, kind }, { all: all === true });
+        out.object(whyDocument(result), () => print(out, result));
       }),
     );
 }

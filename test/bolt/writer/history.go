@@ -23,7 +23,7 @@ import (
 //
 //   - path key fields     - path key fields     = path key fields
 func history(dir string, seed int64, pageSize, transactions int) error {
-	h := &host{dir: dir, random: rand.New(rand.NewSource(seed)), told: map[string]bool{}, out: bufio.NewWriter(os.Stdout)}
+	h := &host{dir: dir, random: rand.New(rand.NewSource(seed)), printed: map[string]bool{}, out: bufio.NewWriter(os.Stdout)}
 	defer h.out.Flush()
 	for _, made := range []string{h.metadata(), filepath.Join(h.content(), "x"), h.snapshotter()} {
 		if err := os.MkdirAll(filepath.Dir(made), 0700); err != nil {
@@ -56,12 +56,12 @@ func history(dir string, seed int64, pageSize, transactions int) error {
 					return err
 				}
 			}
-			return h.tell(tx, '+')
+			return h.print(tx, '+')
 		}); err != nil {
 			return err
 		}
 	}
-	return db.View(func(tx *bolt.Tx) error { return h.tell(tx, '=') })
+	return db.View(func(tx *bolt.Tx) error { return h.print(tx, '=') })
 }
 
 type image struct {
@@ -77,10 +77,10 @@ type host struct {
 	now    time.Time
 	images []image
 	// path and name of containers, leases and ingests
-	others [][]string
-	told   map[string]bool
-	out    *bufio.Writer
-	next   int
+	others  [][]string
+	printed map[string]bool
+	out     *bufio.Writer
+	next    int
 }
 
 func (h *host) metadata() string {
@@ -349,8 +349,8 @@ func (h *host) addOther(v1 *bolt.Bucket, namespace string) error {
 	return nil
 }
 
-// tell prints the records that were not printed before, or all of them.
-func (h *host) tell(tx *bolt.Tx, mark byte) error {
+// print writes the records that were not printed before, or all of them.
+func (h *host) print(tx *bolt.Tx, mark byte) error {
 	return tx.Bucket([]byte("v1")).ForEach(func(namespace, v []byte) error {
 		if v != nil {
 			return nil
@@ -368,8 +368,8 @@ func (h *host) tell(tx *bolt.Tx, mark byte) error {
 			}
 			if err := b.ForEach(func(key, _ []byte) error {
 				line := fmt.Sprintf("%s/%s %s %s", namespace, filepath.Join(path...), key, fields(b.Bucket(key)))
-				if mark == '=' || !h.told[line] {
-					h.told[line] = true
+				if mark == '=' || !h.printed[line] {
+					h.printed[line] = true
 					fmt.Fprintf(h.out, "%c %s\n", mark, line)
 				}
 				return nil
