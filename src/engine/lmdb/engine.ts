@@ -47,7 +47,7 @@ export interface LmdbEngineOptions extends EngineOptions {
   readOnly?: boolean;
   /** false: NotFound where there is no store, and nothing is made. Default true. */
   create?: boolean;
-  /** Told the path of the data file when the store has been closed, with a new checkpoint; its lock is held until it resolves. */
+  /** Called with the path of the data file when the store has been closed, with a new checkpoint; its lock is held until it resolves. */
   afterClose?: (path: string) => Promise<void>;
 }
 
@@ -211,8 +211,8 @@ const noRoomAfterLoss = (dir: string) =>
 const withoutCheckpoint = ({ checkpoint: _, ...state }: StoreState): StoreState => state;
 
 /**
- * Makes the log ready and notes the owner in the tree. At every moment what the tree says of the log is true: it ceases to rely
- * on it before it is emptied, and relies on it again when it has its mark. On a full disk the notes may be missing.
+ * Makes the log ready and stores the owner in the tree. At every moment what the tree says of the log is true: it ceases to rely
+ * on it before it is emptied, and relies on it again when it has its mark. On a full disk what is stored may be missing.
  */
 function own(
   dbs: Databases,
@@ -228,7 +228,7 @@ function own(
 ): { log: Wal; state: StoreState } {
   const { recovered, waiting, loaded, warn } = options;
   let { state } = options;
-  const noted = (next: StoreState): boolean => {
+  const stored = (next: StoreState): boolean => {
     try {
       writeState(dbs, file, next);
       state = next;
@@ -243,14 +243,14 @@ function own(
   const generation = Math.max(recovered.generation, state.log?.generation ?? 0);
   const log = new Wal(dir, generation, loaded.revision);
   const isFree =
-    waiting.length === 0 && (!state.log?.isBegun || noted({ ...state, log: { generation, isBegun: false } }));
+    waiting.length === 0 && (!state.log?.isBegun || stored({ ...state, log: { generation, isBegun: false } }));
   if (!isFree && recovered.loss !== undefined) throw noRoomAfterLoss(dir);
   let isBegun = true;
   if (isFree) isBegun = log.begin();
   else log.resume(recovered);
   // True whenever it gets there: with a checkpoint at the latest.
   const open = { ...state, clean: false, log: { generation: log.generation, isBegun } };
-  noted(open);
+  stored(open);
   if (existsSync(acceptedLossPath(dir))) {
     rmSync(acceptedLossPath(dir));
     syncDirectory(dir);
