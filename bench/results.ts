@@ -33,7 +33,7 @@ export interface Collected {
   /** Further collections, which find nothing. */
   next: Collection[];
   /** ebbtide only: from the end of the first collection until the tree has what it removed. */
-  settledMs?: number;
+  drainedMs?: number;
   /** Part of the memory that stands in for backends. */
   backendBytes: number;
   /** ebbtide only: memory of the graph of references. */

@@ -20,7 +20,7 @@ export interface BenchStore {
   visible: DB;
   openMs: number;
   /** Resolves when all that is durable is in the tree, too. */
-  settle(): Promise<void>;
+  drain(): Promise<void>;
 }
 
 const log: Log = (level, message, details) => {
@@ -50,10 +50,10 @@ export async function openStore(dir: string | undefined): Promise<BenchStore> {
     );
   const db = await dbOver('flushed');
   const openMs = performance.now() - start;
-  const settle = async (): Promise<void> => {
+  const drain = async (): Promise<void> => {
     if (engine instanceof CoreEngine && engine.storage instanceof LmdbStorage) await engine.storage.drain();
   };
-  return { db, visible: await dbOver('visible'), openMs, settle };
+  return { db, visible: await dbOver('visible'), openMs, drain };
 }
 
 /** The process's resident memory now. */

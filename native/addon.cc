@@ -293,7 +293,7 @@ class GraphObject : public Napi::ObjectWrap<GraphObject> {
       try {
         return Promised<MarkJob>::start(info.Env(), std::move(job), "ebbtide.mark", atOnce);
       } catch (...) {
-        // Nobody would end the run.
+        // No caller would end the run.
         core_->endRun();
         throw;
       }

@@ -1,5 +1,5 @@
 // System calls that Node lacks on Linux: mount, umount2, mknod, extended attributes, times in nanoseconds,
-// preallocation, peer credentials of a socket, the file that a name leads to; files.cc has openat2 and the creation
+// preallocation, peer credentials of a socket, datagrams, the file that a name leads to; files.cc has openat2 and the creation
 // of many small files. Wrapped by src/backends/sys.ts and src/system/, which turn error numbers into Node's kind of
 // errors.
 //
@@ -16,11 +16,13 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/un.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <string>
@@ -288,6 +290,27 @@ Napi::Value peerCredentialsCall(Info info) {
   });
 }
 
+// A datagram to a unix socket; `@` begins the name of an abstract one. Does not wait: EAGAIN when the receiver's queue
+// is full.
+Napi::Value sendDatagramCall(Info info) {
+  return returnErrno(info, [&] {
+    const std::string to = bytesArgument(info, 0);
+    const std::string bytes = bytesArgument(info, 1);
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    if (to.empty() || to.size() >= sizeof address.sun_path) throw Errno{EINVAL};
+    std::memcpy(address.sun_path, to.data(), to.size());
+    const bool isAbstract = to[0] == '@';
+    if (isAbstract) address.sun_path[0] = '\0';
+    const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + to.size() + (isAbstract ? 0 : 1));
+    const Descriptor sender(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    if (sender.get() < 0) throw Errno{errno};
+    const auto* name = reinterpret_cast<const sockaddr*>(&address);
+    if (sendto(sender.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT, name, size) < 0) throw Errno{errno};
+    return success(info);
+  });
+}
+
 Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("mount", Napi::Function::New<mountCall>(env));
   exports.Set("umount", Napi::Function::New<umountCall>(env));
@@ -308,6 +331,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exportFileSteps(env, exports);
   exportFiles(env, exports);
   exportLookAt(env, exports);
+  exports.Set("sendDatagram", Napi::Function::New<sendDatagramCall>(env));
   exports.Set("peerCredentials", Napi::Function::New<peerCredentialsCall>(env));
   return exports;
 }

@@ -203,8 +203,8 @@ export class DB implements AsyncDisposable {
    */
   why(ctx: CallContext, object: string | ObjectName, options: WhyOptions = {}): Promise<Why> {
     const name = typeof object === 'string' ? { name: object } : object;
-    const answer = why(this.#host, (run) => this.#betweenRuns(run), ctx, name, options);
-    return this.hosts?.inWhy(answer) ?? answer;
+    const result = why(this.#host, (run) => this.#betweenRuns(run), ctx, name, options);
+    return this.hosts?.inWhy(result) ?? result;
   }
   /**
    * Bytes by root of each kind, by namespace or by snapshotter, of the context's namespace or, without one,

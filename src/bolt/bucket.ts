@@ -139,7 +139,7 @@ function isText(text: string, bytes: Buffer, start: number, end: number): boolea
   return Buffer.from(text).equals(bytes.subarray(start, end));
 }
 
-/** A loop, since mostly some of the first bytes tell. */
+/** A loop, since mostly some of the first bytes decide. */
 function isBefore(view: DataView, at: number, end: number, nextAt: number, nextEnd: number): boolean {
   const shared = Math.min(end - at, nextEnd - nextAt);
   for (let i = 0; i < shared; i++) {
@@ -179,7 +179,7 @@ export class Bucket {
     return new Bucket(walk, root, sequence, inline);
   }
 
-  /** Tells every entry, in key order. */
+  /** Passes on every entry, in key order. */
   each(visit: Visit): void {
     const first = this.#first();
     const entry = new Entry(this.#walk, first);

@@ -221,7 +221,7 @@ export interface GetOptions {
   rev?: number;
   /** Values come back as `''`. */
   keysOnly?: boolean;
-  /** Answers an empty map. */
+  /** Returns an empty map. */
   countOnly?: boolean;
   /** Stale data would do; here reads are always current. */
   serializable?: boolean;
@@ -246,7 +246,7 @@ export interface Transactor {
 
 // ------------------------------------------------------------------------------------------------- a shared tree
 
-/** Who removed records; `unknown`: no commit of any host, or one that this host missed. */
+/** The host that removed records; `unknown`: no commit of any host, or one that this host missed. */
 export type Remover = 'this host' | 'another host' | 'unknown';
 
 /** Called when other hosts do something. */
@@ -285,7 +285,7 @@ export interface SharedTree {
   confirm(): Promise<void>;
   /** Removals of garbage need this lock from now on; undefined: none. */
   fenceGarbage(lock: Unlock | undefined): void;
-  /** Tells all hosts that a collection has ended. */
+  /** Informs all hosts that a collection has ended. */
   announceCollection(): Promise<void>;
   /** Every host that ever used the tree and was not forgotten, by name. */
   hosts(): Promise<ReadonlyMap<string, TreeHost>>;

@@ -220,7 +220,7 @@ class Collection {
     }
   }
 
-  /** Tells collectors which of their resources nothing keeps, in one synchronous step with the last look at the store. */
+  /** Passes to collectors which of their resources nothing keeps, in one synchronous step with the last look at the store. */
   async #collectorResources(edges: RunEdges, at: Instant): Promise<void> {
     if (this.#collectors.length === 0) return;
     const all: [StartedCollector, Node][] = [];

@@ -144,10 +144,10 @@ describe('diff of two trees', () => {
     skip: reason,
   }, async (t) => {
     const top = await tempDir(t);
-    let turn = 0;
+    let round = 0;
     await fc.assert(
       fc.asyncProperty(layersOf(anyItem), async (layers) => {
-        const home = join(top, String(turn++));
+        const home = join(top, String(round++));
         const root = join(home, 'plain');
         await mkdir(root, { recursive: true });
         using stack = new Stack(home);

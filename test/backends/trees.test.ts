@@ -285,7 +285,7 @@ test('given a directory that is replaced by a link while its tree is measured, t
   assert.deepEqual([inodes, seen], [2, [tree, join(tree, 'inner')]]);
 });
 
-/** Whoever has a mount of the source: again and again another thing under each of two names. */
+/** A process with a mount of the source: again and again another thing under each of two names. */
 const swapping = `
   while :; do
     mv inner away; ln -s ../outside inner; rm inner; mv away inner

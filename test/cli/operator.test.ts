@@ -48,18 +48,18 @@ class Story {
     const said = lines.join('\n');
     assert.equal(status, code, `${words.join(' ')}: ${said}${readFileSync(noise, 'utf8')}`);
     assert.deepEqual(tooLong(lines, COLUMNS), []);
-    this.#tell(`ebbtide ${words.join(' ')}`, said);
+    this.#report(`ebbtide ${words.join(' ')}`, said);
     return said;
   }
 
   shell(line: string): string {
     const { status, stdout } = spawnSync('sh', ['-c', line], { encoding: 'utf8' });
     assert.equal(status, 0, line);
-    this.#tell(line, stdout.trimEnd());
+    this.#report(line, stdout.trimEnd());
     return stdout;
   }
 
-  #tell(typed: string, said: string): void {
+  #report(typed: string, said: string): void {
     this.#texts.push(`$ ${typed}\n${said}`.replaceAll(this.root, SHOWN_ROOT).trimEnd());
   }
 
@@ -177,11 +177,11 @@ test('given a disk that is nearly full, when the operator asks, then every numbe
   story.shell(df);
 
   const page = readFileSync(PAGE, 'utf8');
-  const [, head, told, tail] = /^([\s\S]*?```console\n)([\s\S]*?)(\n```\n[\s\S]*)$/.exec(page)!;
+  const [, head, transcript, tail] = /^([\s\S]*?```console\n)([\s\S]*?)(\n```\n[\s\S]*)$/.exec(page)!;
   if (process.env.EBBTIDE_WRITE_DOCS) writeFileSync(PAGE, `${head}${story.transcript}${tail}`);
   else
     assert.equal(
-      shapeOf(told!),
+      shapeOf(transcript!),
       shapeOf(story.transcript),
       'EBBTIDE_WRITE_DOCS=1 node test/run.mjs cli/operator writes the page',
     );

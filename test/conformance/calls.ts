@@ -11,7 +11,7 @@ export interface CallResult {
   call: string;
   code: string;
   message?: string;
-  answer?: unknown;
+  response?: unknown;
 }
 
 const RUN_MS_MAX = 300_000;
@@ -68,4 +68,4 @@ export function compareCalls(theirs: readonly CallResult[], ours: readonly CallR
 }
 
 const outcome = (result: CallResult | undefined): string =>
-  result === undefined ? 'not made' : result.code === 'OK' ? JSON.stringify(result.answer) : result.code;
+  result === undefined ? 'not made' : result.code === 'OK' ? JSON.stringify(result.response) : result.code;

@@ -2,11 +2,17 @@
 import { type AbuseRow, cellsOf, heading } from './abuse/abuse.js';
 import type { CallComparison } from './calls.js';
 import type { ClientCheck } from './clients.js';
-import type { Http2Check } from './http2/http2.js';
 import type { LoadOptions, LoadReport } from './load.js';
 import type { ProxyRun } from './proxy.js';
 import type { TestRow } from './suites.js';
 import type { StepComparison } from './transcript.js';
+
+/** One thing that was looked at. */
+export interface Check {
+  name: string;
+  /** Empty: as it should be. */
+  wrong: string;
+}
 
 export function table(heading: readonly string[], rows: readonly (readonly string[])[]): string {
   const widths = heading.map((title, i) => Math.max(title.length, ...rows.map((row) => row[i]!.length)));
@@ -111,9 +117,9 @@ export function abuseReport(rows: readonly AbuseRow[], wrong: readonly string[])
   ].join('\n');
 }
 
-export function http2Report(checks: readonly Http2Check[]): string {
+export function checksReport(title: string, checks: readonly Check[]): string {
   const rows = checks.map(({ name, wrong }) => [name, wrong === '' ? 'as it should be' : wrong]);
-  return ['HTTP/2 beside other implementations', table(['check', ''], rows)].join('\n');
+  return [title, table(['check', ''], rows)].join('\n');
 }
 
 export function clientsReport(checks: readonly ClientCheck[], bytes: number): string {

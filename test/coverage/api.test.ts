@@ -184,7 +184,7 @@ test('given the doors of the package, when compared, then a value is exported by
   for (const [door, file] of doors) {
     const module: object = await import(file.replace('./dist/', '../../'));
     for (const name of Object.keys(module)) {
-      assert.equal(seen.get(name), undefined, `${name} is behind ${seen.get(name)} and ${door}`);
+      assert.equal(seen.get(name), undefined, `${name} is exported by ${seen.get(name)} and ${door}`);
       seen.set(name, door);
     }
   }

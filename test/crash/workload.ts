@@ -35,7 +35,7 @@ export type Message =
   | { event: 'collected'; removed: number };
 
 /** In one piece, and before anything else happens; the reader may be slow. */
-const tell = (message: Message): void => {
+const report = (message: Message): void => {
   let rest = Buffer.from(`${JSON.stringify(message)}\n`);
   while (rest.length > 0) {
     try {
@@ -122,14 +122,14 @@ async function writer(db: DB, id: number, round: number, seed: number): Promise<
   for (let n = 0; ; n++) {
     if (live.length > 0 && random.chance(0.45)) {
       const [plan] = live.splice(random.int(live.length), 1);
-      tell({ event: 'begin', writer: id, op: 'delete', plan: plan! });
+      report({ event: 'begin', writer: id, op: 'delete', plan: plan! });
       await deleteImage(db, ctx, plan!);
-      tell({ event: 'ack', writer: id, op: 'delete', plan: plan! });
+      report({ event: 'ack', writer: id, op: 'delete', plan: plan! });
     } else {
       const plan = planImage(id, round, n, random);
-      tell({ event: 'begin', writer: id, op: 'create', plan });
+      report({ event: 'begin', writer: id, op: 'create', plan });
       await createImage(db, ctx, plan);
-      tell({ event: 'ack', writer: id, op: 'create', plan });
+      report({ event: 'ack', writer: id, op: 'create', plan });
       live.push(plan);
     }
   }
@@ -138,14 +138,14 @@ async function writer(db: DB, id: number, round: number, seed: number): Promise<
 async function collector(db: DB): Promise<void> {
   for (;;) {
     const stats = await db.garbageCollect();
-    tell({ event: 'collected', removed: Object.values(stats.removed).reduce((a, b) => a + b, 0) });
+    report({ event: 'collected', removed: Object.values(stats.removed).reduce((a, b) => a + b, 0) });
     await setImmediate();
   }
 }
 
 export async function main(root: string, seed: number, round: number): Promise<void> {
   const db = await openDB({ root, snapshotters: ['native'] });
-  tell({ event: 'open' });
+  report({ event: 'open' });
   const writers = Array.from({ length: WRITERS }, (_, id) => writer(db, id, round, seed));
   await Promise.all([collector(db), ...writers]);
 }

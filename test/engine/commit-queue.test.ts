@@ -46,18 +46,18 @@ test('given a sealed group, then no batch spans its end, and later commits are r
 
 /** A host whose disk finishes a write on request. */
 class SlowDisk implements CommitQueueHost {
-  #answer: ((error?: Error) => void) | undefined;
+  #finish: ((error?: Error) => void) | undefined;
 
   append(): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.#answer = (error) => (error === undefined ? resolve() : reject(error));
+      this.#finish = (error) => (error === undefined ? resolve() : reject(error));
     });
   }
-  async answer(error?: Error): Promise<void> {
-    while (this.#answer === undefined) await nextTurn();
-    const answer = this.#answer;
-    this.#answer = undefined;
-    answer(error);
+  async finish(error?: Error): Promise<void> {
+    while (this.#finish === undefined) await nextTurn();
+    const finish = this.#finish;
+    this.#finish = undefined;
+    finish(error);
   }
   stored(): void {}
   lost(): void {}
@@ -82,7 +82,7 @@ for (const error of [undefined, new Error('the disk is full')]) {
     queue.push(commit(1));
     const done = queue.foregroundDone();
     const before = await isSettled(done);
-    await disk.answer(error);
+    await disk.finish(error);
     assert.deepEqual([before, await isSettled(done)], [false, true]);
   });
 }
@@ -96,10 +96,10 @@ test('given background commits under way, then foregroundDone resolves at once; 
   const shared = queue.foregroundDone();
   assert.deepEqual([alone, await isSettled(shared)], [true, false]);
   const both = queue.flush();
-  const answering = (async () => {
-    await disk.answer();
-    if (!(await isSettled(both))) await disk.answer();
+  const finishing = (async () => {
+    await disk.finish();
+    if (!(await isSettled(both))) await disk.finish();
   })();
-  await Promise.all([both, answering]);
+  await Promise.all([both, finishing]);
   assert.ok(await isSettled(shared));
 });

@@ -80,13 +80,17 @@ test('given many links that go, when more are read, then those that went are pas
   const first = new FirstLinks(() => links[100]);
   first.wereRead(prefix, undefined, links.slice(0, 200));
   first.wereRead(prefix, links[199], links.slice(200));
-  assert.equal(first.behind(prefix), undefined);
+  assert.equal(first.startAfter(prefix), undefined);
   first.added(new Map(links.slice(0, 100).map((link) => [link, false])));
-  assert.equal(first.behind(prefix), links[99]);
-  assert.equal(first.behind(`${owners[0]}\0\0`), links[99], 'all of the record, which has no others before');
+  assert.equal(first.startAfter(prefix), links[99]);
+  assert.equal(
+    first.startAfter(`${owners[0]}\0\0`),
+    links[99],
+    'all of the record, which has no others before',
+  );
   const other = linkPrefix(owners[1]!, 'holds');
   first.wereRead(other, undefined, [other + target(1)]);
-  assert.equal(first.behind(prefix), links[99], 'a read of another record does not make it forget');
+  assert.equal(first.startAfter(prefix), links[99], 'a read of another record does not make it forget');
   first.added(new Map([[links[50]!, true]]));
-  assert.equal(first.behind(prefix), undefined);
+  assert.equal(first.startAfter(prefix), undefined);
 });

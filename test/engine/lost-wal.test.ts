@@ -66,7 +66,7 @@ async function crashed(t: TestContext): Promise<{ dir: string; before: string; e
   return { dir: await copyOf(t, dir), before, earlier };
 }
 
-const picture = (dir: string): string[] =>
+const treeOf = (dir: string): string[] =>
   ['meta.mdb', ...LOGS].map((name) => {
     const path = join(dir, name);
     return existsSync(path) ? `${name} ${digestOf(readFileSync(path))}` : name;
@@ -74,7 +74,7 @@ const picture = (dir: string): string[] =>
 
 /** Refused by name, read-only too, and left as it is. */
 async function assertRefused(t: TestContext, dir: string, kinds: readonly string[]): Promise<void> {
-  const before = picture(dir);
+  const before = treeOf(dir);
   for (const readOnly of [true, false]) {
     await assert.rejects(open(t, dir, { readOnly }), (error) => {
       assert.ok(kinds.includes(kindOf(error)), String(error));
@@ -85,7 +85,7 @@ async function assertRefused(t: TestContext, dir: string, kinds: readonly string
       return true;
     });
   }
-  assert.deepEqual(picture(dir), before);
+  assert.deepEqual(treeOf(dir), before);
 }
 
 const losses: Readonly<Record<string, (dir: string, copies: { earlier: string }) => void>> = {
@@ -273,9 +273,9 @@ test('given values that look like batches, when the process dies in whatever gen
   const value = Buffer.concat(Array.from({ length: 8 }, forged));
   let revision = 0;
   const recovered = (flushed = revision) => recoverLog(dir, { flushed, begun: log.generation });
-  for (let turn = 0; turn < 8; turn++) {
+  for (let generation = 0; generation < 8; generation++) {
     // Enough for the next generation to begin in the other file, over what is there of an earlier one.
-    for (let i = 0; i < 20 + turn; i++) await log.append(batchOf(++revision, value));
+    for (let i = 0; i < 20 + generation; i++) await log.append(batchOf(++revision, value));
     const { batches, loss } = recoverLog(dir, { flushed: revision - 5, begun: 1 });
     assert.deepEqual([batches.length, loss], [5, undefined]);
     log.flushed(revision);

@@ -157,17 +157,17 @@ async function askInBulk(lmdb: CoreEngine, memory: CoreEngine, random: Random): 
   let always = new Set(KEYS.filter((k) => lmdb.isReferenced(k)));
   const gone = new Set(KEYS.filter((k) => lmdb.idOf(k) === undefined && !lmdb.has(k)));
   await (lmdb.storage as LmdbStorage).flusher.lookUp([], []);
-  const answer = lmdb.mightBeReferenced(prefixes, NAMES);
+  const result = lmdb.mightBeReferenced(prefixes, NAMES);
   const still = random.chance(0.5);
   for (let n = still ? 0 : random.int(4); n > 0; n--) {
     await changeBoth(lmdb, memory, random);
     if (random.chance(0.3)) await (lmdb.storage as LmdbStorage).drain();
     always = new Set([...always].filter((k) => lmdb.isReferenced(k)));
   }
-  const answers = await answer;
+  const results = await result;
   // A thread that has only just started, or is busy, is not waited for long: then all may be there.
-  const isExact = still && answers.includes(0);
-  for (const [i, may] of answers.entries()) {
+  const isExact = still && results.includes(0);
+  for (const [i, may] of results.entries()) {
     const asked = prefixes[Math.floor(i / NAMES.length)]! + NAMES[i % NAMES.length]!;
     if (always.has(asked)) assert.equal(may, 1, `${JSON.stringify(asked)} is mentioned`);
     // Digests that begin alike are not distinguished, and values without nodes not from those that have gone.
@@ -205,8 +205,8 @@ test('given a thread that does not respond, when keys are asked about in bulk, t
   await lmdb.update((tx) => tx.put(key('blobs', 'ns', 'a'), { size: 1 }));
   const { flusher } = lmdb.storage as LmdbStorage;
   flusher.lookUp = () => new Promise(() => {});
-  const answer = await lmdb.mightBeReferenced([`${key('blobs', 'ns')}\0`], ['a', 'b']);
-  assert.deepEqual([...answer], [1, 1]);
+  const result = await lmdb.mightBeReferenced([`${key('blobs', 'ns')}\0`], ['a', 'b']);
+  assert.deepEqual([...result], [1, 1]);
   await lmdb.close();
 });
 

@@ -140,18 +140,18 @@ for (const [what, damage] of [
 test('given more commits than one file takes, when the process dies, then both files have all of them', async (t) => {
   const dir = await tempDir(t);
   const engine = await open(t, dir);
-  const turns = new Set<string>();
+  const names = new Set<string>();
   for (let i = 0; i < 90; i++) {
     await engine.update((tx) => tx.put(image(i), { size: i, value: `${i}`.repeat(100_000) }));
     if (i % 9 !== 8) continue;
     const copy = join(await tempDir(t), 'copy');
     cpSync(dir, copy, { recursive: true });
-    for (const name of readdirSync(copy)) if (name.startsWith('log.')) turns.add(name);
+    for (const name of readdirSync(copy)) if (name.startsWith('log.')) names.add(name);
     const again = await open(t, copy);
     assert.equal(imagesIn(again), i + 1);
     await again.close();
   }
-  assert.deepEqual([...turns].sort(), ['log.0', 'log.1']);
+  assert.deepEqual([...names].sort(), ['log.0', 'log.1']);
   // An old file beside newer ones is nothing new.
   await engine.close();
   assertEmptyLog(dir);

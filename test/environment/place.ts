@@ -61,13 +61,13 @@ export const replacements: Readonly<
 };
 
 /** Names, modes and contents of everything below a directory. */
-export function pictureOf(directory: string): Record<string, string> {
-  const picture: Record<string, string> = {};
+export function treeOf(directory: string): Record<string, string> {
+  const tree: Record<string, string> = {};
   for (const name of readdirSync(directory, { recursive: true }).map(String).sort()) {
     const path = join(directory, name);
     const stats = lstatSync(path);
     const bytes = stats.isFile() ? readFileSync(path) : stats.isSymbolicLink() ? readlinkSync(path) : '';
-    picture[name] = `${stats.mode.toString(8)} ${createHash('sha256').update(bytes).digest('hex')}`;
+    tree[name] = `${stats.mode.toString(8)} ${createHash('sha256').update(bytes).digest('hex')}`;
   }
-  return picture;
+  return tree;
 }

@@ -13,7 +13,7 @@ import type { DB } from '../../src/db.js';
 import { kindOf } from '../../src/errors.js';
 import { digestOf } from '../../src/model/digest.js';
 import { layout, openDB } from '../../src/open.js';
-import { pictureOf, replacements } from './place.js';
+import { replacements, treeOf } from './place.js';
 
 const ctx = { namespace: 'test' };
 const silentLog = (): void => undefined;
@@ -110,11 +110,11 @@ for (const [how, replace] of Object.entries(replacements)) {
       const source = join(other, place.slice(root.length));
       const replaced = replace(place, (path) => cpSync(source, path, { recursive: true }));
       undoLast = replaced.undo;
-      const before = pictureOf(place);
+      const before = treeOf(place);
       const { acknowledged, refused } = await everything(db, 'during');
       assert.ok(refused > 0, 'nothing was refused');
       await db.close();
-      assert.deepEqual(pictureOf(place), before);
+      assert.deepEqual(treeOf(place), before);
       replaced.undo();
       undoLast = undefined;
 
@@ -171,7 +171,7 @@ test('given commits under way, when the root is replaced at any moment, then wha
   const replaced = replacements['renamed away and made again']!(root, () => undefined);
   await Promise.all(lanes);
   await db.close();
-  assert.deepEqual(pictureOf(root), {});
+  assert.deepEqual(treeOf(root), {});
   replaced.undo();
   const again = await open();
   const names = new Set((await again.images.list(ctx)).map(({ name }) => name));

@@ -16,11 +16,11 @@ import { layout, openDB } from '../../src/open.js';
 import { readBlob, writeBlob } from '../../src/stores/content/content-helpers.js';
 import { HeldDirectory } from '../../src/system/held-directory.js';
 import { Random } from '../support/random.js';
-import { pictureOf } from './place.js';
+import { treeOf } from './place.js';
 
 /** Protections that a story can go without. */
 export const mutations = [
-  /** Nobody compares a directory with its name. */
+  /** No directory is compared with its name. */
   'no-verify',
   /** Directories are used by their names, not through descriptors. */
   'no-descriptors',
@@ -44,7 +44,7 @@ export interface Outcome {
   violations: string[];
   marks: Set<Mark>;
   /** Where and when, for the report of a failure. */
-  told: string;
+  reported: string;
 }
 
 const ctx: CallContext = { namespace: 'test' };
@@ -93,7 +93,7 @@ const put = (db: DB, name: string, labels = {}): Promise<unknown> =>
 /** Where the store is about to look at, or to use, a directory; some of them in a sweep. */
 class Moments {
   inSweep = 0;
-  /** Told of each moment. */
+  /** Called at each moment. */
   onMoment: () => void = () => undefined;
   readonly #undo: (() => void)[] = [];
   #isTelling = false;
@@ -188,7 +188,7 @@ class Story {
     this.#when = { inSweep, moment: 1 + this.#random.int(inSweep ? 12 : 40) };
   }
 
-  get told(): string {
+  get reported(): string {
     const { inSweep, moment } = this.#when;
     return `${this.#part.name} replaced at moment ${moment}${inSweep ? ' of the sweeps' : ''}`;
   }
@@ -200,7 +200,7 @@ class Story {
   async run(): Promise<void> {
     await this.#fill();
     copyInUse(this.#place, this.#store.other);
-    this.#before = pictureOf(this.#store.other);
+    this.#before = treeOf(this.#store.other);
     try {
       this.#moments.onMoment = () => this.#pass();
       await Promise.all([this.#collect(), this.#writes('a'), this.#writes('b')]);
@@ -249,7 +249,7 @@ class Story {
 
   #putBack(): void {
     if (this.#isReplaced) {
-      const after = pictureOf(this.#place);
+      const after = treeOf(this.#place);
       const names = [...new Set([...Object.keys(this.#before), ...Object.keys(after)])];
       const changed = names.filter((name) => this.#before[name] !== after[name]);
       if (changed.length > 0) this.violations.push(`the other directory was changed: ${changed.join(', ')}`);
@@ -358,7 +358,7 @@ export class Store implements AsyncDisposable {
     return this.#db;
   }
 
-  async tell(seed: number, mutation?: Mutation): Promise<Outcome> {
+  async report(seed: number, mutation?: Mutation): Promise<Outcome> {
     if (this.#db === undefined) {
       const db = await this.open();
       await db.namespaces.create({}, 'test');
@@ -372,7 +372,7 @@ export class Store implements AsyncDisposable {
     } finally {
       moments.restore();
     }
-    return { violations: story.violations, marks: story.marks, told: story.told };
+    return { violations: story.violations, marks: story.marks, reported: story.reported };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -201,12 +201,12 @@ test('given every read of every store, when etcd is stopped, then each is Unavai
   const [member] = cluster.members;
   await member!.pause();
   try {
-    const answered: string[] = [];
+    const returned: string[] = [];
     await Promise.all(
       doors.flatMap(({ class: cls, reads }) =>
         Object.entries(reads).map(([name, read]) =>
           read().then(
-            () => answered.push(`${cls.name}.${name}`),
+            () => returned.push(`${cls.name}.${name}`),
             (error) => {
               assert.ok(error instanceof EbbtideError && error.kind === 'Unavailable', `${name}: ${error}`);
             },
@@ -214,7 +214,7 @@ test('given every read of every store, when etcd is stopped, then each is Unavai
         ),
       ),
     );
-    assert.deepEqual(answered, []);
+    assert.deepEqual(returned, []);
   } finally {
     member!.signal('SIGCONT');
   }

@@ -250,7 +250,7 @@ export function dumpOf(source: Pick<Engine, 'scan' | 'links'>): string[] {
 
 async function main(): Promise<void> {
   const options = JSON.parse(process.argv[2] ?? '') as ProgramOptions;
-  const say = (answer: object): void => void process.stdout.write(`${JSON.stringify(answer)}\n`);
+  const say = (result: object): void => void process.stdout.write(`${JSON.stringify(result)}\n`);
   const db = await openDB({
     root: options.root,
     engine: options.engine ?? 'lmdb',

@@ -33,7 +33,7 @@ export class HostProcess {
   /** Where it runs, if that is not the network of the test. */
   readonly place: Place | undefined;
   #child: ChildProcess | undefined;
-  #answers: ((line: string) => void)[] = [];
+  #results: ((line: string) => void)[] = [];
   #starts = 0;
 
   constructor(
@@ -100,8 +100,8 @@ export class HostProcess {
     );
     child.stdin?.on('error', () => undefined);
     this.#child = child;
-    this.#answers = [];
-    createInterface({ input: child.stdout! }).on('line', (line) => this.#answers.shift()?.(line));
+    this.#results = [];
+    createInterface({ input: child.stdout! }).on('line', (line) => this.#results.shift()?.(line));
     await this.ask('hello');
   }
 
@@ -112,7 +112,7 @@ export class HostProcess {
     return new Promise((resolve, reject) => {
       const ended = (): void => reject(new Error(`${this.name} ended while asked to ${word}`));
       child.once('exit', ended);
-      this.#answers.push((line) => {
+      this.#results.push((line) => {
         child.off('exit', ended);
         resolve(JSON.parse(line) as T);
       });

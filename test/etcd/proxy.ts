@@ -15,7 +15,7 @@ export class LoopbackProxy {
   readonly #pairs = new Set<Pair>();
   #refusing = false;
   #holdRequests = false;
-  #holdAnswers = false;
+  #holdResponses = false;
   #delayMs = 0;
 
   private constructor(server: Server, port: number) {
@@ -43,7 +43,7 @@ export class LoopbackProxy {
     this.#pairs.add(pair);
     server.on('error', () => undefined);
     client.on('data', (bytes) => this.#pass(bytes, server, () => this.#holdRequests));
-    server.on('data', (bytes) => this.#pass(bytes, client, () => this.#holdAnswers));
+    server.on('data', (bytes) => this.#pass(bytes, client, () => this.#holdResponses));
     const end = (): void => {
       this.#pairs.delete(pair);
       client.destroy();
@@ -97,8 +97,8 @@ export class LoopbackProxy {
   holdRequests(hold: boolean): void {
     this.#holdRequests = hold;
   }
-  holdAnswers(hold: boolean): void {
-    this.#holdAnswers = hold;
+  holdResponses(hold: boolean): void {
+    this.#holdResponses = hold;
   }
   delay(ms: number): void {
     this.#delayMs = ms;
@@ -108,7 +108,7 @@ export class LoopbackProxy {
   heal(): void {
     this.#refusing = false;
     this.#holdRequests = false;
-    this.#holdAnswers = false;
+    this.#holdResponses = false;
     this.#delayMs = 0;
   }
 

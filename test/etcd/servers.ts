@@ -318,7 +318,7 @@ export class Cluster {
     return this.members.find(({ url }) => url === found?.Endpoint);
   }
 
-  /** Who leads, as a member sees it: an id, '0' when it knows of none. */
+  /** The leader, as a member sees it: an id, '0' when it knows of none. */
   leaderAs(member: Member): string {
     const status = this.etcdctlOf(member, 'endpoint', 'status', '-w', 'json');
     // A number of 64 bits.

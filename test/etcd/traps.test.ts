@@ -367,10 +367,10 @@ test('given a commit whose response is lost, when it is found out, then it has h
   t.after(() => proxy.close());
   await host.update((tx) => tx.put(image('n'), { size: 0 }));
   const value = (engine: Engine): number => (engine.get(image('n')) as { size: number }).size;
-  for (const lose of ['answers', 'requests'] as const) {
+  for (const lose of ['responses', 'requests'] as const) {
     for (let round = 0; round < 4; round++) {
       const before = value(host);
-      if (lose === 'answers') proxy.holdAnswers(true);
+      if (lose === 'responses') proxy.holdResponses(true);
       else proxy.holdRequests(true);
       const undone: string[] = [];
       const update = host.update(async (tx) => {

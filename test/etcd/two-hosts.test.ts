@@ -69,7 +69,7 @@ test('given an image made on A, when it is used on B, deleted on A and collected
     snapshotKey: 'web',
   });
 
-  // Told to hosts that share the file system.
+  // For hosts that share the file system.
   const stored = JSON.parse([...(await a.get('v1/ns1/snapshots/overlayfs/web')).values()][0]!);
   const mounts = await b.snapshotter('overlayfs')!.mounts(ctx, 'web');
   const directory = (name: string) =>
@@ -139,19 +139,19 @@ test('[#262] given a deletion on A, when it is done, then callbacks on B are cal
   const etcd = cluster.config();
   const a = await openHost(t, { etcd: { ...etcd, hostId: 'a' } });
   const b = await openHost(t, { etcd: { ...etcd, hostId: 'b' } });
-  const told: boolean[] = [];
-  b.registerMutationCallback((deleted) => told.push(deleted));
+  const calls: boolean[] = [];
+  b.registerMutationCallback((deleted) => calls.push(deleted));
   await a.images.create(ctx, { name: 'x', target });
   await b.images.create(ctx, { name: 'y', target });
-  assert.deepEqual(told, [false]);
+  assert.deepEqual(calls, [false]);
   await a.images.delete(ctx, 'x');
-  await eventually('B is called', () => told.length === 2);
-  assert.deepEqual(told, [false, true]);
+  await eventually('B is called', () => calls.length === 2);
+  assert.deepEqual(calls, [false, true]);
   await b.images.create(ctx, { name: 'z', target });
-  assert.deepEqual(told, [false, true, true]);
+  assert.deepEqual(calls, [false, true, true]);
   await a.garbageCollect();
   await b.images.create(ctx, { name: 'zz', target });
-  assert.deepEqual(told, [false, true, true, false]);
+  assert.deepEqual(calls, [false, true, true, false]);
 });
 
 test('[#260] given a host that may not collect, when it is asked to, then nothing is removed', async (t) => {

@@ -25,12 +25,12 @@ for (const core of cores) {
       await db.leases.addResource(ctx, { id: 'keep' }, { type: 'content', id: two });
       await db.snapshotter('native')?.prepare(ctx, 'work', '');
 
-      const answer = await db.why(ctx, two.slice(0, 15));
-      assert.deepEqual([answer.object.key, answer.paths[0]?.[0]?.key], [two, 'keep']);
+      const result = await db.why(ctx, two.slice(0, 15));
+      assert.deepEqual([result.object.key, result.paths[0]?.[0]?.key], [two, 'keep']);
       assert.equal((await db.why(ctx, { name: 'work', kind: 'snapshot' })).state, 'garbage');
       await assert.rejects(db.why({ namespace: 'b' }, one), (error) => isKind(error, 'NotFound'));
       await assert.rejects(db.why({}, one), (error) => isKind(error, 'FailedPrecondition'));
-      const expiry = answer.paths[0]?.[0]?.expiresAt ?? 0n;
+      const expiry = result.paths[0]?.[0]?.expiresAt ?? 0n;
       assert.equal(db.nextExpiry(0n), expiry);
       assert.equal(db.nextExpiry(expiry), undefined);
 

@@ -21,8 +21,8 @@ test('given pauses, when they are counted, then the longest and the sum are know
   slicer.ended(10, 2);
   assert.deepEqual([slicer.pauseMax, slicer.pauseTotal, slicer.slices], [3, 6, 2]);
   assert.equal(
-    slicer.timed(() => 'answer'),
-    'answer',
+    slicer.timed(() => 'result'),
+    'result',
   );
 });
 

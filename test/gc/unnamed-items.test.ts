@@ -59,10 +59,10 @@ test('given items of every kind, when asked for digests and refs, then each of t
         [...list.refs()].filter((ref) => ref !== undefined),
         refs,
       );
-      const answered = [...list.digests(size)].filter((part) => part !== undefined);
-      assert.deepEqual(new Set(answered.flat()), new Set(digests));
+      const returned = [...list.digests(size)].filter((part) => part !== undefined);
+      assert.deepEqual(new Set(returned.flat()), new Set(digests));
       assert.deepEqual([...list], items);
-      for (const part of answered) {
+      for (const part of returned) {
         assert.ok(part.length <= 2 * size);
         assert.equal(new Set(part).size, part.length);
       }

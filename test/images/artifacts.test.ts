@@ -13,11 +13,11 @@ import {
   ctx,
   type Desc,
   digests,
+  leavesNothing,
   named,
   OCI_CONFIG,
   OCI_LAYER,
   OCI_MANIFEST,
-  settled,
   tarOfFiles,
 } from './fixtures.js';
 
@@ -154,7 +154,7 @@ describe('what is not an image', () => {
         [[entry.digest, entry.digest]],
       );
       assert.match(said[0]![0]!.why, why);
-      await settled(db);
+      await leavesNothing(db);
       assert.deepEqual(await digests(db), wanted.sort());
     });
 
@@ -172,7 +172,7 @@ describe('what is not an image', () => {
           (entry.annotations !== undefined || why.test(String(e))),
       );
       assert.deepEqual(said, []);
-      await settled(db);
+      await leavesNothing(db);
       assert.deepEqual(await digests(db), []);
     });
 
@@ -186,7 +186,7 @@ describe('what is not an image', () => {
         ctx,
         streamOf(await tarOfFiles(blobs.layout([named(index, 'x/y:z')]))),
       );
-      await settled(db);
+      await leavesNothing(db);
       assert.deepEqual(await digests(db), [...blobs.all.keys()].sort());
       assert.equal((await unpackImage(db, ctx, made!, 'native')).manifest, image.manifest.digest);
       const { images } = await exportImages(db, ctx, ['x/y:z'], async () => {});

@@ -11,10 +11,10 @@ import {
   ctx,
   type Desc,
   digests,
+  leavesNothing,
   named,
   OCI_INDEX,
   OCI_MANIFEST,
-  settled,
   tarOfFiles,
   writeFiles,
 } from './fixtures.js';
@@ -113,7 +113,7 @@ describe('hostile and damaged sources', () => {
           assert.match(error.message, message);
           return true;
         });
-        await settled(db);
+        await leavesNothing(db);
         assert.deepEqual(await digests(db), []);
         assert.deepEqual(await db.images.list(ctx), []);
         assert.deepEqual(await db.content.listStatuses(ctx), []);

@@ -45,16 +45,18 @@ describe('an entry that cannot be used', () => {
       const inner = blobs.index([bad as Desc, { ...made.manifest, platform: amd64() }, bad as Desc]);
       const entries = [bad as Desc, named(inner, 'x/y:index'), named(made.manifest, 'x/y:1')];
       const source = await tarOfFiles(blobs.layout(entries));
-      const told: LeftOut[][] = [];
-      const images = await importImage(db, ctx, streamOf(source), { leftOut: (l) => void told.push([...l]) });
+      const reported: LeftOut[][] = [];
+      const images = await importImage(db, ctx, streamOf(source), {
+        leftOut: (l) => void reported.push([...l]),
+      });
       assert.deepEqual(
         images.map((image) => image.name),
         ['x/y:index', 'x/y:1'],
       );
-      assert.equal(told.length, 1);
-      assert.equal(told[0]!.length, 1);
+      assert.equal(reported.length, 1);
+      assert.equal(reported[0]!.length, 1);
       assert.match(
-        leftOutText(told[0]!),
+        leftOutText(reported[0]!),
         /^entry \S.* cannot be used: index\.json of the archive manifests\[0\] /,
       );
       for (const image of images) {

@@ -24,7 +24,7 @@ interface Run {
 
 export class Oracle {
   #model = new Model();
-  /** Noted when they became free-able. */
+  /** Listed when they became free-able. */
   #freeable = new Set<number>();
   #run: Run | undefined;
   readonly #saved = new WeakMap<Uint8Array, Model>();

@@ -170,7 +170,7 @@ for (const kind of kinds) {
       assert.equal((await graph.retained(q)).kept, 0);
     });
 
-    it('given numbers out of their range, when asked, then InvalidArgument, and the next question is answered', async () => {
+    it('given numbers out of their range, when asked, then InvalidArgument, and the next query has its result', async () => {
       const graph = newCore(kind);
       graph.apply(batch(set(0, P | R), set(1, P)));
       const good = query([0], [1]);

@@ -98,10 +98,10 @@ test('given the packed package, when it is installed without scripts, then the R
   rmSync(types, { recursive: true, force: true });
   mkdirSync(dirname(types), { recursive: true });
   symlinkSync(join(repository, 'node_modules/@types/node'), types);
-  const told =
+  const prelude =
     'import { coreInfo } from "ebbtide/backend";\nconsole.log(Object.values(coreInfo()).join(" "));\n';
   const place = join(dir, 'run');
-  writeFileSync(join(project, 'example.ts'), `${told}${await readmeExample(place)}`);
+  writeFileSync(join(project, 'example.ts'), `${prelude}${await readmeExample(place)}`);
   writeFileSync(
     join(project, 'tsconfig.json'),
     JSON.stringify({

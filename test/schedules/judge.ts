@@ -53,7 +53,7 @@ export interface JudgeParts {
   readonly content: FakeContent;
   readonly snapshotters: ReadonlyMap<string, FakeSnapshotter>;
   readonly resources: Resource[];
-  /** Told of each violation. */
+  /** Called with each violation. */
   readonly violation: (text: string) => void;
   readonly time: TrueTime;
   readonly marks: Marks;
@@ -92,7 +92,7 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
       this.#named(record, value as Fields);
       const missing = this.#missingBytes(record, value as Fields);
       if (missing !== undefined && !this.#wasCommitted(record, value as Fields))
-        this.#parts.violation(`a record came whose ${missing} is not there: ${told(record)}`);
+        this.#parts.violation(`a record came whose ${missing} is not there: ${shown(record)}`);
     }
   }
 
@@ -190,7 +190,7 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
     this.#orphanGoes(ref);
     for (const [record, value] of this.#parts.storage.newest.scan('ingests')) {
       if ((value as Fields).ref !== ref || (value as Fields).expected !== undefined) continue;
-      this.#parts.violation(`ingest ${ref} goes while ${told(record)} names it`);
+      this.#parts.violation(`ingest ${ref} goes while ${shown(record)} names it`);
     }
   }
 
@@ -222,10 +222,10 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
   #bytesGo(what: string, namedBy: (mirror: Mirror) => Key | undefined): void {
     const { newest, durable } = this.#parts.storage;
     const record = namedBy(newest);
-    if (record !== undefined) this.#parts.violation(`${what} goes while ${told(record)} names it`);
+    if (record !== undefined) this.#parts.violation(`${what} goes while ${shown(record)} names it`);
     const onDisk = namedBy(durable);
     if (record === undefined && onDisk !== undefined) {
-      this.#parts.violation(`${what} goes while, after a crash, ${told(onDisk)} would name it`);
+      this.#parts.violation(`${what} goes while, after a crash, ${shown(onDisk)} would name it`);
     }
   }
 
@@ -292,7 +292,9 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
     for (const [record, value] of storage.newest.records()) {
       const missing = this.#missingBytes(record, value as Fields);
       if (missing === undefined || this.#wasCommitted(record, value as Fields)) continue;
-      this.#parts.violation(`after a death a record is found whose ${missing} is not there: ${told(record)}`);
+      this.#parts.violation(
+        `after a death a record is found whose ${missing} is not there: ${shown(record)}`,
+      );
     }
   }
 
@@ -342,11 +344,11 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
       if (parent === undefined) continue;
       const children = storage.newest.links(['snapshots', ns, snapshotter, parent].join('\0'), 'children');
       if (![...children].includes(record))
-        violation(`a snapshot is not a child of its parent: ${told(record)}`);
+        violation(`a snapshot is not a child of its parent: ${shown(record)}`);
     }
     for (const [parent, child] of storage.newest.children()) {
       if (storage.newest.get(child) === undefined)
-        violation(`${told(parent)} has a child that is gone: ${told(child)}`);
+        violation(`${shown(parent)} has a child that is gone: ${shown(child)}`);
     }
   }
 
@@ -389,4 +391,4 @@ function removals({ records, existed }: Change): string[] {
   });
 }
 
-const told = (record: Key): string => record.replaceAll('\0', '/');
+const shown = (record: Key): string => record.replaceAll('\0', '/');

@@ -83,7 +83,7 @@ export class Life {
       durability: random.pick(['flushed', 'flushed', 'visible']),
       jobs: { removeTrees: async () => ({ removed: 0, bytes: 0, errors: [] }) },
       log: (level, message, details) => {
-        if (level !== 'info') scheduler.note(`${message} ${JSON.stringify(details ?? {})}`);
+        if (level !== 'info') scheduler.log(`${message} ${JSON.stringify(details ?? {})}`);
       },
     });
     this.images = new ImageStore(this.host);
@@ -133,7 +133,7 @@ export class Life {
     const expiryClock = new ExpiryClock({
       clock,
       graceMs,
-      log: (_level, message, { seconds }) => scheduler.note(`${message} (${seconds} s)`),
+      log: (_level, message, { seconds }) => scheduler.log(`${message} (${seconds} s)`),
     });
     if (mutation === 'no-step-with-change') expiryClock.saveStep = () => undefined;
     if (mutation === 'no-clock-recheck') expiryClock.checkRun = () => undefined;
@@ -213,7 +213,7 @@ export class Life {
         engine.update((tx) => {
           const result = fn(tx);
           judge.origin = 'collection';
-          // Behind the commit, which follows in the same breath.
+          // After the commit, which follows in the same step.
           queueMicrotask(() => {
             judge.origin = 'writer';
           });
@@ -229,9 +229,9 @@ export class Life {
       },
       isReferenced: (key) => {
         if (mutation === 'no-sweep-recheck') return false;
-        const mentioned = engine.isReferenced(key);
-        if (mentioned) marks.add('named again before its bytes went');
-        return mentioned;
+        const referenced = engine.isReferenced(key);
+        if (referenced) marks.add('named again before its bytes went');
+        return referenced;
       },
     };
     const parts: Partial<CollectHost> = {
@@ -267,7 +267,7 @@ export class Life {
   }
 }
 
-/** Notes what a change met, and that it happened. */
+/** Records what a change met, and that it happened. */
 class ScheduledHost extends DBHost {
   readonly #parts: LifeParts;
 

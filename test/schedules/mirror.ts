@@ -215,7 +215,7 @@ export class WatchedStorage extends MemoryStorage {
   }
 
   #lose(): never {
-    this.#scheduler.note(`${this.#unflushed.length} commits are lost`);
+    this.#scheduler.log(`${this.#unflushed.length} commits are lost`);
     this.#marks.add('commits lost by a failing disk');
     for (const { commit } of this.#unflushed.splice(0).reverse()) {
       const inverse = inverseOf(commit);

@@ -80,11 +80,11 @@ export const isKept = (reached: ReadonlySet<string>, { word, namespace, name }: 
 /** A collector over a fixed list. It returns at once or by promises, as the schedule chooses. */
 export class Mounts implements Collector {
   readonly resources: Resource[];
-  readonly #answer: () => Promise<void> | undefined;
+  readonly #delay: () => Promise<void> | undefined;
 
-  constructor(resources: readonly Resource[], answer: () => Promise<void> | undefined) {
+  constructor(resources: readonly Resource[], delay: () => Promise<void> | undefined) {
     this.resources = [...resources];
-    this.#answer = answer;
+    this.#delay = delay;
   }
 
   referenceLabel(): string {
@@ -92,8 +92,8 @@ export class Mounts implements Collector {
   }
 
   startCollection(): CollectionContext {
-    const told = (fn: () => void): void | Promise<void> => {
-      const wait = this.#answer();
+    const paced = (fn: () => void): void | Promise<void> => {
+      const wait = this.#delay();
       return wait === undefined ? fn() : wait.then(fn);
     };
     const of = (namespace: string) => this.resources.filter((r) => r.namespace === namespace);
@@ -104,16 +104,16 @@ export class Mounts implements Collector {
         throw new Error('asked for less than it offers');
       },
       activeWithBackRefs: (ns: string, send: Send, bref: SendBackReference) =>
-        told(() => {
+        paced(() => {
           for (const r of of(ns)) {
             if (r.active) send(nodeOf(r));
             for (const parent of r.parents) bref(parent, nodeOf(r));
           }
         }),
       leased: (ns, lease, send) =>
-        told(() => of(ns).forEach((r) => void (r.lease === lease && send(nodeOf(r))))),
+        paced(() => of(ns).forEach((r) => void (r.lease === lease && send(nodeOf(r))))),
       references: (_ctx, node, send) =>
-        told(() => {
+        paced(() => {
           for (const r of of(node.namespace)) {
             if (r.name !== node.key) continue;
             for (const target of r.references) send(target);

@@ -70,7 +70,7 @@ export class Scheduler {
   }
 
   /** Adds a line to the trace. */
-  note(text: string): void {
+  log(text: string): void {
     this.#trace.push(`  ${text}`);
   }
 
@@ -89,7 +89,7 @@ export class Scheduler {
     const life = this.#life;
     this.step(`${name} starts`)
       .then(task)
-      .catch((error: unknown) => this.stop(`${name} failed: ${told(error)}`))
+      .catch((error: unknown) => this.stop(`${name} failed: ${textOf(error)}`))
       .finally(() => {
         if (life === this.#life) this.#tasks--;
       });
@@ -184,5 +184,5 @@ export class Scheduler {
   }
 }
 
-const told = (error: unknown): string =>
+const textOf = (error: unknown): string =>
   error instanceof Error ? (error.stack ?? error.message) : String(error);

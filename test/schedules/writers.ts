@@ -217,7 +217,7 @@ function operation(random: Random): Operation {
   throw new Error('weights do not add up');
 }
 
-/** Answers the error that was met. */
+/** Returns the error that was met. */
 async function attempt(fn: () => Promise<unknown>): Promise<unknown> {
   try {
     await fn();

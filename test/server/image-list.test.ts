@@ -24,8 +24,8 @@ const { frame } = codecOf<object>('containerd.services.images.v1.ListImagesRespo
 const listPieces = imageListChunks(imageMessage);
 
 /** The whole of a response. */
-function framer(answer: unknown): Buffer {
-  const pieces = listPieces(answer);
+function framer(response: unknown): Buffer {
+  const pieces = listPieces(response);
   const parts: Buffer[] = [];
   for (;;) {
     const { bytes, last } = pieces.next(parts.length === 0 ? PREFIX_BYTES : 0, 2 ** 30);

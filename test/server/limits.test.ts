@@ -62,7 +62,7 @@ test('what is not HTTP/2, or not any more, is closed; every other client is serv
   assert.equal(settings[3], 4);
 });
 
-test('clients that break the protocol and go away leave no connection behind', async (t) => {
+test('clients that break the protocol and go away leave no connection', async (t) => {
   const { client, daemon } = await world(t, { limits: { keepaliveMs: 1000 } });
   const connections = async (): Promise<number> =>
     JSON.parse((await client.call('ebbtide', 'Stats')).json).connections;
@@ -148,8 +148,8 @@ test('connections with open calls are not closed for more of the same process', 
 
 test('calls over the limit of a connection wait and all get responses', async (t) => {
   const { client } = await world(t, { limits: { streamsPerConnection: 4 } });
-  const answers = await Promise.all(Array.from({ length: 60 }, () => client.call('images', 'List')));
-  assert.equal(answers.length, 60);
+  const responses = await Promise.all(Array.from({ length: 60 }, () => client.call('images', 'List')));
+  assert.equal(responses.length, 60);
 });
 
 test('headers over the limit fail their call only', async (t) => {

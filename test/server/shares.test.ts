@@ -1,4 +1,4 @@
-/** Who gets how much: memory (ledger.ts), time (http2/run-queue.ts) and connections (connection-table.ts), as arithmetic. */
+/** How much each client gets: memory (ledger.ts), time (http2/run-queue.ts) and connections (connection-table.ts), as arithmetic. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { AcceptQueue } from '../../src/server/connections/accept-queue.js';

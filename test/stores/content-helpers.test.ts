@@ -229,9 +229,9 @@ describe('readBlob', () => {
   it('given inline data of the right length and digest, then it is returned, without a look at the store', async (t) => {
     const { content } = await storeWorld(t);
     const data = Buffer.from('inline');
-    const answer = await readBlob(content, ns1, { digest: digestOf(data), size: 6, data });
-    assert.deepEqual(answer, data);
-    answer.fill(0);
+    const result = await readBlob(content, ns1, { digest: digestOf(data), size: 6, data });
+    assert.deepEqual(result, data);
+    result.fill(0);
     assert.equal(data.toString(), 'inline');
   });
 

@@ -4,7 +4,7 @@ import { Guards } from '../../src/stores/guards.js';
 
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
-/** Notes when a promise is through. */
+/** Records when a promise is through. */
 function watch<T>(promise: Promise<T>): { done: boolean; promise: Promise<T> } {
   const watched = { done: false, promise };
   void promise.then(() => {

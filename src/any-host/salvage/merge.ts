@@ -13,10 +13,13 @@
  *   - of several versions, the one that changed last counts.
  */
 import type { PageScan } from '../../bolt/scan.js';
+import type { Instant } from '../../model/time.js';
 import { decodeAny } from '../../model/wire.js';
 import type { Disk } from './disk.js';
+import { namesItself, type Owners } from './owners.js';
 import {
   backendNameOf,
+  COLLECTION_PATHS,
   kindIn,
   type Path,
   type RecordKind,
@@ -36,6 +39,11 @@ export type Origin = 'current' | 'older';
 export interface Kept extends FoundRecord {
   readonly origin: Origin;
 }
+
+const referencesIn = (tree: Tree): string[] =>
+  [...(treeIn(tree, 'labels')?.entries ?? [])].flatMap(([key, value]) =>
+    key.startsWith(REFERENCE) ? [textOf(value) ?? ''] : [],
+  );
 
 /** `contradicted`: by the disk. */
 type Proof = 'proved' | 'plausible' | 'contradicted';
@@ -65,40 +73,70 @@ const EVERYTHING: Gap = { path: [], from: '', to: undefined, page: undefined, re
 export class Merge {
   readonly #scan: PageScan;
   readonly #disk: Disk;
+  readonly #owners: Owners;
   readonly #collections = new Map<string, { path: Path; records: Map<string, Kept> }>();
   readonly #layers: Layer[] = [];
-  /** Who a page belongs to. */
+  /** The record that a page belongs to. */
   readonly #claims = new Map<number, FoundRecord>();
   readonly #structure = new Set<number>();
+  readonly #dropped = new Set<string>();
   readonly leftOut: LeftOut[] = [];
+  /** Nothing proves which namespace they are of. */
+  readonly unplaced: (FoundRecord & { readonly kind: RecordKind })[] = [];
   readonly sequences = new Map<string, number>();
 
-  constructor(scan: PageScan, disk: Disk) {
+  constructor(scan: PageScan, disk: Disk, owners: Owners) {
     this.#scan = scan;
     this.#disk = disk;
+    this.#owners = owners;
   }
 
   get collections(): Iterable<Collection> {
     return this.#collections.values();
   }
 
-  /** REQUIRES: nothing was added. The tree that the file is about. Without one anything may be missing. */
-  begin(walked: Walked | undefined): void {
-    if (walked !== undefined) this.addTree(walked);
-    else this.#layers.push({ path: [], gaps: new Gaps([EVERYTHING]), newest: undefined });
+  /**
+   * REQUIRES: nothing was added. The tree that the file is about; `isNamed`: by a meta page. Without that anything may be
+   * missing.
+   */
+  begin(walked: Walked | undefined, isNamed: boolean): void {
+    if (!isNamed) this.#layers.push({ path: [], gaps: new Gaps([EVERYTHING]), newest: undefined });
+    if (walked === undefined) return;
+    for (const page of walked.pages) this.#structure.add(page);
+    this.#addSequences(walked);
+    for (const record of walked.records) this.#offer(record, isNamed ? 'current' : 'older');
+    this.#addLayer(walked, isNamed);
   }
 
   /** An older tree; the newest of them before the others. */
   addTree(walked: Walked): void {
-    const isFirst = this.#layers.length === 0;
-    for (const page of walked.pages) if (isFirst || !this.#claims.has(page)) this.#structure.add(page);
-    for (const [path, sequence] of walked.sequences)
+    for (const page of walked.pages) if (!this.#claims.has(page)) this.#structure.add(page);
+    this.#addSequences(walked);
+    for (const record of walked.records) this.#offerPlaced(walked, record);
+    if (!this.#owners.isContradicted(walked)) this.#addLayer(walked, false);
+  }
+
+  #addSequences({ sequences }: Walked): void {
+    for (const [path, sequence] of sequences)
       this.sequences.set(path, Math.max(sequence, this.sequences.get(path) ?? 0));
-    for (const record of walked.records) this.#offer(record, isFirst ? 'current' : 'older');
-    const { path, gaps, newest } = walked;
+  }
+
+  #addLayer({ path, gaps, newest }: Walked, isNamed: boolean): void {
     // Pages that were given out again may also be newer than the tree, which then is not of one moment.
-    if (!isFirst && gaps.some(({ reason }) => reason === 'other')) return;
-    this.#layers.push({ path, gaps: new Gaps(gaps), newest: isFirst ? undefined : newest });
+    if (!isNamed && gaps.some(({ reason }) => reason === 'other')) return;
+    this.#layers.push({ path, gaps: new Gaps(gaps), newest: isNamed ? undefined : newest });
+  }
+
+  /** A record of an older tree, where it is proved to be. */
+  #offerPlaced(walked: Walked, record: FoundRecord): void {
+    const kind = kindIn(record.path);
+    if (kind === undefined) {
+      if (!this.#owners.isContradicted(walked, record.path)) this.#offer(record, 'older');
+      return;
+    }
+    const path = namesItself(kind) ? record.path : this.#owners.ownerOf(record.leaf);
+    if (path === undefined) this.unplaced.push({ ...record, kind });
+    else this.#offer({ ...record, path }, 'older');
   }
 
   /** A record of a leaf that nothing leads to. */
@@ -122,9 +160,19 @@ export class Merge {
     );
   }
 
-  /** Whether the tree that the file is about may have had it. */
+  /** Namespaces that may have had it, and in which it is not known. */
+  couldHave(kind: RecordKind, key: string, time: Instant): string[] {
+    if (kind === 'content' && this.#disk.blobs?.has(key) === false) return [];
+    return [...this.namespaces()].filter((namespace) => {
+      const inner = COLLECTION_PATHS[kind];
+      const path: Path = ['v1', namespace, ...(inner ?? ['snapshots'])];
+      return !this.has(path, key) && this.isOpen(path, key, time);
+    });
+  }
+
+  /** Whether the tree that the file is about may have had it, or has it damaged. */
   mayMiss(path: Path, key: string): boolean {
-    return this.#layers[0]?.gaps.find(path, key) !== undefined;
+    return this.#layers[0]?.gaps.find(path, key) !== undefined || this.#dropped.has(pathKey([...path, key]));
   }
 
   has(path: Path, key: string): boolean {
@@ -203,6 +251,7 @@ export class Merge {
   }
 
   #leaveOut({ path, key }: FoundRecord, reason: string): void {
+    this.#dropped.add(pathKey([...path, key]));
     this.leftOut.push({ kind: kindIn(path) ?? 'other', path, key, reason });
   }
 
@@ -216,8 +265,10 @@ export class Merge {
     if (kind === 'content') {
       if (this.#disk.blobs === undefined) return 'plausible';
       const file = this.#disk.blobs.get(key);
-      if (file !== undefined && file.size === sizeIn(tree)) return 'proved';
-      this.#leaveOut(record, file === undefined ? 'it has no file' : `its file has ${file.size} bytes`);
+      const isRight = file !== undefined && file.size === sizeIn(tree);
+      if (isRight && !this.#hasOthersLabels(key, tree)) return 'proved';
+      const wrong = file === undefined ? 'it has no file' : `its file has ${file.size} bytes`;
+      this.#leaveOut(record, isRight ? 'its labels are of another one' : wrong);
       return 'contradicted';
     }
     const name = backendNameOf(tree);
@@ -240,10 +291,15 @@ export class Merge {
     if (tree === undefined || !tree.isSplit) return true;
     if (kind === 'image') return false;
     const named = this.#disk.namedIn(record.key);
-    const references = [...(treeIn(tree, 'labels')?.entries ?? [])].filter(([key]) =>
-      key.startsWith(REFERENCE),
-    );
-    return references.length > 0 && references.every(([, value]) => named.has(textOf(value as Buffer) ?? ''));
+    const references = referencesIn(tree);
+    return references.length > 0 && references.every((name) => named.has(name));
+  }
+
+  /** Its labels refer to nothing of what the document refers to. */
+  #hasOthersLabels(digest: string, tree: Tree): boolean {
+    const references = referencesIn(tree);
+    const named = references.length === 0 ? new Set<string>() : this.#disk.namedIn(digest);
+    return named.size > 0 && !references.some((name) => named.has(name));
   }
 
   /** Specs are long, and mostly JSON, which shows what was written over. */

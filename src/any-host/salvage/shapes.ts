@@ -53,6 +53,9 @@ export const NAMESPACE_PARTS = [
   'snapshots',
 ];
 
+/** What its content has. */
+export const CONTENT_PARTS = ['blob', 'ingests', 'ingest'];
+
 /** Of the records in a bucket; undefined for a bucket of buckets. */
 export function placeIn(path: Path): { kind: RecordKind; namespace: string } | undefined {
   const [schema, namespace, ...rest] = path;
@@ -131,6 +134,8 @@ function timeIn({ entries }: Tree, name: string): Instant | undefined {
   }
 }
 
+export const createdAt = (tree: Tree): Instant => timeIn(tree, 'createdat') ?? zeroTime;
+
 /** When it was changed last, as far as it says so. */
 export function changedAt(tree: Tree): Instant {
   const created = timeIn(tree, 'createdat') ?? zeroTime;
@@ -147,8 +152,26 @@ export function sizeIn({ entries }: Tree): number | undefined {
   }
 }
 
+/** Fields that are buckets of values: buckets or times in them are of another record's page. */
+const SETS: readonly string[] = [
+  'labels',
+  'annotations',
+  'target',
+  'runtime',
+  'extensions',
+  'children',
+  'content',
+];
+
+const isSet = (one: Buffer | Tree | undefined): boolean =>
+  one === undefined ||
+  (!Buffer.isBuffer(one) &&
+    [...one.entries.values()].every(Buffer.isBuffer) &&
+    ['createdat', 'expireat'].every((name) => timeIn(one, name) === undefined));
+
 /** By the fields that only one kind has. */
 export function kindOf(key: string, tree: Tree): RecordKind | undefined {
+  if (!SETS.every((name) => isSet(tree.entries.get(name)))) return undefined;
   const has = (name: string): boolean => tree.entries.has(name);
   if (has('ref')) return has('createdat') ? undefined : 'ingest';
   if (timeIn(tree, 'createdat') === undefined) return undefined;

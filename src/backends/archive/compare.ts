@@ -124,7 +124,7 @@ class Looker {
 
   async compare(path: BytePath, { type, size, mode }: Expected): Promise<Difference | undefined> {
     const above = await this.#kindOf(parentOf(path));
-    // One line for a directory that is missing and what was in it, and none for what is behind a link.
+    // One line for a directory that is missing and what was in it, and none for what is below a link.
     if (above === 'other' || (above === 'absent' && this.#isIn(parentOf(path)))) return undefined;
     const difference = (what: Difference['what'], expected: string, found: string): Difference => ({
       what,

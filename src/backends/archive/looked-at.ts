@@ -45,7 +45,7 @@ export class Status {
     readonly mtimeNs: bigint,
     readonly rdev: number,
     readonly nlink: number,
-    /** Tells it from everything else on this host. */
+    /** Identifies it on this host. */
     readonly inode: string,
   ) {}
 

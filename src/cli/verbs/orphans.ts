@@ -3,7 +3,8 @@
  * commands that remove it.
  */
 import { type Command, InvalidArgumentError } from 'commander';
-import type { Orphan, OrphanReport } from '../../any-host/orphans.js';
+import type { Orphan } from '../../any-host/orphan.js';
+import type { OrphanReport } from '../../any-host/orphans.js';
 import { invalidArgument, present } from '../../errors.js';
 import { parseDuration } from '../../model/time.js';
 import { bytes, type Output, printable, shortTime } from '../output/output.js';
@@ -89,8 +90,10 @@ function print(out: Output, report: OrphanReport): void {
 function byCommand(found: readonly Orphan[]): Map<string, Orphan[]> {
   const commands = new Map<string, Orphan[]>();
   for (const orphan of found) {
-    const these = commands.get(orphan.command);
-    if (these === undefined) commands.set(orphan.command, [orphan]);
+    const { command } = orphan;
+    if (command === undefined) continue;
+    const these = commands.get(command);
+    if (these === undefined) commands.set(command, [orphan]);
     else these.push(orphan);
   }
   return commands;

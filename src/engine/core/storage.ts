@@ -66,7 +66,7 @@ export interface Commit {
   readonly recordDelta: number;
 }
 
-/** Told in the very step in which it happens, so that nothing comes between the storage's change and the core's. */
+/** Called in the very step in which it happens, so that nothing comes between the storage's change and the core's. */
 export interface StorageListener {
   /** The commits up to this revision can be lost no more by a failing write. */
   visible(revision: number): void;

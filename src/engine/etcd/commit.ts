@@ -233,9 +233,9 @@ export class Committer {
         if (performance.now() > until || !(error instanceof EtcdFailure)) {
           // The slot is never used again: what it says may matter still.
           this.#slots.add(slot + LOST_SLOTS);
-          throw new OutcomeUnknown('etcd did not answer: whether the change was made is not known', {
+          throw new OutcomeUnknown('etcd did not respond: whether the change was made is not known', {
             cause: error,
-            remedy: 'look whether it is there when etcd answers again',
+            remedy: 'look whether it is there when etcd responds again',
           });
         }
         await sleep(pause);

@@ -32,7 +32,7 @@ export interface LoadOptions {
 }
 
 /**
- * Tells every key at `revision`, page by page in no particular order. Rejects with a compacted failure when that
+ * Passes on every key at `revision`, page by page in no particular order. Rejects with a compacted failure when that
  * revision goes away meanwhile; the caller starts over.
  */
 export async function loadTree(

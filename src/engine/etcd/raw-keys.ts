@@ -43,8 +43,8 @@ export class EtcdRawKeys {
     const client = this.#client;
     const { revision = 0, serializable = false } = request;
     const gateRequest = { key: client.absolute(Sys.gate), revision, serializable };
-    const [answer, gates] = await client.rawRanges([request, gateRequest]);
-    const { kvs, revision: current } = present(answer, 'the response for the keys');
+    const [response, gates] = await client.rawRanges([request, gateRequest]);
+    const { kvs, revision: current } = present(response, 'the response for the keys');
     const gate = gates?.kvs[0] && parseGate(gates.kvs[0]);
     if (gate?.state !== 'flipped') return kvs;
     // The unit may be gone by now; at this revision it is there.

@@ -104,7 +104,7 @@ export class Session {
     return lease === this.#lease && performance.now() < this.#aliveUntil;
   }
 
-  /** Told when a lease is known to be gone. */
+  /** Called when a lease is known to be gone. */
   onLost(listener: (lease: string) => void): void {
     this.#lostListeners.add(listener);
   }

@@ -47,7 +47,7 @@ export interface LmdbEngineOptions extends EngineOptions {
   readOnly?: boolean;
   /** false: NotFound where there is no store, and nothing is made. Default true. */
   create?: boolean;
-  /** Told the path of the data file when the store has been closed, with a new checkpoint; its lock is held until it resolves. */
+  /** Called with the path of the data file when the store has been closed, with a new checkpoint; its lock is held until it resolves. */
   afterClose?: (path: string) => Promise<void>;
 }
 
@@ -187,7 +187,7 @@ function bringUp(dbs: Databases, path: string, warn: (message: string) => void):
 }
 
 /**
- * Brings what the last owner had acknowledged into the tree. Answers what it has no room for now: that stays in the log,
+ * Brings what the last owner had acknowledged into the tree. Returns what it has no room for now: that stays in the log,
  * and is seen by reads all the same.
  */
 function bringIn(

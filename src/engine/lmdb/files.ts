@@ -1,5 +1,5 @@
 /**
- * The files of a store on disk: who owns the directory, and whether the data file is one that may be opened. Called
+ * The files of a store on disk: the owner of the directory, and whether the data file is one that may be opened. Called
  * when a store is opened, before LMDB sees the file, because LMDB would write to a foreign file and crash on a
  * truncated one. Nothing here changes the data file but `DataFile`, which belongs to an open store.
  *

@@ -24,7 +24,7 @@ export class FirstLinks {
   }
 
   /** Behind which link a reading of those with this prefix may begin. */
-  behind(prefix: string): LinkKey | undefined {
+  startAfter(prefix: string): LinkKey | undefined {
     return this.#emptied.find((front) => front.covers(prefix))?.gone;
   }
 

@@ -43,7 +43,7 @@ export function loadGraph(
   return { ...rebuild(dbs, graph, indexer), revision: newestRevision(dbs, state) };
 }
 
-/** Answers why it could not, when it could not. */
+/** Returns why it could not, when it could not. */
 function loadCheckpoint(dbs: Databases, graph: GraphCore, state: StoreState): LoadedGraph | string {
   const { checkpoint } = state;
   const loaded: LoadedGraph = { revision: 0, records: 0, journalBytes: 0, rebuilt: false };

@@ -64,7 +64,7 @@ const CUT_BYTES = 7;
 /** The same with the byte that says that a digest follows. */
 export const DIGEST_CUT_BYTES = 1 + CUT_BYTES;
 const CUT_KEY_MAX = 512;
-const Target = { before: 1, sibling: 2, behind: 3 } as const;
+const Target = { before: 1, sibling: 2, after: 3 } as const;
 const Marker = { before: 0, exact: 1, last: 2 } as const;
 
 /** Value of a lower-case hex digit by char code, -1 for anything else. */
@@ -172,13 +172,13 @@ export function encodeLink(link: LinkKey): Buffer {
 function writeTarget(from: Key, to: Key): void {
   const parent = parentOf(from);
   if (parent === '') {
-    writeByte(Target.behind);
+    writeByte(Target.after);
     writeKey(to);
   } else if (to.startsWith(parent)) {
     writeByte(Target.sibling);
     writeComponents(to, parent.length);
   } else {
-    writeByte(compareUtf8(to, parent) < 0 ? Target.before : Target.behind);
+    writeByte(compareUtf8(to, parent) < 0 ? Target.before : Target.after);
     writeKey(to);
   }
 }

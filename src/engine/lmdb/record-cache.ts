@@ -4,7 +4,7 @@
  * changes before a read can see it, and never puts in one that a commit on its way to the tree has changed.
  *
  * Two generations: when the younger one is full, the older one is forgotten and the younger takes its place. What is
- * asked for in the older one comes over. At most some megabytes. What is asked for the first time is not kept: who goes
+ * asked for in the older one comes over. At most some megabytes. What is read for the first time is not kept: a caller that goes
  * through a million records would pay for keeping each, and drive out what others ask for.
  */
 import type { FieldValue, Key, Value } from '../contract.js';
@@ -72,7 +72,7 @@ export class RecordCache {
     return old === undefined ? undefined : this.keep(key, old);
   }
 
-  /** Notes that a node was asked for; whether it was lately, too (now and then that is said of one that was not). */
+  /** Records that a node was read; returns whether it was read lately, too (now and then true of one that was not). */
   wasAsked(id: number): boolean {
     const hash = Math.imul(id, 0x9e3779b1) >>> (32 - HASH_BITS);
     if (this.#asked.has(hash)) return true;

@@ -49,7 +49,7 @@ export class RunEdges {
   #backFromRecords: BackReference[] = [];
   /** Store nodes to be marked. */
   #toMark: number[] = [];
-  /** Answers of collectors that are still to come. */
+  /** Results of collectors that are still to come. */
   #pending: Promise<void>[] = [];
   /** Revision up to which everything is followed, and the engine's epoch then. */
   #followedAt = -1;
@@ -181,11 +181,11 @@ export class RunEdges {
 
   // ------------------------------------------------------------------------------------------ whom to ask
 
-  #ask(answer: void | Promise<void>): void {
-    if (answer instanceof Promise) {
-      // The answer is awaited by `followAll`; until then a failure must not count as unhandled.
-      answer.catch(() => undefined);
-      this.#pending.push(answer);
+  #ask(result: void | Promise<void>): void {
+    if (result instanceof Promise) {
+      // The result is awaited by `followAll`; until then a failure must not count as unhandled.
+      result.catch(() => undefined);
+      this.#pending.push(result);
     }
   }
 

@@ -43,7 +43,7 @@ export interface SchedulerHooks<S> {
   clock?: Clock;
   /** Ends planning, as `close` does. */
   signal?: AbortSignal;
-  /** Told of each run: its stats, or its error. */
+  /** Called after each run with its stats, or its error. */
   onRun?: (outcome: { stats: S } | { error: unknown }) => void;
 }
 

@@ -1,6 +1,6 @@
 /**
  * Open connections, up to a limit. At the limit a connection is evicted: from the user with the most
- * connections, from that user's process with the most, the one that has been idle the longest. Nobody loses a
+ * connections, from that user's process with the most, the one that has been idle the longest. No client loses a
  * connection to a client that has more of them, and root finds room wherever others have any. Called by
  * listener.ts.
  */

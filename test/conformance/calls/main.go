@@ -97,12 +97,12 @@ var stamp = regexp.MustCompile(`"(\d{4})-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"`)
 
 // said prints one outcome: the code, and of a response every field, of an error
 // its words (which are not compared).
-func (p *prober) said(name string, answer interface{}, err error) {
+func (p *prober) said(name string, response interface{}, err error) {
 	line := map[string]interface{}{"call": name, "code": status.Code(err).String()}
 	if err != nil {
 		line["message"] = status.Convert(err).Message()
 	} else {
-		line["answer"] = answer
+		line["response"] = response
 	}
 	b, err := json.Marshal(line)
 	if err != nil {
@@ -126,6 +126,6 @@ func within(ctx context.Context, f func(context.Context) (interface{}, error)) (
 }
 
 func (p *prober) call(name string, ctx context.Context, f func(context.Context) (interface{}, error)) {
-	answer, err := within(ctx, f)
-	p.said(name, answer, err)
+	response, err := within(ctx, f)
+	p.said(name, response, err)
 }

@@ -65,7 +65,7 @@ func main() {
 	}()
 	done.Wait()
 
-	tell(map[string]string{"event": "stopped"})
+	report(map[string]string{"event": "stopped"})
 	for word := range said {
 		if word == "verify" {
 			break
@@ -81,10 +81,10 @@ func main() {
 	collector.collect()
 	verifyAll(workers, "after a collection")
 	left := cleanUp(collector, workers)
-	tell(h.report(workers, left))
+	report(h.report(workers, left))
 }
 
-func tell(v interface{}) {
+func report(v interface{}) {
 	b, err := json.Marshal(v)
 	if err != nil {
 		panic(err)

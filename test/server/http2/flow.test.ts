@@ -34,7 +34,7 @@ test('a response goes as far as the windows of stream and connection allow', asy
   await peer.ping();
   assert.equal(bytesOf(peer, 3), 2000);
   peer.send(windowUpdate(0, 4 * MiB), windowUpdate(1, 2 * MiB), windowUpdate(3, 2 * MiB));
-  const [one, three] = [await peer.answer(1), bytesOf(peer, 3)];
+  const [one, three] = [await peer.response(1), bytesOf(peer, 3)];
   assert.equal(one.status, '0');
   assert.equal(three > 2000, true);
 });
@@ -54,7 +54,7 @@ test('a change of the first window goes for open streams, which may owe then', a
   await peer.ping();
   assert.equal(bytesOf(peer, 1), 15);
   peer.send(settings([Setting.initialWindowSize, 0]), settings([Setting.initialWindowSize, 2000]));
-  assert.equal((await peer.answer(1)).status, '0');
+  assert.equal((await peer.response(1)).status, '0');
 });
 
 test('frames are as large as the client takes them, and no larger', async (t) => {
@@ -67,7 +67,7 @@ test('frames are as large as the client takes them, and no larger', async (t) =>
       Buffer.concat([PREFACE, windows, settings([Setting.maxFrameSize, limit])]),
     );
     peer.send(request(1, paths.read, readRequest('d', MiB)));
-    assert.equal((await peer.answer(1)).status, '0');
+    assert.equal((await peer.response(1)).status, '0');
     const sizes = peer.frames.filter(isData(1)).map(({ payload }) => payload.length);
     assert.equal(Math.max(...sizes), limit);
   }
@@ -95,7 +95,7 @@ test('a client that sends more than it may is stopped: on its stream, or on the 
   const back = peer.frames.filter(({ type, id }) => type === FrameType.windowUpdate && id === 0);
   assert.equal(back.length >= 4, true);
   peer.send(request(3, paths.info, infoRequest('x')));
-  assert.equal((await peer.answer(3)).status, '0');
+  assert.equal((await peer.response(3)).status, '0');
 });
 
 test('messages larger than every window arrive, and windows are given back', async (t) => {
@@ -117,8 +117,8 @@ test('messages larger than every window arrive, and windows are given back', asy
     if (count === 0) await new Promise((done) => setTimeout(done, 1));
   }
   peer.send(data(1, Buffer.alloc(0), true));
-  const answer = await peer.answer(1);
-  assert.equal(answer.status, '0');
+  const response = await peer.response(1);
+  assert.equal(response.status, '0');
 });
 
 test('a client that does not read delays its own calls, in bounded memory, and no other client', async (t) => {
@@ -142,10 +142,10 @@ test('a client that does not read delays its own calls, in bounded memory, and n
   const other = await Peer.connect(t, address);
   for (let id = 1; id < 100; id += 2) {
     other.send(request(id, paths.info, infoRequest('x')));
-    assert.equal((await other.answer(id)).status, '0');
+    assert.equal((await other.response(id)).status, '0');
   }
   assert.equal(sent <= 3, true, `${sent} MiB were taken by a client that reads nothing`);
   // It may read on later.
   deaf.socket.resume();
-  for (let id = 1; id < 4; id += 2) assert.equal((await deaf.answer(id)).status, '0');
+  for (let id = 1; id < 4; id += 2) assert.equal((await deaf.response(id)).status, '0');
 });

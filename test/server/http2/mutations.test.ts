@@ -140,7 +140,7 @@ test(`damaged connections of seed ${SEED}: no exception, nothing kept, others se
     await send(random, address, damaged(random, random.pick(sources)));
     begun = 2 * round + 1;
     other.send(request(begun, paths.info, infoRequest('x')));
-    assert.equal((await other.answer(begun)).status, '0', `round ${round}`);
+    assert.equal((await other.response(begun)).status, '0', `round ${round}`);
   }
   while (endpoint.connections > 1) await new Promise((done) => setTimeout(done, 5));
   assert.deepEqual(thrown, []);

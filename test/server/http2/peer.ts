@@ -138,7 +138,7 @@ export class Peer {
   }
 
   /** Waits for the end of a call; its status, its content, and the last headers. */
-  async answer(
+  async response(
     id: number,
   ): Promise<{ status: string | undefined; body: Buffer; headers: Record<string, string> }> {
     const body: Buffer[] = [];
@@ -163,9 +163,9 @@ export class Peer {
     const content = Buffer.from('are you?');
     this.send(frame(FrameType.ping, 0, 0, content));
     // Others that were sent before are acknowledged before.
-    const isAnswer = (f: Frame): boolean =>
+    const isAck = (f: Frame): boolean =>
       f.type === FrameType.ping && (f.flags & Flag.ack) !== 0 && f.payload.equals(content);
-    return (await this.next(isAnswer)) !== undefined;
+    return (await this.next(isAck)) !== undefined;
   }
 
   async ended(): Promise<void> {

@@ -324,13 +324,13 @@ async function at(t: TestContext, address: string, moment: (typeof moments)[numb
     return [peer, { open: 1, closed: undefined, next: 3 }];
   }
   peer.send(request(1, paths.info, infoRequest('x')));
-  assert.equal((await peer.answer(1)).status, '0');
+  assert.equal((await peer.response(1)).status, '0');
   return [peer, { open: undefined, closed: 1, next: 3 }];
 }
 
 async function isServed(peer: Peer, id: number, what: string): Promise<void> {
   peer.send(request(id, paths.info, infoRequest('x')));
-  assert.equal((await peer.answer(id)).status, '0', what);
+  assert.equal((await peer.response(id)).status, '0', what);
 }
 
 for (const moment of moments) {
@@ -394,9 +394,9 @@ test('6.5.3 and 6.7: settings and pings are acknowledged, each once, in order', 
   const pings = Array.from({ length: 20 }, (_, i) => Buffer.alloc(8, i));
   peer.send(...pings.flatMap((content) => [frame(6, 0, 0, content), settings()]));
   await peer.ping();
-  const answers = peer.frames.filter(({ type, flags }) => type === FrameType.ping && flags & Flag.ack);
+  const responses = peer.frames.filter(({ type, flags }) => type === FrameType.ping && flags & Flag.ack);
   assert.deepEqual(
-    answers.slice(0, 20).map(({ payload }) => payload),
+    responses.slice(0, 20).map(({ payload }) => payload),
     pings,
   );
   const acks = peer.frames.filter(({ type, flags }) => type === FrameType.settings && flags & Flag.ack);

@@ -48,7 +48,7 @@ export const statusesOf = (framed: Buffer): { ref: string }[] =>
   (method('ListStatuses').response.decode(framed.subarray(5)) as { statuses: { ref: string }[] }).statuses;
 export const infoOf = (framed: Buffer): unknown => method('Info').response.decode(framed.subarray(5));
 
-/** Answers what it was asked for, sends as many bytes as wanted, repeats what is written. */
+/** Returns what it was asked for, sends as many bytes as wanted, repeats what is written. */
 export const echo: Functions = {
   info: ({ digest }) => ({ info: { digest } }),
   read: async ({ size }, _call, send) => {

@@ -14,12 +14,15 @@ test('open calls end, late ones are refused, idle connections get a goaway and a
   const stopping = Promise.all([endpoint.stop(60_000), endpoint.stop(60_000)]);
   assert.equal(await idle.goAway(), ErrorCode.noError);
   await idle.ended();
-  const told = await busy.next(({ type }) => type === 7);
-  assert.deepEqual([told?.payload.readUInt32BE(0), told?.payload.readUInt32BE(4)], [1, ErrorCode.noError]);
+  const goaway = await busy.next(({ type }) => type === 7);
+  assert.deepEqual(
+    [goaway?.payload.readUInt32BE(0), goaway?.payload.readUInt32BE(4)],
+    [1, ErrorCode.noError],
+  );
   busy.send(request(3, paths.info, infoRequest('late')));
   assert.equal(await busy.reset(3), ErrorCode.refusedStream);
   busy.send(data(1, message(writeRequest('b')), true));
-  assert.equal((await busy.answer(1)).status, '0');
+  assert.equal((await busy.response(1)).status, '0');
   await busy.ended();
   assert.deepEqual(await stopping, [{ aborted: false }, { aborted: false }]);
   assert.deepEqual(await endpoint.stop(0), { aborted: false });
@@ -39,11 +42,11 @@ test('a response that is whole is read to its end, however slowly, when the serv
   // Another client's call comes and goes, so the response has been given to the system as far as it takes it.
   const other = await Peer.connect(t, address);
   other.send(request(1, paths.info, infoRequest('x')));
-  await other.answer(1);
+  await other.response(1);
   const stopping = endpoint.stop(60_000);
   await new Promise((done) => setTimeout(done, 1500));
   slow.socket.resume();
-  const { status, body } = await slow.answer(1);
+  const { status, body } = await slow.response(1);
   assert.deepEqual([status, body.length > 900_000], ['0', true]);
   assert.deepEqual(await stopping, { aborted: false });
 });

@@ -36,9 +36,9 @@ export class NativeDecoder implements BlockDecoder {
   }
 
   decode(blocks: Blocks): Promise<Uint8Array> {
-    const answer = this.#previous.then(() => this.#decode(blocks));
-    this.#previous = answer.catch(() => undefined);
-    return answer;
+    const decoded = this.#previous.then(() => this.#decode(blocks));
+    this.#previous = decoded.catch(() => undefined);
+    return decoded;
   }
 
   async #decode({ bytes, maxBytes, last }: Blocks): Promise<Uint8Array> {

@@ -63,14 +63,14 @@ async function* frame(source: ChunkReader, decoder: BlockDecoder): AsyncGenerato
   for (let first = true, last = false; !last; first = false) {
     const batch = await nextBatch(source, header, first);
     last = batch.last;
-    const answer = decoder.decode(batch);
+    const decoded = decoder.decode(batch);
     // Awaited below; until then a failure must not be an unhandled rejection.
-    answer.catch(() => undefined);
-    ahead.push(answer);
+    decoded.catch(() => undefined);
+    ahead.push(decoded);
     const due = ahead.length >= BATCHES_AHEAD ? ahead.shift() : undefined;
     if (due !== undefined) yield* nonEmpty(await due);
   }
-  for (const answer of ahead) yield* nonEmpty(await answer);
+  for (const decoded of ahead) yield* nonEmpty(await decoded);
 }
 
 async function nextBatch(source: ChunkReader, header: FrameHeader, first: boolean): Promise<Blocks> {
