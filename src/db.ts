@@ -20,6 +20,7 @@ import { initSchema } from './engine/schema/migrations.js';
 import { failedPrecondition, openedReadOnly } from './errors.js';
 import { type CollectOptions, collect } from './gc/collect.js';
 import type { Collector } from './gc/collectors.js';
+import type { CollectionRecord } from './gc/report/collection-record.js';
 import { describeKey, findObject, type ObjectDescription, type ObjectName } from './gc/report/objects.js';
 import { applyPlan, type CollectionPlan, type PlanOutcome, planCollection } from './gc/report/plan.js';
 import { diskUsageBy, type UsageOptions, type UsageReport } from './gc/report/retained.js';
@@ -30,6 +31,7 @@ import type { GCStats } from './gc/stats.js';
 import type { DiskPool } from './gc/sweep/disk-pool.js';
 import type { OrphanState } from './gc/sweep/orphan-guard.js';
 import type { ResourceType } from './gc/types.js';
+import type { HistoryOptions } from './history/history.js';
 import type { Instant } from './model/time.js';
 import { ContainerStore } from './stores/containers.js';
 import type { ContentStore } from './stores/content/content.js';
@@ -161,6 +163,14 @@ export class DB implements AsyncDisposable {
 
   #defaults(): RunOptions {
     return this.#cluster === undefined ? {} : { sliceBudgetMs: CLUSTER_SLICE_MS };
+  }
+
+  /**
+   * The store's collections of the past, newest first, with the first names of what each removed; runs that changed
+   * nothing are left out. Over etcd those of this host. A bounded number is kept (1 MiB), also across restarts.
+   */
+  history(options: HistoryOptions = {}): Promise<CollectionRecord[]> {
+    return this.#host.history.read(options);
   }
 
   /** What a collection would remove now, as plain JSON that can be inspected, stored and applied later. */
@@ -344,6 +354,7 @@ export class DB implements AsyncDisposable {
       ...[...this.#host.backends.values()].map((backend) => () => backend.close()),
       () => this.#host.content.close?.(),
       () => this.#pool?.close(),
+      () => this.#host.history.close(),
       () => this.engine.close(),
     ]);
   }
