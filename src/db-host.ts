@@ -21,7 +21,9 @@ import type { ContentPolicy, EventsPublisher, RemovedContent, RemovedSnapshot } 
 import { Snapshotter } from './stores/snapshots.js';
 import { traced } from './tracing.js';
 
+/** How much a message matters. */
 export type LogLevel = 'info' | 'warn' | 'error';
+/** Gets what an operator should know. */
 export type Log = (level: LogLevel, message: string, details?: Readonly<Record<string, unknown>>) => void;
 
 /** Called after every successful update, in registration order; true when something was deleted since the last collection. */

@@ -48,11 +48,17 @@ import { traced } from './tracing.js';
 /** Options of one collection. */
 export type RunOptions = Omit<CollectOptions, 'signal' | 'only'>;
 
+/** An open store. */
 export class DB implements AsyncDisposable {
+  /** The names of images. */
   readonly images: ImageStore;
+  /** The records of containers. */
   readonly containers: ContainerStore;
+  /** The records of sandboxes. */
   readonly sandboxes: SandboxStore;
+  /** The leases. */
   readonly leases: LeaseManager;
+  /** The namespaces and their labels. */
   readonly namespaces: NamespaceStore;
   readonly #host: DBHost;
   readonly #raw: RawStore;
@@ -96,6 +102,7 @@ export class DB implements AsyncDisposable {
   get host(): StoreHost {
     return this.#host;
   }
+  /** The engine with the records. */
   get engine(): Engine {
     return this.#host.engine;
   }
@@ -111,9 +118,11 @@ export class DB implements AsyncDisposable {
   get enableEtcdGC(): boolean {
     return this.#switches.enableEtcdGC ?? EnableEtcdGC;
   }
+  /** The blobs. */
   get content(): ContentStore {
     return this.#host.contentStore;
   }
+  /** The blobs; the same as `content`. */
   contentStore(): ContentStore {
     return this.#host.contentStore;
   }
@@ -139,6 +148,7 @@ export class DB implements AsyncDisposable {
   view<T>(fn: (tx: Transaction) => T | Promise<T>): Promise<T> {
     return this.#host.view({}, fn);
   }
+  /** The context with which the stores' calls join the transaction. */
   withTransactionContext(ctx: CallContext, tx: Transaction): CallContext {
     return withTransactionContext(ctx, tx);
   }
@@ -293,6 +303,7 @@ export class DB implements AsyncDisposable {
   registerCollectibleResource(type: ResourceType, collector: Collector): void {
     this.#host.collectors.register(type, collector);
   }
+  /** Calls `fn` after every successful update, in the order of the registrations. */
   registerMutationCallback(fn: MutationCallback): void {
     this.#host.registerMutationCallback(fn);
   }
@@ -303,9 +314,11 @@ export class DB implements AsyncDisposable {
 
   // Raw keys and locks: a small key/value space beside the tree, with the semantics of an etcd client.
 
+  /** Raw keys with their values: one, or all that begin so (`prefix`). */
   get(key: string, options: GetOptions = {}): Promise<Map<string, string>> {
     return this.#raw.get(key, options);
   }
+  /** Stores a raw key. */
   put(key: string, value: string, options: PutOptions = {}): Promise<void> {
     return this.#raw.put(key, value, options);
   }
@@ -317,6 +330,7 @@ export class DB implements AsyncDisposable {
   eUpdate<T>(fn: (transactor: Transactor) => Promise<T>, ctx: CallContext = {}): Promise<T> {
     return this.#raw.eUpdate(fn, (body) => this.#host.update(ctx, body));
   }
+  /** Raw keys outside a transaction. */
   transactor(): Transactor {
     return this.#raw;
   }
@@ -327,9 +341,11 @@ export class DB implements AsyncDisposable {
   lock(prefix: string, ctx: CallContext = {}): Promise<Unlock> {
     return this.#raw.lock(prefix, ctx.signal);
   }
+  /** As `lock`, shared with other readers. */
   rLock(prefix: string, ctx: CallContext = {}): Promise<Unlock> {
     return this.#raw.rLock(prefix, ctx.signal);
   }
+  /** As `lock`, without waiting. Unavailable: somebody has it. */
   tryLock(prefix: string): Promise<Unlock> {
     return this.#raw.tryLock(prefix);
   }
@@ -339,6 +355,7 @@ export class DB implements AsyncDisposable {
     this.#closing ??= this.#close();
     return this.#closing;
   }
+  /** Closes it, for `await using`. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }

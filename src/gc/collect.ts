@@ -32,6 +32,7 @@ import { Slicer } from './sweep/slicer.js';
 import { ITEMS_FOR_THREAD } from './sweep/sweep-content.js';
 import { kindName, type Node } from './types.js';
 
+/** How one collection is made. */
 export interface CollectOptions extends RunLimits {
   /** Ends marking and removing with its error; what was removed stays so. Backends are not interrupted. */
   signal?: AbortSignal | undefined;

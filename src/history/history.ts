@@ -15,6 +15,7 @@ const WAITING_MAX = 64;
 /** Records that are returned at most. */
 const RECORDS_MAX = 1000;
 
+/** Which collections of the past are returned. */
 export interface HistoryOptions {
   /** The newest this many; default and most 1000. */
   limit?: number | undefined;

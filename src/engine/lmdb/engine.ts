@@ -39,6 +39,7 @@ import { acceptedLossPath, type Recovered, recoverLog } from './wal-recovery.js'
 import { overlay } from './wal-replay.js';
 import { writeError } from './write-error.js';
 
+/** How an engine on LMDB is opened. */
 export interface LmdbEngineOptions extends EngineOptions {
   /**
    * Opens an existing store for reading: writes are FailedPrecondition, and the files stay as they are. Another process may
