@@ -177,7 +177,7 @@ export class DB implements AsyncDisposable {
 
   /**
    * The store's collections of the past, newest first, with the first names of what each removed; runs that changed
-   * nothing are left out. Over etcd those of this host. A bounded number is kept (1 MiB), also across restarts.
+   * nothing are left out. Over etcd those of this host. A bounded number is kept (256 KiB), also across restarts.
    */
   history(options: HistoryOptions = {}): Promise<CollectionRecord[]> {
     return this.#host.history.read(options);
@@ -223,8 +223,8 @@ export class DB implements AsyncDisposable {
    */
   why(ctx: CallContext, object: string | ObjectName, options: WhyOptions = {}): Promise<Why> {
     const name = typeof object === 'string' ? { name: object } : object;
-    const answer = why(this.#host, (run) => this.#betweenRuns(run), ctx, name, options);
-    return this.hosts?.inWhy(answer) ?? answer;
+    const result = why(this.#host, (run) => this.#betweenRuns(run), ctx, name, options);
+    return this.hosts?.inWhy(result) ?? result;
   }
   /**
    * Bytes by root of each kind, by namespace or by snapshotter, of the context's namespace or, without one,

@@ -21,7 +21,7 @@ const HEAD_BYTES = 16;
 const CHECKED_FROM = 4;
 const CRC_AT = 12;
 /** Bytes of one half. */
-export const HALF_BYTES = 512 * 1024;
+export const HALF_BYTES = 128 * 1024;
 
 interface Found {
   readonly sequence: number;

@@ -44,7 +44,7 @@ export class Daemon {
   }
 
   /**
-   * Unavailable: another process has the root, or listens at the address. On failure nothing is left behind.
+   * Unavailable: another process has the root, or listens at the address. On failure nothing is left.
    */
   static async start(options: DaemonOptions): Promise<Daemon> {
     const log = createLog(options.logLevel);

@@ -104,7 +104,7 @@ async function judgeCalls({ dir, ours }: Options): Promise<Verdict> {
   return { ok, report: callsReport(compared), result: { compared, theirs, ours: here } };
 }
 
-/** What a store may still hold of images that are gone, as a part of what it held. */
+/** What a store may still have of images that are gone, as a part of what it had. */
 const LEFT_MAX = 0.05;
 
 async function judgeProxy({ dir, ours }: Options): Promise<Verdict> {
@@ -122,7 +122,7 @@ async function judgeLoad({ dir, ours, seconds, clients, seed, sabotage }: Option
   const options = { dir: join(dir, 'load'), seconds, killSeconds, clients, seed, sabotage };
   const report: LoadReport = await runLoad(ours, options);
   const wrong = loadVerdict(report);
-  // Of what was removed behind the clients' backs each kind has to be noticed.
+  // Of what was removed without the clients' knowledge each kind has to be noticed.
   const noticed = ['image', 'blob', 'container'].every((kind) =>
     report.faults?.some((fault) => new RegExp(`, ${kind} |: ${kind} .*not found`).test(fault)),
   );

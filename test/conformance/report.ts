@@ -47,7 +47,7 @@ export function callsReport({ calls, differences, stale }: CallComparison): stri
 
 export function proxyReport(steps: readonly StepComparison[], run: ProxyRun, freed: boolean): string {
   const mib = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
-  const space = `the store behind held ${mib(run.fullBytes)} and holds ${mib(run.leftBytes)} after the removal`;
+  const space = `the back end had ${mib(run.fullBytes)} and has ${mib(run.leftBytes)} after the removal`;
   return [
     transcriptReport(steps, 'a containerd on proxy plugins beside one on its own'),
     freed ? space : `NOT FREED: ${space}`,

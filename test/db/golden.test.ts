@@ -4,7 +4,7 @@
  *
  *   layout-1            before there was a log; -log: with the first form of it
  *   layout-2            its log without marks; -marks: with them, without a salt; -salt: with both
- *   layout-3            the present one
+ *   layout-3            the present one; -packed: its log with removals by ids
  *   …-closed, …-killed  how the process that wrote it ended
  *   backup-1, plan-1    of layout 2
  */

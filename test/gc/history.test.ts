@@ -104,14 +104,14 @@ describe('the file of the history', () => {
 
   test('given more records than it has room for, then it keeps the newest, in order, whenever it is opened', async (t) => {
     const dir = await tempDir(t);
-    for (let n = 0; n < 1200; ) {
+    for (let n = 0; n < 300; ) {
       await using of = await file(dir);
-      for (const end = n + 150; n < end; n++) await of.opened.append(record(n));
+      for (const end = n + 50; n < end; n++) await of.opened.append(record(n));
     }
     const kept = numbers(await RecordFile.read(join(dir, 'history')));
     assert.deepEqual(
       kept,
-      Array.from({ length: kept.length }, (_, i) => 1200 - kept.length + i),
+      Array.from({ length: kept.length }, (_, i) => 300 - kept.length + i),
     );
     // At least the half that is not being filled.
     assert.ok(kept.length >= Math.floor(HALF_BYTES / 2300), String(kept.length));
@@ -168,8 +168,8 @@ test('given a disk without space, when runs end, then their records wait, bounde
 }, async (t) => {
   const dir = join(await tempDir(t), 'small');
   mkdirSync(dir);
-  assert.equal(spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=1600k', 'tmpfs', dir]).status, 0);
-  writeFileSync(join(dir, 'full'), Buffer.alloc(1000 * 1024));
+  assert.equal(spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=832k', 'tmpfs', dir]).status, 0);
+  writeFileSync(join(dir, 'full'), Buffer.alloc(700 * 1024));
   const warnings: string[] = [];
   const history = new History(dir, false, (message) => void warnings.push(message));
   t.after(async () => {
@@ -193,11 +193,11 @@ test('given a disk without space, when runs end, then their records wait, bounde
   assert.equal((await RecordFile.read(join(dir, 'history'))).length, 64);
   // Its blocks are its own from now on.
   spawnSync('dd', ['if=/dev/zero', `of=${join(dir, 'full')}`, 'bs=64k']);
-  for (let n = 101; n < 400; n++) {
+  for (let n = 101; n < 200; n++) {
     history.add(record(n));
     await history.read({ limit: 1 });
   }
-  assert.equal(numbers(await RecordFile.read(join(dir, 'history'))).at(-1), 399);
+  assert.equal(numbers(await RecordFile.read(join(dir, 'history'))).at(-1), 199);
 });
 
 test('given a run that fails again and again for one reason, then it is kept once', async () => {

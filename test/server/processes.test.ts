@@ -44,7 +44,7 @@ function start(t: TestContext, args: string[], { umask = '022', env = {} }: Opti
   return { child, stderr: () => Buffer.concat(parts).toString(), ended };
 }
 
-/** Waits until somebody accepts connections, or the server has ended. */
+/** Waits until a server accepts connections, or the server has ended. */
 async function serving(server: Server, address: string): Promise<void> {
   for (;;) {
     const up = await new Promise<boolean>((resolve) => {
@@ -161,15 +161,15 @@ test('at SIGTERM open calls may end, what never ends is ended, and what hangs is
     server.child.kill('SIGTERM');
     assert.equal((await subscriptionEnd)[0].code, code.unavailable);
     if (finishes) {
-      // The open stream goes on and is answered.
+      // The open stream goes on and gets its response.
       const digest = digestOf(data);
-      const answer = await stream.ask({
+      const response = await stream.ask({
         action: 2,
         offset: data.length,
         total: data.length,
         expected: digest,
       });
-      assert.equal(answer.digest, digest);
+      assert.equal(response.digest, digest);
       await stream.end();
     } else {
       stream.call.on('error', () => undefined);

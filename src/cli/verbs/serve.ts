@@ -25,10 +25,10 @@ export function serve(program: Command): void {
       new Option('--gc <when>', 'when to collect (default: scheduled)').choices(['scheduled', 'on-request']),
     )
     .addOption(
-      new Option('--policy <name>', 'who may use content by its digest (default: shared)').choices([
-        'shared',
-        'isolated',
-      ]),
+      new Option(
+        '--policy <name>',
+        'which namespaces may use content by its digest (default: shared)',
+      ).choices(['shared', 'isolated']),
     )
     .option('--snapshotters <names>', 'comma-separated (default: native,overlayfs)')
     .addOption(

@@ -45,14 +45,16 @@ export interface CollectionRecord {
   unnamed: number;
 }
 
-/** Names kept of a kind, and their length as JSON. */
+/** Names kept of a kind, their length as JSON, and that of all kinds. */
 const NAMES_OF_KIND_MAX = 64;
 const CHARACTERS_OF_KIND_MAX = 8192;
+const CHARACTERS_MAX = 65_536;
 
 /** Gathers the first names of each kind. */
 export class RemovedNames {
   readonly #names: RemovedName[] = [];
   readonly #kinds = new Map<string, { names: number; characters: number }>();
+  #characters = 0;
 
   /** Whether a name of this kind could be kept. */
   wants(kind: string): boolean {
@@ -61,8 +63,11 @@ export class RemovedNames {
 
   add(name: RemovedName): void {
     const of = this.#kinds.get(name.kind) ?? { names: 0, characters: 0 };
-    const characters = of.characters + JSON.stringify(name).length;
+    const length = JSON.stringify(name).length;
+    const characters = of.characters + length;
     if (of.names >= NAMES_OF_KIND_MAX || characters > CHARACTERS_OF_KIND_MAX) return;
+    this.#characters += length;
+    if (this.#characters > CHARACTERS_MAX) return;
     this.#kinds.set(name.kind, { names: of.names + 1, characters });
     this.#names.push(name);
   }

@@ -50,7 +50,7 @@ export class Removal {
   readonly #wantsEvents: boolean;
   readonly #names: Pick<RemovedNames, 'wants'>;
 
-  /** @param wantsEvents whether anybody will hear of them */
+  /** @param wantsEvents whether there is a subscriber */
   constructor(
     engine: Engine,
     tx: Transaction,

@@ -240,7 +240,7 @@ async function keepSpare(path: string): Promise<void> {
   await writeFile(spareOf(path), '', { mode: 0o600 }).catch(() => undefined);
 }
 
-/** Makes sure that nobody listens at the path and that nothing but a socket is there. */
+/** Makes sure that no process listens at the path and that nothing but a socket is there. */
 async function clear(path: string): Promise<void> {
   let found: Awaited<ReturnType<typeof lstat>>;
   try {

@@ -129,7 +129,7 @@ async function byNghttp(url: string, body: string, digest: string): Promise<stri
   if (end.status !== 0) return failed(end);
   return end.stdout.includes(digest) && /grpc-status: 5/.test(end.stdout)
     ? ''
-    : `no answer in:\n${end.stdout.slice(-800)}`;
+    : `no result in:\n${end.stdout.slice(-800)}`;
 }
 
 async function byH2load(url: string, body: string): Promise<string> {
