@@ -13,6 +13,7 @@ import type { CheckReport } from '../check/findings.js';
 import type { CallContext } from '../context.js';
 import type { DB, RunOptions } from '../db.js';
 import { EbbtideError, invalidArgument, isNotFound } from '../errors.js';
+import type { CollectionRecord } from '../gc/report/collection-record.js';
 import type { ObjectDescription, ObjectName } from '../gc/report/objects.js';
 import type { CollectionPlan, PlanOutcome } from '../gc/report/plan.js';
 import type { UsageOptions, UsageReport } from '../gc/report/retained.js';
@@ -135,6 +136,9 @@ export class ForeignStore implements Store {
     throw refusal('a backup', this.parts.places.root);
   }
 
+  async history(): Promise<CollectionRecord[]> {
+    throw refusal('a history of collections', this.parts.places.root);
+  }
   async applyPlan(): Promise<PlanOutcome> {
     throw refusal('applying a plan', this.parts.places.root);
   }

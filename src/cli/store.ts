@@ -54,4 +54,5 @@ export interface Store extends AsyncDisposable {
   du: DB['du'];
   check: DB['check'];
   backup: DB['backup'];
+  history: DB['history'];
 }

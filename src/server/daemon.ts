@@ -174,6 +174,7 @@ async function startParts(
     limits,
     stopping: stopping.signal,
     collect: (signal) => collections.collect(signal),
+    observe: (run, statsOf) => collections.observe(run, statsOf),
   };
   const started = performance.now();
   const connections = (): number => endpoints.reduce((sum, endpoint) => sum + endpoint.connections, 0);

@@ -92,6 +92,7 @@ test('given a store, when every verb prints JSON, then it is what its schema say
   say('gc', '--plan', beside('plan.json'));
   say('gc', '--apply', beside('plan.json'));
   say('gc', '--full');
+  say('history');
   say('content', 'rm', manifest);
   say('leases', 'rm', 'brief');
   say('check');

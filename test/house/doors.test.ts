@@ -15,7 +15,7 @@ const src = fileURLToPath(new URL('../../../src/', import.meta.url));
 const doors: Record<string, [imports: string, types: string]> = {
   cli: [
     'server synth any-host db backup check gc images stores graph engine/schema backends system model errors',
-    'engine/etcd engine context',
+    'history engine/etcd engine context',
   ],
   server: ['db gc images stores engine/schema context backends system model errors', 'engine/etcd'],
   synth: ['stores engine/schema model errors', 'engine'],
@@ -25,12 +25,13 @@ const doors: Record<string, [imports: string, types: string]> = {
   ],
   entry: [
     'db backup check gc images stores graph engine/etcd engine/lmdb engine/memory engine engine/schema context backends model errors',
-    '',
+    'history',
   ],
   db: [
-    'backup check gc stores graph engine/etcd engine/lmdb engine/memory engine engine/schema context backends system model errors',
+    'history backup check gc stores graph engine/etcd engine/lmdb engine/memory engine engine/schema context backends system model errors',
     '',
   ],
+  history: ['gc system errors', ''],
   backup: ['engine/lmdb engine/schema backends system model errors', 'engine'],
   check: ['gc images stores engine/schema backends model errors', 'engine'],
   gc: ['stores graph engine/core engine engine/schema context backends model errors', ''],

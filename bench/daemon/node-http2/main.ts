@@ -20,6 +20,7 @@ const stopping = new AbortController();
 const host = {
   ...{ db, root, events, limits: defaultLimits, stopping: stopping.signal },
   collect: (signal: AbortSignal) => collections.collect(signal),
+  observe: <T>(run: () => Promise<T>) => run(),
 };
 const { server, running } = nodeHttp2Server(
   defaultLimits,

@@ -15,8 +15,11 @@ import { isUnnamed } from '../sweep/sweep.js';
 import { keyOfNode, kindName, ResourceMax } from '../types.js';
 import { identityOf, itemOfOrphan, orphanCandidate } from './dry-run.js';
 
+/** What a collection would remove, to be looked at and applied later. */
 export interface CollectionPlan {
+  /** Distinguishes a plan from other JSON. */
   format: 'ebbtide-plan';
+  /** Of the format. */
   version: 1;
   /** RFC 3339. */
   createdAt: string;
@@ -39,11 +42,15 @@ export type RestReason =
   /** A snapshot with a child that is not part of the plan, or stayed. */
   | 'has a child';
 
+/** What became of a plan's objects. */
 export interface PlanOutcome {
   /** Revision of the store when the plan was applied. */
   revision: number;
+  /** Those that were removed. */
   removed: Candidate[];
+  /** Those that were left alone, and why. */
   rest: (Candidate & { reason: RestReason })[];
+  /** Of the collection. */
   stats: GCStats;
 }
 
