@@ -256,6 +256,7 @@ class GraphObject : public Napi::ObjectWrap<GraphObject> {
                            InstanceMethod<&GraphObject::candidates>("candidates"),
                            InstanceMethod<&GraphObject::stillCandidates>("stillCandidates"),
                            InstanceMethod<&GraphObject::catchUp>("catchUp"),
+                           InstanceMethod<&GraphObject::settle>("settle"),
                            InstanceMethod<&GraphObject::wrongLive>("wrongLive"),
                            InstanceMethod<&GraphObject::endRun>("endRun"),
                            InstanceMethod<&GraphObject::takeFreeable>("takeFreeable"),
@@ -347,6 +348,12 @@ class GraphObject : public Napi::ObjectWrap<GraphObject> {
   Napi::Value catchUp(Info info) {
     return guarded(info, [&]() -> Napi::Value {
       return Napi::Boolean::New(info.Env(), core_->catchUp(countArgument(info, 0)));
+    });
+  }
+
+  Napi::Value settle(Info info) {
+    return guarded(info, [&]() -> Napi::Value {
+      return Napi::Boolean::New(info.Env(), core_->settle(countArgument(info, 0)));
     });
   }
 

@@ -12,6 +12,8 @@ constexpr size_t kSorted = 1 << 16;
 // What a run on live marks does before it asks for a thread: a fraction of a millisecond.
 constexpr int kStepsAtOnce = 24;
 constexpr size_t kNodesAtOnce = 1024;
+// What a save does to settle live marks, which it can only then take along. Its caller has done most of that.
+constexpr size_t kStepsOfSave = 32;
 
 GraphError canceled(const char* what) { return {"Canceled", std::string(what) + ": the graph's owner ended it"}; }
 GraphError outOfMemory(const char* what) { return {kNoMemory, std::string(what) + ": out of memory"}; }
@@ -109,6 +111,32 @@ std::unique_ptr<MarkJob> Core::markAs(int64_t now, uint64_t how) {
 bool Core::catchUp(size_t steps) {
   const Owner lock(*this);
   return finishedRun("catchUp", steps).live() == nullptr || live_->revived();
+}
+
+bool Core::settle(size_t steps) {
+  const Owner lock(*this);
+  return settleLive(steps);
+}
+
+bool Core::settleLive(size_t steps) {
+  if (live_ != nullptr && live_->isBroken()) dropLive();
+  if (live_ == nullptr) return true;
+  try {
+    for (; steps > 0 && !live_->settled(); steps--) live_->step();
+  } catch (const std::bad_alloc&) {
+    dropLive();
+    throw;
+  }
+  if (live_->isBroken()) dropLive();
+  return live_ == nullptr || live_->settled();
+}
+
+// Only marks that are exactly what is reached are worth saving.
+std::shared_ptr<LiveMarks> Core::savableLive() try {
+  if (!settleLive(kStepsOfSave) || live_ == nullptr || live_->isDoubtful() || live_->hasPins()) return nullptr;
+  return live_;
+} catch (const std::bad_alloc&) {
+  return nullptr;
 }
 
 std::optional<std::vector<NodeId>> Core::wrongLive() {
@@ -220,7 +248,7 @@ void Core::dropLive() {
 
 std::unique_ptr<SaveJob> Core::save() {
   const Owner lock(*this);
-  return begin<SaveJob>(std::make_shared<CheckpointWriter>(graph_));
+  return begin<SaveJob>(std::make_shared<CheckpointWriter>(graph_, savableLive()));
 }
 
 std::unique_ptr<RetainedJob> Core::retained(RetainedQuery query) {
@@ -272,9 +300,10 @@ bool Core::load(std::span<const uint8_t> bytes) {
   graph_.clear();
   bool whole = false;
   try {
-    whole = decodeCheckpoint(bytes, graph_);
+    whole = decodeCheckpoint(bytes, graph_, live_);
     if (whole) graph_.listFreeable();
   } catch (...) {
+    dropLive();
     graph_.clear();
     throw;
   }

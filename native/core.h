@@ -125,6 +125,8 @@ class Core : public std::enable_shared_from_this<Core> {
   // Takes up what ops have changed in them, in `steps` at most; false when there is more that may revive. A GraphError when
   // there is no run whose marking has finished.
   bool catchUp(size_t steps);
+  // Takes up what ops have changed in the live marks, in `steps` at most; true when nothing is left, or there are none.
+  bool settle(size_t steps);
   // Ids whose live marks or counts are not what a walk over the graph finds, the first 100; nothing when there are none.
   // Settles them first; all of it at a stretch.
   std::optional<std::vector<NodeId>> wrongLive();
@@ -181,6 +183,8 @@ class Core : public std::enable_shared_from_this<Core> {
   // REQUIRES: the lock is held.
   void followLive(std::span<const uint32_t> ops, bool applied);
   std::unique_ptr<MarkJob> jobOfRun();
+  bool settleLive(size_t steps);
+  std::shared_ptr<LiveMarks> savableLive();
   void dropRun();
   void dropLive();
   void dropJobs();

@@ -51,6 +51,7 @@ void LiveMarks::restart() {
   next_ = 0;
   doubtful_ = false;
   broken_ = false;
+  restarts_++;
 }
 
 // ---------------------------------------------------------------------------------------------------------- counts
@@ -85,6 +86,7 @@ void LiveMarks::drop(uint32_t state, uint32_t times) {
 
 void LiveMarks::setExpanded(uint32_t state, bool expanded) {
   const NodeId id = idOf(state);
+  for (LiveObserver* observer : observers_) observer->beforeMarks(id);
   discount(id);
   const bool was = marksOf(id) != 0;
   if (expanded) cells_.setFlag(state, LiveCells::kExpanded);
@@ -206,6 +208,7 @@ void LiveMarks::keepExpiry(NodeId id) {
 // A node that is freed has no edges, in or out; it has, when in-degrees of a damaged checkpoint are wrong. What it is set to
 // later in the batch may have been counted already.
 void LiveMarks::forget(NodeId id) {
+  for (LiveObserver* observer : observers_) observer->beforeMarks(id);
   discount(id);
   if (const int64_t* known = expiries_.find(id)) {
     expiring_.erase({*known, id});

@@ -20,6 +20,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <set>
 #include <span>
@@ -35,9 +36,27 @@ namespace ebbtide {
 // What a test leaves out, and must find.
 enum class LiveFault : uint8_t { kNone, kNoRevive, kNoCascade, kNoTrial, kEdgeTwice, kNoRootWeight, kFaults };
 
+// Told before marks of a node change; not when they are found anew (`restarts`), or break. Never throws.
+class LiveObserver {
+ public:
+  virtual ~LiveObserver() = default;
+  virtual void beforeMarks(NodeId id) = 0;
+};
+
+// What a checkpoint has of marks (checkpoint_marks.h).
+struct SavedMarks {
+  int64_t now = 0;
+  // Ascending, each once.
+  std::vector<NodeId> unmarked;
+  std::vector<NodeId> flat;
+};
+
 class LiveMarks final : public GraphObserver {
  public:
   LiveMarks(Graph& graph, int64_t now, LiveFault fault);
+  // Marks that were saved, of a graph that was just loaded; `flatSources`: its nodes with flat edges. Null unless they, and
+  // the counts that follow from them, are what `settled` promises (docs/proof.md).
+  static std::shared_ptr<LiveMarks> adopt(Graph& graph, const SavedMarks& saved, std::span<const NodeId> flatSources);
   // Stops listening to the graph; twice is harmless.
   void detach() { graph_.unobserve(this); }
   LiveMarks(const LiveMarks&) = delete;
@@ -69,6 +88,11 @@ class LiveMarks final : public GraphObserver {
   void breakOff() { broken_ = true; }
   // Begins to count anew.
   void restart();
+  uint64_t restarts() const { return restarts_; }
+  bool hasPins() const { return !pins_.empty(); }
+
+  void observe(LiveObserver* observer) { observers_.push_back(observer); }
+  void unobserve(LiveObserver* observer) { std::erase(observers_, observer); }
 
   // kPlain and kFlat of an expanded node.
   uint32_t marksOf(NodeId id) const { return bitOf(id, kPlain) | bitOf(id, kFlat); }
@@ -123,6 +147,9 @@ class LiveMarks final : public GraphObserver {
   void recount(NodeId id);
   void keepExpiry(NodeId id);
   bool hasTargets(uint32_t state) const;
+  bool countFrom(const SavedMarks& saved, std::span<const NodeId> flatSources);
+  size_t expandAll();
+  void keepExpiries();
   // visit(state, times) for what a state's edges lead to; small lists only.
   template <typename Visit>
   static void forEachTarget(std::span<const uint32_t> words, uint32_t state, Visit visit);
@@ -158,6 +185,8 @@ class LiveMarks final : public GraphObserver {
   std::array<uint32_t, 32> byType_{};
   uint64_t marked_ = 0;
   uint64_t followed_ = 0;
+  uint64_t restarts_ = 0;
+  std::vector<LiveObserver*> observers_;
 };
 
 // Ids whose marks or counts are not what a walk over the graph finds, ascending, the first 100. Of settled marks; takes

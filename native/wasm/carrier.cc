@@ -137,6 +137,9 @@ EXPORT(candidates) bool candidates(uint32_t from, uint32_t count) {
 EXPORT(stillCandidates) bool stillCandidates(uint32_t count) {
   return guarded([&] { say(core->stillCandidates(inputWords(0, count))); });
 }
+EXPORT(settle) bool settle(uint32_t steps) {
+  return guarded([&] { number = core->settle(steps) ? 1 : 0; });
+}
 EXPORT(catchUp) bool catchUp(uint32_t steps) {
   return guarded([&] { number = core->catchUp(steps) ? 1 : 0; });
 }

@@ -151,6 +151,11 @@ export interface GraphCore {
    */
   catchUp(steps?: number): boolean;
   /**
+   * Takes up what ops have changed in live marks, for a fraction of a millisecond (or `steps`), run or no run; true when
+   * nothing is left, or nothing lives. A save takes the marks along if that is so.
+   */
+  settle(steps?: number): boolean;
+  /**
    * Ids whose live marks or counts are not what a walk over the graph finds, the first 100; undefined when there are none.
    * What ops have changed is taken up first. Takes the time of the walk, at a stretch.
    */
@@ -180,7 +185,10 @@ export interface GraphCore {
    */
   retained(query: RetainedQuery, options?: { signal?: AbortSignal | undefined }): Promise<RetainedSizes>;
 
-  /** A packed, checksummed image of the whole graph; load replaces the graph with one. */
+  /**
+   * A packed, checksummed image of the whole graph, and of live marks that are settled; load replaces the graph with one, and
+   * with marks that fit it, which then live on.
+   */
   save(): Promise<Buffer>;
   /** False, with the graph left empty, when the bytes are damaged or of another format. */
   load(bytes: Uint8Array): boolean;

@@ -50,6 +50,7 @@ export interface CarriedGraph extends Passed {
   /** Undefined until marking has ended. */
   markInSteps(now: bigint, how: number): (nodes: number) => MarkResult | undefined;
   catchUp(steps: number): boolean;
+  settle(steps: number): boolean;
   candidates(from: number, count: number): Uint32Array;
   retained(
     now: bigint,
@@ -129,6 +130,10 @@ export class CoreGraph implements GraphCore {
 
   catchUp(steps = STEPS_OF_CATCH_UP): boolean {
     return translate(() => this.#core.catchUp(steps));
+  }
+
+  settle(steps = STEPS_OF_CATCH_UP): boolean {
+    return translate(() => this.#core.settle(steps));
   }
 
   wrongLive(): Uint32Array | undefined {

@@ -56,6 +56,7 @@ interface Exports {
   candidates(from: number, count: number): number;
   stillCandidates(words: number): number;
   catchUp(steps: number): number;
+  settle(steps: number): number;
   wrongLive(): number;
   endRun(): void;
   takeFreeable(): number;
@@ -227,6 +228,11 @@ export class WasmGraph implements CarriedGraph {
 
   catchUp(steps: number): boolean {
     this.#must(this.#wasm.catchUp(u32(steps)));
+    return this.#wasm.answerNumber() === 1;
+  }
+
+  settle(steps: number): boolean {
+    this.#must(this.#wasm.settle(u32(steps)));
     return this.#wasm.answerNumber() === 1;
   }
 
