@@ -172,7 +172,7 @@ async function measureLive(graph: GraphCore, nodes: number, costs: Costs): Promi
 }
 
 async function measureSaved(graph: GraphCore, costs: Costs): Promise<void> {
-  while (!graph.settle()) continue;
+  while (!graph.settle());
   const { ms, result: image } = await cost(() => graph.save());
   costs['save with marks'].push(ms);
   costs['load with marks'].push((await cost(() => graph.load(image))).ms);

@@ -24,17 +24,6 @@ double msSince(std::chrono::steady_clock::time_point start) {
 
 }  // namespace
 
-template <typename Step>
-void Core::inTurns(const std::atomic<bool>& cancelled, Step step) {
-  for (;;) {
-    while (wanted_.load(std::memory_order_relaxed)) giveWay();
-    const Locked lock(mutex_);
-    do {
-      if (cancelled.load(std::memory_order_relaxed) || step()) return;
-    } while (!wanted_.load(std::memory_order_relaxed));
-  }
-}
-
 // ---------------------------------------------------------------------------------------------------------- owner
 
 // Without memory for the barrier's work a run cannot be trusted any more, so it ends; the ops themselves stay
@@ -45,20 +34,24 @@ void Core::apply(std::span<const uint32_t> ops) {
   // A job's thread may have broken them.
   if (live_ != nullptr && live_->isBroken()) dropLive();
   if (live_ != nullptr) live_->beforeBatch(ops);
+  if (check_ != nullptr) check_->beforeBatch(ops);
   bool applied = false;
   try {
     graph_.apply(ops);
     applied = true;
+    if (check_ != nullptr) check_->afterBatch(ops, true);
     followLive(ops, true);
     if (run_ != nullptr) run_->keepClosed(ops);
   } catch (const std::bad_alloc&) {
     dropRun();
     if (applied) return;
+    dropCheck();
     dropLive();
     if (graph_.clears() != clears) dropJobs();
     throw;
   } catch (const GraphError&) {
     if (graph_.clears() != clears) dropJobs();
+    if (check_ != nullptr) check_->afterBatch(ops, false);
     followLive(ops, false);
     throw;
   }
@@ -79,6 +72,7 @@ void Core::followLive(std::span<const uint32_t> ops, bool applied) {
 std::unique_ptr<MarkJob> Core::mark(int64_t now, Barrier barrier) {
   if (run_ != nullptr) throw failedPrecondition("mark: a run is in progress; end it with endRun first");
   const Owner lock(*this);
+  dropCheck();
   run_ = std::make_shared<Run>(graph_, now, barrier);
   return jobOfRun();
 }
@@ -86,6 +80,7 @@ std::unique_ptr<MarkJob> Core::mark(int64_t now, Barrier barrier) {
 std::unique_ptr<MarkJob> Core::markLive(int64_t now, LiveFault fault) {
   if (run_ != nullptr) throw failedPrecondition("mark: a run is in progress; end it with endRun first");
   const Owner lock(*this);
+  dropCheck();
   if (live_ != nullptr && (live_->isBroken() || live_->fault() != fault)) dropLive();
   if (live_ == nullptr) live_ = std::make_shared<LiveMarks>(graph_, now, fault);
   live_->aim(now);
@@ -284,6 +279,7 @@ void Core::forget(GraphCopy& copy) {
 void Core::dropJobs() {
   graph_.assertLocked();
   dropRun();
+  dropCheck();
   dropLive();
   for (const auto& weak : copies_) {
     if (const auto copy = weak.lock()) {

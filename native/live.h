@@ -100,6 +100,9 @@ class LiveMarks final : public GraphObserver {
   bool isPinned(NodeId id) const { return (cells_.flags(stateOf(id, kPlain)) & LiveCells::kPinned) != 0; }
   bool isNoted(NodeId id) const { return (cells_.flags(stateOf(id, kPlain)) & LiveCells::kGarbage) != 0; }
   const std::array<uint32_t, 32>& byType() const { return byType_; }  // expanded nodes that are present
+  const std::array<uint32_t, 32>& garbageByType() const { return garbageByType_; }
+  // Whether all nodes have been counted since the last `restart`.
+  bool isCounted() const { return scan_ == Scan::kDone; }
   uint64_t marked() const { return marked_; }                          // expanded nodes
   uint64_t followed() const { return followed_; }                      // edges counted so far, up or down
 
@@ -112,6 +115,9 @@ class LiveMarks final : public GraphObserver {
     constexpr uint32_t wanted = kPresent | kCollectible;
     return (graph_.flags(id) & wanted) == wanted && marksOf(id) == 0 && !broken_;
   }
+  // What has become garbage since the last call, each once, as far as it still is; the first time all. Of very much some is
+  // left out.
+  std::vector<NodeId> takeFresh();
   size_t bytes() const;
 
   // Keeps a node for a run, whatever else does; until `unpin`.
@@ -167,6 +173,8 @@ class LiveMarks final : public GraphObserver {
   ChunkedWords suspects_;  // those of them that kept others and lead somewhere
   ChunkedWords garbage_;
   ChunkedWords sifted_;    // garbage that was looked at
+  bool keepsFresh_ = false;
+  std::vector<NodeId> fresh_;
   std::vector<NodeId> pins_;
   struct BigCursor {
     uint32_t state;
@@ -183,6 +191,7 @@ class LiveMarks final : public GraphObserver {
   };
   std::optional<Range> aiming_;  // expiries that are still to be looked at
   std::array<uint32_t, 32> byType_{};
+  std::array<uint32_t, 32> garbageByType_{};
   uint64_t marked_ = 0;
   uint64_t followed_ = 0;
   uint64_t restarts_ = 0;

@@ -24,7 +24,7 @@ class LiveCells {
     kExpanded = 1,  // its edges are counted at their targets
     kRooted = 2,    // its count has one for a root
     kPinned = 4,    // and one for a pin
-    kTyped = 8,     // it is in the sums by type
+    kTyped = 8,     // its node is in the sums by type, of what is marked or of garbage
     // It is in the list of that name.
     kWaiting = 16,
     kLost = 32,

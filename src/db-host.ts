@@ -9,7 +9,9 @@ import type { Durability, Engine, Reader, Transaction } from './engine/contract.
 import { failedPrecondition, throwIfAborted } from './errors.js';
 import { CollectorRegistry } from './gc/collectors.js';
 import type { CollectHost } from './gc/host.js';
+import { LiveMarks } from './gc/mark/live-marks.js';
 import { ExpiryClock } from './gc/schedule/expiry-clock.js';
+import { GarbageWatch } from './gc/schedule/garbage-watch.js';
 import { DirtyFlags } from './gc/sweep/dirty.js';
 import { OrphanGuard } from './gc/sweep/orphan-guard.js';
 import { ContentStore } from './stores/content/content.js';
@@ -70,12 +72,14 @@ export class DBHost implements CollectHost {
   readonly orphans: OrphanGuard;
   readonly expiryClock: ExpiryClock;
   readonly collectors = new CollectorRegistry();
+  readonly liveMarks: LiveMarks;
   readonly contentStore: ContentStore;
   readonly snapshotterStores: ReadonlyMap<string, Snapshotter>;
   readonly #log: Log;
   readonly #callbacks: MutationCallback[] = [];
   /** To be published once the transaction is committed. */
   readonly #events = new WeakMap<Transaction, Event[]>();
+  #garbageWatch: GarbageWatch | undefined;
   #sweepSuspensions = 0;
   #closed = false;
 
@@ -88,6 +92,7 @@ export class DBHost implements CollectHost {
     this.jobs = parts.jobs;
     this.publisher = parts.publisher;
     this.#log = parts.log;
+    this.liveMarks = new LiveMarks((message, details) => this.log('error', message, details));
     this.guards = parts.guards ?? new Guards();
     this.dirty = new DirtyFlags(parts.engine);
     this.orphans = new OrphanGuard(this);
@@ -100,6 +105,17 @@ export class DBHost implements CollectHost {
 
   registerMutationCallback(fn: MutationCallback): void {
     this.#callbacks.push(fn);
+  }
+
+  /** Begins with the first call. */
+  get garbageWatch(): GarbageWatch {
+    if (this.#garbageWatch === undefined) {
+      const { engine, dirty } = this;
+      const watch = new GarbageWatch({ graph: engine.graph, hasDeletions: () => dirty.deletions > 0 });
+      this.#garbageWatch = watch;
+      this.registerMutationCallback(() => watch.changed());
+    }
+    return this.#garbageWatch;
   }
 
   async update<T>(ctx: CallContext, fn: (tx: Transaction) => T | Promise<T>): Promise<T> {
@@ -216,6 +232,7 @@ export class DBHost implements CollectHost {
 
   close(): void {
     this.#closed = true;
+    this.#garbageWatch?.close();
   }
 
   checkCall(ctx: CallContext): void {

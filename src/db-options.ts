@@ -27,6 +27,11 @@ export interface DBOptions {
    * more than a minute. Default ten minutes; 0: not at all.
    */
   expiryGraceMs?: number;
+  /**
+   * `immediate`: what becomes garbage is collected within a second of its last reference or its expiry, as a `Scheduler` with
+   * `immediate` does. Default: on request, or by a `Scheduler` of the caller's.
+   */
+  collect?: 'on-request' | 'immediate';
 }
 /** Some of the options; where several are given, later ones win. */
 export type DBOpt = Readonly<DBOptions>;
@@ -89,6 +94,7 @@ const knownOptions = new Set([
   'enableEtcdGC',
   'leaseBackend',
   'expiryGraceMs',
+  'collect',
 ]);
 
 export function validateOptions(options: OpenOptions): void {
@@ -109,6 +115,7 @@ export function validateOptions(options: OpenOptions): void {
     core: ['native', 'wasm'],
     policy: ['shared', 'isolated'],
     durability: ['flushed', 'visible'],
+    collect: ['on-request', 'immediate'],
   } as const;
   for (const [name, allowed] of Object.entries(choices)) {
     const value = options[name as keyof typeof choices];
@@ -129,8 +136,9 @@ export function validateOptions(options: OpenOptions): void {
   }
 }
 
-function checkReadOnly({ etcd, engine, create }: OpenOptions): void {
+function checkReadOnly({ etcd, engine, create, collect }: OpenOptions): void {
   const other = Object.entries({
+    'collect: immediate': collect === 'immediate',
     etcd: etcd !== undefined,
     'engine: memory': engine === 'memory',
     'create: true': create === true,

@@ -33,7 +33,16 @@ export interface GraphStats {
   limit: number;
   /** Memory held by the graph outside the JavaScript heap (or estimated), bytes. */
   bytes: number;
+  /** Marks live on (`MarkOptions.live`). */
+  hasLiveMarks: boolean;
 }
+
+/**
+ * How a run found what is reached: it followed all from the roots; it took up what had changed in the marks that live on; or
+ * there were none to rely on, and it counted them (anew).
+ */
+export const markings = ['from roots', 'live', 'counted'] as const;
+export type Marking = (typeof markings)[number];
 
 export interface MarkResult {
   /** Present nodes reached (either variant), by resource type (index 0…31). */
@@ -42,6 +51,7 @@ export interface MarkResult {
   marked: number;
   edgesFollowed: number;
   durationMs: number;
+  marking: Marking;
 }
 
 /** What tests leave out of the marks that live on, and must find. In the order of native/live.h. */
@@ -160,6 +170,19 @@ export interface GraphCore {
    * What ops have changed is taken up first. Takes the time of the walk, at a stretch.
    */
   wrongLive(): Uint32Array | undefined;
+  /**
+   * The same beside the writers, with marks that are counted anew; undefined also when a run begins meanwhile. Marks of which
+   * some differ live no longer. FailedPrecondition during a run.
+   */
+  checkLive(): Promise<Uint32Array | undefined>;
+  /**
+   * Garbage by the live marks as far as they are settled: how much there is of each type (index 0…31); the ids among so many
+   * places of a list, in no order; those that have become garbage since the last call and still are (all of them the first
+   * time, and some 200,000 at most). Nothing where no marks live.
+   */
+  garbageByType(): Uint32Array;
+  garbage(from: number, count: number): Uint32Array;
+  freshGarbage(): Uint32Array;
   endRun(): void;
 
   /** Ids that have become free-able since the last call: existing, not present, no edges in or out. */

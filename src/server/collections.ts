@@ -1,5 +1,5 @@
 /**
- * The daemon's collections: scheduled, or only on request. A caller waits for a run that begins after its
+ * The daemon's collections: scheduled, at once, or only on request. A caller waits for a run that begins after its
  * request; callers that request at the same time share one run. Called by the services and the daemon.
  */
 import type { DB } from '../db.js';
@@ -8,7 +8,8 @@ import { Scheduler } from '../gc/schedule/scheduler.js';
 import type { SchedulerOptions } from '../gc/schedule/scheduler-params.js';
 import type { GCStats } from '../gc/stats.js';
 
-export type CollectMode = 'scheduled' | 'on-request';
+export const collectModes = ['scheduled', 'immediate', 'on-request'] as const;
+export type CollectMode = (typeof collectModes)[number];
 
 export interface CollectionHooks {
   /** Called after each run, with its stats or its error. */
@@ -27,7 +28,9 @@ export class Collections implements AsyncDisposable {
   constructor(db: DB, mode: CollectMode, schedule: SchedulerOptions, hooks: CollectionHooks) {
     this.#db = db;
     this.#onRun = hooks.onRun;
-    if (mode === 'scheduled') this.#scheduler = new Scheduler<GCStats>(db, schedule, hooks);
+    if (mode === 'on-request') return;
+    const immediate = mode === 'immediate' || schedule.immediate === true;
+    this.#scheduler = new Scheduler<GCStats>(db, { ...schedule, immediate }, hooks);
   }
 
   /**

@@ -15,7 +15,6 @@ import { Endpoint } from './connections/endpoint.js';
 import { Refusals } from './connections/refusals.js';
 import { EventExchange } from './event-exchange.js';
 import { createLog, type Logger, storeLog, takeConsole } from './log.js';
-import { GarbageAge } from './metrics/garbage-age.js';
 import type { Metrics } from './metrics/metrics.js';
 import { StoreUsage } from './metrics/store-usage.js';
 import { type Notify, notifier } from './notify.js';
@@ -118,7 +117,6 @@ async function startParts(
   const place = new RootWatch(root, (level, message) => log[level](message));
   undo.push(async () => place.close());
   const metrics = options.metrics === undefined ? undefined : await loadMetrics();
-  const age = new GarbageAge(db);
   const stopping = new AbortController();
   const usage = new StoreUsage(db, stopping.signal, (error) =>
     log.warn({ err: error }, 'measuring the disk for metrics failed'),
@@ -126,7 +124,6 @@ async function startParts(
   const logRun = runLog(log);
   const collections = new Collections(db, options.gc, options.scheduler, {
     onRun: (outcome) => {
-      if ('stats' in outcome) age.collected();
       usage.collected();
       metrics?.counts.collected(outcome);
       logRun(outcome);
@@ -143,11 +140,12 @@ async function startParts(
   };
   const started = performance.now();
   const connections = (): number => endpoints.reduce((sum, endpoint) => sum + endpoint.connections, 0);
-  const stats = (): unknown => ({
+  const stats = async (): Promise<unknown> => ({
     daemon: { version, pid: process.pid, address: options.address, upMs: performance.now() - started },
     store: db.engine.stats(),
     graph: db.engine.graph.stats(),
-    garbageAgeMs: age.ms,
+    garbage: await db.garbage(),
+    marksChecked: { checks: db.marksChecked.checks, alarms: db.marksChecked.alarms },
     orphans: db.orphans,
     clockSteps: db.expiryTime.steps,
     connections: connections(),
@@ -175,7 +173,6 @@ async function startParts(
   if (options.proxyAddress !== undefined) await open(options.proxyAddress, proxied);
   const main = await open(options.address, servicesOf(host, stats));
   metrics?.counts.watch(db, {
-    garbageAgeMs: () => age.ms,
     connections,
     calls: () => endpoints.reduce((sum, endpoint) => sum + endpoint.calls, 0),
     clientBytes: () => shared.ledger.bytes,

@@ -24,6 +24,7 @@ import {
 import { type CollectOptions, collect } from '../../src/gc/collect.js';
 import { CollectorRegistry } from '../../src/gc/collectors.js';
 import type { CollectHost } from '../../src/gc/host.js';
+import { LiveMarks } from '../../src/gc/mark/live-marks.js';
 import { metadataIndexer } from '../../src/gc/references.js';
 import { ExpiryClock } from '../../src/gc/schedule/expiry-clock.js';
 import type { GCStats } from '../../src/gc/stats.js';
@@ -70,6 +71,7 @@ export class World implements CollectHost {
   readonly dirty: DirtyFlags;
   readonly orphans: OrphanGuard;
   readonly sweepsHeld = false;
+  readonly liveMarks = new LiveMarks((message) => this.log('error', message));
   expiryClock: ExpiryClock;
   readonly inFlight = new Set<string>();
   readonly contentStore = { inFlightIngests: (): ReadonlySet<string> => this.inFlight };
