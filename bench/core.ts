@@ -3,7 +3,7 @@
  * the event loop's turns and the addon on a thread beside it. Graphs as hosts have them: images with an index, manifests,
  * layers and the snapshots of these, in the order of their creation; a tenth of the layers are shared, a tenth of the images
  * are gone. Live marks: the first run that counts them, runs of which nothing has changed, and runs after one image was
- * deleted; commits of an image each, in a graph without them and in one with them, in turn; and saved with the graph, loaded,
+ * deleted; commits of an image each, in a graph without them and in one with them, alternately; and saved with the graph, loaded,
  * and the first run after that. `--nodes 1000000` for one size only, `--rounds 5`.
  */
 import { parseArgs } from 'node:util';
@@ -172,7 +172,7 @@ async function measureLive(graph: GraphCore, nodes: number, costs: Costs): Promi
 }
 
 async function measureSaved(graph: GraphCore, costs: Costs): Promise<void> {
-  while (!graph.settle());
+  while (!graph.bringUpToDate());
   const { ms, result: image } = await cost(() => graph.save());
   costs['save with marks'].push(ms);
   costs['load with marks'].push((await cost(() => graph.load(image))).ms);

@@ -262,7 +262,7 @@ class GraphObject : public Napi::ObjectWrap<GraphObject> {
                            InstanceMethod<&GraphObject::candidates>("candidates"),
                            InstanceMethod<&GraphObject::stillCandidates>("stillCandidates"),
                            InstanceMethod<&GraphObject::catchUp>("catchUp"),
-                           InstanceMethod<&GraphObject::settle>("settle"),
+                           InstanceMethod<&GraphObject::bringUpToDate>("bringUpToDate"),
                            InstanceMethod<&GraphObject::wrongLive>("wrongLive"),
                            InstanceMethod<&GraphObject::checkLive>("checkLive"),
                            InstanceMethod<&GraphObject::garbageByType>("garbageByType"),
@@ -304,7 +304,7 @@ class GraphObject : public Napi::ObjectWrap<GraphObject> {
       try {
         return Promised<MarkJob>::start(info.Env(), std::move(job), "ebbtide.mark", atOnce);
       } catch (...) {
-        // Nobody would end the run.
+        // No caller would end the run.
         core_->endRun();
         throw;
       }
@@ -361,9 +361,9 @@ class GraphObject : public Napi::ObjectWrap<GraphObject> {
     });
   }
 
-  Napi::Value settle(Info info) {
+  Napi::Value bringUpToDate(Info info) {
     return guarded(info, [&]() -> Napi::Value {
-      return Napi::Boolean::New(info.Env(), core_->settle(countArgument(info, 0)));
+      return Napi::Boolean::New(info.Env(), core_->bringUpToDate(countArgument(info, 0)));
     });
   }
 
@@ -460,14 +460,14 @@ class GraphObject : public Napi::ObjectWrap<GraphObject> {
                           wordsArgument(info, 6)};
       const bool atOnce = core_->isSmall(query);
       auto job = core_->retained(std::move(query));
-      const auto cancel = [taker = job->taker()](Info call) {
-        taker->cancelled = true;
+      const auto cancel = [builder = job->builder()](Info call) {
+        builder->cancelled = true;
         return call.Env().Undefined();
       };
-      Napi::Object answer = Napi::Object::New(info.Env());
-      answer.Set("cancel", Napi::Function::New(info.Env(), cancel, "cancel"));
-      answer.Set("promise", Promised<RetainedJob>::start(info.Env(), std::move(job), "ebbtide.retained", atOnce));
-      return answer;
+      Napi::Object result = Napi::Object::New(info.Env());
+      result.Set("cancel", Napi::Function::New(info.Env(), cancel, "cancel"));
+      result.Set("promise", Promised<RetainedJob>::start(info.Env(), std::move(job), "ebbtide.retained", atOnce));
+      return result;
     });
   }
 

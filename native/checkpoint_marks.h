@@ -5,7 +5,7 @@
 //   section, begun with that of the header; then both lists, ascending: each id as the distance from the one before
 //   (the first from -1), in seven bits a byte, the low ones first, the eighth says that more follow
 //
-// Contract: written only of settled marks that are not in doubt and have no pins, so it is determined by graph and time.
+// Contract: written only of marks that are up to date, not in doubt and without pins, so it is determined by graph and time.
 // What is read is a claim: LiveMarks::adopt checks it against the graph. bad_alloc while marks are copied drops the section,
 // not the checkpoint.
 //

@@ -25,7 +25,7 @@
 #include "live_check.h"
 #include "lock.h"
 #include "mark.h"
-#include "picture.h"
+#include "graph_snapshot.h"
 #include "retained.h"
 
 namespace ebbtide {
@@ -35,7 +35,7 @@ class Core;
 // One marking, from its roots to the sorted candidates.
 class MarkJob {
  public:
-  MarkJob(std::shared_ptr<Core> core, std::shared_ptr<Run> run) : core_(std::move(core)), run_(std::move(run)) {}
+  MarkJob(std::shared_ptr<Core> core, std::shared_ptr<MarkRun> run) : core_(std::move(core)), run_(std::move(run)) {}
   // The job thread's part. Never throws.
   void work();
   // Instead of `work`: expands up to `nodes` nodes; returns true when nothing is left to do.
@@ -52,7 +52,7 @@ class MarkJob {
   void finish();
 
   std::shared_ptr<Core> core_;
-  std::shared_ptr<Run> run_;
+  std::shared_ptr<MarkRun> run_;
   MarkCounts counts_;
   double durationMs_ = 0;
   bool done_ = false;
@@ -85,8 +85,8 @@ class SaveJob {
 // One report of retained sizes, with the state at the job's creation.
 class RetainedJob {
  public:
-  RetainedJob(std::shared_ptr<Core> core, std::shared_ptr<PictureTaker> taker, RetainedQuery query)
-      : core_(std::move(core)), taker_(std::move(taker)), query_(std::move(query)) {}
+  RetainedJob(std::shared_ptr<Core> core, std::shared_ptr<SnapshotBuilder> builder, RetainedQuery query)
+      : core_(std::move(core)), builder_(std::move(builder)), query_(std::move(query)) {}
   ~RetainedJob();
   RetainedJob(const RetainedJob&) = delete;
   RetainedJob& operator=(const RetainedJob&) = delete;
@@ -96,7 +96,7 @@ class RetainedJob {
   RetainedSums result();
   double durationMs() const { return durationMs_; }
   // For cancelling, from any thread.
-  const std::shared_ptr<PictureTaker>& taker() const { return taker_; }
+  const std::shared_ptr<SnapshotBuilder>& builder() const { return builder_; }
 
  private:
   template <typename Body>
@@ -104,7 +104,7 @@ class RetainedJob {
   void sum();
 
   std::shared_ptr<Core> core_;
-  std::shared_ptr<PictureTaker> taker_;
+  std::shared_ptr<SnapshotBuilder> builder_;
   RetainedQuery query_;
   RetainedSums sums_;
   double durationMs_ = 0;
@@ -139,22 +139,22 @@ class Core : public std::enable_shared_from_this<Core> {
   void apply(std::span<const uint32_t> ops);
 
   std::unique_ptr<MarkJob> mark(int64_t now, Barrier barrier);
-  // A run on the marks that live on, which are counted first if there are none.
+  // A run on live marks, which are counted first if there are none.
   std::unique_ptr<MarkJob> markLive(int64_t now, LiveFault fault);
-  // Either, as the carriers' callers say it: a Barrier, or from 3 on live marks with a LiveFault.
+  // Either, in the carriers' numbers: a Barrier, or from 3 on live marks with a LiveFault.
   std::unique_ptr<MarkJob> markAs(int64_t now, uint64_t how);
-  // Takes up what ops have changed in them, in `steps` at most; false when there is more that may revive. A GraphError when
-  // there is no run whose marking has finished.
+  // Processes what ops have changed in live marks, in `steps` at most; false when there is more that may revive. A GraphError
+  // when there is no run whose marking has finished.
   bool catchUp(size_t steps);
   // Takes up what ops have changed in the live marks, in `steps` at most; true when nothing is left, or there are none.
-  bool settle(size_t steps);
+  bool bringUpToDate(size_t steps);
   // Ids whose live marks or counts are not what a walk over the graph finds, the first 100; nothing when there are none.
-  // Settles them first; all of it at a stretch.
+  // Brings them up to date first. Takes the time of both, without a pause.
   std::optional<std::vector<NodeId>> wrongLive();
   // The same beside the writers, with marks counted anew. A run that begins meanwhile ends it.
   std::unique_ptr<CheckJob> checkLive();
   bool hasLive() const { return live_ != nullptr; }
-  // What is garbage by the live marks as far as they are settled: by type; the ids among so many places of a list; those that
+  // What is garbage by the live marks as far as they are up to date: by type; the ids among so many places of a list; those that
   // have become so since the last call (live.h). All zero or none where nothing lives.
   std::array<uint32_t, 32> garbageByType();
   std::vector<NodeId> garbage(size_t from, size_t count);
@@ -188,17 +188,17 @@ class Core : public std::enable_shared_from_this<Core> {
   friend class CheckJob;
   static constexpr uint32_t kSmallIds = 16'384;
 
-  // The owner's lock: a job that sees `wanted_` releases it.
-  class Owner {
+  // The owner's lock: a job that sees `ownerWaits_` releases it.
+  class OwnerLock {
    public:
-    explicit Owner(Core& core) : core_(core) {
-      core_.wanted_.store(true, std::memory_order_relaxed);
+    explicit OwnerLock(Core& core) : core_(core) {
+      core_.ownerWaits_.store(true, std::memory_order_relaxed);
       core_.mutex_.lock();
-      core_.wanted_.store(false, std::memory_order_relaxed);
+      core_.ownerWaits_.store(false, std::memory_order_relaxed);
     }
-    ~Owner() { core_.mutex_.unlock(); }
-    Owner(const Owner&) = delete;
-    Owner& operator=(const Owner&) = delete;
+    ~OwnerLock() { core_.mutex_.unlock(); }
+    OwnerLock(const OwnerLock&) = delete;
+    OwnerLock& operator=(const OwnerLock&) = delete;
 
    private:
     Core& core_;
@@ -206,14 +206,14 @@ class Core : public std::enable_shared_from_this<Core> {
 
   // Runs steps, until `step` returns true, alternating with the owner. Stops when cancelled.
   template <typename Step>
-  void inTurns(const std::atomic<bool>& cancelled, Step step);
-  Run& finishedRun(const char* what, size_t steps = SIZE_MAX);
+  void runSteps(const std::atomic<bool>& cancelled, Step step);
+  MarkRun& finishedRun(const char* what, size_t steps = SIZE_MAX);
   // Called when a job ends, complete or not.
   void forget(GraphCopy& copy);
   // REQUIRES: the lock is held.
   void followLive(std::span<const uint32_t> ops, bool applied);
   std::unique_ptr<MarkJob> jobOfRun();
-  bool settleLive(size_t steps);
+  bool updateLive(size_t steps);
   std::shared_ptr<LiveMarks> savableLive();
   void dropRun();
   void dropLive();
@@ -223,22 +223,22 @@ class Core : public std::enable_shared_from_this<Core> {
   std::unique_ptr<Job> begin(std::shared_ptr<Copy> copy, More&&... more);
 
   Mutex mutex_;
-  std::atomic<bool> wanted_{false};
+  std::atomic<bool> ownerWaits_{false};
   Graph graph_;
-  std::shared_ptr<Run> run_;
+  std::shared_ptr<MarkRun> run_;
   std::shared_ptr<LiveMarks> live_;
   std::shared_ptr<LiveCheck> check_;
   std::vector<std::weak_ptr<GraphCopy>> copies_;
 };
 
 template <typename Step>
-void Core::inTurns(const std::atomic<bool>& cancelled, Step step) {
+void Core::runSteps(const std::atomic<bool>& cancelled, Step step) {
   for (;;) {
-    while (wanted_.load(std::memory_order_relaxed)) giveWay();
+    while (ownerWaits_.load(std::memory_order_relaxed)) yieldThread();
     const Locked lock(mutex_);
     do {
       if (cancelled.load(std::memory_order_relaxed) || step()) return;
-    } while (!wanted_.load(std::memory_order_relaxed));
+    } while (!ownerWaits_.load(std::memory_order_relaxed));
   }
 }
 

@@ -4,15 +4,15 @@
 namespace ebbtide {
 
 std::array<uint32_t, 32> Core::garbageByType() {
-  const Owner lock(*this);
+  const OwnerLock lock(*this);
   return live_ == nullptr || live_->isBroken() ? std::array<uint32_t, 32>{} : live_->garbageByType();
 }
 
 std::vector<NodeId> Core::garbage(size_t from, size_t count) {
-  const Owner lock(*this);
+  const OwnerLock lock(*this);
   std::vector<NodeId> ids;
   if (live_ == nullptr) return ids;
-  const size_t end = std::min(live_->notedGarbage(), count < SIZE_MAX - from ? from + count : SIZE_MAX);
+  const size_t end = std::min(live_->listedGarbage(), count < SIZE_MAX - from ? from + count : SIZE_MAX);
   for (; from < end; from++) {
     const NodeId id = live_->garbageAt(from);
     if (live_->isGarbage(id)) ids.push_back(id);
@@ -21,13 +21,13 @@ std::vector<NodeId> Core::garbage(size_t from, size_t count) {
 }
 
 std::vector<NodeId> Core::freshGarbage() {
-  const Owner lock(*this);
+  const OwnerLock lock(*this);
   return live_ == nullptr ? std::vector<NodeId>() : live_->takeFresh();
 }
 
 std::unique_ptr<CheckJob> Core::checkLive() {
   if (run_ != nullptr) throw failedPrecondition("checkLive: a run is in progress; end it with endRun first");
-  const Owner lock(*this);
+  const OwnerLock lock(*this);
   dropCheck();
   if (live_ != nullptr && !live_->isBroken()) check_ = std::make_shared<LiveCheck>(graph_, live_);
   try {
@@ -48,12 +48,12 @@ void Core::dropCheck() {
 
 CheckJob::~CheckJob() {
   if (check_ == nullptr) return;
-  const Core::Owner lock(*core_);
+  const Core::OwnerLock lock(*core_);
   if (core_->check_ == check_) core_->dropCheck();
 }
 
 void CheckJob::work() {
-  if (check_ != nullptr) core_->inTurns(check_->cancelled, [this] { return advance(); });
+  if (check_ != nullptr) core_->runSteps(check_->cancelled, [this] { return advance(); });
 }
 
 bool CheckJob::step() {
@@ -66,13 +66,13 @@ bool CheckJob::step() {
 bool CheckJob::advance() try {
   return check_->step();
 } catch (const std::bad_alloc&) {
-  check_->breakOff();
+  check_->markBroken();
   return true;
 }
 
 std::optional<std::vector<NodeId>> CheckJob::result() {
   if (check_ == nullptr) return std::nullopt;
-  const Core::Owner lock(*core_);
+  const Core::OwnerLock lock(*core_);
   const auto wrong = check_->cancelled ? std::nullopt : check_->result();
   if (core_->check_ == check_) core_->dropCheck();
   if (core_->live_ != nullptr && (core_->live_->isBroken() || (wrong.has_value() && !wrong->empty()))) core_->dropLive();

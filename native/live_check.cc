@@ -1,4 +1,4 @@
-// Compares marks that live on: at a stretch with what a walk finds (see live.h; shares nothing with live.cc but its
+// Compares live marks: at a stretch with what a walk finds (see live.h; shares nothing with live.cc but its
 // definitions), and beside the writers with marks that are counted anew (live_check.h).
 #include "live_check.h"
 
@@ -29,7 +29,7 @@ struct Walk {
 };
 
 bool differ(const LiveMarks& live, const LiveMarks& second, NodeId id) {
-  if (live.marksOf(id) != second.marksOf(id) || (live.isGarbage(id) && !live.isNoted(id))) return true;
+  if (live.marksOf(id) != second.marksOf(id) || (live.isGarbage(id) && !live.isListed(id))) return true;
   return std::any_of(kVariants.begin(), kVariants.end(),
                      [&](MarkBit variant) { return live.countOf(id, variant) != second.countOf(id, variant); });
 }
@@ -38,11 +38,11 @@ bool differ(const LiveMarks& live, const LiveMarks& second, NodeId id) {
 
 bool LiveCheck::step() {
   if (live_->isBroken() || second_.isBroken()) return leave();
-  if (!second_.settled()) {
+  if (!second_.isUpToDate()) {
     second_.step();
     return false;
   }
-  if (!live_->settled()) {
+  if (!live_->isUpToDate()) {
     live_->step();
     return false;
   }
@@ -68,7 +68,7 @@ void LiveCheck::beforeBatch(std::span<const uint32_t> ops) {
 void LiveCheck::afterBatch(std::span<const uint32_t> ops, bool applied) try {
   if (!second_.isBroken()) second_.afterBatch(ops, applied);
 } catch (const std::bad_alloc&) {
-  second_.breakOff();
+  second_.markBroken();
 }
 
 std::vector<NodeId> wrongLiveMarks(const Graph& graph, const LiveMarks& live) {
@@ -93,7 +93,7 @@ std::vector<NodeId> wrongLiveMarks(const Graph& graph, const LiveMarks& live) {
   std::array<uint32_t, 32> garbage{};
   uint64_t marked = 0;
   graph.forEach(0, graph.limit(), [&](NodeId id) {
-    bool isWrong = live.marksOf(id) != walk.reached[id] || (live.isGarbage(id) && !live.isNoted(id));
+    bool isWrong = live.marksOf(id) != walk.reached[id] || (live.isGarbage(id) && !live.isListed(id));
     for (const MarkBit variant : kVariants) {
       isWrong |= live.countOf(id, variant) != walk.counts[variant == kFlat ? 1 : 0][id];
     }

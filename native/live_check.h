@@ -31,9 +31,9 @@ class LiveCheck {
   void beforeBatch(std::span<const uint32_t> ops);
   void afterBatch(std::span<const uint32_t> ops, bool applied);
   // A step has run out of memory.
-  void breakOff() {
-    live_->breakOff();
-    second_.breakOff();
+  void markBroken() {
+    live_->markBroken();
+    second_.markBroken();
   }
   // Ids that differ, the first 100; nothing when it was left undone.
   std::optional<std::vector<NodeId>> result() const { return isComplete_ ? std::optional(wrong_) : std::nullopt; }

@@ -209,8 +209,8 @@ export class DB implements AsyncDisposable {
    */
   why(ctx: CallContext, object: string | ObjectName, options: WhyOptions = {}): Promise<Why> {
     const name = typeof object === 'string' ? { name: object } : object;
-    const answer = why(this.#host, (run) => this.#betweenRuns(run), ctx, name, options);
-    return this.hosts?.inWhy(answer) ?? answer;
+    const result = why(this.#host, (run) => this.#betweenRuns(run), ctx, name, options);
+    return this.hosts?.inWhy(result) ?? result;
   }
   /**
    * Bytes by root of each kind, by namespace or by snapshotter, of the context's namespace or, without one,
@@ -280,7 +280,7 @@ export class DB implements AsyncDisposable {
     return garbageNow(this.#host, () => this.#host.garbageWatch.age(), ctx.signal);
   }
   /** Tells of new garbage soon after each change. */
-  get garbageWatch(): { listen(fn: () => void): void } {
+  get garbageWatch(): { listen(fn: () => void): () => void } {
     return this.#host.garbageWatch;
   }
   /** Compares every mark that lives on between collections with a count anew, beside the writers. */

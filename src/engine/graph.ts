@@ -54,14 +54,14 @@ export interface MarkResult {
   marking: Marking;
 }
 
-/** What tests leave out of the marks that live on, and must find. In the order of native/live.h. */
+/** What tests leave out of live marks, and must find. In the order of native/live.h. */
 export const liveFaults = ['no-revive', 'no-cascade', 'no-trial', 'edge-twice', 'no-root-weight'] as const;
 export type LiveFault = (typeof liveFaults)[number];
 
 export interface MarkOptions {
   signal?: AbortSignal;
   /**
-   * The run relies on marks that live on between runs and follow every op (native/live.h), instead of its own: it takes what
+   * The run relies on live marks, which every op updates (native/live.h), instead of its own: it takes what
    * has changed since the last such run, and the first one counts everything. Then marks also go, some time after what kept
    * the node, and what ops have changed is to be caught up with (`catchUp`). A fault is for tests.
    */
@@ -164,7 +164,7 @@ export interface GraphCore {
    * Takes up what ops have changed in live marks, for a fraction of a millisecond (or `steps`), run or no run; true when
    * nothing is left, or nothing lives. A save takes the marks along if that is so.
    */
-  settle(steps?: number): boolean;
+  bringUpToDate(steps?: number): boolean;
   /**
    * Ids whose live marks or counts are not what a walk over the graph finds, the first 100; undefined when there are none.
    * What ops have changed is taken up first. Takes the time of the walk, at a stretch.
@@ -176,7 +176,7 @@ export interface GraphCore {
    */
   checkLive(): Promise<Uint32Array | undefined>;
   /**
-   * Garbage by the live marks as far as they are settled: how much there is of each type (index 0…31); the ids among so many
+   * Garbage by the live marks as far as they are up to date: how much there is of each type (index 0…31); the ids among so many
    * places of a list, in no order; those that have become garbage since the last call and still are (all of them the first
    * time, and some 200,000 at most). Nothing where no marks live.
    */
@@ -209,7 +209,7 @@ export interface GraphCore {
   retained(query: RetainedQuery, options?: { signal?: AbortSignal | undefined }): Promise<RetainedSizes>;
 
   /**
-   * A packed, checksummed image of the whole graph, and of live marks that are settled; load replaces the graph with one, and
+   * A packed, checksummed image of the whole graph, and of live marks that are up to date; load replaces the graph with one, and
    * with marks that fit it, which then live on.
    */
   save(): Promise<Buffer>;

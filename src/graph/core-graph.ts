@@ -59,7 +59,7 @@ export interface CarriedGraph extends Passed {
   markInSteps(now: bigint, how: number): (nodes: number) => CarriedResult | undefined;
   checkLive(): Promise<Uint32Array | undefined>;
   catchUp(steps: number): boolean;
-  settle(steps: number): boolean;
+  bringUpToDate(steps: number): boolean;
   candidates(from: number, count: number): Uint32Array;
   retained(
     now: bigint,
@@ -73,7 +73,7 @@ export interface CarriedGraph extends Passed {
 }
 
 const NONE = new Uint32Array();
-/** The first `how` of marks that live on; then come their faults. */
+/** The first `how` of live marks; then come their faults. */
 const LIVE = 3;
 /** A fraction of a millisecond. */
 const STEPS_OF_CATCH_UP = 32;
@@ -140,8 +140,8 @@ export class CoreGraph implements GraphCore {
     return translate(() => this.#core.catchUp(steps));
   }
 
-  settle(steps = STEPS_OF_CATCH_UP): boolean {
-    return translate(() => this.#core.settle(steps));
+  bringUpToDate(steps = STEPS_OF_CATCH_UP): boolean {
+    return translate(() => this.#core.bringUpToDate(steps));
   }
 
   wrongLive(): Uint32Array | undefined {

@@ -17,12 +17,14 @@ import { EventExchange } from './event-exchange.js';
 import { createLog, type Logger, storeLog, takeConsole } from './log.js';
 import type { Metrics } from './metrics/metrics.js';
 import { StoreUsage } from './metrics/store-usage.js';
-import { type Notify, notifier } from './notify.js';
+import { reload } from './reload.js';
 import { RootWatch } from './root-watch.js';
 import { type ObserveMethod, sharedOf } from './rpc-server.js';
 import { removeRunFile, writeRunFile } from './run-file.js';
 import type { Service, ServiceHost } from './service.js';
 import { proxiedServices, servicesOf } from './service-lists.js';
+import type { ActivatedSocket } from './systemd/activation.js';
+import { type Notifier, notifier } from './systemd/notify.js';
 import { version } from './version-info.js';
 
 export class Daemon {
@@ -31,15 +33,17 @@ export class Daemon {
   readonly metricsAddress: string | undefined;
   readonly #parts: Parts & { giveConsoleBack(): void };
   #stopping: Promise<void> | undefined;
+  #reloading: Promise<void> | undefined;
+  #readNext: (() => Promise<DaemonOptions>) | undefined;
 
   private constructor(parts: Parts & { giveConsoleBack(): void }) {
     this.#parts = parts;
-    this.address = parts.options.address;
+    this.address = parts.address;
     this.metricsAddress = parts.metricsServer?.address;
   }
 
   /**
-   * Unavailable: another process has the root, or listens at the address. On failure nothing is left behind.
+   * Unavailable: another process has the root, or listens at the address. On failure nothing is left.
    */
   static async start(options: DaemonOptions): Promise<Daemon> {
     const log = createLog(options.logLevel);
@@ -60,10 +64,10 @@ export class Daemon {
   }
 
   async #stop(): Promise<void> {
-    const { log, notify, stopping, endpoints, collections, db, options, metricsServer, refusals, root } =
+    const { log, systemd, stopping, endpoints, collections, db, options, metricsServer, refusals, root } =
       this.#parts;
     log.info('stopping');
-    void notify('stopping');
+    void systemd.report('stopping');
     stopping.abort();
     await removeRunFile(root.path);
     const { shutdownMs } = options.limits;
@@ -74,20 +78,50 @@ export class Daemon {
     await metricsServer?.close();
     await db.close();
     root.close();
+    await this.#reloading;
+    systemd.close();
     log.info('stopped');
     this.#parts.giveConsoleBack();
   }
 
-  /** SIGHUP: the terminal went away, or the sender expects the configuration to be reloaded. */
-  hangup(): void {
-    this.#parts.log.info('ignored SIGHUP: the configuration is read at the start only');
+  /**
+   * SIGHUP: takes over what `read` returns, as far as that is possible without a restart. A configuration that is not
+   * valid is logged and changes nothing. A call during another is covered by one more reading.
+   */
+  async reload(read: () => Promise<DaemonOptions>): Promise<void> {
+    this.#readNext = read;
+    this.#reloading ??= this.#reload();
+    await this.#reloading;
+  }
+
+  async #reload(): Promise<void> {
+    const { log, systemd, stopping, collections, options } = this.#parts;
+    for (let read = this.#readNext; read !== undefined; read = this.#readNext) {
+      this.#readNext = undefined;
+      if (stopping.signal.aborted) break;
+      await systemd.report('reloading');
+      try {
+        const { changed, needRestart } = reload(options, await read());
+        log.level = options.logLevel;
+        if (changed.includes('gc') || changed.includes('scheduler'))
+          await collections.reschedule(options.gc, options.scheduler);
+        log.info({ changed }, 'reloaded the configuration');
+        if (needRestart.length > 0)
+          log.warn({ fields: needRestart }, 'these fields change with a restart only');
+      } catch (error) {
+        log.error({ err: error }, 'the configuration was not reloaded: the last one stays in effect');
+      }
+      await systemd.report('ready');
+    }
+    this.#reloading = undefined;
   }
 }
 
 interface Parts {
+  readonly address: string;
   readonly options: DaemonOptions;
   readonly log: Logger;
-  readonly notify: Notify;
+  readonly systemd: Notifier;
   readonly stopping: AbortController;
   readonly db: DB;
   readonly endpoints: readonly Endpoint[];
@@ -102,7 +136,7 @@ async function startParts(
   log: Logger,
   undo: (() => Promise<unknown>)[],
 ): Promise<Parts> {
-  const { root, limits, policy, snapshotters, etcd, expiryGraceMs } = options;
+  const { root, limits, policy, snapshotters, etcd, expiryGraceMs, sockets } = options;
   const events = new EventExchange(limits.subscriberEvents);
   const db = await openDB({
     root,
@@ -141,7 +175,7 @@ async function startParts(
   const started = performance.now();
   const connections = (): number => endpoints.reduce((sum, endpoint) => sum + endpoint.connections, 0);
   const stats = async (): Promise<unknown> => ({
-    daemon: { version, pid: process.pid, address: options.address, upMs: performance.now() - started },
+    daemon: { version, pid: process.pid, address: main.address, upMs: performance.now() - started },
     store: db.engine.stats(),
     graph: db.engine.graph.stats(),
     garbage: await db.garbage(),
@@ -154,12 +188,12 @@ async function startParts(
   undo.push(async () => refusals.close());
   const endpoints: Endpoint[] = [];
   const shared = sharedOf(limits);
-  const open = async (address: string, services: readonly Service[]): Promise<Endpoint> => {
+  const open = async (place: string | ActivatedSocket, services: readonly Service[]): Promise<Endpoint> => {
     const refused = (reason: string): void => {
       metrics?.counts.refused(reason);
       refusals.count(reason);
     };
-    const endpoint = await Endpoint.open(address, limits, services, {
+    const endpoint = await Endpoint.open(place, limits, services, {
       observe: metrics?.counts.observe ?? notObserved,
       refused,
       shared,
@@ -170,8 +204,9 @@ async function startParts(
   };
   // One run, under way or waiting, covers all deletions up to now.
   const proxied = proxiedServices(host, () => collections.run());
-  if (options.proxyAddress !== undefined) await open(options.proxyAddress, proxied);
-  const main = await open(options.address, servicesOf(host, stats));
+  const proxyPlace = sockets?.proxy ?? options.proxyAddress;
+  const proxy = proxyPlace === undefined ? undefined : await open(proxyPlace, proxied);
+  const main = await open(sockets?.main ?? options.address, servicesOf(host, stats));
   metrics?.counts.watch(db, {
     connections,
     calls: () => endpoints.reduce((sum, endpoint) => sum + endpoint.calls, 0),
@@ -188,13 +223,14 @@ async function startParts(
   await writeRunFile(place.path, main.address).catch((error: unknown) => {
     log.warn({ err: error }, 'the command line finds this daemon with --address only');
   });
-  const notify = notifier((message) => log.warn(message));
-  await notify('ready');
-  log.info(
-    { root, address: main.address, proxy: options.proxyAddress, metrics: metricsServer?.address, version },
-    'serving',
-  );
-  return { options, log, notify, stopping, db, endpoints, collections, metricsServer, refusals, root: place };
+  const systemd = notifier((message) => log.warn(message));
+  await systemd.report('ready', `serving ${root} on ${main.address}`);
+  const { address } = main;
+  log.info({ root, address, proxy: proxy?.address, metrics: metricsServer?.address, version }, 'serving');
+  return {
+    ...{ address, options, log, systemd, stopping, db, endpoints, collections, metricsServer, refusals },
+    root: place,
+  };
 }
 
 /** Loading its library takes a tenth of the start-up time, and most daemons serve no metrics. */

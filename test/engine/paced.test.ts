@@ -15,7 +15,7 @@ const turns = async (count: number): Promise<void> => {
   for (let i = 0; i < count; i++) await Promise.resolve();
 };
 
-test('given much on its way to the disk, when a background commit is made, then it resolves behind that only', async (t) => {
+test('given much on its way to the disk, when a background commit is made, then it resolves only after that', async (t) => {
   const engine = await openLmdbEngine(await tempDir(t), { indexer: suiteIndexer, graph: createGraph() });
   t.after(() => engine.close());
   const order: string[] = [];
@@ -58,7 +58,7 @@ test('given much that the tree does not have, then work that can wait waits for 
   assert.ok(engine instanceof CoreEngine && engine.storage instanceof LmdbStorage);
   const { flusher } = engine.storage;
   await engine.update((tx) => {
-    for (let i = 0; i < 26; i++) tx.put(blob(i), { bytes: randomBytes(2 ** 20) });
+    for (let i = 0; i < 30; i++) tx.put(blob(i), { bytes: randomBytes(2 ** 20) });
   });
   // The thread that writes the tree has only been asked to start.
   const order: string[] = [];

@@ -8,7 +8,12 @@ import { FakeClock } from '../support/fake-clock.js';
 class Target {
   readonly runs: number[] = [];
   readonly listeners: (() => void)[] = [];
-  readonly garbageWatch = { listen: (fn: () => void) => void this.listeners.push(fn) };
+  readonly garbageWatch = {
+    listen: (fn: () => void) => {
+      this.listeners.push(fn);
+      return () => {};
+    },
+  };
   readonly #clock: FakeClock;
   mutate: (dirty: boolean) => void = () => {};
   elapsedMs = 0.1;

@@ -95,7 +95,7 @@ struct Story {
     const uint32_t what = below(12);
     if (what == 0) manyEdges();
     else if (what == 1) candidates(core->markLive(anyTime(), LiveFault::kNone), *core);
-    else if (what == 2) core->settle(1 + below(3));
+    else if (what == 2) core->bringUpToDate(1 + below(3));
     else apply(*core, someOps());
   }
 

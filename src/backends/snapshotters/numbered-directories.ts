@@ -20,7 +20,8 @@ import { orAbsent, syncDirectory, yieldToEventLoop } from '../files.js';
 import { diskError } from '../fs-errors.js';
 import type { BackendLog } from '../log.js';
 import { addReport, emptyReport } from '../remove-tree.js';
-import type { Metastore, MetaTransaction } from './metastore.js';
+import type { Metastore } from './metastore.js';
+import type { MetaTransaction } from './metastore-change.js';
 import type { RemovalMode } from './snapshot-driver.js';
 import { toBeSpared } from './unknown-directories.js';
 
@@ -220,7 +221,7 @@ export class NumberedDirectories {
   /**
    * Names in the directory that belong to no snapshot and no operation. Collected in steps, then decided in a
    * write transaction, during which no creation is between renaming its directory and committing its record.
-   * Ids are never reused, so a name that belongs to nobody then never will.
+   * Ids are never reused, so a name that belongs to no snapshot then never will.
    */
   async #scan(): Promise<string[]> {
     const isUnknown = (name: string): boolean =>

@@ -11,7 +11,7 @@ import type { CheckPhase } from '../../check/under-way.js';
 import type { HostInfo, HostRemoval } from '../../cluster-hosts.js';
 import type { CallContext } from '../../context.js';
 import type { RunOptions } from '../../db.js';
-import { unknownError } from '../../errors.js';
+import { invalidArgument, unknownError } from '../../errors.js';
 import type { ObjectDescription, ObjectName } from '../../gc/report/objects.js';
 import type { CollectionPlan, PlanOutcome } from '../../gc/report/plan.js';
 import type { UsageOptions, UsageReport } from '../../gc/report/retained.js';
@@ -84,8 +84,8 @@ export class RemoteStore implements Store {
       massGuard: massGuard !== undefined && massGuard !== false,
       allowOrphans: orphanGuard === false,
     };
-    const answers = this.#connection.stream<CollectResponse>(EBBTIDE, 'Collect', request, ctx);
-    return statsOf(await outcomeOf<GCStats>(answers));
+    const responses = this.#connection.stream<CollectResponse>(EBBTIDE, 'Collect', request, ctx);
+    return statsOf(await outcomeOf<GCStats>(responses));
   }
 
   planCollection(ctx: CallContext = {}, options: RunOptions = {}): Promise<CollectionPlan> {
@@ -101,8 +101,8 @@ export class RemoteStore implements Store {
   ): Promise<PlanOutcome> {
     const limits = limitsOf(options);
     const requests = mapped(toDocument(plan), (piece) => ({ plan: piece, ...limits }));
-    const answers = this.#connection.exchange<CollectResponse>(EBBTIDE, 'Apply', requests, ctx);
-    const outcome = await outcomeOf<PlanOutcome>(answers);
+    const responses = this.#connection.exchange<CollectResponse>(EBBTIDE, 'Apply', requests, ctx);
+    const outcome = await outcomeOf<PlanOutcome>(responses);
     return { ...outcome, stats: statsOf(outcome.stats) };
   }
 
@@ -137,6 +137,10 @@ export class RemoteStore implements Store {
   /** The graph is compared only on request, because the daemon's other clients wait during that. */
   async check(ctx: CallContext = {}, options: CheckOptions = {}): Promise<CheckReport> {
     const { hash = false, repair = false, graph = false, layers = false, onFinding, onProgress } = options;
+    if (options.sound !== undefined)
+      throw invalidArgument('a daemon does not go on with a verification of another process', {
+        remedy: 'leave out --resume, or stop the daemon',
+      });
     const findings: Finding[] = [];
     const request = { hash, repair, graph, layers };
     const messages = this.#connection.stream<CheckResponse>(EBBTIDE, 'Check', request, ctx);
@@ -183,15 +187,15 @@ export class RemoteStore implements Store {
 
   async #document<T>(ctx: CallContext, method: string, request: object): Promise<T> {
     const pieces: DocumentMessage[] = [];
-    const answers = this.#connection.stream<DocumentMessage>(EBBTIDE, method, request, ctx);
-    for await (const piece of answers) pieces.push(piece);
+    const responses = this.#connection.stream<DocumentMessage>(EBBTIDE, method, request, ctx);
+    for await (const piece of responses) pieces.push(piece);
     return fromDocument<T>(pieces);
   }
 }
 
-async function outcomeOf<T>(answers: AsyncIterable<CollectResponse>): Promise<T> {
+async function outcomeOf<T>(responses: AsyncIterable<CollectResponse>): Promise<T> {
   const pieces: DocumentMessage[] = [];
-  for await (const { outcome } of answers) if (outcome) pieces.push(outcome);
+  for await (const { outcome } of responses) if (outcome) pieces.push(outcome);
   if (pieces.length === 0) throw unknownError('the daemon ended the collection without its outcome');
   return fromDocument<T>(pieces);
 }

@@ -154,10 +154,9 @@ function positive(text: string): number {
 
 /** `1000`, `500M`, `1.5G`: powers of 1024. */
 function size(text: string): number {
-  const match = /^(\d+(?:\.\d+)?)([kmgt]?)(?:i?b)?$/i.exec(text);
-  if (match === null || Number(match[1]) === 0)
-    throw new InvalidArgumentError('must be a size, like 500M or 10G');
-  return Math.round(Number(match[1]) * 1024 ** ' kmgt'.indexOf(match[2]!.toLowerCase() || ' '));
+  const [, number = '0', unit = ''] = /^(\d+(?:\.\d+)?)([kmgt]?)(?:i?b)?$/i.exec(text) ?? [];
+  if (Number(number) === 0) throw new InvalidArgumentError('must be a size, like 500M or 10G');
+  return Math.round(Number(number) * 1024 ** ' kmgt'.indexOf(unit.toLowerCase() || ' '));
 }
 
 export function printDryRun(out: Output, stats: GCStats, usage?: StoreUsage): void {

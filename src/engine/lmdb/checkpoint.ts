@@ -61,7 +61,7 @@ export function readState(dbs: Databases): StoreState | undefined {
   const stored = dbs.meta.get(STATE);
   if (stored === undefined) return undefined;
   try {
-    // Only `stateBytes` writes it; damage shows as text that is no JSON, or in the checkpoint's own checksums.
+    // Only `stateBytes` writes it; damage shows as text that is not JSON, or in the checkpoint's own checksums.
     return JSON.parse(Buffer.from(stored).toString('utf8')) as StoreState;
   } catch (cause) {
     throw unknownError('the state of the store is damaged', {
@@ -143,14 +143,14 @@ export class Checkpointer {
   }
 
   /**
-   * At the close, when nothing else is written any more; `isWhole`: the tree has everything; `anew`: with a checkpoint in any
+   * At the close, when nothing else is written any more; `isWhole`: the tree has everything; `withCheckpoint`: with a checkpoint in any
    * case. Returns whether the tree no longer relies on the log.
    */
-  async close(isWhole: boolean, anew = false): Promise<boolean> {
+  async close(isWhole: boolean, withCheckpoint = false): Promise<boolean> {
     await this.#running;
     if (!isWhole) return false;
     try {
-      if (anew || this.#isDueAtClose()) await this.write();
+      if (withCheckpoint || this.#isDueAtClose()) await this.write();
       const log = { generation: this.#logGeneration(), isBegun: false };
       await this.#writeState({ ...this.#state, clean: true, log });
       return true;
@@ -173,12 +173,12 @@ export class Checkpointer {
   }
 
   /** Live marks go along if nothing is left to take up in them; so most of that is done before. */
-  async #settleMarks(): Promise<void> {
-    for (let turns = 0; turns < SETTLING_TURNS && !this.#graph().settle(); turns++) await nextTurn();
+  async #updateMarks(): Promise<void> {
+    for (let turns = 0; turns < SETTLING_TURNS && !this.#graph().bringUpToDate(); turns++) await nextTurn();
   }
 
   async write(): Promise<void> {
-    await this.#settleMarks();
+    await this.#updateMarks();
     const storage = this.#storage;
     const { flusher } = storage;
     const old = this.#state.checkpoint;

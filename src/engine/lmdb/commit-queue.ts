@@ -7,8 +7,8 @@
  *
  * A commit is in the foreground, or in the background: of work that can wait.
  */
-import type { Commit, Written } from '../core/storage.js';
-import { BatchBuilder } from './wal-format.js';
+import type { Written } from '../core/storage.js';
+import { BatchBuilder, type LoggedCommit } from './wal-format.js';
 import { writeError } from './write-error.js';
 
 /** A group of so many changes takes no more. */
@@ -106,11 +106,16 @@ export class CommitQueue {
     this.#revision = revision;
   }
 
+  /** The log has commits up to a revision that did not come from here: the next batch follows them. */
+  follow(revision: number): void {
+    this.#revision = revision;
+  }
+
   /** A `background` commit may wait a little for others, so that they become one write. */
-  push(commit: Commit, background = false): Written {
+  push(commit: LoggedCommit, background = false): Written {
     const group = this.#group();
     group.builder.add(commit);
-    const changes = commit.entries.size + commit.links.size + 1;
+    const changes = commit.entries.size + commit.links.size + commit.formerChildren.length + 1;
     group.changes += changes;
     this.#queuedChanges += changes;
     this.#backlog++;
@@ -161,7 +166,7 @@ export class CommitQueue {
   }
 
   /** Resolves when the foreground commits under way are on disk, or lost. */
-  quiet(): Promise<void> {
+  foregroundDone(): Promise<void> {
     if (this.#foreground === 0) return resolved;
     const group = this.#groups.findLast(({ foreground }) => foreground > 0) ?? this.#current;
     return group === undefined ? resolved : group.done.catch(() => undefined);

@@ -41,7 +41,7 @@ import type { Wal } from './wal.js';
 import type { BatchBuilder } from './wal-format.js';
 
 /**
- * Who asks whether keys may exist holds guards that writers of the same keys wait for: a thread in the middle of a long
+ * A caller that asks whether keys may exist holds guards that writers of the same keys wait for: a thread in the middle of a long
  * transaction, or a disk that hangs, must not make them wait for it.
  */
 const LOOK_UP_MS = 50;
@@ -69,11 +69,11 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
   #stored: StorageState;
   /** The node read last by its id: a caller that asks for its key mostly reads its record next. Good until the next commit. */
   #lastNode: { readonly id: number; readonly key: Key; readonly entry: Entry } | undefined;
-  /** Told after each group that the tree has, with the bytes it added to the journal. */
+  /** Called after each group that the tree has, with the bytes it added to the journal. */
   onFlushed: (journalBytes: number) => void = () => {};
   /** Asked for statistics. */
   journalBytes: () => number = () => 0;
-  /** Told what a caller of `update` does not learn: commits that are lost or held up. */
+  /** Called with what a caller of `update` does not learn: commits that are lost or delayed. */
   onTrouble: (message: string) => void = () => {};
   /**
    * Runs when the tree has all commits, or cannot get them (`isWhole`), before the environment is closed. Returns whether the log
@@ -231,6 +231,11 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     return key;
   }
 
+  /** Of a node that the tree does not have as it is now. */
+  pendingKeyOf(id: number): Key | undefined {
+    return this.#tables.keyOf(id) ?? undefined;
+  }
+
   idOf(key: Key): number | undefined {
     const known = this.#tables.entry(key);
     if (known !== undefined) return known === null || known.id === NO_ID ? undefined : known.id;
@@ -291,23 +296,22 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     this.#lastNode = undefined;
     this.#cache.delete(commit.entries.keys());
     if (this.#queue.beginsGroup()) this.#tables.beginGroup();
-    this.#addToTable(commit);
-    this.#records += commit.recordDelta;
-    return this.#queue.push(commit, background);
-  }
-
-  #addToTable(commit: TableCommit): void {
-    this.#tables.add(commit, this.#links.formerChildren(commit));
+    const split = { ...commit, ...this.#links.split(commit) };
+    this.#tables.add(split);
     this.#links.added(commit);
+    this.#records += commit.recordDelta;
+    return this.#queue.push(split, background);
   }
 
   /** Commits of the log that the tree does not have, in a store that must not be changed. */
   overlay(commit: TableCommit, recordDelta: number): void {
     this.#tables.beginGroup();
-    this.#addToTable(commit);
+    this.#tables.add(commit);
+    this.#links.added(commit);
     this.#tables.logged();
     this.#records += recordDelta;
     this.#stored = { revision: commit.revision, records: this.#records };
+    this.#queue.follow(commit.revision);
   }
 
   /** Newest revision that can be lost no more. */
@@ -402,8 +406,8 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     await this.flusher.backgroundRoom();
   }
 
-  quiet(): Promise<void> {
-    return this.#queue.quiet();
+  foregroundDone(): Promise<void> {
+    return this.#queue.foregroundDone();
   }
 
   async close(): Promise<void> {

@@ -44,7 +44,7 @@ export function conditionalReferences(labels: Labels): ConditionalReference[] {
   return found;
 }
 
-/** The times a snapshot's labels supply; values that are no timestamps are left out. */
+/** The times a snapshot's labels supply; values that are not timestamps are left out. */
 export function conditionTimes(labels: Labels): Instant[] {
   const times: Instant[] = [];
   for (const name in labels) {

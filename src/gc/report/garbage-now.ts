@@ -30,7 +30,7 @@ export async function garbageNow(
   signal?: AbortSignal,
 ): Promise<GarbageNow | undefined> {
   const { graph } = host.engine;
-  while (!graph.settle()) await yieldToEventLoop();
+  while (!graph.bringUpToDate()) await yieldToEventLoop();
   throwIfAborted(signal);
   if (!graph.stats().hasLiveMarks) return undefined;
   const byType = graph.garbageByType();

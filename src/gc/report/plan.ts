@@ -108,7 +108,7 @@ export function parsePlan(document: unknown): CollectionPlan {
 }
 
 const notAPlan = (why: string) =>
-  invalidArgument(`this is no plan of a collection: ${why}`, {
+  invalidArgument(`this is not a plan of a collection: ${why}`, {
     remedy: 'use a file that ebbtide gc --plan has written',
   });
 

@@ -1,5 +1,5 @@
 /**
- * A still picture of the graph for reports (why.ts, retained.ts): read from a packed copy of the core, so that writers
+ * A snapshot of the graph for reports (why.ts, retained.ts): read from a packed copy of the core, so that writers
  * go on and every result belongs to one moment. Memory about 10 bytes a node and 4 an edge; nothing is stored.
  *
  * A state is (id, variant) as id × 2, + 1 when reached flat. Label edges are followed from plain states only, flat

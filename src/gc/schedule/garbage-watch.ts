@@ -36,9 +36,10 @@ export class GarbageWatch {
     this.#parts = parts;
   }
 
-  /** Calls `fn` when something has become garbage, or may have. */
-  listen(fn: () => void): void {
+  /** Calls `fn` when something has become garbage, or may have, until the returned function is called. */
+  listen(fn: () => void): () => void {
     this.#listeners.add(fn);
+    return () => this.#listeners.delete(fn);
   }
 
   /** The store has changed. Never blocks. */
@@ -84,7 +85,7 @@ export class GarbageWatch {
     clearTimeout(this.#timer);
     const at = this.#changedAt ?? this.#now();
     this.#changedAt = undefined;
-    while (!this.#isClosed && !graph.settle()) await yieldToEventLoop();
+    while (!this.#isClosed && !graph.bringUpToDate()) await yieldToEventLoop();
     if (this.#isClosed) return;
     const fresh = graph.freshGarbage();
     for (const id of fresh) {

@@ -39,7 +39,7 @@ export interface Collectable<S> {
   nextExpiry?(after: Instant): Instant | undefined;
   readonly expiryTime?: ExpiryTime;
   /** Tells of new garbage, for `immediate`; without it every deletion counts as such. */
-  readonly garbageWatch?: { listen(fn: () => void): void };
+  readonly garbageWatch?: { listen(fn: () => void): () => void };
   /** Compares the marks that live on with a count anew. */
   checkMarks?: MarksCheckParts['check'];
 }
@@ -48,7 +48,7 @@ export interface SchedulerHooks<S> {
   clock?: Clock;
   /** Ends planning, as `close` does. */
   signal?: AbortSignal;
-  /** Told of each run: its stats, or its error. */
+  /** Called after each run with its stats, or its error. */
   onRun?: (outcome: { stats: S } | { error: unknown }) => void;
 }
 
@@ -105,6 +105,7 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
   #waiters = new Set<Waiter<S>>();
   readonly #expiry: ExpiryWake | undefined;
   readonly #marksCheck: MarksCheck | undefined;
+  #unlisten: (() => void) | undefined;
   readonly #guards: { massGuard: boolean | MassGuard; orphanGuard: boolean | MassGuard };
   /** When items that a backend refused to remove are tried again. */
   #retryTimer: unknown;
@@ -121,7 +122,7 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
     target.registerMutationCallback((dirty) => this.notify(dirty));
     if (this.params.startupDelay > 0) this.#plan(this.params.startupDelay);
     // As if a caller had asked for a collection.
-    if (this.params.immediate) target.garbageWatch?.listen(() => this.#request());
+    if (this.params.immediate) this.#unlisten = target.garbageWatch?.listen(() => this.#request());
     this.#expiry = this.#watchExpiry();
     this.#marksCheck = this.#checkMarks();
     const { signal } = hooks;
@@ -270,6 +271,7 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
     this.#clock.clearTimeout(this.#timer);
     this.#clock.clearTimeout(this.#retryTimer);
     this.#expiry?.close();
+    this.#unlisten?.();
     if (this.#running === undefined) this.#endWaiters((waiter) => waiter.reject(reason));
   }
 
@@ -297,7 +299,7 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
     const { pauseThreshold } = this.params;
     if (pauseThreshold > 0) {
       const average = Math.max(MINIMUM_RUN_MS, this.#pauseSum / this.#runs);
-      // A run takes a processor's time also where it delays nobody: at most half of all time goes to runs.
+      // A run takes a processor's time also where it delays no caller: at most half of all time goes to runs.
       this.#interval = Math.max(average / pauseThreshold - average, this.#runTimeSum / this.#runs);
     }
     this.#lastStart = start;
