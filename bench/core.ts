@@ -3,7 +3,8 @@
  * the event loop's turns and the addon on a thread beside it. Graphs as hosts have them: images with an index, manifests,
  * layers and the snapshots of these, in the order of their creation; a tenth of the layers are shared, a tenth of the images
  * are gone. Live marks: the first run that counts them, runs of which nothing has changed, and runs after one image was
- * deleted; and commits of an image each, in a graph without them and in one with them, alternately. `--nodes 1000000` for one size only, `--rounds 5`.
+ * deleted; commits of an image each, in a graph without them and in one with them, alternately; and saved with the graph, loaded,
+ * and the first run after that. `--nodes 1000000` for one size only, `--rounds 5`.
  */
 import { parseArgs } from 'node:util';
 import { EdgeKind, NodeFlag } from '../src/engine/contract.js';
@@ -68,6 +69,9 @@ const steps = [
   'mark',
   'save',
   'load',
+  'save with marks',
+  'load with marks',
+  'live: first after that',
   'live: first',
   'live: nothing changed',
   'live: one image gone',
@@ -80,6 +84,7 @@ async function measure(nodes: number, rounds: number): Promise<void> {
   const kinds = coreKinds.map((kind) => ({ kind, graph: createGraph(kind) }));
   const costs = {} as Record<CoreKind, Costs>;
   let marked: number | undefined;
+  const unmarked = {} as Record<CoreKind, Buffer>;
   for (const { kind, graph } of kinds) {
     costs[kind] = Object.fromEntries(steps.map((step) => [step, [] as number[]])) as Costs;
     costs[kind].fill.push((await cost(() => fill(graph, nodes))).ms);
@@ -88,6 +93,9 @@ async function measure(nodes: number, rounds: number): Promise<void> {
       await graph.mark(0n);
       graph.endRun();
     }
+    const save = await cost(() => graph.save());
+    costs[kind].save.push(save.ms);
+    unmarked[kind] = save.result;
   }
   for (let round = 0; round < rounds; round++) {
     for (const { kind, graph } of kinds) {
@@ -98,11 +106,9 @@ async function measure(nodes: number, rounds: number): Promise<void> {
         graph.endRun();
         costs[kind][i === 0 ? 'first mark' : 'mark'].push(ms);
       }
-      const save = await cost(() => graph.save());
-      const load = await cost(() => graph.load(save.result));
-      costs[kind].save.push(save.ms);
-      costs[kind].load.push(load.ms);
+      costs[kind].load.push((await cost(() => graph.load(unmarked[kind]))).ms);
       await measureLive(graph, nodes, costs[kind]);
+      await measureSaved(graph, costs[kind]);
     }
   }
   for (const step of steps) {
@@ -163,6 +169,17 @@ async function measureLive(graph: GraphCore, nodes: number, costs: Costs): Promi
   });
   for (let i = 0; i < LIVE_RUNS; i++) setImage(i, there | NodeFlag.root);
   setAll(graph, garbage, there);
+}
+
+async function measureSaved(graph: GraphCore, costs: Costs): Promise<void> {
+  while (!graph.bringUpToDate());
+  const { ms, result: image } = await cost(() => graph.save());
+  costs['save with marks'].push(ms);
+  costs['load with marks'].push((await cost(() => graph.load(image))).ms);
+  const run = await cost(() => graph.mark(0n, { live: true }));
+  costs['live: first after that'].push(run.ms);
+  graph.candidates();
+  graph.endRun();
 }
 
 function setAll(graph: GraphCore, ids: Uint32Array, flags: number): void {

@@ -152,7 +152,13 @@ napi_value makeResult(napi_env env, MarkJob& job) {
   object.Set("marked", static_cast<double>(counts.marked));
   object.Set("edgesFollowed", static_cast<double>(counts.edgesFollowed));
   object.Set("durationMs", job.durationMs());
+  object.Set("marking", static_cast<double>(counts.marking));
   return object;
+}
+
+napi_value makeResult(napi_env env, CheckJob& job) {
+  const auto wrong = job.result();
+  return wrong.has_value() ? makeWords(env, *wrong) : Napi::Env(env).Undefined();
 }
 
 napi_value makeResult(napi_env env, RetainedJob& job) {
@@ -256,7 +262,12 @@ class GraphObject : public Napi::ObjectWrap<GraphObject> {
                            InstanceMethod<&GraphObject::candidates>("candidates"),
                            InstanceMethod<&GraphObject::stillCandidates>("stillCandidates"),
                            InstanceMethod<&GraphObject::catchUp>("catchUp"),
+                           InstanceMethod<&GraphObject::bringUpToDate>("bringUpToDate"),
                            InstanceMethod<&GraphObject::wrongLive>("wrongLive"),
+                           InstanceMethod<&GraphObject::checkLive>("checkLive"),
+                           InstanceMethod<&GraphObject::garbageByType>("garbageByType"),
+                           InstanceMethod<&GraphObject::garbage>("garbage"),
+                           InstanceMethod<&GraphObject::freshGarbage>("freshGarbage"),
                            InstanceMethod<&GraphObject::endRun>("endRun"),
                            InstanceMethod<&GraphObject::takeFreeable>("takeFreeable"),
                            InstanceMethod<&GraphObject::unusedIds>("unusedIds"),
@@ -350,12 +361,38 @@ class GraphObject : public Napi::ObjectWrap<GraphObject> {
     });
   }
 
+  Napi::Value bringUpToDate(Info info) {
+    return guarded(info, [&]() -> Napi::Value {
+      return Napi::Boolean::New(info.Env(), core_->bringUpToDate(countArgument(info, 0)));
+    });
+  }
+
   Napi::Value wrongLive(Info info) {
     return guarded(info, [&]() -> Napi::Value {
       const auto wrong = core_->wrongLive();
       if (!wrong.has_value()) return info.Env().Undefined();
       return makeWords(info.Env(), *wrong);
     });
+  }
+
+  Napi::Value checkLive(Info info) {
+    return guarded(info, [&] {
+      return Promised<CheckJob>::start(info.Env(), core_->checkLive(), "ebbtide.checkLive", core_->isSmall());
+    });
+  }
+
+  Napi::Value garbageByType(Info info) {
+    return guarded(info, [&] { return makeWords(info.Env(), core_->garbageByType()); });
+  }
+
+  Napi::Value garbage(Info info) {
+    return guarded(info, [&] {
+      return makeWords(info.Env(), core_->garbage(countArgument(info, 0), countArgument(info, 1)));
+    });
+  }
+
+  Napi::Value freshGarbage(Info info) {
+    return guarded(info, [&] { return makeWords(info.Env(), core_->freshGarbage()); });
   }
 
   Napi::Value endRun(Info info) {
@@ -454,6 +491,7 @@ class GraphObject : public Napi::ObjectWrap<GraphObject> {
       object.Set("edges", static_cast<double>(graph.edgeCount()));
       object.Set("limit", graph.limit());
       object.Set("bytes", static_cast<double>(core_->bytes()));
+      object.Set("hasLiveMarks", core_->hasLive());
       return object;
     });
   }

@@ -15,8 +15,8 @@
     {
       'target_name': 'ebbtide_core',
       'sources': [
-        '<(native)addon.cc', '<(native)checkpoint_read.cc', '<(native)checkpoint_write.cc', '<(native)core.cc',
-        'crc32c.cc', '<(native)edges.cc', '<(native)graph.cc', '<(native)invariants.cc', '<(native)live.cc', '<(native)live_check.cc', '<(native)mark.cc', '<(native)order.cc', '<(native)older_hosts.cc', '<(native)path.cc',
+        '<(native)addon.cc', '<(native)checkpoint_marks.cc', '<(native)checkpoint_read.cc', '<(native)checkpoint_write.cc', '<(native)core.cc', '<(native)core_garbage.cc',
+        'crc32c.cc', '<(native)edges.cc', '<(native)graph.cc', '<(native)invariants.cc', '<(native)live.cc', '<(native)live_adopt.cc', '<(native)live_check.cc', '<(native)mark.cc', '<(native)order.cc', '<(native)older_hosts.cc', '<(native)path.cc',
         '<(native)graph_snapshot.cc', '<(native)ranks.cc', '<(native)retained.cc'
       ]
     },

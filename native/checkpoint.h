@@ -1,8 +1,8 @@
 // The packed, checksummed image of a whole graph; about six bytes a node. All numbers are little-endian. Equal
 // graphs give equal bytes.
 //
-//   header  44 bytes   magic "EBBG", u32 version 1, u32 limit, u32 frames, u32 nodes, u32 zero, u64 edges,
-//                      u64 bytes in all, u32 CRC-32C of what precedes it
+//   header  44 bytes   magic "EBBG", u32 version 2, u32 limit, u32 frames, u32 nodes, u32 bytes of the marks, u64 edges,
+//                      u64 bytes in all, u32 CRC-32C of what precedes it. Version 1 is the same without marks
 //   frame   for each 65,536 ids of which one exists, ascending:
 //     u32 number (first id / 65,536), u32 payload bytes, u32 CRC-32C of these two numbers and the payload
 //     payload:
@@ -16,9 +16,11 @@
 //       u32 wide degree …, u32 wide in-degree …, i64 expiry … (of the nodes that have one, in order)
 //       2 bits an edge         its bytes - 1, from the low bits up
 //       1 to 4 bytes an edge   (zigzag of target - id, wrapped to 30 bits) << 2 | kind; ascending by target, kind
+//   marks   of nodes, as far as they live on: checkpoint_marks.h
 //
 // Contract: decoding trusts nothing that memory safety or the shape of the graph depends on: counts, ids, lengths,
-// targets and the sum of in-degrees are checked. (That each in-degree is right is protected by the checksum only.)
+// targets and the sum of in-degrees are checked. (That each in-degree is right is protected by the checksum only.) Marks
+// that are damaged, or not those of the graph, are left out.
 // Writing proceeds in steps, between which the graph may change: what is changed is copied first, so the image has
 // the state at its beginning.
 //
@@ -30,13 +32,17 @@
 #include <unordered_map>
 #include <vector>
 
+#include "checkpoint_marks.h"
 #include "graph.h"
 
 namespace ebbtide {
 
 class CheckpointWriter final : public GraphCopy {
  public:
-  explicit CheckpointWriter(Graph& graph);
+  // With the marks that live on; without any if null.
+  CheckpointWriter(Graph& graph, std::shared_ptr<LiveMarks> live);
+  void attach() override;
+  void detach() override;
 
   // Copies the next few ids; returns true at the end of a frame, when `closeFrame` has to be called.
   bool gather();
@@ -68,6 +74,7 @@ class CheckpointWriter final : public GraphCopy {
   const uint64_t edges_;
   NodeId next_ = 0;
   std::unordered_map<NodeId, BeforeImage> beforeImages_;
+  std::optional<MarksWriter> marks_;
   std::vector<uint8_t> out_;
   uint32_t frames_ = 0;
   // Columns of the current frame.
@@ -85,7 +92,8 @@ class CheckpointWriter final : public GraphCopy {
   uint32_t edgeCount_ = 0;
 };
 
-// Fills an empty graph. Returns false, with the graph in any state, when the bytes are not a complete checkpoint.
-bool decodeCheckpoint(std::span<const uint8_t> bytes, Graph& graph);
+// Fills an empty graph. Returns false, with the graph in any state, when the bytes are not a complete checkpoint. `live` gets
+// the marks that it holds, if any.
+bool decodeCheckpoint(std::span<const uint8_t> bytes, Graph& graph, std::shared_ptr<LiveMarks>& live);
 
 }  // namespace ebbtide

@@ -12,7 +12,8 @@ namespace ebbtide::format {
 static_assert(std::endian::native == std::endian::little, "columns are copied as they are");
 
 inline constexpr uint32_t kMagic = 0x47424245;  // "EBBG"
-inline constexpr uint32_t kVersion = 1;
+inline constexpr uint32_t kVersion = 2;
+inline constexpr uint32_t kVersionWithoutMarks = 1;
 inline constexpr size_t kHeaderBytes = 44;
 inline constexpr size_t kFrameBytes = 12;
 inline constexpr size_t kPartBytes = 24;

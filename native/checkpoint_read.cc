@@ -1,5 +1,6 @@
 // Reads checkpoints. See checkpoint.h for the layout, the contract and the threading rule.
 #include <algorithm>
+#include <utility>
 
 #include "checkpoint.h"
 #include "checkpoint_format.h"
@@ -127,6 +128,11 @@ class EdgeReader {
   explicit EdgeReader(const Frame& frame) : frame_(frame), data_(frame.data) {}
   uint32_t left() const { return frame_.edges - edge_; }
   bool atEnd() const { return left() == 0 && data_ == frame_.end; }
+  // Whether there was a flat edge since the last call: no other kind has that bit.
+  bool tookFlat() {
+    static_assert(kFlatEdge == 2 && kEdgeKinds == 3);
+    return (std::exchange(kinds_, 0) & kFlatEdge) != 0;
+  }
   // Reads `degree` edges of `from`. REQUIRES: no more than are left. Returns false when the data is too short, or
   // an edge is not possible.
   bool read(NodeTable nodes, NodeId from, uint32_t* words, uint32_t degree) {
@@ -140,6 +146,7 @@ class EdgeReader {
       else std::memcpy(&packed, data_, code + 1);
       data_ += code + 1;
       words[n] = unpackEdge(from, packed);
+      kinds_ |= packed;
       if (edgeKind(words[n]) >= kEdgeKinds || !nodes.exists(edgeTarget(words[n]))) return false;
     }
     return true;
@@ -149,9 +156,11 @@ class EdgeReader {
   const Frame& frame_;
   const uint8_t* data_;
   uint32_t edge_ = 0;
+  uint32_t kinds_ = 0;
 };
 
-bool decodeEdges(const Frame& frame, Graph& graph) {
+// Adds the nodes with flat edges to `flatSources`.
+bool decodeEdges(const Frame& frame, Graph& graph, std::vector<NodeId>& flatSources) {
   Widened degrees(frame.degrees, frame.wideDegree, frame.wideDegrees);
   EdgeReader edges(frame);
   const NodeTable nodes = graph.table();
@@ -164,11 +173,12 @@ bool decodeEdges(const Frame& frame, Graph& graph) {
     const NodeId id = frame.first + i;
     if (degree < kBigDegree) {
       if (!edges.read(nodes, id, graph.loadEdges(id, degree), degree)) return false;
-      continue;
+    } else {
+      words.resize(degree);
+      if (!edges.read(nodes, id, words.data(), degree)) return false;
+      graph.loadBig(id, words);
     }
-    words.resize(degree);
-    if (!edges.read(nodes, id, words.data(), degree)) return false;
-    graph.loadBig(id, words);
+    if (edges.tookFlat()) flatSources.push_back(id);
   }
   return edges.atEnd() && degrees.used();
 }
@@ -192,30 +202,47 @@ bool splitAll(std::span<const uint8_t> bytes, uint32_t count, std::vector<Frame>
   return bytes.empty();
 }
 
+// Null when the section is damaged or is not of this graph, or memory runs out: then the marks are found anew.
+std::shared_ptr<LiveMarks> marksOf(std::span<const uint8_t> section, uint32_t headerChecksum, Graph& graph,
+                                   std::span<const NodeId> flatSources) try {
+  const auto saved = decodeMarks(section, headerChecksum);
+  return saved.has_value() ? LiveMarks::adopt(graph, *saved, flatSources) : nullptr;
+} catch (const std::bad_alloc&) {
+  return nullptr;
+}
+
 }  // namespace
 
-bool decodeCheckpoint(std::span<const uint8_t> bytes, Graph& graph) {
+bool decodeCheckpoint(std::span<const uint8_t> bytes, Graph& graph, std::shared_ptr<LiveMarks>& live) {
   if (bytes.size() < kHeaderBytes) return false;
   const uint8_t* header = bytes.data();
-  if (load<uint32_t>(header) != kMagic || load<uint32_t>(header + 4) != kVersion) return false;
-  if (load<uint32_t>(header + 20) != 0 || load<uint64_t>(header + 32) != bytes.size()) return false;
-  if (load<uint32_t>(header + 40) != crc32c(header, 40)) return false;
+  const auto version = load<uint32_t>(header + 4);
+  if (load<uint32_t>(header) != kMagic || (version != kVersion && version != kVersionWithoutMarks)) return false;
+  const auto marks = load<uint32_t>(header + 20);
+  const auto checksum = load<uint32_t>(header + 40);
+  if (load<uint64_t>(header + 32) != bytes.size() || checksum != crc32c(header, 40)) return false;
+  if (marks > bytes.size() - kHeaderBytes || (version == kVersionWithoutMarks && marks != 0)) return false;
   const auto edges = load<uint64_t>(header + 24);
   if (edges > kMaxEdges) return false;
 
   std::vector<Frame> frames;
-  if (!splitAll(bytes.subspan(kHeaderBytes), load<uint32_t>(header + 12), frames)) return false;
+  const auto framed = bytes.subspan(kHeaderBytes, bytes.size() - kHeaderBytes - marks);
+  if (!splitAll(framed, load<uint32_t>(header + 12), frames)) return false;
   // An edge may lead to any frame, so all nodes come before the first edge.
   uint64_t inDegreeSum = 0;
   for (const Frame& frame : frames) {
     if (!decodeNodes(frame, graph, inDegreeSum)) return false;
   }
+  std::vector<NodeId> flatSources;
   for (const Frame& frame : frames) {
-    if (!decodeEdges(frame, graph)) return false;
+    if (!decodeEdges(frame, graph, flatSources)) return false;
   }
-  if (inDegreeSum != edges) return false;
-  return graph.limit() == load<uint32_t>(header + 8) && graph.nodeCount() == load<uint32_t>(header + 16) &&
-         graph.edgeCount() == edges;
+  if (inDegreeSum != edges || graph.limit() != load<uint32_t>(header + 8) ||
+      graph.nodeCount() != load<uint32_t>(header + 16) || graph.edgeCount() != edges) {
+    return false;
+  }
+  if (marks != 0) live = marksOf(bytes.last(marks), checksum, graph, flatSources);
+  return true;
 }
 
 }  // namespace ebbtide

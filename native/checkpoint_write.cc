@@ -40,8 +40,9 @@ uint8_t narrow(uint64_t n, std::vector<uint32_t>& wide) {
 
 }  // namespace
 
-CheckpointWriter::CheckpointWriter(Graph& graph)
+CheckpointWriter::CheckpointWriter(Graph& graph, std::shared_ptr<LiveMarks> live)
     : GraphCopy(graph), limit_(graph.limit()), nodes_(graph.nodeCount()), edges_(graph.edgeCount()) {
+  if (live != nullptr) marks_.emplace(std::move(live), limit_);
   out_.resize(kHeaderBytes);
   // No longer than necessary: small graphs are saved often.
   const size_t ids = std::min(limit_, kFrameIds);
@@ -49,6 +50,16 @@ CheckpointWriter::CheckpointWriter(Graph& graph)
   exists_.resize(ids);
   degrees_.resize(ids);
   inDegrees_.resize(ids);
+}
+
+void CheckpointWriter::attach() {
+  GraphCopy::attach();
+  if (marks_.has_value()) marks_->attach();
+}
+
+void CheckpointWriter::detach() {
+  GraphCopy::detach();
+  if (marks_.has_value()) marks_->detach();
 }
 
 void CheckpointWriter::beforeChange(NodeId id) {
@@ -112,6 +123,7 @@ void CheckpointWriter::putNode(NodeId id, uint32_t flags, uint64_t degree, uint3
   degrees_[i] = narrow(degree, wideDegrees_);
   inDegrees_[i] = narrow(inDegree, wideInDegrees_);
   if ((flags & kExpires) != 0) expiries_.push_back(expiry);
+  if (marks_.has_value()) marks_->gather(id);
   ids_ = i + 1;
 }
 
@@ -204,15 +216,19 @@ void CheckpointWriter::clearFrame() {
 }
 
 std::vector<uint8_t> CheckpointWriter::finish() {
+  const std::vector<uint8_t> marks = marks_.has_value() ? marks_->finish() : std::vector<uint8_t>();
+  append(out_, marks, marks.size());
   patch(out_, 0, kMagic);
   patch(out_, 4, kVersion);
   patch(out_, 8, limit_);
   patch(out_, 12, frames_);
   patch(out_, 16, nodes_);
-  patch(out_, 20, uint32_t{0});
+  patch(out_, 20, static_cast<uint32_t>(marks.size()));
   patch(out_, 24, edges_);
   patch(out_, 32, uint64_t{out_.size()});
-  patch(out_, 40, crc32c(out_.data(), 40));
+  const uint32_t checksum = crc32c(out_.data(), 40);
+  patch(out_, 40, checksum);
+  if (!marks.empty()) sealMarks(std::span(out_).last(marks.size()), checksum);
   return std::move(out_);
 }
 

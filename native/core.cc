@@ -12,6 +12,8 @@ constexpr size_t kSorted = 1 << 16;
 // What a run on live marks does before it asks for a thread: a fraction of a millisecond.
 constexpr int kStepsAtOnce = 24;
 constexpr size_t kNodesAtOnce = 1024;
+// What a save does to bring live marks up to date, which it can only then take along. Its caller has done most of that.
+constexpr size_t kStepsOfSave = 32;
 
 GraphError canceled(const char* what) { return {"Canceled", std::string(what) + ": the graph's owner ended it"}; }
 GraphError outOfMemory(const char* what) { return {kNoMemory, std::string(what) + ": out of memory"}; }
@@ -21,17 +23,6 @@ double msSince(std::chrono::steady_clock::time_point start) {
 }
 
 }  // namespace
-
-template <typename Step>
-void Core::runSteps(const std::atomic<bool>& cancelled, Step step) {
-  for (;;) {
-    while (ownerWaits_.load(std::memory_order_relaxed)) yieldThread();
-    const Locked lock(mutex_);
-    do {
-      if (cancelled.load(std::memory_order_relaxed) || step()) return;
-    } while (!ownerWaits_.load(std::memory_order_relaxed));
-  }
-}
 
 // ---------------------------------------------------------------------------------------------------------- owner
 
@@ -43,20 +34,24 @@ void Core::apply(std::span<const uint32_t> ops) {
   // A job's thread may have broken them.
   if (live_ != nullptr && live_->isBroken()) dropLive();
   if (live_ != nullptr) live_->beforeBatch(ops);
+  if (check_ != nullptr) check_->beforeBatch(ops);
   bool applied = false;
   try {
     graph_.apply(ops);
     applied = true;
+    if (check_ != nullptr) check_->afterBatch(ops, true);
     followLive(ops, true);
     if (run_ != nullptr) run_->writeBarrier(ops);
   } catch (const std::bad_alloc&) {
     dropRun();
     if (applied) return;
+    dropCheck();
     dropLive();
     if (graph_.clears() != clears) dropJobs();
     throw;
   } catch (const GraphError&) {
     if (graph_.clears() != clears) dropJobs();
+    if (check_ != nullptr) check_->afterBatch(ops, false);
     followLive(ops, false);
     throw;
   }
@@ -77,6 +72,7 @@ void Core::followLive(std::span<const uint32_t> ops, bool applied) {
 std::unique_ptr<MarkJob> Core::mark(int64_t now, Barrier barrier) {
   if (run_ != nullptr) throw failedPrecondition("mark: a run is in progress; end it with endRun first");
   const OwnerLock lock(*this);
+  dropCheck();
   run_ = std::make_shared<MarkRun>(graph_, now, barrier);
   return jobOfRun();
 }
@@ -84,6 +80,7 @@ std::unique_ptr<MarkJob> Core::mark(int64_t now, Barrier barrier) {
 std::unique_ptr<MarkJob> Core::markLive(int64_t now, LiveFault fault) {
   if (run_ != nullptr) throw failedPrecondition("mark: a run is in progress; end it with endRun first");
   const OwnerLock lock(*this);
+  dropCheck();
   if (live_ != nullptr && (live_->isBroken() || live_->fault() != fault)) dropLive();
   if (live_ == nullptr) live_ = std::make_shared<LiveMarks>(graph_, now, fault);
   live_->setNow(now);
@@ -109,6 +106,32 @@ std::unique_ptr<MarkJob> Core::markAs(int64_t now, uint64_t how) {
 bool Core::catchUp(size_t steps) {
   const OwnerLock lock(*this);
   return finishedRun("catchUp", steps).live() == nullptr || live_->revived();
+}
+
+bool Core::bringUpToDate(size_t steps) {
+  const OwnerLock lock(*this);
+  return updateLive(steps);
+}
+
+bool Core::updateLive(size_t steps) {
+  if (live_ != nullptr && live_->isBroken()) dropLive();
+  if (live_ == nullptr) return true;
+  try {
+    for (; steps > 0 && !live_->isUpToDate(); steps--) live_->step();
+  } catch (const std::bad_alloc&) {
+    dropLive();
+    throw;
+  }
+  if (live_->isBroken()) dropLive();
+  return live_ == nullptr || live_->isUpToDate();
+}
+
+// Only marks that are exactly what is reached are worth saving.
+std::shared_ptr<LiveMarks> Core::savableLive() try {
+  if (!updateLive(kStepsOfSave) || live_ == nullptr || live_->isDoubtful() || live_->hasPins()) return nullptr;
+  return live_;
+} catch (const std::bad_alloc&) {
+  return nullptr;
 }
 
 std::optional<std::vector<NodeId>> Core::wrongLive() {
@@ -220,7 +243,7 @@ void Core::dropLive() {
 
 std::unique_ptr<SaveJob> Core::save() {
   const OwnerLock lock(*this);
-  return begin<SaveJob>(std::make_shared<CheckpointWriter>(graph_));
+  return begin<SaveJob>(std::make_shared<CheckpointWriter>(graph_, savableLive()));
 }
 
 std::unique_ptr<RetainedJob> Core::retained(RetainedQuery query) {
@@ -256,6 +279,7 @@ void Core::forget(GraphCopy& copy) {
 void Core::dropJobs() {
   graph_.assertLocked();
   dropRun();
+  dropCheck();
   dropLive();
   for (const auto& weak : copies_) {
     if (const auto copy = weak.lock()) {
@@ -272,9 +296,10 @@ bool Core::load(std::span<const uint8_t> bytes) {
   graph_.clear();
   bool whole = false;
   try {
-    whole = decodeCheckpoint(bytes, graph_);
+    whole = decodeCheckpoint(bytes, graph_, live_);
     if (whole) graph_.listFreeable();
   } catch (...) {
+    dropLive();
     graph_.clear();
     throw;
   }

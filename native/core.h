@@ -22,6 +22,7 @@
 #include "checkpoint.h"
 #include "graph.h"
 #include "live.h"
+#include "live_check.h"
 #include "lock.h"
 #include "mark.h"
 #include "graph_snapshot.h"
@@ -110,6 +111,26 @@ class RetainedJob {
   std::optional<GraphError> error_;
 };
 
+// One comparison of the live marks with marks counted anew.
+class CheckJob {
+ public:
+  // Null: there is nothing to compare.
+  CheckJob(std::shared_ptr<Core> core, std::shared_ptr<LiveCheck> check) : core_(std::move(core)), check_(std::move(check)) {}
+  ~CheckJob();
+  CheckJob(const CheckJob&) = delete;
+  CheckJob& operator=(const CheckJob&) = delete;
+  void work();
+  bool step();
+  // Ids that differ, the first 100; nothing when it was left undone. Marks of which some differ are dropped.
+  std::optional<std::vector<NodeId>> result();
+
+ private:
+  bool advance();
+
+  std::shared_ptr<Core> core_;
+  std::shared_ptr<LiveCheck> check_;
+};
+
 class Core : public std::enable_shared_from_this<Core> {
  public:
 #ifdef EBBTIDE_DEBUG
@@ -125,9 +146,19 @@ class Core : public std::enable_shared_from_this<Core> {
   // Processes what ops have changed in live marks, in `steps` at most; false when there is more that may revive. A GraphError
   // when there is no run whose marking has finished.
   bool catchUp(size_t steps);
+  // Takes up what ops have changed in the live marks, in `steps` at most; true when nothing is left, or there are none.
+  bool bringUpToDate(size_t steps);
   // Ids whose live marks or counts are not what a walk over the graph finds, the first 100; nothing when there are none.
   // Brings them up to date first. Takes the time of both, without a pause.
   std::optional<std::vector<NodeId>> wrongLive();
+  // The same beside the writers, with marks counted anew. A run that begins meanwhile ends it.
+  std::unique_ptr<CheckJob> checkLive();
+  bool hasLive() const { return live_ != nullptr; }
+  // What is garbage by the live marks as far as they are up to date: by type; the ids among so many places of a list; those that
+  // have become so since the last call (live.h). All zero or none where nothing lives.
+  std::array<uint32_t, 32> garbageByType();
+  std::vector<NodeId> garbage(size_t from, size_t count);
+  std::vector<NodeId> freshGarbage();
   // Whether marking this graph is so short that a thread of its own would cost more.
   bool isSmall() const { return graph_.limit() <= kSmallIds && graph_.edgeCount() <= 4 * kSmallIds; }
   uint64_t markFrom(std::span<const uint32_t> ids);
@@ -154,6 +185,7 @@ class Core : public std::enable_shared_from_this<Core> {
   friend class MarkJob;
   friend class SaveJob;
   friend class RetainedJob;
+  friend class CheckJob;
   static constexpr uint32_t kSmallIds = 16'384;
 
   // The owner's lock: a job that sees `ownerWaits_` releases it.
@@ -181,8 +213,11 @@ class Core : public std::enable_shared_from_this<Core> {
   // REQUIRES: the lock is held.
   void followLive(std::span<const uint32_t> ops, bool applied);
   std::unique_ptr<MarkJob> jobOfRun();
+  bool updateLive(size_t steps);
+  std::shared_ptr<LiveMarks> savableLive();
   void dropRun();
   void dropLive();
+  void dropCheck();
   void dropJobs();
   template <typename Job, typename Copy, typename... More>
   std::unique_ptr<Job> begin(std::shared_ptr<Copy> copy, More&&... more);
@@ -192,7 +227,19 @@ class Core : public std::enable_shared_from_this<Core> {
   Graph graph_;
   std::shared_ptr<MarkRun> run_;
   std::shared_ptr<LiveMarks> live_;
+  std::shared_ptr<LiveCheck> check_;
   std::vector<std::weak_ptr<GraphCopy>> copies_;
 };
+
+template <typename Step>
+void Core::runSteps(const std::atomic<bool>& cancelled, Step step) {
+  for (;;) {
+    while (ownerWaits_.load(std::memory_order_relaxed)) yieldThread();
+    const Locked lock(mutex_);
+    do {
+      if (cancelled.load(std::memory_order_relaxed) || step()) return;
+    } while (!ownerWaits_.load(std::memory_order_relaxed));
+  }
+}
 
 }  // namespace ebbtide

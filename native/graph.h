@@ -68,9 +68,9 @@ class GraphCopy : public GraphObserver {
  public:
   explicit GraphCopy(Graph& graph) : graph_(graph) {}
   // Listens to the graph. Due, under the same lock, once it is made.
-  void attach();
+  virtual void attach();
   // Stops listening to the graph. Due, under the lock, before the copy is dropped; twice is harmless.
-  void detach();
+  virtual void detach();
   GraphCopy(const GraphCopy&) = delete;
   GraphCopy& operator=(const GraphCopy&) = delete;
 
@@ -117,6 +117,7 @@ class Graph {
   }
   uint32_t inDegree(NodeId id) const;
   std::optional<int64_t> expiry(NodeId id) const;
+  const FlatMap<int64_t>& expiries() const { return expiries_; }
   bool isRoot(NodeId id, int64_t now) const;
   bool isFreeable(NodeId id) const;
 

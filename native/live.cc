@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 namespace ebbtide {
 
@@ -14,6 +15,7 @@ constexpr size_t kBatch = 128;
 constexpr size_t kBigSlots = 4096;
 constexpr size_t kExpiries = 256;
 constexpr size_t kSifted = 2048;
+constexpr size_t kMostFresh = size_t{1} << 18;
 // Most edges that one trial looks at. The longest chains of snapshots, and an index with its images, take some hundred.
 constexpr size_t kTrialEdges = 2048;
 
@@ -46,11 +48,13 @@ void LiveMarks::restart() {
   expiries_.clear();
   recheck_.reset();
   byType_ = {};
+  garbageByType_ = {};
   marked_ = 0;
   scan_ = Scan::kRoots;
   next_ = 0;
   doubtful_ = false;
   broken_ = false;
+  restarts_++;
 }
 
 // ---------------------------------------------------------------------------------------------------------- counts
@@ -85,6 +89,7 @@ void LiveMarks::drop(uint32_t state, uint32_t times) {
 
 void LiveMarks::setExpanded(uint32_t state, bool expanded) {
   const NodeId id = idOf(state);
+  for (LiveObserver* observer : observers_) observer->beforeMarks(id);
   discount(id);
   const bool was = marksOf(id) != 0;
   if (expanded) cells_.setFlag(state, LiveCells::kExpanded);
@@ -98,20 +103,20 @@ void LiveMarks::setExpanded(uint32_t state, bool expanded) {
 void LiveMarks::discount(NodeId id) {
   const uint32_t state = stateOf(id, kPlain);
   if ((cells_.flags(state) & LiveCells::kTyped) == 0) return;
-  byType_[typeOf(graph_.flags(id))]--;
+  (marksOf(id) != 0 ? byType_ : garbageByType_)[typeOf(graph_.flags(id))]--;
   cells_.clearFlag(state, LiveCells::kTyped);
 }
 
 void LiveMarks::recount(NodeId id) {
-  if (marksOf(id) == 0) {
-    listGarbage(id);
-    return;
-  }
+  const bool isMarked = marksOf(id) != 0;
+  if (!isMarked) listGarbage(id);
   const uint32_t flags = graph_.flags(id);
   const uint32_t state = stateOf(id, kPlain);
-  if ((flags & kPresent) == 0 || (cells_.flags(state) & LiveCells::kTyped) != 0) return;
+  constexpr uint32_t wanted = kPresent | kCollectible;
+  if (isMarked ? (flags & kPresent) == 0 : (flags & wanted) != wanted) return;
+  if ((cells_.flags(state) & LiveCells::kTyped) != 0) return;
   cells_.setFlag(state, LiveCells::kTyped);
-  byType_[typeOf(flags)]++;
+  (isMarked ? byType_ : garbageByType_)[typeOf(flags)]++;
 }
 
 void LiveMarks::listGarbage(NodeId id) {
@@ -119,6 +124,17 @@ void LiveMarks::listGarbage(NodeId id) {
   if (!isGarbage(id) || (cells_.flags(state) & LiveCells::kGarbage) != 0) return;
   garbage_.push(id);
   cells_.setFlag(state, LiveCells::kGarbage);
+  if (keepsFresh_ && fresh_.size() < kMostFresh) fresh_.push_back(id);
+}
+
+std::vector<NodeId> LiveMarks::takeFresh() {
+  if (!keepsFresh_) {
+    for (size_t i = 0; i < std::min(garbage_.size(), kMostFresh); i++) fresh_.push_back(garbage_[i]);
+  }
+  keepsFresh_ = true;
+  std::vector<NodeId> fresh = std::exchange(fresh_, {});
+  std::erase_if(fresh, [this](NodeId id) { return !isGarbage(id); });
+  return fresh;
 }
 
 bool LiveMarks::sift(size_t most) {
@@ -206,6 +222,7 @@ void LiveMarks::indexExpiry(NodeId id) {
 // A node that is freed has no edges, in or out; it has, when in-degrees of a damaged checkpoint are wrong. What it is set to
 // later in the batch may have been counted already.
 void LiveMarks::forget(NodeId id) {
+  for (LiveObserver* observer : observers_) observer->beforeMarks(id);
   discount(id);
   if (const int64_t* known = expiries_.find(id)) {
     expiring_.erase({*known, id});
@@ -274,7 +291,7 @@ void LiveMarks::scan() {
     next_ = (next_ | kBlockMask) + 1;
   } else {
     graph_.forEach(next_, std::min(limit, next_ + kSegmentIds), [this](NodeId id) {
-      if (scan_ == Scan::kGarbage) listGarbage(id);
+      if (scan_ == Scan::kGarbage) recount(id);
       else if ((graph_.flags(id) & kRoot) != 0) updateRoot(id);
     });
     next_ += kSegmentIds;

@@ -21,6 +21,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <set>
 #include <span>
@@ -36,9 +37,27 @@ namespace ebbtide {
 // What a test leaves out, and must find.
 enum class LiveFault : uint8_t { kNone, kNoRevive, kNoCascade, kNoTrial, kEdgeTwice, kNoRootWeight, kFaults };
 
+// Told before marks of a node change; not when they are found anew (`restarts`), or break. Never throws.
+class LiveObserver {
+ public:
+  virtual ~LiveObserver() = default;
+  virtual void beforeMarks(NodeId id) = 0;
+};
+
+// What a checkpoint has of marks (checkpoint_marks.h).
+struct SavedMarks {
+  int64_t now = 0;
+  // Ascending, each once.
+  std::vector<NodeId> unmarked;
+  std::vector<NodeId> flat;
+};
+
 class LiveMarks final : public GraphObserver {
  public:
   LiveMarks(Graph& graph, int64_t now, LiveFault fault);
+  // Marks that were saved, of a graph that was just loaded; `flatSources`: its nodes with flat edges. Null unless they, and
+  // the counts that follow from them, are what `isUpToDate` promises (docs/proof.md).
+  static std::shared_ptr<LiveMarks> adopt(Graph& graph, const SavedMarks& saved, std::span<const NodeId> flatSources);
   // Stops listening to the graph; twice is harmless.
   void detach() { graph_.unobserve(this); }
   LiveMarks(const LiveMarks&) = delete;
@@ -70,6 +89,11 @@ class LiveMarks final : public GraphObserver {
   void markBroken() { broken_ = true; }
   // Begins to count from the roots.
   void restart();
+  uint64_t restarts() const { return restarts_; }
+  bool hasPins() const { return !pins_.empty(); }
+
+  void observe(LiveObserver* observer) { observers_.push_back(observer); }
+  void unobserve(LiveObserver* observer) { std::erase(observers_, observer); }
 
   // kPlain and kFlat of an expanded node.
   uint32_t marksOf(NodeId id) const { return bitOf(id, kPlain) | bitOf(id, kFlat); }
@@ -77,6 +101,9 @@ class LiveMarks final : public GraphObserver {
   bool isPinned(NodeId id) const { return (cells_.flags(stateOf(id, kPlain)) & LiveCells::kPinned) != 0; }
   bool isListed(NodeId id) const { return (cells_.flags(stateOf(id, kPlain)) & LiveCells::kGarbage) != 0; }
   const std::array<uint32_t, 32>& byType() const { return byType_; }  // expanded nodes that are present
+  const std::array<uint32_t, 32>& garbageByType() const { return garbageByType_; }
+  // Whether all nodes have been counted since the last `restart`.
+  bool isCounted() const { return scan_ == Scan::kDone; }
   uint64_t marked() const { return marked_; }                          // expanded nodes
   uint64_t followed() const { return followed_; }                      // edges counted so far, up or down
 
@@ -89,6 +116,9 @@ class LiveMarks final : public GraphObserver {
     constexpr uint32_t wanted = kPresent | kCollectible;
     return (graph_.flags(id) & wanted) == wanted && marksOf(id) == 0 && !broken_;
   }
+  // What has become garbage since the last call, each once, as far as it still is; the first time all. Of very much some is
+  // left out.
+  std::vector<NodeId> takeFresh();
   size_t bytes() const;
 
   // Keeps a node for a run, whatever else does; until `unpin`.
@@ -124,6 +154,9 @@ class LiveMarks final : public GraphObserver {
   void recount(NodeId id);
   void indexExpiry(NodeId id);
   bool hasTargets(uint32_t state) const;
+  bool countFrom(const SavedMarks& saved, std::span<const NodeId> flatSources);
+  size_t expandAll();
+  void keepExpiries();
   // visit(state, times) for what a state's edges lead to; small lists only.
   template <typename Visit>
   static void forEachTarget(std::span<const uint32_t> words, uint32_t state, Visit visit);
@@ -141,6 +174,8 @@ class LiveMarks final : public GraphObserver {
   ChunkedWords suspects_;  // those of them that kept others and lead somewhere
   ChunkedWords garbage_;
   ChunkedWords sifted_;    // garbage that was looked at
+  bool keepsFresh_ = false;
+  std::vector<NodeId> fresh_;
   std::vector<NodeId> pins_;
   struct BigCursor {
     uint32_t state;
@@ -157,8 +192,11 @@ class LiveMarks final : public GraphObserver {
   };
   std::optional<Range> recheck_;  // expiries that are still to be looked at
   std::array<uint32_t, 32> byType_{};
+  std::array<uint32_t, 32> garbageByType_{};
   uint64_t marked_ = 0;
   uint64_t followed_ = 0;
+  uint64_t restarts_ = 0;
+  std::vector<LiveObserver*> observers_;
 };
 
 // Ids whose marks or counts are not what a walk over the graph finds, ascending, the first 100. REQUIRES: the marks are up

@@ -5,6 +5,7 @@
 // count beyond 254. Threads: none of its own; the owner locks.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <memory>
@@ -23,7 +24,7 @@ class LiveCells {
     kExpanded = 1,  // its edges are counted at their targets
     kRooted = 2,    // its count has one for a root
     kPinned = 4,    // and one for a pin
-    kTyped = 8,     // it is in the sums by type
+    kTyped = 8,     // its node is in the sums by type, of what is marked or of garbage
     // It is in the list of that name.
     kWaiting = 16,
     kLost = 32,
@@ -85,6 +86,16 @@ class LiveCells {
     if ((*cell & kMost) == kMost) wide_.erase(state);
     *cell &= kInLists << 8;
   }
+
+  // Of a state that was never written.
+  void set(uint32_t state, uint32_t count, uint32_t flags) {
+    uint16_t& cell = at(state);
+    if (count >= kMost) wide_.at(state) = count;
+    cell = static_cast<uint16_t>(std::min<uint32_t>(count, kMost) | flags << 8);
+  }
+
+  // The cells of this state and of the next ids', as far as a piece goes: count below 255, flags << 8.
+  uint16_t* row(uint32_t state) { return &at(state); }
 
   void prefetch(uint32_t state) const {
     if (const uint16_t* cell = find(state)) __builtin_prefetch(cell, 1);

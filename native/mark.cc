@@ -86,6 +86,7 @@ MarkRun::MarkRun(Graph& graph, std::shared_ptr<LiveMarks> live)
       phase_(Phase::kUpdating),
       scanned_((graph.limit() + kSegmentIds - 1) >> kSegmentBits) {
   counts_.edgesFollowed = live_->followed();
+  counts_.marking = live_->isCounted() ? Marking::kLive : Marking::kCounted;
   graph_.observe(this);
   graph_.setAllocationMark(kAllocatedBlack);
 }
@@ -153,6 +154,7 @@ bool MarkRun::updateLive(size_t most) {
   if (live_->isDoubtful() && !isRestarted_) {
     live_->restart();
     isRestarted_ = true;
+    counts_.marking = Marking::kCounted;
   }
   if (!live_->step(most) || (live_->isDoubtful() && !isRestarted_)) return false;
   counts_.byType = live_->byType();

@@ -30,10 +30,14 @@
 
 namespace ebbtide {
 
+// How a run found what is reached: from the roots, on live marks, or on live marks that it counted (anew).
+enum class Marking : uint8_t { kFromRoots, kLive, kCounted };
+
 struct MarkCounts {
   std::array<uint32_t, 32> byType{};  // present nodes
   uint64_t marked = 0;                // existing ones, dangling ones included
   uint64_t edgesFollowed = 0;
+  Marking marking = Marking::kFromRoots;
 };
 
 // Whether ops keep the marks closed: always, but for tests that must fail without. `kLate`: from the end of marking.

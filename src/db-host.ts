@@ -9,8 +9,10 @@ import type { Durability, Engine, Reader, Transaction } from './engine/contract.
 import { failedPrecondition, throwIfAborted } from './errors.js';
 import { CollectorRegistry } from './gc/collectors.js';
 import type { CollectHost } from './gc/host.js';
+import { LiveMarks } from './gc/mark/live-marks.js';
 import type { CollectionRecord } from './gc/report/collection-record.js';
 import { ExpiryClock } from './gc/schedule/expiry-clock.js';
+import { GarbageWatch } from './gc/schedule/garbage-watch.js';
 import { DirtyFlags } from './gc/sweep/dirty.js';
 import { OrphanGuard } from './gc/sweep/orphan-guard.js';
 import { History } from './history/history.js';
@@ -77,12 +79,14 @@ export class DBHost implements CollectHost {
   readonly expiryClock: ExpiryClock;
   readonly collectors = new CollectorRegistry();
   readonly history: History;
+  readonly liveMarks: LiveMarks;
   readonly contentStore: ContentStore;
   readonly snapshotterStores: ReadonlyMap<string, Snapshotter>;
   readonly #log: Log;
   readonly #callbacks: MutationCallback[] = [];
   /** To be published once the transaction is committed. */
   readonly #events = new WeakMap<Transaction, Event[]>();
+  #garbageWatch: GarbageWatch | undefined;
   #sweepSuspensions = 0;
   #closed = false;
 
@@ -96,6 +100,7 @@ export class DBHost implements CollectHost {
     this.publisher = parts.publisher;
     this.#log = parts.log;
     this.history = parts.history ?? new History(undefined, false, this.#warn);
+    this.liveMarks = new LiveMarks((message, details) => this.log('error', message, details));
     this.guards = parts.guards ?? new Guards();
     this.dirty = new DirtyFlags(parts.engine);
     this.orphans = new OrphanGuard(this);
@@ -108,6 +113,17 @@ export class DBHost implements CollectHost {
 
   registerMutationCallback(fn: MutationCallback): void {
     this.#callbacks.push(fn);
+  }
+
+  /** Begins with the first call. */
+  get garbageWatch(): GarbageWatch {
+    if (this.#garbageWatch === undefined) {
+      const { engine, dirty } = this;
+      const watch = new GarbageWatch({ graph: engine.graph, hasDeletions: () => dirty.deletions > 0 });
+      this.#garbageWatch = watch;
+      this.registerMutationCallback(() => watch.changed());
+    }
+    return this.#garbageWatch;
   }
 
   async update<T>(ctx: CallContext, fn: (tx: Transaction) => T | Promise<T>): Promise<T> {
@@ -228,6 +244,7 @@ export class DBHost implements CollectHost {
 
   close(): void {
     this.#closed = true;
+    this.#garbageWatch?.close();
   }
 
   checkCall(ctx: CallContext): void {

@@ -33,6 +33,11 @@ export interface DBOptions {
    * more than a minute. Default ten minutes; 0: not at all.
    */
   expiryGraceMs?: number;
+  /**
+   * `immediate`: what becomes garbage is collected within a second of its last reference or its expiry, as a `Scheduler` with
+   * `immediate` does. Default: on request, or by a `Scheduler` of the caller's.
+   */
+  collect?: 'on-request' | 'immediate';
 }
 /** Some of the options; where several are given, later ones win. */
 export type DBOpt = Readonly<DBOptions>;
@@ -99,6 +104,7 @@ const knownOptions = new Set([
   'enableEtcdGC',
   'leaseBackend',
   'expiryGraceMs',
+  'collect',
 ]);
 
 export function validateOptions(options: OpenOptions): void {
@@ -119,6 +125,7 @@ export function validateOptions(options: OpenOptions): void {
     core: ['native', 'wasm'],
     policy: ['shared', 'isolated'],
     durability: ['flushed', 'visible'],
+    collect: ['on-request', 'immediate'],
   } as const;
   for (const [name, allowed] of Object.entries(choices)) {
     const value = options[name as keyof typeof choices];
@@ -139,8 +146,9 @@ export function validateOptions(options: OpenOptions): void {
   }
 }
 
-function checkReadOnly({ etcd, engine, create }: OpenOptions): void {
+function checkReadOnly({ etcd, engine, create, collect }: OpenOptions): void {
   const other = Object.entries({
+    'collect: immediate': collect === 'immediate',
     etcd: etcd !== undefined,
     'engine: memory': engine === 'memory',
     'create: true': create === true,

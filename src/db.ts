@@ -20,13 +20,16 @@ import { initSchema } from './engine/schema/migrations.js';
 import { failedPrecondition, openedReadOnly } from './errors.js';
 import { type CollectOptions, collect } from './gc/collect.js';
 import type { Collector } from './gc/collectors.js';
+import type { CheckedMarks } from './gc/mark/live-marks.js';
 import type { CollectionRecord } from './gc/report/collection-record.js';
+import { type GarbageNow, garbageNow } from './gc/report/garbage-now.js';
 import { describeKey, findObject, type ObjectDescription, type ObjectName } from './gc/report/objects.js';
 import { applyPlan, type CollectionPlan, type PlanOutcome, planCollection } from './gc/report/plan.js';
 import { diskUsageBy, type UsageOptions, type UsageReport } from './gc/report/retained.js';
 import { type Why, type WhyOptions, why } from './gc/report/why.js';
 import type { ClockSteps, ExpiryTime } from './gc/schedule/expiry-clock.js';
 import { nextExpiry } from './gc/schedule/expiry-wake.js';
+import { Scheduler } from './gc/schedule/scheduler.js';
 import type { GCStats } from './gc/stats.js';
 import type { DiskPool } from './gc/sweep/disk-pool.js';
 import type { OrphanState } from './gc/sweep/orphan-guard.js';
@@ -68,13 +71,15 @@ export class DB implements AsyncDisposable {
   readonly #switches: Pick<DBOptions, 'enableEtcdGC' | 'leaseBackend'>;
   readonly #collections = new Serial();
   readonly #backups = new Map<AbortController, Promise<unknown>>();
+  /** Collects at once, when the options ask for that. */
+  readonly #scheduler: Scheduler<GCStats> | undefined;
   #closing: Promise<void> | undefined;
 
   /** Use `openDB` or `newDB`. */
   constructor(
     host: DBHost,
     pool?: DiskPool,
-    switches: Pick<DBOptions, 'enableEtcdGC' | 'leaseBackend'> = {},
+    switches: Pick<DBOptions, 'enableEtcdGC' | 'leaseBackend' | 'collect'> = {},
   ) {
     this.#host = host;
     this.#pool = pool;
@@ -96,6 +101,7 @@ export class DB implements AsyncDisposable {
     this.sandboxes = new SandboxStore(host);
     this.leases = new LeaseManager(host);
     this.namespaces = new NamespaceStore(host);
+    if (switches.collect === 'immediate') this.#scheduler = new Scheduler<GCStats>(this, { immediate: true });
   }
 
   /** @internal The host of the stores. */
@@ -288,6 +294,23 @@ export class DB implements AsyncDisposable {
       this.#backups.delete(abort);
     }
   }
+  /** What nothing keeps now; undefined before the first collection of an open store that did not bring its marks. */
+  async garbage(ctx: CallContext = {}): Promise<GarbageNow | undefined> {
+    this.#host.checkCall(ctx);
+    return garbageNow(this.#host, () => this.#host.garbageWatch.age(), ctx.signal);
+  }
+  /** Tells of new garbage soon after each change. */
+  get garbageWatch(): { listen(fn: () => void): () => void } {
+    return this.#host.garbageWatch;
+  }
+  /** Compares every mark that lives on between collections with a count anew, beside the writers. */
+  checkMarks(): Promise<CheckedMarks> {
+    return this.#betweenRuns(() => this.#host.liveMarks.check(this.engine.graph));
+  }
+  /** How often `checkMarks` compared marks, and how often some were wrong; then collections mark from the roots. */
+  get marksChecked(): { readonly checks: number; readonly alarms: number } {
+    return this.#host.liveMarks;
+  }
   /** The earliest time later than `after` at which a lease, image or ingest expires; used by the scheduler. */
   nextExpiry(after: Instant): Instant | undefined {
     this.#host.checkCall({});
@@ -361,6 +384,7 @@ export class DB implements AsyncDisposable {
   }
 
   async #close(): Promise<void> {
+    await this.#scheduler?.close();
     this.#host.close();
     this.#cluster?.close();
     for (const abort of this.#backups.keys()) abort.abort(failedPrecondition('the store is being closed'));

@@ -111,12 +111,13 @@ EXPORT(markSteps) bool markSteps(MarkJob* job) {
   }
   return false;
 }
-// Results: the counts by type; then, as two doubles, nodes and edges.
+// Results: the counts by type; then, as doubles, nodes, edges and how it was done.
 EXPORT(markEnd) bool markEnd(MarkJob* job) {
   const std::unique_ptr<MarkJob> mine(job);
   return guarded([&] {
     const MarkCounts counts = mine->result();
-    const double sums[] = {static_cast<double>(counts.marked), static_cast<double>(counts.edgesFollowed)};
+    const double sums[] = {static_cast<double>(counts.marked), static_cast<double>(counts.edgesFollowed),
+                           static_cast<double>(counts.marking)};
     setResult(std::span<const uint32_t>(counts.byType));
     result.resize(result.size() + sizeof(sums));
     std::memcpy(result.data() + sizeof(counts.byType), sums, sizeof(sums));
@@ -137,6 +138,9 @@ EXPORT(candidates) bool candidates(uint32_t from, uint32_t count) {
 EXPORT(stillCandidates) bool stillCandidates(uint32_t count) {
   return guarded([&] { setResult(core->stillCandidates(inputWords(0, count))); });
 }
+EXPORT(bringUpToDate) bool bringUpToDate(uint32_t steps) {
+  return guarded([&] { value = core->bringUpToDate(steps) ? 1 : 0; });
+}
 EXPORT(catchUp) bool catchUp(uint32_t steps) {
   return guarded([&] { value = core->catchUp(steps) ? 1 : 0; });
 }
@@ -147,6 +151,32 @@ EXPORT(wrongLive) bool wrongLive() {
     value = wrong.has_value() ? 1 : 0;
     setResult(wrong.value_or(std::vector<NodeId>()));
   });
+}
+EXPORT(checkBegin) CheckJob* checkBegin() {
+  return newJob([] { return core->checkLive(); });
+}
+EXPORT(checkStep) bool checkStep(CheckJob* job) {
+  for (int n = 0; n < 8; n++) {
+    if (job->step()) return true;
+  }
+  return false;
+}
+EXPORT(checkEnd) bool checkEnd(CheckJob* job) {
+  const std::unique_ptr<CheckJob> mine(job);
+  return guarded([&] {
+    const auto wrong = mine->result();
+    value = wrong.has_value() ? 1 : 0;
+    setResult(wrong.value_or(std::vector<NodeId>()));
+  });
+}
+EXPORT(garbageByType) bool garbageByType() {
+  return guarded([] { setResult(std::span<const uint32_t>(core->garbageByType())); });
+}
+EXPORT(garbage) bool garbage(uint32_t from, uint32_t count) {
+  return guarded([&] { setResult(core->garbage(from, count)); });
+}
+EXPORT(freshGarbage) bool freshGarbage() {
+  return guarded([] { setResult(core->freshGarbage()); });
 }
 EXPORT(endRun) void endRun() { core->endRun(); }
 
@@ -237,5 +267,6 @@ EXPORT(load) bool load(uint32_t bytes) {
 EXPORT(clear) void clear() { core->clear(); }
 EXPORT(nodeCount) uint32_t nodeCount() { return core->graph().nodeCount(); }
 EXPORT(edgeCount) double edgeCount() { return static_cast<double>(core->graph().edgeCount()); }
+EXPORT(hasLive) bool hasLive() { return core->hasLive(); }
 EXPORT(limit) uint32_t limit() { return core->graph().limit(); }
 EXPORT(byteCount) double byteCount() { return static_cast<double>(core->bytes()); }

@@ -33,7 +33,16 @@ export interface GraphStats {
   limit: number;
   /** Memory held by the graph outside the JavaScript heap (or estimated), bytes. */
   bytes: number;
+  /** Marks live on (`MarkOptions.live`). */
+  hasLiveMarks: boolean;
 }
+
+/**
+ * How a run found what is reached: it followed all from the roots; it took up what had changed in the marks that live on; or
+ * there were none to rely on, and it counted them (anew).
+ */
+export const markings = ['from roots', 'live', 'counted'] as const;
+export type Marking = (typeof markings)[number];
 
 export interface MarkResult {
   /** Present nodes reached (either variant), by resource type (index 0…31). */
@@ -42,6 +51,7 @@ export interface MarkResult {
   marked: number;
   edgesFollowed: number;
   durationMs: number;
+  marking: Marking;
 }
 
 /** What tests leave out of live marks, and must find. In the order of native/live.h. */
@@ -153,10 +163,28 @@ export interface GraphCore {
    */
   catchUp(steps?: number): boolean;
   /**
+   * Takes up what ops have changed in live marks, for a fraction of a millisecond (or `steps`), run or no run; true when
+   * nothing is left, or nothing lives. A save takes the marks along if that is so.
+   */
+  bringUpToDate(steps?: number): boolean;
+  /**
    * Ids whose live marks or counts are not what a walk over the graph finds, the first 100; undefined when there are none.
    * What ops have changed is taken up first. Takes the time of the walk, at a stretch.
    */
   wrongLive(): Uint32Array | undefined;
+  /**
+   * The same beside the writers, with marks that are counted anew; undefined also when a run begins meanwhile. Marks of which
+   * some differ live no longer. FailedPrecondition during a run.
+   */
+  checkLive(): Promise<Uint32Array | undefined>;
+  /**
+   * Garbage by the live marks as far as they are up to date: how much there is of each type (index 0…31); the ids among so many
+   * places of a list, in no order; those that have become garbage since the last call and still are (all of them the first
+   * time, and some 200,000 at most). Nothing where no marks live.
+   */
+  garbageByType(): Uint32Array;
+  garbage(from: number, count: number): Uint32Array;
+  freshGarbage(): Uint32Array;
   /** Ends the run that `mark` began. */
   endRun(): void;
 
@@ -184,7 +212,10 @@ export interface GraphCore {
    */
   retained(query: RetainedQuery, options?: { signal?: AbortSignal | undefined }): Promise<RetainedSizes>;
 
-  /** A packed, checksummed image of the whole graph; load replaces the graph with one. */
+  /**
+   * A packed, checksummed image of the whole graph, and of live marks that are up to date; load replaces the graph with one, and
+   * with marks that fit it, which then live on.
+   */
   save(): Promise<Buffer>;
   /** False, with the graph left empty, when the bytes are damaged or of another format. */
   load(bytes: Uint8Array): boolean;

@@ -157,8 +157,9 @@ class Collection {
     const seenDeletions = dirty.deletions;
     this.#stats.revision = engine.revision;
     // A run that walks everything also marks everything, whatever the live marks say.
-    const live = this.#options.fullSweep !== true;
+    const live = this.#options.fullSweep !== true && this.#host.liveMarks.areTrusted;
     const result = await this.#mark(at, live);
+    this.#stats.marking = result.marking;
     try {
       countMarked(this.#stats.marked, result.markedByType);
       const edges = new RunEdges(engine, this.#collectors, at, signal);

@@ -1,6 +1,7 @@
 /**
  * What a collection reports. All times are milliseconds, all sizes bytes.
  */
+import type { Marking } from '../engine/graph.js';
 
 /** An object that a collection would remove (dry run). */
 export interface Candidate {
@@ -34,6 +35,11 @@ export interface GCStats {
   snapshotD: Record<string, number>;
   /** metaD. */
   elapsed(): number;
+  /**
+   * How it found what is kept: by the marks that live on, by counting these (anew), or from the roots: in full collections, and
+   * where live marks are not to be relied on.
+   */
+  marking: Marking;
   /** Records reached from the roots by references the store itself knows. */
   marked: Counts;
   /** Records and collectors' resources removed. */
@@ -80,6 +86,7 @@ export function emptyStats(): GCStats {
     elapsed() {
       return this.metaD;
     },
+    marking: 'from roots',
     marked: {},
     removed: {},
     bytesFreed: 0,

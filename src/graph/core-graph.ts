@@ -13,6 +13,7 @@ import {
   liveFaults,
   type MarkOptions,
   type MarkResult,
+  markings,
   type RetainedQuery,
   type RetainedSizes,
 } from '../engine/graph.js';
@@ -27,6 +28,9 @@ type Passed = Pick<
   | 'places'
   | 'stillCandidates'
   | 'wrongLive'
+  | 'garbageByType'
+  | 'garbage'
+  | 'freshGarbage'
   | 'endRun'
   | 'takeFreeable'
   | 'unusedIds'
@@ -38,18 +42,24 @@ type Passed = Pick<
   | 'path'
   | 'save'
   | 'load'
+  | 'stats'
   | 'clear'
 >;
+
+/** `marking` is an index of `markings`. */
+export type CarriedResult = Omit<MarkResult, 'marking'> & { marking: number };
 
 /**
  * One graph of the core: what native/addon.cc exports as `Graph`, and WasmGraph. Times are i64; `how` is that of `Core::markAs`
  * in native/core.h. Errors carry their kind as a property.
  */
 export interface CarriedGraph extends Passed {
-  mark(now: bigint, how: number): Promise<MarkResult>;
+  mark(now: bigint, how: number): Promise<CarriedResult>;
   /** Undefined until marking has ended. */
-  markInSteps(now: bigint, how: number): (nodes: number) => MarkResult | undefined;
+  markInSteps(now: bigint, how: number): (nodes: number) => CarriedResult | undefined;
+  checkLive(): Promise<Uint32Array | undefined>;
   catchUp(steps: number): boolean;
+  bringUpToDate(steps: number): boolean;
   candidates(from: number, count: number): Uint32Array;
   retained(
     now: bigint,
@@ -60,7 +70,6 @@ export interface CarriedGraph extends Passed {
     roots: Uint32Array,
     edges: Uint32Array,
   ): { promise: Promise<RetainedSizes>; cancel(): void };
-  stats(): { nodes: number; edges: number; limit: number; bytes: number };
 }
 
 const NONE = new Uint32Array();
@@ -99,7 +108,7 @@ export class CoreGraph implements GraphCore {
     try {
       const counts = await running;
       if (signal?.aborted) throw abortError(signal);
-      return counts;
+      return { ...counts, marking: markings[counts.marking] ?? 'from roots' };
     } catch (error) {
       throw signal?.aborted ? abortError(signal) : translated(error);
     } finally {
@@ -131,8 +140,32 @@ export class CoreGraph implements GraphCore {
     return translate(() => this.#core.catchUp(steps));
   }
 
+  bringUpToDate(steps = STEPS_OF_CATCH_UP): boolean {
+    return translate(() => this.#core.bringUpToDate(steps));
+  }
+
   wrongLive(): Uint32Array | undefined {
     return translate(() => this.#core.wrongLive());
+  }
+
+  async checkLive(): Promise<Uint32Array | undefined> {
+    try {
+      return await this.#core.checkLive();
+    } catch (error) {
+      throw translated(error);
+    }
+  }
+
+  garbageByType(): Uint32Array {
+    return translate(() => this.#core.garbageByType());
+  }
+
+  garbage(from: number, count: number): Uint32Array {
+    return translate(() => this.#core.garbage(from, count));
+  }
+
+  freshGarbage(): Uint32Array {
+    return translate(() => this.#core.freshGarbage());
   }
 
   endRun(): void {
@@ -215,7 +248,10 @@ function wayToMark({ barrier = true, live = false }: MarkOptions): number {
   return barrier === 'late' ? 2 : barrier === true ? 1 : 0;
 }
 
-async function inSteps(step: (nodes: number) => MarkResult | undefined, nodes: number): Promise<MarkResult> {
+async function inSteps(
+  step: (nodes: number) => CarriedResult | undefined,
+  nodes: number,
+): Promise<CarriedResult> {
   for (;;) {
     const result = step(nodes);
     if (result !== undefined) return result;

@@ -10,23 +10,16 @@
 import { readFileSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 import { NodeFlag } from '../engine/contract.js';
-import type { MarkResult, RetainedSizes } from '../engine/graph.js';
-import {
-  canceled,
-  EbbtideError,
-  type ErrorKind,
-  errorKinds,
-  invalidArgument,
-  unavailable,
-} from '../errors.js';
+import type { GraphStats, RetainedSizes } from '../engine/graph.js';
+import { canceled, EbbtideError, type ErrorKind, errorKinds, unavailable } from '../errors.js';
 import { packageFile } from '../system/addon.js';
-import type { CarriedGraph } from './core-graph.js';
+import type { CarriedGraph, CarriedResult } from './core-graph.js';
+import { checkArray, doubles, time, u32, words } from './wasm-operands.js';
 
 const PAGE_BYTES = 65_536;
 /** The module's own need; it asks for more as the graph grows. */
 const FIRST_PAGES = 16;
 const MOST_PAGES = 65_536;
-const MOST_U32 = 2 ** 32 - 1;
 const TYPES = 32;
 /** How long the core works before it yields to the event loop. */
 const RUN_MS = 0.5;
@@ -56,7 +49,14 @@ interface Exports {
   candidates(from: number, count: number): number;
   stillCandidates(words: number): number;
   catchUp(steps: number): number;
+  bringUpToDate(steps: number): number;
   wrongLive(): number;
+  checkBegin(): Pointer;
+  checkStep(job: Pointer): number;
+  checkEnd(job: Pointer): number;
+  garbageByType(): number;
+  garbage(from: number, count: number): number;
+  freshGarbage(): number;
   endRun(): void;
   takeFreeable(): number;
   unusedIds(from: number, max: number): number;
@@ -88,6 +88,7 @@ interface Exports {
   edgeCount(): number;
   limit(): number;
   byteCount(): number;
+  hasLive(): number;
 }
 
 interface Memory {
@@ -170,33 +171,34 @@ export class WasmGraph implements CarriedGraph {
     this.#must(this.#wasm.apply(this.#put(words(ops))));
   }
 
-  async mark(now: bigint, how: number): Promise<MarkResult> {
+  async mark(now: bigint, how: number): Promise<CarriedResult> {
     const wasm = this.#wasm;
     const { job, end } = this.#begin(now, how);
     await runSteps(wasm.isSmall() !== 0, () => wasm.markSteps(job));
     return end();
   }
 
-  markInSteps(now: bigint, how: number): (nodes: number) => MarkResult | undefined {
+  markInSteps(now: bigint, how: number): (nodes: number) => CarriedResult | undefined {
     const wasm = this.#wasm;
     const { job, end } = this.#begin(now, how);
     return (nodes) => (wasm.markStep(job, u32(nodes)) === 0 ? undefined : end());
   }
 
-  #begin(now: bigint, how: number): { job: Pointer; end(): MarkResult } {
+  #begin(now: bigint, how: number): { job: Pointer; end(): CarriedResult } {
     // A graph that is cleared meanwhile leaves the job its memory.
     const [wasm, memory] = [this.#wasm, this.#memory];
     const started = performance.now();
     const job = this.#must(wasm.markBegin(time(now), u32(how)));
-    const end = (): MarkResult => {
+    const end = (): CarriedResult => {
       must(wasm, memory, wasm.markEnd(job));
       const { buffer } = resultOf(wasm, memory);
-      const [marked = 0, edgesFollowed = 0] = new Float64Array(buffer, 4 * TYPES);
+      const [marked = 0, edgesFollowed = 0, marking = 0] = new Float64Array(buffer, 4 * TYPES);
       return {
         markedByType: new Uint32Array(buffer.slice(0, 4 * TYPES)),
         marked,
         edgesFollowed,
         durationMs: performance.now() - started,
+        marking,
       };
     };
     return { job, end };
@@ -230,9 +232,34 @@ export class WasmGraph implements CarriedGraph {
     return this.#wasm.resultNumber() === 1;
   }
 
+  bringUpToDate(steps: number): boolean {
+    this.#must(this.#wasm.bringUpToDate(u32(steps)));
+    return this.#wasm.resultNumber() === 1;
+  }
+
   wrongLive(): Uint32Array | undefined {
     const wrong = this.#words(this.#wasm.wrongLive());
     return this.#wasm.resultNumber() === 1 ? wrong : undefined;
+  }
+
+  async checkLive(): Promise<Uint32Array | undefined> {
+    const [wasm, memory] = [this.#wasm, this.#memory];
+    const job = this.#must(wasm.checkBegin());
+    await runSteps(wasm.isSmall() !== 0, () => wasm.checkStep(job));
+    must(wasm, memory, wasm.checkEnd(job));
+    return wasm.resultNumber() === 1 ? new Uint32Array(resultOf(wasm, memory).buffer) : undefined;
+  }
+
+  garbageByType(): Uint32Array {
+    return this.#words(this.#wasm.garbageByType());
+  }
+
+  garbage(from: number, count: number): Uint32Array {
+    return this.#words(this.#wasm.garbage(u32(from), u32(count)));
+  }
+
+  freshGarbage(): Uint32Array {
+    return this.#words(this.#wasm.freshGarbage());
   }
 
   endRun(): void {
@@ -353,9 +380,15 @@ export class WasmGraph implements CarriedGraph {
     return whole;
   }
 
-  stats(): { nodes: number; edges: number; limit: number; bytes: number } {
+  stats(): GraphStats {
     const wasm = this.#wasm;
-    return { nodes: wasm.nodeCount(), edges: wasm.edgeCount(), limit: wasm.limit(), bytes: wasm.byteCount() };
+    return {
+      nodes: wasm.nodeCount(),
+      edges: wasm.edgeCount(),
+      limit: wasm.limit(),
+      bytes: wasm.byteCount(),
+      hasLiveMarks: wasm.hasLive() !== 0,
+    };
   }
 
   clear(): void {
@@ -429,35 +462,6 @@ function must(wasm: Exports, memory: Memory, returned: number): number {
       remedy: 'the graph may have 4 GiB of memory as WebAssembly; build the addon, which has no such limit',
     }),
   });
-}
-
-// Operands are checked here as native/addon.cc does it there.
-
-function checkArray(value: ArrayBufferView, wanted: { name: string; new (): ArrayBufferView }): void {
-  const isPlain = value instanceof wanted && value.buffer instanceof ArrayBuffer;
-  if (!isPlain) throw invalidArgument(`expected a ${wanted.name} that is not shared between threads`);
-}
-
-function words(value: Uint32Array): Uint32Array {
-  checkArray(value, Uint32Array);
-  return value;
-}
-
-function doubles(value: Float64Array): Float64Array {
-  checkArray(value, Float64Array);
-  return value;
-}
-
-/** A count or an id; more than 32 bits are as much as they hold, which is more than any id. */
-function u32(n: number): number {
-  if (!Number.isSafeInteger(n) || n < 0)
-    throw invalidArgument('expected a whole number that is not negative');
-  return Math.min(n, MOST_U32);
-}
-
-function time(value: bigint): bigint {
-  if (typeof value === 'bigint' && BigInt.asIntN(64, value) === value) return value;
-  throw invalidArgument('expected a time of 64 bits, as a BigInt');
 }
 
 function withResolvers<T>(): {

@@ -1,5 +1,5 @@
 /**
- * The daemon's collections: scheduled, or only on request. A caller waits for a run that begins after its
+ * The daemon's collections: scheduled, at once, or only on request. A caller waits for a run that begins after its
  * request; callers that request at the same time share one run. Called by the services and the daemon.
  */
 import type { DB } from '../db.js';
@@ -8,7 +8,8 @@ import { type Collectable, Scheduler } from '../gc/schedule/scheduler.js';
 import type { SchedulerOptions } from '../gc/schedule/scheduler-params.js';
 import type { GCStats } from '../gc/stats.js';
 
-export type CollectMode = 'scheduled' | 'on-request';
+export const collectModes = ['scheduled', 'immediate', 'on-request'] as const;
+export type CollectMode = (typeof collectModes)[number];
 
 export interface CollectionHooks {
   /** Called after each run, with its stats or its error. */
@@ -42,9 +43,14 @@ export class Collections implements AsyncDisposable {
       },
       nextExpiry: (after) => db.nextExpiry(after),
       expiryTime: db.expiryTime,
+      garbageWatch: db.garbageWatch,
+      checkMarks: () => db.checkMarks(),
     };
+    const immediate = mode === 'immediate' || schedule.immediate === true;
     this.#scheduler =
-      mode === 'scheduled' ? new Scheduler<GCStats>(target, schedule, this.#hooks) : undefined;
+      mode === 'on-request'
+        ? undefined
+        : new Scheduler<GCStats>(target, { ...schedule, immediate }, this.#hooks);
   }
 
   /** Collects by another schedule from now on. A scheduled run under way ends between two slices. */

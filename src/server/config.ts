@@ -11,7 +11,7 @@ import { invalidArgument } from '../errors.js';
 import { checkGrace } from '../gc/schedule/expiry-clock.js';
 import { type SchedulerOptions, schedulerParams } from '../gc/schedule/scheduler-params.js';
 import { fsError } from '../system/system-errors.js';
-import type { CollectMode } from './collections.js';
+import { type CollectMode, collectModes } from './collections.js';
 import { type Limits, limitsOf } from './limits.js';
 import { type LogLevel, logLevels } from './log.js';
 import { defaultAddress } from './run-file.js';
@@ -91,7 +91,7 @@ export function daemonOptions(root: string, file: GivenOptions, line: GivenOptio
     address: path('address', given.address) ?? defaultAddress(root),
     proxyAddress: path('proxyAddress', given.proxyAddress),
     metrics: text('metrics', given.metrics),
-    gc: choice('gc', given.gc, ['scheduled', 'on-request'] as const),
+    gc: choice('gc', given.gc, collectModes),
     policy: choice('policy', given.policy, ['shared', 'isolated'] as const),
     snapshotters: snapshotterList(given.snapshotters),
     logLevel: given.logLevel === undefined ? 'info' : choice('logLevel', given.logLevel, logLevels),

@@ -15,7 +15,6 @@ import { Endpoint } from './connections/endpoint.js';
 import { Refusals } from './connections/refusals.js';
 import { EventExchange } from './event-exchange.js';
 import { createLog, type Logger, storeLog, takeConsole } from './log.js';
-import { GarbageAge } from './metrics/garbage-age.js';
 import type { Metrics } from './metrics/metrics.js';
 import { StoreUsage } from './metrics/store-usage.js';
 import { reload } from './reload.js';
@@ -152,7 +151,6 @@ async function startParts(
   const place = new RootWatch(root, (level, message) => log[level](message));
   undo.push(async () => place.close());
   const metrics = options.metrics === undefined ? undefined : await loadMetrics();
-  const age = new GarbageAge(db);
   const stopping = new AbortController();
   const usage = new StoreUsage(db, stopping.signal, (error) =>
     log.warn({ err: error }, 'measuring the disk for metrics failed'),
@@ -160,7 +158,6 @@ async function startParts(
   const logRun = runLog(log);
   const collections = new Collections(db, options.gc, options.scheduler, {
     onRun: (outcome) => {
-      if ('stats' in outcome) age.collected();
       usage.collected();
       metrics?.counts.collected(outcome);
       logRun(outcome);
@@ -178,11 +175,12 @@ async function startParts(
   };
   const started = performance.now();
   const connections = (): number => endpoints.reduce((sum, endpoint) => sum + endpoint.connections, 0);
-  const stats = (): unknown => ({
+  const stats = async (): Promise<unknown> => ({
     daemon: { version, pid: process.pid, address: main.address, upMs: performance.now() - started },
     store: db.engine.stats(),
     graph: db.engine.graph.stats(),
-    garbageAgeMs: age.ms,
+    garbage: await db.garbage(),
+    marksChecked: { checks: db.marksChecked.checks, alarms: db.marksChecked.alarms },
     orphans: db.orphans,
     clockSteps: db.expiryTime.steps,
     connections: connections(),
@@ -211,7 +209,6 @@ async function startParts(
   const proxy = proxyPlace === undefined ? undefined : await open(proxyPlace, proxied);
   const main = await open(sockets?.main ?? options.address, servicesOf(host, stats));
   metrics?.counts.watch(db, {
-    garbageAgeMs: () => age.ms,
     connections,
     calls: () => endpoints.reduce((sum, endpoint) => sum + endpoint.calls, 0),
     clientBytes: () => shared.ledger.bytes,

@@ -136,6 +136,8 @@ describe('scheduler', () => {
       mutationThreshold: 100,
       scheduleDelay: 0,
       startupDelay: 100,
+      immediate: false,
+      marksCheckInterval: 24 * 3_600_000,
     };
     assert.deepEqual(schedulerParams(), defaults);
     assert.equal(schedulerParams({ pauseThreshold: -1 }).pauseThreshold, 0);

@@ -48,7 +48,7 @@ for (const kind of kinds) {
       const whole = await sample(kind).save();
       for (const [offset, value] of [
         [0, 0x12345678],
-        [4, 2],
+        [4, 3],
       ] as const) {
         const other = Buffer.from(whole);
         other.writeUInt32LE(value, offset);

@@ -64,9 +64,9 @@ const aStep: fc.Arbitrary<Step> = fc.oneof(
 
 const untimed = (result: object): object => ({ ...result, durationMs: 0 });
 
-/** Live marks follow what has changed only. */
+/** Live marks follow what has changed only; whether they had to be counted is not the oracle's. */
 const markOutcome = (result: object, live: boolean): object =>
-  untimed(live ? { ...result, edgesFollowed: 0 } : result);
+  untimed({ ...result, marking: undefined, ...(live && { edgesFollowed: 0 }) });
 
 /** What a step returns, or the kind of its error. */
 async function outcome(core: GraphCore | Oracle, step: Step): Promise<unknown> {
@@ -92,6 +92,13 @@ async function outcome(core: GraphCore | Oracle, step: Step): Promise<unknown> {
     return error.kind;
   }
 }
+
+/** All of a checkpoint but live marks, of which the oracle has none, and the sums that they are in. */
+const framesOf = (image: Buffer): Buffer[] => [
+  image.subarray(0, 20),
+  image.subarray(24, 32),
+  image.subarray(44, image.length - image.readUInt32LE(20)),
+];
 
 const started = (core: GraphCore | Oracle): unknown => {
   try {
@@ -119,7 +126,10 @@ describe('the graph core, however it comes, and the oracle', () => {
           const [run, ...runs] = cores.map(started);
           for (const other of runs) assert.deepEqual(other, run);
           const [image, ...images] = await Promise.all(cores.map((core) => core.save()));
-          for (const other of images) assert.deepEqual(other, image);
+          for (const other of images) {
+            assert.deepEqual(framesOf(other), framesOf(image!));
+            assert.deepEqual(other, images[0]);
+          }
         }
       }),
       { numRuns: 150 },

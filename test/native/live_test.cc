@@ -229,6 +229,78 @@ bool threadsTakeTurns() {
   return core->wrongLive()->empty();
 }
 
+// Marks are compared while they change; a count that is wrong is found, and the marks are dropped.
+bool checksFind() {
+  for (const LiveFault fault : {LiveFault::kNone, LiveFault::kEdgeTwice}) {
+    auto core = std::make_shared<Core>();
+    Random random(3);
+    constexpr NodeId kNodes = 9000;
+    Words ops;
+    for (NodeId id = 0; id < kNodes; id++) {
+      ops.insert(ops.end(), {kOpSet, id, id % 40 == 0 ? kPresent | kRoot : kPresent | kCollectible, 0, 0});
+    }
+    for (NodeId id = 0; id < kNodes; id++) ops.insert(ops.end(), {kOpAdd, id, static_cast<NodeId>(random() % kNodes), kLabel});
+    core->apply(ops);
+    if (core->checkLive()->result().has_value()) return false;
+    core->markLive(0, fault)->work();
+    core->endRun();
+    const auto job = core->checkLive();
+    int steps = 0;
+    do {
+      // The first edge leads from a root.
+      const NodeId from = static_cast<NodeId>(random() % kNodes) / 40 * 40;
+      if (steps < 20) core->apply(Words{kOpAdd, from, static_cast<NodeId>(random() % kNodes), kLabel});
+      steps++;
+    } while (!job->step());
+    const auto wrong = job->result();
+    if (!wrong.has_value() || wrong->empty() != (fault == LiveFault::kNone)) return false;
+    if (core->hasLive() != wrong->empty()) return false;
+  }
+  return true;
+}
+
+// A run, or the end of the marks, ends a comparison; it says nothing then.
+bool checksEnd() {
+  auto core = std::make_shared<Core>();
+  core->apply(Words{kOpSet, 0, kPresent | kRoot, 0, 0});
+  const auto run = [&] {
+    core->markLive(0, LiveFault::kNone)->work();
+    core->endRun();
+  };
+  run();
+  auto job = core->checkLive();
+  run();
+  if (!job->step() || job->result().has_value()) return false;
+  job = core->checkLive();
+  core->clear();
+  if (!job->step() || job->result().has_value()) return false;
+  run();
+  job = core->checkLive();
+  job.reset();
+  core->apply(Words{kOpSet, 1, kPresent | kCollectible, 0, 0});
+  return core->wrongLive()->empty();
+}
+
+// Garbage is known when nothing is left to take up: how much, which, and what is new.
+bool garbageIsKnown() {
+  auto core = std::make_shared<Core>();
+  Words ops = {kOpSet, 0, kPresent | kRoot | 1u << 8, 0, 0};
+  for (NodeId id = 1; id < 6; id++) ops.insert(ops.end(), {kOpSet, id, kPresent | kCollectible | 2u << 8, 0, 0});
+  for (NodeId id = 0; id < 5; id++) ops.insert(ops.end(), {kOpAdd, id, id + 1, kLabel});
+  core->apply(ops);
+  core->markLive(0, LiveFault::kNone)->work();
+  core->endRun();
+  const auto all = [&] { return core->garbage(0, SIZE_MAX); };
+  bool fine = core->freshGarbage().empty() && all().empty() && core->garbageByType()[2] == 0;
+  core->apply(Words{kOpRemove, 2, 3, kLabel});
+  fine &= core->bringUpToDate(SIZE_MAX) && core->garbageByType()[2] == 3 && all().size() == 3 && core->freshGarbage().size() == 3;
+  core->apply(Words{kOpAdd, 2, 4, kLabel});
+  fine &= core->bringUpToDate(SIZE_MAX) && core->garbageByType()[2] == 1 && all() == Words{3} && core->freshGarbage().empty();
+  core->apply(Words{kOpRemove, 3, 4, kLabel, kOpSet, 3, 0, 0, 0, kOpFree, 3});
+  fine &= core->bringUpToDate(SIZE_MAX) && core->garbageByType()[2] == 0 && all().empty();
+  return fine && core->wrongLive()->empty();
+}
+
 }  // namespace
 
 int main() {
@@ -253,6 +325,9 @@ int main() {
   }
   if (!largeCycleGoes()) failures += std::printf("live_test: a large cycle stayed\n") > 0;
   if (!runsAreAsBefore()) failures += std::printf("live_test: a run is not as before\n") > 0;
+  if (!checksFind()) failures += std::printf("live_test: a check found nothing, or what is not there\n") > 0;
+  if (!checksEnd()) failures += std::printf("live_test: a check did not end\n") > 0;
+  if (!garbageIsKnown()) failures += std::printf("live_test: garbage is not known\n") > 0;
   if (!threadsTakeTurns()) failures += std::printf("live_test: a thread's marks are wrong\n") > 0;
   if (failures == 0) std::printf("live_test: ok\n");
   return failures == 0 ? 0 : 1;

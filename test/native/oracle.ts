@@ -18,7 +18,7 @@ interface Run {
   readonly marks: Map<number, number>;
   /** Its marks are what is reached now, from these too; undefined when they only grow. */
   readonly pins: Set<number> | undefined;
-  readonly counts: Omit<MarkResult, 'durationMs'>;
+  readonly counts: Omit<MarkResult, 'durationMs' | 'marking'>;
   order: number[];
 }
 
@@ -70,7 +70,7 @@ export class Oracle {
     });
   }
 
-  mark(now: bigint, { barrier = true, live = false } = {}): Omit<MarkResult, 'durationMs'> {
+  mark(now: bigint, { barrier = true, live = false } = {}): Omit<MarkResult, 'durationMs' | 'marking'> {
     if (this.#run !== undefined) throw failedPrecondition('a run is in progress');
     const counts = { markedByType: new Uint32Array(32), marked: 0, edgesFollowed: 0 };
     const pins = live ? new Set<number>() : undefined;
@@ -220,13 +220,13 @@ export class Oracle {
     return { nodes: nodes.size, edges: edges.length, limit: (this.#ids().at(-1) ?? -1) + 1 };
   }
 
-  /** The checkpoint's bytes as native/checkpoint.h has them. */
+  /** The checkpoint's bytes as native/checkpoint.h has them, without marks that live on. */
   save(): Buffer {
     const ids = this.#ids();
     const frames = [...new Set(ids.map((id) => Math.floor(id / FRAME_IDS)))].map((n) => this.#frame(n));
     const { limit, nodes, edges } = this.stats();
     const bytes = 44 + frames.reduce((sum, frame) => sum + frame.length, 0);
-    const header = join(u32(0x47424245, 1, limit, frames.length, nodes, 0, edges, 0, bytes, 0));
+    const header = join(u32(0x47424245, 2, limit, frames.length, nodes, 0, edges, 0, bytes, 0));
     const image = join(header, u32(crc32c(header)), ...frames);
     this.#saved.set(image, Object.assign(new Model(), structuredClone({ ...this.#model })));
     return image;

@@ -233,6 +233,8 @@ test('metrics and health are served; collections by schedule are counted', async
     'ebbtide_journal_bytes',
     'ebbtide_commit_log_bytes',
     'ebbtide_garbage_age_seconds',
+    'ebbtide_garbage_blob_bytes',
+    'ebbtide_marks_checks_total{outcome="wrong"}',
     'ebbtide_connections',
   ]) {
     assert.equal(Number.isFinite(value(name)), true, name);

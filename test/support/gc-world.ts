@@ -24,6 +24,7 @@ import {
 import { type CollectOptions, collect } from '../../src/gc/collect.js';
 import { CollectorRegistry } from '../../src/gc/collectors.js';
 import type { CollectHost } from '../../src/gc/host.js';
+import { LiveMarks } from '../../src/gc/mark/live-marks.js';
 import { metadataIndexer } from '../../src/gc/references.js';
 import type { CollectionRecord } from '../../src/gc/report/collection-record.js';
 import { ExpiryClock } from '../../src/gc/schedule/expiry-clock.js';
@@ -71,6 +72,7 @@ export class World implements CollectHost {
   readonly dirty: DirtyFlags;
   readonly orphans: OrphanGuard;
   readonly sweepsHeld = false;
+  readonly liveMarks = new LiveMarks((message) => this.log('error', message));
   expiryClock: ExpiryClock;
   /** Of its collections, oldest first. */
   readonly records: CollectionRecord[] = [];

@@ -191,7 +191,9 @@ function printStats(out: Output, stats: GCStats): void {
     out.line(`orphans   ${counts(stats.orphans)} without a record, included in the bytes freed`);
   }
   const { mark, sweep, backends } = stats.phases;
-  out.line(`time      mark ${duration(mark)}, records ${duration(sweep)}, backends ${duration(backends)}`);
+  out.line(
+    `time      mark ${duration(mark)} (${stats.marking}), records ${duration(sweep)}, backends ${duration(backends)}`,
+  );
   out.line(`pauses    longest ${duration(stats.pauseMax)}, ${stats.slices} slices`);
   if (stats.sweepsHeld) out.line('held      a backup is under way: the next run after it frees the bytes');
   if (stats.limited) out.line('limited   there is more garbage than this run was allowed to remove');

@@ -22,7 +22,11 @@ export function serve(program: Command): void {
     .optionsGroup('Service:')
     .option('--config <file>', 'JSON file with the same options and the limits')
     .addOption(
-      new Option('--gc <when>', 'when to collect (default: scheduled)').choices(['scheduled', 'on-request']),
+      new Option('--gc <when>', 'when to collect (default: scheduled)').choices([
+        'scheduled',
+        'immediate',
+        'on-request',
+      ]),
     )
     .addOption(
       new Option(

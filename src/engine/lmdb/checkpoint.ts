@@ -5,6 +5,7 @@
  * Two slots alternate. The chunks of the new one are written first, some in a transaction; then one transaction
  * makes it the valid one. The journal it replaces is removed after that, in pieces; entries it covers are ignored.
  */
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { unknownError } from '../../errors.js';
 import type { GraphCore } from '../graph.js';
 import type { Databases } from './databases.js';
@@ -25,6 +26,8 @@ const JOURNAL_BYTES_MIN = 512 * 1024;
  */
 const JOURNAL_BYTES_AT_CLOSE = 8 * 1024 * 1024;
 const TRIM_ENTRIES = 1000;
+/** Turns of the event loop, of a fraction of a millisecond each, that a checkpoint waits for live marks to settle: seconds. */
+const SETTLING_TURNS = 20_000;
 
 export interface CheckpointState {
   slot: number;
@@ -33,6 +36,8 @@ export interface CheckpointState {
   /** The graph after this commit. */
   revision: number;
   records: number;
+  /** Marks lived when it was written, so it has them, unless they were not to be settled. Those of earlier versions do not. */
+  marks?: boolean;
 }
 
 export interface LogState {
@@ -145,14 +150,7 @@ export class Checkpointer {
     await this.#running;
     if (!isWhole) return false;
     try {
-      const isLong = this.#journalBytes > JOURNAL_BYTES_AT_CLOSE;
-      if (
-        withCheckpoint ||
-        isLong ||
-        this.#isDue() ||
-        (this.#state.checkpoint === undefined && this.#journalBytes > 0)
-      )
-        await this.write();
+      if (withCheckpoint || this.#isDueAtClose()) await this.write();
       const log = { generation: this.#logGeneration(), isBegun: false };
       await this.#writeState({ ...this.#state, clean: true, log });
       return true;
@@ -166,7 +164,21 @@ export class Checkpointer {
     return this.#journalBytes > Math.max(JOURNAL_BYTES_MIN, this.#state.checkpoint?.bytes ?? 0);
   }
 
+  /** Without marks, the next opening would begin with counting. */
+  #isDueAtClose(): boolean {
+    const { checkpoint } = this.#state;
+    if (this.#journalBytes > JOURNAL_BYTES_AT_CLOSE || this.#isDue()) return true;
+    if (checkpoint === undefined) return this.#journalBytes > 0;
+    return checkpoint.marks !== true && this.#graph().stats().hasLiveMarks;
+  }
+
+  /** Live marks go along if nothing is left to take up in them; so most of that is done before. */
+  async #updateMarks(): Promise<void> {
+    for (let turns = 0; turns < SETTLING_TURNS && !this.#graph().bringUpToDate(); turns++) await nextTurn();
+  }
+
   async write(): Promise<void> {
+    await this.#updateMarks();
     const storage = this.#storage;
     const { flusher } = storage;
     const old = this.#state.checkpoint;
@@ -176,6 +188,7 @@ export class Checkpointer {
     storage.seal();
     const revision = this.#revision();
     const records = storage.records();
+    const marks = this.#graph().stats().hasLiveMarks;
     const image = await this.#graph().save();
     const slot = old === undefined ? 0 : 1 - old.slot;
     const chunks = Math.ceil(image.length / CHUNK_BYTES);
@@ -193,7 +206,7 @@ export class Checkpointer {
     if (storage.lostCount !== lostBefore) return;
     await this.#writeState({
       ...this.#state,
-      checkpoint: { slot, chunks, bytes: image.length, revision, records },
+      checkpoint: { slot, chunks, bytes: image.length, revision, records, marks },
     });
     this.#journalBytes -= journalBytes;
     await this.#trim(revision, { slot, chunks });

@@ -20,6 +20,13 @@ export interface SchedulerOptions {
   scheduleDelay?: Duration;
   /** Before the first run; 0 means no first run. Default 100 ms. */
   startupDelay?: Duration;
+  /**
+   * Collects what becomes garbage within a second, however it comes about; then the thresholds do not count, and nothing is
+   * looked at without a change or an expiry. `pauseThreshold` bounds the share of time all the same. Default false.
+   */
+  immediate?: boolean;
+  /** How often marks that live on are compared with a count anew; 0: never. Default 24h. */
+  marksCheckInterval?: Duration;
   /** Stops a run that would remove nearly everything; default true, with the default limits. */
   massGuard?: boolean | MassGuard;
   /** Stops a run that would remove many backend items that no record names. Default true: default limits. */
@@ -38,6 +45,8 @@ export interface SchedulerParams {
   readonly scheduleDelay: number;
   /** As the option. */
   readonly startupDelay: number;
+  readonly immediate: boolean;
+  readonly marksCheckInterval: number;
 }
 
 const MAX_PAUSE_THRESHOLD = 0.5;
@@ -52,6 +61,8 @@ export function schedulerParams(options: SchedulerOptions = {}): SchedulerParams
     mutationThreshold: Math.max(0, numeric('mutationThreshold', mutationThreshold)),
     scheduleDelay: Math.max(0, milliseconds('scheduleDelay', options.scheduleDelay ?? 0)),
     startupDelay: Math.max(0, milliseconds('startupDelay', options.startupDelay ?? 100)),
+    immediate: options.immediate === true,
+    marksCheckInterval: Math.max(0, milliseconds('marksCheckInterval', options.marksCheckInterval ?? '24h')),
   };
 }
 

@@ -11,6 +11,7 @@ import { type MassGuard, massGuard } from '../sweep/mass-guard.js';
 import { orphanLimits } from '../sweep/orphan-guard.js';
 import type { ExpiryTime } from './expiry-clock.js';
 import { ExpiryWake } from './expiry-wake.js';
+import { MarksCheck, type MarksCheckParts } from './marks-check.js';
 import { type SchedulerOptions, type SchedulerParams, schedulerParams } from './scheduler-params.js';
 
 /** Where time comes from; tests give their own. */
@@ -42,6 +43,10 @@ export interface Collectable<S> {
   nextExpiry?(after: Instant): Instant | undefined;
   /** The time that expiries are compared with. */
   readonly expiryTime?: ExpiryTime;
+  /** Tells of new garbage, for `immediate`; without it every deletion counts as such. */
+  readonly garbageWatch?: { listen(fn: () => void): () => void };
+  /** Compares the marks that live on with a count anew. */
+  checkMarks?: MarksCheckParts['check'];
 }
 
 /** What a scheduler uses and tells. */
@@ -108,6 +113,8 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
   #postponed: Event[] = [];
   #waiters = new Set<Waiter<S>>();
   readonly #expiry: ExpiryWake | undefined;
+  readonly #marksCheck: MarksCheck | undefined;
+  #unlisten: (() => void) | undefined;
   readonly #guards: { massGuard: boolean | MassGuard; orphanGuard: boolean | MassGuard };
   /** When items that a backend refused to remove are tried again. */
   #retryTimer: unknown;
@@ -123,7 +130,10 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
     this.#onRun = hooks.onRun;
     target.registerMutationCallback((dirty) => this.notify(dirty));
     if (this.params.startupDelay > 0) this.#plan(this.params.startupDelay);
+    // As if a caller had asked for a collection.
+    if (this.params.immediate) this.#unlisten = target.garbageWatch?.listen(() => this.#request());
     this.#expiry = this.#watchExpiry();
+    this.#marksCheck = this.#checkMarks();
     const { signal } = hooks;
     if (signal?.aborted) this.#stop(abortError(signal));
     else signal?.addEventListener('abort', () => this.#stop(abortError(signal)), { once: true });
@@ -152,6 +162,7 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
   async close(): Promise<void> {
     this.#stop(canceled('the scheduler is closed'));
     await this.#running;
+    await this.#marksCheck?.close();
   }
 
   /** Closes it, for `await using`. */
@@ -165,9 +176,19 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
     if (target.nextExpiry === undefined || time === undefined) return undefined;
     return new ExpiryWake({
       nextExpiry: (after) => target.nextExpiry?.(after),
-      // As if a caller had asked for a collection.
-      wake: () => this.#post({ at: this.#clock.now(), mutation: false, dirty: false }),
+      wake: () => this.#request(),
       time,
+      setTimeout: (fn, ms) => this.#clock.setTimeout(fn, ms),
+      clearTimeout: (timer) => this.#clock.clearTimeout(timer),
+    });
+  }
+
+  #checkMarks(): MarksCheck | undefined {
+    const target = this.#target;
+    const { marksCheckInterval } = this.params;
+    if (target.checkMarks === undefined || marksCheckInterval === 0) return undefined;
+    return new MarksCheck(marksCheckInterval, {
+      check: async () => (await target.checkMarks?.()) ?? 'not checked',
       setTimeout: (fn, ms) => this.#clock.setTimeout(fn, ms),
       clearTimeout: (timer) => this.#clock.clearTimeout(timer),
     });
@@ -184,7 +205,7 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
       waiter = { resolve, reject };
       this.#waiters.add(waiter);
     });
-    if (trigger) this.#post({ at: this.#clock.now(), mutation: false, dirty: false });
+    if (trigger) this.#request();
     try {
       return await orAborted(result, signal);
     } finally {
@@ -193,6 +214,10 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
   }
 
   // ----------------------------------------------------------------------------------------------- planning
+
+  #request(): void {
+    this.#post({ at: this.#clock.now(), mutation: false, dirty: false });
+  }
 
   #post(event: Event): void {
     if (this.#abort.signal.aborted) return;
@@ -206,13 +231,21 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
     if (mutation) this.#mutations++;
     else this.#triggered = true;
     if (!this.#isDue()) return;
-    const { scheduleDelay } = this.params;
-    if (this.#next === undefined || this.#next > this.#clock.now() + scheduleDelay) this.#plan(scheduleDelay);
+    const delay = this.#delay();
+    if (this.#next === undefined || this.#next > this.#clock.now() + delay) this.#plan(delay);
+  }
+
+  /** Runs that nobody asked for keep the distance that their share of time says. */
+  #delay(): number {
+    const { scheduleDelay, immediate } = this.params;
+    if (!immediate || this.#lastEnd === undefined || this.#waiters.size > 0) return scheduleDelay;
+    return Math.max(scheduleDelay, this.#lastEnd + this.#interval - this.#clock.now());
   }
 
   #isDue(): boolean {
-    const { deletionThreshold, mutationThreshold } = this.params;
+    const { deletionThreshold, mutationThreshold, immediate } = this.params;
     if (this.#triggered) return true;
+    if (immediate) return this.#target.garbageWatch === undefined && this.#deletions > 0;
     if (deletionThreshold > 0 && this.#deletions >= deletionThreshold) return true;
     if (this.#next !== undefined) return false;
     return (
@@ -248,6 +281,7 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
     this.#clock.clearTimeout(this.#timer);
     this.#clock.clearTimeout(this.#retryTimer);
     this.#expiry?.close();
+    this.#unlisten?.();
     if (this.#running === undefined) this.#endWaiters((waiter) => waiter.reject(reason));
   }
 
@@ -280,7 +314,8 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
     }
     this.#lastStart = start;
     this.#lastEnd = this.#clock.now();
-    this.#plan(this.#interval);
+    if (this.params.immediate) this.#next = undefined;
+    else this.#plan(this.#interval);
     this.#retryIn(stats.retryInMs);
     this.#report({ stats });
     this.#endWaiters((waiter) => waiter.resolve(stats));
@@ -289,9 +324,7 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
   #retryIn(ms: number | undefined): void {
     this.#clock.clearTimeout(this.#retryTimer);
     if (ms === undefined || this.#abort.signal.aborted) return;
-    // As if a caller had asked for a collection.
-    const retry = (): void => this.#post({ at: this.#clock.now(), mutation: false, dirty: false });
-    this.#retryTimer = this.#clock.setTimeout(retry, Math.max(this.#interval, ms));
+    this.#retryTimer = this.#clock.setTimeout(() => this.#request(), Math.max(this.#interval, ms));
   }
 
   #failed(start: number, error: unknown): void {

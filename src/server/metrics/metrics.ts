@@ -11,6 +11,7 @@ import type { GCStats } from '../../gc/stats.js';
 import { fsError } from '../../system/system-errors.js';
 import { statusName } from '../messages/status-codes.js';
 import type { ObserveMethod } from '../rpc-server.js';
+import { watchGarbage } from './garbage-metrics.js';
 import type { StoreUsage } from './store-usage.js';
 import { watchUsage } from './usage-metrics.js';
 
@@ -19,7 +20,6 @@ const LATENCY_SECONDS = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.
 const PAUSE_SECONDS = [0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.05, 0.2, 1, 5];
 
 export interface Readings {
-  garbageAgeMs(): number;
   connections(): number;
   calls(): number;
   clientBytes(): number;
@@ -52,6 +52,12 @@ export class Metrics {
     name: 'ebbtide_collections_total',
     help: 'Collections by outcome',
     labelNames: ['outcome'] as const,
+    registers: [this.registry],
+  });
+  readonly #markings = new Counter({
+    name: 'ebbtide_markings_total',
+    help: 'Collections by how they found what is kept: by live marks, by counting these (anew), or from the roots',
+    labelNames: ['marking'] as const,
     registers: [this.registry],
   });
   readonly #duration = new Histogram({
@@ -139,9 +145,7 @@ export class Metrics {
       'Bytes of commits that are on disk in the log and not yet in the database file',
       () => stats().logBytes,
     );
-    gauge('ebbtide_garbage_age_seconds', 'Time since the first deletion that no collection covers', () =>
-      Math.max(0, now.garbageAgeMs() / SECONDS),
-    );
+    watchGarbage(this.registry, db);
     gauge(
       'ebbtide_orphans_kept',
       'Backend items without a record that made the orphan guard stop the last collection; 0: it did not',
@@ -188,6 +192,7 @@ export class Metrics {
     }
     const { stats } = outcome;
     this.#collections.inc({ outcome: 'ok' });
+    this.#markings.inc({ marking: stats.marking });
     this.#duration.observe(stats.metaD / SECONDS);
     this.#pauses.observe(stats.pauseMax / SECONDS);
     for (const [kind, n] of Object.entries(stats.removed)) this.#removed.inc({ kind }, n);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string>
 
+#include "checkpoint_format.h"
 #include "model.h"
 #include "target.h"
 
@@ -276,11 +277,18 @@ class Story {
   }
 
   void checkSave() {
-    MUST(save_->result() == image_);
+    // Marks that break, or are counted anew, while they are saved are left out.
+    const Bytes image = save_->result();
+    MUST(marksOf(image) == 0 ? framesOf(image) == framesOf(image_) : image == image_);
     save_.reset();
     const auto other = std::make_shared<Core>();
     MUST(other->load(image_));
     MUST(savedNow(*other) == image_);
+  }
+
+  static size_t marksOf(const Bytes& image) { return format::load<uint32_t>(image.data() + 20); }
+  static Bytes framesOf(const Bytes& image) {
+    return {image.begin() + format::kHeaderBytes, image.end() - static_cast<std::ptrdiff_t>(marksOf(image))};
   }
 
   void beginReport() {
