@@ -155,7 +155,7 @@ export async function openDB(options: OpenOptions): Promise<DB> {
     const content = await contentOpening;
     const backends = new Map<string, SnapshotterBackend>(await Promise.all(opening));
     const history = new History(recordsIn(root, options), readOnly, (message, details) =>
-      log('warn', message, details),
+      log('info', message, details),
     );
     cleanup.push(() => history.close());
     return await assemble(engine, content, backends, pool, [options, { log }], history);

@@ -21,23 +21,24 @@ export interface HistoryOptions {
   limit?: number | undefined;
 }
 
-type Warn = (message: string, details: Readonly<Record<string, unknown>>) => void;
+/** For the log: a history that cannot be written needs no action of its own. */
+type Note = (message: string, details: Readonly<Record<string, unknown>>) => void;
 
 export class History {
   readonly #path: string | undefined;
-  readonly #warn: Warn;
+  readonly #note: Note;
   #directory: HeldDirectory | undefined;
   #file: RecordFile | undefined;
   /** Not in the file. */
   #waiting: CollectionRecord[] = [];
   #writing: Promise<void> | undefined;
   #last: CollectionRecord | undefined;
-  #isWarned = false;
+  #isNoted = false;
 
   /** @param directory of the store's records, absolute; undefined: in memory only */
-  constructor(directory: string | undefined, isReadOnly: boolean, warn: Warn) {
+  constructor(directory: string | undefined, isReadOnly: boolean, note: Note) {
     this.#path = directory === undefined ? undefined : join(directory, FILE);
-    this.#warn = warn;
+    this.#note = note;
     if (directory !== undefined && !isReadOnly) this.#directory = HeldDirectory.open(directory);
   }
 
@@ -69,6 +70,7 @@ export class History {
 
   async close(): Promise<void> {
     await this.#writing;
+    if (this.#waiting.length > 0) await this.#write();
     await this.#file?.close();
     this.#directory?.release();
     this.#directory = undefined;
@@ -84,11 +86,11 @@ export class History {
         await this.#file.append(record);
         if (this.#waiting[0] === record) this.#waiting.shift();
       }
-      this.#isWarned = false;
+      this.#isNoted = false;
     } catch (error) {
-      if (!this.#isWarned)
-        this.#warn('the history of collections is not written', { error: messageOf(error) });
-      this.#isWarned = true;
+      if (!this.#isNoted)
+        this.#note('the history of collections is not written', { error: messageOf(error) });
+      this.#isNoted = true;
     }
   }
 }

@@ -53,6 +53,23 @@ test('given two roots and one etcd, when an image is imported on A, then B lists
   // A has the bytes, and sweeps them on request.
   const own = JSON.parse(await onA('--json', 'gc')) as { bytesFreed: number };
   assert.ok(own.bytesFreed > 0);
+  // Each host has its own history: B removed the records, A bytes only.
+  interface Past {
+    removed: Record<string, number>;
+    names: { kind: string; key: string }[];
+  }
+  const past = async (on: typeof onA): Promise<Past[]> => {
+    const document = JSON.parse(await on('--json', 'history')) as Past[];
+    checkDocument(['history'], document);
+    return document;
+  };
+  const [atB, ...moreAtB] = await past(onB);
+  assert.deepEqual([atB?.removed, moreAtB], [{ content: blobs.all.size }, []]);
+  assert.deepEqual(atB?.names.map(({ key }) => key).sort(), [...blobs.all.keys()].sort());
+  assert.deepEqual(
+    (await past(onA)).map(({ removed }) => removed),
+    [{}],
+  );
   const hosts = JSON.parse(await onA('--json', 'hosts', 'ls')) as { id: string; state: string }[];
   checkDocument(['hosts', 'ls'], hosts);
   const other = hosts.find(({ state }) => state === 'gone')!;

@@ -6,6 +6,7 @@ import { type TestContext, test } from 'node:test';
 import type { DB } from '../../src/db.js';
 import { isKind } from '../../src/errors.js';
 import { reclaimable } from '../../src/gc/report/disk-report.js';
+import { HALF_BYTES } from '../../src/history/record-file.js';
 import { importImage } from '../../src/images/import.js';
 import { unpackImage } from '../../src/images/unpack.js';
 import { openDB } from '../../src/open.js';
@@ -14,8 +15,8 @@ import { layout } from '../cli/support.js';
 import { tempDir } from '../support/db.js';
 
 const ctx = { namespace: 'test' };
-/** What a collection adds to the store's own files at most. */
-const GROWTH = 64 * 1024;
+/** What a collection adds to the store's own files at most: the first one makes the file of the history. */
+const GROWTH = 64 * 1024 + 2 * HALF_BYTES;
 
 const ONE = 'example.com/one:1';
 const TWO = 'example.com/two:1';

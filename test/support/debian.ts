@@ -2,7 +2,13 @@
 import { spawnSync } from 'node:child_process';
 import { aptInstall } from './apt.js';
 
-const packageOf: Readonly<Record<string, string>> = { setfattr: 'attr', groff: 'groff-base' };
+const packageOf: Readonly<Record<string, string>> = {
+  setfattr: 'attr',
+  groff: 'groff-base',
+  'systemd-analyze': 'systemd',
+  'systemd-socket-activate': 'systemd',
+  xz: 'xz-utils',
+};
 
 const have = (tool: string): boolean => spawnSync('sh', ['-c', `command -v ${tool}`]).status === 0;
 
