@@ -22,7 +22,7 @@ import { listCandidates } from './report/dry-run.js';
 import { type Counts, count, emptyStats, type GCStats } from './stats.js';
 import { BackendSweeper, type Swept } from './sweep/backend-sweeper.js';
 import { CONTENT_BACKEND } from './sweep/dirty.js';
-import { checkMass, type MassGuard, massGuard } from './sweep/mass-guard.js';
+import { checkMass, isMarked, type MassGuard, massGuard } from './sweep/mass-guard.js';
 import type { BackendItem } from './sweep/orphan-candidates.js';
 import { orphanLimits } from './sweep/orphan-guard.js';
 import { RecordSweep } from './sweep/record-sweep.js';
@@ -184,7 +184,8 @@ class Collection {
     const candidates = await limitCandidates(this.#host, chosen, this.#options);
     this.#stats.limited = candidates.length < chosen.length;
     const guard = massGuard(this.#options.massGuard);
-    if (guard && !dryRun) await checkMass(engine, candidates, markedByType, guard);
+    if (guard && !dryRun)
+      await checkMass(engine, candidates, guard, { isKept: isMarked(engine), marked: markedByType });
     return candidates;
   }
 

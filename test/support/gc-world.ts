@@ -35,6 +35,7 @@ import { digestOf } from '../../src/model/digest.js';
 import { formatTimestamp, type Instant, now } from '../../src/model/time.js';
 import { Guards } from '../../src/stores/guards.js';
 import type { EventsPublisher } from '../../src/stores/host.js';
+import { LastUse } from '../../src/stores/last-use.js';
 import { FakeContent, FakeSnapshotter } from './fake-backends.js';
 import { sharedTree } from './shared-tree.js';
 
@@ -70,6 +71,7 @@ export class World implements CollectHost {
   readonly dirty: DirtyFlags;
   readonly orphans: OrphanGuard;
   readonly sweepsHeld = false;
+  readonly lastUse: LastUse;
   expiryClock: ExpiryClock;
   readonly inFlight = new Set<string>();
   readonly contentStore = { inFlightIngests: (): ReadonlySet<string> => this.inFlight };
@@ -89,6 +91,7 @@ export class World implements CollectHost {
     this.orphans = new OrphanGuard(this);
     this.dirty.load();
     const log = this.log.bind(this);
+    this.lastUse = new LastUse(this.engine);
     this.expiryClock = new ExpiryClock({ clock: options.clock, log });
   }
 

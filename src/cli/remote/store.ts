@@ -12,8 +12,9 @@ import type { HostInfo, HostRemoval } from '../../cluster-hosts.js';
 import type { CallContext } from '../../context.js';
 import type { RunOptions } from '../../db.js';
 import { unknownError } from '../../errors.js';
+import type { PlanOutcome } from '../../gc/report/apply-plan.js';
 import type { ObjectDescription, ObjectName } from '../../gc/report/objects.js';
-import type { CollectionPlan, PlanOutcome } from '../../gc/report/plan.js';
+import type { CollectionPlan, Plan } from '../../gc/report/plan.js';
 import type { UsageOptions, UsageReport } from '../../gc/report/retained.js';
 import type { Why, WhyOptions } from '../../gc/report/why.js';
 import type { GCStats } from '../../gc/stats.js';
@@ -94,11 +95,7 @@ export class RemoteStore implements Store {
     return this.#document<CollectionPlan>(ctx, 'Plan', request);
   }
 
-  async applyPlan(
-    plan: CollectionPlan,
-    ctx: CallContext = {},
-    options: RunOptions = {},
-  ): Promise<PlanOutcome> {
+  async applyPlan(plan: Plan, ctx: CallContext = {}, options: RunOptions = {}): Promise<PlanOutcome> {
     const limits = limitsOf(options);
     const requests = mapped(toDocument(plan), (piece) => ({ plan: piece, ...limits }));
     const answers = this.#connection.exchange<CollectResponse>(EBBTIDE, 'Apply', requests, ctx);

@@ -3,8 +3,10 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { RunOptions } from '../../db.js';
 import { invalidArgument } from '../../errors.js';
-import { type PlanOutcome, parsePlan } from '../../gc/report/plan.js';
+import type { PlanOutcome } from '../../gc/report/apply-plan.js';
+import { parsePlan } from '../../gc/report/plan.js';
 import type { Candidate, Counts, GCStats } from '../../gc/stats.js';
+import { parseSize } from '../../model/size.js';
 import { fsError } from '../../system/system-errors.js';
 import { collectionDocument } from '../output/documents.js';
 import { bytes, duration, type Output } from '../output/output.js';
@@ -152,12 +154,10 @@ function positive(text: string): number {
   return value;
 }
 
-/** `1000`, `500M`, `1.5G`: powers of 1024. */
 function size(text: string): number {
-  const match = /^(\d+(?:\.\d+)?)([kmgt]?)(?:i?b)?$/i.exec(text);
-  if (match === null || Number(match[1]) === 0)
-    throw new InvalidArgumentError('must be a size, like 500M or 10G');
-  return Math.round(Number(match[1]) * 1024 ** ' kmgt'.indexOf(match[2]!.toLowerCase() || ' '));
+  const bytes = parseSize(text);
+  if (!bytes) throw new InvalidArgumentError('must be a size, like 500M or 10G');
+  return bytes;
 }
 
 export function printDryRun(out: Output, stats: GCStats, usage?: StoreUsage): void {

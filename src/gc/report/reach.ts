@@ -116,6 +116,12 @@ export class GraphView {
     return this.flags[id]! >> 8;
   }
 
+  /** Nodes that a node refers to, in whatever way. */
+  forEachTarget(id: number, visit: (to: number) => void): void {
+    const end = this.#first[id + 1]!;
+    for (let at = this.#first[id]!; at < end; at++) visit(this.#words[at]! >>> KIND_BITS);
+  }
+
   /** States that a state leads to. */
   forEachStep(state: number, visit: (to: number) => void): void {
     const id = idOfState(state);

@@ -7,7 +7,7 @@ import { type ClusterHosts, noSharedTree } from '../../cluster-hosts.js';
 import type { RunOptions } from '../../db.js';
 import { failedPrecondition, invalidArgument } from '../../errors.js';
 import { type ObjectKind, type ObjectName, objectKinds } from '../../gc/report/objects.js';
-import { type CollectionPlan, parsePlan } from '../../gc/report/plan.js';
+import { type Plan, parsePlan } from '../../gc/report/plan.js';
 import { type UsageGroup, usageGroups } from '../../gc/report/retained.js';
 import type { Call, Send } from '../call.js';
 import { isOwner } from '../connections/peer.js';
@@ -170,7 +170,7 @@ function document<Request>(run: (request: Request, call: Call) => unknown): Meth
 async function planIn(
   requests: AsyncIterable<ApplyRequest>,
   bytesMax: number,
-): Promise<{ plan: CollectionPlan; options: RunOptions }> {
+): Promise<{ plan: Plan; options: RunOptions }> {
   const chunks: DocumentMessage[] = [];
   let options: RunOptions | undefined;
   let bytes = 0;
