@@ -66,12 +66,14 @@ export class Holders {
     return Math.max(this.#ranks[id * 2] ?? UNHELD, this.#ranks[id * 2 + 1] ?? UNHELD);
   }
 
-  /** Whether a retiring root, when all before `end` go, takes nothing with it that others do not keep. */
+  /**
+   * Whether others keep all that a retiring root has, when all before `end` go. By the states of the graph: what others
+   * keep flat only may have more that is kept by this root.
+   */
   freesNothing(root: number, end: number): boolean {
     let frees = false;
     this.#view.forEachStep(plainState(root), (state) => {
-      const id = idOfState(state);
-      if (this.#view.isPresent(id) && this.rankOf(id) < end) frees = true;
+      if ((this.#ranks[state] ?? UNHELD) < end && this.#view.isPresent(idOfState(state))) frees = true;
     });
     return !frees;
   }

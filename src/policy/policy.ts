@@ -1,7 +1,7 @@
 /**
  * A policy: rules that say which roots may be retired, and how much space is wanted. Read from a JSON document; called by
- * db.ts, the daemon and the command line. InvalidArgument names the rule and the field. docs/policies.md describes it, and
- * docs/policy.schema.json has the fields.
+ * db.ts, the daemon and the command line. InvalidArgument names the rule and the field. docs/policies.md describes it;
+ * `policy` in docs/ebbtide.schema.json is its schema.
  */
 import { type EbbtideError, invalidArgument } from '../errors.js';
 import { type RetirableKind, retirableKinds } from '../gc/report/plan.js';

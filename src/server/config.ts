@@ -30,6 +30,8 @@ export interface DaemonOptions {
   logLevel: LogLevel;
   scheduler: SchedulerOptions;
   limits: Limits;
+  /** What to retire, by schedule; undefined: nothing. */
+  policyFile?: string | undefined;
   /** As `openDB`'s; undefined: the default. */
   expiryGraceMs?: number | undefined;
   /** The tree is in etcd, and this host may collect it. */
@@ -42,6 +44,7 @@ const fields = [
   'metrics',
   'gc',
   'policy',
+  'policyFile',
   'snapshotters',
   'logLevel',
   'scheduler',
@@ -94,6 +97,7 @@ export function daemonOptions(root: string, file: GivenOptions, line: GivenOptio
     logLevel: given.logLevel === undefined ? 'info' : choice('logLevel', given.logLevel, logLevels),
     scheduler,
     limits: limitsOf(object('limits', given.limits)),
+    policyFile: path('policyFile', given.policyFile),
     ...graceOf(given.expiryGraceMs),
   };
 }

@@ -9,6 +9,7 @@ import type { DB } from '../db.js';
 import { isKind } from '../errors.js';
 import type { GCStats } from '../gc/stats.js';
 import { openDB } from '../open.js';
+import { readPolicy } from '../policy/file.js';
 import { Collections } from './collections.js';
 import type { DaemonOptions } from './config.js';
 import { Endpoint } from './connections/endpoint.js';
@@ -19,6 +20,7 @@ import { GarbageAge } from './metrics/garbage-age.js';
 import type { Metrics } from './metrics/metrics.js';
 import { StoreUsage } from './metrics/store-usage.js';
 import { type Notify, notifier } from './notify.js';
+import { Policies } from './policies.js';
 import { RootWatch } from './root-watch.js';
 import { type ObserveMethod, sharedOf } from './rpc-server.js';
 import { removeRunFile, writeRunFile } from './run-file.js';
@@ -61,8 +63,19 @@ export class Daemon {
   }
 
   async #stop(): Promise<void> {
-    const { log, notify, stopping, endpoints, collections, db, options, metricsServer, refusals, root } =
-      this.#parts;
+    const {
+      log,
+      notify,
+      stopping,
+      endpoints,
+      collections,
+      policies,
+      db,
+      options,
+      metricsServer,
+      refusals,
+      root,
+    } = this.#parts;
     log.info('stopping');
     void notify('stopping');
     stopping.abort();
@@ -71,6 +84,7 @@ export class Daemon {
     const ends = await Promise.all(endpoints.map((endpoint) => endpoint.stop(shutdownMs)));
     if (ends.some(({ aborted }) => aborted)) log.warn({ afterMs: shutdownMs }, 'open calls were aborted');
     refusals.close();
+    await policies.close();
     await collections.close();
     await metricsServer?.close();
     await db.close();
@@ -93,6 +107,7 @@ interface Parts {
   readonly db: DB;
   readonly endpoints: readonly Endpoint[];
   readonly collections: Collections;
+  readonly policies: Policies;
   readonly refusals: Refusals;
   readonly root: RootWatch;
   readonly metricsServer: { address: string; close(): Promise<void> } | undefined;
@@ -103,7 +118,9 @@ async function startParts(
   log: Logger,
   undo: (() => Promise<unknown>)[],
 ): Promise<Parts> {
-  const { root, limits, policy, snapshotters, etcd, expiryGraceMs } = options;
+  const { root, limits, policy, snapshotters, etcd, expiryGraceMs, policyFile } = options;
+  // Before anything is opened: a mistake in it is found at the start.
+  const retention = policyFile === undefined ? undefined : await readPolicy(policyFile);
   const events = new EventExchange(limits.subscriberEvents);
   const db = await openDB({
     root,
@@ -124,15 +141,20 @@ async function startParts(
     log.warn({ err: error }, 'measuring the disk for metrics failed'),
   );
   const logRun = runLog(log);
+  const collected = (outcome: Parameters<typeof logRun>[0]): void => {
+    usage.collected();
+    metrics?.counts.collected(outcome);
+    logRun(outcome);
+  };
   const collections = new Collections(db, options.gc, options.scheduler, {
     onRun: (outcome) => {
       if ('stats' in outcome) age.collected();
-      usage.collected();
-      metrics?.counts.collected(outcome);
-      logRun(outcome);
+      collected(outcome);
     },
   });
   undo.push(() => collections.close());
+  const policies = new Policies(db, root, retention, { log, onRun: collected });
+  undo.push(() => policies.close());
   const host: ServiceHost = {
     db,
     root,
@@ -140,6 +162,7 @@ async function startParts(
     limits,
     stopping: stopping.signal,
     collect: (signal) => collections.collect(signal),
+    policies,
   };
   const started = performance.now();
   const connections = (): number => endpoints.reduce((sum, endpoint) => sum + endpoint.connections, 0);
@@ -197,7 +220,19 @@ async function startParts(
     { root, address: main.address, proxy: options.proxyAddress, metrics: metricsServer?.address, version },
     'serving',
   );
-  return { options, log, notify, stopping, db, endpoints, collections, metricsServer, refusals, root: place };
+  return {
+    options,
+    log,
+    notify,
+    stopping,
+    db,
+    endpoints,
+    collections,
+    policies,
+    metricsServer,
+    refusals,
+    root: place,
+  };
 }
 
 /** Loading its library takes a tenth of the start-up time, and most daemons serve no metrics. */

@@ -53,6 +53,10 @@ for (let seed = SEED; seed < SEED + STORIES; seed++) {
       plan.objects.reduce((sum, { size }) => sum + size, 0),
       plan.bytes,
     );
+    assert.equal(
+      plan.rules.reduce((sum, { bytes }) => sum + bytes, plan.space.garbage),
+      plan.bytes,
+    );
     assert.equal(plan.space.used + plan.space.garbage, plan.space.usedAfter + plan.bytes);
     // One by one.
     assert.equal(await freed(stores[0]), plan.space.garbage);

@@ -4,7 +4,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { RunOptions } from '../../db.js';
 import { invalidArgument } from '../../errors.js';
 import type { PlanOutcome } from '../../gc/report/apply-plan.js';
-import { parsePlan } from '../../gc/report/plan.js';
+import { type Plan, parsePlan } from '../../gc/report/plan.js';
 import type { Candidate, Counts, GCStats } from '../../gc/stats.js';
 import { parseSize } from '../../model/size.js';
 import { fsError } from '../../system/system-errors.js';
@@ -121,11 +121,15 @@ async function writePlan(env: StoreEnv, file: string, options: Options): Promise
 }
 
 async function apply({ db, out, signal }: StoreEnv, file: string, options: RunOptions): Promise<void> {
+  const outcome = await db.applyPlan(await readPlan(file), { signal }, options);
+  out.object({ ...outcome, stats: collectionDocument(outcome.stats) }, () => printOutcome(out, outcome));
+}
+
+export async function readPlan(file: string): Promise<Plan> {
   const text = await readFile(file, 'utf8').catch((error: unknown) => {
     throw fsError('read the plan', file, error);
   });
-  const outcome = await db.applyPlan(parsePlan(parseJson(file, text)), { signal }, options);
-  out.object({ ...outcome, stats: collectionDocument(outcome.stats) }, () => printOutcome(out, outcome));
+  return parsePlan(parseJson(file, text));
 }
 
 function parseJson(file: string, text: string): unknown {
@@ -136,7 +140,7 @@ function parseJson(file: string, text: string): unknown {
   }
 }
 
-function printOutcome(out: Output, { removed, rest, stats }: PlanOutcome): void {
+export function printOutcome(out: Output, { removed, rest, stats }: PlanOutcome): void {
   out.line(`removed   ${counts(stats.removed)} of the plan's ${removed.length + rest.length} objects`);
   out.line(`freed     ${bytes(stats.bytesFreed)}`);
   if (rest.length === 0) return;

@@ -9,6 +9,7 @@ import { failedPrecondition, invalidArgument } from '../../errors.js';
 import { type ObjectKind, type ObjectName, objectKinds } from '../../gc/report/objects.js';
 import { type Plan, parsePlan } from '../../gc/report/plan.js';
 import { type UsageGroup, usageGroups } from '../../gc/report/retained.js';
+import type { Policy } from '../../policy/policy.js';
 import type { Call, Send } from '../call.js';
 import { isOwner } from '../connections/peer.js';
 import { type DocumentMessage, fromDocument, toDocument } from '../messages/documents.js';
@@ -42,6 +43,11 @@ interface PlanRequest extends RunRequest {
 }
 interface ApplyRequest extends RunRequest {
   plan: DocumentMessage | null;
+  massGuard: boolean;
+}
+interface PolicyRequest {
+  /** Null: the daemon's own. */
+  policy: DocumentMessage | null;
 }
 export interface CollectResponse {
   progress?: { elapsedMs: number } | null;
@@ -96,6 +102,14 @@ export function ebbtideService(host: ServiceHost, stats: () => unknown): Service
         const options = { ...runOptions(request), fullSweep: request.fullSweep };
         return db.planCollection({ signal: call.signal }, options);
       }),
+
+      Policy: document(() => host.policies.state),
+
+      PlanPolicy: document(({ policy }: PolicyRequest, call) =>
+        db.planPolicy(policy === null ? host.policies.policy : fromDocument<Policy>([policy]), {
+          signal: call.signal,
+        }),
+      ),
 
       Apply: duplex<ApplyRequest, CollectResponse>(async ({ requests, send }, call) => {
         const { plan, options } = await planIn(requests, limits.messageBytes * PLAN_MESSAGES_MAX);
@@ -175,7 +189,7 @@ async function planIn(
   let options: RunOptions | undefined;
   let bytes = 0;
   for await (const request of requests) {
-    options ??= runOptions(request);
+    options ??= { ...runOptions(request), massGuard: request.massGuard };
     if (request.plan === null) continue;
     bytes += request.plan.json.length;
     if (bytes > bytesMax) {
