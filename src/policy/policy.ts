@@ -133,10 +133,10 @@ function ruleOf(document: unknown, n: number): Rule {
   const about = `rule ${n + 1}`;
   if (!isObject(document))
     throw invalidArgument(`${about} of the policy is not a JSON object`, { remedy: SEE });
-  const name = new FieldReader(about, document, ruleFields).optional('name', text, 'a text') ?? about;
-  const rule = new FieldReader(name === about ? about : `${about} "${name}"`, document, ruleFields);
+  const given = text(document.name);
+  const rule = new FieldReader(given === undefined ? about : `${about} "${given}"`, document, ruleFields);
   const read: Rule = {
-    name,
+    name: rule.optional('name', text, 'a text') ?? about,
     kinds: rule.optional('kinds', kinds, `a list of ${retirableKinds.join(', ')}`) ?? ['image'],
     namespaces: rule.optional('namespaces', texts, TEXTS),
     filters: rule.filters('filters'),

@@ -8,6 +8,7 @@ import {
   holdsUpload,
   ImagesInUse,
   isPinned,
+  isReferredTo,
   lastUseOf,
   type RootGraph,
   type RootRecord,
@@ -96,7 +97,7 @@ export class RootsInUse {
     if (kind === 'container' || !('target' in record)) return undefined;
     const container = this.#images.by(namespace, key, record.target.digest);
     if (container !== undefined) return `container ${container}`;
-    return this.#host.engine.graph.inDegreeOf(id) > 0 ? 'a reference' : undefined;
+    return isReferredTo(this.#host.engine, id) ? 'a reference' : undefined;
   }
 }
 

@@ -24,14 +24,14 @@ const doors: Record<string, [imports: string, types: string]> = {
     'engine',
   ],
   entry: [
-    'db policy backup check gc images stores graph engine/etcd engine/lmdb engine/memory engine engine/schema context backends model errors',
-    '',
+    'db backup check gc images stores graph engine/etcd engine/lmdb engine/memory engine engine/schema context backends model errors',
+    'policy',
   ],
   db: [
     'policy backup check gc stores graph engine/etcd engine/lmdb engine/memory engine engine/schema context backends system model errors',
     '',
   ],
-  policy: ['gc stores engine engine/schema model errors', ''],
+  policy: ['gc stores engine engine/schema system model errors', ''],
   backup: ['engine/lmdb engine/schema backends system model errors', 'engine'],
   check: ['gc images stores engine/schema backends model errors', 'engine'],
   gc: ['stores graph engine/core engine engine/schema context backends model errors', ''],

@@ -141,8 +141,12 @@ export class Host {
       }
       if (random.chance(0.2)) await this.#lease(namespace, n, layers, digest);
     }
-    // Until here snapshots were kept by a label, as an unpacker keeps them by a lease.
-    const native = db.snapshotter('native');
+    await this.unpacked();
+  }
+
+  /** Snapshots were kept by a label until here, as an unpacker keeps them by a lease. */
+  async unpacked(): Promise<void> {
+    const native = this.#db.snapshotter('native');
     for (const name of this.#chains) {
       const [namespace = '', key = ''] = name.split(' ');
       await native?.update({ namespace }, { name: key, labels: {} }, `labels.${gc('root')}`);

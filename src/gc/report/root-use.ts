@@ -95,6 +95,10 @@ export function holdsUpload(graph: RootGraph, id: number): boolean {
   return found;
 }
 
+/** Whether a record refers to an image: a lease that holds it, content whose label names it. */
+export const isReferredTo = ({ graph }: Engine, id: number): boolean =>
+  graph.flagsOf(id) >> 8 === ResourceImage && graph.inDegreeOf(id) > 0;
+
 /** Containers by the image that they name, and by its target: an image has several names. */
 export class ImagesInUse {
   readonly #byName = new Map<string, string>();
