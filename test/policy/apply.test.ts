@@ -102,19 +102,19 @@ test('given a plan, when its roots change before it is applied, then those stay,
 test('given a plan of nearly everything, when it is applied with the mass guard, then nothing is retired', async (t) => {
   const { db } = await store(
     t,
-    Array.from({ length: 30 }, (_, n) => `a:${n}`),
+    Array.from({ length: 12 }, (_, n) => `a:${n}`),
   );
   const plan = await db.planPolicy({ rules: [{}] });
-  const guarded = db.applyPlan(plan, {}, { massGuard: { floor: 10 } });
+  const guarded = db.applyPlan(plan, {}, { massGuard: { floor: 4 } });
   await assert.rejects(guarded, (error) => isKind(error, 'FailedPrecondition'));
-  assert.equal((await db.images.list(ctx)).length, 30);
+  assert.equal((await db.images.list(ctx)).length, 12);
   // Of a namespace nothing may be left, however large the store is.
   const lone = await db.planPolicy({ rules: [{}] });
-  await assert.rejects(db.applyPlan(lone, {}, { massGuard: { maxShare: 1, floor: 10 } }), /no root left/);
-  assert.equal((await db.images.list(ctx)).length, 30);
+  await assert.rejects(db.applyPlan(lone, {}, { massGuard: { maxShare: 1, floor: 4 } }), /no root left/);
+  assert.equal((await db.images.list(ctx)).length, 12);
   const half = await db.planPolicy({ rules: [{ filters: ['name~=/:1/'] }] });
-  assert.deepEqual((await db.applyPlan(half, {}, { massGuard: { floor: 10 } })).rest, []);
-  assert.equal((await db.images.list(ctx)).length, 19);
+  assert.deepEqual((await db.applyPlan(half, {}, { massGuard: { floor: 4 } })).rest, []);
+  assert.equal((await db.images.list(ctx)).length, 9);
 });
 
 test('given listeners, when a plan is applied, then they hear of what is retired, and of what goes with it', async (t) => {
