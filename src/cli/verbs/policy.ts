@@ -141,7 +141,7 @@ function printPlan(out: Output, plan: PolicyPlan, all: boolean): void {
     { title: 'RULE', value: (r) => r.rule, minor: true },
     { title: 'FREES', value: (r) => bytes(r.bytes), right: true },
   ]);
-  const shown = all ? kept : kept.filter(({ pins }) => pins > 0);
+  const shown = (all ? [...kept] : kept.filter(({ pins }) => pins > 0)).sort(byBytes);
   if (shown.length > 0) {
     out.table<KeptRoot>(shown, [
       { title: 'STAYS', value: (r) => r.kind },
@@ -168,6 +168,8 @@ function printPlan(out: Output, plan: PolicyPlan, all: boolean): void {
     `${retired.length} retired, ${kept.length} stay; ${bytes(plan.bytes)} would be freed; nothing was removed`,
   );
 }
+
+const byBytes = (a: KeptRoot, b: KeptRoot): number => b.bytes - a.bytes || (a.key < b.key ? -1 : 1);
 
 const timeOf = (text: string): string => shortTime(parseTimestamp(text) ?? 0n);
 
