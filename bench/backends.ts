@@ -1,7 +1,7 @@
 /**
  * Backends without bytes, so that what is measured is the store itself; the peer is measured over backends of the
  * same kind. The peer walks its backends in each collection and so must be given the names of everything; a
- * collection here asks only for the removal of what it took the records of, so nothing needs to be held.
+ * collection here asks only for the removal of what it took the records of, so nothing needs to be kept.
  */
 import type { ContentBackend, RemovalReport, SnapshotterBackend } from '../src/backends/contract.js';
 import { notFound, notImplemented } from '../src/errors.js';
@@ -30,7 +30,7 @@ export class NamesOnlyContent implements ContentBackend {
   }
   async abort(): Promise<void> {}
   async writer(): Promise<never> {
-    throw notImplemented('this backend holds no bytes');
+    throw notImplemented('this backend has no bytes');
   }
 }
 
@@ -39,7 +39,7 @@ export class NamesOnlySnapshots implements SnapshotterBackend {
     return nothingHere(key);
   }
   async update(): Promise<never> {
-    throw notImplemented('this backend holds no snapshots');
+    throw notImplemented('this backend has no snapshots');
   }
   async usage(): Promise<{ inodes: number; size: number }> {
     return { inodes: 0, size: 0 };

@@ -1,4 +1,4 @@
-/** Child processes that are given work and answer with one JSON object. */
+/** Child processes that are given work and print one JSON object. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import type { Readable } from 'node:stream';
@@ -18,14 +18,14 @@ async function textOf(stream: Readable): Promise<string> {
   return Buffer.concat(chunks).toString();
 }
 
-/** Runs it to its end; answers its standard output. Throws with its name and exit code when it fails. */
+/** Runs it to its end; returns its standard output. Throws with its name and exit code when it fails. */
 export async function runText({ command, args, input, env, cwd }: Task): Promise<string> {
   const child = spawn(command, args, {
     stdio: ['pipe', 'pipe', 'inherit'],
     env: { ...process.env, ...env },
     ...(cwd !== undefined && { cwd }),
   });
-  // A child that ends early closes its input; its exit code tells why.
+  // A child that ends early closes its input; its exit code says why.
   child.stdin.on('error', () => undefined);
   const failed = once(child, 'error').then(([error]) => {
     throw new Error(`cannot run ${command}: ${String(error)}`);
@@ -44,5 +44,5 @@ export async function runText({ command, args, input, env, cwd }: Task): Promise
   return text;
 }
 
-/** As `runText`, for a child that answers in JSON; the caller knows what it asked for. */
+/** As `runText`, for a child that prints JSON; the caller knows what it asked for. */
 export const runJson = async <T>(task: Task): Promise<T> => JSON.parse(await runText(task)) as T;

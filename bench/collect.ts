@@ -9,8 +9,8 @@ export async function collect(dir: string, runs: number): Promise<Collected> {
   const first = await collectOnce(store);
   // Removals are durable in the log by then; this is the work that is left for the flusher's thread.
   const end = performance.now();
-  await store.settle();
-  const settledMs = performance.now() - end;
+  await store.drain();
+  const drainedMs = performance.now() - end;
   const next: Collection[] = [];
   for (let i = 0; i < runs; i++) next.push(await collectOnce(store));
   const { bytes, nodes } = store.db.engine.graph.stats();
@@ -18,7 +18,7 @@ export async function collect(dir: string, runs: number): Promise<Collected> {
   return {
     openMs: store.openMs,
     first,
-    settledMs,
+    drainedMs,
     next,
     backendBytes: 0,
     graphBytes: bytes,
@@ -37,16 +37,17 @@ async function collectOnce({ db }: BenchStore): Promise<Collection> {
   });
   const removed = removedBy(result);
   const gone = before - recordsOf(db);
-  const told = Object.values(removed).reduce((a, b) => a + b, 0);
-  if (gone !== told) throw new Error(`the collection tells of ${told} removed records, but ${gone} are gone`);
+  const reported = Object.values(removed).reduce((a, b) => a + b, 0);
+  if (gone !== reported)
+    throw new Error(`the collection reports ${reported} removed records, but ${gone} are gone`);
   return { totalMs, lockedMs: result.pauseMax, markMs: result.phases.mark, memory, removed };
 }
 
-/** Records but the store's own notes, of which a first collection makes one. */
+/** Records but the store's own state, of which a first collection makes one. */
 function recordsOf({ engine }: BenchStore['db']): number {
-  let notes = 0;
-  for (const _ of engine.scan('meta')) notes++;
-  return engine.stats().records - notes;
+  let own = 0;
+  for (const _ of engine.scan('meta')) own++;
+  return engine.stats().records - own;
 }
 
 const removedBy = ({ removed }: GCStats): Collection['removed'] => ({

@@ -3,7 +3,7 @@
  * the event loop's turns and the addon on a thread beside it. Graphs as hosts have them: images with an index, manifests,
  * layers and the snapshots of these, in the order of their creation; a tenth of the layers are shared, a tenth of the images
  * are gone. Live marks: the first run that counts them, runs of which nothing has changed, and runs after one image was
- * deleted; and commits of an image each, in a graph without them and in one with them, in turn. `--nodes 1000000` for one size only, `--rounds 5`.
+ * deleted; and commits of an image each, in a graph without them and in one with them, alternately. `--nodes 1000000` for one size only, `--rounds 5`.
  */
 import { parseArgs } from 'node:util';
 import { EdgeKind, NodeFlag } from '../src/engine/contract.js';

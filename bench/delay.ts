@@ -1,6 +1,6 @@
 /**
  * Delay of writers, before and during one collection. Each kind of write arrives at a fixed rate, one after
- * another; its delay counts from when it was due, so that what queues up behind a stall is charged for its wait.
+ * another; its delay counts from when it was due, so that what queues up after a stall is charged for its wait.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Operations } from './operations.js';

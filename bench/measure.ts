@@ -1,4 +1,4 @@
-/** The course of a comparison: load both sides, check that they hold the same, measure one after the other. */
+/** The course of a comparison: load both sides, check that they have the same, measure one after the other. */
 import { writeFile } from 'node:fs/promises';
 import { imageNames } from '../src/synth/records.js';
 import { type Counts, drawImage, type Plan } from '../src/synth/shape.js';
@@ -33,11 +33,11 @@ export async function measure(
   runs: number,
   /** How long each measurement may wait for the machine to become idle. */
   calmLimitMs: number,
-  tell: (step: string) => void,
+  report: (step: string) => void,
 ): Promise<Measured> {
   let pressure = 0;
   const step = async (name: string): Promise<void> => {
-    tell(name);
+    report(name);
     pressure = Math.max(pressure, (await waitUntilCalm(calmLimitMs)) ?? 0);
   };
   await step('load');
@@ -72,10 +72,10 @@ export async function measureBriefly(
   side: Side,
   plan: Plan,
   calmLimitMs: number,
-  tell: (step: string) => void,
+  report: (step: string) => void,
 ): Promise<Brief> {
   const step = async (name: string): Promise<void> => {
-    tell(name);
+    report(name);
     await waitUntilCalm(calmLimitMs);
   };
   await step('load');

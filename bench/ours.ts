@@ -1,6 +1,6 @@
 /**
  * ebbtide's side of a benchmark: a process of its own, so that its memory and its warm-up are those of one
- * measurement. Arguments: a mode and its settings as JSON; answers with one JSON object on standard output.
+ * measurement. Arguments: a mode and its settings as JSON; prints one JSON object on standard output.
  */
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';

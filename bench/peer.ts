@@ -55,7 +55,7 @@ async function missingPackages(): Promise<string[]> {
 
 /** A field of an installed package. */
 async function query(field: string, name: string): Promise<string> {
-  // Its complaint about a package it does not know is no news here.
+  // Its complaint about an unknown package is expected here.
   const script = 'dpkg-query -W -f="$1" "$2" 2>/dev/null';
   return runText({ command: 'sh', args: ['-c', script, 'dpkg-query', `\${${field}}`, name] });
 }
@@ -63,7 +63,7 @@ async function query(field: string, name: string): Promise<string> {
 async function compile(scratch: string): Promise<string> {
   const listed = await runText({ command: 'dpkg', args: ['-L', packages[1]] });
   const root = listed.split('\n').find((line) => line.endsWith('/src'));
-  if (root === undefined) throw new Error(`${packages[1]} holds no source tree`);
+  if (root === undefined) throw new Error(`${packages[1]} has no source tree`);
   const program = join(scratch, 'peer-program');
   const cache = join(scratch, 'go-cache');
   await mkdir(cache, { recursive: true });

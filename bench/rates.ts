@@ -13,7 +13,7 @@ const READS = 500;
 const LISTED = 10_000;
 const CALLERS = 64;
 const READERS = 8;
-/** Writes of a crowd for each one of a single caller: enough that what is written behind them counts as well. */
+/** Writes of a crowd for each one of a single caller: enough that what is written after them counts as well. */
 const CROWD = 16;
 
 /** Operations per second of `op`, which is `batch` operations at once, done `iterations` times. */

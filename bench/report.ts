@@ -66,7 +66,7 @@ const collectionFigures: Figure[] = [
   lower('collection', 'nothing to remove', 'ms', (m) => median(nexts(m).map((c) => c.totalMs))),
   lower('collection', 'with garbage', 'ms', (m) => medianOf(m, (c) => c.first.totalMs)),
   lower('collection', 'then, until the tree has it', 'ms', (m) =>
-    m.collected[0]?.settledMs === undefined ? undefined : medianOf(m, (c) => c.settledMs ?? 0),
+    m.collected[0]?.drainedMs === undefined ? undefined : medianOf(m, (c) => c.drainedMs ?? 0),
   ),
   lower('collection', 'writers kept out at a stretch', 'ms', (m) => medianOf(m, (c) => c.first.lockedMs)),
   lower('collection', 'memory of the process', 'MiB', (m) => medianOf(m, memoryOf) / MIB),

@@ -1,5 +1,5 @@
 /**
- * What either side of a benchmark answers: ebbtide's child process (ours.ts) and the peer's (peer/*.go) print
+ * The results of either side of a benchmark: ebbtide's child process (ours.ts) and the peer's (peer/*.go) print
  * these as JSON. Times are milliseconds, rates operations per second, sizes bytes.
  */
 import type { Counts } from '../src/synth/shape.js';
@@ -27,13 +27,13 @@ export interface Collection {
 }
 
 export interface Collected {
-  /** Until the store answers; its first collection is `first`. */
+  /** Until the store can be read; its first collection is `first`. */
   openMs: number;
   first: Collection;
   /** Further collections, which find nothing. */
   next: Collection[];
   /** ebbtide only: from the end of the first collection until the tree has what it removed. */
-  settledMs?: number;
+  drainedMs?: number;
   /** Part of the memory that stands in for backends. */
   backendBytes: number;
   /** ebbtide only: memory of the graph of references. */

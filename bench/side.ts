@@ -73,7 +73,7 @@ export function ourSide(settings: Settings): Side {
     };
     return runJson<T>({
       command: process.execPath,
-      // As the command does, and the README tells who embeds the store.
+      // As the command does, and as the README tells embedders.
       args: ['--v8-pool-size=1', ...profiling, program, mode, JSON.stringify(all)],
     });
   };

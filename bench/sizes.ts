@@ -43,7 +43,7 @@ export async function sizesTable(
   plans: readonly Plan[],
   settings: Omit<Settings, 'plan' | 'targets'>,
   calmLimitMs: number,
-  tell: (step: string) => void,
+  report: (step: string) => void,
 ): Promise<string> {
   const columns: string[][] = [];
   for (const plan of plans) {
@@ -51,7 +51,7 @@ export async function sizesTable(
     await writeTargets(targets, plan);
     const name = sum(plan.counts).toLocaleString('en-US');
     const brief = await measureBriefly(ourSide({ ...settings, plan, targets }), plan, calmLimitMs, (step) =>
-      tell(`${name} records: ${step}`),
+      report(`${name} records: ${step}`),
     );
     columns.push(figures.map(({ of }) => figureText(of(brief, plan))));
   }

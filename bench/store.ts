@@ -20,14 +20,14 @@ export interface BenchStore {
   visible: DB;
   openMs: number;
   /** Resolves when all that is durable is in the tree, too. */
-  settle(): Promise<void>;
+  drain(): Promise<void>;
 }
 
 const log: Log = (level, message, details) => {
   if (level !== 'info') process.stderr.write(`${level}: ${message} ${JSON.stringify(details ?? {})}\n`);
 };
 
-/** `dir` undefined: in memory, to tell the cost of the disk apart. */
+/** `dir` undefined: in memory, to separate the cost of the disk. */
 export function openEngine(dir: string | undefined): Promise<Engine> {
   const options = {
     indexer: metadataIndexer,
@@ -50,10 +50,10 @@ export async function openStore(dir: string | undefined): Promise<BenchStore> {
     );
   const db = await dbOver('flushed');
   const openMs = performance.now() - start;
-  const settle = async (): Promise<void> => {
+  const drain = async (): Promise<void> => {
     if (engine instanceof CoreEngine && engine.storage instanceof LmdbStorage) await engine.storage.drain();
   };
-  return { db, visible: await dbOver('visible'), openMs, settle };
+  return { db, visible: await dbOver('visible'), openMs, drain };
 }
 
 /** The process's resident memory now. */

@@ -120,13 +120,13 @@ async function main(): Promise<void> {
     say(`${sum(plan.counts)} records, ${plan.edges} references, ${sum(plan.garbage)} records of garbage`);
     const calmLimitMs = options['no-wait'] ? 0 : CALM_LIMIT_MS;
     const started = Date.now();
-    const tell = (side: string) => (step: string) =>
+    const print = (side: string) => (step: string) =>
       say(`${String(Math.round((Date.now() - started) / 1000)).padStart(5)} s  ${side}: ${step}`);
     const theirs =
       'program' in peer
-        ? await measure(peerSide(settings, peer.program), plan, runs, calmLimitMs, tell('peer'))
+        ? await measure(peerSide(settings, peer.program), plan, runs, calmLimitMs, print('peer'))
         : undefined;
-    const ours = await measure(ourSide(settings), plan, runs, calmLimitMs, tell('ebbtide'));
+    const ours = await measure(ourSide(settings), plan, runs, calmLimitMs, print('ebbtide'));
     await report({ machine, plan, peer, ours, theirs });
   } finally {
     await rm(scratch, { recursive: true, force: true });

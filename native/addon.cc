@@ -293,7 +293,7 @@ class GraphObject : public Napi::ObjectWrap<GraphObject> {
       try {
         return Promised<MarkJob>::start(info.Env(), std::move(job), "ebbtide.mark", atOnce);
       } catch (...) {
-        // Nobody would end the run.
+        // No caller would end the run.
         core_->endRun();
         throw;
       }
@@ -423,14 +423,14 @@ class GraphObject : public Napi::ObjectWrap<GraphObject> {
                           wordsArgument(info, 6)};
       const bool atOnce = core_->isSmall(query);
       auto job = core_->retained(std::move(query));
-      const auto cancel = [taker = job->taker()](Info call) {
-        taker->cancelled = true;
+      const auto cancel = [builder = job->builder()](Info call) {
+        builder->cancelled = true;
         return call.Env().Undefined();
       };
-      Napi::Object answer = Napi::Object::New(info.Env());
-      answer.Set("cancel", Napi::Function::New(info.Env(), cancel, "cancel"));
-      answer.Set("promise", Promised<RetainedJob>::start(info.Env(), std::move(job), "ebbtide.retained", atOnce));
-      return answer;
+      Napi::Object result = Napi::Object::New(info.Env());
+      result.Set("cancel", Napi::Function::New(info.Env(), cancel, "cancel"));
+      result.Set("promise", Promised<RetainedJob>::start(info.Env(), std::move(job), "ebbtide.retained", atOnce));
+      return result;
     });
   }
 

@@ -17,10 +17,10 @@
       'sources': [
         '<(native)addon.cc', '<(native)checkpoint_read.cc', '<(native)checkpoint_write.cc', '<(native)core.cc',
         'crc32c.cc', '<(native)edges.cc', '<(native)graph.cc', '<(native)invariants.cc', '<(native)live.cc', '<(native)live_check.cc', '<(native)mark.cc', '<(native)order.cc', '<(native)older_hosts.cc', '<(native)path.cc',
-        '<(native)picture.cc', '<(native)ranks.cc', '<(native)retained.cc'
+        '<(native)graph_snapshot.cc', '<(native)ranks.cc', '<(native)retained.cc'
       ]
     },
-    { 'target_name': 'ebbtide_sys', 'sources': ['<(native)files.cc', '<(native)look_at.cc', '<(native)lmdb_guard.cc', '<(native)older_hosts.cc', '<(native)sys.cc'] },
+    { 'target_name': 'ebbtide_sys', 'sources': ['<(native)file_steps.cc', '<(native)files.cc', '<(native)look_at.cc', '<(native)lmdb_guard.cc', '<(native)older_hosts.cc', '<(native)sys.cc'] },
     { 'target_name': 'ebbtide_zstd', 'sources': ['<(native)older_hosts.cc', '<(native)zstd.cc'], 'libraries': ['-ldl'] }
   ]
 }

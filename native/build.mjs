@@ -43,7 +43,7 @@ function build() {
   return strict ? 1 : 0;
 }
 
-/** Runs node-gyp; answers what went wrong. Its output is shown only when it fails. */
+/** Runs node-gyp; returns what went wrong. Its output is shown only when it fails. */
 function compile(strict) {
   const [command, ...args] = nodeGyp();
   if (command === undefined) return 'node-gyp was not found';

@@ -49,7 +49,7 @@ class CheckpointWriter final : public GraphCopy {
 
  private:
   // A node's state when the image was begun.
-  struct Earlier {
+  struct BeforeImage {
     bool existed = false;
     uint16_t flags = 0;
     uint32_t inDegree = 0;
@@ -58,7 +58,7 @@ class CheckpointWriter final : public GraphCopy {
   };
 
   void gatherNode(NodeId id);
-  void gatherEarlier(NodeId id, const Earlier& node);
+  void gatherBeforeImage(NodeId id, const BeforeImage& node);
   void gatherEdges(NodeId id, std::span<const uint32_t> words);
   void putNode(NodeId id, uint32_t flags, uint64_t degree, uint32_t inDegree, int64_t expiry);
   void clearFrame();
@@ -67,7 +67,7 @@ class CheckpointWriter final : public GraphCopy {
   const uint32_t nodes_;
   const uint64_t edges_;
   NodeId next_ = 0;
-  std::unordered_map<NodeId, Earlier> earlier_;
+  std::unordered_map<NodeId, BeforeImage> beforeImages_;
   std::vector<uint8_t> out_;
   uint32_t frames_ = 0;
   // Columns of the current frame.

@@ -52,8 +52,8 @@ CheckpointWriter::CheckpointWriter(Graph& graph)
 }
 
 void CheckpointWriter::beforeChange(NodeId id) {
-  if (id < next_ || id >= limit_ || earlier_.contains(id)) return;
-  Earlier node;
+  if (id < next_ || id >= limit_ || beforeImages_.contains(id)) return;
+  BeforeImage node;
   node.existed = graph_.exists(id);
   if (node.existed) {
     node.flags = static_cast<uint16_t>(graph_.flags(id));
@@ -61,7 +61,7 @@ void CheckpointWriter::beforeChange(NodeId id) {
     node.expiry = graph_.expiry(id).value_or(0);
     graph_.edges().sorted(*graph_.find(id), node.words);
   }
-  earlier_.emplace(id, std::move(node));
+  beforeImages_.emplace(id, std::move(node));
 }
 
 // -------------------------------------------------------------------------------------------------------- gathering
@@ -69,17 +69,17 @@ void CheckpointWriter::beforeChange(NodeId id) {
 bool CheckpointWriter::gather() {
   const NodeId frameEnd = (next_ | (kFrameIds - 1)) + 1;
   const NodeId end = std::min({limit_, frameEnd, next_ + kGatherIds});
-  if (earlier_.empty()) {
+  if (beforeImages_.empty()) {
     graph_.forEach(next_, end, [this](NodeId id) { gatherNode(id); });
   } else {
     for (NodeId id = next_; id < end; id++) {
-      const auto found = earlier_.find(id);
-      if (found == earlier_.end()) {
+      const auto found = beforeImages_.find(id);
+      if (found == beforeImages_.end()) {
         if (graph_.exists(id)) gatherNode(id);
         continue;
       }
-      if (found->second.existed) gatherEarlier(id, found->second);
-      earlier_.erase(found);
+      if (found->second.existed) gatherBeforeImage(id, found->second);
+      beforeImages_.erase(found);
     }
   }
   next_ = end;
@@ -100,7 +100,7 @@ void CheckpointWriter::gatherNode(NodeId id) {
   }
 }
 
-void CheckpointWriter::gatherEarlier(NodeId id, const Earlier& node) {
+void CheckpointWriter::gatherBeforeImage(NodeId id, const BeforeImage& node) {
   putNode(id, node.flags, node.words.size(), node.inDegree, node.expiry);
   gatherEdges(id, node.words);
 }

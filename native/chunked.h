@@ -40,7 +40,7 @@ class ChunkedWords {
     const size_t n = std::min(max, inChunk);
     size_ -= n;
     std::memcpy(out, chunks_[size_ >> kBits].get() + (size_ & (kWords - 1)), n * sizeof(uint32_t));
-    // One piece stays for those who come and go.
+    // One chunk stays, so that a list that grows and shrinks does not allocate each time.
     if (chunks_.size() > (size_ >> kBits) + 2) chunks_.pop_back();
     return n;
   }

@@ -23,13 +23,13 @@ double msSince(std::chrono::steady_clock::time_point start) {
 }  // namespace
 
 template <typename Step>
-void Core::inTurns(const std::atomic<bool>& cancelled, Step step) {
+void Core::runSteps(const std::atomic<bool>& cancelled, Step step) {
   for (;;) {
-    while (wanted_.load(std::memory_order_relaxed)) giveWay();
+    while (ownerWaits_.load(std::memory_order_relaxed)) yieldThread();
     const Locked lock(mutex_);
     do {
       if (cancelled.load(std::memory_order_relaxed) || step()) return;
-    } while (!wanted_.load(std::memory_order_relaxed));
+    } while (!ownerWaits_.load(std::memory_order_relaxed));
   }
 }
 
@@ -38,7 +38,7 @@ void Core::inTurns(const std::atomic<bool>& cancelled, Step step) {
 // Without memory for the barrier's work a run cannot be trusted any more, so it ends; the ops themselves stay
 // applied. A batch that could not be taken back has left an empty graph, of which nothing that is under way knows.
 void Core::apply(std::span<const uint32_t> ops) {
-  const Owner lock(*this);
+  const OwnerLock lock(*this);
   const uint64_t clears = graph_.clears();
   // A job's thread may have broken them.
   if (live_ != nullptr && live_->isBroken()) dropLive();
@@ -48,7 +48,7 @@ void Core::apply(std::span<const uint32_t> ops) {
     graph_.apply(ops);
     applied = true;
     followLive(ops, true);
-    if (run_ != nullptr) run_->keepClosed(ops);
+    if (run_ != nullptr) run_->writeBarrier(ops);
   } catch (const std::bad_alloc&) {
     dropRun();
     if (applied) return;
@@ -69,25 +69,25 @@ void Core::followLive(std::span<const uint32_t> ops, bool applied) {
   try {
     live_->afterBatch(ops, applied);
   } catch (const std::bad_alloc&) {
-    live_->breakOff();
+    live_->markBroken();
   }
   if (live_->isBroken()) dropLive();
 }
 
 std::unique_ptr<MarkJob> Core::mark(int64_t now, Barrier barrier) {
   if (run_ != nullptr) throw failedPrecondition("mark: a run is in progress; end it with endRun first");
-  const Owner lock(*this);
-  run_ = std::make_shared<Run>(graph_, now, barrier);
+  const OwnerLock lock(*this);
+  run_ = std::make_shared<MarkRun>(graph_, now, barrier);
   return jobOfRun();
 }
 
 std::unique_ptr<MarkJob> Core::markLive(int64_t now, LiveFault fault) {
   if (run_ != nullptr) throw failedPrecondition("mark: a run is in progress; end it with endRun first");
-  const Owner lock(*this);
+  const OwnerLock lock(*this);
   if (live_ != nullptr && (live_->isBroken() || live_->fault() != fault)) dropLive();
   if (live_ == nullptr) live_ = std::make_shared<LiveMarks>(graph_, now, fault);
-  live_->aim(now);
-  run_ = std::make_shared<Run>(graph_, live_);
+  live_->setNow(now);
+  run_ = std::make_shared<MarkRun>(graph_, live_);
   return jobOfRun();
 }
 
@@ -102,25 +102,25 @@ std::unique_ptr<MarkJob> Core::jobOfRun() try {
 std::unique_ptr<MarkJob> Core::markAs(int64_t now, uint64_t how) {
   constexpr uint64_t kLive = static_cast<uint64_t>(Barrier::kLate) + 1;
   if (how < kLive) return mark(now, static_cast<Barrier>(how));
-  if (how - kLive >= static_cast<uint64_t>(LiveFault::kFaults)) throw invalidArgument("mark: there is no such way to mark");
+  if (how - kLive >= static_cast<uint64_t>(LiveFault::kFaults)) throw invalidArgument("mark: unknown way to mark");
   return markLive(now, static_cast<LiveFault>(how - kLive));
 }
 
 bool Core::catchUp(size_t steps) {
-  const Owner lock(*this);
+  const OwnerLock lock(*this);
   return finishedRun("catchUp", steps).live() == nullptr || live_->revived();
 }
 
 std::optional<std::vector<NodeId>> Core::wrongLive() {
-  const Owner lock(*this);
+  const OwnerLock lock(*this);
   if (live_ == nullptr || live_->isBroken()) return std::nullopt;
   try {
-    while (!live_->settled()) live_->step();
+    while (!live_->isUpToDate()) live_->step();
     // Between runs, what a trial has left open can be counted anew.
     if (live_->isDoubtful()) {
       if (run_ != nullptr) return std::nullopt;
       live_->restart();
-      while (!live_->settled()) live_->step();
+      while (!live_->isUpToDate()) live_->step();
     }
     return wrongLiveMarks(graph_, *live_);
   } catch (const std::bad_alloc&) {
@@ -130,12 +130,12 @@ std::optional<std::vector<NodeId>> Core::wrongLive() {
 }
 
 size_t Core::bytes() {
-  const Owner lock(*this);
+  const OwnerLock lock(*this);
   return graph_.bytes() + (live_ == nullptr ? 0 : live_->bytes());
 }
 
 // The run, with so many steps' worth of what ops have changed taken up; by default all of it.
-Run& Core::finishedRun(const char* what, size_t steps) {
+MarkRun& Core::finishedRun(const char* what, size_t steps) {
   if (run_ == nullptr || !run_->ready()) {
     throw failedPrecondition(std::string(what) + ": there is no run whose marking has finished; await mark first");
   }
@@ -154,8 +154,8 @@ Run& Core::finishedRun(const char* what, size_t steps) {
 }
 
 uint64_t Core::markFrom(std::span<const uint32_t> ids) {
-  const Owner lock(*this);
-  Run& run = finishedRun("markFrom");
+  const OwnerLock lock(*this);
+  MarkRun& run = finishedRun("markFrom");
   for (const NodeId id : ids) {
     if (id >= kMaxNodes) throw invalidArgument("node id " + std::to_string(id) + " is beyond the limit");
   }
@@ -169,25 +169,25 @@ uint64_t Core::markFrom(std::span<const uint32_t> ids) {
 }
 
 uint32_t Core::marksOf(NodeId id) {
-  const Owner lock(*this);
+  const OwnerLock lock(*this);
   if (run_ == nullptr) return 0;
   // As in a run of its own marks, which knows before it has finished what it has reached so far.
   return run_->ready() ? finishedRun("marksOf").marksOf(id) : run_->marksOf(id);
 }
 
 size_t Core::places() {
-  const Owner lock(*this);
+  const OwnerLock lock(*this);
   return finishedRun("places").places();
 }
 
 std::vector<NodeId> Core::candidates(size_t from, size_t count) {
-  const Owner lock(*this);
+  const OwnerLock lock(*this);
   return finishedRun("candidates").candidates(from, count);
 }
 
 std::vector<NodeId> Core::stillCandidates(std::span<const uint32_t> ids) {
-  const Owner lock(*this);
-  const Run& run = finishedRun("stillCandidates");
+  const OwnerLock lock(*this);
+  const MarkRun& run = finishedRun("stillCandidates");
   std::vector<NodeId> still;
   for (const NodeId id : ids) {
     if (run.isCandidate(id)) still.push_back(id);
@@ -196,7 +196,7 @@ std::vector<NodeId> Core::stillCandidates(std::span<const uint32_t> ids) {
 }
 
 void Core::endRun() {
-  const Owner lock(*this);
+  const OwnerLock lock(*this);
   dropRun();
 }
 
@@ -212,24 +212,24 @@ void Core::dropRun() {
 // With the run that relies on them.
 void Core::dropLive() {
   if (live_ == nullptr) return;
-  live_->breakOff();
+  live_->markBroken();
   live_->detach();
   live_.reset();
   if (run_ != nullptr && run_->live() != nullptr) dropRun();
 }
 
 std::unique_ptr<SaveJob> Core::save() {
-  const Owner lock(*this);
+  const OwnerLock lock(*this);
   return begin<SaveJob>(std::make_shared<CheckpointWriter>(graph_));
 }
 
 std::unique_ptr<RetainedJob> Core::retained(RetainedQuery query) {
-  const Owner lock(*this);
-  auto taker = std::make_shared<PictureTaker>(graph_, query.now);
-  return begin<RetainedJob>(std::move(taker), std::move(query));
+  const OwnerLock lock(*this);
+  auto builder = std::make_shared<SnapshotBuilder>(graph_, query.now);
+  return begin<RetainedJob>(std::move(builder), std::move(query));
 }
 
-// Nothing may be told of changes that no job will detach.
+// No copy may stay an observer of the graph without a job that detaches it.
 template <typename Job, typename Copy, typename... More>
 std::unique_ptr<Job> Core::begin(std::shared_ptr<Copy> copy, More&&... more) try {
   std::erase_if(copies_, [](const auto& c) { return c.expired(); });
@@ -249,7 +249,7 @@ bool Core::isSmall(const RetainedQuery& query) const {
 }
 
 void Core::forget(GraphCopy& copy) {
-  const Owner lock(*this);
+  const OwnerLock lock(*this);
   copy.detach();
 }
 
@@ -267,7 +267,7 @@ void Core::dropJobs() {
 }
 
 bool Core::load(std::span<const uint8_t> bytes) {
-  const Owner lock(*this);
+  const OwnerLock lock(*this);
   dropJobs();
   graph_.clear();
   bool whole = false;
@@ -279,13 +279,13 @@ bool Core::load(std::span<const uint8_t> bytes) {
     throw;
   }
   if (!whole) graph_.clear();
-  graph_.noteLoaded();
+  graph_.afterLoad();
   graph_.assertInvariants();
   return whole;
 }
 
 void Core::clear() {
-  const Owner lock(*this);
+  const OwnerLock lock(*this);
   dropJobs();
   graph_.clear();
 }
@@ -297,7 +297,7 @@ std::vector<NodeId> Core::takeFreeable() { return graph_.takeFreeable(); }
 void MarkJob::work() try {
   if (done_) return;
   const auto started = std::chrono::steady_clock::now();
-  core_->inTurns(run_->cancelled, [this] { return advance(SIZE_MAX); });
+  core_->runSteps(run_->cancelled, [this] { return advance(SIZE_MAX); });
   while (!run_->cancelled && !run_->sortCandidates(kSorted)) continue;
   finish();
   durationMs_ += msSince(started);
@@ -318,12 +318,12 @@ bool MarkJob::step(size_t nodes) try {
   return true;
 }
 
-// Without memory, marks that live on are no good any more; the owner drops them with the run. They are broken before the
+// Without memory, live marks are not valid any more; the owner drops them with the run. They are broken before the
 // lock is released: later the run may have been cancelled, and they may be another's. Sorting does not touch them.
 bool MarkJob::advance(size_t nodes) try {
   return run_->step(nodes);
 } catch (const std::bad_alloc&) {
-  if (run_->live() != nullptr) run_->live()->breakOff();
+  if (run_->live() != nullptr) run_->live()->markBroken();
   throw;
 }
 
@@ -357,7 +357,7 @@ SaveJob::~SaveJob() { core_->forget(*writer_); }
 void SaveJob::work() try {
   const auto& cancelled = writer_->cancelled;
   while (!cancelled && !writer_->done()) {
-    core_->inTurns(cancelled, [this] { return writer_->gather(); });
+    core_->runSteps(cancelled, [this] { return writer_->gather(); });
     if (!cancelled) writer_->closeFrame();
   }
   finish();
@@ -393,13 +393,13 @@ std::vector<uint8_t> SaveJob::result() {
   return std::move(bytes_);
 }
 
-RetainedJob::~RetainedJob() { core_->forget(*taker_); }
+RetainedJob::~RetainedJob() { core_->forget(*builder_); }
 
 void RetainedJob::work() {
   const auto started = std::chrono::steady_clock::now();
   advance([this] {
     query_.check();
-    core_->inTurns(taker_->cancelled, [this] { return taker_->gather(); });
+    core_->runSteps(builder_->cancelled, [this] { return builder_->gather(); });
     sum();
     return true;
   });
@@ -410,7 +410,7 @@ bool RetainedJob::step() {
   return advance([this] {
     {
       const Locked lock(core_->mutex_);
-      if (!taker_->cancelled && !taker_->gather()) return false;
+      if (!builder_->cancelled && !builder_->gather()) return false;
     }
     query_.check();
     sum();
@@ -419,16 +419,16 @@ bool RetainedJob::step() {
 }
 
 void RetainedJob::sum() {
-  Patience patience(taker_->cancelled);
-  if (taker_->cancelled) throw Stopped();
-  sums_ = retainedSums(taker_->develop(query_.roots, query_.edges, patience), query_, patience);
+  Cancellation cancellation(builder_->cancelled);
+  if (builder_->cancelled) throw Cancelled();
+  sums_ = retainedSums(builder_->build(query_.roots, query_.edges, cancellation), query_, cancellation);
 }
 
 template <typename Body>
 bool RetainedJob::advance(Body body) {
   try {
     if (!body()) return false;
-  } catch (const Stopped&) {
+  } catch (const Cancelled&) {
     error_ = canceled("retained");
   } catch (const GraphError& error) {
     error_ = error;
@@ -436,14 +436,14 @@ bool RetainedJob::advance(Body body) {
     error_ = outOfMemory("retained");
   }
   const Locked lock(core_->mutex_);
-  taker_->detach();
+  builder_->detach();
   return true;
 }
 
 RetainedSums RetainedJob::result() {
   if (error_.has_value()) throw *error_;
   // Also when the result existed already: the caller must not see the race.
-  if (taker_->cancelled) throw canceled("retained");
+  if (builder_->cancelled) throw canceled("retained");
   return std::move(sums_);
 }
 

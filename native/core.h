@@ -24,7 +24,7 @@
 #include "live.h"
 #include "lock.h"
 #include "mark.h"
-#include "picture.h"
+#include "graph_snapshot.h"
 #include "retained.h"
 
 namespace ebbtide {
@@ -34,7 +34,7 @@ class Core;
 // One marking, from its roots to the sorted candidates.
 class MarkJob {
  public:
-  MarkJob(std::shared_ptr<Core> core, std::shared_ptr<Run> run) : core_(std::move(core)), run_(std::move(run)) {}
+  MarkJob(std::shared_ptr<Core> core, std::shared_ptr<MarkRun> run) : core_(std::move(core)), run_(std::move(run)) {}
   // The job thread's part. Never throws.
   void work();
   // Instead of `work`: expands up to `nodes` nodes; returns true when nothing is left to do.
@@ -51,7 +51,7 @@ class MarkJob {
   void finish();
 
   std::shared_ptr<Core> core_;
-  std::shared_ptr<Run> run_;
+  std::shared_ptr<MarkRun> run_;
   MarkCounts counts_;
   double durationMs_ = 0;
   bool done_ = false;
@@ -84,8 +84,8 @@ class SaveJob {
 // One report of retained sizes, with the state at the job's creation.
 class RetainedJob {
  public:
-  RetainedJob(std::shared_ptr<Core> core, std::shared_ptr<PictureTaker> taker, RetainedQuery query)
-      : core_(std::move(core)), taker_(std::move(taker)), query_(std::move(query)) {}
+  RetainedJob(std::shared_ptr<Core> core, std::shared_ptr<SnapshotBuilder> builder, RetainedQuery query)
+      : core_(std::move(core)), builder_(std::move(builder)), query_(std::move(query)) {}
   ~RetainedJob();
   RetainedJob(const RetainedJob&) = delete;
   RetainedJob& operator=(const RetainedJob&) = delete;
@@ -95,7 +95,7 @@ class RetainedJob {
   RetainedSums result();
   double durationMs() const { return durationMs_; }
   // For cancelling, from any thread.
-  const std::shared_ptr<PictureTaker>& taker() const { return taker_; }
+  const std::shared_ptr<SnapshotBuilder>& builder() const { return builder_; }
 
  private:
   template <typename Body>
@@ -103,7 +103,7 @@ class RetainedJob {
   void sum();
 
   std::shared_ptr<Core> core_;
-  std::shared_ptr<PictureTaker> taker_;
+  std::shared_ptr<SnapshotBuilder> builder_;
   RetainedQuery query_;
   RetainedSums sums_;
   double durationMs_ = 0;
@@ -118,15 +118,15 @@ class Core : public std::enable_shared_from_this<Core> {
   void apply(std::span<const uint32_t> ops);
 
   std::unique_ptr<MarkJob> mark(int64_t now, Barrier barrier);
-  // A run on the marks that live on, which are counted first if there are none.
+  // A run on live marks, which are counted first if there are none.
   std::unique_ptr<MarkJob> markLive(int64_t now, LiveFault fault);
-  // Either, as the carriers' callers say it: a Barrier, or from 3 on live marks with a LiveFault.
+  // Either, in the carriers' numbers: a Barrier, or from 3 on live marks with a LiveFault.
   std::unique_ptr<MarkJob> markAs(int64_t now, uint64_t how);
-  // Takes up what ops have changed in them, in `steps` at most; false when there is more that may revive. A GraphError when
-  // there is no run whose marking has finished.
+  // Processes what ops have changed in live marks, in `steps` at most; false when there is more that may revive. A GraphError
+  // when there is no run whose marking has finished.
   bool catchUp(size_t steps);
   // Ids whose live marks or counts are not what a walk over the graph finds, the first 100; nothing when there are none.
-  // Settles them first; all of it at a stretch.
+  // Brings them up to date first. Takes the time of both, without a pause.
   std::optional<std::vector<NodeId>> wrongLive();
   // Whether marking this graph is so short that a thread of its own would cost more.
   bool isSmall() const { return graph_.limit() <= kSmallIds && graph_.edgeCount() <= 4 * kSmallIds; }
@@ -156,17 +156,17 @@ class Core : public std::enable_shared_from_this<Core> {
   friend class RetainedJob;
   static constexpr uint32_t kSmallIds = 16'384;
 
-  // The owner's lock: a job that sees `wanted_` releases it.
-  class Owner {
+  // The owner's lock: a job that sees `ownerWaits_` releases it.
+  class OwnerLock {
    public:
-    explicit Owner(Core& core) : core_(core) {
-      core_.wanted_.store(true, std::memory_order_relaxed);
+    explicit OwnerLock(Core& core) : core_(core) {
+      core_.ownerWaits_.store(true, std::memory_order_relaxed);
       core_.mutex_.lock();
-      core_.wanted_.store(false, std::memory_order_relaxed);
+      core_.ownerWaits_.store(false, std::memory_order_relaxed);
     }
-    ~Owner() { core_.mutex_.unlock(); }
-    Owner(const Owner&) = delete;
-    Owner& operator=(const Owner&) = delete;
+    ~OwnerLock() { core_.mutex_.unlock(); }
+    OwnerLock(const OwnerLock&) = delete;
+    OwnerLock& operator=(const OwnerLock&) = delete;
 
    private:
     Core& core_;
@@ -174,8 +174,8 @@ class Core : public std::enable_shared_from_this<Core> {
 
   // Runs steps, until `step` returns true, alternating with the owner. Stops when cancelled.
   template <typename Step>
-  void inTurns(const std::atomic<bool>& cancelled, Step step);
-  Run& finishedRun(const char* what, size_t steps = SIZE_MAX);
+  void runSteps(const std::atomic<bool>& cancelled, Step step);
+  MarkRun& finishedRun(const char* what, size_t steps = SIZE_MAX);
   // Called when a job ends, complete or not.
   void forget(GraphCopy& copy);
   // REQUIRES: the lock is held.
@@ -188,9 +188,9 @@ class Core : public std::enable_shared_from_this<Core> {
   std::unique_ptr<Job> begin(std::shared_ptr<Copy> copy, More&&... more);
 
   Mutex mutex_;
-  std::atomic<bool> wanted_{false};
+  std::atomic<bool> ownerWaits_{false};
   Graph graph_;
-  std::shared_ptr<Run> run_;
+  std::shared_ptr<MarkRun> run_;
   std::shared_ptr<LiveMarks> live_;
   std::vector<std::weak_ptr<GraphCopy>> copies_;
 };

@@ -64,7 +64,7 @@ int openBelow(int directory, const std::string& path, int flags) {
 namespace {
 
 Napi::Value openBeneathCall(Info info) {
-  return answer(info, [&] {
+  return returnErrno(info, [&] {
     const int directory = numberArgument<int>(info, 0);
     const std::string path = bytesArgument(info, 1);
     if (path.empty() || path.front() == '/') throw Errno{-EINVAL};
@@ -236,7 +236,7 @@ class MakeFiles : public Napi::AsyncWorker {
 };
 
 Napi::Value makeFilesCall(Info info) {
-  return answer(info, [&]() -> Napi::Value {
+  return returnErrno(info, [&]() -> Napi::Value {
     const int root = numberArgument<int>(info, 0);
     if (!info[1].IsTypedArray() || info[1].As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array) throw Errno{EINVAL};
     auto* worker = new MakeFiles(info.Env(), root, info[1].As<Napi::Uint8Array>());
@@ -284,7 +284,7 @@ class FirstNoDirectory : public Napi::AsyncWorker {
 };
 
 Napi::Value firstNoDirectoryCall(Info info) {
-  return answer(info, [&]() -> Napi::Value {
+  return returnErrno(info, [&]() -> Napi::Value {
     std::string paths = bytesArgument(info, 0, true);
     if (!paths.empty() && paths.back() != '\0') throw Errno{EINVAL};
     auto* worker = new FirstNoDirectory(info.Env(), std::move(paths));
@@ -318,7 +318,7 @@ class SyncFileSystem : public Napi::AsyncWorker {
 };
 
 Napi::Value syncFileSystemCall(Info info) {
-  return answer(info, [&]() -> Napi::Value {
+  return returnErrno(info, [&]() -> Napi::Value {
     auto* worker = new SyncFileSystem(info.Env(), bytesArgument(info, 0));
     const Napi::Promise promise = worker->promise();
     worker->Queue();

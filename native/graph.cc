@@ -30,20 +30,20 @@ size_t Graph::opLength(uint32_t code) {
 }
 
 void Graph::apply(std::span<const uint32_t> ops) {
-  std::vector<Before> before;
+  std::vector<BeforeImage> before;
   const size_t freeable = freeable_.size();
   size_t at = 0;
   try {
     while (at < ops.size()) {
       const size_t length = opLength(ops[at]);
       if (length == 0 || length > ops.size() - at) throw badOp(at, "is cut short or unknown");
-      // An op notes at most two ids; nothing may fail once it is in the graph.
+      // An op lists at most two ids; nothing may fail once it is in the graph.
       if (freeable_.capacity() - freeable_.size() < 2) freeable_.reserve(2 * freeable_.size() + 8);
       applyOne(ops.subspan(at, length), at, before);
       at += length;
     }
   } catch (...) {
-    takeBack(ops, at, before);
+    rollBack(ops, at, before);
     freeable_.resize(freeable);
     assertInvariants();
     throw;
@@ -51,7 +51,7 @@ void Graph::apply(std::span<const uint32_t> ops) {
   assertInvariants();
 }
 
-void Graph::applyOne(std::span<const uint32_t> op, size_t at, std::vector<Before>& before) {
+void Graph::applyOne(std::span<const uint32_t> op, size_t at, std::vector<BeforeImage>& before) {
   const NodeId a = op[1];
   if (a >= kMaxNodes) throw badOp(at, "has a node id beyond the limit: " + std::to_string(a));
   if (op[0] == kOpSet) {
@@ -81,14 +81,14 @@ void Graph::applyOne(std::span<const uint32_t> op, size_t at, std::vector<Before
       throw badOp(at, "removes an edge that is not there: " + std::to_string(a) + " to " + std::to_string(b) +
                           ", kind " + std::to_string(kind));
     }
-    noteFreeable(a);
-    if (a != b) noteFreeable(b);
+    addFreeable(a);
+    if (a != b) addFreeable(b);
   }
 }
 
-void Graph::opSet(NodeId id, uint32_t flags, int64_t expiry, std::vector<Before>& before) {
+void Graph::opSet(NodeId id, uint32_t flags, int64_t expiry, std::vector<BeforeImage>& before) {
   changing(id);
-  const Before state = stateOf(id);
+  const BeforeImage state = stateOf(id);
   before.push_back(state);
   const bool wasFreeable = isFreeable(id);
   try {
@@ -97,13 +97,13 @@ void Graph::opSet(NodeId id, uint32_t flags, int64_t expiry, std::vector<Before>
     before.pop_back();
     throw;
   }
-  if ((flags & ~uint32_t{state.flags} & kPresent) != 0) nodeAt(id).setMarks(state.marks | bornMark_);
-  if (!wasFreeable) noteFreeable(id);
+  if ((flags & ~uint32_t{state.flags} & kPresent) != 0) nodeAt(id).setMarks(state.marks | allocationMark_);
+  if (!wasFreeable) addFreeable(id);
 }
 
 // Undoes the ops before `end`, the last first. Out of memory here means that the graph cannot be had back at all;
 // an empty one is honest, and its owner builds it again.
-void Graph::takeBack(std::span<const uint32_t> ops, size_t end, std::vector<Before>& before) try {
+void Graph::rollBack(std::span<const uint32_t> ops, size_t end, std::vector<BeforeImage>& before) try {
   std::vector<size_t> starts;
   for (size_t at = 0; at < end; at += opLength(ops[at])) starts.push_back(at);
   for (size_t i = starts.size(); i-- > 0;) {
@@ -113,7 +113,7 @@ void Graph::takeBack(std::span<const uint32_t> ops, size_t end, std::vector<Befo
     } else if (op[0] == kOpRemove) {
       addEdge(op[1], op[2], op[3]);
     } else {
-      const Before state = before.back();
+      const BeforeImage state = before.back();
       before.pop_back();
       if (!state.existed) {
         free(op[1]);
@@ -127,7 +127,7 @@ void Graph::takeBack(std::span<const uint32_t> ops, size_t end, std::vector<Befo
   clear();
 }
 
-Graph::Before Graph::stateOf(NodeId id) const {
+Graph::BeforeImage Graph::stateOf(NodeId id) const {
   return {expiry(id).value_or(0), static_cast<uint16_t>(flags(id)), static_cast<uint8_t>(marks(id)), exists(id)};
 }
 
@@ -292,7 +292,7 @@ void Graph::listFreeable() {
   const NodeTable nodes = table();
   forEach(0, limit_, [&](NodeId id) {
     const Node& node = nodes.node(id);
-    if ((node.bits() & kPresent) == 0 && node.inDegree == 0) noteFreeable(id);
+    if ((node.bits() & kPresent) == 0 && node.inDegree == 0) addFreeable(id);
   });
 }
 
@@ -365,7 +365,7 @@ void Graph::clear() {
   clears_++;
   nodes_ = 0;
   limit_ = 0;
-  noteLoaded();
+  afterLoad();
 }
 
 }  // namespace ebbtide

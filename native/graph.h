@@ -5,7 +5,7 @@
 // more than one, and a hash entry for each expiry, rare flag and in-degree beyond 254. Blocks of ids exist only where
 // ids are or were used. Marks mean nothing but during a run, which begins by wiping them (mark.h). No call recurses.
 //
-// Threads: none of its own. core.h runs one writer beside readers and takes care that they take turns. What the writer may
+// Threads: none of its own. core.h runs one writer beside readers and makes them alternate. What the writer may
 // ask meanwhile is const, and asks nodes for nothing but what it writes itself, and their flags (edges.h).
 // Units: times in nanoseconds since 1970.
 #pragma once
@@ -44,7 +44,7 @@ struct NodeTable {
   Node* const* blocks;
   size_t count;
 
-  // For any id. The bits of existence lie behind a block's nodes.
+  // For any id. The bits of existence follow a block's nodes.
   bool exists(NodeId id) const {
     const size_t b = id >> kBlockBits;
     if (b >= count || blocks[b] == nullptr) return false;
@@ -56,7 +56,7 @@ struct NodeTable {
   void prefetch(NodeId id) const { __builtin_prefetch(blocks[id >> kBlockBits] + (id & kBlockMask), 1); }
 };
 
-// Told before a node's flags, expiry, edges or in-degree change: for readers that work on an earlier state.
+// Called before a node's flags, expiry, edges or in-degree change: for readers that work on an earlier state.
 class GraphObserver {
  public:
   virtual ~GraphObserver() = default;
@@ -125,7 +125,7 @@ class Graph {
     return node == nullptr ? 0 : node->marks();
   }
   // Bits a node gets when it becomes present.
-  void setBornMark(uint32_t bits) { bornMark_ = bits; }
+  void setAllocationMark(uint32_t bits) { allocationMark_ = bits; }
 
   const EdgeStore& edges() const { return edges_; }
   size_t blockCount() const { return blocks_.size(); }
@@ -139,7 +139,7 @@ class Graph {
   std::vector<NodeId> takeFreeable();
   std::vector<NodeId> unused(uint64_t from, uint64_t max) const;
   std::vector<NodeId> withFlags(uint32_t flags) const;
-  // Targets and kinds in turn, ascending; none when the node does not exist.
+  // Targets and kinds alternate, ascending; none when the node does not exist.
   std::vector<uint32_t> edgePairs(NodeId id) const;
 
   uint32_t nodeCount() const { return nodes_; }
@@ -176,21 +176,21 @@ class Graph {
   uint64_t clears() const { return clears_; }
 
 #ifdef EBBTIDE_DEBUG
-  // Of a graph that threads share: the lock that whoever changes it must hold.
+  // Of a graph that threads share: the lock that a caller must hold to change it.
   void guardedBy(const Mutex& mutex) { mutex_ = &mutex; }
   void assertLocked() const {
-    EBBTIDE_ASSERT(mutex_ == nullptr || mutex_->isHeldHere(), "whoever changes the graph holds its lock");
+    EBBTIDE_ASSERT(mutex_ == nullptr || mutex_->isHeldHere(), "a change of the graph needs its lock");
   }
   void assertInvariants() const;
-  void noteLoaded();
+  void afterLoad();
 #else
   void assertLocked() const {}
   void assertInvariants() const {}
-  void noteLoaded() {}
+  void afterLoad() {}
 #endif
 
  private:
-  struct Before {
+  struct BeforeImage {
     int64_t expiry;
     uint16_t flags;
     uint8_t marks;
@@ -205,10 +205,10 @@ class Graph {
     for (GraphObserver* observer : observers_) observer->beforeChange(id);
   }
 
-  void applyOne(std::span<const uint32_t> op, size_t at, std::vector<Before>& before);
-  void takeBack(std::span<const uint32_t> ops, size_t end, std::vector<Before>& before);
-  Before stateOf(NodeId id) const;
-  void opSet(NodeId id, uint32_t flags, int64_t expiry, std::vector<Before>& before);
+  void applyOne(std::span<const uint32_t> op, size_t at, std::vector<BeforeImage>& before);
+  void rollBack(std::span<const uint32_t> ops, size_t end, std::vector<BeforeImage>& before);
+  BeforeImage stateOf(NodeId id) const;
+  void opSet(NodeId id, uint32_t flags, int64_t expiry, std::vector<BeforeImage>& before);
   void set(NodeId id, uint32_t flags, int64_t expiry);
   void free(NodeId id);
   void addEdge(NodeId from, NodeId to, uint32_t kind);
@@ -216,7 +216,7 @@ class Graph {
   void setRare(NodeId id, uint32_t before, uint32_t after);
   void countIn(Node& node, NodeId id);
   void countOut(Node& node, NodeId id);
-  void noteFreeable(NodeId id) {
+  void addFreeable(NodeId id) {
     if (isFreeable(id)) freeable_.push_back(id);
   }
   uint32_t limitBelow(NodeId id) const;
@@ -236,7 +236,7 @@ class Graph {
   uint64_t clears_ = 0;
   uint32_t nodes_ = 0;
   uint32_t limit_ = 0;
-  uint32_t bornMark_ = 0;
+  uint32_t allocationMark_ = 0;
 #ifdef EBBTIDE_DEBUG
   bool areEdgesExact() const;
   const Mutex* mutex_ = nullptr;

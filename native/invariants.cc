@@ -31,7 +31,7 @@ bool Graph::areEdgesExact() const {
 }
 
 // Bytes with forged checksums give some graph, whose in-degrees are not to be relied on.
-void Graph::noteLoaded() { exact_ = limit_ <= kIdsChecked && areEdgesExact(); }
+void Graph::afterLoad() { exact_ = limit_ <= kIdsChecked && areEdgesExact(); }
 
 void Graph::assertInvariants() const {
   if (limit_ > kIdsChecked) return;

@@ -44,7 +44,7 @@ void LiveMarks::restart() {
   big_.reset();
   expiring_.clear();
   expiries_.clear();
-  aiming_.reset();
+  recheck_.reset();
   byType_ = {};
   marked_ = 0;
   scan_ = Scan::kRoots;
@@ -63,7 +63,7 @@ void LiveMarks::forEachTarget(std::span<const uint32_t> words, uint32_t state, V
   }
 }
 
-void LiveMarks::note(uint32_t state, uint32_t flag, ChunkedWords& list) {
+void LiveMarks::enlist(uint32_t state, uint32_t flag, ChunkedWords& list) {
   list.push(state);
   cells_.setFlag(state, flag);
 }
@@ -72,15 +72,15 @@ void LiveMarks::add(uint32_t state, uint32_t times) {
   followed_ += times;
   const uint32_t flags = cells_.countUp(state, times);
   if ((flags & (LiveCells::kExpanded | LiveCells::kWaiting)) != 0 || fault_ == LiveFault::kNoRevive) return;
-  note(state, LiveCells::kWaiting, waiting_);
+  enlist(state, LiveCells::kWaiting, waiting_);
 }
 
-// A state that is not expanded is noted too: it may be before its turn comes.
+// A state that is not expanded is listed too: it may be expanded before this is looked at.
 void LiveMarks::drop(uint32_t state, uint32_t times) {
   followed_ += times;
   const auto flags = cells_.countDown(state, times);
-  if (!flags.has_value()) breakOff();
-  else if ((*flags & LiveCells::kLost) == 0) note(state, LiveCells::kLost, lost_);
+  if (!flags.has_value()) markBroken();
+  else if ((*flags & LiveCells::kLost) == 0) enlist(state, LiveCells::kLost, lost_);
 }
 
 void LiveMarks::setExpanded(uint32_t state, bool expanded) {
@@ -104,7 +104,7 @@ void LiveMarks::discount(NodeId id) {
 
 void LiveMarks::recount(NodeId id) {
   if (marksOf(id) == 0) {
-    noteGarbage(id);
+    listGarbage(id);
     return;
   }
   const uint32_t flags = graph_.flags(id);
@@ -114,7 +114,7 @@ void LiveMarks::recount(NodeId id) {
   byType_[typeOf(flags)]++;
 }
 
-void LiveMarks::noteGarbage(NodeId id) {
+void LiveMarks::listGarbage(NodeId id) {
   const uint32_t state = stateOf(id, kPlain);
   if (!isGarbage(id) || (cells_.flags(state) & LiveCells::kGarbage) != 0) return;
   garbage_.push(id);
@@ -152,7 +152,7 @@ void LiveMarks::afterBatch(std::span<const uint32_t> ops, bool applied) {
     const NodeId id = ops[at + 1];
     if (code == kOpSet || code == kOpFree) {
       if (applied && code == kOpFree) forget(id);
-      if (applied && code == kOpSet) reroot(id);
+      if (applied && code == kOpSet) updateRoot(id);
       if (id < kMaxNodes) recount(id);
     } else if (applied) {
       followEdge(id, ops[at + 2], ops[at + 3], code == kOpAdd);
@@ -173,8 +173,8 @@ void LiveMarks::followEdge(NodeId from, NodeId to, uint32_t kind, bool isNew) {
 }
 
 // Counts the node as a root, or not, as it is at the time aimed at. What was set and freed in one batch is none.
-void LiveMarks::reroot(NodeId id) {
-  keepExpiry(id);
+void LiveMarks::updateRoot(NodeId id) {
+  indexExpiry(id);
   const uint32_t state = stateOf(id, kPlain);
   const bool was = (cells_.flags(state) & LiveCells::kRooted) != 0;
   const bool is = graph_.isRoot(id, now_);
@@ -189,7 +189,7 @@ void LiveMarks::reroot(NodeId id) {
   }
 }
 
-void LiveMarks::keepExpiry(NodeId id) {
+void LiveMarks::indexExpiry(NodeId id) {
   constexpr uint32_t wanted = kRoot | kExpires;
   const bool wants = (graph_.flags(id) & wanted) == wanted;
   const int64_t expiry = wants ? graph_.expiry(id).value_or(0) : 0;
@@ -215,7 +215,7 @@ void LiveMarks::forget(NodeId id) {
   for (const MarkBit variant : {kPlain, kFlat}) {
     const uint32_t flags = cells_.flags(stateOf(id, variant));
     const uint32_t own = ((flags & LiveCells::kRooted) != 0 ? 1 : 0) + ((flags & LiveCells::kPinned) != 0 ? 1 : 0);
-    if (countOf(id, variant) != own) breakOff();
+    if (countOf(id, variant) != own) markBroken();
     cells_.reset(stateOf(id, variant));
   }
 }
@@ -230,33 +230,33 @@ void LiveMarks::beforeChange(NodeId id) try {
 
 // ------------------------------------------------------------------------------------------------------------- steps
 
-void LiveMarks::aim(int64_t now) {
+void LiveMarks::setNow(int64_t now) {
   if (now == now_) return;
   int64_t from = std::min(now, now_);
   int64_t to = std::max(now, now_);
   // What an earlier aim left over, too.
-  if (aiming_.has_value()) {
-    from = std::min(from, aiming_->from.first);
-    to = std::max(to, aiming_->to);
+  if (recheck_.has_value()) {
+    from = std::min(from, recheck_->from.first);
+    to = std::max(to, recheck_->to);
   }
   now_ = now;
-  aiming_ = Range{{from, 0}, to};
+  recheck_ = Range{{from, 0}, to};
 }
 
 bool LiveMarks::step(size_t most) {
   if (big_.has_value()) followBig(std::min(most, kBigSlots));
   else if (!cells_.giveBack()) return false;
   else if (scan_ == Scan::kRoots) scan();
-  else if (aiming_.has_value()) aimSome(most);
+  else if (recheck_.has_value()) recheckExpiries(most);
   else if (!waiting_.empty()) reviveSome(most);
   else if (scan_ == Scan::kGarbage) scan();
   else if (!lost_.empty()) loseSome(most);
   else if (!suspects_.empty()) {
     uint32_t state = 0;
     suspects_.take(&state, 1);
-    tryToKill(state);
+    trialDelete(state);
   }
-  return settled();
+  return isUpToDate();
 }
 
 bool LiveMarks::revive(size_t steps) {
@@ -274,24 +274,24 @@ void LiveMarks::scan() {
     next_ = (next_ | kBlockMask) + 1;
   } else {
     graph_.forEach(next_, std::min(limit, next_ + kSegmentIds), [this](NodeId id) {
-      if (scan_ == Scan::kGarbage) noteGarbage(id);
-      else if ((graph_.flags(id) & kRoot) != 0) reroot(id);
+      if (scan_ == Scan::kGarbage) listGarbage(id);
+      else if ((graph_.flags(id) & kRoot) != 0) updateRoot(id);
     });
     next_ += kSegmentIds;
   }
 }
 
-void LiveMarks::aimSome(size_t most) {
-  auto at = expiring_.lower_bound(aiming_->from);
+void LiveMarks::recheckExpiries(size_t most) {
+  auto at = expiring_.lower_bound(recheck_->from);
   for (size_t n = std::min(most, kExpiries); n > 0; n--) {
-    if (at == expiring_.end() || at->first >= aiming_->to) {
-      aiming_.reset();
+    if (at == expiring_.end() || at->first >= recheck_->to) {
+      recheck_.reset();
       return;
     }
     const NodeId id = at->second;
-    aiming_->from = {at->first, id + 1};
+    recheck_->from = {at->first, id + 1};
     ++at;
-    reroot(id);
+    updateRoot(id);
   }
 }
 
@@ -309,7 +309,7 @@ void LiveMarks::reviveSome(size_t most) {
     const Node& node = nodes.node(idOf(state));
     if (node.degree == kBigDegree) {
       if (big_.has_value()) {
-        note(state, LiveCells::kWaiting, waiting_);
+        enlist(state, LiveCells::kWaiting, waiting_);
         continue;
       }
       big_ = BigCursor{state, 0, true};
@@ -353,7 +353,7 @@ void LiveMarks::loseSome(size_t most) {
     if (cells_.count(state) == 0) {
       die(state);
     } else if ((flags & (LiveCells::kRooted | LiveCells::kPinned | LiveCells::kSuspect)) == 0 && hasTargets(state)) {
-      note(state, LiveCells::kSuspect, suspects_);
+      enlist(state, LiveCells::kSuspect, suspects_);
     }
   }
 }
@@ -392,7 +392,7 @@ bool LiveMarks::hasTargets(uint32_t state) const {
 // Trial deletion (Bacon and Rajan): what a state leads to, and how many counts of it come from within. What has others, and
 // what that leads to, lives; the rest is kept by itself alone. Roots are left out: they live, and what they lead to has a
 // count from outside.
-void LiveMarks::tryToKill(uint32_t state) {
+void LiveMarks::trialDelete(uint32_t state) {
   cells_.clearFlag(state, LiveCells::kSuspect);
   constexpr uint32_t kKept = LiveCells::kRooted | LiveCells::kPinned;
   const auto mayDie = [&](uint32_t s) {
@@ -440,7 +440,7 @@ void LiveMarks::tryToKill(uint32_t state) {
       if (target != kNowhere) live(target);
     });
   }
-  // They lose one another, and die in their turn.
+  // They lose one another, and are taken up from the list.
   for (const uint32_t s : found) {
     if (*within.find(s) == kLives) continue;
     setExpanded(s, false);

@@ -1,19 +1,20 @@
-// Marks that live on between runs: which nodes are reached is kept up to date by every commit, so a run need not find it
-// again (docs/proof.md has the argument).
+// Live marks: every commit keeps up to date which nodes are reached, so a run need not find it again (docs/proof.md has the
+// argument).
 //
 // Contract: a state is a node in one variant, plain or flat (mark.h). Each state has a count: its followed in-edges from
-// states that are expanded, one more when the node is a root at the time that was last aimed at, and one when it is pinned.
-// A state is expanded when its own edges are counted at their targets. Ops change counts only, and note which states they
-// touched; `step` then takes those up: one that has a count and is not expanded revives, one that has none and is dies, and
-// what it refers to is counted in turn. When nothing is left (`settled`), the states that are expanded are exactly those
-// that are reached: all that is, because roots have a count, and nothing else, because a state that lost a count and kept
-// others is tried: if all counts of it, and of what it leads to, come from among them, nothing keeps them. A trial that would
-// look at more than `kTrialEdges` edges is given up and everything is counted anew, in steps as the first time, once a run.
-// When nothing is left but states that may die (`revived`), no reached state is missing: safety asks for no more.
+// states that are expanded, one more when the node is a root at the time set last, and one when it is pinned. A state is
+// expanded when its own edges are counted at their targets. Ops change counts only, and list the states they touched;
+// `step` then processes the lists: a state that has a count and is not expanded revives, an expanded one without a count
+// dies, and the counts of what it refers to follow. When nothing is left (`isUpToDate`), the states that are expanded are
+// exactly those that are reached: none is missing, because roots have a count; none is left over, because a state that lost
+// a count and kept others gets a trial deletion: if all counts of it, and of what it leads to, come from among them, nothing
+// keeps them. A trial that would look at more than `kTrialEdges` edges is given up, and a run counts everything anew, in
+// steps, once at most. When only states that may die are left (`revived`), no reached state is missing: safety asks for no
+// more.
 //
 // Cost: of an op, its own; of the steps, the states that revive and die with their edges, and a bounded trial for each
-// state that lost a count. Memory: 2 bytes a node, once more where there are flat marks; 4 for each state noted, once each;
-// some 80 for each root that expires. Nothing recurses. bad_alloc leaves it broken: its caller says so (`breakOff`).
+// state that lost a count. Memory: 2 bytes a node, once more where there are flat marks; 4 for each state listed, once each;
+// some 80 for each root that expires. Nothing recurses. bad_alloc leaves it broken: its caller says so (`markBroken`).
 //
 // Threads: none of its own; every call holds core.h's lock. Units: times in nanoseconds since 1970.
 #pragma once
@@ -49,16 +50,16 @@ class LiveMarks final : public GraphObserver {
   void beforeChange(NodeId id) override;
 
   // Roots are those of this time from now on.
-  void aim(int64_t now);
+  void setNow(int64_t now);
   int64_t now() const { return now_; }
   LiveFault fault() const { return fault_; }
   // Takes up a little of what is left, `most` states at once or as many as is fastest; true when nothing is.
   bool step(size_t most = SIZE_MAX);
   // Whether all that is reached is expanded.
   bool revived() const {
-    return !big_.has_value() && waiting_.empty() && scan_ != Scan::kRoots && !aiming_.has_value();
+    return !big_.has_value() && waiting_.empty() && scan_ != Scan::kRoots && !recheck_.has_value();
   }
-  bool settled() const { return revived() && lost_.empty() && suspects_.empty() && scan_ == Scan::kDone; }
+  bool isUpToDate() const { return revived() && lost_.empty() && suspects_.empty() && scan_ == Scan::kDone; }
   // Takes steps until `revived`, so many at most; whether it is.
   bool revive(size_t steps);
 
@@ -66,7 +67,7 @@ class LiveMarks final : public GraphObserver {
   bool isDoubtful() const { return doubtful_; }
   // Whether memory ran out, or a count was not what the ops say: then nothing here may be believed.
   bool isBroken() const { return broken_; }
-  void breakOff() { broken_ = true; }
+  void markBroken() { broken_ = true; }
   // Begins to count anew.
   void restart();
 
@@ -74,13 +75,13 @@ class LiveMarks final : public GraphObserver {
   uint32_t marksOf(NodeId id) const { return bitOf(id, kPlain) | bitOf(id, kFlat); }
   uint32_t countOf(NodeId id, MarkBit variant) const { return cells_.count(stateOf(id, variant)); }
   bool isPinned(NodeId id) const { return (cells_.flags(stateOf(id, kPlain)) & LiveCells::kPinned) != 0; }
-  bool isNoted(NodeId id) const { return (cells_.flags(stateOf(id, kPlain)) & LiveCells::kGarbage) != 0; }
+  bool isListed(NodeId id) const { return (cells_.flags(stateOf(id, kPlain)) & LiveCells::kGarbage) != 0; }
   const std::array<uint32_t, 32>& byType() const { return byType_; }  // expanded nodes that are present
   uint64_t marked() const { return marked_; }                          // expanded nodes
   uint64_t followed() const { return followed_; }                      // edges counted so far, up or down
 
   // Nodes that may be garbage, each once: all that is, and what was and has revived since the last `sift`.
-  size_t notedGarbage() const { return garbage_.size(); }
+  size_t listedGarbage() const { return garbage_.size(); }
   NodeId garbageAt(size_t i) const { return garbage_[i]; }
   // Forgets those that have revived, looking at so many; true when all were looked at.
   bool sift(size_t most);
@@ -104,24 +105,24 @@ class LiveMarks final : public GraphObserver {
   enum class Scan { kRoots, kGarbage, kDone };
 
   void scan();
-  void aimSome(size_t most);
+  void recheckExpiries(size_t most);
   void reviveSome(size_t most);
   void loseSome(size_t most);
   void followBig(size_t slots);
-  void tryToKill(uint32_t state);
+  void trialDelete(uint32_t state);
 
   void add(uint32_t state, uint32_t times);
   void drop(uint32_t state, uint32_t times);
-  void note(uint32_t state, uint32_t flag, ChunkedWords& list);
-  void noteGarbage(NodeId id);
+  void enlist(uint32_t state, uint32_t flag, ChunkedWords& list);
+  void listGarbage(NodeId id);
   void setExpanded(uint32_t state, bool expanded);
   void die(uint32_t state);
-  void reroot(NodeId id);
+  void updateRoot(NodeId id);
   void followEdge(NodeId from, NodeId to, uint32_t kind, bool isNew);
   void forget(NodeId id);
   void discount(NodeId id);
   void recount(NodeId id);
-  void keepExpiry(NodeId id);
+  void indexExpiry(NodeId id);
   bool hasTargets(uint32_t state) const;
   // visit(state, times) for what a state's edges lead to; small lists only.
   template <typename Visit>
@@ -154,14 +155,14 @@ class LiveMarks final : public GraphObserver {
     std::pair<int64_t, NodeId> from;
     int64_t to;  // exclusive
   };
-  std::optional<Range> aiming_;  // expiries that are still to be looked at
+  std::optional<Range> recheck_;  // expiries that are still to be looked at
   std::array<uint32_t, 32> byType_{};
   uint64_t marked_ = 0;
   uint64_t followed_ = 0;
 };
 
-// Ids whose marks or counts are not what a walk over the graph finds, ascending, the first 100. Of settled marks; takes
-// the time of the walk at a stretch.
+// Ids whose marks or counts are not what a walk over the graph finds, ascending, the first 100. REQUIRES: the marks are up
+// to date. Takes the time of the walk, without a pause.
 std::vector<NodeId> wrongLiveMarks(const Graph& graph, const LiveMarks& live);
 
 }  // namespace ebbtide

@@ -1,4 +1,4 @@
-// Compares marks that live on with what a walk finds. See live.h; shares nothing with live.cc but its definitions.
+// Compares live marks with what a walk finds. See live.h; shares nothing with live.cc but its definitions.
 #include <utility>
 
 #include "live.h"
@@ -47,7 +47,7 @@ std::vector<NodeId> wrongLiveMarks(const Graph& graph, const LiveMarks& live) {
   std::array<uint32_t, 32> byType{};
   uint64_t marked = 0;
   graph.forEach(0, graph.limit(), [&](NodeId id) {
-    bool isWrong = live.marksOf(id) != walk.reached[id] || (live.isGarbage(id) && !live.isNoted(id));
+    bool isWrong = live.marksOf(id) != walk.reached[id] || (live.isGarbage(id) && !live.isListed(id));
     for (const MarkBit variant : kVariants) {
       isWrong |= live.countOf(id, variant) != walk.counts[variant == kFlat ? 1 : 0][id];
     }

@@ -18,7 +18,7 @@ struct Mutex {
   void lock() {}
   void unlock() {}
 };
-inline void giveWay() {}
+inline void yieldThread() {}
 #else
 #ifdef EBBTIDE_DEBUG
 // Knows who holds it, for assertions.
@@ -42,7 +42,7 @@ class Mutex {
 using Mutex = std::mutex;
 #endif
 // Lets another thread that waits for the lock run.
-inline void giveWay() { std::this_thread::yield(); }
+inline void yieldThread() { std::this_thread::yield(); }
 #endif
 
 // Holds the lock as long as it lives.

@@ -1,9 +1,9 @@
 // What stands under many names of one directory, in one call: kind, owner, times, extended attributes, where a symlink
 // leads, and the content of small files. Reading the layer of a container with a hundred thousand files would else be a
-// million calls from JavaScript. src/backends/archive/looked-at.ts reads the answer.
+// million calls from JavaScript. src/backends/archive/looked-at.ts reads the result.
 //
 // Threads: runs on one of libuv's pool; the caller keeps the directory open until the promise is settled. The names are
-// looked at one after the other, never through a symlink; of one that changes meanwhile the answer may be "ask again".
+// looked at one after the other, never through a symlink; of one that changes meanwhile the result may be "ask again".
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
@@ -18,10 +18,10 @@
 namespace ebbtide::sys {
 namespace {
 
-// One name in the answer, in the machine's byte order; attributes, destination and content follow. Attributes: length of
+// One name in the result, in the machine's byte order; attributes, destination and content follow. Attributes: length of
 // the name, of the value (32 bits each), name, value; and again.
 struct Seen {
-  // 0, ENOENT, or what makes the caller ask for this name by itself.
+  // 0, ENOENT, or what makes the caller ask for this name alone.
   uint32_t number = 0;
   uint32_t mode = 0;
   uint32_t uid = 0;
@@ -152,7 +152,7 @@ class Looker {
     return static_cast<uint32_t>(size);
   }
 
-  // EOVERFLOW: there is more than anybody may make this call answer; the name is asked for by itself.
+  // EOVERFLOW: there is more than one call may return; the caller asks for this name alone.
   void spend(size_t bytes) {
     if (bytes > limits_.budget - spent_) throw Errno{EOVERFLOW};
     spent_ += bytes;
@@ -209,7 +209,7 @@ class LookAt : public Napi::AsyncWorker {
 };
 
 Napi::Value lookAtCall(Info info) {
-  return answer(info, [&]() -> Napi::Value {
+  return returnErrno(info, [&]() -> Napi::Value {
     const int root = numberArgument<int>(info, 0);
     std::string directory = bytesArgument(info, 1);
     std::string names = bytesArgument(info, 2, true);

@@ -8,7 +8,7 @@ namespace ebbtide {
 
 namespace {
 
-// How far the scans and the expansion go in one step: some ten microseconds, after which a waiting writer has its turn.
+// How far the scans and the expansion go in one step: some ten microseconds, after which a waiting writer goes first.
 constexpr unsigned kSegmentBits = 13;
 constexpr uint32_t kSegmentIds = 1u << kSegmentBits;
 constexpr size_t kLinkEdges = 2048;
@@ -67,58 +67,58 @@ class Targets {
 
 }  // namespace
 
-Run::Run(Graph& graph, int64_t now, Barrier barrier)
+MarkRun::MarkRun(Graph& graph, int64_t now, Barrier barrier)
     : graph_(graph),
       now_(now),
       barrier_(barrier == Barrier::kOn),
       barrierIsLate_(barrier == Barrier::kLate),
       scanned_((graph.limit() + kSegmentIds - 1) >> kSegmentBits) {
   graph_.observe(this);
-  graph_.setBornMark(barrier_ ? uint32_t{kBorn} : 0);
+  graph_.setAllocationMark(barrier_ ? uint32_t{kAllocatedBlack} : 0);
 }
 
-Run::Run(Graph& graph, std::shared_ptr<LiveMarks> live)
+MarkRun::MarkRun(Graph& graph, std::shared_ptr<LiveMarks> live)
     : graph_(graph),
       live_(std::move(live)),
       now_(live_->now()),
       barrier_(true),
       barrierIsLate_(false),
-      phase_(Phase::kSettling),
+      phase_(Phase::kUpdating),
       scanned_((graph.limit() + kSegmentIds - 1) >> kSegmentBits) {
   counts_.edgesFollowed = live_->followed();
   graph_.observe(this);
-  graph_.setBornMark(kBorn);
+  graph_.setAllocationMark(kAllocatedBlack);
 }
 
-void Run::detach() {
+void MarkRun::detach() {
   graph_.unobserve(this);
-  graph_.setBornMark(0);
+  graph_.setAllocationMark(0);
   if (live_ == nullptr || live_->isBroken()) return;
   try {
     live_->unpin();
   } catch (const std::bad_alloc&) {
-    live_->breakOff();
+    live_->markBroken();
   }
 }
 
-bool Run::sortCandidates(size_t most) {
+bool MarkRun::sortCandidates(size_t most) {
   if (!removalOrder_.sort(most)) return false;
   order_ = removalOrder_.take();
   removalOrder_ = RemovalOrder();
   return true;
 }
 
-void Run::finish() {
+void MarkRun::finish() {
   phase_ = Phase::kReady;
   if (!barrierIsLate_) return;
   barrier_ = true;
-  graph_.setBornMark(kBorn);
+  graph_.setAllocationMark(kAllocatedBlack);
 }
 
-bool Run::step(size_t most) {
+bool MarkRun::step(size_t most) {
   switch (phase_) {
-    case Phase::kSettling:
-      if (settle(most)) phase_ = Phase::kCollecting;
+    case Phase::kUpdating:
+      if (updateLive(most)) phase_ = Phase::kCollecting;
       break;
     case Phase::kRoots:
       if (scanRoots()) phase_ = Phase::kTracing;
@@ -149,7 +149,7 @@ bool Run::step(size_t most) {
 
 // Counts anew once at most, or changes could keep it at that for ever: what was garbage when the run began is found by
 // then, and the next run sees to what is in doubt again.
-bool Run::settle(size_t most) {
+bool MarkRun::updateLive(size_t most) {
   if (live_->isDoubtful() && !isRestarted_) {
     live_->restart();
     isRestarted_ = true;
@@ -161,13 +161,13 @@ bool Run::settle(size_t most) {
   return true;
 }
 
-bool Run::scanRoots() {
+bool MarkRun::scanRoots() {
   while (next_ < scanned_.size() && scanned_[next_]) next_++;
   if (next_ < scanned_.size()) scanSegment(next_++);
   return next_ >= scanned_.size();
 }
 
-void Run::scanSegment(size_t segment) {
+void MarkRun::scanSegment(size_t segment) {
   scanned_[segment] = true;
   const auto first = static_cast<NodeId>(segment << kSegmentBits);
   if (graph_.find(first) == nullptr) return;
@@ -181,35 +181,35 @@ void Run::scanSegment(size_t segment) {
 }
 
 // Ids that came later than the run have no marks of an earlier one.
-bool Run::isScanned(NodeId id) const {
+bool MarkRun::isScanned(NodeId id) const {
   const size_t segment = id >> kSegmentBits;
   return segment >= scanned_.size() || scanned_[segment];
 }
 
 // ------------------------------------------------------------------------------------------------------- expansion
 
-void Run::expandSome(size_t most) {
+void MarkRun::expandSome(size_t most) {
   if (big_.has_value()) {
     followBig(std::min(most, kBigSlots));
     return;
   }
-  if (work_.empty()) {
+  if (worklist_.empty()) {
     if (bigs_.empty()) return;
     big_ = BigCursor{bigs_.back(), 0};
     bigs_.pop_back();
     return;
   }
   std::array<uint32_t, kBatch> batch;
-  expandBatch({batch.data(), work_.take(batch.data(), std::min(most, kBatch))});
+  expandBatch({batch.data(), worklist_.take(batch.data(), std::min(most, kBatch))});
 }
 
-void Run::drain() {
+void MarkRun::drain() {
   while (workLeft()) expandSome();
 }
 
 // In passes, each of which brings into the cache what the next one needs: nodes, blocks of edges, targets. The first
 // one has no branch that depends on a node's degree, since nobody can predict it.
-void Run::expandBatch(std::span<const uint32_t> states) {
+void MarkRun::expandBatch(std::span<const uint32_t> states) {
   const NodeTable nodes = graph_.table();
   for (const uint32_t state : states) nodes.prefetch(idOf(state));
   Targets targets(nodes);
@@ -240,7 +240,7 @@ void Run::expandBatch(std::span<const uint32_t> states) {
 }
 
 // Follows up to `slots` slots of the big list at hand.
-void Run::followBig(size_t slots) {
+void MarkRun::followBig(size_t slots) {
   const uint32_t state = big_->state;
   const bool marked = (graph_.marks(idOf(state)) & bitOf(state)) != 0;
   const BigList* list = marked ? graph_.edges().big(*graph_.find(idOf(state))) : nullptr;
@@ -263,13 +263,13 @@ void Run::followBig(size_t slots) {
   if (end == list->counts.capacity()) big_.reset();
 }
 
-void Run::beforeChange(NodeId id) {
+void MarkRun::beforeChange(NodeId id) {
   if (!isScanned(id)) scanSegment(id >> kSegmentBits);
   // A change moves the entries of a hash map about, so the list at hand is finished before it.
   while (big_.has_value() && idOf(big_->state) == id) followBig(SIZE_MAX / 2);
 }
 
-void Run::reachAll(std::span<const uint32_t> states) {
+void MarkRun::reachAll(std::span<const uint32_t> states) {
   const NodeTable nodes = graph_.table();
   std::array<uint32_t, Targets::kMost> fresh;
   size_t count = 0;
@@ -281,17 +281,17 @@ void Run::reachAll(std::span<const uint32_t> states) {
     count += (bits & bit) == 0 ? 1 : 0;
     node.setBits(bits | bit);
   }
-  work_.append({fresh.data(), count});
+  worklist_.append({fresh.data(), count});
 }
 
-void Run::reach(NodeId id, uint32_t bit) {
+void MarkRun::reach(NodeId id, uint32_t bit) {
   const uint32_t state = stateOf(id, bit);
   reachAll({&state, 1});
 }
 
 // --------------------------------------------------------------------------------------------------- write barrier
 
-void Run::keepClosed(std::span<const uint32_t> ops) {
+void MarkRun::writeBarrier(std::span<const uint32_t> ops) {
   if (!barrier_ || live_ != nullptr) return;
   for (size_t at = 0; at < ops.size(); at += Graph::opLength(ops[at])) {
     const NodeId id = ops[at + 1];
@@ -303,13 +303,13 @@ void Run::keepClosed(std::span<const uint32_t> ops) {
   if (phase_ > Phase::kTracing) drain();
 }
 
-void Run::follow(uint32_t marks, uint32_t word) {
+void MarkRun::follow(uint32_t marks, uint32_t word) {
   const uint32_t kind = edgeKind(word);
   if ((marks & kPlain) != 0) reach(edgeTarget(word), kind == kFlatEdge ? kFlat : kPlain);
   if ((marks & kFlat) != 0 && kind == kStructural) reach(edgeTarget(word), kFlat);
 }
 
-uint64_t Run::markFrom(std::span<const uint32_t> ids) {
+uint64_t MarkRun::markFrom(std::span<const uint32_t> ids) {
   if (live_ != nullptr) {
     live_->revive(SIZE_MAX);
     const uint64_t before = live_->marked();
@@ -329,22 +329,22 @@ uint64_t Run::markFrom(std::span<const uint32_t> ids) {
 
 // ------------------------------------------------------------------------------------------------------ candidates
 
-bool Run::isCandidate(NodeId id) const {
-  if (live_ != nullptr) return live_->isGarbage(id) && (marksOf(id) & kBorn) == 0;
+bool MarkRun::isCandidate(NodeId id) const {
+  if (live_ != nullptr) return live_->isGarbage(id) && (marksOf(id) & kAllocatedBlack) == 0;
   constexpr uint32_t wanted = kPresent | kCollectible;
-  return (graph_.flags(id) & wanted) == wanted && (graph_.marks(id) & (kReached | kBorn)) == 0;
+  return (graph_.flags(id) & wanted) == wanted && (graph_.marks(id) & (kReached | kAllocatedBlack)) == 0;
 }
 
-bool Run::collect() {
-  if (live_ != nullptr) return collectNoted();
+bool MarkRun::collect() {
+  if (live_ != nullptr) return collectListed();
   if (next_ < graph_.limit()) collectSegment(next_ >> kSegmentBits);
   next_ += kSegmentIds;
   return next_ >= graph_.limit();
 }
 
-void Run::collectSegment(size_t segment) {
+void MarkRun::collectSegment(size_t segment) {
   constexpr uint32_t wanted = kPresent | kCollectible;
-  constexpr uint32_t looked = wanted | (kReached | kBorn) << kMarkShift;
+  constexpr uint32_t looked = wanted | (kReached | kAllocatedBlack) << kMarkShift;
   const auto first = static_cast<NodeId>(segment << kSegmentBits);
   if (graph_.find(first) == nullptr) return;
   const Node* const nodes = &graph_.table().node(first);
@@ -357,24 +357,24 @@ void Run::collectSegment(size_t segment) {
 }
 
 // Few are sorted. Of many it is found out in which segments they are, which are then looked through.
-bool Run::collectNoted() {
+bool MarkRun::collectListed() {
   if (!isSifted_) {
     isSifted_ = live_->sift(SIZE_MAX);
-    if (!isSifted_ || live_->notedGarbage() > kFew) return false;
+    if (!isSifted_ || live_->listedGarbage() > kFew) return false;
     std::vector<NodeId> ids;
-    for (size_t i = 0; i < live_->notedGarbage(); i++) ids.push_back(live_->garbageAt(i));
+    for (size_t i = 0; i < live_->listedGarbage(); i++) ids.push_back(live_->garbageAt(i));
     std::sort(ids.begin(), ids.end());
     for (const NodeId id : ids) {
       if (isCandidate(id)) removalOrder_.add(id);
     }
     return true;
   }
-  for (size_t n = 0; n < kFew && noted_ < live_->notedGarbage(); n++, noted_++) {
-    const size_t segment = live_->garbageAt(noted_) >> kSegmentBits;
+  for (size_t n = 0; n < kFew && listed_ < live_->listedGarbage(); n++, listed_++) {
+    const size_t segment = live_->garbageAt(listed_) >> kSegmentBits;
     if (segment >= segments_.size()) segments_.resize(segment + 1);
     segments_[segment] = true;
   }
-  if (noted_ < live_->notedGarbage()) return false;
+  if (listed_ < live_->listedGarbage()) return false;
   while (next_ < segments_.size() && !segments_[next_]) next_++;
   if (next_ < segments_.size()) collectSegment(next_++);
   return next_ >= segments_.size();
@@ -382,7 +382,7 @@ bool Run::collectNoted() {
 
 // A big list that changes between two steps may lose or repeat an edge here. That moves a place in the order, which
 // is a courtesy; safety never hangs on it.
-bool Run::link() {
+bool MarkRun::link() {
   const size_t size = removalOrder_.size();
   size_t left = kLinkEdges;
   while (next_ < size && left > 0) {
@@ -409,7 +409,7 @@ bool Run::link() {
   return next_ == size;
 }
 
-std::vector<NodeId> Run::candidates(size_t from, size_t count) const {
+std::vector<NodeId> MarkRun::candidates(size_t from, size_t count) const {
   std::vector<NodeId> ids;
   const size_t begin = std::min(from, order_.size());
   const size_t end = begin + std::min(count, order_.size() - begin);

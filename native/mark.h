@@ -3,16 +3,16 @@
 // Contract: marks are closures, not visits, so they depend on no order. `plain` is the least set that holds the roots
 // at `now` and the targets of the label and structural edges of its members; `flat` is the least set that holds the
 // targets of flat edges of plain nodes and of structural edges of its members. A node can be both.
-// The work is done in steps, between which the graph may change: `keepClosed` then marks what a batch of ops made
-// reachable, so that at the end every reachable node is marked, whatever was changed meanwhile. The work list holds
+// The work is done in steps, between which the graph may change: `writeBarrier` then marks what a batch of ops made
+// reachable, so that at the end every reachable node is marked, whatever was changed meanwhile. The worklist has
 // each (node, variant) at most once: at most 8 bytes a node. Nothing recurses.
-// A run that is given marks which live on (live.h) settles those in place of marking, and finds the candidates among what
-// they have noted; its own marks say then only what was born. Nothing else differs.
+// A run on live marks (live.h) brings those up to date instead of marking, and finds the candidates among what
+// they have listed; its own marks then say only what was allocated black. Nothing else differs.
 // Marks of an earlier run are wiped segment by segment by the scan for roots; an op that comes first has the segments
 // of its nodes scanned at once. So neither the beginning nor the end of a run costs the writers anything.
 //
-// Threads: none of its own. core.h lets the marking thread take steps and the JavaScript thread apply ops in turns;
-// only `sortCandidates` runs beside ops. Units: times in nanoseconds since 1970.
+// Threads: none of its own. core.h lets the marking thread take steps and the JavaScript thread apply ops alternately;
+// only `sortCandidates` runs concurrently with ops. Units: times in nanoseconds since 1970.
 #pragma once
 
 #include <array>
@@ -39,14 +39,14 @@ struct MarkCounts {
 // Whether ops keep the marks closed: always, but for tests that must fail without. `kLate`: from the end of marking.
 enum class Barrier : uint8_t { kOff, kOn, kLate };
 
-class Run final : public GraphObserver {
+class MarkRun final : public GraphObserver {
  public:
-  Run(Graph& graph, int64_t now, Barrier barrier);
-  Run(Graph& graph, std::shared_ptr<LiveMarks> live);
+  MarkRun(Graph& graph, int64_t now, Barrier barrier);
+  MarkRun(Graph& graph, std::shared_ptr<LiveMarks> live);
   // Stops listening to the graph. Due, under the lock, before the run is dropped; twice is harmless.
   void detach();
-  Run(const Run&) = delete;
-  Run& operator=(const Run&) = delete;
+  MarkRun(const MarkRun&) = delete;
+  MarkRun& operator=(const MarkRun&) = delete;
 
   // Does a little of the marking and of the search for candidates; true when only `sortCandidates` is left. Expands
   // `most` nodes, or places in a big list, at once, or as many as is fastest.
@@ -59,13 +59,13 @@ class Run final : public GraphObserver {
   LiveMarks* live() const { return live_.get(); }
 
   // The write barrier, called with every batch once all of it is in the graph.
-  void keepClosed(std::span<const uint32_t> ops);
-  // Marks these nodes and all they reach; answers how many were newly marked. The run is ready.
+  void writeBarrier(std::span<const uint32_t> ops);
+  // Marks these nodes and all they reach; returns how many were newly marked. The run is ready.
   uint64_t markFrom(std::span<const uint32_t> ids);
   bool isCandidate(NodeId id) const;
   uint32_t marksOf(NodeId id) const {
     const uint32_t own = isScanned(id) ? graph_.marks(id) : 0;
-    return live_ == nullptr ? own : live_->marksOf(id) | (own & kBorn);
+    return live_ == nullptr ? own : live_->marksOf(id) | (own & kAllocatedBlack);
   }
   // Places of the removal order, and the candidates among some of them.
   size_t places() const { return order_.size(); }
@@ -78,7 +78,7 @@ class Run final : public GraphObserver {
   std::atomic<bool> cancelled{false};
 
  private:
-  enum class Phase { kSettling, kRoots, kTracing, kCollecting, kLinking, kSorting, kReady };
+  enum class Phase { kUpdating, kRoots, kTracing, kCollecting, kLinking, kSorting, kReady };
 
   bool scanRoots();
   void scanSegment(size_t segment);
@@ -87,12 +87,12 @@ class Run final : public GraphObserver {
   void drain();
   void expandBatch(std::span<const uint32_t> states);
   void followBig(size_t slots);
-  bool settle(size_t most);
+  bool updateLive(size_t most);
   bool collect();
   void collectSegment(size_t segment);
-  bool collectNoted();
+  bool collectListed();
   bool link();
-  bool workLeft() const { return !work_.empty() || !bigs_.empty() || big_.has_value(); }
+  bool workLeft() const { return !worklist_.empty() || !bigs_.empty() || big_.has_value(); }
   void reach(NodeId id, uint32_t bit);
   void follow(uint32_t marks, uint32_t word);
   void reachAll(std::span<const uint32_t> states);
@@ -108,7 +108,7 @@ class Run final : public GraphObserver {
   std::vector<bool> scanned_;  // segments wiped and searched for roots
   // States whose edges are still to be followed: id << 1, | 1 for the flat variant, | 1 << 31 when the node was not
   // marked before at all.
-  ChunkedWords work_;
+  ChunkedWords worklist_;
   std::vector<uint32_t> bigs_;  // the same, for nodes with a big list
   struct BigCursor {
     uint32_t state;
@@ -116,8 +116,8 @@ class Run final : public GraphObserver {
   };
   std::optional<BigCursor> big_;  // the big list that is being followed
   MarkCounts counts_;
-  std::vector<bool> segments_;  // that have noted garbage
-  size_t noted_ = 0;            // how many of it have been looked at
+  std::vector<bool> segments_;  // that have listed garbage
+  size_t listed_ = 0;            // how much of it has been looked at
   bool isSifted_ = false;
   bool isRestarted_ = false;  // live marks were counted anew
   RemovalOrder removalOrder_;

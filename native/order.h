@@ -26,7 +26,7 @@ class RemovalOrder {
     ids_.push(id);
   }
   void closeIds() { ranks_.close(); }
-  // Then, for each candidate in turn, its edges' targets, and `next`.
+  // Then, for each candidate, in this order, its edges' targets, and `next`.
   size_t size() const { return ids_.size(); }
   NodeId id(size_t i) const { return ids_[i]; }
   void target(NodeId to);

@@ -16,13 +16,13 @@ class Search {
   explicit Search(const Graph& graph) : graph_(graph), blocks_(graph.blockCount()) {}
 
   void begin(NodeId root) {
-    came(root << 1) = kNone;
-    settled(root << 1) = 1;
+    predecessor(root << 1) = kNone;
+    status(root << 1) = 1;
     level_.push_back(root << 1);
   }
-  bool knows(uint32_t state) { return blockOf(state) != nullptr && settled(state) != 0; }
+  bool knows(uint32_t state) { return blockOf(state) != nullptr && status(state) != 0; }
   bool exhausted() const { return level_.empty(); }
-  uint32_t cameFrom(uint32_t state) { return came(state); }
+  uint32_t predecessorOf(uint32_t state) { return predecessor(state); }
 
   void advance() {
     following_.clear();
@@ -32,14 +32,14 @@ class Search {
       for (const uint32_t state : batch) graph_.edges().prefetch(*graph_.find(state >> 1));
       for (const uint32_t state : batch) expand(state);
     }
-    for (const uint32_t state : following_) settled(state) = 1;
+    for (const uint32_t state : following_) status(state) = 1;
     level_.swap(following_);
   }
 
  private:
   struct Block {
-    std::unique_ptr<uint32_t[]> came{new uint32_t[2 * kBlockIds]};
-    std::unique_ptr<uint8_t[]> state = std::make_unique<uint8_t[]>(2 * kBlockIds);  // 1 final, 2 of the next level
+    std::unique_ptr<uint32_t[]> predecessor{new uint32_t[2 * kBlockIds]};
+    std::unique_ptr<uint8_t[]> status = std::make_unique<uint8_t[]>(2 * kBlockIds);  // 1 final, 2 of the next level
   };
   static constexpr uint32_t kMask = 2 * kBlockIds - 1;
 
@@ -52,8 +52,8 @@ class Search {
     if (found == nullptr) found = std::make_unique<Block>();
     return *found;
   }
-  uint32_t& came(uint32_t state) { return block(state).came[state & kMask]; }
-  uint8_t& settled(uint32_t state) { return block(state).state[state & kMask]; }
+  uint32_t& predecessor(uint32_t state) { return block(state).predecessor[state & kMask]; }
+  uint8_t& status(uint32_t state) { return block(state).status[state & kMask]; }
 
   void expand(uint32_t from) {
     graph_.edges().forEach(*graph_.find(from >> 1), [&](uint32_t word, uint32_t) {
@@ -61,14 +61,14 @@ class Search {
       const bool flat = (from & 1) != 0;
       if (flat && kind != kStructural) return;
       const uint32_t to = edgeTarget(word) << 1 | (flat || kind == kFlatEdge ? 1u : 0u);
-      uint8_t& known = settled(to);
+      uint8_t& known = status(to);
       if (known == 1) return;
       if (known == 0) {
         known = 2;
-        came(to) = from;
+        predecessor(to) = from;
         following_.push_back(to);
       } else {
-        came(to) = std::min(came(to), from);
+        predecessor(to) = std::min(predecessor(to), from);
       }
     });
   }
@@ -91,7 +91,7 @@ std::vector<NodeId> shortestPath(const Graph& graph, NodeId id, int64_t now) {
   uint32_t state = search.knows(id << 1) ? id << 1 : id << 1 | 1;
   if (!search.knows(state)) return {};
   std::vector<NodeId> path;
-  for (; state != kNone; state = search.cameFrom(state)) path.push_back(state >> 1);
+  for (; state != kNone; state = search.predecessorOf(state)) path.push_back(state >> 1);
   std::reverse(path.begin(), path.end());
   return path;
 }

@@ -12,18 +12,22 @@ constexpr double kMostBytes = 9007199254740991.0;  // 2^53 - 1
 // Bits of a state: number << 1, | 1 for the flat variant.
 enum StateBit : uint8_t {
   kKept = 1,     // something keeps it now
-  kBelow = 2,    // reached from the set at hand
+  kBelow = 2,    // reached from the current set
   kStays = 4,    // of those, kept without the set
   kMember = 8,   // of the set; both variants
 };
 
 class Sizes {
  public:
-  Sizes(const Picture& picture, const RetainedQuery& query, Patience& patience)
-      : picture_(picture), itemOfId_(query.itemOf), sizes_(query.sizes), patience_(patience), bits_(2 * size_t{picture.size()}) {
+  Sizes(const GraphSnapshot& snapshot, const RetainedQuery& query, Cancellation& cancellation)
+      : snapshot_(snapshot),
+        itemOfId_(query.itemOf),
+        sizes_(query.sizes),
+        cancellation_(cancellation),
+        bits_(2 * size_t{snapshot.size()}) {
     nameItems();
-    for (uint32_t node = 0; node < picture.size(); node++) {
-      if (picture.isRoot[node] != 0) enter(node << 1, kKept, reached_);
+    for (uint32_t node = 0; node < snapshot.size(); node++) {
+      if (snapshot.isRoot[node] != 0) enter(node << 1, kKept, reached_);
     }
     spread(kKept, 0, reached_);
   }
@@ -41,8 +45,8 @@ class Sizes {
   void removal(std::span<const NodeId> ids, RetainedSums& sums) {
     uint32_t reached = 0;
     for (const NodeId id : ids) {
-      patience_.step();
-      const uint32_t node = picture_.numbers.rankOf(id);
+      cancellation_.poll();
+      const uint32_t node = snapshot_.numbers.rankOf(id);
       if (node == IdRanks::kNone || (bits_[node << 1] & kMember) != 0) continue;
       members_.push_back(node);
       const uint32_t first = node << 1;
@@ -54,7 +58,7 @@ class Sizes {
     }
     spread(kBelow, 0, below_);
     for (const uint32_t state : below_) {
-      if (isHeld(state)) enter(state, kStays, stays_);
+      if (isKeptOutside(state)) enter(state, kStays, stays_);
     }
     spread(kStays, kMember, stays_);
     sum(sums);
@@ -64,18 +68,18 @@ class Sizes {
 
  private:
   void nameItems() {
-    itemOf_.reserve(picture_.size());
+    itemOf_.reserve(snapshot_.size());
     firstNamer_.assign(sizes_.size() + 1, 0);
-    for (const NodeId id : picture_.ids) {
+    for (const NodeId id : snapshot_.ids) {
       const uint32_t item = id < itemOfId_.size() ? itemOfId_[id] : RetainedQuery::kNoItem;
       itemOf_.push_back(item);
       if (item != RetainedQuery::kNoItem) firstNamer_[item + 1]++;
-      patience_.step();
+      cancellation_.poll();
     }
     for (size_t item = 0; item < sizes_.size(); item++) firstNamer_[item + 1] += firstNamer_[item];
     std::vector<uint32_t> filled(firstNamer_.begin(), firstNamer_.end() - 1);
     namers_.resize(firstNamer_.back());
-    for (uint32_t node = 0; node < picture_.size(); node++) {
+    for (uint32_t node = 0; node < snapshot_.size(); node++) {
       if (itemOf_[node] != RetainedQuery::kNoItem) namers_[filled[itemOf_[node]]++] = node;
     }
     counted_.assign(sizes_.size(), 0);
@@ -84,7 +88,7 @@ class Sizes {
   template <typename Test>
   bool isNamed(uint32_t item, Test test) {
     for (uint32_t at = firstNamer_[item]; at < firstNamer_[item + 1]; at++) {
-      patience_.step();
+      cancellation_.poll();
       if (test(namers_[at])) return true;
     }
     return false;
@@ -101,8 +105,8 @@ class Sizes {
     for (size_t at = 0; at < list.size(); at++) {
       const uint32_t state = list[at];
       const uint32_t isFlat = state & 1;
-      for (const uint32_t word : picture_.out.of(state >> 1)) {
-        patience_.step();
+      for (const uint32_t word : snapshot_.out.of(state >> 1)) {
+        cancellation_.poll();
         const uint32_t kind = edgeKind(word);
         if (isFlat != 0 && kind != kStructural) continue;
         const uint32_t to = edgeTarget(word) << 1 | isFlat | (kind == kFlatEdge ? 1u : 0u);
@@ -112,12 +116,12 @@ class Sizes {
   }
 
   // Kept by something that does not depend on the set: a root, or with a predecessor that is kept from elsewhere.
-  bool isHeld(uint32_t state) {
+  bool isKeptOutside(uint32_t state) {
     if ((bits_[state] & kMember) != 0) return false;
     const uint32_t isFlat = state & 1;
-    if (isFlat == 0 && picture_.isRoot[state >> 1] != 0) return true;
-    for (const uint32_t word : picture_.in.of(state >> 1)) {
-      patience_.step();
+    if (isFlat == 0 && snapshot_.isRoot[state >> 1] != 0) return true;
+    for (const uint32_t word : snapshot_.in.of(state >> 1)) {
+      cancellation_.poll();
       const uint32_t kind = edgeKind(word);
       const uint32_t from = edgeTarget(word) << 1;
       // Plain states come from plain ones; flat states from plain ones by flat edges, from flat ones by structural.
@@ -148,7 +152,7 @@ class Sizes {
   }
   bool survives(uint32_t state) const { return isElsewhere(state) || (bits_[state] & kStays) != 0; }
 
-  // Takes back what the set at hand left behind.
+  // Resets what belongs to the current set.
   void forget() {
     for (const uint32_t state : below_) bits_[state] &= kKept;
     for (const uint32_t node : members_) {
@@ -162,17 +166,17 @@ class Sizes {
     items_.clear();
   }
 
-  const Picture& picture_;
+  const GraphSnapshot& snapshot_;
   const std::span<const uint32_t> itemOfId_;
   const std::span<const double> sizes_;
-  Patience& patience_;
+  Cancellation& cancellation_;
   std::vector<uint8_t> bits_;        // by state
   std::vector<uint32_t> itemOf_;     // by number
   std::vector<uint32_t> firstNamer_; // by item, into namers_
   std::vector<uint32_t> namers_;     // numbers
   std::vector<uint8_t> counted_;     // by item
   std::vector<uint32_t> reached_;
-  // Of the set at hand: states, numbers, items.
+  // Of the current set: states, numbers, items.
   std::vector<uint32_t> below_;
   std::vector<uint32_t> stays_;
   std::vector<uint32_t> members_;
@@ -212,9 +216,9 @@ void RetainedQuery::check() const {
   checkIds(edges);
 }
 
-RetainedSums retainedSums(const Picture& picture, const RetainedQuery& query, Patience& patience) {
+RetainedSums retainedSums(const GraphSnapshot& snapshot, const RetainedQuery& query, Cancellation& cancellation) {
   RetainedSums sums;
-  Sizes sizes(picture, query, patience);
+  Sizes sizes(snapshot, query, cancellation);
   sums.kept = sizes.kept();
   sums.total.reserve(query.ends.size());
   sums.retained.reserve(query.ends.size());

@@ -1,8 +1,9 @@
 // What would go if some nodes were removed: bytes that a set of nodes reaches, and those that nothing else keeps.
 //
-// Contract: the rules of `retained` in src/engine/graph.ts. Pure, over a picture (picture.h). Time: once what the graph
-// and the question have in nodes, edges and items; then, for each set, what it reaches and the edges into that. Worklists hold each (node, variant) once. Nothing
-// recurses. Memory beside the picture: 2 bytes a node, 8 a named item, 8 a node of the set at hand.
+// Contract: the rules of `retained` in src/engine/graph.ts. Pure, over a snapshot of the graph (graph_snapshot.h). Time:
+// once what the graph and the query have in nodes, edges and items; then, for each set, what it reaches and the edges into
+// that. Worklists have each (node, variant) once. Nothing recurses. Memory beside the snapshot: 2 bytes a node, 8 a named
+// item, 8 a node of the current set.
 //
 // Threads: none of its own. Units: bytes, as whole numbers below 2^53.
 #pragma once
@@ -11,7 +12,7 @@
 #include <vector>
 
 #include "copied.h"
-#include "picture.h"
+#include "graph_snapshot.h"
 
 namespace ebbtide {
 
@@ -38,7 +39,7 @@ struct RetainedSums {
   std::vector<uint32_t> reached;  // by set: members that are reachable
 };
 
-// Throws Stopped when the patience ends.
-RetainedSums retainedSums(const Picture& picture, const RetainedQuery& query, Patience& patience);
+// Throws Cancelled.
+RetainedSums retainedSums(const GraphSnapshot& snapshot, const RetainedQuery& query, Cancellation& cancellation);
 
 }  // namespace ebbtide

@@ -7,6 +7,7 @@ const native = dirname(fileURLToPath(import.meta.url));
 /** What needs Node, or belongs to the other addons. */
 const others = new Set([
   'addon.cc',
+  'file_steps.cc',
   'files.cc',
   'lmdb_guard.cc',
   'look_at.cc',

@@ -1,5 +1,5 @@
 // System calls that Node lacks on Linux: mount, umount2, mknod, extended attributes, times in nanoseconds,
-// preallocation, peer credentials of a socket, the file that a name leads to; files.cc has openat2 and the creation
+// preallocation, peer credentials of a socket, datagrams, the file that a name leads to; files.cc has openat2 and the creation
 // of many small files. Wrapped by src/backends/sys.ts and src/system/, which turn error numbers into Node's kind of
 // errors.
 //
@@ -16,11 +16,13 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/un.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <string>
@@ -88,7 +90,7 @@ struct MountCall {
 };
 
 Napi::Value mountCall(Info info) {
-  return answer(info, [&] {
+  return returnErrno(info, [&] {
     const MountCall call{bytesArgument(info, 0), bytesArgument(info, 1), bytesArgument(info, 2),
                          numberArgument<unsigned long>(info, 3), bytesArgument(info, 4)};
     const std::string directory = bytesArgument(info, 5);
@@ -101,7 +103,7 @@ Napi::Value mountCall(Info info) {
 }
 
 Napi::Value umountCall(Info info) {
-  return answer(info, [&] {
+  return returnErrno(info, [&] {
     check(umount2(bytesArgument(info, 0).c_str(), numberArgument<int>(info, 1)));
     return success(info);
   });
@@ -125,7 +127,7 @@ void chmodItself(const std::string& path, mode_t mode) {
 }
 
 Napi::Value mknodCall(Info info) {
-  return answer(info, [&] {
+  return returnErrno(info, [&] {
     const std::string path = bytesArgument(info, 0);
     const auto mode = numberArgument<mode_t>(info, 1);
     const dev_t device = makedev(numberArgument<unsigned>(info, 2), numberArgument<unsigned>(info, 3));
@@ -138,7 +140,7 @@ Napi::Value mknodCall(Info info) {
 }
 
 Napi::Value utimesCall(Info info) {
-  return answer(info, [&] {
+  return returnErrno(info, [&] {
     const timespec times[2] = {timeArgument(info, 1), timeArgument(info, 2)};
     check(utimensat(AT_FDCWD, bytesArgument(info, 0).c_str(), times, AT_SYMLINK_NOFOLLOW));
     return success(info);
@@ -147,7 +149,7 @@ Napi::Value utimesCall(Info info) {
 
 // (fd, offset, bytes): allocates blocks for a part of a file; changes neither its content nor its size.
 Napi::Value allocateCall(Info info) {
-  return answer(info, [&] {
+  return returnErrno(info, [&] {
     const int fd = numberArgument<int>(info, 0);
     const auto offset = static_cast<off_t>(sizeArgument(info, 1));
     const auto length = static_cast<off_t>(sizeArgument(info, 2));
@@ -162,7 +164,7 @@ Napi::Value allocateCall(Info info) {
 
 // (fd): sets the close-on-exec flag.
 Napi::Value closeOnExecCall(Info info) {
-  return answer(info, [&] {
+  return returnErrno(info, [&] {
     const int fd = numberArgument<int>(info, 0);
     const int flags = fcntl(fd, F_GETFD);
     check(flags < 0 ? -1 : 0);
@@ -174,7 +176,7 @@ Napi::Value closeOnExecCall(Info info) {
 // (fd, from, to): whether another open file description, of any process, holds a lock (F_OFD_SETLK) on a byte in
 // [from, to) that would keep this one from locking it exclusively.
 Napi::Value isLockedCall(Info info) {
-  return answer(info, [&] {
+  return returnErrno(info, [&] {
     struct flock lock {};
     lock.l_type = F_WRLCK;
     lock.l_whence = SEEK_SET;
@@ -189,7 +191,7 @@ Napi::Value isLockedCall(Info info) {
 // one. The path starts in the directory (a descriptor; -1: the current one); a link at its end is followed.
 // Identity: two 64-bit numbers.
 Napi::Value leadsToCall(Info info) {
-  return answer(info, [&] {
+  return returnErrno(info, [&] {
     const std::string path = bytesArgument(info, 1);
     int32_t directory = -1;
     napi_typedarray_type type = napi_int8_array;
@@ -231,7 +233,7 @@ Napi::Value lmdbLinesCall(Info info) {
 }
 
 Napi::Value lsetxattrCall(Info info) {
-  return answer(info, [&] {
+  return returnErrno(info, [&] {
     const std::string value = bytesArgument(info, 2, true);
     check(lsetxattr(bytesArgument(info, 0).c_str(), bytesArgument(info, 1).c_str(), value.data(), value.size(), 0));
     return success(info);
@@ -254,7 +256,7 @@ std::vector<char> readWhole(Read read) {
 }
 
 Napi::Value lgetxattrCall(Info info) {
-  return answer(info, [&] {
+  return returnErrno(info, [&] {
     const std::string path = bytesArgument(info, 0);
     const std::string name = bytesArgument(info, 1);
     return toBuffer(info, readWhole([&](char* to, size_t size) { return lgetxattr(path.c_str(), name.c_str(), to, size); }));
@@ -262,14 +264,14 @@ Napi::Value lgetxattrCall(Info info) {
 }
 
 Napi::Value llistxattrCall(Info info) {
-  return answer(info, [&] {
+  return returnErrno(info, [&] {
     const std::string path = bytesArgument(info, 0);
     return toBuffer(info, readWhole([&](char* to, size_t size) { return llistxattr(path.c_str(), to, size); }));
   });
 }
 
 Napi::Value lremovexattrCall(Info info) {
-  return answer(info, [&] {
+  return returnErrno(info, [&] {
     check(lremovexattr(bytesArgument(info, 0).c_str(), bytesArgument(info, 1).c_str()));
     return success(info);
   });
@@ -277,7 +279,7 @@ Napi::Value lremovexattrCall(Info info) {
 
 // A Buffer with the pid and the uid, 32 bits each.
 Napi::Value peerCredentialsCall(Info info) {
-  return answer(info, [&] {
+  return returnErrno(info, [&] {
     ucred peer{};
     socklen_t size = sizeof peer;
     check(getsockopt(numberArgument<int>(info, 0), SOL_SOCKET, SO_PEERCRED, &peer, &size));
@@ -285,6 +287,27 @@ Napi::Value peerCredentialsCall(Info info) {
     std::memcpy(bytes.data(), &peer.pid, sizeof peer.pid);
     std::memcpy(bytes.data() + sizeof peer.pid, &peer.uid, sizeof peer.uid);
     return toBuffer(info, bytes);
+  });
+}
+
+// A datagram to a unix socket; `@` begins the name of an abstract one. Does not wait: EAGAIN when the receiver's queue
+// is full.
+Napi::Value sendDatagramCall(Info info) {
+  return answer(info, [&] {
+    const std::string to = bytesArgument(info, 0);
+    const std::string bytes = bytesArgument(info, 1);
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    if (to.empty() || to.size() >= sizeof address.sun_path) throw Errno{EINVAL};
+    std::memcpy(address.sun_path, to.data(), to.size());
+    const bool isAbstract = to[0] == '@';
+    if (isAbstract) address.sun_path[0] = '\0';
+    const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + to.size() + (isAbstract ? 0 : 1));
+    const Descriptor sender(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    if (sender.get() < 0) throw Errno{errno};
+    const auto* name = reinterpret_cast<const sockaddr*>(&address);
+    if (sendto(sender.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT, name, size) < 0) throw Errno{errno};
+    return success(info);
   });
 }
 
@@ -305,8 +328,10 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("lgetxattr", Napi::Function::New<lgetxattrCall>(env));
   exports.Set("llistxattr", Napi::Function::New<llistxattrCall>(env));
   exports.Set("lremovexattr", Napi::Function::New<lremovexattrCall>(env));
+  exportFileSteps(env, exports);
   exportFiles(env, exports);
   exportLookAt(env, exports);
+  exports.Set("sendDatagram", Napi::Function::New<sendDatagramCall>(env));
   exports.Set("peerCredentials", Napi::Function::New<peerCredentialsCall>(env));
   return exports;
 }

@@ -1,7 +1,7 @@
 // Shared by the files of the addon `ebbtide_sys`: reading arguments, results that are an errno, and descriptors
 // that close themselves.
 //
-// Contract and threads: see sys.cc. The readers throw `Errno`, which `answer` turns into the function's result.
+// Contract and threads: see sys.cc. The readers throw `Errno`, which `returnErrno` turns into the function's result.
 #pragma once
 
 #include <napi.h>
@@ -82,7 +82,7 @@ inline int statAt(int directory, const char* path, struct stat* found, int flags
 }
 
 template <typename Body>
-Napi::Value answer(Info info, Body body) {
+Napi::Value returnErrno(Info info, Body body) {
   int number = 0;
   try {
     return body();
@@ -100,7 +100,8 @@ inline Napi::Value success(Info info) { return Napi::Number::New(info.Env(), 0);
 // `path` is relative, its names are separated by one slash each.
 int openBelow(int directory, const std::string& path, int flags);
 
-// Functions of files.cc and look_at.cc.
+// Functions of file_steps.cc, files.cc and look_at.cc.
+void exportFileSteps(Napi::Env env, Napi::Object exports);
 void exportFiles(Napi::Env env, Napi::Object exports);
 void exportLookAt(Napi::Env env, Napi::Object exports);
 

@@ -39,7 +39,7 @@ enum NodeFlag : uint32_t {
 };
 constexpr uint32_t typeOf(uint32_t flags) { return flags >> 8; }
 
-enum MarkBit : uint32_t { kPlain = 1, kFlat = 2, kBorn = 4 };
+enum MarkBit : uint32_t { kPlain = 1, kFlat = 2, kAllocatedBlack = 4 };
 inline constexpr unsigned kMarkShift = 13;
 inline constexpr uint32_t kReached = kPlain | kFlat;
 

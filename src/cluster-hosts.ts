@@ -132,15 +132,15 @@ export class ClusterHosts {
 
   /** The result with the hosts of its leases. */
   async inWhy(asked: Promise<Why>): Promise<Why> {
-    const answer = await asked;
-    const steps = answer.paths.flat().filter(({ kind, key: id }) => kind === 'lease' && id.includes('@'));
-    if (steps.length === 0) return answer;
+    const result = await asked;
+    const steps = result.paths.flat().filter(({ kind, key: id }) => kind === 'lease' && id.includes('@'));
+    if (steps.length === 0) return result;
     const owners = await this.#owners();
     for (const step of steps) {
       const owner = owners(step.key);
       if (owner !== undefined) step.host = owner;
     }
-    return answer;
+    return result;
   }
 
   async inUsage(asked: Promise<UsageReport>): Promise<UsageReport> {

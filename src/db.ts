@@ -174,7 +174,7 @@ export class DB implements AsyncDisposable {
   }
   /**
    * What a policy would retire now, what goes with that, and why every other root stays: a plan for `applyPlan`.
-   * InvalidArgument names the rule and the field of what is no policy.
+   * InvalidArgument names the rule and the field of what is not a policy.
    */
   async planPolicy(policy: Policy, ctx: CallContext = {}): Promise<PolicyPlan> {
     return planPolicy(this.#host, (run) => this.#betweenRuns(run), parsePolicy(policy), ctx.signal);
@@ -210,8 +210,8 @@ export class DB implements AsyncDisposable {
    */
   why(ctx: CallContext, object: string | ObjectName, options: WhyOptions = {}): Promise<Why> {
     const name = typeof object === 'string' ? { name: object } : object;
-    const answer = why(this.#host, (run) => this.#betweenRuns(run), ctx, name, options);
-    return this.hosts?.inWhy(answer) ?? answer;
+    const result = why(this.#host, (run) => this.#betweenRuns(run), ctx, name, options);
+    return this.hosts?.inWhy(result) ?? result;
   }
   /**
    * Bytes by root of each kind, by namespace or by snapshotter, of the context's namespace or, without one,

@@ -56,7 +56,7 @@ export class EbbtideError extends Error {
     return true;
   }
 
-  // Inherited by the subclasses, which are told apart by their prototypes as usual.
+  // Inherited by the subclasses, which their prototypes distinguish as usual.
   static override [Symbol.hasInstance](value: unknown): boolean {
     // biome-ignore lint/complexity/noThisInStatic: the class on the right of `instanceof`
     return super[Symbol.hasInstance](value) || (this === EbbtideError && isBranded(value));
@@ -126,6 +126,12 @@ export const isFailedPrecondition = (error: unknown): boolean => isKind(error, '
 export function wrap(message: string, cause: unknown, details: ErrorDetails = {}): EbbtideError {
   const text = cause instanceof Error ? cause.message : String(cause);
   return new EbbtideError(kindOf(cause), `${message}: ${text}`, { ...details, cause });
+}
+
+/** A value that is there whenever the code around is right: its absence is an internal error, whatever a caller did. */
+export function present<T>(value: T, what: string): NonNullable<T> {
+  if (value !== undefined && value !== null) return value;
+  throw unknownError(`internal error: ${what} is missing`, { object: what, remedy: 'report this error' });
 }
 
 /** Throws when the signal is aborted: `DeadlineExceeded` for a timeout, else `Canceled`. */

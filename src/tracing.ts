@@ -1,5 +1,5 @@
 /**
- * Tracing channels of `node:diagnostics_channel`, for whoever wants to see what takes time: `ebbtide:transaction`,
+ * Tracing channels of `node:diagnostics_channel`, for a program that wants to see what takes time: `ebbtide:transaction`,
  * `ebbtide:collection` and `ebbtide:backend`. Each operation publishes the events of `TracingChannel.tracePromise` (start, end,
  * asyncStart, asyncEnd, error) with one context object, below; `result` and `error` are set by Node when it ends. Without
  * a subscriber an operation costs a comparison. Called by db-host.ts, db.ts and open.ts.
@@ -45,7 +45,7 @@ const channels = {
 
 const STAGES = ['start', 'end', 'asyncStart', 'asyncEnd', 'error'] as const;
 
-/** Runs `work`, between events if anybody listens; `context` is made then only. */
+/** Runs `work`, between events if there is a subscriber; only then `context` is made. */
 export function traced<Name extends keyof Traces, T>(
   name: Name,
   context: () => Traces[Name],

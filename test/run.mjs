@@ -1,6 +1,6 @@
 // Runs the compiled tests with node:test, as `npm test` does. Arguments: file name parts to pick some; flags of `node --test`.
 //
-// Failures are told again at the end. `--test-concurrency` is 3 unless given: some tests wait most of their time (etcd, clocks).
+// Failures are printed again at the end. `--test-concurrency` is 3 unless given: some tests wait most of their time (etcd, clocks).
 //
 // The tests get a temporary directory of their own. What is left in it at the end is a fault of a test, or of the
 // program, and fails the run; so is a process of theirs that still runs, or a mount below it.

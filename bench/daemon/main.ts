@@ -5,7 +5,7 @@
  *   npm run bench -- daemon [--quick] [--rounds N] [--bytes N] [--seconds N] [--bulk N] [--markdown]
  *                                    [--json FILE] [--dir DIR] [--node-http2]
  *
- * Both servers hold the same image records before the clock starts (`--bulk`, and 10,000 to list), both are up the
+ * Both servers have the same image records before the clock starts (`--bulk`, and 10,000 to list), both are up the
  * whole time, figures are taken from one after the other and are medians over the rounds.
  * `--node-http2` adds the daemon's services on node:http2 (node-http2/server.ts).
  */
@@ -105,7 +105,7 @@ async function main(): Promise<number> {
   }
   const number = (text: string | undefined, otherwise: number): number => {
     const value = Number(text ?? otherwise);
-    if (!(value > 0)) throw new Error(`${text} is no number above 0`);
+    if (!(value > 0)) throw new Error(`${text} is not a number above 0`);
     return value;
   };
   const given = values.quick ? quick : full;

@@ -1,7 +1,7 @@
 /**
  * The collecting host as a process of its own, as hosts are: what it computes must not count as delay of the other
  * host's writers. Beside it an embedded store with the same records, for comparison. Told what to do by messages of
- * main.ts: `collect` and `idle`, each answered with one message.
+ * main.ts: `collect` and `idle`, each ends with one message.
  */
 
 import type { EtcdConfig } from '../../src/engine/etcd/options.js';
@@ -33,7 +33,7 @@ const IDLE_RUNS = 7;
 async function main(): Promise<void> {
   const options = JSON.parse(process.argv[2] ?? '') as CollectorOptions;
   const host = await openBenchHost(options.etcd, options.root);
-  const answer = (message: object): void => void process.send?.(message);
+  const send = (message: object): void => void process.send?.(message);
   const timed = async (run: () => Promise<unknown>): Promise<number> => {
     const start = performance.now();
     await run();
@@ -43,7 +43,7 @@ async function main(): Promise<void> {
     if (word === 'collect') {
       const start = performance.now();
       const { removed, slices } = await host.garbageCollect();
-      answer({ ms: performance.now() - start, removed: removed.content ?? 0, slices } satisfies Collected);
+      send({ ms: performance.now() - start, removed: removed.content ?? 0, slices } satisfies Collected);
     } else if (word === 'idle') {
       const embedded = await openDB({ root: options.embeddedRoot, snapshotters: [], log: () => {} });
       await fillEmbedded(embedded, options.records, options.garbage);
@@ -54,13 +54,13 @@ async function main(): Promise<void> {
         idle.embedded.push(await timed(() => embedded.garbageCollect()));
       }
       await embedded.close();
-      answer(idle);
+      send(idle);
     } else {
       await host.close();
       process.exit(0);
     }
   });
-  answer({ ready: true });
+  send({ ready: true });
 }
 
 await main();

@@ -34,7 +34,7 @@ interface Figure {
 }
 const figures: Figure[] = [];
 
-function tell(name: string, value: number, unit: string): void {
+function report(name: string, value: number, unit: string): void {
   const rounded = value >= 100 ? Math.round(value) : Math.round(value * 100) / 100;
   figures.push({ name, value: rounded, unit });
   if (!flags.json) process.stdout.write(`${name.padEnd(64)} ${String(rounded).padStart(10)} ${unit}\n`);
@@ -77,8 +77,8 @@ class Bench {
         }
       };
       await Promise.all(Array.from({ length: callers }, (_, c) => caller(c)));
-      tell(`image create, ${callers} at once`, times.length / 3, '/s');
-      tell(`image create, ${callers} at once, p99`, quantile(times, 0.99), 'ms');
+      report(`image create, ${callers} at once`, times.length / 3, '/s');
+      report(`image create, ${callers} at once, p99`, quantile(times, 0.99), 'ms');
     }
     const start = performance.now();
     let reads = 0;
@@ -86,11 +86,11 @@ class Bench {
       await db.images.get(ctx, 'w1-0-0');
       reads++;
     }
-    tell('image get, linearizable, one caller', reads, '/s');
+    report('image get, linearizable, one caller', reads, '/s');
     const plain = performance.now();
     const record = imageKey('bench', 'w1-0-0');
     for (let i = 0; i < 100_000; i++) db.engine.get(record);
-    tell('record get from the mirror', 100_000 / ((performance.now() - plain) / 1000), '/s');
+    report('record get from the mirror', 100_000 / ((performance.now() - plain) / 1000), '/s');
   }
 
   async conflicts(): Promise<void> {
@@ -112,8 +112,8 @@ class Bench {
       }
     };
     await Promise.all([a, b].flatMap((db) => Array.from({ length: 8 }, (_, c) => caller(db, c))));
-    tell('read-modify-write, 2 hosts x 8 callers on 10 keys', done / 3, '/s');
-    tell('runs a transaction', runs / done, '');
+    report('read-modify-write, 2 hosts x 8 callers on 10 keys', done / 3, '/s');
+    report('runs a transaction', runs / done, '');
   }
 
   async lag(): Promise<void> {
@@ -128,8 +128,8 @@ class Bench {
       while (!b.engine.has(record)) await new Promise((resolve) => setImmediate(resolve));
       times.push(performance.now() - start);
     }
-    tell('second host sees an acknowledged write, p50', quantile(times, 0.5), 'ms');
-    tell('second host sees an acknowledged write, p99', quantile(times, 0.99), 'ms');
+    report('second host sees an acknowledged write, p50', quantile(times, 0.5), 'ms');
+    report('second host sees an acknowledged write, p99', quantile(times, 0.99), 'ms');
   }
 
   /** A tree of so many records: its size in etcd, its mirror, its collection. */
@@ -139,23 +139,23 @@ class Bench {
     const before = this.#dbBytes();
     let start = performance.now();
     await fillEtcd(this.#cluster.client(etcd.prefix), records, GARBAGE);
-    tell(`tree of ${name} records written to etcd`, seconds(start), 's');
-    tell(`etcd's file, a record, as written (${name})`, (this.#dbBytes() - before) / records, 'B');
+    report(`tree of ${name} records written to etcd`, seconds(start), 's');
+    report(`etcd's file, a record, as written (${name})`, (this.#dbBytes() - before) / records, 'B');
     this.#cluster.etcdctl('--command-timeout', '120s', 'defrag');
-    tell(`etcd's file, a record, defragmented (${name})`, (this.#dbBytes() - before) / records, 'B');
+    report(`etcd's file, a record, defragmented (${name})`, (this.#dbBytes() - before) / records, 'B');
 
     const root = join(this.#dir, `mirror-${records}`);
     start = performance.now();
     const cpu = process.cpuUsage();
     const first = await this.host(etcd, root);
-    tell(`mirror load, ${name} records`, seconds(start), 's');
+    report(`mirror load, ${name} records`, seconds(start), 's');
     const { user, system } = process.cpuUsage(cpu);
-    tell(`mirror load, ${name} records, CPU of the host`, (user + system) / 1e6, 's');
+    report(`mirror load, ${name} records, CPU of the host`, (user + system) / 1e6, 's');
     await first.close();
     start = performance.now();
     await using writer = await this.host(etcd, root);
     await engineOf(writer).confirm();
-    tell(`mirror resume, ${name} records`, seconds(start), 's');
+    report(`mirror resume, ${name} records`, seconds(start), 's');
     await this.#collection(writer, etcd, records, name);
   }
 
@@ -172,17 +172,17 @@ class Bench {
     const during = await delays(writer, async () => {
       stats = await collector.ask<Collected>('collect');
     });
-    tell(`collection, ${name}, 10 % garbage: removed`, stats.removed, '');
-    tell(`collection, ${name}, 10 % garbage: slices`, stats.slices, '');
-    tell(`collection, ${name}, 10 % garbage, a writer on the other host`, stats.ms / 1000, 's');
+    report(`collection, ${name}, 10 % garbage: removed`, stats.removed, '');
+    report(`collection, ${name}, 10 % garbage: slices`, stats.slices, '');
+    report(`collection, ${name}, 10 % garbage, a writer on the other host`, stats.ms / 1000, 's');
     for (const [q, label] of QUANTILES) {
-      tell(`writer on the other host, no collection, ${label} (${name})`, quantile(quiet, q), 'ms');
-      tell(`writer on the other host, during it, ${label} (${name})`, quantile(during, q), 'ms');
+      report(`writer on the other host, no collection, ${label} (${name})`, quantile(quiet, q), 'ms');
+      report(`writer on the other host, during it, ${label} (${name})`, quantile(during, q), 'ms');
     }
-    tell(`extra writer delay, p99 (${name})`, quantile(during, 0.99) - quantile(quiet, 0.99), 'ms');
+    report(`extra writer delay, p99 (${name})`, quantile(during, 0.99) - quantile(quiet, 0.99), 'ms');
     const idle = await collector.ask<Idle>('idle');
-    tell(`collection with nothing to remove, warm, ${name}`, quantile(idle.etcd, 0.5), 'ms');
-    tell(`the same, embedded`, quantile(idle.embedded, 0.5), 'ms');
+    report(`collection with nothing to remove, warm, ${name}`, quantile(idle.etcd, 0.5), 'ms');
+    report(`the same, embedded`, quantile(idle.embedded, 0.5), 'ms');
     if (recordsOf(records, GARBAGE).garbage !== stats.removed) {
       throw new Error(`${stats.removed} removed of ${recordsOf(records, GARBAGE).garbage}`);
     }
@@ -205,17 +205,17 @@ class Collector implements AsyncDisposable {
   static async start(options: CollectorOptions): Promise<Collector> {
     const program = fileURLToPath(new URL('./collector.js', import.meta.url));
     const collector = new Collector(fork(program, [JSON.stringify(options)]));
-    await collector.#answer();
+    await collector.#result();
     return collector;
   }
 
   ask<T>(word: string): Promise<T> {
-    const answer = this.#answer<T>();
+    const result = this.#result<T>();
     this.#child.send(word);
-    return answer;
+    return result;
   }
 
-  #answer<T>(): Promise<T> {
+  #result<T>(): Promise<T> {
     return new Promise((resolve, reject) => {
       const ended = (): void => reject(new Error('the collecting host has ended'));
       this.#child.once('exit', ended);

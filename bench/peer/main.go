@@ -1,6 +1,6 @@
 // Command peer measures containerd's own metadata package on bbolt, from
 // Debian's source packages, over the records that ebbtide's benchmark hands it.
-// It answers with one JSON object on standard output; the benchmark that runs
+// It prints one JSON object on standard output; the benchmark that runs
 // it (bench/main.ts) measures the same things of ebbtide and compares.
 //
 //	load     read records as lines of JSON from standard input into a new DB

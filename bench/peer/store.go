@@ -257,7 +257,7 @@ func resident() (m memory) {
 	return m
 }
 
-// peakWhile runs fn and answers the most memory seen meanwhile.
+// peakWhile runs fn and returns the most memory seen during it.
 func peakWhile(fn func() error) (memory, error) {
 	stop, done := make(chan struct{}), make(chan memory)
 	go func() {

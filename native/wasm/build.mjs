@@ -5,7 +5,7 @@
 //   node native/wasm/build.mjs --packages   prints what has to be installed
 //
 // The same sources and packages give the same bytes, but for functions in which the compiler has calls to move out of two
-// `try` blocks or more: it goes by where it has its blocks in memory. Such a function is to be split (picture.cc was); test/native/wasm-build.test.ts holds the file against that.
+// `try` blocks or more: it goes by where it has its blocks in memory. Such a function is to be split (graph_snapshot.cc was); test/native/wasm-build.test.ts holds the file against that.
 import { spawnSync } from 'node:child_process';
 import { chmodSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -31,7 +31,7 @@ const flags = [
   ].map((flag) => `-Wl,${flag}`),
 ];
 
-/** Answers what went wrong. */
+/** Returns what went wrong. */
 function build(out) {
   const sources = [...core, join(here, 'carrier.cc'), join(here, 'runtime.cc')];
   const { error, status, stderr } = spawnSync('clang++-14', [...flags, ...sources, '-o', out], {

@@ -1,7 +1,7 @@
 // The graph core as a WebAssembly module: one instance is one graph. src/graph/wasm-graph.ts calls it, one function
 // for each of src/engine/graph.ts, as native/addon.cc is called where an addon loads.
 //
-// Contract: operands of any length go through `input`; results of any length are at `answerAt`, until the next
+// Contract: operands of any length go through `input`; results of any length are at `resultAt`, until the next
 // call. Functions that return bool can fail; `errorKind` and `errorMessage` then say how. The caller checks types
 // and ranges of what it passes; a wrong value can damage this instance only.
 //
@@ -21,8 +21,8 @@ namespace {
 
 std::shared_ptr<Core> core;
 std::vector<uint64_t> input;
-std::vector<uint8_t> answer;
-double number = 0;
+std::vector<uint8_t> result;
+double value = 0;
 const char* errorKind = "";
 // Static: there may be no memory for a message about missing memory.
 char errorMessage[256];
@@ -32,14 +32,14 @@ std::span<const uint32_t> inputWords(size_t from, size_t count) {
 }
 
 template <typename T>
-void say(std::span<const T> values) {
-  answer.resize(values.size_bytes());
-  if (!values.empty()) std::memcpy(answer.data(), values.data(), values.size_bytes());
+void setResult(std::span<const T> values) {
+  result.resize(values.size_bytes());
+  if (!values.empty()) std::memcpy(result.data(), values.data(), values.size_bytes());
 }
 
 template <typename T>
-void say(const std::vector<T>& values) {
-  say(std::span<const T>(values));
+void setResult(const std::vector<T>& values) {
+  setResult(std::span<const T>(values));
 }
 
 bool failed(const char* kind, const char* message) {
@@ -65,7 +65,7 @@ bool guarded(Body body) {
 
 // Creates a job; null when that throws.
 template <typename Make>
-auto begun(Make make) -> decltype(make().release()) {
+auto newJob(Make make) -> decltype(make().release()) {
   decltype(make().release()) job = nullptr;
   guarded([&] { job = make().release(); });
   return job;
@@ -87,9 +87,9 @@ EXPORT(input) void* inputOf(uint32_t bytes) {
   if (input.size() > 1024) input = {};
   return guarded([&] { input.resize(size_t{bytes} / 8 + 1); }) ? input.data() : nullptr;
 }
-EXPORT(answerAt) const void* answerAt() { return answer.data(); }
-EXPORT(answerBytes) uint32_t answerBytes() { return static_cast<uint32_t>(answer.size()); }
-EXPORT(answerNumber) double answerNumber() { return number; }
+EXPORT(resultAt) const void* resultAt() { return result.data(); }
+EXPORT(resultBytes) uint32_t resultBytes() { return static_cast<uint32_t>(result.size()); }
+EXPORT(resultNumber) double resultNumber() { return value; }
 EXPORT(errorKind) const char* errorKindAt() { return errorKind; }
 EXPORT(errorMessage) const char* errorMessageAt() { return errorMessage; }
 
@@ -101,7 +101,7 @@ EXPORT(apply) bool apply(uint32_t count) {
 
 EXPORT(isSmall) bool isSmall() { return core->isSmall(); }
 EXPORT(markBegin) MarkJob* markBegin(int64_t now, uint32_t how) {
-  return begun([&] { return core->markAs(now, how); });
+  return newJob([&] { return core->markAs(now, how); });
 }
 EXPORT(markStep) bool markStep(MarkJob* job, uint32_t nodes) { return job->step(nodes); }
 // As many steps as fit into some hundred microseconds.
@@ -117,35 +117,35 @@ EXPORT(markEnd) bool markEnd(MarkJob* job) {
   return guarded([&] {
     const MarkCounts counts = mine->result();
     const double sums[] = {static_cast<double>(counts.marked), static_cast<double>(counts.edgesFollowed)};
-    say(std::span<const uint32_t>(counts.byType));
-    answer.resize(answer.size() + sizeof(sums));
-    std::memcpy(answer.data() + sizeof(counts.byType), sums, sizeof(sums));
+    setResult(std::span<const uint32_t>(counts.byType));
+    result.resize(result.size() + sizeof(sums));
+    std::memcpy(result.data() + sizeof(counts.byType), sums, sizeof(sums));
   });
 }
 EXPORT(markFrom) bool markFrom(uint32_t count) {
-  return guarded([&] { number = static_cast<double>(core->markFrom(inputWords(0, count))); });
+  return guarded([&] { value = static_cast<double>(core->markFrom(inputWords(0, count))); });
 }
 EXPORT(marksOf) bool marksOf(NodeId id) {
-  return guarded([&] { number = core->marksOf(id); });
+  return guarded([&] { value = core->marksOf(id); });
 }
 EXPORT(places) bool places() {
-  return guarded([] { number = static_cast<double>(core->places()); });
+  return guarded([] { value = static_cast<double>(core->places()); });
 }
 EXPORT(candidates) bool candidates(uint32_t from, uint32_t count) {
-  return guarded([&] { say(core->candidates(from, count)); });
+  return guarded([&] { setResult(core->candidates(from, count)); });
 }
 EXPORT(stillCandidates) bool stillCandidates(uint32_t count) {
-  return guarded([&] { say(core->stillCandidates(inputWords(0, count))); });
+  return guarded([&] { setResult(core->stillCandidates(inputWords(0, count))); });
 }
 EXPORT(catchUp) bool catchUp(uint32_t steps) {
-  return guarded([&] { number = core->catchUp(steps) ? 1 : 0; });
+  return guarded([&] { value = core->catchUp(steps) ? 1 : 0; });
 }
-// Answers whether there are marks to be looked at, and those that are wrong.
+// Returns whether there are live marks, and those that are wrong.
 EXPORT(wrongLive) bool wrongLive() {
   return guarded([&] {
     const auto wrong = core->wrongLive();
-    number = wrong.has_value() ? 1 : 0;
-    say(wrong.value_or(std::vector<NodeId>()));
+    value = wrong.has_value() ? 1 : 0;
+    setResult(wrong.value_or(std::vector<NodeId>()));
   });
 }
 EXPORT(endRun) void endRun() { core->endRun(); }
@@ -153,35 +153,35 @@ EXPORT(endRun) void endRun() { core->endRun(); }
 // ----------------------------------------------------------------------------------------------------------- nodes
 
 EXPORT(takeFreeable) bool takeFreeable() {
-  return guarded([] { say(core->takeFreeable()); });
+  return guarded([] { setResult(core->takeFreeable()); });
 }
 EXPORT(unusedIds) bool unusedIds(uint32_t from, uint32_t max) {
-  return guarded([&] { say(core->graph().unused(from, max)); });
+  return guarded([&] { setResult(core->graph().unused(from, max)); });
 }
 EXPORT(withFlags) bool withFlags(uint32_t flags) {
-  return guarded([&] { say(core->graph().withFlags(flags)); });
+  return guarded([&] { setResult(core->graph().withFlags(flags)); });
 }
 EXPORT(flagsOf) uint32_t flagsOf(NodeId id) { return core->graph().flags(id); }
 EXPORT(inDegreeOf) uint32_t inDegreeOf(NodeId id) { return std::min(core->graph().inDegree(id), 255u); }
 // REQUIRES: the node's flags say that it expires.
 EXPORT(expiryOf) int64_t expiryOf(NodeId id) { return core->graph().expiry(id).value_or(0); }
 EXPORT(edgesOf) bool edgesOf(NodeId id) {
-  return guarded([&] { say(core->graph().edgePairs(id)); });
+  return guarded([&] { setResult(core->graph().edgePairs(id)); });
 }
 EXPORT(path) bool path(NodeId id, int64_t now) {
-  return guarded([&] { say(shortestPath(core->graph(), id, now)); });
+  return guarded([&] { setResult(shortestPath(core->graph(), id, now)); });
 }
 
 // --------------------------------------------------------------------------------------------------------- reports
 
 // A query and whether it is small. The operands are the sizes, then the words of the others.
-struct Question {
+struct RetainedCall {
   std::unique_ptr<RetainedJob> job;
   bool isSmall;
 };
-EXPORT(retainedBegin) Question* retainedBegin(int64_t now, uint32_t items, uint32_t sizes, uint32_t members, uint32_t ends,
+EXPORT(retainedBegin) RetainedCall* retainedBegin(int64_t now, uint32_t items, uint32_t sizes, uint32_t members, uint32_t ends,
                                               uint32_t roots, uint32_t edges) {
-  return begun([&] {
+  return newJob([&] {
     size_t at = 0;
     const auto take = [&](uint32_t count) {
       at += count;
@@ -194,43 +194,43 @@ EXPORT(retainedBegin) Question* retainedBegin(int64_t now, uint32_t items, uint3
     query.ends = take(ends);
     query.roots = take(roots);
     query.edges = take(edges);
-    auto question = std::make_unique<Question>();
-    question->isSmall = core->isSmall(query);
-    question->job = core->retained(std::move(query));
-    return question;
+    auto call = std::make_unique<RetainedCall>();
+    call->isSmall = core->isSmall(query);
+    call->job = core->retained(std::move(query));
+    return call;
   });
 }
-EXPORT(retainedIsSmall) bool retainedIsSmall(const Question* question) { return question->isSmall; }
-EXPORT(retainedStep) bool retainedStep(Question* question) { return question->job->step(); }
+EXPORT(retainedIsSmall) bool retainedIsSmall(const RetainedCall* call) { return call->isSmall; }
+EXPORT(retainedStep) bool retainedStep(RetainedCall* call) { return call->job->step(); }
 // Results, as doubles: kept; by set total, retained, reached.
-EXPORT(retainedEnd) bool retainedEnd(Question* question) {
-  const std::unique_ptr<Question> mine(question);
+EXPORT(retainedEnd) bool retainedEnd(RetainedCall* call) {
+  const std::unique_ptr<RetainedCall> mine(call);
   return guarded([&] {
     const RetainedSums sums = mine->job->result();
     std::vector<double> all = {sums.kept};
     all.insert(all.end(), sums.total.begin(), sums.total.end());
     all.insert(all.end(), sums.retained.begin(), sums.retained.end());
     all.insert(all.end(), sums.reached.begin(), sums.reached.end());
-    say(all);
+    setResult(all);
   });
 }
 
 // For a caller that runs it elsewhere.
-EXPORT(retainedDrop) void retainedDrop(Question* question) { delete question; }
+EXPORT(retainedDrop) void retainedDrop(RetainedCall* call) { delete call; }
 
 // ------------------------------------------------------------------------------------------------------ checkpoints
 
 EXPORT(saveBegin) SaveJob* saveBegin() {
-  return begun([] { return core->save(); });
+  return newJob([] { return core->save(); });
 }
 EXPORT(saveStep) bool saveStep(SaveJob* job) { return job->step(); }
 EXPORT(saveEnd) bool saveEnd(SaveJob* job) {
   const std::unique_ptr<SaveJob> mine(job);
-  return guarded([&] { answer = mine->result(); });
+  return guarded([&] { result = mine->result(); });
 }
 // Returns whether the bytes were a complete checkpoint.
 EXPORT(load) bool load(uint32_t bytes) {
-  return guarded([&] { number = core->load({reinterpret_cast<const uint8_t*>(input.data()), bytes}) ? 1 : 0; });
+  return guarded([&] { value = core->load({reinterpret_cast<const uint8_t*>(input.data()), bytes}) ? 1 : 0; });
 }
 
 // Ends all jobs. The caller then drops the instance with its memory.

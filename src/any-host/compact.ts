@@ -1,4 +1,4 @@
-/** Another program's `meta.db`, written anew without what is free in it, while its owner runs. Called by the verb. */
+/** Another program's `meta.db`, written again without what is free in it, while its owner runs. Called by the verb. */
 import { realpath } from 'node:fs/promises';
 import { basename, dirname, join, resolve, sep } from 'node:path';
 import { yieldToEventLoop } from '../backends/files.js';
@@ -41,7 +41,12 @@ export async function compactForeign(
     await yieldToEventLoop();
   }
   const after = await writer.finish();
-  return { metadata: places.metadata, output: target, before: snapshot.bytes.length, after };
+  return {
+    metadata: places.metadata,
+    output: target,
+    before: snapshot.pages.limit * snapshot.meta.pageSize,
+    after,
+  };
 }
 
 /** Nothing is made in the root that is read. FailedPrecondition; NotFound without the output's directory. */

@@ -6,31 +6,38 @@
 import type { Bucket, Entry } from '../bolt/bucket.js';
 import type { Any, StringMap } from '../model/records.js';
 import { type Instant, zeroTime } from '../model/time.js';
-import { anyTypeOf, decodeTime, decodeUvarint, decodeVarint } from '../model/wire.js';
+import { anyTypeOf, decodeTime, decodeUvarint, decodeVarint, shortUvarint } from '../model/wire.js';
 import { messageOf } from '../system/system-errors.js';
 
 /** Called with a description of anything that differs from what containerd writes. */
 export type Complain = (what: string) => void;
 
 export function timeOf(entry: Entry, complain: Complain): Instant {
-  const { value } = entry;
   // A record that was never changed has the same time twice.
-  if (value.equals(last.bytes)) return last.instant;
+  if (entry.hasValue(last.bytes)) return last.instant;
   const instant = read(entry, decodeTime, undefined, complain);
   if (instant === undefined) return zeroTime;
-  last = { bytes: Buffer.from(value), instant };
+  last = { bytes: Buffer.from(entry.value), instant };
   return instant;
 }
 let last: { bytes: Buffer; instant: Instant } = { bytes: Buffer.from('none'), instant: zeroTime };
 
 /** A size or a count; 0 for a value that no file can have. */
 export function numberOf(entry: Entry, complain: Complain): number {
+  const short = shortOf(entry);
+  // Zig-zag: odd ones are negative.
+  if (short >= 0) return short % 2 === 0 ? short / 2 : 0;
   return natural(read(entry, decodeVarint, 0n, complain));
 }
 
 export function unsignedOf(entry: Entry, complain: Complain): number {
-  return natural(read(entry, decodeUvarint, 0n, complain));
+  const short = shortOf(entry);
+  return short >= 0 ? short : natural(read(entry, decodeUvarint, 0n, complain));
 }
+
+/** Nearly all numbers; -1 for others. */
+const shortOf = ({ bytes, isBucket, valueAt, valueEnd }: Entry): number =>
+  isBucket ? -1 : shortUvarint(bytes, valueAt, valueEnd);
 
 const natural = (value: bigint): number => {
   const number = Number(value);

@@ -1,5 +1,5 @@
 /**
- * Damaged layers of another program's snapshots, unpacked anew from their archives into a directory of the user's, and what to type
+ * Damaged layers of another program's snapshots, unpacked again from their archives into a directory of the user's, and what to type
  * to put them in place: the owner has to be stopped for that. Nothing in the root is changed. Called by the verb.
  */
 import { mkdir } from 'node:fs/promises';
@@ -8,7 +8,7 @@ import { applyLayer } from '../backends/archive/apply.js';
 import { compareLayer } from '../backends/archive/compare.js';
 import type { Mount } from '../backends/contract.js';
 import { directoryOf, type UnpackedLayer, unpackedLayers } from '../check/layers.js';
-import { alreadyExists, EbbtideError, throwIfAborted } from '../errors.js';
+import { alreadyExists, EbbtideError, present, throwIfAborted } from '../errors.js';
 import { fsError } from '../system/system-errors.js';
 import { outsideOf } from './compact.js';
 import type { ForeignRoot } from './open.js';
@@ -112,7 +112,7 @@ async function mountsOver(
   upper: string,
   work: string,
 ): Promise<Mount[]> {
-  const backend = snapshotters.get(snapshotter)!;
+  const backend = present(snapshotters.get(snapshotter), `snapshotter ${snapshotter}`);
   const lowers: string[] = [];
   for (let { parent } = await backend.stat(name); parent !== ''; { parent } = await backend.stat(parent)) {
     const directory = await directoryOf(snapshotter, backend, parent);

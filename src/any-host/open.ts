@@ -8,6 +8,7 @@ import type { DB } from '../db.js';
 import type { DBOpt } from '../db-options.js';
 import { leaf } from '../engine/schema/keys.js';
 import { newDB } from '../open.js';
+import { type BuildCache, readBuildCache } from './build-cache.js';
 import { ForeignContent } from './content.js';
 import { type Loaded, loadMetadata } from './load.js';
 import { findPlaces, type Places } from './places.js';
@@ -20,6 +21,7 @@ export interface ForeignRoot {
   readonly loaded: Loaded;
   readonly content: ForeignContent;
   readonly snapshotters: ReadonlyMap<string, ForeignSnapshotter>;
+  readonly buildCache: BuildCache | undefined;
   /** Notices for the user about what is shown incompletely. */
   readonly notices: readonly string[];
 }
@@ -44,10 +46,12 @@ export async function openForeignRoot(directory: string, signal?: AbortSignal): 
       if (!used.has(name) && !(await hasMetadata(path))) continue;
       snapshotters.set(name, await ForeignSnapshotter.open(name, path, complain, signal));
     }
+    // After the leases, which are made before what they keep is recorded.
+    const buildCache = await readBuildCache(places, (what) => notices.push(what), signal);
     // An expiry by a clock that was set is for the owner's collection to judge, so there is no grace here.
     const opts: DBOpt = { expiryGraceMs: 0, log: () => undefined };
     const db = await newDB(undefined, loaded.engine, content, Object.fromEntries(snapshotters), opts);
-    return { db, places, loaded, content, snapshotters, notices };
+    return { db, places, loaded, content, snapshotters, buildCache, notices };
   } catch (error) {
     await loaded.engine.close();
     throw error;

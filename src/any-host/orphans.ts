@@ -13,42 +13,21 @@ import { orAbsent } from '../backends/files.js';
 import { isSnapshotNumber } from '../backends/snapshotters/numbered-directories.js';
 import { SNAPSHOTS } from '../backends/snapshotters/snapshot-driver.js';
 import { boltTransaction } from '../bolt/snapshot.js';
-import type { Engine, Key } from '../engine/contract.js';
+import type { Key } from '../engine/contract.js';
 import { components } from '../engine/schema/keys.js';
 import { isNotFound, throwIfAborted } from '../errors.js';
 import { garbageSince } from '../gc/report/oldest.js';
 import type { Candidate } from '../gc/stats.js';
 import { keyOfNode, kindName, ResourceMax } from '../gc/types.js';
-import { digestOf, isDigest } from '../model/digest.js';
+import { isDigest } from '../model/digest.js';
 import { type Instant, NANOS_PER_SECOND, now } from '../model/time.js';
+import { cacheOrphans } from './cache-orphans.js';
+import { commandsFor } from './commands.js';
 import { loadMetadata } from './load.js';
 import type { ForeignRoot } from './open.js';
+import type { Orphan } from './orphan.js';
 import { quoted } from './quoted.js';
 import type { ForeignSnapshotter } from './snapshotters.js';
-
-export const orphanReasons = [
-  'nothing roots it',
-  'expired',
-  'no record',
-  'no bytes',
-  'no snapshot has it',
-] as const;
-export type OrphanReason = (typeof orphanReasons)[number];
-
-export interface Orphan {
-  reason: OrphanReason;
-  /** content, ingest, snapshot, lease, image, directory. */
-  kind: string;
-  /** '' if it belongs to no namespace. */
-  namespace: string;
-  name: string;
-  bytes: number;
-  /** Its last known change. */
-  since?: Instant;
-  path?: string;
-  /** The command that removes it. */
-  command: string;
-}
 
 export interface OrphanReport {
   /** Largest first. */
@@ -73,6 +52,7 @@ export async function findOrphans(
     ...(await uncollected(root, signal)),
     ...(await withoutBytes(root, signal)),
     ...(await strayDirectories(root, signal)),
+    ...(await cacheOrphans(root, signal)),
   ];
   const horizon = now() - youngest;
   const orphans = found.filter(({ since }) => since === undefined || since <= horizon);
@@ -89,7 +69,7 @@ async function uncollected(parts: ForeignRoot, signal: AbortSignal | undefined):
     { ...(signal && { signal }) },
     { dryRun: true, fullSweep: true },
   );
-  const commands = new Commands(parts.loaded.engine);
+  const commands = commandsFor(parts);
   const orphans: Orphan[] = [];
   for (const candidate of stats.wouldRemove ?? []) {
     throwIfAborted(signal);
@@ -194,7 +174,7 @@ async function stillRecorded(
 
 async function strayDirectories(parts: ForeignRoot, signal: AbortSignal | undefined): Promise<Orphan[]> {
   const orphans: Orphan[] = [];
-  const commands = new Commands(parts.loaded.engine);
+  const commands = commandsFor(parts);
   for (const snapshotter of parts.snapshotters.values()) {
     const { name, root, isByNumber } = snapshotter;
     if (root === undefined || !isByNumber || !snapshotter.isKnown) continue;
@@ -219,38 +199,3 @@ function isStray({ numbers }: ForeignSnapshotter, entry: string): boolean {
   if (isSnapshotNumber(entry)) return !numbers.has(entry);
   return entry.startsWith('new-') || entry.startsWith('rm-');
 }
-
-// ---------------------------------------------------------------------------------------------- removal
-// commands
-
-/**
- * containerd sweeps a backend only after a removal in it, and collects at once only for `leases rm --sync`.
- */
-class Commands {
-  readonly #anywhere: string;
-
-  constructor(engine: Engine) {
-    const [first] = [...engine.scan('namespaces', { limit: 1 })].map(([record]) => components(record)[1]);
-    this.#anywhere = first ?? 'default';
-  }
-
-  /** A collection covers all namespaces, whichever is named. */
-  collect(): string {
-    const ctr = `ctr -n ${quoted(this.#anywhere)} leases`;
-    return `${ctr} create --id ${NAME} && ${ctr} rm --sync ${NAME}`;
-  }
-
-  sweepContent(): string {
-    const ctr = `ctr -n ${quoted(this.#anywhere)} content`;
-    const digest = digestOf(Buffer.from(`${NAME}\n`));
-    return `echo ${NAME} | ${ctr} ingest ${NAME} && ${ctr} rm ${digest} && ${this.collect()}`;
-  }
-
-  sweepSnapshots(snapshotter: string): string {
-    const ctr = `ctr -n ${quoted(this.#anywhere)} snapshots --snapshotter ${quoted(snapshotter)}`;
-    return `${ctr} prepare ${NAME} && ${ctr} rm ${NAME} && ${this.collect()}`;
-  }
-}
-
-/** Name of the temporary objects that the commands create. */
-const NAME = 'ebbtide-sweep';

@@ -3,7 +3,7 @@
  * Docker runs), or one of BuildKit's, whose files have other names. Called by store.ts; reads only.
  */
 import { readdir } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { exists, orAbsent } from '../backends/files.js';
 import { notFound } from '../errors.js';
 import { fsError } from '../system/system-errors.js';
@@ -15,6 +15,10 @@ export interface Places {
   readonly content: string;
   /** Directory by snapshotter; records may use a snapshotter that has none. */
   readonly snapshotters: ReadonlyMap<string, string>;
+  /** Docker's, which has other commands. */
+  readonly isDockers: boolean;
+  /** BuildKit's records of its cache, and of the steps that they are results of. */
+  readonly buildCache: { readonly records: string; readonly steps: string | undefined } | undefined;
 }
 
 const SNAPSHOTTER = 'io.containerd.snapshotter.v1.';
@@ -23,13 +27,22 @@ const METADATA = join('io.containerd.metadata.v1.bolt', 'meta.db');
 const BELOW = ['', 'containerd/daemon', 'daemon'];
 /** BuildKit's, in the directory of a worker, which is named `<runtime>-<snapshotter>`. */
 const BUILDKIT_METADATA = 'containerdmeta.db';
+const CACHE_RECORDS = 'metadata_v2.db';
+const CACHE_STEPS = 'cache.db';
+/** Docker's BuildKit, beside Docker's containerd. */
+const DOCKERS_BUILDKIT = 'buildkit';
+/** Which of Docker's layers are snapshots of its BuildKit. */
+const DOCKERS_LAYERS = 'snapshots.db';
 
 /** NotFound, with the names that were looked for. */
 export async function findPlaces(directory: string): Promise<Places> {
   const root = resolve(directory);
   for (const below of BELOW) {
     const found = await containerdAt(join(root, below));
-    if (found !== undefined) return found;
+    if (found === undefined) continue;
+    const dockers = join(root, DOCKERS_BUILDKIT);
+    const places = [dockers, ...(await directoriesIn(dockers)).map((name) => join(dockers, name))];
+    return { ...found, isDockers: below !== '', buildCache: await buildCacheIn(places) };
   }
   for (const worker of ['', ...(await directoriesIn(root))]) {
     const found = await buildkitAt(join(root, worker));
@@ -54,20 +67,37 @@ async function containerdAt(root: string): Promise<Places | undefined> {
     metadata,
     content: join(root, 'io.containerd.content.v1.content'),
     snapshotters: new Map(snapshotters),
+    isDockers: false,
+    buildCache: undefined,
   };
 }
 
 async function buildkitAt(root: string): Promise<Places | undefined> {
   const metadata = join(root, BUILDKIT_METADATA);
   if (!(await exists(metadata))) return undefined;
-  const snapshotter = root.slice(root.lastIndexOf('-') + 1);
+  // Where Docker keeps the layers itself there is none.
+  const [, snapshotter] = /-([^-]+)$/.exec(basename(root)) ?? [];
   return {
     kind: 'buildkit',
     root,
     metadata,
     content: join(root, 'content'),
-    snapshotters: new Map([[snapshotter, join(root, 'snapshots')]]),
+    snapshotters: new Map(snapshotter === undefined ? [] : [[snapshotter, join(root, 'snapshots')]]),
+    isDockers: basename(root) === DOCKERS_BUILDKIT && (await exists(join(root, DOCKERS_LAYERS))),
+    buildCache: await buildCacheIn([root]),
   };
+}
+
+/** The steps of all workers are in the directory above theirs. */
+async function buildCacheIn(directories: readonly string[]): Promise<Places['buildCache']> {
+  for (const directory of directories) {
+    const records = join(directory, CACHE_RECORDS);
+    if (!(await exists(records))) continue;
+    for (const path of [join(directory, CACHE_STEPS), join(dirname(directory), CACHE_STEPS)])
+      if (await exists(path)) return { records, steps: path };
+    return { records, steps: undefined };
+  }
+  return undefined;
 }
 
 async function directoriesIn(path: string): Promise<string[]> {

@@ -1,3 +1,3 @@
-/** A word of a command line that a user is told to type. */
+/** A word of a command line that a user is to type. */
 export const quoted = (text: string): string =>
   /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;

@@ -92,14 +92,15 @@ interface NamedBucket {
 function recordsIn(bucket: Bucket, what: string, sink: RecordSink): NamedBucket[] {
   const found: NamedBucket[] = [];
   bucket.each((entry) => {
-    if (isRecord(entry, what, sink)) found.push({ name: entry.key, bucket: entry.bucket! });
+    const record = recordOf(entry, what, sink);
+    if (record !== undefined) found.push({ name: entry.key, bucket: record });
   });
   return found;
 }
 
-/** Whether an entry is a bucket whose name is a valid key of ours. */
-const isRecord = (entry: Entry, what: string, sink: RecordSink): boolean =>
-  entry.isBucket && isNamed(entry, what, sink);
+/** The bucket that an entry is, if its name is a valid key of ours. */
+const recordOf = (entry: Entry, what: string, sink: RecordSink): Bucket | undefined =>
+  entry.isBucket && isNamed(entry, what, sink) ? entry.bucket : undefined;
 
 function isNamed(entry: Entry, what: string, sink: RecordSink): boolean {
   try {
@@ -165,11 +166,10 @@ class NamespaceReader {
     read: (name: string, record: Bucket, complain: Complain) => void,
   ): Generator<void> {
     return bucket.inSteps((entry) => {
-      if (!isRecord(entry, what, this.#sink)) return;
+      const record = recordOf(entry, what, this.#sink);
+      if (record === undefined) return;
       const name = entry.key;
-      read(name, entry.bucket!, (trouble) =>
-        this.#sink.complain(`${what} "${name}" in ${this.#ns}: ${trouble}`),
-      );
+      read(name, record, (trouble) => this.#sink.complain(`${what} "${name}" in ${this.#ns}: ${trouble}`));
     });
   }
 

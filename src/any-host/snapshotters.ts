@@ -199,11 +199,11 @@ function readSnapshots(root: Bucket, into: Map<string, Stored>, complain: Compla
     schema.bucket?.each((collection) => {
       if (collection.key !== 'snapshots') return;
       collection.bucket?.each((entry) => {
-        if (!entry.isBucket) return;
-        const { key } = entry;
+        const { key, bucket } = entry;
+        if (bucket === undefined) return;
         into.set(
           key,
-          storedOf(key, entry.bucket!, (what) => complain(`snapshot "${key}": ${what}`)),
+          storedOf(key, bucket, (what) => complain(`snapshot "${key}": ${what}`)),
         );
       });
     });

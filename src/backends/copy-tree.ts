@@ -106,9 +106,9 @@ class TreeCopy {
 
   async run(target: Buffer): Promise<TreeCopyReport> {
     await this.#tree.inside(TOP, (prefix) => this.#copy(TOP, Buffer.concat([prefix, ITSELF]), target));
-    for (let next = 0; next < this.#directories.length; next++) {
+    // Those that are found on the way come at its end.
+    for (const { name: directory, to } of this.#directories) {
       throwIfAborted(this.#options.signal);
-      const { name: directory, to } = this.#directories[next]!;
       await this.#with(directory, async (prefix) => {
         const entries = await readdir(prefix, { encoding: 'buffer', withFileTypes: true });
         await eachLimit(entries, PARALLEL, (entry) => {

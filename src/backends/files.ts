@@ -112,13 +112,14 @@ export async function eachLimit<T>(
   limit: number,
   fn: (item: T, index: number) => Promise<void>,
 ): Promise<void> {
-  let next = 0;
+  // One walk for all lanes.
+  const walk = items.entries();
   let failed = false;
   const lane = async (): Promise<void> => {
-    while (!failed && next < items.length) {
-      const index = next++;
+    for (const [index, item] of walk) {
+      if (failed) return;
       try {
-        await fn(items[index]!, index);
+        await fn(item, index);
       } catch (error) {
         failed = true;
         throw error;
@@ -129,16 +130,6 @@ export async function eachLimit<T>(
   for (const outcome of await Promise.allSettled(lanes)) {
     if (outcome.status === 'rejected') throw outcome.reason;
   }
-}
-
-/**
- * Awaits all of them, even if one fails: nothing may continue after the caller has been told of the failure.
- */
-export async function together<T extends unknown[]>(
-  work: readonly [...{ [K in keyof T]: Promise<T[K]> }],
-): Promise<T> {
-  await Promise.allSettled(work);
-  return Promise.all(work) as Promise<T>;
 }
 
 /** Lets timers and I/O run in a long loop. */

@@ -61,15 +61,19 @@ const words: Readonly<Record<string, Word>> = {
   sync: { bits: MountFlag.synchronous },
 };
 
+const recursivePropagations = {
+  rprivate: MountFlag.private | MountFlag.rec,
+  rslave: MountFlag.slave | MountFlag.rec,
+  rshared: MountFlag.shared | MountFlag.rec,
+  runbindable: MountFlag.unbindable | MountFlag.rec,
+};
+
 const propagations: Readonly<Record<string, number>> = {
   private: MountFlag.private,
-  rprivate: MountFlag.private | MountFlag.rec,
-  rshared: MountFlag.shared | MountFlag.rec,
-  rslave: MountFlag.slave | MountFlag.rec,
-  runbindable: MountFlag.unbindable | MountFlag.rec,
   shared: MountFlag.shared,
   slave: MountFlag.slave,
   unbindable: MountFlag.unbindable,
+  ...recursivePropagations,
 };
 
 export interface ParsedMountOptions {
@@ -90,8 +94,9 @@ export function parseMountOptions(options: readonly string[]): ParsedMountOption
   const data: string[] = [];
   for (const option of options) {
     const word = Object.hasOwn(words, option) ? words[option] : undefined;
+    const spread = Object.hasOwn(propagations, option) ? propagations[option] : undefined;
     if (word !== undefined) flags = word.clear ? flags & ~word.bits : flags | word.bits;
-    else if (Object.hasOwn(propagations, option)) propagation = propagations[option]!;
+    else if (spread !== undefined) propagation = spread;
     else if (option !== '') data.push(option);
   }
   return { flags, data: data.join(','), propagation };
@@ -106,7 +111,7 @@ export function mountFlagNames(flags: number): string[] {
     names.push(name);
     rest &= ~bits;
   };
-  for (const name of ['rprivate', 'rslave', 'rshared', 'runbindable']) take(name, propagations[name]!);
+  for (const [name, bits] of Object.entries(recursivePropagations)) take(name, bits);
   take('rbind', MountFlag.bind | MountFlag.rec);
   for (const [name, word] of Object.entries({ ...words })) if (!word.clear) take(name, word.bits);
   for (const [name, bits] of Object.entries(propagations)) take(name, bits);

@@ -207,8 +207,9 @@ async function tryMount(): Promise<{ ok: boolean; reason?: string }> {
 export async function canMountOverlays(directory: string): Promise<{ ok: boolean; reason?: string }> {
   let probe: string | undefined;
   try {
-    probe = await mkdtemp(join(directory, '.overlay-'));
-    const path = (name: string): string => join(probe!, name);
+    const made = await mkdtemp(join(directory, '.overlay-'));
+    probe = made;
+    const path = (name: string): string => join(made, name);
     for (const name of ['lower', 'upper', 'work']) await mkdir(path(name));
     const options = [
       `workdir=${path('work')}`,

@@ -3,6 +3,7 @@
  * object that they use themselves, so a slow copy for one snapshot delays no other. In memory, per instance;
  * not re-entrant. Called by the content directory (digests) and the snapshotters (keys).
  */
+import { present } from '../errors.js';
 
 export type LockMode = 'shared' | 'exclusive';
 
@@ -44,8 +45,8 @@ export class ObjectLocks {
     modes.delete('');
     const acquired: string[] = [];
     try {
-      for (const name of [...modes.keys()].sort()) {
-        await this.#enter(name, modes.get(name)!);
+      for (const [name, mode] of [...modes].sort(([a], [b]) => (a < b ? -1 : 1))) {
+        await this.#enter(name, mode);
         acquired.push(name);
       }
       return await fn();
@@ -73,16 +74,20 @@ export class ObjectLocks {
   }
 
   #leave(name: string): void {
-    const lock = this.#locks.get(name)!;
+    const lock = present(this.#locks.get(name), `the lock of ${name}`);
     if (--lock.holders > 0) return;
-    const next = lock.queue.shift();
+    const { queue } = lock;
+    const next = queue.shift();
     if (next === undefined) {
       this.#locks.delete(name);
       return;
     }
     lock.exclusive = next.mode === 'exclusive';
     const admitted = [next];
-    while (!lock.exclusive && lock.queue[0]?.mode === 'shared') admitted.push(lock.queue.shift()!);
+    if (!lock.exclusive) {
+      const stop = queue.findIndex(({ mode }) => mode === 'exclusive');
+      admitted.push(...queue.splice(0, stop < 0 ? queue.length : stop));
+    }
     lock.holders = admitted.length;
     for (const waiter of admitted) waiter.enter();
   }

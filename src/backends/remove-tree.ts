@@ -22,6 +22,7 @@ import {
   unlinkSync,
 } from 'node:fs';
 import { basename, dirname } from 'node:path';
+import { present } from '../errors.js';
 import { descriptorPath, forgetDescriptor, nameDescriptor, shown } from '../held-paths.js';
 import { errnoOf, isAbsent, messageOf } from '../system/system-errors.js';
 import type { DiskJobs, RemovalReport } from './contract.js';
@@ -126,11 +127,12 @@ class TreeRemoval {
     const stack = this.#stack;
     let steps = 0;
     try {
-      while (stack.length > 0) {
-        const visit = stack.at(-1)!;
+      for (let visit = stack.at(-1); visit !== undefined; visit = stack.at(-1)) {
         try {
-          for (const entry of this.#entriesLeft(visit) ?? []) {
-            this.#remove(visit.directory!, entry);
+          const left = this.#entriesLeft(visit);
+          if (left === undefined) continue;
+          for (const entry of left.entries) {
+            this.#remove(left.directory, entry);
             if (++steps % STEPS_BETWEEN_BREATHS === 0) yield;
           }
         } catch (error) {
@@ -148,7 +150,7 @@ class TreeRemoval {
   /**
    * What to remove before the directory itself; undefined when the visit is complete, or others come first.
    */
-  #entriesLeft(visit: Visit): Entry[] | undefined {
+  #entriesLeft(visit: Visit): Left | undefined {
     if (visit.directory === undefined) return this.#enter(visit);
     const deep = this.#stack.length === 1 ? this.#movedUp.pop() : undefined;
     if (deep !== undefined) {
@@ -160,7 +162,7 @@ class TreeRemoval {
     return undefined;
   }
 
-  #enter(visit: Visit): Entry[] | undefined {
+  #enter(visit: Visit): Left | undefined {
     if (visit.parent.depth >= DEPTH_MAX) {
       this.#moveUp(visit);
       return undefined;
@@ -181,9 +183,10 @@ class TreeRemoval {
     return this.#entriesOf(visit, visit.directory);
   }
 
-  #entriesOf(visit: Visit, { fd }: Directory): Entry[] {
+  #entriesOf(visit: Visit, directory: Directory): Left {
     visit.rounds++;
-    return readdirSync(descriptorPath(fd), { encoding: 'buffer', withFileTypes: true });
+    const path = descriptorPath(directory.fd);
+    return { directory, entries: readdirSync(path, { encoding: 'buffer', withFileTypes: true }) };
   }
 
   #remove(directory: Directory, entry: Entry): void {
@@ -193,7 +196,7 @@ class TreeRemoval {
   }
 
   #moveUp(visit: Visit): void {
-    const top = this.#stack[0]!.directory!;
+    const top = present(this.#stack[0]?.directory, 'the top directory');
     const name = Buffer.from(`.deep-${randomBytes(8).toString('hex')}`);
     renameSync(at(visit), join(top.prefix, name));
     this.#leave(visit);
@@ -225,6 +228,11 @@ class TreeRemoval {
 }
 
 type Entry = Dirent<Buffer>;
+
+interface Left {
+  readonly directory: Directory;
+  readonly entries: readonly Entry[];
+}
 
 /** Errors of opening a directory when something else has its name. */
 const NO_DIRECTORY: ReadonlySet<string> = new Set(['ENOTDIR', 'ELOOP']);

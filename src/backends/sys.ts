@@ -40,6 +40,8 @@ interface Addon {
   /** A descriptor, or an errno below 0. */
   openBeneath(directory: number, path: SysPath, flags: number): number;
   makeFiles(directory: number, list: Uint8Array): Promise<Uint32Array> | number;
+  /** native/file_steps.cc. */
+  fileSteps(list: Uint8Array): Promise<Uint32Array> | number;
   /** native/look_at.cc. */
   lookAt(
     root: number,
@@ -252,6 +254,16 @@ export async function makeFiles(directory: number, list: Uint8Array): Promise<Ui
   return outcomes;
 }
 
+/** Whether `fileSteps` works here. */
+export const fileStepsSupported: boolean = addon?.fileSteps !== undefined;
+
+/** Runs the steps of a packed list (file-steps.ts); returns the errno of each, up to the first that ended it. */
+export async function fileSteps(list: Uint8Array): Promise<Uint32Array> {
+  const outcomes = await (addon?.fileSteps(list) ?? ENOTSUP);
+  if (typeof outcomes === 'number') throw systemError(outcomes, 'fileSteps', '');
+  return outcomes;
+}
+
 /** Whether `lookAt` works here. */
 export const lookAtSupported: boolean = addon?.lookAt !== undefined;
 
@@ -277,9 +289,9 @@ export async function firstNoDirectory(
 ): Promise<{ path: string; error: NodeJS.ErrnoException } | undefined> {
   if (addon === undefined) return firstNoDirectoryOneByOne(paths);
   const found = await addon.firstNoDirectory(Buffer.from(paths.map((path) => `${path}\0`).join('')));
-  const [index, errno] = typeof found === 'number' ? [0, found] : found;
-  if (index === undefined || errno === undefined) return undefined;
-  const path = paths[index]!;
+  const [index = -1, errno] = typeof found === 'number' ? [0, found] : found;
+  const path = paths[index];
+  if (path === undefined || errno === undefined) return undefined;
   return { path, error: systemError(errno, 'stat', path) };
 }
 

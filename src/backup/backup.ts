@@ -11,7 +11,7 @@
  * moment to the end (DBHost.suspendSweeps). Collections go on and remove records; the next one after the backup removes their
  * bytes. Blobs and committed snapshots do not change, so it does not matter when they are copied. Active snapshots do: of each
  * a backup has what it had while it was copied, file by file, unless it is asked to have them as they were prepared. Ingests are left
- * out; their records stay, and an upload that goes on begins anew.
+ * out; their records stay, and an upload that goes on begins again.
  *
  * Durability: made aside, flushed, then renamed. It takes the target's name whole or not at all.
  */

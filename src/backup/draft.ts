@@ -2,7 +2,7 @@
  * A directory that is made aside, under a name of its own, and gets its real one when it is whole: it appears so or not at all.
  * Called by backup.ts, which makes one beside its target, and restore.ts, which makes one in the root.
  *
- * The file `unfinished` in it marks it and is locked by its maker; whoever comes next deletes a draft whose maker has died.
+ * The file `unfinished` in it marks it and is locked by the process that makes it; the next one deletes a draft whose maker has died.
  */
 import { randomBytes } from 'node:crypto';
 import { existsSync, lstatSync } from 'node:fs';

@@ -88,7 +88,7 @@ export async function readManifest(backup: string): Promise<Manifest> {
     text = await readText(path);
   } catch (error) {
     if (!isAbsent(error) && errnoOf(error) !== 'ENOTDIR') throw fsError('read', path, error);
-    throw notFound(`${backup} is no backup: it has no ${MANIFEST}`, {
+    throw notFound(`${backup} is not a backup: it has no ${MANIFEST}`, {
       object: backup,
       remedy: 'name the directory that `ebbtide backup` has made',
     });

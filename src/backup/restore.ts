@@ -127,7 +127,7 @@ async function move(draft: string, root: string): Promise<void> {
   const names = list(store);
   const database = basename(layout.database(root));
   const order = [...names.filter((name) => name !== database), database];
-  // Somebody may have begun a store there meanwhile.
+  // Another process may have begun a store there meanwhile.
   checkEmpty(root);
   const moved: string[] = [];
   try {

@@ -18,7 +18,7 @@ export interface TransferReport {
   /** Of the blobs. */
   bytes: number;
   snapshots: number;
-  /** In the snapshots: all that is no directory. */
+  /** In the snapshots: all that is not a directory. */
   files: number;
   /** Blobs and files that got another name: they take no room of their own. */
   linked: number;

@@ -1,12 +1,12 @@
 /**
- * The buckets of a snapshot, as they are walked: entries in key order, told by their places in the bytes, so that nothing is
- * copied that nobody asks for. Called by who reads records out of other programs' files.
+ * The buckets of a snapshot, as they are walked: entries in key order, passed on by their places in the bytes, so that nothing is
+ * copied that the caller does not want. Called by readers of other programs' files.
  *
  * Whatever the bytes are, a walk ends: places are checked against the page (or the value) that they are in, and no page is
  * entered twice by the walks of one `rootBucket`. BoltDamage, with the page, for what is not as it must be.
  */
+import { present } from '../errors.js';
 import {
-  BoltDamage,
   BUCKET_BYTES,
   BUCKET_FLAG,
   ELEMENT_BYTES,
@@ -14,74 +14,52 @@ import {
   PageFlag,
   readPageId,
 } from './format.js';
+import type { Area, Pages } from './pages.js';
 import type { BoltSnapshot } from './snapshot.js';
 
 /** Levels of branches in one bucket: each has two children at least, and a file has less than 2^52 pages. */
 const DEPTH_MAX = 52;
 
-/** What is entered once. */
-class Pages {
-  readonly path: string;
-  readonly bytes: Buffer;
-  /** Of the same bytes: the fastest way to their numbers. */
-  readonly view: DataView;
-  readonly pageSize: number;
-  readonly #limit: number;
+/** The walks of one root: what they enter once. */
+class Walk {
+  readonly pages: Pages;
   readonly #entered: Uint8Array;
 
-  constructor({ path, bytes, meta }: BoltSnapshot) {
-    this.path = path;
-    this.bytes = bytes;
-    this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-    this.pageSize = meta.pageSize;
-    this.#limit = Math.min(meta.highWater, Math.floor(bytes.length / meta.pageSize));
-    this.#entered = new Uint8Array((this.#limit >>> 3) + 1);
+  constructor(pages: Pages) {
+    this.pages = pages;
+    this.#entered = new Uint8Array(pages.limit);
   }
 
-  /** The end of the page with the pages that belong to it. */
-  enter(id: number): number {
-    const end = this.endOf(id);
-    const last = id + (end - id * this.pageSize) / this.pageSize;
-    for (let page = id; page < last; page++) {
-      const bit = 1 << (page & 7);
-      if ((this.#entered[page >>> 3]! & bit) !== 0) throw this.damage('it belongs to two places', page);
-      this.#entered[page >>> 3]! |= bit;
+  enter(id: number): Area {
+    const area = this.pages.area(id);
+    const last = id + area.view.getUint32(area.at + 12, true);
+    for (let page = id; page <= last; page++) {
+      if (this.#entered[page] === 1) throw this.pages.damage('it belongs to two places', page);
+      this.#entered[page] = 1;
     }
-    return end;
-  }
-
-  endOf(id: number): number {
-    if (id < 2 || id >= this.#limit) throw this.damage('there is no such page', id);
-    const at = id * this.pageSize;
-    if (readPageId(this.view, at) !== id) throw this.damage('it has the number of another page', id);
-    const overflow = this.view.getUint32(at + 12, true);
-    if (id + overflow >= this.#limit) throw this.damage(`it goes on for ${overflow} pages`, id);
-    return at + (1 + overflow) * this.pageSize;
-  }
-
-  damage(what: string, page: number): BoltDamage {
-    return new BoltDamage(this.path, what, page);
+    return area;
   }
 }
 
-/** An entry of a bucket; good until the function that it was told to returns. */
+/** An entry of a bucket; valid until the function that it was passed to returns. */
 export class Entry {
-  readonly #pages: Pages;
-  readonly bytes: Buffer;
+  readonly #walk: Walk;
+  bytes: Buffer;
   isBucket = false;
   keyAt = 0;
   keyEnd = 0;
   valueAt = 0;
   valueEnd = 0;
-  page = 0;
+  area: Area;
   #key: string | undefined;
 
-  constructor(pages: Pages) {
-    this.#pages = pages;
-    this.bytes = pages.bytes;
+  constructor(walk: Walk, area: Area) {
+    this.#walk = walk;
+    this.area = area;
+    this.bytes = area.bytes;
   }
 
-  /** For the walk: the key is at [keyAt, keyEnd) of the page's bytes, the value behind it. */
+  /** For the walk: the key is at [keyAt, keyEnd) of the area's bytes, the value after it. */
   moveTo(isBucket: boolean, keyAt: number, keyEnd: number, valueEnd: number): void {
     this.isBucket = isBucket;
     this.keyAt = keyAt;
@@ -91,9 +69,9 @@ export class Entry {
     this.#key = undefined;
   }
 
-  /** As text. Bytes that are no UTF-8 become U+FFFD: see `hasTextKey`. */
+  /** As text. Bytes that are not UTF-8 become U+FFFD: see `hasTextKey`. */
   get key(): string {
-    this.#key ??= nameAt(this.bytes, this.keyAt, this.keyEnd);
+    this.#key ??= nameAt(this.bytes, this.area.view, this.keyAt, this.keyEnd);
     return this.#key;
   }
 
@@ -110,9 +88,16 @@ export class Entry {
     return this.bytes.subarray(this.valueAt, this.isBucket ? this.valueAt : this.valueEnd);
   }
 
+  /** Whether `value` is these bytes; a loop, for short ones. */
+  hasValue(wanted: Uint8Array): boolean {
+    if (this.isBucket || this.valueEnd - this.valueAt !== wanted.length) return false;
+    for (let i = 0; i < wanted.length; i++) if (this.bytes[this.valueAt + i] !== wanted[i]) return false;
+    return true;
+  }
+
   /** Undefined for a plain value. */
   get bucket(): Bucket | undefined {
-    return this.isBucket ? Bucket.of(this.#pages, this) : undefined;
+    return this.isBucket ? Bucket.of(this.#walk, this) : undefined;
   }
 }
 
@@ -127,12 +112,12 @@ const textAt = (bytes: Buffer, start: number, end: number): string =>
 const NAME_BYTES_MAX = 16;
 const lastNames: string[] = new Array<string>(256).fill('');
 
-function nameAt(bytes: Buffer, at: number, end: number): string {
+function nameAt(bytes: Buffer, view: DataView, at: number, end: number): string {
   const length = end - at;
   if (length === 0 || length > NAME_BYTES_MAX) return textAt(bytes, at, end);
-  const slot = (31 * length + 7 * bytes[at]! + bytes[end - 1]!) & 0xff;
-  const last = lastNames[slot]!;
-  if (last.length === length && isSame(last, bytes, at)) return last;
+  const slot = (31 * length + 7 * view.getUint8(at) + view.getUint8(end - 1)) & 0xff;
+  const last = lastNames[slot];
+  if (last?.length === length && isSame(last, bytes, at)) return last;
   const name = textAt(bytes, at, end);
   lastNames[slot] = name;
   return name;
@@ -154,118 +139,116 @@ function isText(text: string, bytes: Buffer, start: number, end: number): boolea
   return Buffer.from(text).equals(bytes.subarray(start, end));
 }
 
-/** Mostly the first bytes tell. */
-function isBefore(bytes: Buffer, at: number, end: number, nextAt: number, nextEnd: number): boolean {
-  if (at < end && nextAt < nextEnd && bytes[at]! < bytes[nextAt]!) return true;
-  return bytes.compare(bytes, nextAt, nextEnd, at, end) < 0;
+/** A loop, since mostly some of the first bytes decide. */
+function isBefore(view: DataView, at: number, end: number, nextAt: number, nextEnd: number): boolean {
+  const shared = Math.min(end - at, nextEnd - nextAt);
+  for (let i = 0; i < shared; i++) {
+    const less = view.getUint8(at + i) - view.getUint8(nextAt + i);
+    if (less !== 0) return less < 0;
+  }
+  return end - at < nextEnd - nextAt;
 }
 
 type Visit = (entry: Entry) => void;
 
-/** Where elements are: a page, or the value that an inline bucket is in. */
-interface Area {
-  readonly at: number;
-  readonly end: number;
-  readonly page: number;
-}
-
 export class Bucket {
-  readonly #pages: Pages;
+  readonly #walk: Walk;
   readonly #root: number;
   /** Of an inline bucket. */
   readonly #inline: Area | undefined;
   /** The last number that the bucket gave out. */
   readonly sequence: number;
 
-  private constructor(pages: Pages, root: number, sequence: number, inline: Area | undefined) {
-    this.#pages = pages;
+  private constructor(walk: Walk, root: number, sequence: number, inline: Area | undefined) {
+    this.#walk = walk;
     this.#root = root;
     this.sequence = sequence;
     this.#inline = inline;
   }
 
   /** The bucket of all buckets. Its walks, and those of the buckets in it, are one walk of the file. */
-  static root(snapshot: BoltSnapshot): Bucket {
-    return new Bucket(new Pages(snapshot), snapshot.meta.root, 0, undefined);
+  static root({ pages, meta }: BoltSnapshot): Bucket {
+    return new Bucket(new Walk(pages), meta.root, 0, undefined);
   }
 
-  static of(pages: Pages, { valueAt, valueEnd, page }: Entry): Bucket {
-    if (valueEnd - valueAt < BUCKET_BYTES) throw pages.damage('a bucket is cut short', page);
-    const root = readPageId(pages.view, valueAt);
-    const sequence = readPageId(pages.view, valueAt + 8);
-    const inline = root === 0 ? { at: valueAt + BUCKET_BYTES, end: valueEnd, page } : undefined;
-    return new Bucket(pages, root, sequence, inline);
+  static of(walk: Walk, { valueAt, valueEnd, area: { bytes, view, page } }: Entry): Bucket {
+    if (valueEnd - valueAt < BUCKET_BYTES) throw walk.pages.damage('a bucket is cut short', page);
+    const root = readPageId(view, valueAt);
+    const sequence = readPageId(view, valueAt + 8);
+    const inline = root === 0 ? { bytes, view, at: valueAt + BUCKET_BYTES, end: valueEnd, page } : undefined;
+    return new Bucket(walk, root, sequence, inline);
   }
 
-  /** Tells every entry, in key order. */
+  /** Passes on every entry, in key order. */
   each(visit: Visit): void {
-    const entry = new Entry(this.#pages);
-    if (this.#inline !== undefined) this.#leaf(this.#inline, entry, visit);
-    else for (const leaf of this.#leaves()) this.#leaf(leaf, entry, visit);
+    const first = this.#first();
+    const entry = new Entry(this.#walk, first);
+    // Most have but one page.
+    if (this.#isLeaf(first)) this.#leaf(first, entry, visit);
+    else for (const leaf of this.#leaves(first)) this.#leaf(leaf, entry, visit);
   }
 
   /** As `each`, with a step after every page, between which others may run. */
   *inSteps(visit: Visit): Generator<void> {
-    if (this.#inline !== undefined) {
-      this.each(visit);
-      return;
-    }
-    const entry = new Entry(this.#pages);
-    for (const leaf of this.#leaves()) {
+    const first = this.#first();
+    const entry = new Entry(this.#walk, first);
+    for (const leaf of this.#leaves(first)) {
       this.#leaf(leaf, entry, visit);
       yield;
     }
   }
 
-  *#leaves(): Generator<Area> {
-    const depths: { page: number; depth: number }[] = [{ page: this.#root, depth: 0 }];
-    for (let next = depths.pop(); next !== undefined; next = depths.pop()) {
-      const { page, depth } = next;
-      const area = { at: page * this.#pages.pageSize, end: this.#pages.enter(page), page };
-      const flags = this.#pages.view.getUint16(area.at + 8, true);
-      if (flags === PageFlag.leaf) yield area;
-      else if (flags !== PageFlag.branch || depth >= DEPTH_MAX)
-        throw this.#pages.damage('it is no page of a bucket', page);
+  #first(): Area {
+    return this.#inline ?? this.#walk.enter(this.#root);
+  }
+
+  #isLeaf(area: Area): boolean {
+    return area === this.#inline || area.view.getUint16(area.at + 8, true) === PageFlag.leaf;
+  }
+
+  *#leaves(first: Area): Generator<Area> {
+    const rest: { page: number; depth: number }[] = [];
+    for (let area = first, depth = 0; ; ) {
+      if (this.#isLeaf(area)) yield area;
       else {
-        const children = this.#children(area);
-        while (children.length > 0) depths.push({ page: children.pop()!, depth: depth + 1 });
+        this.#checkBranch(area, depth);
+        for (const page of this.#children(area).reverse()) rest.push({ page, depth: depth + 1 });
       }
+      const next = rest.pop();
+      if (next === undefined) return;
+      area = this.#walk.enter(next.page);
+      depth = next.depth;
     }
+  }
+
+  #checkBranch({ view, at, page }: Area, depth: number): void {
+    if (view.getUint16(at + 8, true) !== PageFlag.branch || depth >= DEPTH_MAX)
+      throw this.#walk.pages.damage('it is not a page of a bucket', page);
   }
 
   /** Calls `visit` with the entry of a key, if there is one. Enters no page: a walk may follow. */
   find(key: string, visit: Visit): boolean {
     const wanted = Buffer.from(key);
-    const entry = new Entry(this.#pages);
+    let area = this.#inline ?? this.#walk.pages.area(this.#root);
+    for (let depth = 0; !this.#isLeaf(area); depth++) {
+      this.#checkBranch(area, depth);
+      area = this.#walk.pages.area(this.#childFor(area, wanted));
+    }
     let found = false;
-    const look = (area: Area): void =>
-      this.#leaf(area, entry, (one) => {
-        if (found || wanted.compare(one.bytes, one.keyAt, one.keyEnd) !== 0) return;
-        found = true;
-        visit(one);
-      });
-    if (this.#inline !== undefined) {
-      look(this.#inline);
-      return found;
-    }
-    let page = this.#root;
-    for (let depth = 0; depth <= DEPTH_MAX; depth++) {
-      const area = { at: page * this.#pages.pageSize, end: this.#pages.endOf(page), page };
-      const flags = this.#pages.view.getUint16(area.at + 8, true);
-      if (flags === PageFlag.leaf) {
-        look(area);
-        return found;
-      }
-      if (flags !== PageFlag.branch) break;
-      page = this.#childFor(area, wanted);
-    }
-    throw this.#pages.damage('it is no page of a bucket', page);
+    this.#leaf(area, new Entry(this.#walk, area), (one) => {
+      if (found || wanted.compare(one.bytes, one.keyAt, one.keyEnd) !== 0) return;
+      found = true;
+      visit(one);
+    });
+    return found;
   }
 
-  #leaf({ at, end, page }: Area, entry: Entry, visit: Visit): void {
-    const { bytes, view } = this.#pages;
-    const count = this.#count(at, end, page);
-    // One behind the other: two entries of the same bytes could multiply what a walk has to do.
+  #leaf(area: Area, entry: Entry, visit: Visit): void {
+    const { bytes, view, at, end, page } = area;
+    const count = this.#count(area);
+    entry.area = area;
+    entry.bytes = bytes;
+    // One after the other: two entries of the same bytes could multiply what a walk has to do.
     let data = at + PAGE_HEADER_BYTES + count * ELEMENT_BYTES;
     let lastAt = 0;
     let lastEnd = 0;
@@ -276,46 +259,44 @@ export class Bucket {
       const keyEnd = keyAt + view.getUint32(element + 8, true);
       const valueEnd = keyEnd + view.getUint32(element + 12, true);
       if (keyAt < data || valueEnd > end)
-        throw this.#pages.damage(`entry ${i} of ${count} is outside of it`, page);
-      if (i > 0 && !isBefore(bytes, lastAt, lastEnd, keyAt, keyEnd))
-        throw this.#pages.damage(`entry ${i} of ${count} is not in order`, page);
+        throw this.#walk.pages.damage(`entry ${i} of ${count} is outside of it`, page);
+      if (i > 0 && !isBefore(view, lastAt, lastEnd, keyAt, keyEnd))
+        throw this.#walk.pages.damage(`entry ${i} of ${count} is not in order`, page);
       lastAt = keyAt;
       lastEnd = keyEnd;
       data = valueEnd;
-      entry.page = page;
       entry.moveTo((flags & BUCKET_FLAG) !== 0, keyAt, keyEnd, valueEnd);
       visit(entry);
     }
   }
 
   /** Elements that a page, or an inline bucket, has room for. */
-  #count(at: number, end: number, page: number): number {
-    if (end - at < PAGE_HEADER_BYTES) throw this.#pages.damage('a bucket in it is cut short', page);
-    const count = this.#pages.view.getUint16(at + 10, true);
+  #count({ view, at, end, page }: Area): number {
+    if (end - at < PAGE_HEADER_BYTES) throw this.#walk.pages.damage('a bucket in it is cut short', page);
+    const count = view.getUint16(at + 10, true);
     if (at + PAGE_HEADER_BYTES + count * ELEMENT_BYTES > end)
-      throw this.#pages.damage(`it has no room for ${count} entries`, page);
+      throw this.#walk.pages.damage(`it has no room for ${count} entries`, page);
     return count;
   }
 
   #children(area: Area): number[] {
-    const { view } = this.#pages;
-    const count = this.#count(area.at, area.end, area.page);
-    if (count === 0) throw this.#pages.damage('it is a branch without children', area.page);
+    const count = this.#count(area);
+    if (count === 0) throw this.#walk.pages.damage('it is a branch without children', area.page);
     return Array.from({ length: count }, (_, i) =>
-      readPageId(view, area.at + PAGE_HEADER_BYTES + i * ELEMENT_BYTES + 8),
+      readPageId(area.view, area.at + PAGE_HEADER_BYTES + i * ELEMENT_BYTES + 8),
     );
   }
 
-  /** The last child whose first key is not behind the wanted one. */
+  /** The last child whose first key is not after the wanted one. */
   #childFor(area: Area, wanted: Buffer): number {
-    const { bytes, view } = this.#pages;
+    const { bytes, view } = area;
     const children = this.#children(area);
-    let found = children[0]!;
+    let found = present(children[0], 'the first child');
     for (const [i, child] of children.entries()) {
       const element = area.at + PAGE_HEADER_BYTES + i * ELEMENT_BYTES;
       const keyAt = element + view.getUint32(element, true);
       const keyEnd = keyAt + view.getUint32(element + 4, true);
-      if (keyEnd > area.end) throw this.#pages.damage(`entry ${i} is outside of it`, area.page);
+      if (keyEnd > area.end) throw this.#walk.pages.damage(`entry ${i} is outside of it`, area.page);
       if (i > 0 && wanted.compare(bytes, keyAt, keyEnd) < 0) break;
       found = child;
     }

@@ -45,7 +45,7 @@ export class BoltDamage extends EbbtideError {
 export interface Meta {
   readonly pageSize: number;
   readonly root: number;
-  /** One behind the last page that is in use. */
+  /** One after the last page that is in use. */
   readonly highWater: number;
   readonly transaction: bigint;
 }
@@ -88,6 +88,6 @@ const FNV_PRIME = 0x100000001b3n;
 
 function fnv1a(bytes: Buffer, start: number, end: number): bigint {
   let hash = FNV_OFFSET;
-  for (let i = start; i < end; i++) hash = BigInt.asUintN(64, (hash ^ BigInt(bytes[i]!)) * FNV_PRIME);
+  for (const byte of bytes.subarray(start, end)) hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * FNV_PRIME);
   return hash;
 }

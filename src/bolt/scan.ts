@@ -1,6 +1,6 @@
 /**
- * The pages of a file that bbolt does not open any more, one by one: which of them are whole, and what is in them. Called by who
- * brings back what can be read.
+ * The pages of a file that bbolt does not open any more, one by one: which of them are whole, and what is in them. Called to
+ * bring back what can be read.
  *
  * bbolt has no checksum of a page. A page counts as whole when it is as bbolt writes it, to the byte: its own number (a page that stands in
  * another's place is found by its number), keys in order, the elements and then their bytes without a gap or a
@@ -70,16 +70,16 @@ export class PageScan {
     this.path = path;
     this.#bytes = bytes;
     this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-    const metas = [0, ...PAGE_SIZES]
-      .map((at) => ({ at, meta: parseMeta(bytes, at + PAGE_HEADER_BYTES) }))
-      .filter(({ at, meta }) => meta !== undefined && (at === 0 || at === meta.pageSize))
-      .map(({ meta }) => meta!);
+    const metas = [0, ...PAGE_SIZES].flatMap((at) => {
+      const meta = parseMeta(bytes, at + PAGE_HEADER_BYTES);
+      return meta !== undefined && (at === 0 || at === meta.pageSize) ? [meta] : [];
+    });
     this.metas = metas.sort((a, b) => (a.transaction < b.transaction ? 1 : -1));
     this.pageSize = this.metas[0]?.pageSize ?? this.#likelyPageSize();
     this.ids = this.#find();
   }
 
-  /** All of a file that nobody writes. */
+  /** All of a file without a writer. */
   static async read(path: string, signal?: AbortSignal): Promise<PageScan> {
     return new PageScan(path, await readRaw(path, signal));
   }
@@ -115,8 +115,8 @@ export class PageScan {
         if (readPageId(this.#view, id * size) === id) found++;
       return { size, found };
     });
-    hits.sort((a, b) => b.found - a.found || b.size - a.size);
-    return hits[0]!.found > 0 ? hits[0]!.size : 4096;
+    const [best] = hits.filter(({ found }) => found > 0).sort((a, b) => b.found - a.found || b.size - a.size);
+    return best?.size ?? 4096;
   }
 
   #find(): number[] {
@@ -167,6 +167,7 @@ export class PageScan {
     const count = this.#view.getUint16(at + 10, true);
     const entries: LeafEntry[] = [];
     let data = at + PAGE_HEADER_BYTES + count * ELEMENT_BYTES;
+    let last = '';
     for (let n = 0; n < count; n++) {
       const element = at + PAGE_HEADER_BYTES + n * ELEMENT_BYTES;
       if (element + ELEMENT_BYTES > end) return undefined;
@@ -176,7 +177,8 @@ export class PageScan {
       if (flags > BUCKET_FLAG || element + this.#view.getUint32(element + 4, true) !== data || valueEnd > end)
         return undefined;
       const key = this.#bytes.toString('latin1', data, keyEnd);
-      if (n > 0 && entries[n - 1]!.key >= key) return undefined;
+      if (n > 0 && last >= key) return undefined;
+      last = key;
       entries.push({ key, isBucket: flags === BUCKET_FLAG, value: this.#bytes.subarray(keyEnd, valueEnd) });
       data = valueEnd;
     }
@@ -202,13 +204,15 @@ export class PageScan {
     const count = this.#view.getUint16(at + 10, true);
     const children: { key: string; page: number }[] = [];
     let data = at + PAGE_HEADER_BYTES + count * ELEMENT_BYTES;
+    let last = '';
     for (let n = 0; n < count; n++) {
       const element = at + PAGE_HEADER_BYTES + n * ELEMENT_BYTES;
       if (element + ELEMENT_BYTES > end) return undefined;
       const keyEnd = data + this.#view.getUint32(element + 4, true);
       if (element + this.#view.getUint32(element, true) !== data || keyEnd > end) return undefined;
       const key = this.#bytes.toString('latin1', data, keyEnd);
-      if (n > 0 && children[n - 1]!.key >= key) return undefined;
+      if (n > 0 && last >= key) return undefined;
+      last = key;
       children.push({ key, page: readPageId(this.#view, element + 8) });
       data = keyEnd;
     }

@@ -1,11 +1,11 @@
 /**
- * One moment of a bbolt file, read beside the process that writes it: no lock, no open for writing. Called by who looks at
+ * One state of a bbolt file, read while another process writes it: no lock, no open for writing. Called by readers of
  * other programs' files.
  *
  * bbolt never writes a page that the newest committed transaction can reach, and gives the pages that a transaction freed to the
  * next one at the earliest. So what was read between two looks at the meta pages that show the same newest transaction is of that
- * transaction. Otherwise all is read again, each time beginning behind a commit that was just seen, since the next is
- * farthest then. Memory: as much as the file has pages in use.
+ * transaction. Otherwise all is read again, each time beginning after a commit that was just seen, since the next is
+ * farthest then. Memory: what is used of the file's pages.
  */
 import { constants } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
@@ -13,12 +13,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { failedPrecondition, notFound, throwIfAborted, unavailable } from '../errors.js';
 import { errnoOf, fsError, isAbsent } from '../system/system-errors.js';
 import { BoltDamage, META_BYTES, type Meta, PAGE_HEADER_BYTES, PAGE_SIZES, parseMeta } from './format.js';
+import { allocate, Pages } from './pages.js';
 
 export interface BoltSnapshot {
-  /** For messages. */
-  readonly path: string;
-  /** Pages 0 to `meta.highWater`, or what the file has of them. */
-  readonly bytes: Buffer;
+  /** Those below `meta.highWater`, or what the file has of them. */
+  readonly pages: Pages;
   readonly meta: Meta;
   /** Times that the file was read before it stood still. */
   readonly retries: number;
@@ -31,8 +30,8 @@ export interface SnapshotOptions {
 }
 
 const READINGS_MAX = 60;
-const CHUNK_BYTES = 8 * 1024 * 1024;
-/** As many threads as Node has for files. */
+/** Several are read at once, by as many threads as Node has for files: the shorter a reading takes, the fewer commits come between. */
+const CHUNK_BYTES = 2 * 1024 * 1024;
 const LANES = 4;
 /** Larger ones are not files that this is for. */
 const BYTES_MAX = 16 * 1024 * 1024 * 1024;
@@ -47,7 +46,6 @@ export async function readBolt(path: string, options: SnapshotOptions = {}): Pro
   const { signal, readingsMax = READINGS_MAX } = options;
   const file = await openQuietly(path);
   try {
-    let bytes: Buffer = Buffer.alloc(0);
     for (let retries = 0; retries < readingsMax; retries++) {
       throwIfAborted(signal);
       const meta = await newestMeta(file, path);
@@ -55,11 +53,13 @@ export async function readBolt(path: string, options: SnapshotOptions = {}): Pro
       if (size > BYTES_MAX)
         throw new BoltDamage(path, `it says that it has ${size} bytes, more than ${BYTES_MAX} are not read`);
       const length = Math.min(size, (await file.stat()).size);
-      if (bytes.length < length) bytes = allocate(path, length);
-      await readAll(file, bytes.subarray(0, length), signal);
+      const pages = new Pages(path, meta, length);
+      for await (const chunk of chunksOf(file, length)) {
+        pages.keep(chunk);
+        throwIfAborted(signal);
+      }
       const after = await newestMeta(file, path);
-      if (after.transaction === meta.transaction && after.root === meta.root)
-        return { path, bytes: bytes.subarray(0, length), meta, retries };
+      if (after.transaction === meta.transaction && after.root === meta.root) return { pages, meta, retries };
       await nextCommit(file, path, after);
     }
   } catch (error) {
@@ -74,12 +74,15 @@ export async function readBolt(path: string, options: SnapshotOptions = {}): Pro
   });
 }
 
-/** All bytes of a file that nobody writes, whatever they are. NotFound; Unavailable without the memory for them. */
+/** All bytes of a file without a writer, whatever they are. NotFound; Unavailable without the memory for them. */
 export async function readRaw(path: string, signal?: AbortSignal): Promise<Buffer> {
   const file = await openQuietly(path);
   try {
     const bytes = allocate(path, (await file.stat()).size);
-    await readAll(file, bytes, signal);
+    for (let at = 0; at < bytes.length; at += CHUNK_BYTES) {
+      throwIfAborted(signal);
+      await readChunk(file, bytes.subarray(at, at + CHUNK_BYTES), at);
+    }
     return bytes;
   } catch (error) {
     if (errnoOf(error) !== undefined) throw fsError('read', path, error);
@@ -99,7 +102,7 @@ export async function boltTransaction(path: string): Promise<bigint> {
   }
 }
 
-/** Without an access time on the file, where that is allowed; a pipe in its place must not make anybody wait. */
+/** Without an access time on the file, where that is allowed; a pipe in its place must not block. */
 async function openQuietly(path: string): Promise<FileHandle> {
   const flags = constants.O_RDONLY | constants.O_NONBLOCK;
   try {
@@ -138,41 +141,34 @@ async function metaAt(file: FileHandle, page: number): Promise<Meta | undefined>
   return parseMeta(bytes.subarray(0, bytesRead), 0);
 }
 
-function allocate(path: string, length: number): Buffer {
-  try {
-    return Buffer.allocUnsafeSlow(length);
-  } catch (error) {
-    throw unavailable(`there is no memory for the ${length} bytes of ${path}`, {
-      object: path,
-      remedy: 'free memory, or read a compacted copy of the file',
-      cause: error,
-    });
-  }
-}
-
-/** Several chunks at once: the shorter a reading takes, the fewer commits come between. */
-async function readAll(file: FileHandle, bytes: Buffer, signal: AbortSignal | undefined): Promise<void> {
+/** The bytes of a file up to `length`, in order; each chunk is good until the next one is asked for. */
+async function* chunksOf(file: FileHandle, length: number): AsyncGenerator<Buffer> {
+  const reads: Promise<Buffer>[] = [];
   let next = 0;
-  const lane = async (): Promise<void> => {
-    for (let at = next; at < bytes.length; at = next) {
-      throwIfAborted(signal);
-      next += CHUNK_BYTES;
-      await readChunk(file, bytes, at, Math.min(at + CHUNK_BYTES, bytes.length));
-    }
+  const read = (buffer: Buffer): void => {
+    if (next >= length) return;
+    const reading = readChunk(file, buffer.subarray(0, length - next), next);
+    // The error is that of the one that is waited for.
+    reading.catch(() => undefined);
+    reads.push(reading);
+    next += CHUNK_BYTES;
   };
-  await Promise.all(Array.from({ length: LANES }, lane));
+  for (let lane = 0; lane < LANES; lane++) read(Buffer.allocUnsafeSlow(Math.min(CHUNK_BYTES, length)));
+  for (let first = reads.shift(); first !== undefined; first = reads.shift()) {
+    const chunk = await first;
+    yield chunk;
+    read(chunk);
+  }
 }
 
-async function readChunk(file: FileHandle, bytes: Buffer, start: number, end: number): Promise<void> {
-  for (let at = start; at < end; ) {
-    const { bytesRead } = await file.read(bytes, at, end - at, at);
-    if (bytesRead === 0) {
-      // Cut short meanwhile: no page beyond is found.
-      bytes.fill(0, at, end);
-      return;
-    }
-    at += bytesRead;
+async function readChunk(file: FileHandle, bytes: Buffer, start: number): Promise<Buffer> {
+  for (let done = 0; done < bytes.length; ) {
+    const { bytesRead } = await file.read(bytes, done, bytes.length - done, start + done);
+    // Cut short meanwhile: no page beyond is found.
+    if (bytesRead === 0) return bytes.fill(0, done);
+    done += bytesRead;
   }
+  return bytes;
 }
 
 async function nextCommit(file: FileHandle, path: string, { transaction }: Meta): Promise<void> {

@@ -1,6 +1,6 @@
 /**
- * Writes a bbolt file from sorted entries: what bbolt itself makes of them, without pages that are free. Called by who brings
- * another program's file back, or writes it anew.
+ * Writes a bbolt file from sorted entries: what bbolt itself makes of them, without pages that are free. Called to bring
+ * another program's file back, or to write it again.
  *
  * Leaves are written as they fill up, a bucket's branches at its end, the two meta pages last. The file gets its name when all of it is on
  * disk, and never takes the place of another one. Memory: an unfinished leaf for each open bucket, and the first key of each of its leaves.
@@ -8,7 +8,7 @@
 import { randomBytes } from 'node:crypto';
 import { type FileHandle, link, open, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { alreadyExists, invalidArgument } from '../errors.js';
+import { alreadyExists, invalidArgument, present } from '../errors.js';
 import { errnoOf, fsError } from '../system/system-errors.js';
 import {
   BUCKET_BYTES,
@@ -47,6 +47,8 @@ interface Child {
 
 /** A bucket whose entries are still coming. */
 class OpenBucket {
+  /** Undefined for the root. */
+  readonly parent: OpenBucket | undefined;
   readonly key: Buffer;
   readonly sequence: number;
   readonly leaves: Child[] = [];
@@ -56,7 +58,8 @@ class OpenBucket {
   last: Buffer | undefined;
   hasBuckets = false;
 
-  constructor(key: Buffer, sequence: number) {
+  constructor(parent: OpenBucket | undefined, key: Buffer, sequence: number) {
+    this.parent = parent;
     this.key = key;
     this.sequence = sequence;
   }
@@ -73,8 +76,7 @@ export class BoltWriter implements AsyncDisposable {
   readonly #pageSize: number;
   readonly #file: FileHandle;
   readonly #draft: string;
-  /** The root first, then the way to the innermost one. */
-  readonly #open: OpenBucket[] = [new OpenBucket(Buffer.alloc(0), 0)];
+  #innermost = new OpenBucket(undefined, Buffer.alloc(0), 0);
   #pages = FREELIST;
   #pending: Buffer[] = [];
   #pendingBytes = 0;
@@ -113,13 +115,14 @@ export class BoltWriter implements AsyncDisposable {
     const bucket = this.#innermost;
     checkKey(bucket, key);
     bucket.hasBuckets = true;
-    this.#open.push(new OpenBucket(key, sequence));
+    this.#innermost = new OpenBucket(bucket, key, sequence);
   }
 
   closeBucket(): void {
-    if (this.#open.length < 2) throw invalidArgument('there is no open bucket');
-    const bucket = this.#open.pop()!;
-    const { key, sequence } = bucket;
+    const bucket = this.#innermost;
+    const { parent, key, sequence } = bucket;
+    if (parent === undefined) throw invalidArgument('there is no open bucket');
+    this.#innermost = parent;
     const isInline =
       !bucket.hasBuckets && bucket.leaves.length === 0 && bucket.bytes <= this.#pageSize * INLINE;
     const leaf = isInline ? encodeLeaf(bucket.elements, bucket.bytes) : undefined;
@@ -137,8 +140,8 @@ export class BoltWriter implements AsyncDisposable {
 
   /** Returns the size of the file, in bytes, which is on disk then. AlreadyExists, and no file, when the name was taken meanwhile. */
   async finish(): Promise<number> {
-    if (this.#open.length !== 1) throw invalidArgument('a bucket is still open');
-    const root = this.#finishBucket(this.#open[0]!);
+    if (this.#innermost.parent !== undefined) throw invalidArgument('a bucket is still open');
+    const root = this.#finishBucket(this.#innermost);
     const highWater = this.#pages;
     const size = Math.max(highWater * this.#pageSize, FILE_BYTES_MIN);
     await this.#write();
@@ -173,10 +176,6 @@ export class BoltWriter implements AsyncDisposable {
     await rm(this.#draft, { force: true });
   }
 
-  get #innermost(): OpenBucket {
-    return this.#open.at(-1)!;
-  }
-
   #add(element: Element): void {
     const { key, value } = element;
     const bucket = this.#innermost;
@@ -205,7 +204,7 @@ export class BoltWriter implements AsyncDisposable {
     if (bucket.elements.length > 0 || bucket.leaves.length === 0) this.#writeLeaf(bucket);
     let level = bucket.leaves;
     while (level.length > 1) level = this.#branches(level).map((children) => this.#writeBranch(children));
-    return level[0]!.page;
+    return present(level[0], 'the root page').page;
   }
 
   /** The children of each branch: two at least, as in bbolt's own trees. */
@@ -228,9 +227,9 @@ export class BoltWriter implements AsyncDisposable {
       }
     }
     const [before, last] = branches.slice(-2);
-    if (last?.length === 1) {
-      if (before!.length > 2) last.unshift(before!.pop()!);
-      else before!.push(...branches.pop()!);
+    if (before !== undefined && last?.length === 1) {
+      if (before.length > 2) last.unshift(...before.splice(-1));
+      else before.push(...branches.splice(-1).flat());
     }
     return branches;
   }
@@ -247,7 +246,7 @@ export class BoltWriter implements AsyncDisposable {
       data += key.copy(page.bytes, data);
     }
     this.#append(page.bytes);
-    return { key: children[0]!.key, page: page.id };
+    return { key: present(children[0], 'the first child').key, page: page.id };
   }
 
   #page(flags: number, count: number, bytes: number): { id: number; bytes: Buffer } {

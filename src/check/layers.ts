@@ -26,7 +26,7 @@ import type { Check, CheckHost } from './under-way.js';
 
 /** Layers at a time: each keeps a thread busy. */
 const LAYERS = 2;
-/** Of a layer: who has more needs no more of them. */
+/** Of a layer: a layer with more needs no more of them. */
 const DIFFERENCES_MAX = 100;
 const DEPTH_MAX = 8;
 
@@ -207,7 +207,7 @@ class LayerFinder {
     });
   }
 
-  /** Undefined for what is not here, or is no document. */
+  /** Undefined for what is not here, or is not a document. */
   async #read(digest: string): Promise<Readonly<Record<string, unknown>> | undefined> {
     try {
       await using reader = await this.#host.content.readerAt(digest);
@@ -226,7 +226,7 @@ class LayerFinder {
   }
 }
 
-/** Undefined for a document that is not what it should be: artifacts are no images. */
+/** Undefined for a document that is not what it should be: artifacts are not images. */
 async function understood<T>(work: () => Promise<T>): Promise<T | undefined> {
   try {
     return await work();

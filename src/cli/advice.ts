@@ -18,7 +18,7 @@ export function typedBefore(command: Command): string {
   for (const option of program.options) {
     const name = option.attributeName();
     if (name === 'json' || program.getOptionValueSource(name) !== 'cli') continue;
-    words.push(option.long!);
+    words.push(`--${option.name()}`);
     if (!option.isBoolean()) words.push(quoted(String(program.getOptionValue(name))));
   }
   return words.join(' ');

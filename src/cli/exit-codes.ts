@@ -1,4 +1,4 @@
-/** Exit codes of the `ebbtide` command: one per error kind, so that scripts can tell them apart (docs/cli.md). */
+/** Exit codes of the `ebbtide` command: one per error kind, so that scripts can distinguish them (docs/cli.md). */
 import type { ErrorKind } from '../errors.js';
 
 export const exitCodes: Readonly<Record<ErrorKind, number>> = {

@@ -3,6 +3,7 @@
  *
  * Without a namespace, lists cover all namespaces, and objects are looked up in all.
  */
+import type { CacheRecord } from '../any-host/build-cache.js';
 import { type ForeignRoot, openForeignRoot } from '../any-host/open.js';
 import { refusal } from '../any-host/refusals.js';
 import type { SnapshotInfo } from '../backends/contract.js';
@@ -28,6 +29,11 @@ import type {
   SnapshotStore,
   Store,
 } from './store.js';
+
+/** What may have a record of BuildKit's cache. */
+export interface Cached {
+  cache?: CacheRecord;
+}
 
 export class ForeignStore implements Store {
   readonly hosts = undefined;
@@ -141,12 +147,31 @@ export class ForeignStore implements Store {
     const name = typeof object === 'string' ? object : object.name;
     return new AllNamespaces(this.#db).one(ctx, `"${name}"`, (one) => this.#db.find(one, object));
   }
-  why(ctx: CallContext, object: string | ObjectName, options?: WhyOptions): Promise<Why> {
-    const name = typeof object === 'string' ? object : object.name;
-    return new AllNamespaces(this.#db).one(ctx, `"${name}"`, (one) => this.#db.why(one, object, options));
+  async why(ctx: CallContext, object: string | ObjectName, options?: WhyOptions): Promise<Why> {
+    const named = this.#named(typeof object === 'string' ? { name: object } : object);
+    const answer = await new AllNamespaces(this.#db).one(ctx, `"${named.name}"`, (one) =>
+      this.#db.why(one, named, options),
+    );
+    const paths = answer.paths.map((steps) => steps.map((step) => this.#withCache(step, step.key)));
+    return { ...answer, paths };
   }
-  du(ctx?: CallContext, options?: UsageOptions): Promise<UsageReport> {
-    return this.#db.du(ctx, options);
+  async du(ctx?: CallContext, options?: UsageOptions): Promise<UsageReport> {
+    const report = await this.#db.du(ctx, options);
+    return { ...report, rows: report.rows.map((row) => this.#withCache(row, row.name)) };
+  }
+
+  /** What a cache record is stored as; its lease has the same name. */
+  #named(object: ObjectName): ObjectName {
+    const record = object.kind === undefined ? this.parts.buildCache?.records.get(object.name) : undefined;
+    if (record === undefined) return object;
+    // Where Docker keeps the layers, only leases are known.
+    return { name: record.snapshot, kind: this.parts.snapshotters.size > 0 ? 'snapshot' : 'lease' };
+  }
+
+  /** With what BuildKit says of a lease. */
+  #withCache<T extends { kind: string }>(one: T, name: string): T & Cached {
+    const cache = one.kind === 'lease' ? this.parts.buildCache?.byLease.get(name) : undefined;
+    return cache === undefined ? one : { ...one, cache };
   }
   async check(ctx?: CallContext, options: CheckOptions = {}): Promise<CheckReport> {
     if (options.repair) throw refusal('a repair', this.parts.places.root);
@@ -209,11 +234,11 @@ class AllNamespaces {
     ask: (one: CallContext) => Promise<T>,
     which: 'single' | 'any' = 'single',
   ): Promise<T> {
-    const found: { namespace: string; answer: T }[] = [];
+    const found: { namespace: string; result: T }[] = [];
     let missing: unknown;
     for (const one of await this.#of(ctx)) {
       try {
-        found.push({ namespace: one.namespace ?? '', answer: await ask(one) });
+        found.push({ namespace: one.namespace ?? '', result: await ask(one) });
       } catch (error) {
         if (!isNotFound(error) || ctx.namespace) throw error;
         missing = error;
@@ -222,7 +247,7 @@ class AllNamespaces {
     }
     const [first, ...others] = found;
     if (first === undefined) throw missing instanceof EbbtideError ? anywhere(what, missing) : anywhere(what);
-    if (others.length === 0) return first.answer;
+    if (others.length === 0) return first.result;
     throw invalidArgument(
       `several namespaces have ${what}: ${found.map(({ namespace }) => namespace).join(', ')}`,
       {

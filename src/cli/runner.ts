@@ -80,9 +80,12 @@ export const snapshotterOption = (): Option =>
 
 type Action<O> = (...args: [...string[], O, Command]) => Promise<void>;
 
+/** Arguments of a verb. REQUIRES: as its usage says, `<name>` a string and `[name]` an optional one; the parser makes sure of them. */
+type Arguments = readonly (string | undefined)[];
+
 /** Wraps a verb that needs no store. Verb arguments come as an array, then the verb's own options. */
-export function verb<O extends object>(
-  fn: (env: Env, args: string[], options: O) => Promise<void>,
+export function verb<O extends object, A extends Arguments = string[]>(
+  fn: (env: Env, args: A, options: O) => Promise<void>,
   { readsAnyRoot = false } = {},
 ): Action<O> {
   return async (...raw) => {
@@ -94,7 +97,7 @@ export function verb<O extends object>(
     const args = command.processedArgs.flat().filter((a): a is string => typeof a === 'string');
     await guarded(options, command, async (env) => {
       if (given.containerdRoot !== undefined && !readsAnyRoot) throw notThere(command.name());
-      await fn(env, args, options);
+      await fn(env, args as readonly string[] as A, options);
     });
   };
 }
@@ -130,11 +133,11 @@ export interface Needs {
  * Wraps a verb that works on the store, which is opened before and closed after it in any case. If `needs` is
  * a function it also checks the arguments: what it throws comes before the store is opened.
  */
-export function storeVerb<O extends object>(
-  fn: (env: StoreEnv, args: string[], options: O) => Promise<void>,
-  needs: Needs | ((options: O, args: readonly string[]) => Needs) = {},
+export function storeVerb<O extends object, A extends Arguments = string[]>(
+  fn: (env: StoreEnv, args: A, options: O) => Promise<void>,
+  needs: Needs | ((options: O, args: A) => Needs) = {},
 ): Action<O> {
-  return verb<O>(
+  return verb<O, A>(
     (env, args, options) =>
       withStore(env, typeof needs === 'function' ? needs(options, args) : needs, (storeEnv) =>
         fn(storeEnv, args, options),
@@ -144,11 +147,11 @@ export function storeVerb<O extends object>(
 }
 
 /** The same for a verb that changes nothing. */
-export const readVerb = <O extends object>(
-  fn: (env: StoreEnv, args: string[], options: O) => Promise<void>,
-  needs: Needs | ((options: O, args: readonly string[]) => Needs) = {},
+export const readVerb = <O extends object, A extends Arguments = string[]>(
+  fn: (env: StoreEnv, args: A, options: O) => Promise<void>,
+  needs: Needs | ((options: O, args: A) => Needs) = {},
 ): Action<O> =>
-  storeVerb<O>(fn, (options, args) => ({
+  storeVerb<O, A>(fn, (options, args) => ({
     ...(typeof needs === 'function' ? needs(options, args) : needs),
     reads: true,
   }));

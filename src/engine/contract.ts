@@ -221,9 +221,9 @@ export interface GetOptions {
   rev?: number;
   /** Values come back as `''`. */
   keysOnly?: boolean;
-  /** Answers an empty map. */
+  /** Returns an empty map. */
   countOnly?: boolean;
-  /** A stale answer would do; here reads are always current. */
+  /** Stale data would do; here reads are always current. */
   serializable?: boolean;
 }
 
@@ -246,7 +246,7 @@ export interface Transactor {
 
 // ------------------------------------------------------------------------------------------------- a shared tree
 
-/** Who removed records; `unknown`: no commit of any host, or one that this host missed. */
+/** The host that removed records; `unknown`: no commit of any host, or one that this host missed. */
 export type Remover = 'this host' | 'another host' | 'unknown';
 
 /** Called when other hosts do something. */
@@ -285,7 +285,7 @@ export interface SharedTree {
   confirm(): Promise<void>;
   /** Removals of garbage need this lock from now on; undefined: none. */
   fenceGarbage(lock: Unlock | undefined): void;
-  /** Tells all hosts that a collection has ended. */
+  /** Informs all hosts that a collection has ended. */
   announceCollection(): Promise<void>;
   /** Every host that ever used the tree and was not forgotten, by name. */
   hosts(): Promise<ReadonlyMap<string, TreeHost>>;
@@ -342,7 +342,7 @@ export interface Engine extends Reader, AsyncDisposable {
   readonly shared?: SharedTree;
 
   /**
-   * Resolves when plain reads show everything that was committed, by anybody, before this was called; undefined when they
+   * Resolves when plain reads show everything that was committed, by any host, before this was called; undefined when they
    * do at once. Unavailable when that cannot be said.
    */
   fresh(): Promise<void> | undefined;
@@ -375,21 +375,18 @@ export interface Engine extends Reader, AsyncDisposable {
   isReferenced(key: Key): boolean;
   /**
    * The same for many keys, each one of `prefixes` followed by one of `leaves`, off the calling thread where the engine
-   * can. Answers one byte a key, prefix by prefix: 0 when the key was not mentioned at some moment since the call, 1 when
+   * can. Returns one byte a key, prefix by prefix: 0 when the key was not referenced at some moment since the call, 1 when
    * it may be (an engine that would have to look is free to return 1).
    */
   mightBeReferenced(prefixes: readonly Key[], leaves: readonly string[]): Promise<Uint8Array>;
 
-  /** Differences between the graph and one derived anew from the records and links; empty when all is well. */
+  /** Differences between the graph and one derived again from the records and links; empty when all is well. */
   verifyGraph(): string[];
 
   /** Waits until everything committed so far is on disk. */
   flush(): Promise<void>;
-  /**
-   * For work that can wait, between its steps: resolves when no commit of others is on its way to the disk, or when those
-   * that were have arrived.
-   */
-  quiet(): Promise<void>;
+  /** Resolves when the foreground commits under way are on disk, or lost. Background work waits for it between its steps. */
+  foregroundDone(): Promise<void>;
   /**
    * Optional: copies the store to a new file, beside its writers: everything that was committed before the call, and more.
    * `taken` is called in the moment that the copy shows, before anything else happens. Unavailable: no room.

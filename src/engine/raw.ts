@@ -169,7 +169,7 @@ class HeldLocks {
 
 function read(reader: Reader, key: string, options: GetOptions): Map<string, string> {
   const { rev, limit = 0 } = options;
-  if (!Number.isSafeInteger(limit) || limit < 0) throw invalidArgument(`limit ${limit} is no count`);
+  if (!Number.isSafeInteger(limit) || limit < 0) throw invalidArgument(`limit ${limit} is not a valid count`);
   if (rev !== undefined && rev !== 0 && rev !== reader.revision) {
     throw failedPrecondition(`revision ${rev} is not kept`, {
       remedy: `read the current revision, ${reader.revision}`,

@@ -221,7 +221,7 @@ class Collection {
     }
   }
 
-  /** Tells collectors which of their resources nothing keeps, in one synchronous step with the last look at the store. */
+  /** Passes to collectors which of their resources nothing keeps, in one synchronous step with the last look at the store. */
   async #collectorResources(edges: RunEdges, at: Instant): Promise<void> {
     if (this.#collectors.length === 0) return;
     const all: [StartedCollector, Node][] = [];
@@ -280,7 +280,7 @@ class Collection {
 
 function checkBudget(ms: number | undefined): void {
   if (ms === undefined || ms > 0) return;
-  throw invalidArgument(`a slice budget of ${ms} ms is no budget`, { remedy: 'use a number above 0' });
+  throw invalidArgument(`a slice budget of ${ms} ms is not valid`, { remedy: 'use a number above 0' });
 }
 
 function countMarked(marked: Counts, byType: Uint32Array): void {

@@ -64,14 +64,19 @@ function isComponent(part: string): boolean {
   return part.length * 3 <= MAX_COMPONENT_BYTES || Buffer.byteLength(part) <= MAX_COMPONENT_BYTES;
 }
 
-/** Adds an edge to `<collection> <ns> <parts…>` unless that cannot be a key. */
-function push(edges: Edge[], kind: EdgeKind, collection: string, ns: string, ...parts: string[]): void {
-  if (parts.every(isComponent)) edges.push({ to: [collection, ns, ...parts].join(SEPARATOR), kind });
+/** The key `<collection> <ns> <part> [<last>]`; undefined when that cannot be one. */
+function targetOf(collection: string, ns: string, part: string, last?: string): Key | undefined {
+  if (!isComponent(part) || (last !== undefined && !isComponent(last))) return undefined;
+  const to = `${collection}${SEPARATOR}${ns}${SEPARATOR}${part}`;
+  return last === undefined ? to : `${to}${SEPARATOR}${last}`;
 }
 
-function pushBack(edges: Edge[], collection: string, ns: string, ...parts: string[]): void {
-  if (!parts.every(isComponent)) return;
-  edges.push({ to: [collection, ns, ...parts].join(SEPARATOR), kind: EdgeKind.label, back: true });
+function push(edges: Edge[], kind: EdgeKind, to: Key | undefined): void {
+  if (to !== undefined) edges.push({ to, kind });
+}
+
+function pushBack(edges: Edge[], to: Key | undefined): void {
+  if (to !== undefined) edges.push({ to, kind: EdgeKind.label, back: true });
 }
 
 /** Whether `word` is `name`, or `name` followed by `.` or `/` and anything. */
@@ -92,19 +97,20 @@ function snapshotterIn(word: string): string {
 
 /** One `containerd.io/gc.ref.<word>` label. A word that is not built in may be some collector's. */
 function pushReference(edges: Edge[], ns: string, word: string, value: string): void {
-  if (isWord(word, 'content')) push(edges, EdgeKind.label, 'blobs', ns, value);
-  else if (isWord(word, 'image')) push(edges, EdgeKind.label, 'images', ns, value);
+  if (isWord(word, 'content')) push(edges, EdgeKind.label, targetOf('blobs', ns, value));
+  else if (isWord(word, 'image')) push(edges, EdgeKind.label, targetOf('images', ns, value));
   else if (word.startsWith(SNAPSHOT_WORD)) {
-    push(edges, EdgeKind.label, 'snapshots', ns, snapshotterIn(word), value);
-  } else push(edges, EdgeKind.label, 'foreign', ns, word, value);
+    push(edges, EdgeKind.label, targetOf('snapshots', ns, snapshotterIn(word), value));
+  } else push(edges, EdgeKind.label, targetOf('foreign', ns, word, value));
 }
 
 /** One `containerd.io/gc.bref.<word>` label; unknown words mean nothing. */
 function pushBackReference(edges: Edge[], ns: string, word: string, value: string): void {
-  if (isWord(word, 'content')) pushBack(edges, 'blobs', ns, value);
-  else if (isWord(word, 'image')) pushBack(edges, 'images', ns, value);
-  else if (isWord(word, 'container')) pushBack(edges, 'containers', ns, value);
-  else if (word.startsWith(SNAPSHOT_WORD)) pushBack(edges, 'snapshots', ns, snapshotterIn(word), value);
+  if (isWord(word, 'content')) pushBack(edges, targetOf('blobs', ns, value));
+  else if (isWord(word, 'image')) pushBack(edges, targetOf('images', ns, value));
+  else if (isWord(word, 'container')) pushBack(edges, targetOf('containers', ns, value));
+  else if (word.startsWith(SNAPSHOT_WORD))
+    pushBack(edges, targetOf('snapshots', ns, snapshotterIn(word), value));
 }
 
 interface Scan {
@@ -143,7 +149,7 @@ function imageNode(ns: string, fields: Fields, labels: Labels): Adjacency {
   const scan: Scan = { edges: [], flags: 0 };
   const target = fields.target;
   if (typeof target === 'object' && target !== null) {
-    push(scan.edges, EdgeKind.structural, 'blobs', ns, textField(target as Fields, 'digest'));
+    push(scan.edges, EdgeKind.structural, targetOf('blobs', ns, textField(target as Fields, 'digest')));
   }
   // A live image is a root, so only one that can expire has a use for back references.
   scanLabels(scan, ns, labels, expireAt === undefined ? ReadBack.no : ReadBack.yes);
@@ -155,7 +161,11 @@ function containerNode(ns: string, fields: Fields, labels: Labels): Adjacency {
   const scan: Scan = { edges: [], flags: 0 };
   const snapshotter = textField(fields, 'snapshotter');
   if (snapshotter !== '') {
-    push(scan.edges, EdgeKind.label, 'snapshots', ns, snapshotter, textField(fields, 'snapshotKey'));
+    push(
+      scan.edges,
+      EdgeKind.label,
+      targetOf('snapshots', ns, snapshotter, textField(fields, 'snapshotKey')),
+    );
   }
   // Containers are roots, so their own back references are never needed.
   scanLabels(scan, ns, labels, ReadBack.no);
@@ -180,14 +190,8 @@ function snapshotNode(key: Key, ns: string, fields: Fields, labels: Labels): Adj
   const parent = textField(fields, 'parent');
   if (parent !== '') {
     const start = 'snapshots'.length + ns.length + 2;
-    push(
-      scan.edges,
-      EdgeKind.structural,
-      'snapshots',
-      ns,
-      key.slice(start, key.indexOf(SEPARATOR, start)),
-      parent,
-    );
+    const snapshotter = key.slice(start, key.indexOf(SEPARATOR, start));
+    push(scan.edges, EdgeKind.structural, targetOf('snapshots', ns, snapshotter, parent));
   }
   scanLabels(scan, ns, labels, ReadBack.yes);
   const flags = scan.flags & ~NodeFlag.conditional;
@@ -197,7 +201,7 @@ function snapshotNode(key: Key, ns: string, fields: Fields, labels: Labels): Adj
 function ingestNode(ns: string, fields: Fields): Adjacency {
   const edges: Edge[] = [];
   const expected = textField(fields, 'expected');
-  if (expected !== '') push(edges, EdgeKind.label, 'blobs', ns, expected);
+  if (expected !== '') push(edges, EdgeKind.label, targetOf('blobs', ns, expected));
   const expireAt = fields.expireat;
   if (typeof expireAt !== 'bigint') return { flags: typed(ResourceIngest, NodeFlag.collectible), edges };
   return { flags: typed(ResourceIngest, NodeFlag.root | NodeFlag.collectible), expireAt, edges };

@@ -100,7 +100,7 @@ class StreamCollection implements CollectionContext {
   async finish(): Promise<void> {
     const closing = this.#removed.flatMap(({ namespace, key }) => {
       const entry = this.#known.get(namespace)?.get(key);
-      // Removed, or removed and made anew, while the run was under way: not ours to close.
+      // Removed, or removed and made again, while the run was under way: not ours to close.
       if (entry === undefined || this.#live.get(namespace)?.get(key) !== entry) return [];
       this.#forget(namespace, key);
       return [entry.stream];

@@ -1,6 +1,6 @@
 /**
  * Words of a collection: resource types, nodes and what names them. Used by every file of this room and by
- * those who register collectors. Nothing here is stored but the type in the high byte of a node's flags.
+ * programs that register collectors. Nothing here is stored but the type in the high byte of a node's flags.
  */
 import type { Key } from '../engine/contract.js';
 import {
@@ -77,7 +77,7 @@ const kindNames = new Map<number, string>([
 /** The word for a type in reports; sandboxes are the only records of type 0. */
 export const kindName = (type: number): string => kindNames.get(type & ResourceMax) ?? `type${type}`;
 
-/** Type of the records of a collection; undefined when they are no nodes. */
+/** Type of the records of a collection; undefined when they are not nodes. */
 const typeOfCollection = new Map<string, number>([
   ['images', ResourceImage],
   ['containers', ResourceContainer],
@@ -99,7 +99,7 @@ export function nodeOfKey(key: Key): Node | undefined {
 }
 
 /**
- * The record a node stands for, variant bits ignored; undefined for types that are no records and for keys
+ * The record a node stands for, variant bits ignored; undefined for types that are not records and for keys
  * that cannot exist (empty, with a NUL). A snapshot key without `/` is InvalidArgument.
  */
 export function keyOfNode(node: Node): Key | undefined {

@@ -64,7 +64,7 @@ export interface CarriedGraph extends Passed {
 }
 
 const NONE = new Uint32Array();
-/** The first `how` of marks that live on; then come their faults. */
+/** The first `how` of live marks; then come their faults. */
 const LIVE = 3;
 /** A fraction of a millisecond. */
 const STEPS_OF_CATCH_UP = 32;

@@ -39,9 +39,9 @@ interface Exports {
   _initialize(): void;
   begin(): number;
   input(bytes: number): Pointer;
-  answerAt(): Pointer;
-  answerBytes(): number;
-  answerNumber(): number;
+  resultAt(): Pointer;
+  resultBytes(): number;
+  resultNumber(): number;
   errorKind(): Pointer;
   errorMessage(): Pointer;
   apply(words: number): number;
@@ -75,10 +75,10 @@ interface Exports {
     roots: number,
     edges: number,
   ): Pointer;
-  retainedIsSmall(question: Pointer): number;
-  retainedStep(question: Pointer): number;
-  retainedEnd(question: Pointer): number;
-  retainedDrop(question: Pointer): void;
+  retainedIsSmall(call: Pointer): number;
+  retainedStep(call: Pointer): number;
+  retainedEnd(call: Pointer): number;
+  retainedDrop(call: Pointer): void;
   saveBegin(): Pointer;
   saveStep(job: Pointer): number;
   saveEnd(job: Pointer): number;
@@ -127,7 +127,7 @@ export type RetainedWords = Parameters<CarriedGraph['retained']>;
 const aTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 /** Takes steps until one says that it was the last, yielding to the event loop; at once when `isSmall`. */
-async function inTurns(isSmall: boolean, step: () => unknown): Promise<void> {
+async function runSteps(isSmall: boolean, step: () => unknown): Promise<void> {
   let start = performance.now();
   while (!step()) {
     if (isSmall || performance.now() - start < RUN_MS) continue;
@@ -149,7 +149,7 @@ export class WasmGraph implements CarriedGraph {
     this.#renew();
   }
 
-  /** Begins with fresh memory. Jobs of the old graph hold on to theirs until they end. */
+  /** Begins with fresh memory. Jobs of the old graph keep theirs until they end. */
   #renew(): void {
     const module = moduleOf();
     if (module === undefined) throw unavailable(wasmError(), { object: wasmPath() });
@@ -173,7 +173,7 @@ export class WasmGraph implements CarriedGraph {
   async mark(now: bigint, how: number): Promise<MarkResult> {
     const wasm = this.#wasm;
     const { job, end } = this.#begin(now, how);
-    await inTurns(wasm.isSmall() !== 0, () => wasm.markSteps(job));
+    await runSteps(wasm.isSmall() !== 0, () => wasm.markSteps(job));
     return end();
   }
 
@@ -190,7 +190,7 @@ export class WasmGraph implements CarriedGraph {
     const job = this.#must(wasm.markBegin(time(now), u32(how)));
     const end = (): MarkResult => {
       must(wasm, memory, wasm.markEnd(job));
-      const { buffer } = answered(wasm, memory);
+      const { buffer } = resultOf(wasm, memory);
       const [marked = 0, edgesFollowed = 0] = new Float64Array(buffer, 4 * TYPES);
       return {
         markedByType: new Uint32Array(buffer.slice(0, 4 * TYPES)),
@@ -204,17 +204,17 @@ export class WasmGraph implements CarriedGraph {
 
   markFrom(ids: Uint32Array): number {
     this.#must(this.#wasm.markFrom(this.#put(words(ids))));
-    return this.#wasm.answerNumber();
+    return this.#wasm.resultNumber();
   }
 
   marksOf(id: number): number {
     this.#must(this.#wasm.marksOf(u32(id)));
-    return this.#wasm.answerNumber();
+    return this.#wasm.resultNumber();
   }
 
   places(): number {
     this.#must(this.#wasm.places());
-    return this.#wasm.answerNumber();
+    return this.#wasm.resultNumber();
   }
 
   candidates(from: number, count: number): Uint32Array {
@@ -227,12 +227,12 @@ export class WasmGraph implements CarriedGraph {
 
   catchUp(steps: number): boolean {
     this.#must(this.#wasm.catchUp(u32(steps)));
-    return this.#wasm.answerNumber() === 1;
+    return this.#wasm.resultNumber() === 1;
   }
 
   wrongLive(): Uint32Array | undefined {
     const wrong = this.#words(this.#wasm.wrongLive());
-    return this.#wasm.answerNumber() === 1 ? wrong : undefined;
+    return this.#wasm.resultNumber() === 1 ? wrong : undefined;
   }
 
   endRun(): void {
@@ -275,12 +275,12 @@ export class WasmGraph implements CarriedGraph {
 
   retained(...query: RetainedWords): { promise: Promise<RetainedSizes>; cancel(): void } {
     const started = performance.now();
-    const question = this.#ask(query);
-    if (this.#wasm.retainedIsSmall(question) !== 0) {
-      const sizes = this.#answer(question, query, started);
+    const call = this.#beginRetained(query);
+    if (this.#wasm.retainedIsSmall(call) !== 0) {
+      const sizes = this.#runRetained(call, query, started);
       return { promise: Promise.resolve(sizes), cancel: () => undefined };
     }
-    this.#wasm.retainedDrop(question);
+    this.#wasm.retainedDrop(call);
     const { promise, resolve, reject } = withResolvers<RetainedSizes>();
     let thread: Worker | undefined;
     const end = (error: EbbtideError): void => {
@@ -310,19 +310,19 @@ export class WasmGraph implements CarriedGraph {
 
   /** As `retained`, on this thread, however long it takes. */
   retainedNow(...query: RetainedWords): RetainedSizes {
-    return this.#answer(this.#ask(query), query, performance.now());
+    return this.#runRetained(this.#beginRetained(query), query, performance.now());
   }
 
-  #ask([now, itemOf, sizes, members, ends, roots, edges]: RetainedWords): Pointer {
+  #beginRetained([now, itemOf, sizes, members, ends, roots, edges]: RetainedWords): Pointer {
     const all = [itemOf, members, ends, roots, edges].map(words);
     this.#put(doubles(sizes), ...all);
     const [items = 0, m = 0, e = 0, r = 0, x = 0] = all.map(({ length }) => length);
     return this.#must(this.#wasm.retainedBegin(time(now), items, sizes.length, m, e, r, x));
   }
 
-  #answer(question: Pointer, [, , , , { length }]: RetainedWords, started: number): RetainedSizes {
-    while (this.#wasm.retainedStep(question) === 0);
-    this.#must(this.#wasm.retainedEnd(question));
+  #runRetained(call: Pointer, [, , , , { length }]: RetainedWords, started: number): RetainedSizes {
+    while (this.#wasm.retainedStep(call) === 0);
+    this.#must(this.#wasm.retainedEnd(call));
     const all = new Float64Array(this.#bytes().buffer);
     return {
       kept: all[0] ?? 0,
@@ -336,9 +336,9 @@ export class WasmGraph implements CarriedGraph {
   async save(): Promise<Buffer> {
     const [wasm, memory] = [this.#wasm, this.#memory];
     const job = this.#must(wasm.saveBegin());
-    await inTurns(wasm.isSmall() !== 0, () => wasm.saveStep(job));
+    await runSteps(wasm.isSmall() !== 0, () => wasm.saveStep(job));
     must(wasm, memory, wasm.saveEnd(job));
-    return Buffer.from(answered(wasm, memory).buffer);
+    return Buffer.from(resultOf(wasm, memory).buffer);
   }
 
   load(bytes: Uint8Array): boolean {
@@ -347,7 +347,7 @@ export class WasmGraph implements CarriedGraph {
     const at = this.#room(bytes.length);
     new Uint8Array(this.#memory.buffer).set(bytes, at);
     this.#must(this.#wasm.load(bytes.length));
-    const whole = this.#wasm.answerNumber() === 1;
+    const whole = this.#wasm.resultNumber() === 1;
     // What a damaged image took of the memory, too.
     if (!whole) this.#renew();
     return whole;
@@ -366,8 +366,8 @@ export class WasmGraph implements CarriedGraph {
 
   // ----------------------------------------------------------------------------------------------------- boundary
 
-  #must(answer: number): number {
-    return must(this.#wasm, this.#memory, answer);
+  #must(returned: number): number {
+    return must(this.#wasm, this.#memory, returned);
   }
 
   /** Where so many bytes of operands go. */
@@ -388,19 +388,19 @@ export class WasmGraph implements CarriedGraph {
   }
 
   #bytes(): Uint8Array<ArrayBuffer> {
-    return answered(this.#wasm, this.#memory);
+    return resultOf(this.#wasm, this.#memory);
   }
 
-  #words(answer: number): Uint32Array {
-    this.#must(answer);
+  #words(returned: number): Uint32Array {
+    this.#must(returned);
     return new Uint32Array(this.#bytes().buffer);
   }
 }
 
 /** A copy of the last result. */
-function answered(wasm: Exports, memory: Memory): Uint8Array<ArrayBuffer> {
-  const at = wasm.answerAt() >>> 0;
-  return new Uint8Array(memory.buffer.slice(at, at + wasm.answerBytes()));
+function resultOf(wasm: Exports, memory: Memory): Uint8Array<ArrayBuffer> {
+  const at = wasm.resultAt() >>> 0;
+  return new Uint8Array(memory.buffer.slice(at, at + wasm.resultBytes()));
 }
 
 /** What a report's thread is given. */
@@ -416,9 +416,9 @@ export interface Failure {
   message: string;
 }
 
-/** An answer that is not 0; otherwise the error that the core reports. */
-function must(wasm: Exports, memory: Memory, answer: number): number {
-  if (answer !== 0) return answer >>> 0;
+/** Passes on a number that is not 0; otherwise throws the error that the core reports. */
+function must(wasm: Exports, memory: Memory, returned: number): number {
+  if (returned !== 0) return returned >>> 0;
   const text = (at: Pointer): string => {
     const bytes = Buffer.from(memory.buffer, at >>> 0);
     return bytes.toString('utf8', 0, bytes.indexOf(0));

@@ -147,7 +147,7 @@ class ManifestMaker {
     });
   }
 
-  /** By the layer's first bytes; its name is no indication. */
+  /** By the layer's first bytes; its name does not show it. */
   async #layerType(layer: StoredBlob): Promise<string> {
     const known = this.#layerTypes.get(layer.digest);
     if (known !== undefined) return known;

@@ -44,7 +44,7 @@ export interface Progress {
 }
 export type OnProgress = (progress: Progress) => void;
 
-/** Lifetime of a lease that nobody deletes: containerd's default. */
+/** Lifetime of a lease that is not deleted: containerd's default. */
 const LEASE_LIFETIME_MS = 24 * 3600 * 1000;
 
 /** What a lease is for: after an interruption it stays if another attempt can resume. */

@@ -144,7 +144,7 @@ class Unpacker {
         try {
           for (const layer of layers) {
             if (await this.#layer(layer)) applied++;
-            else this.#tell(layer, layer.descriptor.size);
+            else this.#report(layer, layer.descriptor.size);
           }
         } finally {
           this.#known.close();
@@ -208,7 +208,7 @@ class Unpacker {
     }
   }
 
-  #tell({ descriptor: { digest: name, size: total } }: Layer, done: number): void {
+  #report({ descriptor: { digest: name, size: total } }: Layer, done: number): void {
     this.#options.progress?.({ phase: 'unpack', name, done, total, all: this.#all });
   }
 
@@ -267,7 +267,7 @@ class Unpacker {
         signal: this.#ctx.signal,
         limits,
         known: this.#known,
-        progress: progress && ((done) => this.#tell(layer, done)),
+        progress: progress && ((done) => this.#report(layer, done)),
       });
     } catch (error) {
       throw wrap(`cannot unpack layer ${name}`, error, { object: name, remedy: remedyOf(error) });

@@ -11,7 +11,7 @@ export interface HostClock {
   /** Nanoseconds since the host booted, including time spent suspended. */
   uptime(): bigint;
   /**
-   * The wall clock minus a clock that nobody sets, in milliseconds. Cheap to read; changes when the wall
+   * The wall clock minus a clock that is never set, in milliseconds. Cheap to read; changes when the wall
    * clock is set.
    */
   drift(): number;

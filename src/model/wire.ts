@@ -42,6 +42,19 @@ export function decodeVarint(bytes: Uint8Array): bigint {
   return value & 1n ? -(value >> 1n) - 1n : value >> 1n;
 }
 
+/** The unsigned number from `start`, as `decodeUvarint` has it; -1 for one that has more than 49 bits, or no end before `end`. */
+export function shortUvarint(bytes: Uint8Array, start: number, end: number): number {
+  let value = 0;
+  let scale = 1;
+  for (let at = start; at < end && at < start + 7; at++) {
+    const byte = bytes[at] ?? 0;
+    value += (byte & 0x7f) * scale;
+    if (byte < 0x80) return value;
+    scale *= 128;
+  }
+  return -1;
+}
+
 /** The unsigned number at `offset`, and the offset after it. */
 export function readUvarint(bytes: Uint8Array, offset: number): { value: bigint; next: number } {
   let value = 0n;

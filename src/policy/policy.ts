@@ -106,7 +106,7 @@ const policyFields = [
   'lowWater',
 ] as const satisfies readonly (keyof Policy)[];
 
-/** InvalidArgument, with rule and field, for what is no policy. */
+/** InvalidArgument, with rule and field, for what is not a policy. */
 export function parsePolicy(document: unknown): CheckedPolicy {
   if (!isObject(document)) throw invalidArgument('a policy is a JSON object', { remedy: SEE });
   const policy = new FieldReader('the policy', document, policyFields);

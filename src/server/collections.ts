@@ -4,7 +4,7 @@
  */
 import type { DB } from '../db.js';
 import { abortError, canceled, throwIfAborted } from '../errors.js';
-import { Scheduler } from '../gc/schedule/scheduler.js';
+import { type Collectable, Scheduler } from '../gc/schedule/scheduler.js';
 import type { SchedulerOptions } from '../gc/schedule/scheduler-params.js';
 import type { GCStats } from '../gc/stats.js';
 
@@ -17,8 +17,9 @@ export interface CollectionHooks {
 
 export class Collections implements AsyncDisposable {
   readonly #db: DB;
-  readonly #onRun: CollectionHooks['onRun'];
-  readonly #scheduler: Scheduler<GCStats> | undefined;
+  readonly #hooks: CollectionHooks;
+  #scheduler: Scheduler<GCStats> | undefined;
+  #onMutation: (dirty: boolean) => void = () => undefined;
   readonly #closing = new AbortController();
   /** On request only: the run that callers requesting now will get. */
   #waiting: Promise<GCStats> | undefined;
@@ -26,8 +27,33 @@ export class Collections implements AsyncDisposable {
 
   constructor(db: DB, mode: CollectMode, schedule: SchedulerOptions, hooks: CollectionHooks) {
     this.#db = db;
-    this.#onRun = hooks.onRun;
-    if (mode === 'scheduled') this.#scheduler = new Scheduler<GCStats>(db, schedule, hooks);
+    this.#hooks = hooks;
+    db.registerMutationCallback((dirty) => this.#onMutation(dirty));
+    this.#schedule(mode, schedule);
+  }
+
+  #schedule(mode: CollectMode, schedule: SchedulerOptions): void {
+    const db = this.#db;
+    const target: Collectable<GCStats> = {
+      garbageCollect: (ctx, options) => db.garbageCollect(ctx, options),
+      // One scheduler at a time is told.
+      registerMutationCallback: (fn) => {
+        this.#onMutation = fn;
+      },
+      nextExpiry: (after) => db.nextExpiry(after),
+      expiryTime: db.expiryTime,
+    };
+    this.#scheduler =
+      mode === 'scheduled' ? new Scheduler<GCStats>(target, schedule, this.#hooks) : undefined;
+  }
+
+  /** Collects by another schedule from now on. A scheduled run under way ends between two slices. */
+  async reschedule(mode: CollectMode, schedule: SchedulerOptions): Promise<void> {
+    await this.#scheduler?.close();
+    if (this.#closing.signal.aborted) return;
+    this.#schedule(mode, schedule);
+    // What the last one had counted.
+    this.#scheduler?.notify(true);
   }
 
   /**
@@ -68,8 +94,8 @@ export class Collections implements AsyncDisposable {
       return this.#db.garbageCollect({ signal: this.#closing.signal });
     });
     this.#running = run.then(
-      (stats) => this.#onRun({ stats }),
-      (error: unknown) => this.#onRun({ error }),
+      (stats) => this.#hooks.onRun({ stats }),
+      (error: unknown) => this.#hooks.onRun({ error }),
     );
     return run;
   }

@@ -15,6 +15,7 @@ import type { CollectMode } from './collections.js';
 import { type Limits, limitsOf } from './limits.js';
 import { type LogLevel, logLevels } from './log.js';
 import { defaultAddress } from './run-file.js';
+import type { ActivatedSockets } from './systemd/activation.js';
 
 export interface DaemonOptions {
   root: string;
@@ -34,6 +35,8 @@ export interface DaemonOptions {
   policyFile?: string | undefined;
   /** As `openDB`'s; undefined: the default. */
   expiryGraceMs?: number | undefined;
+  /** Sockets that systemd opened, in the place of `address` and `proxyAddress`. */
+  sockets?: ActivatedSockets;
   /** The tree is in etcd, and this host may collect it. */
   etcd?: EtcdConfig | undefined;
 }

@@ -10,6 +10,7 @@ import { isKind } from '../errors.js';
 import type { GCStats } from '../gc/stats.js';
 import { openDB } from '../open.js';
 import { readPolicy } from '../policy/file.js';
+import type { Policy } from '../policy/policy.js';
 import { Collections } from './collections.js';
 import type { DaemonOptions } from './config.js';
 import { Endpoint } from './connections/endpoint.js';
@@ -19,13 +20,15 @@ import { createLog, type Logger, storeLog, takeConsole } from './log.js';
 import { GarbageAge } from './metrics/garbage-age.js';
 import type { Metrics } from './metrics/metrics.js';
 import { StoreUsage } from './metrics/store-usage.js';
-import { type Notify, notifier } from './notify.js';
 import { Policies } from './policies.js';
+import { reload } from './reload.js';
 import { RootWatch } from './root-watch.js';
 import { type ObserveMethod, sharedOf } from './rpc-server.js';
 import { removeRunFile, writeRunFile } from './run-file.js';
 import type { Service, ServiceHost } from './service.js';
 import { proxiedServices, servicesOf } from './service-lists.js';
+import type { ActivatedSocket } from './systemd/activation.js';
+import { type Notifier, notifier } from './systemd/notify.js';
 import { version } from './version-info.js';
 
 export class Daemon {
@@ -34,15 +37,17 @@ export class Daemon {
   readonly metricsAddress: string | undefined;
   readonly #parts: Parts & { giveConsoleBack(): void };
   #stopping: Promise<void> | undefined;
+  #reloading: Promise<void> | undefined;
+  #readNext: (() => Promise<DaemonOptions>) | undefined;
 
   private constructor(parts: Parts & { giveConsoleBack(): void }) {
     this.#parts = parts;
-    this.address = parts.options.address;
+    this.address = parts.address;
     this.metricsAddress = parts.metricsServer?.address;
   }
 
   /**
-   * Unavailable: another process has the root, or listens at the address. On failure nothing is left behind.
+   * Unavailable: another process has the root, or listens at the address. On failure nothing is left.
    */
   static async start(options: DaemonOptions): Promise<Daemon> {
     const log = createLog(options.logLevel);
@@ -63,21 +68,10 @@ export class Daemon {
   }
 
   async #stop(): Promise<void> {
-    const {
-      log,
-      notify,
-      stopping,
-      endpoints,
-      collections,
-      policies,
-      db,
-      options,
-      metricsServer,
-      refusals,
-      root,
-    } = this.#parts;
+    const { log, systemd, stopping, endpoints, collections, policies, db, options } = this.#parts;
+    const { metricsServer, refusals, root } = this.#parts;
     log.info('stopping');
-    void notify('stopping');
+    void systemd.report('stopping');
     stopping.abort();
     await removeRunFile(root.path);
     const { shutdownMs } = options.limits;
@@ -89,20 +83,54 @@ export class Daemon {
     await metricsServer?.close();
     await db.close();
     root.close();
+    await this.#reloading;
+    systemd.close();
     log.info('stopped');
     this.#parts.giveConsoleBack();
   }
 
-  /** SIGHUP: the terminal went away, or the sender expects the configuration to be reloaded. */
-  hangup(): void {
-    this.#parts.log.info('ignored SIGHUP: the configuration is read at the start only');
+  /**
+   * SIGHUP: takes over what `read` returns, as far as that is possible without a restart. A configuration that is not
+   * valid is logged and changes nothing. A call during another is covered by one more reading.
+   */
+  async reload(read: () => Promise<DaemonOptions>): Promise<void> {
+    this.#readNext = read;
+    this.#reloading ??= this.#reload();
+    await this.#reloading;
+  }
+
+  async #reload(): Promise<void> {
+    const { log, systemd, stopping, collections, policies, options } = this.#parts;
+    for (let read = this.#readNext; read !== undefined; read = this.#readNext) {
+      this.#readNext = undefined;
+      if (stopping.signal.aborted) break;
+      await systemd.report('reloading');
+      try {
+        const next = await read();
+        // The file may have changed under its name.
+        const policy = await policyIn(next);
+        const { changed, needRestart } = reload(options, next);
+        policies.replace(policy);
+        log.level = options.logLevel;
+        if (changed.includes('gc') || changed.includes('scheduler'))
+          await collections.reschedule(options.gc, options.scheduler);
+        log.info({ changed }, 'reloaded the configuration');
+        if (needRestart.length > 0)
+          log.warn({ fields: needRestart }, 'these fields change with a restart only');
+      } catch (error) {
+        log.error({ err: error }, 'the configuration was not reloaded: the last one stays in effect');
+      }
+      await systemd.report('ready');
+    }
+    this.#reloading = undefined;
   }
 }
 
 interface Parts {
+  readonly address: string;
   readonly options: DaemonOptions;
   readonly log: Logger;
-  readonly notify: Notify;
+  readonly systemd: Notifier;
   readonly stopping: AbortController;
   readonly db: DB;
   readonly endpoints: readonly Endpoint[];
@@ -113,14 +141,17 @@ interface Parts {
   readonly metricsServer: { address: string; close(): Promise<void> } | undefined;
 }
 
+const policyIn = async ({ policyFile }: DaemonOptions): Promise<Policy | undefined> =>
+  policyFile === undefined ? undefined : readPolicy(policyFile);
+
 async function startParts(
   options: DaemonOptions,
   log: Logger,
   undo: (() => Promise<unknown>)[],
 ): Promise<Parts> {
-  const { root, limits, policy, snapshotters, etcd, expiryGraceMs, policyFile } = options;
+  const { root, limits, policy, snapshotters, etcd, expiryGraceMs, sockets } = options;
   // Before anything is opened: a mistake in it is found at the start.
-  const retention = policyFile === undefined ? undefined : await readPolicy(policyFile);
+  const retention = await policyIn(options);
   const events = new EventExchange(limits.subscriberEvents);
   const db = await openDB({
     root,
@@ -167,7 +198,7 @@ async function startParts(
   const started = performance.now();
   const connections = (): number => endpoints.reduce((sum, endpoint) => sum + endpoint.connections, 0);
   const stats = (): unknown => ({
-    daemon: { version, pid: process.pid, address: options.address, upMs: performance.now() - started },
+    daemon: { version, pid: process.pid, address: main.address, upMs: performance.now() - started },
     store: db.engine.stats(),
     graph: db.engine.graph.stats(),
     garbageAgeMs: age.ms,
@@ -179,12 +210,12 @@ async function startParts(
   undo.push(async () => refusals.close());
   const endpoints: Endpoint[] = [];
   const shared = sharedOf(limits);
-  const open = async (address: string, services: readonly Service[]): Promise<Endpoint> => {
+  const open = async (place: string | ActivatedSocket, services: readonly Service[]): Promise<Endpoint> => {
     const refused = (reason: string): void => {
       metrics?.counts.refused(reason);
       refusals.count(reason);
     };
-    const endpoint = await Endpoint.open(address, limits, services, {
+    const endpoint = await Endpoint.open(place, limits, services, {
       observe: metrics?.counts.observe ?? notObserved,
       refused,
       shared,
@@ -195,8 +226,9 @@ async function startParts(
   };
   // One run, under way or waiting, covers all deletions up to now.
   const proxied = proxiedServices(host, () => collections.run());
-  if (options.proxyAddress !== undefined) await open(options.proxyAddress, proxied);
-  const main = await open(options.address, servicesOf(host, stats));
+  const proxyPlace = sockets?.proxy ?? options.proxyAddress;
+  const proxy = proxyPlace === undefined ? undefined : await open(proxyPlace, proxied);
+  const main = await open(sockets?.main ?? options.address, servicesOf(host, stats));
   metrics?.counts.watch(db, {
     garbageAgeMs: () => age.ms,
     connections,
@@ -214,23 +246,24 @@ async function startParts(
   await writeRunFile(place.path, main.address).catch((error: unknown) => {
     log.warn({ err: error }, 'the command line finds this daemon with --address only');
   });
-  const notify = notifier((message) => log.warn(message));
-  await notify('ready');
-  log.info(
-    { root, address: main.address, proxy: options.proxyAddress, metrics: metricsServer?.address, version },
-    'serving',
-  );
+  const systemd = notifier((message) => log.warn(message));
+  await systemd.report('ready', `serving ${root} on ${main.address}`);
+  const { address } = main;
+  log.info({ root, address, proxy: proxy?.address, metrics: metricsServer?.address, version }, 'serving');
   return {
-    options,
-    log,
-    notify,
-    stopping,
-    db,
-    endpoints,
-    collections,
-    policies,
-    metricsServer,
-    refusals,
+    ...{
+      address,
+      options,
+      log,
+      systemd,
+      stopping,
+      db,
+      endpoints,
+      collections,
+      policies,
+      metricsServer,
+      refusals,
+    },
     root: place,
   };
 }

@@ -34,7 +34,7 @@ export class EventExchange implements EventsPublisher {
   readonly #subscriptions = new Set<Subscription>();
   readonly #queueMax: number;
 
-  /** @param queueMax events a subscriber may lag behind */
+  /** @param queueMax events a subscriber may lag */
   constructor(queueMax: number) {
     this.#queueMax = queueMax;
   }

@@ -25,14 +25,14 @@ const typeUrls = new Set(Object.values(types));
 export function encodeEvent(topic: string, payload: Readonly<Record<string, unknown>>): Any | undefined {
   const typeUrl = types[topic];
   if (typeUrl === undefined) return undefined;
-  return { typeUrl, value: codecOf(typeUrl)!.encode(payload) };
+  return { typeUrl, value: codecOf(typeUrl).encode(payload) };
 }
 
 /** The fields of an event of the types above; undefined for other types and for damaged ones. */
 export function decodeEvent({ typeUrl, value }: Any): Readonly<Record<string, unknown>> | undefined {
   if (!typeUrls.has(typeUrl)) return undefined;
   try {
-    return codecOf<Record<string, unknown>>(typeUrl)!.decode(Buffer.from(value));
+    return codecOf<Record<string, unknown>>(typeUrl).decode(Buffer.from(value));
   } catch {
     return undefined;
   }

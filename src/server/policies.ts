@@ -48,21 +48,31 @@ const NAMES_LOGGED = 20;
 export class Policies implements AsyncDisposable {
   readonly #db: DB;
   readonly #root: string;
-  readonly #policy: Policy | undefined;
+  #policy: Policy | undefined;
   readonly #hooks: PolicyHooks;
   readonly #closing = new AbortController();
+  #checked: CheckedPolicy | undefined;
   #timer: NodeJS.Timeout | undefined;
   #running: Promise<void> = Promise.resolve();
   #last: PolicyRun | undefined;
   #next: string | undefined;
 
-  /** InvalidArgument: it is no policy. */
+  /** InvalidArgument: it is not a policy. */
   constructor(db: DB, root: string, policy: Policy | undefined, hooks: PolicyHooks) {
     this.#db = db;
     this.#root = root;
-    this.#policy = policy;
     this.#hooks = hooks;
-    if (policy !== undefined) this.#plan(parsePolicy(policy));
+    this.replace(policy);
+  }
+
+  /** From now on; a run under way ends by the policy that it began with. InvalidArgument: it is not a policy. */
+  replace(policy: Policy | undefined): void {
+    const checked = policy === undefined ? undefined : parsePolicy(policy);
+    clearTimeout(this.#timer);
+    this.#policy = policy;
+    this.#checked = checked;
+    this.#next = undefined;
+    if (checked !== undefined) this.#plan(checked);
   }
 
   /** NotFound: the daemon has no policy. */
@@ -98,7 +108,11 @@ export class Policies implements AsyncDisposable {
     if (this.#closing.signal.aborted) return;
     this.#next = formatSeconds(now() + BigInt(checked.everyMs) * 1_000_000n);
     this.#timer = setTimeout(() => {
-      this.#running = this.#run(checked).then(() => this.#plan(checked));
+      this.#running = this.#running
+        .then(() => this.#run(checked))
+        .then(() => {
+          if (this.#checked === checked) this.#plan(checked);
+        });
     }, checked.everyMs).unref();
   }
 

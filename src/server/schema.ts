@@ -8,6 +8,7 @@
  */
 import { fileURLToPath } from 'node:url';
 import protobuf from 'protobufjs';
+import { present } from '../errors.js';
 import { PREFIX_BYTES } from './grpc/prefix.js';
 import { type Chunks, chunksOf } from './messages/chunks.js';
 import { encoderOf, itemWriterOf, messageWriter, type Writer } from './messages/encoder.js';
@@ -58,11 +59,8 @@ export interface Codec<T = unknown> {
   decode(bytes: Buffer): T;
 }
 
-/** The codec of a message type by its full name, or undefined. */
-export function codecOf<T = unknown>(typeName: string): Codec<T> | undefined {
-  const type = root().lookup(typeName, protobuf.Type);
-  return type === null ? undefined : codec<T>(type as protobuf.Type);
-}
+/** The codec of a message type by its full name. */
+export const codecOf = <T = unknown>(typeName: string): Codec<T> => codec<T>(root().lookupType(typeName));
 
 /** Writes a message of a type, by its full name, as a nested message. */
 export const writerOf = (typeName: string): Writer => messageWriter(root().lookupType(typeName));
@@ -122,7 +120,7 @@ function shapeOf(service: string, method: protobuf.Method): Method {
     path: `/${service}/${name}`,
     requestStream: requestStream === true,
     responseStream: responseStream === true,
-    request: codec(resolvedRequestType!),
-    response: codec(resolvedResponseType!),
+    request: codec(present(resolvedRequestType, `the request of ${name}`)),
+    response: codec(present(resolvedResponseType, `the response of ${name}`)),
   };
 }

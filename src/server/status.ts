@@ -123,5 +123,5 @@ export function errorOf(response: { code?: number; details?: string; metadata?: 
   return new EbbtideError(kind, message, { object: found.object, remedy: found.remedy });
 }
 
-const statusCodec = (): Codec<StatusMessage> => codecOf<StatusMessage>('google.rpc.Status')!;
-const infoCodec = (): Codec<ErrorInfo> => codecOf<ErrorInfo>(INFO_TYPE)!;
+const statusCodec = (): Codec<StatusMessage> => codecOf<StatusMessage>('google.rpc.Status');
+const infoCodec = (): Codec<ErrorInfo> => codecOf<ErrorInfo>(INFO_TYPE);

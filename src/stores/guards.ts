@@ -14,7 +14,7 @@
 
 export type Release = () => void;
 
-/** State of one name; dropped when nobody holds it or waits for it. */
+/** State of one name; dropped when no caller holds it or waits for it. */
 interface Guard {
   shares: number;
   held: boolean;
@@ -28,7 +28,7 @@ const FREE: Readonly<Guard> = { shares: 0, held: false, sharers: undefined, hold
 export class Guards {
   readonly #guards = new Map<string, Guard>();
 
-  /** Waits until nobody holds or shares it, in order of arrival. Releasing twice is harmless. */
+  /** Waits until no other caller holds or shares it, in order of arrival. Releasing twice is harmless. */
   async acquire(name: string): Promise<Release> {
     const guard = this.#of(name);
     if (guard.held || guard.shares > 0 || guard.holders !== undefined) {
@@ -71,7 +71,7 @@ export class Guards {
   }
 
   /**
-   * Takes those of the names that nobody holds, shares or waits for, at once, until `release` of the result.
+   * Takes those of the names that no caller holds, shares or waits for, at once, until `release` of the result.
    */
   tryAcquireMany(names: readonly string[]): { taken: boolean[]; release: Release } {
     const guards = new Map<string, Guard>();

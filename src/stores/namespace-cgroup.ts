@@ -43,9 +43,9 @@ async function removeTree(path: string): Promise<void> {
 const directories = (entries: readonly { name: string; isDirectory(): boolean }[] = []): string[] =>
   entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name);
 
-async function unlessAbsent<T>(answer: Promise<T>): Promise<T | undefined> {
+async function unlessAbsent<T>(call: Promise<T>): Promise<T | undefined> {
   try {
-    return await answer;
+    return await call;
   } catch (error) {
     if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
     throw error;

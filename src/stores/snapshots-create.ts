@@ -2,7 +2,7 @@
  * Prepare and View. Called by the snapshot store.
  *
  * Without a context transaction there are two short ones with the backend call between them, so that a
- * backend that copies for minutes delays nobody. In a context transaction both parts are in it, and the
+ * backend that copies for minutes delays no other caller. In a context transaction both parts are in it, and the
  * backend snapshot is created once however often it runs.
  */
 import type { Mount } from '../backends/contract.js';

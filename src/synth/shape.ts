@@ -132,33 +132,17 @@ export function planFor(records: number, shape: Readonly<Shape> = denseHost): Pl
   const garbage: Counts = { ...noRecords };
   const live = new Map<string, boolean>();
   let edges = 0;
-  let total = 0;
   let images = 0;
-  for (; total < records; images++) {
+  for (; sum(counts) < records; images++) {
     const draw = drawImage(shape, images);
     const base = `${draw.namespace} ${draw.base}`;
     const isNew = sharedLayers > 0 && !live.has(base);
     live.set(base, live.get(base) === true || !draw.gone);
     const layers = ownLayers + (isNew ? sharedLayers : 0);
-    counts.blobs += 3 + layers;
-    counts.snapshots += layers + draw.containers;
-    counts.containers += draw.containers;
-    if (!draw.gone) counts.images++;
-    if (draw.lease !== 'none') counts.leases++;
-    if (draw.ingest !== 'none') counts.ingests++;
-    // index → manifest → config and layers; config → snapshot; each snapshot → the one below, except the
-    // lowest.
-    edges += 3 + shape.layers + layers - (isNew || sharedLayers === 0 ? 1 : 0);
-    if (!draw.gone) edges += 1 + 2 * draw.containers;
-    if (draw.lease !== 'none') edges += 2;
-    if (draw.ingest !== 'none') edges += 1;
-    if (draw.gone) {
-      garbage.blobs += 3 + ownLayers;
-      garbage.snapshots += ownLayers;
-    }
-    if (draw.lease === 'expired') garbage.leases++;
-    if (draw.ingest === 'expired') garbage.ingests++;
-    total = sum(counts);
+    countImage(draw, layers, counts);
+    countGarbage(draw, ownLayers, garbage);
+    // Each snapshot refers to the one below, except the lowest.
+    edges += edgesOf(draw, shape.layers) + layers - (isNew || sharedLayers === 0 ? 1 : 0);
   }
   for (const isLive of live.values()) {
     if (isLive) continue;
@@ -176,6 +160,32 @@ export function planFor(records: number, shape: Readonly<Shape> = denseHost): Pl
     edges,
     baseIsLive: (namespace, base) => live.get(`${namespace} ${base}`) === true,
   };
+}
+
+/** Adds an image with so many layers that were not there before, and what belongs to it. */
+function countImage(draw: ImageDraw, layers: number, counts: Counts): void {
+  counts.blobs += 3 + layers;
+  counts.snapshots += layers + draw.containers;
+  counts.containers += draw.containers;
+  if (!draw.gone) counts.images++;
+  if (draw.lease !== 'none') counts.leases++;
+  if (draw.ingest !== 'none') counts.ingests++;
+}
+
+/** Adds what nothing else keeps: layers of bases are counted when it is known which of these live. */
+function countGarbage(draw: ImageDraw, ownLayers: number, garbage: Counts): void {
+  if (draw.gone) {
+    garbage.blobs += 3 + ownLayers;
+    garbage.snapshots += ownLayers;
+  }
+  if (draw.lease === 'expired') garbage.leases++;
+  if (draw.ingest === 'expired') garbage.ingests++;
+}
+
+/** index → manifest → config and layers; config → snapshot; and those of what uses the image. */
+function edgesOf(draw: ImageDraw, layers: number): number {
+  const users = draw.gone ? 0 : 1 + 2 * draw.containers;
+  return 3 + layers + users + (draw.lease === 'none' ? 0 : 2) + (draw.ingest === 'none' ? 0 : 1);
 }
 
 function validate(records: number, shape: Readonly<Shape>): void {

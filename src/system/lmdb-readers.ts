@@ -14,7 +14,7 @@
  * Why that is enough: transaction w reuses pages that were freed up to transaction w - 2, which belong to
  * states up to w - 3. A reader that arrives after the owner's check before w finds w - 1 or w. The check
  * before w + 1 sees it and pins w: from then on only pages are reused that were freed up to w - 1, which
- * belong to states up to w - 2. When nobody needs the oldest pinned state any more, it is unpinned, even
+ * belong to states up to w - 2. When no reader needs the oldest pinned state any more, it is unpinned, even
  * while readers keep coming and going.
  *
  * A pin ends with its owner. Before it writes, the next owner asks readers of states before the one it finds
@@ -37,7 +37,7 @@ const READERS = 2 ** 40;
 const ALL = 2 ** 48;
 const TO_END = 0;
 /**
- * How long an owner waits for readers of states that nobody can pin any more; they poll the request to leave.
+ * How long an owner waits for readers of states that cannot be pinned any more; they poll the request to leave.
  */
 const PATIENCE_MS = 10_000;
 const LOOK_AGAIN_MS = 50;
@@ -68,7 +68,7 @@ export const tryOwn = (fd: number): boolean => tryLock(fd, 0, LEAVE);
  */
 export class ReaderSeat {
   readonly #path: string;
-  /** Descriptor of the lock file; undefined if there is none, as in a copy, so that nobody owns the file. */
+  /** Descriptor of the lock file; undefined if there is none, as in a copy, so that no process owns the file. */
   #lock: number | undefined;
   readonly #from: number;
   #timer: NodeJS.Timeout | undefined;

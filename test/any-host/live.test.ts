@@ -1,6 +1,6 @@
 /**
- * A real containerd that runs: what the verbs say of its root is what `ctr` says, what they predict happens, what they tell to
- * type does what they say, and nothing of theirs is left there. The `containerd` and `ctr` of PATH: those of Debian unless others are
+ * A real containerd that runs: what the verbs say of its root is what `ctr` says, what they predict happens, the commands that they
+ * print do what they say, and nothing of theirs is left there. The `containerd` and `ctr` of PATH: those of Debian unless others are
  * put in front.
  */
 import assert from 'node:assert/strict';
@@ -62,14 +62,14 @@ describe('beside a running containerd', { skip }, () => {
   const ctr = (...args: string[]): string => ok('ctr', args);
   const ebbtide = (...args: string[]): Ended =>
     run(process.execPath, [MAIN, '--containerd-root', server.root, ...args]);
-  const told = <T>(...args: string[]): T => {
+  const jsonOf = <T>(...args: string[]): T => {
     const { code, stdout, stderr } = ebbtide(...args, '--json');
     assert.deepEqual([code, stderr], [0, ''], args.join(' '));
     const document: unknown = JSON.parse(stdout);
     checkDocument(args, document);
     return document as T;
   };
-  const orphans = () => told<Orphans>('orphans', '--older-than', '0s').orphans;
+  const orphans = () => jsonOf<Orphans>('orphans', '--older-than', '0s').orphans;
   const content = (...path: string[]): string =>
     join(server.root, 'io.containerd.content.v1.content', ...path);
   const snapshots = (...path: string[]): string =>
@@ -126,7 +126,7 @@ describe('beside a running containerd', { skip }, () => {
       ['containers', 'id'],
       ['leases', 'id'],
     ] as const) {
-      const rows = told<{ namespace: string }[]>(list, 'ls');
+      const rows = jsonOf<{ namespace: string }[]>(list, 'ls');
       for (const namespace of ['k8s.io', 'other'])
         assert.deepEqual(
           names(of(rows, namespace), field),
@@ -134,19 +134,19 @@ describe('beside a running containerd', { skip }, () => {
           `${namespace} ${list}`,
         );
     }
-    assert.deepEqual(names(told('-n', 'other', 'images', 'ls'), 'name'), [ONE, TWO]);
-    assert.deepEqual(told('namespaces', 'ls'), [
+    assert.deepEqual(names(jsonOf('-n', 'other', 'images', 'ls'), 'name'), [ONE, TWO]);
+    assert.deepEqual(jsonOf('namespaces', 'ls'), [
       { name: 'k8s.io', labels: {} },
       { name: 'other', labels: {} },
     ]);
-    const [ingest] = told<{ ref: string; offset: number }[]>('content', 'ls', '--ingests');
+    const [ingest] = jsonOf<{ ref: string; offset: number }[]>('content', 'ls', '--ingests');
     assert.equal(ingest?.ref, 'cut-off');
     assert.ok(ingest.offset >= 1 << 20);
   });
 
   test('then why, du and the sizes of images follow what containerd refers to', () => {
     const paths = (object: string): string[][] =>
-      told<{ paths: { kind: string; key: string }[][] }>('-n', 'k8s.io', 'why', object, '--all').paths.map(
+      jsonOf<{ paths: { kind: string; key: string }[][] }>('-n', 'k8s.io', 'why', object, '--all').paths.map(
         (path) => path.map(({ kind, key }) => `${kind} ${key}`),
       );
     const layer = one.layers[1]!.digest;
@@ -155,7 +155,7 @@ describe('beside a running containerd', { skip }, () => {
     assert.deepEqual(web, [['container web', 'snapshot overlayfs/web']]);
     assert.match(ebbtide('why', ONE).stderr, /several namespaces have .*: k8s\.io, other/);
 
-    const usage = told<{
+    const usage = jsonOf<{
       rows: { kind: string; name: string; namespace: string; total: number }[];
       disk: object;
     }>('du');
@@ -231,7 +231,7 @@ describe('beside a running containerd', { skip }, () => {
     truncateSync(path, 0);
     const { code, stdout } = ebbtide('verify', '--json');
     const into = join(await tempDir(t), 'healed');
-    const [layer, ...more] = told<{ path: string; healed: string; command: string }[]>('heal', '-o', into);
+    const [layer, ...more] = jsonOf<{ path: string; healed: string; command: string }[]>('heal', '-o', into);
     assert.deepEqual([more, layer?.path], [[], path.slice(0, -'/etc/base'.length)]);
     assert.ok(readFileSync(join(layer!.healed, 'etc/base')).equals(text));
     assert.equal(statSync(path).size, 0);
@@ -265,7 +265,7 @@ describe('beside a running containerd', { skip }, () => {
         ),
       );
     const before = theirs();
-    const { wouldRemove } = told<{ wouldRemove: { kind: string; namespace: string; key: string }[] }>(
+    const { wouldRemove } = jsonOf<{ wouldRemove: { kind: string; namespace: string; key: string }[] }>(
       'gc',
       '--dry-run',
     );
@@ -314,7 +314,7 @@ describe('beside a running containerd', { skip }, () => {
       'no snapshot has it|directory||overlayfs/4711',
       'no snapshot has it|directory||overlayfs/new-123',
     ]);
-    const young = told<Orphans>('orphans');
+    const young = jsonOf<Orphans>('orphans');
     assert.ok(young.young > 0 && young.orphans.some(({ key }) => key === stray));
     const check = ebbtide('check');
     assert.deepEqual([check.code, check.stdout.includes('blob-missing')], [5, true]);
@@ -353,7 +353,7 @@ describe('beside a running containerd', { skip }, () => {
   test('then its metadata is compacted while it runs, and it starts on the small file', async (t) => {
     const small = join(await tempDir(t), 'meta.db');
     const before = all();
-    const { beforeBytes, afterBytes } = told<{ beforeBytes: number; afterBytes: number }>(
+    const { beforeBytes, afterBytes } = jsonOf<{ beforeBytes: number; afterBytes: number }>(
       'compact',
       '-o',
       small,
@@ -381,11 +381,10 @@ describe('beside a running containerd', { skip }, () => {
     assert.notEqual(run('ctr', ['-n', 'k8s.io', 'images', 'ls']).code, 0);
     await server.stop();
     const made = join(dir, 'meta.db');
-    const { records, isNewest } = told<{ records: { current: number; older: number }[]; isNewest: boolean }>(
-      'salvage',
-      '-o',
-      made,
-    );
+    const { records, isNewest } = jsonOf<{
+      records: { current: number; older: number }[];
+      isNewest: boolean;
+    }>('salvage', '-o', made);
     assert.equal(isNewest, false);
     assert.ok(records.length > 5);
     assert.ok(readFileSync(metadata()).equals(file));

@@ -82,7 +82,7 @@ test(`${roots} random roots: what a dry run leaves is what the peer leaves`, { s
     assert.deepEqual(
       all.filter((one) => !goes.has(one)).sort(),
       left.sort(),
-      `EBBTIDE_ANY_HOST_ROOTS=1 EBBTIDE_ANY_HOST_SEED=${seed} tells it again`,
+      `EBBTIDE_ANY_HOST_ROOTS=1 EBBTIDE_ANY_HOST_SEED=${seed} replays it`,
     );
     counts.records += all.length;
     counts.left += left.length;
@@ -245,7 +245,7 @@ test('given a damaged field, an odd name or a damaged page, then it is said, and
   );
   await other.collect(images, metadata);
   const file = readFileSync(metadata);
-  // The version of a time, and a name that is no UTF-8. Copies of older transactions are changed as well.
+  // The version of a time, and a name that is not UTF-8. Copies of older transactions are changed as well.
   for (let at = file.indexOf('ODD'); at >= 0; at = file.indexOf('ODD', at + 1)) file[at + 2] = 0xff;
   for (let at = file.indexOf('createdat'); at >= 0; at = file.indexOf('createdat', at + 1))
     file[at + 'createdat'.length] = 9;

@@ -5,7 +5,7 @@ import { BoltWriter } from '../../src/bolt/writer.js';
 import { digestOf } from '../../src/model/digest.js';
 import { encodeTime, encodeVarint } from '../../src/model/wire.js';
 
-type Fields = { [name: string]: string | Uint8Array | Fields };
+export type Fields = { [name: string]: string | Uint8Array | Fields };
 
 function write(writer: BoltWriter, fields: Fields): void {
   for (const [name, value] of Object.entries(fields).sort(([a], [b]) => (a < b ? -1 : 1))) {
@@ -19,6 +19,13 @@ function write(writer: BoltWriter, fields: Fields): void {
   }
 }
 
+/** A bbolt file with these buckets. */
+export async function writeFields(path: string, fields: Fields): Promise<void> {
+  await using writer = await BoltWriter.create(path);
+  write(writer, fields);
+  await writer.finish();
+}
+
 /** Returns the digest of the image's only blob. */
 export async function makeRoot(root: string, image: string): Promise<string> {
   const bytes = Buffer.from('{"schemaVersion":2}');
@@ -29,8 +36,7 @@ export async function makeRoot(root: string, image: string): Promise<string> {
   writeFileSync(join(blobs, digest.slice(7)), bytes);
   const at = { createdat: encodeTime(0n), updatedat: encodeTime(0n) };
   const size = encodeVarint(bytes.length);
-  await using writer = await BoltWriter.create(join(metadata, 'meta.db'));
-  write(writer, {
+  await writeFields(join(metadata, 'meta.db'), {
     v1: {
       version: encodeVarint(3),
       default: {
@@ -39,6 +45,5 @@ export async function makeRoot(root: string, image: string): Promise<string> {
       },
     },
   });
-  await writer.finish();
   return digest;
 }

@@ -177,7 +177,7 @@ describe('applying a layer to a bind mount', () => {
     assert.ok((await lstat(join(root, 's'))).blocks * 512 < 10_000_000);
   });
 
-  test('given a name that is no UTF-8, its bytes stay', async (t) => {
+  test('given a name that is not UTF-8, its bytes stay', async (t) => {
     const { root, mounts } = await fenced(t);
     await applyLayer(mounts, streamOf(await tarOf([{ name: 'caf\xe9', text: 'latin 1' }])));
     assert.equal((await readFile(Buffer.from(`${root}/caf\xe9`, 'latin1'))).toString(), 'latin 1');

@@ -40,7 +40,7 @@ function zstdBomb(count: number, windowByte = 0x38): Buffer {
 }
 
 describe('compression', () => {
-  test('given the first bytes, the form is told', () => {
+  test('given the first bytes, the form is known', () => {
     assert.equal(detectCompression(gzipSync('x')), 'gzip');
     assert.equal(detectCompression(zstdBomb(1)), 'zstd');
     assert.equal(detectCompression(Buffer.from([0x50, 0x2a, 0x4d, 0x18])), 'zstd');
@@ -122,7 +122,7 @@ function zstdSpinner(): Buffer {
 }
 
 describe('compression bombs', () => {
-  test('given a zstd block that makes the decoder spin, it is given up and the caller was never held up', async () => {
+  test('given a zstd block that makes the decoder spin, it is given up and the caller was never delayed', async () => {
     let ticks = 0;
     const clock = setInterval(() => ticks++, 20);
     const reading = async (): Promise<number> => {
@@ -279,7 +279,7 @@ describe('the addon of libzstd', { skip: nativeZstd.reason ?? false }, () => {
     const decoder = new Decoder(27);
     await assert.rejects(decoder.decode(frame, memory.subarray(0, 1000)), /more than its frame allows/);
     assert.deepEqual([...new Set(memory.subarray(1000))], [7]);
-    assert.equal(await decoder.decode(frame, Buffer.alloc(128 * 1024)), 128 * 1024, 'it begins anew');
+    assert.equal(await decoder.decode(frame, Buffer.alloc(128 * 1024)), 128 * 1024, 'it begins again');
     const running = decoder.decode(frame, Buffer.alloc(128 * 1024));
     decoder.close();
     assert.equal(await running, 128 * 1024);

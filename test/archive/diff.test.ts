@@ -36,7 +36,7 @@ describe('diff of two trees', () => {
     await writeFile(join(a!, 'gone-dir/x'), 'x');
     await mkdir(join(a!, 'becomes-file'));
     await writeFile(join(a!, 'becomes-dir'), 'f');
-    // Whole seconds, as layers have them: only the content tells that this one changed.
+    // Whole seconds, as layers have them: only the content shows that this one changed.
     await utimes(join(a!, 'changed'), 1000, 1000);
     copyOf(a!, b!);
     copyOf(a!, c!);
@@ -122,7 +122,7 @@ describe('diff of two trees', () => {
     assert.equal(await inode('b'), await inode('q'));
   });
 
-  test('given a name that a layer cannot hold, it is FailedPrecondition', async (t) => {
+  test('given a name that a layer cannot have, it is FailedPrecondition', async (t) => {
     const dir = await tempDir(t);
     await writeFile(join(dir, '.wh.x'), '');
     await assert.rejects(diff([], [bind(dir)]), (e) => isKind(e, 'FailedPrecondition'));
@@ -144,10 +144,10 @@ describe('diff of two trees', () => {
     skip: reason,
   }, async (t) => {
     const top = await tempDir(t);
-    let turn = 0;
+    let round = 0;
     await fc.assert(
       fc.asyncProperty(layersOf(anyItem), async (layers) => {
-        const home = join(top, String(turn++));
+        const home = join(top, String(round++));
         const root = join(home, 'plain');
         await mkdir(root, { recursive: true });
         using stack = new Stack(home);

@@ -13,7 +13,7 @@ const dir = (name: string): Item => ({ name, type: 'directory' });
 const refused: [string, Item[], string][] = [
   ['.. in the name', [{ name: '../outside/secret', text: 'evil' }], '../outside/secret'],
   [
-    '.. behind a directory',
+    '.. after a directory',
     [dir('a'), { name: 'a/../../outside/secret', text: 'evil' }],
     'a/../../outside/secret',
   ],
@@ -63,7 +63,7 @@ describe('hostile layers are refused', () => {
   }
 });
 
-/** These are no errors: what they aim at is inside the layer, whatever it looks like. */
+/** These are not errors: what they aim at is inside the layer, whatever it looks like. */
 const confined: [string, Item[], Record<string, string>][] = [
   [
     'an absolute symlink as parent',

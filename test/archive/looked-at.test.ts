@@ -1,4 +1,4 @@
-/** Names looked at in batches: what is known of each is what a look at it alone tells, and it is let go again. */
+/** Names looked at in batches: what is known of each is what a look at it alone shows, and it is released again. */
 import assert from 'node:assert/strict';
 import { link, lstat, mkdir, readdir, readFile, rm, symlink, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -59,7 +59,7 @@ test('given names of every kind, when a walk comes by, then each is known as it 
   for (const name of names) assert.equal(known.seen(at(name)), undefined);
 });
 
-test('given more content than may be held, when a walk comes by, then the rest is left to whoever needs it', async (t) => {
+test('given more content than may be in memory, when a walk comes by, then the rest is left to the caller that needs it', async (t) => {
   const dir = await tempDir(t);
   const names = Array.from({ length: 700 }, (_, i) => `f${i}`);
   for (const name of names) await writeFile(join(dir, name), Buffer.alloc(8192, 1));
@@ -81,7 +81,10 @@ test('given more content than may be held, when a walk comes by, then the rest i
   for (const walk of walks) await walk.return();
   const again = known.names([{ root: roots[0]!, path: '' }], names);
   await again.next();
-  assert.ok(known.seen({ root: roots[0]!, path: 'f0' })?.content !== undefined, 'what was held is let go');
+  assert.ok(
+    known.seen({ root: roots[0]!, path: 'f0' })?.content !== undefined,
+    'what was in memory is released',
+  );
   await again.return();
 });
 

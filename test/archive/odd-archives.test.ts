@@ -22,7 +22,7 @@ function patched(archive: Buffer, offset: number, bytes: Buffer | string, at = 0
   return copy;
 }
 
-/** A number in base 256, as GNU tar writes what octal digits cannot hold. */
+/** A number in base 256, as GNU tar writes what octal digits cannot express. */
 function base256(value: bigint, length: number): Buffer {
   const bytes = Buffer.alloc(length);
   let rest = BigInt.asUintN(length * 8, value);
@@ -139,7 +139,7 @@ describe('numbers', () => {
     await refused(t, patched(tar, 124, base256(-1n, 12)), /negative size/);
   });
 
-  test('given times of many digits, then they are cut to nanoseconds, and 1970 where nothing holds them', async (t) => {
+  test('given times of many digits, then they are cut to nanoseconds, and 1970 where nothing can store them', async (t) => {
     const cases: [Buffer, bigint][] = [
       [await withPax([`mtime=1234567890.${'123456789'.repeat(9)}`], file), 1_234_567_890_123_456_789n],
       [await withPax([`mtime=${'9'.repeat(15)}`], file), 0n],
@@ -205,7 +205,7 @@ describe('fields of old and odd writers', () => {
     }
   });
 
-  test('given a prefix as star writes it, then the times behind it are no part of the name', async (t) => {
+  test('given a prefix as star writes it, then the times after it are not part of the name', async (t) => {
     const times = '12345670000\x0012345670000\0';
     const tar = patched(patched(await tarOf([file]), 345, 'p'.repeat(131) + times), 508, 'tar\0');
     const name = 'p'.repeat(131);
@@ -237,7 +237,7 @@ describe('fields of old and odd writers', () => {
     await refused(t, Buffer.concat([bad, await tarOf([file])]), /pax record/);
   });
 
-  test('given attributes that no file system holds, then the error names the entry, and no other attribute is set', async (t) => {
+  test('given attributes that no file system can store, then the error names the entry, and no other attribute is set', async (t) => {
     const large: Item = { name: 'f', text: 'x'.repeat(100_000) };
     for (const item of [file, large, { name: 'd', type: 'directory' } as Item]) {
       const { name } = item;

@@ -1,5 +1,5 @@
 /**
- * Upper directories that somebody mounted with options of his own: a layer made of them must hold what the mount showed,
+ * Upper directories that were mounted with other options: a layer made of them must have what the mount showed,
  * or be refused. The kernel judges: what it shows while it is mounted is what the applied layer must give.
  */
 import assert from 'node:assert/strict';
@@ -61,7 +61,7 @@ class Layers {
     ];
   }
 
-  /** One more layer; answers what its mount showed in the end. */
+  /** One more layer; returns what its mount showed in the end. */
   async change(work: (mounted: string) => Promise<void>): Promise<Record<string, string>> {
     await this.add();
     return withMounts(this.mount(), async (mounted) => {
@@ -150,7 +150,7 @@ const cases: [string, Step[]][] = [
 
 describe('layers of overlays that others mounted', { skip: reason }, () => {
   for (const [name, steps] of cases) {
-    test(`given ${name}, the layer holds what the mount showed`, async (t) => {
+    test(`given ${name}, the layer has what the mount showed`, async (t) => {
       const layers = await Layers.on(t, kept, base);
       let seen: Record<string, string> = {};
       for (const step of steps) seen = await layers.change(step);
@@ -158,7 +158,7 @@ describe('layers of overlays that others mounted', { skip: reason }, () => {
     });
   }
 
-  test('given random changes under redirects and metacopy, layer by layer, the layers hold what was shown', async (t) => {
+  test('given random changes under redirects and metacopy, layer by layer, the layers have what was shown', async (t) => {
     const names = ['a', 'b', 'c'];
     const path = fc.constantFrom(
       ...names,

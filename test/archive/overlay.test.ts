@@ -1,6 +1,6 @@
 /**
  * Layers written into overlay directories without mounting: what the kernel then shows must be what the native
- * snapshotter's plain directories hold, and both what the image specification says.
+ * snapshotter's plain directories have, and both what the image specification says.
  */
 import assert from 'node:assert/strict';
 import { lstat, mkdir, writeFile } from 'node:fs/promises';
@@ -252,7 +252,7 @@ async function outcome(work: () => Promise<void>): Promise<boolean> {
   }
 }
 
-test('given random layers without symlinks, a plain directory holds what the specification says', async (t) => {
+test('given random layers without symlinks, a plain directory has what the specification says', async (t) => {
   const top = await tempDir(t);
   let run = 0;
   await fc.assert(

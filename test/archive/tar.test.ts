@@ -209,7 +209,7 @@ describe('tar reader: damage', () => {
     );
   });
 
-  test('given something that is no tar, the error says so', async () => {
+  test('given something that is not a tar, the error says so', async () => {
     await assert.rejects(readAll(Buffer.alloc(2048, 'x')), /malformed tar archive/);
   });
 

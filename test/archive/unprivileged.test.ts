@@ -11,7 +11,7 @@ import { type Item, tarOf, tempDir, treeOf } from './support.js';
 const NOBODY = 65534;
 const applyModule = new URL('../../src/backends/archive/apply.js', import.meta.url);
 
-/** Runs in a process of its own: applies the layers to the directory as whoever runs it. */
+/** Runs in a process of its own: applies the layers to the directory as the user that runs it. */
 const program = `
   import { createReadStream } from 'node:fs';
   const [module, root, ...layers] = process.argv.slice(1);

@@ -1,4 +1,4 @@
-/** Ingests: one writer for each ref, resumed where the last one ended, or made anew when what is there is damaged. */
+/** Ingests: one writer for each ref, resumed where the last one ended, or made again when what is there is damaged. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -286,7 +286,7 @@ test('given a link or a directory in the place of the data, when a writer is ask
   }
 });
 
-test('given a commit, when somebody opens the ref as soon as it is free, then nothing of the new ingest goes', async (t) => {
+test('given a commit, when another caller opens the ref as soon as it is free, then nothing of the new ingest goes', async (t) => {
   const { content, root } = await fixture(t);
   for (let round = 0; round < 40; round++) {
     const first = await content.writer('ref', {});

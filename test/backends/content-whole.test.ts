@@ -1,5 +1,5 @@
 /**
- * Ingests appear and go whole: a lister, while others come and end, are killed, or have left something behind
+ * Ingests appear and go whole: a lister, while others come and end, are killed, or have left something
  * finds only ingests that can be opened.
  */
 import assert from 'node:assert/strict';
@@ -145,7 +145,7 @@ test('given the leftovers of others, then no lister shows them, their refs can b
   await make(hash('older'), { data: 'x' }, 30);
   await make(hash('swapped'), { ref: 'another', data: 'x', startedat: at, updatedat: at }, 2);
   await make('empty', {}, 2);
-  // Somebody else may be making this one at this moment.
+  // Another process may be making this one at this moment.
   await make(hash('young'), { ref: '', data: 'x' }, 0);
   assert.deepEqual(
     (await content.listStatuses()).map(({ ref }) => ref),

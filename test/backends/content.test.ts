@@ -88,7 +88,7 @@ test('given the backend lost a blob, then info and readerAt are NotFound and del
   assert.deepEqual(await content.deleteMany([digest]), { removed: 1, bytes: 0, errors: [] });
 });
 
-test('given files that are no blobs, when walking, then they are skipped [#123]', async (t) => {
+test('given files that are not blobs, when walking, then they are skipped [#123]', async (t) => {
   const { root, content, lines } = await fixture(t);
   const kept = await addBlob(content, Buffer.from('hello'));
   await mkdir(join(root, 'blobs/unknownalg'));
@@ -118,7 +118,7 @@ test('given 200 blobs, when fn deletes each one visited, then each is seen once;
   assert.deepEqual(await digests(content), []);
 });
 
-test('given a committed blob, then nobody may write or execute it, and it may be read [#127]', async (t) => {
+test('given a committed blob, then no user may write or execute it, and it may be read [#127]', async (t) => {
   const { root, content } = await fixture(t);
   const digest = await addBlob(content, Buffer.from('hello'));
   const { mode } = await stat(join(root, 'blobs/sha256', digest.slice(7)));
@@ -158,7 +158,7 @@ test('given blobs, when deleteMany, then they are gone, absent ones count, and t
   assert.deepEqual(await digests(content), [kept]);
 });
 
-test('given threads that fail, when deleteMany, then the report tells and the blobs are there', async (t) => {
+test('given threads that fail, when deleteMany, then the report has them and the blobs are there', async (t) => {
   const { root, content } = await fixture(t);
   const jobs = { removeTrees: () => Promise.reject(new Error('crash')) };
   const digest = await addBlob(content, Buffer.from('hello'));

@@ -1,4 +1,4 @@
-/** Full disks, missing permissions, ordinary users: errors say what, where, and what to do; nothing is left behind. */
+/** Full disks, missing permissions, ordinary users: errors say what, where, and what to do; nothing is left. */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -92,7 +92,7 @@ test('given a disk that is too full for metadata, then creations fail cleanly, r
   await again.close();
 });
 
-/** Runs a program as user and group 65534 and answers what it prints. */
+/** Runs a program as user and group 65534 and returns what it prints. */
 async function asNobody(t: TestContext, program: string, directory: string): Promise<string | undefined> {
   if (process.geteuid?.() !== 0) {
     t.skip('only root can become another user');

@@ -40,7 +40,7 @@ test('given an active on a parent, then it is a copy; a view shows the parent it
   assert.deepEqual(await directories(root), ['1', '2', '4']);
 });
 
-test('given removals, then directories are gone at once, and cleanup tells the bytes they freed', async (t) => {
+test('given removals, then directories are gone at once, and cleanup reports the bytes they freed', async (t) => {
   const root = await tempDir(t);
   const s = await open(t, root);
   const [mount] = await s.prepare('a', '');

@@ -95,7 +95,7 @@ for (const { given, overlay } of optionCases) {
   });
 }
 
-test('given directories nobody knows, when cleaned up beside creations, then only they go [#163]', async (t) => {
+test('given unknown directories, when cleaned up beside creations, then only they go [#163]', async (t) => {
   const { root, s } = await open(t);
   await chain(s, 'base');
   for (const name of ['77', 'new-left', 'whatever'])
@@ -196,7 +196,7 @@ test('given id mappings, then the mount says so and fs belongs to the mapped roo
   assert.deepEqual(await directories(root), ['1', '2']);
 });
 
-test('given a parent whose root belongs to somebody, then a child belongs to him too', async (t) => {
+test('given a parent whose root belongs to a user, then a child belongs to that user too', async (t) => {
   if (process.geteuid?.() !== 0) return t.skip('only root can give directories away');
   const { root, s } = await open(t);
   await s.prepare('a', '', { labels: mapping });

@@ -64,7 +64,7 @@ test('given an owner that goes on, when a snapshotter is read beside it, then ea
   await owner.prepare('younger', '');
   const problems: unknown[] = [];
   await reader.inspect((problem) => void problems.push(problem));
-  assert.deepEqual(problems, [], 'what is younger than the state is no finding');
+  assert.deepEqual(problems, [], 'what is newer than the state is not a finding');
   await failsWith(reader.prepare('more', ''), 'FailedPrecondition', /read-only/);
   await failsWith(reader.cleanup(), 'FailedPrecondition', /read-only/);
 });

@@ -280,7 +280,7 @@ export function snapshotterSuite(what: string, open: OpenSnapshotter, numbered =
   );
 
   given(
-    'given a base, when 40 users prepare, commit and remove at once, then all is as if in turn',
+    'given a base, when 40 users prepare, commit and remove at once, then all is as if one after the other',
     '',
     async (_, s) => {
       await addLayer(s, 'base', '');

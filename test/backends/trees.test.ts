@@ -20,7 +20,7 @@ import { failsWith, recordingLog, tempDir } from './temp.js';
 
 const isRoot = process.geteuid?.() === 0;
 
-test('given a tree with everything a container holds, when copied, then nothing is different', async (t) => {
+test('given a tree with everything a container has, when copied, then nothing is different', async (t) => {
   const root = await tempDir(t);
   const from = join(root, 'from');
   const path = (name: string): string => join(from, name);
@@ -64,7 +64,7 @@ test('given a tree with everything a container holds, when copied, then nothing 
   for (const tree of [from, to]) await chmod(join(tree, 'sealed'), 0o700);
 });
 
-test('given names that are no UTF-8, when measured, copied and removed, then they are not lost', async (t) => {
+test('given names that are not UTF-8, when measured, copied and removed, then they are not lost', async (t) => {
   const root = await tempDir(t);
   const from = join(root, 'from');
   const odd = Buffer.concat([Buffer.from(`${from}/`), Buffer.from([0x66, 0xe9, 0xff])]);
@@ -209,12 +209,12 @@ test('given a directory of the same file system mounted inside, when a tree is r
   assert.deepEqual(removeTreeSync(tree).errors, []);
 });
 
-test('given device numbers as stat tells them, then major and minor are those of mknod', () => {
+test('given device numbers as stat returns them, then major and minor are those of mknod', () => {
   assert.deepEqual([major(0x103n), minor(0x103n)], [1, 3]);
   assert.deepEqual([major(0xffff_ffffn), minor(0xffff_ffffn)], [4095, 1_048_575]);
 });
 
-test('given this file system, then entry types are told and the probe leaves nothing behind', async (t) => {
+test('given this file system, then entry types are known and the probe leaves nothing', async (t) => {
   const root = await tempDir(t);
   assert.equal(supportsEntryTypes(root), true);
   assert.deepEqual(await readdir(root), []);
@@ -285,7 +285,7 @@ test('given a directory that is replaced by a link while its tree is measured, t
   assert.deepEqual([inodes, seen], [2, [tree, join(tree, 'inner')]]);
 });
 
-/** Whoever has a mount of the source: again and again another thing under each of two names. */
+/** A process with a mount of the source: again and again another thing under each of two names. */
 const swapping = `
   while :; do
     mv inner away; ln -s ../outside inner; rm inner; mv away inner

@@ -18,7 +18,7 @@ import { tempDir } from '../support/temp.js';
 import { describeTree, diskUsage, treeDifferences } from '../support/tree.js';
 import { assertSound, blob, blobFile, ctx, drafts, filesOf, open, read, root } from './support.js';
 
-/** All but the directory itself, which gets its entries anew. */
+/** All but the directory itself, which gets new entries. */
 function entriesOf(directory: string): Map<string, string> {
   const tree = describeTree(directory);
   tree.delete('.');
@@ -139,7 +139,7 @@ test('given a snapshot whose commit has reached its backend alone, when backed u
   assert.equal(await readFile(join(await filesOf(restored, 'native', 'building'), 'file'), 'utf8'), 'text');
 });
 
-test('given sweeps that are held, when a blob loses its record and is collected, then its bytes stay until they are let go', async (t) => {
+test('given suspended sweeps, when a blob loses its record and is collected, then its bytes stay until they are let go', async (t) => {
   const place = await tempDir(t);
   await using db = await open(join(place, 'store'));
   const digest = await blob(db, 'bytes');
@@ -180,7 +180,7 @@ test('given an upload, and a store that lacks a blob, when backed up, then the r
   assert.equal(await read(again, kept), 'kept');
   assert.deepEqual((await again.check()).counts, { 'blob-missing': 1 });
   const resumed = await again.content.writer(ctx, 'upload', {});
-  assert.equal((await resumed.status()).offset, 0, 'the upload begins anew');
+  assert.equal((await resumed.status()).offset, 0, 'the upload begins again');
   await resumed.close();
 });
 
@@ -220,7 +220,7 @@ test('given places where no backup belongs, when one is made there, then it is r
   await symlink(store, join(place, 'way'));
   await failsWith(db.backup(join(place, 'way', 'inside')), 'InvalidArgument', /inside of what is backed up/);
   await failsWith(db.backup(join(place, 'none', 'deep')), 'NotFound');
-  await failsWith(db.backup(join(place, 'second'), { base: store }), 'NotFound', /is no backup/);
+  await failsWith(db.backup(join(place, 'second'), { base: store }), 'NotFound', /is not a backup/);
   const stopped = AbortSignal.abort();
   await failsWith(db.backup(join(place, 'second'), { signal: stopped }), 'Canceled');
   assert.deepEqual([describeTree(join(place, 'first')).size, (await readdir(store)).sort()], before);
@@ -337,7 +337,7 @@ test('given a backup that is damaged, when it is restored, then it is refused an
   bytes[bytes.length - 5]! ^= 1;
   await writeFile(file, bytes);
   await failsWith(restoreBackup(backup, to, { damaged: true }), 'Unknown', /is damaged/);
-  await failsWith(restoreBackup(place, to), 'NotFound', /is no backup/);
+  await failsWith(restoreBackup(place, to), 'NotFound', /is not a backup/);
   const manifest = JSON.parse(await readFile(join(backup, MANIFEST), 'utf8')) as { version: number };
   await writeFile(join(backup, MANIFEST), JSON.stringify({ ...manifest, version: 2 }));
   await failsWith(restoreBackup(backup, to), 'FailedPrecondition', /version 2/);

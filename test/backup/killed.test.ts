@@ -1,4 +1,4 @@
-/** kill -9 of a backup, and of a restore, before calls that change something: all or nothing is there, and nothing stays behind. */
+/** kill -9 of a backup, and of a restore, before calls that change something: all or nothing is there, and nothing is left. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, realpathSync, rmSync, writeFileSync } from 'node:fs';

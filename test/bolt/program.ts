@@ -12,7 +12,7 @@ const program = (): string => buildGo('test/bolt/writer', 'program');
 
 export type Tree = { [name: string]: string | Tree };
 
-/** Makes a file, and answers what bbolt says is in it. */
+/** Makes a file, and returns what bbolt says is in it. */
 export function fill(path: string, pageSize: number, keys: number): Tree {
   const { status, stdout, stderr } = spawnSync(program(), ['fill', path, `${pageSize}`, `${keys}`], {
     encoding: 'utf8',

@@ -1,6 +1,6 @@
 /**
  * Reading bbolt files: as bbolt itself wrote them, beside a bbolt that writes, and damaged. EBBTIDE_BOLT_READS (default 200) and
- * EBBTIDE_BOLT_DAMAGES (default 500) are how often; EBBTIDE_BOLT_SEED tells damages again.
+ * EBBTIDE_BOLT_DAMAGES (default 500) are how often; EBBTIDE_BOLT_SEED replays damages.
  */
 import assert from 'node:assert/strict';
 import { readFileSync, statSync, writeFileSync } from 'node:fs';
@@ -10,6 +10,7 @@ import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Bucket, rootBucket } from '../../src/bolt/bucket.js';
 import { BoltDamage, parseMeta } from '../../src/bolt/format.js';
+import { Pages } from '../../src/bolt/pages.js';
 import { type BoltSnapshot, boltTransaction, readBolt } from '../../src/bolt/snapshot.js';
 import { isKind } from '../../src/errors.js';
 import { Random } from '../support/random.js';
@@ -22,7 +23,7 @@ const reads = Number(process.env.EBBTIDE_BOLT_READS ?? 200);
 const damages = Number(process.env.EBBTIDE_BOLT_DAMAGES ?? 500);
 const firstSeed = Number(process.env.EBBTIDE_BOLT_SEED ?? 1);
 
-/** As `fill` tells it. No file of these tests is as deep as that. */
+/** As `fill` prints it. No file of these tests is as deep as that. */
 function treeOf(bucket: Bucket, depth = 0): Tree {
   const tree: Tree = {};
   assert.ok(depth < 1000);
@@ -124,7 +125,10 @@ test('given the same bbolt, when the file is read without a look at the transact
       const [meta] = metas
         .filter((one) => one !== undefined)
         .sort((a, b) => (a.transaction < b.transaction ? 1 : -1));
-      if (meta !== undefined && numbersIn({ path, bytes, meta, retries: 0 }).size > 1) mixed++;
+      if (meta === undefined) continue;
+      const pages = new Pages(path, meta, size);
+      pages.keep(bytes);
+      if (numbersIn({ pages, meta, retries: 0 }).size > 1) mixed++;
     } catch (error) {
       if (!(error instanceof BoltDamage)) throw error;
       mixed++;
@@ -149,7 +153,7 @@ test('given a file that never stands still, then the reading gives up with Unava
   assert.ok(refused > 0);
 });
 
-test('given what is no file of bbolt, then the error says so', async (t) => {
+test('given what is not a bbolt file, then the error says so', async (t) => {
   const dir = await tempDir(t);
   const path = join(dir, 'file.db');
   await assert.rejects(readBolt(path), { kind: 'NotFound' });

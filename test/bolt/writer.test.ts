@@ -1,6 +1,6 @@
 /** Files that we write, judged by bbolt: its own check, its own reading, its own changes afterwards. */
 import assert from 'node:assert/strict';
-import { copyFileSync, readdirSync, statSync, writeFileSync } from 'node:fs';
+import { copyFileSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { type Bucket, rootBucket } from '../../src/bolt/bucket.js';
@@ -22,7 +22,7 @@ async function copy(from: Bucket, path: string, pageSize: number): Promise<numbe
 }
 
 for (const pageSize of [512, 1024, 4096, 65536]) {
-  test(`given a file of bbolt, when it is written anew with pages of ${pageSize} bytes, then bbolt finds it sound and the same`, {
+  test(`given a file of bbolt, when it is written again with pages of ${pageSize} bytes, then bbolt finds it sound and the same`, {
     skip,
   }, async (t) => {
     const dir = await tempDir(t);
@@ -95,10 +95,10 @@ test('given random trees, when written, then bbolt finds each sound and the same
 test('given a damaged file, when bbolt judges it, then it is not sound', { skip }, async (t) => {
   const path = join(await tempDir(t), 'file.db');
   fill(path, 4096, 300);
-  const { meta, bytes } = await readBolt(path);
+  const { meta } = await readBolt(path);
   copyFileSync(path, `${path}.sound`);
   // A page that belongs to two places.
-  const file = Buffer.from(bytes);
+  const file = readFileSync(path);
   file.writeUInt32LE(meta.highWater + 1, 40 + 16);
   file.fill(0, meta.root * meta.pageSize, meta.root * meta.pageSize + 8);
   writeFileSync(path, file);

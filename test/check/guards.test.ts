@@ -1,6 +1,6 @@
 /**
  * A check beside writers at the worst moment: the backend has done its part, and the record does not say so yet. What looks wrong is looked at
- * once more under the guard of its object, for which the check waits; without the writers' guards it is told.
+ * once more under the guard of its object, for which the check waits; without the writers' guards it is reported.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -67,7 +67,7 @@ for (const [kind, write] of Object.entries(writers)) {
       const shared = altered<Guards>(w.host.guards, {
         acquire: (name) => {
           const taken = w.host.guards.acquire(name);
-          // The check waits for the writer, who may go on.
+          // The check waits for the writer, which may go on.
           stop.open();
           return taken;
         },

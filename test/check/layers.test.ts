@@ -72,9 +72,9 @@ for (const snapshotter of isRoot ? ['overlayfs', 'native'] : ['native']) {
       `file-size ${upper('etc/base')} 7 bytes 3 bytes`,
       `file-type ${lower('etc/short')} symlink file`,
     ];
-    const told = findings.map(({ kind, path, expected: e, found }) => `${kind} ${path} ${e} ${found}`);
+    const lines = findings.map(({ kind, path, expected: e, found }) => `${kind} ${path} ${e} ${found}`);
     assert.deepEqual(
-      told
+      lines
         .map((line) => (line.startsWith('file-missing') ? line.split(' ').slice(0, 2).join(' ') : line))
         .sort(),
       expected.sort(),

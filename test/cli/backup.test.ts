@@ -33,7 +33,7 @@ test('given a store, when it is backed up, itself and through a daemon, then res
   assert.match(await other.ok('check', '--hash'), /\nsound\n$/);
   assert.deepEqual(await other.json('images', 'ls'), await run.json('images', 'ls'));
   await other.fails(4, /is not empty/, 'restore', tuesday);
-  await new Cli(join(place, 'none')).fails(3, /is no backup/, 'restore', path);
+  await new Cli(join(place, 'none')).fails(3, /is not a backup/, 'restore', path);
   assert.equal(existsSync(join(place, 'none')), false);
 
   await rm(join(paths.content(storeIn(monday)), 'blobs', 'sha256', base.slice(7)));
@@ -44,7 +44,7 @@ test('given a store, when it is backed up, itself and through a daemon, then res
   assert.match(stdout, new RegExp(`missing +1\n {2}blob {2}${base} {2}no file of`));
 });
 
-test('given a store, when it is compacted, then sizes are told; where there is none, nothing is made', async (t) => {
+test('given a store, when it is compacted, then sizes are printed; where there is none, nothing is made', async (t) => {
   const run = await cli(t);
   assert.match(
     await run.ok('compact'),

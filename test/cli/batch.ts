@@ -13,7 +13,7 @@ export interface Outcome {
   stdout: string;
 }
 
-/** `gone`: a pipe that nobody reads. A number: this descriptor. */
+/** `gone`: a pipe without a reader. A number: this descriptor. */
 export type Standard = 'capture' | 'ignore' | 'gone' | number;
 
 export const batchEnv = (root: string): NodeJS.ProcessEnv => ({

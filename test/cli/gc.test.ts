@@ -31,13 +31,13 @@ describe('gc on the command line', () => {
     const file = join(run.root, '..', 'plan.json');
     await run.ok('import', path);
     await run.ok('images', 'rm', ONE, TWO);
-    const told = await run.ok('gc', '--plan', file);
+    const printed = await run.ok('gc', '--plan', file);
     assert.match(
-      told,
+      printed,
       /plan.json: 7 objects, .* nothing was removed\nthe whole store: 0 B kept, .* garbage\n/,
     );
     assert.match(
-      told,
+      printed,
       /\nreclaimable .*\noldest garbage +20\d\d-.* content sha256:.* in test\noldest lease +none\n/,
     );
     const plan = JSON.parse(await readFile(file, 'utf8')) as Plan;
@@ -45,7 +45,7 @@ describe('gc on the command line', () => {
     await run.ok('leases', 'create', 'keep');
     await run.ok('leases', 'add', 'keep', 'content', manifest);
     const { removed, rest } = await run.json<Outcome>('gc', '--apply', file);
-    // The manifest holds its config and two layers; the other image's manifest, config and layer go.
+    // The manifest keeps its config and two layers; the other image's manifest, config and layer go.
     assert.equal(removed.length, 3);
     assert.deepEqual(
       rest.map(({ reason }) => reason),
@@ -161,7 +161,7 @@ describe('gc on a store whose metadata was lost', () => {
     await run.fails(5, /7 blobs of 7 items[\s\S]*--allow-mass-removal/, 'gc', '--full');
     assert.equal((await run.json<Dry>('gc', '--dry-run', '--full')).wouldRemove.length, 10);
     const page = async (): Promise<string> => (await fetch(`http://${metrics}/metrics`)).text();
-    // As `du` tells it.
+    // As `du` prints it.
     const { disk } = await run.json<{
       disk: { lines: Record<string, number>; fileSystem: { size: number } };
     }>('du');
@@ -194,11 +194,11 @@ describe('why and du on the command line', () => {
       new RegExp(`^content ${base} is kept\n\n  lease ci  a root  created 20.*  expires 20`),
     );
     assert.match(text, /owner=ci\n {4}content sha256:[0-9a-f]{64} {2}kept by the lease\n$/);
-    interface Answer {
+    interface WhyJson {
       state: string;
       paths: { kind: string; key: string; via: string; name: string }[][];
     }
-    const all = await run.json<Answer>('why', base, '--all');
+    const all = await run.json<WhyJson>('why', base, '--all');
     assert.deepEqual(
       all.paths.map((steps) => steps[0]?.key),
       ['ci', ONE, TWO],

@@ -56,8 +56,8 @@ test('given bash, when its completion is asked, then it knows every verb, option
     '[[ $(complete -p ebbtide) == *"-F _ebbtide ebbtide" ]] || exit 1',
   ];
   const expected: string[][] = [];
-  const ask = (words: readonly string[], answer: readonly string[]): void => {
-    expected.push([...answer]);
+  const ask = (words: readonly string[], result: readonly string[]): void => {
+    expected.push([...result]);
     const all = ['ebbtide', ...words].map((word) => `'${word}'`).join(' ');
     lines.push(`COMP_WORDS=(${all}) COMP_CWORD=${words.length}; _ebbtide; echo "\${COMPREPLY[*]-}"`);
   };

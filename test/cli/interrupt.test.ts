@@ -25,7 +25,7 @@ const NAME = 'example.com/big:1';
 const LAYER = 4 << 20;
 const SENT = 2 << 20;
 
-/** Waits until `condition` holds; fails after a generous while. */
+/** Waits until `condition` is true; fails after a generous while. */
 async function until(what: string, condition: () => Promise<boolean> | boolean): Promise<void> {
   for (const end = Date.now() + 60_000; Date.now() < end; await sleep(20)) if (await condition()) return;
   assert.fail(`${what} did not happen`);
@@ -119,7 +119,7 @@ describe('Ctrl-C', () => {
     await pipe.write((await archive()).tar, 0, SENT);
     await until('the first part', async () => (await ingested(run.root)) > SENT / 2);
     importing.child.kill('SIGINT');
-    await until('the answer to the signal', () => importing.stderr().includes('stopping'));
+    await until('the response to the signal', () => importing.stderr().includes('stopping'));
     const imported = await importing.ended;
     await pipe.close();
     assert.match(imported.stderr, /ebbtide --namespace other leases rm /);
@@ -168,7 +168,7 @@ describe('Ctrl-C', () => {
     await pipe.write(tar, 0, SENT);
     await until('the first part', async () => (await ingested(run.root)) > SENT / 2);
     first.child.kill('SIGINT');
-    await until('the answer to the signal', () => first.stderr().includes('stopping'));
+    await until('the response to the signal', () => first.stderr().includes('stopping'));
     const { lease } = dropOf(run, await first.ended);
     await pipe.close();
 
@@ -179,7 +179,7 @@ describe('Ctrl-C', () => {
     );
     assert.equal(ingest?.ref, `import-${layer.replace(':', '-')}`);
     assert.ok(ingest.offset > SENT / 2 && ingest.offset < ingest.total, `${ingest.offset}`);
-    assert.deepEqual((await run.json<{ removed: object }>('gc')).removed, {}, 'a lease holds it for a day');
+    assert.deepEqual((await run.json<{ removed: object }>('gc')).removed, {}, 'a lease keeps it for a day');
     const { rows, disk } = await run.json<Usage>('du');
     assert.deepEqual(
       rows.map(({ kind, name, total }) => [kind, name, total > SENT / 2]),
@@ -213,7 +213,7 @@ describe('Ctrl-C', () => {
     await pipe.write(tar, 0, SENT);
     await until('the first part', async () => (await ingested(run.root)) > SENT / 2);
     first.child.kill('SIGINT');
-    await until('the answer to the signal', () => first.stderr().includes('stopping'));
+    await until('the response to the signal', () => first.stderr().includes('stopping'));
     first.child.kill('SIGINT');
     // A shell reports both as 130: the second signal's own effect, and an end that the first one had time for.
     const { signal, code: exit } = await first.ended;

@@ -27,7 +27,7 @@ export interface OperatorStore {
   /** The leases that the interrupted import and unpacking left. */
   interruptedImport: string;
   interruptedUnpack: string;
-  /** The layer that a lease holds, of an image that is gone. */
+  /** The layer that a lease keeps, of an image that is gone. */
   cached: string;
   /** The blob that is shorter than its record says. */
   damaged: string;
@@ -64,7 +64,7 @@ export async function fillOperatorStore(root: string, dir: string): Promise<Oper
   await unpack('job:9', ci);
   await container(db, await unpack('web:2'));
 
-  // Gone, but for a lease; gone altogether; nobody's.
+  // Gone, but for a lease; gone altogether; without an owner.
   const old = await put('cache:1', [layer('cache', 5)]);
   await db.leases.create(ctx, withId('nightly-cache'), withLabel('owner', 'ci'));
   await db.leases.addResource(ctx, { id: 'nightly-cache' }, { type: 'content', id: old.layers[0]! });

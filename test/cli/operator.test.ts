@@ -1,5 +1,5 @@
 /**
- * The transcript of docs/operator.md, told anew: its shape is compared with the page, its numbers with the file system. With
+ * The transcript of docs/operator.md, made again: its shape is compared with the page, its numbers with the file system. With
  * EBBTIDE_WRITE_DOCS=1 the page is written.
  */
 import assert from 'node:assert/strict';
@@ -48,18 +48,18 @@ class Story {
     const said = lines.join('\n');
     assert.equal(status, code, `${words.join(' ')}: ${said}${readFileSync(noise, 'utf8')}`);
     assert.deepEqual(tooLong(lines, COLUMNS), []);
-    this.#tell(`ebbtide ${words.join(' ')}`, said);
+    this.#report(`ebbtide ${words.join(' ')}`, said);
     return said;
   }
 
   shell(line: string): string {
     const { status, stdout } = spawnSync('sh', ['-c', line], { encoding: 'utf8' });
     assert.equal(status, 0, line);
-    this.#tell(line, stdout.trimEnd());
+    this.#report(line, stdout.trimEnd());
     return stdout;
   }
 
-  #tell(typed: string, said: string): void {
+  #report(typed: string, said: string): void {
     this.#texts.push(`$ ${typed}\n${said}`.replaceAll(this.root, SHOWN_ROOT).trimEnd());
   }
 
@@ -119,7 +119,7 @@ async function fullDisk(t: TestContext): Promise<{ root: string; fill: () => voi
   return { root, fill };
 }
 
-test('given a disk that is nearly full, when the operator asks, then every number is the file system’s, and the page tells it so', async (t) => {
+test('given a disk that is nearly full, when the operator asks, then every number is the file system’s, and the page shows it so', async (t) => {
   const { ok, reason } = await canMount();
   if (!ok) return t.skip(`cannot mount: ${reason}`);
   if (noTerminal !== undefined) return t.skip(noTerminal);
@@ -131,7 +131,7 @@ test('given a disk that is nearly full, when the operator asks, then every numbe
   const df = `df -h --output=size,used,avail,pcent ${root}`;
   assert.match(story.shell(df), new RegExp(` ${USED_PERCENT}%`));
 
-  // What holds it.
+  // What keeps it.
   const held = story.ebbtide(['du', '-A']);
   const before = compareWithDisk(root, held);
   const blobs = join(paths.content(root), 'blobs', 'sha256');
@@ -177,11 +177,11 @@ test('given a disk that is nearly full, when the operator asks, then every numbe
   story.shell(df);
 
   const page = readFileSync(PAGE, 'utf8');
-  const [, head, told, tail] = /^([\s\S]*?```console\n)([\s\S]*?)(\n```\n[\s\S]*)$/.exec(page)!;
+  const [, head, transcript, tail] = /^([\s\S]*?```console\n)([\s\S]*?)(\n```\n[\s\S]*)$/.exec(page)!;
   if (process.env.EBBTIDE_WRITE_DOCS) writeFileSync(PAGE, `${head}${story.transcript}${tail}`);
   else
     assert.equal(
-      shapeOf(told!),
+      shapeOf(transcript!),
       shapeOf(story.transcript),
       'EBBTIDE_WRITE_DOCS=1 node test/run.mjs cli/operator writes the page',
     );

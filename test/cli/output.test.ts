@@ -48,7 +48,7 @@ function printed(options: OutputOptions, width?: number, list: Row[] = rows): st
 }
 
 describe('what a list prints', () => {
-  test('given a width, when a table is printed, then it fits, and digests keep what tells them apart', () => {
+  test('given a width, when a table is printed, then it fits, and digests keep what distinguishes them', () => {
     for (const width of WIDTHS) {
       const lines = printed({}, width);
       assert.deepEqual(
@@ -132,7 +132,7 @@ describe('the command with standard output', () => {
     await run.fails(2, /needs a destination/, 'export', '-');
   });
 
-  test('given beginnings of digests, when they tell one blob, then verbs take them, and else name the candidates', async (t) => {
+  test('given beginnings of digests, when they name one blob, then verbs take them, and else name the candidates', async (t) => {
     const run = await cli(t);
     const [a, b] = twins();
     {

@@ -136,7 +136,7 @@ test('given --read-only, when verbs run, then those that read do so without a wo
   assert.deepEqual(bytesOf(command.root), before);
 });
 
-test('given a user who may read the root and not write to it, when a verb reads, then it does', async (t) => {
+test('given a user that may read the root and not write to it, when a verb reads, then it does', async (t) => {
   if (process.getuid?.() !== 0) return t.skip('only root can act as another user here');
   try {
     execFileSync('test', ['-r', MAIN], { uid: 65534, gid: 65534 });

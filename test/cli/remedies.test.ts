@@ -18,7 +18,7 @@ function* commandsInTexts(): Generator<{ file: string; words: string[] }> {
       /\/\*[\s\S]*?\*\/|^\s*\/\/.*$/gm,
       '',
     );
-    // Behind `ebbtide`, until something that is no word of a command.
+    // After `ebbtide`, until something that is not a word of a command.
     for (const [, line = ''] of text.matchAll(/\bebbtide((?: (?:--?)?[a-z][a-z-]*| \$\{\w+\}| [A-Z]{2,})+)/g))
       yield { file: name, words: line.trim().split(' ') };
   }

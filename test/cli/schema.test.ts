@@ -143,7 +143,7 @@ test('given a store, when every verb prints JSON, then it is what its schema say
   assert.deepEqual([...checked].filter((verb) => verb !== 'error').sort(), expected.sort());
 });
 
-test('given a schema, when verbs ask for it, then each gets its own, and one without a document is told so', async (t) => {
+test('given a schema, when verbs ask for it, then each gets its own, and one without a document says so', async (t) => {
   const run = await cli(t);
   const whole = JSON.parse(await run.ok('schema')) as { properties: object };
   assert.deepEqual(whole, readSchema());

@@ -16,7 +16,7 @@ const ONE = 'example.com/one:1';
 const ELSEWHERE = ['hosts ls', 'orphans'];
 /** Further words for a screen; a list that is not here is asked without any. */
 const words: Readonly<Record<string, readonly string[]>> = { import: ['SOURCE'] };
-/** Screens that are no lists. */
+/** Screens that are not lists. */
 const others: readonly (readonly string[])[] = [
   ['content', 'ls', '--ingests'],
   ['images', 'show', ONE],
@@ -94,7 +94,7 @@ test('given terminals of several widths, when verbs print, then every line fits,
       const [folded = ''] = text.split('\nExamples:\n');
       assert.deepEqual(tooLong(folded.trimEnd().split('\n'), width), [], name);
     }
-    // What tells objects apart is there at any width.
+    // What distinguishes objects is there at any width.
     const images = printed[lists.indexOf('images ls')]!;
     assert.match(images, new RegExp(`^${ONE} +sha256:[0-9a-f]{8}`, 'm'), images);
   }

@@ -15,7 +15,7 @@ interface ImageRow {
 }
 
 describe('the command', () => {
-  test('given a layout, when images are imported, shown, tagged, labelled, exported and removed, then each verb answers', async (t) => {
+  test('given a layout, when images are imported, shown, tagged, labelled, exported and removed, then each verb works', async (t) => {
     const run = await cli(t);
     const { path, manifest } = await layout(t);
     const imported = await run.json<ImageRow[]>('import', path, '--unpack', 'native');
@@ -46,7 +46,7 @@ describe('the command', () => {
     await run.fails(3, /"?mine"? not found/, 'images', 'show', 'mine');
   });
 
-  test('given blobs, when listed, shown, read and removed, then each verb answers', async (t) => {
+  test('given blobs, when listed, shown, read and removed, then each verb works', async (t) => {
     const run = await cli(t);
     const { path, manifest, base } = await layout(t);
     await run.ok('import', path);
@@ -62,7 +62,7 @@ describe('the command', () => {
     await run.fails(2, /digest/, 'content', 'info', 'sha256:xyz');
   });
 
-  test('given snapshots and containers, when made and removed, then each verb answers', async (t) => {
+  test('given snapshots and containers, when made and removed, then each verb works', async (t) => {
     const run = await cli(t);
     const { path } = await layout(t);
     assert.match(await run.ok('snapshots', 'prepare', 'work'), /^mount -t bind .* <target> -o rbind,rw\n$/);
@@ -102,7 +102,7 @@ describe('the command', () => {
     assert.deepEqual(await run.json('containers', 'rm', 'web'), { removed: ['web'] });
   });
 
-  test('given leases and namespaces, when made and removed, then each verb answers', async (t) => {
+  test('given leases and namespaces, when made and removed, then each verb works', async (t) => {
     const run = await cli(t);
     const { path, base } = await layout(t);
     await run.ok('import', path);
@@ -130,7 +130,7 @@ describe('the command', () => {
     assert.equal(await run.ok('namespaces', 'rm', 'other'), 'other\n');
   });
 
-  test('given any store, when the doctor is asked, then it tells the core, and checks what is there', async (t) => {
+  test('given any store, when the doctor is asked, then it names the core, and checks what is there', async (t) => {
     const run = await cli(t);
     interface Report {
       core: { inUse: string };

@@ -1,6 +1,6 @@
 /**
  * Runs the fixed series of raw calls (calls/*.go) on a server and compares two runs: the code of every call and every
- * field of every answer. The words of errors are not compared.
+ * field of every response. The words of errors are not compared.
  */
 import { spawnSync } from 'node:child_process';
 import { deliberate } from './calls-deliberate.js';
@@ -11,7 +11,7 @@ export interface CallResult {
   call: string;
   code: string;
   message?: string;
-  answer?: unknown;
+  response?: unknown;
 }
 
 const RUN_MS_MAX = 300_000;
@@ -68,4 +68,4 @@ export function compareCalls(theirs: readonly CallResult[], ours: readonly CallR
 }
 
 const outcome = (result: CallResult | undefined): string =>
-  result === undefined ? 'not made' : result.code === 'OK' ? JSON.stringify(result.answer) : result.code;
+  result === undefined ? 'not made' : result.code === 'OK' ? JSON.stringify(result.response) : result.code;

@@ -113,7 +113,7 @@ async function run(
 
 const digestOf = (bytes: Buffer): string => `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
 
-/** An OCI archive of one image, whose only layer holds one large file. */
+/** An OCI archive of one image, whose only layer has one large file. */
 function writeArchive(dir: string, content: Buffer): { layer: string; layerBytes: number; diffId: string } {
   const layer = tar([['large', content]]);
   const diffId = digestOf(layer);

@@ -48,6 +48,6 @@ function goPath(): string {
   const src = String(stdout ?? '')
     .split('\n')
     .find((line) => line.endsWith('/src'));
-  if (src === undefined) throw new Error(`${sources} holds no source tree: apt-get install ${sources}`);
+  if (src === undefined) throw new Error(`${sources} has no source tree: apt-get install ${sources}`);
   return dirname(src);
 }

@@ -63,7 +63,7 @@ describe('normalising', () => {
   });
 });
 
-test('differences are told by line and side, in place', () => {
+test('differences are reported by line and side, in place', () => {
   assert.deepEqual(lineDifferences(['a', 'b', 'c'], ['a', 'x', 'c', 'd']), [
     { side: 'containerd', line: 'b' },
     { side: 'ours', line: 'x' },

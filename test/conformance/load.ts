@@ -1,6 +1,6 @@
 /**
  * The load test: many Go clients (load/*.go) with mixed calls, collections running, the server killed with -9 at
- * intervals and started again on the same root and socket. Judged by what each client was told: nothing acknowledged
+ * intervals and started again on the same root and socket. Judged by the responses of each client: nothing acknowledged
  * may be lost, nothing live may be missing, and when everything was deleted a collection leaves nothing.
  */
 import { spawn } from 'node:child_process';
@@ -15,7 +15,7 @@ export interface LoadOptions {
   killSeconds: number;
   clients: number;
   seed: number;
-  /** Remove things behind the clients' backs before the check, which must then find faults. */
+  /** Remove things without the clients' knowledge before the check, which must then find faults. */
   sabotage?: boolean;
 }
 

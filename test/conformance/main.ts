@@ -7,7 +7,8 @@
  *
  * Parts: suites (containerd's exported test suites), ctr (a session of its command line tool), calls (raw calls,
  * also wrong ones), proxy (a real containerd on our content store and snapshotter), load, clients (Go and ctr on large
- * layers: --bytes, --rounds), http2 (other implementations of HTTP/2), abuse (hostile clients, beside the same services on node:http2); all of them when none is named. `--self` puts containerd in our place: every difference it shows is a fault of the harness. The second line
+ * layers: --bytes, --rounds), http2 (other implementations of HTTP/2), abuse (hostile clients, beside the same services on node:http2),
+ * kit (the Debian package in a copy of this machine, with its units, alerts and dashboard); all of them when none is named. `--self` puts containerd in our place: every difference it shows is a fault of the harness. The second line
  * is for the load: `--sabotage` removes things before its check, which must then complain. Exit 1 when something
  * containerd can do fails here, 2 when nothing could be judged.
  */
@@ -21,14 +22,15 @@ import { runClients } from './clients.js';
 import { ensurePackages, imagePackages, judgePackages, packageVersion } from './debian.js';
 import { checkHttp2, http2Packages } from './http2/http2.js';
 import { makeImages } from './images.js';
+import { checkKit, kitMissing } from './kit/kit.js';
 import { type LoadReport, loadVerdict, runLoad } from './load.js';
 import { runBuiltIn, runProxied } from './proxy.js';
 import { Registry } from './registry.js';
 import {
   abuseReport,
   callsReport,
+  checksReport,
   clientsReport,
-  http2Report,
   loadReport,
   proxyReport,
   suitesReport,
@@ -38,7 +40,7 @@ import type { Side } from './servers.js';
 import { runSuites, suiteRows, worse } from './suites.js';
 import { compareTranscripts, runTranscript } from './transcript.js';
 
-const parts = ['suites', 'ctr', 'calls', 'proxy', 'load', 'clients', 'http2', 'abuse'] as const;
+const parts = ['suites', 'ctr', 'calls', 'proxy', 'load', 'clients', 'http2', 'abuse', 'kit'] as const;
 type Part = (typeof parts)[number];
 
 interface Options {
@@ -68,6 +70,7 @@ const judges: Record<Part, (options: Options) => Promise<Verdict>> = {
   clients: judgeClients,
   http2: judgeHttp2,
   abuse: judgeAbuse,
+  kit: judgeKit,
 };
 /** As often as in the long run, where the server is killed every 30 s of 5 minutes. */
 const KILLS = 10;
@@ -101,7 +104,7 @@ async function judgeCalls({ dir, ours }: Options): Promise<Verdict> {
   return { ok, report: callsReport(compared), result: { compared, theirs, ours: here } };
 }
 
-/** What a store may still hold of images that are gone, as a part of what it held. */
+/** What a store may still have of images that are gone, as a part of what it had. */
 const LEFT_MAX = 0.05;
 
 async function judgeProxy({ dir, ours }: Options): Promise<Verdict> {
@@ -119,7 +122,7 @@ async function judgeLoad({ dir, ours, seconds, clients, seed, sabotage }: Option
   const options = { dir: join(dir, 'load'), seconds, killSeconds, clients, seed, sabotage };
   const report: LoadReport = await runLoad(ours, options);
   const wrong = loadVerdict(report);
-  // Of what was removed behind the clients' backs each kind has to be noticed.
+  // Of what was removed without the clients' knowledge each kind has to be noticed.
   const noticed = ['image', 'blob', 'container'].every((kind) =>
     report.faults?.some((fault) => new RegExp(`, ${kind} |: ${kind} .*not found`).test(fault)),
   );
@@ -137,7 +140,19 @@ async function judgeHttp2({ dir, seed }: Options): Promise<Verdict> {
   const missing = ensurePackages(http2Packages);
   if (missing !== undefined) throw new Error(missing);
   const checks = await checkHttp2(join(dir, 'http2'), seed);
-  return { ok: checks.every(({ wrong }) => wrong === ''), report: http2Report(checks), result: checks };
+  return {
+    ok: checks.every(({ wrong }) => wrong === ''),
+    report: checksReport('HTTP/2 beside other implementations', checks),
+    result: checks,
+  };
+}
+
+async function judgeKit({ dir }: Options): Promise<Verdict> {
+  const missing = kitMissing();
+  if (missing !== undefined) throw new Error(missing);
+  const checks = await checkKit(join(dir, 'kit'));
+  const ok = checks.every(({ wrong }) => wrong === '');
+  return { ok, report: checksReport('the service kit in a copy of this machine', checks), result: checks };
 }
 
 /** Of every attack. */
@@ -173,10 +188,11 @@ async function main(): Promise<number> {
   const unknown = positionals.find((p) => !parts.includes(p as Part));
   if (unknown !== undefined) return complain(`no part is called ${unknown}: ${parts.join(', ')}`);
   if (process.getuid?.() !== 0) return complain('the suites mount file systems: run this as root');
-  const missing = ensurePackages([...judgePackages, ...imagePackages]);
+  const wanted = positionals.length === 0 ? parts : (positionals as Part[]);
+  const needed = wanted.every((part) => part === 'kit') ? [] : [...judgePackages, ...imagePackages];
+  const missing = ensurePackages(needed);
   if (missing !== undefined) return complain(missing);
 
-  const wanted = positionals.length === 0 ? parts : (positionals as Part[]);
   const options: Options = {
     dir: mkdtempSync(join(cacheDirectory(), 'run-')),
     ours: values.self ? 'containerd' : 'ebbtide',
@@ -188,7 +204,8 @@ async function main(): Promise<number> {
     bytes: Number(values.bytes),
     rounds: Number(values.rounds),
   };
-  process.stdout.write(`containerd ${packageVersion('containerd')} beside ${options.ours}\n`);
+  if (needed.length > 0)
+    process.stdout.write(`containerd ${packageVersion('containerd')} beside ${options.ours}\n`);
   const results: Record<string, unknown> = {};
   let ok = true;
   try {

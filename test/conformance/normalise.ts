@@ -5,7 +5,7 @@
  */
 
 export interface Places {
-  /** Root directories of the server and of servers behind it. */
+  /** Root directories of the server and of its back ends. */
   roots: readonly string[];
   /** The session's working directory. */
   work: string;

@@ -75,7 +75,7 @@ const afterRestart: readonly Section[] = [
 
 export interface ProxyRun {
   steps: StepResult[];
-  /** Bytes that the store behind holds with the images there, and after their removal. */
+  /** Bytes that the back end has with the images there, and after their removal. */
   fullBytes: number;
   leftBytes: number;
 }

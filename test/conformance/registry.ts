@@ -18,7 +18,7 @@ export class Registry implements AsyncDisposable {
   private constructor(images: MadeImages) {
     this.#layout = join(images.dir, 'layout');
     this.#tags = { app: images.digests.app, base: images.digests.base };
-    this.#server = createServer((request, response) => this.#answer(request, response));
+    this.#server = createServer((request, response) => this.#respond(request, response));
   }
 
   static async start(images: MadeImages): Promise<Registry> {
@@ -31,7 +31,7 @@ export class Registry implements AsyncDisposable {
     return `localhost:${(this.#server.address() as AddressInfo).port}`;
   }
 
-  #answer(request: IncomingMessage, response: ServerResponse): void {
+  #respond(request: IncomingMessage, response: ServerResponse): void {
     const [, kind, reference = ''] = /^\/v2\/.+\/(manifests|blobs)\/([^/?]+)/.exec(request.url ?? '') ?? [];
     if (kind === undefined) return void response.writeHead(request.url === '/v2/' ? 200 : 404).end();
     const digest = this.#tags[reference] ?? reference;

@@ -2,11 +2,17 @@
 import { type AbuseRow, cellsOf, heading } from './abuse/abuse.js';
 import type { CallComparison } from './calls.js';
 import type { ClientCheck } from './clients.js';
-import type { Http2Check } from './http2/http2.js';
 import type { LoadOptions, LoadReport } from './load.js';
 import type { ProxyRun } from './proxy.js';
 import type { TestRow } from './suites.js';
 import type { StepComparison } from './transcript.js';
+
+/** One thing that was looked at. */
+export interface Check {
+  name: string;
+  /** Empty: as it should be. */
+  wrong: string;
+}
 
 export function table(heading: readonly string[], rows: readonly (readonly string[])[]): string {
   const widths = heading.map((title, i) => Math.max(title.length, ...rows.map((row) => row[i]!.length)));
@@ -41,7 +47,7 @@ export function callsReport({ calls, differences, stale }: CallComparison): stri
 
 export function proxyReport(steps: readonly StepComparison[], run: ProxyRun, freed: boolean): string {
   const mib = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
-  const space = `the store behind held ${mib(run.fullBytes)} and holds ${mib(run.leftBytes)} after the removal`;
+  const space = `the back end had ${mib(run.fullBytes)} and has ${mib(run.leftBytes)} after the removal`;
   return [
     transcriptReport(steps, 'a containerd on proxy plugins beside one on its own'),
     freed ? space : `NOT FREED: ${space}`,
@@ -111,9 +117,9 @@ export function abuseReport(rows: readonly AbuseRow[], wrong: readonly string[])
   ].join('\n');
 }
 
-export function http2Report(checks: readonly Http2Check[]): string {
+export function checksReport(title: string, checks: readonly Check[]): string {
   const rows = checks.map(({ name, wrong }) => [name, wrong === '' ? 'as it should be' : wrong]);
-  return ['HTTP/2 beside other implementations', table(['check', ''], rows)].join('\n');
+  return [title, table(['check', ''], rows)].join('\n');
 }
 
 export function clientsReport(checks: readonly ClientCheck[], bytes: number): string {

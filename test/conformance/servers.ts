@@ -189,10 +189,10 @@ function containerdConfig(server: Server, options: ServerOptions): string {
 function accepts(path: string): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = connect(path);
-    const answer = (value: boolean) => (): void => {
+    const finish = (value: boolean) => (): void => {
       socket.destroy();
       resolve(value);
     };
-    socket.once('connect', answer(true)).once('error', answer(false));
+    socket.once('connect', finish(true)).once('error', finish(false));
   });
 }

@@ -63,7 +63,7 @@ export class Session {
   readonly #work: string;
   readonly #env: NodeJS.ProcessEnv;
 
-  /** `also`: more variables of the environment; `roots`: directories of other servers behind this one. */
+  /** `also`: more variables of the environment; `roots`: directories of back ends of this one. */
   constructor(
     server: Server,
     images: MadeImages,

@@ -67,7 +67,7 @@ function rows(): Row[] {
 const isFunctionWithPrototype = (value: unknown): value is { prototype: object } =>
   typeof value === 'function' && typeof value.prototype === 'object';
 
-test('given the checklist, when its names are looked up, then each is exported and in the file it tells', () => {
+test('given the checklist, when its names are looked up, then each is exported and in the file it names', () => {
   const listed = rows();
   assert.ok(listed.length > 190, `${listed.length} rows`);
   for (const { name, file } of listed) {
@@ -98,7 +98,7 @@ test('given the checklist, when its tests are looked up, then each exists and ca
   assert.deepEqual(untrue, []);
 });
 
-test('given the checklist, when its constants are read, then they have the values it tells', () => {
+test('given the checklist, when its constants are read, then they have the values it names', () => {
   let constants = 0;
   for (const { name, value } of rows()) {
     if (value === undefined) continue;
@@ -133,7 +133,7 @@ test('given a DB, when asked for its content store, then it is the one it has', 
   assert.equal(db.contentStore(), db.content);
 });
 
-test('given raw keys of a DB, when removed, then the number of them is told', async (t) => {
+test('given raw keys of a DB, when removed, then their number is returned', async (t) => {
   const db = await testDB(t);
   for (const key of ['a/1', 'a/2', 'b']) await db.put(key, '');
   assert.equal(await db.del('a/', { prefix: true }), 2);
@@ -163,13 +163,13 @@ test('given one filter, when parsed by itself, then it is the same as a list of 
   );
 });
 
-test('given layers, when their chain is named, then each name tells the layer and all below it', () => {
+test('given layers, when their chain is named, then each name covers the layer and all below it', () => {
   const [a, b] = [ebbtide.digestOf(Buffer.from('a')), ebbtide.digestOf(Buffer.from('b'))];
   assert.deepEqual(ebbtide.chainIds([a, b]), [a, ebbtide.digestOf(Buffer.from(`${a} ${b}`))]);
   assert.deepEqual(ebbtide.chainIds([]), []);
 });
 
-test('given the doors of the package, when compared, then a value is behind one of them only', async () => {
+test('given the doors of the package, when compared, then a value is exported by one of them only', async () => {
   const { exports } = JSON.parse(read('package.json')) as {
     exports: Record<string, { default: string } | string>;
   };
@@ -184,7 +184,7 @@ test('given the doors of the package, when compared, then a value is behind one 
   for (const [door, file] of doors) {
     const module: object = await import(file.replace('./dist/', '../../'));
     for (const name of Object.keys(module)) {
-      assert.equal(seen.get(name), undefined, `${name} is behind ${seen.get(name)} and ${door}`);
+      assert.equal(seen.get(name), undefined, `${name} is exported by ${seen.get(name)} and ${door}`);
       seen.set(name, door);
     }
   }

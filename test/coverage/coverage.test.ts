@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { repository } from './consumer.js';
 
-test('given the tests, when the table of edge cases is made anew, then it is the one in docs/coverage.md', () => {
+test('given the tests, when the table of edge cases is made again, then it is the one in docs/coverage.md', () => {
   const made = spawnSync(process.execPath, [join(repository, 'test/coverage/make.mjs'), '--check'], {
     encoding: 'utf8',
   });

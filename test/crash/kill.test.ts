@@ -114,7 +114,7 @@ async function verify(root: string, promises: Promises): Promise<void> {
   await all();
   await db.garbageCollect({}, { fullSweep: true });
   await all();
-  // What a kill left open is settled now: later rounds hold it to that.
+  // What a kill left open is decided now, for later rounds too.
   for (const plan of promises.open.values()) {
     const there = await db.images.get({ namespace: namespaceOfPlan(plan) }, plan.name).then(
       () => true,

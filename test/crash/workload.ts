@@ -1,6 +1,6 @@
 /**
  * The process that the crash test kills: several writers make and delete images (blobs, snapshots, a container,
- * under a lease, as an import does) while collections run without pause. Every step is told on standard output
+ * under a lease, as an import does) while collections run without pause. Every step is printed to standard output
  * as one JSON line before it starts (`begin`) and after it was acknowledged (`ack`), written synchronously, so
  * that the killer knows exactly what was promised.
  *
@@ -34,8 +34,8 @@ export type Message =
   | { event: 'begin' | 'ack'; writer: number; op: 'create' | 'delete'; plan: ImagePlan }
   | { event: 'collected'; removed: number };
 
-/** In one piece, and before anything else happens; who reads may be slow. */
-const tell = (message: Message): void => {
+/** In one piece, and before anything else happens; the reader may be slow. */
+const report = (message: Message): void => {
   let rest = Buffer.from(`${JSON.stringify(message)}\n`);
   while (rest.length > 0) {
     try {
@@ -122,14 +122,14 @@ async function writer(db: DB, id: number, round: number, seed: number): Promise<
   for (let n = 0; ; n++) {
     if (live.length > 0 && random.chance(0.45)) {
       const [plan] = live.splice(random.int(live.length), 1);
-      tell({ event: 'begin', writer: id, op: 'delete', plan: plan! });
+      report({ event: 'begin', writer: id, op: 'delete', plan: plan! });
       await deleteImage(db, ctx, plan!);
-      tell({ event: 'ack', writer: id, op: 'delete', plan: plan! });
+      report({ event: 'ack', writer: id, op: 'delete', plan: plan! });
     } else {
       const plan = planImage(id, round, n, random);
-      tell({ event: 'begin', writer: id, op: 'create', plan });
+      report({ event: 'begin', writer: id, op: 'create', plan });
       await createImage(db, ctx, plan);
-      tell({ event: 'ack', writer: id, op: 'create', plan });
+      report({ event: 'ack', writer: id, op: 'create', plan });
       live.push(plan);
     }
   }
@@ -138,21 +138,21 @@ async function writer(db: DB, id: number, round: number, seed: number): Promise<
 async function collector(db: DB): Promise<void> {
   for (;;) {
     const stats = await db.garbageCollect();
-    tell({ event: 'collected', removed: Object.values(stats.removed).reduce((a, b) => a + b, 0) });
+    report({ event: 'collected', removed: Object.values(stats.removed).reduce((a, b) => a + b, 0) });
     await setImmediate();
   }
 }
 
 export async function main(root: string, seed: number, round: number): Promise<void> {
   const db = await openDB({ root, snapshotters: ['native'] });
-  tell({ event: 'open' });
+  report({ event: 'open' });
   const writers = Array.from({ length: WRITERS }, (_, id) => writer(db, id, round, seed));
   await Promise.all([collector(db), ...writers]);
 }
 
 if (process.argv[2] !== undefined && process.argv[1]?.endsWith('workload.js')) {
   main(process.argv[2], Number(process.argv[3]), Number(process.argv[4])).catch((error: unknown) => {
-    if (isNotFound(error) || isAlreadyExists(error)) console.error('a writer lost something it held:');
+    if (isNotFound(error) || isAlreadyExists(error)) console.error('a writer lost something that it kept:');
     console.error(error);
     process.exit(70);
   });

@@ -17,40 +17,40 @@ const image = (name: string) => ({
   },
 });
 
-/** What the callback of a DB was told, in order. */
+/** What the callback of a DB was called with, in order. */
 function heard(db: DB): boolean[] {
-  const told: boolean[] = [];
-  db.registerMutationCallback((deletion) => told.push(deletion));
-  return told;
+  const calls: boolean[] = [];
+  db.registerMutationCallback((deletion) => calls.push(deletion));
+  return calls;
 }
 
-test('[#227] given a callback, when records come and go, then it is told of deletions until a collection', async (t) => {
+test('[#227] given a callback, when records come and go, then it is called with deletions until a collection', async (t) => {
   const db = await testDB(t);
-  const told = heard(db);
+  const calls = heard(db);
   await db.images.create(ctx, image('a'));
-  assert.deepEqual(told, [false]);
+  assert.deepEqual(calls, [false]);
   await db.images.delete(ctx, 'a');
   await db.images.create(ctx, image('b'));
-  assert.deepEqual(told, [false, true, true]);
+  assert.deepEqual(calls, [false, true, true]);
   await db.garbageCollect();
-  assert.deepEqual(told, [false, true, true], 'a collection and its removals are no mutations');
+  assert.deepEqual(calls, [false, true, true], 'a collection and its removals are not mutations');
   await db.images.create(ctx, image('c'));
-  assert.deepEqual(told, [false, true, true, false]);
+  assert.deepEqual(calls, [false, true, true, false]);
 });
 
-test('[#227] [#253] given a callback, when raw keys are updated in one transaction, then it is told', async (t) => {
+test('[#227] [#253] given a callback, when raw keys are updated in one transaction, then it is called', async (t) => {
   const db = await testDB(t);
-  const told = heard(db);
+  const calls = heard(db);
   await db.eUpdate((transactor) => transactor.put('k', 'v'));
-  assert.deepEqual(told, [false]);
+  assert.deepEqual(calls, [false]);
   await db.view(() => undefined);
   await db.init();
-  assert.deepEqual(told, [false], 'neither a view nor another init is a mutation');
+  assert.deepEqual(calls, [false], 'neither a view nor another init is a mutation');
 });
 
 test('[#228] given an update that fails, when it has ended, then no callback and nothing stored', async (t) => {
   const db = await testDB(t);
-  const told = heard(db);
+  const calls = heard(db);
   const failure = invalidArgument('on purpose');
   await assert.rejects(
     db.update(async (tx) => {
@@ -62,27 +62,27 @@ test('[#228] given an update that fails, when it has ended, then no callback and
     }),
     (error) => error === failure,
   );
-  assert.deepEqual(told, []);
+  assert.deepEqual(calls, []);
   assert.deepEqual(await db.images.list(ctx), []);
   await db.images.create(ctx, image('c'));
-  assert.deepEqual(told, [false], 'the deletion was undone with the rest');
+  assert.deepEqual(calls, [false], 'the deletion was undone with the rest');
 });
 
 test('[#229] given two operations in one update, when it commits, then both show at once and one callback runs', async (t) => {
   const db = await testDB(t);
-  const told = heard(db);
+  const calls = heard(db);
   const halfway = gate();
-  // Begun outside, so that it is no call of the update's body.
+  // Begun outside, so that it is not a call of the update's body.
   const seen = halfway.opened.then(() => db.images.list(ctx));
   await db.update(async (tx) => {
     const inTx = db.withTransactionContext(ctx, tx);
     await db.images.create(inTx, image('a'));
     await db.images.create(inTx, image('b'));
     halfway.open();
-    assert.deepEqual(await seen, [], 'nobody else sees the half of it');
-    assert.deepEqual(told, []);
+    assert.deepEqual(await seen, [], 'no other caller sees the half of it');
+    assert.deepEqual(calls, []);
   });
-  assert.deepEqual(told, [false]);
+  assert.deepEqual(calls, [false]);
   const names = (await db.images.list(ctx)).map((found) => found.name);
   assert.deepEqual(names, ['a', 'b']);
 });

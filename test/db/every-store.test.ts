@@ -1,4 +1,4 @@
-/** What holds for every store alike: filters that are wrong, events after the commit and none inside a transaction. */
+/** What is true of every store alike: filters that are wrong, events after the commit and none inside a transaction. */
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import type { CallContext } from '../../src/context.js';
@@ -95,7 +95,7 @@ const expected: [string, Record<string, unknown>][] = [
   ['/snapshot/remove', { key: 'done', snapshotter: 'native' }],
 ];
 
-test('given a publisher, when records change, then each change is told after it, with what was changed', async (t) => {
+test('given a publisher, when records change, then each change is published after it, with what was changed', async (t) => {
   const { db, events } = await published(t);
   await everything(db, ctx);
   assert.deepEqual(
@@ -105,7 +105,7 @@ test('given a publisher, when records change, then each change is told after it,
   assert.ok(db.publisher(ctx) !== undefined);
 });
 
-test('[#233] given a publisher, when records change inside a context transaction, then nothing is told until it is committed, and then all of it in order', async (t) => {
+test('[#233] given a publisher, when records change inside a context transaction, then nothing is published until it is committed, and then all of it in order', async (t) => {
   const { db, events } = await published(t);
   await db.update(async (tx) => {
     const inTx = db.withTransactionContext(ctx, tx);
@@ -119,7 +119,7 @@ test('[#233] given a publisher, when records change inside a context transaction
   );
 });
 
-test('given a context transaction that fails, then nothing is told of what was in it', async (t) => {
+test('given a context transaction that fails, then nothing of it is published', async (t) => {
   const { db, events } = await published(t);
   const failing = db.update(async (tx) => {
     await everything(db, db.withTransactionContext(ctx, tx));

@@ -1,6 +1,6 @@
 /**
  * A store that is only read: beside its owner, after it has closed or was killed, on a file system that is mounted read-only, by
- * a user who may only read. All of it is there, every change is refused, and not a byte, nor a time, is another one afterwards.
+ * a user that may only read. All of it is there, every change is refused, and not a byte, nor a time, is another one afterwards.
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -106,7 +106,7 @@ for (const [state, end] of Object.entries(ends)) {
   });
 }
 
-test('given a user who may only read, when a store is opened read-only, then all of it is read, and nothing else', async (t) => {
+test('given a user that may only read, when a store is opened read-only, then all of it is read, and nothing else', async (t) => {
   const { seteuid, setegid, getuid } = process;
   if (getuid?.() !== 0) return t.skip('only root can act as another user here');
   const owned = await ownedStore(t);

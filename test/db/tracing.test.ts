@@ -56,7 +56,7 @@ test('given subscribers, when a store is used, then each transaction, collection
   assert.ok(collected.includes('backend start remove'), String(collected));
 });
 
-test('given nobody who listens any more, then nothing is published, and results are the same', async (t) => {
+test('given no subscriber any more, then nothing is published, and results are the same', async (t) => {
   await using db = await openDB({ root: await tempDir(t, 'ebbtide-trace-'), snapshotters: ['native'] });
   const end = traceWithOpenTelemetry(new BasicTracerProvider());
   end();

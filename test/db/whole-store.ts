@@ -46,7 +46,7 @@ export async function fill(db: DB): Promise<void> {
   await db.put('/raw/key', 'value');
 }
 
-/** What every read tells, as text that can be compared. */
+/** What every read returns, as text that can be compared. */
 export async function everythingRead(db: DB): Promise<string> {
   const content: unknown[] = [];
   await db.content.walk(ctx, (info) => void content.push(info));

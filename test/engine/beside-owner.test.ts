@@ -55,12 +55,15 @@ async function readInRounds({ dir, acked }: Writing, rounds: number): Promise<vo
   let last = 0;
   try {
     for (let round = 0; round < rounds; round++) {
-      const told = acked();
+      const acknowledged = acked();
       const reader = await read(dir);
       kept.push({ reader, commit: 0, round });
       const commit = commitShown(reader);
       kept.at(-1)!.commit = commit;
-      assert.ok(commit >= told, `round ${round}: shows ${commit}, though ${told} was acknowledged before`);
+      assert.ok(
+        commit >= acknowledged,
+        `round ${round}: shows ${commit}, though ${acknowledged} was acknowledged before`,
+      );
       assert.ok(commit >= last, `round ${round}: shows ${commit}, after ${last}`);
       last = commit;
       if (round % 10 === 0) assert.deepEqual(reader.verifyGraph(), []);
@@ -105,11 +108,14 @@ test('given an owner that writes without a pause, when opened read-only many tim
 test('given an owner that closes and opens again and again, when opened read-only meanwhile, then each state is one of its commits, and none is old', async (t) => {
   const { dir, acked } = await startWriting(t, 'restarts');
   for (let round = 0; round < ROUNDS; round++) {
-    const told = acked();
+    const acknowledged = acked();
     const reader = await read(dir);
     const commit = commitShown(reader);
     await reader.close();
-    assert.ok(commit >= told, `round ${round}: shows ${commit}, though ${told} was acknowledged before`);
+    assert.ok(
+      commit >= acknowledged,
+      `round ${round}: shows ${commit}, though ${acknowledged} was acknowledged before`,
+    );
     await sleep(round % 5);
   }
 });

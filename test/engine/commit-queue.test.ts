@@ -15,7 +15,7 @@ const commit = (revision: number): Commit => ({
 });
 
 // The journal has one entry a transaction, so a checkpoint taken in the middle of one could not be continued from it.
-test('given a moment that was sealed, then no batch spans it, and who is behind it is told', async () => {
+test('given a sealed group, then no batch spans its end, and later commits are reported', async () => {
   const groups: [number[], boolean][] = [];
   const host: CommitQueueHost = {
     append: async () => {},
@@ -44,20 +44,20 @@ test('given a moment that was sealed, then no batch spans it, and who is behind 
   }
 });
 
-/** A host whose disk answers when it is told to. */
+/** A host whose disk finishes a write on request. */
 class SlowDisk implements CommitQueueHost {
-  #answer: ((error?: Error) => void) | undefined;
+  #finish: ((error?: Error) => void) | undefined;
 
   append(): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.#answer = (error) => (error === undefined ? resolve() : reject(error));
+      this.#finish = (error) => (error === undefined ? resolve() : reject(error));
     });
   }
-  async answer(error?: Error): Promise<void> {
-    while (this.#answer === undefined) await nextTurn();
-    const answer = this.#answer;
-    this.#answer = undefined;
-    answer(error);
+  async finish(error?: Error): Promise<void> {
+    while (this.#finish === undefined) await nextTurn();
+    const finish = this.#finish;
+    this.#finish = undefined;
+    finish(error);
   }
   stored(): void {}
   lost(): void {}
@@ -76,30 +76,30 @@ async function isSettled(promise: Promise<unknown>): Promise<boolean> {
 
 for (const error of [undefined, new Error('the disk is full')]) {
   const end = error === undefined ? 'is on disk' : 'is lost';
-  test(`given a commit of a caller under way, then it is quiet when that ${end}`, async () => {
+  test(`given a commit of a caller under way, then foregroundDone resolves when that ${end}`, async () => {
     const disk = new SlowDisk();
     const queue = new CommitQueue('x.mdb', disk, 0);
     queue.push(commit(1));
-    const quiet = queue.quiet();
-    const before = await isSettled(quiet);
-    await disk.answer(error);
-    assert.deepEqual([before, await isSettled(quiet)], [false, true]);
+    const done = queue.foregroundDone();
+    const before = await isSettled(done);
+    await disk.finish(error);
+    assert.deepEqual([before, await isSettled(done)], [false, true]);
   });
 }
 
-test('given commits under way that can wait, then it is quiet; behind one that cannot, it is not', async () => {
+test('given background commits under way, then foregroundDone resolves at once; after a foreground one, it does not', async () => {
   const disk = new SlowDisk();
   const queue = new CommitQueue('x.mdb', disk, 0);
   queue.push(commit(1), true);
-  const alone = await isSettled(queue.quiet());
+  const alone = await isSettled(queue.foregroundDone());
   queue.push(commit(2));
-  const shared = queue.quiet();
+  const shared = queue.foregroundDone();
   assert.deepEqual([alone, await isSettled(shared)], [true, false]);
   const both = queue.flush();
-  const answering = (async () => {
-    await disk.answer();
-    if (!(await isSettled(both))) await disk.answer();
+  const finishing = (async () => {
+    await disk.finish();
+    if (!(await isSettled(both))) await disk.finish();
   })();
-  await Promise.all([both, answering]);
+  await Promise.all([both, finishing]);
   assert.ok(await isSettled(shared));
 });

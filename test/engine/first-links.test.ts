@@ -16,7 +16,7 @@ const owners = [key('leases', 'ns', 'one'), key('leases', 'ns', 'two')];
 const relations = ['children', 'holds', 'holds.flat'];
 const target = (i: number): string => key('blobs', 'ns', `sha256:${String(i).padStart(4, '0').repeat(16)}`);
 
-test('given links dropped from the front, others that come, and the tree behind, when read, then they are as expected', async (t) => {
+test('given links dropped from the front, others that come, and the tree after them, when read, then they are as expected', async (t) => {
   const dir = await tempDir(t);
   const random = new Random(11);
   const engine: CoreEngine = await openLmdbEngine(dir, { indexer: suiteIndexer, graph: createGraph() });
@@ -80,13 +80,17 @@ test('given many links that go, when more are read, then those that went are pas
   const first = new FirstLinks(() => links[100]);
   first.wereRead(prefix, undefined, links.slice(0, 200));
   first.wereRead(prefix, links[199], links.slice(200));
-  assert.equal(first.behind(prefix), undefined);
+  assert.equal(first.startAfter(prefix), undefined);
   first.added(new Map(links.slice(0, 100).map((link) => [link, false])));
-  assert.equal(first.behind(prefix), links[99]);
-  assert.equal(first.behind(`${owners[0]}\0\0`), links[99], 'all of the record, which has no others before');
+  assert.equal(first.startAfter(prefix), links[99]);
+  assert.equal(
+    first.startAfter(`${owners[0]}\0\0`),
+    links[99],
+    'all of the record, which has no others before',
+  );
   const other = linkPrefix(owners[1]!, 'holds');
   first.wereRead(other, undefined, [other + target(1)]);
-  assert.equal(first.behind(prefix), links[99], 'who reads another record does not make it forget');
+  assert.equal(first.startAfter(prefix), links[99], 'a read of another record does not make it forget');
   first.added(new Map([[links[50]!, true]]));
-  assert.equal(first.behind(prefix), undefined);
+  assert.equal(first.startAfter(prefix), undefined);
 });

@@ -1,6 +1,6 @@
 /**
  * Run by tests as a process of its own: `once` tries to open the store, `write` writes until it is killed; `exit`, `end`
- * and `throw` write much, tell how many records were acknowledged, and come to their end without closing the store.
+ * and `throw` write much, print how many records were acknowledged, and come to their end without closing the store.
  */
 import { writeSync } from 'node:fs';
 import type { CoreEngine } from '../../src/engine/core/engine.js';
@@ -49,7 +49,7 @@ try {
     if (mode === 'exit') process.exit(0);
     if (mode === 'throw') {
       setImmediate(() => {
-        throw new Error('nobody catches this');
+        throw new Error('no caller catches this');
       });
     }
   } else await engine.close();

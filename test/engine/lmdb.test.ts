@@ -112,7 +112,7 @@ test('given a store, when opened read-only, then it reads, refuses writes, and c
   assert.deepEqual(readFileSync(dataFile(dir)), before);
 });
 
-test('given files that are no store, when opened, then each is refused by name and left alone', async (t) => {
+test('given files that are not a store, when opened, then each is refused by name and left alone', async (t) => {
   const dir = await tempDir(t);
   const cases: [string, (path: string, home: string) => Promise<void> | void, RegExp][] = [
     [
@@ -212,7 +212,7 @@ test('given a truncated file, when opened, then Unknown, and the process lives',
   await (await open(t, dir)).close();
 });
 
-test('given a checkpoint and commits behind it, when opened, then the graph has both', async (t) => {
+test('given a checkpoint and commits after it, when opened, then the graph has both', async (t) => {
   const dir = await tempDir(t);
   const first = await open(t, dir);
   await fill(first, 30_000);
@@ -307,7 +307,7 @@ interface Acknowledged {
   first: Promise<void>;
 }
 
-/** A child that writes records one after the other and tells each when it is durable. */
+/** A child that writes records one after the other and prints each when it is durable. */
 function startWriter(dir: string): Acknowledged {
   const script = fileURLToPath(import.meta.resolve('./lmdb-child.js'));
   const child = spawn(process.execPath, [script, dir, 'write'], { stdio: ['ignore', 'pipe', 'inherit'] });
@@ -364,7 +364,7 @@ test('given a full disk, when a commit cannot be written, then Unavailable, noth
 });
 
 async function fillDisk(t: TestContext, dir: string): Promise<void> {
-  // The lmdb package tells of the failure there, too.
+  // The lmdb package reports the failure there, too.
   t.mock.method(console, 'error', () => {});
   const engine = await open(t, dir);
   await fill(engine, 500);

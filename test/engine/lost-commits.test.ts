@@ -111,7 +111,7 @@ test('given a transaction that has read a lost commit, when it goes on, then it 
   await engine.close();
 });
 
-test('given visible commits, when they cannot be written, then flush tells and the next ones are stored', async (t) => {
+test('given visible commits, when they cannot be written, then flush rejects and the next ones are stored', async (t) => {
   const { engine, failNext, warnings } = await openFailing(t);
   failNext();
   await engine.update((tx) => tx.put(image('a'), 'v'), { durability: 'visible' });

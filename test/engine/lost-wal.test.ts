@@ -1,4 +1,4 @@
-/** A write-ahead log that is lost, or comes back older, after an end that was not clean: it is told, never passed over. */
+/** A write-ahead log that is lost, or comes back older, after an end that was not clean: it is reported, never ignored. */
 import assert from 'node:assert/strict';
 import { cpSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -66,7 +66,7 @@ async function crashed(t: TestContext): Promise<{ dir: string; before: string; e
   return { dir: await copyOf(t, dir), before, earlier };
 }
 
-const picture = (dir: string): string[] =>
+const treeOf = (dir: string): string[] =>
   ['meta.mdb', ...LOGS].map((name) => {
     const path = join(dir, name);
     return existsSync(path) ? `${name} ${digestOf(readFileSync(path))}` : name;
@@ -74,7 +74,7 @@ const picture = (dir: string): string[] =>
 
 /** Refused by name, read-only too, and left as it is. */
 async function assertRefused(t: TestContext, dir: string, kinds: readonly string[]): Promise<void> {
-  const before = picture(dir);
+  const before = treeOf(dir);
   for (const readOnly of [true, false]) {
     await assert.rejects(open(t, dir, { readOnly }), (error) => {
       assert.ok(kinds.includes(kindOf(error)), String(error));
@@ -85,7 +85,7 @@ async function assertRefused(t: TestContext, dir: string, kinds: readonly string
       return true;
     });
   }
-  assert.deepEqual(picture(dir), before);
+  assert.deepEqual(treeOf(dir), before);
 }
 
 const losses: Readonly<Record<string, (dir: string, copies: { earlier: string }) => void>> = {
@@ -159,7 +159,7 @@ test('given a damaged log, when its loss is accepted, then what comes before the
   assert.equal(imagesIn(await open(t, await copyOf(t, dir))), 14);
 });
 
-/** Ten images of a mebibyte, most of them in the first turn of the log: its files as a crash leaves them. */
+/** Ten images of a mebibyte, most of them in the first generation of the log: its files as a crash leaves them. */
 async function turned(t: TestContext): Promise<string> {
   const dir = await tempDir(t);
   const engine = await open(t, dir);
@@ -169,7 +169,7 @@ async function turned(t: TestContext): Promise<string> {
   return copy;
 }
 
-test('given a log in its second turn, when either file is lost, then opening fails', async (t) => {
+test('given a log in its second generation, when either file is lost, then opening fails', async (t) => {
   const dir = await turned(t);
   for (const name of LOGS) {
     const without = await copyOf(t, dir);
@@ -179,7 +179,7 @@ test('given a log in its second turn, when either file is lost, then opening fai
   assert.equal(imagesIn(await open(t, dir)), 10);
 });
 
-test('given a crash at any moment of a turn, when opened, then nothing that was acknowledged is missing', async (t) => {
+test('given a crash at any moment of a switch, when opened, then nothing that was acknowledged is missing', async (t) => {
   const dir = await turned(t);
   const [first, second] = LOGS.map((name) => readFileSync(join(dir, name))) as [Buffer, Buffer];
   const begun = decodeMark(first);
@@ -192,7 +192,7 @@ test('given a crash at any moment of a turn, when opened, then nothing that was 
   const states: [string, Buffer, Buffer][] = [
     ['no file yet', inUse, Buffer.alloc(0)],
     ['a mark that is torn', inUse, Buffer.from(mark).fill(0, 20)],
-    ['the mark of the next turn', inUse, mark],
+    ['the mark of the next generation', inUse, mark],
     ['the file is left', left, mark],
     ['the first batch is torn', left, second.subarray(0, 1000)],
   ];
@@ -209,7 +209,7 @@ test('given a crash at any moment of a turn, when opened, then nothing that was 
   }
 });
 
-test('given a close that could not be noted in the tree, when opened, then nothing is missing', async (t) => {
+test('given a close that could not be stored in the tree, when opened, then nothing is missing', async (t) => {
   const dir = await tempDir(t);
   const engine = await open(t, dir);
   await put(engine, 0);
@@ -253,7 +253,7 @@ function batchOf(revision: number, bytes: Uint8Array): Buffer {
   return builder.finish(revision - 1);
 }
 
-/** What a client may have stored as a value: whole batches and beginnings of some, of all turns that may come. */
+/** What a client may have stored as a value: whole batches and beginnings of some, of all generations that may come. */
 function forged(): Buffer {
   const batches: Buffer[] = [];
   for (let generation = 0; generation < 100; generation++) {
@@ -266,16 +266,16 @@ function forged(): Buffer {
   return Buffer.concat(batches);
 }
 
-test('given values that look like batches, when the process dies in whatever turn of the log, then nothing is missing', async (t) => {
+test('given values that look like batches, when the process dies in whatever generation of the log, then nothing is missing', async (t) => {
   const dir = await tempDir(t);
   const log = new Wal(dir, 0, 0);
   assert.ok(log.begin());
   const value = Buffer.concat(Array.from({ length: 8 }, forged));
   let revision = 0;
   const recovered = (flushed = revision) => recoverLog(dir, { flushed, begun: log.generation });
-  for (let turn = 0; turn < 8; turn++) {
-    // Enough for the next turn to begin in the other file, over what is there of an earlier one.
-    for (let i = 0; i < 20 + turn; i++) await log.append(batchOf(++revision, value));
+  for (let generation = 0; generation < 8; generation++) {
+    // Enough for the next generation to begin in the other file, over what is there of an earlier one.
+    for (let i = 0; i < 20 + generation; i++) await log.append(batchOf(++revision, value));
     const { batches, loss } = recoverLog(dir, { flushed: revision - 5, begun: 1 });
     assert.deepEqual([batches.length, loss], [5, undefined]);
     log.flushed(revision);

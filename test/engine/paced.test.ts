@@ -15,7 +15,7 @@ const turns = async (count: number): Promise<void> => {
   for (let i = 0; i < count; i++) await Promise.resolve();
 };
 
-test('given much on its way to the disk, when a background commit is made, then it resolves behind that only', async (t) => {
+test('given much on its way to the disk, when a background commit is made, then it resolves only after that', async (t) => {
   const engine = await openLmdbEngine(await tempDir(t), { indexer: suiteIndexer, graph: createGraph() });
   t.after(() => engine.close());
   const order: string[] = [];

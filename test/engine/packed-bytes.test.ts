@@ -1,4 +1,4 @@
-/** Long byte fields of records: what is deflated comes back, what does not pay is left, damage is told. */
+/** Long byte fields of records: what is deflated comes back, what does not pay is left, damage is reported. */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
@@ -35,7 +35,7 @@ test('given bytes that do not shrink, or too few or many of them, when packed, t
   assert.equal(packBytes(Buffer.alloc(PACK_BYTES_MAX + 1)), undefined);
 });
 
-test('given packed bytes of another size than they claim, or damaged ones, when unpacked, then that is told', () => {
+test('given packed bytes of another size than they claim, or damaged ones, when unpacked, then that is reported', () => {
   const whole = Buffer.alloc(1000, 'abcdefgh');
   const packed = packBytes(whole);
   assert.ok(packed !== undefined);

@@ -63,13 +63,13 @@ test('given a storage and layers of any size, when walked, then it is what a pla
 });
 
 test('given a layer with many changes, when a few entries are taken, then no more than a few are put together', () => {
-  let told = 0;
+  let reported = 0;
   const layer = {
     size: 100_000,
     *from(start: string, exclusive: boolean): Generator<[string, number]> {
       const begin = start === 'p\0' ? 0 : Number(start.slice(2)) + (exclusive ? 1 : 0);
       for (let i = begin; i < 100_000; i++) {
-        told++;
+        reported++;
         yield [`p\0${String(i).padStart(6, '0')}`, i];
       }
     },
@@ -89,5 +89,5 @@ test('given a layer with many changes, when a few entries are taken, then no mor
     found,
     Array.from({ length: 250 }, (_, i) => i),
   );
-  assert.ok(told < 1000, `${told}`);
+  assert.ok(reported < 1000, `${reported}`);
 });

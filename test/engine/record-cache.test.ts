@@ -39,7 +39,7 @@ test('given any value, when copied, then it is equal and shares nothing', () => 
   );
 });
 
-test('given kept values, when what was answered is changed, then the next answer is as the first', () => {
+test('given kept values, when a result is changed, then the next result is as the first', () => {
   const cache = new RecordCache();
   const first = cache.keep('a', { labels: { l: '1' } }) as { labels: Record<string, string> };
   first.labels.l = 'changed';
@@ -71,7 +71,7 @@ test('given nodes that are asked for, when one comes again soon, then it is know
   let taken = 0;
   for (let id = 0; id < 200_000; id++) if (cache.wasAsked(id)) taken++;
   assert.ok(taken < 20_000, `${taken} of 200,000`);
-  // Noted anew where the notes began anew meanwhile.
+  // Listed again where the list of reads began again in between.
   for (let round = 0; round < 2; round++) for (let id = 500_000; id < 504_000; id++) cache.wasAsked(id);
   for (let id = 500_000; id < 504_000; id++) assert.equal(cache.wasAsked(id), true);
 });

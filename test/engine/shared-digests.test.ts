@@ -15,7 +15,7 @@ import { cpuMs } from '../support/cpu.js';
 import { Random } from '../support/random.js';
 import { tempDir } from './temp.js';
 
-/** What has no references is no node: both kinds stand under digests that begin alike. */
+/** What has no references is not a node: both kinds stand under digests that begin alike. */
 const indexer: Indexer = {
   ...suiteIndexer,
   node: (name, value) =>
@@ -38,7 +38,7 @@ test('given many digests that begin alike, when they come and go in any order, t
   const expected = new Map<string, Value>();
   const keys = [
     ...Array.from({ length: 60 }, (_, i) => blob(alike(i))),
-    // Others, before, among and behind them.
+    // Others, before, among and after them.
     ...Array.from({ length: 5 }, (_, i) => blob(`sha256:${`${i}f`.repeat(32)}`)),
     blob(`${alike(3)}0`),
     blob('sha256:ab'),

@@ -25,8 +25,8 @@ export function commitShown(engine: Engine): number {
   const last = commit * SLOTS_AT_ONCE + SLOTS_AT_ONCE - 1;
   const expected: [string, number][] = [];
   for (let slot = 0; slot < SLOTS; slot++) {
-    const turn = last - ((((last - slot) % SLOTS) + SLOTS) % SLOTS);
-    if (turn >= SLOTS_AT_ONCE) expected.push([slotKey(slot), Math.floor(turn / SLOTS_AT_ONCE)]);
+    const write = last - ((((last - slot) % SLOTS) + SLOTS) % SLOTS);
+    if (write >= SLOTS_AT_ONCE) expected.push([slotKey(slot), Math.floor(write / SLOTS_AT_ONCE)]);
   }
   const found = [...engine.scan(key('images', 'ns'))].map(([name, value]) => [
     name,

@@ -23,7 +23,7 @@ import { tempDir } from './temp.js';
 const options = () => ({ indexer: suiteIndexer, graph: createGraph() });
 const digest = (i: number): string =>
   `sha256:${(i % 5).toString(16).repeat(20)}${String(i).padStart(44, '0')}`;
-/** Digests that share their beginning, texts around them, and keys that are no nodes. */
+/** Digests that share their beginning, texts around them, and keys that are not nodes. */
 const NAMES = [
   ...Array.from({ length: 12 }, (_, i) => digest(i)),
   'sha1:x',
@@ -53,7 +53,7 @@ function change(tx: Transaction, random: Random): void {
   }
 }
 
-/** Links belong to records, and nobody leaves children behind: the stores take them from their parents. */
+/** Links belong to records, and none leaves children: the stores take them from their parents. */
 function remove(tx: Transaction, gone: string): void {
   for (const parent of KEYS) tx.unlink(parent, 'children', gone);
   tx.delete(gone);
@@ -151,26 +151,26 @@ async function changeBoth(lmdb: CoreEngine, memory: CoreEngine, random: Random):
   ]);
 }
 
-/** What is mentioned all the time while a question is on its way must not be told to be gone. */
+/** What is referenced all the time during a query must not be reported gone. */
 async function askInBulk(lmdb: CoreEngine, memory: CoreEngine, random: Random): Promise<void> {
   const prefixes = [...new Set(KEYS.map((k) => k.slice(0, k.lastIndexOf('\0') + 1)))];
   let always = new Set(KEYS.filter((k) => lmdb.isReferenced(k)));
   const gone = new Set(KEYS.filter((k) => lmdb.idOf(k) === undefined && !lmdb.has(k)));
   await (lmdb.storage as LmdbStorage).flusher.lookUp([], []);
-  const answer = lmdb.mightBeReferenced(prefixes, NAMES);
+  const result = lmdb.mightBeReferenced(prefixes, NAMES);
   const still = random.chance(0.5);
   for (let n = still ? 0 : random.int(4); n > 0; n--) {
     await changeBoth(lmdb, memory, random);
     if (random.chance(0.3)) await (lmdb.storage as LmdbStorage).drain();
     always = new Set([...always].filter((k) => lmdb.isReferenced(k)));
   }
-  const answers = await answer;
+  const results = await result;
   // A thread that has only just started, or is busy, is not waited for long: then all may be there.
-  const isExact = still && answers.includes(0);
-  for (const [i, may] of answers.entries()) {
+  const isExact = still && results.includes(0);
+  for (const [i, may] of results.entries()) {
     const asked = prefixes[Math.floor(i / NAMES.length)]! + NAMES[i % NAMES.length]!;
     if (always.has(asked)) assert.equal(may, 1, `${JSON.stringify(asked)} is mentioned`);
-    // Digests that begin alike are not told apart, and values without nodes not from those that have gone.
+    // Digests that begin alike are not distinguished, and values without nodes not from those that have gone.
     if (isExact && gone.has(asked) && !/sha256:|^meta/.test(asked))
       assert.equal(may, 0, JSON.stringify(asked));
   }
@@ -200,13 +200,13 @@ async function lose(engine: CoreEngine, random: Random): Promise<void> {
   assert.ok(outcomes.length > 0);
 }
 
-test('given a thread that does not answer, when keys are asked about in bulk, then all of them may exist', async (t) => {
+test('given a thread that does not respond, when keys are asked about in bulk, then all of them may exist', async (t) => {
   const lmdb = await openLmdbEngine(await tempDir(t), options());
   await lmdb.update((tx) => tx.put(key('blobs', 'ns', 'a'), { size: 1 }));
   const { flusher } = lmdb.storage as LmdbStorage;
   flusher.lookUp = () => new Promise(() => {});
-  const answer = await lmdb.mightBeReferenced([`${key('blobs', 'ns')}\0`], ['a', 'b']);
-  assert.deepEqual([...answer], [1, 1]);
+  const result = await lmdb.mightBeReferenced([`${key('blobs', 'ns')}\0`], ['a', 'b']);
+  assert.deepEqual([...result], [1, 1]);
   await lmdb.close();
 });
 
@@ -218,7 +218,7 @@ test('given keys that only wait for the tree, when many or few are asked about, 
     tx.put(key('blobs', 'other', 'd'), { size: 1 });
   });
   const { flusher } = lmdb.storage as LmdbStorage;
-  // So the tree answers: it has none of them.
+  // So the tree decides: it has none of them.
   flusher.lookUp = async (heads, leaves) => new Uint32Array(heads.length * leaves.length).fill(NO_NODE);
   const ask = async (...leaves: string[]): Promise<number[]> => [
     ...(await lmdb.mightBeReferenced(prefixes, leaves)),

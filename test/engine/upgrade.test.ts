@@ -41,7 +41,7 @@ test('given a store of layout 1, when opened for writing, then all of it is ther
     }
     tx.link(key('leases', 'ns', 'l'), 'holds', snapshot(3));
   });
-  const told = () => ({
+  const dump = () => ({
     all: [...engine.scan('')],
     children: names.map((_, i) => [...engine.links(snapshot(i), 'children')]),
     holds: [...engine.links(key('leases', 'ns', 'l'), 'holds')],
@@ -49,13 +49,13 @@ test('given a store of layout 1, when opened for writing, then all of it is ther
     revision: engine.revision,
   });
   let engine = first;
-  const before = told();
+  const before = dump();
   await first.close();
   await toLayout1(join(dir, 'meta.mdb'));
   await assert.rejects(open(t, dir, { readOnly: true }), assertKind('FailedPrecondition'));
   const warnings: string[] = [];
   engine = await open(t, dir, { warn: (message) => warnings.push(message) });
-  assert.deepEqual(told(), before);
+  assert.deepEqual(dump(), before);
   assert.deepEqual(engine.verifyGraph(), []);
   assert.match(warnings[0] ?? '', new RegExp(`layout ${LAYOUT}`));
   await engine.update((tx) => tx.put(key('blobs', 'ns', 'one more'), { size: 1 }));

@@ -1,4 +1,4 @@
-/** The write-ahead log: what a crash may tear, what is damage, the turn of the files, and a process that ends at any time. */
+/** The write-ahead log: what a crash may tear, what is damage, the switch of the files, and a process that ends at any time. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -137,21 +137,21 @@ for (const [what, damage] of [
   });
 }
 
-test('given more commits than one file takes, when the process dies, then both files tell all of them', async (t) => {
+test('given more commits than one file takes, when the process dies, then both files have all of them', async (t) => {
   const dir = await tempDir(t);
   const engine = await open(t, dir);
-  const turns = new Set<string>();
+  const names = new Set<string>();
   for (let i = 0; i < 90; i++) {
     await engine.update((tx) => tx.put(image(i), { size: i, value: `${i}`.repeat(100_000) }));
     if (i % 9 !== 8) continue;
     const copy = join(await tempDir(t), 'copy');
     cpSync(dir, copy, { recursive: true });
-    for (const name of readdirSync(copy)) if (name.startsWith('log.')) turns.add(name);
+    for (const name of readdirSync(copy)) if (name.startsWith('log.')) names.add(name);
     const again = await open(t, copy);
     assert.equal(imagesIn(again), i + 1);
     await again.close();
   }
-  assert.deepEqual([...turns].sort(), ['log.0', 'log.1']);
+  assert.deepEqual([...names].sort(), ['log.0', 'log.1']);
   // An old file beside newer ones is nothing new.
   await engine.close();
   assertEmptyLog(dir);
@@ -201,7 +201,7 @@ for (const how of ['exit', 'end', 'throw']) {
   });
 }
 
-test('given a store that was written and closed, then its files hold nothing that only the log has', async (t) => {
+test('given a store that was written and closed, then its files have nothing that only the log has', async (t) => {
   const dir = await tempDir(t);
   const engine = await open(t, dir);
   for (let i = 0; i < 50; i++) await engine.update((tx) => tx.put(image(i), { size: i }));

@@ -72,7 +72,7 @@ async function prepare(db: DB, name: string): Promise<void> {
   try {
     writeFileSync(path, name);
   } catch (error) {
-    // As whoever runs the container would see it.
+    // As a user of the container would see it.
     throw fsError('write', path, error);
   }
 }

@@ -47,7 +47,7 @@ async function bench(t: TestContext): Promise<Bench | undefined> {
   return { root, control, env: faultsEnvironment(library.path, control.path, root) };
 }
 
-/** Cases that went wrong. The others are run all the same; all are told at the end. */
+/** Cases that went wrong. The others are run all the same; all are printed at the end. */
 class Findings {
   readonly #found: string[] = [];
 
@@ -94,8 +94,8 @@ class Process {
       );
     }
     const outcome = JSON.parse(value) as Outcome;
-    const told = `${story}: ${outcome.what}\n${outcome.failed.join('\n')}`;
-    assert.equal(outcome.wrong.length, 0, `${told}\nwrong: ${outcome.wrong.join('\n')}`);
+    const reported = `${story}: ${outcome.what}\n${outcome.failed.join('\n')}`;
+    assert.equal(outcome.wrong.length, 0, `${reported}\nwrong: ${outcome.wrong.join('\n')}`);
     assert.equal(this.#stderr, '', `printed by the library, ${story}: ${outcome.what}`);
     return outcome;
   }
@@ -247,8 +247,8 @@ test('given a call that fails, then verbs end with a documented code and a sente
     assert.equal(signal, null, story);
     assert.ok([0, 5, 6].includes(code ?? -1), `exit code ${code}: ${story}`);
     // LMDB's lines come in ours, and by themselves they do not.
-    const told = stderr.replaceAll(/\(LMDB: [^)]*\)/g, '');
-    assert.doesNotMatch(told, /^ {4}at |Error:.*\n {4}at|Write error/m, story);
+    const reported = stderr.replaceAll(/\(LMDB: [^)]*\)/g, '');
+    assert.doesNotMatch(reported, /^ {4}at |Error:.*\n {4}at|Write error/m, story);
     // Each failure has a remedy.
     if (code !== 0 && args[0] !== 'serve')
       assert.match(stderr, /\((Unavailable|FailedPrecondition)\)\n {2}\S/, story);

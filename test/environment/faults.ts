@@ -44,7 +44,7 @@ export interface Fault {
   error: FaultError;
   /** Number of the call that fails, from 1; 0: none, the calls are only counted. */
   at: number;
-  /** That call and all behind it. */
+  /** That call and all after it. */
   lasting: boolean;
   /** Of the calls that fail with this error, flushes only. */
   flushes?: boolean;
@@ -102,7 +102,7 @@ export class FaultControl {
   }
 }
 
-/** Compiles the library into `dir`; answers its path, or why there is none. */
+/** Compiles the library into `dir`; returns its path, or why there is none. */
 export function buildFaults(dir: string): { path: string } | { missing: string } {
   if (process.platform !== 'linux') return { missing: 'calls are made to fail on Linux only' };
   const path = join(dir, 'faults.so');

@@ -111,7 +111,7 @@ for (const kind of ['ext4', 'tmpfs'] as const) {
         assert.deepEqual(await names(cli), []);
         assert.equal((await works(cli, 'content', 'ls', '--json')).trim(), '[]');
       });
-      await t.test('with room again everything works, and the reserve is there anew', async () => {
+      await t.test('with room again everything works, and the reserve is there again', async () => {
         small.free();
         await works(cli, 'import', images.path);
         assert.deepEqual(await names(cli), before);

@@ -1,6 +1,6 @@
 /**
- * Somebody who reads a store with pipes in it, in a process of its own: whoever waits for a writer that never comes, waits for
- * ever, and the test (pipes.test.ts) ends the process. The last line on standard output names what it was about to do.
+ * A reader of a store with pipes in it, in a process of its own: one that waits for a writer that never comes waits
+ * for ever, and the test (pipes.test.ts) ends the process. The last line on standard output names what it was about to do.
  *
  * Usage: node pipes-program.js DIRECTORY
  */

@@ -1,4 +1,4 @@
-/** What the tests of a replaced root share: ways to put another directory in the place of one, and pictures of a disk. */
+/** What the tests of a replaced root share: ways to put another directory in the place of one, and copies of a disk. */
 import { createHash } from 'node:crypto';
 import {
   lstatSync,
@@ -24,7 +24,7 @@ export interface Replaced {
 export const replacements: Readonly<
   Record<string, (path: string, fill: (path: string) => void) => Replaced>
 > = {
-  'renamed away and made anew': (path, fill) => {
+  'renamed away and made again': (path, fill) => {
     const original = `${path}-original`;
     renameSync(path, original);
     mkdirSync(path);
@@ -61,13 +61,13 @@ export const replacements: Readonly<
 };
 
 /** Names, modes and contents of everything below a directory. */
-export function pictureOf(directory: string): Record<string, string> {
-  const picture: Record<string, string> = {};
+export function treeOf(directory: string): Record<string, string> {
+  const tree: Record<string, string> = {};
   for (const name of readdirSync(directory, { recursive: true }).map(String).sort()) {
     const path = join(directory, name);
     const stats = lstatSync(path);
     const bytes = stats.isFile() ? readFileSync(path) : stats.isSymbolicLink() ? readlinkSync(path) : '';
-    picture[name] = `${stats.mode.toString(8)} ${createHash('sha256').update(bytes).digest('hex')}`;
+    tree[name] = `${stats.mode.toString(8)} ${createHash('sha256').update(bytes).digest('hex')}`;
   }
-  return picture;
+  return tree;
 }

@@ -13,7 +13,7 @@ import type { DB } from '../../src/db.js';
 import { kindOf } from '../../src/errors.js';
 import { digestOf } from '../../src/model/digest.js';
 import { layout, openDB } from '../../src/open.js';
-import { pictureOf, replacements } from './place.js';
+import { replacements, treeOf } from './place.js';
 
 const ctx = { namespace: 'test' };
 const silentLog = (): void => undefined;
@@ -110,11 +110,11 @@ for (const [how, replace] of Object.entries(replacements)) {
       const source = join(other, place.slice(root.length));
       const replaced = replace(place, (path) => cpSync(source, path, { recursive: true }));
       undoLast = replaced.undo;
-      const before = pictureOf(place);
+      const before = treeOf(place);
       const { acknowledged, refused } = await everything(db, 'during');
       assert.ok(refused > 0, 'nothing was refused');
       await db.close();
-      assert.deepEqual(pictureOf(place), before);
+      assert.deepEqual(treeOf(place), before);
       replaced.undo();
       undoLast = undefined;
 
@@ -139,7 +139,7 @@ test('given a directory that comes back, then the same open store takes writes a
   const { root, open } = await store(t);
   const db = await open();
   await fill(db);
-  const replaced = replacements['renamed away and made anew']!(root, () => undefined);
+  const replaced = replacements['renamed away and made again']!(root, () => undefined);
   assert.ok((await everything(db, 'during')).refused > 0);
   replaced.undo();
   assert.equal((await everything(db, 'back')).refused, 0);
@@ -168,10 +168,10 @@ test('given commits under way, when the root is replaced at any moment, then wha
   const lanes = [0, 1, 2, 3].map(writer);
   // More than one transaction of the tree, whose thread starts late.
   while (acknowledged.length < 3000) await new Promise((resolve) => setTimeout(resolve, 20));
-  const replaced = replacements['renamed away and made anew']!(root, () => undefined);
+  const replaced = replacements['renamed away and made again']!(root, () => undefined);
   await Promise.all(lanes);
   await db.close();
-  assert.deepEqual(pictureOf(root), {});
+  assert.deepEqual(treeOf(root), {});
   replaced.undo();
   const again = await open();
   const names = new Set((await again.images.list(ctx)).map(({ name }) => name));

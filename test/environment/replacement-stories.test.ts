@@ -14,13 +14,13 @@ const MARKS_FROM = 100;
 /** Stories after which a missing protection must have shown. */
 const MUTATION_MAX = 60;
 
-test(`given writers and a collection, when a directory is replaced under them, then ${COUNT} stories hold`, async (t) => {
+test(`given writers and a collection, when a directory is replaced under them, then ${COUNT} stories pass`, async (t) => {
   await using store = new Store(await tempDir(t, 'ebbtide-stories-'));
   const met: Record<string, number> = {};
   for (let seed = FIRST; seed < FIRST + COUNT; seed++) {
-    const outcome = await store.tell(seed);
-    const { violations, told } = outcome;
-    assert.equal(violations.length, 0, `seed ${seed}: ${told}\n${violations.join('\n')}`);
+    const outcome = await store.report(seed);
+    const { violations, reported } = outcome;
+    assert.equal(violations.length, 0, `seed ${seed}: ${reported}\n${violations.join('\n')}`);
     for (const mark of outcome.marks) met[mark] = (met[mark] ?? 0) + 1;
   }
   t.diagnostic(`met: ${JSON.stringify(met)}`);
@@ -30,11 +30,11 @@ test(`given writers and a collection, when a directory is replaced under them, t
 });
 
 for (const mutation of mutations) {
-  test(`given a store with ${mutation}, when stories are told, then one goes wrong`, async (t) => {
+  test(`given a store with ${mutation}, when stories are run, then one fails`, async (t) => {
     const store = new Store(await tempDir(t, 'ebbtide-stories-'));
     t.after(() => store[Symbol.asyncDispose]().catch(() => undefined));
     for (let seed = 1; seed <= MUTATION_MAX; seed++) {
-      const { violations } = await store.tell(seed, mutation);
+      const { violations } = await store.report(seed, mutation);
       if (violations.length === 0) continue;
       t.diagnostic(`seed ${seed}: ${violations[0]!.split('\n')[0]}`);
       return;

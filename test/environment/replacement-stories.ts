@@ -2,7 +2,7 @@
  * A seeded story of a replaced directory: on a real store, with writers and a collection under way, the root or a directory
  * of it is renamed and another one, with the same names in it, put in its place, at a moment that the seed chooses. Moments
  * are those at which the store compares a directory with its name, and at which it uses one. Threads go on as they like, so
- * a seed tells nearly the same story again.
+ * a seed gives nearly the same story again.
  */
 import { cpSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -16,11 +16,11 @@ import { layout, openDB } from '../../src/open.js';
 import { readBlob, writeBlob } from '../../src/stores/content/content-helpers.js';
 import { HeldDirectory } from '../../src/system/held-directory.js';
 import { Random } from '../support/random.js';
-import { pictureOf } from './place.js';
+import { treeOf } from './place.js';
 
 /** Protections that a story can go without. */
 export const mutations = [
-  /** Nobody compares a directory with its name. */
+  /** No directory is compared with its name. */
   'no-verify',
   /** Directories are used by their names, not through descriptors. */
   'no-descriptors',
@@ -43,8 +43,8 @@ export interface Outcome {
   /** What went wrong; empty when nothing did. */
   violations: string[];
   marks: Set<Mark>;
-  /** Where and when, for whoever reads a failure. */
-  told: string;
+  /** Where and when, for the report of a failure. */
+  reported: string;
 }
 
 const ctx: CallContext = { namespace: 'test' };
@@ -74,13 +74,26 @@ const parts = [
   { name: 'snapshots', at: (root: string) => join(native(root), 'snapshots'), writes: true, mounts: false },
 ] as const;
 
+/** A file of the trash may go while it is copied: then once more. */
+function copyInUse(from: string, to: string): void {
+  for (;;) {
+    try {
+      cpSync(from, to, { recursive: true });
+      return;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+      rmSync(to, { recursive: true, force: true });
+    }
+  }
+}
+
 const put = (db: DB, name: string, labels = {}): Promise<unknown> =>
   writeBlob(db.content, ctx, `r-${name}`, bytesOf(name), targetOf(name), labels);
 
 /** Where the store is about to look at, or to use, a directory; some of them in a sweep. */
 class Moments {
   inSweep = 0;
-  /** Told of each moment. */
+  /** Called at each moment. */
   onMoment: () => void = () => undefined;
   readonly #undo: (() => void)[] = [];
   #isTelling = false;
@@ -175,7 +188,7 @@ class Story {
     this.#when = { inSweep, moment: 1 + this.#random.int(inSweep ? 12 : 40) };
   }
 
-  get told(): string {
+  get reported(): string {
     const { inSweep, moment } = this.#when;
     return `${this.#part.name} replaced at moment ${moment}${inSweep ? ' of the sweeps' : ''}`;
   }
@@ -186,8 +199,8 @@ class Story {
 
   async run(): Promise<void> {
     await this.#fill();
-    cpSync(this.#place, this.#store.other, { recursive: true });
-    this.#before = pictureOf(this.#store.other);
+    copyInUse(this.#place, this.#store.other);
+    this.#before = treeOf(this.#store.other);
     try {
       this.#moments.onMoment = () => this.#pass();
       await Promise.all([this.#collect(), this.#writes('a'), this.#writes('b')]);
@@ -236,7 +249,7 @@ class Story {
 
   #putBack(): void {
     if (this.#isReplaced) {
-      const after = pictureOf(this.#place);
+      const after = treeOf(this.#place);
       const names = [...new Set([...Object.keys(this.#before), ...Object.keys(after)])];
       const changed = names.filter((name) => this.#before[name] !== after[name]);
       if (changed.length > 0) this.violations.push(`the other directory was changed: ${changed.join(', ')}`);
@@ -251,7 +264,7 @@ class Story {
     await this.#db.close();
     this.#putBack();
     this.#db = await this.#store.open();
-    cpSync(this.#place, this.#store.other, { recursive: true });
+    copyInUse(this.#place, this.#store.other);
   }
 
   async #attempt(work: () => Promise<unknown>): Promise<boolean> {
@@ -345,7 +358,7 @@ export class Store implements AsyncDisposable {
     return this.#db;
   }
 
-  async tell(seed: number, mutation?: Mutation): Promise<Outcome> {
+  async report(seed: number, mutation?: Mutation): Promise<Outcome> {
     if (this.#db === undefined) {
       const db = await this.open();
       await db.namespaces.create({}, 'test');
@@ -359,7 +372,7 @@ export class Store implements AsyncDisposable {
     } finally {
       moments.restore();
     }
-    return { violations: story.violations, marks: story.marks, told: story.told };
+    return { violations: story.violations, marks: story.marks, reported: story.reported };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,6 +1,6 @@
 /**
  * What a full disk is survived by: the reserves. Removals and collections with all of them, several opens in a row; then with
- * one of them taken away behind the store's back, before the disk is full, which must show. full-disk.test.ts has the verbs.
+ * one of them removed without the store's knowledge, before the disk is full, which must show. full-disk.test.ts has the verbs.
  */
 import assert from 'node:assert/strict';
 import { cpSync, readdirSync, renameSync, rmSync, statSync, truncateSync } from 'node:fs';
@@ -55,7 +55,7 @@ const reserves: Readonly<Record<string, (root: string) => void>> = {
     for (const name of ['log.0', 'log.1']) truncateSync(join(layout.database(root), name), 0);
   },
   'the tree': (root) => {
-    // What has blocks behind its end loses them.
+    // What has blocks after its end loses them.
     const path = join(layout.database(root), 'meta.mdb');
     truncateSync(path, statSync(path).size);
   },
@@ -97,7 +97,7 @@ test('given a disk with no byte free, then removals and collections work as long
   const root = join(disk.path, 'store');
   const onDisk = async (): Promise<void> => {
     cpSync(template, root, { recursive: true });
-    // Copies have no blocks behind their ends.
+    // Copies have no blocks after their ends.
     await (await open(root, [])).close();
   };
   const offDisk = (): void => {

@@ -38,7 +38,7 @@ export async function smallDisk(
     else {
       const image = join(base, 'image');
       execFileSync('truncate', ['-s', `${SIZE}M`, image]);
-      // No blocks set aside for root: it is as full for us as for anybody.
+      // No blocks set aside for root: it is as full for us as for any user.
       execFileSync('mkfs.ext4', ['-q', '-m', '0', '-N', '600', image]);
       execFileSync('mount', ['-o', 'loop', image, path]);
     }

@@ -50,7 +50,7 @@ test('given two roots and one etcd, when an image is imported on A, then B lists
   const stats = JSON.parse(await onB('--json', 'gc')) as { removed: Record<string, number> };
   assert.equal(stats.removed.content, blobs.all.size);
   assert.equal((JSON.parse(await onB('--json', 'images', 'ls')) as unknown[]).length, 0);
-  // The bytes lie with A, who sweeps them when it is asked to.
+  // A has the bytes, and sweeps them on request.
   const own = JSON.parse(await onA('--json', 'gc')) as { bytesFreed: number };
   assert.ok(own.bytesFreed > 0);
   const hosts = JSON.parse(await onA('--json', 'hosts', 'ls')) as { id: string; state: string }[];

@@ -1,6 +1,6 @@
 /**
  * Reads are of what every host has committed, or they are refused: with etcd stopped, no read of any store returns what this
- * host's mirror still has. The methods are found on the classes; one that is not told about below fails the test.
+ * host's mirror still has. The methods are found on the classes; one that is not listed below fails the test.
  */
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
@@ -144,7 +144,7 @@ function doorsOf(db: DB): Doors[] {
       [
         ...['contentStore', 'snapshotter', 'snapshotters', 'transactor'],
         ...['withTransactionContext', 'registerCollectibleResource', 'registerMutationCallback', 'publisher'],
-        // When to look next: whoever looks makes sure of what is current.
+        // When to look next: a read makes sure of what is current.
         'nextExpiry',
         // NotImplemented where the records are in etcd.
         'backup',
@@ -156,7 +156,7 @@ function doorsOf(db: DB): Doors[] {
 
 let mounts: Awaited<ReturnType<Snapshotter['mounts']>> = [];
 
-/** One of each, so that the mirror has an answer to every question. */
+/** One of each, so that the mirror has a result for every read. */
 async function fill(db: DB): Promise<void> {
   const runtime = { name: 'r' };
   await db.leases.create(ctx, withId('lease'));
@@ -176,7 +176,7 @@ function methodsOf({ prototype }: Class): string[] {
     .map(([name]) => name);
 }
 
-test('given every read of every store, when etcd is stopped, then each is Unavailable and none answers from the mirror', async (t) => {
+test('given every read of every store, when etcd is stopped, then each is Unavailable and none returns what the mirror has', async (t) => {
   const etcd = cluster.config({ requestTimeoutMs: 300, operationTimeoutMs: 300 });
   const db = await openHost(t, { etcd });
   const doors = doorsOf(db);
@@ -184,7 +184,7 @@ test('given every read of every store, when etcd is stopped, then each is Unavai
   for (const store of [...Object.values(db), db.content, db.snapshotter('native')]) {
     assert.ok(
       doors.some(({ class: cls }) => Object.getPrototypeOf(store) === cls.prototype),
-      `no class is told about for ${store}`,
+      `no class is listed for ${store}`,
     );
   }
   for (const { class: cls, reads, writes, others = [] } of doors) {
@@ -201,12 +201,12 @@ test('given every read of every store, when etcd is stopped, then each is Unavai
   const [member] = cluster.members;
   await member!.pause();
   try {
-    const answered: string[] = [];
+    const returned: string[] = [];
     await Promise.all(
       doors.flatMap(({ class: cls, reads }) =>
         Object.entries(reads).map(([name, read]) =>
           read().then(
-            () => answered.push(`${cls.name}.${name}`),
+            () => returned.push(`${cls.name}.${name}`),
             (error) => {
               assert.ok(error instanceof EbbtideError && error.kind === 'Unavailable', `${name}: ${error}`);
             },
@@ -214,7 +214,7 @@ test('given every read of every store, when etcd is stopped, then each is Unavai
         ),
       ),
     );
-    assert.deepEqual(answered, []);
+    assert.deepEqual(returned, []);
   } finally {
     member!.signal('SIGCONT');
   }

@@ -23,7 +23,7 @@ after(() => cluster.stop());
 
 const PROGRAM = fileURLToPath(new URL('./doomed-host.js', import.meta.url));
 
-/** A host that has made what doomed-host.ts makes; answers how to kill it. */
+/** A host that has made what doomed-host.ts makes; returns how to kill it. */
 async function doomedHost(t: TestContext, root: string, etcd: EtcdConfig): Promise<() => Promise<void>> {
   const options = { root, etcd, snapshotters: ['native'], leaseBackend: 'bolt' };
   const child = spawnMortal(process.execPath, [PROGRAM, JSON.stringify(options)], {
@@ -107,7 +107,7 @@ test('given a host of leases of its own that was killed, when it never comes bac
   );
 });
 
-test('given a host that was dropped, when it comes back all the same, then it begins anew and clears its directories', async (t) => {
+test('given a host that was dropped, when it comes back all the same, then it begins again and clears its directories', async (t) => {
   const dir = await tempDir(t);
   const etcd = { ...cluster.config(), sessionTtlSeconds: 2 };
   const open = () =>

@@ -78,7 +78,7 @@ const faults: Faults = {
   },
   'a host whose packets are held, then delayed, then dropped': async (world) => {
     const host = await world.collector();
-    for (const proxy of host.proxies) proxy.holdAnswers(true);
+    for (const proxy of host.proxies) proxy.holdResponses(true);
     await sleep(700);
     for (const proxy of host.proxies) {
       proxy.heal();

@@ -1,6 +1,6 @@
 /**
  * A host as a process of its own, for tests that kill and stop hosts: writers that make, adopt and release objects
- * through the stores, and a collector. Told what to do over stdin, a word a line; answers on stdout, a JSON text a line.
+ * through the stores, and a collector. Takes commands from stdin, a word a line; prints results to stdout, a JSON text a line.
  * What was acknowledged is appended to a file at once, so that a kill loses none of it.
  */
 import { createHash } from 'node:crypto';
@@ -26,7 +26,7 @@ export interface ProgramOptions {
   writers: number;
   collect: boolean;
   seed: number;
-  /** Where the mirror is; `lmdb` unless told. */
+  /** Where the mirror is; `lmdb` by default. */
   engine?: 'memory' | 'lmdb';
   fencing?: boolean;
   /** Stops itself (SIGSTOP) once, when removal number so and so has been decided and not sent. */
@@ -61,7 +61,7 @@ class Program {
   runs = 0;
   removed = 0;
   readonly errors: string[] = [];
-  /** The last failures a fault may cause, and when: what a test tells that waited for this host in vain. */
+  /** The last failures a fault may cause, and when: for a test that waited for this host in vain. */
   readonly recent: string[] = [];
 
   constructor(db: DB, options: ProgramOptions) {
@@ -171,7 +171,7 @@ class Program {
     return found[this.#below(Math.max(1, found.length))];
   }
 
-  /** An image of a blob, if the blob is there when the image comes to be: from then on nobody may remove it. */
+  /** An image of a blob, if the blob is there when the image comes to be: from then on it must not be removed. */
   async #adopt(image: string, digest: string): Promise<boolean> {
     this.#ack({ did: 'image', name: image, digest, trying: true });
     const made = await this.#db.update(async (tx) => {
@@ -235,7 +235,7 @@ class Program {
   }
 }
 
-/** Records (but notes about this host's own backends) and a lease's links, sorted. */
+/** Records (but the state of this host's own backends) and a lease's links, sorted. */
 export function dumpOf(source: Pick<Engine, 'scan' | 'links'>): string[] {
   const lines: string[] = [];
   for (const [key, value] of source.scan('')) {
@@ -250,7 +250,7 @@ export function dumpOf(source: Pick<Engine, 'scan' | 'links'>): string[] {
 
 async function main(): Promise<void> {
   const options = JSON.parse(process.argv[2] ?? '') as ProgramOptions;
-  const say = (answer: object): void => void process.stdout.write(`${JSON.stringify(answer)}\n`);
+  const say = (result: object): void => void process.stdout.write(`${JSON.stringify(result)}\n`);
   const db = await openDB({
     root: options.root,
     engine: options.engine ?? 'lmdb',

@@ -1,6 +1,6 @@
 /**
  * A network of its own for members and hosts: each place is a network namespace on one bridge, and can be cut off the
- * others without anybody being told: packets vanish, connections stay. The process that makes the network must live in
+ * others without a signal: packets vanish, connections stay. The process that makes the network must live in
  * a namespace of its own already (`inOwnNetwork`); all of it goes when the processes go, and the machine's own
  * interfaces are never touched.
  */

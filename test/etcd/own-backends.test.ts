@@ -97,7 +97,7 @@ test('given a host that never wins the right to collect, when it is asked to, th
   await unlock();
 });
 
-test('given the tree wiped in etcd, when hosts see it, then their blobs and snapshots stay until somebody consents', async (t) => {
+test('given the tree wiped in etcd, when hosts see it, then their blobs and snapshots stay until there is consent', async (t) => {
   const dir = await hostsDir(t);
   const etcd = cluster.config();
   const a = await host(t, join(dir, 'a'), { ...etcd, hostId: 'a' });

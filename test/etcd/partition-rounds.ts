@@ -1,6 +1,6 @@
 /**
  * Rounds of partitions, run by partitions.test.ts in a network of its own: three members and two hosts in a network
- * namespace each. What is cut off is told nothing: connections stay open and packets vanish.
+ * namespace each. What is cut off gets no signal: connections stay open and packets vanish.
  */
 import { after, before, test } from 'node:test';
 import { eventually } from './hosts.js';

@@ -29,8 +29,8 @@ interface Outcome {
   lost: string[];
   /** Images whose blob is gone. */
   broken: string[];
-  /** What the paused host's collection answered. */
-  answer: { removed?: Record<string, number>; kind?: string };
+  /** The result of the paused host's collection. */
+  result: { removed?: Record<string, number>; kind?: string };
   /** What the other host's collection removed meanwhile. */
   meanwhile: Record<string, number>;
 }
@@ -55,7 +55,7 @@ async function pausedCollection(t: TestContext, fencing: boolean, pauseMs: numbe
     }
   });
   await a.start();
-  const collecting = a.ask<Outcome['answer']>('collect');
+  const collecting = a.ask<Outcome['result']>('collect');
   await a.stoppedItself();
   for (const [i, digest] of digests.entries()) {
     await b.update(async (tx) => {
@@ -67,14 +67,14 @@ async function pausedCollection(t: TestContext, fencing: boolean, pauseMs: numbe
   await new Promise((resolve) => setTimeout(resolve, pauseMs));
   const meanwhile = (await b.garbageCollect()).removed;
   a.resume();
-  const answer = await collecting;
+  const result = await collecting;
   const { revision } = await client.range('any');
   await client.txn([], [{ put: 'sys/mark', value: '' }]);
   await eventually('the history is whole', () => history.revision > revision);
   const lost = history.judge();
   await b.engine.view(() => undefined);
   const broken = digests.filter((digest) => !b.engine.has(blobKey('ns1', digest)));
-  return { lost, broken, answer, meanwhile };
+  return { lost, broken, result, meanwhile };
 }
 
 for (const [length, ms] of [
@@ -82,10 +82,10 @@ for (const [length, ms] of [
   ['longer than its session', TTL * 1000 + 1500],
 ] as const) {
   test(`given a collecting host that is paused ${length}, when its garbage was referred to, then all of it is kept`, async (t) => {
-    const { lost, broken, answer } = await pausedCollection(t, true, ms);
+    const { lost, broken, result } = await pausedCollection(t, true, ms);
     assert.deepEqual({ lost, broken }, { lost: [], broken: [] });
-    if (ms === 0) assert.deepEqual(answer.removed, {});
-    else assert.equal(answer.kind, 'FailedPrecondition', JSON.stringify(answer));
+    if (ms === 0) assert.deepEqual(result.removed, {});
+    else assert.equal(result.kind, 'FailedPrecondition', JSON.stringify(result));
   });
 
   test(`given the same with fencing switched off, paused ${length}, then live objects are lost`, async (t) => {
@@ -147,7 +147,7 @@ test('given writers that refer to something before every removal, when a host co
       const target = { digest: digests[0]!, mediaType: 'm', size: 1 };
       const write = b.images.create(ctx, { name: `i${removals}`, target });
       writes.push(write);
-      // The last one has to wait for the removal, which must not wait for it in turn.
+      // The last one has to wait for the removal, which must not wait for it.
       await Promise.race([write, new Promise((resolve) => setTimeout(resolve, 500))]);
     },
   });

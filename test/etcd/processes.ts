@@ -33,7 +33,7 @@ export class HostProcess {
   /** Where it runs, if that is not the network of the test. */
   readonly place: Place | undefined;
   #child: ChildProcess | undefined;
-  #answers: ((line: string) => void)[] = [];
+  #results: ((line: string) => void)[] = [];
   #starts = 0;
 
   constructor(
@@ -83,7 +83,7 @@ export class HostProcess {
   async start(): Promise<void> {
     const options: ProgramOptions = {
       name: this.name,
-      // A mirror on disk goes on from where a kill left it; one in memory begins anew.
+      // A mirror on disk goes on from where a kill left it; one in memory begins empty.
       root: join(this.#dir, this.name),
       etcd: this.#etcd,
       acks: this.acksFile,
@@ -100,19 +100,19 @@ export class HostProcess {
     );
     child.stdin?.on('error', () => undefined);
     this.#child = child;
-    this.#answers = [];
-    createInterface({ input: child.stdout! }).on('line', (line) => this.#answers.shift()?.(line));
+    this.#results = [];
+    createInterface({ input: child.stdout! }).on('line', (line) => this.#results.shift()?.(line));
     await this.ask('hello');
   }
 
-  /** Sends a word; the answer. Rejects when the process ends instead. */
+  /** Sends a word; resolves with the result. Rejects when the process ends instead. */
   ask<T = Report>(word: string): Promise<T> {
     const child = this.#child;
     if (child === undefined) return Promise.reject(new Error(`${this.name} is not running`));
     return new Promise((resolve, reject) => {
       const ended = (): void => reject(new Error(`${this.name} ended while asked to ${word}`));
       child.once('exit', ended);
-      this.#answers.push((line) => {
+      this.#results.push((line) => {
         child.off('exit', ended);
         resolve(JSON.parse(line) as T);
       });
@@ -159,7 +159,7 @@ export class HostProcess {
 
 /**
  * What acknowledgements promise of the final state, and whether it holds: what was acknowledged to be there is there
- * with what it holds, what was acknowledged to be gone is gone. What was tried and not answered may be either.
+ * with what it holds, what was acknowledged to be gone is gone. What was tried and not acknowledged may be either.
  */
 export function brokenPromises(acks: readonly Ack[], has: (key: string) => boolean): string[] {
   const last = new Map<string, Ack>();

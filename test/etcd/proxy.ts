@@ -1,6 +1,6 @@
 /**
  * A proxy on loopback between a host and a member, to cut, hold and delay what goes through it. One way or both: a
- * request that arrives while its answer does not is what a lost answer is.
+ * request that arrives while its response does not is a lost response.
  */
 import { connect, createServer, type Server, type Socket } from 'node:net';
 
@@ -15,7 +15,7 @@ export class LoopbackProxy {
   readonly #pairs = new Set<Pair>();
   #refusing = false;
   #holdRequests = false;
-  #holdAnswers = false;
+  #holdResponses = false;
   #delayMs = 0;
 
   private constructor(server: Server, port: number) {
@@ -43,7 +43,7 @@ export class LoopbackProxy {
     this.#pairs.add(pair);
     server.on('error', () => undefined);
     client.on('data', (bytes) => this.#pass(bytes, server, () => this.#holdRequests));
-    server.on('data', (bytes) => this.#pass(bytes, client, () => this.#holdAnswers));
+    server.on('data', (bytes) => this.#pass(bytes, client, () => this.#holdResponses));
     const end = (): void => {
       this.#pairs.delete(pair);
       client.destroy();
@@ -53,7 +53,7 @@ export class LoopbackProxy {
     server.on('close', end);
   }
 
-  /** In order for each direction: what comes behind held bytes waits behind them. */
+  /** In order for each direction: what comes after held bytes waits for them. */
   readonly #held = new WeakMap<Socket, Buffer[]>();
 
   #pass(bytes: Buffer, to: Socket, holds: () => boolean): void {
@@ -97,8 +97,8 @@ export class LoopbackProxy {
   holdRequests(hold: boolean): void {
     this.#holdRequests = hold;
   }
-  holdAnswers(hold: boolean): void {
-    this.#holdAnswers = hold;
+  holdResponses(hold: boolean): void {
+    this.#holdResponses = hold;
   }
   delay(ms: number): void {
     this.#delayMs = ms;
@@ -108,7 +108,7 @@ export class LoopbackProxy {
   heal(): void {
     this.#refusing = false;
     this.#holdRequests = false;
-    this.#holdAnswers = false;
+    this.#holdResponses = false;
     this.#delayMs = 0;
   }
 

@@ -154,7 +154,7 @@ const engineConfig = (db: DB) => {
   return { hosts, prefix };
 };
 
-test('[#256] [#257] given a lock on one host, when another asks, then it waits its turn; other names do not', async (t) => {
+test('[#256] [#257] given a lock on one host, when another asks, then it waits; other names do not', async (t) => {
   const [a, b] = await twoHosts(t);
   const first = await a.rLock('a');
   const second = await b.rLock('a');
@@ -193,7 +193,7 @@ test('[#258] given a name held on one host, when another tries, then Unavailable
   assert.equal((await client.range('lock/a/', { end: 'lock/a0' })).count, 0);
 });
 
-test('[#259] given a holder that loses its session, when the time is up, then the next proceeds and the old one is told', async (t) => {
+test('[#259] given a holder that loses its session, when the time is up, then the next proceeds and the old one gets an error', async (t) => {
   const proxy = await LoopbackProxy.start(cluster.members[0]!.url);
   const etcd = { ...cluster.config(), sessionTtlSeconds: 2 };
   const a = await openHost(t, {
@@ -224,7 +224,7 @@ test('[#259] given a holder that loses its session, when the time is up, then th
   const taken = await next;
   await b.put('guarded', 'by b');
   proxy.heal();
-  // Before that it could not even be told that its session is over.
+  // Before that it could not even learn that its session is over.
   await eventually('a reaches etcd again', () =>
     engineOf(a)
       .client.range('guarded')

@@ -110,7 +110,7 @@ test('given etcd with users, when a host gives the right password, then it works
   }
 });
 
-test('given etcd with TLS, when a host has a certificate, then it works; without one it is told within the dial timeout', async (t) => {
+test('given etcd with TLS, when a host has a certificate, then it works; without one it gets an error within the dial timeout', async (t) => {
   const dir = await certificates(t);
   const file = (name: string): string => join(dir, name);
   const cluster = await Cluster.start(1, {

@@ -83,7 +83,7 @@ export interface MemberOptions {
   onDisk?: boolean;
   /** Files of a client certificate: the members speak TLS to clients. */
   tls?: { ca: string; cert: string; key: string };
-  /** Where each member runs; on loopback unless told. */
+  /** Where each member runs; on loopback by default. */
   places?: readonly Place[];
 }
 
@@ -318,7 +318,7 @@ export class Cluster {
     return this.members.find(({ url }) => url === found?.Endpoint);
   }
 
-  /** Who leads, as a member sees it: an id, '0' when it knows of none. */
+  /** The leader, as a member sees it: an id, '0' when it knows of none. */
   leaderAs(member: Member): string {
     const status = this.etcdctlOf(member, 'endpoint', 'status', '-w', 'json');
     // A number of 64 bits.

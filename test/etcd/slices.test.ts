@@ -33,16 +33,16 @@ interface Seen {
 async function watched(
   t: TestContext,
   prefix: string,
-): Promise<{ seen: Seen; settled: () => Promise<void> }> {
+): Promise<{ seen: Seen; allReported: () => Promise<void> }> {
   const client = cluster.client(prefix);
   const { revision } = await client.range('any');
   const seen: Seen = { removals: [], gates: 0 };
-  let told = revision;
+  let reported = revision;
   const watch = new Watch(client, revision, {
     revision: (at, events) => {
-      told = at;
+      reported = at;
       if (events.some(({ kv }) => kv.key === 'sys/gate')) seen.gates++;
-      if (events.some(isGarbageNote)) seen.removals.push(events.length);
+      if (events.some(isGarbageRecord)) seen.removals.push(events.length);
     },
     progress: () => {},
     compacted: () => assert.fail('compacted'),
@@ -52,14 +52,14 @@ async function watched(
     watch.end();
     client.close();
   });
-  const settled = async (): Promise<void> => {
+  const allReported = async (): Promise<void> => {
     const mark = (await client.txn([], [{ put: 'sys/mark', value: '' }])).revision;
-    await eventually('everything was told', () => told >= mark);
+    await eventually('everything was reported', () => reported >= mark);
   };
-  return { seen, settled };
+  return { seen, allReported };
 }
 
-const isGarbageNote = ({ deleted, kv }: WatchEvent): boolean =>
+const isGarbageRecord = ({ deleted, kv }: WatchEvent): boolean =>
   !deleted && kv.key.startsWith('sys/commit/') && JSON.parse(kv.value.toString('utf8')).garbage === true;
 
 const digestOf = (n: number): string => `sha256:${n.toString(16).padStart(64, '0')}`;
@@ -91,10 +91,10 @@ test('given thousands of garbage records of all kinds, when they are collected, 
     putRecord<LeaseRecord>(tx, lease, { createdat: at, labels: { 'containerd.io/gc.expire': past } });
     for (let i = 0; i < 700; i++) tx.link(lease, Relation.holds, blobKey(NS, digestOf(i)));
   });
-  const { seen, settled } = await watched(t, etcd.prefix!);
+  const { seen, allReported } = await watched(t, etcd.prefix!);
 
   const { removed, slices } = await host.garbageCollect();
-  await settled();
+  await allReported();
 
   assert.deepEqual(removed, { content: 2000, lease: 1, snapshot: 400 });
   assert.equal(seen.gates, 0, 'a removal was a unit');

@@ -1,7 +1,7 @@
 /**
  * Tests of the stores and of collections, unchanged, over the etcd engine: those files make their stores with testDB,
  * storeWorld and world, which take the cluster from the environment. Left out are tests that count calls after a clean
- * start (a mirror in memory never has one) or rely on commits in the same turn (here a commit takes a round trip).
+ * start (a mirror in memory never has one) or rely on commits in the same turn of the event loop (here a commit takes a round trip).
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';

@@ -41,7 +41,7 @@ async function open(t: TestContext, etcd: EtcdConfig, mirrorDir?: string): Promi
 
 const all = (engine: Engine) => [...engine.scan('')];
 
-/** What etcd holds, as records: the truth that mirrors are compared with. */
+/** What etcd has, as records: the truth that mirrors are compared with. */
 async function inEtcd(of: Cluster, etcd: EtcdConfig): Promise<string[]> {
   const client = of.client(etcd.prefix);
   try {
@@ -56,7 +56,7 @@ async function inEtcd(of: Cluster, etcd: EtcdConfig): Promise<string[]> {
   }
 }
 
-test('given answers larger than 4 MiB, when a mirror is loaded or resumed, then they arrive', async (t) => {
+test('given responses larger than 4 MiB, when a mirror is loaded or resumed, then they arrive', async (t) => {
   const etcd = cluster.config();
   const dir = join(await tempDir(t), 'mirror');
   const away = await open(t, { ...etcd, hostId: 'away' }, dir);
@@ -220,11 +220,11 @@ test('given a server that hangs, when something is asked of it, then it fails in
       engine.update((tx) => tx.put(image('b'), { size: 1 })),
       assertKind('Unavailable'),
     );
-    assert.deepEqual(engine.get(image('a')), { size: 1 }, 'the mirror itself still answers');
+    assert.deepEqual(engine.get(image('a')), { size: 1 }, 'the mirror itself can still be read');
   } finally {
     own.members[0]!.signal('SIGCONT');
   }
-  await eventually('etcd answers', () =>
+  await eventually('etcd responds', () =>
     engine.confirm().then(
       () => true,
       () => false,
@@ -288,7 +288,7 @@ test('given three members, when one is replaced by a new one, then hosts go on',
   assert.equal((await engine.view((tx) => [...tx.scan('images')])).length, 3);
 });
 
-test('given a host whose watch is behind a compaction, when it is connected again, then it loads anew', async (t) => {
+test('given a host whose watch is older than a compaction, when it is connected again, then it loads everything', async (t) => {
   const proxy = await LoopbackProxy.start(cluster.members[0]!.url);
   const etcd = cluster.config();
   const warnings: string[] = [];
@@ -338,7 +338,7 @@ test('given a host whose watch is behind a compaction, when it is connected agai
   assert.deepEqual(all(cut), all(other));
 });
 
-test('given a mirror on disk behind a compaction, when its host starts, then it loads anew', async (t) => {
+test('given a mirror on disk that is older than a compaction, when its host starts, then it loads everything', async (t) => {
   const etcd = cluster.config();
   const dir = join(await tempDir(t), 'mirror');
   const first = await open(t, { ...etcd, hostId: 'a' }, dir);
@@ -359,7 +359,7 @@ test('given a mirror on disk behind a compaction, when its host starts, then it 
   assert.deepEqual(again.verifyGraph(), []);
 });
 
-test('given a commit whose answer is lost, when it is found out, then it has happened exactly once', async (t) => {
+test('given a commit whose response is lost, when it is found out, then it has happened exactly once', async (t) => {
   const proxy = await LoopbackProxy.start(cluster.members[0]!.url);
   const etcd = cluster.config();
   const host = await open(t, { ...etcd, hosts: proxy.url, hostId: 'a', requestTimeoutMs: 400 });
@@ -367,10 +367,10 @@ test('given a commit whose answer is lost, when it is found out, then it has hap
   t.after(() => proxy.close());
   await host.update((tx) => tx.put(image('n'), { size: 0 }));
   const value = (engine: Engine): number => (engine.get(image('n')) as { size: number }).size;
-  for (const lose of ['answers', 'requests'] as const) {
+  for (const lose of ['responses', 'requests'] as const) {
     for (let round = 0; round < 4; round++) {
       const before = value(host);
-      if (lose === 'answers') proxy.holdAnswers(true);
+      if (lose === 'responses') proxy.holdResponses(true);
       else proxy.holdRequests(true);
       const undone: string[] = [];
       const update = host.update(async (tx) => {
@@ -393,7 +393,7 @@ test('given a commit whose answer is lost, when it is found out, then it has hap
   }
 });
 
-test('given a blind write that is held up on its way, when it was given up and written over, then it comes to nothing', async (t) => {
+test('given a blind write that is delayed on its way, when it was given up and written over, then it comes to nothing', async (t) => {
   const proxy = await LoopbackProxy.start(cluster.members[0]!.url);
   const etcd = cluster.config();
   // Two ways to etcd: the request hangs in one of them, the host finds out by the other.
@@ -444,7 +444,7 @@ test('given an etcd that is out of space, when written to, then it says so and r
   assert.ok(engine.has(image('b')));
 });
 
-test('given nobody listening, when an engine is opened, then it fails within the dial timeout and holds nothing', async () => {
+test('given no listener, when an engine is opened, then it fails within the dial timeout and holds nothing', async () => {
   const started = performance.now();
   await assert.rejects(
     openEtcdEngine({
@@ -457,7 +457,7 @@ test('given nobody listening, when an engine is opened, then it fails within the
   assert.ok(performance.now() - started < 20_000);
 });
 
-test('given two hosts of one name, when the second has come, then the first is told and changes nothing more', async (t) => {
+test('given two hosts of one name, when the second has come, then the first gets an error and changes nothing more', async (t) => {
   const etcd = cluster.config();
   const first = await open(t, etcd);
   await first.update((tx) => tx.put(image('a'), { size: 1 }));

@@ -69,7 +69,7 @@ test('given an image made on A, when it is used on B, deleted on A and collected
     snapshotKey: 'web',
   });
 
-  // Told to hosts that share the file system.
+  // For hosts that share the file system.
   const stored = JSON.parse([...(await a.get('v1/ns1/snapshots/overlayfs/web')).values()][0]!);
   const mounts = await b.snapshotter('overlayfs')!.mounts(ctx, 'web');
   const directory = (name: string) =>
@@ -115,7 +115,7 @@ test('[#264] given an image updated on A, when B asks, then it sees the update a
   assert.deepEqual(await b.images.list(ctx), []);
 });
 
-test('given two hosts that create one name at once, when both are done, then one has won and the other is told', async (t) => {
+test('given two hosts that create one name at once, when both are done, then one has won and the other gets an error', async (t) => {
   const etcd = cluster.config();
   const a = await openHost(t, { etcd: { ...etcd, hostId: 'a' } });
   const b = await openHost(t, { etcd: { ...etcd, hostId: 'b' } });
@@ -135,23 +135,23 @@ test('given two hosts that create one name at once, when both are done, then one
   }
 });
 
-test('[#262] given a deletion on A, when it is done, then callbacks on B are told of one until a collection', async (t) => {
+test('[#262] given a deletion on A, when it is done, then callbacks on B are called with one until a collection', async (t) => {
   const etcd = cluster.config();
   const a = await openHost(t, { etcd: { ...etcd, hostId: 'a' } });
   const b = await openHost(t, { etcd: { ...etcd, hostId: 'b' } });
-  const told: boolean[] = [];
-  b.registerMutationCallback((deleted) => told.push(deleted));
+  const calls: boolean[] = [];
+  b.registerMutationCallback((deleted) => calls.push(deleted));
   await a.images.create(ctx, { name: 'x', target });
   await b.images.create(ctx, { name: 'y', target });
-  assert.deepEqual(told, [false]);
+  assert.deepEqual(calls, [false]);
   await a.images.delete(ctx, 'x');
-  await eventually('B is told', () => told.length === 2);
-  assert.deepEqual(told, [false, true]);
+  await eventually('B is called', () => calls.length === 2);
+  assert.deepEqual(calls, [false, true]);
   await b.images.create(ctx, { name: 'z', target });
-  assert.deepEqual(told, [false, true, true]);
+  assert.deepEqual(calls, [false, true, true]);
   await a.garbageCollect();
   await b.images.create(ctx, { name: 'zz', target });
-  assert.deepEqual(told, [false, true, true, false]);
+  assert.deepEqual(calls, [false, true, true, false]);
 });
 
 test('[#260] given a host that may not collect, when it is asked to, then nothing is removed', async (t) => {
@@ -196,7 +196,7 @@ test('[#263] given a lease backend, when managers are made over etcd, then each 
   assert.deepEqual(
     (await newLeaseManager(b).list(ctx)).map(({ id }) => id),
     ['own@a', 'shared'],
-    'what another host holds is there to be seen',
+    'what another host keeps can be seen',
   );
   await assert.rejects(newLeaseManager(b).listResources(ctx, 'own'), kind('NotFound'));
   await assert.rejects(newLeaseManager(a).listResources(ctx, shared), kind('NotFound'));
@@ -206,7 +206,7 @@ test('[#263] given a lease backend, when managers are made over etcd, then each 
   );
 });
 
-test('given leases of one host only, when another host collects, then what they hold stays until they go', async (t) => {
+test('given leases of one host only, when another host collects, then what they keep stays until they go', async (t) => {
   const etcd = cluster.config();
   const a = await openHost(t, { etcd: { ...etcd, hostId: 'a' }, leaseBackend: 'bolt' });
   const b = await openHost(t, { etcd: { ...etcd, hostId: 'b' } });

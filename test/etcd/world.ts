@@ -142,7 +142,7 @@ export class World {
 
 export type Faults = Readonly<Record<string, (world: World) => Promise<void>>>;
 
-/** Rounds of all faults in turn on one world; stops at the first one after which something is wrong. */
+/** Rounds of all faults, one after another, on one world; stops at the first one after which something is wrong. */
 export async function inRounds(t: TestContext, world: World, faults: Faults): Promise<void> {
   await world.start(t);
   await sleep(500);

@@ -97,7 +97,7 @@ describe('what a collection keeps', () => {
     assert.deepEqual(w.left('a'), ['blob a', 'snapshot native/base', 'snapshot native/root']);
   });
 
-  test('[#192] given a lease, when it is deleted, then what it held is released', async (t) => {
+  test('[#192] given a lease, when it is deleted, then what it kept is released', async (t) => {
     const w = await world(t);
     await w.blob('a');
     await w.snapshot('s');
@@ -111,7 +111,7 @@ describe('what a collection keeps', () => {
     assert.deepEqual(stats.removed, { content: 1, snapshot: 1, ingest: 1 });
   });
 
-  test('[#193] given an expired lease, when collected, then it and what it held go in one run', async (t) => {
+  test('[#193] given an expired lease, when collected, then it and what it kept go in one run', async (t) => {
     const w = await world(t);
     await w.blob('old');
     await w.blob('new');
@@ -124,7 +124,7 @@ describe('what a collection keeps', () => {
     assert.deepEqual(stats.removed, { lease: 1, content: 1 });
   });
 
-  test('[#194] given a flat lease, when collected, then labels of what it holds keep nothing', async (t) => {
+  test('[#194] given a flat lease, when collected, then labels of what it keeps keep nothing', async (t) => {
     const w = await world(t);
     await w.blob('child');
     await w.blob('held', { [ref]: digest('child') });
@@ -146,7 +146,7 @@ describe('what a collection keeps', () => {
     ]);
   });
 
-  test('[#195] given an expired image, when collected, then it goes with its target and an event tells', async (t) => {
+  test('[#195] given an expired image, when collected, then it goes with its target and an event says so', async (t) => {
     const w = await world(t);
     const events: unknown[] = [];
     w.publisher = { publish: async (...event) => void events.push(event) };
@@ -162,7 +162,7 @@ describe('what a collection keeps', () => {
     ]);
   });
 
-  test('[#196] given an expired image held by a lease, when collected, then target and children stay', async (t) => {
+  test('[#196] given an expired image kept by a lease, when collected, then target and children stay', async (t) => {
     const w = await world(t);
     await w.blob('child');
     await w.blob('target', { [ref]: digest('child') });
@@ -172,7 +172,7 @@ describe('what a collection keeps', () => {
     assert.deepEqual(w.left('child', 'target'), ['blob child', 'blob target', 'image app', 'lease l']);
   });
 
-  test('[#196] given one held by a flat lease, when collected, then only the target stays', async (t) => {
+  test('[#196] given one kept by a flat lease, when collected, then only the target stays', async (t) => {
     const w = await world(t);
     await w.blob('child');
     await w.blob('other');
@@ -205,7 +205,7 @@ describe('what a collection keeps', () => {
     assert.deepEqual(w.left('referrer'), []);
   });
 
-  test('[#199] given a parent that is only held flat, when collected, then back references do not hold', async (t) => {
+  test('[#199] given a parent that is only kept flat, when collected, then back references keep nothing', async (t) => {
     const w = await world(t);
     await w.blob('parent');
     await w.blob('y', { [gc('bref.content')]: digest('parent') });
@@ -290,7 +290,7 @@ describe('conditional references', () => {
   const cond = gc('cond.snapshot.native');
   const value = gc('cond.value-usedat');
 
-  test('given conditions on snapshots, when collected, then those that hold keep the snapshot and its chain', async (t) => {
+  test('given conditions on snapshots, when collected, then those that are met keep the snapshot and its chain', async (t) => {
     const w = await world(t);
     await w.snapshot('base');
     await w.snapshot('young', { parent: 'base', labels: { [`${value}.a`]: past() } });
@@ -306,7 +306,7 @@ describe('conditional references', () => {
     assert.deepEqual(w.left('y'), ['blob y', 'snapshot native/base', 'snapshot native/young']);
   });
 
-  test('given a condition on content that only a flat lease holds, when collected, then it does not count', async (t) => {
+  test('given a condition on content that only a flat lease keeps, when collected, then it does not count', async (t) => {
     const w = await world(t);
     await w.snapshot('s', { labels: { [value]: past() } });
     await w.blob('y', { [cond]: 'usedat<2h|s' });
@@ -327,19 +327,19 @@ describe('conditional references', () => {
 });
 
 describe('what a collection does', () => {
-  test('[#208] given a removed snapshot, when collected, then an event tells; a failing publisher harms nothing', async (t) => {
+  test('[#208] given a removed snapshot, when collected, then an event says so; a failing publisher harms nothing', async (t) => {
     const w = await world(t);
     const events: unknown[] = [];
     w.publisher = {
       publish: async (...event) => {
         events.push(event);
-        throw new Error('nobody listens');
+        throw new Error('there is no subscriber');
       },
     };
     await w.in('ns2').snapshot('s');
     await w.collect();
     assert.deepEqual(events, [['ns2', '/snapshot/remove', { key: 's', snapshotter: 'native' }]]);
-    assert.ok(w.logged.some((line) => line.includes('nobody listens')));
+    assert.ok(w.logged.some((line) => line.includes('there is no subscriber')));
     assert.deepEqual(w.left(), []);
   });
 
@@ -479,7 +479,7 @@ describe('what a collection does', () => {
     assert.deepEqual(w.left(), []);
   });
 
-  test('given an ended context, when collected, then its error is answered and nothing is removed', async (t) => {
+  test('given an ended context, when collected, then it rejects with its error and nothing is removed', async (t) => {
     const w = await world(t);
     await w.blob('a');
     await assert.rejects(w.collect({ signal: AbortSignal.abort() }), (e) => isKind(e, 'Canceled'));

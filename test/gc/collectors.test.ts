@@ -14,18 +14,18 @@ interface Answers {
   leased?: Record<string, Node[]>;
   references?: Record<string, Node[]>;
   back?: [parent: Node, child: Node][];
-  /** Answers come only after a turn of the event loop. */
+  /** Results come only after a turn of the event loop. */
   slow?: boolean;
 }
 
-/** A collector with fixed answers that notes what it was told. */
+/** A collector with fixed results that records its calls. */
 class TestCollector implements Collector {
   readonly log: string[] = [];
-  readonly #answers: Answers;
+  readonly #results: Answers;
   failToStart = false;
 
-  constructor(answers: Answers) {
-    this.#answers = answers;
+  constructor(results: Answers) {
+    this.#results = results;
   }
 
   referenceLabel(): string {
@@ -35,8 +35,8 @@ class TestCollector implements Collector {
   startCollection(): CollectionContext {
     if (this.failToStart) throw new Error('busy');
     this.log.push('start');
-    const { all = [], active = [], leased = {}, references, back, slow } = this.#answers;
-    const answer = (nodes: readonly Node[], send: (node: Node) => void): void | Promise<void> => {
+    const { all = [], active = [], leased = {}, references, back, slow } = this.#results;
+    const result = (nodes: readonly Node[], send: (node: Node) => void): void | Promise<void> => {
       if (!slow) return nodes.forEach(send);
       return new Promise((resolve) => {
         setImmediate(() => {
@@ -47,21 +47,21 @@ class TestCollector implements Collector {
     };
     const inNamespace = (ns: string): Node[] => active.filter(({ namespace }) => namespace === ns);
     return {
-      all: (send) => answer(all, send),
+      all: (send) => result(all, send),
       active: (ns, send) => {
         this.log.push(`active ${ns}`);
-        return answer(inNamespace(ns), send);
+        return result(inNamespace(ns), send);
       },
       ...(back && {
         activeWithBackRefs: (ns: string, send: (node: Node) => void, bref: (p: Node, c: Node) => void) => {
           for (const [parent, child] of back) if (parent.namespace === ns) bref(parent, child);
-          return answer(inNamespace(ns), send);
+          return result(inNamespace(ns), send);
         },
       }),
-      leased: (_ns, lease, send) => answer(leased[lease] ?? [], send),
+      leased: (_ns, lease, send) => result(leased[lease] ?? [], send),
       ...(references && {
         references: (_ctx: unknown, { key }: Node, send: (node: Node) => void) =>
-          answer(references[key] ?? [], send),
+          result(references[key] ?? [], send),
       }),
       remove: ({ namespace, key }) => void this.log.push(`remove ${namespace}/${key}`),
       cancel: () => void this.log.push('cancel'),
@@ -79,7 +79,7 @@ class TestCollector implements Collector {
 
 describe('collectible resources', () => {
   for (const slow of [false, true]) {
-    test(`[#203] given ${slow ? 'slow' : 'quick'} answers, when collected, then labels, use and live leases keep`, async (t) => {
+    test(`[#203] given ${slow ? 'slow' : 'quick'} results, when collected, then labels, use and live leases keep`, async (t) => {
       const w = await world(t);
       await w.blob('kept', {
         [gc('root')]: '1',
@@ -204,7 +204,7 @@ describe('collectible resources', () => {
     await assert.rejects(w.collect(), /invalid snapshot gc key/);
   });
 
-  test('given a dry run, when asked, then collectors are asked, cancelled and told to remove nothing', async (t) => {
+  test('given a dry run, when asked, then collectors are asked and cancelled, and remove nothing', async (t) => {
     const w = await world(t);
     await w.blob('held');
     await w.blob('loose');

@@ -102,7 +102,7 @@ function change(tx: Transaction, random: Random, serial: number, needed: Set<Key
   for (const key of closure(tx, target, flat)) needed.add(key);
 }
 
-/** Runs a collection with writers beside it; answers what a writer had made reachable and is gone. */
+/** Runs a collection with writers beside it; returns what a writer had made reachable and is gone. */
 async function race(
   t: TestContext,
   graph: GraphCore,
@@ -171,10 +171,10 @@ test('given the same without the write barrier, when they refer to it, then live
   for (let seed = 1; seed <= SEEDS && lost === 0; seed++) {
     lost += (await race(t, withoutBarrier(), seed)).lost.length;
   }
-  assert.ok(lost > 0, 'a barrier that can be switched off without harm would be no barrier');
+  assert.ok(lost > 0, 'a barrier that can be switched off without harm would not be a barrier');
 });
 
-test('[#225] given a collection under way, when somebody views and updates, then neither waits for its end', async (t) => {
+test('[#225] given a collection under way, when a caller views and updates, then neither waits for its end', async (t) => {
   const w = await world(t);
   await w.engine.update((tx) => {
     for (let i = 0; i < 3000; i++) {
@@ -199,7 +199,7 @@ test('[#225] given a collection under way, when somebody views and updates, then
   assert.equal(stats.removed.content, 3000);
 });
 
-test('given an object that is removed and made anew during a run, when its turn comes, then the new one stays', async (t) => {
+test('given an object that is removed and made again during a run, when its slice comes, then the new one stays', async (t) => {
   const w = await world(t);
   await w.blob('anew');
   await w.blob('garbage');
@@ -212,7 +212,7 @@ test('given an object that is removed and made anew during a run, when its turn 
   assert.deepEqual([...w.content.blobs.keys()], [digest('anew')]);
 });
 
-test('given an expired image that is renewed during a run, when its turn comes, then it stays with its target', async (t) => {
+test('given an expired image that is renewed during a run, when its slice comes, then it stays with its target', async (t) => {
   const w = await world(t);
   await w.blob('target');
   await w.image('app', 'target', { [gc('expire')]: past() });
@@ -235,7 +235,7 @@ test('given a snapshot prepared on garbage during a run, when the run goes on, t
   assert.equal(w.native.items.size, 0);
 });
 
-test('given a condition that comes true during a run, when the snapshot’s turn comes, then it stays', async (t) => {
+test('given a condition that comes true during a run, when the snapshot’s slice comes, then it stays', async (t) => {
   const w = await world(t);
   await w.blob('y', { [gc('root')]: '1', [gc('cond.snapshot.native')]: 'usedat<2h|s' });
   const name = await w.snapshot('s');
@@ -273,7 +273,7 @@ test('given a failing commit in the middle, when collected, then what was remove
   w.engine.update = update;
   const left = w.left().length;
   assert.ok(left > 0 && left < 40, `${left} left`);
-  assert.equal(events.length, 40 - left, 'events tell of what did go');
+  assert.equal(events.length, 40 - left, 'events are of what did go');
   await w.collect();
   assert.deepEqual(w.left(), []);
   assert.equal(events.length, 40);

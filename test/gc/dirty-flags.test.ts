@@ -18,8 +18,8 @@ async function stored(w: World, flag: string): Promise<boolean> {
   return w.engine.has(flag);
 }
 
-for (const when of ['behind the body', 'behind the commit'] as const) {
-  test(`given a removal noted ${when} of the transaction that lowers the flag, when the next run comes, then the bytes go`, async (t) => {
+for (const when of ['after the body', 'after the commit'] as const) {
+  test(`given a removal added to the flag ${when} of the transaction that lowers the flag, when the next run comes, then the bytes go`, async (t) => {
     const w = await world(t);
     await w.blob('kept', { [gc('root')]: 'x' });
     await w.blob('first');
@@ -36,10 +36,10 @@ for (const when of ['behind the body', 'behind the commit'] as const) {
         const before = tx.has(CONTENT_FLAG);
         const lowers = (): boolean => before && !done && !tx.has(CONTENT_FLAG);
         // In front of the flag's own hook.
-        if (when === 'behind the commit') tx.onCommit(() => lowered && note());
+        if (when === 'after the commit') tx.onCommit(() => lowered && note());
         const result = fn(tx);
         const lowered = lowers();
-        if (lowered && when === 'behind the body') note();
+        if (lowered && when === 'after the body') note();
         return result;
       }, options),
     );

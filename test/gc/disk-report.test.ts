@@ -109,7 +109,7 @@ test('given roots of every kind, when usage is asked for, then each has a row, a
   }
 });
 
-test('given garbage, when usage is asked for, then it is told what goes, since when, and what only one row has', async (t) => {
+test('given garbage, when usage is asked for, then the report says what goes, since when, and what only one row has', async (t) => {
   const { db, root } = await filled(t);
   await db.images.delete(ctx, TWO);
   for (const name of [ONE, TWO]) await db.images.delete({ namespace: 'second' }, name);

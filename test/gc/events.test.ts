@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { world } from '../support/gc-world.js';
 
-test('given removed blobs, when collected, then each is told of, thousands too; an idle publisher hears nothing', async (t) => {
+test('given removed blobs, when collected, then each has its event, thousands too; an idle publisher hears nothing', async (t) => {
   const w = await world(t);
   const topics = new Map<string, number>();
   let isIdle = false;

@@ -15,13 +15,13 @@ function setup(graceMs?: number) {
   const clock = new FakeHostClock();
   const logged: string[] = [];
   const expiry = new ExpiryClock({ clock, graceMs, log: (_level, message) => logged.push(message) });
-  /** How far the time of expiries is behind the wall clock. */
+  /** How far the time of expiries lags the wall clock. */
   const behind = (): bigint => clock.wall() - expiry.now();
   return { clock, logged, expiry, behind };
 }
 
 describe('the time of expiries', () => {
-  test('given a clock that nobody sets, when time passes, also by leaps, then it is the wall clock', () => {
+  test('given a clock that is never set, when time passes, also by leaps, then it is the wall clock', () => {
     const { clock, behind, expiry, logged } = setup();
     for (const pass of [1n, SECOND, HOUR, 90n * 24n * HOUR]) {
       clock.pass(pass);
@@ -30,7 +30,7 @@ describe('the time of expiries', () => {
     assert.deepEqual([expiry.steps, logged], [{ forward: 0, backward: 0 }, []]);
   });
 
-  test('given a forward step, when nobody looked for long, then it lags until the grace is over', () => {
+  test('given a forward step, when there was no check for long, then it lags until the grace is over', () => {
     const { clock, behind, expiry, logged } = setup();
     clock.pass(5n * HOUR);
     clock.set(4n * HOUR);
@@ -152,7 +152,7 @@ describe('the time of expiries over a restart', () => {
     clock.reboot(48n * HOUR, MINUTE);
     const second = start();
     assert.equal(behind(second), 48n * HOUR + MINUTE);
-    assert.equal(second.steps.forward, 0, 'nobody set it');
+    assert.equal(second.steps.forward, 0, 'it was not set');
     clock.pass(9n * MINUTE);
     assert.equal(behind(second), 0n);
     clock.reboot(48n * HOUR, 11n * MINUTE);

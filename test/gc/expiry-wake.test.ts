@@ -30,7 +30,7 @@ describe('the next expiry', () => {
   });
 });
 
-/** A store that only tells expiries; a run takes what has expired. */
+/** A store that only has expiries; a run takes what has expired. */
 class Target {
   readonly clock: FakeClock;
   readonly runs: number[] = [];
@@ -177,7 +177,7 @@ describe('the scheduler and expiries', () => {
 });
 
 describe('the scheduler and pauses', () => {
-  test('given runs that hold nobody up, when they take long, then the next may follow after as long again', async (t) => {
+  test('given runs that delay no caller, when they take long, then the next may follow after as long again', async (t) => {
     const { clock, target } = setup(t, [], 10);
     target.stats = { elapsed: () => 2000, pauseTotal: 4 };
     await clock.advance(20);

@@ -19,7 +19,7 @@ test('given a commit on its way to the disk, when records are removed, then the 
   const arrived = new Promise<void>((resolve) => {
     release = resolve;
   });
-  w.engine.quiet = () => {
+  w.engine.foregroundDone = () => {
     asked++;
     return arrived;
   };
@@ -40,7 +40,7 @@ test('given a commit on its way to the disk, when blobs are swept, then none goe
   const arrived = new Promise<void>((resolve) => {
     release = resolve;
   });
-  w.engine.quiet = () => arrived;
+  w.engine.foregroundDone = () => arrived;
   const items = OrphanCandidates.of([{ kind: 'blob', digest: digest('a') }]);
   const sweep = sweepContent(w, { items }, () => new Set());
   await turns(50);

@@ -14,7 +14,7 @@ const cores = coreInfo().core === 'native' ? (['native', 'wasm'] as const) : (['
 
 for (const core of cores) {
   describe(`why, du and plans of a DB on LMDB, ${core} core`, () => {
-    test('given blobs, an image and a lease, when asked, then answers are of this namespace and of the disk', async (t) => {
+    test('given blobs, an image and a lease, when asked, then results are of this namespace and of the disk', async (t) => {
       const db = await testDB(t, { engine: 'lmdb', core });
       const ctx = { namespace: 'a' };
       const bytes = [randomBytes(1000), randomBytes(2000)];
@@ -25,12 +25,12 @@ for (const core of cores) {
       await db.leases.addResource(ctx, { id: 'keep' }, { type: 'content', id: two });
       await db.snapshotter('native')?.prepare(ctx, 'work', '');
 
-      const answer = await db.why(ctx, two.slice(0, 15));
-      assert.deepEqual([answer.object.key, answer.paths[0]?.[0]?.key], [two, 'keep']);
+      const result = await db.why(ctx, two.slice(0, 15));
+      assert.deepEqual([result.object.key, result.paths[0]?.[0]?.key], [two, 'keep']);
       assert.equal((await db.why(ctx, { name: 'work', kind: 'snapshot' })).state, 'garbage');
       await assert.rejects(db.why({ namespace: 'b' }, one), (error) => isKind(error, 'NotFound'));
       await assert.rejects(db.why({}, one), (error) => isKind(error, 'FailedPrecondition'));
-      const expiry = answer.paths[0]?.[0]?.expiresAt ?? 0n;
+      const expiry = result.paths[0]?.[0]?.expiresAt ?? 0n;
       assert.equal(db.nextExpiry(0n), expiry);
       assert.equal(db.nextExpiry(expiry), undefined);
 

@@ -244,7 +244,7 @@ async function check(t: TestContext, makeGraph: () => GraphCore, runs: number): 
       assert.deepEqual(
         sorted(dry.wouldRemove?.map(({ kind, namespace: ns, key }) => `${kind}|${ns}|${key}`) ?? []),
         sorted(gone),
-        'the dry run told the truth',
+        'the dry run predicted it',
       );
       removed += gone.length;
     }),

@@ -249,7 +249,7 @@ describe('the orphan guard', () => {
     await many.blob('garbage');
     await refused(collectFull(many), /21 blobs of 41 items in "content", 2100 bytes/);
     assert.equal(many.content.blobs.size, 41, 'records and their bytes stay too');
-    assert.equal((await many.collect()).removed.content, 1, 'a run that walks nothing is not held up');
+    assert.equal((await many.collect()).removed.content, 1, 'a run that surveys nothing is not delayed');
     assert.equal((await collectFull(many, { orphanGuard: { maxShare: 0.9 } })).orphans.content, 21);
     for (const orphanGuard of [{ maxShare: 2 }, { floor: Number.NaN }])
       await assert.rejects(collectFull(many, { orphanGuard }), (e) => isKind(e, 'InvalidArgument'));

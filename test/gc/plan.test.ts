@@ -129,7 +129,7 @@ describe('plans', () => {
     assert.deepEqual(w.left('a'), ['blob a']);
   });
 
-  test('given a snapshotter that fails, when a plan is applied, then it is told and the next run tries again', async (t) => {
+  test('given a snapshotter that fails, when a plan is applied, then it is reported and the next run tries again', async (t) => {
     const w: World = await world(t);
     const name = await w.snapshot('s');
     w.native.failures.set(name, new Error('busy'));

@@ -118,7 +118,11 @@ describe('roots', () => {
     assert.equal(lease({}).expireAt, undefined);
     assert.equal(lease({ [`${G}expire`]: '1970-01-01T00:00:01Z' }).expireAt, 1_000_000_000n);
     assert.equal(lease({ [`${G}expire`]: 'tomorrow' }).expireAt, undefined);
-    assert.deepEqual(edges(lease({ [`${G}ref.content`]: digest })), [], 'labels of leases are no references');
+    assert.deepEqual(
+      edges(lease({ [`${G}ref.content`]: digest })),
+      [],
+      'labels of leases are not references',
+    );
   });
 
   test('[#197] given images, when indexed, then they are roots until a parsable expiry', () => {
@@ -220,7 +224,7 @@ describe('flags and other keys', () => {
     assert.equal(snapshot.flags, (ResourceSnapshot << 8) | NodeFlag.collectible | NodeFlag.conditionValue);
   });
 
-  test('given keys of other collections, when indexed, then they are no nodes', () => {
+  test('given keys of other collections, when indexed, then they are not nodes', () => {
     assert.equal(metadataIndexer.node(namespaceKey(ns), {}), undefined);
     assert.equal(metadataIndexer.node(key('raw', 'x'), 'text'), undefined);
   });

@@ -16,7 +16,7 @@ const usage = (w: World, by: UsageGroup, namespace?: string): Promise<UsageRepor
 const table = ({ rows }: UsageReport): Record<string, number[]> =>
   Object.fromEntries(rows.map(({ name, total, shared, retained }) => [name, [total, shared, retained]]));
 
-describe('the picture of the graph', () => {
+describe('the snapshot of the graph', () => {
   test('given any graph, when it is marked and when it is looked at, then the same is reached', async () => {
     const graphs = fc.record({
       roots: fc.array(fc.integer({ min: 0, max: 11 }), { maxLength: 4 }),
@@ -117,7 +117,7 @@ describe('disk usage', () => {
     assert.deepEqual(table(await usage(w, 'image')), { app: [100, 100, 0] });
   });
 
-  test('given leases, when asked by lease, then flat ones reach only what they hold', async (t) => {
+  test('given leases, when asked by lease, then flat ones reach only what they keep', async (t) => {
     const w = await world(t);
     await w.blob('layer');
     await w.blob('manifest', { [gc('ref.content')]: digest('layer') });

@@ -9,7 +9,7 @@ import { digest, gc, past, type World, world } from '../support/gc-world.js';
 const image = (key: string): Node => ({ type: ResourceImage, namespace: 'ns1', key });
 const mount = (key: string): Node => ({ type: ResourceMount, namespace: 'ns1', key });
 
-/** A collector with these resources; notes what it is told to remove. */
+/** A collector with these resources; records what it is to remove. */
 function collector(
   parts: Partial<CollectionContext>,
   word = 'mount',
@@ -56,7 +56,7 @@ test('given a collector that refers to an image to come, when it comes during a 
   assert.deepEqual(w.left('target', 'garbage'), ['blob target', 'image later']);
 });
 
-test('given an image a collector refers to, when it is removed and made anew during a run, then its new target stays', async (t) => {
+test('given an image a collector refers to, when it is removed and made again during a run, then its new target stays', async (t) => {
   const w = await world(t);
   w.collectors.register(ResourceMount, collector(refersTo('app')).collector);
   await w.blob('old');
@@ -117,7 +117,7 @@ test('given commits that are lost between two slices, when the second begins, th
   const edges = new RunEdges(w.engine, [], now(), undefined);
   assert.equal(edges.followAt(7), true);
   assert.equal(w.engine.graph.marksOf(id), 0);
-  // What takes the label away again is lost: the condition holds, and the revision is what it was.
+  // What takes the label away again is lost: the condition is met, and the revision is what it was.
   const labels = { [gc('cond.value-usedat')]: past() };
   await w.put(w.snapshotKey('s'), { createdat: 1n, updatedat: 1n, name: 'ns1/1/s', labels });
   Object.defineProperty(w.engine, 'epoch', { value: w.engine.epoch + 1 });

@@ -10,7 +10,7 @@ interface Stats {
   elapsed(): number;
 }
 
-/** A collector that notes when it ran; each run takes `duration` of clock time. */
+/** A collector that records when it ran; each run takes `duration` of clock time. */
 class Target {
   readonly runs: number[] = [];
   readonly #clock: FakeClock;
@@ -221,7 +221,7 @@ describe('scheduler', () => {
     assert.equal((await patient).run, 1);
   });
 
-  test('given a caller that arrives during a run, when it waits, then the next run answers it', async (t) => {
+  test('given a caller that arrives during a run, when it waits, then the next run resolves it', async (t) => {
     const { clock, target, scheduler } = setup(t, { startupDelay: 0 });
     let open = (): void => {};
     target.gate = new Promise((resolve) => {

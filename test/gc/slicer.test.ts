@@ -21,8 +21,8 @@ test('given pauses, when they are counted, then the longest and the sum are know
   slicer.ended(10, 2);
   assert.deepEqual([slicer.pauseMax, slicer.pauseTotal, slicer.slices], [3, 6, 2]);
   assert.equal(
-    slicer.timed(() => 'answer'),
-    'answer',
+    slicer.timed(() => 'result'),
+    'result',
   );
 });
 
@@ -45,7 +45,7 @@ test('given commits under way, when there are too many, then the oldest is waite
   await commits.drain();
 });
 
-test('given failed commits, when settled, then the first failure is thrown and all were waited for', async () => {
+test('given failed commits, when all have ended, then the first failure is thrown and all were waited for', async () => {
   const commits = new Outstanding(8);
   const log: string[] = [];
   await commits.add(Promise.reject(new Error('first')));

@@ -199,7 +199,7 @@ function named(db: DB): { blobs: string[]; ingests: string[]; snapshots: string[
   };
 }
 
-test('given any use of the stores, when collected, then records and backends hold exactly what is to be kept', async (t) => {
+test('given any use of the stores, when collected, then records and backends have exactly what is to be kept', async (t) => {
   let succeeded = 0;
   let removed = 0;
   await fc.assert(
@@ -236,7 +236,7 @@ test('given any use of the stores, when collected, then records and backends hol
       assert.deepEqual([...native.items.keys()].sort(), names.snapshots);
       const again = await db.garbageCollect();
       assert.deepEqual([again.removed, again.contentD, again.snapshotD], [{}, 0, {}]);
-      // Failed calls may have left orphans that nothing told of; a full sweep finds those as well.
+      // Failed calls may have left orphans that nothing reported; a full sweep finds those as well.
       await db.garbageCollect({}, { fullSweep: true });
       assert.deepEqual([...content.blobs.keys()].sort(), names.blobs);
       assert.deepEqual(

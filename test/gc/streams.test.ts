@@ -20,7 +20,7 @@ function sent(fn: (send: (node: Node) => void) => void): string[] {
   return keys.sort();
 }
 
-test('given streams with and without a lease, when a collection asks, then each is told where it belongs', () => {
+test('given streams with and without a lease, when a collection asks, then each gets the namespace it belongs to', () => {
   const streams = new Streams();
   streams.register(ctx, 'free', stream([], 'free'));
   streams.register({ ...ctx, lease: 'l1' }, 'held', stream([], 'held'));
@@ -67,7 +67,7 @@ test('given removed streams, when the run finishes, then they are closed; when i
   );
 });
 
-test('given a stream made anew during a run, when the run finishes, then the new one is left alone', async () => {
+test('given a stream made again during a run, when the run finishes, then the new one is left alone', async () => {
   const closed: string[] = [];
   const streams = new Streams();
   streams.register(ctx, 'a', stream(closed, 'old'));

@@ -15,7 +15,7 @@ for (const surveyed of [false, true]) {
       ? { items: new OrphanCandidates(), orphans: OrphanCandidates.of([item]) }
       : { items: OrphanCandidates.of([item]) };
 
-  test(`given records whose removal is not on disk yet, when a sweep ${how}, then bytes go behind it`, async (t) => {
+  test(`given records whose removal is not on disk yet, when a sweep ${how}, then bytes go after it`, async (t) => {
     const w = await world(t);
     const log: string[] = [];
     w.engine.flush = async () => void log.push('flush');

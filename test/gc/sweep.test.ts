@@ -337,7 +337,7 @@ describe('dirty flags', () => {
     assert.equal(w.engine.has(metaKey('dirty', 'content')), false);
   });
 
-  test('given an explicit removal that is told, when collected, then the sweep looks at that only', async (t) => {
+  test('given an explicit removal that is listed, when collected, then the sweep looks at that only', async (t) => {
     const w = await world(t);
     const d = await w.blob('a');
     const name = await w.snapshot('s');

@@ -15,7 +15,7 @@ const item: fc.Arbitrary<BackendItem> = fc.oneof(
     .map(([snapshotter, name, parent]) => ({ kind: 'snapshot' as const, snapshotter, name, parent })),
 );
 
-test('given items of every kind, when they are told, then they are answered in order', () => {
+test('given items of every kind, when they are added, then they are returned in order', () => {
   fc.assert(
     fc.property(fc.array(item, { maxLength: 60 }), (items: BackendItem[]) => {
       const list = new OrphanCandidates();
@@ -59,10 +59,10 @@ test('given items of every kind, when asked for digests and refs, then each of t
         [...list.refs()].filter((ref) => ref !== undefined),
         refs,
       );
-      const answered = [...list.digests(size)].filter((part) => part !== undefined);
-      assert.deepEqual(new Set(answered.flat()), new Set(digests));
+      const returned = [...list.digests(size)].filter((part) => part !== undefined);
+      assert.deepEqual(new Set(returned.flat()), new Set(digests));
       assert.deepEqual([...list], items);
-      for (const part of answered) {
+      for (const part of returned) {
         assert.ok(part.length <= 2 * size);
         assert.equal(new Set(part).size, part.length);
       }
@@ -91,7 +91,7 @@ test('given many digests, when asked for lists of them, then all come in order, 
   assert.ok(parts.length - lists.length > 30 && refs.length - count > 15);
 });
 
-test('given digests that somebody has chosen to begin alike, when asked for lists, then none is long', () => {
+test('given digests that a client has chosen to begin alike, when asked for lists, then none is long', () => {
   const items = Array.from({ length: 3000 }, (_, i) => ({
     kind: 'blob' as const,
     digest: `sha256:00000000${digestOf(i).slice(15)}`,

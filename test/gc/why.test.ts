@@ -43,10 +43,10 @@ async function filled(t: TestContext): Promise<World> {
 describe('why', () => {
   test('given an image, when a layer is asked for, then every step names its field or label', async (t) => {
     const w = await filled(t);
-    const answer = await ask(w, digest('layer'));
-    assert.equal(answer.state, 'kept');
-    assert.deepEqual(answer.object, { kind: 'content', namespace: 'ns1', key: digest('layer') });
-    assert.deepEqual(ways(answer, 'layer', 'manifest', 'index'), [
+    const result = await ask(w, digest('layer'));
+    assert.equal(result.state, 'kept');
+    assert.deepEqual(result.object, { kind: 'content', namespace: 'ns1', key: digest('layer') });
+    assert.deepEqual(ways(result, 'layer', 'manifest', 'index'), [
       'image app (root) > content index (field target) > content manifest (label containerd.io/gc.ref.content.m.0)' +
         ' > content layer (label containerd.io/gc.ref.content.l.0)',
     ]);
@@ -72,15 +72,15 @@ describe('why', () => {
     assert.equal(all.keptUntil, undefined, 'the image stays for good');
   });
 
-  test('given roots that all expire, when all are asked for, then the last expiry is told', async (t) => {
+  test('given roots that all expire, when all are asked for, then the last expiry is shown', async (t) => {
     const w = await world(t);
     await w.blob('a');
     const [soon, late] = ['2100-01-01T00:00:00Z', '2101-01-01T00:00:00Z'];
     await w.lease('soon', { [gc('expire')]: soon }, w.blobKey('a'));
     await w.image('late', 'a', { [gc('expire')]: late });
-    const answer = await ask(w, digest('a'), { all: true });
-    assert.equal(answer.keptUntil, parseTimestamp(late));
-    assert.equal(answer.paths.length, 2);
+    const result = await ask(w, digest('a'), { all: true });
+    assert.equal(result.keptUntil, parseTimestamp(late));
+    assert.equal(result.paths.length, 2);
   });
 
   test('given a chain of snapshots under a container, when its base is asked for, then parent and container show', async (t) => {
@@ -139,7 +139,7 @@ describe('why', () => {
     assert.deepEqual(lease.since, { at: parseTimestamp(expiry), meaning: 'expired' });
   });
 
-  test('given what only a condition keeps, when asked, then the label that tells the condition shows', async (t) => {
+  test('given what only a condition keeps, when asked, then the label with the condition shows', async (t) => {
     const w = await world(t);
     await w.snapshot('cache', { labels: { [gc('cond.value-usedat')]: future() } });
     await w.blob('a', { [gc('cond.snapshot.native')]: 'usedat<1h|cache' });
@@ -151,7 +151,7 @@ describe('why', () => {
     assert.deepEqual(stats.removed, {}, 'the collection agrees');
   });
 
-  test('given what only a collector keeps, when asked, then the collector shows and is told to cancel', async (t) => {
+  test('given what only a collector keeps, when asked, then the collector shows and is cancelled', async (t) => {
     const w = await world(t);
     await w.blob('manifest', { [gc('ref.content')]: digest('layer') });
     await w.blob('layer');

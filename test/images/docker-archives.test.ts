@@ -10,7 +10,7 @@ import { importImage } from '../../src/images/import.js';
 import { digestOf } from '../../src/model/digest.js';
 import { type Item, streamOf, tarOf } from '../archive/support.js';
 import { testDB } from '../support/db.js';
-import { Blobs, ctx, type Desc, digests, settled } from './fixtures.js';
+import { Blobs, ctx, type Desc, digests, leavesNothing } from './fixtures.js';
 
 const layers: Buffer[] = await Promise.all(
   ['one', 'two', 'big'].map((name) =>
@@ -121,7 +121,7 @@ describe('docker archives of any names', () => {
       layers,
     ],
     [
-      'hard links and symlinks, to files before and behind them',
+      'hard links and symlinks, to files before and after them',
       [
         { name: 'a/0', text: layers[0]! },
         { name: 'c', text: config },
@@ -206,7 +206,7 @@ describe('docker archives of any names', () => {
         for (const { mediaType } of found)
           assert.equal(mediaType, `application/vnd.docker.image.rootfs.diff.tar${type}`);
         // What nothing names goes again.
-        await settled(db);
+        await leavesNothing(db);
         const kept = [made[0]!.target.digest, digestOf(config), ...expected.map((l) => digestOf(l))];
         assert.deepEqual(await digests(db), kept.sort());
         assert.deepEqual(await db.content.listStatuses(ctx), []);
@@ -236,7 +236,7 @@ describe('docker archives of any names', () => {
       made.map((i) => i.name.replace(/@.*|import-[^@]*/g, '')),
       ['docker.io/library/one:1', 'docker.io/library/one:latest', ''],
     );
-    await settled(db);
+    await leavesNothing(db);
     assert.equal((await digests(db)).length, 2 + 2 + 3);
   });
 });
@@ -261,12 +261,12 @@ describe('layouts with links', () => {
     const db = await testDB(t);
     const [made] = await importImage(db, ctx, streamOf(await linked((bytes) => bytes)));
     assert.equal(made?.target.digest, manifest.digest);
-    await settled(db);
+    await leavesNothing(db);
     assert.deepEqual(await digests(db), [...blobs.all.keys()].sort());
     const other = await testDB(t);
     const lying = await linked((bytes) => Buffer.concat([bytes, Buffer.from(' ')]));
     await assert.rejects(importImage(other, ctx, streamOf(lying)), /not what its digest promises/);
-    await settled(other);
+    await leavesNothing(other);
     assert.deepEqual(await digests(other), []);
   });
 });
@@ -282,7 +282,7 @@ describe('docker archives that ask for too much', () => {
       importImage(db, ctx, items),
       (e) => isKind(e, 'InvalidArgument') && message.test(String(e)),
     );
-    await settled(db);
+    await leavesNothing(db);
     assert.deepEqual(await digests(db), []);
   };
 

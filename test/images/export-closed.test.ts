@@ -161,7 +161,7 @@ describe('closed layouts', () => {
     await db.garbageCollect();
   });
 
-  test('given that one platform was never fetched, the index is written anew without it and its attestation', async (t) => {
+  test('given that one platform was never fetched, the index is written again without it and its attestation', async (t) => {
     const { db, made, index, entries: all } = await multi(t, ({ arm64 }) => [arm64![0]!]);
     const { entries, documents, result, dir } = await exported(t, db);
     const kept = all.filter((_, i) => i < 4);
@@ -177,7 +177,7 @@ describe('closed layouts', () => {
     assert.deepEqual(second.result.images, [{ name: NAME, digest: entries[0]?.digest }]);
   });
 
-  test('given that a layer of one platform is missing, deep in nested indexes, each index is written anew', async (t) => {
+  test('given that a layer of one platform is missing, deep in nested indexes, each index is written again', async (t) => {
     const db = await testDB(t);
     const blobs = new Blobs();
     const images = await Promise.all(

@@ -140,7 +140,7 @@ export async function digests(db: DB): Promise<string[]> {
 }
 
 /** Imports must leave no lease, and what they made must survive a collection (or none of it). */
-export async function settled(db: DB): Promise<void> {
+export async function leavesNothing(db: DB): Promise<void> {
   assert.deepEqual(await db.leases.list(ctx), []);
   await db.garbageCollect();
 }

@@ -1,4 +1,4 @@
-/** Sources that lie, lack something, or are no images: an error that says which, and nothing stays behind. */
+/** Sources that lie, lack something, or are not images: an error that says which, and nothing is left. */
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
@@ -11,10 +11,10 @@ import {
   ctx,
   type Desc,
   digests,
+  leavesNothing,
   named,
   OCI_INDEX,
   OCI_MANIFEST,
-  settled,
   tarOfFiles,
   writeFiles,
 } from './fixtures.js';
@@ -29,8 +29,8 @@ describe('hostile and damaged sources', () => {
       (f, _, m) => f.set(`blobs/sha256/${m.digest.slice(7)}`, Buffer.from('evil')),
       /not what its digest/,
     ],
-    ['an index that is no JSON', (f) => f.set('index.json', Buffer.from('{')), /not JSON/],
-    ['an index that is no object', (f) => f.set('index.json', Buffer.from('[]')), /not a JSON object/],
+    ['an index that is not JSON', (f) => f.set('index.json', Buffer.from('{')), /not JSON/],
+    ['an index that is not an object', (f) => f.set('index.json', Buffer.from('[]')), /not a JSON object/],
     [
       'an unknown layout version',
       (f) => f.set('oci-layout', Buffer.from('{"imageLayoutVersion":"9"}')),
@@ -56,7 +56,7 @@ describe('hostile and damaged sources', () => {
       /says it is of type/,
     ],
     [
-      'annotations that are no text',
+      'annotations that are not text',
       (f, _, m) => entry(f, { ...m, annotations: { x: 1 } }),
       /not a string under/,
     ],
@@ -113,7 +113,7 @@ describe('hostile and damaged sources', () => {
           assert.match(error.message, message);
           return true;
         });
-        await settled(db);
+        await leavesNothing(db);
         assert.deepEqual(await digests(db), []);
         assert.deepEqual(await db.images.list(ctx), []);
         assert.deepEqual(await db.content.listStatuses(ctx), []);
@@ -178,7 +178,7 @@ describe('hostile and damaged sources', () => {
     });
   }
 
-  test('given an archive of a directory with a layout, or a directory of an unpacked archive, it is told how to pack it', async (t) => {
+  test('given an archive of a directory with a layout, or a directory of an unpacked archive, the error says how to pack it', async (t) => {
     const db = await testDB(t);
     const nested = await tarOf([{ name: './app/oci-layout', text: '{}' }]);
     await assert.rejects(importImage(db, ctx, streamOf(nested)), /the images in its directory "app"/);

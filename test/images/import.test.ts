@@ -18,11 +18,11 @@ import {
   digests,
   dockerSave,
   IMAGE_NAME,
+  leavesNothing,
   named,
   OCI_CONFIG,
   OCI_MANIFEST,
   REF_NAME,
-  settled,
   tarOfFiles,
   writeFiles,
 } from './fixtures.js';
@@ -59,7 +59,7 @@ describe('import of an OCI layout', () => {
       assert.equal(image?.name, 'example.com/app:1');
       assert.deepEqual(image.target, { ...manifest, annotations: { [REF_NAME]: 'example.com/app:1' } });
       assert.deepEqual(image.labels, { team: 'x' });
-      await settled(db);
+      await leavesNothing(db);
       assert.deepEqual(await digests(db), [...blobs.all.keys()].sort());
       assert.deepEqual(await gcLabels(db, manifest.digest), {
         'containerd.io/gc.ref.content.config': config.digest,
@@ -93,7 +93,7 @@ describe('import of an OCI layout', () => {
     const dir = await writeFiles(await tempDir(t), blobs.layout([named(index, 'v1')], without));
     const [image] = await importImage(db, ctx, dir, { baseName: 'example.com/multi' });
     assert.equal(image?.name, 'example.com/multi:v1');
-    await settled(db);
+    await leavesNothing(db);
     assert.deepEqual(await gcLabels(db, index.digest), {
       'containerd.io/gc.ref.content.m.0': here.manifest.digest,
       'containerd.io/gc.ref.content.m.1': attestation.digest,
@@ -115,7 +115,7 @@ describe('import of an OCI layout', () => {
       return true;
     });
     assert.deepEqual(await db.images.list(ctx), []);
-    await settled(db);
+    await leavesNothing(db);
     assert.deepEqual(await digests(db), []);
   });
 
@@ -172,7 +172,7 @@ describe('import of an OCI layout', () => {
     const [image] = await importImage(db, ctx, await layout(two.manifest));
     assert.equal(image?.target.digest, two.manifest.digest);
     assert.deepEqual(image.labels, { keep: 'me' });
-    await settled(db);
+    await leavesNothing(db);
     await assert.rejects(db.content.info(ctx, one.manifest.digest), isNotFound);
   });
 
@@ -220,7 +220,7 @@ describe('import of what docker save writes', () => {
     );
     const again = await importImage(db, ctx, streamOf(archive));
     assert.equal(again[0]?.target.digest, target.digest);
-    await settled(db);
+    await leavesNothing(db);
     assert.equal((await digests(db)).length, 4);
     assert.equal((await gcLabels(db, target.digest))['containerd.io/gc.ref.content.l.2'], image.diffIds[2]);
   });
@@ -254,7 +254,7 @@ describe('import of what docker save writes', () => {
     ['a path that leads out', [{ Config: '../c.json', Layers: [] }], /leads out/],
     ['too few layers', [{ Config: 'c.json', Layers: [] }], /names 1 layers/],
     [
-      'a tag that is no name',
+      'a tag that is not a valid name',
       [{ Config: 'c.json', Layers: ['l.tar'], RepoTags: ['NOT:A NAME'] }],
       /not an image name/,
     ],
@@ -281,7 +281,7 @@ describe('import of what docker save writes', () => {
         assert.match(error.message, message);
         return true;
       });
-      await settled(db);
+      await leavesNothing(db);
       assert.deepEqual([await digests(db), await db.images.list(ctx)], [[], []]);
     });
   }
@@ -370,7 +370,7 @@ describe('interrupted imports', () => {
       both.map((images) => images[0]?.target.digest),
       [manifest.digest, manifest.digest],
     );
-    await settled(db);
+    await leavesNothing(db);
     assert.deepEqual(await digests(db), [...blobs.all.keys()].sort());
   });
 

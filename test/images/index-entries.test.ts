@@ -21,7 +21,7 @@ const amd64 = (variant?: string) => ({
 const digest = `sha256:${'a'.repeat(64)}`;
 const entry = { mediaType: OCI_MANIFEST, digest, size: 2 };
 
-/** What Go reads without complaint, and what nobody can use. */
+/** What Go reads without complaint, and what is of no use. */
 const unusable: [string, unknown][] = [
   ['a digest of an algorithm that is not known here', { ...entry, digest: `blake3:${'b'.repeat(64)}` }],
   ['a digest with capitals', { ...entry, digest: `sha256:${'A'.repeat(64)}` }],
@@ -45,16 +45,18 @@ describe('an entry that cannot be used', () => {
       const inner = blobs.index([bad as Desc, { ...made.manifest, platform: amd64() }, bad as Desc]);
       const entries = [bad as Desc, named(inner, 'x/y:index'), named(made.manifest, 'x/y:1')];
       const source = await tarOfFiles(blobs.layout(entries));
-      const told: LeftOut[][] = [];
-      const images = await importImage(db, ctx, streamOf(source), { leftOut: (l) => void told.push([...l]) });
+      const reported: LeftOut[][] = [];
+      const images = await importImage(db, ctx, streamOf(source), {
+        leftOut: (l) => void reported.push([...l]),
+      });
       assert.deepEqual(
         images.map((image) => image.name),
         ['x/y:index', 'x/y:1'],
       );
-      assert.equal(told.length, 1);
-      assert.equal(told[0]!.length, 1);
+      assert.equal(reported.length, 1);
+      assert.equal(reported[0]!.length, 1);
       assert.match(
-        leftOutText(told[0]!),
+        leftOutText(reported[0]!),
         /^entry \S.* cannot be used: index\.json of the archive manifests\[0\] /,
       );
       for (const image of images) {
@@ -133,7 +135,7 @@ describe('a better manifest whose layers are not here', () => {
   });
 });
 
-test('given a volume label and other entries that are no files in the archive, then they are passed over', async (t) => {
+test('given a volume label and other entries that are not files in the archive, then they are passed over', async (t) => {
   const missing = missingTools(['tar']);
   if (missing !== undefined) return t.skip(missing);
   const db = await testDB(t);

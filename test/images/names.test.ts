@@ -52,7 +52,7 @@ describe('Docker references', () => {
     });
   }
 
-  test('given full names, what an OCI annotation holds of them', () => {
+  test('given full names, what an OCI annotation has of them', () => {
     assert.equal(refNameOf('docker.io/library/alpine:3'), '3');
     assert.equal(refNameOf('localhost:5000/x:y'), 'y');
     assert.equal(refNameOf(`docker.io/library/alpine@${digest}`), `@${digest}`);

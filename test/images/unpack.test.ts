@@ -164,7 +164,7 @@ describe('unpacking', () => {
     const image = await imported(t, db, blobs, index);
     const choose = async (platform: ReturnType<typeof at>) =>
       (await unpackImage(db, ctx, image, 'native', { platform })).manifest;
-    assert.equal(await choose(at('amd64')), amd.manifest.digest, 'its config tells the platform');
+    assert.equal(await choose(at('amd64')), amd.manifest.digest, 'its config has the platform');
     assert.equal(await choose(at('arm', 'v7')), v7.manifest.digest);
     assert.equal(await choose(at('arm', 'v6')), v6.manifest.digest);
     assert.equal(await choose(at('arm64')), v8.manifest.digest);
@@ -232,7 +232,7 @@ describe('chain ids', () => {
 });
 
 describe('unpacking what is wrong', () => {
-  /** An image whose config tells other diff ids. */
+  /** An image whose config has other diff ids. */
   function lying(blobs: Blobs, made: MadeImage, diffIds: string[]): Desc {
     const config = blobs.add(OCI_CONFIG, {
       os: 'linux',
@@ -363,7 +363,7 @@ describe('unpacking what is wrong', () => {
     assert.deepEqual(await snapshotKeys(db), []);
   });
 
-  test('given somebody who commits the same layer first, theirs is used', async (t) => {
+  test('given another caller that commits the same layer first, that one is used', async (t) => {
     const db = await testDB(t);
     const blobs = new Blobs();
     const made = await blobs.image(layers.slice(0, 1));

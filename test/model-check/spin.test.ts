@@ -16,7 +16,7 @@ const protections = {
   NO_BARRIER: /!\(reach/,
   LATE_JOURNAL: /!\(reach/,
   NO_RECHECK: /!\(reach/,
-  NO_BORN: /!\(fresh/,
+  NO_ALLOCATE_BLACK: /!\(fresh/,
   NO_GUARD: /!\(present/,
   NO_SWEEP_RECHECK: /!\(present/,
 } as const;
@@ -64,7 +64,7 @@ test('given one collection beside two writers, when every interleaving is search
 test('given a collection without writers, when it has ended, then exactly what is reachable is left', {
   skip,
 }, () => {
-  const { errors, report } = check('QUIET');
+  const { errors, report } = check('NO_WRITERS');
   assert.equal(errors, 0, report);
 });
 

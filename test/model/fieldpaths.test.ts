@@ -36,7 +36,7 @@ test('[#11] given a key with dots and slashes, when its path is applied, then ex
   assert.deepEqual(stored, { a: '1', 'x.y/z': 'old' });
 });
 
-test('given a path of another field, when applied, then the answer is null', () => {
+test('given a path of another field, when applied, then the result is null', () => {
   for (const path of ['label', 'labelsx', 'labels/a', 'annotations.a', '', 'Labels']) {
     assert.equal(applyMapPath('labels', path, stored, stored), null, path);
   }

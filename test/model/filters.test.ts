@@ -57,7 +57,7 @@ test('[#66] given no filter or an empty one, when matched, then everything; seve
   assert.deepEqual(found('name==none', 'name==neither'), []);
 });
 
-test('[#67] given labels, when asked for presence and equality, then bare values may hold punctuation', () => {
+test('[#67] given labels, when asked for presence and equality, then bare values may have punctuation', () => {
   assert.deepEqual(found('labels.foo'), [0, 2, 8]);
   assert.deepEqual(found('labels.foo==true'), [0]);
   assert.deepEqual(found('labels.foo==omg_asdf.asdf-qwer'), [8]);

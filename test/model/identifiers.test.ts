@@ -42,7 +42,7 @@ test('[#5] given a malformed identifier, when validated, then InvalidArgument na
   }
 });
 
-test('given a huge hostile identifier, when validated, then the answer comes at once', () => {
+test('given a huge hostile identifier, when validated, then the result comes at once', () => {
   const started = cpuMs();
   assert.throws(() => validateIdentifier(`${'a-'.repeat(500_000)}!`), { kind: 'InvalidArgument' });
   assert.throws(() => validateIdentifier(`${'a'.repeat(75)}!`), { kind: 'InvalidArgument' });

@@ -57,14 +57,14 @@ test('[#8] given 2000 characters of three bytes, when validated, then bytes coun
   failure(() => validateLabel('kk', '€'.repeat(1365)));
 });
 
-test('given a key that no store can hold, when validated, then InvalidArgument', () => {
+test('given a key that no store accepts, when validated, then InvalidArgument', () => {
   failure(() => validateLabel('', 'v'));
   failure(() => validateLabel('a\0b', 'v'));
   assert.doesNotThrow(() => validateLabels(undefined));
   assert.doesNotThrow(() => validateLabels({ '': '', a: '' }));
 });
 
-test('[#9] given empty values, when compacted, then they are gone and an empty rest is no map', () => {
+test('[#9] given empty values, when compacted, then they are gone and an empty rest is not a map', () => {
   assert.deepEqual(compactMap({ a: '1', b: '' }), { a: '1' });
   assert.deepEqual(compactMap({ a: '1', b: '2' }), { a: '1', b: '2' });
   assert.equal(compactMap({ b: '' }), undefined);

@@ -29,7 +29,7 @@ test('given an invalid or unsupported pattern, when matched, then it matches not
   }
 });
 
-test('given a pattern that backtracks forever elsewhere, when matched, then the answer comes at once', () => {
+test('given a pattern that backtracks forever elsewhere, when matched, then the result comes at once', () => {
   const started = cpuMs();
   assert.equal(matcherOf('^(a+)+$')(`${'a'.repeat(5000)}!`), false);
   assert.ok(cpuMs() - started < 2000);
@@ -43,7 +43,7 @@ test('given many patterns, when matched again, then each still means the same', 
 
 const { RE2JS } = createRequire(import.meta.url)('re2js') as typeof import('re2js');
 
-test('given patterns, when they are compiled, then they are no larger than was thought before', () => {
+test('given patterns, when they are compiled, then they are not larger than estimated before', () => {
   const small = [
     'a{1000}',
     '[a-f0-9]{64}',

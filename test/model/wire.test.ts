@@ -53,7 +53,7 @@ test('given numbers beyond 64 bits, when encoded or decoded, then they are refus
   assert.throws(() => decodeUvarint(bytes('8080808080808080808001')), unknown);
 });
 
-test('given a number cut off, when decoded, then Unknown; bytes behind it are left alone', () => {
+test('given a number cut off, when decoded, then Unknown; bytes after it are left alone', () => {
   assert.throws(() => decodeVarint(bytes('')), unknown);
   assert.throws(() => decodeVarint(bytes('80')), unknown);
   assert.deepEqual(readUvarint(bytes('ff ac02 07'), 1), { value: 300n, next: 3 });

@@ -1,5 +1,5 @@
 // Unit tests of the C++ core without Node, meant to run under sanitizers: npm run test:sanitize.
-// A naive model of nodes and edges says what every answer must be.
+// A naive model of nodes and edges says what every call must return.
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
@@ -317,7 +317,7 @@ void framesHoldNoMoreThanTheirIds() {
   EXPECT(!core->load(bytes));
 }
 
-// A thread marks, another saves and a third one reports while the owner changes the graph; the marks must hold all that
+// A thread marks, another saves and a third one reports while the owner changes the graph; the marks must include all that
 // is reachable at the end, and image and report must be those of their beginning.
 void opsBesideJobsAreSafe() {
   std::mt19937 random(7);
@@ -373,15 +373,15 @@ void opsBesideJobsAreSafe() {
 }
 
 // What the owner reads without the lock is what it wrote last, whatever marks a thread gives the same nodes meanwhile:
-// pairs of a root and what it holds, of which it deletes and frees the latter.
+// pairs of a root and its child, of which it deletes and frees the latter.
 void ownerDeletesWhileAThreadMarks() {
   constexpr NodeId kPairs = 100'000;
-  constexpr uint32_t kHeld = kPresent | kCollectible | 3u << 8;
+  constexpr uint32_t kChildFlags = kPresent | kCollectible | 3u << 8;
   const auto core = std::make_shared<Core>();
   Words ops;
   for (NodeId id = 0; id < 2 * kPairs; id += 2) {
     append(ops, setOp(id, kPresent | kRoot));
-    append(ops, setOp(id + 1, kHeld));
+    append(ops, setOp(id + 1, kChildFlags));
     append(ops, {kOpAdd, id, id + 1, kLabel});
   }
   core->apply(ops);
@@ -390,15 +390,15 @@ void ownerDeletesWhileAThreadMarks() {
     std::thread marker([&] { mark->work(); });
     for (int i = 0; i < 300; i++) {
       const NodeId root = 2 * (static_cast<NodeId>(i) * (kPairs / 300) + static_cast<NodeId>(round));
-      const NodeId held = root + 1;
-      EXPECT(core->graph().flags(held) == kHeld);
+      const NodeId child = root + 1;
+      EXPECT(core->graph().flags(child) == kChildFlags);
       EXPECT(core->graph().isRoot(root, 0));
-      core->apply(Words{kOpRemove, root, held, kLabel});
-      core->apply(setOp(held, 0));
-      EXPECT(core->graph().isFreeable(held));
-      EXPECT(core->takeFreeable() == std::vector<NodeId>{held});
-      core->apply(Words{kOpFree, held});
-      EXPECT(core->graph().flags(held) == 0 && !core->graph().exists(held));
+      core->apply(Words{kOpRemove, root, child, kLabel});
+      core->apply(setOp(child, 0));
+      EXPECT(core->graph().isFreeable(child));
+      EXPECT(core->takeFreeable() == std::vector<NodeId>{child});
+      core->apply(Words{kOpFree, child});
+      EXPECT(core->graph().flags(child) == 0 && !core->graph().exists(child));
       if (i % 100 == 0) EXPECT(core->graph().withFlags(kRoot).size() == kPairs);
     }
     marker.join();
@@ -422,7 +422,7 @@ void jobsCanBeCancelled() {
     std::thread reporter([&] { report->work(); });
     if (round % 2 == 0) {
       core->endRun();
-      report->taker()->cancelled = true;
+      report->builder()->cancelled = true;
     } else {
       core->clear();
     }
@@ -472,7 +472,7 @@ void bigListsMayChangeWhileFollowed() {
   }
 }
 
-// A job that never gets its turn must not leave its copy among those who are told of changes.
+// A job that never runs must not leave its copy among the observers of the graph.
 void droppedJobsAreForgotten() {
   std::mt19937 random(9);
   const auto core = std::make_shared<Core>();

@@ -1,6 +1,6 @@
 /**
  * What the tests of the graph core share: the core by each of its carriers, readable batches of ops, and a naive model that
- * says what every answer must be.
+ * says what every call must return.
  */
 import { EdgeKind, NodeFlag } from '../../src/engine/contract.js';
 import { type GraphCore, GraphOp } from '../../src/engine/graph.js';

@@ -1,5 +1,5 @@
 /**
- * The graph core with assertions: whoever changes the graph holds its lock, and after each batch of ops the counts and
+ * The graph core with assertions: a change of the graph needs its lock, and after each batch of ops the counts and
  * indexes agree with the nodes. Runs other tests over that build; they say what is right, the assertions where it went wrong.
  */
 import assert from 'node:assert/strict';
@@ -52,7 +52,7 @@ function debugBuild(): string {
 
 const compiler = spawnSync(process.env.CXX ?? 'g++', ['--version']).status === 0;
 const headers = existsSync(join(process.execPath, '../../include/node/node_api.h'));
-const skip = compiler && headers ? false : `needs g++ and Node's headers beside ${process.execPath}`;
+const skip = compiler && headers ? false : `needs g++ and Node's headers next to ${process.execPath}`;
 
 test('given what an assertion forbids, when it is done, then the process ends with its text', {
   skip,
@@ -65,7 +65,7 @@ test('given what an assertion forbids, when it is done, then the process ends wi
   assert.deepEqual(outcome([]), [0, '']);
   const [lock, count] = [outcome(['lock']), outcome(['count'])];
   assert.equal(lock[0], 'SIGABRT');
-  assert.match(String(lock[1]), /assertion failed: whoever changes the graph holds its lock/);
+  assert.match(String(lock[1]), /assertion failed: a change of the graph needs its lock/);
   assert.equal(count[0], 'SIGABRT');
   assert.match(
     String(count[1]),
@@ -73,7 +73,7 @@ test('given what an assertion forbids, when it is done, then the process ends wi
   );
 });
 
-test('given the core with assertions, when its tests run over it, then all hold', { skip }, () => {
+test('given the core with assertions, when its tests run over it, then all pass', { skip }, () => {
   const env: NodeJS.ProcessEnv = { ...process.env, EBBTIDE_ADDONS: debugBuild(), EBBTIDE_CORE: 'native' };
   // A test run within a test reports to the outer one otherwise.
   delete env.NODE_TEST_CONTEXT;

@@ -62,13 +62,13 @@ const aStep: fc.Arbitrary<Step> = fc.oneof(
   { weight: 1, arbitrary: fc.constantFrom<Step>({ do: 'end' }, { do: 'reload' }) },
 );
 
-const untimed = (answer: object): object => ({ ...answer, durationMs: 0 });
+const untimed = (result: object): object => ({ ...result, durationMs: 0 });
 
 /** Live marks follow what has changed only. */
 const markOutcome = (result: object, live: boolean): object =>
   untimed(live ? { ...result, edgesFollowed: 0 } : result);
 
-/** What a step answers, or the kind of its error. */
+/** What a step returns, or the kind of its error. */
 async function outcome(core: GraphCore | Oracle, step: Step): Promise<unknown> {
   try {
     switch (step.do) {
@@ -103,7 +103,7 @@ const started = (core: GraphCore | Oracle): unknown => {
 };
 
 describe('the graph core, however it comes, and the oracle', () => {
-  it('given any steps, when all take them, then every answer and every state is equal', async () => {
+  it('given any steps, when all take them, then every result and every state is equal', async () => {
     await fc.assert(
       fc.asyncProperty(someNodes, fc.array(aStep, { minLength: 1, maxLength: 40 }), async (nodes, steps) => {
         const cores = [new Oracle(), ...kinds.map(newCore)];
@@ -111,7 +111,7 @@ describe('the graph core, however it comes, and the oracle', () => {
         for (const step of steps) {
           const [first, ...others] = await Promise.all(cores.map((core) => outcome(core, step)));
           for (const other of others) assert.deepEqual(other, first);
-          // Live marks that are looked at are settled first, as the oracle's are at once.
+          // Reading live marks brings them up to date first; the oracle's always are.
           for (const core of cores)
             if (!(core instanceof Oracle)) assert.deepEqual([...(core.wrongLive() ?? [])], []);
           const [graph, ...graphs] = cores.map((core) => describeGraph(core, IDS));
@@ -168,7 +168,7 @@ for (const core of kinds) {
       );
     });
 
-    it('given a run, when ops follow, then marks hold all that is reachable and no newcomer is a candidate', async () => {
+    it('given a run, when ops follow, then marks include all that is reachable and no new node is a candidate', async () => {
       await fc.assert(
         fc.asyncProperty(
           someNodes,

@@ -61,7 +61,7 @@ size_t found(const std::shared_ptr<Core>& core) {
   return candidates;
 }
 
-// Node 2 leads to more than a trial looks at, and loses one of its two referrers again and again: all is counted anew, but
+// Node 2 leads to more than a trial looks at, and loses one of its two referrers again and again: everything is counted anew, but
 // not again and again.
 bool runsEnd() {
   constexpr NodeId kNodes = 300'000;
@@ -203,7 +203,7 @@ bool lostGraphEndsJobs() {
   return wasLost;
 }
 
-// Memory runs out as a run sorts its candidates: the run ends, and its marks live on. Earlier, they do not.
+// Memory runs out as a run sorts its candidates: the run ends, and the live marks stay. Earlier, they are dropped.
 bool sortRunsOut() {
   int kept = 0;
   for (long nth = 0; nth < 60; nth++) {
@@ -263,9 +263,9 @@ OURS void operator delete[](void* at) noexcept { std::free(at); }
 OURS void operator delete(void* at, size_t) noexcept { std::free(at); }
 OURS void operator delete[](void* at, size_t) noexcept { std::free(at); }
 
-// Tells the stories that are named, by default all.
+// Runs the cases that are named, by default all.
 int main(int count, char** names) {
-  const std::pair<const char*, bool (*)()> stories[] = {
+  const std::pair<const char*, bool (*)()> cases[] = {
       {"runsEnd", runsEnd},
       {"jobRunsOut", jobRunsOut},
       {"batchRunsOut", batchRunsOut},
@@ -275,10 +275,10 @@ int main(int count, char** names) {
       {"beginsAnew", beginsAnew},
   };
   int failures = 0;
-  for (const auto& [name, tell] : stories) {
+  for (const auto& [name, run] : cases) {
     bool wanted = count < 2;
     for (int i = 1; i < count; i++) wanted = wanted || std::string(names[i]) == name;
-    if (wanted && !tell()) failures += std::printf("faults_test: %s went wrong\n", name) > 0;
+    if (wanted && !run()) failures += std::printf("faults_test: %s went wrong\n", name) > 0;
   }
   if (failures == 0) std::printf("faults_test: ok\n");
   return failures == 0 ? 0 : 1;

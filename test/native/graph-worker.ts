@@ -1,6 +1,6 @@
 /**
  * A worker thread of threads.test.ts: builds a graph in an addon instance of its own, says how it went, then marks
- * and saves without end until it is terminated (or once, when told so).
+ * and saves without end until it is terminated (or once, on request).
  */
 import { parentPort, workerData } from 'node:worker_threads';
 import { add, C, newCore, P, R, set, structural } from './cores.js';

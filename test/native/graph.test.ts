@@ -76,7 +76,7 @@ for (const kind of kinds) {
       }
     });
 
-    it('given a run, when edges, roots and nodes are added, then marks stay closed and newcomers are born', async () => {
+    it('given a run, when edges, roots and nodes are added, then marks stay closed and new nodes are allocated black', async () => {
       const graph = newCore(kind);
       graph.apply(batch(set(0, PC | R), ...[1, 2, 3, 4].map((i) => set(i, PC)), set(5, 0), add(1, 2, label)));
       await graph.mark(0n);
@@ -95,7 +95,7 @@ for (const kind of kinds) {
       assert.equal(graph.marksOf(0), 0);
     });
 
-    it('given no barrier, when an edge moves behind the marking, then its target is lost', async () => {
+    it('given no barrier, when an edge moves to a node that was already followed, then its target is lost', async () => {
       const lost = async (barrier: boolean): Promise<number[]> => {
         const graph = newCore(kind);
         graph.apply(batch(set(0, PC | R), set(1, PC), set(2, PC), add(1, 2, label)));
@@ -166,7 +166,7 @@ for (const kind of kinds) {
       }
     });
 
-    it('given nodes losing their last edge, when asked, then each free-able id is told once', () => {
+    it('given nodes losing their last edge, when asked, then each free-able id is returned once', () => {
       const graph = newCore(kind);
       graph.apply(batch(set(0, P), set(1, 0), set(2, 0), add(0, 1, label), add(2, 2, label)));
       assert.deepEqual([...graph.takeFreeable()], []);
@@ -241,7 +241,7 @@ for (const kind of kinds) {
       assert.deepEqual([...graph.unusedIds(0, 2 ** 32)], [0, 1, 2]);
     });
 
-    it('given rare flags, when they come and go, then withFlags tells exactly who carries them', () => {
+    it('given rare flags, when they come and go, then withFlags returns exactly the nodes that have them', () => {
       const graph = newCore(kind);
       const rare = NodeFlag.conditional;
       graph.apply(batch(set(5, P | rare), set(3, P | rare), set(4, P), set(6, rare)));

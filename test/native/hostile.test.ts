@@ -82,7 +82,7 @@ describe('the addon itself', { skip: nativeMissing ?? false }, () => {
   const addon =
     nativeMissing === undefined ? (loadAddon('ebbtide_core') as { Graph: new () => Callable }) : undefined;
 
-  it('given any argument of any type, when any method is called, then it throws or answers and lives', async () => {
+  it('given any argument of any type, when any method is called, then it throws or returns, and the process goes on', async () => {
     const graph = new addon!.Graph();
     await callAll(graph, (error) => assert(error instanceof Error && 'kind' in error, String(error)));
     graph.clear!();
@@ -90,7 +90,7 @@ describe('the addon itself', { skip: nativeMissing ?? false }, () => {
     assert.deepEqual((graph.stats!() as { nodes: number }).nodes, 1);
   });
 
-  it('given a receiver that is no graph, when a method is called, then it throws', () => {
+  it('given a receiver that is not a graph, when a method is called, then it throws', () => {
     const graph = new addon!.Graph();
     for (const receiver of [undefined, {}, Object.create(addon!.Graph.prototype), new Uint8Array(1)]) {
       for (const method of methods) assert.throws(() => graph[method]!.call(receiver, new Uint32Array(1)));

@@ -1,5 +1,5 @@
 /**
- * Marks that live on between runs, on both carriers: after any changes they are what a run of its own marks finds, and what a
+ * Live marks, on both carriers: after any changes they are what a run of its own marks finds, and what a
  * walk over the graph counts. native/live.h has the mechanism, test/native/live_test.cc its stories without Node.
  */
 import assert from 'node:assert/strict';
@@ -76,7 +76,7 @@ async function follow(
     for (const ops of batches) apply(ops);
     await graph.mark(now, { live, stepNodes: 3 });
     assert.deepEqual([...(graph.wrongLive() ?? [-1])], []);
-    const born = new Set<number>();
+    const allocated = new Set<number>();
     const candidates = [...graph.candidates()];
     const { plain, flat: flatly } = model.reachable(now);
     const isGarbage = (i: number): boolean => {
@@ -90,7 +90,7 @@ async function follow(
     for (const ops of during) {
       const was = new Map([...model.nodes].map(([i, node]) => [i, node.flags & P]));
       apply(ops);
-      for (const [i, node] of model.nodes) if ((node.flags & P) !== 0 && !was.get(i)) born.add(i);
+      for (const [i, node] of model.nodes) if ((node.flags & P) !== 0 && !was.get(i)) allocated.add(i);
       while (!graph.catchUp(1));
       const reached = model.reachable(now);
       for (let i = 0; i < IDS; i++) {
@@ -98,7 +98,7 @@ async function follow(
         if (reached.flat.has(i)) assert.ok(graph.marksOf(i) & 2, `${i} is reached flat`);
       }
       for (const i of graph.stillCandidates(Uint32Array.from(candidates))) {
-        assert.ok(!reached.plain.has(i) && !reached.flat.has(i) && !born.has(i), `candidate ${i}`);
+        assert.ok(!reached.plain.has(i) && !reached.flat.has(i) && !allocated.has(i), `candidate ${i}`);
       }
     }
     graph.endRun();
@@ -138,7 +138,7 @@ for (const kind of kinds) {
       graph.endRun();
     });
 
-    it('given marks that live on, when the graph is loaded anew, then they are counted anew', async () => {
+    it('given live marks, when the graph is loaded again, then they are counted again', async () => {
       const graph = newCore(kind);
       graph.apply(batch(set(0, P | R), set(1, P | C), set(2, P | C), add(0, 1, label)));
       const image = await graph.save();
@@ -155,7 +155,7 @@ for (const kind of kinds) {
   });
 
   for (const fault of liveFaults) {
-    it(`given ${kind} live marks with ${fault}, then a story goes wrong`, async () => {
+    it(`given ${kind} live marks with ${fault}, then a story fails`, async () => {
       const property = fc.asyncProperty(
         nodes,
         edges,

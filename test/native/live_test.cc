@@ -1,4 +1,4 @@
-// Stories of marks that live on, without Node: random changes on few nodes, so that cycles close and open, taken up in steps
+// Stories of live marks, without Node: random changes on few nodes, so that cycles close and open, taken up in steps
 // of any size. npm run test:sanitize; LIVE_STORIES=n LIVE_SEED=n for more. With each part of the mechanism left out, a
 // story must go wrong.
 #include <cstdio>
@@ -82,7 +82,7 @@ struct Story {
     apply(ops);
   }
 
-  void settle() {
+  void update() {
     do {
       if (live.isDoubtful()) live.restart();
       while (!live.step(1 + below(200))) {}
@@ -113,7 +113,7 @@ struct Story {
   }
 
   // Why it went wrong; null when it did not.
-  const char* tell() {
+  const char* run() {
     Words ops;
     for (NodeId id = 0; id < ids; id++) appendSet(ops, id);
     apply(ops);
@@ -121,15 +121,15 @@ struct Story {
       if (live.isBroken()) return "a count is not what the ops say";
       const uint32_t what = below(20);
       if (what == 0) manyEdges();
-      else if (what == 1) live.aim(static_cast<int64_t>(below(8)) - 3);
-      else if (what == 2 && live.settled()) live.sift(below(10));
+      else if (what == 1) live.setNow(static_cast<int64_t>(below(8)) - 3);
+      else if (what == 2 && live.isUpToDate()) live.sift(below(10));
       else change();
       for (uint32_t steps = below(6); steps > 0; steps--) live.step(1 + below(3));
       if (below(3) == 0 && live.revive(below(2) == 0 ? 3 : SIZE_MAX) && !isSafe()) return "a reached node is not marked";
       if (below(4) != 0) continue;
-      settle();
+      update();
       if (!wrongLiveMarks(graph, live).empty()) return "marks or counts are not what a walk finds";
-      if (!isSafe()) return "a reached node is not marked once settled";
+      if (!isSafe()) return "a reached node is not marked once live marks are up to date";
     }
     return nullptr;
   }
@@ -145,7 +145,7 @@ int number(const char* name, int otherwise) {
   return given == nullptr ? otherwise : std::atoi(given);
 }
 
-// A cycle that is too large for a trial is found all the same: all is counted anew.
+// A cycle that is too large for a trial is found all the same: everything is counted anew.
 bool largeCycleGoes() {
   auto core = std::make_shared<Core>();
   Words ops = {kOpSet, 0, kPresent | kRoot, 0, 0};
@@ -167,7 +167,7 @@ bool largeCycleGoes() {
   return run() == kCycle && core->wrongLive()->empty();
 }
 
-// Pins keep for a run, and not for longer; what was born in it is no candidate.
+// Pins keep for a run, and not for longer; what was allocated in it is not a candidate.
 bool runsAreAsBefore() {
   auto core = std::make_shared<Core>();
   Words ops;
@@ -237,7 +237,7 @@ int main() {
   const int first = number("LIVE_SEED", 1);
   for (int seed = first; seed < first + stories; seed++) {
     Story story(static_cast<uint32_t>(seed), LiveFault::kNone);
-    if (const char* why = story.tell()) {
+    if (const char* why = story.run()) {
       std::printf("live_test: seed %d: %s\n", seed, why);
       failures++;
       break;
@@ -245,7 +245,7 @@ int main() {
   }
   for (uint8_t fault = 1; fault < static_cast<uint8_t>(LiveFault::kFaults); fault++) {
     int seed = 1;
-    while (seed <= stories && Story(static_cast<uint32_t>(seed), static_cast<LiveFault>(fault)).tell() == nullptr) seed++;
+    while (seed <= stories && Story(static_cast<uint32_t>(seed), static_cast<LiveFault>(fault)).run() == nullptr) seed++;
     if (seed > stories) {
       std::printf("live_test: fault %d was not found\n", fault);
       failures++;

@@ -1,6 +1,6 @@
 /**
- * What the graph core must answer, written down as plainly as can be: nodes in a map, edges in a list, every question by
- * looking at all of them. Small graphs only; marking is done within the call. native/ is held against it bit for bit
+ * What the graph core must return, written as plainly as possible: nodes in a map, edges in a list, every query by
+ * looking at all of them. Small graphs only; marking is done within the call. native/ is compared with it bit for bit
  * (differential.test.ts).
  */
 import { MarkBit, type MarkResult, type RetainedQuery, type RetainedSizes } from '../../src/engine/graph.js';
@@ -24,7 +24,7 @@ interface Run {
 
 export class Oracle {
   #model = new Model();
-  /** Noted when they became free-able. */
+  /** Listed when they became free-able. */
   #freeable = new Set<number>();
   #run: Run | undefined;
   readonly #saved = new WeakMap<Uint8Array, Model>();
@@ -116,7 +116,7 @@ export class Oracle {
     }
   }
 
-  /** Marks what is reached now, and nothing else but newcomers. */
+  /** Marks what is reached now, and otherwise only new nodes. */
   #markAnew(run: Run): void {
     for (const [id, marks] of run.marks) run.marks.set(id, marks & MarkBit.allocatedBlack);
     const { plain, flat } = this.#model.reachable(run.now, { roots: run.pins! });

@@ -12,7 +12,7 @@ export const root = fileURLToPath(new URL('../../', import.meta.url));
 const native = join(root, 'native');
 const fuzz = join(root, 'test/native/fuzz');
 
-/** Fuzz targets by name, and what each is made of beside the core. */
+/** Fuzz targets by name, and their sources in addition to the core. */
 export const targets = {
   checkpoint: [join(fuzz, 'checkpoint_target.cc')],
   changes: [join(fuzz, 'changes_target.cc'), join(fuzz, 'model.cc')],

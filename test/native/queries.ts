@@ -1,5 +1,5 @@
 /**
- * Questions about retained sizes at random, and the answers that the definition gives: what is reachable with a set and
+ * Random queries of retained sizes, and the results by definition: what is reachable with a set and
  * what without it. Shared by the tests of the graph cores.
  */
 import fc from 'fast-check';
@@ -44,7 +44,7 @@ function setsOf({ members, ends }: RetainedQuery): Set<number>[] {
   return [...ends].map((end, n) => new Set(members.subarray(n === 0 ? 0 : ends[n - 1]!, end)));
 }
 
-/** What the definition answers. */
+/** The result by definition. */
 export function retainedOf(model: Model, query: RetainedQuery): Omit<RetainedSizes, 'durationMs'> {
   const exists = (id: number): boolean => model.nodes.has(id);
   const roots = new Set([...(query.roots ?? [])].filter(exists));

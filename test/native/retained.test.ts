@@ -70,7 +70,7 @@ for (const kind of kinds) {
       );
     });
 
-    it('given flat leases, expired roots and shared targets, when asked, then each set has its own answer', async () => {
+    it('given flat leases, expired roots and shared targets, when asked, then each set has its own result', async () => {
       const graph = newCore(kind);
       graph.apply(
         batch(
@@ -96,7 +96,7 @@ for (const kind of kinds) {
       });
     });
 
-    it('given ids far apart, big lists and long chains, when asked, then it answers', async () => {
+    it('given ids far apart, big lists and long chains, when asked, then it returns', async () => {
       const graph = newCore(kind);
       const n = 50_000;
       const far = 1_000_000_000;
@@ -114,7 +114,7 @@ for (const kind of kinds) {
       assert.deepEqual([kept, [...retained], [...reached]], [7, [7, 0, 0, 7], [1, 1, 1, n]]);
     });
 
-    it('given a question under way, when ops follow at once, then the answer is of the moment of the call', async () => {
+    it('given a query under way, when ops follow, then the result is of the state at the call', async () => {
       const graph = newCore(kind);
       const n = 60_000;
       const ops = [set(0, P | R)];
@@ -163,14 +163,14 @@ for (const kind of kinds) {
       await assert.rejects(graph.retained(q, { signal: controller.signal }), (e) => isKind(e, 'Canceled'));
       for (const forget of [() => graph.clear(), () => graph.load(image)]) {
         graph.load(image);
-        const answer = graph.retained(q);
+        const result = graph.retained(q);
         forget();
-        await assert.rejects(answer, (e) => isKind(e, 'Canceled'));
+        await assert.rejects(result, (e) => isKind(e, 'Canceled'));
       }
       assert.equal((await graph.retained(q)).kept, 0);
     });
 
-    it('given numbers out of their range, when asked, then InvalidArgument, and the next question is answered', async () => {
+    it('given numbers out of their range, when asked, then InvalidArgument, and the next query has its result', async () => {
       const graph = newCore(kind);
       graph.apply(batch(set(0, P | R), set(1, P)));
       const good = query([0], [1]);

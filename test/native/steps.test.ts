@@ -20,14 +20,14 @@ const anOp = fc.oneof(
   edge.map((a) => add(...a)),
   edge.map((a) => remove(...a)),
 );
-/** Batches that follow, one for each turn. */
+/** Batches that follow, one for each turn of the event loop. */
 const aStory = fc.record({
   nodes: fc.array(fc.constantFrom(0, P | C, P | C, P | R), { minLength: IDS, maxLength: IDS }),
   edges: fc.array(edge, { maxLength: 14 }),
   batches: fc.array(fc.array(anOp, { minLength: 1, maxLength: 3 }), { maxLength: 12 }),
 });
 
-/** Tells a story beside marking; answers what is wrong at its end. */
+/** Runs a story during marking; returns what is wrong at its end. */
 async function wrongs(
   kind: GraphCore['kind'],
   { nodes, edges, batches }: typeof aStory extends fc.Arbitrary<infer S> ? S : never,
@@ -66,7 +66,7 @@ for (const kind of kinds) {
     });
 
     for (const barrier of [false, 'late'] as const) {
-      it(`given barrier ${barrier}, when stories are told, then one loses an object`, async () => {
+      it(`given barrier ${barrier}, when stories are run, then one loses an object`, async () => {
         const { failed } = await fc.check(
           fc.asyncProperty(aStory, async (story) => {
             assert.deepEqual(await wrongs(kind, story, { stepNodes: 1, barrier }), []);

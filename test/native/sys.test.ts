@@ -56,7 +56,7 @@ describe('system calls', () => {
   });
   after(() => rmSync(dir, { recursive: true, force: true }));
 
-  it('given paths, then the first in their order that leads to no directory is told, with the reason', async () => {
+  it('given paths, then the first in their order that does not lead to a directory is returned, with the reason', async () => {
     const file = join(dir, 'file');
     const link = join(dir, 'é-link');
     writeFileSync(file, '');

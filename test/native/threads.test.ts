@@ -13,7 +13,7 @@ const worker = (data: { nodes: number; once: boolean }): Worker =>
 describe('the addon in several threads', { skip: nativeMissing ?? false }, () => {
   it('given several workers, when each builds and marks, then each has its own graph', async () => {
     const sizes = [2_000, 30_000, 40_000];
-    const answers = await Promise.all(
+    const results = await Promise.all(
       sizes.map(async (nodes) => {
         const w = worker({ nodes, once: true });
         const exited = once(w, 'exit');
@@ -22,7 +22,7 @@ describe('the addon in several threads', { skip: nativeMissing ?? false }, () =>
         return message.marked;
       }),
     );
-    assert.deepEqual(answers, sizes);
+    assert.deepEqual(results, sizes);
   });
 
   it('given workers that mark and save, when they are terminated, then the process lives', async () => {

@@ -1,4 +1,4 @@
-/** What only WebAssembly does: memory with a ceiling, turns of the event loop, threads for reports. */
+/** What only WebAssembly does: a memory limit, steps on the event loop, threads for reports. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { GraphCore } from '../../src/engine/graph.js';
@@ -44,7 +44,7 @@ describe('the graph core as WebAssembly', () => {
     assert.equal((await graph.mark(0n)).marked, 5000);
   });
 
-  it('given room for nothing but the graph, when it is asked for more and more, then each answer is right or ResourceExhausted', async () => {
+  it('given memory for the graph only, when it is asked for more and more, then each result is right or ResourceExhausted', async () => {
     const graph = withMemory(10 * MIB);
     chain(graph, 0, 20_000);
     let exhausted = 0;
@@ -59,7 +59,7 @@ describe('the graph core as WebAssembly', () => {
     assert.equal(withMemory(10 * MIB).load(await graph.save()), true);
   });
 
-  it('given live marks that have much to take up, when there is no room, then marksOf is ResourceExhausted', async () => {
+  it('given live marks that have much to process, when there is no memory, then marksOf is ResourceExhausted', async () => {
     const graph = withMemory(18 * MIB);
     const COUNT = 150_000;
     for (let from = 0; from < COUNT; from += 10_000) {
@@ -68,7 +68,7 @@ describe('the graph core as WebAssembly', () => {
       graph.apply(batch(...ids.map((id) => set(id, id === 0 ? P | R : P | C)), edges));
     }
     assert.equal((await graph.mark(0n, { live: true })).marked, 1);
-    // All of them are reached now, which is found out when somebody asks.
+    // All of them are reached now, which a read finds out.
     graph.apply(batch(add(0, 1, label)));
     const kept = Array.from({ length: 100 }, () => graph.save().catch(isExhausted));
     assert.throws(() => graph.marksOf(2), isExhausted);
@@ -87,7 +87,7 @@ describe('the graph core as WebAssembly', () => {
     assert.equal((await graph.mark(0n)).marked, 10);
   });
 
-  it('given a large graph, when it is marked and saved, then the event loop has its turns', async () => {
+  it('given a large graph, when it is marked and saved, then the event loop turns in between', async () => {
     const graph = newCore('wasm');
     for (let from = 0; from < 400_000; from += 40_000) chain(graph, from, from + 40_000);
     let turns = 0;
@@ -104,7 +104,7 @@ describe('the graph core as WebAssembly', () => {
     assert(whileMarked >= 5 && turns - whileMarked >= 5, `${whileMarked} and ${turns - whileMarked} turns`);
   });
 
-  it('given hundreds of graphs that nobody holds any more, when made, then their memory is given back', () => {
+  it('given hundreds of graphs without a reference, when made, then their memory is given back', () => {
     for (let n = 0; n < 600; n++) newCore('wasm').apply(batch(set(0, P)));
   });
 });

@@ -33,7 +33,7 @@ interface Manifest {
   files: string[];
 }
 
-/** A release is built from nothing (`prepack`); here, files may be left whose source is no more. */
+/** A release is built from nothing (`prepack`); here, files may be left whose source is gone. */
 function isStale(file: string): boolean {
   const module = /^(.*)\/dist(\/src\/(?!bundle\/).*?)(\.d\.ts|\.js|\.js\.map)$/.exec(file);
   return module !== null && !existsSync(`${module[1]}${module[2]}.ts`);
@@ -98,10 +98,10 @@ test('given the packed package, when it is installed without scripts, then the R
   rmSync(types, { recursive: true, force: true });
   mkdirSync(dirname(types), { recursive: true });
   symlinkSync(join(repository, 'node_modules/@types/node'), types);
-  const told =
+  const prelude =
     'import { coreInfo } from "ebbtide/backend";\nconsole.log(Object.values(coreInfo()).join(" "));\n';
   const place = join(dir, 'run');
-  writeFileSync(join(project, 'example.ts'), `${told}${await readmeExample(place)}`);
+  writeFileSync(join(project, 'example.ts'), `${prelude}${await readmeExample(place)}`);
   writeFileSync(
     join(project, 'tsconfig.json'),
     JSON.stringify({

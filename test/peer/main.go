@@ -60,7 +60,7 @@ type store struct {
 	Keep    string
 }
 
-type answer struct {
+type outcome struct {
 	Left []string `json:"left"`
 	Runs int      `json:"runs"`
 }
@@ -103,7 +103,7 @@ func serve(path string) error {
 	return nil
 }
 
-func collect(path string, s store) (a answer, err error) {
+func collect(path string, s store) (a outcome, err error) {
 	records := s.Records
 	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
 		return a, err

@@ -1,7 +1,7 @@
 /**
  * The same random stores collected here and by containerd's own Go package: the same records must be left.
  * Stores: EBBTIDE_PEER_GRAPHS (default 250); first seed: EBBTIDE_PEER_SEED (default: the clock, printed). One store
- * is told again by EBBTIDE_PEER_GRAPHS=1 EBBTIDE_PEER_SEED=<its seed>.
+ * is made again by EBBTIDE_PEER_GRAPHS=1 EBBTIDE_PEER_SEED=<its seed>.
  */
 import assert from 'node:assert/strict';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -46,11 +46,7 @@ test(`${graphs} random stores: what is left after a collection is what the peer 
     const theirs = other.collect(records);
     const ours = await collectHere(await openEngine(n, dir), records);
     const { left, runs } = await theirs;
-    assert.deepEqual(
-      ours.sort(),
-      left.sort(),
-      `EBBTIDE_PEER_GRAPHS=1 EBBTIDE_PEER_SEED=${seed} tells it again`,
-    );
+    assert.deepEqual(ours.sort(), left.sort(), `EBBTIDE_PEER_GRAPHS=1 EBBTIDE_PEER_SEED=${seed} replays it`);
     counts.records += records.length;
     counts.left += left.length;
     counts.removed += records.length - left.length;

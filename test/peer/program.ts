@@ -63,7 +63,7 @@ export function buildPeer(): { program: string } | { missing: string } {
   const root = run('dpkg', ['-L', packages[1]])
     .stdout.split('\n')
     .find((line) => line.endsWith('/src'));
-  if (root === undefined) return { missing: `${packages[1]} holds no source tree` };
+  if (root === undefined) return { missing: `${packages[1]} has no source tree` };
   const draft = `${program}.${process.pid}`;
   const go = { GO111MODULE: 'off', GOFLAGS: '', GOPATH: dirname(root), GOCACHE: join(dir, 'go-cache') };
   const built = run('go', ['build', '-o', draft, source], { env: { ...process.env, ...go } });
@@ -72,7 +72,7 @@ export function buildPeer(): { program: string } | { missing: string } {
   return { program };
 }
 
-export interface PeerAnswer {
+export interface PeerResult {
   left: string[];
   /** Collections until nothing changed any more. */
   runs: number;
@@ -81,7 +81,7 @@ export interface PeerAnswer {
 /** One process for many stores. */
 export class Peer implements AsyncDisposable {
   readonly #child: ChildProcess;
-  readonly #waiting: { resolve: (answer: PeerAnswer) => void; reject: (error: Error) => void }[] = [];
+  readonly #waiting: { resolve: (result: PeerResult) => void; reject: (error: Error) => void }[] = [];
   readonly #exited: Promise<void>;
   #stderr = '';
 
@@ -91,7 +91,7 @@ export class Peer implements AsyncDisposable {
       this.#stderr += chunk.toString();
     });
     createInterface({ input: this.#child.stdout! }).on('line', (line) => {
-      this.#waiting.shift()?.resolve(JSON.parse(line) as PeerAnswer);
+      this.#waiting.shift()?.resolve(JSON.parse(line) as PeerResult);
     });
     this.#exited = new Promise((resolve) => {
       this.#child.on('close', (code) => {
@@ -104,7 +104,7 @@ export class Peer implements AsyncDisposable {
   }
 
   /** `keep`: where a copy of the meta.db goes before the collection. */
-  collect(records: readonly PeerRecord[], keep = ''): Promise<PeerAnswer> {
+  collect(records: readonly PeerRecord[], keep = ''): Promise<PeerResult> {
     return new Promise((resolve, reject) => {
       this.#waiting.push({ resolve, reject });
       this.#child.stdin?.write(`${JSON.stringify({ records, keep })}\n`);

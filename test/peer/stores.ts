@@ -1,10 +1,10 @@
 /**
  * Random small stores for the comparison with the peer, within what both sides mean the same by.
  *
- * The peer is containerd 1.6. Left out, because it does not have them: expiring images, images held by leases, back
+ * The peer is containerd 1.6. Left out, because it does not have them: expiring images, images kept by leases, back
  * references, conditional references, sandboxes, root labels matched by prefix. Left out, because its version of Go
  * reads them and the rules here do not: times with a one-digit hour, zones beyond 24 hours. What it has and ignores
- * is in: references to images (live images are roots on both sides) and to words nobody knows.
+ * is in: references to images (live images are roots on both sides) and to unknown words.
  */
 import { digestOf } from '../../src/model/digest.js';
 import { formatTimestamp, now } from '../../src/model/time.js';
@@ -249,7 +249,7 @@ const identity = (r: PeerRecord): string =>
     ? `snapshot|${r.namespace}|${r.snapshotter}/${r.name}`
     : `${r.kind}|${r.namespace}|${r.name}`;
 
-/** A store told by its seed alone. */
+/** A store made from its seed alone. */
 export function randomStore(seed: number): PeerRecord[] {
   const random = new Random(seed);
   const used = namespaces.slice(0, 1 + random.int(namespaces.length));

@@ -99,10 +99,10 @@ test('given a daemon without a policy, when a client has one, then it is planned
   assert.deepEqual(await names(store), []);
 });
 
-test('given a policy that is none, when a daemon starts with it, then it does not, and the file is named', async (t) => {
+test('given a policy with a mistake, when a daemon starts with it, then it does not, and the file is named', async (t) => {
   const root = await filled(t);
   await assert.rejects(
     daemonOn(t, root, { rules: [{ keepLast: -1 }] }),
-    /policy\.json is no policy: rule 1: keepLast must be a whole number/,
+    /policy\.json is not a policy: rule 1: keepLast must be a whole number/,
   );
 });

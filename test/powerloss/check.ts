@@ -1,7 +1,7 @@
-/** The test's side of checker.ts: one child process, begun anew when a damaged store ended it. */
+/** The test's side of checker.ts: one child process, begun again when a damaged store ended it. */
 import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import type { Answer, Request } from './checker.js';
+import type { CheckResult, Request } from './checker.js';
 
 const program = fileURLToPath(new URL('./checker.js', import.meta.url));
 const TIME_MS_MAX = 60_000;
@@ -15,7 +15,7 @@ export class Checker implements AsyncDisposable {
     this.#recorder = recorder;
   }
 
-  check(request: Request): Promise<Answer> {
+  check(request: Request): Promise<CheckResult> {
     const env = { ...process.env, LD_PRELOAD: this.#recorder, POWERLOSS_NO_FLUSH: '1' };
     this.#child ??= fork(program, { env, stdio: ['ignore', 'ignore', 'pipe', 'ipc'] });
     const child = this.#child;
@@ -25,12 +25,12 @@ export class Checker implements AsyncDisposable {
         stderr += chunk.toString();
       };
       const timer = setTimeout(() => child.kill('SIGKILL'), TIME_MS_MAX);
-      const finish = (answer: Answer): void => {
+      const finish = (result: CheckResult): void => {
         clearTimeout(timer);
         child.off('exit', ended);
         child.stderr?.off('data', hear);
         child.off('message', finish);
-        resolve(answer);
+        resolve(result);
       };
       const ended = (code: number | null, signal: NodeJS.Signals | null): void => {
         this.#child = undefined;

@@ -1,8 +1,8 @@
 /**
- * Opens stores that lost their power and tells what is wrong with them. A process of its own, because a damaged file
+ * Opens stores that lost their power and reports what is wrong with them. A process of its own, because a damaged file
  * may end the process that maps it; one for many stores, because starting one takes longer than checking.
  *
- * Messages: `Request` in, `Answer` out, one at a time.
+ * Messages: `Request` in, `CheckResult` out, one at a time.
  */
 import assert from 'node:assert/strict';
 import { readdir } from 'node:fs/promises';
@@ -28,7 +28,7 @@ export interface Request {
   dir: string;
   expected: Expected;
 }
-export interface Answer {
+export interface CheckResult {
   /** Nothing when all is well. */
   trouble?: string;
   /** Objects that were looked at. */
@@ -53,7 +53,7 @@ async function versionOf(db: DB, plan: ImagePlan): Promise<number | undefined> {
 async function partsOf(db: DB, { name, writer }: PinPlan): Promise<number> {
   const ctx = { namespace: namespaceOf(writer) };
   let parts = 0;
-  // The records themselves, since the stores tell of a record whose backend item is gone that it is not there.
+  // The records themselves, since the stores report a record whose backend item is gone as missing.
   const digest = digestOf(manifestBytes(name));
   if (db.engine.has(blobKey(ctx.namespace, digest))) {
     assert.equal(digestOf(await readBlob(db.content, ctx, { digest })), digest, `bytes of ${digest}`);
@@ -137,14 +137,14 @@ async function check({ dir, expected }: Request): Promise<number> {
 }
 
 process.on('message', (request: Request) => {
-  const answer = (message: Answer): void => {
+  const send = (message: CheckResult): void => {
     process.send?.(message);
   };
   check(request).then(
-    (objects) => answer({ objects }),
+    (objects) => send({ objects }),
     (error: unknown) => {
       const trouble = error instanceof Error ? (error.stack ?? error.message) : String(error);
-      answer({ trouble, objects: 0 });
+      send({ trouble, objects: 0 });
     },
   );
 });

@@ -1,4 +1,4 @@
-/** The model of a disk, on calls told by hand. */
+/** The model of a disk, on calls given by hand. */
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -29,7 +29,7 @@ const end = (fd: number): DiskEvent => ({ kind: 'syncEnd', fd, done: true });
 const flush = (fd: number): DiskEvent[] => [begin(fd), end(fd)];
 const named = (name: string): DiskEvent[] => [make(name), top(4), ...flush(4)];
 
-/** What the file `a` (or another) may hold after a power loss, over many losses; undefined: it is not there. */
+/** What the file `a` (or another) may have after a power loss, over many losses; undefined: it is not there. */
 async function states(t: TestContext, events: DiskEvent[], name = 'a'): Promise<Set<string | undefined>> {
   const disk = new Disk(ROOT);
   for (const event of events) disk.apply(event);

@@ -1,5 +1,5 @@
 /**
- * A disk that can lose its power: replays recorded calls and answers, at any moment, one of the states that the
+ * A disk that can lose its power: replays recorded calls and returns, at any moment, one of the states that the
  * files below the root may be found in afterwards.
  *
  * Promises taken from POSIX and no more: fsync and fdatasync of a file put its bytes and its size on disk, as they
@@ -101,7 +101,7 @@ export class Disk {
         return;
       case 'sharedMap': {
         const { path } = this.#opening(event.fd);
-        // Reader slots and a mutex: LMDB makes them anew when nobody has the file open.
+        // Reader slots and a mutex: LMDB makes them again when no process has the file open.
         assert.match(path, /\.mdb-lock$|-lock$/, `${path} is written through a map, which is not recorded`);
         return;
       }
@@ -175,7 +175,7 @@ export class Disk {
     return kept;
   }
 
-  /** Writes one state the disk may be found in to the directory `to`; answers the unflushed writes dropped or torn. */
+  /** Writes one state the disk may be found in to the directory `to`; returns the unflushed writes dropped or torn. */
   restore(to: string, random: Random): { dropped: number; torn: number } {
     // Some losses are near-total, some nearly none.
     const keep = random.pick([0, 0.1, 0.5, 0.9, 1]);
@@ -229,7 +229,7 @@ export class Disk {
 
   #file(fd: number): FileImage {
     const { inode, path } = this.#opening(fd);
-    assert.ok(inode.kind === 'file', `${path} is no file`);
+    assert.ok(inode.kind === 'file', `${path} is not a file`);
     return inode.image;
   }
 
@@ -243,7 +243,7 @@ export class Disk {
     let directory = this.#top;
     for (const name of names.slice(0, -1)) {
       const inode = directory.current.get(name);
-      assert.ok(inode?.kind === 'directory', `${path}: ${name} is no directory`);
+      assert.ok(inode?.kind === 'directory', `${path}: ${name} is not a directory`);
       directory = inode;
     }
     return { directory, name: names.at(-1) ?? '' };

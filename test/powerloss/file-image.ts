@@ -1,6 +1,6 @@
 /**
  * One file as a disk has it: bytes that are certainly there, and what was written since the last flush, of which a
- * power loss leaves any part. The unit is the sector (512 bytes): a sector holds one of the states it went through
+ * power loss leaves any part. The unit is the sector (512 bytes): a sector has one of the states it went through
  * since it was last flushed, whatever became of its neighbours.
  */
 export const SECTOR = 512;
@@ -26,7 +26,7 @@ interface Sector {
 
 export interface FileContents {
   size: number;
-  /** By sector number; sectors that are missing hold zeroes. */
+  /** By sector number; sectors that are missing have zeroes. */
   sectors: Map<number, Buffer>;
 }
 
@@ -78,7 +78,7 @@ export class FileImage {
 
   /** Everything before write number `before` is on disk. */
   flush(before: number): void {
-    for (const number of this.#unflushed) this.#settle(number, before);
+    for (const number of this.#unflushed) this.#flushSector(number, before);
     const last = this.#sizes.findLastIndex((change) => change.write < before);
     if (last < 0) return;
     this.#durableSize = this.#sizes[last]!.size;
@@ -88,7 +88,7 @@ export class FileImage {
   /** A write that went through: its sectors are on disk as they are now. */
   flushRange(offset: number, length: number): void {
     for (let n = Math.floor(offset / SECTOR); n * SECTOR < offset + length; n++) {
-      this.#settle(n, Number.POSITIVE_INFINITY);
+      this.#flushSector(n, Number.POSITIVE_INFINITY);
     }
     if (offset + length > this.#durableSize) {
       this.#durableSize = offset + length;
@@ -120,7 +120,7 @@ export class FileImage {
     this.#unflushed.add(number);
   }
 
-  #settle(number: number, before: number): void {
+  #flushSector(number: number, before: number): void {
     const sector = this.#sectors.get(number);
     if (sector === undefined) return;
     const last = sector.pending.findLastIndex(({ write }) => write < before);

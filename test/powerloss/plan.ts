@@ -1,4 +1,4 @@
-/** What the workload of the power-loss test does and tells, and what it was promised up to a moment. */
+/** What the workload of the power-loss test does and reports, and what it was promised up to a moment. */
 import { join } from 'node:path';
 import type { Random } from '../support/random.js';
 

@@ -9,7 +9,7 @@ import { type DiskEvent, readLog } from './log.js';
 
 const source = fileURLToPath(new URL('../../../test/powerloss/recorder.c', import.meta.url));
 
-/** Compiles the recorder into `dir`; answers its path, or why there is none. */
+/** Compiles the recorder into `dir`; returns its path, or why there is none. */
 export function buildRecorder(dir: string): { path: string } | { missing: string } {
   if (process.platform !== 'linux') return { missing: 'calls are recorded on Linux only' };
   const path = join(dir, 'recorder.so');

@@ -156,8 +156,8 @@ static int open_recorded(int (*call)(const char *, int, ...), const char *given,
   if (fd >= 0) {
     int through = (flags & (O_SYNC | O_DSYNC)) != 0;
     fds[fd] = marks ? MARKS : TRACKED | (flags & O_APPEND ? APPENDS : 0) | (through ? WRITES_THROUGH : 0);
-    int told = (existed ? 0 : CREATED) | (through ? SYNCHRONOUS : 0) | (flags & O_TRUNC ? TRUNCATED : 0);
-    if (!marks) record(OPEN, told, fd, 0, path, strlen(path), NULL, 0);
+    int how = (existed ? 0 : CREATED) | (through ? SYNCHRONOUS : 0) | (flags & O_TRUNC ? TRUNCATED : 0);
+    if (!marks) record(OPEN, how, fd, 0, path, strlen(path), NULL, 0);
   }
   leave();
   return fd;

@@ -1,6 +1,6 @@
 /**
  * The process whose disk loses its power: writers make, change and delete images (blobs, snapshots, containers, under
- * a lease) while collections run, over several openings of one store. What begins and what was acknowledged is told
+ * a lease) while collections run, over several openings of one store. What begins and what was acknowledged is reported
  * by marks, which the recorder puts into its log in order with the calls to the disk.
  *
  * Usage: node workload.js ROOT MARKFILE SEED OPERATIONS
@@ -29,7 +29,7 @@ import {
 } from './plan.js';
 
 let marks = -1;
-const tell = (mark: Mark): void => {
+const report = (mark: Mark): void => {
   writeSync(marks, JSON.stringify(mark));
 };
 
@@ -72,10 +72,10 @@ async function createPin(db: DB, base: CallContext, { name }: PinPlan): Promise<
   await db.leases.delete(base, lease);
 }
 
-async function told(op: 'create' | 'delete', plan: Plan, work: () => Promise<void>): Promise<void> {
-  tell({ event: 'begin', op, plan });
+async function recorded(op: 'create' | 'delete', plan: Plan, work: () => Promise<void>): Promise<void> {
+  report({ event: 'begin', op, plan });
   await work();
-  tell({ event: 'ack', op, plan });
+  report({ event: 'ack', op, plan });
 }
 
 /** What one writer has made and not yet removed. */
@@ -91,11 +91,11 @@ async function writer(db: DB, id: number, session: number, operations: number, o
     const choice = live.length < 2 ? 0 : random.next();
     if (choice < 0.45) {
       const plan = planImage(id, session, n, random);
-      await told('create', plan, () => createImage(db, ctx, plan));
+      await recorded('create', plan, () => createImage(db, ctx, plan));
       live.push(plan);
     } else if (choice < 0.8) {
       const [plan] = live.splice(random.int(live.length), 1);
-      await told('delete', plan!, async () => {
+      await recorded('delete', plan!, async () => {
         if (plan!.container) await db.containers.delete(ctx, `c-${plan!.name}`);
         await db.images.delete(ctx, plan!.name);
       });
@@ -103,7 +103,7 @@ async function writer(db: DB, id: number, session: number, operations: number, o
       const at = random.int(live.length);
       const plan = { ...live[at]!, version: live[at]!.version + 1 };
       live[at] = plan;
-      await told('create', plan, async () => {
+      await recorded('create', plan, async () => {
         const image = await db.images.get(ctx, plan.name);
         await db.images.update(
           ctx,
@@ -114,19 +114,19 @@ async function writer(db: DB, id: number, session: number, operations: number, o
     }
     if (random.chance(0.5)) {
       const plan: PinPlan = { kind: 'pin', name: `pin-${id}-${session}-${n}`, writer: id };
-      await told('create', plan, () => createPin(db, ctx, plan));
+      await recorded('create', plan, () => createPin(db, ctx, plan));
       pins.push(plan);
     }
     if (pins.length > 1 && random.chance(0.5)) {
       const [plan] = pins.splice(random.int(pins.length), 1);
-      await told('delete', plan!, async () => {
+      await recorded('delete', plan!, async () => {
         await db.content.delete(ctx, digestOf(manifestBytes(plan!.name)));
         await db.snapshotter('native')!.remove(ctx, plan!.name);
       });
     }
     const value = session * operations + n + 1;
     await db.put(`count-${id}`, String(value));
-    tell({ event: 'put', key: `count-${id}`, value });
+    report({ event: 'put', key: `count-${id}`, value });
   }
 }
 
@@ -135,14 +135,14 @@ async function main(root: string, markFile: string, seed: number, operations: nu
   const owned = Array.from({ length: WRITERS }, (): Own => ({ live: [], pins: [] }));
   for (let session = 0; session < SESSIONS; session++) {
     const db = await openDB({ root: storeIn(root), snapshotters: ['native'] });
-    tell({ event: 'open' });
+    report({ event: 'open' });
     let writing = true;
     const random = (id: number) => new Random(seed * 31 + session * 7 + id);
     const writers = owned.map((own, id) => writer(db, id, session, operations, own, random(id)));
     const collector = (async () => {
       while (writing) {
         const stats = await db.garbageCollect();
-        tell({ event: 'collected', removed: Object.values(stats.removed).reduce((a, b) => a + b, 0) });
+        report({ event: 'collected', removed: Object.values(stats.removed).reduce((a, b) => a + b, 0) });
         await setTimeout(3);
       }
     })();
@@ -151,7 +151,7 @@ async function main(root: string, markFile: string, seed: number, operations: nu
     });
     await collector;
     await db.close();
-    tell({ event: 'closed' });
+    report({ event: 'closed' });
   }
 }
 

@@ -31,7 +31,7 @@ export const optionalForms: readonly (readonly [string, string])[] = [
 /** Of two platforms; ctr exports it again. */
 export const TWO_PLATFORMS = 'an index of two platforms';
 
-/** Writes every form into `dir`, made by make-archives.sh; answers what the forms are called, and their files. */
+/** Writes every form into `dir`, made by make-archives.sh; returns the names of the forms, and their files. */
 export async function writeForms(dir: string): Promise<Map<string, string>> {
   const image = readImage(join(dir, 'layout'));
   const files = new Map<string, string>([

@@ -1,6 +1,6 @@
 /**
- * One real image in every archive form, read by us and by skopeo, umoci, containerd and tar from Debian: who takes it,
- * and whether the root file system is the one that `umoci unpack` makes of the original. The verdicts are the table in
+ * One real image in every archive form, read by us and by skopeo, umoci, containerd and tar from Debian: which programs take
+ * it, and whether the root file system is the one that `umoci unpack` makes of the original. The verdicts are the table in
  * docs/conformance.md. Our own exports stand at its end.
  */
 import assert from 'node:assert/strict';

@@ -15,12 +15,12 @@ import type { Random } from '../support/random.js';
 import type { Mark, Marks } from './marks.js';
 import type { Scheduler } from './scheduler.js';
 
-/** Who is told of removals before they happen. */
+/** Called with removals before they happen. */
 export interface RemovalWatcher {
   blobGoes(digest: string): void;
   ingestGoes(ref: string): void;
   snapshotGoes(snapshotter: string, name: string): void;
-  /** It goes on under another name, by order of who made it: its record may be found again after a death. */
+  /** It goes on under another name, by the order in which they were made: its record may be found again after a death. */
   ingestIsCommitted(ref: string): void;
   snapshotIsCommitted(snapshotter: string, name: string): void;
 }
@@ -59,7 +59,7 @@ export class Steps {
     this.#marks = marks;
   }
 
-  /** A call that changes something: a step before it and one behind. */
+  /** A call that changes something: a step before it and one after. */
   async change<T>(name: string, work: () => Promise<T>): Promise<T> {
     const call = ++this.count;
     await this.#scheduler.step(name);

@@ -52,7 +52,7 @@ export function environment(world: ScheduledWorld): Environment {
   };
 }
 
-/** One process: writers, collections and what disturbs them. Answers whether all came to their end within the steps. */
+/** One process: writers, collections and what disturbs them. Resolves with whether all ended within the steps. */
 export async function life(
   world: ScheduledWorld,
   env: Environment,
@@ -89,7 +89,7 @@ async function clock(world: ScheduledWorld, times: number): Promise<void> {
       continue;
     }
     const by = random.pick(sets);
-    scheduler.note(`set by ${by / MINUTE} minutes`);
+    scheduler.log(`set by ${by / MINUTE} minutes`);
     scheduler.time.set(by);
     marks.add(by > 0n ? 'clock set forward' : 'clock set back');
   }

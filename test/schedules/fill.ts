@@ -1,5 +1,5 @@
 /**
- * What a store holds when a schedule begins: records and backend items written outright, much of it garbage, in
+ * What a store has when a schedule begins: records and backend items written outright, much of it garbage, in
  * chains, with leases, expiries, back references and conditions at random.
  */
 import type { Engine, Key, Transaction } from '../../src/engine/contract.js';

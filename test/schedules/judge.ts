@@ -40,8 +40,8 @@ interface Run {
   /** Reachable at some moment of the run: what hangs on these may wait for the next run. */
   readonly everReached: Set<string>;
   /** Records that came during the run. */
-  readonly born: Set<string>;
-  /** What hung on a record that came during the run, or that a writer removed: its turn may have been in vain. */
+  readonly created: Set<string>;
+  /** What hung on a record that came during the run, or that a writer removed: its slice may have been in vain. */
   readonly mayWait: Set<string>;
 }
 
@@ -53,7 +53,7 @@ export interface JudgeParts {
   readonly content: FakeContent;
   readonly snapshotters: ReadonlyMap<string, FakeSnapshotter>;
   readonly resources: Resource[];
-  /** Told of each violation. */
+  /** Called with each violation. */
   readonly violation: (text: string) => void;
   readonly time: TrueTime;
   readonly marks: Marks;
@@ -68,7 +68,7 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
   #run: Run | undefined;
   /** Items of backends that no record named when the process began. */
   readonly #orphans = new Set<string>();
-  /** Those whose records were lost, and that nobody has let go since. */
+  /** Those whose records were lost, and that no task has removed since. */
   readonly #unexplained = new Set<string>();
   /** Refs, and snapshots by snapshotter, that were committed in the backend. */
   readonly #committed = new Set<string>();
@@ -92,7 +92,7 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
       this.#named(record, value as Fields);
       const missing = this.#missingBytes(record, value as Fields);
       if (missing !== undefined && !this.#wasCommitted(record, value as Fields))
-        this.#parts.violation(`a record came whose ${missing} is not there: ${told(record)}`);
+        this.#parts.violation(`a record came whose ${missing} is not there: ${shown(record)}`);
     }
   }
 
@@ -103,7 +103,7 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
       const name = nameOf(record);
       if (name === undefined) continue;
       if (value === undefined) run.garbage.delete(name);
-      else if (!change.existed.has(record)) run.born.add(name);
+      else if (!change.existed.has(record)) run.created.add(name);
     }
     if (run.garbage.size === 0 || this.origin === 'collection') return;
     for (const name of this.#reachedWith(run.everReached, run.now)) {
@@ -113,7 +113,7 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
   }
 
   lost(): void {
-    // What a run must have removed at its end is no question any more; what it must not, still is.
+    // What a run must have removed at its end does not count any more; what it must not, still is.
     this.#run?.garbage.clear();
   }
 
@@ -121,10 +121,10 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
     const run = this.#run;
     const going = removals(change);
     if (run === undefined || run.garbage.size === 0 || going.length === 0) return;
-    for (const name of this.#reachedWith([...run.born, ...going], run.now)) run.mayWait.add(name);
+    for (const name of this.#reachedWith([...run.created, ...going], run.now)) run.mayWait.add(name);
   }
 
-  /** A record that was deleted and made anew in one commit is another one. Ingests do not tell. */
+  /** A record that was deleted and made again in one commit is another one. Ingests do not show it. */
   #writerReplaces(change: Change): void {
     const run = this.#run;
     if (run === undefined) return;
@@ -135,7 +135,7 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
       const [created, createdBefore] = [(value as Fields).createdat, (before as Fields).createdat];
       if (created === createdBefore && created !== undefined) continue;
       run.garbage.delete(name);
-      run.born.add(name);
+      run.created.add(name);
     }
   }
 
@@ -190,7 +190,7 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
     this.#orphanGoes(ref);
     for (const [record, value] of this.#parts.storage.newest.scan('ingests')) {
       if ((value as Fields).ref !== ref || (value as Fields).expected !== undefined) continue;
-      this.#parts.violation(`ingest ${ref} goes while ${told(record)} names it`);
+      this.#parts.violation(`ingest ${ref} goes while ${shown(record)} names it`);
     }
   }
 
@@ -222,10 +222,10 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
   #bytesGo(what: string, namedBy: (mirror: Mirror) => Key | undefined): void {
     const { newest, durable } = this.#parts.storage;
     const record = namedBy(newest);
-    if (record !== undefined) this.#parts.violation(`${what} goes while ${told(record)} names it`);
+    if (record !== undefined) this.#parts.violation(`${what} goes while ${shown(record)} names it`);
     const onDisk = namedBy(durable);
     if (record === undefined && onDisk !== undefined) {
-      this.#parts.violation(`${what} goes while, after a crash, ${told(onDisk)} would name it`);
+      this.#parts.violation(`${what} goes while, after a crash, ${shown(onDisk)} would name it`);
     }
   }
 
@@ -260,7 +260,7 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
     const wall = this.#parts.time.clock.wall();
     if (now < wall - CLOCK_READING && reached(model, wall).size < kept.size)
       this.#parts.marks.add('kept by the grace');
-    this.#run = { now, garbage, everReached: kept, born: new Set(), mayWait: new Set() };
+    this.#run = { now, garbage, everReached: kept, created: new Set(), mayWait: new Set() };
   }
 
   /** A run has removed its last record. */
@@ -269,7 +269,7 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
     if (run === undefined) return;
     // Garbage under a snapshot that came meanwhile has to wait, and so has what a record that came refers to.
     if (run.garbage.size === 0) return;
-    const waiting = this.#reachedWith(run.born, run.now);
+    const waiting = this.#reachedWith(run.created, run.now);
     for (const name of run.garbage) {
       if (waiting.has(name) || run.mayWait.has(name)) this.seen.waiting++;
       else this.#parts.violation(`garbage was left by a run: ${name}`);
@@ -292,7 +292,9 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
     for (const [record, value] of storage.newest.records()) {
       const missing = this.#missingBytes(record, value as Fields);
       if (missing === undefined || this.#wasCommitted(record, value as Fields)) continue;
-      this.#parts.violation(`after a death a record is found whose ${missing} is not there: ${told(record)}`);
+      this.#parts.violation(
+        `after a death a record is found whose ${missing} is not there: ${shown(record)}`,
+      );
     }
   }
 
@@ -323,7 +325,7 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
     this.#run = undefined;
   }
 
-  /** Nobody is at work and a quiet run has just ended: nothing may be left over anywhere. */
+  /** No task is at work and a run without writers has just ended: nothing may be left over anywhere. */
   atRest(now: bigint): void {
     const { storage, content, snapshotters, violation } = this.#parts;
     const model = readModel(storage.newest);
@@ -341,15 +343,16 @@ export class Judge implements CommitWatcher, RemovalWatcher, ResourceWatcher {
       const [, ns, snapshotter] = record.split('\0');
       if (parent === undefined) continue;
       const children = storage.newest.links(['snapshots', ns, snapshotter, parent].join('\0'), 'children');
-      if (![...children].includes(record)) violation(`a snapshot is no child of its parent: ${told(record)}`);
+      if (![...children].includes(record))
+        violation(`a snapshot is not a child of its parent: ${shown(record)}`);
     }
     for (const [parent, child] of storage.newest.children()) {
       if (storage.newest.get(child) === undefined)
-        violation(`${told(parent)} has a child that is gone: ${told(child)}`);
+        violation(`${shown(parent)} has a child that is gone: ${shown(child)}`);
     }
   }
 
-  /** What is kept if a lease holds all of these, too. */
+  /** What is kept if a lease keeps all of these, too. */
   #reachedWith(roots: Iterable<string>, now: bigint): Set<string> {
     const model = this.#model();
     const lease = '\0judge';
@@ -388,4 +391,4 @@ function removals({ records, existed }: Change): string[] {
   });
 }
 
-const told = (record: Key): string => record.replaceAll('\0', '/');
+const shown = (record: Key): string => record.replaceAll('\0', '/');

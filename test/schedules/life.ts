@@ -83,7 +83,7 @@ export class Life {
       durability: random.pick(['flushed', 'flushed', 'visible']),
       jobs: { removeTrees: async () => ({ removed: 0, bytes: 0, errors: [] }) },
       log: (level, message, details) => {
-        if (level !== 'info') scheduler.note(`${message} ${JSON.stringify(details ?? {})}`);
+        if (level !== 'info') scheduler.log(`${message} ${JSON.stringify(details ?? {})}`);
       },
     });
     this.images = new ImageStore(this.host);
@@ -133,7 +133,7 @@ export class Life {
     const expiryClock = new ExpiryClock({
       clock,
       graceMs,
-      log: (_level, message, { seconds }) => scheduler.note(`${message} (${seconds} s)`),
+      log: (_level, message, { seconds }) => scheduler.log(`${message} (${seconds} s)`),
     });
     if (mutation === 'no-step-with-change') expiryClock.saveStep = () => undefined;
     if (mutation === 'no-clock-recheck') expiryClock.checkRun = () => undefined;
@@ -146,7 +146,7 @@ export class Life {
     const { random, scheduler, judge, marks, mutation } = this.#parts;
     const stepNodes = random.pick([1, 1, 3, 16_384]);
     const core = createGraph(kind);
-    // Looking at live marks settles them, so only some schedules do it after every step.
+    // Reading live marks brings them up to date, so only some schedules do it after every step.
     const looks = random.chance(0.3);
     const look = (): void => {
       const wrong = (looks && core.wrongLive()) || [];
@@ -175,7 +175,7 @@ export class Life {
         core.endRun();
       },
     };
-    if (mutation === 'no-resettle') {
+    if (mutation === 'no-refollow') {
       let listed = false;
       changes.candidates = (from, count) => {
         listed = true;
@@ -196,7 +196,7 @@ export class Life {
     if (mutation === 'no-barrier') return { ...options, live: false, barrier: false };
     if (mutation === 'late-journal') return { ...options, live: false, barrier: 'late' };
     const fault = liveFaults.find((name) => mutation === `live-${name}`);
-    // Runs of marks of their own are told of, too.
+    // Runs of marks of their own are reported, too.
     return { ...options, live: fault ?? random.chance(0.8) };
   }
 
@@ -213,13 +213,13 @@ export class Life {
         engine.update((tx) => {
           const result = fn(tx);
           judge.origin = 'collection';
-          // Behind the commit, which follows in the same breath.
+          // After the commit, which follows in the same step.
           queueMicrotask(() => {
             judge.origin = 'writer';
           });
           return result;
         }, options);
-      return waits ? scheduler.step('slice waits for its turn').then(commit) : commit();
+      return waits ? scheduler.step('slice waits').then(commit) : commit();
     };
     const changes: Partial<Engine> = {
       update,
@@ -229,9 +229,9 @@ export class Life {
       },
       isReferenced: (key) => {
         if (mutation === 'no-sweep-recheck') return false;
-        const mentioned = engine.isReferenced(key);
-        if (mentioned) marks.add('named again before its bytes went');
-        return mentioned;
+        const referenced = engine.isReferenced(key);
+        if (referenced) marks.add('named again before its bytes went');
+        return referenced;
       },
     };
     const parts: Partial<CollectHost> = {
@@ -260,14 +260,14 @@ export class Life {
       changes.failed = () => undefined;
     }
     if (mutation === 'no-flag-compare') {
-      // What was noted since the order was taken is forgotten with it.
+      // What was added since the order was taken is forgotten with it.
       changes.swept = (name) => dirty.swept(name, dirty.take(name));
     }
     return altered<DirtyFlags>(dirty, changes);
   }
 }
 
-/** Notes what a change met, and that it happened. */
+/** Records what a change met, and that it happened. */
 class ScheduledHost extends DBHost {
   readonly #parts: LifeParts;
 

@@ -1,6 +1,6 @@
 /**
  * Any number of schedules from the command line: `node dist/test/schedules/main.js --count 20000`. Prints the first
- * failing seed with the end of its story and exits 1. `--seed N --count 1` tells one schedule again.
+ * failing seed with the end of its story and exits 1. `--seed N --count 1` replays one schedule.
  */
 import { parseArgs } from 'node:util';
 import { coreInfo, coreKinds } from '../../src/graph/carriers.js';

@@ -24,7 +24,7 @@ export const marks = [
   'kept by the grace',
   'run ended because the clock was set back',
   'commits lost by a death',
-  'commits that nobody heard of found after a death',
+  'unacknowledged commits found after a death',
   'death in a run',
   'death in an opening',
   'opened after a clean close',

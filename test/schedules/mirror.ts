@@ -1,5 +1,5 @@
 /**
- * What the store holds, kept beside it from the commits it takes: once as everybody reads it, once as it would be
+ * What the store has, kept beside it from the commits it takes: once as everybody reads it, once as it would be
  * found after a crash. The judge looks here, never through the code under test. Also the storage that feeds them.
  */
 import type { Key, Value } from '../../src/engine/contract.js';
@@ -207,7 +207,7 @@ export class WatchedStorage extends MemoryStorage {
   /** The process dies: of the commits that were on their way the first ones may have arrived. */
   die(): OnDisk {
     const arrived = this.#random.int(this.#unflushed.length + 1);
-    if (arrived > 0) this.#marks.add('commits that nobody heard of found after a death');
+    if (arrived > 0) this.#marks.add('unacknowledged commits found after a death');
     if (arrived < this.#unflushed.length) this.#marks.add('commits lost by a death');
     for (const { commit, change } of this.#unflushed.splice(0).slice(0, arrived))
       this.#arrive(commit, change);
@@ -215,7 +215,7 @@ export class WatchedStorage extends MemoryStorage {
   }
 
   #lose(): never {
-    this.#scheduler.note(`${this.#unflushed.length} commits are lost`);
+    this.#scheduler.log(`${this.#unflushed.length} commits are lost`);
     this.#marks.add('commits lost by a failing disk');
     for (const { commit } of this.#unflushed.splice(0).reverse()) {
       const inverse = inverseOf(commit);

@@ -4,11 +4,11 @@ const writersMutations = [
   'no-barrier',
   /** The journal is followed from the end of marking instead of its beginning. */
   'late-journal',
-  /** Slices remove what was listed, without asking again. */
+  /** Slices remove what was listed, without a second check. */
   'no-recheck',
   /** Conditions and collectors are asked once, before the first slice. */
-  'no-resettle',
-  /** Backend sweeps take guards that nobody else knows of. */
+  'no-refollow',
+  /** Backend sweeps take guards that no writer knows of. */
   'no-guards',
   /** Bytes go without waiting until the removal of their records is on disk. */
   'no-flush',

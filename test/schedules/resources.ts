@@ -1,6 +1,6 @@
 /**
  * Resources outside the store in a schedule: streams (the ready-made collector) and mounts (one of the test's own,
- * with leases, back references and references of its own). `asRecords` tells the oracle of them in the only words it
+ * with leases, back references and references of its own). `asRecords` gives them to the oracle in the only terms it
  * knows: each becomes a blob that nothing can mistake for one, with labels that mean the same.
  */
 import type { CollectionContext, Collector, Send, SendBackReference } from '../../src/gc/collectors.js';
@@ -12,7 +12,7 @@ export interface Resource {
   readonly word: 'stream' | 'mount';
   readonly namespace: string;
   readonly name: string;
-  /** In use without anybody's doing. */
+  /** In use on its own. */
   readonly active: boolean;
   readonly lease?: string;
   /** Kept while these are. */
@@ -54,7 +54,7 @@ export function asRecords(model: Model, resources: Iterable<Resource>): void {
     const key = stands(resource.word, resource.name);
     space.blobs.set(key, { labels });
     if (resource.lease === undefined) continue;
-    // By way of an ingest, because every lease holds those plain.
+    // By way of an ingest, because every lease keeps those plain.
     space.ingests.set(key, { expireat: undefined, expected: key });
     space.leases.get(resource.lease)?.resources.push({ kind: 'ingest', key });
   }
@@ -73,18 +73,18 @@ function translateLabels(space: NamespaceModel): void {
   }
 }
 
-/** Whether the oracle's answer keeps a resource. */
+/** Whether the oracle keeps a resource. */
 export const isKept = (reached: ReadonlySet<string>, { word, namespace, name }: Resource): boolean =>
   reached.has(`content|${namespace}|${stands(word, name)}`);
 
-/** A collector over a fixed list. It answers at once or by promises, as the schedule likes. */
+/** A collector over a fixed list. It returns at once or by promises, as the schedule chooses. */
 export class Mounts implements Collector {
   readonly resources: Resource[];
-  readonly #answer: () => Promise<void> | undefined;
+  readonly #delay: () => Promise<void> | undefined;
 
-  constructor(resources: readonly Resource[], answer: () => Promise<void> | undefined) {
+  constructor(resources: readonly Resource[], delay: () => Promise<void> | undefined) {
     this.resources = [...resources];
-    this.#answer = answer;
+    this.#delay = delay;
   }
 
   referenceLabel(): string {
@@ -92,8 +92,8 @@ export class Mounts implements Collector {
   }
 
   startCollection(): CollectionContext {
-    const told = (fn: () => void): void | Promise<void> => {
-      const wait = this.#answer();
+    const paced = (fn: () => void): void | Promise<void> => {
+      const wait = this.#delay();
       return wait === undefined ? fn() : wait.then(fn);
     };
     const of = (namespace: string) => this.resources.filter((r) => r.namespace === namespace);
@@ -104,16 +104,16 @@ export class Mounts implements Collector {
         throw new Error('asked for less than it offers');
       },
       activeWithBackRefs: (ns: string, send: Send, bref: SendBackReference) =>
-        told(() => {
+        paced(() => {
           for (const r of of(ns)) {
             if (r.active) send(nodeOf(r));
             for (const parent of r.parents) bref(parent, nodeOf(r));
           }
         }),
       leased: (ns, lease, send) =>
-        told(() => of(ns).forEach((r) => void (r.lease === lease && send(nodeOf(r))))),
+        paced(() => of(ns).forEach((r) => void (r.lease === lease && send(nodeOf(r))))),
       references: (_ctx, node, send) =>
-        told(() => {
+        paced(() => {
           for (const r of of(node.namespace)) {
             if (r.name !== node.key) continue;
             for (const target of r.references) send(target);
@@ -140,7 +140,7 @@ export interface ResourceWatcher {
   resourcesGone(nodes: readonly Node[]): void;
 }
 
-/** A collector whose removals are shown to somebody. */
+/** A collector whose removals are reported. */
 export function watched(collector: Collector, watcher: ResourceWatcher): Collector {
   return altered<Collector>(collector, {
     startCollection: async (ctx) => {

@@ -25,7 +25,7 @@ export async function schedule(seed: number, options: WorldOptions): Promise<Out
     await lives(world);
     const { calls } = world;
     if (scheduler.stopped === undefined) {
-      scheduler.note('at rest');
+      scheduler.log('at rest');
       scheduler.spawn('rest', () => world.rest());
       await scheduler.run();
     }

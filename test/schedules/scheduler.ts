@@ -1,6 +1,6 @@
 /**
  * A deterministic scheduler: everything that could happen next waits as a step, and a seed decides which goes first.
- * Used by the schedule tests only. Between two steps every promise settles, so one seed always tells one story.
+ * Used by the schedule tests only. Between two steps every promise settles, so one seed always gives one schedule.
  *
  * While `underControl` runs, the globals that let time pass (setImmediate, setTimeout, performance.now, Date.now) belong to
  * the scheduler: a turn of the event loop and the end of a patience are steps like any other.
@@ -23,12 +23,12 @@ const promisesSettle = (): Promise<void> => new Promise((resolve) => realImmedia
 
 /** Steps a schedule may take before it counts as running in circles. */
 const STEPS_MAX = 20_000;
-/** What is told of a schedule that failed. */
+/** What is reported of a schedule that failed. */
 const TRACE_STEPS = 60;
 
 export class Scheduler {
   readonly #random: Random;
-  /** How likely each kind of step (the name up to the first space) is: some schedules starve somebody. */
+  /** How likely each kind of step (the name up to the first space) is: some schedules starve a task. */
   readonly #weights = new Map<string, number>();
   readonly #trace: string[] = [];
   /** Clocks of the host. */
@@ -70,7 +70,7 @@ export class Scheduler {
   }
 
   /** Adds a line to the trace. */
-  note(text: string): void {
+  log(text: string): void {
     this.#trace.push(`  ${text}`);
   }
 
@@ -79,7 +79,7 @@ export class Scheduler {
     return new Promise((go) => this.#steps.push({ name, go }));
   }
 
-  /** Ends the schedule: nobody gets another step. */
+  /** Ends the schedule: no task gets another step. */
   stop(reason: string): void {
     this.#stopped ??= reason;
   }
@@ -89,7 +89,7 @@ export class Scheduler {
     const life = this.#life;
     this.step(`${name} starts`)
       .then(task)
-      .catch((error: unknown) => this.stop(`${name} failed: ${told(error)}`))
+      .catch((error: unknown) => this.stop(`${name} failed: ${textOf(error)}`))
       .finally(() => {
         if (life === this.#life) this.#tasks--;
       });
@@ -104,8 +104,8 @@ export class Scheduler {
   }
 
   /**
-   * Takes up to `most` steps, until every task has ended, or one fails, or somebody stops the schedule. Answers
-   * whether every task has ended.
+   * Takes up to `most` steps, until every task has ended, or one fails, or the schedule is stopped. Resolves
+   * with whether every task has ended.
    */
   async run(most = Number.POSITIVE_INFINITY): Promise<boolean> {
     await promisesSettle();
@@ -113,7 +113,7 @@ export class Scheduler {
       if (taken >= most) return false;
       const step = this.#next();
       if (step === undefined) {
-        this.stop('everybody waits for somebody else');
+        this.stop('every task waits for another');
         return false;
       }
       this.#trace.push(step.name);
@@ -184,5 +184,5 @@ export class Scheduler {
   }
 }
 
-const told = (error: unknown): string =>
+const textOf = (error: unknown): string =>
   error instanceof Error ? (error.stack ?? error.message) : String(error);

@@ -1,7 +1,7 @@
 /**
- * Randomised schedules of writers beside collections; see scheduler.ts for how one seed tells one story. The number of
+ * Randomised schedules of writers beside collections; see scheduler.ts for how one seed gives one schedule. The number of
  * schedules is EBBTIDE_SCHEDULES (default 1,200), the first seed EBBTIDE_SEED (default 1). A failure prints its seed;
- * `node dist/test/schedules/main.js --seed N --count 1` tells that story again.
+ * `node dist/test/schedules/main.js --seed N --count 1` replays it.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -32,7 +32,7 @@ function add(sums: Record<string, number>, counts: Readonly<Record<string, numbe
   for (const [name, n] of Object.entries(counts)) sums[name] = (sums[name] ?? 0) + n;
 }
 
-/** Runs so many schedules; all must hold. Answers what they did, summed up. */
+/** Runs so many schedules; all must pass. Resolves with the sums of what they did. */
 async function allHold(
   core: GraphCore['kind'],
   first: number,
@@ -51,7 +51,7 @@ async function allHold(
 
 /** Seeds that went wrong last, of mutations that take long to find. After a change of the schedules others may. */
 const foundAt: Readonly<Partial<Record<Mutation, number>>> = {
-  'no-resettle': 2769,
+  'no-refollow': 2769,
   'no-step-with-change': 820,
   'no-flag-compare': 2243,
 };
@@ -72,7 +72,7 @@ for (const core of ['native', 'wasm'] as const) {
   const count = Math.max(1, Math.round(COUNT * (loaded === 'wasm' ? 1 : share[core])));
   const first = core === 'native' ? FIRST + COUNT : FIRST;
 
-  test(`given writers beside collections with the core as ${core}, when ${count} schedules are told, then all hold`, {
+  test(`given writers beside collections with the core as ${core}, when ${count} schedules are run, then all pass`, {
     skip: core === 'native' ? noNative : false,
   }, async (t) => {
     const { seen, met } = await allHold(core, first, count);
@@ -93,14 +93,14 @@ for (const core of ['native', 'wasm'] as const) {
 }
 
 for (const mutation of mutations) {
-  test(`given collections with ${mutation}, when schedules are told, then one goes wrong`, async (t) => {
+  test(`given collections with ${mutation}, when schedules are run, then one fails`, async (t) => {
     const loss = await firstLoss(loaded, mutation);
     assert.ok(loss !== undefined, `a protection that can be missed in ${MUTATION_MAX} schedules`);
     t.diagnostic(`seed ${loss.seed}: ${loss.violation}`);
   });
 }
 
-test('given a schedule, when each of its backend calls fails, one at a time, then all hold', async (t) => {
+test('given a schedule, when each of its backend calls fails, one at a time, then all pass', async (t) => {
   let run = 0;
   for (const seed of [11, 12, 13]) {
     const core = seed === 13 ? loaded : 'wasm';
@@ -117,7 +117,7 @@ test('given a schedule, when each of its backend calls fails, one at a time, the
   assert.ok(run > 100);
 });
 
-test('given some seeds, when their schedules are told on either carrier, then they are the same stories', async () => {
+test('given some seeds, when their schedules are run on either carrier, then they are the same', async () => {
   const others = noNative ? (['wasm'] as const) : (['native', 'wasm'] as const);
   for (let seed = 7; seed < 47; seed++) {
     const once = await schedule(seed, { core: 'wasm' });

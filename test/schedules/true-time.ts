@@ -51,7 +51,7 @@ export class TrueTime {
     this.#events = this.#events.filter((event) => !('made' in event) || event.durable);
   }
 
-  /** No record is left that a step could be held against. */
+  /** No record is left that a step could be compared with. */
   forget(): void {
     this.#events = [];
   }

@@ -164,9 +164,9 @@ export class ScheduledWorld {
     }
     for (const name of names.streams) this.addStream('ns1', name, random.pick([...names.leases, undefined]));
     const slow = random.chance(0.5);
-    const answer = () => (slow ? this.scheduler.step('collector answers') : undefined);
+    const delay = () => (slow ? this.scheduler.step('collector returns') : undefined);
     const mounts = this.resources.filter(({ word }) => word === 'mount');
-    this.#mounts = new Mounts(mounts, answer);
+    this.#mounts = new Mounts(mounts, delay);
     this.#register(this.#mounts);
   }
 
@@ -194,7 +194,7 @@ export class ScheduledWorld {
    */
   async reopen(how: 'closed' | 'died' | 'lost'): Promise<void> {
     const { scheduler, judge } = this;
-    scheduler.note(`the process has ${how}`);
+    scheduler.log(`the process has ${how}`);
     if (how === 'closed') {
       // Commits that are lost now do not keep it open.
       scheduler.spawn('closing', () => this.engine.flush().catch(() => undefined));
@@ -234,7 +234,7 @@ export class ScheduledWorld {
 
   // -------------------------------------------------------------------------------------------------- at rest
 
-  /** Somebody has looked at what no record names, and lets it go. */
+  /** A user has looked at what no record names, and consents. */
   async #consent(): Promise<void> {
     if (!this.metadataLost) return;
     this.judge.consent();

@@ -1,6 +1,6 @@
 /**
  * What writers do in a schedule: one random operation at a time through the public stores, alone or several in one
- * transaction. Errors that tell of somebody else's work (not found, exists already, in use, …) are the normal course.
+ * transaction. Errors that come from another writer's work (not found, exists already, in use, …) are the normal course.
  */
 import type { CallContext } from '../../src/context.js';
 import { canceled, EbbtideError, type ErrorKind, isKind } from '../../src/errors.js';
@@ -17,7 +17,7 @@ const expectedKinds: readonly ErrorKind[] = [
   'Canceled',
 ];
 
-/** Errors of operations that met somebody else, and of backends that failed by order. */
+/** Errors of operations that met another writer, and of backends that failed by order. */
 function isExpected(error: unknown): boolean {
   if (!(error instanceof EbbtideError)) return false;
   return expectedKinds.includes(error.kind) || error.message.includes('the disk says no');
@@ -217,7 +217,7 @@ function operation(random: Random): Operation {
   throw new Error('weights do not add up');
 }
 
-/** Answers the error that was met. */
+/** Returns the error that was met. */
 async function attempt(fn: () => Promise<unknown>): Promise<unknown> {
   try {
     await fn();

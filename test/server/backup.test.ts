@@ -1,4 +1,4 @@
-/** Backups through a daemon: for root and its own user, with progress, and ended by whoever asked. */
+/** Backups through a daemon: for root and its own user, with progress, and ended by its caller. */
 import assert from 'node:assert/strict';
 import { chmodSync, existsSync, readdirSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -57,7 +57,7 @@ test('given another user, when he asks a daemon of root for a backup, then it is
     details: /only root and the user of the daemon/,
   });
   assert.equal(existsSync(directory), false);
-  assert.equal((await stranger.all('ebbtide', 'Stats')).length, 1, 'he may ask for what anybody may');
+  assert.equal((await stranger.all('ebbtide', 'Stats')).length, 1, 'he may ask for what any user may');
 });
 
 test('given a client that goes away, when its backup is under way, then it ends and nothing is left', async (t) => {

@@ -1,4 +1,4 @@
-/** A client with nothing of its own: sends messages and headers as told, answers what came back. For tests only. */
+/** A client with nothing of its own: sends messages and headers as given, returns what came back. For tests only. */
 import { type ClientHttp2Stream, connect as connectHttp2 } from 'node:http2';
 import { connect as connectSocket } from 'node:net';
 import {
@@ -78,19 +78,19 @@ export class TestClient {
         response.decode,
         request,
         this.headers,
-        (error, answer) => (error ? reject(error) : resolve(answer)),
+        (error, response) => (error ? reject(error) : resolve(response)),
       );
     });
   }
 
   /** Code and details of a call that must fail. */
   async fails(service: ServiceName, name: string, request: object = {}): Promise<Failure> {
-    const answer = await this.call(service, name, request).then(
+    const response = await this.call(service, name, request).then(
       (message: unknown) => ({ message }),
       (error: ServiceError) => ({ code: error.code, details: error.details }),
     );
-    if ('message' in answer) throw new Error(`${name} succeeded: ${JSON.stringify(answer.message)}`);
-    return answer;
+    if ('message' in response) throw new Error(`${name} succeeded: ${JSON.stringify(response.message)}`);
+    return response;
   }
 
   stream(service: ServiceName, name: string, request: object = {}): ClientReadableStream<Message> {
@@ -126,19 +126,19 @@ export class TestClient {
   }
 }
 
-/** One ingest: asks are answered one by one. */
+/** One ingest: requests get their responses one by one. */
 export class WriteStream {
   readonly call: ClientDuplexStream<unknown, unknown>;
-  readonly #answers: AsyncIterator<unknown>;
+  readonly #responses: AsyncIterator<unknown>;
 
   constructor(call: ClientDuplexStream<unknown, unknown>) {
     this.call = call;
-    this.#answers = call[Symbol.asyncIterator]();
+    this.#responses = call[Symbol.asyncIterator]();
   }
 
   async ask(request: Partial<WriteRequest>): Promise<WriteResponse> {
     this.call.write(request);
-    const { value, done } = await this.#answers.next();
+    const { value, done } = await this.#responses.next();
     if (done) throw new Error('the stream has ended');
     return value as WriteResponse;
   }
@@ -146,8 +146,8 @@ export class WriteStream {
   /** Code and details of an ask that must fail. */
   async fails(request: Partial<WriteRequest>): Promise<Failure> {
     return this.ask(request).then(
-      (answer) => {
-        throw new Error(`the write succeeded: ${JSON.stringify(answer)}`);
+      (response) => {
+        throw new Error(`the write succeeded: ${JSON.stringify(response)}`);
       },
       (error: ServiceError) => ({ code: error.code, details: error.details }),
     );
@@ -156,7 +156,7 @@ export class WriteStream {
   /** Half-closes and waits for the server's end. */
   async end(): Promise<void> {
     this.call.end();
-    for (let next = await this.#answers.next(); !next.done; next = await this.#answers.next());
+    for (let next = await this.#responses.next(); !next.done; next = await this.#responses.next());
   }
 }
 
@@ -166,7 +166,7 @@ function methodOf(service: ServiceName, name: string) {
   return method;
 }
 
-/** A call whose answers nobody reads: HTTP/2 by hand, so that nothing in between reads them either. */
+/** A call whose responses are not read: HTTP/2 by hand, so that nothing in between reads them either. */
 export function unreadStream(
   address: string,
   service: ServiceName,

@@ -11,7 +11,7 @@ test('a blob is written in pieces, committed and read back in ranges', async (t)
   const data = randomBytes(3 * MiB + 17);
   const digest = digestOf(data);
 
-  // When: it is written piece by piece, without telling size or digest before the commit.
+  // When: it is written piece by piece, without size or digest before the commit.
   const stream = client.write();
   const opened = await stream.ask({ ref: 'up' });
   for (let at = 0; at < data.length; at += MiB) {
@@ -28,7 +28,7 @@ test('a blob is written in pieces, committed and read back in ranges', async (t)
   });
   await stream.end();
 
-  // Then: the answers tell offset and digest, the record has size and labels, and every range is right.
+  // Then: the responses have offset and digest, the record has size and labels, and every range is right.
   assert.equal(opened.offset, 0);
   assert.deepEqual([committed.offset, committed.digest], [data.length, digest]);
   const { info } = await client.call('content', 'Info', { digest });
@@ -97,7 +97,7 @@ test('a commit of the wrong size or digest fails and keeps the ingest', async (t
   assert.equal((await client.fails('content', 'Status', { ref: 'digest' })).code, code.notFound);
 });
 
-test('content that is there already is told at the start or when its digest becomes known', async (t) => {
+test('content that exists already is reported at the start or when its digest becomes known', async (t) => {
   const { client } = await world(t);
   const data = randomBytes(100);
   const digest = digestOf(data);
@@ -118,7 +118,7 @@ test('a ref is locked while its stream is open, and free right after it was clos
   const holder = client.write();
   await holder.ask({ ref: 'busy' });
 
-  // Somebody else gets Unavailable after a moment; nobody hangs.
+  // Another client gets Unavailable after a moment; none hangs.
   assert.equal((await other.write().fails({ ref: 'busy' })).code, code.unavailable);
 
   // A client that cancels and opens the ref again at once gets it.

@@ -92,15 +92,15 @@ for (const snapshotter of ['native', 'overlayfs'] as const) {
       parent: 'base',
     });
     const diff = await layer(client, [{ name: 'file', text: 'evil' }]);
-    const answer = async (target: Mount): Promise<number> =>
+    const response = async (target: Mount): Promise<number> =>
       (await client.fails('diff', 'Apply', { diff, mounts: [target] })).code;
 
     // A committed snapshot, under its path and under that of a view made writable.
-    assert.equal(await answer(mount), code.failedPrecondition);
-    assert.equal(await answer(view[0]), code.failedPrecondition);
-    assert.equal(await answer(bind(view[0].source)), code.failedPrecondition);
+    assert.equal(await response(mount), code.failedPrecondition);
+    assert.equal(await response(view[0]), code.failedPrecondition);
+    assert.equal(await response(bind(view[0].source)), code.failedPrecondition);
     // Another namespace's, for writing and for reading.
-    assert.equal(await answer(theirs), code.invalidArgument);
+    assert.equal(await response(theirs), code.invalidArgument);
     const stolen = await client.fails('diff', 'Diff', { right: [theirs], mediaType: plain });
     assert.equal(stolen.code, code.invalidArgument);
     // What is not a snapshot at all.
@@ -112,7 +112,7 @@ for (const snapshotter of ['native', 'overlayfs'] as const) {
       dirname(mount.source),
       '/',
     ]) {
-      assert.equal(await answer(bind(path)), code.invalidArgument, path);
+      assert.equal(await response(bind(path)), code.invalidArgument, path);
     }
     assert.equal(readFileSync(join(mount.source, 'file'), 'utf8'), 'committed');
     assert.deepEqual(readdirSync(theirs.source), []);

@@ -95,7 +95,7 @@ test('messages larger than the buffer, and smaller ones after them, are whole', 
 });
 
 test('the messages of the byte streams are those of the definitions', () => {
-  const write = codecOf<object>('containerd.services.content.v1.WriteContentRequest')!;
+  const write = codecOf<object>('containerd.services.content.v1.WriteContentRequest');
   const read = codecOf<{ offset: number; data: Buffer }>(
     'containerd.services.content.v1.ReadContentResponse',
   )!;
@@ -125,7 +125,7 @@ test('the messages of the byte streams are those of the definitions', () => {
       assert.deepEqual([decoded.offset, new Uint8Array(decoded.data)], [offset, data]);
     }),
   );
-  // Damaged ones are refused; nothing is read behind the end.
+  // Damaged ones are refused; nothing is read after the end.
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 60 }), (bytes) => {
       try {

@@ -24,7 +24,7 @@ async function subscribe(client: TestClient, ...filters: string[]) {
     return got;
   };
   const payload = ({ event }: Message): Message => ({
-    ...codecOf<object>(event.typeUrl)!.decode(event.value),
+    ...codecOf<object>(event.typeUrl).decode(event.value),
   });
   return { stream, got, until, payload };
 }

@@ -84,7 +84,7 @@ function call(random: Random, session: ClientHttp2Session): void {
   else if (end === 2) setTimeout(() => stream.close(8), random.int(5));
 }
 
-test(`nonsense of seed ${SEED} hurts nobody else and leaves nothing open`, async (t) => {
+test(`nonsense of seed ${SEED} hurts no other client and leaves nothing open`, async (t) => {
   const { client, daemon } = await world(t, { limits: { keepaliveMs: 1000 } });
   const random = new Random(SEED);
   for (let round = 0; round < ROUNDS; round++) {

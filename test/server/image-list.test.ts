@@ -20,12 +20,12 @@ interface Stored {
   readonly bytes: Uint8Array;
 }
 
-const { frame } = codecOf<object>('containerd.services.images.v1.ListImagesResponse')!;
+const { frame } = codecOf<object>('containerd.services.images.v1.ListImagesResponse');
 const listPieces = imageListChunks(imageMessage);
 
-/** The whole of an answer. */
-function framer(answer: unknown): Buffer {
-  const pieces = listPieces(answer);
+/** The whole of a response. */
+function framer(response: unknown): Buffer {
+  const pieces = listPieces(response);
   const parts: Buffer[] = [];
   for (;;) {
     const { bytes, last } = pieces.next(parts.length === 0 ? PREFIX_BYTES : 0, 2 ** 30);

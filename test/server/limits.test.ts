@@ -25,7 +25,7 @@ const closed = (socket: Socket): Promise<unknown> => {
   return socket.closed ? Promise.resolve() : once(socket, 'close');
 };
 
-test('what is no HTTP/2, or no more of it, is closed; everybody else is served on', async (t) => {
+test('what is not HTTP/2, or not any more, is closed; every other client is served on', async (t) => {
   const { client, daemon } = await world(t, { limits: { helloMs: 1000 } });
   const openings: (string | Buffer)[] = [
     randomBytes(1000),
@@ -44,7 +44,7 @@ test('what is no HTTP/2, or no more of it, is closed; everybody else is served o
     const socket = await raw(t, daemon.address);
     if (opening.length > 0) socket.write(opening);
     await closed(socket);
-    // And one that goes away without waiting for the answer.
+    // And one that goes away without waiting for the response.
     const hasty = await raw(t, daemon.address);
     if (opening.length > 0) hasty.write(opening);
     await new Promise((done) => setTimeout(done, 5));
@@ -62,7 +62,7 @@ test('what is no HTTP/2, or no more of it, is closed; everybody else is served o
   assert.equal(settings[3], 4);
 });
 
-test('clients that break the protocol and go away leave no connection behind', async (t) => {
+test('clients that break the protocol and go away leave no connection', async (t) => {
   const { client, daemon } = await world(t, { limits: { keepaliveMs: 1000 } });
   const connections = async (): Promise<number> =>
     JSON.parse((await client.call('ebbtide', 'Stats')).json).connections;
@@ -111,7 +111,7 @@ test('a client that opens and cancels calls as fast as it can is served last', a
   }
 });
 
-test('when the table of connections is full, idle ones make room: nobody is locked out', async (t) => {
+test('when the table of connections is full, idle ones make room: no client is locked out', async (t) => {
   const { client, daemon, connect: another } = await world(t, { limits: { connections: 20 } });
   await client.call('images', 'List');
   const idle = Buffer.concat([Buffer.from(PREFACE), Buffer.from([0, 0, 0, 4, 0, 0, 0, 0, 0])]);
@@ -146,10 +146,10 @@ test('connections with open calls are not closed for more of the same process', 
   );
 });
 
-test('calls over the limit of a connection wait and are all answered', async (t) => {
+test('calls over the limit of a connection wait and all get responses', async (t) => {
   const { client } = await world(t, { limits: { streamsPerConnection: 4 } });
-  const answers = await Promise.all(Array.from({ length: 60 }, () => client.call('images', 'List')));
-  assert.equal(answers.length, 60);
+  const responses = await Promise.all(Array.from({ length: 60 }, () => client.call('images', 'List')));
+  assert.equal(responses.length, 60);
 });
 
 test('headers over the limit fail their call only', async (t) => {
@@ -175,7 +175,7 @@ test('an ingest over the limit is refused, by what it announces or by what it se
   assert.equal(status.offset, 900);
 });
 
-test('readers that do not read keep little in memory and hold nobody up', async (t) => {
+test('readers that do not read keep little in memory and delay no other client', async (t) => {
   const { client, daemon } = await world(t, { limits: { shutdownMs: 300 } });
   const data = randomBytes(24 * MiB);
   const digest = digestOf(data);
@@ -200,7 +200,7 @@ test('readers that do not read keep little in memory and hold nobody up', async 
   assert.equal(grown < 350, true, `${grown} MiB more`);
 });
 
-test('clients are told how much they may send, and how large headers may be', async (t) => {
+test('clients learn how much they may send, and how large headers may be', async (t) => {
   const { daemon } = await world(t, { limits: { metadataBytes: 5000, streamsPerConnection: 77 } });
   const session = connectHttp2('http://localhost', { createConnection: () => connect(daemon.address) });
   t.after(() => session.destroy());

@@ -14,7 +14,7 @@ test('as a back end the store keeps everything until it is deleted, and then fre
   const behind = new TestClient(proxyAddress);
   behind.headers.remove('containerd-namespace');
   t.after(() => behind.close());
-  const data = Buffer.from('content of somebody else');
+  const data = Buffer.from('content of another client');
   const digest = digestOf(data);
   const blob = join(root, 'io.containerd.content.v1.content', 'blobs', 'sha256', digest.slice(7));
 

@@ -81,7 +81,7 @@ test('images: created, updated by mask, deleted only with the right target', asy
   assert.equal((await client.fails('images', 'Create', { image: noType })).code, code.invalidArgument);
 });
 
-test('a synchronous delete of an image or a lease answers after a collection', async (t) => {
+test('a synchronous delete of an image or a lease returns after a collection', async (t) => {
   const { client, root } = await world(t);
   const data = Buffer.from('content of an image');
   const digest = digestOf(data);

@@ -1,4 +1,4 @@
-/** Who gets how much: memory (ledger.ts), time (http2/run-queue.ts) and connections (connection-table.ts), as arithmetic. */
+/** How much each client gets: memory (ledger.ts), time (http2/run-queue.ts) and connections (connection-table.ts), as arithmetic. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { AcceptQueue } from '../../src/server/connections/accept-queue.js';
@@ -48,7 +48,7 @@ const entry = (uid: number, pid: number, heardAt: number, busy: boolean, ended: 
   return one;
 };
 
-test('a full table: the longest idle of those who have most makes room, and root always finds some', () => {
+test('a full table: the longest idle of the clients with most makes room, and root always finds some', () => {
   const ended: Entry[] = [];
   const table = new ConnectionTable(10);
   const many = Array.from({ length: 9 }, (_, i) => entry(1000, 7, 100 - i, i < 4, ended));
@@ -63,13 +63,17 @@ test('a full table: the longest idle of those who have most makes room, and root
   const calls = Array.from({ length: 4 }, (_, i) => entry(1000, 7, i, true, ended));
   for (const one of calls) busy.add(one);
   ended.length = 0;
-  assert.equal(busy.add(entry(1000, 7, 9, true, ended)), false, 'nobody makes room for more of the same');
+  assert.equal(
+    busy.add(entry(1000, 7, 9, true, ended)),
+    false,
+    'no connection makes room for more of the same',
+  );
   assert.equal(busy.add(entry(1000, 8, 9, true, ended)), true, 'another process of the user');
   assert.equal(busy.add(entry(0, 9, 9, true, ended)), true, 'root');
   assert.deepEqual(ended, [calls[0], calls[1]]);
 });
 
-test('a full table: nobody makes room for more of the same process at once', () => {
+test('a full table: no connection makes room for more of the same process at once', () => {
   const ended: Entry[] = [];
   const table = new ConnectionTable(2);
   for (const at of [1, 2]) assert.equal(table.add(entry(1000, 7, at, false, ended), false), true);
@@ -110,7 +114,7 @@ test('connections: a process that connects again and again waits, as many as may
   assert.deepEqual(served, [1, 2, 3]);
 });
 
-test('time: who has little to do does not wait for those who go on and on, of whatever process or user', async () => {
+test('time: a client with little to do does not wait for those that go on and on, of whatever process or user', async () => {
   const queue = new RunQueue();
   const order: string[] = [];
   const task = (name: string, uid: number, pid: number, ms: number, rounds: number): Task => {

@@ -9,7 +9,7 @@ import { code, world } from './world.js';
 const MiB = 2 ** 20;
 const target = { mediaType: 'a/b', digest: digestOf(Buffer.from('x')), size: 1 };
 
-test('of two namespace headers the first counts; a missing or malformed one is told apart', async (t) => {
+test('of two namespace headers the first counts; a missing or malformed one has its own error', async (t) => {
   const { client, connect } = await world(t);
   await client.with({ 'containerd-namespace': 'new, old' }).call('leases', 'Create', { id: 'l' });
   const { namespaces } = await client.call('namespaces', 'List');
@@ -94,7 +94,7 @@ test('damaged messages fail their call and nothing else', async (t) => {
   assert.deepEqual((await client.call('images', 'List')).images, []);
 });
 
-test('a client that cancels a read or a list early is no error, and nothing stays open', async (t) => {
+test('a client that cancels a read or a list early is not an error, and nothing stays open', async (t) => {
   const { client } = await world(t);
   const data = randomBytes(8 * MiB);
   const digest = digestOf(data);

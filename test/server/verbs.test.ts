@@ -122,14 +122,14 @@ test('verbs work the same through a daemon that has the root', async (t) => {
   assert.deepEqual(await command.json('content', 'ls'), []);
   assert.deepEqual(await command.json('snapshots', 'ls'), []);
 
-  // Verbs that need the store itself say so; the doctor tells who has it.
+  // Verbs that need the store itself say so; the doctor says which process has it.
   await command.fails(5, /a daemon has the store[\s\S]*stop it first/, 'synth', '--records', '100');
   assert.match(await command.ok('doctor', '--check'), /in use by the daemon at/);
   assert.equal(await stop(), 0);
   assert.match(await command.ok('doctor', '--check'), /state +sound/);
 });
 
-test('a daemon is named by option or environment; one that does not answer is an error', async (t) => {
+test('a daemon is named by option or environment; one that does not respond is an error', async (t) => {
   const command = await cli(t);
   const { address } = await daemon(t, command);
   await command.ok('images', 'ls', '--address', address);

@@ -53,7 +53,7 @@ test('given snapshots, when the backend refuses something, then the error names 
   }
 });
 
-test('given names of callers that look like those of backends, when an error is said anew, then only the outer part goes', () => {
+test('given names of callers that look like those of backends, when an error is rephrased, then only the outer part goes', () => {
   const said = (message: string): string =>
     (inCallersNames('a.b', new EbbtideError('NotFound', message)) as Error).message;
   assert.equal(said('snapshot "a.b/7/a.b/1/x" is gone'), 'snapshot "a.b/1/x" is gone');

@@ -21,7 +21,7 @@ async function setUp(t: TestContext): Promise<{ db: DB; created: Container }> {
 }
 
 /** A record without its update time, which each update moves. */
-const settled = ({ updatedAt: _, ...rest }: Container): Omit<Container, 'updatedAt'> => rest;
+const withoutTime = ({ updatedAt: _, ...rest }: Container): Omit<Container, 'updatedAt'> => rest;
 
 describe('container create', () => {
   it('given a full container, then it comes back whole, with both times the same', async (t) => {
@@ -142,8 +142,8 @@ describe('container update', () => {
     assert.ok(updated.updatedAt > created.updatedAt);
     assert.deepEqual(await db.containers.get(ns1, 'c1'), updated);
     const read = (name: string) => ({ typeUrl: `test/${name}`, value: new Uint8Array(Buffer.from(name)) });
-    assert.deepEqual(settled(updated), {
-      ...settled(created),
+    assert.deepEqual(withoutTime(updated), {
+      ...withoutTime(created),
       labels: { a: '9' },
       image: 'alpine',
       spec: read('other spec'),
@@ -164,7 +164,7 @@ describe('container update', () => {
       const whole = await testDB(t);
       await whole.containers.create(ns1, change);
       const wanted = (await whole.containers.get(ns1, 'c1'))[field];
-      assert.deepEqual(settled(updated), { ...settled(created), [field]: wanted });
+      assert.deepEqual(withoutTime(updated), { ...withoutTime(created), [field]: wanted });
       assert.deepEqual(await db.containers.get(ns1, 'c1'), updated);
     });
   }

@@ -15,7 +15,7 @@ import { altered, storeWorld } from './store-world.js';
 
 const bytes = (size: number): Buffer => Buffer.from(Array.from({ length: size }, (_, i) => (i * 31) % 253));
 
-/** Front to back only, in uneven chunks; notes that it was read and let go of. */
+/** Front to back only, in uneven chunks; records that it was read and released. */
 function plain(data: Buffer, seen: { read?: boolean; closed?: boolean } = {}): AsyncIterable<Uint8Array> {
   return (async function* () {
     try {
@@ -226,12 +226,12 @@ describe('copy', () => {
 });
 
 describe('readBlob', () => {
-  it('given inline data of the right length and digest, then it is the answer, without a look at the store', async (t) => {
+  it('given inline data of the right length and digest, then it is returned, without a look at the store', async (t) => {
     const { content } = await storeWorld(t);
     const data = Buffer.from('inline');
-    const answer = await readBlob(content, ns1, { digest: digestOf(data), size: 6, data });
-    assert.deepEqual(answer, data);
-    answer.fill(0);
+    const result = await readBlob(content, ns1, { digest: digestOf(data), size: 6, data });
+    assert.deepEqual(result, data);
+    result.fill(0);
     assert.equal(data.toString(), 'inline');
   });
 

@@ -79,7 +79,7 @@ describe('shared content', () => {
     assert.equal(world.ingest('ns2', 'r')?.expected, d);
   });
 
-  it('[#95] given bytes written behind a shared blob, then the result is both, and ns1 keeps its own', async (t) => {
+  it('[#95] given bytes written after a shared blob, then the result is both, and ns1 keeps its own', async (t) => {
     const world = await withBlob(t);
     const writer = await world.content.writer(ns2, 'r', { digest: d, size });
     assert.equal(await writer.write(Buffer.from(' and more')), 9);

@@ -12,7 +12,7 @@ import { type StoreWorld, storeWorld } from './store-world.js';
 const ROUNDS = 25;
 const blobs = Array.from({ length: 4 }, (_, i) => Buffer.from(`blob ${i}`));
 
-/** The lease holds what exists, unless the transaction that found it fails. */
+/** The lease keeps what exists, unless the transaction that found it fails. */
 function passIfExists(error: unknown): void {
   if (!isAlreadyExists(error)) throw error;
 }
@@ -33,7 +33,7 @@ async function keepBlob(world: StoreWorld, random: Random, ctx: CallContext, id:
   if (way === 2) await world.transaction(leased, (c) => write(c).catch(passIfExists));
   else await write(leased).catch(passIfExists);
   assert.deepEqual(await world.read(leased, digest), data, `${id} lost its blob`);
-  // ns2 has several writers, who would delete each other's.
+  // ns2 has several writers, which would delete each other's.
   if (ctx === ns1 && random.chance(0.5)) {
     await world.content.delete(leased, digest).catch((error: unknown) => {
       if (!isNotFound(error)) throw error;
@@ -69,7 +69,7 @@ describe('content and snapshots beside collections', () => {
     ['memory', 2],
     ['lmdb', 3],
   ] as const) {
-    it(`given writers of the same few blobs and snapshots, when collections run all the time (${engine}, seed ${seed}), then nothing held is lost`, async (t) => {
+    it(`given writers of the same few blobs and snapshots, when collections run all the time (${engine}, seed ${seed}), then nothing kept is lost`, async (t) => {
       const world = await storeWorld(t, { engine });
       const random = new Random(seed);
       let working = 4;

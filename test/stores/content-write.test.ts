@@ -138,7 +138,7 @@ describe('content writer', () => {
     assert.equal(await reader.read(buffer, 6), 0);
   });
 
-  it('[#90] [#91] given a digest the namespace has, when opened with any size, then AlreadyExists and the lease holds it', async (t) => {
+  it('[#90] [#91] given a digest the namespace has, when opened with any size, then AlreadyExists and the lease keeps it', async (t) => {
     const world = await storeWorld(t);
     const d = await world.blob(ns1, 'there');
     const leased = await world.lease(ns1, 'l');
@@ -179,7 +179,7 @@ describe('content writer', () => {
     assert.deepEqual(await world.held(ns1, 'l'), ['ingests leased', 'ingests plain']);
   });
 
-  it('[#103] given a commit inside a lease, then the lease holds the content instead of the ingest', async (t) => {
+  it('[#103] given a commit inside a lease, then the lease keeps the content instead of the ingest', async (t) => {
     const world = await storeWorld(t);
     const leased = await world.lease(ns1, 'l');
     const writer = await world.content.writer(leased, 'r');
@@ -286,7 +286,7 @@ describe('content writer', () => {
     await world.content.info(ns2, digestOf(bytes(50)));
   });
 
-  it('[#111] given many opens of one ref at once, then one succeeds and the store is not held up', async (t) => {
+  it('[#111] given many opens of one ref at once, then one succeeds and the store is not delayed', async (t) => {
     const world = await storeWorld(t);
     const opens = Array.from({ length: 8 }, () => world.content.writer(ns1, 'r'));
     const outcomes = await Promise.allSettled(opens);
@@ -435,7 +435,7 @@ describe('content writer in a context transaction', () => {
     assert.deepEqual(await world.read(ns1, d), bytes(20));
   });
 
-  it('given an abort and a new open in one transaction, then the ref starts anew', async (t) => {
+  it('given an abort and a new open in one transaction, then the ref starts again', async (t) => {
     const world = await storeWorld(t);
     const writer = await world.content.writer(ns1, 'r');
     await writer.write(bytes(20));

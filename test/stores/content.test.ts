@@ -104,7 +104,7 @@ describe('content walk', () => {
     await rejects(world.content.listStatuses(ns1, 'ref='), 'InvalidArgument', 'parse error');
   });
 
-  it('given a record whose key is no digest, then it is passed over, and can be deleted', async (t) => {
+  it('given a record whose key is not a digest, then it is skipped, and can be deleted', async (t) => {
     const world = await storeWorld(t);
     await world.host.engine.update((tx) =>
       tx.put(blobKey('ns1', 'junk'), { createdat: 0n, updatedat: 0n, size: 1 }),
@@ -174,7 +174,7 @@ describe('content delete', () => {
     assert.equal(await world.hasBlob(d), false);
   });
 
-  it('[#121] given a file removed behind our back, when opened for reading, then NotFound', async (t) => {
+  it('[#121] given a file removed without our knowledge, when opened for reading, then NotFound', async (t) => {
     const world = await storeWorld(t);
     const d = await world.blob(ns1, 'x');
     await world.blobs.delete(d);

@@ -75,7 +75,7 @@ describe('namespace of the context', () => {
     assert.deepEqual(await db.namespaces.list({}), []);
   });
 
-  it('[#3] given one that is no identifier, then every operation is InvalidArgument and creates nothing', async (t) => {
+  it('[#3] given one that is not a valid identifier, then every operation is InvalidArgument and creates nothing', async (t) => {
     const db = await testDB(t);
     for (const [name, operation] of all) {
       const ctx = { namespace: 'bad namespace!' };
@@ -135,19 +135,19 @@ describe('labels', () => {
   it('[#12] given maps passed to create, or read from a store, when changed, then stored data is not', async (t) => {
     const db = await testDB(t);
     const labels: Record<string, string> = { a: '1' };
-    const answers = [...(await created(db, labels)), ...(await stored(db))];
+    const results = [...(await created(db, labels)), ...(await stored(db))];
     labels.a = 'changed by the caller';
-    for (const answer of answers) Object.assign(answer as object, { a: 'changed', b: 'added' });
+    for (const result of results) Object.assign(result as object, { a: 'changed', b: 'added' });
     assert.deepEqual(await stored(db), Array(4).fill({ a: '1' }));
   });
 
-  const messages = (answer: Container | Sandbox): (Any | undefined)[] => [
-    answer.spec,
-    answer.runtime.options,
-    answer.extensions.e,
+  const messages = (result: Container | Sandbox): (Any | undefined)[] => [
+    result.spec,
+    result.runtime.options,
+    result.extensions.e,
   ];
-  const texts = (answer: Container | Sandbox): string[] =>
-    messages(answer).map((message) => Buffer.from(message?.value ?? []).toString());
+  const texts = (result: Container | Sandbox): string[] =>
+    messages(result).map((message) => Buffer.from(message?.value ?? []).toString());
 
   it('[#12] given annotations and opaque messages, when changed by the caller, then stored data is not', async (t) => {
     const db = await testDB(t);
@@ -157,7 +157,7 @@ describe('labels', () => {
     const extension = any('extension');
     await db.images.create(ns1, image('a', { target: { ...image('a').target, annotations } }));
     const given = { runtime: { name: 'runc', options }, spec, extensions: { e: extension } };
-    const answers = [
+    const results = [
       await db.containers.create(ns1, container('a', given)),
       await db.sandboxes.create(ns1, { id: 'a', ...given }),
       await db.containers.get(ns1, 'a'),
@@ -167,8 +167,8 @@ describe('labels', () => {
     ];
     annotations.a = 'changed';
     for (const message of [spec, options, extension]) message.value.fill(0);
-    for (const answer of answers) assert.deepEqual(texts(answer), ['spec', 'options', 'extension']);
-    for (const answer of answers) for (const message of messages(answer)) message?.value.fill(0);
+    for (const result of results) assert.deepEqual(texts(result), ['spec', 'options', 'extension']);
+    for (const result of results) for (const message of messages(result)) message?.value.fill(0);
     assert.deepEqual((await db.images.get(ns1, 'a')).target.annotations, { a: '1' });
     for (const read of [await db.containers.get(ns1, 'a'), await db.sandboxes.get(ns1, 'a')]) {
       assert.deepEqual(texts(read), ['spec', 'options', 'extension']);

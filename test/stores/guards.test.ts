@@ -4,7 +4,7 @@ import { Guards } from '../../src/stores/guards.js';
 
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
-/** Notes when a promise is through. */
+/** Records when a promise is through. */
 function watch<T>(promise: Promise<T>): { done: boolean; promise: Promise<T> } {
   const watched = { done: false, promise };
   void promise.then(() => {
@@ -98,7 +98,7 @@ describe('guards', () => {
     assert.ok(guards.tryAcquire('a'));
   });
 
-  it('given several names taken in different orders, then nobody waits for ever', async () => {
+  it('given several names taken in different orders, then no caller waits for ever', async () => {
     const guards = new Guards();
     const sets = [
       ['a', 'b', 'c'],

@@ -210,7 +210,7 @@ describe('image delete', () => {
     assert.deepEqual(await db.images.list(ns1), []);
   });
 
-  it('[#28] given a target option with an empty digest, then it is no condition', async (t) => {
+  it('[#28] given a target option with an empty digest, then it is not a condition', async (t) => {
     const db = await testDB(t);
     await db.images.create(ns1, image('a'));
     await db.images.delete(ns1, 'a', { target: { digest: '' } });
@@ -293,7 +293,7 @@ describe('image list', () => {
 describe('images and the lease of the context', () => {
   const leased: CallContext = { ...ns1, lease: 'l' };
 
-  it('given an expiry label, even an empty one, when created, then the lease holds the image', async (t) => {
+  it('given an expiry label, even an empty one, when created, then the lease keeps the image', async (t) => {
     const db = await testDB(t);
     await db.leases.create(ns1, withId('l'));
     await db.images.create(leased, image('plain'));
@@ -303,7 +303,7 @@ describe('images and the lease of the context', () => {
     assert.deepEqual((await db.images.get(ns1, 'empty')).labels, {});
   });
 
-  it('given an update that leaves or sets an expiry label, then the lease holds the image', async (t) => {
+  it('given an update that leaves or sets an expiry label, then the lease keeps the image', async (t) => {
     const db = await testDB(t);
     await db.leases.create(ns1, withId('l'));
     for (const name of ['a', 'b', 'c']) await db.images.create(ns1, image(name));
@@ -330,7 +330,7 @@ describe('images and the lease of the context', () => {
     assert.deepEqual(await db.images.get(ns1, 'a'), created);
   });
 
-  it('given two leases that hold an image, when deleted in one, then only that one lets go', async (t) => {
+  it('given two leases that keep an image, when deleted in one, then only that one lets go', async (t) => {
     const db = await testDB(t);
     for (const id of ['l', 'm']) {
       await db.leases.create(ns1, withId(id));

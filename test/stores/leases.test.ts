@@ -72,7 +72,7 @@ describe('lease create and delete', () => {
       assert.ok(at > before - NANOS_PER_SECOND && at <= now() + hour, label);
     });
 
-  it('given an expiration that is no time, then InvalidArgument', async (t) => {
+  it('given an expiration that is not a valid time, then InvalidArgument', async (t) => {
     const db = await testDB(t);
     for (const duration of [Number.NaN, Number.POSITIVE_INFINITY, 1e300, 1n << 65n]) {
       await assert.rejects(
@@ -180,7 +180,7 @@ describe('lease resources', () => {
     });
   }
 
-  it('[#174] given content that is no digest, then InvalidArgument', async (t) => {
+  it('[#174] given content that is not a digest, then InvalidArgument', async (t) => {
     const db = await testDB(t);
     await db.leases.create(ns1, withId('l'));
     for (const id of ['foo', 'sha256:short', digest('a').toUpperCase()]) {
@@ -260,7 +260,7 @@ describe('lease resources', () => {
   });
 });
 
-describe('what a lease holds, as links', () => {
+describe('what a lease keeps, as links', () => {
   const targets = [
     blobKey('ns1', digest('a')),
     imageKey('ns1', 'i'),
@@ -312,7 +312,7 @@ describe('what a lease holds, as links', () => {
   });
 });
 
-describe('a lease that holds much', () => {
+describe('a lease that keeps much', () => {
   const fill = async (db: Awaited<ReturnType<typeof testDB>>, id: string): Promise<void> => {
     await db.leases.create(ns1, withId(id), withLabel('a', 'b'));
     await db.update(async (tx) => {
@@ -323,7 +323,7 @@ describe('a lease that holds much', () => {
     });
   };
 
-  it('given it, when deleted, then it goes in pieces, and one of its name holds nothing', async (t) => {
+  it('given it, when deleted, then it goes in pieces, and one of its name keeps nothing', async (t) => {
     const db = await testDB(t);
     await fill(db, 'l');
     const { revision } = db.engine;

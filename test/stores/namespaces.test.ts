@@ -172,7 +172,7 @@ describe('namespace delete', () => {
     assert.deepEqual(await db.leases.listResources({ namespace: 'x' }, 'l'), []);
   });
 
-  it('given ingests, when their namespace is deleted, then the sweep is told what they leave behind', async (t) => {
+  it('given ingests, when their namespace is deleted, then the sweep gets what they leave', async (t) => {
     const db = await testDB(t);
     const expected = digest('shared');
     await db.namespaces.create({}, 'x');
@@ -181,16 +181,17 @@ describe('namespace delete', () => {
       putRecord<IngestRecord>(tx, ingestKey('x', 'shared'), { ref: 'x/1/shared', expected });
       putRecord<IngestRecord>(tx, ingestKey('x', 'void'), { ref: '' });
     });
-    const told: (RemovedContent | undefined)[] = [];
+    const reported: (RemovedContent | undefined)[] = [];
     const spy = new Proxy(db.host, {
       get(host, name) {
-        if (name === 'markContentDirty') return (_: unknown, removed?: RemovedContent) => told.push(removed);
+        if (name === 'markContentDirty')
+          return (_: unknown, removed?: RemovedContent) => reported.push(removed);
         const member: unknown = Reflect.get(host, name, host);
         return typeof member === 'function' ? member.bind(host) : member;
       },
     });
     await new NamespaceStore(spy).delete({}, 'x');
-    assert.deepEqual(told, [
+    assert.deepEqual(reported, [
       { kind: 'ingest', ref: 'x/1/own' },
       { kind: 'ingest', ref: 'x/1/shared' },
       { kind: 'blob', digest: expected },

@@ -208,7 +208,7 @@ describe('snapshots: sweeps beside writers', () => {
     assert.deepEqual(await world.backendNames(), []);
   });
 
-  it('given a backend that lost what a failed call made, then that is no trouble', async (t) => {
+  it('given a backend that lost what a failed call made, then that does no harm', async (t) => {
     const world: StoreWorld = await storeWorld(t, {
       native: (real) => ({
         prepare: async (...args) => {

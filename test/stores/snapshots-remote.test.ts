@@ -9,7 +9,7 @@ import { type StoreWorld, storeWorld } from './store-world.js';
 const REF = 'containerd.io/snapshot.ref';
 const target = (key: string, more: Record<string, string> = {}) => ({ labels: { [REF]: key, ...more } });
 
-/** Answers AlreadyExists to a Prepare whose target a committed snapshot on that parent has. */
+/** Returns AlreadyExists for a Prepare whose target a committed snapshot on that parent has. */
 const remote = (real: SnapshotterBackend): Partial<SnapshotterBackend> => ({
   prepare: async (key, parent, options) => {
     const wanted = options?.labels?.[REF];

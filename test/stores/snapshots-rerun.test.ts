@@ -12,7 +12,7 @@ test('given a transaction that runs again and commits another snapshot under the
     const [key, parent] = ++runs === 1 ? ['first', 'a'] : ['second', 'b'];
     await w.snapshots.prepare(ctx, key, parent);
     await w.snapshots.commit(ctx, 'layer', key, { labels: rooted });
-    // Somebody else changes what this run has read.
+    // Another caller changes what this run has read.
     if (runs === 1) await w.host.engine.update((tx) => tx.put(keyOf('a'), tx.get(keyOf('a')) ?? ''));
   });
   assert.equal(runs, 2);

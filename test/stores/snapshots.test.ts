@@ -6,7 +6,7 @@ import { ns1, ns2, rejects } from './fixtures.js';
 import { keyOf, rooted, type StoreWorld, storeWorld } from './store-world.js';
 
 describe('snapshots: prepare, view and commit', () => {
-  it('[#131] given prepare and commit, then stat tells parent, kind and times, and the active key is gone', async (t) => {
+  it('[#131] given prepare and commit, then stat returns parent, kind and times, and the active key is gone', async (t) => {
     const world = await storeWorld(t);
     const before = now();
     const mounts = await world.snapshots.prepare(ns1, 'a', '', { labels: { x: '1' } });
@@ -255,7 +255,7 @@ describe('snapshots: leases', () => {
     assert.deepEqual(await world.walked(), ['a']);
   });
 
-  it('[#155] given a lease, when prepared, then it holds the key; when committed, the name instead', async (t) => {
+  it('[#155] given a lease, when prepared, then it keeps the key; when committed, the name instead', async (t) => {
     const world = await storeWorld(t);
     const leased = await world.lease(ns1, 'l');
     await world.snapshots.prepare(leased, 'a', '');
@@ -266,7 +266,7 @@ describe('snapshots: leases', () => {
     assert.deepEqual(await world.held(ns1, 'l'), []);
   });
 
-  it('[#156] given a key in use, when prepared in a lease, then AlreadyExists and the lease holds it', async (t) => {
+  it('[#156] given a key in use, when prepared in a lease, then AlreadyExists and the lease keeps it', async (t) => {
     const world = await storeWorld(t);
     await world.snapshots.prepare(ns1, 'a', '');
     const leased = await world.lease(ns1, 'l');

@@ -101,18 +101,18 @@ export class StoreWorld {
     return collect(this.host, options);
   }
 
-  /** Creates a lease and answers the context that carries it. */
+  /** Creates a lease and returns the context that carries it. */
   async lease(ctx: CallContext, id: string): Promise<CallContext> {
     await this.leases.create(ctx, withId(id));
     return { ...ctx, lease: id };
   }
 
-  /** What a lease holds, as `type id`. */
+  /** What a lease keeps, as `type id`. */
   async held(ctx: CallContext, id: string): Promise<string[]> {
     return (await this.leases.listResources(ctx, id)).map((r) => `${r.type} ${r.id}`);
   }
 
-  /** Writes a blob and answers its digest. */
+  /** Writes a blob and returns its digest. */
   async blob(ctx: CallContext, data: string | Uint8Array, labels?: StringMap): Promise<string> {
     const bytes = Buffer.from(data);
     const digest = digestOf(bytes);

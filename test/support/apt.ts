@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { cacheDirectory } from './cache.js';
 
-/** What an installation holds. */
+/** What an installation contains. */
 export const aptLock = join(cacheDirectory(), 'apt.lock');
 
 /** Whether `apt-get` with these arguments succeeded. As root only. */

@@ -1,4 +1,4 @@
-/** Blob files and who they belong to; for the tests that cut a process short. */
+/** Blob files and what they belong to; for the tests that cut a process short. */
 import { readdir } from 'node:fs/promises';
 import type { DB } from '../../src/db.js';
 import { key } from '../../src/engine/schema/keys.js';

@@ -8,7 +8,7 @@ import { tempDir } from './temp.js';
 
 export { tempDir } from './temp.js';
 
-/** A DB with the native snapshotter; memory engine unless told otherwise. */
+/** A DB with the native snapshotter; memory engine by default. */
 export async function testDB(t: TestContext, options: Partial<OpenOptions> = {}): Promise<DB> {
   const root = options.root ?? (await tempDir(t));
   const etcd = sharedTree(root);

@@ -1,6 +1,6 @@
 /**
  * What a collection must keep, worked out the slow and plain way: from the rules alone, over plain objects, without
- * a word of the code under test. Reads a store's records into a model, walks it node by node, answers what survives.
+ * a word of the code under test. Reads a store's records into a model, walks it node by node, returns what survives.
  */
 
 /** A store's contents, by namespace. */

@@ -1,4 +1,4 @@
-/** A small seeded generator, so that a failing run can be told again by its seed. */
+/** A small seeded generator, so that a failing run can be replayed by its seed. */
 export class Random {
   #state: number;
   constructor(seed: number) {

@@ -1,5 +1,5 @@
 /**
- * Lets tests that make a store of their own make it over etcd: EBBTIDE_TEST_ETCD holds the members' URLs, and every
+ * Lets tests that make a store of their own make it over etcd: EBBTIDE_TEST_ETCD has the members' URLs, and every
  * root gets a tree of its own. Used by testDB and storeWorld; set by test/etcd/stores.test.ts.
  */
 import { basename } from 'node:path';

@@ -14,7 +14,7 @@ import { tempDir } from '../support/db.js';
 
 const program = fileURLToPath(new URL('../../bench/main.js', import.meta.url));
 
-test('given a small store, when the benchmark runs without the peer, then it tells every figure', async (t) => {
+test('given a small store, when the benchmark runs without the peer, then it prints every figure', async (t) => {
   const dir = await tempDir(t, 'ebbtide-bench-test-');
   const json = join(dir, 'figures.json');
   const doc = join(dir, 'figures.md');

@@ -101,13 +101,13 @@ func readStream(ctx context.Context, client contentapi.ContentClient, dgst diges
 		return 0, err
 	}
 	for {
-		answer, err := stream.Recv()
+		response, err := stream.Recv()
 		if err == io.EOF {
 			return n, nil
 		}
 		if err != nil {
 			return n, err
 		}
-		n += int64(len(answer.Data))
+		n += int64(len(response.Data))
 	}
 }

@@ -29,6 +29,8 @@ export interface Disk {
   readonly content: ForeignContent | undefined;
   /** By snapshotter, then by the name in the backend; only of those whose metadata can be read. */
   readonly snapshots: ReadonlyMap<string, ReadonlyMap<string, SnapshotInfo>>;
+  /** Names of all that have a directory. */
+  readonly snapshotters: ReadonlySet<string>;
   readonly notes: readonly string[];
   /** What a document refers to: digests, and the chain id of a config. Nothing for other blobs, and damaged ones. */
   namedIn(digest: string): ReadonlySet<string>;
@@ -57,7 +59,8 @@ export async function lookAtDisk(places: Places, signal?: AbortSignal): Promise<
     const size = blobs?.get(digest)?.size ?? Number.POSITIVE_INFINITY;
     return size > MAX_DOCUMENT_BYTES ? new Set() : namesInDocument(places.content, digest);
   };
-  return { blobs, content, snapshots, notes, namedIn };
+  const snapshotters = new Set(places.snapshotters.keys());
+  return { blobs, content, snapshots, snapshotters, notes, namedIn };
 }
 
 function namesInDocument(root: string, digest: string): ReadonlySet<string> {

@@ -13,10 +13,13 @@
  *   - of several versions, the one that changed last counts.
  */
 import type { PageScan } from '../../bolt/scan.js';
+import type { Instant } from '../../model/time.js';
 import { decodeAny } from '../../model/wire.js';
 import type { Disk } from './disk.js';
+import { namesItself, type Owners } from './owners.js';
 import {
   backendNameOf,
+  COLLECTION_PATHS,
   kindIn,
   type Path,
   type RecordKind,
@@ -37,6 +40,11 @@ export interface Kept extends FoundRecord {
   readonly origin: Origin;
 }
 
+const referencesIn = (tree: Tree): string[] =>
+  [...(treeIn(tree, 'labels')?.entries ?? [])].flatMap(([key, value]) =>
+    key.startsWith(REFERENCE) ? [textOf(value) ?? ''] : [],
+  );
+
 /** `contradicted`: by the disk. */
 type Proof = 'proved' | 'plausible' | 'contradicted';
 
@@ -45,6 +53,12 @@ export interface LeftOut {
   readonly path: Path;
   readonly key: string;
   readonly reason: string;
+}
+
+/** What is kept of a bucket. */
+export interface Collection {
+  readonly path: Path;
+  readonly records: ReadonlyMap<string, Kept>;
 }
 
 interface Layer {
@@ -59,41 +73,70 @@ const EVERYTHING: Gap = { path: [], from: '', to: undefined, page: undefined, re
 export class Merge {
   readonly #scan: PageScan;
   readonly #disk: Disk;
-  readonly #records = new Map<string, Map<string, Kept>>();
+  readonly #owners: Owners;
+  readonly #collections = new Map<string, { path: Path; records: Map<string, Kept> }>();
   readonly #layers: Layer[] = [];
-  /** Who a page belongs to. */
+  /** The record that a page belongs to. */
   readonly #claims = new Map<number, FoundRecord>();
   readonly #structure = new Set<number>();
+  readonly #dropped = new Set<string>();
   readonly leftOut: LeftOut[] = [];
+  /** Nothing proves which namespace they are of. */
+  readonly unplaced: (FoundRecord & { readonly kind: RecordKind })[] = [];
   readonly sequences = new Map<string, number>();
-  readonly paths = new Map<string, Path>();
 
-  constructor(scan: PageScan, disk: Disk) {
+  constructor(scan: PageScan, disk: Disk, owners: Owners) {
     this.#scan = scan;
     this.#disk = disk;
+    this.#owners = owners;
   }
 
-  get records(): ReadonlyMap<string, ReadonlyMap<string, Kept>> {
-    return this.#records;
+  get collections(): Iterable<Collection> {
+    return this.#collections.values();
   }
 
-  /** REQUIRES: nothing was added. The tree that the file is about. Without one anything may be missing. */
-  begin(walked: Walked | undefined): void {
-    if (walked !== undefined) this.addTree(walked);
-    else this.#layers.push({ path: [], gaps: new Gaps([EVERYTHING]), newest: undefined });
+  /**
+   * REQUIRES: nothing was added. The tree that the file is about; `isNamed`: by a meta page. Without that anything may be
+   * missing.
+   */
+  begin(walked: Walked | undefined, isNamed: boolean): void {
+    if (!isNamed) this.#layers.push({ path: [], gaps: new Gaps([EVERYTHING]), newest: undefined });
+    if (walked === undefined) return;
+    for (const page of walked.pages) this.#structure.add(page);
+    this.#addSequences(walked);
+    for (const record of walked.records) this.#offer(record, isNamed ? 'current' : 'older');
+    this.#addLayer(walked, isNamed);
   }
 
   /** An older tree; the newest of them before the others. */
   addTree(walked: Walked): void {
-    const isFirst = this.#layers.length === 0;
-    for (const page of walked.pages) if (isFirst || !this.#claims.has(page)) this.#structure.add(page);
-    for (const [path, sequence] of walked.sequences)
+    for (const page of walked.pages) if (!this.#claims.has(page)) this.#structure.add(page);
+    this.#addSequences(walked);
+    for (const record of walked.records) this.#offerPlaced(walked, record);
+    if (!this.#owners.isContradicted(walked)) this.#addLayer(walked, false);
+  }
+
+  #addSequences({ sequences }: Walked): void {
+    for (const [path, sequence] of sequences)
       this.sequences.set(path, Math.max(sequence, this.sequences.get(path) ?? 0));
-    for (const record of walked.records) this.#offer(record, isFirst ? 'current' : 'older');
-    const { path, gaps, newest } = walked;
+  }
+
+  #addLayer({ path, gaps, newest }: Walked, isNamed: boolean): void {
     // Pages that were given out again may also be newer than the tree, which then is not of one moment.
-    if (!isFirst && gaps.some(({ reason }) => reason === 'other')) return;
-    this.#layers.push({ path, gaps: new Gaps(gaps), newest: isFirst ? undefined : newest });
+    if (!isNamed && gaps.some(({ reason }) => reason === 'other')) return;
+    this.#layers.push({ path, gaps: new Gaps(gaps), newest: isNamed ? undefined : newest });
+  }
+
+  /** A record of an older tree, where it is proved to be. */
+  #offerPlaced(walked: Walked, record: FoundRecord): void {
+    const kind = kindIn(record.path);
+    if (kind === undefined) {
+      if (!this.#owners.isContradicted(walked, record.path)) this.#offer(record, 'older');
+      return;
+    }
+    const path = namesItself(kind) ? record.path : this.#owners.ownerOf(record.leaf);
+    if (path === undefined) this.unplaced.push({ ...record, kind });
+    else this.#offer({ ...record, path }, 'older');
   }
 
   /** A record of a leaf that nothing leads to. */
@@ -117,30 +160,44 @@ export class Merge {
     );
   }
 
-  /** Whether the tree that the file is about may have had it. */
+  /** Namespaces that may have had it, and in which it is not known. */
+  couldHave(kind: RecordKind, key: string, time: Instant): string[] {
+    if (kind === 'content' && this.#disk.blobs?.has(key) === false) return [];
+    return [...this.namespaces()].filter((namespace) => {
+      const inner = COLLECTION_PATHS[kind];
+      const path: Path = ['v1', namespace, ...(inner ?? ['snapshots'])];
+      return !this.has(path, key) && this.isOpen(path, key, time);
+    });
+  }
+
+  /** Whether the tree that the file is about may have had it, or has it damaged. */
   mayMiss(path: Path, key: string): boolean {
-    return this.#layers[0]?.gaps.find(path, key) !== undefined;
+    return this.#layers[0]?.gaps.find(path, key) !== undefined || this.#dropped.has(pathKey([...path, key]));
   }
 
   has(path: Path, key: string): boolean {
-    return this.#records.get(pathKey(path))?.has(key) ?? false;
+    return this.#kept(path, key) !== undefined;
   }
 
   treeOf(record: FoundRecord): Tree | undefined {
     return record.isBucket ? readTree(this.#scan, record.value) : undefined;
   }
 
+  #kept(path: Path, key: string): Kept | undefined {
+    return this.#collections.get(pathKey(path))?.records.get(key);
+  }
+
   #offer(record: FoundRecord, origin: Origin): void {
     const { path, key, changedAt: time } = record;
     if (origin === 'older') {
       if (!this.isOpen(path, key, time)) return;
-      const there = this.#records.get(pathKey(path))?.get(key);
+      const there = this.#kept(path, key);
       if (there !== undefined && (there.origin === 'current' || there.changedAt >= time)) return;
     }
     const proof = this.#proofOf(record);
     if (proof === 'contradicted') return;
     if (origin === 'older' && !this.#isOfOneTime(record)) {
-      this.#leaveOut(record, 'nothing tells whether its labels are its own');
+      this.#leaveOut(record, 'nothing shows whether its labels are its own');
       return;
     }
     if (record.isDoubtful && origin === 'older' && proof !== 'proved') return;
@@ -150,18 +207,17 @@ export class Merge {
 
   #put(record: Kept): void {
     const at = pathKey(record.path);
-    let collection = this.#records.get(at);
+    let collection = this.#collections.get(at);
     if (collection === undefined) {
-      collection = new Map();
-      this.#records.set(at, collection);
-      this.paths.set(at, record.path);
+      collection = { path: record.path, records: new Map() };
+      this.#collections.set(at, collection);
     }
-    const before = collection.get(record.key);
+    const before = collection.records.get(record.key);
     if (before !== undefined) this.#unclaim(before);
-    collection.set(record.key, record);
+    collection.records.set(record.key, record);
   }
 
-  /** False when a page of it belongs to another record. Of two that nothing tells apart neither is kept. */
+  /** False when a page of it belongs to another record. Of two that nothing distinguishes neither is kept. */
   #claim(record: FoundRecord, proof: Proof): boolean {
     for (const page of record.pages) {
       const other = this.#claims.get(page);
@@ -186,15 +242,16 @@ export class Merge {
   }
 
   #isKept({ path, key, value }: FoundRecord): boolean {
-    return this.#records.get(pathKey(path))?.get(key)?.value === value;
+    return this.#kept(path, key)?.value === value;
   }
 
   #drop(record: FoundRecord): void {
-    this.#records.get(pathKey(record.path))?.delete(record.key);
+    this.#collections.get(pathKey(record.path))?.records.delete(record.key);
     this.#leaveOut(record, 'its fields belong to another record as well');
   }
 
   #leaveOut({ path, key }: FoundRecord, reason: string): void {
+    this.#dropped.add(pathKey([...path, key]));
     this.leftOut.push({ kind: kindIn(path) ?? 'other', path, key, reason });
   }
 
@@ -208,8 +265,10 @@ export class Merge {
     if (kind === 'content') {
       if (this.#disk.blobs === undefined) return 'plausible';
       const file = this.#disk.blobs.get(key);
-      if (file !== undefined && file.size === sizeIn(tree)) return 'proved';
-      this.#leaveOut(record, file === undefined ? 'it has no file' : `its file has ${file.size} bytes`);
+      const isRight = file !== undefined && file.size === sizeIn(tree);
+      if (isRight && !this.#hasOthersLabels(key, tree)) return 'proved';
+      const wrong = file === undefined ? 'it has no file' : `its file has ${file.size} bytes`;
+      this.#leaveOut(record, isRight ? 'its labels are of another one' : wrong);
       return 'contradicted';
     }
     const name = backendNameOf(tree);
@@ -232,10 +291,15 @@ export class Merge {
     if (tree === undefined || !tree.isSplit) return true;
     if (kind === 'image') return false;
     const named = this.#disk.namedIn(record.key);
-    const references = [...(treeIn(tree, 'labels')?.entries ?? [])].filter(([key]) =>
-      key.startsWith(REFERENCE),
-    );
-    return references.length > 0 && references.every(([, value]) => named.has(textOf(value as Buffer) ?? ''));
+    const references = referencesIn(tree);
+    return references.length > 0 && references.every((name) => named.has(name));
+  }
+
+  /** Its labels refer to nothing of what the document refers to. */
+  #hasOthersLabels(digest: string, tree: Tree): boolean {
+    const references = referencesIn(tree);
+    const named = references.length === 0 ? new Set<string>() : this.#disk.namedIn(digest);
+    return named.size > 0 && !references.some((name) => named.has(name));
   }
 
   /** Specs are long, and mostly JSON, which shows what was written over. */
@@ -255,14 +319,13 @@ export class Merge {
   /** Those that records are known of, and those that snapshots name. */
   namespaces(): ReadonlySet<string> {
     const names = new Set<string>();
-    for (const path of this.paths.values()) if (path[0] === 'v1' && path.length > 1) names.add(path[1]!);
-    for (const key of this.sequences.keys()) {
-      const [schema, namespace] = key.split('\0');
+    const buckets = [...this.#collections.values()].map(({ path }) => path);
+    for (const key of this.sequences.keys()) buckets.push(key.split('\0'));
+    for (const [schema, namespace] of buckets)
       if (schema === 'v1' && namespace !== undefined) names.add(namespace);
-    }
     for (const all of this.#disk.snapshots.values())
       for (const name of all.keys()) {
-        const namespace = name.split('/', 1)[0]!;
+        const [namespace = ''] = name.split('/', 1);
         names.add(Buffer.from(namespace).toString('latin1'));
       }
     return names;

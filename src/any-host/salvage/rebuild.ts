@@ -3,7 +3,7 @@
  * labels of references, from the manifests; snapshots from their snapshotters. Only where something is missing. Called by salvage.ts.
  */
 
-import { throwIfAborted } from '../../errors.js';
+import { present, throwIfAborted } from '../../errors.js';
 import {
   MAX_DOCUMENT_BYTES,
   parseConfig,
@@ -19,7 +19,7 @@ import type { StringMap } from '../../model/records.js';
 import { encodeTime, encodeVarint } from '../../model/wire.js';
 import type { Disk } from './disk.js';
 import type { Merge } from './merge.js';
-import { backendName, kindIn, type Path, type Tree, textOf, treeIn } from './shapes.js';
+import { backendName, type Path, placeIn, type Tree, textOf, treeIn } from './shapes.js';
 
 export interface Rebuilt {
   readonly path: Path;
@@ -46,14 +46,14 @@ const textsTree = (texts: StringMap): Tree | undefined =>
 export async function rebuild(merge: Merge, disk: Disk, signal?: AbortSignal): Promise<Rebuilt[]> {
   const snapshots = rebuiltSnapshots(merge, disk);
   const blobs = new BlobRebuilder(merge, disk, snapshots);
-  for (const [at, records] of merge.records) {
-    const path = merge.paths.get(at)!;
-    if (kindIn(path) !== 'image') continue;
+  for (const { path, records } of merge.collections) {
+    const place = placeIn(path);
+    if (place?.kind !== 'image') continue;
     for (const record of records.values()) {
       throwIfAborted(signal);
       const target = treeIn(merge.treeOf(record) ?? treeOf({}), 'target');
       const [digest, mediaType] = ['digest', 'mediatype'].map((name) => textOf(target?.entries.get(name)));
-      if (digest !== undefined) await blobs.visit(path[1]!, { digest, mediaType: mediaType ?? '' }, 0);
+      if (digest !== undefined) await blobs.visit(place.namespace, { digest, mediaType: mediaType ?? '' }, 0);
     }
   }
   return [...snapshots, ...blobs.rebuilt];
@@ -151,17 +151,18 @@ class BlobRebuilder {
   /** By which the config of an image that is unpacked keeps its snapshots. */
   #snapshotLabels(namespace: string, diffIds: readonly string[]): StringMap {
     const top = chainIds(diffIds).at(-1);
+    if (top === undefined) return {};
     const labels: Record<string, string> = {};
-    for (const snapshotter of top === undefined ? [] : this.#disk.snapshots.keys()) {
+    for (const snapshotter of this.#disk.snapshots.keys()) {
       const path: Path = ['v1', namespace, 'snapshots', bytesOf(snapshotter)];
-      if (this.#merge.has(path, top!) || this.#snapshots.has([...path, top].join('\0')))
-        labels[`${Label.gcRefSnapshot}.${snapshotter}`] = top!;
+      if (this.#merge.has(path, top) || this.#snapshots.has([...path, top].join('\0')))
+        labels[`${Label.gcRefSnapshot}.${snapshotter}`] = top;
     }
     return labels;
   }
 
   async #read(digest: string, size: number): Promise<Buffer | undefined> {
-    await using reader = await this.#disk.content!.readerAt(digest);
+    await using reader = await present(this.#disk.content, 'the directory of blobs').readerAt(digest);
     const bytes = Buffer.alloc(size);
     for (let at = 0; at < size; ) {
       const read = await reader.read(bytes.subarray(at), at);

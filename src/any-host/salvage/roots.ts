@@ -1,7 +1,15 @@
 /** Trees that a damaged file has roots of, the newest first. Called by salvage.ts. */
-import type { PageScan } from '../../bolt/scan.js';
+import type { LeafEntry, LeafPage, PageScan } from '../../bolt/scan.js';
 import { type Instant, zeroTime } from '../../model/time.js';
-import { backendNameOf, changedAt, kindIn, NAMESPACE_PARTS, type Path, readTree } from './shapes.js';
+import {
+  backendNameOf,
+  changedAt,
+  kindIn,
+  NAMESPACE_PARTS,
+  type Path,
+  readTree,
+  type Tree,
+} from './shapes.js';
 import { type Walked, walkTree } from './walk.js';
 
 /** Trees that are followed: each costs as much as the file has records, and the newest have nearly all that there is. */
@@ -24,12 +32,12 @@ export function findTrees(scan: PageScan): Trees {
   const named = scan.metas.map(({ root }): Root => ({ page: root, path: [] }));
   const newest = named[0] && walkTree(scan, named[0].page, []);
   const [last, before] = scan.metas;
-  // Two meta pages have transactions that follow one another, and no page is behind the end that they tell: otherwise the
+  // Two meta pages have transactions that follow one another, and no page is after the end that they give: otherwise the
   // newest one may be lost.
   const isNewest =
-    before !== undefined &&
-    last!.transaction === before.transaction + 1n &&
-    !scan.ids.some((id) => id >= last!.highWater);
+    last !== undefined &&
+    last.transaction - 1n === before?.transaction &&
+    !scan.ids.some((id) => id >= last.highWater);
   if (newest !== undefined && newest.gaps.length === 0 && isNewest)
     return { first: newest, older: [], isNamed: true };
   const ages = new Ages(scan);
@@ -88,11 +96,22 @@ function walkNamespace(scan: PageScan, page: number): Walked | undefined {
     const name = tree && backendNameOf(tree)?.namespace;
     if (name !== undefined) names.add(name);
   }
-  const [name] = names;
-  return names.size === 1 ? walkTree(scan, page, ['v1', name!]) : undefined;
+  const [name, other] = names;
+  return name === undefined || other !== undefined ? undefined : walkTree(scan, page, ['v1', name]);
 }
 
 const DEPTH_MAX = 60;
+
+const later = (a: Instant, b: Instant): Instant => (a > b ? a : b);
+
+/** Whether entries are the fields of a record that says when it was made. */
+const hasTimes = (entries: readonly LeafEntry[]): boolean => entries.some(({ key }) => key === 'createdat');
+
+const treeOf = ({ entries }: LeafPage): Tree => ({
+  sequence: 0,
+  entries: new Map(entries.map(({ key, value }) => [key, value])),
+  isSplit: false,
+});
 
 /** The newest change below a page; each page is looked at once. */
 class Ages {
@@ -110,31 +129,21 @@ class Ages {
     this.#known.set(id, zeroTime);
     const page = this.#scan.page(id);
     let newest = zeroTime;
-    const take = (time: Instant): void => {
-      if (time > newest) newest = time;
-    };
-    if (page?.kind === 'branch') for (const child of page.children) take(this.of(child.page, depth + 1));
-    if (page?.kind === 'leaf') {
-      const hasTimes = page.entries.some(({ key }) => key === 'createdat');
-      for (const { isBucket, value } of hasTimes ? [] : page.entries) {
-        const bucket = isBucket ? this.#scan.bucket(value) : undefined;
-        if (bucket === undefined) continue;
-        if (bucket.page !== 0) take(this.of(bucket.page, depth + 1));
-        else if (bucket.entries?.some(({ key }) => key === 'createdat')) {
-          const tree = readTree(this.#scan, value);
-          if (tree !== undefined) take(changedAt(tree));
-        }
-      }
-      if (hasTimes)
-        take(
-          changedAt({
-            sequence: 0,
-            entries: new Map(page.entries.map(({ key, value }) => [key, value])),
-            isSplit: false,
-          }),
-        );
-    }
+    if (page?.kind === 'branch')
+      for (const child of page.children) newest = later(newest, this.of(child.page, depth + 1));
+    else if (page !== undefined && hasTimes(page.entries)) newest = changedAt(treeOf(page));
+    else
+      for (const { isBucket, value } of page?.entries ?? [])
+        if (isBucket) newest = later(newest, this.#below(value, depth));
     this.#known.set(id, newest);
     return newest;
+  }
+
+  /** Of the bucket that an entry is. */
+  #below(value: Buffer, depth: number): Instant {
+    const bucket = this.#scan.bucket(value);
+    if (bucket !== undefined && bucket.page !== 0) return this.of(bucket.page, depth + 1);
+    const tree = hasTimes(bucket?.entries ?? []) ? readTree(this.#scan, value) : undefined;
+    return tree === undefined ? zeroTime : changedAt(tree);
   }
 }

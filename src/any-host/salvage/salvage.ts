@@ -1,7 +1,7 @@
 /**
  * Brings a `meta.db` back that does not open any more: what can be read of it, and what is known from elsewhere, in a new file;
  * and a report of what is there, what is missing and what was guessed. The damaged file is only read, and so is everything beside it. Nobody may
- * write to it meanwhile. How records are told from one another: merge.ts. Called by the verb.
+ * write to it meanwhile. How records are distinguished: merge.ts. Called by the verb.
  */
 import { yieldToEventLoop } from '../../backends/files.js';
 import { PageScan } from '../../bolt/scan.js';
@@ -9,12 +9,15 @@ import { failedPrecondition, throwIfAborted } from '../../errors.js';
 import { type Instant, zeroTime } from '../../model/time.js';
 import { outsideOf } from '../compact.js';
 import { findPlaces } from '../places.js';
-import { lookAtDisk } from './disk.js';
+import { type Disk, lookAtDisk } from './disk.js';
+import { Elimination } from './elimination.js';
+import { familiesIn } from './families.js';
 import { Merge } from './merge.js';
+import { Owners } from './owners.js';
 import { type Rebuilt, rebuild } from './rebuild.js';
-import { findTrees } from './roots.js';
-import { kindIn, type Path, type RecordKind } from './shapes.js';
-import { StrayLeaves } from './stray.js';
+import { findTrees, type Trees } from './roots.js';
+import { type Path, placeIn, type RecordKind, readTree } from './shapes.js';
+import { addStrays, readStrays, type Stray, type StrayLeaf } from './stray.js';
 import type { Gap } from './walk.js';
 import { GUESSED_VERSION, writeRecords } from './write.js';
 
@@ -55,6 +58,8 @@ export interface SalvageReport {
   /** All that is not of the newest transaction. */
   guessed: { kind: RecordKind; namespace: string; key: string; origin: 'older' | 'rebuilt' }[];
   leftOut: { kind: RecordKind; namespace: string; key: string; reason: string }[];
+  /** Found, and left out, since nothing proves which of these namespaces they are of. */
+  unplaced: { kind: RecordKind; key: string; namespaces: string[] }[];
   /** What was assumed, and what could not be looked at. */
   notes: string[];
 }
@@ -79,17 +84,19 @@ export async function salvage(
     const scan = await PageScan.read(places.metadata, signal);
     await yieldToEventLoop();
     throwIfAborted(signal);
-    const { first, older, isNamed } = findTrees(scan);
-    const merge = new Merge(scan, disk);
-    merge.begin(isNamed ? first : undefined);
-    if (!isNamed && first !== undefined) merge.addTree(first);
+    const trees = findTrees(scan);
+    const { first, older, isNamed } = trees;
+    const isWhole = isNamed && first?.gaps.length === 0;
+    const strays = isWhole ? [] : readStrays(scan, leavesIn(trees), disk.snapshotters);
+    const owners = ownersIn(scan, trees, strays, disk);
+    const merge = new Merge(scan, disk, owners);
+    merge.begin(first, isNamed);
     for (const walked of older) {
       await yieldToEventLoop();
       throwIfAborted(signal);
       merge.addTree(walked);
     }
-    const isWhole = isNamed && first?.gaps.length === 0;
-    const unplaced = isWhole ? 0 : new StrayLeaves(scan, merge, disk).add();
+    const unplaced = unplacedIn(merge, addStrays(strays, merge, owners, disk));
     const rebuilt = isWhole ? [] : await rebuild(merge, disk, signal);
     const counts = countsOf(merge, rebuilt);
     if (counts.length === 0)
@@ -105,8 +112,6 @@ export async function salvage(
       notes.push(
         'no valid meta page leads to the newest records: the newest tree that can be followed was taken',
       );
-    if (unplaced > 0)
-      notes.push(`${unplaced} records were left out, since nothing says which namespace they are of`);
     for (const key of written.withoutParent) notes.push(`snapshot ${textFrom(key)}: its parent is lost`);
     const newest = first?.newest ?? zeroTime;
     return {
@@ -120,11 +125,37 @@ export async function salvage(
       gaps: (first?.gaps ?? []).map(gapOf),
       guessed: guessedIn(merge, rebuilt),
       leftOut: leftOutOf(merge),
+      unplaced,
       notes,
     };
   } finally {
     await disk.content?.close();
   }
+}
+
+const leavesIn = ({ first, older }: Trees): Set<number> =>
+  new Set([first, ...older].flatMap((walked) => walked?.records.map(({ leaf }) => leaf) ?? []));
+
+function ownersIn(
+  scan: PageScan,
+  { first, older, isNamed }: Trees,
+  strays: readonly StrayLeaf[],
+  disk: Disk,
+): Owners {
+  const owners = new Owners();
+  if (first !== undefined) owners.prove(first);
+  for (const walked of older)
+    owners.claim(walked, ({ isBucket, value }) => (isBucket ? readTree(scan, value) : undefined));
+  for (const { page, records } of strays) owners.addStray(page, records);
+  for (const [branch, children] of familiesIn(scan)) owners.addFamily(branch, children);
+  const isNewest = isNamed && first?.gaps.every(({ reason }) => reason !== 'other') === true;
+  const elimination = first && new Elimination(first, isNewest, disk);
+  const known = new Map(strays.map(({ page, records }) => [page, records]));
+  owners.resolve((leaf) => {
+    const records = known.get(leaf);
+    return records && elimination?.ownerOf(records);
+  });
+  return owners;
 }
 
 const gapOf = ({ path, from, to, page, reason }: Gap): SalvageGap => ({
@@ -138,16 +169,17 @@ const gapOf = ({ path, from, to, page, reason }: Gap): SalvageGap => ({
 function countsOf(merge: Merge, rebuilt: readonly Rebuilt[]): SalvagedRecords[] {
   const counts = new Map<string, SalvagedRecords>();
   const count = (path: Path, origin: 'current' | 'older' | 'rebuilt'): void => {
-    const kind = kindIn(path);
-    if (kind === undefined) return;
-    const namespace = textFrom(path[1]!);
+    const place = placeIn(path);
+    if (place === undefined) return;
+    const { kind } = place;
+    const namespace = textFrom(place.namespace);
     const at = `${kind}\0${namespace}`;
     const found = counts.get(at) ?? { kind, namespace, current: 0, older: 0, rebuilt: 0 };
     found[origin]++;
     counts.set(at, found);
   };
-  for (const [at, records] of merge.records)
-    for (const { origin } of records.values()) count(merge.paths.get(at)!, origin);
+  for (const { path, records } of merge.collections)
+    for (const { origin } of records.values()) count(path, origin);
   for (const { path } of rebuilt) count(path, 'rebuilt');
   return [...counts.values()].sort((a, b) => (a.namespace + a.kind < b.namespace + b.kind ? -1 : 1));
 }
@@ -155,12 +187,12 @@ function countsOf(merge: Merge, rebuilt: readonly Rebuilt[]): SalvagedRecords[] 
 function guessedIn(merge: Merge, rebuilt: readonly Rebuilt[]): SalvageReport['guessed'] {
   const guessed: SalvageReport['guessed'] = [];
   const add = (path: Path, key: string, origin: 'older' | 'rebuilt'): void => {
-    const kind = kindIn(path);
-    if (kind !== undefined) guessed.push({ kind, namespace: textFrom(path[1]!), key: textFrom(key), origin });
+    const place = placeIn(path);
+    if (place === undefined) return;
+    guessed.push({ kind: place.kind, namespace: textFrom(place.namespace), key: textFrom(key), origin });
   };
-  for (const [at, records] of merge.records)
-    for (const { key, origin } of records.values())
-      if (origin === 'older') add(merge.paths.get(at)!, key, origin);
+  for (const { path, records } of merge.collections)
+    for (const { key, origin } of records.values()) if (origin === 'older') add(path, key, origin);
   for (const { path, key } of rebuilt) add(path, key, 'rebuilt');
   return guessed;
 }
@@ -176,4 +208,20 @@ function leftOutOf(merge: Merge): SalvageReport['leftOut'] {
     leftOut.push({ kind, namespace: textFrom(path[1] ?? ''), key: textFrom(key), reason });
   }
   return leftOut;
+}
+
+/** Where each may be missing. */
+function unplacedIn(merge: Merge, strays: readonly Stray[]): SalvageReport['unplaced'] {
+  const seen = new Set<string>();
+  const unplaced: SalvageReport['unplaced'] = [];
+  const found = [...merge.unplaced, ...strays];
+  for (const { kind, key, changedAt } of found) {
+    const at = `${kind}\0${key}`;
+    if (seen.has(at)) continue;
+    const namespaces = merge.couldHave(kind, key, changedAt).map(textFrom);
+    if (namespaces.length === 0) continue;
+    seen.add(at);
+    unplaced.push({ kind, key: textFrom(key), namespaces });
+  }
+  return unplaced;
 }

@@ -53,13 +53,19 @@ export const NAMESPACE_PARTS = [
   'snapshots',
 ];
 
+/** What its content has. */
+export const CONTENT_PARTS = ['blob', 'ingests', 'ingest'];
+
 /** Of the records in a bucket; undefined for a bucket of buckets. */
-export function kindIn(path: Path): RecordKind | undefined {
+export function placeIn(path: Path): { kind: RecordKind; namespace: string } | undefined {
   const [schema, namespace, ...rest] = path;
   if (schema !== 'v1' || namespace === undefined) return undefined;
-  if (rest.length === 2 && rest[0] === 'snapshots') return 'snapshot';
-  return COLLECTIONS[rest.join('\0')];
+  const isSnapshots = rest.length === 2 && rest[0] === 'snapshots';
+  const kind = isSnapshots ? 'snapshot' : COLLECTIONS[rest.join('\0')];
+  return kind && { kind, namespace };
 }
+
+export const kindIn = (path: Path): RecordKind | undefined => placeIn(path)?.kind;
 
 /** Whether a bucket has buckets of records in it, and is not itself a record. */
 export function isStructure(path: Path): boolean {
@@ -74,7 +80,7 @@ export function isStructure(path: Path): boolean {
 
 /** Levels of buckets in a record: containerd has three. */
 const DEPTH_MAX = 8;
-/** Pages of a record: a lease of some hundred thousand resources. Others are no record. */
+/** Pages of a record: a lease of some hundred thousand resources. Others are not records. */
 const PAGES_MAX = 10_000;
 
 /** Undefined when a page of it is not whole. `pages`: gets those that it is in. */
@@ -128,10 +134,13 @@ function timeIn({ entries }: Tree, name: string): Instant | undefined {
   }
 }
 
+export const createdAt = (tree: Tree): Instant => timeIn(tree, 'createdat') ?? zeroTime;
+
 /** When it was changed last, as far as it says so. */
 export function changedAt(tree: Tree): Instant {
-  const times = ['createdat', 'updatedat'].map((name) => timeIn(tree, name) ?? zeroTime);
-  return times[0]! > times[1]! ? times[0]! : times[1]!;
+  const created = timeIn(tree, 'createdat') ?? zeroTime;
+  const updated = timeIn(tree, 'updatedat') ?? zeroTime;
+  return created > updated ? created : updated;
 }
 
 export function sizeIn({ entries }: Tree): number | undefined {
@@ -143,8 +152,26 @@ export function sizeIn({ entries }: Tree): number | undefined {
   }
 }
 
+/** Fields that are buckets of values: buckets or times in them are of another record's page. */
+const SETS: readonly string[] = [
+  'labels',
+  'annotations',
+  'target',
+  'runtime',
+  'extensions',
+  'children',
+  'content',
+];
+
+const isSet = (one: Buffer | Tree | undefined): boolean =>
+  one === undefined ||
+  (!Buffer.isBuffer(one) &&
+    [...one.entries.values()].every(Buffer.isBuffer) &&
+    ['createdat', 'expireat'].every((name) => timeIn(one, name) === undefined));
+
 /** By the fields that only one kind has. */
 export function kindOf(key: string, tree: Tree): RecordKind | undefined {
+  if (!SETS.every((name) => isSet(tree.entries.get(name)))) return undefined;
   const has = (name: string): boolean => tree.entries.has(name);
   if (has('ref')) return has('createdat') ? undefined : 'ingest';
   if (timeIn(tree, 'createdat') === undefined) return undefined;
@@ -165,8 +192,8 @@ export interface BackendName {
 }
 
 export function backendName(text: string | undefined): BackendName | undefined {
-  const [, namespace, number, key] = /^([^/]+)\/(\d+)\/(.+)$/s.exec(text ?? '') ?? [];
-  return key === undefined ? undefined : { namespace: namespace!, number: Number(number), key };
+  const [, namespace = '', number, key] = /^([^/]+)\/(\d+)\/(.+)$/s.exec(text ?? '') ?? [];
+  return key === undefined ? undefined : { namespace, number: Number(number), key };
 }
 
 export const backendNameOf = ({ entries }: Tree): BackendName | undefined =>

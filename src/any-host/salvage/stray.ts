@@ -1,17 +1,18 @@
 /**
- * Leaves of records that no tree leads to. Such a leaf has the names of its records, but not that of its namespace: that is known from
- * names that are in the records (snapshots, ingests), from what they refer to, and from pages that lead to several of these leaves. What
- * nothing places is left out. Called by salvage.ts.
+ * Leaves of records that no tree leads to. Such a leaf has the names of its records, but not that of its namespace: snapshots and
+ * ingests have that in theirs, of others owners.ts knows it. What nothing places is left out. Called by salvage.ts.
  */
 import type { LeafPage, PageScan } from '../../bolt/scan.js';
 import type { Disk } from './disk.js';
 import type { Merge } from './merge.js';
+import { namesItself, type Owners } from './owners.js';
 import {
-  backendName,
   backendNameOf,
-  COLLECTION_PATHS,
+  CONTENT_PARTS,
   changedAt,
+  createdAt,
   kindOf,
+  NAMESPACE_PARTS,
   type Path,
   type RecordKind,
   readTree,
@@ -19,249 +20,78 @@ import {
 } from './shapes.js';
 import type { FoundRecord } from './walk.js';
 
-type Stray = Omit<FoundRecord, 'path' | 'isDoubtful'> & { readonly kind: RecordKind; readonly tree: Tree };
-
-interface Leaf {
-  readonly page: number;
-  readonly records: readonly Stray[];
-  /** It leads to pages of other records as well: it was replaced by another leaf. */
-  readonly isOld: boolean;
-}
-
-export class StrayLeaves {
-  readonly #scan: PageScan;
-  readonly #merge: Merge;
-  readonly #disk: Disk;
-  /** Pages of the same namespace have the same root in it. */
-  readonly #above = new Map<number, number>();
-
-  constructor(scan: PageScan, merge: Merge, disk: Disk) {
-    this.#scan = scan;
-    this.#merge = merge;
-    this.#disk = disk;
-  }
-
-  /** Adds what can be placed. Returns how many records cannot. */
-  add(): number {
-    const leaves: Leaf[] = [];
-    for (const id of this.#scan.ids) {
-      const page = this.#merge.isTaken(id) ? undefined : this.#scan.page(id);
-      if (page === undefined) continue;
-      this.#join(id);
-      const leaf = page.kind === 'leaf' ? this.#read(page) : undefined;
-      if (leaf !== undefined && leaf.records.length > 0) leaves.push(leaf);
-    }
-    return this.#place(leaves);
-  }
-
-  #read({ id, entries }: LeafPage): Leaf | undefined {
-    // Buckets of buckets have everything below them.
-    if (!entries.every(({ key, isBucket }) => isBucket && key !== 'v1' && !PARTS.has(key))) return undefined;
-    const records: Stray[] = [];
-    let isOld = false;
-    for (const { key, value } of entries) {
-      const pages: number[] = [];
-      const tree = readTree(this.#scan, value, pages);
-      if (tree === undefined) continue;
-      const kind = kindOf(key, tree);
-      isOld ||= kind === undefined || pages.some((page) => this.#merge.isTaken(page, key));
-      if (kind !== undefined)
-        records.push({ key, value, pages, isBucket: true, changedAt: changedAt(tree), kind, tree });
-    }
-    return { page: id, records, isOld };
-  }
-
-  // ------------------------------------------------------------------------------------- leaves of one namespace
-
-  #rootOf(id: number): number {
-    let root = id;
-    for (let next = this.#above.get(root); next !== undefined; next = this.#above.get(root)) root = next;
-    return root;
-  }
-
-  /** A page and those that it leads to are of one namespace, unless one of these was given out again since. */
-  #join(id: number): void {
-    const children = this.#childrenOf(id);
-    if (children === undefined) return;
-    for (const child of children) {
-      const [a, b] = [this.#rootOf(id), this.#rootOf(child)];
-      if (a !== b) this.#above.set(b, a);
-    }
-  }
-
-  #childrenOf(id: number): number[] | undefined {
-    const page = this.#scan.page(id);
-    if (page?.kind === 'branch') {
-      const kinds = new Set<RecordKind>();
-      for (const [n, { key, page: child }] of page.children.entries()) {
-        const keys = this.#keysOf(child);
-        if (keys === undefined) continue;
-        const to = page.children[n + 1]?.key;
-        if (keys[0]! < key || (to !== undefined && keys.at(-1)! >= to)) return undefined;
-        const kind = this.#kindOf(child);
-        if (kind !== undefined) kinds.add(kind);
-      }
-      return kinds.size > 1 ? undefined : page.children.map((child) => child.page);
-    }
-    if (page?.kind !== 'leaf' || !page.entries.every(({ key, isBucket }) => isBucket && PARTS.has(key)))
-      return undefined;
-    const children: number[] = [];
-    for (const { key, value } of page.entries) {
-      const child = this.#scan.bucket(value)?.page ?? 0;
-      if (child === 0) continue;
-      const expected = PARTS.get(key);
-      const kind = this.#kindOf(child);
-      if (expected !== undefined && kind !== undefined && kind !== expected) return undefined;
-      children.push(child);
-    }
-    return children;
-  }
-
-  #keysOf(id: number): string[] | undefined {
-    const page = this.#scan.page(id);
-    const keys = page?.kind === 'leaf' ? page.entries : page?.children;
-    return keys === undefined || keys.length === 0 ? undefined : keys.map(({ key }) => key);
-  }
-
-  /** Of the first record below. */
-  #kindOf(id: number, depth = 0): RecordKind | undefined {
-    const page = this.#scan.page(id);
-    if (page?.kind === 'branch')
-      return depth > BRANCHES_MAX ? undefined : this.#kindOf(page.children[0]!.page, depth + 1);
-    for (const { key, isBucket, value } of page?.entries ?? []) {
-      const tree = isBucket ? readTree(this.#scan, value) : undefined;
-      const kind = tree && kindOf(key, tree);
-      if (kind !== undefined) return kind;
-    }
-    return undefined;
-  }
-
-  // ----------------------------------------------------------------------------------------------------- placing
-
-  /**
-   * A leaf by its own records, else by the others of its group, if these agree. Each round makes more names known, to which
-   * others refer.
-   */
-  #place(leaves: readonly Leaf[]): number {
-    let waiting = leaves;
-    const found = new Map<number, Set<string>>();
-    for (;;) {
-      const known = new KnownNames(this.#merge, this.#disk);
-      const rest: Leaf[] = [];
-      for (const leaf of waiting) {
-        const root = this.#rootOf(leaf.page);
-        const own = known.namespaceOf(leaf.records);
-        const others = found.get(root) ?? new Set();
-        if (own !== undefined) found.set(root, others.add(own));
-        const namespace = own ?? (others.size === 1 ? [...others][0] : undefined);
-        if (namespace === undefined) rest.push(leaf);
-        else this.#add(leaf, namespace);
-      }
-      if (rest.length === waiting.length) break;
-      waiting = rest;
-    }
-    const open = new Set<string>();
-    for (const { records } of waiting)
-      for (const { kind, key, changedAt: time } of records)
-        if (this.#isOpenAnywhere(kind, key, time)) open.add(`${kind}\0${key}`);
-    return open.size;
-  }
-
-  #add({ records, isOld }: Leaf, namespace: string): void {
-    for (const { kind, tree, ...record } of records) {
-      const path = kind === 'snapshot' ? this.#snapshotPath(tree) : pathIn(namespace, kind);
-      if (path !== undefined) this.#merge.addStray({ ...record, path, isDoubtful: isOld });
-    }
-  }
-
-  #isOpenAnywhere(kind: RecordKind, key: string, time: bigint): boolean {
-    return [...this.#merge.namespaces()].some((namespace) => {
-      const path = pathIn(namespace, kind);
-      return path !== undefined && !this.#merge.has(path, key) && this.#merge.isOpen(path, key, time);
-    });
-  }
-
-  #snapshotPath(tree: Tree): Path | undefined {
-    const name = backendNameOf(tree);
-    if (name === undefined) return undefined;
-    const stored = Buffer.from(`${name.namespace}/${name.number}/${name.key}`, 'latin1').toString();
-    const owners = [...this.#disk.snapshots].filter(([, all]) => all.has(stored));
-    const [owner] = owners.map(([snapshotter]) => Buffer.from(snapshotter).toString('latin1'));
-    return owners.length === 1 ? ['v1', name.namespace, 'snapshots', owner!] : undefined;
-  }
-}
-
-const BRANCHES_MAX = 20;
-
-/** What a namespace, and its content, have, and which records are in it. */
-const PARTS: ReadonlyMap<string, RecordKind | undefined> = new Map([
-  ['containers', 'container'],
-  ['content', undefined],
-  ['images', 'image'],
-  ['labels', undefined],
-  ['leases', 'lease'],
-  ['sandboxes', 'sandbox'],
-  ['snapshots', undefined],
-  ['blob', 'content'],
-  ['ingests', 'ingest'],
-]);
-
-const pathIn = (namespace: string, kind: RecordKind): Path | undefined => {
-  const inner = COLLECTION_PATHS[kind];
-  return inner && ['v1', namespace, ...inner];
+export type Stray = Omit<FoundRecord, 'path' | 'isDoubtful'> & {
+  readonly kind: RecordKind;
+  readonly tree: Tree;
 };
 
-/** Which namespaces have a record of a name, or a snapshot. */
-class KnownNames {
-  readonly #namespaces = new Map<string, Set<string>>();
-
-  constructor(merge: Merge, { snapshots }: Disk) {
-    for (const [at, records] of merge.records) {
-      const path = merge.paths.get(at)!;
-      if (path[0] === 'v1' && path.length > 2) for (const key of records.keys()) this.#add(key, path[1]!);
-    }
-    for (const all of snapshots.values())
-      for (const stored of all.keys()) {
-        const name = backendName(Buffer.from(stored).toString('latin1'));
-        if (name !== undefined) this.#add(name.key, name.namespace);
-      }
-  }
-
-  #add(name: string, namespace: string): void {
-    const known = this.#namespaces.get(name);
-    if (known === undefined) this.#namespaces.set(name, new Set([namespace]));
-    else known.add(namespace);
-  }
-
-  /** The only one that has what the records are called, and refer to. */
-  namespaceOf(records: readonly Stray[]): string | undefined {
-    const votes = new Map<string, number>();
-    const vote = (namespace: string, weight: number): void => {
-      votes.set(namespace, (votes.get(namespace) ?? 0) + weight);
-    };
-    for (const { key, tree, kind } of records) {
-      const own = kind === 'snapshot' || kind === 'ingest' ? backendNameOf(tree) : undefined;
-      if (own?.key === key) vote(own.namespace, CERTAIN);
-      for (const name of [key, ...namesIn(tree)]) {
-        const known = this.#namespaces.get(name);
-        // What several have says nothing.
-        if (known?.size === 1) for (const namespace of known) vote(namespace, 1);
-      }
-    }
-    const [first, ...others] = [...votes].sort((a, b) => b[1] - a[1]);
-    const isSure = first !== undefined && (others.length === 0 || first[1] >= CERTAIN);
-    return isSure ? first[0] : undefined;
-  }
+export interface StrayLeaf {
+  readonly page: number;
+  readonly records: readonly Stray[];
+  /** It has what is no record. */
+  readonly isDoubtful: boolean;
 }
 
-/** More than a leaf has references. */
-const CERTAIN = 1_000_000;
-
-/** What a record may refer to: digests and keys, in its fields and the names of these. */
-function* namesIn(tree: Tree): Generator<string> {
-  for (const [name, one] of tree.entries) {
-    yield name;
-    if (!Buffer.isBuffer(one)) yield* namesIn(one);
-    else if (one.length > 1 && one.length < 300) yield one.toString('latin1');
+/** `known`: leaves whose records are known. `snapshotters`: names of buckets, which are no records. */
+export function readStrays(
+  scan: PageScan,
+  known: ReadonlySet<number>,
+  snapshotters: ReadonlySet<string>,
+): StrayLeaf[] {
+  const leaves: StrayLeaf[] = [];
+  for (const id of scan.ids) {
+    const page = known.has(id) ? undefined : scan.page(id);
+    const hasRecords =
+      page?.kind === 'leaf' &&
+      page.entries.every(({ key, isBucket }) => isBucket && !PARTS.includes(key) && !snapshotters.has(key));
+    const leaf = hasRecords ? readLeaf(scan, page) : undefined;
+    if (leaf !== undefined && leaf.records.length > 0) leaves.push(leaf);
   }
+  return leaves;
+}
+
+/** What has everything below it. */
+const PARTS: readonly string[] = ['v1', ...NAMESPACE_PARTS, ...CONTENT_PARTS];
+
+function readLeaf(scan: PageScan, { id, entries }: LeafPage): StrayLeaf {
+  const records: Stray[] = [];
+  let isDoubtful = false;
+  for (const { key, value } of entries) {
+    const pages: number[] = [];
+    const tree = readTree(scan, value, pages);
+    if (tree === undefined) continue;
+    const kind = kindOf(key, tree);
+    isDoubtful ||= kind === undefined;
+    const times = { createdAt: createdAt(tree), changedAt: changedAt(tree) };
+    if (kind !== undefined)
+      records.push({ key, value, leaf: id, pages, isBucket: true, ...times, kind, tree });
+  }
+  return { page: id, records, isDoubtful };
+}
+
+/** Adds what can be placed. Returns the rest. */
+export function addStrays(leaves: readonly StrayLeaf[], merge: Merge, owners: Owners, disk: Disk): Stray[] {
+  const unplaced: Stray[] = [];
+  for (const { page, records, isDoubtful } of leaves) {
+    // It leads to pages of other records as well: it was replaced by another leaf.
+    const isOld =
+      isDoubtful || records.some(({ key, pages }) => pages.some((one) => merge.isTaken(one, key)));
+    for (const stray of records) {
+      const { kind, tree, ...record } = stray;
+      const path = namesItself(kind) ? pathIn(kind, tree, disk) : owners.ownerOf(page);
+      if (path === undefined) unplaced.push(stray);
+      else merge.addStray({ ...record, path, isDoubtful: isOld });
+    }
+  }
+  return unplaced;
+}
+
+function pathIn(kind: RecordKind, tree: Tree, { snapshots }: Disk): Path | undefined {
+  const name = backendNameOf(tree);
+  if (name === undefined) return undefined;
+  if (kind === 'ingest') return ['v1', name.namespace, 'content', 'ingests'];
+  const stored = Buffer.from(`${name.namespace}/${name.number}/${name.key}`, 'latin1').toString();
+  const owners = [...snapshots].filter(([, all]) => all.has(stored));
+  const [owner] = owners.map(([snapshotter]) => Buffer.from(snapshotter).toString('latin1'));
+  return owner !== undefined && owners.length === 1 ? ['v1', name.namespace, 'snapshots', owner] : undefined;
 }

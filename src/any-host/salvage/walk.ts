@@ -1,17 +1,30 @@
 /** A tree of a damaged file, followed as far as it goes: its records, and the places where something is missing. */
-import type { LeafEntry, LeafPage, PageScan } from '../../bolt/scan.js';
+import type { BranchPage, LeafEntry, LeafPage, PageScan } from '../../bolt/scan.js';
 import { type Instant, zeroTime } from '../../model/time.js';
-import { changedAt, isStructure, kindIn, kindOf, NAMESPACE_PARTS, type Path, readTree } from './shapes.js';
+import {
+  CONTENT_PARTS,
+  changedAt,
+  createdAt,
+  isStructure,
+  kindIn,
+  kindOf,
+  NAMESPACE_PARTS,
+  type Path,
+  readTree,
+} from './shapes.js';
 
 /** A record as the file has it. */
 export interface FoundRecord {
   readonly path: Path;
   readonly key: string;
   readonly isBucket: boolean;
+  /** The page that its entry is in. */
+  readonly leaf: number;
   /** As its entry has it. */
   readonly value: Buffer;
   /** What its fields are in, beside the leaf of its entry. */
   readonly pages: readonly number[];
+  readonly createdAt: Instant;
   readonly changedAt: Instant;
   /** Its leaf leads to what is not of its kind: it is old, or damaged. */
   readonly isDoubtful: boolean;
@@ -33,12 +46,29 @@ export interface Walked {
   readonly path: Path;
   readonly records: FoundRecord[];
   readonly gaps: Gap[];
+  /** Those of buckets. */
+  readonly buckets: Path[];
   /** Of the buckets that number their entries. */
   readonly sequences: Map<string, number>;
   /** Pages of buckets of records, and of buckets of buckets. */
   readonly pages: Set<number>;
-  /** The newest change that a record tells. */
+  /** The newest change that a record gives. */
   newest: Instant;
+}
+
+/**
+ * Whether a page is the one that a branch says: its first key is that of the branch, and the last one is before the next.
+ * bbolt changes both together. `first`: undefined for the page that a bucket begins with.
+ */
+export function isBelow(
+  page: LeafPage | BranchPage,
+  first: string | undefined,
+  to: string | undefined,
+): boolean {
+  const keys = page.kind === 'leaf' ? page.entries : page.children;
+  const [own, last] = [keys[0], keys.at(-1)];
+  if (own === undefined || last === undefined) return first === undefined;
+  return (first === undefined || own.key === first) && (to === undefined || last.key < to);
 }
 
 export const pathKey = (path: Path): string => path.join('\0');
@@ -49,6 +79,7 @@ export function walkTree(scan: PageScan, root: number, path: Path): Walked {
     path,
     records: [],
     gaps: [],
+    buckets: [],
     sequences: new Map(),
     pages: new Set(),
     newest: zeroTime,
@@ -60,10 +91,11 @@ export function walkTree(scan: PageScan, root: number, path: Path): Walked {
 interface Range {
   readonly page: number;
   readonly from: string;
+  /** What a branch says that its first key is. */
+  readonly first?: string;
   readonly to: string | undefined;
 }
 
-const CONTENT_PARTS = ['blob', 'ingests', 'ingest'];
 const isPart = (name: string): boolean => NAMESPACE_PARTS.includes(name) || CONTENT_PARTS.includes(name);
 
 class Walk {
@@ -78,30 +110,30 @@ class Walk {
   pages(path: Path, root: number): void {
     const next: Range[] = [{ page: root, from: '', to: undefined }];
     for (let range = next.pop(); range !== undefined; range = next.pop()) {
-      const { from, to } = range;
+      const { first, ...where } = range;
+      const { from, to } = where;
       const page = this.#scan.page(range.page);
       if (page === undefined) {
-        this.#walked.gaps.push({ path, ...range, reason: 'not readable' });
+        this.#walked.gaps.push({ path, ...where, reason: 'not readable' });
         continue;
       }
-      const keys = page.kind === 'leaf' ? page.entries : page.children;
-      const isOurs =
-        keys.length === 0 || (keys[0]!.key >= from && (to === undefined || keys.at(-1)!.key < to));
-      // A leaf that has something may be told from one of another bucket.
+      const isOurs = isBelow(page, first, to);
+      // A leaf that has something may be distinguished from one of another bucket.
       if (
         !isOurs ||
         this.#walked.pages.has(range.page) ||
         (page.kind === 'leaf' && !this.#fits(path, page))
       ) {
-        this.#walked.gaps.push({ path, ...range, reason: 'other' });
+        this.#walked.gaps.push({ path, ...where, reason: 'other' });
         continue;
       }
       this.#walked.pages.add(range.page);
-      if (page.kind === 'leaf') this.#entries(path, page.entries);
+      if (page.kind === 'leaf') this.#entries(path, page.entries, page.id);
       else {
         const ranges = page.children.map(
           (child, n): Range => ({
             page: child.page,
+            first: child.key,
             from: n === 0 ? from : child.key,
             to: page.children[n + 1]?.key ?? to,
           }),
@@ -125,33 +157,34 @@ class Walk {
     return areAllBuckets && ![...names].every(isPart);
   }
 
-  #entries(path: Path, entries: readonly LeafEntry[]): void {
+  #entries(path: Path, entries: readonly LeafEntry[], leaf: number): void {
     const records: FoundRecord[] = [];
     let isDoubtful = false;
     for (const entry of entries) {
       const inner = [...path, entry.key];
       if (entry.isBucket && isStructure(inner)) {
-        this.#bucket(path, inner, entry);
+        this.#bucket(path, inner, entry, leaf);
         continue;
       }
-      const record = this.#record(path, entry);
+      const record = this.#record(path, entry, leaf);
       if (record === 'other') isDoubtful = true;
       else if (record !== undefined) records.push(record);
     }
     for (const record of records) this.#walked.records.push(isDoubtful ? { ...record, isDoubtful } : record);
   }
 
-  #bucket(path: Path, inner: Path, { key, value }: LeafEntry): void {
+  #bucket(path: Path, inner: Path, { key, value }: LeafEntry, leaf: number): void {
+    this.#walked.buckets.push(inner);
     const bucket = this.#scan.bucket(value);
     if (bucket !== undefined) this.#walked.sequences.set(pathKey(inner), bucket.sequence);
     if (bucket?.page !== 0 && bucket !== undefined) this.pages(inner, bucket.page);
-    else if (bucket?.entries !== undefined) this.#entries(inner, bucket.entries);
+    else if (bucket?.entries !== undefined) this.#entries(inner, bucket.entries, leaf);
     else this.#walked.gaps.push({ path, ...only(key), page: undefined, reason: 'not readable' });
   }
 
-  #record(path: Path, { key, isBucket, value }: LeafEntry): FoundRecord | 'other' | undefined {
+  #record(path: Path, { key, isBucket, value }: LeafEntry, leaf: number): FoundRecord | 'other' | undefined {
     const pages: number[] = [];
-    let time = zeroTime;
+    let [created, time] = [zeroTime, zeroTime];
     if (isBucket) {
       const tree = readTree(this.#scan, value, pages);
       const kind = kindIn(path);
@@ -160,10 +193,20 @@ class Walk {
         this.#walked.gaps.push({ path, ...only(key), page: this.#scan.bucket(value)?.page, reason });
         return reason === 'other' ? reason : undefined;
       }
-      time = changedAt(tree);
+      [created, time] = [createdAt(tree), changedAt(tree)];
     }
     if (time > this.#walked.newest) this.#walked.newest = time;
-    return { path, key, isBucket, value, pages, changedAt: time, isDoubtful: false };
+    return {
+      path,
+      key,
+      isBucket,
+      leaf,
+      value,
+      pages,
+      createdAt: created,
+      changedAt: time,
+      isDoubtful: false,
+    };
   }
 }
 

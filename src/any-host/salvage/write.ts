@@ -36,8 +36,8 @@ export async function writeRecords(
 ): Promise<Written> {
   const root: Node = { path: [], buckets: new Map(), records: new Map() };
   for (const at of merge.sequences.keys()) if (at !== '') nodeAt(root, at.split('\0'));
-  for (const [at, records] of merge.records) {
-    const node = nodeAt(root, merge.paths.get(at)!);
+  for (const { path: bucket, records } of merge.collections) {
+    const node = nodeAt(root, bucket);
     for (const [key, record] of records) node.records.set(key, record);
   }
   for (const one of rebuilt) nodeAt(root, one.path).records.set(one.key, one);
@@ -115,8 +115,7 @@ class TreeWriter {
 
   #tree(key: string, { sequence, entries }: Tree): void {
     this.#writer.openBucket(keyBytes(key), sequence);
-    for (const name of [...entries.keys()].sort(byBytes)) {
-      const one = entries.get(name)!;
+    for (const [name, one] of [...entries].sort(([a], [b]) => byBytes(a, b))) {
       if (Buffer.isBuffer(one)) this.#writer.put(keyBytes(name), one);
       else this.#tree(name, one);
     }
@@ -145,9 +144,11 @@ class TreeWriter {
       const tree = this.#treeOf(record);
       last = Math.max(last, (tree && backendNameOf(tree)?.number) ?? 0);
     }
-    for (const name of this.#disk.snapshots.get(Buffer.from(path[3]!, 'latin1').toString())?.keys() ?? []) {
+    const [, namespace, , snapshotter = ''] = path;
+    const stored = this.#disk.snapshots.get(Buffer.from(snapshotter, 'latin1').toString());
+    for (const name of stored?.keys() ?? []) {
       const found = backendName(Buffer.from(name).toString('latin1'));
-      if (found !== undefined && found.namespace === path[1]) last = Math.max(last, found.number);
+      if (found !== undefined && found.namespace === namespace) last = Math.max(last, found.number);
     }
     return last;
   }

@@ -54,7 +54,7 @@ const layerTypes = [
 ];
 
 /**
- * Applies the layer in `stream` to the snapshot behind `mounts` (one bind or overlay mount, writable).
+ * Applies the layer in `stream` to the snapshot of `mounts` (one bind or overlay mount, writable).
  * InvalidArgument: a malformed or hostile archive. FailedPrecondition: a limit, or a read-only mount.
  * NotImplemented: a media type that is not a layer. Unavailable: the disk is full.
  */

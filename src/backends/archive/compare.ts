@@ -112,7 +112,7 @@ const linked = (target: Expected | undefined): Expected =>
 
 class Looker {
   readonly #root: BytePath;
-  /** Whether a path is a directory that is no link: by what is in the way nothing is reached outside of the root. */
+  /** Whether a path is a directory and not a link: by what is in the way nothing is reached outside of the root. */
   readonly #directories = new Map<BytePath, Promise<'directory' | 'absent' | 'other'>>();
 
   readonly #entries: ReadonlyMap<BytePath, Expected>;
@@ -124,7 +124,7 @@ class Looker {
 
   async compare(path: BytePath, { type, size, mode }: Expected): Promise<Difference | undefined> {
     const above = await this.#kindOf(parentOf(path));
-    // One line for a directory that is missing and what was in it, and none for what is behind a link.
+    // One line for a directory that is missing and what was in it, and none for what is below a link.
     if (above === 'other' || (above === 'absent' && this.#isIn(parentOf(path)))) return undefined;
     const difference = (what: Difference['what'], expected: string, found: string): Difference => ({
       what,

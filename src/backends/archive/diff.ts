@@ -1,6 +1,6 @@
 /**
  * The layer that turns one tree into another, as a tar: walks both side by side, writes what differs, and a
- * whiteout for what is missing. Reads the directories behind the mounts and needs no mount(2). The same trees
+ * whiteout for what is missing. Reads the directories of the mounts and needs no mount(2). The same trees
  * give the same bytes. REQUIRES: neither tree changes during the walk.
  *
  * Called by the diff service and by exports of snapshots that were committed by hand. Memory: the names in
@@ -172,7 +172,7 @@ class DiffWalk {
     const found = await tree.lookup(dir, name);
     if (found.kind === 'none') return undefined;
     const dirNode = found.kind === 'directory' ? found.node : undefined;
-    const place = found.kind === 'directory' ? tree.placesOf(found.node)[0]! : found.place;
+    const place = found.kind === 'directory' ? tree.placeOf(found.node) : found.place;
     const data = (found.kind !== 'directory' && found.data) || place;
     const seen = this.#known.seen(place);
     const status = seen?.status ?? (await within(place, statusAt));

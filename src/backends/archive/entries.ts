@@ -4,7 +4,7 @@
  * through. Paths are those of `within`: one name in an open directory.
  */
 import { constants, copyFile, link, lstat, open, readlink, symlink } from 'node:fs/promises';
-import { type EbbtideError, failedPrecondition } from '../../errors.js';
+import { type EbbtideError, failedPrecondition, present } from '../../errors.js';
 import { errnoOf, fsError } from '../../system/system-errors.js';
 import { chmodPlace, type Place, within } from './beneath.js';
 import { badPath, type DirNode, type LayerTree } from './layer-tree.js';
@@ -64,14 +64,15 @@ function placesOf(entry: TarEntry) {
   const segments = entry.segments?.filter((segment) => segment.size > 0) ?? [{ offset: 0, size: entry.size }];
   let index = 0;
   let within = 0;
+  const segment = () => present(segments[index], 'a segment for the content');
   return {
     next(wanted: number): { at: number; room: number } {
-      const segment = segments[index]!;
-      return { at: segment.offset + within, room: Math.min(wanted, segment.size - within) };
+      const { offset, size } = segment();
+      return { at: offset + within, room: Math.min(wanted, size - within) };
     },
     advance(bytes: number): void {
       within += bytes;
-      if (within < segments[index]!.size) return;
+      if (within < segment().size) return;
       index++;
       within = 0;
     },

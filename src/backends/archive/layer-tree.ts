@@ -10,7 +10,7 @@
  */
 
 import { lstat, mkdir, readlink } from 'node:fs/promises';
-import { invalidArgument } from '../../errors.js';
+import { invalidArgument, present } from '../../errors.js';
 import { chmodPlace, inside, namesIn, type Place, Root, within } from './beneath.js';
 import { DirNode, placed } from './dir-node.js';
 import type { KnownLayers } from './known-layers.js';
@@ -94,6 +94,11 @@ export class LayerTree {
   /** The directories that merge into this one, nearest first. */
   placesOf(dir: DirNode): Place[] {
     return dir.inUpper ? [this.upper(dir), ...dir.lowers] : [...dir.lowers];
+  }
+
+  /** The nearest of them, whose metadata it has. */
+  placeOf(dir: DirNode): Place {
+    return dir.inUpper ? this.upper(dir) : present(dir.lowers[0], 'a layer with the directory');
   }
 
   /** The entry of a name; symlinks are not followed. */
@@ -181,13 +186,12 @@ export class LayerTree {
         const destination = await within(found.place, (p) => readlink(fsPath(p), { encoding: 'latin1' }));
         if (destination.startsWith('/')) at = this.root;
         ahead.push(...destination.split('/').reverse());
-      } else if (found.kind === 'other') {
-        // A whiteout below a path that this layer made a file: image builders write such, and it hides
+      } else if (!create) {
+        // Also for a whiteout below a path that this layer made a file: image builders write such, and it hides
         // nothing.
-        if (!create) return undefined;
-        throw badPath(entry, `has a parent "${showPath(name)}" that is not a directory`);
-      } else if (create) at = await this.makeDirectory(at, name, found.whiteout);
-      else return undefined;
+        return undefined;
+      } else if (found.kind === 'none') at = await this.makeDirectory(at, name, found.whiteout);
+      else throw badPath(entry, `has a parent "${showPath(name)}" that is not a directory`);
     }
     return at;
   }
@@ -213,10 +217,11 @@ export class LayerTree {
     for (let at: DirNode | undefined = node; at !== undefined && !at.inUpper; at = at.parent)
       missing.push(at);
     for (const dir of missing.reverse()) {
-      await this.open(dir.parent!);
+      await this.open(present(dir.parent, 'the parent'));
+      const lower = this.placeOf(dir);
       const place = this.upper(dir);
       await makeOne(place);
-      dir.final = await inside(dir.lowers[0]!, (from) => inside(place, (to) => copyMetadata(from, to)));
+      dir.final = await inside(lower, (from) => inside(place, (to) => copyMetadata(from, to)));
       dir.inUpper = true;
       dir.fresh = true;
     }

@@ -45,7 +45,7 @@ export class Status {
     readonly mtimeNs: bigint,
     readonly rdev: number,
     readonly nlink: number,
-    /** Tells it from everything else on this host. */
+    /** Identifies it on this host. */
     readonly inode: string,
   ) {}
 
@@ -73,6 +73,11 @@ export interface Seen {
 
 /** By name; null: nothing is there. A name that is missing was not looked at. */
 type Batch = ReadonlyMap<BytePath, Seen | null>;
+
+interface BatchOf {
+  readonly place: Place;
+  readonly batch: Batch;
+}
 
 const NOTHING: Batch = new Map();
 const NO_XATTRS: ReadonlyMap<string, Buffer> = new Map();
@@ -110,17 +115,17 @@ export class LookedAt {
         const start = end;
         const batches = await ahead.batches;
         end = ahead.end;
-        this.#show(places, batches);
+        this.#show(batches);
         ahead = this.#begin(places, names, end);
         try {
-          for (let i = start; i < end; i++) yield names[i]!;
+          for (const name of names.slice(start, end)) yield name;
         } finally {
-          this.#forget(places, batches);
+          this.#forget(batches);
         }
       }
     } finally {
       // The roots must stay open until then.
-      for (const { names: count, bytes } of (await ahead.batches).map(sizeOf)) this.#hold(-count, -bytes);
+      for (const { batch } of await ahead.batches) this.#release(batch);
     }
   }
 
@@ -133,34 +138,35 @@ export class LookedAt {
       places.map(async (place) => {
         const batch = wanted.length === 0 ? NOTHING : await batchOf(place, wanted, budget);
         const { names: count, bytes } = sizeOf(batch);
-        this.#hold(count, bytes);
-        return batch;
+        this.#names += count;
+        this.#bytes += bytes;
+        return { place, batch };
       }),
     );
     return { end, batches };
   }
 
-  #hold(names: number, bytes: number): void {
-    this.#names += names;
-    this.#bytes += bytes;
+  #release(batch: Batch): void {
+    const { names, bytes } = sizeOf(batch);
+    this.#names -= names;
+    this.#bytes -= bytes;
   }
 
-  #show(places: readonly Place[], batches: readonly Batch[]): void {
-    for (const [i, { root, path }] of places.entries()) {
-      let directories = this.#at.get(root);
+  #show(batches: readonly BatchOf[]): void {
+    for (const { place, batch } of batches) {
+      let directories = this.#at.get(place.root);
       if (directories === undefined) {
         directories = new Map();
-        this.#at.set(root, directories);
+        this.#at.set(place.root, directories);
       }
-      directories.set(path, batches[i]!);
+      directories.set(place.path, batch);
     }
   }
 
-  #forget(places: readonly Place[], batches: readonly Batch[]): void {
-    for (const [i, { root, path }] of places.entries()) {
-      this.#at.get(root)?.delete(path);
-      const { names, bytes } = sizeOf(batches[i]!);
-      this.#hold(-names, -bytes);
+  #forget(batches: readonly BatchOf[]): void {
+    for (const { place, batch } of batches) {
+      this.#at.get(place.root)?.delete(place.path);
+      this.#release(batch);
     }
   }
 }

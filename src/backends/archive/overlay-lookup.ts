@@ -164,8 +164,8 @@ export async function searchBelow(
   let isDirectory = above === 'directory';
   let name = wanted;
   let stack = name.startsWith('/') ? layers.roots : directories;
-  for (let i = 0; i < stack.length; i++) {
-    const step = await searchOne(layers, stack[i]!, name, isDirectory);
+  for (let i = 0, layer = stack[0]; layer !== undefined; layer = stack[++i]) {
+    const step = await searchOne(layers, layer, name, isDirectory);
     if (step.sight?.stats.isDirectory()) {
       if (above === 'metacopy' || found.other !== undefined) break;
       isDirectory = true;
@@ -177,7 +177,8 @@ export async function searchBelow(
     if (step.stop) break;
     name = step.name;
     if (name.startsWith('/') && stack !== layers.roots) {
-      i = layers.roots.findIndex(({ root }) => root === stack[i]!.root);
+      const { root: own } = layer;
+      i = layers.roots.findIndex(({ root }) => root === own);
       stack = layers.roots;
     }
   }

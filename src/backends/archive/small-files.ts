@@ -7,6 +7,7 @@
  * looks up a name that was added here. Memory: a few lists of at most a megabyte.
  */
 import { endianness } from 'node:os';
+import { present } from '../../errors.js';
 import { errorOf, makeFiles, makeFilesSupported } from '../sys.js';
 import { type Place, placePath } from './beneath.js';
 import { entryError } from './entries.js';
@@ -129,11 +130,13 @@ export class SmallFiles {
   }
 
   async #finishOne(): Promise<void> {
-    const { files, buffer, outcomes } = this.#underWay.shift()!;
+    const list = this.#underWay.shift();
+    if (list === undefined) return;
+    const { files, buffer, outcomes } = list;
     const made = await outcomes;
     this.#spare.push(buffer);
-    for (const [i, outcome] of made.entries()) {
-      const { name, place } = files[i]!;
+    for (const [i, { name, place }] of files.entries()) {
+      const outcome = present(made[i], `the outcome of ${name}`);
       const errno = outcome & ERRNO;
       if (outcome & OWNER_SKIPPED) this.#skipped.owners++;
       if (outcome & ATTRIBUTES_SKIPPED) this.#skipped.xattrs++;

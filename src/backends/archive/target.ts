@@ -2,7 +2,7 @@
  * Maps a snapshot's mounts to directories, so that layers can be written and read without mount(2): a bind is
  * its source; an overlay is its upper directory over the lower ones, nearest first. Called by apply and diff.
  */
-import { failedPrecondition, notImplemented } from '../../errors.js';
+import { failedPrecondition, notImplemented, present } from '../../errors.js';
 import type { Mount } from '../contract.js';
 import { type BytePath, toBytePath } from './paths.js';
 
@@ -38,7 +38,7 @@ export function writableTarget(mounts: readonly Mount[]): Target {
 export function readableTarget(mounts: readonly Mount[]): Target {
   const { layers, upper, overlay, work } = describe(mounts);
   const [first, ...rest] = upper === undefined ? layers : [upper, ...layers];
-  return { upper: first!, lowers: rest, overlay, work };
+  return { upper: present(first, 'a directory of the mount'), lowers: rest, overlay, work };
 }
 
 interface Description {

@@ -23,7 +23,7 @@ const CHUNK_BYTES = 1024 * 1024;
 const NO_CLONE: ReadonlySet<string> = new Set([...NO_LINK, 'EINVAL', 'ENOTTY', 'EBADF']);
 
 /**
- * REQUIRES: nobody else creates `to` at the same time. A failed copy is removed; durability is the caller's
+ * REQUIRES: no other call creates `to` at the same time. A failed copy is removed; durability is the caller's
  * task.
  */
 export async function copyBlob(

@@ -8,13 +8,14 @@
  */
 import { randomBytes } from 'node:crypto';
 import { constants } from 'node:fs';
-import { type FileHandle, lstat, mkdir, open, readdir, rename } from 'node:fs/promises';
+import { type FileHandle, lstat, open, readdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { unavailable } from '../../errors.js';
 import { errnoOf, isAbsent, messageOf } from '../../system/system-errors.js';
-import { orAbsent, together } from '../files.js';
+import { runSteps } from '../file-steps.js';
+import { orAbsent } from '../files.js';
 import type { BackendLog } from '../log.js';
-import { dataPath, type IngestHead, writeHead } from './ingest.js';
+import { dataPath, type IngestHead, ingestSteps } from './ingest.js';
 import { type ContentLayout, DRAFTS, INGESTS } from './layout.js';
 import type { Trash } from './trash.js';
 
@@ -22,6 +23,7 @@ import type { Trash } from './trash.js';
 const MAX_ATTEMPTS = 16;
 /** Age from which a draft's creator must have died. */
 const ABANDONED_AFTER_MS = 60_000;
+const DATA = constants.O_RDWR | constants.O_NOFOLLOW;
 /** Errors of a rename whose target exists: a directory with entries, or something other than a directory. */
 const EXISTS: ReadonlySet<string> = new Set(['ENOTEMPTY', 'EEXIST', 'ENOTDIR']);
 
@@ -72,21 +74,17 @@ export class Drafts {
     }
   }
 
-  /** Null when somebody has removed the draft. */
+  /** Null when another process has removed the draft. */
   async #make(path: string, head: IngestHead): Promise<FileHandle | null> {
-    if ((await orAbsent(mkdir(path, 0o700))) === null) {
+    const steps = ingestSteps(path, head);
+    let [failure] = await runSteps(steps);
+    if (failure?.step.kind === 'makeDirectory' && isAbsent(failure.error)) {
       await this.#layout.make(DRAFTS);
-      if ((await orAbsent(mkdir(path, 0o700))) === null) return null;
+      [failure] = await runSteps(steps);
     }
-    const opening = open(dataPath(path), constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
-    try {
-      const [handle] = await together([opening, writeHead(path, head)]);
-      return handle;
-    } catch (error) {
-      await opening.then((handle) => handle.close()).catch(() => undefined);
-      if (isAbsent(error)) return null;
-      throw error;
-    }
+    if (failure === undefined) return orAbsent(open(dataPath(path), DATA));
+    if (isAbsent(failure.error)) return null;
+    throw failure.error;
   }
 
   async #place(path: string, ref: string): Promise<'placed' | 'exists' | 'lost'> {

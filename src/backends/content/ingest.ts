@@ -17,6 +17,7 @@ import {
 } from '../../model/time.js';
 import { HeldDirectory } from '../../system/held-directory.js';
 import type { IngestStatus } from '../contract.js';
+import { type FileStep, FileSteps } from '../file-steps.js';
 import { orAbsent, readText } from '../files.js';
 import { isIngestOf } from './layout.js';
 
@@ -35,17 +36,18 @@ export interface IngestHead {
   startedAt: Instant;
 }
 
-/** Writes everything but the data into a new, private directory. */
-export async function writeHead(directory: string, { ref, total, startedAt }: IngestHead): Promise<void> {
+/** What makes a new, private directory with everything of an ingest, its data empty. */
+export function ingestSteps(directory: string, { ref, total, startedAt }: IngestHead): FileStep[] {
   const time = formatTimestamp(startedAt);
-  const write = (name: string, text: string): Promise<void> =>
-    writeFile(join(directory, name), text, { mode: 0o600 });
-  await Promise.all([
+  const write = (name: string, text: string): FileStep => FileSteps.write(join(directory, name), text, 0o600);
+  return [
+    FileSteps.makeDirectory(directory, 0o700),
     write('startedat', time),
     write('updatedat', time),
-    total > 0 && write('total', String(total)),
+    ...(total > 0 ? [write('total', String(total))] : []),
     write('ref', ref),
-  ]);
+    FileSteps.write(dataPath(directory), '', 0o600),
+  ];
 }
 
 export async function writeTimestamp(

@@ -9,6 +9,7 @@ import { unknownError } from '../../errors.js';
 import { shown } from '../../held-paths.js';
 import { isAbsent, isFull, messageOf } from '../../system/system-errors.js';
 import type { DiskJobs, RemovalReport } from '../contract.js';
+import { type FileStep, FileSteps } from '../file-steps.js';
 import type { BackendLog } from '../log.js';
 import { emptyReport, inlineJobs } from '../remove-tree.js';
 import { type ContentLayout, TRASH } from './layout.js';
@@ -43,10 +44,8 @@ export class Trash {
 
   /** Moves a file or directory into the trash and returns its new path; undefined when it did not exist. */
   async take(path: string): Promise<string | undefined> {
-    const name = `${this.#prefix}-${this.#count++}`;
-    const place = (): string => join(this.#directory, name);
     try {
-      const moved = place();
+      const moved = this.#place();
       await rename(path, moved);
       return moved;
     } catch (error) {
@@ -56,7 +55,7 @@ export class Trash {
     // Either the path or the trash itself is missing.
     try {
       await this.#layout.make(TRASH);
-      const moved = place();
+      const moved = this.#place();
       await rename(path, moved);
       return moved;
     } catch (error) {
@@ -96,6 +95,16 @@ export class Trash {
     // After the directory is closed, there is no later.
     if (this.#isClosed) await this.empty([moved]);
     else this.#emptyLater([moved]);
+  }
+
+  /** The same as a step for a list; when it was made, `made` is to be called, else `discard`. */
+  discarding(path: string): { readonly step: FileStep; readonly made: () => void } {
+    const moved = this.#place();
+    return { step: FileSteps.rename(path, moved), made: () => this.#emptyLater([moved]) };
+  }
+
+  #place(): string {
+    return join(this.#directory, `${this.#prefix}-${this.#count++}`);
   }
 
   #emptyLater(moved: readonly string[]): void {

@@ -6,6 +6,7 @@
  * and `commit` resolve when they are on disk. The ref stays locked until close or commit, whatever their
  * outcome.
  */
+import { fstatSync } from 'node:fs';
 import { type FileHandle, rename } from 'node:fs/promises';
 import { alreadyExists, EbbtideError, failedPrecondition, invalidArgument, notFound } from '../../errors.js';
 import { shown } from '../../held-paths.js';
@@ -14,7 +15,8 @@ import { type Instant, nowAfter } from '../../model/time.js';
 import { Serial } from '../../system/serial.js';
 import { fsError, isAbsent, messageOf } from '../../system/system-errors.js';
 import type { BackendWriter, BlobFile, IngestStatus } from '../contract.js';
-import { orAbsent, syncDirectory, together } from '../files.js';
+import { type FileStep, FileSteps, runSteps, type StepFailure } from '../file-steps.js';
+import { orAbsent, syncDirectory } from '../files.js';
 import type { BackendLog } from '../log.js';
 import type { ObjectLocks } from '../object-locks.js';
 import { lookAtBlob, setAside } from './blob-file.js';
@@ -133,12 +135,16 @@ export class FileWriter implements BackendWriter {
   async #sync(): Promise<void> {
     if (!this.#unsynced) return;
     try {
-      await this.#onFile('sync', () => this.#ingest.handle.sync());
+      await this.#ingest.handle.sync();
     } catch (error) {
-      await this.#dropUnsynced();
-      throw error;
+      await this.#syncFailed(error);
     }
     this.#unsynced = false;
+  }
+
+  async #syncFailed(error: unknown): Promise<never> {
+    await this.#dropUnsynced();
+    throw fsError('sync', dataPath(this.#ingest.directory), error);
   }
 
   /**
@@ -215,19 +221,17 @@ export class FileWriter implements BackendWriter {
     });
   }
 
-  /** The digest of what is on disk; FailedPrecondition unless size and digest match. */
+  /** The digest of what was written; FailedPrecondition unless size and digest match. */
   async #verify(size: number, expected: string): Promise<string> {
     const { handle, digester, offset } = this.#ingest;
     const wanted = expected === '' ? digester.algorithm : parseDigest(expected).algorithm;
-    const [stored] = await together([this.#onFile('look at', () => handle.stat()), this.#sync()]);
-    if ((size > 0 && size !== stored.size) || stored.size !== offset) {
-      throw failedPrecondition(
-        `unexpected commit size ${stored.size}, expected ${size > 0 ? size : offset}`,
-        {
-          object: this.ref,
-          remedy: 'reopen the ref and write the missing bytes, or truncate it',
-        },
-      );
+    // Of an open file: no disk is asked.
+    const stored = fstatSync(handle.fd).size;
+    if ((size > 0 && size !== stored) || stored !== offset) {
+      throw failedPrecondition(`unexpected commit size ${stored}, expected ${size > 0 ? size : offset}`, {
+        object: this.ref,
+        remedy: 'reopen the ref and write the missing bytes, or truncate it',
+      });
     }
     const actual = await this.#digestBy(wanted);
     if (expected !== '' && expected !== actual) {
@@ -246,10 +250,38 @@ export class FileWriter implements BackendWriter {
     return other.digest();
   }
 
+  /** Flushes the bytes, and gives them the blob's name. */
   async #publish(digest: string): Promise<void> {
+    const { layout, trash } = this.#home;
+    const { directory, handle } = this.#ingest;
+    const [data, target] = [dataPath(directory), layout.blob(digest)];
+    const sync = FileSteps.syncFile(data, handle);
+    const name = FileSteps.syncDirectory(layout.blobs(parseDigest(digest).algorithm));
+    const discard = trash.discarding(directory);
+    const failures = await runSteps([
+      ...(this.#unsynced ? [sync] : []),
+      FileSteps.absent(target),
+      FileSteps.rename(data, target),
+      ...this.#attributes(target),
+      name,
+      FileSteps.optional(discard.step),
+    ]);
+    const failed = failures.find(({ step }) => !step.isOptional);
+    if (failed?.step === sync) await this.#syncFailed(failed.error);
+    this.#unsynced = false;
+    if (failed?.step === name) throw this.#notDurable(target, failed.error);
+    if (failed !== undefined) await this.#publishOver(digest);
+    else if (failures.some(({ step }) => step.path === directory)) await this.#finish(target);
+    else discard.made();
+    this.#logFailures(target, failures);
+  }
+
+  /** Where something has the blob's name, or a directory is missing. */
+  async #publishOver(digest: string): Promise<void> {
     const { layout } = this.#home;
     const { directory, offset } = this.#ingest;
-    const there = await lookAtBlob(layout.blob(digest));
+    const target = layout.blob(digest);
+    const there = await lookAtBlob(target);
     if (there.kind === 'file' && there.size === offset) {
       // The writer that renamed it may not have flushed the name yet, and the caller is about to rely on it.
       await this.#syncName(digest);
@@ -258,9 +290,8 @@ export class FileWriter implements BackendWriter {
     }
     if (there.kind !== 'absent') await this.#replaceDamaged(digest, there);
     await this.#moveTo(digest);
-    const target = layout.blob(digest);
-    // In parallel: each step needs a thread switch.
-    await together([this.#syncName(digest), this.#setAttributes(target)]);
+    await this.#syncName(digest);
+    this.#logFailures(target, await runSteps(this.#attributes(target)));
     await this.#finish(target);
   }
 
@@ -277,15 +308,21 @@ export class FileWriter implements BackendWriter {
     try {
       await syncDirectory(layout.blobs(parseDigest(digest).algorithm));
     } catch (error) {
-      throw fsError('make the name durable of', layout.blob(digest), error);
+      throw this.#notDurable(layout.blob(digest), error);
     }
   }
 
-  /** Sets time and mode of a blob. Failures are logged only, because the bytes are right. */
-  async #setAttributes(target: string): Promise<void> {
+  #notDurable(target: string, error: unknown): Error {
+    return fsError('make the name durable of', target, error);
+  }
+
+  /** Time and mode of a blob. They may fail, because the bytes are right. */
+  #attributes(target: string): FileStep[] {
     const { handle } = this.#ingest;
-    const time = new Date();
-    await this.#logged(target, [handle.utimes(time, time), handle.chmod(BLOB_MODE)]);
+    const time = BigInt(Date.now()) * 1_000_000n;
+    return [FileSteps.times(target, handle, time), FileSteps.mode(target, handle, BLOB_MODE)].map(
+      FileSteps.optional,
+    );
   }
 
   /** ENOENT means that `blobs` is missing, or that the ingest was aborted. */
@@ -302,17 +339,22 @@ export class FileWriter implements BackendWriter {
     }
   }
 
-  /** The blob exists: failures from here on are only logged. */
+  /** The blob exists: a failure is only logged. */
   async #finish(target: string): Promise<void> {
     // Before the ref is unlocked: its next owner would find a directory without data.
-    await this.#logged(target, [this.#home.trash.discard(this.#ingest.directory)]);
+    await this.#home.trash
+      .discard(this.#ingest.directory)
+      .catch((error: unknown) => this.#logged(target, error));
   }
 
-  async #logged(target: string, steps: readonly Promise<void>[]): Promise<void> {
-    for (const outcome of await Promise.allSettled(steps)) {
-      if (outcome.status === 'fulfilled') continue;
-      this.#home.log('error', `while committing ${target}`, { error: messageOf(outcome.reason) });
+  #logFailures(target: string, failures: readonly StepFailure[]): void {
+    for (const { step, error } of failures) {
+      if (step.path === target && step.isOptional) this.#logged(target, error);
     }
+  }
+
+  #logged(target: string, error: unknown): void {
+    this.#home.log('error', `while committing ${target}`, { error: messageOf(error) });
   }
 
   #assertOpen(): void {

@@ -218,7 +218,7 @@ const options = {
   keyEncoding: 'binary',
   // A resolved write is on disk, not merely visible.
   overlappingSync: false,
-  // With its own batching per event turn a failed commit also rejects a promise that nobody can reach.
+  // With its own batching per event turn a failed commit also rejects a promise that no caller can reach.
   eventTurnBatching: false,
   // Beyond these a long free list costs tens of milliseconds in every commit.
   ...{ maxFreeSpaceToLoad: 1000, maxFreeSpaceToRetain: 2000 },

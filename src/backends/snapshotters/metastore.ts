@@ -84,7 +84,7 @@ export class Metastore {
 
   /**
    * One state of an existing file, which may have an owner: changes are FailedPrecondition. NotFound: there
-   * is no file.
+   * is not a file.
    */
   static openToRead(path: string): Promise<Metastore> {
     return Metastore.#of(MetastoreFile.openToRead(path, TABLES));

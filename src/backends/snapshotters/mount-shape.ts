@@ -25,7 +25,7 @@ function stackOf({ options }: Mount): string[] {
 
 export function sameDirectories(a: readonly Mount[], b: readonly Mount[]): boolean {
   const [x, y] = [directoriesOf(a), directoriesOf(b)];
-  return x !== undefined && a[0]!.type === b[0]!.type && x.join('\0') === y?.join('\0');
+  return x !== undefined && a[0]?.type === b[0]?.type && x.join('\0') === y?.join('\0');
 }
 
 export const isReadOnly = (mounts: readonly Mount[]): boolean =>

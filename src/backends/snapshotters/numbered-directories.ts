@@ -220,7 +220,7 @@ export class NumberedDirectories {
   /**
    * Names in the directory that belong to no snapshot and no operation. Collected in steps, then decided in a
    * write transaction, during which no creation is between renaming its directory and committing its record.
-   * Ids are never reused, so a name that belongs to nobody then never will.
+   * Ids are never reused, so a name that belongs to no snapshot then never will.
    */
   async #scan(): Promise<string[]> {
     const isUnknown = (name: string): boolean =>

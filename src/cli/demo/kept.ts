@@ -50,9 +50,9 @@ export function keptBy(db: DB): KeptRow[] {
 
 function rootOf(db: DB, key: Key, at: bigint): string {
   const id = db.engine.idOf(key);
-  const path = id === undefined ? undefined : db.engine.graph.path(id, at);
-  const root = path === undefined ? undefined : db.engine.keyOf(path[0]!);
+  const [first] = (id === undefined ? undefined : db.engine.graph.path(id, at)) ?? [];
+  const root = first === undefined ? undefined : db.engine.keyOf(first);
   if (root === undefined) return 'nothing';
-  const [collection, , ...name] = components(root);
-  return `${kinds[collection!] ?? collection} ${name.join('/')}`;
+  const [collection = '', , ...name] = components(root);
+  return `${kinds[collection] ?? collection} ${name.join('/')}`;
 }

@@ -25,21 +25,20 @@ interface Layer {
   diffId: string;
 }
 
-/** Names of the images that `makeLayout` puts into a layout. */
-const demoImages = ['demo/web:1.0', 'demo/worker:1.0'] as const;
-
 /**
  * Writes the layout. Each source is a directory; the first is the shared base, the second and third are the
  * upper layers of the two images.
  */
-export async function makeLayout(dir: string, sources: readonly [string, string, string]): Promise<void> {
+export async function makeLayout(
+  dir: string,
+  [base, web, worker]: readonly [string, string, string],
+): Promise<void> {
   const blobs = join(dir, 'blobs', 'sha256');
   await mkdir(blobs, { recursive: true });
-  const layers: Layer[] = [];
-  for (const source of sources) layers.push(await writeLayer(dir, source));
+  const shared = await writeLayer(dir, base);
   const manifests: Descriptor[] = [];
-  for (const [i, name] of demoImages.entries()) {
-    const manifest = await writeImage(dir, [layers[0]!, layers[i + 1]!]);
+  for (const [name, source] of Object.entries({ 'demo/web:1.0': web, 'demo/worker:1.0': worker })) {
+    const manifest = await writeImage(dir, [shared, await writeLayer(dir, source)]);
     manifests.push({ ...manifest, annotations: { 'io.containerd.image.name': name } });
   }
   await writeFile(join(dir, 'oci-layout'), JSON.stringify({ imageLayoutVersion: '1.0.0' }));

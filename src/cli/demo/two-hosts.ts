@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import type { DB } from '../../db.js';
 import type { SnapshotterName } from '../../db-options.js';
 import type { EtcdConfig } from '../../engine/etcd/options.js';
+import { present } from '../../errors.js';
 import { importImage } from '../../images/import.js';
 import { unpackImage } from '../../images/unpack.js';
 import { layout, openDB } from '../../open.js';
@@ -94,17 +95,22 @@ export class TwoHosts {
     const seen = await b.images.list(this.#ctx);
     if (seen.length !== made.length) this.#problem = `B sees ${seen.length} of ${made.length} images`;
     await this.#step('B', `sees ${seen.map(({ name }) => name).join(', ')}`);
-    const { chainId } = await unpackImage(b, this.#ctx, seen[0]!, snapshotter);
-    await b.snapshotter(snapshotter)!.prepare(this.#ctx, CONTAINER, chainId);
+    const image = present(seen[0], 'an image');
+    const { chainId } = await unpackImage(b, this.#ctx, image, snapshotter);
+    await present(b.snapshotter(snapshotter), `snapshotter ${snapshotter}`).prepare(
+      this.#ctx,
+      CONTAINER,
+      chainId,
+    );
     await b.containers.create(this.#ctx, {
       id: CONTAINER,
-      image: seen[0]!.name,
+      image: image.name,
       runtime: { name: 'io.containerd.runc.v2' },
       spec: { typeUrl: 'types.containerd.io/opencontainers/runtime-spec/1/Spec', value: Buffer.from('{}') },
       snapshotter,
       snapshotKey: CONTAINER,
     });
-    await this.#step('B', `container ${CONTAINER} runs on ${seen[0]!.name}`);
+    await this.#step('B', `container ${CONTAINER} runs on ${image.name}`);
   }
 
   async #collect(b: DB, then: string): Promise<void> {

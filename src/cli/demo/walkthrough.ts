@@ -4,6 +4,7 @@
  */
 
 import type { DB } from '../../db.js';
+import { present } from '../../errors.js';
 import type { GCStats } from '../../gc/stats.js';
 import { importImage } from '../../images/import.js';
 import { unpackImage } from '../../images/unpack.js';
@@ -54,7 +55,7 @@ export class Walkthrough {
     const images = await this.#import(source);
     const chains = await this.#unpack(images);
     await this.#use(images, chains);
-    await this.#deleteOne(images.at(-1)!);
+    await this.#deleteOne(present(images.at(-1), 'an image'));
     await this.#releaseAll(images.slice(0, -1));
   }
 
@@ -99,21 +100,20 @@ export class Walkthrough {
 
   async #use(images: readonly Image[], chains: readonly string[]): Promise<void> {
     const { db, snapshotter } = this.#p;
+    const [first, last] = [present(images[0], 'an image'), present(images.at(-1), 'an image')];
+    const [chain, top] = [present(chains[0], 'a chain'), present(chains.at(-1), 'a chain')];
     await db.update(async (tx) => {
       const ctx = db.withTransactionContext(this.#ctx, tx);
       await db.leases.create(ctx, withId(LEASE));
-      const target = images.at(-1)!.target.digest;
-      await db.leases.addResource(
-        ctx,
-        { id: LEASE },
-        { type: `snapshots/${snapshotter}`, id: chains.at(-1)! },
-      );
+      const target = last.target.digest;
+      await db.leases.addResource(ctx, { id: LEASE }, { type: `snapshots/${snapshotter}`, id: top });
       this.#steps.push({ step: `lease ${LEASE} holds the top snapshot of the last image`, target });
     });
-    await db.snapshotter(snapshotter)!.prepare({ ...this.#ctx, lease: LEASE }, CONTAINER, chains[0]!);
+    const snapshots = present(db.snapshotter(snapshotter), `snapshotter ${snapshotter}`);
+    await snapshots.prepare({ ...this.#ctx, lease: LEASE }, CONTAINER, chain);
     await db.containers.create(this.#ctx, {
       id: CONTAINER,
-      image: images[0]!.name,
+      image: first.name,
       runtime: { name: 'io.containerd.runc.v2' },
       spec: { typeUrl: 'types.containerd.io/opencontainers/runtime-spec/1/Spec', value: Buffer.from('{}') },
       snapshotter,
@@ -124,7 +124,7 @@ export class Walkthrough {
       { id: LEASE },
       { type: `snapshots/${snapshotter}`, id: CONTAINER },
     );
-    await this.#step(`container ${CONTAINER} runs on ${images[0]!.name}; lease ${LEASE} holds a snapshot`);
+    await this.#step(`container ${CONTAINER} runs on ${first.name}; lease ${LEASE} holds a snapshot`);
   }
 
   async #deleteOne(image: Image): Promise<void> {

@@ -5,11 +5,12 @@
 import type { SnapshotInfo } from '../../backends/contract.js';
 import type { HostInfo } from '../../cluster-hosts.js';
 import type { UsageReport } from '../../gc/report/retained.js';
-import type { LeaseOwner, Why } from '../../gc/report/why.js';
+import type { LeaseOwner, Why, WhyStep } from '../../gc/report/why.js';
 import type { GCStats } from '../../gc/stats.js';
 import { Label } from '../../model/labels.js';
 import { type Instant, parseTimestamp } from '../../model/time.js';
 import type { Lease } from '../../stores/leases.js';
+import type { Cached } from '../foreign-store.js';
 
 export const snapshotDocument = ({
   name: key,
@@ -38,16 +39,22 @@ export const hostDocument = ({ since: joinedAt, seen: seenAt, ...host }: HostInf
 
 const ownerDocument = ({ seen: seenAt, ...owner }: LeaseOwner) => ({ ...owner, seenAt });
 
-export const whyDocument = ({ paths, ...answer }: Why) => ({
-  ...answer,
+export const whyDocument = ({ paths, ...why }: Why) => ({
+  ...why,
   paths: paths.map((steps) =>
-    steps.map(({ host, ...step }) => ({ ...step, ...(host && { host: ownerDocument(host) }) })),
+    steps.map(({ host, ...step }: WhyStep & Cached) => ({
+      ...step,
+      ...(host && { host: ownerDocument(host) }),
+    })),
   ),
 });
 
 export const usageDocument = ({ rows, ...report }: UsageReport) => ({
   ...report,
-  rows: rows.map(({ host, ...row }) => ({ ...row, ...(host && { host: ownerDocument(host) }) })),
+  rows: rows.map(({ host, ...row }: UsageReport['rows'][number] & Cached) => ({
+    ...row,
+    ...(host && { host: ownerDocument(host) }),
+  })),
 });
 
 /** With its expiry, which is stored as a label. */

@@ -13,7 +13,7 @@ const ROOM_LEAST = 24;
 export function folded(text: string, width: number): string[] {
   if (text.length <= width) return [text];
   const short = shortDigests(text);
-  const start = NAME.exec(short)![0].length;
+  const start = NAME.exec(short)?.[0].length ?? 0;
   const indent = width - start >= ROOM_LEAST ? start : 2;
   const lines: string[] = [];
   let line = short.slice(0, start);

@@ -2,7 +2,7 @@
  * What a verb prints: tables and text for people, or one JSON document with `--json`. Standard output has
  * results only; progress and notices go to standard error.
  */
-import { invalidArgument } from '../../errors.js';
+import { invalidArgument, present } from '../../errors.js';
 import { jsonValue } from '../../model/json.js';
 import { formatTimestamp } from '../../model/time.js';
 import { folded } from './fold.js';
@@ -88,7 +88,7 @@ export class Output {
     const columns = !isTitled && rows.some(namespaceOf) ? [namespaceColumn, ...given] : given;
     if (this.json) this.document(rows);
     else if (this.#quiet) {
-      const name = columns.find(({ isName }) => isName) ?? given[0]!;
+      const name = columns.find(({ isName }) => isName) ?? present(given[0], 'a column');
       for (const row of rows) this.line(printable(String(name.value(row))));
     } else if (this.#format !== undefined) for (const line of this.#format(rows)) this.line(line);
     else this.table(rows, columns);

@@ -25,53 +25,63 @@ export function tableLines(
   cells: readonly (readonly string[])[],
   width = Number.POSITIVE_INFINITY,
 ): string[] {
-  const titles = columns.map(({ title }) => title);
-  let rows = [titles, ...cells];
-  if (sumOf(widthsOf(rows)) > width) rows = rows.map((row) => row.map(shortDigests));
-  const widths = widthsOf(rows);
-  const kept = columns.map((_, i) => i);
-  const over = (): number => sumOf(kept.map((i) => widths[i]!)) - width;
+  let kept = columns.map((column, i) =>
+    measured(column, [column.title, ...cells.map((row) => row[i] ?? '')]),
+  );
+  const over = (): number => sumOf(kept) - width;
+  if (over() > 0) kept = kept.map(({ column, texts }) => measured(column, texts.map(shortDigests)));
   cut(
-    widths,
-    kept.filter((i) => columns[i]!.minor && canBeCut(columns[i]!)),
+    kept.filter(({ column }) => column.minor && canBeCut(column)),
     over,
   );
   const leaveOut = (isDue: (column: TableColumn) => boolean): void => {
-    for (let at = kept.length - 1; over() > 0 && at >= 0; at--)
-      if (isDue(columns[kept[at]!]!)) kept.splice(at, 1);
+    for (const one of kept.toReversed())
+      if (over() > 0 && isDue(one.column)) kept = kept.filter((other) => other !== one);
   };
   leaveOut(({ minor, right }) => minor === true && right !== true);
   cut(
-    widths,
-    kept.filter((i) => canBeCut(columns[i]!)),
+    kept.filter(({ column }) => canBeCut(column)),
     over,
   );
   leaveOut(({ minor }) => minor === true);
-  return rows.map((row) =>
-    kept
-      .map((i) => fitted(row[i]!, widths[i]!, columns[i]!.right === true))
+  const lines = kept.map(({ column, texts, width }) =>
+    texts.map((text) => fitted(text, width, column.right === true)),
+  );
+  return ['', ...cells].map((_, n) =>
+    lines
+      .map((texts) => texts[n])
       .join(' '.repeat(GAP))
       .trimEnd(),
   );
 }
 
+/** A column as it is printed, its title first. */
+interface Measured {
+  readonly column: TableColumn;
+  readonly texts: readonly string[];
+  width: number;
+}
+
+const measured = (column: TableColumn, texts: readonly string[]): Measured => ({
+  column,
+  texts,
+  width: texts.reduce((most, text) => Math.max(most, text.length), 0),
+});
+
 const canBeCut = ({ right, whole }: TableColumn): boolean => right !== true && whole !== true;
 
 export const shortDigests = (text: string): string => text.replace(DIGEST, `$1`);
 
-const widthsOf = (rows: readonly (readonly string[])[]): number[] =>
-  (rows[0] ?? []).map((_, i) => rows.reduce((most, row) => Math.max(most, row[i]!.length), 0));
-
-const sumOf = (widths: readonly number[]): number =>
-  widths.reduce((sum, width) => sum + width, GAP * (widths.length - 1));
+const sumOf = (columns: readonly Measured[]): number =>
+  columns.reduce((sum, { width }) => sum + width, GAP * (columns.length - 1));
 
 /** Narrows these columns, always the widest one, until the lines fit or nothing is left to cut. */
-function cut(widths: number[], which: readonly number[], over: () => number): void {
+function cut(columns: readonly Measured[], over: () => number): void {
   while (over() > 0) {
-    const [widest, next] = which.filter((i) => widths[i]! > LEAST).sort((a, b) => widths[b]! - widths[a]!);
+    const [widest, next] = columns.filter(({ width }) => width > LEAST).sort((a, b) => b.width - a.width);
     if (widest === undefined) return;
-    const least = Math.max(LEAST, Math.min(widths[widest]! - 1, next === undefined ? LEAST : widths[next]!));
-    widths[widest] = Math.max(widths[widest]! - over(), least);
+    const least = Math.max(LEAST, Math.min(widest.width - 1, next?.width ?? LEAST));
+    widest.width = Math.max(widest.width - over(), least);
   }
 }
 

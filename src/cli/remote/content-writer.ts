@@ -97,13 +97,13 @@ export class RemoteWriter implements ContentWriter {
   }
 
   async #stat(given: Pick<WriteRequest, 'total' | 'expected'>): Promise<void> {
-    const answer = await this.#ask({ action: WriteAction.stat, ref: this.ref, ...given });
+    const response = await this.#ask({ action: WriteAction.stat, ref: this.ref, ...given });
     this.#status = {
       ref: this.ref,
-      offset: answer.offset,
-      total: answer.total ?? 0,
-      startedAt: instantOf(answer.startedAt),
-      updatedAt: instantOf(answer.updatedAt),
+      offset: response.offset,
+      total: response.total ?? 0,
+      startedAt: instantOf(response.startedAt),
+      updatedAt: instantOf(response.updatedAt),
     };
   }
 
@@ -118,10 +118,10 @@ export class RemoteWriter implements ContentWriter {
       this.#call.write(request);
       const { value, done } = await this.#responses.next();
       if (done) throw unavailable(`the daemon ended the ingest "${this.ref}"`, { object: this.ref });
-      const answer = value as WriteResponse;
-      this.#status.offset = answer.offset;
-      this.#digest = answer.digest ?? this.#digest;
-      return answer;
+      const response = value as WriteResponse;
+      this.#status.offset = response.offset;
+      this.#digest = response.digest ?? this.#digest;
+      return response;
     } catch (error) {
       this.#ended = true;
       throw 'code' in (error as object) ? failure(error as ServiceError, this.#ctx) : error;

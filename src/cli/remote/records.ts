@@ -107,13 +107,13 @@ export class RemoteContainers extends Remote implements ContainerRecords {
 
   async list(ctx: CallContext, ...filters: string[]): Promise<Container[]> {
     const found: Container[] = [];
-    const answers = this.connection.stream<{ container: ContainerMessage }>(
+    const responses = this.connection.stream<{ container: ContainerMessage }>(
       CONTAINERS,
       'ListStream',
       { filters },
       ctx,
     );
-    for await (const { container } of answers) found.push(containerOf(container));
+    for await (const { container } of responses) found.push(containerOf(container));
     return found;
   }
 

@@ -87,8 +87,8 @@ export class RemoteStore implements Store {
       massGuard: massGuard !== undefined && massGuard !== false,
       allowOrphans: orphanGuard === false,
     };
-    const answers = this.#connection.stream<CollectResponse>(EBBTIDE, 'Collect', request, ctx);
-    return statsOf(await outcomeOf<GCStats>(answers));
+    const responses = this.#connection.stream<CollectResponse>(EBBTIDE, 'Collect', request, ctx);
+    return statsOf(await outcomeOf<GCStats>(responses));
   }
 
   planCollection(ctx: CallContext = {}, options: RunOptions = {}): Promise<CollectionPlan> {
@@ -112,8 +112,8 @@ export class RemoteStore implements Store {
     // What stays is for readers.
     const sent = 'kept' in plan ? { ...plan, kept: [] } : plan;
     const requests = mapped(toDocument(sent), (piece) => ({ plan: piece, ...fields }));
-    const answers = this.#connection.exchange<CollectResponse>(EBBTIDE, 'Apply', requests, ctx);
-    const outcome = await outcomeOf<PlanOutcome>(answers);
+    const responses = this.#connection.exchange<CollectResponse>(EBBTIDE, 'Apply', requests, ctx);
+    const outcome = await outcomeOf<PlanOutcome>(responses);
     return { ...outcome, stats: statsOf(outcome.stats) };
   }
 
@@ -194,15 +194,15 @@ export class RemoteStore implements Store {
 
   async #document<T>(ctx: CallContext, method: string, request: object): Promise<T> {
     const pieces: DocumentMessage[] = [];
-    const answers = this.#connection.stream<DocumentMessage>(EBBTIDE, method, request, ctx);
-    for await (const piece of answers) pieces.push(piece);
+    const responses = this.#connection.stream<DocumentMessage>(EBBTIDE, method, request, ctx);
+    for await (const piece of responses) pieces.push(piece);
     return fromDocument<T>(pieces);
   }
 }
 
-async function outcomeOf<T>(answers: AsyncIterable<CollectResponse>): Promise<T> {
+async function outcomeOf<T>(responses: AsyncIterable<CollectResponse>): Promise<T> {
   const pieces: DocumentMessage[] = [];
-  for await (const { outcome } of answers) if (outcome) pieces.push(outcome);
+  for await (const { outcome } of responses) if (outcome) pieces.push(outcome);
   if (pieces.length === 0) throw unknownError('the daemon ended the collection without its outcome');
   return fromDocument<T>(pieces);
 }

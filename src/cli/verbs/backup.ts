@@ -25,9 +25,9 @@ export function backup(program: Command): void {
       'leave out what was written to active snapshots; back them up as they were prepared',
     )
     .action(
-      storeVerb<Options>(
+      storeVerb<Options, [directory: string]>(
         async ({ db, out, progress, signal }, [directory], { base, freshSnapshots }) => {
-          const report = await db.backup(directory!, {
+          const report = await db.backup(directory, {
             ...(base !== undefined && { base }),
             activeSnapshots: freshSnapshots ? 'fresh' : 'copied',
             signal,

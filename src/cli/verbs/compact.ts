@@ -1,5 +1,5 @@
 /**
- * `ebbtide compact`: rewrites the file of the records without its free pages. REQUIRES: nobody has the store open. With
+ * `ebbtide compact`: rewrites the file of the records without its free pages. REQUIRES: no process has the store open. With
  * `--containerd-root` the owner may run, and the small file is another one.
  */
 import type { Command } from 'commander';

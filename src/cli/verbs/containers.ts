@@ -47,7 +47,7 @@ export function containers(program: Command): void {
     .option('--spec <file>', 'runtime spec (JSON)')
     .option('--label <key=value>', 'label (repeatable)', collectLabel)
     .action(
-      storeVerb<CreateOptions>(
+      storeVerb<CreateOptions, [id: string]>(
         async ({ db, ctx, out, progress }, [id], options) => {
           const spec = { typeUrl: SPEC_TYPE, value: await readSpec(options.spec) };
           // Looked up first, because a lease would create a mistyped namespace.
@@ -61,15 +61,15 @@ export function containers(program: Command): void {
               const { chainId } = await unpackImage(db, leased, image, options.snapshotter, {
                 progress: (p) => progress.report(p),
               });
-              mounts = await snapshotter.prepare(leased, id!, chainId);
+              mounts = await snapshotter.prepare(leased, id, chainId);
             }
             const container = await db.containers.create(leased, {
-              id: id!,
+              id,
               image: options.image ?? '',
               runtime: { name: options.runtime },
               spec,
               snapshotter: options.image === undefined ? '' : options.snapshotter,
-              snapshotKey: options.image === undefined ? '' : id!,
+              snapshotKey: options.image === undefined ? '' : id,
               ...(options.label && { labels: options.label }),
             });
             out.object({ ...container, mounts }, () => out.line(container.id));

@@ -42,8 +42,8 @@ export function content(program: Command): void {
     .command('info <digest>')
     .description('show one blob')
     .action(
-      readVerb(async ({ db, ctx, out }, [text]) => {
-        const info = await db.content.info(ctx, await blobDigest(db, ctx, text!));
+      readVerb<object, [digest: string]>(async ({ db, ctx, out }, [text]) => {
+        const info = await db.content.info(ctx, await blobDigest(db, ctx, text));
         out.object(info, () => {
           out.line(`digest    ${info.digest}`);
           out.line(`size      ${info.size} bytes`);
@@ -58,8 +58,8 @@ export function content(program: Command): void {
     .command('cat <digest>')
     .description("write a blob's bytes to standard output")
     .action(
-      readVerb(async ({ db, ctx, signal }, [text]) => {
-        const digest = await blobDigest(db, ctx, text!);
+      readVerb<object, [digest: string]>(async ({ db, ctx, signal }, [text]) => {
+        const digest = await blobDigest(db, ctx, text);
         await using reader = await db.content.readerAt(ctx, { digest });
         for await (const chunk of reader.stream()) {
           if (!(await standardOutput.send(chunk, signal))) break;

@@ -193,7 +193,7 @@ function storeLines(root: string, store: StoreReport): Record<string, string | n
   const perRecord =
     daemon === undefined && records ? ` (${Math.round((fileBytes ?? 0) / records)} bytes a record)` : '';
   return {
-    state: state === 'sound' ? state : `damaged: ${damaged} findings, of which \`ebbtide check\` tells more`,
+    state: state === 'sound' ? state : `damaged: ${damaged} findings, which \`ebbtide check\` lists`,
     leftovers: leftovers > 0 ? leftovers : undefined,
     damage: damage?.map(({ kind, object }) => `${kind} ${object}`).join(', '),
     daemon: daemon && `in use by the daemon at ${daemon}; its graph is compared by \`ebbtide check --graph\``,

@@ -50,6 +50,15 @@ function print(out: Output, report: Report): void {
       value: (r) => (r.expiresAt === undefined ? '-' : shortTime(r.expiresAt)),
     },
   ];
+  const buildCache: Column<Row>[] = [
+    { title: 'BUILD CACHE', value: ({ cache }) => cache?.description ?? '-' },
+    {
+      title: 'LAST USED',
+      minor: true,
+      whole: true,
+      value: ({ cache }) => (cache?.lastUsedAt === undefined ? '-' : shortTime(cache.lastUsedAt)),
+    },
+  ];
   const kind: Column<Row> = { title: 'KIND', value: (r) => r.kind };
   const owner: Column<Row> = {
     title: 'HOST',
@@ -60,6 +69,7 @@ function print(out: Output, report: Report): void {
       ...(by === 'root' || by === 'label' || by === 'collector' ? [kind] : []),
       { title: by.toUpperCase(), value: (r) => r.name, isName: true },
       ...(rows.some(({ host }) => host !== undefined) ? [owner] : []),
+      ...(rows.some(({ cache }) => cache !== undefined) ? buildCache : []),
       ...(by === 'namespace' || by === 'snapshotter' ? [] : single),
       { title: 'TOTAL', value: (r) => bytes(r.total), right: true },
       { title: 'SHARED', value: (r) => bytes(r.shared), right: true, minor: true },

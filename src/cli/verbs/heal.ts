@@ -1,4 +1,4 @@
-/** `ebbtide --containerd-root DIR heal -o DIRECTORY`: damaged layers unpacked anew, and what to type to put them in place. */
+/** `ebbtide --containerd-root DIR heal -o DIRECTORY`: damaged layers unpacked again, and what to type to put them in place. */
 import type { Command } from 'commander';
 import { invalidArgument } from '../../errors.js';
 import { printable } from '../output/output.js';
@@ -13,7 +13,7 @@ export function heal(program: Command): void {
   program
     .command('heal')
     .description(
-      "of another program's root (--containerd-root): unpack the layers that verify finds damaged anew into a directory, and say what to type to put them in place",
+      "of another program's root (--containerd-root): unpack the layers that verify finds damaged again, into a directory, and say what to type to put them in place",
     )
     .option('-o, --output <directory>', 'where the layers go: a directory that is not there')
     .action(

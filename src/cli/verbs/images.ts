@@ -37,8 +37,8 @@ export function images(program: Command): void {
     .command('show <name>')
     .description('show one image')
     .action(
-      readVerb(async ({ db, ctx, out }, [name]) => {
-        const image = await db.images.get(ctx, name!);
+      readVerb<object, [name: string]>(async ({ db, ctx, out }, [name]) => {
+        const image = await db.images.get(ctx, name);
         out.object(image, () => {
           out.line(`name      ${image.name}`);
           out.line(`digest    ${image.target.digest}`);
@@ -56,19 +56,21 @@ export function images(program: Command): void {
     .description('add a name for an image')
     .option('--force', 'replace an existing image of that name')
     .action(
-      storeVerb<{ force?: boolean }>(async ({ db, ctx, out }, [source, name], { force }) => {
-        const image = await tag(db, ctx, source!, name!, force === true);
-        out.object(image, () => out.line(image.name));
-      }),
+      storeVerb<{ force?: boolean }, [source: string, name: string]>(
+        async ({ db, ctx, out }, [source, name], { force }) => {
+          const image = await tag(db, ctx, source, name, force === true);
+          out.object(image, () => out.line(image.name));
+        },
+      ),
     );
 
   command
     .command('label <name> <labels...>')
     .description('set labels (key=value; key= removes)')
     .action(
-      storeVerb(async ({ db, ctx, out }, [name, ...rest]) => {
+      storeVerb<object, [name: string, ...labels: string[]]>(async ({ db, ctx, out }, [name, ...rest]) => {
         const labels = labelArguments(rest);
-        const current = await db.images.get(ctx, name!);
+        const current = await db.images.get(ctx, name);
         const paths = Object.keys(labels).map((k) => `labels.${k}`);
         const image = await db.images.update(ctx, { ...current, labels }, ...paths);
         out.object(image, () => out.line(labelText(image.labels)));

@@ -30,11 +30,11 @@ export function importVerb(program: Command): void {
     .option('--artifacts', 'also import charts, signatures and other manifests that are not images')
     .option('--base-name <name>', 'name for images of which the source has only the tag')
     .action(
-      storeVerb<Options>(
+      storeVerb<Options, [source: string]>(
         async ({ db, ctx, out, progress }, [source], { unpack, platform: wanted, baseName, artifacts }) => {
           const platform = platformOf(wanted);
           const report: OnProgress = (p) => progress.report(p);
-          const images = await importImage(db, ctx, source === '-' ? process.stdin : source!, {
+          const images = await importImage(db, ctx, source === '-' ? process.stdin : source, {
             ...(baseName && { baseName }),
             artifacts: artifacts === true,
             leftOut: (entries) => out.notice(`left out entries that are not images: ${leftOutText(entries)}`),

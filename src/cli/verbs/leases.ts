@@ -68,11 +68,13 @@ export function leases(program: Command): void {
     .command('add <lease> <type> <id>')
     .description('add a resource to a lease; type: content, ingests, images, snapshots/<snapshotter>')
     .action(
-      storeVerb(async ({ db, ctx, out }, [lease, type, text]) => {
-        const id = await resourceId(db, ctx, type!, text!);
-        await db.leases.addResource(ctx, { id: lease! }, { type: type!, id });
-        out.object({ lease, type, id }, () => out.line(`${lease} ${type} ${id}`));
-      }),
+      storeVerb<object, [lease: string, type: string, id: string]>(
+        async ({ db, ctx, out }, [lease, type, text]) => {
+          const id = await resourceId(db, ctx, type, text);
+          await db.leases.addResource(ctx, { id: lease }, { type, id });
+          out.object({ lease, type, id }, () => out.line(`${lease} ${type} ${id}`));
+        },
+      ),
     );
 
   command

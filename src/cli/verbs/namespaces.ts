@@ -29,9 +29,9 @@ export function namespaces(program: Command): void {
     .description('create a namespace (a write into one creates it too)')
     .option('--label <key=value>', 'label (repeatable)', collectLabel)
     .action(
-      storeVerb<{ label?: Record<string, string> }>(
+      storeVerb<{ label?: Record<string, string> }, [name: string]>(
         async ({ db, ctx, out }, [name], { label }) => {
-          await db.namespaces.create(ctx, name!, label ?? {});
+          await db.namespaces.create(ctx, name, label ?? {});
           out.object({ name, labels: label ?? {} }, () => out.line(name));
         },
         { allNamespaces: true },
@@ -42,11 +42,11 @@ export function namespaces(program: Command): void {
     .command('label <name> <labels...>')
     .description('set labels (key=value; key= removes)')
     .action(
-      storeVerb(
+      storeVerb<object, [name: string, ...labels: string[]]>(
         async ({ db, ctx, out }, [name, ...rest]) => {
           for (const [k, v] of Object.entries(labelArguments(rest)))
-            await db.namespaces.setLabel(ctx, name!, k, v);
-          const labels = await db.namespaces.labels(ctx, name!);
+            await db.namespaces.setLabel(ctx, name, k, v);
+          const labels = await db.namespaces.labels(ctx, name);
           out.object({ name, labels }, () => out.line(labelText(labels)));
         },
         { allNamespaces: true },

@@ -3,8 +3,9 @@
  * commands that remove it.
  */
 import { type Command, InvalidArgumentError } from 'commander';
-import type { Orphan, OrphanReport } from '../../any-host/orphans.js';
-import { invalidArgument } from '../../errors.js';
+import type { Orphan } from '../../any-host/orphan.js';
+import type { OrphanReport } from '../../any-host/orphans.js';
+import { invalidArgument, present } from '../../errors.js';
 import { parseDuration } from '../../model/time.js';
 import { bytes, type Output, printable, shortTime } from '../output/output.js';
 import { listed, storeVerb } from '../runner.js';
@@ -78,9 +79,9 @@ function print(out: Output, report: OrphanReport): void {
   if (young > 0) out.line(`${young} more are younger than --older-than and may still be created`);
   for (const [command, these] of byCommand(found)) {
     out.line();
-    const first = these[0]!;
-    const which = these.length === 1 ? `${first.kind} ${first.name}` : `${these.length} of them`;
-    out.line(printable(`to remove ${which} (${first.reason}):`));
+    const { kind, name, reason } = present(these[0], 'an orphan');
+    const which = these.length === 1 ? `${kind} ${name}` : `${these.length} of them`;
+    out.line(printable(`to remove ${which} (${reason}):`));
     out.line(printable(`  ${command}`));
   }
 }
@@ -89,8 +90,10 @@ function print(out: Output, report: OrphanReport): void {
 function byCommand(found: readonly Orphan[]): Map<string, Orphan[]> {
   const commands = new Map<string, Orphan[]>();
   for (const orphan of found) {
-    const these = commands.get(orphan.command);
-    if (these === undefined) commands.set(orphan.command, [orphan]);
+    const { command } = orphan;
+    if (command === undefined) continue;
+    const these = commands.get(command);
+    if (these === undefined) commands.set(command, [orphan]);
     else these.push(orphan);
   }
   return commands;

@@ -18,21 +18,23 @@ export function restore(program: Command): void {
     .option('--hash', 'read every blob of the backup and compare its digest')
     .option('--damaged', 'restore what is left of a damaged backup')
     .action(
-      verb<Options>(async ({ options: { root }, out, progress, signal }, [backup], { hash, damaged }) => {
-        const report = await restoreBackup(backup!, root, {
-          ...{ hash, damaged, signal },
-          log: (_level, message) => out.notice(message),
-          onProgress: showProgress(progress),
-        });
-        progress.end();
-        out.object(report, () => {
-          const { blobs, snapshots, files, takenAt } = report;
-          out.line(`${root}: the store as of ${takenAt}`);
-          out.line(`blobs      ${blobs}, ${bytes(report.bytes)}`);
-          out.line(`snapshots  ${snapshots} with ${files} files`);
-          problemLines(out, report);
-        });
-        if (report.problems > 0) process.exitCode = DAMAGED_EXIT_CODE;
-      }),
+      verb<Options, [backup: string]>(
+        async ({ options: { root }, out, progress, signal }, [backup], { hash, damaged }) => {
+          const report = await restoreBackup(backup, root, {
+            ...{ hash, damaged, signal },
+            log: (_level, message) => out.notice(message),
+            onProgress: showProgress(progress),
+          });
+          progress.end();
+          out.object(report, () => {
+            const { blobs, snapshots, files, takenAt } = report;
+            out.line(`${root}: the store as of ${takenAt}`);
+            out.line(`blobs      ${blobs}, ${bytes(report.bytes)}`);
+            out.line(`snapshots  ${snapshots} with ${files} files`);
+            problemLines(out, report);
+          });
+          if (report.problems > 0) process.exitCode = DAMAGED_EXIT_CODE;
+        },
+      ),
     );
 }

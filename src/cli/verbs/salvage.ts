@@ -52,7 +52,7 @@ const SHOWN_MAX = 10;
 
 function print(
   out: Output,
-  { metadata, output, newest, records, gaps, leftOut, notes }: SalvageReport,
+  { metadata, output, newest, records, gaps, leftOut, unplaced, notes }: SalvageReport,
 ): void {
   out.rows(records, [
     { title: 'NAMESPACE', value: (r) => r.namespace },
@@ -75,6 +75,12 @@ function print(
     'left out',
     leftOut,
     ({ kind, namespace, key, reason }) => `${kind} ${key} in ${namespace}: ${reason}`,
+  );
+  list(
+    out,
+    'place unknown',
+    unplaced,
+    ({ kind, key, namespaces }) => `${kind} ${key}: could be in ${namespaces.join(', ')}`,
   );
   list(out, 'notes', notes, (note) => note);
   out.line();

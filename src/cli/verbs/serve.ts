@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { type Command, Option } from 'commander';
 import { failedPrecondition } from '../../errors.js';
 import { layout } from '../../open.js';
-import type { GivenOptions } from '../../server/config.js';
+import type { DaemonOptions, GivenOptions } from '../../server/config.js';
 import { type EtcdOptions, etcdConfig } from '../etcd-options.js';
 import { verb } from '../runner.js';
 
@@ -25,10 +25,10 @@ export function serve(program: Command): void {
       new Option('--gc <when>', 'when to collect (default: scheduled)').choices(['scheduled', 'on-request']),
     )
     .addOption(
-      new Option('--policy <name>', 'who may use content by its digest (default: shared)').choices([
-        'shared',
-        'isolated',
-      ]),
+      new Option(
+        '--policy <name>',
+        'which namespaces may use content by its digest (default: shared)',
+      ).choices(['shared', 'isolated']),
     )
     .option('--policy-file <file>', 'JSON file: what to retire, by schedule (ebbtide policy)')
     .option('--snapshotters <names>', 'comma-separated (default: native,overlayfs)')
@@ -45,20 +45,24 @@ export function serve(program: Command): void {
     .action(
       verb<Options>(async ({ out, signal, onHangup, options: { readOnly } }, _args, options) => {
         // Loaded here: no other verb needs the server.
-        const [{ daemonOptions, readConfig }, { Daemon }] = await Promise.all([
+        const [{ daemonOptions, readConfig }, { Daemon }, { activatedSockets }] = await Promise.all([
           import('../../server/config.js'),
           import('../../server/daemon.js'),
+          import('../../server/systemd/activation.js'),
         ]);
         const { root } = options;
         if (readOnly)
           throw failedPrecondition('a daemon writes to its store', { remedy: 'leave --read-only out' });
         const isNew = !hasStore(root);
         let daemon: Awaited<ReturnType<typeof Daemon.start>> | undefined;
-        onHangup(() => daemon?.hangup());
-        daemon = await Daemon.start({
+        const sockets = activatedSockets();
+        const read = async (): Promise<DaemonOptions> => ({
           ...daemonOptions(root, await readConfig(options.config), { ...options }),
           etcd: etcdConfig(options),
+          sockets,
         });
+        onHangup(() => void daemon?.reload(read));
+        daemon = await Daemon.start(await read());
         if (isNew) out.notice(`created a store at ${root}`);
         if (!signal.aborted) {
           await new Promise((done) => signal.addEventListener('abort', done, { once: true }));

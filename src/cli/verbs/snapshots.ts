@@ -4,6 +4,7 @@ import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import type { Mount } from '../../backends/contract.js';
 import { compact, mountAt, unmountAt } from '../../backends/mounts.js';
+import { present } from '../../errors.js';
 import { eachOf, snapshotKey } from '../digest-arguments.js';
 import { snapshotDocument } from '../output/documents.js';
 import { bytes, labelText, type Output, shortTime } from '../output/output.js';
@@ -19,7 +20,8 @@ interface LabelOptions extends Options {
 }
 
 /** REQUIRES: the verb has declared the snapshotter in its needs. */
-export const snapshotterOf = (db: Store, name: string): SnapshotStore => db.snapshotter(name)!;
+export const snapshotterOf = (db: Store, name: string): SnapshotStore =>
+  present(db.snapshotter(name), `snapshotter ${name}`);
 
 const needed = ({ snapshotter }: Options): Needs => ({ snapshotter });
 
@@ -65,9 +67,9 @@ export function snapshots(program: Command): void {
   );
 
   sub('info <key>', 'show one snapshot and its disk usage').action(
-    readVerb<Options>(async ({ db, ctx, out }, [key], { snapshotter }) => {
+    readVerb<Options, [key: string]>(async ({ db, ctx, out }, [key], { snapshotter }) => {
       const store = snapshotterOf(db, snapshotter);
-      const name = await snapshotKey(db, ctx, snapshotter, key!);
+      const name = await snapshotKey(db, ctx, snapshotter, key);
       const info = snapshotDocument(await store.stat(ctx, name));
       const usage = await store.usage(ctx, name);
       out.object({ ...info, usage }, () => {
@@ -87,43 +89,55 @@ export function snapshots(program: Command): void {
     ['view', 'make a read-only snapshot'],
   ] as const) {
     labelled(`${name} <key> [parent]`, `${text}; prints how to mount it`).action(
-      storeVerb<LabelOptions>(async ({ db, ctx, out }, [key, parent], { snapshotter, label }) => {
-        const store = snapshotterOf(db, snapshotter);
-        const below = parent === undefined ? '' : await snapshotKey(db, ctx, snapshotter, parent);
-        printMounts(out, await store[name](ctx, key!, below, { labels: label }));
-      }, needed),
+      storeVerb<LabelOptions, [key: string, parent?: string]>(
+        async ({ db, ctx, out }, [key, parent], { snapshotter, label }) => {
+          const store = snapshotterOf(db, snapshotter);
+          const below = parent === undefined ? '' : await snapshotKey(db, ctx, snapshotter, parent);
+          printMounts(out, await store[name](ctx, key, below, { labels: label }));
+        },
+        needed,
+      ),
     );
   }
 
   labelled('commit <name> <key>', 'commit a writable snapshot').action(
-    storeVerb<LabelOptions>(async ({ db, ctx, out }, [name, key], { snapshotter, label }) => {
-      await snapshotterOf(db, snapshotter).commit(ctx, name!, key!, { labels: label });
-      out.object({ key: name }, () => out.line(name));
-    }, needed),
+    storeVerb<LabelOptions, [name: string, key: string]>(
+      async ({ db, ctx, out }, [name, key], { snapshotter, label }) => {
+        await snapshotterOf(db, snapshotter).commit(ctx, name, key, { labels: label });
+        out.object({ key: name }, () => out.line(name));
+      },
+      needed,
+    ),
   );
 
   sub('mounts <key> [target]', 'print how to mount a snapshot').action(
-    readVerb<Options>(async ({ db, ctx, out }, [key, target], { snapshotter }) => {
-      const name = await snapshotKey(db, ctx, snapshotter, key!);
-      printMounts(out, await snapshotterOf(db, snapshotter).mounts(ctx, name), target);
-    }, needed),
+    readVerb<Options, [key: string, target?: string]>(
+      async ({ db, ctx, out }, [key, target], { snapshotter }) => {
+        const name = await snapshotKey(db, ctx, snapshotter, key);
+        printMounts(out, await snapshotterOf(db, snapshotter).mounts(ctx, name), target);
+      },
+      needed,
+    ),
   );
 
   sub('mount <key> <target>', 'mount a snapshot on a directory; needs root').action(
-    storeVerb<Options>(async ({ db, ctx, out }, [key, target], { snapshotter }) => {
-      const name = await snapshotKey(db, ctx, snapshotter, key!);
-      mountAt(await snapshotterOf(db, snapshotter).mounts(ctx, name), target!);
-      out.object({ key: name, target: resolve(target!) }, () => out.line(resolve(target!)));
-    }, needed),
+    storeVerb<Options, [key: string, target: string]>(
+      async ({ db, ctx, out }, [key, target], { snapshotter }) => {
+        const name = await snapshotKey(db, ctx, snapshotter, key);
+        mountAt(await snapshotterOf(db, snapshotter).mounts(ctx, name), target);
+        out.object({ key: name, target: resolve(target) }, () => out.line(resolve(target)));
+      },
+      needed,
+    ),
   );
 
   command
     .command('umount <target>')
     .description('unmount a snapshot from a directory')
     .action(
-      verb(async ({ out }, [target]) => {
-        unmountAt(target!);
-        out.object({ target: resolve(target!) }, () => out.line(resolve(target!)));
+      verb<object, [target: string]>(async ({ out }, [target]) => {
+        unmountAt(target);
+        out.object({ target: resolve(target) }, () => out.line(resolve(target)));
       }),
     );
 

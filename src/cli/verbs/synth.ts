@@ -20,10 +20,9 @@ function number(text: string): number {
 
 /** `1000`, `100k` or `1m`. */
 function recordCount(text: string): number {
-  const match = /^(\d+(?:\.\d+)?)([km]?)$/i.exec(text);
-  if (match === null) throw new InvalidArgumentError('must be a number, like 1000, 100k or 1m');
-  const unit = { '': 1, k: 1000, m: 1_000_000 }[match[2]!.toLowerCase()] ?? 1;
-  return Math.round(Number(match[1]) * unit);
+  const [, number, unit = ''] = /^(\d+(?:\.\d+)?)([km]?)$/i.exec(text) ?? [];
+  if (number === undefined) throw new InvalidArgumentError('must be a number, like 1000, 100k or 1m');
+  return Math.round(Number(number) * ({ k: 1000, m: 1_000_000 }[unit.toLowerCase()] ?? 1));
 }
 
 export function synth(program: Command): void {

@@ -1,10 +1,12 @@
 /** `ebbtide why OBJECT`: what keeps an object, or that it is garbage. */
 import { type Command, Option } from 'commander';
+import type { CacheRecord } from '../../any-host/build-cache.js';
 import { type ObjectKind, objectKinds } from '../../gc/report/objects.js';
 import type { LeaseOwner, Why, WhyStep } from '../../gc/report/why.js';
 import { Label } from '../../model/labels.js';
+import type { Cached } from '../foreign-store.js';
 import { whyDocument } from '../output/documents.js';
-import { labelText, type Output, printable, shortTime } from '../output/output.js';
+import { bytes, labelText, type Output, printable, shortTime } from '../output/output.js';
 import { readVerb } from '../runner.js';
 
 interface Options {
@@ -24,9 +26,9 @@ export function why(program: Command): void {
         '\nthe ref of an ingest, or a snapshot: KEY or SNAPSHOTTER/KEY.',
     )
     .action(
-      readVerb<Options>(async ({ db, ctx, out }, [name], { all, kind }) => {
-        const answer = await db.why(ctx, { name: name!, kind }, { all: all === true });
-        out.object(whyDocument(answer), () => print(out, answer));
+      readVerb<Options, [name: string]>(async ({ db, ctx, out }, [name], { all, kind }) => {
+        const result = await db.why(ctx, { name: name, kind }, { all: all === true });
+        out.object(whyDocument(result), () => print(out, result));
       }),
     );
 }
@@ -47,8 +49,8 @@ function print(out: Output, { object, state, paths, since, goes, keptUntil }: Wh
   }
 }
 
-function stepText(step: WhyStep): string {
-  const { kind, key, via, name, expiresAt, labels, createdAt } = step;
+function stepText(step: WhyStep & Cached): string {
+  const { kind, key, via, name, expiresAt, labels, createdAt, cache } = step;
   const parts = [`${kind} ${key}`];
   if (via === 'root') parts.push(name === '' ? 'a root' : `a root by label ${name}`);
   else if (via === 'collector') parts.push('in use according to a collector');
@@ -63,7 +65,17 @@ function stepText(step: WhyStep): string {
   // The expiry is printed already.
   const shown = Object.entries(labels ?? {}).filter(([label]) => label !== Label.gcExpire);
   if (shown.length > 0) parts.push(labelText(Object.fromEntries(shown)));
+  if (cache !== undefined) parts.push(cacheText(cache));
   return parts.join('  ');
+}
+
+function cacheText({ description, bytes: size, usageCount, lastUsedAt, steps }: CacheRecord): string {
+  const parts = [`build cache "${description}"`];
+  if (size !== undefined) parts.push(bytes(size));
+  parts.push(`uses ${usageCount}`);
+  if (lastUsedAt !== undefined) parts.push(`last ${shortTime(lastUsedAt)}`);
+  parts.push(`result of steps ${steps}`);
+  return parts.join(', ');
 }
 
 /** The host that owns a lease. */

@@ -11,6 +11,7 @@ import {
   notImplemented,
   OutcomeUnknown,
   openedReadOnly,
+  present,
   unavailable,
 } from '../../errors.js';
 import type {
@@ -149,7 +150,7 @@ export class CoreEngine
       yield* entries;
       if (!more) return;
       left -= entries.length;
-      after = entries[entries.length - 1]![0];
+      after = present(entries.at(-1), 'the last entry')[0];
     }
   }
 
@@ -161,7 +162,7 @@ export class CoreEngine
   visit(prefix: Key, after: Key | undefined, read: ReadValue<void>): Key | undefined {
     this.checkOpen();
     const { entries, more } = this.storage.range(prefix, after, CHUNK_MAX, read, CHUNK_BYTES);
-    return more ? entries[entries.length - 1]![0] : undefined;
+    return more ? present(entries.at(-1), 'the last entry')[0] : undefined;
   }
 
   *links(from: Key, relation: string): Generator<Key> {
@@ -374,8 +375,8 @@ export class CoreEngine
     return this.storage.flush();
   }
 
-  quiet(): Promise<void> {
-    return this.storage.quiet();
+  foregroundDone(): Promise<void> {
+    return this.storage.foregroundDone();
   }
 
   async copyTo(path: string, taken: () => void): Promise<TreeCopy> {

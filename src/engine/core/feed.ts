@@ -6,6 +6,7 @@ import { failedPrecondition } from '../../errors.js';
 import type { Change, ChangeSet, Key } from '../contract.js';
 import { decodeValue } from '../schema/codec.js';
 import { SEPARATOR } from '../schema/keys.js';
+import { partitionPoint } from './partition-point.js';
 
 const SETS_MAX = 4096;
 const BYTES_MAX = 16 * 1024 * 1024;
@@ -55,11 +56,10 @@ export class Feed {
     for (let position = revision; ; ) {
       if (position < this.#base) {
         throw failedPrecondition(`the change feed no longer reaches back to revision ${position}`, {
-          remedy: 'read everything anew and follow the feed from the revision of that read',
+          remedy: 'read everything again and follow the feed from the revision of that read',
         });
       }
-      const index = this.#indexBehind(position);
-      const set = this.#sets[index];
+      const set = this.#sets[partitionPoint(this.#sets, ({ revision: at }) => at <= position)];
       if (set !== undefined) {
         position = set.revision;
         yield { revision: set.revision, changes: changesOf(set) };
@@ -70,18 +70,6 @@ export class Feed {
       }
       if (signal?.aborted) return;
     }
-  }
-
-  /** Index of the first set newer than `revision`. */
-  #indexBehind(revision: number): number {
-    let low = 0;
-    let high = this.#sets.length;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if (this.#sets[middle]!.revision <= revision) low = middle + 1;
-      else high = middle;
-    }
-    return low;
   }
 
   #next(signal: AbortSignal | undefined): Promise<void> {
@@ -101,14 +89,14 @@ export class Feed {
   }
 
   #trim(): void {
-    let drop = 0;
-    while (this.#sets.length - drop > SETS_MAX || (this.#bytes > BYTES_MAX && drop < this.#sets.length - 1)) {
-      this.#bytes -= this.#sets[drop]!.bytes;
-      drop++;
+    let left = this.#sets.length;
+    for (const { revision, bytes } of this.#sets) {
+      if (left <= SETS_MAX && (this.#bytes <= BYTES_MAX || left === 1)) break;
+      this.#bytes -= bytes;
+      this.#base = revision;
+      left--;
     }
-    if (drop === 0) return;
-    this.#base = this.#sets[drop - 1]!.revision;
-    this.#sets = this.#sets.slice(drop);
+    if (left < this.#sets.length) this.#sets = this.#sets.slice(-left);
   }
 }
 

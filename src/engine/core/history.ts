@@ -4,6 +4,7 @@
  */
 import type { Key } from '../contract.js';
 import { SEPARATOR } from '../schema/keys.js';
+import { partitionPoint } from './partition-point.js';
 import { type LinkKey, linkPrefix, splitLink } from './storage.js';
 
 /** What a commit replaced. */
@@ -93,15 +94,9 @@ export class History {
   /** Commits newer than a revision, oldest first. */
   since(revision: number): readonly BeforeImage[] {
     const commits = this.#commits;
-    if (commits.length === 0 || commits[0]!.revision > revision) return commits;
-    let low = 0;
-    let high = commits.length;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if (commits[middle]!.revision <= revision) low = middle + 1;
-      else high = middle;
-    }
-    return commits.slice(low);
+    const [first] = commits;
+    if (first === undefined || first.revision > revision) return commits;
+    return commits.slice(partitionPoint(commits, (before) => before.revision <= revision));
   }
 
   clear(): void {

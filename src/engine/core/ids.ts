@@ -45,11 +45,9 @@ export class Ids {
   #refill(): void {
     while (this.#free.length === 0 && this.#cursor < this.#loaded) {
       const holes = this.#graph.unusedIds(this.#cursor, REFILL);
-      const last = holes.length < REFILL ? this.#loaded - 1 : holes[holes.length - 1]!;
+      const last = (holes.length < REFILL ? undefined : holes.at(-1)) ?? this.#loaded - 1;
       this.#cursor = Math.min(last + 1, this.#loaded);
-      for (let i = holes.length - 1; i >= 0; i--) {
-        if (holes[i]! < this.#loaded) this.#free.push(holes[i]!);
-      }
+      for (const hole of holes.toReversed()) if (hole < this.#loaded) this.#free.push(hole);
     }
   }
 }

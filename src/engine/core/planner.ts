@@ -2,6 +2,7 @@
  * The plan of one commit: what its changes mean for entries, ids and edges. Made by nodes.ts inside the commit step;
  * reads the state before the commit, changes nothing but the supply of ids.
  */
+import { present } from '../../errors.js';
 import { type Adjacency, type Edge, type EdgeKind, type Indexer, type Key, NodeFlag } from '../contract.js';
 import { GraphOp } from '../graph.js';
 import type { Ids } from './ids.js';
@@ -161,7 +162,7 @@ export class Planner {
       NodeFlag.present |
       (wanted.expireAt === undefined ? 0 : NodeFlag.expires);
     if (before !== undefined && change.recreated) {
-      // A collection must take it for a new object, which it does when the node appears anew.
+      // A collection must take it for a new object, which it does when the node appears again.
       const absent = this.#indexer.absent(key);
       this.#emitSet(draft.id, absent, undefined, before);
       this.#emitSet(draft.id, flags, wanted.expireAt, { flags: absent, expireAt: undefined });
@@ -270,8 +271,8 @@ function pushSet(words: number[], id: number, flags: number, expireAt: bigint | 
 export function undoing(inverse: Uint32Array): number[] {
   const words: number[] = [];
   for (let end = inverse.length; end > 0; ) {
-    const start = end - 1 - inverse[end - 1]!;
-    for (let at = start; at < end - 1; at++) words.push(inverse[at]!);
+    const start = end - 1 - present(inverse[end - 1], 'the number of words');
+    for (const word of inverse.subarray(start, end - 1)) words.push(word);
     end = start;
   }
   return words;

@@ -5,6 +5,7 @@
  * Ranges are read in chunks, each in one synchronous step, so that a suspended scan pins nothing.
  */
 
+import { present } from '../../errors.js';
 import { compareUtf8 } from '../../model/utf8.js';
 import type { Key } from '../contract.js';
 import { SEPARATOR } from '../schema/keys.js';
@@ -76,17 +77,17 @@ function overlay<V>(
   let i = 0;
   for (const [key, value] of layer.from(exclusive ? after : start, exclusive, start)) {
     if (!key.startsWith(start) || (last !== undefined && compareUtf8(key, last) > 0)) break;
-    while (i < entries.length && compareUtf8(entries[i]![0], key) < 0) merged.push(entries[i++]!);
+    for (let entry = entries[i]; entry !== undefined && compareUtf8(entry[0], key) < 0; entry = entries[++i])
+      merged.push(entry);
     if (merged.length >= size) {
       // Everything before this key is in.
       part.entries = merged;
-      part.last = merged[merged.length - 1]![0];
+      part.last = present(merged.at(-1), 'an entry')[0];
       return;
     }
     if (entries[i]?.[0] === key) i++;
     if (value !== undefined) merged.push([key, value]);
   }
   if (merged.length === 0 && i === 0) return;
-  while (i < entries.length) merged.push(entries[i++]!);
-  part.entries = merged;
+  part.entries = merged.concat(entries.slice(i));
 }

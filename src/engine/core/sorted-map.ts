@@ -5,7 +5,9 @@
  * The order is built at the first walk and kept from then on, in blocks, so that maps which are only asked for
  * single keys (most transactions) never pay for it.
  */
+import { present } from '../../errors.js';
 import { compareUtf8, sortUtf8 } from '../../model/utf8.js';
+import { partitionPoint } from './partition-point.js';
 
 const BLOCK_MAX = 512;
 
@@ -59,10 +61,8 @@ export class SortedMap<V> {
     let b = blockFor(blocks, start);
     let i = lowerBound(blocks[b] ?? [], start);
     if (exclusive && blocks[b]?.[i] === start) i++;
-    for (; b < blocks.length; b++, i = 0) {
-      const block = blocks[b]!;
-      for (; i < block.length; i++) {
-        const key = block[i]!;
+    for (let block = blocks[b]; block !== undefined; block = blocks[++b], i = 0) {
+      for (let key = block[i]; key !== undefined; key = block[++i]) {
         yield [key, this.#values.get(key) as V];
       }
     }
@@ -76,44 +76,28 @@ export class SortedMap<V> {
   }
 
   #insert(blocks: string[][], key: string): void {
-    if (blocks.length === 0) {
+    const b = blockFor(blocks, key);
+    const block = blocks[b];
+    if (block === undefined) {
       blocks.push([key]);
       return;
     }
-    const b = blockFor(blocks, key);
-    const block = blocks[b]!;
     block.splice(lowerBound(block, key), 0, key);
     if (block.length > BLOCK_MAX) blocks.splice(b + 1, 0, block.splice(BLOCK_MAX / 2));
   }
 
   #remove(blocks: string[][], key: string): void {
     const b = blockFor(blocks, key);
-    const block = blocks[b]!;
+    const block = present(blocks[b], 'the block of a key');
     block.splice(lowerBound(block, key), 1);
     if (block.length === 0) blocks.splice(b, 1);
   }
 }
 
 /** Index of the last block that begins at or before `key`, 0 when there is none. */
-function blockFor(blocks: string[][], key: string): number {
-  let low = 0;
-  let high = blocks.length;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if (compareUtf8(blocks[middle]![0]!, key) <= 0) low = middle + 1;
-    else high = middle;
-  }
-  return low === 0 ? 0 : low - 1;
-}
+const blockFor = (blocks: readonly string[][], key: string): number =>
+  Math.max(0, partitionPoint(blocks, ([first = '']) => compareUtf8(first, key) <= 0) - 1);
 
 /** Index of the first key at or after `key`. */
-function lowerBound(block: readonly string[], key: string): number {
-  let low = 0;
-  let high = block.length;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if (compareUtf8(block[middle]!, key) < 0) low = middle + 1;
-    else high = middle;
-  }
-  return low;
-}
+const lowerBound = (block: readonly string[], key: string): number =>
+  partitionPoint(block, (one) => compareUtf8(one, key) < 0);

@@ -66,7 +66,7 @@ export interface Commit {
   readonly recordDelta: number;
 }
 
-/** Told in the very step in which it happens, so that nothing comes between the storage's change and the core's. */
+/** Called in the very step in which it happens, so that nothing comes between the storage's change and the core's. */
 export interface StorageListener {
   /** The commits up to this revision can be lost no more by a failing write. */
   visible(revision: number): void;
@@ -139,8 +139,8 @@ export interface Storage {
   flush(): Promise<void>;
   /** Resolves when work that can wait may go on without keeping others waiting for the disk; never rejects. */
   paced(): Promise<void>;
-  /** As `Engine.quiet`; never rejects. */
-  quiet(): Promise<void>;
+  /** As `Engine.foregroundDone`; never rejects. */
+  foregroundDone(): Promise<void>;
   /** As `Engine.copyTo`; for storages that are files. */
   copyTo?: Engine['copyTo'];
   close(): Promise<void>;

@@ -199,7 +199,7 @@ export class EngineTransaction implements Transaction {
 
   #storedLinks(prefix: string, after: LinkKey | undefined, limit: number): [LinkKey, true][] {
     const links = this.#host.storage.linkRange(prefix, after, limit);
-    // Who goes through links mostly takes them away.
+    // A caller that goes through links mostly drops them.
     if (this.writable && this.#knownLinks.size < KNOWN_LINKS_MAX) {
       for (const link of links) this.#knownLinks.set(link, true);
     }

@@ -1,8 +1,9 @@
 /**
- * Compares the graph with one derived anew from every record and link, and its live marks with a walk over it: the
+ * Compares the graph with one derived again from every record and link, and its live marks with a walk over it: the
  * consistency check of an engine.
  * Called by `verifyGraph`; reads the whole store, and keeps about 100 bytes a record while it runs.
  */
+import { present } from '../../errors.js';
 import { type Indexer, NodeFlag, type Value } from '../contract.js';
 import type { GraphCore } from '../graph.js';
 import { decodeSlice, printable } from '../schema/codec.js';
@@ -45,7 +46,7 @@ class Derived {
       const { entries, more } = this.#storage.range('', after, CHUNK, decodeSlice);
       for (const [key, value] of entries) this.#addRecord(key, value);
       if (!more) return;
-      after = entries[entries.length - 1]![0];
+      after = present(entries.at(-1), 'the last entry')[0];
     }
   }
 
@@ -131,7 +132,11 @@ class Derived {
     }
     const edges = graph.edgesOf(id);
     const known: number[] = [];
-    for (let i = 0; i < edges.length; i += 2) known.push(edges[i]! * 4 + edges[i + 1]!);
+    let target = 0;
+    for (const [i, word] of edges.entries()) {
+      if (i % 2 === 0) target = word;
+      else known.push(target * 4 + word);
+    }
     const derived = [...node.edges].sort((a, b) => a - b);
     if (known.length !== derived.length || derived.some((edge, i) => edge !== known[i])) {
       this.#report(`${this.#name(id)} has edges [${known.map(edgeText)}], not [${derived.map(edgeText)}]`);

@@ -21,6 +21,7 @@ import type {
   IWatchRequest,
   IWatchResponse,
 } from 'etcd3';
+import { present } from '../../errors.js';
 import { EtcdFailure, etcdFailure } from './failure.js';
 import type { EtcdSettings } from './options.js';
 
@@ -65,7 +66,7 @@ export type Op =
 export interface TxnResult {
   readonly succeeded: boolean;
   readonly revision: number;
-  /** Answers of `get`, in the order of the operations that ran. */
+  /** Results of `get`, in the order of the operations that ran. */
   readonly gets: readonly (readonly KeyValue[])[];
 }
 
@@ -128,21 +129,21 @@ export class EtcdClient {
     };
     if (options.end !== undefined) request.range_end = this.#end(options.end);
     if (options.newestFirst) Object.assign(request, { sort_order: 2, sort_target: 3 });
-    const answer = await this.#anywhere('read from etcd', options.timeoutMs, (member, call) =>
+    const response = await this.#anywhere('read from etcd', options.timeoutMs, (member, call) =>
       member.kv.range(request, call),
     );
-    return this.#rangeResult(answer);
+    return this.#rangeResult(response);
   }
 
-  /** Range requests as given, keys absolute, answered at one revision; for raw reads with every option. */
+  /** Range requests as given, keys absolute, all at one revision; for raw reads with every option. */
   async rawRanges(requests: readonly IRangeRequest[]): Promise<RangeResult[]> {
     const txn = { compare: [], success: requests.map((request_range) => ({ request_range })), failure: [] };
-    const answer = await this.#anywhere('read from etcd', undefined, (member, call) =>
+    const response = await this.#anywhere('read from etcd', undefined, (member, call) =>
       member.kv.txn(txn, call),
     );
     // The responses in a transaction have no header of their own.
-    return answer.responses.map(({ response_range }) =>
-      this.#rangeResult({ ...response_range, header: answer.header }),
+    return response.responses.map(({ response_range }) =>
+      this.#rangeResult({ ...response_range, header: response.header }),
     );
   }
 
@@ -156,15 +157,15 @@ export class EtcdClient {
       success: success.map((op) => this.#op(op)),
       failure: failure.map((op) => this.#op(op)),
     };
-    const answer = await this.#once('write to etcd', (member, call) => member.kv.txn(request, call));
-    return this.#txnResult(answer);
+    const response = await this.#once('write to etcd', (member, call) => member.kv.txn(request, call));
+    return this.#txnResult(response);
   }
 
   async grantLease(ttlSeconds: number): Promise<string> {
-    const answer = await this.#anywhere('begin a session with etcd', undefined, (member, call) =>
+    const response = await this.#anywhere('begin a session with etcd', undefined, (member, call) =>
       member.leaseClient.leaseGrant({ TTL: ttlSeconds }, call),
     );
-    return answer.ID;
+    return response.ID;
   }
 
   async revokeLease(id: string): Promise<void> {
@@ -253,21 +254,25 @@ export class EtcdClient {
     }
   }
 
+  get #member(): Etcd3 {
+    return present(this.#members[this.#preferred], 'a member of etcd');
+  }
+
   async #call<T>(
     call: (member: Etcd3, options: { deadline: number }) => Promise<T>,
     timeoutMs = this.settings.requestTimeoutMs,
   ): Promise<T> {
     if (this.#closed) throw closedFailure();
-    const answer = await call(this.#members[this.#preferred]!, { deadline: Date.now() + timeoutMs });
-    const { header } = answer as { header?: { cluster_id?: string } };
+    const response = await call(this.#member, { deadline: Date.now() + timeoutMs });
+    const { header } = response as { header?: { cluster_id?: string } };
     if (header?.cluster_id !== undefined) this.clusterId = header.cluster_id;
-    return answer;
+    return response;
   }
 
   async #stream<T extends IDuplexStream<unknown, unknown>>(open: (member: Etcd3) => Promise<T>): Promise<T> {
     if (this.#closed) throw closedFailure();
     try {
-      return await open(this.#members[this.#preferred]!);
+      return await open(this.#member);
     } catch (error) {
       this.rotate();
       throw etcdFailure(error, 'open a stream to etcd');
@@ -316,21 +321,21 @@ export class EtcdClient {
     return { request_range: { ...range, ...newest } };
   }
 
-  #rangeResult(answer: IRangeResponse): RangeResult {
+  #rangeResult(response: IRangeResponse): RangeResult {
     return {
-      revision: Number(answer.header.revision),
-      kvs: answer.kvs.map((kv) => this.keyValue(kv)),
-      count: Number(answer.count),
-      more: answer.more,
+      revision: Number(response.header.revision),
+      kvs: response.kvs.map((kv) => this.keyValue(kv)),
+      count: Number(response.count),
+      more: response.more,
     };
   }
 
-  #txnResult(answer: ITxnResponse): TxnResult {
+  #txnResult(response: ITxnResponse): TxnResult {
     const gets: (readonly KeyValue[])[] = [];
-    for (const { response_range } of answer.responses) {
+    for (const { response_range } of response.responses) {
       if (response_range) gets.push(response_range.kvs.map((kv) => this.keyValue(kv)));
     }
-    return { succeeded: answer.succeeded, revision: Number(answer.header.revision), gets };
+    return { succeeded: response.succeeded, revision: Number(response.header.revision), gets };
   }
 }
 

@@ -17,11 +17,11 @@ import type { Compare, EtcdClient, Op, TxnResult } from './client.js';
 import { prefixEnd } from './client.js';
 import { EtcdFailure } from './failure.js';
 import { chunkName, fetchUnit, type Gate, parseGate } from './gate.js';
-import { DIRTY, plainPart, Sys } from './layout.js';
+import { DIRTY, plainPart, Sys, unitOf } from './layout.js';
 import type { Fence } from './locks.js';
 import { hostOfId } from './members.js';
 import type { Mirror } from './mirror.js';
-import { type CommitPlan, opBytes, opsOf, type PlanParts, planCommit } from './plan.js';
+import { batchesOf, type CommitPlan, opsOf, type PlanParts, planCommit } from './plan.js';
 import type { Session, SessionState } from './session.js';
 import type { EtcdTransaction } from './transaction.js';
 import { type StagedChange, stage } from './unit.js';
@@ -233,9 +233,9 @@ export class Committer {
         if (performance.now() > until || !(error instanceof EtcdFailure)) {
           // The slot is never used again: what it says may matter still.
           this.#slots.add(slot + LOST_SLOTS);
-          throw new OutcomeUnknown('etcd did not answer: whether the change was made is not known', {
+          throw new OutcomeUnknown('etcd did not respond: whether the change was made is not known', {
             cause: error,
-            remedy: 'look whether it is there when etcd answers again',
+            remedy: 'look whether it is there when etcd responds again',
           });
         }
         await sleep(pause);
@@ -243,7 +243,7 @@ export class Committer {
     }
   }
 
-  /** Looks into a refusal: a gate is waited for, an ended session is begun anew. */
+  /** Looks into a refusal: a gate is waited for, an ended session is begun again. */
   async #refused(
     { gets }: TxnResult,
     session: SessionState,
@@ -274,8 +274,8 @@ export class Committer {
   }
 
   #guardsOf(tx: EtcdTransaction): readonly Fence[] {
-    const collects = tx.readsGraph && this.fencing && this.fence !== undefined;
-    return collects ? [...tx.guards, this.fence!] : tx.guards;
+    const { fence } = this;
+    return tx.readsGraph && this.fencing && fence !== undefined ? [...tx.guards, fence] : tx.guards;
   }
 
   #takeSlot(): number {
@@ -385,7 +385,7 @@ export class Committer {
       const compares: Compare[] = [
         { key: Sys.gate, is: 'modified at', revision: opened },
         hostCompare(this.#client, session),
-        // The mirror has answered for what was read; these it does not know.
+        // The mirror knows what was read, but not these.
         ...[...tx.handedOut].map(([counter, handed]) => this.#parts.counters.compare(counter, handed)),
       ];
       if (tx.readsGraph && this.fencing) {
@@ -408,15 +408,8 @@ export class Committer {
   /** Applies a decided unit in batches and takes the gate away; any number of hosts may do so at once. */
   async #applyUnit(gate: Gate, changes: readonly StagedChange[]): Promise<void> {
     const decided: Compare = { key: Sys.gate, is: 'modified at', revision: gate.mod };
-    const ops = opsOf(this.#parts, changes);
-    for (let at = 0; at < ops.length; ) {
-      let end = at;
-      for (let bytes = 0; end < ops.length && end - at < OPS_MAX - 1; end++) {
-        bytes += opBytes(ops[end]!);
-        if (bytes > BATCH_BYTES && end > at) break;
-      }
-      if (!(await this.#insist([decided], ops.slice(at, end)))) return;
-      at = end;
+    for (const ops of batchesOf(opsOf(this.#parts, changes), OPS_MAX - 1, BATCH_BYTES)) {
+      if (!(await this.#insist([decided], ops))) return;
     }
     const dir = Sys.unit(gate.id);
     await this.#insist([decided], [{ del: Sys.gate }, { del: dir, end: prefixEnd(dir) }]);
@@ -436,7 +429,7 @@ export class Committer {
     const { hostId } = this.#client.settings;
     const hosts = await this.#client.range(Sys.hosts, { end: prefixEnd(Sys.hosts), keysOnly: true });
     const alive = new Set(hosts.kvs.map(({ key }) => plainPart(key.slice(Sys.hosts.length))));
-    const ids = new Set(kvs.map(({ key }) => plainPart(key.slice(Sys.units.length).split('/')[0]!)));
+    const ids = new Set(kvs.map(({ key }) => unitOf(key)));
     for (const id of ids) {
       const host = hostOfId(id);
       // This host's own are those of an earlier process.

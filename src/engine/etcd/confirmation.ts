@@ -59,7 +59,7 @@ export class Confirmation {
       } catch (error) {
         this.#checkOpen();
         if (performance.now() > until || (error as Error).name === 'TimeoutError') {
-          throw unavailable('etcd does not answer, so nothing current can be read', {
+          throw unavailable('etcd does not respond, so nothing current can be read', {
             cause: error,
             remedy:
               'check that etcd has a leader; or read what this host has seen: --etcd-serializable, option serializable',

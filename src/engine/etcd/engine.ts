@@ -412,7 +412,7 @@ export class EtcdEngine extends UpdateLoop<EtcdTransaction, boolean, Right> impl
   }
 
   /** What others commit goes to another machine, and does not wait for what this thread does next. */
-  async quiet(): Promise<void> {}
+  async foregroundDone(): Promise<void> {}
 
   async flush(): Promise<void> {
     this.checkOpen();

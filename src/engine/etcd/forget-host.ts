@@ -2,7 +2,7 @@
 import type { EbbtideError } from '../../errors.js';
 import { type EtcdClient, type Op, prefixEnd } from './client.js';
 import type { Committer } from './commit.js';
-import { escapePart, plainPart, Sys } from './layout.js';
+import { escapePart, Sys, unitOf } from './layout.js';
 import { hostOfId, knownHosts } from './members.js';
 
 /** Fails with `alive` when the host has a session. Its registration goes last, so that this can be done again. */
@@ -32,10 +32,9 @@ export async function forgetHost(
   }
   // A unit that was decided is applied first; what is left was not.
   await committer.passGate();
-  const parts = (await below(Sys.units)).map((name) => name.slice(Sys.units.length).split('/')[0]!);
-  for (const part of new Set(parts)) {
-    const dir = Sys.unit(plainPart(part));
-    if (hostOfId(plainPart(part)) === id) await drop({ del: dir, end: prefixEnd(dir) });
+  for (const unit of new Set((await below(Sys.units)).map(unitOf))) {
+    const dir = Sys.unit(unit);
+    if (hostOfId(unit) === id) await drop({ del: dir, end: prefixEnd(dir) });
   }
   const commits = Sys.commitsOf(id);
   await drop(

@@ -7,7 +7,7 @@
  */
 import { failedPrecondition } from '../../errors.js';
 import { type EtcdClient, prefixEnd } from './client.js';
-import { directoriesOf, escapePart, NAMESPACES, namespaceOfIndex } from './layout.js';
+import { directoriesOf, escapePart, firstPart, NAMESPACES, namespaceOfIndex } from './layout.js';
 import { type KnownHost, knownHosts } from './members.js';
 import { defaultHostId } from './options.js';
 
@@ -54,8 +54,7 @@ async function hasLeft(client: EtcdClient, hostId: string): Promise<boolean> {
   const lease = `@${escapePart(hostId)}`;
   for (const index of await keysBelow(NAMESPACES)) {
     const dir = `${directoriesOf(namespaceOfIndex(index)).all}leases/`;
-    if ((await keysBelow(dir)).some((key) => key.slice(dir.length).split('/')[0]!.endsWith(lease)))
-      return true;
+    if ((await keysBelow(dir)).some((key) => firstPart(key.slice(dir.length)).endsWith(lease))) return true;
   }
   return false;
 }

@@ -33,6 +33,8 @@ export const plainPart = (part: string): string =>
     ? part.replace(/%([0-9A-F]{2})/g, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)))
     : part;
 
+export const firstPart = (name: string): string => name.split('/', 1)[0] ?? '';
+
 /** Keys of the machinery, all below `sys/`. */
 export const Sys = {
   /** Written by whatever adds a root or an edge; compared by whatever removes what nothing refers to. */
@@ -57,6 +59,9 @@ export const Sys = {
   commitsOf: (host: string): string => `sys/commit/${escapePart(host)}/`,
   commits: 'sys/commit/',
 } as const;
+
+/** The id of the unit that a key below `Sys.units` is of. */
+export const unitOf = (key: string): string => plainPart(firstPart(key.slice(Sys.units.length)));
 
 export const DIRTY = 'scheduler.v1/dirty';
 export const LAST = 'scheduler.v1/last';
@@ -104,14 +109,15 @@ export class Layout {
 
   record(key: Key): string {
     const parts = components(key);
-    if (parts[0] === 'raw' && parts.length === 2) return rawName(parts[1]!);
-    if (parts[0] === 'meta') {
+    const [collection, second = '', , snapshotter = ''] = parts;
+    if (collection === 'raw' && parts.length === 2) return rawName(second);
+    if (collection === 'meta') {
       if (key === VERSION) return 'v1/version';
       if (key === DIRTY_CONTENT) return `scheduler.v1/dirtyCS/${this.#backend}`;
       if (key.startsWith(DIRTY_SNAPSHOTS + SEPARATOR) && parts.length === 4) {
-        return `scheduler.v1/dirtySS/${escapePart(parts[3]!)}/${this.#backend}`;
+        return `scheduler.v1/dirtySS/${escapePart(snapshotter)}/${this.#backend}`;
       }
-      if (OF_BACKENDS.has(parts[1]!)) {
+      if (OF_BACKENDS.has(second)) {
         return ['scheduler.v1', ...parts.slice(1).map(escapePart), this.#backend].join('/');
       }
     }
@@ -191,14 +197,15 @@ export class Layout {
   }
 
   #parseScheduler(parts: string[]): Place {
-    if (parts[1] === 'dirty' && parts.length === 2) return { is: 'dirty' };
-    if (parts[1] === 'last' && parts.length === 2) return { is: 'last' };
-    const own = parts[parts.length - 1] === this.#backend;
-    if (own && parts[1] === 'dirtyCS' && parts.length === 3) return { is: 'record', key: DIRTY_CONTENT };
-    if (own && parts[1] === 'dirtySS' && parts.length === 4) {
-      return { is: 'record', key: metaKey('dirty', 'snapshots', plainPart(parts[2]!)) };
+    const [, flag = '', name = ''] = parts;
+    if (flag === 'dirty' && parts.length === 2) return { is: 'dirty' };
+    if (flag === 'last' && parts.length === 2) return { is: 'last' };
+    const own = parts.at(-1) === this.#backend;
+    if (own && flag === 'dirtyCS' && parts.length === 3) return { is: 'record', key: DIRTY_CONTENT };
+    if (own && flag === 'dirtySS' && parts.length === 4) {
+      return { is: 'record', key: metaKey('dirty', 'snapshots', plainPart(name)) };
     }
-    if (own && OF_BACKENDS.has(parts[1]!)) {
+    if (own && OF_BACKENDS.has(flag)) {
       return { is: 'record', key: metaKey(...parts.slice(1, -1).map(plainPart)) };
     }
     // Flags of other hosts' backends are theirs.
@@ -208,8 +215,7 @@ export class Layout {
 
 /** Raw keys keep their spelling, so they must keep out of the tree. */
 export function rawName(name: string): string {
-  const first = name.split('/', 1)[0] ?? '';
-  if (!reserved.has(first)) return name;
+  if (!reserved.has(firstPart(name))) return name;
   throw invalidArgument(`the raw key "${name.slice(0, 200)}" lies in the tree of records`, {
     object: name,
     remedy: `begin it with anything but ${[...reserved].join(', ')}`,
@@ -253,17 +259,19 @@ const split = (text: string): Key => plainPart(text).split('/').map(plainPart).j
 function directoryOf(from: Key, relation: string, to: Key): string | undefined {
   const source = components(from);
   const target = components(to);
-  if (!ownsDirectory(source) || source[1] !== target[1] || regular(target) === undefined) return undefined;
+  const [collection = '', ns, ...names] = target;
+  if (!ownsDirectory(source) || source[1] !== ns || regular(target) === undefined) return undefined;
   if (source[0] === 'snapshots' && relation === Relation.children) {
-    return target[0] === 'snapshots' && target[2] === source[2]
-      ? `children/${escapePart(target[3]!)}`
+    const [snapshotter, name = ''] = names;
+    return collection === 'snapshots' && snapshotter === source[2]
+      ? `children/${escapePart(name)}`
       : undefined;
   }
   if (source[0] !== 'leases') return undefined;
   if (relation !== Relation.holds && relation !== Relation.holdsFlat) return undefined;
-  const dir = leaseDirs[target[0]!];
+  const dir = leaseDirs[collection];
   if (dir === undefined) return undefined;
-  return `${relation === Relation.holdsFlat ? 'flat/' : ''}${dir}/${target.slice(2).map(escapePart).join('/')}`;
+  return `${relation === Relation.holdsFlat ? 'flat/' : ''}${dir}/${names.map(escapePart).join('/')}`;
 }
 
 const leaseDirs: Readonly<Record<string, string>> = {
@@ -311,16 +319,17 @@ function parseTree(parts: string[]): Place | undefined {
 }
 
 function parseLinks(from: Key, rest: string[]): Place | undefined {
-  if (rest[0] === 'links' && rest.length === 3) {
-    return { is: 'link', from, relation: plainPart(rest[1]!), to: split(rest[2]!) };
+  const [kind, second = '', third = ''] = rest;
+  if (kind === 'links' && rest.length === 3) {
+    return { is: 'link', from, relation: plainPart(second), to: split(third) };
   }
   const [collection, ns, snapshotter] = components(from);
-  if (collection === 'snapshots' && rest[0] === 'children' && rest.length === 2) {
-    const to = ['snapshots', ns, snapshotter, plainPart(rest[1]!)].join(SEPARATOR);
+  if (collection === 'snapshots' && kind === 'children' && rest.length === 2) {
+    const to = ['snapshots', ns, snapshotter, plainPart(second)].join(SEPARATOR);
     return { is: 'link', from, relation: Relation.children, to };
   }
   if (collection !== 'leases') return undefined;
-  const flat = rest[0] === 'flat';
+  const flat = kind === 'flat';
   const [dir = '', ...names] = flat ? rest.slice(1) : rest;
   const held = leaseCollections[dir];
   if (held === undefined || names.length !== (held === 'snapshots' ? 2 : 1)) return undefined;

@@ -32,7 +32,7 @@ export interface LoadOptions {
 }
 
 /**
- * Tells every key at `revision`, page by page in no particular order. Rejects with a compacted failure when that
+ * Passes on every key at `revision`, page by page in no particular order. Rejects with a compacted failure when that
  * revision goes away meanwhile; the caller starts over.
  */
 export async function loadTree(
@@ -209,8 +209,8 @@ function cutAt({ start, end }: Shard, prefixes: readonly string[]): Shard[] {
   const cuts = new Set(prefixes.flatMap((prefix) => [prefix, prefixEnd(prefix)]));
   cuts.delete(start);
   cuts.delete(end);
-  const edges = [start, ...[...cuts].sort(compareUtf8), end];
-  return edges.slice(1).map((edge, i) => ({ start: edges[i]!, end: edge }));
+  const inner = [...cuts].sort(compareUtf8);
+  return [start, ...inner].map((edge, i) => ({ start: edge, end: inner[i] ?? end }));
 }
 
 const isAsciiEnd = (text: string): boolean => text.charCodeAt(text.length - 1) < 0x7f;

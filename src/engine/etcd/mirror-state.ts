@@ -13,7 +13,7 @@ const Relation = {
   position: 'at',
   /** Cluster and prefix. */
   origin: 'of',
-  /** Owners of links that are no records. */
+  /** Owners of links that are not records. */
   owners: 'owners',
   /** Collections and relations in which links are. */
   relations: 'relations',

@@ -4,7 +4,7 @@
  *
  * One etcd revision is one commit of the embedded engine, made in one synchronous step together with the position it
  * brings the mirror to: after a restart the watch goes on from there. When etcd has compacted what the mirror missed,
- * everything is loaded anew at one revision and compared with what is here.
+ * everything is loaded again at one revision and compared with what is here.
  *
  * The mirror is never ahead of etcd and never shows part of a transaction: a unit that was too big for one etcd
  * transaction is shown whole at the revision that decided it (unit.ts).
@@ -14,9 +14,9 @@ import type { Key } from '../contract.js';
 import type { CoreEngine } from '../core/engine.js';
 import { linkPrefix } from '../core/storage.js';
 import { Changes } from './changes.js';
-import type { EtcdClient } from './client.js';
+import type { EtcdClient, KeyValue } from './client.js';
 import { type CommitRecord, decimal, fetchUnit, type Gate, parseCommitRecord, parseGate } from './gate.js';
-import { DIRTY, type Layout, Sys } from './layout.js';
+import { DIRTY, type Layout, type Place, Sys } from './layout.js';
 import { loadTree } from './load.js';
 import { MirrorState } from './mirror-state.js';
 import type { StagedChange } from './unit.js';
@@ -43,6 +43,14 @@ export interface MirrorOptions {
   warn: (message: string) => void;
 }
 
+/** What one revision has beside records and links. */
+interface Seen {
+  host: string | undefined;
+  commit: CommitRecord | undefined;
+  collected: boolean;
+  gateChanged: boolean;
+}
+
 export class Mirror {
   readonly engine: CoreEngine;
   readonly #client: EtcdClient;
@@ -56,7 +64,7 @@ export class Mirror {
   gate: Gate | undefined;
   /** Deletions that users of all hosts asked for, as last known. */
   deletionsTotal = 0;
-  /** Set while everything is loaded anew; transactions wait. */
+  /** Set while everything is loaded again; transactions wait. */
   #loading: Promise<void> | undefined;
   #watch: Watch | undefined;
   #queue: { revision: number; events: readonly WatchEvent[] }[] = [];
@@ -104,7 +112,7 @@ export class Mirror {
         if (this.#queue.length === 0 && !this.#draining) this.#reached(revision);
       },
       compacted: () => {
-        this.#warn('etcd has compacted changes that this host missed; loading everything anew');
+        this.#warn('etcd has compacted changes that this host missed; loading everything again');
         void this.#reload();
       },
       warn: this.#warn,
@@ -134,7 +142,7 @@ export class Mirror {
   /** The embedded engine or a unit failed: only a full comparison makes sure again. */
   #broken(error: unknown): void {
     this.#warn(
-      `the mirror of etcd failed and is loaded anew: ${error instanceof Error ? error.message : error}`,
+      `the mirror of etcd failed and is loaded again: ${error instanceof Error ? error.message : error}`,
     );
     this.#queue = [];
     this.#watch?.end();
@@ -169,7 +177,7 @@ export class Mirror {
     }
   }
 
-  /** Waits while everything is loaded anew. */
+  /** Waits while everything is loaded again. */
   async ready(): Promise<void> {
     while (this.#loading !== undefined) await this.#loading;
     if (this.#closed) throw closedError();
@@ -219,51 +227,18 @@ export class Mirror {
 
   /** One revision, in one synchronous step. */
   #apply(revision: number, events: readonly WatchEvent[], unit: readonly StagedChange[]): void {
-    const applying = this.gate?.state === 'flipped';
-    let host: string | undefined;
-    let commit: CommitRecord | undefined;
-    let collected = false;
-    let gateChanged = false;
-    let gone = 0;
+    // Between the decision and the end of a unit only its own changes arrive here, which are known already.
+    const isKnown = this.gate?.state === 'flipped';
     const changes = new Changes(this.#layout, this.engine, this.#warn);
+    const seen: Seen = { host: undefined, commit: undefined, collected: false, gateChanged: false };
     for (const { deleted, kv } of events) {
-      if (deleted) gone++;
       const place = this.#layout.parse(kv.key);
-      switch (place?.is) {
-        case 'record':
-        case 'link':
-          // Between the decision and the end of a unit only its own changes arrive here, which are known already.
-          if (!applying) changes.add(place, deleted ? undefined : kv);
-          break;
-        case 'commit':
-          if (!deleted) {
-            host = place.host;
-            commit = parseCommitRecord(kv.value);
-          }
-          break;
-        case 'gate':
-          this.gate = deleted ? undefined : parseGate(kv);
-          gateChanged = true;
-          break;
-        case 'dirty':
-          if (!deleted) this.deletionsTotal = decimal(kv);
-          break;
-        case 'lock':
-          this.listener?.lockChanged(kv.key);
-          break;
-        case 'counter':
-          if (deleted) this.listener?.counterGone(place.name);
-          break;
-        case 'last':
-          collected = !deleted;
-          break;
-        case undefined:
-          this.#warn(`etcd key ${kv.key.slice(0, 200)} is not of this version's making and is passed over`);
-          break;
-        default:
-      }
+      if (place?.is !== 'record' && place?.is !== 'link') this.#see(place, deleted, kv, seen);
+      else if (!isKnown) changes.add(place, deleted ? undefined : kv);
     }
+    const { host, commit, collected, gateChanged } = seen;
     // Compacted at exactly this revision, etcd 3.4 sends its puts and not its deletions.
+    const gone = events.filter(({ deleted }) => deleted).length;
     if (gone < (commit?.gone ?? 0)) throw unavailable(`etcd did not send all of revision ${revision}`);
     for (const change of unit) changes.addStaged(change, revision);
     for (const again of commit?.again ?? []) changes.recreated.add(again);
@@ -272,6 +247,37 @@ export class Mirror {
     if (gateChanged) for (const wake of this.#gateWaiters.splice(0)) wake();
     if (host !== undefined && commit?.deletions) this.listener?.deletions(host, commit.deletions);
     if (collected) this.listener?.collected();
+  }
+
+  /** What is neither a record nor a link. */
+  #see(place: Place | undefined, deleted: boolean, kv: KeyValue, seen: Seen): void {
+    switch (place?.is) {
+      case 'commit':
+        if (deleted) break;
+        seen.host = place.host;
+        seen.commit = parseCommitRecord(kv.value);
+        break;
+      case 'gate':
+        this.gate = deleted ? undefined : parseGate(kv);
+        seen.gateChanged = true;
+        break;
+      case 'dirty':
+        if (!deleted) this.deletionsTotal = decimal(kv);
+        break;
+      case 'lock':
+        this.listener?.lockChanged(kv.key);
+        break;
+      case 'counter':
+        if (deleted) this.listener?.counterGone(place.name);
+        break;
+      case 'last':
+        seen.collected = !deleted;
+        break;
+      case undefined:
+        this.#warn(`etcd key ${kv.key.slice(0, 200)} is not of this version's making and is passed over`);
+        break;
+      default:
+    }
   }
 
   #write(changes: Changes, revision: number, host: string | undefined): void {

@@ -26,14 +26,14 @@ export interface EtcdEngineOptions extends EngineOptions {
   place?: string;
   /** The same for a host that was put together from parts: the directory of one. */
   directory?: string | undefined;
-  /** Directory of the mirror's LMDB files; undefined: a mirror in memory, loaded anew at each start. */
+  /** Directory of the mirror's LMDB files; undefined: a mirror in memory, loaded at each start. */
   mirrorDir?: string;
   /** false: NotFound where this host has no mirror, or the cluster no tree; nothing is made. Default true. */
   create?: boolean;
 }
 
 /**
- * Opens the engine on a cluster. Unavailable: no member answers within the dial timeout; nothing stays open.
+ * Opens the engine on a cluster. Unavailable: no member responds within the dial timeout; nothing stays open.
  * InvalidArgument: an option; FailedPrecondition: refused credentials.
  */
 export async function openEtcdEngine(options: EtcdEngineOptions): Promise<EtcdEngine> {
@@ -131,7 +131,7 @@ async function openMirrorEngine(options: EtcdEngineOptions, client: EtcdClient):
   if (mirrorDir === undefined) return openMemoryEngine(parts);
   const engine = await openLmdbEngine(mirrorDir, parts);
   if (MirrorState.matches(engine, client.clusterId, client.settings.prefix)) return engine;
-  warn?.(`${mirrorDir} is no mirror of this tree and is made anew`);
+  warn?.(`${mirrorDir} is not a mirror of this tree and is made again`);
   await engine.close();
   graph.clear();
   await rm(mirrorDir, { recursive: true, force: true });

@@ -21,7 +21,7 @@ export interface EtcdConfig {
   username?: string;
   password?: string;
   tls?: EtcdTls;
-  /** Longest wait for the first answer at opening, milliseconds; default 5000. */
+  /** Longest wait for the first response at opening, milliseconds; default 5000. */
   dialTimeoutMs?: number;
   /** Deadline of a single call, milliseconds; default 5000. */
   requestTimeoutMs?: number;
@@ -82,7 +82,7 @@ export function etcdSettings(config: EtcdConfig, place = ''): EtcdSettings {
     }
   }
   const hosts = hostList(config.hosts);
-  const secure = hosts[0]!.startsWith('https:');
+  const secure = hosts.every((host) => host.startsWith('https:'));
   if (hosts.some((host) => host.startsWith('https:') !== secure)) {
     throw invalidArgument('etcd hosts mix http and https', { remedy: 'use one of them for all members' });
   }
@@ -102,7 +102,7 @@ export function etcdSettings(config: EtcdConfig, place = ''): EtcdSettings {
   const backendId = config.backendId ?? hostId;
   for (const [option, name] of Object.entries({ hostId, backendId })) {
     if (!NAME.test(name)) {
-      throw invalidArgument(`etcd ${option} "${name.slice(0, 64)}" is no name`, {
+      throw invalidArgument(`etcd ${option} "${name.slice(0, 64)}" is not a valid name`, {
         remedy: 'use letters, digits and . _ : @ -',
       });
     }

@@ -38,19 +38,35 @@ export interface PlanParts {
   counters: Counters;
 }
 
-export async function planCommit(parts: PlanParts, tx: EtcdTransaction): Promise<CommitPlan> {
-  const { layout, indexer } = parts;
-  const changes: StagedChange[] = [];
-  const stamps = new Set<string>();
-  const again: Key[] = [];
-  let addsReferences = false;
-  let gone = 0;
+/** What a transaction changes, as far as it was looked at. */
+interface Planned {
+  readonly changes: StagedChange[];
+  readonly stamps: Set<string>;
+  readonly again: Key[];
+  addsReferences: boolean;
+  gone: number;
+}
 
+export async function planCommit(parts: PlanParts, tx: EtcdTransaction): Promise<CommitPlan> {
+  const planned: Planned = { changes: [], stamps: new Set(), again: [], addsReferences: false, gone: 0 };
+  planRecords(parts, tx, planned);
+  await planWiped(parts, tx, planned);
+  planLinks(parts, tx, planned);
+  const { changes, stamps, again, addsReferences, gone } = planned;
+  for (const stamp of stamps) changes.push({ p: stamp, v: '1' });
+  let bytes = 0;
+  for (const change of changes) bytes += sizeOf(change);
+  const counters = droppedCounters(parts, tx);
+  return { compares: compares(parts, tx), changes, addsReferences, again, counters, bytes, gone };
+}
+
+function planRecords({ layout, indexer }: PlanParts, tx: EtcdTransaction, planned: Planned): void {
+  const { changes, stamps, again } = planned;
   for (const [key, { bytes, adjacency, recreated }] of tx.records.entries()) {
     if (bytes === undefined) {
       changes.push({ d: layout.record(key) });
       // `delete` has read it, unless this transaction made it.
-      if (tx.reads.keys.get(key) === true && !mayBeGone(tx, key)) gone++;
+      if (tx.reads.keys.get(key) === true && !mayBeGone(tx, key)) planned.gone++;
       const [collection = '', namespace = ''] = components(key);
       stamps.add(Sys.gone(collection, namespace));
       continue;
@@ -58,35 +74,38 @@ export async function planCommit(parts: PlanParts, tx: EtcdTransaction): Promise
     const value = decodeValue(key, bytes);
     changes.push({ p: layout.record(key), v: valueToText(key, value) });
     if (recreated) again.push(key);
-    if (!addsReferences && addsReference(tx, indexer, key, adjacency, recreated)) {
-      addsReferences = true;
-    }
+    planned.addsReferences ||= addsReference(tx, indexer, key, adjacency, recreated);
   }
+}
+
+async function planWiped(parts: PlanParts, tx: EtcdTransaction, planned: Planned): Promise<void> {
   for (const owner of tx.wiped) {
     if (!tx.mayOwnLinks(owner)) continue;
-    stamps.add(Sys.stamp(owner));
-    if (keepsLinks(tx, owner)) changes.push(...(await wipeSome(parts, tx, owner)));
-    else changes.push({ w: owner });
+    planned.stamps.add(Sys.stamp(owner));
+    if (keepsLinks(tx, owner)) planned.changes.push(...(await wipeSome(parts, tx, owner)));
+    else planned.changes.push({ w: owner });
   }
+}
+
+function planLinks({ layout, indexer }: PlanParts, tx: EtcdTransaction, planned: Planned): void {
   for (const [link, present] of tx.ownLinks.entries()) {
     const { from, relation, to } = splitLink(link);
     const key = layout.link(from, relation, to);
-    changes.push(present ? { p: key, v: '1' } : { d: key });
-    if (!present && tx.reads.links.get(link) === true) gone++;
-    stamps.add(Sys.stamp(from));
-    if (present && indexer.link(from, relation, to) !== undefined) addsReferences = true;
+    planned.changes.push(present ? { p: key, v: '1' } : { d: key });
+    if (!present && tx.reads.links.get(link) === true) planned.gone++;
+    planned.stamps.add(Sys.stamp(from));
+    if (present && indexer.link(from, relation, to) !== undefined) planned.addsReferences = true;
   }
-  for (const stamp of stamps) changes.push({ p: stamp, v: '1' });
+}
 
-  const counters: { del: string; end?: string | undefined }[] = [];
-  for (const prefix of tx.droppedCounters) {
-    // A number that was handed out since must stay unique: then the counter goes on instead.
-    if ([...tx.handedOut.keys()].some((name) => name === prefix || name.startsWith(`${prefix}\0`))) continue;
-    for (const [del, end] of layout.countersBelow(prefix)) counters.push({ del, end });
-  }
-  let bytes = 0;
-  for (const change of changes) bytes += sizeOf(change);
-  return { compares: compares(parts, tx), changes, addsReferences, again, counters, bytes, gone };
+function droppedCounters({ layout }: PlanParts, tx: EtcdTransaction): CommitPlan['counters'] {
+  // A number that was handed out since must stay unique: then the counter goes on instead.
+  const goesOn = (prefix: Key): boolean =>
+    [...tx.handedOut.keys()].some((name) => name === prefix || name.startsWith(`${prefix}\0`));
+  return [...tx.droppedCounters]
+    .filter((prefix) => !goesOn(prefix))
+    .flatMap((prefix) => layout.countersBelow(prefix))
+    .map(([del, end]) => ({ del, end }));
 }
 
 /** Whether links of an owner are made in the same transaction that wiped its links, or the owner itself is. */
@@ -203,4 +222,20 @@ export function opsOf({ layout }: Pick<PlanParts, 'layout'>, changes: readonly S
   });
 }
 
-export const opBytes = (op: Op): number => ('put' in op ? op.put.length + op.value.length : 64);
+const opBytes = (op: Op): number => ('put' in op ? op.put.length + op.value.length : 64);
+
+/** Operations in their order, some at a time; one that is too large comes alone. */
+export function* batchesOf(ops: readonly Op[], opsMax: number, bytesMax: number): Generator<Op[]> {
+  let batch: Op[] = [];
+  let bytes = 0;
+  for (const op of ops) {
+    if (batch.length > 0 && (batch.length === opsMax || bytes + opBytes(op) > bytesMax)) {
+      yield batch;
+      batch = [];
+      bytes = 0;
+    }
+    batch.push(op);
+    bytes += opBytes(op);
+  }
+  if (batch.length > 0) yield batch;
+}

@@ -5,9 +5,10 @@
  * of a unit or nothing of it: where one is decided and not applied, its staged changes are put over what etcd has.
  */
 import type { IRangeRequest } from 'etcd3';
-import { invalidArgument } from '../../errors.js';
+import { invalidArgument, present } from '../../errors.js';
 import { compareUtf8 } from '../../model/utf8.js';
 import type { GetOptions, SortField } from '../contract.js';
+import { successor } from '../lmdb/table.js';
 import type { EtcdClient, KeyValue } from './client.js';
 import { fetchUnit, type Gate, parseGate } from './gate.js';
 import { type Layout, Sys } from './layout.js';
@@ -42,8 +43,8 @@ export class EtcdRawKeys {
     const client = this.#client;
     const { revision = 0, serializable = false } = request;
     const gateRequest = { key: client.absolute(Sys.gate), revision, serializable };
-    const [answer, gates] = await client.rawRanges([request, gateRequest]);
-    const { kvs, revision: current } = answer!;
+    const [response, gates] = await client.rawRanges([request, gateRequest]);
+    const { kvs, revision: current } = present(response, 'the response for the keys');
     const gate = gates?.kvs[0] && parseGate(gates.kvs[0]);
     if (gate?.state !== 'flipped') return kvs;
     // The unit may be gone by now; at this revision it is there.
@@ -81,7 +82,8 @@ export class EtcdRawKeys {
 
   #request(key: string, options: GetOptions): IRangeRequest {
     const { prefix, fromKey, rangeEnd, limit = 0, sort, rev, keysOnly, countOnly, serializable } = options;
-    if (!Number.isSafeInteger(limit) || limit < 0) throw invalidArgument(`limit ${limit} is no count`);
+    if (!Number.isSafeInteger(limit) || limit < 0)
+      throw invalidArgument(`limit ${limit} is not a valid count`);
     if (rev !== undefined && (!Number.isSafeInteger(rev) || rev < 0)) {
       throw invalidArgument(`revision ${rev} is none`);
     }
@@ -109,7 +111,7 @@ export class EtcdRawKeys {
   #end(key: string, prefix: boolean, fromKey: boolean, rangeEnd: string | undefined): { range_end?: Buffer } {
     const client = this.#client;
     if (fromKey || (prefix && key === '')) return { range_end: client.endOfTree };
-    if (prefix) return { range_end: successor(client.absolute(key)) };
+    if (prefix) return { range_end: endOf(client.absolute(key)) };
     return rangeEnd === undefined ? {} : { range_end: client.absolute(rangeEnd) };
   }
 }
@@ -131,13 +133,4 @@ const comparisons: Readonly<Record<SortField, (a: KeyValue, b: KeyValue) => numb
 };
 
 /** The first key after all that begin with `key`. */
-function successor(key: Buffer): Buffer {
-  const end = Buffer.from(key);
-  for (let at = end.length - 1; at >= 0; at--) {
-    if (end[at]! < 0xff) {
-      end[at]!++;
-      return end.subarray(0, at + 1);
-    }
-  }
-  return Buffer.from([0]);
-}
+const endOf = (key: Buffer): Buffer => successor(key) ?? Buffer.from([0]);

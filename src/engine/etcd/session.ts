@@ -35,7 +35,7 @@ export class Session {
   readonly #place: string;
   readonly #claims: boolean;
   #registered = false;
-  /** Whether the cluster knew this host before its first session here: one that was removed begins anew. */
+  /** Whether the cluster knew this host before its first session here: one that was removed begins again. */
   wasKnown = false;
   #memberSince = '';
   #lease = '';
@@ -84,7 +84,7 @@ export class Session {
     return state;
   }
 
-  /** The host's key was not what a commit compared: the session is over, unless it was fenced anew meanwhile. */
+  /** The host's key was not what a commit compared: the session is over, unless it was fenced again meanwhile. */
   expired(fence: number): void {
     void this.#state?.then(
       (state) => {
@@ -104,7 +104,7 @@ export class Session {
     return lease === this.#lease && performance.now() < this.#aliveUntil;
   }
 
-  /** Told when a lease is known to be gone. */
+  /** Called when a lease is known to be gone. */
   onLost(listener: (lease: string) => void): void {
     this.#lostListeners.add(listener);
   }
@@ -198,7 +198,7 @@ export class Session {
 
   async #renew(lease: string): Promise<void> {
     const asked = performance.now();
-    // A stream without an answer since the last renewal hangs with its member; another one still has time to answer.
+    // A stream without a response since the last renewal hangs with its member; another one still has time to respond.
     if (this.#asked.length > 0) {
       this.#client.rotate();
       this.#dropStream();
@@ -211,7 +211,7 @@ export class Session {
       this.#dropStream();
     }
   }
-  /** When the renewals were sent that have no answer yet. */
+  /** When the renewals were sent that have no response yet. */
   #asked: number[] = [];
 
   async #openStream(lease: string): Promise<KeepAliveStream> {

@@ -50,7 +50,7 @@ export class EtcdTransaction extends EngineTransaction {
   constructor(mirror: TransactionHost, attempt: Attempt, parts: TransactionParts) {
     super(mirror, attempt);
     const { indexer } = mirror;
-    // Whatever the tree in etcd has: the mirror's graph may be behind.
+    // Whatever the tree in etcd has: the mirror's graph may be older.
     this.#mayOwnLinks = (key) => indexer.mayOwnLinks?.(key, SATURATED) ?? true;
     this.#counters = parts.counters;
     this.#checkOpen = parts.checkOpen;

@@ -1,7 +1,7 @@
 /**
  * Records as JSON with the field names of containerd's tree, readable with `etcdctl`. Called by commit.ts and
  * mirror.ts; pure. What JSON cannot say is said by an object with one `$…` field, so that every value comes back
- * exactly: times that stand elsewhere than in the usual fields, bytes, numbers that are no JSON.
+ * exactly: times that stand elsewhere than in the usual fields, bytes, numbers that are not JSON.
  *
  * Texts (flags, raw keys) are stored as they are; the schema revision is a decimal.
  */
@@ -37,7 +37,7 @@ export function textToValue(
   try {
     if (key === VERSION && /^\d+$/.test(text)) return { version: Number(text) };
     const json = JSON.parse(text) as Json;
-    if (typeof json !== 'object' || json === null) throw new SyntaxError('it is no record');
+    if (typeof json !== 'object' || json === null) throw new SyntaxError('it is not a record');
     if (isMarked(json, '$text')) return String(json.$text);
     return parseRecord(json);
   } catch (error) {
@@ -95,7 +95,7 @@ function instant(name: string, at: bigint): Json {
 function fromJson(name: string, json: Json): FieldValue {
   if (typeof json === 'string') return timeFields.has(name) ? parsedTime(json) : json;
   if (typeof json !== 'object') return json;
-  if (json === null || Array.isArray(json)) throw new SyntaxError(`${name} is no field value`);
+  if (json === null || Array.isArray(json)) throw new SyntaxError(`${name} is not a valid field value`);
   if (isMarked(json, '$text')) return String(json.$text);
   if (isMarked(json, '$time')) return parsedTime(String(json.$time));
   if (isMarked(json, '$nanos')) return BigInt(String(json.$nanos));
@@ -108,7 +108,10 @@ function parseRecord(json: { [field: string]: Json }): { readonly [field: string
   const fields = isMarked(json, '$record') && typeof json.$record === 'object' ? json.$record : json;
   const made: Record<string, FieldValue> = {};
   // The object was just parsed: it has no names but its own.
-  for (const name in fields) set(made, name, fromJson(name, fields[name]!));
+  for (const name in fields) {
+    const field = fields[name];
+    if (field !== undefined) set(made, name, fromJson(name, field));
+  }
   return made;
 }
 
@@ -118,15 +121,15 @@ let lastTime: { text: string; at: bigint } | undefined;
 function parsedTime(text: string): bigint {
   if (lastTime?.text === text) return lastTime.at;
   const at = parseTimestamp(text);
-  if (at === undefined) throw new SyntaxError(`"${text.slice(0, 64)}" is no time`);
+  if (at === undefined) throw new SyntaxError(`"${text.slice(0, 64)}" is not a valid time`);
   lastTime = { text, at };
   return at;
 }
 
 /** An object that would be taken for one of our own marks. */
 function needsMark(json: { [field: string]: Json }): boolean {
-  const names = Object.keys(json);
-  return names.length === 1 && names[0]!.startsWith(TEXT_MARK);
+  const [name, other] = Object.keys(json);
+  return other === undefined && name?.startsWith(TEXT_MARK) === true;
 }
 
 const isMarked = (json: { [field: string]: Json }, mark: string): boolean =>

@@ -2,7 +2,7 @@
  * One watch over the whole tree, for as long as the engine is open: passes on every revision in order, each once and
  * whole, over lost connections and changes of members. Called by mirror.ts.
  *
- * A revision that was compacted before it was passed on ends the watch with `compacted`; the mirror then loads anew.
+ * A revision that was compacted before it was passed on ends the watch with `compacted`; the mirror then loads everything.
  */
 import type { IWatchResponse } from 'etcd3';
 import type { EtcdClient, KeyValue, WatchStream } from './client.js';
@@ -32,7 +32,7 @@ export class Watch {
   readonly #client: EtcdClient;
   readonly #listener: WatchListener;
   /** Last revision that was passed on. */
-  #told: number;
+  #delivered: number;
   #stream: WatchStream | undefined;
   #fragments: WatchEvent[] = [];
   #backoffMs = BACKOFF_MIN_MS;
@@ -42,7 +42,7 @@ export class Watch {
 
   constructor(client: EtcdClient, after: number, listener: WatchListener) {
     this.#client = client;
-    this.#told = after;
+    this.#delivered = after;
     this.#listener = listener;
     void this.#open();
   }
@@ -79,7 +79,7 @@ export class Watch {
     let stream: WatchStream;
     try {
       // From exactly the compacted revision on, etcd 3.4 begins a watch and leaves deletions out.
-      await this.#client.range(Sys.head, { revision: this.#told, keysOnly: true });
+      await this.#client.range(Sys.head, { revision: this.#delivered, keysOnly: true });
       stream = await this.#client.watchStream();
     } catch (error) {
       // Compacted, or of the future: etcd was set back to an earlier state.
@@ -106,7 +106,7 @@ export class Watch {
     };
     stream.on('error', lost);
     stream.on('end', lost);
-    stream.write(this.#client.watchRequest(this.#told + 1));
+    stream.write(this.#client.watchRequest(this.#delivered + 1));
     setTimeout(() => {
       if (isCurrent() && !this.#created) lost();
     }, CREATE_MS).unref();
@@ -145,21 +145,21 @@ export class Watch {
     this.#fragments = [];
     if (events.length === 0) {
       const revision = Number(response.header.revision);
-      if (revision > this.#told) {
-        this.#told = revision;
+      if (revision > this.#delivered) {
+        this.#delivered = revision;
         this.#listener.progress(revision);
       }
       return;
     }
-    for (let start = 0; start < events.length; ) {
-      const revision = events[start]!.kv.mod;
-      let end = start + 1;
-      while (end < events.length && events[end]!.kv.mod === revision) end++;
-      if (revision > this.#told) {
-        this.#told = revision;
-        this.#listener.revision(revision, events.slice(start, end));
+    let start = 0;
+    for (const [i, { kv }] of events.entries()) {
+      const revision = kv.mod;
+      if (events[i + 1]?.kv.mod === revision) continue;
+      if (revision > this.#delivered) {
+        this.#delivered = revision;
+        this.#listener.revision(revision, events.slice(start, i + 1));
       }
-      start = end;
+      start = i + 1;
     }
   }
 }

@@ -56,7 +56,7 @@ export function readState(dbs: Databases): StoreState | undefined {
   const stored = dbs.meta.get(STATE);
   if (stored === undefined) return undefined;
   try {
-    // Only `stateBytes` writes it; damage shows as text that is no JSON, or in the checkpoint's own checksums.
+    // Only `stateBytes` writes it; damage shows as text that is not JSON, or in the checkpoint's own checksums.
     return JSON.parse(Buffer.from(stored).toString('utf8')) as StoreState;
   } catch (cause) {
     throw unknownError('the state of the store is damaged', {
@@ -141,12 +141,17 @@ export class Checkpointer {
    * At the close, when nothing else is written any more; `isWhole`: the tree has everything; `anew`: with a checkpoint in any
    * case. Returns whether the tree no longer relies on the log.
    */
-  async close(isWhole: boolean, anew = false): Promise<boolean> {
+  async close(isWhole: boolean, withCheckpoint = false): Promise<boolean> {
     await this.#running;
     if (!isWhole) return false;
     try {
       const isLong = this.#journalBytes > JOURNAL_BYTES_AT_CLOSE;
-      if (anew || isLong || this.#isDue() || (this.#state.checkpoint === undefined && this.#journalBytes > 0))
+      if (
+        withCheckpoint ||
+        isLong ||
+        this.#isDue() ||
+        (this.#state.checkpoint === undefined && this.#journalBytes > 0)
+      )
         await this.write();
       const log = { generation: this.#logGeneration(), isBegun: false };
       await this.#writeState({ ...this.#state, clean: true, log });

@@ -161,7 +161,7 @@ export class CommitQueue {
   }
 
   /** Resolves when the foreground commits under way are on disk, or lost. */
-  quiet(): Promise<void> {
+  foregroundDone(): Promise<void> {
     if (this.#foreground === 0) return resolved;
     const group = this.#groups.findLast(({ foreground }) => foreground > 0) ?? this.#current;
     return group === undefined ? resolved : group.done.catch(() => undefined);

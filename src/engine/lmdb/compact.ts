@@ -1,5 +1,5 @@
 /**
- * Writes the file of a closed store anew, without its free pages, and gives them back to the disk. LMDB uses free pages
+ * Writes the file of a closed store again, without its free pages, and gives them back to the disk. LMDB uses free pages
  * again but never ends a file earlier. Called by embedders and the command; the store must not be open.
  *
  *   1  the store is opened, which brings the log into the tree, and closed with a new checkpoint; its lock stays
@@ -12,7 +12,7 @@
  */
 import { renameSync, rmSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { unknownError } from '../../errors.js';
+import { present, unknownError } from '../../errors.js';
 import { shown } from '../../held-paths.js';
 import type { EngineOptions } from '../contract.js';
 import { type Databases, openDatabases, rawRows } from './databases.js';
@@ -40,7 +40,7 @@ export async function compactLmdbStore(dir: string, options: EngineOptions): Pro
     outcome = await compactFile(path);
   };
   await (await openLmdbEngine(dir, { ...options, create: false, afterClose })).close();
-  return outcome!;
+  return present(outcome, 'the outcome');
 }
 
 /** REQUIRES: the caller holds the directory's lock, and has the file not open. Unavailable: no room for the draft. */

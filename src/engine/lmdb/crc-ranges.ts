@@ -20,15 +20,17 @@ function product(a: number, b: number): number {
 }
 
 /** x to the power of 8 · 2^n: n doublings of one byte. */
-const powers = new Uint32Array(32);
-powers[0] = 1 << 23;
-for (let n = 1; n < powers.length; n++) powers[n] = product(powers[n - 1]!, powers[n - 1]!);
+const powers = [1 << 23];
+for (let power = 1 << 23; powers.length < 32; powers.push(power)) power = product(power, power);
 
 /** A checksum as `bytes` zeros after it would make it, but for their own. */
 function shifted(crc: number, bytes: number): number {
   let result = crc;
-  for (let n = 0, left = bytes; left > 0; n++, left >>>= 1) {
-    if (left & 1) result = product(powers[n]!, result);
+  let left = bytes;
+  for (const power of powers) {
+    if (left === 0) break;
+    if (left & 1) result = product(power, result);
+    left >>>= 1;
   }
   return result;
 }

@@ -2,7 +2,7 @@
  * Makes a new data file. Called by engine.ts in this directory when there is none, with the directory's lock held.
  *
  * Durability: the file gets its name when it is whole and on disk. One that a crash or a power cut leaves half made
- * has another name and is made anew; under the final name LMDB and we would have to take it for a foreign file.
+ * has another name and is made again; under the final name LMDB and we would have to take it for a foreign file.
  */
 import { closeSync, fsyncSync, openSync, renameSync, rmSync } from 'node:fs';
 import { openDatabases } from './databases.js';

@@ -1,7 +1,7 @@
 /**
  * The LMDB environment of a store and its databases. Called by engine.ts in this directory.
  *
- * The free-list settings keep commits from reading a long free list anew each time (without them a commit of a file
+ * The free-list settings keep commits from reading a long free list each time (without them a commit of a file
  * with many free pages takes 70 ms). A batch resolves when it is flushed: overlapping flushes bring nothing when
  * commits are grouped anyway, and made a single caller slower.
  */

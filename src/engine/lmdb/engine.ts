@@ -47,7 +47,7 @@ export interface LmdbEngineOptions extends EngineOptions {
   readOnly?: boolean;
   /** false: NotFound where there is no store, and nothing is made. Default true. */
   create?: boolean;
-  /** Told the path of the data file when the store has been closed, with a new checkpoint; its lock is held until it resolves. */
+  /** Called with the path of the data file when the store has been closed, with a new checkpoint; its lock is held until it resolves. */
   afterClose?: (path: string) => Promise<void>;
 }
 
@@ -187,7 +187,7 @@ function bringUp(dbs: Databases, path: string, warn: (message: string) => void):
 }
 
 /**
- * Brings what the last owner had acknowledged into the tree. Answers what it has no room for now: that stays in the log,
+ * Brings what the last owner had acknowledged into the tree. Returns what it has no room for now: that stays in the log,
  * and is seen by reads all the same.
  */
 function bringIn(
@@ -222,8 +222,8 @@ const BATCHES_AT_ONCE = 4096;
 const withoutCheckpoint = ({ checkpoint: _, ...state }: StoreState): StoreState => state;
 
 /**
- * Makes the log ready and notes the owner in the tree. At every moment what the tree says of the log is true: it ceases to rely
- * on it before it is emptied, and relies on it again when it has its mark. On a full disk the notes may be missing.
+ * Makes the log ready and stores the owner in the tree. At every moment what the tree says of the log is true: it ceases to rely
+ * on it before it is emptied, and relies on it again when it has its mark. On a full disk what is stored may be missing.
  */
 function own(
   dbs: Databases,

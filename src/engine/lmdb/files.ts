@@ -1,5 +1,5 @@
 /**
- * The files of a store on disk: who owns the directory, and whether the data file is one that may be opened. Called
+ * The files of a store on disk: the owner of the directory, and whether the data file is one that may be opened. Called
  * when a store is opened, before LMDB sees the file, because LMDB would write to a foreign file and crash on a
  * truncated one. Nothing here changes the data file but `DataFile`, which belongs to an open store.
  *
@@ -165,7 +165,7 @@ interface Header {
 export function inspectDataFile(path: string): boolean {
   let fd: number;
   try {
-    // A pipe in its place must not make anybody wait.
+    // A pipe in its place must not block.
     fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (error) {
     if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return false;
@@ -194,7 +194,7 @@ function readHeader(fd: number, path: string, size: number): Header {
   const page = Buffer.alloc(Meta.end);
   const first = readSync(fd, page, 0, Meta.end, 0);
   if (first < Meta.magic + 4 || page.readUInt32LE(Meta.magic) !== MAGIC) {
-    throw foreign(path, 'it is no LMDB file');
+    throw foreign(path, 'it is not an LMDB file');
   }
   if (first < Meta.end) throw truncated(path, `it has ${size} bytes`);
   if (page.readUInt32LE(Meta.version) !== LMDB_VERSION) {
@@ -215,7 +215,7 @@ function readHeader(fd: number, path: string, size: number): Header {
 }
 
 export function foreign(path: string, why: string): EbbtideError {
-  return failedPrecondition(`${path} is no store of this program: ${why}`, {
+  return failedPrecondition(`${path} is not a store of this program: ${why}`, {
     object: path,
     remedy: 'open another directory, or move the file away',
   });
@@ -232,7 +232,7 @@ function truncated(path: string, why: string): EbbtideError {
 const CUSHION_BYTES = 16 * 1024 * 1024;
 
 /**
- * Bytes after the last page that have blocks: removals write pages anew before others are free, also on a full disk. A
+ * Bytes after the last page that have blocks: removals write new pages before others are free, also on a full disk. A
  * transaction of the flusher changes as many at most.
  */
 const RESERVE_BYTES_MIN = 2 * 1024 * 1024;
@@ -300,7 +300,7 @@ export class DataFile {
   }
 
   /**
-   * After LMDB has closed the file. It ends where its pages do, so that one that is cut off shows; the reserve stays behind
+   * After LMDB has closed the file. It ends where its pages do, so that one that is cut off shows; the reserve stays after
    * the end, for the next owner may find the disk full. `isFull`: on a disk where blocks that are given up may be gone.
    */
   close(isFull = false): void {

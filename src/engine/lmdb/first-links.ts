@@ -5,7 +5,7 @@
  */
 import { type LinkKey, linksPrefix, splitLink } from '../core/storage.js';
 
-/** Links behind the beginning that are remembered; a commit drops fewer at a time. */
+/** Links after the beginning that are remembered; a commit drops fewer at a time. */
 const READ_MAX = 4096;
 /** Once as many are gone, a record is being emptied. */
 const GONE_MIN = 64;
@@ -24,11 +24,11 @@ export class FirstLinks {
   }
 
   /** Behind which link a reading of those with this prefix may begin. */
-  behind(prefix: string): LinkKey | undefined {
+  startAfter(prefix: string): LinkKey | undefined {
     return this.#emptied.find((front) => front.covers(prefix))?.gone;
   }
 
-  /** Links were read, in order: all with this prefix behind `after`, up to the last of them. */
+  /** Links were read, in order: all with this prefix after `after`, up to the last of them. */
   wereRead(prefix: string, after: LinkKey | undefined, links: readonly LinkKey[]): void {
     if (links.length === 0) return;
     let front = this.#emptied.find((one) => one.prefix === prefix);
@@ -79,7 +79,7 @@ class Front {
   /** No link of the relation up to this one is there; undefined: none is known to be gone. */
   gone: LinkKey | undefined;
   goneCount = 0;
-  /** What is there behind that, in order and without a gap, as far as it was read. */
+  /** What is there after that, in order and without a gap, as far as it was read. */
   #read: LinkKey[] = [];
   #next = 0;
 
@@ -104,8 +104,9 @@ class Front {
   /** Whether a commit dropped the first ones. */
   dropped(links: ReadonlyMap<LinkKey, boolean>): boolean {
     const before = this.goneCount;
-    while (this.#next < this.#read.length && links.get(this.#read[this.#next]!) === false) {
-      this.gone = this.#read[this.#next++];
+    for (let link = this.#read[this.#next]; link !== undefined; link = this.#read[++this.#next]) {
+      if (links.get(link) !== false) break;
+      this.gone = link;
       this.goneCount++;
     }
     return this.goneCount > before;

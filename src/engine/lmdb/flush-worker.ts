@@ -1,6 +1,6 @@
 /**
  * The thread that writes the tree while a store is in use: applies batches, runs jobs and looks keys up, one request
- * after the other, as flusher.ts sends them. Nobody else writes to the file while it runs.
+ * after the other, as flusher.ts sends them. No other thread writes to the file while it runs.
  *
  * Ending the process in the middle of an LMDB write transaction would hang it, so `flags` says when one is open, and no
  * new one begins once the process is on its way out.
@@ -34,7 +34,7 @@ function giveWay(): void {
   }
 }
 
-function answer(request: Request): Response {
+function respond(request: Request): Response {
   Atomics.store(flags, Flag.busy, 1);
   try {
     if (Atomics.load(flags, Flag.ending) === 1) return { error: 'the process is ending' };
@@ -61,7 +61,7 @@ function answer(request: Request): Response {
 
 parentPort?.on('message', (request: Request | { kind: 'stop' }) => {
   if (request.kind !== 'stop') {
-    parentPort?.postMessage(answer(request));
+    parentPort?.postMessage(respond(request));
     return;
   }
   parentPort?.close();

@@ -90,7 +90,7 @@ export class Flusher {
   #worker: Thread | undefined;
   #running: Promise<void> | undefined;
   #timer: NodeJS.Timeout | undefined;
-  /** Somebody waits: do not wait for more. */
+  /** A caller waits: do not wait for more. */
   #isUrgent = false;
   #collectingUntil = 0;
   #sharedUntil = 0;
@@ -166,8 +166,8 @@ export class Flusher {
    */
   async lookUp(prefixes: readonly string[], leaves: readonly string[]): Promise<Uint32Array | undefined> {
     if (this.#isStopped) return undefined;
-    const answer = await this.#ask({ kind: 'ids', prefixes, leaves });
-    return 'ids' in answer ? answer.ids : undefined;
+    const response = await this.#ask({ kind: 'ids', prefixes, leaves });
+    return 'ids' in response ? response.ids : undefined;
   }
 
   /** Resolves when the tree has everything pushed so far; rejects when it cannot be written now. */
@@ -267,8 +267,8 @@ export class Flusher {
   }
 
   async #job({ jobs, resolve, reject }: QueuedJobs): Promise<void> {
-    const answer = await this.#ask({ kind: 'jobs', jobs });
-    if ('error' in answer) reject(this.#error(answer.error));
+    const response = await this.#ask({ kind: 'jobs', jobs });
+    if ('error' in response) reject(this.#error(response.error));
     else resolve();
   }
 
@@ -282,23 +282,23 @@ export class Flusher {
       if (item.sealed) break;
     }
     const start = performance.now();
-    const answer = await this.#ask({ kind: 'flush', batches: group.map(({ batch }) => batch) });
+    const response = await this.#ask({ kind: 'flush', batches: group.map(({ batch }) => batch) });
     this.#fit(changes, performance.now() - start);
-    if ('error' in answer) {
+    if ('error' in response) {
       if (this.#failure === undefined) {
-        this.#host.warn(`commits wait in the log, because the tree cannot be written: ${answer.error}`);
+        this.#host.warn(`commits wait in the log, because the tree cannot be written: ${response.error}`);
       }
-      this.#failure = answer.error;
+      this.#failure = response.error;
       // The reserve of a full disk has room for small transactions.
       this.#changesMax = CHANGES_MIN;
       return false;
     }
-    if ('ids' in answer) throw new Error('the thread that writes the tree answered another question');
+    if ('ids' in response) throw new Error('the thread that writes the tree responded to another request');
     this.#failure = undefined;
     if (!this.#isStopped) this.#queue.splice(0, group.length);
     this.#changes -= changes;
     for (const { batch } of group) this.#done += batch.length;
-    this.#host.flushed(answer);
+    this.#host.flushed(response);
     return true;
   }
 
@@ -357,7 +357,7 @@ class Thread {
     const options = { workerData: data, execArgv: [] };
     this.#worker = new Worker(new URL('./flush-worker.js', import.meta.url), options);
     this.#worker.unref();
-    this.#worker.on('message', (response: Response) => this.#answered(response));
+    this.#worker.on('message', (response: Response) => this.#responded(response));
     this.#worker.on('error', (error) => this.#failed(String(error)));
     this.#ended = new Promise((resolve) => {
       this.#worker.on('exit', () => {
@@ -398,14 +398,14 @@ class Thread {
     while (Atomics.load(this.#flags, Flag.busy) === 1) Atomics.wait(this.#flags, Flag.busy, 1, 1000);
   }
 
-  #answered(response: Response): void {
+  #responded(response: Response): void {
     this.#waiting.shift()?.(response);
     if (this.#waiting.length === 0) this.#worker.unref();
   }
 
   #failed(why: string): void {
     this.#gone ??= why;
-    for (const answer of this.#waiting.splice(0)) answer({ error: why });
+    for (const resolve of this.#waiting.splice(0)) resolve({ error: why });
   }
 }
 

@@ -1,6 +1,6 @@
 /**
  * Brings the graph up at opening: from the checkpoint and the journal after it, else from the adjacency stored with
- * every record. Called by engine.ts in this directory, before anybody else sees the engine.
+ * every record. Called by engine.ts in this directory, before any caller sees the engine.
  */
 import { EbbtideError } from '../../errors.js';
 import { type Indexer, NodeFlag } from '../contract.js';
@@ -14,7 +14,7 @@ import { childPairs } from './child-links.js';
 import type { Databases } from './databases.js';
 import { readJournal } from './journal.js';
 import { decodeKey, decodeLink } from './key-codec.js';
-import { find, INLINE } from './key-index.js';
+import { find, isInline } from './key-index.js';
 import { decodeAdjacency, nodeParts } from './node-codec.js';
 import type { StorageState } from './storage.js';
 import { lastSizeOf } from './table.js';
@@ -43,7 +43,7 @@ export function loadGraph(
   return { ...rebuild(dbs, graph, indexer), revision: newestRevision(dbs, state) };
 }
 
-/** Answers why it could not, when it could not. */
+/** Returns why it could not, when it could not. */
 function loadCheckpoint(dbs: Databases, graph: GraphCore, state: StoreState): LoadedGraph | string {
   const { checkpoint } = state;
   const loaded: LoadedGraph = { revision: 0, records: 0, journalBytes: 0, rebuilt: false };
@@ -66,7 +66,7 @@ function loadCheckpoint(dbs: Databases, graph: GraphCore, state: StoreState): Lo
   try {
     for (const entry of readJournal(dbs.journal, loaded.revision)) {
       if (entry === undefined || entry.previous !== loaded.revision) {
-        return `its journal has a gap behind revision ${loaded.revision}`;
+        return `its journal has a gap after revision ${loaded.revision}`;
       }
       if (entry.ops.length > 0) graph.apply(entry.ops);
       loaded.revision = entry.revision;
@@ -153,7 +153,7 @@ function forEachRow(table: Databases['links'], visit: (key: Buffer, value: Buffe
 function countInline(dbs: Databases): number {
   let count = 0;
   forEachRow(dbs.keys, (_key, value) => {
-    if (value[0]! >= INLINE) count++;
+    if (isInline(value)) count++;
   });
   return count;
 }

@@ -4,7 +4,8 @@
  * of records are.
  *
  *   previous revision in the tree (f64), change in the number of records (i32), number of op words (u32);
- *   little-endian; then the words as varints, most of which take one byte or three
+ *   little-endian; then the words as varints, most of which take one byte or three: coded here, since `ByteReader`, whose
+ *   varints go up to 2^53, takes twice the time
  */
 import type { Database } from '../../system/lmdb.js';
 import type { Batch } from './wal-format.js';

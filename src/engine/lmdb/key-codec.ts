@@ -1,6 +1,6 @@
 /**
  * Keys and links as bytes whose order is the UTF-8 order of the keys' components, with digests packed. Called by the
- * storage; part of the file format. Pure but for a scratch buffer: what `encode…` answers is valid until the next
+ * storage; part of the file format. Pure but for a scratch buffer: what `encode…` returns is valid until the next
  * call.
  *
  * A key is its components joined by 00. The first, the collection, is one byte (an unlisted one is a byte and its
@@ -64,7 +64,7 @@ const CUT_BYTES = 7;
 /** The same with the byte that says that a digest follows. */
 export const DIGEST_CUT_BYTES = 1 + CUT_BYTES;
 const CUT_KEY_MAX = 512;
-const Target = { before: 1, sibling: 2, behind: 3 } as const;
+const Target = { before: 1, sibling: 2, after: 3 } as const;
 const Marker = { before: 0, exact: 1, last: 2 } as const;
 
 /** Value of a lower-case hex digit by char code, -1 for anything else. */
@@ -104,7 +104,7 @@ function writeDigestKey(key: Key, parentLength: number): void {
   }
   const parent = parentOfLength(key, parentLength);
   reserve(parent.bytes.length);
-  for (let i = 0; i < parent.bytes.length; i++) scratch[i] = parent.bytes[i]!;
+  for (let i = 0; i < parent.bytes.length; i++) scratch[i] = parent.bytes[i] ?? 0;
   length = parent.bytes.length;
   const start = length;
   if (writeDigest(key, parentLength)) {
@@ -130,7 +130,7 @@ let lastParent: Parent = { text: '', bytes: Buffer.alloc(0) };
 const parents = new Map<string, Parent>();
 const PARENTS_MAX = 1024;
 
-/** The beginning of a key, with its separator, and its bytes; who asks for many keys mostly asks for neighbours. */
+/** The beginning of a key, with its separator, and its bytes; a caller that reads many keys mostly reads neighbours. */
 function parentOfLength(key: Key, size: number): Parent {
   if (lastParent.text.length === size && key.startsWith(lastParent.text)) return lastParent;
   const text = key.slice(0, size);
@@ -172,13 +172,13 @@ export function encodeLink(link: LinkKey): Buffer {
 function writeTarget(from: Key, to: Key): void {
   const parent = parentOf(from);
   if (parent === '') {
-    writeByte(Target.behind);
+    writeByte(Target.after);
     writeKey(to);
   } else if (to.startsWith(parent)) {
     writeByte(Target.sibling);
     writeComponents(to, parent.length);
   } else {
-    writeByte(compareUtf8(to, parent) < 0 ? Target.before : Target.behind);
+    writeByte(compareUtf8(to, parent) < 0 ? Target.before : Target.after);
     writeKey(to);
   }
 }
@@ -248,7 +248,7 @@ function writeComponent(text: string): void {
   } else if (first > BYTE_S) {
     const start = length;
     writeText(text, 0);
-    scratch[start] = scratch[start]! + SHIFT;
+    scratch[start] = (scratch[start] ?? 0) + SHIFT;
   } else if (text.startsWith(DIGEST_PREFIX)) {
     if (!writeDigest(text, 0)) writeNearDigest(text);
   } else {
@@ -304,7 +304,7 @@ function increment(digits: string): string | undefined {
   let last = digits.length - 1;
   while (last >= 0 && digits[last] === 'f') last--;
   if (last < 0) return undefined;
-  return digits.slice(0, last) + (hexValues[digits.charCodeAt(last)]! + 1).toString(16);
+  return digits.slice(0, last) + (Number.parseInt(digits.charAt(last), 16) + 1).toString(16);
 }
 
 /** UTF-8 of `text` from unit `start` on. */
@@ -468,7 +468,7 @@ export function digestCut(bytes: Uint8Array): number {
   const start = bytes.length - DIGEST_BYTES - 2;
   if (start < 2 || bytes[start] !== BYTE_DIGEST || bytes[bytes.length - 1] !== Marker.exact) return 0;
   if (start + 1 + CUT_BYTES > CUT_KEY_MAX) return 0;
-  // A digest may hold any byte, so only the components before it tell whether one begins here.
+  // A digest may hold any byte, so only the components before it show whether one begins here.
   for (let at = bytes.indexOf(0) + 1; at > 0 && at <= start; ) {
     if (at === start) return start + 1 + CUT_BYTES;
     at = componentEnd(bytes, at) + 1;

@@ -6,7 +6,7 @@
  *   digests   the beginning of an encoded key that ends in a digest (`digestCut`) → the ids of the nodes with that
  *             beginning; the node has the whole key, so most of a digest need not be stored twice. At most SHARING_MAX of
  *             them, since clients choose digests; further ones are in `keys`. The id INLINE_ID says that `keys` may have
- *             something with that beginning, so that nobody looks there in vain.
+ *             something with that beginning, so that a look-up there is never in vain.
  */
 import type { Database } from '../../system/lmdb.js';
 import type { Key } from '../contract.js';
@@ -24,11 +24,14 @@ import { lastSizeOf, type Table } from './table.js';
 
 /** First byte of what `keys` holds: the top of a node id (ids are below 2^30), or the head of a value. */
 export const INLINE = 0x40;
+/** Whether a row of `keys` has the value itself. */
+export const isInline = (row: Uint8Array): boolean => (row[0] ?? 0) >= INLINE;
+
 /** No node has it. */
 export const INLINE_ID = 2 ** 30 - 1;
 /** Nodes that are found by the same beginning of their keys. */
 export const SHARING_MAX = 16;
-/** What answers say where there is no node, nor anything else. */
+/** Stands in results where there is no node, nor anything else. */
 export const NO_NODE = 0xffffffff;
 const ID_BYTES = 4;
 
@@ -72,18 +75,18 @@ export function find(
   }
   const row = keys.get(encoded);
   if (row === undefined) return undefined;
-  if (row[0]! >= INLINE) return { id: undefined, bytes: row, start: 1, end: keys.lastSize };
+  if (isInline(row)) return { id: undefined, bytes: row, start: 1, end: keys.lastSize };
   const id = row.readUInt32BE(0);
   if (isSuperseded?.(id, key)) return undefined;
   const node = nodes.getBinaryFast(id);
-  // The storage tells of the damage.
+  // The storage reports the damage.
   if (node === undefined) return { id, bytes: row, start: 0, end: 0 };
   return { id, bytes: asBuffer(node), start: 0, end: lastSizeOf(nodes) };
 }
 
 /**
  * Ids of the nodes that the keys `prefix + leaf` may have, prefix by prefix: NO_NODE where there is nothing, INLINE_ID
- * where only `find` can tell. Nodes are not read: one may have another key whose digest begins alike.
+ * where only `find` knows. Nodes are not read: one may have another key whose digest begins alike.
  */
 export function possibleIds(
   tables: KeyTables,
@@ -130,8 +133,7 @@ export function idsIn(row: Buffer, size: number): number[] {
   return ids;
 }
 
-const idAt = (row: Buffer, at: number): number =>
-  (row[at]! << 24) | (row[at + 1]! << 16) | (row[at + 2]! << 8) | row[at + 3]!;
+const idAt = (row: Buffer, at: number): number => row.readUInt32BE(at);
 
 export function idBytes(ids: readonly number[]): Buffer {
   const bytes = Buffer.allocUnsafe(ids.length * ID_BYTES);
@@ -171,12 +173,12 @@ export function* rowsWithin(tables: KeyTables, bounds: Bounds, chunk: number): G
   for (;;) {
     const a = whole.peek();
     const b = cut.peek();
-    if (a === undefined && b === undefined) return;
-    if (b === undefined || (a !== undefined && Buffer.compare(a[0], b[0]) < 0)) {
+    if (a !== undefined && (b === undefined || Buffer.compare(a[0], b[0]) < 0)) {
       whole.skip();
-      yield rowOf(tables, a!);
+      yield rowOf(tables, a);
       continue;
     }
+    if (b === undefined) return;
     cut.skip();
     if (a?.[0].subarray(0, b[0].length).equals(b[0])) yield* mixed(tables, whole, b, bounds);
     else yield* nodesOf(tables, b, bounds);
@@ -186,7 +188,7 @@ export function* rowsWithin(tables: KeyTables, bounds: Bounds, chunk: number): G
 /** What a row of `keys` stands for. */
 function rowOf({ nodes }: KeyTables, [encoded, value]: readonly [Buffer, Buffer]): KeyRow {
   const key = decodeKey(encoded);
-  if (value[0]! >= INLINE) return { key, id: undefined, bytes: value, start: 1, end: value.length };
+  if (isInline(value)) return { key, id: undefined, bytes: value, start: 1, end: value.length };
   const id = value.readUInt32BE(0);
   const node = nodes.getBinaryFast(id);
   if (node === undefined) return { key, id, bytes: value, start: 0, end: 0 };

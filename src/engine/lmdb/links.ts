@@ -41,7 +41,7 @@ export class Links {
 
   range(prefix: string, after: LinkKey | undefined, limit: number): LinkKey[] {
     if (this.#ownsNone(prefix)) return [];
-    const start = after ?? this.#first.behind(prefix);
+    const start = after ?? this.#first.startAfter(prefix);
     const links = this.#range(prefix, start, limit);
     this.#first.wereRead(prefix, start, links);
     return links;

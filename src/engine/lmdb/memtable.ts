@@ -33,7 +33,7 @@ export class Memtable {
     this.revision = revision;
     for (const id of freed.keys()) undo.set(this.ids, id, null);
     for (const [key, { before, after }] of entries) {
-      // The tombstone of its node is enough, unless a table has the key: most are removed in bulk, and nobody asks for their keys.
+      // The tombstone of its node is enough, unless a table has the key: most are removed in bulk, and their keys are not read.
       if (after === undefined && before !== undefined && freed.has(before.id) && !isKnown(key)) continue;
       undo.set(this.entries, key, after ?? null);
       if (after !== undefined && after.id !== NO_ID) undo.set(this.ids, after.id, key);

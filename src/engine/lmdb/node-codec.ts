@@ -61,7 +61,7 @@ export interface NodeParts {
   valueStart: number;
 }
 
-/** The answer is one object, used again by the next call. */
+/** Returns one object, which the next call uses again. */
 export function nodeParts(id: number, bytes: Uint8Array, end: number): NodeParts {
   const head = bytes[0] ?? 0;
   at = 1;
@@ -83,7 +83,8 @@ let at = 0;
 function varint(bytes: Uint8Array, end: number): number {
   let value = 0;
   for (let scale = 1; at < end && scale < 2 ** 35; scale *= 128) {
-    const byte = bytes[at++]!;
+    const byte = bytes[at++];
+    if (byte === undefined) break;
     value += (byte & 0x7f) * scale;
     if (byte < 0x80) return value;
   }
@@ -105,7 +106,7 @@ export function decodeAdjacency(id: number, bytes: Buffer, start: number, end: n
   }
 }
 
-/** The parts of a node's bytes, which end at `end`; nothing of the answer shares them. */
+/** The parts of a node's bytes, which end at `end`; no part of the result shares them. */
 export function readEntry(id: number, node: Buffer, end: number): Entry {
   const { adjacencyStart, adjacencyEnd, valueStart } = nodeParts(id, node, end);
   return {

@@ -26,7 +26,7 @@ import { LmdbStorage } from './storage.js';
 import { acceptedLossPath, type Recovered, readLog, recoverLog } from './wal-recovery.js';
 import { overlay } from './wal-replay.js';
 
-/** Attempts to find log and tree in one piece, and pauses between them, while somebody writes. */
+/** Attempts to find log and tree in one piece, and pauses between them, while an owner writes. */
 const ATTEMPTS_MAX = 40;
 const PAUSE_MS = 50;
 

@@ -1,10 +1,10 @@
 /**
  * Values that were read from the tree lately: a record that is asked for again and again costs a look into a map and a
  * copy, instead of two looks into LMDB and its decoding. Called by the storage, which takes out every key that a commit
- * changes before anybody can read it, and never puts in one that a commit on its way to the tree has changed.
+ * changes before a read can see it, and never puts in one that a commit on its way to the tree has changed.
  *
  * Two generations: when the younger one is full, the older one is forgotten and the younger takes its place. What is
- * asked for in the older one comes over. At most some megabytes. What is asked for the first time is not kept: who goes
+ * asked for in the older one comes over. At most some megabytes. What is read for the first time is not kept: a caller that goes
  * through a million records would pay for keeping each, and drive out what others ask for.
  */
 import type { FieldValue, Key, Value } from '../contract.js';
@@ -18,16 +18,16 @@ const HASHED_STEP = 5;
 /** Larger ones, in their stored form, are not kept. */
 export const CACHED_BYTES_MAX = 1024;
 
-/** What was noted lately, by a hash: a bit each, of which few are set, so that mostly nothing else is asked. */
+/** What was read lately, by a hash: a bit each, of which few are set, so that mostly nothing else is asked. */
 class Noted {
   readonly #bits = new Uint8Array(1 << (HASH_BITS - 3));
 
   has(hash: number): boolean {
-    return (this.#bits[hash >> 3]! & (1 << (hash & 7))) !== 0;
+    return ((this.#bits[hash >> 3] ?? 0) & (1 << (hash & 7))) !== 0;
   }
 
   add(hash: number): void {
-    this.#bits[hash >> 3]! |= 1 << (hash & 7);
+    this.#bits[hash >> 3] = (this.#bits[hash >> 3] ?? 0) | (1 << (hash & 7));
   }
 
   clear(): void {
@@ -72,7 +72,7 @@ export class RecordCache {
     return old === undefined ? undefined : this.keep(key, old);
   }
 
-  /** Notes that a node was asked for; whether it was lately, too (now and then that is said of one that was not). */
+  /** Records that a node was read; returns whether it was read lately, too (now and then true of one that was not). */
   wasAsked(id: number): boolean {
     const hash = Math.imul(id, 0x9e3779b1) >>> (32 - HASH_BITS);
     if (this.#asked.has(hash)) return true;
@@ -84,7 +84,7 @@ export class RecordCache {
     return false;
   }
 
-  /** Keeps a value, which nobody else may change from now on; returns a copy. */
+  /** Keeps a value, which the caller must not change from now on; returns a copy. */
   keep(key: Key, value: Value): Value {
     if (this.#young.values.size >= GENERATION_KEYS) {
       const older = this.#old;
@@ -105,7 +105,7 @@ export class RecordCache {
   }
 }
 
-/** Of some of a key's units: the end of a digest, and of what comes before it; enough to tell most keys apart. */
+/** Of some of a key's units: the end of a digest, and of what comes before it; enough to distinguish most keys. */
 function hashOf(key: Key): number {
   const { length } = key;
   let hash = length;

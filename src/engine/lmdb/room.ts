@@ -10,11 +10,11 @@ import type { Wal } from './wal.js';
 
 /** Free bytes below which the disk counts as full. */
 const FREE_BYTES_MIN = 1024 * 1024;
-/** What ext4 keeps for itself counts as free, and nobody gets it: a fiftieth of the blocks, up to this many bytes. */
+/** What ext4 keeps for itself counts as free, but cannot be used: a fiftieth of the blocks, up to this many bytes. */
 const KEPT_BLOCKS_MAX = 4096;
 /** A smaller disk is not worth reserves: they would be most of it. */
 const DISK_BYTES_MIN = 32 * 1024 * 1024;
-/** Milliseconds for which an answer counts. */
+/** Milliseconds for which a result counts. */
 const CURRENT_MS = 100;
 
 export class Room {

@@ -41,7 +41,7 @@ import type { Wal } from './wal.js';
 import type { BatchBuilder } from './wal-format.js';
 
 /**
- * Who asks whether keys may exist holds guards that writers of the same keys wait for: a thread in the middle of a long
+ * A caller that asks whether keys may exist holds guards that writers of the same keys wait for: a thread in the middle of a long
  * transaction, or a disk that hangs, must not make them wait for it.
  */
 const LOOK_UP_MS = 50;
@@ -69,11 +69,11 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
   #stored: StorageState;
   /** The node read last by its id: a caller that asks for its key mostly reads its record next. Good until the next commit. */
   #lastNode: { readonly id: number; readonly key: Key; readonly entry: Entry } | undefined;
-  /** Told after each group that the tree has, with the bytes it added to the journal. */
+  /** Called after each group that the tree has, with the bytes it added to the journal. */
   onFlushed: (journalBytes: number) => void = () => {};
   /** Asked for statistics. */
   journalBytes: () => number = () => 0;
-  /** Told what a caller of `update` does not learn: commits that are lost or held up. */
+  /** Called with what a caller of `update` does not learn: commits that are lost or delayed. */
   onTrouble: (message: string) => void = () => {};
   /**
    * Runs when the tree has all commits, or cannot get them (`isWhole`), before the environment is closed. Returns whether the log
@@ -402,8 +402,8 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     await this.flusher.backgroundRoom();
   }
 
-  quiet(): Promise<void> {
-    return this.#queue.quiet();
+  foregroundDone(): Promise<void> {
+    return this.#queue.foregroundDone();
   }
 
   async close(): Promise<void> {

@@ -32,7 +32,7 @@ export class Table {
     this.#db = db;
   }
 
-  /** Bytes of the value the last `get` answered; its buffer may be longer. */
+  /** Bytes of the value that the last `get` returned; its buffer may be longer. */
   lastSize = 0;
 
   /** The value's bytes, valid until the next read of any table. */
@@ -170,13 +170,13 @@ const groupPrefix = (number: Uint8Array): Buffer => Buffer.concat([LAST_NUMBER, 
 /** A long key as its group has it. */
 const memberOf = (group: Buffer, key: Buffer): Buffer => Buffer.concat([group, key.subarray(KEY_MAX)]);
 
-/** Size of the value `getBinaryFast` answered last, which may be in a longer buffer; missing in the typings. */
+/** Size of the value that `getBinaryFast` returned last, which may be in a longer buffer; missing in the typings. */
 export const lastSizeOf = (db: unknown): number => (db as { lastSize: number }).lastSize;
 
 const ZERO = Buffer.from([0]);
 const NOTHING = Buffer.alloc(0);
 
-/** The least bytes behind everything that begins with `prefix`; undefined when there are none. */
+/** The least bytes after everything that begins with `prefix`; undefined when there are none. */
 export function successor(prefix: Buffer): Buffer | undefined {
   let last = prefix.length - 1;
   while (last >= 0 && prefix[last] === 0xff) last--;

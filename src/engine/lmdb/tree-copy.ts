@@ -10,7 +10,7 @@
  * Durability: `close` resolves when the copy is on disk. It relies on no log.
  */
 import { closeSync, fdatasyncSync, openSync, rmSync } from 'node:fs';
-import { unavailable } from '../../errors.js';
+import { present, unavailable } from '../../errors.js';
 import type { RootDatabase } from '../../system/lmdb.js';
 import type { Key, ScanOptions, TreeCopy, Value } from '../contract.js';
 import { CHUNK_BYTES, CHUNK_MAX } from '../core/reads.js';
@@ -81,7 +81,7 @@ export async function copyOpenTree(
     untap();
   }
   if (tail.bytes > TAIL_BYTES_MAX) {
-    throw unavailable(`${target} takes longer to write than the store is quiet`, {
+    throw unavailable(`${target} takes longer to write than the pauses between commits`, {
       object: target,
       remedy: 'try again when less is written, or name a faster disk',
     });
@@ -163,6 +163,6 @@ function* scan(
     yield* entries;
     if (!more) return;
     left -= entries.length;
-    from = entries.at(-1)![0];
+    from = present(entries.at(-1), 'the last entry')[0];
   }
 }

@@ -15,7 +15,7 @@ import { type Databases, LAYOUT, layoutOf, setLayout } from './databases.js';
 import type { DataFile } from './files.js';
 import { encodeJournal, journalKey } from './journal.js';
 import { decodeLink, digestCut, encodeKey } from './key-codec.js';
-import { find, INLINE, INLINE_ID, idBytes, idsIn, SHARING_MAX } from './key-index.js';
+import { find, INLINE_ID, idBytes, idsIn, isInline, SHARING_MAX } from './key-index.js';
 import type { Table } from './table.js';
 
 const ROWS_AT_ONCE = 512;
@@ -44,12 +44,11 @@ function moveKeys({ keys, digests }: Databases): void {
   for (const [key, value] of rowsOf(keys)) {
     const cut = digestCut(key);
     if (cut === 0) continue;
-    const isInline = value[0]! >= INLINE;
     const short = key.subarray(0, cut);
     const there = digests.get(short);
     const ids = there === undefined ? [] : idsIn(there, digests.lastSize);
     const hasRoom = ids.filter((id) => id !== INLINE_ID).length < SHARING_MAX;
-    const moves = !isInline && hasRoom;
+    const moves = !isInline(value) && hasRoom;
     const id = moves ? value.readUInt32BE(0) : INLINE_ID;
     if (!ids.includes(id)) digests.put(short, idBytes([...ids, id]));
     if (moves) keys.remove(key);

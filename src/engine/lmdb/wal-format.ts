@@ -31,7 +31,7 @@ const RowKind = {
   newNode: 2,
   /** id: of the node and its key. */
   nodeTombstone: 3,
-  /** key, value: a record that is no node. */
+  /** key, value: a record that is not a node. */
   inline: 4,
   /** key. */
   inlineTombstone: 5,
@@ -207,7 +207,7 @@ export const decodeMark = (mark: Buffer): Mark => ({
 export type Checksum = (start: number, end: number, seed: number) => number;
 
 /**
- * The whole batch at an offset, with its tag; undefined when there is none or it is torn. `of` spares those who ask for many
+ * The whole batch at an offset, with its tag; undefined when there is none or it is torn. `of` spares callers that ask for many
  * offsets to read the bytes for each.
  */
 export function batchAt(

@@ -72,10 +72,10 @@ export const readLog = (dir: string): LogBytes => logPaths(dir).map(readFile);
 /** Unknown: damaged. FailedPrecondition: a file is missing, or older than the tree. In both cases acknowledged commits are. */
 export function recoverLog(dir: string, expected: Expected, log: LogBytes = readLog(dir)): Recovered {
   const { flushed, begun, hasMarks = begun !== undefined, acceptsLoss = false } = expected;
-  const paths = logPaths(dir);
-  const found = log.map((bytes, i) =>
-    bytes === undefined ? undefined : generationIn(paths[i]!, bytes, flushed, hasMarks),
-  );
+  const found = logPaths(dir).map((path, i) => {
+    const bytes = log[i];
+    return bytes === undefined ? undefined : generationIn(path, bytes, flushed, hasMarks);
+  });
   const generations = found.filter((one) => one !== undefined && one.generation > 0) as Generation[];
   generations.sort((a, b) => a.generation - b.generation);
   const batches: Buffer[] = [];
@@ -173,8 +173,10 @@ function newerAfter(
 const MAGIC_BYTES = Buffer.alloc(4);
 MAGIC_BYTES.writeUInt32LE(BATCH_MAGIC);
 
-const endOf = (found: readonly Buffer[]): number =>
-  found.length === 0 ? 0 : batchRevision(found[found.length - 1]!);
+function endOf(found: readonly Buffer[]): number {
+  const last = found.at(-1);
+  return last === undefined ? 0 : batchRevision(last);
+}
 
 /** Adds the batches that follow one another; returns the file in which they cease to. */
 function follow(generations: readonly Generation[], flushed: number, batches: Buffer[]): string | undefined {

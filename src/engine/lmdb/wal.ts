@@ -23,6 +23,7 @@ import {
   write,
   writeSync,
 } from 'node:fs';
+import { present } from '../../errors.js';
 import { isFull } from '../../system/system-errors.js';
 import { fileError, openPrivate, syncDirectory } from './files.js';
 import { BATCH_HEAD_BYTES, batchRevision, encodeMark, type Mark, sealBatch, tagOf } from './wal-format.js';
@@ -37,7 +38,7 @@ const ZEROS = Buffer.alloc(AHEAD_BYTES);
 const PAGE_BYTES = 4096;
 
 /**
- * Empties the files: the tree has all their commits. Of their blocks the reserve stays. Nothing old is left behind what is
+ * Empties the files: the tree has all their commits. Of their blocks the reserve stays. Nothing old is left after what is
  * written next, where it could be taken for something new.
  */
 export function emptyLog(dir: string): void {
@@ -293,7 +294,7 @@ export class Wal {
   #open(index: number): LogFile {
     const known = this.#files[index];
     if (known !== undefined) return known;
-    const path = this.#paths[index]!;
+    const path = present(this.#paths[index], 'the path of a log file');
     try {
       const isNew = !existsSync(path);
       const fd = openPrivate(path, constants.O_RDWR | constants.O_CREAT | constants.O_DSYNC);
@@ -306,7 +307,7 @@ export class Wal {
     }
   }
 
-  /** Makes sure that what a failed write has left is no batch. Keeps the blocks: a full disk still takes deletions. */
+  /** Makes sure that what a failed write has left is not a batch. Keeps the blocks: a full disk still takes deletions. */
   #cut(file: LogFile): void {
     file.allocated = Math.max(file.allocated, file.used);
     ftruncateSync(file.fd, file.allocated);

@@ -5,23 +5,23 @@
 import type { EngineOptions } from '../contract.js';
 import { CoreEngine } from '../core/engine.js';
 import { Filling } from './filling.js';
-import { MemoryStorage } from './storage.js';
+import { type Contents, MemoryStorage } from './storage.js';
 
 /** An engine in memory with what `fill` puts in, or empty. The graph must be empty; if `fill` fails, it is of no use any more. */
 export async function openMemoryEngine(
   options: EngineOptions,
   fill?: (filling: Filling) => Promise<void>,
 ): Promise<CoreEngine> {
-  const storage = new MemoryStorage();
+  let contents: Contents | undefined;
   if (fill !== undefined) {
-    const filling = new Filling(storage, options.indexer, options.graph);
+    const filling = new Filling(options.indexer, options.graph);
     await fill(filling);
-    filling.end();
+    contents = filling.end();
   }
   return new CoreEngine({
     ...options,
     kind: 'memory',
-    storage,
+    storage: new MemoryStorage(contents),
     revision: 0,
     cleanStart: true,
   });

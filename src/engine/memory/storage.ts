@@ -6,11 +6,12 @@
 import { compareUtf8 } from '../../model/utf8.js';
 import type { Key, ReadValue, Value } from '../contract.js';
 import { asBuffer } from '../core/bytes.js';
+import { PartitionedMap } from '../core/partitioned-map.js';
 import { below } from '../core/reads.js';
-import { SortedMap } from '../core/sorted-map.js';
 import {
   type Commit,
   type Entry,
+  LINK_SEPARATOR,
   type LinkKey,
   NO_ID,
   type RecordRange,
@@ -23,14 +24,36 @@ import { decodeValue } from '../schema/codec.js';
 const done = Promise.resolve();
 const written: Written = { visible: done, flushed: done };
 
-export class MemoryStorage implements Storage {
-  readonly #entries = new SortedMap<Entry>();
-  readonly #links = new SortedMap<true>();
-  readonly #counters = new Map<Key, number>();
+/** What a storage has, for one that begins with something. */
+export interface Contents {
+  readonly entries: PartitionedMap<Entry>;
+  readonly links: PartitionedMap<true>;
   /** Key of each node. */
-  readonly #keys: (Key | undefined)[] = [];
-  #records = 0;
+  readonly keys: (Key | undefined)[];
+  records: number;
+}
+
+export const noContents = (): Contents => ({
+  entries: new PartitionedMap(),
+  links: new PartitionedMap(LINK_SEPARATOR),
+  keys: [],
+  records: 0,
+});
+
+export class MemoryStorage implements Storage {
+  readonly #entries: PartitionedMap<Entry>;
+  readonly #links: PartitionedMap<true>;
+  readonly #keys: (Key | undefined)[];
+  #records: number;
+  readonly #counters = new Map<Key, number>();
   #listener: StorageListener | undefined;
+
+  constructor({ entries, links, keys, records }: Contents = noContents()) {
+    this.#entries = entries;
+    this.#links = links;
+    this.#keys = keys;
+    this.#records = records;
+  }
 
   listen(listener: StorageListener): void {
     this.#listener = listener;
@@ -78,8 +101,8 @@ export class MemoryStorage implements Storage {
     return found;
   }
 
-  allLinks(): Iterable<LinkKey> {
-    return this.#links.keys();
+  *allLinks(): Generator<LinkKey> {
+    for (const [link] of this.#links.entries()) yield link;
   }
 
   hasLink(link: LinkKey): boolean {
@@ -102,20 +125,6 @@ export class MemoryStorage implements Storage {
   countersUnder(prefix: Key): Key[] {
     const start = below(prefix);
     return [...this.#counters.keys()].filter((name) => name === prefix || name.startsWith(start));
-  }
-
-  /** Of `Filling`, before there is an engine. */
-  fill(key: Key, entry: Entry): void {
-    this.#entries.set(key, entry);
-    if (entry.id !== NO_ID) this.#keys[entry.id] = key;
-  }
-
-  fillRecords(count: number): void {
-    this.#records = count;
-  }
-
-  fillLink(link: LinkKey): void {
-    this.#links.set(link, true);
   }
 
   accept(commit: Commit): Written {
@@ -157,7 +166,7 @@ export class MemoryStorage implements Storage {
     return done;
   }
 
-  quiet(): Promise<void> {
+  foregroundDone(): Promise<void> {
     return done;
   }
 
@@ -169,7 +178,9 @@ export class MemoryStorage implements Storage {
   }
 }
 
-/** Entries from `start` on, and after `after` when that is further. */
-function from<V>(map: SortedMap<V>, start: string, after: string | undefined): Iterable<[string, V]> {
-  return after !== undefined && compareUtf8(after, start) >= 0 ? map.from(after, true) : map.from(start);
+/** Entries that begin with `start`, and are after `after` when that is further; maybe others behind them. */
+function from<V>(map: PartitionedMap<V>, start: string, after: string | undefined): Iterable<[string, V]> {
+  return after !== undefined && compareUtf8(after, start) >= 0
+    ? map.from(after, true, start)
+    : map.from(start, false, start);
 }

@@ -9,12 +9,15 @@ export class DamagedBytes extends Error {}
 
 export class ByteWriter {
   protected buffer: Buffer;
+  /** Of the same bytes: compiled to a store, as Buffer's own methods for large numbers are not. */
+  #view: DataView;
   /** Bytes written. */
   length = 0;
 
   constructor(capacity = 4096) {
     // Not of the pool: it is kept.
     this.buffer = Buffer.allocUnsafeSlow(capacity);
+    this.#view = new DataView(this.buffer.buffer);
   }
 
   get capacity(): number {
@@ -58,7 +61,8 @@ export class ByteWriter {
 
   i64(value: bigint): void {
     this.reserve(8);
-    this.length = this.buffer.writeBigInt64LE(value, this.length);
+    this.#view.setBigInt64(this.length, value, true);
+    this.length += 8;
   }
 
   bytes(value: Uint8Array): void {
@@ -72,6 +76,41 @@ export class ByteWriter {
     const larger = Buffer.allocUnsafeSlow(Math.max(this.buffer.length * 2, this.length + size));
     this.copyTo(larger, 0);
     this.buffer = larger;
+    this.#view = new DataView(larger.buffer);
+  }
+}
+
+const STORE_CHUNK_BYTES = 1024 * 1024;
+const LENGTH_BYTES = 4;
+const NO_BYTES = Buffer.alloc(LENGTH_BYTES);
+
+/** Many short byte strings that stay, without an object for each. */
+export class ByteStore {
+  readonly #chunks: Buffer[] = [];
+  #last = NO_BYTES;
+  #used = STORE_CHUNK_BYTES;
+
+  /** Copies what was written; returns its place. */
+  add(writer: ByteWriter): number {
+    const size = LENGTH_BYTES + writer.length;
+    if (this.#used + size > STORE_CHUNK_BYTES) {
+      this.#last = Buffer.allocUnsafeSlow(Math.max(STORE_CHUNK_BYTES, size));
+      this.#chunks.push(this.#last);
+      this.#used = 0;
+    }
+    const at = this.#used;
+    this.#last.writeUInt32LE(writer.length, at);
+    writer.copyTo(this.#last, at + LENGTH_BYTES);
+    this.#used += size;
+    return (this.#chunks.length - 1) * STORE_CHUNK_BYTES + at;
+  }
+
+  /** What was added at a place; never written to. */
+  at(place: number): Buffer {
+    const chunk = this.#chunks[Math.floor(place / STORE_CHUNK_BYTES)] ?? NO_BYTES;
+    const at = place % STORE_CHUNK_BYTES;
+    const start = at + LENGTH_BYTES;
+    return chunk.subarray(start, start + chunk.readUInt32LE(at));
   }
 }
 
@@ -100,8 +139,10 @@ export class ByteReader {
   }
 
   byte(): number {
-    if (this.position >= this.end) throw new DamagedBytes('it ends early');
-    return this.buffer[this.position++]!;
+    const at = this.position;
+    if (at >= this.end) throw new DamagedBytes('it ends early');
+    this.position = at + 1;
+    return this.buffer[at] ?? 0;
   }
 
   varint(): number {

@@ -19,8 +19,22 @@ import { leaf } from './keys.js';
 
 const SHORT_MAX = 47;
 const LONE_SURROGATE = /\p{Surrogate}/u;
-const HEX64 = /^[0-9a-f]{64}$/;
+const SHA256_TEXT = 'sha256:';
 const wordCodes = new Map<string, number>(textWords.map((word, code) => [word, code]));
+const WORD_LENGTH_MAX = Math.max(...textWords.map(({ length }) => length));
+
+/** Value of each lower-case hex digit, by its code; 16 for all other units below 128. */
+const NIBBLES = Uint8Array.from({ length: 128 }, (_, code) => {
+  const value = '0123456789abcdef'.indexOf(String.fromCharCode(code));
+  return value < 0 ? 16 : value;
+});
+const nibble = (unit: number): number => (unit < 128 ? NIBBLES[unit]! : 16);
+
+/** Whether all units of a text from one place to another are lower-case hex digits. A loop, since most of what is written are digests. */
+function isHex(text: string, start: number, end: number): boolean {
+  for (let i = end - 1; i >= start; i--) if (nibble(text.charCodeAt(i)) === 16) return false;
+  return true;
+}
 
 /** Dictionary beginnings by their first unit, longest first. */
 const prefixesByUnit = new Map<number, { text: string; code: number }[]>();
@@ -32,6 +46,13 @@ prefixWords.forEach((text, code) => {
   prefixesByUnit.set(unit, list);
 });
 
+/** As `endsWith`, which is a call into the runtime: mostly the last unit tells. */
+function endsIn(text: string, end: string): boolean {
+  const more = text.length - end.length;
+  if (more < 0 || text.charCodeAt(text.length - 1) !== end.charCodeAt(end.length - 1)) return false;
+  return text.endsWith(end);
+}
+
 export class TextWriter extends ByteWriter {
   /** Last component of the key of the record being written. */
   #leaf = '';
@@ -42,7 +63,7 @@ export class TextWriter extends ByteWriter {
   }
 
   text(value: string): void {
-    const word = wordCodes.get(value);
+    const word = value.length > WORD_LENGTH_MAX ? undefined : wordCodes.get(value);
     if (word !== undefined) {
       this.byte(word);
     } else if (value.length > 8) {
@@ -54,7 +75,7 @@ export class TextWriter extends ByteWriter {
 
   #longer(value: string, mayHavePrefix: boolean): void {
     const leaf = this.#leaf;
-    if (leaf.length > 8 && value.endsWith(leaf)) {
+    if (leaf.length > 8 && endsIn(value, leaf)) {
       this.byte(0xf6);
       this.#counted(value.slice(0, value.length - leaf.length));
       return;
@@ -73,34 +94,38 @@ export class TextWriter extends ByteWriter {
 
   /** Writes a text that ends in hex digits of a digest; false when it does not. */
   #digest(value: string): boolean {
-    const hex = value.slice(-64);
-    if (!HEX64.test(hex)) return false;
-    const before = value.slice(0, -64);
-    if (before === 'sha256:') {
+    const { length } = value;
+    const start = length - 64;
+    if (!isHex(value, start, length)) return false;
+    const isSha256 = value.startsWith(SHA256_TEXT, start - SHA256_TEXT.length);
+    if (isSha256 && start === SHA256_TEXT.length) {
       this.byte(0xf1);
-    } else if (before.startsWith('sha512:') && HEX64.test(before.slice(7))) {
+    } else if (length === 7 + 128 && value.startsWith('sha512:') && isHex(value, 7, start)) {
       this.byte(0xf2);
-      this.#hex(before.slice(7));
-    } else if (before.startsWith('sha384:') && /^[0-9a-f]{32}$/.test(before.slice(7))) {
+      this.#hex(value, 7, start);
+    } else if (length === 7 + 96 && value.startsWith('sha384:') && isHex(value, 7, start)) {
       this.byte(0xf3);
-      this.#hex(before.slice(7));
-    } else if (before.endsWith('sha256:')) {
+      this.#hex(value, 7, start);
+    } else if (isSha256) {
       this.byte(0xf4);
-      this.#counted(before.slice(0, -7));
+      this.#counted(value.slice(0, start - SHA256_TEXT.length));
     } else {
       this.byte(0xf5);
-      this.#counted(before);
+      this.#counted(value.slice(0, start));
     }
-    this.#hex(hex);
+    this.#hex(value, start, length);
     return true;
   }
 
-  #hex(digits: string): void {
-    this.reserve(digits.length / 2);
-    this.length += this.buffer.write(digits, this.length, 'hex');
+  /** The digits from one place to another, which `isHex` has looked at. */
+  #hex(text: string, start: number, end: number): void {
+    this.reserve((end - start) / 2);
+    for (let i = start; i < end; i += 2)
+      this.buffer[this.length++] = (nibble(text.charCodeAt(i)) << 4) | nibble(text.charCodeAt(i + 1));
   }
 
   #raw(value: string): void {
+    if (value.length <= SHORT_MAX && this.#ascii(value)) return;
     const size = this.#size(value);
     if (size <= SHORT_MAX) this.byte(0xc0 + size);
     else {
@@ -108,6 +133,22 @@ export class TextWriter extends ByteWriter {
       this.varint(size);
     }
     this.#utf8(value, size);
+  }
+
+  /** A short text; false when it is not ASCII. Up to so many units a loop is faster than a call into the runtime. */
+  #ascii(value: string): boolean {
+    const { length: start } = this;
+    this.byte(0xc0 + value.length);
+    this.reserve(value.length);
+    for (let i = 0; i < value.length; i++) {
+      const unit = value.charCodeAt(i);
+      if (unit > 0x7f) {
+        this.length = start;
+        return false;
+      }
+      this.buffer[this.length++] = unit;
+    }
+    return true;
   }
 
   #counted(value: string): void {

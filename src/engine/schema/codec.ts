@@ -1,5 +1,5 @@
 /**
- * The record codec: a value as compact bytes, and back. Engines store these bytes; nobody else looks inside.
+ * The record codec: a value as compact bytes, and back. Engines store these bytes; only this file looks inside.
  * Pure but for one scratch buffer; called on the thread that owns the engine.
  *
  * A value is one byte of kind and its payload. A record is a count of fields, each a name (one byte for a word of
@@ -9,7 +9,7 @@
  */
 import { EbbtideError, invalidArgument, unknownError } from '../../errors.js';
 import type { FieldValue, Key, Value } from '../contract.js';
-import { DamagedBytes } from './bytes.js';
+import { type ByteStore, DamagedBytes } from './bytes.js';
 import { TextReader, TextWriter } from './codec-text.js';
 import { fieldWords } from './dictionary.js';
 import { leaf } from './keys.js';
@@ -48,6 +48,17 @@ let lastInstant: bigint | undefined;
 
 /** InvalidArgument when the value holds something that is not a FieldValue. Undefined fields are left out. */
 export function encodeValue(key: Key, value: Value): Uint8Array {
+  write(key, value);
+  return writer.take();
+}
+
+/** As `encodeValue`, into a store: for many values that stay. Returns their place there. */
+export function encodeInto(store: ByteStore, key: Key, value: Value): number {
+  write(key, value);
+  return store.add(writer);
+}
+
+function write(key: Key, value: Value): void {
   writer.begin(leaf(key));
   lastInstant = undefined;
   try {
@@ -61,7 +72,6 @@ export function encodeValue(key: Key, value: Value): Uint8Array {
     }
     throw error;
   }
-  return writer.take();
 }
 
 /** A fresh value; Unknown, naming the key, when the bytes are damaged. */
@@ -77,7 +87,7 @@ export function decodeSlice(key: Key, buffer: Buffer, start: number, end: number
   try {
     const value = readValue(0);
     if (!reader.atEnd) throw new DamagedBytes('bytes are left over');
-    if (typeof value !== 'string' && !isRecord(value)) throw new DamagedBytes('it is no record');
+    if (typeof value !== 'string' && !isRecord(value)) throw new DamagedBytes('it is not a record');
     return value;
   } catch (error) {
     if (!(error instanceof DamagedBytes)) throw error;
@@ -117,7 +127,7 @@ function writeValue(value: FieldValue, depth: number): void {
         writeRecord(value, depth);
       } else {
         const what = value === null ? 'null' : Array.isArray(value) ? 'a list' : `a ${typeof value}`;
-        throw invalidArgument(`${what} is no field value`);
+        throw invalidArgument(`${what} is not a valid field value`);
       }
   }
 }

@@ -76,7 +76,7 @@ export function copyTree(tree: Tree): Tree {
   return copy;
 }
 
-/** 1: every snapshot with a parent is entered in the parent's children; a missing parent is no error. */
+/** 1: every snapshot with a parent is entered in the parent's children; a missing parent is not an error. */
 function addChildLinks(tree: Tree): void {
   for (const [, namespace] of namespacesOf(tree)) {
     for (const [, snapshots] of subtrees(child(namespace, 'snapshots'))) {
@@ -97,7 +97,7 @@ function moveIngests(tree: Tree): void {
     if (content === undefined || flat === undefined) continue;
     const ingests = ensure(content, 'ingests');
     for (const [ref, backendRef] of flat) {
-      if (backendRef instanceof Map) throw unknownError(`ingest "${ref}" is no text`, { object: ref });
+      if (backendRef instanceof Map) throw unknownError(`ingest "${ref}" is not text`, { object: ref });
       ensure(ingests, ref).set('ref', backendRef);
     }
     content.delete('ingest');

@@ -61,7 +61,7 @@ function isEmpty(tx: Pick<Transaction, 'scan'>): boolean {
   return true;
 }
 
-/** Enters every snapshot with a parent in the parent's children; a missing parent is no error. */
+/** Enters every snapshot with a parent in the parent's children; a missing parent is not an error. */
 function addChildLinks(tx: Transaction): void {
   for (const [key, record] of tx.scan('snapshots')) {
     const parentName = typeof record === 'object' ? record.parent : undefined;

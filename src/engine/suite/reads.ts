@@ -1,6 +1,7 @@
 /** Contract suite: keys, order, values, plain reads. */
 import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
+import { present } from '../../errors.js';
 import { compareUtf8 } from '../../model/utf8.js';
 import type { Engine, Key, Value } from '../contract.js';
 import { CHUNK_BYTES } from '../core/reads.js';
@@ -80,7 +81,7 @@ export const reads: Record<string, Test> = {
     for (const [k, value] of records) assert.deepEqual(engine.get(k), value);
     for (const [i, k] of expected.entries()) {
       const rest = [...engine.scan(key('images', 'ns'), { after: k })].map(([found]) => found);
-      assert.deepEqual(rest, expected.slice(i + 1), `behind ${k.slice(0, 80)}`);
+      assert.deepEqual(rest, expected.slice(i + 1), `after ${k.slice(0, 80)}`);
     }
   },
 
@@ -128,7 +129,7 @@ export const reads: Record<string, Test> = {
     });
   },
 
-  'given records, when visited, then each is told as it is stored, in the order of a scan': async ({
+  'given records, when visited, then each is passed on as it is stored, in the order of a scan': async ({
     engine,
   }) => {
     const all = cornerNames.map((name, i) => [key('images', 'ns', name), { digest: name, size: i }] as const);
@@ -210,15 +211,14 @@ export const reads: Record<string, Test> = {
   }) => {
     const keys = Array.from({ length: 12 }, (_, i) => key('images', 'ns', `n${i}`));
     const values: (Value | undefined)[] = keys.map((_, i) => ({ size: i, labels: { i: `${i}` } }));
-    await putAll(
-      engine,
-      keys.map((k, i) => [k, values[i]!] as const),
-    );
+    await engine.update((tx) => {
+      for (const [i, k] of keys.entries()) tx.put(k, present(values[i], k));
+    });
     // Where commits are brought to their place later, some are there then and others on their way.
     let current = (await reopen?.()) ?? engine;
     for (let round = 0; round < 48; round++) {
       const at = (round * 7) % keys.length;
-      const k = keys[at]!;
+      const k = present(keys[at], 'a key');
       for (const [i, one] of keys.entries()) assert.deepEqual(current.get(one), values[i]);
       const next = round % 3 === 0 ? undefined : { size: round, labels: { round: `${round}` } };
       await current.update((tx) => {
@@ -257,33 +257,38 @@ export const reads: Record<string, Test> = {
     engine,
   }) => {
     const lease = key('leases', 'ns', 'l');
-    const held = [key('blobs', 'ns', digest('1')), key('images', 'ns', 'i'), key('ingests', 'ns', 'r')];
+    const [blob, image, ingest] = [
+      key('blobs', 'ns', digest('1')),
+      key('images', 'ns', 'i'),
+      key('ingests', 'ns', 'r'),
+    ];
+    const held = [blob, image, ingest];
     await engine.update((tx) => {
       tx.put(lease, {});
-      assert.equal(tx.link(lease, 'holds', held[2]!), true);
-      assert.equal(tx.link(lease, 'holds', held[0]!), true);
-      assert.equal(tx.link(lease, 'holds', held[1]!), true);
-      assert.equal(tx.link(lease, 'holds', held[1]!), false);
-      assert.equal(tx.link(lease, 'odd relation', held[1]!), true);
+      assert.equal(tx.link(lease, 'holds', ingest), true);
+      assert.equal(tx.link(lease, 'holds', blob), true);
+      assert.equal(tx.link(lease, 'holds', image), true);
+      assert.equal(tx.link(lease, 'holds', image), false);
+      assert.equal(tx.link(lease, 'odd relation', image), true);
       assert.deepEqual([...tx.links(lease, 'holds')], held);
     });
     assert.deepEqual([...engine.links(lease, 'holds')], held);
-    assert.deepEqual([...engine.links(lease, 'odd relation')], [held[1]]);
-    assert.equal(engine.hasLink(lease, 'holds', held[0]!), true);
-    assert.equal(engine.hasLink(lease, 'holds.flat', held[0]!), false);
+    assert.deepEqual([...engine.links(lease, 'odd relation')], [image]);
+    assert.equal(engine.hasLink(lease, 'holds', blob), true);
+    assert.equal(engine.hasLink(lease, 'holds.flat', blob), false);
     assertGraphSound(engine);
     await engine.update((tx) => {
-      assert.equal(tx.unlink(lease, 'holds', held[0]!), true);
-      assert.equal(tx.unlink(lease, 'holds', held[0]!), false);
+      assert.equal(tx.unlink(lease, 'holds', blob), true);
+      assert.equal(tx.unlink(lease, 'holds', blob), false);
     });
     assert.deepEqual([...engine.links(lease, 'holds')], held.slice(1));
     await engine.update((tx) => {
       assert.equal(tx.delete(lease), true);
       assert.equal(tx.hasLinks(lease, 'holds'), false);
       tx.put(lease, {});
-      tx.link(lease, 'holds', held[2]!);
+      tx.link(lease, 'holds', ingest);
     });
-    assert.deepEqual([...engine.links(lease, 'holds')], [held[2]]);
+    assert.deepEqual([...engine.links(lease, 'holds')], [ingest]);
     assert.equal(engine.hasLinks(lease, 'odd relation'), false);
     assertGraphSound(engine);
   },

@@ -25,7 +25,7 @@ async function settled(promise: Promise<unknown>): Promise<boolean> {
 }
 
 export const services: Record<string, Test> = {
-  'given a feed, when commits are made before and after it began, then it tells them all in order': async ({
+  'given a feed, when commits are made before and after it began, then it passes all on in order': async ({
     engine,
   }) => {
     await putAll(engine, [[key('images', 'ns', 'a'), 'one']]);
@@ -108,7 +108,7 @@ export const services: Record<string, Test> = {
     await assert.rejects(again(), assertKind('FailedPrecondition'));
   },
 
-  'given a cancelled wait, when the lock is freed, then those behind it get it': async ({
+  'given a cancelled wait, when the lock is freed, then those after it get it': async ({
     engine: { locks },
   }) => {
     const reader = await locks.rLock('a');

@@ -27,7 +27,7 @@ const kinds: Readonly<Record<string, EdgeKind>> = EdgeKind;
 
 /**
  * A record's `refs` are its edges: `<kind>…` or `back…` → key. `root` and `expireat` make a root. Collections of the
- * store that are no nodes are none here.
+ * store that are not nodes are none here.
  */
 export const suiteIndexer: Indexer = {
   node(key, value) {
@@ -56,7 +56,7 @@ function typeFlags(key: Key): number {
 export const keysBelow = (reader: Pick<Engine, 'scan'>, prefix: Key): Key[] =>
   [...reader.scan(prefix)].map(([key]) => key);
 
-/** Puts records and answers when they are durable. */
+/** Puts records and resolves when they are durable. */
 export const putAll = (engine: Engine, records: Iterable<readonly [Key, Value]>): Promise<void> =>
   engine.update((tx) => {
     for (const [key, value] of records) tx.put(key, value);
@@ -77,7 +77,7 @@ export function assertGraphSound(engine: Engine): void {
   }
 }
 
-/** A commit of somebody else, made while a transaction runs. */
+/** A commit of another caller, made while a transaction runs. */
 export const meanwhile = (engine: Engine, change: (tx: Transaction) => void): Promise<void> =>
   engine.update((tx) => change(tx));
 

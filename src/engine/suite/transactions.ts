@@ -116,9 +116,10 @@ export const transactions: Record<string, Test> = {
         seen.push(k);
         if (seen.length % 50 !== 1) continue;
         await meanwhile(engine, (other) => {
-          for (let i = seen.length % 7; i < names.length; i += 7) {
-            if (i % 2 === 0) other.delete(names[i]!);
-            else other.put(names[i]!, 'new');
+          for (const [i, name] of names.entries()) {
+            if (i % 7 !== seen.length % 7) continue;
+            if (i % 2 === 0) other.delete(name);
+            else other.put(name, 'new');
             other.put(image(`x${seen.length}-${i}`), 'new');
           }
         });

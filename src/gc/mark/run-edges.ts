@@ -43,14 +43,14 @@ export class RunEdges {
   readonly #followedForeign = new Set<Key>();
   /**
    * Records in use for a collector's sake, each with the node it had when last looked at. A record may be missing,
-   * or be removed and made anew during the run: its new node has to be marked like the old one.
+   * or be removed and made again during the run: its new node has to be marked like the old one.
    */
   readonly #sent = new Map<Key, number | undefined>();
   readonly #backFromResources = new Map<string, Node[]>();
   #backFromRecords: BackReference[] = [];
   /** Store nodes to be marked. */
   #toMark: number[] = [];
-  /** Answers of collectors that are still to come. */
+  /** Results of collectors that are still to come. */
   #pending: Promise<void>[] = [];
   /** Revision up to which everything is followed, and the engine's epoch then. */
   #followedAt = -1;
@@ -68,7 +68,7 @@ export class RunEdges {
     this.#signal = signal;
   }
 
-  /** Follows everything, waiting for collectors' answers. The first error of a collector is thrown. */
+  /** Follows everything, waiting for collectors. The first error of a collector is thrown. */
   async followAll(): Promise<void> {
     for (;;) {
       while (!this.#engine.graph.catchUp()) await yieldToEventLoop();
@@ -80,7 +80,7 @@ export class RunEdges {
     }
   }
 
-  /** Follows what is new. False when the marks, or a collector's answer, must be waited for first (`followAll`). */
+  /** Follows what is new. False when the marks, or a collector, must be waited for first (`followAll`). */
   tryFollowNew(): boolean {
     if (!this.#engine.graph.catchUp()) return false;
     this.#follow();
@@ -182,11 +182,11 @@ export class RunEdges {
 
   // ------------------------------------------------------------------------------------------ whom to ask
 
-  #ask(answer: void | Promise<void>): void {
-    if (answer instanceof Promise) {
-      // The answer is awaited by `followAll`; until then a failure must not count as unhandled.
-      answer.catch(() => undefined);
-      this.#pending.push(answer);
+  #ask(result: void | Promise<void>): void {
+    if (result instanceof Promise) {
+      // The result is awaited by `followAll`; until then a failure must not count as unhandled.
+      result.catch(() => undefined);
+      this.#pending.push(result);
     }
   }
 

@@ -169,7 +169,7 @@ function checkEntries(entries: readonly unknown[], isGood: (entry: unknown) => b
 }
 
 const notAPlan = (why: string) =>
-  invalidArgument(`this is no plan of a collection: ${why}`, {
+  invalidArgument(`this is not a plan of a collection: ${why}`, {
     remedy: 'use a file that `ebbtide gc --plan` or `ebbtide policy plan` has written',
   });
 

@@ -1,5 +1,5 @@
 /**
- * A still picture of the graph for reports (why.ts, retained.ts): read from a packed copy of the core, so that writers
+ * A snapshot of the graph for reports (why.ts, retained.ts): read from a packed copy of the core, so that writers
  * go on and every result belongs to one moment. Memory about 10 bytes a node and 4 an edge; nothing is stored.
  *
  * A state is (id, variant) as id × 2, + 1 when reached flat. Label edges are followed from plain states only, flat
@@ -96,7 +96,8 @@ export class GraphView {
       }
       const bits = copy.flagsOf(id);
       flags[id] = bits;
-      if (isRootAt(bits, copy.expiryOf(id), at) || extra.roots.has(id)) roots.push(id);
+      const expiry = (bits & NodeFlag.expires) === 0 ? undefined : copy.expiryOf(id);
+      if (isRootAt(bits, expiry, at) || extra.roots.has(id)) roots.push(id);
       const pairs = copy.edgesOf(id);
       for (let i = 0; i < pairs.length; i += 2) words.push((pairs[i]! << KIND_BITS) | pairs[i + 1]!);
       for (const to of extra.edges.get(id) ?? []) {

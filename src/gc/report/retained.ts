@@ -1,5 +1,5 @@
 /**
- * Who takes the disk: bytes by root, of every kind or of one, by namespace or by snapshotter. Called by db.ts; reads only. Writers go on
+ * What takes the disk: bytes by root, of every kind or of one, by namespace or by snapshotter. Called by db.ts; reads only. Writers go on
  * meanwhile: records are read while they last, then the graph core says for one moment what goes with what.
  *
  * For each row: `total` is all that is reached from it, `retained` what would go if it were removed and the store
@@ -101,7 +101,7 @@ export interface UsageReport {
   rows: UsageRow[];
   /**
    * All rows together: what they reach; of that, what one of them alone keeps; the rest, which several do, or something that
-   * is no row; what the removal of all would free.
+   * is not a row; what the removal of all would free.
    */
   all: { total: number; alone: number; shared: number; retained: number };
   /** What the removal of the named rows would free. */

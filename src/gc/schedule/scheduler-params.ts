@@ -37,7 +37,7 @@ export interface SchedulerParams {
 const MAX_PAUSE_THRESHOLD = 0.5;
 const NANOS_PER_MILLI = 1e6;
 
-/** Options with defaults, forced into their limits. InvalidArgument for what is no number or duration. */
+/** Options with defaults, forced into their limits. InvalidArgument for what is not a number or duration. */
 export function schedulerParams(options: SchedulerOptions = {}): SchedulerParams {
   const { pauseThreshold = 0.02, deletionThreshold = 0, mutationThreshold = 100 } = options;
   return {

@@ -43,7 +43,7 @@ export interface SchedulerHooks<S> {
   clock?: Clock;
   /** Ends planning, as `close` does. */
   signal?: AbortSignal;
-  /** Told of each run: its stats, or its error. */
+  /** Called after each run with its stats, or its error. */
   onRun?: (outcome: { stats: S } | { error: unknown }) => void;
 }
 
@@ -265,7 +265,7 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
     const { pauseThreshold } = this.params;
     if (pauseThreshold > 0) {
       const average = Math.max(MINIMUM_RUN_MS, this.#pauseSum / this.#runs);
-      // A run takes a processor's time also where it delays nobody: at most half of all time goes to runs.
+      // A run takes a processor's time also where it delays no caller: at most half of all time goes to runs.
       this.#interval = Math.max(average / pauseThreshold - average, this.#runTimeSum / this.#runs);
     }
     this.#lastStart = start;

@@ -23,7 +23,7 @@ export class LoopPacer {
 
   async pause(): Promise<void> {
     await yieldToEventLoop();
-    await this.#engine.quiet();
+    await this.#engine.foregroundDone();
     this.#start = performance.now();
   }
 }

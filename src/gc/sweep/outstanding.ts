@@ -1,6 +1,6 @@
 /**
  * Commits handed to the engine and not yet visible: a collection goes on with its next slice meanwhile, up to a
- * limit. The first failure is thrown by whoever asks next, and none goes unhandled.
+ * limit. The first failure is thrown by the next call, and none goes unhandled.
  */
 
 export class Outstanding {

@@ -116,7 +116,7 @@ export class RecordSweep {
         at += done;
         if (mustFollow) await this.#edges.followAll();
         else await nextTurn();
-        await this.#host.engine.quiet();
+        await this.#host.engine.foregroundDone();
         if (this.#events.length >= EVENTS_MAX) await this.#publishEvents();
       }
     } finally {

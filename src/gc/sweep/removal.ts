@@ -46,7 +46,7 @@ export class Removal {
 
   readonly #wantsEvents: boolean;
 
-  /** @param wantsEvents whether anybody will hear of them */
+  /** @param wantsEvents whether there is a subscriber */
   constructor(engine: Engine, tx: Transaction, wantsEvents: boolean) {
     this.#engine = engine;
     this.#tx = tx;

@@ -113,7 +113,7 @@ class ContentSweep {
   async #batches(digests: readonly string[], batches: Outstanding): Promise<void> {
     for (let at = 0; at < digests.length; ) {
       await yieldToEventLoop();
-      await this.#host.engine.quiet();
+      await this.#host.engine.foregroundDone();
       const batch = digests.slice(at, at + this.#batchSize);
       at += batch.length;
       this.#batchSize = Math.min(BATCH, Math.ceil(this.#batchSize * 1.25));
@@ -139,7 +139,7 @@ class ContentSweep {
   async #guarded(digests: readonly string[]): Promise<void> {
     const names = new BlobNames(this.#host.engine);
     const asked = this.#asksInBulk ? await names.mayBeNamed(digests) : digests;
-    await this.#host.engine.quiet();
+    await this.#host.engine.foregroundDone();
     const named = new Set(asked.filter((digest) => names.isNamed(digest)));
     const unnamed = digests.filter((digest) => !named.has(digest));
     if (unnamed.length === 0) return;

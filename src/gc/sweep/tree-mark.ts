@@ -1,7 +1,7 @@
 /**
  * A mark in the content directory that says which tree its blobs were written under, and how far that tree had come. A
- * tree that is behind the mark was set back (an older copy was restored, an old disk mounted), and one with another name is
- * another store's: what it does not name is no garbage. Called by orphan-guard.ts, and when a store is closed.
+ * tree that is older than the mark was set back (an older copy was restored, an old disk mounted), and one with another name is
+ * another store's: what it does not name is not garbage. Called by orphan-guard.ts, and when a store is closed.
  *
  * The tree's number grows first, durably; the mark follows. What a crash loses of the mark makes it older than the tree,
  * which says nothing. Trees in memory and in etcd have no mark.

@@ -1,6 +1,6 @@
 /**
  * Open connections, up to a limit. At the limit a connection is evicted: from the user with the most
- * connections, from that user's process with the most, the one that has been idle the longest. Nobody loses a
+ * connections, from that user's process with the most, the one that has been idle the longest. No client loses a
  * connection to a client that has more of them, and root finds room wherever others have any. Called by
  * listener.ts.
  */
@@ -58,13 +58,12 @@ export class ConnectionTable {
   }
 
   #makeRoom(newcomer: Entry, evenOwn: boolean): boolean {
-    const uid = largest(this.#users, newcomer.uid, newcomer.uid === ROOT && this.#users.size > 1);
-    const { processes } = this.#users.get(uid)!;
-    const own = uid === newcomer.uid;
-    const pid = largest(processes, own ? newcomer.pid : undefined, false);
-    const ownProcess = own && pid === newcomer.pid;
-    if (ownProcess && !evenOwn) return false;
-    const found = leaving(processes.get(pid)!, !ownProcess);
+    const user = largest(this.#users, newcomer.uid, newcomer.uid === ROOT && this.#users.size > 1);
+    const own = user?.key === newcomer.uid;
+    const process = user && largest(user.group.processes, own ? newcomer.pid : undefined, false);
+    const ownProcess = own && process?.key === newcomer.pid;
+    if (process === undefined || (ownProcess && !evenOwn)) return false;
+    const found = leaving(process.group, !ownProcess);
     if (found === undefined) return false;
     this.delete(found);
     found.end('room for others');
@@ -89,18 +88,18 @@ function leaving(entries: Iterable<Entry>, evenBusy: boolean): Entry | undefined
 const older = (a: Entry | undefined, b: Entry): Entry =>
   a !== undefined && a.heardAt() <= b.heardAt() ? a : b;
 
-/** The key of the largest group; the newcomer counts towards its own group, or that group is left out. */
-function largest(
-  groups: ReadonlyMap<number, { readonly size: number }>,
+/** The largest group; the newcomer counts towards its own group, or that group is left out. */
+function largest<Group extends { readonly size: number }>(
+  groups: ReadonlyMap<number, Group>,
   own: number | undefined,
   others: boolean,
-): number {
-  let found = Number.NaN;
+): { key: number; group: Group } | undefined {
+  let found: { key: number; group: Group } | undefined;
   let most = -1;
-  for (const [key, { size }] of groups) {
+  for (const [key, group] of groups) {
     if (others && key === own) continue;
-    const counted = size + (key === own ? 1 : 0);
-    if (counted > most) [found, most] = [key, counted];
+    const counted = group.size + (key === own ? 1 : 0);
+    if (counted > most) [found, most] = [{ key, group }, counted];
   }
   return found;
 }

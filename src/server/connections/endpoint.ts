@@ -3,6 +3,7 @@ import type { Socket } from 'node:net';
 import type { Limits } from '../limits.js';
 import { type ObserveMethod, RpcServer, type Servant, type Shared, sharedOf } from '../rpc-server.js';
 import type { Service } from '../service.js';
+import type { ActivatedSocket } from '../systemd/activation.js';
 import { Listener } from './listener.js';
 import type { Peer } from './peer.js';
 
@@ -25,7 +26,7 @@ export class Endpoint {
 
   /** Throws the errors of the listener. */
   static async open(
-    address: string,
+    place: string | ActivatedSocket,
     limits: Limits,
     services: readonly Service[],
     { observe, refused, shared = sharedOf(limits) }: EndpointHooks,
@@ -33,7 +34,12 @@ export class Endpoint {
     const server = new RpcServer(limits, services, observe, refused, shared);
     try {
       const serve = (connection: Socket, peer: Peer): Servant => server.serve(connection, peer);
-      return new Endpoint(await Listener.listen(address, limits, { serve, refused }), server);
+      const hooks = { serve, refused };
+      const listener =
+        typeof place === 'string'
+          ? await Listener.listen(place, limits, hooks)
+          : await Listener.adopt(place, limits, hooks);
+      return new Endpoint(listener, server);
     } catch (error) {
       await server.stop(0, () => undefined);
       throw error;

@@ -1,5 +1,5 @@
 /**
- * The daemon's unix socket: created with its final mode under a private name and then renamed, so that it is
+ * The daemon's unix socket, unless systemd made it: created with its final mode under a private name and then renamed, so that it is
  * never open to more than its owner and group, whatever the umask, and replaces a stale one in one step.
  * Closes connections that do not begin as HTTP/2 in time, and those over the limit. Called by daemon.ts.
  *
@@ -16,6 +16,7 @@ import { makeDirectories } from '../../system/make-directories.js';
 import { errnoOf, fsError, isFull } from '../../system/system-errors.js';
 import type { Limits } from '../limits.js';
 import type { Servant } from '../rpc-server.js';
+import type { ActivatedSocket } from '../systemd/activation.js';
 import { AcceptQueue } from './accept-queue.js';
 import { ConnectionTable, type Entry } from './connection-table.js';
 import { type Peer, peerOf } from './peer.js';
@@ -40,6 +41,7 @@ export class Listener {
   readonly #queue: AcceptQueue;
   readonly #sockets = new Set<Socket>();
   readonly #onError: (error: Error) => void;
+  /** Of the socket that this listener made. */
   #inode: bigint | undefined;
   #closed: Promise<void> | undefined;
 
@@ -71,6 +73,18 @@ export class Listener {
     return listener;
   }
 
+  /** Accepts on a socket that systemd made and keeps. */
+  static async adopt({ fd, path }: ActivatedSocket, limits: Limits, hooks: ListenerHooks): Promise<Listener> {
+    const listener = new Listener(path, limits, hooks);
+    try {
+      await listener.#listen({ fd });
+    } catch (error) {
+      throw fsError('listen on', path, error);
+    }
+    listener.#server.on('error', listener.#onError);
+    return listener;
+  }
+
   get connections(): number {
     return this.#table.size;
   }
@@ -81,6 +95,7 @@ export class Listener {
    */
   async refuse(): Promise<void> {
     this.#closed ??= new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    if (this.#inode === undefined) return;
     const found = await lstat(this.path, { bigint: true }).catch(() => undefined);
     if (found?.ino !== this.#inode) return;
     await unlink(this.path).catch(() => undefined);
@@ -104,11 +119,11 @@ export class Listener {
   async #bind(): Promise<void> {
     const temporary = join(dirname(this.path), `.${randomBytes(4).toString('hex')}`);
     try {
-      await this.#listen(temporary).catch(async (error: unknown) => {
+      await this.#listen({ path: temporary }).catch(async (error: unknown) => {
         // No space for another inode: use that of the spare file, or of the stale socket.
         if (!isFull(error)) throw error;
         for (const name of [spareOf(this.path), this.path]) await orAbsent(unlink(name));
-        await this.#listen(temporary);
+        await this.#listen({ path: temporary });
       });
     } catch (error) {
       throw fsError('listen on', this.path, error);
@@ -126,10 +141,10 @@ export class Listener {
     await keepSpare(this.path);
   }
 
-  #listen(path: string): Promise<void> {
+  #listen(place: { path: string } | { fd: number }): Promise<void> {
     return new Promise((resolve, reject) => {
       this.#server.once('error', reject);
-      this.#server.listen({ path }, () => {
+      this.#server.listen(place, () => {
         this.#server.off('error', reject);
         resolve();
       });
@@ -225,7 +240,7 @@ async function keepSpare(path: string): Promise<void> {
   await writeFile(spareOf(path), '', { mode: 0o600 }).catch(() => undefined);
 }
 
-/** Makes sure that nobody listens at the path and that nothing but a socket is there. */
+/** Makes sure that no process listens at the path and that nothing but a socket is there. */
 async function clear(path: string): Promise<void> {
   let found: Awaited<ReturnType<typeof lstat>>;
   try {

@@ -5,12 +5,12 @@
 const SUM_MS = 10_000;
 
 export class Refusals {
-  readonly #tell: (counts: Readonly<Record<string, number>>) => void;
+  readonly #report: (counts: Readonly<Record<string, number>>) => void;
   #counts: Record<string, number> = {};
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(tell: (counts: Readonly<Record<string, number>>) => void) {
-    this.#tell = tell;
+  constructor(report: (counts: Readonly<Record<string, number>>) => void) {
+    this.#report = report;
   }
 
   count(reason: string): void {
@@ -31,7 +31,7 @@ export class Refusals {
 
   #flush(): void {
     if (Object.keys(this.#counts).length === 0) return;
-    this.#tell(this.#counts);
+    this.#report(this.#counts);
     this.#counts = {};
   }
 }

@@ -34,8 +34,7 @@ export const httpStatus = (status: number): BlockParts => [literalField(':status
 function percentEncoded(text: string): string {
   const bytes = Buffer.from(text).subarray(0, MESSAGE_BYTES_MAX);
   let out = '';
-  for (let i = 0; i < bytes.length; i++) {
-    const byte = bytes[i]!;
+  for (const [i, byte] of bytes.entries()) {
     const atEnd = byte === 0x20 && (i === 0 || i === bytes.length - 1);
     const plain = byte >= 0x20 && byte <= 0x7e && byte !== 0x25 && !atEnd;
     out += plain ? String.fromCharCode(byte) : `%${byte.toString(16).toUpperCase().padStart(2, '0')}`;

@@ -59,15 +59,14 @@ export const refuse = (status: CallStatus): Refusal => ({ refusal: failure(statu
 
 /** NaN if it is not a valid timeout. */
 function timeoutOf(text: string): number {
-  const [, count, unit] = TIMEOUT.exec(text) ?? [];
-  if (count === undefined || unit === undefined) return Number.NaN;
-  return Math.min(TIMER_MS_MAX, Number(count) * unitMs[unit]!);
+  const [, count, unit = ''] = TIMEOUT.exec(text) ?? [];
+  return Math.min(TIMER_MS_MAX, Number(count) * (unitMs[unit] ?? Number.NaN));
 }
 
 /**
  * Go clients may send a header twice, the newest first, and proxies may join the two with a comma: only the
  * part before it counts. None of our values contains a comma: namespaces are identifiers, and a lease id with
- * one cannot be told from two ids.
+ * one cannot be distinguished from two ids.
  */
 function first(value: string | undefined): string | undefined {
   if (value === undefined) return undefined;

@@ -139,10 +139,8 @@ export class Exchange implements StreamSink, GatedCall {
   }
 
   #keepFrom(first: number): void {
-    for (let i = first; i < this.#incoming.length; i++) {
-      const message = this.#incoming[i]!;
-      this.#incoming[i] = { ...message, bytes: kept(message.bytes) };
-    }
+    for (const message of this.#incoming.splice(first))
+      this.#incoming.push({ ...message, bytes: kept(message.bytes) });
   }
 
   end(): void {
@@ -163,7 +161,7 @@ export class Exchange implements StreamSink, GatedCall {
     if (!this.#running) this.#giveBack();
   }
 
-  /** Drops the received messages, which nobody will read. */
+  /** Drops the received messages, which no service will read. */
   #drop(): void {
     const { gate } = this.#share;
     gate.forget(this);
@@ -332,10 +330,10 @@ export class Exchange implements StreamSink, GatedCall {
       const refusal = length > 0 ? this.#refusal(length) : undefined;
       if (refusal !== undefined) this.#end(statusOf(refusal));
       else {
-        const [first] = framed;
+        const [first, ...rest] = framed;
         if (first !== undefined) {
           this.#message(first, length);
-          for (let i = 1; i < framed.length; i++) this.#stream.content(framed[i]!);
+          for (const chunk of rest) this.#stream.content(chunk);
         } else if (!this.#headSent) this.#sendHead();
         this.#respond();
         this.#stream.trailers(success);

@@ -73,7 +73,7 @@ const CONNECTION_WINDOW_BYTES = 16 * 2 ** 20;
 const GIVE_BACK_BYTES = CONNECTION_WINDOW_BYTES / 4;
 /** Bytes a stream sends before the next one continues. */
 const TURN_BYTES = 64 * 1024;
-/** Encoded headers are smaller than their counted size, except with codes that nobody uses. */
+/** Encoded headers are smaller than their counted size, except with codes that no encoder uses. */
 const BLOCK_FACTOR = 4;
 /** Frames without effect: empty ones, priorities, settings, unknown types. */
 const IDLE_FRAMES = { burst: 10_000, perSecond: 1000 };

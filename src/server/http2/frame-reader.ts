@@ -98,8 +98,8 @@ export class FrameReader {
     if (length > FRAME_BYTES) {
       throw new ConnectionError(ErrorCode.frameSizeError, 'a frame over the limit');
     }
-    const type = chunk[at + 3]!;
-    const flags = chunk[at + 4]!;
+    const type = chunk.readUInt8(at + 3);
+    const flags = chunk.readUInt8(at + 4);
     const streamId = chunk.readUInt32BE(at + 5) & 0x7fffffff;
     const start = at + FRAME_HEAD_BYTES;
     // The length of padding is at the frame's start and the padding at its end, so such a frame is passed on
@@ -137,5 +137,5 @@ export function unpadded(payload: Buffer): Buffer {
   return payload.subarray(1, payload.length - padding);
 }
 
-const lengthAt = (bytes: Buffer, at: number): number =>
-  bytes[at]! * 0x10000 + bytes[at + 1]! * 0x100 + bytes[at + 2]!;
+/** REQUIRES: the head of the frame has arrived. */
+const lengthAt = (bytes: Buffer, at: number): number => bytes.readUInt32BE(at) >>> 8;

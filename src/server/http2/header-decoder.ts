@@ -5,6 +5,7 @@
  * A block is always decoded to its end, because the next one depends on it. Fields beyond the limit are
  * counted and dropped, and strings are shared, so that a small block cannot become a large list.
  */
+import { present } from '../../errors.js';
 import { ConnectionError, ErrorCode, TABLE_BYTES } from './constants.js';
 import { decodeHuffman } from './huffman.js';
 import { type Field, staticTable } from './static-table.js';
@@ -47,8 +48,7 @@ export class HeaderDecoder {
     const before = this.version;
     const fields: Field[] = [];
     let listBytes = 0;
-    while (this.#at < block.length) {
-      const first = block[this.#at]!;
+    for (let first = block[0]; first !== undefined; first = block[this.#at]) {
       if ((first & 0xe0) === 0x20) {
         if (listBytes > 0) throw damaged('a table size inside a block');
         this.#resize(this.#integer(5));
@@ -96,7 +96,8 @@ export class HeaderDecoder {
   }
 
   #evict(): void {
-    while (this.#tableBytes > this.#tableBytesMax) this.#tableBytes -= sizeOf(this.#table.shift()!);
+    while (this.#tableBytes > this.#tableBytesMax)
+      this.#tableBytes -= sizeOf(present(this.#table.shift(), 'a field of the table'));
   }
 
   /** A number whose first `bits` bits are the last ones of the next byte (section 5.1). */

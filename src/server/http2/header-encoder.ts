@@ -3,6 +3,7 @@
  * once and take one byte from then on; all others are sent as literals without indexing or Huffman code. One
  * encoder for each connection; blocks must be encoded in the order in which they are sent.
  */
+import { present } from '../../errors.js';
 import { TABLE_BYTES } from './constants.js';
 import { staticTable } from './static-table.js';
 
@@ -41,7 +42,8 @@ export class HeaderEncoder {
       if (Buffer.isBuffer(part)) out.push(part);
       else out.push(this.#field(part));
     }
-    return out.length === 1 ? out[0]! : Buffer.concat(out);
+    const [first] = out;
+    return first !== undefined && out.length === 1 ? first : Buffer.concat(out);
   }
 
   #field(field: KnownField): Buffer {
@@ -54,7 +56,7 @@ export class HeaderEncoder {
 }
 
 const indexedBytes = Array.from({ length: 127 }, (_, index) => Buffer.of(0x80 | index));
-const indexed = (index: number): Buffer => indexedBytes[index]!;
+const indexed = (index: number): Buffer => present(indexedBytes[index], 'an index below 127');
 
 /** For fields that all blocks have: few and small, so that they stay in the peer's table. */
 export function knownField(name: string, value: string): KnownField {

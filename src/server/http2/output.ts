@@ -134,9 +134,9 @@ export class Output {
   /** Writes what is there now, without waiting for the end of the turn. */
   flush(): void {
     this.#cut();
-    const { length } = this.#parts;
-    if (length === 0 && this.#written.length === 0) return;
     const parts = this.#parts;
+    const { length } = parts;
+    if (length === 0 && this.#written.length === 0) return;
     this.#parts = [];
     this.#bytes = 0;
     const done = this.#whenDone();
@@ -147,8 +147,9 @@ export class Output {
       return;
     }
     if (length > 1) this.#socket.cork();
-    for (let i = 0; i < length - 1; i++) this.#socket.write(parts[i]!);
-    this.#socket.write(parts[length - 1] ?? Buffer.alloc(0), done);
+    const last = parts.pop() ?? Buffer.alloc(0);
+    for (const part of parts) this.#socket.write(part);
+    this.#socket.write(last, done);
     if (length > 1) this.#socket.uncork();
     if (this.#socket.writableLength === 0) this.#drained();
     else this.#charge(this.#socket.writableLength);

@@ -30,8 +30,8 @@ export class PastStreams {
   end(id: number): void {
     this.#ended.add(id);
     if (this.#ended.size <= ENDED_MAX) return;
-    const [oldest] = this.#ended;
-    this.#ended.delete(oldest!);
+    const [oldest = id] = this.#ended;
+    this.#ended.delete(oldest);
   }
 
   /** The peer has ended it too. */

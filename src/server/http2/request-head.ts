@@ -22,13 +22,12 @@ const pseudoNames = new Set([':method', ':scheme', ':path', ':authority']);
 /** Undefined if malformed: the stream has to be reset. */
 export function requestHead(all: readonly Field[]): RequestHead | undefined {
   const pseudo = new Map<string, string>();
-  let start = 0;
-  for (; start < all.length && all[start]!.name.startsWith(':'); start++) {
-    const { name, value } = all[start]!;
+  for (const { name, value } of all) {
+    if (!name.startsWith(':')) break;
     if (!pseudoNames.has(name) || pseudo.has(name) || BAD_VALUE.test(value)) return undefined;
     pseudo.set(name, value);
   }
-  const fields = all.slice(start);
+  const fields = all.slice(pseudo.size);
   if (!fields.every(isValid)) return undefined;
   const method = pseudo.get(':method');
   const path = pseudo.get(':path');

@@ -8,6 +8,8 @@
  * those that run continuously.
  */
 
+import { present } from '../../errors.js';
+
 /** A participant at some level. */
 export interface Sharer {
   /** Milliseconds it has had, relative to the others when it arrived. Written by the queue. */
@@ -30,7 +32,7 @@ const BURST_MS = 3;
 /** Credit for each arrival, so that one that does little never queues. */
 const ARRIVAL_MS = SLICE_MS / 4;
 const DEBT_MS_MAX = 50;
-/** How far a newcomer goes ahead of the next one. */
+/** How far a new entry goes ahead of the next one. */
 const AHEAD_MS = 2 * SLICE_MS;
 /** Idle participants that are remembered. */
 const REMEMBERED_MAX = 1000;
@@ -59,8 +61,9 @@ class Level<Item extends Sharer> {
     for (const item of this.#waiting) {
       if (found === undefined || item.hadMs < found.hadMs) found = item;
     }
-    this.#hadMs = Math.max(this.#hadMs, found!.hadMs);
-    return found!;
+    const next = present(found, 'a participant that waits');
+    this.#hadMs = Math.max(this.#hadMs, next.hadMs);
+    return next;
   }
 }
 

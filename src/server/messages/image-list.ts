@@ -37,7 +37,7 @@ export type ImageList = StoredImages | Iterable<ImageMessage>;
 
 /** Encodes responses; `messageOf` builds the message of an image for the general encoder. */
 export function imageListChunks(messageOf: (image: Image) => ImageMessage): (result: unknown) => Chunks {
-  const { chunks } = codecOf(LIST)!;
+  const { chunks } = codecOf(LIST);
   const writeMessage = writerOf(IMAGE);
   const write = (name: string, record: StoredRecord, image: () => Image): void => {
     const start = begin(IMAGES);

@@ -57,8 +57,8 @@ async function sendRange(
   // time.
   const read = (from: number): Promise<{ buffer: Buffer; count: number }> => {
     const wanted = Math.min(CHUNK_BYTES, end - from);
-    if (buffers[index] === undefined) buffers[index] = takeBuffer(wanted);
-    const buffer = buffers[index]!;
+    const buffer = buffers[index] ?? takeBuffer(wanted);
+    buffers[index] = buffer;
     index = 1 - index;
     const target = buffer.subarray(READ_HEAD_BYTES, READ_HEAD_BYTES + wanted);
     return reader.read(target, from).then((count) => ({ buffer, count }));

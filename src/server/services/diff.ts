@@ -1,6 +1,6 @@
 /**
  * containerd.services.diff.v1.Diff: applies layers to snapshots and creates layers from them, with this
- * package's archive code, which works on the directories behind the mounts. The mounts come from the client,
+ * package's archive code, which works on the directories of the mounts. The mounts come from the client,
  * and a client must not reach the rest of the host, or what belongs to others, through the daemon: so they
  * only identify a snapshot of the caller's namespace, and the store's own mounts of it are used. One layer at
  * a time is written to a snapshot.

@@ -1,7 +1,7 @@
 /**
  * Ingest records: the namespaced side of unfinished uploads. Called by the content store and its writers.
  *
- * Guard rule: whoever opens a backend ingest shares its guard until the record naming it is visible; whoever
+ * Guard rule: a caller that opens a backend ingest shares its guard until the record naming it is visible; a caller that
  * removes one scope the guard exclusively and looks for the record again under it.
  */
 import type { CallContext } from '../../context.js';

@@ -23,7 +23,7 @@ import (
 //
 //   - path key fields     - path key fields     = path key fields
 func history(dir string, seed int64, pageSize, transactions int) error {
-	h := &host{dir: dir, random: rand.New(rand.NewSource(seed)), told: map[string]bool{}, out: bufio.NewWriter(os.Stdout)}
+	h := &host{dir: dir, random: rand.New(rand.NewSource(seed)), printed: map[string]bool{}, out: bufio.NewWriter(os.Stdout)}
 	defer h.out.Flush()
 	for _, made := range []string{h.metadata(), filepath.Join(h.content(), "x"), h.snapshotter()} {
 		if err := os.MkdirAll(filepath.Dir(made), 0700); err != nil {
@@ -56,16 +56,17 @@ func history(dir string, seed int64, pageSize, transactions int) error {
 					return err
 				}
 			}
-			return h.tell(tx, '+')
+			return h.print(tx, '+')
 		}); err != nil {
 			return err
 		}
 	}
-	return db.View(func(tx *bolt.Tx) error { return h.tell(tx, '=') })
+	return db.View(func(tx *bolt.Tx) error { return h.print(tx, '=') })
 }
 
 type image struct {
 	namespace, name string
+	layers          [][]byte
 	blobs           []string
 	snapshots       []string
 }
@@ -76,10 +77,10 @@ type host struct {
 	now    time.Time
 	images []image
 	// path and name of containers, leases and ingests
-	others [][]string
-	told   map[string]bool
-	out    *bufio.Writer
-	next   int
+	others  [][]string
+	printed map[string]bool
+	out     *bufio.Writer
+	next    int
 }
 
 func (h *host) metadata() string {
@@ -102,8 +103,10 @@ func (h *host) step(tx, stx *bolt.Tx, n int) error {
 	}
 	namespace := []string{"default", "k8s.io"}[h.random.Intn(2)]
 	switch which := h.random.Intn(12); {
-	case which < 5 || len(h.images) < 5:
-		return h.addImage(v1, stx, namespace)
+	case which < 4 || len(h.images) < 5:
+		return h.addImage(v1, stx, h.newImage(namespace))
+	case which < 5:
+		return h.copyImage(v1, stx)
 	case which < 6:
 		return h.changeImage(v1)
 	case which < 8:
@@ -182,9 +185,29 @@ func (h *host) bytes(n int) []byte {
 	return b
 }
 
-func (h *host) addImage(v1 *bolt.Bucket, stx *bolt.Tx, namespace string) error {
+func (h *host) newImage(namespace string) image {
 	h.next++
 	one := image{namespace: namespace, name: fmt.Sprintf("registry.example.com/%x/image-%d:%d", h.bytes(1+h.random.Intn(9)), h.next, h.random.Intn(100))}
+	for i := 0; i <= h.random.Intn(3); i++ {
+		one.layers = append(one.layers, h.bytes(50+h.random.Intn(3000)))
+	}
+	return one
+}
+
+// copyImage gives the other namespace what one has: names, blobs and chains are then the same in both.
+func (h *host) copyImage(v1 *bolt.Bucket, stx *bolt.Tx) error {
+	one := h.images[h.random.Intn(len(h.images))]
+	other := image{namespace: map[string]string{"default": "k8s.io", "k8s.io": "default"}[one.namespace], name: one.name, layers: one.layers}
+	for _, there := range h.images {
+		if there.namespace == other.namespace && there.name == other.name {
+			return h.addImage(v1, stx, h.newImage(one.namespace))
+		}
+	}
+	return h.addImage(v1, stx, other)
+}
+
+func (h *host) addImage(v1 *bolt.Bucket, stx *bolt.Tx, one image) error {
+	namespace := one.namespace
 	type descriptor struct {
 		MediaType string `json:"mediaType"`
 		Digest    string `json:"digest"`
@@ -194,8 +217,7 @@ func (h *host) addImage(v1 *bolt.Bucket, stx *bolt.Tx, namespace string) error {
 	var diffs []string
 	chain := ""
 	labels := map[string]string{}
-	for i := 0; i <= h.random.Intn(3); i++ {
-		bytes := h.bytes(50 + h.random.Intn(3000))
+	for i, bytes := range one.layers {
 		digest := h.blob(v1, namespace, bytes, map[string]string{"containerd.io/distribution.source.example.com": one.name})
 		layers = append(layers, descriptor{"application/vnd.oci.image.layer.v1.tar+gzip", digest, len(bytes)})
 		labels[fmt.Sprintf("containerd.io/gc.ref.content.l.%d", i)] = digest
@@ -269,7 +291,9 @@ func (h *host) removeImage(v1 *bolt.Bucket, stx *bolt.Tx) error {
 	at(v1, one.namespace, "images").DeleteBucket([]byte(one.name))
 	for _, digest := range one.blobs {
 		at(v1, one.namespace, "content", "blob").DeleteBucket([]byte(digest))
-		os.Remove(filepath.Join(h.content(), digest[7:]))
+		if !h.isUsed(digest) {
+			os.Remove(filepath.Join(h.content(), digest[7:]))
+		}
 	}
 	all := at(v1, one.namespace, "snapshots", "overlayfs")
 	for n := len(one.snapshots) - 1; n >= 0; n-- {
@@ -278,6 +302,17 @@ func (h *host) removeImage(v1 *bolt.Bucket, stx *bolt.Tx) error {
 		stx.Bucket([]byte("v1")).Bucket([]byte("snapshots")).DeleteBucket(name)
 	}
 	return nil
+}
+
+func (h *host) isUsed(digest string) bool {
+	for _, one := range h.images {
+		for _, blob := range one.blobs {
+			if blob == digest {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (h *host) addOther(v1 *bolt.Bucket, namespace string) error {
@@ -314,8 +349,8 @@ func (h *host) addOther(v1 *bolt.Bucket, namespace string) error {
 	return nil
 }
 
-// tell prints the records that were not printed before, or all of them.
-func (h *host) tell(tx *bolt.Tx, mark byte) error {
+// print writes the records that were not printed before, or all of them.
+func (h *host) print(tx *bolt.Tx, mark byte) error {
 	return tx.Bucket([]byte("v1")).ForEach(func(namespace, v []byte) error {
 		if v != nil {
 			return nil
@@ -333,8 +368,8 @@ func (h *host) tell(tx *bolt.Tx, mark byte) error {
 			}
 			if err := b.ForEach(func(key, _ []byte) error {
 				line := fmt.Sprintf("%s/%s %s %s", namespace, filepath.Join(path...), key, fields(b.Bucket(key)))
-				if mark == '=' || !h.told[line] {
-					h.told[line] = true
+				if mark == '=' || !h.printed[line] {
+					h.printed[line] = true
 					fmt.Fprintf(h.out, "%c %s\n", mark, line)
 				}
 				return nil

@@ -136,7 +136,7 @@ func fill(path string, pageSize, keys int) error {
 			return err
 		}
 	}
-	return tell(db)
+	return printFacts(db)
 }
 
 func dump(path string) error {
@@ -145,7 +145,7 @@ func dump(path string) error {
 		return err
 	}
 	defer db.Close()
-	return tell(db)
+	return printFacts(db)
 }
 
 func check(db *bolt.DB) error {
@@ -210,7 +210,7 @@ func change(b *bolt.Bucket) error {
 	return b.Put([]byte("changed"), []byte(strings.Repeat("x", 100)))
 }
 
-func tell(db *bolt.DB) error {
+func printFacts(db *bolt.DB) error {
 	return db.View(func(tx *bolt.Tx) error {
 		all := map[string]any{}
 		if err := tx.ForEach(func(name []byte, b *bolt.Bucket) error {

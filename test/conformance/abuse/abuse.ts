@@ -27,7 +27,7 @@ export interface AbuseRow {
   maxMs: number;
   /** Work of the server's main thread while a call of the second client waited. */
   workP99Ms: number;
-  /** A connection made for one call, from connect to the answer; NaN: none was served. */
+  /** A connection made for one call, from connect to the response; NaN: none was served. */
   newP99Ms: number;
   asked: number;
   failed: number;
@@ -153,7 +153,7 @@ async function callsRunning(metrics: string): Promise<number> {
 }
 
 const QUIET_P99_MS_MAX = 5;
-/** A server that answers somebody else in this time, under whatever attack. */
+/** A server that responds to another client in this time, under whatever attack. */
 export const P99_MS_MAX = 50;
 /** What the daemon may take of memory, under whatever attack (docs/daemon.md). */
 export const PEAK_MIB_MAX = 1024;
@@ -168,7 +168,7 @@ export function abuseVerdict(rows: readonly AbuseRow[]): string[] {
       ...(row.alive ? [] : [`${row.attack}: the daemon is gone`]),
       ...(row.workP99Ms < P99_MS_MAX
         ? []
-        : [`${row.attack}: others wait behind ${text(row.workP99Ms)} ms of work (p99)`]),
+        : [`${row.attack}: others wait after ${text(row.workP99Ms)} ms of work (p99)`]),
       ...(quiet && row.p99Ms >= P99_MS_MAX
         ? [`${row.attack}: p99 of another client ${text(row.p99Ms)} ms`]
         : []),

@@ -48,11 +48,11 @@ class Line {
   async call(): Promise<boolean> {
     this.#id += 2;
     const id = this.#id;
-    const answered = new Promise<boolean>((resolve) => this.#waiting.set(id, resolve));
+    const returned = new Promise<boolean>((resolve) => this.#waiting.set(id, resolve));
     this.#socket.write(request(id, ask.path));
     const late = new AbortController();
     const ok = await Promise.race([
-      answered,
+      returned,
       sleep(ANSWER_MS_MAX, false, { signal: late.signal }).catch(() => false),
     ]);
     late.abort();

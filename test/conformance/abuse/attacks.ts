@@ -1,6 +1,6 @@
 /**
  * What hostile clients do, each on connections of its own, for as long as it is let: bytes that the rules allow or forbid,
- * at full speed, whatever comes back. A connection that the server ends is made anew. Run by attacker.ts.
+ * at full speed, whatever comes back. A connection that the server ends is made again. Run by attacker.ts.
  */
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
@@ -94,7 +94,7 @@ const flood =
     await Promise.all(Array.from({ length: connections }, one));
   };
 
-/** Says something once on each of many connections, and makes those anew that are ended. */
+/** Says something once on each of many connections, and makes those again that are ended. */
 const standing =
   (connections: number, say: (peer: Attacker) => Buffer[], greeting = settings(), reads = true) =>
   async (address: string): Promise<void> => {

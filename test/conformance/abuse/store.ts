@@ -1,4 +1,4 @@
-/** What a store holds before it is abused: a list that is almost as large as a message may be, and a blob. */
+/** What a store has before it is abused: a list that is almost as large as a message may be, and a blob. */
 import { fileURLToPath } from 'node:url';
 import { digestOf } from '../../../src/model/digest.js';
 import { openDB } from '../../../src/open.js';

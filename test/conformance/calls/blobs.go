@@ -15,14 +15,14 @@ import (
 func drain(receive func() (interface{}, error)) ([]interface{}, error) {
 	var all []interface{}
 	for {
-		answer, err := receive()
+		response, err := receive()
 		if err == io.EOF {
 			return all, nil
 		}
 		if err != nil {
 			return all, err
 		}
-		all = append(all, answer)
+		all = append(all, response)
 	}
 }
 
@@ -34,8 +34,8 @@ const (
 	commit = contentapi.WriteActionCommit
 )
 
-// session sends requests on one write stream and takes an answer to each; the
-// last answer is followed until the server ends the stream.
+// session sends requests on one write stream and takes a response to each; the
+// last response is followed until the server ends the stream.
 func (p *prober) session(ctx context.Context, requests ...*request) (interface{}, error) {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
@@ -43,36 +43,36 @@ func (p *prober) session(ctx context.Context, requests ...*request) (interface{}
 	if err != nil {
 		return nil, err
 	}
-	var answers []interface{}
+	var responses []interface{}
 	for _, r := range requests {
 		if err := stream.Send(r); err != nil && err != io.EOF {
-			return answers, err
+			return responses, err
 		}
-		answer, err := stream.Recv()
+		response, err := stream.Recv()
 		if err == io.EOF {
-			return append(answers, "end"), nil
+			return append(responses, "end"), nil
 		}
 		if err != nil {
-			return answers, err
+			return responses, err
 		}
-		answers = append(answers, answer)
+		responses = append(responses, response)
 	}
 	if err := stream.CloseSend(); err != nil {
-		return answers, err
+		return responses, err
 	}
-	// containerd answers a commit twice; clients read one and close.
+	// containerd responds to a commit twice; clients read one and close.
 	for {
 		if _, err := stream.Recv(); err == io.EOF {
-			return answers, nil
+			return responses, nil
 		} else if err != nil {
-			return answers, err
+			return responses, err
 		}
 	}
 }
 
 func (p *prober) write(name string, requests ...*request) {
-	answers, err := p.session(in("probe"), requests...)
-	p.said(name, answers, err)
+	responses, err := p.session(in("probe"), requests...)
+	p.said(name, responses, err)
 }
 
 func (p *prober) store(ctx context.Context, text string, labels map[string]string) digest.Digest {
@@ -202,11 +202,11 @@ func (p *prober) probeWrites() {
 	p.forget("w13")
 	p.forget("w14")
 	p.locked()
-	answers, err := p.session(in("other"), &request{Action: stat, Ref: "shared", Total: 10, Expected: d})
-	p.said("shared: another namespace starts at the end", answers, err)
-	answers, err = p.session(in("other"), &request{Action: stat, Ref: "shared", Total: 10, Expected: d},
+	responses, err := p.session(in("other"), &request{Action: stat, Ref: "shared", Total: 10, Expected: d})
+	p.said("shared: another namespace starts at the end", responses, err)
+	responses, err = p.session(in("other"), &request{Action: stat, Ref: "shared", Total: 10, Expected: d},
 		&request{Action: commit, Total: 10, Offset: 10, Expected: d})
-	p.said("shared: commit without sending", answers, err)
+	p.said("shared: commit without sending", responses, err)
 	p.call("status", ctx, func(ctx context.Context) (interface{}, error) {
 		return p.content.Status(ctx, &contentapi.StatusRequest{Ref: "w2"})
 	})
@@ -215,11 +215,11 @@ func (p *prober) probeWrites() {
 	})
 	for _, filters := range [][]string{nil, {"ref==w2"}, {"ref~=/^w[12]$/"}, {"nonsense"}, {"ref="}} {
 		p.call("statuses "+strings.Join(filters, " or "), ctx, func(ctx context.Context) (interface{}, error) {
-			answer, err := p.content.ListStatuses(ctx, &contentapi.ListStatusesRequest{Filters: filters})
+			response, err := p.content.ListStatuses(ctx, &contentapi.ListStatusesRequest{Filters: filters})
 			if err == nil {
-				sort.Slice(answer.Statuses, func(i, j int) bool { return answer.Statuses[i].Ref < answer.Statuses[j].Ref })
+				sort.Slice(response.Statuses, func(i, j int) bool { return response.Statuses[i].Ref < response.Statuses[j].Ref })
 			}
-			return answer, err
+			return response, err
 		})
 	}
 	for _, ref := range []string{"w2", "w2", ""} {
@@ -249,13 +249,13 @@ func (p *prober) locked() {
 	}
 	p.said("lock: first", nil, err)
 	start := time.Now()
-	answers, err := p.session(in("probe"), &request{Action: stat, Ref: "locked"})
-	p.said("lock: second", answers, err)
+	responses, err := p.session(in("probe"), &request{Action: stat, Ref: "locked"})
+	p.said("lock: second", responses, err)
 	p.said("lock: second was refused within 2 s", time.Since(start) < 2*time.Second, nil)
 	if err := first.CloseSend(); err == nil {
 		_, _ = first.Recv()
 	}
 	// Clients close and reopen at once.
-	answers, err = p.session(in("probe"), &request{Action: stat, Ref: "locked"})
-	p.said("lock: after the first has closed", answers, err)
+	responses, err = p.session(in("probe"), &request{Action: stat, Ref: "locked"})
+	p.said("lock: after the first has closed", responses, err)
 }

@@ -3,7 +3,7 @@
 // against containerd and against us; ../calls.ts compares the lines.
 //
 // It looks at what ctr and the suites do not reach: codes of wrong requests,
-// field masks, filters, offsets, missing metadata, answers' exact fields.
+// field masks, filters, offsets, missing metadata, exact fields of responses.
 package main
 
 import (
@@ -95,14 +95,14 @@ var chance = regexp.MustCompile(`"\d{1,9}-[\w-]{4}"`)
 // times are either set or not.
 var stamp = regexp.MustCompile(`"(\d{4})-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"`)
 
-// said prints one outcome: the code, and of an answer every field, of an error
+// said prints one outcome: the code, and of a response every field, of an error
 // its words (which are not compared).
-func (p *prober) said(name string, answer interface{}, err error) {
+func (p *prober) said(name string, response interface{}, err error) {
 	line := map[string]interface{}{"call": name, "code": status.Code(err).String()}
 	if err != nil {
 		line["message"] = status.Convert(err).Message()
 	} else {
-		line["answer"] = answer
+		line["response"] = response
 	}
 	b, err := json.Marshal(line)
 	if err != nil {
@@ -126,6 +126,6 @@ func within(ctx context.Context, f func(context.Context) (interface{}, error)) (
 }
 
 func (p *prober) call(name string, ctx context.Context, f func(context.Context) (interface{}, error)) {
-	answer, err := within(ctx, f)
-	p.said(name, answer, err)
+	response, err := within(ctx, f)
+	p.said(name, response, err)
 }

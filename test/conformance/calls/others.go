@@ -57,13 +57,13 @@ func (p *prober) probeLeases() {
 	p.call("resource add: missing lease", ctx, add("missing", resource(held.String(), "content")))
 	list := func(id string) func(context.Context) (interface{}, error) {
 		return func(ctx context.Context) (interface{}, error) {
-			answer, err := p.leases.ListResources(ctx, &leasesapi.ListResourcesRequest{ID: id})
+			response, err := p.leases.ListResources(ctx, &leasesapi.ListResourcesRequest{ID: id})
 			if err == nil {
-				sort.Slice(answer.Resources, func(i, j int) bool {
-					return answer.Resources[i].Type+answer.Resources[i].ID < answer.Resources[j].Type+answer.Resources[j].ID
+				sort.Slice(response.Resources, func(i, j int) bool {
+					return response.Resources[i].Type+response.Resources[i].ID < response.Resources[j].Type+response.Resources[j].ID
 				})
 			}
-			return answer, err
+			return response, err
 		}
 	}
 	p.call("resources of one", ctx, list("one"))
@@ -208,9 +208,9 @@ func (p *prober) listSnapshots(ctx context.Context, sn string, filters []string)
 	}
 	var all []snapshotsapi.Info
 	if _, err := drain(func() (interface{}, error) {
-		answer, err := stream.Recv()
+		response, err := stream.Recv()
 		if err == nil {
-			all = append(all, answer.Info...)
+			all = append(all, response.Info...)
 		}
 		return nil, err
 	}); err != nil {
@@ -287,6 +287,6 @@ func (p *prober) probeOthers() {
 		return diff.Diff(ctx, &diffapi.DiffRequest{MediaType: "text/nonsense"})
 	})
 	big := contentapi.WriteContentRequest{Action: data, Ref: "big", Data: make([]byte, 12<<20)}
-	answers, err := p.session(ctx, &big)
-	p.said("a message of 12 MiB", answers, err)
+	responses, err := p.session(ctx, &big)
+	p.said("a message of 12 MiB", responses, err)
 }

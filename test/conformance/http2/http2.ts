@@ -12,15 +12,10 @@ import { HeaderDecoder } from '../../../src/server/http2/header-decoder.js';
 import { HeaderEncoder, knownField, literalField } from '../../../src/server/http2/header-encoder.js';
 import { message } from '../../server/http2/peer.js';
 import { Random } from '../../support/random.js';
+import type { Check } from '../report.js';
 import { Server } from '../servers.js';
 
 export const http2Packages = ['python3-h2', 'python3-hpack', 'nghttp2-client'] as const;
-
-export interface Http2Check {
-  name: string;
-  /** Empty: as it should be. */
-  wrong: string;
-}
 
 const python = '/usr/bin/python3';
 const script = fileURLToPath(new URL('../../../../test/conformance/http2/peer.py', import.meta.url));
@@ -28,7 +23,7 @@ const INFO = '/containerd.services.content.v1.Content/Info';
 const grpcHeaders = ['content-type: application/grpc', 'te: trailers', 'containerd-namespace: test'];
 const CALLS = 20_000;
 
-export async function checkHttp2(dir: string, seed: number): Promise<Http2Check[]> {
+export async function checkHttp2(dir: string, seed: number): Promise<Check[]> {
   await using server = await Server.start('ebbtide', { dir });
   const body = join(dir, 'body');
   const digest = `sha256:${'1'.repeat(64)}`;
@@ -134,7 +129,7 @@ async function byNghttp(url: string, body: string, digest: string): Promise<stri
   if (end.status !== 0) return failed(end);
   return end.stdout.includes(digest) && /grpc-status: 5/.test(end.stdout)
     ? ''
-    : `no answer in:\n${end.stdout.slice(-800)}`;
+    : `no result in:\n${end.stdout.slice(-800)}`;
 }
 
 async function byH2load(url: string, body: string): Promise<string> {

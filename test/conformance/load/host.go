@@ -51,7 +51,7 @@ func (h *host) dial() *containerd.Client {
 	return client
 }
 
-// cut tells whether an error means that the connection broke, so that the
+// cut reports whether an error means that the connection broke, so that the
 // outcome of the call is unknown. When the server was not killed lately that is
 // a fault of its own.
 func (h *host) cut(what string, err error) bool {
@@ -82,7 +82,7 @@ func newTally() tally {
 var errCut = errors.New("cut short")
 
 // call makes one call and classifies its end: nil, errCut, or the error that the
-// server meant. After a cut it waits until the server answers again.
+// server meant. After a cut it waits until the server responds again.
 func (w *worker) call(kind string, ctx context.Context, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
@@ -94,7 +94,7 @@ func (w *worker) call(kind string, ctx context.Context, f func(context.Context) 
 		return nil
 	}
 	if ctx.Err() != nil {
-		w.host.fault("client %d, %s: no answer within %v", w.number, kind, callLimit)
+		w.host.fault("client %d, %s: no response within %v", w.number, kind, callLimit)
 		return errCut
 	}
 	if w.host.cut(fmt.Sprintf("client %d, %s", w.number, kind), err) {
@@ -117,7 +117,7 @@ func (w *worker) awaitServer() {
 	w.host.fault("client %d: the server did not come back within %v", w.number, callLimit)
 }
 
-// sure repeats a call that only asks until it was answered.
+// sure repeats a call that only reads until it has a response.
 func (w *worker) sure(kind string, ctx context.Context, f func(context.Context) error) error {
 	for {
 		if err := w.call(kind, ctx, f); err != errCut {

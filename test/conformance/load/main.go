@@ -5,7 +5,7 @@
 // Built from Debian's packages (see ../go-programs.ts), driven by ../load.ts
 // over standard input and output, one word or one JSON object a line:
 //
-//	driver → load   "down" (it is about to be killed), "up" (it answers again),
+//	driver → load   "down" (it is about to be killed), "up" (it responds again),
 //	                "verify" (check now)
 //	load → driver   {"event":"stopped"}, {"event":"report",…}
 //
@@ -32,7 +32,7 @@ func main() {
 	clients := flag.Int("clients", 32, "clients, each with a connection of its own")
 	duration := flag.Duration("duration", 20*time.Second, "how long they work")
 	collect := flag.Duration("collect", 300*time.Millisecond, "pause between requested collections")
-	sabotage := flag.Bool("sabotage", false, "before the check, remove some things behind the clients' backs: the check must find out")
+	sabotage := flag.Bool("sabotage", false, "before the check, remove some things without the clients' knowledge: the check must find out")
 	seed := flag.Int64("seed", 1, "of the random choices")
 	flag.Parse()
 	logrus.SetLevel(logrus.ErrorLevel)
@@ -65,7 +65,7 @@ func main() {
 	}()
 	done.Wait()
 
-	tell(map[string]string{"event": "stopped"})
+	report(map[string]string{"event": "stopped"})
 	for word := range said {
 		if word == "verify" {
 			break
@@ -81,10 +81,10 @@ func main() {
 	collector.collect()
 	verifyAll(workers, "after a collection")
 	left := cleanUp(collector, workers)
-	tell(h.report(workers, left))
+	report(h.report(workers, left))
 }
 
-func tell(v interface{}) {
+func report(v interface{}) {
 	b, err := json.Marshal(v)
 	if err != nil {
 		panic(err)

@@ -11,7 +11,7 @@ import (
 	"github.com/containerd/containerd/snapshots"
 )
 
-// verifyAll compares the server with what every client was told.
+// verifyAll compares the server with the responses of every client.
 func verifyAll(workers []*worker, when string) {
 	var all sync.WaitGroup
 	for _, w := range workers {

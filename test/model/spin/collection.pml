@@ -2,21 +2,21 @@
  * The concurrent collection in small: one run beside two writers, over one root and two objects.
  *
  * What is modelled: marking in steps over the live graph; commits that add and remove references and roots, delete
- * records and create them anew under the same key; the journal, which is followed inside each commit from the moment
- * marking begins (the write barrier); candidates, slices that ask again before they remove; the sweep of the bytes
+ * records and create them again under the same key; the journal, which is followed inside each commit from the moment
+ * marking begins (the write barrier); candidates, slices that check again before they remove; the sweep of the bytes
  * under a guard that a writer of the same object shares from before it looks for the bytes until its record is there.
  *
  * What is asserted: no slice removes a reachable record, nor one that came during the run; no bytes go while a record
- * names them; no record comes without its bytes; nobody waits for ever (Spin's check of end states). With -DQUIET
+ * names them; no record comes without its bytes; no process waits for ever (Spin's check of end states). With -DNO_WRITERS
  * there are no writers, and the run must leave exactly what is reachable.
  *
  * Each macro takes one protection away, and each must yield a counterexample:
- *   NO_BARRIER        the journal is not followed
- *   LATE_JOURNAL      it is followed from the end of marking only
- *   NO_RECHECK        slices remove what was listed without asking again
- *   NO_BORN           objects that came during the run count as candidates
- *   NO_GUARD          the sweep does not wait for writers of the object
- *   NO_SWEEP_RECHECK  the sweep does not ask whether a record names the bytes
+ *   NO_BARRIER         the journal is not followed
+ *   LATE_JOURNAL       it is followed from the end of marking only
+ *   NO_RECHECK         slices remove what was listed without a second check
+ *   NO_ALLOCATE_BLACK  objects that came during the run count as candidates
+ *   NO_GUARD           the sweep does not wait for writers of the object
+ *   NO_SWEEP_RECHECK   the sweep does not check whether a record names the bytes
  */
 #define N 3          /* 0 is the root: a container, which is never removed */
 #ifndef OPS
@@ -26,12 +26,12 @@
 
 bit present[N], root[N];
 bit edge[N * N];             /* from * N + to; the target need not be present */
-bit marked[N], grey[N], born[N], candidate[N];
+bit marked[N], grey[N], allocatedBlack[N], candidate[N];
 bit fresh[N];                /* ghost: came during the run */
-bit bytes[N], unnamed[N];    /* bytes in the backend; bytes the sweep shall look at */
+bit bytes[N], unnamed[N];    /* bytes in the backend; bytes the sweep must check */
 byte guard[N];               /* shares, or HELD */
 bit collecting, marking, journal;
-bit reach[N];                /* work space of `isReachable`, always cleared behind it */
+bit reach[N];                /* work space of `isReachable`, always cleared after it */
 
 /* What the oracle says: sets `reach`. Two rounds, because no path is longer. */
 inline reachability() {
@@ -104,7 +104,7 @@ inline drop(gone) {
   i = 0;
   if
   :: !edge[0 * N + gone] && !edge[1 * N + gone] && !edge[2 * N + gone] ->
-     marked[gone] = 0; grey[gone] = 0; born[gone] = 0
+     marked[gone] = 0; grey[gone] = 0; allocatedBlack[gone] = 0
   :: else
   fi
 }
@@ -150,8 +150,8 @@ proctype Writer(byte left) {
              assert(bytes[y]);
              present[y] = 1;
              fresh[y] = collecting;
-#ifndef NO_BORN
-             born[y] = journal;
+#ifndef NO_ALLOCATE_BLACK
+             allocatedBlack[y] = journal;
 #endif
              if
              :: x != 0 && x != y -> addReference(y, x)
@@ -169,22 +169,22 @@ proctype Writer(byte left) {
 }
 
 /* One slice of one candidate: a transaction of its own. */
-inline slice(turn) {
+inline slice(victim) {
   d_step {
     if
 #ifdef NO_RECHECK
-    :: candidate[turn] && present[turn] ->
+    :: candidate[victim] && present[victim] ->
 #else
-    :: candidate[turn] && present[turn] && !marked[turn] && !born[turn] ->
+    :: candidate[victim] && present[victim] && !marked[victim] && !allocatedBlack[victim] ->
 #endif
        reachability();
-       assert(!reach[turn]);
-       assert(!fresh[turn]);
+       assert(!reach[victim]);
+       assert(!fresh[victim]);
        forget();
-       drop(turn)
+       drop(victim)
     :: else
     fi;
-    candidate[turn] = 0
+    candidate[victim] = 0
   }
 }
 
@@ -238,7 +238,7 @@ proctype Collector() {
 #endif
        i = 1;
        do
-       :: i < N -> candidate[i] = present[i] && !marked[i] && !born[i]; i++
+       :: i < N -> candidate[i] = present[i] && !marked[i] && !allocatedBlack[i]; i++
        :: else -> break
        od;
        i = 0
@@ -254,12 +254,12 @@ proctype Collector() {
     collecting = 0;
     journal = 0;
     do
-    :: i < N -> marked[i] = 0; grey[i] = 0; born[i] = 0; fresh[i] = 0; i++
+    :: i < N -> marked[i] = 0; grey[i] = 0; allocatedBlack[i] = 0; fresh[i] = 0; i++
     :: else -> break
     od;
     i = 0
   };
-#ifdef QUIET
+#ifdef NO_WRITERS
   d_step {
     reachability();
     assert((!present[1] || reach[1]) && (!present[2] || reach[2]));
@@ -268,7 +268,7 @@ proctype Collector() {
 #endif
   sweep(1);
   sweep(2);
-#ifdef QUIET
+#ifdef NO_WRITERS
   assert(present[1] == bytes[1] && present[2] == bytes[2]);
 #endif
   skip
@@ -301,7 +301,7 @@ init {
   i = 0;
   atomic {
     run Collector();
-#ifndef QUIET
+#ifndef NO_WRITERS
     run Writer(2);
     run Writer(OPS)
 #endif

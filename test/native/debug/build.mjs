@@ -1,8 +1,8 @@
 // Builds the graph core's addon with assertions (native/debug.h) and a program that shows that they can fail:
 //
-//   node test/native/debug/build.mjs [DIRECTORY]     into build/debug, unless told; prints the directory
+//   node test/native/debug/build.mjs [DIRECTORY]     into build/debug by default; prints the directory
 //
-// `EBBTIDE_ADDONS=DIRECTORY` then makes anything of this package use that addon. Needs g++ and Node's headers beside node.
+// `EBBTIDE_ADDONS=DIRECTORY` then makes anything of this package use that addon. Needs g++ and Node's headers next to node.
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';

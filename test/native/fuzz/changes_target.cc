@@ -1,5 +1,5 @@
 // Fuzz target: bytes as a story of changes, with runs, checkpoints and reports under way between them, each taken on
-// step by step. A plain model (model.h) says which batches are possible and what every answer must be.
+// step by step. A plain model (model.h) says which batches are possible and what every call must return.
 #include <algorithm>
 #include <string>
 
@@ -45,7 +45,7 @@ class Story {
  public:
   Story(const uint8_t* data, size_t size) : reader_(data, size) {}
 
-  void tell() {
+  void run() {
     for (size_t n = 0; n < kMostActions && !reader_.atEnd(); n++) act(reader_.byte() % kActions);
     if (save_ != nullptr) endSave();
     if (report_ != nullptr) endReport();
@@ -85,8 +85,8 @@ class Story {
   // ---------------------------------------------------------------------------------------------------------- changes
 
   void apply(const Words& ops) {
-    std::set<NodeId> born;
-    auto next = model_.after(ops, born);
+    std::set<NodeId> allocated;
+    auto next = model_.after(ops, allocated);
     try {
       core_->apply(ops);
       MUST(next.has_value());
@@ -94,10 +94,10 @@ class Story {
       MUST(std::string(error.kind()) == "InvalidArgument");
       MUST(!next.has_value());
       next = model_;
-      born.clear();
+      allocated.clear();
     }
     model_ = std::move(*next);
-    if (now_.has_value()) born_.insert(born.begin(), born.end());
+    if (now_.has_value()) allocated_.insert(allocated.begin(), allocated.end());
     MUST(core_->graph().nodeCount() == model_.nodes.size() && core_->graph().edgeCount() == model_.edgeCount);
     if (now_.has_value() && mark_ == nullptr) mustBeClosed();
   }
@@ -156,7 +156,7 @@ class Story {
     while (!step(*job)) continue;
     try {
       job->result();
-      MUST(!"a job of a graph that is no more gave a result");
+      MUST(!"a job of a dropped graph gave a result");
     } catch (const GraphError& error) {
       MUST(std::string(error.kind()) == "Canceled");
     }
@@ -177,7 +177,7 @@ class Story {
       mark_ = live ? core_->markLive(now, LiveFault::kNone) : core_->mark(now, Barrier::kOn);
       MUST(!now_.has_value());
       now_ = now;
-      born_.clear();
+      allocated_.clear();
     } catch (const GraphError& error) {
       MUST(now_.has_value() && std::string(error.kind()) == "FailedPrecondition");
     }
@@ -243,8 +243,8 @@ class Story {
     for (const NodeId id : candidates) {
       const uint32_t flags = model_.nodes.at(id).flags;
       MUST((flags & kPresent) != 0 && (flags & kCollectible) != 0);
-      MUST(!reachable.contains({id, false}) && !reachable.contains({id, true}) && !born_.contains(id));
-      MUST((core_->marksOf(id) & (kReached | kBorn)) == 0);
+      MUST(!reachable.contains({id, false}) && !reachable.contains({id, true}) && !allocated_.contains(id));
+      MUST((core_->marksOf(id) & (kReached | kAllocatedBlack)) == 0);
     }
     MUST(core_->stillCandidates(candidates) == candidates);
     MUST(std::set<NodeId>(candidates.begin(), candidates.end()).size() == candidates.size());
@@ -259,7 +259,7 @@ class Story {
 
   void runIsOver() {
     now_.reset();
-    born_.clear();
+    allocated_.clear();
   }
 
   // ------------------------------------------------------------------------------------------- checkpoints and reports
@@ -341,7 +341,7 @@ class Story {
   std::shared_ptr<Core> core_ = std::make_shared<Core>();
   Model model_;
   std::optional<int64_t> now_;  // of the run
-  std::set<NodeId> born_;       // since it began
+  std::set<NodeId> allocated_;       // since it began
   std::unique_ptr<MarkJob> mark_;
   std::unique_ptr<SaveJob> save_;
   Bytes image_;
@@ -408,6 +408,6 @@ std::vector<Bytes> seeds() {
 }  // namespace ebbtide::fuzz
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  ebbtide::fuzz::Story(data, size).tell();
+  ebbtide::fuzz::Story(data, size).run();
   return 0;
 }

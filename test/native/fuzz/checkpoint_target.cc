@@ -1,5 +1,5 @@
 // Fuzz target: bytes as a checkpoint, as they are and with checksums made right, so that damage gets past them. Whatever
-// is accepted must be a graph that marks, answers, changes and comes back from its own checkpoint.
+// is accepted must be a graph that marks, answers queries, changes and is restored from its own checkpoint.
 #include <algorithm>
 #include <cstring>
 
@@ -56,7 +56,7 @@ std::vector<NodeId> existing(const Graph& graph) {
   return ids;
 }
 
-// Marks hold the roots and are closed under the edges, and no candidate is marked.
+// Marks include the roots and are closed under the edges, and no candidate is marked.
 void mustMark(Core& core, const std::vector<NodeId>& ids) {
   const auto job = core.mark(0, Barrier::kOn);
   job->work();

@@ -23,7 +23,7 @@ double bytesOf(const States& states, const RetainedQuery& query) {
 
 }  // namespace
 
-std::optional<Model> Model::after(std::span<const uint32_t> ops, std::set<NodeId>& born) const {
+std::optional<Model> Model::after(std::span<const uint32_t> ops, std::set<NodeId>& allocated) const {
   Model next = *this;
   std::set<NodeId> appeared;
   while (!ops.empty()) {
@@ -31,24 +31,24 @@ std::optional<Model> Model::after(std::span<const uint32_t> ops, std::set<NodeId
     if (length == 0 || length > ops.size() || !next.take(ops.first(length), appeared)) return std::nullopt;
     ops = ops.subspan(length);
   }
-  born.insert(appeared.begin(), appeared.end());
+  allocated.insert(appeared.begin(), appeared.end());
   return next;
 }
 
-bool Model::take(std::span<const uint32_t> op, std::set<NodeId>& born) {
+bool Model::take(std::span<const uint32_t> op, std::set<NodeId>& allocated) {
   constexpr uint32_t kIds = (1u << 30) - 1;
   const NodeId a = op[1];
   if (a >= kIds) return false;
   if (op[0] == 1) {
     if (op[2] > 0x1fff) return false;
-    if ((op[2] & kPresent) != 0 && (!nodes.contains(a) || (nodes[a].flags & kPresent) == 0)) born.insert(a);
+    if ((op[2] & kPresent) != 0 && (!nodes.contains(a) || (nodes[a].flags & kPresent) == 0)) allocated.insert(a);
     nodes[a] = {op[2], (op[2] & kExpires) != 0 ? static_cast<int64_t>(uint64_t{op[4]} << 32 | op[3]) : 0};
     return true;
   }
   if (op[0] == 2) {
     if (!isFreeable(a)) return false;
     nodes.erase(a);
-    born.erase(a);
+    allocated.erase(a);
     return true;
   }
   if (op[2] >= kIds || op[3] > 2) return false;

@@ -25,8 +25,8 @@ struct Model {
   std::map<ModelEdge, uint32_t> edges;  // how often each is there
   uint64_t edgeCount = 0;
 
-  // The graph after a batch; nothing when the batch is not possible. Adds nodes that became present to `born`.
-  std::optional<Model> after(std::span<const uint32_t> ops, std::set<NodeId>& born) const;
+  // The graph after a batch; nothing when the batch is not possible. Adds nodes that became present to `allocated`.
+  std::optional<Model> after(std::span<const uint32_t> ops, std::set<NodeId>& allocated) const;
 
   bool isRoot(NodeId id, int64_t now) const;
   bool isFreeable(NodeId id) const;
@@ -40,7 +40,7 @@ struct Model {
   RetainedSums retained(const RetainedQuery& query) const;
 
  private:
-  bool take(std::span<const uint32_t> op, std::set<NodeId>& born);
+  bool take(std::span<const uint32_t> op, std::set<NodeId>& allocated);
 };
 
 }  // namespace ebbtide::fuzz

@@ -4,7 +4,7 @@
 //   npm run fuzz -- --seconds 600         longer
 //   npm run fuzz -- --target checkpoint   one of them
 //
-// What is found is kept in build/fuzz, beside a corpus that grows from run to run. Needs clang with libFuzzer; as root on
+// What is found is kept in build/fuzz, with a corpus that grows from run to run. Needs clang with libFuzzer; as root on
 // Debian it is installed.
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
@@ -49,7 +49,7 @@ for (const name of wanted) {
     passed++;
   } catch (error) {
     failed++;
-    console.error(`${name}: ${error.message}; tell it again with ${files[`replay_${name}`]} FILE`);
+    console.error(`${name}: ${error.message}; replay it with ${files[`replay_${name}`]} FILE`);
   }
 }
 console.log(`${passed} passed, ${failed} failed`);
@@ -64,7 +64,7 @@ async function fuzz(name, corpus) {
     '-timeout=30',
     '-rss_limit_mb=4096',
     '-print_final_stats=1',
-    // Checkpoints hide behind numbers that must be equal to others.
+    // Checkpoints begin with numbers that must equal others.
     `-use_value_profile=${name === 'checkpoint' ? 1 : 0}`,
     `-artifact_prefix=${out}/${name}-`,
   ];

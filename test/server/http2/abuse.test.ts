@@ -1,4 +1,4 @@
-/** Clients that stall, flood, or make this side work for nothing: they are cut off, and nobody else notices. */
+/** Clients that stall, flood, or make this side work for nothing: they are cut off, and no other client notices. */
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -25,7 +25,7 @@ const ping = frame(6, 0, 0, Buffer.alloc(8));
 const times = (count: number, bytes: Buffer): Buffer =>
   Buffer.concat(Array.from({ length: count }, () => bytes));
 
-/** Runs something with a second client that must be answered throughout and afterwards. */
+/** Runs something with a second client that must get responses throughout and afterwards. */
 async function besides(
   t: TestContext,
   { address }: Served,
@@ -36,7 +36,7 @@ async function besides(
   const ask = async (): Promise<void> => {
     id += 2;
     other.send(request(id, paths.info, infoRequest('x')));
-    assert.equal((await other.answer(id)).status, '0');
+    assert.equal((await other.response(id)).status, '0');
   };
   let done = false;
   const asking = (async () => {
@@ -105,7 +105,7 @@ function stubborn(): {
   };
 }
 
-test('calls that are given up, or ended by the server, count until their services are done; nobody is cut off', async (t) => {
+test('calls that are given up, or ended by the server, count until their services are done; no client is cut off', async (t) => {
   const ways: [string, (id: number) => Buffer][] = [
     ['reset', (id) => Buffer.concat([open(id, paths.write), frame(3, 0, id, uint32(8))])],
     ['window of nothing', (id) => Buffer.concat([open(id, paths.write), windowUpdate(id, 0)])],
@@ -125,7 +125,7 @@ test('calls that are given up, or ended by the server, count until their service
     await besides(t, server, async (peer) => {
       // What a method costs is known after its first call.
       peer.send(open(9003, paths.write), data(9003, EMPTY, true));
-      assert.equal((await peer.answer(9003)).status, '0');
+      assert.equal((await peer.response(9003)).status, '0');
       service.stop();
       for (let round = 0; round < 40; round++) {
         for (let i = 0; i < 50; i++) peer.send(bytes(9005 + 2 * (50 * round + i)));
@@ -134,13 +134,13 @@ test('calls that are given up, or ended by the server, count until their service
       assert.equal(service.most(), 50, what);
       service.let();
       peer.send(request(99_001, paths.info, infoRequest('x')));
-      assert.equal((await peer.answer(99_001)).status, '0', what);
+      assert.equal((await peer.response(99_001)).status, '0', what);
     });
     assert.deepEqual(server.reasons, [], what);
   }
 });
 
-test('why a connection was ended comes to whoever watches', async (t) => {
+test('why a connection was ended is reported to the observer', async (t) => {
   const server = await served(t, {}, { metadataBytes: 8 * KiB });
   const peer = await Peer.connect(t, server.address);
   peer.send(frame(6, 0, 1, Buffer.alloc(8)));
@@ -169,13 +169,13 @@ test('frames without effect', async (t) => {
   }
 });
 
-test('questions whose answers are not read', async (t) => {
+test('requests whose responses are not read', async (t) => {
   const server = await served(t, {}, { streamsPerConnection: 5 });
   const floods: ((i: number) => Buffer)[] = [
     () => times(1000, ping),
     // Calls over the limit, which are refused one by one.
     (i) => Buffer.concat(Array.from({ length: 500 }, (_, n) => open(1 + 2 * (500 * i + n), paths.write))),
-    // Small calls whose answers stay.
+    // Small calls whose responses stay.
     (i) =>
       Buffer.concat(
         Array.from({ length: 500 }, (_, n) =>
@@ -212,12 +212,12 @@ test('small headers that become a large list', async (t) => {
     const bomb = Buffer.concat([block(requestFields(paths.info)), teach, Buffer.alloc(10_000, 0xbe)]);
     for (const id of [1, 3, 5]) {
       peer.send(frame(1, Flag.endHeaders | Flag.endStream, id, bomb));
-      const { status, headers } = await peer.answer(id);
+      const { status, headers } = await peer.response(id);
       assert.equal(status, '8');
       assert.match(headers['grpc-message']!, /headers are over the limit of 65536 bytes/);
     }
     peer.send(request(7, paths.info, infoRequest('x')));
-    assert.equal((await peer.answer(7)).status, '0');
+    assert.equal((await peer.response(7)).status, '0');
   });
 });
 
@@ -245,7 +245,7 @@ test('messages that are announced and not sent, or sent in crumbs', async (t) =>
       ...Array.from(crumbs, (byte) => data(201, Buffer.of(byte))),
       data(201, Buffer.alloc(0), true),
     );
-    assert.equal((await peer.answer(201)).status, '0');
+    assert.equal((await peer.response(201)).status, '0');
     peer.socket.destroy();
   });
   await given(server);
@@ -260,28 +260,28 @@ test('more small messages than a service takes', async (t) => {
     assert.equal(server.kept() < 1.2 * 1024 * KiB, true, `${server.kept()} bytes`);
     for (let id = 1; id < 20; id += 2) peer.send(frame(3, 0, id, uint32(8)));
     peer.send(request(21, paths.info, infoRequest('x')));
-    assert.equal((await peer.answer(21)).status, '0');
+    assert.equal((await peer.response(21)).status, '0');
     peer.socket.destroy();
   });
   await given(server);
 });
 
-test('silence: who answers no ping is cut off, who answers stays', async (t) => {
+test('silence: a client that acknowledges no ping is cut off, one that does stays', async (t) => {
   const { address } = await served(t, {}, { keepaliveMs: 100 });
   const silent = await Peer.connect(t, address);
   const half = await Peer.connect(t, address, Buffer.concat([PREFACE, settings().subarray(0, 5)]));
   const alive = await Peer.connect(t, address);
-  const answering = (async () => {
-    for (let answered = 0; answered < 5; ) {
+  const acknowledging = (async () => {
+    for (let acknowledged = 0; acknowledged < 5; ) {
       const asked = await alive.next((f) => f.type === 6 && (f.flags & Flag.ack) === 0);
-      if (asked === undefined) return answered;
+      if (asked === undefined) return acknowledged;
       alive.send(frame(6, Flag.ack, 0, asked.payload));
-      answered++;
+      acknowledged++;
     }
     return 5;
   })();
   await Promise.all([silent.ended(), half.ended()]);
-  assert.equal(await answering, 5);
+  assert.equal(await acknowledging, 5);
 });
 
 test('small messages that become large: a few at a time, and no more than there is room for', async (t) => {
@@ -315,12 +315,12 @@ test('small messages that become large: a few at a time, and no more than there 
   await given(server);
 });
 
-test('answers that are not read: no more calls begin than there is room for, and all are answered in the end', async (t) => {
+test('responses that are not read: no more calls begin than there is room for, and all get a response in the end', async (t) => {
   let began = 0;
-  const answer = 'x'.repeat(1024 * KiB);
+  const response = 'x'.repeat(1024 * KiB);
   const info = () => {
     began++;
-    return { info: { digest: answer } };
+    return { info: { digest: response } };
   };
   const server = await served(t, { info }, { memoryBytes: 24 * 1024 * KiB });
   const peer = await Peer.connect(t, server.address);

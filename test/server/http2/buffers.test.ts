@@ -1,4 +1,4 @@
-/** Contents of blobs are written from where they were read into: nobody may ever see what comes there later. */
+/** Contents of blobs are written from where they were read into: no client may ever see what comes there later. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { digestOf } from '../../../src/model/digest.js';

@@ -1,4 +1,4 @@
-/** Windows in both directions, and what they bound: memory on this side, and one call's hold on the others. */
+/** Windows in both directions, and what they bound: memory on this side, and how one call delays the others. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { FrameType, PREFACE, Setting } from '../../../src/server/http2/constants.js';
@@ -13,7 +13,7 @@ const isData =
 const bytesOf = (peer: Peer, id: number): number =>
   peer.frames.filter(isData(id)).reduce((sum, { payload }) => sum + payload.length, 0);
 
-test('an answer goes as far as the windows of stream and connection allow', async (t) => {
+test('a response goes as far as the windows of stream and connection allow', async (t) => {
   const { address } = await served(t);
   const peer = await Peer.connect(t, address);
   peer.send(request(1, paths.read, readRequest('d', MiB)));
@@ -34,7 +34,7 @@ test('an answer goes as far as the windows of stream and connection allow', asyn
   await peer.ping();
   assert.equal(bytesOf(peer, 3), 2000);
   peer.send(windowUpdate(0, 4 * MiB), windowUpdate(1, 2 * MiB), windowUpdate(3, 2 * MiB));
-  const [one, three] = [await peer.answer(1), bytesOf(peer, 3)];
+  const [one, three] = [await peer.response(1), bytesOf(peer, 3)];
   assert.equal(one.status, '0');
   assert.equal(three > 2000, true);
 });
@@ -54,7 +54,7 @@ test('a change of the first window goes for open streams, which may owe then', a
   await peer.ping();
   assert.equal(bytesOf(peer, 1), 15);
   peer.send(settings([Setting.initialWindowSize, 0]), settings([Setting.initialWindowSize, 2000]));
-  assert.equal((await peer.answer(1)).status, '0');
+  assert.equal((await peer.response(1)).status, '0');
 });
 
 test('frames are as large as the client takes them, and no larger', async (t) => {
@@ -67,7 +67,7 @@ test('frames are as large as the client takes them, and no larger', async (t) =>
       Buffer.concat([PREFACE, windows, settings([Setting.maxFrameSize, limit])]),
     );
     peer.send(request(1, paths.read, readRequest('d', MiB)));
-    assert.equal((await peer.answer(1)).status, '0');
+    assert.equal((await peer.response(1)).status, '0');
     const sizes = peer.frames.filter(isData(1)).map(({ payload }) => payload.length);
     assert.equal(Math.max(...sizes), limit);
   }
@@ -77,7 +77,7 @@ test('a client that sends more than it may is stopped: on its stream, or on the 
   const { address } = await served(t, { write: hang });
   const peer = await Peer.connect(t, address);
   const frameOf = (id: number): Buffer => data(id, Buffer.alloc(16_384));
-  // Messages that nobody takes; their bytes come back only in part.
+  // Messages that are not read; their bytes come back only in part.
   const whole = message(Buffer.alloc(16_379));
   peer.send(open(1, paths.write));
   for (let sent = 0; sent <= 4 * MiB; sent += whole.length) peer.send(data(1, whole));
@@ -95,7 +95,7 @@ test('a client that sends more than it may is stopped: on its stream, or on the 
   const back = peer.frames.filter(({ type, id }) => type === FrameType.windowUpdate && id === 0);
   assert.equal(back.length >= 4, true);
   peer.send(request(3, paths.info, infoRequest('x')));
-  assert.equal((await peer.answer(3)).status, '0');
+  assert.equal((await peer.response(3)).status, '0');
 });
 
 test('messages larger than every window arrive, and windows are given back', async (t) => {
@@ -117,11 +117,11 @@ test('messages larger than every window arrive, and windows are given back', asy
     if (count === 0) await new Promise((done) => setTimeout(done, 1));
   }
   peer.send(data(1, Buffer.alloc(0), true));
-  const answer = await peer.answer(1);
-  assert.equal(answer.status, '0');
+  const response = await peer.response(1);
+  assert.equal(response.status, '0');
 });
 
-test('a client that does not read holds up its own calls, in bounded memory, and nobody else', async (t) => {
+test('a client that does not read delays its own calls, in bounded memory, and no other client', async (t) => {
   let sent = 0;
   const { address } = await served(t, {
     read: async (_request, _call, send) => {
@@ -142,10 +142,10 @@ test('a client that does not read holds up its own calls, in bounded memory, and
   const other = await Peer.connect(t, address);
   for (let id = 1; id < 100; id += 2) {
     other.send(request(id, paths.info, infoRequest('x')));
-    assert.equal((await other.answer(id)).status, '0');
+    assert.equal((await other.response(id)).status, '0');
   }
   assert.equal(sent <= 3, true, `${sent} MiB were taken by a client that reads nothing`);
   // It may read on later.
   deaf.socket.resume();
-  for (let id = 1; id < 4; id += 2) assert.equal((await deaf.answer(id)).status, '0');
+  for (let id = 1; id < 4; id += 2) assert.equal((await deaf.response(id)).status, '0');
 });

@@ -32,8 +32,8 @@ async function client(t: TestContext, address: string): Promise<Client> {
 const pass = (bytes: Buffer): Buffer => bytes;
 const unary = (grpc: Client, path: string, body: Buffer, more: object = {}): Promise<Buffer> =>
   new Promise((resolve, reject) => {
-    grpc.makeUnaryRequest(path, pass, pass, body, new Metadata(), more, (error, answer) =>
-      error ? reject(error) : resolve(answer!),
+    grpc.makeUnaryRequest(path, pass, pass, body, new Metadata(), more, (error, response) =>
+      error ? reject(error) : resolve(response!),
     );
   });
 const failure = (promise: Promise<unknown>): Promise<ServiceError> =>
@@ -42,7 +42,7 @@ const failure = (promise: Promise<unknown>): Promise<ServiceError> =>
     (error: ServiceError) => error,
   );
 
-test('what is no gRPC, no method, or asks for what is not there', async (t) => {
+test('what is not gRPC, not a method, or asks for what is not there', async (t) => {
   const { address, ends } = await served(t);
   const peer = await Peer.connect(t, address);
   const changed = (name: string, value: string): Fields =>
@@ -57,7 +57,7 @@ test('what is no gRPC, no method, or asks for what is not there', async (t) => {
   for (const [fields, status] of http) {
     id += 2;
     peer.send(ended(id, fields));
-    assert.equal((await peer.answer(id)).headers[':status'], status);
+    assert.equal((await peer.response(id)).headers[':status'], status);
   }
   const grpc: [Fields, string, RegExp][] = [
     [requestFields('/no.such/Method'), '12', /does not implement the method \/no\.such\/Method/],
@@ -70,17 +70,17 @@ test('what is no gRPC, no method, or asks for what is not there', async (t) => {
   for (const [fields, status, text] of grpc) {
     id += 2;
     peer.send(ended(id, fields));
-    const { headers, body } = await peer.answer(id);
+    const { headers, body } = await peer.response(id);
     assert.deepEqual([headers[':status'], headers['grpc-status'], body.length], ['200', status, 0]);
     assert.match(headers['grpc-message']!, text);
     if (text.source.includes('snappy')) {
       assert.equal(headers['grpc-accept-encoding'], 'identity,deflate,gzip');
     }
   }
-  // Answered before the request is whole: the client is told that the rest is not wanted.
+  // The response comes before the request is whole: it says that the rest is not wanted.
   id += 2;
   peer.send(frame(FrameType.headers, Flag.endHeaders, id, block(requestFields('/no.such/Method'))));
-  assert.equal((await peer.answer(id)).status, '12');
+  assert.equal((await peer.response(id)).status, '12');
   assert.equal(await peer.reset(id), 0);
   peer.send(data(id, Buffer.alloc(100)), data(id, Buffer.alloc(0), true));
   for (const type of ['application/grpc+proto', 'application/grpc;charset=utf-8']) {
@@ -89,7 +89,7 @@ test('what is no gRPC, no method, or asks for what is not there', async (t) => {
       frame(FrameType.headers, Flag.endHeaders, id, block(changed('content-type', type))),
       data(id, message(infoRequest(type)), true),
     );
-    assert.equal(digestOf((await peer.answer(id)).body), type);
+    assert.equal(digestOf((await peer.response(id)).body), type);
   }
   assert.deepEqual(ends, ['Info 0', 'Info 0']);
 });
@@ -101,12 +101,12 @@ test('messages: in pieces, compressed, too few, too many, too large, damaged', a
   const ask = async (path: string, more: Fields, ...bodies: Buffer[]) => {
     id += 2;
     peer.send(open(id, path, more), ...bodies.map((b) => data(id, b)), data(id, Buffer.alloc(0), true));
-    return peer.answer(id);
+    return peer.response(id);
   };
   const good = message(infoRequest('good'));
   for (let cut = 0; cut <= good.length; cut++) {
-    const answer = await ask(paths.info, [], good.subarray(0, cut), good.subarray(cut));
-    assert.equal(digestOf(answer.body), 'good');
+    const response = await ask(paths.info, [], good.subarray(0, cut), good.subarray(cut));
+    assert.equal(digestOf(response.body), 'good');
   }
   for (const [encoding, encode] of [
     ['gzip', gzipSync],
@@ -166,7 +166,7 @@ test('errors: texts in any script, and none of it breaks headers', async (t) => 
   }
   const peer = await Peer.connect(t, address);
   peer.send(request(1, paths.read, readRequest('d', 1)));
-  const only = await peer.answer(1);
+  const only = await peer.response(1);
   assert.deepEqual(only.headers, {
     ':status': '200',
     'content-type': 'application/grpc',
@@ -174,7 +174,7 @@ test('errors: texts in any script, and none of it breaks headers', async (t) => 
     'grpc-message': 'blob "b": not found',
   });
   peer.send(open(3, paths.write), data(3, message(writeRequest('r'))));
-  const after = await peer.answer(3);
+  const after = await peer.response(3);
   assert.deepEqual(
     [after.body.length > 5, after.headers],
     [true, { 'grpc-status': '5', 'grpc-message': 'gone: not found' }],
@@ -208,7 +208,7 @@ test('namespace and lease come with the headers: the first of two, and what is b
   ];
   for (const [i, more] of headers.entries()) {
     peer.send(request(2 * i + 1, paths.info, infoRequest('x'), more));
-    assert.equal((await peer.answer(2 * i + 1)).status, '0');
+    assert.equal((await peer.response(2 * i + 1)).status, '0');
   }
   assert.deepEqual(seen, [
     [undefined, undefined],
@@ -242,12 +242,12 @@ test('a deadline ends the call on both sides; so does a client that gives up or 
   for (const path of [paths.info, paths.read]) {
     for (const timeout of ['1n', '20m']) {
       peer.send(request(id, path, infoRequest('x'), [['grpc-timeout', timeout]]));
-      assert.equal((await peer.answer(id)).status, '4');
+      assert.equal((await peer.response(id)).status, '4');
       id += 2;
     }
   }
   peer.send(open(id, paths.write, [['grpc-timeout', '1m']]));
-  assert.equal((await peer.answer(id)).status, '4');
+  assert.equal((await peer.response(id)).status, '4');
   const grpc = await client(t, address);
   assert.equal(
     (await failure(unary(grpc, paths.info, infoRequest('x'), { deadline: Date.now() + 20 }))).code,
@@ -276,12 +276,12 @@ test('a deadline ends the call on both sides; so does a client that gives up or 
       await wanted(before + 1);
     }
   }
-  // The first six have had their deadline; all are told as given up.
+  // The first six have had their deadline; all are reported as given up.
   assert.deepEqual(new Set(ends.map((end) => end.split(' ')[1])), new Set(['1']));
   assert.equal(ends.length, 12);
 });
 
-test('a service may throw anything, at once or later, and answer nothing that can be sent', async (t) => {
+test('a service may throw anything, at once or later, and return nothing that can be sent', async (t) => {
   const { address } = await served(t, {
     info: ({ digest }) => {
       if (digest === 'now') throw new TypeError('a bug');
@@ -300,12 +300,12 @@ test('a service may throw anything, at once or later, and answer nothing that ca
   let id = 1;
   for (const digest of ['now', 'later', 'odd', 'unwritable']) {
     peer.send(request(id, paths.info, infoRequest(digest)));
-    assert.equal((await peer.answer(id)).status, '2', digest);
+    assert.equal((await peer.response(id)).status, '2', digest);
     id += 2;
   }
   for (const path of [paths.read, paths.write]) {
     peer.send(request(id, path, infoRequest('x')));
-    assert.equal((await peer.answer(id)).status, '2', path);
+    assert.equal((await peer.response(id)).status, '2', path);
     id += 2;
   }
 });

@@ -31,7 +31,7 @@ test('fields and integers of RFC 7541, C.1 and C.2', () => {
   assert.deepEqual(list(decoder, hex('040c2f73616d706c652f70617468')), [':path: /sample/path']);
   assert.deepEqual(list(decoder, hex('100870617373776f726406736563726574')), ['password: secret']);
   assert.deepEqual(list(decoder, hex('82')), [':method: GET']);
-  // 10 and 1337 behind five bits; the second as a size of the table, which may be followed by another.
+  // 10 and 1337 after five bits; the second as a size of the table, which may be followed by another.
   assert.deepEqual(list(decoder, hex('2a 3f9a0a 82')), [':method: GET']);
   // The sizes have emptied the table.
   damaged(hex('be'), decoder);
@@ -65,7 +65,7 @@ test('requests of RFC 7541, C.3 and C.4: one table over three blocks, without an
   }
 });
 
-test('answers of RFC 7541, C.5 and C.6: a table of 256 bytes whose fields are evicted', () => {
+test('responses of RFC 7541, C.5 and C.6: a table of 256 bytes whose fields are evicted', () => {
   const blocks = {
     plain: [
       `4803333032580770726976617465611d4d6f6e2c203231204f637420323031332032303a31333a323120474d546e1768747470733a
@@ -113,8 +113,8 @@ test('what breaks the rules of HPACK', () => {
   damaged(hex('400a6375')); // a string that is cut off
   damaged(hex('40')); // no name
   damaged(hex('3fe21f')); // a table of 4097 bytes
-  damaged(hex('8220')); // a size behind a field
-  damaged(hex('0084ffffffff 0161')); // a string that holds its own end
+  damaged(hex('8220')); // a size after a field
+  damaged(hex('0084ffffffff 0161')); // a string that contains its own end
   damaged(hex('008118 0161')); // padding of zeros: 00011 is "a", then 000
   damaged(hex('00821fff 0161')); // eleven bits of padding
   assert.deepEqual(list(fresh(), hex('00811f 0162')), ['a: b']);

@@ -81,7 +81,7 @@ async function recorded(t: TestContext, server: string): Promise<Buffer[]> {
 function damaged(random: Random, bytes: Buffer): Buffer {
   const out = Buffer.from(bytes);
   const parts: Buffer[] = [];
-  // The preface stays, or nothing would be looked at behind it.
+  // The preface stays, or nothing would be looked at after it.
   for (let i = random.int(6); i > 0; i--) {
     const at = 24 + random.int(out.length - 24);
     const how = random.int(3);
@@ -140,7 +140,7 @@ test(`damaged connections of seed ${SEED}: no exception, nothing kept, others se
     await send(random, address, damaged(random, random.pick(sources)));
     begun = 2 * round + 1;
     other.send(request(begun, paths.info, infoRequest('x')));
-    assert.equal((await other.answer(begun)).status, '0', `round ${round}`);
+    assert.equal((await other.response(begun)).status, '0', `round ${round}`);
   }
   while (endpoint.connections > 1) await new Promise((done) => setTimeout(done, 5));
   assert.deepEqual(thrown, []);

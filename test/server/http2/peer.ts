@@ -1,4 +1,4 @@
-/** The other end of a connection, a byte at a time if need be: says what it is told to, right or wrong. For tests only. */
+/** The other end of a connection, a byte at a time if need be: sends what the test gives, right or wrong. For tests only. */
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import type { TestContext } from 'node:test';
@@ -93,7 +93,7 @@ export class Peer {
     });
   }
 
-  /** Connected, and greeted unless told otherwise. */
+  /** Connected, and greeted by default. */
   static async connect(t: TestContext, address: string, greeting?: Buffer): Promise<Peer> {
     const socket = connect(address);
     t.after(() => socket.destroy());
@@ -138,7 +138,7 @@ export class Peer {
   }
 
   /** Waits for the end of a call; its status, its content, and the last headers. */
-  async answer(
+  async response(
     id: number,
   ): Promise<{ status: string | undefined; body: Buffer; headers: Record<string, string> }> {
     const body: Buffer[] = [];
@@ -146,7 +146,7 @@ export class Peer {
       const found = await this.next(
         (f) => f.type === FrameType.headers || (f.id === id && f.type === FrameType.data),
       );
-      if (found === undefined) throw new Error(`the connection ended before the answer of ${id}`);
+      if (found === undefined) throw new Error(`the connection ended before the response of ${id}`);
       if (found.type === FrameType.data) {
         body.push(found.payload);
         continue;
@@ -162,10 +162,10 @@ export class Peer {
   async ping(): Promise<boolean> {
     const content = Buffer.from('are you?');
     this.send(frame(FrameType.ping, 0, 0, content));
-    // Others that were sent before are answered before.
-    const isAnswer = (f: Frame): boolean =>
+    // Others that were sent before are acknowledged before.
+    const isAck = (f: Frame): boolean =>
       f.type === FrameType.ping && (f.flags & Flag.ack) !== 0 && f.payload.equals(content);
-    return (await this.next(isAnswer)) !== undefined;
+    return (await this.next(isAck)) !== undefined;
   }
 
   async ended(): Promise<void> {
@@ -181,7 +181,7 @@ export class Peer {
       const id = this.#rest.readUInt32BE(5);
       const payload = this.#rest.subarray(9, end);
       const found: Frame = { type, flags, id, payload };
-      // At once: later blocks build on it, whether anybody looks at it or not.
+      // At once: later blocks build on it, whether the test looks at it or not.
       if (type === FrameType.headers) {
         const { fields } = this.#decoder.decode(payload);
         found.fields = Object.fromEntries(fields.map(({ name, value }) => [name, value]));

@@ -1,4 +1,4 @@
-/** RFC 9113 by hand-made bytes: what is right is answered, what is wrong ends a stream or the connection, as it says. */
+/** RFC 9113 by hand-made bytes: what is right gets a response, what is wrong ends a stream or the connection, as it says. */
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { ErrorCode, Flag, FrameType, PREFACE, Setting } from '../../../src/server/http2/constants.js';
@@ -24,9 +24,9 @@ const call = (id: number): Buffer => request(id, paths.info, body);
 
 async function isServed(peer: Peer, id: number): Promise<void> {
   peer.send(call(id));
-  const answer = await peer.answer(id);
-  assert.equal(answer.status, '0');
-  assert.deepEqual((infoOf(answer.body) as { info: { digest: string } }).info.digest, 'sha256:x');
+  const response = await peer.response(id);
+  assert.equal(response.status, '0');
+  assert.deepEqual((infoOf(response.body) as { info: { digest: string } }).info.digest, 'sha256:x');
 }
 
 test('mistakes that end the connection, each with its code; others are served on', async (t) => {
@@ -125,7 +125,7 @@ test('mistakes that end their stream only', async (t) => {
     ['an empty path', [...without(':path').slice(0, 2), [':path', ''], ...without(':path').slice(2)]],
     ['two paths', [[':path', '/x'], ...requestFields(paths.info)]],
     ['a pseudo-header after others', withMore([':authority', 'x'])],
-    ['a pseudo-header of answers', [[':status', '200'], ...requestFields(paths.info)]],
+    ['a pseudo-header of responses', [[':status', '200'], ...requestFields(paths.info)]],
     ['an unknown pseudo-header', [[':magic', 'x'], ...requestFields(paths.info)]],
     ['capital letters', withMore(['X-Capital', 'x'])],
     ['an empty name', withMore(['', 'x'])],
@@ -227,7 +227,7 @@ test('what looks odd and is right', async (t) => {
     // The end as trailers.
     frame(1, 5, 1, block([['x-last', 'y']])),
   );
-  assert.equal((await peer.answer(1)).status, '0');
+  assert.equal((await peer.response(1)).status, '0');
   peer.send(windowUpdate(1, 1), frame(3, 0, 1, uint32(8)), frame(2, 0, 1, priority));
   await isServed(peer, 101);
   // A window of the stream that is open by settings; the highest id there is.
@@ -245,7 +245,7 @@ test('bytes one at a time, and everything at once', async (t) => {
       await new Promise((done) => setImmediate(done));
       peer.send(bytes.subarray(at, at + size));
     }
-    for (const id of [1, 3, 5]) assert.equal((await peer.answer(id)).status, '0');
+    for (const id of [1, 3, 5]) assert.equal((await peer.response(id)).status, '0');
   }
 });
 
@@ -255,7 +255,7 @@ test('calls over the limit are refused, and are served when others have ended', 
   peer.send(open(1, paths.write), open(3, paths.write), call(5));
   assert.equal(await peer.reset(5), ErrorCode.refusedStream);
   peer.send(data(1, Buffer.alloc(0), true));
-  assert.equal((await peer.answer(1)).status, '0');
+  assert.equal((await peer.response(1)).status, '0');
   await isServed(peer, 7);
 });
 
@@ -268,7 +268,7 @@ test('a table of another size is obeyed: fields are written out again', async (t
     const found = await peer.next((f) => f.type === FrameType.headers && f.id === id);
     sizes.push(found!.payload.length);
     assert.equal(found!.fields!['content-type'], 'application/grpc');
-    await peer.answer(id);
+    await peer.response(id);
   };
   await ask(1);
   await ask(3);
@@ -289,6 +289,6 @@ test('after a goaway of the client open calls end, then the connection', async (
   peer.send(call(3));
   assert.equal(await peer.reset(3), ErrorCode.refusedStream);
   peer.send(data(1, Buffer.alloc(0), true));
-  assert.equal((await peer.answer(1)).status, '0');
+  assert.equal((await peer.response(1)).status, '0');
   await peer.ended();
 });

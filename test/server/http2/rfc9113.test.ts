@@ -1,5 +1,5 @@
 /**
- * What RFC 9113 says a server must answer, section by section, and RFC 7541 where it ends a connection: each rule at the
+ * What RFC 9113 says a server must do, section by section, and RFC 7541 where it ends a connection: each rule at the
  * start of a connection, in the middle of a call, and after the end of one. A client that keeps the rules is served
  * beside each of them.
  */
@@ -131,7 +131,7 @@ const rules: readonly Rule[] = [
   ['5.1', 'closed: a priority', onClosed((id) => frame(2, 0, id, Buffer.alloc(5))), 'ignored'],
   [
     '5.1',
-    'data behind a reset of the client',
+    'data after a reset of the client',
     onOpen((id) => Buffer.concat([frame(3, 0, id, uint32(8)), data(id, one)])),
     resets(streamClosed, opened),
   ],
@@ -202,7 +202,7 @@ const rules: readonly Rule[] = [
   ['6.6', 'a push', ({ next: id }) => frame(5, 4, id, Buffer.concat([uint32(2), head])), ends(protocolError)],
   ['6.7', 'a ping of a stream', always(frame(6, 0, 1, eight)), ends(protocolError)],
   ['6.7', 'a ping of six bytes', always(frame(6, 0, 0, Buffer.alloc(6))), ends(frameSizeError)],
-  ['6.7', 'an answer to no ping', always(frame(6, Flag.ack, 0, Buffer.from('nobody..'))), 'ignored'],
+  ['6.7', 'an acknowledgement of no ping', always(frame(6, Flag.ack, 0, Buffer.from('nobody..'))), 'ignored'],
   ['6.8', 'a goaway of a stream', always(frame(7, 0, 1, eight)), ends(protocolError)],
   ['6.9', 'a window update of 0 for the connection', always(windowUpdate(0, 0)), ends(protocolError)],
   ['6.9', 'a window update of 0', onOpen((id) => windowUpdate(id, 0)), resets(protocolError, opened)],
@@ -228,7 +228,7 @@ const rules: readonly Rule[] = [
   ['6.10', 'a continuation without headers', ({ next: id }) => frame(9, 4, id, head), ends(protocolError)],
   [
     '6.10',
-    'a continuation behind the end of a block',
+    'a continuation after the end of a block',
     ({ next: id }) => Buffer.concat([frame(1, 4, id, head), frame(9, 4, id, head)]),
     ends(protocolError),
   ],
@@ -289,9 +289,9 @@ const rules: readonly Rule[] = [
   malformed('8.2.2', 'transfer-encoding', withMore(['transfer-encoding', 'chunked'])),
   malformed('8.2.2', 'upgrade', withMore(['upgrade', 'h2c'])),
   malformed('8.2.2', 'te that is not trailers', [...without('te'), ['te', 'gzip']]),
-  malformed('8.3', 'a pseudo-header of answers', [[':status', '200'], ...requestFields(paths.info)]),
+  malformed('8.3', 'a pseudo-header of responses', [[':status', '200'], ...requestFields(paths.info)]),
   malformed('8.3', 'an unknown pseudo-header', [[':magic', 'x'], ...requestFields(paths.info)]),
-  malformed('8.3', 'a pseudo-header behind others', withMore([':authority', 'x'])),
+  malformed('8.3', 'a pseudo-header after others', withMore([':authority', 'x'])),
   malformed('8.3', 'a pseudo-header twice', [[':path', '/x'], ...requestFields(paths.info)]),
   malformed('8.3.1', 'no method', without(':method')),
   malformed('8.3.1', 'no scheme', without(':scheme')),
@@ -303,7 +303,7 @@ const rules: readonly Rule[] = [
   ]),
   hpack('7541 2.3.3', 'the index 0', '80'),
   hpack('7541 2.3.3', 'an index beyond the table', 'ffff01'),
-  hpack('7541 4.2', 'a size of the table behind a field', '8220'),
+  hpack('7541 4.2', 'a size of the table after a field', '8220'),
   hpack('7541 5.1', 'a number without end', 'ff80808080808080808001'),
   hpack('7541 5.2', 'a string that is cut off', '400a6375'),
   hpack('7541 5.2', 'the end of string in a string', '0084ffffffff0161'),
@@ -314,7 +314,7 @@ const rules: readonly Rule[] = [
 
 const moments = ['start', 'middle', 'end'] as const;
 
-/** A connection at a moment: fresh, with half of a request under way, or after a call that was answered. */
+/** A connection at a moment: fresh, with half of a request under way, or after a call that has ended. */
 async function at(t: TestContext, address: string, moment: (typeof moments)[number]): Promise<[Peer, Ids]> {
   const peer = await Peer.connect(t, address);
   if (moment === 'start') return [peer, { open: undefined, closed: undefined, next: 1 }];
@@ -324,13 +324,13 @@ async function at(t: TestContext, address: string, moment: (typeof moments)[numb
     return [peer, { open: 1, closed: undefined, next: 3 }];
   }
   peer.send(request(1, paths.info, infoRequest('x')));
-  assert.equal((await peer.answer(1)).status, '0');
+  assert.equal((await peer.response(1)).status, '0');
   return [peer, { open: undefined, closed: 1, next: 3 }];
 }
 
 async function isServed(peer: Peer, id: number, what: string): Promise<void> {
   peer.send(request(id, paths.info, infoRequest('x')));
-  assert.equal((await peer.answer(id)).status, '0', what);
+  assert.equal((await peer.response(id)).status, '0', what);
 }
 
 for (const moment of moments) {
@@ -378,7 +378,7 @@ test('3.4: what is not a preface, and no settings after it', async (t) => {
   assert.equal(reasons.length, openings.length);
 });
 
-test('5.1.2 and 6.8: calls over the limit are refused; behind a goaway of the client nothing new begins', async (t) => {
+test('5.1.2 and 6.8: calls over the limit are refused; after a goaway of the client nothing new begins', async (t) => {
   const { address } = await served(t, {}, { streamsPerConnection: 1 });
   const peer = await Peer.connect(t, address);
   peer.send(open(1, paths.write), open(3, paths.write));
@@ -388,15 +388,15 @@ test('5.1.2 and 6.8: calls over the limit are refused; behind a goaway of the cl
   assert.equal(await peer.reset(5), ErrorCode.refusedStream);
 });
 
-test('6.5.3 and 6.7: settings and pings are answered, each once, in order', async (t) => {
+test('6.5.3 and 6.7: settings and pings are acknowledged, each once, in order', async (t) => {
   const { address } = await served(t);
   const peer = await Peer.connect(t, address);
   const pings = Array.from({ length: 20 }, (_, i) => Buffer.alloc(8, i));
   peer.send(...pings.flatMap((content) => [frame(6, 0, 0, content), settings()]));
   await peer.ping();
-  const answers = peer.frames.filter(({ type, flags }) => type === FrameType.ping && flags & Flag.ack);
+  const responses = peer.frames.filter(({ type, flags }) => type === FrameType.ping && flags & Flag.ack);
   assert.deepEqual(
-    answers.slice(0, 20).map(({ payload }) => payload),
+    responses.slice(0, 20).map(({ payload }) => payload),
     pings,
   );
   const acks = peer.frames.filter(({ type, flags }) => type === FrameType.settings && flags & Flag.ack);

@@ -1,4 +1,4 @@
-/** The transport on a socket with functions of the test behind it. For tests only. */
+/** The transport on a socket that calls functions of the test. For tests only. */
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import type { Call, Duplex, Send } from '../../../src/server/call.js';
@@ -48,7 +48,7 @@ export const statusesOf = (framed: Buffer): { ref: string }[] =>
   (method('ListStatuses').response.decode(framed.subarray(5)) as { statuses: { ref: string }[] }).statuses;
 export const infoOf = (framed: Buffer): unknown => method('Info').response.decode(framed.subarray(5));
 
-/** Answers what it was asked for, sends as many bytes as wanted, repeats what is written. */
+/** Returns what it was asked for, sends as many bytes as wanted, repeats what is written. */
 export const echo: Functions = {
   info: ({ digest }) => ({ info: { digest } }),
   read: async ({ size }, _call, send) => {
@@ -64,7 +64,7 @@ export const echo: Functions = {
   statuses: () => [],
 };
 
-/** Takes nothing and answers nothing until the client gives up. */
+/** Takes nothing and returns nothing until the client gives up. */
 export const hang: Functions['write'] = (_stream, { signal }) =>
   new Promise((resolve) => {
     signal.addEventListener('abort', () => resolve(), { once: true });

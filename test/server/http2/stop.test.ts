@@ -5,7 +5,7 @@ import { ErrorCode, PREFACE, Setting } from '../../../src/server/http2/constants
 import { data, message, open, Peer, request, settings, windowUpdate } from './peer.js';
 import { hang, infoRequest, paths, readRequest, served, writeRequest } from './served.js';
 
-test('open calls end, late ones are refused, idle connections are told and closed', async (t) => {
+test('open calls end, late ones are refused, idle connections get a goaway and are closed', async (t) => {
   const { endpoint, address } = await served(t, {}, { keepaliveMs: 60_000 });
   const idle = await Peer.connect(t, address);
   const busy = await Peer.connect(t, address);
@@ -14,18 +14,21 @@ test('open calls end, late ones are refused, idle connections are told and close
   const stopping = Promise.all([endpoint.stop(60_000), endpoint.stop(60_000)]);
   assert.equal(await idle.goAway(), ErrorCode.noError);
   await idle.ended();
-  const told = await busy.next(({ type }) => type === 7);
-  assert.deepEqual([told?.payload.readUInt32BE(0), told?.payload.readUInt32BE(4)], [1, ErrorCode.noError]);
+  const goaway = await busy.next(({ type }) => type === 7);
+  assert.deepEqual(
+    [goaway?.payload.readUInt32BE(0), goaway?.payload.readUInt32BE(4)],
+    [1, ErrorCode.noError],
+  );
   busy.send(request(3, paths.info, infoRequest('late')));
   assert.equal(await busy.reset(3), ErrorCode.refusedStream);
   busy.send(data(1, message(writeRequest('b')), true));
-  assert.equal((await busy.answer(1)).status, '0');
+  assert.equal((await busy.response(1)).status, '0');
   await busy.ended();
   assert.deepEqual(await stopping, [{ aborted: false }, { aborted: false }]);
   assert.deepEqual(await endpoint.stop(0), { aborted: false });
 });
 
-test('an answer that is whole is read to its end, however slowly, when the server stops', async (t) => {
+test('a response that is whole is read to its end, however slowly, when the server stops', async (t) => {
   const { endpoint, address } = await served(t);
   const windows = Buffer.concat([
     PREFACE,
@@ -36,14 +39,14 @@ test('an answer that is whole is read to its end, however slowly, when the serve
   await slow.ping();
   slow.socket.pause();
   slow.send(request(1, paths.read, readRequest('d', 900_000)));
-  // Somebody else's call comes and goes, so the answer has been given to the system as far as it takes it.
+  // Another client's call comes and goes, so the response has been given to the system as far as it takes it.
   const other = await Peer.connect(t, address);
   other.send(request(1, paths.info, infoRequest('x')));
-  await other.answer(1);
+  await other.response(1);
   const stopping = endpoint.stop(60_000);
   await new Promise((done) => setTimeout(done, 1500));
   slow.socket.resume();
-  const { status, body } = await slow.answer(1);
+  const { status, body } = await slow.response(1);
   assert.deepEqual([status, body.length > 900_000], ['0', true]);
   assert.deepEqual(await stopping, { aborted: false });
 });
@@ -59,7 +62,7 @@ test('after the deadline open calls are given up and connections closed, also th
   );
   assert.deepEqual(await endpoint.stop(200), { aborted: true });
   await open1.ended();
-  // The service has been told and has ended before `stop` did.
+  // The service was cancelled and has ended before `stop` did.
   assert.equal(ends.includes('Write 0'), true);
   assert.equal(endpoint.connections, 0);
 });

@@ -1,4 +1,4 @@
-/** Calls that have much to do: a piece in each turn of theirs, and everybody else in between. */
+/** Calls that have much to do: a piece in each turn of the event loop, and other calls in between. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Call } from '../../../src/server/call.js';
@@ -53,26 +53,26 @@ test('given lists on many connections, when all are written, then a piece in a t
   const peers = await Promise.all(Array.from({ length: 6 }, () => Peer.connect(t, server.address)));
   for (const peer of peers) peer.send(...wide);
   await Promise.all(peers.map((peer) => peer.ping()));
-  const answers = peers.map(async (peer) => {
+  const responses = peers.map(async (peer) => {
     for (const id of [1, 3]) {
       peer.send(request(id, paths.statuses));
-      const { status, body } = await peer.answer(id);
+      const { status, body } = await peer.response(id);
       assert.equal(status, '0');
       assert.equal(statusesOf(body).length, ITEMS);
     }
   });
-  const most = await mostInATurn(made, Promise.all(answers));
+  const most = await mostInATurn(made, Promise.all(responses));
   assert.equal(made(), 12 * ITEMS);
   // What begins at once is a piece of its own; what goes on waits for its slice.
   assert.equal(most <= 4 * CHUNK_ITEMS, true, `${most} items in a turn`);
 });
 
-test('given a long list, when small calls come on its connection, then they are answered first', async (t) => {
+test('given a long list, when small calls come on its connection, then they get their responses first', async (t) => {
   const { made, statuses } = lists();
   const server = await served(t, { statuses });
   const peer = await Peer.connect(t, server.address);
   peer.send(request(1, paths.statuses), request(3, paths.info, infoRequest('x')));
-  assert.equal((await peer.answer(3)).status, '0');
+  assert.equal((await peer.response(3)).status, '0');
   assert.equal(made() < ITEMS, true, `${made()} items`);
 });
 
@@ -99,7 +99,7 @@ test('given a list for which there is no room, then ResourceExhausted as soon as
   const server = await served(t, { statuses }, { memoryBytes: 1024 * KiB });
   const peer = await Peer.connect(t, server.address);
   peer.send(request(1, paths.statuses));
-  const { status, headers } = await peer.answer(1);
+  const { status, headers } = await peer.response(1);
   assert.equal(status, '8');
   assert.match(headers['grpc-message']!, /too many unread responses/);
   assert.equal(made() < 0.6 * ITEMS, true, `${made()} items`);
@@ -119,7 +119,7 @@ test('given calls that go on and on, when there are many, then one goes on in a 
   const peers = await Promise.all(Array.from({ length: 4 }, () => Peer.connect(t, server.address)));
   // What a method costs is known after its first call.
   peers[0]!.send(request(1, paths.info, infoRequest('x')));
-  await peers[0]!.answer(1);
+  await peers[0]!.response(1);
   over = false;
   const ids = Array.from({ length: 20 }, (_, i) => 2 * i + 3);
   for (const peer of peers) peer.send(...ids.map((id) => request(id, paths.info, infoRequest('x'))));
@@ -155,7 +155,7 @@ test('given thousands of messages without content, when they come or go together
   const empty = Buffer.concat(Array.from({ length: COUNT }, () => message(Buffer.alloc(0))));
   writer.send(open(1, paths.write), data(1, empty, true));
   reader.send(...wide, request(1, paths.read, infoRequest('x')));
-  const both = Promise.all([writer.answer(1), reader.answer(1)]);
+  const both = Promise.all([writer.response(1), reader.response(1)]);
   const most = await mostInATurn(() => taken + sent, both);
   assert.equal(taken, COUNT);
   assert.equal(sent, COUNT);
@@ -215,7 +215,7 @@ test('given many open calls, when all get something to do at once, then a few do
     const server = await served(t, { write });
     const peer = await Peer.connect(t, server.address);
     peer.send(open(1, paths.write), data(1, Buffer.alloc(0), true));
-    await peer.answer(1);
+    await peer.response(1);
     const more = timeout === undefined ? [] : ([['grpc-timeout', timeout]] as const);
     done = 0;
     peer.send(each((id) => open(id, paths.write, more)));

@@ -5,7 +5,7 @@
  */
 import { Worker } from 'node:worker_threads';
 import { type BlockDecoder, type Blocks, damaged } from './zstd-blocks.js';
-import type { BlockAnswer } from './zstd-worker.js';
+import type { DecodedBlocks } from './zstd-worker.js';
 
 interface Waiting {
   resolve: (data: Uint8Array) => void;
@@ -41,18 +41,18 @@ export class FallbackDecoder implements BlockDecoder {
 
   #start(): Worker {
     const worker = new Worker(new URL('./zstd-worker.js', import.meta.url), { execArgv: [] });
-    worker.on('message', (answer: BlockAnswer) => this.#answered(answer));
+    worker.on('message', (result: DecodedBlocks) => this.#finished(result));
     worker.on('error', (error) => this.#failAll(error));
     worker.on('exit', () => this.#failAll(new Error('the zstd thread ended')));
     return worker;
   }
 
-  #answered(answer: BlockAnswer): void {
+  #finished(result: DecodedBlocks): void {
     clearTimeout(this.#watchdog);
     const waiting = this.#waiting.shift();
     this.#watchdog = this.#waiting.length > 0 ? this.#watch() : undefined;
-    if ('data' in answer) waiting?.resolve(answer.data);
-    else waiting?.reject(damaged(answer.error));
+    if ('data' in result) waiting?.resolve(result.data);
+    else waiting?.reject(damaged(result.error));
   }
 
   #watch(): NodeJS.Timeout {

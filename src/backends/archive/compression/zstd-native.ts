@@ -1,4 +1,5 @@
 /** Zstandard blocks decoded by libzstd (native/zstd.cc), on Node's thread pool. Frame checksums are compared. */
+import { present } from '../../../errors.js';
 import { addonError, loadAddon } from '../../../system/addon.js';
 import { type BlockDecoder, type Blocks, damaged } from './zstd-blocks.js';
 
@@ -31,13 +32,13 @@ export class NativeDecoder implements BlockDecoder {
   #closed = false;
 
   constructor(windowLogMax: number) {
-    this.#decoder = new addon!.Decoder(windowLogMax);
+    this.#decoder = new (present(addon, 'libzstd').Decoder)(windowLogMax);
   }
 
   decode(blocks: Blocks): Promise<Uint8Array> {
-    const answer = this.#previous.then(() => this.#decode(blocks));
-    this.#previous = answer.catch(() => undefined);
-    return answer;
+    const decoded = this.#previous.then(() => this.#decode(blocks));
+    this.#previous = decoded.catch(() => undefined);
+    return decoded;
   }
 
   async #decode({ bytes, maxBytes, last }: Blocks): Promise<Uint8Array> {

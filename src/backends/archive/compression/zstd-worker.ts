@@ -6,12 +6,12 @@ import { parentPort } from 'node:worker_threads';
 import { Decompress } from 'fzstd';
 import type { Blocks } from './zstd-blocks.js';
 
-export type BlockAnswer = { data: Uint8Array } | { error: string };
+export type DecodedBlocks = { data: Uint8Array } | { error: string };
 
 let out: Uint8Array[] = [];
 let decoder: Decompress | undefined;
 
-function decode({ bytes, first, last }: Blocks): BlockAnswer {
+function decode({ bytes, first, last }: Blocks): DecodedBlocks {
   out = [];
   if (first) decoder = new Decompress((chunk) => void out.push(chunk));
   try {
@@ -30,6 +30,6 @@ function decode({ bytes, first, last }: Blocks): BlockAnswer {
 }
 
 parentPort?.on('message', (blocks: Blocks) => {
-  const answer = decode(blocks);
-  parentPort?.postMessage(answer, 'data' in answer ? [answer.data.buffer as ArrayBuffer] : []);
+  const result = decode(blocks);
+  parentPort?.postMessage(result, 'data' in result ? [result.data.buffer as ArrayBuffer] : []);
 });

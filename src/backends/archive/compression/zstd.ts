@@ -63,13 +63,14 @@ async function* frame(source: ChunkReader, decoder: BlockDecoder): AsyncGenerato
   for (let first = true, last = false; !last; first = false) {
     const batch = await nextBatch(source, header, first);
     last = batch.last;
-    const answer = decoder.decode(batch);
+    const decoded = decoder.decode(batch);
     // Awaited below; until then a failure must not be an unhandled rejection.
-    answer.catch(() => undefined);
-    ahead.push(answer);
-    if (ahead.length >= BATCHES_AHEAD) yield* nonEmpty(await ahead.shift()!);
+    decoded.catch(() => undefined);
+    ahead.push(decoded);
+    const due = ahead.length >= BATCHES_AHEAD ? ahead.shift() : undefined;
+    if (due !== undefined) yield* nonEmpty(await due);
   }
-  for (const answer of ahead) yield* nonEmpty(await answer);
+  for (const decoded of ahead) yield* nonEmpty(await decoded);
 }
 
 async function nextBatch(source: ChunkReader, header: FrameHeader, first: boolean): Promise<Blocks> {
@@ -103,14 +104,14 @@ interface FrameHeader {
 
 async function frameHeader(source: ChunkReader): Promise<FrameHeader> {
   const descriptor = Buffer.from(await exactly(source, 1));
-  const bits = descriptor[0]!;
+  const bits = descriptor.readUInt8(0);
   const single = (bits & 0x20) !== 0;
   if ((bits & 0x08) !== 0) throw damaged('a reserved bit is set');
   if ((bits & 0x03) !== 0) throw damaged('it needs a dictionary');
   const sizeCode = bits >> 6;
   const sizeBytes = sizeCode === 0 ? (single ? 1 : 0) : 1 << sizeCode;
   const rest = Buffer.from(await exactly(source, (single ? 0 : 1) + sizeBytes));
-  const window = single ? contentSize(rest, sizeBytes) : windowSize(rest[0]!);
+  const window = single ? contentSize(rest, sizeBytes) : windowSize(rest.readUInt8(0));
   if (window > BigInt(MAX_WINDOW)) {
     throw damaged(`a window of ${window} bytes is above the limit of ${MAX_WINDOW}`);
   }
@@ -120,7 +121,7 @@ async function frameHeader(source: ChunkReader): Promise<FrameHeader> {
 
 function contentSize(bytes: Buffer, length: number): bigint {
   let size = 0n;
-  for (let i = length - 1; i >= 0; i--) size = (size << 8n) | BigInt(bytes[i]!);
+  for (let i = length - 1; i >= 0; i--) size = (size << 8n) | BigInt(bytes.readUInt8(i));
   return length === 2 ? size + 256n : size;
 }
 

@@ -66,7 +66,7 @@ export function decodeHeader(block: Buffer): RawHeader | undefined {
     gid: ownerId(signedNumber(block, 116, 8, 'gid'), 'gid'),
     size: number(block, 124, 12, 'size'),
     mtime: signedNumber(block, 136, 12, 'mtime') * NANOS_PER_SECOND,
-    typeflag: String.fromCharCode(block[156]!),
+    typeflag: block.toString('latin1', 156, 157),
     linkname: text(block, 157, 100),
     major: 0,
     minor: 0,
@@ -113,8 +113,7 @@ function ownerId(value: bigint, field: string): number {
  * Octal text padded with blanks or NULs on either side, or base 256 when the first bit is set. Empty is 0.
  */
 function signedNumber(block: Buffer, offset: number, length: number, field: string): bigint {
-  const first = block[offset]!;
-  if ((first & 0x80) !== 0) return base256(block.subarray(offset, offset + length));
+  if ((block.readUInt8(offset) & 0x80) !== 0) return base256(block.subarray(offset, offset + length));
   const digits = block
     .toString('latin1', offset, offset + length)
     .replace(/^[ \0]+/, '')
@@ -126,7 +125,7 @@ function signedNumber(block: Buffer, offset: number, length: number, field: stri
 }
 
 function base256(bytes: Buffer): bigint {
-  const negative = (bytes[0]! & 0x40) !== 0;
+  const negative = (bytes.readUInt8(0) & 0x40) !== 0;
   let value = 0n;
   for (const [i, byte] of bytes.entries()) value = (value << 8n) | BigInt(i === 0 ? byte & 0x7f : byte);
   if (negative) value -= 1n << BigInt(bytes.length * 8 - 1);
@@ -144,7 +143,7 @@ function checkSum(block: Buffer): void {
   let unsigned = 0;
   let signed = 0;
   for (let i = 0; i < BLOCK; i++) {
-    const byte = i >= 148 && i < 156 ? 32 : block[i]!;
+    const byte = i >= 148 && i < 156 ? 32 : (block[i] ?? 0);
     unsigned += byte;
     signed += byte < 128 ? byte : byte - 256;
   }
@@ -203,7 +202,7 @@ const MAX_TIME_DIGITS = 256;
 export function paxTime(value: Buffer): bigint {
   const match = /^([-+]?)([0-9]+)(?:\.([0-9]*))?$/.exec(value.toString('latin1', 0, MAX_TIME_DIGITS));
   if (match === null) throw malformed('pax time is not a number');
-  const [, sign, seconds, fraction = ''] = match;
-  const nanos = BigInt(seconds!) * NANOS_PER_SECOND + BigInt(fraction.slice(0, 9).padEnd(9, '0'));
+  const [, sign, seconds = '', fraction = ''] = match;
+  const nanos = BigInt(seconds) * NANOS_PER_SECOND + BigInt(fraction.slice(0, 9).padEnd(9, '0'));
   return sign === '-' ? -nanos : nanos;
 }

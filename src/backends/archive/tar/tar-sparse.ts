@@ -69,8 +69,11 @@ export async function paxSparseMap(
   else if (map !== undefined) numbers = listedMap(map);
   else throw malformed(`unknown sparse format ${major}.${minor}`);
   const segments: Segment[] = [];
-  for (let i = 0; i + 1 < numbers.length; i += 2)
-    segments.push({ offset: numbers[i]!, size: numbers[i + 1]! });
+  let offset: number | undefined;
+  for (const number of numbers) {
+    if (offset !== undefined) segments.push({ offset, size: number });
+    offset = offset === undefined ? number : undefined;
+  }
   const size = paxNumber(sizeRecord, 'sparse size');
   return checked({ segments, size, ...(name !== undefined && name !== '' && { name }) });
 }
@@ -94,9 +97,10 @@ async function leadingMap(read: (size: number) => Promise<Buffer>): Promise<numb
         if (digits.length > 20) throw malformed('a sparse map is not decimal');
         continue;
       }
-      numbers.push(paxNumber(Buffer.from(digits, 'latin1'), 'sparse map'));
+      const value = paxNumber(Buffer.from(digits, 'latin1'), 'sparse map');
+      numbers.push(value);
       digits = '';
-      if (numbers.length === 1) wanted = 1 + 2 * numbers[0]!;
+      if (numbers.length === 1) wanted = 1 + 2 * value;
       if (wanted > 2 * MAX_SEGMENTS) throw malformed('a sparse map is too long');
       if (numbers.length === wanted) break;
     }

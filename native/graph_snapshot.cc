@@ -1,5 +1,5 @@
-// See picture.h for the contract and the threading rule.
-#include "picture.h"
+// See graph_snapshot.h for the contract and the threading rule.
+#include "graph_snapshot.h"
 
 #include <algorithm>
 
@@ -7,7 +7,7 @@ namespace ebbtide {
 
 namespace {
 
-// How much is copied in one turn: some ten microseconds.
+// How much is copied in one step: some ten microseconds.
 constexpr NodeId kGatherIds = 4096;
 constexpr size_t kGatherWords = 8192;
 
@@ -23,26 +23,26 @@ std::vector<std::pair<uint32_t, uint32_t>> numbered(const IdRanks& numbers, std:
   return pairs;
 }
 
-Adjacency reversed(const Adjacency& out, uint32_t nodes, Patience& patience) {
+Adjacency reversed(const Adjacency& out, uint32_t nodes, Cancellation& cancellation) {
   Adjacency in;
   in.first.assign(size_t{nodes} + 1, 0);
   in.words.resize(out.words.size());
   for (const uint32_t word : out.words) {
     in.first[edgeTarget(word) + 1]++;
-    patience.step();
+    cancellation.poll();
   }
   for (uint32_t node = 0; node < nodes; node++) in.first[node + 1] += in.first[node];
   std::vector<uint32_t> filled(in.first.begin(), in.first.end() - 1);
   for (uint32_t from = 0; from < nodes; from++) {
     for (const uint32_t word : out.of(from)) in.words[filled[edgeTarget(word)]++] = edgeWord(from, edgeKind(word));
-    patience.step();
+    cancellation.poll();
   }
   return in;
 }
 
 }  // namespace
 
-PictureTaker::PictureTaker(Graph& graph, int64_t now) : GraphCopy(graph), now_(now), limit_(graph.limit()) {
+SnapshotBuilder::SnapshotBuilder(Graph& graph, int64_t now) : GraphCopy(graph), now_(now), limit_(graph.limit()) {
   // Address space only; the pages come when they are written, on the thread that gathers.
   ids_.reserve(graph.nodeCount());
   isRoot_.reserve(graph.nodeCount());
@@ -50,21 +50,21 @@ PictureTaker::PictureTaker(Graph& graph, int64_t now) : GraphCopy(graph), now_(n
   words_.reserve(graph.edgeCount());
 }
 
-void PictureTaker::beforeChange(NodeId id) {
-  if (id < next_ || id >= limit_ || earlier_.contains(id)) return;
-  Earlier node;
+void SnapshotBuilder::beforeChange(NodeId id) {
+  if (id < next_ || id >= limit_ || beforeImages_.contains(id)) return;
+  BeforeImage node;
   node.existed = graph_.exists(id);
   if (node.existed) {
     node.isRoot = graph_.isRoot(id, now_);
     graph_.edges().forEach(*graph_.find(id), [&](uint32_t word, uint32_t) { node.words.push_back(word); });
   }
-  earlier_.emplace(id, std::move(node));
+  beforeImages_.emplace(id, std::move(node));
 }
 
-bool PictureTaker::gather() {
+bool SnapshotBuilder::gather() {
   const NodeId end = std::min(limit_, next_ + kGatherIds);
   const size_t full = words_.size() + kGatherWords;
-  // Blocks of ids are never given back, so where there is none now there was none when the picture was begun.
+  // Blocks of ids are never given back, so where there is none now there was none when the snapshot was begun.
   if (next_ < limit_ && graph_.blockAt(next_ >> kBlockBits) == nullptr) {
     next_ = std::min(limit_, (next_ | kBlockMask) + 1);
     return next_ >= limit_;
@@ -73,14 +73,14 @@ bool PictureTaker::gather() {
   return next_ >= limit_;
 }
 
-void PictureTaker::gatherNode(NodeId id) {
-  if (!earlier_.empty()) {
-    const auto found = earlier_.find(id);
-    if (found != earlier_.end()) {
-      const Earlier& node = found->second;
+void SnapshotBuilder::gatherNode(NodeId id) {
+  if (!beforeImages_.empty()) {
+    const auto found = beforeImages_.find(id);
+    if (found != beforeImages_.end()) {
+      const BeforeImage& node = found->second;
       words_.insert(words_.end(), node.words.begin(), node.words.end());
       if (node.existed) put(id, node.isRoot);
-      earlier_.erase(found);
+      beforeImages_.erase(found);
       return;
     }
   }
@@ -89,30 +89,30 @@ void PictureTaker::gatherNode(NodeId id) {
   put(id, graph_.isRoot(id, now_));
 }
 
-void PictureTaker::put(NodeId id, bool isRoot) {
+void SnapshotBuilder::put(NodeId id, bool isRoot) {
   ids_.push_back(id);
   isRoot_.push_back(isRoot ? 1 : 0);
   ends_.push_back(static_cast<uint32_t>(words_.size()));
 }
 
-Picture PictureTaker::develop(std::span<const NodeId> roots, std::span<const NodeId> edges, Patience& patience) {
-  Picture picture;
-  picture.ids = std::move(ids_);
-  picture.isRoot = std::move(isRoot_);
-  for (const NodeId id : picture.ids) picture.numbers.add(id);
-  picture.numbers.close();
+GraphSnapshot SnapshotBuilder::build(std::span<const NodeId> roots, std::span<const NodeId> edges, Cancellation& cancellation) {
+  GraphSnapshot snapshot;
+  snapshot.ids = std::move(ids_);
+  snapshot.isRoot = std::move(isRoot_);
+  for (const NodeId id : snapshot.ids) snapshot.numbers.add(id);
+  snapshot.numbers.close();
   for (const NodeId id : roots) {
-    const uint32_t number = picture.numbers.rankOf(id);
-    if (number != IdRanks::kNone) picture.isRoot[number] = 1;
+    const uint32_t number = snapshot.numbers.rankOf(id);
+    if (number != IdRanks::kNone) snapshot.isRoot[number] = 1;
   }
-  picture.out = outgoing(picture.numbers, numbered(picture.numbers, edges), patience);
+  snapshot.out = outgoing(snapshot.numbers, numbered(snapshot.numbers, edges), cancellation);
   words_ = {};
   ends_ = {};
-  picture.in = reversed(picture.out, picture.size(), patience);
-  return picture;
+  snapshot.in = reversed(snapshot.out, snapshot.size(), cancellation);
+  return snapshot;
 }
 
-Adjacency PictureTaker::outgoing(const IdRanks& numbers, const Pairs& extra, Patience& patience) const {
+Adjacency SnapshotBuilder::outgoing(const IdRanks& numbers, const Pairs& extra, Cancellation& cancellation) const {
   Adjacency out;
   out.first.reserve(ends_.size() + 1);
   out.words.reserve(words_.size() + extra.size());
@@ -123,7 +123,7 @@ Adjacency PictureTaker::outgoing(const IdRanks& numbers, const Pairs& extra, Pat
     for (; at < ends_[number]; at++) {
       const uint32_t to = numbers.rankOf(edgeTarget(words_[at]));
       if (to != IdRanks::kNone) out.words.push_back(edgeWord(to, edgeKind(words_[at])));
-      patience.step();
+      cancellation.poll();
     }
     for (; next < extra.size() && extra[next].first == number; next++) {
       out.words.push_back(edgeWord(extra[next].second, kLabel));

@@ -1,11 +1,12 @@
 // A copy of a graph as it was at one moment, for reports that walk it forwards and backwards while writers go on.
 //
-// Contract: the picture holds the existing nodes under dense numbers, in the order of their ids; which of them are roots
-// at `now`; each distinct edge between them, and extra edges and roots of the caller's, which are passed over when a node
-// they name does not exist. Memory: 17 bytes a node and 8 an edge. Nothing recurses. bad_alloc when there is no memory.
-// Taking it is in steps, between which the graph may change: what is changed is copied first.
+// Contract: the snapshot has the existing nodes under dense numbers, in the order of their ids; which of them are roots at
+// `now`; each distinct edge between them, and extra edges and roots of the caller's, which are ignored when a node they
+// name does not exist. Memory: 17 bytes a node and 8 an edge. Nothing recurses. bad_alloc when there is no memory. It is
+// built in steps, between which the graph may change: what is about to change is copied first.
 //
-// Threads: none of its own. `gather` takes turns with changes, `develop` and the picture run beside them.
+// Threads: none of its own. `gather` alternates with changes; `build`, and reads of the snapshot, run concurrently with
+// them.
 // Units: `now` is nanoseconds since 1970.
 #pragma once
 
@@ -29,7 +30,7 @@ struct Adjacency {
   std::span<const uint32_t> of(uint32_t node) const { return {words.data() + first[node], words.data() + first[node + 1]}; }
 };
 
-struct Picture {
+struct GraphSnapshot {
   IdRanks numbers;             // node numbers by id
   std::vector<NodeId> ids;     // by number, ascending
   std::vector<uint8_t> isRoot; // by number
@@ -40,15 +41,15 @@ struct Picture {
 };
 
 // Thrown by long loops that find themselves cancelled.
-struct Stopped {};
+struct Cancelled {};
 
-// Asks now and then, in loops, whether to go on.
-class Patience {
+// Lets a long loop look now and then whether it is cancelled.
+class Cancellation {
  public:
-  explicit Patience(const std::atomic<bool>& cancelled) : cancelled_(cancelled) {}
-  // Counts a step; throws Stopped.
-  void step() {
-    if ((++steps_ & 0x3fff) == 0 && cancelled_.load(std::memory_order_relaxed)) throw Stopped();
+  explicit Cancellation(const std::atomic<bool>& cancelled) : cancelled_(cancelled) {}
+  // Counts a step of the loop; throws Cancelled.
+  void poll() {
+    if ((++steps_ & 0x3fff) == 0 && cancelled_.load(std::memory_order_relaxed)) throw Cancelled();
   }
 
  private:
@@ -56,20 +57,20 @@ class Patience {
   uint32_t steps_ = 0;
 };
 
-class PictureTaker final : public GraphCopy {
+class SnapshotBuilder final : public GraphCopy {
  public:
-  PictureTaker(Graph& graph, int64_t now);
+  SnapshotBuilder(Graph& graph, int64_t now);
 
   // Copies the next few nodes; true when all have been copied.
   bool gather();
   // Once all is gathered. `roots` are ids, `edges` are pairs of ids (from, to), followed like labels.
-  Picture develop(std::span<const NodeId> roots, std::span<const NodeId> edges, Patience& patience);
+  GraphSnapshot build(std::span<const NodeId> roots, std::span<const NodeId> edges, Cancellation& cancellation);
 
   void beforeChange(NodeId id) override;
 
  private:
-  // A node as it was when the picture was begun.
-  struct Earlier {
+  // A node as it was when the snapshot was begun.
+  struct BeforeImage {
     bool existed = false;
     bool isRoot = false;
     std::vector<uint32_t> words;
@@ -79,13 +80,13 @@ class PictureTaker final : public GraphCopy {
 
   void gatherNode(NodeId id);
   // What was gathered, and edges between numbers, ascending, beside it.
-  Adjacency outgoing(const IdRanks& numbers, const Pairs& extra, Patience& patience) const;
+  Adjacency outgoing(const IdRanks& numbers, const Pairs& extra, Cancellation& cancellation) const;
   void put(NodeId id, bool isRoot);
 
   const int64_t now_;
   const NodeId limit_;
   NodeId next_ = 0;
-  std::unordered_map<NodeId, Earlier> earlier_;
+  std::unordered_map<NodeId, BeforeImage> beforeImages_;
   // What was gathered: words still hold ids.
   std::vector<NodeId> ids_;
   std::vector<uint8_t> isRoot_;

@@ -1,0 +1,245 @@
+/**
+ * Which bucket a leaf of records is of. A leaf does not say it, and bbolt gives pages out again: what leads to a page in an older
+ * tree may be older than the page. Called by salvage.ts.
+ *
+ * All records of a leaf are of one bucket. A record is known again by its key and the time of its creation, which no two
+ * namespaces have in common. So a leaf is of the bucket that one of its records is known to be in:
+ *
+ *   - from the tree that the file is about;
+ *   - from a leaf of which that is known, and so on;
+ *   - from an older tree that leads to the leaf, when nothing contradicts: no other tree leads to it from elsewhere, and nothing that
+ *     the same tree has in this bucket, or this namespace, is known to be of another one.
+ *
+ * A leaf with records of two buckets is damaged, and of neither. What nothing places becomes no record.
+ */
+import { zeroTime } from '../../model/time.js';
+import { backendNameOf, kindIn, type Path, type RecordKind, type Tree } from './shapes.js';
+import { type FoundRecord, pathKey, type Walked } from './walk.js';
+
+interface Claim {
+  readonly tree: number;
+  readonly path: Path;
+}
+
+interface Leaf {
+  readonly identities: readonly string[];
+  readonly claims: Claim[];
+  owner?: Path;
+  /** Records of it are known to be in different buckets. */
+  isMixed: boolean;
+}
+
+/** Two buckets have it: it says nothing. */
+const BOTH: unique symbol = Symbol();
+
+/** A snapshot and an ingest have the name of their namespace in them, and need no other proof. */
+export const namesItself = (kind: RecordKind | undefined): boolean =>
+  kind === 'snapshot' || kind === 'ingest';
+
+export class Owners {
+  readonly #leaves = new Map<number, Leaf>();
+  readonly #byIdentity = new Map<string, Leaf[]>();
+  readonly #known = new Map<string, Path | typeof BOTH>();
+  readonly #trees: Walked[] = [];
+  /** Buckets and namespaces of a tree in which something is of another one. */
+  readonly #contradicted = new Set<string>();
+  /** A branch, and what it leads to. */
+  readonly #families: (readonly Leaf[])[] = [];
+  /** Leaves whose records are to be made known. */
+  readonly #next: Leaf[] = [];
+
+  /** The tree that the file is about. REQUIRES: no other was added. */
+  prove(walked: Walked): void {
+    for (const { page, path, identities } of leavesIn(walked)) {
+      for (const identity of identities) this.#know(identity, path);
+      this.#leafOf(page, identities);
+    }
+  }
+
+  /** An older tree. `treeOf`: reads a record. */
+  claim(walked: Walked, treeOf: (record: FoundRecord) => Tree | undefined): void {
+    const tree = this.#trees.push(walked) - 1;
+    for (const record of walked.records) {
+      const { path, key } = record;
+      const fields = namesItself(kindIn(path)) ? treeOf(record) : undefined;
+      const name = fields && backendNameOf(fields);
+      if (name?.key === key && name.namespace !== path[1]) this.#contradict({ tree, path });
+    }
+    for (const { page, path, identities } of leavesIn(walked))
+      this.#leafOf(page, identities).claims.push({ tree, path });
+  }
+
+  /** A leaf that no tree leads to. */
+  addStray(page: number, records: readonly (Identified & { readonly kind: RecordKind })[]): void {
+    this.#leafOf(page, identitiesOf(records));
+  }
+
+  /** A branch, and the pages that begin with the keys by which it leads to them: all of one bucket. */
+  addFamily(branch: number, children: readonly number[]): void {
+    this.#families.push([branch, ...children].map((page) => this.#leafOf(page, [])));
+  }
+
+  /** `only`: the bucket of a leaf that nothing else places. */
+  resolve(only: (page: number) => Path | undefined): void {
+    for (const leaf of this.#leaves.values()) this.#look(leaf);
+    this.#spread();
+    this.#inherit();
+    this.#takeClaims();
+    this.#inherit();
+    for (const [page, leaf] of this.#leaves) {
+      if (leaf.owner !== undefined || leaf.isMixed) continue;
+      const owner = only(page);
+      if (owner === undefined) continue;
+      this.#place(leaf, owner);
+      this.#spread();
+    }
+    this.#inherit();
+  }
+
+  /** The bucket of a leaf's records. */
+  ownerOf(page: number): Path | undefined {
+    return this.#leaves.get(page)?.owner;
+  }
+
+  /** Whether an older tree, or a part of it, has what is of another bucket than it says. */
+  isContradicted(walked: Walked, path: Path = []): boolean {
+    return this.#isContradicted({ tree: this.#trees.indexOf(walked), path });
+  }
+
+  /** What an older tree says, where nothing contradicts. */
+  #takeClaims(): void {
+    for (const { owner, claims } of this.#leaves.values())
+      for (const claim of claims)
+        if (owner !== undefined && pathKey(owner) !== pathKey(claim.path)) this.#contradict(claim);
+    const claimed: [Leaf, Path][] = [];
+    for (const leaf of this.#leaves.values()) {
+      if (leaf.owner !== undefined || leaf.isMixed) continue;
+      const claims = new Map(
+        leaf.claims.filter((claim) => !this.#isContradicted(claim)).map(({ path }) => [pathKey(path), path]),
+      );
+      const [path] = claims.values();
+      if (path !== undefined && claims.size === 1) claimed.push([leaf, path]);
+    }
+    // All of them first: one that another contradicts is not taken.
+    for (const [{ identities }, path] of claimed)
+      for (const identity of identities) this.#know(identity, path);
+    for (const [leaf, path] of claimed)
+      if (leaf.identities.every((identity) => this.#known.get(identity) !== BOTH)) this.#place(leaf, path);
+    this.#spread();
+  }
+
+  /** Members of a family of which one is placed. */
+  #inherit(): void {
+    for (let hasMore = true; hasMore; ) {
+      hasMore = false;
+      for (const family of this.#families) {
+        const owners = new Map(
+          family.flatMap(({ owner }) => (owner === undefined ? [] : [[pathKey(owner), owner]])),
+        );
+        const [owner] = owners.values();
+        if (owner === undefined || owners.size > 1) continue;
+        for (const member of family) {
+          if (member.owner !== undefined || member.isMixed) continue;
+          this.#place(member, owner);
+          hasMore = true;
+        }
+      }
+      this.#spread();
+    }
+  }
+
+  #leafOf(page: number, identities: readonly string[]): Leaf {
+    const there = this.#leaves.get(page);
+    if (there !== undefined) return there;
+    const leaf: Leaf = { identities, claims: [], isMixed: false };
+    this.#leaves.set(page, leaf);
+    for (const identity of identities) {
+      const others = this.#byIdentity.get(identity);
+      if (others === undefined) this.#byIdentity.set(identity, [leaf]);
+      else others.push(leaf);
+    }
+    return leaf;
+  }
+
+  #know(identity: string, path: Path): void {
+    const known = this.#known.get(identity);
+    if (known === undefined) this.#known.set(identity, path);
+    else if (known !== BOTH && pathKey(known) !== pathKey(path)) this.#known.set(identity, BOTH);
+  }
+
+  #place(leaf: Leaf, owner: Path): void {
+    leaf.owner = owner;
+    this.#next.push(leaf);
+  }
+
+  /** Places a leaf that has a record which is known. */
+  #look(leaf: Leaf): void {
+    if (leaf.owner !== undefined || leaf.isMixed) return;
+    const owners = new Map<string, Path>();
+    for (const identity of leaf.identities) {
+      const path = this.#known.get(identity);
+      if (path !== undefined && path !== BOTH) owners.set(pathKey(path), path);
+    }
+    const [owner] = owners.values();
+    leaf.isMixed = owners.size > 1;
+    if (owner !== undefined && !leaf.isMixed) this.#place(leaf, owner);
+  }
+
+  #spread(): void {
+    for (let leaf = this.#next.pop(); leaf !== undefined; leaf = this.#next.pop()) {
+      const { owner, identities } = leaf;
+      if (owner === undefined) continue;
+      leaf.isMixed = identities.some((identity) => this.#isElsewhere(identity, owner));
+      if (leaf.isMixed) {
+        delete leaf.owner;
+        continue;
+      }
+      for (const identity of identities) {
+        if (this.#known.has(identity)) continue;
+        this.#known.set(identity, owner);
+        for (const other of this.#byIdentity.get(identity) ?? []) this.#look(other);
+      }
+    }
+  }
+
+  #isElsewhere(identity: string, owner: Path): boolean {
+    const known = this.#known.get(identity);
+    return known !== undefined && known !== BOTH && pathKey(known) !== pathKey(owner);
+  }
+
+  #contradict({ tree, path }: Claim): void {
+    for (const part of [[], path.slice(0, 2), path]) this.#contradicted.add(`${tree}\0${pathKey(part)}`);
+  }
+
+  #isContradicted({ tree, path }: Claim): boolean {
+    const has = (part: Path): boolean => this.#contradicted.has(`${tree}\0${pathKey(part)}`);
+    return has(path) || (path.length > 2 && has(path.slice(0, 2)));
+  }
+}
+
+interface Identified extends Pick<FoundRecord, 'key' | 'createdAt'> {
+  readonly kind: RecordKind;
+}
+
+const identitiesOf = (records: readonly Identified[]): string[] =>
+  records.flatMap(({ kind, key, createdAt }) =>
+    namesItself(kind) || createdAt === zeroTime ? [] : [`${kind}\0${createdAt}\0${key}`],
+  );
+
+/** Leaves of records that do not name their namespace. */
+function leavesIn({ records }: Walked): { page: number; path: Path; identities: string[] }[] {
+  const leaves = new Map<number, { path: Path; records: Identified[] }>();
+  for (const { path, leaf, key, createdAt } of records) {
+    const kind = kindIn(path);
+    if (kind === undefined || namesItself(kind)) continue;
+    const record = { kind, key, createdAt };
+    const others = leaves.get(leaf);
+    if (others === undefined) leaves.set(leaf, { path, records: [record] });
+    else others.records.push(record);
+  }
+  return [...leaves].map(([page, { path, records: these }]) => ({
+    page,
+    path,
+    identities: identitiesOf(these),
+  }));
+}
