@@ -116,7 +116,7 @@ std::optional<std::vector<NodeId>> Core::wrongLive() {
   if (live_ == nullptr || live_->isBroken()) return std::nullopt;
   try {
     while (!live_->isUpToDate()) live_->step();
-    // Between runs, what a trial has left open can be counted anew.
+    // Between runs, what a trial has left open can be counted again.
     if (live_->isDoubtful()) {
       if (run_ != nullptr) return std::nullopt;
       live_->restart();

@@ -8,7 +8,7 @@
 // dies, and the counts of what it refers to follow. When nothing is left (`isUpToDate`), the states that are expanded are
 // exactly those that are reached: none is missing, because roots have a count; none is left over, because a state that lost
 // a count and kept others gets a trial deletion: if all counts of it, and of what it leads to, come from among them, nothing
-// keeps them. A trial that would look at more than `kTrialEdges` edges is given up, and a run counts everything anew, in
+// keeps them. A trial that would look at more than `kTrialEdges` edges is given up, and a run counts everything again, in
 // steps, once at most. When only states that may die are left (`revived`), no reached state is missing: safety asks for no
 // more.
 //
@@ -68,7 +68,7 @@ class LiveMarks final : public GraphObserver {
   // Whether memory ran out, or a count was not what the ops say: then nothing here may be believed.
   bool isBroken() const { return broken_; }
   void markBroken() { broken_ = true; }
-  // Begins to count anew.
+  // Begins to count from the roots.
   void restart();
 
   // kPlain and kFlat of an expanded node.

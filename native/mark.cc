@@ -147,7 +147,7 @@ bool MarkRun::step(size_t most) {
   return false;
 }
 
-// Counts anew once at most, or changes could keep it at that for ever: what was garbage when the run began is found by
+// Counts again once at most, or changes could keep it at that for ever: what was garbage when the run began is found by
 // then, and the next run sees to what is in doubt again.
 bool MarkRun::updateLive(size_t most) {
   if (live_->isDoubtful() && !isRestarted_) {

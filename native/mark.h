@@ -119,7 +119,7 @@ class MarkRun final : public GraphObserver {
   std::vector<bool> segments_;  // that have listed garbage
   size_t listed_ = 0;            // how much of it has been looked at
   bool isSifted_ = false;
-  bool isRestarted_ = false;  // live marks were counted anew
+  bool isRestarted_ = false;  // live marks were counted again
   RemovalOrder removalOrder_;
   std::vector<NodeId> order_;
 };

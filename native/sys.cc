@@ -293,7 +293,7 @@ Napi::Value peerCredentialsCall(Info info) {
 // A datagram to a unix socket; `@` begins the name of an abstract one. Does not wait: EAGAIN when the receiver's queue
 // is full.
 Napi::Value sendDatagramCall(Info info) {
-  return answer(info, [&] {
+  return returnErrno(info, [&] {
     const std::string to = bytesArgument(info, 0);
     const std::string bytes = bytesArgument(info, 1);
     sockaddr_un address{};

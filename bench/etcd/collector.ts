@@ -1,7 +1,7 @@
 /**
  * The collecting host as a process of its own, as hosts are: what it computes must not count as delay of the other
- * host's writers. Beside it an embedded store with the same records, for comparison. Told what to do by messages of
- * main.ts: `collect` and `idle`, each ends with one message.
+ * host's writers. Beside it an embedded store with the same records, for comparison. Messages of
+ * main.ts say what to do: `collect` and `idle`, each ends with one message.
  */
 
 import type { EtcdConfig } from '../../src/engine/etcd/options.js';

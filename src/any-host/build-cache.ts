@@ -128,7 +128,7 @@ function recordOf(id: string, bucket: Bucket, complain: Complain): Stored {
 
 type FieldValue = string | number | bigint | boolean | readonly string[] | undefined;
 
-/** Times are nanoseconds, which are no exact numbers. */
+/** Times are nanoseconds, which are not exact numbers. */
 function fieldIn(text: string): FieldValue {
   const [, number] = /^\{"value":(-?\d{1,19})[,}]/.exec(text) ?? [];
   if (number !== undefined) return BigInt(number);

@@ -238,7 +238,8 @@ class TreeCopy {
   #lost(name: string, of: Buffer, error: unknown): void {
     if (this.#lostAttributes.has(name)) return;
     this.#lostAttributes.add(name);
-    this.#options.log('warn', `cannot copy extended attribute ${name} of ${below(this.#source, of)}`, {
+    const path = shown(below(this.#source, of).toString());
+    this.#options.log('warn', `cannot copy extended attribute ${name} of ${path}`, {
       error: messageOf(error),
     });
   }

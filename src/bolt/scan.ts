@@ -177,7 +177,8 @@ export class PageScan {
       if (flags > BUCKET_FLAG || element + this.#view.getUint32(element + 4, true) !== data || valueEnd > end)
         return undefined;
       const key = this.#bytes.toString('latin1', data, keyEnd);
-      if (n > 0 && last >= key) return undefined;
+      // No key is empty, the first one neither.
+      if (last >= key) return undefined;
       last = key;
       entries.push({ key, isBucket: flags === BUCKET_FLAG, value: this.#bytes.subarray(keyEnd, valueEnd) });
       data = valueEnd;
@@ -211,7 +212,8 @@ export class PageScan {
       const keyEnd = data + this.#view.getUint32(element + 4, true);
       if (element + this.#view.getUint32(element, true) !== data || keyEnd > end) return undefined;
       const key = this.#bytes.toString('latin1', data, keyEnd);
-      if (n > 0 && last >= key) return undefined;
+      // No key is empty, the first one neither.
+      if (last >= key) return undefined;
       last = key;
       children.push({ key, page: readPageId(this.#view, element + 8) });
       data = keyEnd;

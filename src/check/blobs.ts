@@ -145,19 +145,23 @@ async function checkFiles(check: Check): Promise<void> {
   const { host, findings, hash, signal } = check;
   const { checked } = findings.report;
   let names = new BlobNames(host.engine);
-  const batch: string[] = [];
+  const batch: { digest: string; item: string }[] = [];
   const read = async (): Promise<void> => {
-    await eachLimit(batch.splice(0), READS, (digest) => checkDigest(check, digest));
+    await eachLimit(batch.splice(0), READS, async ({ digest, item }) => {
+      if (await checkDigest(check, digest)) check.sound.add(item);
+    });
   };
-  await host.content.walk(async ({ digest, size }) => {
+  await host.content.walk(async ({ digest, size, updatedAt }) => {
     throwIfAborted(signal);
     if (++checked.files % LOOKS_PER_ANSWER === 0) {
       await yieldToEventLoop();
       names = new BlobNames(host.engine);
     }
     if (!names.isNamed(digest)) await checkOrphan(check, digest, size);
-    if (hash) {
-      batch.push(digest);
+    const item = `blob ${digest} ${size} ${updatedAt}`;
+    if (hash && check.sound.has(item)) checked.earlier++;
+    else if (hash) {
+      batch.push({ digest, item });
       checked.hashedBytes += size;
       if (batch.length >= READS) await read();
     }
@@ -181,7 +185,8 @@ async function checkOrphan(check: Check, digest: string, size: number): Promise<
   });
 }
 
-async function checkDigest(check: Check, digest: string): Promise<void> {
+/** Whether it was found sound. */
+async function checkDigest(check: Check, digest: string): Promise<boolean> {
   const { host, findings, signal } = check;
   const actual = async (): Promise<string | undefined> => {
     try {
@@ -192,7 +197,7 @@ async function checkDigest(check: Check, digest: string): Promise<void> {
       throw error;
     }
   };
-  if ((await actual()) === digest) return;
+  if ((await actual()) === digest) return true;
   await underGuard(host.guards, blobGuard(digest), async () => {
     const found = await actual();
     // One of the wrong size was reported with its record.
@@ -209,6 +214,7 @@ async function checkDigest(check: Check, digest: string): Promise<void> {
     };
     await findings.add({ ...finding, repaired });
   });
+  return false;
 }
 
 async function differsFromRecord(check: Check, digest: string): Promise<boolean> {

@@ -15,7 +15,7 @@ import { type CheckReport, type Finding, Findings } from './findings.js';
 import { checkIngests } from './ingests.js';
 import { checkLayers } from './layers.js';
 import { checkSnapshots } from './snapshots.js';
-import type { Check, CheckHost, CheckPhase, Parts } from './under-way.js';
+import type { Check, CheckHost, CheckPhase, Parts, SoundItems } from './under-way.js';
 
 export interface CheckOptions {
   /** Reads every blob and compares its digest; default false. */
@@ -26,11 +26,15 @@ export interface CheckOptions {
   layers?: boolean | undefined;
   /** Compares the graph with the records, which takes the thread for some seconds a million records; default true. */
   graph?: boolean | undefined;
+  /** What an earlier run found sound is not read again, and what this one does is added. */
+  sound?: SoundItems | undefined;
   /** Called with every finding; the check waits for it. */
   onFinding?: ((finding: Finding) => Promise<void> | void) | undefined;
   /** Called with how many objects, or bytes where digests are compared, a phase has done. */
   onProgress?: ((phase: CheckPhase, done: number) => void) | undefined;
 }
+
+const NOTHING_KNOWN: SoundItems = { has: () => false, add: () => undefined };
 
 /** Rejects with the signal's error, or that of a backend that cannot be read; findings come in the report. */
 export async function checkStore(
@@ -41,8 +45,9 @@ export async function checkStore(
 ): Promise<CheckReport> {
   const { hash = false, repair = false, layers = false, graph = true, onFinding, onProgress } = options;
   const findings = new Findings(onFinding);
+  const sound = options.sound ?? NOTHING_KNOWN;
   const progress = onProgress ?? (() => undefined);
-  const check: Check = { host, parts, findings, hash, repair, signal, progress };
+  const check: Check = { host, parts, findings, hash, repair, signal, sound, progress };
   await checkBlobs(check);
   await checkIngests(check);
   await checkSnapshots(check);

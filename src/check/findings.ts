@@ -89,6 +89,8 @@ export interface CheckReport {
     layerEntries: number;
     /** Bytes that were read for their digests. */
     hashedBytes: number;
+    /** Of these files and layers, those that an earlier run found sound. */
+    earlier: number;
   };
   /** Records of what only other hosts of a tree shared over etcd have. */
   elsewhere: number;
@@ -108,7 +110,16 @@ export class Findings {
     repaired: 0,
     counts: {},
     findings: [],
-    checked: { blobs: 0, snapshots: 0, files: 0, ingests: 0, layers: 0, layerEntries: 0, hashedBytes: 0 },
+    checked: {
+      blobs: 0,
+      snapshots: 0,
+      files: 0,
+      ingests: 0,
+      layers: 0,
+      layerEntries: 0,
+      hashedBytes: 0,
+      earlier: 0,
+    },
     elsewhere: 0,
     graph: 'not compared',
   };

@@ -53,7 +53,9 @@ export async function checkLayers(check: Check): Promise<void> {
   const { checked } = findings.report;
   await eachLimit(await unpackedLayers(check.host, check.signal), LAYERS, async (layer) => {
     throwIfAborted(check.signal);
-    await compare(check, layer);
+    const item = `layer ${layer.directory} ${layer.diffId} ${layer.digest}`;
+    if (check.sound.has(item)) checked.earlier++;
+    else if (await compare(check, layer)) check.sound.add(item);
     check.progress('layers', ++checked.layers);
   });
 }
@@ -108,7 +110,8 @@ const kinds: Readonly<Record<Difference['what'], FindingKind>> = {
 const UNPACK_AGAIN =
   "of another program's root: `ebbtide heal`; else remove the snapshot and those on it, and unpack the image again";
 
-async function compare(check: Check, layer: UnpackedLayer): Promise<void> {
+/** Whether the layer was found sound. */
+async function compare(check: Check, layer: UnpackedLayer): Promise<boolean> {
   const { host, findings, signal } = check;
   const { namespace, snapshotter, chainId, diffId, digest, directory } = layer;
   const about = { object: chainId, namespace, snapshotter };
@@ -130,7 +133,7 @@ async function compare(check: Check, layer: UnpackedLayer): Promise<void> {
         found,
         remedy,
       });
-      return;
+      return false;
     }
     differences.sort((a, b) => (a.path < b.path ? -1 : 1));
     for (const { what, path, ...rest } of differences.slice(0, DIFFERENCES_MAX))
@@ -141,9 +144,10 @@ async function compare(check: Check, layer: UnpackedLayer): Promise<void> {
         ...rest,
         remedy: UNPACK_AGAIN,
       });
+    return differences.length === 0;
   } catch (error) {
     // Without its archive there is nothing to compare; what is not the blob, other parts of the check say.
-    if (isNotFound(error)) return;
+    if (isNotFound(error)) return false;
     throwIfAborted(signal);
     if (!(error instanceof EbbtideError) || !['InvalidArgument', 'Unknown'].includes(error.kind)) throw error;
     const remedy = 'import or fetch the image again';
@@ -155,6 +159,7 @@ async function compare(check: Check, layer: UnpackedLayer): Promise<void> {
       found: error.message,
       remedy,
     });
+    return false;
   }
 }
 

@@ -17,7 +17,17 @@ export interface Check {
   readonly hash: boolean;
   readonly repair: boolean;
   readonly signal: AbortSignal | undefined;
+  readonly sound: SoundItems;
   progress(phase: CheckPhase, done: number): void;
+}
+
+/**
+ * What takes long to look at, and was found sound: a blob by its digest, size and change, a layer by its directory and
+ * archive.
+ */
+export interface SoundItems {
+  has(item: string): boolean;
+  add(item: string): void;
 }
 
 /** What the DB knows of its parts. */

@@ -149,11 +149,11 @@ export class ForeignStore implements Store {
   }
   async why(ctx: CallContext, object: string | ObjectName, options?: WhyOptions): Promise<Why> {
     const named = this.#named(typeof object === 'string' ? { name: object } : object);
-    const answer = await new AllNamespaces(this.#db).one(ctx, `"${named.name}"`, (one) =>
+    const result = await new AllNamespaces(this.#db).one(ctx, `"${named.name}"`, (one) =>
       this.#db.why(one, named, options),
     );
-    const paths = answer.paths.map((steps) => steps.map((step) => this.#withCache(step, step.key)));
-    return { ...answer, paths };
+    const paths = result.paths.map((steps) => steps.map((step) => this.#withCache(step, step.key)));
+    return { ...result, paths };
   }
   async du(ctx?: CallContext, options?: UsageOptions): Promise<UsageReport> {
     const report = await this.#db.du(ctx, options);

@@ -36,7 +36,7 @@ export class Collections implements AsyncDisposable {
     const db = this.#db;
     const target: Collectable<GCStats> = {
       garbageCollect: (ctx, options) => db.garbageCollect(ctx, options),
-      // One scheduler at a time is told.
+      // One scheduler at a time is notified.
       registerMutationCallback: (fn) => {
         this.#onMutation = fn;
       },

@@ -244,7 +244,7 @@ async function salvageOne(history: History, seed: number, sum: Outcome, output: 
   }
 }
 
-test('given a value that is all zeros, when its pages are looked at, then they are whole; with zeros in the place of sectors they are not', async (t) => {
+test('given a value that is all zeros, when its pages are looked at, then they are whole; with zeros in the place of sectors, or a key of no bytes, they are not', async (t) => {
   const path = join(await tempDir(t), 'file.db');
   {
     await using writer = await BoltWriter.create(path);
@@ -267,6 +267,14 @@ test('given a value that is all zeros, when its pages are looked at, then they a
   const damaged = await PageScan.read(path);
   assert.equal(damaged.page(text), undefined);
   assert.equal(damaged.ids.length, 2);
+  // The key becomes a part of the value.
+  const [zeros = 0] = damaged.ids;
+  const element = zeros * 4096 + 16;
+  const [key, value] = [file.readUInt32LE(element + 8), file.readUInt32LE(element + 12)];
+  file.writeUInt32LE(0, element + 8);
+  file.writeUInt32LE(key + value, element + 12);
+  writeFileSync(path, file);
+  assert.equal((await PageScan.read(path)).page(zeros), undefined);
 });
 
 test(`given ${salvages} damaged files, when they are salvaged, then what is whole is back, and nothing is invented`, {

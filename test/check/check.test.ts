@@ -75,6 +75,7 @@ test('given a store in use, then it is sound, whatever is looked at', async (t) 
     ingests: 1,
     layers: 0,
     layerEntries: 0,
+    earlier: 0,
     hashedBytes: 3_000_003,
   });
   assert.equal(report.graph, 'agrees with the records');

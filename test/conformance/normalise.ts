@@ -41,6 +41,8 @@ export class Normaliser {
         .replace(/^(\s*(Version|Revision|UUID|Go version):).*/, '$1 <version>')
         // Columns are as wide as what was taken out of them.
         .replace(/[ \t]+/g, ' ')
+        // Ours are named, whatever the kernel's defaults are (docs/conformance.md).
+        .replace(/,(metacopy|redirect_dir)=off\b/g, '')
         // ctr prints labels in the order of a Go map.
         .replace(/\S+=\S*,\S+/g, (labels) => labels.split(',').sort().join(','))
         .trimEnd()

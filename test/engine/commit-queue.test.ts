@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { Commit } from '../../src/engine/core/storage.js';
 import { CommitQueue, type CommitQueueHost } from '../../src/engine/lmdb/commit-queue.js';
-import { batchRevision, openBatch } from '../../src/engine/lmdb/wal-format.js';
+import { batchRevision, type LoggedCommit, openBatch } from '../../src/engine/lmdb/wal-format.js';
 
-const commit = (revision: number): Commit => ({
+const commit = (revision: number): LoggedCommit => ({
   revision,
   entries: new Map(),
   links: new Map(),
+  formerChildren: [],
   counters: new Map(),
   ops: new Uint32Array(),
   freed: new Map(),

@@ -243,6 +243,7 @@ function batchOf(revision: number, bytes: Uint8Array): Buffer {
   ]);
   const nothing = {
     links: new Map(),
+    formerChildren: [],
     counters: new Map(),
     ops: new Uint32Array(),
     recordDelta: 1,

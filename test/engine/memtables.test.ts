@@ -104,12 +104,19 @@ class Story {
       if (value === undefined) state.counters.delete(counter);
       else state.counters.set(counter, value);
     }
-    const commit: TableCommit = { revision: this.states.length, entries, links, counters, freed };
+    const commit: TableCommit = {
+      revision: this.states.length,
+      entries,
+      links,
+      formerChildren: [],
+      counters,
+      freed,
+    };
     if (this.groups.length === 0 || this.#random(3) === 0) {
       this.tables.beginGroup();
       this.groups.push(0);
     }
-    this.tables.add(commit, () => undefined);
+    this.tables.add(commit);
     this.states.push(state);
     this.groups[this.groups.length - 1] = commit.revision;
   }
@@ -165,10 +172,14 @@ test('given tables of which the tree has everything, then nothing is kept', () =
   for (let revision = 1; revision <= 3; revision++) {
     const entries = new Map([[keys[revision]!, { before: undefined, after: { ...entry, id: revision } }]]);
     tables.beginGroup();
-    tables.add(
-      { revision, entries, links: new Map(), counters: new Map(), freed: new Map() },
-      () => undefined,
-    );
+    tables.add({
+      revision,
+      entries,
+      links: new Map(),
+      formerChildren: [],
+      counters: new Map(),
+      freed: new Map(),
+    });
     tables.logged();
   }
 

@@ -139,7 +139,8 @@ test('given a daemon, when it gets SIGHUP, then it goes on', async (t) => {
   t.after(() => daemon.child.kill('SIGKILL'));
   while (!daemon.stderr().includes('"serving"')) await new Promise((resolve) => setTimeout(resolve, 20));
   daemon.child.kill('SIGHUP');
-  while (!daemon.stderr().includes('reloaded the configuration')) await new Promise((resolve) => setTimeout(resolve, 20));
+  while (!daemon.stderr().includes('reloaded the configuration'))
+    await new Promise((resolve) => setTimeout(resolve, 20));
   await run.ok('images', 'ls');
   daemon.child.kill('SIGTERM');
   assert.equal((await daemon.ended).code, 0);

@@ -57,7 +57,7 @@ async function answers(t: TestContext, address: string, id: string): Promise<voi
   client.close();
 }
 
-test('given a configuration that changes, when the daemon is reloaded, then it takes over what it can, and systemd is told', async (t) => {
+test('given a configuration that changes, when the daemon is reloaded, then it takes over what it can, and systemd is notified', async (t) => {
   const directory = await tempDir(t);
   const [notify, config, root] = ['notify', 'config.json', 'root'].map((name) => join(directory, name));
   const write = (content: object): void => writeFileSync(config!, JSON.stringify(content));
@@ -93,7 +93,7 @@ test('given a configuration that changes, when the daemon is reloaded, then it t
   await heard.until((text) => text.includes('STOPPING=1'));
 });
 
-test('given sockets that systemd listens on, when somebody connects, then the daemon serves on them, and leaves them', {
+test('given sockets that systemd listens on, when a client connects, then the daemon serves on them, and leaves them', {
   skip: missingTools(['systemd-socket-activate']) ?? false,
 }, async (t) => {
   const directory = await tempDir(t);

@@ -1,5 +1,6 @@
 // Command fill writes a meta.db as containerd lays it out, with as many records
-// as it is told, for the benchmark of reading one: fill FILE RECORDS.
+// as it is told, and the metadata.db of its snapshotter, for the benchmark of
+// reading them: fill META.DB METADATA.DB RECORDS.
 //
 // An image has a manifest, a config, eight layers and their eight snapshots, and
 // two containers with a snapshot each: 22 records. One image in ten is gone, and
@@ -22,13 +23,13 @@ const layers = 8
 const imagesPerCommit = 200
 
 func main() {
-	if len(os.Args) != 3 {
-		fmt.Fprintln(os.Stderr, "fill FILE RECORDS")
+	if len(os.Args) != 4 {
+		fmt.Fprintln(os.Stderr, "fill META.DB METADATA.DB RECORDS")
 		os.Exit(2)
 	}
-	records, err := strconv.Atoi(os.Args[2])
+	records, err := strconv.Atoi(os.Args[3])
 	if err == nil {
-		err = fill(os.Args[1], records)
+		err = fill(os.Args[1], os.Args[2], records)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "fill:", err)
@@ -36,26 +37,41 @@ func main() {
 	}
 }
 
-func fill(path string, records int) error {
-	options := *bolt.DefaultOptions
-	options.NoSync = true
-	options.NoFreelistSync = true
-	db, err := bolt.Open(path, 0600, &options)
+func fill(path, snapshots string, records int) error {
+	db, err := create(path)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
+	disk, err := create(snapshots)
+	if err != nil {
+		return err
+	}
+	defer disk.Close()
 	w := writer{want: records, stamp: stamp()}
 	for w.made < records {
-		if err := db.Update(w.images); err != nil {
+		err := db.Update(func(tx *bolt.Tx) error {
+			return disk.Update(func(on *bolt.Tx) error { return w.images(tx, on) })
+		})
+		if err != nil {
 			return err
 		}
 	}
 	if err := compact(db, path); err != nil {
 		return err
 	}
+	if err := compact(disk, snapshots); err != nil {
+		return err
+	}
 	fmt.Println(w.made)
 	return nil
+}
+
+func create(path string) (*bolt.DB, error) {
+	options := *bolt.DefaultOptions
+	options.NoSync = true
+	options.NoFreelistSync = true
+	return bolt.Open(path, 0600, &options)
 }
 
 func compact(db *bolt.DB, path string) error {
@@ -75,7 +91,9 @@ func compact(db *bolt.DB, path string) error {
 type writer struct {
 	want, made, image int
 	stamp             []byte
-	err               error
+	// The snapshotter's snapshots.
+	disk *bolt.Bucket
+	err  error
 }
 
 func stamp() []byte {
@@ -86,11 +104,16 @@ func stamp() []byte {
 	return bytes
 }
 
-func (w *writer) images(tx *bolt.Tx) error {
+func (w *writer) images(tx, disk *bolt.Tx) error {
 	v1, err := tx.CreateBucketIfNotExists([]byte("v1"))
 	if err != nil {
 		return err
 	}
+	on, err := disk.CreateBucketIfNotExists([]byte("v1"))
+	if err != nil {
+		return err
+	}
+	w.disk = w.bucket(on, "snapshots")
 	w.put(v1, "version", []byte{6})
 	ns := w.bucket(v1, "k8s.io")
 	for n := 0; n < imagesPerCommit && w.made < w.want && w.err == nil; n++ {
@@ -151,7 +174,9 @@ func (w *writer) blob(blobs *bolt.Bucket, name string, labels map[string]string)
 
 func (w *writer) snapshot(snapshots *bolt.Bucket, key, parent string, labels map[string]string) {
 	b := w.record(snapshots, key, labels)
-	w.put(b, "name", []byte(fmt.Sprintf("k8s.io/%d/%s", w.made, key)))
+	name := fmt.Sprintf("k8s.io/%d/%s", w.made, key)
+	w.put(b, "name", []byte(name))
+	w.onDisk(name, labels)
 	if parent == "" {
 		return
 	}
@@ -159,9 +184,26 @@ func (w *writer) snapshot(snapshots *bolt.Bucket, key, parent string, labels map
 	w.put(w.bucket(snapshots.Bucket([]byte(parent)), "children"), key, []byte{})
 }
 
+// onDisk writes what the snapshotter has of a committed snapshot; no reader
+// here follows its parents.
+func (w *writer) onDisk(name string, labels map[string]string) {
+	b := w.bucket(w.disk, name)
+	w.fields(b, labels)
+	id := make([]byte, binary.MaxVarintLen64)
+	w.put(b, "id", id[:binary.PutUvarint(id, uint64(w.made))])
+	w.put(b, "kind", []byte{3})
+	w.put(b, "inodes", varint(120))
+	w.put(b, "size", varint(3<<20))
+}
+
 func (w *writer) record(in *bolt.Bucket, name string, labels map[string]string) *bolt.Bucket {
 	w.made++
 	b := w.bucket(in, name)
+	w.fields(b, labels)
+	return b
+}
+
+func (w *writer) fields(b *bolt.Bucket, labels map[string]string) {
 	w.put(b, "createdat", w.stamp)
 	w.put(b, "updatedat", w.stamp)
 	if len(labels) > 0 {
@@ -170,7 +212,6 @@ func (w *writer) record(in *bolt.Bucket, name string, labels map[string]string) 
 			w.put(l, key, []byte(value))
 		}
 	}
-	return b
 }
 
 func (w *writer) bucket(in *bolt.Bucket, name string) *bolt.Bucket {

@@ -28,11 +28,11 @@ export type Stray = Omit<FoundRecord, 'path' | 'isDoubtful'> & {
 export interface StrayLeaf {
   readonly page: number;
   readonly records: readonly Stray[];
-  /** It has what is no record. */
+  /** It has what is not a record. */
   readonly isDoubtful: boolean;
 }
 
-/** `known`: leaves whose records are known. `snapshotters`: names of buckets, which are no records. */
+/** `known`: leaves whose records are known. `snapshotters`: names of buckets, which are not records. */
 export function readStrays(
   scan: PageScan,
   known: ReadonlySet<number>,

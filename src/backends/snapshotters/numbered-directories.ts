@@ -20,7 +20,8 @@ import { orAbsent, syncDirectory, yieldToEventLoop } from '../files.js';
 import { diskError } from '../fs-errors.js';
 import type { BackendLog } from '../log.js';
 import { addReport, emptyReport } from '../remove-tree.js';
-import type { Metastore, MetaTransaction } from './metastore.js';
+import type { Metastore } from './metastore.js';
+import type { MetaTransaction } from './metastore-change.js';
 import type { RemovalMode } from './snapshot-driver.js';
 import { toBeSpared } from './unknown-directories.js';
 

@@ -41,7 +41,8 @@ import { diskError } from '../fs-errors.js';
 import { type BackendLog, stderrLog } from '../log.js';
 import { ObjectLocks } from '../object-locks.js';
 import { inlineJobs } from '../remove-tree.js';
-import { checkCommit, checkCreate, Metastore, type MetaTransaction } from './metastore.js';
+import { Metastore } from './metastore.js';
+import { checkCommit, checkCreate, type MetaTransaction } from './metastore-change.js';
 // Not through metastore.js: our declarations must not pull lmdb's, which are unsound, into users' builds.
 import type { StoredSnapshot } from './metastore-records.js';
 import { directoriesOf, isReadOnly, sameDirectories } from './mount-shape.js';

@@ -14,6 +14,7 @@ import { layout, openDB } from '../../open.js';
 import type { Image } from '../../stores/images.js';
 import { bytes, type Output } from '../output/output.js';
 import { counts } from '../verbs/gc.js';
+import { createContainer } from './container.js';
 import { diskUsage } from './disk.js';
 
 export interface TwoHostsParts {
@@ -97,19 +98,7 @@ export class TwoHosts {
     await this.#step('B', `sees ${seen.map(({ name }) => name).join(', ')}`);
     const image = present(seen[0], 'an image');
     const { chainId } = await unpackImage(b, this.#ctx, image, snapshotter);
-    await present(b.snapshotter(snapshotter), `snapshotter ${snapshotter}`).prepare(
-      this.#ctx,
-      CONTAINER,
-      chainId,
-    );
-    await b.containers.create(this.#ctx, {
-      id: CONTAINER,
-      image: image.name,
-      runtime: { name: 'io.containerd.runc.v2' },
-      spec: { typeUrl: 'types.containerd.io/opencontainers/runtime-spec/1/Spec', value: Buffer.from('{}') },
-      snapshotter,
-      snapshotKey: CONTAINER,
-    });
+    await createContainer(b, this.#ctx, { id: CONTAINER, image: image.name, snapshotter, chainId });
     await this.#step('B', `container ${CONTAINER} runs on ${image.name}`);
   }
 

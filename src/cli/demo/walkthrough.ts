@@ -14,6 +14,7 @@ import { withId } from '../../stores/leases.js';
 import { bytes, duration, type Output } from '../output/output.js';
 import type { Progress } from '../output/progress.js';
 import { counts, printDryRun } from '../verbs/gc.js';
+import { createContainer } from './container.js';
 import { diskUsage } from './disk.js';
 import { type KeptRow, keptBy } from './kept.js';
 
@@ -109,16 +110,11 @@ export class Walkthrough {
       await db.leases.addResource(ctx, { id: LEASE }, { type: `snapshots/${snapshotter}`, id: top });
       this.#steps.push({ step: `lease ${LEASE} holds the top snapshot of the last image`, target });
     });
-    const snapshots = present(db.snapshotter(snapshotter), `snapshotter ${snapshotter}`);
-    await snapshots.prepare({ ...this.#ctx, lease: LEASE }, CONTAINER, chain);
-    await db.containers.create(this.#ctx, {
-      id: CONTAINER,
-      image: first.name,
-      runtime: { name: 'io.containerd.runc.v2' },
-      spec: { typeUrl: 'types.containerd.io/opencontainers/runtime-spec/1/Spec', value: Buffer.from('{}') },
-      snapshotter,
-      snapshotKey: CONTAINER,
-    });
+    await createContainer(
+      db,
+      { ...this.#ctx, lease: LEASE },
+      { id: CONTAINER, image: first.name, snapshotter, chainId: chain },
+    );
     await db.leases.deleteResource(
       this.#ctx,
       { id: LEASE },

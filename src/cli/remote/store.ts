@@ -11,7 +11,7 @@ import type { CheckPhase } from '../../check/under-way.js';
 import type { HostInfo, HostRemoval } from '../../cluster-hosts.js';
 import type { CallContext } from '../../context.js';
 import type { RunOptions } from '../../db.js';
-import { unknownError } from '../../errors.js';
+import { invalidArgument, unknownError } from '../../errors.js';
 import type { PlanOutcome } from '../../gc/report/apply-plan.js';
 import type { ObjectDescription, ObjectName } from '../../gc/report/objects.js';
 import type { CollectionPlan, Plan, PolicyPlan } from '../../gc/report/plan.js';
@@ -148,6 +148,10 @@ export class RemoteStore implements Store {
   /** The graph is compared only on request, because the daemon's other clients wait during that. */
   async check(ctx: CallContext = {}, options: CheckOptions = {}): Promise<CheckReport> {
     const { hash = false, repair = false, graph = false, layers = false, onFinding, onProgress } = options;
+    if (options.sound !== undefined)
+      throw invalidArgument('a daemon does not go on with a verification of another process', {
+        remedy: 'leave out --resume, or stop the daemon',
+      });
     const findings: Finding[] = [];
     const request = { hash, repair, graph, layers };
     const messages = this.#connection.stream<CheckResponse>(EBBTIDE, 'Check', request, ctx);

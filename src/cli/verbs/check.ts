@@ -87,6 +87,7 @@ function summary(
   );
   if (checked.layers > 0)
     out.line(`compared  ${checked.layerEntries} entries of ${checked.layers} unpacked layers`);
+  if (checked.earlier > 0) out.line(`earlier   ${checked.earlier} of these files and layers`);
   out.line(`graph     ${graph}`);
   if (elsewhere > 0) out.line(`elsewhere ${elsewhere} records of objects on other hosts`);
   if (leftovers > 0) out.line(`leftovers ${leftovers}`);

@@ -138,7 +138,7 @@ export class Checkpointer {
   }
 
   /**
-   * At the close, when nothing else is written any more; `isWhole`: the tree has everything; `anew`: with a checkpoint in any
+   * At the close, when nothing else is written any more; `isWhole`: the tree has everything; `withCheckpoint`: with a checkpoint in any
    * case. Returns whether the tree no longer relies on the log.
    */
   async close(isWhole: boolean, withCheckpoint = false): Promise<boolean> {

@@ -15,6 +15,17 @@ import { encodeKey } from './key-codec.js';
 
 export type ChildTable = Database<Uint8Array, Uint8Array>;
 
+/** A link by its ids. */
+export interface ChildLink {
+  readonly from: number;
+  readonly to: number;
+}
+
+/** Of a commit's links, those that go with the node they lead to, and that the tree has by ids only. They are not among `links`. */
+export interface WithFormerChildren {
+  readonly formerChildren: readonly ChildLink[];
+}
+
 export function childRow(from: number, to: number): Buffer {
   const row = Buffer.allocUnsafe(8);
   row.writeUInt32BE(from, 0);

@@ -7,8 +7,8 @@
  *
  * A commit is in the foreground, or in the background: of work that can wait.
  */
-import type { Commit, Written } from '../core/storage.js';
-import { BatchBuilder } from './wal-format.js';
+import type { Written } from '../core/storage.js';
+import { BatchBuilder, type LoggedCommit } from './wal-format.js';
 import { writeError } from './write-error.js';
 
 /** A group of so many changes takes no more. */
@@ -107,10 +107,10 @@ export class CommitQueue {
   }
 
   /** A `background` commit may wait a little for others, so that they become one write. */
-  push(commit: Commit, background = false): Written {
+  push(commit: LoggedCommit, background = false): Written {
     const group = this.#group();
     group.builder.add(commit);
-    const changes = commit.entries.size + commit.links.size + 1;
+    const changes = commit.entries.size + commit.links.size + commit.formerChildren.length + 1;
     group.changes += changes;
     this.#queuedChanges += changes;
     this.#backlog++;

@@ -116,7 +116,8 @@ async function openEngine(dbs: Databases, owner: Owner, options: LmdbEngineOptio
   const readers = new Readers(owner.lock.fd, file.fd, dbs.env);
   dbs.readers = readers;
   try {
-    const waiting = bringIn(dbs, file, dir, recovered, warn);
+    // Opening need not wait for what the tree lacks: reads see it over the tree, which gets it later.
+    const waiting = recovered.loss === undefined ? recovered.batches : bringIn(dbs, file, dir, recovered);
     const loaded = loadGraph(dbs, graph, indexer, state, warn);
     const known = loaded.rebuilt ? withoutCheckpoint(state) : state;
     const owned = own(dbs, file, dir, { state: known, recovered, waiting, loaded, warn });
@@ -186,38 +187,26 @@ function bringUp(dbs: Databases, path: string, warn: (message: string) => void):
   }
 }
 
-/**
- * Brings what the last owner had acknowledged into the tree. Returns what it has no room for now: that stays in the log,
- * and is seen by reads all the same.
- */
-function bringIn(
-  dbs: Databases,
-  file: DataFile,
-  dir: string,
-  { batches }: Recovered,
-  warn: (message: string) => void,
-): Buffer[] {
-  let count = BATCHES_AT_ONCE;
-  for (let at = 0; at < batches.length; ) {
-    try {
-      flushBatches(dbs, file, batches.slice(at, at + count));
-      at += count;
-    } catch (cause) {
-      const error = writeError(dataPath(dir), cause);
-      if (error.kind !== 'Unavailable') throw error;
-      // The reserve of a full disk takes less at a time.
-      if (count > 1) {
-        count = Math.ceil(count / 8);
-        continue;
-      }
-      warn(`commits wait in the log, because the tree cannot be written: ${error.message}`);
-      return batches.slice(at);
+/** Brings what a loss has left of the log into the tree at once: the log begins anew. Unavailable: no room for it. */
+function bringIn(dbs: Databases, file: DataFile, dir: string, { batches }: Recovered): [] {
+  try {
+    for (let at = 0; at < batches.length; at += BATCHES_AT_ONCE) {
+      flushBatches(dbs, file, batches.slice(at, at + BATCHES_AT_ONCE));
     }
+  } catch (cause) {
+    const error = writeError(dataPath(dir), cause);
+    throw error.kind === 'Unavailable' ? noRoomAfterLoss(dir) : error;
   }
   dbs.env.resetReadTxn();
   return [];
 }
-const BATCHES_AT_ONCE = 4096;
+const BATCHES_AT_ONCE = 512;
+
+const noRoomAfterLoss = (dir: string) =>
+  unavailable(`${dir} has no room to go on without the commits that are missing`, {
+    object: dir,
+    remedy: 'free disk space and try again',
+  });
 
 const withoutCheckpoint = ({ checkpoint: _, ...state }: StoreState): StoreState => state;
 
@@ -239,7 +228,7 @@ function own(
 ): { log: Wal; state: StoreState } {
   const { recovered, waiting, loaded, warn } = options;
   let { state } = options;
-  const noted = (next: StoreState): boolean => {
+  const stored = (next: StoreState): boolean => {
     try {
       writeState(dbs, file, next);
       state = next;
@@ -254,19 +243,14 @@ function own(
   const generation = Math.max(recovered.generation, state.log?.generation ?? 0);
   const log = new Wal(dir, generation, loaded.revision);
   const isFree =
-    waiting.length === 0 && (!state.log?.isBegun || noted({ ...state, log: { generation, isBegun: false } }));
-  if (!isFree && recovered.loss !== undefined) {
-    throw unavailable(`${dir} has no room to go on without the commits that are missing`, {
-      object: dir,
-      remedy: 'free disk space and try again',
-    });
-  }
+    waiting.length === 0 && (!state.log?.isBegun || stored({ ...state, log: { generation, isBegun: false } }));
+  if (!isFree && recovered.loss !== undefined) throw noRoomAfterLoss(dir);
   let isBegun = true;
   if (isFree) isBegun = log.begin();
   else log.resume(recovered);
   // True whenever it gets there: with a checkpoint at the latest.
   const open = { ...state, clean: false, log: { generation: log.generation, isBegun } };
-  noted(open);
+  stored(open);
   if (existsSync(acceptedLossPath(dir))) {
     rmSync(acceptedLossPath(dir));
     syncDirectory(dir);

@@ -34,8 +34,9 @@ export function flushBatches(dbs: Databases, file: DataFile, buffers: readonly B
   // What is read must be what the last transaction left.
   dbs.env.resetReadTxn();
   const rows = new Rows(dbs);
-  for (const { rows: bytes } of batches) visitRows(bytes, rows);
-  const entry = encodeJournal(batches[0]?.previous ?? 0, batches);
+  for (const batch of batches) visitRows(batch, rows);
+  const recordDelta = batches.reduce((sum, batch) => sum + batch.recordDelta, 0);
+  const entry = encodeJournal(batches[0]?.previous ?? 0, recordDelta, rows.ops);
   file.keepCushion(rows.size * ROW_CUSHION_BYTES);
   dbs.readers?.look();
   dbs.env.transactionSync(() => {

@@ -24,13 +24,13 @@ const CHANGES_MAX = 2 * 1024;
 const CHANGES_MIN = 128;
 const TRANSACTION_MS = 25;
 /** Bytes outstanding from which on the tree is written also during a collection. */
-const OUTSTANDING_BYTES_WANTED = 16 * 1024 * 1024;
+const OUTSTANDING_BYTES_WANTED = 24 * 1024 * 1024;
 /** Background work waits while more than this is outstanding; */
-const BACKGROUND_BYTES_MAX = 24 * 1024 * 1024;
+const BACKGROUND_BYTES_MAX = 28 * 1024 * 1024;
 /** from here on the tree is written without pauses; */
-const PAUSED_BYTES_MAX = 28 * 1024 * 1024;
+const PAUSED_BYTES_MAX = 32 * 1024 * 1024;
 /** and here all commits wait. */
-const OUTSTANDING_BYTES_MAX = 32 * 1024 * 1024;
+const OUTSTANDING_BYTES_MAX = 36 * 1024 * 1024;
 /** Milliseconds for which a foreground commit counts. */
 const SHARED_MS = 200;
 const RETRY_MS = 500;

@@ -1,7 +1,7 @@
 /**
  * Keys and links as bytes whose order is the UTF-8 order of the keys' components, with digests packed. Called by the
  * storage; part of the file format. Pure but for a scratch buffer: what `encode…` returns is valid until the next
- * call.
+ * call. Of schema/bytes.ts only the growing buffer would be shared: keys have neither numbers nor lengths.
  *
  * A key is its components joined by 00. The first, the collection, is one byte (an unlisted one is a byte and its
  * text). Another component is its UTF-8 text, but for the space that digests need:

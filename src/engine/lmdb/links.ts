@@ -5,10 +5,10 @@
 import { compareUtf8 } from '../../model/utf8.js';
 import type { Key } from '../contract.js';
 import { CHUNK_MAX } from '../core/reads.js';
-import { type Commit, type LinkKey, linkPrefix, splitLink } from '../core/storage.js';
+import { type Commit, edgeIsBack, edgeTarget, type LinkKey, linkPrefix, splitLink } from '../core/storage.js';
 import { collectionOf, Relation } from '../schema/keys.js';
 import { boundsOf, merged } from './bounded-range.js';
-import { childPairs, childrenOf, hasChild } from './child-links.js';
+import { type ChildLink, childPairs, childrenOf, hasChild, type WithFormerChildren } from './child-links.js';
 import type { Databases } from './databases.js';
 import { FirstLinks } from './first-links.js';
 import { decodeKey, decodeLink, encodeBelow, encodeLink, encodeLinkPrefix } from './key-codec.js';
@@ -17,6 +17,7 @@ import type { Memtables } from './memtables.js';
 import { nodeParts } from './node-codec.js';
 import { lastSizeOf, successor } from './table.js';
 
+const NO_CHILDREN: readonly ChildLink[] = [];
 /** Rows read ahead at a time. */
 const CHUNK_ROWS = 512;
 
@@ -141,11 +142,22 @@ export class Links {
     return this.#dbs.links.get(encodeLink(link)) !== undefined;
   }
 
-  /** Finds, for a commit that is about to be put into a memtable, which child a dropped link led to. */
-  formerChildren({ links, freed }: Pick<Commit, 'links' | 'freed'>): (link: LinkKey) => number | undefined {
+  /**
+   * Splits the links of a commit that is about to be put into a memtable and the log: of a child that goes with its link two
+   * ids are put down instead, which is much less.
+   */
+  split({ links, freed, entries }: Commit): WithFormerChildren & Pick<Commit, 'links'> {
+    if (links.size === 0 || freed.size === 0) return { links, formerChildren: NO_CHILDREN };
     const gone = new Map<Key, number>();
-    if (links.size > 0) for (const [id, key] of freed) gone.set(key, id);
-    return (link) => this.#formerChild(link, gone);
+    for (const [id, key] of freed) gone.set(key, id);
+    const others = new Map<LinkKey, boolean>();
+    const formerChildren: ChildLink[] = [];
+    for (const [link, present] of links) {
+      const child = present ? undefined : this.#formerChild(link, gone, entries);
+      if (child === undefined) others.set(link, present);
+      else formerChildren.push(child);
+    }
+    return { links: others, formerChildren };
   }
 
   /** A commit is in a memtable now. */
@@ -167,18 +179,39 @@ export class Links {
     this.#first.forget();
   }
 
-  /** The child that a link led to, if its node is `gone` and the tree has such links by their ids only. */
-  #formerChild(link: LinkKey, gone: ReadonlyMap<Key, number>): number | undefined {
+  /**
+   * The ids of a link, if the node that it led to is `gone` and the tree has such links by their ids only. `from` is found
+   * among what that node referred to: a snapshot refers to its parent.
+   */
+  #formerChild(
+    link: LinkKey,
+    gone: ReadonlyMap<Key, number>,
+    entries: Commit['entries'],
+  ): ChildLink | undefined {
     const { from, relation, to } = splitLink(link);
     const child = gone.get(to);
     if (relation !== Relation.children || child === undefined) return undefined;
-    const collection = collectionOf(from);
+    if (this.#tables.link(link) !== undefined || !this.#isByIds(collectionOf(from))) return undefined;
+    for (const edge of entries.get(to)?.before?.adjacency?.edges ?? []) {
+      const target = edgeTarget(edge);
+      if (!edgeIsBack(edge) && this.#keyOf(target) === from) return { from: target, to: child };
+    }
+    return undefined;
+  }
+
+  #keyOf(id: number): Key | null | undefined {
+    const known = this.#tables.keyOf(id);
+    return known === undefined ? this.#storedKeyOf(id) : known;
+  }
+
+  /** Whether the tree has no links of a collection's records but those of children by ids. */
+  #isByIds(collection: string): boolean {
     let none = this.#textless.get(collection);
     if (none === undefined) {
       none = this.#hasNoRows(collection);
       this.#textless.set(collection, none);
     }
-    return none ? child : undefined;
+    return none;
   }
 
   #hasNoRows(collection: string): boolean {

@@ -5,10 +5,12 @@
 import type { Key } from '../contract.js';
 import { IdMap } from '../core/id-map.js';
 import { PartitionedMap } from '../core/partitioned-map.js';
-import { type Commit, type Entry, LINK_SEPARATOR, type LinkKey, NO_ID } from '../core/storage.js';
+import { type Commit, type Entry, LINK_SEPARATOR, NO_ID } from '../core/storage.js';
+import type { WithFormerChildren } from './child-links.js';
 
 /** What a table has of a commit. */
-export type TableCommit = Pick<Commit, 'revision' | 'entries' | 'links' | 'counters' | 'freed'>;
+export type TableCommit = Pick<Commit, 'revision' | 'entries' | 'links' | 'counters'> &
+  WithFormerChildren & { readonly freed: Pick<ReadonlySet<number>, 'has' | 'keys'> };
 
 /** In every map of it: null is a tombstone. */
 export class Memtable {
@@ -23,12 +25,11 @@ export class Memtable {
   /** Nodes whose links from their parents, as far as the tree has them, have been dropped. */
   readonly formerChildren = new IdMap<null>();
 
-  /** `isKnown`: whether any table has the key; `childOf`: see `Memtables.add`. */
+  /** `isKnown`: whether any table has the key. */
   add(
-    { revision, entries, links, counters, freed }: TableCommit,
+    { revision, entries, links, formerChildren, counters, freed }: TableCommit,
     undo: Undo,
     isKnown: (key: Key) => boolean,
-    childOf: (link: LinkKey) => number | undefined,
   ): void {
     this.revision = revision;
     for (const id of freed.keys()) undo.set(this.ids, id, null);
@@ -38,11 +39,8 @@ export class Memtable {
       undo.set(this.entries, key, after ?? null);
       if (after !== undefined && after.id !== NO_ID) undo.set(this.ids, after.id, key);
     }
-    for (const [link, present] of links) {
-      const child = present ? undefined : childOf(link);
-      if (child === undefined) undo.set(this.links, link, present || null);
-      else undo.set(this.formerChildren, child, null);
-    }
+    for (const [link, present] of links) undo.set(this.links, link, present || null);
+    for (const { to } of formerChildren) undo.set(this.formerChildren, to, null);
     for (const [name, value] of counters) undo.set(this.counters, name, value ?? null);
   }
 

@@ -139,18 +139,13 @@ export class Memtables {
     this.#groups.push({ revision: 0, undo: new Undo() });
   }
 
-  /**
-   * A commit of the newest group. `childOf`: the node that a dropped link led to, if it goes with the link and the tree has
-   * the link by its id: then the id is put down instead, which is much less.
-   */
-  add(commit: TableCommit, childOf: (link: LinkKey) => number | undefined): void {
+  /** A commit of the newest group. */
+  add(commit: TableCommit): void {
     const group = this.#groups[this.#groups.length - 1];
     if (group === undefined) throw new Error('a commit without a group');
     const isKnown = (key: Key): boolean => this.entry(key) !== undefined;
     const isNew = this.#active.size === 0;
-    this.#active.add(commit, group.undo, isKnown, (link) =>
-      this.link(link) === undefined ? childOf(link) : undefined,
-    );
+    this.#active.add(commit, group.undo, isKnown);
     group.revision = commit.revision;
     if (isNew) this.#list();
   }

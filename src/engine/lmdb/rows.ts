@@ -12,6 +12,7 @@ import type { Databases } from './databases.js';
 import { decodeLink, digestCut, encodeKey } from './key-codec.js';
 import { find, INLINE, INLINE_ID, idBytes, idsIn, SHARING_MAX } from './key-index.js';
 import { hasAdjacency, nodeParts } from './node-codec.js';
+import type { PackedOps } from './packed-ops.js';
 import type { Table } from './table.js';
 import type { RowVisitor } from './wal-format.js';
 
@@ -44,6 +45,8 @@ export class Rows implements RowVisitor {
   /** Links of children: from → to → checksum, undefined when the link goes. */
   readonly #children = new Map<number, Map<number, Buffer | undefined>>();
   readonly #counters = new Map<string, Row>();
+  /** In their order. */
+  readonly ops: PackedOps[] = [];
   /** Ids of nodes by encoded key: those that come, and those that went. */
   readonly #ids = new Map<string, { id: number; present: boolean }>();
 
@@ -98,6 +101,10 @@ export class Rows implements RowVisitor {
     return row;
   }
 
+  childTombstone(from: number, to: number): void {
+    this.#setChild(from, to, undefined);
+  }
+
   inline(key: Buffer, value: Buffer | undefined): void {
     const cut = digestCut(key);
     // Others may share the beginning, so the sign stays when this one goes.
@@ -143,6 +150,10 @@ export class Rows implements RowVisitor {
       this.#children.set(from, links);
     }
     links.set(to, check);
+  }
+
+  graphOps(ops: PackedOps): void {
+    this.ops.push(ops);
   }
 
   counter(name: Buffer, value: number | undefined): void {

@@ -231,6 +231,11 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     return key;
   }
 
+  /** Of a node that the tree does not have as it is now. */
+  pendingKeyOf(id: number): Key | undefined {
+    return this.#tables.keyOf(id) ?? undefined;
+  }
+
   idOf(key: Key): number | undefined {
     const known = this.#tables.entry(key);
     if (known !== undefined) return known === null || known.id === NO_ID ? undefined : known.id;
@@ -291,20 +296,18 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     this.#lastNode = undefined;
     this.#cache.delete(commit.entries.keys());
     if (this.#queue.beginsGroup()) this.#tables.beginGroup();
-    this.#addToTable(commit);
-    this.#records += commit.recordDelta;
-    return this.#queue.push(commit, background);
-  }
-
-  #addToTable(commit: TableCommit): void {
-    this.#tables.add(commit, this.#links.formerChildren(commit));
+    const split = { ...commit, ...this.#links.split(commit) };
+    this.#tables.add(split);
     this.#links.added(commit);
+    this.#records += commit.recordDelta;
+    return this.#queue.push(split, background);
   }
 
   /** Commits of the log that the tree does not have, in a store that must not be changed. */
   overlay(commit: TableCommit, recordDelta: number): void {
     this.#tables.beginGroup();
-    this.#addToTable(commit);
+    this.#tables.add(commit);
+    this.#links.added(commit);
     this.#tables.logged();
     this.#records += recordDelta;
     this.#stored = { revision: commit.revision, records: this.#records };

@@ -76,7 +76,7 @@ function forgetGraph(dbs: Databases): void {
   for (const key of [...dbs.journal.getKeys()]) void dbs.journal.remove(key);
   for (const key of [...dbs.checkpoints.getKeys()]) void dbs.checkpoints.remove(key);
   // Nothing comes before it, which means that the graph has to be rebuilt.
-  if (revision > 0) void dbs.journal.put(journalKey(revision), encodeJournal(-1, []));
+  if (revision > 0) void dbs.journal.put(journalKey(revision), encodeJournal(-1, 0, []));
   void dbs.meta.put('state', stateBytes(state));
 }
 

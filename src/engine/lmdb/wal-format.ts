@@ -5,24 +5,27 @@
  * A batch (little-endian):
  *
  *   magic u32, tag u32, payload length u32, CRC-32 u32 (of all that follows, seeded with the tag)
- *   previous revision f64, revision f64, change in the number of records i32, words of graph ops u32
- *   rows, then graph ops (u32 each)
+ *   previous revision f64, revision f64, change in the number of records i32, 0 u32
+ *   rows; the last one has the graph ops
  *
  * A batch without commits is a mark: the first of each generation in a file, with the revision at that moment twice, and the generation
- * as its tag. 1 as its change in the number of records says that the log has gone on in the other file. In place of the words it has
+ * as its tag. 1 as its change in the number of records says that the log has gone on in the other file. In place of the 0 it has
  * a salt, and its batches have generation XOR salt as their tag: values are what clients chose, and what looks
  * like a batch among them is not one, since the salt is not known before it is used. Logs of earlier versions have salt 0.
  *
  * A row is its kind and operands: ids are varints; keys, values and nodes are a length and bytes. Rows are in the order of
- * their commits, so that a later one counts.
+ * their commits, so that a later one counts. Batches of earlier versions have words of graph ops (u32 each) after their
+ * rows instead, and their number in place of the 0.
  */
 import { crc32 } from 'node:zlib';
 import { unknownError } from '../../errors.js';
 import type { Key } from '../contract.js';
 import { type Commit, type EntryChange, type LinkKey, NO_ID } from '../core/storage.js';
 import { ByteReader, ByteWriter, DamagedBytes } from '../schema/bytes.js';
+import type { ChildLink, WithFormerChildren } from './child-links.js';
 import { encodeKey, encodeLink } from './key-codec.js';
 import { encodeNode } from './node-codec.js';
+import { type PackedOps, writeOps } from './packed-ops.js';
 
 const RowKind = {
   /** id, node: a node whose key keeps its id. */
@@ -41,6 +44,10 @@ const RowKind = {
   /** key, f64. */
   counter: 8,
   counterTombstone: 9,
+  /** id, id: of a link from a node to its child. */
+  childTombstone: 10,
+  /** Number of words, length, words as varints. */
+  graphOps: 11,
 } as const;
 
 export const BATCH_HEAD_BYTES = 40;
@@ -53,9 +60,11 @@ export interface Batch {
   readonly revision: number;
   readonly recordDelta: number;
   readonly rows: Buffer;
-  /** A copy, aligned. */
-  readonly ops: Uint32Array;
+  /** Graph ops of an earlier version. */
+  readonly words: Buffer;
 }
+
+export type LoggedCommit = Commit & WithFormerChildren;
 
 // --------------------------------------------------------------------------------------------------------- writing
 
@@ -68,6 +77,7 @@ const NOTHING = Buffer.alloc(0);
 export class BatchBuilder {
   readonly #rows = new ByteWriter(SCRATCH_BYTES);
   readonly #ops = new ByteWriter(SCRATCH_BYTES);
+  #words = 0;
   /** Commits so far, the changes of records and links in them, and what they add to the number of records. */
   commits = 0;
   changes = 0;
@@ -75,14 +85,15 @@ export class BatchBuilder {
   /** Of the newest commit. */
   revision = 0;
 
-  add({ revision, entries, links, counters, ops, recordDelta }: Commit): void {
+  add({ revision, entries, links, formerChildren, counters, ops, recordDelta }: LoggedCommit): void {
     for (const [key, entry] of entries) this.#change(key, entry);
     for (const [key, present] of links) this.#link(key, present);
+    for (const link of formerChildren) this.#formerChild(link);
     for (const [name, value] of counters) this.#counter(name, value);
-    // Both sides are little-endian on every platform this runs on.
-    this.#ops.bytes(new Uint8Array(ops.buffer, ops.byteOffset, ops.byteLength));
+    writeOps(this.#ops, ops);
+    this.#words += ops.length;
     this.commits++;
-    this.changes += entries.size + links.size;
+    this.changes += entries.size + links.size + formerChildren.length;
     this.recordDelta += recordDelta;
     this.revision = revision;
   }
@@ -92,6 +103,11 @@ export class BatchBuilder {
    * its first commit.
    */
   finish(previous: number): Buffer {
+    if (this.#words > 0) {
+      this.#rows.byte(RowKind.graphOps);
+      this.#rows.varint(this.#words);
+      this.#rows.varint(this.#ops.length);
+    }
     const opsStart = BATCH_HEAD_BYTES + this.#rows.length;
     const batch = Buffer.allocUnsafeSlow(opsStart + this.#ops.length);
     this.#rows.copyTo(batch, BATCH_HEAD_BYTES);
@@ -101,7 +117,7 @@ export class BatchBuilder {
     batch.writeDoubleLE(previous, 16);
     batch.writeDoubleLE(this.revision, 24);
     batch.writeInt32LE(this.recordDelta, 32);
-    batch.writeUInt32LE(this.#ops.length / 4, 36);
+    batch.writeUInt32LE(0, 36);
     return batch;
   }
 
@@ -109,6 +125,7 @@ export class BatchBuilder {
   clear(): boolean {
     this.#rows.clear();
     this.#ops.clear();
+    this.#words = 0;
     this.commits = 0;
     this.changes = 0;
     this.recordDelta = 0;
@@ -142,6 +159,12 @@ export class BatchBuilder {
   #link(key: LinkKey, present: boolean): void {
     this.#rows.byte(present ? RowKind.link : RowKind.linkTombstone);
     this.#bytes(encodeLink(key));
+  }
+
+  #formerChild({ from, to }: ChildLink): void {
+    this.#rows.byte(RowKind.childTombstone);
+    this.#rows.varint(from);
+    this.#rows.varint(to);
   }
 
   #counter(name: Key, value: number | undefined): void {
@@ -227,16 +250,13 @@ export function batchAt(
 
 /** Takes a batch apart. REQUIRES: it is whole, as `batchAt` and `BatchBuilder` return it. */
 export function openBatch(batch: Buffer): Batch {
-  const words = batch.readUInt32LE(36);
-  const rowsEnd = batch.length - words * 4;
-  const ops = new Uint32Array(words);
-  new Uint8Array(ops.buffer).set(batch.subarray(rowsEnd));
+  const rowsEnd = batch.length - batch.readUInt32LE(36) * 4;
   return {
     previous: batch.readDoubleLE(16),
     revision: batch.readDoubleLE(24),
     recordDelta: batch.readInt32LE(32),
     rows: batch.subarray(BATCH_HEAD_BYTES, rowsEnd),
-    ops,
+    words: batch.subarray(rowsEnd),
   };
 }
 
@@ -248,12 +268,16 @@ export interface RowVisitor {
   inline(key: Buffer, value: Buffer | undefined): void;
   link(link: Buffer, present: boolean): void;
   counter(name: Buffer, value: number | undefined): void;
+  /** A link between nodes, by their ids, is gone. */
+  childTombstone(from: number, to: number): void;
+  graphOps(ops: PackedOps): void;
 }
 
 /** Unknown: damaged. */
-export function visitRows(rows: Buffer, visitor: RowVisitor): void {
+export function visitRows({ rows, words }: Batch, visitor: RowVisitor): void {
   const reader = new ByteReader();
   reader.over(rows, 0, rows.length);
+  if (words.length > 0) visitor.graphOps(packedOps(words));
   try {
     while (!reader.atEnd) visitRow(reader, visitor);
   } catch (error) {
@@ -262,6 +286,14 @@ export function visitRows(rows: Buffer, visitor: RowVisitor): void {
       remedy: 'restore the store from a copy',
     });
   }
+}
+
+function packedOps(words: Buffer): PackedOps {
+  const ops = new Uint32Array(words.length / 4);
+  new Uint8Array(ops.buffer).set(words);
+  const writer = new ByteWriter(words.length);
+  writeOps(writer, ops);
+  return { words: ops.length, bytes: writer.take() };
 }
 
 function visitRow(reader: ByteReader, visitor: RowVisitor): void {
@@ -290,6 +322,12 @@ function visitRow(reader: ByteReader, visitor: RowVisitor): void {
       break;
     case RowKind.counterTombstone:
       visitor.counter(bytes(), undefined);
+      break;
+    case RowKind.childTombstone:
+      visitor.childTombstone(reader.varint(), reader.varint());
+      break;
+    case RowKind.graphOps:
+      visitor.graphOps({ words: reader.varint(), bytes: bytes() });
       break;
     default:
       throw new DamagedBytes(`row kind ${kind} is unknown`);

@@ -178,7 +178,7 @@ export class MemoryStorage implements Storage {
   }
 }
 
-/** Entries that begin with `start`, and are after `after` when that is further; maybe others behind them. */
+/** Entries that begin with `start`, and are after `after` when that is further; maybe others after them. */
 function from<V>(map: PartitionedMap<V>, start: string, after: string | undefined): Iterable<[string, V]> {
   return after !== undefined && compareUtf8(after, start) >= 0
     ? map.from(after, true, start)

@@ -134,6 +134,11 @@ export class ByteReader {
     this.end = end;
   }
 
+  /** Bytes that have not been read. */
+  get left(): number {
+    return this.end - this.position;
+  }
+
   get atEnd(): boolean {
     return this.position >= this.end;
   }

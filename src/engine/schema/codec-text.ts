@@ -46,7 +46,7 @@ prefixWords.forEach((text, code) => {
   prefixesByUnit.set(unit, list);
 });
 
-/** As `endsWith`, which is a call into the runtime: mostly the last unit tells. */
+/** As `endsWith`, which is a call into the runtime: mostly the last unit decides. */
 function endsIn(text: string, end: string): boolean {
   const more = text.length - end.length;
   if (more < 0 || text.charCodeAt(text.length - 1) !== end.charCodeAt(end.length - 1)) return false;

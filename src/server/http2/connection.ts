@@ -12,28 +12,17 @@ import type { Socket } from 'node:net';
 import type { Account } from '../connections/ledger.js';
 import type { Peer } from '../connections/peer.js';
 import { Bucket } from './bucket.js';
-import {
-  broken,
-  ConnectionError,
-  ErrorCode,
-  Flag,
-  FrameType,
-  sized,
-  tooMuch,
-  WINDOW_BYTES,
-  WINDOW_BYTES_MAX,
-} from './constants.js';
+import { broken, ConnectionError, ErrorCode, Flag, FrameType, sized, tooMuch } from './constants.js';
 import { FrameReader, type FrameSink } from './frame-reader.js';
 import { type HeaderBlock, HeaderBlocks } from './header-blocks.js';
 import { HeaderEncoder } from './header-encoder.js';
 import { HeaderReader, type HeadMaker } from './header-reader.js';
 import { Inbox } from './inbox.js';
+import { OpenStreams, STREAM_WINDOW_BYTES } from './open-streams.js';
 import { Output, settingsOf } from './output.js';
-import { PastStreams } from './past-streams.js';
-import { overflowing, PeerSettings } from './peer-settings.js';
 import { areTrailers } from './request-head.js';
 import type { RunQueue } from './run-queue.js';
-import { Stream, type StreamHost, type StreamSink } from './stream.js';
+import type { Stream, StreamSink } from './stream.js';
 
 /** The application that handles the requests. */
 export interface Application<Head> extends HeadMaker<Head> {
@@ -67,12 +56,6 @@ export interface ConnectionOptions {
   readonly memory: Account;
 }
 
-/** Bytes in flight of one call, and of all calls of a connection. */
-const STREAM_WINDOW_BYTES = 4 * 2 ** 20;
-const CONNECTION_WINDOW_BYTES = 16 * 2 ** 20;
-const GIVE_BACK_BYTES = CONNECTION_WINDOW_BYTES / 4;
-/** Bytes a stream sends before the next one continues. */
-const TURN_BYTES = 64 * 1024;
 /** Encoded headers are smaller than their counted size, except with codes that no encoder uses. */
 const BLOCK_FACTOR = 4;
 /** Frames without effect: empty ones, priorities, settings, unknown types. */
@@ -87,26 +70,17 @@ export class Connection<Head> {
   readonly #reader: FrameReader;
   readonly #inbox: Inbox;
   readonly #output: Output;
-  readonly #encoder = new HeaderEncoder();
   readonly #headerReader: HeaderReader<Head>;
-  readonly #host: StreamHost;
-  readonly #streams = new Map<number, Stream>();
-  readonly #waiting = new Set<Stream>();
-  readonly #past = new PastStreams();
+  readonly #streams: OpenStreams;
   readonly #idleFrames = new Bucket(IDLE_FRAMES.burst, IDLE_FRAMES.perSecond);
   readonly #blocks: HeaderBlocks;
   #greeted = false;
-  #receiveWindow = CONNECTION_WINDOW_BYTES;
-  #giveBackBytes = 0;
-  readonly #peer = new PeerSettings();
   /**
    * The DATA frame being read: its stream, unless its content is not wanted, and the bytes that are missing.
    */
   #dataStream: Stream | undefined;
   #dataBytes = 0;
   #dataFlags = 0;
-  /** Whether a window has grown: streams are checked once for all frames that were read together. */
-  #widened = false;
   #leaving = false;
   /** Whether open streams are to be ended; whether the socket is closed; whether both are complete. */
   #givenUp = false;
@@ -134,9 +108,10 @@ export class Connection<Head> {
     this.#headerReader = new HeaderReader(options.headerBytesMax, application);
     this.#output = new Output(socket, options.memory, {
       flushes: () => this.#inbox.working,
-      drained: () => this.#pump(),
+      drained: () => this.#streams.pump(),
       overrun: () => this.#cutOff('responses to its frames are not read'),
     });
+    this.#streams = new OpenStreams(this.#output, new HeaderEncoder(), () => this.#endIfIdle());
     this.#reader = new FrameReader(this.#frames());
     this.#inbox = new Inbox(socket, options.peer, options.queue, options.memory, {
       push: (chunk, from) => this.#reader.push(chunk, from),
@@ -144,13 +119,12 @@ export class Connection<Head> {
       goOn: () => application.goOn(),
       steps: () => application.steps,
       rest: () => {
-        if (this.#widened) this.#pump();
+        this.#streams.sendMore();
         this.#output.flush();
         this.#endIfOver();
       },
       failed: (error) => this.#fail(error),
     });
-    this.#host = this.#streamHost();
     socket.on('error', () => undefined);
     socket.on('data', this.#take);
     socket.once('end', () => this.destroy());
@@ -164,7 +138,7 @@ export class Connection<Head> {
         headerBytes: options.headerBytesMax,
       }),
     );
-    this.#output.windowUpdate(0, CONNECTION_WINDOW_BYTES - WINDOW_BYTES);
+    this.#streams.announce();
     socket.resume();
   }
 
@@ -172,7 +146,7 @@ export class Connection<Head> {
   shutdown(): void {
     if (this.#leaving || this.#closed) return;
     this.#leaving = true;
-    this.#output.goAway(this.#past.lastId, ErrorCode.noError);
+    this.#output.goAway(this.#streams.past.lastId, ErrorCode.noError);
     this.#endIfIdle();
   }
 
@@ -228,7 +202,7 @@ export class Connection<Head> {
       error instanceof ConnectionError ? error : new ConnectionError(ErrorCode.internalError, 'internal');
     this.#reason = error instanceof ConnectionError ? message : `internal error: ${String(error)}`;
     this.#socket.off('data', this.#take);
-    this.#output.goAway(this.#past.lastId, code, message);
+    this.#output.goAway(this.#streams.past.lastId, code, message);
     this.#output.flush();
     this.#giveUp();
     this.#leaving = true;
@@ -266,12 +240,9 @@ export class Connection<Head> {
 
   /** Aborts one stream of a connection that is ending; returns false if there is none. */
   #endNext(): boolean {
-    if (!this.#givenUp) return false;
-    for (const stream of this.#streams.values()) {
-      stream.gone();
-      return true;
-    }
-    return false;
+    const stream = this.#givenUp ? this.#streams.first : undefined;
+    stream?.gone();
+    return stream !== undefined;
   }
 
   /** Ends when the socket is closed and no stream is open. */
@@ -295,67 +266,6 @@ export class Connection<Head> {
     }
     this.#askedAt = performance.now();
     if (!this.#socket.writableEnded) this.#output.ping(Buffer.alloc(8), 0);
-  }
-
-  // ------------------------------------------------------------------------------------------------ streams
-
-  #streamHost(): StreamHost {
-    const connection = this;
-    return {
-      output: this.#output,
-      encoder: this.#encoder,
-      sendWindow: WINDOW_BYTES,
-      get firstWindow() {
-        return connection.#peer.firstWindow;
-      },
-      get frameBytes() {
-        return connection.#peer.frameBytes;
-      },
-      giveBack: (bytes) => this.#giveBack(bytes),
-      waits: (stream) => this.#waiting.add(stream),
-      over: (stream, reset) => {
-        this.#streams.delete(stream.id);
-        this.#waiting.delete(stream);
-        if (reset) this.#past.end(stream.id);
-        this.#endIfIdle();
-      },
-    };
-  }
-
-  #giveBack(bytes: number): void {
-    this.#giveBackBytes += bytes;
-    if (this.#giveBackBytes < GIVE_BACK_BYTES) return;
-    this.#output.windowUpdate(0, this.#giveBackBytes);
-    this.#receiveWindow += this.#giveBackBytes;
-    this.#giveBackBytes = 0;
-  }
-
-  /** Lets the waiting streams send, round robin, until nothing more can be sent. */
-  #pump(): void {
-    this.#widened = false;
-    for (let moved = true; moved; ) {
-      moved = false;
-      for (const stream of [...this.#waiting]) {
-        const before = this.#output.room;
-        if (before <= 0) return;
-        if (stream.pump(TURN_BYTES)) this.#waiting.delete(stream);
-        moved ||= this.#output.room < before;
-      }
-    }
-  }
-
-  #refuse(id: number, code: number): void {
-    this.#output.reset(id, code);
-    this.#past.end(id);
-  }
-
-  /** The stream of a frame, if it still exists; a frame of a stream that never began is a protocol error. */
-  #streamOf(id: number): Stream | undefined {
-    const stream = this.#streams.get(id);
-    if (stream === undefined && (id % 2 === 0 || id > this.#past.lastId)) {
-      throw broken('a frame of a stream that never began');
-    }
-    return stream;
   }
 
   // ------------------------------------------------------------------------------------------------- frames
@@ -387,7 +297,7 @@ export class Connection<Head> {
       throw broken('a frame inside a header block');
     }
     if (type === FrameType.headers) this.#request(this.#blocks.headers(flags, id, payload));
-    else if (type === FrameType.windowUpdate) this.#windowUpdate(id, payload);
+    else if (type === FrameType.windowUpdate) this.#streams.widen(id, payload);
     else if (type === FrameType.ping) this.#ping(flags, id, payload);
     else if (type === FrameType.reset) this.#reset(id, payload);
     else if (type === FrameType.continuation) this.#continuation(flags, payload);
@@ -409,14 +319,11 @@ export class Connection<Head> {
     this.#dataFlags = flags;
     this.#dataStream = undefined;
     if (bytes === 0 && (flags & Flag.endStream) === 0) this.#idle();
-    this.#receiveWindow -= bytes;
-    if (this.#receiveWindow < 0) {
-      throw new ConnectionError(ErrorCode.flowControlError, 'more than the window of the connection');
-    }
-    const stream = this.#streamOf(id);
+    this.#streams.receive(bytes);
+    const stream = this.#streams.of(id);
     if (stream === undefined) {
-      this.#giveBack(bytes);
-      if (!this.#past.ended(id)) this.#refuse(id, ErrorCode.streamClosed);
+      this.#streams.giveBack(bytes);
+      if (!this.#streams.past.ended(id)) this.#streams.refuse(id, ErrorCode.streamClosed);
     } else if (!stream.admit(bytes)) stream.abort(ErrorCode.flowControlError);
     else if (stream.remoteEnded) stream.abort(ErrorCode.streamClosed);
     else this.#dataStream = stream;
@@ -445,24 +352,24 @@ export class Connection<Head> {
       return;
     }
     const { head, contentLength } = this.#headerReader.request(bytes);
-    if (id <= this.#past.lastId) {
-      if (this.#past.ended(id)) return;
-      if (this.#past.passedOver(id)) {
+    const { past } = this.#streams;
+    if (id <= past.lastId) {
+      if (past.ended(id)) return;
+      if (past.passedOver(id)) {
         throw broken('headers on a skipped stream');
       }
       throw new ConnectionError(ErrorCode.streamClosed, 'headers on a closed stream');
     }
-    this.#past.begin(id);
+    past.begin(id);
     if (this.#leaving || this.#streams.size >= this.#options.streamsMax) {
-      this.#refuse(id, ErrorCode.refusedStream);
+      this.#streams.refuse(id, ErrorCode.refusedStream);
       return;
     }
     if (head === undefined) {
-      this.#refuse(id, ErrorCode.protocolError);
+      this.#streams.refuse(id, ErrorCode.protocolError);
       return;
     }
-    const stream = new Stream(id, this.#host, STREAM_WINDOW_BYTES);
-    this.#streams.set(id, stream);
+    const stream = this.#streams.begin(id);
     stream.announce(contentLength);
     stream.sink = this.#application.open(stream, head);
     if (endStream && !stream.over) stream.endRemote();
@@ -475,26 +382,6 @@ export class Connection<Head> {
     else stream.endRemote();
   }
 
-  #windowUpdate(id: number, payload: Buffer): void {
-    if (payload.length !== 4) throw sized('window update');
-    const bytes = payload.readUInt32BE(0) & WINDOW_BYTES_MAX;
-    if (id === 0) {
-      if (bytes === 0) throw broken('a window update of 0 bytes');
-      this.#host.sendWindow += bytes;
-      if (this.#host.sendWindow > WINDOW_BYTES_MAX) throw overflowing();
-      this.#widened = true;
-      return;
-    }
-    const stream = this.#streamOf(id);
-    if (stream === undefined) return;
-    if (bytes === 0) stream.abort(ErrorCode.protocolError);
-    else if (!stream.widen(bytes)) stream.abort(ErrorCode.flowControlError);
-    else {
-      this.#peer.widened(stream);
-      if (stream.waiting) this.#widened = true;
-    }
-  }
-
   #ping(flags: number, id: number, payload: Buffer): void {
     if (id !== 0) throw broken('a ping on a stream');
     if (payload.length !== 8) throw sized('ping');
@@ -503,8 +390,8 @@ export class Connection<Head> {
 
   #reset(id: number, payload: Buffer): void {
     if (payload.length !== 4) throw sized('reset');
-    this.#streamOf(id)?.gone();
-    this.#past.forget(id);
+    this.#streams.of(id)?.gone();
+    this.#streams.past.forget(id);
   }
 
   #settings(flags: number, id: number, payload: Buffer): void {
@@ -514,9 +401,7 @@ export class Connection<Head> {
       return;
     }
     this.#idle();
-    this.#peer.apply(payload, this.#streams.values(), (bytes) => this.#encoder.limitTable(bytes));
-    this.#output.settingsAck();
-    this.#widened = true;
+    this.#streams.apply(payload);
   }
 
   #goAway(id: number, payload: Buffer): void {

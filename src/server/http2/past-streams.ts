@@ -1,7 +1,7 @@
 /**
  * Streams of a connection that are no longer open, as far as that matters (RFC 9113, section 5.1): those that
  * this side has ended and whose frames may still arrive, and ids that were skipped and never began. Called by
- * connection.ts.
+ * connection.ts and open-streams.ts.
  */
 
 /** Streams ended by this side, which the peer may not know yet. */

@@ -1,4 +1,4 @@
-/** The peer's limits, from its SETTINGS (RFC 9113, section 6.5.2). Called by connection.ts. */
+/** The peer's limits, from its SETTINGS (RFC 9113, section 6.5.2). Called by open-streams.ts. */
 import {
   broken,
   ConnectionError,

@@ -53,6 +53,7 @@ export function diffService(host: ServiceHost): Service {
 async function apply(host: ServiceHost, request: ApplyRequest, call: Call): Promise<DescriptorMessage> {
   const { diff: layer } = request;
   if (layer === null) throw invalidArgument('the request names no layer');
+  await using reader = await host.db.content.readerAt(call.context, layer.digest);
   const { snapshotter, key, writable } = await snapshotOf(host, call.context, request.mounts.map(mountOf));
   if (!writable) {
     throw failedPrecondition(`snapshot "${key}" is mounted read-only`, {
@@ -60,7 +61,6 @@ async function apply(host: ServiceHost, request: ApplyRequest, call: Call): Prom
       remedy: 'use the mounts of an active snapshot',
     });
   }
-  await using reader = await host.db.content.readerAt(call.context, layer.digest);
   const { digest, size } = await snapshotter.write(call.context, key, (mounts, removal) =>
     applyLayer(mounts, reader.stream(), {
       mediaType: layer.mediaType,

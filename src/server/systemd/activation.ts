@@ -1,5 +1,5 @@
 /**
- * Socket activation: systemd opens the daemon's sockets, and starts it when somebody connects (`LISTEN_FDS`,
+ * Socket activation: systemd opens the daemon's sockets, and starts it when a client connects (`LISTEN_FDS`,
  * sd_listen_fds(3)). systemd keeps a socket, its mode and its owner; the daemon only accepts. Called by `ebbtide serve`.
  */
 import { fstatSync, readFileSync } from 'node:fs';

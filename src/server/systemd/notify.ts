@@ -24,7 +24,7 @@ const messages: Readonly<Record<State, () => string>> = {
   alive: () => 'WATCHDOG=1',
 };
 
-/** The watchdog is told from the first `ready` on. */
+/** The watchdog is notified from the first `ready` on. */
 export function notifier(warn: (message: string) => void, env = process.env): Notifier {
   const { NOTIFY_SOCKET: address } = env;
   if (!address) return { report: async () => undefined, close: () => undefined };

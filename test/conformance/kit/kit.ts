@@ -18,7 +18,7 @@ const SERVICE = 'ebbtide.service';
 const METRICS = '127.0.0.1:9464';
 const PROMETHEUS = '127.0.0.1:9090';
 
-/** Queries that have an answer only after something went wrong. */
+/** Queries that have a result only after something went wrong. */
 const mayBeEmpty = new Set(['Failed calls by code', 'Connections closed, by reason']);
 
 /** undefined, or why nothing can be checked here. */
@@ -159,7 +159,7 @@ async function service(machine: Machine, check: Report): Promise<void> {
   machine.in('systemctl', 'daemon-reload');
   machine.in('systemctl', 'restart', SERVICE);
   await sleep(6000);
-  check('it tells the watchdog that it works', show(machine, 'NRestarts') !== '0' && journal());
+  check('it notifies the watchdog that it works', show(machine, 'NRestarts') !== '0' && journal());
   machine.in('systemctl', 'kill', '-s', 'STOP', '--kill-who=main', SERVICE);
   const revived = await until('a restart', () => show(machine, 'NRestarts') === '1' && isActive());
   check('the watchdog restarts it when it hangs', revived);
@@ -217,7 +217,7 @@ async function watched(machine: Machine, dir: string, check: Report): Promise<vo
     const empty = queries.filter(
       ({ title, query: text }) => query(text).length === 0 && !mayBeEmpty.has(title),
     );
-    const answered = `${queries.length} queries of the dashboard are answered`;
+    const answered = `${queries.length} queries of the dashboard have results`;
     check(answered, empty.map(({ title, query: text }) => `${title}: ${text}`).join('; '));
     interface Rule {
       name: string;
