@@ -45,7 +45,7 @@ export interface ChoiceHost {
   readonly disk: Disk | undefined;
   readonly pace: Pace;
   /** Who uses roots, once some containers are retired. */
-  inUse(retired: readonly Retired[]): (root: Root) => string | undefined;
+  inUse(retired: readonly Retired[]): Promise<(root: Root) => string | undefined>;
   effectOf(retired: readonly Retired[], retiring: readonly Root[]): Promise<Effect>;
 }
 
@@ -63,7 +63,7 @@ export async function choose(host: ChoiceHost, policy: CheckedPolicy): Promise<C
     const gone = new Set(retired.map(({ root }) => root));
     const left = host.roots.filter((root) => !gone.has(root));
     const covered = await coveredBy(rule, left, host.pace);
-    const eligible = await eligibleOf(host, rule, covered, host.inUse(retired), kept);
+    const eligible = await eligibleOf(host, rule, covered, await host.inUse(retired), kept);
     const { count, useless, outcome } = await stopOf(host, policy, rule, retired, eligible);
     for (const [n, root] of eligible.entries()) {
       if (n < count && !useless.has(n)) {
@@ -113,7 +113,7 @@ async function eligibleOf(
     if (reason === undefined) eligible.push(root);
     else kept.set(root, { rule, reason, ...(by !== undefined && { by }) });
   }
-  return eligible.sort(byLastUse);
+  return sortedInSteps(eligible, byLastUse, pace);
 }
 
 function protectionOf(rule: Rule, root: Root, at: Instant, last: ReadonlySet<Root>): KeepReason | undefined {
@@ -126,6 +126,46 @@ const byLastUse = (a: Root, b: Root): number => {
   if (a.lastUsed !== b.lastUsed) return a.lastUsed < b.lastUsed ? -1 : 1;
   return a.id - b.id;
 };
+
+const SORTED_AT_ONCE = 1024;
+
+/** Sorts runs, then merges them, and lets others have the thread between. */
+async function sortedInSteps<T>(
+  list: readonly T[],
+  compare: (a: T, b: T) => number,
+  pace: Pace,
+): Promise<T[]> {
+  let runs: T[][] = [];
+  for (let at = 0; at < list.length; at += SORTED_AT_ONCE) {
+    runs.push(list.slice(at, at + SORTED_AT_ONCE).sort(compare));
+    if (pace.isOver) await pace.pass();
+  }
+  while (runs.length > 1) {
+    const merged: T[][] = [];
+    for (let n = 0; n < runs.length; n += 2)
+      merged.push(await merge(runs[n] ?? [], runs[n + 1] ?? [], compare, pace));
+    runs = merged;
+  }
+  return runs[0] ?? [];
+}
+
+async function merge<T>(
+  left: readonly T[],
+  right: readonly T[],
+  compare: (a: T, b: T) => number,
+  pace: Pace,
+): Promise<T[]> {
+  const merged: T[] = [];
+  let at = 0;
+  for (const one of left) {
+    for (let next = right[at]; next !== undefined && compare(next, one) < 0; next = right[++at])
+      merged.push(next);
+    merged.push(one);
+    if (merged.length % SORTED_AT_ONCE === 0 && pace.isOver) await pace.pass();
+  }
+  for (const rest of right.slice(at)) merged.push(rest);
+  return merged;
+}
 
 /** The images of each repository that were made or moved last; names of one target count once. */
 function lastOfRepositories({ keepLast }: Rule, covered: readonly Root[]): ReadonlySet<Root> {

@@ -12,6 +12,7 @@ import type { Pace } from '../stores/listing.js';
 
 /** The rank of what no root holds. */
 const UNHELD = -1;
+const NODES_AT_ONCE = 4096;
 
 export class Holders {
   /** Of the retiring roots; a higher rank is that of a root which stays. */
@@ -44,7 +45,7 @@ export class Holders {
       holders.#follow(retiring[n] ?? 0, n);
       if (pace.isOver) await pace.pass();
     }
-    holders.ranksOfItems = holders.#rankItems();
+    holders.ranksOfItems = await holders.#rankItems(pace);
     return holders;
   }
 
@@ -103,11 +104,12 @@ export class Holders {
   }
 
   /** An item goes with the last node that names it. Undefined: no record has it any more. */
-  #rankItems(): (number | undefined)[] {
+  async #rankItems(pace: Pace): Promise<(number | undefined)[]> {
     const items = this.#items;
     const ranks = new Array<number | undefined>(items.sizes.length);
     const nodes = Math.min(items.ofNode.length, this.#view.limit);
     for (let id = 0; id < nodes; id++) {
+      if (id % NODES_AT_ONCE === 0 && pace.isOver) await pace.pass();
       const item = items.ofNode[id] ?? NO_ITEM;
       if (item === NO_ITEM || !this.#view.isPresent(id)) continue;
       const rank = this.rankOf(id);

@@ -68,11 +68,11 @@ function choiceHost(
     roots,
     disk,
     pace,
-    inUse(retired) {
+    async inUse(retired) {
       const containers = new Set(
         retired.filter(({ root }) => root.kind === 'container').map(({ root }) => keyOfPlanned(root)),
       );
-      const inUse = new RootsInUse(host, view, (k) => containers.has(k));
+      const inUse = await RootsInUse.read(host, view, pace, (k) => containers.has(k));
       return (root) => inUse.userOf(root);
     },
     async effectOf(retired, retiring): Promise<Effect> {

@@ -85,10 +85,19 @@ export class RootsInUse {
   readonly #view: GraphView;
   readonly #images: ImagesInUse;
 
-  constructor(host: CollectHost, view: GraphView, isRetired: (k: Key) => boolean) {
+  private constructor(host: CollectHost, view: GraphView, images: ImagesInUse) {
     this.#host = host;
     this.#view = view;
-    this.#images = ImagesInUse.read(host.engine, isRetired);
+    this.#images = images;
+  }
+
+  static async read(
+    host: CollectHost,
+    view: GraphView,
+    pace: Pace,
+    isRetired: (k: Key) => boolean,
+  ): Promise<RootsInUse> {
+    return new RootsInUse(host, view, await ImagesInUse.read(host.engine, pace, isRetired));
   }
 
   /** In words. */

@@ -49,14 +49,19 @@ async function goingOf(
   holders: Holders,
   retired: ReadonlySet<number>,
 ): Promise<number[]> {
-  const going: number[] = [];
+  // By rank, from -1 on: garbage first.
+  const byRank: number[][] = [];
   const object = NodeFlag.present | NodeFlag.collectible;
   for (let id = 0; id < view.limit; id++) {
-    const isObject = ((view.flags[id] ?? 0) & object) === object;
-    if (isObject && holders.rankOf(id) < holders.retiring && !retired.has(id)) going.push(id);
     if (id % NODES_AT_ONCE === 0 && pace.isOver) await pace.pass();
+    const isObject = ((view.flags[id] ?? 0) & object) === object;
+    const rank = holders.rankOf(id);
+    if (!isObject || rank >= holders.retiring || retired.has(id)) continue;
+    const same = byRank[rank + 1];
+    if (same === undefined) byRank[rank + 1] = [id];
+    else same.push(id);
   }
-  return going.sort((a, b) => holders.rankOf(a) - holders.rankOf(b) || a - b);
+  return byRank.flat();
 }
 
 /** Bytes of objects; of several that are one item, the first has them, and none when a record stays that names it. */
@@ -89,7 +94,7 @@ export async function keptOf(
   { holders, ids, staying }: { holders: Holders; ids: readonly number[]; staying: readonly number[] },
 ): Promise<KeptRoot[]> {
   const { host, pace } = picture;
-  const { bytes, pins } = stayingBytes(picture, holders, ids, staying.length);
+  const { bytes, pins } = await stayingBytes(picture, holders, ids, staying.length);
   const byId = new Map(roots.map((root) => [root.id, root]));
   const rows: KeptRoot[] = [];
   for (const [n, id] of staying.entries()) {
@@ -118,25 +123,42 @@ export async function keptOf(
 }
 
 /** By the places of the roots that stay: bytes of what each of them holds, and of what retired roots have of that. */
-function stayingBytes(
-  { view, items }: Picture,
+async function stayingBytes(
+  picture: Picture,
   holders: Holders,
   retired: readonly number[],
   staying: number,
-): { bytes: number[]; pins: number[] } {
+): Promise<{ bytes: number[]; pins: number[] }> {
+  const { items } = picture;
   const bytes = new Array<number>(staying).fill(0);
   const pins = new Array<number>(staying).fill(0);
-  const reached = new Set<number>();
-  for (const [state, isReached] of view.reach(retired.map(plainState)).entries()) {
-    const item = isReached ? (items.ofNode[idOfState(state)] ?? NO_ITEM) : NO_ITEM;
-    if (item !== NO_ITEM) reached.add(item);
-  }
+  const reached = await itemsOf(picture, retired);
   for (const [item, rank] of holders.ranksOfItems.entries()) {
     const place = rank === undefined ? -1 : rank - holders.retiring;
     if (place < 0) continue;
     const size = items.sizes[item] ?? 0;
     bytes[place] = (bytes[place] ?? 0) + size;
-    if (reached.has(item)) pins[place] = (pins[place] ?? 0) + size;
+    if (reached[item] === 1) pins[place] = (pins[place] ?? 0) + size;
   }
   return { bytes, pins };
+}
+
+/** 1 for each item that is reached from these roots. */
+async function itemsOf({ view, items, pace }: Picture, roots: readonly number[]): Promise<Uint8Array> {
+  const reached = new Uint8Array(items.sizes.length);
+  const seen = new Uint8Array(view.limit * 2);
+  const open: number[] = [];
+  const enter = (state: number): void => {
+    if (seen[state] === 1) return;
+    seen[state] = 1;
+    open.push(state);
+    const item = items.ofNode[idOfState(state)] ?? NO_ITEM;
+    if (item !== NO_ITEM) reached[item] = 1;
+  };
+  for (const root of roots) {
+    enter(plainState(root));
+    for (let state = open.pop(); state !== undefined; state = open.pop()) view.forEachStep(state, enter);
+    if (pace.isOver) await pace.pass();
+  }
+  return reached;
 }

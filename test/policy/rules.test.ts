@@ -2,13 +2,16 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import type { DB } from '../../src/db.js';
+import { imageKey } from '../../src/engine/schema/keys.js';
 import { isKind } from '../../src/errors.js';
 import type { PolicyPlan } from '../../src/gc/report/plan.js';
+import { formatTimestamp } from '../../src/model/time.js';
 import { planPolicy } from '../../src/policy/plan.js';
 import { type PolicyRule, parsePolicy } from '../../src/policy/policy.js';
 import { withId } from '../../src/stores/leases.js';
 import { testDB } from '../support/db.js';
-import { gc, world } from '../support/gc-world.js';
+import { digest, gc, world } from '../support/gc-world.js';
+import { Random } from '../support/random.js';
 import { Host } from './host.js';
 
 const namespace = 'one';
@@ -209,4 +212,22 @@ test('given content in no directory, when a rule is about a file system, then th
   }
   const found = await planned({ maxUsedSpace: 0 });
   assert.deepEqual([found.retired.length, found.bytes, found.space.size], [1, 100, undefined]);
+});
+
+test('given thousands of images, when all may go, then they go by last use', async (t) => {
+  const w = await world(t);
+  const random = new Random(7);
+  await w.blob('a');
+  const times = Array.from({ length: 2500 }, () => BigInt(1 + random.int(1000)));
+  for (const [n, at] of times.entries()) {
+    const target = { digest: digest('a'), mediatype: 'm', size: 1 };
+    await w.put(imageKey('ns1', `i${n}`), { createdat: at, updatedat: at, target });
+  }
+  const { retired: roots } = await planPolicy(w, (run) => run(), parsePolicy({ rules: [{}] }));
+  const sorted = [...times].sort((a, b) => Number(a - b)).map(formatTimestamp);
+  assert.deepEqual(
+    roots.map(({ lastUsed }) => lastUsed),
+    sorted,
+  );
+  assert.equal(new Set(roots.map(({ key }) => key)).size, 2500);
 });

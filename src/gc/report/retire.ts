@@ -9,6 +9,7 @@ import type { LeaseRecord } from '../../model/records.js';
 import { parseTimestamp } from '../../model/time.js';
 import { readRecord } from '../../stores/common.js';
 import { dropLease, isBeingRemoved } from '../../stores/lease-links.js';
+import { Pace } from '../../stores/listing.js';
 import type { CollectHost } from '../host.js';
 import type { Candidate } from '../stats.js';
 import { keyOfPlanned, type RestReason, type RetiredRoot } from './plan.js';
@@ -37,7 +38,10 @@ export async function retire(
   roots: readonly RetiredRoot[],
   signal: AbortSignal | undefined,
 ): Promise<Retirement> {
-  const retirement = new Retiring(host, roots);
+  const going = new Set(roots.filter(({ kind }) => kind === 'container').map((root) => keyOfPlanned(root)));
+  // A container that is created from now on notes its image's use.
+  const pace = new Pace(signal === undefined ? {} : { signal });
+  const retirement = new Retiring(host, await ImagesInUse.read(host.engine, pace, (k) => going.has(k)));
   for (let at = 0; at < roots.length; at += ROOTS_AT_ONCE) {
     throwIfAborted(signal);
     await retirement.remove(roots.slice(at, at + ROOTS_AT_ONCE));
@@ -51,12 +55,10 @@ class Retiring {
   readonly #inUse: ImagesInUse;
   readonly #noted: Noted;
 
-  constructor(host: CollectHost, roots: readonly RetiredRoot[]) {
+  constructor(host: CollectHost, inUse: ImagesInUse) {
     const { engine, lastUse } = host;
     this.#host = host;
-    const going = new Set(roots.filter(({ kind }) => kind === 'container').map((root) => keyOfPlanned(root)));
-    // A container that is created from now on notes its image's use.
-    this.#inUse = ImagesInUse.read(engine, (k) => going.has(k));
+    this.#inUse = inUse;
     this.#noted = (id) => {
       const k = lastUse.noted.size === 0 ? undefined : engine.keyOf(id);
       return k === undefined ? undefined : lastUse.noted.get(k);

@@ -9,6 +9,7 @@ import type { ContainerRecord, ImageRecord, LeaseRecord, StringMap } from '../..
 import type { Instant } from '../../model/time.js';
 import { scanRecords } from '../../stores/common.js';
 import { usedAtTimes } from '../../stores/last-use.js';
+import type { Pace } from '../../stores/listing.js';
 import { labelsOf } from '../references.js';
 import { ResourceContent, ResourceImage, ResourceIngest, ResourceLease, ResourceSnapshot } from '../types.js';
 
@@ -110,11 +111,12 @@ export class ImagesInUse {
   }
 
   /** By all containers there are, but those that `isGoing`. */
-  static read(engine: Engine, isGoing: (k: Key) => boolean = () => false): ImagesInUse {
+  static async read(engine: Engine, pace: Pace, isGoing: (k: Key) => boolean): Promise<ImagesInUse> {
     const inUse = new ImagesInUse(engine);
     for (const [record] of engine.scan(key('namespaces'))) {
       const ns = components(record)[1] ?? '';
       for (const [k, container] of scanRecords<ContainerRecord>(engine, key('containers', ns))) {
+        if (pace.isOver) await pace.pass();
         if (!isGoing(k)) inUse.add(ns, components(k)[2] ?? '', container.image);
       }
     }
