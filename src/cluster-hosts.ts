@@ -13,7 +13,9 @@ import type { UsageReport } from './gc/report/retained.js';
 import type { LeaseOwner, Why } from './gc/report/why.js';
 import { type Instant, parseTimestamp } from './model/time.js';
 
+/** A host that shares the tree. */
 export interface HostInfo {
+  /** Its id in the tree. */
   id: string;
   /** Name of its directories. */
   backend: string;
@@ -27,7 +29,9 @@ export interface HostInfo {
   leases: number;
 }
 
+/** A host that was removed. */
 export interface HostRemoval {
+  /** Its id in the tree. */
   id: string;
   /** Leases removed with it, as `<id>@<host>`. The next collection removes what only they kept. */
   leases: { namespace: string; id: string }[];
@@ -38,6 +42,7 @@ const LEASES_A_TURN = 1024;
 /** Limit on the leases deleted by one transaction. */
 const LEASES_MAX = 16;
 
+/** The hosts that share a tree over etcd. */
 export class ClusterHosts {
   readonly #tree: SharedTree;
   readonly #host: DBHost;
@@ -143,6 +148,7 @@ export class ClusterHosts {
     return result;
   }
 
+  /** Adds to a report which host a lease is of. */
   async inUsage(asked: Promise<UsageReport>): Promise<UsageReport> {
     const report = await asked;
     const leases = report.rows.filter(({ kind, name }) => kind === 'lease' && name.includes('@'));

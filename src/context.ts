@@ -7,6 +7,7 @@ import { failedPrecondition } from './errors.js';
 import { validateIdentifier } from './model/identifiers.js';
 import type { Instant } from './model/time.js';
 
+/** The first argument of every call: its namespace, and what else holds for it. */
 export interface CallContext {
   /** Namespace the operation works in; required by all operations except the namespace store and collections. */
   readonly namespace?: string | undefined;
@@ -14,6 +15,7 @@ export interface CallContext {
   readonly lease?: string | undefined;
   /** Transaction the operation joins instead of running one of its own. */
   readonly tx?: Transaction | undefined;
+  /** Ends the call with its reason. */
   readonly signal?: AbortSignal | undefined;
   /** Lets other calls run; resolves when the caller may go on. For long work; default: one turn of the event loop. */
   readonly yieldTurn?: (() => Promise<void>) | undefined;
@@ -21,9 +23,13 @@ export interface CallContext {
   readonly sourceDateEpoch?: Instant | undefined;
 }
 
+/** The context with a namespace. */
 export const withNamespace = (ctx: CallContext, namespace: string): CallContext => ({ ...ctx, namespace });
+/** The context with a lease, which what is made becomes a resource of. */
 export const withLease = (ctx: CallContext, lease: string): CallContext => ({ ...ctx, lease });
+/** The context with a signal. */
 export const withSignal = (ctx: CallContext, signal: AbortSignal): CallContext => ({ ...ctx, signal });
+/** The context with the time that what is made is to have. */
 export const withSourceDateEpoch = (ctx: CallContext, sourceDateEpoch: Instant): CallContext => ({
   ...ctx,
   sourceDateEpoch,

@@ -9,9 +9,11 @@ import type { Durability, Engine, Reader, Transaction } from './engine/contract.
 import { failedPrecondition, throwIfAborted } from './errors.js';
 import { CollectorRegistry } from './gc/collectors.js';
 import type { CollectHost } from './gc/host.js';
+import type { CollectionRecord } from './gc/report/collection-record.js';
 import { ExpiryClock } from './gc/schedule/expiry-clock.js';
 import { DirtyFlags } from './gc/sweep/dirty.js';
 import { OrphanGuard } from './gc/sweep/orphan-guard.js';
+import { History } from './history/history.js';
 import { ContentStore } from './stores/content/content.js';
 import { type Event, publishAll } from './stores/events.js';
 import { Guards } from './stores/guards.js';
@@ -20,7 +22,9 @@ import { LastUse } from './stores/last-use.js';
 import { Snapshotter } from './stores/snapshots.js';
 import { traced } from './tracing.js';
 
+/** How much a message matters. */
 export type LogLevel = 'info' | 'warn' | 'error';
+/** Gets what an operator should know. */
 export type Log = (level: LogLevel, message: string, details?: Readonly<Record<string, unknown>>) => void;
 
 /** Called after every successful update, in registration order; true when something was deleted since the last collection. */
@@ -39,6 +43,8 @@ export interface HostParts {
   /** Default: the host's clocks and the default grace. */
   expiryClock?: ExpiryClock | undefined;
   log: Log;
+  /** Default: in memory. */
+  history?: History | undefined;
 }
 
 /** An update whose body is running, or has run. */
@@ -72,6 +78,7 @@ export class DBHost implements CollectHost {
   readonly orphans: OrphanGuard;
   readonly expiryClock: ExpiryClock;
   readonly collectors = new CollectorRegistry();
+  readonly history: History;
   readonly contentStore: ContentStore;
   readonly snapshotterStores: ReadonlyMap<string, Snapshotter>;
   readonly #log: Log;
@@ -90,6 +97,7 @@ export class DBHost implements CollectHost {
     this.jobs = parts.jobs;
     this.publisher = parts.publisher;
     this.#log = parts.log;
+    this.history = parts.history ?? new History(undefined, false, this.#warn);
     this.guards = parts.guards ?? new Guards();
     this.lastUse = new LastUse(parts.engine);
     this.dirty = new DirtyFlags(parts.engine);
@@ -194,6 +202,10 @@ export class DBHost implements CollectHost {
 
   log(level: LogLevel, message: string, details?: Readonly<Record<string, unknown>>): void {
     this.#log(level, message, details);
+  }
+
+  collected(record: CollectionRecord): void {
+    this.history.add(record);
   }
 
   get sweepsHeld(): boolean {

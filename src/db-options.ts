@@ -9,14 +9,20 @@ import { invalidArgument } from './errors.js';
 import { checkGrace } from './gc/schedule/expiry-clock.js';
 import type { ContentPolicy, EventsPublisher } from './stores/host.js';
 
+/** The snapshotters that come with the package. */
 export const snapshotterNames = ['native', 'overlayfs'] as const;
+/** A snapshotter that comes with the package. */
 export type SnapshotterName = (typeof snapshotterNames)[number];
 
 /** Options of a DB. */
 export interface DBOptions {
+  /** Whether a namespace may use content of others by its digest; default `shared`. */
   policy?: ContentPolicy;
+  /** When a write is acknowledged: on disk (`flushed`, the default), or visible to others. */
   durability?: Durability;
+  /** Gets the events; by default nobody. */
   publisher?: EventsPublisher;
+  /** Gets warnings and errors; default standard error. */
   log?: Log;
   /** Whether this host collects a tree shared over etcd; an embedded store is collected either way. */
   enableEtcdGC?: boolean;
@@ -40,10 +46,14 @@ export function mergedOptions(opts: readonly DBOpt[]): DBOptions {
 
 /** Isolates content between namespaces: a namespace has to write the bytes it wants. */
 export const withPolicyIsolated: DBOpt = { policy: 'isolated' };
+/** Who gets the events. */
 export const withEventsPublisher = (publisher: EventsPublisher): DBOpt => ({ publisher });
+/** Whether this host collects a tree shared over etcd. */
 export const withEtcdGC = (enable: boolean): DBOpt => ({ enableEtcdGC: enable });
+/** Who owns the leases that are made. */
 export const withLeaseBackend = (name: LeaseBackendName): DBOpt => ({ leaseBackend: name });
 
+/** How a store is opened. */
 export interface OpenOptions extends DBOptions {
   /**
    * Reads an existing store in its current state, without a byte written: on a read-only file system, as a

@@ -21,6 +21,7 @@ import { failedPrecondition, openedReadOnly } from './errors.js';
 import { type CollectOptions, collect } from './gc/collect.js';
 import type { Collector } from './gc/collectors.js';
 import { applyPlan, type PlanOutcome } from './gc/report/apply-plan.js';
+import type { CollectionRecord } from './gc/report/collection-record.js';
 import { describeKey, findObject, type ObjectDescription, type ObjectName } from './gc/report/objects.js';
 import { type CollectionPlan, type Plan, type PolicyPlan, planCollection } from './gc/report/plan.js';
 import { diskUsageBy, type UsageOptions, type UsageReport } from './gc/report/retained.js';
@@ -31,6 +32,7 @@ import type { GCStats } from './gc/stats.js';
 import type { DiskPool } from './gc/sweep/disk-pool.js';
 import type { OrphanState } from './gc/sweep/orphan-guard.js';
 import type { ResourceType } from './gc/types.js';
+import type { HistoryOptions } from './history/history.js';
 import type { Instant } from './model/time.js';
 import { planPolicy } from './policy/plan.js';
 import { type Policy, parsePolicy } from './policy/policy.js';
@@ -49,11 +51,17 @@ import { traced } from './tracing.js';
 /** Options of one collection. */
 export type RunOptions = Omit<CollectOptions, 'signal' | 'only'>;
 
+/** An open store. */
 export class DB implements AsyncDisposable {
+  /** The names of images. */
   readonly images: ImageStore;
+  /** The records of containers. */
   readonly containers: ContainerStore;
+  /** The records of sandboxes. */
   readonly sandboxes: SandboxStore;
+  /** The leases. */
   readonly leases: LeaseManager;
+  /** The namespaces and their labels. */
   readonly namespaces: NamespaceStore;
   readonly #host: DBHost;
   readonly #raw: RawStore;
@@ -97,6 +105,7 @@ export class DB implements AsyncDisposable {
   get host(): StoreHost {
     return this.#host;
   }
+  /** The engine with the records. */
   get engine(): Engine {
     return this.#host.engine;
   }
@@ -112,9 +121,11 @@ export class DB implements AsyncDisposable {
   get enableEtcdGC(): boolean {
     return this.#switches.enableEtcdGC ?? EnableEtcdGC;
   }
+  /** The blobs. */
   get content(): ContentStore {
     return this.#host.contentStore;
   }
+  /** The blobs; the same as `content`. */
   contentStore(): ContentStore {
     return this.#host.contentStore;
   }
@@ -140,6 +151,7 @@ export class DB implements AsyncDisposable {
   view<T>(fn: (tx: Transaction) => T | Promise<T>): Promise<T> {
     return this.#host.view({}, fn);
   }
+  /** The context with which the stores' calls join the transaction. */
   withTransactionContext(ctx: CallContext, tx: Transaction): CallContext {
     return withTransactionContext(ctx, tx);
   }
@@ -164,6 +176,14 @@ export class DB implements AsyncDisposable {
 
   #defaults(): RunOptions {
     return this.#cluster === undefined ? {} : { sliceBudgetMs: CLUSTER_SLICE_MS };
+  }
+
+  /**
+   * The store's collections of the past, newest first, with the first names of what each removed; runs that changed
+   * nothing are left out. Over etcd those of this host. A bounded number is kept (256 KiB), also across restarts.
+   */
+  history(options: HistoryOptions = {}): Promise<CollectionRecord[]> {
+    return this.#host.history.read(options);
   }
 
   /** What a collection would remove now, as plain JSON that can be inspected, stored and applied later. */
@@ -290,6 +310,7 @@ export class DB implements AsyncDisposable {
   registerCollectibleResource(type: ResourceType, collector: Collector): void {
     this.#host.collectors.register(type, collector);
   }
+  /** Calls `fn` after every successful update, in the order of the registrations. */
   registerMutationCallback(fn: MutationCallback): void {
     this.#host.registerMutationCallback(fn);
   }
@@ -300,9 +321,11 @@ export class DB implements AsyncDisposable {
 
   // Raw keys and locks: a small key/value space beside the tree, with the semantics of an etcd client.
 
+  /** Raw keys with their values: one, or all that begin so (`prefix`). */
   get(key: string, options: GetOptions = {}): Promise<Map<string, string>> {
     return this.#raw.get(key, options);
   }
+  /** Stores a raw key. */
   put(key: string, value: string, options: PutOptions = {}): Promise<void> {
     return this.#raw.put(key, value, options);
   }
@@ -314,6 +337,7 @@ export class DB implements AsyncDisposable {
   eUpdate<T>(fn: (transactor: Transactor) => Promise<T>, ctx: CallContext = {}): Promise<T> {
     return this.#raw.eUpdate(fn, (body) => this.#host.update(ctx, body));
   }
+  /** Raw keys outside a transaction. */
   transactor(): Transactor {
     return this.#raw;
   }
@@ -324,9 +348,11 @@ export class DB implements AsyncDisposable {
   lock(prefix: string, ctx: CallContext = {}): Promise<Unlock> {
     return this.#raw.lock(prefix, ctx.signal);
   }
+  /** As `lock`, shared with other readers. */
   rLock(prefix: string, ctx: CallContext = {}): Promise<Unlock> {
     return this.#raw.rLock(prefix, ctx.signal);
   }
+  /** As `lock`, without waiting. Unavailable: somebody has it. */
   tryLock(prefix: string): Promise<Unlock> {
     return this.#raw.tryLock(prefix);
   }
@@ -336,6 +362,7 @@ export class DB implements AsyncDisposable {
     this.#closing ??= this.#close();
     return this.#closing;
   }
+  /** Closes it, for `await using`. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
@@ -351,6 +378,7 @@ export class DB implements AsyncDisposable {
       ...[...this.#host.backends.values()].map((backend) => () => backend.close()),
       () => this.#host.content.close?.(),
       () => this.#pool?.close(),
+      () => this.#host.history.close(),
       () => this.engine.close(),
     ]);
   }

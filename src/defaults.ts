@@ -16,6 +16,7 @@ export let EnableEtcdGC = false;
 /** The lease backend of DBs that set none. */
 export let LeaseBackend: string = '';
 
+/** The process-wide default of `enableEtcdGC`. */
 export function setEnableEtcdGC(enable: boolean): void {
   EnableEtcdGC = enable;
 }

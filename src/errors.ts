@@ -18,13 +18,16 @@ export const errorKinds = [
   'ResourceExhausted',
 ] as const;
 
+/** What went wrong, for programs; docs/api.md has the meanings. */
 export type ErrorKind = (typeof errorKinds)[number];
 
+/** What an error says beside its message. */
 export interface ErrorDetails {
   /** The object the error is about: an image name, a digest, a snapshot key, a path. */
   object?: string | undefined;
   /** The remedy for the caller: one sentence. */
   remedy?: string | undefined;
+  /** The error that led to it. */
   cause?: unknown;
 }
 
@@ -36,11 +39,15 @@ const BRAND = Symbol.for('ebbtide.error');
  * `kindOf` and its relatives.
  */
 export class EbbtideError extends Error {
+  /** Of the class. */
   override readonly name = 'EbbtideError';
+  /** What went wrong, for programs. */
   readonly kind: ErrorKind;
   /** `EBBTIDE_` and the kind in capitals: `EBBTIDE_NOT_FOUND`. */
   readonly code: string;
+  /** What it is about: a name, a digest, a path. */
   readonly object: string | undefined;
+  /** What to do about it. */
   readonly remedy: string | undefined;
 
   constructor(kind: ErrorKind, message: string, details: ErrorDetails = {}) {
@@ -56,7 +63,7 @@ export class EbbtideError extends Error {
     return true;
   }
 
-  // Inherited by the subclasses, which their prototypes distinguish as usual.
+  /** Errors of other copies of the package are instances, too; prototypes distinguish subclasses as usual. */
   static override [Symbol.hasInstance](value: unknown): boolean {
     // biome-ignore lint/complexity/noThisInStatic: the class on the right of `instanceof`
     return super[Symbol.hasInstance](value) || (this === EbbtideError && isBranded(value));
@@ -69,12 +76,14 @@ export class EbbtideError extends Error {
  * orphans.
  */
 export class OutcomeUnknown extends EbbtideError {
+  /** Distinguishes it from other errors of its kind. */
   override readonly code = codeOf('OutcomeUnknown');
 
   constructor(message: string, details: ErrorDetails = {}) {
     super('Unavailable', message, details);
   }
 
+  /** Errors of other copies of the package are instances, too. */
   static override [Symbol.hasInstance](value: unknown): boolean {
     return isBranded(value) && value.code === codeOf('OutcomeUnknown');
   }
@@ -117,9 +126,13 @@ export function kindOf(error: unknown): ErrorKind {
   return 'Unknown';
 }
 
+/** Whether it is an error of the kind, of any copy of the package. */
 export const isKind = (error: unknown, kind: ErrorKind): boolean => kindOf(error) === kind;
+/** Whether it is an error of this kind, of any copy of the package. */
 export const isNotFound = (error: unknown): boolean => isKind(error, 'NotFound');
+/** Whether it is an error of this kind, of any copy of the package. */
 export const isAlreadyExists = (error: unknown): boolean => isKind(error, 'AlreadyExists');
+/** Whether it is an error of this kind, of any copy of the package. */
 export const isFailedPrecondition = (error: unknown): boolean => isKind(error, 'FailedPrecondition');
 
 /** Prefixes an error with a message; the kind stays the cause's. */

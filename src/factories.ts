@@ -12,8 +12,11 @@ import { LeaseManager } from './stores/leases.js';
 import { NamespaceStore } from './stores/namespaces.js';
 import type { SandboxStore } from './stores/sandboxes.js';
 
+/** The images of a DB. */
 export const newImageStore = (db: DB): ImageStore => db.images;
+/** The containers of a DB. */
 export const newContainerStore = (db: DB): ContainerStore => db.containers;
+/** The sandboxes of a DB. */
 export const newSandboxStore = (db: DB): SandboxStore => db.sandboxes;
 
 /**

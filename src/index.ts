@@ -120,9 +120,10 @@ export {
   ResourceSnapshot, ResourceStream, ResourceTask, ResourceType, ResourceUnknown,
 } from './gc/types.js';
 
-// ---- Reports: why an object is kept, what a removal would free, what a collection would remove
+// ---- Reports: why an object is kept, what a removal would free, what a collection would remove, what past ones did
 
 export type { PlanOutcome } from './gc/report/apply-plan.js';
+export type { CollectionRecord, RemovedName } from './gc/report/collection-record.js';
 export type { DiskLine, DiskReport } from './gc/report/disk-report.js';
 export { type ObjectDescription, type ObjectKind, type ObjectName, objectKinds } from './gc/report/objects.js';
 export type { DatedObject, GarbageSince } from './gc/report/oldest.js';
@@ -130,6 +131,7 @@ export { type CollectionPlan, type Plan, parsePlan, type RestReason } from './gc
 export { type UsageGroup, type UsageOptions, type UsageReport, type UsageRow, usageGroups } from './gc/report/retained.js';
 export type { LeaseOwner, Why, WhyOptions, WhyStep } from './gc/report/why.js';
 export type { ClockSteps, ExpiryTime } from './gc/schedule/expiry-clock.js';
+export type { HistoryOptions } from './history/history.js';
 
 // ---- Policies: which images, leases and containers are retired
 

@@ -33,6 +33,7 @@ import { metadataIndexer } from './gc/references.js';
 import { ExpiryClock } from './gc/schedule/expiry-clock.js';
 import { createDiskPool, type DiskPool } from './gc/sweep/disk-pool.js';
 import { createGraph } from './graph/carriers.js';
+import { History } from './history/history.js';
 import { NoStore } from './no-store.js';
 import { layout } from './system/root-layout.js';
 import { errnoOf, fsError } from './system/system-errors.js';
@@ -82,6 +83,7 @@ async function assemble(
   backends: ReadonlyMap<string, SnapshotterBackend>,
   pool: DiskPool,
   opts: readonly DBOpt[],
+  history?: History,
 ): Promise<DB> {
   if (engine === undefined) throw invalidArgument('a DB needs an embedded engine or an etcd config');
   const options = mergedOptions(opts);
@@ -100,6 +102,7 @@ async function assemble(
     publisher: options.publisher,
     jobs: pool satisfies DiskJobs,
     log,
+    history,
   });
   if (shared !== undefined && (options.leaseBackend ?? LeaseBackend) === 'bolt') {
     shared.leaseScope = shared.hostId;
@@ -151,11 +154,21 @@ export async function openDB(options: OpenOptions): Promise<DB> {
     await Promise.allSettled([contentOpening, ...opening]);
     const content = await contentOpening;
     const backends = new Map<string, SnapshotterBackend>(await Promise.all(opening));
-    return await assemble(engine, content, backends, pool, [options, { log }]);
+    const history = new History(recordsIn(root, options), readOnly, (message, details) =>
+      log('warn', message, details),
+    );
+    cleanup.push(() => history.close());
+    return await assemble(engine, content, backends, pool, [options, { log }], history);
   } catch (error) {
     for (const undo of cleanup.reverse()) await undo().catch(() => undefined);
     throw error;
   }
+}
+
+/** The directory of the records; undefined if they are in memory. */
+function recordsIn(root: string, { engine, etcd }: OpenOptions): string | undefined {
+  if (engine === 'memory') return undefined;
+  return etcd === undefined ? layout.database(root) : layout.mirror(root);
 }
 
 /** For a read-only store, the existing ones. */

@@ -17,7 +17,9 @@ export interface TransactionTrace {
 
 /** A collection, its wait for another one included. `result` is its GCStats. */
 export interface CollectionTrace {
+  /** Whether it removes nothing. */
   readonly dryRun: boolean;
+  /** Whether it surveys every backend. */
   readonly fullSweep: boolean;
 }
 

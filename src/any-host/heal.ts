@@ -7,6 +7,7 @@ import { basename, dirname, join } from 'node:path';
 import { applyLayer } from '../backends/archive/apply.js';
 import { compareLayer } from '../backends/archive/compare.js';
 import type { Mount } from '../backends/contract.js';
+import { copyTree } from '../backends/copy-tree.js';
 import { directoryOf, type UnpackedLayer, unpackedLayers } from '../check/layers.js';
 import { alreadyExists, EbbtideError, present, throwIfAborted } from '../errors.js';
 import { fsError } from '../system/system-errors.js';
@@ -37,12 +38,14 @@ export async function healLayers(
   const target = await outsideOf(root.places, output);
   const host = { engine: root.loaded.engine, content: root.content, backends: root.snapshotters };
   const healed: HealedLayer[] = [];
+  const healing: Healing = { root, output: target, signal, made: new Map() };
   let done = 0;
+  // An image's layers come from the lowest up.
   for (const layer of await unpackedLayers(host, signal)) {
     throwIfAborted(signal);
     if (await isDamaged(root, layer, layer.directory, signal)) {
       if (healed.length === 0) await makeDirectory(target);
-      healed.push(await heal(root, layer, target, signal));
+      healed.push(await heal(healing, layer));
     }
     progress?.(++done);
   }
@@ -80,30 +83,61 @@ async function isDamaged(
   }
 }
 
-async function heal(
-  root: ForeignRoot,
-  layer: UnpackedLayer,
-  output: string,
-  signal: AbortSignal | undefined,
-): Promise<HealedLayer> {
+interface Healing {
+  readonly root: ForeignRoot;
+  readonly output: string;
+  readonly signal: AbortSignal | undefined;
+  /** The new directory by the damaged one. */
+  readonly made: Map<string, string>;
+}
+
+async function heal(healing: Healing, layer: UnpackedLayer): Promise<HealedLayer> {
   const { namespace, snapshotter, chainId: key, directory: path, digest, diffId } = layer;
   const about = { namespace, snapshotter, key, path };
-  // The native snapshotter has copies of all layers below in each directory.
-  if (snapshotter === 'native')
-    return { ...about, error: 'only overlays are healed: remove the snapshot and unpack the image again' };
-  const number = basename(dirname(path));
-  const healed = join(output, `${snapshotter}-${number}`, 'fs');
-  const work = join(output, `${snapshotter}-${number}`, 'work');
-  for (const made of [healed, work]) await mkdir(made, { recursive: true, mode: 0o755 });
+  const { root, signal } = healing;
+  const place = snapshotter === 'native' ? await copied(healing, layer) : await overlaid(healing, layer);
+  if (place === undefined) return { ...about, error: 'what is below it is not there' };
   await using reader = await root.content.readerAt(digest);
-  const applied = await applyLayer(await mountsOver(root, layer, healed, work), reader.stream(), { signal });
+  const applied = await applyLayer(place.mounts, reader.stream(), { signal });
   if (applied.digest !== diffId) return { ...about, error: `the archive ${digest} is another layer` };
   const { owners, devices, xattrs } = applied.skipped;
   if (owners + devices + xattrs > 0)
     return { ...about, error: `${owners + devices + xattrs} entries need root to be made as they were` };
+  const { healed } = place;
+  healing.made.set(path, healed);
   const command = `mv ${quoted(path)} ${quoted(`${path}.damaged`)} && cp -a ${quoted(healed)} ${quoted(path)}`;
   return { ...about, healed, command };
 }
+
+interface Place {
+  readonly healed: string;
+  readonly mounts: Mount[];
+}
+
+async function overlaid({ root, output }: Healing, layer: UnpackedLayer): Promise<Place> {
+  const number = basename(dirname(layer.directory));
+  const healed = join(output, `${layer.snapshotter}-${number}`, 'fs');
+  const work = join(output, `${layer.snapshotter}-${number}`, 'work');
+  for (const made of [healed, work]) await mkdir(made, { recursive: true, mode: 0o755 });
+  return { healed, mounts: await mountsOver(root, layer, healed, work) };
+}
+
+/** A directory of the native snapshotter has copies of all layers below, which are taken from the one below, healed if need be. */
+async function copied(
+  { root, output, signal, made }: Healing,
+  { snapshotter, name, directory }: UnpackedLayer,
+): Promise<Place | undefined> {
+  const backend = present(root.snapshotters.get(snapshotter), `snapshotter ${snapshotter}`);
+  const healed = join(output, `${snapshotter}-${basename(directory)}`);
+  const { parent } = await backend.stat(name);
+  const below = parent === '' ? undefined : await directoryOf(snapshotter, backend, parent);
+  if (below !== undefined) await copyTree(made.get(below) ?? below, healed, { log: () => undefined, signal });
+  else if (parent === '') await mkdir(healed, { mode: 0o755 });
+  else return undefined;
+  return { healed, mounts: [bindOf(healed)] };
+}
+
+const bindOf = (source: string): Mount => ({ type: 'bind', source, options: ['rbind', 'rw'] });
 
 /** As the snapshotter mounts it, so that deletions and replaced directories are marked as in the old one. */
 async function mountsOver(
@@ -118,7 +152,7 @@ async function mountsOver(
     const directory = await directoryOf(snapshotter, backend, parent);
     if (directory !== undefined) lowers.push(directory);
   }
-  if (lowers.length === 0) return [{ type: 'bind', source: upper, options: ['rbind', 'rw'] }];
+  if (lowers.length === 0) return [bindOf(upper)];
   const escaped = (path: string): string => path.replaceAll(':', '\\:');
   const options = [`lowerdir=${lowers.map(escaped).join(':')}`, `upperdir=${upper}`, `workdir=${work}`];
   return [{ type: 'overlay', source: 'overlay', options }];

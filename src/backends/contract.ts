@@ -8,23 +8,33 @@ import type { Instant } from '../model/time.js';
 
 // ---------------------------------------------------------------------------------------------------- content
 
+/** A blob, as a namespace knows it. */
 export interface ContentInfo {
+  /** Its digest, `sha256:…`. */
   digest: string;
   /** Bytes. */
   size: number;
+  /** When it was first there. */
   createdAt: Instant;
+  /** When its labels were last changed. */
   updatedAt: Instant;
+  /** Labels by key. */
   labels: StringMap;
 }
 
+/** An unfinished blob. */
 export interface IngestStatus {
+  /** The name that its writer gave it. */
   ref: string;
   /** Bytes written so far. */
   offset: number;
   /** Expected size in bytes; 0 when unknown. */
   total: number;
+  /** The digest that it is to have, if that is known. */
   expected?: string | undefined;
+  /** When it was begun. */
   startedAt: Instant;
+  /** When something was last written. */
   updatedAt: Instant;
 }
 
@@ -33,43 +43,61 @@ export interface IngestStatus {
  * 0 is the end. Bytes that are missing before `size` are an error.
  */
 export interface BlobReader extends AsyncDisposable {
+  /** Bytes of the blob. */
   readonly size: number;
+  /** Reads from a position on; returns how many bytes, 0 at the end. */
   read(buffer: Uint8Array, position: number): Promise<number>;
   /** The bytes [start, end) as a stream of chunks. */
   stream(start?: number, end?: number): AsyncIterable<Uint8Array>;
+  /** Closes the file. */
   close(): Promise<void>;
 }
 
+/** What a writer knows of its blob beforehand. */
 export interface WriterDescriptor {
+  /** The digest that it is to have. */
   digest?: string | undefined;
   /** Bytes; 0 or absent when unknown. */
   size?: number | undefined;
+  /** Its media type, if that is known. */
   mediaType?: string | undefined;
 }
 
+/** An open ingest of a content backend. */
 export interface BackendWriter {
+  /** The backend's ref of the ingest. */
   readonly ref: string;
+  /** How far it is. */
   status(): Promise<IngestStatus>;
   /** Digest of what was written so far. */
   digest(): string;
+  /** Appends bytes; returns how many. */
   write(bytes: Uint8Array): Promise<number>;
   /** Only 0 (D21). */
   truncate(size: number): Promise<void>;
+  /** Puts what was written on disk. */
   sync(): Promise<void>;
+  /** Closes it; what was written stays, for a writer of the same ref. */
   close(): Promise<void>;
   /** size 0 and expected '' mean unknown. FailedPrecondition: closed, size or digest differ; AlreadyExists. */
   commit(size: number, expected: string): Promise<void>;
 }
 
+/** Where blobs and ingests live, without namespaces. */
 export interface ContentBackend {
   /** Optional: its directory; also the default name of the host in a shared tree. */
   readonly root?: string | undefined;
+  /** NotFound: there is no such blob. */
   info(digest: string): Promise<ContentInfo>;
+  /** NotFound: there is no such blob. */
   readerAt(digest: string): Promise<BlobReader>;
+  /** Visits every blob. */
   walk(fn: (info: ContentInfo) => Promise<void> | void): Promise<void>;
   /** Idempotent. */
   delete(digest: string): Promise<void>;
+  /** NotFound: there is no such ingest. */
   status(ref: string): Promise<IngestStatus>;
+  /** All ingests. */
   listStatuses(): Promise<IngestStatus[]>;
   /** Optional cheap form of listStatuses. */
   walkStatusRefs?(fn: (ref: string) => Promise<void> | void): Promise<void>;
@@ -89,6 +117,7 @@ export interface ContentBackend {
    * undefined: none yet.
    */
   readMark?(): Promise<string | undefined>;
+  /** Stores the text that `readMark` returns. */
   writeMark?(text: string): Promise<void>;
   /** Optional: describes the file at the blob's path. */
   inspect?(digest: string): Promise<BlobFile>;
@@ -96,6 +125,7 @@ export interface ContentBackend {
   setAside?(digest: string): Promise<string | undefined>;
   /** Optional: paths of ingests that do not belong to a ref. */
   damagedIngests?(): Promise<string[]>;
+  /** Closes what is open. */
   close?(): Promise<void>;
 }
 
@@ -109,28 +139,42 @@ export interface BlobFile {
 
 // -------------------------------------------------------------------------------------------------- snapshotters
 
+/** What a snapshot is for: to be written, to be read, or to be a parent. */
 export type SnapshotKind = 'active' | 'view' | 'committed';
 
+/** A snapshot. */
 export interface SnapshotInfo {
+  /** Active and views can be mounted, committed ones can be parents. */
   kind: SnapshotKind;
+  /** Its key, or the name that it was committed under. */
   name: string;
   /** '' when there is none. */
   parent: string;
+  /** Labels by key. */
   labels: StringMap;
+  /** When it was made. */
   created: Instant;
+  /** When its labels were last changed. */
   updated: Instant;
 }
 
+/** What something takes on disk. */
 export interface Usage {
+  /** Files and directories. */
   inodes: number;
   /** Bytes. */
   size: number;
 }
 
+/** A mount, as containerd describes it. */
 export interface Mount {
+  /** `bind`, `overlay` or another type of mount(8). */
   type: string;
+  /** A directory or a device. */
   source: string;
+  /** Where below the root of the mounts; default the root itself. */
   target?: string | undefined;
+  /** Words of mount(8): `ro`, `rbind`, `lowerdir=…`. */
   options: string[];
 }
 
@@ -142,29 +186,40 @@ export interface MountOwner {
   writable: boolean;
 }
 
+/** How a snapshot is made. */
 export interface SnapshotOptions {
+  /** Labels by key. */
   labels?: StringMap | undefined;
   /** Commit only: sets the parent of an active snapshot that has none. */
   parent?: string | undefined;
 }
 
+/** Where snapshots live, without namespaces. */
 export interface SnapshotterBackend {
   /** As for content. */
   readonly root?: string | undefined;
+  /** NotFound: there is no such snapshot. */
   stat(key: string): Promise<SnapshotInfo>;
   /** Labels only: paths `labels`, `labels.<k>`; none = all labels. */
   update(info: SnapshotInfo, ...paths: string[]): Promise<SnapshotInfo>;
+  /** What the snapshot itself takes on disk, without its parents. */
   usage(key: string): Promise<Usage>;
   /**
    * Optional: the directory in `snapshots/` of its root that has all of a snapshot's files; undefined: it has
    * none.
    */
   directoryOf?(key: string): string | undefined;
+  /** How to mount an active snapshot or a view. NotFound. */
   mounts(key: string): Promise<Mount[]>;
+  /** Makes a writable snapshot on a parent, or on nothing (`''`). AlreadyExists, NotFound. */
   prepare(key: string, parent: string, options?: SnapshotOptions): Promise<Mount[]>;
+  /** As `prepare`, read-only. */
   view(key: string, parent: string, options?: SnapshotOptions): Promise<Mount[]>;
+  /** Makes an active snapshot a committed one. AlreadyExists: the name is taken. */
   commit(name: string, key: string, options?: SnapshotOptions): Promise<void>;
+  /** FailedPrecondition: it has children. NotFound. */
   remove(key: string): Promise<void>;
+  /** Visits every snapshot that one of the filters matches; all without filters. */
   walk(fn: (info: SnapshotInfo) => Promise<void> | void, ...filters: string[]): Promise<void>;
   /**
    * Optional: the snapshot whose mounts these are: an active one or a view; for a view of a parent, the
@@ -181,6 +236,7 @@ export interface SnapshotterBackend {
   cleanup?(): Promise<RemovalReport | undefined>;
   /** Optional: compares its snapshots with its directories. */
   inspect?(fn: (problem: SnapshotProblem) => Promise<void> | void): Promise<void>;
+  /** Closes what is open. */
   close(): Promise<void>;
 }
 
@@ -196,10 +252,13 @@ export interface SnapshotProblem {
 
 // ------------------------------------------------------------------------------------------------------ disk jobs
 
+/** What a removal has done. */
 export interface RemovalReport {
+  /** Items removed. */
   removed: number;
   /** Disk bytes freed (allocated blocks of files whose last link was removed). */
   bytes: number;
+  /** What could not be removed, and why. */
   errors: { path: string; message: string }[];
 }
 

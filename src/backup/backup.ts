@@ -59,15 +59,19 @@ import {
   type TransferReport,
 } from './transfer.js';
 
+/** How a backup is made. */
 export interface BackupOptions {
   /** An earlier backup on the same file system: what has not changed since is one file in both. */
   base?: string | undefined;
   /** `fresh`: active snapshots are left out, and are in the backup as they were prepared. Default: copied as they are. */
   activeSnapshots?: 'copied' | 'fresh' | undefined;
+  /** Ends it; nothing is left then. */
   signal?: AbortSignal | undefined;
+  /** Called again and again, with what is done. */
   onProgress?: OnTransferProgress | undefined;
 }
 
+/** A backup that was made. */
 export type BackupReport = TransferReport & { directory: string; takenAt: string; activeSnapshots: number };
 
 /** What a backup is made of. */

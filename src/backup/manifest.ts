@@ -28,9 +28,11 @@ export interface ManifestFile {
 
 /** What a backup could not take, because the store does not have it whole. */
 export interface Problem {
+  /** What it is. */
   kind: 'blob' | 'snapshot';
   /** The digest, or `<snapshotter>/<backend name>`. */
   object: string;
+  /** What is wrong with it. */
   found: string;
 }
 export const PROBLEMS_KEPT = 1000;

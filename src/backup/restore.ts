@@ -33,16 +33,21 @@ import { checkMetadata, type Manifest, readManifest, storeIn } from './manifest.
 import { copySnapshots, METADATA } from './snapshots.js';
 import { makeDirectory, type OnTransferProgress, Transfer, type TransferReport } from './transfer.js';
 
+/** How a backup is restored. */
 export interface RestoreOptions {
   /** Reads every blob and compares its digest. */
   hash?: boolean | undefined;
   /** Restores what there is of a backup that is damaged. */
   damaged?: boolean | undefined;
+  /** Ends it; nothing is left then. */
   signal?: AbortSignal | undefined;
+  /** Gets what an operator should know; default standard error. */
   log?: BackendLog | undefined;
+  /** Called again and again, with what is done. */
   onProgress?: OnTransferProgress | undefined;
 }
 
+/** A backup that was restored. */
 export type RestoreReport = TransferReport & { root: string; takenAt: string };
 
 /** Files that a new file system has. */

@@ -7,16 +7,21 @@ import { makeDirectories } from '../system/make-directories.js';
 import { fsError } from '../system/system-errors.js';
 import { PROBLEMS_KEPT, type Problem } from './manifest.js';
 
+/** What is being copied. */
 export type TransferPhase = 'metadata' | 'blobs' | 'snapshots';
 
 /** `total` 0: unknown. Bytes of blobs; else items. */
 export type OnTransferProgress = (phase: TransferPhase, done: number, total: number) => void;
 
+/** What a backup or a restore has copied. */
 export interface TransferReport {
+  /** Revision of the store that the backup is of. */
   revision: number;
+  /** Blobs in the backup. */
   blobs: number;
   /** Of the blobs. */
   bytes: number;
+  /** Snapshots in the backup. */
   snapshots: number;
   /** In the snapshots: all that is not a directory. */
   files: number;
@@ -24,6 +29,7 @@ export interface TransferReport {
   linked: number;
   /** Bytes of blobs and files that were copied. */
   copiedBytes: number;
+  /** Objects that are missing or damaged. */
   problems: number;
   /** The first ones. */
   problemList: Problem[];

@@ -17,6 +17,7 @@ import { checkLayers } from './layers.js';
 import { checkSnapshots } from './snapshots.js';
 import type { Check, CheckHost, CheckPhase, Parts, SoundItems } from './under-way.js';
 
+/** What a check looks at. */
 export interface CheckOptions {
   /** Reads every blob and compares its digest; default false. */
   hash?: boolean | undefined;

@@ -37,6 +37,7 @@ export const findingKinds = [
   /** The graph of references differs from the records. */
   'graph',
 ] as const;
+/** One of `findingKinds`; docs/cli.md describes them. */
 export type FindingKind = (typeof findingKinds)[number];
 
 /** What is damaged loses data or is wrong; a leftover only takes room. */
@@ -51,15 +52,23 @@ const leftovers: ReadonlySet<FindingKind> = new Set([
 ]);
 const severityOf = (kind: FindingKind): Severity => (leftovers.has(kind) ? 'leftover' : 'damage');
 
+/** Something that is not as the records say. */
 export interface Finding {
+  /** What is wrong. */
   kind: FindingKind;
+  /** Whether it is damage, or only left over. */
   severity: Severity;
   /** A digest, an ingest's backend ref, a snapshot's key or backend name, a directory, a node of the graph. */
   object: string;
+  /** Where it has one. */
   namespace?: string | undefined;
+  /** Of a snapshot. */
   snapshotter?: string | undefined;
+  /** The file or directory. */
   path?: string | undefined;
+  /** What the records say. */
   expected?: string | undefined;
+  /** What is there. */
   found?: string | undefined;
   /** What to do about it: one sentence. */
   remedy: string;
@@ -67,16 +76,21 @@ export interface Finding {
   repaired?: string | undefined;
 }
 
+/** What a check has found. */
 export interface CheckReport {
   /** No damage. Leftovers may be there. */
   sound: boolean;
+  /** Findings that are damage. */
   damaged: number;
+  /** Findings that a full collection removes. */
   leftovers: number;
+  /** Files that were moved away. */
   repaired: number;
   /** Findings by kind. */
   counts: Partial<Record<FindingKind, number>>;
   /** The first ones, `MAX_KEPT` at most; all of them go to `onFinding`. */
   findings: Finding[];
+  /** How many of each were compared. */
   checked: {
     /** Records of blobs, and of snapshots. */
     blobs: number;

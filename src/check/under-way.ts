@@ -4,6 +4,7 @@ import type { SweepHost } from '../gc/sweep/sweep.js';
 import type { StoreHost } from '../stores/host.js';
 import type { Findings } from './findings.js';
 
+/** What a check is looking at. */
 export type CheckPhase = 'blobs' | 'files' | 'ingests' | 'snapshots' | 'layers' | 'graph';
 
 /** What a check works on. */

@@ -76,6 +76,7 @@ export const examples: Readonly<Record<string, readonly string[]>> = {
     'ebbtide gc --plan plan.json && ebbtide gc --apply plan.json',
     'ebbtide gc --full --max-bytes 10G',
   ],
+  history: ['ebbtide history', 'ebbtide history --names --limit 1'],
   verify: ['ebbtide verify', 'ebbtide verify --hash --containerd-root /var/lib/containerd'],
   heal: ['ebbtide heal --containerd-root /var/lib/containerd -o /var/lib/containerd.healed'],
   salvage: ['ebbtide salvage --containerd-root /var/lib/containerd -o /root/meta.db'],

@@ -14,6 +14,7 @@ import type { CallContext } from '../context.js';
 import type { DB, RunOptions } from '../db.js';
 import { EbbtideError, invalidArgument, isNotFound } from '../errors.js';
 import type { PlanOutcome } from '../gc/report/apply-plan.js';
+import type { CollectionRecord } from '../gc/report/collection-record.js';
 import type { ObjectDescription, ObjectName } from '../gc/report/objects.js';
 import type { CollectionPlan, PolicyPlan } from '../gc/report/plan.js';
 import type { UsageOptions, UsageReport } from '../gc/report/retained.js';
@@ -140,6 +141,9 @@ export class ForeignStore implements Store {
     throw refusal('a backup', this.parts.places.root);
   }
 
+  async history(): Promise<CollectionRecord[]> {
+    throw refusal('a history of collections', this.parts.places.root);
+  }
   async applyPlan(): Promise<PlanOutcome> {
     throw refusal('applying a plan', this.parts.places.root);
   }

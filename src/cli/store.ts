@@ -61,4 +61,5 @@ export interface Store extends AsyncDisposable {
   du: DB['du'];
   check: DB['check'];
   backup: DB['backup'];
+  history: DB['history'];
 }

@@ -39,9 +39,11 @@ export type Value = string | { readonly [field: string]: FieldValue };
  */
 export type ReadValue<T> = (key: Key, bytes: Buffer, start: number, end: number) => T;
 
+/** Which part of a range is scanned. */
 export interface ScanOptions {
   /** Start strictly after this key. */
   after?: Key | undefined;
+  /** At most this many. */
   limit?: number;
 }
 
@@ -76,23 +78,29 @@ export const NodeFlag = {
   foreign: 64,
 } as const;
 
+/** A reference. */
 export interface Edge {
+  /** The key referred to; it need not exist. */
   to: Key;
+  /** How a collection follows it. */
   kind: EdgeKind;
   /** The edge runs from `to` to this node (a back reference declared here). */
   back?: boolean;
 }
 
+/** What a record is in the graph. */
 export interface Adjacency {
   /** `NodeFlag` bits | resource type << 8. */
   flags: number;
   /** Root only until then (a run strictly later than it does not count it). */
   expireAt?: Instant | undefined;
+  /** What it refers to. */
   edges: Edge[];
 }
 
 /** Derives the graph from records; pure, and called inside commit. */
 export interface Indexer {
+  /** Undefined: the record is not in the graph. */
   node(key: Key, value: Value): Adjacency | undefined;
   /** Flags of the node that stands for a key which has no record (yet): its type at least. */
   absent(key: Key): number;
@@ -107,12 +115,15 @@ export interface Indexer {
 
 // ------------------------------------------------------------------------------------------------- transactions
 
+/** Reads records at one revision. */
 export interface Reader {
   /** The host whose own leases a lease's id means, in a shared tree with leases of its hosts. */
   readonly leaseScope?: string | undefined;
   /** Revision this reader sees; grows by one with every commit. */
   readonly revision: number;
+  /** The record; undefined without one. */
   get(key: Key): Value | undefined;
+  /** Whether there is a record. */
   has(key: Key): boolean;
   /** Records strictly below `prefix` (its components plus at least one more), in key order. */
   scan(prefix: Key, options?: ScanOptions): Iterable<[Key, Value]>;
@@ -121,11 +132,15 @@ export interface Reader {
    * (children of a snapshot, resources of a lease) and go with it.
    */
   links(from: Key, relation: string): Iterable<Key>;
+  /** Whether there is any link of this relation. */
   hasLinks(from: Key, relation: string): boolean;
+  /** Whether there is this link. */
   hasLink(from: Key, relation: string, to: Key): boolean;
 }
 
+/** Reads and writes records; all of it is committed, or nothing. */
 export interface Transaction extends Reader {
+  /** False in a read transaction, in which a write is FailedPrecondition. */
   readonly writable: boolean;
   /** 1 on the first run of the body, 2 after the first conflict, … */
   readonly attempt: number;
@@ -134,6 +149,7 @@ export interface Transaction extends Reader {
    * into several transactions goes on in the next one.
    */
   readonly room?: number;
+  /** Stores a record. */
   put(key: Key, value: Value): void;
   /** Removes a record with its own links; false when there was none. */
   delete(key: Key): boolean;
@@ -148,6 +164,7 @@ export interface Transaction extends Reader {
    * transaction fails, and never causes a conflict. `dropCounters` forgets all counters at or below a prefix.
    */
   next(counter: Key): number;
+  /** Removes the counters below a key. */
   dropCounters(prefix: Key): void;
   /**
    * Runs an outside effect (a backend call) once over all attempts of this transaction and returns its kept
@@ -170,33 +187,44 @@ export interface Transaction extends Reader {
   readonly numbersRawKeys?: true;
 }
 
+/** When a write is acknowledged: on disk, or visible to others. */
 export type Durability = 'flushed' | 'visible';
 
+/** How an update is made. */
 export interface UpdateOptions {
   /** `flushed` (default): resolves when the commit is on disk; `visible`: when readers can see it. */
   durability?: Durability;
   /** Work that can wait: resolves only when so little is on its way to the disk that others need not wait long. */
   background?: boolean;
+  /** Ends it before it is committed. */
   signal?: AbortSignal | undefined;
 }
 
 // ------------------------------------------------------------------------------------------------- feed and locks
 
+/** A key that was changed. */
 export interface Change {
+  /** The key. */
   key: Key;
   /** undefined: deleted. Link and counter changes are not in the feed. */
   value: Value | undefined;
 }
+/** What one commit changed. */
 export interface ChangeSet {
+  /** The revision after it. */
   revision: number;
+  /** The keys. */
   changes: Change[];
 }
 
 /** Releases a lock; a second call is FailedPrecondition. */
 export type Unlock = () => Promise<void>;
 
+/** Named locks. */
 export interface Locks {
+  /** Waits for the lock, exclusive; resolves to what releases it. */
   lock(name: string, signal?: AbortSignal): Promise<Unlock>;
+  /** As `lock`, shared with other readers. */
   rLock(name: string, signal?: AbortSignal): Promise<Unlock>;
   /** Unavailable at once when the name is held or queued for. */
   tryLock(name: string): Promise<Unlock>;
@@ -204,8 +232,10 @@ export interface Locks {
 
 // ------------------------------------------------------------------------------------------------------ raw keys
 
+/** What raw keys are sorted by. */
 export type SortField = 'key' | 'version' | 'create' | 'mod' | 'value';
 
+/** Which raw keys are read, and in what order. */
 export interface GetOptions {
   /** All keys that begin with the key, byte by byte; `''` for all. */
   prefix?: boolean;
@@ -227,6 +257,7 @@ export interface GetOptions {
   serializable?: boolean;
 }
 
+/** How a raw key is stored. */
 export interface PutOptions {
   /** An etcd lease; there are none in an embedded store. */
   lease?: string | number | bigint;
@@ -236,11 +267,15 @@ export interface PutOptions {
 export interface Transactor {
   /** Key → value in the order asked for; an absent key gives an empty map. */
   get(key: string, options?: GetOptions): Promise<Map<string, string>>;
+  /** Stores a raw key. */
   put(key: string, value: string, options?: PutOptions): Promise<void>;
   /** Removes a key, or all that begin with it; returns how many. */
   del(key: string, options?: { prefix?: boolean }): Promise<number>;
+  /** Waits for the lock, exclusive; resolves to what releases it. */
   lock(prefix: string, signal?: AbortSignal): Promise<Unlock>;
+  /** As `lock`, shared with other readers. */
   rLock(prefix: string, signal?: AbortSignal): Promise<Unlock>;
+  /** As `lock`, without waiting. Unavailable: somebody has it. */
   tryLock(prefix: string): Promise<Unlock>;
 }
 
@@ -261,21 +296,25 @@ export interface SharedTreeListener {
 
 /** A host that uses a shared tree, or did, by what it has left there. */
 export interface TreeHost {
+  /** The host's id in the tree. */
   readonly id: string;
   /** Name of its directories, as far as it is known. */
   readonly backend: string;
   /** Whether its session lasts. */
   readonly alive: boolean;
-  /** Its first session, and the begin or clean end of its last one, as RFC 3339; '' when unknown. */
+  /** When its first session began, RFC 3339; '' when unknown. */
   readonly since: string;
+  /** When its last session began, or ended cleanly, RFC 3339; '' when unknown. */
   readonly seen: string;
 }
 
 /** What the engine of a tree has that several hosts share. */
 export interface SharedTree {
+  /** This host's id in the tree. */
   readonly hostId: string;
   /** Name of this host's directories; hosts that have the same name share them. */
   readonly backendId: string;
+  /** Whether the engine was closed. */
   readonly isClosed: boolean;
   /** Leases are this host's own from now on: see `Reader.leaseScope`. */
   leaseScope: string | undefined;
@@ -299,10 +338,13 @@ export interface SharedTree {
 
 // ------------------------------------------------------------------------------------------------------- engine
 
+/** Sizes of an engine. */
 export interface EngineStats {
+  /** Records in the store. */
   records: number;
   /** Bytes of the store's file(s) in use; 0 in memory. */
   fileBytes: number;
+  /** Of the newest commit. */
   revision: number;
   /** Bytes of graph changes that an opening would have to go through, after the newest checkpoint; 0 without any. */
   journalBytes: number;
@@ -312,16 +354,23 @@ export interface EngineStats {
 
 /** A copy of all records and of the graph, as they were at one revision: a file, read until it is closed. */
 export interface TreeCopy {
+  /** The revision that it is of. */
   readonly revision: number;
+  /** Records in it. */
   readonly records: number;
+  /** As a reader's. */
   scan(prefix: Key, options?: ScanOptions): Iterable<[Key, Value]>;
   /** Puts the file on disk. Again: no error. */
   close(): Promise<void>;
 }
 
+/** What every engine is opened with. */
 export interface EngineOptions {
+  /** Says what a record is in the graph. */
   indexer: Indexer;
+  /** The graph to fill; the engine closes it. */
   graph: GraphCore;
+  /** Of updates that do not choose; default `flushed`. */
   durability?: Durability;
   /** Called once per noteworthy event (rebuilt graph, unclean shutdown). */
   warn?: (message: string) => void;
@@ -329,8 +378,11 @@ export interface EngineOptions {
 
 /** As a Reader, an engine reads the newest visible state. */
 export interface Engine extends Reader, AsyncDisposable {
+  /** Which engine it is. */
   readonly kind: 'memory' | 'lmdb' | 'etcd';
+  /** The graph of references. */
   readonly graph: GraphCore;
+  /** Named locks. */
   readonly locks: Locks;
   /** Grows when commits were lost: the state then goes back, though the revision does not. */
   readonly epoch: number;
@@ -370,6 +422,7 @@ export interface Engine extends Reader, AsyncDisposable {
 
   /** Key of a graph node, and id of a key's node (records, and dangling targets). */
   keyOf(id: number): Key | undefined;
+  /** The id of a key in the graph; undefined without one. */
   idOf(key: Key): number | undefined;
   /** Whether a record exists under the key or anything in the graph points at it. */
   isReferenced(key: Key): boolean;
@@ -392,6 +445,8 @@ export interface Engine extends Reader, AsyncDisposable {
    * `taken` is called in the moment that the copy shows, before anything else happens. Unavailable: no room.
    */
   copyTo?(path: string, taken: () => void): Promise<TreeCopy>;
+  /** Sizes, for metrics. */
   stats(): EngineStats;
+  /** Flushes and closes; later calls fail. Idempotent. */
   close(): Promise<void>;
 }

@@ -114,7 +114,9 @@ export interface RetainedSizes {
 /** Bits of a node's mark. */
 export const MarkBit = { plain: 1, flat: 2, allocatedBlack: 4 } as const;
 
+/** The graph of references, and marking it. */
 export interface GraphCore {
+  /** Which carrier it is. */
   readonly kind: 'native' | 'wasm';
 
   /** Applies ops atomically: an invalid batch throws InvalidArgument and changes nothing. */
@@ -155,6 +157,7 @@ export interface GraphCore {
    * What ops have changed is taken up first. Takes the time of the walk, at a stretch.
    */
   wrongLive(): Uint32Array | undefined;
+  /** Ends the run that `mark` began. */
   endRun(): void;
 
   /** Ids that have become free-able since the last call: existing, not present, no edges in or out. */
@@ -168,6 +171,7 @@ export interface GraphCore {
   flagsOf(id: number): number;
   /** Saturated at 255; 0 when the node does not exist. */
   inDegreeOf(id: number): number;
+  /** When the node expires; undefined: never. */
   expiryOf(id: number): bigint | undefined;
   /** Pairs (target, kind) in insertion-independent order: ascending by target, then kind. */
   edgesOf(id: number): Uint32Array;
@@ -185,6 +189,7 @@ export interface GraphCore {
   /** False, with the graph left empty, when the bytes are damaged or of another format. */
   load(bytes: Uint8Array): boolean;
 
+  /** Sizes, for metrics. */
   stats(): GraphStats;
   /** Forgets everything. */
   clear(): void;

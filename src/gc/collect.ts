@@ -13,11 +13,12 @@
 import { yieldToEventLoop } from '../backends/files.js';
 import type { MarkResult } from '../engine/graph.js';
 import { invalidArgument, isKind, throwIfAborted } from '../errors.js';
-import type { Instant } from '../model/time.js';
+import { type Instant, now } from '../model/time.js';
 import { publishAll } from '../stores/events.js';
 import { endCollectors, type StartedCollector, startCollectors } from './collectors.js';
 import type { CollectHost } from './host.js';
 import { RunEdges } from './mark/run-edges.js';
+import { type CollectionRecord, RemovedNames, recordOf } from './report/collection-record.js';
 import { listCandidates } from './report/dry-run.js';
 import { type Counts, count, emptyStats, type GCStats } from './stats.js';
 import { BackendSweeper, type Swept } from './sweep/backend-sweeper.js';
@@ -31,6 +32,7 @@ import { Slicer } from './sweep/slicer.js';
 import { ITEMS_FOR_THREAD } from './sweep/sweep-content.js';
 import { kindName, type Node } from './types.js';
 
+/** How one collection is made. */
 export interface CollectOptions extends RunLimits {
   /** Ends marking and removing with its error; what was removed stays so. Backends are not interrupted. */
   signal?: AbortSignal | undefined;
@@ -68,7 +70,16 @@ const PLACES_AT_ONCE = 32 * 1024;
 
 /** One collection. Rejects with the first error of marking or removing; backends' failures are in the stats. */
 export async function collect(host: CollectHost, options: CollectOptions = {}): Promise<GCStats> {
-  return new Collection(host, options).run();
+  const collection = new Collection(host, options);
+  if (options.dryRun) return collection.run();
+  try {
+    const stats = await collection.run();
+    host.collected(collection.record());
+    return stats;
+  } catch (error) {
+    host.collected(collection.record({ error }));
+    throw error;
+  }
 }
 
 class Collection {
@@ -80,12 +91,22 @@ class Collection {
   #items: readonly BackendItem[] = [];
   #collectors: StartedCollector[] = [];
   readonly #sweeper: BackendSweeper;
+  readonly #names = new RemovedNames();
+  readonly #startedAt = now();
+  readonly #start = performance.now();
 
   constructor(host: CollectHost, options: CollectOptions) {
     this.#host = host;
     this.#options = options;
     this.#sweeper = new BackendSweeper(host, orphanLimits(options.orphanGuard), options.signal);
     this.#slicer = new Slicer(options.sliceBudgetMs ?? SLICE_BUDGET_MS);
+  }
+
+  /** What is kept of the run. To be called when it has ended, with its error if it failed. */
+  record(failed?: { error: unknown }): CollectionRecord {
+    const durationMs = performance.now() - this.#start;
+    const [startedAt, planned] = [this.#startedAt, this.#options.only !== undefined];
+    return recordOf({ startedAt, durationMs, stats: this.#stats, names: this.#names, planned }, failed);
   }
 
   async run(): Promise<GCStats> {
@@ -212,6 +233,7 @@ class Collection {
     const sweep = new RecordSweep(this.#host, edges, this.#slicer, this.#stats.removed, {
       at,
       keepItems,
+      names: this.#names,
       publish: (events) => publishAll(this.#host.publisher, events, this.#warn),
     });
     try {
@@ -234,7 +256,9 @@ class Collection {
     for (const [{ context, type }, node] of all) {
       if (edges.isReached(node)) continue;
       context.remove(node);
-      count(this.#stats.removed, kindName(type));
+      const kind = kindName(type);
+      count(this.#stats.removed, kind);
+      this.#names.add({ kind, namespace: node.namespace, key: node.key });
     }
   }
 
@@ -254,12 +278,13 @@ class Collection {
     if (!only) this.#stats.retryInMs = this.#host.dirty.retryInMs;
   }
 
-  readonly #swept: Swept = (name, { bytes, errors, orphans, orphanBytes, refused }, ms) => {
+  readonly #swept: Swept = (name, { bytes, errors, orphans, orphanBytes, orphanNames, refused }, ms) => {
     const stats = this.#stats;
     stats.bytesFreed += bytes;
     stats.refused += refused.length;
     stats.backendErrors += errors.length;
     for (const [kind, n] of Object.entries(orphans)) count(stats.orphans, kind, n);
+    for (const { kind, key } of orphanNames) this.#names.add({ kind, namespace: '', key, orphan: true });
     for (const [kind, n] of Object.entries(orphanBytes)) count(stats.orphanBytes, kind, n);
     if (this.#options.only) return;
     if (name === CONTENT_BACKEND) stats.contentD = ms;

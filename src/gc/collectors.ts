@@ -10,13 +10,16 @@ import { alreadyExists, invalidArgument } from '../errors.js';
 import { isWord } from './references.js';
 import { kindName, type Node, RESOURCE_END, ResourceMax, type ResourceType } from './types.js';
 
+/** Called with each node. */
 export type Send = (node: Node) => void;
 /** Adds the edge "if `parent` is kept, so is `child`" for this run. */
 export type SendBackReference = (parent: Node, child: Node) => void;
 
 type MaybePromise<T> = T | Promise<T>;
 
+/** What a collector is told of the run. */
 export interface CollectOptionsForCollector {
+  /** Ends the run. */
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -40,6 +43,7 @@ export interface CollectionContext {
   finish(): MaybePromise<void>;
 }
 
+/** A program's own kind of resource in collections. */
 export interface Collector {
   /** Throws to be left out of this run; it must then have released what it took. */
   startCollection(ctx: CollectOptionsForCollector): MaybePromise<CollectionContext>;

@@ -2,6 +2,7 @@
 import type { DiskJobs } from '../backends/contract.js';
 import type { EventsPublisher, StoreHost } from '../stores/host.js';
 import type { CollectorRegistry } from './collectors.js';
+import type { CollectionRecord } from './report/collection-record.js';
 import type { ExpiryClock } from './schedule/expiry-clock.js';
 import type { BackendSweepHost } from './sweep/backend-sweeper.js';
 
@@ -10,4 +11,6 @@ export interface CollectHost extends StoreHost, BackendSweepHost {
   readonly publisher?: EventsPublisher | undefined;
   readonly jobs: DiskJobs;
   readonly expiryClock: ExpiryClock;
+  /** Called when a run has ended that was not a dry one. Must not throw. */
+  collected(record: CollectionRecord): void;
 }

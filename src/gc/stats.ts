@@ -6,6 +6,7 @@
 export interface Candidate {
   /** content, snapshot, image, lease, ingest, or the kind of a collector. */
   kind: string;
+  /** Empty for an orphan. */
   namespace: string;
   /** Digest, name, id or ref; `<snapshotter>/<key>` for snapshots. */
   key: string;
@@ -23,6 +24,7 @@ export interface Candidate {
 /** Counts by kind: content, snapshot, container, image, lease, ingest, sandbox, and collectors' kinds. */
 export type Counts = Record<string, number>;
 
+/** What a collection has done. */
 export interface GCStats {
   /** From the start to the last record's removal, made durable; backends come after. */
   metaD: number;
@@ -42,6 +44,7 @@ export interface GCStats {
   walked: string[];
   /** Orphans found in these and removed, by kind (content, ingest, snapshot), and their bytes. */
   orphans: Counts;
+  /** Bytes of the orphans removed, by kind. */
   orphanBytes: Counts;
   /** Items that a backend refused to remove (FailedPrecondition): they are tried again, after longer and longer waits. */
   refused: number;
@@ -49,9 +52,11 @@ export interface GCStats {
   retryInMs?: number | undefined;
   /** Longest time the run kept the main thread at a stretch, and the sum of such times. */
   pauseMax: number;
+  /** The sum of the times that the run kept the main thread. */
   pauseTotal: number;
   /** Transactions the removal took. */
   slices: number;
+  /** How long each part took. */
   phases: { collectors: number; mark: number; sweep: number; backends: number };
   /** Failures of backends; they are logged and tried again by the next run. */
   backendErrors: number;

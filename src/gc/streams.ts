@@ -11,7 +11,9 @@ import { alreadyExists, invalidArgument, notFound } from '../errors.js';
 import type { CollectionContext, Collector, Send } from './collectors.js';
 import { type Node, ResourceStream } from './types.js';
 
+/** A stream that a lease keeps open. */
 export interface Stream {
+  /** Called when nothing keeps it any more. */
   close(): Promise<void> | void;
 }
 
@@ -22,9 +24,11 @@ interface Entry {
 
 type Namespaces = Map<string, Map<string, Entry>>;
 
+/** Streams as resources of collections. */
 export class Streams implements Collector {
   readonly #namespaces: Namespaces = new Map();
 
+  /** The part of a label's name that refers to a stream. */
   referenceLabel(): string {
     return 'stream';
   }
@@ -53,6 +57,7 @@ export class Streams implements Collector {
     await stream.close();
   }
 
+  /** Called by a collection. */
   startCollection(): CollectionContext {
     const known = new Map(Array.from(this.#namespaces, ([ns, streams]) => [ns, new Map(streams)]));
     return new StreamCollection(known, this.#namespaces, (ns, name) => this.#forget(ns, name));

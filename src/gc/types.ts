@@ -17,29 +17,49 @@ import { invalidArgument } from '../errors.js';
 
 /** Types of resources, with the numbers of containerd 2.x. They live in memory and are never written out. */
 export const ResourceType = {
+  /** None of the others. */
   Unknown: 0,
+  /** A blob. */
   Content: 1,
+  /** A snapshot. */
   Snapshot: 2,
+  /** A container. */
   Container: 3,
+  /** A task. */
   Task: 4,
+  /** An image. */
   Image: 5,
+  /** A lease. */
   Lease: 6,
+  /** An ingest. */
   Ingest: 7,
+  /** A stream. */
   Stream: 9,
+  /** A mount. */
   Mount: 10,
 } as const;
 /** One of the above, or the number a collector registered. */
 export type ResourceType = number;
 
+/** The type of what is none of the others; of the records only sandboxes. */
 export const ResourceUnknown = ResourceType.Unknown;
+/** The type of blobs. */
 export const ResourceContent = ResourceType.Content;
+/** The type of snapshots. */
 export const ResourceSnapshot = ResourceType.Snapshot;
+/** The type of containers. */
 export const ResourceContainer = ResourceType.Container;
+/** The type of tasks. */
 export const ResourceTask = ResourceType.Task;
+/** The type of images. */
 export const ResourceImage = ResourceType.Image;
+/** The type of leases. */
 export const ResourceLease = ResourceType.Lease;
+/** The type of ingests. */
 export const ResourceIngest = ResourceType.Ingest;
+/** The type of streams. */
 export const ResourceStream = ResourceType.Stream;
+/** The type of mounts. */
 export const ResourceMount = ResourceType.Mount;
 
 /** End marker of the built-in types: the first number a collector may register. */
@@ -53,6 +73,7 @@ export const FLAT_VARIANT = 0x20;
 export interface Node {
   /** ResourceType, or a collector's; may carry FLAT_VARIANT while marking. */
   readonly type: number;
+  /** Where the object is. */
   readonly namespace: string;
   /** Digest, image name, container, lease id, ingest ref; `<snapshotter>/<key>` for snapshots. */
   readonly key: string;

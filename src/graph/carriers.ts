@@ -8,10 +8,13 @@ import { addonError, addonPath, buildCommand, loadAddon } from '../system/addon.
 import { type CarriedGraph, CoreGraph } from './core-graph.js';
 import { WasmGraph, wasmError, wasmPath } from './wasm-graph.js';
 
+/** A carrier of the graph core: the addon, or WebAssembly. */
 export type CoreKind = GraphCore['kind'];
 export const coreKinds: readonly CoreKind[] = ['native', 'wasm'];
 
+/** How the graph core was loaded. */
 export interface CoreInfo {
+  /** Its carrier. */
   core: CoreKind;
   /** Why it is not the addon. */
   reason?: string;

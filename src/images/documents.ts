@@ -22,9 +22,13 @@ export const MAX_IMAGES = 10_000;
 /** Limit on the documents read to find the manifest of one image. */
 export const MAX_DOCUMENTS = 10_000;
 
+/** What a manifest is for, in Go's words. */
 export interface Platform {
+  /** `linux`, … */
   os: string;
+  /** `amd64`, `arm64`, … */
   architecture: string;
+  /** `v7`, `v8`, …; left out where there is none. */
   variant?: string | undefined;
 }
 

@@ -30,22 +30,29 @@ import {
 } from './services.js';
 import { DOCKER_FILE, INDEX_FILE, LAYOUT_FILE, LAYOUT_VERSION } from './source.js';
 
+/** What of the images is exported. */
 export interface ExportOptions {
   /** NotFound unless all blobs of all platforms exist. Default: every complete platform, at least one. */
   allPlatforms?: boolean | undefined;
   /** Only the manifest that matches this platform best. */
   platform?: Platform | undefined;
+  /** Called again and again, with what is done. */
   progress?: OnProgress | undefined;
 }
 
+/** What was exported. */
 export interface Exported {
+  /** Blobs written. */
   blobs: number;
   /** Bytes of the blobs. */
   bytes: number;
+  /** The images, in the order of the names. */
   images: ExportedImage[];
 }
 
+/** An image that was exported. */
 export interface ExportedImage {
+  /** Its name. */
   name: string;
   /** The digest that the name refers to in the layout. */
   digest: string;

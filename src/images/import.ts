@@ -24,6 +24,7 @@ import { importName } from './names.js';
 import { type ImageServices, type LeasedContext, type OnProgress, underLease } from './services.js';
 import type { ImageSource } from './source.js';
 
+/** How images are imported. */
 export interface ImportOptions {
   /**
    * Name for images of which the source has only the tag; images with a full name are left out unless they
@@ -40,7 +41,9 @@ export interface ImportOptions {
   artifacts?: boolean | undefined;
   /** Called once, before the images are created, with the entries that were left out. */
   leftOut?: ((entries: readonly LeftOut[]) => void) | undefined;
+  /** Limits of archives; defaults for those left out. */
   limits?: Partial<ArchiveLimits> | undefined;
+  /** Called again and again, with what is done. */
   progress?: OnProgress | undefined;
 }
 
@@ -51,6 +54,7 @@ const MAX_SHOWN = 140;
 export interface LeftOut {
   /** As in the source; '' if there is none. */
   digest: string;
+  /** The media type that is not known. */
   mediaType: string;
   /** Continues "it …". */
   why: string;

@@ -2,15 +2,25 @@
 import { Label, labelOf } from '../model/labels.js';
 import type { StringMap } from '../model/records.js';
 
+/** Media types of images. */
 export const MediaType = {
+  /** OCI's index. */
   ociIndex: 'application/vnd.oci.image.index.v1+json',
+  /** OCI's manifest. */
   ociManifest: 'application/vnd.oci.image.manifest.v1+json',
+  /** OCI's configuration of an image. */
   ociConfig: 'application/vnd.oci.image.config.v1+json',
+  /** Docker's index. */
   dockerList: 'application/vnd.docker.distribution.manifest.list.v2+json',
+  /** Docker's manifest. */
   dockerManifest: 'application/vnd.docker.distribution.manifest.v2+json',
+  /** Docker's configuration of an image. */
   dockerConfig: 'application/vnd.docker.container.image.v1+json',
+  /** Docker's layer, not compressed. */
   dockerLayer: 'application/vnd.docker.image.rootfs.diff.tar',
+  /** Docker's layer, compressed by gzip. */
   dockerLayerGzip: 'application/vnd.docker.image.rootfs.diff.tar.gzip',
+  /** Docker's layer, compressed by zstd. */
   dockerLayerZstd: 'application/vnd.docker.image.rootfs.diff.tar.zstd',
 } as const;
 
@@ -74,8 +84,11 @@ export const isImageManifest = (manifest: {
 
 /** A child of a blob, for its reference label. */
 export interface LabelledChild {
+  /** Of the child. */
   mediaType: string;
+  /** Of the child. */
   digest: string;
+  /** Of the descriptor. */
   annotations?: StringMap | undefined;
 }
 

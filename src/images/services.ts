@@ -16,22 +16,33 @@ import { messageOf } from '../system/system-errors.js';
 
 /** The part of a namespaced snapshotter that unpacking needs. */
 export interface LayerSnapshotter {
+  /** As a snapshotter's. */
   stat(ctx: CallContext, key: string): Promise<SnapshotInfo>;
+  /** As a snapshotter's. */
   prepare(ctx: CallContext, key: string, parent: string, options?: SnapshotOptions): Promise<Mount[]>;
+  /** As a snapshotter's. */
   commit(ctx: CallContext, name: string, key: string, options?: SnapshotOptions): Promise<void>;
+  /** As a snapshotter's. */
   remove(ctx: CallContext, key: string): Promise<void>;
 }
 
+/** What imports, exports and unpacking need of a store. */
 export interface ImageServices {
+  /** The blobs. */
   readonly content: Pick<ContentStore, 'info' | 'update' | 'readerAt' | 'writer' | 'abort'>;
+  /** The names of images. */
   readonly images: Pick<ImageStore, 'get' | 'create' | 'update'>;
+  /** The leases. */
   readonly leases: Pick<LeaseManager, 'create' | 'delete' | 'addResource'>;
+  /** A snapshotter by its name; undefined without one. */
   snapshotter(name: string): LayerSnapshotter | undefined;
   /** Nothing can be changed, including leases. */
   readonly isReadOnly?: boolean;
 }
 
+/** How far an import, an export or unpacking is. */
 export interface Progress {
+  /** What is being done. */
   phase: 'import' | 'unpack' | 'export';
   /** A digest or a file name. */
   name: string;
@@ -42,6 +53,7 @@ export interface Progress {
   /** All items of the phase, and their bytes, where known in advance. */
   all?: { items: number; bytes: number } | undefined;
 }
+/** Called again and again, with what is done. */
 export type OnProgress = (progress: Progress) => void;
 
 /** Lifetime of a lease that is not deleted: containerd's default. */
@@ -53,6 +65,7 @@ const resumed: readonly LeasedWork[] = ['import', 'unpack'];
 
 /** The context ended the work; its lease stays, so that the next attempt can resume. */
 export class Interrupted extends EbbtideError {
+  /** The lease that keeps what was done so far. */
   readonly lease: string;
 
   constructor(lease: string, cause: unknown) {

@@ -36,18 +36,23 @@ import {
   uniquePart,
 } from './services.js';
 
+/** How an image is unpacked. */
 export interface UnpackOptions {
   /** Selects a manifest of an index; default the host's platform. */
   platform?: Platform | undefined;
+  /** Limits of archives; defaults for those left out. */
   limits?: Partial<ArchiveLimits> | undefined;
+  /** Called again and again, with what is done. */
   progress?: OnProgress | undefined;
 }
 
+/** What was unpacked. */
 export interface Unpacked {
   /** Key of the top snapshot; '' for an image without layers. */
   chainId: string;
   /** Digest of the manifest that was unpacked. */
   manifest: string;
+  /** Layers of the image. */
   layers: number;
   /** Number of layers written; the others existed. */
   applied: number;

@@ -5,8 +5,10 @@
 import { createHash, type Hash } from 'node:crypto';
 import { type EbbtideError, invalidArgument } from '../errors.js';
 
+/** Algorithms that digests may have. */
 export type Algorithm = 'sha256' | 'sha384' | 'sha512';
 
+/** The digest of no bytes. */
 export const EMPTY_SHA256 = 'sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855';
 
 const HEX_DIGITS: Readonly<Record<Algorithm, number>> = { sha256: 64, sha384: 96, sha512: 128 };
@@ -15,6 +17,7 @@ const SHA256_LENGTH = 'sha256:'.length + HEX_DIGITS.sha256;
 /** Characters of a malformed digest that an error message shows. */
 const SHOWN_CHARACTERS = 150;
 
+/** Whether a text is a valid digest. */
 export const isDigest = (d: string): boolean => isSha256(d) || PATTERN.test(d);
 
 /** Same result as the pattern, and much faster; nearly all digests are sha256. */
@@ -62,6 +65,7 @@ export const digestOf = (bytes: Uint8Array, algorithm: Algorithm = 'sha256'): st
 
 /** A running digest, fed chunk by chunk. */
 export class Digester {
+  /** The algorithm of its digest. */
   readonly algorithm: Algorithm;
   readonly #hash: Hash;
 
@@ -70,6 +74,7 @@ export class Digester {
     this.#hash = createHash(algorithm);
   }
 
+  /** Adds bytes. */
   update(bytes: Uint8Array): void {
     this.#hash.update(bytes);
   }

@@ -20,6 +20,7 @@ export { quoteForFilter } from './filter-quote.js';
 /** The value of one field of an object; undefined (which reads as "") when the object does not have it. */
 export type Adaptor = (path: readonly string[]) => string | undefined;
 
+/** Whether an object matches. */
 export type Filter = (adaptor: Adaptor) => boolean;
 
 /** Characters of the input that an error shows on each side of the position. */
@@ -109,6 +110,7 @@ export function adaptLabels(
   return labelOf(labels, only ?? path.slice(from).join('.'));
 }
 
+/** The filter that a text describes. InvalidArgument: it is none. */
 export const parseFilter = (input: string): Filter => parseFilters([input]);
 
 /** A condition on an object. */

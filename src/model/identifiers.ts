@@ -1,6 +1,7 @@
 /** Identifiers: namespaces, container ids, sandbox ids (spec: stores §1.2). */
 import { invalidArgument } from '../errors.js';
 
+/** The longest identifier. */
 export const MAX_IDENTIFIER_BYTES = 76;
 const PATTERN = /^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$/;
 

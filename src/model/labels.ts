@@ -28,14 +28,19 @@ export const Label = {
   gcRoot: 'containerd.io/gc.root',
   /** Followed by `.<word>`: a forward reference. */
   gcRef: 'containerd.io/gc.ref',
+  /** A reference to a blob. */
   gcRefContent: 'containerd.io/gc.ref.content',
   /** Followed by `.<snapshotter>`. */
   gcRefSnapshot: 'containerd.io/gc.ref.snapshot',
+  /** A reference to an image. */
   gcRefImage: 'containerd.io/gc.ref.image',
   /** Followed by `.<word>`: a back reference. */
   gcBref: 'containerd.io/gc.bref',
+  /** A back reference: the object is kept with this container. */
   gcBrefContainer: 'containerd.io/gc.bref.container',
+  /** A back reference: the object is kept with this blob. */
   gcBrefContent: 'containerd.io/gc.bref.content',
+  /** A back reference: the object is kept with this image. */
   gcBrefImage: 'containerd.io/gc.bref.image',
   /** Followed by `.<snapshotter>`. */
   gcBrefSnapshot: 'containerd.io/gc.bref.snapshot',
@@ -51,8 +56,11 @@ export const Label = {
   snapshotPrefix: 'containerd.io/snapshot/',
   /** Key under which a remote snapshotter may provide the snapshot; passed on too. */
   snapshotRef: 'containerd.io/snapshot.ref',
+  /** How user ids of a snapshot are mapped. */
   snapshotUidMapping: 'containerd.io/snapshot/uidmapping',
+  /** How group ids of a snapshot are mapped. */
   snapshotGidMapping: 'containerd.io/snapshot/gidmapping',
+  /** The upper directory of an overlay. */
   overlayUpperdir: 'containerd.io/snapshot/overlay.upperdir',
   /** On a namespace, value `true`: other namespaces may share its content. */
   namespaceShareable: 'containerd.io/namespace.shareable',

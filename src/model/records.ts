@@ -5,13 +5,17 @@
  */
 import type { Instant } from './time.js';
 
+/** Texts by name, like labels. */
 export type StringMap = Readonly<Record<string, string>>;
 
 /** An opaque typed message; `typeUrl` is kept byte for byte. */
 export interface Any {
+  /** Names the type. */
   readonly typeUrl: string;
+  /** The encoded value. */
   readonly value: Uint8Array;
 }
+/** Encoded values by name. */
 export type AnyMap = Readonly<Record<string, Any>>;
 
 export interface NamespaceRecord {

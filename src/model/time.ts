@@ -6,6 +6,7 @@
 
 export { parseDuration } from './duration.js';
 
+/** Nanoseconds since 1970. */
 export type Instant = bigint;
 
 const NANOS_PER_MILLI = 1_000_000n;

@@ -12,6 +12,7 @@ import { parseDuration } from '../model/time.js';
 /** Bytes, a size like `500M` or `10GB` (powers of 1024), or a share of the file system like `15%`. */
 export type Amount = number | string;
 
+/** Which roots may be retired, and for how much space. */
 export interface PolicyRule {
   /** In plans and messages; default `rule N`. */
   name?: string;
@@ -37,8 +38,11 @@ export interface PolicyRule {
   minFreeSpace?: Amount;
 }
 
+/** Rules that retire what was not used for longest. */
 export interface Policy {
+  /** For editors. */
   $schema?: string;
+  /** In the order in which they are applied; 1 to 64. */
   rules: PolicyRule[];
   /** How often the daemon applies it; default `10m`. */
   every?: string;

@@ -76,6 +76,18 @@ export class Collections implements AsyncDisposable {
     });
   }
 
+  /** Tells the hooks of a run that was not started here. */
+  async observe<T>(run: () => Promise<T>, statsOf: (result: T) => GCStats): Promise<T> {
+    try {
+      const result = await run();
+      this.#hooks.onRun({ stats: statsOf(result) });
+      return result;
+    } catch (error) {
+      this.#hooks.onRun({ error });
+      throw error;
+    }
+  }
+
   /** Stops scheduling and waits for a run under way. */
   async close(): Promise<void> {
     this.#closing.abort(canceled('the daemon is stopping'));

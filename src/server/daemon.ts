@@ -194,6 +194,7 @@ async function startParts(
     stopping: stopping.signal,
     collect: (signal) => collections.collect(signal),
     policies,
+    observe: (run, statsOf) => collections.observe(run, statsOf),
   };
   const started = performance.now();
   const connections = (): number => endpoints.reduce((sum, endpoint) => sum + endpoint.connections, 0);

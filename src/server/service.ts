@@ -90,6 +90,8 @@ export interface ServiceHost {
   readonly limits: Limits;
   /** Aborted when the server stops: ends work that has no end of its own. */
   readonly stopping: AbortSignal;
+  /** Counts and logs a collection that a client asked for with options of its own. */
+  observe<T>(run: () => Promise<T>, statsOf: (result: T) => GCStats): Promise<T>;
   /** Runs a collection; if one is under way, waits for the next. */
   collect(signal: AbortSignal): Promise<GCStats>;
   /** The daemon's own policy. */

@@ -27,37 +27,58 @@ import {
 import type { StoreHost } from './host.js';
 import { listed } from './listing.js';
 
+/** The record of a container. */
 export interface Container {
+  /** Unique in the namespace. */
   id: string;
+  /** Labels by key. */
   labels: StringMap;
   /** Name of the image it was created from; not a reference, so it keeps nothing. */
   image: string;
+  /** What runs it. */
   runtime: RuntimeRecord;
+  /** How it is run, encoded. */
   spec: Any;
+  /** The snapshot with its root; kept while the container is. */
   snapshotKey: string;
+  /** The snapshotter of that. */
   snapshotter: string;
+  /** Encoded values by name, for the client. */
   extensions: AnyMap;
+  /** The sandbox that it is in; empty: none. */
   sandboxId: string;
+  /** When it was created. */
   createdAt: Instant;
+  /** When the record was last changed. */
   updatedAt: Instant;
 }
 
 /** Input of create and update; a missing string is "". Times are ignored. */
 export interface ContainerInput {
+  /** Unique in the namespace. */
   id: string;
+  /** Labels by key. */
   labels?: StringMap | undefined;
+  /** Name of the image. */
   image?: string | undefined;
+  /** What runs it. */
   runtime?: RuntimeRecord | undefined;
+  /** How it is run, encoded. */
   spec?: Any | undefined;
+  /** The snapshot with its root. */
   snapshotKey?: string | undefined;
+  /** The snapshotter of that. */
   snapshotter?: string | undefined;
+  /** Encoded values by name; undefined removes one. */
   extensions?: Readonly<Record<string, Any | undefined>> | undefined;
+  /** The sandbox that it is in. */
   sandboxId?: string | undefined;
 }
 
 /** Input before validation: maps may still have empty values. */
 type Draft = Omit<ContainerInput, 'id'>;
 
+/** The records of containers. */
 export class ContainerStore {
   readonly #host: StoreHost;
 

@@ -5,6 +5,7 @@ import type { Durability, Engine, Reader, Transaction } from '../engine/contract
 import type { Guards } from './guards.js';
 import type { LastUse } from './last-use.js';
 
+/** Gets the events of a DB. */
 export interface EventsPublisher {
   /** Namespace, topic and payload (plain object). An error is thrown to the caller of the operation. */
   publish(namespace: string, topic: string, payload: Readonly<Record<string, unknown>>): Promise<void>;
@@ -12,6 +13,7 @@ export interface EventsPublisher {
   readonly isIdle?: boolean | undefined;
 }
 
+/** Whether a namespace may use content of others by its digest. */
 export type ContentPolicy = 'shared' | 'isolated';
 
 /** A backend object whose record was removed. */

@@ -28,28 +28,41 @@ import { listed } from './listing.js';
 
 /** What an image points at. */
 export interface Descriptor {
+  /** Of the blob. */
   mediaType: string;
+  /** Of the blob. */
   digest: string;
   /** Bytes. */
   size: number;
+  /** Annotations by key. */
   annotations: StringMap;
 }
 
+/** A name of an image. */
 export interface Image {
+  /** Unique in the namespace. */
   name: string;
+  /** Labels by key. */
   labels: StringMap;
+  /** The manifest or index that it names. */
   target: Descriptor;
+  /** When it was created. */
   createdAt: Instant;
+  /** When the record was last changed. */
   updatedAt: Instant;
 }
 
 /** Input of create and update: times and unknown descriptor fields are ignored. */
 export interface ImageInput {
+  /** Unique in the namespace. */
   name: string;
+  /** Labels by key. */
   labels?: StringMap | undefined;
+  /** The manifest or index that it names. */
   target?: Partial<Descriptor> | undefined;
 }
 
+/** How an image is deleted. */
 export interface ImageDeleteOptions {
   /** Delete only if the image still targets this digest (an empty one is ignored). */
   target?: { readonly digest?: string | undefined } | undefined;
@@ -73,6 +86,7 @@ interface Draft {
   target: { digest: string; mediatype: string; size: number };
 }
 
+/** The names of images. */
 export class ImageStore {
   readonly #host: StoreHost;
 

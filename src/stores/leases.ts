@@ -32,9 +32,13 @@ import { leaseExists, leaseKeyIn, leaseNotFound, linkToLease, unlinkFromLease } 
 import { dropLease, isBeingRemoved } from './lease-links.js';
 import { listed, Pace } from './listing.js';
 
+/** A lease: it keeps its resources until it is deleted or expires. */
 export interface Lease {
+  /** Unique in the namespace. */
   id: string;
+  /** When it was created. */
   createdAt: Instant;
+  /** Labels by key. */
   labels: StringMap;
 }
 
@@ -48,9 +52,11 @@ export interface Resource {
 
 /** Properties of a new lease; of several options later ones win, and their labels are added. */
 export interface LeaseOption {
+  /** Its id. */
   readonly id?: string;
   /** A generated id. */
   readonly randomId?: boolean;
+  /** Labels by key. */
   readonly labels?: StringMap;
   /**
    * Lets it expire after a duration from now, truncated to whole seconds: a bigint of nanoseconds (as `parseDuration` returns) or
@@ -59,15 +65,21 @@ export interface LeaseOption {
   readonly expiresAfter?: bigint | number;
 }
 
+/** How a lease is deleted. */
 export interface LeaseDeleteOptions {
   /** For the services, which collect before they return; ignored by the store. */
   synchronous?: boolean | undefined;
 }
 
+/** A lease of this id. */
 export const withId = (id: string): LeaseOption => ({ id });
+/** A lease of a random id. */
 export const withRandomId = (): LeaseOption => ({ randomId: true });
+/** A lease with this label. */
 export const withLabel = (label: string, value: string): LeaseOption => ({ labels: { [label]: value } });
+/** A lease with these labels. */
 export const withLabels = (labels: StringMap): LeaseOption => ({ labels });
+/** A lease with an expiry: see `LeaseOption.expiresAfter`. */
 export const withExpiration = (expiresAfter: bigint | number): LeaseOption => ({ expiresAfter });
 
 /** Upper limit: a longer lease needs no expiry, and a label's time has four-digit years. */
@@ -111,6 +123,7 @@ const nanosOf = (milliseconds: number): bigint | undefined =>
 export type LeaseRef = string | { readonly id: string };
 const idOf = (lease: LeaseRef): string => (typeof lease === 'string' ? lease : lease.id);
 
+/** The leases. */
 export class LeaseManager {
   readonly #host: StoreHost;
   readonly #scope: string | undefined;

@@ -28,6 +28,7 @@ const dependents = ['leases', 'ingests', 'sandboxes', 'snapshotters'] as const;
 /** What it needs of a DB: less than other stores, so that one can be created for a single transaction. */
 export type NamespaceHost = Pick<StoreHost, 'update' | 'read' | 'countDeletion' | 'markContentDirty'>;
 
+/** The namespaces and their labels. */
 export class NamespaceStore {
   readonly #host: NamespaceHost;
 

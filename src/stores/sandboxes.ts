@@ -26,30 +26,46 @@ import {
 import type { StoreHost } from './host.js';
 import { listed } from './listing.js';
 
+/** The record of a sandbox. */
 export interface Sandbox {
+  /** Unique in the namespace. */
   id: string;
+  /** Labels by key. */
   labels: StringMap;
+  /** What runs it. */
   runtime: RuntimeRecord;
+  /** How it is run, encoded. */
   spec?: Any;
+  /** The controller that it is of. */
   sandboxer: string;
+  /** Encoded values by name, for the client. */
   extensions: AnyMap;
+  /** When it was created. */
   createdAt: Instant;
+  /** When the record was last changed. */
   updatedAt: Instant;
 }
 
 /** Input of create and update; a missing string is "". Times are ignored. */
 export interface SandboxInput {
+  /** Unique in the namespace. */
   id: string;
+  /** Labels by key. */
   labels?: StringMap | undefined;
+  /** What runs it. */
   runtime?: RuntimeRecord | undefined;
+  /** How it is run, encoded. */
   spec?: Any | undefined;
+  /** The controller that it is of. */
   sandboxer?: string | undefined;
+  /** Encoded values by name; undefined removes one. */
   extensions?: Readonly<Record<string, Any | undefined>> | undefined;
 }
 
 /** Input before validation: maps may still have empty values. */
 type Draft = Omit<SandboxInput, 'id'>;
 
+/** The records of sandboxes. */
 export class SandboxStore {
   readonly #host: StoreHost;
 

@@ -43,10 +43,13 @@ import { commitSnapshot } from './snapshots-commit.js';
 import { createSnapshot } from './snapshots-create.js';
 import { beginWrite, InFlight } from './write-scope.js';
 
+/** How a snapshot is made. */
 export interface CreateOptions {
+  /** Labels by key. */
   labels?: StringMap | undefined;
 }
 
+/** How a snapshot is committed. */
 export interface CommitOptions {
   /** Labels of the committed snapshot; those of the active one are not inherited. */
   labels?: StringMap | undefined;
@@ -56,14 +59,18 @@ export interface CommitOptions {
 
 /** Input of update: everything but name and labels is ignored. */
 export interface SnapshotInput {
+  /** Which snapshot. */
   name: string;
+  /** Labels by key. */
   labels?: StringMap | undefined;
 }
 
 /** Records that a walk reads at once. */
 const WALK_BATCH = 100;
 
+/** The snapshots of the namespaces in one snapshotter. */
 export class Snapshotter {
+  /** The snapshotter's name. */
   readonly name: string;
   readonly #host: StoreHost;
   readonly #backend: SnapshotterBackend;

@@ -17,7 +17,7 @@ import {
   utimesSync,
   writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { digestOf } from '../../src/model/digest.js';
@@ -245,6 +245,30 @@ describe('beside a running containerd', { skip }, () => {
     assert.deepEqual([kind, where, expected, found], ['file-size', path, '50000 bytes', '0 bytes']);
     assert.deepEqual(others, []);
     assert.equal(ebbtide('verify').code, 0);
+  });
+
+  test('then layers of the native snapshotter are healed, which have copies of those below', async (t) => {
+    const native = ['-n', 'k8s.io', 'snapshots', '--snapshotter', 'native'];
+    const directory = join(server.root, 'io.containerd.snapshotter.v1.native', 'snapshots');
+    ctr('-n', 'k8s.io', 'snapshots', 'unpack', '--snapshotter', 'native', one.manifest.digest);
+    const upper = ok('find', [directory, '-name', 'one']).trim();
+    const copies = ok('find', [directory, '-path', '*/etc/base']).trim().split('\n');
+    const lower = copies.find((path) => dirname(dirname(path)) !== dirname(upper)) ?? '';
+    rmSync(upper);
+    truncateSync(lower, 0);
+    const into = join(await tempDir(t), 'healed');
+    const layers = jsonOf<{ path: string; command: string }[]>('heal', '-o', into);
+    assert.deepEqual(layers.map(({ path }) => path).sort(), [dirname(dirname(lower)), dirname(upper)].sort());
+    for (const { path, command } of layers) {
+      ok('sh', ['-c', command]);
+      rmSync(`${path}.damaged`, { recursive: true });
+    }
+    assert.equal(readFileSync(upper, 'utf8'), '1'.repeat(9000));
+    for (const path of copies) assert.equal(readFileSync(path, 'utf8'), 'b'.repeat(50_000));
+    assert.equal(ebbtide('verify').code, 0);
+    const names = columns(ctr(...native, 'ls'));
+    for (const name of [...names, ...names]) run('ctr', [...native, 'rm', name]);
+    assert.deepEqual(columns(ctr(...native, 'ls')), []);
   });
 
   test('then a collection removes what the dry run said', () => {

@@ -33,6 +33,7 @@ const WHOLE = [
   'check',
   'compact',
   'gc',
+  'history',
   'hosts ls',
   'hosts rm',
   'init',

@@ -99,6 +99,7 @@ test('given a store, when every verb prints JSON, then it is what its schema say
   say('policy', 'show', '--file', beside('policy.json'));
   say('policy', 'plan', '--file', beside('policy.json'), '-o', beside('policy-plan.json'));
   say('policy', 'apply', beside('policy-plan.json'));
+  say('history');
   say('content', 'rm', manifest);
   say('leases', 'rm', 'brief');
   say('check');

@@ -174,5 +174,5 @@ test('given a store that is open, or none, when compacted, then it is refused', 
   await compactStore(root);
   await failsWith(compactStore(join(root, 'none')), 'NotFound', /no store at/);
   writeFileSync(dataFile(root), 'other');
-  await failsWith(compactStore(root), 'FailedPrecondition', /no store of this program/);
+  await failsWith(compactStore(root), 'FailedPrecondition', /not a store of this program/);
 });

@@ -118,9 +118,9 @@ test('given files that are not a store, when opened, then each is refused by nam
     [
       'text',
       (path) => writeFileSync(path, 'this is a text, and long enough to be a header'.repeat(200)),
-      /no LMDB file/,
+      /not an LMDB file/,
     ],
-    ['short text', (path) => writeFileSync(path, 'short'), /no LMDB file/],
+    ['short text', (path) => writeFileSync(path, 'short'), /not an LMDB file/],
     ['foreign', makeForeignLmdb, /LMDB file of another program/],
     ['newer', (path) => makeForeignLmdb(path, `ebbtide ${LAYOUT + 1}`), /layout \d/],
     ['directory', async (path) => void (await mkdir(path)), /not a regular file/],

@@ -58,7 +58,7 @@ test('given much that the tree does not have, then work that can wait waits for 
   assert.ok(engine instanceof CoreEngine && engine.storage instanceof LmdbStorage);
   const { flusher } = engine.storage;
   await engine.update((tx) => {
-    for (let i = 0; i < 26; i++) tx.put(blob(i), { bytes: randomBytes(2 ** 20) });
+    for (let i = 0; i < 30; i++) tx.put(blob(i), { bytes: randomBytes(2 ** 20) });
   });
   // The thread that writes the tree has only been asked to start.
   const order: string[] = [];

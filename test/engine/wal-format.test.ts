@@ -177,13 +177,12 @@ test('given a crash with much outstanding, when opened, then it is read over the
   const again = await open(t, crashed);
   assert.deepEqual(shown(again), expected);
   assert.deepEqual(again.verifyGraph(), []);
+  await again.update((tx) => void tx.put(large(7), 'after'));
+  const after = shown(again);
   const copy = join(await tempDir(t), 'again');
   cpSync(crashed, copy, { recursive: true });
   const twice = await open(t, copy);
-  assert.deepEqual(shown(twice), expected, 'after another crash');
-  await twice.update((tx) => void tx.put(large(7), 'after'));
-  await twice.close();
-  assert.equal((await open(t, copy)).get(large(7)), 'after');
+  assert.deepEqual(shown(twice), after, 'after another crash');
   await again.close();
-  assert.deepEqual(shown(await open(t, crashed)), expected, 'from the tree');
+  assert.deepEqual(shown(await open(t, crashed)), after, 'from the tree');
 });

@@ -15,13 +15,13 @@ describe('what a collection does', () => {
     w.publisher = {
       publish: async (...event) => {
         events.push(event);
-        throw new Error('nobody listens');
+        throw new Error('there is no subscriber');
       },
     };
     await w.in('ns2').snapshot('s');
     await w.collect();
     assert.deepEqual(events, [['ns2', '/snapshot/remove', { key: 's', snapshotter: 'native' }]]);
-    assert.ok(w.logged.some((line) => line.includes('nobody listens')));
+    assert.ok(w.logged.some((line) => line.includes('there is no subscriber')));
     assert.deepEqual(w.left(), []);
   });
 

@@ -15,7 +15,7 @@ const src = fileURLToPath(new URL('../../../src/', import.meta.url));
 const doors: Record<string, [imports: string, types: string]> = {
   cli: [
     'server synth any-host db policy backup check gc images stores graph engine/schema backends system model errors',
-    'engine/etcd engine context',
+    'history engine/etcd engine context',
   ],
   server: ['db policy gc images stores engine/schema context backends system model errors', 'engine/etcd'],
   synth: ['stores engine/schema model errors', 'engine'],
@@ -25,12 +25,13 @@ const doors: Record<string, [imports: string, types: string]> = {
   ],
   entry: [
     'db backup check gc images stores graph engine/etcd engine/lmdb engine/memory engine engine/schema context backends model errors',
-    'policy',
+    'history policy',
   ],
   db: [
-    'policy backup check gc stores graph engine/etcd engine/lmdb engine/memory engine engine/schema context backends system model errors',
+    'history policy backup check gc stores graph engine/etcd engine/lmdb engine/memory engine engine/schema context backends system model errors',
     '',
   ],
+  history: ['gc system errors', ''],
   policy: ['gc stores engine engine/schema system model errors', ''],
   backup: ['engine/lmdb engine/schema backends system model errors', 'engine'],
   check: ['gc images stores engine/schema backends model errors', 'engine'],

@@ -216,6 +216,12 @@ test('metrics and health are served; collections by schedule are counted', async
     );
   assert.equal(value('ebbtide_removed_total{kind="content"}'), 1);
   assert.equal(value('ebbtide_collections_total{outcome="ok"}') >= 1, true);
+  // A client may ask for collections with options of its own.
+  const before = value('ebbtide_collections_total{outcome="ok"}');
+  await user.all('ebbtide', 'Collect', { dryRun: true });
+  await user.all('ebbtide', 'Collect', {});
+  const after = await (await fetch(`http://${metrics}/metrics`)).text();
+  assert.ok(after.includes(`ebbtide_collections_total{outcome="ok"} ${before + 1}\n`));
   const deletes = 'service="containerd.services.leases.v1.Leases",method="Delete"';
   assert.equal(value(`ebbtide_operations_total{${deletes},code="OK"}`), 1);
   assert.equal(value(`ebbtide_operation_seconds_count{${deletes}}`), 1);

@@ -25,6 +25,7 @@ import { type CollectOptions, collect } from '../../src/gc/collect.js';
 import { CollectorRegistry } from '../../src/gc/collectors.js';
 import type { CollectHost } from '../../src/gc/host.js';
 import { metadataIndexer } from '../../src/gc/references.js';
+import type { CollectionRecord } from '../../src/gc/report/collection-record.js';
 import { ExpiryClock } from '../../src/gc/schedule/expiry-clock.js';
 import type { GCStats } from '../../src/gc/stats.js';
 import { DirtyFlags } from '../../src/gc/sweep/dirty.js';
@@ -73,6 +74,8 @@ export class World implements CollectHost {
   readonly sweepsHeld = false;
   readonly lastUse: LastUse;
   expiryClock: ExpiryClock;
+  /** Of its collections, oldest first. */
+  readonly records: CollectionRecord[] = [];
   readonly inFlight = new Set<string>();
   readonly contentStore = { inFlightIngests: (): ReadonlySet<string> => this.inFlight };
   readonly snapshotterStores: Map<string, { inFlight(): ReadonlySet<string> }>;
@@ -117,6 +120,10 @@ export class World implements CollectHost {
     this.dirty.markSnapshotterDirty(tx, name);
   }
   async publish(): Promise<void> {}
+  collected(record: CollectionRecord): void {
+    this.records.push(record);
+  }
+
   log(level: string, message: string, details: Readonly<Record<string, unknown>> = {}): void {
     if (level !== 'info') this.logged.push(`${message} ${JSON.stringify(details)}`);
   }

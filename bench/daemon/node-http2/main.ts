@@ -24,6 +24,7 @@ const host = {
   ...{ db, root, events, limits: defaultLimits, stopping: stopping.signal },
   collect: (signal: AbortSignal) => collections.collect(signal),
   policies,
+  observe: <T>(run: () => Promise<T>) => run(),
 };
 const { server, running } = nodeHttp2Server(
   defaultLimits,

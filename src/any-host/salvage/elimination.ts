@@ -5,7 +5,9 @@
  *     all other namespaces, and not this one, it is of the one whose blobs are not all known.
  *   - A snapshot that a record names is in the record's own namespace, and snapshotters have the namespaces of theirs.
  */
+import { isDigest } from '../../model/digest.js';
 import { Label } from '../../model/labels.js';
+import type { Instant } from '../../model/time.js';
 import type { Disk } from './disk.js';
 import {
   backendName,
@@ -18,12 +20,14 @@ import {
   textOf,
   treeIn,
 } from './shapes.js';
-import { Gaps, type Walked } from './walk.js';
+import { Gaps, pathKey, type Walked } from './walk.js';
 
-interface Candidate {
+export interface Candidate {
   readonly key: string;
   readonly kind: RecordKind;
   readonly tree: Tree;
+  readonly createdAt: Instant;
+  readonly changedAt: Instant;
 }
 
 const SNAPSHOT_REFERENCE = `${Label.gcRefSnapshot}.`;
@@ -34,7 +38,7 @@ export class Elimination {
   readonly #blobs = new Set<string>();
   /** All of them, or none when one may be missing. */
   readonly #namespaces: readonly string[];
-  readonly #snapshots = new Map<string, Set<string>>();
+  readonly #snapshots = new Map<string, { namespace: string; created: Instant }[]>();
 
   /** `walked`: what the file is about. `isNewest`: it has what there is, but for its gaps. */
   constructor(walked: Walked, isNewest: boolean, disk: Disk) {
@@ -44,45 +48,63 @@ export class Elimination {
     for (const { path, key } of walked.records)
       if (kindIn(path) === 'content') this.#blobs.add(`${path[1]}\0${key}`);
     for (const all of disk.snapshots.values())
-      for (const stored of all.keys()) {
+      for (const [stored, { created }] of all) {
         const name = backendName(Buffer.from(stored).toString('latin1'));
         if (name === undefined) continue;
-        const owners = this.#snapshots.get(name.key);
-        if (owners === undefined) this.#snapshots.set(name.key, new Set([name.namespace]));
-        else owners.add(name.namespace);
+        const { key, namespace } = name;
+        const others = this.#snapshots.get(key);
+        if (others === undefined) this.#snapshots.set(key, [{ namespace, created }]);
+        else others.push({ namespace, created });
       }
   }
 
-  ownerOf(records: readonly Candidate[]): Path | undefined {
-    const votes = new Set<string>();
-    for (const record of records)
-      for (const [namespace, ...others] of this.#namespacesOf(record))
-        if (namespace !== undefined && others.length === 0) votes.add(namespace);
-    const [namespace] = votes;
-    if (namespace === undefined || votes.size > 1) return undefined;
-    const inner = records[0] && COLLECTION_PATHS[records[0].kind];
-    const path: Path = ['v1', namespace, ...(inner ?? [])];
-    // Where nothing is missing, it is an old one.
-    const isOpen = records.every(({ key }) => this.#gaps.find(path, key) !== undefined);
-    return inner !== undefined && isOpen ? path : undefined;
+  /** Of leaves that are of one bucket: undefined unless all that says something says the same. */
+  ownerOf(leaves: readonly (readonly Candidate[])[]): Path | undefined {
+    const found = new Map<string, Path>();
+    for (const records of leaves) {
+      // What was removed has left its files only where another namespace has them, too.
+      const isLive = records.every((record) => blobsOf(record).every((blob) => this.#isThere(blob)));
+      for (const record of records)
+        for (const namespace of this.#namespacesOf(record, isLive)) {
+          const path: Path = ['v1', namespace, ...(COLLECTION_PATHS[record.kind] ?? [])];
+          // Where nothing is missing, it is an old one.
+          if (this.#gaps.find(path, record.key) === undefined) return undefined;
+          found.set(pathKey(path), path);
+        }
+    }
+    const [path, ...others] = found.values();
+    return others.length === 0 ? path : undefined;
   }
 
-  /** For each thing that a record needs, and that exists: where it can be. */
-  *#namespacesOf(record: Candidate): Generator<readonly string[]> {
-    for (const { digest, size } of blobsOf(record)) yield this.#withBlob(digest, size);
-    for (const name of snapshotsOf(record)) yield [...(this.#snapshots.get(name) ?? [])];
+  /** Of each thing that a record needs, and that exists in one namespace only. */
+  *#namespacesOf(record: Candidate, isLive: boolean): Generator<string> {
+    for (const blob of isLive ? blobsOf(record) : []) {
+      const [namespace, ...others] = this.#namespaces.filter(
+        (one) =>
+          this.#blobs.has(`${one}\0${blob.digest}`) ||
+          this.#gaps.find(['v1', one, 'content', 'blob'], blob.digest) !== undefined,
+      );
+      if (namespace !== undefined && others.length === 0) yield namespace;
+    }
+    for (const name of snapshotsOf(record)) {
+      const [snapshot, ...others] = this.#snapshots.get(name) ?? [];
+      if (snapshot === undefined || others.length > 0) continue;
+      if (!isDigest(name) || isBetween(record, snapshot.created)) yield snapshot.namespace;
+    }
   }
 
-  #withBlob(digest: string, size: number | undefined): string[] {
+  #isThere({ digest, size }: Blob): boolean {
     const file = this.#disk.blobs?.get(digest);
-    if (file === undefined || (size !== undefined && file.size !== size)) return [];
-    return this.#namespaces.filter(
-      (namespace) =>
-        this.#blobs.has(`${namespace}\0${digest}`) ||
-        this.#gaps.find(['v1', namespace, 'content', 'blob'], digest) !== undefined,
-    );
+    return file !== undefined && (size === undefined || file.size === size);
   }
 }
+
+/**
+ * Namespaces have chains of layers in common, and other snapshots not. A blob is recorded before the snapshot that its label names
+ * is made, and the label is set after that.
+ */
+const isBetween = ({ kind, createdAt, changedAt }: Candidate, made: Instant): boolean =>
+  kind === 'content' && createdAt <= made && made <= changedAt;
 
 function namespacesIn({ buckets, gaps }: Walked): string[] {
   const mayMissOne = gaps.some(

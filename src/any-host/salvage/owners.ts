@@ -13,6 +13,7 @@
  * A leaf with records of two buckets is damaged, and of neither. What nothing places becomes no record.
  */
 import { zeroTime } from '../../model/time.js';
+import type { Candidate, Elimination } from './elimination.js';
 import { backendNameOf, kindIn, type Path, type RecordKind, type Tree } from './shapes.js';
 import { type FoundRecord, pathKey, type Walked } from './walk.js';
 
@@ -24,6 +25,8 @@ interface Claim {
 interface Leaf {
   readonly identities: readonly string[];
   readonly claims: Claim[];
+  /** Its records, when no tree leads to it. */
+  strays: readonly Candidate[];
   owner?: Path;
   /** Records of it are known to be in different buckets. */
   isMixed: boolean;
@@ -70,8 +73,8 @@ export class Owners {
   }
 
   /** A leaf that no tree leads to. */
-  addStray(page: number, records: readonly (Identified & { readonly kind: RecordKind })[]): void {
-    this.#leafOf(page, identitiesOf(records));
+  addStray(page: number, records: readonly (Identified & Candidate)[]): void {
+    this.#leafOf(page, identitiesOf(records)).strays = records;
   }
 
   /** A branch, and the pages that begin with the keys by which it leads to them: all of one bucket. */
@@ -79,21 +82,38 @@ export class Owners {
     this.#families.push([branch, ...children].map((page) => this.#leafOf(page, [])));
   }
 
-  /** `only`: the bucket of a leaf that nothing else places. */
-  resolve(only: (page: number) => Path | undefined): void {
+  resolve(elimination?: Elimination): void {
     for (const leaf of this.#leaves.values()) this.#look(leaf);
     this.#spread();
     this.#inherit();
     this.#takeClaims();
     this.#inherit();
-    for (const [page, leaf] of this.#leaves) {
-      if (leaf.owner !== undefined || leaf.isMixed) continue;
-      const owner = only(page);
-      if (owner === undefined) continue;
-      this.#place(leaf, owner);
-      this.#spread();
+    if (elimination === undefined) return;
+    for (const group of this.#openGroups()) {
+      const owner = elimination.ownerOf(group.map(({ strays }) => strays));
+      if (owner !== undefined) for (const leaf of group) this.#place(leaf, owner);
     }
-    this.#inherit();
+    this.#spread();
+  }
+
+  /** Leaves that nothing places, each with those of the same bucket: by a record of both, or a branch above. */
+  *#openGroups(): Generator<Leaf[]> {
+    const related = new Map<Leaf, (readonly Leaf[])[]>();
+    for (const family of this.#families)
+      for (const member of family) related.set(member, [...(related.get(member) ?? []), family]);
+    const seen = new Set<Leaf>();
+    for (const leaf of this.#leaves.values()) {
+      const group: Leaf[] = [];
+      const next = [leaf];
+      for (let one = next.pop(); one !== undefined; one = next.pop()) {
+        if (seen.has(one) || one.owner !== undefined || one.isMixed) continue;
+        seen.add(one);
+        group.push(one);
+        for (const others of related.get(one) ?? []) next.push(...others);
+        for (const identity of one.identities) next.push(...(this.#byIdentity.get(identity) ?? []));
+      }
+      if (group.length > 0) yield group;
+    }
   }
 
   /** The bucket of a leaf's records. */
@@ -151,7 +171,7 @@ export class Owners {
   #leafOf(page: number, identities: readonly string[]): Leaf {
     const there = this.#leaves.get(page);
     if (there !== undefined) return there;
-    const leaf: Leaf = { identities, claims: [], isMixed: false };
+    const leaf: Leaf = { identities, claims: [], strays: [], isMixed: false };
     this.#leaves.set(page, leaf);
     for (const identity of identities) {
       const others = this.#byIdentity.get(identity);

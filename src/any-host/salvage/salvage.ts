@@ -150,11 +150,7 @@ function ownersIn(
   for (const [branch, children] of familiesIn(scan)) owners.addFamily(branch, children);
   const isNewest = isNamed && first?.gaps.every(({ reason }) => reason !== 'other') === true;
   const elimination = first && new Elimination(first, isNewest, disk);
-  const known = new Map(strays.map(({ page, records }) => [page, records]));
-  owners.resolve((leaf) => {
-    const records = known.get(leaf);
-    return records && elimination?.ownerOf(records);
-  });
+  owners.resolve(elimination);
   return owners;
 }
 

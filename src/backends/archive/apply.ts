@@ -24,12 +24,15 @@ import { readTar, type TarEntry } from './tar/tar-reader.js';
 import { writableTarget } from './target.js';
 import { applyDelete, applyOpaque, LINKED_FILES, whiteoutOf } from './whiteouts.js';
 
+/** How a layer is applied. */
 export interface ApplyOptions {
   /** Media type of the layer; its compression is detected from the bytes. Absent: any. */
   mediaType?: string | undefined;
+  /** Ends it between two entries. */
   signal?: AbortSignal | undefined;
   /** Called with the number of compressed bytes read so far. */
   progress?: ((bytesRead: number) => void) | undefined;
+  /** Limits of the archive; defaults for those left out. */
   limits?: Partial<ArchiveLimits> | undefined;
   /**
    * Cached look-ups in the layers below, for a caller that applies a chain of layers; the caller closes it.
@@ -37,12 +40,15 @@ export interface ApplyOptions {
   known?: KnownLayers | undefined;
 }
 
+/** What was written of a layer. */
 export interface Applied {
   /** Digest (sha256) of the uncompressed archive: the layer's diff id. */
   digest: string;
   /** Bytes of the uncompressed archive. */
   size: number;
+  /** Entries of the archive. */
   entries: number;
+  /** How the archive is compressed. */
   compression: Compression;
   /** Numbers of entries for which this user was not allowed to set something. */
   skipped: Skipped;

@@ -23,15 +23,19 @@ import { type NewEntry, type Sink, TarWriter } from './tar/tar-writer.js';
 import { readableTarget } from './target.js';
 import { WHITEOUT_PREFIX } from './whiteouts.js';
 
+/** How a layer is made. */
 export interface DiffOptions {
+  /** Ends it between two entries. */
   signal?: AbortSignal | undefined;
 }
 
+/** The layer that was made. */
 export interface Diffed {
   /** Digest (sha256) of the tar: the layer's diff id. */
   digest: string;
   /** Bytes of the tar. */
   size: number;
+  /** Entries of the archive. */
   entries: number;
 }
 

@@ -4,6 +4,7 @@
  */
 import { failedPrecondition } from '../../errors.js';
 
+/** Limits of a layer's archive, checked before anything is allocated. */
 export interface ArchiveLimits {
   /** Entries of one archive. */
   maxEntries: number;
@@ -17,6 +18,7 @@ export interface ArchiveLimits {
 
 const GiB = 2 ** 30;
 
+/** The limits of an archive for which none are given. */
 export const defaultLimits: Readonly<ArchiveLimits> = {
   maxEntries: 4_000_000,
   maxBytes: 256 * GiB,

@@ -48,9 +48,11 @@ import { FileReader } from './reader.js';
 import { DELETIONS, Trash } from './trash.js';
 import { FileWriter, type OpenIngest } from './writer.js';
 
+/** How a content directory is opened. */
 export interface ContentOptions {
   /** Where blobs are deleted; on the calling thread if absent. */
   jobs?: DiskJobs | undefined;
+  /** Gets what an operator should know; by default nobody. */
   log?: BackendLog | undefined;
   /**
    * The directory must exist, and others may write to it; changes are FailedPrecondition, and nothing is

@@ -15,6 +15,7 @@ import type { StoredSnapshot } from './metastore-records.js';
 import { type NewSnapshot, type SnapshotDriver, snapshotDirectory } from './snapshot-driver.js';
 import { DirectorySnapshotter, type SnapshotterOptions } from './snapshotter.js';
 
+/** How a native snapshotter is opened. */
 export type NativeOptions = SnapshotterOptions;
 
 /** Opens (or creates, 0700) a native snapshotter in the directory `root`. */

@@ -30,6 +30,7 @@ import {
 import { DirectorySnapshotter, type SnapshotterOptions } from './snapshotter.js';
 import { isInUserNamespace, needsUserXattr } from './user-xattr.js';
 
+/** How an overlayfs snapshotter is opened. */
 export interface OverlayOptions extends SnapshotterOptions {
   /**
    * Removed snapshots keep their directories until `cleanup`; default true. False: deleted when `remove`
@@ -51,8 +52,10 @@ export interface OverlayOptions extends SnapshotterOptions {
  * or a file with several names in a form that only the same mount shows completely.
  */
 const SWITCHES = ['redirect_dir', 'metacopy', 'index'] as const;
+/** An option of the kernel's overlay that the snapshotter sets. */
 export type OverlaySwitch = (typeof SWITCHES)[number];
 
+/** What of overlays the kernel supports. */
 export interface OverlaySystem {
   /** The file system returns the types of directory entries. */
   entryTypes: boolean;

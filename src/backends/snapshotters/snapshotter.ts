@@ -50,9 +50,11 @@ import { isSnapshotNumber, NumberedDirectories } from './numbered-directories.js
 import { problemsOf, requireDirectories } from './snapshot-directories.js';
 import { SNAPSHOTS, type SnapshotDriver } from './snapshot-driver.js';
 
+/** How a snapshotter is opened. */
 export interface SnapshotterOptions {
   /** Where directories are deleted; on the calling thread if absent. */
   jobs?: DiskJobs | undefined;
+  /** Gets what an operator should know; by default nobody. */
   log?: BackendLog | undefined;
   /** It must exist, and may have an owner; changes are FailedPrecondition, and nothing is written. */
   readOnly?: boolean | undefined;

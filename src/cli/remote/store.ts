@@ -13,11 +13,13 @@ import type { CallContext } from '../../context.js';
 import type { RunOptions } from '../../db.js';
 import { invalidArgument, unknownError } from '../../errors.js';
 import type { PlanOutcome } from '../../gc/report/apply-plan.js';
+import type { CollectionRecord } from '../../gc/report/collection-record.js';
 import type { ObjectDescription, ObjectName } from '../../gc/report/objects.js';
 import type { CollectionPlan, Plan, PolicyPlan } from '../../gc/report/plan.js';
 import type { UsageOptions, UsageReport } from '../../gc/report/retained.js';
 import type { Why, WhyOptions } from '../../gc/report/why.js';
 import type { GCStats } from '../../gc/stats.js';
+import type { HistoryOptions } from '../../history/history.js';
 import type { Policy } from '../../policy/policy.js';
 import { mapped } from '../../server/messages/convert.js';
 import { type DocumentMessage, fromDocument, toDocument } from '../../server/messages/documents.js';
@@ -137,6 +139,10 @@ export class RemoteStore implements Store {
       without,
       disk,
     });
+  }
+
+  history({ limit = 0 }: HistoryOptions = {}): Promise<CollectionRecord[]> {
+    return this.#document<CollectionRecord[]>({}, 'History', { limit });
   }
 
   /** FailedPrecondition when the daemon's tree is not shared. */

@@ -75,6 +75,7 @@ interface Right extends Privilege<boolean> {
   readonly gate: ClosedGate | undefined;
 }
 
+/** The engine over etcd; made by `openEtcdEngine`. */
 export class EtcdEngine extends UpdateLoop<EtcdTransaction, boolean, Right> implements Engine, SharedTree {
   readonly kind = 'etcd';
   readonly shared: SharedTree = this;
@@ -82,8 +83,11 @@ export class EtcdEngine extends UpdateLoop<EtcdTransaction, boolean, Right> impl
   readonly backendId: string;
   readonly graph: GraphCore;
   readonly locks: EtcdLocks;
+  /** @internal */
   readonly client: EtcdClient;
+  /** @internal */
   readonly layout: Layout;
+  /** @internal */
   readonly committer: Committer;
   readonly #rawKeys: EtcdRawKeys;
   readonly #mirror: Mirror;

@@ -20,7 +20,9 @@ import { MirrorState } from './mirror-state.js';
 import { type EtcdConfig, etcdSettings } from './options.js';
 import { NameTaken, Session } from './session.js';
 
+/** How an engine over etcd is opened. */
 export interface EtcdEngineOptions extends EngineOptions {
+  /** Where the cluster is. */
   etcd: EtcdConfig;
   /** Makes the default name of this host unique on its machine: its directory. */
   place?: string;

@@ -6,20 +6,27 @@ import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { invalidArgument } from '../../errors.js';
 
+/** Certificates, as PEM text or bytes. */
 export interface EtcdTls {
   /** PEM texts, or names of files that hold them. */
   ca?: string | Uint8Array;
+  /** This client's certificate. */
   cert?: string | Uint8Array;
+  /** The certificate's key. */
   key?: string | Uint8Array;
 }
 
+/** Where the cluster is, and how to reach it. */
 export interface EtcdConfig {
   /** Client URLs of the members: `http://host:2379` or, all of them, `https://…`. */
   hosts: string | readonly string[];
   /** All keys of the tree begin with it; default `ebbtide/`. Trees with different prefixes do not meet. */
   prefix?: string;
+  /** A user of etcd; default: none. */
   username?: string;
+  /** Of the user. */
   password?: string;
+  /** Encrypts the connections; default: not. */
   tls?: EtcdTls;
   /** Longest wait for the first response at opening, milliseconds; default 5000. */
   dialTimeoutMs?: number;

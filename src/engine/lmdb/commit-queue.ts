@@ -106,6 +106,11 @@ export class CommitQueue {
     this.#revision = revision;
   }
 
+  /** The log has commits up to a revision that did not come from here: the next batch follows them. */
+  follow(revision: number): void {
+    this.#revision = revision;
+  }
+
   /** A `background` commit may wait a little for others, so that they become one write. */
   push(commit: LoggedCommit, background = false): Written {
     const group = this.#group();

@@ -25,8 +25,11 @@ const BLOCK_BYTES = 512;
 
 /** Bytes of the file, and those that are kept after its end for a full disk. */
 export interface Compaction {
+  /** Bytes of the file before. */
   before: number;
+  /** Bytes of the file now. */
   after: number;
+  /** Bytes of it that are kept for removals on a full disk. */
   reserve: number;
 }
 

@@ -39,6 +39,7 @@ import { acceptedLossPath, type Recovered, recoverLog } from './wal-recovery.js'
 import { overlay } from './wal-replay.js';
 import { writeError } from './write-error.js';
 
+/** How an engine on LMDB is opened. */
 export interface LmdbEngineOptions extends EngineOptions {
   /**
    * Opens an existing store for reading: writes are FailedPrecondition, and the files stay as they are. Another process may
@@ -243,7 +244,8 @@ function own(
   const generation = Math.max(recovered.generation, state.log?.generation ?? 0);
   const log = new Wal(dir, generation, loaded.revision);
   const isFree =
-    waiting.length === 0 && (!state.log?.isBegun || stored({ ...state, log: { generation, isBegun: false } }));
+    waiting.length === 0 &&
+    (!state.log?.isBegun || stored({ ...state, log: { generation, isBegun: false } }));
   if (!isFree && recovered.loss !== undefined) throw noRoomAfterLoss(dir);
   let isBegun = true;
   if (isFree) isBegun = log.begin();

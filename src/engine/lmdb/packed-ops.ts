@@ -1,15 +1,12 @@
 /**
  * Graph ops as bytes, for the log and the journal: each word a varint, most of which take one byte or three. Pure.
  */
-import { type ByteReader, type ByteWriter, DamagedBytes } from '../schema/bytes.js';
+import { type ByteReader, DamagedBytes } from '../schema/bytes.js';
 
+/** Written by `ByteWriter.varints`. */
 export interface PackedOps {
   readonly words: number;
   readonly bytes: Uint8Array;
-}
-
-export function writeOps(writer: ByteWriter, ops: Uint32Array): void {
-  for (let i = 0; i < ops.length; i++) writer.varint(ops[i]!);
 }
 
 /** Reads up to the end. DamagedBytes when there are not so many words. */

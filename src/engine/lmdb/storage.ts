@@ -311,6 +311,7 @@ export class LmdbStorage implements Storage, CommitQueueHost, FlusherHost {
     this.#tables.logged();
     this.#records += recordDelta;
     this.#stored = { revision: commit.revision, records: this.#records };
+    this.#queue.follow(commit.revision);
   }
 
   /** Newest revision that can be lost no more. */

@@ -4,7 +4,7 @@
  *
  * LMDB copies the pages of one of its own snapshots, on a thread of the pool, and leaves free pages out. Which snapshot that
  * is cannot be said: the flusher goes on meanwhile. So the batches that the log takes from before the copy until after it are
- * kept, and those that the copy lacks are brought into it, as an opening does after a crash. The moment of the copy is
+ * kept, and those that the copy lacks are brought into it, as those of a crash after an opening. The moment of the copy is
  * the one in which the last of them was taken: one synchronous step, in which `taken` can look at other things too.
  *
  * Durability: `close` resolves when the copy is on disk. It relies on no log.

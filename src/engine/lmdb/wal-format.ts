@@ -25,7 +25,7 @@ import { ByteReader, ByteWriter, DamagedBytes } from '../schema/bytes.js';
 import type { ChildLink, WithFormerChildren } from './child-links.js';
 import { encodeKey, encodeLink } from './key-codec.js';
 import { encodeNode } from './node-codec.js';
-import { type PackedOps, writeOps } from './packed-ops.js';
+import type { PackedOps } from './packed-ops.js';
 
 const RowKind = {
   /** id, node: a node whose key keeps its id. */
@@ -90,7 +90,7 @@ export class BatchBuilder {
     for (const [key, present] of links) this.#link(key, present);
     for (const link of formerChildren) this.#formerChild(link);
     for (const [name, value] of counters) this.#counter(name, value);
-    writeOps(this.#ops, ops);
+    this.#ops.varints(ops);
     this.#words += ops.length;
     this.commits++;
     this.changes += entries.size + links.size + formerChildren.length;
@@ -292,7 +292,7 @@ function packedOps(words: Buffer): PackedOps {
   const ops = new Uint32Array(words.length / 4);
   new Uint8Array(ops.buffer).set(words);
   const writer = new ByteWriter(words.length);
-  writeOps(writer, ops);
+  writer.varints(ops);
   return { words: ops.length, bytes: writer.take() };
 }
 

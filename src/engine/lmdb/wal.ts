@@ -133,7 +133,11 @@ export class Wal {
       this.#current = index;
       this.#generation = generation;
       // What the crash has torn must not be taken for damage later.
-      this.#dirty = file;
+      try {
+        this.#cut(file);
+      } catch {
+        this.#dirty = file;
+      }
     }
   }
 

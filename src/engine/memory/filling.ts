@@ -114,6 +114,7 @@ export class Filling {
 
   #take(key: Key, entry: Filled): number {
     entry.id = this.#contents.keys.push(key) - 1;
+    this.#contents.nodes.push(entry);
     return entry.id;
   }
 

@@ -28,8 +28,9 @@ const written: Written = { visible: done, flushed: done };
 export interface Contents {
   readonly entries: PartitionedMap<Entry>;
   readonly links: PartitionedMap<true>;
-  /** Key of each node. */
+  /** Key and entry of each node. */
   readonly keys: (Key | undefined)[];
+  readonly nodes: (Entry | undefined)[];
   records: number;
 }
 
@@ -37,6 +38,7 @@ export const noContents = (): Contents => ({
   entries: new PartitionedMap(),
   links: new PartitionedMap(LINK_SEPARATOR),
   keys: [],
+  nodes: [],
   records: 0,
 });
 
@@ -44,14 +46,19 @@ export class MemoryStorage implements Storage {
   readonly #entries: PartitionedMap<Entry>;
   readonly #links: PartitionedMap<true>;
   readonly #keys: (Key | undefined)[];
+  readonly #nodes: (Entry | undefined)[];
+  /** The key that was asked for last by its id: mostly its record is asked for next. */
+  #lastKey: Key | undefined;
+  #lastEntry: Entry | undefined;
   #records: number;
   readonly #counters = new Map<Key, number>();
   #listener: StorageListener | undefined;
 
-  constructor({ entries, links, keys, records }: Contents = noContents()) {
+  constructor({ entries, links, keys, nodes, records }: Contents = noContents()) {
     this.#entries = entries;
     this.#links = links;
     this.#keys = keys;
+    this.#nodes = nodes;
     this.#records = records;
   }
 
@@ -64,7 +71,8 @@ export class MemoryStorage implements Storage {
   }
 
   value(key: Key): Value | undefined {
-    const bytes = this.#entries.get(key)?.bytes;
+    const entry = key === this.#lastKey ? this.#lastEntry : this.#entries.get(key);
+    const bytes = entry?.bytes;
     return bytes === undefined ? undefined : decodeValue(key, bytes);
   }
 
@@ -110,7 +118,9 @@ export class MemoryStorage implements Storage {
   }
 
   keyOf(id: number): Key | undefined {
-    return this.#keys[id];
+    this.#lastKey = this.#keys[id];
+    this.#lastEntry = this.#nodes[id];
+    return this.#lastKey;
   }
 
   idOf(key: Key): number | undefined {
@@ -128,13 +138,19 @@ export class MemoryStorage implements Storage {
   }
 
   accept(commit: Commit): Written {
-    for (const id of commit.freed.keys()) this.#keys[id] = undefined;
+    this.#lastKey = undefined;
+    for (const id of commit.freed.keys()) {
+      this.#keys[id] = undefined;
+      this.#nodes[id] = undefined;
+    }
     for (const [key, { after: entry }] of commit.entries) {
       if (entry === undefined) {
         this.#entries.delete(key);
       } else {
         this.#entries.set(key, entry);
-        if (entry.id !== NO_ID) this.#keys[entry.id] = key;
+        if (entry.id === NO_ID) continue;
+        this.#keys[entry.id] = key;
+        this.#nodes[entry.id] = entry;
       }
     }
     for (const [link, present] of commit.links) {
@@ -175,6 +191,8 @@ export class MemoryStorage implements Storage {
     this.#links.clear();
     this.#counters.clear();
     this.#keys.length = 0;
+    this.#nodes.length = 0;
+    this.#lastKey = undefined;
   }
 }
 

@@ -7,6 +7,8 @@
 /** The bytes end early, or are not what was written. The codec says of what. */
 export class DamagedBytes extends Error {}
 
+const VARINT_32_BYTES_MAX = 5;
+
 export class ByteWriter {
   protected buffer: Buffer;
   /** Of the same bytes: compiled to a store, as Buffer's own methods for large numbers are not. */
@@ -52,6 +54,18 @@ export class ByteWriter {
       rest = Math.floor(rest / 128);
     }
     this.buffer[this.length++] = rest;
+  }
+
+  varints(values: Uint32Array): void {
+    this.reserve(values.length * VARINT_32_BYTES_MAX);
+    const { buffer } = this;
+    let at = this.length;
+    for (let i = 0; i < values.length; i++) {
+      let rest = values[i]!;
+      for (; rest > 0x7f; rest >>>= 7) buffer[at++] = (rest & 0x7f) | 0x80;
+      buffer[at++] = rest;
+    }
+    this.length = at;
   }
 
   double(value: number): void {

@@ -15,8 +15,11 @@ import { collectionOf } from '../schema/keys.js';
 
 /** An engine under test. `reopen` closes it and opens the same store again; absent where nothing outlives a close. */
 export interface EngineUnderTest {
+  /** An open engine without records. */
   engine: Engine;
+  /** Opens what a closed engine left; left out where nothing stays. */
   reopen?: () => Promise<Engine>;
+  /** Removes all that the engine has made. */
   dispose: () => Promise<void>;
 }
 /** Opens an empty engine with the given indexer. */

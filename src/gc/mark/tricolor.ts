@@ -15,10 +15,12 @@ export class NodeSet implements Iterable<Node> {
     for (const node of nodes) this.add(node);
   }
 
+  /** How many nodes there are. */
   get size(): number {
     return this.#nodes.size;
   }
 
+  /** Whether an equal node is in it. */
   has(node: Node): boolean {
     return this.#nodes.has(nodeName(node));
   }
@@ -31,6 +33,7 @@ export class NodeSet implements Iterable<Node> {
     return true;
   }
 
+  /** Every node once. */
   [Symbol.iterator](): IterableIterator<Node> {
     return this.#nodes.values();
   }
@@ -55,7 +58,9 @@ export function tricolor(roots: Iterable<Node>, refs: (node: Node) => Iterable<N
   return reachable;
 }
 
+/** How a mark with several readers is made. */
 export interface ConcurrentOptions {
+  /** Ends it. */
   signal?: AbortSignal | undefined;
   /** Most nodes expanded at a time; default 64. */
   width?: number;

@@ -15,12 +15,15 @@ import { identityOf, itemOfOrphan, orphanCandidate } from './dry-run.js';
 import { keyOfPlanned, type Plan, type PolicyPlan, parsePlan, type RestReason } from './plan.js';
 import { type Retirement, retire } from './retire.js';
 
+/** What became of a plan's objects. */
 export interface PlanOutcome {
   /** Revision of the store when the plan was applied. */
   revision: number;
-  /** Retired roots first. */
+  /** Those that were removed; retired roots first. */
   removed: Candidate[];
+  /** Those that were left alone, and why. */
   rest: (Candidate & { reason: RestReason })[];
+  /** Of the collection; its counts have the retired roots, too. */
   stats: GCStats;
 }
 

@@ -22,11 +22,14 @@ const diskLines = [
   'store',
   'elsewhere',
 ] as const;
+/** What bytes of the disk are for. */
 export type DiskLine = (typeof diskLines)[number];
 
 /** Bytes. Of `lines`, the sum is `total`. */
 export interface DiskReport {
+  /** The directory. */
   root: string;
+  /** Bytes that the root takes, as `du` says. */
   total: number;
   /**
    * Blobs and snapshots with a record: `kept` and `garbage`, which has ingests too; `orphans`: all those without one.
@@ -34,6 +37,7 @@ export interface DiskReport {
    * directories. `elsewhere`: what of the first two is not under the root, below 0.
    */
   lines: Record<DiskLine, number>;
+  /** Bytes of the file system that the root is on. */
   fileSystem: { size: number; used: number; free: number };
 }
 

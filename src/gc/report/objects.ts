@@ -17,6 +17,7 @@ import {
 import { type EbbtideError, invalidArgument, notFound } from '../../errors.js';
 import { kindName, nodeOfKey } from '../types.js';
 
+/** What objects there are. */
 export const objectKinds = [
   'content',
   'snapshot',
@@ -26,8 +27,10 @@ export const objectKinds = [
   'ingest',
   'sandbox',
 ] as const;
+/** One of `objectKinds`. */
 export type ObjectKind = (typeof objectKinds)[number];
 
+/** How an object is named in a question. */
 export interface ObjectName {
   /** Digest or the beginning of one, name, id, ref; a snapshot's key, with `<snapshotter>/` in front where need be. */
   readonly name: string;
@@ -76,8 +79,11 @@ export function findObject(
 
 /** A record's kind and name as reports show them. */
 export interface ObjectDescription {
+  /** One of `objectKinds`. */
   kind: string;
+  /** Where it is. */
   namespace: string;
+  /** Digest, name, id or ref; `<snapshotter>/<key>` for snapshots. */
   key: string;
 }
 

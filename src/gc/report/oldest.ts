@@ -18,14 +18,21 @@ import { isRootAt } from './reach.js';
  * its record: it has been garbage since then at the earliest.
  */
 export interface GarbageSince {
+  /** The time. */
   at: Instant;
+  /** What happened then. */
   meaning: 'expired' | 'record last changed';
 }
 
+/** An object with the time that it is sorted by. */
 export interface DatedObject {
+  /** One of `objectKinds`. */
   kind: string;
+  /** Where it is. */
   namespace: string;
+  /** Digest, name, id or ref; `<snapshotter>/<key>` for snapshots. */
   key: string;
+  /** The time. */
   at: Instant;
 }
 

@@ -11,7 +11,9 @@ import type { Candidate } from '../stats.js';
 import { keyOfNode, kindName, ResourceMax } from '../types.js';
 import { itemOfOrphan } from './dry-run.js';
 
+/** What every plan has. */
 interface PlanOfRemovals {
+  /** Distinguishes a plan from other JSON. */
   format: 'ebbtide-plan';
   /** RFC 3339. */
   createdAt: string;
@@ -23,13 +25,15 @@ interface PlanOfRemovals {
   objects: Candidate[];
 }
 
-/** Of a collection. */
+/** What a collection would remove, to be looked at and applied later. */
 export interface CollectionPlan extends PlanOfRemovals {
+  /** Of the format. */
   version: 1;
 }
 
 /** Of a policy. Bytes that several records name are those of the first of them: the sizes of the objects add up. */
 export interface PolicyPlan extends PlanOfRemovals {
+  /** Of the format. */
   version: 2;
   /** Roots that a rule retires, in this order. The objects are garbage already, or as soon as these are gone. */
   retired: RetiredRoot[];
@@ -37,16 +41,22 @@ export interface PolicyPlan extends PlanOfRemovals {
   kept: KeptRoot[];
   /** In the order of the policy. */
   rules: RuleOutcome[];
+  /** Of the store and its file system. */
   space: PlannedSpace;
 }
 
+/** What `applyPlan` takes. */
 export type Plan = CollectionPlan | PolicyPlan;
 
 export const retirableKinds = ['image', 'lease', 'container'] as const;
+/** What rules may cover. */
 export type RetirableKind = (typeof retirableKinds)[number];
 
+/** A root that a policy retires. */
 export interface RetiredRoot {
+  /** What it is. */
   kind: RetirableKind;
+  /** Where it is. */
   namespace: string;
   /** Image name or id. */
   key: string;
@@ -76,14 +86,19 @@ export type KeepReason =
   | 'no rule'
   | 'held';
 
+/** A root that stays. */
 export interface KeptRoot {
+  /** image, container, lease, sandbox, ingest; content or snapshot with a label. */
   kind: string;
+  /** Where it is. */
   namespace: string;
+  /** Image name, id, ref, digest or SNAPSHOTTER/KEY. */
   key: string;
   /** RFC 3339; of images, leases and containers. */
   lastUsed?: string;
   /** The last rule that covered it. */
   rule?: string;
+  /** Why it stays. */
   reason: KeepReason;
   /** What uses it. */
   by?: string;
@@ -93,10 +108,13 @@ export interface KeptRoot {
   pins: number;
 }
 
+/** What a rule does in a plan. */
 export interface RuleOutcome {
+  /** Of the rule. */
   name: string;
-  /** Roots that it covers, and those of them that it retires. */
+  /** Roots that it covers. */
   covered: number;
+  /** Those of them that it retires. */
   retired: number;
   /** Bytes that go by that. */
   bytes: number;
@@ -110,11 +128,15 @@ export interface RuleOutcome {
 export interface PlannedSpace {
   /** Of the file system. Absent: the content is in no directory. */
   size?: number;
+  /** Of the file system, before. */
   free?: number;
+  /** Of the file system, afterwards. */
   freeAfter?: number;
-  /** Of blobs and snapshots that something keeps, and of those whose records are garbage. */
+  /** Of blobs and snapshots that something keeps. */
   used: number;
+  /** Of blobs and snapshots whose records are garbage. */
   garbage: number;
+  /** Of those that something keeps afterwards. */
   usedAfter: number;
 }
 

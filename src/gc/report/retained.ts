@@ -60,8 +60,10 @@ export const usageGroups = [
   'snapshotter',
   'none',
 ] as const;
+/** What the rows of a usage report are of. */
 export type UsageGroup = (typeof usageGroups)[number];
 
+/** What a usage report is to have. */
 export interface UsageOptions {
   /** What the rows are; default image. */
   by?: UsageGroup | undefined;
@@ -86,16 +88,21 @@ export interface UsageRow {
   expiresAt?: Instant;
   /** Leases of one host only. */
   host?: LeaseOwner;
+  /** Bytes that it reaches. */
   total: number;
+  /** Bytes that others keep too. */
   shared: number;
   /** What a removal would free. */
   retained: number;
 }
 
+/** Bytes of a store, by what keeps them. */
 export interface UsageReport {
+  /** What the rows are of. */
   by: UsageGroup;
   /** Bytes that something keeps, and bytes whose records are garbage. */
   kept: number;
+  /** Bytes that nothing keeps. */
   garbage: number;
   /** Most retained first. */
   rows: UsageRow[];

@@ -25,6 +25,7 @@ import {
   plainState,
 } from './reach.js';
 
+/** How much an answer has. */
 export interface WhyOptions {
   /** Every root that keeps the object, not only a nearest one. */
   all?: boolean | undefined;
@@ -32,6 +33,7 @@ export interface WhyOptions {
 
 /** The host whose own a lease is, where leases are kept per host over etcd. */
 export interface LeaseOwner {
+  /** The host's id in the tree. */
   readonly id: string;
   /** `gone`: it has no session. */
   readonly state: 'here' | 'alive' | 'gone';
@@ -43,19 +45,25 @@ export interface LeaseOwner {
 export interface WhyStep extends StepReason {
   /** content, snapshot, image, container, lease, ingest or sandbox. */
   kind: string;
+  /** Where it is. */
   namespace: string;
+  /** Digest, name, id or ref; `<snapshotter>/<key>` for snapshots. */
   key: string;
   /** When it stops being a root by itself: leases, images and ingests with an expiry. */
   expiresAt?: Instant;
   /** Leases only: its labels may say who took it. */
   labels?: Readonly<Record<string, string>>;
+  /** Of a root, when that is known. */
   createdAt?: Instant;
   /** Leases of one host only. */
   host?: LeaseOwner;
 }
 
+/** Why an object is kept, or since when it is garbage. */
 export interface Why {
+  /** The object that was found. */
   object: { kind: string; namespace: string; key: string };
+  /** Whether a root reaches it. */
   state: 'kept' | 'garbage';
   /** Roots first, the object last; the shortest way first. Empty for garbage. */
   paths: WhyStep[][];

@@ -24,7 +24,9 @@ export interface ExpiryTime {
 
 /** Times that the wall clock was seen to have been set by more than a minute. */
 export interface ClockSteps {
+  /** Times that the clock was set forward. */
   forward: number;
+  /** Times that the clock was set back. */
   backward: number;
 }
 

@@ -8,6 +8,7 @@ import type { MassGuard } from '../sweep/mass-guard.js';
 /** A duration: milliseconds, or a text like `100ms`, `1s`, `1m30s`. */
 export type Duration = number | string;
 
+/** When a scheduler collects. */
 export interface SchedulerOptions {
   /** Share of real time that collections may take, 0 … 0.5; 0 does not adapt. Default 0.02. */
   pauseThreshold?: number;
@@ -27,10 +28,15 @@ export interface SchedulerOptions {
 
 /** Durations in milliseconds. */
 export interface SchedulerParams {
+  /** As the option, between 0 and 0.5. */
   readonly pauseThreshold: number;
+  /** As the option. */
   readonly deletionThreshold: number;
+  /** As the option. */
   readonly mutationThreshold: number;
+  /** As the option. */
   readonly scheduleDelay: number;
+  /** As the option. */
   readonly startupDelay: number;
 }
 

@@ -17,7 +17,9 @@ import { type SchedulerOptions, type SchedulerParams, schedulerParams } from './
 export interface Clock {
   /** Milliseconds; only differences count. */
   now(): number;
+  /** As the global one. */
   setTimeout(fn: () => void, ms: number): unknown;
+  /** As the global one. */
   clearTimeout(timer: unknown): void;
 }
 
@@ -29,17 +31,22 @@ const systemClock: Clock = {
 
 /** What is scheduled: a DB is one. */
 export interface Collectable<S> {
+  /** Runs one collection. */
   garbageCollect(
     ctx: { signal?: AbortSignal | undefined },
     options: { massGuard: boolean | MassGuard; orphanGuard: boolean | MassGuard },
   ): Promise<S>;
+  /** Calls `fn` after every update. */
   registerMutationCallback(fn: (deletionSinceLastGC: boolean) => void): void;
   /** When the next root later than `after` expires; without it and `expiryTime`, nothing wakes an idle scheduler. */
   nextExpiry?(after: Instant): Instant | undefined;
+  /** The time that expiries are compared with. */
   readonly expiryTime?: ExpiryTime;
 }
 
+/** What a scheduler uses and tells. */
 export interface SchedulerHooks<S> {
+  /** Where time comes from; default the system's. */
   clock?: Clock;
   /** Ends planning, as `close` does. */
   signal?: AbortSignal;
@@ -72,7 +79,9 @@ const MINIMUM_RUN_MS = 5;
 const FIRST_INTERVAL_MS = 1000;
 const RETRY_MS = 1000;
 
+/** Decides when to collect, and does it. */
 export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
+  /** The options with their defaults, within their limits. */
   readonly params: SchedulerParams;
   readonly #target: Collectable<S>;
   readonly #clock: Clock;
@@ -145,6 +154,7 @@ export class Scheduler<S extends HasElapsed> implements AsyncDisposable {
     await this.#running;
   }
 
+  /** Closes it, for `await using`. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }

@@ -17,11 +17,13 @@ const TREES_PER_TASK = 128;
 /** Milliseconds a thread waits for work before it ends. */
 const IDLE_TIMEOUT_MS = 60_000;
 
+/** Worker threads for the disk work of backends. */
 export interface DiskPool extends DiskJobs {
   /** Waits for every job handed in, then ends the threads. Again: no error. */
   close(): Promise<void>;
 }
 
+/** How many threads there are. */
 export interface DiskPoolOptions {
   /** Most threads; default 2. */
   threads?: number;
@@ -128,6 +130,7 @@ class PiscinaPool implements DiskPool {
   }
 }
 
+/** Makes the pool; its threads start with the first work. */
 export function createDiskPool(options: DiskPoolOptions = {}): DiskPool {
   return new PiscinaPool(Math.max(1, options.threads ?? 2));
 }

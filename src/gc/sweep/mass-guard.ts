@@ -10,6 +10,7 @@ import { key, leaf } from '../../engine/schema/keys.js';
 import { type EbbtideError, failedPrecondition, invalidArgument } from '../../errors.js';
 import { ResourceContent, ResourceSnapshot } from '../types.js';
 
+/** How much a run may remove before it is stopped. */
 export interface MassGuard {
   /** Largest share of all blobs, or of all snapshots, that one run may remove: 0 … 1, default 0.9. */
   maxShare?: number | undefined;

@@ -48,6 +48,7 @@ export interface Surveyed {
   readonly accounted: number;
 }
 
+/** What is known of a store's orphans. */
 export interface OrphanState {
   /**
    * The tree was empty when it was opened beside items that it does not name, older than them, or another store's; until a

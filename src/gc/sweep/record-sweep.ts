@@ -12,6 +12,8 @@ import type { Instant } from '../../model/time.js';
 import type { Event } from '../../stores/events.js';
 import type { CollectHost } from '../host.js';
 import type { RunEdges } from '../mark/run-edges.js';
+import type { RemovedNames } from '../report/collection-record.js';
+import { describeKey } from '../report/objects.js';
 import { type Counts, count } from '../stats.js';
 import type { BackendItem } from './orphan-candidates.js';
 import { Outstanding } from './outstanding.js';
@@ -51,6 +53,7 @@ export class RecordSweep {
   readonly #slicer: Slicer;
   readonly #removed: Counts;
   readonly #keepItems: boolean;
+  readonly #names: RemovedNames;
   readonly #publish: (events: readonly Event[]) => Promise<void>;
   /** The time that the run judges expiries by. */
   readonly #at: Instant;
@@ -61,7 +64,7 @@ export class RecordSweep {
   #expected: number | undefined;
 
   /**
-   * Adds to `removed`, and to `items` if they are to be kept, as removals become visible. `publish` gets their events when they
+   * Adds to `removed` and `names`, and to `items` if they are to be kept, as removals become visible. `publish` gets their events when they
    * are on disk.
    */
   constructor(
@@ -72,8 +75,14 @@ export class RecordSweep {
     {
       at,
       keepItems = false,
+      names,
       publish,
-    }: { at: Instant; keepItems?: boolean; publish: (events: readonly Event[]) => Promise<void> },
+    }: {
+      at: Instant;
+      keepItems?: boolean;
+      names: RemovedNames;
+      publish: (events: readonly Event[]) => Promise<void>;
+    },
   ) {
     this.#at = at;
     this.#host = host;
@@ -81,6 +90,7 @@ export class RecordSweep {
     this.#slicer = slicer;
     this.#removed = removed;
     this.#keepItems = keepItems;
+    this.#names = names;
     this.#publish = publish;
   }
 
@@ -158,7 +168,10 @@ export class RecordSweep {
     slice.mustFollow = !this.#edges.followAt(tx.revision);
     if (slice.mustFollow) return;
     const garbage = engine.graph.stillCandidates(ids);
-    const removal = new Removal(engine, tx, publisher !== undefined && publisher.isIdle !== true);
+    const removal = new Removal(engine, tx, {
+      wantsEvents: publisher !== undefined && publisher.isIdle !== true,
+      names: this.#names,
+    });
     let at = 0;
     let whole = true;
     while (at < garbage.length && whole) {
@@ -178,7 +191,11 @@ export class RecordSweep {
     tx.onCommit(() => this.#committed(removal));
   }
 
-  #committed({ counts, events, items, withChild, parents }: Removal): void {
+  #committed({ counts, records, events, items, withChild, parents }: Removal): void {
+    for (const record of records) {
+      const { kind, namespace, key } = describeKey(record);
+      this.#names.add({ kind, namespace, key });
+    }
     for (const [kind, n] of Object.entries(counts)) count(this.#removed, kind, n);
     for (const event of events) this.#events.push(event);
     if (this.#keepItems) for (const item of items) this.items.push(item);

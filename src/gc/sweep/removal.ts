@@ -14,6 +14,7 @@ import {
 } from '../../engine/schema/keys.js';
 import type { Event } from '../../stores/events.js';
 import { dropFirstLinks } from '../../stores/lease-links.js';
+import type { RemovedNames } from '../report/collection-record.js';
 import { type Counts, count } from '../stats.js';
 import {
   kindName,
@@ -35,6 +36,8 @@ export class Removal {
   readonly items: BackendItem[] = [];
   readonly events: Event[] = [];
   readonly counts: Counts = {};
+  /** Of those removed, the ones whose names are wanted. */
+  readonly records: Key[] = [];
   /** Whether the transaction changes anything. */
   wrote = false;
   /** Snapshots that stay because they have a child. */
@@ -45,12 +48,18 @@ export class Removal {
   readonly #tx: Transaction;
 
   readonly #wantsEvents: boolean;
+  readonly #names: Pick<RemovedNames, 'wants'>;
 
   /** @param wantsEvents whether there is a subscriber */
-  constructor(engine: Engine, tx: Transaction, wantsEvents: boolean) {
+  constructor(
+    engine: Engine,
+    tx: Transaction,
+    { wantsEvents, names }: { wantsEvents: boolean; names: Pick<RemovedNames, 'wants'> },
+  ) {
     this.#engine = engine;
     this.#tx = tx;
     this.#wantsEvents = wantsEvents;
+    this.#names = names;
   }
 
   /** Removes the record of a node; false when there is more of it to remove in the next slice. */
@@ -95,7 +104,9 @@ export class Removal {
     }
     this.#tx.delete(record);
     this.wrote = true;
-    count(this.counts, kindName(type));
+    const kind = kindName(type);
+    count(this.counts, kind);
+    if (this.#names.wants(kind)) this.records.push(record);
     return true;
   }
 

@@ -21,6 +21,7 @@ import {
   IngestNames,
   MAX_SWEEP_ERRORS,
   messageOf,
+  ORPHAN_NAMES_MAX,
   type SweepHost,
   type SweepReport,
   underGuard,
@@ -58,6 +59,8 @@ class ContentSweep {
   readonly #host: SweepHost;
   readonly #inFlight: InFlight;
   #asksInBulk = false;
+  /** What is being removed was found by a survey. */
+  #isOrphan = false;
   #batchSize = FIRST_BATCH;
 
   constructor(host: SweepHost, inFlight: InFlight) {
@@ -67,12 +70,14 @@ class ContentSweep {
 
   async removeOrphans(orphans: OrphanCandidates): Promise<void> {
     const { report } = this;
+    this.#isOrphan = true;
     await this.#removeBlobs(orphans);
     count(report.orphans, 'content', report.removed);
     count(report.orphanBytes, 'content', report.bytes);
     const blobs = report.removed;
     await this.#removeIngests(orphans);
     count(report.orphans, 'ingest', report.removed - blobs);
+    this.#isOrphan = false;
   }
 
   async remove(items: OrphanCandidates): Promise<void> {
@@ -150,6 +155,7 @@ class ContentSweep {
       const { removed, bytes, errors } = await content.deleteMany(unnamed);
       this.report.removed += removed;
       this.report.bytes += bytes;
+      if (removed === unnamed.length) this.#named('content', unnamed);
       for (const { path, message } of errors) this.#failed(path, message);
     } else for (const digest of unnamed) await this.#deleteOne(digest);
   }
@@ -161,6 +167,7 @@ class ContentSweep {
       await content.delete(digest);
       this.report.removed++;
       this.report.bytes += size;
+      this.#named('content', [digest]);
     } catch (error) {
       if (isFailedPrecondition(error)) this.report.refused.push({ kind: 'blob', digest });
       else if (!isNotFound(error)) this.#failed(digest, messageOf(error));
@@ -183,6 +190,7 @@ class ContentSweep {
           await content.abort(ref);
           this.report.removed++;
           this.report.bytes += bytes;
+          this.#named('ingest', [ref]);
         } catch (error) {
           if (isFailedPrecondition(error)) this.report.refused.push({ kind: 'ingest', ref });
           else if (!isNotFound(error)) this.#failed(ref, messageOf(error));
@@ -190,6 +198,13 @@ class ContentSweep {
       });
       if (!done) this.report.postponed.push({ kind: 'ingest', ref });
     }
+  }
+
+  /** Of what was removed. */
+  #named(kind: string, keys: readonly string[]): void {
+    const { orphanNames } = this.report;
+    if (!this.#isOrphan) return;
+    for (const key of keys.slice(0, ORPHAN_NAMES_MAX - orphanNames.length)) orphanNames.push({ kind, key });
   }
 
   #failed(object: string, message: string): void {

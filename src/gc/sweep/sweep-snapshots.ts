@@ -17,6 +17,7 @@ import {
   isSnapshotNamed,
   MAX_SWEEP_ERRORS,
   messageOf,
+  ORPHAN_NAMES_MAX,
   type SweepHost,
   type SweepReport,
   underGuard,
@@ -97,6 +98,9 @@ class SnapshotSweep {
       if (!isOrphan || this.report.removed === before) continue;
       count(this.report.orphans, 'snapshot');
       count(this.report.orphanBytes, 'snapshot', size);
+      const { orphanNames } = this.report;
+      if (orphanNames.length < ORPHAN_NAMES_MAX)
+        orphanNames.push({ kind: 'snapshot', key: `${this.#snapshotter}/${name}` });
     }
   }
 

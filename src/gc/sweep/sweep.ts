@@ -46,7 +46,12 @@ export interface SweepReport {
   /** Removed items that a survey found, and their bytes, by kind. */
   orphans: Counts;
   orphanBytes: Counts;
+  /** The first of them. */
+  orphanNames: { kind: string; key: string }[];
 }
+
+/** Names of orphans that a report has. */
+export const ORPHAN_NAMES_MAX = 64;
 
 /** Longest wait for the guard of one item, milliseconds: a caller's open transaction may hold it for long. */
 const GUARD_PATIENCE_MS = 2000;
@@ -92,6 +97,7 @@ export const emptyReport = (): SweepReport => ({
   refused: [],
   orphans: {},
   orphanBytes: {},
+  orphanNames: [],
 });
 
 export function messageOf(error: unknown): string {

@@ -98,6 +98,9 @@ export class Metrics {
 
   constructor() {
     collectDefaultMetrics({ register: this.registry });
+    // Sums of the gauges beside them, under names of counters.
+    for (const what of ['handles', 'requests', 'resources'])
+      this.registry.removeSingleMetric(`nodejs_active_${what}_total`);
   }
 
   /** Values that are read at a scrape: sizes of the store, and current activity. */
@@ -188,6 +191,7 @@ export class Metrics {
     this.#duration.observe(stats.metaD / SECONDS);
     this.#pauses.observe(stats.pauseMax / SECONDS);
     for (const [kind, n] of Object.entries(stats.removed)) this.#removed.inc({ kind }, n);
+    this.#kept.reset();
     for (const [kind, n] of Object.entries(stats.marked)) this.#kept.set({ kind }, n);
     this.#bytesFreed.inc(stats.bytesFreed);
     this.#backendErrors.inc(stats.backendErrors);

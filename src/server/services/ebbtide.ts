@@ -6,9 +6,11 @@ import { isAbsolute } from 'node:path';
 import { type ClusterHosts, noSharedTree } from '../../cluster-hosts.js';
 import type { RunOptions } from '../../db.js';
 import { failedPrecondition, invalidArgument } from '../../errors.js';
+import type { PlanOutcome } from '../../gc/report/apply-plan.js';
 import { type ObjectKind, type ObjectName, objectKinds } from '../../gc/report/objects.js';
 import { type Plan, parsePlan } from '../../gc/report/plan.js';
 import { type UsageGroup, usageGroups } from '../../gc/report/retained.js';
+import type { GCStats } from '../../gc/stats.js';
 import type { Policy } from '../../policy/policy.js';
 import type { Call, Send } from '../call.js';
 import { isOwner } from '../connections/peer.js';
@@ -95,7 +97,8 @@ export function ebbtideService(host: ServiceHost, stats: () => unknown): Service
       Collect: stream<CollectRequest, CollectResponse>(async (request, call, send) => {
         const { dryRun, fullSweep, massGuard, allowOrphans } = request;
         const options = { ...runOptions(request), dryRun, fullSweep, massGuard, orphanGuard: !allowOrphans };
-        await withProgress(send, () => db.garbageCollect({ signal: call.signal }, options));
+        const run = (): Promise<GCStats> => db.garbageCollect({ signal: call.signal }, options);
+        await withProgress(send, () => (dryRun ? run() : host.observe(run, (stats) => stats)));
       }),
 
       Plan: document((request: PlanRequest, call) => {
@@ -113,7 +116,8 @@ export function ebbtideService(host: ServiceHost, stats: () => unknown): Service
 
       Apply: duplex<ApplyRequest, CollectResponse>(async ({ requests, send }, call) => {
         const { plan, options } = await planIn(requests, limits.messageBytes * PLAN_MESSAGES_MAX);
-        await withProgress(send, () => db.applyPlan(plan, { signal: call.signal }, options));
+        const run = (): Promise<PlanOutcome> => db.applyPlan(plan, { signal: call.signal }, options);
+        await withProgress(send, () => host.observe(run, ({ stats }) => stats));
       }),
 
       Find: document((request: ObjectRequest, call) => db.find(call.cancellable, objectIn(request))),
@@ -161,6 +165,8 @@ export function ebbtideService(host: ServiceHost, stats: () => unknown): Service
         });
         await send({ outcome: [...toDocument(outcome)] });
       }),
+
+      History: document(({ limit }: { limit: number }) => db.history(limit > 0 ? { limit } : {})),
 
       Hosts: document(() => hostsOf(host).list()),
 

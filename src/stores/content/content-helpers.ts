@@ -15,19 +15,23 @@ export type { RandomAccessSource, SeekableSource, Source } from './content-sourc
 
 /** Opens writers: the content store, or anything like it. */
 export interface Ingester {
+  /** As the content store's. */
   writer(ctx: CallContext, ref: string, descriptor?: WriterDescriptor): Promise<ContentWriter>;
 }
 
 /** Opens blobs for reading. */
 export interface Provider {
+  /** As the content store's. */
   readerAt(ctx: CallContext, content: string | { readonly digest: string }): Promise<BlobReader>;
 }
 
 /** A descriptor that may carry its bytes. */
 export interface ReadDescriptor {
+  /** Which blob. */
   digest: string;
   /** In bytes; only used for inline data. */
   size?: number | undefined;
+  /** The bytes themselves, where the descriptor has them. */
   data?: Uint8Array | undefined;
 }
 

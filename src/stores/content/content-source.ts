@@ -9,6 +9,7 @@ export interface SeekableSource extends AsyncIterable<Uint8Array> {
 
 /** Random access: fills the buffer as far as there are bytes; returns 0 at the end. */
 export interface RandomAccessSource {
+  /** Reads from a position on; returns how many bytes, 0 at the end. */
   read(buffer: Uint8Array, position: number): Promise<number>;
 }
 

@@ -25,12 +25,15 @@ import { backendSize } from './content-bytes.js';
 import { deleteIngest } from './content-ingests.js';
 import { checkExpectations, type SharedBlob, sharedBlobGone, unshare } from './content-shared.js';
 
+/** How an ingest becomes a blob. */
 export interface CommitOptions {
   /** Labels of the new record; ignored when the namespace already has a record of the blob. */
   labels?: StringMap | undefined;
 }
 
+/** An open ingest. */
 export interface ContentWriter extends AsyncDisposable {
+  /** The name that the ingest was given. */
   readonly ref: string;
   /** Offset and total in bytes. */
   status(): Promise<IngestStatus>;

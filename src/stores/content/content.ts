@@ -37,13 +37,16 @@ import type { ContentWriter } from './content-writer.js';
 
 /** Input of update: everything but the digest and the labels is ignored. */
 export interface ContentInput {
+  /** Which blob. */
   digest: string;
+  /** Labels by key. */
   labels?: StringMap | undefined;
 }
 
 /** Records that a walk reads at once; it yields between batches. */
 const WALK_BATCH = 2000;
 
+/** The blobs and ingests of the namespaces. */
 export class ContentStore {
   readonly #host: StoreHost;
   readonly #inFlight = new InFlight();

@@ -3,7 +3,7 @@
  * that a package can be installed and its units started without touching the machine. REQUIRES: root, Debian's systemd.
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -54,9 +54,13 @@ export class Machine implements AsyncDisposable {
       ['-t', 'overlay', '-o', `lowerdir=/,upperdir=${upper},workdir=${work}`, 'overlay'],
       this.root,
     );
-    // The store's own overlays need something else than an overlay below.
-    mkdirSync(join(this.root, 'var/lib/ebbtide'), { mode: 0o711 });
-    this.#mount(['-t', 'tmpfs', '-o', 'mode=711', 'tmpfs'], join(this.root, 'var/lib/ebbtide'));
+    // Overlays, and whiteouts, need something else than an overlay below.
+    for (const path of ['var/lib/ebbtide', 'var/backups']) {
+      mkdirSync(join(this.root, path), { recursive: true, mode: 0o711 });
+      this.#mount(['-t', 'tmpfs', '-o', 'mode=711', 'tmpfs'], join(this.root, path));
+    }
+    // An image of a container may forbid packages to start and stop services.
+    rmSync(join(this.root, 'usr/sbin/policy-rc.d'), { force: true });
   }
 
   /** A command in the machine's files, before it has booted. */
