@@ -59,7 +59,7 @@ describe('gc on the command line', () => {
     await writeFile(file, 'no plan');
     await run.fails(2, /is not JSON/, 'gc', '--apply', file);
     await writeFile(file, '{}');
-    await run.fails(2, /no plan of a collection/, 'gc', '--apply', file);
+    await run.fails(2, /not a plan of a collection/, 'gc', '--apply', file);
     await run.fails(3, /no such file/, 'gc', '--apply', `${file}.gone`);
     await run.fails(2, /cannot be used with option/, 'gc', '--apply', file, '--dry-run');
   });
