@@ -83,6 +83,11 @@ test('given a plan, when its roots change before it is applied, then those stay,
     ['goes:1'],
   );
   assert.equal(stats.removed.image, 1);
+  const [past] = await db.history();
+  assert.deepEqual(
+    past?.names.filter(({ kind }) => kind === 'image').map(({ key }) => key),
+    ['goes:1'],
+  );
   // What moved:1 names now is in use again.
   const manifest = rest.find(({ key }) => key === target.digest);
   assert.equal(manifest?.reason, 'in use');

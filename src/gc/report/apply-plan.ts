@@ -7,7 +7,7 @@ import { Relation } from '../../engine/schema/keys.js';
 import { failedPrecondition } from '../../errors.js';
 import { type CollectOptions, collect } from '../collect.js';
 import type { CollectHost } from '../host.js';
-import { type Candidate, count, type GCStats } from '../stats.js';
+import type { Candidate, GCStats } from '../stats.js';
 import { checkMass, massGuard } from '../sweep/mass-guard.js';
 import type { BackendItem } from '../sweep/orphan-candidates.js';
 import { isUnnamed } from '../sweep/sweep.js';
@@ -50,11 +50,14 @@ export async function applyPlan(
     host,
     checked.objects.filter(({ orphan }) => orphan),
   );
-  const only = { choose: (ids: Uint32Array) => selection.choose(ids), orphans: orphans.items };
+  const only = {
+    choose: (ids: Uint32Array) => selection.choose(ids),
+    orphans: orphans.items,
+    retired: roots.removed,
+  };
   // The roots of a policy's plan are gone: what that frees has passed the guard with them.
   const guard = checked.version === 2 ? { massGuard: false } : {};
   const stats = await collect(host, { ...options, ...guard, only });
-  for (const { kind } of roots.removed) count(stats.removed, kind);
   const { removed, rest } = selection.outcome();
   const left = await orphans.outcome();
   return {
