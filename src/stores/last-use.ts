@@ -8,6 +8,8 @@
  * that was used since the last writing; a crash forgets those. Errors of writing only delay it: what cannot be written is
  * tried again at the next time.
  */
+// Not the global ones, by which tests decide what happens when.
+import { clearTimeout, setTimeout } from 'node:timers';
 import type { Engine, Key, Transaction } from '../engine/contract.js';
 import { Label, labelOf } from '../model/labels.js';
 import { formatSeconds, type Instant, NANOS_PER_SECOND, now, parseTimestamp } from '../model/time.js';
