@@ -210,13 +210,15 @@ function readSnapshots(root: Bucket, into: Map<string, Stored>, complain: Compla
   });
 }
 
+const NO_LABELS = Object.freeze({});
+
 function storedOf(name: string, bucket: Bucket, complain: Complain): Stored {
   const stored: Stored = {
     id: 0,
     kind: 'committed',
     name,
     parent: '',
-    labels: {},
+    labels: NO_LABELS,
     created: zeroTime,
     updated: zeroTime,
     usage: { inodes: 0, size: 0 },
@@ -239,7 +241,7 @@ function storedOf(name: string, bucket: Bucket, complain: Complain): Stored {
         stored.updated = timeOf(entry, complain);
         break;
       case 'labels':
-        stored.labels = textsOf(entry.bucket) ?? {};
+        stored.labels = textsOf(entry.bucket) ?? NO_LABELS;
         break;
       case 'inodes':
         stored.usage.inodes = numberOf(entry, complain);

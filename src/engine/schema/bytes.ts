@@ -60,8 +60,7 @@ export class ByteWriter {
     this.reserve(values.length * VARINT_32_BYTES_MAX);
     const { buffer } = this;
     let at = this.length;
-    for (let i = 0; i < values.length; i++) {
-      let rest = values[i]!;
+    for (let rest of values) {
       for (; rest > 0x7f; rest >>>= 7) buffer[at++] = (rest & 0x7f) | 0x80;
       buffer[at++] = rest;
     }

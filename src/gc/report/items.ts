@@ -95,22 +95,22 @@ export class Items {
   }
 
   #add(name: string, size: () => number): number {
-    let item = this.#known.get(name);
-    if (item === undefined) {
-      item = this.sizes.length;
-      this.#known.set(name, item);
-      this.sizes.push(size());
-    }
+    return this.#known.get(name) ?? this.#put(name, size());
+  }
+
+  #put(name: string, size: number): number {
+    const item = this.sizes.push(size) - 1;
+    this.#known.set(name, item);
     return item;
   }
 
   async #addSnapshot({ backends }: ItemsHost, record: Key, value: object): Promise<number> {
     const snapshotter = components(record)[2] ?? '';
     const name = 'name' in value && typeof value.name === 'string' ? value.name : '';
-    const item = this.#known.get(`${snapshotter}\0${name}`);
+    const known = `${snapshotter}\0${name}`;
+    const item = this.#known.get(known);
     if (item !== undefined) return item;
-    const size = await this.#snapshotSize(backends.get(snapshotter), snapshotter, name);
-    return this.#add(`${snapshotter}\0${name}`, () => size);
+    return this.#put(known, await this.#snapshotSize(backends.get(snapshotter), snapshotter, name));
   }
 
   async #snapshotSize(
