@@ -20,6 +20,7 @@ import { ContentStore } from './stores/content/content.js';
 import { type Event, publishAll } from './stores/events.js';
 import { Guards } from './stores/guards.js';
 import type { ContentPolicy, EventsPublisher, RemovedContent, RemovedSnapshot } from './stores/host.js';
+import { LastUse } from './stores/last-use.js';
 import { Snapshotter } from './stores/snapshots.js';
 import { traced } from './tracing.js';
 
@@ -74,6 +75,7 @@ export class DBHost implements CollectHost {
   readonly jobs: DiskJobs;
   readonly publisher: EventsPublisher | undefined;
   readonly guards: Guards;
+  readonly lastUse: LastUse;
   readonly dirty: DirtyFlags;
   readonly orphans: OrphanGuard;
   readonly expiryClock: ExpiryClock;
@@ -102,6 +104,7 @@ export class DBHost implements CollectHost {
     this.history = parts.history ?? new History(undefined, false, this.#warn);
     this.liveMarks = new LiveMarks((message, details) => this.log('error', message, details));
     this.guards = parts.guards ?? new Guards();
+    this.lastUse = new LastUse(parts.engine);
     this.dirty = new DirtyFlags(parts.engine);
     this.orphans = new OrphanGuard(this);
     this.expiryClock = parts.expiryClock ?? new ExpiryClock({ log: parts.log });

@@ -21,10 +21,11 @@ import { failedPrecondition, openedReadOnly } from './errors.js';
 import { type CollectOptions, collect } from './gc/collect.js';
 import type { Collector } from './gc/collectors.js';
 import type { CheckedMarks } from './gc/mark/live-marks.js';
+import { applyPlan, type PlanOutcome } from './gc/report/apply-plan.js';
 import type { CollectionRecord } from './gc/report/collection-record.js';
 import { type GarbageNow, garbageNow } from './gc/report/garbage-now.js';
 import { describeKey, findObject, type ObjectDescription, type ObjectName } from './gc/report/objects.js';
-import { applyPlan, type CollectionPlan, type PlanOutcome, planCollection } from './gc/report/plan.js';
+import { type CollectionPlan, type Plan, type PolicyPlan, planCollection } from './gc/report/plan.js';
 import { diskUsageBy, type UsageOptions, type UsageReport } from './gc/report/retained.js';
 import { type Why, type WhyOptions, why } from './gc/report/why.js';
 import type { ClockSteps, ExpiryTime } from './gc/schedule/expiry-clock.js';
@@ -36,6 +37,8 @@ import type { OrphanState } from './gc/sweep/orphan-guard.js';
 import type { ResourceType } from './gc/types.js';
 import type { HistoryOptions } from './history/history.js';
 import type { Instant } from './model/time.js';
+import { planPolicy } from './policy/plan.js';
+import { type Policy, parsePolicy } from './policy/policy.js';
 import { ContainerStore } from './stores/containers.js';
 import type { ContentStore } from './stores/content/content.js';
 import type { EventsPublisher, StoreHost } from './stores/host.js';
@@ -196,14 +199,18 @@ export class DB implements AsyncDisposable {
     );
   }
   /**
-   * Removes only those objects of a plan that are still garbage; the result lists the rest. InvalidArgument:
-   * not a plan. FailedPrecondition: a plan of another store or a later revision.
+   * What a policy would retire now, what goes with that, and why every other root stays: a plan for `applyPlan`.
+   * InvalidArgument names the rule and the field of what is not a policy.
    */
-  async applyPlan(
-    plan: CollectionPlan,
-    ctx: CallContext = {},
-    options: RunOptions = {},
-  ): Promise<PlanOutcome> {
+  async planPolicy(policy: Policy, ctx: CallContext = {}): Promise<PolicyPlan> {
+    return planPolicy(this.#host, (run) => this.#betweenRuns(run), parsePolicy(policy), ctx.signal);
+  }
+  /**
+   * Retires those roots of a plan that are still what it says, then removes only those objects that are still
+   * garbage; the result lists the rest. InvalidArgument: not a plan. FailedPrecondition: a plan of another store or a
+   * later revision, or the mass guard, before anything is removed.
+   */
+  async applyPlan(plan: Plan, ctx: CallContext = {}, options: RunOptions = {}): Promise<PlanOutcome> {
     this.#checkWritable();
     const run = () =>
       applyPlan(this.#host, plan, {
@@ -401,6 +408,7 @@ export class DB implements AsyncDisposable {
   }
 
   async #storeState(): Promise<void> {
+    await this.#host.lastUse.close();
     await this.#host.dirty.store().catch((error: unknown) => {
       this.#host.log('info', 'the state of the sweeps could not be stored', {
         error: String(error),

@@ -122,12 +122,20 @@ export {
 
 // ---- Reports: why an object is kept, what a removal would free, what a collection would remove, what past ones did
 
+export type { PlanOutcome } from './gc/report/apply-plan.js';
 export type { CollectionRecord, RemovedName } from './gc/report/collection-record.js';
 export type { DiskLine, DiskReport } from './gc/report/disk-report.js';
 export { type ObjectDescription, type ObjectKind, type ObjectName, objectKinds } from './gc/report/objects.js';
 export type { DatedObject, GarbageSince } from './gc/report/oldest.js';
-export { type CollectionPlan, type PlanOutcome, parsePlan, type RestReason } from './gc/report/plan.js';
+export { type CollectionPlan, type Plan, parsePlan, type RestReason } from './gc/report/plan.js';
 export { type UsageGroup, type UsageOptions, type UsageReport, type UsageRow, usageGroups } from './gc/report/retained.js';
 export type { LeaseOwner, Why, WhyOptions, WhyStep } from './gc/report/why.js';
 export type { ClockSteps, ExpiryTime } from './gc/schedule/expiry-clock.js';
 export type { HistoryOptions } from './history/history.js';
+
+// ---- Policies: which images, leases and containers are retired
+
+export type {
+  KeepReason, KeptRoot, PlannedSpace, PolicyPlan, RetirableKind, RetiredRoot, RuleOutcome,
+} from './gc/report/plan.js';
+export type { Amount, Policy, PolicyRule } from './policy/policy.js';

@@ -13,12 +13,14 @@ import type { CheckReport } from '../check/findings.js';
 import type { CallContext } from '../context.js';
 import type { DB, RunOptions } from '../db.js';
 import { EbbtideError, invalidArgument, isNotFound } from '../errors.js';
+import type { PlanOutcome } from '../gc/report/apply-plan.js';
 import type { CollectionRecord } from '../gc/report/collection-record.js';
 import type { ObjectDescription, ObjectName } from '../gc/report/objects.js';
-import type { CollectionPlan, PlanOutcome } from '../gc/report/plan.js';
+import type { CollectionPlan, PolicyPlan } from '../gc/report/plan.js';
 import type { UsageOptions, UsageReport } from '../gc/report/retained.js';
 import type { Why, WhyOptions } from '../gc/report/why.js';
 import type { GCStats } from '../gc/stats.js';
+import type { Policy } from '../policy/policy.js';
 import type {
   Blobs,
   ContainerRecords,
@@ -131,6 +133,9 @@ export class ForeignStore implements Store {
   }
   planCollection(ctx?: CallContext, options?: RunOptions): Promise<CollectionPlan> {
     return this.#db.planCollection(ctx, options);
+  }
+  planPolicy(policy: Policy, ctx?: CallContext): Promise<PolicyPlan> {
+    return this.#db.planPolicy(policy, ctx);
   }
   async backup(): Promise<BackupReport> {
     throw refusal('a backup', this.parts.places.root);

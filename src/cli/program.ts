@@ -36,6 +36,7 @@ const verbs: Readonly<Record<string, Readonly<Record<string, () => Promise<Regis
     du: async () => (await import('./verbs/du.js')).du,
     why: async () => (await import('./verbs/why.js')).why,
     gc: async () => (await import('./verbs/gc.js')).gc,
+    policy: async () => (await import('./verbs/policy.js')).policy,
     history: async () => (await import('./verbs/history.js')).history,
     orphans: async () => (await import('./verbs/orphans.js')).orphans,
     heal: async () => (await import('./verbs/heal.js')).heal,

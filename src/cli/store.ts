@@ -6,7 +6,9 @@ import type { Mount, SnapshotInfo, Usage } from '../backends/contract.js';
 import type { ClusterHosts } from '../cluster-hosts.js';
 import type { CallContext } from '../context.js';
 import type { DB } from '../db.js';
+import type { PolicyPlan } from '../gc/report/plan.js';
 import type { LayerSnapshotter } from '../images/services.js';
+import type { PolicyState } from '../server/policies.js';
 
 export interface SnapshotStore extends LayerSnapshotter {
   usage(ctx: CallContext, key: string): Promise<Usage>;
@@ -48,7 +50,12 @@ export interface Store extends AsyncDisposable {
   readonly hosts: HostRecords | undefined;
   garbageCollect: DB['garbageCollect'];
   planCollection: DB['planCollection'];
+  planPolicy: DB['planPolicy'];
   applyPlan: DB['applyPlan'];
+  /** The policy that a daemon applies by itself; NotFound when it has none. Undefined without a daemon. */
+  readonly policy?: () => Promise<PolicyState>;
+  /** A plan of that policy. */
+  readonly planOwnPolicy?: (ctx: CallContext) => Promise<PolicyPlan>;
   find: DB['find'];
   why: DB['why'];
   du: DB['du'];

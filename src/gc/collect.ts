@@ -20,10 +20,10 @@ import type { CollectHost } from './host.js';
 import { RunEdges } from './mark/run-edges.js';
 import { type CollectionRecord, RemovedNames, recordOf } from './report/collection-record.js';
 import { listCandidates } from './report/dry-run.js';
-import { type Counts, count, emptyStats, type GCStats } from './stats.js';
+import { type Candidate, type Counts, count, emptyStats, type GCStats } from './stats.js';
 import { BackendSweeper, type Swept } from './sweep/backend-sweeper.js';
 import { CONTENT_BACKEND } from './sweep/dirty.js';
-import { checkMass, type MassGuard, massGuard } from './sweep/mass-guard.js';
+import { checkMass, isMarked, type MassGuard, massGuard } from './sweep/mass-guard.js';
 import type { BackendItem } from './sweep/orphan-candidates.js';
 import { orphanLimits } from './sweep/orphan-guard.js';
 import { RecordSweep } from './sweep/record-sweep.js';
@@ -62,6 +62,8 @@ export interface Choice {
   choose(candidates: Uint32Array): Uint32Array;
   /** Backend items to be removed too if no record names them. */
   readonly orphans: readonly BackendItem[];
+  /** Roots that were retired for this run, counted and named with what it removes. */
+  readonly retired?: readonly Candidate[];
 }
 
 const SLICE_BUDGET_MS = 2;
@@ -100,6 +102,10 @@ class Collection {
     this.#options = options;
     this.#sweeper = new BackendSweeper(host, orphanLimits(options.orphanGuard), options.signal);
     this.#slicer = new Slicer(options.sliceBudgetMs ?? SLICE_BUDGET_MS);
+    for (const { kind, namespace, key } of options.only?.retired ?? []) {
+      count(this.#stats.removed, kind);
+      if (this.#names.wants(kind)) this.#names.add({ kind, namespace, key });
+    }
   }
 
   /** What is kept of the run. To be called when it has ended, with its error if it failed. */
@@ -206,7 +212,8 @@ class Collection {
     const candidates = await limitCandidates(this.#host, chosen, this.#options);
     this.#stats.limited = candidates.length < chosen.length;
     const guard = massGuard(this.#options.massGuard);
-    if (guard && !dryRun) await checkMass(engine, candidates, markedByType, guard);
+    if (guard && !dryRun)
+      await checkMass(engine, candidates, guard, { isKept: isMarked(engine), marked: markedByType });
     return candidates;
   }
 

@@ -31,6 +31,8 @@ export interface DaemonOptions {
   logLevel: LogLevel;
   scheduler: SchedulerOptions;
   limits: Limits;
+  /** What to retire, by schedule; undefined: nothing. */
+  policyFile?: string | undefined;
   /** As `openDB`'s; undefined: the default. */
   expiryGraceMs?: number | undefined;
   /** Sockets that systemd opened, in the place of `address` and `proxyAddress`. */
@@ -45,6 +47,7 @@ const fields = [
   'metrics',
   'gc',
   'policy',
+  'policyFile',
   'snapshotters',
   'logLevel',
   'scheduler',
@@ -97,6 +100,7 @@ export function daemonOptions(root: string, file: GivenOptions, line: GivenOptio
     logLevel: given.logLevel === undefined ? 'info' : choice('logLevel', given.logLevel, logLevels),
     scheduler,
     limits: limitsOf(object('limits', given.limits)),
+    policyFile: path('policyFile', given.policyFile),
     ...graceOf(given.expiryGraceMs),
   };
 }

@@ -9,6 +9,8 @@ import type { DB } from '../db.js';
 import { isKind } from '../errors.js';
 import type { GCStats } from '../gc/stats.js';
 import { openDB } from '../open.js';
+import { readPolicy } from '../policy/file.js';
+import type { Policy } from '../policy/policy.js';
 import { Collections } from './collections.js';
 import type { DaemonOptions } from './config.js';
 import { Endpoint } from './connections/endpoint.js';
@@ -17,6 +19,7 @@ import { EventExchange } from './event-exchange.js';
 import { createLog, type Logger, storeLog, takeConsole } from './log.js';
 import type { Metrics } from './metrics/metrics.js';
 import { StoreUsage } from './metrics/store-usage.js';
+import { Policies } from './policies.js';
 import { reload } from './reload.js';
 import { RootWatch } from './root-watch.js';
 import { type ObserveMethod, sharedOf } from './rpc-server.js';
@@ -64,8 +67,8 @@ export class Daemon {
   }
 
   async #stop(): Promise<void> {
-    const { log, systemd, stopping, endpoints, collections, db, options, metricsServer, refusals, root } =
-      this.#parts;
+    const { log, systemd, stopping, endpoints, collections, policies, db, options } = this.#parts;
+    const { metricsServer, refusals, root } = this.#parts;
     log.info('stopping');
     void systemd.report('stopping');
     stopping.abort();
@@ -74,6 +77,7 @@ export class Daemon {
     const ends = await Promise.all(endpoints.map((endpoint) => endpoint.stop(shutdownMs)));
     if (ends.some(({ aborted }) => aborted)) log.warn({ afterMs: shutdownMs }, 'open calls were aborted');
     refusals.close();
+    await policies.close();
     await collections.close();
     await metricsServer?.close();
     await db.close();
@@ -95,13 +99,17 @@ export class Daemon {
   }
 
   async #reload(): Promise<void> {
-    const { log, systemd, stopping, collections, options } = this.#parts;
+    const { log, systemd, stopping, collections, policies, options } = this.#parts;
     for (let read = this.#readNext; read !== undefined; read = this.#readNext) {
       this.#readNext = undefined;
       if (stopping.signal.aborted) break;
       await systemd.report('reloading');
       try {
-        const { changed, needRestart } = reload(options, await read());
+        const next = await read();
+        // The file may have changed under its name.
+        const policy = await policyIn(next);
+        const { changed, needRestart } = reload(options, next);
+        policies.replace(policy);
         log.level = options.logLevel;
         if (changed.includes('gc') || changed.includes('scheduler'))
           await collections.reschedule(options.gc, options.scheduler);
@@ -126,10 +134,14 @@ interface Parts {
   readonly db: DB;
   readonly endpoints: readonly Endpoint[];
   readonly collections: Collections;
+  readonly policies: Policies;
   readonly refusals: Refusals;
   readonly root: RootWatch;
   readonly metricsServer: { address: string; close(): Promise<void> } | undefined;
 }
+
+const policyIn = async ({ policyFile }: DaemonOptions): Promise<Policy | undefined> =>
+  policyFile === undefined ? undefined : readPolicy(policyFile);
 
 async function startParts(
   options: DaemonOptions,
@@ -137,6 +149,8 @@ async function startParts(
   undo: (() => Promise<unknown>)[],
 ): Promise<Parts> {
   const { root, limits, policy, snapshotters, etcd, expiryGraceMs, sockets } = options;
+  // Before anything is opened: a mistake in it is found at the start.
+  const retention = await policyIn(options);
   const events = new EventExchange(limits.subscriberEvents);
   const db = await openDB({
     root,
@@ -156,14 +170,19 @@ async function startParts(
     log.warn({ err: error }, 'measuring the disk for metrics failed'),
   );
   const logRun = runLog(log);
+  const collected = (outcome: Parameters<typeof logRun>[0]): void => {
+    usage.collected();
+    metrics?.counts.collected(outcome);
+    logRun(outcome);
+  };
   const collections = new Collections(db, options.gc, options.scheduler, {
     onRun: (outcome) => {
-      usage.collected();
-      metrics?.counts.collected(outcome);
-      logRun(outcome);
+      collected(outcome);
     },
   });
   undo.push(() => collections.close());
+  const policies = new Policies(db, root, retention, { log, onRun: collected });
+  undo.push(() => policies.close());
   const host: ServiceHost = {
     db,
     root,
@@ -171,6 +190,7 @@ async function startParts(
     limits,
     stopping: stopping.signal,
     collect: (signal) => collections.collect(signal),
+    policies,
     observe: (run, statsOf) => collections.observe(run, statsOf),
   };
   const started = performance.now();
@@ -229,7 +249,19 @@ async function startParts(
   const { address } = main;
   log.info({ root, address, proxy: proxy?.address, metrics: metricsServer?.address, version }, 'serving');
   return {
-    ...{ address, options, log, systemd, stopping, db, endpoints, collections, metricsServer, refusals },
+    ...{
+      address,
+      options,
+      log,
+      systemd,
+      stopping,
+      db,
+      endpoints,
+      collections,
+      policies,
+      metricsServer,
+      refusals,
+    },
     root: place,
   };
 }

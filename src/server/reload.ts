@@ -1,5 +1,5 @@
 /**
- * What SIGHUP changes in a running daemon: the log level, when it collects, and the limits that are looked up for each
+ * What SIGHUP changes in a running daemon: the log level, when it collects, its policy, and the limits that are looked up for each
  * connection or call. Other fields need a restart. Called by daemon.ts.
  */
 import type { DaemonOptions } from './config.js';
@@ -14,7 +14,7 @@ const limits: readonly (keyof Limits)[] = [
   'keepaliveMs',
   'shutdownMs',
 ];
-const fields = ['logLevel', 'gc', 'scheduler'] as const;
+const fields = ['logLevel', 'gc', 'scheduler', 'policyFile'] as const;
 
 type Mutable<T> = { -readonly [name in keyof T]: T[name] };
 
@@ -41,6 +41,7 @@ export function reload(now: DaemonOptions, next: DaemonOptions): Reload {
   now.logLevel = next.logLevel;
   now.gc = next.gc;
   now.scheduler = next.scheduler;
+  now.policyFile = next.policyFile;
   // Everybody has this object.
   for (const name of limits) (now.limits as Mutable<Limits>)[name] = next.limits[name];
   return { changed, needRestart };

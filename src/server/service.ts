@@ -8,6 +8,7 @@ import type { Call, Duplex, Send } from './call.js';
 import type { EventExchange } from './event-exchange.js';
 import type { Limits } from './limits.js';
 import type { Chunks } from './messages/chunks.js';
+import type { Policies } from './policies.js';
 
 /** Declared as methods, whose parameters may be narrower: what is sent conforms to the definition. */
 export type MethodImpl =
@@ -93,6 +94,8 @@ export interface ServiceHost {
   observe<T>(run: () => Promise<T>, statsOf: (result: T) => GCStats): Promise<T>;
   /** Runs a collection; if one is under way, waits for the next. */
   collect(signal: AbortSignal): Promise<GCStats>;
+  /** The daemon's own policy. */
+  readonly policies: Policies;
 }
 
 export const EMPTY = {};

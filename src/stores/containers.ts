@@ -7,7 +7,7 @@
  */
 import { type CallContext, requireNamespace } from '../context.js';
 import type { Transaction } from '../engine/contract.js';
-import { containerKey, key } from '../engine/schema/keys.js';
+import { containerKey, imageKey, key, MAX_COMPONENT_BYTES, SEPARATOR } from '../engine/schema/keys.js';
 import { alreadyExists, type EbbtideError, invalidArgument, notFound } from '../errors.js';
 import { MaskedMap, maskPaths, unknownPath } from '../model/fieldpaths.js';
 import { type Adaptor, adaptLabels } from '../model/filters.js';
@@ -106,7 +106,11 @@ export class ContainerStore {
 
   /** As `list`, created lazily. */
   async listed(ctx: CallContext, ...filters: string[]): Promise<Iterable<Container>> {
-    const listing = { prefix: key('containers', requireNamespace(ctx)), adapt, make: containerOf };
+    const listing = {
+      prefix: key('containers', requireNamespace(ctx)),
+      adapt: containerFields,
+      make: containerOf,
+    };
     return this.#host.read(ctx, (reader) => listed(reader, listing, filters, ctx));
   }
 
@@ -122,6 +126,7 @@ export class ContainerStore {
       ensureNamespace(tx, ns);
       putRecord(tx, k, record);
     });
+    this.#noteUse(ns, record);
     return containerOf(id, record);
   }
 
@@ -134,7 +139,12 @@ export class ContainerStore {
     const ns = requireNamespace(ctx);
     if (container.id === '') throw invalidArgument('container id is required for update');
     const record = await this.#host.update(ctx, (tx) => replace(tx, ns, container, paths));
+    if (container.image) this.#noteUse(ns, record);
     return containerOf(container.id, record);
+  }
+
+  #noteUse(ns: string, { image }: ContainerRecord): void {
+    if (mayBeImage(image)) this.#host.lastUse.note(imageKey(ns, image));
   }
 
   /** Deletes the record, which frees its snapshot for collection. NotFound. */
@@ -146,6 +156,10 @@ export class ContainerStore {
     });
   }
 }
+
+/** A container may name anything. */
+const mayBeImage = (name: string): boolean =>
+  name !== '' && !name.includes(SEPARATOR) && name.length * 3 <= MAX_COMPONENT_BYTES;
 
 const containerNotFound = (id: string): EbbtideError =>
   notFound(`container "${id}" not found`, { object: id });
@@ -239,7 +253,7 @@ const containerOf = (id: string, record: ContainerRecord): Container => ({
 });
 
 /** Filter fields: id, runtime.name, image, labels.*. */
-const adapt =
+export const containerFields =
   (id: string, record: ContainerRecord): Adaptor =>
   (path) => {
     switch (path[0]) {

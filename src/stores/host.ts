@@ -3,6 +3,7 @@ import type { ContentBackend, SnapshotterBackend } from '../backends/contract.js
 import type { CallContext } from '../context.js';
 import type { Durability, Engine, Reader, Transaction } from '../engine/contract.js';
 import type { Guards } from './guards.js';
+import type { LastUse } from './last-use.js';
 
 /** Gets the events of a DB. */
 export interface EventsPublisher {
@@ -35,6 +36,8 @@ export interface StoreHost {
   readonly durability: Durability;
   /** Per-object guards shared by writers and backend sweeps. */
   readonly guards: Guards;
+  /** When images and snapshots were used last. */
+  readonly lastUse: LastUse;
 
   /**
    * Runs `fn` in the context's transaction if it has one (FailedPrecondition if that is read-only), else in a

@@ -113,7 +113,7 @@ export class ImageStore {
 
   /** As `list`, created lazily. */
   async listed(ctx: CallContext, ...filters: string[]): Promise<Iterable<Image>> {
-    const listing = { prefix: key('images', requireNamespace(ctx)), adapt, make: imageOf };
+    const listing = { prefix: key('images', requireNamespace(ctx)), adapt: imageFields, make: imageOf };
     return this.#host.read(ctx, (reader) => listed(reader, listing, filters, ctx));
   }
 
@@ -313,7 +313,7 @@ function validate(name: string, { labels, annotations, target }: Draft): void {
 }
 
 /** Filter fields: name, target.digest, target.mediatype, labels.*, annotations.*. */
-const adapt =
+export const imageFields =
   (name: string, record: ImageRecord): Adaptor =>
   (path) => {
     switch (path[0]) {

@@ -29,7 +29,7 @@ import { formatSeconds, type Instant, NANOS_PER_SECOND, now } from '../model/tim
 import { ensureNamespace, putRecord, readRecord } from './common.js';
 import type { StoreHost } from './host.js';
 import { leaseExists, leaseKeyIn, leaseNotFound, linkToLease, unlinkFromLease } from './lease-context.js';
-import { dropFirstLinks } from './lease-links.js';
+import { dropLease, isBeingRemoved } from './lease-links.js';
 import { listed, Pace } from './listing.js';
 
 /** A lease: it keeps its resources until it is deleted or expires. */
@@ -119,9 +119,6 @@ function expiryAfter(duration: bigint | number): string {
 const nanosOf = (milliseconds: number): bigint | undefined =>
   Number.isFinite(milliseconds) ? BigInt(Math.round(milliseconds * 1000)) * 1000n : undefined;
 
-/** Of a lease that is being deleted. */
-const EXPIRED = formatSeconds(0n);
-
 /** A lease, or just its id. */
 export type LeaseRef = string | { readonly id: string };
 const idOf = (lease: LeaseRef): string => (typeof lease === 'string' ? lease : lease.id);
@@ -174,14 +171,9 @@ export class LeaseManager {
         const record = readRecord<LeaseRecord>(tx, k);
         if (piece === 0 && record === undefined) throw leaseNotFound(id);
         // A collection was faster; there may be another lease of its name by now.
-        if (record === undefined || (piece > 0 && record.labels?.[Label.gcExpire] !== EXPIRED)) return true;
-        if (ctx.tx === undefined && !dropFirstLinks(tx, k)) {
-          if (record.labels?.[Label.gcExpire] !== EXPIRED) {
-            putRecord(tx, k, { ...record, labels: { ...record.labels, [Label.gcExpire]: EXPIRED } });
-          }
-          return false;
-        }
-        tx.delete(k);
+        if (record === undefined || (piece > 0 && !isBeingRemoved(record))) return true;
+        if (ctx.tx !== undefined) tx.delete(k);
+        else if (!dropLease(tx, k, record)) return false;
         this.#host.countDeletion(tx);
         return true;
       });
@@ -204,7 +196,7 @@ export class LeaseManager {
       const end = scope === '' ? '' : `@${scope}`;
       const nameOf = (k: Key): string | undefined =>
         k.endsWith(end) ? leaf(k).slice(0, leaf(k).length - end.length) : undefined;
-      return listed(reader, { prefix, adapt, make: leaseOf, nameOf }, filters, ctx);
+      return listed(reader, { prefix, adapt: leaseFields, make: leaseOf, nameOf }, filters, ctx);
     });
   }
 
@@ -292,7 +284,7 @@ function resourceOf(target: Key): Resource {
 }
 
 /** Filter fields: id, labels.*. */
-const adapt =
+export const leaseFields =
   (id: string, record: LeaseRecord): Adaptor =>
   (path) => {
     if (path[0] === 'id') return id;

@@ -177,6 +177,9 @@ async function recordOrDiscard(call: SnapshotCall, request: CreateRequest, made:
   let recorded = false;
   try {
     recorded = await call.host.update(call.ctx, (tx) => recordCreation(tx, call, request, made));
+    if (recorded && request.parent !== '') {
+      call.host.lastUse.note(snapshotKey(call.ns, call.snapshotter, request.parent));
+    }
     if (!recorded) throw snapshotExists(call.snapshotter, request.key);
   } catch (error) {
     // If it is unknown whether the record exists, the snapshot stays.

@@ -1,7 +1,7 @@
 /** Every verb of the tree with everything that can be wrong around it. A new verb is in it as soon as it is in the tree. */
 import assert from 'node:assert/strict';
 import { existsSync, openSync, readdirSync } from 'node:fs';
-import { chmod, cp, readdir } from 'node:fs/promises';
+import { chmod, cp, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { before, describe, test } from 'node:test';
 import type { Command } from 'commander';
@@ -41,6 +41,9 @@ const WHOLE = [
   'namespaces label',
   'namespaces ls',
   'namespaces rm',
+  'policy apply',
+  'policy plan',
+  'policy show',
   'serve',
   'synth',
   'verify',
@@ -81,6 +84,9 @@ const given: Readonly<Record<string, readonly string[]>> = {
   'leases add': ['victim', 'content', 'BASE'],
   'namespaces create': ['fresh'],
   'namespaces label': ['spare', 'a=b'],
+  'policy show': ['--file', 'POLICY'],
+  'policy plan': ['--file', 'POLICY'],
+  'policy apply': ['--file', 'POLICY'],
   schema: [],
   why: ['BASE'],
   demo: ['SOURCE', '-s', 'native'],
@@ -125,9 +131,11 @@ before(async () => {
     await snapshots.commit(ctx, 'done', 'first');
     for (const key of ['victim', 'spare', 'work']) await snapshots.prepare(ctx, key, '');
   }
+  const policy = join(dir, 'policy.json');
+  await writeFile(policy, JSON.stringify({ rules: [{ filters: ['name==victim'] }] }));
   const words = (path: string): readonly string[] =>
     (given[path] ?? ['victim']).map(
-      (word) => ({ BASE: digest, MANIFEST: manifest, SOURCE: source })[word] ?? word,
+      (word) => ({ BASE: digest, MANIFEST: manifest, SOURCE: source, POLICY: policy })[word] ?? word,
     );
   verbs = [...commandsIn(await createProgram())].filter(isLeaf).map((command) => {
     const path = pathOf(command);

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdir, truncate } from 'node:fs/promises';
+import { mkdir, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { canMount } from '../../src/backends/mounts.js';
@@ -92,6 +92,13 @@ test('given a store, when every verb prints JSON, then it is what its schema say
   say('gc', '--plan', beside('plan.json'));
   say('gc', '--apply', beside('plan.json'));
   say('gc', '--full');
+  await writeFile(
+    beside('policy.json'),
+    JSON.stringify({ rules: [{ filters: ['name==mine'], keepLast: 0 }] }),
+  );
+  say('policy', 'show', '--file', beside('policy.json'));
+  say('policy', 'plan', '--file', beside('policy.json'), '-o', beside('policy-plan.json'));
+  say('policy', 'apply', beside('policy-plan.json'));
   say('history');
   say('content', 'rm', manifest);
   say('leases', 'rm', 'brief');

@@ -44,6 +44,8 @@ export async function fill(db: DB): Promise<void> {
   await db.leases.create(ctx, withId('lease'));
   await db.leases.addResource(ctx, 'lease', { type: 'content', id: digestOf(blobs[1]!) });
   await db.put('/raw/key', 'value');
+  // Otherwise at the close: labels of the image and the snapshots that were used.
+  await db.host.lastUse.write();
 }
 
 /** What every read returns, as text that can be compared. */

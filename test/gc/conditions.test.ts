@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { conditionalReferences, conditionHolds, conditionTimes } from '../../src/gc/mark/conditions.js';
+import { conditionalReferences, conditionHolds } from '../../src/gc/mark/conditions.js';
+import { usedAtTimes } from '../../src/stores/last-use.js';
 
 const COND = 'containerd.io/gc.cond.snapshot';
 const VALUE = 'containerd.io/gc.cond.value-usedat';
@@ -37,7 +38,7 @@ test('given other labels, when parsed, then there is no condition', () => {
 });
 
 test('given times of a snapshot, when tested, then any condition over any time counts, limits excluded', () => {
-  const times = conditionTimes({
+  const times = usedAtTimes({
     [VALUE]: '1970-01-01T00:10:00Z',
     [`${VALUE}.other`]: '1970-01-01T01:00:00+00:00',
     [`${VALUE}.bad`]: 'yesterday',

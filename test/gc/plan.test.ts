@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { isKind } from '../../src/errors.js';
-import { applyPlan, type CollectionPlan, parsePlan, planCollection } from '../../src/gc/report/plan.js';
+import { applyPlan } from '../../src/gc/report/apply-plan.js';
+import { type CollectionPlan, type Plan, parsePlan, planCollection } from '../../src/gc/report/plan.js';
 import { digest, gc, past, type World, world } from '../support/gc-world.js';
 
-const asFile = (plan: CollectionPlan): CollectionPlan => parsePlan(JSON.parse(JSON.stringify(plan)));
+const asFile = (plan: Plan): Plan => parsePlan(JSON.parse(JSON.stringify(plan)));
 const names = (objects: readonly { kind: string; key: string }[], ...known: string[]): string[] => {
   const short = new Map(known.map((name) => [digest(name), name]));
   return objects.map(({ kind, key }) => `${kind} ${short.get(key) ?? key}`).sort();

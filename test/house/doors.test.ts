@@ -14,10 +14,10 @@ const src = fileURLToPath(new URL('../../../src/', import.meta.url));
 /** What each room imports, and what it takes only types from; from the top down. */
 const doors: Record<string, [imports: string, types: string]> = {
   cli: [
-    'server synth any-host db backup check gc images stores graph engine/schema backends system model errors',
+    'server synth any-host db policy backup check gc images stores graph engine/schema backends system model errors',
     'history engine/etcd engine context',
   ],
-  server: ['db gc images stores engine/schema context backends system model errors', 'engine/etcd'],
+  server: ['db policy gc images stores engine/schema context backends system model errors', 'engine/etcd'],
   synth: ['stores engine/schema model errors', 'engine'],
   'any-host': [
     'db check gc images graph engine/memory engine/schema backends bolt system model errors',
@@ -25,13 +25,14 @@ const doors: Record<string, [imports: string, types: string]> = {
   ],
   entry: [
     'db backup check gc images stores graph engine/etcd engine/lmdb engine/memory engine engine/schema context backends model errors',
-    'history',
+    'history policy',
   ],
   db: [
-    'history backup check gc stores graph engine/etcd engine/lmdb engine/memory engine engine/schema context backends system model errors',
+    'history policy backup check gc stores graph engine/etcd engine/lmdb engine/memory engine engine/schema context backends system model errors',
     '',
   ],
   history: ['gc system errors', ''],
+  policy: ['gc stores engine engine/schema system model errors', ''],
   backup: ['engine/lmdb engine/schema backends system model errors', 'engine'],
   check: ['gc images stores engine/schema backends model errors', 'engine'],
   gc: ['stores graph engine/core engine engine/schema context backends model errors', ''],

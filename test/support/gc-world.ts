@@ -37,6 +37,7 @@ import { digestOf } from '../../src/model/digest.js';
 import { formatTimestamp, type Instant, now } from '../../src/model/time.js';
 import { Guards } from '../../src/stores/guards.js';
 import type { EventsPublisher } from '../../src/stores/host.js';
+import { LastUse } from '../../src/stores/last-use.js';
 import { FakeContent, FakeSnapshotter } from './fake-backends.js';
 import { sharedTree } from './shared-tree.js';
 
@@ -73,6 +74,7 @@ export class World implements CollectHost {
   readonly orphans: OrphanGuard;
   readonly sweepsHeld = false;
   readonly liveMarks = new LiveMarks((message) => this.log('error', message));
+  readonly lastUse: LastUse;
   expiryClock: ExpiryClock;
   /** Of its collections, oldest first. */
   readonly records: CollectionRecord[] = [];
@@ -94,6 +96,7 @@ export class World implements CollectHost {
     this.orphans = new OrphanGuard(this);
     this.dirty.load();
     const log = this.log.bind(this);
+    this.lastUse = new LastUse(this.engine);
     this.expiryClock = new ExpiryClock({ clock: options.clock, log });
   }
 

@@ -5,6 +5,7 @@ import { openDB } from '../../../src/open.js';
 import { Collections } from '../../../src/server/collections.js';
 import { EventExchange } from '../../../src/server/event-exchange.js';
 import { defaultLimits } from '../../../src/server/limits.js';
+import { Policies } from '../../../src/server/policies.js';
 import { servicesOf } from '../../../src/server/service-lists.js';
 import { nodeHttp2Server } from './server.js';
 
@@ -16,10 +17,13 @@ if (root === undefined || address === undefined) throw new Error('needs --root a
 const events = new EventExchange(defaultLimits.subscriberEvents);
 const db = await openDB({ root, snapshotters: ['native', 'overlayfs'], publisher: events, log: () => {} });
 const collections = new Collections(db, 'on-request', {}, { onRun: () => undefined });
+const log = { info: () => undefined, warn: () => undefined };
+const policies = new Policies(db, root, undefined, { log, onRun: () => undefined });
 const stopping = new AbortController();
 const host = {
   ...{ db, root, events, limits: defaultLimits, stopping: stopping.signal },
   collect: (signal: AbortSignal) => collections.collect(signal),
+  policies,
   observe: <T>(run: () => Promise<T>) => run(),
 };
 const { server, running } = nodeHttp2Server(

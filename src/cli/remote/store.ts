@@ -12,15 +12,18 @@ import type { HostInfo, HostRemoval } from '../../cluster-hosts.js';
 import type { CallContext } from '../../context.js';
 import type { RunOptions } from '../../db.js';
 import { invalidArgument, unknownError } from '../../errors.js';
+import type { PlanOutcome } from '../../gc/report/apply-plan.js';
 import type { CollectionRecord } from '../../gc/report/collection-record.js';
 import type { ObjectDescription, ObjectName } from '../../gc/report/objects.js';
-import type { CollectionPlan, PlanOutcome } from '../../gc/report/plan.js';
+import type { CollectionPlan, Plan, PolicyPlan } from '../../gc/report/plan.js';
 import type { UsageOptions, UsageReport } from '../../gc/report/retained.js';
 import type { Why, WhyOptions } from '../../gc/report/why.js';
 import type { GCStats } from '../../gc/stats.js';
 import type { HistoryOptions } from '../../history/history.js';
+import type { Policy } from '../../policy/policy.js';
 import { mapped } from '../../server/messages/convert.js';
 import { type DocumentMessage, fromDocument, toDocument } from '../../server/messages/documents.js';
+import type { PolicyState } from '../../server/policies.js';
 import type { BackupResponse, CheckResponse, CollectResponse } from '../../server/services/ebbtide.js';
 import type { HostRecords, SnapshotStore, Store } from '../store.js';
 import { Connection, EBBTIDE } from './connection.js';
@@ -96,13 +99,21 @@ export class RemoteStore implements Store {
     return this.#document<CollectionPlan>(ctx, 'Plan', request);
   }
 
-  async applyPlan(
-    plan: CollectionPlan,
-    ctx: CallContext = {},
-    options: RunOptions = {},
-  ): Promise<PlanOutcome> {
-    const limits = limitsOf(options);
-    const requests = mapped(toDocument(plan), (piece) => ({ plan: piece, ...limits }));
+  planPolicy(policy: Policy, ctx: CallContext = {}): Promise<PolicyPlan> {
+    return this.#document<PolicyPlan>(ctx, 'PlanPolicy', { policy: { json: JSON.stringify(policy) } });
+  }
+
+  readonly planOwnPolicy = (ctx: CallContext): Promise<PolicyPlan> =>
+    this.#document<PolicyPlan>(ctx, 'PlanPolicy', {});
+
+  readonly policy = (): Promise<PolicyState> => this.#document<PolicyState>({}, 'Policy', {});
+
+  async applyPlan(plan: Plan, ctx: CallContext = {}, options: RunOptions = {}): Promise<PlanOutcome> {
+    const massGuard = options.massGuard !== undefined && options.massGuard !== false;
+    const fields = { ...limitsOf(options), massGuard };
+    // What stays is for readers.
+    const sent = 'kept' in plan ? { ...plan, kept: [] } : plan;
+    const requests = mapped(toDocument(sent), (piece) => ({ plan: piece, ...fields }));
     const responses = this.#connection.exchange<CollectResponse>(EBBTIDE, 'Apply', requests, ctx);
     const outcome = await outcomeOf<PlanOutcome>(responses);
     return { ...outcome, stats: statsOf(outcome.stats) };

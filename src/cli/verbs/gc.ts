@@ -3,8 +3,10 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { RunOptions } from '../../db.js';
 import { invalidArgument } from '../../errors.js';
-import { type PlanOutcome, parsePlan } from '../../gc/report/plan.js';
+import type { PlanOutcome } from '../../gc/report/apply-plan.js';
+import { type Plan, parsePlan } from '../../gc/report/plan.js';
 import type { Candidate, Counts, GCStats } from '../../gc/stats.js';
+import { parseSize } from '../../model/size.js';
 import { fsError } from '../../system/system-errors.js';
 import { collectionDocument } from '../output/documents.js';
 import { bytes, duration, type Output } from '../output/output.js';
@@ -119,11 +121,15 @@ async function writePlan(env: StoreEnv, file: string, options: Options): Promise
 }
 
 async function apply({ db, out, signal }: StoreEnv, file: string, options: RunOptions): Promise<void> {
+  const outcome = await db.applyPlan(await readPlan(file), { signal }, options);
+  out.object({ ...outcome, stats: collectionDocument(outcome.stats) }, () => printOutcome(out, outcome));
+}
+
+export async function readPlan(file: string): Promise<Plan> {
   const text = await readFile(file, 'utf8').catch((error: unknown) => {
     throw fsError('read the plan', file, error);
   });
-  const outcome = await db.applyPlan(parsePlan(parseJson(file, text)), { signal }, options);
-  out.object({ ...outcome, stats: collectionDocument(outcome.stats) }, () => printOutcome(out, outcome));
+  return parsePlan(parseJson(file, text));
 }
 
 function parseJson(file: string, text: string): unknown {
@@ -134,7 +140,7 @@ function parseJson(file: string, text: string): unknown {
   }
 }
 
-function printOutcome(out: Output, { removed, rest, stats }: PlanOutcome): void {
+export function printOutcome(out: Output, { removed, rest, stats }: PlanOutcome): void {
   out.line(`removed   ${counts(stats.removed)} of the plan's ${removed.length + rest.length} objects`);
   out.line(`freed     ${bytes(stats.bytesFreed)}`);
   if (rest.length === 0) return;
@@ -152,11 +158,10 @@ function positive(text: string): number {
   return value;
 }
 
-/** `1000`, `500M`, `1.5G`: powers of 1024. */
 function size(text: string): number {
-  const [, number = '0', unit = ''] = /^(\d+(?:\.\d+)?)([kmgt]?)(?:i?b)?$/i.exec(text) ?? [];
-  if (Number(number) === 0) throw new InvalidArgumentError('must be a size, like 500M or 10G');
-  return Math.round(Number(number) * 1024 ** ' kmgt'.indexOf(unit.toLowerCase() || ' '));
+  const bytes = parseSize(text);
+  if (!bytes) throw new InvalidArgumentError('must be a size, like 500M or 10G');
+  return bytes;
 }
 
 export function printDryRun(out: Output, stats: GCStats, usage?: StoreUsage): void {

@@ -6,7 +6,7 @@
  *   condition = usedat<1h30m, usedat>24h; what does not parse is skipped, the others count
  */
 import { Label } from '../../model/labels.js';
-import { type Instant, parseDuration, parseTimestamp } from '../../model/time.js';
+import { type Instant, parseDuration } from '../../model/time.js';
 
 interface AgeTest {
   /** True for `<`: the age must be below the limit; false for `>`. */
@@ -42,18 +42,6 @@ export function conditionalReferences(labels: Labels): ConditionalReference[] {
     });
   }
   return found;
-}
-
-/** The times a snapshot's labels supply; values that are not timestamps are left out. */
-export function conditionTimes(labels: Labels): Instant[] {
-  const times: Instant[] = [];
-  for (const name in labels) {
-    const value = labels[name];
-    if (!name.startsWith(Label.gcCondUsedat) || typeof value !== 'string') continue;
-    const time = parseTimestamp(value);
-    if (time !== undefined) times.push(time);
-  }
-  return times;
 }
 
 export function conditionHolds(tests: readonly AgeTest[], times: readonly Instant[], now: Instant): boolean {

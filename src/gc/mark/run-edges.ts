@@ -12,10 +12,11 @@ import { type Engine, type Key, NodeFlag } from '../../engine/contract.js';
 import { MarkBit } from '../../engine/graph.js';
 import { components, key, leaf, namespaceOf, snapshotKey } from '../../engine/schema/keys.js';
 import type { Instant } from '../../model/time.js';
+import { usedAtTimes } from '../../stores/last-use.js';
 import type { StartedCollector } from '../collectors.js';
 import { isWord, labelsOf } from '../references.js';
 import { keyOfNode, type Node, nodeName, ResourceLease, ResourceMax } from '../types.js';
-import { conditionalReferences, conditionHolds, conditionTimes } from './conditions.js';
+import { conditionalReferences, conditionHolds } from './conditions.js';
 import { NodeSet } from './tricolor.js';
 
 interface BackReference {
@@ -271,7 +272,7 @@ export function* conditionTargets(
     const target = targetSnapshot(namespaceOf(record), reference.snapshotter, reference.snapshotKey);
     const to = target === undefined ? undefined : engine.idOf(target);
     if (target === undefined || to === undefined || !wanted(to)) continue;
-    if (conditionHolds(reference.tests, conditionTimes(labelsOf(engine.get(target))), now)) yield to;
+    if (conditionHolds(reference.tests, usedAtTimes(labelsOf(engine.get(target))), now)) yield to;
   }
 }
 

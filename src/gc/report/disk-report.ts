@@ -44,10 +44,10 @@ export interface DiskReport {
 /** What `gc --full` would free. The trash goes by itself. */
 export const reclaimable = ({ lines }: DiskReport): number => lines.garbage + lines.orphans;
 
-/** Bytes of the file system that a path is on. */
-export async function fileSystemOf(path: string): Promise<DiskReport['fileSystem']> {
+/** Bytes of the file system that a path is on; a file takes whole blocks. */
+export async function fileSystemOf(path: string): Promise<DiskReport['fileSystem'] & { block: number }> {
   const { bsize, blocks, bfree, bavail } = await statfs(path);
-  return { size: blocks * bsize, used: (blocks - bfree) * bsize, free: bavail * bsize };
+  return { size: blocks * bsize, used: (blocks - bfree) * bsize, free: bavail * bsize, block: bsize };
 }
 
 type PlainLine = 'unfinished' | 'trash' | 'damaged' | 'store';
@@ -75,7 +75,8 @@ export class MeasuredDisk {
     const measured = new MeasuredDisk(root);
     await measured.#walk(new Places(host, host.content.root), signal);
     for (const name of underWay(host)) measured.#lines.unfinished += measured.#take(name);
-    measured.#fileSystem = await fileSystemOf(root);
+    const { size, used, free } = await fileSystemOf(root);
+    measured.#fileSystem = { size, used, free };
     return measured;
   }
 

@@ -1,7 +1,7 @@
 /**
  * What takes disk: blobs and snapshots in the backends, each once, however many records name it. Read for reports by
  * retained.ts, which asks the graph core what goes with what. Sizes of blobs come from their records, those of snapshots
- * from the snapshotter; of both from the disk where it was measured.
+ * from the snapshotter; of both from the disk where it was measured. In whole blocks, on request: what a removal frees.
  */
 import type { SnapshotterBackend } from '../../backends/contract.js';
 import { yieldToEventLoop } from '../../backends/files.js';
@@ -27,19 +27,26 @@ export class Items {
   readonly sizes: number[] = [];
   readonly #known = new Map<string, number>();
   readonly #disk: MeasuredDisk | undefined;
+  readonly #block: number;
 
-  private constructor(nodes: number, disk: MeasuredDisk | undefined) {
+  private constructor(nodes: number, disk: MeasuredDisk | undefined, block = 1) {
     this.#disk = disk;
+    this.#block = block;
     this.ofNode = new Uint32Array(nodes).fill(NO_ITEM);
   }
 
   /**
    * Of the nodes as they are at the time of the call; those whose record goes meanwhile have no item. With a measured
-   * disk, what it has of them.
+   * disk, what it has of them; else blobs in blocks of so many bytes.
    */
-  static async read(host: ItemsHost, disk: MeasuredDisk | undefined, signal?: AbortSignal): Promise<Items> {
+  static async read(
+    host: ItemsHost,
+    disk: MeasuredDisk | undefined,
+    signal?: AbortSignal,
+    block?: number,
+  ): Promise<Items> {
     const { graph } = host.engine;
-    const items = new Items(graph.stats().limit, disk);
+    const items = new Items(graph.stats().limit, disk, block);
     const ingests = presentNodes(graph, ResourceIngest);
     const blobs = presentNodes(graph, ResourceContent);
     const snapshots = presentNodes(graph, ResourceSnapshot);
@@ -58,7 +65,7 @@ export class Items {
         if (record === undefined || typeof value !== 'object') continue;
         items.ofNode[id] =
           type === ResourceContent
-            ? items.#add(leaf(record), () => disk?.blob(leaf(record)) ?? sizeField(value))
+            ? items.#add(leaf(record), () => disk?.blob(leaf(record)) ?? items.#inBlocks(sizeField(value)))
             : await items.#addSnapshot(host, record, value);
       }
     }
@@ -81,6 +88,10 @@ export class Items {
       items.ofNode[id] = items.#add(ref, () => disk.ingest(ref));
     }
     return items;
+  }
+
+  #inBlocks(size: number): number {
+    return Math.ceil(size / this.#block) * this.#block;
   }
 
   #add(name: string, size: () => number): number {

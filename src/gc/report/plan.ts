@@ -1,34 +1,143 @@
 /**
- * Plans: what a collection would remove, written down to be looked at and applied later. Called by db.ts and the command
- * line. A plan is plain JSON. Applying one removes those of its objects that are garbage still, and nothing else: an
- * object that is in use again, was replaced under its name, or is gone is reported and left alone.
+ * Plans: what a collection would remove, or what a policy would retire and what then goes, written down to be looked at and
+ * applied later (apply-plan.ts). Called by db.ts, policy/ and the command line. A plan is plain JSON.
  */
-import type { Engine, Key } from '../../engine/contract.js';
-import { Relation } from '../../engine/schema/keys.js';
-import { failedPrecondition, invalidArgument } from '../../errors.js';
-import { formatTimestamp, now } from '../../model/time.js';
+import type { Key } from '../../engine/contract.js';
+import { invalidArgument } from '../../errors.js';
+import { formatTimestamp, now, parseTimestamp } from '../../model/time.js';
 import { type CollectOptions, collect } from '../collect.js';
 import type { CollectHost } from '../host.js';
-import type { Candidate, GCStats } from '../stats.js';
-import type { BackendItem } from '../sweep/orphan-candidates.js';
-import { isUnnamed } from '../sweep/sweep.js';
+import type { Candidate } from '../stats.js';
 import { keyOfNode, kindName, ResourceMax } from '../types.js';
-import { identityOf, itemOfOrphan, orphanCandidate } from './dry-run.js';
+import { itemOfOrphan } from './dry-run.js';
 
-/** What a collection would remove, to be looked at and applied later. */
-export interface CollectionPlan {
+/** What every plan has. */
+interface PlanOfRemovals {
   /** Distinguishes a plan from other JSON. */
   format: 'ebbtide-plan';
-  /** Of the format. */
-  version: 1;
   /** RFC 3339. */
   createdAt: string;
   /** Revision of the store the plan was made from. */
   revision: number;
   /** Bytes of all objects. */
   bytes: number;
-  /** In the order of removal. */
+  /** Referrers before what they refer to, as far as that is known. */
   objects: Candidate[];
+}
+
+/** What a collection would remove, to be looked at and applied later. */
+export interface CollectionPlan extends PlanOfRemovals {
+  /** Of the format. */
+  version: 1;
+}
+
+/** Of a policy. Bytes that several records name are those of the first of them: the sizes of the objects add up. */
+export interface PolicyPlan extends PlanOfRemovals {
+  /** Of the format. */
+  version: 2;
+  /** Roots that a rule retires, in this order. The objects are garbage already, or as soon as these are gone. */
+  retired: RetiredRoot[];
+  /** All other roots. Their bytes add up to what the store keeps. */
+  kept: KeptRoot[];
+  /** In the order of the policy. */
+  rules: RuleOutcome[];
+  /** Of the store and its file system. */
+  space: PlannedSpace;
+}
+
+/** What `applyPlan` takes. */
+export type Plan = CollectionPlan | PolicyPlan;
+
+export const retirableKinds = ['image', 'lease', 'container'] as const;
+/** What rules may cover. */
+export type RetirableKind = (typeof retirableKinds)[number];
+
+/** A root that a policy retires. */
+export interface RetiredRoot {
+  /** What it is. */
+  kind: RetirableKind;
+  /** Where it is. */
+  namespace: string;
+  /** Image name or id. */
+  key: string;
+  /** Distinguishes it from a later one of the same name, or of another target. */
+  identity: string;
+  /** RFC 3339. */
+  lastUsed: string;
+  /** Name of the rule. */
+  rule: string;
+  /** What goes with it, once those before it are gone. */
+  bytes: number;
+}
+
+/**
+ * Why a root stays. `target met`: enough goes without it. `frees nothing`: all it has is kept by others. `no rule`: none
+ * covers it. `held`: nothing that a policy retires.
+ */
+export type KeepReason =
+  | 'pinned'
+  | 'in use'
+  | 'keepDuration'
+  | 'keepLast'
+  | 'keepTagged'
+  | 'reservedSpace'
+  | 'target met'
+  | 'frees nothing'
+  | 'no rule'
+  | 'held';
+
+/** A root that stays. */
+export interface KeptRoot {
+  /** image, container, lease, sandbox, ingest; content or snapshot with a label. */
+  kind: string;
+  /** Where it is. */
+  namespace: string;
+  /** Image name, id, ref, digest or SNAPSHOTTER/KEY. */
+  key: string;
+  /** RFC 3339; of images, leases and containers. */
+  lastUsed?: string;
+  /** The last rule that covered it. */
+  rule?: string;
+  /** Why it stays. */
+  reason: KeepReason;
+  /** What uses it. */
+  by?: string;
+  /** What it keeps. Bytes that several roots keep are those of one of them. */
+  bytes: number;
+  /** Of these, what retired roots have too: it stays because of this root. */
+  pins: number;
+}
+
+/** What a rule does in a plan. */
+export interface RuleOutcome {
+  /** Of the rule. */
+  name: string;
+  /** Roots that it covers. */
+  covered: number;
+  /** Those of them that it retires. */
+  retired: number;
+  /** Bytes that go by that. */
+  bytes: number;
+  /** Bytes that had to go for what it says of space; 0: none. Absent: it says nothing of space. */
+  wanted?: number;
+  /** Whether so much goes. */
+  met: boolean;
+}
+
+/** Bytes. Before the plan, and after it is applied. */
+export interface PlannedSpace {
+  /** Of the file system. Absent: the content is in no directory. */
+  size?: number;
+  /** Of the file system, before. */
+  free?: number;
+  /** Of the file system, afterwards. */
+  freeAfter?: number;
+  /** Of blobs and snapshots that something keeps. */
+  used: number;
+  /** Of blobs and snapshots whose records are garbage. */
+  garbage: number;
+  /** Of those that something keeps afterwards. */
+  usedAfter: number;
 }
 
 /** Why an object of a plan was not removed. */
@@ -37,22 +146,12 @@ export type RestReason =
   | 'gone'
   /** Another object has its name now. */
   | 'replaced'
-  /** Something refers to it again. */
+  /** Something refers to it again; a root is pinned or used by a container now. */
   | 'in use'
+  /** A root that was used after the plan was made. */
+  | 'used since'
   /** A snapshot with a child that is not part of the plan, or stayed. */
   | 'has a child';
-
-/** What became of a plan's objects. */
-export interface PlanOutcome {
-  /** Revision of the store when the plan was applied. */
-  revision: number;
-  /** Those that were removed. */
-  removed: Candidate[];
-  /** Those that were left alone, and why. */
-  rest: (Candidate & { reason: RestReason })[];
-  /** Of the collection. */
-  stats: GCStats;
-}
 
 /** What a collection with these options would remove now. */
 export async function planCollection(
@@ -66,64 +165,51 @@ export async function planCollection(
   return { format: 'ebbtide-plan', version: 1, createdAt, revision: stats.revision, bytes, objects };
 }
 
-/** FailedPrecondition for a plan of a later revision: it belongs to another store, or this one was set back. */
-export async function applyPlan(
-  host: CollectHost,
-  plan: CollectionPlan,
-  options: CollectOptions = {},
-): Promise<PlanOutcome> {
-  const { engine } = host;
-  const checked = parsePlan(plan);
-  if (checked.revision > engine.revision) {
-    throw failedPrecondition(
-      `the plan is of revision ${checked.revision}, the store is at ${engine.revision} only`,
-      { remedy: 'make a plan of this store: ebbtide gc --plan FILE' },
-    );
-  }
-  const records = checked.objects.filter(({ orphan }) => !orphan);
-  const selection = new Selection(engine, records);
-  const orphans = await PlannedOrphans.look(
-    host,
-    checked.objects.filter(({ orphan }) => orphan),
-  );
-  const only = { choose: (ids: Uint32Array) => selection.choose(ids), orphans: orphans.items };
-  const stats = await collect(host, { ...options, only });
-  const { removed, rest } = selection.outcome();
-  const left = await orphans.outcome();
-  return {
-    revision: stats.revision,
-    removed: [...removed, ...left.removed],
-    rest: [...rest, ...left.rest],
-    stats,
-  };
-}
-
 /** The plan in a parsed JSON document. InvalidArgument when it is none. */
-export function parsePlan(document: unknown): CollectionPlan {
-  const plan = document as Partial<CollectionPlan> | null;
+export function parsePlan(document: unknown): Plan {
+  const plan = document as Partial<Plan> | null;
   if (typeof plan !== 'object' || plan === null || plan.format !== 'ebbtide-plan') {
     throw notAPlan('it does not say so');
   }
-  if (plan.version !== 1) throw notAPlan(`its version ${String(plan.version)} is not known`);
+  if (plan.version !== 1 && plan.version !== 2)
+    throw notAPlan(`its version ${String((plan as { version?: unknown }).version)} is not known`);
   const { revision, objects } = plan;
   if (!Number.isSafeInteger(revision) || !Array.isArray(objects))
     throw notAPlan('revision or objects missing');
-  for (const object of objects) {
-    if (!isPlanned(object)) throw notAPlan(`damaged entry ${JSON.stringify(object)?.slice(0, 200)}`);
+  checkEntries(objects, isPlanned);
+  if (plan.version === 2) {
+    if (!Array.isArray(plan.retired)) throw notAPlan('retired roots missing');
+    checkEntries(plan.retired, isRetired);
   }
-  return plan as CollectionPlan;
+  return plan as Plan;
+}
+
+function checkEntries(entries: readonly unknown[], isGood: (entry: unknown) => boolean): void {
+  for (const entry of entries) {
+    if (!isGood(entry)) throw notAPlan(`damaged entry ${JSON.stringify(entry)?.slice(0, 200)}`);
+  }
 }
 
 const notAPlan = (why: string) =>
   invalidArgument(`this is not a plan of a collection: ${why}`, {
-    remedy: 'use a file that ebbtide gc --plan has written',
+    remedy: 'use a file that `ebbtide gc --plan` or `ebbtide policy plan` has written',
   });
 
 function isPlanned(object: unknown): object is Candidate {
+  return isNamed(object) && typeof (object as Partial<Candidate>).size === 'number' && isKnown(object);
+}
+
+function isRetired(root: unknown): root is RetiredRoot {
+  if (!isNamed(root)) return false;
+  const { kind, lastUsed, rule } = root as unknown as RetiredRoot;
+  const isDated = typeof lastUsed === 'string' && parseTimestamp(lastUsed) !== undefined;
+  return retirableKinds.includes(kind) && isDated && typeof rule === 'string' && isKnown(root);
+}
+
+function isNamed(object: unknown): object is Candidate {
   if (typeof object !== 'object' || object === null) return false;
-  const { kind, namespace, key, size, identity } = object as Partial<Candidate>;
-  const texts = [kind, namespace, key, identity].every((text) => typeof text === 'string');
-  return texts && typeof size === 'number' && isKnown(object as Candidate);
+  const { kind, namespace, key, identity } = object as Partial<Candidate>;
+  return [kind, namespace, key, identity].every((text) => typeof text === 'string');
 }
 
 const isKnown = (object: Candidate): boolean =>
@@ -132,112 +218,17 @@ const isKnown = (object: Candidate): boolean =>
 /** Type by the word that reports use. */
 const types = new Map(Array.from({ length: ResourceMax }, (_, type) => [kindName(type), type]));
 
-function keyOfPlanned({ kind, namespace, key }: Candidate): Key | undefined {
+/** The key of a record that a plan names; undefined when there can be none. */
+export function keyOfPlanned({
+  kind,
+  namespace,
+  key,
+}: Pick<Candidate, 'kind' | 'namespace' | 'key'>): Key | undefined {
   const type = types.get(kind);
   if (type === undefined) return undefined;
   try {
     return keyOfNode({ type, namespace, key });
   } catch {
     return undefined;
-  }
-}
-
-interface Planned {
-  readonly object: Candidate;
-  readonly record: Key;
-  /** Undefined while it is to be removed. */
-  reason?: RestReason;
-}
-
-/** The objects of one plan, and what becomes of them. */
-class Selection {
-  readonly #engine: Engine;
-  readonly #planned: Planned[];
-
-  constructor(engine: Engine, objects: readonly Candidate[]) {
-    this.#engine = engine;
-    this.#planned = objects.map((object) => ({ object, record: keyOfPlanned(object) ?? '' }));
-  }
-
-  /** Those of a run's candidates that are in the plan, in the run's order. */
-  choose(candidates: Uint32Array): Uint32Array {
-    const garbage = new Set(candidates);
-    const chosen = new Set<number>();
-    for (const planned of this.#planned) {
-      const id = this.#engine.idOf(planned.record);
-      const present = this.#presence(planned);
-      if (present !== 'there') planned.reason = present;
-      else if (id === undefined || !garbage.has(id)) planned.reason = 'in use';
-      else chosen.add(id);
-    }
-    return candidates.filter((id) => chosen.has(id));
-  }
-
-  /** To be called after the run. */
-  outcome(): Pick<PlanOutcome, 'removed' | 'rest'> {
-    const removed: Candidate[] = [];
-    const rest: PlanOutcome['rest'] = [];
-    for (const planned of this.#planned) {
-      const reason = planned.reason ?? this.#leftBecause(planned);
-      if (reason === undefined) removed.push(planned.object);
-      else rest.push({ ...planned.object, reason });
-    }
-    return { removed, rest };
-  }
-
-  #presence({ record, object }: Planned): 'there' | 'gone' | 'replaced' {
-    const value = this.#engine.get(record);
-    if (value === undefined) return 'gone';
-    return identityOf(value) === object.identity ? 'there' : 'replaced';
-  }
-
-  #leftBecause(planned: Planned): RestReason | undefined {
-    if (this.#presence(planned) !== 'there') return undefined;
-    return this.#engine.hasLinks(planned.record, Relation.children) ? 'has a child' : 'in use';
-  }
-}
-
-/** The orphans of one plan, and what becomes of them. */
-class PlannedOrphans {
-  readonly #host: CollectHost;
-  readonly #planned: { object: Candidate; item: BackendItem; reason?: RestReason }[];
-
-  private constructor(host: CollectHost, objects: readonly Candidate[]) {
-    this.#host = host;
-    this.#planned = objects.flatMap((object) => {
-      const item = itemOfOrphan(object);
-      return item === undefined ? [] : [{ object, item }];
-    });
-  }
-
-  static async look(host: CollectHost, objects: readonly Candidate[]): Promise<PlannedOrphans> {
-    const orphans = new PlannedOrphans(host, objects);
-    for (const planned of orphans.#planned) {
-      const reason = await orphans.#reasonToLeave(planned.item);
-      if (reason !== undefined) planned.reason = reason;
-    }
-    return orphans;
-  }
-
-  /** Those that are still orphans; the sweep asks again. */
-  get items(): BackendItem[] {
-    return this.#planned.filter(({ reason }) => reason === undefined).map(({ item }) => item);
-  }
-
-  /** To be called after the run. */
-  async outcome(): Promise<Pick<PlanOutcome, 'removed' | 'rest'>> {
-    const removed: Candidate[] = [];
-    const rest: PlanOutcome['rest'] = [];
-    for (const { object, item, reason } of this.#planned) {
-      if (reason !== undefined) rest.push({ ...object, reason });
-      else if ((await this.#reasonToLeave(item)) === 'gone') removed.push(object);
-      else rest.push({ ...object, reason: item.kind === 'snapshot' ? 'has a child' : 'in use' });
-    }
-    return { removed, rest };
-  }
-
-  async #reasonToLeave(item: BackendItem): Promise<'gone' | 'in use' | undefined> {
-    if ((await orphanCandidate(this.#host, item, undefined)) === undefined) return 'gone';
-    return (await isUnnamed(this.#host, item)) ? undefined : 'in use';
   }
 }

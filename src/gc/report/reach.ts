@@ -96,7 +96,8 @@ export class GraphView {
       }
       const bits = copy.flagsOf(id);
       flags[id] = bits;
-      if (isRootAt(bits, copy.expiryOf(id), at) || extra.roots.has(id)) roots.push(id);
+      const expiry = (bits & NodeFlag.expires) === 0 ? undefined : copy.expiryOf(id);
+      if (isRootAt(bits, expiry, at) || extra.roots.has(id)) roots.push(id);
       const pairs = copy.edgesOf(id);
       for (let i = 0; i < pairs.length; i += 2) words.push((pairs[i]! << KIND_BITS) | pairs[i + 1]!);
       for (const to of extra.edges.get(id) ?? []) {
@@ -114,6 +115,12 @@ export class GraphView {
 
   typeOf(id: number): number {
     return this.flags[id]! >> 8;
+  }
+
+  /** Nodes that a node refers to, in whatever way. */
+  forEachTarget(id: number, visit: (to: number) => void): void {
+    const end = this.#first[id + 1]!;
+    for (let at = this.#first[id]!; at < end; at++) visit(this.#words[at]! >>> KIND_BITS);
   }
 
   /** States that a state leads to. */

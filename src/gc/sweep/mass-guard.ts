@@ -1,10 +1,10 @@
 /**
  * Stops a run that would remove nearly everything: more likely a mistake (lost records, a wrong directory, a
  * clock far ahead) than garbage. Called by collect.ts between the mark and the first removal, for runs without
- * an audience: scheduled ones and those of the command line. Reads only.
+ * an audience: scheduled ones and those of the command line; and before a policy retires roots. Reads only.
  */
 import { yieldToEventLoop } from '../../backends/files.js';
-import { type Engine, type Key, NodeFlag } from '../../engine/contract.js';
+import { type Engine, NodeFlag } from '../../engine/contract.js';
 import { MarkBit } from '../../engine/graph.js';
 import { key, leaf } from '../../engine/schema/keys.js';
 import { type EbbtideError, failedPrecondition, invalidArgument } from '../../errors.js';
@@ -49,12 +49,19 @@ export function guardLimits(
   return { maxShare, floor };
 }
 
-/** FailedPrecondition when the removal of `garbage` is more than the guard lets pass; during a run, after its mark. */
+/** What stays, as far as it is known. */
+export interface Kept {
+  isKept(id: number): boolean;
+  /** By type; may be too few. */
+  readonly marked?: Uint32Array;
+}
+
+/** FailedPrecondition when the removal of `garbage` is more than the guard lets pass. */
 export async function checkMass(
   engine: Engine,
   garbage: Uint32Array,
-  markedByType: Uint32Array,
   guard: GuardLimits,
+  { isKept, marked }: Kept,
 ): Promise<void> {
   const { maxShare, floor } = guard;
   const goes = await countByType(engine, garbage);
@@ -64,11 +71,12 @@ export async function checkMass(
   ] as const) {
     const gone = goes[type] ?? 0;
     // The mark's count leaves out what only conditions and collectors keep, so it may only clear a run.
-    if (gone <= floor || gone <= maxShare * (gone + (markedByType[type] ?? 0))) continue;
+    if (gone <= floor || gone <= maxShare * (gone + (marked?.[type] ?? 0))) continue;
     const all = presentOf(engine, type);
     if (gone > maxShare * all) throw tooMany(`${gone} of ${all} ${what}`, gone / all);
   }
-  for (const [record] of engine.scan(key('namespaces'))) await checkNamespace(engine, leaf(record), floor);
+  for (const [record] of engine.scan(key('namespaces')))
+    await checkNamespace(engine, leaf(record), floor, isKept);
 }
 
 async function countByType(engine: Engine, ids: Uint32Array): Promise<number[]> {
@@ -93,11 +101,17 @@ function presentOf({ graph }: Engine, type: number): number {
 const collections = ['images', 'containers', 'sandboxes', 'leases', 'blobs', 'snapshots', 'ingests'];
 
 /** A namespace of which nothing is kept, though it has records. Usually ends at its first image. */
-async function checkNamespace(engine: Engine, ns: string, floor: number): Promise<void> {
+async function checkNamespace(
+  engine: Engine,
+  ns: string,
+  floor: number,
+  isKept: Kept['isKept'],
+): Promise<void> {
   let records = 0;
   for (const collection of collections) {
     for (const [record] of engine.scan(key(collection, ns))) {
-      if (isKept(engine, record)) return;
+      const id = engine.idOf(record);
+      if (id === undefined || isKept(id)) return;
       if (++records % RECORDS_PER_TURN === 0) await yieldToEventLoop();
     }
   }
@@ -111,13 +125,11 @@ async function checkNamespace(engine: Engine, ns: string, floor: number): Promis
   );
 }
 
-function isKept(engine: Engine, record: Key): boolean {
-  const id = engine.idOf(record);
-  return (
-    id === undefined ||
-    (engine.graph.marksOf(id) & (MarkBit.plain | MarkBit.flat | MarkBit.allocatedBlack)) !== 0
-  );
-}
+/** Of a run, after its mark. */
+export const isMarked =
+  ({ graph }: Engine) =>
+  (id: number): boolean =>
+    (graph.marksOf(id) & (MarkBit.plain | MarkBit.flat | MarkBit.allocatedBlack)) !== 0;
 
 const tooMany = (what: string, share: number): EbbtideError =>
   failedPrecondition(`the collection would remove ${what} (${Math.floor(share * 100)} %)`, {

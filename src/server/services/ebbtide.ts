@@ -6,10 +6,12 @@ import { isAbsolute } from 'node:path';
 import { type ClusterHosts, noSharedTree } from '../../cluster-hosts.js';
 import type { RunOptions } from '../../db.js';
 import { failedPrecondition, invalidArgument } from '../../errors.js';
+import type { PlanOutcome } from '../../gc/report/apply-plan.js';
 import { type ObjectKind, type ObjectName, objectKinds } from '../../gc/report/objects.js';
-import { type CollectionPlan, type PlanOutcome, parsePlan } from '../../gc/report/plan.js';
+import { type Plan, parsePlan } from '../../gc/report/plan.js';
 import { type UsageGroup, usageGroups } from '../../gc/report/retained.js';
 import type { GCStats } from '../../gc/stats.js';
+import type { Policy } from '../../policy/policy.js';
 import type { Call, Send } from '../call.js';
 import { isOwner } from '../connections/peer.js';
 import { type DocumentMessage, fromDocument, toDocument } from '../messages/documents.js';
@@ -43,6 +45,11 @@ interface PlanRequest extends RunRequest {
 }
 interface ApplyRequest extends RunRequest {
   plan: DocumentMessage | null;
+  massGuard: boolean;
+}
+interface PolicyRequest {
+  /** Null: the daemon's own. */
+  policy: DocumentMessage | null;
 }
 export interface CollectResponse {
   progress?: { elapsedMs: number } | null;
@@ -98,6 +105,14 @@ export function ebbtideService(host: ServiceHost, stats: () => unknown): Service
         const options = { ...runOptions(request), fullSweep: request.fullSweep };
         return db.planCollection({ signal: call.signal }, options);
       }),
+
+      Policy: document(() => host.policies.state),
+
+      PlanPolicy: document(({ policy }: PolicyRequest, call) =>
+        db.planPolicy(policy === null ? host.policies.policy : fromDocument<Policy>([policy]), {
+          signal: call.signal,
+        }),
+      ),
 
       Apply: duplex<ApplyRequest, CollectResponse>(async ({ requests, send }, call) => {
         const { plan, options } = await planIn(requests, limits.messageBytes * PLAN_MESSAGES_MAX);
@@ -175,12 +190,12 @@ function document<Request>(run: (request: Request, call: Call) => unknown): Meth
 async function planIn(
   requests: AsyncIterable<ApplyRequest>,
   bytesMax: number,
-): Promise<{ plan: CollectionPlan; options: RunOptions }> {
+): Promise<{ plan: Plan; options: RunOptions }> {
   const chunks: DocumentMessage[] = [];
   let options: RunOptions | undefined;
   let bytes = 0;
   for await (const request of requests) {
-    options ??= runOptions(request);
+    options ??= { ...runOptions(request), massGuard: request.massGuard };
     if (request.plan === null) continue;
     bytes += request.plan.json.length;
     if (bytes > bytesMax) {

@@ -1,0 +1,138 @@
+/**
+ * What decides whether a policy may retire a root: which record it is, when it was used last, and what forbids it. Called by
+ * policy/ for a plan and by retire.ts, in the transaction that removes it, for the same answers anew.
+ */
+import { type Engine, type Key, NodeFlag, type Value } from '../../engine/contract.js';
+import { components, key } from '../../engine/schema/keys.js';
+import { labelOf } from '../../model/labels.js';
+import type { ContainerRecord, ImageRecord, LeaseRecord, StringMap } from '../../model/records.js';
+import type { Instant } from '../../model/time.js';
+import { scanRecords } from '../../stores/common.js';
+import { usedAtTimes } from '../../stores/last-use.js';
+import type { Pace } from '../../stores/listing.js';
+import { labelsOf } from '../references.js';
+import { ResourceContent, ResourceImage, ResourceIngest, ResourceLease, ResourceSnapshot } from '../types.js';
+
+/** The label by which the CRI plugin, and so the kubelet, pins an image. */
+const PINNED = 'io.cri-containerd.pinned';
+
+export type RootRecord = ImageRecord | LeaseRecord | ContainerRecord;
+
+/** Tells a root from a later one of its name; a tag that was moved is another one. */
+export function rootIdentity(record: RootRecord): string {
+  const target = 'target' in record ? ` ${record.target.digest}` : '';
+  return `${record.createdat}${target}`;
+}
+
+export const isPinned = ({ labels }: { labels?: StringMap }): boolean => labelOf(labels, PINNED) === 'pinned';
+
+/** The graph as the questions here need it: of a moment, or as it is. */
+export interface RootGraph {
+  flagsOf(id: number): number;
+  forEachTarget(id: number, visit: (to: number) => void): void;
+}
+
+export const liveGraph = ({ graph }: Engine): RootGraph => ({
+  flagsOf: (id) => graph.flagsOf(id),
+  forEachTarget(id, visit) {
+    const pairs = graph.edgesOf(id);
+    for (let at = 0; at < pairs.length; at += 2) visit(pairs[at] ?? 0);
+  },
+});
+
+/** Nodes of an image that are looked at for its snapshots. */
+const LOOKED_AT_MAX = 256;
+
+/** Calls `visit` for the snapshots that an image's content names: what it was unpacked to. */
+function forEachUnpacked(graph: RootGraph, image: number, visit: (snapshot: number) => void): void {
+  const seen = [image];
+  const enter = (to: number): void => {
+    const type = graph.flagsOf(to) >> 8;
+    if (type === ResourceSnapshot) visit(to);
+    else if (type === ResourceContent && seen.length < LOOKED_AT_MAX && !seen.includes(to)) seen.push(to);
+  };
+  for (let at = 0; at < seen.length; at++) graph.forEachTarget(seen[at] ?? 0, enter);
+}
+
+/** When something of a root was used that is in no label yet, by its node. */
+export type Noted = (id: number) => Instant | undefined;
+
+/**
+ * The last use of a root: when it was made or changed, what its labels say, and for an image what is said of the
+ * snapshots that it was unpacked to.
+ */
+export function lastUseOf(
+  engine: Pick<Engine, 'get' | 'keyOf'>,
+  graph: RootGraph,
+  noted: Noted,
+  id: number,
+  record: RootRecord,
+): Instant {
+  let last = 'updatedat' in record ? record.updatedat : record.createdat;
+  const used = (time: Instant | undefined): void => {
+    if (time !== undefined && time > last) last = time;
+  };
+  used(noted(id));
+  for (const time of usedAtTimes(record.labels ?? {})) used(time);
+  if (graph.flagsOf(id) >> 8 !== ResourceImage) return last;
+  forEachUnpacked(graph, id, (snapshot) => {
+    used(noted(snapshot));
+    if ((graph.flagsOf(snapshot) & NodeFlag.conditionValue) === 0) return;
+    const k = engine.keyOf(snapshot);
+    const value: Value | undefined = k === undefined ? undefined : engine.get(k);
+    for (const time of usedAtTimes(labelsOf(value))) used(time);
+  });
+  return last;
+}
+
+/** Whether a lease holds an upload: whoever made it is at work. */
+export function holdsUpload(graph: RootGraph, id: number): boolean {
+  if (graph.flagsOf(id) >> 8 !== ResourceLease) return false;
+  let found = false;
+  graph.forEachTarget(id, (to) => {
+    const flags = graph.flagsOf(to);
+    if (flags >> 8 === ResourceIngest && (flags & NodeFlag.present) !== 0) found = true;
+  });
+  return found;
+}
+
+/** Whether a record refers to an image: a lease that holds it, content whose label names it. */
+export const isReferredTo = ({ graph }: Engine, id: number): boolean =>
+  graph.flagsOf(id) >> 8 === ResourceImage && graph.inDegreeOf(id) > 0;
+
+/** Containers by the image that they name, and by its target: an image has several names. */
+export class ImagesInUse {
+  readonly #byName = new Map<string, string>();
+  readonly #byTarget = new Map<string, string>();
+  readonly #engine: Pick<Engine, 'get'>;
+
+  constructor(engine: Pick<Engine, 'get'>) {
+    this.#engine = engine;
+  }
+
+  /** By all containers there are, but those that `isGoing`. */
+  static async read(engine: Engine, pace: Pace, isGoing: (k: Key) => boolean): Promise<ImagesInUse> {
+    const inUse = new ImagesInUse(engine);
+    for (const [record] of engine.scan(key('namespaces'))) {
+      const ns = components(record)[1] ?? '';
+      for (const [k, container] of scanRecords<ContainerRecord>(engine, key('containers', ns))) {
+        if (pace.isOver) await pace.pass();
+        if (!isGoing(k)) inUse.add(ns, components(k)[2] ?? '', container.image);
+      }
+    }
+    return inUse;
+  }
+
+  add(ns: string, container: string, image: string): void {
+    const name = `images\0${ns}\0${image}`;
+    if (image === '' || this.#byName.has(name)) return;
+    this.#byName.set(name, container);
+    const record = this.#engine.get(name) as ImageRecord | undefined;
+    if (record !== undefined) this.#byTarget.set(`${ns}\0${record.target.digest}`, container);
+  }
+
+  /** The id of a container that uses the image. */
+  by(ns: string, name: string, target: string): string | undefined {
+    return this.#byName.get(`images\0${ns}\0${name}`) ?? this.#byTarget.get(`${ns}\0${target}`);
+  }
+}

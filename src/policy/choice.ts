@@ -1,0 +1,261 @@
+/**
+ * Which roots a policy retires: rule by rule, in the order of last use, until what a rule says of space is met. Called by
+ * plan.ts; pure but for the questions that its host answers. Each rule sees what those before it have left. No rule
+ * retires what is pinned or in use.
+ */
+import type { KeepReason, RuleOutcome } from '../gc/report/plan.js';
+import { parseFilters } from '../model/filters.js';
+import type { ImageRecord } from '../model/records.js';
+import type { Instant } from '../model/time.js';
+import type { Pace } from '../stores/listing.js';
+import { bytesOf, type CheckedPolicy, type Rule } from './policy.js';
+import { fieldsOf, type Root, repositoryAndTag } from './roots.js';
+
+/** Why a root stays, by the last rule that covered it. */
+export interface Kept {
+  readonly rule: Rule;
+  readonly reason: KeepReason;
+  readonly by?: string;
+}
+
+export interface Retired {
+  readonly root: Root;
+  readonly rule: Rule;
+}
+
+/** Of the file system; undefined where there is none. */
+export interface Disk {
+  readonly size: number;
+  readonly free: number;
+  readonly block: number;
+}
+
+/** What goes when roots retire in an order, beside those that were retired before. */
+export interface Effect {
+  /** Bytes gone after the first n, all bytes of the store. */
+  readonly gone: Float64Array;
+  readonly total: number;
+  /** Whether the n-th, when all before `end` go, takes nothing with it. */
+  freesNothing(n: number, end: number): boolean;
+}
+
+export interface ChoiceHost {
+  readonly at: Instant;
+  readonly roots: readonly Root[];
+  readonly disk: Disk | undefined;
+  readonly pace: Pace;
+  /** Who uses roots, once some containers are retired. */
+  inUse(retired: readonly Retired[]): Promise<(root: Root) => string | undefined>;
+  effectOf(retired: readonly Retired[], retiring: readonly Root[]): Promise<Effect>;
+}
+
+export interface Choice {
+  readonly retired: readonly Retired[];
+  readonly kept: ReadonlyMap<Root, Kept>;
+  readonly rules: readonly RuleOutcome[];
+}
+
+export async function choose(host: ChoiceHost, policy: CheckedPolicy): Promise<Choice> {
+  const retired: Retired[] = [];
+  const kept = new Map<Root, Kept>();
+  const rules: RuleOutcome[] = [];
+  for (const rule of policy.rules) {
+    const gone = new Set(retired.map(({ root }) => root));
+    const left = host.roots.filter((root) => !gone.has(root));
+    const covered = await coveredBy(rule, left, host.pace);
+    const eligible = await eligibleOf(host, rule, covered, await host.inUse(retired), kept);
+    const { count, useless, outcome } = await stopOf(host, policy, rule, retired, eligible);
+    for (const [n, root] of eligible.entries()) {
+      if (n < count && !useless.has(n)) {
+        retired.push({ root, rule });
+        kept.delete(root);
+      } else kept.set(root, { rule, reason: n < count ? 'frees nothing' : outcome.stoppedBy });
+    }
+    const { stoppedBy: _, ...shown } = outcome;
+    rules.push({ ...shown, covered: covered.length, retired: count - useless.size });
+  }
+  return { retired, kept, rules };
+}
+
+async function coveredBy(rule: Rule, roots: readonly Root[], pace: Pace): Promise<Root[]> {
+  const matches = parseFilters(rule.filters);
+  const isStopped = parseFilters(rule.stopped);
+  const covered: Root[] = [];
+  for (const root of roots) {
+    if (pace.isOver) await pace.pass();
+    if (!rule.kinds.includes(root.kind)) continue;
+    if (rule.namespaces !== undefined && !rule.namespaces.includes(root.namespace)) continue;
+    const fields = fieldsOf(root);
+    if (root.kind === 'container' && !isStopped(fields)) continue;
+    if (matches(fields)) covered.push(root);
+  }
+  return covered;
+}
+
+/** What the rule may retire, the least recently used first; says of the others why they stay. */
+async function eligibleOf(
+  { at, pace }: ChoiceHost,
+  rule: Rule,
+  covered: readonly Root[],
+  userOf: (root: Root) => string | undefined,
+  kept: Map<Root, Kept>,
+): Promise<Root[]> {
+  const last = lastOfRepositories(rule, covered);
+  const eligible: Root[] = [];
+  for (const root of covered) {
+    if (pace.isOver) await pace.pass();
+    const by = root.isPinned ? undefined : userOf(root);
+    const reason = root.isPinned
+      ? 'pinned'
+      : by !== undefined
+        ? 'in use'
+        : protectionOf(rule, root, at, last);
+    if (reason === undefined) eligible.push(root);
+    else kept.set(root, { rule, reason, ...(by !== undefined && { by }) });
+  }
+  return sortedInSteps(eligible, byLastUse, pace);
+}
+
+function protectionOf(rule: Rule, root: Root, at: Instant, last: ReadonlySet<Root>): KeepReason | undefined {
+  if (rule.keepDuration > 0n && at - root.lastUsed < rule.keepDuration) return 'keepDuration';
+  if (root.kind === 'image' && rule.isKeptTag(repositoryAndTag(root.key).tag)) return 'keepTagged';
+  return last.has(root) ? 'keepLast' : undefined;
+}
+
+const byLastUse = (a: Root, b: Root): number => {
+  if (a.lastUsed !== b.lastUsed) return a.lastUsed < b.lastUsed ? -1 : 1;
+  return a.id - b.id;
+};
+
+const SORTED_AT_ONCE = 1024;
+
+/** Sorts runs, then merges them, and lets others have the thread between. */
+async function sortedInSteps<T>(
+  list: readonly T[],
+  compare: (a: T, b: T) => number,
+  pace: Pace,
+): Promise<T[]> {
+  let runs: T[][] = [];
+  for (let at = 0; at < list.length; at += SORTED_AT_ONCE) {
+    runs.push(list.slice(at, at + SORTED_AT_ONCE).sort(compare));
+    if (pace.isOver) await pace.pass();
+  }
+  while (runs.length > 1) {
+    const merged: T[][] = [];
+    for (let n = 0; n < runs.length; n += 2)
+      merged.push(await merge(runs[n] ?? [], runs[n + 1] ?? [], compare, pace));
+    runs = merged;
+  }
+  return runs[0] ?? [];
+}
+
+async function merge<T>(
+  left: readonly T[],
+  right: readonly T[],
+  compare: (a: T, b: T) => number,
+  pace: Pace,
+): Promise<T[]> {
+  const merged: T[] = [];
+  let at = 0;
+  for (const one of left) {
+    for (let next = right[at]; next !== undefined && compare(next, one) < 0; next = right[++at])
+      merged.push(next);
+    merged.push(one);
+    if (merged.length % SORTED_AT_ONCE === 0 && pace.isOver) await pace.pass();
+  }
+  for (const rest of right.slice(at)) merged.push(rest);
+  return merged;
+}
+
+/** The images of each repository that were made or moved last; names of one target count once. */
+function lastOfRepositories({ keepLast }: Rule, covered: readonly Root[]): ReadonlySet<Root> {
+  const last = new Set<Root>();
+  if (keepLast === 0) return last;
+  const repositories = new Map<string, Root[]>();
+  for (const root of covered) {
+    if (root.kind !== 'image') continue;
+    const name = `${root.namespace}\0${repositoryAndTag(root.key).repository}`;
+    const known = repositories.get(name);
+    if (known === undefined) repositories.set(name, [root]);
+    else known.push(root);
+  }
+  const recordOf = (root: Root): ImageRecord => root.record as ImageRecord;
+  for (const images of repositories.values()) {
+    images.sort((a, b) => (recordOf(a).updatedat > recordOf(b).updatedat ? -1 : 1));
+    const targets = new Set<string>();
+    for (const image of images) {
+      const { digest } = recordOf(image).target;
+      if (targets.size === keepLast && !targets.has(digest)) break;
+      targets.add(digest);
+      last.add(image);
+    }
+  }
+  return last;
+}
+
+// -------------------------------------------------------------------------------------------------------- space
+
+interface Stop {
+  /** So many of the eligible, from the first on, are to retire. */
+  count: number;
+  /** Of these, by their place, those whose retirement frees nothing. */
+  useless: ReadonlySet<number>;
+  outcome: Omit<RuleOutcome, 'covered' | 'retired'> & { stoppedBy: KeepReason };
+}
+
+/** How far a rule goes. */
+async function stopOf(
+  host: ChoiceHost,
+  policy: CheckedPolicy,
+  rule: Rule,
+  retired: readonly Retired[],
+  eligible: readonly Root[],
+): Promise<Stop> {
+  const effect = await host.effectOf(retired, eligible);
+  const { gone, total } = effect;
+  const before = gone[0] ?? 0;
+  const { name } = rule;
+  const goal = goalOf(policy, rule, host.disk);
+  const bytesAt = (n: number): number => (gone[n] ?? 0) - before;
+  if (goal === undefined) {
+    const bytes = bytesAt(eligible.length);
+    const outcome = { name, bytes, met: true, stoppedBy: 'target met' as const };
+    return { count: eligible.length, useless: new Set(), outcome };
+  }
+  const wanted = Math.max(goal.used === undefined ? 0 : total - goal.used, goal.gone ?? 0) - before;
+  // Nothing but reserved space is said: all beyond it goes.
+  const isOpen = goal.used === undefined && goal.gone === undefined;
+  const mayGo = total - goal.reserved - before;
+  let count = 0;
+  while (count < eligible.length && (isOpen || bytesAt(count) < wanted) && bytesAt(count + 1) <= mayGo)
+    count++;
+  const met = isOpen || bytesAt(count) >= wanted;
+  const stoppedBy = met && !isOpen ? 'target met' : 'reservedSpace';
+  const useless = new Set<number>();
+  for (let n = 0; n < count; n++) if (effect.freesNothing(n, count)) useless.add(n);
+  const shown = isOpen ? Math.max(0, mayGo) : Math.max(0, wanted);
+  return { count, useless, outcome: { name, bytes: bytesAt(count), wanted: shown, met, stoppedBy } };
+}
+
+/** Bytes. */
+interface Goal {
+  /** What the store may have at most. */
+  used: number | undefined;
+  /** What must be gone, garbage included. */
+  gone: number | undefined;
+  reserved: number;
+}
+
+/** Undefined: the rule retires all it may. */
+function goalOf({ lowWater }: CheckedPolicy, rule: Rule, disk: Disk | undefined): Goal | undefined {
+  const { reservedSpace, maxUsedSpace, minFreeSpace } = rule;
+  const total = disk?.size ?? 0;
+  const free = disk?.free ?? 0;
+  const reserved = reservedSpace === undefined ? 0 : bytesOf(reservedSpace, total);
+  const used = maxUsedSpace && bytesOf(maxUsedSpace, total);
+  if (reservedSpace !== undefined || used !== undefined || minFreeSpace !== undefined) {
+    return { used, gone: minFreeSpace && Math.max(0, bytesOf(minFreeSpace, total) - free), reserved };
+  }
+  if (lowWater === undefined) return undefined;
+  return { used, gone: Math.max(0, total - bytesOf(lowWater, total) - free), reserved };
+}

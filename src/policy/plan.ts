@@ -1,0 +1,142 @@
+/**
+ * The plan of a policy: which roots it retires, what goes with them, and why everything else stays. Called by db.ts. Reads
+ * only, beside the writers: the graph is that of one moment, records are read while they last. What is retired, and the
+ * bytes that go by it, are exact for that moment; applying the plan (gc/report/apply-plan.ts) looks at each root again.
+ */
+
+import { failedPrecondition } from '../errors.js';
+import type { CollectHost } from '../gc/host.js';
+import { fileSystemOf } from '../gc/report/disk-report.js';
+import { Items } from '../gc/report/items.js';
+import { type BetweenRuns, extraEdges } from '../gc/report/marked-run.js';
+import { keyOfPlanned, type PolicyPlan, type RetiredRoot } from '../gc/report/plan.js';
+import { GraphView } from '../gc/report/reach.js';
+import { rootIdentity } from '../gc/report/root-use.js';
+import { formatTimestamp, now } from '../model/time.js';
+import { Pace } from '../stores/listing.js';
+import { type Choice, type ChoiceHost, choose, type Disk, type Effect, type Retired } from './choice.js';
+import { Holders } from './holders.js';
+import type { CheckedPolicy, Size } from './policy.js';
+import { type Root, RootsInUse, readRoots } from './roots.js';
+import { keptOf, objectsOf, type Picture } from './rows.js';
+
+/** FailedPrecondition for a policy about a file system when the content is in no directory. */
+export async function planPolicy(
+  host: CollectHost,
+  betweenRuns: BetweenRuns,
+  policy: CheckedPolicy,
+  signal?: AbortSignal,
+): Promise<PolicyPlan> {
+  // The graph is read by all that follows.
+  await host.read({}, () => undefined);
+  const pace = new Pace({ ...(signal && { signal }) });
+  const { engine } = host;
+  const at = host.expiryClock.now();
+  const disk = await diskOf(host, policy);
+  const { revision } = engine;
+  const extra = await extraEdges(host, betweenRuns, at, signal);
+  const items = await Items.read(host, undefined, signal, disk?.block);
+  const view = await GraphView.read(engine.graph, at, extra, signal);
+  const roots = await readRoots(host, view, pace);
+  const picture: Picture = { host, view, items, pace };
+  const choice = await choose(choiceHost(picture, at, roots, disk), policy);
+  return compose(picture, choice, roots, { disk, revision });
+}
+
+async function diskOf({ content }: CollectHost, policy: CheckedPolicy): Promise<Disk | undefined> {
+  if (content.root !== undefined) return fileSystemOf(content.root);
+  const isShare = (size: Size | undefined): boolean => size !== undefined && 'share' in size;
+  const needsDisk = policy.rules.some(
+    ({ reservedSpace, maxUsedSpace, minFreeSpace }) =>
+      isShare(reservedSpace) || isShare(maxUsedSpace) || minFreeSpace !== undefined,
+  );
+  if (!needsDisk && policy.lowWater === undefined) return undefined;
+  throw failedPrecondition('the policy is about a file system, and the content is in no directory', {
+    remedy: 'use reservedSpace and maxUsedSpace in bytes',
+  });
+}
+
+function choiceHost(
+  picture: Picture,
+  at: bigint,
+  roots: readonly Root[],
+  disk: Disk | undefined,
+): ChoiceHost {
+  const { host, view, pace } = picture;
+  return {
+    at,
+    roots,
+    disk,
+    pace,
+    async inUse(retired) {
+      const containers = new Set(
+        retired.filter(({ root }) => root.kind === 'container').map(({ root }) => keyOfPlanned(root)),
+      );
+      const inUse = await RootsInUse.read(host, view, pace, (k) => containers.has(k));
+      return (root) => inUse.userOf(root);
+    },
+    async effectOf(retired, retiring): Promise<Effect> {
+      const ids = [...idsOf(retired), ...retiring.map(({ id }) => id)];
+      const holders = await Holders.find(picture, ids, others(view, ids));
+      const { gone, total } = holders.bytesGone();
+      const first = retired.length;
+      return {
+        gone: gone.subarray(first),
+        total,
+        freesNothing: (n, end) => holders.freesNothing(ids[first + n] ?? 0, first + end),
+      };
+    },
+  };
+}
+
+const idsOf = (retired: readonly Retired[]): number[] => retired.map(({ root }) => root.id);
+
+function others(view: GraphView, retiring: readonly number[]): number[] {
+  const going = new Set(retiring);
+  return view.roots.filter((id) => !going.has(id));
+}
+
+async function compose(
+  picture: Picture,
+  choice: Choice,
+  roots: readonly Root[],
+  { disk, revision }: { disk: Disk | undefined; revision: number },
+): Promise<PolicyPlan> {
+  const { view } = picture;
+  const ids = idsOf(choice.retired);
+  const staying = others(view, ids);
+  const holders = await Holders.find(picture, ids, staying);
+  const { gone, total } = holders.bytesGone();
+  const garbage = gone[0] ?? 0;
+  const freed = gone[ids.length] ?? 0;
+  const objects = await objectsOf(picture, holders, new Set(ids));
+  const ingests = objects.reduce((sum, { kind, size }) => sum + (kind === 'ingest' ? size : 0), 0);
+  const retired = choice.retired.map(
+    ({ root, rule }, n): RetiredRoot => ({
+      kind: root.kind,
+      namespace: root.namespace,
+      key: root.key,
+      identity: rootIdentity(root.record),
+      lastUsed: formatTimestamp(root.lastUsed),
+      rule: rule.name,
+      bytes: (gone[n + 1] ?? 0) - (gone[n] ?? 0),
+    }),
+  );
+  return {
+    format: 'ebbtide-plan',
+    version: 2,
+    createdAt: formatTimestamp(now()),
+    revision,
+    bytes: freed + ingests,
+    objects,
+    retired,
+    kept: await keptOf(picture, choice, roots, { holders, ids, staying }),
+    rules: [...choice.rules],
+    space: {
+      ...(disk && { size: disk.size, free: disk.free, freeAfter: disk.free + freed + ingests }),
+      used: total - garbage,
+      garbage,
+      usedAfter: total - freed,
+    },
+  };
+}

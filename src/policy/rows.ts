@@ -1,0 +1,164 @@
+/** The rows of a policy's plan: what goes, and every root that stays with the bytes it keeps. Called by plan.ts; reads only. */
+import { NodeFlag } from '../engine/contract.js';
+import { NO_ITEM } from '../engine/graph.js';
+import type { CollectHost } from '../gc/host.js';
+import { identityOf, sizeOf } from '../gc/report/dry-run.js';
+import type { Items } from '../gc/report/items.js';
+import { describeKey } from '../gc/report/objects.js';
+import type { KeptRoot } from '../gc/report/plan.js';
+import { type GraphView, idOfState, plainState } from '../gc/report/reach.js';
+import type { Candidate } from '../gc/stats.js';
+import { ResourceIngest } from '../gc/types.js';
+import { formatTimestamp } from '../model/time.js';
+import type { Pace } from '../stores/listing.js';
+import type { Choice } from './choice.js';
+import type { Holders } from './holders.js';
+import type { Root } from './roots.js';
+
+/** The store at the moment of a plan. */
+export interface Picture {
+  readonly host: CollectHost;
+  readonly view: GraphView;
+  readonly items: Items;
+  readonly pace: Pace;
+}
+
+const NODES_AT_ONCE = 4096;
+
+/** What is garbage, and what becomes it; first what goes first. */
+export async function objectsOf(
+  picture: Picture,
+  holders: Holders,
+  retired: ReadonlySet<number>,
+): Promise<Candidate[]> {
+  const { engine } = picture.host;
+  const objects: Candidate[] = [];
+  const sizes = new Sizes(picture, holders);
+  for (const id of await goingOf(picture, holders, retired)) {
+    if (picture.pace.isOver) await picture.pace.pass();
+    const record = engine.keyOf(id);
+    const value = record === undefined ? undefined : engine.get(record);
+    if (record === undefined || value === undefined) continue;
+    objects.push({ ...describeKey(record), size: await sizes.of(id), identity: identityOf(value) });
+  }
+  return objects;
+}
+
+async function goingOf(
+  { view, pace }: Picture,
+  holders: Holders,
+  retired: ReadonlySet<number>,
+): Promise<number[]> {
+  // By rank, from -1 on: garbage first.
+  const byRank: number[][] = [];
+  const object = NodeFlag.present | NodeFlag.collectible;
+  for (let id = 0; id < view.limit; id++) {
+    if (id % NODES_AT_ONCE === 0 && pace.isOver) await pace.pass();
+    const isObject = ((view.flags[id] ?? 0) & object) === object;
+    const rank = holders.rankOf(id);
+    if (!isObject || rank >= holders.retiring || retired.has(id)) continue;
+    const same = byRank[rank + 1];
+    if (same === undefined) byRank[rank + 1] = [id];
+    else same.push(id);
+  }
+  return byRank.flat();
+}
+
+/** Bytes of objects; of several that are one item, the first has them, and none when a record stays that names it. */
+class Sizes {
+  readonly #picture: Picture;
+  readonly #holders: Holders;
+  readonly #counted = new Set<number>();
+
+  constructor(picture: Picture, holders: Holders) {
+    this.#picture = picture;
+    this.#holders = holders;
+  }
+
+  async of(id: number): Promise<number> {
+    const { host, view, items } = this.#picture;
+    // The item of an ingest is the blob that it expects; its own bytes are beside.
+    if (view.typeOf(id) === ResourceIngest) return sizeOf(host, id);
+    const item = items.ofNode[id] ?? NO_ITEM;
+    if (item === NO_ITEM || this.#counted.has(item)) return 0;
+    this.#counted.add(item);
+    return this.#holders.goes(item) ? (items.sizes[item] ?? 0) : 0;
+  }
+}
+
+/** Every root that stays, with why, and the bytes that stay because of it. */
+export async function keptOf(
+  picture: Picture,
+  { kept }: Choice,
+  roots: readonly Root[],
+  { holders, ids, staying }: { holders: Holders; ids: readonly number[]; staying: readonly number[] },
+): Promise<KeptRoot[]> {
+  const { host, pace } = picture;
+  const { bytes, pins } = await stayingBytes(picture, holders, ids, staying.length);
+  const byId = new Map(roots.map((root) => [root.id, root]));
+  const rows: KeptRoot[] = [];
+  for (const [n, id] of staying.entries()) {
+    if (pace.isOver) await pace.pass();
+    const shares = { bytes: bytes[n] ?? 0, pins: pins[n] ?? 0 };
+    const root = byId.get(id);
+    if (root === undefined) {
+      const record = host.engine.keyOf(id);
+      if (record !== undefined) rows.push({ ...describeKey(record), reason: 'held', ...shares });
+      continue;
+    }
+    const { kind, namespace, key, lastUsed } = root;
+    const why = kept.get(root);
+    rows.push({
+      kind,
+      namespace,
+      key,
+      lastUsed: formatTimestamp(lastUsed),
+      ...(why && { rule: why.rule.name }),
+      reason: why?.reason ?? 'no rule',
+      ...(why?.by !== undefined && { by: why.by }),
+      ...shares,
+    });
+  }
+  return rows;
+}
+
+/** By the places of the roots that stay: bytes of what each of them holds, and of what retired roots have of that. */
+async function stayingBytes(
+  picture: Picture,
+  holders: Holders,
+  retired: readonly number[],
+  staying: number,
+): Promise<{ bytes: number[]; pins: number[] }> {
+  const { items } = picture;
+  const bytes = new Array<number>(staying).fill(0);
+  const pins = new Array<number>(staying).fill(0);
+  const reached = await itemsOf(picture, retired);
+  for (const [item, rank] of holders.ranksOfItems.entries()) {
+    const place = rank === undefined ? -1 : rank - holders.retiring;
+    if (place < 0) continue;
+    const size = items.sizes[item] ?? 0;
+    bytes[place] = (bytes[place] ?? 0) + size;
+    if (reached[item] === 1) pins[place] = (pins[place] ?? 0) + size;
+  }
+  return { bytes, pins };
+}
+
+/** 1 for each item that is reached from these roots. */
+async function itemsOf({ view, items, pace }: Picture, roots: readonly number[]): Promise<Uint8Array> {
+  const reached = new Uint8Array(items.sizes.length);
+  const seen = new Uint8Array(view.limit * 2);
+  const open: number[] = [];
+  const enter = (state: number): void => {
+    if (seen[state] === 1) return;
+    seen[state] = 1;
+    open.push(state);
+    const item = items.ofNode[idOfState(state)] ?? NO_ITEM;
+    if (item !== NO_ITEM) reached[item] = 1;
+  };
+  for (const root of roots) {
+    enter(plainState(root));
+    for (let state = open.pop(); state !== undefined; state = open.pop()) view.forEachStep(state, enter);
+    if (pace.isOver) await pace.pass();
+  }
+  return reached;
+}
