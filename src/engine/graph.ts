@@ -177,13 +177,11 @@ export interface GraphCore {
    * some differ live no longer. FailedPrecondition during a run.
    */
   checkLive(): Promise<Uint32Array | undefined>;
-  /**
-   * Garbage by the live marks as far as they are up to date: how much there is of each type (index 0…31); the ids among so many
-   * places of a list, in no order; those that have become garbage since the last call and still are (all of them the first
-   * time, and some 200,000 at most). Nothing where no marks live.
-   */
+  /** Garbage by the live marks as far as they are up to date: how much there is of each type (index 0…31). */
   garbageByType(): Uint32Array;
+  /** Ids of garbage among `count` places of a list from place `from` on, in no order. Empty where no marks live. */
   garbage(from: number, count: number): Uint32Array;
+  /** Ids that have become garbage since the last call and still are; the first time all of them. Some 200,000 at most. */
   freshGarbage(): Uint32Array;
   /** Ends the run that `mark` began. */
   endRun(): void;

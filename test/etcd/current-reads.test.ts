@@ -138,6 +138,7 @@ function doorsOf(db: DB): Doors[] {
         du: (s) => s.du(ctx),
         check: (s) => s.check(ctx),
         planCollection: (s) => s.planCollection(ctx),
+        planPolicy: (s) => s.planPolicy({ rules: [{ keepLast: 1 }] }, ctx),
         get: (s) => s.get('raw'),
       },
       ['init', 'update', 'garbageCollect', 'applyPlan', 'put', 'del', 'eUpdate', 'lock', 'rLock', 'tryLock'],
@@ -146,6 +147,8 @@ function doorsOf(db: DB): Doors[] {
         ...['withTransactionContext', 'registerCollectibleResource', 'registerMutationCallback', 'publisher'],
         // When to look next: a read makes sure of what is current.
         'nextExpiry',
+        // Of this process: its past, its marks, its last uses.
+        ...['history', 'garbage', 'checkMarks'],
         // NotImplemented where the records are in etcd.
         'backup',
         'close',

@@ -45,7 +45,9 @@ export interface SchedulerParams {
   readonly scheduleDelay: number;
   /** As the option. */
   readonly startupDelay: number;
+  /** As the option. */
   readonly immediate: boolean;
+  /** As the option; milliseconds. */
   readonly marksCheckInterval: number;
 }
 
