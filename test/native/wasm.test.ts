@@ -79,6 +79,7 @@ describe('the graph core as WebAssembly', () => {
     }
     assert.notEqual(marks, 0, 'it is reached');
     await Promise.all(kept);
+    graph.endRun();
     assert.equal((await graph.mark(0n, { live: true })).marked, COUNT);
   });
 
