@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
+import { Label } from '../../src/model/labels.js';
 import { cli, layout } from './support.js';
 
 const ONE = 'example.com/one:1';
@@ -77,10 +78,12 @@ describe('the command', () => {
     }
     const infos = await run.json<Info[]>('snapshots', 'ls');
     assert.deepEqual(
-      infos.map(({ key, kind, parent, labels }) => [key, kind, parent, labels]),
+      infos.map(({ key, kind, parent, labels: { [Label.gcCondUsedat]: used, ...labels } }) => [
+        ...[key, kind, parent, labels, used !== undefined],
+      ]),
       [
-        ['done', 'committed', '', { a: 'b' }],
-        ['look', 'view', 'done', {}],
+        ['done', 'committed', '', { a: 'b' }, true],
+        ['look', 'view', 'done', {}, false],
       ],
     );
     assert.match(await run.ok('snapshots', 'info', 'done'), /usage +[\d.]+ KiB in \d+ inodes/);

@@ -34,7 +34,7 @@ export function serve(program: Command): void {
         'which namespaces may use content by its digest (default: shared)',
       ).choices(['shared', 'isolated']),
     )
-    .option('--policy-file <file>', 'JSON file: what to retire, by schedule (ebbtide policy)')
+    .option('--policy-file <file>', 'JSON file: what to retire, by schedule (see `ebbtide policy show`)')
     .option('--snapshotters <names>', 'comma-separated (default: native,overlayfs)')
     .addOption(
       new Option('--log-level <level>', 'lowest level that is logged (default: info)').choices([
