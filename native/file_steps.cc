@@ -2,18 +2,15 @@
 // dozen of them each, and a change of threads between two steps costs more than most steps. src/backends/file-steps.ts
 // writes the list, and has the same steps for hosts without this addon.
 //
-// The list is read where JavaScript has it; the caller does not change it, and keeps the descriptors in it open, until the
-// promise is settled. Paths are used as they are.
+// The caller keeps the descriptors in the list open until the promise is settled. Paths are used as they are.
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cstdio>
-#include <cstring>
 #include <string_view>
 
-#include "sys.h"
+#include "list_worker.h"
 
 namespace ebbtide::sys {
 namespace {
@@ -70,7 +67,7 @@ int setTimes(int descriptor, int64_t nanos) {
 
 int errnoOf(int result) { return result == 0 ? 0 : errno; }
 
-int run(const Step& step, const std::string& first, std::string_view second) {
+int make(const Step& step, const std::string& first, std::string_view second) {
   const int descriptor = static_cast<int>(step.descriptor);
   switch (step.kind) {
     case Kind::makeDirectory: return errnoOf(mkdir(first.c_str(), step.mode));
@@ -85,63 +82,25 @@ int run(const Step& step, const std::string& first, std::string_view second) {
   return EINVAL;
 }
 
-class FileSteps : public Napi::AsyncWorker {
+// The outcomes are an errno for each step, up to the first that failed and was not optional.
+class FileSteps : public ListWorker {
  public:
-  FileSteps(Napi::Env env, Napi::Uint8Array list)
-      : AsyncWorker(env), deferred_(env), held_(Napi::Persistent(list)),
-        rest_(reinterpret_cast<const char*>(list.Data()), list.ByteLength()) {}
-
-  Napi::Promise promise() const { return deferred_.Promise(); }
-
-  void Execute() override {
-    try {
-      while (!rest_.empty()) {
-        Step step;
-        std::memcpy(&step, bytes(sizeof step).data(), sizeof step);
-        const std::string first(bytes(step.first));
-        const int number = run(step, first, bytes(step.second));
-        outcomes_.push_back(static_cast<uint32_t>(number));
-        if (number != 0 && step.optional == 0) return;
-      }
-    } catch (const Errno&) {
-      SetError("the list of steps is malformed");
-    } catch (const std::exception& error) {
-      SetError(error.what());
-    }
-  }
-
-  // The errno of each step, up to the first that failed and was not optional.
-  void OnOK() override {
-    Napi::Uint32Array outcomes = Napi::Uint32Array::New(Env(), outcomes_.size());
-    std::copy(outcomes_.begin(), outcomes_.end(), outcomes.Data());
-    deferred_.Resolve(outcomes);
-  }
-
-  void OnError(const Napi::Error& error) override { deferred_.Reject(error.Value()); }
+  using ListWorker::ListWorker;
 
  private:
-  std::string_view bytes(size_t size) {
-    if (size > rest_.size()) throw Errno{EINVAL};
-    const std::string_view part = rest_.substr(0, size);
-    rest_.remove_prefix(size);
-    return part;
+  void run(Reader& list, std::vector<uint32_t>& outcomes) override {
+    while (!list.atEnd()) {
+      const Step step = list.value<Step>();
+      const std::string first(list.bytes(step.first));
+      const int number = make(step, first, list.bytes(step.second));
+      outcomes.push_back(static_cast<uint32_t>(number));
+      if (number != 0 && step.optional == 0) return;
+    }
   }
-
-  Napi::Promise::Deferred deferred_;
-  // Keeps the bytes of `rest_` alive.
-  Napi::Reference<Napi::Uint8Array> held_;
-  std::string_view rest_;
-  std::vector<uint32_t> outcomes_;
 };
 
 Napi::Value fileStepsCall(Info info) {
-  return returnErrno(info, [&]() -> Napi::Value {
-    if (!info[0].IsTypedArray() || info[0].As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array) throw Errno{EINVAL};
-    auto* worker = new FileSteps(info.Env(), info[0].As<Napi::Uint8Array>());
-    const Napi::Promise promise = worker->promise();
-    worker->Queue();
-    return promise;
-  });
+  return returnErrno(info, [&]() -> Napi::Value { return (new FileSteps(info.Env(), listArgument(info, 0)))->start(); });
 }
 
 }  // namespace

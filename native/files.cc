@@ -19,6 +19,7 @@
 #include <string_view>
 #include <utility>
 
+#include "list_worker.h"
 #include "sys.h"
 
 namespace ebbtide::sys {
@@ -102,29 +103,6 @@ bool isNotPermitted(int number) {
   return number == EPERM || number == EACCES || number == EINVAL || number == ENOTSUP || number == ENOSYS;
 }
 
-class Reader {
- public:
-  explicit Reader(std::string_view bytes) : rest_(bytes) {}
-  bool atEnd() const { return rest_.empty(); }
-
-  std::string_view bytes(size_t size) {
-    if (size > rest_.size()) throw Errno{EINVAL};
-    const std::string_view part = rest_.substr(0, size);
-    rest_.remove_prefix(size);
-    return part;
-  }
-
-  template <typename T>
-  T value() {
-    T result;
-    std::memcpy(&result, bytes(sizeof result).data(), sizeof result);
-    return result;
-  }
-
- private:
-  std::string_view rest_;
-};
-
 class FileMaker {
  public:
   explicit FileMaker(int root) : root_(root) {}
@@ -198,51 +176,23 @@ class FileMaker {
   std::string entered_;
 };
 
-class MakeFiles : public Napi::AsyncWorker {
+class MakeFiles : public ListWorker {
  public:
-  MakeFiles(Napi::Env env, int root, Napi::Uint8Array list)
-      : AsyncWorker(env), deferred_(env), root_(root), held_(Napi::Persistent(list)),
-        list_(reinterpret_cast<const char*>(list.Data()), list.ByteLength()) {}
-
-  Napi::Promise promise() const { return deferred_.Promise(); }
-
-  void Execute() override {
-    FileMaker maker(root_);
-    Reader list(list_);
-    try {
-      while (!list.atEnd()) outcomes_.push_back(maker.make(list));
-    } catch (const Errno&) {
-      SetError("the list of files is malformed");
-    } catch (const std::exception& error) {
-      SetError(error.what());
-    }
-  }
-
-  void OnOK() override {
-    Napi::Uint32Array outcomes = Napi::Uint32Array::New(Env(), outcomes_.size());
-    std::copy(outcomes_.begin(), outcomes_.end(), outcomes.Data());
-    deferred_.Resolve(outcomes);
-  }
-
-  void OnError(const Napi::Error& error) override { deferred_.Reject(error.Value()); }
+  MakeFiles(Napi::Env env, int root, Napi::Uint8Array list) : ListWorker(env, list), root_(root) {}
 
  private:
-  Napi::Promise::Deferred deferred_;
+  void run(Reader& list, std::vector<uint32_t>& outcomes) override {
+    FileMaker maker(root_);
+    while (!list.atEnd()) outcomes.push_back(maker.make(list));
+  }
+
   const int root_;
-  // Keeps the bytes of `list_` alive.
-  Napi::Reference<Napi::Uint8Array> held_;
-  const std::string_view list_;
-  std::vector<uint32_t> outcomes_;
 };
 
 Napi::Value makeFilesCall(Info info) {
   return returnErrno(info, [&]() -> Napi::Value {
     const int root = numberArgument<int>(info, 0);
-    if (!info[1].IsTypedArray() || info[1].As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array) throw Errno{EINVAL};
-    auto* worker = new MakeFiles(info.Env(), root, info[1].As<Napi::Uint8Array>());
-    const Napi::Promise promise = worker->promise();
-    worker->Queue();
-    return promise;
+    return (new MakeFiles(info.Env(), root, listArgument(info, 1)))->start();
   });
 }
 

@@ -306,7 +306,7 @@ export class DB implements AsyncDisposable {
     this.#host.checkCall(ctx);
     return garbageNow(this.#host, () => this.#host.garbageWatch.age(), ctx.signal);
   }
-  /** Tells of new garbage soon after each change. */
+  /** Reports new garbage soon after each change. */
   get garbageWatch(): { listen(fn: () => void): () => void } {
     return this.#host.garbageWatch;
   }

@@ -125,8 +125,8 @@ export class ContainerStore {
       if (tx.has(k)) throw alreadyExists(`container "${id}" already exists`, { object: id });
       ensureNamespace(tx, ns);
       putRecord(tx, k, record);
+      this.#noteUse(ns, record);
     });
-    this.#noteUse(ns, record);
     return containerOf(id, record);
   }
 
@@ -138,11 +138,15 @@ export class ContainerStore {
   async update(ctx: CallContext, container: ContainerInput, ...paths: string[]): Promise<Container> {
     const ns = requireNamespace(ctx);
     if (container.id === '') throw invalidArgument('container id is required for update');
-    const record = await this.#host.update(ctx, (tx) => replace(tx, ns, container, paths));
-    if (container.image) this.#noteUse(ns, record);
+    const record = await this.#host.update(ctx, (tx) => {
+      const replaced = replace(tx, ns, container, paths);
+      if (container.image) this.#noteUse(ns, replaced);
+      return replaced;
+    });
     return containerOf(container.id, record);
   }
 
+  /** In the body, so that no transaction sees the container and not the use: a policy would retire the image between them. */
   #noteUse(ns: string, { image }: ContainerRecord): void {
     if (mayBeImage(image)) this.#host.lastUse.note(imageKey(ns, image));
   }

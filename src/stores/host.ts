@@ -9,7 +9,7 @@ import type { LastUse } from './last-use.js';
 export interface EventsPublisher {
   /** Namespace, topic and payload (plain object). An error is thrown to the caller of the operation. */
   publish(namespace: string, topic: string, payload: Readonly<Record<string, unknown>>): Promise<void>;
-  /** Optional: true while there is no subscriber. A collection then makes no events. */
+  /** Optional: true while there is no subscriber. A collection does not make events then. */
   readonly isIdle?: boolean | undefined;
 }
 

@@ -176,10 +176,14 @@ async function makeInBackend(
 async function recordOrDiscard(call: SnapshotCall, request: CreateRequest, made: Made): Promise<void> {
   let recorded = false;
   try {
-    recorded = await call.host.update(call.ctx, (tx) => recordCreation(tx, call, request, made));
-    if (recorded && request.parent !== '') {
-      call.host.lastUse.note(snapshotKey(call.ns, call.snapshotter, request.parent));
-    }
+    recorded = await call.host.update(call.ctx, (tx) => {
+      const isFirst = recordCreation(tx, call, request, made);
+      // Here, so that no transaction sees the snapshot and not the use of its parent.
+      if (isFirst && request.parent !== '') {
+        call.host.lastUse.note(snapshotKey(call.ns, call.snapshotter, request.parent));
+      }
+      return isFirst;
+    });
     if (!recorded) throw snapshotExists(call.snapshotter, request.key);
   } catch (error) {
     // If it is unknown whether the record exists, the snapshot stays.

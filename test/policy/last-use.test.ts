@@ -2,12 +2,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { DB } from '../../src/db.js';
-import { imageKey, snapshotKey } from '../../src/engine/schema/keys.js';
+import { containerKey, imageKey, snapshotKey } from '../../src/engine/schema/keys.js';
 import { Label } from '../../src/model/labels.js';
 import { formatSeconds, now, parseTimestamp } from '../../src/model/time.js';
+import { ContainerStore } from '../../src/stores/containers.js';
 import { LastUse } from '../../src/stores/last-use.js';
 import { tempDir, testDB } from '../support/db.js';
-import { gc } from '../support/gc-world.js';
+import { gc, world } from '../support/gc-world.js';
 import { Host } from './host.js';
 
 const namespace = 'one';
@@ -44,6 +45,17 @@ test('given images, when one is run or a snapshot is made on it, then it was use
   await db.containers.update(ctx, { ...container, id: 'late', image: 'c:1' }, 'image');
   await db.containers.delete(ctx, 'late');
   assert.deepEqual(await order(db), ['a:1', 'b:1', 'c:1']);
+});
+
+test('given a container that is being created, when others see it, then its image is noted as used', async (t) => {
+  const w = await world(t);
+  const store = new ContainerStore(w);
+  const creating = store.create({ namespace: 'ns1' }, { ...container, id: 'web', image: 'b:1' });
+  assert.deepEqual(
+    [w.engine.has(containerKey('ns1', 'web')), w.lastUse.noted.has(imageKey('ns1', 'b:1'))],
+    [true, true],
+  );
+  await creating;
 });
 
 for (const engine of ['memory', 'lmdb'] as const) {

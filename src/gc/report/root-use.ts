@@ -1,6 +1,6 @@
 /**
  * What decides whether a policy may retire a root: which record it is, when it was used last, and what forbids it. Called by
- * policy/ for a plan and by retire.ts, in the transaction that removes it, for the same answers anew.
+ * policy/ for a plan and by retire.ts, in the transaction that removes it, for the same checks once more.
  */
 import { type Engine, type Key, NodeFlag, type Value } from '../../engine/contract.js';
 import { components, key } from '../../engine/schema/keys.js';

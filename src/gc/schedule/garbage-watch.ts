@@ -1,7 +1,7 @@
 /**
  * Knows when something becomes garbage, and since when the oldest of it is: a moment after each change it has the graph core
  * take up in the live marks what the change did, and asks what is new. For schedulers that collect at once, and for metrics;
- * one for each DB, since what is new is told once.
+ * one for each DB, since what is new is reported once.
  *
  * Nothing is stored. Without changes there is no timer. What is new costs what the change did; the next run has less to do.
  */

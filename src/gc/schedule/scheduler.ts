@@ -43,7 +43,7 @@ export interface Collectable<S> {
   nextExpiry?(after: Instant): Instant | undefined;
   /** The time that expiries are compared with. */
   readonly expiryTime?: ExpiryTime;
-  /** Tells of new garbage, for `immediate`; without it every deletion counts as such. */
+  /** Reports new garbage, for `immediate`; without it every deletion counts as such. */
   readonly garbageWatch?: { listen(fn: () => void): () => void };
   /** Compares the marks that live on with a count anew. */
   checkMarks?: MarksCheckParts['check'];
